@@ -12,7 +12,7 @@ macro_rules! with_settings {
                 Kind::Choice(&PROVIDERS), Rule("the first usable one"),
                 "Provider to use first";
             pub model: Option<String> = "llm.model" ["BATCHWRIGHT_MODEL"]
-                Kind::Text, Rule("none; a local server's first"),
+                Kind::Text, Rule("none, or the first model of a local server"),
                 "Model for prompts that name none; changing it runs nothing again";
             pub bulk_strategy: Strategy = "llm.bulk_strategy" ["BATCHWRIGHT_BULK_STRATEGY"]
                 Kind::Choice(&STRATEGIES), Is("sync"),

@@ -280,9 +280,9 @@ impl Outlook {
     /// Why batches come first, and what that may cost.
     fn batches_first(&self) -> &'static str {
         if self.batch.is_none_or(|batch| batch.keeps_results) {
-            return "there is time to send all as calls later";
+            return "if the batches are late, there is still time for calls";
         }
-        "there is time to send all as calls later, but a batch of this provider can be withdrawn only while it has \
+        "if the batches are late, there is still time for calls, but a batch of this provider can be withdrawn only while it has \
          answered nothing: one that stalls after that may miss the deadline"
     }
 
@@ -290,14 +290,22 @@ impl Outlook {
         let in_time = self.batches_are_in_time();
         if self.fits(self.sync, 1.0) {
             let Some(flex) = self.flex().filter(|_| self.may_use_flex(1.0)) else {
-                return (Way::Batch, 0, "there is time to send all as calls later");
+                return (
+                    Way::Batch,
+                    0,
+                    "if the batches are late, there is still time for calls",
+                );
             };
             // At the last moment for the flex tier, with some time for it before standard calls must take over.
             let has_time = self.fits(flex, HEAD) && self.may_use_flex(HEAD);
             let answers = flex.per_second > 0.0;
             let may_fit = self.fits(flex, ALMOST) || answers && self.batches_stall();
             if has_time || !may_fit || in_time {
-                return (Way::Batch, 0, "there is time to send all as calls later");
+                return (
+                    Way::Batch,
+                    0,
+                    "if the batches are late, there is still time for calls",
+                );
             }
             let why = "the batches may not end in time, and flex calls need the time that is left";
             return (Way::Flex, self.in_batches, why);

@@ -280,7 +280,7 @@ pub fn knows_no_server() -> Error {
     Error::new(
         batchwright::ErrorKind::Invalid,
         "--store or queue.store: this program was built without the feature mysql; build it again with: \
-         cargo install --path crates/cli --features redis",
+         cargo install --locked --path crates/cli --features redis",
     )
 }
 
@@ -301,7 +301,7 @@ fn with_redis(
     Err(Error::new(
         batchwright::ErrorKind::Invalid,
         "--redis or queue.redis: this program was built without the feature redis; build it again with: \
-         cargo install --path crates/cli --features redis",
+         cargo install --locked --path crates/cli --features redis",
     ))
 }
 

@@ -19,6 +19,8 @@ const EXCERPT: usize = 60;
 pub(crate) struct Fault {
     pub(crate) found: String,
     pub(crate) expected: String,
+    /// The flags of the program that would help. A request from elsewhere cannot use them.
+    flags: Option<String>,
     /// Whether it concerns a file that the record names, not the record itself.
     pub(super) of_file: bool,
     /// Whether a field of the prompt is null, which concerns only this record.
@@ -30,6 +32,7 @@ impl Fault {
         Self {
             found: found.into(),
             expected: expected.into(),
+            flags: None,
             of_file: false,
             of_null: false,
         }
@@ -55,10 +58,8 @@ impl Fault {
     /// The fault of a file that is not sent.
     pub(super) fn refused(file: Refused) -> Self {
         Self {
-            found: file.found,
-            expected: file.expected,
             of_file: true,
-            of_null: false,
+            ..Self::new(file.found, file.expected)
         }
     }
 
@@ -66,11 +67,27 @@ impl Fault {
     pub(super) fn field(name: &str, value: &Value, expected: impl Into<String>) -> Self {
         Self::new(format!("{} in \"{name}\"", described(value)), expected)
     }
+
+    /// The same with the flags that would help.
+    pub(super) fn with_flags(mut self, flags: impl Into<String>) -> Self {
+        self.flags = Some(flags.into());
+        self
+    }
+
+    /// The same for a request that no run reads.
+    pub(super) fn without_flags(mut self) -> Self {
+        self.flags = None;
+        self
+    }
 }
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "found {}; expected {}", self.found, self.expected)
+        write!(f, "found {}; expected {}", self.found, self.expected)?;
+        match &self.flags {
+            Some(flags) => write!(f, "; {flags}"),
+            None => Ok(()),
+        }
     }
 }
 

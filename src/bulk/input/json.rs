@@ -188,7 +188,8 @@ fn batch(mut line: Map<String, Value>, settings: &PromptSettings) -> Result<Pars
             RequestTask::Complete if is(CHAT) => None,
             RequestTask::Embed if is(EMBEDDINGS) => None,
             RequestTask::Complete if is(EMBEDDINGS) => {
-                Some(format!("\"{CHAT}\"; for embeddings, use --task embed"))
+                let fault = Fault::field("url", url, format!("\"{CHAT}\""));
+                return Err(fault.with_flags("for embeddings, use --task embed"));
             }
             RequestTask::Complete => Some(format!("\"{CHAT}\" or \"{RESPONSES}\"")),
             RequestTask::Embed | RequestTask::Speech => {
@@ -406,10 +407,11 @@ fn wants_template(line: &Map<String, Value>, accepted: &[&str]) -> Result<(), Fa
     let names = line.keys().map(String::as_str);
     Err(Fault::new(
         format!("only the fields {}", listed(names)),
-        format!(
-            "\"prompt\" or \"messages\", or a template such as --template 'Summarize: {{{{{name}}}}}'"
-        ),
-    ))
+        "\"prompt\" or \"messages\"",
+    )
+    .with_flags(format!(
+        "to make prompts of fields: --template 'Summarize: {{{{{name}}}}}'"
+    )))
 }
 
 /// Rejects unknown fields, unless they are kept for the result, or ignored.
@@ -441,13 +443,12 @@ fn known(
     };
     Err(Fault::new(
         format!("{what}{}", hint(first, accepted.iter().copied())),
-        format!(
-            "one of {}; to have it in the result, unsent: --keep {flag}; to leave out what is not sent: \
-             --ignore-fields {flag}",
-            accepted.join(", "),
-            flag = quoted(&excerpt(&flag))
-        ),
-    ))
+        format!("one of {}", accepted.join(", ")),
+    )
+    .with_flags(format!(
+        "to keep it in the result without sending it: --keep {flag}; to ignore it: --ignore-fields {flag}",
+        flag = quoted(&excerpt(&flag))
+    )))
 }
 
 /// Quoted for a shell.

@@ -91,9 +91,10 @@ pub(crate) fn parse_record(
     Ok(Asked { request, samples })
 }
 
-/// Parses a line of JSON from no file. It cannot name local files, because they have no folder.
+/// Parses a line of JSON from no file. It cannot name local files, because they have no folder. Its faults name no
+/// flags, because its author may not run the program.
 pub(crate) fn parse_alone(text: &str, settings: &PromptSettings) -> Result<Request, Fault> {
-    let parsed = json::line(text, settings)?;
+    let parsed = json::line(text, settings).map_err(Fault::without_flags)?;
     if parsed.samples.is_some_and(|samples| samples > 1) {
         return Err(Fault::new("more than one answer in \"n\"", "1"));
     }

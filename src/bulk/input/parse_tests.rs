@@ -199,8 +199,8 @@ fn text_lines_are_prompts_and_keep_their_blanks() {
 fn every_fault_names_found_and_expected_values() {
     let unread = |names: &str, flag: &str| {
         format!(
-            "expected one of {names}; to have it in the result, unsent: --keep {flag}; to leave out what is \
-             not sent: --ignore-fields {flag}"
+            "expected one of {names}; to keep it in the result without sending it: --keep {flag}; to ignore it: \
+             --ignore-fields {flag}"
         )
     };
     let short = "id, custom_id, prompt, messages, system, extra, model, temperature, top_p, seed, stop, \

@@ -35,12 +35,13 @@ fn carry_out(args: &ConfigArgs) -> Result<String, Refusal> {
         ConfigAction::Set { key, value } => {
             let place = stored_at(args)?;
             change(&*place.store, key, Some(value))?;
-            changed(args, &place, key)
+            changed(args, &place, key, false)
         }
         ConfigAction::Unset { key } => {
             let place = stored_at(args)?;
+            let before = place.store.get(key).map_err(could_not_run)?;
             change(&*place.store, key, None)?;
-            changed(args, &place, key)
+            changed(args, &place, key, before.is_some())
         }
     }
 }
@@ -78,18 +79,23 @@ fn change(store: &dyn ConfigStore, key: &str, value: Option<&str>) -> Result<(),
     store.write(key, value.as_deref()).map_err(could_not_run)
 }
 
-/// Which value applies after a change, and what overrides it.
-fn changed(args: &ConfigArgs, place: &Place, key: &str) -> Result<String, Refusal> {
+/// Which value applies after a change, and what overrides it. `before`: whether a deleted key was stored.
+fn changed(args: &ConfigArgs, place: &Place, key: &str, before: bool) -> Result<String, Refusal> {
     let settings = settings_of(args)?;
     let Ok(setting) = settings.explain(key) else {
-        display::say(&format!("{key} is forgotten"));
+        display::say(&format!("{key} is deleted"));
         return Ok(String::new());
     };
     display::say(&match place.store.get(key).map_err(could_not_run)? {
         Some(value) => format!("{key}={value} is stored in {}", place.name),
         None => {
+            let was = if before {
+                "is deleted"
+            } else {
+                "was not stored"
+            };
             let default = setting.key.default_text();
-            format!("{key} is not stored; its default: {default}")
+            format!("{key} {was}; the default is used: {default}")
         }
     });
     if let SettingSource::Environment(variable) = setting.source {

@@ -82,7 +82,7 @@ fn a_run_stores_partial_results_and_the_same_command_collects_the_rest() {
     };
     let ended = run("1ms").ends(4, "are incomplete: 20 of 30 can be read");
     let ended = ended.says("10 billed results are missing for");
-    ended.says("the same command comes back to it");
+    ended.says("run the same command in this folder");
     assert_eq!(desk.ids("out.jsonl").len(), 20);
     run("20s").expect(0);
     assert_eq!(desk.ids("out.jsonl"), all_ids(30));

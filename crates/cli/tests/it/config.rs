@@ -55,9 +55,12 @@ fn a_value_is_stored_shown_and_deleted() {
         row(&list, "queue.batch_size"),
         "queue.batch_size 10 default"
     );
-    config(&desk, &["unset", "llm.model"]).ends(0, "llm.model is not stored");
+    config(&desk, &["unset", "llm.model"]).ends(
+        0,
+        "llm.model is deleted; the default is used: none, or the first model of a local server",
+    );
     assert_eq!(config(&desk, &["get", "llm.model"]).expect(0).stdout, "");
-    config(&desk, &["unset", "llm.model"]).expect(0);
+    config(&desk, &["unset", "llm.model"]).ends(0, "llm.model was not stored; the default");
 }
 
 #[test]
@@ -237,7 +240,7 @@ fn the_error_for_a_stored_value_names_key_value_and_accepted_values() {
         list.contains(&format!("! {said}")) && list.contains("! llm.of_tomorrow is stored"),
         "{list}"
     );
-    config(&desk, &["unset", "llm.of_tomorrow"]).ends(0, "is forgotten");
+    config(&desk, &["unset", "llm.of_tomorrow"]).ends(0, "llm.of_tomorrow is deleted");
     config(&desk, &["unset", "llm.of_tomorrow"]).expect(2);
     config(&desk, &["unset", "llm.sync_concurrency"]).expect(0);
     desk.run(&sim, "in.jsonl -o out.jsonl").expect(0);

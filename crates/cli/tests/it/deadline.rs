@@ -59,7 +59,8 @@ fn a_batch_that_ends_in_time_answers_all() {
     let changes = summary["deadline"]["changes"].as_array().unwrap();
     assert_eq!(changes.len(), 1, "{changes:?}");
     assert_eq!(changes[0]["way"], "batch");
-    let ended = ended.says("strategy batch: there is time to send all as calls later");
+    let ended =
+        ended.says("strategy batch: if the batches are late, there is still time for calls");
     ended.says("deadline   met:");
     assert_eq!(sim.stats().calls, 0);
     bought_once(&desk, &sim, 5);
@@ -139,7 +140,7 @@ fn a_killed_run_keeps_its_deadline() {
 
     let mut shown = command(&desk, &sim, "status");
     let shown = shown.ended().expect(0);
-    shown.shows("strategy batch: there is time");
+    shown.shows("strategy batch: if the batches are late");
     let ended = ran(&desk, &sim, "1s", "--within 2h").ends(0, "of the run that this one continues");
     assert_eq!(told(&ended)["deadline"]["by"], before["deadline"]);
     assert_eq!(sim.batch_stats().created, 1);

@@ -198,7 +198,7 @@ fn ids_come_from_the_column_that_is_named() {
     let words = "in.csv --template {{text}} -o none.jsonl";
     desk.run(&sim, words)
         .expect(0)
-        .says("2 items: 2 to send; 2 without an id: theirs is a fingerprint")
+        .says("2 items: 2 to send; 2 rows have no id; each gets one made from its request.")
         .says("--id-column NAME");
     let ended = desk.run(&sim, words).ends(0, "2 finished before");
     ended.hides("--id-column");

@@ -44,6 +44,10 @@ fn a_run_finds_the_useful_concurrency_and_never_exceeds_a_given_one() {
     assert!((11..=256).contains(&most), "{most} at once");
     assert!(summary["summary"]["most_in_flight"].as_u64().unwrap() >= most);
 
+    // So few items that no more calls are started than at first.
+    let ended = start(&desk, &sim, "b", 0..10, "").wait().expect(0);
+    ended.hides("found: 5 to 5");
+
     for words in ["-j 5", "-j 1"] {
         let (desk, sim) = (Desk::new(), simulator(slow()));
         start(&desk, &sim, "a", 0..60, words).wait().expect(0);

@@ -96,7 +96,10 @@ fn only_changed_items_run_again() {
     lines.retain(|line| !line.contains("i-4"));
     desk.write("in.jsonl", lines.concat());
     let before = desk.read("out.jsonl");
-    desk.run(&sim, RUN).ends(0, "1 results of other items kept");
+    desk.run(&sim, RUN).ends(
+        0,
+        "the output also has 1 result of another item, which stays",
+    );
     assert_eq!(desk.read("out.jsonl"), before);
     calls(8);
     assert_eq!(
@@ -272,8 +275,8 @@ fn a_dry_run_changes_nothing() {
 
 #[test]
 fn outdated_results_of_items_without_ids_are_reported_after_a_changed_setting() {
-    const WHY: &str = "(without ids, a changed setting makes new items; give ids to replace them, \
-                       or name a new output)";
+    const WHY: &str = "(rows without ids become new items if a setting changes: add ids to replace \
+                       their results, or name a new output)";
     let (desk, sim) = (Desk::new(), good());
     desk.write("in.txt", "a\nb\nc\n");
     let words = "in.txt -o out.jsonl";
@@ -281,10 +284,12 @@ fn outdated_results_of_items_without_ids_are_reported_after_a_changed_setting() 
     first.hides(WHY);
     desk.run(&sim, &format!("{words} --system short"))
         .expect(0)
-        .says(&format!("3 results of other items kept {WHY}, 3 to send"));
+        .says(&format!(
+            "3 to send; the output also has 3 results of other items, which stay {WHY}"
+        ));
     // With ids, old lines are replaced, and kept lines belong to other items.
     desk.prompts("in.jsonl", 2);
     let other = desk.run(&sim, "in.jsonl -o out.jsonl").expect(0);
     other.hides(WHY);
-    other.tells("6 results of other items kept, 2 to send");
+    other.tells("2 to send; the output also has 6 results of other items, which stay");
 }

@@ -69,5 +69,5 @@ fn calls_are_counted_by_their_reason() {
     let sim = simulator(SimConfig::default().trouble(Trouble::BadRequest, 1.0));
     let desk = Desk::with(4);
     desk.run(&sim, "in.jsonl -o out.jsonl --fallback extract")
-        .ends(0, "calls      8 (4 moved on, 4 to extract)");
+        .ends(0, "calls      8 (4 failed over, 4 to extract)");
 }

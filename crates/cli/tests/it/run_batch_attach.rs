@@ -27,7 +27,7 @@ fn the_same_command_reattaches_from_another_folder_after_an_interrupt() {
     let remote = sim.batch_stats().batches[0].id.clone();
     let ended = ended.says("stopping: batches that are at their provider go on there");
     let ended = ended.says(&format!("batch {remote} (5 requests) goes on at openai"));
-    let ended = ended.says("the same command comes back to it, from any folder");
+    let ended = ended.says("to collect the results, run the same command in this folder");
     ended.says(&format!(
         "to give it up:  batchwright cancel {} --queue {}",
         only_process(&desk),
@@ -145,7 +145,7 @@ fn a_run_that_does_not_wait_is_collected_by_the_same_command() {
     told.has(json!({"/summary/pending": 4, "exit_code": 0, "/batches/0/total": 4}));
     ended
         .says("goes on at openai")
-        .says("the same command comes back to it");
+        .says("run the same command in this folder");
     assert_eq!(desk.read("out.jsonl"), "");
     run(&desk, &sim, WORDS).expect(0);
     whole(&desk, &sim, "out.jsonl", 4);

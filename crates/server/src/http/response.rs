@@ -44,7 +44,9 @@ impl Response {
 
     /// An answer in JSON.
     pub fn json(status: u16, value: &(impl Serialize + ?Sized)) -> Self {
-        let body = serde_json::to_vec(value).expect("what is answered has a form in JSON");
+        let mut body = serde_json::to_vec(value).expect("what is answered has a form in JSON");
+        // So that the prompt of a shell begins on a new line.
+        body.push(b'\n');
         Self::full(status, "application/json", body)
     }
 

@@ -7,18 +7,11 @@ use crate::args::run::RunArgs;
 use crate::format::{count, counts, number_of};
 use crate::sanitize::shortened;
 
-const FOREIGN_WITHOUT_IDS: &str = "results of other items kept (without ids, a changed setting makes \
-    new items; give ids to replace them, or name a new output)";
-
-const WITHOUT_IDS: &str = "without an id: theirs is a fingerprint of the request (a field \"id\", or \
-    --id-column NAME, gives better ones)";
+const CHANGED_WITHOUT_IDS: &str = " (rows without ids become new items if a setting changes: add ids to replace \
+    their results, or name a new output)";
 
 /// The plan on one line.
 pub fn plan_line(plan: &RunPlan, total: u64) -> String {
-    let foreign = match plan.without_id {
-        0 => "results of other items kept",
-        _ => FOREIGN_WITHOUT_IDS,
-    };
     let bad_rows = match plan.bad_rows {
         1 => "bad row that is not sent",
         _ => "bad rows that are not sent",
@@ -29,7 +22,6 @@ pub fn plan_line(plan: &RunPlan, total: u64) -> String {
         (plan.failed_before, "failed before"),
         (plan.unusable_before, "with unusable replies"),
         (plan.changed, "changed"),
-        (plan.foreign, foreign),
         (plan.bad_rows, bad_rows),
         (plan.null_rows, "left out (--nulls skip)"),
         (plan.under_way, "under way"),
@@ -44,7 +36,25 @@ pub fn plan_line(plan: &RunPlan, total: u64) -> String {
     }
     let mut line = format!("{} items: {}", count(total), parts.join(", "));
     if plan.without_id > 0 && plan.done + plan.failed_before + plan.foreign == 0 {
-        line.push_str(&format!("; {} {WITHOUT_IDS}", count(plan.without_id)));
+        let rows = number_of(
+            plan.without_id,
+            "row has no id; it gets one",
+            "rows have no id; each gets one",
+        );
+        line.push_str(&format!(
+            "; {rows} made from its request. To match results with rows, add a column id or --id-column NAME"
+        ));
+    }
+    if plan.foreign > 0 {
+        let results = number_of(
+            plan.foreign,
+            "result of another item, which stays",
+            "results of other items, which stay",
+        );
+        line.push_str(&format!("; the output also has {results}"));
+        if plan.without_id > 0 {
+            line.push_str(CHANGED_WITHOUT_IDS);
+        }
     }
     if plan.restored > 0 {
         let n = count(plan.restored);

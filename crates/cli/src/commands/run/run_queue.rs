@@ -151,7 +151,7 @@ impl RunQueue {
             ),
             _ if let Some(line) = deadline => format!("{line}, as process {id}"),
             Strategy::Batch if plan.to_send == Some(0) && known.is_some() => {
-                format!("strategy batch: nothing more is handed over; it is process {id}")
+                format!("strategy batch: nothing new to submit (process {id})")
             }
             Strategy::Batch => {
                 format!("strategy batch: prompts go to {name} in batches, as process {id}")
@@ -225,7 +225,7 @@ impl RunQueue {
             lines.push(format!("{} items wait in the queue", count(waiting)));
         }
         if self.output.is_some() {
-            lines.push("the same command comes back to it, from any folder".to_owned());
+            lines.push("to collect the results, run the same command in this folder".to_owned());
         } else {
             lines.push(format!(
                 "to collect:  batchwright work --strategy batch --processes {id} --until-empty{at_queue} \

@@ -300,7 +300,7 @@ fn vectors(summary: &Summary, asked: Option<u32>) -> String {
 fn calls(summary: &Summary) -> String {
     let notes = counts([
         (summary.retries, "retries"),
-        (summary.moved_on, "moved on"),
+        (summary.moved_on, "failed over"),
         (summary.divided, "to single out refused texts"),
         (summary.extracted, "to extract"),
         (summary.rate_limited, "rate limited"),
@@ -419,10 +419,13 @@ fn usage_lines(summary: &Summary, concurrency: Concurrency, asked: Option<u32>) 
 
 /// What limited a run, for people.
 fn limit(summary: &Summary, concurrency: Concurrency) -> String {
+    let most = summary.most_in_flight;
     match (summary.limited_by(), concurrency) {
-        ("concurrency", Concurrency::Auto { start, .. }) => {
-            let most = summary.most_in_flight;
+        ("concurrency", Concurrency::Auto { start, .. }) if start < most => {
             format!("concurrency (found: {start} to {most} in flight)")
+        }
+        ("concurrency", Concurrency::Auto { .. }) => {
+            format!("concurrency (found: {most} in flight)")
         }
         ("concurrency", fixed) => format!("concurrency ({} in flight)", fixed.most()),
         ("provider", _) => "the time that answers take".to_owned(),

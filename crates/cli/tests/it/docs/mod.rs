@@ -60,3 +60,28 @@ fn every_transcript_is_what_the_program_prints() {
         stale.join("\n")
     );
 }
+
+#[test]
+fn pages_show_the_flags_of_their_simulators() {
+    // `docs/README.md` starts the simulator of all pages there, with a latency.
+    for page in pages() {
+        let text = std::fs::read_to_string(&page).unwrap();
+        let shown = text.lines().filter(|line| !line.starts_with("<!--"));
+        let shown: String = shown.flat_map(|line| [line, "\n"]).collect();
+        let is_in_docs = page.parent().unwrap().ends_with("docs");
+        for found in transcript::transcripts(&text).unwrap() {
+            let words = found.needs.simulate.unwrap_or_default();
+            for flag in words
+                .split_whitespace()
+                .filter(|word| word.starts_with("--"))
+            {
+                let is_known = is_in_docs && flag == "--latency";
+                assert!(
+                    is_known || shown.contains(flag),
+                    "{flag}: {}",
+                    page.display()
+                );
+            }
+        }
+    }
+}
