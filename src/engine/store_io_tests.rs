@@ -29,14 +29,17 @@ struct TwoItems {
     /// second call.
     begun: Receiver<u32>,
     ended: Receiver<u32>,
+    /// Reports the first settling write, for which the second call waits: otherwise one write could settle both.
+    writing: Sender<()>,
     /// Whether the first settling write fails.
     fails: bool,
     writes: usize,
 }
 
 impl TwoItems {
-    fn new(fails: bool) -> (Self, Sender<u32>, Sender<u32>) {
+    fn new(fails: bool) -> (Self, Calls) {
         let ((begins, begun), (ends, ended)) = (unbounded(), unbounded());
+        let (writing, written) = unbounded();
         let work = Self {
             looks: 0,
             looking: false,
@@ -44,10 +47,16 @@ impl TwoItems {
             settled: Vec::new(),
             begun,
             ended,
+            writing,
             fails,
             writes: 0,
         };
-        (work, begins, ends)
+        let calls = Calls {
+            begins,
+            ends,
+            written,
+        };
+        (work, calls)
     }
 }
 
@@ -105,8 +114,10 @@ impl Work for TwoItems {
     fn settle_io(&mut self, _: &[Settled<u32, ()>], _: Time) -> Option<SettleIo<Self>> {
         self.writes += 1;
         let (is_first, begun) = (self.writes == 1, self.begun.clone());
+        let writing = self.writing.clone();
         let fails = is_first && self.fails;
         Some(Box::new(move || {
+            let _ = writing.send(());
             if is_first && !fails {
                 let mut calls = std::iter::repeat_with(|| begun.recv_timeout(PATIENCE));
                 let second = calls.find(|call| *call != Ok(1));
@@ -144,11 +155,16 @@ impl Work for TwoItems {
 struct Calls {
     begins: Sender<u32>,
     ends: Sender<u32>,
+    written: Receiver<()>,
 }
 
 impl Runner<u32, ()> for Calls {
     fn call(&self, ticket: &Ticket<u32>, _: &Context) -> Reply<()> {
         let _ = self.begins.send(ticket.task);
+        if ticket.task == 2 {
+            let written = self.written.recv_timeout(PATIENCE);
+            assert_eq!(written, Ok(()), "the first end was not written");
+        }
         let _ = self.ends.send(ticket.task);
         Reply {
             result: Ok(()),
@@ -160,7 +176,7 @@ impl Runner<u32, ()> for Calls {
 }
 
 fn carry_out_all(fails: bool) -> TwoItems {
-    let (work, begins, ends) = TwoItems::new(fails);
+    let (work, runner) = TwoItems::new(fails);
     let options = Options {
         fallback_histories: Arc::default(),
         concurrency: 2,
@@ -189,7 +205,6 @@ fn carry_out_all(fails: bool) -> TwoItems {
         look: &|_: &mut Dispatcher<TwoItems>, _| (),
         show: &mut |()| (),
     };
-    let runner = Calls { begins, ends };
     let finish = run::<_, _, (), _>(dispatcher, &runner, setup, None, &mut observer);
     let finish = finish.expect("threads can be started");
     assert!(finish.lost.is_empty());
