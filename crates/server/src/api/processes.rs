@@ -45,13 +45,7 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     let attach = |answer: &Value| once::attach(app, receiver.as_ref(), answer);
     let key = once::key(call)?.unwrap_or_else(once::any_key);
     let mut lines = Lines::new(app, &kind, &mut *call.body);
-    let given = name.as_deref().unwrap_or_default();
-    let limited = limit.map_or_else(String::new, |limit| limit.to_string());
-    let request = |body: [u8; 32]| {
-        let parts: [&[u8]; 4] = [kind.as_bytes(), given.as_bytes(), &body, limited.as_bytes()];
-        // Requests without a budget are the same as before.
-        hash(&parts[..if limited.is_empty() { 3 } else { 4 }])
-    };
+    let request = |body: [u8; 32]| request_hash(&kind, name.as_deref(), &body, limit);
     let asked = Asked {
         makes: Makes::Process,
         ..Asked::default()
@@ -114,6 +108,18 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
             Err(problem)
         }
     }
+}
+
+/// What tells this request from others that have the same key.
+fn request_hash(
+    kind: &str,
+    name: Option<&str>,
+    body: &[u8; 32],
+    limit: Option<Amount>,
+) -> [u8; 32] {
+    let name = name.unwrap_or_default();
+    let limit = limit.map_or_else(String::new, |limit| limit.to_string());
+    hash(&[kind.as_bytes(), name.as_bytes(), body, limit.as_bytes()])
 }
 
 /// A limit in one of two query parameters: US dollars, or tokens.

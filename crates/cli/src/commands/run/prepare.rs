@@ -56,8 +56,14 @@ pub fn prepare(args: &RunArgs, resolved: Resolved, session: &Session) -> Result<
     let input_tokens = prompts.estimated_tokens();
     let models = resolved.plan.as_ref().is_ok_and(provider::asks_a_model);
     let dedupe = resolved.settings.dedupe().map_err(refused)?;
-    let output = output(args, &session.ctx);
-    let mut run = compare(args, prompts, output, queue, models, dedupe)?;
+    let mut run = compare(
+        args,
+        prompts,
+        output(args, &session.ctx),
+        queue,
+        models,
+        dedupe,
+    )?;
     let mut plan = run.compared().plan().clone();
     say_plan(args, &plan, session);
 
