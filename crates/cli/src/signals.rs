@@ -41,6 +41,8 @@ impl Signals {
                     display::say(line);
                 }
             } else if count == 2 {
+                // Also if no thread can be started.
+                ctx.abort();
                 end_when_idle(&ctx, Duration::ZERO, AFTER_ABORT, signal);
             } else {
                 exit(signal);

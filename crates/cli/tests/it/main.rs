@@ -117,6 +117,8 @@ mod samples;
 #[cfg(target_os = "linux")]
 mod sandbox;
 #[cfg(target_os = "linux")]
+mod sandbox_exec;
+#[cfg(target_os = "linux")]
 mod sandbox_host;
 #[cfg(unix)]
 mod scan;
