@@ -19,9 +19,9 @@ def build(*options):
 
 
 @contextlib.contextmanager
-def simulated(program):
+def simulated(program, *options):
     """The address of a simulated provider."""
-    process = subprocess.Popen([program, "simulate", "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen([program, "simulate", "--port", "0", *options], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
         yield next(re.search(r"http://\S+/v1", line)[0] for line in process.stdout if "/v1" in line)
     finally:

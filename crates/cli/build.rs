@@ -12,7 +12,10 @@ fn main() {
     println!("cargo::rerun-if-changed={ORDER}");
     let order = Path::new(&variable("CARGO_MANIFEST_DIR")).join(ORDER);
     let option = format!("-Wl,-T,{}", order.display());
-    if variable("PROFILE") == "release" && variable("CARGO_CFG_TARGET_OS") == "linux" && links_with(&option) {
+    if variable("PROFILE") == "release"
+        && variable("CARGO_CFG_TARGET_OS") == "linux"
+        && links_with(&option)
+    {
         println!("cargo::rustc-link-arg-bin=batchwright={option}");
     }
 }
@@ -22,12 +25,27 @@ fn links_with(option: &str) -> bool {
     let folder = variable("OUT_DIR");
     let source = Path::new(&folder).join("empty.rs");
     let mut rustc = Command::new(variable("RUSTC"));
-    rustc.args(["--target", &variable("TARGET"), "--out-dir", &folder, "-C", &format!("link-arg={option}")]);
-    rustc.args(variable("CARGO_ENCODED_RUSTFLAGS").split('\u{1f}').filter(|flag| !flag.is_empty()));
+    rustc.args([
+        "--target",
+        &variable("TARGET"),
+        "--out-dir",
+        &folder,
+        "-C",
+        &format!("link-arg={option}"),
+    ]);
+    rustc.args(
+        variable("CARGO_ENCODED_RUSTFLAGS")
+            .split('\u{1f}')
+            .filter(|flag| !flag.is_empty()),
+    );
     if let Ok(linker) = env::var("RUSTC_LINKER") {
         rustc.args(["-C", &format!("linker={linker}")]);
     }
-    fs::write(&source, "fn main() {}").is_ok() && rustc.arg(source).output().is_ok_and(|linked| linked.status.success())
+    fs::write(&source, "fn main() {}").is_ok()
+        && rustc
+            .arg(source)
+            .output()
+            .is_ok_and(|linked| linked.status.success())
 }
 
 /// A variable that Cargo sets.
