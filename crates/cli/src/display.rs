@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use batchwright::progress::{LearnedLimit, LimitSource, Phase};
 use batchwright::{Progress, ProgressNotifier, Usd};
-use console::Term;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use log::Level;
 
@@ -154,7 +153,7 @@ impl Display {
 }
 
 fn width() -> usize {
-    Term::stderr().size().1.into()
+    stderr::bar_width().into()
 }
 
 /// Columns of the bar, without its brackets, in a terminal of this width. On a narrow one, the message needs the space.
