@@ -49,12 +49,12 @@ fn a_terminal_shows_a_bar_during_the_run() {
     sim.release();
     running.wait().expect(0);
     let screen = desk.read("screen");
-    let mut frames = screen
-        .split("\x1b[2K")
-        .filter(|frame| frame.contains("/20 "));
     // In a full line, the `^C` of the terminal would go on in the next line, and the bar could not be erased.
-    let fits = |frame: &str| frame.trim_end_matches('\r').chars().count() <= 76;
-    assert!(frames.all(fits), "{screen:?}");
+    let mut bars = screen
+        .split(['\r', '\n'])
+        .filter(|line| line.contains("/20 "));
+    let fits = |bar: &str| bar.trim_start_matches("\x1b[2K").chars().count() <= 76;
+    assert!(bars.all(fits), "{screen:?}");
     let (_, end) = screen.rsplit_once("\x1b[2K").unwrap();
     assert!(end.contains("20 completed"), "the bar is gone: {end}");
     assert_eq!(desk.ids("out.jsonl"), all_ids(20));

@@ -65,7 +65,7 @@ fn the_time_split_is_shown_during_the_run_and_after_it() {
 
     desk.prompts("two.jsonl", 20);
     desk.plain("submit two.jsonl").expect(0);
-    work("--rpm 600");
+    work("--rpm 300");
     let [_, quota, ..] = parts(&last(&desk));
     assert!(quota > 0, "{}", last(&desk));
     desk.plain("status --why --watch").expect(2);
