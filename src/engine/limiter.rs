@@ -176,10 +176,9 @@ impl Limiter {
     }
 
     /// Whether calls wait because a quota has as many calls in flight as it accepts.
-    pub(crate) fn is_window_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         let state = self.state.lock();
-        let mut quotas = state.quotas.iter();
-        quotas.any(|quota| quota.given.window.is_some() && quota.is_busy())
+        state.quotas.iter().any(Quota::is_busy)
     }
 
     #[cfg(test)]

@@ -13,7 +13,7 @@ use super::quota_status::LearnedLimit;
 pub struct TimeSplit {
     /// Start-up: the input was opened and the threads were started.
     pub queued: Duration,
-    /// The provider's limits: requests or tokens per minute, or calls in flight.
+    /// A limit of requests or tokens per minute, of the provider or configured.
     pub quota: Duration,
     /// Cooldown after a rejected call, or because a provider was unreachable.
     pub cooldown: Duration,
@@ -26,7 +26,8 @@ pub struct TimeSplit {
     pub disk: Duration,
     /// The input had no item ready.
     pub source: Duration,
-    /// The part of `provider` in which items waited while all slots had calls in flight; not counted separately.
+    /// The part of `provider` in which items waited while all slots, or all calls that a provider may have in flight,
+    /// were in use; not counted separately.
     pub all_slots: Duration,
     /// The part of `disk` after the last outcome, which limited nothing.
     closing: Duration,

@@ -34,8 +34,11 @@ pub struct ProviderPlan {
     pub fallbacks: Vec<ProviderStatus>,
     /// The unusable providers before the first one, if the settings name none.
     pub passed: Option<Vec<ProviderStatus>>,
-    /// Providers of the route that are skipped, because they cannot be called.
+    /// Providers of the route that are skipped, because they cannot be called. A server on this machine that does not
+    /// answer is skipped if there is a fallback: its models and slots are unknown.
     pub skipped: Vec<SkippedStep>,
+    /// The first provider was given as a fallback, so it is called only for its own model.
+    was_fallback: bool,
     pub(super) settings: Settings,
     pub(super) options: ProviderOptions,
     pub(super) calls: CallSettings,
@@ -49,19 +52,28 @@ impl ProviderPlan {
     /// # Errors
     /// If a setting or the provider that it names cannot be used, or if there is no usable provider.
     pub fn new(settings: Settings, options: ProviderOptions) -> Result<Self, ProviderPlanError> {
-        let (first, passed) = first(&settings, &options)?;
-        let fallbacks = if options.embeddings {
+        let (mut first, passed) = first(&settings, &options)?;
+        let mut fallbacks = if options.embeddings {
             Vec::new()
         } else {
             fallbacks(&settings)?
         };
+        let was_fallback = first.is_unreachable() && !fallbacks.is_empty();
+        let mut skipped = Vec::new();
+        if was_fallback {
+            skipped.push(SkippedStep::new(first.provider, &first.reason));
+            first = fallbacks.remove(0);
+        } else if !first.usable && !first.lacks_model() {
+            return Err(ProviderPlanError::Unusable(Box::new(first)));
+        }
         Ok(Self {
             asked: settings.bulk_strategy()?,
             calls: CallSettings::of(&settings, &options)?,
             first,
             fallbacks,
             passed,
-            skipped: Vec::new(),
+            skipped,
+            was_fallback,
             settings,
             options,
         })
@@ -311,10 +323,11 @@ impl ProviderPlan {
     /// How the first provider is called, before the settings of calls are applied.
     pub(super) fn first_config(&self) -> LlmConfig {
         let config = self.first.config();
-        match &self.options.api_key {
+        let config = match &self.options.api_key {
             Some((whose, key)) if whose == self.first.provider => config.api_key(key.clone()),
             _ => config,
-        }
+        };
+        config.only_model(self.was_fallback)
     }
 
     fn batch_config(&self) -> LlmConfig {
@@ -370,9 +383,6 @@ fn first(settings: &Settings, options: &ProviderOptions) -> Result<First, Provid
         None if url.is_some() => (look("local")?, Some(Vec::new())),
         None => first_usable(model, options)?,
     };
-    if !first.usable && !first.lacks_model() {
-        return Err(ProviderPlanError::Unusable(Box::new(first)));
-    }
     if options.embeddings {
         first.check_embeddings()?;
     }

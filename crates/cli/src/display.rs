@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use batchwright::progress::{LearnedLimit, LimitSource, Phase};
 use batchwright::{Progress, ProgressNotifier, Usd};
-use console::Term;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use log::Level;
 
@@ -154,7 +153,7 @@ impl Display {
 }
 
 fn width() -> usize {
-    Term::stderr().size().1.into()
+    stderr::bar_width().into()
 }
 
 /// Columns of the bar, without its brackets, in a terminal of this width. On a narrow one, the message needs the space.
@@ -258,20 +257,13 @@ fn lever(limit: &str) -> &'static str {
     }
 }
 
-/// The flag that overrides a learned limit.
-fn flag_for(limit: &LearnedLimit) -> &'static str {
-    match limit.unit {
-        "tokens" => " (--tpm)",
-        _ => " (--rpm)",
-    }
-}
-
 /// A learned limit, its source, and its age once it is no longer fresh.
 fn source(limit: &LearnedLimit) -> String {
     let source = match limit.source {
         LimitSource::Header(name) => format!("by {name}"),
         LimitSource::OtherRun => "from another run".to_owned(),
         LimitSource::Refusals => "inferred from refused calls".to_owned(),
+        LimitSource::Assumed => "until a reply reports a limit (--rpm sets another)".to_owned(),
         _ => "from a reply".to_owned(),
     };
     let age = match limit.age.as_secs() {
@@ -329,8 +321,11 @@ pub fn line(progress: &Progress, room: usize) -> String {
     }
     if let Some(limit) = progress.limited_by.filter(|_| paced) {
         let learned = progress.learned_limit.as_ref();
-        let lever = learned.map_or(lever(limit), flag_for);
-        let mut text = format!("limited by {limit}{lever}");
+        let mut text = match learned.map(|limit| limit.source) {
+            None => format!("limited by {limit}{}", lever(limit)),
+            Some(LimitSource::Assumed) => "limited by an assumed limit".to_owned(),
+            Some(_) => "limited by the provider's limit".to_owned(),
+        };
         if let Some(wait) = progress.resumes_in {
             text.push_str(&format!(" until {}", time_of_day(wait)));
         }

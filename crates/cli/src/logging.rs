@@ -45,7 +45,8 @@ impl SayArgs {
                 } else {
                     let level = record.level().as_str().to_lowercase();
                     let text = record.args().to_string();
-                    writeln!(out, "batchwright: {} {level}: {}", now(), harmless(&text))
+                    let text = format!("batchwright: {} {level}: {}", now(), harmless(&text));
+                    writeln!(out, "{}", fitted(text))
                 }
             })
             // It prints all transferred bytes, including keys, so RUST_LOG cannot enable it.
@@ -74,12 +75,15 @@ pub fn line(level: Level, text: &str) {
         Level::Error => format!("batchwright: error: {}", harmless(text)),
         _ => format!("batchwright: {}", harmless(text)),
     };
-    let mut text = match Term::stderr().size_checked() {
+    stderr::write((fitted(text) + "\n").into_bytes());
+}
+
+/// The text, broken between words if standard error is a terminal.
+fn fitted(text: String) -> String {
+    match Term::stderr().size_checked() {
         Some((_, columns)) => wrap::fitted(&text, columns.into()),
         None => text,
-    };
-    text.push('\n');
-    stderr::write(text.into_bytes());
+    }
 }
 
 fn now() -> String {

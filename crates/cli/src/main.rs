@@ -4,6 +4,7 @@ mod args;
 mod background;
 mod batches;
 mod budget;
+mod columns;
 mod command_line;
 mod commands;
 mod data_dir;

@@ -59,7 +59,11 @@ pub fn line(plan: &ProviderPlan) -> Result<String, Refusal> {
         };
     }
     let job_types = plan.for_job_types().map_err(refused)?;
-    for step in &job_types.skipped {
+    let own = job_types
+        .skipped
+        .iter()
+        .filter(|step| !plan.skipped.contains(step));
+    for step in own {
         line += &format!("\n  {}", skipped(step));
     }
     if !job_types.skipped.is_empty() && job_types.first.provider == "extract" {

@@ -158,6 +158,15 @@ impl Write for Log {
     }
 }
 
+/// Columns at the end of the line of the bar. A terminal shows Ctrl-C there as `^C`; in a full line it would go on in the
+/// next one, and the bar could no longer be erased.
+const FOR_KEYS: u16 = 4;
+
+/// The columns of the bar.
+pub fn bar_width() -> u16 {
+    Term::stderr().size().1.saturating_sub(FOR_KEYS)
+}
+
 /// The target of a progress bar of one line.
 #[derive(Debug, Default)]
 pub struct Canvas(Mutex<String>);
@@ -173,7 +182,7 @@ impl Canvas {
 
 impl TermLike for Canvas {
     fn width(&self) -> u16 {
-        Term::stderr().size().1
+        bar_width()
     }
 
     fn height(&self) -> u16 {

@@ -121,7 +121,8 @@ impl<W: Work> Dispatcher<W> {
         let limit = if opening.is_some() {
             Some(self.pauses_hold(now))
         } else if let Some(held) = self.work.held_by() {
-            Some(held)
+            let is_full = held == Limit::Quota && self.limiter.is_full();
+            Some(if is_full { Limit::Slots } else { held })
         } else if written.is_some() {
             Some(Limit::Calls)
         } else if source_open {
@@ -158,7 +159,7 @@ impl<W: Work> Dispatcher<W> {
         if availability.breakers.all_open() {
             return Limit::Cooldown;
         }
-        if self.limiter.is_window_full() {
+        if self.limiter.is_full() {
             return Limit::Slots;
         }
         let mut paused = availability.pauses.paused(now);

@@ -88,11 +88,20 @@ impl Quota {
         if self.paused_until > now {
             return None;
         }
+        let is_assumed = self.given.requests_per_minute.is_none();
         let bucket = |unit, bucket: Bucket| {
-            let learned = bucket.learned?;
+            let per_minute = bucket.minute().round().max(1.0) as u64;
+            let Some(learned) = bucket.learned else {
+                return (unit == "requests" && is_assumed).then_some(LearnedLimit {
+                    unit,
+                    per_minute,
+                    source: LimitSource::Assumed,
+                    age: Duration::ZERO,
+                });
+            };
             Some(LearnedLimit {
                 unit,
-                per_minute: bucket.minute().round().max(1.0) as u64,
+                per_minute,
                 source: match (learned.header, learned.is_elsewhere) {
                     (Some(header), false) => LimitSource::Header(header),
                     (None, false) => LimitSource::Reply,

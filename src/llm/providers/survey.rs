@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::base::secret::{Address, redacted_url};
-use crate::base::{Context, Error, Optional, Secret};
+use crate::base::{Context, Error, ErrorKind, Optional, Secret};
 use crate::engine::loading::MAX_LOADING;
 
 use super::config::{LlmConfig, known};
@@ -47,6 +47,9 @@ pub struct ProviderStatus {
     /// Whether the address was found and not named by the user. No key was sent there.
     #[serde(skip)]
     unnamed: bool,
+    /// Whether nothing answers at the address of the server, or at the usual ones.
+    #[serde(skip)]
+    unreachable: bool,
     #[serde(skip)]
     half_configured: bool,
     #[serde(skip)]
@@ -60,6 +63,11 @@ impl ProviderStatus {
     /// server.
     pub fn half_configured(&self) -> bool {
         self.half_configured
+    }
+
+    /// True if it cannot be used because no server answers, which may change during a run.
+    pub(crate) fn is_unreachable(&self) -> bool {
+        self.unreachable
     }
 
     /// True if it cannot be used only because no model is set.
@@ -366,6 +374,7 @@ impl Look<'_> {
             None => usual.iter().map(|url| (*url).to_owned()).collect(),
         };
         let mut trouble = String::new();
+        let mut unreachable = true;
         let mut wants_key = None;
         let mut servers = Vec::new();
         for (address, answer) in addresses.iter().zip(local::find(&addresses, &asked_with)) {
@@ -373,6 +382,7 @@ impl Look<'_> {
                 Ok(server) => servers.push(server),
                 Err(error) => {
                     wants_key = wants_key.or((error.status() == Some(401)).then_some(address));
+                    unreachable &= error.kind() == ErrorKind::Transient || given.is_none();
                     trouble = error.message().to_owned();
                 }
             }
@@ -393,6 +403,7 @@ impl Look<'_> {
                 ),
             };
             return ProviderStatus {
+                unreachable: unreachable && wants_key.is_none(),
                 half_configured: given.is_some()
                     || wants_key.is_some_and(|_| key_from(vendor, self.env).is_some()),
                 ..status(vendor, Err(tried))
@@ -428,6 +439,7 @@ fn status(vendor: &'static Vendor, verdict: Result<String, String>) -> ProviderS
         headers: Vec::new(),
         address: None,
         unnamed: false,
+        unreachable: false,
         half_configured: false,
         lacks_model: false,
         lacks_key: false,

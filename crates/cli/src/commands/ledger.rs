@@ -5,12 +5,14 @@ use batchwright::{Ledger, Usd};
 use serde_json::json;
 
 use crate::args::ledger::LedgerArgs;
+use crate::columns::{self, Column, Kind};
 use crate::display;
 use crate::exit::{About, Exit, Refusal};
 use crate::format::{count, number_of};
 use crate::ledger::{Found, cost_of_lines, gather, name_of};
+use crate::sanitize::harmless;
 use crate::stdout;
-use crate::table::{Table, width};
+use crate::table::width;
 
 pub fn execute(args: &LedgerArgs) -> Exit {
     args.say.start_log();
@@ -77,38 +79,56 @@ fn show(args: &LedgerArgs) -> Result<Exit, Refusal> {
 }
 
 fn table(rows: &[LedgerRow], total: &ChargeSum) -> String {
-    let Some(first) = rows.first() else {
+    if rows.is_empty() {
         return "nothing was paid\n".to_owned();
-    };
-    let mut table = Table::default();
-    let names = first.group.iter().map(|(column, _)| column.name());
-    let sums = ["calls", "input", "cached", "output", "cost"];
-    table.cells(names.chain(sums), "");
-    for row in rows {
-        let group = row.group.iter().map(|(_, value)| match value {
-            Some(value) => value.clone(),
+    }
+    let room = width().unwrap_or(usize::MAX);
+    let notes: Vec<String> = rows.iter().map(|row| note(&row.sum)).collect();
+    columns::lines(&columns::fitted(columns_of(rows), room), &notes, room) + &summed(total)
+}
+
+/// The first group and the cost always stay; of the others, the number of cached tokens is omitted first.
+fn columns_of(rows: &[LedgerRow]) -> Vec<Column> {
+    let groups = rows.first().map_or(0, |row| row.group.len());
+    let group = |at: usize| {
+        let cells = rows.iter().map(|row| match &row.group[at].1 {
+            Some(value) => harmless(value),
             None => "-".to_owned(),
         });
-        let sum = &row.sum;
-        let cost = match sum.known_cost() {
+        Column {
+            head: rows[0].group[at].0.name(),
+            cells: cells.collect(),
+            kind: match at {
+                0 => Kind::Key,
+                // The groups make rows distinct, so they are shortened before numbers are omitted.
+                _ => Kind::Text { rank: 1 },
+            },
+        }
+    };
+    let number = |head, rank, cell: &dyn Fn(&ChargeSum) -> String| Column {
+        head,
+        cells: rows.iter().map(|row| cell(&row.sum)).collect(),
+        kind: Kind::Number { rank },
+    };
+    let sums = [
+        number("calls", 2, &|sum| count(sum.calls)),
+        number("input", 3, &|sum| count(sum.input_tokens)),
+        number("cached", 4, &|sum| count(sum.cached_input_tokens)),
+        number("output", 3, &|sum| count(sum.output_tokens)),
+        number("cost", 0, &|sum| match sum.known_cost() {
             Some(cost) => cost.to_string(),
             None => "unknown".to_owned(),
-        };
-        let numbers = [
-            sum.calls,
-            sum.input_tokens,
-            sum.cached_input_tokens,
-            sum.output_tokens,
-        ];
-        let cells: Vec<String> = group.chain(numbers.map(count)).chain([cost]).collect();
-        let note = match sum.unpriced {
-            0 => String::new(),
-            _ if sum.known_cost().is_none() => String::new(),
-            calls => format!("and {}", without_price(calls)),
-        };
-        table.cells(cells.iter().map(String::as_str), &note);
+        }),
+    ];
+    (0..groups).map(group).chain(sums).collect()
+}
+
+fn note(sum: &ChargeSum) -> String {
+    match sum.unpriced {
+        0 => String::new(),
+        _ if sum.known_cost().is_none() => String::new(),
+        calls => format!("and {}", without_price(calls)),
     }
-    table.lines(width()) + &summed(total)
 }
 
 fn without_price(calls: u64) -> String {
@@ -202,6 +222,44 @@ fn line(cells: impl Iterator<Item = String>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_narrow_table_keeps_the_groups_and_the_cost() {
+        let row = |model: &str| {
+            let mut row = LedgerRow::of(ChargeSum::default());
+            let group = [
+                (LedgerColumn::Day, "2026-11-27"),
+                (LedgerColumn::Model, model),
+                (LedgerColumn::Tier, "standard"),
+                (LedgerColumn::Key, "0123456789abcdef"),
+            ];
+            row.group = group
+                .map(|(column, value)| (column, Some(value.to_owned())))
+                .to_vec();
+            row
+        };
+        let mut rows = [
+            row("gpt-4o-mini-2024-07-18"),
+            row("a-model-with-a-very-long-name"),
+        ];
+        (rows[0].sum.calls, rows[0].sum.input_tokens) = (1_234, 5_678_901);
+        (rows[0].sum.cached_input_tokens, rows[0].sum.output_tokens) = (1_000_000, 345_678);
+        for room in [60, 80] {
+            let text = columns::lines(
+                &columns::fitted(columns_of(&rows), room),
+                &[String::new(), String::new()],
+                room,
+            );
+            assert!(
+                text.lines().all(|line| line.chars().count() <= room),
+                "{text}"
+            );
+            for word in ["2026-11-27", "gpt-4o", "a-model", "standard", "cost"] {
+                assert!(text.contains(word), "{word} in {text}");
+            }
+            assert_eq!(text.contains("5,678,901"), room == 80, "{text}");
+        }
+    }
 
     #[test]
     fn amounts_in_csv_have_all_their_digits() {

@@ -222,3 +222,53 @@ fn a_useless_fallback_is_reported() {
     let json = nine(&desk, &first, &second, words);
     json.hides("never called");
 }
+
+/// The models of a local server are unknown while it is away, so its calls go to the fallback.
+#[test]
+fn a_local_server_that_is_away_at_the_start_is_skipped_if_there_is_a_fallback() {
+    let away = "http://127.0.0.1:9/v1";
+    let run = |fallback: &str| {
+        let (desk, xai) = (Desk::new(), good());
+        desk.write(
+            "in.jsonl",
+            r#"{"id": "a", "prompt": "hi"}
+{"id": "b", "prompt": "ho", "model": "tiny"}
+"#,
+        );
+        let words = format!("run in.jsonl -o out.jsonl --provider local {fallback}");
+        let mut command = desk.command(words.split_whitespace());
+        command
+            .env("LOCAL_LLM_BASE_URL", away)
+            .env("XAI_API_KEY", "k")
+            .env("XAI_BASE_URL", xai.base_url());
+        (command.ended(), desk, xai)
+    };
+    let (ended, desk, xai) = run("--fallback xai:small");
+    ended
+        .ends(
+            0,
+            "skipping local: no usable server at http://127.0.0.1:9/v1: ",
+        )
+        .says("; its calls go to the fallback xai/small");
+    for line in desk.results("out.jsonl") {
+        assert_eq!(line["provider"], "xai");
+        assert_eq!(line["model"], "small", "{line}");
+    }
+    assert_eq!(xai.stats().calls, 2);
+    // With a named model, the server is called once it is there.
+    let (ended, _, _) = run("--fallback xai:small --model tiny");
+    ended.expect(0).hides("skipping");
+    let (ended, desk, _) = run("");
+    ended.ends(1, "local: no usable server at http://127.0.0.1:9/v1");
+    assert!(!desk.exists("out.jsonl"));
+}
+
+#[test]
+fn an_address_that_answers_and_is_no_server_is_refused_also_with_a_fallback() {
+    let desk = Desk::with(1);
+    let other = Fake::start(|_| says(404, serde_json::json!({"error": "not here"})));
+    let words = "run in.jsonl -o out.jsonl --provider local --fallback extract";
+    let mut command = desk.command(words.split(' '));
+    let ended = command.env("LOCAL_LLM_BASE_URL", other.url()).ended();
+    ended.ends(1, "which is not a list of models");
+}

@@ -174,10 +174,13 @@ fn progress_names_the_learned_limit_that_slows_a_run() {
         let told = scope.spawn(|| run(slow.clone(), 5, ""));
         let set = scope.spawn(|| run(slow.clone(), 5, "--rpm 60"));
         run(silent, 15, "")
-            .says("limited by quota (--rpm) · ")
+            .says("limited by the provider's limit · ")
             .says(" requests/min inferred from refused calls");
         let told = told.join().unwrap();
-        told.tells("limited by quota (--rpm) · 60 requests/min by x-ratelimit-limit-requests");
+        told.hides("--rpm");
+        told.tells(
+            "limited by the provider's limit · 60 requests/min by x-ratelimit-limit-requests",
+        );
         let set = set.join().unwrap();
         set.tells("limited by quota (--rpm, --tpm)");
         set.hides("/min");

@@ -36,6 +36,25 @@ fn the_first_signal_lets_calls_in_flight_finish_and_starts_no_more() {
     }
 }
 
+/// Results on standard output are no checkpoint.
+#[cfg(unix)]
+#[test]
+fn an_interrupted_run_without_an_output_says_that_it_cannot_be_resumed() {
+    for output in ["", "-o -"] {
+        let (desk, sim) = (Desk::with(20), good());
+        let running = desk.held(&sim, &format!("in.jsonl {output} -j 3"), 3);
+        running.signal("INT");
+        running.hears("stopping: calls in flight");
+        sim.release();
+        let ended = running.wait().ends(130, "17 pending");
+        ended
+            .says("this run cannot be resumed: the same command sends all items again")
+            .hides("to go on");
+    }
+    let (desk, sim) = (Desk::with(2), good());
+    desk.run(&sim, "in.jsonl").expect(0).hides("resumed");
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn a_run_under_nohup_survives_a_hangup() {

@@ -49,6 +49,12 @@ fn a_terminal_shows_a_bar_during_the_run() {
     sim.release();
     running.wait().expect(0);
     let screen = desk.read("screen");
+    // In a full line, the `^C` of the terminal would go on in the next line, and the bar could not be erased.
+    let mut bars = screen
+        .split(['\r', '\n'])
+        .filter(|line| line.contains("/20 "));
+    let fits = |bar: &str| bar.trim_start_matches("\x1b[2K").chars().count() <= 76;
+    assert!(bars.all(fits), "{screen:?}");
     let (_, end) = screen.rsplit_once("\x1b[2K").unwrap();
     assert!(end.contains("20 completed"), "the bar is gone: {end}");
     assert_eq!(desk.ids("out.jsonl"), all_ids(20));
@@ -108,6 +114,7 @@ fn messages_break_between_words_on_a_terminal() {
                 .filter_map(|(name, value)| Some((name, value?))),
         )
         .env("TERM", "xterm")
+        .env("BATCHWRIGHT_OUTPT", "a warning in the log")
         .stdin(Stdio::null())
         .stdout(File::create(desk.path("screen")).unwrap())
         .stderr(Stdio::piped());
@@ -121,6 +128,7 @@ fn messages_break_between_words_on_a_terminal() {
     let said: Vec<&str> = said.map(|line| line.trim_end()).collect();
     let longest = said.iter().map(|line| line.chars().count()).max();
     assert!(longest <= Some(80), "{screen}");
+    assert!(screen.contains(" warn: "), "{screen}");
     let whole = said
         .join(" ")
         .split_whitespace()

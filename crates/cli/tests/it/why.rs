@@ -56,9 +56,16 @@ fn the_time_split_is_shown_during_the_run_and_after_it() {
         assert!(why.contains(words), "{words} in {why}");
     }
 
+    // A local server gets one call at a time, which is no limit of its rate.
+    desk.prompts("slow.jsonl", 20);
+    desk.plain("submit slow.jsonl").expect(0);
+    work("");
+    let [_, quota, _, _, provider, ..] = parts(&last(&desk));
+    assert!(quota == 0 && provider > 0, "{}", last(&desk));
+
     desk.prompts("two.jsonl", 20);
     desk.plain("submit two.jsonl").expect(0);
-    work("--rpm 600");
+    work("--rpm 300");
     let [_, quota, ..] = parts(&last(&desk));
     assert!(quota > 0, "{}", last(&desk));
     desk.plain("status --why --watch").expect(2);

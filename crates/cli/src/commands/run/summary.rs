@@ -192,7 +192,13 @@ fn what_remains(
     let remaining = queue.iter().flat_map(|queue| &queue.remaining);
     lines.extend(remaining.map(|line| format!("  {line}")));
     let unread = report.stop.is_some() && queue.is_none();
-    if unread && args.input.is_stream() {
+    if unread && stdout::is_named(args.output.as_deref()) {
+        // Who closes the pipe wants no more results.
+        if !matches!(report.stop, Some(StopReason::SinkClosed)) {
+            lines.push("  this run cannot be resumed: the same command sends all items again. With -o FILE, a run can be \
+                        resumed".to_owned());
+        }
+    } else if unread && args.input.is_stream() {
         lines.push("  standard input was not read to its end: pipe it again to go on".to_owned());
     }
     lines
@@ -201,7 +207,10 @@ fn what_remains(
 /// The command that sends pending or failed items again, if they can be sent again.
 fn resume_line(args: &RunArgs, summary: &Summary, setup: &Setup) -> Option<String> {
     let again = summary.failed > summary.unusable_replies && !args.keep_failed;
-    if args.output.is_none() || args.input.is_stream() || (summary.pending == 0 && !again) {
+    if stdout::is_named(args.output.as_deref())
+        || args.input.is_stream()
+        || (summary.pending == 0 && !again)
+    {
         return None;
     }
     let unknown_model = || {
@@ -226,7 +235,7 @@ fn budget_line(args: &RunArgs, summary: &Summary, budget: &RunBudget) -> Option<
     let (cost, enough) = budget.remaining(summary)?;
     let items = number_of(summary.pending, "remaining item", "remaining items");
     let line = cost.map(|cost| format!("  the {items} would cost about {cost}"));
-    if args.output.is_none() || args.input.is_stream() {
+    if stdout::is_named(args.output.as_deref()) || args.input.is_stream() {
         return line;
     }
     let flag = match args.budget {
@@ -429,7 +438,7 @@ fn limit(summary: &Summary, concurrency: Concurrency) -> String {
         }
         ("concurrency", fixed) => format!("concurrency ({} in flight)", fixed.most()),
         ("provider", _) => "the time that answers take".to_owned(),
-        ("quota", _) => "the quota".to_owned(),
+        ("quota", _) => "requests or tokens per minute".to_owned(),
         ("cooldown", _) => "pauses after refusals".to_owned(),
         ("backoff", _) => "waiting for retries".to_owned(),
         ("source", _) => "the input".to_owned(),

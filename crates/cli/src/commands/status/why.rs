@@ -8,10 +8,12 @@ use crate::sanitize::harmless;
 fn meaning(part: &str) -> &'static str {
     match part {
         "queued" => "no worker had any of its jobs",
-        "quota" => "the limits were reached: requests or tokens per minute, calls at once",
+        "quota" => "a limit of requests or tokens per minute was reached",
         "cooldown" => "a provider had rejected calls or was unreachable",
         "backoff" => "all remaining jobs waited for a retry",
-        "provider" => "calls were in flight, or batches were at the provider",
+        "provider" => {
+            "as many calls as allowed were in flight, or the last ones; or batches were at the provider"
+        }
         "disk" => "outcomes were being written",
         "source" => "its worker had no job that it could start",
         _ => "",
