@@ -5,6 +5,8 @@ use std::process::Stdio;
 use super::common::{Desk, Running, eventually, line_count, results};
 use super::exec::logged;
 
+const HELPER: &str = env!("CARGO_BIN_EXE_batchwright");
+
 /// Commands that sleep for this many seconds are killed.
 const FOR_EVER: &str = "1000";
 
@@ -225,6 +227,7 @@ fn is_running(desk: &Desk) -> bool {
 #[test]
 fn few_file_descriptors_fail_no_command() {
     let desk = Desk::new();
+    desk.plain("config set exec.max_concurrency 100").expect(0);
     desk.write("jobs.txt", "sleep 0.01\n".repeat(300));
     let few = "ulimit -n 64; exec \"$0\" exec jobs.txt -j 100 --sandbox off --joblog log";
     let mut command = desk.other("sh", ["-c", few, HELPER]);
