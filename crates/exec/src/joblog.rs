@@ -28,8 +28,8 @@ pub enum Resume {
 ///
 /// The columns are those of GNU parallel, which can read such a log:
 /// `Seq Host Starttime JobRuntime Send Receive Exitval Signal Command`, separated by tabs. A line end within a
-/// command is written as a NUL byte. A time-out has the exit value -1 and the signal 15; a command that could not
-/// be started has the exit value 127 or 126.
+/// command is written as a NUL byte. A time-out has the exit value -1 and the signal that ended the
+/// command (0 if it ended by itself after SIGTERM); a command that could not be started has the exit value 127 or 126.
 pub struct JobLog {
     file: LineFile,
     /// Whether it has no lines yet, not even the header.
@@ -205,7 +205,7 @@ fn log_line(record: &JobRecord) -> Vec<u8> {
     let took = result.map_or(0.0, |result| result.duration.as_secs_f64());
     let printed = result.map_or(0, |result| result.stdout.total());
     let (exit, signal) = match record.error.as_ref().map(|error| error.kind) {
-        Some(FailureKind::Timeout) => (-1, 15),
+        Some(FailureKind::Timeout) => (-1, result.and_then(|result| result.signal).unwrap_or(0)),
         Some(FailureKind::NotFound) => (127, 0),
         Some(kind) if result.is_none() && kind != FailureKind::Exit => (126, 0),
         // The command succeeded, but its output is missing.
@@ -321,6 +321,9 @@ mod tests {
         let mut late = record(7, "sleep 5", None, Some(15));
         late.error = Some(JobError::new(FailureKind::Timeout, ""));
         log.append(&late).unwrap();
+        let mut stubborn = record(6, "trap '' TERM", None, Some(9));
+        stubborn.error = Some(JobError::new(FailureKind::Timeout, ""));
+        log.append(&stubborn).unwrap();
         let mut absent = record(8, "nosuch", None, None);
         absent.result = None;
         absent.error = Some(JobError::new(FailureKind::NotFound, ""));
@@ -345,8 +348,9 @@ mod tests {
             lines[3]
         );
         assert!(lines[4].ends_with("\t-1\t15\tsleep 5"), "{}", lines[4]);
-        assert!(lines[5].ends_with("\t127\t0\tnosuch"), "{}", lines[5]);
-        assert_eq!(lines.len(), 6);
+        assert!(lines[5].ends_with("\t-1\t9\ttrap '' TERM"), "{}", lines[5]);
+        assert!(lines[6].ends_with("\t127\t0\tnosuch"), "{}", lines[6]);
+        assert_eq!(lines.len(), 7);
     }
 
     #[test]

@@ -107,10 +107,29 @@ impl Launcher {
 
 /// The error of a command that could not be started.
 pub(super) fn not_started(job: &CommandJob, why: &io::Error) -> JobError {
-    let kind = match why.kind() {
-        io::ErrorKind::NotFound => FailureKind::NotFound,
-        _ => FailureKind::NotStarted,
+    let (kind, advice) = match why.kind() {
+        io::ErrorKind::NotFound => (FailureKind::NotFound, ""),
+        _ if is_scarce(why) => (
+            FailureKind::Resources,
+            "; use fewer slots (-j), or raise the limits of open files and processes (`ulimit -n`, `ulimit -u`)",
+        ),
+        _ => (FailureKind::NotStarted, ""),
     };
     let name = job.program().to_string_lossy();
-    JobError::new(kind, format!("cannot run `{name}`: {why}"))
+    JobError::new(kind, format!("cannot run `{name}`: {why}{advice}"))
+}
+
+/// Whether the end of another command may help: too few file descriptors or processes.
+fn is_scarce(why: &io::Error) -> bool {
+    #[cfg(unix)]
+    {
+        use rustix::io::Errno;
+        let number = Errno::from_io_error(why);
+        matches!(number, Some(Errno::MFILE | Errno::NFILE | Errno::AGAIN))
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = why;
+        false
+    }
 }

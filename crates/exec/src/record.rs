@@ -71,6 +71,8 @@ pub enum FailureKind {
     Limit,
     /// It could not be started for another reason.
     NotStarted,
+    /// It was not started, because this process may open no more files or start no more processes.
+    Resources,
     /// The disk has no space for its output.
     DiskFull,
     /// The run ended before it did.
@@ -85,7 +87,7 @@ impl FailureKind {
     pub fn is_critical(self) -> bool {
         !matches!(
             self,
-            Self::Exit | Self::Timeout | Self::Cancelled | Self::Panic
+            Self::Exit | Self::Timeout | Self::Resources | Self::Cancelled | Self::Panic
         )
     }
 

@@ -2,6 +2,7 @@
 //! stops.
 
 mod run;
+mod starts;
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;

@@ -5,6 +5,8 @@ use std::process::Stdio;
 use super::common::{Desk, Running, eventually, line_count, results};
 use super::exec::logged;
 
+const HELPER: &str = env!("CARGO_BIN_EXE_batchwright");
+
 /// Commands that sleep for this many seconds are killed.
 const FOR_EVER: &str = "1000";
 
@@ -218,4 +220,43 @@ fn is_running(desk: &Desk) -> bool {
     let processes = std::fs::read_dir("/proc").unwrap().flatten();
     let mut folders = processes.map(|process| std::fs::read_link(process.path().join("cwd")));
     folders.any(|own| own.is_ok_and(|own| own == folder))
+}
+
+/// A command that cannot be started for want of file descriptors waits for the end of another one.
+#[cfg(unix)]
+#[test]
+fn few_file_descriptors_fail_no_command() {
+    let desk = Desk::new();
+    desk.plain("config set exec.max_concurrency 100").expect(0);
+    desk.write("jobs.txt", "sleep 0.01\n".repeat(300));
+    let few = "ulimit -n 64; exec \"$0\" exec jobs.txt -j 100 --sandbox off --joblog log";
+    let mut command = desk.other("sh", ["-c", few, HELPER]);
+    Running::start(&mut command).wait().expect(0);
+    assert_eq!(logged(&desk.read("log")).len(), 300);
+}
+
+/// If not even one command can be started, the run ends, and the commands count as not run.
+#[cfg(unix)]
+#[test]
+fn without_file_descriptors_no_command_counts_as_run() {
+    let desk = Desk::new();
+    desk.write("jobs.txt", "echo a\necho b\n");
+    let few = "ulimit -n $1; exec \"$0\" exec jobs.txt --sandbox off --joblog log";
+    // The program itself needs some; which number is too low for a command only depends on the system.
+    let ends = (8..32).map(|limit: u32| {
+        let limit = limit.to_string();
+        let mut command = desk.other("sh", ["-c", few, HELPER, &limit]);
+        let ended = Running::start(&mut command).wait();
+        let log = std::fs::read_to_string(desk.path("log")).unwrap_or_default();
+        let _ = std::fs::remove_file(desk.path("log"));
+        (ended, logged(&log).len())
+    });
+    let ends: Vec<_> = ends.collect();
+    for (ended, logged) in &ends {
+        assert!(*logged == 0 || *logged == 2, "{}", ended.stderr);
+        ended.hides("failed to");
+    }
+    assert!(ends.iter().any(|(ended, logged)| *logged == 0
+        && ended.stderr.contains("ulimit -n")
+        && ended.stderr.contains("0 completed, 0 failed, 2 not run")));
 }

@@ -45,7 +45,8 @@ fn a_closed_reader_stops_the_run() {
     let after = sim.stats().calls - before;
     assert!(after <= 6, "{after} calls after the reader had gone");
     let said = ended.says("the reader of the results went away");
-    said.hides("could not be saved");
+    said.says("the reader closed the output before it took")
+        .hides("could not be saved");
 }
 
 #[cfg(unix)]

@@ -9,6 +9,7 @@ use batchwright::unstable::{Pool, TaskEnd};
 use batchwright::{Context, Error, ErrorKind, ErrorPolicy, RetryPolicy, StopReason};
 use parking_lot::Mutex;
 
+use super::starts::Starts;
 use super::{CommandReport, CommandRunner, OnStop};
 use crate::job::CommandJob;
 use crate::launch::{self, Deadlines, Ended, Launcher};
@@ -42,6 +43,7 @@ pub(super) struct Run<'a> {
     output: OutputSettings,
     stop: Arc<StopCall>,
     gate: Arc<Gate>,
+    starts: Starts,
 }
 
 impl<'a> Run<'a> {
@@ -81,6 +83,7 @@ impl<'a> Run<'a> {
             output: OutputSettings::new(runner.output_limit, runner.max_output, &runner.overflow)?,
             stop: Arc::new(stop),
             gate: Arc::default(),
+            starts: Starts::default(),
         })
     }
 
@@ -144,7 +147,7 @@ impl<'a> Run<'a> {
             let index = end.task.index;
             let record = self.record(end);
             runner.monitor.ended(index, &record);
-            let mut over = ended(&record).is_break();
+            let mut over = ended(&record).is_break() | self.starts.starved().is_some();
             if over {
                 self.gate.open();
             }
@@ -175,7 +178,13 @@ impl<'a> Run<'a> {
             cancelled,
             retries: end.summary.retries,
             elapsed: end.summary.elapsed,
-            stop: end.stop,
+            stop: match self.starts.starved() {
+                Some(why) => Some(StopReason::Critical(Error::new(
+                    ErrorKind::Invalid,
+                    why.message.clone(),
+                ))),
+                None => end.stop,
+            },
         })
     }
 
@@ -189,7 +198,10 @@ impl<'a> Run<'a> {
             earlier.stdout.remove();
             earlier.stderr.remove();
         }
-        let (result, error) = match self.try_once(task) {
+        let (result, error) = match self
+            .starts
+            .attempt(|| self.try_once(task), || self.runner.ctx.is_cancelled())
+        {
             Ok(ended) => self.judge(ended),
             Err(error) => (None, Some(error)),
         };
@@ -255,7 +267,7 @@ impl<'a> Run<'a> {
         attempt: u32,
     ) -> Error {
         let kind = match error.kind {
-            FailureKind::Cancelled => ErrorKind::Cancelled,
+            FailureKind::Cancelled | FailureKind::Resources => ErrorKind::Cancelled,
             kind if kind.is_retried() => ErrorKind::Transient,
             _ => ErrorKind::Invalid,
         };

@@ -114,7 +114,8 @@ fn exit_of_queued(
     }
 }
 
-/// Whether there are results that could not be written. If the reader closed the pipe, none are missing.
+/// Whether there are results that could not be written. A reader that closed the pipe wants no more:
+/// these are only counted.
 fn has_unsaved(report: &RunReport) -> bool {
     !report.unsaved.is_empty() && !matches!(report.stop, Some(StopReason::SinkClosed))
 }
@@ -122,6 +123,12 @@ fn has_unsaved(report: &RunReport) -> bool {
 /// Shows such results rather than to drop them.
 fn print_unsaved(report: &RunReport) {
     if !has_unsaved(report) {
+        if !report.unsaved.is_empty() {
+            display::error(&format!(
+                "the reader closed the output before it took {} finished results",
+                report.unsaved.len()
+            ));
+        }
         return;
     }
     display::error(&format!(
