@@ -63,7 +63,7 @@ impl ProviderPlan {
         if was_fallback {
             skipped.push(SkippedStep::new(first.provider, &first.reason));
             first = fallbacks.remove(0);
-        } else if !first.usable && !first.lacks_model() {
+        } else if first.is_unreachable() && options.provider.is_none() {
             return Err(ProviderPlanError::Unusable(Box::new(first)));
         }
         Ok(Self {
@@ -383,6 +383,11 @@ fn first(settings: &Settings, options: &ProviderOptions) -> Result<First, Provid
         None if url.is_some() => (look("local")?, Some(Vec::new())),
         None => first_usable(model, options)?,
     };
+    // A server that does not answer may have a fallback, but not for embeddings.
+    let may_be_skipped = first.is_unreachable() && !options.embeddings;
+    if !first.usable && !first.lacks_model() && !may_be_skipped {
+        return Err(ProviderPlanError::Unusable(Box::new(first)));
+    }
     if options.embeddings {
         first.check_embeddings()?;
     }
