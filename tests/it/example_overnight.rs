@@ -31,8 +31,9 @@ fn every_line_is_billed_once_although_both_programs_are_killed() {
     let desk = Desk::new();
     let text = |i: usize| format!("line number {i}.\n");
     desk.write("lines.txt", (1..=LINES).map(text).collect::<String>());
-    let short = BatchConfig::default().duration(Duration::from_millis(100));
-    let sim = simulator(SimConfig::default().batches(short));
+    // Longer than a night, which lists only batches that are not finished.
+    let until_morning = BatchConfig::default().duration(Duration::from_secs(3));
+    let sim = simulator(SimConfig::default().batches(until_morning));
 
     // The batch is created, and no program receives the reply.
     let created = sim.pause_at(BatchPoint::CreateDone, 1);
