@@ -10,6 +10,10 @@ const ORDER: &str = "data/function-order.ld";
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed={ORDER}");
+    // The linker may change without a change of these files.
+    let target = variable("TARGET").to_uppercase().replace('-', "_");
+    println!("cargo::rerun-if-env-changed=CARGO_TARGET_{target}_LINKER");
+    println!("cargo::rerun-if-env-changed=LD_PRELOAD");
     let order = Path::new(&variable("CARGO_MANIFEST_DIR")).join(ORDER);
     let option = format!("-Wl,-T,{}", order.display());
     if variable("PROFILE") == "release"

@@ -10,6 +10,7 @@ use super::summary::{self, QueueFacts};
 use crate::args::run::RunArgs;
 use crate::display;
 use crate::exit::{Early, Exit};
+use crate::format::number_of;
 use crate::session::Session;
 use crate::signals::Signals;
 use crate::{stderr, stdout};
@@ -124,9 +125,13 @@ fn has_unsaved(report: &RunReport) -> bool {
 fn print_unsaved(report: &RunReport) {
     if !has_unsaved(report) {
         if !report.unsaved.is_empty() {
-            display::error(&format!(
-                "the reader closed the output before it took {} finished results",
-                report.unsaved.len()
+            let unread = number_of(
+                report.unsaved.len() as u64,
+                "finished result",
+                "finished results",
+            );
+            display::say(&format!(
+                "the reader closed the output before it took {unread}"
             ));
         }
         return;

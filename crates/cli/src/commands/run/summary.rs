@@ -193,8 +193,8 @@ fn what_remains(
     lines.extend(remaining.map(|line| format!("  {line}")));
     let unread = report.stop.is_some() && queue.is_none();
     if unread && stdout::is_named(args.output.as_deref()) {
-        // Who closes the pipe wants no more results.
-        if !matches!(report.stop, Some(StopReason::SinkClosed)) {
+        // Who closes the pipe wants no more results. With --reuse, finished answers are not sent again.
+        if !matches!(report.stop, Some(StopReason::SinkClosed)) && !args.reuse {
             lines.push("  this run cannot be resumed: the same command sends all items again. With -o FILE, a run can be \
                         resumed".to_owned());
         }
