@@ -1,10 +1,9 @@
 //! Drives the dispatcher with real threads.
 //!
-//! Calls come from one bounded channel. Each thread of a fixed pool takes a call, makes it, and queues its end. If
+//! Calls come from one channel. Each thread of a fixed pool takes a call, makes it, and queues its end. If
 //! the lock is free, the thread then settles all queued ends and starts the next calls. If it is not free, its holder
 //! checks the queue again before it releases the lock. The caller's thread waits for time, source, cancellation and
-//! the end. Calls never block on the lock, and the channel has capacity for every permit, so no send blocks under the
-//! lock.
+//! the end. Calls never block on the lock, and the channels have no capacity, so no send blocks under the lock.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -14,7 +13,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use parking_lot::Mutex;
 
 use crate::base::{Clock, Context, Error, ErrorKind, Paid, RateHints, Time};
@@ -289,11 +288,8 @@ impl<W: Work> Shell<'_, W> {
         }
         if let Some(tasks) = &state.tasks {
             for call in state.start.drain(..) {
-                if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
-                    tasks.calls.try_send(call)
-                {
-                    unreachable!("the task channel has room for every permit");
-                }
+                // The threads take calls until this channel is closed.
+                let _ = tasks.calls.send(call);
             }
             for io in state.dispatcher.take_io() {
                 // The channels are unbounded; each holds at most one request.
@@ -339,11 +335,9 @@ where
     R: Runner<W::Task, W::Done>,
     O: Send,
 {
-    let (tasks, inbox) = bounded(
-        setup
-            .permits
-            .map_or(setup.most_threads, |permits| permits.most),
-    );
+    // Not a bounded channel: while the thread that sends to one is suspended in the middle, all receivers turn in a loop
+    // and take its turn of the processor.
+    let (tasks, inbox) = unbounded();
     let (settles, settle_inbox) = unbounded();
     let (takes, take_inbox) = unbounded();
     let has_store = dispatcher.work.has_store();
