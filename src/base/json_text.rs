@@ -8,9 +8,13 @@ const CHUNK: usize = 32;
 pub(crate) fn write_string(text: &str, out: &mut Vec<u8>) {
     out.reserve(text.len() + 2);
     out.push(b'"');
-    let (chunks, rest) = text.as_bytes().as_chunks::<CHUNK>();
-    chunks.iter().for_each(|chunk| write_piece(chunk, out));
-    write_piece(rest, out);
+    if has_special(text.as_bytes()) {
+        let (chunks, rest) = text.as_bytes().as_chunks::<CHUNK>();
+        chunks.iter().for_each(|chunk| write_piece(chunk, out));
+        write_piece(rest, out);
+    } else {
+        out.extend_from_slice(text.as_bytes());
+    }
     out.push(b'"');
 }
 
@@ -25,19 +29,19 @@ pub(crate) fn write_name(name: &str, out: &mut Vec<u8>) {
 
 #[inline]
 fn write_piece(piece: &[u8], out: &mut Vec<u8>) {
-    // Without branches, so that the compiler checks many bytes at once.
-    if piece
-        .iter()
-        .fold(false, |any, byte| any | is_special(*byte))
-    {
+    if has_special(piece) {
         write_bytes(piece, out);
     } else {
         out.extend_from_slice(piece);
     }
 }
 
-fn is_special(byte: u8) -> bool {
-    (byte < 0x20) | (byte == b'"') | (byte == b'\\')
+/// Without branches, so that the compiler checks many bytes at once.
+#[inline]
+fn has_special(bytes: &[u8]) -> bool {
+    let is_special = |byte: u8| (byte < 0x20) | (byte == b'"') | (byte == b'\\');
+    let bytes = bytes.iter();
+    bytes.fold(false, |any, byte| any | is_special(*byte))
 }
 
 fn write_bytes(bytes: &[u8], out: &mut Vec<u8>) {

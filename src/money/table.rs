@@ -275,18 +275,19 @@ impl Table {
 
 impl ProviderModels {
     fn find(&self, name: &str, requested: Option<&str>) -> Option<&Model> {
-        let (at, _) = self.named(name).or_else(|| {
-            let base = without_date(name)?;
+        let name = name.to_ascii_lowercase();
+        let (at, _) = self.named(&name).or_else(|| {
+            let base = without_date(&name)?;
             let asked = requested.is_some_and(|requested| requested.eq_ignore_ascii_case(base));
             self.named(base).filter(|(_, dated)| *dated || asked)
         })?;
         self.models.get(at)
     }
 
+    /// The place of the model with this name in small letters, and whether a date may follow.
     fn named(&self, name: &str) -> Option<(usize, bool)> {
-        let small = |byte: u8| byte.to_ascii_lowercase();
-        let order = |known: &(String, usize, bool)| known.0.bytes().cmp(name.bytes().map(small));
-        let at = self.names.binary_search_by(order).ok()?;
+        let known = |known: &(String, usize, bool)| known.0.as_str().cmp(name);
+        let at = self.names.binary_search_by(known).ok()?;
         let (_, model, dated) = self.names[at];
         Some((model, dated))
     }
