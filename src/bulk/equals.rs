@@ -48,24 +48,29 @@ impl Equals {
 
     /// Marks the item as not sent.
     pub(super) fn spare_item(&mut self, item: usize, index: &FileIndex) {
-        self.spared.resize(index.len().div_ceil(64), 0);
+        self.spare(item, index.len());
+    }
+
+    fn spare(&mut self, item: usize, items: usize) {
+        self.spared.resize(items.div_ceil(64), 0);
         self.spared[item / 64] |= 1 << (item % 64);
     }
 
     /// From now on the first item of each group is sent for all of it. Items without duplicates leave their groups.
     pub(super) fn choose(&mut self, index: &FileIndex) {
-        let prefix = |item: u32| index.request_prefix(item as usize);
+        let items = index.len();
+        let prefix = index.request_prefixes();
         let (mut kept, mut start) = (0, 0);
         while start < self.order.len() {
             let request = prefix(self.order[start]);
-            let group = self.order[start..].iter();
-            let end = start + group.take_while(|item| prefix(**item) == request).count();
+            let others = self.order[start + 1..].iter();
+            let end = start + 1 + others.take_while(|item| prefix(**item) == request).count();
             if end - start > 1 {
                 self.order.copy_within(start..end, kept);
                 let first = kept;
                 kept += end - start;
                 for other in first + 1..kept {
-                    self.spare_item(self.order[other] as usize, index);
+                    self.spare(self.order[other] as usize, items);
                 }
             }
             start = end;

@@ -221,7 +221,7 @@ impl FileRunOptions {
 
     /// Whether an item of a file is sent: no other worker processes it.
     pub(super) fn wants(&self, index: &FileIndex, item: usize) -> bool {
-        self.want(index.state(item)) && !index.is_taken(item) && !index.is_bad(item)
+        index.is_open(item, |state| self.want(state))
     }
 
     /// Whether nothing is sent.

@@ -452,6 +452,12 @@ impl FileIndex {
         self.entry(i).class()
     }
 
+    /// The first 8 bytes of the request hash of many items, which are not changed meanwhile.
+    pub(crate) fn request_prefixes(&self) -> impl Fn(u32) -> u64 {
+        let entries = self.entries.read();
+        move |item| entries[item as usize].request
+    }
+
     /// The first 8 bytes of its request hash.
     pub(crate) fn request_prefix(&self, i: usize) -> u64 {
         self.entry(i).request
@@ -504,6 +510,13 @@ impl FileIndex {
     pub(crate) fn is_taken(&self, i: usize) -> bool {
         let entry = self.entry(i);
         entry.is_held() || entry.is_settled()
+    }
+
+    /// Whether an item makes a prompt, its state is wanted, and no other worker processes it. Reads its entry once: this
+    /// is asked several times for each item of a file.
+    pub(crate) fn is_open(&self, i: usize, wants: impl Fn(State) -> bool) -> bool {
+        let entry = self.entry(i);
+        wants(entry.state()) && !entry.is_held() && !entry.is_settled() && !entry.is_bad()
     }
 
     /// Sorts by id again without loss of data.
