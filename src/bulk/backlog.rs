@@ -9,6 +9,7 @@ use crate::engine::availability::Availability;
 use crate::engine::class::Class;
 use crate::engine::feeder::{Fed, Next};
 use crate::engine::item_time::ItemTimer;
+use crate::engine::limiter::QuotaId;
 use crate::engine::pack::PackLimits;
 use crate::engine::prefixes::{Place, Prefix};
 use crate::engine::route::Tries;
@@ -442,6 +443,19 @@ impl Backlog for FileBacklog<'_> {
             None => !self.exhausted(),
         };
         at_hand || !self.waiting.is_empty()
+    }
+
+    fn waits_for(&mut self, quota: QuotaId, availability: &Availability) -> bool {
+        let has_untaken = |backlog: &mut Self, cursor: usize| {
+            let class = &backlog.cursors[cursor].class;
+            let step = availability.callable_step(class, 0);
+            step.is_some_and(|step| class.quota(step) == quota)
+                && backlog.advance(cursor) < backlog.index().len()
+        };
+        let may_take = self.allowance > 0;
+        self.waiting.waits_for(quota)
+            || may_take && !self.groups.is_empty()
+            || may_take && (0..self.cursors.len()).any(|cursor| has_untaken(self, cursor))
     }
 
     fn left(&mut self) -> u64 {

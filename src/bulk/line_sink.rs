@@ -148,14 +148,19 @@ impl Sink<FileTask> for LineSink<'_> {
         if let Target::Caller(lines) = &self.target {
             let lines = lines.clone();
             for mut end in ends.drain(..) {
-                let unwritten = match &mut end {
-                    Settled::Final(_, Ok(lines)) => lines.unwritten.take(),
-                    _ => None,
+                let sent = match &mut end {
+                    Settled::Final(_, Ok(lines)) => SentLines {
+                        bytes: std::mem::take(&mut lines.bytes),
+                        unwritten: lines.unwritten.take(),
+                    },
+                    _ => SentLines {
+                        bytes: self.lines(&end, now).into_owned(),
+                        unwritten: None,
+                    },
                 };
-                let bytes = self.lines(&end, now).into_owned();
                 self.note(&end, tally);
                 // Every call holds a permit, and the channel has capacity for all of them.
-                let _ = lines.try_send(SentLines { bytes, unwritten });
+                let _ = lines.try_send(sent);
             }
             return Ok(());
         }

@@ -9,7 +9,7 @@ use crate::engine::availability::Availability;
 use crate::engine::class::Class;
 use crate::engine::feeder::{Fed, Feeder, Next, Tail};
 use crate::engine::item_time::ItemTimer;
-use crate::engine::limiter::QuotaKey;
+use crate::engine::limiter::{QuotaId, QuotaKey};
 use crate::engine::pack::PackLimits;
 use crate::engine::prefixes::{Place, Prefix};
 use crate::engine::route::Tries;
@@ -303,6 +303,10 @@ impl<R: Borrow<Request> + Send> Backlog for ListBacklog<'_, R> {
             Source::Fed(fed) => !fed.is_empty(),
         };
         at_hand || !self.waiting.is_empty()
+    }
+
+    fn waits_for(&mut self, quota: QuotaId, _: &Availability) -> bool {
+        self.waiting.waits_for(quota)
     }
 
     fn left(&mut self) -> u64 {

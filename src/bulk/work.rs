@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::base::{Error, Time};
 use crate::engine::availability::Availability;
 use crate::engine::dispatch::Dispatcher;
+use crate::engine::limiter::QuotaId;
 use crate::engine::work::{Settled, Take, Work};
 use crate::llm::route::Route;
 use crate::observe::drive::{Counted, RunOptions};
@@ -113,6 +114,10 @@ impl<B: Backlog, K: Sink<B::Task>> Work for Job<B, K> {
 
     fn has_more(&mut self) -> bool {
         self.backlog.items.has_more()
+    }
+
+    fn waits_for(&mut self, quota: QuotaId, availability: &Availability) -> bool {
+        self.backlog.items.waits_for(quota, availability)
     }
 
     fn defers_release(&self) -> bool {

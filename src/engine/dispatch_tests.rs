@@ -14,11 +14,11 @@ use crate::engine::route::Tries;
 use crate::engine::waiting::Waiting;
 use crate::engine::work::{Cost, Take};
 
-/// Items of one quota, with their costs.
+/// Items with their costs. They have these classes in turn, most tests only one.
 struct Costs {
     tokens: Vec<u32>,
     next: usize,
-    class: Class,
+    classes: Vec<Class>,
     waiting: Waiting<(usize, (Tries, ItemTimer))>,
     /// Items with an outcome, and whether it is a success.
     ended: Vec<(usize, bool)>,
@@ -29,6 +29,10 @@ struct Costs {
 }
 
 impl Costs {
+    fn class(&self, task: usize) -> &Class {
+        &self.classes[task % self.classes.len()]
+    }
+
     fn ticket(&self, task: usize, (tries, timer): (Tries, ItemTimer)) -> Ticket<usize> {
         Ticket {
             task,
@@ -37,7 +41,7 @@ impl Costs {
                 output_cap: Some(0),
             },
             order: task as u64,
-            class: self.class.clone(),
+            class: self.class(task).clone(),
             tries,
             prefix: Default::default(),
             timer,
@@ -67,7 +71,7 @@ impl Work for Costs {
             }
             self.next += 1;
             // Like a list: later items may have another quota.
-            match availability.paused_quota(&self.class, 0, now) {
+            match availability.paused_quota(self.class(task), 0, now) {
                 Some(quota) => {
                     let item = (task, Default::default());
                     self.waiting.pass_over(quota, task as u64, item);
@@ -89,6 +93,10 @@ impl Work for Costs {
 
     fn has_more(&mut self) -> bool {
         !self.waiting.is_empty() || self.next < self.tokens.len()
+    }
+
+    fn waits_for(&mut self, quota: QuotaId, _: &Availability) -> bool {
+        self.waiting.waits_for(quota)
     }
 
     fn is_answer(&self, _: &()) -> bool {
@@ -127,7 +135,7 @@ fn dispatcher(
     let work = Costs {
         tokens,
         next: 0,
-        class: Class::new([quota]),
+        classes: vec![Class::new([quota])],
         waiting: Waiting::default(),
         ended: Vec::new(),
         times: Vec::new(),
@@ -248,6 +256,39 @@ fn a_quota_takes_no_more_calls_at_once_than_it_may() {
     assert_eq!((order, most), (Vec::from_iter(0..40), 2));
     // No item waits after a call has ended.
     assert!(end < Time::ZERO.after(Duration::from_millis(40 * 70 / 2)));
+}
+
+/// The first provider has as many calls in flight as it accepts; the second has used up its requests per minute. The third
+/// item waits for one of them.
+#[test]
+fn a_full_provider_counts_only_if_items_wait_for_it() {
+    for (durable, last) in [(false, 0), (false, 1), (true, 0), (true, 1)] {
+        let full = Limits::default().in_flight(1);
+        let mut run = dispatcher(vec![1; 3], full, 16, ErrorPolicy::default());
+        run.options.durable = durable;
+        let slow = Limits::default().requests_per_minute(1.0).burst(1);
+        let slow = run
+            .limiter
+            .quota(QuotaKey::new(&["r"]), slow, 0, Time::ZERO);
+        let both = [run.work.classes[0].clone(), Class::new([slow])];
+        run.work.classes = [0, 1, last].map(|of| both[of].clone()).into();
+        let mut in_flight = Vec::new();
+        run.turn(Time::ZERO, &mut in_flight);
+        assert_eq!(in_flight.len(), 2);
+        // Its first reply lets the second provider have more than one call in flight.
+        end(&mut run, in_flight.remove(1), Time::ZERO);
+        let settled = Time::ZERO.after(GROUP_DELAY);
+        run.turn(settled, &mut in_flight);
+        assert_eq!(in_flight.len(), 1);
+        let later = Duration::from_millis(10);
+        let before = run.time_split(settled);
+        let after = run.time_split(settled.after(later));
+        let time = [
+            after.all_slots - before.all_slots,
+            after.quota - before.quota,
+        ];
+        assert_eq!(time[last], later, "durable: {durable}, {time:?}");
+    }
 }
 
 #[test]

@@ -175,10 +175,11 @@ impl Limiter {
         quotas.map(|quota| u64::from(quota.in_flight)).sum()
     }
 
-    /// Whether calls wait because a quota has as many calls in flight as it accepts.
-    pub(crate) fn is_full(&self) -> bool {
+    /// Whether one of the quotas that `is_wanted` has as many calls in flight as it accepts.
+    pub(crate) fn is_full(&self, mut is_wanted: impl FnMut(QuotaId) -> bool) -> bool {
         let state = self.state.lock();
-        state.quotas.iter().any(Quota::is_busy)
+        let mut quotas = state.quotas.iter().zip(1..);
+        quotas.any(|(quota, id)| quota.is_busy() && is_wanted(QuotaId(id)))
     }
 
     #[cfg(test)]

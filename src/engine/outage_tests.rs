@@ -170,7 +170,7 @@ fn items_wait_at_their_step_while_the_next_one_is_unavailable_too() {
         let next = QuotaKey::new(&["next"]);
         let limits = Limits::default().burst(100);
         let next = run.limiter.quota(next, limits, 0, Time::ZERO);
-        run.work.class = Class::new([run.work.class.quota(0), next]);
+        run.work.classes = vec![Class::new([run.work.classes[0].quota(0), next])];
         let ended = turn_route_to_end(&mut run, &route);
         let (answered, failed) = outcomes(&run);
         let in_vain = ended.calls - answered + next_calls.get();

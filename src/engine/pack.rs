@@ -6,6 +6,7 @@
 use crate::base::{Error, Time};
 
 use super::availability::Availability;
+use super::limiter::QuotaId;
 use super::route::Tries;
 use super::work::{Cost, Take, Ticket};
 
@@ -58,6 +59,11 @@ pub(crate) trait Backlog {
 
     /// False if no item is available, now or later.
     fn has_more(&mut self) -> bool {
+        true
+    }
+
+    /// Whether an available item waits for this quota.
+    fn waits_for(&mut self, _quota: QuotaId, _availability: &Availability) -> bool {
         true
     }
 

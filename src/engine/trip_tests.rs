@@ -37,7 +37,7 @@ fn run(items: usize, concurrency: usize, provider: Provider<'_>) -> Ended {
     let limits = Limits::default().burst(100);
     let next = QuotaKey::new(&["next"]);
     let next = run.limiter.quota(next, limits, 0, Time::ZERO);
-    run.work.class = Class::new([run.work.class.quota(0), next]);
+    run.work.classes = vec![Class::new([run.work.classes[0].quota(0), next])];
     let ended = turn_to_end(&mut run, &|now, _| provider(now));
     assert_eq!(run.work.ended.len(), items);
     assert!(run.work.ended.iter().all(|(_, ok)| *ok));

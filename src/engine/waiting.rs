@@ -211,6 +211,12 @@ impl<T> Waiting<T> {
         due.map(|((due, _), _)| due).min()
     }
 
+    /// Whether an item waits for this quota.
+    pub(crate) fn waits_for(&self, quota: QuotaId) -> bool {
+        let mut quotas = self.quotas.iter();
+        quotas.any(|(own, lanes)| *own == quota && !lanes.by_place.is_empty())
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.len
     }

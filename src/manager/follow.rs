@@ -20,7 +20,8 @@ pub enum SettingsEvent<'a> {
         /// The new value; `None` if it is not set.
         now: Option<&'a str>,
     },
-    /// The settings apply from now on, and this manager has them.
+    /// The settings apply from now on, or a server that was [skipped](crate::plan::ProviderPlan::skipped) is called from
+    /// now on. This manager has them.
     Applied(&'a LlmManager),
     /// The settings cannot be used now. The old ones apply until they can. This is reported once and tried again a few
     /// times per second.

@@ -34,11 +34,14 @@ pub struct ProviderPlan {
     pub fallbacks: Vec<ProviderStatus>,
     /// The unusable providers before the first one, if the settings name none.
     pub passed: Option<Vec<ProviderStatus>>,
-    /// Providers of the route that are skipped, because they cannot be called. A server on this machine that does not
-    /// answer is skipped if there is a fallback: its models and slots are unknown.
+    /// Providers of the route that are skipped, because they cannot be called. A server on this machine is skipped if
+    /// it cannot be connected or does not reply within 5 s, its model is not named, and there is a fallback: its models
+    /// and slots are unknown. A worker that [follows](crate::LlmManager::follow) settings looks for it every 5 s, and
+    /// calls it once it replies.
     pub skipped: Vec<SkippedStep>,
-    /// The first provider was given as a fallback, so it is called only for its own model.
-    was_fallback: bool,
+    /// The name of the first provider if it is skipped. Then [`first`](Self::first) was given as a fallback, and is
+    /// called only for its own model.
+    away: Option<&'static str>,
     pub(super) settings: Settings,
     pub(super) options: ProviderOptions,
     pub(super) calls: CallSettings,
@@ -58,9 +61,10 @@ impl ProviderPlan {
         } else {
             fallbacks(&settings)?
         };
-        let was_fallback = first.is_unreachable() && !fallbacks.is_empty();
+        let is_away = first.is_unreachable() && !fallbacks.is_empty();
+        let away = is_away.then_some(first.provider);
         let mut skipped = Vec::new();
-        if was_fallback {
+        if is_away {
             skipped.push(SkippedStep::new(first.provider, &first.reason));
             first = fallbacks.remove(0);
         } else if first.is_unreachable() && options.provider.is_none() {
@@ -73,7 +77,7 @@ impl ProviderPlan {
             fallbacks,
             passed,
             skipped,
-            was_fallback,
+            away,
             settings,
             options,
         })
@@ -89,6 +93,7 @@ impl ProviderPlan {
         if names(settings)? != names(&self.settings)? {
             // A given provider keeps its last status.
             options.provider = options.provider.map(|_| Box::new(self.first.clone()));
+            options.briefly = true;
             self.check_followed(&settings.provider()?)?;
             return Self::new(settings.clone(), options);
         }
@@ -101,9 +106,22 @@ impl ProviderPlan {
         })
     }
 
+    /// Whether its first provider is skipped, and [`looked_again`](Self::looked_again) may find it.
+    pub(super) fn awaits_server(&self) -> bool {
+        self.away.is_some() && self.options.provider.is_none()
+    }
+
+    /// The plan with its first provider, if that is skipped and replies now.
+    pub(super) fn looked_again(&self) -> Option<Self> {
+        let mut options = self.options.clone();
+        options.briefly = true;
+        let plan = Self::new(self.settings.clone(), options);
+        plan.ok().filter(|plan| plan.away.is_none())
+    }
+
     /// An address that was given for one provider must not receive the API key of another one.
     fn check_followed(&self, provider: &Option<String>) -> Result<(), Error> {
-        let now = self.first.provider;
+        let now = self.away.unwrap_or(self.first.provider);
         let other = provider.as_deref().filter(|name| *name != now);
         match (&self.options.base_url, other) {
             (Some(_), Some(name)) if known(name)?.needs_key => {
@@ -327,7 +345,7 @@ impl ProviderPlan {
             Some((whose, key)) if whose == self.first.provider => config.api_key(key.clone()),
             _ => config,
         };
-        config.only_model(self.was_fallback)
+        config.only_model(self.away.is_some())
     }
 
     fn batch_config(&self) -> LlmConfig {
@@ -375,6 +393,7 @@ fn first(settings: &Settings, options: &ProviderOptions) -> Result<First, Provid
             model,
             models_named: options.models_named,
             headers: own,
+            briefly: options.briefly,
         };
         inspect_with(name, &given)
     };

@@ -1,6 +1,7 @@
 //! Workers that follow settings.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::base::{Error, ErrorKind};
 use crate::config::key::SettingKey;
@@ -12,8 +13,12 @@ use crate::queue::worker::Worker;
 
 use super::LlmManager;
 use super::follow::{Listener, SettingsEvent, log};
+use super::plan::ProviderPlan;
 use super::route_plan::Caller;
 use super::worker::WorkerPlan;
+
+/// Interval of looks for a server that was away at the start.
+const LOOK_FOR_SERVER: Duration = Duration::from_secs(5);
 
 type Values = Vec<(&'static str, Option<String>)>;
 
@@ -94,40 +99,91 @@ fn values(settings: &Settings) -> Values {
     keys.map(|name| (name, value(name))).collect()
 }
 
+/// A worker and what it applies now.
+struct FollowingWorker {
+    manager: LlmManager,
+    plan: WorkerPlan,
+    caller: Caller,
+    /// The last look for a server that is skipped.
+    looked: Instant,
+}
+
+impl FollowingWorker {
+    /// Applies these settings. Returns the manager if that changed anything.
+    fn apply(
+        &mut self,
+        settings: &Settings,
+        controls: &Controls,
+    ) -> Result<Option<LlmManager>, Error> {
+        // Settings that need no provider apply even if the provider cannot be used.
+        let providers = &self.manager.plan;
+        let alone = providers.settings_of_worker(settings, self.caller)?;
+        let has_changed = alone != self.plan.settings;
+        if has_changed {
+            self.plan.settings = alone;
+            controls.change(Change {
+                settings: Some(alone),
+                ..Change::default()
+            });
+        }
+        let plan = self.manager.plan.with_settings(settings)?;
+        let has_changed = self.replace(plan, controls)? || has_changed;
+        Ok(has_changed.then(|| self.manager.clone()))
+    }
+
+    /// Looks at times whether a skipped server replies, and has it called then. Returns the manager if it does.
+    fn look_for_server(&mut self, controls: &Controls) -> Option<&LlmManager> {
+        if !self.manager.plan.awaits_server() || self.looked.elapsed() < LOOK_FOR_SERVER {
+            return None;
+        }
+        let plan = self.manager.plan.looked_again();
+        let replaced = plan.map(|plan| self.replace(plan, controls));
+        self.looked = Instant::now();
+        match replaced? {
+            Ok(_) => Some(&self.manager),
+            Err(error) => {
+                log::info!("the fallback is called instead: {}", error.message());
+                None
+            }
+        }
+    }
+
+    /// Works by this plan. Returns whether that changed anything.
+    fn replace(&mut self, plan: ProviderPlan, controls: &Controls) -> Result<bool, Error> {
+        let mut next = self.manager.clone();
+        next.plan = plan;
+        // This does not wait: settings may change meanwhile.
+        if let Some(status) = next.plan.loading().next() {
+            let name = status.provider;
+            let why = format!("{name}: the server is still loading its model");
+            return Err(Error::new(ErrorKind::Transient, why));
+        }
+        let plan = next.plan_of_worker(self.caller)?;
+        let change = next.change(&self.plan, &plan)?;
+        (self.manager, self.plan) = (next, plan);
+        let has_changed = change.is_some();
+        change
+            .into_iter()
+            .for_each(|change| controls.change(change));
+        Ok(has_changed)
+    }
+}
+
 impl LlmManager {
     /// The follower that keeps a worker of this plan up to date with the settings, if they are followed.
     pub(super) fn follower(&self, plan: WorkerPlan, caller: Caller) -> Option<Follower> {
         let mut follower = SettingsFollower::new(self.watch.clone()?, self.listener.clone());
-        let (mut now, mut plan) = (self.clone(), plan);
+        let mut worker = FollowingWorker {
+            manager: self.clone(),
+            plan,
+            caller,
+            looked: Instant::now(),
+        };
         Some(Box::new(move |controls: &Controls| {
-            follower.look(&mut |settings| {
-                // Settings that need no provider apply even if the provider cannot be used.
-                let alone = now.plan.settings_of_worker(settings, caller)?;
-                let mut applied = alone != plan.settings;
-                if applied {
-                    plan.settings = alone;
-                    controls.change(Change {
-                        settings: Some(alone),
-                        ..Change::default()
-                    });
-                }
-                let mut next = now.clone();
-                next.plan = now.plan.with_settings(settings)?;
-                // This does not wait: settings may change meanwhile.
-                if let Some(status) = next.plan.loading().next() {
-                    let name = status.provider;
-                    let why = format!("{name}: the server is still loading its model");
-                    return Err(Error::new(ErrorKind::Transient, why));
-                }
-                let next_plan = next.plan_of_worker(caller)?;
-                let change = next.change(&plan, &next_plan)?;
-                applied |= change.is_some();
-                if let Some(change) = change {
-                    controls.change(change);
-                }
-                (now, plan) = (next, next_plan);
-                Ok(applied.then(|| now.clone()))
-            });
+            follower.look(&mut |settings| worker.apply(settings, controls));
+            if let Some(manager) = worker.look_for_server(controls) {
+                (follower.listener)(&SettingsEvent::Applied(manager));
+            }
         }))
     }
 

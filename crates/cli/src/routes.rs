@@ -34,6 +34,12 @@ pub fn manager(
     // Jobs without a model fail one by one with a clear message if there is no default model.
     let plan = provider::plan(&args.provider, settings, options, false, Some(0), &note)?;
     notes.into_inner().into_iter().for_each(say);
+    for step in &plan.skipped {
+        let name = &step.provider;
+        say(format!(
+            "looking for {name} every 5 s; it is called once it replies"
+        ));
+    }
     let plan = provider::once_loaded(plan, ctx, say)?;
     provider::check(&plan, Some(0))?;
     strategy::refuse_full_price(&plan.strategy(), settings)?;

@@ -114,14 +114,14 @@ impl<W: Work> Dispatcher<W> {
         any_known
     }
 
-    fn nothing_to_start(&self, until: Option<Time>, source_open: bool, now: Time) -> Started {
+    fn nothing_to_start(&mut self, until: Option<Time>, source_open: bool, now: Time) -> Started {
         let opening = self.availability.next_change(now);
         let written = self.availability.prefixes.next_change(now);
         let wake = earlier(earlier(until, opening), written);
         let limit = if opening.is_some() {
             Some(self.pauses_hold(now))
         } else if let Some(held) = self.work.held_by() {
-            let is_full = held == Limit::Quota && self.limiter.is_full();
+            let is_full = held == Limit::Quota && self.is_full();
             Some(if is_full { Limit::Slots } else { held })
         } else if written.is_some() {
             Some(Limit::Calls)
@@ -151,7 +151,7 @@ impl<W: Work> Dispatcher<W> {
     }
 
     /// Why quotas are paused.
-    fn pauses_hold(&self, now: Time) -> Limit {
+    fn pauses_hold(&mut self, now: Time) -> Limit {
         let availability = &self.availability;
         if availability.breakers.any_in_doubt() && self.calls_in_flight() > 0 {
             return Limit::Calls;
@@ -159,15 +159,22 @@ impl<W: Work> Dispatcher<W> {
         if availability.breakers.all_open() {
             return Limit::Cooldown;
         }
-        if self.limiter.is_full() {
+        if self.is_full() {
             return Limit::Slots;
         }
-        let mut paused = availability.pauses.paused(now);
+        let mut paused = self.availability.pauses.paused(now);
         if paused.any(|quota| !self.limiter.cools_down(quota, now)) {
             Limit::Quota
         } else {
             Limit::Cooldown
         }
+    }
+
+    /// Whether items wait because their provider has as many calls in flight as it accepts.
+    fn is_full(&mut self) -> bool {
+        let (work, availability) = (&mut self.work, &self.availability);
+        self.limiter
+            .is_full(|quota| work.waits_for(quota, availability))
     }
 
     fn end_without_call(&mut self, ticket: Ticket<W::Task>, done: W::Done, now: Time) {

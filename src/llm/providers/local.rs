@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::unbounded;
+use crossbeam_channel::{RecvTimeoutError, unbounded};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -24,7 +24,10 @@ pub(super) const USUAL_ADDRESSES: [&str; 5] = [
     "http://127.0.0.1:1234/v1",
     "http://127.0.0.1:8000/v1",
 ];
-const PROBE_TIMEOUT: Duration = Duration::from_millis(800);
+/// How long servers are waited for that nobody named.
+pub(super) const BRIEF: Duration = Duration::from_millis(900);
+/// How long a server that the user named is waited for: one that loads a model or is busy may reply late.
+pub(super) const PATIENT: Duration = Duration::from_secs(5);
 /// The maximum number of slots; a higher reported number is ignored.
 const MOST_SLOTS: u64 = 256;
 
@@ -129,10 +132,14 @@ impl Probe {
 /// The headers of the requests.
 pub(super) type Headers = Vec<(Cow<'static, str>, String)>;
 
-/// The servers at these addresses, in their order, or why an address has none. All are asked at once, for at most a
-/// second.
-pub(super) fn find(addresses: &[String], headers: &Headers) -> Vec<Result<LocalServer, Error>> {
-    let found = ask(addresses, &PROBES, headers);
+/// The servers at these addresses, in their order, or why an address has none. All are asked at once. If none of them
+/// lists models, each has this time to reply.
+pub(super) fn find(
+    addresses: &[String],
+    headers: &Headers,
+    patience: Duration,
+) -> Vec<Result<LocalServer, Error>> {
+    let found = ask(addresses, &PROBES, headers, patience);
     let pairs = addresses.iter().zip(found);
     pairs
         .map(|(address, replies)| server(address, &replies))
@@ -151,7 +158,7 @@ pub(super) fn best_first(servers: &mut [LocalServer], model: Option<&str>) {
 /// The slots and the state of a server whose address and model are known, if it reports them within a second. It may
 /// have no list of models.
 pub(super) fn slots(address: &str, headers: &Headers) -> Option<LocalServer> {
-    let replies = ask(&[address.to_owned()], &[Probe::Props], headers).pop()?;
+    let replies = ask(&[address.to_owned()], &[Probe::Props], headers, BRIEF).pop()?;
     let slots = replies.slots();
     let state = replies.state(Probe::Props);
     let tells = slots.is_some() || state == ServerState::Loading;
@@ -166,7 +173,7 @@ pub(super) fn slots(address: &str, headers: &Headers) -> Option<LocalServer> {
 }
 
 fn server(address: &str, replies: &Replies) -> Result<LocalServer, Error> {
-    let late = || Error::new(ErrorKind::Transient, "no reply within a second");
+    let late = || Error::new(ErrorKind::Transient, "no reply in time").with_timed_out();
     let reply = match replies.of(Probe::Models) {
         Some(Ok(reply)) => reply,
         Some(Err(error)) => return Err(error.clone()),
@@ -191,6 +198,10 @@ impl Replies {
     fn of(&self, probe: Probe) -> Option<&Result<HttpReply, Error>> {
         let mut found = self.0.iter().filter(|(asked, _)| *asked == probe);
         found.next().map(|(_, reply)| reply)
+    }
+
+    fn has_models(&self) -> bool {
+        matches!(self.of(Probe::Models), Some(Ok(_)))
     }
 
     fn json(&self, probe: Probe) -> Option<Value> {
@@ -245,14 +256,19 @@ fn is_loading(reply: &HttpReply) -> bool {
 }
 
 /// Asks all at once. A thread that hangs, for example while it resolves a host, is not waited for.
-fn ask(addresses: &[String], probes: &[Probe], headers: &Headers) -> Vec<Replies> {
+fn ask(
+    addresses: &[String],
+    probes: &[Probe],
+    headers: &Headers,
+    patience: Duration,
+) -> Vec<Replies> {
     let (tx, rx) = unbounded();
     for (i, address) in addresses.iter().enumerate() {
         for &probe in probes {
             let (tx, address) = (tx.clone(), address.clone());
             let headers = headers.clone();
             let get = move || {
-                let _ = tx.send((i, probe, get(&address, probe, &headers)));
+                let _ = tx.send((i, probe, get(&address, probe, &headers, patience)));
             };
             // Without a thread it counts as not answered.
             let _ = thread::Builder::new().spawn(get);
@@ -260,29 +276,48 @@ fn ask(addresses: &[String], probes: &[Probe], headers: &Headers) -> Vec<Replies
     }
     drop(tx);
     let mut found: Vec<Replies> = addresses.iter().map(|_| Replies::default()).collect();
-    let deadline = Instant::now() + PROBE_TIMEOUT + Duration::from_millis(100);
-    while let Ok((i, probe, reply)) = rx.recv_deadline(deadline) {
-        found[i].0.push((probe, reply));
+    // The threads report a late reply in more words.
+    let mut deadline = Instant::now() + patience + Duration::from_millis(100);
+    let mut notice = (patience > BRIEF).then(|| Instant::now() + BRIEF);
+    loop {
+        match rx.recv_deadline(notice.unwrap_or(deadline)) {
+            Ok((i, probe, reply)) => {
+                found[i].0.push((probe, reply));
+                if found.iter().any(Replies::has_models) {
+                    // The other replies only add details.
+                    (deadline, notice) = (deadline.min(Instant::now() + BRIEF), None);
+                }
+            }
+            Err(RecvTimeoutError::Timeout) if notice.take().is_some() => {
+                let seconds = patience.as_secs();
+                log::warn!("the local server does not reply yet; waiting up to {seconds} s");
+            }
+            Err(_) => return found,
+        }
     }
-    found
 }
 
-fn get(address: &str, probe: Probe, headers: &Headers) -> Result<HttpReply, Error> {
+fn get(
+    address: &str,
+    probe: Probe,
+    headers: &Headers,
+    timeout: Duration,
+) -> Result<HttpReply, Error> {
     if !address.starts_with("http://") && !address.starts_with("https://") {
         let why = "the address must start with http:// or https://";
         return Err(Error::new(ErrorKind::Invalid, why));
     }
-    HttpTransport::new(address, 1, PROBE_TIMEOUT).send(
+    HttpTransport::new(address, 1, timeout).send(
         &HttpRequest {
             url: &probe.url(address),
             headers,
             body: None,
-            timeout: PROBE_TIMEOUT,
+            timeout,
             reply_limit: MAX_REPLY,
             memory: &ReplyShare::of_process(MAX_REPLIES),
             on_bytes: None,
         },
-        &Context::new().with_timeout(PROBE_TIMEOUT),
+        &Context::new(),
     )
 }
 

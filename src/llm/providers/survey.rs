@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::base::secret::{Address, redacted_url};
-use crate::base::{Context, Error, ErrorKind, Optional, Secret};
+use crate::base::{Context, Error, Optional, Secret};
 use crate::engine::loading::MAX_LOADING;
 
 use super::config::{LlmConfig, known};
@@ -47,7 +47,6 @@ pub struct ProviderStatus {
     /// Whether the address was found and not named by the user. No key was sent there.
     #[serde(skip)]
     unnamed: bool,
-    /// Whether nothing answers at the address of the server, or at the usual ones.
     #[serde(skip)]
     unreachable: bool,
     #[serde(skip)]
@@ -65,7 +64,8 @@ impl ProviderStatus {
         self.half_configured
     }
 
-    /// True if it cannot be used because no server answers, which may change during a run.
+    /// True if it cannot be used because no server answers, which may change later: the connection fails, or there is no
+    /// reply in time.
     pub(crate) fn is_unreachable(&self) -> bool {
         self.unreachable
     }
@@ -157,6 +157,7 @@ impl ProviderStatus {
             model: self.model.as_deref(),
             models_named: false,
             headers: &self.headers,
+            patience: local::BRIEF,
             env: &|name| match &self.address {
                 Some(address) if name == vendor.url_var => Some(address.0.clone()),
                 _ if self.unnamed && vendor.key_vars.contains(&name) => None,
@@ -178,12 +179,13 @@ pub fn survey(model: Option<&str>, every_request_names_one: bool) -> Vec<Provide
         model,
         models_named: every_request_names_one,
         headers: &[],
+        patience: local::BRIEF,
         env: &|name| std::env::var(name).ok(),
     };
     look.at_all()
 }
 
-/// The status of one provider, at `base_url` if it is given.
+/// The status of one provider, at `base_url` if it is given. A local server that is slow has 5 seconds to reply.
 ///
 /// # Errors
 /// If there is no provider of that name.
@@ -213,6 +215,8 @@ pub(crate) struct Given<'a> {
     pub models_named: bool,
     /// Headers for every call.
     pub headers: &'a [CallHeader],
+    /// Whether a local server has a second to reply instead of 5 s.
+    pub briefly: bool,
 }
 
 /// The status of one provider with these settings.
@@ -222,6 +226,11 @@ pub(crate) fn inspect_with(provider: &str, given: &Given<'_>) -> Result<Provider
         model: given.model,
         models_named: given.models_named,
         headers: given.headers,
+        patience: if given.briefly {
+            local::BRIEF
+        } else {
+            local::PATIENT
+        },
         env: &|name| match (given.base_url, given.api_key) {
             (Some(url), _) if name == vendor.url_var => Some(vendor.normalise(url)),
             (_, Some(key)) if vendor.key_vars.contains(&name) => Some(key.expose().to_owned()),
@@ -248,6 +257,8 @@ struct Look<'a> {
     models_named: bool,
     /// The user's headers for every call.
     headers: &'a [CallHeader],
+    /// How long a local server may take to reply.
+    patience: Duration,
     /// Reads a variable.
     env: &'a dyn Fn(&str) -> Option<String>,
 }
@@ -377,12 +388,17 @@ impl Look<'_> {
         let mut unreachable = true;
         let mut wants_key = None;
         let mut servers = Vec::new();
-        for (address, answer) in addresses.iter().zip(local::find(&addresses, &asked_with)) {
+        for (address, answer) in
+            addresses
+                .iter()
+                .zip(local::find(&addresses, &asked_with, self.patience))
+        {
             match answer {
                 Ok(server) => servers.push(server),
                 Err(error) => {
                     wants_key = wants_key.or((error.status() == Some(401)).then_some(address));
-                    unreachable &= error.kind() == ErrorKind::Transient || given.is_none();
+                    let is_away = error.is_unreachable() || error.timed_out();
+                    unreachable &= is_away || given.is_none();
                     trouble = error.message().to_owned();
                 }
             }

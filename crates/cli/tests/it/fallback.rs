@@ -258,6 +258,13 @@ fn a_local_server_that_is_away_at_the_start_is_skipped_if_there_is_a_fallback() 
     // With a named model, the server is called once it is there.
     let (ended, _, _) = run("--fallback xai:small --model tiny");
     ended.expect(0).hides("skipping");
+    let work = "work --until-empty --provider local --fallback extract";
+    let desk = Desk::new();
+    let mut command = desk.command(work.split(' '));
+    let ended = command.env("LOCAL_LLM_BASE_URL", away).ended();
+    ended
+        .ends(0, "skipping local: ")
+        .says("looking for local every 5 s; it is called once it replies");
     let (ended, desk, _) = run("");
     ended.ends(1, "local: no usable server at http://127.0.0.1:9/v1");
     assert!(!desk.exists("out.jsonl"));

@@ -138,6 +138,30 @@ fn a_server_that_loads_at_the_start_is_waited_for_and_retried() {
 }
 
 #[test]
+fn a_server_that_replies_late_is_waited_for_although_there_is_a_fallback() {
+    let (go, may_reply) = std::sync::mpsc::channel::<()>();
+    let may_reply = std::sync::Mutex::new(may_reply);
+    let url = serve(move |path, _| match path {
+        "/v1/models" => {
+            // It replies as soon as the test drops the other end.
+            let _ = may_reply.lock().unwrap().recv();
+            says(200, json!({"data": [{"id": "tiny"}]}))
+        }
+        "/v1/chat/completions" => answer_with(9),
+        _ => unknown(),
+    });
+    let desk = Desk::with(2);
+    let words = ["--provider", "local", "--fallback", "extract"];
+    let running = start(&desk, &url, &words);
+    running.hears("the local server does not reply yet; waiting up to 5 s");
+    drop(go);
+    running.wait().ends(0, "model tiny").hides("skipping");
+    for line in desk.results("out.jsonl") {
+        assert_eq!(line["provider"], "local");
+    }
+}
+
+#[test]
 fn a_fallback_that_loads_gets_its_own_model_and_no_more_calls_than_slots() {
     let broken = serve(|_, _| says(400, json!({"error": {"message": "no"}})));
     let sim = simulator(

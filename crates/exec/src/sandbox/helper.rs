@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::cgroup;
 use super::confine::{Site, confine_process};
+use super::encoding::{FORMAT, decode};
 use super::place::Held;
 use super::policy::{Policy, VARIABLE};
 use super::watchdog::COMMAND;
@@ -51,11 +52,12 @@ pub fn main() {
 
 /// The version of the program and of the format of its policy.
 pub fn identity() -> String {
-    format!("{} {}", env!("CARGO_PKG_VERSION"), super::encoding::FORMAT)
+    format!("{} {}", env!("CARGO_PKG_VERSION"), FORMAT)
 }
 
 fn try_out() -> ! {
-    let policy = env::var_os(VARIABLE).and_then(|policy| Policy::decode(&policy));
+    let policy = env::var_os(VARIABLE);
+    let policy = policy.and_then(|policy| decode::<Policy>(policy.as_encoded_bytes()));
     let policy = policy.ok_or_else(|| {
         let version = env!("CARGO_PKG_VERSION");
         format!("{version}: another version of batchwright started this one")

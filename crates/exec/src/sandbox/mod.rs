@@ -352,7 +352,7 @@ impl Sandbox {
         };
         let mut command = helper.command();
         command.arg(helper::TRY).env_clear();
-        command.env(policy::VARIABLE, policy.encode());
+        command.env(policy::VARIABLE, encoding::encode(&policy));
         let output = reap::output(command)
             .map_err(|error| programs::refused(format!("cannot start {helper}: {error}")))?;
         if let Some(cgroup) = &policy.cgroup {

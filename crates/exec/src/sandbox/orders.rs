@@ -1,12 +1,11 @@
 //! The input of a run's watchdog: first its orders, in an environment variable, then news of commands on its
 //! standard input.
 
-use std::ffi::OsStr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::encoding::{decode, encode, optional_path, os_path};
+use super::encoding::{optional_path, os_path};
 
 /// The orders of the watchdog.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,19 +72,9 @@ impl News {
     }
 }
 
-impl Orders {
-    pub fn encode(&self) -> String {
-        encode(self)
-    }
-
-    /// `None` if another version has encoded the orders.
-    pub fn decode(text: &OsStr) -> Option<Self> {
-        decode(text.to_str()?.as_bytes())
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::encoding::{decode, encode};
     use super::*;
 
     #[test]
@@ -105,9 +94,9 @@ mod tests {
             ..orders.clone()
         };
         for orders in [orders, contained] {
-            assert_eq!(Orders::decode(orders.encode().as_ref()), Some(orders));
+            assert_eq!(decode(encode(&orders).as_bytes()), Some(orders));
         }
-        assert_eq!(Orders::decode("[]".as_ref()), None);
+        assert_eq!(decode::<Orders>(b"[]"), None);
         for news in [
             News::Starting(1),
             News::Started(2, 3),

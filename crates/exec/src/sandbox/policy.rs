@@ -1,11 +1,11 @@
 //! The policy of a run: what launchers forbid to their commands.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::encoding::{decode, encode, optional_path};
+use super::encoding::optional_path;
 use super::limits::Limits;
 use super::place::Place;
 
@@ -41,21 +41,14 @@ impl Policy {
             ..self.clone()
         }
     }
-
-    pub fn encode(&self) -> String {
-        encode(self)
-    }
-
-    /// `None` if another version has encoded it.
-    pub fn decode(text: &OsStr) -> Option<Self> {
-        decode(text.to_str()?.as_bytes())
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
     use std::os::unix::ffi::OsStringExt;
 
+    use super::super::encoding::{FORMAT, decode, encode};
     use super::*;
 
     #[test]
@@ -78,15 +71,12 @@ mod tests {
             late_variables: vec![("LD_PRELOAD".into(), odd), ("A".into(), "".into())],
             ..Policy::default()
         };
-        assert_eq!(
-            Policy::decode(policy.encode().as_ref()),
-            Some(policy.clone())
-        );
-        let encoded = policy.encode();
+        let encoded = encode(&policy);
+        assert_eq!(decode(encoded.as_bytes()), Some(policy));
         for cut in 0..encoded.len() {
-            assert_eq!(Policy::decode(encoded[..cut].as_ref()), None, "{cut}");
+            assert_eq!(decode::<Policy>(&encoded.as_bytes()[..cut]), None, "{cut}");
         }
-        let older = encoded.replacen(super::super::encoding::FORMAT, "5", 1);
-        assert_eq!(Policy::decode(older.as_ref()), None);
+        let older = encoded.replacen(FORMAT, "5", 1);
+        assert_eq!(decode::<Policy>(older.as_bytes()), None);
     }
 }

@@ -20,6 +20,7 @@ use rustix::process::set_child_subreaper;
 use uuid::Uuid;
 
 use super::cgroup::Tree;
+use super::encoding::encode;
 use super::helper_program::HelperProgram;
 use super::limits::Limits;
 use super::orders::{News, Orders};
@@ -191,7 +192,7 @@ fn start_watchdog(
     let mut watchdog = helper
         .command()
         .arg(WATCH)
-        .env(VARIABLE, orders.encode())
+        .env(VARIABLE, encode(orders))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())

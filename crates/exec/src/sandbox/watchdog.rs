@@ -16,6 +16,7 @@ use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::process::{Pid, Signal, getppid, kill_process_group};
 
 use super::cgroup;
+use super::encoding::decode;
 use super::orders::{News, Orders};
 use super::policy::VARIABLE;
 use super::processes::{self, Identity, Process, end_descendants, variable};
@@ -36,7 +37,7 @@ const LAST_WAIT: Duration = Duration::from_millis(5);
 /// Watches until its standard input ends, then kills what is left, and exits.
 pub fn main() -> ! {
     let orders = std::env::var_os(VARIABLE);
-    let Some(orders) = orders.and_then(|orders| Orders::decode(&orders)) else {
+    let Some(orders) = orders.and_then(|orders| decode::<Orders>(orders.as_encoded_bytes())) else {
         eprintln!("another version of batchwright started this one to watch commands");
         std::process::exit(super::helper::FAILED);
     };
