@@ -18,10 +18,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::Signal;
 
-use super::launch::{Deadlines, Ended};
+use super::job::CommandJob;
+use super::launch::{Deadlines, Ended, NotStarted};
 use super::output::{Capture, Output, OutputSettings, STRAGGLERS};
 use super::record::CommandResult;
-use super::sandbox::confined::{Confined, Intervention};
+use super::sandbox::confined::Confined;
 use super::started::Started;
 
 /// Time to read the output of a killed command; after that, only its end is awaited.
@@ -86,17 +87,18 @@ impl Flare {
 /// If it cannot be started.
 pub(super) fn run(
     mut command: Confined,
-    seq: u64,
+    job: &CommandJob,
     deadlines: Deadlines,
     output: &OutputSettings,
     stop: &StopCall,
-) -> io::Result<Ended> {
+) -> Result<Ended, NotStarted> {
     let start = SystemClock.wall();
     let began = Instant::now();
-    let mut process = command.start_piped(None)?;
+    let failed = |why: io::Error| NotStarted::new(job, &why);
+    let mut process = command.start_piped(None).map_err(failed)?;
     let mut watched = Watched {
-        stdout: Stream::new(process.stdout.take(), output, seq, "stdout"),
-        stderr: Stream::new(process.stderr.take(), output, seq, "stderr"),
+        stdout: Stream::new(process.stdout.take(), output, job.seq, "stdout"),
+        stderr: Stream::new(process.stderr.take(), output, job.seq, "stderr"),
         process,
         calls: [
             Some((stop.stop.seen.as_fd(), deadlines.grace)),
@@ -138,19 +140,16 @@ pub(super) fn run(
     // A process that has left the group may print for ever.
     watched.drain(&mut buffer, Instant::now() + STRAGGLERS);
     READ.set(buffer);
-    let end = watched.process.end()?;
+    let end = watched.process.end().map_err(failed)?;
+    if let Some(refusal) = end.not_started {
+        return Err(NotStarted::refused(job, refusal));
+    }
     let status = end.status.as_ref();
     let (code, signal) = status.map_or((None, None), |status| (status.code(), status.signal()));
     let (stdout, out_error) = watched.stdout.end();
     let (stderr, err_error) = watched.stderr.end();
-    let intervention = match end.not_started {
-        Some(why) => Some(Intervention::NotStarted(why)),
-        None => signal
-            .and_then(|signal| command.excess(signal))
-            .map(Intervention::Killed),
-    };
     Ok(Ended {
-        intervention,
+        excess: signal.and_then(|signal| command.excess(signal)),
         left: end.left,
         result: CommandResult {
             exit_code: code,
