@@ -95,10 +95,17 @@ pub(super) fn run(
     let start = SystemClock.wall();
     let began = Instant::now();
     let failed = |why: io::Error| NotStarted::new(job, &why);
-    let mut process = command.start_piped(None).map_err(failed)?;
+    let started = output.start(|| command.start_piped(None));
+    let (mut process, [of_stdout, of_stderr]) = started.map_err(failed)?;
     let mut watched = Watched {
-        stdout: Stream::new(process.stdout.take(), output, job.seq, "stdout"),
-        stderr: Stream::new(process.stderr.take(), output, job.seq, "stderr"),
+        stdout: Stream::new(
+            process.stdout.take(),
+            Capture::new(output, of_stdout, job.seq, "stdout"),
+        ),
+        stderr: Stream::new(
+            process.stderr.take(),
+            Capture::new(output, of_stderr, job.seq, "stderr"),
+        ),
         process,
         calls: [
             Some((stop.stop.seen.as_fd(), deadlines.grace)),
@@ -316,11 +323,8 @@ struct Stream<'a> {
 }
 
 impl<'a> Stream<'a> {
-    fn new(pipe: Option<OwnedFd>, output: &'a OutputSettings, seq: u64, name: &str) -> Self {
-        Self {
-            pipe,
-            capture: Capture::new(output, seq, name),
-        }
+    fn new(pipe: Option<OwnedFd>, capture: Capture<'a>) -> Self {
+        Self { pipe, capture }
     }
 
     fn fd(&self) -> Option<BorrowedFd<'_>> {

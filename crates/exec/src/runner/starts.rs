@@ -3,7 +3,7 @@
 //! may have taken what is missing. If that does not help, the run ends, because no later command could be started.
 
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
@@ -11,7 +11,7 @@ use crate::launch::{NotStarted, Scarce};
 use crate::record::{FailureKind, JobError};
 
 /// How long a single attempt keeps others from starting, unless it ends earlier.
-const ALONE: Duration = Duration::from_millis(100);
+const ALONE: Duration = Duration::from_millis(250);
 
 /// The attempts of one run that are in progress.
 pub(super) struct Starts {
@@ -27,8 +27,8 @@ struct Counts {
     running: usize,
     begun: u64,
     ended: u64,
-    /// An attempt is made alone. Only that tells whether others took what it lacked.
-    single: bool,
+    /// Until then, an attempt is made alone. Only that tells whether others took what it lacked.
+    single: Option<Instant>,
     /// A slot pauses after such an attempt, and no other one starts a command.
     paused: bool,
     /// The pauses since a command was started.
@@ -111,28 +111,38 @@ impl Starts {
                 while counts.running > 0 && counts.ended == ended && !counts.stopping {
                     self.changed.wait(&mut counts);
                 }
-                single = counts.running == 0 && !counts.single && !counts.paused;
+                single = counts.running == 0 && counts.single.is_none() && !counts.paused;
             }
-            counts.single |= single;
+            if single {
+                counts.single = Some(Instant::now() + ALONE);
+            }
         }
     }
 
     fn wait_for_turn(&self, counts: &mut MutexGuard<'_, Counts>) {
-        while (counts.single || counts.paused) && !counts.stopping {
-            let waited = self.changed.wait_for(counts, ALONE);
-            if waited.timed_out() && !counts.paused {
-                // Its command runs by now.
-                counts.single = false;
+        while !counts.stopping {
+            if counts.paused {
+                self.changed.wait(counts);
+            } else if let Some(until) = counts.single {
+                if self.changed.wait_until(counts, until).timed_out()
+                    && counts.single == Some(until)
+                {
+                    // Its command runs by now.
+                    counts.single = None;
+                }
+            } else {
+                return;
             }
         }
     }
 
     fn pause(&self, counts: &mut MutexGuard<'_, Counts>) {
-        let until = std::time::Instant::now() + self.pause * (1 << counts.pauses);
+        let until = Instant::now() + self.pause * (1 << counts.pauses);
         counts.pauses += 1;
         counts.paused = true;
         while !counts.stopping && !self.changed.wait_until(counts, until).timed_out() {}
         counts.paused = false;
+        self.changed.notify_all();
     }
 
     /// The run starts no more commands.
@@ -159,7 +169,9 @@ impl Drop for Running<'_> {
     fn drop(&mut self) {
         let mut counts = self.starts.counts.lock();
         counts.running -= 1;
-        counts.single &= !self.single;
+        if self.single {
+            counts.single = None;
+        }
         if self.started {
             counts.ended += 1;
             counts.pauses = 0;
