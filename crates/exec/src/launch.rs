@@ -8,12 +8,11 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 #[cfg(unix)]
 use super::group_watchdog::GroupWatchdog;
 use super::job::CommandJob;
 use super::record::{CommandResult, FailureKind, JobError};
+use super::refusal::Refusal;
 use super::sandbox::confined::Confined;
 use super::sandbox::prepared::Prepared;
 use super::sandbox::programs::{Programs, Unusable};
@@ -124,22 +123,8 @@ pub(super) enum Scarce {
     Shared,
 }
 
-/// What a launcher reports of a command that it did not start.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Refusal {
-    pub why: String,
-    /// The system's error if it may be passing.
-    pub scarce: Option<i32>,
-}
-
 impl From<JobError> for NotStarted {
     fn from(why: JobError) -> Self {
-        Self { why, scarce: None }
-    }
-}
-
-impl From<String> for Refusal {
-    fn from(why: String) -> Self {
         Self { why, scarce: None }
     }
 }

@@ -12,8 +12,8 @@ use rustix::process::{
 };
 
 use super::group_watchdog::Group;
-use super::launch::Refusal;
 use super::reap;
+use super::refusal::Refusal;
 #[cfg(target_os = "linux")]
 use super::sandbox::{slot::Launched, wire::Reply};
 

@@ -35,8 +35,8 @@ use super::place::Place;
 use super::policy::Policy;
 use super::processes::end_descendants;
 use super::wire::{self, Message, Order, Reply};
-use crate::launch::Refusal;
 use crate::reap;
+use crate::refusal::Refusal;
 use crate::started::signal_command;
 
 /// Interval at which orphaned processes are reaped.

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::encoding::{decode, encode};
 use super::place::Place;
-use crate::launch::Refusal;
+use crate::refusal::Refusal;
 
 /// A command. Its standard output and standard error are passed with it, and its standard input if it has one.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
