@@ -12,7 +12,8 @@ use std::time::Duration;
 use super::group_watchdog::GroupWatchdog;
 use super::job::CommandJob;
 use super::record::{CommandResult, FailureKind, JobError};
-use super::sandbox::confined::{Confined, Intervention};
+use super::refusal::Refusal;
+use super::sandbox::confined::Confined;
 use super::sandbox::prepared::Prepared;
 use super::sandbox::programs::{Programs, Unusable};
 
@@ -35,8 +36,8 @@ pub(super) struct Ended {
     pub output_error: Option<io::Error>,
     /// The number of a process that was killed but does not end, and is no longer waited for.
     pub left: Option<i32>,
-    /// The effect of its sandbox, if there was one.
-    pub intervention: Option<Intervention>,
+    /// The limit of its sandbox that it exceeded, for which it was killed.
+    pub excess: Option<String>,
 }
 
 /// Finds programs, and converts jobs to processes.
@@ -70,7 +71,7 @@ impl Launcher {
         }
     }
 
-    pub fn command(&self, job: &CommandJob) -> Result<Confined, JobError> {
+    pub fn command(&self, job: &CommandJob) -> Result<Confined, NotStarted> {
         let arguments = &job.command()[1..];
         let find = |found: Result<PathBuf, Unusable>| {
             found.map_err(|why| match why {
@@ -97,7 +98,7 @@ impl Launcher {
                 #[cfg(unix)]
                 if let Some(groups) = groups {
                     let group = groups.group();
-                    command.group = Some(group.map_err(|why| not_started(job, &why))?);
+                    command.group = Some(group.map_err(|why| NotStarted::new(job, &why))?);
                 }
                 Ok(command)
             }
@@ -105,31 +106,75 @@ impl Launcher {
     }
 }
 
-/// The error of a command that could not be started.
-pub(super) fn not_started(job: &CommandJob, why: &io::Error) -> JobError {
-    let (kind, advice) = match why.kind() {
-        io::ErrorKind::NotFound => (FailureKind::NotFound, ""),
-        _ if is_scarce(why) => (
-            FailureKind::Resources,
-            "; use fewer slots (-j), or raise the limits of open files and processes (`ulimit -n`, `ulimit -u`)",
-        ),
-        _ => (FailureKind::NotStarted, ""),
-    };
-    let name = job.program().to_string_lossy();
-    JobError::new(kind, format!("cannot run `{name}`: {why}{advice}"))
+/// Why a command was not started.
+#[derive(Debug)]
+pub(super) struct NotStarted {
+    pub why: JobError,
+    /// What was missing, if the same command may be started later.
+    pub scarce: Option<Scarce>,
 }
 
-/// Whether the end of another command may help: too few file descriptors or processes.
-fn is_scarce(why: &io::Error) -> bool {
-    #[cfg(unix)]
-    {
-        use rustix::io::Errno;
-        let number = Errno::from_io_error(why);
-        matches!(number, Some(Errno::MFILE | Errno::NFILE | Errno::AGAIN))
+/// What is missing for a start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scarce {
+    /// File descriptors of this program.
+    Own,
+    /// What other programs use too: open files of the system, processes, memory.
+    Shared,
+}
+
+impl From<JobError> for NotStarted {
+    fn from(why: JobError) -> Self {
+        Self { why, scarce: None }
     }
-    #[cfg(not(unix))]
-    {
-        let _ = why;
-        false
+}
+
+impl NotStarted {
+    pub fn new(job: &CommandJob, why: &io::Error) -> Self {
+        let kind = match why.kind() {
+            io::ErrorKind::NotFound => FailureKind::NotFound,
+            _ => FailureKind::NotStarted,
+        };
+        let name = job.program().to_string_lossy();
+        let text = format!("cannot run `{name}`: {why}");
+        Self::of(kind, text, Scarce::of(why))
+    }
+
+    pub fn refused(job: &CommandJob, refusal: Refusal) -> Self {
+        let scarce = (refusal.scarce).map(io::Error::from_raw_os_error);
+        let scarce = scarce.as_ref().and_then(Scarce::of);
+        let text = match scarce {
+            Some(_) => format!("cannot run `{}`: {}", job.program().display(), refusal.why),
+            None => refusal.why,
+        };
+        Self::of(FailureKind::Sandbox, text, scarce)
+    }
+
+    fn of(kind: FailureKind, text: String, scarce: Option<Scarce>) -> Self {
+        let advice = "; use fewer slots (-j), or raise the limits of open files and processes (`ulimit -n`, `ulimit -u`)";
+        let why = match scarce {
+            Some(_) => JobError::new(FailureKind::Resources, text + advice),
+            None => JobError::new(kind, text),
+        };
+        Self { why, scarce }
+    }
+}
+
+impl Scarce {
+    fn of(why: &io::Error) -> Option<Self> {
+        #[cfg(unix)]
+        {
+            use rustix::io::Errno;
+            match Errno::from_io_error(why)? {
+                Errno::MFILE => Some(Self::Own),
+                Errno::NFILE | Errno::AGAIN | Errno::NOMEM => Some(Self::Shared),
+                _ => None,
+            }
+        }
+        #[cfg(not(unix))]
+        {
+            let _ = why;
+            None
+        }
     }
 }

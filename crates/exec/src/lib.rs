@@ -36,6 +36,7 @@ mod process;
 mod reap;
 mod record;
 mod record_file;
+mod refusal;
 mod runner;
 mod sandbox;
 mod script;

@@ -18,10 +18,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::Signal;
 
-use super::launch::{Deadlines, Ended};
+use super::job::CommandJob;
+use super::launch::{Deadlines, Ended, NotStarted};
 use super::output::{Capture, Output, OutputSettings, STRAGGLERS};
 use super::record::CommandResult;
-use super::sandbox::confined::{Confined, Intervention};
+use super::sandbox::confined::Confined;
 use super::started::Started;
 
 /// Time to read the output of a killed command; after that, only its end is awaited.
@@ -86,17 +87,25 @@ impl Flare {
 /// If it cannot be started.
 pub(super) fn run(
     mut command: Confined,
-    seq: u64,
+    job: &CommandJob,
     deadlines: Deadlines,
     output: &OutputSettings,
     stop: &StopCall,
-) -> io::Result<Ended> {
+) -> Result<Ended, NotStarted> {
     let start = SystemClock.wall();
     let began = Instant::now();
-    let mut process = command.start_piped(None)?;
+    let failed = |why: io::Error| NotStarted::new(job, &why);
+    let started = output.start(|| command.start_piped(None));
+    let (mut process, [of_stdout, of_stderr]) = started.map_err(failed)?;
     let mut watched = Watched {
-        stdout: Stream::new(process.stdout.take(), output, seq, "stdout"),
-        stderr: Stream::new(process.stderr.take(), output, seq, "stderr"),
+        stdout: Stream::new(
+            process.stdout.take(),
+            Capture::new(output, of_stdout, job.seq, "stdout"),
+        ),
+        stderr: Stream::new(
+            process.stderr.take(),
+            Capture::new(output, of_stderr, job.seq, "stderr"),
+        ),
         process,
         calls: [
             Some((stop.stop.seen.as_fd(), deadlines.grace)),
@@ -138,19 +147,16 @@ pub(super) fn run(
     // A process that has left the group may print for ever.
     watched.drain(&mut buffer, Instant::now() + STRAGGLERS);
     READ.set(buffer);
-    let end = watched.process.end()?;
+    let end = watched.process.end().map_err(failed)?;
+    if let Some(refusal) = end.not_started {
+        return Err(NotStarted::refused(job, refusal));
+    }
     let status = end.status.as_ref();
     let (code, signal) = status.map_or((None, None), |status| (status.code(), status.signal()));
     let (stdout, out_error) = watched.stdout.end();
     let (stderr, err_error) = watched.stderr.end();
-    let intervention = match end.not_started {
-        Some(why) => Some(Intervention::NotStarted(why)),
-        None => signal
-            .and_then(|signal| command.excess(signal))
-            .map(Intervention::Killed),
-    };
     Ok(Ended {
-        intervention,
+        excess: signal.and_then(|signal| command.excess(signal)),
         left: end.left,
         result: CommandResult {
             exit_code: code,
@@ -317,11 +323,8 @@ struct Stream<'a> {
 }
 
 impl<'a> Stream<'a> {
-    fn new(pipe: Option<OwnedFd>, output: &'a OutputSettings, seq: u64, name: &str) -> Self {
-        Self {
-            pipe,
-            capture: Capture::new(output, seq, name),
-        }
+    fn new(pipe: Option<OwnedFd>, capture: Capture<'a>) -> Self {
+        Self { pipe, capture }
     }
 
     fn fd(&self) -> Option<BorrowedFd<'_>> {

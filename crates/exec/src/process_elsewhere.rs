@@ -2,7 +2,8 @@
 
 use std::io;
 
-use super::launch::{Deadlines, Ended};
+use super::job::CommandJob;
+use super::launch::{Deadlines, Ended, NotStarted};
 use super::output::OutputSettings;
 use super::sandbox::confined::Confined;
 
@@ -20,12 +21,13 @@ impl StopCall {
 
 pub(super) fn run(
     _: Confined,
-    _: u64,
+    job: &CommandJob,
     _: Deadlines,
     _: &OutputSettings,
     _: &StopCall,
-) -> io::Result<Ended> {
+) -> Result<Ended, NotStarted> {
     let why =
         "commands are run on Unix systems only, where a command can be ended with all it started";
-    Err(io::Error::new(io::ErrorKind::Unsupported, why))
+    let why = io::Error::new(io::ErrorKind::Unsupported, why);
+    Err(NotStarted::new(job, &why))
 }

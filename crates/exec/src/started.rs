@@ -13,6 +13,7 @@ use rustix::process::{
 
 use super::group_watchdog::Group;
 use super::reap;
+use super::refusal::Refusal;
 #[cfg(target_os = "linux")]
 use super::sandbox::{slot::Launched, wire::Reply};
 
@@ -44,7 +45,7 @@ pub(crate) struct End {
     /// The number of a process whose end the system does not report.
     pub left: Option<i32>,
     /// Why it was not started.
-    pub not_started: Option<String>,
+    pub not_started: Option<Refusal>,
 }
 
 /// Interval of checks for the end if no event reports it.
@@ -193,8 +194,8 @@ fn end_of(launched: &mut Launched) -> End {
         launched.abandon();
     }
     match launched.reply() {
-        Reply::NotStarted(why) => End {
-            not_started: Some(why.clone()),
+        Reply::NotStarted(refusal) => End {
+            not_started: Some(refusal.clone()),
             ..End::default()
         },
         Reply::Ended { status, pid, .. } => {

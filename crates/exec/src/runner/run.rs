@@ -12,13 +12,12 @@ use parking_lot::Mutex;
 use super::starts::Starts;
 use super::{CommandReport, CommandRunner, OnStop};
 use crate::job::CommandJob;
-use crate::launch::{self, Deadlines, Ended, Launcher};
+use crate::launch::{Deadlines, Ended, Launcher, NotStarted};
 use crate::order::{Gate, Reorder};
 use crate::output::OutputSettings;
 use crate::process::{self, StopCall};
 use crate::record::{CommandResult, FailureKind, JobError, JobRecord, JobStatus};
 use crate::sandbox::Sandbox;
-use crate::sandbox::confined::Intervention;
 use crate::sandbox::prepared::Prepared;
 
 /// Time between SIGTERM and SIGKILL for aborted commands.
@@ -43,7 +42,7 @@ pub(super) struct Run<'a> {
     output: OutputSettings,
     stop: Arc<StopCall>,
     gate: Arc<Gate>,
-    starts: Starts,
+    starts: Arc<Starts>,
 }
 
 impl<'a> Run<'a> {
@@ -83,7 +82,7 @@ impl<'a> Run<'a> {
             output: OutputSettings::new(runner.output_limit, runner.max_output, &runner.overflow)?,
             stop: Arc::new(stop),
             gate: Arc::default(),
-            starts: Starts::default(),
+            starts: Arc::default(),
         })
     }
 
@@ -128,6 +127,8 @@ impl<'a> Run<'a> {
         let kill = self.stop.clone();
         let _kill =
             (runner.on_stop == OnStop::Kill).then(|| runner.ctx.on_cancel(move || kill.stop()));
+        let starts = self.starts.clone();
+        let _starts = runner.ctx.on_cancel(move || starts.stop());
         let mut closed = false;
         let (mut completed, mut failed, mut cancelled) = (0, 0, 0);
         let mut hand_out = |record: JobRecord| {
@@ -156,6 +157,7 @@ impl<'a> Run<'a> {
                 None => over |= hand_out(record),
             }
             if over {
+                self.starts.stop();
                 ControlFlow::Break(())
             } else {
                 ControlFlow::Continue(())
@@ -191,17 +193,17 @@ impl<'a> Run<'a> {
     fn call(&self, task: &Task, attempt: u32, ctx: &Context) -> Result<(), Error> {
         let monitor = &self.runner.monitor;
         monitor.started(task.index, attempt);
-        let abort = self.stop.clone();
-        let _abort = ctx.on_cancel(move || abort.abort());
+        let (abort, starts) = (self.stop.clone(), self.starts.clone());
+        let _abort = ctx.on_cancel(move || {
+            abort.abort();
+            starts.stop();
+        });
         // The output of an earlier attempt must not be mistaken for that of this one.
         if let (Some(mut earlier), _) = std::mem::take(&mut *task.last.lock()) {
             earlier.stdout.remove();
             earlier.stderr.remove();
         }
-        let (result, error) = match self
-            .starts
-            .attempt(|| self.try_once(task), || self.runner.ctx.is_cancelled())
-        {
+        let (result, error) = match self.starts.attempt(|| self.try_once(task)) {
             Ok(ended) => self.judge(ended),
             Err(error) => (None, Some(error)),
         };
@@ -213,7 +215,7 @@ impl<'a> Run<'a> {
         outcome
     }
 
-    fn try_once(&self, task: &Task) -> Result<Ended, JobError> {
+    fn try_once(&self, task: &Task) -> Result<Ended, NotStarted> {
         let runner = self.runner;
         let command = self.launcher.command(&task.job)?;
         let deadlines = Deadlines {
@@ -221,24 +223,20 @@ impl<'a> Run<'a> {
             grace: runner.kill_grace,
             abort_grace: ABORT_GRACE.min(runner.kill_grace),
         };
-        process::run(command, task.job.seq, deadlines, &self.output, &self.stop)
-            .map_err(|why| launch::not_started(&task.job, &why))
+        process::run(command, &task.job, deadlines, &self.output, &self.stop)
     }
 
     /// Converts the end of a command to the result of its attempt.
     fn judge(&self, ended: Ended) -> LastTry {
         let runner = self.runner;
         let result = ended.result;
-        if let Some(Intervention::NotStarted(why)) = ended.intervention {
-            return (None, Some(JobError::new(FailureKind::Sandbox, why)));
-        }
         let (kind, why) = if let Some(why) = ended.output_error {
             let kind = match why.kind() {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => FailureKind::DiskFull,
                 _ => FailureKind::NotStarted,
             };
             (kind, format!("its output cannot be kept: {why}"))
-        } else if let Some(Intervention::Killed(why)) = ended.intervention {
+        } else if let Some(why) = ended.excess {
             (FailureKind::Limit, format!("killed: {why}"))
         } else if ended.timed_out {
             let limit = humantime::format_duration(runner.timeout.unwrap_or_default());
@@ -314,6 +312,7 @@ impl<'a> Run<'a> {
             };
             if stops {
                 self.gate.open();
+                self.starts.stop();
                 if self.runner.on_stop == OnStop::Kill {
                     self.stop.stop();
                 }

@@ -56,15 +56,6 @@ pub struct ConfinedProcess<'c> {
     confined: PhantomData<&'c mut Confined>,
 }
 
-/// The effect of a sandbox on a command, with a message.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Intervention {
-    /// It was never started.
-    NotStarted(String),
-    /// It exceeded a limit.
-    Killed(String),
-}
-
 impl Confined {
     /// A command that is started directly.
     pub(crate) fn unconfined(command: Command) -> Self {
@@ -255,7 +246,7 @@ impl ConfinedProcess<'_> {
         #[cfg(unix)]
         ended.status.ok_or_else(|| {
             let left = || crate::record::never_ends(ended.left.unwrap_or_default());
-            refused(ended.not_started.unwrap_or_else(left))
+            refused(ended.not_started.map_or_else(left, |refusal| refusal.why))
         })
     }
 

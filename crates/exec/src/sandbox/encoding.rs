@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The version of all that is passed; a helper of another version refuses to work.
-pub const FORMAT: &str = "9";
+pub const FORMAT: &str = "10";
 
 /// A value as JSON, after the version of the format. Texts that need not be UTF-8 are lists of bytes.
 pub fn encode(value: &impl Serialize) -> String {

@@ -28,6 +28,7 @@ use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
 use super::cgroup;
 use super::confine::{Site, confine_process};
+use super::encoding::{decode, encode};
 use super::helper;
 use super::limits::Lowered;
 use super::place::Place;
@@ -35,6 +36,7 @@ use super::policy::Policy;
 use super::processes::end_descendants;
 use super::wire::{self, Message, Order, Reply};
 use crate::reap;
+use crate::refusal::Refusal;
 use crate::started::signal_command;
 
 /// Interval at which orphaned processes are reaped.
@@ -67,7 +69,7 @@ fn serve() -> io::Result<()> {
         Err(why) => {
             // The answer to the first command.
             wire::receive(&socket)?;
-            wire::send(&socket, &Reply::NotStarted(why), &[])
+            wire::send(&socket, &Reply::NotStarted(why.into()), &[])
         }
     }
 }
@@ -142,7 +144,7 @@ impl Launcher {
     }
 
     /// Starts a command in a separate process group.
-    fn start(&mut self, order: &Order, files: &[OwnedFd]) -> Result<Pid, String> {
+    fn start(&mut self, order: &Order, files: &[OwnedFd]) -> Result<Pid, Refusal> {
         if self.policy.confine {
             self.enter(&order.folder)?;
         }
@@ -158,16 +160,18 @@ impl Launcher {
         }
         // The launcher has no other threads, so its child may do everything that it may.
         match fork::fork() {
-            Ok(Fork::Parent(child)) => Pid::from_raw(child).ok_or("it has no number".to_owned()),
+            Ok(Fork::Parent(child)) => {
+                Pid::from_raw(child).ok_or_else(|| "it has no number".to_owned().into())
+            }
             Ok(Fork::Child) => {
-                let why = match self.prepare(&order.folder, files) {
-                    Ok(()) => not_started(&order.program, &command.exec()),
-                    Err(why) => why,
+                let refusal = match self.prepare(&order.folder, files) {
+                    Ok(()) => not_started(&order.program, &command.exec()).into(),
+                    Err(refusal) => refusal,
                 };
-                let _ = self.failure.write_all(why.as_bytes());
+                let _ = self.failure.write_all(encode(&refusal).as_bytes());
                 std::process::exit(helper::FAILED);
             }
-            Err(error) => Err(format!("cannot start a process: {error}")),
+            Err(error) => Err(missing("cannot start a process", &error)),
         }
     }
 
@@ -182,7 +186,7 @@ impl Launcher {
     }
 
     /// Takes the permissions and limits of a command. This is the process that becomes the command.
-    fn prepare(&self, folder: &Place, files: &[OwnedFd]) -> Result<(), String> {
+    fn prepare(&self, folder: &Place, files: &[OwnedFd]) -> Result<(), Refusal> {
         follow(self.own)?;
         let connect = || {
             let [stdout, stderr, input @ ..] = files else {
@@ -200,15 +204,17 @@ impl Launcher {
             dup2_stderr(stderr)?;
             Ok(())
         };
-        connect()
-            .map_err(|error: io::Error| format!("cannot connect its standard files: {error}"))?;
+        connect().map_err(|error| missing("cannot connect its standard files", &error))?;
         if self.policy.confine {
-            let site = self.site.as_ref().ok_or("its rules are missing")?;
+            let site = self
+                .site
+                .as_ref()
+                .ok_or("its rules are missing".to_owned())?;
             site.confine(&self.policy)?;
         } else {
             set_current_dir(&folder.path).map_err(|error| folder.unusable(&error))?;
         }
-        self.limits.iter().try_for_each(Lowered::apply)
+        Ok(self.limits.iter().try_for_each(Lowered::apply)?)
     }
 
     /// Waits for the end of the command, and passes signals on to it.
@@ -254,9 +260,9 @@ impl Launcher {
         }
         // The status of a process that ended with this exit code.
         if children.status == Some(helper::FAILED << 8)
-            && let Some(why) = self.failure()
+            && let Some(refusal) = self.failure()
         {
-            return Ok(Reply::NotStarted(why));
+            return Ok(Reply::NotStarted(refusal));
         }
         Ok(Reply::Ended {
             status: children.status,
@@ -266,11 +272,11 @@ impl Launcher {
     }
 
     /// Why the child that has ended did not become its command.
-    fn failure(&self) -> Option<String> {
+    fn failure(&self) -> Option<Refusal> {
         let mut why = Vec::new();
         // It does not wait for more, because this process could write there too.
         let _ = (&self.failures).read_to_end(&mut why);
-        (!why.is_empty()).then(|| String::from_utf8_lossy(&why).into_owned())
+        decode(&why)
     }
 
     fn has_memory(&self) -> bool {
@@ -297,6 +303,14 @@ fn follow(parent: Pid) -> Result<(), String> {
         Ok(())
     } else {
         Err("the process that started it has ended".to_owned())
+    }
+}
+
+/// A failure that may be passing. The errors of later steps are not, because the command's own limits may cause them.
+fn missing(what: &str, error: &io::Error) -> Refusal {
+    Refusal {
+        why: format!("{what}: {error}"),
+        scarce: error.raw_os_error(),
     }
 }
 

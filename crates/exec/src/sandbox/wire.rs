@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::encoding::{decode, encode};
 use super::place::Place;
+use crate::refusal::Refusal;
 
 /// A command. Its standard output and standard error are passed with it, and its standard input if it has one.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,7 +28,7 @@ pub struct Order {
 /// What became of a command.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Reply {
-    NotStarted(String),
+    NotStarted(Refusal),
     Ended {
         /// As the kernel reports it; `None` if a debugger holds the process.
         status: Option<i32>,
