@@ -25,9 +25,8 @@ pub(super) struct Starts {
 #[derive(Default)]
 struct Counts {
     running: usize,
-    begun: u64,
     ended: u64,
-    /// Until then, an attempt is made alone. Only that tells whether others took what it lacked.
+    /// Until then, an attempt is made alone, because attempts at the same time may take from each other what each lacks.
     single: Option<Instant>,
     /// A slot pauses after such an attempt, and no other one starts a command.
     paused: bool,
@@ -82,9 +81,7 @@ impl Starts {
                 return Err(JobError::new(FailureKind::Cancelled, why));
             }
             counts.running += 1;
-            counts.begun += 1;
-            let (begun, ended) = (counts.begun, counts.ended);
-            let alone = counts.running == 1;
+            let ended = counts.ended;
             drop(counts);
             let mut running = Running {
                 starts: self,
@@ -101,19 +98,19 @@ impl Starts {
             running.started = false;
             drop(running);
             counts = self.counts.lock();
-            if alone && counts.begun == begun {
+            while counts.running > 0 && counts.ended == ended && !counts.stopping {
+                self.changed.wait(&mut counts);
+            }
+            // Whether nothing was started meanwhile, and no other slot tries alone.
+            single = counts.running == 0
+                && counts.ended == ended
+                && counts.single.is_none()
+                && !counts.paused;
+            if single {
                 if counts.pauses >= scarce.pauses() {
                     return Err(self.starved.get_or_init(|| failed.why).clone());
                 }
                 self.pause(&mut counts);
-                single = true;
-            } else {
-                while counts.running > 0 && counts.ended == ended && !counts.stopping {
-                    self.changed.wait(&mut counts);
-                }
-                single = counts.running == 0 && counts.single.is_none() && !counts.paused;
-            }
-            if single {
                 counts.single = Some(Instant::now() + ALONE);
             }
         }
