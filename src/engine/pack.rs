@@ -62,7 +62,7 @@ pub(crate) trait Backlog {
         true
     }
 
-    /// Whether an available item waits for this quota.
+    /// Whether an available item waits for this quota; true if that is unknown.
     fn waits_for(&mut self, _quota: QuotaId, _availability: &Availability) -> bool {
         true
     }

@@ -165,7 +165,8 @@ pub(crate) trait Work: Sized {
         None
     }
 
-    /// Whether an available item waits for this quota; asked while none can be taken.
+    /// Whether an available item waits for this quota; asked while none can be taken. A store does not know all of its
+    /// items: true.
     fn waits_for(&mut self, _quota: QuotaId, _availability: &Availability) -> bool {
         true
     }

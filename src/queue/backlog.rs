@@ -90,8 +90,6 @@ pub(crate) struct StoreBacklog {
     troubled_since: Option<Time>,
     /// What delayed the jobs that the last claim did not return.
     held_by: Option<Limit>,
-    /// The quotas that these jobs wait for.
-    held_quotas: Vec<QuotaId>,
     /// How many providers and models were closed to calls.
     closed: usize,
 }
@@ -135,7 +133,6 @@ impl StoreBacklog {
             trouble: None,
             troubled_since: None,
             held_by: None,
-            held_quotas: Vec::new(),
             closed: 0,
         }
     }
@@ -274,7 +271,7 @@ impl StoreBacklog {
         let until = [
             Some(now.after(poll)),
             found.and_then(|found| found.due),
-            found.and_then(|found| found.held.until),
+            found.and_then(|found| found.opens),
             availability.next_change(now),
             hold,
         ];
@@ -465,7 +462,7 @@ impl Backlog for StoreBacklog {
             return Ok(items_or(out, idle_until(None)));
         };
         let asked = self.requests.asked;
-        let mut found = match found {
+        let found = match found {
             Ok(found) => found,
             Err(error) => return self.store_failed(error, out, now),
         };
@@ -473,12 +470,11 @@ impl Backlog for StoreBacklog {
         if self.last_look == LastLook::Now {
             self.last_look = LastLook::Taken;
         }
-        self.held_by = match (found.held.until, found.due) {
+        self.held_by = match (found.opens, found.due) {
             (Some(_), _) => Some(Limit::Quota),
             (None, Some(_)) => Some(Limit::Backoff),
             (None, None) => None,
         };
-        self.held_quotas = std::mem::take(&mut found.held.quotas);
         self.adapt(asked.jobs, found.jobs.len());
         if !found.jobs.is_empty() || !out.is_empty() {
             out.extend(found.jobs);
@@ -495,11 +491,6 @@ impl Backlog for StoreBacklog {
     fn more(&mut self, availability: &Availability, now: Time) -> Result<Take<JobTask>, Error> {
         let ticket = self.next_prefetched(availability, now);
         Ok(ticket.map_or_else(|| idle_until(None), |ticket| Take::Items(vec![ticket])))
-    }
-
-    fn waits_for(&mut self, quota: QuotaId, _: &Availability) -> bool {
-        let mut prefetched = self.prefetched.iter().map(Ticket::quota);
-        self.held_quotas.contains(&quota) || prefetched.any(|own| own == quota)
     }
 
     /// Keeps the job prefetched, which is only for jobs that are due.

@@ -45,32 +45,12 @@ pub(super) struct ClaimPlan {
 pub(super) struct Claimed<J> {
     pub jobs: Vec<J>,
     pub due: Option<Time>,
-    pub held: Held,
+    /// When the limiter has capacity again for a skipped lane.
+    pub opens: Option<Time>,
     /// Whether jobs of a supported kind wait, due or not.
     pub known_wait: bool,
     /// Whether the store has chores left; `None` if that does not matter for now.
     pub has_chores: Option<bool>,
-}
-
-/// What delays the jobs of skipped lanes.
-#[derive(Default)]
-pub(super) struct Held {
-    /// When the first of them may be claimed, if no pause says it.
-    pub until: Option<Time>,
-    /// The quotas that they wait for.
-    pub quotas: Vec<QuotaId>,
-}
-
-impl Held {
-    fn until(&mut self, at: Time) {
-        self.until = Some(self.until.map_or(at, |known| known.min(at)));
-    }
-
-    fn by(&mut self, quota: QuotaId) {
-        if !self.quotas.contains(&quota) {
-            self.quotas.push(quota);
-        }
-    }
 }
 
 /// More jobs for calls that take many.
@@ -143,7 +123,7 @@ impl ClaimPlan {
         filling: Option<&Filling>,
         availability: &Availability,
     ) -> Result<Claimed<ClaimedJob>, Error> {
-        let (mut known_wait, mut held) = (false, Held::default());
+        let (mut known_wait, mut opens) = (false, None::<Time>);
         // The lanes of a kind are tried together.
         let mut are_open = HashMap::new();
         let mut open = |lane: &Arc<JobLane>| {
@@ -160,11 +140,12 @@ impl ClaimPlan {
             }
             let is_open = are_open.entry(lane.kind.clone());
             if !*is_open.or_insert_with(|| open.kind.is_open()) {
-                held.until(self.now.after(LOOK_AGAIN));
+                let again = self.now.after(LOOK_AGAIN);
+                opens = Some(opens.map_or(again, |known| known.min(again)));
                 return 0;
             }
             known_wait |= !open.kind.is_closed();
-            self.room(lane, &open, availability, &mut held)
+            self.room(lane, &open, availability, &mut opens)
         };
         let wanted = ClaimRequest {
             most: filling.map_or(self.most, |filling| filling.jobs),
@@ -177,7 +158,7 @@ impl ClaimPlan {
         Ok(Claimed {
             jobs: reply.jobs,
             due: reply.next.map(|due| self.now.after(due.since(self.wall))),
-            held,
+            opens,
             known_wait,
             has_chores: None,
         })
@@ -189,22 +170,20 @@ impl ClaimPlan {
         lane: &Arc<JobLane>,
         open: &Open,
         availability: &Availability,
-        held: &mut Held,
+        opens: &mut Option<Time>,
     ) -> usize {
         let (kinds, now) = (&self.kinds, self.now);
         let step = at_step(lane.step, open.class.steps());
         let Some(live) = availability.callable_step(&open.class, step) else {
             return 0;
         };
-        let quota = open.class.quota(live);
-        if availability.pauses.is_paused(quota, now) {
-            held.by(quota);
+        if availability.is_paused(&open.class, live, now) {
             return 0;
         }
+        let quota = open.class.quota(live);
         // The limiter may have a limit before a pause exists. Prefetched jobs come first.
         if let Some(at) = kinds.limiter.closed_until(quota, now) {
-            held.until(at);
-            held.by(quota);
+            *opens = Some(opens.map_or(at, |known| known.min(at)));
             return 0;
         }
         let is_probed = availability.exclusions.is_probed(&open.class, live);

@@ -9,7 +9,6 @@ use parking_lot::Mutex;
 
 use crate::base::{Charge, Clock, Context, Error, ProcessId, Time, Timestamp};
 use crate::engine::availability::Availability;
-use crate::engine::limiter::QuotaId;
 use crate::engine::pack::{Backlog, Member, Pack, Packed};
 use crate::engine::run::Reply;
 use crate::engine::time_split::{Limit, TimeSplit};
@@ -503,10 +502,6 @@ impl Work for StoreWork {
 
     fn held_by(&self) -> Option<Limit> {
         self.packed.items.held_by()
-    }
-
-    fn waits_for(&mut self, quota: QuotaId, availability: &Availability) -> bool {
-        self.packed.items.waits_for(quota, availability)
     }
 }
 

@@ -57,7 +57,7 @@ impl StoreBacklog {
         self.requests.arrived = Some(claimed.map(|claimed| Claimed {
             jobs: self.tickets(claimed.jobs, now),
             due: claimed.due,
-            held: claimed.held,
+            opens: claimed.opens,
             known_wait: claimed.known_wait,
             has_chores: claimed.has_chores,
         }));
