@@ -1,9 +1,7 @@
-//! Whole runs: the engine alone by concurrency, and against a provider on loopback beside a bare
-//! loop of threads over the same libraries.
+//! Whole runs: the engine alone by concurrency, and against a provider on loopback.
 
 use std::hint::black_box;
 use std::ops::ControlFlow;
-use std::thread;
 use std::time::Duration;
 
 use batchwright::{
@@ -63,42 +61,6 @@ fn engine(c: &mut Criterion) {
     group.finish();
 }
 
-/// The same calls without an engine: nothing is retried, limited or counted.
-fn bare_loop(agent: &ureq::Agent, url: &str) -> usize {
-    let (to_workers, tasks) = crossbeam_channel::bounded::<usize>(2 * CONNECTIONS);
-    thread::scope(|scope| {
-        let workers: Vec<_> = (0..CONNECTIONS)
-            .map(|_| {
-                let tasks = tasks.clone();
-                scope.spawn(move || {
-                    let answered = |i: &usize| !bare_call(agent, url, *i).is_empty();
-                    tasks.iter().filter(answered).count()
-                })
-            })
-            .collect();
-        (0..ITEMS).for_each(|i| to_workers.send(i).expect("the workers are there"));
-        drop(to_workers);
-        workers
-            .into_iter()
-            .map(|worker| worker.join().expect("no call panics"))
-            .sum()
-    })
-}
-
-fn bare_call(agent: &ureq::Agent, url: &str, i: usize) -> String {
-    let message = serde_json::json!({"role": "user", "content": format!("prompt {i}")});
-    let body = serde_json::json!({"model": "sim-1", "messages": [message]}).to_string();
-    let mut reply = agent
-        .post(url)
-        .header("content-type", "application/json")
-        .send(body.as_str())
-        .expect("loopback answers");
-    let bytes = reply.body_mut().read_to_vec().expect("the body is whole");
-    let value: serde_json::Value = serde_json::from_slice(&bytes).expect("the body is JSON");
-    let text = value["choices"][0]["message"]["content"].as_str();
-    text.expect("there is an answer").to_owned()
-}
-
 fn loopback(c: &mut Criterion) {
     let mut group = c.benchmark_group("loopback");
     group
@@ -121,19 +83,6 @@ fn loopback(c: &mut Criterion) {
                 .expect("nothing stops this run");
             assert!(outcomes.iter().all(|outcome| outcome.is_success()));
         });
-    });
-    // Sizes as in the crate's own transport, so that only the engine differs.
-    let agent: ureq::Agent = ureq::Agent::config_builder()
-        .proxy(None)
-        .input_buffer_size(16 * 1024)
-        .output_buffer_size(16 * 1024)
-        .max_idle_connections(CONNECTIONS)
-        .max_idle_connections_per_host(CONNECTIONS)
-        .build()
-        .into();
-    let url = format!("{}/chat/completions", sim.base_url());
-    group.bench_function("bare loop", |b| {
-        b.iter(|| assert_eq!(bare_loop(&agent, &url), ITEMS));
     });
     group.finish();
 }

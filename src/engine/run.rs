@@ -3,7 +3,7 @@
 //! Calls come from one channel. Each thread of a fixed pool takes a call, makes it, and queues its end. If
 //! the lock is free, the thread then settles all queued ends and starts the next calls. If it is not free, its holder
 //! checks the queue again before it releases the lock. The caller's thread waits for time, source, cancellation and
-//! the end. Calls never block on the lock, and the channels have no capacity, so no send blocks under the lock.
+//! the end. Calls never block on the lock, and the channels are unbounded, so no send blocks under the lock.
 
 use std::any::Any;
 use std::collections::HashMap;

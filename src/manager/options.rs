@@ -50,9 +50,9 @@ pub struct ProviderOptions {
     /// Whether a worker has exactly as many slots as a run has [calls in flight](super::ProviderPlan::concurrency) at
     /// the first provider. Default: no, `queue.min_workers`, `queue.worker_count` and `queue.max_workers` set them.
     pub(super) fixed_slots: bool,
-    /// Whether a local server has only a second to reply, because a worker looks for it again.
+    /// Whether no message says that a local server is slow, because a worker looks for it again.
     #[setters(skip)]
-    pub(super) briefly: bool,
+    pub(super) quiet: bool,
 }
 
 impl ProviderOptions {

@@ -93,7 +93,7 @@ impl ProviderPlan {
         if names(settings)? != names(&self.settings)? {
             // A given provider keeps its last status.
             options.provider = options.provider.map(|_| Box::new(self.first.clone()));
-            options.briefly = true;
+            options.quiet = true;
             self.check_followed(&settings.provider()?)?;
             return Self::new(settings.clone(), options);
         }
@@ -114,7 +114,7 @@ impl ProviderPlan {
     /// The plan with its first provider, if that is skipped and replies now.
     pub(super) fn looked_again(&self) -> Option<Self> {
         let mut options = self.options.clone();
-        options.briefly = true;
+        options.quiet = true;
         let plan = Self::new(self.settings.clone(), options);
         plan.ok().filter(|plan| plan.away.is_none())
     }
@@ -393,7 +393,7 @@ fn first(settings: &Settings, options: &ProviderOptions) -> Result<First, Provid
             model,
             models_named: options.models_named,
             headers: own,
-            briefly: options.briefly,
+            quiet: options.quiet,
         };
         inspect_with(name, &given)
     };

@@ -8,6 +8,7 @@
 use std::io::{self, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use rustix::fs::{OFlags, fcntl_setfl};
@@ -30,12 +31,14 @@ pub(crate) struct GroupWatchdog {
     free: Mutex<Vec<Child>>,
 }
 
-/// The process group of one command. When this is dropped, the next command uses it.
+/// The process group of one command. When this is dropped, the next command uses it, unless none was started in it:
+/// then its first process is reaped, because it may take the place of the process that was missing.
 #[derive(Debug)]
 pub(crate) struct Group {
     watchdog: Arc<GroupWatchdog>,
     /// Its first process, until this is dropped.
     leader: Option<Child>,
+    has_command: AtomicBool,
     /// The number of the group.
     pub id: Pid,
 }
@@ -78,6 +81,7 @@ impl GroupWatchdog {
         Ok(Group {
             watchdog: self.clone(),
             leader: Some(leader),
+            has_command: AtomicBool::new(false),
             id,
         })
     }
@@ -109,6 +113,7 @@ fn start_shell(script: &str, input: Stdio) -> io::Result<Child> {
 impl Group {
     /// Makes sure that the command is killed even if it moves to its own group, as GNU `timeout` does.
     pub(crate) fn started(&self, command: Pid) {
+        self.has_command.store(true, Ordering::Relaxed);
         #[cfg(test)]
         if std::env::var_os(UNREPORTED).is_some() {
             return;
@@ -124,7 +129,13 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        self.watchdog.free.lock().extend(self.leader.take());
+        let leader = self.leader.take();
+        if *self.has_command.get_mut() {
+            self.watchdog.free.lock().extend(leader);
+        } else if let Some(mut leader) = leader {
+            self.watchdog.tell('-', self.id);
+            end(&mut leader);
+        }
     }
 }
 
@@ -136,8 +147,31 @@ impl Drop for GroupWatchdog {
             .shell
             .kill()
             .and_then(|()| reap::child(&mut self.shell));
-        for leader in self.free.get_mut() {
-            let _ = leader.kill().and_then(|()| reap::child(leader));
-        }
+        self.free.get_mut().iter_mut().for_each(end);
+    }
+}
+
+fn end(leader: &mut Child) {
+    let _ = leader.kill().and_then(|()| reap::child(leader));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_is_used_again_only_if_a_command_was_started_in_it() {
+        let groups = Arc::new(GroupWatchdog::start().unwrap());
+        let unused = groups.group().unwrap();
+        let id = unused.id;
+        drop(unused);
+        assert!(groups.free.lock().is_empty());
+        assert!(rustix::process::test_kill_process(id).is_err(), "reaped");
+
+        let used = groups.group().unwrap();
+        used.started(used.id);
+        let id = used.id;
+        drop(used);
+        assert_eq!(groups.group().unwrap().id, id);
     }
 }

@@ -151,7 +151,7 @@ impl NotStarted {
     }
 
     fn of(kind: FailureKind, text: String, scarce: Option<Scarce>) -> Self {
-        let advice = "; use fewer slots (-j), or raise the limits of open files and processes (`ulimit -n`, `ulimit -u`)";
+        let advice = "; use fewer slots (-j), free memory, or raise the limits of open files and processes (`ulimit -n`, `ulimit -u`)";
         let why = match scarce {
             Some(_) => JobError::new(FailureKind::Resources, text + advice),
             None => JobError::new(kind, text),

@@ -86,12 +86,19 @@ impl OutputSettings {
         })
     }
 
+    /// Opens what a command needs, but not while an output exchanges its reserve for a file.
+    pub fn opening<T>(&self, open: impl FnOnce() -> T) -> T {
+        let _opening = self.opening.read();
+        open()
+    }
+
     /// Starts a command, with a reserve for each of its outputs.
     pub fn start<T>(&self, start: impl FnOnce() -> io::Result<T>) -> io::Result<(T, [Reserve; 2])> {
-        let _opening = self.opening.read();
-        let reserve = || (self.spare.as_ref()).map(PipeReader::try_clone).transpose();
-        let reserves = [Reserve(reserve()?), Reserve(reserve()?)];
-        Ok((start()?, reserves))
+        self.opening(|| {
+            let reserve = || (self.spare.as_ref()).map(PipeReader::try_clone).transpose();
+            let reserves = [Reserve(reserve()?), Reserve(reserve()?)];
+            Ok((start()?, reserves))
+        })
     }
 
     /// Cleans up after the last command.

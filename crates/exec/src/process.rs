@@ -21,7 +21,7 @@ use rustix::process::Signal;
 use super::job::CommandJob;
 use super::launch::{Deadlines, Ended, NotStarted};
 use super::output::{Capture, Output, OutputSettings, STRAGGLERS};
-use super::record::CommandResult;
+use super::record::{CommandResult, FailureKind, JobError};
 use super::sandbox::confined::Confined;
 use super::started::Started;
 
@@ -147,7 +147,12 @@ pub(super) fn run(
     // A process that has left the group may print for ever.
     watched.drain(&mut buffer, Instant::now() + STRAGGLERS);
     READ.set(buffer);
-    let end = watched.process.end().map_err(failed)?;
+    // It was started, so it is not tried again.
+    let unknown = |why| {
+        let why = format!("how it ended is unknown: {why}");
+        JobError::new(FailureKind::NotStarted, why)
+    };
+    let end = watched.process.end().map_err(unknown)?;
     if let Some(refusal) = end.not_started {
         return Err(NotStarted::refused(job, refusal));
     }

@@ -132,14 +132,15 @@ impl Probe {
 /// The headers of the requests.
 pub(super) type Headers = Vec<(Cow<'static, str>, String)>;
 
-/// The servers at these addresses, in their order, or why an address has none. All are asked at once. If none of them
-/// lists models, each has this time to reply.
+/// The servers at these addresses, in their order, or why an address has none. All are asked at once. Until one of them
+/// lists models, each has this time to reply. `quiet`: a longer wait is not reported.
 pub(super) fn find(
     addresses: &[String],
     headers: &Headers,
     patience: Duration,
+    quiet: bool,
 ) -> Vec<Result<LocalServer, Error>> {
-    let found = ask(addresses, &PROBES, headers, patience);
+    let found = ask(addresses, &PROBES, headers, patience, quiet);
     let pairs = addresses.iter().zip(found);
     pairs
         .map(|(address, replies)| server(address, &replies))
@@ -158,7 +159,7 @@ pub(super) fn best_first(servers: &mut [LocalServer], model: Option<&str>) {
 /// The slots and the state of a server whose address and model are known, if it reports them within a second. It may
 /// have no list of models.
 pub(super) fn slots(address: &str, headers: &Headers) -> Option<LocalServer> {
-    let replies = ask(&[address.to_owned()], &[Probe::Props], headers, BRIEF).pop()?;
+    let replies = ask(&[address.to_owned()], &[Probe::Props], headers, BRIEF, true).pop()?;
     let slots = replies.slots();
     let state = replies.state(Probe::Props);
     let tells = slots.is_some() || state == ServerState::Loading;
@@ -261,6 +262,7 @@ fn ask(
     probes: &[Probe],
     headers: &Headers,
     patience: Duration,
+    quiet: bool,
 ) -> Vec<Replies> {
     let (tx, rx) = unbounded();
     for (i, address) in addresses.iter().enumerate() {
@@ -278,7 +280,7 @@ fn ask(
     let mut found: Vec<Replies> = addresses.iter().map(|_| Replies::default()).collect();
     // The threads report a late reply in more words.
     let mut deadline = Instant::now() + patience + Duration::from_millis(100);
-    let mut notice = (patience > BRIEF).then(|| Instant::now() + BRIEF);
+    let mut notice = (patience > BRIEF && !quiet).then(|| Instant::now() + BRIEF);
     loop {
         match rx.recv_deadline(notice.unwrap_or(deadline)) {
             Ok((i, probe, reply)) => {

@@ -236,7 +236,7 @@ fn all_servers_are_found_at_once() {
         format!("http://{}/v1", silent.local_addr().unwrap()),
         listen(r#"{"data":[{"id":"b","owned_by":"vllm"}]}"#, "{}"),
     ];
-    let found = find(&addresses, &Vec::new(), PATIENT);
+    let found = find(&addresses, &Vec::new(), PATIENT, true);
     assert_eq!(found.len(), 4);
     let first = found[0].as_ref().unwrap();
     assert_eq!((first.server, first.slots), ("llama.cpp", Some(2)));

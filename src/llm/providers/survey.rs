@@ -158,6 +158,7 @@ impl ProviderStatus {
             models_named: false,
             headers: &self.headers,
             patience: local::BRIEF,
+            quiet: true,
             env: &|name| match &self.address {
                 Some(address) if name == vendor.url_var => Some(address.0.clone()),
                 _ if self.unnamed && vendor.key_vars.contains(&name) => None,
@@ -180,6 +181,7 @@ pub fn survey(model: Option<&str>, every_request_names_one: bool) -> Vec<Provide
         models_named: every_request_names_one,
         headers: &[],
         patience: local::BRIEF,
+        quiet: true,
         env: &|name| std::env::var(name).ok(),
     };
     look.at_all()
@@ -215,8 +217,8 @@ pub(crate) struct Given<'a> {
     pub models_named: bool,
     /// Headers for every call.
     pub headers: &'a [CallHeader],
-    /// Whether a local server has a second to reply instead of 5 s.
-    pub briefly: bool,
+    /// Whether no message says that a local server is slow, because this is asked again and again.
+    pub quiet: bool,
 }
 
 /// The status of one provider with these settings.
@@ -226,11 +228,8 @@ pub(crate) fn inspect_with(provider: &str, given: &Given<'_>) -> Result<Provider
         model: given.model,
         models_named: given.models_named,
         headers: given.headers,
-        patience: if given.briefly {
-            local::BRIEF
-        } else {
-            local::PATIENT
-        },
+        patience: local::PATIENT,
+        quiet: given.quiet,
         env: &|name| match (given.base_url, given.api_key) {
             (Some(url), _) if name == vendor.url_var => Some(vendor.normalise(url)),
             (_, Some(key)) if vendor.key_vars.contains(&name) => Some(key.expose().to_owned()),
@@ -259,6 +258,8 @@ struct Look<'a> {
     headers: &'a [CallHeader],
     /// How long a local server may take to reply.
     patience: Duration,
+    /// Whether a longer wait for it is not reported.
+    quiet: bool,
     /// Reads a variable.
     env: &'a dyn Fn(&str) -> Option<String>,
 }
@@ -388,11 +389,8 @@ impl Look<'_> {
         let mut unreachable = true;
         let mut wants_key = None;
         let mut servers = Vec::new();
-        for (address, answer) in
-            addresses
-                .iter()
-                .zip(local::find(&addresses, &asked_with, self.patience))
-        {
+        let answers = local::find(&addresses, &asked_with, self.patience, self.quiet);
+        for (address, answer) in addresses.iter().zip(answers) {
             match answer {
                 Ok(server) => servers.push(server),
                 Err(error) => {

@@ -27,6 +27,7 @@ fn look<'a>(model: Option<&'a str>, env: &'a dyn Fn(&str) -> Option<String>) -> 
         models_named: false,
         headers: &[],
         patience: local::BRIEF,
+        quiet: true,
         env,
     }
 }

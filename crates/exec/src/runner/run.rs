@@ -217,7 +217,7 @@ impl<'a> Run<'a> {
 
     fn try_once(&self, task: &Task) -> Result<Ended, NotStarted> {
         let runner = self.runner;
-        let command = self.launcher.command(&task.job)?;
+        let command = (self.output).opening(|| self.launcher.command(&task.job))?;
         let deadlines = Deadlines {
             timeout: runner.timeout,
             grace: runner.kill_grace,

@@ -30,8 +30,11 @@ struct Counts {
     single: Option<Instant>,
     /// A slot pauses after such an attempt, and no other one starts a command.
     paused: bool,
-    /// The pauses since a command was started.
+    /// The pauses since a command was started, and the most of them for what was missing since then.
     pauses: u32,
+    most_pauses: u32,
+    /// Whether a message has said that commands wait.
+    told: bool,
     stopping: bool,
 }
 
@@ -98,6 +101,10 @@ impl Starts {
             running.started = false;
             drop(running);
             counts = self.counts.lock();
+            counts.most_pauses = counts.most_pauses.max(scarce.pauses());
+            if !std::mem::replace(&mut counts.told, true) {
+                log::warn!("commands wait: {}", failed.why.message);
+            }
             while counts.running > 0 && counts.ended == ended && !counts.stopping {
                 self.changed.wait(&mut counts);
             }
@@ -107,7 +114,7 @@ impl Starts {
                 && counts.single.is_none()
                 && !counts.paused;
             if single {
-                if counts.pauses >= scarce.pauses() {
+                if counts.pauses >= counts.most_pauses {
                     return Err(self.starved.get_or_init(|| failed.why).clone());
                 }
                 self.pause(&mut counts);
@@ -171,7 +178,7 @@ impl Drop for Running<'_> {
         }
         if self.started {
             counts.ended += 1;
-            counts.pauses = 0;
+            (counts.pauses, counts.most_pauses) = (0, 0);
         }
         self.starts.changed.notify_all();
     }
@@ -253,37 +260,45 @@ mod tests {
         assert_eq!(later.unwrap_err().kind, FailureKind::Cancelled);
     }
 
-    #[test]
-    fn a_command_without_resources_waits_for_the_end_of_another() {
-        let starts = starts();
+    /// Starts a command with `retry` for all attempts but the first one, which fails while another command runs. That one
+    /// ends afterwards, with `ending`.
+    fn beside_another(
+        starts: &Starts,
+        ending: impl FnOnce() + Send,
+        mut retry: impl FnMut() -> Result<(), NotStarted>,
+    ) -> Result<(), JobError> {
         let (begun, begins) = channel();
         let (end, ends) = channel::<()>();
         thread::scope(|scope| {
-            let starts = &starts;
             scope.spawn(move || {
+                let mut ending = Some(ending);
                 let long = || {
                     begun.send(()).unwrap();
                     let _ = ends.recv();
+                    ending.take().unwrap()();
                     Ok(())
                 };
                 starts.attempt(long).unwrap();
             });
             begins.recv().unwrap();
             let mut end = Some(end);
-            let mut tries = 0;
-            let start = || {
-                tries += 1;
-                match end.take() {
-                    Some(end) => {
-                        drop(end);
-                        Err(scarce())
-                    }
-                    None => Ok(()),
-                }
-            };
-            starts.attempt(start).unwrap();
-            assert_eq!(tries, 2);
-        });
+            starts.attempt(|| match end.take() {
+                Some(_) => Err(scarce()),
+                None => retry(),
+            })
+        })
+    }
+
+    #[test]
+    fn a_command_without_resources_waits_for_the_end_of_another() {
+        let starts = starts();
+        let mut retries = 0;
+        let retry = || {
+            retries += 1;
+            Ok(())
+        };
+        beside_another(&starts, || (), retry).unwrap();
+        assert_eq!(retries, 1);
         assert_eq!(starts.starved(), None);
     }
 
@@ -299,31 +314,25 @@ mod tests {
     #[test]
     fn a_slot_that_waits_starts_nothing_after_a_stop() {
         let starts = starts();
-        let (begun, begins) = channel();
-        let (end, ends) = channel::<()>();
-        thread::scope(|scope| {
-            let starts = &starts;
-            scope.spawn(move || {
-                let long = || {
-                    begun.send(()).unwrap();
-                    let _ = ends.recv();
-                    starts.stop();
-                    Ok(())
-                };
-                starts.attempt(long).unwrap();
-            });
-            begins.recv().unwrap();
-            let mut end = Some(end);
-            let start = || match end.take() {
-                Some(end) => {
-                    drop(end);
-                    Err::<(), _>(scarce())
-                }
-                None => panic!("started after the stop"),
-            };
-            let failed = starts.attempt(start).unwrap_err();
-            assert_eq!(failed.kind, FailureKind::Cancelled);
-        });
+        let retry = || panic!("started after the stop");
+        let failed = beside_another(&starts, || starts.stop(), retry).unwrap_err();
+        assert_eq!(failed.kind, FailureKind::Cancelled);
+    }
+
+    #[test]
+    fn a_want_of_descriptors_after_another_one_does_not_end_the_run_early() {
+        let starts = starts();
+        let mut tries = 0;
+        let start = || {
+            tries += 1;
+            match tries {
+                1..10 => Err(shared()),
+                10 => Err(scarce()),
+                _ => Ok(()),
+            }
+        };
+        starts.attempt(start).unwrap();
+        assert_eq!(starts.starved(), None);
     }
 
     #[test]

@@ -69,7 +69,7 @@ fn serve() -> io::Result<()> {
         Err(why) => {
             // The answer to the first command.
             wire::receive(&socket)?;
-            wire::send(&socket, &Reply::NotStarted(why.into()), &[])
+            wire::send(&socket, &Reply::NotStarted(why), &[])
         }
     }
 }
@@ -90,18 +90,18 @@ struct Launcher {
 
 impl Launcher {
     /// Takes the permissions that are the same for all commands.
-    fn new(socket: UnixStream, policy: Policy) -> Result<Self, String> {
+    fn new(socket: UnixStream, policy: Policy) -> Result<Self, Refusal> {
         let Policy { limits, cgroup, .. } = &policy;
         if let Some(cgroup) = cgroup {
             cgroup::enter(cgroup, limits)
-                .map_err(|error| format!("cannot enter {}: {error}", cgroup.display()))?;
+                .map_err(|error| missing(&format!("cannot enter {}", cgroup.display()), &error))?;
         }
         helper::begin_session();
         let memory = cgroup.as_ref().zip(limits.memory);
         let memory = memory
             .and_then(|(path, limit)| Some((File::open(path.join("memory.current")).ok()?, limit)));
         set_child_subreaper(Some(getpid()))
-            .map_err(|error| format!("cannot adopt processes: {error}"))?;
+            .map_err(|error| missing("cannot adopt processes", &error.into()))?;
         if policy.confine {
             confine_process(&policy)?;
         }
@@ -110,7 +110,7 @@ impl Launcher {
             fcntl_setfl(&failures, OFlags::NONBLOCK)?;
             io::Result::Ok((failures, failure))
         };
-        let (failures, failure) = pipe().map_err(|error| format!("cannot make a pipe: {error}"))?;
+        let (failures, failure) = pipe().map_err(|error| missing("cannot make a pipe", &error))?;
         Ok(Self {
             socket,
             limits: limits.lowered(),
@@ -154,10 +154,8 @@ impl Launcher {
         command
             .args(&order.arguments)
             .envs(late.map(|(name, value)| (name, value)));
-        if !self.policy.confine {
-            // A command can write to the pipe through `/proc`.
-            let _ = self.failure();
-        }
+        // An unconfined command can write to the pipe through `/proc`, and a child may be killed after it has written.
+        let _ = self.failure();
         // The launcher has no other threads, so its child may do everything that it may.
         match fork::fork() {
             Ok(Fork::Parent(child)) => {
