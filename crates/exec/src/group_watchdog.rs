@@ -8,7 +8,6 @@
 use std::io::{self, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use rustix::fs::{OFlags, fcntl_setfl};
@@ -31,14 +30,12 @@ pub(crate) struct GroupWatchdog {
     free: Mutex<Vec<Child>>,
 }
 
-/// The process group of one command. When this is dropped, the next command uses it, unless none was started in it:
-/// then its first process is reaped, because it may take the place of the process that was missing.
+/// The process group of one command. When this is dropped, the next command uses it.
 #[derive(Debug)]
 pub(crate) struct Group {
     watchdog: Arc<GroupWatchdog>,
     /// Its first process, until this is dropped.
     leader: Option<Child>,
-    has_command: AtomicBool,
     /// The number of the group.
     pub id: Pid,
 }
@@ -81,9 +78,17 @@ impl GroupWatchdog {
         Ok(Group {
             watchdog: self.clone(),
             leader: Some(leader),
-            has_command: AtomicBool::new(false),
             id,
         })
+    }
+
+    /// Reaps the first processes of the groups that no command uses.
+    pub(crate) fn end_unused(&self) {
+        let mut unused = std::mem::take(&mut *self.free.lock());
+        for leader in &mut unused {
+            self.tell('-', Pid::from_child(leader));
+            end(leader);
+        }
     }
 
     fn tell(&self, sign: char, group: Pid) {
@@ -113,7 +118,6 @@ fn start_shell(script: &str, input: Stdio) -> io::Result<Child> {
 impl Group {
     /// Makes sure that the command is killed even if it moves to its own group, as GNU `timeout` does.
     pub(crate) fn started(&self, command: Pid) {
-        self.has_command.store(true, Ordering::Relaxed);
         #[cfg(test)]
         if std::env::var_os(UNREPORTED).is_some() {
             return;
@@ -129,13 +133,7 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        let leader = self.leader.take();
-        if *self.has_command.get_mut() {
-            self.watchdog.free.lock().extend(leader);
-        } else if let Some(mut leader) = leader {
-            self.watchdog.tell('-', self.id);
-            end(&mut leader);
-        }
+        self.watchdog.free.lock().extend(self.leader.take());
     }
 }
 
@@ -160,18 +158,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_group_is_used_again_only_if_a_command_was_started_in_it() {
+    fn a_group_is_used_again_until_it_is_ended_as_unused() {
         let groups = Arc::new(GroupWatchdog::start().unwrap());
-        let unused = groups.group().unwrap();
-        let id = unused.id;
-        drop(unused);
+        let first = groups.group().unwrap();
+        let id = first.id;
+        drop(first);
+        let again = groups.group().unwrap();
+        assert_eq!(again.id, id);
+        groups.end_unused();
+        assert!(rustix::process::test_kill_process(id).is_ok(), "in use");
+
+        drop(again);
+        groups.end_unused();
         assert!(groups.free.lock().is_empty());
         assert!(rustix::process::test_kill_process(id).is_err(), "reaped");
-
-        let used = groups.group().unwrap();
-        used.started(used.id);
-        let id = used.id;
-        drop(used);
-        assert_eq!(groups.group().unwrap().id, id);
     }
 }

@@ -104,6 +104,21 @@ impl Launcher {
             }
         }
     }
+
+    /// Ends the processes that wait for a next command, because they may take the place of what is missing.
+    pub fn end_unused(&self) {
+        match self {
+            Self::Confining { sandbox, .. } => sandbox.end_unused(),
+            #[cfg(unix)]
+            Self::Plain { groups, .. } => {
+                if let Some(groups) = groups {
+                    groups.end_unused();
+                }
+            }
+            #[cfg(not(unix))]
+            Self::Plain { .. } => {}
+        }
+    }
 }
 
 /// Why a command was not started.

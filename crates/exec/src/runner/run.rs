@@ -208,7 +208,14 @@ impl<'a> Run<'a> {
             Err(error) => (None, Some(error)),
         };
         let outcome = error.as_ref().map_or(Ok(()), |error| {
-            Err(self.engine_error(error, result.as_ref(), attempt))
+            let engine_error = self.engine_error(error, result.as_ref(), attempt);
+            // The record of this failure may have to wait for those before it.
+            if !self.is_retried(engine_error.kind(), attempt)
+                && self.ends_run(error, result.as_ref())
+            {
+                self.starts.stop();
+            }
+            Err(engine_error)
         });
         *task.last.lock() = (result, error);
         monitor.tried(task.index);
@@ -217,13 +224,22 @@ impl<'a> Run<'a> {
 
     fn try_once(&self, task: &Task) -> Result<Ended, NotStarted> {
         let runner = self.runner;
-        let command = (self.output).opening(|| self.launcher.command(&task.job))?;
         let deadlines = Deadlines {
             timeout: runner.timeout,
             grace: runner.kill_grace,
             abort_grace: ABORT_GRACE.min(runner.kill_grace),
         };
-        process::run(command, &task.job, deadlines, &self.output, &self.stop)
+        let command = (self.output).opening(|| self.launcher.command(&task.job));
+        let ended = command.and_then(|command| {
+            process::run(command, &task.job, deadlines, &self.output, &self.stop)
+        });
+        if let Err(NotStarted {
+            scarce: Some(_), ..
+        }) = &ended
+        {
+            self.launcher.end_unused();
+        }
+        ended
     }
 
     /// Converts the end of a command to the result of its attempt.
@@ -270,11 +286,23 @@ impl<'a> Run<'a> {
             _ => ErrorKind::Invalid,
         };
         let engine_error = Error::new(kind, error.message.clone());
-        let tries_left = kind == ErrorKind::Transient && attempt <= u32::from(self.runner.retries);
-        if self.is_critical(error, result) && !tries_left {
+        if self.is_critical(error, result) && !self.is_retried(kind, attempt) {
             engine_error.with_critical()
         } else {
             engine_error
+        }
+    }
+
+    fn is_retried(&self, kind: ErrorKind, attempt: u32) -> bool {
+        kind == ErrorKind::Transient && attempt <= u32::from(self.runner.retries)
+    }
+
+    /// Whether the run ends because of this failure, after the last retry.
+    fn ends_run(&self, error: &JobError, result: Option<&CommandResult>) -> bool {
+        match self.runner.on_error {
+            ErrorPolicy::ContinueOnError => false,
+            ErrorPolicy::StopOnError => true,
+            ErrorPolicy::StopOnCriticalError => self.is_critical(error, result),
         }
     }
 
@@ -302,20 +330,12 @@ impl<'a> Run<'a> {
                 _ => (JobStatus::Failed, last_error),
             },
         };
-        if status == JobStatus::Failed {
-            let critical =
-                (error.as_ref()).is_some_and(|error| self.is_critical(error, result.as_ref()));
-            let stops = match self.runner.on_error {
-                ErrorPolicy::ContinueOnError => false,
-                ErrorPolicy::StopOnError => true,
-                ErrorPolicy::StopOnCriticalError => critical,
-            };
-            if stops {
-                self.gate.open();
-                self.starts.stop();
-                if self.runner.on_stop == OnStop::Kill {
-                    self.stop.stop();
-                }
+        let ends_run = |error: &JobError| self.ends_run(error, result.as_ref());
+        if status == JobStatus::Failed && error.as_ref().is_some_and(ends_run) {
+            self.gate.open();
+            self.starts.stop();
+            if self.runner.on_stop == OnStop::Kill {
+                self.stop.stop();
             }
         }
         JobRecord {
@@ -325,5 +345,35 @@ impl<'a> Run<'a> {
             result,
             error,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_command_starts_after_a_failure_that_ends_the_run() {
+        let folder = tempfile::tempdir().unwrap();
+        let ctx = Context::new();
+        let task = |line: &str| Task {
+            index: 0,
+            job: Arc::new(CommandJob::shell(line)),
+            last: Mutex::default(),
+        };
+        let runner = CommandRunner::new()
+            .current_dir(folder.path())
+            .retries(1)
+            .on_error(ErrorPolicy::StopOnError);
+        let run = Run::new(&runner).unwrap();
+        let fails = task("exit 1");
+        // Neither attempt was reported to the engine, which still starts commands.
+        run.call(&fails, 1, &ctx).unwrap_err();
+        run.call(&task("touch between"), 1, &ctx).unwrap();
+        assert!(folder.path().join("between").exists());
+        run.call(&fails, 2, &ctx).unwrap_err();
+        let late = run.call(&task("touch late"), 1, &ctx).unwrap_err();
+        assert_eq!(late.kind(), ErrorKind::Cancelled);
+        assert!(!folder.path().join("late").exists());
     }
 }

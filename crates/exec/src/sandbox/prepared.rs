@@ -108,6 +108,15 @@ impl Prepared {
         }
         Confined::unconfined(command)
     }
+
+    /// Ends the launchers that run no command.
+    pub(crate) fn end_unused(&self) {
+        #[cfg(target_os = "linux")]
+        if let Some(slots) = &self.slots {
+            let unused = std::mem::take(&mut *slots.free.lock());
+            drop(unused);
+        }
+    }
 }
 
 /// The absolute path; a name alone stays one.
