@@ -1,10 +1,13 @@
-"""What `profile-call` and `function-order` share: a program with its symbols, the simulated provider, valgrind."""
+"""What the scripts that measure share: a program with its symbols, the simulated provider, valgrind, times of commands."""
 
 import contextlib
 import json
 import os
 import re
+import statistics
 import subprocess
+import sys
+import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -39,3 +42,25 @@ def write_prompts(path, count):
 def valgrind(counts, *options):
     """The words that start a command under callgrind, which writes the file `counts`."""
     return ["valgrind", "--quiet", "--tool=callgrind", *options, f"--callgrind-out-file={counts}"]
+
+
+def timed(command, environment, **options):
+    """The seconds of a command, and those of its CPU time."""
+    begin = time.monotonic()
+    process = subprocess.Popen(command, env=environment, **options)
+    _, status, used = os.wait4(process.pid, 0)
+    seconds = time.monotonic() - begin
+    if status:
+        sys.exit(f"failed: {' '.join(command)}")
+    return seconds, used.ru_utime + used.ru_stime
+
+
+def compare(results):
+    """Prints a line for each name with the seconds and CPU seconds of its runs, compared with the first name, run by run."""
+    print(f"median of {len(results[0][1])} rounds            time   CPU time   throughput and CPU time as multiples of the first line")
+    for name, runs in results:
+        seconds, used = (statistics.median(column) for column in zip(*runs))
+        pairs = list(zip(results[0][1], runs))
+        speed = statistics.median(first[0] / own[0] for first, own in pairs)
+        cpu = statistics.median(own[1] / first[1] for first, own in pairs)
+        print(f"{name:<26} {seconds:8.2f} s {used:8.2f} s {speed:12.3f} {cpu:11.3f}")

@@ -140,7 +140,7 @@ pub fn write(text: &str) -> io::Result<()> {
 }
 
 /// True if standard output was closed (`>&-`): Rust then opens `/dev/null` there before `main`, also for reading,
-/// unlike a shell's `>/dev/null`.
+/// unlike a shell's `>/dev/null`. Python's `DEVNULL` and Node's `ignore` do the same, so the messages name both.
 #[cfg(unix)]
 pub fn is_closed() -> bool {
     use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat, stat};
@@ -166,5 +166,5 @@ pub fn is_named(output: Option<&Path>) -> bool {
 }
 
 /// The error if results would be lost.
-pub const CLOSED: &str = "standard output is closed, so the results would be paid for and lost; name a \
+pub const CLOSED: &str = "standard output is closed or discarded, so the results would be paid for and lost; name a \
     file with --output (or /dev/null to discard them)";

@@ -48,7 +48,7 @@ fn results(args: &ResultsArgs) -> Result<Exit, Refusal> {
     }
     if args.take && stdout::is_named(args.output.as_deref()) && stdout::is_closed() {
         return Err(Refusal::could_not_run(
-            "standard output is closed, so the results would be lost: name a file with --output",
+            "standard output is closed or discarded, so the results would be lost: name a file with --output",
         ));
     }
     let target = target(named(args))?;

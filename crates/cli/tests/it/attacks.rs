@@ -422,6 +422,12 @@ mod queued {
         let ended = Running::start(&mut command).wait().expect(1);
         assert!(ended.error().contains("standard output is closed"));
         assert!(!desk.exists("ran"));
+        // The message names a way that works if the program that started it discards its standard output.
+        assert!(ended.error().contains("/dev/null with --output"));
+        let words = ["exec", "--output", "/dev/null", "--", "touch", "ran"];
+        let ended = Running::start(&mut closed(&desk, &words)).wait();
+        ended.expect(0);
+        assert!(desk.exists("ran"));
     }
 
     #[test]

@@ -19,8 +19,8 @@ use crate::{sanitize, stderr};
 const MOST_NAMED: usize = 5;
 
 /// The error if outputs would be lost.
-const CLOSED: &str = "standard output is closed, so the outputs of the commands would be lost; redirect it to a file, or to \
-    /dev/null to discard them";
+const CLOSED: &str = "standard output is closed or discarded, so the outputs of the commands would be lost; redirect it to a file, or \
+    name /dev/null with --output to discard them";
 
 pub struct Emitter {
     records: Records,
