@@ -4,6 +4,7 @@
 
 pub mod answer_listener;
 pub(crate) mod atomic_file;
+pub(crate) mod background;
 pub mod brief;
 pub mod cancel;
 pub mod charge;
