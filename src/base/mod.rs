@@ -53,5 +53,6 @@ pub use secret::Secret;
 pub use usage::Usage;
 pub use usd::Usd;
 
+pub(crate) use error::Mark;
 pub(crate) use usage::Paid;
 pub(crate) use warn_once::WarnOnce;
