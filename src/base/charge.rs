@@ -8,7 +8,7 @@ use super::usage::Paid;
 use super::usd::Usd;
 
 /// What was paid on a day to a provider, for a model at a tier, with a key, for a run. See [`Ledger`](crate::Ledger).
-#[derive(Clone, PartialEq, Eq, derive_more::Debug, Setters)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, derive_more::Debug, Setters)]
 #[non_exhaustive]
 pub struct Charge {
     /// The day (UTC) on which the calls ended.
@@ -40,7 +40,7 @@ pub struct Charge {
 }
 
 /// Sums of calls.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub struct ChargeSum {
     /// Calls that were billed, failed ones included. Each request in a batch counts.

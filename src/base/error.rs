@@ -54,14 +54,17 @@ struct Inner {
     reply_file: Option<String>,
 }
 
-/// A property that an error can be marked with.
+/// A property that an error can be marked with. Those without a description have methods of their own.
 #[derive(Debug, Clone, Copy)]
-enum Mark {
+pub(crate) enum Mark {
+    /// The wait is the host's own: it is kept exactly, whatever its length.
     ExactWait,
     TimedOut,
     Unreachable,
     ModelOnly,
     NotReady,
+    /// The page of a proxy, which limits requests or has no server to forward them to. While other calls are answered, it
+    /// counts as a rate limit.
     ByProxy,
     SchemaMismatch,
     Unclassified,
@@ -69,9 +72,13 @@ enum Mark {
     ClaimLost,
     Storage,
     Critical,
+    /// A rejection at the flex tier because of missing capacity. The call waits for capacity.
     NoCapacity,
+    /// The call was made at the flex tier, which determines its price.
     FlexTier,
+    /// The budget of the call's process did not allow it: the process is paused, and the job returns to the queue.
     ProcessPaused,
+    /// No state of its budget allows the call: its cost has no upper bound, or one above the whole limit.
     Unbounded,
 }
 
@@ -108,12 +115,14 @@ impl Error {
         Self::new(ErrorKind::Cancelled, "cancelled before it had an outcome")
     }
 
-    fn marked(mut self, mark: Mark) -> Self {
+    /// The same with a mark.
+    pub(crate) fn marked(mut self, mark: Mark) -> Self {
         self.0.marks |= 1 << mark as u16;
         self
     }
 
-    fn is_marked(&self, mark: Mark) -> bool {
+    /// Whether it has this mark.
+    pub(crate) fn is_marked(&self, mark: Mark) -> bool {
         self.0.marks & (1 << mark as u16) != 0
     }
 
@@ -182,12 +191,6 @@ impl Error {
         self.marked(Mark::NotReady)
     }
 
-    /// Marks the error as the page of a proxy, which limits requests or has no server to forward them to. While other
-    /// calls are answered, it counts as a rate limit.
-    pub(crate) fn with_by_proxy(self) -> Self {
-        self.marked(Mark::ByProxy)
-    }
-
     /// Marks the error as one of the answer's format only: the same provider is called once more.
     pub(crate) fn with_schema_mismatch(self) -> Self {
         self.marked(Mark::SchemaMismatch)
@@ -197,16 +200,6 @@ impl Error {
     /// meaning.
     pub fn with_unclassified(self) -> Self {
         self.marked(Mark::Unclassified)
-    }
-
-    /// Marks a call that the budget of its process did not allow: the process is paused, and the job returns to the queue.
-    pub(crate) fn with_process_paused(self) -> Self {
-        self.marked(Mark::ProcessPaused)
-    }
-
-    /// Marks a call that no state of its budget allows: its cost has no upper bound, or one above the whole limit.
-    pub(crate) fn with_unbounded(self) -> Self {
-        self.marked(Mark::Unbounded)
     }
 
     /// Marks the error as a store's report that another worker, or no worker, owns the record that was to be changed.
@@ -332,26 +325,6 @@ impl Error {
         self
     }
 
-    /// Marks the error as a rejection at the flex tier because of missing capacity. The call waits for capacity.
-    pub(crate) fn with_no_capacity(self) -> Self {
-        self.marked(Mark::NoCapacity)
-    }
-
-    /// Whether the provider has no capacity at the flex tier.
-    pub(crate) fn lacks_capacity(&self) -> bool {
-        self.is_marked(Mark::NoCapacity)
-    }
-
-    /// Marks the error as that of a call at the flex tier, which determines its price.
-    pub(crate) fn with_flex_tier(self) -> Self {
-        self.marked(Mark::FlexTier)
-    }
-
-    /// Whether the call was made at the flex tier.
-    pub(crate) fn is_of_flex_tier(&self) -> bool {
-        self.is_marked(Mark::FlexTier)
-    }
-
     /// The same failure, as one of another kind.
     pub(crate) fn with_kind(mut self, kind: ErrorKind) -> Self {
         self.0.kind = kind;
@@ -393,11 +366,6 @@ impl Error {
     /// The wait that the server requests.
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after
-    }
-
-    /// Marks the wait as the host's own: it is kept exactly, whatever its length.
-    pub(crate) fn with_exact_wait(self) -> Self {
-        self.marked(Mark::ExactWait)
     }
 
     /// The wait that is kept exactly, if there is one.
@@ -459,25 +427,10 @@ impl Error {
         self.is_marked(Mark::NotReady)
     }
 
-    pub(crate) fn is_by_proxy(&self) -> bool {
-        self.is_marked(Mark::ByProxy)
-    }
-
     /// Whether its [kind](Self::kind), [`Invalid`](ErrorKind::Invalid), is only the default for an error status
     /// without a known meaning: the cause may be this request, or something that all requests to this provider share.
     pub fn is_unclassified(&self) -> bool {
         self.is_marked(Mark::Unclassified)
-    }
-
-    /// Whether the budget of a process did not allow the call; see [`with_process_paused`](Self::with_process_paused).
-    pub(crate) fn is_of_paused_process(&self) -> bool {
-        self.is_marked(Mark::ProcessPaused)
-    }
-
-    /// Whether no state of its budget allows the call; see [`with_unbounded`](Self::with_unbounded).
-    #[cfg(feature = "queue")]
-    pub(crate) fn is_unbounded(&self) -> bool {
-        self.is_marked(Mark::Unbounded)
     }
 
     /// Whether a store reports that this worker does not own (any more) the record that was to be changed. After any

@@ -1,9 +1,21 @@
 //! The kinds of errors, which determine all decisions about failures.
 
-use std::fmt;
-
 /// The kind of a failure, for the decision that follows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    serde::Serialize,
+    strum::Display,
+    strum::IntoStaticStr,
+)]
+#[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 #[non_exhaustive]
 pub enum ErrorKind {
     /// The provider limits the rate (429, quota per minute).
@@ -40,13 +52,6 @@ pub enum ErrorKind {
     Changed,
 }
 
-/// Serialized as its [name](Self::as_str).
-impl serde::Serialize for ErrorKind {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.as_str())
-    }
-}
-
 impl ErrorKind {
     /// All kinds, in the order of the documentation.
     pub const ALL: [ErrorKind; 16] = [
@@ -70,24 +75,7 @@ impl ErrorKind {
 
     /// The stable name used in JSON, in `snake_case`.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::RateLimited => "rate_limited",
-            Self::Transient => "transient",
-            Self::Malformed => "malformed",
-            Self::Invalid => "invalid",
-            Self::Auth => "auth",
-            Self::Quota => "quota",
-            Self::UnknownModel => "unknown_model",
-            Self::Blocked => "blocked",
-            Self::Cancelled => "cancelled",
-            Self::DeadlineExceeded => "deadline_exceeded",
-            Self::BudgetExceeded => "budget_exceeded",
-            Self::Panic => "panic",
-            Self::Crashed => "crashed",
-            Self::NotFound => "not_found",
-            Self::PermissionDenied => "permission_denied",
-            Self::Changed => "changed",
-        }
+        self.into()
     }
 
     /// The class written next to the kind: `retryable`, `rate_limit` or `non_retryable`.
@@ -107,11 +95,5 @@ impl ErrorKind {
     /// The kind with this name.
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.as_str() == name)
-    }
-}
-
-impl fmt::Display for ErrorKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
     }
 }

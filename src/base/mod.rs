@@ -4,6 +4,7 @@
 
 pub mod answer_listener;
 pub(crate) mod atomic_file;
+pub(crate) mod background;
 pub mod brief;
 pub mod cancel;
 pub mod charge;
@@ -52,5 +53,6 @@ pub use secret::Secret;
 pub use usage::Usage;
 pub use usd::Usd;
 
+pub(crate) use error::Mark;
 pub(crate) use usage::Paid;
 pub(crate) use warn_once::WarnOnce;

@@ -2,13 +2,13 @@
 
 use sha2::{Digest, Sha256};
 
-pub(super) type Key = u128;
+pub(crate) type Key = u128;
 
 pub(super) fn key(id: &str) -> Key {
     key_of(id.as_bytes())
 }
 
-pub(super) fn key_of(bytes: &[u8]) -> Key {
+pub(crate) fn key_of(bytes: &[u8]) -> Key {
     let digest = Sha256::digest(bytes);
     let mut half = [0; 16];
     half.copy_from_slice(&digest[..16]);

@@ -9,7 +9,7 @@ mod equals;
 pub mod file;
 mod file_runner;
 mod file_turn;
-mod id_key;
+pub(crate) mod id_key;
 pub(crate) mod input;
 mod kept;
 mod known;

@@ -1,7 +1,5 @@
 //! Closed lists of names, and the error for a name that is not in one.
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
 
 use crate::base::names::closest;
@@ -58,7 +56,20 @@ pub(crate) static PROVIDERS: Choices = Choices {
 };
 
 /// How prompts are sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    Default,
+    Serialize,
+    Deserialize,
+    strum::Display,
+    strum::IntoStaticStr,
+)]
+#[strum(serialize_all = "snake_case")]
 #[serde(rename_all = "snake_case")]
 pub enum Strategy {
     /// Each prompt is an individual call, answered immediately.
@@ -74,17 +85,7 @@ pub enum Strategy {
 impl Strategy {
     /// Its name in settings and JSON.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Sync => "sync",
-            Self::Flex => "flex",
-            Self::Batch => "batch",
-        }
-    }
-}
-
-impl fmt::Display for Strategy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        self.into()
     }
 }
 

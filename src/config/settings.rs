@@ -11,7 +11,8 @@ use super::store::ConfigStore;
 use super::value::Value;
 
 /// The source of a value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 #[non_exhaustive]
 pub enum SettingSource {
     /// This command-line flag.
@@ -27,12 +28,7 @@ pub enum SettingSource {
 impl SettingSource {
     /// Its kind, as in JSON: `flag`, `environment`, `store` or `default`.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Flag(_) => "flag",
-            Self::Environment(_) => "environment",
-            Self::Store => "store",
-            Self::Default => "default",
-        }
+        self.into()
     }
 
     fn set_by(self, key: &'static SettingKey) -> &'static str {

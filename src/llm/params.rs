@@ -110,7 +110,8 @@ pub struct Params {
 }
 
 /// How long a provider keeps the beginning of a prompt after its last use, if it lets the request choose.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum CacheLifetime {
@@ -123,9 +124,6 @@ pub enum CacheLifetime {
 impl CacheLifetime {
     /// Its name in stored requests.
     pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Minutes => "minutes",
-            Self::Hour => "hour",
-        }
+        self.into()
     }
 }

@@ -1,6 +1,6 @@
 //! The cost of a call: the one that its reply reports, else by the prices of the model.
 
-use crate::base::{Charge, ChargeSum, Day, Error, Paid, Timestamp};
+use crate::base::{Charge, ChargeSum, Day, Error, Mark, Paid, Timestamp};
 use crate::money::ledger::ChargeBook;
 use crate::money::prices::{Prices, tier_name};
 
@@ -82,7 +82,7 @@ impl Pricing<'_> {
                 (answer.paid(), answer.model.as_deref(), reported)
             }
             Err(error) => {
-                let reported = error.is_of_flex_tier().then_some("flex");
+                let reported = error.is_marked(Mark::FlexTier).then_some("flex");
                 (error.paid(), None, reported)
             }
         };

@@ -14,7 +14,8 @@ use super::reply_details::RawJson;
 use super::user_data::UserData;
 
 /// Who speaks in a [`Message`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 #[non_exhaustive]
 pub enum Role {
     /// Instructions above the conversation.
@@ -32,25 +33,14 @@ pub enum Role {
 impl Role {
     /// The name on the wire.
     pub fn as_str(&self) -> &'static str {
-        match self {
-            Self::System => "system",
-            Self::Developer => "developer",
-            Self::User => "user",
-            Self::Assistant => "assistant",
-            Self::Tool => "tool",
-        }
+        self.into()
     }
 
     /// The role of that name.
     pub fn parse(name: &str) -> Option<Self> {
-        Some(match name {
-            "system" => Self::System,
-            "developer" => Self::Developer,
-            "user" => Self::User,
-            "assistant" => Self::Assistant,
-            "tool" => Self::Tool,
-            _ => return None,
-        })
+        use Role::{Assistant, Developer, System, Tool, User};
+        let mut all = [System, Developer, User, Assistant, Tool].into_iter();
+        all.find(|role| role.as_str() == name)
     }
 }
 

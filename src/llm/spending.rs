@@ -1,6 +1,6 @@
 //! What a call can cost at most, and what it has cost, for a [`Budget`](crate::Budget).
 
-use crate::base::{Error, ErrorKind, Paid, Sent, Usd};
+use crate::base::{Error, ErrorKind, Mark, Paid, Sent, Usd};
 use crate::engine::route::Tries;
 use crate::money::budget::AmountUnit;
 use crate::money::prices::{ModelPrices, searches};
@@ -127,7 +127,7 @@ pub(crate) fn is_unbilled(error: &Error) -> bool {
 
 fn unbounded(why: String) -> Error {
     let why = format!("the budget cannot be kept: {why}");
-    Error::new(ErrorKind::BudgetExceeded, why).with_unbounded()
+    Error::new(ErrorKind::BudgetExceeded, why).marked(Mark::Unbounded)
 }
 
 fn no_price(provider: &str, model: &str) -> String {

@@ -3,7 +3,7 @@
 
 use crate::base::brief::beginning;
 use crate::base::error::RAW_LIMIT;
-use crate::base::{Context, Error, ErrorKind, Sent};
+use crate::base::{Context, Error, ErrorKind, Mark, Sent};
 
 use super::client::LlmClient;
 use super::json_answer::Shape;
@@ -113,7 +113,7 @@ fn refused(shape: &Shape, misfit: String, response: &Response) -> Failed {
         .with_paid(response.paid())
         .with_raw(&response.text);
     let error = match response.details().service_tier.as_deref() {
-        Some("flex") => error.with_flex_tier(),
+        Some("flex") => error.marked(Mark::FlexTier),
         _ => error,
     };
     if cut {

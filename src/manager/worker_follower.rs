@@ -8,13 +8,14 @@ use crate::config::key::SettingKey;
 use crate::config::settings::Settings;
 use crate::config::watch::SettingsWatch;
 use crate::llm::batch::BatchClient;
-use crate::queue::controls::{Change, Controls, Follower};
+use crate::llm::providers::config::LlmConfig;
+use crate::queue::controls::{Controls, Follower};
 use crate::queue::worker::Worker;
 
 use super::LlmManager;
 use super::follow::{Listener, SettingsEvent, log};
 use super::plan::ProviderPlan;
-use super::route_plan::Caller;
+use super::route_plan::{Caller, RoutePlan};
 use super::worker::WorkerPlan;
 
 /// Interval of looks for a server that was away at the start.
@@ -121,10 +122,7 @@ impl FollowingWorker {
         let has_changed = alone != self.plan.settings;
         if has_changed {
             self.plan.settings = alone;
-            controls.change(Change {
-                settings: Some(alone),
-                ..Change::default()
-            });
+            controls.change(|setup| setup.settings = alone);
         }
         let plan = self.manager.plan.with_settings(settings)?;
         let has_changed = self.replace(plan, controls)? || has_changed;
@@ -159,12 +157,11 @@ impl FollowingWorker {
             return Err(Error::new(ErrorKind::Transient, why));
         }
         let plan = next.plan_of_worker(self.caller)?;
-        let change = next.change(&self.plan, &plan)?;
+        let has_changed = plan != self.plan;
+        if has_changed {
+            next.change(controls, &self.plan, &plan)?;
+        }
         (self.manager, self.plan) = (next, plan);
-        let has_changed = change.is_some();
-        change
-            .into_iter()
-            .for_each(|change| controls.change(change));
         Ok(has_changed)
     }
 }
@@ -187,35 +184,55 @@ impl LlmManager {
         }))
     }
 
-    /// The change from one plan to another, if they differ.
-    fn change(&self, before: &WorkerPlan, now: &WorkerPlan) -> Result<Option<Change>, Error> {
-        if before == now {
-            return Ok(None);
-        }
-        let mut change = Change::default();
-        if before.settings != now.settings {
-            change.settings = Some(now.settings);
-        }
-        if before.completions != now.completions {
-            change.completions = Some(Some(Box::new(self.route_by(&now.completions)?)));
+    /// Has a worker follow another plan.
+    fn change(
+        &self,
+        controls: &Controls,
+        before: &WorkerPlan,
+        now: &WorkerPlan,
+    ) -> Result<(), Error> {
+        let changed = |before: &Option<RoutePlan>, now: &Option<RoutePlan>| {
+            let route = || now.as_ref().map(|plan| self.route_by(plan)).transpose();
+            (before != now).then(route).transpose()
+        };
+        let prompts = || {
             let direct = now.direct.as_ref().map(|plan| self.route_by(plan));
-            change.direct = direct.transpose()?.map(Box::new);
-            change.batch_clients = Some(Some(Arc::new(self.plan.clients_by_account())));
-        }
-        if before.embeddings != now.embeddings {
-            let route = now.embeddings.as_ref().map(|plan| self.route_by(plan));
-            change.embeddings = Some(route.transpose()?.map(Box::new));
-        }
-        if before.model_calls != now.model_calls {
-            let route = now.model_calls.as_ref().map(|plan| self.route_by(plan));
-            change.model_calls = route.transpose()?.map(Box::new);
-        }
-        if before.batches != now.batches {
-            let client = now.batches.as_ref().map(|config| config.batch_client());
-            let client = client.transpose()?;
-            change.batches = Some(client.map(|client| Arc::new(client) as Arc<dyn BatchClient>));
-        }
-        Ok(Some(change))
+            Ok::<_, Error>((self.route_by(&now.completions)?, direct.transpose()?))
+        };
+        let prompts = (before.completions != now.completions).then(prompts);
+        let prompts = prompts.transpose()?;
+        let embeddings = changed(&before.embeddings, &now.embeddings)?;
+        let model_calls = changed(&before.model_calls, &now.model_calls)?.flatten();
+        let batches = || {
+            now.batches
+                .as_ref()
+                .map(LlmConfig::batch_client)
+                .transpose()
+        };
+        let batches = (before.batches != now.batches).then(batches).transpose()?;
+        controls.change(|setup| {
+            if before.settings != now.settings {
+                setup.settings = now.settings;
+            }
+            if let Some((route, direct)) = prompts {
+                controls.set_completions(setup, route);
+                if let Some(route) = direct {
+                    controls.set_direct(setup, route);
+                }
+                setup.batch_clients = Some(Arc::new(self.plan.clients_by_account()));
+            }
+            if let Some(route) = embeddings {
+                controls.set_embeddings(setup, route);
+            }
+            if let Some(route) = model_calls {
+                let calls = setup.model_calls();
+                controls.set_model_calls(setup, route, calls);
+            }
+            if let Some(client) = batches {
+                setup.batches = client.map(|client| Arc::new(client) as Arc<dyn BatchClient>);
+            }
+        });
+        Ok(())
     }
 }
 
@@ -235,10 +252,7 @@ impl Worker {
                 let next = settings.worker_settings()?;
                 if next != now {
                     now = next;
-                    controls.change(Change {
-                        settings: Some(next),
-                        ..Change::default()
-                    });
+                    controls.change(|setup| setup.settings = next);
                 }
                 Ok(None)
             });

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use parking_lot::{Condvar, Mutex};
 use serde::{Deserialize, Serialize};
 
-use crate::base::{AtomicFile, Context, Error, ErrorKind, Usd};
+use crate::base::{AtomicFile, Context, Error, ErrorKind, Mark, Usd};
 
 use super::account::{Account, cannot_count};
 
@@ -317,7 +317,7 @@ impl Budget {
             "{} of {limit} allows no call that could cost {most}: set a lower max_tokens, or raise the limit",
             account.name
         );
-        Some(Error::new(ErrorKind::BudgetExceeded, why).with_unbounded())
+        Some(Error::new(ErrorKind::BudgetExceeded, why).marked(Mark::Unbounded))
     }
 
     fn reservation(&self, most: u64) -> Reservation {

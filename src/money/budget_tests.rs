@@ -375,14 +375,19 @@ fn a_call_above_the_whole_limit_of_a_month_is_refused_for_good_and_stops_no_othe
     let (folder, clock) = (tempfile::tempdir().unwrap(), Arc::new(ManualClock::new()));
     let budget = monthly(&folder, &clock, 100);
     let error = try_cents(&budget, 101).err().unwrap();
-    assert!(error.is_unbounded());
+    assert!(error.is_marked(Mark::Unbounded));
     assert_eq!(
         error.message(),
         "the monthly budget of $1.0000 allows no call that could cost $1.0100: set a lower max_tokens, or raise the limit"
     );
     assert!(budget.used_up().is_none());
     try_cents(&budget, 80).unwrap().settle(cent(80).picos());
-    assert!(!try_cents(&budget, 21).err().unwrap().is_unbounded());
+    assert!(
+        !try_cents(&budget, 21)
+            .err()
+            .unwrap()
+            .is_marked(Mark::Unbounded)
+    );
 }
 
 #[cfg(feature = "queue")]

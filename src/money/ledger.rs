@@ -27,23 +27,13 @@ use crate::base::{Charge, ChargeSum, Day, Error, ErrorKind};
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ledger {
-    sums: BTreeMap<Payment, ChargeSum>,
-}
-
-/// Who was paid, when and for which run.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Payment {
-    day: Day,
-    provider: String,
-    model: Option<String>,
-    tier: String,
-    key: Option<String>,
-    run: Option<String>,
-    owner: Option<String>,
+    /// The sums of charges that differ only in them, by a charge without a sum.
+    sums: BTreeMap<Charge, ChargeSum>,
 }
 
 /// A property by which a [`Ledger`] groups.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 #[non_exhaustive]
 pub enum LedgerColumn {
     /// The month (UTC).
@@ -78,20 +68,11 @@ impl LedgerColumn {
     ];
 
     /// Its name in JSON, in headings, and in flags.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Month => "month",
-            Self::Day => "day",
-            Self::Provider => "provider",
-            Self::Model => "model",
-            Self::Tier => "tier",
-            Self::Key => "key",
-            Self::Run => "run",
-            Self::Owner => "owner",
-        }
+    pub fn name(self) -> &'static str {
+        self.into()
     }
 
-    fn of(self, payment: &Payment) -> Option<String> {
+    fn of(self, payment: &Charge) -> Option<String> {
         let named = |name: &String| (!name.is_empty()).then(|| name.clone());
         match self {
             Self::Month => Some(payment.day.month()),
@@ -230,17 +211,9 @@ impl Ledger {
     }
 
     /// Adds a charge.
-    pub fn add(&mut self, charge: Charge) {
-        let payment = Payment {
-            day: charge.day,
-            provider: charge.provider,
-            model: charge.model,
-            tier: charge.tier,
-            key: charge.key,
-            run: charge.run,
-            owner: charge.owner,
-        };
-        *self.sums.entry(payment).or_default() += charge.sum;
+    pub fn add(&mut self, mut charge: Charge) {
+        let sum = std::mem::take(&mut charge.sum);
+        *self.sums.entry(charge).or_default() += sum;
     }
 
     /// The charges of these days, both included.
@@ -288,16 +261,9 @@ impl Ledger {
 
     /// All charges, one for each day, provider, model, tier, key, run and owner.
     pub fn charges(&self) -> impl Iterator<Item = Charge> {
-        self.sums.iter().map(|(payment, sum)| {
-            Charge {
-                tier: payment.tier.clone(),
-                ..Charge::new(payment.day, *sum)
-            }
-            .provider(&payment.provider)
-            .model(payment.model.clone())
-            .key(payment.key.clone())
-            .run(payment.run.clone())
-            .owner(payment.owner.clone())
+        self.sums.iter().map(|(payment, sum)| Charge {
+            sum: *sum,
+            ..payment.clone()
         })
     }
 }

@@ -433,5 +433,4 @@ fn minutes(time: Duration) -> String {
 mod tests;
 
 #[cfg(test)]
-#[path = "outlook_simulation.rs"]
 mod simulation;

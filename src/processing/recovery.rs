@@ -15,9 +15,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use parking_lot::Mutex;
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 
 use crate::base::{Error, ErrorKind};
+use crate::bulk::id_key::{Key, key_of};
 use crate::bulk::options::FileRunError;
 use crate::bulk::results::{PreviousLine, ResultsFile};
 use crate::sources::FileInfo;
@@ -73,7 +73,7 @@ pub struct ErrorRecovery(Arc<Mutex<State>>);
 #[derive(Default)]
 struct State {
     failed: BTreeMap<PathBuf, FailedFile>,
-    done: HashMap<PathKey, StampKey>,
+    done: HashMap<Key, StampKey>,
     checkpoint: Option<Checkpoint>,
 }
 
@@ -84,8 +84,6 @@ struct Checkpoint {
     warned: bool,
 }
 
-/// The beginning of a path's hash; the path itself would take several times the memory.
-type PathKey = u128;
 /// Size in bytes, and nanoseconds since 1970.
 type StampKey = (u64, i64);
 
@@ -310,11 +308,8 @@ fn stamp_key(stamp: Stamp) -> StampKey {
     (stamp.size, stamp.modified.map_or(i64::MIN, time))
 }
 
-fn key(path: &Path) -> PathKey {
-    let digest = Sha256::digest(path.as_os_str().as_encoded_bytes());
-    let mut half = [0; 16];
-    half.copy_from_slice(&digest[..16]);
-    PathKey::from_be_bytes(half)
+fn key(path: &Path) -> Key {
+    key_of(path.as_os_str().as_encoded_bytes())
 }
 
 /// Prefix of the bytes of a path that is not UTF-8. It occurs in no path.

@@ -1,16 +1,12 @@
 //! Results of a run in the background, as they arrive.
 
-use std::any::Any;
 use std::iter::FusedIterator;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread::JoinHandle;
-
-use crossbeam_channel::{Receiver, bounded};
 
 use crate::base::Context;
-use crate::base::thread::spawn;
+use crate::base::background::Background;
 use crate::engine::dispatch::StopReason;
 
 use super::recovery::ErrorRecovery;
@@ -21,9 +17,7 @@ use super::stats::ProcessingStats;
 /// cancels the run and waits for its threads, which finish the files in progress. Only a thread that is blocked in
 /// the `next()` of the files may be left behind.
 pub struct ProcessStream<R> {
-    ctx: Context,
-    results: Option<Receiver<ProcessResult<R>>>,
-    runner: Option<JoinHandle<ProcessingEnd>>,
+    run: Background<ProcessResult<R>, ProcessingEnd>,
     /// The recovery that records the results that were taken, and the number of files that were skipped because they
     /// are done.
     notes: Option<(ErrorRecovery, Arc<AtomicU64>)>,
@@ -36,17 +30,14 @@ impl<R: Send + 'static> ProcessStream<R> {
         ctx: Context,
         run: impl FnOnce(Sink<'_, R>) -> ProcessingEnd + Send + 'static,
     ) -> Self {
-        let (tx, results) = bounded(1);
-        let runner = spawn("batchwright-files", move || {
+        let run = Background::start("batchwright-files", ctx, 1, move |tx| {
             run(&mut |result| match tx.send(result) {
                 Ok(()) => ControlFlow::Continue(()),
                 Err(_) => ControlFlow::Break(()),
             })
         });
         Self {
-            ctx,
-            results: Some(results),
-            runner: runner.ok(),
+            run,
             notes: None,
             last: None,
         }
@@ -60,16 +51,12 @@ impl<R: Send + 'static> ProcessStream<R> {
     /// Waits for the end and returns the results that were not taken yet.
     pub fn finish(mut self) -> BatchResult<R> {
         let results = self.by_ref().collect();
-        let mut end = match self.runner.take().map(JoinHandle::join) {
-            Some(Ok(end)) => end,
-            Some(Err(panic)) => std::panic::resume_unwind(panic),
-            None => ProcessingEnd {
-                stats: ProcessingStats::default(),
-                stop: Some(StopReason::Misuse(
-                    "the run's thread could not be started".to_owned(),
-                )),
-            },
-        };
+        let mut end = self.run.join().unwrap_or_else(|| ProcessingEnd {
+            stats: ProcessingStats::default(),
+            stop: Some(StopReason::Misuse(
+                "the run's thread could not be started".to_owned(),
+            )),
+        });
         if let Some((recovery, passed)) = &self.notes {
             end.stats.skipped = passed.load(Ordering::Relaxed);
             if let Err(error) = recovery.save_checkpoint() {
@@ -87,7 +74,7 @@ impl<R> Iterator for ProcessStream<R> {
         if let (Some((recovery, _)), Some(last)) = (&self.notes, self.last.take()) {
             recovery.note(&last);
         }
-        let result = self.results.as_ref()?.recv().ok()?;
+        let result = self.run.next()?;
         if self.notes.is_some() {
             self.last = Some(result.outline());
         }
@@ -96,14 +83,3 @@ impl<R> Iterator for ProcessStream<R> {
 }
 
 impl<R> FusedIterator for ProcessStream<R> {}
-
-impl<R> Drop for ProcessStream<R> {
-    fn drop(&mut self) {
-        if let Some(runner) = self.runner.take() {
-            self.ctx.abort();
-            self.results = None;
-            // The run's panic was printed when it happened; a destructor must not repeat it.
-            let _: Result<_, Box<dyn Any + Send>> = runner.join();
-        }
-    }
-}

@@ -139,12 +139,12 @@ impl ClaimPlan {
                 return 0;
             }
             let is_open = are_open.entry(lane.kind.clone());
-            if !*is_open.or_insert_with(|| open.kind.is_open()) {
+            if !*is_open.or_insert_with(|| open.kind.route().is_none_or(|route| route.is_open())) {
                 let again = self.now.after(LOOK_AGAIN);
                 opens = Some(opens.map_or(again, |known| known.min(again)));
                 return 0;
             }
-            known_wait |= !open.kind.is_closed();
+            known_wait |= !open.kind.route().is_some_and(|route| route.is_closed());
             self.room(lane, &open, availability, &mut opens)
         };
         let wanted = ClaimRequest {

@@ -9,7 +9,6 @@ use crate::base::{Clock, Context};
 use crate::engine::dispatch::ErrorPolicy;
 use crate::engine::exclusions::Exclusions;
 use crate::engine::run::Waker;
-use crate::llm::batch::{BatchClient, BatchClients};
 use crate::llm::params::RequestTask;
 use crate::llm::route::Route;
 use crate::observe::jobs::JobObserver;
@@ -23,7 +22,6 @@ use super::kinds::Kinds;
 use super::live::WorkerSetup;
 use super::model_call::ModelCall;
 use super::purse::Purses;
-use super::settings::WorkerSettings;
 use super::store::WorkerStatus;
 
 /// Maximum number of jobs that a worker runs at once.
@@ -84,61 +82,53 @@ impl Controls {
         self.batch_overview.own.lock().clone()
     }
 
-    /// Replaces parts of the setup in one step.
-    pub(crate) fn change(&self, change: Change) {
-        let Change {
-            settings,
-            completions,
-            direct,
-            embeddings,
-            model_calls,
-            batches,
-            batch_clients,
-            forgotten,
-        } = change;
-        let (before, now) = self.batch_control.change(|setup| {
-            if let Some(settings) = settings {
-                setup.settings = settings;
-            }
-            let completion_kinds = [COMPLETION_KIND, DIRECT_COMPLETION_KIND].as_slice();
-            let direct = direct.map(Some);
-            for (names, task, route) in [
-                (completion_kinds, RequestTask::Complete, completions),
-                (&[DIRECT_COMPLETION_KIND], RequestTask::Complete, direct),
-                (&[EMBEDDING_KIND], RequestTask::Embed, embeddings),
-            ] {
-                let route = route.map(|route| route.map(|route| self.following(setup, *route)));
-                for name in names {
-                    match &route {
-                        Some(Some(route)) => {
-                            let (route, call) = (route.clone(), None);
-                            setup.set_kind(name, Kind::Prompts { route, task, call });
-                        }
-                        Some(None) => setup.remove_kind(name),
-                        None => {}
-                    }
-                }
-            }
-            if let Some(route) = model_calls {
-                let calls = setup.model_calls();
-                self.set_model_calls(setup, *route, calls);
-            }
-            if let Some(batches) = batches {
-                setup.batches = batches;
-            }
-            if let Some(clients) = batch_clients {
-                setup.batch_clients = clients;
-            }
-            if let Some(kind) = forgotten {
-                setup.remove_kind(&kind);
-            }
-        });
+    /// Changes the setup in one step.
+    pub(crate) fn change(&self, change: impl FnOnce(&mut WorkerSetup)) {
+        let (before, now) = self.batch_control.change(change);
         let scale = now.settings.scale;
         if scale != before.settings.scale {
             let slots = scale.start().min(MOST_SLOTS);
             self.permits.store(slots, Ordering::SeqCst);
         }
         self.wake();
+    }
+
+    /// Sends prompts through a route, direct ones too.
+    pub(crate) fn set_completions(&self, setup: &mut WorkerSetup, route: Route<'static>) {
+        let names = [COMPLETION_KIND, DIRECT_COMPLETION_KIND];
+        self.set_prompts(setup, &names, RequestTask::Complete, route);
+    }
+
+    /// Sends direct prompts through a route that differs from that of other prompts.
+    pub(crate) fn set_direct(&self, setup: &mut WorkerSetup, route: Route<'static>) {
+        self.set_prompts(
+            setup,
+            &[DIRECT_COMPLETION_KIND],
+            RequestTask::Complete,
+            route,
+        );
+    }
+
+    /// Sends texts to embed through a route; without one, this worker takes none any more.
+    pub(crate) fn set_embeddings(&self, setup: &mut WorkerSetup, route: Option<Route<'static>>) {
+        match route {
+            Some(route) => self.set_prompts(setup, &[EMBEDDING_KIND], RequestTask::Embed, route),
+            None => setup.remove_kind(EMBEDDING_KIND),
+        }
+    }
+
+    fn set_prompts(
+        &self,
+        setup: &mut WorkerSetup,
+        names: &[&str],
+        task: RequestTask,
+        route: Route<'static>,
+    ) {
+        let route = self.following(setup, route);
+        for name in names {
+            let (route, call) = (route.clone(), None);
+            setup.set_kind(name, Kind::Prompts { route, task, call });
+        }
     }
 
     /// Sends the jobs of these kinds through a route.
@@ -169,23 +159,6 @@ impl Controls {
             ),
         })
     }
-}
-
-/// Changes to a worker's setup; `None` keeps a part.
-#[derive(Default)]
-pub(crate) struct Change {
-    pub settings: Option<WorkerSettings>,
-    /// The new route of prompts. With `None` inside, this worker takes no prompts any more.
-    pub completions: Option<Option<Box<Route<'static>>>>,
-    /// The new route of direct prompts, if it differs from that of other prompts.
-    pub direct: Option<Box<Route<'static>>>,
-    pub embeddings: Option<Option<Box<Route<'static>>>>,
-    /// The new route of all kinds whose jobs are one call of a model each.
-    pub model_calls: Option<Box<Route<'static>>>,
-    pub batches: Option<Option<Arc<dyn BatchClient>>>,
-    pub batch_clients: Option<Option<Arc<BatchClients>>>,
-    /// A kind whose jobs this worker leaves to others.
-    pub forgotten: Option<String>,
 }
 
 /// Checks a few times per second for changed settings.

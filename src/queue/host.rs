@@ -233,14 +233,9 @@ impl JobQueue {
         }
         let info = self.info.as_deref();
         let now = self.clock.wall();
-        match self.guard.as_deref() {
-            Some(guard) => self
-                .store
-                .insert_guarded(process, info, jobs, sealed, now, guard),
-            None => self
-                .store
-                .insert_described(process, info, jobs, sealed, now),
-        }
+        let guard = self.guard.as_deref();
+        self.store
+            .insert_described(process, info, jobs, sealed, now, guard)
     }
 
     /// Adds jobs to a process in one transaction: all of them or none. The first jobs create the process. Workers can

@@ -17,7 +17,7 @@ use crate::llm::params::RequestTask;
 use crate::llm::provider_limits::ProviderLimits;
 use crate::llm::request::Request;
 use crate::llm::route::Route;
-use crate::money::budget::LimitReached;
+use crate::money::budget::{Budget, LimitReached};
 
 use super::job::COMPLETION_KIND;
 use super::kind::Kind;
@@ -85,17 +85,23 @@ impl Kinds {
     /// counted.
     pub(crate) fn used_up(&self) -> Option<Error> {
         let setup = self.setup.now();
-        setup.kinds.values().find_map(|(_, kind)| kind.used_up())
+        setup
+            .kinds
+            .values()
+            .find_map(|(_, kind)| kind.route()?.was_used_up())
     }
 
     /// The limit that allows no further call of a kind, or of any kind.
     pub(crate) fn limit_reached(&self, name: Option<&str>) -> Option<LimitReached> {
         let setup = self.setup.now();
-        let mut kinds = setup.kinds.iter();
-        kinds.find_map(|(kind, (_, known))| {
-            let is_asked = name.is_none_or(|name| name == kind);
-            is_asked.then(|| known.limit_reached()).flatten()
-        })
+        let kinds = setup.kinds.iter();
+        let mut asked = kinds.filter(|(kind, _)| name.is_none_or(|name| name == *kind));
+        let mut reached = asked.find_map(|(_, (_, kind))| {
+            let mut budgets = kind.route()?.shared_budgets();
+            budgets.find_map(Budget::reached)
+        })?;
+        reached.name.push_str(" (llm.monthly_budget)");
+        Some(reached)
     }
 
     pub(crate) fn kinds_version(&self) -> u64 {
@@ -107,7 +113,9 @@ impl Kinds {
     pub(crate) fn look_at_budgets(&self) {
         let setup = self.setup.now();
         let kinds = setup.kinds.values();
-        kinds.for_each(|(_, kind)| kind.look_at_budgets());
+        for route in kinds.filter_map(|(_, kind)| kind.route()) {
+            let _ = route.used_up();
+        }
     }
 
     /// Default number of retries for jobs without their own number.

@@ -33,10 +33,7 @@ pub(crate) struct WorkerSetup {
 impl WorkerSetup {
     /// The route of a kind, if it has one.
     pub(crate) fn route(&self, kind: &str) -> Option<Arc<Route<'static>>> {
-        match &*self.kinds.get(kind)?.1 {
-            Kind::Prompts { route, .. } => Some(route.clone()),
-            Kind::Host(_) => None,
-        }
+        self.kinds.get(kind)?.1.route().cloned()
     }
 
     /// The newest route.

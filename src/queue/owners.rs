@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::base::{Clock, Day, Error, ErrorKind, ProcessId, Usd};
+use crate::base::{Clock, Day, Error, ErrorKind, Mark, ProcessId, Usd};
 use crate::money::account::{Account, Period};
 use crate::money::budget::{Amount, Budget, LimitReached, Reservation};
 use crate::money::ledger::LedgerQuery;
@@ -146,13 +146,13 @@ impl Owners {
             .and_then(|budgets| reserve_all(&budgets, most));
         self.note(owner, reserved.as_ref().err());
         reserved.map_err(|error| {
-            if error.is_unbounded() {
+            if error.is_marked(Mark::Unbounded) {
                 return Error::new(ErrorKind::Invalid, error.message());
             }
             let is_checked = error.kind() == ErrorKind::BudgetExceeded;
             let long = if is_checked { OWNER_AGAIN } else { READ_AGAIN };
             Error::new(ErrorKind::BudgetExceeded, error.message())
-                .with_process_paused()
+                .marked(Mark::ProcessPaused)
                 .with_retry_after(error.retry_after().or(Some(long)))
         })
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::base::{Clock, Context, Error, ErrorKind, Paid, Sent, WarnOnce};
+use crate::base::{Clock, Context, Error, ErrorKind, Mark, Paid, Sent, WarnOnce};
 use crate::engine::route::Tries;
 use crate::engine::run::Reply;
 use crate::llm::request::Request;
@@ -256,7 +256,7 @@ impl Purses {
             Err(error) => {
                 let why = format!("{} (job {})", error.message(), task.claimed.job_id);
                 self.patiently(ctx, || self.store.stop_budget(budget, &why).map(Some))?;
-                Err(error.with_process_paused())
+                Err(error.marked(Mark::ProcessPaused))
             }
         }
     }
@@ -440,9 +440,10 @@ impl Drop for ClosePurses<'_> {
 fn waits_for_budget(route: &Route<'_>, mut reply: Reply<Answers>) -> Reply<Answers> {
     reply.result = reply.result.map_err(|error| {
         let is_of_budget = error.kind() == ErrorKind::BudgetExceeded || reply.fatal;
-        if !is_of_budget || error.is_of_paused_process() || !route.has_only_shared_budgets() {
+        if !is_of_budget || error.is_marked(Mark::ProcessPaused) || !route.has_only_shared_budgets()
+        {
             error
-        } else if error.is_unbounded() {
+        } else if error.is_marked(Mark::Unbounded) {
             Error::new(ErrorKind::Invalid, error.message())
         } else {
             // Others that need less are tried first.
@@ -453,7 +454,7 @@ fn waits_for_budget(route: &Route<'_>, mut reply: Reply<Answers>) -> Reply<Answe
 }
 
 fn refused(why: &str) -> Error {
-    Error::new(ErrorKind::BudgetExceeded, why).with_process_paused()
+    Error::new(ErrorKind::BudgetExceeded, why).marked(Mark::ProcessPaused)
 }
 
 impl Held<'_> {

@@ -4,7 +4,7 @@ use std::sync::mpsc;
 use std::thread;
 
 use super::*;
-use crate::base::{ProcessId, SystemClock, Usage, Usd};
+use crate::base::{Mark, ProcessId, SystemClock, Usage, Usd};
 use crate::llm::providers::extract::Extract;
 use crate::money::account::{Account, Period};
 use crate::money::budget::{Amount, AmountUnit, Budget};
@@ -31,7 +31,7 @@ fn fixture() -> Fixture {
     let info = ProcessInfo::new().budget(ProcessBudget::of(Amount::Tokens(6400)));
     let jobs = vec![Job::new("test", &1).unwrap()];
     store
-        .insert_described(process, Some(&info), jobs, true, clock.wall())
+        .insert_described(process, Some(&info), jobs, true, clock.wall(), None)
         .unwrap();
     let mut purses = Purses::new(store.clone(), clock);
     purses.draw_again = Duration::ZERO;
@@ -137,7 +137,7 @@ fn a_failing_store_is_no_failure_of_the_call() {
         fixture.fail(move || Some(broken(kind)));
         let error = fixture.hold(600).map(drop).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::BudgetExceeded);
-        assert!(error.is_of_paused_process());
+        assert!(error.is_marked(Mark::ProcessPaused));
     }
 }
 
@@ -223,11 +223,11 @@ fn a_job_whose_call_a_shared_budget_refuses_waits_and_one_without_a_bound_fails(
     assert!(route.used_up().is_none());
     let end = |error: Error| waits_for_budget(&route, error.into()).result.unwrap_err();
     let waits = end(Error::new(ErrorKind::BudgetExceeded, "it is used up"));
-    assert!(waits.is_of_paused_process());
+    assert!(waits.is_marked(Mark::ProcessPaused));
     assert_eq!(waits.retry_after(), Some(REFUSED_AGAIN));
     let fails = end(budget.reserve(101, &Context::new()).err().unwrap());
     assert_eq!(
-        (fails.kind(), fails.is_of_paused_process()),
+        (fails.kind(), fails.is_marked(Mark::ProcessPaused)),
         (ErrorKind::Invalid, false)
     );
 }
@@ -254,7 +254,7 @@ fn a_call_without_an_upper_bound_needs_a_limit_that_is_not_used_up() {
     settle(WITHOUT_BOUND, 400).unwrap();
     settle(WITHOUT_BOUND, 5000).unwrap();
     let error = settle(WITHOUT_BOUND, 400).unwrap_err();
-    assert!(error.is_of_paused_process());
+    assert!(error.is_marked(Mark::ProcessPaused));
     assert!(owners.limit_reached("shop").is_some());
     // The stand-ins cost nothing.
     settle(0, 0).unwrap();

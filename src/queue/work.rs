@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::base::{Charge, Clock, Context, Error, ProcessId, Time, Timestamp};
+use crate::base::{Charge, Clock, Context, Error, Mark, ProcessId, Time, Timestamp};
 use crate::engine::availability::Availability;
 use crate::engine::pack::{Backlog, Member, Pack, Packed};
 use crate::engine::run::Reply;
@@ -549,7 +549,7 @@ pub(crate) fn call(
             let (name, priority) = (first.claimed.name(), first.claimed.priority);
             let children = Children::new(store, clock, parent, name, priority);
             let result = handler.call(&job, &children, ctx, late);
-            let result = result.map_err(Error::with_exact_wait);
+            let result = result.map_err(|error| error.marked(Mark::ExactWait));
             let result = result.map(|made| match made {
                 Some(result) => JobEnd::Result(result, None, None),
                 None => JobEnd::Wait(children.awaited()),

@@ -20,7 +20,7 @@ use crate::observe::progress::ProgressNotifier;
 
 use super::backlog::Scope;
 use super::batch::BatchControl;
-use super::controls::{Change, Controls, FixedOptions, Follower, MOST_SLOTS};
+use super::controls::{Controls, FixedOptions, Follower, MOST_SLOTS};
 use super::handler::Handler;
 use super::host::JobQueue;
 use super::job::{COMPLETION_KIND, EMBEDDING_KIND};
@@ -352,16 +352,18 @@ impl Worker {
             exclusions: Mutex::default(),
             written: AtomicBool::new(false),
         });
-        let route = |route: Option<Route<'static>>| Some(Some(Box::new(route?)));
-        controls.change(Change {
-            completions: route(self.completions),
-            direct: self.direct.map(Box::new),
-            embeddings: route(self.embeddings),
-            batches: Some(self.batches),
-            batch_clients: Some(self.batch_clients),
-            ..Change::default()
-        });
-        controls.kinds.setup.change(|setup| {
+        controls.change(|setup| {
+            if let Some(route) = self.completions {
+                controls.set_completions(setup, route);
+            }
+            if let Some(route) = self.direct {
+                controls.set_direct(setup, route);
+            }
+            if self.embeddings.is_some() {
+                controls.set_embeddings(setup, self.embeddings);
+            }
+            setup.batches = self.batches;
+            setup.batch_clients = self.batch_clients;
             if let Some((route, calls)) = self.model_calls {
                 controls.set_model_calls(setup, route, calls);
             }
@@ -429,34 +431,23 @@ impl RunningWorker {
 
     /// Changes its settings, for example the number of jobs at once. If that decreases, running jobs still finish.
     pub fn set(&self, settings: WorkerSettings) {
-        self.controls.change(Change {
-            settings: Some(settings),
-            ..Change::default()
-        });
+        self.controls.change(|setup| setup.settings = settings);
     }
 
     /// Changes the route of prompts. Running jobs finish on the old one.
     pub fn set_completions(&self, route: impl Into<Route<'static>>) {
-        self.controls.change(Change {
-            completions: Some(Some(Box::new(route.into()))),
-            ..Change::default()
-        });
+        let controls = &self.controls;
+        controls.change(|setup| controls.set_completions(setup, route.into()));
     }
 
     /// Submits new prompts to this Batch API; `None` for individual calls. Existing batches are not affected.
     pub fn set_batches(&self, client: Option<Arc<dyn BatchClient>>) {
-        self.controls.change(Change {
-            batches: Some(client),
-            ..Change::default()
-        });
+        self.controls.change(|setup| setup.batches = client);
     }
 
     /// Leaves jobs of a kind to other workers from now on. Running jobs finish.
     pub fn forget(&self, kind: &str) {
-        self.controls.change(Change {
-            forgotten: Some(kind.to_owned()),
-            ..Change::default()
-        });
+        self.controls.change(|setup| setup.remove_kind(kind));
     }
 
     fn join_thread(

@@ -13,7 +13,7 @@ use crate::money::call_rate::CallPace;
 use crate::money::deadline::{DeadlinePlan, PlanChange, Way};
 use crate::money::outlook::{BatchPace, Decision, Outlook};
 use crate::queue::batch::{BatchSettings, OwnBatch};
-use crate::queue::controls::{Change, Controls};
+use crate::queue::controls::Controls;
 use crate::queue::job::JobCounts;
 use crate::queue::store::BatchNo;
 use crate::queue::worker::Worker;
@@ -313,11 +313,10 @@ impl DeadlineControl {
         }
         let flex = offers.flex.as_ref().filter(|_| way == Way::Flex);
         let route = flex.unwrap_or(&offers.standard);
-        controls.change(Change {
-            completions: Some(Some(Box::new(route.clone()))),
+        controls.change(|setup| {
+            controls.set_completions(setup, route.clone());
             // Batches that were not sent are dissolved then.
-            batches: Some(offers.batches.clone().filter(|_| way == Way::Batch)),
-            ..Change::default()
+            setup.batches = offers.batches.clone().filter(|_| way == Way::Batch);
         });
     }
 

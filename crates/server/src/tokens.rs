@@ -22,7 +22,8 @@ use subtle::ConstantTimeEq;
 use crate::problem::Problem;
 
 /// What a token may do at a server.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "kebab-case")]
 pub enum Role {
     /// Reads what its name owns.
     #[default]
@@ -41,12 +42,7 @@ impl Role {
 
     /// The name in a token file.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::ReadOwn => "read-own",
-            Self::Submit => "submit",
-            Self::Read => "read",
-            Self::Operate => "operate",
-        }
+        self.into()
     }
 
     /// Whether it may use routes of this kind.

@@ -4,7 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 
 /// A service with OpenAI's API: the simulator uses its errors, bodies and headers on the paths of that API.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, strum::Display, strum::IntoStaticStr)]
+#[strum(serialize_all = "lowercase")]
 #[non_exhaustive]
 pub enum Vendor {
     /// `openai`.
@@ -57,21 +58,7 @@ impl Vendor {
 
     /// The name, as [`FromStr`] accepts it.
     pub fn name(self) -> &'static str {
-        match self {
-            Vendor::OpenAi => "openai",
-            Vendor::Xai => "xai",
-            Vendor::Groq => "groq",
-            Vendor::Mistral => "mistral",
-            Vendor::OpenRouter => "openrouter",
-            Vendor::DeepSeek => "deepseek",
-            Vendor::Together => "together",
-            Vendor::Fireworks => "fireworks",
-            Vendor::DeepInfra => "deepinfra",
-            Vendor::Cerebras => "cerebras",
-            Vendor::Nvidia => "nvidia",
-            Vendor::Azure => "azure",
-            Vendor::Local => "local",
-        }
+        self.into()
     }
 
     pub(super) fn has_embeddings(self) -> bool {
@@ -84,12 +71,6 @@ impl Vendor {
             self,
             Vendor::OpenAi | Vendor::Groq | Vendor::OpenRouter | Vendor::Azure | Vendor::Local
         )
-    }
-}
-
-impl fmt::Display for Vendor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
     }
 }
 

@@ -1,15 +1,11 @@
 //! Runs in the background, whose outcomes are iterated.
 
-use std::any::Any;
 use std::iter::FusedIterator;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 
-use crossbeam_channel::{Receiver, bounded};
-
-use crate::base::Context;
+use crate::base::background::Background;
 use crate::base::thread::spawn;
 use crate::engine::dispatch::StopReason;
 use crate::engine::run::{MOST_THREADS, Waker};
@@ -35,12 +31,12 @@ impl Bulk<'static> {
     /// assert_eq!(answers[42].as_deref(), Some("text 42"));
     /// ```
     pub fn spawn(mut self, items: impl Iterator<Item = Request> + Send + 'static) -> Outcomes {
-        let (tx, rx) = bounded(self.options.calls.most.clamp(1, MOST_THREADS));
         // Dropping the iterator must end only this run.
         self.options.ctx = self.options.ctx.child();
         let (ctx, stopping) = (self.options.ctx.clone(), self.stopping.clone());
         let ends = stopping.clone();
-        let run = move || {
+        let ahead = self.options.calls.most.clamp(1, MOST_THREADS);
+        let run = Background::start("batchwright-bulk", ctx, ahead, move |tx| {
             let total = exact(items.size_hint());
             let (waker, woken) = Waker::new();
             let (feeder, source, _) = feed(self.ahead(), self.pack(), waker.clone());
@@ -52,23 +48,15 @@ impl Bulk<'static> {
             };
             let (summary, early) = self.stream(source, total, waker, woken, sink)?;
             early.map_or(Ok(summary), Err)
-        };
-        let runner = spawn("batchwright-bulk", run);
-        Outcomes {
-            ctx,
-            stopping,
-            outcomes: Some(rx),
-            runner: runner.ok(),
-        }
+        });
+        Outcomes { stopping, run }
     }
 }
 
 /// Outcomes of a run in the background, see [`Bulk::spawn`].
 pub struct Outcomes {
-    ctx: Context,
     stopping: Arc<AtomicBool>,
-    outcomes: Option<Receiver<Outcome>>,
-    runner: Option<thread::JoinHandle<Result<Summary, BulkError>>>,
+    run: Background<Outcome, Result<Summary, BulkError>>,
 }
 
 impl Outcomes {
@@ -83,6 +71,7 @@ impl Outcomes {
         self.stopping.store(true, Ordering::SeqCst);
         let mut left: Vec<Outcome> = self.by_ref().collect();
         let end = self
+            .run
             .join()
             .unwrap_or_else(|| Err(misused("the run's thread could not be started".to_owned())));
         let reason = match end {
@@ -98,35 +87,14 @@ impl Outcomes {
             outcomes: left,
         })
     }
-
-    fn join(&mut self) -> Option<Result<Summary, BulkError>> {
-        let runner = self.runner.take()?;
-        Some(match runner.join() {
-            Ok(end) => end,
-            Err(panic) => std::panic::resume_unwind(panic),
-        })
-    }
 }
 
 impl Iterator for Outcomes {
     type Item = Outcome;
 
     fn next(&mut self) -> Option<Outcome> {
-        self.outcomes.as_ref()?.recv().ok()
+        self.run.next()
     }
 }
 
 impl FusedIterator for Outcomes {}
-
-impl Drop for Outcomes {
-    fn drop(&mut self) {
-        if self.runner.is_some() {
-            self.ctx.abort();
-            self.outcomes = None;
-            if let Some(runner) = self.runner.take() {
-                // The panic of the run was printed when it happened; a destructor must not panic again.
-                let _: Result<_, Box<dyn Any + Send>> = runner.join();
-            }
-        }
-    }
-}

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::base::{Error, ErrorKind, Sent, Time};
+use crate::base::{Error, ErrorKind, Mark, Sent, Time};
 
 use super::super::breaker::{Detour, Ended, Patience, may_be_shared};
 use super::super::class::StepId;
@@ -72,7 +72,7 @@ impl<W: Work> Dispatcher<W> {
             *self.counters.of_kind(&call.ticket.tries) -= 1;
             let settled = match result {
                 Err(error) if error.kind() == ErrorKind::BudgetExceeded => {
-                    if !error.is_of_paused_process() {
+                    if !error.is_marked(Mark::ProcessPaused) {
                         self.stop_for(StopReason::BudgetExceeded(error.clone()));
                     }
                     match error.retry_after() {
@@ -158,8 +158,9 @@ impl<W: Work> Dispatcher<W> {
             give_up(result, None);
         }
         // If other calls are answered, a proxy that rejects calls limits their rate.
-        let refused =
-            |error: &Error| is_pace(error) || error.is_by_proxy() && self.answers(step, now);
+        let refused = |error: &Error| {
+            is_pace(error) || error.is_marked(Mark::ByProxy) && self.answers(step, now)
+        };
         EndFacts {
             step,
             detour,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::base::{Error, ErrorKind, RateHints, Time};
+use crate::base::{Error, ErrorKind, Mark, RateHints, Time};
 
 use super::super::breaker::{Detour, may_be_shared};
 use super::super::class::StepId;
@@ -160,7 +160,7 @@ impl<W: Work> Dispatcher<W> {
     ) {
         let &EndFacts { step, out, .. } = facts;
         let elsewhere = facts.has_next_step();
-        let lacks_capacity = error.lacks_capacity();
+        let lacks_capacity = error.is_marked(Mark::NoCapacity);
         let health = self.refusals.refused(step, ticket.quota(), now);
         let error = if self.options.retry.exceeds_longest_wait(&error) {
             let asked = error.retry_after().unwrap_or_default();

@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use serde_json::json;
 
 use super::*;
-use crate::base::Context;
+use crate::base::{Context, Mark};
 use crate::llm::client::LlmClient;
 use crate::llm::outcome::Outcome;
 use crate::llm::request::Request;
@@ -316,7 +316,7 @@ fn the_page_of_a_limiting_proxy_is_distinguished_from_a_servers_503() {
             .complete(&Request::new("x"), &Context::new());
         let error = refused.unwrap_err();
         assert_eq!(
-            (error.kind(), error.is_by_proxy()),
+            (error.kind(), error.is_marked(Mark::ByProxy)),
             (ErrorKind::Transient, by_proxy)
         );
     }

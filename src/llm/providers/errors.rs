@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::base::{Error, ErrorKind, Optional, Sent};
+use crate::base::{Error, ErrorKind, Mark, Optional, Sent};
 use crate::llm::transport::HttpReply;
 
 use super::answer::{beginning, malformed};
@@ -49,7 +49,7 @@ pub(super) fn failure(vendor: &Vendor, reply: &HttpReply) -> Error {
     // With a wrong path or a proxy in between, all items fail in the same way, and nothing is billed.
     let misdirected = matches!(status, 300..400 | 404 | 405 | 407) && error.is_unclassified();
     let error = error
-        .when(by_proxy, Error::with_by_proxy)
+        .when(by_proxy, |error| error.marked(Mark::ByProxy))
         .when(misdirected, Error::with_unreachable);
     match &error_body.written {
         Some(written) => error.with_raw(written),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::base::secret::redacted_url;
-use crate::base::{Context, Error, ErrorKind};
+use crate::base::{Context, Error, ErrorKind, Mark};
 use crate::engine::limiter::QuotaKey;
 use crate::engine::pack::PackLimits;
 use crate::llm::client::LlmClient;
@@ -116,7 +116,7 @@ impl LlmClient for Remote {
                 };
                 let error = match flex {
                     Some(flex) if lacks_capacity(&error) => self.waiting_for_capacity(flex, error),
-                    Some(_) => error.with_flex_tier(),
+                    Some(_) => error.marked(Mark::FlexTier),
                     None => error,
                 };
                 Err(self.access.redacted(self.explained(error)))
@@ -275,7 +275,9 @@ impl Remote {
                 time.as_secs()
             );
         }
-        error.with_kind(ErrorKind::RateLimited).with_no_capacity()
+        error
+            .with_kind(ErrorKind::RateLimited)
+            .marked(Mark::NoCapacity)
     }
 
     fn speak(&self, request: &Request, ctx: &Context) -> Result<Response, Error> {

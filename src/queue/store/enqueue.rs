@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
-use crate::base::{Charge, Day, Error, ErrorKind, JobId, ProcessId, Timestamp};
+use crate::base::{Charge, Day, Error, JobId, ProcessId, Timestamp};
 use crate::money::ledger::{Ledger, LedgerQuery, LedgerRow};
 use crate::queue::find::{JobFilter, JobPage};
 use crate::queue::info::ProcessInfo;
@@ -15,7 +15,7 @@ use super::{InsertGuard, JobLane, JobSummary};
 
 /// Enqueues and reads jobs. A part of [`JobStore`](super::JobStore).
 pub trait EnqueueStore: Send + Sync {
-    /// The same as [`insert_described`](Self::insert_described) without a description.
+    /// The same as [`insert_described`](Self::insert_described) without a description and a condition.
     fn insert(
         &self,
         process: ProcessId,
@@ -23,13 +23,17 @@ pub trait EnqueueStore: Send + Sync {
         sealed: bool,
         now: Timestamp,
     ) -> Result<Vec<JobId>, Error> {
-        self.insert_described(process, None, jobs, sealed, now)
+        self.insert_described(process, None, jobs, sealed, now, None)
     }
 
     /// Adds jobs to a process in one transaction; the first jobs create the process. With `sealed` they can be claimed
     /// at once, unless an unsealed part precedes them. Without it the process is unsealed from now on, and the added
     /// jobs cannot be claimed before [`seal`](Self::seal). A process that was cancelled or is being deleted accepts no
     /// jobs. An empty list changes nothing. The description replaces an earlier one; `None` keeps it.
+    ///
+    /// A guard is a condition that is checked in the same transaction, because the owner of the jobs' request may change in
+    /// between. If it does not hold, the call fails with an error [that says so](crate::Error::with_claim_lost). A store that
+    /// creates no conditions rejects them.
     fn insert_described(
         &self,
         process: ProcessId,
@@ -37,23 +41,8 @@ pub trait EnqueueStore: Send + Sync {
         jobs: Vec<Job>,
         sealed: bool,
         now: Timestamp,
+        guard: Option<&InsertGuard>,
     ) -> Result<Vec<JobId>, Error>;
-
-    /// The same under a condition that is checked in the same transaction, because the owner of the jobs' request may
-    /// change in between. If the condition does not hold, it fails with an error [that says
-    /// so](crate::Error::with_claim_lost). Only stores that create conditions support them.
-    fn insert_guarded(
-        &self,
-        _process: ProcessId,
-        _info: Option<&ProcessInfo>,
-        _jobs: Vec<Job>,
-        _sealed: bool,
-        _now: Timestamp,
-        _guard: &InsertGuard,
-    ) -> Result<Vec<JobId>, Error> {
-        let why = "this store does not support conditions of other stores";
-        Err(Error::new(ErrorKind::Invalid, why).with_storage())
-    }
 
     /// Makes all added jobs claimable. The decision is one transaction, and short transactions apply it; if the OS
     /// process crashes, [`maintain`](super::StoreDatabase::maintain) continues. Fails if the process does not exist,

@@ -207,7 +207,7 @@ pub(super) fn children_are_enqueued_for_open_jobs_alone(open: Open<'_>) {
         let (info, jobs) = (child_of(parent), jobs(&["late"]));
         let error = db
             .two
-            .insert_described(ProcessId::new(), Some(&info), jobs, true, T);
+            .insert_described(ProcessId::new(), Some(&info), jobs, true, T, None);
         let error = error.unwrap_err();
         assert!(error.is_claim_lost(), "{error}");
     };
@@ -228,7 +228,7 @@ pub(super) fn children_are_enqueued_for_open_jobs_alone(open: Open<'_>) {
     let (below, info) = (ProcessId::new(), child_of(&parent));
     let part = |names| {
         db.store()
-            .insert_described(below, Some(&info), jobs(names), false, T)
+            .insert_described(below, Some(&info), jobs(names), false, T, None)
     };
     part(&["a"]).unwrap();
     db.two.cancel(process, T).unwrap();
@@ -408,7 +408,7 @@ pub(super) fn results_of_a_collector_are_left_to_it(open: Open<'_>) {
         .collector("batch_1");
     let add = |info: Option<&ProcessInfo>| {
         let store = db.store();
-        store.insert_described(process, info, jobs(&["a"]), true, T)
+        store.insert_described(process, info, jobs(&["a"]), true, T, None)
     };
     add(Some(&info)).unwrap();
     let worker = db.worker();

@@ -276,7 +276,7 @@ pub(super) fn what_is_told_of_a_process_stays_with_it(open: Open<'_>) {
     let added = |info, names: &[&str], sealed| {
         let done = db
             .store()
-            .insert_described(process, info, jobs(names), sealed, T);
+            .insert_described(process, info, jobs(names), sealed, T, None);
         done.unwrap().len()
     };
     assert_eq!(added(info, &[], true), 0);

@@ -15,8 +15,8 @@ use batchwright::queue::{
 };
 use batchwright::unstable::{
     BatchFill, BatchNo, BatchStore, BudgetDraw, BudgetStore, ClaimReply, ClaimRequest, ClaimStore,
-    ClaimedJob, ConsumerLock, EnqueueStore, JobBudget, ResultStore, Settlement, StoreDatabase,
-    StoredBatch, WaitingJobs, WorkSignal, WorkerId,
+    ClaimedJob, ConsumerLock, EnqueueStore, InsertGuard, JobBudget, ResultStore, Settlement,
+    StoreDatabase, StoredBatch, WaitingJobs, WorkSignal, WorkerId,
 };
 use batchwright::{Amount, Error, ErrorKind, Job, JobId, ProcessId};
 use serde_json::value::RawValue;
@@ -100,9 +100,10 @@ impl EnqueueStore for WrappedStore {
         jobs: Vec<Job>,
         sealed: bool,
         now: Timestamp,
+        guard: Option<&InsertGuard>,
     ) -> Result<Vec<JobId>, Error> {
         self.store
-            .insert_described(process, info, jobs, sealed, now)
+            .insert_described(process, info, jobs, sealed, now, guard)
     }
 
     fn seal(&self, process: ProcessId, now: Timestamp) -> Result<(), Error> {

@@ -27,7 +27,8 @@ pub(super) const TABLE: &str = "
 const COLUMNS: &str = "id, kind, parent, process, owner, expires_at, record";
 
 /// The type of an object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::EnumString, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub(crate) enum ObjectKind {
     Response,
     Upload,
@@ -38,12 +39,7 @@ pub(crate) enum ObjectKind {
 
 impl ObjectKind {
     fn as_str(self) -> &'static str {
-        match self {
-            Self::Response => "response",
-            Self::Upload => "upload",
-            Self::Part => "part",
-            Self::Owner => "owner",
-        }
+        self.into()
     }
 }
 
@@ -97,12 +93,7 @@ impl ObjectRecord {
     fn of(mut row: Row) -> Result<Self, Error> {
         Ok(Self {
             id: row.text(0)?,
-            kind: match row.text(1)?.as_str() {
-                "upload" => ObjectKind::Upload,
-                "part" => ObjectKind::Part,
-                "owner" => ObjectKind::Owner,
-                _ => ObjectKind::Response,
-            },
+            kind: row.text(1)?.parse().unwrap_or(ObjectKind::Response),
             parent: row.optional_text(2)?,
             process: row.optional_text(3)?.map(|id| id.parse()).transpose()?,
             owner: row.optional_text(4)?,

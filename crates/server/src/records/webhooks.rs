@@ -72,7 +72,8 @@ pub(crate) struct DueWebhook {
 }
 
 /// How far it has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::EnumString, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub(crate) enum WebhookState {
     /// The process has not ended.
     Waiting,
@@ -85,18 +86,7 @@ pub(crate) enum WebhookState {
 
 impl WebhookState {
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Waiting => "waiting",
-            Self::Due => "due",
-            Self::Delivered => "delivered",
-            Self::GivenUp => "given_up",
-        }
-    }
-
-    fn parse(text: &str) -> Self {
-        let all = [Self::Waiting, Self::Due, Self::Delivered];
-        let known = all.into_iter().find(|state| state.as_str() == text);
-        known.unwrap_or(Self::GivenUp)
+        self.into()
     }
 }
 
@@ -127,7 +117,7 @@ impl Webhook {
             secret: row.optional_bytes(2)?.unwrap_or_default(),
             message: row.text(3)?,
             body: row.optional_text(4)?,
-            state: WebhookState::parse(&row.text(5)?),
+            state: row.text(5)?.parse().unwrap_or(WebhookState::GivenUp),
             attempts: u32::try_from(row.int(6)?).unwrap_or(u32::MAX),
             next_at: row.int(7)?,
             error: row.optional_text(8)?,

@@ -133,7 +133,8 @@ pub(super) struct Plan {
 }
 
 /// The phase of a batch, independent of any API.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, strum::VariantNames)]
+#[strum(serialize_all = "snake_case")]
 pub(super) enum Phase {
     Validating,
     Failed,
@@ -146,17 +147,6 @@ pub(super) enum Phase {
 }
 
 impl Phase {
-    pub(super) const ALL: [Phase; 8] = [
-        Phase::Validating,
-        Phase::Failed,
-        Phase::Running,
-        Phase::Finalizing,
-        Phase::Expired,
-        Phase::Cancelling,
-        Phase::Cancelled,
-        Phase::Ended,
-    ];
-
     pub(super) fn is_over(self) -> bool {
         !matches!(
             self,
@@ -165,16 +155,7 @@ impl Phase {
     }
 
     pub(super) fn name(self) -> &'static str {
-        match self {
-            Phase::Validating => "validating",
-            Phase::Failed => "failed",
-            Phase::Running => "running",
-            Phase::Finalizing => "finalizing",
-            Phase::Expired => "expired",
-            Phase::Cancelling => "cancelling",
-            Phase::Cancelled => "cancelled",
-            Phase::Ended => "ended",
-        }
+        self.into()
     }
 }
 

@@ -90,7 +90,8 @@ pub(super) fn owns(path: &str) -> bool {
 }
 
 /// The APIs that have batches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "lowercase")]
 enum Family {
     OpenAi,
     Groq,
@@ -134,15 +135,7 @@ impl Family {
 
     /// Its name in the tables.
     fn name(self) -> &'static str {
-        match self {
-            Family::OpenAi => "openai",
-            Family::Groq => "groq",
-            Family::Together => "together",
-            Family::Xai => "xai",
-            Family::Mistral => "mistral",
-            Family::Anthropic => "anthropic",
-            Family::Gemini => "gemini",
-        }
+        self.into()
     }
 
     fn wire(self) -> &'static Wire {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::Value;
+use strum::VariantNames as _;
 
 use super::create;
 use super::intake;
@@ -68,7 +69,7 @@ pub(crate) struct Wire {
 impl Wire {
     /// Checks the table.
     fn check(&self) -> Result<(), String> {
-        let phases = Phase::ALL.map(Phase::name);
+        let phases = Phase::VARIANTS;
         let mut named = self.states.keys().chain(self.errors.keys());
         if let Some(name) = named.find(|name| !phases.contains(&name.as_str())) {
             return Err(format!("there is no state {name}"));

@@ -54,7 +54,7 @@ impl Facts {
 }
 
 /// An event of a batch.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, strum::IntoStaticStr)]
 pub(crate) enum Event {
     /// This worker has taken it over.
     TakenOver,
@@ -109,32 +109,7 @@ pub(crate) enum Event {
 impl Event {
     /// The name for log lines and for the diagram.
     pub(crate) fn name(&self) -> &'static str {
-        match self {
-            Self::TakenOver => "TakenOver",
-            Self::RecheckNow => "RecheckNow",
-            Self::Withdrawn => "Withdrawn",
-            Self::Kept => "Kept",
-            Self::Postponed(_) => "Postponed",
-            Self::Panicked => "Panicked",
-            Self::NoKey => "NoKey",
-            Self::AccountChanged => "AccountChanged",
-            Self::InputWritten(_) => "InputWritten",
-            Self::InputRemoved => "InputRemoved",
-            Self::Sending => "Sending",
-            Self::NotSent(_) => "NotSent",
-            Self::Submitted(_) => "Submitted",
-            Self::Listed(_) => "Listed",
-            Self::FileDeleted(_) => "FileDeleted",
-            Self::GivenUp => "GivenUp",
-            Self::DuplicateCancelled(_) => "DuplicateCancelled",
-            Self::CancelAnswered(_) => "CancelAnswered",
-            Self::StatusAnswered(_) => "StatusAnswered",
-            Self::Collected(_) => "Collected",
-            Self::ItemsSettled(_) => "ItemsSettled",
-            Self::NotDivided(_) => "NotDivided",
-            Self::HalfAccepted => "HalfAccepted",
-            Self::HalfGone => "HalfGone",
-        }
+        self.into()
     }
 }
 

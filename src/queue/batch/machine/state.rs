@@ -41,7 +41,7 @@ use crate::base::{Error, ErrorKind, Optional, Sent, Timestamp};
 use crate::llm::batch::{BatchCounts, BatchStage};
 
 /// The progress of a batch.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, strum::IntoStaticStr)]
 #[serde(rename_all = "snake_case", tag = "is")]
 pub(crate) enum State {
     /// Jobs are being moved into it.
@@ -65,16 +65,7 @@ pub(crate) enum State {
 impl State {
     /// The name for log lines and for the diagram.
     pub(crate) fn name(&self) -> &'static str {
-        match self {
-            Self::Forming => "Forming",
-            Self::Formed(_) => "Formed",
-            Self::Submitting(_) => "Submitting",
-            Self::Reconciling(_) => "Reconciling",
-            Self::Held(_) => "Held",
-            Self::Running(_) => "Running",
-            Self::Ended(_) => "Ended",
-            Self::Bisecting(_) => "Bisecting",
-        }
+        self.into()
     }
 
     /// The provider's batch, once its id is known.

@@ -99,20 +99,9 @@ impl<S: SqlStore> EnqueueStore for S {
         jobs: Vec<Job>,
         sealed: bool,
         now: Timestamp,
+        guard: Option<&InsertGuard>,
     ) -> Result<Vec<JobId>, Error> {
-        insert_jobs(self, process, info, jobs, sealed, now, None)
-    }
-
-    fn insert_guarded(
-        &self,
-        process: ProcessId,
-        info: Option<&ProcessInfo>,
-        jobs: Vec<Job>,
-        sealed: bool,
-        now: Timestamp,
-        guard: &InsertGuard,
-    ) -> Result<Vec<JobId>, Error> {
-        insert_jobs(self, process, info, jobs, sealed, now, Some(guard))
+        insert_jobs(self, process, info, jobs, sealed, now, guard)
     }
 
     fn seal(&self, process: ProcessId, now: Timestamp) -> Result<(), Error> {
