@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use batchwright::Usd;
 use batchwright_simulate::{SimConfig, Simulator};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -171,6 +172,11 @@ impl Has for Value {
 
 pub fn id(line: &Value) -> String {
     line["id"].as_str().unwrap().to_owned()
+}
+
+/// An amount of a result line, a summary or the ledger.
+pub fn usd(value: &Value) -> Usd {
+    serde_json::from_value(value.clone()).unwrap()
 }
 
 /// The result of a program that has ended.
@@ -362,6 +368,21 @@ pub fn eventually(mut ready: impl FnMut() -> bool) -> bool {
         }
         thread::sleep(Duration::from_millis(3));
     }
+}
+
+/// Runs `test` for all of these at once, because they mostly wait; a failure names them.
+pub fn each<T: Sync + std::fmt::Debug>(all: &[T], test: impl Fn(&T) + Sync) {
+    thread::scope(|scope| {
+        let all: Vec<_> = all
+            .iter()
+            .map(|one| (one, scope.spawn(|| test(one))))
+            .collect();
+        let failed: Vec<_> = all
+            .into_iter()
+            .filter_map(|(one, thread)| thread.join().is_err().then_some(one))
+            .collect();
+        assert!(failed.is_empty(), "failed: {failed:?}");
+    });
 }
 
 /// Number of complete lines in a file, which may not exist yet.

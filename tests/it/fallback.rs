@@ -46,20 +46,6 @@ fn the_result_names_every_provider_before_the_one_that_answered() {
 }
 
 #[test]
-fn a_provider_that_rejected_the_key_is_named_for_unsent_items() {
-    let calls = AtomicUsize::new(0);
-    let refused = Error::new(ErrorKind::Auth, "wrong key").with_status(401);
-    let route = Route::new(failing(&refused, &calls)).then(Extract, Limits::default());
-    let outcomes = run(route, 20, 1);
-    assert_eq!(calls.load(Ordering::SeqCst), 1);
-    for outcome in outcomes {
-        assert!(outcome.is_success());
-        assert_eq!(outcome.earlier.len(), 1);
-        assert_eq!(outcome.earlier[0].error.kind(), ErrorKind::Auth);
-    }
-}
-
-#[test]
 fn a_failed_model_before_an_extract_without_json_is_reported() {
     let calls = AtomicUsize::new(0);
     let wrong = Error::new(ErrorKind::Invalid, "the model's own failure").with_status(400);

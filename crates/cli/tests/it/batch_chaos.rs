@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use batchwright_simulate::{BatchConfig, BatchPoint, SimConfig};
 
-use super::batch_site::{ALL, Dialect, GEMINI, Site, each, prompt};
-use super::common::{Random, Running};
+use super::batch_site::{ALL, Dialect, GEMINI, Site, prompt};
+use super::common::{Random, Running, each};
 
 const POINTS: [BatchPoint; 9] = [
     BatchPoint::UploadArrived,

@@ -8,8 +8,8 @@ use std::time::Duration;
 use batchwright_simulate::{BatchConfig, BatchPoint, BatchStats};
 use rusqlite::{Connection, TransactionBehavior};
 
-use super::batch_site::{ANTHROPIC, Dialect, GEMINI, KINDS, Site, XAI, each};
-use super::common::{HOME, PATIENCE, Running, eventually};
+use super::batch_site::{ANTHROPIC, Dialect, GEMINI, KINDS, Site, XAI};
+use super::common::{HOME, PATIENCE, Running, each, eventually};
 
 const ITEMS: usize = 12;
 
@@ -187,49 +187,6 @@ fn a_lost_reply_causes_no_second_batch() {
     }
 }
 
-/// The batch is created just before its file is deleted, and the list does not show it yet.
-#[test]
-fn a_batch_created_just_before_its_file_is_deleted_is_found() {
-    each(&filed(), |at| {
-        let site = Site::new(at, quick().listing_lag(millis(700)), ITEMS);
-        let create = site.sim.pause_at(BatchPoint::CreateArrived, 1);
-        let worker = site.start();
-        assert!(create.wait(PATIENCE));
-        drop(worker);
-        let fence = site.sim.pause_at(BatchPoint::DeleteArrived, 1);
-        let worker = site.start();
-        assert!(fence.wait(PATIENCE), "{}", at.name);
-        create.release();
-        assert!(site.sim.wait_for_batches(|s| s.created == 1, PATIENCE));
-        fence.release();
-        worker.wait().expect(0);
-        site.bought_once();
-        site.took(1);
-    });
-}
-
-/// However often the worker is killed during the search, it waits long enough for the list.
-#[test]
-fn crashes_during_reconciliation_do_not_shorten_it() {
-    each(&filed(), |at| {
-        let lag = quick().listing_lag(millis(1500));
-        let mut site = Site::new(at, lag, ITEMS);
-        site.pace.reconcile = "3s";
-        site.kill_at(BatchPoint::CreateDone, || {});
-        for _ in 0..5 {
-            let lists = site.sim.batch_stats().lists;
-            let worker = site.start();
-            let looked =
-                |s: &batchwright_simulate::BatchStats| s.lists > lists || s.files_deleted > 0;
-            site.sim.wait_for_batches(looked, millis(400));
-            drop(worker);
-        }
-        site.finish(0);
-        site.bought_once();
-        site.took(1);
-    });
-}
-
 /// A submitter is suspended for longer than its batch is searched, while it creates the batch: it keeps the batch.
 #[test]
 fn a_suspended_submitter_keeps_its_batch() {
@@ -327,16 +284,4 @@ fn killed_while_it_cancels() {
             site.took(1);
         });
     }
-}
-
-#[test]
-fn killed_while_it_reconciles_its_batch() {
-    each(&KINDS, |at| {
-        let site = Site::new(at, quick(), ITEMS);
-        site.kill_at(BatchPoint::CreateDone, || {});
-        site.kill_at(BatchPoint::ListArrived, || {});
-        site.finish(0);
-        site.bought_once();
-        site.took(1);
-    });
 }

@@ -12,9 +12,9 @@ use serde_json::Value;
 
 use super::batch_site::{
     ALL, ANTHROPIC, AZURE, DEEPINFRA, Dialect, GEMINI, GROQ, KINDS, MISTRAL, OPENAI, Site, XAI,
-    each, prompt,
+    prompt,
 };
-use super::common::PATIENCE;
+use super::common::{PATIENCE, each};
 
 const ITEMS: usize = 24;
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use batchwright_simulate::{BatchConfig, BatchPoint, SimConfig};
 
 use super::batch_site::{AZURE, OPENAI, Site, prompt};
-use super::common::{Ended, PATIENCE, RunToEnd, Running};
+use super::common::{PATIENCE, RunToEnd, Running};
 
 const ITEMS: usize = 6;
 const HEADER: &str = "Authorization: Bearer sk-right-0123456789";
@@ -16,10 +16,6 @@ const HEADER: &str = "Authorization: Bearer sk-right-0123456789";
 const TOKEN: &str = "eyJ0aWQiOiJ0LTEiLCJvaWQiOiJvLTEiLCJhcHBpZCI6ImEtMSIsImV4cCI6MzYwMH0";
 const RENEWED: &str = "eyJ0aWQiOiJ0LTEiLCJvaWQiOiJvLTEiLCJhcHBpZCI6ImEtMSIsImV4cCI6NzIwMH0";
 const POLL: (&str, &str) = ("BATCHWRIGHT_BATCH_POLL_INTERVAL", "50ms");
-
-fn end(mut command: Command) -> Ended {
-    command.ended()
-}
 
 /// Lets this worker create a batch, and then kills it.
 fn submit(site: &Site, mut worker: Command) {
@@ -54,13 +50,15 @@ fn a_batch_created_with_a_header_is_cancelled_only_with_that_header() {
     let site = Site::with(&OPENAI, config.batches(long), ITEMS, prompt);
     submit(&site, work(&site, HEADER));
     let id = site.process.to_string();
-    let without = keyless(&site, &["cancel", &id, "--wait", "300ms"]);
-    end(without).says("is not over yet");
+    let mut without = keyless(&site, &["cancel", &id, "--wait", "300ms"]);
+    without.ended().says("is not over yet");
     assert_eq!(site.sim.batch_stats().cancels, 0);
-    let unnamed = keyless(&site, &["cancel", &id, "--header", HEADER]);
-    end(unnamed).ends(2, "--header: it applies to one provider only");
+    let mut unnamed = keyless(&site, &["cancel", &id, "--header", HEADER]);
+    unnamed
+        .ended()
+        .ends(2, "--header: it applies to one provider only");
     let named = ["cancel", &id, "--provider", "openai", "--header", HEADER];
-    let cancelled = end(keyless(&site, &named)).expect(0);
+    let cancelled = keyless(&site, &named).ended().expect(0);
     cancelled.hides("sk-right");
     assert!(site.queue.batches(None).unwrap().is_empty());
     assert_eq!(site.sim.batch_stats().cancels, 1);
@@ -75,7 +73,7 @@ fn the_displayed_command_cancels_a_batch_at_a_custom_address() {
     let elsewhere = |words: &[&str]| {
         let mut command = site.desk.command(words);
         command.env("OPENAI_API_KEY", "k").env(POLL.0, POLL.1);
-        end(command)
+        command.ended()
     };
     let shown = format!("--provider openai --base-url {}", site.url());
     elsewhere(&["cancel", &id, "--wait", "300ms"]).says(&shown);
@@ -96,14 +94,14 @@ fn a_batch_is_taken_over_with_the_key_in_a_header() {
     submit(&site, work(&site, HEADER));
     let other = "Authorization: Bearer sk-another-0123456";
     let words = ["doctor", "--adopt-batches"];
-    let refused = end(keyless(&site, &words)).expect(1);
+    let refused = keyless(&site, &words).ended().expect(1);
     refused.shows("not adopted: no key for");
     let named = ["--provider", "openai", "--header", other];
     let alone = [&["doctor"][..], &named].concat();
-    end(keyless(&site, &alone)).ends(2, "--adopt-batches");
-    let adopted = end(keyless(&site, &[&words[..], &named].concat()));
+    keyless(&site, &alone).ended().ends(2, "--adopt-batches");
+    let adopted = keyless(&site, &[&words[..], &named].concat()).ended();
     adopted.shows("adopted with the current key");
-    end(work(&site, other)).expect(0);
+    work(&site, other).ended().expect(0);
     site.bought_once();
     site.took(1);
 }
@@ -120,7 +118,7 @@ fn a_batch_at_azure_is_collected_with_a_renewed_token() {
         command
     };
     submit(&site, work(TOKEN));
-    end(work(RENEWED)).expect(0);
+    work(RENEWED).ended().expect(0);
     site.bought_once();
     site.took(1);
 }

@@ -9,8 +9,8 @@ use batchwright_simulate::BatchConfig;
 use serde_json::json;
 
 use super::batch_runs::{SHORT, STORE, WORDS, batch, clean, queue, with};
-use super::batch_site::{KINDS, Site, each};
-use super::common::{Desk, Has, RunToEnd, all_ids};
+use super::batch_site::{KINDS, Site};
+use super::common::{Desk, Has, RunToEnd, all_ids, each};
 
 const ITEMS: usize = 24;
 

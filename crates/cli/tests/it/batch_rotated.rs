@@ -3,22 +3,17 @@
 
 #![cfg(unix)]
 
-use std::process::Command;
 use std::time::Duration;
 
 use batchwright_simulate::{BatchConfig, BatchPoint};
 
-use super::batch_site::{ANTHROPIC, Dialect, GEMINI, OPENAI, Site, each};
-use super::common::{Ended, HOME, PATIENCE, RunToEnd};
+use super::batch_site::{ANTHROPIC, Dialect, GEMINI, OPENAI, Site};
+use super::common::{HOME, PATIENCE, RunToEnd, each};
 
 const ITEMS: usize = 12;
 
 fn slow() -> BatchConfig {
     BatchConfig::default().duration(Duration::from_millis(400))
-}
-
-fn end(mut command: Command) -> Ended {
-    command.ended()
 }
 
 /// The variables for the key and for the address.
@@ -39,12 +34,12 @@ fn batches_of_a_rotated_key_are_taken_over_with_the_new_key() {
         let work = || {
             let mut command = site.command("work --until-empty");
             command.env(&key, "another");
-            end(command)
+            command.ended()
         };
         let doctor = |words: &str| {
             let mut command = site.desk.command(words.split_whitespace());
             command.env(&key, "another").env(&url, site.url());
-            end(command)
+            command.ended()
         };
         work().ends(4, "batches at").says("doctor --adopt-batches");
         let ill = doctor("doctor").expect(1).stdout;
@@ -53,10 +48,7 @@ fn batches_of_a_rotated_key_are_taken_over_with_the_new_key() {
 
         // Its address differs from that of the batch, so the key is not sent there.
         let mut elsewhere = site.desk.command(["doctor", "--adopt-batches"]);
-        let elsewhere = end({
-            elsewhere.env(&key, "another");
-            elsewhere
-        });
+        let elsewhere = elsewhere.env(&key, "another").ended();
         let refused = elsewhere.expect(1).stdout;
         assert!(refused.contains("not adopted: no key for"), "{refused}");
 

@@ -119,10 +119,6 @@ pub fn by_id(lines: Vec<Value>) -> HashMap<String, Value> {
         .collect()
 }
 
-pub fn summary(ended: &Ended) -> Value {
-    serde_json::from_str(&ended.stdout).unwrap()
-}
-
 pub const STORE: &str = "out.jsonl.batchwright";
 
 /// Starts the program with these words and this provider.

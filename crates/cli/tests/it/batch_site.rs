@@ -80,21 +80,6 @@ pub static ALL: [&Dialect; 9] = [
 /// (Anthropic), and with files whose names we choose (Gemini). `batch_chaos` kills workers at all providers.
 pub static KINDS: [&Dialect; 4] = [&OPENAI, &XAI, &ANTHROPIC, &GEMINI];
 
-/// Runs `test` for all of these at once, because they mostly wait; a failure names the provider.
-pub fn each<T: Sync + std::fmt::Debug>(all: &[T], test: impl Fn(&T) + Sync) {
-    thread::scope(|scope| {
-        let all: Vec<_> = all
-            .iter()
-            .map(|one| (one, scope.spawn(|| test(one))))
-            .collect();
-        let failed: Vec<_> = all
-            .into_iter()
-            .filter_map(|(one, thread)| thread.join().is_err().then_some(one))
-            .collect();
-        assert!(failed.is_empty(), "failed: {failed:?}");
-    });
-}
-
 /// The settings that determine durations.
 #[derive(Debug, Clone, Copy)]
 pub struct Pace {

@@ -1,11 +1,10 @@
 //! A run stops before it costs more than its budget. The provider computes the bill independently.
 
 use batchwright::Usd;
-use batchwright_simulate::{SimConfig, Simulator, Trouble};
-use serde_json::Value;
+use batchwright_simulate::{SimConfig, Simulator};
 
-use super::batch_runs::{LONG, SHORT, command, summary, taking};
-use super::common::{Desk, Ended, RunToEnd, Running, cases, prompt_lines, simulator};
+use super::batch_runs::{LONG, SHORT, command, taking};
+use super::common::{Desk, Ended, RunToEnd, Running, cases, prompt_lines, simulator, usd};
 use super::queue_budget::{cost_of_one, flag, lines, times};
 
 /// A model that costs 0.15 and 0.60 dollars per million tokens.
@@ -14,10 +13,6 @@ const MODEL: &str = "--model gpt-4o-mini --max-tokens 20 --json";
 fn run(desk: &Desk, sim: &Simulator, words: &str) -> Ended {
     let words = format!("in.jsonl {MODEL} {words}");
     command(desk, sim, &words).ended()
-}
-
-fn usd(value: &Value) -> Usd {
-    serde_json::from_value(value.clone()).unwrap()
 }
 
 #[test]
@@ -38,7 +33,7 @@ fn a_run_stops_before_its_budget_is_exceeded_and_resumes_with_a_higher_one() {
     assert_eq!(spent, times(one, sim.stats().paid));
     assert!(spent <= budget, "{spent} of {budget}");
     assert!(lines.len() >= 90, "{} lines", lines.len());
-    let told = &summary(&ended)["budget"];
+    let told = &ended.json()["budget"];
     assert_eq!(usd(&told["spent"]), spent);
     ended
         .says("stopped: the budget of")
@@ -58,7 +53,7 @@ fn a_run_stops_before_its_budget_is_exceeded_and_resumes_with_a_higher_one() {
     // Without the output, a run starts from the beginning.
     std::fs::remove_file(desk.path("out.jsonl")).unwrap();
     let anew = run(&desk, &sim, "-o out.jsonl --budget 0.01").expect(0);
-    assert_eq!(usd(&summary(&anew)["budget"]["spent"]), times(one, 200));
+    assert_eq!(usd(&anew.json()["budget"]["spent"]), times(one, 200));
 }
 
 #[test]
@@ -94,41 +89,6 @@ fn earlier_costs_of_an_output_count_towards_its_budget() {
         assert!(sim.stats().paid <= paid + 4);
         assert!(!desk.path("link.jsonl.budget").exists());
     }
-}
-
-/// A provider bills calls whose replies are lost. Such a call counts as the most that it can cost.
-#[test]
-fn lost_replies_and_kills_exceed_no_budget() {
-    let desk = Desk::new();
-    let one = cost_of_one();
-    let troubled = SimConfig::default()
-        .trouble(Trouble::Drop, 0.2)
-        .trouble(Trouble::Truncated, 0.1)
-        .trouble(Trouble::Error500, 0.1);
-    let sim = simulator(troubled);
-    desk.write("in.jsonl", lines(0..600));
-    let budget = times(one, 400);
-    let words = format!(
-        "-o out.jsonl -j 4 --max-retries 9 --budget {}",
-        flag(budget)
-    );
-    #[cfg(unix)]
-    for calls in [20, 50, 80] {
-        let words = format!("in.jsonl {MODEL} {words}");
-        let mut running = Running::start(&mut command(&desk, &sim, &words));
-        let exit = &mut running.child;
-        sim.wait_until(
-            |stats| stats.calls > calls || exit.try_wait().unwrap().is_some(),
-            super::common::PATIENCE,
-        );
-        running.signal("KILL");
-        running.wait();
-    }
-    let ended = run(&desk, &sim, &words);
-    let paid = sim.stats().paid;
-    assert!(times(one, paid) <= budget, "{paid} calls: {}", ended.stderr);
-    ended.expect(4);
-    assert!(desk.results("out.jsonl").len() > 50, "{paid} calls");
 }
 
 #[test]
@@ -215,7 +175,7 @@ fn a_run_in_batches_stops_before_its_budget_is_exceeded_and_continues_with_a_hig
     let budget = times(one, 6);
     let words = "-o out.jsonl --strategy batch";
     let ended = run(&desk, &sim, &format!("{words} --budget {}", flag(budget))).expect(4);
-    let told = &summary(&ended)["budget"];
+    let told = &ended.json()["budget"];
     let done = desk.results("out.jsonl");
     let spent: Usd = done.iter().map(|line| usd(&line["cost_usd"])).sum();
     assert_eq!(usd(&told["spent"]), spent);
@@ -240,14 +200,14 @@ fn a_run_in_batches_stops_before_its_budget_is_exceeded_and_continues_with_a_hig
     let ended = run(&desk, &sim, &format!("{words} --budget 0.01")).expect(0);
     assert_eq!(desk.results("out.jsonl").len(), 20);
     assert_eq!(
-        usd(&summary(&ended)["budget"]["spent"]).picos() * 2,
+        usd(&ended.json()["budget"]["spent"]).picos() * 2,
         times(one, 20).picos()
     );
     assert!(!desk.path("out.jsonl.batchwright").exists());
     // More items of the same output: what was spent is on record.
     desk.write("in.jsonl", lines(0..21));
     let ended = run(&desk, &sim, "-o out.jsonl --budget 0.01").expect(0);
-    let spent = usd(&summary(&ended)["budget"]["spent"]);
+    let spent = usd(&ended.json()["budget"]["spent"]);
     assert_eq!(spent.picos(), times(one, 10).picos() + one.picos());
 }
 

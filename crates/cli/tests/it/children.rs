@@ -7,7 +7,7 @@ use batchwright_simulate::Simulator;
 use serde_json::{Value, json};
 
 use super::batch::{command, taking};
-use super::common::{Desk, Ended, RunToEnd};
+use super::common::{Desk, Ended, RunToEnd, each};
 use super::job_types::taken;
 use super::queue::{queue, submit};
 
@@ -40,18 +40,15 @@ fn a_worker_of_one_process_submits_the_prompts_that_its_jobs_wait_for() {
 
 #[test]
 fn cancelling_a_job_cancels_the_batch_of_its_children() {
-    for words in ["", " --delete"] {
+    each(&["", " --delete"], |words| {
         let sim = taking(Duration::from_secs(20));
         let (desk, id) = submitted(5);
         // The worker ends although the job itself still waits.
-        let words = (
-            format!("work --strategy batch --until-submitted --processes {id}"),
-            words,
-        );
-        run(&desk, &sim, &words.0).ends(0, "1 batch (5 requests) goes on at openai");
-        run(&desk, &sim, &format!("cancel {id}{}", words.1)).expect(0);
+        let work = format!("work --strategy batch --until-submitted --processes {id}");
+        run(&desk, &sim, &work).ends(0, "1 batch (5 requests) goes on at openai");
+        run(&desk, &sim, &format!("cancel {id}{words}")).expect(0);
         let stats = sim.batch_stats();
         assert_eq!((stats.created, stats.cancelled), (1, 1), "{stats:?}");
         assert!(queue(&desk).batches(None).unwrap().is_empty());
-    }
+    });
 }

@@ -35,10 +35,6 @@ fn ran(desk: &Desk, sim: &Simulator, wait: &str, words: &str) -> Ended {
     run(desk, sim, wait, words).ended()
 }
 
-fn told(ended: &Ended) -> Value {
-    serde_json::from_str(&ended.stdout).unwrap()
-}
-
 /// Every item has one answer, and was charged once.
 fn bought_once(desk: &Desk, sim: &Simulator, items: usize) {
     assert_eq!(desk.ids("out.jsonl"), all_ids(items));
@@ -53,7 +49,7 @@ fn a_batch_that_ends_in_time_answers_all() {
     let sim = with(BatchConfig::default().duration(Duration::from_millis(400)));
     desk.prompts("in.jsonl", 5);
     let ended = ran(&desk, &sim, "1s", "--within 10m --strategy auto").expect(0);
-    let summary = told(&ended);
+    let summary = ended.json();
     summary.has(json!({"strategy": "auto", "/deadline/missed": false,
         "/deadline/given": "--within 10m"}));
     let changes = summary["deadline"]["changes"].as_array().unwrap();
@@ -73,7 +69,7 @@ fn a_batch_that_would_be_late_is_withdrawn_and_calls_do_the_rest() {
     let desk = Desk::with(40);
     // Without a known rate, calls are taken to need 9 s, and a cancellation 4 s. Until then, there are 8 s to submit it.
     let ended = ran(&desk, &sim, "4s", "--within 21s").ends(0, "strategy sync: withdraws");
-    let summary = told(&ended);
+    let summary = ended.json();
     assert_eq!(summary["deadline"]["missed"], false);
     let changes = summary["deadline"]["changes"].as_array().unwrap();
     let ways: Vec<&Value> = changes.iter().map(|change| &change["way"]).collect();
@@ -105,7 +101,7 @@ fn calls_for_a_late_batch_stay_within_the_budget() {
     let ended = ended
         .says("remaining items would cost about")
         .says(" --budget 0.01");
-    let summary = told(&ended);
+    let summary = ended.json();
     let changes = summary["deadline"]["changes"].as_array().unwrap();
     let ways: Vec<&Value> = changes.iter().map(|change| &change["way"]).collect();
     assert_eq!(ways[0], "batch");
@@ -142,7 +138,7 @@ fn a_killed_run_keeps_its_deadline() {
     let shown = shown.ended().expect(0);
     shown.shows("strategy batch: if the batches are late");
     let ended = ran(&desk, &sim, "1s", "--within 2h").ends(0, "of the run that this one continues");
-    assert_eq!(told(&ended)["deadline"]["by"], before["deadline"]);
+    assert_eq!(ended.json()["deadline"]["by"], before["deadline"]);
     assert_eq!(sim.batch_stats().created, 1);
     bought_once(&desk, &sim, 10);
 }
@@ -156,7 +152,7 @@ fn items_whose_cancellation_is_not_confirmed_are_on_hold() {
         .says("the provider has not confirmed the cancellation of batch");
     let ended = ended.says("its items are on hold and were not sent again");
     let ended = ended.says("is being cancelled at openai");
-    let summary = told(&ended);
+    let summary = ended.json();
     assert_eq!(summary["deadline"]["missed"], true);
     assert_eq!(sim.stats().calls, 0);
     assert_eq!(sim.batch_stats().cancels, 1);
@@ -206,7 +202,7 @@ fn a_missed_deadline_does_not_end_the_run() {
     let sim = slow(Duration::from_secs(10));
     let desk = Desk::with(30);
     let ended = ran(&desk, &sim, "1s", "--within 1ms").ends(5, "the deadline was missed");
-    assert_eq!(told(&ended)["exit_code"], json!(5));
+    assert_eq!(ended.json()["exit_code"], json!(5));
     assert_eq!(sim.batch_stats().created, 0);
     bought_once(&desk, &sim, 30);
 }
@@ -266,7 +262,7 @@ fn a_run_that_is_cancelled_during_a_trial_keeps_its_answers_and_can_be_continued
             running.wait().expect(4)
         };
         let ended = ended.says("interrupted; what finished is saved");
-        assert_eq!(told(&ended)["deadline"]["missed"], false);
+        assert_eq!(ended.json()["deadline"]["missed"], false);
         let kept = desk.results("out.jsonl").len();
         assert!((4..=8).contains(&kept), "{kept}");
         assert_eq!(
@@ -287,7 +283,7 @@ fn an_estimate_tells_whether_the_deadline_can_be_met() {
         let words =
             format!("estimate in.jsonl -o out.jsonl --json --max-tokens 9 --rpm 60 {words}");
         let ended = command(&desk, &sim, &words).ended();
-        told(&ended.expect(0))["estimate"]["deadline"].clone()
+        ended.expect(0).json()["estimate"]["deadline"].clone()
     };
     let early = estimate("--within 5m");
     early.has(json!({"way": "sync", "met": false}));

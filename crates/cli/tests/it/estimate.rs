@@ -6,7 +6,8 @@ use batchwright::Usd;
 use batchwright_simulate::{BatchConfig, SimConfig, Simulator};
 use serde_json::{Value, json};
 
-use super::common::{Desk, Ended, Has, Random, RunToEnd, simulator};
+use super::batch_runs::{SHORT, taking};
+use super::common::{Desk, Ended, Has, Random, RunToEnd, simulator, usd};
 
 /// The program with a provider whose prices are known.
 fn command(desk: &Desk, sim: &Simulator, words: &str) -> Command {
@@ -27,10 +28,6 @@ fn estimate(desk: &Desk, sim: &Simulator, words: &str) -> Value {
         .expect(0)
         .json();
     plan["estimate"].clone()
-}
-
-fn usd(value: &Value) -> Usd {
-    serde_json::from_value(value.clone()).unwrap()
 }
 
 /// The sum of the costs of result lines.
@@ -320,10 +317,7 @@ fn a_fallback_and_the_fees_of_searches_are_named() {
 
 #[test]
 fn lines_of_batches_are_not_taken_for_calls() {
-    let batches = BatchConfig::default();
-    let desk = Desk::new();
-    let sim = simulator(SimConfig::default().batches(batches));
-    desk.prompts("in.jsonl", 40);
+    let (desk, sim) = (Desk::with(40), taking(SHORT));
     let words = "in.jsonl -o out.jsonl --model gpt-4o-mini --max-tokens 20";
     ended(
         &desk,

@@ -1,8 +1,9 @@
 //! How a run of `batchwright exec` ends: signals, full disks, deleted files and kills; and how it resumes.
 
 use std::process::Stdio;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::common::{Desk, Running, eventually, line_count, results};
+use super::common::{Desk, Running, each, eventually, line_count, results};
 use super::exec::logged;
 
 const HELPER: &str = env!("CARGO_BIN_EXE_batchwright");
@@ -254,11 +255,11 @@ fn with_files(desk: &Desk, limit: u32, flags: &str) -> (super::common::Ended, us
 #[cfg(unix)]
 #[test]
 fn without_file_descriptors_no_command_counts_as_run() {
-    let desk = Desk::new();
-    desk.write("jobs.txt", "echo a\necho b\n");
     // The program itself needs some; which number is too low for a command only depends on the system.
-    let mut starved = 0;
-    for limit in 8..32 {
+    let starved = AtomicUsize::new(0);
+    each(&Vec::from_iter(8..32), |&limit| {
+        let desk = Desk::new();
+        desk.write("jobs.txt", "echo a\necho b\n");
         let (single, one_by_one, _) = with_files(&desk, limit, "--sandbox off -j 1");
         let (ended, done, failed) = with_files(&desk, limit, "--sandbox off");
         assert_eq!(failed, 0, "{}", ended.stderr);
@@ -266,12 +267,12 @@ fn without_file_descriptors_no_command_counts_as_run() {
         if one_by_one == 2 {
             assert_eq!(done, 2, "{limit}: {}", ended.stderr);
         } else if single.stderr.contains("ulimit -n") {
-            starved += 1;
+            starved.fetch_add(1, Ordering::Relaxed);
             single.says("0 completed, 0 failed, 2 not run");
             assert_eq!(done, 0);
         }
-    }
-    assert_ne!(starved, 0);
+    });
+    assert_ne!(starved.into_inner(), 0);
 }
 
 /// Commands that wait for descriptors leave those alone that the outputs of running ones need.

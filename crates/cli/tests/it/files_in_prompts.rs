@@ -9,8 +9,8 @@ use batchwright_simulate::{BatchConfig, SimConfig, Simulator};
 use serde_json::{Value, json};
 
 use super::batch_runs::{SHORT, taking};
-use super::batch_site::{ALL, Site, each};
-use super::common::{Desk, Ended, RunToEnd, Running, good, id, results, simulator};
+use super::batch_site::{ALL, Site};
+use super::common::{Desk, Ended, RunToEnd, Running, each, good, id, results, simulator};
 use super::every_provider::{PROVIDERS, Provider, never_malformed};
 
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\nrest";

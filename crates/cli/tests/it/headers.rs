@@ -1,5 +1,6 @@
 //! Settings that are sent with every request: `--header`, `--extra` and `--service-tier`.
 
+use std::process::Command;
 use std::time::Duration;
 
 use batchwright_simulate::{BatchConfig, SimConfig, Vendor};
@@ -63,25 +64,9 @@ fn a_header_goes_with_every_call_and_is_shown_nowhere() {
             format!("\nX-Team-Token: {TOKEN}\nX-Title: my own title\n"),
         );
         let bearer = format!("Authorization: Bearer {TOKEN}2");
-        let words = [
-            "run",
-            "in.jsonl",
-            "-o",
-            "out.jsonl",
-            "--provider",
-            "openai",
-            "--model",
-            "m",
-            "-vv",
-            "--max-retries",
-            "0",
-            "--base-url",
-            &server.url,
-            "--header",
-            &bearer,
-            "--header=@headers.txt",
-        ];
-        let mut command = desk.command(words);
+        let more = ["--header", &bearer, "--header=@headers.txt"];
+        let mut command = run_at(&desk, "openai", &server.url, &more);
+        command.args(["-vv", "--max-retries", "0"]);
         let ended = command.env("RUST_LOG", "trace").ended();
         let heads = server.heads();
         assert!(!heads.is_empty(), "{}", ended.stderr);
@@ -111,12 +96,8 @@ fn a_header_goes_with_every_call_and_is_shown_nowhere() {
 fn a_header_reaches_no_fallback() {
     let (desk, first, second) = (Desk::new(), Echo::start(400), Echo::start(200));
     desk.prompts("in.jsonl", 3);
-    let words = [
-        &run_at("custom", &first.url)[..],
-        &["--fallback", "xai:small", "--header", "X-Team: maps"],
-    ]
-    .concat();
-    let mut command = desk.command(words);
+    let more = ["--fallback", "xai:small", "--header", "X-Team: maps"];
+    let mut command = run_at(&desk, "custom", &first.url, &more);
     command
         .env("XAI_API_KEY", "k")
         .env("XAI_BASE_URL", &second.url);
@@ -183,20 +164,11 @@ fn a_header_that_cannot_be_sent_is_refused_without_its_value() {
     assert_eq!(sim.stats().calls, 0);
 }
 
-/// The words of a run against a provider at this address.
-fn run_at<'a>(provider: &'a str, url: &'a str) -> [&'a str; 10] {
-    [
-        "run",
-        "in.jsonl",
-        "-o",
-        "out.jsonl",
-        "--provider",
-        provider,
-        "--model",
-        "m",
-        "--base-url",
-        url,
-    ]
+/// A run against a provider at this address.
+fn run_at(desk: &Desk, provider: &str, url: &str, more: &[&str]) -> Command {
+    let words =
+        format!("run in.jsonl -o out.jsonl --provider {provider} --model m --base-url {url}");
+    desk.command(words.split(' ').chain(more.iter().copied()))
 }
 
 /// The simulated provider requires the key for every upload, poll and download.
@@ -211,14 +183,10 @@ fn a_header_that_replaces_the_key_is_sent_with_every_step_of_a_batch() {
         let soon = BatchConfig::default().duration(Duration::from_millis(50));
         let sim = simulator(SimConfig::default().api_key("sk-right").batches(soon));
         let url = format!("http://{}", sim.addr());
-        let words = [
-            &run_at(provider, &url)[..],
-            &["--strategy", "batch", "--data-dir", "home"],
-        ]
-        .concat();
         let run = |more: &[&str]| {
-            let mut command = desk.command([&words[..], more].concat());
+            let mut command = run_at(&desk, provider, &url, more);
             command
+                .args(["--strategy", "batch", "--data-dir", "home"])
                 .env("BATCHWRIGHT_BATCH_POLL_INTERVAL", "50ms")
                 .ended()
         };
@@ -277,21 +245,8 @@ fn fields_of_a_line_override_extra_and_both_are_part_of_the_request() {
          {\"id\": \"b\", \"prompt\": \"two\", \"extra\": {\"top_k\": 1}}\n",
     );
     let run = |more: &[&str]| {
-        let words = [
-            "run",
-            "in.jsonl",
-            "-o",
-            "out.jsonl",
-            "--provider",
-            "custom",
-            "--model",
-            "m",
-            "-j",
-            "1",
-            "--base-url",
-            &server.url,
-        ];
-        run(&desk, &[&words[..], more].concat())
+        let mut command = run_at(&desk, "custom", &server.url, more);
+        command.args(["-j", "1"]).ended()
     };
     run(&[
         "--extra",
@@ -354,18 +309,9 @@ fn queue_jobs_contain_extra_fields_and_the_worker_adds_headers() {
         "flex",
     ];
     let id = run(&desk, &extra).expect(0).stdout;
-    let work = [
-        "work",
-        "--until-empty",
-        "--provider",
-        "custom",
-        "--model",
-        "m",
-        "--base-url",
-        &server.url,
-        "--header",
-        "X-Team: maps",
-    ];
+    let url = &server.url;
+    let work = format!("work --until-empty --provider custom --model m --base-url {url} --header");
+    let work: Vec<&str> = work.split(' ').chain(["X-Team: maps"]).collect();
     run(&desk, &work).expect(0);
     assert!(
         server
@@ -391,8 +337,7 @@ fn a_tier_is_translated_for_the_provider_or_rejected() {
         let sim = simulator(config);
         let path = if provider == "groq" { "/openai/v1" } else { "" };
         let url = format!("http://{}{path}", sim.addr());
-        let words = [&run_at(provider, &url)[..], &["--service-tier", tier]].concat();
-        let mut command = desk.command(words);
+        let mut command = run_at(&desk, provider, &url, &["--service-tier", tier]);
         let key = format!("{}_API_KEY", provider.to_uppercase());
         let ended = command.env(key, "k").ended();
         assert_eq!(

@@ -4,16 +4,12 @@ use batchwright::Usd;
 use batchwright_simulate::{BatchConfig, SimConfig, Trouble};
 use serde_json::{Value, json};
 
-use super::batch_runs::{SHORT, command, home_queue, other, summary, with_provider};
+use super::batch_runs::{SHORT, command, home_queue, other, with_provider};
 #[cfg(unix)]
 use super::common::Random;
 use super::common::{
-    Desk, Has, PATIENCE, RunToEnd, Running, all_ids, eventually, prompt_lines, simulator,
+    Desk, Has, PATIENCE, RunToEnd, Running, all_ids, eventually, prompt_lines, simulator, usd,
 };
-
-fn cost(value: &Value) -> Usd {
-    serde_json::from_value(value.clone()).unwrap()
-}
 
 fn ledger(desk: &Desk, words: &str) -> Value {
     let ended = desk.plain(&format!("ledger --json {words}")).expect(0);
@@ -23,11 +19,11 @@ fn ledger(desk: &Desk, words: &str) -> Value {
 /// The number of calls and their cost.
 fn total(ledger: &Value) -> (u64, Usd) {
     let total = &ledger["total"];
-    (total["calls"].as_u64().unwrap(), cost(&total["cost_usd"]))
+    (total["calls"].as_u64().unwrap(), usd(&total["cost_usd"]))
 }
 
 fn sum(lines: &[Value]) -> Usd {
-    lines.iter().map(|line| cost(&line["cost_usd"])).sum()
+    lines.iter().map(|line| usd(&line["cost_usd"])).sum()
 }
 
 #[test]
@@ -46,11 +42,14 @@ fn the_ledger_equals_the_bill_for_calls_and_batches() {
         desk.write("in.jsonl", prompt_lines(10));
         let words = format!("in.jsonl -o out.jsonl --json --model gpt-4o-mini {words}");
         let run = || command(&desk, &sim, &words).ended().expect(code);
-        let told = &summary(&run())["summary"];
+        let told = &run().json()["summary"];
         let lines = sum(&desk.results("out.jsonl"));
         let whole = ledger(&desk, "");
         assert_eq!(total(&whole), (sim.stats().paid, lines));
-        assert_eq!(cost(&told["cost_usd"]), lines);
+        assert_eq!(
+            (usd(&told["cost_usd"]), &told["unpriced"]),
+            (lines, &json!(0))
+        );
         assert!(lines > Usd::ZERO && !desk.exists("out.jsonl.batchwright"));
         let row = &whole["rows"][0];
         row.has(json!({"tier": tier, "provider": "openai"}));
@@ -61,7 +60,7 @@ fn the_ledger_equals_the_bill_for_calls_and_batches() {
         let of_run = ledger(&desk, "out.jsonl --by run");
         assert_eq!(total(&of_run).0, sim.stats().paid);
         assert_eq!(
-            cost(&of_run["lines_cost_usd"]),
+            usd(&of_run["lines_cost_usd"]),
             sum(&desk.results("out.jsonl"))
         );
         let shown = desk.plain("ledger out.jsonl").expect(0);
@@ -142,7 +141,7 @@ fn kills_lose_no_charge_of_an_answer_and_resumed_runs_book_none_twice() {
     command(&desk, &sim, &words).ended().expect(0);
     assert_eq!(desk.ids("out.jsonl"), all_ids(items));
     let whole = ledger(&desk, "out.jsonl");
-    assert!(total(&whole).1 >= cost(&whole["lines_cost_usd"]));
+    assert!(total(&whole).1 >= usd(&whole["lines_cost_usd"]));
     let (calls, booked) = total(&whole);
     let paid = sim.stats().paid;
     assert!(calls <= paid && paid - calls <= kills * CONCURRENCY);
@@ -210,37 +209,4 @@ fn doctor_compares_the_ledgers_of_runs_with_their_lines() {
     desk.write("home/ledger/odd.jsonl", "{}\n");
     let checked = desk.plain("doctor").expect(1);
     checked.shows("odd.jsonl cannot be read, or only in part");
-}
-
-/// The store of a batch run is removed at the end, but its charges are kept.
-#[cfg(unix)]
-#[test]
-fn a_killed_batch_run_books_each_request_once() {
-    let config = SimConfig::default().batches(BatchConfig::default().duration(SHORT));
-    let (desk, sim) = (Desk::new(), simulator(config));
-    desk.write("in.jsonl", prompt_lines(10));
-    let words = "in.jsonl -o out.jsonl -q --strategy batch --model gpt-4o-mini";
-    let start = || Running::start(&mut command(&desk, &sim, words));
-    let has_lines = || desk.exists("out.jsonl") && !desk.read("out.jsonl").is_empty();
-    for moment in 0..2 {
-        let mut running = start();
-        let exit = &mut running.child;
-        eventually(|| {
-            let is_due = match moment {
-                0 => sim.batch_stats().items_accepted > 0,
-                _ => has_lines(),
-            };
-            is_due || exit.try_wait().unwrap().is_some()
-        });
-        running.signal("KILL");
-        running.wait();
-        let calls = total(&ledger(&desk, "")).0;
-        assert!(calls <= 10 && (calls == 10 || moment == 0), "{calls}");
-    }
-    start().wait().expect(0);
-    assert!(!desk.exists("out.jsonl.batchwright"));
-    let whole = ledger(&desk, "");
-    assert_eq!(total(&whole), (10, sum(&desk.results("out.jsonl"))));
-    assert_eq!(sim.stats().paid, 10);
-    assert_eq!(whole["rows"][0]["tier"], "batch");
 }

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use batchwright::{ProcessId, Usd};
-use batchwright_simulate::{SimConfig, Simulator, Trouble};
+use batchwright_simulate::{SimConfig, Simulator};
 use serde_json::Value;
 
 use super::batch_runs::{SHORT, home_queue, taking};
-use super::common::{Desk, simulator};
+use super::common::{Desk, simulator, usd};
 use super::queue_budget::{MODEL, cost_of_one, done, lines, start, work};
 
 /// Sets the budget to the cost of this number of calls.
@@ -25,7 +25,7 @@ fn limit(desk: &Desk, sim: &Simulator, one: Usd, calls: u64) -> Usd {
 
 fn in_ledger(desk: &Desk, sim: &Simulator) -> Usd {
     let told = done(desk, sim, "ledger --json").expect(0).json();
-    serde_json::from_value(told["total"]["cost_usd"].clone()).unwrap()
+    usd(&told["total"]["cost_usd"])
 }
 
 #[test]
@@ -143,37 +143,6 @@ fn what_batches_did_not_need_comes_back_also_after_a_kill() {
     done(&desk, &sim, &format!("run c.jsonl -o c.out.jsonl {model}")).expect(0);
     is_the_ledger();
     assert_eq!(sim.batch_stats().items_accepted, 40);
-}
-
-/// The programs of a folder are killed, and replies are lost. Fallback providers count too.
-#[cfg(unix)]
-#[test]
-fn killed_programs_exceed_no_monthly_budget() {
-    let one = cost_of_one();
-    let config = SimConfig::default().trouble(Trouble::Drop, 0.05);
-    let desk = Desk::new();
-    let sim = simulator(config.trouble(Trouble::Error500, 0.1));
-    desk.write("in.jsonl", lines(0..400));
-    limit(&desk, &sim, one, 300);
-    done(&desk, &sim, &format!("submit in.jsonl {MODEL}")).expect(0);
-    let work = work("-j 4 --max-retries 9 --until-empty");
-    let run = format!("run in.jsonl -o out.jsonl {MODEL} -j 4 --max-retries 9");
-    for calls in [40, 90] {
-        for mut running in [start(&desk, &sim, &work), start(&desk, &sim, &run)] {
-            let exit = &mut running.child;
-            sim.wait_until(
-                |stats| stats.calls > calls || exit.try_wait().unwrap().is_some(),
-                super::common::PATIENCE,
-            );
-            running.signal("KILL");
-            running.wait();
-        }
-    }
-    for running in [start(&desk, &sim, &work), start(&desk, &sim, &run)] {
-        running.wait().expect(4);
-    }
-    let paid = sim.stats().paid;
-    assert!((200..=300).contains(&paid), "{paid}");
 }
 
 /// It is the first one, and needs more than is left.

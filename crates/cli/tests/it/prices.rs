@@ -1,60 +1,11 @@
 //! The cost of calls; the provider computes its bill independently.
 
 use batchwright::Usd;
-use batchwright_simulate::{BatchConfig, SimConfig, Simulator, Trouble};
+use batchwright_simulate::SimConfig;
 use serde_json::{Value, json};
 
-use super::batch_runs::{SHORT, command, summary};
-use super::common::{Desk, HOME, Has, RunToEnd, prompt_lines, simulator};
-
-/// Dollars per million tokens are picodollars per token in millionths: gpt-4o-mini takes 0.15 and 0.60.
-const INPUT: u64 = 150_000;
-const OUTPUT: u64 = 600_000;
-
-fn cost(value: &Value) -> Usd {
-    serde_json::from_value(value.clone()).unwrap()
-}
-
-/// The amount that the provider bills for all of its calls, each with a prompt of this length, and the sum of the
-/// lines.
-fn bill_and_lines(sim: &Simulator, lines: &[Value], share: u64) -> (Usd, Usd) {
-    let usage = &lines[0]["usage"];
-    let tokens = |name: &str| usage[name].as_u64().unwrap();
-    let each = (tokens("input_tokens") * INPUT + tokens("output_tokens") * OUTPUT) / share;
-    let billed = Usd::from_picos(sim.stats().paid * each);
-    (
-        billed,
-        lines.iter().map(|line| cost(&line["cost_usd"])).sum(),
-    )
-}
-
-#[test]
-fn the_lines_add_up_to_the_bill_for_calls_and_batches() {
-    let troubled = SimConfig::default()
-        .trouble(Trouble::Refusal, 0.2)
-        .trouble(Trouble::RateLimit, 0.2)
-        .trouble(Trouble::Error500, 0.2);
-    let batches = SimConfig::default().batches(BatchConfig::default().duration(SHORT));
-    for (config, words, share, code) in [
-        (troubled, "-j 8 --max-retries 9", 1, 3),
-        (batches, "--strategy batch", 2, 0),
-    ] {
-        let (desk, sim) = (Desk::new(), simulator(config));
-        // Of equal length, so that each is billed the same.
-        desk.write("in.jsonl", prompt_lines(10));
-        let words = format!("in.jsonl -o out.jsonl --json --model gpt-4o-mini {words}");
-        let ended = command(&desk, &sim, &words).ended().expect(code);
-        let lines = desk.results("out.jsonl");
-        let (billed, sum) = bill_and_lines(&sim, &lines, share);
-        assert!(sim.stats().paid >= 10 && billed > Usd::ZERO);
-        assert_eq!(sum, billed);
-        let told = &summary(&ended)["summary"];
-        assert_eq!(
-            (cost(&told["cost_usd"]), &told["unpriced"]),
-            (billed, &json!(0))
-        );
-    }
-}
+use super::batch_runs::command;
+use super::common::{Desk, HOME, Has, RunToEnd, simulator, usd};
 
 #[test]
 fn own_prices_override_the_table_and_unknown_ones_are_counted_separately() {
@@ -71,7 +22,7 @@ fn own_prices_override_the_table_and_unknown_ones_are_counted_separately() {
     let (ended, table, unknown) = run("one.jsonl", "");
     assert_eq!(unknown, Value::Null);
     ended.says(", and 1 item without a known price");
-    assert!(cost(&table) > Usd::ZERO);
+    assert!(usd(&table) > Usd::ZERO);
 
     let prices = |words: &str| desk.plain(&format!("prices --data-dir {HOME} {words}"));
     prices("new").ends(2, "no price of \"new\" is known");
@@ -83,13 +34,13 @@ fn own_prices_override_the_table_and_unknown_ones_are_counted_separately() {
     let (_, same, set) = run("two.jsonl", &with_home);
     assert_eq!(same, table);
     let input = &desk.results("two.jsonl")[0]["usage"]["input_tokens"];
-    assert_eq!(cost(&set).picos(), input.as_u64().unwrap() * 1_000_000);
+    assert_eq!(usd(&set).picos(), input.as_u64().unwrap() * 1_000_000);
 
     let mine = json!({"providers": {"openai": {"models": [
         {"models": ["new", "gpt-4o-mini"], "prices": [{"input": 2, "output": 0}]}]}}});
     desk.write("mine.json", mine.to_string());
     let (_, first, second) = run("three.jsonl", &format!("{with_home} --prices mine.json"));
-    assert_eq!((cost(&first), &first), (cost(&set) + cost(&set), &second));
+    assert_eq!((usd(&first), &first), (usd(&set) + usd(&set), &second));
 
     prices("unset new").expect(0);
     prices("new").expect(2);

@@ -8,7 +8,7 @@ use batchwright_simulate::{BatchConfig, SimConfig, SimPrice, SimTier, Simulator,
 use serde_json::Value;
 
 use super::batch_runs::{
-    accepted, clean, command, kill, only_process, queue, submitted, summary, with_provider,
+    accepted, clean, command, kill, only_process, queue, submitted, with_provider,
 };
 use super::common::{Desk, Ended, RunToEnd, Running, all_ids, eventually, prompt_lines, simulator};
 
@@ -94,7 +94,7 @@ fn read_nearly_all(prompts: usize) {
         if at == ANTHROPIC {
             assert_eq!(sum(&lines, "cache_write_tokens"), SHARED, "{words}");
         }
-        let saved = &summary(&told)["summary"]["cache_saved_usd"];
+        let saved = &told.json()["summary"]["cache_saved_usd"];
         let of_lines = lines
             .iter()
             .filter_map(|line| line["cache_saved_usd"].as_f64());
@@ -162,7 +162,7 @@ fn the_saving_includes_answers_that_cannot_be_used() {
         let (desk, sim) = (Desk::new(), simulator(config.batches(batches)));
         desk.write("in.jsonl", prompt_lines(60));
         let told = run(&desk, &sim, ANTHROPIC, &format!("{words} --json")).expect(3);
-        let summary = &summary(&told)["summary"];
+        let summary = &told.json()["summary"];
         let count = |name: &str| summary["usage"][name].as_f64().unwrap_or_default();
         // $3.00 per million, read at $0.30, written at $3.75 for 5 minutes and at $6.00 for an hour; half in batches.
         let (extra, factor) = if words.is_empty() {
@@ -211,7 +211,7 @@ fn what_is_written_without_a_mark_is_paid_and_booked() {
             "{words}: {told_written}"
         );
         let billed = Usd::from_picos(sim.stats().billed_picos);
-        let summary = &summary(&told)["summary"];
+        let summary = &told.json()["summary"];
         assert_eq!(
             summary["cost_usd"].to_string(),
             serde_json::to_string(&billed).unwrap(),

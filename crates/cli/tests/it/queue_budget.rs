@@ -1,11 +1,11 @@
 //! Workers stop a process before it costs more than its budget, against a provider that bills by itself.
 
 use batchwright::{Amount, ProcessId, Usd};
-use batchwright_simulate::{SimConfig, Simulator, Trouble};
+use batchwright_simulate::{SimConfig, Simulator};
 use serde_json::Value;
 
 use super::batch_runs::{SHORT, taking, with_provider};
-use super::common::{Desk, Ended, Running, simulator};
+use super::common::{Desk, Ended, Running, simulator, usd};
 
 /// A model that takes 0.15 and 0.60 dollars per million tokens, and half of it in batches.
 pub const MODEL: &str = "--model gpt-4o-mini --max-tokens 20";
@@ -52,7 +52,7 @@ pub fn cost_of_one() -> Usd {
     desk.write("in.jsonl", lines(0..1));
     let words = format!("run in.jsonl -o one.jsonl {MODEL}");
     done(&desk, &sim, &words).expect(0);
-    serde_json::from_value(desk.results("one.jsonl")[0]["cost_usd"].clone()).unwrap()
+    usd(&desk.results("one.jsonl")[0]["cost_usd"])
 }
 
 pub fn times(one: Usd, calls: u64) -> Usd {
@@ -172,74 +172,4 @@ fn batches_stay_within_the_budget_of_their_process() {
     done(&desk, &sim, &format!("budget {id} --usd 0.01")).expect(0);
     done(&desk, &sim, work).expect(0);
     assert_eq!(completed(&desk, id), 20);
-}
-
-/// Two workers share a budget, replies are lost, and workers are killed: calls of unknown outcome count at their most.
-#[cfg(unix)]
-#[test]
-fn no_schedule_of_two_workers_exceeds_a_budget() {
-    let one = cost_of_one();
-    let seeds = std::env::var("SIMULATION_SEEDS");
-    let seeds: u64 = seeds.ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(2);
-    for seed in 0..seeds {
-        schedule(seed, one);
-    }
-}
-
-#[cfg(unix)]
-fn schedule(seed: u64, one: Usd) {
-    let (desk, troubled) = (Desk::new(), seed % 2 == 1);
-    let mut config = SimConfig::default().seed(seed);
-    if troubled {
-        config = config
-            .trouble(Trouble::Drop, 0.03)
-            .trouble(Trouble::Error500, 0.1)
-            .trouble(Trouble::RateLimit, 0.1);
-    }
-    let sim = simulator(config);
-    desk.write("in.jsonl", lines(0..400));
-    let affordable = 200 + seed * 37 % 150;
-    let budget = times(one, affordable);
-    let id = submit(&desk, &sim, &format!("--budget {}", flag(budget)));
-    let work = &work("-j 4 --max-retries 9 --until-empty");
-    let kills = if seed.is_multiple_of(3) {
-        0
-    } else {
-        1 + seed % 2
-    };
-    for n in 0..kills {
-        let both = [start(&desk, &sim, work), start(&desk, &sim, work)];
-        let before = sim.stats().calls;
-        for mut running in both {
-            let exit = &mut running.child;
-            sim.wait_until(
-                |stats| stats.calls > before + 20 + 10 * n || exit.try_wait().unwrap().is_some(),
-                super::common::PATIENCE,
-            );
-            running.signal("KILL");
-            running.wait();
-        }
-    }
-    let both = [start(&desk, &sim, work), start(&desk, &sim, work)];
-    for running in both {
-        running.wait();
-    }
-    let ended = done(&desk, &sim, work);
-    let paid = sim.stats().paid;
-    assert!(
-        paid <= affordable,
-        "seed {seed}: {paid} of {affordable} calls: {}",
-        ended.stderr
-    );
-    assert!(used(&desk, id) <= budget, "seed {seed}");
-    // Each killed worker may cost a 64th of the budget, and its calls in flight.
-    let lost = 2 * kills * (affordable.div_ceil(64) + 4 * 3);
-    let least = affordable * 9 / 10;
-    let least = least.saturating_sub(lost + if troubled { affordable / 8 } else { 0 });
-    assert!(
-        completed(&desk, id) >= least,
-        "seed {seed}: {paid} paid, {} done of {affordable}",
-        completed(&desk, id)
-    );
-    ended.expect(4);
 }

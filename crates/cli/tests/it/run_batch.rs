@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::batch_runs::{
     LONG, SHORT, WORDS, accepted, batch, clean, command, home_queue, items, kill, run, sealed,
-    start, submitted, summary, taking, whole, with, without_latency,
+    start, submitted, taking, whole, with, without_latency,
 };
 use super::common::{
     Desk, HOME, Has, RunToEnd, Running, all_ids, eventually, ids_in_order, prompt_lines, simulator,
@@ -29,7 +29,7 @@ fn the_lines_equal_those_of_sync_except_for_their_time() {
     assert_eq!(items(&numbers, "at_provider"), Some(0));
     assert_eq!(sim.stats().calls, 0, "no prompt was a call of its own");
     assert_eq!(sim.batch_stats().items_accepted, 9);
-    let told = summary(&ended);
+    let told = ended.json();
     told.has(
         json!({"strategy": "batch", "fallback_reason": null, "submitted": 9, "attached": 0,
         "/summary/completed": 9, "/summary/answered_by": {"openai": 9}, "batches_created": 1}),
@@ -69,7 +69,7 @@ fn items_that_fail_in_a_batch_fail_over() {
     let desk = Desk::with(3);
     let words = format!("{WORDS} --max-retries 0 --fallback extract --json");
     let ended = run(&desk, &sim, &words).expect(0);
-    let told = summary(&ended);
+    let told = ended.json();
     told.has(json!({"/summary/answered_by": {"extract": 3}, "/summary/extracted": 3}));
     assert_eq!(desk.ids("out.jsonl"), all_ids(3));
     assert_eq!(
@@ -207,7 +207,7 @@ fn vectors_are_made_by_calls_also_under_batch() {
     desk.write("in.txt", "one\ntwo\n");
     let ended = run(&desk, &sim, "in.txt -o out.jsonl --task embed --json").expect(0);
     let why = "embeddings are not made in batches: uses strategy sync";
-    let told = summary(&ended);
+    let told = ended.json();
     told.has(json!({"strategy": "sync", "fallback_reason": why}));
     let said = format!("strategy: {why}");
     assert_eq!(ended.stderr.matches(&said).count(), 1, "{}", ended.stderr);
@@ -221,7 +221,7 @@ fn failed_items_run_again_unless_they_are_to_stay() {
     let sim = with(BatchConfig::default().duration(SHORT).item_failures(1.0));
     let desk = Desk::with(3);
     let ended = run(&desk, &sim, &format!("{WORDS} --max-retries 0 --json")).expect(3);
-    assert_eq!(summary(&ended)["summary"]["failed"], 3);
+    assert_eq!(ended.json()["summary"]["failed"], 3);
     assert_eq!(desk.results("out.jsonl").len(), 3);
     clean(&desk);
     let bought = sim.batch_stats().items_accepted;

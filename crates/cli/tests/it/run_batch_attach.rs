@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::batch_runs::{
     LONG, STORE, WORDS, accepted, batch, by_id, clean, command, items, left_alone, only_process,
-    queue, run, start, submitted, summary, taking, whole, with, with_provider, worked,
+    queue, run, start, submitted, taking, whole, with, with_provider, worked,
 };
 use super::common::{
     Desk, HOME, Has, RunToEnd, Running, all_ids, eventually, prompt_line, prompt_lines,
@@ -36,7 +36,7 @@ fn the_same_command_reattaches_from_another_folder_after_an_interrupt() {
 
     let mut again = batch(&desk, &sim, "../in.jsonl -o ../out.jsonl --json");
     let ended = again.current_dir(desk.path("elsewhere")).ended().expect(0);
-    let told = summary(&ended);
+    let told = ended.json();
     told.has(json!({"submitted": 0, "attached": 5}));
     ended.says("5 items: 5 under way");
     whole(&desk, &sim, "out.jsonl", 5);
@@ -91,7 +91,7 @@ fn only_fifteen_of_a_thousand_stopped_and_edited_items_are_submitted() {
     }
     desk.write("in.jsonl", text);
     let ended = run(&desk, &sim, "in.jsonl -o out.jsonl --json").expect(0);
-    let told = summary(&ended);
+    let told = ended.json();
     told.has(json!({"submitted": 15, "attached": 985, "/summary/completed": 1000}));
     ended.says("1,000 items: 985 under way, 15 to send");
     let stats = sim.batch_stats();
@@ -141,7 +141,7 @@ fn a_run_that_does_not_wait_is_collected_by_the_same_command() {
     for (state, number) in [("at_provider", 4), ("pending", 0), ("completed", 0)] {
         assert_eq!(items(&numbers, state), Some(number), "{state} {numbers}");
     }
-    let told = summary(&ended);
+    let told = ended.json();
     told.has(json!({"/summary/pending": 4, "exit_code": 0, "/batches/0/total": 4}));
     ended
         .says("goes on at openai")
@@ -213,7 +213,7 @@ fn a_dry_run_reports_items_in_progress_and_changes_nothing() {
     assert!(!desk.exists("out.jsonl"));
     run(&desk, &sim, &format!("{WORDS} --no-wait --max-items 2")).expect(0);
     let ended = run(&desk, &sim, &format!("{WORDS} --dry-run --json")).expect(0);
-    let told = summary(&ended);
+    let told = ended.json();
     told.has(json!({"under_way": 2, "to_send": 1}));
     assert_eq!(sim.batch_stats().items_accepted, 2);
 }

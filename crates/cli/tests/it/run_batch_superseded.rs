@@ -7,7 +7,7 @@ use batchwright_simulate::Simulator;
 use serde_json::{Value, json};
 
 use super::batch_runs::{
-    bought, clean, command, left_alone, run, submitted, summary, taking, with_provider,
+    bought, clean, command, left_alone, run, submitted, taking, with_provider,
 };
 use super::common::{Desk, Ended, Has, RunToEnd, Running, all_ids, eventually, prompt_lines};
 use super::terminal::on_a_terminal;
@@ -62,7 +62,7 @@ fn says_why(desk: &Desk, reason: &str) {
 fn answers_to_changed_requests_are_archived_and_can_be_restored() {
     let (desk, sim) = under_way(5, Duration::from_millis(400));
     let plan = with_template(&desk, &sim, "B", "--dry-run --json").expect(0);
-    let told = summary(&plan);
+    let told = plan.json();
     told.has(json!({"under_way_superseded": 5, "to_send": 5, "/differing/template": 5}));
 
     with_template(&desk, &sim, "B", "")
@@ -87,7 +87,7 @@ fn reverting_a_change_reattaches_to_the_first_batch() {
     let (desk, sim) = under_way(4, Duration::from_secs(4));
     with_template(&desk, &sim, "B", "--no-wait").expect(0);
     let ended = with_template(&desk, &sim, "A", "--json").expect(0);
-    assert_eq!(summary(&ended)["attached"], 4);
+    assert_eq!(ended.json()["attached"], 4);
     assert_eq!(texts(&desk, "out.jsonl"), answers("A", 4));
     assert_eq!(texts(&desk, ARCHIVE), answers("B", 4));
     says_why(&desk, "template");

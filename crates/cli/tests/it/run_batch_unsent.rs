@@ -6,8 +6,7 @@ use batchwright_simulate::{BatchConfig, SimConfig, Simulator};
 use serde_json::json;
 
 use super::batch_runs::{
-    SHORT, STORE, WORDS, batch, bought, clean, left_alone, queue, run, summary, taking, whole,
-    with_provider,
+    SHORT, STORE, WORDS, batch, bought, clean, left_alone, queue, run, taking, whole, with_provider,
 };
 use super::common::{Desk, Ended, Has, NOBODY, RunToEnd, Running, eventually, simulator};
 
@@ -48,7 +47,7 @@ fn unsubmitted_items_that_were_removed_are_not_sent() {
     at_nobody(&desk, &sim, &format!("{WORDS} --template A:{{{{prompt}}}}"));
     let words = format!("{WORDS} --template B:{{{{prompt}}}}");
     let plan = run(&desk, &sim, &format!("{words} --dry-run --json")).expect(0);
-    assert_eq!(summary(&plan)["under_way_superseded"], 0);
+    assert_eq!(plan.json()["under_way_superseded"], 0);
     let ended = run(&desk, &sim, &words).expect(0);
     says_nothing_of(&ended, &["will be paid for", "are in a batch"]);
     assert_eq!(desk.results("out.jsonl").len(), 3);
@@ -77,7 +76,7 @@ fn a_dry_run_without_a_key_names_the_strategy() {
     let (desk, sim) = (Desk::with(3), taking(SHORT));
     let mut command = batch(&desk, &sim, &format!("{WORDS} --dry-run --json"));
     let ended = command.env_remove("OPENAI_API_KEY").ended();
-    let told = summary(&ended.expect(0));
+    let told = ended.expect(0).json();
     told.has(json!({"strategy": "batch", "fallback_reason": null}));
 }
 

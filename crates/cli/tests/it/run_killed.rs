@@ -23,7 +23,7 @@ fn a_run_killed_while_it_enqueues_adopts_the_queued_prompts() {
     assert!(!there.sealed && there.counts.total >= 1000, "{there:?}");
     desk.input(prompt_lines(N).replace("\"prompt 7\"", "\"edited\""));
     let ended = run(&desk, &sim, "in.jsonl -o out.jsonl --json").expect(0);
-    let told = summary(&ended);
+    let told = ended.json();
     assert_eq!(told["attached"], there.counts.total - 1);
     assert_eq!(told["submitted"], N as u64 - there.counts.total + 1);
     whole(&desk, &sim, "out.jsonl", N);
@@ -86,7 +86,7 @@ fn a_result_saved_before_a_kill_is_not_saved_again() {
         3
     );
     let ended = run(&desk, &sim, &format!("{WORDS} --json")).expect(0);
-    let told = summary(&ended);
+    let told = ended.json();
     told.has(json!({"/summary/completed_before": 3, "/summary/completed": 3, "submitted": 0}));
     assert_eq!(desk.read("out.jsonl"), saved);
     clean(&desk);

@@ -1,10 +1,8 @@
 //! The output of a run through the queue: bad rows, answers to outdated requests, and what happens if another
 //! program removes the file.
 
-use super::batch_runs::{
-    LONG, SHORT, accepted, clean, run, start, submitted, summary, taking, whole,
-};
-use super::common::{Desk, all_ids, id};
+use super::batch_runs::{LONG, SHORT, accepted, clean, run, start, submitted, taking, whole};
+use super::common::{Desk, Ended, all_ids, id};
 
 #[test]
 fn bad_rows_fail_unsent_in_batches_too() {
@@ -12,8 +10,8 @@ fn bad_rows_fail_unsent_in_batches_too() {
     desk.write("in.csv", "id,prompt\na,one\nb,\nc,three\n");
     let words = "in.csv -o out.jsonl --bad-rows skip --json";
     let ended = run(&desk, &sim, words).expect(3);
-    let numbers = |ended| {
-        let summary = summary(ended);
+    let numbers = |ended: &Ended| {
+        let summary = ended.json();
         ["total", "completed", "failed", "pending"]
             .map(|name| summary["summary"][name].as_u64().unwrap())
     };

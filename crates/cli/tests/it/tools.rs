@@ -7,8 +7,8 @@ use batchwright_simulate::{BatchConfig, SimConfig};
 use serde_json::{Value, json};
 
 use super::batch_runs::SHORT;
-use super::batch_site::{KINDS, Site, each};
-use super::common::{Desk, Has, RunToEnd, results};
+use super::batch_site::{KINDS, Site};
+use super::common::{Desk, Has, RunToEnd, each, results};
 
 const TOOL: &str = r#"{"type":"function","function":{"name":"get_weather","strict":true,
     "description":"The weather in a city now","parameters":{"type":"object",

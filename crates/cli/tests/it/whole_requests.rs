@@ -5,8 +5,8 @@ use batchwright_simulate::{BatchConfig, Recorder, SimConfig};
 use serde_json::{Value, json};
 
 use super::batch_runs::SHORT;
-use super::batch_site::{ALL, Site, each};
-use super::common::{Desk, RunToEnd};
+use super::batch_site::{ALL, Site};
+use super::common::{Desk, RunToEnd, each};
 use super::every_provider::never_malformed;
 
 /// A line with all features that a provider supports.

@@ -17,7 +17,7 @@ const AT_ONCE: u64 = 16;
 #[test]
 fn a_thousand_callers_at_once_are_all_answered_and_each_is_paid_for_once() {
     let sim = SimConfig::default()
-        .latency(Duration::from_millis(200))
+        .latency(Duration::from_millis(20))
         .max_parallel(AT_ONCE);
     // No rate is set: none is assumed for a provider on this machine.
     let desk = Desk::prepared(sim, |store| {
@@ -30,6 +30,8 @@ fn a_thousand_callers_at_once_are_all_answered_and_each_is_paid_for_once() {
             store.set(key, &AT_ONCE.to_string()).unwrap();
         }
     });
+    // No call ends before all callers are there.
+    desk.sim.hold();
     let address = desk.server().address();
     let mut callers: Vec<TcpStream> = (0..CALLERS)
         .map(|n| {
@@ -45,6 +47,7 @@ fn a_thousand_callers_at_once_are_all_answered_and_each_is_paid_for_once() {
             stream
         })
         .collect();
+    desk.sim.release();
     for (n, stream) in callers.iter_mut().enumerate() {
         let limit = Duration::from_secs(120);
         stream.set_read_timeout(Some(limit)).unwrap();

@@ -84,20 +84,34 @@ impl Node {
     pub fn key(&self) -> String {
         let lags = self.uploads && self.provider.exists && !self.provider.is_listed;
         let longest = NOW.after(self.reconcile_wait());
-        let normal = |record: &Record| {
-            let due = if lags && record.due >= longest {
-                longest
-            } else {
-                NOW
-            };
-            let record = normal(record.clone());
-            Record { due, ..record }.text()
+        let text = |record: &Record| {
+            let is_late = lags && record.due >= longest;
+            let Record {
+                intent,
+                state,
+                failures,
+                withdrawn,
+                is_storing,
+                // Always the same.
+                account: _,
+                payer: _,
+                // Without effect.
+                problem: _,
+                due: _,
+            } = normal(record.clone());
+            let sizes = (intent.label, intent.items, intent.bytes);
+            let parts = (sizes, state, failures, withdrawn, is_storing, is_late);
+            serde_json::to_string(&parts).unwrap()
         };
-        let (record, provider) = (normal(&self.record), &self.provider);
+        let (record, provider) = (text(&self.record), &self.provider);
         let is_saved = self.saved == self.record;
-        let saved = (!is_saved).then(|| normal(&self.saved));
+        let saved = if is_saved {
+            String::new()
+        } else {
+            text(&self.saved)
+        };
         let decided = (self.policy, self.is_stopped, self.stopped_early);
-        format!("{record} {saved:?} {provider:?} {decided:?}")
+        format!("{record} {saved} {provider:?} {decided:?}")
     }
 
     pub fn reconcile_wait(&self) -> Duration {
