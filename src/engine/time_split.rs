@@ -220,25 +220,31 @@ const LATELY: Duration = Duration::from_secs(1);
 pub(crate) struct Lately {
     before: TimeSplit,
     pub limited_by: Option<&'static str>,
-    /// The learned limit that delayed calls at the last check, while `limited_by` is the quota.
+    /// The learned limit that delayed calls at the last check at which one did, while `limited_by` is the quota.
     pub learned_limit: Option<LearnedLimit>,
+    /// The same since `before`, whatever `limited_by` is.
+    since: Option<LearnedLimit>,
 }
 
 impl Lately {
     /// Records the split up to now.
     pub(crate) fn note(&mut self, split: TimeSplit, learned_limit: Option<LearnedLimit>) {
+        self.since = learned_limit.or(self.since);
+        let learned_limit = self.since.or(self.learned_limit);
         let lately = split.since(&self.before);
         if lately.total() >= LATELY {
             self.before = split;
             self.limited_by = Some(lately.longest());
+            self.since = None;
         }
         let is_quota = self.limited_by == Some("quota");
-        self.learned_limit = learned_limit.or(self.learned_limit).filter(|_| is_quota);
+        self.learned_limit = learned_limit.filter(|_| is_quota);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::quota_status::LimitSource;
     use super::*;
 
     #[test]
@@ -267,6 +273,34 @@ mod tests {
         assert_eq!(
             (end.total(), end.longest()),
             (Duration::from_millis(900), "quota")
+        );
+    }
+
+    #[test]
+    fn a_limit_that_delayed_calls_is_known_although_it_does_not_at_the_moment() {
+        let limit = LearnedLimit {
+            unit: "requests",
+            per_minute: 60,
+            source: LimitSource::Reply,
+            age: Duration::ZERO,
+        };
+        let at = |ms| Time::ZERO.after(Duration::from_millis(ms));
+        let (mut watch, mut lately) = (Stopwatch::default(), Lately::default());
+        watch.account(Limit::Calls, at(0));
+        watch.account(Limit::Quota, at(100));
+        let mut note = |ms, learned| {
+            lately.note(watch.read(at(ms)), learned);
+            (lately.limited_by, lately.learned_limit)
+        };
+        assert_eq!(note(500, Some(limit)), (None, None));
+        // A call has just started.
+        assert_eq!(note(1000, None), (Some("quota"), Some(limit)));
+        assert_eq!(note(2000, None), (Some("quota"), Some(limit)));
+        watch.account(Limit::Calls, at(2000));
+        lately.note(watch.read(at(3000)), None);
+        assert_eq!(
+            (lately.limited_by, lately.learned_limit),
+            (Some("provider"), None)
         );
     }
 }

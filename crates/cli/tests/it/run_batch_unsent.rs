@@ -88,8 +88,8 @@ fn a_batch_that_is_being_cancelled_is_reported() {
     let cancel = Running::start(&mut with_provider(cancel, &sim));
     let asked = eventually(|| queue(&desk).batches(None).unwrap()[0].cancel_asked);
     assert!(asked, "it said: {}", cancel.said());
-    // Otherwise it waits for the end.
-    cancel.signal("INT");
+    // Otherwise it waits for the end. A shell lets programs in the background ignore SIGINT.
+    cancel.signal("TERM");
     cancel.wait();
     let ended = run(&desk, &sim, &format!("{WORDS} --no-wait"))
         .ends(0, "s old, being cancelled)")
