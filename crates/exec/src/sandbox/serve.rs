@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use fork::Fork;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{OFlags, fcntl_setfl};
+use rustix::fs::{Mode, OFlags, fcntl_setfl};
 use rustix::io::Errno;
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitOptions, getpid, getppid, pidfd_open, set_child_subreaper,
@@ -191,8 +191,13 @@ impl Launcher {
                 return Err(io::ErrorKind::InvalidData.into());
             };
             setpgid(None, None)?;
-            // Without an input, it has that of the launcher, which is empty.
-            input.first().map(dup2_stdin).transpose()?;
+            match input.first() {
+                Some(input) => dup2_stdin(input)?,
+                None => {
+                    let null = rustix::fs::open(c"/dev/null", OFlags::CLOEXEC, Mode::empty())?;
+                    dup2_stdin(null)?;
+                }
+            }
             dup2_stdout(stdout)?;
             dup2_stderr(stderr)?;
             Ok(())
