@@ -2,10 +2,8 @@
 
 use batchwright_simulate::{BatchConfig, BatchPoint, SimConfig, Simulator};
 
-use super::super::batch_site::{
-    ANTHROPIC, Dialect, GEMINI, MISTRAL, OPENAI, PACE, TOGETHER, XAI, each,
-};
-use super::super::common::{Desk, PATIENCE, Running, simulator};
+use super::super::batch_site::{ANTHROPIC, Dialect, GEMINI, MISTRAL, OPENAI, PACE, TOGETHER, XAI};
+use super::super::common::{Desk, PATIENCE, Running, each, simulator};
 use super::mariadb::MariaDb;
 use super::{Queue, all_completed, prompts, wanted};
 
