@@ -54,6 +54,7 @@ pub(crate) mod host;
 pub(crate) mod info;
 pub(crate) mod job;
 pub(crate) mod job_kinds;
+mod job_status;
 mod kind;
 mod kinds;
 mod ledger;

@@ -209,7 +209,7 @@ impl<'a> Run<'a> {
         };
         let outcome = error.as_ref().map_or(Ok(()), |error| {
             let engine_error = self.engine_error(error, result.as_ref(), attempt);
-            // The record of this failure may have to wait for those before it.
+            // The engine learns of this failure later, and may have given commands to other threads already.
             if !self.is_retried(engine_error.kind(), attempt)
                 && self.ends_run(error, result.as_ref())
             {
