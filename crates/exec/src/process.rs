@@ -12,6 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
 
+use batchwright::progress::Timestamp;
 use batchwright::unstable::{Clock, SystemClock};
 use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -147,34 +148,7 @@ pub(super) fn run(
     // A process that has left the group may print for ever.
     watched.drain(&mut buffer, Instant::now() + STRAGGLERS);
     READ.set(buffer);
-    // It was started, so it is not tried again.
-    let unknown = |why| {
-        let why = format!("how it ended is unknown: {why}");
-        JobError::new(FailureKind::NotStarted, why)
-    };
-    let end = watched.process.end().map_err(unknown)?;
-    if let Some(refusal) = end.not_started {
-        return Err(NotStarted::refused(job, refusal));
-    }
-    let status = end.status.as_ref();
-    let (code, signal) = status.map_or((None, None), |status| (status.code(), status.signal()));
-    let (stdout, out_error) = watched.stdout.end();
-    let (stderr, err_error) = watched.stderr.end();
-    Ok(Ended {
-        excess: signal.and_then(|signal| command.excess(signal)),
-        left: end.left,
-        result: CommandResult {
-            exit_code: code,
-            signal,
-            start,
-            duration,
-            stdout,
-            stderr,
-        },
-        timed_out: killing.timed_out,
-        stopped: killing.stopped,
-        output_error: out_error.or(err_error),
-    })
+    watched.result(&mut command, job, start, duration, &killing)
 }
 
 /// The times at which a group is asked to end, is killed, and is abandoned.
@@ -301,6 +275,45 @@ impl Watched<'_> {
                 self.stderr.read(buffer);
             }
         }
+    }
+
+    /// What the command did, after its end: its process is reaped.
+    fn result(
+        mut self,
+        command: &mut Confined,
+        job: &CommandJob,
+        start: Timestamp,
+        duration: Duration,
+        killing: &Killing,
+    ) -> Result<Ended, NotStarted> {
+        // It was started, so it is not tried again.
+        let unknown = |why| {
+            let why = format!("how it ended is unknown: {why}");
+            JobError::new(FailureKind::NotStarted, why)
+        };
+        let end = self.process.end().map_err(unknown)?;
+        if let Some(refusal) = end.not_started {
+            return Err(NotStarted::refused(job, refusal));
+        }
+        let status = end.status.as_ref();
+        let (code, signal) = status.map_or((None, None), |status| (status.code(), status.signal()));
+        let (stdout, out_error) = self.stdout.end();
+        let (stderr, err_error) = self.stderr.end();
+        Ok(Ended {
+            excess: signal.and_then(|signal| command.excess(signal)),
+            left: end.left,
+            result: CommandResult {
+                exit_code: code,
+                signal,
+                start,
+                duration,
+                stdout,
+                stderr,
+            },
+            timed_out: killing.timed_out,
+            stopped: killing.stopped,
+            output_error: out_error.or(err_error),
+        })
     }
 }
 

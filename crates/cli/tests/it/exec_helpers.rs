@@ -172,7 +172,25 @@ fn a_helper_of_another_version_is_not_used() {
         let ended = Running::start(&mut desk.other(&program, words)).wait();
         assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
         assert_eq!(results(&ended.stdout)[0]["result"]["stdout"], "done\n");
+        assert!(
+            sandbox_finding(&desk, &program)
+                .contains("batchwright-sandbox of this version was not found")
+        );
     }
+    copy(
+        env!("CARGO_BIN_EXE_batchwright-sandbox"),
+        &desk.path("batchwright-sandbox"),
+    );
+    assert!(!sandbox_finding(&desk, &program).contains("was not found"));
+}
+
+/// What the doctor says of the sandbox.
+fn sandbox_finding(desk: &Desk, program: &Path) -> String {
+    let mut doctor = desk.other(program, ["doctor", "--json"]);
+    let report: Value = serde_json::from_slice(&doctor.output().unwrap().stdout).unwrap();
+    let findings = report["findings"].as_array().unwrap();
+    let of_sandbox = findings.iter().find(|finding| finding["what"] == "sandbox");
+    of_sandbox.unwrap()["seen"].as_str().unwrap().to_owned()
 }
 
 /// The kernel binds this signal to the thread that started the command.

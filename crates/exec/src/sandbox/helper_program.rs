@@ -12,6 +12,8 @@ use crate::reap;
 /// A program that only confines commands. It is much smaller than `batchwright`, so the system starts it in a
 /// fraction of the time.
 const SMALL: &str = "batchwright-sandbox";
+/// The running program.
+const OWN: &str = "/proc/self/exe";
 
 /// The program that confines commands.
 #[derive(Debug)]
@@ -31,7 +33,12 @@ impl HelperProgram {
         if let Some(small) = Self::small() {
             return Some(small);
         }
-        helper::can_help().then(|| Self::at("/proc/self/exe".into()))
+        helper::can_help().then(|| Self::at(OWN.into()))
+    }
+
+    /// Its file; `None` if it is the running program itself.
+    pub fn file(&self) -> Option<&Path> {
+        (self.name != Path::new(OWN)).then_some(&self.name)
     }
 
     fn at(path: PathBuf) -> Self {

@@ -68,6 +68,15 @@ impl Prepared {
         Containment::ProcessGroup
     }
 
+    /// The separate program that starts commands; `None` if this program starts them itself, which takes longer for a
+    /// large program.
+    pub fn helper(&self) -> Option<&Path> {
+        #[cfg(target_os = "linux")]
+        return self.slots.as_ref()?.helper.file();
+        #[cfg(not(target_os = "linux"))]
+        None
+    }
+
     /// The file that `program` refers to for a command in `folder`: a name is searched in the `PATH` of commands, a
     /// path is relative to `folder`.
     ///

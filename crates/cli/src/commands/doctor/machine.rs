@@ -127,13 +127,18 @@ pub fn sandbox() -> HealthFinding {
                 "processes of a command are held together by: {}",
                 prepared.containment()
             );
-            match prepared.not_in_force() {
-                [] => good(WHAT, held),
-                missing => {
-                    let seen = format!("{held}; not in force: {}", missing.join("; "));
-                    let advice = "exec needs --sandbox best-effort or --sandbox off here";
-                    note(WHAT, seen, advice)
-                }
+            let missing = prepared.not_in_force();
+            if !missing.is_empty() {
+                let seen = format!("{held}; not in force: {}", missing.join("; "));
+                let advice = "exec needs --sandbox best-effort or --sandbox off here";
+                note(WHAT, seen, advice)
+            } else if prepared.helper().is_none() {
+                let seen = format!("{held}; batchwright-sandbox of this version was not found");
+                let advice = "exec works, but each command takes longer to start: put batchwright-sandbox, which is \
+                              installed with batchwright, into the folder of batchwright";
+                note(WHAT, seen, advice)
+            } else {
+                good(WHAT, held)
             }
         }
         Err(error) => note(WHAT, error.message(), "exec needs --sandbox off here"),

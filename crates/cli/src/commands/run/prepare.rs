@@ -56,14 +56,8 @@ pub fn prepare(args: &RunArgs, resolved: Resolved, session: &Session) -> Result<
     let input_tokens = prompts.estimated_tokens();
     let models = resolved.plan.as_ref().is_ok_and(provider::asks_a_model);
     let dedupe = resolved.settings.dedupe().map_err(refused)?;
-    let mut run = compare(
-        args,
-        prompts,
-        output(args, &session.ctx),
-        queue,
-        models,
-        dedupe,
-    )?;
+    let output = output(args, &session.ctx);
+    let mut run = compare(args, prompts, output, queue, models, dedupe)?;
     let mut plan = run.compared().plan().clone();
     say_plan(args, &plan, session);
 
@@ -100,12 +94,9 @@ pub fn prepare(args: &RunArgs, resolved: Resolved, session: &Session) -> Result<
         Some(_) if args.reuse => open_reuse(args, &resolved.settings, session)?,
         _ => None,
     };
-    if let (true, Some(store), Some(manager)) = (args.dry_run, &reuse, &manager)
-        && let PreparedRun::Direct(run) = &mut run
-    {
-        let route = manager.route().map_err(could_not_run)?;
-        run.plan_reuse(&route, &**store);
-        plan = run.plan().clone();
+    if let (true, Some(store), Some(manager)) = (args.dry_run, &reuse, &manager) {
+        run.plan_reuse(store, manager)?;
+        plan = run.compared().plan().clone();
     }
     let estimate = if args.dry_run {
         RunEstimate::of(
@@ -118,13 +109,11 @@ pub fn prepare(args: &RunArgs, resolved: Resolved, session: &Session) -> Result<
     } else {
         None
     };
-    let shown = match args.shown_requests {
-        Some(most) => {
-            let client = preview::client(args, &resolved.settings, manager.as_ref());
-            preview::requests(&run.requests_to_send(most)?, client, session)?
-        }
-        None => Vec::new(),
-    };
+    let mut shown = Vec::new();
+    if let Some(most) = args.shown_requests {
+        let client = preview::client(args, &resolved.settings, manager.as_ref());
+        shown = preview::requests(&run.requests_to_send(most)?, client, session)?;
+    }
     Ok(Prepared {
         shown,
         run,
@@ -226,6 +215,14 @@ impl PreparedRun {
             Self::Direct(run) => run,
             Self::ViaQueue(run) => run.compared(),
         }
+    }
+
+    /// Looks for the items that the store answers.
+    fn plan_reuse(&mut self, store: &SqliteAnswers, manager: &LlmManager) -> Result<(), Early> {
+        if let Self::Direct(run) = self {
+            run.plan_reuse(&manager.route().map_err(could_not_run)?, store);
+        }
+        Ok(())
     }
 
     /// Rejects providers that do not suit the input or the output, and describes those that are used.
