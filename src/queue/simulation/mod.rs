@@ -150,7 +150,7 @@ impl Scene {
 
 /// Runs these schedules, each on a new database.
 pub(crate) fn run_seeds(every: u64, new: impl Fn() -> Open + Sync + std::panic::RefUnwindSafe) {
-    let count = seeds().unwrap_or(3_000) / every;
+    let count = seeds().unwrap_or(1_500) / every;
     each_seed(count, |seed| Scene::new(seed, new()).run());
 }
 

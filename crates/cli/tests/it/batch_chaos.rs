@@ -116,7 +116,7 @@ fn seeds(from: u64, many: u64, at_once: usize) {
 
 #[test]
 fn workers_killed_at_any_moment_buy_nothing_twice() {
-    seeds(1, 12, 12);
+    seeds(1, 5, 5);
 }
 
 #[test]

@@ -286,7 +286,7 @@ fn doctor_reports_problems_of_a_data_folder() {
 #[cfg(unix)]
 #[test]
 fn concurrent_results_commands_take_each_result_once_and_kills_lose_none() {
-    let (desk, id) = submitted(3000);
+    let (desk, id) = submitted(1000);
     work(&desk);
     // More than a pipe holds, and it is not read.
     let mut first = on_queue(&desk, &format!("results {id} --take"));
@@ -310,7 +310,7 @@ fn concurrent_results_commands_take_each_result_once_and_kills_lose_none() {
     first.wait().unwrap();
     other().expect(3);
     let got = desk.results("out.jsonl").len() as u64;
-    assert_eq!(got, 3000 - taken);
+    assert_eq!(got, 1000 - taken);
     assert!(queue(&desk).process(id).unwrap().is_none());
     assert!(!lock.exists(), "its lock is left behind");
 }

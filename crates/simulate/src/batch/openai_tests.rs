@@ -373,6 +373,7 @@ fn a_key_is_asked_for_and_local_servers_have_no_batches() {
 }
 
 #[test]
+#[ignore = "ten seconds"]
 fn fifty_thousand_requests_come_back() {
     let mut kit = kit(None, quick());
     let prompts: Vec<_> = (0..50_000).map(|nth| format!("prompt {nth}")).collect();

@@ -330,5 +330,5 @@ fn nothing_is_lost_or_bought_twice_whatever_happens_when() {
             hook(info);
         }
     }));
-    each_seed(seeds().map_or(40, |seeds| (seeds / 250).max(40)), schedule);
+    each_seed(seeds().map_or(15, |seeds| (seeds / 250).max(15)), schedule);
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 
 use tempfile::TempDir;
 
+use crate::base::seeds::random_cases;
 use crate::base::{ErrorKind, ProcessId};
 use crate::testing::job_store::{TestDatabase, random_operations, suite};
 
@@ -50,7 +51,8 @@ suite!(full, || database(Durability::Full));
 fn it_behaves_like_its_model() {
     let given = std::env::var("BATCHWRIGHT_SEED").ok();
     let given = given.and_then(|seed| seed.parse().ok());
-    for seed in given.map_or(1..=4_u64, |seed| seed..=seed) {
+    let many = random_cases(1, 8) as u64;
+    for seed in given.map_or(1..=many, |seed| seed..=seed) {
         println!("BATCHWRIGHT_SEED={seed}");
         random_operations(seed, 1_500, || database(Durability::Normal));
     }
