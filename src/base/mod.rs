@@ -5,6 +5,7 @@
 pub mod answer_listener;
 pub(crate) mod atomic_file;
 pub(crate) mod background;
+pub(crate) mod bom;
 pub mod brief;
 pub mod cancel;
 pub mod charge;

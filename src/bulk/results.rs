@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
+use crate::base::bom::without_bom;
 use crate::base::rescue::same_file;
 use crate::base::{AtomicFile, Error, ErrorKind};
 
@@ -349,7 +350,7 @@ impl ResultsFile {
         let mut places = places.map(Vec::into_iter);
         let written = self.replace_io(|source, out| {
             let mut line = Vec::new();
-            let mut at = source.seek(SeekFrom::Start(0))?;
+            let mut at = to_text(source)?;
             loop {
                 if let Some(places) = &mut places {
                     let Some(place) = places.next() else {
@@ -431,6 +432,15 @@ pub(crate) fn could_be_torn(line: &[u8], at: u64) -> bool {
     }
 }
 
+/// Moves to the first line and returns its position: some editors write a byte order mark before it.
+fn to_text(file: &mut (impl BufRead + Seek)) -> io::Result<u64> {
+    file.seek(SeekFrom::Start(0))?;
+    let mark = file.fill_buf()?;
+    let length = mark.len() - without_bom(mark).len();
+    file.consume(length);
+    Ok(length as u64)
+}
+
 /// Calls `visit` with each non-blank line, its position, its number, and whether it had a line end.
 type Visit<'a> = dyn FnMut(&[u8], u64, u64, bool) -> Result<(), Error> + 'a;
 
@@ -444,8 +454,8 @@ fn each_line_within(
     visit: &mut Visit<'_>,
 ) -> Result<(), Result<Error, io::Error>> {
     let mut reader = BufReader::with_capacity(1 << 20, file);
-    reader.seek(SeekFrom::Start(0)).map_err(Err)?;
-    let (mut at, mut number) = (0_u64, 0_u64);
+    let mut at = to_text(&mut reader).map_err(Err)?;
+    let mut number = 0_u64;
     let mut line = Vec::new();
     let mut whole = true;
     loop {

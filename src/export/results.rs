@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use crate::base::bom::without_bom;
 use crate::base::{Context, Error, ErrorKind};
 use crate::bulk::results::{LONGEST_LINE, could_be_torn};
 
@@ -198,10 +199,16 @@ impl ResultFile {
                 return Ok(false);
             }
             number += 1;
-            let bytes = line.trim_ascii();
+            let text = if number == 1 {
+                without_bom(&line)
+            } else {
+                &line
+            };
+            let begins = at + (line.len() - text.len()) as u64;
+            let bytes = text.trim_ascii();
             if !bytes.is_empty() {
                 let why = match std::str::from_utf8(bytes) {
-                    Ok(text) => visit(text, self.base + at)?,
+                    Ok(text) => visit(text, self.base + begins)?,
                     Err(error) => Err(error.to_string()),
                 };
                 match why {

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::args::run::RunArgs;
+use crate::args::text_file::without_bom;
 use crate::exit::{About, Refusal, could_not_run};
 use crate::format::count;
 
@@ -162,7 +163,8 @@ fn spent_on(output: &Path, limit: Amount) -> Amount {
     let lines = fs::File::open(output).map(|file| BufReader::new(file).lines());
     let lines = lines.into_iter().flatten().map_while(Result::ok);
     // An incomplete line has no cost yet.
-    let lines = lines.map(|line| serde_json::from_str::<Line>(&line).unwrap_or_default());
+    let lines =
+        lines.map(|line| serde_json::from_str::<Line>(without_bom(&line)).unwrap_or_default());
     match limit {
         Amount::Tokens(_) => {
             let usage = lines.filter_map(|line| line.usage);

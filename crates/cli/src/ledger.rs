@@ -11,6 +11,7 @@ use batchwright::{JobQueue, Ledger, Usd};
 use serde::Deserialize;
 
 use super::args::shared::DataArgs;
+use super::args::text_file::without_bom;
 use super::exit::Refusal;
 use super::queue::{failed, open_existing};
 use super::runs;
@@ -95,7 +96,7 @@ pub fn cost_of_lines(output: &Path, most: u64) -> io::Result<Option<Usd>> {
     }
     let cost = |line: io::Result<String>| {
         // An incomplete line does not count yet.
-        let line: Option<Line> = serde_json::from_str(&line?).ok();
+        let line: Option<Line> = serde_json::from_str(without_bom(&line?)).ok();
         Ok(line.and_then(|line| line.cost_usd).unwrap_or_default())
     };
     BufReader::new(file)

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use batchwright::Prices;
 
+use super::args::text_file;
 use super::exit::Refusal;
 use super::settings::refused;
 
@@ -21,6 +22,6 @@ pub fn of_file(file: Option<&Path>) -> Result<Prices, Refusal> {
 
 /// The text of a file with prices.
 pub fn read(file: &Path) -> Result<String, Refusal> {
-    std::fs::read_to_string(file)
+    text_file::read(file)
         .map_err(|error| Refusal::usage(format!("cannot read {}: {error}", file.display())))
 }

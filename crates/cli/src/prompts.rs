@@ -7,6 +7,7 @@ use batchwright::files::PromptSettings;
 use serde_json::{Map, Value};
 
 use super::args::shared::{PromptArgs, TaskArg};
+use super::args::text_file;
 use super::exit::Refusal;
 use super::settings::refused;
 use batchwright::unstable::Optional;
@@ -106,14 +107,14 @@ pub fn with_schema(settings: PromptSettings, given: &Path) -> Result<PromptSetti
 pub fn schema(given: &Path) -> Result<(String, Value), Refusal> {
     let words = given.to_str().unwrap_or_default();
     let (name, text) = if words.trim_start().starts_with('{') {
-        ("--json-schema".into(), Ok(words.as_bytes().to_vec()))
+        ("--json-schema".into(), Ok(words.to_owned()))
     } else {
         let path = words.strip_prefix('@').map_or(given, Path::new);
-        (path.display().to_string(), std::fs::read(path))
+        (path.display().to_string(), text_file::read(path))
     };
     let bad = |why: String| Refusal::usage(format!("{name}: {why}"));
     let text = text.map_err(|e| bad(format!("cannot be read: {e}")))?;
-    let schema = serde_json::from_slice(&text).map_err(|e| bad(format!("no JSON: {e}")))?;
+    let schema = serde_json::from_str(&text).map_err(|e| bad(format!("no JSON: {e}")))?;
     Ok((name, schema))
 }
 

@@ -8,6 +8,7 @@ use batchwright::provider::{CallHeader, ProviderStatus};
 use batchwright::{Context, ErrorKind, LlmConfig, Settings};
 
 use super::args::shared::{BatchProviderArgs, DataArgs, ProviderArgs};
+use super::args::text_file;
 use super::data_dir::data_dir;
 use super::exit::{About, Refusal};
 use super::prices;
@@ -239,7 +240,7 @@ fn read_headers(given: &[String]) -> Result<Vec<CallHeader>, Refusal> {
     for given in given {
         let lines = match given.strip_prefix('@') {
             None => given.clone(),
-            Some(path) => std::fs::read_to_string(path)
+            Some(path) => text_file::read(path)
                 .map_err(|error| bad_header(&format!("cannot read {path}: {error}")))?,
         };
         for line in lines.lines().filter(|line| !line.trim().is_empty()) {

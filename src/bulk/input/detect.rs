@@ -3,8 +3,9 @@
 
 use super::cells::fields;
 use super::fault::{Fault, excerpt, utf8};
-use super::rows::{is_blank, without_bom};
+use super::rows::is_blank;
 use super::{Form, delimiter};
+use crate::base::bom::without_bom;
 
 /// Maximum length of text that counts as the name of a column.
 const LONGEST_NAME: usize = 40;

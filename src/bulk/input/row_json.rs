@@ -5,7 +5,7 @@ use super::fault::{Fault, InputError, utf8};
 use super::file::{InputFile, Part};
 use super::json_object::JsonObject;
 use super::keep::Object;
-use super::rows::without_bom;
+use crate::base::bom::without_bom;
 
 impl InputFile {
     /// The record at this position: a table's row with the names of its columns, a line of JSON with its fields, on one

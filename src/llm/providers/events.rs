@@ -10,6 +10,7 @@ use super::bounded;
 use super::content::object;
 use super::lenient;
 use super::vendor::Dialect;
+use crate::base::bom::without_bom;
 
 /// What a stream holds.
 #[derive(Debug, PartialEq)]
@@ -86,7 +87,7 @@ fn chunks(body: &[u8]) -> serde_json::Result<Vec<Value>> {
 /// cannot be read ends it: what came after would not be the answer that was given.
 fn events(body: &[u8]) -> Option<(Vec<Value>, bool)> {
     const FIELDS: [&str; 5] = ["data:", "event:", "id:", "retry:", ":"];
-    let body = lenient::without_mark(body).trim_ascii_start();
+    let body = without_bom(body).trim_ascii_start();
     let begins = |field: &&str| body.starts_with(field.as_bytes());
     if !FIELDS.iter().any(begins) {
         return None;

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::cell::Cell;
 
 use super::bounded;
+use crate::base::bom::without_bom;
 
 /// A body that can be read now, and what was done to it, for people.
 struct Mended {
@@ -65,14 +66,9 @@ fn is_repeat(error: &serde_json::Error) -> bool {
     error.is_data() && error.to_string().starts_with("duplicate field")
 }
 
-/// A text without the mark that some servers put at its beginning.
-pub(super) fn without_mark(text: &[u8]) -> &[u8] {
-    text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)
-}
-
 /// Mends a body that was refused as JSON; none for what was not meant to be any.
 fn mend(body: &[u8]) -> Option<Mended> {
-    let body = without_mark(body);
+    let body = without_bom(body);
     if !matches!(body.trim_ascii_start().first(), Some(b'{' | b'[')) {
         return None;
     }

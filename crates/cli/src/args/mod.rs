@@ -27,6 +27,7 @@ pub mod simulate;
 pub mod simulate_batches;
 pub mod status;
 pub mod submit;
+pub mod text_file;
 pub mod token;
 pub mod values;
 pub mod variables;

@@ -8,6 +8,8 @@ use batchwright::config::SettingKey;
 use batchwright::sources::Split;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
+use super::text_file;
+
 /// One of these words; the value is what it stands for.
 pub fn one_of<T: Copy + Send + Sync + 'static>(
     words: &'static [(&'static str, T)],
@@ -117,7 +119,7 @@ pub fn temperature(text: &str) -> Result<f64, String> {
 /// A text, or the content of a file when it is written as `@path`.
 pub fn text_or_file(text: &str) -> Result<String, String> {
     match text.strip_prefix('@') {
-        Some(path) => std::fs::read_to_string(path)
+        Some(path) => text_file::read(path)
             .map(|content| content.trim_end_matches(['\r', '\n']).to_owned())
             .map_err(|error| format!("cannot read {path}: {error}")),
         None => Ok(text.to_owned()),

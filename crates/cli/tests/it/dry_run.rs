@@ -4,6 +4,34 @@ use serde_json::{Value, json};
 
 use super::common::{Desk, Has, RunToEnd, good, results};
 
+/// As some editors write at the beginning of a file.
+#[test]
+fn a_byte_order_mark_is_no_part_of_a_text_or_a_schema() {
+    let (desk, sim) = (Desk::with(1), good());
+    let write = |name: &str, text: &str| desk.write(name, format!("\u{feff}{text}"));
+    write("system.txt", "brief\n");
+    write("template.txt", "Sum up: {{prompt}}\n");
+    write(
+        "schema.json",
+        r#"{"type": "object", "properties": {"a": {"type": "string"}}}"#,
+    );
+    write("header.txt", "X-Team: a\n");
+    write("prices.json", r#"{"providers": {}}"#);
+    let words = "in.jsonl --system @system.txt --template @template.txt --json-schema schema.json \
+                 --header @header.txt --prices prices.json --dry-run --show 1";
+    let shown = results(&desk.run(&sim, words).expect(0).stdout);
+    let messages = json!([
+        {"role": "system", "content": "brief"},
+        {"role": "user", "content": "Sum up: prompt 0"},
+    ]);
+    assert_eq!(shown[0]["body"]["messages"], messages);
+    assert_eq!(
+        shown[0]["body"]["response_format"]["type"], "json_schema",
+        "{}",
+        shown[0]
+    );
+}
+
 #[test]
 fn a_dry_run_prints_complete_requests() {
     let (desk, sim) = (Desk::with(5), good());

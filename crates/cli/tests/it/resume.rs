@@ -170,6 +170,30 @@ fn a_file_of_anything_else_is_refused_and_untouched() {
     assert_eq!(desk.ids("out.jsonl"), all_ids(2));
 }
 
+/// As some editors write at the beginning of a file.
+#[test]
+fn an_output_with_a_byte_order_mark_is_read() {
+    let (desk, sim) = (Desk::with(5), good());
+    desk.run(&sim, RUN).expect(0);
+    let marked = format!("\u{feff}{}", desk.read("out.jsonl"));
+    let first = id(&desk.results("out.jsonl")[0]).to_owned();
+    desk.write("out.jsonl", &marked);
+    desk.run(&sim, RUN)
+        .ends(0, "5 finished before, nothing to send");
+    assert_eq!(desk.read("out.jsonl"), marked);
+    let table = desk.plain("export out.jsonl -o - --format csv --columns id");
+    let table = table.expect(0).stdout;
+    assert_eq!(table.lines().count(), 6, "{table}");
+
+    // The first line is changed and moved like any other.
+    desk.run(&sim, &format!("{RUN} --system other --ordered"))
+        .says("5 changed, 5 to send");
+    assert_eq!(sim.stats().calls, 10);
+    assert_eq!(desk.order("out.jsonl"), ids_in_order(5));
+    let archived = desk.results("out.jsonl.superseded.jsonl");
+    assert!(archived.iter().any(|line| id(line) == first));
+}
+
 #[test]
 fn ordered_puts_results_into_the_order_of_the_input() {
     let desk = Desk::new();
