@@ -46,6 +46,8 @@ struct Inner {
     refusal: Option<String>,
     request_id: Option<String>,
     paid: Paid,
+    /// The model of the reply, if the reply names it.
+    answered_model: Option<String>,
     /// What the last call was billed, until it is booked.
     charge: Option<Box<Charge>>,
     raw: Option<String>,
@@ -103,6 +105,7 @@ impl Error {
             refusal: None,
             request_id: None,
             paid: Paid::default(),
+            answered_model: None,
             charge: None,
             raw: None,
             raw_bytes: None,
@@ -233,6 +236,17 @@ impl Error {
         self
     }
 
+    /// Sets the model that the reply names, which may be another one than the request does.
+    pub(crate) fn with_answered_model(mut self, model: Option<String>) -> Self {
+        self.0.answered_model = model;
+        self
+    }
+
+    /// The model of a reply without an answer, if the reply was billed and names it.
+    pub(crate) fn answered_model(&self) -> Option<&str> {
+        self.0.answered_model.as_deref()
+    }
+
     /// Sets usage and cost if they are known.
     pub(crate) fn with_paid(mut self, paid: Paid) -> Self {
         self.0.paid = paid;
@@ -297,6 +311,7 @@ impl Error {
             &mut self.0.category,
             &mut self.0.refusal,
             &mut self.0.request_id,
+            &mut self.0.answered_model,
         ];
         for text in texts {
             if let Some(cleaned) = text.as_deref().and_then(|text| secret.redact(text)) {

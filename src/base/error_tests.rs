@@ -26,6 +26,25 @@ fn a_raw_reply_that_is_cut_within_the_key_shows_none_of_it() {
 }
 
 #[test]
+fn no_text_of_a_reply_keeps_a_credential() {
+    let secret = "key-of-nobody-0123456789";
+    let error = Error::new(ErrorKind::Blocked, secret)
+        .with_category(secret)
+        .with_refusal(Some(secret.to_owned()))
+        .with_request_id(Some(secret))
+        .with_answered_model(Some(secret.to_owned()))
+        .redacted(&Secret::new(secret));
+    let texts = [
+        Some(error.message()),
+        error.category(),
+        error.refusal(),
+        error.request_id(),
+        error.answered_model(),
+    ];
+    assert_eq!(texts, [Some("***"); 5]);
+}
+
+#[test]
 fn an_error_survives_serialization() {
     let error = Error::new(ErrorKind::Blocked, "no")
         .with_status(400)

@@ -212,7 +212,10 @@ impl Outcome {
         let answer = self.result.as_ref().ok();
         let failed = self.result.as_ref().err();
         let provider = answer.map(|a| a.provider.as_str());
-        let model = answer.and_then(|a| a.model.as_deref());
+        let model = match &self.result {
+            Ok(answer) => answer.model.as_deref(),
+            Err(error) => error.answered_model(),
+        };
         let warning = answer.and_then(|a| a.warning.as_deref());
         let vector = answer.and_then(|a| a.embedding.as_ref());
         let none = ReplyDetails::NONE;

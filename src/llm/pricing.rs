@@ -83,7 +83,7 @@ impl Pricing<'_> {
             }
             Err(error) => {
                 let reported = error.is_marked(Mark::FlexTier).then_some("flex");
-                (error.paid(), None, reported)
+                (error.paid(), error.answered_model(), reported)
             }
         };
         // An answer in a wrong format is billed, also if it reports no tokens.

@@ -111,6 +111,7 @@ fn refused(shape: &Shape, misfit: String, response: &Response) -> Failed {
         .with_sent(Sent::Answered)
         .with_rate_hints(response.hints)
         .with_paid(response.paid())
+        .with_answered_model(response.model.clone())
         .with_raw(&response.text);
     let error = match response.details().service_tier.as_deref() {
         Some("flex") => error.marked(Mark::FlexTier),

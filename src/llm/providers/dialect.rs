@@ -5,6 +5,8 @@
 
 use std::borrow::Cow;
 
+use serde::Deserialize;
+
 use crate::base::{Error, ErrorKind, Optional, Paid, Sent, Usd};
 use crate::llm::reply_details::RawJson;
 use crate::llm::request::Request;
@@ -156,10 +158,13 @@ fn not_fetched(vendor: &Vendor, reply: &HttpReply, error: Error) -> Error {
 /// # Errors
 /// When it holds a failure, or no usable answer.
 pub(super) fn read(vendor: &Vendor, body: &[u8], unchecked: bool) -> Result<Response, Error> {
-    let strictly = |body: &[u8]| match vendor.dialect {
-        Dialect::Anthropic => anthropic::read(vendor, body, unchecked),
-        Dialect::Gemini => gemini::read(vendor, body, unchecked),
-        Dialect::OpenAi | Dialect::Extract => openai::read(vendor, body, unchecked),
+    let strictly = |body: &[u8]| {
+        let read = match vendor.dialect {
+            Dialect::Anthropic => anthropic::read(vendor, body, unchecked),
+            Dialect::Gemini => gemini::read(vendor, body, unchecked),
+            Dialect::OpenAi | Dialect::Extract => openai::read(vendor, body, unchecked),
+        };
+        read.map(|answer| answer.map_err(|error| with_model(error, body)))
     };
     // Whatever was made of the body to read it, it is kept as it came.
     let as_it_came = |error: Error| {
@@ -189,6 +194,21 @@ pub(super) fn read(vendor: &Vendor, body: &[u8], unchecked: bool) -> Result<Resp
         Some(Streamed::CutOff) => Err(malformed("the stream ends before the answer does", body)),
         None => Err(unreadable(&error, body)),
     }
+}
+
+/// A billed failure with the model that the reply names: its price is the one of that model.
+fn with_model(error: Error, body: &[u8]) -> Error {
+    #[derive(Deserialize)]
+    struct Named {
+        #[serde(alias = "modelVersion")]
+        model: Option<String>,
+    }
+
+    if !error.paid().is_known() {
+        return error;
+    }
+    let named = serde_json::from_slice::<Named>(body).ok();
+    error.with_answered_model(named.and_then(|named| named.model))
 }
 
 /// An answer that keeps its reply keeps the one that came, not what was made of it to read it. If the reply

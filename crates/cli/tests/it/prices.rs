@@ -6,6 +6,59 @@ use serde_json::{Value, json};
 
 use super::batch_runs::command;
 use super::common::{Desk, HOME, Has, RunToEnd, simulator, usd};
+use super::fake::{Fake, says};
+
+/// A gateway may answer with another model than the requested one, also if its reply has no usable answer.
+#[test]
+fn a_billed_reply_without_an_answer_has_the_price_of_its_model() {
+    let usage = json!({"prompt_tokens": 10, "completion_tokens": 5});
+    let message = json!({"role": "assistant", "content": "an answer"});
+    let choice = json!({"index": 0, "finish_reason": "stop", "message": message});
+    let empty = json!({"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": ""}});
+    let refused = json!({"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "refusal": "No."}});
+    let choices = json!([[choice], [], [empty], [refused]]);
+    let server = Fake::start(move |asked| {
+        let nth = asked.json()["messages"][0]["content"]
+            .as_str()
+            .and_then(|text| text.parse().ok());
+        let Some(nth) = nth.map(|nth: usize| choices[nth].clone()) else {
+            return says(404, "{}");
+        };
+        says(
+            200,
+            json!({"model": "another", "usage": usage, "choices": nth}),
+        )
+    });
+    let desk = Desk::new();
+    desk.write(
+        "in.jsonl",
+        (0..4)
+            .map(|i| format!("{{\"prompt\":\"{i}\"}}\n"))
+            .collect::<String>(),
+    );
+    let models = json!([
+        {"models": ["another"], "prices": [{"input": 1, "output": 1}]},
+    ]);
+    desk.write(
+        "prices.json",
+        json!({"providers": {"*": {"models": models}}}).to_string(),
+    );
+    let words =
+        "run in.jsonl -o out.jsonl --provider custom --model requested --prices prices.json -j 1";
+    let mut command = desk.command(words.split_whitespace());
+    command.env("CUSTOM_LLM_BASE_URL", server.url());
+    command.ended().expect(3);
+    let lines = desk.results("out.jsonl");
+    assert_eq!(lines.len(), 4);
+    for line in lines {
+        line.has(json!({"model": "another"}));
+        assert_eq!(
+            usd(&line["cost_usd"]),
+            Usd::from_picos(15_000_000),
+            "{line}"
+        );
+    }
+}
 
 #[test]
 fn own_prices_override_the_table_and_unknown_ones_are_counted_separately() {
