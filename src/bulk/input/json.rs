@@ -10,6 +10,7 @@ use super::cells::Field;
 use super::fault::{Fault, described, excerpt};
 use super::fields::{self, string};
 use super::id;
+use super::json_object::JsonObject;
 use super::layout::{self, Layout, RESPONSES, TOOLS};
 use super::messages;
 use super::names::{hint, listed};
@@ -120,7 +121,7 @@ pub(super) fn line(text: &str, settings: &PromptSettings) -> Result<Parsed, Faul
         layout = Layout::of_line(&fields, settings);
     }
     let mut parsed = match (&settings.template, layout) {
-        (Some(template), _) => from_fields(fields, template, settings.nulls)?,
+        (Some(template), _) => from_fields(text, fields, template, settings.nulls)?,
         (None, Layout::Short) => short(fields, settings)?,
         (None, layout) => match layout.native(&fields) {
             Some(format) => native(fields, layout, format, settings)?,
@@ -300,6 +301,7 @@ fn short(mut line: Map<String, Value>, settings: &PromptSettings) -> Result<Pars
 }
 
 fn from_fields(
+    text: &str,
     mut line: Map<String, Value>,
     template: &Template,
     nulls: Nulls,
@@ -319,11 +321,18 @@ fn from_fields(
         nulls,
         known: "a field of that name",
     };
+    let is_number = |name| matches!(line.get(name), Some(Value::Number(_)));
+    // A parsed number is not written as it was: 1.10 would be 1.1, and 18446744073709551616 another number.
+    let written = template.variables().any(is_number);
+    let written = written.then(|| JsonObject::parse(text)).flatten();
     let mut request = filling.request(|name| {
         Some(match line.get(name)? {
             Value::Null => Field::Null,
             Value::String(text) => Field::Text(Cow::Borrowed(text.as_str())),
-            other => Field::Json(Cow::Owned(other.to_string())),
+            other => match written.as_ref().and_then(|fields| fields.get(name, 0)) {
+                Some(written) => Field::of(written),
+                None => Field::Json(Cow::Owned(other.to_string())),
+            },
         })
     })?;
     request.model = string(&mut line, "model")?;

@@ -111,12 +111,34 @@ fn a_batch_line_maps_known_fields_and_passes_on_others() {
 }
 
 #[test]
+fn a_template_writes_numbers_as_the_record_does() {
+    let mut templates = vec![with_template("{{ n }}")];
+    if cfg!(feature = "templates") {
+        templates.push(with_template("{% if n > 0 %}{{ n }}{% endif %}"));
+    }
+    for number in [
+        "1.10",
+        "1e2",
+        "1.0",
+        "18446744073709551616",
+        "12345678901234567890123.50",
+        "0.1234567890123456789",
+    ] {
+        let line = format!(r#"{{"other":2.50, "\u006e": {number} }}"#);
+        for settings in &templates {
+            let request = parsed(Form::Jsonl, None, line.as_bytes(), settings).unwrap();
+            assert_eq!(request, Request::new(number));
+        }
+    }
+}
+
+#[test]
 fn a_template_takes_any_object() {
     let settings = with_template("{{city}} {{n}} {{ok}} {{x}}");
     let line = r#"{"id":3,"city":"{{n}}","n":1.50,"ok":true,"x":12345678901234567890,"z":null,
         "model":"m","system":"s","promt":"unused"}"#;
     let request = parsed(Form::Jsonl, None, line.as_bytes(), &settings).unwrap();
-    let expected = Request::new("{{n}} 1.5 true 12345678901234567890").with_id("3");
+    let expected = Request::new("{{n}} 1.50 true 12345678901234567890").with_id("3");
     assert_eq!(request, expected.with_model("m").with_system("s"));
     for (line, text) in [
         (
