@@ -1,8 +1,10 @@
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::spending::LONGEST_PAUSE;
 use super::*;
+use crate::base::{Clock, Time, Timestamp};
 use crate::money::account::{LOOK_AGAIN, Period};
 use crate::testing::ManualClock;
 
@@ -198,7 +200,7 @@ fn the_limit_holds_for_many_threads_and_the_record_covers_them() {
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// Budgets of one account, as several programs have them. The clock begins on 1 January.
-fn monthly(folder: &tempfile::TempDir, clock: &Arc<ManualClock>, cents: u64) -> Budget {
+fn monthly<C: Clock + 'static>(folder: &tempfile::TempDir, clock: &Arc<C>, cents: u64) -> Budget {
     let file = folder.path().join("monthly_budget.json");
     let account = Account::new("the monthly budget", file, Period::Month, clock.clone());
     Budget::of_account(cent(cents), account)
@@ -471,4 +473,48 @@ fn what_an_own_batch_returns_is_seen_at_once_and_ends_the_refusal() {
     assert!(budget.used_up().is_none() && budget.is_open());
     let spending = budget.0.spending.lock();
     assert_eq!((spending.refused_since, spending.fitted), (None, None));
+}
+
+/// Another thread may be refused between the reading of the account and what follows from it.
+#[cfg(feature = "queue")]
+#[test]
+fn a_call_that_does_not_fit_is_not_forgotten_by_a_look_that_began_before() {
+    #[derive(Default)]
+    struct Hooked(ManualClock, Mutex<Option<Box<dyn FnOnce() + Send>>>);
+
+    impl Clock for Hooked {
+        fn now(&self) -> Time {
+            self.0.now()
+        }
+
+        fn wall(&self) -> Timestamp {
+            let hook = self.1.lock().take();
+            hook.into_iter().for_each(|hook| hook());
+            self.0.wall()
+        }
+    }
+
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Arc::new(Hooked::default());
+    let budget = monthly(&folder, &clock, 100);
+    let other = monthly(&folder, &clock, 100);
+    other.reserve_batch("a", cent(90).picos()).unwrap();
+    assert!(budget.try_reserve(cent(20).picos()).is_err());
+    other.end_batch("a", false);
+    budget.0.spending.lock().looked = None;
+
+    let (sender, refused) = mpsc::channel();
+    let refusing = budget.clone();
+    *clock.1.lock() = Some(Box::new(move || {
+        thread::spawn(move || {
+            other.reserve_batch("b", cent(95).picos()).unwrap();
+            let call = refusing.try_reserve(cent(20).picos());
+            sender.send(call.map(drop).unwrap_err()).unwrap();
+        });
+        // It waits for the end of the look.
+        thread::sleep(Duration::from_millis(100));
+    }));
+    budget.look_again();
+    refused.recv().unwrap();
+    assert!(budget.was_used_up().is_some());
 }

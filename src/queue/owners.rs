@@ -123,8 +123,15 @@ impl Owners {
             budget.count_at_least(since, self.billed(owner, since)?)?;
         }
         let mut budgets = self.budgets.lock();
-        budgets.insert(key, (Instant::now(), budget.clone()));
-        Ok(budget)
+        let (read, kept) = budgets
+            .entry(key)
+            .or_insert_with(|| (Instant::now(), budget.clone()));
+        *read = Instant::now();
+        // Another call may have made it meanwhile. Each budget knows its own calls in flight only.
+        if kept.limit() != budget.limit() {
+            *kept = budget;
+        }
+        Ok(kept.clone())
     }
 
     fn billed(&self, owner: &str, since: Day) -> Result<Usd, Error> {
@@ -216,10 +223,12 @@ fn reserve_all(budgets: &[Budget], most: u64) -> Result<Vec<Reservation>, Error>
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::sync::Barrier;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::{fs, thread};
 
     use super::*;
-    use crate::base::clock::SystemClock;
+    use crate::base::{SystemClock, Time, Timestamp};
     use crate::money::account::LOOK_AGAIN;
     use crate::queue::store::sqlite::{SqliteOptions, SqliteStore};
 
@@ -283,6 +292,42 @@ mod tests {
         assert_eq!(owners.limit_reached("shop"), None);
         settle(owners.reserve("shop", 90).unwrap(), 90);
         assert_eq!(refused(&owners, 20).retry_after(), Some(OWNER_AGAIN));
+    }
+
+    /// Its first two readings wait for each other.
+    struct Meeting(SystemClock, AtomicUsize, Barrier);
+
+    impl Clock for Meeting {
+        fn now(&self) -> Time {
+            self.0.now()
+        }
+
+        fn wall(&self) -> Timestamp {
+            if self.1.fetch_add(1, Ordering::SeqCst) < 2 {
+                self.2.wait();
+            }
+            self.0.wall()
+        }
+    }
+
+    #[test]
+    fn the_first_calls_of_an_owner_know_of_each_other() {
+        let (folder, limit) = (
+            tempfile::tempdir().unwrap(),
+            Arc::new(Mutex::new(Some(100))),
+        );
+        let clock = Meeting(SystemClock, AtomicUsize::new(0), Barrier::new(2));
+        let owners = Owners {
+            clock: Arc::new(clock),
+            ..owners(&folder, &limit)
+        };
+        let both = thread::scope(|scope| {
+            let calls = [(); 2].map(|()| scope.spawn(|| owners.reserve("shop", 90)));
+            calls.map(|call| call.join().unwrap())
+        });
+        let errors: Vec<_> = both.iter().filter_map(|call| call.as_ref().err()).collect();
+        assert_eq!(errors.len(), 1);
+        assert_eq!(errors[0].retry_after(), Some(LOOK_AGAIN));
     }
 
     #[test]

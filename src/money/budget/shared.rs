@@ -30,23 +30,20 @@ impl Budget {
     /// # Errors
     /// As [`reserve`](Self::reserve), with a wait of a second if only the calls in flight stand in the way.
     pub(crate) fn try_reserve(&self, most: u64) -> Result<Reservation, Error> {
-        let before = self.is_in_use();
+        let ended = self.0.spending.lock().ended;
         if let Some(reserved) = self.reserve_now(most)? {
             return Ok(reserved);
         }
-        // Calls that have just ended may have returned enough.
-        let wait = (before || self.is_in_use()).then_some(LOOK_AGAIN);
-        Err(self.refuse(most).with_retry_after(wait))
+        let mut spending = self.0.spending.lock();
+        // Calls that ended meanwhile may have returned enough.
+        let may_fit = spending.held > 0 || spending.ended != ended;
+        let error = self.exceeded(&mut spending, most);
+        Err(error.with_retry_after(may_fit.then_some(LOOK_AGAIN)))
     }
 
-    /// Whether calls are in flight, which may return something.
-    pub(crate) fn is_in_use(&self) -> bool {
-        self.0.spending.lock().held > 0
-    }
-
-    /// Notes a call that did not fit, so that others are not tried. Returns its error.
-    pub(crate) fn refuse(&self, most: u64) -> Error {
-        self.exceeded(&mut self.0.spending.lock(), most)
+    /// Notes a call that did not fit, so that others are not tried.
+    pub(crate) fn refuse(&self, most: u64) {
+        self.0.spending.lock().refuse(most);
     }
 
     /// Makes sure that its account counts what was billed in the period that begins on this day, if it is the present one.
@@ -109,6 +106,10 @@ impl Budget {
     /// process returns something, or when the next period begins.
     pub(crate) fn look_again(&self) {
         let Keeper::Account(account) = &self.0.record else {
+            return;
+        };
+        // A call that does not fit after the account was read must not be forgotten.
+        let Some(_drawing) = self.0.drawing.try_lock() else {
             return;
         };
         {
