@@ -327,6 +327,29 @@ def check_table(name, source, wanted, results):
     return cells
 
 
+def check_conversations(address):
+    """Conversations as datasets for training have them: each message has the fields of all others, with nulls."""
+    messages = [
+        [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Name a prime.", "name": "ann"}],
+        [{"role": "user", "content": "Name a city."}],
+    ]
+    for column in "messages", "prompt":
+        table = pyarrow.Table.from_pylist([{"id": str(nth), column: found, "n": nth} for nth, found in enumerate(messages)])
+        assert "name" in table[column][1].as_py()[0]
+        pyarrow.parquet.write_table(table, "chat.parquet")
+        run("run", "chat.parquet", "--provider", "local", "--base-url", address, "--model", "sim-1", "-o", "chat.jsonl")
+        shown = subprocess.run([PROGRAM, "run", "chat.parquet", "--dry-run", "--show", "2", "--base-url", address, "--model", "sim-1"],
+                               stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True)
+        sent = [json.loads(line)["body"]["messages"] for line in shown.stdout.splitlines()]
+        assert sent == messages, sent
+        Path("chat.jsonl").unlink()
+    pyarrow.parquet.write_table(table, "chat.parquet", compression="brotli")
+    said = run("run", "chat.parquet", "--base-url", address, "--model", "sim-1", exit_code=2)
+    assert "compressed with Brotli; expected Snappy" in said, said
+    Path("chat.parquet").unlink()
+    print("conversations of Parquet files are sent as they are")
+
+
 def main():
     cells = 0
     Path("schema.json").write_text(json.dumps(SCHEMA))
@@ -350,6 +373,7 @@ def main():
             print(f"{name}: {ROWS} rows, the same in {', '.join(TABLES)}")
             for done in [name, "results.jsonl", "bare.jsonl"]:
                 Path(done).unlink()
+        check_conversations(simulator.address)
         Path("nul.csv").write_bytes(b"id,text\n1,a\0b\n")
         said = run("run", "nul.csv", *asked, "-o", "nul.jsonl", exit_code=2)
         assert "NUL" in said and not Path("nul.jsonl").exists(), said

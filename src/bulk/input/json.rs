@@ -12,7 +12,7 @@ use super::fields::{self, string};
 use super::id;
 use super::json_object::JsonObject;
 use super::layout::{self, Layout, RESPONSES, TOOLS};
-use super::messages;
+use super::messages::{self, MESSAGES};
 use super::names::{hint, listed};
 use super::said::Parsed;
 use super::template::{RenderError, Template};
@@ -167,6 +167,11 @@ fn object(text: &str) -> Result<Map<String, Value>, Fault> {
             let message = message.split(" at line ").next().unwrap_or_default();
             let (found, expected) = if error.is_data() {
                 ("a field twice", "each field once")
+            } else if message.ends_with("hex escape") {
+                (
+                    "half of a character",
+                    r"both halves, such as \ud83d\ude00, or neither",
+                )
             } else {
                 ("invalid JSON", EXPECTED)
             };
@@ -226,7 +231,7 @@ fn batch(mut line: Map<String, Value>, settings: &PromptSettings) -> Result<Pars
             "a list of messages",
         ));
     };
-    let mut parsed = Parsed::new(Request::chat(messages::parse(messages)?));
+    let mut parsed = Parsed::new(Request::chat(messages::parse(MESSAGES, messages)?));
     fields::take(&mut body, &mut parsed)?;
     parsed.request.extra = body;
     Ok(parsed)
@@ -241,8 +246,12 @@ fn short(mut line: Map<String, Value>, settings: &PromptSettings) -> Result<Pars
     }
     let mut request = match (line.remove("prompt"), line.remove("messages")) {
         (Some(Value::String(text)), None) => prompt(text)?,
+        // As datasets for the training of models have it.
+        (Some(list), None) if list.get(0).is_some_and(Value::is_object) => {
+            Request::chat(messages::parse("prompt", list)?)
+        }
         (Some(other), None) => return Err(Fault::field("prompt", &other, "a string")),
-        (None, Some(messages)) => Request::chat(messages::parse(messages)?),
+        (None, Some(messages)) => Request::chat(messages::parse(MESSAGES, messages)?),
         (Some(_), Some(_)) => {
             return Err(Fault::new(
                 "both \"prompt\" and \"messages\"",

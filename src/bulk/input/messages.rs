@@ -2,18 +2,42 @@
 
 use serde_json::{Map, Value};
 
-use super::fault::Fault;
-use crate::llm::request::{Message, Role};
+use super::fault::{Fault, excerpt};
+use crate::llm::request::{Message, Request, Role};
 
-/// Parses a list of messages, which must not be empty.
-pub(super) fn parse(value: Value) -> Result<Vec<Message>, Fault> {
+/// The field or column with a conversation.
+pub(super) const MESSAGES: &str = "messages";
+
+/// Parses a list of messages, which must not be empty. `name` is the field or column with it.
+pub(super) fn parse(name: &str, value: Value) -> Result<Vec<Message>, Fault> {
     match value {
         Value::Array(items) if !items.is_empty() => items
             .into_iter()
             .enumerate()
-            .map(|(i, item)| message(&format!("messages[{i}]"), item))
+            .map(|(i, item)| message(&format!("{name}[{i}]"), item))
             .collect(),
-        other => Err(Fault::field("messages", &other, "a list of messages")),
+        other => Err(Fault::field(name, &other, "a list of messages")),
+    }
+}
+
+/// The conversation in a cell of a table. A table gives each message the fields of all others, with nulls.
+pub(super) fn of_cell(name: &str, cell: &str) -> Result<Request, Fault> {
+    let list = serde_json::from_str(cell).map_err(|_| {
+        let expected = "a list of messages, as JSON";
+        Fault::new(format!("{} in {name:?}", excerpt(cell)), expected)
+    })?;
+    Ok(Request::chat(parse(name, without_nulls(list))?))
+}
+
+fn without_nulls(value: Value) -> Value {
+    match value {
+        Value::Array(items) => items.into_iter().map(without_nulls).collect(),
+        Value::Object(fields) => {
+            let fields = fields.into_iter().filter(|(_, value)| !value.is_null());
+            let fields = fields.map(|(name, value)| (name, without_nulls(value)));
+            Value::Object(fields.collect())
+        }
+        other => other,
     }
 }
 

@@ -79,6 +79,55 @@ fn a_message_line_keeps_parts_calls_and_further_fields() {
     assert_eq!(request.messages[3].extra["tool_call_id"], "c");
 }
 
+/// Datasets for the training of models have conversations in `prompt` too. In a Parquet file each message has the fields
+/// of all others.
+#[test]
+fn a_table_may_have_conversations() {
+    let row = |names: &str, row: &str| {
+        let settings = PromptSettings::default();
+        let header = CsvHeader::parse(Form::JsonRows, names.as_bytes(), b"", "prompt", &settings)?;
+        parsed(Form::JsonRows, Some(&header), row.as_bytes(), &settings)
+    };
+    let line = json_line(
+        r#"{"id":"1","messages":[{"role":"user","content":[{"type":"text","text":"hi"}]},
+        {"role":"assistant","tool_calls":[{"id":"c"}]},{"role":"tool","content":"r","tool_call_id":"c"}]}"#,
+    )
+    .unwrap();
+    let list = r#"[{"role":"user","content":[{"type":"text","text":"hi","image_url":null}],"tool_calls":null},
+        {"role":"assistant","content":null,"tool_calls":[{"id":"c","function":null}],"tool_call_id":null},
+        {"role":"tool","content":"r","tool_call_id":"c","tool_calls":null}]"#;
+    for name in ["messages", "prompt"] {
+        let names = format!(r#"["id","{name}","other"]"#);
+        let request = row(&names, &format!(r#"["1",{list},7]"#)).unwrap();
+        assert_eq!(request, line, "{name}");
+    }
+    let request = json_line(r#"{"id":"1","prompt":[{"role":"user","content":"a"}]}"#).unwrap();
+    let text = r#"["1","[{\"role\":\"user\",\"content\":\"a\"}]"]"#;
+    assert_eq!(row(r#"["id","messages"]"#, text).unwrap(), request);
+    let texts = row(r#"["prompt"]"#, r#"[["a","b"]]"#).unwrap();
+    assert_eq!(texts, Request::new(r#"["a","b"]"#));
+    let both = row(r#"["messages","prompt"]"#, r#"[[],"a"]"#).unwrap();
+    assert_eq!(both, Request::new("a"));
+    for (cell, text) in [
+        (
+            "[]",
+            "found a list ([]) in \"messages\"; expected a list of messages",
+        ),
+        (
+            "\"please\"",
+            "found please in \"messages\"; expected a list of messages, as JSON",
+        ),
+        ("null", "found null in \"messages\"; expected"),
+        (
+            r#"[{"content":"a"}]"#,
+            "found null in \"messages[0].role\"; expected system, developer, user, assistant or tool",
+        ),
+    ] {
+        let fault = row(r#"["messages"]"#, &format!("[{cell}]")).unwrap_err();
+        assert!(fault.to_string().starts_with(text), "{fault}");
+    }
+}
+
 #[test]
 fn a_batch_line_maps_known_fields_and_passes_on_others() {
     let line = json!({"custom_id": "c", "method": "POST", "url": "/v1/chat/completions", "body": {
@@ -239,6 +288,7 @@ fn every_fault_names_found_and_expected_values() {
         (r#"{"prompt":"a","prompt":"b"}"#.into(), "found a field twice (\"prompt\" occurs twice at column 22); expected each field once".into()),
         (r#"{"prompt":"a","extra":{"k":[{"x":1,"x":2}]}}"#.into(), "found a field twice (\"x\" occurs twice at column 38); expected each field once".into()),
         (r#"{"prompt":"a" x}"#.into(), "found invalid JSON (expected `,` or `}` at column 15); expected one JSON object per line".into()),
+        (r#"{"prompt":"a\ud83d"}"#.into(), r"found half of a character (unexpected end of hex escape at column 19); expected both halves, such as \ud83d\ude00, or neither".into()),
         (r#"{"prompt":"a"} {"prompt":"b"}"#.into(), "found invalid JSON (trailing characters at column 16); expected one JSON object per line".into()),
         (r#"{"promt":"a"}"#.into(), format!("found an unknown field \"promt\" (did you mean \"prompt\"?); {}", unread(short, "promt"))),
         (r#"{"prompt":"a","temprature":1}"#.into(), format!("found an unknown field \"temprature\" (did you mean \"temperature\"?); {}", unread(short, "temprature"))),
@@ -312,7 +362,7 @@ fn rows_use_their_columns() {
             "question,id",
             "",
             None,
-            "found the columns \"question\", \"id\"; expected one named \"prompt\", or a template \
+            "found the columns \"question\", \"id\"; expected one named \"prompt\" or \"messages\", or a template \
              such as --template 'Summarize: {{question}}'",
         ),
         (

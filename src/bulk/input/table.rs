@@ -10,6 +10,7 @@ use super::fault::{Fault, utf8};
 use super::id;
 use super::json::{Filling, prompt};
 use super::keep::{Keep, Object};
+use super::messages::{self, MESSAGES};
 use super::names::{hint, listed};
 use super::{Form, PromptSettings};
 use crate::llm::reply_details::RawJson;
@@ -92,7 +93,7 @@ impl CsvHeader {
             form,
             id,
             id_wanted: settings.id_column.is_some(),
-            prompt: column(prompt),
+            prompt: column(prompt).or_else(|| column(MESSAGES)),
             names: names.clone(),
         };
         let columns = names.iter().map(String::as_str);
@@ -115,13 +116,15 @@ impl CsvHeader {
                 return Err(Fault::new(
                     format!("the columns {}", listed(columns)),
                     format!(
-                        "one named \"prompt\", or a template such as \
+                        "one named \"prompt\" or \"messages\", or a template such as \
                          --template 'Summarize: {{{{{example}}}}}'"
                     ),
                 ));
             }
-            None if header.prompt.is_some() => header.once(prompt)?,
-            None => {}
+            None => {
+                let prompt = header.prompt.map(|column| names[column].as_str());
+                prompt.map_or(Ok(()), |name| header.once(name))?;
+            }
         }
         for name in &settings.keep.names {
             header.once(name)?;
@@ -183,9 +186,12 @@ impl CsvHeader {
                 })?
             }
             (None, Some(column)) => {
-                let cell = row.swap_remove(column);
-                let cell = settings.nulls.filled(cell, &self.names[column])?;
-                prompt(cell.into_text().into_owned())?
+                let (cell, name) = (row.swap_remove(column), &self.names[column]);
+                match settings.nulls.filled(cell, name)? {
+                    Field::Json(list) if list.starts_with("[{") => messages::of_cell(name, &list)?,
+                    cell if name == MESSAGES => messages::of_cell(name, cell.as_text())?,
+                    cell => prompt(cell.into_text().into_owned())?,
+                }
             }
             (None, None) => return Err(Fault::new("no column \"prompt\"", "a template")),
         };

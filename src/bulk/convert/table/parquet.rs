@@ -5,10 +5,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use base64::Engine;
-use parquet::basic::{ConvertedType, LogicalType, TimeUnit, Type as PhysicalType};
+use parquet::basic::{Compression, ConvertedType, LogicalType, TimeUnit, Type as PhysicalType};
 use parquet::column::reader::{ColumnReaderImpl, get_typed_column_reader};
 use parquet::data_type::{Int96, Int96Type};
 use parquet::errors::ParquetError;
+use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::Field;
 use parquet::record::reader::RowIter;
@@ -46,6 +47,11 @@ fn write_rows(path: &Path, rows: &mut Rows<'_>) -> Result<(), Error> {
     footer::check(&file).map_err(|error| rows.unreadable(&error))?;
     let pages = file.try_clone().map_err(|error| rows.unreadable(&error))?;
     let reader = SerializedFileReader::new(file).map_err(|error| rows.unreadable(&error))?;
+    if let Some(codec) = unsupported(reader.metadata()) {
+        return Err(rows.refused(format!(
+            "found columns compressed with {codec}; expected Snappy, gzip, Zstandard, LZ4 or no compression"
+        )));
+    }
     pages::check(&pages, reader.metadata(), rows.ctx).map_err(|refused| match refused {
         Refused::Cancelled(error) => error,
         Refused::Damaged(error) => rows.unreadable(&error),
@@ -88,6 +94,17 @@ fn write_rows(path: &Path, rows: &mut Rows<'_>) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// The compression of a column that cannot be unpacked.
+fn unsupported(metadata: &ParquetMetaData) -> Option<&'static str> {
+    let groups = metadata.row_groups().iter();
+    let mut columns = groups.flat_map(RowGroupMetaData::columns);
+    columns.find_map(|column| match column.compression() {
+        Compression::BROTLI(_) => Some("Brotli"),
+        Compression::LZO => Some("LZO"),
+        _ => None,
+    })
 }
 
 /// The value of a cell.

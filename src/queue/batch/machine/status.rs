@@ -121,10 +121,15 @@ impl Change<'_> {
             }
             BatchState::Completed => missing(),
             BatchState::Expired => {
-                let counts = status.counts.unwrap_or_default();
+                let answered = status.counts.map_or_else(String::new, |counts| {
+                    format!(
+                        " with {} of {} requests answered",
+                        counts.completed, counts.total
+                    )
+                });
                 let text = format!(
-                    "batch {} expired with {} of {} requests answered; the others go into another batch",
-                    running.remote.id, counts.completed, counts.total
+                    "batch {} expired{answered}; requests without an answer go into another batch",
+                    running.remote.id
                 );
                 self.log(Level::Warn, text);
                 not_reached("the batch expired before this request was worked on")
