@@ -9,6 +9,7 @@ use super::batch_runs::{
     SHORT, STORE, WORDS, batch, bought, clean, left_alone, queue, run, taking, whole, with_provider,
 };
 use super::common::{Desk, Ended, Has, NOBODY, RunToEnd, Running, eventually, simulator};
+use super::fake::{Fake, says};
 
 /// A run of three prompts against an address without a server.
 #[track_caller]
@@ -69,6 +70,18 @@ fn a_run_resumes_with_the_right_key_after_a_wrong_one() {
     let ended = run(&desk, &sim, WORDS).expect(0);
     says_nothing_of(&ended, &["another key", "are in a batch", "cancel"]);
     whole(&desk, &sim, "out.jsonl", 3);
+}
+
+#[test]
+fn prompts_that_no_provider_accepted_were_not_submitted() {
+    let refuses = Fake::start(|_| says(413, "{}"));
+    let (desk, sim) = (Desk::with(3), taking(SHORT));
+    let mut command = batch(&desk, &sim, WORDS);
+    command.env("OPENAI_BASE_URL", refuses.url());
+    let ended = command
+        .ended()
+        .ends(3, "0 created, 3 items put on the queue");
+    says_nothing_of(&ended, &["items submitted"]);
 }
 
 #[test]

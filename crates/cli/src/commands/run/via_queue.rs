@@ -194,8 +194,8 @@ fn json(process: ProcessId, ended: &QueueRunReport) -> Vec<(&'static str, serde_
 
 /// The same for people.
 fn batches_line(ended: &QueueRunReport) -> String {
-    // Items that wait here were not submitted.
-    let queued = if ended.created == 0 && ended.batches.iter().any(|batch| batch.unsent) {
+    // No provider has accepted them.
+    let queued = if ended.created == 0 {
         "items put on the queue"
     } else {
         "items submitted"
