@@ -5,12 +5,16 @@ use crate::config::choices::Strategy;
 use crate::config::settings::Settings;
 use crate::engine::dispatch::ErrorPolicy;
 use crate::llm::providers::config::LlmConfig;
+use crate::llm::providers::extract::Extract;
+use crate::llm::route::Route;
 use crate::queue::host::JobQueue;
 use crate::queue::scale::WorkerScale;
 use crate::queue::settings::WorkerSettings;
 use crate::queue::worker::Worker;
 
 use super::LlmManager;
+use super::monthly::MonthlyBudget;
+use super::options::ProviderOptions;
 use super::plan::ProviderPlan;
 use super::route_plan::{CallSettings, Caller, RoutePlan};
 
@@ -61,6 +65,20 @@ impl Settings {
             poll_interval: self.poll_interval()?,
             batches: self.batch_settings()?,
         })
+    }
+}
+
+impl ProviderOptions {
+    /// A route for a worker that only [collects results of batches](Worker::collecting): it has the prices of these
+    /// options and the monthly budget of these settings, and makes no calls.
+    ///
+    /// # Errors
+    /// If the prices or the budget cannot be read.
+    pub fn collecting_route(&self, settings: &Settings) -> Result<Route<'static>, Error> {
+        let monthly = MonthlyBudget::of(settings, self.data_dir.as_deref())?;
+        let monthly = monthly.as_ref().map(MonthlyBudget::budget).transpose()?;
+        let route = Route::new(Extract).prices(self.all_prices()?);
+        Ok(route.set(monthly.as_ref(), Route::budget))
     }
 }
 

@@ -83,7 +83,7 @@ impl ClaimPlan {
     fn awaits_batch(&self) -> Result<bool, Error> {
         // A batch that has just ended may have returned what the next one needs.
         self.kinds.look_at_budgets();
-        let route = self.kinds.route(COMPLETION_KIND);
+        let route = self.kinds.prompt_route();
         let is_closed = route.is_some_and(|route| route.is_closed());
         if is_closed || !self.batch_overview.none_waiting.load(Ordering::SeqCst) {
             return Ok(false);

@@ -76,9 +76,12 @@ impl Kinds {
         self.set(COMPLETION_KIND, kind);
     }
 
-    /// The route of a kind, if it has one.
-    pub(crate) fn route(&self, name: &str) -> Option<Arc<Route<'static>>> {
-        self.setup.now().route(name)
+    /// The route that prices prompts, if there is one.
+    pub(crate) fn prompt_route(&self) -> Option<Arc<Route<'static>>> {
+        let setup = self.setup.now();
+        setup
+            .route(COMPLETION_KIND)
+            .or_else(|| setup.collecting.clone())
     }
 
     /// Why calls of some kind are not made for now, if a budget that is shared with other OS processes is used up or cannot be

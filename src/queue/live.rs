@@ -24,6 +24,8 @@ pub(crate) struct WorkerSetup {
     pub batches: Option<Arc<dyn BatchClient>>,
     /// Finds the clients of batches of other accounts.
     pub batch_clients: Option<Arc<BatchClients>>,
+    /// Prices results of batches if no route sends prompts.
+    pub collecting: Option<Arc<Route<'static>>>,
     /// The kinds by name. Each has its own number, because problems of a replaced route do not affect the new one.
     pub kinds: HashMap<String, (u16, Arc<Kind>)>,
     /// Raised by each change of the kinds.

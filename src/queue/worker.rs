@@ -91,6 +91,10 @@ pub struct Worker {
     /// Sends texts to embed through this route, many with each call. Default: they wait for another worker.
     #[setters(generate, into)]
     embeddings: Option<Route<'static>>,
+    /// Prices the results of batches by this route, and counts them in its budgets, if the worker sends no prompts.
+    /// Default: such a worker knows no prices.
+    #[setters(generate, into)]
+    collecting: Option<Route<'static>>,
     batches: Option<Arc<dyn BatchClient>>,
     batch_clients: Option<Arc<BatchClients>>,
     /// The number of jobs at once, retries, intervals and the settings of batches. Default: as [`WorkerSettings`].
@@ -126,6 +130,7 @@ impl Worker {
             completions: None,
             direct: None,
             embeddings: None,
+            collecting: None,
             batches: None,
             batch_clients: None,
             settings: WorkerSettings::default(),
@@ -362,6 +367,7 @@ impl Worker {
             if self.embeddings.is_some() {
                 controls.set_embeddings(setup, self.embeddings);
             }
+            setup.collecting = self.collecting.map(Arc::new);
             setup.batches = self.batches;
             setup.batch_clients = self.batch_clients;
             if let Some((route, calls)) = self.model_calls {

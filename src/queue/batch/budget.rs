@@ -3,7 +3,6 @@
 use crate::base::{Error, ErrorKind, ProcessId};
 use crate::llm::spending;
 use crate::money::budget::{AmountUnit, Budget};
-use crate::queue::job::COMPLETION_KIND;
 use crate::queue::store::{BatchNo, ClaimedJob};
 
 use super::context::BatchContext;
@@ -41,7 +40,7 @@ impl<'c> SharedReservation<'c> {
             let owner = jobs.first().and_then(|job| job.owner.as_deref());
             self.budgets = Some(self.context.shared_budgets(owner)?);
         }
-        let route = self.context.settler.kinds.route(COMPLETION_KIND);
+        let route = self.context.settler.kinds.prompt_route();
         let (Some(route), false) = (route, self.budgets.iter().all(Vec::is_empty)) else {
             return Ok(jobs.iter().map(|_| Ok(0)).collect());
         };
@@ -168,7 +167,7 @@ pub(super) fn reserve(
     let Some(budget) = jobs.first().and_then(|job| job.budget) else {
         return Ok(jobs.len());
     };
-    let Some(route) = context.settler.kinds.route(COMPLETION_KIND) else {
+    let Some(route) = context.settler.kinds.prompt_route() else {
         return Ok(0);
     };
     let model = record.intent.model.as_deref().unwrap_or_default();

@@ -10,7 +10,6 @@ use crate::base::{Context, Error, Sent};
 use crate::llm::batch::{BatchClient, BatchIntent, BatchStage};
 use crate::money::budget::{Budget, SpentOnBatch};
 use crate::observe::jobs::JobObserver;
-use crate::queue::job::COMPLETION_KIND;
 use crate::queue::owners::Owners;
 use crate::queue::store::{BatchNo, JobStore, Settlement, WorkerId};
 
@@ -101,7 +100,7 @@ impl BatchContext {
             (Some(owners), Some(owner)) => owners.of(owner)?,
             _ => Vec::new(),
         };
-        let route = self.settler.kinds.route(COMPLETION_KIND);
+        let route = self.settler.kinds.prompt_route();
         let of_route = route
             .iter()
             .flat_map(|route| route.shared_budgets().cloned());
@@ -110,7 +109,7 @@ impl BatchContext {
 
     /// Whether jobs did not fit into a budget of the route that other OS processes share.
     pub(super) fn is_used_up(&self) -> bool {
-        let route = self.settler.kinds.route(COMPLETION_KIND);
+        let route = self.settler.kinds.prompt_route();
         route.is_some_and(|route| route.was_used_up().is_some())
     }
 

@@ -29,7 +29,7 @@ impl Poller<'_> {
             return Ok(());
         };
         // The route also processes prompts whose batch has failed, so it is required.
-        let Some(route) = self.options.kinds.route(COMPLETION_KIND) else {
+        let Some(route) = self.options.kinds.prompt_route() else {
             return Ok(());
         };
         let wall = self.clock.wall();

@@ -118,7 +118,7 @@ impl ItemSettler {
         let history = claimed.history.as_deref().map(History::parse);
         let history = history.unwrap_or_default();
         let mut result = result.and_then(|response| fitting(claimed, response));
-        if let Some(route) = self.kinds.route(COMPLETION_KIND) {
+        if let Some(route) = self.kinds.prompt_route() {
             let pricing = route.pricing();
             let payee = [&*asked.provider, &*asked.account];
             pricing.price_batched(payee, asked.model.as_deref(), result.as_mut());
@@ -179,7 +179,7 @@ impl ItemSettler {
         asked: &AskedProvider,
         mut result: Result<Response, Error>,
     ) -> Option<Charge> {
-        let route = self.kinds.route(COMPLETION_KIND)?;
+        let route = self.kinds.prompt_route()?;
         let payee = [&*asked.provider, &*asked.account];
         let pricing = route.pricing();
         pricing.price_batched(payee, asked.model.as_deref(), result.as_mut());
@@ -198,7 +198,7 @@ impl ItemSettler {
         error: Error,
     ) -> ClaimOutcome {
         tries.count(&error);
-        let route = self.kinds.route(COMPLETION_KIND);
+        let route = self.kinds.prompt_route();
         let steps = route.as_ref().map_or(1, |route| route.steps());
         let more = usize::from(tries.step) + 1 < steps;
         let (now, wall) = (self.clock.now(), self.clock.wall());

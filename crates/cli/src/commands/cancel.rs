@@ -2,7 +2,9 @@
 
 use batchwright::batch::{BatchInfo, clients_by_account};
 use batchwright::files::RunStore;
+use batchwright::plan::ProviderOptions;
 use batchwright::queue::{JobCounts, ProcessState, WorkerSettings};
+use batchwright::unstable::Optional;
 use batchwright::{Context, JobQueue, LlmConfig, ProcessId, Worker};
 use serde_json::{Value, json};
 
@@ -75,6 +77,17 @@ fn delete(
     }
     queue.cancel(id).map_err(failed)?;
     let batches = cancel_batches(args, &queue, id, own)?;
+    let now = queue.process(id).map_err(failed)?;
+    let now = now.as_ref().unwrap_or(process);
+    let came = answered(&now.counts).saturating_sub(answered(&process.counts));
+    if batches.any && came > 0 {
+        return Err(Refusal::could_not_run(format!(
+            "process {id} is not deleted: {} results arrived from its batches meanwhile and are billed{}\n  to delete it anyway:   \
+             the same command again",
+            count(came),
+            to_take(data, now)
+        )));
+    }
     let deleted = queue.delete(id).map_err(failed)?;
     drop(queue);
     if let Some(output) = data.queue.as_deref().and_then(runs::output_of) {
@@ -112,20 +125,25 @@ fn summary(
     }
     line.push_str(&batches.lines(data, id, false));
     if counts.finished() > counts.consumed && now.info.collector.is_none() {
-        let take = match run_process::collect_command(&now.info) {
-            Some(back) if counts.cancelled > 0 => {
-                format!("{back}   (which sends cancelled items again)")
-            }
-            Some(back) => back,
-            None => data.command(&format!("results {id} -o FILE")),
-        };
-        line.push_str(&format!("\n  to take their results: {take}"));
+        line.push_str(&to_take(data, now));
         if counts.cancelled + counts.failed > 0 {
             let again = data.command(&format!("retry {id}"));
             line.push_str(&format!("\n  to put them back:      {again}"));
         }
     }
     line
+}
+
+/// The command that takes the results of a process.
+fn to_take(data: &DataArgs, now: &ProcessState) -> String {
+    let take = match run_process::collect_command(&now.info) {
+        Some(back) if now.counts.cancelled > 0 => {
+            format!("{back}   (which sends cancelled items again)")
+        }
+        Some(back) => back,
+        None => data.command(&format!("results {} -o FILE", now.process_id)),
+    };
+    format!("\n  to take their results: {take}")
 }
 
 fn answered(counts: &JobCounts) -> u64 {
@@ -161,9 +179,12 @@ fn cancel_batches(
         let settings = common.data.settings()?;
         let idle = settings.transfer_idle_timeout().map_err(refused)?;
         let batches = settings.batch_settings().map_err(refused)?;
+        let options =
+            ProviderOptions::new().set(common.data.folder().ok(), ProviderOptions::data_dir);
         let worker = Worker::new(queue)
             .processes([id])
             .batch_clients(clients_by_account(own, idle))
+            .collecting(options.collecting_route(&settings).map_err(refused)?)
             .settings(WorkerSettings::default().batches(batches))
             .context(&Context::new().with_timeout(args.wait))
             .until_empty(true);

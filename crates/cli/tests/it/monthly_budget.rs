@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use batchwright::{ProcessId, Usd};
-use batchwright_simulate::{SimConfig, Simulator};
-use serde_json::Value;
+use batchwright_simulate::{BatchStats, SimConfig, Simulator};
+use serde_json::{Value, json};
 
 use super::batch_runs::{SHORT, home_queue, taking};
-use super::common::{Desk, simulator, usd};
+use super::common::{Desk, Has, PATIENCE, simulator, usd};
 use super::queue_budget::{MODEL, cost_of_one, done, lines, start, work};
 
 /// Sets the budget to the cost of this number of calls.
@@ -143,6 +143,40 @@ fn what_batches_did_not_need_comes_back_also_after_a_kill() {
     done(&desk, &sim, &format!("run c.jsonl -o c.out.jsonl {model}")).expect(0);
     is_the_ledger();
     assert_eq!(sim.batch_stats().items_accepted, 40);
+}
+
+/// The command that cancels a batch settles its bill.
+#[test]
+fn a_cancelled_batch_is_priced_and_returns_what_it_did_not_need() {
+    let (desk, sim) = (Desk::new(), taking(Duration::from_secs(4)));
+    done(&desk, &sim, "config set llm.monthly_budget 0.03").expect(0);
+    desk.write("in.jsonl", lines(0..20));
+    let run = "run in.jsonl -o out.jsonl --model gpt-4o-mini --max-tokens 4000 --strategy batch";
+    done(&desk, &sim, &format!("{run} --no-wait")).expect(0);
+    let some = |stats: &BatchStats| stats.batches[0].finished > 0;
+    assert!(sim.wait_for_batches(some, PATIENCE));
+    let cancel = "cancel --delete --queue out.jsonl.batchwright";
+    // Nobody knows yet of the answers that have arrived.
+    done(&desk, &sim, cancel)
+        .ends(
+            1,
+            "results arrived from its batches meanwhile and are billed",
+        )
+        .says("to take their results: ");
+    let answered = sim.batch_stats().items_finished;
+    let account: Value =
+        serde_json::from_slice(&std::fs::read(desk.path("home/monthly_budget.json")).unwrap())
+            .unwrap();
+    let spent = Usd::from_picos(account["spent"].as_u64().unwrap());
+    assert!(
+        spent > Usd::ZERO && account.get("batches").is_none(),
+        "{account}"
+    );
+    done(&desk, &sim, cancel).expect(0);
+    let told = done(&desk, &sim, "ledger --json").expect(0).json();
+    told["total"].has(json!({"calls": answered, "unpriced": 0}));
+    assert_eq!(usd(&told["total"]["cost_usd"]), spent);
+    told["rows"][0].has(json!({"provider": "openai", "model": "gpt-4o-mini", "tier": "batch"}));
 }
 
 /// It is the first one, and needs more than is left.
