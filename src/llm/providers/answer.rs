@@ -200,10 +200,18 @@ pub(super) fn unreadable(error: &serde_json::Error, body: &[u8]) -> Error {
     if error.is_eof() {
         return malformed(error, body);
     }
-    match body.trim_ascii_start().first() {
-        Some(b'<') => unlike("it is a web page, not JSON; is the base URL right?", body),
-        _ => unlike(error, body),
+    if is_web_page(body) {
+        return unlike(WEB_PAGE, body);
     }
+    unlike(error, body)
+}
+
+/// What is said of a web page.
+pub(super) const WEB_PAGE: &str = "it is a web page, not JSON; is the base URL right?";
+
+/// Whether a body that is no JSON looks like a web page, for example the one of a login.
+pub(super) fn is_web_page(body: &[u8]) -> bool {
+    body.trim_ascii_start().first() == Some(&b'<')
 }
 
 /// The failure of a success reply that is not complete, or that says itself that something failed.

@@ -84,6 +84,21 @@ fn prompts_that_no_provider_accepted_were_not_submitted() {
     says_nothing_of(&ended, &["items submitted"]);
 }
 
+/// As a login or a wrong address answers.
+#[test]
+fn a_web_page_instead_of_the_batch_api_ends_the_run() {
+    let pages = Fake::start(|_| says(200, "<html>Log in</html>"));
+    let (desk, sim) = (Desk::with(3), taking(SHORT));
+    let mut command = batch(&desk, &sim, WORDS);
+    command.env("OPENAI_BASE_URL", pages.url());
+    command
+        .ended()
+        .ends(4, "it is a web page, not JSON; is the base URL right?")
+        .says("not handed over: 3 requests");
+    run(&desk, &sim, WORDS).expect(0);
+    whole(&desk, &sim, "out.jsonl", 3);
+}
+
 #[test]
 fn a_dry_run_without_a_key_names_the_strategy() {
     let (desk, sim) = (Desk::with(3), taking(SHORT));

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::base::secret::redacted_url;
 use crate::base::{Context, Error, ErrorKind, Timestamp};
-use crate::llm::providers::answer::malformed;
+use crate::llm::providers::answer::{WEB_PAGE, is_web_page, malformed};
 use crate::llm::providers::dialect::request_id;
 use crate::llm::providers::errors::failure;
 use crate::llm::providers::limits::{RateHeaders, retry_after};
@@ -272,7 +272,12 @@ fn authority(origin: &str) -> &str {
 
 /// The JSON of a success reply.
 pub(super) fn json(reply: &HttpReply) -> Result<Value, Error> {
-    serde_json::from_slice(&reply.body).map_err(|error| unusable(error, reply))
+    serde_json::from_slice(&reply.body).map_err(|error| {
+        if is_web_page(&reply.body) {
+            return unusable(WEB_PAGE, reply).with_unreachable();
+        }
+        unusable(error, reply)
+    })
 }
 
 /// The first of these fields in a success reply that must have one, such as the id of a new resource.

@@ -274,6 +274,16 @@ impl Change<'_> {
         let wait = self.facts.after_failures(failures, error.retry_after());
         self.problem(error.message().to_owned());
         self.wait(wait);
+        if failures >= WEB_PAGES
+            && error.kind() == ErrorKind::Malformed
+            && error.is_unreachable()
+            && matches!(
+                self.record.state,
+                State::Submitting(_) | State::Reconciling(_)
+            )
+        {
+            self.add(Effect::ReportCritical(error.clone()));
+        }
         let shared = matches!(error.kind(), ErrorKind::Auth | ErrorKind::Quota);
         if shared || is_cut_off(error) {
             self.add(Effect::PauseAccount(error.clone()));
@@ -281,6 +291,9 @@ impl Change<'_> {
         self.save();
     }
 }
+
+/// After this many web pages in a row, the address is probably wrong. Until then, the page may be one for maintenance.
+const WEB_PAGES: u32 = 4;
 
 /// The provider is unreachable, so the other batches of its account would fail too.
 pub(crate) fn is_cut_off(error: &Error) -> bool {
