@@ -15,6 +15,8 @@ pub(super) struct SharedReservation<'c> {
     context: &'c BatchContext,
     record: &'c Record,
     budgets: Option<Vec<Budget>>,
+    /// How many of them are those of the route; the others are those of the owner.
+    of_route: usize,
     /// What the jobs can cost whose lines are written.
     total: u64,
     /// What is reserved.
@@ -27,6 +29,7 @@ impl<'c> SharedReservation<'c> {
             context,
             record,
             budgets: None,
+            of_route: 0,
             total: 0,
             reserved: 0,
         }
@@ -44,7 +47,8 @@ impl<'c> SharedReservation<'c> {
         let (Some(route), false) = (route, self.budgets.iter().all(Vec::is_empty)) else {
             return Ok(jobs.iter().map(|_| Ok(0)).collect());
         };
-        let is_limited = route.shared_budgets().next().is_some();
+        self.of_route = route.shared_budgets().count();
+        let is_limited = self.of_route > 0;
         let model = self.record.intent.model.as_deref().unwrap_or_default();
         let payee = [self.record.account.provider.as_str(), model];
         let pricing = route.pricing();
@@ -75,7 +79,7 @@ impl<'c> SharedReservation<'c> {
             .iter()
             .map(|need| need.as_ref().map_or(0, |need| *need));
         let needs: Vec<u64> = needs.collect();
-        let (mut most, mut refused_by) = (u64::MAX, None::<Budget>);
+        let (mut most, mut refused_by) = (u64::MAX, None::<(usize, Budget)>);
         loop {
             let mut sum = self.total;
             let fitting = needs.iter().map(|need| {
@@ -85,32 +89,36 @@ impl<'c> SharedReservation<'c> {
                 fits
             });
             let fitting: Vec<bool> = fitting.collect();
-            if sum == self.total {
-                if let (Some(budget), Some(least)) =
-                    (refused_by, needs.iter().filter(|need| **need > 0).min())
-                {
-                    budget.refuse(*least);
-                }
-                return Ok(fitting);
+            let none_fits = sum == self.total;
+            let refused = if none_fits { None } else { self.reserve(sum)? };
+            if let Some((at, budget, less)) = refused {
+                most = less.min(sum - 1);
+                refused_by = Some((at, budget));
+                continue;
             }
-            let Some((budget, less)) = self.reserve(sum)? else {
-                self.total = sum;
-                return Ok(fitting);
-            };
-            most = less.min(sum - 1);
-            refused_by = Some(budget);
+            self.total = sum;
+            // While some fit, jobs without an owner go on: others may need less. Those of an owner wait.
+            let refused_by = refused_by.filter(|(at, _)| none_fits || *at >= self.of_route);
+            let left_out = needs.iter().zip(&fitting).filter(|(_, fits)| !**fits);
+            if let (Some((_, budget)), Some(least)) =
+                (refused_by, left_out.map(|(need, _)| need).min())
+            {
+                budget.refuse(*least);
+            }
+            return Ok(fitting);
         }
     }
 
-    /// Reserves an amount for the batch in all budgets, or changes none. Returns the budget that has less, and how much.
-    fn reserve(&mut self, amount: u64) -> Result<Option<(Budget, u64)>, Error> {
+    /// Reserves an amount for the batch in all budgets, or changes none. Returns the number of the budget that has less, the
+    /// budget, and how much it has.
+    fn reserve(&mut self, amount: u64) -> Result<Option<(usize, Budget, u64)>, Error> {
         let label = &self.record.intent.label;
         for (at, budget) in self.budgets.iter().flatten().enumerate() {
             if let Some(most) = budget.reserve_batch(label, amount)? {
                 for earlier in self.budgets.iter().flatten().take(at) {
                     earlier.reserve_batch(label, self.reserved)?;
                 }
-                return Ok(Some((budget.clone(), most)));
+                return Ok(Some((at, budget.clone(), most)));
             }
         }
         self.reserved = amount;

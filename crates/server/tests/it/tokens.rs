@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use batchwright::config::ConfigStore;
 use batchwright::{ProcessId, Usd};
 use batchwright_server::{Role, TokenLimits, new_token};
-use batchwright_simulate::SimConfig;
+use batchwright_simulate::{BatchConfig, SimConfig};
 use serde_json::{Value, json};
 use ureq::http::Request;
 
@@ -53,8 +54,20 @@ fn with_tokens(sim: SimConfig, lines: &[&String]) -> (Desk, PathBuf, tempfile::T
 
 /// A server with these tokens and a price of its model, 1 dollar per million tokens.
 fn with_prices(lines: &[&String]) -> (Desk, tempfile::TempDir) {
-    let (mut desk, path, folder) = with_tokens(SimConfig::default(), lines);
+    priced(SimConfig::default(), &[], lines)
+}
+
+/// The same with these settings.
+fn priced(
+    sim: SimConfig,
+    settings: &[(&str, &str)],
+    lines: &[&String],
+) -> (Desk, tempfile::TempDir) {
+    let (mut desk, path, folder) = with_tokens(sim, lines);
     desk.stop();
+    for (key, value) in settings {
+        desk.store.set(key, value).unwrap();
+    }
     let prices = json!({"providers": {"*": {"models": [
         {"models": ["sim-1"], "prices": [{"input": 1, "output": 1}]}]}}});
     fs::write(desk.folder.path().join("prices.json"), prices.to_string()).unwrap();
@@ -486,6 +499,27 @@ fn calls_without_an_upper_bound_stop_at_the_limit_of_a_token() {
     });
     assert_eq!(ended["failed"], 0, "{ended}");
     assert!(ended["completed"].as_u64().unwrap() < 600, "{ended}");
+}
+
+#[test]
+fn jobs_wait_for_a_limit_that_a_batch_has_reserved() {
+    let (shop, line) = spender(0.000_4);
+    let long = BatchConfig::default().duration(Duration::from_secs(600));
+    let sim = SimConfig::default().batches(long);
+    let settings = [("llm.provider", "openai"), ("llm.bulk_strategy", "batch")];
+    let (desk, _folder) = priced(sim, &settings, &[&line]);
+    let jobs = "{\"prompt\": \"a\", \"model\": \"sim-1\", \"max_tokens\": 20}\n".repeat(60);
+    let processes = "/api/v1/processes?type=completion";
+    let added = send(&desk, &shop, "POST", processes, &jobs).is(201).json();
+    let path = format!(
+        "/api/v1/processes/{}",
+        added["process_id"].as_str().unwrap()
+    );
+    let now = || get(&desk, &shop, &path).is(200).json();
+    let waiting = read_until(now, |now| now["waits_for"].is_string());
+    let why = waiting["waits_for"].as_str().unwrap();
+    assert!(why.contains("usd-per-day"), "{waiting}");
+    assert!(waiting["at_provider"].as_u64().unwrap() > 0, "{waiting}");
 }
 
 /// Jobs that were accepted before the limit was reached wait, and clients that wait are told.
