@@ -298,6 +298,10 @@ impl Export {
             by_property: self.by_property,
             report,
         };
+        // Nothing is written. The requested columns may be those of the rows that were not found.
+        if read.report.joined_none {
+            return Ok(read);
+        }
         // Fields that only outdated lines have get no column.
         if read.input.is_some() || read.report.replaced > 0 {
             table = TableShape::new(&self.declared);

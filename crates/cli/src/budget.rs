@@ -21,8 +21,6 @@ pub fn starts_from_zero(args: &RunArgs) -> bool {
 /// The budget of a run.
 pub struct RunBudget {
     pub budget: Budget,
-    /// What was spent before this run.
-    before: Amount,
 }
 
 impl RunBudget {
@@ -49,13 +47,14 @@ impl RunBudget {
             Some(output) => recorded(&budget, &output, from_zero)?,
             None => budget,
         };
-        let before = budget.spent();
-        Ok(Some(Self { budget, before }))
+        Ok(Some(Self { budget }))
     }
 
-    /// `$3.2000 of $12.5000 spent`.
-    pub fn line(&self) -> String {
-        format!("{} of {} spent", self.budget.spent(), self.budget.limit())
+    /// `$3.2000 of $12.5000 spent`. The most that the requests of batches can cost is reserved until these have ended.
+    pub fn line(&self, has_batches: bool) -> String {
+        let reserved = if has_batches { " or reserved" } else { "" };
+        let (spent, limit) = (self.budget.spent(), self.budget.limit());
+        format!("{spent} of {limit} spent{reserved}")
     }
 
     /// For the summary in JSON.
@@ -72,46 +71,57 @@ impl RunBudget {
         json!({"unit": unit, "limit": number(self.budget.limit()), "spent": number(self.budget.spent())})
     }
 
-    /// The cost of the remaining items, at the mean cost of those that this run completed, if there are any; and the
-    /// budget that is enough for them, or else for the next call, as a value of the flag. `None` if the next call has no
-    /// upper bound.
-    pub fn remaining(&self, summary: &Summary) -> Option<(Option<String>, String)> {
-        let items = summary.completed - summary.completed_before;
-        let refused = self.budget.refused()?;
-        let rest = |spent: f64| spent / items.max(1) as f64 * summary.pending as f64;
-        let enough = |spent: f64, rest: f64, refused: f64, limit: f64| {
-            (spent + MORE * rest + refused).max(limit)
-        };
-        match (
-            self.budget.spent(),
-            self.before,
-            refused,
-            self.budget.limit(),
-        ) {
-            (Amount::Usd(spent), Amount::Usd(before), Amount::Usd(next), Amount::Usd(limit)) => {
-                let rest = rest(spent.saturating_sub(before).dollars());
-                let enough = enough(spent.dollars(), rest, next.dollars(), limit.dollars());
-                let cents = (enough * 100.0).ceil() / 100.0;
-                let cost = (items > 0).then(|| Usd::from_dollars(rest));
-                Some((
-                    cost.flatten().map(|cost| cost.to_string()),
-                    format!("{cents:.2}"),
-                ))
-            }
-            (
-                Amount::Tokens(spent),
-                Amount::Tokens(before),
-                Amount::Tokens(next),
-                Amount::Tokens(limit),
-            ) => {
-                let rest = rest(spent.saturating_sub(before) as f64);
-                let enough = enough(spent as f64, rest, next as f64, limit as f64);
-                let tokens = count(rest.ceil() as u64);
-                let cost = (items > 0).then(|| format!("{tokens} tokens"));
-                Some((cost, format!("{:.0}", enough.ceil())))
-            }
+    /// The cost of `waiting` items, at the [mean](Self::mean_cost) of this run; and the budget that is enough for them, or
+    /// if their cost is unknown, for the next call, as a value of the flag. `None` if the next call has no upper bound.
+    pub fn remaining(
+        &self,
+        summary: &Summary,
+        bad_rows: u64,
+        waiting: u64,
+    ) -> Option<(Option<String>, String)> {
+        let number = |amount| match amount {
+            Amount::Usd(usd) => Some(usd.dollars()),
+            Amount::Tokens(tokens) => Some(tokens as f64),
             _ => None,
-        }
+        };
+        let spent = number(self.budget.spent())?;
+        let next = number(self.budget.refused()?)?;
+        let limit = number(self.budget.limit())?;
+        let rest = self.mean_cost(summary, bad_rows);
+        let rest = rest.map(|mean| mean * waiting as f64);
+        let rest = rest.filter(|rest| *rest > 0.0);
+        let enough = (spent + MORE * rest.unwrap_or_default() + next).max(limit);
+        Some(match self.budget.limit() {
+            Amount::Tokens(_) => {
+                let cost = rest.map(|rest| format!("{} tokens", count(rest.ceil() as u64)));
+                (cost, format!("{:.0}", enough.ceil()))
+            }
+            _ => {
+                let cost = rest.and_then(Usd::from_dollars);
+                let cents = (enough * 100.0).ceil() / 100.0;
+                (cost.map(|cost| cost.to_string()), format!("{cents:.2}"))
+            }
+        })
+    }
+
+    /// The mean cost of the items that this run has ended, in the unit of the budget. What the budget counts is no measure
+    /// of it: that includes reservations of batches, also of earlier runs.
+    fn mean_cost(&self, summary: &Summary, bad_rows: u64) -> Option<f64> {
+        let failed: u64 = summary.errors.values().sum();
+        let completed = summary.completed.saturating_sub(summary.completed_before);
+        // Bad rows are not sent.
+        let ended = completed + failed.saturating_sub(bad_rows);
+        let (cost, items) = match self.budget.limit() {
+            Amount::Tokens(_) => {
+                let usage = &summary.usage;
+                ((usage.input_tokens + usage.output_tokens) as f64, ended)
+            }
+            _ => (
+                summary.cost_usd?.dollars(),
+                ended.saturating_sub(summary.unpriced),
+            ),
+        };
+        (items > 0).then(|| cost / items as f64)
     }
 }
 

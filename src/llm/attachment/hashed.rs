@@ -19,6 +19,8 @@ pub(super) struct Hashed {
     pub sha256: String,
     pub bytes: u64,
     pub media: &'static str,
+    /// The likely encoding, if it is text that is not UTF-8.
+    pub encoding: Option<&'static str>,
 }
 
 /// Why a file was not hashed.
@@ -160,6 +162,9 @@ fn read(path: &Path) -> Result<Hashed, Unhashed> {
         sha256: hex(&hash.finalize()),
         bytes,
         media,
+        encoding: (media == media::UNKNOWN)
+            .then(|| media::other_encoding(&head, &extension))
+            .flatten(),
     })
 }
 

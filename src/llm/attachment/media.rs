@@ -37,7 +37,7 @@ pub(crate) fn sound_format(media: &str) -> &str {
 }
 
 /// The media type if neither the content nor the extension determines one.
-const UNKNOWN: &str = "application/octet-stream";
+pub(super) const UNKNOWN: &str = "application/octet-stream";
 
 /// The extensions of files by media type. Text is sent as text whatever its extension is, so its types are not listed.
 static EXTENSIONS: LazyLock<BTreeMap<&str, Vec<&str>>> = LazyLock::new(|| {
@@ -66,6 +66,25 @@ pub(super) fn told(head: &[u8], is_text: bool, extension: &str) -> Result<&'stat
         (Some(media), _) if begun == named || head.starts_with(b"%PDF-") => Ok(media),
         (_, None) => Ok("text/plain"),
         (_, Some(_)) => Err(format!("a text that is named .{extension}")),
+    }
+}
+
+/// Common extensions of text.
+const TEXTS: [&str; 10] = [
+    "txt", "md", "csv", "tsv", "json", "jsonl", "xml", "html", "log", "srt",
+];
+
+/// The likely encoding of a text that is not UTF-8, by its first bytes and its extension, with its name for `iconv`.
+/// `None` if it does not look like text.
+pub(super) fn other_encoding(head: &[u8], extension: &str) -> Option<&'static str> {
+    let is_named_text = TEXTS.contains(&extension.to_ascii_lowercase().as_str());
+    let is_binary = |byte: &u8| *byte < b' ' && !b"\t\n\r\x0c".contains(byte);
+    match head {
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => Some("UTF-16"),
+        [_, 0, ..] if is_named_text => Some("UTF-16LE"),
+        [0, _, ..] if is_named_text => Some("UTF-16BE"),
+        _ if !head.iter().any(is_binary) => Some("WINDOWS-1252"),
+        _ => None,
     }
 }
 
@@ -194,6 +213,22 @@ mod tests {
         assert!(told(b"no picture", true, "png").is_err());
         // UTF-16 begins like sound does.
         assert_eq!(told(b"\xff\xfeh\0i\0", false, "txt"), Ok(UNKNOWN));
+    }
+
+    #[test]
+    fn text_in_another_encoding_is_recognized() {
+        for (head, extension, encoding) in [
+            (&b"\xff\xfeh\0i\0"[..], "", Some("UTF-16")),
+            (b"\xfe\xff\0h\0i", "txt", Some("UTF-16")),
+            (b"h\0i\0", "TXT", Some("UTF-16LE")),
+            (b"\0h\0i", "csv", Some("UTF-16BE")),
+            (b"h\0i\0", "bin", None),
+            (b"caf\xe9 au lait\r\n", "", Some("WINDOWS-1252")),
+            (b"caf\xe9\x01", "", None),
+            (b"\x01\x02", "xyz", None),
+        ] {
+            assert_eq!(other_encoding(head, extension), encoding, "{head:?}");
+        }
     }
 
     #[test]

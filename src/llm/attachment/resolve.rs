@@ -157,6 +157,14 @@ pub(super) fn found(
         let what = format!("{what}, which is {}", file.media);
         return Err(Refused::new(what, wanted));
     }
+    if let Some(encoding) = file.encoding {
+        return Err(Refused::new(
+            format!("{what}, which is a text that is not UTF-8"),
+            format!(
+                "UTF-8 text: convert it, for example with iconv -f {encoding} -t UTF-8 in.txt > out.txt"
+            ),
+        ));
+    }
     part.insert("path".to_owned(), whole.into());
     part.insert("sha256".to_owned(), file.sha256.into());
     part.insert("bytes".to_owned(), file.bytes.into());

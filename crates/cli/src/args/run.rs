@@ -73,7 +73,8 @@ pub struct RunArgs {
     /// Each item gets a result line with the answer; `answered_by` names the item that was sent. Answers that are
     /// already in the output are used too. Standard input is read to its end first; --dry-run reports how many
     /// calls are saved. Without this flag, only requests with temperature 0 and embeddings are deduplicated.
-    /// Samples of a prompt are never deduplicated [env: BATCHWRIGHT_DEDUPE] [config: llm.dedupe] [default: auto]
+    /// Samples of a prompt are never deduplicated. Runs in batches or with a deadline send every prompt; they
+    /// reject this flag [env: BATCHWRIGHT_DEDUPE] [config: llm.dedupe] [default: auto]
     #[arg(
         help_heading = "Prompts",
         long,

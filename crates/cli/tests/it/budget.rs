@@ -1,7 +1,9 @@
 //! A run stops before it costs more than its budget. The provider computes the bill independently.
 
+use std::time::Duration;
+
 use batchwright::Usd;
-use batchwright_simulate::{SimConfig, Simulator};
+use batchwright_simulate::{BatchConfig, SimConfig, Simulator};
 
 use super::batch_runs::{LONG, SHORT, command, taking};
 use super::common::{Desk, Ended, RunToEnd, Running, cases, prompt_lines, simulator, usd};
@@ -209,6 +211,45 @@ fn a_run_in_batches_stops_before_its_budget_is_exceeded_and_continues_with_a_hig
     let ended = run(&desk, &sim, "-o out.jsonl --budget 0.01").expect(0);
     let spent = usd(&ended.json()["budget"]["spent"]);
     assert_eq!(spent.picos(), times(one, 10).picos() + one.picos());
+}
+
+/// Reservations of batches count as spent, and they are no measure of what items cost.
+#[test]
+fn the_cost_of_the_rest_is_estimated_from_answers_and_not_from_reservations() {
+    let desk = Desk::new();
+    let batches = BatchConfig::default().duration(Duration::from_secs(1));
+    let config = SimConfig::default().output_tokens(1000).batches(batches);
+    let sim = simulator(config);
+    desk.write("in.jsonl", lines(0..40));
+    let words = "in.jsonl -o out.jsonl --model gpt-4o-mini --max-tokens 1000 --strategy batch --budget-tokens 13000 --json";
+    let number_after = |ended: &Ended, words: &str| -> u64 {
+        let (_, number) = ended.stderr.rsplit_once(words).unwrap();
+        let end = number.find(|c: char| !c.is_ascii_digit() && c != ',');
+        let number = number[..end.unwrap_or(number.len())].replace(',', "");
+        number.parse().unwrap()
+    };
+    let left = command(&desk, &sim, &format!("{words} --no-wait"))
+        .ended()
+        .expect(4);
+    let sent = sim.batch_stats().items_accepted;
+    let waiting = 40 - sent;
+    left.tells(&format!(
+        "1 created, {sent} items submitted, {waiting} items put on the queue"
+    ));
+    left.tells(" of 13000 tokens spent or reserved");
+    left.tells("to go on, with a budget for the next call:");
+    assert!(number_after(&left, " --budget-tokens ") < 2 * 13_000);
+
+    let ended = command(&desk, &sim, words).ended().expect(4);
+    ended.tells(" of 13000 tokens spent\n");
+    let done = desk.results("out.jsonl");
+    let tokens = |name| done[0]["usage"][name].as_u64().unwrap();
+    let each = tokens("input_tokens") + tokens("output_tokens");
+    let pending = 40 - done.len() as u64;
+    ended.tells(&format!("the {pending} remaining items would cost about "));
+    assert_eq!(number_after(&ended, " would cost about "), each * pending);
+    let enough = number_after(&ended, " --budget-tokens ");
+    assert!((40 * each..60 * each).contains(&enough), "{enough}");
 }
 
 /// An earlier run without a limit keeps its own.

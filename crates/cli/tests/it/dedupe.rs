@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use batchwright_simulate::{SimConfig, Trouble};
 use serde_json::{Value, json};
 
+use super::batch_runs::{SHORT, WORDS, command, other, taking};
 use super::common::{Desk, Has, RunToEnd, all_ids, eventually, good, id, ids_in_order, simulator};
 
 /// `n` items; those from `different` on have the same prompts as earlier ones.
@@ -55,6 +56,57 @@ fn duplicates_are_sent_once_at_temperature_0_or_with_dedupe() {
         assert_eq!(told["usage"]["output_tokens"], of_lines, "{flags}");
         std::fs::remove_file(desk.path("out.jsonl")).unwrap();
     }
+}
+
+#[test]
+fn a_plan_of_batches_counts_duplicates_that_the_queue_sends() {
+    let (desk, sim) = (Desk::new(), taking(SHORT));
+    desk.write("in.jsonl", with_equals(9, 3));
+    for flags in ["--strategy batch", "--within 8h"] {
+        let words = format!("{WORDS} --temperature 0 --json {flags}");
+        for plan in ["estimate", "run --dry-run"] {
+            let plan = other(&desk, &sim, &format!("{plan} {words}")).expect(0);
+            plan.json()
+                .has(json!({"to_send": 9, "equal": 0, "calls_saved": 0, "/estimate/models/0/requests": 9}));
+        }
+    }
+    let words = format!("run {WORDS} --temperature 0 --strategy batch");
+    other(&desk, &sim, &words).ends(0, "9 items: 9 to send");
+    assert_eq!(sim.batch_stats().items_accepted, 9);
+    // The answers in the output do not answer items with other ids.
+    desk.write("in.jsonl", with_equals(9, 3).replace("i-", "r-"));
+    other(&desk, &sim, &format!("{words} --dry-run")).ends(0, "9 items: 9 to send");
+}
+
+#[test]
+fn a_run_through_the_queue_and_its_plan_reject_flags_that_share_answers() {
+    let (desk, sim) = (Desk::new(), taking(SHORT));
+    desk.write("in.jsonl", with_equals(9, 3));
+    let why = "goes through the queue, where each prompt is a separate request: remove it, or ";
+    for flag in ["--dedupe", "--reuse"] {
+        for (strategy, instead) in [
+            ("--strategy batch", "use --strategy sync"),
+            ("--within 8h", "the deadline"),
+        ] {
+            for start in ["run", "run --dry-run", "estimate", "estimate --sample 2"] {
+                let words = format!("{start} {WORDS} {strategy} {flag}");
+                other(&desk, &sim, &words)
+                    .ends(2, &format!("{flag} is for calls"))
+                    .says(&format!("{why}{instead}"));
+            }
+        }
+    }
+    assert_eq!(
+        (sim.stats().calls, sim.batch_stats().items_accepted),
+        (0, 0)
+    );
+    // The later flag counts, and a setting does not apply to batches.
+    let words = format!("{WORDS} --strategy batch --dedupe --no-dedupe --dry-run");
+    command(&desk, &sim, &words).ended().expect(0);
+    let words = format!("{WORDS} --strategy batch");
+    let mut set = command(&desk, &sim, &words);
+    set.env("BATCHWRIGHT_DEDUPE", "always").ended().expect(0);
+    assert_eq!(sim.batch_stats().items_accepted, 9);
 }
 
 #[test]

@@ -154,10 +154,14 @@ fn rows_are_joined_from_the_input_without_keep() {
         .says("nothing was written: no row of the input matches any of the 3 items")
         .says("name the column of their ids with --id-column");
     assert!(!desk.exists("no.csv"));
-    let ended = desk
-        .plain("export auto.jsonl --input rows.csv -o -")
-        .expect(3);
-    assert_eq!(ended.stdout, "");
+    for columns in ["", "--columns id,city"] {
+        let ended = desk
+            .plain(&format!(
+                "export auto.jsonl --input rows.csv -o - {columns}"
+            ))
+            .ends(3, "no row of the input matches any of the 3 items");
+        assert_eq!(ended.stdout, "");
+    }
     let words = "export auto.jsonl --input rows.csv --template {{city}}? --model sim-1 -o auto.csv";
     desk.plain(words).expect(0);
     assert!(desk.read("auto.csv").contains("\nx1,Oslo,"));

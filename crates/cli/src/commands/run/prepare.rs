@@ -55,9 +55,8 @@ pub fn prepare(args: &RunArgs, resolved: Resolved, session: &Session) -> Result<
     let prompts = read_stream(args, resolved.prompts, queue.as_ref(), session)?;
     let input_tokens = prompts.estimated_tokens();
     let models = resolved.plan.as_ref().is_ok_and(provider::asks_a_model);
-    let dedupe = resolved.settings.dedupe().map_err(refused)?;
     let output = output(args, &session.ctx);
-    let mut run = compare(args, prompts, output, queue, models, dedupe)?;
+    let mut run = compare(args, prompts, output, queue, models, resolved.dedupe)?;
     let mut plan = run.compared().plan().clone();
     say_plan(args, &plan, session);
 

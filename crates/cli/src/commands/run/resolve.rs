@@ -37,6 +37,8 @@ pub struct Resolved {
     pub strategy: RunStrategy,
     /// The queue that the items go through, if they do.
     pub queue: Option<RunQueue>,
+    /// Which items share an answer.
+    pub dedupe: Dedupe,
 }
 
 /// The settings of this data folder and environment beneath the flags.
@@ -101,11 +103,10 @@ pub fn resolve(args: &RunArgs, settings: Settings, session: &Session) -> Result<
     })?;
     let strategy = RunStrategy::find(args, &settings, plan.as_ref().ok())?;
     let queue = RunQueue::find(args, &strategy)?;
-    if args.reuse && queue.is_some() {
-        return Err(Refusal::usage(
-            "--reuse is for calls that the run makes itself, and this one goes through the queue",
-        )
-        .into());
+    // A dry run opens no queue that is not there yet.
+    let goes_through_queue = queue.is_some() || strategy.strategy == Strategy::Batch;
+    if goes_through_queue {
+        refuse_in_queue(args, &strategy)?;
     }
     Ok(Resolved {
         settings,
@@ -115,7 +116,31 @@ pub fn resolve(args: &RunArgs, settings: Settings, session: &Session) -> Result<
         provider_notes: notes.into_inner(),
         strategy,
         queue,
+        dedupe: if goes_through_queue {
+            Dedupe::Never
+        } else {
+            dedupe
+        },
     })
+}
+
+/// Rejects flags that share answers: in the queue, each prompt is a separate request.
+fn refuse_in_queue(args: &RunArgs, strategy: &RunStrategy) -> Result<(), Refusal> {
+    let flags = [(args.reuse, "--reuse"), (args.dedupe, "--dedupe")];
+    let Some((_, flag)) = flags.into_iter().find(|(is_given, _)| *is_given) else {
+        return Ok(());
+    };
+    let advice = match strategy.strategy {
+        _ if strategy.in_time => "remove it, or the deadline",
+        Strategy::Batch => "remove it, or use --strategy sync",
+        Strategy::Sync | Strategy::Flex => {
+            "remove it until the earlier run of this output is finished"
+        }
+    };
+    Err(Refusal::usage(format!(
+        "{flag} is for calls that the run makes itself, and this one goes through the queue, where each prompt is a \
+         separate request: {advice}"
+    )))
 }
 
 fn open(

@@ -21,12 +21,16 @@ pub fn send(args: &mut RunArgs, items: usize, session: &Session) -> Result<(), E
     }
     // A batch takes up to a day, and the deadline is that of the run.
     let strategy = args.strategy.clone();
-    let (by, within) = (args.time.by.take(), args.time.within.take());
-    let has_deadline = by.is_some() || within.is_some();
-    if has_deadline || resolve::settings(args)?.bulk_strategy().map_err(refused)? == Strategy::Batch
+    if args.time.given().is_some()
+        || resolve::settings(args)?.bulk_strategy().map_err(refused)? == Strategy::Batch
     {
+        if args.dedupe || args.reuse {
+            // What the run rejects is rejected before calls that are billed.
+            resolve::resolve(args, resolve::settings(args)?, session)?;
+        }
         args.strategy = Some("sync".to_owned());
     }
+    let (by, within) = (args.time.by.take(), args.time.within.take());
     let no_wait = std::mem::take(&mut args.no_wait);
     args.dry_run = false;
     let sent = send_missing(args, items, session);

@@ -48,6 +48,8 @@ pub struct QueueFacts {
     pub json: Vec<(&'static str, serde_json::Value)>,
     /// The queue still has something of this run.
     pub has_remaining: bool,
+    /// Items in batches that have not ended.
+    pub in_batches: u64,
     /// Whether a batch on hold needs a decision.
     pub has_held: bool,
     /// Whether the deadline was met, if there is one.
@@ -137,7 +139,8 @@ pub fn print(args: &RunArgs, report: &RunReport, setup: &Setup, queue: Option<&Q
         ));
     }
     if let Some(budget) = &setup.budget {
-        lines.push(row("budget", &budget.line()));
+        let has_batches = queue.is_some_and(|queue| queue.in_batches > 0);
+        lines.push(row("budget", &budget.line(has_batches)));
     }
     lines.extend(failure_lines(summary));
     lines.extend(time_row(summary));
@@ -181,7 +184,12 @@ fn what_remains(
         lines.push(row("unusable", &text));
     }
     lines.extend(match (&setup.budget, &report.stop) {
-        (Some(budget), Some(StopReason::BudgetExceeded(_))) => budget_line(args, summary, budget),
+        (Some(budget), Some(StopReason::BudgetExceeded(_))) => {
+            let in_batches = queue.map_or(0, |queue| queue.in_batches);
+            let waiting = summary.pending.saturating_sub(in_batches);
+            let remaining = budget.remaining(summary, setup.bad_rows, waiting);
+            remaining.and_then(|(cost, enough)| budget_line(args, waiting, cost, &enough))
+        }
         _ => resume_line(args, summary, setup),
     });
     if summary.rate_limited > 0 && args.pace.rpm.is_none() && summary.failed > 0 {
@@ -231,9 +239,8 @@ fn resume_line(args: &RunArgs, summary: &Summary, setup: &Setup) -> Option<Strin
 }
 
 /// The cost of what a budget left undone, if it can be estimated, and the command that continues.
-fn budget_line(args: &RunArgs, summary: &Summary, budget: &RunBudget) -> Option<String> {
-    let (cost, enough) = budget.remaining(summary)?;
-    let items = number_of(summary.pending, "remaining item", "remaining items");
+fn budget_line(args: &RunArgs, waiting: u64, cost: Option<String>, enough: &str) -> Option<String> {
+    let items = number_of(waiting, "remaining item", "remaining items");
     let line = cost.map(|cost| format!("  the {items} would cost about {cost}"));
     if stdout::is_named(args.output.as_deref()) || args.input.is_stream() {
         return line;
@@ -242,7 +249,7 @@ fn budget_line(args: &RunArgs, summary: &Summary, budget: &RunBudget) -> Option<
         Some(_) => "--budget",
         None => "--budget-tokens",
     };
-    let command = command_line_with_budget(flag, &enough);
+    let command = command_line_with_budget(flag, enough);
     let why = line.map_or_else(
         || "  to go on, with a budget for the next call".to_owned(),
         |line| format!("{line}; to go on"),

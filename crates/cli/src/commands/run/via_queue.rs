@@ -161,6 +161,10 @@ impl ViaQueue {
             deadline_missed: ended.deadline_missed,
             json: json(process, &ended),
             has_remaining: ended.left.is_some(),
+            in_batches: ended
+                .left
+                .as_ref()
+                .map_or(0, |left| left.counts.at_provider),
             has_held: ended.batches.iter().any(|batch| batch.state == "held"),
         };
         Ok((ended.report, facts))
@@ -194,24 +198,27 @@ fn json(process: ProcessId, ended: &QueueRunReport) -> Vec<(&'static str, serde_
 
 /// The same for people.
 fn batches_line(ended: &QueueRunReport) -> String {
-    // No provider has accepted them.
-    let queued = if ended.created == 0 {
-        "items put on the queue"
-    } else {
-        "items submitted"
-    };
     let (foreign, superseded) = (
         "results of items that the input no longer has",
         "answers to requests that have changed since",
     );
     // With a deadline, items on the queue may be sent as calls.
-    let submitted = if ended.deadline.is_some() {
+    let queued = if ended.deadline.is_some() {
         0
     } else {
         ended.submitted
     };
+    let unsent = ended.batches.iter().filter(|batch| batch.unsent);
+    let unsent: u64 = unsent.map(|batch| batch.total).sum();
+    let waiting = ended.left.as_ref().map_or(0, |left| left.counts.pending);
+    // No provider has accepted these.
+    let waiting = match ended.created {
+        0 => queued,
+        _ => queued.min(waiting + unsent),
+    };
     let others = counts([
-        (submitted, queued),
+        (queued - waiting, "items submitted"),
+        (waiting, "items put on the queue"),
         (ended.attached, "items attached to"),
         (ended.foreign, foreign),
         (ended.superseded, superseded),
