@@ -101,7 +101,14 @@ struct Series {
     models: Names,
     /// The items that each process adds; `None` for items without a process. They are kept here, because a label would
     /// create a series for each process.
-    processes: Mutex<HashMap<Option<ProcessId>, Counted>>,
+    processes: Mutex<Processes>,
+}
+
+#[derive(Default)]
+struct Processes {
+    counted: HashMap<Option<ProcessId>, Counted>,
+    /// The sum of their costs. Fractions of dollars in a gauge would not return to zero.
+    cost: Usd,
 }
 
 /// The items of a process by state, in the order of [`STATES`], and their cost, if known.
@@ -196,7 +203,14 @@ impl Metrics {
 
     /// The processes whose items are counted.
     pub(crate) fn processes(&self) -> Vec<ProcessId> {
-        self.0.processes.lock().keys().copied().flatten().collect()
+        self.0
+            .processes
+            .lock()
+            .counted
+            .keys()
+            .copied()
+            .flatten()
+            .collect()
     }
 
     /// Removes the items of a process from the counts.
@@ -320,8 +334,8 @@ impl Series {
     fn count(&self, process: Option<ProcessId>, counted: Option<Counted>) {
         let mut processes = self.processes.lock();
         let before = match counted {
-            Some(counted) => processes.insert(process, counted),
-            None => processes.remove(&process),
+            Some(counted) => processes.counted.insert(process, counted),
+            None => processes.counted.remove(&process),
         };
         let (before, now) = (before.unwrap_or_default(), counted.unwrap_or_default());
         for (at, state) in STATES.into_iter().enumerate() {
@@ -332,9 +346,10 @@ impl Series {
             self.items.with_label_values(&[state]).add(more);
         }
         if before.cost.or(now.cost).is_some() {
-            let dollars = |counted: Counted| counted.cost.unwrap_or_default().dollars();
-            let more = dollars(now) - dollars(before);
-            self.cost.with_label_values::<&str>(&[]).add(more);
+            let cost = |counted: Counted| counted.cost.unwrap_or_default();
+            processes.cost = (processes.cost + cost(now)).saturating_sub(cost(before));
+            let gauge = self.cost.with_label_values::<&str>(&[]);
+            gauge.set(processes.cost.dollars());
         }
         self.unpriced.add(now.unpriced - before.unpriced);
         let items = |state: &str| self.items.with_label_values(&[state]).get() as f64;
@@ -459,6 +474,30 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn the_cost_returns_to_zero_with_the_last_process() {
+        let metrics = Metrics::new();
+        let processes = [100_000_000_003, 200_000_000_001, 333_333_333_333]
+            .map(|picos| (Some(ProcessId::new()), Usd::from_picos(picos)));
+        for (process, cost) in processes {
+            let counted = Counted {
+                cost: Some(cost),
+                ..Counted::default()
+            };
+            metrics.0.count(process, Some(counted));
+        }
+        let is = |cost: &str| {
+            let text = metrics.text().unwrap();
+            let line = format!("\nbatchwright_cost_usd {cost}\n");
+            assert!(text.contains(&line), "{text}");
+        };
+        is("0.633333333337");
+        for (process, _) in processes {
+            metrics.0.count(process, None);
+        }
+        is("0");
+    }
 
     #[test]
     fn the_number_of_series_for_model_names_is_limited() {
