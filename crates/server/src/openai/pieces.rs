@@ -4,7 +4,7 @@
 use std::io::{self, Read};
 use std::sync::Arc;
 
-use batchwright::Error;
+use batchwright::{Error, ErrorKind};
 
 use crate::problem::Problem;
 use crate::records::Records;
@@ -17,7 +17,7 @@ pub(super) const PIECE: usize = 1 << 20;
 #[derive(Clone)]
 pub(super) struct Pieces {
     records: Arc<Records>,
-    id: String,
+    pub(super) id: String,
 }
 
 /// A failure of the database, as an error of reading or writing.
@@ -96,6 +96,24 @@ impl Pieces {
         let keep = "UPDATE #pieces SET owner = '' WHERE file = ?";
         let kept = self.records.single().run(keep, by![&*self.id]);
         kept.map(drop).map_err(failed)
+    }
+
+    /// Replaces a file of this server's role with this one, which has so many pieces.
+    pub fn replace(&self, id: &str, pieces: i64, role: &str) -> io::Result<()> {
+        let replaced = self.records.transaction(|database| {
+            // While this is locked, no other server takes the role and adds to the file.
+            let own = "UPDATE #roles SET owner = owner WHERE name = ? AND owner = ?";
+            let owned = database.run(own, by![role, self.records.name()])?;
+            database.run("DELETE FROM #pieces WHERE file = ?", by![id])?;
+            let keep = "UPDATE #pieces SET file = ?, owner = '' WHERE file = ?";
+            let kept = database.run(keep, by![id, &*self.id])?;
+            if owned != 1 || i64::try_from(kept) != Ok(pieces) {
+                let why = "another server continues with the files of results";
+                return Err(Error::new(ErrorKind::Transient, why).with_storage());
+            }
+            Ok(())
+        });
+        replaced.map_err(failed)
     }
 
     pub fn remove(&self) -> io::Result<()> {

@@ -25,8 +25,10 @@ pub(super) struct ResultFiles<'s> {
     errors: GrowingFile<'s>,
     totals: BatchTotals,
     lines: u64,
-    /// Results that a server wrote before it died, and may be given again.
+    /// Results that a server wrote before it died, and may be given again,
     written: HashSet<String>,
+    /// and those of them in the error file: somebody may have retried their jobs since then.
+    in_errors: HashSet<String>,
     endpoint: String,
     model: String,
     cancelled: &'static str,
@@ -104,6 +106,7 @@ impl<'s> ResultFiles<'s> {
             totals: BatchTotals::default(),
             lines: 0,
             written: HashSet::new(),
+            in_errors: HashSet::new(),
             endpoint: batch.endpoint.clone(),
             model: batch.model.clone().unwrap_or_default(),
             cancelled: if batch.has_been(BatchState::Expired)
@@ -162,6 +165,9 @@ impl<'s> ResultFiles<'s> {
                 }
             }
             drop(reader);
+            if !is_output {
+                self.in_errors.extend(last.iter().cloned());
+            }
             self.written.extend(last);
             if whole < bytes {
                 side.cut(whole)?;
@@ -175,6 +181,7 @@ impl<'s> ResultFiles<'s> {
     /// # Errors
     /// When there is no room, or they could not be written: then what was written is found again.
     pub fn write(&mut self, results: &[JobResult]) -> Result<(), Problem> {
+        self.forget_failures(results)?;
         let (mut output, mut errors) = (Vec::new(), Vec::new());
         let (mut totals, mut lines) = (self.totals, self.lines);
         for result in results {
@@ -213,6 +220,32 @@ impl<'s> ResultFiles<'s> {
         }
         (self.totals, self.lines) = (totals, lines);
         Ok(())
+    }
+
+    /// Removes the lines of failed requests that were answered since: their jobs were retried, and each has one line. This
+    /// comes first, so that a crash in between leaves none of them, and the queue gives the answer again.
+    fn forget_failures(&mut self, results: &[JobResult]) -> io::Result<()> {
+        let mut answered = HashSet::new();
+        for result in results {
+            let id = answer::id_of("batch_req_", result.job_id);
+            let unused = &mut BatchTotals::default();
+            if self.in_errors.contains(&id)
+                && matches!(self.made(result, unused), Made::Answered(200, _))
+            {
+                answered.insert(id);
+            }
+        }
+        if answered.is_empty() {
+            return Ok(());
+        }
+        self.errors.retain(|line| {
+            let line = serde_json::from_slice::<Line>(line);
+            !line.is_ok_and(|line| answered.contains(&line.id))
+        })?;
+        (self.totals, self.lines) = (BatchTotals::default(), 0);
+        self.written.clear();
+        self.in_errors.clear();
+        self.read_back()
     }
 
     fn made(&self, result: &JobResult, totals: &mut BatchTotals) -> Made {

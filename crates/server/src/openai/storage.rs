@@ -2,7 +2,7 @@
 //! together.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -168,6 +168,22 @@ impl Storage {
         })
     }
 
+    /// A file that replaces the one of this id once it is [kept](NewFile::keep). Only one server at a time makes it.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    fn replace(&self, id: &str) -> io::Result<NewFile<'_>> {
+        let partial = format!("{id}{PARTIAL}");
+        // A server may have died while it did the same.
+        self.remove(&partial)?;
+        let mut new = match self.place {
+            Place::Folder(_) => self.create(id.to_owned())?,
+            Place::Shared(_) => self.create(partial)?,
+        };
+        id.clone_into(&mut new.id);
+        Ok(new)
+    }
+
     /// Opens a file that is there. Returns how long it is, too.
     ///
     /// # Errors
@@ -296,7 +312,11 @@ impl NewFile<'_> {
                 waiting,
             } => {
                 pieces.add(seq, waiting, true)?;
-                pieces.keep()?;
+                if pieces.id == self.id {
+                    pieces.keep()?;
+                } else {
+                    pieces.replace(&self.id, *seq, ROLE)?;
+                }
             }
         }
         self.kept = true;
@@ -403,6 +423,28 @@ impl GrowingFile<'_> {
         }
         self.storage.give_back(self.bytes - bytes);
         self.bytes = bytes;
+        Ok(())
+    }
+
+    /// Removes all lines except of those that `stays` is true of. After a crash either all of these are gone or none.
+    ///
+    /// # Errors
+    /// When there is no room for what is left, or it cannot be written.
+    pub fn retain(&mut self, mut stays: impl FnMut(&[u8]) -> bool) -> io::Result<()> {
+        let storage = self.storage;
+        let mut new = storage.replace(&self.id)?;
+        let mut reader = BufReader::with_capacity(256 << 10, self.reader()?);
+        let mut line = Vec::new();
+        while reader.read_until(b'\n', &mut line)? > 0 {
+            if stays(&line) {
+                new.write_all(&line)?;
+            }
+            line.clear();
+        }
+        drop(reader);
+        new.keep()?;
+        storage.give_back(self.bytes);
+        *self = storage.append(&self.id)?;
         Ok(())
     }
 
