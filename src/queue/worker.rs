@@ -33,7 +33,7 @@ use super::purse::Purses;
 use super::settings::WorkerSettings;
 use super::store::WorkerStatus;
 use super::worker_limits::WorkerLimits;
-use super::worker_run::{WorkerReport, WorkerRun};
+use super::worker_run::{PreparedRun, WorkerReport, WorkerRun};
 
 /// Processes the jobs of a [`JobQueue`].
 ///
@@ -286,18 +286,21 @@ impl Worker {
         run.run()
     }
 
-    /// Runs on a separate thread.
+    /// Runs on a separate thread. If the queue cannot be written now, for example because its disk is full, the worker
+    /// begins when it can be.
     ///
     /// # Errors
     /// When it could not begin.
     pub fn start(self) -> Result<RunningWorker, Error> {
         let ctx = self.ctx.child();
-        let (run, controls) = Self {
+        let prepared = Self {
             ctx: ctx.clone(),
             ..self
         }
-        .register()?;
-        let thread = spawn("batchwright-worker", move || run.run())?;
+        .prepare()?;
+        let controls = prepared.controls.clone();
+        let registration = prepared.try_register()?;
+        let thread = spawn("batchwright-worker", move || prepared.run(registration))?;
         Ok(RunningWorker {
             ctx,
             controls,
@@ -323,6 +326,12 @@ impl Worker {
 
     /// Registers it with the store, and returns what changes its setup while it runs.
     pub(crate) fn register(self) -> Result<(WorkerRun, Arc<Controls>), Error> {
+        let prepared = self.prepare()?;
+        let controls = prepared.controls.clone();
+        Ok((prepared.register()?, controls))
+    }
+
+    fn prepare(self) -> Result<PreparedRun, Error> {
         let limits_calls = |route: &Route<'_>| route.has_own_budget();
         if self.batches.is_some() && self.completions.as_ref().is_some_and(limits_calls) {
             let why = "a budget of the route does not limit batches: set that of the process, see ProcessInfo::budget";
@@ -386,8 +395,12 @@ impl Worker {
             scope: self.scope,
             follower: self.follower,
         };
-        let run = WorkerRun::begin(self.queue.store.clone(), controls.clone(), woken, plan)?;
-        Ok((run, controls))
+        Ok(PreparedRun {
+            store: self.queue.store.clone(),
+            controls,
+            woken,
+            plan,
+        })
     }
 }
 

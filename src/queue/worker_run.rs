@@ -38,6 +38,8 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(300);
 /// Number of attempts to record remaining ends when the worker stops.
 const LAST_TRIES: usize = 5;
 const BETWEEN_TRIES: Duration = Duration::from_millis(300);
+/// Interval of attempts to register a worker whose store cannot be written.
+const BETWEEN_REGISTRATIONS: Duration = Duration::from_secs(1);
 
 /// What a worker did.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -81,6 +83,61 @@ fn stop_text<S: Serializer>(stop: &Option<StopReason>, serializer: S) -> Result<
     stop.as_ref().map(ToString::to_string).serialize(serializer)
 }
 
+/// A worker before its registration.
+pub(crate) struct PreparedRun {
+    pub store: Arc<dyn JobStore>,
+    pub controls: Arc<Controls>,
+    pub woken: Receiver<()>,
+    pub plan: FixedOptions,
+}
+
+impl PreparedRun {
+    /// Registers it. If the store cannot be written now, for example because its disk is full, there is no registration
+    /// yet.
+    pub(crate) fn try_register(&self) -> Result<Option<Registration>, Error> {
+        match Registration::new(self.store.clone(), self.controls.clock.clone()) {
+            Err(error) if error.is_storage() && error.kind() == ErrorKind::Transient => {
+                log::warn!("the worker waits for its queue: {error}");
+                Ok(None)
+            }
+            registration => registration.map(Some),
+        }
+    }
+
+    /// Registers it, if it is not, as soon as the store can be written, and runs it.
+    pub(crate) fn run(self, mut registration: Option<Registration>) -> Result<WorkerReport, Error> {
+        let ctx = self.plan.ctx.clone();
+        let registration = loop {
+            match registration {
+                Some(registration) => break registration,
+                None => ctx.cancel_signal().wait(BETWEEN_REGISTRATIONS),
+            }
+            if ctx.is_cancelled() {
+                return Ok(WorkerReport {
+                    stop: Some(StopReason::Cancelled),
+                    ..WorkerReport::default()
+                });
+            }
+            registration = self.try_register()?;
+        };
+        self.registered(registration).run()
+    }
+
+    pub(crate) fn register(self) -> Result<WorkerRun, Error> {
+        let registration = Registration::new(self.store.clone(), self.controls.clock.clone())?;
+        Ok(self.registered(registration))
+    }
+
+    fn registered(self, registration: Registration) -> WorkerRun {
+        WorkerRun {
+            registration,
+            controls: self.controls,
+            woken: self.woken,
+            plan: self.plan,
+        }
+    }
+}
+
 /// A registered worker.
 pub(crate) struct WorkerRun {
     registration: Registration,
@@ -90,20 +147,6 @@ pub(crate) struct WorkerRun {
 }
 
 impl WorkerRun {
-    pub(crate) fn begin(
-        store: Arc<dyn JobStore>,
-        controls: Arc<Controls>,
-        woken: Receiver<()>,
-        plan: FixedOptions,
-    ) -> Result<Self, Error> {
-        Ok(Self {
-            registration: Registration::new(store, controls.clock.clone())?,
-            controls,
-            woken,
-            plan,
-        })
-    }
-
     /// Works until no job is left, or the worker is stopped.
     pub(crate) fn run(mut self) -> Result<WorkerReport, Error> {
         let follower = self.plan.follower.take();
@@ -480,6 +523,26 @@ mod tests {
                 _ => Error::new(ErrorKind::Invalid, "never").with_status(400),
             })
         }
+    }
+
+    #[test]
+    fn a_worker_waits_for_a_queue_that_cannot_be_written() {
+        let store = Arc::new(SqliteStore::in_memory(SqliteOptions::default()).unwrap());
+        let queue = JobQueue::on(store.clone());
+        let tries = AtomicU64::new(0);
+        let full = move || {
+            let error = Error::new(ErrorKind::Transient, "the disk is full").with_storage();
+            (tries.fetch_add(1, Ordering::SeqCst) == 0).then_some(error)
+        };
+        *store.unwritable.lock() = Some(Box::new(full));
+        let worker = Worker::new(&queue).until_empty(true).start().unwrap();
+        assert!(worker.join().unwrap().stop.is_none());
+
+        let full = || Some(Error::new(ErrorKind::Transient, "full").with_storage());
+        *store.unwritable.lock() = Some(Box::new(full));
+        let worker = Worker::new(&queue).start().unwrap();
+        let report = worker.stop().unwrap();
+        assert!(matches!(report.stop, Some(StopReason::Cancelled)));
     }
 
     #[test]

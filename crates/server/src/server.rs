@@ -250,8 +250,23 @@ impl Server {
         // Before the worker starts: it would buy answers that no client waits for.
         match records.check() {
             Ok(()) => {
-                api::settle_abandoned(&self.queue, &records)?;
-                openai::settle_abandoned(&self.queue, &records, &openai.waiting)?;
+                for settled in [
+                    api::settle_abandoned(&self.queue, &records),
+                    openai::settle_abandoned(&self.queue, &records, &openai.waiting).map(drop),
+                ] {
+                    match settled {
+                        // On a full disk, the server starts, so that its results can be read. It tries this
+                        // again while it runs.
+                        Err(error)
+                            if error.is_storage() && error.kind() == ErrorKind::Transient =>
+                        {
+                            log::error!(
+                                "requests of servers that have ended are settled later: {error}"
+                            );
+                        }
+                        settled => settled?,
+                    }
+                }
             }
             Err(error) => log::error!(
                 "{error}. Until then the worker goes on, jobs can be created without an idempotency key and read, and \

@@ -19,7 +19,7 @@ const INTERVAL: Duration = Duration::from_millis(200);
 /// A process is told of at most twice a second.
 const PROCESS_INTERVAL: Duration = Duration::from_millis(500);
 const OVERVIEW_INTERVAL: Duration = Duration::from_secs(1);
-/// How often the metrics forget processes that have ended.
+/// How often the metrics forget processes that have ended, and requests of other servers that have ended are settled.
 const TIDY_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Starts the thread.
@@ -136,11 +136,9 @@ impl Looks {
             return Ok(());
         }
         self.tidied = Instant::now();
-        if self.app.records.is_shared() {
-            // Others may have died since this one started.
-            api::settle_abandoned(&self.app.queue, &self.app.records)?;
-        }
-        self.app.metrics.forget_ended_processes(&self.app.queue)
+        self.app.metrics.forget_ended_processes(&self.app.queue)?;
+        // Others may have died since this one started, or the disk was full then.
+        api::settle_abandoned(&self.app.queue, &self.app.records)
     }
 
     fn overview(&mut self) -> Result<(), Error> {

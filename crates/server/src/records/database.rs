@@ -415,7 +415,7 @@ fn connect(
             "SELECT user_version, EXISTS (SELECT 1 FROM sqlite_schema) FROM pragma_user_version";
         connection.query_row(read, [], |row| Ok((row.get(0)?, row.get(1)?)))
     };
-    let prepare = || -> rusqlite::Result<String> {
+    let prepare = |version: i64| -> rusqlite::Result<String> {
         connection.pragma_update(None, "journal_mode", "wal")?;
         connection.pragma_update(None, "synchronous", synchronous)?;
         // All or nothing: a server that is killed here leaves no tables without a version.
@@ -423,7 +423,10 @@ fn connect(
         for table in tables {
             transaction.execute_batch(table)?;
         }
-        transaction.pragma_update(None, "user_version", VERSION)?;
+        // It would be written even if it is the same, and a server also starts on a full disk.
+        if version != VERSION {
+            transaction.pragma_update(None, "user_version", VERSION)?;
+        }
         transaction.commit()?;
         connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
     };
@@ -431,18 +434,38 @@ fn connect(
         Ok((version, _)) if version > VERSION => return Ok(Err(newer(path, version))),
         // Builds before the first version had tables without some of today's columns.
         Ok((0, true)) => return Ok(Err(older(path))),
-        Ok(_) => prepare(),
+        Ok((version, _)) => prepare(version),
         Err(error) => Err(error),
     };
     match prepared {
         Ok(found) if found == "ok" => Ok(Ok(connection)),
         Ok(found) => Ok(Err(damaged(path, &found))),
-        Err(error) if is_damage(&error) => Ok(Err(damaged(path, &error))),
-        Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::ReadOnly) => {
-            Ok(Err(inaccessible(path, &error)))
+        Err(error) => {
+            unusable(path, &error).map_or_else(|| Err(failure(path, &error)), |why| Ok(Err(why)))
         }
-        Err(error) => Err(failure(path, &error)),
     }
+}
+
+/// The error of a file that cannot be used until someone has done something about it, if this is the cause.
+fn unusable(path: &Path, error: &rusqlite::Error) -> Option<Error> {
+    use rusqlite::ErrorCode::{CannotOpen, DiskFull, ReadOnly, SystemIoFailure};
+    match error.sqlite_error_code() {
+        _ if is_damage(error) => Some(damaged(path, error)),
+        // A file next to it cannot be opened either.
+        Some(ReadOnly | CannotOpen) => Some(inaccessible(path, error)),
+        // An exceeded quota, and no room for a file next to it, are an I/O error for SQLite.
+        Some(DiskFull | SystemIoFailure) => Some(without_room(path, error)),
+        _ => None,
+    }
+}
+
+fn without_room(path: &Path, error: &dyn fmt::Display) -> Error {
+    let why = format!(
+        "{} cannot be read or written ({error}). Nothing that was saved is lost. Stop the server, free some room on the disk, \
+         or repair it, and start the server again",
+        path.display()
+    );
+    Error::new(ErrorKind::Transient, why).with_storage()
 }
 
 fn inaccessible(path: &Path, error: &dyn fmt::Display) -> Error {
@@ -510,4 +533,50 @@ fn failure(path: &Path, error: &rusqlite::Error) -> Error {
         _ => ErrorKind::Malformed,
     };
     Error::new(kind, format!("{}: {error}", path.display())).with_storage()
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::ffi;
+
+    use super::*;
+
+    /// On a full disk, the file is opened as it is.
+    #[test]
+    fn opening_it_again_writes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("server.db");
+        let tables = ["CREATE TABLE IF NOT EXISTS t (a INTEGER)"];
+        let open = || connect(&path, Durability::Full, &tables).unwrap().unwrap();
+        let _first = open();
+        let log = path.with_extension("db-wal");
+        let written = || std::fs::read(&log).unwrap();
+        let before = written();
+        assert!(!before.is_empty());
+        let _second = open();
+        assert!(before == written());
+    }
+
+    #[test]
+    fn a_full_disk_makes_it_unusable_and_a_lock_does_not() {
+        let path = Path::new("server.db");
+        let why = |code| {
+            let error = rusqlite::Error::SqliteFailure(ffi::Error::new(code), None);
+            unusable(path, &error).map(|error| error.to_string())
+        };
+        for code in [
+            ffi::SQLITE_FULL,
+            ffi::SQLITE_IOERR_SHMSIZE,
+            ffi::SQLITE_IOERR_WRITE,
+        ] {
+            let why = why(code).unwrap();
+            assert!(why.contains("free some room"), "{why}");
+        }
+        assert!(
+            why(ffi::SQLITE_CANTOPEN)
+                .unwrap()
+                .contains("cannot be opened")
+        );
+        assert_eq!(why(ffi::SQLITE_BUSY), None);
+    }
 }

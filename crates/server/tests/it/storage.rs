@@ -23,7 +23,7 @@ fn is_refused(desk: &Desk, answer: Answer) {
 #[test]
 fn a_server_db_that_cannot_be_used_stops_only_what_needs_it() {
     type Spoil = fn(&Path);
-    let spoils: [(Spoil, &str); 5] = [
+    let spoils: [(Spoil, &str); 6] = [
         (
             |path| {
                 let mut bytes = fs::read(path).unwrap();
@@ -61,6 +61,10 @@ fn a_server_db_that_cannot_be_used_stops_only_what_needs_it() {
             },
             "cannot be opened for writing (",
         ),
+        (
+            |path| fs::create_dir(path.with_extension("db-wal")).unwrap(),
+            "cannot be opened for writing (",
+        ),
     ];
     for (spoil, why) in spoils {
         let mut desk = Desk::new();
@@ -92,6 +96,7 @@ fn a_server_db_that_cannot_be_used_stops_only_what_needs_it() {
         is_refused(&desk, with_key(&desk));
         desk.stop();
         fs::rename(&path, path.with_extension("old")).unwrap();
+        let _ = fs::remove_dir(path.with_extension("db-wal"));
         desk.start(|server| server);
         with_key(&desk).is(201);
     }
