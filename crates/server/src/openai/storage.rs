@@ -558,7 +558,16 @@ mod tests {
             let mut text = String::new();
             second.reader().unwrap().read_to_string(&mut text).unwrap();
             assert_eq!((&*text, second.bytes), ("one\ntwo\n", 8));
-            drop((first, second));
+            // Only the server with the role of the results removes lines.
+            assert!(second.retain(|line| line == b"two\n").is_err());
+            assert!(records.has_role(ROLE).unwrap());
+            let mut own = here.append("b").unwrap();
+            own.retain(|line| line == b"two\n").unwrap();
+            own.append(b"four\n").unwrap();
+            let mut text = String::new();
+            own.reader().unwrap().read_to_string(&mut text).unwrap();
+            assert_eq!((&*text, own.bytes), ("two\nfour\n", 9));
+            drop((first, second, own));
 
             let mut cut = there.create("c".to_owned()).unwrap();
             cut.write_all(&bytes[..PIECE]).unwrap();
@@ -576,7 +585,7 @@ mod tests {
             here.forget_cut_off().unwrap();
             assert_eq!(here.read("c").unwrap().1, 0);
             here.remove("a").unwrap();
-            assert!(here.check(most - 8).is_ok() && here.check(most).is_err());
+            assert!(here.check(most - 9).is_ok() && here.check(most).is_err());
         });
     }
 }
