@@ -98,7 +98,7 @@ impl Pieces {
         kept.map(drop).map_err(failed)
     }
 
-    /// Replaces a file of this server's role with this one, which has so many pieces.
+    /// Replaces a file of this server's role with this one, which has this number of pieces.
     pub fn replace(&self, id: &str, pieces: i64, role: &str) -> io::Result<()> {
         let replaced = self.records.transaction(|database| {
             // While this is locked, no other server takes the role and adds to the file.

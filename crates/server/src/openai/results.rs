@@ -223,7 +223,7 @@ impl<'s> ResultFiles<'s> {
     }
 
     /// Removes the lines of failed requests that were answered since: their jobs were retried, and each has one line. This
-    /// comes first, so that a crash in between leaves none of them, and the queue gives the answer again.
+    /// comes first, so that after a crash in between the request has no line, and the queue gives the answer again.
     fn forget_failures(&mut self, results: &[JobResult]) -> io::Result<()> {
         let mut answered = HashSet::new();
         for result in results {
