@@ -4,7 +4,7 @@
 //! removed; a line that a full disk truncated is removed before the write is retried. A lock on the file itself
 //! prevents two runs at once, also across the rename of a compaction.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, BufWriter, IoSlice, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::base::bom::without_bom;
 use crate::base::rescue::same_file;
-use crate::base::{AtomicFile, Error, ErrorKind};
+use crate::base::{AtomicFile, Error, ErrorKind, LockedFile};
 
 use super::input::{EarlierResult, hash_prefix, is_automatic};
 use super::options::FileRunError;
@@ -91,7 +91,7 @@ impl PreviousLine {
 /// A results file, locked and ready for appending.
 pub(crate) struct ResultsFile {
     path: PathBuf,
-    file: File,
+    file: LockedFile,
     len: u64,
     fsync: bool,
     torn: Torn,
@@ -181,7 +181,7 @@ impl ResultsFile {
     /// The line at a position.
     pub(super) fn line_at(&self, at: u64) -> Result<String, Error> {
         let mut line = String::new();
-        let mut file = BufReader::new(&self.file);
+        let mut file = BufReader::new(&*self.file);
         let read = file.seek(SeekFrom::Start(at));
         let read = read.and_then(|_| file.take(LONGEST_LINE).read_line(&mut line));
         read.map_err(|e| trouble(&self.path, "cannot read", &e))?;
@@ -380,13 +380,13 @@ impl ResultsFile {
         // Locked before it gets the name, so that the file is locked at every moment.
         let new = AtomicFile::create(&self.path, OpenOptions::new().append(true).read(true))?;
         let mut out = BufWriter::with_capacity(1 << 20, new.file());
-        write(&mut BufReader::with_capacity(1 << 16, &self.file), &mut out)?;
+        write(&mut BufReader::with_capacity(1 << 16, &*self.file), &mut out)?;
         out.flush()?;
         drop(out);
         if !self.is_in_place() {
             return Err(io::Error::other("another program removed or replaced it"));
         }
-        self.file = new.replace()?;
+        self.file = LockedFile::held(new.replace()?);
         self.len = self.file.metadata()?.len();
         Ok(())
     }
@@ -476,7 +476,7 @@ fn each_line_within(
     }
 }
 
-fn lock(path: &Path) -> Result<File, Error> {
+fn lock(path: &Path) -> Result<LockedFile, Error> {
     // After a rename between opening and locking, the lock would belong to a removed file.
     for _ in 0..10 {
         let file = OpenOptions::new()
@@ -485,19 +485,14 @@ fn lock(path: &Path) -> Result<File, Error> {
             .create(true)
             .open(path)
             .map_err(|e| trouble(path, "cannot open the output", &e))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(Error::new(
-                    ErrorKind::Invalid,
-                    format!(
-                        "{}: another run is writing to it; wait for its end or name another output",
-                        path.display()
-                    ),
-                ));
-            }
-            Err(TryLockError::Error(e)) => return Err(trouble(path, "cannot lock", &e)),
-        }
+        let locked = LockedFile::try_lock(file).map_err(|e| trouble(path, "cannot lock", &e))?;
+        let file = locked.ok_or_else(|| {
+            let why = format!(
+                "{}: another run is writing to it; wait for its end or name another output",
+                path.display()
+            );
+            Error::new(ErrorKind::Invalid, why)
+        })?;
         if same_file(&file, path) {
             return Ok(file);
         }
@@ -535,6 +530,24 @@ fn write_pieces(file: &mut File, mut pieces: &mut [IoSlice<'_>]) -> io::Result<(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_that_is_started_does_not_keep_the_lock_of_a_closed_output() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out.jsonl");
+        let mut first = ResultsFile::open(&path, false, &mut |_, _| {}).unwrap();
+        first
+            .append_complete(
+                b"{\"id\":\"a\",\"success\":true,\"request_hash\":null,\"error\":null}\n",
+            )
+            .unwrap();
+        first.rewrite("sort", None, &mut |_, _| Ok(())).unwrap();
+        // Between fork and exec, a child has such a copy.
+        let copy = first.file.try_clone().unwrap();
+        drop(first);
+        ResultsFile::open(&path, false, &mut |_, _| {}).unwrap();
+        drop(copy);
+    }
 
     #[test]
     fn pieces_of_a_too_long_line_have_its_number() {

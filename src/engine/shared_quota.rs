@@ -15,8 +15,8 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::Time;
 use crate::base::private;
+use crate::base::{LockedFile, Time};
 
 use super::bucket::{Bucket, adopt_limit};
 
@@ -99,7 +99,7 @@ pub(super) struct Shared<'q> {
 pub(super) struct Share {
     path: PathBuf,
     /// Open and locked.
-    held: Option<Locked>,
+    held: Option<LockedFile>,
     wall: WallClock,
     next_look: Time,
     /// No attempt to lock before this time, because each attempt waits while the limiter is locked.
@@ -125,7 +125,7 @@ impl Share {
     /// The concurrency that an earlier run found.
     pub(super) fn remembered(&self, now: Time) -> Option<Remembered> {
         let file = lock(&self.path).ok().flatten()?;
-        let Found { calls, at } = read(&file.0).ok()?.found.filter(|found| found.calls > 0)?;
+        let Found { calls, at } = read(&file).ok()?.found.filter(|found| found.calls > 0)?;
         let age = (self.wall)(now).checked_sub(at).map(Duration::from_nanos);
         Some(if age.is_some_and(|age| age < FRESH) {
             Remembered::Fresh(calls)
@@ -154,7 +154,7 @@ impl Share {
                 return false;
             }
         };
-        match read(&file.0) {
+        match read(&file) {
             Ok(record) => {
                 self.found = record.found;
                 record.apply(quota, now, (self.wall)(now));
@@ -194,7 +194,7 @@ impl Share {
                 pause => wall.saturating_add(pause.as_nanos() as u64),
             },
         };
-        if let Err(error) = write(&file.0, &record) {
+        if let Err(error) = write(&file, &record) {
             log::debug!("a quota file cannot be written: {error}");
         }
     }
@@ -212,10 +212,10 @@ impl Share {
             let Some(file) = file else { return Ok(()) };
             let found = Some(Found { calls, at });
             write(
-                &file.0,
+                &file,
                 &Record {
                     found,
-                    ..read(&file.0)?
+                    ..read(&file)?
                 },
             )
         });
@@ -239,26 +239,14 @@ fn open(path: &Path) -> io::Result<File> {
     }
 }
 
-/// A locked file. It is unlocked and not only closed: a process that this one starts has a copy of the open file for a
-/// moment, and would keep the lock.
-struct Locked(File);
-
-impl Drop for Locked {
-    fn drop(&mut self) {
-        let _ = self.0.unlock();
-    }
-}
-
 /// The locked file; `None` if another process holds the lock.
-fn lock(path: &Path) -> io::Result<Option<Locked>> {
-    let mut file = open(path)?;
+fn lock(path: &Path) -> io::Result<Option<LockedFile>> {
     for _ in 0..TRIES {
-        match file.try_lock() {
-            Ok(()) if is_there(&file.metadata()?) => return Ok(Some(Locked(file))),
-            // It was removed between opening and locking.
-            Ok(()) => file = open(path)?,
-            Err(fs::TryLockError::WouldBlock) => thread::sleep(BETWEEN_TRIES),
-            Err(fs::TryLockError::Error(error)) => return Err(error),
+        match LockedFile::try_lock(open(path)?)? {
+            // It may have been removed between opening and locking.
+            Some(file) if is_there(&file.metadata()?) => return Ok(Some(file)),
+            Some(_) => {}
+            None => thread::sleep(BETWEEN_TRIES),
         }
     }
     Ok(None)

@@ -292,15 +292,3 @@ fn invalid_values_in_a_file_stop_no_process() {
         assert!(matches!(gate, Gate::Go(_)), "{requests}: {gate:?}");
     }
 }
-
-#[test]
-fn a_copy_of_the_open_file_in_a_new_process_does_not_keep_the_lock() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("quota");
-    let held = lock(&path).unwrap().unwrap();
-    // Between fork and exec, a child has such a copy.
-    let copy = held.0.try_clone().unwrap();
-    drop(held);
-    assert!(lock(&path).unwrap().is_some());
-    drop(copy);
-}

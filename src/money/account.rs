@@ -5,7 +5,7 @@
 //! until a later process has settled this batch, or until the period ends.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::base::private;
-use crate::base::{AtomicFile, Clock, Day, Error, Usd};
+use crate::base::{AtomicFile, Clock, Day, Error, LockedFile, Usd};
 
 /// How often it is checked whether a call that did not fit fits again.
 pub(crate) const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -199,24 +199,19 @@ impl Account {
         if let Some(folder) = self.path.parent() {
             private::make_folder(folder)?;
         }
-        let lock = self.lock()?;
-        let result = self.update(change);
-        // A child process that is being started may have the file open too.
-        lock.unlock()?;
-        result
+        let _lock = self.lock()?;
+        self.update(change)
     }
 
     /// Locks a file beside the account, which is replaced at each change.
-    fn lock(&self) -> io::Result<File> {
+    fn lock(&self) -> io::Result<LockedFile> {
         let path = self.path.with_extension("lock");
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(false);
-        let file = private::open(&mut options, &path)?;
         for _ in 0..TRIES {
-            match file.try_lock() {
-                Ok(()) => return Ok(file),
-                Err(TryLockError::WouldBlock) => thread::sleep(BETWEEN_TRIES),
-                Err(TryLockError::Error(error)) => return Err(error),
+            match LockedFile::try_lock(private::open(&mut options, &path)?)? {
+                Some(lock) => return Ok(lock),
+                None => thread::sleep(BETWEEN_TRIES),
             }
         }
         let why = format!(

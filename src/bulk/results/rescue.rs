@@ -5,7 +5,7 @@ use std::io;
 
 use super::{ResultsFile, Torn};
 use crate::base::rescue::{copy_beside, same_file};
-use crate::base::{Error, ErrorKind};
+use crate::base::{Error, ErrorKind, LockedFile};
 
 impl ResultsFile {
     /// Checks whether the file is still at its path and has the length that this run wrote. If it is not at its path,
@@ -67,7 +67,7 @@ impl ResultsFile {
             }
         };
         self.len = copy.metadata().map_or(self.len, |copy| copy.len());
-        (self.file, self.dirty) = (copy, false);
+        (self.file, self.dirty) = (LockedFile::held(copy), false);
         let saved = path.display();
         let message = format!(
             "{lost}. All its results are saved in {saved}: to resume, move that file back and run \

@@ -1,21 +1,21 @@
 //! The lock of a consumer of results: a file lock, so that no two consumers save the same results, and a crash leaves
 //! nothing to undo.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::PathBuf;
 
 use uuid::Uuid;
 
 use crate::base::private;
-use crate::base::{Error, ErrorKind, ProcessId};
+use crate::base::{Error, ErrorKind, LockedFile, ProcessId};
 use crate::queue::store::ConsumerLock;
 
 use super::SqliteStore;
 
 /// The lock, while it is held.
 struct HeldLock {
-    _file: File,
+    _file: LockedFile,
     path: PathBuf,
 }
 
@@ -36,7 +36,7 @@ impl SqliteStore {
         let locks = paths.filter(|path| path.extension().is_some_and(|kind| kind == "results"));
         let held = locks.filter(|path| {
             let lock = File::options().read(true).write(true).open(path);
-            lock.is_ok_and(|lock| matches!(lock.try_lock(), Err(TryLockError::WouldBlock)))
+            matches!(lock.and_then(LockedFile::try_lock), Ok(None))
         });
         let who = held.map(|path| fs::read_to_string(path).unwrap_or_default());
         who.map(|who| {
@@ -68,21 +68,17 @@ impl SqliteStore {
         loop {
             let mut options = File::options();
             let options = options.read(true).write(true).create(true).truncate(false);
-            let mut file = private::open(options, &path).map_err(cannot)?;
-            match file.try_lock() {
-                Ok(()) => {}
-                Err(TryLockError::WouldBlock) => {
-                    let said = fs::read_to_string(&path).unwrap_or_default();
-                    let by = said.lines().next().filter(|line| !line.is_empty());
-                    let by = by.unwrap_or("another process");
-                    let why = format!(
-                        "{by} is fetching the results of process {process}; when it has ended, run \
-                         the same command to fetch the rest"
-                    );
-                    return Err(Error::new(ErrorKind::Transient, why));
-                }
-                Err(TryLockError::Error(error)) => return Err(cannot(error)),
-            }
+            let file = private::open(options, &path).and_then(LockedFile::try_lock);
+            let Some(mut file) = file.map_err(cannot)? else {
+                let said = fs::read_to_string(&path).unwrap_or_default();
+                let by = said.lines().next().filter(|line| !line.is_empty());
+                let by = by.unwrap_or("another process");
+                let why = format!(
+                    "{by} is fetching the results of process {process}; when it has ended, run \
+                     the same command to fetch the rest"
+                );
+                return Err(Error::new(ErrorKind::Transient, why));
+            };
             file.set_len(0).map_err(cannot)?;
             file.write_all(mark.as_bytes()).map_err(cannot)?;
             // The former owner may have removed it in between.

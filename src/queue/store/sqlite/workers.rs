@@ -1,7 +1,7 @@
 //! Workers: each locks a file of its own as long as its OS process exists, so a claim needs no lease and a suspended
 //! process keeps its jobs.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::base::host::host;
 use crate::base::private;
-use crate::base::{Error, ErrorKind, Timestamp};
+use crate::base::{Error, ErrorKind, LockedFile, Timestamp};
 use crate::queue::job::ProcessState;
 use crate::queue::store::sql::due;
 use crate::queue::store::sql::workers::{Departure, give_back};
@@ -26,7 +26,7 @@ use crate::queue::store::rows::count;
 /// A worker of this store.
 pub(super) struct RegisteredWorker {
     /// Holds the lock; `None` if no other process can check it.
-    _file: Option<File>,
+    _file: Option<LockedFile>,
     path: PathBuf,
     /// Number of jobs that it has claimed.
     pub(super) given: u64,
@@ -46,7 +46,7 @@ pub(super) struct ListedWorker {
 pub(super) enum Pulse {
     Alive,
     /// The worker is dead. While this file is locked, no other process detects that.
-    Dead(Option<File>),
+    Dead(Option<LockedFile>),
 }
 
 impl SqliteStore {
@@ -299,7 +299,7 @@ impl ClaimStore for SqliteStore {
 }
 
 /// A new file under a new name, and its lock.
-fn locked_file(path: impl Fn(&str) -> PathBuf) -> io::Result<(String, PathBuf, File)> {
+fn locked_file(path: impl Fn(&str) -> PathBuf) -> io::Result<(String, PathBuf, LockedFile)> {
     loop {
         let name = Uuid::now_v7().to_string();
         let path = path(&name);
@@ -307,26 +307,18 @@ fn locked_file(path: impl Fn(&str) -> PathBuf) -> io::Result<(String, PathBuf, F
             File::options().read(true).write(true).create_new(true),
             &path,
         )?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => continue,
-            Err(TryLockError::Error(error)) => return Err(error),
-        }
         // Another process's sweep may have locked it for a moment, and removed it.
-        if path.exists() {
+        if let Some(file) = LockedFile::try_lock(file)?
+            && path.exists()
+        {
             return Ok((name, path, file));
         }
     }
 }
 
 /// The lock of an existing file, if no process has locked it.
-fn try_lock(path: &Path) -> io::Result<Option<File>> {
-    let file = File::options().read(true).write(true).open(path)?;
-    match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
-        Err(TryLockError::WouldBlock) => Ok(None),
-        Err(TryLockError::Error(error)) => Err(error),
-    }
+fn try_lock(path: &Path) -> io::Result<Option<LockedFile>> {
+    LockedFile::try_lock(File::options().read(true).write(true).open(path)?)
 }
 
 /// Whether an OS process has ended. A process of another machine came here with a copy of its database.
