@@ -380,7 +380,10 @@ impl ResultsFile {
         // Locked before it gets the name, so that the file is locked at every moment.
         let new = AtomicFile::create(&self.path, OpenOptions::new().append(true).read(true))?;
         let mut out = BufWriter::with_capacity(1 << 20, new.file());
-        write(&mut BufReader::with_capacity(1 << 16, &*self.file), &mut out)?;
+        write(
+            &mut BufReader::with_capacity(1 << 16, &*self.file),
+            &mut out,
+        )?;
         out.flush()?;
         drop(out);
         if !self.is_in_place() {

@@ -29,6 +29,8 @@ const MUCH_LESS: f64 = 0.5;
 const GUESSED: f64 = 0.75;
 /// A rate this much above the accepted one shows that the limit has changed.
 const CHANGED: f64 = 1.15;
+/// A rate this much higher makes the calls at lower rates irrelevant.
+const GREW: f64 = 1.1;
 /// Growth per step of slow start.
 const FAST: f64 = 1.35;
 /// Minimum time, and minimum number of calls, between two changes of the rate.
@@ -45,9 +47,14 @@ const ENOUGH: u64 = 2;
 const USED: f64 = 0.9;
 /// After this number of unused steps, something else limits calls.
 const UNUSED: u32 = 4;
-/// Consecutive rejections at less than a part of an accepted rate that show that the rate is not the cause.
-const IN_VAIN: u32 = 4;
+/// The rate is not the cause of rejections if it was lowered this often to less than this part of what had been
+/// accepted, this number of calls was rejected before and after each time, and their share of the calls did not fall to
+/// this part. A limit that was lowered explains one time.
+const IN_VAIN: u32 = 2;
 const LESS: f64 = 0.9;
+const REFUSED: u64 = 3;
+const HELPED: f64 = 0.5;
+/// A much lower accepted rate shows that the limit was lowered.
 const LOWERED: f64 = 0.5;
 /// Lowest rate, in calls per second. Below it, the wait that a rejection requests is obeyed.
 const LEAST: f64 = 1.0 / 60.0;
@@ -55,10 +62,11 @@ const LEAST: f64 = 1.0 / 60.0;
 const CAPACITY: f64 = 0.02;
 /// Calls that began within this many seconds may still be rejected.
 const SHORT: f64 = 0.1;
-/// Outliers, rejections that no rate avoids, are tolerated up to one in this many calls; the first few always. After
-/// this many answers, a rate may help again.
-const CALLS_PER_OUTLIER: u64 = 12;
-const FEW_OUTLIERS: u64 = 5;
+/// Outliers, rejections that no rate avoids, are tolerated up to this part of the calls, or up to this multiple of the
+/// part that was rejected at lower and lower rates; the first few always. After this many answers, a rate may help again.
+const FEW_OUTLIERS: f64 = 1.0 / 13.0;
+const MORE_OUTLIERS: f64 = 1.5;
+const FIRST_OUTLIERS: f64 = 5.0;
 const LOOK_AGAIN: u64 = 2_000;
 
 /// The start of a call: its time and number.
@@ -102,11 +110,51 @@ pub(super) struct Pace {
     outliers: Option<OutlierBudget>,
 }
 
-/// Rejections that no rate avoids, and answers since this is known.
-#[derive(Debug, Default)]
+/// Rejections that no rate avoids.
+#[derive(Debug)]
 struct OutlierBudget {
-    refusals: u64,
-    answers: u64,
+    /// The part of the calls that may be rejected.
+    tolerated: f64,
+    /// Since this is known.
+    calls: Tally,
+}
+
+/// Numbers of calls that were answered and rejected.
+#[derive(Debug, Clone, Copy, Default)]
+struct Tally {
+    answered: u64,
+    refused: u64,
+}
+
+impl Tally {
+    fn all(self) -> f64 {
+        (self.answered + self.refused).max(1) as f64
+    }
+
+    /// The part that was rejected.
+    fn share(self) -> f64 {
+        self.refused as f64 / self.all()
+    }
+
+    /// The same plus its standard error.
+    fn share_at_most(self) -> f64 {
+        let share = self.share();
+        share + (share * (1.0 - share) / self.all()).sqrt()
+    }
+}
+
+/// Calls since the rate was last lowered below what the provider had accepted, or since it grew.
+#[derive(Debug)]
+struct Level {
+    /// The highest rate of these calls.
+    rate: f64,
+    /// Number of the last call before.
+    before: u64,
+    calls: Tally,
+    /// How often the rate was lowered below what had been accepted, and the part of the calls that was rejected before
+    /// the last time.
+    depth: u32,
+    above: f64,
 }
 
 /// The rate at which calls start, per second.
@@ -129,36 +177,37 @@ struct Rate {
     lowered: u64,
     /// The accepted rate between the last two rejections.
     measured: f64,
-    /// Consecutive rejections below a rate that had been accepted between two others.
-    in_vain: u32,
+    level: Level,
 }
 
 impl Pace {
     /// Records that a call was answered.
-    pub(super) fn answered(&mut self, took: Duration, now: Time) {
+    pub(super) fn answered(&mut self, call: Begun, took: Duration, now: Time) {
         let took = took.as_secs_f64();
         self.latency = match self.latency {
             0.0 => took,
             latency => latency + (took - latency) / 16.0,
         };
         self.last_answer = now;
+        if let Some(rate) = &mut self.rate {
+            rate.level.answered(call);
+        }
         if let Some(outliers) = &mut self.outliers {
-            outliers.answers += 1;
-            if outliers.answers >= LOOK_AGAIN {
+            outliers.calls.answered += 1;
+            if outliers.calls.answered >= LOOK_AGAIN {
                 self.outliers = None;
             }
         }
     }
 
-    /// Records a rejection at a number of calls in flight that had been accepted. Returns true if it is an outlier: a
-    /// rate would not avoid it either.
+    /// Records a rejection. Returns true if it is an outlier: a rate would not avoid it either.
     pub(super) fn is_outlier(&mut self) -> bool {
         let Some(outliers) = &mut self.outliers else {
             return false;
         };
-        outliers.refusals += 1;
-        let many = outliers.refusals * CALLS_PER_OUTLIER > outliers.answers;
-        if outliers.refusals >= FEW_OUTLIERS && many {
+        outliers.calls.refused += 1;
+        let most = FIRST_OUTLIERS + outliers.tolerated * outliers.calls.all();
+        if outliers.calls.refused as f64 > most {
             self.outliers = None;
         }
         self.outliers.is_some()
@@ -176,13 +225,20 @@ impl Pace {
         self.last_refusal = now;
         let accepted = self.accepted(call);
         let begun = self.so_far(now);
+        if let Some(rate) = &mut self.rate {
+            rate.level.refused(call);
+        }
         match &mut self.rate {
             // The call started before the rate was last lowered, so it shows nothing about the new rate.
             Some(rate) if call.number <= rate.lowered => {}
             Some(rate) => {
                 rate.refused(accepted, begun);
-                if rate.in_vain >= IN_VAIN {
-                    (self.rate, self.outliers) = (None, Some(OutlierBudget::default()));
+                if let Some(share) = rate.in_vain(begun) {
+                    self.rate = None;
+                    self.outliers = Some(OutlierBudget {
+                        tolerated: FEW_OUTLIERS.max(MORE_OUTLIERS * share),
+                        calls: Tally::default(),
+                    });
                 }
             }
             None => {
@@ -208,8 +264,11 @@ impl Pace {
     }
 
     /// Records the rejection of a call that had started before the last rejection was known.
-    pub(super) fn refused_too(&mut self) {
+    pub(super) fn refused_too(&mut self, call: Begun) {
         self.refusals += 1;
+        if let Some(rate) = &mut self.rate {
+            rate.level.refused(call);
+        }
     }
 
     /// Calls that were accepted between the marked rejection and this one.
@@ -347,7 +406,7 @@ impl Rate {
             unused: 0,
             lowered: begun.number,
             measured: 0.0,
-            in_vain: 0,
+            level: Level::new(rate, begun),
             last: rate,
         }
     }
@@ -383,7 +442,8 @@ impl Rate {
             self.accepted = None;
         }
         if self.used >= back {
-            (self.measured, self.in_vain) = (0.0, 0);
+            self.measured = 0.0;
+            self.level = Level::new(rate, self.step);
         }
         rate
     }
@@ -395,12 +455,10 @@ impl Rate {
         let measured = since.map(|accepted| accepted.rate.min(rate));
         let before = self.measured;
         if let Some(Accepted { least, .. }) = since {
-            // A much lower accepted rate shows that the limit was lowered.
-            (self.measured, self.in_vain) = if least < LOWERED * before {
-                (least, 0)
+            self.measured = if least < LOWERED * before {
+                least
             } else {
-                let in_vain = self.in_vain + u32::from(rate < LESS * before);
-                (least.max(before), in_vain)
+                least.max(before)
             };
         }
         match self.accepted {
@@ -426,6 +484,27 @@ impl Rate {
         }
     }
 
+    /// Whether rejections do not depend on the rate; if so, the part of the calls that is rejected, at most.
+    fn in_vain(&mut self, begun: Begun) -> Option<f64> {
+        let (calls, depth, lower) = (self.level.calls, self.level.depth, self.bucket.per_second);
+        let share = calls.share_at_most();
+        if calls.refused < REFUSED {
+            return None;
+        }
+        if share < HELPED * self.level.above {
+            self.level = Level::new(lower, begun);
+        } else if depth == IN_VAIN {
+            return Some(share);
+        } else if lower < LESS * (1.0 - share) * self.level.rate {
+            self.level = Level {
+                depth: depth + 1,
+                above: calls.share(),
+                ..Level::new(lower, begun)
+            };
+        }
+        None
+    }
+
     fn is_returning(&self) -> bool {
         self.accepted.is_some() && self.depth > 2.0 * DEPTH
     }
@@ -446,6 +525,9 @@ impl Rate {
 
     fn set(&mut self, rate: f64, begun: Begun) {
         let rate = rate.max(LEAST);
+        if rate > GREW * self.level.rate {
+            self.level = Level::new(rate, begun);
+        }
         self.step = begun;
         self.bucket.refill(begun.at);
         self.bucket.per_second = rate;
@@ -457,6 +539,26 @@ impl Rate {
         let calls = begun.number.saturating_sub(self.step.number);
         let could = begun.at.since(self.step.at).as_secs_f64() * self.bucket.per_second;
         calls as f64 + 2.0 >= USED * could
+    }
+}
+
+impl Level {
+    fn new(rate: f64, begun: Begun) -> Self {
+        Self {
+            rate,
+            before: begun.number,
+            calls: Tally::default(),
+            depth: 0,
+            above: 0.0,
+        }
+    }
+
+    fn answered(&mut self, call: Begun) {
+        self.calls.answered += u64::from(call.number > self.before);
+    }
+
+    fn refused(&mut self, call: Begun) {
+        self.calls.refused += u64::from(call.number > self.before);
     }
 }
 

@@ -300,7 +300,7 @@ const FIVE_AT_ONCE: f64 = 5.0 / 1.1;
 
 #[test]
 fn unavoidable_rejections_keep_at_least_the_rate_of_five_calls_at_once() {
-    for stray in [0.005, 0.01, 0.02] {
+    for stray in [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4] {
         for seed in 0..4 {
             let provider = Provider {
                 stray,
@@ -310,7 +310,10 @@ fn unavoidable_rejections_keep_at_least_the_rate_of_five_calls_at_once() {
             };
             let outcome = run(seed, tuned(), &[provider], 12.0);
             let shown = format!("{stray}, seed {seed}: {outcome:.3?}");
-            assert!(outcome.answers[0] >= FIVE_AT_ONCE, "{shown}");
+            assert!(
+                outcome.answers[0] >= FIVE_AT_ONCE * (1.0 - stray),
+                "{shown}"
+            );
         }
     }
 }

@@ -38,7 +38,7 @@ impl Provider {
             if self.level >= 1.0 {
                 self.level -= 1.0;
                 accepted += 1;
-                pace.answered(Duration::from_millis(50), now);
+                pace.answered(call, Duration::from_millis(50), now);
             } else {
                 refused += 1;
                 pace.refused(call, now);
@@ -66,8 +66,8 @@ fn an_unused_rate_is_dropped() {
     provider.run(&mut pace, 30);
     assert!(pace.is_known());
     for ms in (30_000..60_000).step_by(500) {
-        pace.take(at(ms));
-        pace.answered(Duration::from_millis(50), at(ms));
+        let call = pace.take(at(ms));
+        pace.answered(call, Duration::from_millis(50), at(ms));
     }
     assert!(!pace.is_known());
 }

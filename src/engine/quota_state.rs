@@ -435,7 +435,8 @@ impl Quota {
                     }
                 }
                 if accepted {
-                    self.pace.answered(now.since(permit.began.0), now);
+                    self.pace
+                        .answered(permit.number, now.since(permit.began.0), now);
                     self.search_rate(now);
                     self.drop_unreported(hints, now);
                     self.window.replied(Answer {

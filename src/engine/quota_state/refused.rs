@@ -31,7 +31,7 @@ impl Quota {
         self.asked_until = asked;
         let unanswered = others == 0 && self.replies == permit.replies;
         let was_accepted = self.accepted_peak > 0 && permit.in_flight <= self.accepted_peak;
-        if !unanswered && !used_up && was_accepted && self.pace.is_outlier() {
+        if !used_up && self.pace.is_outlier() {
             return;
         }
         let first = self.unanswered_cuts == 0;
@@ -92,7 +92,7 @@ impl Quota {
         let others = self.in_flight;
         self.asked_until = self.asked_until.max(asked);
         self.window.refused_before_the_cut();
-        self.pace.refused_too();
+        self.pace.refused_too(permit.number);
         if !self.waits_for_reply {
             // The requested wait counts if this wave has caused a pause, or if nothing is answered.
             let unanswered = others == 0 && self.replies == permit.replies;
