@@ -62,11 +62,14 @@ const LEAST: f64 = 1.0 / 60.0;
 const CAPACITY: f64 = 0.02;
 /// Calls that began within this many seconds may still be rejected.
 const SHORT: f64 = 0.1;
-/// Outliers, rejections that no rate avoids, are tolerated up to this part of the calls, or up to this multiple of the
-/// part that was rejected at lower and lower rates; the first few always. After this many answers, a rate may help again.
-const FEW_OUTLIERS: f64 = 1.0 / 13.0;
-const MORE_OUTLIERS: f64 = 1.5;
+/// Outliers, rejections that no rate avoids, are tolerated up to this multiple of the part of the calls that was rejected at
+/// lower and lower rates. That part is bounded on both sides, and the first few are always tolerated.
+const OUTLIERS: f64 = 1.5;
+const FEW_OUTLIERS: f64 = 0.075;
+const MOST_OUTLIERS: f64 = 0.75;
 const FIRST_OUTLIERS: f64 = 5.0;
+/// Number of recent calls that count, so that an outage is noticed, and of answers after which a rate may help again.
+const RECENT: f64 = 100.0;
 const LOOK_AGAIN: u64 = 2_000;
 
 /// The start of a call: its time and number.
@@ -115,8 +118,10 @@ pub(super) struct Pace {
 struct OutlierBudget {
     /// The part of the calls that may be rejected.
     tolerated: f64,
-    /// Since this is known.
+    /// The recent calls; older ones count half.
     calls: Tally,
+    /// Since this is known.
+    answers: u64,
 }
 
 /// Numbers of calls that were answered and rejected.
@@ -129,6 +134,12 @@ struct Tally {
 impl Tally {
     fn all(self) -> f64 {
         (self.answered + self.refused).max(1) as f64
+    }
+
+    fn age(&mut self) {
+        if self.all() >= RECENT {
+            (self.answered, self.refused) = (self.answered / 2, self.refused / 2);
+        }
     }
 
     /// The part that was rejected.
@@ -194,7 +205,9 @@ impl Pace {
         }
         if let Some(outliers) = &mut self.outliers {
             outliers.calls.answered += 1;
-            if outliers.calls.answered >= LOOK_AGAIN {
+            outliers.calls.age();
+            outliers.answers += 1;
+            if outliers.answers >= LOOK_AGAIN {
                 self.outliers = None;
             }
         }
@@ -206,6 +219,7 @@ impl Pace {
             return false;
         };
         outliers.calls.refused += 1;
+        outliers.calls.age();
         let most = FIRST_OUTLIERS + outliers.tolerated * outliers.calls.all();
         if outliers.calls.refused as f64 > most {
             self.outliers = None;
@@ -236,8 +250,9 @@ impl Pace {
                 if let Some(share) = rate.in_vain(begun) {
                     self.rate = None;
                     self.outliers = Some(OutlierBudget {
-                        tolerated: FEW_OUTLIERS.max(MORE_OUTLIERS * share),
+                        tolerated: (OUTLIERS * share).clamp(FEW_OUTLIERS, MOST_OUTLIERS),
                         calls: Tally::default(),
+                        answers: 0,
                     });
                 }
             }

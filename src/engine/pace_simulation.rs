@@ -319,6 +319,24 @@ fn unavoidable_rejections_keep_at_least_the_rate_of_five_calls_at_once() {
 }
 
 #[test]
+fn an_outage_after_unavoidable_rejections_is_noticed() {
+    let strays = Provider {
+        stray: 0.3,
+        ..PROVIDER
+    };
+    let refuses_all = Provider {
+        requests: Some(1e-9),
+        burst: 0.0,
+        seconds: 30.0,
+        ..PROVIDER
+    };
+    for seed in 0..4 {
+        let outcome = run(seed, tuned(), &[strays, refuses_all], 20.0);
+        assert!(outcome.calls[1] <= 300, "{seed}: {outcome:.3?}");
+    }
+}
+
+#[test]
 fn occasional_rejections_teach_no_rate() {
     let limit = Provider {
         requests: Some(10.0),
