@@ -50,9 +50,9 @@ const UNUSED: u32 = 4;
 /// The rate is not the cause of rejections if it was lowered this often to less than this part of what had been
 /// accepted, this number of calls was rejected before and after each time, and their share of the calls did not fall to
 /// this part. A limit that was lowered explains one time.
-const IN_VAIN: u32 = 2;
+const IN_VAIN: u32 = 3;
 const LESS: f64 = 0.9;
-const REFUSED: u64 = 3;
+const REFUSED: u64 = 2;
 const HELPED: f64 = 0.5;
 /// A much lower accepted rate shows that the limit was lowered.
 const LOWERED: f64 = 0.5;
@@ -159,7 +159,7 @@ impl Tally {
 struct Level {
     /// The highest rate of these calls.
     rate: f64,
-    /// Number of the last call before.
+    /// Number of the last call that does not count.
     before: u64,
     calls: Tally,
     /// How often the rate was lowered below what had been accepted, and the part of the calls that was rejected before
@@ -240,6 +240,9 @@ impl Pace {
         let accepted = self.accepted(call);
         let begun = self.so_far(now);
         if let Some(rate) = &mut self.rate {
+            if rate.level.before == u64::MAX {
+                rate.level.before = call.number - 1;
+            }
             rate.level.refused(call);
         }
         match &mut self.rate {
@@ -351,6 +354,11 @@ impl Pace {
         if let Some(mark) = &mut self.mark {
             mark.at = mark.at.after(pause);
             self.paused = true;
+        }
+        if let Some(rate) = &mut self.rate
+            && pause.as_secs_f64() * rate.bucket.per_second >= 1.0
+        {
+            rate.level.paused();
         }
     }
 
@@ -566,6 +574,12 @@ impl Level {
             depth: 0,
             above: 0.0,
         }
+    }
+
+    /// Calls accepted after a pause, until the next rejection, may use what the provider's allowance grew meanwhile. They
+    /// do not count.
+    fn paused(&mut self) {
+        self.before = u64::MAX;
     }
 
     fn answered(&mut self, call: Begun) {

