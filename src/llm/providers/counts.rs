@@ -69,6 +69,12 @@ impl Count {
     }
 }
 
+/// The output tokens: the stated number, or else what a total has beyond the input. A reply that states neither may
+/// have any number, which is not zero.
+pub(super) fn output_of(stated: Count, total: Count, input: u64) -> Option<u64> {
+    stated.0.or_else(|| total.0?.checked_sub(input))
+}
+
 impl From<Option<u32>> for Count {
     fn from(count: Option<u32>) -> Self {
         Self(count.map(u64::from))
