@@ -52,6 +52,12 @@ fn write_rows(path: &Path, rows: &mut Rows<'_>) -> Result<(), Error> {
             "found columns compressed with {codec}; expected Snappy, gzip, Zstandard, LZ4 or no compression"
         )));
     }
+    if let Some((column, of)) = unknown_type(reader.metadata()) {
+        return Err(rows.refused(format!(
+            "found the column \"{column}\" of type {of}, which cannot be read; leave it out of the file, or cast it to \
+             another type, for example text"
+        )));
+    }
     pages::check(&pages, reader.metadata(), rows.ctx).map_err(|refused| match refused {
         Refused::Cancelled(error) => error,
         Refused::Damaged(error) => rows.unreadable(&error),
@@ -105,6 +111,19 @@ fn unsupported(metadata: &ParquetMetaData) -> Option<&'static str> {
         Compression::LZO => Some("LZO"),
         _ => None,
     })
+}
+
+/// A column with values on which the row reader panics, and its type. Writers produce only INTERVAL.
+fn unknown_type(metadata: &ParquetMetaData) -> Option<(String, ConvertedType)> {
+    let columns = metadata.file_metadata().schema_descr().columns();
+    let unknown = columns.iter().find(|column| {
+        column.physical_type() == PhysicalType::FIXED_LEN_BYTE_ARRAY
+            && !matches!(
+                column.converted_type(),
+                ConvertedType::DECIMAL | ConvertedType::NONE
+            )
+    });
+    unknown.map(|column| (column.path().string(), column.converted_type()))
 }
 
 /// The value of a cell.
