@@ -40,7 +40,8 @@ pub(super) fn server_tools(used: Option<&Value>) -> (u64, u64) {
 
 /// The counts of a usage, read apart from the answer: a strange one must not cost it.
 pub(super) fn counts<T: DeserializeOwned>(raw: Option<&RawValue>) -> Option<T> {
-    let json = raw?.get();
+    // A list would be read as the fields of a structure in their order.
+    let json = raw.filter(|raw| bounded::is_object(raw))?.get();
     let counts = match json.len() {
         ..=USUAL_USAGE => serde_json::from_str(json).ok(),
         _ => None,

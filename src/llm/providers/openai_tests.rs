@@ -16,6 +16,7 @@ fn a_strange_usage_does_not_cost_the_answer() {
     for usage in [
         "null",
         "[]",
+        "[1,2]",
         "\"many\"",
         r#"{"prompt_tokens":"ten","completion_tokens":1}"#,
     ] {
@@ -43,6 +44,30 @@ fn output_tokens_that_are_not_stated_are_the_rest_of_the_total_or_unknown() {
         assert_eq!(usage(r#","total_tokens":9"#), None, "{output}");
         assert_eq!(usage(r#","total_tokens":null"#), None, "{output}");
         assert_eq!(usage(""), None, "{output}");
+    }
+}
+
+#[test]
+fn a_list_is_no_reply() {
+    let answer = r#"{"choices":[{"message":{"content":"x"}}]}"#;
+    for body in [format!("[{answer}]"), format!(" [1, \"m\", [{answer}]]")] {
+        let error = decoded("openai", &body).unwrap_err();
+        let why = "not a usable reply: it is a list, not an object";
+        assert_eq!(error.message(), why);
+        assert!(error.is_unusable_reply());
+    }
+}
+
+#[test]
+fn an_error_status_with_json_is_not_said_to_be_no_json() {
+    for (body, why) in [
+        ("{}", "JSON without an error message"),
+        ("[1]", "JSON without an error message"),
+        ("{", "a reply that is not JSON"),
+        ("", "a reply that is not JSON"),
+    ] {
+        let error = failed("openai", 400, body);
+        assert!(error.message().ends_with(why), "{body}: {error}");
     }
 }
 
