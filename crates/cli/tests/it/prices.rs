@@ -110,6 +110,10 @@ fn own_prices_override_the_table_and_unknown_ones_are_counted_separately() {
 
     let prices = |words: &str| desk.plain(&format!("prices --data-dir {HOME} {words}"));
     prices("new").ends(2, "no price of \"new\" is known");
+    for price in ["1e400", "nan", "-1", "1e-13", "0.0000001", "x"] {
+        let set = prices(&format!("set new --input={price} --output 0"));
+        set.ends(2, "expected a number of US dollars per million tokens");
+    }
     prices("set new --input 1 --output 0").expect(0);
     prices("set new --tier batch --input 0.5 --output 0").expect(0);
     let shown = prices("new --json").expect(0).json();
