@@ -1,7 +1,6 @@
 //! A Parquet file, row by row: lists, maps and structs as JSON, times as text, decimals with all digits.
 
 use std::fs::File;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use base64::Engine;
@@ -19,7 +18,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Number, Value};
 
 use super::time::{date, time, timestamp};
-use super::{Rows, is_nothing};
+use super::{Rows, is_nothing, unless_it_panics};
 use crate::base::Error;
 
 mod footer;
@@ -34,10 +33,9 @@ use pages::Refused;
 /// Writes all rows; the first is number 1.
 pub(super) fn write(path: &Path, rows: &mut Rows<'_>) -> Result<u64, Error> {
     // The reader panics on some unsupported features.
-    let written = catch_unwind(AssertUnwindSafe(|| write_rows(path, rows)));
-    match written {
-        Ok(written) => written.map(|()| 1),
-        Err(_) => Err(rows.unreadable(&"it is damaged, or has a type of column that is not known")),
+    match unless_it_panics(|| write_rows(path, rows)) {
+        Some(written) => written.map(|()| 1),
+        None => Err(rows.unreadable(&"it is damaged, or has a type of column that is not known")),
     }
 }
 
