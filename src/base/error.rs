@@ -472,6 +472,11 @@ impl Error {
         self.is_marked(Mark::SchemaMismatch)
     }
 
+    /// Whether it is a complete reply, which is billed even if it reports no tokens.
+    pub(crate) fn is_billed_reply(&self) -> bool {
+        self.is_schema_mismatch() || self.is_unusable_reply()
+    }
+
     /// Tokens that were used without an answer, if the provider reports them. In an item's last error: those of all
     /// its calls.
     pub fn usage(&self) -> Option<Usage> {

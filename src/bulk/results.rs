@@ -97,6 +97,8 @@ pub(crate) struct ResultsFile {
     torn: Torn,
     /// Whether the file may have more than `len` bytes, which are not complete lines.
     dirty: bool,
+    /// Whether the last lines could not be written.
+    stopped: bool,
     /// How another program has changed the file in the meantime.
     disturbed: Option<Error>,
     /// The settings that are added to new lines.
@@ -134,6 +136,7 @@ impl ResultsFile {
             fsync,
             torn: Torn::Nothing,
             dirty: false,
+            stopped: false,
             disturbed: None,
             settings: None,
             line_end: None,
@@ -292,14 +295,21 @@ impl ResultsFile {
         self.settings.as_ref()
     }
 
-    fn written(&self, written: io::Result<()>) -> Result<(), Error> {
-        written.map_err(|error| {
-            let path = self.path.display();
-            Error::new(
-                ErrorKind::Transient,
-                format!("cannot write {path}: {error}; sending stops until it works"),
-            )
-        })
+    /// Reports on standard error that the run waits and that it goes on. Both are errors, because a quiet run shows no
+    /// progress and logs only errors.
+    fn written(&mut self, written: io::Result<()>) -> Result<(), Error> {
+        let path = self.path.display();
+        let had_stopped = std::mem::replace(&mut self.stopped, written.is_err());
+        let written = written.map_err(|error| {
+            let why = format!("cannot write {path}: {error}; sending stops until it works");
+            Error::new(ErrorKind::Transient, why)
+        });
+        match &written {
+            Err(error) if !had_stopped => log::error!("{}", error.message()),
+            Ok(()) if had_stopped => log::error!("{path} can be written again: the run goes on"),
+            _ => {}
+        }
+        written
     }
 
     pub(super) fn append_io(&mut self, lines: &[u8]) -> io::Result<()> {

@@ -84,8 +84,9 @@ impl CarriedCosts {
             }
             Err(Failed { error, misfit }) => {
                 let call = error.paid();
-                // A misfit was paid for although nobody may have said how much.
-                let call_paid = (misfit.is_some() || call.is_known()).then_some(call);
+                // A complete reply was billed, even if it does not report how much.
+                let is_billed = misfit.is_some() || error.is_unusable_reply() || call.is_known();
+                let call_paid = is_billed.then_some(call);
                 let sum = match (paid, call_paid) {
                     (Some(paid), Some(call)) => Some(paid + call),
                     (one, other) => one.or(other),

@@ -86,9 +86,8 @@ impl Pricing<'_> {
                 (error.paid(), error.answered_model(), reported)
             }
         };
-        // An answer in a wrong format is billed, also if it reports no tokens.
-        let is_misfit = matches!(&result, Err(error) if error.is_schema_mismatch());
-        let is_billed = result.is_ok() || paid.is_known() || is_misfit;
+        let is_complete = result.as_ref().err().is_none_or(|e| e.is_billed_reply());
+        let is_billed = paid.is_known() || is_complete;
         // The stand-in answers without a model.
         if !is_billed || provider == STAND_IN {
             return;

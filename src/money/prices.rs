@@ -170,7 +170,8 @@ impl Prices {
         self.layers().find_map(|layer| {
             let by_request = requested.filter(|_| layer.by_user);
             let find = |name| layer.table.find(provider, name, requested);
-            let found = by_request.and_then(find).or_else(|| find(answered))?;
+            // A router may answer with any of its models, and that one is billed.
+            let found = find(answered).or_else(|| by_request.and_then(find))?;
             // A price of the user is complete.
             let by_name = || searches(answered) || requested.is_some_and(searches);
             let bills_searches = !layer.by_user && by_name();

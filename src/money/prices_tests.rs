@@ -253,6 +253,21 @@ fn own_prices_come_first_and_may_name_the_requested_model() {
     );
 }
 
+/// A router answers with any of its models, and the one that answered is billed.
+#[test]
+fn among_own_prices_the_model_that_answered_comes_first() {
+    let json = r#"{"providers": {"*": {"models": [
+        {"models": ["alias"], "prices": [{"input": 1}]}, {"models": ["routed"], "prices": [{"input": 2}]}]}}}"#;
+    let prices = Prices::default().overridden("mine", json).unwrap();
+    let price = |answered, requested| {
+        let found = prices.of_call("openai", answered, Some(requested));
+        found.unwrap().entries()[0].input.0
+    };
+    assert_eq!(price(Some("routed"), "alias"), 2_000_000);
+    assert_eq!(price(Some("gpt-4o"), "alias"), 1_000_000);
+    assert_eq!(price(None, "alias"), 1_000_000);
+}
+
 /// The table has a source and a date, and every name once for each provider.
 #[test]
 fn the_table_is_in_order() {

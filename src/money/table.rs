@@ -188,7 +188,10 @@ impl<'de> Deserialize<'de> for Price {
         let millionths = f64::deserialize(deserializer)? * 1e6;
         let whole = millionths.round();
         // A price that is finer would be rounded, so that sums would differ from the invoice.
-        if !(0.0..1e15).contains(&millionths) || (millionths - whole).abs() > 1e-3 {
+        if !(0.0..1e15).contains(&millionths)
+            || (millionths - whole).abs() > 1e-3
+            || whole == 0.0 && millionths > 0.0
+        {
             let why =
                 "a price is a number of US dollars per million tokens, with at most 6 decimals";
             return Err(D::Error::custom(why));

@@ -214,7 +214,7 @@ impl Tally {
                 self.cost_usd += cost;
                 self.priced += items;
             }
-            None if usage.is_some() || error.is_schema_mismatch() => self.sums.unpriced += items,
+            None if usage.is_some() || error.is_billed_reply() => self.sums.unpriced += items,
             None => {}
         }
     }

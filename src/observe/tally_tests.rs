@@ -97,10 +97,13 @@ fn the_counts_add_up_and_unknown_costs_are_counted_separately() {
     tally.failed(&refused, 1);
     tally.failed(&refused.with_cost(Usd::from_picos(7)), 1);
     assert_eq!(cost(&tally), (Some(Usd::from_picos(507)), 2));
+    let page = Error::new(ErrorKind::Malformed, "a page").with_unusable_reply("<html>");
+    tally.failed(&page, 1);
+    assert_eq!(cost(&tally), (Some(Usd::from_picos(507)), 3));
     tally.failed(&Error::new(ErrorKind::Invalid, "x"), 1);
     let summary = tally.summary(&Counters::default(), TimeSplit::default(), now);
     assert_eq!(summary.completed, 5);
-    assert_eq!(summary.failed, 4);
+    assert_eq!(summary.failed, 5);
     assert_eq!(
         summary.total,
         summary.completed + summary.failed + summary.pending

@@ -1,10 +1,10 @@
 //! Unpacks text that is compressed with gzip or Zstandard, which its first bytes show.
 
 use std::fmt;
-use std::io::{self, BufReader, Chain, Cursor, Read};
+use std::io::{self, BufRead, BufReader, Chain, Cursor, Read};
 use std::path::{Path, PathBuf};
 
-use flate2::bufread::MultiGzDecoder;
+use flate2::bufread::GzDecoder;
 
 use crate::base::zstd::Frames;
 
@@ -69,7 +69,7 @@ enum State<R> {
     /// Nothing was read yet.
     New(R),
     Plain(Started<R>),
-    Gzip(Box<MultiGzDecoder<BufReader<Started<R>>>>),
+    Gzip(Box<Members<BufReader<Started<R>>>>),
     Zstd(Box<Frames<BufReader<Started<R>>>>),
     /// While it changes.
     Nothing,
@@ -109,7 +109,9 @@ impl<R: Read> Unpacked<R> {
         let buffered = |started| BufReader::with_capacity(1 << 16, started);
         self.0 = match found {
             None => State::Plain(started),
-            Some(Packing::Gzip) => State::Gzip(Box::new(MultiGzDecoder::new(buffered(started)))),
+            Some(Packing::Gzip) => {
+                State::Gzip(Box::new(Members(Some(GzDecoder::new(buffered(started))))))
+            }
             Some(Packing::Zstd) => {
                 State::Zstd(Box::new(Frames::new(buffered(started), MOST_WINDOW)))
             }
@@ -123,9 +125,50 @@ impl<R: Read> Read for Unpacked<R> {
         self.begin()?;
         match &mut self.0 {
             State::Plain(reader) => reader.read(buffer),
-            State::Gzip(decoder) => decoder.read(buffer).map_err(|e| broken(Packing::Gzip, e)),
+            State::Gzip(members) => members.read(buffer).map_err(|e| broken(Packing::Gzip, e)),
             State::Zstd(frames) => frames.read(buffer).map_err(|e| broken(Packing::Zstd, e)),
             State::New(_) | State::Nothing => Ok(0),
+        }
+    }
+}
+
+/// Unpacks one gzip member after the other. Tapes and block devices pad the last one with NUL bytes.
+struct Members<R>(Option<GzDecoder<R>>);
+
+impl<R: BufRead> Read for Members<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let Some(member) = &mut self.0 else {
+                return Ok(0);
+            };
+            let read = member.read(buffer)?;
+            if read > 0 || buffer.is_empty() || !has_next(member.get_mut())? {
+                return Ok(read);
+            }
+            let ended = self.0.take();
+            self.0 = ended.map(|ended| GzDecoder::new(ended.into_inner()));
+        }
+    }
+}
+
+/// Whether another member follows.
+fn has_next(reader: &mut impl BufRead) -> io::Result<bool> {
+    loop {
+        let rest = reader.fill_buf()?;
+        match rest.iter().position(|byte| *byte != 0) {
+            _ if rest.is_empty() => return Ok(false),
+            Some(at) if rest[at] == 0x1f => {
+                reader.consume(at);
+                return Ok(true);
+            }
+            Some(_) => {
+                let why = "other data follows its end";
+                return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+            }
+            None => {
+                let padding = rest.len();
+                reader.consume(padding);
+            }
         }
     }
 }
@@ -203,6 +246,22 @@ mod tests {
             for piece in [1 << 20, 4096] {
                 let found = unpacked(&whole, piece).unwrap();
                 assert!(found.len() == text.len() + 3 && found.starts_with(&text));
+            }
+        }
+    }
+
+    #[test]
+    fn padding_after_gzip_data_is_skipped_and_other_data_is_named() {
+        let padded = [gzip(b"a"), vec![0; 3000], gzip(b"b"), vec![0; 70_000]].concat();
+        for piece in [1 << 20, 7] {
+            assert_eq!(unpacked(&padded, piece).unwrap(), b"ab");
+            for rest in ["garbage", "\0\0x"] {
+                let whole = [&gzip(b"a")[..], rest.as_bytes()].concat();
+                let error = unpacked(&whole, piece).unwrap_err().to_string();
+                assert_eq!(
+                    error,
+                    "the gzip data is damaged (other data follows its end)"
+                );
             }
         }
     }

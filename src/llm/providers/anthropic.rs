@@ -486,7 +486,7 @@ impl Counts {
                 .saturating_add(cached)
                 .saturating_add(cache_written),
             cached_input_tokens: cached,
-            output_tokens: self.output_tokens.or_zero(),
+            output_tokens: self.output_tokens.0?,
             reasoning_tokens: thinking.or_zero(),
             cache_write_tokens: cache_written,
             cache_write_5m_tokens: short,

@@ -86,6 +86,21 @@ fn stop_details_count_only_for_refusals() {
 }
 
 #[test]
+fn a_usage_without_output_tokens_is_unknown() {
+    let body = |output: &str| {
+        format!(
+            r#"{{"type":"message","model":"m","stop_reason":"end_turn","content":[{{"type":"text","text":"x"}}],
+            "usage":{{"input_tokens":10{output}}}}}"#
+        )
+    };
+    let usage = |output: &str| decoded("anthropic", &body(output)).unwrap().usage;
+    assert_eq!(usage(r#","output_tokens":2"#).unwrap().output_tokens, 2);
+    for strange in ["", r#","output_tokens":null"#, r#","output_tokens":-1"#] {
+        assert_eq!(usage(strange), None, "{strange}");
+    }
+}
+
+#[test]
 fn malformed_details_do_not_lose_the_usage() {
     let body = reply("end_turn", TEXT).replace(r#"{"thinking_tokens":2}"#, "\"n/a\"");
     let usage = decoded("anthropic", &body).unwrap().usage.unwrap();

@@ -40,7 +40,8 @@ pub(super) fn server_tools(used: Option<&Value>) -> (u64, u64) {
 
 /// The counts of a usage, read apart from the answer: a strange one must not cost it.
 pub(super) fn counts<T: DeserializeOwned>(raw: Option<&RawValue>) -> Option<T> {
-    let json = raw?.get();
+    // A list would be read as the fields of a structure in their order.
+    let json = raw.filter(|raw| bounded::is_object(raw))?.get();
     let counts = match json.len() {
         ..=USUAL_USAGE => serde_json::from_str(json).ok(),
         _ => None,
@@ -67,6 +68,12 @@ impl Count {
     pub(super) fn or_zero(self) -> u64 {
         self.0.unwrap_or(0)
     }
+}
+
+/// The output tokens: the stated number, or else what a total has beyond the input. A reply that states neither may
+/// have any number, which is not zero.
+pub(super) fn output_of(stated: Count, total: Count, input: u64) -> Option<u64> {
+    stated.0.or_else(|| total.0?.checked_sub(input))
 }
 
 impl From<Option<u32>> for Count {

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use serde::Deserialize;
+use serde::{Deserialize, de::Error as _};
 
 use crate::base::{Error, ErrorKind, Optional, Paid, Sent, Usd};
 use crate::llm::reply_details::RawJson;
@@ -159,6 +159,9 @@ fn not_fetched(vendor: &Vendor, reply: &HttpReply, error: Error) -> Error {
 /// When it holds a failure, or no usable answer.
 pub(super) fn read(vendor: &Vendor, body: &[u8], unchecked: bool) -> Result<Response, Error> {
     let strictly = |body: &[u8]| {
+        if body.trim_ascii_start().first() == Some(&b'[') {
+            return Err(serde_json::Error::custom("it is a list, not an object"));
+        }
         let read = match vendor.dialect {
             Dialect::Anthropic => anthropic::read(vendor, body, unchecked),
             Dialect::Gemini => gemini::read(vendor, body, unchecked),

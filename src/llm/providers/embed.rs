@@ -255,7 +255,7 @@ fn read_openai(
     let model = Some(word(reply.model.as_ref()));
     Ok(EmbedReply {
         vectors: in_order(data, texts).map_err(|what| unpaired(what, body, texts))?,
-        usage: openai::Counts::read(reply.usage).usage(),
+        usage: openai::Counts::read(reply.usage).usage_of_vectors(),
         model: model.filter(|model| !model.is_empty()),
     })
 }
@@ -322,7 +322,7 @@ fn read_gemini(
             .into_iter()
             .map(|one| vector(one.and_then(|one| one.values)))
             .collect(),
-        usage: counts.and_then(|counts| counts.usage()),
+        usage: counts.and_then(gemini::Counts::usage_of_vectors),
         model: None,
     })
 }

@@ -1,5 +1,6 @@
 //! Classifies replies that are failures.
 
+use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use crate::base::{Error, ErrorKind, Mark, Optional, Sent};
@@ -21,6 +22,9 @@ pub(super) fn failure(vendor: &Vendor, reply: &HttpReply) -> Error {
             300..400 => "a redirect; is the base URL right?".to_owned(),
             404 | 405 => "no such address; is the base URL right?".to_owned(),
             407 => "a proxy on the way wants a login".to_owned(),
+            _ if serde_json::from_slice::<IgnoredAny>(&reply.body).is_ok() => {
+                "JSON without an error message".to_owned()
+            }
             _ => "a reply that is not JSON".to_owned(),
         },
         ..ErrorBody::default()

@@ -22,7 +22,7 @@ use super::answer::{Answer, name_calls, optional, reasoning, tool_call, unlike};
 use super::bounded;
 use super::calls::{self, Call, CallResult, Choice};
 use super::content::{self, Part, invalid, lacking};
-use super::counts::{Count, count_in, counts};
+use super::counts::{Count, count_in, counts, output_of};
 use super::error_body::word;
 use super::errors::failure_inside;
 use super::native;
@@ -510,6 +510,7 @@ pub(super) struct Counts {
     cached_content_token_count: Count,
     candidates_token_count: Count,
     thoughts_token_count: Count,
+    total_token_count: Count,
     /// The tokens that Google's own tools added to the prompt.
     tool_use_prompt_token_count: Count,
     prompt_tokens_details: Value,
@@ -531,16 +532,28 @@ impl Counts {
         counts(raw)
     }
 
-    pub(super) fn usage(&self) -> Option<Usage> {
+    /// The usage of vectors, which have no output tokens.
+    pub(super) fn usage_of_vectors(self) -> Option<Usage> {
+        let candidates_token_count = Count(Some(0));
+        let counts = Self {
+            candidates_token_count,
+            ..self
+        };
+        counts.usage()
+    }
+
+    fn usage(&self) -> Option<Usage> {
         let thoughts = self.thoughts_token_count.or_zero();
-        let spoken = self.candidates_token_count.or_zero();
         let tools = self.tool_use_prompt_token_count.or_zero();
+        let input_tokens = self.prompt_token_count.0?.saturating_add(tools);
+        // The tokens of the candidates do not include those of thoughts.
+        let spoken = self.candidates_token_count.0;
+        let both = Count(spoken.map(|spoken| spoken.saturating_add(thoughts)));
         let (read, written) = (&self.prompt_tokens_details, &self.candidates_tokens_details);
         Some(Usage {
-            input_tokens: self.prompt_token_count.0?.saturating_add(tools),
+            input_tokens,
             cached_input_tokens: self.cached_content_token_count.or_zero(),
-            // The tokens of the candidates do not include those of thoughts.
-            output_tokens: spoken.saturating_add(thoughts),
+            output_tokens: output_of(both, self.total_token_count, input_tokens)?,
             reasoning_tokens: thoughts,
             input_audio_tokens: of_kind(read, "AUDIO"),
             input_image_tokens: of_kind(read, "IMAGE"),

@@ -16,11 +16,22 @@ fn reply(finish: &str, content: &str) -> String {
 const TEXT: &str = r#","content":{"role":"model","parts":[{"text":"hm","thought":true},{"text":"a"},{"text":"b"}]}"#;
 
 #[test]
-fn absent_counts_are_zero() {
-    let body = r#"{"candidates":[{"finishReason":"STOP","content":{"parts":[{"text":"x"}]}}],
-        "usageMetadata":{"promptTokenCount":3}}"#;
-    let usage = decoded("gemini", body).unwrap().usage.unwrap();
-    assert_eq!((usage.input_tokens, usage.output_tokens), (3, 0));
+fn output_tokens_that_are_not_stated_are_the_rest_of_the_total_or_unknown() {
+    let counted = |more: &str| {
+        let body = format!(
+            r#"{{"candidates":[{{"finishReason":"STOP","content":{{"parts":[{{"text":"x"}}]}}}}],
+            "usageMetadata":{{"promptTokenCount":3{more}}}}}"#
+        );
+        let usage = decoded("gemini", &body).unwrap().usage;
+        usage.map(|usage| (usage.input_tokens, usage.output_tokens))
+    };
+    assert_eq!(counted(""), None);
+    assert_eq!(counted(r#","thoughtsTokenCount":5"#), None);
+    assert_eq!(counted(r#","totalTokenCount":3"#), Some((3, 0)));
+    let thoughts = r#","thoughtsTokenCount":5,"totalTokenCount":8"#;
+    assert_eq!(counted(thoughts), Some((3, 5)));
+    let tools = r#","toolUsePromptTokenCount":4,"candidatesTokenCount":-1,"totalTokenCount":9"#;
+    assert_eq!(counted(tools), Some((7, 2)));
 }
 
 #[test]

@@ -17,7 +17,7 @@ use super::answer::{
     Answer, beginning, interrupted, list, name_calls, reasoning, tool_call, unlike,
 };
 use super::bounded;
-use super::counts::{Count, CountDetails, counts, object, server_tools};
+use super::counts::{Count, CountDetails, counts, object, output_of, server_tools};
 use super::ends::{self, End};
 use super::error_body::{own_word, word};
 use super::errors::failure_inside;
@@ -359,9 +359,19 @@ impl Counts {
         counts(raw).unwrap_or_default()
     }
 
-    pub(super) fn usage(&self) -> Option<Usage> {
+    /// The usage of vectors, which have no output tokens.
+    pub(super) fn usage_of_vectors(self) -> Option<Usage> {
+        let completion_tokens = Count(Some(0));
+        let counts = Self {
+            completion_tokens,
+            ..self
+        };
+        counts.usage()
+    }
+
+    fn usage(&self) -> Option<Usage> {
         let input_tokens = self.prompt_tokens.0?;
-        let completion = self.completion_tokens.or_zero();
+        let completion = output_of(self.completion_tokens, self.total_tokens, input_tokens)?;
         let (read, written) = (&self.prompt_tokens_details, &self.completion_tokens_details);
         let reasoning_tokens = written.reasoning_tokens.or_zero();
         // xAI leaves reasoning out of the completion but counts it in the total.

@@ -13,11 +13,61 @@ use std::time::Duration;
 
 #[test]
 fn a_strange_usage_does_not_cost_the_answer() {
-    for usage in ["null", "[]", "\"many\"", r#"{"prompt_tokens":"ten"}"#] {
+    for usage in [
+        "null",
+        "[]",
+        "[1,2]",
+        "\"many\"",
+        r#"{"prompt_tokens":"ten","completion_tokens":1}"#,
+    ] {
         let body = format!(
             r#"{{"choices":[{{"finish_reason":"stop","message":{{"content":"x"}}}}],"usage":{usage}}}"#
         );
         assert_eq!(decoded("local", &body).unwrap().usage, None);
+    }
+}
+
+/// A number that is taken for zero would let the call cost nothing but its input.
+#[test]
+fn output_tokens_that_are_not_stated_are_the_rest_of_the_total_or_unknown() {
+    let strange = ["null", "-1", "\"1,000\"", "5.5", "1000000000000000000"];
+    let stated = strange.map(|count| format!(r#","completion_tokens":{count}"#));
+    for output in stated.into_iter().chain([String::new()]) {
+        let usage = |total: &str| {
+            let usage = format!(r#"{{"prompt_tokens":10{output}{total}}}"#);
+            let answer = counted(&serde_json::from_str(&usage).unwrap());
+            let usage = answer.usage;
+            usage.map(|usage| (usage.input_tokens, usage.output_tokens))
+        };
+        assert_eq!(usage(r#","total_tokens":1010"#), Some((10, 1000)));
+        assert_eq!(usage(r#","total_tokens":10"#), Some((10, 0)));
+        assert_eq!(usage(r#","total_tokens":9"#), None, "{output}");
+        assert_eq!(usage(r#","total_tokens":null"#), None, "{output}");
+        assert_eq!(usage(""), None, "{output}");
+    }
+}
+
+#[test]
+fn a_list_is_no_reply() {
+    let answer = r#"{"choices":[{"message":{"content":"x"}}]}"#;
+    for body in [format!("[{answer}]"), format!(" [1, \"m\", [{answer}]]")] {
+        let error = decoded("openai", &body).unwrap_err();
+        let why = "not a usable reply: it is a list, not an object";
+        assert_eq!(error.message(), why);
+        assert!(error.is_unusable_reply());
+    }
+}
+
+#[test]
+fn an_error_status_with_json_is_not_said_to_be_no_json() {
+    for (body, why) in [
+        ("{}", "JSON without an error message"),
+        ("[1]", "JSON without an error message"),
+        ("{", "a reply that is not JSON"),
+        ("", "a reply that is not JSON"),
+    ] {
+        let error = failed("openai", 400, body);
+        assert!(error.message().ends_with(why), "{body}: {error}");
     }
 }
 
@@ -379,7 +429,7 @@ fn usage_tells_what_is_charged_apart() {
         "input_image_tokens": 8, "output_audio_tokens": 9, "server_tool_calls": 3,
         "web_search_calls": 3, "sources_used": 4});
     assert_eq!(serde_json::to_value(usage).unwrap(), expected);
-    let usage = counted(&json!({"prompt_tokens": 100, "cache_creation_input_tokens": 30,
+    let usage = counted(&json!({"prompt_tokens": 100, "completion_tokens": 0, "cache_creation_input_tokens": 30,
         "prompt_tokens_details": {"cache_creation_token_details":
             {"ephemeral_5m_input_tokens": 10, "ephemeral_1h_input_tokens": 20}},
         "num_server_side_tools_used": 3,

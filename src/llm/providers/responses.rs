@@ -13,7 +13,7 @@ use crate::llm::response::Response;
 
 use super::answer::{Answer, list, reasoning, tool_call};
 use super::bounded;
-use super::counts::{Count, CountDetails, counts, object};
+use super::counts::{Count, CountDetails, counts, object, output_of};
 use super::error_body::word;
 use super::errors::failure_inside;
 use super::reply_contents::Holds;
@@ -264,6 +264,7 @@ const OF_EVERY_CALL: [&str; 5] = ["type", "id", "call_id", "name", "status"];
 struct Counts {
     input_tokens: Count,
     output_tokens: Count,
+    total_tokens: Count,
     #[serde(deserialize_with = "object")]
     input_tokens_details: CountDetails,
     #[serde(deserialize_with = "object")]
@@ -274,10 +275,11 @@ impl Counts {
     fn usage(&self) -> Option<Usage> {
         let cached = self.input_tokens_details.cached_tokens;
         let reasoning = self.output_tokens_details.reasoning_tokens;
+        let input_tokens = self.input_tokens.0?;
         Some(Usage {
-            input_tokens: self.input_tokens.0?,
+            input_tokens,
             cached_input_tokens: cached.or_zero(),
-            output_tokens: self.output_tokens.or_zero(),
+            output_tokens: output_of(self.output_tokens, self.total_tokens, input_tokens)?,
             reasoning_tokens: reasoning.or_zero(),
             ..Usage::default()
         })

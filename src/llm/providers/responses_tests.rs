@@ -283,3 +283,19 @@ fn a_stream_is_joined_into_a_reply() {
     let cut = decoded("openai", &format!("{begun}{said}{done}")).unwrap_err();
     assert!(!cut.is_unusable_reply() && cut.message().contains("the stream ends before"));
 }
+
+#[test]
+fn output_tokens_that_are_not_stated_are_the_rest_of_the_total_or_unknown() {
+    let counted = |more: &str| {
+        let body = format!(
+            r#"{{"status":"completed","output":[{{"type":"message","content":[{{"type":"output_text","text":"x"}}]}}],
+            "usage":{{"input_tokens":10{more}}}}}"#
+        );
+        decoded("openai", &body).unwrap().usage
+    };
+    assert_eq!(
+        counted(r#","total_tokens":1010"#).unwrap().output_tokens,
+        1000
+    );
+    assert_eq!(counted(r#","output_tokens":null"#), None);
+}

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use batchwright::provider::Price;
 use clap::{Args, Subcommand};
 
 use super::values::name;
@@ -48,21 +49,21 @@ pub enum PricesAction {
         #[arg(value_parser = name)]
         model: String,
         /// Price of input tokens
-        #[arg(long, value_name = "USD")]
+        #[arg(long, value_name = "USD", value_parser = dollars)]
         input: f64,
         /// Price of output tokens
-        #[arg(long, value_name = "USD")]
+        #[arg(long, value_name = "USD", value_parser = dollars)]
         output: f64,
         /// Price of cached input [default: that of input]
-        #[arg(long, value_name = "USD")]
+        #[arg(long, value_name = "USD", value_parser = dollars)]
         cached_input: Option<f64>,
         /// Price of cache writes [default: that of input]
-        #[arg(long, value_name = "USD")]
+        #[arg(long, value_name = "USD", value_parser = dollars)]
         cache_write: Option<f64>,
         /// Price of cache writes for an hour
         ///
         /// Default: that of input; with --cache-write, unknown.
-        #[arg(long = "cache-write-1h", value_name = "USD")]
+        #[arg(long = "cache-write-1h", value_name = "USD", value_parser = dollars)]
         cache_write_1h: Option<f64>,
         /// Tier, for example batch [default: standard]
         #[arg(long, value_name = "TIER", value_parser = name)]
@@ -81,4 +82,15 @@ pub enum PricesAction {
         /// The file
         file: PathBuf,
     },
+}
+
+/// A price that can be stored exactly.
+fn dollars(text: &str) -> Result<f64, String> {
+    let number = text.parse::<f64>().ok().filter(|number| {
+        // JSON has no infinity; it would be stored as null.
+        serde_json::from_value::<Price>(serde_json::json!(number)).is_ok()
+    });
+    number.ok_or_else(|| {
+        "expected a number of US dollars per million tokens, with at most 6 decimals".to_owned()
+    })
 }

@@ -61,6 +61,37 @@ fn a_billed_reply_without_an_answer_has_the_price_of_its_model() {
 }
 
 #[test]
+fn billed_replies_without_tokens_are_calls_without_a_known_price() {
+    let answer = json!({
+        "model": "m",
+        "choices": [{"index": 0, "finish_reason": "stop", "message": {"content": "x"}}],
+        "usage": {"prompt_tokens": 10, "completion_tokens": 5},
+    });
+    let server = Fake::start(move |asked| match &asked.json()["messages"][0]["content"] {
+        Value::String(prompt) if prompt == "page" => says(200, "<html>hello</html>"),
+        Value::String(_) => says(200, &answer),
+        _ => says(404, "{}"),
+    });
+    let desk = Desk::new();
+    desk.write(
+        "in.jsonl",
+        r#"{"prompt":"a"} {"prompt":"page"} {"prompt":"page"}"#.replace("} {", "}\n{"),
+    );
+    let models = json!([{"models": ["m"], "prices": [{"input": 1, "output": 1}]}]);
+    desk.write(
+        "prices.json",
+        json!({"providers": {"*": {"models": models}}}).to_string(),
+    );
+    let words = "run in.jsonl -o out.jsonl --provider custom --model m --prices prices.json -j 1 --no-dedupe";
+    let mut command = desk.command(words.split_whitespace());
+    command.env("CUSTOM_LLM_BASE_URL", server.url());
+    let ended = command.ended().ends(3, "2 replies were paid for");
+    ended.tells("$0.000015, and 2 items without a known price");
+    let ledger = desk.plain("ledger --json").expect(0).json();
+    ledger.has(json!({"/total/calls": 3, "/total/unpriced": 2}));
+}
+
+#[test]
 fn own_prices_override_the_table_and_unknown_ones_are_counted_separately() {
     let (desk, sim) = (Desk::new(), simulator(SimConfig::default()));
     let line = |id: &str, model: &str| json!({"id": id, "prompt": "p", "model": model}).to_string();
@@ -79,6 +110,10 @@ fn own_prices_override_the_table_and_unknown_ones_are_counted_separately() {
 
     let prices = |words: &str| desk.plain(&format!("prices --data-dir {HOME} {words}"));
     prices("new").ends(2, "no price of \"new\" is known");
+    for price in ["1e400", "nan", "-1", "1e-13", "0.0000001", "x"] {
+        let set = prices(&format!("set new --input={price} --output 0"));
+        set.ends(2, "expected a number of US dollars per million tokens");
+    }
     prices("set new --input 1 --output 0").expect(0);
     prices("set new --tier batch --input 0.5 --output 0").expect(0);
     let shown = prices("new --json").expect(0).json();

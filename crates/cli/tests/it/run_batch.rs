@@ -112,7 +112,7 @@ fn standard_output_gets_the_lines_and_the_process_is_named() {
     clean(&desk);
 
     let sim = taking(LONG);
-    let running = start(&desk, &sim, "in.jsonl");
+    let running = start(&desk, &sim, "in.jsonl --quiet");
     accepted(&sim, 4);
     assert!(eventually(|| {
         let batches = home_queue(&desk).batches(None).unwrap();
@@ -122,7 +122,11 @@ fn standard_output_gets_the_lines_and_the_process_is_named() {
     let ended = running.wait().expect(130);
     assert_eq!(ended.stdout, "");
     let id: ProcessId = home_queue(&desk).open_processes().unwrap()[0].process_id;
-    ended.says(&format!("batchwright results {id} -o FILE"));
+    ended
+        .says("the output cannot be attached to again")
+        .says("interrupted; what finished is saved")
+        .says(&format!("batchwright results {id} -o FILE"))
+        .hides("error:");
 }
 
 #[test]

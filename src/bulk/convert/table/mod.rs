@@ -1,6 +1,8 @@
 //! Tables that are not text: Parquet, worksheets, SQLite. Each is written once as lines of JSON lists; the first line
 //! has the names of the columns.
 
+#[cfg(any(feature = "parquet", feature = "excel"))]
+mod panics;
 #[cfg(feature = "parquet")]
 mod parquet;
 #[cfg(feature = "queue")]
@@ -22,6 +24,8 @@ use crate::bulk::input::{
     Bounded, Form, InputError, MAX_RECORD_BYTES, NamedFile, Origin, PromptSettings,
 };
 use crate::bulk::spool::SpoolFile;
+#[cfg(any(feature = "parquet", feature = "excel"))]
+use panics::unless_it_panics;
 
 /// A kind of table that is not text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

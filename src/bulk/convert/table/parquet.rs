@@ -1,7 +1,6 @@
 //! A Parquet file, row by row: lists, maps and structs as JSON, times as text, decimals with all digits.
 
 use std::fs::File;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use base64::Engine;
@@ -19,7 +18,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Number, Value};
 
 use super::time::{date, time, timestamp};
-use super::{Rows, is_nothing};
+use super::{Rows, is_nothing, unless_it_panics};
 use crate::base::Error;
 
 mod footer;
@@ -34,10 +33,9 @@ use pages::Refused;
 /// Writes all rows; the first is number 1.
 pub(super) fn write(path: &Path, rows: &mut Rows<'_>) -> Result<u64, Error> {
     // The reader panics on some unsupported features.
-    let written = catch_unwind(AssertUnwindSafe(|| write_rows(path, rows)));
-    match written {
-        Ok(written) => written.map(|()| 1),
-        Err(_) => Err(rows.unreadable(&"it is damaged, or has a type of column that is not known")),
+    match unless_it_panics(|| write_rows(path, rows)) {
+        Some(written) => written.map(|()| 1),
+        None => Err(rows.unreadable(&"it is damaged, or has a type of column that is not known")),
     }
 }
 
@@ -50,6 +48,12 @@ fn write_rows(path: &Path, rows: &mut Rows<'_>) -> Result<(), Error> {
     if let Some(codec) = unsupported(reader.metadata()) {
         return Err(rows.refused(format!(
             "found columns compressed with {codec}; expected Snappy, gzip, Zstandard, LZ4 or no compression"
+        )));
+    }
+    if let Some((column, of)) = unknown_type(reader.metadata()) {
+        return Err(rows.refused(format!(
+            "found the column \"{column}\" of type {of}, which cannot be read; leave it out of the file, or cast it to \
+             another type, for example text"
         )));
     }
     pages::check(&pages, reader.metadata(), rows.ctx).map_err(|refused| match refused {
@@ -105,6 +109,19 @@ fn unsupported(metadata: &ParquetMetaData) -> Option<&'static str> {
         Compression::LZO => Some("LZO"),
         _ => None,
     })
+}
+
+/// A column with values on which the row reader panics, and its type. Writers produce only INTERVAL.
+fn unknown_type(metadata: &ParquetMetaData) -> Option<(String, ConvertedType)> {
+    let columns = metadata.file_metadata().schema_descr().columns();
+    let unknown = columns.iter().find(|column| {
+        column.physical_type() == PhysicalType::FIXED_LEN_BYTE_ARRAY
+            && !matches!(
+                column.converted_type(),
+                ConvertedType::DECIMAL | ConvertedType::NONE
+            )
+    });
+    unknown.map(|column| (column.path().string(), column.converted_type()))
 }
 
 /// The value of a cell.

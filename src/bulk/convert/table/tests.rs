@@ -438,6 +438,29 @@ mod of_parquet {
     }
 
     #[test]
+    fn a_column_that_cannot_be_read_is_named() {
+        let (_folder, path) = place();
+        let path = path.with_extension("parquet");
+        let schema = "message schema {
+            REQUIRED INT64 n;
+            REQUIRED GROUP times { REQUIRED FIXED_LEN_BYTE_ARRAY(12) took (INTERVAL); }
+        }";
+        let schema = Arc::new(parse_message_type(schema).unwrap());
+        let file = std::fs::File::create(&path).unwrap();
+        let mut writer = SerializedFileWriter::new(file, schema, Arc::default()).unwrap();
+        let mut group = writer.next_row_group().unwrap();
+        column::<Int64Type>(&mut group, &[7], None);
+        let took = FixedLenByteArray::from(vec![1; 12]);
+        column::<FixedLenByteArrayType>(&mut group, &[took], None);
+        group.close().unwrap();
+        writer.close().unwrap();
+        let why = lines(&path, &PromptSettings::default()).unwrap_err();
+        let named =
+            r#"found the column "times.took" of type INTERVAL, which cannot be read; leave it out"#;
+        assert!(why.contains(named), "{why}");
+    }
+
+    #[test]
     fn empty_rows_are_blank_lines() {
         let (_folder, path) = place();
         let path = path.with_extension("parquet");

@@ -3,14 +3,13 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use calamine::{Cell, DataRef, ExcelDateTime, Reader, Xlsx};
 use serde_json::Value;
 
 use super::time::{time, timestamp};
-use super::{Rows, is_nothing};
+use super::{Rows, is_nothing, unless_it_panics};
 use crate::base::{Context, Error};
 use crate::bulk::input::MAX_RECORD_BYTES;
 
@@ -30,8 +29,8 @@ const MOST_COLUMNS: u32 = 16_384;
 /// number of the first row.
 pub(super) fn write(path: &Path, sheet: Option<&str>, rows: &mut Rows<'_>) -> Result<u64, Error> {
     // The reader panics on some numbers that are out of range.
-    let written = catch_unwind(AssertUnwindSafe(|| write_rows(path, sheet, rows)));
-    written.unwrap_or_else(|_| Err(rows.unreadable(&"it is damaged")))
+    let written = unless_it_panics(|| write_rows(path, sheet, rows));
+    written.unwrap_or_else(|| Err(rows.unreadable(&"it is damaged")))
 }
 
 fn write_rows(path: &Path, sheet: Option<&str>, rows: &mut Rows<'_>) -> Result<u64, Error> {

@@ -63,7 +63,7 @@ struct Reply<'a> {
     body: Option<&'a RawValue>,
 }
 
-/// Reads a line of results. The error of the request counts before its response.
+/// Reads a line of results. The error of a request counts only if its response was not billed.
 pub(super) fn read(vendor: &Vendor, line: &[u8]) -> Result<BatchLine, Error> {
     leniently(line, |line| {
         Ok(judged(vendor, serde_json::from_slice(line)?, line))
@@ -73,16 +73,23 @@ pub(super) fn read(vendor: &Vendor, line: &[u8]) -> Result<BatchLine, Error> {
 fn judged(vendor: &Vendor, output: Output<'_>, line: &[u8]) -> Result<BatchLine, Error> {
     let key = output.custom_id.filter(|key| !key.is_empty());
     let key = key.ok_or_else(|| malformed("a result without custom_id", line))?;
-    let end = match (output.error.filter(says_something), output.response) {
-        (Some(error), _) => failed(vendor, ErrorBody::from_error(&error), None),
-        (None, Some(reply)) => {
-            let status = reply.status_code.as_ref().and_then(count);
-            let status = status.and_then(|status| u16::try_from(status).ok());
-            let body = reply.body.map_or("null", RawValue::get);
-            let id = reply.request_id.as_ref().and_then(Value::as_str);
-            let answer = answer(vendor, status.unwrap_or(200), body.as_bytes());
-            answered(answer.map_err(|e| e.with_request_id(id)))
+    let response = output.response.map(|reply| {
+        let status = reply.status_code.as_ref().and_then(count);
+        let status = status.and_then(|status| u16::try_from(status).ok());
+        let body = reply.body.map_or("null", RawValue::get);
+        let id = reply.request_id.as_ref().and_then(Value::as_str);
+        let answer = answer(vendor, status.unwrap_or(200), body.as_bytes());
+        answer.map_err(|e| e.with_request_id(id))
+    });
+    let end = match (output.error.filter(says_something), response) {
+        (Some(error), Some(Ok(mut answer))) => {
+            let error = message(vendor, &ErrorBody::from_error(&error));
+            answer.warn(&format!("its result also has an error: {error}"));
+            answered(Ok(answer))
         }
+        (Some(_), Some(Err(unusable))) if unusable.paid().is_known() => answered(Err(unusable)),
+        (Some(error), _) => failed(vendor, ErrorBody::from_error(&error), None),
+        (None, Some(answer)) => answered(answer),
         (None, None) => without_response(line),
     };
     Ok(BatchLine { key, result: end })

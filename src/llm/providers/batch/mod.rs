@@ -460,12 +460,12 @@ fn with_bytes(answer: Result<Response, Error>, line: &[u8]) -> Result<Response, 
 }
 
 /// How many requests the results hold at least: of a batch that was completed those that were worked
-/// on, and of one that was cut short those that were answered by then.
+/// on, and of one that was cut short or failed those that were answered by then.
 fn expected(state: &BatchState, counts: Option<BatchCounts>) -> Option<u64> {
     let counts = counts?;
     let least = match state {
         BatchState::Completed => counts.completed.saturating_add(counts.failed),
-        BatchState::Expired | BatchState::Cancelled => counts.completed,
+        BatchState::Expired | BatchState::Cancelled | BatchState::Failed(_) => counts.completed,
         _ => return None,
     };
     Some(least).filter(|least| *least > 0)

@@ -139,16 +139,6 @@ impl Wire for OpenAi {
     ) -> Option<BatchStatus> {
         let word = text(batch, "status")?;
         // Azure sometimes capitalizes them.
-        let state = match word.to_ascii_lowercase().as_str() {
-            "validating" => BatchState::Validating,
-            "in_progress" | "finalizing" => BatchState::Running,
-            "cancelling" => BatchState::Cancelling,
-            "completed" => BatchState::Completed,
-            "expired" => BatchState::Expired,
-            "cancelled" => BatchState::Cancelled,
-            "failed" => refusal::refused(vendor, batch.get("errors")),
-            _ => BatchState::Unknown(word.to_owned()),
-        };
         let counts = batch.get("request_counts").and_then(Value::as_object);
         let counts = counts.map(|counts| {
             let of = |field| counts.get(field).and_then(count).unwrap_or(0);
@@ -158,6 +148,20 @@ impl Wire for OpenAi {
                 failed: of("failed"),
             }
         });
+        let has_answers = text(batch, "output_file_id").is_some()
+            || counts.is_some_and(|counts| counts.completed > 0);
+        let state = match word.to_ascii_lowercase().as_str() {
+            "validating" => BatchState::Validating,
+            "in_progress" | "finalizing" => BatchState::Running,
+            "cancelling" => BatchState::Cancelling,
+            "completed" => BatchState::Completed,
+            "expired" => BatchState::Expired,
+            "cancelled" => BatchState::Cancelled,
+            // It failed while it ran: the answers were billed, and no line of the input is at fault.
+            "failed" if has_answers => refusal::broken_off(vendor, batch.get("errors")),
+            "failed" => refusal::refused(vendor, batch.get("errors")),
+            _ => BatchState::Unknown(word.to_owned()),
+        };
         Some(BatchStatus {
             expected: expected(&state, counts),
             results: texts(batch, &["output_file_id", "error_file_id"]),

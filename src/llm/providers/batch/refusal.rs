@@ -88,6 +88,18 @@ pub(super) fn refused(vendor: &Vendor, errors: Option<&Value>) -> BatchState {
     })
 }
 
+/// The state of a batch that failed while it ran, with these errors. Requests without an answer may be sent again.
+pub(super) fn broken_off(vendor: &Vendor, errors: Option<&Value>) -> BatchState {
+    let all = entries(errors);
+    let first = all.first().map(ErrorBody::from_error);
+    let why = first.map_or_else(String::new, |error| message(vendor, &error));
+    let why = match &*why {
+        "" => format!("{} broke the batch off without a reason", vendor.name),
+        why => format!("the batch failed before this request was worked on: {why}"),
+    };
+    BatchState::Failed(Error::new(ErrorKind::Transient, why))
+}
+
 #[derive(PartialEq, Eq)]
 enum Subject {
     Line,

@@ -437,11 +437,11 @@ fn doubtful(provider: &str, text: &str) -> String {
         ),
         "gemini" => format!(
             r#"{{"candidates":[{{"content":{{"parts":[{{"text":"{text}"}}]}},"finishReason":"STOP"}}],
-            "usageMetadata":{{"promptTokenCount":1}},"usageMetadata":{{"promptTokenCount":2}}}}"#
+            "usageMetadata":{{"promptTokenCount":1}},"usageMetadata":{{"promptTokenCount":2,"totalTokenCount":3}}}}"#
         ),
         _ => format!(
             r#"{{"choices":[{{"finish_reason":"stop","message":{{"content":"{text}"}}}}],
-            "usage":{{"prompt_tokens":1}},"usage":{{"prompt_tokens":2}}}}"#
+            "usage":{{"prompt_tokens":1}},"usage":{{"prompt_tokens":2,"completion_tokens":1}}}}"#
         ),
     }
 }

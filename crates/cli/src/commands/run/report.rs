@@ -54,8 +54,17 @@ pub fn report(args: &RunArgs, ended: &Ended, session: &Session) -> Exit {
     }
     if !args.show.say.quiet {
         summary::print(args, report, setup, queue);
-    } else if let Some(stop) = &report.stop {
-        display::error(&format!("stopped: {stop}"));
+    } else {
+        match &report.stop {
+            // It was asked for, and batches go on at the provider.
+            Some(StopReason::Cancelled) => {
+                display::say(summary::INTERRUPTED);
+                let remaining = queue.iter().flat_map(|queue| &queue.remaining);
+                remaining.for_each(|line| display::say(line));
+            }
+            Some(stop) => display::error(&format!("stopped: {stop}")),
+            None => {}
+        }
     }
     exit
 }

@@ -489,9 +489,11 @@ fn row(name: &str, text: &str) -> String {
     format!("  {name:<10} {text}")
 }
 
+pub const INTERRUPTED: &str = "interrupted; what finished is saved";
+
 fn stop_line(stop: &StopReason) -> String {
     match stop {
-        StopReason::Cancelled => "interrupted; what finished is saved".to_owned(),
+        StopReason::Cancelled => INTERRUPTED.to_owned(),
         StopReason::SinkClosed => "the reader of the results went away".to_owned(),
         other => format!("stopped: {other}"),
     }

@@ -17,6 +17,7 @@ use super::deadline;
 use super::run_queue::RunQueue;
 use super::summary::QueueFacts;
 use crate::args::run::RunArgs;
+use crate::display;
 use crate::exit::Refusal;
 use crate::format::{count, counts};
 use crate::metrics_file::Listeners;
@@ -120,10 +121,11 @@ impl ViaQueue {
         let in_time = deadline::in_time(args, &run, manager, session)?;
         let is_in_time = in_time.is_some();
         queue.note_store();
+        // Also with --quiet: the same command would buy everything again.
         queue
             .note(process)
             .iter()
-            .for_each(|line| session.say(line));
+            .for_each(|line| display::say(line));
         let run = run
             .context(&session.ctx)
             .notifier(listeners.notifier)
