@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -44,6 +44,10 @@ struct State {
     owners: Vec<String>,
     thread: Option<JoinHandle<()>>,
     ends: bool,
+    /// Since when a renewal has been running.
+    renews_since: Option<Instant>,
+    /// When the last renewal ended that failed or took too long.
+    hindered_at: Option<Instant>,
 }
 
 /// State that the thread and the store share.
@@ -77,10 +81,18 @@ impl Heartbeat {
         self.0.until()
     }
 
-    /// Whether an expired lease means that its owner is dead. After a lost connection, leases may have expired because
-    /// the server was unreachable for everyone, so living owners first get time to renew them.
+    /// Whether an expired lease means that its owner is dead. After a lost connection, or a renewal that was hindered,
+    /// leases may have expired because nobody could renew them, so living owners first get time to do so.
     pub(super) fn can_tell(&self) -> bool {
-        self.0.database.steady_for() >= self.0.lease / 3 * 2
+        let shared = &self.0;
+        let enough = shared.lease / 3 * 2;
+        let state = shared.state.lock();
+        let hindered = state.hindered_at.is_some_and(|at| at.elapsed() < enough)
+            || state
+                .renews_since
+                .is_some_and(|since| shared.is_slow(since));
+        drop(state);
+        !hindered && shared.database.steady_for() >= enough
     }
 
     /// Records that a worker has claimed this number of jobs.
@@ -268,8 +280,17 @@ impl Shared {
                 if state.ends {
                     return;
                 }
+                state.renews_since = Some(Instant::now());
             }
-            match self.renew() {
+            let renewed = self.renew();
+            {
+                let mut state = self.state.lock();
+                let since = state.renews_since.take();
+                if renewed.is_err() || since.is_some_and(|since| self.is_slow(since)) {
+                    state.hindered_at = Some(Instant::now());
+                }
+            }
+            match renewed {
                 Ok(()) => (wait, is_told) = (interval, false),
                 Err(error) => {
                     if !is_told {
@@ -280,6 +301,13 @@ impl Shared {
                 }
             }
         }
+    }
+
+    /// Whether a renewal takes so long that other owners may be unable to renew their leases: writes can be blocked, for
+    /// example by a backup, while reads work. A renewal begins at the latest a third of a lease after the block. It is
+    /// found to be slow before the first lease expires, which is at the earliest another third later.
+    fn is_slow(&self, since: Instant) -> bool {
+        since.elapsed() >= self.lease / 4
     }
 
     fn renew(&self) -> Result<(), Error> {

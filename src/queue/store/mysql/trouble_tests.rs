@@ -1,5 +1,7 @@
 //! Workers that are cut off, connections that are lost, deadlocks, and a server that forgets or stands still.
 
+use mysql::prelude::Queryable as _;
+
 use super::*;
 use crate::base::{Charge, ChargeSum, Day, Sent};
 use crate::queue::job::Spent;
@@ -86,6 +88,41 @@ fn what_a_silent_worker_has_is_left_to_do() {
     while other.maintain(T).unwrap() {}
     let counts = other.process(process).unwrap().unwrap().counts;
     assert_eq!((counts.pending, counts.in_progress), (2, 0));
+}
+
+/// A backup blocks all writes for longer than a lease, while reads work: no worker can renew its lease, and each keeps its
+/// jobs.
+#[test]
+fn workers_whose_renewals_are_blocked_keep_their_jobs() {
+    let Some(address) = address() else { return };
+    let tables = Tables::new(address.clone());
+    let lease = Duration::from_secs(2);
+    let open = || MysqlStore::open(tables.options().lease(lease)).unwrap();
+    let (store, other) = (open(), open());
+    let process = ProcessId::new();
+    store.insert(process, jobs(2), true, T).unwrap();
+    let worker = store.register_worker(T).unwrap();
+    assert_eq!(claim(&store, worker, 2).len(), 2);
+    other.register_worker(T).unwrap();
+    wait_for("the other one trusts its connection", || {
+        other.heartbeat.can_tell()
+    });
+    let mut backup = mysql::Conn::new(mysql::Opts::from_url(&address).unwrap()).unwrap();
+    let lock = format!("LOCK TABLES `{}_workers` READ", tables.name);
+    backup.query_drop(lock).unwrap();
+    let (began, mut expired) = (Instant::now(), false);
+    while began.elapsed() < lease * 4 {
+        if began.elapsed() > lease * 2 && !expired {
+            expired = other.listed().unwrap().iter().all(|one| one.lease_ended);
+            assert!(expired, "nobody could renew a lease");
+            backup.query_drop("UNLOCK TABLES").unwrap();
+        }
+        assert_eq!(other.dead_workers().unwrap(), []);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // The lease of one that dies afterwards counts.
+    store.heartbeat.stop_for_test();
+    wait_for("the lease ends", || other.reclaim(T).unwrap() > 0);
 }
 
 /// The server closes all connections of a store: what it holds stays its own, and calls go on.
