@@ -18,6 +18,9 @@ use super::writer::{CLOCK, Fault, Queries as _, Statements as _, Tx, by, list};
 /// The row of a server is kept for this long after its lease has expired, in milliseconds: one week.
 const FORGOTTEN: i64 = 7 * 86_400_000;
 
+/// The longest lease of another process, in leases of this one.
+const LONGEST: u32 = 4;
+
 /// A worker of this store.
 #[derive(Default)]
 pub(super) struct RegisteredWorker {
@@ -334,8 +337,28 @@ impl Shared {
             for name in &owners {
                 self.renew_owner(tx, name)?;
             }
-            Ok(())
+            self.cut_long_leases(tx)
         })
+    }
+
+    /// Cuts leases that end later than any owner can have written: the clock of the database was set back, and the leases
+    /// of dead owners would last for as long as the clock was ahead. Living owners renew theirs as usual. Other processes
+    /// may have longer leases, so only those of more than [`LONGEST`] are cut.
+    fn cut_long_leases(&self, tx: &mut Tx<'_>) -> Result<(), Fault> {
+        const TABLES: [&str; 3] = ["#workers", "#takers", "#owners"];
+        let longest = format!("{CLOCK} + {}", (self.lease * LONGEST).as_millis());
+        let find = TABLES
+            .map(|table| format!("SELECT 1 FROM {table} WHERE lease_until > {longest} LIMIT 1"));
+        let found = tx.rows_of(find.each_ref().map(String::as_str))?;
+        for (table, found) in TABLES.into_iter().zip(found) {
+            if !found.is_empty() {
+                let cut = format!(
+                    "UPDATE {table} SET lease_until = {longest} WHERE lease_until > {longest}"
+                );
+                tx.run(&cut, Vec::new())?;
+            }
+        }
+        Ok(())
     }
 
     fn renew_owner(&self, tx: &mut Tx<'_>, name: &str) -> Result<(), Fault> {

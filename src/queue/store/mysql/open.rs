@@ -102,7 +102,8 @@ impl MysqlOptions {
     }
 
     /// How long a worker counts as alive that cannot reach the database. Leases are renewed three times in this period.
-    /// Default: 15 seconds; minimum: 1.
+    /// Default: 15 seconds; minimum: 1. Processes that share a queue cut each other's leases to four times their own, in
+    /// case the clock of the database was set back.
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease.max(Duration::from_secs(1));
         self

@@ -125,6 +125,37 @@ fn workers_whose_renewals_are_blocked_keep_their_jobs() {
     wait_for("the lease ends", || other.reclaim(T).unwrap() > 0);
 }
 
+/// The clock of the database is set back by an hour after a worker and a server have died: their leases end soon all the
+/// same.
+#[test]
+fn a_clock_that_is_set_back_does_not_keep_the_dead_alive() {
+    let Some(address) = address() else { return };
+    let tables = Tables::new(address);
+    let wire = Arc::new(Wire::default());
+    wire.set_time(T);
+    let open = || Arc::new(MysqlStore::open(tables.options().wire(wire.clone())).unwrap());
+    let (dead, other) = (open(), open());
+    dead.insert(ProcessId::new(), jobs(2), true, T).unwrap();
+    let worker = dead.register_worker(T).unwrap();
+    assert_eq!(claim(&dead, worker, 2).len(), 2);
+    let server = MysqlTables::of(&dead).unwrap();
+    let name = server.name().to_owned();
+    std::mem::forget(server);
+    dead.die();
+    other.register_worker(T).unwrap();
+    let lives = MysqlTables::of(&other).unwrap();
+    let back = Timestamp(T.0 - 3_600_000);
+    wire.set_time(back);
+    other.renew_leases().unwrap();
+    assert_eq!(other.reclaim(back).unwrap(), 0);
+    assert!(!lives.is_dead(&name).unwrap());
+    let later = Timestamp(back.0 + 61_000);
+    wire.set_time(later);
+    other.renew_leases().unwrap();
+    assert_eq!(other.reclaim(later).unwrap(), 2);
+    assert!(lives.is_dead(&name).unwrap());
+}
+
 /// The server closes all connections of a store: what it holds stays its own, and calls go on.
 #[test]
 fn a_short_interruption_loses_no_claim() {
