@@ -197,6 +197,9 @@ impl From<Error> for Problem {
         }
         let message = error.message();
         match error.kind() {
+            ErrorKind::Invalid if error.status() == Some(413) => {
+                Self::new(413, "too_large", message)
+            }
             ErrorKind::Invalid => Self::invalid(message),
             ErrorKind::NotFound => Self::not_found(message),
             ErrorKind::Changed => Self::conflict(message),
@@ -284,6 +287,9 @@ mod tests {
         assert!(full.status == 507 && !full.detail.contains("srv"), "{full}");
         let invalid = Problem::from(Error::new(ErrorKind::Invalid, "write a number"));
         assert_eq!((invalid.status, &*invalid.detail), (400, "write a number"));
+        let large = Error::new(ErrorKind::Invalid, "too many bytes").with_status(413);
+        let large = Problem::from(large);
+        assert_eq!((large.status, large.code), (413, "too_large"));
         let inside = Problem::from(io::Error::from(Problem::too_large(1)));
         assert_eq!(inside.status, 413);
     }

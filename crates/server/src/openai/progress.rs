@@ -288,6 +288,10 @@ impl Rounds<'_> {
                 }
                 return Err(match error {
                     EnqueueError::Source(problem) => problem,
+                    // A line that the database cannot store, now or later.
+                    EnqueueError::Queue(error) if error.status() == Some(413) => {
+                        return self.fail(batch, vec![fault("too_large", error.message().into())]);
+                    }
                     EnqueueError::Queue(error) => error.into(),
                 });
             }

@@ -35,7 +35,7 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 
 use crate::base::{Clock, Error, ProcessId, Timestamp};
-use crate::queue::job::JobReceipt;
+use crate::queue::job::{Job, JobReceipt};
 
 use super::group_commit::{Insert, Inserted};
 use super::moving::MovableStore;
@@ -46,6 +46,7 @@ use clock::{Offset, ServerClock};
 use lease::Heartbeat;
 use news::News;
 use pool::Pool;
+use writer::too_large;
 
 pub use open::MysqlOptions;
 pub use settings::MysqlConfig;
@@ -122,6 +123,16 @@ impl MysqlStore {
         self
     }
 
+    /// Rejects a job that is too large for the server.
+    fn check_fits(&self, job: &Job) -> Result<(), Error> {
+        let (bytes, most) = (job.payload.get().len(), self.database.most_value());
+        if bytes <= most {
+            return Ok(());
+        }
+        let name = job.item_id.as_deref().map(|id| format!("the job {id:?}"));
+        Err(too_large(name.as_deref().unwrap_or("a job"), bytes, most))
+    }
+
     /// Notifies workers of this and other OS processes that jobs have become claimable.
     fn wake(&self) {
         self.wakes.call();
@@ -171,6 +182,10 @@ impl SqlStore for MysqlStore {
         mut add: impl FnMut(&mut dyn Statements, &Insert) -> Result<Inserted, Fault>,
     ) -> Inserted {
         let lock = || ();
+        // Before other inserts share its transaction.
+        for job in &insert.jobs {
+            self.check_fits(job)?;
+        }
         self.shared.inserts.run(insert, lock, |(), inserts| {
             let done = self.write(Again::Doubtful, |tx| {
                 inserts.iter().map(|insert| add(tx, insert)).collect()

@@ -156,6 +156,48 @@ fn a_clock_that_is_set_back_does_not_keep_the_dead_alive() {
     assert!(lives.is_dead(&name).unwrap());
 }
 
+/// A job or result that is larger than a packet of the server fails alone, and says why.
+#[test]
+fn what_is_too_large_for_the_server_fails_alone() {
+    let Some(address) = address() else { return };
+    let tables = Tables::new(address);
+    let store = tables.open();
+    let text = |bytes: usize| serde_json::value::to_raw_value(&"x".repeat(bytes)).unwrap();
+    let process = ProcessId::new();
+    store.insert(process, jobs(2), true, T).unwrap();
+    let worker = store.register_worker(T).unwrap();
+    let held = claim(&store, worker, 2);
+    let limit = || store.database.pool.limit_for_test(1 << 20);
+
+    limit();
+    let mut large = jobs(1);
+    large[0].payload = text(1 << 20);
+    let error = store.insert(ProcessId::new(), large, true, T).unwrap_err();
+    assert_eq!(
+        (error.kind(), error.status()),
+        (ErrorKind::Invalid, Some(413))
+    );
+    assert!(!error.is_storage() && error.message().contains("max_allowed_packet"));
+    // Together they are larger than the limit.
+    let mut several = jobs(3);
+    for job in &mut several {
+        job.payload = text(700 << 10);
+    }
+    store.insert(ProcessId::new(), several, true, T).unwrap();
+
+    limit();
+    let mut end = completed(&held[0]);
+    if let ClaimOutcome::Completed { result, .. } = &mut end.outcome {
+        *result = text(1 << 20);
+    }
+    let states = store.settle(&[end, completed(&held[1])], T).unwrap();
+    let counts = &states[0].counts;
+    assert_eq!((counts.completed, counts.failed), (1, 1));
+    let failed = store.job(held[0].job_id).unwrap().unwrap();
+    let why = failed.error.unwrap();
+    assert!(why.message().contains("max_allowed_packet"), "{why}");
+}
+
 /// The server closes all connections of a store: what it holds stays its own, and calls go on.
 #[test]
 fn a_short_interruption_loses_no_claim() {
