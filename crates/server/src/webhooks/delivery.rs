@@ -1,7 +1,6 @@
 //! The thread that finds what has ended, and the threads that send its messages: at most one per receiver, so that a slow
 //! receiver delays only its own messages.
 
-use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
 use std::thread;
@@ -15,6 +14,7 @@ use ureq::Agent;
 use ureq::http::Uri;
 use ureq::unversioned::transport::DefaultConnector;
 
+use super::senders::Senders;
 use super::signature::signature;
 use crate::app::App;
 use crate::background::{Background, Wake};
@@ -31,8 +31,6 @@ const LOOK: Duration = Duration::from_millis(500);
 const REST: Duration = Duration::from_secs(30);
 /// Subjects that are checked for their end at once; with more of them, each takes its turn.
 const LOOKED_AT: usize = 500;
-/// Maximum number of receivers that messages are sent to at once.
-const SENDERS: usize = 32;
 /// How long an attempt may take in all.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long after each try the next one comes, in seconds: 2 days in all.
@@ -85,7 +83,7 @@ impl Drop for Deliveries {
 }
 
 fn run(app: &App, agent: &Agent) {
-    let busy = Mutex::new(HashSet::new());
+    let busy = Mutex::new(Senders::default());
     let mut clean_at = Instant::now();
     let mut look_at = Instant::now();
     let mut after = String::new();
@@ -112,21 +110,19 @@ fn run(app: &App, agent: &Agent) {
             let now = seconds();
             for webhook in due.iter().filter(|webhook| webhook.next_at <= now) {
                 let receiver = receiver(&webhook.url);
-                {
-                    let mut busy = busy.lock();
-                    if busy.len() >= SENDERS || app.webhooks.is_stopped() {
-                        break;
-                    }
-                    if !busy.insert(receiver.clone()) {
-                        continue;
-                    }
+                if app.webhooks.is_stopped() {
+                    break;
+                }
+                if !busy.lock().start(&receiver, Instant::now()) {
+                    continue;
                 }
                 let (busy, subject, sent_to) = (&busy, webhook.subject.clone(), receiver.clone());
                 let send = move || {
                     let delivered = deliver(app, agent, &subject);
-                    busy.lock().remove(&sent_to);
+                    let accepted = delivered.as_ref().ok().copied().flatten();
+                    busy.lock().end(&sent_to, accepted);
                     match delivered {
-                        Ok(()) => app.webhooks.wake(),
+                        Ok(_) => app.webhooks.wake(),
                         // The message is sent again at the next look, and not at once.
                         Err(problem) => warn!("the webhook of {subject} is delayed: {problem}"),
                     }
@@ -134,7 +130,7 @@ fn run(app: &App, agent: &Agent) {
                 let thread = thread::Builder::new().name("webhook".to_owned());
                 if let Err(error) = thread.spawn_scoped(scope, send) {
                     warn!("webhooks wait for a thread: {error}");
-                    busy.lock().remove(&receiver);
+                    busy.lock().end(&receiver, None);
                     break;
                 }
             }
@@ -247,25 +243,27 @@ pub(super) fn message(app: &App, subject: &Subject) -> Result<Option<Value>, Pro
     Ok(Some(message))
 }
 
-/// Sends the message of a webhook once, and records the outcome.
-fn deliver(app: &App, agent: &Agent, subject: &Subject) -> Result<(), Problem> {
+/// Sends the message of a webhook once, and records the outcome. Returns whether the receiver accepted it; `None` if it was
+/// not sent.
+fn deliver(app: &App, agent: &Agent, subject: &Subject) -> Result<Option<bool>, Problem> {
     let known = Webhook::get(&mut app.records.single(), subject)?;
     let is_due =
         |webhook: &Webhook| webhook.state == WebhookState::Due && webhook.next_at <= seconds();
     let Some(mut webhook) = known.filter(is_due) else {
-        return Ok(());
+        return Ok(None);
     };
     if !app.records.has_role(ROLE)? {
-        return Ok(());
+        return Ok(None);
     }
     let sent = send(agent, &webhook);
     if app.webhooks.is_stopped() && sent.is_err() {
         // It was cut off by the server's own end.
-        return Ok(());
+        return Ok(None);
     }
+    let is_accepted = sent.is_ok();
     after(&mut webhook, sent);
     webhook.update(&mut app.records.single())?;
-    Ok(())
+    Ok(Some(is_accepted))
 }
 
 /// What a try leads to.
