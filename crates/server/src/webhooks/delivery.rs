@@ -36,6 +36,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How long after each try the next one comes, in seconds: 2 days in all.
 const AGAIN: [i64; 9] = [2, 30, 120, 600, 3_600, 10_800, 28_800, 57_600, 86_400];
 
+/// The longest wait for an attempt, in seconds. A receiver may ask for as much.
+const LONGEST_WAIT: i64 = 86_400;
+
 /// How long it can be seen what became of one, in seconds: 30 days.
 const KEPT: i64 = 30 * 86_400;
 /// How often old ones are looked for.
@@ -108,7 +111,7 @@ fn run(app: &App, agent: &Agent) {
                 Vec::new()
             });
             let now = seconds();
-            for webhook in due.iter().filter(|webhook| webhook.next_at <= now) {
+            for webhook in due.iter().filter(|webhook| is_due(webhook.next_at, now)) {
                 let receiver = receiver(&webhook.url);
                 if app.webhooks.is_stopped() {
                     break;
@@ -140,6 +143,12 @@ fn run(app: &App, agent: &Agent) {
             app.webhooks.wait(if rests { REST } else { LOOK });
         }
     });
+}
+
+/// Whether an attempt that was planned for this time is due. A time beyond the longest wait was planned while the clock was
+/// ahead, and would postpone the message by that error.
+fn is_due(next_at: i64, now: i64) -> bool {
+    next_at <= now || next_at > now + LONGEST_WAIT
 }
 
 /// The host and port of an address, in one spelling.
@@ -247,8 +256,9 @@ pub(super) fn message(app: &App, subject: &Subject) -> Result<Option<Value>, Pro
 /// not sent.
 fn deliver(app: &App, agent: &Agent, subject: &Subject) -> Result<Option<bool>, Problem> {
     let known = Webhook::get(&mut app.records.single(), subject)?;
-    let is_due =
-        |webhook: &Webhook| webhook.state == WebhookState::Due && webhook.next_at <= seconds();
+    let is_due = |webhook: &Webhook| {
+        webhook.state == WebhookState::Due && is_due(webhook.next_at, seconds())
+    };
     let Some(mut webhook) = known.filter(is_due) else {
         return Ok(None);
     };
@@ -331,7 +341,7 @@ fn send(agent: &Agent, webhook: &Webhook) -> Result<(), Refused> {
     let wait = wait.and_then(|wait| wait.to_str().ok()?.parse().ok());
     Err(Refused {
         why: format!("it was answered with {status}"),
-        wait: wait.map_or(0, |wait: i64| wait.clamp(0, 86_400)),
+        wait: wait.map_or(0, |wait: i64| wait.clamp(0, LONGEST_WAIT)),
         // Gone: nobody wants to be told any more.
         for_good: status.as_u16() == 410,
     })
@@ -341,6 +351,14 @@ fn send(agent: &Agent, webhook: &Webhook) -> Result<(), Refused> {
 mod tests {
     use super::*;
     use batchwright::ProcessId;
+
+    #[test]
+    fn an_attempt_planned_by_a_clock_that_was_ahead_is_not_postponed() {
+        let now = seconds();
+        assert!(is_due(now, now) && !is_due(now + 1, now));
+        assert!(!is_due(now + AGAIN[AGAIN.len() - 1], now));
+        assert!(is_due(now + 400 * 86_400, now));
+    }
 
     #[test]
     fn a_message_is_tried_ever_more_rarely_and_given_up_in_the_end() {
