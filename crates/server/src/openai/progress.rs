@@ -19,6 +19,7 @@ use crate::background::Background;
 use crate::problem::Problem;
 use crate::records::batches::{BatchFault, BatchRecord, BatchState};
 use crate::records::files::{FileRecord, now};
+use crate::records::settled;
 
 /// The role that one server at a time has.
 const ROLE: &str = super::storage::ROLE;
@@ -204,7 +205,7 @@ impl Rounds<'_> {
                 self.change(&batch.id, |batch| batch.enter(BatchState::Cancelled))?;
                 Ok(())
             }
-            (_, Some(process)) if now() >= batch.expires_at && !process.cancelled => {
+            (_, Some(process)) if settled::seconds() >= batch.expires_at && !process.cancelled => {
                 self.change(&batch.id, |batch| {
                     batch.times.insert(BatchState::Expired, now());
                 })?;
@@ -237,7 +238,7 @@ impl Rounds<'_> {
     /// Checks the input of a batch and enqueues its requests.
     fn begin(&self, batch: &BatchRecord) -> Result<(), Problem> {
         let (app, stopped) = (self.app, || self.app.openai.wake.is_stopped());
-        if now() >= batch.expires_at {
+        if settled::seconds() >= batch.expires_at {
             self.change(&batch.id, |batch| batch.enter(BatchState::Expired))?;
             return Ok(());
         }
@@ -425,7 +426,7 @@ impl Rounds<'_> {
             let left = self.settle_calls()?;
             app.openai.storage.forget_cut_off()?;
             responses::tidy(app)?;
-            let expired = FileRecord::expired(&mut app.records.single(), now())?;
+            let expired = FileRecord::expired(&mut app.records.single(), settled::seconds())?;
             for file in &expired {
                 if app.reads(&file.id)? {
                     continue;

@@ -21,6 +21,7 @@ use crate::background::{Background, Wake};
 use crate::problem::Problem;
 use crate::records::batches::{BatchRecord, BatchState};
 use crate::records::files::{new_id, now};
+use crate::records::settled;
 use crate::records::webhooks::{Subject, Webhook, WebhookState};
 use crate::shapes::{self, ShownJob};
 
@@ -96,7 +97,8 @@ fn run(app: &App, agent: &Agent) {
         while waits_to_be_alone(app) {
             if Instant::now() >= clean_at {
                 clean_at = Instant::now() + CLEAN;
-                let cleaned = Webhook::forget_ended(&mut app.records.single(), seconds() - KEPT);
+                let before = i64::try_from(settled::seconds()).unwrap_or(0) - KEPT;
+                let cleaned = Webhook::forget_ended(&mut app.records.single(), before);
                 if let Err(error) = cleaned {
                     warn!("old webhooks stay: {error}");
                 }

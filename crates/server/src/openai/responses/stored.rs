@@ -12,6 +12,7 @@ use crate::openai::files::KEPT_SECONDS;
 use crate::problem::Problem;
 use crate::records::files::now;
 use crate::records::objects::{ObjectKind, ObjectRecord};
+use crate::records::settled;
 
 /// Seconds after which a job that is not in the queue is lost. Until then its creation may be in progress.
 const CREATED_BY: u64 = 60;
@@ -191,7 +192,7 @@ pub(in super::super) fn tidy(app: &App) -> Result<(), Problem> {
             log::warn!("{id} cannot be completed yet: {problem}");
         }
     }
-    for object in ObjectRecord::expired(&mut database, now())? {
+    for object in ObjectRecord::expired(&mut database, settled::seconds())? {
         remove(app, &object)?;
     }
     let most = app.openai.response_bytes;
