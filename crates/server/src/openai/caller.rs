@@ -140,6 +140,6 @@ fn gone() -> Problem {
 }
 
 pub(super) fn stopping() -> Problem {
-    let why = "the server stops and has not begun this; send it again";
+    let why = "the server stops before this has ended; send it again";
     Problem::new(503, "stopping", why).header("retry-after", "1")
 }
