@@ -105,6 +105,11 @@ impl Problem {
         self.cause.as_deref()
     }
 
+    /// The text for the log: the cause if there is one, because the description only points to it.
+    pub fn for_log(&self) -> &str {
+        self.cause().unwrap_or(&self.detail)
+    }
+
     /// Writes the cause into the log.
     pub fn log(&self, request_id: &str) {
         if let Some(cause) = self.cause() {
@@ -277,6 +282,7 @@ mod tests {
         ] {
             assert_eq!((problem.status, problem.code), (503, "storage_unavailable"));
             assert!(!problem.detail.contains("srv"), "{problem}");
+            assert!(problem.for_log().contains("srv"), "{problem:?}");
             for path in ["/v1/files", "/api/v1/jobs"] {
                 let response = problem.clone().response(path);
                 assert!(response.has("retry-after"), "{response:?}");

@@ -130,8 +130,7 @@ impl Rounds<'_> {
                 }
                 Err(_) if self.app.openai.wake.is_stopped() => return false,
                 Err(problem) => {
-                    let cause = problem.cause().unwrap_or_default();
-                    warn!("{} is delayed: {problem} {cause}", batch.id);
+                    warn!("{} is delayed: {}", batch.id, problem.for_log());
                     self.failed.insert(batch.id.clone(), now + AGAIN);
                     let fault = fault("delayed", problem.to_string());
                     let told = self.change(&batch.id, |batch| batch.faults = vec![fault.clone()]);
@@ -438,8 +437,8 @@ impl Rounds<'_> {
             Ok(left)
         };
         tidied().unwrap_or_else(|problem| {
-            let cause = problem.cause().unwrap_or_default();
-            warn!("obsolete data could not be deleted yet: {problem} {cause}");
+            let why = problem.for_log();
+            warn!("obsolete data could not be deleted yet: {why}");
             false
         })
     }

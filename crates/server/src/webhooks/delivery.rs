@@ -129,7 +129,9 @@ fn run(app: &App, agent: &Agent) {
                     match delivered {
                         Ok(_) => app.webhooks.wake(),
                         // The message is sent again at the next look, and not at once.
-                        Err(problem) => warn!("the webhook of {subject} is delayed: {problem}"),
+                        Err(problem) => {
+                            warn!("the webhook of {subject} is delayed: {}", problem.for_log());
+                        }
                     }
                 };
                 let thread = thread::Builder::new().name("webhook".to_owned());
@@ -185,7 +187,8 @@ fn find_ended(app: &App, after: &mut String) -> bool {
             Ok(())
         });
         if let Err(problem) = written {
-            warn!("the webhook of {} is delayed: {problem}", webhook.subject);
+            let why = problem.for_log();
+            warn!("the webhook of {} is delayed: {why}", webhook.subject);
         }
     }
     any

@@ -189,7 +189,7 @@ pub(in super::super) fn tidy(app: &App) -> Result<(), Problem> {
             continue;
         }
         if let Err(problem) = found(app, &id) {
-            log::warn!("{id} cannot be completed yet: {problem}");
+            log::warn!("{id} cannot be completed yet: {}", problem.for_log());
         }
     }
     for object in ObjectRecord::expired(&mut database, settled::seconds())? {
