@@ -49,8 +49,6 @@ struct State {
     ends: bool,
     /// Since when a renewal has been running.
     renews_since: Option<Instant>,
-    /// When the last renewal ended that failed or took too long.
-    hindered_at: Option<Instant>,
 }
 
 /// State that the thread and the store share.
@@ -88,14 +86,15 @@ impl Heartbeat {
     /// leases may have expired because nobody could renew them, so living owners first get time to do so.
     pub(super) fn can_tell(&self) -> bool {
         let shared = &self.0;
-        let enough = shared.lease / 3 * 2;
-        let state = shared.state.lock();
-        let hindered = state.hindered_at.is_some_and(|at| at.elapsed() < enough)
-            || state
-                .renews_since
-                .is_some_and(|since| shared.is_slow(since));
-        drop(state);
-        !hindered && shared.database.steady_for() >= enough
+        let since = shared.state.lock().renews_since;
+        !since.is_some_and(|since| shared.is_slow(since))
+            && shared.database.steady_for() >= shared.lease / 3 * 2
+    }
+
+    /// A lease of this store has expired although its owner lives, so that of another living owner can have expired too:
+    /// the machines were suspended, or the clock of the database was set forward.
+    pub(super) fn note_late(&self) {
+        self.0.database.unsteady();
     }
 
     /// Records that a worker has claimed this number of jobs.
@@ -185,12 +184,22 @@ impl Heartbeat {
     /// Whether a server has ended, or its lease has expired. False while an expired lease means nothing.
     pub(super) fn is_owner_dead(&self, name: &str) -> Result<bool, Error> {
         let find = format!("SELECT lease_until >= {CLOCK} FROM #owners WHERE name = ?");
-        let lives: Option<bool> = self
-            .0
-            .database
-            .read(|tx| tx.one(&find, by![name.to_owned()]))?;
+        let lives = |name: &str| -> Result<Option<bool>, Error> {
+            self.0
+                .database
+                .read(|tx| tx.one(&find, by![name.to_owned()]))
+        };
+        let lives_other = lives(name)?;
+        if lives_other == Some(false) {
+            let own = self.0.state.lock().owners.clone();
+            for own in own {
+                if lives(&own)? == Some(false) {
+                    self.note_late();
+                }
+            }
+        }
         // A server that ends deletes its row.
-        Ok(lives.is_none_or(|lives| !lives && self.can_tell()))
+        Ok(lives_other.is_none_or(|lives| !lives && self.can_tell()))
     }
 
     /// A value that ends the lease of a consumer when dropped; it does not borrow the store.
@@ -290,7 +299,7 @@ impl Shared {
                 let mut state = self.state.lock();
                 let since = state.renews_since.take();
                 if renewed.is_err() || since.is_some_and(|since| self.is_slow(since)) {
-                    state.hindered_at = Some(Instant::now());
+                    self.database.unsteady();
                 }
             }
             match renewed {

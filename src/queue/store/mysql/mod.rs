@@ -94,7 +94,16 @@ pub struct MysqlStore {
 }
 
 impl Database {
-    /// Time since the last lost connection.
+    /// Leases could not be renewed in time.
+    fn unsteady(&self) {
+        #[cfg(test)]
+        if let Some(wire) = &self.wire {
+            return wire.unsteady();
+        }
+        self.pool.unsteady();
+    }
+
+    /// Time since the last lost connection or late renewal.
     fn steady_for(&self) -> std::time::Duration {
         #[cfg(test)]
         if let Some(wire) = &self.wire {

@@ -24,7 +24,7 @@ struct State {
     lent: usize,
     /// Increases when a connection is lost: older connections are not reused.
     generation: u64,
-    /// Time of the last lost connection.
+    /// Time of the last lost connection or late renewal.
     steady_since: Instant,
     /// The server of the last connection.
     server: usize,
@@ -134,16 +134,21 @@ impl Pool {
 
     /// A connection was lost, so the others are probably lost too.
     pub(super) fn lost(&self) {
+        self.unsteady();
         let idle = {
             let mut state = self.state.lock();
             state.generation += 1;
-            state.steady_since = Instant::now();
             std::mem::take(&mut state.idle)
         };
         drop(idle);
     }
 
-    /// Time since the last lost connection.
+    /// Leases could not be renewed in time.
+    pub(super) fn unsteady(&self) {
+        self.state.lock().steady_since = Instant::now();
+    }
+
+    /// Time since the last lost connection or late renewal.
     pub(super) fn steady_for(&self) -> Duration {
         self.state.lock().steady_since.elapsed()
     }

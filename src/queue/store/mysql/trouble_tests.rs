@@ -125,6 +125,40 @@ fn workers_whose_renewals_are_blocked_keep_their_jobs() {
     wait_for("the lease ends", || other.reclaim(T).unwrap() > 0);
 }
 
+/// The clock of the database is set forward by an hour, or all machines were suspended: all leases have expired at once.
+#[test]
+fn a_clock_that_is_set_forward_ends_no_living_worker() {
+    let Some(address) = address() else { return };
+    let tables = Tables::new(address);
+    let wire = Arc::new(Wire::default());
+    wire.set_time(T);
+    let open = || Arc::new(MysqlStore::open(tables.options().wire(wire.clone())).unwrap());
+    let (store, other) = (open(), open());
+    store.insert(ProcessId::new(), jobs(2), true, T).unwrap();
+    let worker = store.register_worker(T).unwrap();
+    assert_eq!(claim(&store, worker, 2).len(), 2);
+    other.register_worker(T).unwrap();
+    let server = MysqlTables::of(&store).unwrap();
+    let looks = MysqlTables::of(&other).unwrap();
+    let ahead = |seconds: i64| {
+        let now = Timestamp(T.0 + (3_600 + seconds) * 1_000);
+        wire.set_time(now);
+        now
+    };
+    let now = ahead(0);
+    assert_eq!(other.reclaim(now).unwrap(), 0);
+    assert!(!looks.is_dead(server.name()).unwrap());
+    store.renew_leases().unwrap();
+    other.renew_leases().unwrap();
+    let now = ahead(12);
+    assert_eq!(other.reclaim(now).unwrap(), 0);
+    assert!(!looks.is_dead(server.name()).unwrap());
+    // The lease of one that dies afterwards counts.
+    other.renew_leases().unwrap();
+    let now = ahead(16);
+    assert_eq!(other.reclaim(now).unwrap(), 2);
+}
+
 /// The clock of the database is set back by an hour after a worker and a server have died: their leases end soon all the
 /// same.
 #[test]
