@@ -148,7 +148,7 @@ impl App {
 
     /// # Errors
     /// 429 if the caller may not have this number of open jobs in addition to those that it has, or has spent what it
-    /// may spend.
+    /// may spend; 413 if it may never have this number.
     pub fn check_quotas(&self, caller: &Caller, more: u64) -> Result<(), Problem> {
         self.check_spending(caller)?;
         caller.check_open_jobs(self.open_jobs(caller)?, more)

@@ -105,6 +105,11 @@ impl Problem {
         self.cause.as_deref()
     }
 
+    /// The text for the log: the cause if there is one, because the description only points to it.
+    pub fn for_log(&self) -> &str {
+        self.cause().unwrap_or(&self.detail)
+    }
+
     /// Writes the cause into the log.
     pub fn log(&self, request_id: &str) {
         if let Some(cause) = self.cause() {
@@ -197,6 +202,9 @@ impl From<Error> for Problem {
         }
         let message = error.message();
         match error.kind() {
+            ErrorKind::Invalid if error.status() == Some(413) => {
+                Self::new(413, "too_large", message)
+            }
             ErrorKind::Invalid => Self::invalid(message),
             ErrorKind::NotFound => Self::not_found(message),
             ErrorKind::Changed => Self::conflict(message),
@@ -274,6 +282,7 @@ mod tests {
         ] {
             assert_eq!((problem.status, problem.code), (503, "storage_unavailable"));
             assert!(!problem.detail.contains("srv"), "{problem}");
+            assert!(problem.for_log().contains("srv"), "{problem:?}");
             for path in ["/v1/files", "/api/v1/jobs"] {
                 let response = problem.clone().response(path);
                 assert!(response.has("retry-after"), "{response:?}");
@@ -284,6 +293,9 @@ mod tests {
         assert!(full.status == 507 && !full.detail.contains("srv"), "{full}");
         let invalid = Problem::from(Error::new(ErrorKind::Invalid, "write a number"));
         assert_eq!((invalid.status, &*invalid.detail), (400, "write a number"));
+        let large = Error::new(ErrorKind::Invalid, "too many bytes").with_status(413);
+        let large = Problem::from(large);
+        assert_eq!((large.status, large.code), (413, "too_large"));
         let inside = Problem::from(io::Error::from(Problem::too_large(1)));
         assert_eq!(inside.status, 413);
     }

@@ -389,6 +389,10 @@ fn failed(what: impl fmt::Display, error: &io::Error) -> Error {
     Error::new(ErrorKind::Invalid, format!("{what}: {error}"))
 }
 
+/// How long requests are answered after the grace period: until then they wait for calls that end with it, and learn now
+/// that the server stops.
+const LAST_REPLIES: Duration = Duration::from_secs(1);
+
 /// Length of the queue of connections that wait to be accepted; the system may have a lower limit. The usual 128 are too
 /// few if a thousand clients connect at once while the machine is busy: the others would try again after seconds.
 #[cfg(unix)]
@@ -490,7 +494,7 @@ impl RunningServer {
         self.app.events.close();
         let (listener, grace, worker) = (&mut self.listener, self.grace, self.worker);
         let report = thread::scope(|scope| {
-            scope.spawn(|| listener.stop(grace));
+            scope.spawn(|| listener.stop(grace + LAST_REPLIES));
             worker.stop()
         });
         drop((self.batches, self.webhooks));

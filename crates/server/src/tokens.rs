@@ -163,12 +163,20 @@ impl Caller {
     }
 
     /// # Errors
-    /// 429 if this number of jobs in addition to its open ones exceeds its limit.
+    /// 413 if this number of jobs exceeds its limit, and 429 if it does in addition to the open ones.
     pub fn check_open_jobs(&self, open: u64, more: u64) -> Result<(), Problem> {
         let Some(most) = self.limits.open_jobs.filter(|most| open + more > *most) else {
             return Ok(());
         };
         let name = self.name.as_deref().unwrap_or_default();
+        if more > most {
+            // It would not be accepted later either.
+            let why = format!(
+                "the token {name} may have {most} open jobs ({OPEN_JOBS} in the server's token file), and this request \
+                 makes more: send at most {most} jobs per request"
+            );
+            return Err(Problem::new(413, "too_large", why));
+        }
         let why = format!(
             "the token {name} may have {most} open jobs ({OPEN_JOBS} in the server's token file) and has {open}: send \
              this again when some have ended"

@@ -119,3 +119,22 @@ fn a_name_may_use_the_requests_of_a_minute_and_no_more() {
     assert!(response.headers.contains(&("retry-after", "20".to_owned())));
     bearer(&tokens, &other).unwrap();
 }
+
+#[test]
+fn a_request_for_more_jobs_than_a_token_may_have_is_not_to_be_repeated() {
+    let caller = Caller {
+        limits: TokenLimits {
+            open_jobs: Some(5),
+            ..TokenLimits::default()
+        },
+        ..Caller::default()
+    };
+    assert!(caller.check_open_jobs(0, 5).is_ok());
+    let later = caller.check_open_jobs(1, 5).unwrap_err();
+    assert_eq!(later.status, 429);
+    assert!(later.response("/v1/x").has("retry-after"));
+    let never = caller.check_open_jobs(0, 6).unwrap_err();
+    assert_eq!(never.status, 413);
+    assert!(never.to_string().contains("at most 5 jobs per request"));
+    assert!(!never.response("/v1/x").has("retry-after"));
+}

@@ -9,8 +9,7 @@ use crate::app::App;
 use crate::http::{Call, Response, is_visible};
 use crate::problem::Problem;
 use crate::records::webhooks::Subject;
-use crate::records::{Asked, Claim, Hash, HeldKey, Makes, Records, busy, hash};
-use crate::shapes::now;
+use crate::records::{Asked, Claim, Hash, HeldKey, Makes, Records, busy, hash, settled};
 use crate::webhooks::Receiver;
 
 /// Longest key, in bytes.
@@ -47,7 +46,9 @@ pub(super) fn any_key() -> Hash {
 
 /// Takes the key for a request.
 pub(super) fn claim(app: &App, key: Hash, asked: Asked) -> Result<Claim<'_>, Problem> {
-    Ok(app.records.claim_key(key, asked, now(), PATIENCE)?)
+    Ok(app
+        .records
+        .claim_key(key, asked, settled::time(), PATIENCE)?)
 }
 
 /// Rejects a request that differs from the first one with this key.

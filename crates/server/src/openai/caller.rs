@@ -9,8 +9,7 @@ use crate::api::once;
 use crate::app::App;
 use crate::http::{Call, Response};
 use crate::problem::Problem;
-use crate::records::{Asked, Claim, Hash, Makes, hash};
-use crate::shapes;
+use crate::records::{Asked, Claim, Hash, Makes, hash, settled};
 
 /// Interval of checks whether the client is still there.
 pub(super) const LOOK: Duration = Duration::from_millis(250);
@@ -81,7 +80,7 @@ impl<'a, 'c> Caller<'a, 'c> {
         let mut patience = Duration::ZERO;
         loop {
             let records = &self.app.records;
-            let claim = records.claim_key(key, asked, shapes::now(), patience)?;
+            let claim = records.claim_key(key, asked, settled::time(), patience)?;
             let before = match &claim {
                 Claim::Answered(before, _) | Claim::Busy(before) => *before,
                 Claim::Mine(held) => held.request,
@@ -141,6 +140,6 @@ fn gone() -> Problem {
 }
 
 pub(super) fn stopping() -> Problem {
-    let why = "the server stops and has not begun this; send it again";
+    let why = "the server stops before this has ended; send it again";
     Problem::new(503, "stopping", why).header("retry-after", "1")
 }

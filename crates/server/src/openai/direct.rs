@@ -25,7 +25,7 @@ use crate::owners::limit_text;
 use crate::problem::Problem;
 use crate::records::batches::DirectCalls;
 use crate::records::files::id_of;
-use crate::records::{Claim, Hash, HeldKey, Records, hash};
+use crate::records::{Claim, Hash, HeldKey, Records, hash, settled};
 use crate::shapes;
 
 /// Before all jobs that no client waits for, and after critical ones.
@@ -479,7 +479,7 @@ pub(crate) fn settle_abandoned(
             left = true;
         }
     }
-    for (key, process) in records.expired_answers(shapes::now())? {
+    for (key, process) in records.expired_answers(settled::time())? {
         if discard(queue, process)? {
             records.forget_answer(&key)?;
         } else {

@@ -19,6 +19,7 @@ use crate::background::Background;
 use crate::problem::Problem;
 use crate::records::batches::{BatchFault, BatchRecord, BatchState};
 use crate::records::files::{FileRecord, now};
+use crate::records::settled;
 
 /// The role that one server at a time has.
 const ROLE: &str = super::storage::ROLE;
@@ -129,8 +130,7 @@ impl Rounds<'_> {
                 }
                 Err(_) if self.app.openai.wake.is_stopped() => return false,
                 Err(problem) => {
-                    let cause = problem.cause().unwrap_or_default();
-                    warn!("{} is delayed: {problem} {cause}", batch.id);
+                    warn!("{} is delayed: {}", batch.id, problem.for_log());
                     self.failed.insert(batch.id.clone(), now + AGAIN);
                     let fault = fault("delayed", problem.to_string());
                     let told = self.change(&batch.id, |batch| batch.faults = vec![fault.clone()]);
@@ -204,7 +204,7 @@ impl Rounds<'_> {
                 self.change(&batch.id, |batch| batch.enter(BatchState::Cancelled))?;
                 Ok(())
             }
-            (_, Some(process)) if now() >= batch.expires_at && !process.cancelled => {
+            (_, Some(process)) if settled::seconds() >= batch.expires_at && !process.cancelled => {
                 self.change(&batch.id, |batch| {
                     batch.times.insert(BatchState::Expired, now());
                 })?;
@@ -237,7 +237,7 @@ impl Rounds<'_> {
     /// Checks the input of a batch and enqueues its requests.
     fn begin(&self, batch: &BatchRecord) -> Result<(), Problem> {
         let (app, stopped) = (self.app, || self.app.openai.wake.is_stopped());
-        if now() >= batch.expires_at {
+        if settled::seconds() >= batch.expires_at {
             self.change(&batch.id, |batch| batch.enter(BatchState::Expired))?;
             return Ok(());
         }
@@ -288,6 +288,10 @@ impl Rounds<'_> {
                 }
                 return Err(match error {
                     EnqueueError::Source(problem) => problem,
+                    // A line that the database cannot store, now or later.
+                    EnqueueError::Queue(error) if error.status() == Some(413) => {
+                        return self.fail(batch, vec![fault("too_large", error.message().into())]);
+                    }
                     EnqueueError::Queue(error) => error.into(),
                 });
             }
@@ -421,7 +425,7 @@ impl Rounds<'_> {
             let left = self.settle_calls()?;
             app.openai.storage.forget_cut_off()?;
             responses::tidy(app)?;
-            let expired = FileRecord::expired(&mut app.records.single(), now())?;
+            let expired = FileRecord::expired(&mut app.records.single(), settled::seconds())?;
             for file in &expired {
                 if app.reads(&file.id)? {
                     continue;
@@ -433,8 +437,8 @@ impl Rounds<'_> {
             Ok(left)
         };
         tidied().unwrap_or_else(|problem| {
-            let cause = problem.cause().unwrap_or_default();
-            warn!("obsolete data could not be deleted yet: {problem} {cause}");
+            let why = problem.for_log();
+            warn!("obsolete data could not be deleted yet: {why}");
             false
         })
     }

@@ -9,6 +9,7 @@ mod idempotency;
 pub(crate) mod objects;
 pub(crate) mod owner;
 mod reads;
+pub(crate) mod settled;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]

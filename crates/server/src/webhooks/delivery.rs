@@ -1,7 +1,6 @@
 //! The thread that finds what has ended, and the threads that send its messages: at most one per receiver, so that a slow
 //! receiver delays only its own messages.
 
-use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
 use std::thread;
@@ -15,12 +14,14 @@ use ureq::Agent;
 use ureq::http::Uri;
 use ureq::unversioned::transport::DefaultConnector;
 
+use super::senders::Senders;
 use super::signature::signature;
 use crate::app::App;
 use crate::background::{Background, Wake};
 use crate::problem::Problem;
 use crate::records::batches::{BatchRecord, BatchState};
 use crate::records::files::{new_id, now};
+use crate::records::settled;
 use crate::records::webhooks::{Subject, Webhook, WebhookState};
 use crate::shapes::{self, ShownJob};
 
@@ -31,12 +32,13 @@ const LOOK: Duration = Duration::from_millis(500);
 const REST: Duration = Duration::from_secs(30);
 /// Subjects that are checked for their end at once; with more of them, each takes its turn.
 const LOOKED_AT: usize = 500;
-/// Maximum number of receivers that messages are sent to at once.
-const SENDERS: usize = 32;
 /// How long an attempt may take in all.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long after each try the next one comes, in seconds: 2 days in all.
 const AGAIN: [i64; 9] = [2, 30, 120, 600, 3_600, 10_800, 28_800, 57_600, 86_400];
+
+/// The longest wait for an attempt, in seconds. A receiver may ask for as much.
+const LONGEST_WAIT: i64 = 86_400;
 
 /// How long it can be seen what became of one, in seconds: 30 days.
 const KEPT: i64 = 30 * 86_400;
@@ -85,7 +87,7 @@ impl Drop for Deliveries {
 }
 
 fn run(app: &App, agent: &Agent) {
-    let busy = Mutex::new(HashSet::new());
+    let busy = Mutex::new(Senders::default());
     let mut clean_at = Instant::now();
     let mut look_at = Instant::now();
     let mut after = String::new();
@@ -95,7 +97,8 @@ fn run(app: &App, agent: &Agent) {
         while waits_to_be_alone(app) {
             if Instant::now() >= clean_at {
                 clean_at = Instant::now() + CLEAN;
-                let cleaned = Webhook::forget_ended(&mut app.records.single(), seconds() - KEPT);
+                let before = i64::try_from(settled::seconds()).unwrap_or(0) - KEPT;
+                let cleaned = Webhook::forget_ended(&mut app.records.single(), before);
                 if let Err(error) = cleaned {
                     warn!("old webhooks stay: {error}");
                 }
@@ -110,31 +113,31 @@ fn run(app: &App, agent: &Agent) {
                 Vec::new()
             });
             let now = seconds();
-            for webhook in due.iter().filter(|webhook| webhook.next_at <= now) {
+            for webhook in due.iter().filter(|webhook| is_due(webhook.next_at, now)) {
                 let receiver = receiver(&webhook.url);
-                {
-                    let mut busy = busy.lock();
-                    if busy.len() >= SENDERS || app.webhooks.is_stopped() {
-                        break;
-                    }
-                    if !busy.insert(receiver.clone()) {
-                        continue;
-                    }
+                if app.webhooks.is_stopped() {
+                    break;
+                }
+                if !busy.lock().start(&receiver, Instant::now()) {
+                    continue;
                 }
                 let (busy, subject, sent_to) = (&busy, webhook.subject.clone(), receiver.clone());
                 let send = move || {
                     let delivered = deliver(app, agent, &subject);
-                    busy.lock().remove(&sent_to);
+                    let accepted = delivered.as_ref().ok().copied().flatten();
+                    busy.lock().end(&sent_to, accepted);
                     match delivered {
-                        Ok(()) => app.webhooks.wake(),
+                        Ok(_) => app.webhooks.wake(),
                         // The message is sent again at the next look, and not at once.
-                        Err(problem) => warn!("the webhook of {subject} is delayed: {problem}"),
+                        Err(problem) => {
+                            warn!("the webhook of {subject} is delayed: {}", problem.for_log());
+                        }
                     }
                 };
                 let thread = thread::Builder::new().name("webhook".to_owned());
                 if let Err(error) = thread.spawn_scoped(scope, send) {
                     warn!("webhooks wait for a thread: {error}");
-                    busy.lock().remove(&receiver);
+                    busy.lock().end(&receiver, None);
                     break;
                 }
             }
@@ -144,6 +147,12 @@ fn run(app: &App, agent: &Agent) {
             app.webhooks.wait(if rests { REST } else { LOOK });
         }
     });
+}
+
+/// Whether an attempt that was planned for this time is due. A time beyond the longest wait was planned while the clock was
+/// ahead, and would postpone the message by that error.
+fn is_due(next_at: i64, now: i64) -> bool {
+    next_at <= now || next_at > now + LONGEST_WAIT
 }
 
 /// The host and port of an address, in one spelling.
@@ -178,7 +187,8 @@ fn find_ended(app: &App, after: &mut String) -> bool {
             Ok(())
         });
         if let Err(problem) = written {
-            warn!("the webhook of {} is delayed: {problem}", webhook.subject);
+            let why = problem.for_log();
+            warn!("the webhook of {} is delayed: {why}", webhook.subject);
         }
     }
     any
@@ -247,25 +257,28 @@ pub(super) fn message(app: &App, subject: &Subject) -> Result<Option<Value>, Pro
     Ok(Some(message))
 }
 
-/// Sends the message of a webhook once, and records the outcome.
-fn deliver(app: &App, agent: &Agent, subject: &Subject) -> Result<(), Problem> {
+/// Sends the message of a webhook once, and records the outcome. Returns whether the receiver accepted it; `None` if it was
+/// not sent.
+fn deliver(app: &App, agent: &Agent, subject: &Subject) -> Result<Option<bool>, Problem> {
     let known = Webhook::get(&mut app.records.single(), subject)?;
-    let is_due =
-        |webhook: &Webhook| webhook.state == WebhookState::Due && webhook.next_at <= seconds();
+    let is_due = |webhook: &Webhook| {
+        webhook.state == WebhookState::Due && is_due(webhook.next_at, seconds())
+    };
     let Some(mut webhook) = known.filter(is_due) else {
-        return Ok(());
+        return Ok(None);
     };
     if !app.records.has_role(ROLE)? {
-        return Ok(());
+        return Ok(None);
     }
     let sent = send(agent, &webhook);
     if app.webhooks.is_stopped() && sent.is_err() {
         // It was cut off by the server's own end.
-        return Ok(());
+        return Ok(None);
     }
+    let is_accepted = sent.is_ok();
     after(&mut webhook, sent);
     webhook.update(&mut app.records.single())?;
-    Ok(())
+    Ok(Some(is_accepted))
 }
 
 /// What a try leads to.
@@ -333,7 +346,7 @@ fn send(agent: &Agent, webhook: &Webhook) -> Result<(), Refused> {
     let wait = wait.and_then(|wait| wait.to_str().ok()?.parse().ok());
     Err(Refused {
         why: format!("it was answered with {status}"),
-        wait: wait.map_or(0, |wait: i64| wait.clamp(0, 86_400)),
+        wait: wait.map_or(0, |wait: i64| wait.clamp(0, LONGEST_WAIT)),
         // Gone: nobody wants to be told any more.
         for_good: status.as_u16() == 410,
     })
@@ -343,6 +356,14 @@ fn send(agent: &Agent, webhook: &Webhook) -> Result<(), Refused> {
 mod tests {
     use super::*;
     use batchwright::ProcessId;
+
+    #[test]
+    fn an_attempt_planned_by_a_clock_that_was_ahead_is_not_postponed() {
+        let now = seconds();
+        assert!(is_due(now, now) && !is_due(now + 1, now));
+        assert!(!is_due(now + AGAIN[AGAIN.len() - 1], now));
+        assert!(is_due(now + 400 * 86_400, now));
+    }
 
     #[test]
     fn a_message_is_tried_ever_more_rarely_and_given_up_in_the_end() {

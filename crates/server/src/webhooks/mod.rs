@@ -2,6 +2,7 @@
 //! according to Standard Webhooks and sent until it is accepted. Messages are in `server.db`, so they survive the server.
 
 mod delivery;
+mod senders;
 mod signature;
 
 use base64::Engine;

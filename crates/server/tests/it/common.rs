@@ -29,6 +29,8 @@ pub struct Desk {
     pub folder: TempDir,
     /// Changed by the server under test, which follows it.
     pub store: Arc<SqliteConfig>,
+    /// How long its worker and its requests may take when it stops, from the next start.
+    pub grace: Duration,
     agent: Agent,
 }
 
@@ -84,6 +86,7 @@ impl Desk {
             sim: Simulator::start(sim).unwrap(),
             folder,
             store,
+            grace: PATIENCE,
             server: None,
             agent: agent.into(),
         };
@@ -123,12 +126,14 @@ impl Desk {
             .worker(&queue)
             .unwrap()
             .on_error(batchwright::ErrorPolicy::ContinueOnError)
+            .context(&batchwright::Context::new().with_grace(self.grace))
             .handle(
                 "shout",
                 Handler::new(|job, _| Ok(job.parse::<String>()?.to_uppercase())),
             );
         let server = Server::new(queue, worker)
             .address(([127, 0, 0, 1], 0).into())
+            .grace(self.grace)
             .manager(manager)
             .settings(settings, store)
             .unwrap();

@@ -165,6 +165,26 @@ fn a_server_that_stops_turns_away_who_waits_for_what_has_not_begun() {
 }
 
 #[test]
+fn a_stream_that_outlasts_the_grace_period_ends_with_an_error() {
+    let mut desk = Desk::new();
+    desk.stop();
+    desk.grace = Duration::from_millis(500);
+    desk.start(|server| server);
+    desk.sim.hold();
+    let (agent, url) = (desk.agent().clone(), desk.url(CHAT));
+    let stream = std::thread::spawn(move || {
+        let messages = json!([{"role": "user", "content": "Hello."}]);
+        let body = json!({"model": "sim-1", "stream": true, "messages": messages});
+        let request = agent.post(url).header("content-type", "application/json");
+        Answer::of(request.send(body.to_string()).unwrap())
+    });
+    assert!(desk.sim.wait_until(|stats| stats.in_flight > 0, PATIENCE));
+    desk.stop();
+    let answer = stream.join().unwrap().is(200);
+    assert!(answer.text.contains("\"code\":\"stopping\""), "{answer:?}");
+}
+
+#[test]
 fn those_who_wait_leave_connections_to_the_others() {
     let desk = Desk::with(SimConfig::default(), |server| server.max_connections(4));
     desk.sim.hold();

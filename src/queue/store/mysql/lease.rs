@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -17,6 +17,9 @@ use super::writer::{CLOCK, Fault, Queries as _, Statements as _, Tx, by, list};
 
 /// The row of a server is kept for this long after its lease has expired, in milliseconds: one week.
 const FORGOTTEN: i64 = 7 * 86_400_000;
+
+/// The longest lease of another process, in leases of this one.
+const LONGEST: u32 = 4;
 
 /// A worker of this store.
 #[derive(Default)]
@@ -44,6 +47,8 @@ struct State {
     owners: Vec<String>,
     thread: Option<JoinHandle<()>>,
     ends: bool,
+    /// Since when a renewal has been running.
+    renews_since: Option<Instant>,
 }
 
 /// State that the thread and the store share.
@@ -77,10 +82,19 @@ impl Heartbeat {
         self.0.until()
     }
 
-    /// Whether an expired lease means that its owner is dead. After a lost connection, leases may have expired because
-    /// the server was unreachable for everyone, so living owners first get time to renew them.
+    /// Whether an expired lease means that its owner is dead. After a lost connection, or a renewal that was hindered,
+    /// leases may have expired because nobody could renew them, so living owners first get time to do so.
     pub(super) fn can_tell(&self) -> bool {
-        self.0.database.steady_for() >= self.0.lease / 3 * 2
+        let shared = &self.0;
+        let since = shared.state.lock().renews_since;
+        !since.is_some_and(|since| shared.is_slow(since))
+            && shared.database.steady_for() >= shared.lease / 3 * 2
+    }
+
+    /// A lease of this store has expired although its owner lives, so that of another living owner can have expired too:
+    /// the machines were suspended, or the clock of the database was set forward.
+    pub(super) fn note_late(&self) {
+        self.0.database.unsteady();
     }
 
     /// Records that a worker has claimed this number of jobs.
@@ -170,12 +184,22 @@ impl Heartbeat {
     /// Whether a server has ended, or its lease has expired. False while an expired lease means nothing.
     pub(super) fn is_owner_dead(&self, name: &str) -> Result<bool, Error> {
         let find = format!("SELECT lease_until >= {CLOCK} FROM #owners WHERE name = ?");
-        let lives: Option<bool> = self
-            .0
-            .database
-            .read(|tx| tx.one(&find, by![name.to_owned()]))?;
+        let lives = |name: &str| -> Result<Option<bool>, Error> {
+            self.0
+                .database
+                .read(|tx| tx.one(&find, by![name.to_owned()]))
+        };
+        let lives_other = lives(name)?;
+        if lives_other == Some(false) {
+            let own = self.0.state.lock().owners.clone();
+            for own in own {
+                if lives(&own)? == Some(false) {
+                    self.note_late();
+                }
+            }
+        }
         // A server that ends deletes its row.
-        Ok(lives.is_none_or(|lives| !lives && self.can_tell()))
+        Ok(lives_other.is_none_or(|lives| !lives && self.can_tell()))
     }
 
     /// A value that ends the lease of a consumer when dropped; it does not borrow the store.
@@ -268,8 +292,17 @@ impl Shared {
                 if state.ends {
                     return;
                 }
+                state.renews_since = Some(Instant::now());
             }
-            match self.renew() {
+            let renewed = self.renew();
+            {
+                let mut state = self.state.lock();
+                let since = state.renews_since.take();
+                if renewed.is_err() || since.is_some_and(|since| self.is_slow(since)) {
+                    self.database.unsteady();
+                }
+            }
+            match renewed {
                 Ok(()) => (wait, is_told) = (interval, false),
                 Err(error) => {
                     if !is_told {
@@ -280,6 +313,13 @@ impl Shared {
                 }
             }
         }
+    }
+
+    /// Whether a renewal takes so long that other owners may be unable to renew their leases: writes can be blocked, for
+    /// example by a backup, while reads work. A renewal begins at the latest a third of a lease after the block. It is
+    /// found to be slow before the first lease expires, which is at the earliest another third later.
+    fn is_slow(&self, since: Instant) -> bool {
+        since.elapsed() >= self.lease / 4
     }
 
     fn renew(&self) -> Result<(), Error> {
@@ -306,8 +346,28 @@ impl Shared {
             for name in &owners {
                 self.renew_owner(tx, name)?;
             }
-            Ok(())
+            self.cut_long_leases(tx)
         })
+    }
+
+    /// Cuts leases that end later than any owner can have written: the clock of the database was set back, and the leases
+    /// of dead owners would last for as long as the clock was ahead. Living owners renew theirs as usual. Other processes
+    /// may have longer leases, so only those of more than [`LONGEST`] are cut.
+    fn cut_long_leases(&self, tx: &mut Tx<'_>) -> Result<(), Fault> {
+        const TABLES: [&str; 3] = ["#workers", "#takers", "#owners"];
+        let longest = format!("{CLOCK} + {}", (self.lease * LONGEST).as_millis());
+        let find = TABLES
+            .map(|table| format!("SELECT 1 FROM {table} WHERE lease_until > {longest} LIMIT 1"));
+        let found = tx.rows_of(find.each_ref().map(String::as_str))?;
+        for (table, found) in TABLES.into_iter().zip(found) {
+            if !found.is_empty() {
+                let cut = format!(
+                    "UPDATE {table} SET lease_until = {longest} WHERE lease_until > {longest}"
+                );
+                tx.run(&cut, Vec::new())?;
+            }
+        }
+        Ok(())
     }
 
     fn renew_owner(&self, tx: &mut Tx<'_>, name: &str) -> Result<(), Fault> {

@@ -35,7 +35,7 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 
 use crate::base::{Clock, Error, ProcessId, Timestamp};
-use crate::queue::job::JobReceipt;
+use crate::queue::job::{Job, JobReceipt};
 
 use super::group_commit::{Insert, Inserted};
 use super::moving::MovableStore;
@@ -46,6 +46,7 @@ use clock::{Offset, ServerClock};
 use lease::Heartbeat;
 use news::News;
 use pool::Pool;
+use writer::too_large;
 
 pub use open::MysqlOptions;
 pub use settings::MysqlConfig;
@@ -93,7 +94,16 @@ pub struct MysqlStore {
 }
 
 impl Database {
-    /// Time since the last lost connection.
+    /// Leases could not be renewed in time.
+    fn unsteady(&self) {
+        #[cfg(test)]
+        if let Some(wire) = &self.wire {
+            return wire.unsteady();
+        }
+        self.pool.unsteady();
+    }
+
+    /// Time since the last lost connection or late renewal.
     fn steady_for(&self) -> std::time::Duration {
         #[cfg(test)]
         if let Some(wire) = &self.wire {
@@ -120,6 +130,16 @@ impl MysqlStore {
     pub fn with_redis(mut self, hub: &crate::hub::RedisHub) -> Self {
         self.news = News::through(hub.clone(), &self.id, self.wakes.clone());
         self
+    }
+
+    /// Rejects a job that is too large for the server.
+    fn check_fits(&self, job: &Job) -> Result<(), Error> {
+        let (bytes, most) = (job.payload.get().len(), self.database.most_value());
+        if bytes <= most {
+            return Ok(());
+        }
+        let name = job.item_id.as_deref().map(|id| format!("the job {id:?}"));
+        Err(too_large(name.as_deref().unwrap_or("a job"), bytes, most))
     }
 
     /// Notifies workers of this and other OS processes that jobs have become claimable.
@@ -171,6 +191,10 @@ impl SqlStore for MysqlStore {
         mut add: impl FnMut(&mut dyn Statements, &Insert) -> Result<Inserted, Fault>,
     ) -> Inserted {
         let lock = || ();
+        // Before other inserts share its transaction.
+        for job in &insert.jobs {
+            self.check_fits(job)?;
+        }
         self.shared.inserts.run(insert, lock, |(), inserts| {
             let done = self.write(Again::Doubtful, |tx| {
                 inserts.iter().map(|insert| add(tx, insert)).collect()

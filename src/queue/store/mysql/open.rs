@@ -36,6 +36,9 @@ const TABLES: &str = "job_queue";
 const PASSWORD: &str = "BATCHWRIGHT_STORE_PASSWORD";
 const PASSWORD_FILE: &str = "BATCHWRIGHT_STORE_PASSWORD_FILE";
 
+/// The protocol's maximum size of a packet.
+const LARGEST_PACKET: usize = 1 << 30;
+
 /// How a database of jobs on a server is opened. Its `Debug` output omits the password.
 #[derive(Clone, derive_more::Debug, Setters)]
 #[setters(generate = false, strip_option)]
@@ -102,7 +105,8 @@ impl MysqlOptions {
     }
 
     /// How long a worker counts as alive that cannot reach the database. Leases are renewed three times in this period.
-    /// Default: 15 seconds; minimum: 1.
+    /// Default: 15 seconds; minimum: 1. Processes that share a queue cut each other's leases to four times their own, in
+    /// case the clock of the database was set back.
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease.max(Duration::from_secs(1));
         self
@@ -227,6 +231,9 @@ fn session(server: Opts, password: Option<String>, tls: Option<SslOpts>) -> Opts
         .read_timeout(Some(Duration::from_secs(60)))
         .write_timeout(Some(Duration::from_secs(60)))
         .stmt_cache_size(256)
+        // A row can be larger than the limit of the server, which may have been lowered since. The server sends it, so it
+        // is accepted.
+        .max_allowed_packet(Some(LARGEST_PACKET))
         // Statements count the rows that they find, changed or not.
         .additional_capabilities(CapabilityFlags::CLIENT_FOUND_ROWS)
         .init(vec![

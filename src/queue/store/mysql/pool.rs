@@ -1,5 +1,6 @@
 //! Connections, opened on demand and lent to one thread at a time.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use mysql::prelude::Queryable;
@@ -23,7 +24,7 @@ struct State {
     lent: usize,
     /// Increases when a connection is lost: older connections are not reused.
     generation: u64,
-    /// Time of the last lost connection.
+    /// Time of the last lost connection or late renewal.
     steady_since: Instant,
     /// The server of the last connection.
     server: usize,
@@ -35,6 +36,8 @@ struct State {
 pub(super) struct Pool {
     servers: Vec<Opts>,
     most: usize,
+    /// The packet limit of the server of the last connection.
+    packet: AtomicUsize,
     state: Mutex<State>,
     returned: Condvar,
 }
@@ -51,6 +54,7 @@ impl Pool {
         Self {
             servers,
             most: most.max(1),
+            packet: AtomicUsize::new(usize::MAX),
             state: Mutex::new(State {
                 idle: Vec::new(),
                 lent: 0,
@@ -95,7 +99,8 @@ impl Pool {
         let mut first: Option<Fault> = None;
         for (at, opts) in servers.skip(last).take(self.servers.len()) {
             match connect(opts) {
-                Ok(conn) => {
+                Ok((conn, packet)) => {
+                    self.packet.store(packet, Ordering::Relaxed);
                     let mut state = self.state.lock();
                     state.server = at;
                     state.told.clear();
@@ -112,6 +117,16 @@ impl Pool {
         Err(first.unwrap_or(Fault::Odd("no server")))
     }
 
+    /// Maximum number of bytes of a statement with its values. The server closes the connection of a longer one.
+    pub(super) fn most_bytes(&self) -> usize {
+        self.packet.load(Ordering::Relaxed)
+    }
+
+    #[cfg(test)]
+    pub(super) fn limit_for_test(&self, packet: usize) {
+        self.packet.store(packet, Ordering::Relaxed);
+    }
+
     /// All servers, in the order of the address.
     pub(super) fn servers(&self) -> &[Opts] {
         &self.servers
@@ -119,16 +134,21 @@ impl Pool {
 
     /// A connection was lost, so the others are probably lost too.
     pub(super) fn lost(&self) {
+        self.unsteady();
         let idle = {
             let mut state = self.state.lock();
             state.generation += 1;
-            state.steady_since = Instant::now();
             std::mem::take(&mut state.idle)
         };
         drop(idle);
     }
 
-    /// Time since the last lost connection.
+    /// Leases could not be renewed in time.
+    pub(super) fn unsteady(&self) {
+        self.state.lock().steady_since = Instant::now();
+    }
+
+    /// Time since the last lost connection or late renewal.
     pub(super) fn steady_for(&self) -> Duration {
         self.state.lock().steady_since.elapsed()
     }
@@ -139,11 +159,13 @@ pub(super) fn place(opts: &Opts) -> String {
     format!("{}:{}", opts.get_ip_or_hostname(), opts.get_tcp_port())
 }
 
-/// Checks that the server accepts writes: after a failover, the former primary may return as a replica.
-fn connect(opts: &Opts) -> Result<Conn, Fault> {
+/// Checks that the server accepts writes: after a failover, the former primary may return as a replica. Returns its packet
+/// limit as well.
+fn connect(opts: &Opts) -> Result<(Conn, usize), Fault> {
     let mut conn = Conn::new(opts.clone())?;
-    match conn.query_first("SELECT IF(@@GLOBAL.read_only IN ('0', 'OFF'), 0, 1)")? {
-        Some(0_u8) => Ok(conn),
+    let ask = "SELECT IF(@@GLOBAL.read_only IN ('0', 'OFF'), 0, 1), @@max_allowed_packet";
+    match conn.query_first(ask)? {
+        Some((0_u8, packet)) => Ok((conn, packet)),
         _ => Err(Fault::ReadOnly),
     }
 }

@@ -20,7 +20,7 @@ use crate::queue::store::sql::statements::{RESULTS, Statements as _, Table, erro
 use crate::queue::store::{ClaimOutcome, JobReceipt, Settlement};
 
 use super::MysqlStore;
-use super::writer::{Fault, Queries as _, Tx, by, list};
+use super::writer::{Fault, Queries as _, Tx, by, list, too_large};
 use crate::queue::store::rows::{
     AT_PROVIDER, CANCELLED, COMPLETED, FAILED, IN_PROGRESS, PENDING, WAITING, process_of,
 };
@@ -154,6 +154,13 @@ impl MysqlStore {
         if ends.is_empty() {
             return Ok(Vec::new());
         }
+        let fitting: Vec<Settlement>;
+        let ends: &[Settlement] = if ends.iter().any(|end| self.is_too_large(end).is_some()) {
+            fitting = ends.iter().map(|end| self.fitting(end)).collect();
+            &fitting
+        } else {
+            ends
+        };
         let mut may_be_done = false;
         let settled = self
             .database
@@ -177,6 +184,39 @@ impl MysqlStore {
             pauses::resume_after_commit(self, now);
         }
         Ok(changed)
+    }
+
+    /// The size of a result that the server would not accept.
+    fn is_too_large(&self, end: &Settlement) -> Option<usize> {
+        let result = match &end.outcome {
+            ClaimOutcome::Completed { result, .. } => Some(result),
+            ClaimOutcome::Failed { result, .. } => result.as_ref(),
+            _ => None,
+        };
+        let bytes = result?.get().len();
+        (bytes > self.database.most_value()).then_some(bytes)
+    }
+
+    /// The same end, or a failure in place of a result that is too large: otherwise its worker would try in vain to save
+    /// it, and no other end with it.
+    fn fitting(&self, end: &Settlement) -> Settlement {
+        let mut end = end.clone();
+        if let Some(bytes) = self.is_too_large(&end) {
+            let error = too_large("the result", bytes, self.database.most_value());
+            match &mut end.outcome {
+                ClaimOutcome::Completed { spent, .. } => {
+                    let spent = spent.take();
+                    end.outcome = ClaimOutcome::Failed {
+                        error,
+                        result: None,
+                        spent,
+                    };
+                }
+                ClaimOutcome::Failed { result, .. } => *result = None,
+                _ => {}
+            }
+        }
+        end
     }
 
     /// Returns the changed processes, whether jobs were woken, and whether a budget has more left.

@@ -1,5 +1,7 @@
 //! Workers that are cut off, connections that are lost, deadlocks, and a server that forgets or stands still.
 
+use mysql::prelude::Queryable as _;
+
 use super::*;
 use crate::base::{Charge, ChargeSum, Day, Sent};
 use crate::queue::job::Spent;
@@ -86,6 +88,148 @@ fn what_a_silent_worker_has_is_left_to_do() {
     while other.maintain(T).unwrap() {}
     let counts = other.process(process).unwrap().unwrap().counts;
     assert_eq!((counts.pending, counts.in_progress), (2, 0));
+}
+
+/// A backup blocks all writes for longer than a lease, while reads work: no worker can renew its lease, and each keeps its
+/// jobs.
+#[test]
+fn workers_whose_renewals_are_blocked_keep_their_jobs() {
+    let Some(address) = address() else { return };
+    let tables = Tables::new(address.clone());
+    let lease = Duration::from_secs(2);
+    let open = || MysqlStore::open(tables.options().lease(lease)).unwrap();
+    let (store, other) = (open(), open());
+    let process = ProcessId::new();
+    store.insert(process, jobs(2), true, T).unwrap();
+    let worker = store.register_worker(T).unwrap();
+    assert_eq!(claim(&store, worker, 2).len(), 2);
+    other.register_worker(T).unwrap();
+    wait_for("the other one trusts its connection", || {
+        other.heartbeat.can_tell()
+    });
+    let mut backup = mysql::Conn::new(mysql::Opts::from_url(&address).unwrap()).unwrap();
+    let lock = format!("LOCK TABLES `{}_workers` READ", tables.name);
+    backup.query_drop(lock).unwrap();
+    let (began, mut expired) = (Instant::now(), false);
+    while began.elapsed() < lease * 4 {
+        if began.elapsed() > lease * 2 && !expired {
+            expired = other.listed().unwrap().iter().all(|one| one.lease_ended);
+            assert!(expired, "nobody could renew a lease");
+            backup.query_drop("UNLOCK TABLES").unwrap();
+        }
+        assert_eq!(other.dead_workers().unwrap(), []);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // The lease of one that dies afterwards counts.
+    store.heartbeat.stop_for_test();
+    wait_for("the lease ends", || other.reclaim(T).unwrap() > 0);
+}
+
+/// The clock of the database is set forward by an hour, or all machines were suspended: all leases have expired at once.
+#[test]
+fn a_clock_that_is_set_forward_ends_no_living_worker() {
+    let Some(address) = address() else { return };
+    let tables = Tables::new(address);
+    let wire = Arc::new(Wire::default());
+    wire.set_time(T);
+    let open = || Arc::new(MysqlStore::open(tables.options().wire(wire.clone())).unwrap());
+    let (store, other) = (open(), open());
+    store.insert(ProcessId::new(), jobs(2), true, T).unwrap();
+    let worker = store.register_worker(T).unwrap();
+    assert_eq!(claim(&store, worker, 2).len(), 2);
+    other.register_worker(T).unwrap();
+    let server = MysqlTables::of(&store).unwrap();
+    let looks = MysqlTables::of(&other).unwrap();
+    let ahead = |seconds: i64| {
+        let now = Timestamp(T.0 + (3_600 + seconds) * 1_000);
+        wire.set_time(now);
+        now
+    };
+    let now = ahead(0);
+    assert_eq!(other.reclaim(now).unwrap(), 0);
+    assert!(!looks.is_dead(server.name()).unwrap());
+    store.renew_leases().unwrap();
+    other.renew_leases().unwrap();
+    let now = ahead(12);
+    assert_eq!(other.reclaim(now).unwrap(), 0);
+    assert!(!looks.is_dead(server.name()).unwrap());
+    // The lease of one that dies afterwards counts.
+    other.renew_leases().unwrap();
+    let now = ahead(16);
+    assert_eq!(other.reclaim(now).unwrap(), 2);
+}
+
+/// The clock of the database is set back by an hour after a worker and a server have died: their leases end soon all the
+/// same.
+#[test]
+fn a_clock_that_is_set_back_does_not_keep_the_dead_alive() {
+    let Some(address) = address() else { return };
+    let tables = Tables::new(address);
+    let wire = Arc::new(Wire::default());
+    wire.set_time(T);
+    let open = || Arc::new(MysqlStore::open(tables.options().wire(wire.clone())).unwrap());
+    let (dead, other) = (open(), open());
+    dead.insert(ProcessId::new(), jobs(2), true, T).unwrap();
+    let worker = dead.register_worker(T).unwrap();
+    assert_eq!(claim(&dead, worker, 2).len(), 2);
+    let server = MysqlTables::of(&dead).unwrap();
+    let name = server.name().to_owned();
+    std::mem::forget(server);
+    dead.die();
+    other.register_worker(T).unwrap();
+    let lives = MysqlTables::of(&other).unwrap();
+    let back = Timestamp(T.0 - 3_600_000);
+    wire.set_time(back);
+    other.renew_leases().unwrap();
+    assert_eq!(other.reclaim(back).unwrap(), 0);
+    assert!(!lives.is_dead(&name).unwrap());
+    let later = Timestamp(back.0 + 61_000);
+    wire.set_time(later);
+    other.renew_leases().unwrap();
+    assert_eq!(other.reclaim(later).unwrap(), 2);
+    assert!(lives.is_dead(&name).unwrap());
+}
+
+/// A job or result that is larger than a packet of the server fails alone, and says why.
+#[test]
+fn what_is_too_large_for_the_server_fails_alone() {
+    let Some(address) = address() else { return };
+    let tables = Tables::new(address);
+    let store = tables.open();
+    let text = |bytes: usize| serde_json::value::to_raw_value(&"x".repeat(bytes)).unwrap();
+    let process = ProcessId::new();
+    store.insert(process, jobs(2), true, T).unwrap();
+    let worker = store.register_worker(T).unwrap();
+    let held = claim(&store, worker, 2);
+    let limit = || store.database.pool.limit_for_test(1 << 20);
+
+    limit();
+    let mut large = jobs(1);
+    large[0].payload = text(1 << 20);
+    let error = store.insert(ProcessId::new(), large, true, T).unwrap_err();
+    assert_eq!(
+        (error.kind(), error.status()),
+        (ErrorKind::Invalid, Some(413))
+    );
+    assert!(!error.is_storage() && error.message().contains("max_allowed_packet"));
+    // Together they are larger than the limit.
+    let mut several = jobs(3);
+    for job in &mut several {
+        job.payload = text(700 << 10);
+    }
+    store.insert(ProcessId::new(), several, true, T).unwrap();
+
+    limit();
+    let mut end = completed(&held[0]);
+    if let ClaimOutcome::Completed { result, .. } = &mut end.outcome {
+        *result = text(1 << 20);
+    }
+    let states = store.settle(&[end, completed(&held[1])], T).unwrap();
+    let counts = &states[0].counts;
+    assert_eq!((counts.completed, counts.failed), (1, 1));
+    let failed = store.job(held[0].job_id).unwrap().unwrap();
+    let why = failed.error.unwrap();
+    assert!(why.message().contains("max_allowed_packet"), "{why}");
 }
 
 /// The server closes all connections of a store: what it holds stays its own, and calls go on.

@@ -89,13 +89,17 @@ impl Wire {
 
     fn lose(&self) -> Fault {
         self.counts.lock().failures += 1;
-        let now = self.now.load(Ordering::SeqCst);
-        self.lost_at.store(now, Ordering::SeqCst);
+        self.unsteady();
         let error = Error::new(ErrorKind::Transient, "the connection was lost");
         Fault::Refused(error.with_storage())
     }
 
-    /// Time since the last lost message.
+    pub(super) fn unsteady(&self) {
+        let now = self.now.load(Ordering::SeqCst);
+        self.lost_at.store(now, Ordering::SeqCst);
+    }
+
+    /// Time since the last lost message or late renewal.
     pub(super) fn steady_for(&self) -> Duration {
         let steady = self.now.load(Ordering::SeqCst) - self.lost_at.load(Ordering::SeqCst);
         Duration::from_millis(u64::try_from(steady).unwrap_or(0))

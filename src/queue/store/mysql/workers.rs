@@ -149,9 +149,16 @@ impl MysqlStore {
             };
             rows.into_iter().map(worker).collect::<Result<Vec<_>, _>>()
         })?;
+        let is_own = |worker: &ListedWorker| self.heartbeat.has(worker.no);
+        if all
+            .iter()
+            .any(|(worker, is_ended)| worker.lease_ended && !is_ended && is_own(worker))
+        {
+            self.heartbeat.note_late();
+        }
         let can_tell = self.heartbeat.can_tell();
         for (worker, is_ended) in &mut all {
-            worker.is_dead &= !self.heartbeat.has(worker.no) && (*is_ended || can_tell);
+            worker.is_dead &= !is_own(worker) && (*is_ended || can_tell);
         }
         Ok(all.into_iter().map(|(worker, _)| worker).collect())
     }

@@ -148,6 +148,18 @@ fn explain(location: &str, error: &mysql::Error) -> Error {
     }
 }
 
+/// Bytes of a statement next to the value that makes it large.
+const AROUND: usize = 4 << 10;
+
+/// The error for something that the server would not accept. The request is its cause, not the store.
+pub(super) fn too_large(what: &str, bytes: usize, most: usize) -> Error {
+    let why = format!(
+        "{what} has {bytes} bytes, and the database server accepts less than {most} at once (max_allowed_packet); send \
+         less, or ask for a higher max_allowed_packet"
+    );
+    Error::new(ErrorKind::Invalid, why).with_status(413)
+}
+
 /// The error for a commit that was sent and got no reply.
 fn in_doubt(location: &str, error: impl Display) -> Error {
     let why = format!(
@@ -364,6 +376,20 @@ impl Database {
             self.hear()?;
         }
         done
+    }
+
+    /// Maximum number of bytes of a job or result, for which a statement has room.
+    pub(super) fn most_value(&self) -> usize {
+        self.pool.most_bytes().saturating_sub(AROUND)
+    }
+
+    /// Fails if the server would close the connection because a statement is too large.
+    fn check_size(&self, bytes: usize) -> Result<(), Fault> {
+        let most = self.pool.most_bytes();
+        if bytes < most {
+            return Ok(());
+        }
+        Err(too_large("a change of the queue", bytes, most).into())
     }
 
     /// Counts a statement of a simulation.

@@ -12,6 +12,7 @@ use crate::openai::files::KEPT_SECONDS;
 use crate::problem::Problem;
 use crate::records::files::now;
 use crate::records::objects::{ObjectKind, ObjectRecord};
+use crate::records::settled;
 
 /// Seconds after which a job that is not in the queue is lost. Until then its creation may be in progress.
 const CREATED_BY: u64 = 60;
@@ -188,10 +189,10 @@ pub(in super::super) fn tidy(app: &App) -> Result<(), Problem> {
             continue;
         }
         if let Err(problem) = found(app, &id) {
-            log::warn!("{id} cannot be completed yet: {problem}");
+            log::warn!("{id} cannot be completed yet: {}", problem.for_log());
         }
     }
-    for object in ObjectRecord::expired(&mut database, now())? {
+    for object in ObjectRecord::expired(&mut database, settled::seconds())? {
         remove(app, &object)?;
     }
     let most = app.openai.response_bytes;

@@ -26,7 +26,8 @@ pub(in crate::queue::store::mysql) struct Tx<'a> {
 /// each other, so rows that may be written twice fill up a statement.
 const AT_ONCE: [usize; 14] = [128, 96, 64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2, 1];
 
-/// Maximum number of bytes of one statement, unless a single row has more.
+/// Maximum number of bytes of rows in one statement, unless a single row has more. A server with a low packet limit gets
+/// less.
 const MOST_BYTES: usize = 4 << 20;
 
 /// Maximum number of bytes of rows that are written twice.
@@ -128,6 +129,7 @@ impl Tx<'_> {
         let mut all = std::mem::take(&mut self.deferred);
         all.extend(statements.iter().map(|sql| self.database.named(sql)));
         let text = all.join(";");
+        self.database.check_size(text.len())?;
         self.database.count_round_trip(&text);
         let mut result = self.conn.query_iter(text)?;
         let (mut sets, mut found) = (Vec::with_capacity(statements.len()), 0);
@@ -153,13 +155,14 @@ impl Tx<'_> {
         tail: &str,
         rows: impl IntoIterator<Item = Vec<Value>>,
     ) -> Result<(), Fault> {
+        let most = MOST_BYTES.min(self.database.pool.most_bytes() / 2);
         let mut rows = rows.into_iter().peekable();
         let mut group: Vec<Vec<Value>> = Vec::new();
         while let Some(row) = rows.next() {
             group.push(row);
             let next = rows.peek().map(|row| size(row));
             let bytes: usize = group.iter().map(|row| size(row)).sum();
-            if group.len() == AT_ONCE[0] || next.is_none_or(|next| bytes + next > MOST_BYTES) {
+            if group.len() == AT_ONCE[0] || next.is_none_or(|next| bytes + next > most) {
                 self.insert_group(head, tail, std::mem::take(&mut group))?;
             }
         }
@@ -207,6 +210,7 @@ impl Statements for Tx<'_> {
             return self.rows_once(sql);
         }
         self.flush()?;
+        self.database.check_size(sql.len() + size(&by))?;
         self.database.count_round_trip(sql);
         let by: Vec<mysql::Value> = by.into_iter().map(bound).collect();
         let rows: Vec<mysql::Row> = self.conn.exec(self.database.named(sql), by)?;
@@ -218,6 +222,7 @@ impl Statements for Tx<'_> {
             return self.run_once(sql);
         }
         self.flush()?;
+        self.database.check_size(sql.len() + size(&by))?;
         self.database.count_round_trip(sql);
         let by: Vec<mysql::Value> = by.into_iter().map(bound).collect();
         self.conn.exec_drop(self.database.named(sql), by)?;
