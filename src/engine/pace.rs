@@ -50,9 +50,9 @@ const UNUSED: u32 = 4;
 /// The rate is not the cause of rejections if it was lowered this often to less than this part of what had been
 /// accepted, this number of calls was rejected before and after each time, and their share of the calls did not fall to
 /// this part. A limit that was lowered explains one time.
-const IN_VAIN: u32 = 3;
+const IN_VAIN: u32 = 2;
 const LESS: f64 = 0.9;
-const REFUSED: u64 = 2;
+const REFUSED: u64 = 3;
 const HELPED: f64 = 0.5;
 /// A much lower accepted rate shows that the limit was lowered.
 const LOWERED: f64 = 0.5;
