@@ -8,6 +8,9 @@
 //!   back fast, stays near that rate for a while, and then grows faster and faster until the next rejection. Time counts
 //!   only while the rate is what limits calls. The adaptive retry mode of the AWS SDKs does the same.
 //!
+//! Some rejections do not depend on the rate, for example if the provider is short of capacity. Then the same part of the calls
+//! is rejected at lower and lower rates; the rate is dropped, and such outliers are tolerated.
+//!
 //! The accepted rate is measured. A rejection means that the provider's allowance is empty. So the calls accepted
 //! between two rejections, divided by the time between them, are at most its rate, whatever burst it allows.
 
