@@ -32,6 +32,9 @@ impl Quota {
         let unanswered = others == 0 && self.replies == permit.replies;
         let was_accepted = self.accepted_peak > 0 && permit.in_flight <= self.accepted_peak;
         if !used_up && self.pace.is_outlier() {
+            if unanswered {
+                self.pause(now);
+            }
             return;
         }
         let first = self.unanswered_cuts == 0;
