@@ -22,6 +22,7 @@ mod first_replies;
 pub mod item_time;
 pub mod limiter;
 pub(crate) mod loading;
+mod outliers;
 mod pace;
 pub(crate) mod pack;
 mod pauses;

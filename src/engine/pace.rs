@@ -19,6 +19,7 @@ use std::time::Duration;
 use crate::base::Time;
 
 use super::bucket::Bucket;
+use super::outliers::{Level, Outliers};
 
 /// The part of the accepted rate by which a rejection lowers the rate.
 const DEPTH: f64 = 0.07;
@@ -32,8 +33,6 @@ const MUCH_LESS: f64 = 0.5;
 const GUESSED: f64 = 0.75;
 /// A rate this much above the accepted one shows that the limit has changed.
 const CHANGED: f64 = 1.15;
-/// A rate this much higher makes the calls at lower rates irrelevant.
-const GREW: f64 = 1.1;
 /// Growth per step of slow start.
 const FAST: f64 = 1.35;
 /// Minimum time, and minimum number of calls, between two changes of the rate.
@@ -50,13 +49,6 @@ const ENOUGH: u64 = 2;
 const USED: f64 = 0.9;
 /// After this number of unused steps, something else limits calls.
 const UNUSED: u32 = 4;
-/// The rate is not the cause of rejections if it was lowered this often to less than this part of what had been
-/// accepted, this number of calls was rejected before and after each time, and their share of the calls did not fall to
-/// this part. A limit that was lowered explains one time.
-const IN_VAIN: u32 = 2;
-const LESS: f64 = 0.9;
-const REFUSED: u64 = 3;
-const HELPED: f64 = 0.5;
 /// A much lower accepted rate shows that the limit was lowered.
 const LOWERED: f64 = 0.5;
 /// Lowest rate, in calls per second. Below it, the wait that a rejection requests is obeyed.
@@ -65,16 +57,6 @@ const LEAST: f64 = 1.0 / 60.0;
 const CAPACITY: f64 = 0.02;
 /// Calls that began within this many seconds may still be rejected.
 const SHORT: f64 = 0.1;
-/// Outliers, rejections that no rate avoids, are tolerated up to this multiple of the part of the calls that was rejected at
-/// lower and lower rates. That part is bounded on both sides, and the first few are always tolerated.
-const OUTLIERS: f64 = 1.5;
-const FEW_OUTLIERS: f64 = 0.075;
-const MOST_OUTLIERS: f64 = 0.75;
-const FIRST_OUTLIERS: f64 = 5.0;
-/// Number of recent calls that count, so that an outage is noticed, and of answers after which a rate may help again.
-const RECENT: f64 = 100.0;
-const LOOK_AGAIN: u64 = 2_000;
-
 /// The start of a call: its time and number.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Begun {
@@ -113,62 +95,7 @@ pub(super) struct Pace {
     /// Duration of a call in seconds.
     latency: f64,
     rate: Option<Rate>,
-    outliers: Option<OutlierBudget>,
-}
-
-/// Rejections that no rate avoids.
-#[derive(Debug)]
-struct OutlierBudget {
-    /// The part of the calls that may be rejected.
-    tolerated: f64,
-    /// The recent calls; older ones count half.
-    calls: Tally,
-    /// Since this is known.
-    answers: u64,
-}
-
-/// Numbers of calls that were answered and rejected.
-#[derive(Debug, Clone, Copy, Default)]
-struct Tally {
-    answered: u64,
-    refused: u64,
-}
-
-impl Tally {
-    fn all(self) -> f64 {
-        (self.answered + self.refused).max(1) as f64
-    }
-
-    fn age(&mut self) {
-        if self.all() >= RECENT {
-            (self.answered, self.refused) = (self.answered / 2, self.refused / 2);
-        }
-    }
-
-    /// The part that was rejected.
-    fn share(self) -> f64 {
-        self.refused as f64 / self.all()
-    }
-
-    /// The same plus its standard error.
-    fn share_at_most(self) -> f64 {
-        let share = self.share();
-        share + (share * (1.0 - share) / self.all()).sqrt()
-    }
-}
-
-/// Calls since the rate was last lowered below what the provider had accepted, or since it grew.
-#[derive(Debug)]
-struct Level {
-    /// The highest rate of these calls.
-    rate: f64,
-    /// Number of the last call that does not count.
-    before: u64,
-    calls: Tally,
-    /// How often the rate was lowered below what had been accepted, and the part of the calls that was rejected before
-    /// the last time.
-    depth: u32,
-    above: f64,
+    outliers: Option<Outliers>,
 }
 
 /// The rate at which calls start, per second.
@@ -204,29 +131,14 @@ impl Pace {
         };
         self.last_answer = now;
         if let Some(rate) = &mut self.rate {
-            rate.level.answered(call);
+            rate.level.answered(call.number);
         }
-        if let Some(outliers) = &mut self.outliers {
-            outliers.calls.answered += 1;
-            outliers.calls.age();
-            outliers.answers += 1;
-            if outliers.answers >= LOOK_AGAIN {
-                self.outliers = None;
-            }
-        }
+        self.outliers.take_if(|outliers| !outliers.answered());
     }
 
     /// Records a rejection. Returns true if it is an outlier: a rate would not avoid it either.
     pub(super) fn is_outlier(&mut self) -> bool {
-        let Some(outliers) = &mut self.outliers else {
-            return false;
-        };
-        outliers.calls.refused += 1;
-        outliers.calls.age();
-        let most = FIRST_OUTLIERS + outliers.tolerated * outliers.calls.all();
-        if outliers.calls.refused as f64 > most {
-            self.outliers = None;
-        }
+        self.outliers.take_if(|outliers| !outliers.refused());
         self.outliers.is_some()
     }
 
@@ -243,23 +155,16 @@ impl Pace {
         let accepted = self.accepted(call);
         let begun = self.so_far(now);
         if let Some(rate) = &mut self.rate {
-            if rate.level.before == u64::MAX {
-                rate.level.before = call.number - 1;
-            }
-            rate.level.refused(call);
+            rate.level.refused(call.number);
         }
         match &mut self.rate {
             // The call started before the rate was last lowered, so it shows nothing about the new rate.
             Some(rate) if call.number <= rate.lowered => {}
             Some(rate) => {
                 rate.refused(accepted, begun);
-                if let Some(share) = rate.in_vain(begun) {
-                    self.rate = None;
-                    self.outliers = Some(OutlierBudget {
-                        tolerated: (OUTLIERS * share).clamp(FEW_OUTLIERS, MOST_OUTLIERS),
-                        calls: Tally::default(),
-                        answers: 0,
-                    });
+                let lower = rate.bucket.per_second;
+                if let Some(share) = rate.level.in_vain(lower, begun.number) {
+                    (self.rate, self.outliers) = (None, Some(Outliers::new(share)));
                 }
             }
             None => {
@@ -288,7 +193,7 @@ impl Pace {
     pub(super) fn refused_too(&mut self, call: Begun) {
         self.refusals += 1;
         if let Some(rate) = &mut self.rate {
-            rate.level.refused(call);
+            rate.level.refused_late(call.number);
         }
     }
 
@@ -432,7 +337,7 @@ impl Rate {
             unused: 0,
             lowered: begun.number,
             measured: 0.0,
-            level: Level::new(rate, begun),
+            level: Level::new(rate, begun.number),
             last: rate,
         }
     }
@@ -469,7 +374,7 @@ impl Rate {
         }
         if self.used >= back {
             self.measured = 0.0;
-            self.level = Level::new(rate, self.step);
+            self.level = Level::new(rate, self.step.number);
         }
         rate
     }
@@ -510,27 +415,6 @@ impl Rate {
         }
     }
 
-    /// Whether rejections do not depend on the rate; if so, the part of the calls that is rejected, at most.
-    fn in_vain(&mut self, begun: Begun) -> Option<f64> {
-        let (calls, depth, lower) = (self.level.calls, self.level.depth, self.bucket.per_second);
-        let share = calls.share_at_most();
-        if calls.refused < REFUSED {
-            return None;
-        }
-        if share < HELPED * self.level.above {
-            self.level = Level::new(lower, begun);
-        } else if depth == IN_VAIN {
-            return Some(share);
-        } else if lower < LESS * (1.0 - share) * self.level.rate {
-            self.level = Level {
-                depth: depth + 1,
-                above: calls.share(),
-                ..Level::new(lower, begun)
-            };
-        }
-        None
-    }
-
     fn is_returning(&self) -> bool {
         self.accepted.is_some() && self.depth > 2.0 * DEPTH
     }
@@ -551,9 +435,7 @@ impl Rate {
 
     fn set(&mut self, rate: f64, begun: Begun) {
         let rate = rate.max(LEAST);
-        if rate > GREW * self.level.rate {
-            self.level = Level::new(rate, begun);
-        }
+        self.level.grown_to(rate, begun.number);
         self.step = begun;
         self.bucket.refill(begun.at);
         self.bucket.per_second = rate;
@@ -565,32 +447,6 @@ impl Rate {
         let calls = begun.number.saturating_sub(self.step.number);
         let could = begun.at.since(self.step.at).as_secs_f64() * self.bucket.per_second;
         calls as f64 + 2.0 >= USED * could
-    }
-}
-
-impl Level {
-    fn new(rate: f64, begun: Begun) -> Self {
-        Self {
-            rate,
-            before: begun.number,
-            calls: Tally::default(),
-            depth: 0,
-            above: 0.0,
-        }
-    }
-
-    /// Calls accepted after a pause, until the next rejection, may use what the provider's allowance grew meanwhile. They
-    /// do not count.
-    fn paused(&mut self) {
-        self.before = u64::MAX;
-    }
-
-    fn answered(&mut self, call: Begun) {
-        self.calls.answered += u64::from(call.number > self.before);
-    }
-
-    fn refused(&mut self, call: Begun) {
-        self.calls.refused += u64::from(call.number > self.before);
     }
 }
 

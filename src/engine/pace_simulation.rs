@@ -333,6 +333,10 @@ fn an_outage_after_unavoidable_rejections_is_noticed() {
     for seed in 0..4 {
         let outcome = run(seed, tuned(), &[strays, refuses_all], 20.0);
         assert!(outcome.calls[1] <= 600, "{seed}: {outcome:.3?}");
+        // Each rejection of a single call in flight pauses the quota.
+        let one = Limits::default().in_flight(1);
+        let outcome = run(seed, one, &[strays, refuses_all], 20.0);
+        assert!(outcome.calls[1] <= 50, "{seed}: {outcome:.3?}");
     }
 }
 

@@ -533,13 +533,9 @@ impl Counts {
     }
 
     /// The usage of vectors, which have no output tokens.
-    pub(super) fn usage_of_vectors(self) -> Option<Usage> {
-        let candidates_token_count = Count(Some(0));
-        let counts = Self {
-            candidates_token_count,
-            ..self
-        };
-        counts.usage()
+    pub(super) fn usage_of_vectors(mut self) -> Option<Usage> {
+        self.candidates_token_count = Count(Some(0));
+        self.usage()
     }
 
     fn usage(&self) -> Option<Usage> {

@@ -360,13 +360,9 @@ impl Counts {
     }
 
     /// The usage of vectors, which have no output tokens.
-    pub(super) fn usage_of_vectors(self) -> Option<Usage> {
-        let completion_tokens = Count(Some(0));
-        let counts = Self {
-            completion_tokens,
-            ..self
-        };
-        counts.usage()
+    pub(super) fn usage_of_vectors(mut self) -> Option<Usage> {
+        self.completion_tokens = Count(Some(0));
+        self.usage()
     }
 
     fn usage(&self) -> Option<Usage> {
