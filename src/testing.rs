@@ -4,16 +4,9 @@
 //! |---|---|
 //! | answer from a script, count calls, delay calls | [`ScriptedClient`]; its embeddings: [`scripted_vector`] |
 //! | control the time | [`ManualClock`], on [`Route::clock`](crate::Route::clock) and `JobQueue::clock` |
-#![cfg_attr(
-    feature = "queue",
-    doc = "| test your own job store against the rules for every store | [`job_store`] |"
-)]
 //!
 //! A provider on the loopback interface, with HTTP, limits, trouble and batches, is the crate
 //! `batchwright-simulate`.
-
-#[cfg(feature = "queue")]
-pub mod job_store;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -123,7 +123,7 @@ impl JobQueue {
         Ok(Self::on(Arc::new(store)))
     }
 
-    /// A queue on your own store, or on a wrapped one; see [`JobStore`], which may change in any release.
+    /// A queue on an open store, for example one on a database server.
     pub fn on(store: Arc<dyn JobStore>) -> Self {
         Self {
             clock: store.clock().unwrap_or_else(|| Arc::new(SystemClock)),

@@ -35,7 +35,6 @@
 )]
 //! | check the health of the queue | [`HealthFinding`], [`Severity`] |
 //! | move a queue to another store | [`MoveOptions`], [`MoveProgress`], [`MoveReport`] |
-//! | store the queue in your own database | [`unstable::JobStore`](crate::unstable::JobStore) |
 
 mod backlog;
 pub(crate) mod batch;

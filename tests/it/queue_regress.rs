@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use serde_json::json;
 
 use super::common::{Has, eventually};
-use super::wrapped_store::store::WrappedStore;
+use super::wrapped_store::WrappedStore;
 
 fn queue() -> (Arc<WrappedStore>, JobQueue) {
     let folder = Arc::new(tempfile::tempdir().unwrap());

@@ -20,6 +20,8 @@ mod results;
 mod rows;
 mod sql;
 pub(crate) mod sqlite;
+#[cfg(test)]
+mod tests;
 mod worker_info;
 
 pub use super::job::JobReceipt;
@@ -41,8 +43,7 @@ pub use worker_info::{WorkerInfo, WorkerStatus};
 ///
 /// All methods can be called from several threads, and from several OS processes on one database. Once a method returns
 /// `Ok`, its change survives a crash of the OS process. Times are arguments: a store reads no clock. The trait combines
-/// six traits by topic; a type that implements all six is a store. [`testing::job_store`](crate::testing::job_store)
-/// has the rules for every store, as tests.
+/// six traits by topic; a type that implements all six is a store.
 ///
 /// | part | methods |
 /// |---|---|

@@ -1,4 +1,4 @@
-//! The store on a server against the conformance suite, and what only a server can get wrong. `scripts/with-servers` brings
+//! The store on a server against the rules of stores, and what only a server can get wrong. `scripts/with-servers` brings
 //! one; without it these tests say that they were skipped.
 
 use std::sync::Weak;
@@ -12,7 +12,7 @@ use crate::queue::job::Job;
 use crate::queue::store::{
     ClaimOutcome, ClaimRequest, ClaimStore, EnqueueStore, JobStore, ResultStore, Settlement,
 };
-use crate::testing::job_store::{self, TestDatabase};
+use crate::queue::store::tests::{self as rules, TestDatabase};
 
 use super::writer::{Again, Fault, Queries as _, Statements as _, Tx, by};
 use super::*;
@@ -99,14 +99,14 @@ fn database(address: String) -> TestDatabase {
 fn it_keeps_the_rules_of_stores() {
     let Some(address) = address() else { return };
     // Four at a time: each check makes tables of its own.
-    let names: Vec<&str> = job_store::names().collect();
+    let names: Vec<&str> = rules::names().collect();
     let wrong = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for part in names.chunks(names.len().div_ceil(4)) {
             let (address, wrong) = (&address, &wrong);
             scope.spawn(move || {
                 for name in part {
-                    let check = || job_store::check(name, || database(address.clone()));
+                    let check = || rules::check(name, || database(address.clone()));
                     let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(check));
                     if done.is_err() {
                         wrong.lock().push(*name);
@@ -131,7 +131,7 @@ fn it_behaves_like_its_model() {
     let given = given.and_then(|seed| seed.parse().ok());
     for seed in given.map_or(1..=2_u64, |seed| seed..=seed) {
         println!("BATCHWRIGHT_SEED={seed}");
-        job_store::random_operations(seed, 600, || database(address.clone()));
+        rules::random_operations(seed, 600, || database(address.clone()));
     }
 }
 

@@ -1,4 +1,4 @@
-//! The SQLite store against the conformance suite, and what only SQLite can get wrong.
+//! The SQLite store against the rules of stores, and what only SQLite can get wrong.
 
 use const_format::formatcp;
 use std::fs;
@@ -9,7 +9,6 @@ use tempfile::TempDir;
 
 use crate::base::seeds::random_cases;
 use crate::base::{ErrorKind, ProcessId};
-use crate::testing::job_store::{TestDatabase, random_operations, suite};
 
 use super::*;
 use crate::money::budget::Amount;
@@ -19,6 +18,7 @@ use crate::queue::job::{Job, Spent};
 use crate::queue::store::Severity;
 use crate::queue::store::rows::{NO_CHORE, PENDING, RELEASING};
 use crate::queue::store::sql::{charges, lineage, results};
+use crate::queue::store::tests::{TestDatabase, random_operations, suite};
 use crate::queue::store::{
     BatchStore, BudgetDraw, BudgetEnd, BudgetStore, ClaimOutcome, ClaimStore, EnqueueStore,
     JobLane, JobStore, ResultStore, Settlement,
@@ -26,7 +26,7 @@ use crate::queue::store::{
 
 const T: Timestamp = Timestamp(1_763_000_000_000);
 
-pub(crate) fn database(durability: Durability) -> TestDatabase {
+fn database(durability: Durability) -> TestDatabase {
     let dir = TempDir::new().unwrap();
     let latest = Arc::new(Mutex::new(Weak::<SqliteStore>::new()));
     let opened = latest.clone();

@@ -1,5 +1,4 @@
-//! A job store implemented outside of the library. It passes every call on to a store in SQLite, counts the claims
-//! of jobs, and rejects outcomes of jobs on demand.
+//! A store in SQLite that counts the claims of jobs, and rejects outcomes of jobs on demand.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -1,4 +1,4 @@
-//! The contract of a [`JobStore`], as checks that any store can be put to.
+//! The rules of a [`JobStore`], as checks that the stores in SQLite and on a server are put to.
 //!
 //! A store under test is a [`TestDatabase`]: how a handle on it is opened. Each check makes a new one, opens
 //! it twice, as two processes would, and panics where the store breaks a rule.
@@ -6,39 +6,9 @@
 //! | to | use |
 //! |---|---|
 //! | have a test of each rule | [`suite!`] |
-//! | put a store to one rule, or to all in one test | [`check`], [`check_all`] |
+//! | put a store to one rule | [`check`] |
 //! | know the rules | [`names`] |
 //! | compare thousands of random operations with a model of a store | [`random_operations`] |
-//!
-//! ```
-//! use std::sync::Arc;
-//! use batchwright::queue::{SqliteOptions, SqliteStore};
-//! use batchwright::{testing::job_store, testing::job_store::TestDatabase};
-//!
-//! fn database() -> TestDatabase {
-//!     let folder = tempfile::tempdir().unwrap();
-//!     let path = folder.path().join("jobs.db");
-//!     TestDatabase::new(move || {
-//!         let _lives_as_long_as_this = &folder;
-//!         Arc::new(SqliteStore::open(&path, SqliteOptions::default()).unwrap())
-//!     })
-//! }
-//!
-//! // In a file of tests: tests named `jobs_in_sqlite::a_suspect_runs_alone`, …
-//! job_store::suite!(jobs_in_sqlite, database);
-//!
-//! # fn main() {
-//! // One of them, or all in one test:
-//! job_store::check("a_snoozed_job_keeps_its_place", database);
-//! # if false {
-//! job_store::check_all(database);
-//! job_store::random_operations(1, 1_500, database);
-//! # }
-//! # }
-//! ```
-//!
-//! A store that another process can reach is to be tested so, too: a process that dies is more than a
-//! handle that is dropped.
 
 mod batches;
 mod budgets;
@@ -75,11 +45,8 @@ use crate::queue::job::{
 };
 use crate::queue::store::*;
 
-#[doc(inline)]
-pub use crate::job_store_suite as suite;
-
 /// A new and empty database of a store under test.
-pub struct TestDatabase {
+pub(super) struct TestDatabase {
     open: Box<dyn Fn() -> Arc<dyn JobStore>>,
     abandon: Option<Box<dyn Fn(Option<u64>)>>,
 }
@@ -88,7 +55,7 @@ impl TestDatabase {
     /// A database on which the closure opens a handle, as a process of its own would: what the handles have
     /// in common is in the database alone. A handle that is dropped stands for a process that died, and its
     /// workers with it.
-    pub fn new(open: impl Fn() -> Arc<dyn JobStore> + 'static) -> Self {
+    pub(super) fn new(open: impl Fn() -> Arc<dyn JobStore> + 'static) -> Self {
         Self {
             open: Box::new(open),
             abandon: None,
@@ -100,7 +67,7 @@ impl TestDatabase {
     /// more of them, each of two jobs at most, and then fails its call; with `None` it goes on as ever.
     /// Another handle is expected to finish what was left. Default: each call is one transaction, and no
     /// check wants it abandoned.
-    pub fn abandons(mut self, after: impl Fn(Option<u64>) + 'static) -> Self {
+    pub(super) fn abandons(mut self, after: impl Fn(Option<u64>) + 'static) -> Self {
         self.abandon = Some(Box::new(after));
         self
     }
@@ -110,25 +77,15 @@ impl TestDatabase {
 ///
 /// # Panics
 /// When the store breaks the rule, or there is no check of that name.
-pub fn check(name: &str, new: impl Fn() -> TestDatabase) {
+pub(super) fn check(name: &str, new: impl Fn() -> TestDatabase) {
     let found = CHECKS.iter().find(|(known, _)| *known == name);
     let (_, run) = found.unwrap_or_else(|| panic!("there is no check {name:?}"));
     run(&|| Opened::new(new()));
 }
 
-/// Puts a store to all checks, one after the other. [`suite!`] makes them tests of their own.
-///
-/// # Panics
-/// When the store breaks a rule; which one is printed before.
-pub fn check_all(new: impl Fn() -> TestDatabase) {
-    for (name, run) in CHECKS {
-        println!("job_store::check({name:?}, …)");
-        run(&|| Opened::new(new()));
-    }
-}
-
 /// The names of all checks: each is a rule that a store must keep.
-pub fn names() -> impl Iterator<Item = &'static str> {
+#[cfg(feature = "mysql")]
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
     CHECKS.iter().map(|(name, _)| *name)
 }
 
@@ -137,7 +94,7 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 ///
 /// # Panics
 /// When the store differs from the model.
-pub fn random_operations(seed: u64, operations: u32, new: impl Fn() -> TestDatabase) {
+pub(super) fn random_operations(seed: u64, operations: u32, new: impl Fn() -> TestDatabase) {
     model::run(Opened::new(new()), seed, operations);
 }
 
@@ -386,23 +343,21 @@ fn statuses(store: &dyn JobStore, process: ProcessId) -> Vec<JobStatus> {
         .collect()
 }
 
-/// Makes a test of each check: `suite!(name, new)`, where `new` makes a [`TestDatabase`](
-/// crate::testing::job_store::TestDatabase). The tests stand in a module of that name.
-#[doc(hidden)]
-#[macro_export]
-macro_rules! job_store_suite {
+/// Makes a test of each check: `suite!(name, new)`, where `new` makes a [`TestDatabase`]. The tests stand in a module
+/// of that name.
+macro_rules! suite {
     ($module:ident, $new:expr) => {
         mod $module {
             #[allow(unused_imports)]
             use super::*;
-            $crate::job_store_suite! { @each tests [$new] }
+            $crate::queue::store::tests::suite! { @each tests [$new] }
         }
     };
     (@tests [$new:expr] $($name:ident)*) => {
         $(
             #[test]
             fn $name() {
-                $crate::testing::job_store::check(stringify!($name), $new);
+                $crate::queue::store::tests::check(stringify!($name), $new);
             }
         )*
     };
@@ -410,7 +365,7 @@ macro_rules! job_store_suite {
         &[$((stringify!($name), $name)),*]
     };
     (@each $rule:ident $arguments:tt) => {
-        $crate::job_store_suite! { @$rule $arguments
+        $crate::queue::store::tests::suite! { @$rule $arguments
             the_oldest_of_the_highest_priority_comes_first
             jobs_of_one_moment_come_in_the_order_they_were_enqueued
             one_in_eight_is_the_oldest_of_any_priority
@@ -497,5 +452,6 @@ macro_rules! job_store_suite {
         }
     };
 }
+pub(super) use suite;
 
-const CHECKS: &[(&str, Run)] = job_store_suite! { @each table [] };
+const CHECKS: &[(&str, Run)] = suite! { @each table [] };
