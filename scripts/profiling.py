@@ -39,11 +39,6 @@ def write_prompts(path, count):
             file.write(json.dumps({"id": f"row-{i}", "prompt": text[:200]}) + "\n")
 
 
-def valgrind(counts, *options):
-    """The words that start a command under callgrind, which writes the file `counts`."""
-    return ["valgrind", "--quiet", "--tool=callgrind", *options, f"--callgrind-out-file={counts}"]
-
-
 def timed(command, environment, **options):
     """The seconds of a command, and those of its CPU time."""
     begin = time.monotonic()
