@@ -5,9 +5,6 @@
 //! instead of dots, and the unit at the end.
 
 use std::collections::HashMap;
-use std::fs::OpenOptions;
-use std::io::Write;
-use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -17,7 +14,7 @@ use prometheus::{
     GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
-use crate::base::{AtomicFile, Error, ErrorKind, ProcessId, Usd};
+use crate::base::{Error, ErrorKind, ProcessId, Usd};
 use crate::observe::calls::{CallObserver, CallResult, ObservedCall};
 use crate::observe::jobs::{EndedJob, JobObserver};
 use crate::observe::month_costs::MonthCosts;
@@ -169,25 +166,6 @@ impl Metrics {
         TextEncoder::new()
             .encode_to_string(&families)
             .map_err(|error| Error::new(ErrorKind::Malformed, format!("the metrics: {error}")))
-    }
-
-    /// Writes all series to a file atomically, for example a `.prom` file in the folder of node-exporter's textfile
-    /// collector.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Invalid`] if it cannot be written.
-    pub fn write_file(&self, path: impl AsRef<Path>) -> Result<(), Error> {
-        let path = path.as_ref();
-        let text = self.text()?;
-        let write = || {
-            let file = AtomicFile::create(path, OpenOptions::new().write(true))?;
-            file.file().write_all(text.as_bytes())?;
-            file.replace().map(drop)
-        };
-        write().map_err(|error| {
-            let why = format!("{}: cannot write the metrics: {error}", path.display());
-            Error::new(ErrorKind::Invalid, why)
-        })
     }
 }
 

@@ -1,9 +1,11 @@
-"""What `--metrics-file` writes, read by the official client of Prometheus: `metrics_format.py BATCHWRIGHT`."""
+"""What `serve` has at /metrics, read by the official client of Prometheus: `metrics_format.py BATCHWRIGHT`."""
 
 import pathlib
 import subprocess
 import sys
 import tempfile
+import time
+import urllib.request
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -26,18 +28,28 @@ def main(program):
             stderr=subprocess.PIPE,
             text=True,
         )
+        server = None
         try:
             url = next(word for line in simulator.stdout for word in line.split() if word.startswith("http://"))
-            words = ["run", "in.txt", "-o", "out.jsonl", "--metrics-file", "run.prom", "--data-dir", "data"]
-            words += ["--provider", "local", "--base-url", url, "--model", "sim-1"]
-            subprocess.run([program, *words], cwd=desk, check=True, stderr=subprocess.DEVNULL)
+            queue = ["--data-dir", "data"]
+            words = ["serve", "--port", "0", *queue, "--provider", "local", "--base-url", url, "--model", "sim-1"]
+            server = subprocess.Popen([program, *words], cwd=desk, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+            address = next(word for line in server.stdout for word in line.split() if word.startswith("http://"))
+            subprocess.run([program, "submit", "in.txt", *queue], cwd=desk, check=True, stdout=subprocess.DEVNULL)
+            for _ in range(1800):
+                text = urllib.request.urlopen(address.rstrip("/") + "/metrics").read().decode()
+                families = {family.name: family for family in text_string_to_metric_families(text)}
+                states = {sample.labels["state"]: sample.value for sample in families["batchwright_items"].samples}
+                if states.get("completed") == 30:
+                    break
+                time.sleep(0.1)
         finally:
             simulator.kill()
-        families = {family.name: family for family in text_string_to_metric_families((desk / "run.prom").read_text())}
+            if server:
+                server.kill()
     for name, kind in TYPES.items():
         assert families[name].type == kind, (name, families[name].type)
         assert families[name].documentation, name
-    states = {sample.labels["state"]: sample.value for sample in families["batchwright_items"].samples}
     assert states["completed"] == 30 and sum(states.values()) == 30, states
     calls = families["gen_ai_client_operation_duration_seconds"].samples
     ends = {s.labels["error_type"]: s.value for s in calls if s.name.endswith("_count")}

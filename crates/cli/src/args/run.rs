@@ -8,7 +8,7 @@ use clap::{ArgGroup, Args, ValueEnum, value_parser};
 
 use super::deadline::DeadlineArgs;
 use super::input::InputArgs;
-use super::shared::{MORE, MemoryArgs, MetricsArgs, PromptArgs, ProviderArgs, ShowArgs};
+use super::shared::{MORE, MemoryArgs, PromptArgs, ProviderArgs, ShowArgs};
 use super::values::{at_least_one, dollars, seconds, words_for};
 
 /// Run prompts to completion; run the same command again to resume
@@ -213,9 +213,6 @@ pub struct RunArgs {
 
     #[command(flatten)]
     pub memory: MemoryArgs,
-
-    #[command(flatten)]
-    pub metrics: MetricsArgs,
 
     #[command(flatten)]
     pub show: ShowArgs,

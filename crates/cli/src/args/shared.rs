@@ -160,22 +160,6 @@ pub enum When {
     Never,
 }
 
-/// Flags for metrics.
-#[derive(Debug, Args)]
-pub struct MetricsArgs {
-    /// Write counts and times to this file, for Prometheus
-    ///
-    /// The file is replaced atomically every 5 seconds and at the end. If it is named `metrics.prom` in the folder
-    /// of node-exporter's textfile collector, Prometheus scrapes it with the other metrics of the machine.
-    #[arg(
-        help_heading = "Display",
-        long,
-        value_name = "FILE",
-        hide_short_help = true
-    )]
-    pub metrics_file: Option<PathBuf>,
-}
-
 /// Flags that limit the program.
 #[derive(Debug, Args)]
 pub struct MemoryArgs {

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::shared::{MORE, MetricsArgs, QueueFileArg, ShowArgs};
+use super::shared::{MORE, QueueFileArg, ShowArgs};
 use super::worker::WorkerArgs;
 
 /// Run the queue's worker
@@ -42,9 +42,6 @@ pub struct WorkArgs {
     /// One JSON object on standard output, at the end.
     #[arg(help_heading = "Queue", long)]
     pub json: bool,
-
-    #[command(flatten)]
-    pub metrics: MetricsArgs,
 
     #[command(flatten)]
     pub show: ShowArgs,

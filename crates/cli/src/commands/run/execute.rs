@@ -16,7 +16,6 @@ use crate::budget::{self, RunBudget};
 use crate::data_dir::data_dir;
 use crate::exit::{Refusal, could_not_run};
 use crate::ledger::books;
-use crate::metrics_file::Served;
 use crate::session::Session;
 use batchwright::unstable::Optional;
 
@@ -30,20 +29,13 @@ pub struct Ended {
 
 pub fn execute(args: &RunArgs, prepared: Prepared, session: &Session) -> Result<Ended, Refusal> {
     let manager = prepared.manager;
-    let queue = match &prepared.run {
-        PreparedRun::Direct(_) => None,
-        PreparedRun::ViaQueue(run) => Some((run.queue(), Served::ThisRun)),
-    };
-    let listeners = args.metrics.listeners(session.display.clone(), queue)?;
-    let observer = listeners.observer.clone();
-    let manager = manager.map(|manager| manager.set(observer, LlmManager::observer));
     let (report, queue) = match prepared.run {
         PreparedRun::Direct(run) => {
             let route = match manager {
                 Some(manager) => booked(args, limited(args, &manager, &prepared.setup)?),
                 None => Route::new(Nobody),
             };
-            let run = run.notifier(listeners.notifier);
+            let run = run.notifier(session.display.clone());
             let run = run.set(prepared.reuse, |run, store| run.reuse(store));
             let report = direct(args, run, route, &prepared.setup, session)?;
             keep_replies(args, &report);
@@ -61,7 +53,7 @@ pub fn execute(args: &RunArgs, prepared: Prepared, session: &Session) -> Result<
                 .budget
                 .as_ref()
                 .map(|limited| &limited.budget);
-            let (report, facts) = run.run(args, manager.as_ref(), budget, listeners, session)?;
+            let (report, facts) = run.run(args, manager.as_ref(), budget, session)?;
             (report, Some(facts))
         }
     };

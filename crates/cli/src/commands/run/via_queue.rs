@@ -10,7 +10,7 @@ use batchwright::plan::ProviderPlan;
 use batchwright::queue::ProcessState;
 use batchwright::{
     Budget, Error, ErrorKind, FileRun, FileRunOptions, JobQueue, LlmManager, ProcessId, Prompts,
-    Strategy, Worker,
+    Strategy,
 };
 
 use super::deadline;
@@ -20,7 +20,6 @@ use crate::args::run::RunArgs;
 use crate::display;
 use crate::exit::Refusal;
 use crate::format::{count, counts};
-use crate::metrics_file::Listeners;
 use crate::queue::failed;
 use crate::session::Session;
 use batchwright::unstable::Optional;
@@ -113,7 +112,6 @@ impl ViaQueue {
         args: &RunArgs,
         manager: Option<&LlmManager>,
         budget: Option<&Budget>,
-        listeners: Listeners,
         session: &Session,
     ) -> Result<(RunReport, QueueFacts), Refusal> {
         let Self { queue, run } = self;
@@ -128,7 +126,7 @@ impl ViaQueue {
             .for_each(|line| display::say(line));
         let run = run
             .context(&session.ctx)
-            .notifier(listeners.notifier)
+            .notifier(session.display.clone())
             .until_submitted(args.no_wait)
             .on_error(args.on_error.policy())
             .described(queue.info(args, manager))
@@ -146,12 +144,11 @@ impl ViaQueue {
         };
         let make_worker = |queue: &JobQueue| {
             let manager = manager.ok_or_else(|| Error::new(ErrorKind::Invalid, NO_MANAGER))?;
-            let worker = if is_in_time {
-                manager.worker_in_time(queue)?
+            if is_in_time {
+                manager.worker_in_time(queue)
             } else {
-                manager.run_worker(queue)?
-            };
-            Ok(worker.set(listeners.jobs.clone(), Worker::observer))
+                manager.run_worker(queue)
+            }
         };
         let ended = run.run(make_worker);
         session.display.clear();

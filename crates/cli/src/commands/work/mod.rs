@@ -7,19 +7,17 @@ mod report;
 use std::sync::{Arc, Mutex};
 
 use batchwright::plan::SettingsEvent;
-use batchwright::{Context, ErrorPolicy, JobQueue, LlmManager, Worker};
+use batchwright::{Context, ErrorPolicy, JobQueue};
 
 use self::queue_progress::QueueProgress;
 use self::remaining::{EmbeddingsNote, Remaining};
 use crate::args::work::WorkArgs;
 use crate::exit::{Exit, Refusal, could_not_run};
 use crate::job_types;
-use crate::metrics_file::Served;
 use crate::queue::all_of;
 use crate::routes;
 use crate::signals::{Signals, stopping_line};
 use crate::worker::Home;
-use batchwright::unstable::Optional;
 
 pub fn execute(args: &WorkArgs) -> Exit {
     args.show.say.start_log();
@@ -48,22 +46,17 @@ fn work(args: &WorkArgs) -> Result<Exit, Refusal> {
     let mut note = EmbeddingsNote::default();
     note.update(&manager, &queue, &say);
     let progress = Arc::new(QueueProgress::new(&args.show, &queue).map_err(could_not_run)?);
-    let listeners = args
-        .metrics
-        .listeners(progress.clone(), Some((&queue, Served::Everybody)))?;
     let audio = args.worker.audio_dir.as_deref();
     let types = job_types::of_worker(watch.clone(), audio, &home.folder);
     let worker = manager
-        .set(listeners.observer, LlmManager::observer)
         .context(&ctx)
-        .notifier(listeners.notifier)
+        .notifier(progress.clone())
         .follow(watch)
         .job_types(types)
         .on_settings(tell_changes(progress.clone(), queue.clone(), note))
         .worker(&queue)
         .map_err(could_not_run)?;
     let report = worker
-        .set(listeners.jobs, Worker::observer)
         .processes(processes.clone())
         .until_empty(args.until_empty)
         .until_submitted(args.until_submitted)
