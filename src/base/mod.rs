@@ -27,6 +27,7 @@ pub mod optional;
 pub(crate) mod password;
 pub mod private;
 pub(crate) mod random;
+pub mod removed;
 pub(crate) mod rescue;
 pub mod secret;
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Setting keys: what each accepts, and its default.
 
 use crate::base::names::closest;
+use crate::base::removed::replacement;
 use crate::base::{Error, ErrorKind};
 
 use super::choices::{
@@ -32,6 +33,9 @@ enum Default {
 }
 
 use Default::{Is, Rule};
+
+/// Removed settings, each with what to use instead.
+const REMOVED: &str = include_str!("removed.txt");
 
 /// A route has at most 32 steps, and the first is the provider itself.
 const MOST_FALLBACKS: usize = 31;
@@ -194,6 +198,9 @@ fn unknown(name: &str) -> String {
         return format!("`{name}`: API keys are never stored: set {variable} in the environment");
     }
     let shown = credential::shown(name);
+    if let Some(instead) = replacement(REMOVED, name) {
+        return format!("the setting `{shown}` was removed; {instead}");
+    }
     let near = near(name);
     let meant = if near.is_empty() {
         String::new()
@@ -256,6 +263,12 @@ mod tests {
                 assert_eq!(key.check(value).unwrap(), value, "{}", key.name);
             }
             assert!(!key.doc.ends_with('.') && !key.default_text().is_empty());
+        }
+        for line in REMOVED.lines() {
+            let (name, sentence) = line.split_once(" | ").unwrap();
+            assert!(!sentence.is_empty() && names.insert(name), "{line}");
+            let error = SettingKey::named(name).unwrap_err();
+            assert!(error.message().ends_with(sentence), "{error}");
         }
     }
 

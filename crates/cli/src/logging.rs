@@ -52,8 +52,8 @@ impl SayArgs {
             // It prints all transferred bytes, including keys, so RUST_LOG cannot enable it.
             .filter_module("ureq_proto::util", LevelFilter::Off)
             .try_init();
-        for warning in variables::unknown() {
-            log::warn!("{warning}");
+        for name in variables::unknown() {
+            log::warn!("{}", variables::warning(&name));
         }
     }
 }

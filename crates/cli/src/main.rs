@@ -16,7 +16,7 @@ mod input;
 mod job_types;
 mod ledger;
 mod logging;
-mod metrics_file;
+mod parse;
 mod payloads;
 mod prices;
 mod prompts;
@@ -37,7 +37,6 @@ mod stdout;
 mod store_address;
 mod strategy;
 mod table;
-mod tips;
 mod worker;
 mod wrap;
 
@@ -53,7 +52,7 @@ use exit::Exit;
 fn main() -> ExitCode {
     // Must be first: this process may have been started to become a confined command.
     batchwright_exec::confine_main();
-    let exit = match tips::parse(std::env::args_os()) {
+    let exit = match parse::parse(std::env::args_os()) {
         Ok(cli) => execute(cli),
         Err(exit) => exit,
     };
@@ -90,8 +89,7 @@ fn execute(mut cli: Cli) -> Exit {
         Command::Ledger(args) => commands::ledger::execute(&args),
         Command::Config(args) => config::execute(&args),
         Command::Token(args) => token::execute(&args),
-        Command::Completions(args) => shell::completions(&args),
-        Command::Man(args) => shell::man(&args),
+        Command::Completions(args) => shell::execute(&args),
         Command::Simulate(args) => match simulate::run(&args, signals::wait_for_stop) {
             Ok(()) => Exit::Success,
             Err(error) => exit::Refusal::could_not_run(error.to_string()).end(args.json, false),

@@ -101,7 +101,7 @@ fn is_help(command: &Command) -> bool {
 
 fn flags() -> String {
     let mut out = String::new();
-    let cli = variables::command(&|_| Some("1".to_owned()));
+    let cli = variables::command(&|_| true);
     for command in cli.get_subcommands().filter(|inner| !is_help(inner)) {
         flags_of(
             command,

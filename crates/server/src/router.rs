@@ -4,6 +4,10 @@ use crate::app::App;
 use crate::http::{Call, Head, Response, decoded};
 use crate::problem::Problem;
 use crate::tokens::Access;
+use batchwright::unstable::replacement;
+
+/// Removed endpoints, each with what to use instead.
+const REMOVED: &str = include_str!("../data/removed.txt");
 
 /// Handles a request.
 pub(crate) type Handler = fn(&App, &mut Call<'_>) -> Result<Response, Problem>;
@@ -72,6 +76,10 @@ pub(crate) fn route(
         allowed.push(route.method);
     }
     if allowed.is_empty() {
+        if let Some(instead) = removed(head) {
+            let why = format!("{} {} was removed; {instead}", head.method, head.path);
+            return Err(Problem::not_found(why));
+        }
         let why = format!(
             "the path {} does not exist; GET /api/v1/openapi.json lists all paths",
             head.path
@@ -84,6 +92,17 @@ pub(crate) fn route(
     let allowed = allowed.join(", ");
     let why = format!("{} accepts {allowed}, not {}", head.path, head.method);
     Err(Problem::new(405, "method_not_allowed", why).header("allow", allowed))
+}
+
+/// What to use instead of an endpoint that was removed.
+fn removed(head: &Head) -> Option<&'static str> {
+    let keys = REMOVED.lines().filter_map(|line| line.split_once(" | "));
+    let mut keys = keys.map(|(key, _)| key);
+    let key = keys.find(|key| {
+        let (method, path) = key.split_once(' ').unwrap_or_default();
+        method == head.method && fit(path, &head.path).is_some()
+    })?;
+    replacement(REMOVED, key)
 }
 
 /// The values of the names in the pattern, if the path matches. No value is `.` or `..` or contains a separator, so

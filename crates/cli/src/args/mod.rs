@@ -56,7 +56,7 @@ use run::RunArgs;
 use scan::ScanArgs;
 use serve::ServeArgs;
 use shared::StoreArgs;
-use shell::{CompletionsArgs, ManArgs};
+use shell::CompletionsArgs;
 use simulate::SimulateArgs;
 use status::StatusArgs;
 use submit::SubmitArgs;
@@ -97,7 +97,6 @@ pub enum Command {
     Token(TokenArgs),
     Simulate(Box<SimulateArgs>),
     Completions(CompletionsArgs),
-    Man(ManArgs),
 }
 
 impl Command {

@@ -1,6 +1,4 @@
-//! The arguments of `batchwright completions` and `batchwright man`.
-
-use std::path::PathBuf;
+//! The arguments of `batchwright completions`.
 
 use clap::Args;
 use clap_complete::Shell;
@@ -11,12 +9,4 @@ use clap_complete::Shell;
 pub struct CompletionsArgs {
     /// Shell name
     pub shell: Shell,
-}
-
-/// Print the manual page, or write one page per command to a folder
-#[derive(Debug, Args)]
-#[command(after_help = include_str!("../../data/help/man.txt"))]
-pub struct ManArgs {
-    /// Folder for the pages of all commands; created if missing
-    pub dir: Option<PathBuf>,
 }

@@ -1,4 +1,4 @@
-//! Completions and manual pages, checked with the programs that read them.
+//! Completions, checked with the programs that read them.
 
 use std::process::{Command, Output};
 
@@ -62,39 +62,4 @@ fn every_shell_has_a_script_that_knows_the_flags() {
         assert!(script.contains("max-items"), "{shell}");
     }
     desk.plain("completions tcsh").ends(2, "powershell");
-}
-
-#[test]
-fn the_manual_has_one_page_per_command_that_groff_accepts() {
-    let desk = Desk::new();
-    let top = desk.plain("man").expect(0).stdout;
-    desk.plain("man pages/man1").expect(0);
-    assert_eq!(desk.read("pages/man1/batchwright.1"), top);
-    let run_page = desk.read("pages/man1/batchwright-run.1");
-    assert!(
-        run_page.contains("max\\-items") && run_page.contains("Exit codes"),
-        "{run_page}"
-    );
-    assert!(desk.exists("pages/man1/batchwright-config-set.1"));
-    for page in std::fs::read_dir(desk.path("pages/man1")).unwrap() {
-        let page = page.unwrap().path();
-        let page = page.to_str().unwrap();
-        let Some(output) = run("groff", &["-man", "-Tutf8", "-ww", page]) else {
-            break;
-        };
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert!(output.status.success() && said.is_empty(), "{page}: {said}");
-        let text = String::from_utf8(output.stdout).unwrap();
-        if page.ends_with("batchwright-run.1") {
-            // Separate lines are not joined.
-            let line = text.lines().find(|line| line.contains("4 stopped early"));
-            assert!(
-                line.is_some_and(|line| line.contains("1 could not run")),
-                "{text}"
-            );
-        }
-    }
-    desk.write("file", "");
-    desk.plain("man file/man1")
-        .ends(1, "cannot write the manual");
 }

@@ -8,94 +8,46 @@ fn ended(desk: &Desk, words: &str, variables: &[(&str, &str)]) -> Ended {
 }
 
 #[test]
-fn a_flag_comes_from_its_variable_unless_it_is_given() {
-    let desk = Desk::with(5);
-    let variables = [
-        ("BATCHWRIGHT_PROVIDER", "extract"),
-        ("BATCHWRIGHT_OUTPUT", "out.jsonl"),
-        ("BATCHWRIGHT_MAX_ITEMS", "2"),
-        ("BATCHWRIGHT_ORDERED", "TRUE"),
-        // Off, so that it does not exclude the schema.
-        ("BATCHWRIGHT_JSON_MODE", "0"),
-        ("BATCHWRIGHT_QUIET", ""),
-    ];
-    ended(&desk, "run in.jsonl", &variables).ends(0, "2 completed");
-    assert_eq!(desk.results("out.jsonl").len(), 2);
-    ended(
-        &desk,
-        "run in.jsonl --max-items 1 --json-schema none.json",
-        &variables,
-    )
-    .ends(2, "none.json");
-    ended(&desk, "run in.jsonl --max-items 1", &variables).expect(0);
-    assert_eq!(desk.results("out.jsonl").len(), 3);
-
-    let wrong = ended(&desk, "run in.jsonl", &[("BATCHWRIGHT_MAX_ITEMS", "many")]);
-    wrong.ends(2, "BATCHWRIGHT_MAX_ITEMS in the environment sets it");
-    let wrong = ended(
-        &desk,
-        "run in.jsonl --max-items few",
-        &[("BATCHWRIGHT_MAX_ITEMS", "2")],
-    )
-    .expect(2);
-    wrong.hides("in the environment");
-
-    // The worker and the commands that show its queue use the same folder.
-    let folder = [
-        ("BATCHWRIGHT_DATA_DIR", "elsewhere"),
-        ("BATCHWRIGHT_UNTIL_EMPTY", "yes"),
-    ];
-    ended(&desk, "work --provider extract", &folder).expect(0);
+fn the_flags_that_say_where_the_queue_is_have_variables() {
+    let desk = Desk::with(2);
+    let folder = [("BATCHWRIGHT_DATA_DIR", "elsewhere")];
+    ended(&desk, "work --provider extract --until-empty", &folder).expect(0);
     assert!(desk.exists("elsewhere/llm_jobs.db"));
     let submitted = ended(&desk, "submit in.jsonl", &folder).expect(0);
     let shown = ended(&desk, "status --json", &folder).expect(0);
     shown.shows(submitted.stdout.trim());
+    let given = ended(&desk, "status --json --data-dir third", &folder).expect(0);
+    given.hides(submitted.stdout.trim());
+    // A flag that names a file overrides the variable of a server; an empty variable counts as unset.
+    let server = [("BATCHWRIGHT_STORE", "mysql://nobody@127.0.0.1:9/none")];
+    ended(&desk, "status --queue elsewhere/llm_jobs.db", &server).ends(0, submitted.stdout.trim());
+    ended(&desk, "status", &[("BATCHWRIGHT_STORE", "")]).expect(0);
+    let wrong = ended(&desk, "run in.jsonl", &[("BATCHWRIGHT_PROGRESS", "maybe")]);
+    wrong.ends(2, "maybe");
 }
 
 #[test]
-fn a_flag_on_the_command_line_overrides_variables_that_it_excludes() {
-    let desk = Desk::new();
-    let lines = "{\"id\":\"a\",\"prompt\":\"one\"}\n{\"id\":\"b\",\"prompt\":\"one\"}\n";
-    desk.write("in.jsonl", lines);
-    let dry = "run in.jsonl -o out.jsonl --provider openai --model m --dry-run";
-    let words = |more: &str| format!("{dry} {more}");
-    let never = [("BATCHWRIGHT_NO_DEDUPE", "1")];
-    ended(&desk, dry, &never).ends(0, "2 to send");
-    ended(&desk, &words("--dedupe"), &never).ends(0, "1 to send");
-    ended(&desk, &words("--reuse"), &never).expect(0);
-    let mode = [("BATCHWRIGHT_JSON_MODE", "1")];
-    let schema = words("--json-schema {\"type\":\"object\"}");
-    ended(&desk, &schema, &mode).expect(0);
-    let until = [("BATCHWRIGHT_UNTIL_EMPTY", "1")];
-    ended(&desk, "work --provider extract --until-submitted", &until).expect(0);
-    // Flags that need others.
-    let alone = [("BATCHWRIGHT_SHOW", "3"), ("BATCHWRIGHT_JSON", "1")];
+fn a_variable_with_the_name_of_another_flag_is_refused() {
+    let desk = Desk::with(1);
+    let set = [("BATCHWRIGHT_MAX_ITEMS", "1")];
     let run = "run in.jsonl --provider extract";
-    let lines = ended(&desk, run, &alone).expect(0).stdout;
-    assert_eq!(lines.lines().count(), 2, "{lines}");
-    let with = [
-        ("BATCHWRIGHT_OUTPUT", "found.jsonl"),
-        ("BATCHWRIGHT_JSON", "1"),
-    ];
-    let summary = ended(&desk, run, &with).expect(0).stdout;
-    assert!(summary.starts_with('{') && desk.exists("found.jsonl"));
-    ended(&desk, &format!("{run} --show 1"), &alone).ends(2, "--dry-run");
-    // Two variables may still exclude each other.
-    let both = [
-        ("BATCHWRIGHT_JSON_MODE", "1"),
-        ("BATCHWRIGHT_JSON_SCHEMA", "{}"),
-    ];
-    ended(&desk, run, &both)
+    ended(&desk, run, &set).ends(
+        2,
+        "BATCHWRIGHT_MAX_ITEMS in the environment is not read; write --max-items",
+    );
+    let json = ended(&desk, &format!("{run} --json"), &set)
         .expect(2)
-        .says("BATCHWRIGHT_JSON_MODE in the environment sets '--json-mode'")
-        .says("BATCHWRIGHT_JSON_SCHEMA in the environment sets '--json-schema'");
+        .json();
+    assert_eq!(json["error"]["kind"], "usage");
+    // Another command has no such flag.
+    ended(&desk, "status", &set).expect(0);
 }
 
 #[test]
 fn an_unknown_variable_is_warned_about_and_a_log_line_has_its_time() {
     let desk = Desk::with(1);
     let words = "run in.jsonl -o out.jsonl --provider extract --log-level WARN";
-    let slip = [("BATCHWRIGHT_MAX_TOKEN", "sk-0123456789")];
+    let slip = [("BATCHWRIGHT_MODLE", "sk-0123456789")];
     let warned = ended(&desk, words, &slip).expect(0);
     let line = warned
         .stderr
@@ -106,7 +58,7 @@ fn an_unknown_variable_is_warned_about_and_a_log_line_has_its_time() {
     let (time, text) = text.split_once(" warn: ").unwrap();
     assert_eq!(
         text,
-        "the variable BATCHWRIGHT_MAX_TOKEN has no meaning; did you mean BATCHWRIGHT_MAX_TOKENS?"
+        "the variable BATCHWRIGHT_MODLE has no meaning; did you mean BATCHWRIGHT_MODEL?"
     );
     assert!(
         time.len() == 24 && time.ends_with('Z') && time.contains('T'),
