@@ -203,16 +203,3 @@ pub fn sealed(desk: &Desk, sim: &Simulator) -> Running {
     assert!(eventually(is_sealed));
     running
 }
-
-/// Number of items in a state.
-pub fn items(numbers: &str, state: &str) -> Option<u64> {
-    let label = format!("state=\"{state}\"}} ");
-    let mut told = numbers.lines().filter_map(|line| {
-        let (name, value) = line.split_once(&label)?;
-        let of_items = name == "batchwright_items{";
-        of_items.then(|| value.parse().unwrap())
-    });
-    let number = told.next();
-    assert!(told.next().is_none(), "{numbers}");
-    number
-}

@@ -7,8 +7,8 @@ use batchwright_simulate::{BatchConfig, SimConfig, Trouble};
 use serde_json::{Value, json};
 
 use super::batch_runs::{
-    LONG, SHORT, WORDS, accepted, batch, clean, command, home_queue, items, kill, run, sealed,
-    start, submitted, taking, whole, with, without_latency,
+    LONG, SHORT, WORDS, accepted, batch, clean, command, home_queue, kill, run, sealed, start,
+    submitted, taking, whole, with, without_latency,
 };
 use super::common::{
     Desk, HOME, Has, RunToEnd, Running, all_ids, eventually, ids_in_order, prompt_lines, simulator,

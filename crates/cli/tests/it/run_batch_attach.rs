@@ -7,8 +7,8 @@ use batchwright_simulate::BatchConfig;
 use serde_json::json;
 
 use super::batch_runs::{
-    LONG, STORE, WORDS, accepted, batch, by_id, clean, command, items, left_alone, only_process,
-    queue, run, start, submitted, taking, whole, with, with_provider, worked,
+    LONG, STORE, WORDS, accepted, batch, by_id, clean, command, left_alone, only_process, queue,
+    run, start, submitted, taking, whole, with, with_provider, worked,
 };
 use super::common::{
     Desk, HOME, Has, RunToEnd, Running, all_ids, eventually, prompt_line, prompt_lines,

@@ -78,11 +78,6 @@ impl ViaQueue {
         found.map_err(failed)
     }
 
-    /// The queue that the items wait in.
-    pub fn queue(&self) -> &JobQueue {
-        self.run.queue()
-    }
-
     /// True when the queue has something of this output.
     pub fn has_items(&self) -> Result<bool, Refusal> {
         Ok(self.process_state()?.is_some())
