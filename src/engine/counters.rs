@@ -1,7 +1,5 @@
 //! Counters of a run.
 
-use std::time::Duration;
-
 use crate::base::Time;
 
 use super::route::Tries;
@@ -19,8 +17,6 @@ pub(crate) struct Counters {
     pub possibly_paid_twice: u64,
     /// Calls that were aborted and whose outcome is unknown.
     pub cut_off: u64,
-    /// Sum of the durations of all calls.
-    pub call_time: Duration,
     pub in_flight: usize,
     pub most_in_flight: usize,
     pub first_start: Option<Time>,

@@ -356,7 +356,6 @@ impl Tally {
             } else {
                 settled / busy.as_secs_f64()
             },
-            call_time: counters.call_time,
             time,
             ..self.sums.clone()
         }
@@ -472,9 +471,6 @@ pub struct Summary {
     pub busy: Duration,
     /// Outcomes per second of `busy`, without those that existed before the first call.
     pub rate: f64,
-    /// Sum of the durations of its calls. Divided by the time of the run, it is the average number of calls in flight.
-    #[serde(rename = "call_time_ms", serialize_with = "millis")]
-    pub call_time: Duration,
     /// How the time from start to end was spent; the parts add up to `elapsed`.
     pub time: TimeSplit,
 }

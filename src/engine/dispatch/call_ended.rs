@@ -90,7 +90,6 @@ impl<W: Work> Dispatcher<W> {
             return;
         }
         self.counters.last_end = Some(now);
-        self.counters.call_time += now.since(call.began);
         let facts = self.note_provider(&call, &mut result, now);
         let Call { ticket, permit, .. } = call;
         let mut end = self.end_of_call(&result, used, &facts);

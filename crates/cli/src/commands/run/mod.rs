@@ -4,7 +4,6 @@
 //! input with finished items, [`execute`] makes the calls, itself or through the queue, and [`report`] shows the
 //! results. A dry run ends after the second step with an [`estimate`], and may begin with a [`sample`] of the calls.
 
-mod advice;
 mod already_submitted;
 mod confirm;
 mod deadline;

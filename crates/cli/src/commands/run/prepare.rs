@@ -66,8 +66,6 @@ pub fn prepare(args: &RunArgs, resolved: Resolved, session: &Session) -> Result<
         RunBudget::open(args, run.is_unlimited()?, from_zero)?
     };
     let mut setup = Setup {
-        rpm: resolved.settings.requests_per_minute().map_err(refused)?,
-        tpm: resolved.settings.tokens_per_minute().map_err(refused)?,
         strategy: resolved.strategy,
         bad_rows: plan.bad_rows,
         budget,

@@ -1,7 +1,5 @@
 //! The lines of a run about itself at its end: its summary.
 
-use std::time::Duration;
-
 use batchwright::files::RunReport;
 use batchwright::plan::Concurrency;
 use batchwright::provider::redacted_url;
@@ -17,20 +15,12 @@ use crate::sanitize::shortened;
 use crate::stdout;
 use crate::strategy::RunStrategy;
 
-use super::advice;
-
 /// Causes of failures that have a line each.
 const MOST_CAUSES: usize = 10;
-
-/// For a shorter run, the summary does not divide the time.
-const LONG: Duration = Duration::from_secs(10);
 
 /// The options of the calls of a run.
 pub struct Setup {
     pub concurrency: Concurrency,
-    /// The limits that were set, by whatever: requests and tokens per minute.
-    pub rpm: Option<f64>,
-    pub tpm: Option<f64>,
     /// The provider of each step, with its model if it is called for only one.
     pub steps: Vec<(&'static str, Option<String>)>,
     pub strategy: RunStrategy,
@@ -61,8 +51,6 @@ impl Default for Setup {
     fn default() -> Self {
         Self {
             concurrency: Concurrency::Fixed(1),
-            rpm: None,
-            tpm: None,
             steps: Vec::new(),
             strategy: RunStrategy::default(),
             bad_rows: 0,
@@ -143,12 +131,6 @@ pub fn print(args: &RunArgs, report: &RunReport, setup: &Setup, queue: Option<&Q
         lines.push(row("budget", &budget.line(has_batches)));
     }
     lines.extend(failure_lines(summary));
-    lines.extend(time_row(summary));
-    if queue.is_none()
-        && let Some(text) = advice::faster(&run_numbers(summary, setup))
-    {
-        lines.push(row("faster", &text));
-    }
     lines.extend(what_remains(args, report, setup, queue));
     display::say(&lines.join("\n"));
 }
@@ -451,37 +433,6 @@ fn limit(summary: &Summary, concurrency: Concurrency) -> String {
         ("source", _) => "the input".to_owned(),
         ("disk", _) => "the output".to_owned(),
         (other, _) => other.to_owned(),
-    }
-}
-
-/// Where the time of a longer run went, if it was not all for one thing.
-fn time_row(summary: &Summary) -> Option<String> {
-    let share = |time: Duration| time.as_secs_f64() / summary.elapsed.as_secs_f64();
-    let parts = summary.time.named();
-    let named: Vec<_> = parts
-        .into_iter()
-        .filter(|(_, time)| share(*time) >= 0.005)
-        .map(|(name, time)| format!("{name} {} ({:.0}%)", span(time), 100.0 * share(time)))
-        .collect();
-    (summary.elapsed >= LONG && named.len() > 1).then(|| row("time", &named.join(", ")))
-}
-
-fn run_numbers(summary: &Summary, setup: &Setup) -> advice::Run {
-    advice::Run {
-        elapsed: summary.elapsed,
-        time: summary.time,
-        call_time: summary.call_time,
-        calls: summary.calls,
-        rate_limited: summary.rate_limited,
-        concurrency: match setup.concurrency {
-            Concurrency::Auto { .. } => summary.most_in_flight.max(1),
-            fixed => fixed.most(),
-        },
-        finds_concurrency: matches!(setup.concurrency, Concurrency::Auto { .. }),
-        tokens: summary.usage.input_tokens + summary.usage.output_tokens,
-        rpm: setup.rpm,
-        tpm: setup.tpm,
-        local: setup.steps.iter().any(|(name, _)| *name == "local"),
     }
 }
 
