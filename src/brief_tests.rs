@@ -94,7 +94,6 @@ fn outcome(result: Result<Response, Error>) -> Outcome {
         ],
         request_hash: Some("0123".repeat(16)),
         answered_by: None,
-        reused: false,
         input: Some(RawJson::new(&text())),
         user_data: UserData::new(text()),
     }

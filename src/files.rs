@@ -11,15 +11,13 @@
 //! | set how rows with a null are handled | [`Nulls`] |
 //! | set which identical requests are sent once | [`Dedupe`] |
 //! | set which prompts use the provider's prompt cache | [`CachePrompt`] |
-//! | reuse answers of earlier runs | [`AnswerStore`], [`AnswerKey`] |
 //! | see what a run will do, what it did, or why it could not start | [`RunPlan`], [`RunReport`], [`FileRunError`] |
 //! | make a table of results: CSV, Parquet, `.xlsx`, SQLite | [`Export`], [`ExportFormat`], [`ExportReport`] |
 //! | append results of a queue to a file, each once | [`ResultsAppender`] |
 //! | find the store of an output's earlier run | [`store_path`] |
 #![cfg_attr(
     feature = "queue",
-    doc = "| store these answers in a file | [`SqliteAnswers`] |
-| run a file through a queue, for batches | [`QueueRun`], [`RunStore`], [`QueueRunReport`] |
+    doc = "| run a file through a queue, for batches | [`QueueRun`], [`RunStore`], [`QueueRunReport`] |
 | meet a deadline at the least cost | [`InTime`], for [`QueueRun::deadline`] |"
 )]
 
@@ -28,9 +26,6 @@ pub use crate::bulk::appender::ResultsAppender;
 pub use crate::bulk::options::{FileRunError, RunOutput, RunPlan, RunReport};
 pub use crate::bulk::prompts::{InputFormat, Nulls, PromptSettings};
 pub use crate::bulk::requests::PromptRequests;
-pub use crate::bulk::reuse::{AnswerKey, AnswerStore};
-#[cfg(feature = "queue")]
-pub use crate::bulk::reuse_db::SqliteAnswers;
 pub use crate::config::choices::{CachePrompt, Dedupe};
 pub use crate::export::{Export, ExportFormat, ExportReport};
 #[cfg(feature = "queue")]

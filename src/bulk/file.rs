@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use derive_setters::Setters;
 use parking_lot::Mutex;
 
 use crate::base::store_path::store_path;
@@ -34,7 +33,6 @@ use super::prefix_groups::{ItemsToSend, StreamPrefixes};
 use super::prompts::{Classes, PromptSource, Prompts, RequestKind};
 use super::results::archive::Archived;
 use super::results::superseded::SupersededFlags;
-use super::reuse::{AnswerStore, Reuse};
 use super::shared::{FileTask, SharedFile};
 use super::stream::{self, StreamInput};
 use super::tidy::{Marks, Tidy, tidy};
@@ -51,21 +49,12 @@ use prepare::{prepare_file, prepare_stream};
 /// and the [book](Route::booking), for example a [`RunBook`](crate::unstable::RunBook) of the output.
 /// [`deadline`](Self::deadline) is of the run. [`workloads`](Self::workloads) and [`replies`](Self::replies) are what an
 /// [`Estimate`](crate::Estimate) needs.
-#[derive(Setters)]
-#[setters(generate = false)]
 pub struct FileRun<'a> {
     pub(super) prompts: Prepared,
     pub(super) output: OpenOutput,
     pub(super) plan: RunPlan,
     pub(super) options: FileRunOptions,
     sending: RunOptions<'a>,
-    /// Takes answers from a store of earlier answers, and adds those of this run. It applies to requests that may
-    /// [share](FileRunOptions::dedupe) an answer. An answer is reused only for the same first provider of the route and
-    /// the same requested model. Failures, truncated answers and answers with a warning are not stored. The
-    /// [plan](Self::plan) includes reused answers only after [`plan_reuse`](Self::plan_reuse). For a stream, answers
-    /// are stored but not reused. Default: none.
-    #[setters(generate, strip_option)]
-    reuse: Option<Arc<dyn AnswerStore + 'a>>,
     /// The only items to send, in the order of the input; `None` for all of the plan.
     chosen: Option<Arc<[u32]>>,
 }
@@ -137,7 +126,6 @@ impl<'a> FileRun<'a> {
             plan,
             options,
             sending: RunOptions::new(CallsAtOnce::exactly(5)),
-            reuse: None,
             chosen: None,
         })
     }
@@ -267,34 +255,6 @@ impl<'a> FileRun<'a> {
         self
     }
 
-    /// Removes the items that a store of earlier answers would answer on this route from the [plan](Self::plan), for a
-    /// dry run: they are counted only in [`reusable`](RunPlan::reusable). Unknown for a stream.
-    pub fn plan_reuse(&mut self, route: &Route<'_>, store: &dyn AnswerStore) {
-        let prompts = &self.prompts;
-        if prompts.stream.is_some() {
-            return;
-        }
-        let reuse = Reuse {
-            store,
-            route,
-            dedupe: self.options.dedupe,
-        };
-        let known = KnownAnswers {
-            of_output: &prompts.of_output,
-            store: Some(reuse),
-            kinds: &prompts.kinds,
-            options: &self.options,
-        };
-        let mut chosen = Vec::new();
-        known.plan(
-            (&prompts.input, &prompts.index),
-            &prompts.equals,
-            &mut self.plan,
-            &mut |item| chosen.extend(u32::try_from(item)),
-        );
-        self.chosen = Some(chosen.into());
-    }
-
     /// Sends the items of the plan through a client or a [`Route`].
     ///
     /// # Errors
@@ -311,17 +271,11 @@ impl<'a> FileRun<'a> {
         let route = route.into();
         self.check_files(&route.providers())?;
         self.mark_superseded()?;
-        let store = self.reuse.take();
-        let reuse = store.as_deref().map(|store| Reuse {
-            store,
-            route: &route,
-            dedupe: self.options.dedupe,
-        });
         let before = self.output.len();
         let mut tally = Tally::new(self.plan.total, route.clock_ref().now())
             .by(route.providers())
             .embedding(self.prompts.task == RequestTask::Embed);
-        let (shared, replaced) = self.settle_known(reuse, &mut tally)?;
+        let (shared, replaced) = self.settle_known(&mut tally)?;
         let (waker, woken) = Waker::new();
         let backlog = self.backlog(&route, shared, &waker)?;
         let (input, index) = (&self.prompts.input, &self.prompts.index);
@@ -330,7 +284,6 @@ impl<'a> FileRun<'a> {
             input,
             index,
             replies,
-            reuse,
             measured: Mutex::default(),
         };
         let turn = FileTurn {
@@ -340,9 +293,6 @@ impl<'a> FileRun<'a> {
         let call = |ticket: &Ticket<Pack<FileTask>>, ctx: &Context| runner.call(ticket, ctx);
         let mut ended = turn.run(backlog, self.output, tally, &call, waker, woken)?;
         ended.report.replies = std::mem::take(&mut *runner.measured.lock());
-        if let Some(reuse) = reuse {
-            reuse.store.flush();
-        }
         let (options, prompts) = (&self.options, &self.prompts);
         let is_stream = self.plan.total.is_none();
         if is_stream {
@@ -406,11 +356,7 @@ impl<'a> FileRun<'a> {
     }
 
     /// Writes the lines of items that need no call. Returns true if one of them replaces another result.
-    fn settle_known(
-        &mut self,
-        store: Option<Reuse<'_>>,
-        tally: &mut Tally,
-    ) -> Result<(SharedFile, bool), Error> {
+    fn settle_known(&mut self, tally: &mut Tally) -> Result<(SharedFile, bool), Error> {
         let (prompts, options, output) = (&mut self.prompts, &self.options, &mut self.output);
         let (input, index) = (&prompts.input, &prompts.index);
         self.plan.count_before(options, index, tally);
@@ -419,7 +365,6 @@ impl<'a> FileRun<'a> {
         let mut shared = SharedFile::new(input.clone(), index.clone(), equals);
         let known = KnownAnswers {
             of_output: &prompts.of_output,
-            store,
             kinds: &prompts.kinds,
             options,
         };

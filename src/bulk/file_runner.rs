@@ -18,7 +18,6 @@ use super::input::{FileIndex, InputFile, Unread};
 use super::lines::{Lines, Named};
 use super::measure::measured;
 use super::replies::Replies;
-use super::reuse::Reuse;
 use super::shared::FileTask;
 
 pub(super) struct FileRunner<'r> {
@@ -27,8 +26,6 @@ pub(super) struct FileRunner<'r> {
     pub index: &'r FileIndex,
     /// Where large unusable replies are stored.
     pub replies: Option<Replies>,
-    /// Where answers are stored for later runs.
-    pub reuse: Option<Reuse<'r>>,
     /// The replies in numbers.
     pub measured: Mutex<EarlierReplies>,
 }
@@ -154,9 +151,6 @@ impl FileRunner<'_> {
                 && let (Some(provider), Some(model)) = (&outcome.provider, &outcome.model)
             {
                 self.measured.lock().add(provider, model, &reply);
-            }
-            if let Some(reuse) = &self.reuse {
-                reuse.keep(tries.step, request, &outcome);
             }
             member.task.ended(outcome, &mut lines);
         }

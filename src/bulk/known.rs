@@ -1,5 +1,4 @@
-//! Answers that need no call, found by the request hash of an item: answers in the output for other items, and those of
-//! a store of earlier answers.
+//! Answers that need no call, found by the request hash of an item: answers in the output for other items.
 
 use std::collections::HashMap;
 
@@ -9,13 +8,12 @@ use crate::llm::outcome::Outcome;
 use crate::observe::tally::Tally;
 
 use super::equals::Equals;
-use super::input::{EarlierResult, FileIndex, InputFile, State};
-use super::lines::{Lines, Named};
+use super::input::{EarlierResult, FileIndex, State};
+use super::lines::Lines;
 use super::open_output::OpenOutput;
 use super::options::{FileRunOptions, RunPlan};
 use super::prompts::RequestKind;
 use super::results::PreviousLine;
-use super::reuse::Reuse;
 use super::shared::SharedFile;
 
 /// The lines of the output that answer items of the input, sorted by the first 8 bytes of the request hash.
@@ -116,7 +114,6 @@ pub(super) fn outcome_at(output: &OpenOutput, at: u64) -> Result<Option<Outcome>
 #[derive(Clone, Copy)]
 pub(super) struct KnownAnswers<'k> {
     pub of_output: &'k OutputAnswers,
-    pub store: Option<Reuse<'k>>,
     pub kinds: &'k [RequestKind],
     pub options: &'k FileRunOptions,
 }
@@ -126,15 +123,14 @@ impl KnownAnswers<'_> {
     /// order of the input.
     pub(super) fn plan(
         &self,
-        (input, index): (&InputFile, &FileIndex),
+        index: &FileIndex,
         equals: &Equals,
         plan: &mut RunPlan,
         send: &mut dyn FnMut(usize),
     ) {
         let mut left = self.options.max_items.unwrap_or(usize::MAX);
         let mut to_send = 0;
-        (plan.equal, plan.answered) = (0, 0);
-        (plan.unusable_equal, plan.reusable) = (0, 0);
+        (plan.equal, plan.answered, plan.unusable_equal) = (0, 0, 0);
         for item in (0..index.len()).filter(|item| self.options.wants(index, *item)) {
             if equals.is_spared(item) {
                 continue;
@@ -146,8 +142,6 @@ impl KnownAnswers<'_> {
                 } else {
                     &mut plan.answered
                 } += 1 + others;
-            } else if self.in_store(input, index, item).is_some() {
-                plan.reusable += 1 + others;
             } else if left > 0 {
                 left -= 1;
                 to_send += 1;
@@ -168,7 +162,7 @@ impl KnownAnswers<'_> {
         ctx: &Context,
     ) -> Result<bool, Error> {
         let mut superseded = false;
-        if self.of_output.0.is_empty() && self.store.is_none() {
+        if self.of_output.0.is_empty() {
             return Ok(superseded);
         }
         for item in 0..shared.index.len() {
@@ -198,23 +192,19 @@ impl KnownAnswers<'_> {
         output: &OpenOutput,
         item: usize,
     ) -> Result<Option<(Outcome, Lines)>, Error> {
-        let (input, index) = (&shared.input, &shared.index);
+        let index = &shared.index;
         if !self.options.wants(index, item) || shared.equals.is_spared(item) {
             return Ok(None);
         }
-        let mut lines = Lines::default();
         if let Some(earlier) = self.in_output(index, item)
             && let Some(outcome) = outcome_at(output, earlier.at)?
             && let Some(equal) = shared.equal(item, &outcome)
         {
+            let mut lines = Lines::default();
             lines.add_equal(&outcome, &equal);
             return Ok(Some((outcome, lines)));
         }
-        let Some((named, outcome)) = self.in_store(input, index, item) else {
-            return Ok(None);
-        };
-        let outcome = lines.add_reused(outcome, named)?;
-        Ok(Some((outcome, lines)))
+        Ok(None)
     }
 
     fn may_share(&self, index: &FileIndex, item: usize) -> bool {
@@ -228,21 +218,5 @@ impl KnownAnswers<'_> {
         at.ok()
             .filter(|_| self.may_share(index, item))
             .map(|at| answers[at].1)
-    }
-
-    fn in_store(
-        &self,
-        input: &InputFile,
-        index: &FileIndex,
-        item: usize,
-    ) -> Option<(Named, Outcome)> {
-        let store = self.store.as_ref()?;
-        let prefix = index.request_prefix(item).to_be_bytes();
-        if !self.may_share(index, item) || !store.store.may_have(prefix) {
-            return None;
-        }
-        let read = input.read(item, index).ok()?;
-        let outcome = store.answer(&read.request, &read.request_hash)?;
-        Some((Named::of(read), outcome))
     }
 }

@@ -76,16 +76,6 @@ pub(crate) struct Lines {
 }
 
 impl Lines {
-    /// Adds the line of an item with an answer of an earlier run, and returns its outcome.
-    pub(crate) fn add_reused(&mut self, outcome: Outcome, named: Named) -> Result<Outcome, Error> {
-        let outcome = reused(outcome, named);
-        outcome.write_line(&mut self.bytes)?;
-        if let Ok(answer) = &outcome.result {
-            self.measure.add_reused(answer);
-        }
-        Ok(outcome)
-    }
-
     fn add_failed(&mut self, error: &Error) {
         let (_, items) = self.failed.get_or_insert_with(|| (error.clone(), 0));
         *items += 1;
@@ -124,19 +114,6 @@ const FREE: Paid = Paid {
     cost_usd: Some(Usd::ZERO),
     cache_saved: 0,
 };
-
-/// An answer of an earlier run as the outcome of an item.
-fn reused(mut outcome: Outcome, named: Named) -> Outcome {
-    outcome.id = Some(named.id);
-    outcome.input = named.input;
-    outcome.answered_by = None;
-    outcome.reused = true;
-    outcome.set_calls(0, None);
-    if let Ok(answer) = &mut outcome.result {
-        answer.set_paid(FREE);
-    }
-    outcome
-}
 
 /// The outcome of an item that shares another item's outcome and has no cost of its own.
 fn shared_outcome(outcome: &Outcome, named: &Named) -> Outcome {

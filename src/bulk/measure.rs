@@ -10,7 +10,7 @@ use crate::observe::tally::{Measure, range};
 /// The tokens, the cost and the duration of a reply; `None` if it reports no tokens, or is the answer of another item.
 pub(crate) fn measured(request: &Request, outcome: &Outcome) -> Option<MeasuredReply> {
     let usage = outcome.usage()?;
-    if outcome.reused || outcome.answered_by.is_some() {
+    if outcome.answered_by.is_some() {
         return None;
     }
     let calls = outcome.attempts.max(1);
@@ -64,16 +64,6 @@ impl Measure {
     /// Adds an item with the answer of another one, for which it was billed.
     pub(crate) fn add_equal(&mut self, answer: &Response) {
         self.shared += 1;
-        self.add_free(answer);
-    }
-
-    /// Adds an item with an answer of an earlier run.
-    pub(crate) fn add_reused(&mut self, answer: &Response) {
-        self.reused += 1;
-        self.add_free(answer);
-    }
-
-    fn add_free(&mut self, answer: &Response) {
         let one = Self::of([answer]);
         self.items += 1;
         self.vectors += one.vectors;

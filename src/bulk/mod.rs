@@ -27,9 +27,6 @@ pub mod prompts;
 mod replies;
 pub mod requests;
 pub(crate) mod results;
-pub mod reuse;
-#[cfg(feature = "queue")]
-pub mod reuse_db;
 pub mod run;
 pub(crate) mod run_settings;
 mod shared;

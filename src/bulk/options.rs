@@ -143,9 +143,6 @@ pub struct RunPlan {
     /// Items whose request got a billed but unusable reply in an earlier run, for another item: they fail with it,
     /// unless [`ask_again`](FileRunOptions::ask_again) is set. Unknown for a stream.
     pub unusable_equal: u64,
-    /// Items whose answer is in a store of earlier answers, including those with the same request; known after
-    /// [`FileRun::plan_reuse`](crate::FileRun::plan_reuse).
-    pub reusable: u64,
     /// Models that answered items of this input in earlier runs, as the providers name them.
     pub models_before: Vec<String>,
     /// For [`RequestTask::Embed`](crate::client::RequestTask::Embed): the makers of the finished embeddings, each

@@ -129,10 +129,6 @@ macro_rules! with_settings {
             pub transfer_idle_timeout: Duration = "batch.transfer_idle_timeout" []
                 Kind::Time, Is("60s"),
                 "How long an upload or download may make no progress; its total time is not limited";
-            /// The number is in bytes.
-            pub reuse_max_bytes: u64 = "reuse.max_mib" []
-                Kind::Mib(1, 1_048_576), Is("1024"),
-                "Size limit of the answer cache of run --reuse, in MiB; the answers that were unused for longest are removed first";
             pub serve_strict: bool = "serve.strict" ["BATCHWRIGHT_SERVE_STRICT"]
                 Kind::Switch, Is("false"),
                 "Whether /v1 of the server checks answers, as a run does: an empty answer fails, and one that does not have the requested format is requested once more; the header X-Batchwright-Strict decides for one request";

@@ -77,7 +77,6 @@ const MORE_FACTS: [(&str, ColumnType); 8] = [
     ("time_ms", ColumnType::Json),
     ("earlier", ColumnType::Json),
     ("answered_by", ColumnType::Text),
-    ("reused", ColumnType::Bool),
     ("superseded", ColumnType::Bool),
 ];
 const REPLY: &str = "reply";

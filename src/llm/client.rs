@@ -86,8 +86,7 @@ pub trait LlmClient: Send + Sync {
         None
     }
 
-    /// The address of the provider. Answers of the same provider and model from another address are not
-    /// [reused](crate::FileRun::reuse). Default: empty.
+    /// The address of the provider. Default: empty.
     fn address(&self) -> &str {
         ""
     }

@@ -67,8 +67,6 @@ pub struct Outcome {
     /// `None` and the price 0.
     #[debug("{:?}", answered_by.as_deref().map(Name))]
     pub answered_by: Option<String>,
-    /// Whether the answer is from an earlier run, with any output. Then the usage is `None` and the price 0.
-    pub reused: bool,
     /// The [fields of its row](crate::Request::input).
     pub input: Option<RawJson>,
     /// The value [attached](crate::Request::with_user_data) to the request.
@@ -90,7 +88,6 @@ impl Outcome {
             earlier: Vec::new(),
             request_hash: None,
             answered_by: None,
-            reused: false,
             input: None,
             user_data: UserData::default(),
         }
@@ -255,7 +252,6 @@ impl Outcome {
         line.field("error", &failed)?;
         add(line, "earlier", filled(&self.earlier))?;
         add(line, "answered_by", self.answered_by.as_ref())?;
-        add(line, "reused", self.reused.then_some(true))?;
         add(line, "input", self.input.as_ref())?;
         add(line, "reply", details.reply.as_ref())?;
         let bytes = details.reply_bytes.as_ref();
@@ -321,8 +317,6 @@ struct Line {
     #[serde(default)]
     earlier: Vec<EarlierProvider>,
     answered_by: Option<String>,
-    #[serde(default)]
-    reused: bool,
     input: Option<RawJson>,
     reply: Option<RawJson>,
     reply_base64: Option<String>,
@@ -376,7 +370,6 @@ impl<'de> Deserialize<'de> for Outcome {
             earlier: line.earlier,
             request_hash: line.request_hash,
             answered_by: line.answered_by,
-            reused: line.reused,
             input: line.input,
             ..Self::new(line.id, result)
         })
@@ -463,7 +456,6 @@ mod tests {
             };
             let outcome = Outcome {
                 answered_by: Some("b".to_owned()),
-                reused: true,
                 ..builder.build(result)
             };
             let mut line = Vec::new();

@@ -21,8 +21,6 @@ pub(crate) struct Measure {
     pub items: u64,
     /// The part of these that got the answer of an identical request and cost nothing.
     pub shared: u64,
-    /// The part of the items that got the answer of an earlier run and cost nothing.
-    pub reused: u64,
     /// The part of the items that are embeddings.
     pub vectors: u64,
     /// Minimum and maximum number of dimensions of the embeddings.
@@ -179,11 +177,9 @@ impl Tally {
         self.sums.extracted += if measure.extracted { measure.items } else { 0 };
         self.sums.vectors += measure.vectors;
         self.dimensions = range(self.dimensions, measure.dimensions);
-        let free = measure.shared + measure.reused;
         self.sums.answered_by_equals += measure.shared;
-        self.sums.reused += measure.reused;
-        self.save_calls(free);
-        if free == measure.items {
+        self.save_calls(measure.shared);
+        if measure.shared == measure.items {
             return;
         }
         self.calls.add(measure.took);
@@ -403,8 +399,6 @@ pub struct Summary {
     pub extracted: u64,
     /// Items that this run completed with the answer to an identical request, without a call.
     pub answered_by_equals: u64,
-    /// Items that this run completed with answers of earlier runs, see [`FileRun::reuse`](crate::FileRun::reuse).
-    pub reused: u64,
     /// Calls that were saved for these items, and for items that failed with an identical request. Embeddings are not
     /// counted, because many of them share a call.
     pub calls_saved: u64,

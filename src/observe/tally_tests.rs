@@ -39,12 +39,12 @@ fn percentages_have_one_decimal_and_are_rounded_down() {
 #[test]
 fn items_settled_before_the_first_call_do_not_affect_the_rate() {
     let mut tally = Tally::new(Some(1000), Time::ZERO);
-    let reused = Measure {
+    let shared = Measure {
         items: 400,
-        reused: 400,
+        shared: 400,
         ..Measure::default()
     };
-    tally.answered(0, &reused);
+    tally.answered(0, &shared);
     tally.will_send(100);
     let asked = Measure {
         items: 50,

@@ -24,7 +24,6 @@ mod provider;
 mod queue;
 #[cfg(test)]
 mod reference;
-mod reuse;
 mod routes;
 mod run_process;
 mod runs;

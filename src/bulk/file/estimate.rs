@@ -55,13 +55,12 @@ impl FileRun<'_> {
         let prompts = &self.prompts;
         let known = KnownAnswers {
             of_output: &prompts.of_output,
-            store: None,
             kinds: &prompts.kinds,
             options: &self.options,
         };
         let mut items = Vec::new();
         known.plan(
-            (&prompts.input, &prompts.index),
+            &prompts.index,
             &prompts.equals,
             &mut RunPlan::default(),
             &mut |item| items.extend(u32::try_from(item)),

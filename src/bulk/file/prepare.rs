@@ -75,11 +75,10 @@ pub(super) fn prepare_file(
     let (equals, of_output) = found.map_err(FileRunError::Output)?;
     let known = KnownAnswers {
         of_output: &of_output,
-        store: None,
         kinds: &checked.kinds,
         options,
     };
-    known.plan((&checked.input, &index), &equals, plan, &mut |_| {});
+    known.plan(&index, &equals, plan, &mut |_| {});
     plan.count(&index, totals);
     let unnamed = tally.new.min(tally.automatic);
     plan.differing = differing_items(differing, tally.changed + unnamed);

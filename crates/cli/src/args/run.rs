@@ -92,19 +92,6 @@ pub struct RunArgs {
     )]
     pub no_dedupe: bool,
 
-    /// Use answers of earlier runs, and store those of this run for later ones
-    ///
-    /// Answers are reused from runs with any output if the request, the provider and the model are the same. They
-    /// are stored in the file reuse.db of the data folder, up to 1 GiB [config: reuse.max_mib]; reused lines have
-    /// "reused": true. As for deduplication, this applies to requests with temperature 0, and with --dedupe to all
-    #[arg(
-        help_heading = "Prompts",
-        long,
-        hide_short_help = true,
-        conflicts_with = "no_dedupe"
-    )]
-    pub reuse: bool,
-
     #[command(flatten)]
     pub pace: PaceArgs,
 

@@ -39,8 +39,6 @@ const fn price(share: u64) -> SimPrice {
 enum Way {
     /// By `run`.
     Run,
-    /// By `run`, and then by another one that reuses the answers of the first.
-    Reuse,
     /// By a worker of the queue; the results are fetched at the end.
     Queue,
     /// By a worker of the queue, while their process is deleted.
@@ -103,10 +101,7 @@ impl World {
             .reasoning_tokens(pick(2) * 5)
             .prompt_caches(caches.is_some());
         let way = match pick(4) {
-            0 => Way::Run,
-            // Answers of batches are not stored for other runs.
-            1 if strategy != "batch" => Way::Reuse,
-            1 => Way::Run,
+            0 | 1 => Way::Run,
             2 => Way::Queue,
             _ => Way::Deleted,
         };
@@ -221,7 +216,6 @@ impl Site {
         let flags = self.world.flags();
         match self.world.way {
             Way::Run => format!("run in.jsonl -o out.jsonl {flags} --prices prices.json"),
-            Way::Reuse => format!("run in.jsonl -o out.jsonl {flags} --temperature 0 --reuse"),
             Way::Queue | Way::Deleted => {
                 format!("work --until-empty {flags} --rpm 600000 --tpm 99999999")
             }
@@ -273,12 +267,6 @@ impl Site {
             );
         }
         match (world.way, process) {
-            (Way::Reuse, _) => {
-                let again = sending.replace("out.jsonl", "again.jsonl");
-                let ended = self.execute(&again);
-                let code = ended.status.code();
-                assert!(matches!(code, Some(0 | 3)), "seed {seed}: {}", ended.stderr);
-            }
             (Way::Queue, Some(process)) => {
                 self.execute(&format!("results {process} -o out.jsonl"));
             }

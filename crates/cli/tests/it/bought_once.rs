@@ -245,7 +245,7 @@ fn a_run_killed_before_submitting_is_repeated() {
 
     desk.write("out.jsonl", "");
     written(&desk);
-    let mut sync = command(&desk, &sim, &format!("{WORDS} --reuse"));
+    let mut sync = command(&desk, &sim, WORDS);
     let ended = sync.ended().expect(0);
     ended.hides("earlier run");
     assert_eq!((stores(&desk), sim.stats().calls), (Vec::new(), 3));

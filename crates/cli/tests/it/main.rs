@@ -98,7 +98,6 @@ mod queue_state;
 mod queue_store;
 mod resume;
 mod retry;
-mod reuse;
 mod run;
 #[cfg(unix)]
 mod run_batch;

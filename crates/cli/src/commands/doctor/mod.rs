@@ -13,7 +13,6 @@ use crate::args::doctor::DoctorArgs;
 use crate::args::shared::StoreSource;
 use crate::exit::{Exit, Refusal};
 use crate::provider::own_of_batches;
-use crate::reuse::ReuseStore;
 use crate::run_process;
 use crate::sanitize::{self, harmless};
 use crate::stdout;
@@ -94,7 +93,6 @@ fn check(args: &DoctorArgs) -> Result<Vec<HealthFinding>, Refusal> {
     if usable && args.data.queue.is_none() {
         findings.extend(books::ledgers(&folder));
     }
-    findings.extend(reuse_finding(args, &folder));
     findings.extend(settings_findings(args));
     findings.push(keys_finding());
     Ok(findings)
@@ -186,19 +184,6 @@ fn warning(what: &str, seen: impl Into<String>, advice: &str) -> HealthFinding {
 
 fn bad(what: &str, seen: impl Into<String>, advice: &str) -> HealthFinding {
     advised(what, Severity::Bad, seen, advice)
-}
-
-/// The answer cache of `run --reuse`, if it exists.
-fn reuse_finding(args: &DoctorArgs, folder: &Path) -> Option<HealthFinding> {
-    let settings = args.data.settings().ok()?;
-    Some(match ReuseStore::look(folder, &settings) {
-        Ok(found) => good("reuse", found?.line()),
-        Err(error) => {
-            let advice =
-                "run --reuse moves a damaged file aside and starts a new one; you can delete it";
-            warning("reuse", error.message(), advice)
-        }
-    })
 }
 
 /// Unusable settings, which stop `run` and `work`.

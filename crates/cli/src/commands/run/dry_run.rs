@@ -32,16 +32,13 @@ pub fn dry_run(args: &RunArgs, prepared: &Prepared) -> Exit {
     }
 }
 
-/// The calls that are saved by equal prompts, and by answers of earlier runs.
-fn saved_calls(args: &RunArgs, prepared: &Prepared) -> [u64; 2] {
+/// The calls that are saved by equal prompts.
+fn saved_calls(args: &RunArgs, prepared: &Prepared) -> u64 {
     let plan = &prepared.plan;
     // Many embeddings share a call, so no call may be saved.
     match args.prompt.task {
-        TaskArg::Embed => [0, 0],
-        TaskArg::Complete => [
-            plan.equal + plan.answered + plan.unusable_equal,
-            plan.reusable,
-        ],
+        TaskArg::Embed => 0,
+        TaskArg::Complete => plan.equal + plan.answered + plan.unusable_equal,
     }
 }
 
@@ -67,8 +64,7 @@ fn json(args: &RunArgs, prepared: &Prepared, tokens: Option<u64>) -> Value {
         "equal": plan.equal,
         "answered_by_earlier_results": plan.answered,
         "unusable_equal": plan.unusable_equal,
-        "reusable": plan.reusable,
-        "calls_saved": saved_calls(args, prepared).iter().sum::<u64>(),
+        "calls_saved": saved_calls(args, prepared),
         "estimated_input_tokens": tokens,
         "concurrency": setup.concurrency.start(),
         "max_concurrency": setup.concurrency.most(),
@@ -117,12 +113,10 @@ fn print(args: &RunArgs, prepared: &Prepared, tokens: Option<u64>) -> Exit {
         "dry run"
     };
     let mut line = format!("{name}: would send {to_send}{tokens}, {how}");
-    let by = ["equal prompts", "answers of earlier runs"];
-    for (calls, by) in saved_calls(args, prepared).into_iter().zip(by) {
-        if calls > 0 {
-            let calls = number_of(calls, "call", "calls");
-            line.push_str(&format!("; {by} save {calls}"));
-        }
+    let saved = saved_calls(args, prepared);
+    if saved > 0 {
+        let calls = number_of(saved, "call", "calls");
+        line.push_str(&format!("; equal prompts save {calls}"));
     }
     let nothing = match args.sample {
         Some(_) => "nothing but the sample was sent",

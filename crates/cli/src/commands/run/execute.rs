@@ -36,7 +36,6 @@ pub fn execute(args: &RunArgs, prepared: Prepared, session: &Session) -> Result<
                 None => Route::new(Nobody),
             };
             let run = run.notifier(session.display.clone());
-            let run = run.set(prepared.reuse, |run, store| run.reuse(store));
             let report = direct(args, run, route, &prepared.setup, session)?;
             keep_replies(args, &report);
             (report, None)

@@ -2,9 +2,8 @@
 //! Nothing is sent yet.
 
 use std::path::Path;
-use std::sync::Arc;
 
-use batchwright::files::{Dedupe, FileRunError, RunOutput, RunPlan, SqliteAnswers};
+use batchwright::files::{Dedupe, FileRunError, RunOutput, RunPlan};
 use batchwright::plan::{Concurrency, ProviderPlan};
 use batchwright::{Context, FileRun, FileRunOptions, LlmManager, Prompts, Request, Settings};
 use serde_json::Value;
@@ -22,7 +21,6 @@ use crate::display;
 use crate::exit::{About, Early, Refusal, could_not_run};
 use crate::input::{first_checked, on_disk};
 use crate::provider;
-use crate::reuse::{self, ReuseStore};
 use crate::session::Session;
 use crate::settings::refused;
 use crate::stdout::ResultsOut;
@@ -35,8 +33,6 @@ pub struct Prepared {
     /// The manager of the calls; `None` if no item is to be sent.
     pub manager: Option<LlmManager>,
     pub setup: Setup,
-    /// Answers of earlier runs.
-    pub reuse: Option<Arc<SqliteAnswers>>,
     /// Estimated tokens of the whole input; `None` for a stream.
     pub input_tokens: Option<u64>,
     /// The estimate of a dry run, if it sends prompts to a known model.
@@ -56,8 +52,8 @@ pub fn prepare(args: &RunArgs, resolved: Resolved, session: &Session) -> Result<
     let input_tokens = prompts.estimated_tokens();
     let models = resolved.plan.as_ref().is_ok_and(provider::asks_a_model);
     let output = output(args, &session.ctx);
-    let mut run = compare(args, prompts, output, queue, models, resolved.dedupe)?;
-    let mut plan = run.compared().plan().clone();
+    let run = compare(args, prompts, output, queue, models, resolved.dedupe)?;
+    let plan = run.compared().plan().clone();
     say_plan(args, &plan, session);
 
     let budget = if args.dry_run {
@@ -87,14 +83,6 @@ pub fn prepare(args: &RunArgs, resolved: Resolved, session: &Session) -> Result<
         run.announce(args, &providers, resolved.unnamed, &mut setup, session)?;
         Some(LlmManager::of(providers))
     };
-    let reuse = match &manager {
-        Some(_) if args.reuse => open_reuse(args, &resolved.settings, session)?,
-        _ => None,
-    };
-    if let (true, Some(store), Some(manager)) = (args.dry_run, &reuse, &manager) {
-        run.plan_reuse(store, manager)?;
-        plan = run.compared().plan().clone();
-    }
     let estimate = if args.dry_run {
         RunEstimate::of(
             args,
@@ -117,39 +105,9 @@ pub fn prepare(args: &RunArgs, resolved: Resolved, session: &Session) -> Result<
         plan,
         manager,
         setup,
-        reuse,
         input_tokens,
         estimate,
     })
-}
-
-/// The answer cache. A problem with it costs only its savings.
-fn open_reuse(
-    args: &RunArgs,
-    settings: &Settings,
-    session: &Session,
-) -> Result<Option<Arc<SqliteAnswers>>, Refusal> {
-    let most = settings.reuse_max_bytes().map_err(refused)?;
-    let Some(folder) = data_dir(args.pace.data_dir.as_deref()) else {
-        return Err(Refusal::usage(
-            "--reuse needs a data folder: name one with --data-dir",
-        ));
-    };
-    let path = reuse::path(&folder);
-    if args.dry_run && !path.exists() {
-        return Ok(None);
-    }
-    match SqliteAnswers::open(&path, most) {
-        Ok(store) => {
-            let found = ReuseStore::new(path, store.size(), most);
-            session.say(format!("reuse: {}", found.line()));
-            Ok(Some(Arc::new(store)))
-        }
-        Err(error) => {
-            log::warn!("{}; no answers are reused", error.message());
-            Ok(None)
-        }
-    }
 }
 
 /// Reads what a run needs of a stream before it begins: all of it for a queue, otherwise its first prompt.
@@ -212,14 +170,6 @@ impl PreparedRun {
             Self::Direct(run) => run,
             Self::ViaQueue(run) => run.compared(),
         }
-    }
-
-    /// Looks for the items that the store answers.
-    fn plan_reuse(&mut self, store: &SqliteAnswers, manager: &LlmManager) -> Result<(), Early> {
-        if let Self::Direct(run) = self {
-            run.plan_reuse(&manager.route().map_err(could_not_run)?, store);
-        }
-        Ok(())
     }
 
     /// Rejects providers that do not suit the input or the output, and describes those that are used.

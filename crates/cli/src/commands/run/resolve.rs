@@ -89,12 +89,6 @@ pub fn resolve(args: &RunArgs, settings: Settings, session: &Session) -> Result<
     }
     let prompt_settings = prompt_settings(args)?;
     let dedupe = settings.dedupe().map_err(refused)?;
-    if args.reuse && dedupe == Dedupe::Never {
-        return Err(Refusal::usage(
-            "--reuse would do nothing, since llm.dedupe is set to never: give --dedupe, or set it to auto",
-        )
-        .into());
-    }
     let prompts = open(args, &prompt_settings, dedupe, session)?;
     let unnamed = prompts.without_model();
     let notes = RefCell::new(Vec::new());
@@ -124,12 +118,11 @@ pub fn resolve(args: &RunArgs, settings: Settings, session: &Session) -> Result<
     })
 }
 
-/// Rejects flags that share answers: in the queue, each prompt is a separate request.
+/// Rejects --dedupe: in the queue, each prompt is a separate request.
 fn refuse_in_queue(args: &RunArgs, strategy: &RunStrategy) -> Result<(), Refusal> {
-    let flags = [(args.reuse, "--reuse"), (args.dedupe, "--dedupe")];
-    let Some((_, flag)) = flags.into_iter().find(|(is_given, _)| *is_given) else {
+    if !args.dedupe {
         return Ok(());
-    };
+    }
     let advice = match strategy.strategy {
         _ if strategy.in_time => "remove it, or the deadline",
         Strategy::Batch => "remove it, or use --strategy sync",
@@ -138,7 +131,7 @@ fn refuse_in_queue(args: &RunArgs, strategy: &RunStrategy) -> Result<(), Refusal
         }
     };
     Err(Refusal::usage(format!(
-        "{flag} is for calls that the run makes itself, and this one goes through the queue, where each prompt is a \
+        "--dedupe is for calls that the run makes itself, and this one goes through the queue, where each prompt is a \
          separate request: {advice}"
     )))
 }
@@ -151,7 +144,7 @@ fn open(
 ) -> Result<Prompts, Early> {
     let prompts = args.input.open(settings, session)?;
     // Duplicates may come last in the stream, and an estimate needs all of it.
-    if !prompts.needs_disk() && dedupe != Dedupe::Always && !args.reuse && !args.dry_run {
+    if !prompts.needs_disk() && dedupe != Dedupe::Always && !args.dry_run {
         return Ok(prompts);
     }
     let folder = data_dir(args.pace.data_dir.as_deref());

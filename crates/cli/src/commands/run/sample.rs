@@ -24,7 +24,7 @@ pub fn send(args: &mut RunArgs, items: usize, session: &Session) -> Result<(), E
     if args.time.given().is_some()
         || resolve::settings(args)?.bulk_strategy().map_err(refused)? == Strategy::Batch
     {
-        if args.dedupe || args.reuse {
+        if args.dedupe {
             // What the run rejects is rejected before calls that are billed.
             resolve::resolve(args, resolve::settings(args)?, session)?;
         }
@@ -76,7 +76,7 @@ fn send_missing(args: &RunArgs, items: usize, session: &Session) -> Result<(), E
     confirm::confirm(args, &prepared.plan, session)?;
     let ended = execute::execute(args, prepared, session)?;
     let summary = &ended.report.summary;
-    let free = summary.completed_before + summary.answered_by_equals + summary.reused;
+    let free = summary.completed_before + summary.answered_by_equals;
     let answered = summary.completed.saturating_sub(free);
     let cost = summary.cost_usd;
     session.say(format!(

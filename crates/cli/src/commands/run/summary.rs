@@ -117,9 +117,8 @@ pub fn print(args: &RunArgs, report: &RunReport, setup: &Setup, queue: Option<&Q
     if summary.calls > 0 {
         lines.push(row("calls", &calls(summary)));
     }
-    lines.extend(equals_lines(summary));
-    let free = summary.answered_by_equals + summary.reused;
-    if summary.calls > 0 || summary.completed > summary.completed_before + free {
+    lines.extend(equals_line(summary));
+    if summary.calls > 0 || summary.completed > summary.completed_before + summary.answered_by_equals {
         lines.extend(usage_lines(
             summary,
             setup.concurrency,
@@ -183,8 +182,8 @@ fn what_remains(
     lines.extend(remaining.map(|line| format!("  {line}")));
     let unread = report.stop.is_some() && queue.is_none();
     if unread && stdout::is_named(args.output.as_deref()) {
-        // Who closes the pipe wants no more results. With --reuse, finished answers are not sent again.
-        if !matches!(report.stop, Some(StopReason::SinkClosed)) && !args.reuse {
+        // Who closes the pipe wants no more results.
+        if !matches!(report.stop, Some(StopReason::SinkClosed)) {
             lines.push("  this run cannot be resumed: the same command sends all items again. With -o FILE, a run can be \
                         resumed".to_owned());
         }
@@ -314,29 +313,20 @@ fn calls(summary: &Summary) -> String {
 }
 
 /// Items that were not sent because an equal prompt was, in this run or earlier.
-fn equals_lines(summary: &Summary) -> Vec<String> {
-    let (equal, reused) = (summary.answered_by_equals, summary.reused);
+fn equals_line(summary: &Summary) -> Option<String> {
+    let equal = summary.answered_by_equals;
     let saved = match summary.calls_saved {
         0 => String::new(),
         n => format!(" ({} saved)", number_of(n, "call", "calls")),
     };
-    let mut lines = Vec::new();
-    if reused > 0 {
-        let text = format!("{} answers of earlier runs", count(reused));
-        lines.push(row("reused", &text));
-    }
-    let failed = summary.calls_saved.saturating_sub(reused + equal);
     let ends = counts([
         (equal, "answered by equal prompts"),
-        (failed, "failed with equal prompts"),
+        (
+            summary.calls_saved.saturating_sub(equal),
+            "failed with equal prompts",
+        ),
     ]);
-    if !ends.is_empty() {
-        lines.push(row("equal", &ends.join(", ")));
-    }
-    if let Some(last) = lines.last_mut() {
-        last.push_str(&saved);
-    }
-    lines
+    (!ends.is_empty()).then(|| row("equal", &format!("{}{saved}", ends.join(", "))))
 }
 
 /// What the provider's prompt cache saved.

@@ -21,7 +21,6 @@ use crate::display;
 use crate::exit::{Early, Exit, Refusal};
 use crate::format::count;
 use crate::queue::{failed, has, open_existing};
-use crate::reuse::ReuseStore;
 use crate::routes;
 use crate::runs;
 use crate::sanitize::{self, shortened};
@@ -125,12 +124,6 @@ impl StatusReader {
         })
     }
 
-    /// The answer cache, if all processes are shown; `doctor` reports its problems.
-    fn reuse(&self, args: &StatusArgs) -> Option<ReuseStore> {
-        let folder = args.data.folder().ok().filter(|_| self.only.is_none())?;
-        ReuseStore::look(&folder, &self.settings).ok()?
-    }
-
     fn read(&mut self) -> Result<Vec<Row>, Refusal> {
         // A run that has ended meanwhile has removed its store.
         let is_there = |place: &Place| place.store.as_ref().is_none_or(|store| store.exists());
@@ -182,14 +175,11 @@ impl StatusReader {
     }
 }
 
-fn line_of(rows: &[Row], skipped: &[SkippedStep], reuse: Option<&ReuseStore>) -> String {
+fn line_of(rows: &[Row], skipped: &[SkippedStep]) -> String {
     let rows: Vec<Value> = rows.iter().map(Row::json).collect();
     let mut line = json!({ "processes": rows });
     if !skipped.is_empty() {
         line["skipped_providers"] = json!(skipped);
-    }
-    if let Some(reuse) = reuse {
-        line["reuse"] = reuse.json();
     }
     sanitize::json(&line) + "\n"
 }
@@ -201,10 +191,9 @@ fn print(text: &str) -> Result<(), Early> {
 fn once(args: &StatusArgs) -> Result<(), Early> {
     let mut reader = StatusReader::new(args)?;
     let rows = reader.read()?;
-    let reuse = reader.reuse(args);
     let skipped = ProviderPlan::skipped_by_job_types(&reader.settings);
     if args.json {
-        return print(&line_of(&rows, &skipped, reuse.as_ref()));
+        return print(&line_of(&rows, &skipped));
     }
     if !rows.is_empty() {
         print(&table(&rows, false, width()))?;
@@ -220,10 +209,6 @@ fn once(args: &StatusArgs) -> Result<(), Early> {
     }
     for step in &skipped {
         args.say.say(&routes::skipped(step));
-    }
-    if let Some(reuse) = reuse {
-        args.say
-            .say(&format!("answers for run --reuse: {}", reuse.line()));
     }
     Ok(())
 }
