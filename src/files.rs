@@ -9,7 +9,6 @@
 //! | iterate over the requests of an input | [`PromptRequests`] |
 //! | set where results go | [`RunOutput`] |
 //! | set how rows with a null are handled | [`Nulls`] |
-//! | set which identical requests are sent once | [`Dedupe`] |
 //! | set which prompts use the provider's prompt cache | [`CachePrompt`] |
 //! | see what a run will do, what it did, or why it could not start | [`RunPlan`], [`RunReport`], [`FileRunError`] |
 //! | make a table of results: CSV, Parquet, `.xlsx`, SQLite | [`Export`], [`ExportFormat`], [`ExportReport`] |
@@ -26,7 +25,7 @@ pub use crate::bulk::appender::ResultsAppender;
 pub use crate::bulk::options::{FileRunError, RunOutput, RunPlan, RunReport};
 pub use crate::bulk::prompts::{InputFormat, Nulls, PromptSettings};
 pub use crate::bulk::requests::PromptRequests;
-pub use crate::config::choices::{CachePrompt, Dedupe};
+pub use crate::config::choices::CachePrompt;
 pub use crate::export::{Export, ExportFormat, ExportReport};
 #[cfg(feature = "queue")]
 pub use crate::queue_run::{InTime, QueueRun, QueueRunReport, RunStore};

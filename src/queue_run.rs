@@ -10,7 +10,7 @@ use crate::bulk::file::FileRun;
 use crate::bulk::options::{FileRunError, FileRunOptions, RunOutput, RunReport};
 use crate::bulk::prompts::Prompts;
 use crate::bulk::run_settings::{RunSettings, names_settings};
-use crate::config::choices::{CachePrompt, Dedupe};
+use crate::config::choices::CachePrompt;
 use crate::engine::counters::Counters;
 use crate::engine::dispatch::{ErrorPolicy, StopReason};
 use crate::money::budget::Budget;
@@ -141,7 +141,7 @@ impl QueueRun {
         }
         // What is saved is deleted from the queue: after a power loss it must not be in neither.
         // Each of its jobs is a prompt of its own.
-        let options = options.fsync(true).dedupe(Dedupe::Never);
+        let options = options.fsync(true).dedupe(false);
         let settings = prompts.run_settings();
         let (mut attached, mut known, mut opened) = (Attached::default(), None, None);
         // The output is locked by now: an earlier run has ended.

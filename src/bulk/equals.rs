@@ -95,6 +95,12 @@ impl Equals {
         self.order.is_empty()
     }
 
+    /// Number of items that are not sent.
+    pub(super) fn spared_items(&self) -> u64 {
+        let ones = self.spared.iter().map(|word| u64::from(word.count_ones()));
+        ones.sum()
+    }
+
     /// Whether the item is not sent, because another item is or its answer is known.
     pub(super) fn is_spared(&self, item: usize) -> bool {
         let word = self.spared.get(item / 64);

@@ -343,14 +343,8 @@ impl<'a> FileRun<'a> {
             // The lines have moved, and now include answers from the archive.
             let embeds = prompts.task == RequestTask::Embed;
             let (index, output) = (&prompts.index, &self.output);
-            (prompts.equals, prompts.of_output) = known::find(
-                index,
-                &prompts.kinds,
-                output,
-                &self.options,
-                embeds,
-                &mut self.plan,
-            )?;
+            (prompts.equals, prompts.of_output) =
+                known::find(index, output, &self.options, embeds, &mut self.plan)?;
         }
         Ok(())
     }
@@ -365,7 +359,6 @@ impl<'a> FileRun<'a> {
         let mut shared = SharedFile::new(input.clone(), index.clone(), equals);
         let known = KnownAnswers {
             of_output: &prompts.of_output,
-            kinds: &prompts.kinds,
             options,
         };
         replaced |= known.write(&mut shared, output, tally, &self.sending.ctx)?;

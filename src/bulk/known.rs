@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 
 use crate::base::{Context, Error};
-use crate::config::choices::Dedupe;
 use crate::llm::outcome::Outcome;
 use crate::observe::tally::Tally;
 
@@ -12,7 +11,6 @@ use super::input::{EarlierResult, FileIndex, State};
 use super::lines::Lines;
 use super::open_output::OpenOutput;
 use super::options::{FileRunOptions, RunPlan};
-use super::prompts::RequestKind;
 use super::results::PreviousLine;
 use super::shared::SharedFile;
 
@@ -32,19 +30,17 @@ struct Earlier {
 /// plan. All embeddings of an output have one provider and model: those of the plan, or the first ones found.
 pub(super) fn find(
     index: &FileIndex,
-    kinds: &[RequestKind],
     output: &OpenOutput,
     options: &FileRunOptions,
     embeds: bool,
     plan: &mut RunPlan,
 ) -> Result<(Equals, OutputAnswers), Error> {
-    if options.dedupe == Dedupe::Never {
+    let mut equals = Equals::of(index, |item| options.wants(index, item));
+    if !options.dedupe {
+        equals.choose(index);
+        plan.repeated = equals.spared_items();
         return Ok(Default::default());
     }
-    let repeatable = |item| kinds[usize::from(index.class(item))].repeatable;
-    let mut equals = Equals::of(index, |item| {
-        options.wants(index, item) && options.dedupe.shares(repeatable(item))
-    });
     let mut found: HashMap<u64, Earlier> = HashMap::new();
     if let OpenOutput::File(file) = output
         && !equals.is_empty()
@@ -114,7 +110,6 @@ pub(super) fn outcome_at(output: &OpenOutput, at: u64) -> Result<Option<Outcome>
 #[derive(Clone, Copy)]
 pub(super) struct KnownAnswers<'k> {
     pub of_output: &'k OutputAnswers,
-    pub kinds: &'k [RequestKind],
     pub options: &'k FileRunOptions,
 }
 
@@ -207,16 +202,9 @@ impl KnownAnswers<'_> {
         Ok(None)
     }
 
-    fn may_share(&self, index: &FileIndex, item: usize) -> bool {
-        let kind = &self.kinds[usize::from(index.class(item))];
-        self.options.dedupe.shares(kind.repeatable)
-    }
-
     fn in_output(&self, index: &FileIndex, item: usize) -> Option<Earlier> {
         let (answers, request) = (&self.of_output.0, index.request_prefix(item));
         let at = answers.binary_search_by_key(&request, |(request, _)| *request);
-        at.ok()
-            .filter(|_| self.may_share(index, item))
-            .map(|at| answers[at].1)
+        at.ok().map(|at| answers[at].1)
     }
 }

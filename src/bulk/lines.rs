@@ -117,16 +117,10 @@ const FREE: Paid = Paid {
 
 /// The outcome of an item that shares another item's outcome and has no cost of its own.
 fn shared_outcome(outcome: &Outcome, named: &Named) -> Outcome {
-    let mut shared = free(outcome);
-    shared.id = Some(named.id.clone());
-    shared.input.clone_from(&named.input);
-    shared
-}
-
-/// An outcome without an id and without cost; it keeps the provider and model.
-pub(super) fn free(outcome: &Outcome) -> Outcome {
     let mut shared = outcome.clone();
-    shared.answered_by = shared.answered_by.take().or(shared.id.take());
+    let sent = shared.id.replace(named.id.clone());
+    shared.answered_by = shared.answered_by.or(sent);
+    shared.input.clone_from(&named.input);
     shared.set_calls(0, None);
     shared.result = match shared.result {
         Ok(mut answer) => {

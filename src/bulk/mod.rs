@@ -30,7 +30,6 @@ pub(crate) mod results;
 pub mod run;
 pub(crate) mod run_settings;
 mod shared;
-mod shared_list;
 mod sinks;
 mod spool;
 mod stream;

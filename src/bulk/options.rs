@@ -9,7 +9,6 @@ use derive_setters::Setters;
 use crate::base::Error;
 use crate::base::brief::Many;
 use crate::base::disk::is_regular;
-use crate::config::choices::Dedupe;
 use crate::engine::dispatch::StopReason;
 use crate::money::replies::EarlierReplies;
 use crate::observe::causes::FailureCause;
@@ -135,6 +134,9 @@ pub struct RunPlan {
     pub to_collect: u64,
     /// Items to send; `None` for a stream.
     pub to_send: Option<u64>,
+    /// Items whose request equals that of an earlier item, and which are sent because
+    /// [`dedupe`](FileRunOptions::dedupe) is not set. Unknown for a stream.
+    pub repeated: u64,
     /// Items that are not sent because another item has the same request: they share its answer. Unknown for a stream.
     pub equal: u64,
     /// Items whose answer is in the output, for another item of an earlier run with the same request. Unknown for a
@@ -195,9 +197,9 @@ pub struct FileRunOptions {
     /// appended to `OUTPUT.superseded.jsonl` next to the output, each with the time and the reason, before they are
     /// removed.
     pub(super) drop_superseded: bool,
-    /// Which items with equal requests are sent once and share the answer; the output is also searched for answers to
-    /// such requests. For a run through a queue: none. Default: [`Dedupe::Auto`].
-    pub(super) dedupe: Dedupe,
+    /// Whether items with equal requests are sent once and share the answer; the output is also searched for answers to
+    /// such requests. A run through a queue sends each. Default: no.
+    pub(super) dedupe: bool,
 }
 
 impl FileRunOptions {

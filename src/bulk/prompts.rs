@@ -8,7 +8,6 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::base::{Context, Error, ErrorKind};
-use crate::llm::hash::is_repeatable;
 use crate::llm::params::{RequestTask, ResponseFormat};
 use crate::llm::prompt_cache::PromptPrefix;
 use crate::llm::request::Request;
@@ -59,34 +58,28 @@ pub(crate) struct CheckedFile {
 #[derive(Default)]
 pub(crate) struct Classes(Mutex<(HashMap<Kind, u16>, Vec<RequestKind>)>);
 
-/// The model, whether equal requests have equal answers, the fields of embeddings unless there are too many sets, and the
-/// beginning that a provider could cache, likewise.
-type Kind = (
-    Option<String>,
-    bool,
-    Option<Option<String>>,
-    Option<PromptPrefix>,
-);
+/// The model, the fields of embeddings unless there are too many sets, and the beginning that a provider could cache,
+/// likewise.
+type Kind = (Option<String>, Option<Option<String>>, Option<PromptPrefix>);
 
 impl Classes {
     /// The number of the request's class; `None` if there are too many.
     pub(super) fn classify(&self, request: &Request) -> Option<u16> {
-        let repeatable = is_repeatable(request);
         let fields = shared_fields(request);
         let prefix = PromptPrefix::of(request);
-        let mut kind = (request.model.clone(), repeatable, Some(fields), prefix);
+        let mut kind = (request.model.clone(), Some(fields), prefix);
         let (known, kinds) = &mut *self.0.lock();
         if let Some(class) = known.get(&kind) {
             return Some(*class);
         }
-        if kinds.len() >= MOST_PACKED && kind.2.as_ref().is_some_and(Option::is_some) {
-            kind.2 = None;
+        if kinds.len() >= MOST_PACKED && kind.1.as_ref().is_some_and(Option::is_some) {
+            kind.1 = None;
             if let Some(class) = known.get(&kind) {
                 return Some(*class);
             }
         }
         if kinds.len() >= MOST_PREFIXES
-            && kind.3.take().is_some()
+            && kind.2.take().is_some()
             && let Some(class) = known.get(&kind)
         {
             return Some(*class);
@@ -94,9 +87,8 @@ impl Classes {
         let class = u16::try_from(kinds.len()).ok()?;
         kinds.push(RequestKind {
             model: request.model.clone(),
-            repeatable,
-            packs: kind.2.is_some(),
-            prefix: kind.3,
+            packs: kind.1.is_some(),
+            prefix: kind.2,
         });
         known.insert(kind, class);
         Some(class)
@@ -118,8 +110,6 @@ impl Classes {
 pub(crate) struct RequestKind {
     /// The model that they name.
     pub model: Option<String>,
-    /// Whether equal requests have equal answers.
-    pub repeatable: bool,
     /// Whether requests of this class share calls, if the model accepts several of them per call.
     pub packs: bool,
     /// The beginning of their prompts that a provider could cache.

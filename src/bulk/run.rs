@@ -8,12 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use crossbeam_channel::{Receiver, bounded};
-use derive_setters::Setters;
 
 use crate::base::brief::Many;
 use crate::base::thread::spawn_scoped;
 use crate::base::{Context, Error, ErrorKind};
-use crate::config::choices::Dedupe;
 use crate::engine::dispatch::{ErrorPolicy, Event, StopReason};
 use crate::engine::pack::PackLimits;
 use crate::engine::run::{CallsAtOnce, Outlet, Waker};
@@ -30,7 +28,6 @@ use crate::observe::tally::{Summary, Tally};
 
 use super::call::{Answered, call_step};
 use super::list::{Item, ListBacklog, ListPrefixes, Source, feed};
-use super::shared_list::SharedList;
 use super::sinks::{Batch, Channel, Slots, not_sent, outcome};
 use super::work::{Job, Sink, dispatcher};
 use crate::engine::pack::{Pack, Packed};
@@ -110,17 +107,9 @@ pub fn execute_bulk_sync<C: LlmClient + ?Sized>(
 /// Money and time: the [`Route`] has the [prices](Route::prices), also for your own client, the [budget](Route::budget),
 /// and the [book](Route::booking), for example a ledger. [`deadline`](Self::deadline) is of the run. An
 /// [`Estimate`](crate::Estimate) is computed before it, from [`Request::input_size_for`].
-#[derive(Setters)]
-#[setters(generate = false)]
 pub struct Bulk<'a> {
     route: Route<'a>,
     options: RunOptions<'a>,
-    /// Which equal requests of a slice are sent once and share the answer, which is billed once.
-    /// [`Outcome::answered_by`] names the request that was sent, if it has an id, and [`attempts`](Outcome::attempts)
-    /// is 0. [Streamed](Self::for_each) requests share nothing, because earlier outcomes are no longer in memory.
-    /// Default: [`Dedupe::Auto`].
-    #[setters(generate)]
-    dedupe: Dedupe,
     /// Set by [`Outcomes::finish`]: no further call starts.
     stopping: Arc<AtomicBool>,
 }
@@ -132,7 +121,6 @@ impl<'a> Bulk<'a> {
         Self {
             options: RunOptions::new(CallsAtOnce::exactly(route.concurrency())),
             route,
-            dedupe: Dedupe::default(),
             stopping: Arc::default(),
         }
     }
@@ -197,14 +185,13 @@ impl<'a> Bulk<'a> {
     pub fn collect(self, requests: &[Request]) -> Result<Vec<Outcome>, BulkError> {
         let misuse = self.misuse();
         let route = &self.route;
-        let shared = SharedList::new(requests, self.dedupe);
-        let asked = shared.asked();
-        let beginnings = ListPrefixes::counted(route, asked.iter().map(|item| item.request));
-        let source = Source::Ready(Box::new(asked.into_iter()));
+        let beginnings = ListPrefixes::counted(route, requests.iter());
+        let items = requests.iter().enumerate();
+        let items = items.map(|(index, request)| Item { index, request });
+        let source = Source::Ready(Box::new(items));
         let backlog = ListBacklog::new(route, source).caching(beginnings);
         let sink = Slots {
             route,
-            shared,
             outcomes: requests.iter().map(|_| None).collect(),
         };
         let ended = match misuse {

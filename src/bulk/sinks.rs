@@ -17,7 +17,6 @@ use crate::observe::tally::Tally;
 
 use super::call::{Answered, measure};
 use super::list::Item;
-use super::shared_list::SharedList;
 use super::work::{Sink, count};
 use crate::engine::pack::Pack;
 
@@ -91,7 +90,6 @@ fn ended<R: Borrow<Request>>(
 /// Outcomes by the index of their request.
 pub(super) struct Slots<'r> {
     pub route: &'r Route<'r>,
-    pub shared: SharedList<'r>,
     pub outcomes: Vec<Option<Outcome>>,
 }
 
@@ -109,22 +107,9 @@ impl<R: Borrow<Request>> Sink<Item<R>> for Slots<'_> {
         now: Time,
     ) -> Result<(), Error> {
         for end in ends.drain(..) {
-            let step = match &end {
-                Settled::Final(ticket, _) => Some(ticket.tries.step),
-                Settled::Unsent(..) | Settled::Later(..) => None,
-            };
-            let mut outcomes = Vec::new();
             ended(self.route, end, tally, now, |index, outcome| {
-                outcomes.push((index, outcome));
-            });
-            for (index, outcome) in outcomes {
-                if let Some(step) = step {
-                    for (other, outcome) in self.shared.with((index, &outcome), step, tally) {
-                        self.outcomes[other] = Some(outcome);
-                    }
-                }
                 self.outcomes[index] = Some(outcome);
-            }
+            });
         }
         Ok(())
     }

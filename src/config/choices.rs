@@ -89,31 +89,6 @@ impl Strategy {
     }
 }
 
-/// Which identical requests of a run are sent once and share one answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Dedupe {
-    /// Requests with temperature 0, and requests for embeddings.
-    #[default]
-    Auto,
-    /// All identical requests.
-    Always,
-    /// No requests: each is sent.
-    Never,
-}
-
-impl Dedupe {
-    /// Whether a request shares its answer; `repeatable` means that its answer is always the same.
-    pub(crate) fn shares(self, repeatable: bool) -> bool {
-        match self {
-            Self::Auto => repeatable,
-            Self::Always => true,
-            Self::Never => false,
-        }
-    }
-}
-
 /// Which prompts use the prompt cache of their provider: it reads the common beginning of prompts once, and bills less for
 /// it afterwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
@@ -144,9 +119,6 @@ pub enum OnUnknown {
 
 /// The names of [`Strategy`].
 pub(super) static STRATEGIES: Choices = Choices::new("strategy", &["sync", "flex", "batch"]);
-
-/// The names of [`Dedupe`].
-pub(super) static DEDUPES: Choices = Choices::new("choice", &["auto", "always", "never"]);
 
 /// The names of [`CachePrompt`].
 pub(super) static CACHE_PROMPTS: Choices = Choices::new("choice", &["auto", "always", "never"]);

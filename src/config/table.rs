@@ -24,9 +24,6 @@ macro_rules! with_settings {
             pub monthly_budget: Option<f64> = "llm.monthly_budget" ["BATCHWRIGHT_MONTHLY_BUDGET"]
                 Kind::Positive, Rule("none"),
                 "What all work of the data folder may cost in a calendar month (UTC), in US dollars: work waits for the next month or a higher value, and a run stops with exit code 4";
-            pub dedupe: Dedupe = "llm.dedupe" ["BATCHWRIGHT_DEDUPE"]
-                Kind::Choice(&DEDUPES), Is("auto"),
-                "Which identical requests of a run are sent once: those with temperature 0 and embeddings (auto), all, or none; the queue and batches send each";
             pub cache_prompt: CachePrompt = "llm.cache_prompt" ["BATCHWRIGHT_CACHE_PROMPT"]
                 Kind::Choice(&CACHE_PROMPTS), Is("auto"),
                 "Which prompts use the provider's prompt cache: those of 10 or more with the same system text (auto), all with a long one, or none";

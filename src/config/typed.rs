@@ -8,7 +8,7 @@ use serde::de::{DeserializeOwned, IntoDeserializer};
 use crate::base::{Error, ErrorKind};
 
 use super::articles::ArticleSource;
-use super::choices::{CachePrompt, Dedupe, OnUnknown, Strategy};
+use super::choices::{CachePrompt, OnUnknown, Strategy};
 use super::settings::{Given, SettingSource, Settings};
 use super::table::with_settings;
 use super::value::Value;
@@ -102,7 +102,6 @@ from_values! {
     Vec<(String, String)>: Value::Models(models) => models;
     ArticleSource: Value::Articles(source) => source;
     Strategy: Value::Text(name) => named(&name)?;
-    Dedupe: Value::Text(name) => named(&name)?;
     CachePrompt: Value::Text(name) => named(&name)?;
     OnUnknown: Value::Text(name) => named(&name)?;
 }

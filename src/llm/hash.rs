@@ -107,11 +107,6 @@ pub(crate) fn masked(mut digest: [u8; 32], mask: u64) -> [u8; 32] {
     digest
 }
 
-/// Whether equal requests may be asked once by default: vectors, and answers without randomness.
-pub(crate) fn is_repeatable(request: &Request) -> bool {
-    request.task == RequestTask::Embed || request.params.temperature == Some(0.0)
-}
-
 /// The fingerprint of a further sample of what has this one: its first bytes are changed by the number. An index that keeps
 /// no more than these bytes finds the way back to the first sample.
 pub(crate) fn of_sample(digest: [u8; 32], sample: u32) -> [u8; 32] {

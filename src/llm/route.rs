@@ -400,11 +400,6 @@ impl<'a> Route<'a> {
         guarded("provider() or model_for()", asked).unwrap_or_default()
     }
 
-    /// Where a step is asked.
-    pub(crate) fn address(&self, step: u8) -> String {
-        guarded("address()", || self.client(step).address().to_owned()).unwrap_or_default()
-    }
-
     /// How many providers it has, one after the other.
     pub(crate) fn steps(&self) -> usize {
         self.steps.len()

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
 use batchwright::client::PackLimits;
-use batchwright::files::{Dedupe, PromptSettings, RunOutput};
+use batchwright::files::{PromptSettings, RunOutput};
 use batchwright::progress::EveryItem;
 use batchwright::{
     Bulk, Context, Deadline, Error, ErrorKind, ErrorPolicy, Extract, FileRun, FileRunOptions,
@@ -203,7 +203,7 @@ fn only_a_text_without_an_embedding_fails_and_its_call_is_not_repeated() {
     let texts = || (0..128).map(|i| Request::embedding("text").with_id(format!("p{i}")));
     let texts: Vec<Request> = texts().collect();
     let client = OneShort(AtomicUsize::new(0));
-    let run = Bulk::new(&client).concurrency(1).dedupe(Dedupe::Never);
+    let run = Bulk::new(&client).concurrency(1);
     let outcomes = run.collect(&texts).unwrap();
     assert_eq!(client.0.load(Ordering::SeqCst), 1);
     for (at, outcome) in outcomes.iter().enumerate() {
@@ -215,8 +215,7 @@ fn only_a_text_without_an_embedding_fails_and_its_call_is_not_repeated() {
         .unwrap();
     assert_eq!((summary.completed, summary.failed), (127, 1));
     assert_eq!((summary.vectors, summary.unusable_replies), (127, 1));
-    let run = Bulk::new(&client).dedupe(Dedupe::Never);
-    let run = run.on_error(ErrorPolicy::StopOnError);
+    let run = Bulk::new(&client).on_error(ErrorPolicy::StopOnError);
     let error = run.collect(&texts).unwrap_err();
     assert!(matches!(error.reason, StopReason::ItemFailed(_)));
 }

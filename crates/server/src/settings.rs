@@ -48,7 +48,7 @@ pub(crate) fn shown(setting: &Setting) -> Value {
 /// Whether a running worker takes a change over. The others are for the next run of a command.
 fn is_live(key: &str) -> bool {
     let of_a_worker = ["llm.", "queue.", "batch.", "serve."];
-    key != "llm.dedupe" && of_a_worker.iter().any(|part| key.starts_with(part))
+    of_a_worker.iter().any(|part| key.starts_with(part))
 }
 
 /// What is stored for a key, in force or not; nothing that looks like a credential.

@@ -55,7 +55,6 @@ impl FileRun<'_> {
         let prompts = &self.prompts;
         let known = KnownAnswers {
             of_output: &prompts.of_output,
-            kinds: &prompts.kinds,
             options: &self.options,
         };
         let mut items = Vec::new();

@@ -71,11 +71,10 @@ pub(super) fn prepare_file(
     let attached = std::mem::take(&mut checked.items.attached);
     let index = checked.items.finish();
     let tally = index.tally();
-    let found = known::find(&index, &checked.kinds, &output, options, embeds, plan);
+    let found = known::find(&index, &output, options, embeds, plan);
     let (equals, of_output) = found.map_err(FileRunError::Output)?;
     let known = KnownAnswers {
         of_output: &of_output,
-        kinds: &checked.kinds,
         options,
     };
     known.plan(&index, &equals, plan, &mut |_| {});

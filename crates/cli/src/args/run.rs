@@ -68,29 +68,14 @@ pub struct RunArgs {
     #[command(flatten)]
     pub prompt: PromptArgs,
 
-    /// Send identical requests once, at any temperature
+    /// Send identical requests once
     ///
     /// Each item gets a result line with the answer; `answered_by` names the item that was sent. Answers that are
     /// already in the output are used too. Standard input is read to its end first; --dry-run reports how many
-    /// calls are saved. Without this flag, only requests with temperature 0 and embeddings are deduplicated.
-    /// Samples of a prompt are never deduplicated. Runs in batches or with a deadline send every prompt; they
-    /// reject this flag [env: BATCHWRIGHT_DEDUPE] [config: llm.dedupe] [default: auto]
-    #[arg(
-        help_heading = "Prompts",
-        long,
-        hide_short_help = true,
-        overrides_with = "no_dedupe"
-    )]
+    /// calls are saved. Samples of a prompt are never deduplicated. Runs in batches or with a deadline send every
+    /// prompt; they reject this flag
+    #[arg(help_heading = "Prompts", long, hide_short_help = true)]
     pub dedupe: bool,
-
-    /// Send every prompt, even if an identical request has an answer
-    #[arg(
-        help_heading = "Prompts",
-        long,
-        hide_short_help = true,
-        overrides_with = "dedupe"
-    )]
-    pub no_dedupe: bool,
 
     #[command(flatten)]
     pub pace: PaceArgs,

@@ -5,8 +5,11 @@ use std::collections::BTreeSet;
 use batchwright_simulate::{SimConfig, Trouble};
 use serde_json::{Value, json};
 
-use super::batch_runs::{SHORT, WORDS, command, other, taking};
-use super::common::{Desk, Has, RunToEnd, all_ids, eventually, good, id, ids_in_order, simulator};
+use super::batch_runs::{SHORT, WORDS, other, taking};
+use super::common::{
+    Desk, Has, RunToEnd, all_ids, eventually, good, id, ids_in_order, prompt_lines, simulator,
+};
+use super::program::fed;
 
 /// `n` items; those from `different` on have the same prompts as earlier ones.
 fn with_equals(n: usize, different: usize) -> String {
@@ -22,25 +25,27 @@ fn summary(stdout: &str) -> Value {
 }
 
 #[test]
-fn duplicates_are_sent_once_at_temperature_0_or_with_dedupe() {
+fn duplicates_are_sent_once_with_dedupe() {
     let (desk, sim) = (Desk::new(), good());
     desk.write("in.jsonl", with_equals(30, 20));
     let mut calls = 0;
     for (flags, made) in [
         ("", 30),
-        ("--temperature 0", 20),
-        ("--temperature 0 --no-dedupe", 30),
-        ("--temperature 0.5", 30),
+        ("--temperature 0", 30),
+        ("--temperature 0 --dedupe", 20),
         ("--temperature 0.5 --dedupe", 20),
-        ("--dedupe --no-dedupe", 30),
     ] {
         let words = format!("in.jsonl -o out.jsonl -j 3 --json {flags}");
         let dry = desk
             .run(&sim, &format!("{words} --dry-run"))
             .expect(0)
             .json();
-        dry.has(json!({"to_send": made, "equal": 30 - made}));
+        dry.has(json!({"to_send": made, "equal": 30 - made, "repeated": made - 20}));
         let ended = desk.run(&sim, &words).expect(0);
+        let ended = match made {
+            30 => ended.says("30 to send, 10 of them equal to others (--dedupe sends those once)"),
+            _ => ended.says("20 to send, 10 answered with equal ones"),
+        };
         assert_eq!(sim.stats().calls - calls, made, "{flags}");
         calls += made;
         let told = summary(&ended.stdout);
@@ -79,34 +84,25 @@ fn a_plan_of_batches_counts_duplicates_that_the_queue_sends() {
 }
 
 #[test]
-fn a_run_through_the_queue_and_its_plan_reject_flags_that_share_answers() {
+fn a_run_through_the_queue_and_its_plan_reject_dedupe() {
     let (desk, sim) = (Desk::new(), taking(SHORT));
     desk.write("in.jsonl", with_equals(9, 3));
     let why = "goes through the queue, where each prompt is a separate request: remove it, or ";
-    for flag in ["--dedupe", "--reuse"] {
-        for (strategy, instead) in [
-            ("--strategy batch", "use --strategy sync"),
-            ("--within 8h", "the deadline"),
-        ] {
-            for start in ["run", "run --dry-run", "estimate", "estimate --sample 2"] {
-                let words = format!("{start} {WORDS} {strategy} {flag}");
-                other(&desk, &sim, &words)
-                    .ends(2, &format!("{flag} is for calls"))
-                    .says(&format!("{why}{instead}"));
-            }
+    for (strategy, instead) in [
+        ("--strategy batch", "use --strategy sync"),
+        ("--within 8h", "the deadline"),
+    ] {
+        for start in ["run", "run --dry-run", "estimate", "estimate --sample 2"] {
+            let words = format!("{start} {WORDS} {strategy} --dedupe");
+            other(&desk, &sim, &words)
+                .ends(2, "--dedupe is for calls")
+                .says(&format!("{why}{instead}"));
         }
     }
     assert_eq!(
         (sim.stats().calls, sim.batch_stats().items_accepted),
         (0, 0)
     );
-    // The later flag counts, and a setting does not apply to batches.
-    let words = format!("{WORDS} --strategy batch --dedupe --no-dedupe --dry-run");
-    command(&desk, &sim, &words).ended().expect(0);
-    let words = format!("{WORDS} --strategy batch");
-    let mut set = command(&desk, &sim, &words);
-    set.env("BATCHWRIGHT_DEDUPE", "always").ended().expect(0);
-    assert_eq!(sim.batch_stats().items_accepted, 9);
 }
 
 #[test]
@@ -114,7 +110,7 @@ fn the_line_of_a_duplicate_names_the_item_that_was_sent() {
     let (desk, sim) = (Desk::new(), good());
     let rows = "id,prompt,who\na,Name a prime.,x\nb,Name a prime.,y\nc,Name another.,z\n";
     desk.write("in.csv", rows);
-    let words = "in.csv -o out.jsonl --keep who --temperature 0 --ordered";
+    let words = "in.csv -o out.jsonl --keep who --dedupe --ordered";
     desk.run(&sim, words)
         .ends(0, "3 items: 2 to send, 1 answered with equal ones")
         .says("1 answered by equal prompts (1 call saved)");
@@ -267,7 +263,7 @@ fn embeddings_of_another_model_are_not_reused() {
     let (desk, sim) = (Desk::new(), good());
     let run = |model: &str| {
         let words = format!(
-            "run in.jsonl -o out.jsonl --task embed --provider local --base-url {}",
+            "run in.jsonl -o out.jsonl --task embed --dedupe --provider local --base-url {}",
             sim.base_url()
         );
         let mut command = desk.command(words.split_whitespace());
@@ -355,7 +351,7 @@ fn equal_texts_are_embedded_once() {
     let (desk, sim) = (Desk::new(), good());
     desk.write("in.jsonl", with_equals(300, 200));
     let ended = desk
-        .run(&sim, "in.jsonl -o out.jsonl --task embed --json")
+        .run(&sim, "in.jsonl -o out.jsonl --task embed --dedupe --json")
         .expect(0);
     assert_eq!(
         (sim.stats().embedded, desk.ids("out.jsonl")),
@@ -363,6 +359,15 @@ fn equal_texts_are_embedded_once() {
     );
     let told = summary(&ended.stdout);
     told.has(json!({"vectors": 300, "answered_by_equals": 100}));
+}
+
+#[test]
+fn standard_input_is_read_to_its_end_and_compared() {
+    let (desk, sim) = (Desk::new(), good());
+    let again = "{\"id\":\"again\",\"prompt\":\"prompt 3\"}\n";
+    let lines = prompt_lines(10) + again;
+    fed(&mut desk.against(&sim, "- -o a.jsonl --dedupe"), &lines).expect(0);
+    assert_eq!((sim.stats().calls, desk.ids("a.jsonl").len()), (10, 11));
 }
 
 #[test]
@@ -391,7 +396,7 @@ fn killed(n: usize, kills: u64) {
     let sim = simulator(SimConfig::default().latency(std::time::Duration::from_millis(2)));
     let different = n * 7 / 10;
     desk.write("in.jsonl", with_equals(n, different));
-    let words = format!("in.jsonl -o out.jsonl -j {CONCURRENCY} -q --temperature 0");
+    let words = format!("in.jsonl -o out.jsonl -j {CONCURRENCY} -q --dedupe");
     let mut lines = 0;
     for kill in 1..=kills {
         let until = different as u64 * kill / (kills + 1);

@@ -44,7 +44,6 @@ fn requests_that_differ_in_the_order_of_their_schemas_share_no_answer() {
         )
     };
     desk.write("in.jsonl", row("a", SCHEMA) + &row("b", REORDERED));
-    desk.run(&sim, "in.jsonl -o out.jsonl --dedupe")
-        .expect(0);
+    desk.run(&sim, "in.jsonl -o out.jsonl --dedupe").expect(0);
     assert_eq!(sim.stats().calls, 2);
 }

@@ -82,7 +82,7 @@ fn billed_replies_without_tokens_are_calls_without_a_known_price() {
         "prices.json",
         json!({"providers": {"*": {"models": models}}}).to_string(),
     );
-    let words = "run in.jsonl -o out.jsonl --provider custom --model m --prices prices.json -j 1 --no-dedupe";
+    let words = "run in.jsonl -o out.jsonl --provider custom --model m --prices prices.json -j 1";
     let mut command = desk.command(words.split_whitespace());
     command.env("CUSTOM_LLM_BASE_URL", server.url());
     let ended = command.ended().ends(3, "2 replies were paid for");

@@ -61,6 +61,7 @@ fn json(args: &RunArgs, prepared: &Prepared, tokens: Option<u64>) -> Value {
         "under_way": plan.under_way,
         "to_collect": plan.to_collect,
         "to_send": plan.to_send,
+        "repeated": plan.repeated,
         "equal": plan.equal,
         "answered_by_earlier_results": plan.answered,
         "unusable_equal": plan.unusable_equal,

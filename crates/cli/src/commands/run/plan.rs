@@ -27,6 +27,10 @@ pub fn plan_line(plan: &RunPlan, total: u64) -> String {
         (plan.under_way, "under way"),
         (plan.to_collect, "done, to be collected"),
         (plan.to_send.unwrap_or(0), "to send"),
+        (
+            plan.repeated,
+            "of them equal to others (--dedupe sends those once)",
+        ),
         (plan.equal, "answered with equal ones"),
         (plan.answered, "answered by earlier results of equal ones"),
         (plan.unusable_equal, unusable),

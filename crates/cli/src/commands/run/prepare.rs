@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use batchwright::files::{Dedupe, FileRunError, RunOutput, RunPlan};
+use batchwright::files::{FileRunError, RunOutput, RunPlan};
 use batchwright::plan::{Concurrency, ProviderPlan};
 use batchwright::{Context, FileRun, FileRunOptions, LlmManager, Prompts, Request, Settings};
 use serde_json::Value;
@@ -52,7 +52,7 @@ pub fn prepare(args: &RunArgs, resolved: Resolved, session: &Session) -> Result<
     let input_tokens = prompts.estimated_tokens();
     let models = resolved.plan.as_ref().is_ok_and(provider::asks_a_model);
     let output = output(args, &session.ctx);
-    let run = compare(args, prompts, output, queue, models, resolved.dedupe)?;
+    let run = compare(args, prompts, output, queue, models)?;
     let plan = run.compared().plan().clone();
     say_plan(args, &plan, session);
 
@@ -133,7 +133,6 @@ fn compare(
     output: RunOutput,
     queue: Option<RunQueue>,
     asks_a_model: bool,
-    dedupe: Dedupe,
 ) -> Result<PreparedRun, Refusal> {
     let options = FileRunOptions::new()
         .redo_extracts(asks_a_model)
@@ -142,7 +141,7 @@ fn compare(
         .max_items(args.max_items)
         .ordered(args.ordered)
         .fsync(args.fsync)
-        .dedupe(dedupe)
+        .dedupe(args.dedupe)
         .drop_superseded(args.drop_superseded)
         .dry_run(args.dry_run);
     let run = match queue {

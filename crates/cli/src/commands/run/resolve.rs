@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use batchwright::files::{Dedupe, ExportFormat, PromptSettings};
+use batchwright::files::{ExportFormat, PromptSettings};
 use batchwright::plan::ProviderPlan;
 use batchwright::unstable::Optional;
 use batchwright::{Context, Error, Prompts, Settings, Strategy};
@@ -37,8 +37,6 @@ pub struct Resolved {
     pub strategy: RunStrategy,
     /// The queue that the items go through, if they do.
     pub queue: Option<RunQueue>,
-    /// Which items share an answer.
-    pub dedupe: Dedupe,
 }
 
 /// The settings of this data folder and environment beneath the flags.
@@ -48,7 +46,6 @@ pub fn settings(args: &RunArgs) -> Result<Settings, Refusal> {
     let settings = settings::settings(pace.data_dir.as_deref(), None)?;
     let settings = provider::with_flags(settings, &args.provider)?;
     let strategy = args.strategy.clone().filter(|name| name != AUTO);
-    let dedupe = |on: bool, word: &str| on.then(|| word.to_owned());
     let flags = [
         ("llm.bulk_strategy", "--strategy", &strategy),
         ("llm.flex_patience", "--flex-patience", &args.flex_patience),
@@ -57,12 +54,6 @@ pub fn settings(args: &RunArgs) -> Result<Settings, Refusal> {
         ("llm.requests_per_minute", "--rpm", &pace.rpm),
         ("llm.tokens_per_minute", "--tpm", &pace.tpm),
         ("llm.request_timeout", "--timeout", &pace.timeout),
-        ("llm.dedupe", "--dedupe", &dedupe(args.dedupe, "always")),
-        (
-            "llm.dedupe",
-            "--no-dedupe",
-            &dedupe(args.no_dedupe, "never"),
-        ),
     ];
     settings::with_flags(settings, &flags)
 }
@@ -88,8 +79,7 @@ pub fn resolve(args: &RunArgs, settings: Settings, session: &Session) -> Result<
         return Err(Refusal::could_not_run(stdout::CLOSED).into());
     }
     let prompt_settings = prompt_settings(args)?;
-    let dedupe = settings.dedupe().map_err(refused)?;
-    let prompts = open(args, &prompt_settings, dedupe, session)?;
+    let prompts = open(args, &prompt_settings, session)?;
     let unnamed = prompts.without_model();
     let notes = RefCell::new(Vec::new());
     let plan = make_plan(args, &settings, unnamed, session, &|note| {
@@ -99,8 +89,8 @@ pub fn resolve(args: &RunArgs, settings: Settings, session: &Session) -> Result<
     let queue = RunQueue::find(args, &strategy)?;
     // A dry run opens no queue that is not there yet.
     let goes_through_queue = queue.is_some() || strategy.strategy == Strategy::Batch;
-    if goes_through_queue {
-        refuse_in_queue(args, &strategy)?;
+    if args.dedupe && goes_through_queue {
+        return Err(refused_in_queue(&strategy).into());
     }
     Ok(Resolved {
         settings,
@@ -110,19 +100,11 @@ pub fn resolve(args: &RunArgs, settings: Settings, session: &Session) -> Result<
         provider_notes: notes.into_inner(),
         strategy,
         queue,
-        dedupe: if goes_through_queue {
-            Dedupe::Never
-        } else {
-            dedupe
-        },
     })
 }
 
-/// Rejects --dedupe: in the queue, each prompt is a separate request.
-fn refuse_in_queue(args: &RunArgs, strategy: &RunStrategy) -> Result<(), Refusal> {
-    if !args.dedupe {
-        return Ok(());
-    }
+/// Why --dedupe is rejected: in the queue, each prompt is a separate request.
+fn refused_in_queue(strategy: &RunStrategy) -> Refusal {
     let advice = match strategy.strategy {
         _ if strategy.in_time => "remove it, or the deadline",
         Strategy::Batch => "remove it, or use --strategy sync",
@@ -130,21 +112,16 @@ fn refuse_in_queue(args: &RunArgs, strategy: &RunStrategy) -> Result<(), Refusal
             "remove it until the earlier run of this output is finished"
         }
     };
-    Err(Refusal::usage(format!(
+    Refusal::usage(format!(
         "--dedupe is for calls that the run makes itself, and this one goes through the queue, where each prompt is a \
          separate request: {advice}"
-    )))
+    ))
 }
 
-fn open(
-    args: &RunArgs,
-    settings: &PromptSettings,
-    dedupe: Dedupe,
-    session: &Session,
-) -> Result<Prompts, Early> {
+fn open(args: &RunArgs, settings: &PromptSettings, session: &Session) -> Result<Prompts, Early> {
     let prompts = args.input.open(settings, session)?;
     // Duplicates may come last in the stream, and an estimate needs all of it.
-    if !prompts.needs_disk() && dedupe != Dedupe::Always && !args.dry_run {
+    if !prompts.needs_disk() && !args.dedupe && !args.dry_run {
         return Ok(prompts);
     }
     let folder = data_dir(args.pace.data_dir.as_deref());

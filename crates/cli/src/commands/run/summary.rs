@@ -118,7 +118,9 @@ pub fn print(args: &RunArgs, report: &RunReport, setup: &Setup, queue: Option<&Q
         lines.push(row("calls", &calls(summary)));
     }
     lines.extend(equals_line(summary));
-    if summary.calls > 0 || summary.completed > summary.completed_before + summary.answered_by_equals {
+    if summary.calls > 0
+        || summary.completed > summary.completed_before + summary.answered_by_equals
+    {
         lines.extend(usage_lines(
             summary,
             setup.concurrency,
