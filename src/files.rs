@@ -11,7 +11,7 @@
 //! | set how rows with a null are handled | [`Nulls`] |
 //! | set which prompts use the provider's prompt cache | [`CachePrompt`] |
 //! | see what a run will do, what it did, or why it could not start | [`RunPlan`], [`RunReport`], [`FileRunError`] |
-//! | make a table of results: CSV, Parquet, `.xlsx`, SQLite | [`Export`], [`ExportFormat`], [`ExportReport`] |
+//! | make a table of results: CSV, Parquet, `.xlsx` | [`Export`], [`ExportFormat`], [`ExportReport`] |
 //! | append results of a queue to a file, each once | [`ResultsAppender`] |
 //! | find the store of an output's earlier run | [`store_path`] |
 #![cfg_attr(

@@ -35,3 +35,6 @@ mod spool;
 mod stream;
 mod tidy;
 mod work;
+
+#[cfg(not(feature = "tables"))]
+pub(crate) use convert::NOT_BUILT;

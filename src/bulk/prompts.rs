@@ -160,9 +160,8 @@ const MOST_PREFIXES: usize = 4096;
 
 impl Prompts {
     /// Opens a `.jsonl`, `.json`, `.csv`, `.tsv` or `.txt` file, which may be compressed (`.csv.gz`, `.jsonl.zst`), or
-    /// a `.parquet`, `.xlsx` or SQLite file (with the features `parquet`, `excel` and `queue`), or a folder of source
-    /// files (with the feature `files`), and checks all of it. `on_progress` receives the number of checked bytes and
-    /// the total.
+    /// a `.parquet` or `.xlsx` file (with the feature `tables`), or a folder of source files (with the feature
+    /// `files`), and checks all of it. `on_progress` receives the number of checked bytes and the total.
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`] with file, line, what was found and what was expected, for up to 20

@@ -111,12 +111,6 @@ impl SpoolFile {
         written.map_err(|error| unwritable(&self.folder, &error))
     }
 
-    /// Maximum number of bytes.
-    #[cfg(feature = "excel")]
-    pub(super) fn most(&self) -> u64 {
-        self.most
-    }
-
     fn refused(&self, why: &str) -> Error {
         let why = format!("{}: {why}; {}", self.name, self.ends);
         Error::new(ErrorKind::Invalid, why)

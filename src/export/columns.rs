@@ -376,7 +376,7 @@ impl Layout<'_> {
         }
     }
 
-    /// The columns with unique names, ignoring case, because SQLite ignores it.
+    /// The columns with unique names, ignoring case, because some programs ignore it.
     fn named(mut self) -> Vec<Column> {
         let mut order: Vec<usize> = (0..self.columns.len()).collect();
         order.sort_by_key(|i| self.columns[*i].0);

@@ -14,11 +14,9 @@ pub enum ExportFormat {
     Tsv,
     /// One JSON object per row.
     Jsonl,
-    /// A worksheet for Excel and similar programs; needs the feature `excel`.
+    /// A worksheet for Excel and similar programs; needs the feature `tables`.
     Xlsx,
-    /// The table `results` of a new SQLite file; needs the feature `queue`.
-    Sqlite,
-    /// An Apache Parquet file; needs the feature `parquet`.
+    /// An Apache Parquet file; needs the feature `tables`.
     Parquet,
 }
 
@@ -35,7 +33,6 @@ impl ExportFormat {
             "tsv" => Self::Tsv,
             "jsonl" | "ndjson" => Self::Jsonl,
             "xlsx" => Self::Xlsx,
-            "sqlite" | "sqlite3" | "db" => Self::Sqlite,
             "parquet" => Self::Parquet,
             other => {
                 let found = match other {
@@ -43,7 +40,7 @@ impl ExportFormat {
                     other => format!(".{other}"),
                 };
                 let why = format!(
-                    "{}: found {found}; a table is .csv, .tsv, .jsonl, .xlsx, .sqlite, .db or .parquet",
+                    "{}: found {found}; a table is .csv, .tsv, .jsonl, .xlsx or .parquet",
                     path.display()
                 );
                 return Err(Error::new(ErrorKind::Invalid, why));
@@ -57,22 +54,18 @@ impl ExportFormat {
     }
 
     /// Rejects formats that this build cannot write.
+    #[cfg(feature = "tables")]
     pub(super) fn check_built(self) -> Result<(), Error> {
-        let (built, feature) = match self {
-            Self::Csv | Self::Tsv | Self::Jsonl => return Ok(()),
-            Self::Xlsx => (cfg!(feature = "excel"), "excel"),
-            Self::Sqlite => (cfg!(feature = "queue"), "queue"),
-            Self::Parquet => (cfg!(feature = "parquet"), "parquet"),
-        };
-        if built {
+        Ok(())
+    }
+
+    /// Rejects formats that this build cannot write.
+    #[cfg(not(feature = "tables"))]
+    pub(super) fn check_built(self) -> Result<(), Error> {
+        if self.is_text() {
             Ok(())
         } else {
-            Err(Error::new(
-                ErrorKind::Invalid,
-                format!(
-                    "this program was built without the feature `{feature}`; .csv is always there"
-                ),
-            ))
+            Err(Error::new(ErrorKind::Invalid, crate::bulk::NOT_BUILT))
         }
     }
 }

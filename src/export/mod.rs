@@ -8,16 +8,14 @@ mod format;
 mod joined;
 mod moment;
 mod output;
-#[cfg(feature = "parquet")]
+#[cfg(feature = "tables")]
 mod parquet;
 mod results;
 mod row;
 mod sink;
-#[cfg(feature = "queue")]
-mod sqlite;
 mod text;
 mod value;
-#[cfg(feature = "excel")]
+#[cfg(feature = "tables")]
 mod xlsx;
 
 #[cfg(test)]
@@ -321,17 +319,12 @@ impl Export {
         read: &Read,
     ) -> Result<Box<dyn Sink>, Error> {
         match format {
-            #[cfg(feature = "parquet")]
+            #[cfg(feature = "tables")]
             ExportFormat::Parquet => Ok(Box::new(parquet::ParquetTable::new(
                 file.handle()?,
                 &read.columns,
             )?)),
-            #[cfg(feature = "queue")]
-            ExportFormat::Sqlite => Ok(Box::new(sqlite::SqliteTable::new(
-                file.path(),
-                &read.columns,
-            )?)),
-            #[cfg(feature = "excel")]
+            #[cfg(feature = "tables")]
             ExportFormat::Xlsx => {
                 let folder = crate::base::disk::folder_of(file.path());
                 let whole = read.files.paths().map(|path| {

@@ -92,7 +92,7 @@ impl ResultFiles {
         Ok(Self { files })
     }
 
-    #[cfg(feature = "excel")]
+    #[cfg(feature = "tables")]
     pub(super) fn paths(&self) -> impl Iterator<Item = &Path> {
         self.files.iter().map(|file| file.path.as_path())
     }

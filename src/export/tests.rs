@@ -115,12 +115,12 @@ fn empty_and_unwritable_tables_leave_no_file() {
     }
     assert_eq!(place.names(), ["out.csv", "results.jsonl"]);
     let mut out = Vec::new();
-    let sqlite = place.export().format(ExportFormat::Sqlite);
-    let refused = sqlite.to_writer(&mut out, &Context::new()).unwrap_err();
-    let said = if cfg!(feature = "queue") {
+    let sheet = place.export().format(ExportFormat::Xlsx);
+    let refused = sheet.to_writer(&mut out, &Context::new()).unwrap_err();
+    let said = if cfg!(feature = "tables") {
         "name a file"
     } else {
-        "feature"
+        "the feature `tables`"
     };
     assert!(refused.message().contains(said), "{refused}");
     let tabs = place.export().format(ExportFormat::Tsv).bom(true);
@@ -277,59 +277,7 @@ fn lines_without_ids_are_found_by_request() {
     assert!(report.joined_none && !place.path("other.csv").exists());
 }
 
-#[cfg(feature = "queue")]
-#[test]
-fn a_table_of_sqlite_has_types() {
-    let place = Place::new(TWO);
-    place.write(place.export(), "out.db").unwrap();
-    let database = rusqlite::Connection::open(place.path("out.db")).unwrap();
-    let row = database
-        .query_row(
-            "SELECT code, x, success, cost_usd, typeof(code), typeof(x) FROM results",
-            [],
-            |row| {
-                Ok((
-                    row.get::<_, String>(0)?,
-                    row.get::<_, i64>(1)?,
-                    row.get::<_, bool>(2)?,
-                    row.get::<_, f64>(3)?,
-                    row.get::<_, String>(4)?,
-                    row.get::<_, String>(5)?,
-                ))
-            },
-        )
-        .unwrap();
-    assert_eq!(
-        row,
-        (
-            "007".to_owned(),
-            -5,
-            true,
-            0.5,
-            "text".to_owned(),
-            "integer".to_owned()
-        )
-    );
-    let nothing: Option<i64> = database
-        .query_row("SELECT x FROM results WHERE id = 'b'", [], |row| row.get(0))
-        .unwrap();
-    assert_eq!(nothing, None);
-    assert_eq!(place.names(), ["out.db", "results.jsonl"]);
-}
-
-#[cfg(feature = "queue")]
-#[test]
-fn names_that_sqlite_cannot_tell_apart_are_numbered() {
-    let line = r#"{"id":"1","success":true,"text":"t","input":{"a":1,"A":"x","a\"b":2,"":3}}"#;
-    let place = Place::new(line);
-    place.write(place.export(), "out.sqlite").unwrap();
-    let database = rusqlite::Connection::open(place.path("out.sqlite")).unwrap();
-    let sql = "SELECT group_concat(name, '|') FROM (SELECT name FROM pragma_table_info('results') LIMIT 5)";
-    let names: String = database.query_row(sql, [], |row| row.get(0)).unwrap();
-    assert_eq!(names, "a|A_2|a\"b||id");
-}
-
-#[cfg(feature = "excel")]
+#[cfg(feature = "tables")]
 #[test]
 fn cells_of_a_worksheet_are_texts_or_numbers_and_cut_cells_have_a_note() {
     use calamine::{Data, Reader};
@@ -357,7 +305,7 @@ fn cells_of_a_worksheet_are_texts_or_numbers_and_cut_cells_have_a_note() {
     assert_eq!(place.names(), ["out.xlsx", "results.jsonl"]);
 }
 
-#[cfg(feature = "parquet")]
+#[cfg(feature = "tables")]
 #[test]
 fn columns_of_parquet_have_types() {
     use ::parquet::file::reader::{FileReader, SerializedFileReader};
@@ -395,7 +343,7 @@ fn columns_of_parquet_have_types() {
 }
 
 /// Rows of a typed input, in the format of `run --keep all`.
-#[cfg(all(feature = "excel", feature = "parquet"))]
+#[cfg(feature = "tables")]
 const DATED: &str = concat!(
     r#"{"id":"1","success":true,"text":"t","input":{"day":"2024-05-01","at":"2024-05-01T12:30:00","utc":"2024-05-01T12:30:00Z","said":"2024-05-01","price":1.10,"$types":{"day":"date","at":"date","utc":"date"}}}"#,
     "\n",
@@ -403,7 +351,7 @@ const DATED: &str = concat!(
     "\n",
 );
 
-#[cfg(all(feature = "excel", feature = "parquet"))]
+#[cfg(feature = "tables")]
 #[test]
 fn dates_of_typed_inputs_are_restored_and_texts_stay_texts() {
     use ::parquet::file::reader::{FileReader, SerializedFileReader};

@@ -44,7 +44,7 @@ impl Sheet {
         whole: String,
     ) -> Result<Self, Error> {
         let refused = |what: String| {
-            let why = format!("{what}; .parquet, .csv and .sqlite have room");
+            let why = format!("{what}; .parquet and .csv have room");
             Err(Error::new(ErrorKind::Invalid, why))
         };
         if rows >= MOST_ROWS {

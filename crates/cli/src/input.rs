@@ -140,7 +140,6 @@ impl ReadingArgs {
             })
             .set(self.delimiter, PromptSettings::delimiter)
             .set(self.sheet.as_ref(), PromptSettings::sheet)
-            .set(self.query.as_ref(), PromptSettings::query)
             .set(self.max_unpacked, PromptSettings::max_unpacked)
             .set(folder, PromptSettings::spool_folder)
             .set(self.format, PromptSettings::input_format);

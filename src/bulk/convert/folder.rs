@@ -33,7 +33,6 @@ pub(super) fn open(
         (settings.delimiter.is_some(), "--delimiter"),
         (settings.encoding.is_some(), "--encoding"),
         (settings.sheet.is_some(), "--sheet"),
-        (settings.query.is_some(), "--query"),
     ];
     if let Some((_, flag)) = others.iter().find(|(given, _)| *given) {
         return Err(refused(&format!(

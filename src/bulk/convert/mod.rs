@@ -9,7 +9,7 @@ use encoding_rs::Encoding;
 
 use crate::base::{Context, Error};
 
-use super::input::{Form, InputError, NamedFile, Origin, PromptSettings, Source};
+use super::input::{Form, InputError, NamedFile, PromptSettings, Source};
 use super::spool::{SpoolFile, copy};
 
 mod decode;
@@ -19,6 +19,8 @@ mod table;
 mod unpack;
 
 use decode::Decoded;
+#[cfg(not(feature = "tables"))]
+pub(crate) use table::NOT_BUILT;
 use unpack::{Packing, Unpacked};
 
 /// Opens a file of prompts; converts it in the spool folder if it cannot be read directly.
@@ -36,16 +38,12 @@ pub(super) fn open(
         #[cfg(not(feature = "files"))]
         Form::of(path)?;
     }
-    if table::Kind::is_database(path, settings) {
-        let origin = Origin::closed(path).map_err(unreadable)?;
-        return table::Kind::Sqlite.open(path, origin, settings, folder, ctx);
-    }
     let source = Source::open(path).map_err(unreadable)?;
     let mut start = [0; table::START_BYTES];
     let n = source.fill(&mut start, 0).map_err(unreadable)?;
     let start = &start[..n];
     if let Some(kind) = table::Kind::of(path, start, settings)? {
-        return kind.open(path, Origin::Open(source), settings, folder, ctx);
+        return kind.open(path, source, settings, folder, ctx);
     }
     let named = Packing::named(path);
     let form = match (settings.form, &named) {
@@ -66,12 +64,12 @@ pub(super) fn open(
     let mut spool = SpoolFile::new(folder, &name, settings.most_unpacked(source.len()))?;
     let text = plain_text(source.reader(), settings.encoding);
     copy(text, &mut spool, &name, ctx, &mut |_| {})?;
-    made_from(Origin::Open(source), name, form, spool)
+    made_from(source, name, form, spool)
 }
 
 /// Replaces an input by a complete text file that was made from it.
 pub(super) fn made_from(
-    origin: Origin,
+    origin: Source,
     name: String,
     form: Form,
     spool: SpoolFile,

@@ -13,7 +13,7 @@ use super::keep;
 use super::parse::{Asked, bad_row, parse_record};
 use super::records::next_record;
 use super::rows::Next;
-use super::source::{Origin, Source};
+use super::source::Source;
 use super::table::CsvHeader;
 use super::{Form, PromptSettings, delimiter, detect};
 use crate::base::bom::without_bom;
@@ -85,7 +85,7 @@ pub(crate) struct NamedFile {
     pub(crate) form: Form,
     pub(crate) source: Source,
     /// The file that it was made from, if the name refers to that one.
-    pub(crate) origin: Option<Origin>,
+    pub(crate) origin: Option<Source>,
     /// For a table without lines, the number of its first row below the header. Default: lines are numbered.
     pub(crate) first_row: Option<u64>,
     /// The columns of a table that contain dates. Default: none.
@@ -133,7 +133,7 @@ pub(super) struct Part {
     pub(super) name: String,
     pub(super) form: Form,
     pub(super) source: Source,
-    origin: Option<Origin>,
+    origin: Option<Source>,
     first_row: Option<u64>,
     pub(super) header: Option<CsvHeader>,
     /// The folder of the files that its records name.

@@ -73,7 +73,7 @@ pub(crate) use kept_reader::KeptReader;
 pub(crate) use parse::parse_alone;
 pub(crate) use queued::Fit;
 pub(crate) use rows::{Bounded, MAX_RECORD_BYTES};
-pub(crate) use source::{Origin, Source};
+pub(crate) use source::Source;
 pub(crate) use stream::{StreamLines, StreamedItem, first_checked};
 pub(crate) use template::Template;
 
@@ -106,7 +106,7 @@ pub enum Form {
 impl Form {
     /// The format according to the file's extension.
     pub(crate) fn of(path: &Path) -> Result<Self, InputError> {
-        const ACCEPTED: &str = ".jsonl, .json, .csv, .tsv, .txt, .parquet, .xlsx or .sqlite";
+        const ACCEPTED: &str = ".jsonl, .json, .csv, .tsv, .txt, .parquet or .xlsx";
         let error = |text: String| Err(InputError::of_file(path.display(), text));
         if path.is_dir() {
             return error("found a folder; expected a file: this program was built without the feature `files`".to_owned());
@@ -244,10 +244,6 @@ pub struct PromptSettings {
     /// The worksheet of an `.xlsx` file. Default: the first one.
     #[setters(into)]
     pub(crate) sheet: Option<String>,
-    /// The query for an SQLite file, which is required: `SELECT id, text FROM mails`. Its columns are the columns of
-    /// the table.
-    #[setters(into)]
-    pub(crate) query: Option<String>,
     /// Maximum number of bytes of an input after unpacking or conversion; a larger one is rejected. Default: 4 GiB, or
     /// 64 times the size of the input file if that is more. Standard input is limited only if this is set.
     pub(crate) max_unpacked: Option<u64>,

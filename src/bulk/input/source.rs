@@ -50,32 +50,6 @@ impl Stamp {
     }
 }
 
-/// The original of a converted input.
-#[derive(Debug)]
-pub(crate) enum Origin {
-    Open(Source),
-    /// A file that is not opened here.
-    Closed(PathBuf, Stamp),
-}
-
-impl Origin {
-    pub(crate) fn closed(path: &Path) -> io::Result<Self> {
-        let stamp = Stamp::of(&regular(path)?);
-        Ok(Self::Closed(path.to_owned(), stamp))
-    }
-
-    /// How the file differs from its earlier state.
-    pub(super) fn change(&self) -> Option<String> {
-        match self {
-            Self::Open(source) => source.change(),
-            Self::Closed(path, stamp) => match std::fs::metadata(path) {
-                Ok(metadata) => stamp.change(&Stamp::of(&metadata)),
-                Err(_) => Some("it is gone".to_owned()),
-            },
-        }
-    }
-}
-
 fn regular(path: &Path) -> io::Result<Metadata> {
     let metadata = std::fs::metadata(path)?;
     if metadata.is_file() {

@@ -9,7 +9,7 @@ use super::input::{BadRows, ReadingArgs};
 use super::shared::{MORE, SayArgs, TaskArg};
 use super::values::{delimiter, name, one_of, temperature, text_or_file};
 
-/// Make a table of results: CSV, Excel, Parquet, SQLite
+/// Make a table of results: CSV, Excel, Parquet
 ///
 /// Writes one row per item: the input columns, the answer, and tokens, cost and latency. If an id has several
 /// lines, the last one is used. The output file appears only when it is complete.
@@ -23,9 +23,9 @@ pub struct ExportArgs {
     #[arg(value_name = "RESULTS", required = true)]
     pub results: Vec<PathBuf>,
 
-    /// File for the table: .csv, .xlsx, .parquet, .sqlite …
+    /// File for the table: .csv, .xlsx, .parquet …
     ///
-    /// The extension selects the format: .csv, .tsv, .jsonl, .xlsx, .sqlite, .db or .parquet. `-` is standard
+    /// The extension selects the format: .csv, .tsv, .jsonl, .xlsx or .parquet. `-` is standard
     /// output, as CSV or in the format of --output-format.
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
@@ -57,8 +57,6 @@ pub struct ExportArgs {
     pub only_answers: bool,
 
     /// Replace an existing file
-    ///
-    /// This replaces the complete file, including all tables of an SQLite file.
     #[arg(long)]
     pub overwrite: bool,
 
@@ -71,7 +69,7 @@ pub struct ExportArgs {
     #[arg(long, hide_short_help = true)]
     pub raw: bool,
 
-    /// Format of the table: csv, tsv, jsonl, xlsx, sqlite or parquet; overrides the extension
+    /// Format of the table: csv, tsv, jsonl, xlsx or parquet; overrides the extension
     #[arg(
         long,
         value_name = "FORMAT",
@@ -165,11 +163,10 @@ pub struct RowsArgs {
 }
 
 /// The formats of tables, by their names.
-const TABLE_FORMATS: [(&str, ExportFormat); 6] = [
+const TABLE_FORMATS: [(&str, ExportFormat); 5] = [
     ("csv", ExportFormat::Csv),
     ("tsv", ExportFormat::Tsv),
     ("jsonl", ExportFormat::Jsonl),
     ("xlsx", ExportFormat::Xlsx),
-    ("sqlite", ExportFormat::Sqlite),
     ("parquet", ExportFormat::Parquet),
 ];

@@ -7,7 +7,7 @@ use batchwright::sources::Split;
 use clap::{Args, ValueEnum};
 
 use super::folder::FolderArgs;
-use super::values::{bytes, delimiter, name, one_of, split, text_or_file};
+use super::values::{bytes, delimiter, name, one_of, split};
 
 /// What is read, and how.
 #[derive(Debug, Args)]
@@ -15,7 +15,7 @@ use super::values::{bytes, delimiter, name, one_of, split, text_or_file};
 pub struct InputArgs {
     /// Files of prompts, folders of source files, or - for standard input
     ///
-    /// .jsonl, .json, .csv, .tsv and .txt files, also compressed as .gz or .zst, and .parquet, .xlsx and SQLite
+    /// .jsonl, .json, .csv, .tsv and .txt files, also compressed as .gz or .zst, and .parquet and .xlsx
     /// files. Several files form one input; an id must be unique in all of them. A named pipe is read like standard
     /// input. In a folder, each file is a prompt, or each part that --split makes.
     #[arg(help_heading = None::<&str>, value_name = "INPUT", required = true)]
@@ -72,11 +72,7 @@ pub struct ReadingArgs {
     #[arg(long, value_name = "NAME", value_parser = name, hide_short_help = true)]
     pub sheet: Option<String>,
 
-    /// Query for an SQLite file: 'SELECT id, text FROM mails'
-    #[arg(long, value_name = "SELECT", value_parser = text_or_file, hide_short_help = true)]
-    pub query: Option<String>,
-
-    /// Maximum size of an input after it is unpacked (.gz, .zst) or converted (Parquet, Excel, SQLite), for example 500M
+    /// Maximum size of an input after it is unpacked (.gz, .zst) or converted (Parquet, Excel), for example 500M
     /// or 10G [default: 4G, or 64 times the size of the file if that is more]
     #[arg(long, value_name = "SIZE", value_parser = bytes, hide_short_help = true)]
     pub max_unpacked: Option<u64>,
@@ -86,7 +82,7 @@ pub struct ReadingArgs {
     #[arg(long, value_name = "NAME", value_parser = name, hide_short_help = true)]
     pub id_column: Option<String>,
 
-    /// How to handle a null (an empty cell of Parquet, Excel or SQLite) in a column that the prompt uses: `fail`
+    /// How to handle a null (an empty cell of Parquet or Excel) in a column that the prompt uses: `fail`
     /// writes the row as a failed item and sends the others, `skip` skips the row, `empty` inserts an empty text
     #[arg(long, value_name = "WHAT", value_parser = one_of(&NULLS), default_value = "fail", hide_short_help = true)]
     pub nulls: Nulls,

@@ -140,7 +140,6 @@ impl SubmitArgs {
             ),
             (reading.delimiter.is_some(), "--delimiter"),
             (reading.sheet.is_some(), "--sheet"),
-            (reading.query.is_some(), "--query"),
         ];
         given
             .into_iter()

@@ -17,18 +17,10 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Number, Value};
 
+use super::panics::unless_it_panics;
+use super::rows::{Rows, is_nothing};
 use super::time::{date, time, timestamp};
-use super::{Rows, is_nothing, unless_it_panics};
 use crate::base::Error;
-
-mod footer;
-mod guard;
-mod levels;
-mod pages;
-mod thrift;
-
-use guard::Guarded;
-use pages::Refused;
 
 /// Writes all rows; the first is number 1.
 pub(super) fn write(path: &Path, rows: &mut Rows<'_>) -> Result<u64, Error> {
@@ -41,9 +33,6 @@ pub(super) fn write(path: &Path, rows: &mut Rows<'_>) -> Result<u64, Error> {
 
 fn write_rows(path: &Path, rows: &mut Rows<'_>) -> Result<(), Error> {
     let file = File::open(path).map_err(|error| rows.unreadable(&error))?;
-    // The reader trusts the sizes that a file declares: a small file could use all memory, or end the OS process.
-    footer::check(&file).map_err(|error| rows.unreadable(&error))?;
-    let pages = file.try_clone().map_err(|error| rows.unreadable(&error))?;
     let reader = SerializedFileReader::new(file).map_err(|error| rows.unreadable(&error))?;
     if let Some(codec) = unsupported(reader.metadata()) {
         return Err(rows.refused(format!(
@@ -56,11 +45,6 @@ fn write_rows(path: &Path, rows: &mut Rows<'_>) -> Result<(), Error> {
              another type, for example text"
         )));
     }
-    pages::check(&pages, reader.metadata(), rows.ctx).map_err(|refused| match refused {
-        Refused::Cancelled(error) => error,
-        Refused::Damaged(error) => rows.unreadable(&error),
-    })?;
-    let reader = Guarded(reader);
     let schema = reader
         .metadata()
         .file_metadata()
@@ -78,7 +62,7 @@ fn write_rows(path: &Path, rows: &mut Rows<'_>) -> Result<(), Error> {
     let mut exact = Int96Column::all(&reader).map_err(|why| rows.refused(why))?;
     let mut values = Vec::new();
     let all = RowIter::from_file(None, &reader).map_err(|error| rows.unreadable(&error))?;
-    for row in all.with_batch_size(reader.batch_size()) {
+    for row in all {
         let row = row.map_err(|error| rows.unreadable(&error))?;
         values.clear();
         let cells = row.into_columns().into_iter().zip(schema.get_fields());

@@ -2,28 +2,19 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::io::BufReader;
 use std::path::Path;
 
 use calamine::{Cell, DataRef, ExcelDateTime, Reader, Xlsx};
 use serde_json::Value;
 
+use super::panics::unless_it_panics;
+use super::rows::{Rows, is_nothing};
 use super::time::{time, timestamp};
-use super::{Rows, is_nothing, unless_it_panics};
-use crate::base::{Context, Error};
-use crate::bulk::input::MAX_RECORD_BYTES;
-
-mod parts;
-mod xml;
-
-use parts::Refused;
+use crate::base::Error;
 
 /// Up to this number, floating-point numbers represent all integers exactly.
 const EXACT: f64 = 9_007_199_254_740_992.0;
-
-/// Maximum number of rows of a worksheet.
-const MOST_ROWS: u32 = 1_048_576;
-const MOST_COLUMNS: u32 = 16_384;
 
 /// Writes the rows below the header of a worksheet, the first one unless another is named; returns the worksheet's
 /// number of the first row.
@@ -34,16 +25,9 @@ pub(super) fn write(path: &Path, sheet: Option<&str>, rows: &mut Rows<'_>) -> Re
 }
 
 fn write_rows(path: &Path, sheet: Option<&str>, rows: &mut Rows<'_>) -> Result<u64, Error> {
-    let unreadable = |error: io::Error| rows.unreadable(&error);
-    let file = File::open(path).map_err(unreadable)?;
-    let len = file.metadata().map_err(unreadable)?.len();
-    parts::check(&file, len, rows.spool.most(), rows.ctx).map_err(|refused| match refused {
-        Refused::Stopped(error) => error,
-        Refused::Because(why) => rows.unreadable(&why),
-    })?;
-    let ctx = rows.ctx.clone();
-    let book = Xlsx::new(BufReader::new(Stoppable { file, ctx }));
-    let mut book = book.map_err(|error| rows.gave_up(&error))?;
+    let file = File::open(path).map_err(|error| rows.unreadable(&error))?;
+    let book = Xlsx::new(BufReader::new(file));
+    let mut book = book.map_err(|error| rows.unreadable(&error))?;
     let sheet = chosen(book.sheet_names(), sheet).map_err(|why| rows.refused(why))?;
     let Some(columns) = columns(&mut book, &sheet, rows)? else {
         let why = format!(
@@ -56,7 +40,6 @@ fn write_rows(path: &Path, sheet: Option<&str>, rows: &mut Rows<'_>) -> Result<u
     rows.before = u64::from(columns.header) + 1;
     let mut line: Vec<Value> = vec![Value::Null; columns.names.len()];
     let mut at = columns.header + 1;
-    let mut size = 0;
     each_cell(&mut book, &sheet, rows, &mut |rows, row, column, cell| {
         if row <= columns.header {
             return Ok(());
@@ -65,12 +48,6 @@ fn write_rows(path: &Path, sheet: Option<&str>, rows: &mut Rows<'_>) -> Result<u
             rows.row(&line)?;
             line.fill(Value::Null);
             at += 1;
-            size = 0;
-        }
-        // Many cells may share one long text, which is copied for each.
-        size += text_len(cell);
-        if size > MAX_RECORD_BYTES {
-            return Err(rows.too_large());
         }
         if let Some(place) = columns.places.get(column).copied().flatten() {
             line[place] = json(cell);
@@ -81,26 +58,7 @@ fn write_rows(path: &Path, sheet: Option<&str>, rows: &mut Rows<'_>) -> Result<u
     Ok(u64::from(columns.header) + 2)
 }
 
-/// A file whose reads fail after the work was cancelled, because there may be no cell for a long time.
-struct Stoppable {
-    file: File,
-    ctx: Context,
-}
-
-impl Read for Stoppable {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.ctx.check().map_err(io::Error::other)?;
-        self.file.read(buffer)
-    }
-}
-
-impl Seek for Stoppable {
-    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        self.file.seek(to)
-    }
-}
-
-type Book = Xlsx<BufReader<Stoppable>>;
+type Book = Xlsx<BufReader<File>>;
 
 fn chosen(sheets: Vec<String>, wanted: Option<&str>) -> Result<String, String> {
     let Some(wanted) = wanted else {
@@ -135,8 +93,7 @@ fn columns(book: &mut Book, sheet: &str, rows: &mut Rows<'_>) -> Result<Option<C
     let mut header = None;
     let mut named: Vec<Option<String>> = Vec::new();
     let mut dated = BTreeSet::new();
-    let mut size = 0;
-    each_cell(book, sheet, rows, &mut |rows, row, column, cell| {
+    each_cell(book, sheet, rows, &mut |_, row, column, cell| {
         let value = json(cell);
         if is_nothing(&value) {
             return Ok(());
@@ -145,10 +102,6 @@ fn columns(book: &mut Book, sheet: &str, rows: &mut Rows<'_>) -> Result<Option<C
             named.resize(column + 1, None);
         }
         if row == *header.get_or_insert(row) {
-            size += text_len(cell);
-            if size > MAX_RECORD_BYTES {
-                return Err(rows.too_large());
-            }
             let name = value
                 .as_str()
                 .map_or_else(|| value.to_string(), |name| name.trim().to_owned());
@@ -187,17 +140,14 @@ fn each_cell(
     visit: &mut Visit<'_>,
 ) -> Result<(), Error> {
     let reader = book.worksheet_cells_reader(sheet);
-    let mut reader = reader.map_err(|error| rows.gave_up(&error))?;
+    let mut reader = reader.map_err(|error| rows.unreadable(&error))?;
     let mut last = (0, None);
     loop {
-        let cell = reader.next_cell().map_err(|error| rows.gave_up(&error))?;
+        let cell = reader.next_cell().map_err(|error| rows.unreadable(&error))?;
         let Some(cell) = cell else {
             return Ok(());
         };
         let (row, column) = cell.get_position();
-        if row >= MOST_ROWS || column >= MOST_COLUMNS {
-            return Err(rows.unreadable(&"it has cells where no worksheet has any"));
-        }
         // Cells of earlier rows would be added to rows that are written already.
         if (row, Some(column)) < last {
             return Err(rows.unreadable(&"its cells are not in their order"));
@@ -207,17 +157,6 @@ fn each_cell(
         }
         last = (row, Some(column));
         visit(rows, row, column as usize, &cell)?;
-    }
-}
-
-/// The bytes of a text.
-fn text_len(cell: &Cell<DataRef<'_>>) -> usize {
-    match cell.get_value() {
-        DataRef::SharedString(text) => text.len(),
-        DataRef::String(text) | DataRef::DateTimeIso(text) | DataRef::DurationIso(text) => {
-            text.len()
-        }
-        _ => 0,
     }
 }
 
@@ -232,7 +171,7 @@ fn json(cell: &Cell<DataRef<'_>>) -> Value {
         DataRef::DateTime(when) if !is_moment(when) => number(when.as_f64()),
         DataRef::DateTime(when) => moment(when).into(),
         DataRef::DateTimeIso(text) | DataRef::DurationIso(text) => text.as_str().into(),
-        DataRef::Error(error) => error.to_string().into(),
+        DataRef::Error(_) => Value::Null,
     }
 }
 
