@@ -16,8 +16,7 @@ use crate::observe::progress::{Phase, Progress};
 use crate::observe::tally::{Measure, Tally};
 
 use super::file::FileRun;
-use super::input::{FileIndex, Fit, InputFile, Item, KeptReader, Matching, State, hash_prefix};
-use super::kept::updated;
+use super::input::{FileIndex, Fit, InputFile, Item, Matching, State, hash_prefix};
 use super::open_output::OpenOutput;
 use super::options::{FileRunOptions, RunPlan, RunReport};
 use super::prompts::RequestKind;
@@ -65,8 +64,6 @@ pub(crate) struct Checkpoint {
     left: usize,
     /// Whether the output has several lines of one item.
     repeated: bool,
-    /// Whether lines of earlier runs may have outdated fields of their rows.
-    is_kept_otherwise: bool,
     tally: Tally,
     started: Time,
     /// Number of results of items that the input does not have.
@@ -115,7 +112,6 @@ impl Checkpoint {
             options,
             kinds: prompts.kinds,
             repeated: replaced || prompts.repeated,
-            is_kept_otherwise: prompts.is_kept_otherwise,
             tally,
             started,
             foreign: 0,
@@ -200,13 +196,11 @@ impl Checkpoint {
                 *left -= 1;
                 let item = input.read(i, index);
                 index.hold(i);
-                // Fields of its row are added when the result arrives.
-                let bare = |item: Item| Request {
-                    input: None,
+                let cached = |item: Item| Request {
                     cache_prefix,
                     ..item.request
                 };
-                let request = item.map(bare).map_err(Error::from);
+                let request = item.map(cached).map_err(Error::from);
                 return Some(request.map(|request| (request, prefix)));
             }
             None
@@ -235,26 +229,12 @@ impl Checkpoint {
     /// item that the input no longer has. A billed answer to an outdated request is marked as superseded, so it never
     /// replaces a newer one. Returns the ids of items whose answers are now permanent, however the output is tidied.
     pub(crate) fn save(&mut self, lines: Vec<Line>) -> Result<Vec<String>, Unsaved> {
-        let input = self.input.clone();
-        let mut rows = KeptReader::new(&input);
         let marks = matches!(self.output, OpenOutput::File(_));
         let index = self.by_id();
-        let mut lines: Vec<Line> = lines
+        let lines: Vec<Line> = lines
             .into_iter()
             .filter(|line| is_news(index, line) || (marks && is_superseded(index, line)))
             .collect();
-        let is_other = |line: &Line| input.keeps() || index.find(&line.id).is_none();
-        for line in lines.iter_mut().filter(|line| is_other(line)) {
-            let Ok(known) = serde_json::from_str(&line.text) else {
-                continue;
-            };
-            match updated(&mut rows, index, &known, &line.text) {
-                Ok(Some(text)) => line.text = text,
-                Ok(None) => {}
-                // The result was billed, so it is saved unchanged.
-                Err(error) => log::warn!("{error}"),
-            }
-        }
         let marked: Vec<bool> = lines
             .iter()
             .map(|line| index.fit(&line.id, prefix(line)) == Fit::Other)
@@ -373,7 +353,6 @@ impl Checkpoint {
         let how = Tidy {
             compacts: (self.repeated || ordered) && stop.is_none(),
             ordered,
-            updates_rows: self.is_kept_otherwise && stop.is_none(),
             marks: None,
             is_stream: false,
         };
@@ -386,7 +365,7 @@ impl Checkpoint {
             match file.undisturbed() {
                 Err(lost) => stop = Some(StopReason::OutputLost(lost)),
                 Ok(()) if !how.is_nothing() => {
-                    compaction = tidy(file, &self.input, &into_matching(self.items), how);
+                    compaction = tidy(file, &into_matching(self.items), how);
                 }
                 Ok(()) => {}
             }

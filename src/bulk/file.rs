@@ -70,8 +70,6 @@ pub(super) struct Prepared {
     task: RequestTask,
     /// Whether the output has several lines of one item.
     pub repeated: bool,
-    /// Whether lines of earlier runs may have outdated fields of their rows.
-    pub is_kept_otherwise: bool,
     /// Whether lines are marked as superseded in an output that a stream resumes.
     has_marks: bool,
     pub flags: SupersededFlags,
@@ -312,14 +310,13 @@ impl<'a> FileRun<'a> {
             let how = Tidy {
                 compacts: clean && untidy,
                 ordered: options.ordered,
-                updates_rows: clean && prompts.is_kept_otherwise,
                 marks: may_be_marked.then_some(marks),
                 is_stream,
             };
             if how.is_nothing() {
                 return Ok(());
             }
-            tidy(file, input, &index.take_matching(), how)
+            tidy(file, &index.take_matching(), how)
         });
         Ok(ended.report)
     }

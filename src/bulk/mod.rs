@@ -11,7 +11,6 @@ mod file_runner;
 mod file_turn;
 pub(crate) mod id_key;
 pub(crate) mod input;
-mod kept;
 mod known;
 mod line_sink;
 mod lines;

@@ -9,7 +9,6 @@ use std::io::{self, BufRead, BufReader, BufWriter, IoSlice, Read, Seek, SeekFrom
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use crate::base::bom::without_bom;
@@ -37,8 +36,6 @@ pub(crate) struct PreviousLine {
     pub provider: Option<String>,
     error: Option<Value>,
     pub attempts: Option<u32>,
-    /// Whether it contains fields of its row.
-    pub input: Option<IgnoredAny>,
     /// Whether it answers an outdated request: see [`superseded::SupersededFlags`].
     #[serde(default)]
     pub superseded: bool,
@@ -173,11 +170,6 @@ impl ResultsFile {
 
     /// Passes every line to `visit` with its position.
     pub(crate) fn scan(&self, visit: &mut dyn FnMut(PreviousLine, u64)) -> Result<(), Error> {
-        self.scan_lines(&mut |line, at, _| visit(line, at))
-    }
-
-    /// The same with the text of the line.
-    pub(crate) fn scan_lines(&self, visit: &mut VisitLine<'_>) -> Result<(), Error> {
         self.read(visit).map(drop)
     }
 

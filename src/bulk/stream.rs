@@ -56,10 +56,6 @@ impl Previous {
         });
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.lines.is_empty()
-    }
-
     pub(crate) fn seal(&mut self) {
         self.lines
             .sort_unstable_by_key(|line| (line.key, line.request, std::cmp::Reverse(line.at)));

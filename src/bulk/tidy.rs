@@ -1,13 +1,11 @@
-//! Tidies an output at the end of a run, in one rewrite: one line per item, with the id and the kept fields of its
-//! current row.
+//! Tidies an output at the end of a run, in one rewrite: one line per item.
 
 use std::collections::HashMap;
 
 use crate::base::Error;
 
 use super::id_key::{Key, key};
-use super::input::{InputFile, KeptReader, Matching};
-use super::kept::updated;
+use super::input::Matching;
 use super::results::archive::Replaced;
 use super::results::superseded::turn;
 use super::results::{PreviousLine, ResultsFile};
@@ -19,8 +17,6 @@ pub(super) struct Tidy {
     pub compacts: bool,
     /// Sort these in the order of the input.
     pub ordered: bool,
-    /// Update the kept fields in the lines of this input's items.
-    pub updates_rows: bool,
     /// Mark the lines of earlier runs that answer outdated requests. For a file, this is done before the run.
     pub marks: Option<Marks>,
     /// Whether the input is a stream, which may have other rows each time.
@@ -37,7 +33,7 @@ pub(super) struct Marks {
 
 impl Tidy {
     pub(super) fn is_nothing(&self) -> bool {
-        !self.compacts && !self.updates_rows && self.marks.is_none()
+        !self.compacts && self.marks.is_none()
     }
 
     /// Whether the line is to be marked as superseded.
@@ -54,24 +50,13 @@ impl Tidy {
 /// The beginning of the message about a failure.
 const FAILED: &str = "all results are saved, but cannot tidy up";
 
-/// Tidies the output of a file's items. Lines of other items, and answers to outdated requests, keep their fields.
-pub(super) fn tidy(
-    file: &mut ResultsFile,
-    input: &InputFile,
-    index: &Matching,
-    how: Tidy,
-) -> Result<(), Error> {
-    let mut rows = KeptReader::new(input);
+/// Tidies the output of a file's items.
+pub(super) fn tidy(file: &mut ResultsFile, index: &Matching, how: Tidy) -> Result<(), Error> {
     let mut best = BestLines::new(if how.compacts { index.len() } else { 0 });
-    let mut changed = Ok(how.compacts);
-    file.scan_lines(&mut |line, at, text| {
+    let mut changed = how.compacts;
+    file.scan(&mut |line, at| {
         let is_marked = how.is_marked(index, &line, at);
-        if let Ok(changed) = &mut changed {
-            *changed |= is_marked != line.superseded;
-        }
-        if matches!(changed, Ok(false)) && how.updates_rows {
-            changed = updated(&mut rows, index, &line, text).map(|text| text.is_some());
-        }
+        changed |= is_marked != line.superseded;
         let item = index.item_of(&line.id, line.prefix(false));
         // The file no longer has such a row, or the row makes a prompt now.
         let is_gone = !how.is_stream && item.is_none() && line.is_unnamed_bad_row();
@@ -79,7 +64,7 @@ pub(super) fn tidy(
             best.add(item, &line, is_marked, at);
         }
     })?;
-    if !changed? {
+    if !changed {
         return Ok(());
     }
     let mut places = None;
@@ -88,7 +73,7 @@ pub(super) fn tidy(
         places = Some(best.into_places(how.ordered.then(|| index.in_input_order())));
     }
     file.rewrite(FAILED, places, &mut |at, line| {
-        if !how.updates_rows && how.marks.is_none() {
+        if how.marks.is_none() {
             return Ok(());
         }
         let Ok(known) = serde_json::from_slice::<PreviousLine>(line) else {
@@ -96,13 +81,6 @@ pub(super) fn tidy(
         };
         if how.is_marked(index, &known, at) != known.superseded {
             turn(line);
-        }
-        if how.updates_rows {
-            let text = std::str::from_utf8(line.trim_ascii()).unwrap_or_default();
-            if let Some(updated) = updated(&mut rows, index, &known, text)? {
-                *line = updated.into_bytes();
-                line.push(b'\n');
-            }
         }
         Ok(())
     })
@@ -175,7 +153,7 @@ mod tests {
     use crate::bulk::prompts::PromptSettings;
 
     #[test]
-    fn one_rewrite_orders_lines_keeps_the_best_and_updates_their_rows() {
+    fn one_rewrite_orders_lines_and_keeps_the_best() {
         let text =
             "{\"id\":\"a\",\"prompt\":\"x\",\"k\":1}\n{\"id\":\"b\",\"prompt\":\"y\",\"k\":2}\n";
         let settings = PromptSettings::new().keep_fields(["k"]);
@@ -200,25 +178,16 @@ mod tests {
         let how = Tidy {
             compacts: true,
             ordered: true,
-            updates_rows: true,
             marks: None,
             is_stream: false,
         };
         let index = index.into_matching();
-        tidy(&mut file, &checked.input, &index, how).unwrap();
+        tidy(&mut file, &index, how).unwrap();
         let after = [
-            line("a", true, &a, ",\"input\":{\"k\":1}"),
-            line("b", true, &b, ",\"input\":{\"k\":2}"),
+            line("a", true, &a, ",\"input\":{\"k\":7}"),
+            line("b", true, &b, ""),
             line("gone", true, &other, ",\"input\":{\"k\":9}"),
         ];
         assert_eq!(std::fs::read_to_string(&path).unwrap(), after.concat());
-        let how = Tidy {
-            compacts: false,
-            ..how
-        };
-        let rewritten = || std::fs::metadata(&path).unwrap().modified().unwrap();
-        let before = rewritten();
-        tidy(&mut file, &checked.input, &index, how).unwrap();
-        assert_eq!(rewritten(), before, "no line needs an update");
     }
 }

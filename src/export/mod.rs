@@ -5,7 +5,6 @@
 mod cell;
 mod columns;
 mod format;
-mod joined;
 mod moment;
 mod output;
 #[cfg(feature = "tables")]
@@ -23,21 +22,18 @@ mod tests;
 
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use derive_setters::Setters;
 use serde_json::Value;
 
 use crate::base::brief::Many;
 use crate::base::{Context, Error, ErrorKind};
-use crate::bulk::input::{InputFile, JsonObject};
+use crate::bulk::input::JsonObject;
 use crate::bulk::open_output::is_same_file;
-use crate::bulk::prompts::Prompts;
 use crate::llm::params::ResponseFormat;
 
 use cell::ColumnType;
 use columns::{Column, ColumnsSeen, Selection, properties};
-use joined::{Joined, RowOf};
 use output::NewFile;
 use results::{ResultFiles, refused};
 use row::{Row, with_row};
@@ -48,8 +44,7 @@ pub use format::ExportFormat;
 
 /// Converts result files to a table: one row per item. If an item has several lines, the last one counts.
 ///
-/// The columns are, in this order: the columns of the input rows, as the lines keep them or as
-/// [`input`](Self::input) joins them; `id`, unless a column of the rows with this name contains it; the answer as
+/// The columns are, in this order: the columns of the input rows, as the lines keep them; `id`, unless a column of the rows with this name contains it; the answer as
 /// `text`, [by property](Self::json_schema) or as `embedding`; `success` and the error; tokens, cost, model and
 /// other fields of the result line. They do not depend on the outcomes of the items: a table without failures has
 /// the columns of the error too. Fields that depend on the request (tool calls, reasoning, citations,
@@ -73,24 +68,12 @@ pub struct Export {
     #[setters(skip)]
     #[debug("{:?}", Many(results.len()))]
     results: Vec<PathBuf>,
-    /// Joins each item with its row of this input, by id. Generated ids match only if the input is read with the
-    /// settings of the run; whether the run requested JSON is detected. Default: the rows are those that the result
-    /// lines keep.
-    #[debug("{}", input.is_some())]
-    input: Option<Prompts>,
-    /// Whether the table has the order of the result lines even if there is an [input](Self::input). Default: no; rows
-    /// have the order of the input, and items that the input does not have come last. Without an input, the order is
-    /// always that of the result lines.
-    unordered: bool,
     #[setters(skip)]
     #[debug(skip)]
     selection: Selection,
     /// Whether answers that are JSON objects get one column per property, in the order of their first occurrence. Lists
     /// and objects in them are written as JSON; an answer that is not an object stays in `text`. Default: no.
     by_property: bool,
-    #[setters(skip)]
-    #[debug(skip)]
-    schema: Option<ResponseFormat>,
     /// The properties of the schema, and the types of their cells.
     #[setters(skip)]
     #[debug(skip)]
@@ -120,8 +103,6 @@ pub struct ExportReport {
     pub failed: u64,
     /// The names of the columns.
     pub columns: Vec<String>,
-    /// True if there are items, but the input has no row for any of them. Then nothing was written.
-    pub joined_none: bool,
     /// Lines that were omitted because a later line has the same id.
     pub replaced: u64,
     /// Ids that occur in several result files; the line of the last file counts.
@@ -130,15 +111,9 @@ pub struct ExportReport {
     pub torn: Vec<PathBuf>,
     /// Cells of an `.xlsx` file that were cut; each ends with a note.
     pub cut_cells: u64,
-    /// Items whose row is neither in the lines nor in the input.
+    /// Items whose line keeps nothing of its row.
     pub without_row: u64,
-    /// Rows of the input that have no result; they are not in the table.
-    pub without_result: u64,
-    /// Items whose request used an earlier version of their row, or other settings than those with which the input was
-    /// read. Counted only for inputs that are read with the settings of a run.
-    pub changed: u64,
-    /// Rows with an outdated result: the prompt was changed and not sent again, or no row of the input has this request
-    /// any more. Their column `superseded` is true.
+    /// Rows with an outdated result: the prompt was changed and not sent again. Their column `superseded` is true.
     pub superseded: u64,
     /// All answers are JSON objects, and they were not split into columns.
     pub could_be_columns: bool,
@@ -177,11 +152,9 @@ impl Export {
     /// # Errors
     /// As [`ResponseFormat::json_schema`], and if the schema names no properties.
     pub fn json_schema(mut self, schema: Value) -> Result<Self, Error> {
-        let format = ResponseFormat::json_schema(schema)?;
-        if let ResponseFormat::JsonSchema { schema, .. } = &format {
-            self.declared = properties(schema)?;
+        if let ResponseFormat::JsonSchema { schema, .. } = ResponseFormat::json_schema(schema)? {
+            self.declared = properties(&schema)?;
         }
-        self.schema = Some(format);
         self.by_property = true;
         Ok(self)
     }
@@ -192,26 +165,19 @@ impl Export {
     /// [`ErrorKind::Invalid`] if the table cannot be written as requested: the file exists, its format is unknown or
     /// too small for the table, or a result file is not one; [`ErrorKind::Cancelled`]; [`ErrorKind::Transient`] if
     /// writing fails.
-    pub fn to_file(mut self, path: impl AsRef<Path>, ctx: &Context) -> Result<ExportReport, Error> {
+    pub fn to_file(self, path: impl AsRef<Path>, ctx: &Context) -> Result<ExportReport, Error> {
         let path = path.as_ref();
         let format = match self.format {
             Some(format) => format,
             None => ExportFormat::of(path)?,
         };
         self.check(format)?;
-        let rows = self.input.iter().flat_map(Prompts::names);
-        let read = rows
-            .map(Path::new)
-            .chain(self.results.iter().map(PathBuf::as_path));
-        if let Some(same) = read.into_iter().find(|file| is_same_file(path, file)) {
+        if let Some(same) = self.results.iter().find(|file| is_same_file(path, file)) {
             return Err(refused(same, "it is also the input; name another output"));
         }
         let files = ResultFiles::open(&self.results)?;
         let file = NewFile::create(path, self.overwrite)?;
         let read = self.read(files, ctx)?;
-        if read.report.joined_none {
-            return Ok(read.report);
-        }
         let mut sink = self.sink(format, &file, &read)?;
         let report = read.write(sink.as_mut(), ctx)?;
         sink.finish()?;
@@ -223,7 +189,7 @@ impl Export {
     ///
     /// # Errors
     /// As [`to_file`](Self::to_file), and for a format that is not text.
-    pub fn to_writer(mut self, out: impl Write, ctx: &Context) -> Result<ExportReport, Error> {
+    pub fn to_writer(self, out: impl Write, ctx: &Context) -> Result<ExportReport, Error> {
         let format = self.format.unwrap_or(ExportFormat::Csv);
         self.check(format)?;
         if !format.is_text() {
@@ -232,9 +198,6 @@ impl Export {
         }
         let files = ResultFiles::open(&self.results)?;
         let read = self.read(files, ctx)?;
-        if read.report.joined_none {
-            return Ok(read.report);
-        }
         let out = BufWriter::with_capacity(1 << 16, out);
         let mut sink = self.text_sink(format, out, &read.columns)?;
         let report = read.write(sink.as_mut(), ctx)?;
@@ -258,50 +221,27 @@ impl Export {
     }
 
     /// Reads the results to determine the columns of the table.
-    fn read(&mut self, files: ResultFiles, ctx: &Context) -> Result<Read, Error> {
-        let joined = self.input.take().map(Joined::new).transpose()?;
+    fn read(&self, files: ResultFiles, ctx: &Context) -> Result<Read, Error> {
         let mut table = TableShape::new(&self.declared);
-        let found = files.scan(ctx, &mut |line, _| match joined {
-            None => with_row(line, None, self.by_property, |row| table.add(row)),
-            Some(_) => Ok(()),
+        let found = files.scan(ctx, &mut |line, _| {
+            with_row(line, self.by_property, |row| table.add(row))
         })?;
-        let mut report = ExportReport {
+        let report = ExportReport {
             rows: found.lines.len() as u64,
             replaced: found.replaced,
             in_several_files: found.in_several_files,
             torn: found.torn,
             ..ExportReport::default()
         };
-        let mut lines: Vec<RowOf> = found.lines.into_iter().map(RowOf::line).collect();
-        let input = match joined {
-            None => None,
-            Some(joined) => {
-                let formats = [None, Some(ResponseFormat::JsonObject), self.schema.take()];
-                Some(joined.find_rows(&files, &mut lines, formats, ctx, &mut report)?)
-            }
-        };
-        if input.is_some() && !self.unordered {
-            lines.sort_unstable_by_key(RowOf::place_key);
-        }
-        let joins_none = input.is_some() && lines.iter().all(|of| of.row().is_none());
-        report.joined_none = joins_none && !lines.is_empty();
-        if report.joined_none {
-            report.without_row = std::mem::take(&mut report.rows);
-        }
         let mut read = Read {
             files,
-            input,
-            lines,
+            lines: found.lines,
             columns: Vec::new(),
             by_property: self.by_property,
             report,
         };
-        // Nothing is written. The requested columns may be those of the rows that were not found.
-        if read.report.joined_none {
-            return Ok(read);
-        }
         // Fields that only outdated lines have get no column.
-        if read.input.is_some() || read.report.replaced > 0 {
+        if read.report.replaced > 0 {
             table = TableShape::new(&self.declared);
             read.each(ctx, &mut |row| table.add(row))?;
         }
@@ -374,34 +314,24 @@ impl Export {
 /// Results with the shape of their table.
 struct Read {
     files: ResultFiles,
-    input: Option<Arc<InputFile>>,
-    /// The lines of the table, in its order.
-    lines: Vec<RowOf>,
+    /// The positions of the lines of the table.
+    lines: Vec<u64>,
     columns: Vec<Column>,
     by_property: bool,
     report: ExportReport,
 }
 
 impl Read {
-    /// Passes each result to `visit`, with its row.
+    /// Passes each result to `visit`.
     fn each(
         &self,
         ctx: &Context,
         visit: &mut dyn FnMut(&Row<'_>) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let mut lines = self.lines.iter();
-        let places = self.lines.iter().map(|of| of.line);
-        self.files.read(places, ctx, &mut |line, _| {
-            let of = lines.next();
-            let place = of.and_then(RowOf::row);
-            let marked = of.filter(|of| of.superseded).and_then(|_| marked(line));
-            let line = marked.as_deref().unwrap_or(line);
-            let own = match (&self.input, place) {
-                (Some(input), Some(place)) => Some(input.row_at(place)?),
-                _ => None,
-            };
-            with_row(line, own.as_deref(), self.by_property, |row| visit(row))
-        })
+        self.files
+            .read(self.lines.iter().copied(), ctx, &mut |line, _| {
+                with_row(line, self.by_property, |row| visit(row))
+            })
     }
 
     /// Reads the results again and writes them.
@@ -420,17 +350,6 @@ impl Read {
         report.cut_cells = sink.cut_cells();
         Ok(report)
     }
-}
-
-/// The end of an outdated line.
-const SUPERSEDED: &str = ",\"superseded\":true}";
-
-/// The line with the mark of an outdated result; `None` if it has the mark already.
-fn marked(line: &str) -> Option<String> {
-    let rest = line
-        .strip_suffix('}')
-        .filter(|_| !line.ends_with(SUPERSEDED))?;
-    Some(format!("{rest}{SUPERSEDED}"))
 }
 
 /// Properties of the table that must be known before its first row is written.

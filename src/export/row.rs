@@ -45,14 +45,8 @@ pub(super) struct Row<'a> {
     pub has_result: bool,
 }
 
-/// Parses a result line. `joined` is its row as a JSON object, if it comes from the input and not from the line.
-/// With `by_property`, answers that are JSON objects are parsed into properties.
-pub(super) fn with_row<R>(
-    line: &str,
-    joined: Option<&str>,
-    by_property: bool,
-    then: impl FnOnce(&Row<'_>) -> R,
-) -> R {
+/// Parses a result line. With `by_property`, answers that are JSON objects are parsed into properties.
+pub(super) fn with_row<R>(line: &str, by_property: bool, then: impl FnOnce(&Row<'_>) -> R) -> R {
     let line = JsonObject::parse(line).unwrap_or_default();
     let object = |name| {
         let value = line.get(name, 0).map(RawValue::get);
@@ -64,10 +58,7 @@ pub(super) fn with_row<R>(
     let answer = answer.and_then(|answer| JsonObject::parse(unfenced(answer.trim())));
     let result = present(line.get("result", 3)).map(RawValue::get);
     let result = result.and_then(JsonObject::parse);
-    let mut input = match joined.and_then(JsonObject::parse) {
-        Some(joined) => joined,
-        None => object("input"),
-    };
+    let mut input = object("input");
     let types = input.remove(TYPES).map(RawValue::get);
     let row = Row {
         has_result: result.is_some(),

@@ -21,6 +21,12 @@ use batchwright::unstable::Optional;
 /// This column name means that items have no own ids.
 const NO_IDS: &str = "none";
 
+/// This column name means that nothing of the rows is kept.
+const NOTHING: &str = "none";
+
+/// Rows up to this size keep all their columns, unless `--keep` says what is kept.
+pub const SMALL_ROW_BYTES: usize = 4 << 10;
+
 impl InputArgs {
     /// The only input, if it is standard input, a pipe or similar.
     fn stream(&self) -> Option<&Path> {
@@ -42,7 +48,7 @@ impl InputArgs {
         folder: Option<PathBuf>,
     ) -> Result<PromptSettings, Refusal> {
         let settings = settings
-            .keep_fields(self.keep.iter().cloned())
+            .keep_fields(self.keep.iter().filter(|name| *name != NOTHING).cloned())
             .samples(self.samples.unwrap_or(1))
             .skip_bad_rows(self.bad_rows == BadRows::Skip);
         let settings = folder::settings(settings, &self.reading, &self.files)?;
@@ -84,14 +90,6 @@ impl InputArgs {
         Prompts::open_all(&self.files, settings, ctx, &|done, total| {
             display.checking(done, total);
         })
-    }
-
-    /// Whether every record may have columns in addition to the prompt: lines of text have none.
-    pub fn have_columns(&self) -> bool {
-        match self.reading.format {
-            Some(format) => format != InputFormat::Text,
-            None => !self.files.iter().any(|path| is_text(path)),
-        }
     }
 
     /// Its name for people if there is no `--name`.

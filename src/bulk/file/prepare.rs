@@ -43,7 +43,6 @@ pub(super) fn prepare_file(
         restored: Vec::new(),
         differing: HashMap::new(),
         matched: 0,
-        says_input: false,
         has_old_bad_rows: false,
     };
     let output = match open(output, options)? {
@@ -60,12 +59,10 @@ pub(super) fn prepare_file(
         restored,
         differing,
         matched,
-        says_input,
         has_old_bad_rows,
         ..
     } = earlier;
     plan.restored = restored.len() as u64;
-    let is_renamed = checked.items.is_renamed();
     let totals = checked.items.totals();
     compare(&mut checked.items).map_err(FileRunError::Output)?;
     let attached = std::mem::take(&mut checked.items.attached);
@@ -88,9 +85,6 @@ pub(super) fn prepare_file(
     let known_items = tally.done + tally.failed + tally.unusable + tally.changed;
     let prepared = Prepared {
         has_marks: false,
-        is_kept_otherwise: says_input
-            || is_renamed
-            || checked.input.keeps() && (matched > 0 || !restored.is_empty()),
         input: checked.input,
         index: Arc::new(index),
         kinds: checked.kinds,
@@ -138,8 +132,6 @@ struct EarlierLines<'e> {
     differing: HashMap<String, u64>,
     /// Number of lines of items that the input has.
     matched: u64,
-    /// Whether lines contain fields of their rows.
-    says_input: bool,
     has_old_bad_rows: bool,
 }
 
@@ -158,10 +150,7 @@ impl EarlierLines<'_> {
         let prefix = line.prefix(self.redo_extracts);
         let found = self.items.match_line(&line.id, prefix, line.ended());
         let (unknown, outdated) = (found == Match::Unknown, found == Match::Changed);
-        if !unknown {
-            self.matched += 1;
-            self.says_input |= line.input.is_some();
-        }
+        self.matched += u64::from(!unknown);
         self.has_old_bad_rows |= unknown && line.is_unnamed_bad_row();
         self.plan.superseded += u64::from(outdated && line.success);
         let unnamed = unknown && is_automatic(&line.id);
@@ -187,7 +176,6 @@ impl EarlierLines<'_> {
             if line.success && self.items.lacks_answer(&line.id, prefix) {
                 self.items.match_line(&line.id, prefix, line.ended());
                 self.restored.push(place);
-                self.says_input |= line.input.is_some();
                 self.remember_makers(line, true, true);
             }
         });
@@ -261,7 +249,6 @@ pub(super) fn prepare_stream(
         output_cap: settings.output_cap(),
         task: settings.task,
         repeated: previous.repeated,
-        is_kept_otherwise: !previous.is_empty(),
         has_marks: previous.marked,
         flags: SupersededFlags::default(),
         restored: Vec::new(),

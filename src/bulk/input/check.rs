@@ -19,7 +19,6 @@ use super::rows::Record;
 use super::source::Source;
 use super::{Form, Nulls, PromptSettings};
 use crate::base::Optional;
-use crate::llm::params::ResponseFormat;
 use crate::llm::request::Request;
 
 /// Number of bytes that are read at once.
@@ -64,30 +63,15 @@ impl Faults {
 impl InputFile {
     /// Checks every record and indexes the items.
     pub(crate) fn check(&self, hooks: Hooks<'_>) -> Result<Matching, InputErrors> {
-        self.check_with(self.settings(), id_hash, hooks)
-    }
-
-    /// The same with a required format of the answers.
-    pub(crate) fn check_with_format(
-        &self,
-        format: Option<ResponseFormat>,
-        hooks: Hooks<'_>,
-    ) -> Result<Matching, InputErrors> {
-        let settings = PromptSettings {
-            format,
-            // A row that cannot have that format does not end the check.
-            for_joining: true,
-            ..self.settings().clone()
-        };
-        self.check_with(&settings, id_hash, hooks)
+        self.check_with(id_hash, hooks)
     }
 
     pub(super) fn check_with(
         &self,
-        settings: &PromptSettings,
         hash: IdHash,
         hooks: Hooks<'_>,
     ) -> Result<Matching, InputErrors> {
+        let settings = self.settings();
         let Entries {
             all,
             totals,
@@ -297,7 +281,7 @@ impl FileCheck<'_> {
         let request = match parsed.request {
             Ok(request) => Some(request),
             Err(fault) if fault.of_null && self.settings.nulls == Nulls::Skip => return Ok(None),
-            Err(fault) if fault.of_null || self.settings.takes_bad_rows() => None,
+            Err(fault) if fault.of_null || self.settings.skip_bad_rows => None,
             Err(fault) => return Err(fault),
         };
         let samples = parsed.samples;

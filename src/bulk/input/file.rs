@@ -332,7 +332,7 @@ impl InputFile {
     }
 
     pub(crate) fn skips_bad_rows(&self) -> bool {
-        self.settings.takes_bad_rows()
+        self.settings.skip_bad_rows
     }
 
     pub(super) fn settings(&self) -> &PromptSettings {
@@ -498,12 +498,14 @@ impl Part {
     }
 
     fn all_kept(&self, bytes: &[u8], settings: &PromptSettings) -> Option<RawJson> {
-        if !settings.keep.is_on() {
+        let small = settings.keep.takes_row(bytes.len());
+        if !small && !settings.keep.is_on() {
             return None;
         }
         let text = utf8(without_bom(bytes)).ok()?;
         match &self.header {
-            Some(header) => header.kept(text),
+            Some(header) => header.kept(text, small),
+            None if small && !settings.has_columns(self.form) => None,
             None => keep::of_line(text, settings),
         }
     }

@@ -45,17 +45,6 @@ pub(crate) enum Match {
     Unknown,
 }
 
-/// The record of a result.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct RecordOf {
-    pub(crate) offset: u64,
-    /// The number of the sample.
-    pub(crate) sample: u16,
-    pub(crate) makes_prompt: bool,
-    /// Whether its request is the one that the result answers.
-    pub(crate) is_same: bool,
-}
-
 /// Number of items by state after matching.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct MatchCounts {
@@ -319,39 +308,6 @@ impl Matching {
     pub(crate) fn answers(&self, id: &str, request_hash_prefix: u64) -> Option<bool> {
         let (at, _) = self.find_same(id, request_hash_prefix)?;
         Some(self.entries[at].request == request_hash_prefix)
-    }
-
-    /// The record of a result, also if the input does not request its sample.
-    pub(crate) fn record_of(&self, id: &str, request_hash_prefix: u64) -> Option<RecordOf> {
-        let found = self.find(id);
-        let found = found.map(|at| (at, self.entries[at].sample().unwrap_or(1), 0));
-        let of_other_sample = |item: ItemId<'_>| {
-            let mut first = [None, Some(1)].into_iter();
-            let at = first.find_map(|sample| self.at(ItemId { sample, ..item }))?;
-            let sample = item.sample.unwrap_or(1);
-            Some((at, sample, sample_mask(sample)))
-        };
-        let others = || ItemId::readings(id).find_map(of_other_sample);
-        let (at, sample, mask) = found.or_else(others)?;
-        let entry = &self.entries[at];
-        Some(RecordOf {
-            offset: entry.offset(),
-            sample: u16::try_from(sample).unwrap_or(u16::MAX),
-            makes_prompt: !entry.is_bad(),
-            is_same: entry.is_auto() || entry.request == request_hash_prefix ^ mask,
-        })
-    }
-
-    /// Number of records. A record may make several items.
-    pub(crate) fn records(&self) -> u64 {
-        let first = self.entries.iter().filter(|entry| entry.is_first());
-        first.count() as u64
-    }
-
-    /// True if the id of an item may be made from its request.
-    pub(crate) fn has_automatic_ids(&self) -> bool {
-        let mut entries = self.entries.iter();
-        entries.any(|entry| entry.is_auto() && !entry.is_bad())
     }
 
     /// Ends the matching: from now on items are in input order.

@@ -18,11 +18,19 @@ use crate::llm::reply_details::RawJson;
 pub(crate) struct Keep {
     pub(crate) names: Vec<String>,
     pub(crate) all: bool,
+    /// All columns of records up to this size in bytes, if the records have columns.
+    pub(crate) of_rows_up_to: usize,
 }
 
 impl Keep {
+    /// Whether fields are kept that the user named.
     pub(crate) fn is_on(&self) -> bool {
         self.all || !self.names.is_empty()
+    }
+
+    /// Whether all columns of a record of this size are kept because it is small.
+    pub(super) fn takes_row(&self, bytes: usize) -> bool {
+        !self.is_on() && bytes <= self.of_rows_up_to
     }
 
     /// Whether a field is kept that nothing else reads.
@@ -127,6 +135,7 @@ impl Object {
 /// The kept fields of a line of JSON; `None` if it is not an object.
 pub(super) fn of_line(text: &str, settings: &PromptSettings) -> Option<RawJson> {
     let keep = &settings.keep;
+    let all = keep.all || keep.takes_row(text.len());
     let fields = JsonObject::parse(text)?;
     let layout = Layout::of(settings, |name| {
         let value = fields.get(name, 0)?;
@@ -140,7 +149,7 @@ pub(super) fn of_line(text: &str, settings: &PromptSettings) -> Option<RawJson> 
     let mut object = Object::new();
     for (name, value) in fields.fields() {
         let named = keep.names.iter().any(|kept| kept == name);
-        if named || keep.all && !reads(name) {
+        if named || all && !reads(name) {
             object.value(name, value);
         }
     }

@@ -27,7 +27,6 @@ mod index;
 mod json;
 mod json_object;
 mod keep;
-mod kept_reader;
 mod layout;
 mod messages;
 mod names;
@@ -36,7 +35,6 @@ mod prompt_settings;
 mod queued;
 mod records;
 mod refused_files;
-mod row_json;
 mod rows;
 mod said;
 mod source;
@@ -69,7 +67,6 @@ pub(crate) use id::{hash_prefix, is_automatic, renamed};
 pub(crate) use index::{FileIndex, Match, Matching, Totals};
 pub(crate) use json_object::{JsonObject, JsonString};
 pub(crate) use keep::TYPES;
-pub(crate) use kept_reader::KeptReader;
 pub(crate) use parse::parse_alone;
 pub(crate) use queued::Fit;
 pub(crate) use rows::{Bounded, MAX_RECORD_BYTES};
@@ -260,10 +257,6 @@ pub struct PromptSettings {
     /// relative to the folder. Default: [`Split::File`].
     #[cfg(feature = "files")]
     pub(crate) split: Option<Split>,
-    /// Whether the rows are only read to be [joined](crate::files::Export::input) with results by id, and not sent.
-    /// Then they need not make prompts, and a table needs no column for prompts. If several rows have one id, the first
-    /// is joined with [`skip_bad_rows`](Self::skip_bad_rows); otherwise they are rejected. Default: no.
-    pub(crate) for_joining: bool,
 }
 
 /// Which files a record may name.

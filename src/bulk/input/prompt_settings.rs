@@ -138,7 +138,8 @@ impl PromptSettings {
     /// Fields of the row that are copied to its result, in addition to those set before: columns of a table, fields of
     /// a line of JSON. `all` stands for every column; for JSON lines with a template for every field, and without one
     /// for every unknown field. They are under `input` in the result line, as texts for tables of text, otherwise as
-    /// JSON as written. They are not part of the request, so changing them runs nothing again. Default: none.
+    /// JSON as written, and stay as they were when the item was sent. They are not part of the request, so changing them
+    /// runs nothing again. Default: none.
     pub fn keep_fields<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
         for name in names.into_iter().map(N::into) {
             match name.as_str() {
@@ -147,6 +148,18 @@ impl PromptSettings {
             }
         }
         self
+    }
+
+    /// Rows of at most this number of bytes keep all their columns: rows of tables, and lines of JSON with a template.
+    /// Fields that [`keep_fields`](Self::keep_fields) names replace this. Default: 0.
+    pub fn keep_rows_up_to(mut self, bytes: usize) -> Self {
+        self.keep.of_rows_up_to = bytes;
+        self
+    }
+
+    /// Whether all fields of a record in that format are data of the user.
+    pub(crate) fn has_columns(&self, form: Form) -> bool {
+        form.is_table() || (form != Form::Text && self.template.is_some())
     }
 
     pub(crate) fn spool_folder_or_default(&self) -> PathBuf {
@@ -166,11 +179,6 @@ impl PromptSettings {
     pub fn allow_outside(mut self, yes: bool) -> Self {
         self.files.outside = yes;
         self
-    }
-
-    /// Whether rows that make no prompt do not end the run.
-    pub(crate) fn takes_bad_rows(&self) -> bool {
-        self.skip_bad_rows || self.for_joining
     }
 
     /// Maximum number of bytes of an input of `input` bytes after unpacking or conversion.

@@ -122,6 +122,9 @@ impl StreamChecker {
             }
             let text = utf8(without_bom(bytes))?;
             request.input = keep::bounded(keep::of_line(text, &self.settings))?;
+        } else if self.settings.keep.takes_row(bytes.len()) && self.settings.has_columns(self.form)
+        {
+            request.input = keep::of_line(utf8(without_bom(bytes))?, &self.settings);
         }
         let line_number = line;
         let line = u32::try_from(line).unwrap_or(u32::MAX).min(!AUTO);

@@ -104,7 +104,7 @@ impl CsvHeader {
                     header.once(name)?;
                 }
             }
-            None if header.prompt.is_none() && !settings.for_joining => {
+            None if header.prompt.is_none() => {
                 let row = String::from_utf8_lossy(row);
                 let row = cells(form, &row).unwrap_or_default();
                 let cell = |i: usize| row.get(i).map_or(0, |cell| cell.chars().count());
@@ -246,24 +246,16 @@ impl Cell<'_> {
 }
 
 impl CsvHeader {
-    /// The row as a JSON object.
-    pub(super) fn object(&self, row: &str) -> Result<String, Fault> {
-        let mut object = Object::new();
-        self.each_cell(row, &mut |i, cell| cell.put(&mut object, &self.labels[i]))?;
-        object.dates(self.dates.iter().map(|i| self.labels[*i].as_str()));
-        Ok(object.end().map_or_else(String::new, |row| row.to_string()))
-    }
-
-    /// The kept fields of a row; `None` if the number of cells differs from the number of columns.
-    pub(super) fn kept(&self, row: &str) -> Option<RawJson> {
+    /// The kept fields of a row, or all; `None` if the number of cells differs from the number of columns.
+    pub(super) fn kept(&self, row: &str, all: bool) -> Option<RawJson> {
         let mut object = Object::new();
         let mut kept = self.kept.iter().peekable();
         let cells = self.each_cell(row, &mut |i, cell| {
-            if kept.next_if(|column| **column == i).is_some() {
+            if all || kept.next_if(|column| **column == i).is_some() {
                 cell.put(&mut object, &self.labels[i]);
             }
         });
-        let dates = self.dates.iter().filter(|i| self.kept.contains(i));
+        let dates = self.dates.iter().filter(|i| all || self.kept.contains(i));
         object.dates(dates.map(|i| self.labels[*i].as_str()));
         (cells.ok()? == self.names.len()).then(|| object.end())?
     }

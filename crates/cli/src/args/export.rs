@@ -5,9 +5,8 @@ use std::path::PathBuf;
 use batchwright::files::ExportFormat;
 use clap::Args;
 
-use super::input::{BadRows, ReadingArgs};
-use super::shared::{MORE, SayArgs, TaskArg};
-use super::values::{delimiter, name, one_of, temperature, text_or_file};
+use super::shared::{MORE, SayArgs};
+use super::values::{delimiter, name, one_of};
 
 /// Make a table of results: CSV, Excel, Parquet
 ///
@@ -89,77 +88,6 @@ pub struct ExportArgs {
 
     #[command(flatten)]
     pub say: SayArgs,
-
-    #[command(flatten)]
-    pub rows: RowsArgs,
-}
-
-/// The rows that were asked about, where the results do not keep them.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Rows")]
-pub struct RowsArgs {
-    /// Join the rows of this input, by id
-    ///
-    /// Any input of `run`. Rows without ids are matched by request hash and need the flags of the run that are
-    /// listed below; whether the run requested JSON is detected. Repeatable, for several files.
-    #[arg(long, value_name = "FILE")]
-    pub input: Vec<PathBuf>,
-
-    /// Keep the order of the results
-    ///
-    /// Without this flag, a table with --input has the order of the input. Without --input, the table has the order
-    /// of the results; `run --ordered` writes them in the order of its input.
-    #[arg(long)]
-    pub unordered: bool,
-
-    /// Order the table by the input (default with --input)
-    #[arg(long, hide = true, requires = "input", conflicts_with = "unordered")]
-    pub ordered: bool,
-
-    #[command(flatten)]
-    pub reading: ReadingArgs,
-
-    /// How to handle rows of the input that repeat an id, as in the run: `fail` rejects them, `skip` joins the
-    /// first row of an id with the result of that id, and the others with their failures
-    #[arg(long, value_name = "WHAT", value_enum, default_value_t = BadRows::Fail, hide_short_help = true)]
-    pub bad_rows: BadRows,
-
-    /// The template of the run
-    #[arg(long, value_name = "TEXT", value_parser = text_or_file, hide_short_help = true)]
-    pub template: Option<String>,
-
-    /// The system text of the run
-    #[arg(long, value_name = "TEXT", value_parser = text_or_file, hide_short_help = true)]
-    pub system: Option<String>,
-
-    /// The --model of the run
-    #[arg(long, value_name = "NAME", value_parser = name, hide_short_help = true)]
-    pub model: Option<String>,
-
-    /// The --max-tokens of the run
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), hide_short_help = true)]
-    pub max_tokens: Option<u32>,
-
-    /// The --temperature of the run
-    #[arg(long, value_name = "X", value_parser = temperature, hide_short_help = true)]
-    pub temperature: Option<f64>,
-
-    /// The --extra of the run
-    #[arg(long, value_name = "JSON", value_parser = text_or_file, hide_short_help = true)]
-    pub extra: Option<String>,
-
-    /// The --service-tier of the run
-    #[arg(long, value_name = "TIER", value_parser = name, hide_short_help = true)]
-    pub service_tier: Option<String>,
-
-    /// The --task of the run
-    #[arg(long, value_name = "TASK", value_enum, default_value_t = TaskArg::Complete,
-        hide_default_value = true, hide_short_help = true)]
-    pub task: TaskArg,
-
-    /// The --dimensions of the run
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), hide_short_help = true)]
-    pub dimensions: Option<u32>,
 }
 
 /// The formats of tables, by their names.

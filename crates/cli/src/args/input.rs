@@ -27,12 +27,13 @@ pub struct InputArgs {
     #[arg(long, value_name = "WHAT", value_enum, default_value_t = BadRows::Fail, hide_short_help = true)]
     pub bad_rows: BadRows,
 
-    /// Input columns to copy into results, or all
+    /// Input columns to copy into results, or all, or none
     ///
-    /// They are in `input` of the result line: columns of a table, or fields of a line of JSON. `all` is every
-    /// column; for JSON it is every field with --template, and otherwise every field that would be rejected as
-    /// unknown. Changing this flag does not run finished items again.
-    #[arg(long, value_name = "COLUMN,…|all", value_delimiter = ',', value_parser = name)]
+    /// They are in `input` of the result line, as they were when the item was sent: columns of a table, or fields of
+    /// a line of JSON. `all` is every column; for JSON it is every field with --template, and otherwise every field
+    /// that would be rejected as unknown. Changing this flag does not run finished items again [default of run: all
+    /// columns of rows of up to 4 KiB]
+    #[arg(long, value_name = "COLUMN,…|all|none", value_delimiter = ',', value_parser = name)]
     pub keep: Vec<String>,
 
     /// Number of answers per prompt

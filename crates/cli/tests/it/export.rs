@@ -17,15 +17,14 @@ fn results_of_a_run_become_a_table() {
     desk.run(&sim, "in.csv --template {{text}} -j 1 -o out.jsonl")
         .expect(0);
     desk.plain("export out.jsonl -o out.csv")
-        .ends(0, "2 rows of 25 columns written to out.csv")
-        .says("`run --keep all` keeps them");
+        .ends(0, "2 rows of 26 columns written to out.csv");
     let table = desk.read("out.csv");
     let lines: Vec<&str> = table.lines().collect();
     assert!(lines[0].starts_with(
-        "id,text,success,error_kind,error_status,error_message,refusal,input_tokens,"
+        "id,text,result_text,success,error_kind,error_status,error_message,refusal,input_tokens,"
     ));
-    assert!(lines[1].starts_with("1,echo: one,true,,,"), "{table}");
-    assert!(lines[2].starts_with("2,echo: two,true,,,"), "{table}");
+    assert!(lines[1].starts_with("1,one,echo: one,true,,,"), "{table}");
+    assert!(lines[2].starts_with("2,two,echo: two,true,,,"), "{table}");
     desk.plain("export out.jsonl -o out.csv")
         .expect(2)
         .says("out.csv: it already exists; to replace it, add --overwrite");
@@ -37,11 +36,9 @@ fn results_of_a_run_become_a_table() {
     let ended = desk
         .plain("export out.jsonl -o - --output-format jsonl")
         .expect(0);
-    assert!(
-        ended
-            .stdout
-            .starts_with("{\"id\":\"1\",\"text\":\"echo: one\",\"success\":true,")
-    );
+    assert!(ended.stdout.starts_with(
+        "{\"id\":\"1\",\"text\":\"one\",\"result_text\":\"echo: one\",\"success\":true,"
+    ));
 }
 
 #[test]
@@ -106,118 +103,19 @@ fn the_report_of_a_table_is_available_as_json() {
     refused.shows("\"kind\":\"output\"");
     desk.plain("export r.jsonl -o t.doc")
         .ends(2, "found .doc; a table is .csv, .tsv");
-    desk.plain("export r.jsonl -o - --output-format xlsx")
-        .ends(
-            2,
-            if cfg!(feature = "tables") {
-                "name a file"
-            } else {
-                "build it with the feature `tables`"
-            },
-        );
+    desk.plain("export r.jsonl -o - --output-format xlsx").ends(
+        2,
+        if cfg!(feature = "tables") {
+            "name a file"
+        } else {
+            "build it with the feature `tables`"
+        },
+    );
     assert!(!desk.exists("t.csv"));
 }
 
 #[test]
-fn rows_are_joined_from_the_input_without_keep() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.write("rows.csv", "nr;city\nx1;Oslo\nx2;=Rome\nx3;Riga\n");
-    let asked = "--template {{city}} --id-column nr";
-    desk.run(
-        &sim,
-        &format!("rows.csv {asked} --max-items 2 -j 1 -o out.jsonl"),
-    )
-    .expect(0);
-    let reversed: String = desk
-        .read("out.jsonl")
-        .lines()
-        .rev()
-        .map(|l| format!("{l}\n"))
-        .collect();
-    desk.write("out.jsonl", reversed);
-    let ended = desk.plain("export out.jsonl --input rows.csv --id-column nr -o t.csv");
-    ended.ends(0, "1 rows of the input have no result");
-    let table = desk.read("t.csv");
-    let lines: Vec<&str> = table.lines().collect();
-    assert!(lines[0].starts_with("nr,city,id,text,success,"), "{table}");
-    assert!(
-        lines[1].starts_with("x1,Oslo,x1,echo: Oslo,true,"),
-        "{table}"
-    );
-    assert!(
-        lines[2].starts_with("x2,'=Rome,x2,echo: =Rome,true,"),
-        "{table}"
-    );
-    assert_eq!(lines.len(), 3);
-    // Ids that were generated from the request need the same flags as the run.
-    desk.run(&sim, "rows.csv --template {{city}}? -j 1 -o auto.jsonl")
-        .expect(0);
-    desk.plain("export auto.jsonl --input rows.csv -o no.csv")
-        .expect(3)
-        .says("nothing was written: no row of the input matches any of the 3 items")
-        .says("name the column of their ids with --id-column");
-    assert!(!desk.exists("no.csv"));
-    for columns in ["", "--columns id,city"] {
-        let ended = desk
-            .plain(&format!(
-                "export auto.jsonl --input rows.csv -o - {columns}"
-            ))
-            .ends(3, "no row of the input matches any of the 3 items");
-        assert_eq!(ended.stdout, "");
-    }
-    let words = "export auto.jsonl --input rows.csv --template {{city}}? --model sim-1 -o auto.csv";
-    desk.plain(words).expect(0);
-    assert!(desk.read("auto.csv").contains("\nx1,Oslo,"));
-    // A row that was edited since is reported.
-    desk.write("rows.csv", "nr;city\nx1;Oslo\nx2;Rome\nx3;Riga\n");
-    let words = "export out.jsonl --input rows.csv --id-column nr --template {{city}} --model sim-1 -o t2.csv";
-    desk.plain(words)
-        .expect(0)
-        .says("1 answers are outdated (column superseded): run again to update them");
-    let marked = |line: &&str| line.ends_with(",true");
-    assert_eq!(desk.read("t2.csv").lines().filter(marked).count(), 1);
-    desk.plain("export out.jsonl --ordered -o t3.csv")
-        .ends(2, "--input");
-    desk.plain("export out.jsonl --input none.csv -o t3.csv")
-        .ends(2, "none.csv");
-}
-
-#[test]
-fn rows_without_ids_are_found_for_text_and_json_answers() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.write("rows.csv", "city\nOslo\nRome\nOslo\n");
-    desk.write(
-        "schema.json",
-        r#"{"type":"object","additionalProperties":false,"required":["n"],"properties":{"n":{"type":"integer"}}}"#,
-    );
-    let asked = "--template {{city}}";
-    for (i, (shape, wanted)) in [
-        ("", "--json-mode"),
-        ("", "--json-schema schema.json"),
-        ("--json-mode", ""),
-        ("--json-mode", "--json-schema schema.json"),
-        ("--json-schema schema.json", "--json-schema schema.json"),
-    ]
-    .iter()
-    .enumerate()
-    {
-        let out = format!("{i}.jsonl");
-        desk.run(&sim, &format!("rows.csv {asked} {shape} -j 1 -o {out}"))
-            .expect(0);
-        let words =
-            format!("export {out} --input rows.csv {asked} --model sim-1 {wanted} -o {i}.csv");
-        desk.plain(&words).expect(0);
-        let table = desk.read(&format!("{i}.csv"));
-        let cities: Vec<_> = table
-            .lines()
-            .map(|line| line.split(',').next().unwrap())
-            .collect();
-        assert_eq!(cities, ["city", "Oslo", "Rome", "Oslo"], "{shape} {wanted}");
-    }
-}
-
-#[test]
-fn the_rows_of_an_input_give_the_order_and_flags_choose_the_columns() {
+fn flags_choose_the_columns_and_the_lines_give_the_order() {
     let (desk, sim) = (Desk::new(), good());
     desk.write("rows.csv", "id,city\nx1,Oslo\nx2,Rome\n");
     desk.run(
@@ -233,23 +131,12 @@ fn the_rows_of_an_input_give_the_order_and_flags_choose_the_columns() {
         ended.expect(0).stdout
     };
     let columns = "--columns text,id,city";
-    let known = table(&format!("--input rows.csv {columns}"));
-    assert_eq!(
-        known,
-        "text,id,city\necho: Oslo,x1,Oslo\necho: Rome,x2,Rome\n"
-    );
-    let unordered = "text,id,city\necho: Rome,x2,Rome\necho: Oslo,x1,Oslo\n";
-    assert_eq!(
-        table(&format!("--input rows.csv --unordered {columns}")),
-        unordered
-    );
-    assert_eq!(table(columns), unordered);
+    let reversed = "text,id,city\necho: Rome,x2,Rome\necho: Oslo,x1,Oslo\n";
+    assert_eq!(table(columns), reversed);
     assert_eq!(
         table("--only-answers"),
         "id,text\nx2,echo: Rome\nx1,echo: Oslo\n"
     );
-    desk.plain("export out.jsonl -o out.csv")
-        .ends(0, "in the order of the results: --input FILE");
     desk.plain("export out.jsonl -o no.csv --columns id,citty")
         .expect(2)
         .says(
@@ -257,20 +144,6 @@ fn the_rows_of_an_input_give_the_order_and_flags_choose_the_columns() {
         );
     assert!(!desk.exists("no.csv"));
     desk.plain("export out.jsonl -o no.csv --columns id --only-answers")
-        .expect(2);
-}
-
-#[test]
-fn rows_without_ids_are_found_by_further_fields_too() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.write("rows.csv", "city\nOslo\n");
-    let asked = "--template {{city}} --extra {\"top_k\":4} --service-tier flex";
-    desk.run(&sim, &format!("rows.csv {asked} -j 1 -o out.jsonl"))
-        .expect(0);
-    let export = format!("export out.jsonl --input rows.csv --model sim-1 {asked} -o out.csv");
-    desk.plain(&export).expect(0);
-    assert!(desk.read("out.csv").contains("\nOslo,"));
-    desk.plain(&format!("{export} --extra [] --overwrite"))
         .expect(2);
 }
 
@@ -354,22 +227,14 @@ fn dates_and_numbers_keep_their_types_on_the_way_through_a_run() {
         assert_eq!(line["text"], "echo: 2024-05-01,1.5");
         let types = serde_json::json!({"day": "date"});
         assert_eq!(line["input"]["$types"], types, "{name}");
-        // Joined rows have the types of the input, too.
-        desk.run(&sim, &format!("{name} {asked} -o bare-{name}.jsonl"))
+        desk.plain(&format!("export {name}.jsonl -o again.parquet --overwrite"))
             .expect(0);
-        for words in [
-            format!("{name}.jsonl"),
-            format!("bare-{name}.jsonl --input {name}"),
-        ] {
-            desk.plain(&format!("export {words} -o again.parquet --overwrite"))
-                .expect(0);
-            let ended = desk.run(
-                &sim,
-                "again.parquet --template {{day}} --keep day,said,price",
-            );
-            let line = &super::common::results(&ended.expect(0).stdout)[0];
-            assert_eq!(line["input"]["$types"], types, "{words}");
-            assert_eq!(line["input"]["price"], 1.5);
-        }
+        let ended = desk.run(
+            &sim,
+            "again.parquet --template {{day}} --keep day,said,price",
+        );
+        let line = &super::common::results(&ended.expect(0).stdout)[0];
+        assert_eq!(line["input"]["$types"], types, "{name}");
+        assert_eq!(line["input"]["price"], 1.5);
     }
 }

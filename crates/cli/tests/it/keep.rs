@@ -41,7 +41,7 @@ fn expected() -> Vec<(String, Value)> {
 }
 
 #[test]
-fn columns_are_kept_in_order_and_only_with_the_flag() {
+fn columns_are_kept_in_order_unless_rows_are_large_or_none_are_wanted() {
     let (desk, sim) = (Desk::new(), good());
     desk.write("in.csv", ROWS);
     let all = desk
@@ -55,8 +55,22 @@ fn columns_are_kept_in_order_and_only_with_the_flag() {
         .expect(0);
     let end = "\"input\":{\"id\":\"b\",\"text\":\"two\\nlines\"}}\n";
     named.shows(end);
-    let none = desk.run(&sim, &format!("in.csv {TEMPLATE} -j 1")).expect(0);
+    let small = desk.run(&sim, &format!("in.csv {TEMPLATE} -j 1")).expect(0);
+    assert_eq!(kept(results(&small.stdout)), expected());
+    let none = desk
+        .run(&sim, &format!("in.csv {TEMPLATE} --keep none -j 1"))
+        .expect(0);
     assert!(!none.stdout.contains("input\":{"), "{}", none.stdout);
+    desk.write("large.csv", format!("id,text\na,{}\n", "x".repeat(4096)));
+    let large = desk.run(&sim, &format!("large.csv {TEMPLATE}")).expect(0);
+    assert!(!large.stdout.contains("input\":{"), "{}", large.stdout);
+    let piped = format!("- {TEMPLATE}");
+    let piped = fed(
+        &mut desk.against(&sim, &piped),
+        "{\"text\":\"a\",\"n\":1}\n",
+    )
+    .expect(0);
+    results(&piped.stdout)[0].has(json!({"input": {"text": "a", "n": 1}}));
 
     desk.write("odd.csv", ",text,,n,n\n0,a,x,1,2\n");
     let odd = desk
@@ -171,45 +185,21 @@ fn failures_retries_and_bad_rows_have_kept_fields_too() {
     let lines = kept(desk.results("bad.jsonl"));
     let rows: Vec<&Value> = lines.iter().map(|(_, row)| row).collect();
     assert_eq!(rows, [&json!({"n": "1"}), &Value::Null, &json!({"n": "3"})]);
-    // The existing line of a bad row is changed as well.
-    let words = format!("bad.csv {TEMPLATE} --keep id,n --bad-rows skip -o bad.jsonl");
-    desk.run(&sim, &words).expect(3);
-    assert_eq!(
-        kept(desk.results("bad.jsonl"))[0].1,
-        json!({"id": "a", "n": "1"})
-    );
     assert_eq!(sim.stats().calls, 1);
 }
 
 #[test]
-fn changing_keep_updates_lines_and_sends_nothing() {
+fn changing_keep_sends_nothing_and_changes_no_line() {
     let (desk, sim) = (Desk::new(), good());
     desk.write("in.csv", ROWS);
     let run = |words: &str| {
         let words = format!("in.csv {TEMPLATE} -o out.jsonl {words}");
         desk.run(&sim, &words).expect(0)
     };
-    run("");
-    let plain = desk.read("out.jsonl");
-    run("--keep all").says("3 finished before, nothing to send");
-    assert_eq!(kept(desk.results("out.jsonl")), expected());
-    let full = desk.read("out.jsonl");
-    // If nothing changes, the file is not touched.
-    let written = || {
-        std::fs::metadata(desk.path("out.jsonl"))
-            .unwrap()
-            .modified()
-            .unwrap()
-    };
-    let before = written();
-    run("--keep all");
-    assert_eq!(written(), before);
     run("--keep stars");
-    assert_eq!(kept(desk.results("out.jsonl"))[0].1, json!({"stars": "5"}));
-    run("");
-    assert_eq!(desk.read("out.jsonl"), plain);
-    run("--keep all");
-    assert_eq!(desk.read("out.jsonl"), full);
+    let before = desk.read("out.jsonl");
+    run("--keep all").says("3 finished before, nothing to send");
+    assert_eq!(desk.read("out.jsonl"), before);
 
     // A changed cell that is not part of a prompt, a removed row and a new row.
     desk.write(
@@ -222,7 +212,7 @@ fn changing_keep_updates_lines_and_sends_nothing() {
     let order: Vec<String> = lines.iter().map(id).collect();
     assert_eq!(order, ["a", "d", "c", "b"]);
     let stars: Vec<&Value> = lines.iter().map(|line| &line["input"]["stars"]).collect();
-    assert_eq!(stars, ["4", "2", "", "1"]);
+    assert_eq!(stars, ["5", "2", "", "1"]);
     assert_eq!(sim.stats().calls, 4);
 }
 
@@ -234,9 +224,8 @@ fn several_inputs_and_items_without_ids_each_have_their_own() {
         "b.jsonl",
         "{\"text\":\"x\",\"n\":4}\n{\"text\":\"z\",\"n\":5}\n",
     );
-    let words = format!("a.csv b.jsonl {TEMPLATE} -o out.jsonl -j 1 --ordered");
+    let words = format!("a.csv b.jsonl {TEMPLATE} -o out.jsonl -j 1 --ordered --keep n");
     desk.run(&sim, &words).expect(0);
-    desk.run(&sim, &format!("{words} --keep n")).expect(0);
     let lines = desk.results("out.jsonl");
     let n: Vec<&Value> = lines.iter().map(|line| &line["input"]["n"]).collect();
     assert_eq!(
@@ -247,7 +236,7 @@ fn several_inputs_and_items_without_ids_each_have_their_own() {
 }
 
 #[test]
-fn results_of_batches_have_kept_fields_whenever_they_are_collected() {
+fn results_of_batches_have_the_fields_that_rows_had_when_they_were_sent() {
     let (desk, sim) = (Desk::new(), taking(SHORT));
     desk.write("in.csv", ROWS);
     let run = |words: &str| {
@@ -256,13 +245,10 @@ fn results_of_batches_have_kept_fields_whenever_they_are_collected() {
     };
     run("--keep all").expect(0);
     assert_eq!(kept(desk.results("out.jsonl")), expected());
-    // Chosen after everything was submitted.
     desk.write("out.jsonl", "");
-    run("--no-wait").expect(0);
-    run("--keep stars").expect(0);
+    run("--keep stars --no-wait").expect(0);
+    run("--keep all").expect(0);
     assert_eq!(kept(desk.results("out.jsonl"))[1].1, json!({"stars": "1"}));
-    run("--keep all").ends(0, "nothing to send");
-    assert_eq!(kept(desk.results("out.jsonl")), expected());
     assert_eq!(sim.batch_stats().items_accepted, 6);
 }
 

@@ -65,7 +65,11 @@ fn names_and_settings_must_match_the_kind_of_file() {
         ),
     ] {
         let is_read = cfg!(feature = "tables") || said != "cannot be read";
-        let said = if is_read { said } else { "build it with the feature `tables`" };
+        let said = if is_read {
+            said
+        } else {
+            "build it with the feature `tables`"
+        };
         let why = refused(extension, content, settings);
         assert!(why.contains(said), "{extension}: {why}");
     }

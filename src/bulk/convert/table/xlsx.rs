@@ -143,7 +143,9 @@ fn each_cell(
     let mut reader = reader.map_err(|error| rows.unreadable(&error))?;
     let mut last = (0, None);
     loop {
-        let cell = reader.next_cell().map_err(|error| rows.unreadable(&error))?;
+        let cell = reader
+            .next_cell()
+            .map_err(|error| rows.unreadable(&error))?;
         let Some(cell) = cell else {
             return Ok(());
         };

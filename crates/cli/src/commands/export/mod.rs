@@ -1,14 +1,13 @@
 //! `batchwright export`: a table of results.
 
 mod report;
-mod rows;
 mod table_stdout;
 
 use std::io::{self, IsTerminal};
 use std::path::Path;
 
 use batchwright::files::{Export, ExportReport};
-use batchwright::{Context, Error, ErrorKind, Prompts};
+use batchwright::{Context, Error, ErrorKind};
 
 use crate::args::export::ExportArgs;
 use crate::exit::{About, Early, Exit, Refusal};
@@ -40,11 +39,7 @@ fn export(args: &ExportArgs) -> Result<Exit, Early> {
         "stopping: no file is written; press Ctrl-C again to stop now"
     };
     let signals = Signals::watch(&ctx, (!args.say.quiet).then(|| stopping.to_owned()))?;
-    let mut table = table(args)?;
-    if !args.rows.input.is_empty() {
-        let rows = Prompts::open_all(&args.rows.input, &rows::settings(args)?, &ctx, &|_, _| {});
-        table = table.input(rows.map_err(|error| refused(&error, About::Input, &signals))?);
-    }
+    let table = table(args)?;
     let written = if to_stdout {
         match to_stdout_unless_gone(table, &ctx) {
             Some(written) => written,
@@ -55,14 +50,13 @@ fn export(args: &ExportArgs) -> Result<Exit, Early> {
     };
     match written {
         Ok(report) => Ok(show(args, &report)),
-        Err(error) => Err(refused(&error, About::Output, &signals)),
+        Err(error) => Err(refused(&error, &signals)),
     }
 }
 
 fn table(args: &ExportArgs) -> Result<Export, Refusal> {
     let mut table = Export::new(&args.results)
         .by_property(args.json_mode)
-        .unordered(args.rows.unordered)
         .overwrite(args.overwrite)
         .raw(args.raw)
         .bom(args.bom);
@@ -91,24 +85,19 @@ fn show(args: &ExportArgs, report: &ExportReport) -> Exit {
     for line in report::lines(args, report) {
         args.say.say(&line);
     }
-    let exit = if report.joined_none {
-        Exit::SomeFailed
+    if args.json {
+        stdout::json(&report::json(report), Exit::Success)
     } else {
         Exit::Success
-    };
-    if args.json {
-        stdout::json(&report::json(report), exit)
-    } else {
-        exit
     }
 }
 
-fn refused(error: &Error, about: About, signals: &Signals) -> Early {
+fn refused(error: &Error, signals: &Signals) -> Early {
     let message = error.message();
     match error.kind() {
         ErrorKind::Cancelled => Early::Ended(signals.exit().unwrap_or(Exit::CouldNotRun)),
-        ErrorKind::Invalid => Refusal::usage(message).about(about).into(),
-        _ => Refusal::could_not_run(message).about(about).into(),
+        ErrorKind::Invalid => Refusal::usage(message).about(About::Output).into(),
+        _ => Refusal::could_not_run(message).about(About::Output).into(),
     }
 }
 

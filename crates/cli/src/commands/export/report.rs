@@ -13,7 +13,6 @@ const IN_SEVERAL_FILES: &str = "ids are in several files: the last file is used"
 const CUT_CELLS: &str = "cells exceed the 32,767 characters of .xlsx: they are truncated, and end with the name of the \
                          file that has the complete text";
 const SUPERSEDED: &str = "answers are outdated (column superseded): run again to update them";
-const WITHOUT_RESULT: &str = "rows of the input have no result, and are not in the table";
 
 /// Lines for people; the first one reports what was written.
 pub fn lines(args: &ExportArgs, report: &ExportReport) -> Vec<String> {
@@ -27,48 +26,23 @@ pub fn lines(args: &ExportArgs, report: &ExportReport) -> Vec<String> {
         failed => format!(", {} of them without success", count(failed)),
     };
     let (rows, columns) = (count(report.rows), report.columns.len());
-    let mut lines = vec![if !report.joined_none {
-        format!("{rows} rows of {columns} columns written{place}{failed}")
-    } else {
-        format!(
-            "nothing was written: no row of the input matches any of the {} items",
-            count(report.without_row)
-        )
-    }];
+    let mut lines = vec![format!(
+        "{rows} rows of {columns} columns written{place}{failed}"
+    )];
     let counted = [
         (report.replaced, REPLACED),
         (report.in_several_files, IN_SEVERAL_FILES),
         (report.cut_cells, CUT_CELLS),
         (report.superseded, SUPERSEDED),
-        (report.without_result, WITHOUT_RESULT),
     ];
     lines.extend(counts(counted).iter().map(|line| format!("  {line}")));
     match report.without_row {
         0 => {}
-        _ if report.joined_none => lines.push(
-            "  name the column of their ids with --id-column; for rows without \
-             ids, add the --template, --model, --json-schema and so on of the run"
-                .to_owned(),
-        ),
         n if n == report.rows => lines.push(
-            "  the results have no input columns: `run --keep all` keeps them, --input FILE joins \
-             them by id"
+            "  the results have no input columns: `run --keep all` keeps those of all rows"
                 .to_owned(),
         ),
-        n if args.rows.input.is_empty() => {
-            lines.push(format!("  {} items have no input columns", count(n)));
-        }
-        n => lines.push(format!(
-            "  {} items were not found in the input: name the column of their ids with --id-column; for rows without ids, \
-             add the --template, --model and so on of the run",
-            count(n)
-        )),
-    }
-    if args.rows.input.is_empty() && !args.rows.unordered && report.rows > 1 {
-        lines.push(
-            "  the rows are in the order of the results: --input FILE writes them in the order of the input"
-                .to_owned(),
-        );
+        n => lines.push(format!("  {} items have no input columns", count(n))),
     }
     if report.could_be_columns {
         lines.push(
@@ -98,8 +72,6 @@ pub fn json(report: &ExportReport) -> Value {
         "torn_files": torn,
         "cut_cells": report.cut_cells,
         "items_without_row": report.without_row,
-        "rows_without_result": report.without_result,
-        "changed_rows": report.changed,
         "superseded_rows": report.superseded,
     })
 }

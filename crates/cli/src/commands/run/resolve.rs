@@ -16,7 +16,7 @@ use crate::args::shared::TaskArg;
 use crate::command_line::{command_line_to, quoted_path};
 use crate::data_dir::data_dir;
 use crate::exit::{About, Early, Refusal};
-use crate::input::on_disk;
+use crate::input::{SMALL_ROW_BYTES, on_disk};
 use crate::prompts;
 use crate::provider;
 use crate::session::Session;
@@ -169,6 +169,8 @@ fn prompt_settings(args: &RunArgs) -> Result<PromptSettings, Refusal> {
     if !(args.prompt.task == TaskArg::Embed && falls_back) {
         let folder = data_dir(args.pace.data_dir.as_deref());
         let settings = settings.set(args.output.as_ref(), PromptSettings::results);
+        let keeps = args.input.keep.is_empty();
+        let settings = settings.when(keeps, |settings| settings.keep_rows_up_to(SMALL_ROW_BYTES));
         args.input.settings(settings, folder)
     } else {
         Err(Refusal::usage(
@@ -193,8 +195,6 @@ fn refuse_table(args: &RunArgs) -> Result<(), Refusal> {
         return Ok(());
     }
     let results = path.with_extension("jsonl");
-    let columns = args.input.keep.is_empty() && args.input.have_columns();
-    let keep = if columns { " --keep all" } else { "" };
     let properties = match &args.prompt.json_schema {
         Some(schema) => format!(" --json-schema {}", quoted_path(schema)),
         None if args.prompt.json_mode => " --json-mode".to_owned(),
@@ -206,7 +206,7 @@ fn refuse_table(args: &RunArgs) -> Result<(), Refusal> {
         path.clone()
     };
     Err(Refusal::usage(format!(
-        "{}: results are JSON lines, from which a run can go on; a table is made of them:\n  {}{keep}\n  \
+        "{}: results are JSON lines, from which a run can go on; a table is made of them:\n  {}\n  \
          batchwright export {}{properties} -o {}",
         path.display(),
         command_line_to(path, &results),
