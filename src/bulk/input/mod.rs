@@ -12,12 +12,6 @@ mod duplicates;
 mod entry;
 #[cfg(feature = "templates")]
 mod expression;
-#[cfg(feature = "templates")]
-mod expression_compare;
-#[cfg(feature = "templates")]
-mod expression_filters;
-#[cfg(feature = "templates")]
-mod expression_rewrite;
 mod fault;
 mod fields;
 mod file;

@@ -59,8 +59,8 @@ impl PromptSettings {
     ///
     /// With the feature `templates`, a template with a block (`{% if lines|int > 40 %}`), a comment (`{#`) or a filter
     /// (`{{field|upper}}`) is written in the language of [Jinja](https://docs.rs/minijinja/2/minijinja/syntax/).
-    /// Numbers and booleans of typed inputs keep their type; fields of CSV are texts. Comparing a text with a number is
-    /// a fault of the record. Such a template cannot insert files. A column with blanks in its name is written
+    /// Numbers and booleans of typed inputs keep their type; fields of CSV are texts, so that a comparison with a number
+    /// needs a filter (`lines|int > 40`). Such a template cannot insert files. A column with blanks in its name is written
     /// `{{row["Review Text"]}}`.
     ///
     /// # Errors

@@ -1,56 +1,34 @@
-//! The words, texts and signs within the braces of a template.
+//! Names of columns in brackets within a template: `row["Review Text"]`.
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    Word,
-    Text,
-    Other,
-}
-
-/// The kind and length of the first token.
-pub(super) fn token(rest: &str) -> Option<(Kind, usize)> {
-    const PAIRS: [&str; 6] = ["//", "**", "==", "!=", ">=", "<="];
-    let first = rest.chars().next()?;
-    let until = |end: fn(char) -> bool| rest.find(end).unwrap_or(rest.len());
-    Some(match first {
-        '"' | '\'' => {
-            let mut escaped = false;
-            let end = rest[1..].find(|c| {
-                let ends = c == first && !escaped;
-                escaped = c == '\\' && !escaped;
-                ends
-            })?;
-            (Kind::Text, end + 2)
+/// The text between the quotes with which `rest` begins, and the number of bytes with the quotes.
+fn quoted(rest: &str) -> Option<(String, usize)> {
+    let quote = rest.chars().next().filter(|c| matches!(c, '"' | '\''))?;
+    let mut text = String::new();
+    let mut chars = rest.char_indices().skip(1);
+    while let Some((at, c)) = chars.next() {
+        match c {
+            '\\' => text.push(chars.next()?.1),
+            c if c == quote => return Some((text, at + 1)),
+            c => text.push(c),
         }
-        c if c.is_ascii_digit() => {
-            let end = until(|c| !c.is_ascii_alphanumeric() && !matches!(c, '_' | '.'));
-            (Kind::Other, end)
-        }
-        c if c == '_' || c.is_alphanumeric() => {
-            (Kind::Word, until(|c| c != '_' && !c.is_alphanumeric()))
-        }
-        _ if PAIRS.iter().any(|pair| rest.starts_with(pair)) => (Kind::Other, 2),
-        other => (Kind::Other, other.len_utf8()),
-    })
-}
-
-/// The text between quotes.
-pub(super) fn unquoted(text: &str) -> String {
-    let inner = text.get(1..text.len() - 1).unwrap_or_default();
-    let mut out = String::new();
-    let mut chars = inner.chars();
-    while let Some(c) = chars.next() {
-        out.extend(if c == '\\' { chars.next() } else { Some(c) });
     }
-    out
+    None
 }
 
 /// The column that `row["…"]` names.
 pub(super) fn named_column(text: &str) -> Option<String> {
-    let quoted = text.strip_prefix("row")?.trim_start().strip_prefix('[')?;
-    let quoted = quoted.trim_end().strip_suffix(']')?.trim();
-    let (kind, len) = token(quoted)?;
-    (kind == Kind::Text && len == quoted.len()).then(|| unquoted(quoted))
+    let inside = text.strip_prefix("row")?.trim_start().strip_prefix('[')?;
+    let inside = inside.trim_end().strip_suffix(']')?.trim();
+    quoted(inside).and_then(|(name, len)| (len == inside.len()).then_some(name))
+}
+
+/// All columns that `row["…"]` names within a text.
+#[cfg(feature = "templates")]
+pub(super) fn named_columns(text: &str) -> impl Iterator<Item = String> {
+    text.match_indices("row").filter_map(|(at, word)| {
+        let rest = text[at + word.len()..].trim_start().strip_prefix('[')?;
+        quoted(rest.trim_start()).map(|(name, _)| name)
+    })
 }
 
 #[cfg(test)]
@@ -63,5 +41,12 @@ mod tests {
         for other in ["row", "row[0]", "rows['a']", "row['a'].b", "row['a'] + ']'"] {
             assert_eq!(named_column(other), None, "{other}");
         }
+    }
+
+    #[cfg(feature = "templates")]
+    #[test]
+    fn columns_in_brackets_are_found_in_blocks() {
+        let text = "{% if row['a b']|int > 3 %}{{ row [ \"é\" ] }}{{ row[x] }} row[";
+        assert_eq!(named_columns(text).collect::<Vec<_>>(), ["a b", "é"]);
     }
 }

@@ -320,26 +320,17 @@ fn a_null_fails_only_its_row_or_is_skipped_or_empty() {
 }
 
 #[test]
-fn templates_compare_numbers_and_refuse_to_compare_a_text_with_one() {
+fn templates_compare_numbers_and_cells_are_texts() {
     let (desk, sim) = (Desk::new(), good());
     desk.write("in.csv", "id,stars,Review Text\na,5,fine\nb,2,bad\n");
     desk.input("{\"id\":\"a\",\"stars\":5,\"Review Text\":\"fine\"}\n{\"id\":\"b\",\"stars\":2,\"Review Text\":\"bad\"}\n");
-    let run = |words: &str, template: &str| {
-        let template = ["--template", template];
-        desk.against(&sim, words).args(template).ended()
-    };
     let typed = "{% if stars > 3 %}good{% else %}bad{% endif %}: {{ row[\"Review Text\"] }}";
-    run("in.csv -o out.jsonl", typed)
-        .expect(2)
-        .says("in.csv:2: found the text \"5\" compared with the number 3 in stars > 3")
-        .says("expected numbers on both sides: stars|int > 3")
-        .says("in.csv:3: found the text \"2\"");
-    assert_eq!(sim.stats().calls, 0);
     for (name, template) in [
         ("in.csv", typed.replace("stars", "stars|int")),
         ("in.jsonl", typed.to_owned()),
     ] {
-        let ended = run(&format!("{name} -j 1"), &template).expect(0);
+        let mut command = desk.against(&sim, &format!("{name} -j 1"));
+        let ended = command.args(["--template", &template]).ended().expect(0);
         let texts: Vec<_> = results(&ended.stdout)
             .iter()
             .map(|line| line["text"].clone())
