@@ -1,6 +1,5 @@
 //! A file to process, and its contents.
 
-use std::borrow::Cow;
 use std::fs::{File, Metadata};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -190,13 +189,12 @@ impl SourceFile<'_> {
         &self.bytes
     }
 
-    /// Its contents as text, without a byte order mark: UTF-8, unless a Python file declares another encoding.
+    /// Its contents as text, without a byte order mark.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] if it is not text, with the line of the first invalid byte.
-    pub fn text(&self) -> Result<Cow<'_, str>, Error> {
-        decode(&self.task.file_path, &self.bytes)
-            .map_err(|reason| Error::new(ErrorKind::Invalid, reason.to_string()))
+    /// [`ErrorKind::Invalid`] if it is not UTF-8, with the line of the first invalid byte.
+    pub fn text(&self) -> Result<&str, Error> {
+        decode(&self.bytes).map_err(|reason| Error::new(ErrorKind::Invalid, reason.to_string()))
     }
 }
 

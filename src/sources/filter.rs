@@ -17,9 +17,8 @@ pub enum SymlinkPolicy {
     /// Links are skipped, with a reason.
     #[default]
     Skip,
-    /// Links are followed. Each folder and file, identified by its device and inode, is visited once. If several paths
-    /// lead to it, the path without a link is used, otherwise the first path by name. All other paths are skipped with
-    /// a reason, and so are links to a folder that contains the link.
+    /// Links are followed. A link to a folder that contains the link is skipped with a reason. A file to which several
+    /// paths lead is found by each of them.
     Follow,
 }
 

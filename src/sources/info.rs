@@ -136,23 +136,17 @@ pub enum SkipReason {
     Extension,
     /// It contains a NUL byte, which a text never does.
     Binary,
-    /// It contains bytes that are invalid in its encoding: UTF-8, unless a Python file declares another.
+    /// It contains bytes that are not UTF-8.
     NotUtf8 {
-        /// The name of the encoding.
-        encoding: &'static str,
         /// The line of the first such byte, counted from 1.
         line: u64,
     },
-    /// A Python file declares an encoding that is unknown or contradicts its byte order mark.
-    Encoding(String),
     /// The file or folder cannot be read or no longer exists; with the system's message.
     Unreadable(String),
     /// A symbolic link, and links are not followed.
     SymbolicLink,
     /// A symbolic link to a folder that contains the link.
     Loop,
-    /// Links are followed, and another path leads to the same folder or file.
-    Repeated,
     /// A pipe, a socket or a device.
     NotAFile,
     /// An ignore file such as `.gitignore` excludes it.
@@ -184,11 +178,9 @@ impl SkipReason {
             Self::Extension => "extension",
             Self::Binary => "binary",
             Self::NotUtf8 { .. } => "not_utf8",
-            Self::Encoding(_) => "encoding",
             Self::Unreadable(_) => "unreadable",
             Self::SymbolicLink => "symbolic_link",
             Self::Loop => "loop",
-            Self::Repeated => "repeated",
             Self::NotAFile => "not_a_file",
             Self::Ignored => "ignored",
             Self::Empty => "empty",
@@ -206,12 +198,10 @@ impl fmt::Display for SkipReason {
             Self::TooLarge { limit } => write!(f, "larger than {limit} bytes"),
             Self::Extension => f.write_str("another extension"),
             Self::Binary => f.write_str("binary: it holds a NUL byte"),
-            Self::NotUtf8 { encoding, line } => write!(f, "not {encoding} (line {line})"),
-            Self::Encoding(why) => f.write_str(why),
+            Self::NotUtf8 { line } => write!(f, "not UTF-8 (line {line})"),
             Self::Unreadable(why) => write!(f, "cannot be read: {why}"),
             Self::SymbolicLink => f.write_str("a symbolic link, which is not followed"),
             Self::Loop => f.write_str("a symbolic link to a folder that it is in"),
-            Self::Repeated => f.write_str("also found by another path"),
             Self::NotAFile => f.write_str("no file, but a pipe, socket or device"),
             Self::Ignored => f.write_str("left out by an ignore file, such as .gitignore"),
             Self::Empty => f.write_str("empty"),

@@ -25,7 +25,6 @@
 
 mod definitions;
 mod filter;
-mod follow;
 mod globs;
 mod info;
 mod language;

@@ -16,7 +16,6 @@ use ignore::{DirEntry, WalkBuilder, WalkState};
 use rayon::prelude::*;
 
 use super::filter::{FileFilter, SymlinkPolicy};
-use super::follow::{self, Found};
 use super::globs::globs;
 use super::info::{FileInfo, SkipReason, shown_path};
 use super::text;
@@ -143,16 +142,13 @@ impl FileScanner {
         let mut walk = WalkBuilder::new(folder);
         walk.standard_filters(self.ignore_files)
             .hidden(!self.hidden)
+            .follow_links(self.filter.follows())
             .threads(self.threads);
         if patterns.num_ignores() > 0 {
             let wanted = wanted.clone();
             walk.filter_entry(move |entry| wanted.enters(entry));
         }
-        let mut files = if self.filter.follows() {
-            self.walk_links(&walk, &wanted, ctx)?
-        } else {
-            self.walk(&walk, &wanted, ctx)
-        };
+        let mut files = self.walk(&walk, &wanted, ctx);
         ctx.check()?;
         for file in &self.without {
             if let Ok(file) = file.canonicalize() {
@@ -196,18 +192,6 @@ impl FileScanner {
         found.into_iter().collect()
     }
 
-    fn walk_links(
-        &self,
-        walk: &WalkBuilder,
-        wanted: &Wanted,
-        ctx: &Context,
-    ) -> Result<Vec<FileInfo>, Error> {
-        let Found { files, skipped } = follow::walk(walk, wanted, ctx);
-        let mut judged = self.judge(files, ctx)?;
-        judged.extend(skipped);
-        Ok(judged)
-    }
-
     fn judge(&self, files: Vec<PathBuf>, ctx: &Context) -> Result<Vec<FileInfo>, Error> {
         on_threads(self.threads, || {
             files
@@ -238,8 +222,7 @@ impl FileScanner {
         Ok(judged)
     }
 
-    /// The text of a file, without a byte order mark. It is decoded as UTF-8, or in the encoding that a Python file
-    /// declares (PEP 263).
+    /// The text of a file, without a byte order mark.
     ///
     /// # Errors
     /// The reason for which [`filter_files`](Self::filter_files) would skip the file now: it may have changed or been

@@ -17,7 +17,6 @@ use crate::data_dir::data_dir;
 use crate::exit::{Refusal, could_not_run};
 use crate::ledger::books;
 use crate::session::Session;
-use batchwright::unstable::Optional;
 
 /// How a run ended.
 pub struct Ended {
