@@ -8,7 +8,6 @@
 //! | set how an input is read, and defaults for its lines | [`PromptSettings`], [`InputFormat`] |
 //! | iterate over the requests of an input | [`PromptRequests`] |
 //! | set where results go | [`RunOutput`] |
-//! | set how rows with a null are handled | [`Nulls`] |
 //! | set which prompts use the provider's prompt cache | [`CachePrompt`] |
 //! | see what a run will do, what it did, or why it could not start | [`RunPlan`], [`RunReport`], [`FileRunError`] |
 //! | make a table of results: CSV, Parquet, `.xlsx` | [`Export`], [`ExportFormat`], [`ExportReport`] |
@@ -23,7 +22,7 @@
 pub use crate::base::store_path::store_path;
 pub use crate::bulk::appender::ResultsAppender;
 pub use crate::bulk::options::{FileRunError, RunOutput, RunPlan, RunReport};
-pub use crate::bulk::prompts::{InputFormat, Nulls, PromptSettings};
+pub use crate::bulk::prompts::{InputFormat, PromptSettings};
 pub use crate::bulk::requests::PromptRequests;
 pub use crate::config::choices::CachePrompt;
 pub use crate::export::{Export, ExportFormat, ExportReport};

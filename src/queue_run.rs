@@ -104,7 +104,7 @@ pub struct QueueRunReport {
     /// Results of items that the input no longer has; they were paid for, and are kept.
     pub foreign: u64,
     /// Answers to requests that changed while they were under way. They were paid for: as superseded ones they go to
-    /// `OUTPUT.superseded.jsonl`, unless they are to be [dropped](FileRunOptions::drop_superseded).
+    /// `OUTPUT.superseded.jsonl`.
     pub superseded: u64,
     /// Batches that were created at a provider.
     pub created: u64,

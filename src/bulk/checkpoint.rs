@@ -282,7 +282,7 @@ impl Checkpoint {
                 return;
             }
         };
-        let before = self.by_id().settle(&line.id, prefix(line), line.success);
+        let before = self.by_id().settle(&line.id, line.success);
         self.repeated |= before.is_some_and(|before| before != State::New);
         if settled {
             return;

@@ -133,15 +133,13 @@ impl<'a> FileRun<'a> {
         &self.plan
     }
 
-    /// Whether the output has a line of one of these items. The first of several samples may have changed its id since.
+    /// Whether the output has a line of one of these items.
     pub(crate) fn has_line_of(&self, ids: &[String]) -> Result<bool, Error> {
         let OpenOutput::File(file) = &self.output else {
             return Ok(false);
         };
-        let plain = |id: &str| id.strip_suffix("#1").unwrap_or(id).to_owned();
-        let sought: Vec<String> = ids.iter().map(|id| plain(id)).collect();
         let mut found = false;
-        file.scan(&mut |line, _| found |= sought.contains(&plain(&line.id)))?;
+        file.scan(&mut |line, _| found |= ids.contains(&line.id))?;
         Ok(found)
     }
 

@@ -126,8 +126,6 @@ pub struct RunPlan {
     pub bad_rows: u64,
     /// Why they make none, most frequent cause first.
     pub bad_row_causes: Vec<FailureCause>,
-    /// Rows that are left out because a field of their prompt is null ([`Nulls::Skip`](crate::files::Nulls::Skip)).
-    pub null_rows: u64,
     /// Items of an earlier run that are in a queue and have no outcome yet.
     pub under_way: u64,
     /// Items of an earlier run whose outcome is in a queue: it is written to the output.
@@ -193,10 +191,6 @@ pub struct FileRunOptions {
     /// Whether answers of the placeholder `extract` in the output are replaced by those of a model. Default: they count
     /// as finished.
     pub(super) redo_extracts: bool,
-    /// Whether billed answers are deleted when a new answer of the same item replaces them. Default: no, they are
-    /// appended to `OUTPUT.superseded.jsonl` next to the output, each with the time and the reason, before they are
-    /// removed.
-    pub(super) drop_superseded: bool,
     /// Whether items with equal requests are sent once and share the answer; the output is also searched for answers to
     /// such requests. A run through a queue sends each. Default: no.
     pub(super) dedupe: bool,

@@ -18,7 +18,7 @@ use super::convert::{self, plain_text};
 use super::input::{Hooks, InputFile, Matching, NamedFile, first_checked};
 use super::run_settings::RunSettings;
 
-pub use super::input::{Form as InputFormat, Nulls, PromptSettings};
+pub use super::input::{Form as InputFormat, PromptSettings};
 
 /// The name of standard input in messages.
 pub(super) const STDIN: &str = "(standard input)";
@@ -299,11 +299,6 @@ impl Prompts {
     /// Number of items that make no prompt, and are not sent; `None` for a stream.
     pub fn bad_rows(&self) -> Option<u64> {
         self.file().map(|file| file.items.totals().bad)
-    }
-
-    /// Records that are left out by [`Nulls::Skip`]; `None` for a stream.
-    pub fn null_rows(&self) -> Option<u64> {
-        self.file().map(|file| file.items.totals().left_out)
     }
 
     /// Number of items without a model; `None` for a stream.

@@ -102,12 +102,10 @@ pub(crate) struct ResultsFile {
     settings: Option<RunSettings>,
     /// The end of new lines, with these settings.
     line_end: Option<String>,
-    /// Whether billed answers are archived before a compaction removes them.
-    archives: bool,
 }
 
-/// Receives a line, its position, and its text.
-type VisitLine<'v> = dyn FnMut(PreviousLine, u64, &str) + 'v;
+/// Receives a line and its position.
+type VisitLine<'v> = dyn FnMut(PreviousLine, u64) + 'v;
 
 /// The beginning of a result line; other text cannot be a truncated result line.
 const LINE_START: &[u8] = b"{\"id\":\"";
@@ -123,7 +121,7 @@ impl ResultsFile {
     pub(crate) fn open(
         path: &Path,
         fsync: bool,
-        visit: &mut dyn FnMut(PreviousLine, u64),
+        visit: &mut VisitLine<'_>,
     ) -> Result<Self, FileRunError> {
         let file = lock(path).map_err(FileRunError::Output)?;
         let mut results = Self {
@@ -137,18 +135,16 @@ impl ResultsFile {
             disturbed: None,
             settings: None,
             line_end: None,
-            archives: false,
         };
-        let torn = results.read(&mut |line, at, _| visit(line, at));
+        let torn = results.read(visit);
         results.torn = torn.map_err(FileRunError::Usage)?;
         Ok(results)
     }
 
-    /// Adds these settings to new lines, and optionally archives billed answers that a compaction removes.
-    pub(crate) fn of_run(mut self, settings: RunSettings, archives: bool) -> Self {
+    /// Adds these settings to new lines.
+    pub(crate) fn of_run(mut self, settings: RunSettings) -> Self {
         self.line_end = Some(settings.line_end());
         self.settings = Some(settings);
-        self.archives = archives;
         self
     }
 
@@ -169,7 +165,7 @@ impl ResultsFile {
     }
 
     /// Passes every line to `visit` with its position.
-    pub(crate) fn scan(&self, visit: &mut dyn FnMut(PreviousLine, u64)) -> Result<(), Error> {
+    pub(crate) fn scan(&self, visit: &mut VisitLine<'_>) -> Result<(), Error> {
         self.read(visit).map(drop)
     }
 
@@ -216,9 +212,7 @@ impl ResultsFile {
                 return Err(refused(broken, parsed.is_ok()));
             }
             match parsed {
-                Ok(previous) => {
-                    visit(previous, at, std::str::from_utf8(line).unwrap_or_default());
-                }
+                Ok(previous) => visit(previous, at),
                 Err(_) if !whole && could_be_torn(line, at) => {
                     torn = Torn::CutAt(at);
                     return Ok(());

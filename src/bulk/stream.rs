@@ -12,7 +12,6 @@ use crate::llm::params::RequestTask;
 use super::id_key::{Key, key};
 use super::input::{
     Arrival, EarlierResult, InputFile, Source, State, StreamLines, StreamedItem, hash_prefix,
-    renamed,
 };
 use super::options::FileRunOptions;
 use super::prompts::{Classes, PromptSettings};
@@ -23,8 +22,6 @@ use super::spool::{SpoolFile, Spooled};
 #[derive(Default)]
 pub(crate) struct Previous {
     lines: Vec<Earlier>,
-    /// First samples, by the ids of their items.
-    first_samples: Vec<Key>,
     /// Whether the output has several lines of one item.
     pub repeated: bool,
     /// Whether a line is marked as superseded.
@@ -38,76 +35,45 @@ struct Earlier {
     /// Its number.
     at: u32,
     ended: EarlierResult,
-    /// Whether it is a line of an item that has arrived.
-    is_met: bool,
 }
 
 impl Previous {
     pub(crate) fn add(&mut self, line: &PreviousLine, redo_extracts: bool) {
         self.marked |= line.superseded;
-        self.first_samples
-            .extend(line.id.strip_suffix("#1").map(key));
         self.lines.push(Earlier {
             key: key(&line.id),
             request: line.prefix(redo_extracts),
             at: u32::try_from(self.lines.len()).unwrap_or(u32::MAX),
             ended: line.ended(),
-            is_met: false,
         });
     }
 
     pub(crate) fn seal(&mut self) {
         self.lines
             .sort_unstable_by_key(|line| (line.key, line.request, std::cmp::Reverse(line.at)));
-        let mut first_samples = std::mem::take(&mut self.first_samples).into_iter();
-        let by_key = |line: &Earlier, key: Key| line.key.cmp(&key);
-        self.repeated = self.lines.windows(2).any(|pair| pair[0].key == pair[1].key)
-            || first_samples.any(|id| self.lines.binary_search_by(|line| by_key(line, id)).is_ok());
+        self.repeated = self.lines.windows(2).any(|pair| pair[0].key == pair[1].key);
         self.lines.dedup_by_key(|line| (line.key, line.request));
     }
 
-    /// The state of the item with this id. Its line may have the other id, unless another item has that. The last line
-    /// for the same request counts.
-    fn meet(&mut self, id: &str, other: Option<&str>, request: u64) -> State {
+    /// The state of the item with this id. The last line for the same request counts.
+    fn meet(&self, id: &str, request: u64) -> State {
         let key = key(id);
-        let start = self.lines.partition_point(|line| line.key < key);
-        let mut any = false;
-        let mut last: Option<(u32, EarlierResult)> = None;
-        let mut look = |line: &Earlier| {
-            if last.is_none_or(|(at, _)| at < line.at) {
-                last = Some((line.at, line.ended));
+        let place = |line: &Earlier| (line.key, line.request);
+        let found = self.lines.binary_search_by_key(&(key, request), place);
+        match found.map(|at| self.lines[at].ended) {
+            Ok(EarlierResult::Success) => State::Done,
+            Ok(EarlierResult::Failure) => State::Failed,
+            Ok(EarlierResult::Unusable) => State::Unusable,
+            Err(_)
+                if self
+                    .lines
+                    .binary_search_by_key(&key, |line| line.key)
+                    .is_ok() =>
+            {
+                State::Changed
             }
-        };
-        for line in &mut self.lines[start..] {
-            if line.key != key {
-                break;
-            }
-            any = true;
-            line.is_met = true;
-            if line.request == request {
-                look(line);
-            }
+            Err(_) => State::New,
         }
-        if let Some(at) = other.and_then(|other| self.place(other, request))
-            && !std::mem::replace(&mut self.lines[at].is_met, true)
-        {
-            look(&self.lines[at]);
-        }
-        match last {
-            Some((_, EarlierResult::Success)) => State::Done,
-            Some((_, EarlierResult::Failure)) => State::Failed,
-            Some((_, EarlierResult::Unusable)) => State::Unusable,
-            None if any => State::Changed,
-            None => State::New,
-        }
-    }
-
-    fn place(&self, id: &str, request: u64) -> Option<usize> {
-        let place = (key(id), request);
-        let at = self
-            .lines
-            .binary_search_by_key(&place, |line| (line.key, line.request));
-        at.ok()
     }
 }
 
@@ -209,9 +175,7 @@ impl Arrivals {
         let request = &item.item.request;
         let id = request.id.as_deref().unwrap_or_default();
         let hash = hash_prefix(&item.item.request_hash).unwrap_or(0);
-        // The first sample of an item is the item itself, under its id without samples.
-        let other = renamed(id, request.sample);
-        let state = self.previous.meet(id, other.as_deref(), hash);
+        let state = self.previous.meet(id, hash);
         let class = self.classes.classify(request);
         let Some(class) = class else {
             return Err(Classes::too_many(self.lines.name()));
@@ -251,23 +215,18 @@ mod tests {
     }
 
     #[test]
-    fn the_last_line_of_an_item_with_two_ids_counts() {
+    fn the_last_line_of_a_request_counts() {
         let failed = || Some(json!({"kind": "Transient"}));
-        for (first, second) in [("a", "a#1"), ("a#1", "a")] {
-            let lines = [line(first, failed()), line(second, None)];
-            for (id, other) in [("a", "a#1"), ("a#1", "a")] {
-                let state = previous(&lines).meet(id, Some(other), 7);
-                assert_eq!(state, State::Done, "{first} {id}");
-                let other_request = previous(&lines).meet(id, Some(other), 8);
-                assert_eq!(other_request, State::Changed);
-            }
+        for (first, second, state) in [
+            (failed(), None, State::Done),
+            (None, failed(), State::Failed),
+        ] {
+            let lines = [line("a", first), line("b", None), line("a", second)];
+            let previous = previous(&lines);
+            assert_eq!(previous.meet("a", 7), state);
+            assert_eq!(previous.meet("a", 8), State::Changed);
+            assert_eq!(previous.meet("c", 7), State::New);
+            assert!(previous.repeated);
         }
-    }
-
-    #[test]
-    fn an_item_with_an_id_like_a_samples_keeps_its_line() {
-        let mut previous = previous(&[line("a#1", None)]);
-        assert_eq!(previous.meet("a#1", None, 7), State::Done);
-        assert_eq!(previous.meet("a", Some("a#1"), 7), State::New);
     }
 }

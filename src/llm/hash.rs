@@ -107,14 +107,13 @@ pub(crate) fn masked(mut digest: [u8; 32], mask: u64) -> [u8; 32] {
     digest
 }
 
-/// The fingerprint of a further sample of what has this one: its first bytes are changed by the number. An index that keeps
-/// no more than these bytes finds the way back to the first sample.
-pub(crate) fn of_sample(digest: [u8; 32], sample: u32) -> [u8; 32] {
+/// The fingerprint of a further sample of what has this one: its first bytes are changed by the number.
+fn of_sample(digest: [u8; 32], sample: u32) -> [u8; 32] {
     masked(digest, sample_mask(sample))
 }
 
 /// By what the first 8 bytes of a sample's fingerprint differ from those of the first sample: its number, mixed (SplitMix64).
-pub(crate) fn sample_mask(sample: u32) -> u64 {
+fn sample_mask(sample: u32) -> u64 {
     if sample < 2 {
         return 0;
     }

@@ -68,8 +68,7 @@ pub(super) fn compare(
             }
             match item.item_id.as_deref().filter(|_| attaches(index, &item)) {
                 Some(id) => {
-                    let hash = item.request_hash.as_deref().and_then(hash_prefix);
-                    index.hold(id, hash.unwrap_or(0));
+                    index.hold(id);
                     attached.items += 1;
                     attached.ended += u64::from(item.status.is_final());
                 }

@@ -49,7 +49,6 @@ impl InputArgs {
     ) -> Result<PromptSettings, Refusal> {
         let settings = settings
             .keep_fields(self.keep.iter().filter(|name| *name != NOTHING).cloned())
-            .samples(self.samples.unwrap_or(1))
             .skip_bad_rows(self.bad_rows == BadRows::Skip);
         let settings = folder::settings(settings, &self.reading, &self.files)?;
         self.reading.settings(settings, folder)
@@ -128,8 +127,6 @@ impl ReadingArgs {
         folder: Option<PathBuf>,
     ) -> Result<PromptSettings, Refusal> {
         let settings = settings
-            .ignore_fields(self.ignore_fields.iter().cloned())
-            .nulls(self.nulls)
             .allow_outside(self.allow_outside)
             .set(self.root.as_ref(), PromptSettings::root)
             .set(self.id_column.as_deref(), |settings, column| match column {

@@ -114,7 +114,6 @@ impl RunPlan {
         self.foreign = tally.unknown_lines;
         self.without_id = tally.automatic;
         self.bad_rows = totals.bad;
-        self.null_rows = totals.left_out;
     }
 }
 
@@ -140,7 +139,7 @@ impl EarlierLines<'_> {
     fn read(&mut self, path: &Path, options: &FileRunOptions) -> Result<ResultsFile, FileRunError> {
         self.plan.resumable = true;
         let file = ResultsFile::open(path, options.fsync, &mut |line, _| self.add(line))?;
-        let file = file.of_run(self.settings.clone(), !options.drop_superseded);
+        let file = file.of_run(self.settings.clone());
         self.take_back(&file);
         Ok(file)
     }
@@ -236,7 +235,7 @@ pub(super) fn prepare_stream(
                 previous.add(&line, options.redo_extracts);
             })?;
             let settings = RunSettings::of(&settings);
-            OpenOutput::File(file.of_run(settings, !options.drop_superseded))
+            OpenOutput::File(file.of_run(settings))
         }
     };
     previous.seal();

@@ -11,13 +11,13 @@ use super::duplicates;
 use super::entry::Entry;
 use super::fault::{Fault, InputError, InputErrors, SHOWN};
 use super::file::{InputFile, Part};
-use super::id::{IdHash, ItemId, id_hash, prefix};
+use super::id::{IdHash, id_hash, is_automatic, prefix};
 use super::index::{Matching, Totals};
 use super::keep::MissingFields;
 use super::records::Splitter;
 use super::rows::Record;
 use super::source::Source;
-use super::{Form, Nulls, PromptSettings};
+use super::{Form, PromptSettings};
 use crate::base::Optional;
 use crate::llm::request::Request;
 
@@ -37,7 +37,6 @@ pub(crate) struct Hooks<'a> {
 
 struct Checked {
     entry: Entry,
-    samples: u32,
     tokens: u32,
     unnamed: bool,
     files: Option<Box<OfRecord>>,
@@ -111,26 +110,16 @@ struct Entries {
 }
 
 impl Entries {
-    /// Adds the items of a record; no items if it is left out.
-    fn add(&mut self, record: Option<Checked>) {
-        let Some(checked) = record else {
-            self.totals.left_out += 1;
-            return;
-        };
+    /// Adds the item of a record.
+    fn add(&mut self, checked: Checked) {
         if let Some(files) = &checked.files {
             self.attached.add(files);
         }
-        let items = u64::from(checked.samples);
-        self.totals.items += items;
-        self.totals.tokens += items * u64::from(checked.tokens);
-        self.totals.unnamed += items * u64::from(checked.unnamed);
+        self.totals.items += 1;
+        self.totals.tokens += u64::from(checked.tokens);
+        self.totals.unnamed += u64::from(checked.unnamed);
         self.totals.bad += u64::from(checked.entry.is_bad());
-        match checked.samples {
-            1 => self.all.push(checked.entry),
-            n => self
-                .all
-                .extend((1..=n).map(|sample| checked.entry.sampled(sample))),
-        }
+        self.all.push(checked.entry);
     }
 }
 
@@ -274,39 +263,35 @@ impl FileCheck<'_> {
         }
     }
 
-    /// The items of a record; `None` if it is left out.
-    fn record(&self, bytes: &[u8], offset: u64) -> Result<Option<Checked>, Fault> {
+    /// The item of a record.
+    fn record(&self, bytes: &[u8], offset: u64) -> Result<Checked, Fault> {
         let parsed = self.part.parse(bytes, self.settings);
         let fingerprint = prefix(&parsed.digest);
         let request = match parsed.request {
             Ok(request) => Some(request),
-            Err(fault) if fault.of_null && self.settings.nulls == Nulls::Skip => return Ok(None),
             Err(fault) if fault.of_null || self.settings.skip_bad_rows => None,
             Err(fault) => return Err(fault),
         };
-        let samples = parsed.samples;
         let class = request.as_ref().map_or(0, self.hooks.classify);
         let entry = match &parsed.id {
             None => Entry::automatic(fingerprint, offset, class),
             Some(id) => Entry::new((self.hash)(id), fingerprint, offset, class)
-                .when(ItemId::made(id).next().is_some(), Entry::like_made),
+                .when(is_automatic(id), Entry::like_made),
         };
-        Ok(Some(match request {
+        Ok(match request {
             Some(request) => Checked {
                 entry,
-                samples,
                 tokens: request.estimated_tokens(),
                 unnamed: request.model.is_none(),
                 files: OfRecord::of(&request),
             },
             None => Checked {
                 entry: entry.bad(),
-                samples,
                 tokens: 0,
                 unnamed: false,
                 files: None,
             },
-        }))
+        })
     }
 }
 

@@ -103,12 +103,12 @@ fn find(
 
 /// Records that may have the same own id, in the order of their repetitions in the file.
 fn groups(index: &Matching) -> Vec<Vec<u64>> {
-    let own = |entry: &&Entry| !entry.is_auto() && entry.is_first();
+    let own = |entry: &&Entry| !entry.is_auto();
     let mut groups: Vec<Vec<u64>> = Vec::new();
     let mut last: Option<&Entry> = None;
     let mut goes_on = false;
     for entry in index.entries().iter().filter(own) {
-        let before = last.replace(entry).filter(|last| last.may_share_id(entry));
+        let before = last.replace(entry).filter(|last| last.id == entry.id);
         match (before, groups.last_mut()) {
             (Some(_), Some(group)) if goes_on => group.push(entry.offset()),
             (Some(before), _) => groups.push(vec![before.offset(), entry.offset()]),
@@ -143,7 +143,7 @@ fn check_group(
     Ok(())
 }
 
-/// Own ids that equal a generated one: an automatic id, or a sample's.
+/// Own ids that equal a generated one.
 fn imitations(
     input: &InputFile,
     index: &Matching,
@@ -151,12 +151,10 @@ fn imitations(
     most: usize,
 ) -> Result<(), InputErrors> {
     let entries = index.entries();
-    let is_made = |e: &Entry| e.is_auto() || e.sample().is_some();
-    if !entries.iter().any(is_made) {
+    if !entries.iter().any(Entry::is_auto) {
         return Ok(());
     }
-    let is_suspect = |e: &&Entry| e.is_first() && e.is_like_made();
-    for entry in entries.iter().filter(is_suspect) {
+    for entry in entries.iter().filter(|entry| entry.is_like_made()) {
         if found.len() >= most {
             break;
         }
@@ -197,8 +195,7 @@ fn report(
     let places = places(input, &found)?;
     // In a list, one line may have many items, so the number of the item is reported.
     let item = |part: &Part, offset: u64| {
-        let before =
-            |entry: &&Entry| entry.is_first() && (part.base..=offset).contains(&entry.offset());
+        let before = |entry: &&Entry| (part.base..=offset).contains(&entry.offset());
         let is_list = part.form == Form::Json;
         is_list.then(|| index.entries().iter().filter(before).count())
     };

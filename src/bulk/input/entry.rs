@@ -1,17 +1,13 @@
 //! The index entry of one item: 24 bytes; one word contains its position, its class and its flags. The flags move with
 //! the entry when it is sorted; a separate list would not.
 
-use super::id::MOST_SAMPLES;
-use crate::llm::hash::sample_mask;
-
 const CLASS_SHIFT: u32 = 8;
 const OFFSET_SHIFT: u32 = CLASS_SHIFT + 16;
 /// State and progress in one number.
 const PROGRESS: u64 = 0b1111;
 const AUTO: u64 = 1 << 4;
 const LIKE_MADE: u64 = 1 << 5;
-const SAMPLED: u64 = 1 << 6;
-const BAD: u64 = 1 << 7;
+const BAD: u64 = 1 << 6;
 
 /// Larger inputs cannot be indexed: 1 TiB.
 pub(super) const LARGEST_FILE: u64 = 1 << (u64::BITS - OFFSET_SHIFT);
@@ -58,25 +54,10 @@ enum Hand {
     Settled,
 }
 
-/// Number of bits of an id's hash that the number of a sample replaces.
-const SAMPLE_BITS: u32 = MOST_SAMPLES.ilog2() + 1;
-const SAMPLE: u64 = (1 << SAMPLE_BITS) - 1;
-
-/// The key of a sample: the hash of its item's id, and its number.
-pub(super) fn sample_key(hash: u64, sample: u32) -> u64 {
-    hash & !SAMPLE | u64::from(sample)
-}
-
-/// The key of an item without an own id, in addition to the request: its ordinal, and the number of its sample, if it
-/// is one.
-pub(super) fn auto_key(ordinal: u32, sample: Option<u32>) -> u64 {
-    u64::from(ordinal) << SAMPLE_BITS | u64::from(sample.unwrap_or(0))
-}
-
 /// An item of a file.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Entry {
-    /// The hash of its id; for a sample [`sample_key`]; without an own id [`auto_key`].
+    /// The hash of its id; without an own id its ordinal among equal requests.
     pub(super) id: u64,
     /// The first 8 bytes of its request hash.
     pub(super) request: u64,
@@ -100,56 +81,20 @@ impl Entry {
         entry
     }
 
-    /// A sample of it.
-    pub(super) fn sampled(mut self, sample: u32) -> Self {
-        self.id = sample_key(self.id, sample);
-        self.request ^= sample_mask(sample);
-        self.packed |= SAMPLED;
-        self
-    }
-
-    pub(super) fn is_sampled(&self) -> bool {
-        self.packed & SAMPLED != 0
-    }
-
-    /// The number of the sample; `None` if it is the item itself.
-    pub(super) fn sample(&self) -> Option<u32> {
-        self.is_sampled().then_some((self.id & SAMPLE) as u32)
-    }
-
-    /// True unless it is a further sample of a record.
-    pub(super) fn is_first(&self) -> bool {
-        self.sample().is_none_or(|sample| sample == 1)
-    }
-
-    /// The first 8 bytes of the request hash of its first sample.
-    pub(super) fn first_request(&self) -> u64 {
-        self.request ^ sample_mask(self.sample().unwrap_or(0))
-    }
-
     /// Whether its record may have the id with that hash.
     pub(super) fn is_of(&self, hash: u64) -> bool {
-        let own = match self.sample() {
-            Some(sample) => sample_key(hash, sample),
-            None => hash,
-        };
-        !self.is_auto() && self.id == own
-    }
-
-    /// Whether its record may have the same id as another one, with or without samples.
-    pub(super) fn may_share_id(&self, other: &Self) -> bool {
-        self.id >> SAMPLE_BITS == other.id >> SAMPLE_BITS
+        !self.is_auto() && self.id == hash
     }
 
     pub(super) fn set_ordinal(&mut self, ordinal: u32) {
-        self.id = auto_key(ordinal, self.sample());
+        self.id = ordinal.into();
     }
 
     pub(super) fn ordinal(&self) -> u32 {
-        u32::try_from(self.id >> SAMPLE_BITS).unwrap_or(u32::MAX)
+        u32::try_from(self.id).unwrap_or(u32::MAX)
     }
 
-    /// Marks an own id that looks like a generated one: automatic, or of a sample.
+    /// Marks an own id that looks like a generated one.
     pub(super) fn like_made(mut self) -> Self {
         self.packed |= LIKE_MADE;
         self
@@ -167,7 +112,7 @@ impl Entry {
 
     /// Marks it as repeating an id: it makes no prompt, and its id is made from its request.
     pub(super) fn repeated(self) -> Self {
-        Self::automatic(self.first_request(), self.offset(), self.class()).bad()
+        Self::automatic(self.request, self.offset(), self.class()).bad()
     }
 
     pub(super) fn is_bad(&self) -> bool {
@@ -248,25 +193,20 @@ impl Entry {
         self.set_progress(state, Hand::Settled);
     }
 
-    /// The sort key of the input order.
-    pub(super) fn place_key(&self) -> (u64, u32) {
-        (self.offset(), self.sample().unwrap_or(0))
-    }
-
     /// The sort key by id. Items without an own id come after the others, grouped by request and in input order, so
     /// that their ordinals rise.
     pub(super) fn id_key(&self) -> IdKey {
-        let sample = self.sample().unwrap_or(0);
-        if !self.is_auto() {
-            (false, self.id, self.is_sampled(), self.offset(), 0)
+        let key = if self.is_auto() {
+            self.request
         } else {
-            (true, self.first_request(), false, self.offset(), sample)
-        }
+            self.id
+        };
+        (self.is_auto(), key, self.offset())
     }
 }
 
 /// The order of items by id.
-pub(super) type IdKey = (bool, u64, bool, u64, u32);
+pub(super) type IdKey = (bool, u64, u64);
 
 #[cfg(test)]
 mod tests {
@@ -302,23 +242,9 @@ mod tests {
     }
 
     #[test]
-    fn samples_and_ordinals_do_not_mix() {
-        let mut entry = Entry::automatic(2, 77, 5).sampled(MOST_SAMPLES);
-        entry.set_ordinal(u32::MAX);
-        assert_eq!(entry.sample(), Some(MOST_SAMPLES));
-        assert_eq!((entry.ordinal(), entry.first_request()), (u32::MAX, 2));
-        let own = Entry::new(u64::MAX, 2, 77, 5);
-        assert_eq!(own.sample(), None);
-        assert!(own.is_of(u64::MAX) && !own.is_of(u64::MAX - 1));
-        let sampled = own.sampled(1);
-        assert!(sampled.is_of(u64::MAX) && sampled.may_share_id(&own));
-        assert!(sampled.is_first() && !own.sampled(2).is_first());
-    }
-
-    #[test]
     fn the_flags_of_an_entry_are_independent() {
         for state in STATES {
-            let mut entry = Entry::new(1, 2, 77, 5).sampled(3);
+            let mut entry = Entry::new(1, 2, 77, 5);
             entry.set_state(state);
             entry.hold();
             assert!(entry.is_held() && !entry.is_settled());
@@ -330,7 +256,6 @@ mod tests {
             assert!(!entry.is_held() && entry.is_settled());
             assert_eq!(entry.state(), State::Failed);
             assert_eq!((entry.offset(), entry.class()), (77, 5));
-            assert_eq!(entry.sample(), Some(3));
         }
     }
 }

@@ -42,10 +42,7 @@ impl Fault {
     pub(super) fn null(name: &str) -> Self {
         Self {
             of_null: true,
-            ..Self::new(
-                format!("null in \"{name}\""),
-                "a value: --nulls empty fills in an empty text, --nulls skip leaves such rows out",
-            )
+            ..Self::new(format!("null in \"{name}\""), "a value")
         }
     }
 

@@ -3,7 +3,6 @@
 use serde_json::{Map, Value};
 
 use super::fault::Fault;
-use super::id::MOST_SAMPLES;
 use super::said::Parsed;
 use crate::llm::params::{RequestTask, ResponseFormat};
 use crate::llm::request::Request;
@@ -58,7 +57,10 @@ pub(super) fn take(fields: &mut Map<String, Value>, parsed: &mut Parsed) -> Resu
         }
         (a, b) => a.or(b),
     };
-    parsed.samples = present(fields, "n").map(samples).transpose()?;
+    if let Some(n) = present(fields, "n").filter(|n| *n != 1) {
+        let expected = "1: for several answers repeat the line, each time with another id";
+        return Err(Fault::field("n", &n, expected));
+    }
     match present(fields, "stream") {
         None | Some(Value::Bool(false)) => fields.remove("stream_options"),
         Some(other) => {
@@ -80,16 +82,6 @@ pub(super) fn take_embedding(
     request.model = string(fields, "model")?;
     request.params.dimensions = positive(fields, "dimensions")?;
     Ok(())
-}
-
-/// The number of answers that a record requests.
-fn samples(n: Value) -> Result<u32, Fault> {
-    let count = n.as_u64().and_then(|n| u32::try_from(n).ok());
-    let count = count.filter(|n| (1..=MOST_SAMPLES).contains(n));
-    count.ok_or_else(|| {
-        let expected = format!("an integer from 1 to {MOST_SAMPLES}, the number of answers");
-        Fault::field("n", &n, &expected)
-    })
 }
 
 fn present(fields: &mut Map<String, Value>, name: &str) -> Option<Value> {

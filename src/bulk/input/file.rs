@@ -10,7 +10,7 @@ use super::fault::{Fault, InputError, InputErrors, Place, utf8};
 use super::id::prefix;
 use super::index::FileIndex;
 use super::keep;
-use super::parse::{Asked, bad_row, parse_record};
+use super::parse::{bad_row, parse_record};
 use super::records::next_record;
 use super::rows::Next;
 use super::source::Source;
@@ -19,7 +19,7 @@ use super::{Form, PromptSettings, delimiter, detect};
 use crate::base::bom::without_bom;
 use crate::base::{Error, ErrorKind, Sent};
 use crate::llm::attachment::Root;
-use crate::llm::hash::{digest, hex, of_sample};
+use crate::llm::hash::{digest, hex};
 use crate::llm::reply_details::RawJson;
 use crate::llm::request::Request;
 #[cfg(feature = "files")]
@@ -53,8 +53,6 @@ pub(super) struct ReadRecord {
     pub(super) request: Result<Request, Fault>,
     /// Its kept fields, if they were read.
     pub(super) input: Option<RawJson>,
-    /// The number of requested answers.
-    pub(super) samples: u32,
 }
 
 /// Why an item was not read again.
@@ -291,10 +289,6 @@ impl InputFile {
         let record = &bytes[start..end];
         let mut parsed = part.parse(record, &self.settings);
         parsed.input = part.kept(record, &self.settings);
-        if let (Some(sample), Ok(request)) = (index.sample(i), &mut parsed.request) {
-            request.sample = sample;
-            parsed.digest = of_sample(parsed.digest, sample);
-        }
         Ok((part, parsed))
     }
 
@@ -468,15 +462,11 @@ impl Part {
         let header = self.header.as_ref();
         let record = parse_record(self.form, header, bytes, settings, &self.root);
         match self.check_kept(bytes, settings).and(record) {
-            Ok(Asked {
-                mut request,
-                samples,
-            }) => ReadRecord {
+            Ok(mut request) => ReadRecord {
                 digest: digest(&request),
                 id: request.id.take(),
                 request: Ok(request),
                 input: None,
-                samples,
             },
             Err(fault) => {
                 let (id, digest) = bad_row(self.form, header, bytes, settings);
@@ -486,7 +476,6 @@ impl Part {
                     digest,
                     request,
                     input: None,
-                    samples: 1,
                 }
             }
         }

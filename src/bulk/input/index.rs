@@ -9,10 +9,9 @@ use parking_lot::RwLock;
 use rayon::prelude::*;
 
 use super::attached::AttachedFiles;
-use super::entry::{Entry, IdKey, State, auto_key, sample_key};
-use super::id::{IdHash, ItemId, RecordId};
+use super::entry::{Entry, IdKey, State};
+use super::id::{IdHash, RecordId};
 use crate::bulk::input::EarlierResult;
-use crate::llm::hash::sample_mask;
 
 /// The counts of a file's check.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -22,8 +21,6 @@ pub(crate) struct Totals {
     pub(crate) unnamed: u64,
     /// Items that make no prompt.
     pub(crate) bad: u64,
-    /// Records that are left out because a field of their prompt is null.
-    pub(crate) left_out: u64,
     /// Estimated input tokens.
     pub(crate) tokens: u64,
     /// Size of the files.
@@ -78,8 +75,6 @@ pub(crate) struct Matching {
     /// The files to send with the items.
     pub(crate) attached: AttachedFiles,
     pub(super) unknown_lines: u64,
-    /// Whether a line had the id of an item with, or without, samples.
-    pub(super) is_renamed: bool,
 }
 
 impl Matching {
@@ -87,14 +82,12 @@ impl Matching {
     pub(super) fn new(entries: Vec<Entry>, hash: IdHash, totals: Totals) -> Self {
         let mut index = Self::sorted(entries, hash, totals);
         let mut last = None;
-        let mut ordinal = 0_u32;
+        let mut ordinal = 0;
         for entry in index.entries.iter_mut().filter(|entry| entry.is_auto()) {
-            let (request, offset) = (entry.first_request(), entry.offset());
-            match last {
-                Some((same, before)) if same == request => ordinal += u32::from(before != offset),
-                _ => ordinal = 1,
-            }
-            last = Some((request, offset));
+            ordinal = match last.replace(entry.request) {
+                Some(same) if same == entry.request => ordinal + 1,
+                _ => 1,
+            };
             entry.set_ordinal(ordinal);
         }
         index
@@ -110,7 +103,6 @@ impl Matching {
             totals,
             attached: AttachedFiles::default(),
             unknown_lines: 0,
-            is_renamed: false,
         }
     }
 
@@ -128,7 +120,6 @@ impl Matching {
             mut totals,
             ..
         } = self;
-        entries.retain(|entry| entry.is_first() || !repeats.contains_key(&entry.offset()));
         let of_repeats = entries
             .iter_mut()
             .filter(|entry| repeats.contains_key(&entry.offset()));
@@ -136,7 +127,6 @@ impl Matching {
             totals.bad += u64::from(!entry.is_bad());
             *entry = entry.repeated();
         }
-        totals.items = entries.len() as u64;
         Self {
             attached: self.attached,
             repeats: Box::new(Repeats(repeats)),
@@ -154,61 +144,39 @@ impl Matching {
     }
 
     /// The position of the item with that id in this order. An id that the input does not have is mistaken for another
-    /// one if 64 bits of SHA-256 are equal, or 54 for a sample; nothing is skipped unless the request hash is equal as
-    /// well.
+    /// one if 64 bits of SHA-256 are equal; nothing is skipped unless the request hash is equal as well.
     pub(crate) fn find(&self, id: &str) -> Option<usize> {
-        ItemId::readings(id).find_map(|item| self.at(item))
+        RecordId::readings(id).find_map(|record| self.at(record))
     }
 
     /// The position of the item with this generated id.
     pub(super) fn find_made(&self, id: &str) -> Option<usize> {
-        let first = |item: ItemId<'_>| match item.sample {
-            None => self.at(ItemId {
-                sample: Some(1),
-                ..item
-            }),
-            Some(_) => None,
-        };
-        ItemId::made(id).find_map(|item| self.at(item).or_else(|| first(item)))
+        self.at(RecordId::auto(id)?)
     }
 
-    /// The position of the item with the same request and this id, or the id that it had with, or without, samples; and
-    /// its current id, if it differs.
-    pub(super) fn find_same(&self, id: &str, request: u64) -> Option<(usize, Option<String>)> {
-        if let Some(at) = self.find(id) {
-            return Some((at, None));
-        }
-        let mut samples = ItemId::readings(id).filter_map(ItemId::renamed);
-        samples.find_map(|other| {
-            let at = self.at(other)?;
-            (self.entries[at].request == request).then(|| (at, Some(other.to_string())))
-        })
-    }
-
-    fn at(&self, item: ItemId<'_>) -> Option<usize> {
-        match item.record {
+    fn at(&self, record: RecordId<'_>) -> Option<usize> {
+        match record {
             RecordId::Auto { request, ordinal } => {
-                let key = |entry: &Entry| (entry.is_auto(), entry.first_request(), entry.id);
-                let wanted = (request, auto_key(ordinal, item.sample));
+                let wanted = (true, request, u64::from(ordinal));
+                let key = |entry: &Entry| (entry.is_auto(), entry.request, entry.id);
                 self.entries
                     .binary_search_by(|entry| match key(entry) {
                         (false, ..) => Ordering::Less,
-                        (true, request, id) => (request, id).cmp(&wanted),
+                        key => key.cmp(&wanted),
                     })
                     .ok()
             }
-            RecordId::Own(id) => self.own(id, item.sample),
+            RecordId::Own(id) => self.own(id),
         }
     }
 
-    fn own(&self, id: &str, sample: Option<u32>) -> Option<usize> {
+    fn own(&self, id: &str) -> Option<usize> {
         let hash = (self.hash)(id);
-        let key = sample.map_or(hash, |sample| sample_key(hash, sample));
-        let key = |place: u64| -> IdKey { (false, key, sample.is_some(), place, 0) };
+        let key = |place: u64| -> IdKey { (false, hash, place) };
         let start = self.entries.partition_point(|e| e.id_key() < key(0));
         let same = |i: usize| {
             let entry = self.entries.get(i);
-            entry.is_some_and(|e| e.id_key() == key(e.offset()))
+            entry.is_some_and(|e| e.is_of(hash))
         };
         if !same(start) || !same(start + 1) {
             return same(start).then_some(start);
@@ -219,26 +187,9 @@ impl Matching {
             .ok()
     }
 
-    /// The offset of the item with that id, if it has this request hash, and its current id, if it differs.
-    pub(crate) fn offset_of(
-        &self,
-        id: &str,
-        request_hash_prefix: u64,
-    ) -> Option<(u64, Option<String>)> {
-        let (at, renamed) = self.find_same(id, request_hash_prefix)?;
-        let entry = &self.entries[at];
-        (entry.request == request_hash_prefix).then(|| (entry.offset(), renamed))
-    }
-
     /// Number of items.
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
-    }
-
-    /// The number of the item with that id in this order, or of the item with the same request whose id has changed.
-    pub(crate) fn item_of(&self, id: &str, request_hash_prefix: u64) -> Option<usize> {
-        let (at, _) = self.find_same(id, request_hash_prefix)?;
-        Some(at)
     }
 
     #[cfg(test)]
@@ -252,13 +203,8 @@ impl Matching {
     /// The numbers of the items, in the order of the input.
     pub(crate) fn in_input_order(&self) -> Vec<u32> {
         let mut order: Vec<u32> = (0..self.entries.len() as u32).collect();
-        order.par_sort_unstable_by_key(|item| self.entries[*item as usize].place_key());
+        order.par_sort_unstable_by_key(|item| self.entries[*item as usize].offset());
         order
-    }
-
-    /// True if an earlier line belongs to an item whose id has changed.
-    pub(crate) fn is_renamed(&self) -> bool {
-        self.is_renamed
     }
 
     /// Records an earlier result line. A later line of the same request overrides it; one of another request does not,
@@ -269,11 +215,10 @@ impl Matching {
         request_hash_prefix: u64,
         ended: EarlierResult,
     ) -> Match {
-        let Some((at, renamed)) = self.find_same(id, request_hash_prefix) else {
+        let Some(at) = self.find(id) else {
             self.unknown_lines += 1;
             return Match::Unknown;
         };
-        self.is_renamed |= renamed.is_some();
         let entry = &mut self.entries[at];
         let is_same = entry.request == request_hash_prefix;
         let (state, found) = match ended {
@@ -297,8 +242,7 @@ impl Matching {
 
     /// True for an item with the same request that has no answer in the output.
     pub(crate) fn lacks_answer(&self, id: &str, request_hash_prefix: u64) -> bool {
-        let found = self.find_same(id, request_hash_prefix);
-        let entry = found.map(|(at, _)| &self.entries[at]);
+        let entry = self.find(id).map(|at| &self.entries[at]);
         entry.is_some_and(|entry| {
             entry.request == request_hash_prefix && !entry.is_bad() && entry.state() != State::Done
         })
@@ -306,7 +250,7 @@ impl Matching {
 
     /// Whether a line answers the current request of the item with that id; `None` if there is no such item.
     pub(crate) fn answers(&self, id: &str, request_hash_prefix: u64) -> Option<bool> {
-        let (at, _) = self.find_same(id, request_hash_prefix)?;
+        let at = self.find(id)?;
         Some(self.entries[at].request == request_hash_prefix)
     }
 
@@ -328,7 +272,7 @@ impl Matching {
             tally.bad_untold += u64::from(untold);
             tally.automatic += u64::from(entry.is_auto());
         }
-        self.entries.par_sort_unstable_by_key(Entry::place_key);
+        self.entries.par_sort_unstable_by_key(Entry::offset);
         FileIndex {
             entries: RwLock::new(self.entries),
             hash: self.hash,
@@ -380,12 +324,10 @@ impl FileIndex {
     /// Upper bound for its end: the next item or the end of the input.
     pub(crate) fn end(&self, i: usize) -> u64 {
         let entries = self.entries.read();
-        let begins = entries[i].offset();
-        let mut behind = entries[i + 1..].iter().map(Entry::offset);
-        // Samples of one record have the same offset.
-        behind
-            .find(|offset| *offset != begins)
-            .unwrap_or(self.end.load(Order::Acquire))
+        match entries.get(i + 1) {
+            Some(next) => next.offset(),
+            None => self.end.load(Order::Acquire),
+        }
     }
 
     pub(super) fn set_end(&self, end: u64) {
@@ -436,30 +378,21 @@ impl FileIndex {
     }
 
     /// The id of item `i`, if a record with that own id, or without one, is the one that was checked.
-    pub(super) fn item_id<'a>(&self, i: usize, own: Option<&'a str>) -> Option<ItemId<'a>> {
+    pub(super) fn item_id<'a>(&self, i: usize, own: Option<&'a str>) -> Option<RecordId<'a>> {
         let entry = self.entry(i);
-        let record = match own {
-            Some(id) if entry.is_of((self.hash)(id)) => RecordId::Own(id),
-            None if entry.is_auto() => RecordId::Auto {
-                request: entry.first_request(),
+        match own {
+            Some(id) if entry.is_of((self.hash)(id)) => Some(RecordId::Own(id)),
+            None if entry.is_auto() => Some(RecordId::Auto {
+                request: entry.request,
                 ordinal: entry.ordinal(),
-            },
-            _ => return None,
-        };
-        Some(ItemId {
-            record,
-            sample: entry.sample(),
-        })
+            }),
+            _ => None,
+        }
     }
 
     /// The fault of item `i`, if it repeats an id.
     pub(super) fn repeats(&self, i: usize) -> Option<&str> {
         self.repeats.0.get(&self.offset(i)).map(String::as_str)
-    }
-
-    /// The number of its sample; `None` if its record requests one answer.
-    pub(super) fn sample(&self, i: usize) -> Option<u32> {
-        self.entry(i).sample()
     }
 
     /// True if another worker processes it, or its result arrived in this run.

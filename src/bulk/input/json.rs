@@ -6,6 +6,7 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
+use super::PromptSettings;
 use super::cells::Field;
 use super::fault::{Fault, described, excerpt};
 use super::fields::{self, string};
@@ -16,7 +17,6 @@ use super::messages::{self, MESSAGES};
 use super::names::{hint, listed};
 use super::said::Parsed;
 use super::template::{RenderError, Template};
-use super::{Nulls, PromptSettings};
 use crate::base::json_value::UniqueJson;
 use crate::llm::native::NativeFormat;
 use crate::llm::params::{RequestTask, ResponseFormat};
@@ -96,32 +96,23 @@ fn native(
     Ok(Parsed {
         request,
         format: true,
-        samples: None,
     })
 }
 
 pub(super) fn line(text: &str, settings: &PromptSettings) -> Result<Parsed, Fault> {
     let mut fields = object(text)?;
-    let mut layout = Layout::of_line(&fields, settings);
+    let layout = Layout::of_line(&fields, settings);
     let id = match &settings.id_column {
         _ if settings.without_ids => None,
         Some(name) => Some(id::of_column(&fields, name)?),
         None => layout.id(&fields)?,
     };
-    let all = fields.len();
-    settings
-        .ignored
-        .names
-        .iter()
-        .for_each(|name| leave_out(&mut fields, name));
-    if let (Some(name), None) = (&settings.id_column, &settings.template) {
-        fields.remove(name);
-    }
-    if fields.len() < all {
-        layout = Layout::of_line(&fields, settings);
-    }
+    let layout = match (&settings.id_column, &settings.template) {
+        (Some(name), None) if fields.remove(name).is_some() => Layout::of_line(&fields, settings),
+        _ => layout,
+    };
     let mut parsed = match (&settings.template, layout) {
-        (Some(template), _) => from_fields(text, fields, template, settings.nulls)?,
+        (Some(template), _) => from_fields(text, fields, template)?,
         (None, Layout::Short) => short(fields, settings)?,
         (None, layout) => match layout.native(&fields) {
             Some(format) => native(fields, layout, format, settings)?,
@@ -139,18 +130,6 @@ pub(super) fn id(text: &str, settings: &PromptSettings) -> Option<String> {
         _ if settings.without_ids => None,
         Some(name) => id::of_column(&fields, name).ok(),
         None => Layout::of_line(&fields, settings).id(&fields).ok()?,
-    }
-}
-
-/// Removes a field, or a nested one that is named after a dot.
-fn leave_out(fields: &mut Map<String, Value>, name: &str) {
-    if fields.remove(name).is_some() {
-        return;
-    }
-    if let Some((outer, inner)) = name.split_once('.')
-        && let Some(Value::Object(fields)) = fields.get_mut(outer)
-    {
-        leave_out(fields, inner);
     }
 }
 
@@ -313,7 +292,6 @@ fn from_fields(
     text: &str,
     mut line: Map<String, Value>,
     template: &Template,
-    nulls: Nulls,
 ) -> Result<Parsed, Fault> {
     for name in template.variables() {
         match line.get(name) {
@@ -327,7 +305,6 @@ fn from_fields(
     }
     let filling = Filling {
         template,
-        nulls,
         known: "a field of that name",
     };
     let is_number = |name| matches!(line.get(name), Some(Value::Number(_)));
@@ -352,7 +329,6 @@ fn from_fields(
 /// A template, and the meaning of the fields that fill it.
 pub(super) struct Filling<'s> {
     pub(super) template: &'s Template,
-    pub(super) nulls: Nulls,
     /// The description of the fields for messages.
     pub(super) known: &'static str,
 }
@@ -366,7 +342,7 @@ impl Filling<'_> {
         let template = self.template;
         for name in template.variables() {
             if let Some(found) = field(name) {
-                self.nulls.filled(found, name)?;
+                filled(found, name)?;
             }
         }
         template.check_filled(&field)?;
@@ -385,13 +361,11 @@ impl Filling<'_> {
     }
 }
 
-impl Nulls {
-    /// The field, unless it is null and null is a fault.
-    pub(super) fn filled<'f>(self, field: Field<'f>, name: &str) -> Result<Field<'f>, Fault> {
-        match (self, field) {
-            (Self::Fail | Self::Skip, Field::Null) => Err(Fault::null(name)),
-            (_, field) => Ok(field),
-        }
+/// The field, unless it is null.
+pub(super) fn filled<'f>(field: Field<'f>, name: &str) -> Result<Field<'f>, Fault> {
+    match field {
+        Field::Null => Err(Fault::null(name)),
+        field => Ok(field),
     }
 }
 
@@ -432,7 +406,7 @@ fn wants_template(line: &Map<String, Value>, accepted: &[&str]) -> Result<(), Fa
     )))
 }
 
-/// Rejects unknown fields, unless they are kept for the result, or ignored.
+/// Rejects unknown fields, unless they are kept for the result.
 fn known(
     line: &mut Map<String, Value>,
     settings: &PromptSettings,
@@ -440,10 +414,6 @@ fn known(
 ) -> Result<(), Fault> {
     if settings.keep.is_on() {
         line.retain(|name, _| accepted.contains(&name.as_str()) || !settings.keep.takes(name));
-    }
-    if settings.ignored.all {
-        line.retain(|name, _| accepted.contains(&name.as_str()));
-        return Ok(());
     }
     let names = line.keys().map(String::as_str);
     let unknown: Vec<&str> = names.filter(|name| !accepted.contains(name)).collect();
@@ -464,8 +434,8 @@ fn known(
         format!("one of {}", accepted.join(", ")),
     )
     .with_flags(format!(
-        "to keep it in the result without sending it: --keep {flag}; to ignore it: --ignore-fields {flag}",
-        flag = quoted(&excerpt(&flag))
+        "to keep it in the result without sending it: --keep {}",
+        quoted(&excerpt(&flag))
     )))
 }
 

@@ -57,7 +57,7 @@ pub(crate) use entry::{EarlierResult, State};
 pub(crate) use fault::InputError;
 pub(crate) use file::{BadRow, InputFile, Item, NamedFile, Unread};
 pub(crate) use growing::Arrival;
-pub(crate) use id::{hash_prefix, is_automatic, renamed};
+pub(crate) use id::{hash_prefix, is_automatic};
 pub(crate) use index::{FileIndex, Match, Matching, Totals};
 pub(crate) use json_object::{JsonObject, JsonString};
 pub(crate) use keep::TYPES;
@@ -141,21 +141,6 @@ impl Form {
     }
 }
 
-/// How to handle a record if a field of its prompt is null, or an empty cell of a typed table. Tables of text (CSV,
-/// TSV) have empty texts and no nulls.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Nulls {
-    /// The record becomes a failed item of kind [`Invalid`](crate::ErrorKind::Invalid) that is not sent. The other
-    /// records are sent. A stream ends with an error at this record.
-    #[default]
-    Fail,
-    /// The record is left out: it becomes no item.
-    Skip,
-    /// The field counts as an empty text.
-    Empty,
-}
-
 /// Defaults for values that a prompt does not set itself, which are part of the request; and how the input is read. Its
 /// `Debug` output omits the texts.
 // More than 15 fields: each is an option of the input that a user can set separately.
@@ -203,13 +188,6 @@ pub struct PromptSettings {
     /// Whether ids of the input are ignored: every item gets an id made from its request, like an item without an id.
     /// Default: no.
     pub(crate) without_ids: bool,
-    /// Unknown fields of a line that are ignored.
-    #[setters(skip)]
-    pub(crate) ignored: Ignored,
-    /// Number of answers per prompt, except for records that set `n`. Each is a separate item with `#1`, `#2` …
-    /// appended to its id, and a [sample](crate::Request::sample) of its prompt. If the number changes, existing
-    /// answers are not requested again: the first sample equals the item without samples. Maximum: 1000. Default: 1.
-    pub(crate) samples: u32,
     /// Fields that are copied to the result.
     #[setters(skip)]
     pub(crate) keep: Keep,
@@ -229,9 +207,6 @@ pub struct PromptSettings {
     /// Whether rows that make no prompt (for example empty ones) become failed items of kind
     /// [`Invalid`](crate::ErrorKind::Invalid) that are not sent. Default: no, they are an error.
     pub(crate) skip_bad_rows: bool,
-    /// How to handle a record if a field of its prompt is null. Columns that the template does not use do not matter.
-    /// Default: [`Nulls::Fail`].
-    pub(crate) nulls: Nulls,
     /// The worksheet of an `.xlsx` file. Default: the first one.
     #[setters(into)]
     pub(crate) sheet: Option<String>,
@@ -267,13 +242,4 @@ impl FileAccess {
     fn root(&self, folder: &Path) -> Root {
         Root::new(self.root.as_deref().unwrap_or(folder), self.outside)
     }
-}
-
-/// Unknown fields of a line of JSON that are ignored.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Ignored {
-    /// Their names; `a.b` is the field `b` of the object in `a`.
-    pub(crate) names: Vec<String>,
-    /// Whether all fields are ignored that would be rejected.
-    pub(crate) all: bool,
 }

@@ -5,8 +5,6 @@ use sha2::{Digest, Sha256};
 use super::attached::resolve;
 use super::cells::Field;
 use super::fault::{Fault, utf8};
-use super::id::MOST_SAMPLES;
-use super::id::parse_sample;
 use super::json::{self, Filling, prompt};
 use super::said::Parsed;
 use super::table::CsvHeader;
@@ -17,14 +15,6 @@ use crate::llm::attachment::Root;
 use crate::llm::params::RequestTask;
 use crate::llm::request::Request;
 
-/// The request of a record.
-#[derive(Debug)]
-pub(crate) struct Asked {
-    pub(crate) request: Request,
-    /// The number of requested answers.
-    pub(crate) samples: u32,
-}
-
 /// Parses a record without its line end. Rows of a table need the header.
 pub(crate) fn parse_record(
     form: Form,
@@ -32,7 +22,7 @@ pub(crate) fn parse_record(
     bytes: &[u8],
     settings: &PromptSettings,
     root: &Root,
-) -> Result<Asked, Fault> {
+) -> Result<Request, Fault> {
     let most = MemoryManager::of_process().largest_prompt();
     if bytes.len() as u64 > most {
         return Err(Fault::new(
@@ -60,7 +50,6 @@ pub(crate) fn parse_record(
                 Some(template) => {
                     let filling = Filling {
                         template,
-                        nulls: settings.nulls,
                         known: "only {{prompt}}",
                     };
                     filling
@@ -74,30 +63,16 @@ pub(crate) fn parse_record(
             return Err(Fault::new("a row before the header", "a header row"));
         }
     };
-    let samples = parsed.samples.unwrap_or(settings.samples).max(1);
     let mut request = settings.fill(parsed);
-    if samples > 1
-        && let Some(id) = request.id.as_deref()
-        && parse_sample(id).is_some()
-    {
-        // The id could belong to the first sample of another item, whose answer would be used for this one.
-        return Err(Fault::new(
-            format!("the id {id:?} of a prompt with several samples"),
-            "an id that does not end in # and a number, as ids of samples do",
-        ));
-    }
     resolve(&mut request, root).map_err(Fault::refused)?;
     check_embedded(&request)?;
-    Ok(Asked { request, samples })
+    Ok(request)
 }
 
 /// Parses a line of JSON from no file. It cannot name local files, because they have no folder. Its faults name no
 /// flags, because its author may not run the program.
 pub(crate) fn parse_alone(text: &str, settings: &PromptSettings) -> Result<Request, Fault> {
     let parsed = json::line(text, settings).map_err(Fault::without_flags)?;
-    if parsed.samples.is_some_and(|samples| samples > 1) {
-        return Err(Fault::new("more than one answer in \"n\"", "1"));
-    }
     let request = settings.fill(parsed);
     if request.files().next().is_some() {
         return Err(Fault::new(
@@ -156,14 +131,6 @@ impl PromptSettings {
                 "--keep",
                 "a table or JSON: a line of text has no columns besides the prompt",
             )),
-            _ if self.samples > MOST_SAMPLES => Err(Fault::new(
-                format!("--samples {}", self.samples),
-                format!("at most {MOST_SAMPLES}"),
-            )),
-            _ if self.samples > 1 && self.task == RequestTask::Embed => Err(Fault::new(
-                "--samples",
-                "answers: the embedding of a text is always the same",
-            )),
             (Some(template), Form::Text) => {
                 template.check("the line as a whole", ["prompt"].into_iter())
             }
@@ -175,7 +142,6 @@ impl PromptSettings {
         let Parsed {
             mut request,
             format,
-            samples: _,
         } = parsed;
         request.task = self.task;
         request.keep_reply = self.keep_reply;

@@ -41,10 +41,8 @@ impl fmt::Debug for PromptSettings {
             .field_if("encoding", self.encoding.map(Encoding::name))
             .field_if("id_column", self.id_column.as_deref().map(Name))
             .field_if("without_ids", self.without_ids.then_some(true))
-            .field_if("samples", (self.samples > 1).then_some(self.samples))
             .field("keeps", &self.keep.is_on())
             .field("skip_bad_rows", &self.skip_bad_rows)
-            .field("nulls", &self.nulls)
             .finish()
     }
 }
@@ -120,19 +118,6 @@ impl PromptSettings {
         })?;
         self.encoding = Some(encoding).filter(|encoding| *encoding != encoding_rs::UTF_8);
         Ok(self)
-    }
-
-    /// Unknown fields of a line of JSON that are ignored, in addition to those set before: `a.b` is the field `b`
-    /// inside of `a`, and `all` stands for all that would be rejected. Default: a line with such fields is rejected,
-    /// because misspelled fields would be lost unnoticed.
-    pub fn ignore_fields<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
-        for name in names.into_iter().map(N::into) {
-            match name.as_str() {
-                "all" => self.ignored.all = true,
-                _ => self.ignored.names.push(name),
-            }
-        }
-        self
     }
 
     /// Fields of the row that are copied to its result, in addition to those set before: columns of a table, fields of

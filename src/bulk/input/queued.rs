@@ -24,8 +24,7 @@ pub(crate) enum Fit {
 impl Matching {
     /// How a job that runs elsewhere matches the input.
     pub(crate) fn fit(&self, id: &str, request_hash_prefix: u64) -> Fit {
-        let found = self.find_same(id, request_hash_prefix);
-        let Some(entry) = found.map(|(at, _)| &self.entries[at]) else {
+        let Some(entry) = self.find(id).map(|at| &self.entries[at]) else {
             return Fit::Unknown;
         };
         if entry.request != request_hash_prefix {
@@ -46,8 +45,8 @@ impl Matching {
     }
 
     /// Marks the item as processed by a job.
-    pub(crate) fn hold(&mut self, id: &str, request_hash_prefix: u64) {
-        if let Some((at, _)) = self.find_same(id, request_hash_prefix) {
+    pub(crate) fn hold(&mut self, id: &str) {
+        if let Some(at) = self.find(id) {
             self.entries[at].hold();
         }
     }
@@ -63,14 +62,8 @@ impl Matching {
     }
 
     /// Records a result that arrived in this run. Returns the state before.
-    pub(crate) fn settle(
-        &mut self,
-        id: &str,
-        request_hash_prefix: u64,
-        success: bool,
-    ) -> Option<State> {
-        let (at, renamed) = self.find_same(id, request_hash_prefix)?;
-        self.is_renamed |= renamed.is_some();
+    pub(crate) fn settle(&mut self, id: &str, success: bool) -> Option<State> {
+        let at = self.find(id)?;
         let entry = &mut self.entries[at];
         let before = entry.state();
         entry.settle(if success { State::Done } else { State::Failed });
@@ -111,9 +104,9 @@ mod tests {
         entries.extend([5, 6, 5].iter().zip(4..).map(|(&r, i)| auto(r, 10 * i)));
         let mut index = Matching::new(entries, id_hash, Totals::default());
         index.match_line("o1", 1, EarlierResult::Success);
-        index.hold("o2", 2);
+        index.hold("o2");
         let second = auto_id(5, 2);
-        index.hold(&second, 5);
+        index.hold(&second);
         let mut index = index.finish().into_matching();
         let same = |state, held, settled| Fit::Same {
             state,
@@ -126,7 +119,7 @@ mod tests {
         assert_eq!(index.fit("o9", 9), Fit::Unknown);
         assert_eq!(index.fit(&second, 5), same(State::New, true, false));
         assert_eq!(index.fit(&auto_id(5, 3), 5), Fit::Unknown);
-        assert_eq!(index.settle("o2", 2, false), Some(State::New));
+        assert_eq!(index.settle("o2", false), Some(State::New));
         assert_eq!(index.fit("o2", 2), same(State::Failed, false, true));
         index.release_all();
         let index = index.finish();

@@ -7,8 +7,6 @@ pub(super) struct Parsed {
     pub(super) request: Request,
     /// Whether it sets the format of the answer, including plain text.
     pub(super) format: bool,
-    /// The number of answers that it requests.
-    pub(super) samples: Option<u32>,
 }
 
 impl Parsed {
@@ -16,7 +14,6 @@ impl Parsed {
         Self {
             request,
             format: false,
-            samples: None,
         }
     }
 }

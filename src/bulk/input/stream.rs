@@ -10,16 +10,16 @@ use sha2::{Digest, Sha256};
 use super::entry::{Entry, LARGEST_FILE};
 use super::fault::{Fault, InputError, utf8};
 use super::file::Item;
-use super::id::{ItemId, RecordId, id_hash, prefix};
+use super::id::{RecordId, id_hash, prefix};
 use super::keep::{self, MissingFields};
-use super::parse::{Asked, bad_row, parse_record};
+use super::parse::{bad_row, parse_record};
 use super::records::next_record;
 use super::rows::{MAX_RECORD_BYTES, Next, is_blank};
-use super::{Form, Nulls, PromptSettings};
+use super::{Form, PromptSettings};
 use crate::base::bom::without_bom;
 use crate::base::{Error, ErrorKind, Sent};
 use crate::llm::attachment::Root;
-use crate::llm::hash::{digest, hex, of_sample};
+use crate::llm::hash::{digest, hex};
 use crate::llm::request::Request;
 
 /// Number of maps that grow separately, because a growing map temporarily needs half as much memory again.
@@ -73,8 +73,12 @@ impl StreamChecker {
         })
     }
 
-    /// The items on a line, counted from 1; `None` if the line is blank.
-    pub(crate) fn check(&mut self, line: u64, bytes: &[u8]) -> Result<Option<Samples>, InputError> {
+    /// The item on a line, counted from 1; `None` if the line is blank.
+    pub(crate) fn check(
+        &mut self,
+        line: u64,
+        bytes: &[u8],
+    ) -> Result<Option<StreamedItem>, InputError> {
         let bytes = if line == 1 { without_bom(bytes) } else { bytes };
         if is_blank(bytes) {
             return Ok(None);
@@ -83,24 +87,22 @@ impl StreamChecker {
             Next::Record { start, end, .. } => &bytes[start..end],
             Next::Partial(_) | Next::Unclosed(_) => bytes,
         };
-        match self.item(line, bytes) {
-            Ok(items) => Ok(Some(items)),
-            Err(fault) if fault.of_null && self.settings.nulls == Nulls::Skip => Ok(None),
-            Err(fault) => Err(InputError::at(&self.name, line, fault)),
-        }
+        let item = self.item(line, bytes);
+        item.map(Some)
+            .map_err(|fault| InputError::at(&self.name, line, fault))
     }
 
-    fn item(&mut self, line: u64, bytes: &[u8]) -> Result<Samples, Fault> {
+    fn item(&mut self, line: u64, bytes: &[u8]) -> Result<StreamedItem, Fault> {
         if bytes.len() > MAX_RECORD_BYTES {
             return Err(Fault::new("a line of more than 64 MiB", "at most 64 MiB"));
         }
         let parsed = parse_record(self.form, None, bytes, &self.settings, &self.root);
-        let (mut request, samples, digest, null) = match parsed {
-            Ok(Asked { request, samples }) => {
+        let (mut request, digest, null) = match parsed {
+            Ok(request) => {
                 let digest = digest(&request);
-                (request, samples, digest, None)
+                (request, digest, None)
             }
-            Err(fault) if fault.of_null && self.settings.nulls == Nulls::Fail => {
+            Err(fault) if fault.of_null => {
                 let (id, digest) = bad_row(self.form, None, bytes, &self.settings);
                 let task = self.settings.task;
                 let request = Request {
@@ -108,7 +110,7 @@ impl StreamChecker {
                     task,
                     ..Request::default()
                 };
-                (request, 1, digest, Some(fault))
+                (request, digest, Some(fault))
             }
             Err(fault) => return Err(fault),
         };
@@ -149,23 +151,19 @@ impl StreamChecker {
             entry = entry.bad();
         }
         self.take_id(&id, match_line)?;
-        if samples > 1 {
-            for sample in 1..=samples {
-                self.take_id(&sample_id(&id, sample), match_line)?;
-            }
-        }
         request.id = Some(id);
         let unsent = null.map(|fault| {
             let why = InputError::at(&self.name, line_number, fault).to_string();
             Error::new(ErrorKind::Invalid, why).with_sent(Sent::No)
         });
-        Ok(Samples {
-            request,
-            digest,
-            samples,
-            given: 0,
+        Ok(StreamedItem {
+            item: Item {
+                request,
+                request_hash: hex(&digest),
+            },
             unsent,
             entry,
+            end: 0,
         })
     }
 
@@ -210,25 +208,6 @@ impl StreamChecker {
     }
 }
 
-fn sample_id(record: &str, sample: u32) -> String {
-    let item = ItemId {
-        record: RecordId::Own(record),
-        sample: Some(sample),
-    };
-    item.to_string()
-}
-
-/// The items of a line: one, or one for each sample.
-#[derive(Debug)]
-pub(crate) struct Samples {
-    request: Request,
-    digest: [u8; 32],
-    samples: u32,
-    given: u32,
-    unsent: Option<Error>,
-    entry: Entry,
-}
-
 /// An item of a stream.
 #[derive(Debug)]
 pub(crate) struct StreamedItem {
@@ -244,41 +223,6 @@ pub(crate) struct StreamedItem {
 impl StreamedItem {
     pub(crate) fn is_bad(&self) -> bool {
         self.unsent.is_some()
-    }
-}
-
-impl Iterator for Samples {
-    type Item = StreamedItem;
-
-    fn next(&mut self) -> Option<StreamedItem> {
-        if self.given == self.samples {
-            return None;
-        }
-        self.given += 1;
-        let mut request = if self.given == self.samples {
-            std::mem::take(&mut self.request)
-        } else {
-            self.request.clone()
-        };
-        let (mut digest, mut entry) = (self.digest, self.entry);
-        if self.samples > 1 {
-            entry = entry.sampled(self.given);
-            if entry.is_auto() {
-                entry.set_ordinal(self.entry.ordinal());
-            }
-            request.id = request.id.map(|id| sample_id(&id, self.given));
-            request.sample = self.given;
-            digest = of_sample(digest, self.given);
-        }
-        Some(StreamedItem {
-            item: Item {
-                request,
-                request_hash: hex(&digest),
-            },
-            unsent: self.unsent.clone(),
-            entry,
-            end: 0,
-        })
     }
 }
 
@@ -329,8 +273,6 @@ pub(crate) struct StreamLines<R> {
     number: u64,
     /// The offset of the next line.
     offset: u64,
-    /// The remaining items of the last line.
-    samples: Option<Samples>,
 }
 
 impl<R: Read> StreamLines<R> {
@@ -342,7 +284,6 @@ impl<R: Read> StreamLines<R> {
             checker: None,
             number: 0,
             offset: 0,
-            samples: None,
         }
     }
 
@@ -365,12 +306,6 @@ impl<R: Read> StreamLines<R> {
 
     /// The next item; `None` at the end. Must not be called after an error.
     pub(crate) fn next(&mut self) -> Result<Option<StreamedItem>, Error> {
-        if let Some(item) = self.samples.as_mut().and_then(Samples::next) {
-            return Ok(Some(StreamedItem {
-                end: self.offset,
-                ..item
-            }));
-        }
         let mut line = Vec::new();
         loop {
             line.clear();
@@ -394,7 +329,7 @@ impl<R: Read> StreamLines<R> {
                     none.insert(StreamChecker::new(&self.name, form, self.settings.clone())?)
                 }
             };
-            if let Some(mut samples) = checker.check(self.number, &line)? {
+            if let Some(mut item) = checker.check(self.number, &line)? {
                 if self.offset >= LARGEST_FILE {
                     let text = "the input is too large; expected less than 1 TiB";
                     return Err(InputError::of_file(&self.name, text).into());
@@ -404,11 +339,9 @@ impl<R: Read> StreamLines<R> {
                 } else {
                     0
                 };
-                samples.entry = samples.entry.at(begins + bom as u64);
-                let item = samples.next();
-                self.samples = Some(samples);
-                let end = self.offset;
-                return Ok(item.map(|item| StreamedItem { end, ..item }));
+                item.entry = item.entry.at(begins + bom as u64);
+                item.end = self.offset;
+                return Ok(Some(item));
             }
         }
     }

@@ -9,7 +9,7 @@ fn checker(form: Form) -> StreamChecker {
 
 fn id(checker: &mut StreamChecker, line: u64, text: &str) -> Result<String, String> {
     match checker.check(line, text.as_bytes()) {
-        Ok(item) => Ok(item.unwrap().request.id.unwrap()),
+        Ok(item) => Ok(item.unwrap().item.request.id.unwrap()),
         Err(error) => Err(error.to_string()),
     }
 }

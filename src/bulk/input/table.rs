@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use super::cells::{Field, fields, values};
 use super::fault::{Fault, utf8};
 use super::id;
-use super::json::{Filling, prompt};
+use super::json::{Filling, filled, prompt};
 use super::keep::{Keep, Object};
 use super::messages::{self, MESSAGES};
 use super::names::{hint, listed};
@@ -177,7 +177,6 @@ impl CsvHeader {
             (Some(template), _) => {
                 let filling = Filling {
                     template,
-                    nulls: settings.nulls,
                     known: "a column of that name",
                 };
                 filling.request(|name| {
@@ -187,7 +186,7 @@ impl CsvHeader {
             }
             (None, Some(column)) => {
                 let (cell, name) = (row.swap_remove(column), &self.names[column]);
-                match settings.nulls.filled(cell, name)? {
+                match filled(cell, name)? {
                     Field::Json(list) if list.starts_with("[{") => messages::of_cell(name, &list)?,
                     cell if name == MESSAGES => messages::of_cell(name, cell.as_text())?,
                     cell => prompt(cell.into_text().into_owned())?,

@@ -52,7 +52,7 @@ impl ResultsFile {
     /// Appends the lines at these positions to the archive and syncs it to the disk. If a run was killed between this
     /// and the compaction, lines that are in the archive already are not appended again.
     pub(crate) fn archive(&self, replaced: Vec<Replaced>) -> Result<(), Error> {
-        if replaced.is_empty() || !self.archives {
+        if replaced.is_empty() {
             return Ok(());
         }
         let path = self.archive_path();
@@ -162,9 +162,7 @@ impl ResultsFile {
     }
 
     fn open_archive(&self) -> Option<File> {
-        File::open(self.archive_path())
-            .ok()
-            .filter(|_| self.archives)
+        File::open(self.archive_path()).ok()
     }
 
     fn archive_path(&self) -> PathBuf {
@@ -220,7 +218,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out.jsonl");
         let output = ResultsFile::open(&path, false, &mut |_, _| {}).unwrap();
-        let mut output = output.of_run(RunSettings::default(), true);
+        let mut output = output.of_run(RunSettings::default());
         let archive = output.archive_path();
         let whole = line("a", true) + &line("b", true);
         fs::write(&archive, &whole).unwrap();

@@ -182,7 +182,7 @@ fn configured(mut config: Fields, out: &mut Neutral) -> Result<(), String> {
             let field = config.at("candidateCount");
             return Err(format!(
                 "found {count} in \"{field}\"; expected 1: several answers to one prompt are items of \
-                 their own, as many as --samples says"
+                 their own"
             ));
         }
     }

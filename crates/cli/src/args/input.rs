@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use batchwright::files::{InputFormat, Nulls};
+use batchwright::files::InputFormat;
 use batchwright::sources::Split;
 use clap::{Args, ValueEnum};
 
@@ -35,14 +35,6 @@ pub struct InputArgs {
     /// columns of rows of up to 4 KiB]
     #[arg(long, value_name = "COLUMN,…|all|none", value_delimiter = ',', value_parser = name)]
     pub keep: Vec<String>,
-
-    /// Number of answers per prompt
-    ///
-    /// Each answer is a separate item; its id ends in #1, #2 … A field `n` in an input line sets the number for
-    /// that line. If you raise the number, only the additional answers are requested. A seed increases by one from
-    /// answer to answer.
-    #[arg(long, value_name = "N", hide_short_help = true, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub samples: Option<u32>,
 
     #[command(flatten)]
     pub reading: ReadingArgs,
@@ -83,11 +75,6 @@ pub struct ReadingArgs {
     #[arg(long, value_name = "NAME", value_parser = name, hide_short_help = true)]
     pub id_column: Option<String>,
 
-    /// How to handle a null (an empty cell of Parquet or Excel) in a column that the prompt uses: `fail`
-    /// writes the row as a failed item and sends the others, `skip` skips the row, `empty` inserts an empty text
-    #[arg(long, value_name = "WHAT", value_parser = one_of(&NULLS), default_value = "fail", hide_short_help = true)]
-    pub nulls: Nulls,
-
     /// Folder to which paths of files in prompts are relative; files outside of it are not read [default: the
     /// input's folder; for standard input the working folder]
     #[arg(long, value_name = "DIR", hide_short_help = true)]
@@ -96,11 +83,6 @@ pub struct ReadingArgs {
     /// Allow prompts to name any file that you can read, also outside of --root
     #[arg(long, hide_short_help = true)]
     pub allow_outside: bool,
-
-    /// Fields of a line of JSON to omit, separated by commas: `a.b` is the field b inside of a, `all` every field
-    /// that would be rejected as unknown [default: none]
-    #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = name, hide_short_help = true)]
-    pub ignore_fields: Vec<String>,
 
     /// Make a prompt of each function, class or lines:N
     ///
@@ -128,12 +110,6 @@ const FORMATS: [(&str, InputFormat); 5] = [
     ("csv", InputFormat::Csv),
     ("tsv", InputFormat::Tsv),
     ("txt", InputFormat::Text),
-];
-
-const NULLS: [(&str, Nulls); 3] = [
-    ("fail", Nulls::Fail),
-    ("skip", Nulls::Skip),
-    ("empty", Nulls::Empty),
 ];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -72,7 +72,7 @@ pub struct RunArgs {
     ///
     /// Each item gets a result line with the answer; `answered_by` names the item that was sent. Answers that are
     /// already in the output are used too. Standard input is read to its end first; --dry-run reports how many
-    /// calls are saved. Samples of a prompt are never deduplicated. Runs in batches or with a deadline send every
+    /// calls are saved. Runs in batches or with a deadline send every
     /// prompt; they reject this flag
     #[arg(help_heading = "Prompts", long, hide_short_help = true)]
     pub dedupe: bool,
@@ -155,13 +155,6 @@ pub struct RunArgs {
     /// of these items is billed again
     #[arg(help_heading = "Results", long, hide_short_help = true)]
     pub ask_again: bool,
-
-    /// Delete answers that new ones replace
-    ///
-    /// When the new answers are there, delete the earlier answers of items whose request changed. Without this flag
-    /// they are moved to OUTPUT.superseded.jsonl, with the time and the reason
-    #[arg(help_heading = "Results", long, hide_short_help = true)]
-    pub drop_superseded: bool,
 
     /// Send changed items again without confirmation
     ///

@@ -1,6 +1,6 @@
 //! The arguments of `batchwright submit`.
 
-use batchwright::files::{InputFormat, Nulls};
+use batchwright::files::InputFormat;
 use batchwright::queue::PRIORITIES;
 use batchwright::{ProcessId, Usd};
 use batchwright_jobs::JobTypes;
@@ -108,12 +108,9 @@ impl SubmitArgs {
             (prompt.keep_reply, "--keep-reply"),
             (matches!(prompt.task, TaskArg::Embed), "--task"),
             (input.bad_rows == BadRows::Skip, "--bad-rows"),
-            (reading.nulls != Nulls::Fail, "--nulls"),
             (!input.keep.is_empty(), "--keep"),
-            (input.samples.is_some(), "--samples"),
             (reading.root.is_some(), "--root"),
             (reading.allow_outside, "--allow-outside"),
-            (!reading.ignore_fields.is_empty(), "--ignore-fields"),
             (reading.split.is_some(), "--split"),
             (!reading.pattern.is_empty(), "--pattern"),
         ];

@@ -70,7 +70,7 @@ fn submit_prompts(args: &SubmitArgs) -> Result<Exit, Early> {
     if prompts.needs_disk() {
         prompts = on_disk(prompts, &args.data.folder()?, &session)?;
     }
-    let left_out = prompts.bad_rows().unwrap_or(0) + prompts.null_rows().unwrap_or(0);
+    let left_out = prompts.bad_rows().unwrap_or(0);
     if left_out > 0 {
         display::say(&format!(
             "skipped {} rows (invalid, or with a null in a column of the prompt)",

@@ -137,20 +137,6 @@ fn the_line_of_a_duplicate_names_the_item_that_was_sent() {
 }
 
 #[test]
-fn each_sample_of_a_prompt_is_sent() {
-    let (desk, sim) = (Desk::new(), good());
-    let lines = "{\"id\":\"a\",\"prompt\":\"p\"}\n{\"id\":\"b\",\"prompt\":\"p\"}\n";
-    desk.write("in.jsonl", lines);
-    desk.run(&sim, "in.jsonl -o out.jsonl --samples 3 --dedupe")
-        .expect(0);
-    assert_eq!(sim.stats().calls, 3);
-    assert_eq!(
-        desk.ids("out.jsonl"),
-        ["a#1", "a#2", "a#3", "b#1", "b#2", "b#3"]
-    );
-}
-
-#[test]
 fn a_prompt_answered_in_the_output_is_not_sent_under_another_id() {
     let (desk, sim) = (Desk::new(), good());
     desk.write("in.jsonl", with_equals(10, 10));

@@ -1,6 +1,8 @@
 //! Tables of results.
 
-use super::common::{Desk, Has, Running, good};
+#[cfg(all(target_os = "linux", feature = "tables"))]
+use super::common::Running;
+use super::common::{Desk, Has, good};
 use serde_json::json;
 
 const KEPT: &str = concat!(

@@ -117,8 +117,8 @@ fn of_native_lines_unknown_fields_are_kept_and_not_sent() {
         ("--keep all", json!({"source": "x.pdf", "page": 3})),
         ("--keep page,source", json!({"source": "x.pdf", "page": 3})),
         (
-            "--keep page,prompt --ignore-fields source",
-            json!({"prompt": "p", "page": 3}),
+            "--keep page,prompt,source",
+            json!({"prompt": "p", "source": "x.pdf", "page": 3}),
         ),
     ] {
         let ended = desk.run(&sim, &format!("in.jsonl {words}")).expect(0);

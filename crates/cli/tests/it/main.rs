@@ -112,7 +112,6 @@ mod run_folder;
 mod run_killed;
 #[cfg(unix)]
 mod run_output;
-mod samples;
 #[cfg(target_os = "linux")]
 mod sandbox;
 #[cfg(target_os = "linux")]

@@ -125,15 +125,6 @@ fn an_answer_that_a_worker_collected_before_the_change_is_kept() {
 }
 
 #[test]
-fn answers_to_changed_requests_are_deleted_with_the_flag() {
-    let (desk, sim) = under_way(3, Duration::from_millis(400));
-    with_template(&desk, &sim, "B", "--drop-superseded").expect(0);
-    assert_eq!(texts(&desk, "out.jsonl"), answers("B", 3));
-    assert!(!desk.exists(ARCHIVE));
-    clean(&desk);
-}
-
-#[test]
 fn a_terminal_user_confirms_before_items_in_progress_are_sent_again() {
     let (desk, sim) = under_way(21, Duration::from_secs(60));
     let words = format!("--strategy batch --quiet {}", templated("B", "--no-wait"));

@@ -172,26 +172,3 @@ fn results_of_lines_that_are_not_repeated_are_kept() {
     let expected = [None, Some("echo: 2"), Some("echo: 3")];
     assert_eq!((lines.len(), texts), (3, BTreeSet::from(expected)));
 }
-
-#[test]
-fn two_lines_of_a_first_sample_become_one() {
-    let (desk, sim) = (Desk::new(), good());
-    let row = "{\"id\":\"a\",\"prompt\":\"one\"}\n";
-    let feed = |words: &str| {
-        fed(
-            &mut desk.against(&sim, &format!("- -o out.jsonl {words}")),
-            row,
-        )
-        .expect(0);
-    };
-    feed("");
-    let first = desk.read("out.jsonl");
-    feed("--samples 2");
-    // The state that a run leaves if it was stopped before it tidied up.
-    desk.write("out.jsonl", first + &desk.read("out.jsonl"));
-    assert_eq!(desk.results("out.jsonl").len(), 3);
-    feed("--samples 2");
-    let ids = Vec::from_iter(desk.results("out.jsonl").iter().map(id));
-    assert_eq!(BTreeSet::from_iter(&ids).len(), 2);
-    assert_eq!((ids.len(), sim.stats().calls), (2, 2));
-}

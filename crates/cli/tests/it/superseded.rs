@@ -244,12 +244,8 @@ fn a_billed_unusable_reply_is_archived_too() {
 }
 
 #[test]
-fn replaced_answers_are_deleted_with_the_flag_and_extracts_are_not_archived() {
+fn extracts_are_not_archived() {
     let (desk, sim) = (Desk::with(2), good());
-    desk.run(&sim, &format!("{RUN} A:{{{{prompt}}}}")).expect(0);
-    let ended = desk.run(&sim, &format!("{RUN} B:{{{{prompt}}}} --drop-superseded"));
-    ended.ends(0, "their earlier answers are deleted when the run ends");
-    assert!(!desk.exists("out.jsonl.superseded.jsonl"));
     let words = "run in.jsonl -o extracts.jsonl --provider extract";
     desk.plain(words).expect(0);
     desk.run(&sim, "in.jsonl -o extracts.jsonl").expect(0);

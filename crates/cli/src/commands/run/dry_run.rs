@@ -57,7 +57,6 @@ fn json(args: &RunArgs, prepared: &Prepared, tokens: Option<u64>) -> Value {
         "differing": plan.differing.iter().cloned().collect::<BTreeMap<_, _>>(),
         "bad_rows": plan.bad_rows,
         "bad_row_causes": plan.bad_row_causes,
-        "null_rows": plan.null_rows,
         "under_way": plan.under_way,
         "to_collect": plan.to_collect,
         "to_send": plan.to_send,

@@ -23,7 +23,6 @@ pub fn plan_line(plan: &RunPlan, total: u64) -> String {
         (plan.unusable_before, "with unusable replies"),
         (plan.changed, "changed"),
         (plan.bad_rows, bad_rows),
-        (plan.null_rows, "left out (--nulls skip)"),
         (plan.under_way, "under way"),
         (plan.to_collect, "done, to be collected"),
         (plan.to_send.unwrap_or(0), "to send"),
@@ -117,13 +116,9 @@ pub fn differing_line(args: &RunArgs, plan: &RunPlan) -> Option<String> {
                 .collect()
         }
     };
-    let answers = match (
-        plan.changed + plan.under_way_superseded,
-        args.drop_superseded,
-    ) {
-        (0, _) => "their earlier answers stay in the output".to_owned(),
-        (_, true) => "their earlier answers are deleted when the run ends".to_owned(),
-        (_, false) => format!(
+    let answers = match plan.changed + plan.under_way_superseded {
+        0 => "their earlier answers stay in the output".to_owned(),
+        _ => format!(
             "their earlier answers move to {}.superseded.jsonl when the run ends",
             output.display()
         ),

@@ -142,7 +142,6 @@ fn compare(
         .ordered(args.ordered)
         .fsync(args.fsync)
         .dedupe(args.dedupe)
-        .drop_superseded(args.drop_superseded)
         .dry_run(args.dry_run);
     let run = match queue {
         Some(queue) => {
