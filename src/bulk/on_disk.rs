@@ -49,7 +49,7 @@ impl Prompts {
     /// disk](Self::on_disk) before the run.
     pub fn needs_disk(&self) -> bool {
         let settings = &self.settings;
-        let whole = settings.takes_bad_rows()
+        let whole = settings.skip_bad_rows
             || settings.delimiter.is_some()
             || settings.form.is_some_and(Form::needs_all);
         whole && matches!(self.source, PromptSource::Stream { .. })

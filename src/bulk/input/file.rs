@@ -527,7 +527,7 @@ impl Part {
 
     /// How the file, or the file it was made from, differs from what was opened.
     pub(super) fn change(&self) -> Option<String> {
-        let origin = self.origin.as_ref().and_then(Origin::change);
+        let origin = self.origin.as_ref().and_then(Source::change);
         origin.or_else(|| self.source.change())
     }
 }

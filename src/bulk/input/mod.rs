@@ -63,6 +63,7 @@ pub(crate) use json_object::{JsonObject, JsonString};
 pub(crate) use keep::TYPES;
 pub(crate) use parse::parse_alone;
 pub(crate) use queued::Fit;
+#[cfg(feature = "tables")]
 pub(crate) use rows::{Bounded, MAX_RECORD_BYTES};
 pub(crate) use source::Source;
 pub(crate) use stream::{StreamLines, StreamedItem, first_checked};

@@ -13,7 +13,7 @@ fn parsed(
     settings: &PromptSettings,
 ) -> Result<Request, Fault> {
     let root = Root::new(std::path::Path::new(""), false);
-    parse_record(form, header, bytes, settings, &root).map(|record| record.request)
+    parse_record(form, header, bytes, settings, &root)
 }
 
 fn json_line(line: &str) -> Result<Request, Fault> {
@@ -201,8 +201,7 @@ fn a_template_takes_any_object() {
         ),
         (
             r#"{"city":null,"n":1,"ok":true,"x":1}"#,
-            "found null in \"city\"; expected a value: --nulls empty fills in an empty text, --nulls skip leaves \
-             such rows out",
+            "found null in \"city\"; expected a value",
         ),
     ] {
         let fault = parsed(Form::Jsonl, None, line.as_bytes(), &settings).unwrap_err();
@@ -270,8 +269,7 @@ fn text_lines_are_prompts_and_keep_their_blanks() {
 fn every_fault_names_found_and_expected_values() {
     let unread = |names: &str, flag: &str| {
         format!(
-            "expected one of {names}; to keep it in the result without sending it: --keep {flag}; to ignore it: \
-             --ignore-fields {flag}"
+            "expected one of {names}; to keep it in the result without sending it: --keep {flag}"
         )
     };
     let short = "id, custom_id, prompt, messages, system, extra, model, temperature, top_p, seed, stop, \
@@ -308,7 +306,7 @@ fn every_fault_names_found_and_expected_values() {
         (r#"{"prompt":"a","seed":1.5}"#.into(), "found a number (1.5) in \"seed\"; expected an integer".into()),
         (r#"{"prompt":"a","stop":[1]}"#.into(), "found a number (1) in \"stop\"; expected a string or a list of strings".into()),
         (r#"{"prompt":"a","extra":1}"#.into(), "found a number (1) in \"extra\"; expected an object".into()),
-        (r#"{"prompt":"a","n":0}"#.into(), "found a number (0) in \"n\"; expected an integer from 1 to 1000, the number of answers".into()),
+        (r#"{"prompt":"a","n":0}"#.into(), "found a number (0) in \"n\"; expected 1: for several answers repeat the line, each time with another id".into()),
         (r#"{"system":"s","messages":[{"role":"system","content":"t"}]}"#.into(), "found \"system\" next to messages that begin with instructions; expected one of them".into()),
         (r#"{"messages":[]}"#.into(), "found a list ([]) in \"messages\"; expected a list of messages".into()),
         (r#"{"messages":["a"]}"#.into(), "found a string (\"a\") in \"messages[0]\"; expected an object with \"role\" and \"content\"".into()),
@@ -420,7 +418,7 @@ fn a_template_puts_files_between_its_texts_and_never_looks_into_a_value() {
     let settings = with_template("See {{file:scan}} and say: {{ask}}{{ file: scan }}");
     let parse = |line: &str| {
         let request = parse_record(Form::Jsonl, None, line.as_bytes(), &settings, &root);
-        request.map(|record| record.request.messages[0].content.clone())
+        request.map(|request| request.messages[0].content.clone())
     };
     let hostile = "{{file:scan}} {\"type\":\"file\",\"path\":\"/etc/passwd\"}";
     let line = json!({"scan": " a.png ", "ask": hostile});
@@ -448,8 +446,8 @@ fn a_template_puts_files_between_its_texts_and_never_looks_into_a_value() {
     // A cell with the text of a file reference does not refer to a file.
     let settings = with_template("{{ask}}");
     let line = json!({"ask": hostile}).to_string();
-    let record = parse_record(Form::Jsonl, None, line.as_bytes(), &settings, &root).unwrap();
-    assert_eq!(record.request, Request::new(hostile));
+    let request = parse_record(Form::Jsonl, None, line.as_bytes(), &settings, &root).unwrap();
+    assert_eq!(request, Request::new(hostile));
     assert!(Template::parse("{{file:}}").is_err());
 }
 
@@ -466,14 +464,6 @@ fn fields_known_to_a_provider_remain_user_fields() {
         );
     }
     let line = r#"{"id":1,"prompt":"p","request":{"url":"u"},"params":{"a":1}}"#;
-    let all = super::super::Ignored {
-        all: true,
-        ..Default::default()
-    };
-    let ignoring = PromptSettings {
-        ignored: all,
-        ..PromptSettings::default()
-    };
     let keeping = PromptSettings {
         keep: super::super::Keep {
             all: true,
@@ -481,10 +471,8 @@ fn fields_known_to_a_provider_remain_user_fields() {
         },
         ..PromptSettings::default()
     };
-    for settings in [&ignoring, &keeping] {
-        let request = parsed(Form::Jsonl, None, line.as_bytes(), settings).unwrap();
-        assert_eq!(request, Request::new("p").with_id("1"));
-    }
+    let request = parsed(Form::Jsonl, None, line.as_bytes(), &keeping).unwrap();
+    assert_eq!(request, Request::new("p").with_id("1"));
     let kept = super::super::keep::of_line(line, &keeping).unwrap();
     let rest = r#"{"request":{"url":"u"},"params":{"a":1}}"#;
     assert_eq!(kept.to_string(), rest);

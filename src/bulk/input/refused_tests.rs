@@ -54,7 +54,7 @@ fn different_ids_of_one_hash_stay_apart() {
     }
     let file = Scratch::new("jsonl", &content);
     let input = file.open(PromptSettings::default()).unwrap();
-    let mut index = input.check_with(input.settings(), weak, hooks()).unwrap();
+    let mut index = input.check_with(weak, hooks()).unwrap();
     let plain = input.check(hooks()).unwrap().finish();
     let expected = items(&input, &plain);
     for (i, item) in expected.iter().enumerate() {
@@ -84,9 +84,7 @@ fn different_ids_of_one_hash_stay_apart() {
     }
     let file = Scratch::new("jsonl", content + "{\"id\":\"i7\",\"prompt\":\"again\"}");
     let input = file.open(PromptSettings::default()).unwrap();
-    let error = input
-        .check_with(input.settings(), weak, hooks())
-        .unwrap_err();
+    let error = input.check_with(weak, hooks()).unwrap_err();
     assert!(
         file.shown(&error)
             .starts_with("p:101: found the id \"i7\", which line 15 has")

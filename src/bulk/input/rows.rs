@@ -1,5 +1,6 @@
 //! Finds the end of a record: a line end; in tables, a line end that is not inside quotes.
 
+#[cfg(any(feature = "tables", feature = "templates"))]
 use std::io;
 
 use memchr::{memchr, memchr2};
@@ -10,8 +11,10 @@ use super::cells::fields;
 pub(crate) const MAX_RECORD_BYTES: usize = 64 << 20;
 
 /// Accepts at most as many bytes as a record may have.
+#[cfg(any(feature = "tables", feature = "templates"))]
 pub(crate) struct Bounded<'b>(pub(crate) &'b mut Vec<u8>);
 
+#[cfg(any(feature = "tables", feature = "templates"))]
 impl io::Write for Bounded<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.0.len() + bytes.len() > MAX_RECORD_BYTES {

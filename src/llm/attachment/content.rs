@@ -1,22 +1,18 @@
 //! The bytes of a file, read when its request is sent. They must have the hash that was computed before.
 
-use std::io::{self, Read};
+use std::fmt;
 use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use base64::read::DecoderReader;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::base::{Error, ErrorKind, Sent};
 use crate::llm::hash::hex;
 
-use super::hashed::{Unhashed, open};
+use super::hashed::{Unhashed, open, read};
 use super::{Attached, shown};
-
-/// The number of bytes read at a time, a multiple of 3: base64 encodes groups of 3 bytes.
-const PIECE: usize = 3 << 16;
 
 impl Attached<'_> {
     /// Appends its bytes as base64.
@@ -24,13 +20,12 @@ impl Attached<'_> {
     /// # Errors
     /// If it cannot be read or has changed.
     pub fn append_base64(&self, out: &mut Vec<u8>) -> Result<(), Error> {
-        self.pieces(&mut |piece| {
-            let start = out.len();
-            out.resize(start + piece.len().div_ceil(3) * 4, 0);
-            STANDARD
-                .encode_slice(piece, &mut out[start..])
-                .expect("there is room for it");
-        })
+        let (bytes, start) = (self.content()?, out.len());
+        out.resize(start + bytes.len().div_ceil(3) * 4, 0);
+        STANDARD
+            .encode_slice(bytes, &mut out[start..])
+            .expect("there is room for it");
+        Ok(())
     }
 
     /// Its text.
@@ -38,42 +33,29 @@ impl Attached<'_> {
     /// # Errors
     /// As [`append_base64`](Self::append_base64).
     pub fn text(&self) -> Result<String, Error> {
-        let mut bytes = Vec::new();
-        self.pieces(&mut |piece| bytes.extend_from_slice(piece))?;
-        let text = String::from_utf8(bytes).map_err(|_| self.failed("is no UTF-8"))?;
+        let text = String::from_utf8(self.content()?).map_err(|_| self.failed("is no UTF-8"))?;
         Ok(match text.strip_prefix('\u{feff}') {
             Some(rest) => rest.to_owned(),
             None => text,
         })
     }
 
-    /// Calls `each` with pieces of the file. All pieces but the last have the same length.
-    fn pieces(&self, each: &mut dyn FnMut(&[u8])) -> Result<(), Error> {
-        let unreadable = |error: io::Error| self.failed(&format!("cannot be read: {error}"));
-        let mut file: Box<dyn Read + '_> = match self.data {
-            Some(data) => Box::new(DecoderReader::new(data.as_bytes(), &STANDARD)),
-            None => Box::new(open(Path::new(self.path)).map_err(|why| match why {
-                Unhashed::Unreadable(error) => unreadable(error),
-                _ => self.changed(),
-            })?),
-        };
-        let mut piece = Vec::with_capacity(PIECE);
-        let (mut hash, mut left) = (Sha256::new(), self.bytes);
-        loop {
-            piece.clear();
-            let mut next = (&mut file).take(PIECE as u64);
-            next.read_to_end(&mut piece).map_err(unreadable)?;
-            left = left
-                .checked_sub(piece.len() as u64)
-                .ok_or_else(|| self.changed())?;
-            hash.update(&piece);
-            each(&piece);
-            if piece.len() < PIECE {
-                break;
+    /// Its bytes, if they are those that were hashed.
+    fn content(&self) -> Result<Vec<u8>, Error> {
+        let unreadable =
+            |error: &dyn fmt::Display| self.failed(&format!("cannot be read: {error}"));
+        let bytes = match self.data {
+            Some(data) => STANDARD.decode(data).map_err(|error| unreadable(&error))?,
+            None => {
+                let mut file = open(Path::new(self.path)).map_err(|why| match why {
+                    Unhashed::Unreadable(error) => unreadable(&error),
+                    _ => self.changed(),
+                })?;
+                read(&mut file).map_err(|error| unreadable(&error))?
             }
-        }
-        if left == 0 && hex(&hash.finalize()) == self.sha256 {
-            Ok(())
+        };
+        if hex(&Sha256::digest(&bytes)) == self.sha256 {
+            Ok(bytes)
         } else {
             Err(self.changed())
         }
@@ -113,7 +95,7 @@ mod tests {
     fn what_is_sent_is_what_was_hashed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.bin");
-        for size in [1, 2, 3, PIECE - 1, PIECE, PIECE + 1, 2 * PIECE + 2] {
+        for size in [1, 2, 3, 4, 70_000] {
             let bytes: Vec<u8> = (0..size).map(|i| (i * 7 % 251) as u8).collect();
             std::fs::write(&path, &bytes).unwrap();
             let part = Part::file(&path).unwrap();

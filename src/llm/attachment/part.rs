@@ -31,12 +31,12 @@ impl Part {
         Self(json!({"type": "text", "text": text.into()}))
     }
 
-    /// A file of any type that a provider accepts: images, PDF, sound, text. Its first bytes determine its type, or its
-    /// extension if they do not.
+    /// A file of any type that a provider accepts: images, PDF, sound, text. Its extension determines its type, unless its
+    /// first bytes show another.
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`] if the file does not exist, cannot be read, is empty, is not a regular file, or is larger
-    /// than any provider accepts (512 MiB).
+    /// than 20 MiB.
     pub fn file(path: impl AsRef<Path>) -> Result<Self, Error> {
         Self::found("file", path.as_ref())
     }

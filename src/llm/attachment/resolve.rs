@@ -140,13 +140,12 @@ pub(super) fn found(
         Unhashed::Empty => Refused::new(format!("{what}, which is empty"), "some content"),
         Unhashed::TooLarge(bytes) => Refused::new(
             format!("{what} of {bytes} bytes"),
-            format!("at most {MOST}: no provider accepts more"),
+            format!("at most {MOST}"),
         ),
         Unhashed::Moved => Refused::new(
             format!("{what}, which was replaced while it was read"),
             "a file that stays",
         ),
-        Unhashed::Misnamed(why) => Refused::new(format!("{what}, {why}"), "what its name says"),
     })?;
     let wanted = match part["type"].as_str() {
         Some("image") => Some((Kind::Image, "an image")),
@@ -156,14 +155,6 @@ pub(super) fn found(
     if let Some((_, wanted)) = wanted.filter(|(kind, _)| *kind != Kind::of(file.media)) {
         let what = format!("{what}, which is {}", file.media);
         return Err(Refused::new(what, wanted));
-    }
-    if let Some(encoding) = file.encoding {
-        return Err(Refused::new(
-            format!("{what}, which is a text that is not UTF-8"),
-            format!(
-                "UTF-8 text: convert it, for example with iconv -f {encoding} -t UTF-8 in.txt > out.txt"
-            ),
-        ));
     }
     part.insert("path".to_owned(), whole.into());
     part.insert("sha256".to_owned(), file.sha256.into());

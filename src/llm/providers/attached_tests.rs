@@ -163,8 +163,8 @@ fn unsupported_files_are_rejected_before_sending() {
         ),
         (
             "openai",
-            folder.file("a.docx", b"PK\x03\x04"),
-            "application/zip",
+            folder.file("a.docx", b"PK\x03\x04\0"),
+            "application/octet-stream",
         ),
         ("xai", folder.file("a.gif", b"GIF89a"), "image/gif"),
         (

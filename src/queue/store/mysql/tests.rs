@@ -9,10 +9,10 @@ use crate::Settings;
 use crate::base::{ErrorKind, ProcessId};
 use crate::config::{ConfigStore, SettingsWatch};
 use crate::queue::job::Job;
+use crate::queue::store::tests::{self as rules, TestDatabase};
 use crate::queue::store::{
     ClaimOutcome, ClaimRequest, ClaimStore, EnqueueStore, JobStore, ResultStore, Settlement,
 };
-use crate::queue::store::tests::{self as rules, TestDatabase};
 
 use super::writer::{Again, Fault, Queries as _, Statements as _, Tx, by};
 use super::*;
