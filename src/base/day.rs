@@ -86,7 +86,7 @@ pub(crate) fn date(days: i64) -> String {
 }
 
 /// The number of days from 1 January 1970 to a date such as `2024-05-01`.
-pub(crate) fn days(text: &str) -> Option<i32> {
+fn days(text: &str) -> Option<i32> {
     let bytes = text.as_bytes();
     if bytes.len() != 10 || bytes[4] != b'-' || bytes[7] != b'-' {
         return None;
@@ -113,7 +113,7 @@ pub(crate) fn days(text: &str) -> Option<i32> {
 }
 
 /// A number that consists only of digits.
-pub(crate) fn digits(text: &str) -> Option<i64> {
+fn digits(text: &str) -> Option<i64> {
     let is_number = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     is_number.then(|| text.parse().ok())?
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::base::{Context, Error, ErrorKind};
-use crate::llm::params::{RequestTask, ResponseFormat};
+use crate::llm::params::RequestTask;
 use crate::llm::prompt_cache::PromptPrefix;
 use crate::llm::request::Request;
 #[cfg(feature = "files")]
@@ -276,19 +276,6 @@ impl Prompts {
             self.source = PromptSource::Stream { name, reader };
         }
         Ok(self)
-    }
-
-    /// The files as the user named them; for a stream its name.
-    pub(crate) fn names(&self) -> Vec<&str> {
-        match &self.source {
-            PromptSource::File(file) => file.input.names().collect(),
-            PromptSource::Stream { name, .. } => vec![name],
-        }
-    }
-
-    /// The default format of answers.
-    pub(crate) fn response_format(&self) -> Option<&ResponseFormat> {
-        self.settings.format.as_ref()
     }
 
     /// Number of items; `None` for a stream.

@@ -57,7 +57,7 @@ pub(super) fn tidy(file: &mut ResultsFile, index: &Matching, how: Tidy) -> Resul
     file.scan(&mut |line, at| {
         let is_marked = how.is_marked(index, &line, at);
         changed |= is_marked != line.superseded;
-        let item = index.item_of(&line.id, line.prefix(false));
+        let item = index.find(&line.id);
         // The file no longer has such a row, or the row makes a prompt now.
         let is_gone = !how.is_stream && item.is_none() && line.is_unnamed_bad_row();
         if how.compacts && !is_gone {

@@ -31,12 +31,6 @@ pub(super) enum ColumnType {
     /// Integers, some of which a floating point number does not represent exactly.
     Long,
     Float,
-    /// Days, from an input with a type for them.
-    Date,
-    /// Times without a zone from such an input, possibly with days among them.
-    DateTime,
-    /// Times in UTC from such an input, possibly with days among them.
-    Instant,
     Text,
     Json,
     Vector,
@@ -75,13 +69,12 @@ impl Cell<'_> {
 impl ColumnType {
     /// The type that fits both.
     pub(super) fn with(self, other: Self) -> Self {
-        use ColumnType::{Date, DateTime, Empty, Float, Int, Long, Text};
+        use ColumnType::{Empty, Float, Int, Long, Text};
         match (self, other) {
             (same, other) if same == other => same,
             (Empty, kind) | (kind, Empty) => kind,
             (Int, Long) | (Long, Int) => Long,
             (Int, Float) | (Float, Int) => Float,
-            (Date, DateTime) | (DateTime, Date) => DateTime,
             _ => Text,
         }
     }

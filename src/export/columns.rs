@@ -170,9 +170,7 @@ impl ColumnsSeen {
     }
 
     pub(super) fn add(&mut self, row: &Row<'_>) -> Result<(), Error> {
-        for (i, (name, value)) in row.input.fields().enumerate() {
-            self.input.note(i, name, row.input_kind(name, value));
-        }
+        note(&mut self.input, row.input.fields());
         if let Some(answer) = &row.answer {
             note(&mut self.answer, answer.fields());
         }

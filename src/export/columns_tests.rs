@@ -8,7 +8,7 @@ fn columns_of(
 ) -> Vec<Column> {
     let mut seen = ColumnsSeen::with_properties(properties);
     for line in lines {
-        with_row(line, None, by_property, |row| seen.add(row)).unwrap();
+        with_row(line, by_property, |row| seen.add(row)).unwrap();
     }
     seen.columns(&Selection::All).unwrap()
 }
@@ -131,7 +131,7 @@ fn outcomes_of_items_change_no_column() {
 fn columns_are_selected_by_their_names_or_as_answers() {
     let line = r#"{"id":"a","success":true,"text":"{\"label\":1}","input":{"id":"a","label":"x"}}"#;
     let mut seen = ColumnsSeen::default();
-    with_row(line, None, true, |row| seen.add(row)).unwrap();
+    with_row(line, true, |row| seen.add(row)).unwrap();
     let select = |names: &[&str]| {
         let names = names.iter().map(|name| (*name).to_owned());
         seen.columns(&Selection::Named(names.collect()))
@@ -149,7 +149,7 @@ fn columns_are_selected_by_their_names_or_as_answers() {
     assert_eq!(names(&answers), ["id", "label", "text"]);
     let vector = r#"{"id":"a","success":true,"text":null,"embedding":[0.5],"input":{"nr":1}}"#;
     let mut seen = ColumnsSeen::default();
-    with_row(vector, None, false, |row| seen.add(row)).unwrap();
+    with_row(vector, false, |row| seen.add(row)).unwrap();
     let answers = seen.columns(&Selection::Answers).unwrap();
     assert_eq!(names(&answers), ["id", "embedding"]);
 }
@@ -187,7 +187,7 @@ fn data_in_place_of_names_is_rejected() {
         names.join(",")
     );
     let mut seen = ColumnsSeen::default();
-    let error = with_row(&line, None, false, |row| seen.add(row)).unwrap_err();
+    let error = with_row(&line, false, |row| seen.add(row)).unwrap_err();
     assert!(
         error.message().contains("more than 10000 columns"),
         "{error}"

@@ -5,7 +5,6 @@
 mod cell;
 mod columns;
 mod format;
-mod moment;
 mod output;
 #[cfg(feature = "tables")]
 mod parquet;

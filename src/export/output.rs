@@ -44,6 +44,7 @@ impl<'p> NewFile<'p> {
     }
 
     /// The temporary path.
+    #[cfg(feature = "tables")]
     pub(super) fn path(&self) -> &Path {
         self.new.path()
     }

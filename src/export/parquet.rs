@@ -3,9 +3,9 @@
 use std::fs::File;
 use std::sync::Arc;
 
-use parquet::basic::{Compression, LogicalType, Repetition, TimeUnit, Type as Physical};
+use parquet::basic::{Compression, LogicalType, Repetition, Type as Physical};
 use parquet::data_type::{
-    BoolType, ByteArray, ByteArrayType, DataType, DoubleType, FloatType, Int32Type, Int64Type,
+    BoolType, ByteArray, ByteArrayType, DataType, DoubleType, FloatType, Int64Type,
 };
 use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
@@ -14,7 +14,6 @@ use parquet::schema::types::{Type, TypePtr};
 
 use super::cell::{Cell, ColumnType};
 use super::columns::Column;
-use super::moment;
 use super::sink::{Sink, failed};
 use crate::base::Error;
 
@@ -41,8 +40,6 @@ struct Waiting {
 enum Values {
     Bool(Vec<bool>),
     Int(Vec<i64>),
-    Days(Vec<i32>),
-    Micros(Vec<i64>),
     Float(Vec<f64>),
     Text(Vec<ByteArray>),
     Vector(Vec<f32>),
@@ -114,12 +111,6 @@ fn field(column: &Column) -> Result<Type, ParquetError> {
         ColumnType::Bool => (Physical::BOOLEAN, None),
         ColumnType::Int | ColumnType::Long => (Physical::INT64, None),
         ColumnType::Float => (Physical::DOUBLE, None),
-        ColumnType::Date => (Physical::INT32, Some(LogicalType::Date)),
-        ColumnType::DateTime | ColumnType::Instant => {
-            let is_utc = column.kind == ColumnType::Instant;
-            let logical = LogicalType::timestamp(is_utc, TimeUnit::MICROS);
-            (Physical::INT64, Some(logical))
-        }
         ColumnType::Empty | ColumnType::Text | ColumnType::Json => {
             (Physical::BYTE_ARRAY, Some(LogicalType::String))
         }
@@ -153,8 +144,6 @@ impl Waiting {
                 ColumnType::Bool => Values::Bool(Vec::new()),
                 ColumnType::Int | ColumnType::Long => Values::Int(Vec::new()),
                 ColumnType::Float => Values::Float(Vec::new()),
-                ColumnType::Date => Values::Days(Vec::new()),
-                ColumnType::DateTime | ColumnType::Instant => Values::Micros(Vec::new()),
                 ColumnType::Empty | ColumnType::Text | ColumnType::Json => Values::Text(Vec::new()),
                 ColumnType::Vector => Values::Vector(Vec::new()),
             },
@@ -183,14 +172,6 @@ impl Waiting {
                 all.push(*x);
                 Some(8)
             }
-            (Values::Days(all), Cell::Text(text)) => moment::days(text).map(|days| {
-                all.push(days);
-                4
-            }),
-            (Values::Micros(all), Cell::Text(text)) => moment::micros(text).map(|micros| {
-                all.push(micros);
-                8
-            }),
             (Values::Vector(all), Cell::Vector(numbers)) => {
                 all.extend_from_slice(numbers);
                 self.definitions.extend(numbers.iter().map(|_| 2));
@@ -226,10 +207,7 @@ impl Waiting {
         let repetitions = std::mem::take(&mut self.repetitions);
         match &mut self.values {
             Values::Bool(all) => column::<BoolType>(group, all, &definitions, None),
-            Values::Int(all) | Values::Micros(all) => {
-                column::<Int64Type>(group, all, &definitions, None)
-            }
-            Values::Days(all) => column::<Int32Type>(group, all, &definitions, None),
+            Values::Int(all) => column::<Int64Type>(group, all, &definitions, None),
             Values::Float(all) => column::<DoubleType>(group, all, &definitions, None),
             Values::Text(all) => column::<ByteArrayType>(group, all, &definitions, None),
             Values::Vector(all) => {

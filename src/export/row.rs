@@ -5,9 +5,8 @@ use std::borrow::Cow;
 use serde_json::value::RawValue;
 
 use super::cell::{Cell, ColumnType};
-use super::moment;
 use super::value::{cell, present, text};
-use crate::bulk::input::{JsonObject, TYPES};
+use crate::bulk::input::JsonObject;
 use crate::llm::json_answer::unfenced;
 
 /// The content of a column.
@@ -33,8 +32,6 @@ pub(super) enum CellSource {
 pub(super) struct Row<'a> {
     pub line: JsonObject<'a>,
     pub input: JsonObject<'a>,
-    /// The types of the row's columns that JSON does not express.
-    types: JsonObject<'a>,
     pub usage: JsonObject<'a>,
     error: JsonObject<'a>,
     /// The answer as text, unless it was parsed into properties.
@@ -58,12 +55,9 @@ pub(super) fn with_row<R>(line: &str, by_property: bool, then: impl FnOnce(&Row<
     let answer = answer.and_then(|answer| JsonObject::parse(unfenced(answer.trim())));
     let result = present(line.get("result", 3)).map(RawValue::get);
     let result = result.and_then(JsonObject::parse);
-    let mut input = object("input");
-    let types = input.remove(TYPES).map(RawValue::get);
     let row = Row {
         has_result: result.is_some(),
-        types: types.and_then(JsonObject::parse).unwrap_or_default(),
-        input,
+        input: object("input"),
         usage: object("usage"),
         error: object("error"),
         text: own_text.filter(|_| answer.is_none()),
@@ -77,14 +71,6 @@ impl Row<'_> {
     /// The item's id.
     pub(super) fn id(&self) -> Cow<'_, str> {
         self.line.get("id", 0).and_then(text).unwrap_or_default()
-    }
-
-    /// The type of this field of the input row.
-    pub(super) fn input_kind(&self, name: &str, value: &RawValue) -> ColumnType {
-        match (text(value), self.types.get(name, 0)) {
-            (Some(text), Some(_)) => moment::kind(&text),
-            _ => kind(value),
-        }
     }
 
     pub(super) fn is_success(&self) -> bool {

@@ -28,6 +28,7 @@ pub(super) fn unwritable(error: &io::Error) -> Error {
 }
 
 /// The same for an error of a library that writes tables.
+#[cfg(feature = "tables")]
 pub(super) fn failed(error: &dyn std::error::Error) -> Error {
     Error::new(
         ErrorKind::Transient,

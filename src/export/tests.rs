@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::base::Context;
-use crate::bulk::prompts::PromptSettings;
 
 struct Place(tempfile::TempDir);
 
@@ -203,80 +202,4 @@ fn columns_of_parquet_have_types() {
         "Bool(false) Long(9223372036854775807) Null Str(\"3\") Null Bool(false) Str(\"k\")",
     ];
     assert_eq!(shown, expected);
-}
-
-/// Rows of a typed input, in the format of `run --keep all`.
-#[cfg(feature = "tables")]
-const DATED: &str = concat!(
-    r#"{"id":"1","success":true,"text":"t","input":{"day":"2024-05-01","at":"2024-05-01T12:30:00","utc":"2024-05-01T12:30:00Z","said":"2024-05-01","price":1.10,"$types":{"day":"date","at":"date","utc":"date"}}}"#,
-    "\n",
-    r#"{"id":"2","success":true,"text":"t","input":{"day":null,"at":"2024-05-02","utc":null,"said":"2024-05-02","price":2.00,"$types":{"day":"date","at":"date","utc":"date"}}}"#,
-    "\n",
-);
-
-#[cfg(feature = "tables")]
-#[test]
-fn dates_of_typed_inputs_are_restored_and_texts_stay_texts() {
-    use ::parquet::file::reader::{FileReader, SerializedFileReader};
-    use ::parquet::record::Field;
-    use calamine::{Data, Reader};
-    let place = Place::new(DATED);
-    let report = place.write(place.export(), "out.xlsx").unwrap();
-    assert_eq!(
-        report.columns[..6],
-        ["day", "at", "utc", "said", "price", "id"]
-    );
-    let mut book: calamine::Xlsx<_> = calamine::open_workbook(place.path("out.xlsx")).unwrap();
-    let sheet = book.worksheet_range("results").unwrap();
-    let rows: Vec<&[Data]> = sheet.rows().collect();
-    let date = |cell: &Data| match cell {
-        Data::DateTime(when) => when.to_ymd_hms_milli(),
-        other => panic!("{other:?} is no date"),
-    };
-    assert_eq!(date(&rows[1][0]), (2024, 5, 1, 0, 0, 0, 0));
-    assert_eq!(date(&rows[1][1]), (2024, 5, 1, 12, 30, 0, 0));
-    assert_eq!(date(&rows[2][1]), (2024, 5, 2, 0, 0, 0, 0));
-    assert_eq!(rows[2][0], Data::Empty);
-    let text = |text: &str| Data::String(text.to_owned());
-    assert_eq!(
-        rows[1][2..4],
-        [text("2024-05-01T12:30:00Z"), text("2024-05-01")]
-    );
-    assert_eq!(rows[1][4], Data::Float(1.1));
-    place.write(place.export(), "out.parquet").unwrap();
-    let file = std::fs::File::open(place.path("out.parquet")).unwrap();
-    let reader = SerializedFileReader::new(file).unwrap();
-    let rows: Vec<_> = reader.get_row_iter(None).unwrap().collect();
-    let shown: Vec<Vec<Field>> = rows
-        .into_iter()
-        .map(|row| {
-            row.unwrap()
-                .into_columns()
-                .into_iter()
-                .take(4)
-                .map(|(_, field)| field)
-                .collect()
-        })
-        .collect();
-    let noon = 1_714_566_600_000_000;
-    let said = |text: &str| Field::Str(text.to_owned());
-    assert_eq!(
-        shown,
-        [
-            [
-                Field::Date(19_844),
-                Field::TimestampMicros(noon),
-                Field::TimestampMicros(noon),
-                said("2024-05-01")
-            ],
-            [
-                Field::Null,
-                Field::TimestampMicros(1_714_608_000_000_000),
-                Field::Null,
-                said("2024-05-02")
-            ],
-        ]
-    );
-    place.write(place.export(), "out.jsonl").unwrap();
-    assert!(!place.read("out.jsonl").contains("$types"));
 }

@@ -5,11 +5,10 @@ use std::io::{self, BufWriter, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use rust_xlsxwriter::{Format, Workbook, XlsxError};
+use rust_xlsxwriter::{Workbook, XlsxError};
 
-use super::cell::{Cell, ColumnType};
+use super::cell::Cell;
 use super::columns::Column;
-use super::moment;
 use super::sink::{Sink, failed, unwritable};
 use crate::base::{Error, ErrorKind};
 
@@ -26,8 +25,6 @@ pub(super) struct Sheet {
     workbook: Workbook,
     out: File,
     row: u32,
-    /// The formats of the columns that contain dates.
-    dates: Vec<Option<Format>>,
     cut: u64,
     /// The note about where to find the complete text of a cut cell.
     whole: String,
@@ -71,7 +68,6 @@ impl Sheet {
             workbook,
             out,
             row: 0,
-            dates: Vec::new(),
             cut: 0,
             whole,
         };
@@ -80,22 +76,13 @@ impl Sheet {
             .map(|column| Cell::Text(column.name.as_str().into()))
             .collect();
         sheet.row(&names)?;
-        let dates = columns.iter().map(|column| date_format(column.kind));
-        sheet.dates = dates.collect();
         Ok(sheet)
     }
 
     fn write(&mut self, cells: &[Cell<'_>]) -> Result<(), XlsxError> {
         let sheet = self.workbook.worksheet_from_index(0)?;
         for (column, cell) in cells.iter().enumerate() {
-            let format = self.dates.get(column).and_then(Option::as_ref);
             let column = u16::try_from(column).unwrap_or(u16::MAX);
-            if let (Some(format), Cell::Text(text)) = (format, cell)
-                && let Some(number) = serial(text)
-            {
-                sheet.write_number_with_format(self.row, column, number, format)?;
-                continue;
-            }
             match cell {
                 Cell::Null => {}
                 Cell::Bool(yes) => drop(sheet.write_boolean(self.row, column, *yes)?),
@@ -137,25 +124,6 @@ impl Sink for Sheet {
     fn cut_cells(&self) -> u64 {
         self.cut
     }
-}
-
-fn date_format(kind: ColumnType) -> Option<Format> {
-    let shown = match kind {
-        ColumnType::Date => "yyyy-mm-dd",
-        ColumnType::DateTime => "yyyy-mm-dd hh:mm:ss",
-        // A worksheet has no time zones: a time in UTC would be read as local time.
-        _ => return None,
-    };
-    Some(Format::new().set_num_format(shown))
-}
-
-/// The number that a worksheet uses for a date or time. `None` for a date that it would show wrongly: before March
-/// 1900 it counts a day too many.
-fn serial(text: &str) -> Option<f64> {
-    const FIRST: f64 = 61.0;
-    const DAY_OF_1970: f64 = 25_569.0;
-    let days = moment::micros(text)? as f64 / 86_400_000_000.0;
-    Some(days + DAY_OF_1970).filter(|serial| *serial >= FIRST)
 }
 
 /// The library panics if it cannot write its temporary data.

@@ -6,7 +6,7 @@ use std::iter;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use batchwright::files::{InputFormat, PromptRequests, PromptSettings};
+use batchwright::files::{PromptRequests, PromptSettings};
 use batchwright::{Context, Error, ErrorKind, Prompts, Request};
 
 use super::args::input::{BadRows, InputArgs, ReadingArgs};
@@ -150,19 +150,6 @@ pub fn whole(path: &Path) -> String {
     let whole = path.canonicalize().or_else(|_| std::path::absolute(path));
     let whole = whole.unwrap_or_else(|_| path.to_owned());
     whole.to_string_lossy().into_owned()
-}
-
-/// True for a file whose name indicates lines of text, also if it is compressed, and for a stream, which may
-/// contain such lines.
-fn is_text(path: &Path) -> bool {
-    let extension = |path: &Path| {
-        let extension = path.extension().unwrap_or_default().to_string_lossy();
-        extension.to_ascii_lowercase()
-    };
-    match extension(path).as_str() {
-        "gz" | "zst" => extension(Path::new(path.file_stem().unwrap_or_default())) == "txt",
-        other => other == "txt" || is_stream(path),
-    }
 }
 
 fn is_stream(path: &Path) -> bool {

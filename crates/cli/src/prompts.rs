@@ -38,7 +38,7 @@ pub fn settings(prompt: &PromptArgs, model: Option<&str>) -> Result<PromptSettin
 }
 
 /// The settings of prompts that request answers or embeddings.
-pub fn task_settings(task: TaskArg) -> PromptSettings {
+fn task_settings(task: TaskArg) -> PromptSettings {
     let settings = PromptSettings::new();
     match task {
         TaskArg::Complete => settings,
@@ -47,7 +47,7 @@ pub fn task_settings(task: TaskArg) -> PromptSettings {
 }
 
 /// Adds the template of the flag, if there is one.
-pub fn with_template(
+fn with_template(
     settings: PromptSettings,
     template: Option<&str>,
 ) -> Result<PromptSettings, Refusal> {
@@ -58,7 +58,7 @@ pub fn with_template(
 }
 
 /// Adds further fields to every request: those of `--extra`, and `--service-tier`.
-pub fn with_extra(
+fn with_extra(
     settings: PromptSettings,
     extra: Option<&str>,
     tier: Option<&str>,

@@ -86,8 +86,6 @@ pub(crate) struct NamedFile {
     pub(crate) origin: Option<Source>,
     /// For a table without lines, the number of its first row below the header. Default: lines are numbered.
     pub(crate) first_row: Option<u64>,
-    /// The columns of a table that contain dates. Default: none.
-    pub(crate) dates: Vec<usize>,
     /// The folder of the files that its records name, if no other is set. Default: the working folder.
     pub(crate) folder: PathBuf,
     /// The column of a table that is the prompt if there is no template. Default: `prompt`.
@@ -108,7 +106,6 @@ impl NamedFile {
             source,
             origin: None,
             first_row: None,
-            dates: Vec::new(),
             folder: PathBuf::new(),
             prompt_column: PROMPT,
             #[cfg(feature = "files")]
@@ -367,11 +364,7 @@ impl Part {
         }
     }
 
-    fn open(
-        mut file: NamedFile,
-        base: u64,
-        settings: &PromptSettings,
-    ) -> Result<Self, InputErrors> {
+    fn open(file: NamedFile, base: u64, settings: &PromptSettings) -> Result<Self, InputErrors> {
         if base.saturating_add(file.source.len()) >= LARGEST_FILE {
             let text = "the input is too large; expected less than 1 TiB";
             return Err(InputError::of_file(file.name, text).into());
@@ -379,10 +372,9 @@ impl Part {
         if let Err(fault) = settings.check(file.form) {
             return Err(InputError::of_file(file.name, fault.to_string()).into());
         }
-        let (dates, prompt_column) = (std::mem::take(&mut file.dates), file.prompt_column);
+        let prompt_column = file.prompt_column;
         let mut part = Self::new(file, base, settings);
         part.find_body(settings, prompt_column)?;
-        part.header = part.header.map(|header| header.with_dates(dates));
         Ok(part)
     }
 

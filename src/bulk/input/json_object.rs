@@ -29,12 +29,6 @@ impl<'a> JsonObject<'a> {
         self.0.iter().map(|(name, value)| (name.as_ref(), *value))
     }
 
-    /// Removes a field.
-    pub(crate) fn remove(&mut self, name: &str) -> Option<&'a RawValue> {
-        let place = self.0.iter().position(|(key, _)| key == name)?;
-        Some(self.0.remove(place).1)
-    }
-
     /// The field with that name, which is probably at the index `likely`.
     pub(crate) fn get(&self, name: &str, likely: usize) -> Option<&'a RawValue> {
         let guess = self.0.get(likely).filter(|(key, _)| key == name);

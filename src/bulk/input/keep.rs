@@ -2,7 +2,6 @@
 //! record whenever they are needed.
 
 use serde_json::value::RawValue;
-use serde_json::{Map, Value};
 
 use super::PromptSettings;
 use super::fault::{Fault, utf8};
@@ -51,9 +50,6 @@ impl Keep {
     }
 }
 
-/// A member next to the fields of a row: an object with the types of the date fields, which are texts in JSON.
-pub(crate) const TYPES: &str = "$types";
-
 /// A JSON object under construction.
 pub(super) struct Object(String);
 
@@ -78,16 +74,6 @@ impl Object {
     pub(super) fn text(&mut self, name: &str, text: &str) {
         self.name(name);
         self.string(text);
-    }
-
-    /// Records that these fields are dates.
-    pub(super) fn dates<'n>(&mut self, names: impl Iterator<Item = &'n str>) {
-        let types: Map<String, Value> =
-            names.map(|name| (name.to_owned(), "date".into())).collect();
-        if !types.is_empty() {
-            self.name(TYPES);
-            self.harmless(&Value::Object(types).to_string());
-        }
     }
 
     pub(super) fn value(&mut self, name: &str, value: &RawValue) {
@@ -237,6 +223,7 @@ mod tests {
         let keep = Keep {
             names: names.iter().map(|name| (*name).to_owned()).collect(),
             all: names.is_empty(),
+            ..Keep::default()
         };
         let settings = PromptSettings {
             keep,
@@ -290,7 +277,7 @@ mod tests {
     fn an_unknown_kept_field_is_reported_at_the_end() {
         let keep = Keep {
             names: vec!["colour".to_owned(), "size".to_owned()],
-            all: false,
+            ..Keep::default()
         };
         let mut missing = MissingFields::new(&keep);
         missing.look(br#"{"prompt":"a","color":1}"#);

@@ -60,7 +60,6 @@ pub(crate) use growing::Arrival;
 pub(crate) use id::{hash_prefix, is_automatic};
 pub(crate) use index::{FileIndex, Match, Matching, Totals};
 pub(crate) use json_object::{JsonObject, JsonString};
-pub(crate) use keep::TYPES;
 pub(crate) use parse::parse_alone;
 pub(crate) use queued::Fit;
 #[cfg(feature = "tables")]

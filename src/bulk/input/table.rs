@@ -46,8 +46,6 @@ pub(crate) struct CsvHeader {
     kept: Vec<usize>,
     /// Labels of the columns in JSON objects.
     labels: Vec<String>,
-    /// The columns that are dates in the original file.
-    dates: Vec<usize>,
 }
 
 impl CsvHeader {
@@ -89,7 +87,6 @@ impl CsvHeader {
         let header = Self {
             kept,
             labels: labels(&names),
-            dates: Vec::new(),
             form,
             id,
             id_wanted: settings.id_column.is_some(),
@@ -133,11 +130,6 @@ impl CsvHeader {
             header.once(&names[id])?;
         }
         Ok(header)
-    }
-
-    /// The same with these columns as dates.
-    pub(super) fn with_dates(self, dates: Vec<usize>) -> Self {
-        Self { dates, ..self }
     }
 
     fn once(&self, name: &str) -> Result<(), Fault> {
@@ -254,8 +246,6 @@ impl CsvHeader {
                 cell.put(&mut object, &self.labels[i]);
             }
         });
-        let dates = self.dates.iter().filter(|i| all || self.kept.contains(i));
-        object.dates(dates.map(|i| self.labels[*i].as_str()));
         (cells.ok()? == self.names.len()).then(|| object.end())?
     }
 

@@ -43,7 +43,7 @@ impl ResultsFile {
 
     /// Later results must not be joined to a line that another program truncated.
     fn end_last_line(&mut self) -> io::Result<()> {
-        self.torn = self.read(&mut |_, _, _| {}).unwrap_or(Torn::NoLineEnd);
+        self.torn = self.read(&mut |_, _| {}).unwrap_or(Torn::NoLineEnd);
         self.mend_io()
     }
 

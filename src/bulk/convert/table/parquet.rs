@@ -56,9 +56,6 @@ fn write_rows(path: &Path, rows: &mut Rows<'_>) -> Result<(), Error> {
         .map(|field| field.name())
         .collect();
     rows.names(&names)?;
-    let dates = schema.get_fields().iter().enumerate();
-    let dates = dates.filter(|(_, of)| is_date(of)).map(|(i, _)| i);
-    rows.dates = dates.collect();
     let mut exact = Int96Column::all(&reader).map_err(|why| rows.refused(why))?;
     let mut values = Vec::new();
     let all = RowIter::from_file(None, &reader).map_err(|error| rows.unreadable(&error))?;
@@ -134,21 +131,6 @@ impl Cell {
 /// A decimal. Without a fraction it still has a decimal point.
 fn decimal(value: &Field) -> String {
     value.to_string().trim_end_matches('.').to_owned()
-}
-
-/// Whether a column has dates or times of day.
-fn is_date(of: &Type) -> bool {
-    let info = of.get_basic_info();
-    let dates = [
-        ConvertedType::DATE,
-        ConvertedType::TIMESTAMP_MILLIS,
-        ConvertedType::TIMESTAMP_MICROS,
-    ];
-    let logical = info.logical_type_ref();
-    of.is_primitive()
-        && (matches!(logical, Some(LogicalType::Date | LogicalType::Timestamp(_)))
-            || dates.contains(&info.converted_type())
-            || of.get_physical_type() == PhysicalType::INT96)
 }
 
 /// A column of 96-bit times. The row reader would drop fractions of a millisecond.

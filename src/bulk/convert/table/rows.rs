@@ -20,8 +20,6 @@ pub(super) struct Rows<'r> {
     written: u64,
     /// Rows before the first one, including the header.
     pub(super) before: u64,
-    /// The columns that contain dates, which are texts in the rows.
-    pub(super) dates: Vec<usize>,
     pub(super) ctx: &'r Context,
 }
 
@@ -44,7 +42,6 @@ impl<'r> Rows<'r> {
             name,
             written: 0,
             before: 0,
-            dates: Vec::new(),
             ctx,
         })
     }
@@ -54,7 +51,6 @@ impl<'r> Rows<'r> {
         let file = made_from(origin, self.name.to_owned(), Form::JsonRows, self.spool)?;
         Ok(NamedFile {
             first_row: Some(first_row),
-            dates: self.dates,
             ..file
         })
     }

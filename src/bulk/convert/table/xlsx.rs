@@ -1,6 +1,5 @@
 //! A worksheet of a workbook. It is read twice, because a column may have cells but no name.
 
-use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
@@ -36,7 +35,6 @@ fn write_rows(path: &Path, sheet: Option<&str>, rows: &mut Rows<'_>) -> Result<u
         return Err(rows.refused(why));
     };
     rows.names(&columns.names)?;
-    rows.dates.clone_from(&columns.dates);
     rows.before = u64::from(columns.header) + 1;
     let mut line: Vec<Value> = vec![Value::Null; columns.names.len()];
     let mut at = columns.header + 1;
@@ -83,8 +81,6 @@ struct Columns {
     names: Vec<String>,
     /// The output column of each column of the sheet, if it has one.
     places: Vec<Option<usize>>,
-    /// The output columns that contain dates.
-    dates: Vec<usize>,
 }
 
 /// The columns that have a name or a cell below the header. A column without a name is named by its letters in the
@@ -92,7 +88,6 @@ struct Columns {
 fn columns(book: &mut Book, sheet: &str, rows: &mut Rows<'_>) -> Result<Option<Columns>, Error> {
     let mut header = None;
     let mut named: Vec<Option<String>> = Vec::new();
-    let mut dated = BTreeSet::new();
     each_cell(book, sheet, rows, &mut |_, row, column, cell| {
         let value = json(cell);
         if is_nothing(&value) {
@@ -106,13 +101,8 @@ fn columns(book: &mut Book, sheet: &str, rows: &mut Rows<'_>) -> Result<Option<C
                 .as_str()
                 .map_or_else(|| value.to_string(), |name| name.trim().to_owned());
             named[column] = Some(name).filter(|name| !name.is_empty());
-        } else {
-            if is_date(cell) {
-                dated.insert(column);
-            }
-            if named[column].is_none() {
-                named[column] = Some(letters(column));
-            }
+        } else if named[column].is_none() {
+            named[column] = Some(letters(column));
         }
         Ok(())
     })?;
@@ -121,11 +111,9 @@ fn columns(book: &mut Book, sheet: &str, rows: &mut Rows<'_>) -> Result<Option<C
         Some(name.as_ref().map(|_| *next - 1))
     });
     let places: Vec<Option<usize>> = places.collect();
-    let dates = dated.iter().filter_map(|column| places[*column]).collect();
     Ok(header.map(|header| Columns {
         header,
         places,
-        dates,
         names: named.iter().flatten().cloned().collect(),
     }))
 }
@@ -174,15 +162,6 @@ fn json(cell: &Cell<DataRef<'_>>) -> Value {
         DataRef::DateTime(when) => moment(when).into(),
         DataRef::DateTimeIso(text) | DataRef::DurationIso(text) => text.as_str().into(),
         DataRef::Error(_) => Value::Null,
-    }
-}
-
-/// Whether a cell is a date, with or without a time.
-fn is_date(cell: &Cell<DataRef<'_>>) -> bool {
-    match cell.get_value() {
-        DataRef::DateTime(when) => is_moment(when) && !is_time(when),
-        DataRef::DateTimeIso(_) => true,
-        _ => false,
     }
 }
 

@@ -1,7 +1,5 @@
 //! `batchwright doctor`: checks the queue and its requirements, and gives advice.
 
-use std::path::Path;
-
 use batchwright::batch::BatchInfo;
 use batchwright::config::SettingKey;
 use batchwright::provider::api_keys_set;

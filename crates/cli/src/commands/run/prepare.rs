@@ -5,7 +5,7 @@ use std::path::Path;
 
 use batchwright::files::{FileRunError, RunOutput, RunPlan};
 use batchwright::plan::{Concurrency, ProviderPlan};
-use batchwright::{Context, FileRun, FileRunOptions, LlmManager, Prompts, Request, Settings};
+use batchwright::{Context, FileRun, FileRunOptions, LlmManager, Prompts, Request};
 use serde_json::Value;
 
 use super::estimate::RunEstimate;
@@ -16,9 +16,8 @@ use super::via_queue::ViaQueue;
 use super::{plan, preview};
 use crate::args::run::RunArgs;
 use crate::budget::{RunBudget, starts_from_zero};
-use crate::data_dir::data_dir;
 use crate::display;
-use crate::exit::{About, Early, Refusal, could_not_run};
+use crate::exit::{About, Early, Refusal};
 use crate::input::{first_checked, on_disk};
 use crate::provider;
 use crate::session::Session;

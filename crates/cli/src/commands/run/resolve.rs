@@ -20,7 +20,7 @@ use crate::input::{SMALL_ROW_BYTES, on_disk};
 use crate::prompts;
 use crate::provider;
 use crate::session::Session;
-use crate::settings::{self, refused};
+use crate::settings;
 use crate::signals::stopping_line;
 use crate::stdout;
 use crate::strategy::RunStrategy;

@@ -245,7 +245,7 @@ fn watch(args: &StatusArgs) -> Result<(), Early> {
         } else {
             let now: HashMap<ProcessId, Seen> = rows.iter().map(seen).collect();
             if args.json && (first || now != before) {
-                print(&line_of(&rows, &[], None))?;
+                print(&line_of(&rows, &[]))?;
             } else if !args.json {
                 let changed = |row: &&Row| before.get(&row.id()) != now.get(&row.id());
                 for row in rows.iter().filter(changed) {
