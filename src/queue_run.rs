@@ -1,15 +1,13 @@
 //! A run from prompts to result lines through a queue, which outlives the program.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::base::{Context, Error, ErrorKind, JobId, ProcessId};
+use crate::base::{Context, Error, ErrorKind, ProcessId};
 use crate::bulk::checkpoint::Checkpoint;
 use crate::bulk::file::FileRun;
 use crate::bulk::options::{FileRunError, FileRunOptions, RunOutput, RunReport};
 use crate::bulk::prompts::Prompts;
-use crate::bulk::run_settings::{RunSettings, names_settings};
 use crate::config::choices::CachePrompt;
 use crate::engine::counters::Counters;
 use crate::engine::dispatch::{ErrorPolicy, StopReason};
@@ -48,7 +46,7 @@ use derive_setters::Setters;
 use execution::{Execution, Portions};
 pub use in_time::InTime;
 use pilot::{Pilots, Rule};
-use record::{JobSettings, Note, Record};
+use record::Record;
 pub use store::RunStore;
 use store::{OpenStore, refuse_another_output};
 
@@ -87,7 +85,6 @@ pub struct QueueRun {
     budget: Option<Budget>,
     /// The output, where a later run can come back to it.
     output: Option<PathBuf>,
-    settings: RunSettings,
     caching: Option<Rule>,
 }
 
@@ -142,7 +139,6 @@ impl QueueRun {
         // What is saved is deleted from the queue: after a power loss it must not be in neither.
         // Each of its jobs is a prompt of its own.
         let options = options.fsync(true).dedupe(false);
-        let settings = prompts.run_settings();
         let (mut attached, mut known, mut opened) = (Attached::default(), None, None);
         // The output is locked by now: an earlier run has ended.
         let prepared = FileRun::prepare_comparing(prompts, output, options, &mut |index| {
@@ -165,19 +161,7 @@ impl QueueRun {
         }
         run.set_to_collect(attached.ended);
         let plan = known.as_ref().and_then(|known| known.info.deadline.clone());
-        let known = known.map(|known| Note::of(&known.info).settings);
-        let known = known.unwrap_or_default();
-        let mut reasons: BTreeMap<String, u64> = BTreeMap::new();
-        let reason = |job: &JobId| {
-            let asked = JobSettings::of(&known, *job).map(RunSettings::as_str);
-            settings.changed_since(asked)
-        };
-        let unnamed = attached.unnamed.iter().map(reason);
-        let unnamed = unnamed.filter(|reason| names_settings(reason));
-        for reason in attached.replaced.iter().map(reason).chain(unnamed) {
-            *reasons.entry(reason).or_default() += 1;
-        }
-        run.set_under_way_superseded(attached.superseded, reasons.into_iter().collect());
+        run.set_under_way_superseded(attached.superseded, attached.differing);
         Ok(Self {
             store,
             run,
@@ -190,7 +174,6 @@ impl QueueRun {
             known: plan,
             budget: None,
             output: path,
-            settings,
             caching: None,
         })
     }
@@ -296,7 +279,6 @@ impl QueueRun {
             until_submitted: self.until_submitted,
             on_error: self.on_error,
             budget: self.budget,
-            settings: self.settings,
             caching,
             portions: Portions {
                 pilots,

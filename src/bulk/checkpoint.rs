@@ -22,7 +22,6 @@ use super::options::{FileRunOptions, RunPlan, RunReport};
 use super::prompts::RequestKind;
 use super::results::superseded::turn;
 use super::results::{PreviousLine, ResultsFile};
-use super::run_settings::RunSettings;
 use super::tidy::{Tidy, tidy};
 
 /// A received result line without its line end.
@@ -31,8 +30,6 @@ pub(crate) struct Line {
     pub request_hash: Option<String>,
     pub success: bool,
     pub text: String,
-    /// The settings of its request, if known.
-    pub settings: Option<RunSettings>,
 }
 
 /// Whether a request is submitted, and how long its beginning is to be cached.
@@ -244,9 +241,7 @@ impl Checkpoint {
             match &self.output {
                 OpenOutput::File(file) => {
                     let text = file.replies().put_line(&line.text);
-                    let own = file.settings().filter(|_| !is_marked);
-                    let settings = line.settings.as_ref().or(own);
-                    bytes.extend(complete(&text, settings, is_marked));
+                    bytes.extend(complete(&text, is_marked));
                 }
                 OpenOutput::Writer(_) | OpenOutput::Closed => {
                     bytes.extend_from_slice(line.text.as_bytes());
@@ -423,12 +418,9 @@ fn is_superseded(index: &Matching, line: &Line) -> bool {
     index.fit(&line.id, prefix(line)) == Fit::Other && is_paid()
 }
 
-/// A line with its settings, its mark and its line end.
-fn complete(text: &str, settings: Option<&RunSettings>, is_marked: bool) -> Vec<u8> {
-    let mut line = match (text.strip_suffix('}'), settings) {
-        (Some(open), Some(settings)) => (open.to_owned() + &settings.line_end()).into_bytes(),
-        _ => format!("{text}\n").into_bytes(),
-    };
+/// A line with its mark and its line end.
+fn complete(text: &str, is_marked: bool) -> Vec<u8> {
+    let mut line = format!("{text}\n").into_bytes();
     if is_marked {
         turn(&mut line);
     }
@@ -455,5 +447,5 @@ fn write(output: &mut OpenOutput, bytes: &[u8]) -> Result<(), Unsaved> {
 fn append(file: &mut ResultsFile, bytes: &[u8]) -> Result<(), Unsaved> {
     // Lines written to a file that was removed would be lost, and deleted from the queue.
     file.undisturbed().map_err(Unsaved::Ever)?;
-    file.append_complete(bytes).map_err(Unsaved::Now)
+    file.append(bytes).map_err(Unsaved::Now)
 }

@@ -189,26 +189,13 @@ impl<'a> FileRun<'a> {
         self.plan.to_collect = items;
     }
 
-    /// Sets how many answers in progress elsewhere are for outdated requests, and the reasons, each with the number of
-    /// items that are sent again.
-    pub(crate) fn set_under_way_superseded(&mut self, answers: u64, reasons: Vec<(String, u64)>) {
+    /// Sets how many answers in progress elsewhere are for outdated requests, and how many items are sent again although
+    /// they have one.
+    pub(crate) fn set_under_way_superseded(&mut self, answers: u64, items: u64) {
         let plan = &mut self.plan;
         plan.under_way_superseded = answers;
-        let known: u64 = plan.differing.iter().map(|(_, items)| items).sum();
-        let mut left = plan.to_send.unwrap_or(0).saturating_sub(known);
-        for (reason, items) in reasons {
-            let items = items.min(left);
-            left -= items;
-            match plan
-                .differing
-                .iter_mut()
-                .find(|(known, _)| *known == reason)
-            {
-                Some((_, known)) => *known += items,
-                None if items > 0 => plan.differing.push((reason, items)),
-                None => {}
-            }
-        }
+        let most = plan.to_send.unwrap_or(0).max(plan.differing);
+        plan.differing = (plan.differing + items).min(most);
     }
 
     /// Number of calls in flight, each on a separate thread. Default: 5.

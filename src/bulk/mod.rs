@@ -27,7 +27,6 @@ mod replies;
 pub mod requests;
 pub(crate) mod results;
 pub mod run;
-pub(crate) mod run_settings;
 mod shared;
 mod sinks;
 mod spool;

@@ -109,11 +109,9 @@ pub struct RunPlan {
     /// Answers to outdated requests of such items that a queue has or will have. They are marked in the output when
     /// they arrive, like those of [`superseded`](Self::superseded).
     pub under_way_superseded: u64,
-    /// Why items with a billed answer to another request (existing or in progress) are sent again: the names of the
-    /// settings that changed (`template`, `system`, `schema`, `model`, `parameters`), `row` if the input changed, or
-    /// `request` if the output does not contain the earlier settings; each with its number of items. Unknown for a
-    /// stream.
-    pub differing: Vec<(String, u64)>,
+    /// Items with a billed answer to another request, existing or in progress, which are sent again. For items without an
+    /// own id it is an upper bound, because their ids change with their requests. Unknown for a stream.
+    pub differing: u64,
     /// Finished items whose answer an earlier run moved to `OUTPUT.superseded.jsonl`: it is restored. Unknown for a
     /// stream, which restores none.
     pub restored: u64,

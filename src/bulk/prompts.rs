@@ -16,7 +16,6 @@ use crate::sources::LeftOut;
 
 use super::convert::{self, plain_text};
 use super::input::{Hooks, InputFile, Matching, NamedFile, first_checked};
-use super::run_settings::RunSettings;
 
 pub use super::input::{Form as InputFormat, PromptSettings};
 
@@ -29,13 +28,6 @@ pub struct Prompts {
     pub(super) settings: PromptSettings,
     #[cfg(feature = "files")]
     left_out: LeftOut,
-}
-
-impl Prompts {
-    /// The settings that are part of every request.
-    pub(crate) fn run_settings(&self) -> RunSettings {
-        RunSettings::of(&self.settings)
-    }
 }
 
 pub(crate) enum PromptSource {

@@ -5,7 +5,7 @@
 //! prevents two runs at once, also across the rename of a compaction.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, BufReader, BufWriter, IoSlice, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -18,7 +18,6 @@ use crate::base::{AtomicFile, Error, ErrorKind, LockedFile};
 use super::input::{EarlierResult, hash_prefix, is_automatic};
 use super::options::FileRunError;
 use super::replies::Replies;
-use super::run_settings::{RunSettings, with_end};
 
 pub(crate) mod archive;
 mod rescue;
@@ -39,8 +38,6 @@ pub(crate) struct PreviousLine {
     /// Whether it answers an outdated request: see [`superseded::SupersededFlags`].
     #[serde(default)]
     pub superseded: bool,
-    /// The settings of the run that wrote it, see [`RunSettings`].
-    pub settings: Option<String>,
 }
 
 impl PreviousLine {
@@ -98,10 +95,6 @@ pub(crate) struct ResultsFile {
     stopped: bool,
     /// How another program has changed the file in the meantime.
     disturbed: Option<Error>,
-    /// The settings that are added to new lines.
-    settings: Option<RunSettings>,
-    /// The end of new lines, with these settings.
-    line_end: Option<String>,
 }
 
 /// Receives a line and its position.
@@ -133,19 +126,10 @@ impl ResultsFile {
             dirty: false,
             stopped: false,
             disturbed: None,
-            settings: None,
-            line_end: None,
         };
         let torn = results.read(visit);
         results.torn = torn.map_err(FileRunError::Usage)?;
         Ok(results)
-    }
-
-    /// Adds these settings to new lines.
-    pub(crate) fn of_run(mut self, settings: RunSettings) -> Self {
-        self.line_end = Some(settings.line_end());
-        self.settings = Some(settings);
-        self
     }
 
     /// Repairs what a killed run left behind, before the first line is appended.
@@ -261,24 +245,8 @@ impl ResultsFile {
         if length.is_ok_and(|length| length != self.len) {
             let _ = self.undisturbed();
         }
-        let end = self.line_end.take();
-        let written = match &end {
-            Some(end) => self.append_pieces(&mut with_end(lines, end)),
-            None => self.append_io(lines),
-        };
-        self.line_end = end;
-        self.written(written)
-    }
-
-    /// The same for lines that already contain their settings.
-    pub(crate) fn append_complete(&mut self, lines: &[u8]) -> Result<(), Error> {
         let written = self.append_io(lines);
         self.written(written)
-    }
-
-    /// The settings that are added to new lines.
-    pub(crate) fn settings(&self) -> Option<&RunSettings> {
-        self.settings.as_ref()
     }
 
     /// Reports on standard error that the run waits and that it goes on. Both are errors, because a quiet run shows no
@@ -299,16 +267,12 @@ impl ResultsFile {
     }
 
     pub(super) fn append_io(&mut self, lines: &[u8]) -> io::Result<()> {
-        self.append_pieces(&mut [IoSlice::new(lines)])
-    }
-
-    fn append_pieces(&mut self, pieces: &mut [IoSlice<'_>]) -> io::Result<()> {
         if self.dirty {
             self.file.set_len(self.len)?;
             self.dirty = false;
         }
-        let length: usize = pieces.iter().map(|piece| piece.len()).sum();
-        let written = write_pieces(&mut self.file, pieces).and_then(|()| {
+        // With as few system calls as possible: a process that is killed between two of them leaves a truncated line.
+        let written = self.file.write_all(lines).and_then(|()| {
             if self.fsync {
                 self.file.sync_data()
             } else {
@@ -317,7 +281,7 @@ impl ResultsFile {
         });
         match written {
             Ok(()) => {
-                self.len += length as u64;
+                self.len += lines.len() as u64;
                 Ok(())
             }
             Err(error) => {
@@ -512,20 +476,6 @@ pub(super) fn trouble(path: &Path, what: &str, error: &io::Error) -> Error {
     )
 }
 
-/// With as few system calls as possible: a process that is killed between two of them leaves a truncated line.
-fn write_pieces(file: &mut File, mut pieces: &mut [IoSlice<'_>]) -> io::Result<()> {
-    IoSlice::advance_slices(&mut pieces, 0);
-    while !pieces.is_empty() {
-        match file.write_vectored(pieces) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(written) => IoSlice::advance_slices(&mut pieces, written),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -536,9 +486,7 @@ mod tests {
         let path = folder.path().join("out.jsonl");
         let mut first = ResultsFile::open(&path, false, &mut |_, _| {}).unwrap();
         first
-            .append_complete(
-                b"{\"id\":\"a\",\"success\":true,\"request_hash\":null,\"error\":null}\n",
-            )
+            .append(b"{\"id\":\"a\",\"success\":true,\"request_hash\":null,\"error\":null}\n")
             .unwrap();
         first.rewrite("sort", None, &mut |_, _| Ok(())).unwrap();
         // Between fork and exec, a child has such a copy.

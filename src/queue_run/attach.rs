@@ -1,6 +1,6 @@
 //! What a process has on the queue, compared with what an input asks.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 
 use crate::base::{Error, JobId, ProcessId};
 use crate::bulk::input::{Fit, Matching, State, hash_prefix, is_automatic};
@@ -25,10 +25,9 @@ pub(super) struct Attached {
     pub last: Option<JobId>,
     /// Paid answers, there or under way, to what items of the input asked before.
     pub superseded: u64,
-    /// An answer to another request for each item that has one and no other: that of the latest job.
-    pub replaced: Vec<JobId>,
-    /// Answers to items without an id of their own, which are others when their requests change.
-    pub unnamed: Vec<JobId>,
+    /// Items that have an answer to another request and no other, and answers to items without an id of their own, which
+    /// are others when their requests change.
+    pub differing: u64,
 }
 
 /// Holds every item of the input that the process has a job for. With `cancel` jobs that wait although
@@ -44,13 +43,13 @@ pub(super) fn compare(
     // Which batch a job is in is not told here.
     let all_unsent = batches.iter().all(|batch| batch.unsent);
     let mut attached = Attached::default();
-    let mut replaced: HashMap<usize, JobId> = HashMap::new();
+    let mut replaced: HashSet<usize> = HashSet::new();
     loop {
         let items = queue.items(process, attached.last, CHUNK)?;
         let Some(last) = items.last() else {
             // Items that another job of the process answers are not sent again.
-            replaced.retain(|at, _| index.is_new(*at));
-            attached.replaced.extend(replaced.into_values());
+            replaced.retain(|at| index.is_new(*at));
+            attached.differing += replaced.len() as u64;
             return Ok(attached);
         };
         attached.last = Some(last.job_id);
@@ -60,9 +59,9 @@ pub(super) fn compare(
                 match outdated(index, &item) {
                     Some(Outdated::Request(at)) => {
                         attached.superseded += 1;
-                        replaced.insert(at, item.job_id);
+                        replaced.insert(at);
                     }
-                    Some(Outdated::Item) => attached.unnamed.push(item.job_id),
+                    Some(Outdated::Item) => attached.differing += 1,
                     None => {}
                 }
             }

@@ -7,7 +7,6 @@ use crate::queue::job::JobStatus;
 use crate::queue::store::DeliveredResult;
 
 use super::execution::Execution;
-use super::record::Record;
 use super::trouble::{Trouble, waiting};
 
 /// Results that are saved at once.
@@ -62,7 +61,6 @@ impl Execution {
             if chunk.is_empty() {
                 return Ok(());
             }
-            let line = |delivery| line(delivery, &self.record);
             let lines: Vec<Line> = chunk.iter().filter_map(line).collect();
             let saved = self.checkpoint.save(lines)?;
             if !saved.is_empty() {
@@ -78,13 +76,12 @@ impl Execution {
 }
 
 /// The result line of a job; `None` if it was cancelled, because it was never sent.
-pub(super) fn line(delivery: &DeliveredResult, record: &Record) -> Option<Line> {
+pub(super) fn line(delivery: &DeliveredResult) -> Option<Line> {
     let result = &delivery.result;
     (result.status != JobStatus::Cancelled).then(|| Line {
         id: result.item_id.clone().unwrap_or_default(),
         request_hash: result.request_hash.clone(),
         success: result.is_success(),
         text: result.line(),
-        settings: record.settings_of(result.job_id).cloned(),
     })
 }

@@ -9,7 +9,6 @@ use crossbeam_channel::{Receiver, Sender, bounded, select};
 use crate::base::thread::spawn;
 use crate::base::{Context, Error, ErrorKind, JobId, ProcessId, WarnOnce};
 use crate::bulk::checkpoint::Checkpoint;
-use crate::bulk::run_settings::RunSettings;
 use crate::engine::dispatch::{ErrorPolicy, StopReason};
 use crate::money::budget::Budget;
 use crate::observe::progress::ProgressNotifier;
@@ -69,8 +68,6 @@ pub(super) struct Execution {
     pub on_error: ErrorPolicy,
     /// What the process may cost.
     pub budget: Option<Budget>,
-    /// The settings of this run.
-    pub settings: RunSettings,
     /// Which beginnings of prompts are cached.
     pub caching: Option<Rule>,
     pub portions: Portions,
@@ -107,7 +104,6 @@ impl Execution {
             attached = self.attach(true).map_err(StopReason::Fatal)?;
         }
         (self.attached, self.unwanted) = (attached.items, attached.unwanted);
-        self.record.submits(attached.last, &self.settings);
         self.begin(make_worker)?;
         let portions = &self.portions;
         let expected = self.attached + portions.submitted + portions.waiting;

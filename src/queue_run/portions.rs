@@ -239,7 +239,7 @@ impl Execution {
         let mut any = false;
         for delivery in results {
             let pilots = &mut self.portions.pilots;
-            any |= match line(delivery, &self.record) {
+            any |= match line(delivery) {
                 Some(line) => {
                     let usage = usage_of(&line, self.caching.as_ref());
                     pilots.ended(&line.id, usage, SystemClock.wall())

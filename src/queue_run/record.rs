@@ -5,8 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::base::store_path::resolved;
-use crate::base::{Error, JobId, ProcessId, Timestamp};
-use crate::bulk::run_settings::RunSettings;
+use crate::base::{Error, ProcessId, Timestamp};
 use crate::money::call_rate::CallPace;
 use crate::money::deadline::DeadlinePlan;
 use crate::queue::budget::ProcessBudget;
@@ -17,8 +16,6 @@ use crate::queue::info::ProcessInfo;
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct Note {
-    /// The settings of its jobs, those of the latest last.
-    pub settings: Vec<JobSettings>,
     /// Items whose answers were saved last, before they left the store.
     pub saved: Vec<String>,
     /// The rates of calls at the standard and the flex tier that earlier runs have measured, for a deadline.
@@ -76,23 +73,6 @@ pub(super) struct Known<'a> {
 /// Ids of saved items that are kept: a user may take some of their lines out of the output, and not all.
 const SAVED: usize = 8;
 
-/// The settings that a run submitted its jobs with.
-#[derive(Serialize, Deserialize)]
-pub(super) struct JobSettings {
-    /// They are those of the jobs behind this one; `None` for all.
-    after: Option<JobId>,
-    settings: RunSettings,
-}
-
-impl JobSettings {
-    /// The settings of a job; `None` where they are not known.
-    pub(super) fn of(known: &[Self], job: JobId) -> Option<&RunSettings> {
-        let mut latest = known.iter().rev();
-        let found = latest.find(|known| known.after.is_none_or(|after| after < job));
-        found.map(|known| &known.settings)
-    }
-}
-
 /// The description of a run's process.
 pub(super) struct Record {
     queue: JobQueue,
@@ -147,23 +127,6 @@ impl Record {
         self.queue.describe(self.process, &self.now()).map(drop)
     }
 
-    /// Notes the settings of the items that are put on the queue behind this job.
-    pub(super) fn submits(&mut self, last: Option<JobId>, settings: &RunSettings) {
-        let known = &mut self.note.settings;
-        if last.is_none() {
-            known.clear();
-        }
-        if known
-            .last()
-            .is_none_or(|latest| latest.settings != *settings)
-        {
-            known.push(JobSettings {
-                after: last,
-                settings: settings.clone(),
-            });
-        }
-    }
-
     /// Notes that the answers to these items are in the output, before they leave the queue.
     pub(super) fn saved(&mut self, ids: Vec<String>) -> Result<(), Error> {
         let saved = &mut self.note.saved;
@@ -203,10 +166,5 @@ impl Record {
             paces: [self.note.sync_pace, self.note.flex_pace],
             course: self.note.course,
         }
-    }
-
-    /// The settings that a job was submitted with; `None` where they are not known.
-    pub(super) fn settings_of(&self, job: JobId) -> Option<&RunSettings> {
-        JobSettings::of(&self.note.settings, job)
     }
 }

@@ -1,6 +1,5 @@
 //! Compares prompts with an output before anything is sent.
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -16,7 +15,6 @@ use crate::bulk::prompts::{PromptSource, Prompts};
 use crate::bulk::results::archive::Archived;
 use crate::bulk::results::superseded::SupersededFlags;
 use crate::bulk::results::{PreviousLine, ResultsFile};
-use crate::bulk::run_settings::{RunSettings, names_settings};
 use crate::bulk::stream::{Previous, StreamInput};
 use crate::llm::params::RequestTask;
 use crate::observe::causes::{Causes, FailureCause};
@@ -34,14 +32,12 @@ pub(super) fn prepare_file(
         unreachable!("asked for files only");
     };
     let mut earlier = EarlierLines {
-        settings: RunSettings::of(&prompts.settings),
         embeds: prompts.settings.task == RequestTask::Embed,
         redo_extracts: options.redo_extracts,
         items: &mut checked.items,
         plan,
         flags: SupersededFlags::default(),
         restored: Vec::new(),
-        differing: HashMap::new(),
         matched: 0,
         has_old_bad_rows: false,
     };
@@ -57,7 +53,6 @@ pub(super) fn prepare_file(
         embeds,
         flags,
         restored,
-        differing,
         matched,
         has_old_bad_rows,
         ..
@@ -76,8 +71,9 @@ pub(super) fn prepare_file(
     };
     known.plan(&index, &equals, plan, &mut |_| {});
     plan.count(&index, totals);
+    // An item may have several earlier answers, and an item without an id gets another id if its request changes.
     let unnamed = tally.new.min(tally.automatic);
-    plan.differing = differing_items(differing, tally.changed + unnamed);
+    plan.differing = plan.differing.min(tally.changed + unnamed);
     if totals.bad > 0 {
         let causes = bad_row_causes(&checked.input, &index);
         plan.bad_row_causes = causes.map_err(FileRunError::Output)?;
@@ -119,7 +115,6 @@ impl RunPlan {
 
 /// The result of comparing the lines of earlier runs with the items of a file.
 struct EarlierLines<'e> {
-    settings: RunSettings,
     embeds: bool,
     redo_extracts: bool,
     items: &'e mut Matching,
@@ -127,8 +122,6 @@ struct EarlierLines<'e> {
     flags: SupersededFlags,
     /// Answers of the archive that are restored.
     restored: Vec<Archived>,
-    /// Billed answers to other requests, by the reason of the difference.
-    differing: HashMap<String, u64>,
     /// Number of lines of items that the input has.
     matched: u64,
     has_old_bad_rows: bool,
@@ -139,7 +132,6 @@ impl EarlierLines<'_> {
     fn read(&mut self, path: &Path, options: &FileRunOptions) -> Result<ResultsFile, FileRunError> {
         self.plan.resumable = true;
         let file = ResultsFile::open(path, options.fsync, &mut |line, _| self.add(line))?;
-        let file = file.of_run(self.settings.clone());
         self.take_back(&file);
         Ok(file)
     }
@@ -153,13 +145,8 @@ impl EarlierLines<'_> {
         self.has_old_bad_rows |= unknown && line.is_unnamed_bad_row();
         self.plan.superseded += u64::from(outdated && line.success);
         let unnamed = unknown && is_automatic(&line.id);
-        if (outdated || unnamed) && line.is_paid_reply() {
-            let differs = self.settings.changed_since(line.settings.as_deref());
-            // An item without an id gets another id if its request changes, so only its settings show the reason.
-            if outdated || names_settings(&differs) {
-                *self.differing.entry(differs).or_default() += 1;
-            }
-        }
+        let differs = (outdated || unnamed) && line.is_paid_reply();
+        self.plan.differing += u64::from(differs);
         self.flags
             .next(line.superseded, outdated || (unknown && line.superseded));
         self.remember_makers(line, found == Match::Done, !unknown);
@@ -202,20 +189,6 @@ fn bad_row_causes(input: &InputFile, index: &FileIndex) -> Result<Vec<FailureCau
     Ok(causes.sorted())
 }
 
-/// The reasons with their numbers of billed answers, most frequent first, limited to this number of items, because an
-/// item may have several earlier answers.
-fn differing_items(answers: HashMap<String, u64>, items: u64) -> Vec<(String, u64)> {
-    let mut reasons: Vec<(String, u64)> = answers.into_iter().collect();
-    reasons.sort_unstable_by(|a, b| (b.1, &a.0).cmp(&(a.1, &b.0)));
-    let mut left = items;
-    for (_, count) in &mut reasons {
-        *count = (*count).min(left);
-        left -= *count;
-    }
-    reasons.retain(|(_, count)| *count > 0);
-    reasons
-}
-
 pub(super) fn prepare_stream(
     prompts: Prompts,
     output: RunOutput,
@@ -234,8 +207,7 @@ pub(super) fn prepare_stream(
             let file = ResultsFile::open(&path, options.fsync, &mut |line, _| {
                 previous.add(&line, options.redo_extracts);
             })?;
-            let settings = RunSettings::of(&settings);
-            OpenOutput::File(file.of_run(settings))
+            OpenOutput::File(file)
         }
     };
     previous.seal();

@@ -16,7 +16,6 @@ use crate::base::disk::sync_folder;
 use crate::base::private;
 use crate::base::{Error, ErrorKind};
 use crate::bulk::input::JsonObject;
-use crate::bulk::run_settings::RunSettings;
 
 /// Members that record that a line is superseded, and since when.
 const SUPERSEDED: [&str; 3] = ["superseded", "superseded_at", "superseded_reason"];
@@ -73,7 +72,6 @@ impl ResultsFile {
         let mut new: Vec<Replaced> = new.into_values().collect();
         new.sort_unstable_by_key(|replaced| replaced.at);
         let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
-        let settings = self.settings.clone().unwrap_or_default();
         let mut write = |lines: &str| {
             let written = archive.append_io(lines.as_bytes());
             written.map_err(|error| self.not_archived(&error.to_string()))
@@ -85,7 +83,7 @@ impl ResultsFile {
             lines.push_str(&format!(
                 ",\"superseded_at\":{},\"superseded_reason\":{}}}\n",
                 json!(now),
-                json!(reason(&settings, &line, replaced.is_superseded)),
+                json!(reason(replaced.is_superseded)),
             ));
             if lines.len() >= CHUNK_BYTES {
                 write(&lines)?;
@@ -195,12 +193,12 @@ fn result_of(line: &str) -> String {
     format!("{{{}", fields.collect::<Vec<_>>().join(","))
 }
 
-fn reason(settings: &RunSettings, line: &str, is_superseded: bool) -> String {
-    if !is_superseded {
-        return "answered again".to_owned();
+fn reason(is_superseded: bool) -> &'static str {
+    if is_superseded {
+        "request changed"
+    } else {
+        "answered again"
     }
-    let line = serde_json::from_str::<PreviousLine>(line).ok();
-    settings.changed_since(line.and_then(|line| line.settings).as_deref())
 }
 
 #[cfg(test)]
@@ -217,8 +215,7 @@ mod tests {
     fn an_answer_missing_in_the_archive_is_not_restored() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out.jsonl");
-        let output = ResultsFile::open(&path, false, &mut |_, _| {}).unwrap();
-        let mut output = output.of_run(RunSettings::default());
+        let mut output = ResultsFile::open(&path, false, &mut |_, _| {}).unwrap();
         let archive = output.archive_path();
         let whole = line("a", true) + &line("b", true);
         fs::write(&archive, &whole).unwrap();

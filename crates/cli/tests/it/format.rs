@@ -205,7 +205,7 @@ fn ids_come_from_the_column_that_is_named() {
 }
 
 #[test]
-fn unknown_fields_are_named_with_the_flag_that_leaves_them_out() {
+fn unknown_fields_are_named_with_the_flag_that_keeps_them() {
     let (desk, sim) = (Desk::new(), good());
     desk.input(concat!(
             "{\"id\":\"a\",\"prompt\":\"x\",\"metadata\":{\"k\":1},\"source\":\"s\"}\n",
@@ -215,24 +215,15 @@ fn unknown_fields_are_named_with_the_flag_that_leaves_them_out() {
         .run(&sim, "in.jsonl -o out.jsonl")
         .expect(2)
         .says("in.jsonl:1: found unknown fields \"metadata\", \"source\"");
-    ended.says("--ignore-fields metadata,source\n");
+    ended.says("--keep metadata,source\n");
     for (flags, output) in [
-        ("--ignore-fields metadata,source", "some.jsonl"),
-        ("--ignore-fields all", "all.jsonl"),
+        ("--keep metadata,source", "some.jsonl"),
+        ("--keep all", "all.jsonl"),
     ] {
         desk.run(&sim, &format!("in.jsonl -o {output} {flags}"))
             .expect(0);
         assert_eq!(desk.ids(output), ["a", "b"]);
     }
-    // Unknown fields inside of a batch line are sent, unless `--ignore-fields` names them.
-    let hash = |output: &str| {
-        desk.results(output).iter().find(|l| id(l) == "b").unwrap()["request_hash"].clone()
-    };
-    let flags = "--ignore-fields metadata,source,body.metadata";
-    desk.run(&sim, &format!("in.jsonl -o less.jsonl {flags}"))
-        .expect(0);
-    assert_eq!(hash("some.jsonl"), hash("all.jsonl"));
-    assert_ne!(hash("some.jsonl"), hash("less.jsonl"));
 }
 
 #[test]

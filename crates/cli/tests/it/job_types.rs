@@ -147,7 +147,6 @@ fn payloads_are_read_as_the_flags_say_and_other_flags_are_refused() {
         "--encoding latin1",
         "--delimiter ;",
         "--sheet a",
-        "--ignore-fields a",
         "--root .",
     ] {
         let flag = flags.split(' ').next().unwrap();

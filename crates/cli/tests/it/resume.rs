@@ -46,12 +46,12 @@ fn result_lines_have_stable_keys_and_the_fingerprint_of_their_request() {
         .zip(desk.results("out.jsonl"))
     {
         let mut at = 0;
-        let keys = "id success text provider model finish_reason usage attempts latency_ms cost_usd request_hash error settings";
+        let keys = "id success text provider model finish_reason usage attempts latency_ms cost_usd request_hash error";
         for key in keys.split(' ') {
             let place = text[at..].find(&format!("\"{key}\":"));
             at += place.unwrap_or_else(|| panic!("no {key} in its place: {text}"));
         }
-        assert_eq!(line.as_object().unwrap().len(), 13, "{text}");
+        assert_eq!(line.as_object().unwrap().len(), 12, "{text}");
         let request = Request::new(id(&line).replace("i-", "prompt ")).with_model("sim-1");
         assert_eq!(line["request_hash"], request_hash(&request));
         line.has(json!({"provider": "local", "attempts": 1}));

@@ -63,15 +63,15 @@ fn answers_to_changed_requests_are_archived_and_can_be_restored() {
     let (desk, sim) = under_way(5, Duration::from_millis(400));
     let plan = with_template(&desk, &sim, "B", "--dry-run --json").expect(0);
     let told = plan.json();
-    told.has(json!({"under_way_superseded": 5, "to_send": 5, "/differing/template": 5}));
+    told.has(json!({"under_way_superseded": 5, "to_send": 5, "differing": 5}));
 
     with_template(&desk, &sim, "B", "")
         .ends(0, "5 answers under way will be superseded")
-        .says("5 of 5 requests differ from those answered before: template;")
+        .says("5 of 5 requests differ from those answered before;")
         .says("answers move to out.jsonl.superseded.jsonl when the run ends");
     assert_eq!(texts(&desk, "out.jsonl"), answers("B", 5));
     assert_eq!(texts(&desk, ARCHIVE), answers("A", 5));
-    says_why(&desk, "template");
+    says_why(&desk, "request changed");
     bought(&sim, 10);
 
     with_template(&desk, &sim, "A", "").ends(0, "5 answers are taken back");
@@ -90,7 +90,7 @@ fn reverting_a_change_reattaches_to_the_first_batch() {
     assert_eq!(ended.json()["attached"], 4);
     assert_eq!(texts(&desk, "out.jsonl"), answers("A", 4));
     assert_eq!(texts(&desk, ARCHIVE), answers("B", 4));
-    says_why(&desk, "template");
+    says_why(&desk, "request changed");
     bought(&sim, 8);
     clean(&desk);
 }
@@ -103,7 +103,7 @@ fn the_answer_to_an_edited_row_is_kept_also_if_the_run_continues_with_calls() {
     Running::start(&mut { sync }).wait().expect(0);
     assert_eq!(desk.ids("out.jsonl"), all_ids(3));
     assert_eq!(texts(&desk, ARCHIVE), ["echo: A:prompt 1"]);
-    says_why(&desk, "row");
+    says_why(&desk, "request changed");
     assert_eq!(
         (sim.stats().calls, sim.batch_stats().items_accepted),
         (1, 3)
@@ -120,7 +120,7 @@ fn an_answer_that_a_worker_collected_before_the_change_is_kept() {
     run(&desk, &sim, "in.jsonl -o out.jsonl").expect(0);
     assert_eq!(desk.ids("out.jsonl"), all_ids(3));
     assert_eq!(texts(&desk, ARCHIVE), ["echo: prompt 1"]);
-    says_why(&desk, "row");
+    says_why(&desk, "request changed");
     clean(&desk);
 }
 

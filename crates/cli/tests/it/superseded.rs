@@ -138,7 +138,7 @@ fn replaced_answers_are_archived_with_time_and_reason_and_can_be_restored() {
     let new = format!("{RUN} B:{{{{prompt}}}}");
     desk.run(&sim, &new)
         .expect(0)
-        .says("3 of 3 requests differ from those answered before: template;")
+        .says("3 of 3 requests differ from those answered before;")
         .says("their earlier answers move to out.jsonl.superseded.jsonl when the run ends");
     let mut kept = archived(&desk);
     kept.sort();
@@ -149,17 +149,17 @@ fn replaced_answers_are_archived_with_time_and_reason_and_can_be_restored() {
             reason.to_owned(),
         ]
     };
-    assert_eq!(kept, [0, 1, 2].map(|i| of_a(i, "template")));
+    assert_eq!(kept, [0, 1, 2].map(|i| of_a(i, "request changed")));
 
     // A changed row is reported too.
     desk.write("in.jsonl", prompt_lines(3).replace("prompt 1", "another"));
     desk.run(&sim, &new)
-        .ends(0, "1 of 3 requests differ from those answered before: row;");
+        .ends(0, "1 of 3 requests differ from those answered before;");
     let reasons: Vec<String> = archived(&desk)
         .into_iter()
         .map(|line| line[2].clone())
         .collect();
-    assert_eq!(reasons[3], "row");
+    assert_eq!(reasons[3], "request changed");
 
     // With the first requests again, the answers come from the archive: nothing is billed, however often the requests
     // alternate.
@@ -236,7 +236,7 @@ fn a_billed_unusable_reply_is_archived_too() {
     desk.write("out.jsonl", format!("{bought}\n{rest}\n"));
     desk.run(&sim, &format!("{RUN} B:{{{{prompt}}}}"))
         .expect(0)
-        .says("2 of 2 requests differ from those answered before: template;");
+        .says("2 of 2 requests differ from those answered before;");
     let archive = desk.results("out.jsonl.superseded.jsonl");
     let unusable = archive.iter().find(|line| id(line) == "i-0").unwrap();
     assert_eq!(unusable["error"]["raw"], "half");
@@ -287,7 +287,7 @@ fn an_archive_that_cannot_be_written_deletes_nothing() {
 }
 
 #[test]
-fn a_stream_keeps_replaced_answers_too_and_items_without_ids_name_the_setting() {
+fn a_stream_keeps_replaced_answers_too_and_items_without_ids_are_counted() {
     let (desk, sim) = (Desk::new(), good());
     let feed = |words: &str, text: &str| fed(&mut desk.against(&sim, words), text).expect(0);
     feed("- -o out.jsonl -j 1", &prompt_lines(2));
@@ -298,13 +298,13 @@ fn a_stream_keeps_replaced_answers_too_and_items_without_ids_name_the_setting() 
         [
             format!("i-{i}"),
             format!("echo: prompt {i}"),
-            "system".to_owned(),
+            "request changed".to_owned(),
         ]
     };
     assert_eq!(kept, [of(0), of(1)]);
     desk.write("in.txt", "one\ntwo\n");
     desk.run(&sim, "in.txt -o plain.jsonl").expect(0);
     desk
-        .run(&sim, "in.txt -o plain.jsonl --system brief").ends(0, "2 of 2 requests differ from those answered before: system; their earlier answers stay in the output");
+        .run(&sim, "in.txt -o plain.jsonl --system brief").ends(0, "2 of 2 requests differ from those answered before; their earlier answers stay in the output");
     assert_eq!(desk.results("plain.jsonl").len(), 4);
 }

@@ -43,13 +43,7 @@ fn fields(reply: &Value) -> BTreeSet<&str> {
 /// Ids and times differ between calls, and a batch has other prices.
 fn without_what_differs(line: &Value) -> Value {
     let mut line = line.clone();
-    for field in [
-        "latency_ms",
-        "reply",
-        "cost_usd",
-        "service_tier",
-        "settings",
-    ] {
+    for field in ["latency_ms", "reply", "cost_usd", "service_tier"] {
         line.as_object_mut().unwrap().remove(field);
     }
     if let Some(call) = line.pointer_mut("/tool_calls/0") {

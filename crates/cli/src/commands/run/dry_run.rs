@@ -1,7 +1,5 @@
 //! The result of a dry run.
 
-use std::collections::BTreeMap;
-
 use batchwright::Strategy;
 use serde_json::Value;
 
@@ -54,7 +52,7 @@ fn json(args: &RunArgs, prepared: &Prepared, tokens: Option<u64>) -> Value {
         "superseded": plan.superseded,
         "under_way_superseded": plan.under_way_superseded,
         "restored": plan.restored,
-        "differing": plan.differing.iter().cloned().collect::<BTreeMap<_, _>>(),
+        "differing": plan.differing,
         "bad_rows": plan.bad_rows,
         "bad_row_causes": plan.bad_row_causes,
         "under_way": plan.under_way,

@@ -102,20 +102,12 @@ pub fn bad_row_lines(plan: &RunPlan) -> Vec<String> {
     lines
 }
 
-/// Why answered items are sent again, and what happens to their earlier answers.
+/// How many answered items are sent again, and what happens to their earlier answers.
 pub fn differing_line(args: &RunArgs, plan: &RunPlan) -> Option<String> {
     let output = args.output.as_ref()?;
-    let items: u64 = plan.differing.iter().map(|(_, items)| items).sum();
-    let reasons: Vec<String> = match &plan.differing[..] {
-        [] => return None,
-        [(only, _)] => vec![only.clone()],
-        several => {
-            let counted = several.iter();
-            counted
-                .map(|(reason, items)| format!("{} {reason}", count(*items)))
-                .collect()
-        }
-    };
+    if plan.differing == 0 {
+        return None;
+    }
     let answers = match plan.changed + plan.under_way_superseded {
         0 => "their earlier answers stay in the output".to_owned(),
         _ => format!(
@@ -124,10 +116,9 @@ pub fn differing_line(args: &RunArgs, plan: &RunPlan) -> Option<String> {
         ),
     };
     Some(format!(
-        "{} of {} requests differ from those answered before: {}; {answers}",
-        count(items),
-        count(plan.total.unwrap_or(items)),
-        reasons.join(", "),
+        "{} of {} requests differ from those answered before; {answers}",
+        count(plan.differing),
+        count(plan.total.unwrap_or(plan.differing)),
     ))
 }
 
