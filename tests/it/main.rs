@@ -41,6 +41,8 @@ mod queue_children;
 mod queue_crowd;
 #[cfg(feature = "queue")]
 mod queue_regress;
+#[cfg(feature = "queue")]
+mod reference;
 mod regress_bulk;
 mod regress_client;
 mod regress_file;

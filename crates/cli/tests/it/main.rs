@@ -96,6 +96,8 @@ mod queue_server;
 mod queue_server_trouble;
 mod queue_state;
 mod queue_store;
+#[cfg(unix)]
+mod reference;
 mod resume;
 mod retry;
 mod run;
