@@ -74,7 +74,6 @@ impl Bench {
     fn settle(&self, claimed: &[ClaimedJob], outcome: &ClaimOutcome) {
         let end = |job: &ClaimedJob| Settlement {
             charge: None,
-            worked: None,
             budget: Default::default(),
             receipt: job.receipt,
             calls: 1,

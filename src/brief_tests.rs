@@ -272,7 +272,6 @@ fn the_debug_of_the_queues_types_is_short_and_shows_no_payload() {
             calls: 1,
             outcome,
             charge: None,
-            worked: None,
             budget: Default::default(),
         });
     }

@@ -302,7 +302,6 @@ fn claim_times(store: &dyn JobStore, rounds: usize) -> (f64, f64) {
             let took = began.elapsed().as_secs_f64() * 1_000.0;
             let back = |receipt| Settlement {
                 charge: None,
-                worked: None,
                 budget: Default::default(),
                 receipt,
                 calls: 0,

@@ -283,7 +283,6 @@ impl<W: Work> Dispatcher<W> {
     pub(crate) fn turn(&mut self, now: Time, start: &mut Vec<Call<W::Task>>) -> Turn {
         self.check_deadline(now);
         self.delay_for_more(now);
-        self.work.note_time(self.stopwatch.read(now));
         self.flush(now);
         self.availability.advance(now);
         #[cfg(feature = "redis")]

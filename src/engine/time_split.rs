@@ -52,14 +52,6 @@ impl TimeSplit {
         self.named().iter().map(|(_, time)| *time).sum()
     }
 
-    /// A split that counts all time as `provider`.
-    pub(crate) fn at_provider() -> Self {
-        Self {
-            provider: Duration::from_secs(u32::MAX.into()),
-            ..Self::default()
-        }
-    }
-
     /// The name of the longest part after the start, or `"nothing"`. If `provider` is the longest, and items waited
     /// for a slot in at least a third of it, the name is `"concurrency"`.
     pub fn longest(&self) -> &'static str {
@@ -88,38 +80,6 @@ impl TimeSplit {
         since
     }
 
-    /// Scales the parts to `wall`, in whole milliseconds. A gap counts as queued. An overlap with another worker is
-    /// removed pro rata.
-    pub(crate) fn filling(&self, wall: Duration) -> Self {
-        let total = self.total();
-        let scale = if total > wall {
-            wall.as_secs_f64() / total.as_secs_f64()
-        } else {
-            1.0
-        };
-        let whole = |time: Duration| Duration::from_millis(time.as_millis() as u64);
-        let mut filling = Self {
-            queued: whole(self.queued.mul_f64(scale) + wall.saturating_sub(total)),
-            ..Self::default()
-        };
-        for limit in Limit::ALL {
-            *filling.part(limit) = whole(self.clone().part(limit).mul_f64(scale));
-        }
-        let rest = whole(wall).saturating_sub(filling.total());
-        *filling.longest_part() += rest;
-        filling
-    }
-
-    fn longest_part(&mut self) -> &mut Duration {
-        let longest = Limit::ALL
-            .into_iter()
-            .max_by_key(|limit| *self.clone().part(*limit));
-        match longest {
-            Some(limit) if *self.clone().part(limit) > self.queued => self.part(limit),
-            _ => &mut self.queued,
-        }
-    }
-
     fn part(&mut self, limit: Limit) -> &mut Duration {
         match limit {
             Limit::Quota => &mut self.quota,
@@ -129,17 +89,6 @@ impl TimeSplit {
             Limit::Disk | Limit::End => &mut self.disk,
             Limit::Source => &mut self.source,
         }
-    }
-}
-
-impl std::ops::AddAssign for TimeSplit {
-    fn add_assign(&mut self, other: Self) {
-        for limit in Limit::ALL {
-            *self.part(limit) += *other.clone().part(limit);
-        }
-        self.queued += other.queued;
-        self.all_slots += other.all_slots;
-        self.closing += other.closing;
     }
 }
 

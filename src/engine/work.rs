@@ -8,7 +8,7 @@ use super::item_time::ItemTimer;
 use super::limiter::QuotaId;
 use super::prefixes::Prefix;
 use super::route::Tries;
-use super::time_split::{Limit, TimeSplit};
+use super::time_split::Limit;
 
 /// Expected use of a token quota.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -156,9 +156,6 @@ pub(crate) trait Work: Sized {
     fn defers_release(&self) -> bool {
         false
     }
-
-    /// Reports how the time of the run was spent up to now, before items are taken or settled.
-    fn note_time(&mut self, _time: TimeSplit) {}
 
     /// What delays the available items while none can be taken, if it is not the source.
     fn held_by(&self) -> Option<Limit> {

@@ -7,12 +7,10 @@ use serde_json::value::RawValue;
 use crate::base::brief::{Bytes, Many, Name};
 use crate::base::{Error, ErrorKind, JobId, ProcessId, Timestamp, Usd};
 use crate::engine::item_time::ItemTime;
-use crate::engine::time_split::TimeSplit;
 use crate::llm::outcome_builder::OutcomeBuilder;
 
 use super::budget::ProcessBudget;
 use super::info::ProcessInfo;
-use super::process_time::ProcessTime;
 
 pub use super::job_status::JobStatus;
 
@@ -226,16 +224,13 @@ pub struct ProcessState {
     /// The host's description.
     #[serde(flatten)]
     pub info: ProcessInfo,
-    /// How its time was spent, as reported by workers.
-    #[serde(skip)]
-    pub time: ProcessTime,
     /// Its budget, if it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub budget: Option<ProcessBudget>,
 }
 
 impl ProcessState {
-    /// A process without jobs, for a store to fill in: sealed, not cancelled, no time reported.
+    /// A process without jobs, for a store to fill in: sealed, not cancelled.
     pub fn new(process_id: ProcessId, created_at: Timestamp) -> Self {
         Self {
             process_id,
@@ -249,7 +244,6 @@ impl ProcessState {
             created_at,
             changed_at: created_at,
             info: ProcessInfo::default(),
-            time: ProcessTime::new(created_at),
             budget: None,
         }
     }
@@ -259,18 +253,6 @@ impl ProcessState {
         self.sealed && self.counts.is_finished()
     }
 
-    /// How its time was spent up to `now` or its end. Time that no worker has reported is attributed by its
-    /// [counts](Self::counts). The parts add up to the time from [`ProcessTime::since`] to [`ProcessTime::until`].
-    pub fn time_until(&self, now: Timestamp) -> ProcessTime {
-        let mut time = self.time;
-        let under_way = self.counts.in_progress + self.counts.at_provider;
-        match self.is_finished() {
-            true => {}
-            false if under_way > 0 => time.tell(&TimeSplit::at_provider(), now),
-            false => time.tell(&TimeSplit::default(), now),
-        }
-        time
-    }
 }
 
 /// Number of jobs of a queue by state, and of their processes, including child jobs and their processes.

@@ -7,7 +7,6 @@
 //! |---|---|
 //! | describe a process for people | [`ProcessInfo`] |
 //! | see the progress of a process | [`ProcessState`], [`JobCounts`], [`Spent`]; of all processes, [`QueueTotals`]; as progress with [`ProcessTracker`] |
-//! | see how a process spent its time | [`ProcessTime`] |
 //! | look at one job | [`JobState`], [`JobStatus`], [`AttemptError`]; briefly [`JobSummary`] |
 //! | find jobs by their properties | [`JobFilter`], [`JobPage`] |
 //! | pause work | [`Pause`] |
@@ -64,7 +63,6 @@ mod metrics;
 pub(crate) mod model_call;
 mod moving;
 mod owners;
-pub(crate) mod process_time;
 mod progress_reporter;
 mod prompt_job;
 pub(crate) mod prompts;
@@ -99,7 +97,6 @@ pub use job_kinds::JobKinds;
 pub use model_call::ModelCall;
 pub use moving::{MoveOptions, MoveProgress, MoveReport};
 pub use owners::OwnerLimits;
-pub use process_time::ProcessTime;
 pub use scale::WorkerScale;
 pub use settings::WorkerSettings;
 #[cfg(feature = "mysql")]

@@ -95,7 +95,6 @@ mod tests {
     use super::*;
     use crate::queue::info::ProcessInfo;
     use crate::queue::job::{JobCounts, Spent};
-    use crate::queue::process_time::ProcessTime;
 
     fn process(total: u64, completed: u64) -> ProcessState {
         ProcessState {
@@ -113,7 +112,6 @@ mod tests {
             changed_at: Timestamp(31_000),
             info: ProcessInfo::default(),
             budget: None,
-            time: ProcessTime::new(Timestamp(1000)),
         }
     }
 

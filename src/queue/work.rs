@@ -11,7 +11,7 @@ use crate::base::{Charge, Clock, Context, Error, Mark, ProcessId, Time, Timestam
 use crate::engine::availability::Availability;
 use crate::engine::pack::{Backlog, Member, Pack, Packed};
 use crate::engine::run::Reply;
-use crate::engine::time_split::{Limit, TimeSplit};
+use crate::engine::time_split::Limit;
 use crate::engine::work::{SettleIo, Settled, Take, TakeIo, Ticket, Work};
 use crate::llm::params::RequestTask;
 use crate::observe::jobs::{EndedJob, JobObserver};
@@ -27,10 +27,6 @@ use super::prompts;
 use super::purse::Purses;
 use super::store::{BudgetEnd, ClaimOutcome, JobStore, Settlement};
 use super::task::{Done, JobEnd, JobTask};
-
-mod worked_time;
-
-use worked_time::WorkedTime;
 
 type SettledPack = Settled<Pack<JobTask>, Done>;
 
@@ -49,9 +45,6 @@ const GIVE_BACK_AGAIN: Duration = Duration::from_secs(1);
 struct Prepared {
     ends: Vec<Settlement>,
     wall: Timestamp,
-    /// Processes whose worked time these ends report, and up to when.
-    reported: Vec<ProcessId>,
-    until: TimeSplit,
 }
 
 pub(crate) struct StoreWork {
@@ -59,7 +52,6 @@ pub(crate) struct StoreWork {
     pub tally: JobTally,
     /// Processes that have changed since the last check.
     pub changed: Mutex<HashMap<ProcessId, ProcessState>>,
-    time: WorkedTime,
     observer: Option<Arc<dyn JobObserver>>,
 }
 
@@ -69,7 +61,6 @@ impl StoreWork {
             packed: Packed::new(backlog),
             tally: JobTally::default(),
             changed: Mutex::default(),
-            time: WorkedTime::default(),
             observer,
         }
     }
@@ -197,12 +188,7 @@ impl StoreWork {
         for settled in done {
             self.ends(settled, now, wall, &mut ends);
         }
-        Prepared {
-            reported: self.time.add_to(done, &mut ends),
-            until: self.time.now,
-            ends,
-            wall,
-        }
+        Prepared { ends, wall }
     }
 
     /// Updates the state for ends that are being recorded.
@@ -215,8 +201,6 @@ impl StoreWork {
     ) -> Result<(), Error> {
         let changed = changed?;
         let wall = prepared.wall;
-        self.time
-            .mark_reported(prepared.reported, prepared.until, &changed);
         let mut seen = self.changed.lock();
         seen.extend(changed.into_iter().map(|state| (state.process_id, state)));
         drop(seen);
@@ -369,7 +353,6 @@ fn end(
         calls: ticket.tries.calls.into(),
         outcome,
         charge: member.task.claimed.charged(charge),
-        worked: None,
         budget: in_budget(&member.task),
     }
 }
@@ -439,13 +422,7 @@ impl Work for StoreWork {
         now: Time,
     ) -> Result<Take<Pack<JobTask>>, Error> {
         self.ask_to_release_claims(now);
-        let taken = self.packed.take(max, availability, now)?;
-        if let Take::Items(tickets) = &taken {
-            let jobs = tickets.iter().flat_map(|ticket| &ticket.task);
-            self.time
-                .begin(jobs.map(|member| member.task.claimed.process_id));
-        }
-        Ok(taken)
+        self.packed.take(max, availability, now)
     }
 
     fn settle(&mut self, done: &mut Vec<SettledPack>, now: Time) -> Result<(), Error> {
@@ -494,10 +471,6 @@ impl Work for StoreWork {
 
     fn members(&self, task: &Pack<JobTask>) -> usize {
         task.len()
-    }
-
-    fn note_time(&mut self, time: TimeSplit) {
-        self.time.now = time;
     }
 
     fn held_by(&self) -> Option<Limit> {

@@ -68,7 +68,6 @@ pub(crate) fn process(
         total => (counts.finished() as f64 * 1000.0 / total as f64).floor() / 10.0,
     };
     let pace = pace.filter(|_| !process.is_finished());
-    let time = process.time_until(now());
     let mut shown = json!({
         "process_id": process.process_id,
         "name": process.info.name,
@@ -91,7 +90,6 @@ pub(crate) fn process(
         "created_at": time::text(process.created_at),
         "changed_at": time::text(process.changed_at),
         "limited_by": pace.and_then(|pace| pace.limited_by),
-        "time": seconds(&time.split.named()),
     });
     if let Some(parent) = process.info.parent {
         shown["parent"] = json!(parent);

@@ -168,7 +168,6 @@ impl ItemSettler {
             calls: tries.calls.into(),
             outcome,
             charge,
-            worked: None,
             budget,
         }
     }
@@ -354,7 +353,6 @@ pub(crate) fn of_deleted(receipt: JobReceipt, charge: Charge) -> Settlement {
             spent: Some(spent),
         },
         charge: Some(Box::new(charge)),
-        worked: None,
         budget: BudgetEnd::Spent,
     }
 }

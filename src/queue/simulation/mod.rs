@@ -136,11 +136,7 @@ impl Scene {
         let costs = all.iter().filter_map(|process| process.spent.cost_usd);
         assert_eq!(costs.sum::<Usd>(), Usd::from_picos(answered));
         for (process, ids) in [process, parents].into_iter().zip(ids) {
-            let state = self.state(process);
-            assert_eq!(state.counts.total, ids.len() as u64);
-            let time = state.time;
-            assert_eq!(time.split.total(), time.until.since(time.since));
-            assert!(time.since >= state.created_at && time.until >= state.changed_at);
+            assert_eq!(self.state(process).counts.total, ids.len() as u64);
         }
         for finding in self.store().check(self.clock.wall()).unwrap() {
             assert!(finding.verdict <= Severity::Note, "{finding:?}");

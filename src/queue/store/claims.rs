@@ -7,7 +7,6 @@ use serde_json::value::RawValue;
 
 use crate::base::brief::{Bytes, Many, Name};
 use crate::base::{Charge, Error, ErrorKind, JobId, ProcessId, Timestamp};
-use crate::engine::time_split::TimeSplit;
 use crate::queue::job::{JobReceipt, ProcessState, Spent};
 
 use super::budgets::{BudgetEnd, JobBudget};
@@ -206,10 +205,6 @@ pub struct Settlement {
     /// is too late after the process was deleted. The store books it with the tokens and the cost that the outcome reports as
     /// `spent`, in the same transaction as these; see [`EnqueueStore::charges`](super::EnqueueStore::charges).
     pub charge: Option<Box<Charge>>,
-    /// How the worker's time was spent since it received its first job of the same process, or since it last reported
-    /// its time. One of several ends that are recorded together contains it. See
-    /// [`ProcessTime`](crate::queue::ProcessTime).
-    pub worked: Option<Box<TimeSplit>>,
     /// How it counts in the budget of its process.
     pub budget: BudgetEnd,
 }
@@ -222,7 +217,6 @@ impl Settlement {
             calls,
             outcome,
             charge: None,
-            worked: None,
             budget: BudgetEnd::default(),
         }
     }

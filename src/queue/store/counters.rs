@@ -5,13 +5,12 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use crate::base::Charge;
-use crate::engine::time_split::TimeSplit;
 use crate::queue::job::Spent;
 
 use super::budgets::EndInBudget;
 use super::claims::Settlement;
 use super::new_charges::NewCharges;
-use super::rows::{AT_PROVIDER, HELD, WAITING, bounded, process_of};
+use super::rows::{HELD, WAITING, bounded, process_of};
 
 /// The changes of one transaction to the jobs of a process.
 #[derive(Default)]
@@ -25,21 +24,8 @@ pub(super) struct Change {
     /// In picodollars.
     pub(super) cost: i64,
     pub(super) unpriced: i64,
-    worked: Option<TimeSplit>,
     /// Ends of its jobs, for its budget.
     pub(super) in_budget: Vec<EndInBudget>,
-}
-
-impl Change {
-    /// How the time up to now was spent, if this change shows it. Jobs that leave a batch were at the provider.
-    pub(super) fn time(&self) -> Option<TimeSplit> {
-        let at_provider = self.counts[place(AT_PROVIDER)];
-        match at_provider.signum() {
-            -1 => Some(self.worked.unwrap_or_else(TimeSplit::at_provider)),
-            1 => Some(self.worked.unwrap_or_default()),
-            _ => self.worked,
-        }
-    }
 }
 
 /// The changes of one transaction to the counters of processes, and what it books.
@@ -97,11 +83,6 @@ impl CounterChanges {
             is_partial,
             claim: end.receipt.claim,
         });
-    }
-
-    /// A worker reports how its time was spent while it had jobs of the same process.
-    pub(super) fn worked(&mut self, job: i64, time: &TimeSplit) {
-        self.processes.entry(process_of(job)).or_default().worked = Some(*time);
     }
 
     /// The outcome of a job was consumed.

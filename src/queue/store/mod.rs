@@ -91,10 +91,6 @@ pub use worker_info::{WorkerInfo, WorkerStatus};
 /// was billed. **Any other end** counts only if its claim is the job's last one. Jobs of a cancelled process do not
 /// return to the queue; they are cancelled instead.
 ///
-/// **The time of a process** ([`ProcessTime`](crate::queue::ProcessTime)) is the sum of the times that ends report
-/// ([`Settlement::worked`]), including ends that arrive too late. While all of its jobs have ended, the time does not
-/// advance: it [resumes](crate::queue::ProcessTime::resume) with [`retry_failed`](ResultStore::retry_failed).
-///
 /// **A worker** belongs to this OS process until it is unregistered or the OS process ends. On one machine, other
 /// workers notice that immediately; a store for several machines may need the duration of a lease.
 pub trait JobStore:

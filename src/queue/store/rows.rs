@@ -1,7 +1,5 @@
 //! Parts that all database stores share: states as numbers, keys within ids, reading rows.
 
-use std::time::Duration;
-
 use uuid::Uuid;
 
 use crate::base::{Error, JobId, Timestamp, Usd};
@@ -9,7 +7,6 @@ use crate::money::budget::{Amount, AmountUnit};
 use crate::queue::budget::{BudgetPause, ProcessBudget};
 use crate::queue::info::ProcessInfo;
 use crate::queue::job::{JobCounts, JobStatus, ProcessState, Spent};
-use crate::queue::process_time::ProcessTime;
 
 use super::budgets::JobBudget;
 use super::sql::row::{Fault, Row, id_of};
@@ -87,14 +84,10 @@ pub(super) fn small(number: i64) -> u8 {
 
 pub(super) const PROCESS_COLUMNS: &str = "id, sealed, cancelled, total, pending, in_progress, at_provider, \
      completed, failed, cancelled_jobs, consumed, input_tokens, output_tokens, cost_picos, unpriced, \
-     created_at, changed_at, info, ifnull(time_since, created_at), ifnull(time_until, created_at), \
-     time_limited_by, queued_ms, quota_ms, cooldown_ms, backoff_ms, provider_ms, disk_ms, source_ms, owner, \
-     budget_unit, budget_limit, budget_used, budget_needed, budget_stop";
+     created_at, changed_at, info, owner, budget_unit, budget_limit, budget_used, budget_needed, budget_stop";
 
-/// Index of the first column in [`PROCESS_COLUMNS`] that [`process_time`] reads.
-const TIME_COLUMNS: usize = 18;
-const OWNER_COLUMN: usize = 28;
-const BUDGET_COLUMNS: usize = 29;
+/// Index of the first column in [`PROCESS_COLUMNS`] that [`process_budget`] reads.
+const BUDGET_COLUMNS: usize = 19;
 
 pub(super) fn process(row: &mut Row) -> Result<ProcessState, Fault> {
     let process_id = id_of(&row.at::<Vec<u8>>(0)?)?;
@@ -122,7 +115,7 @@ pub(super) fn process(row: &mut Row) -> Result<ProcessState, Fault> {
     let mut info: ProcessInfo = info
         .and_then(|text| serde_json::from_str(&text).ok())
         .unwrap_or_default();
-    info.owner = row.at(OWNER_COLUMN)?;
+    info.owner = row.at(18)?;
     Ok(ProcessState {
         process_id,
         sealed,
@@ -138,7 +131,6 @@ pub(super) fn process(row: &mut Row) -> Result<ProcessState, Fault> {
         changed_at,
         info,
         budget: process_budget(row, BUDGET_COLUMNS)?,
-        time: process_time(row, TIME_COLUMNS)?,
     })
 }
 
@@ -173,32 +165,6 @@ pub(super) fn budget_of_job(row: &mut Row, first: usize) -> Result<Option<JobBud
     let unit: Option<i64> = row.at(first + 1)?;
     let budget = no.zip(unit.map(unit_of));
     Ok(budget.map(|(no, unit)| JobBudget { no, unit }))
-}
-
-/// How the time of a process was spent, from ten columns.
-fn process_time(row: &mut Row, first: usize) -> Result<ProcessTime, Fault> {
-    let mut time = ProcessTime::new(Timestamp(row.at(first)?));
-    time.until = Timestamp(row.at(first + 1)?);
-    let limited_by: Option<String> = row.at(first + 2)?;
-    let split = &mut time.split;
-    let parts = [
-        &mut split.queued,
-        &mut split.quota,
-        &mut split.cooldown,
-        &mut split.backoff,
-        &mut split.provider,
-        &mut split.disk,
-        &mut split.source,
-    ];
-    for (at, part) in parts.into_iter().enumerate() {
-        *part = Duration::from_millis(count(row.at(first + 3 + at)?));
-    }
-    let known = split.named().map(|(name, _)| name);
-    let limited_by = known
-        .into_iter()
-        .find(|name| Some(*name) == limited_by.as_deref());
-    time.limited_by = limited_by.unwrap_or(time.limited_by);
-    Ok(time)
 }
 
 /// The stored error of an outcome; for a cancelled job, the cancellation.

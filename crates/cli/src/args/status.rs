@@ -15,12 +15,6 @@ pub struct StatusArgs {
     #[arg(long)]
     pub json: bool,
 
-    /// Show where the time went and what limits progress
-    ///
-    /// The parts add up to the time from the first job of the process to its last outcome, or to now.
-    #[arg(long, conflicts_with = "watch")]
-    pub why: bool,
-
     /// Continue until everything is finished
     ///
     /// On a terminal the view is redrawn; otherwise each change is one line.

@@ -143,5 +143,4 @@ mod unusable;
 mod variables;
 #[cfg(unix)]
 mod whole_requests;
-mod why;
 mod workers;

@@ -106,7 +106,6 @@ fn mixed(desk: &Desk) -> (ProcessId, Vec<JobId>) {
             calls: 1,
             outcome,
             charge: None,
-            worked: None,
             budget: Default::default(),
         });
     let ends: Vec<Settlement> = ends.collect();

@@ -41,16 +41,6 @@ CREATE TABLE #processes (
   created_at BIGINT NOT NULL,
   changed_at BIGINT NOT NULL,
   info LONGTEXT,
-  time_since BIGINT,
-  time_until BIGINT,
-  time_limited_by VARCHAR(32),
-  queued_ms BIGINT NOT NULL DEFAULT 0,
-  quota_ms BIGINT NOT NULL DEFAULT 0,
-  cooldown_ms BIGINT NOT NULL DEFAULT 0,
-  backoff_ms BIGINT NOT NULL DEFAULT 0,
-  provider_ms BIGINT NOT NULL DEFAULT 0,
-  disk_ms BIGINT NOT NULL DEFAULT 0,
-  source_ms BIGINT NOT NULL DEFAULT 0,
   -- The process whose budget limits this one: itself, or the process of its oldest ancestor.
   budget BIGINT,
   budget_unit BIGINT,                      -- 0 picodollars, 1 tokens; these five only in the row that budget names

@@ -332,9 +332,6 @@ impl<'a> Settling<'a> {
 
 impl Settling<'_> {
     fn end(&mut self, tx: &mut Tx<'_>, end: &Settlement) -> Result<(), Fault> {
-        if let Some(worked) = &end.worked {
-            self.changes.worked(end.receipt.job, worked);
-        }
         let counts = self.apply(tx, end)?;
         let spent = end.outcome.spent();
         let may_count = !counts && (spent.is_some() || budget_rows::is_reserved(tx, end)?);

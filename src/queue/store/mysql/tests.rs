@@ -179,7 +179,6 @@ fn completed(job: &crate::queue::store::ClaimedJob) -> Settlement {
             spent: None,
         },
         charge: None,
-        worked: None,
         budget: Default::default(),
     }
 }

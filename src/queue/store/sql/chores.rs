@@ -164,26 +164,12 @@ fn retry_one(store: &impl SqlStore, id: ProcessId, now: Timestamp) -> Result<u64
             "UPDATE #processes SET cancelled = 0, chore = {RETRYING}, progress = 0, chore_changed = 0 WHERE no = ?"
         );
         tx.run(&begin, by![no])?;
-        resume_time(tx, no, now)?;
         Ok(Decided::Yes {
             on: vec![no],
             reply: (),
         })
     })?;
     Ok(count(changed))
-}
-
-/// While all jobs of a process had ended, its time did not advance. The server assigns columns in order.
-fn resume_time(tx: &mut dyn Statements, no: i64, now: Timestamp) -> Result<(), Fault> {
-    tx.run(
-        "UPDATE #processes SET
-           time_since = IFNULL(time_since, created_at) + ? - IFNULL(time_until, created_at),
-           time_until = ?
-         WHERE no = ? AND sealed = total AND pending + in_progress + at_provider = 0
-           AND IFNULL(time_until, created_at) < ?",
-        by![now.0, now.0, no, now.0],
-    )?;
-    Ok(())
 }
 
 /// Requeues the failed and cancelled jobs of this list, and their children before them.
@@ -265,9 +251,6 @@ fn retry_list(
         let process = processes.get(&process_of(*id));
         process.is_some_and(|process| !process.stops_trying())
     });
-    for no in processes.keys() {
-        resume_time(tx, *no, now)?;
-    }
     let mut changes = CounterChanges::default();
     let retried = requeue(store, tx, &ended, now, &mut changes)?;
     changes.write(tx, now)?;

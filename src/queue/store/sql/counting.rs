@@ -5,11 +5,9 @@ use std::collections::BTreeSet;
 use rusqlite::types::Value;
 
 use crate::base::Timestamp;
-use crate::engine::time_split::TimeSplit;
 use crate::queue::job::ProcessState;
-use crate::queue::process_time::ProcessTime;
 use crate::queue::store::counters::{Change, CounterChanges};
-use crate::queue::store::rows::{self, DELETING, PROCESS_COLUMNS, bounded};
+use crate::queue::store::rows::{self, DELETING, PROCESS_COLUMNS};
 
 use super::standing::stops_starting;
 use super::statements::{Fault, Row, Statements, by};
@@ -86,7 +84,7 @@ impl CounterChanges {
                 counted.startable.insert(no);
             }
             let budget: Option<i64> = row.at(4)?;
-            let mut state = rows::process(&mut row.behind(5))?;
+            let state = rows::process(&mut row.behind(5))?;
             let Some(change) = self.processes.get(&no) else {
                 continue;
             };
@@ -97,13 +95,6 @@ impl CounterChanges {
                 && budget_rows::book(tx, budget, &change.in_budget)?
             {
                 self.released.set(true);
-            }
-            // The time of a process is reported up to the end of its last job, whatever ended it.
-            let [_, _, _, _, ends @ ..] = change.counts;
-            let ended = open == 0 && ends.iter().sum::<i64>() > 0;
-            if let Some(worked) = change.time().or(ended.then(TimeSplit::default)) {
-                state.time.tell(&worked, now);
-                write_time(tx, no, &state.time)?;
             }
             if chore != DELETING {
                 counted.states.push(state);
@@ -153,17 +144,5 @@ fn add(tx: &mut dyn Statements, no: i64, change: &Change, now: Timestamp) -> Res
         .collect();
     values.extend(by![change.input_tokens, change.output_tokens, change.cost]);
     values.extend(by![change.unpriced, now.0, no]);
-    tx.defer(sql, values)
-}
-
-/// Records how a process's time was spent.
-fn write_time(tx: &mut dyn Statements, no: i64, time: &ProcessTime) -> Result<(), Fault> {
-    let sql = "UPDATE #processes SET time_since = ?, time_until = ?, time_limited_by = ?, queued_ms = ?, quota_ms = ?,
-                 cooldown_ms = ?, backoff_ms = ?, provider_ms = ?, disk_ms = ?, source_ms = ?
-               WHERE no = ?";
-    let mut values = by![time.since.0, time.until.0, time.limited_by.to_owned()];
-    let parts = time.split.named().into_iter();
-    values.extend(parts.map(|(_, part)| Value::from(bounded(part.as_millis() as u64))));
-    values.extend(by![no]);
     tx.defer(sql, values)
 }

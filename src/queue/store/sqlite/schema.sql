@@ -37,18 +37,6 @@ CREATE TABLE processes (
   -- first jobs: the info holds the same as ids, for people.
   parent INTEGER,
   owner TEXT,                              -- who may see it at a server; also fixed by the first jobs
-  -- Where the time of a process went, in milliseconds: told from time_since to time_until, which are NULL while nothing
-  -- was told, and what took most of what was told last.
-  time_since INTEGER,
-  time_until INTEGER,
-  time_limited_by TEXT,
-  queued_ms INTEGER NOT NULL DEFAULT 0,
-  quota_ms INTEGER NOT NULL DEFAULT 0,
-  cooldown_ms INTEGER NOT NULL DEFAULT 0,
-  backoff_ms INTEGER NOT NULL DEFAULT 0,
-  provider_ms INTEGER NOT NULL DEFAULT 0,
-  disk_ms INTEGER NOT NULL DEFAULT 0,
-  source_ms INTEGER NOT NULL DEFAULT 0,
   -- The process whose budget limits this one: itself, or the process of its oldest ancestor.
   budget INTEGER,
   budget_unit INTEGER,                     -- 0 picodollars, 1 tokens; these five only in the row that budget names

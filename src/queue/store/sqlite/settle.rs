@@ -92,9 +92,6 @@ impl SqliteStore {
                 late: Vec::new(),
             };
             for end in ends {
-                if let Some(worked) = &end.worked {
-                    settling.changes.worked(end.receipt.job, worked);
-                }
                 settling.end(end)?;
             }
             let tx = &mut { conn };

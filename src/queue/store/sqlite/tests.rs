@@ -428,7 +428,6 @@ fn what_was_settled_is_settled_although_its_process_could_not_be_resumed() {
             }),
         },
         charge: None,
-        worked: None,
         budget: BudgetEnd::Spent,
     };
     store.settle(&[end], T).unwrap();

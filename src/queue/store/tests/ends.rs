@@ -1,7 +1,6 @@
 //! How trips of jobs end, what a late end may still do, and what becomes of outcomes.
 
 use crate::base::Usd;
-use crate::engine::time_split::TimeSplit;
 
 use super::*;
 
@@ -242,34 +241,4 @@ pub(super) fn what_a_late_end_has_cost_is_counted_once(open: Open<'_>) {
     quick.settle(new.receipt, completed());
     assert_eq!(cost(), Usd::from_dollars(0.5), "the same calls once more");
     db.sound();
-}
-
-pub(super) fn the_time_of_a_process_is_told_by_ends_and_stands_still_after_them(open: Open<'_>) {
-    let db = open();
-    let process = enqueue(db.store(), jobs(&["a", "b"]));
-    let worker = db.worker();
-    let told = |job: &ClaimedJob, outcome, [quota, provider]: [u64; 2], now| {
-        let mut worked = TimeSplit::default();
-        worked.quota = Duration::from_millis(quota);
-        worked.provider = Duration::from_millis(provider);
-        let end = Settlement {
-            worked: Some(Box::new(worked)),
-            ..Settlement::new(job.receipt, 1, outcome)
-        };
-        db.store().settle(&[end], now).unwrap();
-        let time = db.two.process(process).unwrap().unwrap().time;
-        assert_eq!(time.split.total(), time.until.since(time.since));
-        let split = time.split;
-        let parts = [split.queued, split.quota, split.provider];
-        (parts.map(|part| part.as_millis()), time.limited_by)
-    };
-    let taken = worker.claim(2, T);
-    let first = told(&taken[0], completed(), [10, 20], at(100));
-    assert_eq!(first, ([70, 10, 20], "queued"));
-    let second = told(&taken[1], failed(), [40, 10], at(150));
-    assert_eq!(second, ([70, 50, 30], "quota"));
-    assert_eq!(db.store().retry_failed(process, at(10_000)).unwrap(), 1);
-    let again = &worker.claim(1, at(10_000))[0];
-    let third = told(again, completed(), [0, 30], at(10_040));
-    assert_eq!(third, ([80, 50, 60], "provider"));
 }

@@ -379,7 +379,6 @@ macro_rules! suite {
             a_late_failure_overwrites_nothing
             a_late_success_is_never_thrown_away
             a_success_after_the_end_is_refused
-            the_time_of_a_process_is_told_by_ends_and_stands_still_after_them
             processes_are_shown_a_page_at_a_time
             what_has_changed_is_told
             nothing_unsealed_is_started

@@ -36,7 +36,6 @@ mod advice;
 mod models;
 mod row;
 mod table;
-mod why;
 
 pub fn execute(args: &StatusArgs) -> Exit {
     args.say.start_log();
@@ -199,9 +198,6 @@ fn once(args: &StatusArgs) -> Result<(), Early> {
         print(&table(&rows, false, width()))?;
         print(&batch_lines(&rows, width()))?;
         print(&deadline_lines(&rows))?;
-        if args.why {
-            print(&why::explained(&rows))?;
-        }
     }
     advise(args, reader.only, &rows);
     if let Some(line) = monthly_budget(&reader.settings, args) {

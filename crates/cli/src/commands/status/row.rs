@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use batchwright::batch::BatchInfo;
 use batchwright::plan::EffectiveStrategy;
-use batchwright::progress::TimeSplit;
-use batchwright::queue::{ProcessState, ProcessTime};
+use batchwright::queue::ProcessState;
 use batchwright::unstable::{Clock, SystemClock};
 use batchwright::{ProcessId, Progress};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::args::shared::DataArgs;
 use crate::command_line::quoted_path;
@@ -57,7 +56,6 @@ impl Row {
 
     pub fn json(&self) -> Value {
         let counts = &self.process.counts;
-        let time = self.time();
         let eta = self.progress.eta.map(|eta| eta.as_secs_f64().ceil() as u64);
         json!({
             "process_id": self.id(),
@@ -87,15 +85,8 @@ impl Row {
             "output_tokens": self.process.spent.output_tokens,
             "cost_usd": self.process.spent.cost_usd,
             "unpriced": self.process.spent.unpriced,
-            "time": millis(&time.split),
-            "limited_by": time.limited_by,
             "deadline": self.process.info.deadline,
         })
-    }
-
-    /// How its time was spent up to now, or up to its end.
-    pub fn time(&self) -> ProcessTime {
-        self.process.time_until(SystemClock.wall())
     }
 
     /// Time since its first job was enqueued.
@@ -152,13 +143,4 @@ impl Row {
         }
         remarks.join(", ")
     }
-}
-
-/// The parts in milliseconds, by name.
-fn millis(split: &TimeSplit) -> Value {
-    let parts = split.named().map(|(name, part)| {
-        let millis = u64::try_from(part.as_millis()).unwrap_or(u64::MAX);
-        (format!("{name}_ms"), Value::from(millis))
-    });
-    Value::Object(Map::from_iter(parts))
 }
