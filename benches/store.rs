@@ -46,7 +46,7 @@ impl Bench {
         let store = SqliteStore::open(&path, SqliteOptions::default()).expect("the file is new");
         Self {
             worker: store
-                .register_worker(now())
+                .register_worker()
                 .expect("the store takes workers"),
             store,
             nothing: to_raw_value(&()).expect("nothing is JSON"),

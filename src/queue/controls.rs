@@ -22,7 +22,6 @@ use super::kinds::Kinds;
 use super::live::WorkerSetup;
 use super::model_call::ModelCall;
 use super::purse::Purses;
-use super::store::WorkerStatus;
 
 /// Maximum number of jobs that a worker runs at once.
 pub(crate) const MOST_SLOTS: usize = 10_000;
@@ -54,8 +53,6 @@ pub(crate) struct Controls {
     /// Control channel of the poller.
     pub batch_control: BatchControl,
     pub batch_overview: Arc<BatchOverview>,
-    /// The worker's report about itself.
-    pub status: Mutex<WorkerStatus>,
     /// The providers and models that are not called, as of a moment ago.
     pub exclusions: Mutex<Exclusions>,
     /// The store was written since the notifier last received every process.

@@ -12,7 +12,7 @@ use super::info::ProcessInfo;
 use super::job::{Job, JobState, ProcessState, QueueTotals};
 use super::prompt_job::embed_files;
 use super::store::sqlite::{SqliteOptions, SqliteStore};
-use super::store::{HealthFinding, InsertGuard, JobLane, JobStore, JobSummary, WorkerInfo};
+use super::store::{HealthFinding, InsertGuard, JobLane, JobStore, JobSummary};
 
 /// A durable queue of jobs. Clones share it.
 ///
@@ -430,8 +430,8 @@ impl JobQueue {
     ///
     /// # Errors
     /// As [`process`](Self::process).
-    pub fn workers(&self) -> Result<Vec<WorkerInfo>, Error> {
-        self.store.workers()
+    pub fn workers(&self) -> Result<u64, Error> {
+        self.store.live_workers()
     }
 
     /// The kinds of the stored jobs of a process and, for prompts, the models that they name; at least those of its

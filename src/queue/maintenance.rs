@@ -12,7 +12,7 @@ use crate::base::{Error, WarnOnce};
 use super::controls::Controls;
 use super::due_times::DueTimes;
 use super::scale::Meter;
-use super::store::{JobStore, WorkerId, WorkerStatus};
+use super::store::JobStore;
 
 /// Interval of checks whether another program has written.
 const CHECK_INTERVAL: Duration = Duration::from_millis(50);
@@ -20,15 +20,14 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 const CHECKS_PER_QUIET_LOOK: u32 = 40;
 /// Jobs of crashed workers are taken over every this many checks: twice a second.
 const CHECKS_PER_RECLAIM: u32 = 10;
-/// Interval of the worker's reports about itself, sent if anything has changed: 2 s.
-const CHECKS_PER_REPORT: u32 = 40;
+/// Processes that a budget has paused are resumed every this many checks: 2 s.
+const CHECKS_PER_BUDGETS: u32 = 40;
 /// Maximum number of consecutive chores of the store.
 const MOST_CHORES: usize = 4;
 
 /// Works until the sender of `stop` is dropped.
 pub(super) fn maintain(
     store: &Arc<dyn JobStore>,
-    worker: WorkerId,
     controls: &Controls,
     mut due_times: DueTimes,
     stop: &Receiver<()>,
@@ -38,17 +37,9 @@ pub(super) fn maintain(
     let mut setup_version = 0;
     let mut meter = Meter::default();
     let mut has_chores = true;
-    let mut reported = WorkerStatus::default();
     for check in 0_u32.. {
         if let Err(RecvTimeoutError::Disconnected) | Ok(()) = stop.recv_timeout(CHECK_INTERVAL) {
             return;
-        }
-        if check.is_multiple_of(CHECKS_PER_REPORT) {
-            let status = controls.status.lock().clone();
-            if status != reported {
-                troubles.note("report to", store.report_worker(worker, &status));
-                reported = status;
-            }
         }
         let seen = troubles.note("look at", store.version());
         let is_new = seen.is_some_and(|seen| seen != version);
@@ -65,7 +56,7 @@ pub(super) fn maintain(
         if check.is_multiple_of(CHECKS_PER_RECLAIM) {
             controls.purses.return_unused();
         }
-        if check.is_multiple_of(CHECKS_PER_REPORT) {
+        if check.is_multiple_of(CHECKS_PER_BUDGETS) {
             // A program that returned an amount may have crashed before it resumed the process.
             troubles.note(
                 "resume processes of",

@@ -16,7 +16,6 @@
 //! | see why enqueueing or fetching ended early | [`EnqueueError`], [`ConsumeError`] |
 //! | set the number of jobs at once, retries and intervals | [`WorkerScale`], [`WorkerSettings`] |
 //! | see what a worker did | [`WorkerReport`] |
-//! | see all workers and their jobs | [`WorkerInfo`], [`WorkerStatus`] |
 //! | see the limits of a running worker's providers | [`WorkerLimits`], [`LimitReached`] |
 //! | make each job of a kind one call of a model | [`ModelCall`] |
 //! | add several kinds of jobs to a worker | [`JobKinds`] |
@@ -103,8 +102,7 @@ pub use settings::WorkerSettings;
 pub use store::mysql::{MysqlConfig, MysqlOptions, MysqlStore};
 pub use store::sqlite::{Durability, SqliteOptions, SqliteStore};
 pub use store::{
-    DeliveredResult, HealthFinding, JobLane, JobReceipt, JobSummary, Severity, WorkerInfo,
-    WorkerStatus,
+    DeliveredResult, HealthFinding, JobLane, JobReceipt, JobSummary, Severity,
 };
 pub use tracker::ProcessTracker;
 pub use worker_limits::WorkerLimits;

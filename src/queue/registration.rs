@@ -17,9 +17,8 @@ pub(crate) struct Registration {
 impl Registration {
     /// Registers a worker. Jobs of crashed workers are taken over first, because they come before newer ones.
     pub(crate) fn new(store: Arc<dyn JobStore>, clock: Arc<dyn Clock>) -> Result<Self, Error> {
-        let wall = clock.wall();
-        store.reclaim(wall)?;
-        let worker = store.register_worker(wall)?;
+        store.reclaim(clock.wall())?;
+        let worker = store.register_worker()?;
         Ok(Self {
             store,
             clock,

@@ -31,7 +31,6 @@ use super::model_call::ModelCall;
 use super::owners::{FindLimits, OwnerLimits, Owners};
 use super::purse::Purses;
 use super::settings::WorkerSettings;
-use super::store::WorkerStatus;
 use super::worker_limits::WorkerLimits;
 use super::worker_run::{PreparedRun, WorkerReport, WorkerRun};
 
@@ -362,7 +361,6 @@ impl Worker {
             waker,
             may_have_jobs: Arc::default(),
             batch_overview: Arc::default(),
-            status: Mutex::new(WorkerStatus::of_program(slots)),
             exclusions: Mutex::default(),
             written: AtomicBool::new(false),
         });

@@ -29,7 +29,7 @@ use super::maintenance;
 use super::progress_reporter::{ProgressReporter, Snapshot};
 use super::purse::ClosePurses;
 use super::registration::Registration;
-use super::store::{JobStore, WorkSignal, WorkerStatus};
+use super::store::{JobStore, WorkSignal};
 use super::task::JobTask;
 use super::work::{self, StoreWork};
 
@@ -433,22 +433,6 @@ fn cancel_at(deadline: Deadline, clock: &dyn Clock, ctx: &Context, stop: &Receiv
     }
 }
 
-/// The worker's report about itself, for `batchwright workers`.
-fn status(
-    dispatcher: &Dispatcher<StoreWork>,
-    controls: &Controls,
-    trouble: Option<String>,
-) -> WorkerStatus {
-    let (tally, batches) = (&dispatcher.work.tally, &controls.batch_overview);
-    WorkerStatus {
-        busy: dispatcher.counters().in_flight as u64,
-        completed: tally.completed + batches.completed.load(Ordering::SeqCst),
-        failed: tally.failed + batches.failed.load(Ordering::SeqCst),
-        trouble,
-        ..WorkerStatus::of_program(controls.permits.load(Ordering::SeqCst))
-    }
-}
-
 fn snapshot(dispatcher: &Dispatcher<StoreWork>, controls: &Controls, now: Time) -> Snapshot {
     controls.kinds.look_at_budgets();
     let in_flight = dispatcher.counters().in_flight;
@@ -467,7 +451,6 @@ fn snapshot(dispatcher: &Dispatcher<StoreWork>, controls: &Controls, now: Time) 
         .or_else(|| controls.batch_overview.trouble.lock().clone())
         .or_else(|| Some(controls.kinds.used_up()?.message().to_owned()))
         .or_else(|| work.packed.items.unknown());
-    *controls.status.lock() = status(dispatcher, controls, trouble_text.clone());
     let changed = work
         .changed
         .lock()

@@ -320,7 +320,7 @@ fn a_worker_that_could_not_unregister_keeps_no_jobs_after_recovery() {
     let now = Timestamp(1_000);
     let jobs = vec![Job::new("kind", &1).unwrap()];
     let id = store.insert(ProcessId::new(), jobs, true, now).unwrap()[0];
-    let worker = store.register_worker(now).unwrap();
+    let worker = store.register_worker().unwrap();
     let wanted = ClaimRequest {
         most: 1,
         idle: true,

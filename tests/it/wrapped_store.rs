@@ -10,7 +10,6 @@ use batchwright::provider::{Charge, Day, LedgerQuery, LedgerRow};
 use batchwright::queue::{
     DeliveredResult, HealthFinding, JobFilter, JobLane, JobPage, JobReceipt, JobState, JobSummary,
     Pause, ProcessBudget, ProcessInfo, ProcessState, QueueTotals, SqliteOptions, SqliteStore,
-    WorkerInfo, WorkerStatus,
 };
 use batchwright::unstable::{
     BatchFill, BatchNo, BatchStore, BudgetDraw, BudgetStore, ClaimReply, ClaimRequest, ClaimStore,
@@ -237,8 +236,8 @@ impl ResultStore for WrappedStore {
 }
 
 impl ClaimStore for WrappedStore {
-    fn register_worker(&self, now: Timestamp) -> Result<WorkerId, Error> {
-        self.store.register_worker(now)
+    fn register_worker(&self) -> Result<WorkerId, Error> {
+        self.store.register_worker()
     }
 
     fn unregister_worker(&self, worker: WorkerId, now: Timestamp) -> Result<(), Error> {
@@ -262,12 +261,8 @@ impl ClaimStore for WrappedStore {
         self.store.settle(ends, now)
     }
 
-    fn report_worker(&self, worker: WorkerId, status: &WorkerStatus) -> Result<(), Error> {
-        self.store.report_worker(worker, status)
-    }
-
-    fn workers(&self) -> Result<Vec<WorkerInfo>, Error> {
-        self.store.workers()
+    fn live_workers(&self) -> Result<u64, Error> {
+        self.store.live_workers()
     }
 
     fn dead_workers(&self) -> Result<Vec<WorkerId>, Error> {

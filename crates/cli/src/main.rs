@@ -44,7 +44,7 @@ use std::process::ExitCode;
 use args::{Cli, Command};
 use commands::{
     cancel, config, doctor, exec, export, move_queue, providers, results, retry, run, scan, serve,
-    shell, simulate, status, submit, token, work, workers,
+    shell, simulate, status, submit, token, work,
 };
 use exit::Exit;
 
@@ -73,7 +73,6 @@ fn execute(mut cli: Cli) -> Exit {
         Command::Work(args) => work::execute(&args),
         Command::Serve(args) => serve::execute(&args),
         Command::Status(args) => status::execute(&args),
-        Command::Workers(args) => workers::execute(&args),
         Command::Results(args) => results::execute(&args),
         Command::Export(args) => export::execute(&args),
         Command::Scan(args) => scan::execute(&args),

@@ -113,7 +113,7 @@ impl Machine {
         kinds.set_prompts(route);
         let settings = WorkerSettings::default().poll_interval(MAINTENANCE);
         kinds.setup.change(|setup| setup.settings = settings);
-        let worker = store.register_worker(clock.wall()).unwrap();
+        let worker = store.register_worker().unwrap();
         let (kinds, scope) = (Arc::new(kinds), Scope::default());
         let backlog = StoreBacklog::new(store.clone(), worker, kinds, clock.clone(), scope);
         let spread = Duration::from_millis(world.below(MAINTENANCE.as_millis() as u64));

@@ -151,7 +151,7 @@ impl Scene {
         let store = (self.open)();
         let (now, wall) = (self.clock.now(), self.clock.wall());
         store.reclaim(wall).unwrap();
-        let worker = store.register_worker(wall).unwrap();
+        let worker = store.register_worker().unwrap();
         let limits = Limits::default().burst(3);
         let mut route = Route::limited(NamedClient(0), limits).clock(self.clock.clone());
         for step in 1..self.steps {

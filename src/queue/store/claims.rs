@@ -10,13 +10,12 @@ use crate::base::{Charge, Error, ErrorKind, JobId, ProcessId, Timestamp};
 use crate::queue::job::{JobReceipt, ProcessState, Spent};
 
 use super::budgets::{BudgetEnd, JobBudget};
-use super::worker_info::{WorkerInfo, WorkerStatus};
 
 /// Workers and their claims. A part of [`JobStore`](super::JobStore).
 pub trait ClaimStore: Send + Sync {
     /// Registers a worker. Its claims and batches last until it is [unregistered](Self::unregister_worker) or its OS
     /// process ends.
-    fn register_worker(&self, now: Timestamp) -> Result<WorkerId, Error>;
+    fn register_worker(&self) -> Result<WorkerId, Error>;
 
     /// Unregisters a worker. Its unfinished jobs return to the queue as if they had never been claimed; its batches
     /// keep their jobs and have no owner.
@@ -38,12 +37,8 @@ pub trait ClaimStore: Send + Sync {
     /// Returns the changed processes in their new state.
     fn settle(&self, ends: &[Settlement], now: Timestamp) -> Result<Vec<ProcessState>, Error>;
 
-    /// Stores a worker's report about itself. Nothing depends on the report: a store may write it later, and deletes it
-    /// with the worker. Does nothing if the worker is not registered.
-    fn report_worker(&self, worker: WorkerId, status: &WorkerStatus) -> Result<(), Error>;
-
-    /// All registered workers, oldest first, with their jobs, batches and last report.
-    fn workers(&self) -> Result<Vec<WorkerInfo>, Error>;
+    /// The number of registered workers that are alive.
+    fn live_workers(&self) -> Result<u64, Error>;
 
     /// The registered workers whose OS process has ended. They keep their jobs and batches until
     /// [`reclaim`](Self::reclaim).

@@ -22,7 +22,6 @@ mod sql;
 pub(crate) mod sqlite;
 #[cfg(test)]
 mod tests;
-mod worker_info;
 
 pub use super::job::JobReceipt;
 pub use batch::{BatchFill, BatchNo, BatchStore, JobSummary, StoredBatch, WaitingJobs};
@@ -36,7 +35,6 @@ pub use enqueue::EnqueueStore;
 pub use guard::{InsertGuard, SqlValue};
 pub use health::{HealthFinding, Severity};
 pub use results::{ConsumerLock, DeliveredResult, ResultStore};
-pub use worker_info::{WorkerInfo, WorkerStatus};
 
 /// A database of jobs, used by a [`JobQueue`](crate::JobQueue) and its [`Worker`](crate::Worker)s; see
 /// [`JobQueue::on`](crate::JobQueue::on). **Unstable**: it may change in any release.
@@ -51,7 +49,7 @@ pub use worker_info::{WorkerInfo, WorkerStatus};
 /// | [`EnqueueStore`]: hosts enqueue, and look | [`insert`](EnqueueStore::insert), [`insert_described`](EnqueueStore::insert_described), [`seal`](EnqueueStore::seal), [`describe`](EnqueueStore::describe), [`process`](EnqueueStore::process), [`processes`](EnqueueStore::processes), [`changed_processes`](EnqueueStore::changed_processes), [`process_ids`](EnqueueStore::process_ids), [`newest_processes`](EnqueueStore::newest_processes), [`totals`](EnqueueStore::totals), [`open_jobs_of`](EnqueueStore::open_jobs_of), [`job`](EnqueueStore::job), [`find`](EnqueueStore::find), [`payload`](EnqueueStore::payload), [`items`](EnqueueStore::items), [`lanes`](EnqueueStore::lanes), [`waiting_by_priority`](EnqueueStore::waiting_by_priority) |
 /// | [`ResultStore`]: hosts fetch results | [`peek`](ResultStore::peek), [`ack`](ResultStore::ack), [`lock_results`](ResultStore::lock_results) |
 /// | [`ResultStore`]: hosts decide | [`cancel`](ResultStore::cancel), [`cancel_jobs`](ResultStore::cancel_jobs), [`retry_failed`](ResultStore::retry_failed), [`retry_jobs`](ResultStore::retry_jobs), [`pause`](ResultStore::pause), [`resume`](ResultStore::resume), [`pauses`](ResultStore::pauses), [`delete`](ResultStore::delete) |
-/// | [`ClaimStore`]: workers claim | [`register_worker`](ClaimStore::register_worker), [`unregister_worker`](ClaimStore::unregister_worker), [`claim`](ClaimStore::claim), [`settle`](ClaimStore::settle), [`report_worker`](ClaimStore::report_worker), [`workers`](ClaimStore::workers), [`dead_workers`](ClaimStore::dead_workers), [`reclaim`](ClaimStore::reclaim), [`pull_due_times`](ClaimStore::pull_due_times) |
+/// | [`ClaimStore`]: workers claim | [`register_worker`](ClaimStore::register_worker), [`unregister_worker`](ClaimStore::unregister_worker), [`claim`](ClaimStore::claim), [`settle`](ClaimStore::settle), [`live_workers`](ClaimStore::live_workers), [`dead_workers`](ClaimStore::dead_workers), [`reclaim`](ClaimStore::reclaim), [`pull_due_times`](ClaimStore::pull_due_times) |
 /// | [`BatchStore`]: workers keep batches | [`waiting_jobs`](BatchStore::waiting_jobs), [`open_batch`](BatchStore::open_batch), [`fill_batch`](BatchStore::fill_batch), [`batch_jobs`](BatchStore::batch_jobs), [`batch_jobs_by`](BatchStore::batch_jobs_by), [`save_batch`](BatchStore::save_batch), [`split_batch`](BatchStore::split_batch), [`give_back`](BatchStore::give_back), [`close_batch`](BatchStore::close_batch), [`batches`](BatchStore::batches), [`adopt_batches`](BatchStore::adopt_batches) |
 /// | [`BudgetStore`]: limits of what processes spend | [`set_budget`](BudgetStore::set_budget), [`remove_budget`](BudgetStore::remove_budget), [`draw_budget`](BudgetStore::draw_budget), [`return_budget`](BudgetStore::return_budget), [`stop_budget`](BudgetStore::stop_budget), [`reserve_jobs`](BudgetStore::reserve_jobs), [`budget_pauses`](BudgetStore::budget_pauses), [`resume_budgets`](BudgetStore::resume_budgets) |
 ///

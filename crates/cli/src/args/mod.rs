@@ -33,7 +33,6 @@ pub mod values;
 pub mod variables;
 pub mod work;
 pub mod worker;
-pub mod workers;
 
 use std::path::Path;
 
@@ -62,7 +61,6 @@ use status::StatusArgs;
 use submit::SubmitArgs;
 use token::TokenArgs;
 use work::WorkArgs;
-use workers::WorkersArgs;
 
 /// Runs thousands of LLM prompts, resumes after a crash, and pays for each answer once
 #[derive(Debug, Parser)]
@@ -80,7 +78,6 @@ pub enum Command {
     Work(Box<WorkArgs>),
     Serve(Box<ServeArgs>),
     Status(StatusArgs),
-    Workers(WorkersArgs),
     Results(ResultsArgs),
     Export(Box<ExportArgs>),
     Scan(ScanArgs),
@@ -126,7 +123,6 @@ impl Command {
             Self::Config(args) => return Some((args.data_dir.as_deref(), &mut args.store)),
             Self::Submit(args) => &mut args.data,
             Self::Status(args) => &mut args.data,
-            Self::Workers(args) => &mut args.data,
             Self::Results(args) => &mut args.data,
             Self::Cancel(args) => &mut args.common.data,
             Self::Retry(args) => &mut args.common.data,
@@ -146,7 +142,6 @@ impl Command {
             Self::Config(args) => (args.json, false),
             Self::Submit(args) => (args.json, args.show.say.quiet),
             Self::Status(args) => (args.json, args.say.quiet),
-            Self::Workers(args) => (args.json, args.say.quiet),
             Self::Results(args) => (false, args.say.quiet),
             Self::Cancel(args) => args.common.error_form(),
             Self::Retry(args) => args.common.error_form(),

@@ -22,4 +22,3 @@ pub mod status;
 pub mod submit;
 pub mod token;
 pub mod work;
-pub mod workers;

@@ -5,14 +5,13 @@ use super::common::{Desk, RunToEnd};
 /// Two screens of 24 lines, minus the lines of the prompt.
 const TWO_SCREENS: usize = 46;
 
-const COMMANDS: [&str; 31] = [
+const COMMANDS: [&str; 30] = [
     "",
     "run",
     "estimate",
     "submit",
     "work",
     "status",
-    "workers",
     "results",
     "export",
     "scan",

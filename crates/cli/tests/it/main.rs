@@ -143,4 +143,3 @@ mod unusable;
 mod variables;
 #[cfg(unix)]
 mod whole_requests;
-mod workers;

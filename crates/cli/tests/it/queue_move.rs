@@ -64,7 +64,7 @@ fn mixed(desk: &Desk) -> (ProcessId, Vec<JobId>) {
     let prompt = |i| Job::from(Request::new(format!("prompt {i}")).with_id(format!("i-{i}")));
     let jobs = (0..10).map(prompt).collect();
     let ids = store.insert(process, jobs, true, now).unwrap();
-    let worker = store.register_worker(now).unwrap();
+    let worker = store.register_worker().unwrap();
     let mut open = |_: &_| 100;
     let wanted = ClaimRequest {
         most: 5,

@@ -13,6 +13,21 @@ use super::queue::{
     adds_up, database, on_queue, plain, queue, status, submit_one, submitted, work, worker,
 };
 
+#[cfg(unix)]
+#[test]
+fn status_counts_the_workers() {
+    let (desk, _) = submitted(1);
+    let count = || plain(&desk, "status --json").expect(0).json()["workers"].clone();
+    assert_eq!(count(), 0);
+    let words = "work --provider local --base-url http://127.0.0.1:9 --model sim-1 -q";
+    let worker = Running::start(&mut desk.command(words.split(' ')));
+    assert!(eventually(|| count() == 1));
+    plain(&desk, "status").ends(0, "1 worker is running");
+    worker.signal("KILL");
+    drop(worker);
+    assert!(eventually(|| count() == 0));
+}
+
 #[test]
 fn numbers_of_status_add_up() {
     let (desk, first) = submitted(4);

@@ -99,5 +99,4 @@ fn the_setting_leads_every_command_to_the_server() {
     );
     let doctor = run("doctor").expect(0).stdout;
     assert!(doctor.contains("from queue.store in"), "{doctor}");
-    run("workers").ends(0, "To start one");
 }

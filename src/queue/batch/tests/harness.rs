@@ -261,7 +261,7 @@ impl Harness {
     }
 
     pub(crate) fn worker(&self) -> WorkerId {
-        self.store.register_worker(self.clock.wall()).unwrap()
+        self.store.register_worker().unwrap()
     }
 
     pub(crate) fn poller<'a>(&'a self, worker: WorkerId, processes: &'a [ProcessId]) -> Poller<'a> {

@@ -91,7 +91,7 @@ impl Scene {
         let store = self.store();
         let wall = self.clock.wall();
         store.reclaim(wall).unwrap();
-        let worker = store.register_worker(wall).unwrap();
+        let worker = store.register_worker().unwrap();
         let context = Arc::new(BatchContext {
             store: store.clone(),
             worker,

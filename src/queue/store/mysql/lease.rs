@@ -30,8 +30,6 @@ pub(super) struct RegisteredWorker {
     is_idle: bool,
     /// It has ended, but its row could not be deleted.
     pub(super) left: bool,
-    /// Its last report, in JSON.
-    pub(super) report: Option<String>,
     /// Claims whose commit is in doubt: job and number.
     pub(super) doubtful: Vec<(i64, i64)>,
 }
@@ -325,19 +323,15 @@ impl Shared {
     fn renew(&self) -> Result<(), Error> {
         let (workers, takers, owners) = {
             let state = self.state.lock();
-            let workers = state.workers.iter();
-            let workers: Vec<_> = workers
-                .map(|(no, worker)| (*no, worker.report.clone()))
-                .collect();
+            let workers: Vec<i64> = state.workers.keys().copied().collect();
             (workers, state.takers.clone(), state.owners.clone())
         };
         let until = self.until();
         self.database.aside(|tx| {
             self.database.offset.read(tx)?;
-            for (no, report) in &workers {
-                let renew =
-                    format!("UPDATE #workers SET lease_until = {until}, status = ? WHERE no = ?");
-                tx.run(&renew, by![report.clone(), *no])?;
+            for no in &workers {
+                let renew = format!("UPDATE #workers SET lease_until = {until} WHERE no = ?");
+                tx.run(&renew, by![*no])?;
             }
             for token in &takers {
                 let renew = format!("UPDATE #takers SET lease_until = {until} WHERE token = ?");

@@ -70,9 +70,7 @@ CREATE TABLE #workers (
   no BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,
   pid BIGINT NOT NULL,
   host VARCHAR(255) NOT NULL,
-  started_at BIGINT NOT NULL,
-  lease_until BIGINT NOT NULL,
-  status TEXT -- what it reports about itself, in JSON; nothing here depends on it
+  lease_until BIGINT NOT NULL
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
 -- Who takes the outcomes of a process, until that lease ends.

@@ -215,7 +215,7 @@ fn many_workers_share_one_queue() {
             let (tables, given) = (&tables, &given);
             scope.spawn(move || {
                 let store = tables.open();
-                let worker = store.register_worker(T).unwrap();
+                let worker = store.register_worker().unwrap();
                 let mut empty = 0;
                 while empty < 3 {
                     let jobs = claim(&store, worker, 7 + n);
@@ -341,7 +341,7 @@ fn whoever_finds_nothing_to_claim_has_written_nothing() {
     let Some(address) = address() else { return };
     let tables = Tables::new(address);
     let (one, other) = (tables.open(), tables.open());
-    let worker = one.register_worker(T).unwrap();
+    let worker = one.register_worker().unwrap();
     let before = other.version().unwrap();
     assert!(claim(&one, worker, 5).is_empty());
     one.reclaim(T).unwrap();
@@ -378,7 +378,7 @@ fn jobs_come_due_by_the_clock_of_the_server() {
     // It was read a while ago, and differs since.
     store.database.offset.shift(86_400_000);
     assert!(apart() > 80_000_000);
-    let worker = store.register_worker(clock.wall()).unwrap();
+    let worker = store.register_worker().unwrap();
     let began = Instant::now();
     while apart() > 5_000 {
         assert!(began.elapsed() < Duration::from_secs(60));

@@ -18,11 +18,11 @@ fn a_worker_that_is_cut_off_is_fenced_and_goes_on() {
     let other = MysqlStore::open(tables.options().lease(lease)).unwrap();
     let process = ProcessId::new();
     cut_off.insert(process, jobs(2), true, T).unwrap();
-    let worker = cut_off.register_worker(T).unwrap();
+    let worker = cut_off.register_worker().unwrap();
     let held = claim(&cut_off, worker, 2);
     assert_eq!(held.len(), 2);
     // Others see it live, for as long as it renews its lease.
-    let heir = other.register_worker(T).unwrap();
+    let heir = other.register_worker().unwrap();
     assert!(other.dead_workers().unwrap().is_empty());
     cut_off.heartbeat.stop_for_test();
     wait_for("the lease ends", || other.reclaim(T).unwrap() > 0);
@@ -70,9 +70,9 @@ fn what_a_silent_worker_has_is_left_to_do() {
     let other = MysqlStore::open(tables.options().lease(lease)).unwrap();
     let process = ProcessId::new();
     silent.insert(process, jobs(2), true, T).unwrap();
-    let worker = silent.register_worker(T).unwrap();
+    let worker = silent.register_worker().unwrap();
     assert_eq!(claim(&silent, worker, 2).len(), 2);
-    let idle = other.register_worker(T).unwrap();
+    let idle = other.register_worker().unwrap();
     assert!(claim(&other, idle, 2).is_empty());
     // One that lives shows it.
     while other.maintain(T).unwrap() {}
@@ -101,9 +101,9 @@ fn workers_whose_renewals_are_blocked_keep_their_jobs() {
     let (store, other) = (open(), open());
     let process = ProcessId::new();
     store.insert(process, jobs(2), true, T).unwrap();
-    let worker = store.register_worker(T).unwrap();
+    let worker = store.register_worker().unwrap();
     assert_eq!(claim(&store, worker, 2).len(), 2);
-    other.register_worker(T).unwrap();
+    other.register_worker().unwrap();
     wait_for("the other one trusts its connection", || {
         other.heartbeat.can_tell()
     });
@@ -135,9 +135,9 @@ fn a_clock_that_is_set_forward_ends_no_living_worker() {
     let open = || Arc::new(MysqlStore::open(tables.options().wire(wire.clone())).unwrap());
     let (store, other) = (open(), open());
     store.insert(ProcessId::new(), jobs(2), true, T).unwrap();
-    let worker = store.register_worker(T).unwrap();
+    let worker = store.register_worker().unwrap();
     assert_eq!(claim(&store, worker, 2).len(), 2);
-    other.register_worker(T).unwrap();
+    other.register_worker().unwrap();
     let server = MysqlTables::of(&store).unwrap();
     let looks = MysqlTables::of(&other).unwrap();
     let ahead = |seconds: i64| {
@@ -170,13 +170,13 @@ fn a_clock_that_is_set_back_does_not_keep_the_dead_alive() {
     let open = || Arc::new(MysqlStore::open(tables.options().wire(wire.clone())).unwrap());
     let (dead, other) = (open(), open());
     dead.insert(ProcessId::new(), jobs(2), true, T).unwrap();
-    let worker = dead.register_worker(T).unwrap();
+    let worker = dead.register_worker().unwrap();
     assert_eq!(claim(&dead, worker, 2).len(), 2);
     let server = MysqlTables::of(&dead).unwrap();
     let name = server.name().to_owned();
     std::mem::forget(server);
     dead.die();
-    other.register_worker(T).unwrap();
+    other.register_worker().unwrap();
     let lives = MysqlTables::of(&other).unwrap();
     let back = Timestamp(T.0 - 3_600_000);
     wire.set_time(back);
@@ -199,7 +199,7 @@ fn what_is_too_large_for_the_server_fails_alone() {
     let text = |bytes: usize| serde_json::value::to_raw_value(&"x".repeat(bytes)).unwrap();
     let process = ProcessId::new();
     store.insert(process, jobs(2), true, T).unwrap();
-    let worker = store.register_worker(T).unwrap();
+    let worker = store.register_worker().unwrap();
     let held = claim(&store, worker, 2);
     let limit = || store.database.pool.limit_for_test(1 << 20);
 
@@ -240,7 +240,7 @@ fn a_short_interruption_loses_no_claim() {
     let (store, other) = (tables.open(), tables.open());
     let process = ProcessId::new();
     store.insert(process, jobs(3), true, T).unwrap();
-    let worker = store.register_worker(T).unwrap();
+    let worker = store.register_worker().unwrap();
     let held = claim(&store, worker, 2);
     let own: i64 = store
         .read(|tx| Ok(tx.one("SELECT CONNECTION_ID()", Vec::new())?.unwrap_or(0)))
@@ -312,7 +312,7 @@ fn a_call_is_booked_once_if_the_reply_to_its_commit_is_lost() {
 
     let process = ProcessId::new();
     store.insert(process, jobs(1), true, T).unwrap();
-    let worker = store.register_worker(T).unwrap();
+    let worker = store.register_worker().unwrap();
     let ends = [billed(&claim(&store, worker, 1)[0])];
     store.settle(&ends, T).unwrap();
     store.delete(process, None, T).unwrap();
@@ -358,7 +358,7 @@ fn a_call_is_booked_once_if_it_is_settled_again_after_its_job_was_deleted() {
     let other = tables.open();
     let process = ProcessId::new();
     store.insert(process, jobs(3), true, T).unwrap();
-    let worker = store.register_worker(T).unwrap();
+    let worker = store.register_worker().unwrap();
     let jobs = claim(&store, worker, 3);
     let [first, second] = [0, 1].map(|at| [billed(&jobs[at])]);
     // Only the first error says that its transaction may have been committed, so that its costs stay counted.
@@ -385,7 +385,7 @@ fn calls_that_leave_a_mark_are_booked_once_although_a_commit_is_in_doubt() {
     let tables = Tables::new(address);
     let store = tables.open();
     store.insert(ProcessId::new(), jobs(1), true, T).unwrap();
-    let worker = store.register_worker(T).unwrap();
+    let worker = store.register_worker().unwrap();
     let late = billed(&claim(&store, worker, 1)[0]);
     // Another worker has claimed the job since, and completed it.
     let completed = format!(

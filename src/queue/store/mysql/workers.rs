@@ -7,13 +7,10 @@ use crate::base::{Error, ErrorKind, Timestamp};
 use crate::queue::job::ProcessState;
 use crate::queue::store::sql::due;
 use crate::queue::store::sql::workers::{Departure, give_back};
-use crate::queue::store::{
-    ClaimReply, ClaimRequest, ClaimStore, Settlement, WorkerId, WorkerInfo, WorkerStatus,
-};
+use crate::queue::store::{ClaimReply, ClaimRequest, ClaimStore, Settlement, WorkerId};
 
 use super::MysqlStore;
 use super::writer::{Again, CLOCK, Fault, Queries as _, Statements, by, list};
-use crate::queue::store::rows::count;
 
 /// A worker as its row describes it.
 pub(super) struct ListedWorker {
@@ -73,7 +70,7 @@ impl MysqlStore {
              continues with new jobs"
         );
         let enlist = format!(
-            "INSERT INTO #workers (no, pid, host, started_at, lease_until) VALUES (?, ?, ?, {CLOCK}, {})",
+            "INSERT INTO #workers (no, pid, host, lease_until) VALUES (?, ?, ?, {})",
             self.heartbeat.until()
         );
         tx.run(&enlist, by![worker.0, std::process::id(), shown_host()])?;
@@ -165,12 +162,12 @@ impl MysqlStore {
 }
 
 impl ClaimStore for MysqlStore {
-    fn register_worker(&self, now: Timestamp) -> Result<WorkerId, Error> {
+    fn register_worker(&self) -> Result<WorkerId, Error> {
         let until = self.heartbeat.until();
         let no = self.write(Again::Harmless, |tx| {
             tx.run(
-                &format!("INSERT INTO #workers (pid, host, started_at, lease_until) VALUES (?, ?, ?, {until})"),
-                by![std::process::id(), shown_host(), now.0],
+                &format!("INSERT INTO #workers (pid, host, lease_until) VALUES (?, ?, {until})"),
+                by![std::process::id(), shown_host()],
             )?;
             Ok(tx.last_id())
         })?;
@@ -206,48 +203,9 @@ impl ClaimStore for MysqlStore {
         self.settle_ends(ends, now)
     }
 
-    /// The first report is written immediately, later ones with the next renewal of the lease.
-    fn report_worker(&self, worker: WorkerId, status: &WorkerStatus) -> Result<(), Error> {
-        let report = status.to_json();
-        let before = self.heartbeat.worker(worker.0, |known| {
-            known.report.replace(report.clone()).is_some()
-        });
-        if before != Some(false) {
-            return Ok(());
-        }
-        let write = "UPDATE #workers SET status = ? WHERE no = ?";
-        self.database
-            .aside(|tx| tx.run(write, by![report.clone(), worker.0]))
-            .map(drop)
-    }
-
-    fn workers(&self) -> Result<Vec<WorkerInfo>, Error> {
-        let lease = self.heartbeat.lease().as_millis();
-        let sql = format!(
-            "SELECT no, host, pid, started_at, status, lease_until, {CLOCK} - lease_until + {lease},
-               (SELECT COUNT(*) FROM #jobs WHERE worker = w.no),
-               (SELECT COUNT(*) FROM #batches WHERE worker = w.no)
-             FROM #workers w ORDER BY no"
-        );
-        self.read(|tx| {
-            let rows = tx.rows(&sql, Vec::new())?;
-            let info = |mut row: super::writer::Row| -> Result<WorkerInfo, Fault> {
-                let (no, pid) = (row.at(0)?, row.at::<i64>(2)?);
-                let (host, pid): (String, _) = (row.at(1)?, u32::try_from(pid).unwrap_or(0));
-                let (lease_until, age): (i64, i64) = (row.at(5)?, row.at(6)?);
-                let age = Duration::from_millis(count(age));
-                Ok(WorkerInfo {
-                    is_alive: self.heartbeat.has(no)
-                        || lease_until > 0 && age < self.heartbeat.lease(),
-                    heartbeat_age: (lease_until > 0).then_some(age),
-                    status: WorkerStatus::from_json(row.at(4)?),
-                    jobs: count(row.at(7)?),
-                    batches: count(row.at(8)?),
-                    ..WorkerInfo::new(WorkerId(no), host, pid, Timestamp(row.at(3)?))
-                })
-            };
-            rows.into_iter().map(info).collect()
-        })
+    fn live_workers(&self) -> Result<u64, Error> {
+        let listed = self.listed()?.into_iter();
+        Ok(listed.filter(|worker| !worker.is_dead).count() as u64)
     }
 
     fn dead_workers(&self) -> Result<Vec<WorkerId>, Error> {

@@ -64,9 +64,7 @@ CREATE TABLE workers (
   no INTEGER PRIMARY KEY AUTOINCREMENT,
   name TEXT NOT NULL UNIQUE,               -- of its lock file
   pid INTEGER NOT NULL,
-  host TEXT NOT NULL,
-  started_at INTEGER NOT NULL,
-  status TEXT                              -- what it reports about itself, in JSON; nothing here depends on it
+  host TEXT NOT NULL
 );
 
 -- Small rows: what is long is written once, to the tables below. The id is the number of the process

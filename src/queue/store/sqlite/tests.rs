@@ -251,7 +251,7 @@ fn many_may_open_a_new_file_at_once() {
 fn a_lock_file_that_somebody_removed_kills_no_worker() {
     let dir = TempDir::new().unwrap();
     let (one, two) = (open(&path(&dir)).unwrap(), open(&path(&dir)).unwrap());
-    let worker = one.register_worker(T).unwrap();
+    let worker = one.register_worker().unwrap();
     fs::remove_dir_all(dir.path().join("llm_jobs.db.workers")).unwrap();
     assert_eq!(two.reclaim(T).unwrap(), 0);
     assert_eq!(two.listed().unwrap().len(), 1);
@@ -266,12 +266,12 @@ fn lock_files_do_not_pile_up() {
     for _ in 0..3 {
         let store = open(&path(&dir)).unwrap();
         store.reclaim(T).unwrap();
-        store.register_worker(T).unwrap();
+        store.register_worker().unwrap();
     }
     fs::write(folder.join("stray.lock"), "").unwrap();
     let store = open(&path(&dir)).unwrap();
     store.reclaim(T).unwrap();
-    store.register_worker(T).unwrap();
+    store.register_worker().unwrap();
     assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
 }
 
@@ -394,7 +394,7 @@ fn what_was_settled_is_settled_although_its_process_could_not_be_resumed() {
     store
         .insert_described(process, Some(&info), jobs.to_vec(), true, T, None)
         .unwrap();
-    let worker = store.register_worker(T).unwrap();
+    let worker = store.register_worker().unwrap();
     let lane = JobLane {
         kind: "test".to_owned(),
         name: None,

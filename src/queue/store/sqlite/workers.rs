@@ -15,13 +15,10 @@ use crate::base::{Error, ErrorKind, LockedFile, Timestamp};
 use crate::queue::job::ProcessState;
 use crate::queue::store::sql::due;
 use crate::queue::store::sql::workers::{Departure, give_back};
-use crate::queue::store::{
-    ClaimReply, ClaimRequest, ClaimStore, Settlement, WorkerId, WorkerInfo, WorkerStatus,
-};
+use crate::queue::store::{ClaimReply, ClaimRequest, ClaimStore, Settlement, WorkerId};
 
 use super::SqliteStore;
 use super::writer::Sync;
-use crate::queue::store::rows::count;
 
 /// A worker of this store.
 pub(super) struct RegisteredWorker {
@@ -143,7 +140,7 @@ impl SqliteStore {
 }
 
 impl ClaimStore for SqliteStore {
-    fn register_worker(&self, now: Timestamp) -> Result<WorkerId, Error> {
+    fn register_worker(&self) -> Result<WorkerId, Error> {
         let folder = self.beside(".workers");
         let cannot = |error: io::Error| {
             let why = format!(
@@ -164,10 +161,8 @@ impl ClaimStore for SqliteStore {
         };
         // Locked before the row is visible: no process ever finds a living worker unlocked.
         let no = self.write(Sync::AsSet, |conn| {
-            conn.prepare_cached(
-                "INSERT INTO workers (name, pid, host, started_at) VALUES (?1, ?2, ?3, ?4)",
-            )?
-            .execute(params![name, std::process::id(), host(), now.0])?;
+            conn.prepare_cached("INSERT INTO workers (name, pid, host) VALUES (?1, ?2, ?3)")?
+                .execute(params![name, std::process::id(), host()])?;
             Ok(conn.last_insert_rowid())
         })?;
         let registered = RegisteredWorker {
@@ -213,46 +208,10 @@ impl ClaimStore for SqliteStore {
         self.settle_ends(ends, now)
     }
 
-    fn report_worker(&self, worker: WorkerId, status: &WorkerStatus) -> Result<(), Error> {
-        self.write(Sync::Lazy, |conn| {
-            conn.prepare_cached("UPDATE workers SET status = ?2 WHERE no = ?1")?
-                .execute(params![worker.0, status.to_json()])?;
-            Ok(())
-        })
-    }
-
-    fn workers(&self) -> Result<Vec<WorkerInfo>, Error> {
-        let all = self.read(|conn| {
-            let mut read = conn.prepare_cached(
-                "SELECT no, name, pid, host, started_at, status,
-                   (SELECT count(*) FROM jobs WHERE worker = w.no),
-                   (SELECT count(*) FROM batches WHERE worker = w.no)
-                 FROM workers w ORDER BY no",
-            )?;
-            let all = read.query_map([], |row| {
-                let listed = ListedWorker {
-                    no: row.get(0)?,
-                    name: row.get(1)?,
-                    pid: row.get(2)?,
-                    host: row.get(3)?,
-                };
-                let pid = u32::try_from(listed.pid).unwrap_or(0);
-                let (id, started_at) = (WorkerId(listed.no), Timestamp(row.get(4)?));
-                let info = WorkerInfo {
-                    status: WorkerStatus::from_json(row.get(5)?),
-                    jobs: count(row.get(6)?),
-                    batches: count(row.get(7)?),
-                    ..WorkerInfo::new(id, listed.host.clone(), pid, started_at)
-                };
-                Ok((listed, info))
-            })?;
-            Ok(all.collect::<Result<Vec<_>, _>>()?)
-        })?;
-        let judged = all.into_iter().map(|(listed, info)| WorkerInfo {
-            is_alive: matches!(self.pulse(&listed), Pulse::Alive),
-            ..info
-        });
-        Ok(judged.collect())
+    fn live_workers(&self) -> Result<u64, Error> {
+        let listed = self.listed()?.into_iter();
+        let alive = listed.filter(|worker| matches!(self.pulse(worker), Pulse::Alive));
+        Ok(alive.count() as u64)
     }
 
     fn dead_workers(&self) -> Result<Vec<WorkerId>, Error> {

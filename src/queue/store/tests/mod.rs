@@ -170,7 +170,7 @@ struct Hand<'a> {
 
 impl<'a> Hand<'a> {
     fn new(store: &'a dyn JobStore) -> Self {
-        let id = store.register_worker(T).unwrap();
+        let id = store.register_worker().unwrap();
         Self { store, id }
     }
 
@@ -375,7 +375,7 @@ macro_rules! suite {
             a_job_comes_with_all_that_was_enqueued
             what_a_dead_worker_had_is_taken_over
             what_a_worker_had_that_retires_goes_back_untouched
-            workers_are_listed_with_what_they_hold_and_report
+            living_workers_are_counted
             a_late_failure_overwrites_nothing
             a_late_success_is_never_thrown_away
             a_success_after_the_end_is_refused

@@ -19,7 +19,7 @@ use crate::args::status::StatusArgs;
 use crate::batches;
 use crate::display;
 use crate::exit::{Early, Exit, Refusal};
-use crate::format::count;
+use crate::format::{count, number_of};
 use crate::queue::{failed, has, open_existing};
 use crate::routes;
 use crate::runs;
@@ -123,6 +123,17 @@ impl StatusReader {
         })
     }
 
+    /// The number of living workers of these queues.
+    fn workers(&self) -> Result<u64, Refusal> {
+        let count = |place: &Place| match place.queue.workers() {
+            // It was reported when its processes were read.
+            Err(_) if place.is_listed => Ok(0),
+            counted => counted,
+        };
+        let counts = self.queues.iter().map(count);
+        counts.sum::<Result<u64, _>>().map_err(failed)
+    }
+
     fn read(&mut self) -> Result<Vec<Row>, Refusal> {
         // A run that has ended meanwhile has removed its store.
         let is_there = |place: &Place| place.store.as_ref().is_none_or(|store| store.exists());
@@ -174,9 +185,9 @@ impl StatusReader {
     }
 }
 
-fn line_of(rows: &[Row], skipped: &[SkippedStep]) -> String {
+fn line_of(rows: &[Row], workers: u64, skipped: &[SkippedStep]) -> String {
     let rows: Vec<Value> = rows.iter().map(Row::json).collect();
-    let mut line = json!({ "processes": rows });
+    let mut line = json!({ "processes": rows, "workers": workers });
     if !skipped.is_empty() {
         line["skipped_providers"] = json!(skipped);
     }
@@ -190,14 +201,19 @@ fn print(text: &str) -> Result<(), Early> {
 fn once(args: &StatusArgs) -> Result<(), Early> {
     let mut reader = StatusReader::new(args)?;
     let rows = reader.read()?;
+    let workers = reader.workers()?;
     let skipped = ProviderPlan::skipped_by_job_types(&reader.settings);
     if args.json {
-        return print(&line_of(&rows, &skipped));
+        return print(&line_of(&rows, workers, &skipped));
     }
     if !rows.is_empty() {
         print(&table(&rows, false, width()))?;
         print(&batch_lines(&rows, width()))?;
         print(&deadline_lines(&rows))?;
+    }
+    if workers > 0 {
+        let number = number_of(workers, "worker is", "workers are");
+        args.say.say(&format!("{number} running"));
     }
     advise(args, reader.only, &rows);
     if let Some(line) = monthly_budget(&reader.settings, args) {
@@ -241,7 +257,7 @@ fn watch(args: &StatusArgs) -> Result<(), Early> {
         } else {
             let now: HashMap<ProcessId, Seen> = rows.iter().map(seen).collect();
             if args.json && (first || now != before) {
-                print(&line_of(&rows, &[]))?;
+                print(&line_of(&rows, reader.workers()?, &[]))?;
             } else if !args.json {
                 let changed = |row: &&Row| before.get(&row.id()) != now.get(&row.id());
                 for row in rows.iter().filter(changed) {

@@ -329,7 +329,7 @@ impl Model {
     fn enlist(&mut self) {
         let handle = self.below(2);
         if self.workers[handle].len() < 3 {
-            let worker = self.store(handle).register_worker(self.wall()).unwrap();
+            let worker = self.store(handle).register_worker().unwrap();
             self.workers[handle].push((worker, 0));
         }
     }
