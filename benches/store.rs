@@ -45,9 +45,7 @@ impl Bench {
         let path = Path::new(folder.path()).join("llm_jobs.db");
         let store = SqliteStore::open(&path, SqliteOptions::default()).expect("the file is new");
         Self {
-            worker: store
-                .register_worker()
-                .expect("the store takes workers"),
+            worker: store.register_worker().expect("the store takes workers"),
             store,
             nothing: to_raw_value(&()).expect("nothing is JSON"),
             _folder: folder,

@@ -252,7 +252,6 @@ impl ProcessState {
     pub fn is_finished(&self) -> bool {
         self.sealed && self.counts.is_finished()
     }
-
 }
 
 /// Number of jobs of a queue by state, and of their processes, including child jobs and their processes.

@@ -2,8 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -32,8 +30,6 @@ pub(crate) struct Kinds {
     pub fallback_histories: Arc<FallbackHistories>,
     /// The kinds of prompts seen so far, and the models that they named.
     asked: Mutex<BTreeSet<(String, Option<String>)>>,
-    /// The longest wait that a handler requested, in milliseconds.
-    longest_wait: AtomicU64,
 }
 
 impl Kinds {
@@ -44,19 +40,7 @@ impl Kinds {
             limiter: first.map_or_else(Arc::default, Route::limiter),
             fallback_histories: first.map_or_else(Arc::default, Route::fallback_histories),
             asked: Mutex::default(),
-            longest_wait: AtomicU64::new(0),
         }
-    }
-
-    /// Records a wait that a handler requested.
-    pub(super) fn waits(&self, wait: Duration) {
-        let millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-        self.longest_wait.fetch_max(millis, Ordering::SeqCst);
-    }
-
-    /// The longest wait that a handler requested.
-    pub(super) fn longest_wait(&self) -> Duration {
-        Duration::from_millis(self.longest_wait.load(Ordering::SeqCst))
     }
 
     /// Adds or replaces a kind.

@@ -10,8 +10,8 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use crate::base::{Error, WarnOnce};
 
 use super::controls::Controls;
-use super::due_times::DueTimes;
 use super::scale::Meter;
+use super::set_back::ClockWatch;
 use super::store::JobStore;
 
 /// Interval of checks whether another program has written.
@@ -29,14 +29,16 @@ const MOST_CHORES: usize = 4;
 pub(super) fn maintain(
     store: &Arc<dyn JobStore>,
     controls: &Controls,
-    mut due_times: DueTimes,
+    mut clock_watch: ClockWatch,
     stop: &Receiver<()>,
 ) {
     let mut troubles = Troubles::default();
     let mut version = store.version().unwrap_or(0);
-    let mut setup_version = 0;
     let mut meter = Meter::default();
     let mut has_chores = true;
+    // Jobs that wait longer were written while the clock was ahead.
+    let longest = controls.kinds.setup.now().settings.retry.longest_wait();
+    make_due(store, controls, longest, &mut troubles);
     for check in 0_u32.. {
         if let Err(RecvTimeoutError::Disconnected) | Ok(()) = stop.recv_timeout(CHECK_INTERVAL) {
             return;
@@ -47,12 +49,10 @@ pub(super) fn maintain(
             version = seen;
             controls.wake();
         }
-        let setup = controls.kinds.setup.now();
-        if setup.version != setup_version {
-            setup_version = setup.version;
-            due_times.allow(setup.settings.retry.longest_wait());
+        if clock_watch.is_set_back(&*controls.clock) {
+            log::warn!("the clock was set back; all waiting jobs are due now");
+            make_due(store, controls, Duration::ZERO, &mut troubles);
         }
-        due_times.allow(controls.kinds.longest_wait());
         if check.is_multiple_of(CHECKS_PER_RECLAIM) {
             controls.purses.return_unused();
         }
@@ -69,10 +69,6 @@ pub(super) fn maintain(
                 scale(controls, &mut meter);
             }
             continue;
-        }
-        let due = due_times.look(&*controls.clock, &**store);
-        if troubles.note("set due times right in", due) > Some(0) {
-            controls.wake();
         }
         let wall = controls.clock.wall();
         for _ in 0..MOST_CHORES {
@@ -92,6 +88,19 @@ pub(super) fn maintain(
         if check.is_multiple_of(2 * CHECKS_PER_RECLAIM) {
             scale(controls, &mut meter);
         }
+    }
+}
+
+/// Makes jobs due that wait longer than this.
+fn make_due(
+    store: &Arc<dyn JobStore>,
+    controls: &Controls,
+    longest: Duration,
+    troubles: &mut Troubles,
+) {
+    let due = store.make_due(longest, controls.clock.wall());
+    if troubles.note("set due times right in", due) > Some(0) {
+        controls.wake();
     }
 }
 

@@ -41,7 +41,6 @@ pub(crate) mod children;
 mod claim_plan;
 mod consume;
 pub(crate) mod controls;
-mod due_times;
 pub(crate) mod find;
 #[cfg(all(test, feature = "redis"))]
 mod fleet_simulation;
@@ -68,7 +67,8 @@ pub(crate) mod prompts;
 pub(crate) mod purse;
 mod registration;
 pub(crate) mod scale;
-pub(crate) mod settings;
+pub(crate) mod set_back;
+mod settings;
 #[cfg(test)]
 mod simulation;
 pub(crate) mod store;
@@ -101,9 +101,7 @@ pub use settings::WorkerSettings;
 #[cfg(feature = "mysql")]
 pub use store::mysql::{MysqlConfig, MysqlOptions, MysqlStore};
 pub use store::sqlite::{Durability, SqliteOptions, SqliteStore};
-pub use store::{
-    DeliveredResult, HealthFinding, JobLane, JobReceipt, JobSummary, Severity,
-};
+pub use store::{DeliveredResult, HealthFinding, JobLane, JobReceipt, JobSummary, Severity};
 pub use tracker::ProcessTracker;
 pub use worker_limits::WorkerLimits;
 pub use worker_run::WorkerReport;

@@ -304,9 +304,6 @@ impl StoreWork {
             asked,
             Moment { now, wall },
         );
-        if let Some(wait) = error.exact_wait() {
-            self.packed.items.kinds.waits(wait);
-        }
         let due_at = wall.after(due.since(now));
         history.add_time(ticket.timer.split(tries.first, due), due_at);
         let outcome = ClaimOutcome::Retry {

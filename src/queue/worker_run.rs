@@ -24,11 +24,11 @@ use super::batch::{
     BatchContext, ItemSettler, Poller, PollerOptions, Spool, Transfers, is_cut_off,
 };
 use super::controls::{Controls, FixedOptions, MOST_SLOTS};
-use super::due_times::DueTimes;
 use super::maintenance;
 use super::progress_reporter::{ProgressReporter, Snapshot};
 use super::purse::ClosePurses;
 use super::registration::Registration;
+use super::set_back::ClockWatch;
 use super::store::{JobStore, WorkSignal};
 use super::task::JobTask;
 use super::work::{self, StoreWork};
@@ -163,10 +163,8 @@ impl WorkerRun {
         store.on_work(Arc::downgrade(&wake));
         let (stop_on_drop, stop) = bounded::<()>(0);
         thread::scope(|scope| {
-            let longest = controls.kinds.setup.now().settings.retry.longest_wait();
-            let due_times = DueTimes::new(self.registration.worker, longest, &*controls.clock);
-            let worker = &self.registration.worker;
-            let upkeep = || maintenance::maintain(store, *worker, controls, due_times, &stop);
+            let clock_watch = ClockWatch::new(&*controls.clock);
+            let upkeep = || maintenance::maintain(store, controls, clock_watch, &stop);
             spawn_scoped(scope, "batchwright-upkeep", upkeep)?;
             if let Some(deadline) = self.plan.scope.deadline {
                 let (ctx, stop) = (&self.plan.ctx, stop.clone());

@@ -49,18 +49,9 @@ pub trait ClaimStore: Send + Sync {
     /// [`ErrorKind::Crashed`](crate::ErrorKind::Crashed) instead. Returns the number of affected jobs.
     fn reclaim(&self, now: Timestamp) -> Result<u64, Error>;
 
-    /// Moves due times forward that are too late because the clock was set back: by `back` while this worker observed
-    /// the clock. A job that was never postponed and was enqueued at a future time is due now. A postponed job comes
-    /// due `back` earlier, and at most `longest` from now. A prompt that would come due later than that, and a job that
-    /// was enqueued and postponed at future times while no worker observed the clock, are due now. Only the oldest
-    /// registered worker applies `back`, because it must be applied once. Returns the number of changed jobs.
-    fn pull_due_times(
-        &self,
-        worker: WorkerId,
-        back: Duration,
-        longest: Duration,
-        now: Timestamp,
-    ) -> Result<u64, Error>;
+    /// Makes waiting jobs due that come due more than `longest` from now, or were enqueued at a future time: the clock
+    /// was ahead when that was written. Returns the number of changed jobs.
+    fn make_due(&self, longest: Duration, now: Timestamp) -> Result<u64, Error>;
 }
 
 /// Jobs with the same lane share a quota: the kind, the job's [lane](crate::Job::lane), and the step of the route.

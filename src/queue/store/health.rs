@@ -163,20 +163,6 @@ pub(super) fn halfway(processes: i64, resume_commands: &str) -> Option<HealthFin
 }
 
 /// Jobs that are due later than any wait can be; the last of them after `ahead`.
-pub(super) fn far_ahead(
-    jobs: u64,
-    ahead: Duration,
-    resume_commands: &str,
-) -> Option<HealthFinding> {
-    let seen = format!(
-        "{jobs} jobs have due times up to {} ahead, which no wait explains: the clock was wrong when they were written",
-        humantime::format_duration(Duration::from_secs(ahead.as_secs().div_ceil(60) * 60))
-    );
-    let advice =
-        format!("if the clock is right now, any worker makes them due at once: {resume_commands}");
-    (jobs > 0).then(|| HealthFinding::new("due times", Severity::Warning, seen, Some(&advice)))
-}
-
 /// A process with jobs that cannot be claimed yet.
 pub(super) fn unsealed(
     id: ProcessId,

@@ -258,13 +258,7 @@ impl ClaimStore for MysqlStore {
         Ok(affected)
     }
 
-    fn pull_due_times(
-        &self,
-        worker: WorkerId,
-        back: Duration,
-        longest: Duration,
-        now: Timestamp,
-    ) -> Result<u64, Error> {
-        due::pull_due(self, worker, back, longest, now)
+    fn make_due(&self, longest: Duration, now: Timestamp) -> Result<u64, Error> {
+        due::make_due(self, longest, now)
     }
 }

@@ -400,7 +400,9 @@ fn chunk(
     };
     match doing {
         RELEASING => run(&format!(
-            "UPDATE #jobs SET status = {PENDING} WHERE id >= ? AND id < ? AND status = {HELD}"
+            "UPDATE #jobs SET status = {PENDING}, visible_at = LEAST(visible_at, {})
+             WHERE id >= ? AND id < ? AND status = {HELD}",
+            now.0
         )),
         CANCELLING => {
             let changed = run(&format!(

@@ -5,7 +5,6 @@ use crate::queue::store::rows::{AT_PROVIDER, COMPLETED, DELETING, HELD, IN_PROGR
 use crate::queue::store::{HealthFinding, Severity, health};
 
 use super::charges;
-use super::due;
 use super::statements::{Fault, Queries as _, Statements, id_of};
 
 /// A registered worker.
@@ -39,7 +38,6 @@ pub(crate) fn look(
     found.extend(batches(tx, &resume_commands)?);
     found.extend(unsealed(tx, now)?);
     found.extend(halfway(tx, &resume_commands)?);
-    found.extend(far_ahead(tx, &resume_commands, now)?);
     Ok((found, resume_commands))
 }
 
@@ -161,13 +159,4 @@ fn halfway(tx: &mut dyn Statements, resume_commands: &str) -> Result<Option<Heal
     let sql = format!("SELECT COUNT(*) FROM #processes WHERE chore <> {NO_CHORE}");
     let processes = number(tx, &sql)?;
     Ok(health::halfway(processes, resume_commands))
-}
-
-fn far_ahead(
-    tx: &mut dyn Statements,
-    resume_commands: &str,
-    now: Timestamp,
-) -> Result<Option<HealthFinding>, Fault> {
-    let (jobs, last) = due::far_ahead(tx, due::LONGEST, now)?;
-    Ok(health::far_ahead(jobs, last.since(now), resume_commands))
 }

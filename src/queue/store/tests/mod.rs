@@ -403,7 +403,7 @@ macro_rules! suite {
             a_hundred_threads_enqueue_and_each_gets_its_own
             two_handles_never_give_one_job_twice
             a_check_finds_what_is_odd
-            due_times_follow_a_clock_that_is_set_back
+            what_waits_too_long_is_made_due
             what_waits_is_told_in_the_order_of_claims
             a_batch_takes_what_is_due_up_to_its_size
             jobs_of_a_batch_come_with_all_that_was_enqueued

@@ -125,11 +125,7 @@ pub(super) fn who_waits_for_others_looks_again_in_the_end(open: Open<'_>) {
     worker.settle(parent.receipt, waits(&[], at(1_000_000)));
     // The clock may have been set back since.
     let hour = Duration::from_secs(3600);
-    let pulled = |now| {
-        worker
-            .store
-            .pull_due_times(worker.id, Duration::ZERO, hour, now)
-    };
+    let pulled = |now| worker.store.make_due(hour, now);
     assert_eq!(pulled(T).unwrap(), 0);
     assert_eq!(pulled(at(-3_600_000)).unwrap(), 1);
     let look = |processes: &[ProcessId]| {
