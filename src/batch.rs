@@ -9,7 +9,6 @@
 #![cfg_attr(
     feature = "queue",
     doc = "| | [`BatchClients`] is the type of these functions |
-| take over batches after an API key was replaced | [`clients_by_address`], [`BatchAdoption`] |
 | set the size of batches and how often they are polled | [`BatchSettings`] |
 | see open batches | [`BatchInfo`], from [`JobQueue::batches`](crate::JobQueue::batches); [`UncollectedResults`] |
 
@@ -23,6 +22,6 @@ pub use crate::llm::batch::BatchAccount;
 #[cfg(feature = "queue")]
 pub use crate::llm::batch::BatchClients;
 pub use crate::llm::providers::batch::BatchApi;
-pub use crate::manager::{clients_by_account, clients_by_address};
+pub use crate::manager::clients_by_account;
 #[cfg(feature = "queue")]
-pub use crate::queue::batch::{BatchAdoption, BatchInfo, BatchSettings, UncollectedResults};
+pub use crate::queue::batch::{BatchInfo, BatchSettings, UncollectedResults};

@@ -43,7 +43,7 @@ mod worker;
 #[cfg(feature = "queue")]
 mod worker_follower;
 
-pub use accounts::{clients_by_account, clients_by_address};
+pub use accounts::clients_by_account;
 use follow::Listener;
 pub use follow::SettingsEvent;
 pub use monthly::MonthlyBudget;

@@ -10,13 +10,12 @@ use crate::llm::outcome::Outcome;
 use crate::llm::outcome_builder::OutcomeBuilder;
 use crate::llm::request::Request;
 use crate::money::budget::Amount;
-use crate::queue::batch::BatchAdoption;
 use crate::queue::budget::ProcessBudget;
 use crate::queue::host::JobQueue;
 use crate::queue::info::ProcessInfo;
 use crate::queue::job::Job;
 
-use super::{LlmManager, clients_by_address, misuse};
+use super::{LlmManager, misuse};
 
 /// Items that are read at a time.
 const CHUNK: usize = 1000;
@@ -104,17 +103,6 @@ impl LlmManager {
             Error::new(ErrorKind::Invalid, why)
         })?;
         JobQueue::open(&folder.join("llm_jobs.db"))
-    }
-
-    /// Takes over batches whose API key is no longer available, with the present key of this manager or the
-    /// environment; see [`JobQueue::adopt_batches`].
-    ///
-    /// # Errors
-    /// As [`JobQueue::adopt_batches`].
-    pub fn adopt_batches(&self, queue: &JobQueue) -> Result<Vec<BatchAdoption>, Error> {
-        let idle = self.plan.calls.transfer_idle;
-        let clients = clients_by_address(Some(self.plan.first_config()), idle);
-        queue.adopt_batches(clients, &self.ctx)
     }
 }
 

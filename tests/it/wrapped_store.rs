@@ -374,6 +374,10 @@ impl BatchStore for WrappedStore {
         self.store.batches(process)
     }
 
+    fn leave_batch(&self, worker: WorkerId, batch: BatchNo) -> Result<(), Error> {
+        self.store.leave_batch(worker, batch)
+    }
+
     fn adopt_batches(
         &self,
         worker: WorkerId,

@@ -67,19 +67,15 @@ pub fn missing_advice(id: &str, back: Option<&str>, command: impl Fn(&str) -> St
     )
 }
 
-/// True if no worker owns it and its API key is not set here.
+/// True if no worker owns it and no API key for its address is set here.
 pub fn lacks_its_key(batch: &BatchInfo) -> bool {
     let clients = clients_by_account(None, Duration::from_secs(60));
     !batch.attended && !batch.provider.is_empty() && clients(&batch.account()).is_none()
 }
 
-/// How to take over batches whose API key was replaced.
-pub fn adoption_advice(command: impl Fn(&str) -> String) -> String {
-    format!(
-        "if the key was rotated, to adopt them with the current one: {}",
-        command("doctor --adopt-batches")
-    )
-}
+/// What batches wait for whose API key is not set, or does not show them.
+pub const NEEDS_ITS_KEY: &str = "set the key that created them, or one of the same account, and the provider's base URL \
+     if it was not the default";
 
 /// The state, without parts that change only with time.
 pub fn state(batch: &BatchInfo) -> String {

@@ -32,7 +32,8 @@ struct Pause {
 }
 
 impl Accounts {
-    /// The client for batches of an account, if its credential is available.
+    /// The client for batches of an account: the one that created them, or one of the same address with another
+    /// credential.
     pub(super) fn client(
         &mut self,
         control: &BatchControl,
@@ -42,12 +43,19 @@ impl Accounts {
             return Some(client.clone());
         }
         let current = control.client();
-        let current = current.filter(|client| client.account() == *account);
-        let client = current.or_else(|| {
-            let clients = control.clients();
-            clients.and_then(|clients| clients(account))
-        })?;
-        self.add(account.clone(), client.clone());
+        let current = current.filter(|client| client.account().is_at_the_same_address(account));
+        if let Some(own) = current.clone().filter(|own| own.account() == *account) {
+            self.add(account.clone(), own.clone());
+            return Some(own);
+        }
+        let clients = control.clients();
+        let client = clients
+            .and_then(|clients| clients(account))
+            .filter(|client| client.account().is_at_the_same_address(account))
+            .or(current)?;
+        if client.account() == *account {
+            self.add(account.clone(), client.clone());
+        }
         Some(client)
     }
 

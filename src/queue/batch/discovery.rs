@@ -66,12 +66,17 @@ impl Poller<'_> {
         }
         if any_unowned {
             let (accounts, control) = (&mut self.accounts, self.options.control);
+            let hidden = &self.hidden;
             let mut mine = |batch: &StoredBatch| {
                 let Some(record) = Record::read(batch) else {
                     return false;
                 };
                 let unsent = record.is_unsent() && control.client().is_some();
-                let have = unsent || accounts.client(control, &record.account).is_some();
+                // Another key than the one that created it only asks for a batch by its id.
+                let is_shown = record.id().is_some() && !hidden.contains(&batch.no);
+                let client = accounts.client(control, &record.account);
+                let have = unsent
+                    || client.is_some_and(|client| is_shown || client.account() == record.account);
                 if !have {
                     missing = Some(record.account);
                 }
@@ -90,8 +95,7 @@ impl Poller<'_> {
         }
         self.missing_credentials = missing.map(|account| {
             format!(
-                "batches at {} wait for the API key that created them ({}); if it was replaced: \
-                 batchwright doctor --adopt-batches",
+                "batches at {} wait for the API key that created them ({})",
                 account.provider, account.base_url
             )
         });

@@ -80,6 +80,10 @@ impl Poller<'_> {
             self.feed(no, Event::NoKey);
             return;
         };
+        if client.account() != account {
+            self.ask_with_another_key(no, &client);
+            return;
+        }
         let paused = self.accounts.paused_until(&account);
         let Some(open) = self.batches.get_mut(&no) else {
             return;
@@ -94,6 +98,40 @@ impl Poller<'_> {
             let step = next(&state, &facts);
             self.act(no, step, &client);
         }
+    }
+
+    /// If the key that created a batch is not there, the present key of the same address asks for the batch. If the
+    /// provider shows it, it belongs to this key from now on; otherwise it waits, without an owner, for its own key.
+    fn ask_with_another_key(&mut self, no: BatchNo, client: &Arc<dyn BatchClient>) {
+        let Some(open) = self.batches.get_mut(&no) else {
+            return;
+        };
+        let Some(id) = open.record.id().map(str::to_owned) else {
+            self.leave(no);
+            return;
+        };
+        let answer = client.status(&id, self.options.ctx);
+        match &answer {
+            Ok(_) => open.record.account = client.account(),
+            Err(error) if error.is_not_found() => {
+                self.leave(no);
+                return;
+            }
+            Err(_) => {}
+        }
+        self.feed(no, Event::StatusAnswered(answer));
+    }
+
+    /// Leaves a batch to a worker with the key that created it.
+    fn leave(&mut self, no: BatchNo) {
+        let context = &self.options.context;
+        if let Err(error) = context.store.leave_batch(context.worker, no) {
+            self.not_written(no, &error);
+            return;
+        }
+        self.batches.remove(&no);
+        self.hidden.insert(no);
+        self.scan_at = Some(self.clock.now());
     }
 
     /// Whether nothing of a batch was sent, and new batches use another account or none. Then its jobs do too.

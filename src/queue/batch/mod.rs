@@ -6,7 +6,6 @@
 //! jobs.
 
 mod accounts;
-mod adoption;
 mod bisect;
 mod budget;
 mod collect;
@@ -27,9 +26,9 @@ mod spool;
 #[cfg(test)]
 mod tests;
 mod transfer;
+mod unsent;
 mod write_input;
 
-pub use adoption::BatchAdoption;
 pub(crate) use context::BatchContext;
 pub(crate) use control::BatchControl;
 pub use info::{BatchInfo, UncollectedResults};

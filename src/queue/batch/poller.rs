@@ -1,6 +1,6 @@
 //! The thread that decides for all batches of a worker.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -113,6 +113,8 @@ pub(crate) struct Poller<'a> {
     pub(super) scanned_at: Option<Time>,
     /// Time of the next scan without a notification.
     pub(super) scan_at: Option<Time>,
+    /// Batches that their provider does not show to the present key, which did not create them.
+    pub(super) hidden: HashSet<BatchNo>,
     /// Message about batches of accounts without an available credential.
     pub(super) missing_credentials: Option<String>,
 }
@@ -145,6 +147,7 @@ impl<'a> Poller<'a> {
             jitter: Random(options.seed),
             scanned_at: None,
             scan_at: None,
+            hidden: HashSet::new(),
             missing_credentials: None,
             options,
         }

@@ -102,6 +102,9 @@ pub trait BatchStore: Send + Sync {
     /// spent.
     fn close_batch(&self, worker: WorkerId, batch: BatchNo, now: Timestamp) -> Result<(), Error>;
 
+    /// Leaves a batch without an owner, so that another worker can take it over.
+    fn leave_batch(&self, worker: WorkerId, batch: BatchNo) -> Result<(), Error>;
+
     /// The batches of a process and of its descendants, oldest first. Without a process: all batches, including those
     /// whose process no longer exists.
     fn batches(&self, process: Option<ProcessId>) -> Result<Vec<StoredBatch>, Error>;

@@ -256,11 +256,10 @@ impl CancelledBatches {
                 let (provider, url) = (quoted(&batch.provider), quoted(&batch.base_url));
                 let delete = if deleted { " --delete" } else { "" };
                 out.push_str(&format!(
-                    "; it was created at {url}; if the key is right but that address is not set: {}; {}",
+                    "; it was created at {url}; if the key is right but that address is not set: {}",
                     data.command(&format!(
                         "cancel {id}{delete} --provider {provider} --base-url {url}"
-                    )),
-                    batches::adoption_advice(|words| data.command(words))
+                    ))
                 ));
             }
         }

@@ -1,4 +1,4 @@
-//! Batches whose credential is in a header or a renewed token: who may collect, cancel and adopt them.
+//! Batches whose credential is in a header or a renewed token: who may collect and cancel them.
 
 #![cfg(unix)]
 
@@ -93,14 +93,6 @@ fn a_batch_is_taken_over_with_the_key_in_a_header() {
     let site = Site::new(&OPENAI, slow, ITEMS);
     submit(&site, work(&site, HEADER));
     let other = "Authorization: Bearer sk-another-0123456";
-    let words = ["doctor", "--adopt-batches"];
-    let refused = keyless(&site, &words).ended().expect(1);
-    refused.shows("not adopted: no key for");
-    let named = ["--provider", "openai", "--header", other];
-    let alone = [&["doctor"][..], &named].concat();
-    keyless(&site, &alone).ended().ends(2, "--adopt-batches");
-    let adopted = keyless(&site, &[&words[..], &named].concat()).ended();
-    adopted.shows("adopted with the current key");
     work(&site, other).ended().expect(0);
     site.bought_once();
     site.took(1);

@@ -51,9 +51,7 @@ impl Change<'_> {
             (_, Event::Kept) if self.record.withdrawn.is_some() => self.kept(),
             (_, Event::Postponed(wait)) => self.wait(wait),
             (_, Event::Panicked) => self.unusable("the client of the Batch API panicked"),
-            (_, Event::NoKey) => self.unusable(
-                "its API key is not set; if it was replaced: batchwright doctor --adopt-batches",
-            ),
+            (_, Event::NoKey) => self.unusable("its API key is not set"),
             (_, Event::AccountChanged) if self.record.is_unsent() => self.close(),
 
             // Forming and submitting.

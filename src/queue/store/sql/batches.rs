@@ -192,6 +192,13 @@ impl<S: SqlStore> BatchStore for S {
         empty_batch(self, worker, batch, None, None, true, now).map(drop)
     }
 
+    fn leave_batch(&self, worker: WorkerId, batch: BatchNo) -> Result<(), Error> {
+        self.write(Again::Harmless, |tx| {
+            let leave = "UPDATE #batches SET worker = NULL WHERE no = ? AND worker = ?";
+            tx.run(leave, by![batch.0, worker.0]).map(drop)
+        })
+    }
+
     fn batches(&self, process: Option<ProcessId>) -> Result<Vec<StoredBatch>, Error> {
         self.read_moment(|tx| {
             let scope = match process {

@@ -1,50 +1,15 @@
-//! Batches that cannot end without help, and how to take them over.
+//! Batches that cannot end without help.
 
-use std::time::Duration;
+use batchwright::batch::BatchInfo;
+use batchwright::queue::{HealthFinding, ProcessState};
 
-use batchwright::batch::{BatchAdoption, BatchInfo, clients_by_address};
-use batchwright::queue::{HealthFinding, ProcessState, Severity};
-use batchwright::{Context, Error, JobQueue, LlmConfig};
-
-use super::{advised, warning};
+use super::warning;
 use crate::args::shared::DataArgs;
 use crate::batches;
 use crate::format::count;
 use crate::run_process;
 
 const BATCH: &str = "batch";
-
-/// Takes over batches whose API key is no longer set. Returns the outcome by the label of each.
-pub fn adopt(
-    queue: &JobQueue,
-    own: Option<LlmConfig>,
-    data: &DataArgs,
-) -> Result<Vec<(String, HealthFinding)>, Error> {
-    let clients = clients_by_address(own, Duration::from_secs(60));
-    let adopted = queue.adopt_batches(clients, &Context::new())?;
-    let finding = |adoption: BatchAdoption| {
-        let batch = adoption.batch;
-        let name = batch.remote_id.as_deref().unwrap_or(&batch.label);
-        let (provider, total) = (&batch.provider, count(batch.total));
-        let batch_is = |what: &str| format!("{name} at {provider}, {total} requests: {what}");
-        let finding = match adoption.refused {
-            None => {
-                let seen = batch_is("adopted with the current key");
-                let back = run_process::collect_command_of(queue, batch.process_id);
-                let collect = back.unwrap_or_else(|| data.command("work --strategy batch"));
-                let advice = format!("to collect it: {collect}");
-                advised(BATCH, Severity::Good, seen, &advice)
-            }
-            Some(why) => {
-                let seen = batch_is(&format!("not adopted: {why}"));
-                let advice = set_that_key(run_process::collect_command_of(queue, batch.process_id));
-                warning(BATCH, seen, &advice)
-            }
-        };
-        (batch.label, finding)
-    };
-    Ok(adopted.into_iter().map(finding).collect())
-}
 
 /// `back`: the command of the run that the batch belongs to.
 fn set_that_key(back: Option<String>) -> String {
@@ -94,9 +59,7 @@ pub fn batch_finding(
         let seen = batch_is(&format!(
             "the key that created it is not set, or not for {url}"
         ));
-        let rotated = batches::adoption_advice(|words| data.command(words));
-        let advice = format!("{rotated}; otherwise {}", set_that_key(back));
-        return Some(warning(BATCH, seen, &advice));
+        return Some(warning(BATCH, seen, &set_that_key(back)));
     }
     None
 }

@@ -1,22 +1,20 @@
 //! `batchwright doctor`: checks the queue and its requirements, and gives advice.
 
-use batchwright::batch::BatchInfo;
 use batchwright::config::SettingKey;
 use batchwright::provider::api_keys_set;
 use batchwright::queue::{HealthFinding, ProcessState, Severity};
-use batchwright::{Error, JobQueue, LlmConfig};
+use batchwright::{Error, JobQueue};
 use serde_json::json;
 
 use crate::args::doctor::DoctorArgs;
 use crate::args::shared::StoreSource;
 use crate::exit::{Exit, Refusal};
-use crate::provider::own_of_batches;
 use crate::run_process;
 use crate::sanitize::{self, harmless};
 use crate::stdout;
 use crate::table::width;
 use crate::wrap::wrapped;
-use batches::{adopt, batch_finding};
+use batches::batch_finding;
 use machine::{clock, open_to_others, room, sandbox, writable};
 
 mod batches;
@@ -47,15 +45,6 @@ pub fn execute(args: &DoctorArgs) -> Exit {
 
 fn check(args: &DoctorArgs) -> Result<Vec<HealthFinding>, Refusal> {
     let folder = args.data.folder()?;
-    let own = match args.at.is_empty() {
-        true => None,
-        false if args.adopt_batches => own_of_batches(&args.at, &args.data)?,
-        false => {
-            return Err(Refusal::usage(
-                "--base-url and --header apply only with --adopt-batches",
-            ));
-        }
-    };
     let database = args.data.database()?;
     let data = writable(&folder);
     let usable = data.verdict != Severity::Bad;
@@ -69,7 +58,7 @@ fn check(args: &DoctorArgs) -> Result<Vec<HealthFinding>, Refusal> {
     let is_there = args.data.store.store.is_some() || database.exists();
     if is_there {
         let queue = args.data.connect(&folder, &database);
-        match queue.and_then(|queue| queue_findings(args, &queue, own)) {
+        match queue.and_then(|queue| queue_findings(args, &queue)) {
             Ok(found) => findings.extend(found),
             Err(error) => {
                 let seen = error.message().to_owned();
@@ -96,17 +85,8 @@ fn check(args: &DoctorArgs) -> Result<Vec<HealthFinding>, Refusal> {
     Ok(findings)
 }
 
-/// The findings about an open queue; adopts batches first if requested.
-fn queue_findings(
-    args: &DoctorArgs,
-    queue: &JobQueue,
-    own: Option<LlmConfig>,
-) -> Result<Vec<HealthFinding>, Error> {
-    let adopted = if args.adopt_batches {
-        adopt(queue, own, &args.data)?
-    } else {
-        Vec::new()
-    };
+/// The findings about an open queue.
+fn queue_findings(args: &DoctorArgs, queue: &JobQueue) -> Result<Vec<HealthFinding>, Error> {
     let mut findings = vec![good(
         "database",
         match &args.data.store.source {
@@ -116,12 +96,8 @@ fn queue_findings(
     )];
     findings.extend(queue.check()?);
     let (batches, processes) = (queue.batches(None)?, queue.open_processes()?);
-    let is_adopted = |batch: &BatchInfo| adopted.iter().any(|(label, _)| *label == batch.label);
-    let others = batches.iter().filter(|batch| !is_adopted(batch));
-    let others = others.filter_map(|batch| batch_finding(batch, &processes, &args.data));
-    let others: Vec<HealthFinding> = others.collect();
-    findings.extend(adopted.into_iter().map(|(_, finding)| finding));
-    findings.extend(others);
+    let of_batches = |batch| batch_finding(batch, &processes, &args.data);
+    findings.extend(batches.iter().filter_map(of_batches));
     findings.extend(processes.iter().filter_map(run_finding));
     Ok(findings)
 }

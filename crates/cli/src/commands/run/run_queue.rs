@@ -216,9 +216,7 @@ impl RunQueue {
         }
         let at_queue = &self.queue_flag;
         if ended.batches.iter().any(lacks_its_key) {
-            lines.push(batches::adoption_advice(|words| {
-                format!("batchwright {words}{at_queue}")
-            }));
+            lines.push(batches::NEEDS_ITS_KEY.to_owned());
         }
         let waiting = process.counts.pending;
         if waiting > 0 {

@@ -94,10 +94,10 @@ fn advise_on_batches(args: &StatusArgs, rows: &[Row], id: &str, beside_runs: boo
             command(&format!("{words} --strategy batch"))
         ));
     }
-    if let Some(row) = with_batch(&batches::lacks_its_key) {
+    if with_batch(&batches::lacks_its_key).is_some() {
         say(format!(
             "the API key or the address of batches is not set; {}",
-            batches::adoption_advice(|words| row.command(&args.data, words))
+            batches::NEEDS_ITS_KEY
         ));
     }
     let misses = |row: &Row| row.batches.iter().any(|batch| batch.uncollected.is_some());

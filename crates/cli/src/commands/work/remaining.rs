@@ -134,10 +134,9 @@ impl Remaining {
             let (batches, requests) = (count(batches), count(requests));
             if waited {
                 let who = collector(of_run, "work");
-                let adopt = batches::adoption_advice(|words| self.command(words));
                 return format!(
                     "batches at {provider} that were created with another key or address: {batches}, \
-                     with {requests} requests; {who} with that key and address collects them; {adopt}"
+                     with {requests} requests; {who} with that key and address collects them"
                 );
             }
             let who = collector(of_run, "work --strategy batch");
