@@ -13,15 +13,13 @@ use crate::llm::batch::{BatchClient, BatchState, BatchStatus};
 use crate::queue::store::{BatchNo, JobLane};
 
 use super::budget::end_batch;
-use super::machine::{Effect, Event, Facts, Input, OtherHalf, Record, State, Step, apply, next};
+use super::machine::{Effect, Event, Facts, Input, Record, State, Step, apply, next};
 use super::poller::{OwnedBatch, Poller, RETRY_AFTER, Unsaved};
 use super::sizes::Model;
 use super::transfer::Task;
 
 /// Interval of attempts if batches are created one after the other.
 const NEXT_CREATION: Duration = Duration::from_secs(1);
-/// A batch that waits for another one is not checked before this time.
-const WAIT: Duration = Duration::from_secs(3600);
 
 /// Identity of a batch, for effects that run after it is closed.
 pub(super) struct About {
@@ -172,7 +170,6 @@ impl Poller<'_> {
                 let most = self.options.control.settings().max_result_bytes;
                 return self.transfer(no, client, Task::Collect(id, results, most));
             }
-            Step::Wait => Event::Postponed(WAIT),
         };
         self.feed(no, event);
     }
@@ -337,7 +334,7 @@ impl Poller<'_> {
             open.due = self.clock.now().after(wait);
         }
         let done = effects.list.into_iter().try_fold(true, |done, effect| {
-            let is_end = matches!(effect, Effect::GiveBack | Effect::Close | Effect::Divide(_));
+            let is_end = matches!(effect, Effect::GiveBack | Effect::Close | Effect::Divide);
             let is_done = self.carry_out(no, effect, &about, &facts);
             (is_done || !is_end).then_some(done && is_done)
         });
@@ -362,7 +359,7 @@ impl Poller<'_> {
             jitter: self.jitter.share(),
             is_ending: self.options.ctx.is_cancelled(),
             others_there: is_submitting && others.next().is_some(),
-            poison_lines: self.poison_lines.get(&key).copied().unwrap_or(0),
+            refusals: self.refusals.get(&key).copied().unwrap_or(0),
         };
         Some((open.record.state.clone(), facts))
     }
@@ -388,7 +385,7 @@ impl Poller<'_> {
             Effect::Save => return self.save(no),
             Effect::GiveBack => return self.give_back(no),
             Effect::Close => return self.close(no),
-            Effect::Divide(division) => return self.divide(no, &division),
+            Effect::Divide => return self.divide(no),
             Effect::Take(step) => {
                 if let Some(client) = self.accounts.client(self.options.control, account) {
                     self.act(no, step, &client);
@@ -415,13 +412,12 @@ impl Poller<'_> {
                 self.sizes.reduce(model, about.items, facts, now);
             }
             Effect::AllowNext => self.sizes.allow_next(&about.model),
-            Effect::CountPoisonLine => {
-                *self.poison_lines.entry(about.group.clone()).or_default() += 1;
+            Effect::CountRefusal => {
+                *self.refusals.entry(about.group.clone()).or_default() += 1;
             }
-            Effect::ForgetPoisonLines => {
-                self.poison_lines.remove(&about.group);
+            Effect::ForgetRefusals => {
+                self.refusals.remove(&about.group);
             }
-            Effect::ReportToOtherHalf(what) => self.tell_other_half(&about.label, what),
             Effect::CountVainFetch => {
                 if let Some(open) = self.batches.get_mut(&no) {
                     open.asked_in_vain = true;
@@ -437,20 +433,6 @@ impl Poller<'_> {
             Effect::Wake => (self.options.wake)(),
         }
         true
-    }
-
-    fn tell_other_half(&mut self, label: &str, what: OtherHalf) {
-        let mut open = self.batches.values();
-        let other = open.find(|open| open.record.other_half() == Some(label) && !open.busy);
-        if let Some(other) = other.map(|open| open.batch.no) {
-            self.feed(
-                other,
-                match what {
-                    OtherHalf::Accepted => Event::HalfAccepted,
-                    OtherHalf::Refused => Event::HalfGone,
-                },
-            );
-        }
     }
 
     /// Reports a failed call that affects all batches of its account.

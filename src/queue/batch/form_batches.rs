@@ -63,11 +63,8 @@ impl Poller<'_> {
         let mut seen = std::mem::take(&mut self.seen);
         let mut still = std::collections::HashMap::new();
         // Counted once, because each of many processes may have a group.
-        let is_submitting = |open: &&OwnedBatch| {
-            open.record.account == account
-                && !open.record.is_submitted()
-                && !open.record.is_bisecting()
-        };
+        let is_submitting =
+            |open: &&OwnedBatch| open.record.account == account && !open.record.is_submitted();
         let mut submitting = self.batches.values().filter(is_submitting).count();
         for group in waiting {
             if let Some(next) = group.next {
@@ -112,11 +109,10 @@ impl Poller<'_> {
         Ok(has_started)
     }
 
-    /// Whether jobs of this group are being moved into a batch, or a poison line is searched among them: it may be
-    /// among returned jobs.
+    /// Whether jobs of this group are being moved into a batch.
     fn is_taken_care_of(&self, group: &WaitingJobs) -> bool {
         self.batches.values().any(|open| {
-            matches!(open.record.state, State::Forming | State::Bisecting(_))
+            matches!(open.record.state, State::Forming)
                 && open.batch.process_id == Some(group.process_id)
                 && open.batch.lane == group.lane
         })

@@ -6,7 +6,6 @@
 //! jobs.
 
 mod accounts;
-mod bisect;
 mod budget;
 mod collect;
 mod context;
@@ -15,6 +14,7 @@ mod discovery;
 mod executor;
 mod fill;
 mod form_batches;
+mod halve;
 mod info;
 mod machine;
 mod overview;

@@ -78,7 +78,7 @@ impl OwnedBatch {
             items: record.intent.items.max(open.batch.jobs),
             answered,
             withdrawn: record.withdrawn,
-            is_sent: !record.is_unsent() && !record.is_bisecting(),
+            is_sent: !record.is_unsent(),
             has_ended: matches!(record.state, State::Ended(_)),
             is_stuck: record.is_held() || record.uncollected().is_some(),
             is_left: record.is_held() || open.is_put_off(patience),
@@ -106,8 +106,8 @@ pub(crate) struct Poller<'a> {
     /// When waiting jobs were first seen: more may arrive.
     pub(super) seen: HashMap<(ProcessId, Arc<JobLane>), Time>,
     pub(super) sizes: Sizes,
-    /// Poison lines found in a row, without an accepted batch in between.
-    pub(super) poison_lines: HashMap<(Option<ProcessId>, Arc<JobLane>), u32>,
+    /// Rejections for unnamed lines in a row, without an accepted batch in between.
+    pub(super) refusals: HashMap<(Option<ProcessId>, Arc<JobLane>), u32>,
     pub(super) jitter: Random,
     /// Time of the last scan of the store.
     pub(super) scanned_at: Option<Time>,
@@ -143,7 +143,7 @@ impl<'a> Poller<'a> {
             accounts: Accounts::default(),
             seen: HashMap::new(),
             sizes: Sizes::default(),
-            poison_lines: HashMap::new(),
+            refusals: HashMap::new(),
             jitter: Random(options.seed),
             scanned_at: None,
             scan_at: None,
@@ -203,7 +203,6 @@ impl<'a> Poller<'a> {
         self.withdraw();
         self.scan_store();
         self.take_steps();
-        self.orphaned_bisections();
         self.stop_unreached();
         self.report();
     }
@@ -235,8 +234,7 @@ impl<'a> Poller<'a> {
             .batches
             .values()
             .filter(|open| !open.busy && open.unsaved.is_none());
-        let waits = |open: &&OwnedBatch| !open.record.is_bisecting();
-        let due = idle.filter(waits).map(|open| {
+        let due = idle.map(|open| {
             let paused = self.accounts.paused_until(&open.record.account);
             paused.map_or(open.due, |until| open.due.max(until))
         });

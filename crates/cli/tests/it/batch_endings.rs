@@ -109,7 +109,7 @@ fn only_a_line_named_by_the_provider_fails() {
 }
 
 #[test]
-fn an_unnamed_faulty_line_is_found_by_bisection() {
+fn an_unnamed_faulty_line_is_found_by_halving() {
     each(&[&OPENAI, &XAI, &GEMINI], |at| {
         let site = poisoned(at, quick().name_lines(false), 300, &[117]);
         one_fails(&site, 16);

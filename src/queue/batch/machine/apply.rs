@@ -95,7 +95,7 @@ impl Change<'_> {
             {
                 self.not_created(&reconciling);
             }
-            (S::Forming | S::Formed(_) | S::Submitting(_) | S::Bisecting(_), Event::GivenUp)
+            (S::Forming | S::Formed(_) | S::Submitting(_), Event::GivenUp)
                 if self.is_next(&[Step::GiveUp]) =>
             {
                 let file = self.record.file().map(str::to_owned);
@@ -120,7 +120,7 @@ impl Change<'_> {
 
             // Settling jobs, and division.
             (S::Running(_), Event::ItemsSettled(Ok(ItemsSettled::NoSuchLine(error)))) => {
-                self.bisect(&error);
+                self.refused_for_a_line(error);
             }
             (
                 S::Submitting(_) | S::Running(_),
@@ -133,18 +133,11 @@ impl Change<'_> {
             (S::Submitting(_) | S::Running(_), Event::ItemsSettled(Err(error))) => {
                 self.failed(&error);
             }
-            (
-                S::Submitting(_) | S::Running(_) | S::Bisecting(_),
-                Event::NotDivided(Some(error)),
-            ) => {
+            (S::Submitting(_) | S::Running(_), Event::NotDivided(Some(error))) => {
                 self.retry(&error);
             }
             // Jobs were removed from it; the rest is sent like any other batch.
-            (S::Submitting(_) | S::Running(_) | S::Bisecting(_), Event::NotDivided(None)) => {
-                self.close()
-            }
-            (S::Bisecting(bisecting), Event::HalfAccepted) => self.half_accepted(bisecting),
-            (S::Bisecting(_), Event::HalfGone) => self.close(),
+            (S::Submitting(_) | S::Running(_), Event::NotDivided(None)) => self.close(),
 
             (_, event) => self.refuse(&event),
         }

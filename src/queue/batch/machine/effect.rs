@@ -27,8 +27,8 @@ pub(crate) enum Effect {
     GiveBack,
     /// Return its remaining jobs to the queue, and delete its row.
     Close,
-    /// Divide it into two batches, and continue with both.
-    Divide(Division),
+    /// Divide it into two halves, and continue with both.
+    Divide,
     /// Take this step at once.
     Take(Step),
     /// Settle jobs of it.
@@ -47,27 +47,16 @@ pub(crate) enum Effect {
     ReduceSize,
     /// The provider has accepted a batch of this model: others may follow at once.
     AllowNext,
-    /// Count a rejection because of a poison line.
-    CountPoisonLine,
+    /// Count a rejection because of an unnamed line.
+    CountRefusal,
     /// A batch was accepted, so earlier rejections were because of their lines.
-    ForgetPoisonLines,
-    /// Report the outcome to the batch with the other half, which waits for it.
-    ReportToOtherHalf(OtherHalf),
+    ForgetRefusals,
     /// Count a request for results that did not return all of them.
     CountVainFetch,
     CountCreated,
     CountPossiblyPaidTwice(u64),
     /// Notify waiting threads of a change.
     Wake,
-}
-
-/// How a batch is divided.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Division {
-    /// It is too large: both halves are sent.
-    Halve,
-    /// One of its lines is bad: the first half is sent, and the second one waits for its outcome.
-    Bisect(super::state::Why),
 }
 
 /// Which jobs to settle, and how.
@@ -77,13 +66,6 @@ pub(crate) enum ItemEnds {
     All(Error),
     /// The jobs of these lines of its input, from 1.
     Lines(Vec<(u64, Error)>),
-}
-
-/// The outcome of the first half of a bisected batch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum OtherHalf {
-    Accepted,
-    Refused,
 }
 
 impl Effects {

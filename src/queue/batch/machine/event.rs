@@ -27,8 +27,8 @@ pub(crate) struct Facts {
     pub is_ending: bool,
     /// Another batch of its account is at the provider.
     pub others_there: bool,
-    /// Poison lines found in a row in similar batches, without an accepted batch in between.
-    pub poison_lines: u32,
+    /// Rejections of similar batches for unnamed lines in a row, without an accepted batch in between.
+    pub refusals: u32,
 }
 
 impl Facts {
@@ -100,10 +100,6 @@ pub(crate) enum Event {
     ItemsSettled(Result<ItemsSettled, Error>),
     /// It could not be divided, because of an error or too few jobs.
     NotDivided(Option<Error>),
-    /// The batch with the other half was accepted: the poison line is in this one.
-    HalfAccepted,
-    /// The batch with the other half was rejected or closed: nothing is known about this one.
-    HalfGone,
 }
 
 impl Event {

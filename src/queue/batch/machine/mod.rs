@@ -6,7 +6,6 @@
 //! steps and effects decides nothing.
 
 mod apply;
-mod bisect;
 mod effect;
 mod event;
 mod next;
@@ -21,7 +20,7 @@ mod tests;
 
 pub(super) use apply::apply;
 pub(crate) use apply::is_cut_off;
-pub(super) use effect::{Division, Effect, ItemEnds, OtherHalf};
+pub(super) use effect::{Effect, ItemEnds};
 pub(super) use event::{Collected, Event, Facts, ItemsSettled, Written};
 pub(super) use next::{Step, next};
 pub(super) use record::{Record, key, new_label, number};

@@ -29,16 +29,12 @@ pub(crate) enum Step {
     AskStatus(String),
     /// Fetch and store its results.
     Collect(String, Results),
-    /// Nothing; another batch's outcome decides.
-    Wait,
 }
 
 /// Decides the next step.
 pub(crate) fn next(state: &State, facts: &Facts) -> Step {
     match state {
-        State::Forming | State::Formed(_) | State::Bisecting(_) if facts.is_unwanted() => {
-            Step::GiveUp
-        }
+        State::Forming | State::Formed(_) if facts.is_unwanted() => Step::GiveUp,
         State::Forming | State::Formed(_) => Step::WriteInput,
         State::Submitting(submitting) => submit(submitting, facts),
         State::Reconciling(reconciling) | State::Held(reconciling) => reconcile(reconciling, facts),
@@ -46,7 +42,6 @@ pub(crate) fn next(state: &State, facts: &Facts) -> Step {
         State::Ended(Ended { remote, results }) => {
             Step::Collect(remote.id.clone(), results.clone())
         }
-        State::Bisecting(_) => Step::Wait,
     }
 }
 

@@ -7,7 +7,7 @@ use crate::llm::batch::{BatchAccount, BatchIntent};
 use crate::llm::providers::vendor::Vendor;
 use crate::queue::store::StoredBatch;
 
-use super::state::{Bisecting, Input, Owner, State, Submitting, Uncollected};
+use super::state::{Formed, Input, Owner, State, Submitting, Uncollected};
 
 /// A batch as stored in its row.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -126,19 +126,6 @@ impl Record {
         matches!(self.state, State::Held(_))
     }
 
-    /// Whether it waits for the outcome of its other half.
-    pub(crate) fn is_bisecting(&self) -> bool {
-        matches!(self.state, State::Bisecting(_))
-    }
-
-    /// The label of the batch that decides about this one.
-    pub(crate) fn other_half(&self) -> Option<&str> {
-        match &self.state {
-            State::Bisecting(Bisecting { half, .. }) => Some(half),
-            _ => None,
-        }
-    }
-
     /// Whether the provider has it, or may have it.
     pub(crate) fn is_submitted(&self) -> bool {
         self.id().is_some() || self.is_held()
@@ -204,8 +191,29 @@ impl Record {
             State::Running(running) if running.remote.is_presumed() => PRESUMED,
             State::Running(running) => running.remote.status.as_deref().unwrap_or("submitted"),
             State::Ended(_) => "collecting",
-            State::Bisecting(_) => "bisecting",
         }
+    }
+
+    /// Its two halves. Each has a new label, because a rejected batch stays in the provider's list under its label.
+    pub(crate) fn halves(&self, labels: [String; 2], now: Timestamp) -> (Self, Self) {
+        let [label, label_of_rest] = labels;
+        let model = self.intent.model.clone();
+        let mut half = Self::new(self.account.clone(), label, model, now);
+        half.state = State::Formed(Formed::default());
+        half.intent.items = self.intent.items / 2;
+        half.payer.clone_from(&self.payer);
+        let mut rest = self.clone();
+        rest.intent.items -= half.intent.items;
+        rest.intent.label = label_of_rest;
+        rest.failures = 0;
+        rest.state = State::Formed(Formed {
+            lost_files: match &self.state {
+                State::Submitting(Submitting { lost_files, .. }) => *lost_files,
+                _ => 0,
+            },
+        });
+        rest.due = now;
+        (half, rest)
     }
 
     /// Clears the failures after a success, for the next step.

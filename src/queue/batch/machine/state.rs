@@ -16,11 +16,10 @@
 //!     Reconciling --> Held: Listed
 //!     Held --> Running: Listed
 //!     Held --> Reconciling: FileDeleted, Listed, TakenOver
+//!     Running --> Formed: ItemsSettled, StatusAnswered
 //!     Running --> Ended: StatusAnswered
 //!     Ended --> Running: Collected
 //!     Ended --> Reconciling: Collected
-//!     Running --> Bisecting: ItemsSettled, StatusAnswered
-//!     Bisecting --> Formed: HalfAccepted
 //!     Forming --> [*]: AccountChanged, GivenUp, InputWritten
 //!     Formed --> [*]: AccountChanged, GivenUp, InputWritten
 //!     Submitting --> [*]: AccountChanged, GivenUp, ItemsSettled, NotDivided
@@ -28,7 +27,6 @@
 //!     Held --> [*]: GivenUp
 //!     Running --> [*]: ItemsSettled, NotDivided, StatusAnswered
 //!     Ended --> [*]: Collected
-//!     Bisecting --> [*]: GivenUp, HalfGone, NotDivided
 //! ```
 //!
 //! `Formed` is the first state of both halves of a divided batch. A batch returns to it when its input is lost, locally
@@ -58,8 +56,6 @@ pub(crate) enum State {
     Running(Running),
     /// It has ended there; its results must be stored.
     Ended(Ended),
-    /// The provider rejects it because of one line, in this batch or in its other half.
-    Bisecting(Bisecting),
 }
 
 impl State {
@@ -255,14 +251,6 @@ pub(crate) struct Uncollected {
     pub since: Timestamp,
     /// Outcome of the last attempt, as a message.
     pub why: String,
-}
-
-/// A batch that was rejected because of an unknown line, without the half that was sent again.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Bisecting {
-    /// The label of the batch with the other half. If that one is accepted, the bad line is in this one.
-    pub half: String,
-    pub why: Why,
 }
 
 /// A stored error.

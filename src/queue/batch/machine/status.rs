@@ -8,12 +8,14 @@ use crate::base::{Error, ErrorKind};
 use crate::llm::batch::{BatchCounts, BatchRefusal, BatchState, BatchStatus};
 
 use super::apply::{Change, is_cut_off};
-use super::effect::{Effect, ItemEnds, OtherHalf};
+use super::effect::{Effect, ItemEnds};
 use super::next::Step;
 use super::state::{Ended, Owner, Remote, Results, Running, State, Why};
 
 /// After this many refusals a cancellation is given up.
 const MOST_CANCELS: u32 = 3;
+/// This many rejections for unnamed lines in a row, without an accepted batch, have another cause than a line.
+const MOST_REFUSALS: u32 = 16;
 
 impl Change<'_> {
     /// Outcome of cancelling a duplicate.
@@ -102,9 +104,8 @@ impl Change<'_> {
             status.state,
             BatchState::Validating | BatchState::Refused(_)
         ) {
-            self.add(Effect::ForgetPoisonLines);
+            self.add(Effect::ForgetRefusals);
             self.add(Effect::AllowNext);
-            self.add(Effect::ReportToOtherHalf(OtherHalf::Accepted));
         }
         let is_completed = matches!(status.state, BatchState::Completed);
         let lost = self.lost_answers(&status, known);
@@ -188,14 +189,13 @@ impl Change<'_> {
         let file = self.record.file().map(str::to_owned);
         match refused {
             BatchRefusal::Lines(lines) if !lines.is_empty() => {
-                self.add(Effect::ReportToOtherHalf(OtherHalf::Refused));
                 self.add(Effect::SettleItems(ItemEnds::Lines(lines)));
             }
             BatchRefusal::Lines(_) => {
                 let why = "the provider rejected the batch for some of its lines and did not report which";
-                self.bisect(&Error::new(ErrorKind::Invalid, why));
+                self.refused_for_a_line(Error::new(ErrorKind::Invalid, why));
             }
-            BatchRefusal::SomeLine(error) => self.bisect(&error),
+            BatchRefusal::SomeLine(error) => self.refused_for_a_line(error),
             // Its jobs wait for a smaller batch; this is not an attempt.
             BatchRefusal::TooMuchQueued(error) => {
                 self.delete_file(file);
@@ -204,16 +204,33 @@ impl Change<'_> {
                     self.record.name()
                 );
                 self.log(Level::Info, text);
-                self.add(Effect::ReportToOtherHalf(OtherHalf::Refused));
                 self.add(Effect::ReduceSize);
                 self.add(Effect::GiveBack);
                 self.close();
             }
             BatchRefusal::Whole(error) => {
-                self.add(Effect::ReportToOtherHalf(OtherHalf::Refused));
                 self.add(Effect::SettleItems(ItemEnds::All(error)));
             }
         }
+    }
+
+    /// The batch was rejected because of an unnamed line. Both halves are sent, and the half with the line is divided
+    /// in turn: only a batch of one line proves that the line is bad.
+    pub(super) fn refused_for_a_line(&mut self, error: Error) {
+        let file = self.record.file().map(str::to_owned);
+        self.delete_file(file);
+        self.add(Effect::CountRefusal);
+        let items = self.record.intent.items;
+        if items <= 1 || self.facts.refusals >= MOST_REFUSALS {
+            return self.add(Effect::SettleItems(ItemEnds::All(error)));
+        }
+        let text = format!(
+            "the provider rejected batch {} for one of its {items} requests and did not report which \
+             ({error}); both halves of it are sent",
+            self.record.name()
+        );
+        self.log(Level::Warn, text);
+        self.add(Effect::Divide);
     }
 }
 

@@ -8,7 +8,7 @@ use crate::base::{Error, ErrorKind};
 use crate::llm::batch::{BatchStage, is_unknown};
 
 use super::apply::Change;
-use super::effect::{Division, Effect, ItemEnds};
+use super::effect::{Effect, ItemEnds};
 use super::event::Written;
 use super::state::{Formed, Input, Owner, Reconciling, Remote, Running, State, Submitting};
 
@@ -202,7 +202,7 @@ impl Change<'_> {
             return self.add(Effect::SettleItems(ItemEnds::All(error)));
         }
         let file = self.record.file().map(str::to_owned);
-        self.add(Effect::Divide(Division::Halve));
+        self.add(Effect::Divide);
         // Until the division is recorded, the whole batch is sent again.
         self.delete_file(file);
     }

@@ -266,7 +266,7 @@ fn an_input_that_cannot_be_deleted_does_not_hide_a_batch_that_is_there() {
 }
 
 #[test]
-fn what_is_refused_whatever_it_holds_is_not_bisected_line_by_line() {
+fn what_is_refused_whatever_it_holds_is_not_halved_line_by_line() {
     let harness = Harness::new();
     let client = harness.client();
     let names: Vec<String> = (0..32).map(|n| format!("p{n}")).collect();

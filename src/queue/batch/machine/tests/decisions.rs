@@ -6,12 +6,10 @@ use crate::llm::batch::{BatchRefusal, BatchState, ListedBatches};
 use crate::queue::batch::settings::LISTINGS;
 
 use super::super::apply::apply;
-use super::super::effect::{Division, Effect};
+use super::super::effect::Effect;
 use super::super::event::{Event, Facts, ItemsSettled};
 use super::super::next::{Step, next};
-use super::super::state::{
-    Bisecting, Fence, Formed, Input, Owner, Reconciling, Remote, State, Why,
-};
+use super::super::state::{Fence, Formed, Input, Owner, Reconciling, Remote, State};
 use super::examples::{
     self, OURS, error, facts, presumed, record, refusal, remote, running, status, submitting,
     uploaded,
@@ -125,7 +123,7 @@ fn a_client_that_says_cancelled_although_nothing_was_is_asked_again_after_a_wait
 }
 
 #[test]
-fn a_batch_that_is_bisected_leaves_no_input_at_the_provider() {
+fn a_batch_that_is_refused_and_halved_leaves_no_input_at_the_provider() {
     let there = Remote {
         file: Some("file-1".to_owned()),
         ..remote(OURS)
@@ -138,29 +136,43 @@ fn a_batch_that_is_bisected_leaves_no_input_at_the_provider() {
         let place = |which: fn(&Effect) -> bool| effects.iter().position(which);
         let deleted =
             place(|effect| matches!(effect, Effect::DeleteFile(file) if file == "file-1"));
-        let divided = place(|effect| matches!(effect, Effect::Divide(Division::Bisect(_))));
+        let divided = place(|effect| matches!(effect, Effect::Divide));
         assert!(deleted.is_some() && deleted < divided, "{effects:?}");
     }
 }
 
 #[test]
-fn a_line_that_is_left_alone_is_sent_alone_before_it_fails() {
-    let bisecting = State::Bisecting(Bisecting {
-        half: "bw-2".to_owned(),
-        why: Why::from(&refusal(400)),
-    });
+fn a_line_fails_only_when_it_was_refused_by_itself() {
+    let unnamed = BatchState::Refused(BatchRefusal::SomeLine(refusal(400)));
+    let refused = Event::StatusAnswered(Ok(status(unnamed)));
     let facts = facts(true, None, false);
-    let mut alone = record(bisecting.clone());
-    alone.intent.items = 1;
-    let effects = apply(&mut alone, Event::HalfAccepted, &facts).list;
-    assert!(matches!(effects[..], [Effect::Save]), "{effects:?}");
-    assert!(matches!(alone.state, State::Formed(_)) && alone.due == facts.now);
-    let mut several = record(bisecting);
-    let effects = apply(&mut several, Event::HalfAccepted, &facts).list;
-    let divides = matches!(effects[..], [Effect::Divide(Division::Bisect(_))]);
-    assert!(divides, "{effects:?}");
+    let mut several = record(running(remote(OURS)));
+    several.intent.items = 3;
+    let effects = apply(&mut several, refused.clone(), &facts).list;
+    assert!(matches!(effects[..], [.., Effect::Divide]), "{effects:?}");
     let labels = ["bw-2", "bw-3"].map(str::to_owned);
-    let (half, rest) = Division::Halve.of(&several, labels, facts.now);
+    let (half, rest) = several.halves(labels, facts.now);
     // What was refused is listed under the label that it had.
     assert_eq!((&*half.intent.label, &*rest.intent.label), ("bw-2", "bw-3"));
+    assert_eq!((half.intent.items, rest.intent.items), (1, 2));
+    for half in [&half, &rest] {
+        assert!(matches!(half.state, State::Formed(_)) && half.due == facts.now);
+    }
+    let mut alone = record(running(remote(OURS)));
+    alone.intent.items = 1;
+    let effects = apply(&mut alone, refused.clone(), &facts).list;
+    assert!(
+        matches!(effects[..], [.., Effect::SettleItems(_)]),
+        "{effects:?}"
+    );
+    // Whatever is sent is refused: the lines are not the cause.
+    let facts = Facts {
+        refusals: 16,
+        ..facts
+    };
+    let effects = apply(&mut record(running(remote(OURS))), refused, &facts).list;
+    assert!(
+        matches!(effects[..], [.., Effect::SettleItems(_)]),
+        "{effects:?}"
+    );
 }

@@ -24,7 +24,7 @@ fn all_facts() -> Vec<Facts> {
                 let facts = facts(uploads, Some(policy), is_stopped);
                 all.push(facts);
                 all.push(Facts {
-                    poison_lines: 3,
+                    refusals: 16,
                     others_there: true,
                     ..facts
                 });
@@ -76,9 +76,8 @@ fn arrows_of_the_code() -> Arrows {
         let (to, name) = (after.state.name(), event.name());
         add(before.state.name(), to, name);
         for effect in effects.list {
-            if let Effect::Divide(division) = &effect {
-                let (half, rest) =
-                    division.of(after, ["bw-2", "bw-3"].map(str::to_owned), Timestamp(0));
+            if matches!(effect, Effect::Divide) {
+                let (half, rest) = after.halves(["bw-2", "bw-3"].map(str::to_owned), Timestamp(0));
                 add("[*]", half.state.name(), "");
                 add(to, rest.state.name(), name);
             }

@@ -12,8 +12,8 @@ use crate::queue::batch::settings::{BatchSettings, LISTINGS};
 use super::super::event::{Collected, Event, Facts, ItemsSettled, Written};
 use super::super::record::Record;
 use super::super::state::{
-    Bisecting, Ended, Fence, Formed, Input, Owner, Reconciling, Remote, Results, Running, State,
-    Submitting, Uncollected, Why,
+    Ended, Fence, Formed, Input, Owner, Reconciling, Remote, Results, Running, State, Submitting,
+    Uncollected, Why,
 };
 
 pub(super) const NOW: Timestamp = Timestamp(1_000_000_000);
@@ -41,7 +41,7 @@ pub(super) fn facts(uploads: bool, policy: Option<OnUnknown>, is_stopped: bool) 
         jitter: 0.5,
         is_ending: false,
         others_there: false,
-        poison_lines: 0,
+        refusals: 0,
     }
 }
 
@@ -126,10 +126,6 @@ pub(super) fn states() -> Vec<State> {
         State::Running(Running {
             remote: remote(OURS),
             duplicates: vec!["batch_2".to_owned()],
-        }),
-        State::Bisecting(Bisecting {
-            half: "bw-2".to_owned(),
-            why: Why::from(&refusal(400)),
         }),
     ];
     for input in [Input::Local, uploaded()] {
@@ -244,8 +240,6 @@ pub(super) fn events() -> Vec<Event> {
         Event::NotSent(None),
         Event::NotSent(Some(second)),
         Event::GivenUp,
-        Event::HalfAccepted,
-        Event::HalfGone,
         Event::NotDivided(None),
         Event::FileDeleted(Ok(())),
         Event::DuplicateCancelled(Ok(())),

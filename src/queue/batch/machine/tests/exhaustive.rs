@@ -127,11 +127,6 @@ impl Search {
             }
             Step::AskStatus(_) => self.ask_status(node, depth),
             Step::Collect(..) => self.collect(node, depth),
-            Step::Wait => {
-                assert!(node.record.is_bisecting(), "{node:?} waits for nothing");
-                self.feed(node.clone(), Event::HalfAccepted, depth);
-                self.feed(node, Event::HalfGone, depth);
-            }
         }
     }
 
@@ -298,10 +293,10 @@ impl Search {
                     // That may fail, and is tried again.
                     break;
                 }
-                Effect::Divide(division) => {
+                Effect::Divide => {
                     assert!(!node.may_exist(), "{what}: {before:?}");
-                    let (half, rest) =
-                        division.of(&node.record, ["bw-2", "bw-3"].map(str::to_owned), NOW);
+                    let labels = ["bw-2", "bw-3"].map(str::to_owned);
+                    let (half, rest) = node.record.halves(labels, NOW);
                     for record in [half, rest] {
                         let divided = Node {
                             saved: record.clone(),
@@ -409,7 +404,6 @@ fn usual(node: &Node, step: &Step) -> Vec<Event> {
         Step::Cancel(_) => Event::CancelAnswered(Ok(())),
         Step::AskStatus(_) => Event::StatusAnswered(Ok(status(BatchState::Completed))),
         Step::Collect(..) => Event::Collected(Ok(Collected::default())),
-        Step::Wait => Event::HalfGone,
     }]
 }
 

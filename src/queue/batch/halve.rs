@@ -66,17 +66,4 @@ impl Poller<'_> {
             after = Some(last.receipt.job);
         }
     }
-
-    /// Continues batches whose other half is gone, for example after a crash.
-    pub(super) fn orphaned_bisections(&mut self) {
-        let labels: Vec<&str> = self.batches.values().map(|open| open.label()).collect();
-        let orphaned = self.batches.values().filter(|open| {
-            let half = open.record.other_half();
-            !open.busy && half.is_some_and(|half| !labels.contains(&half))
-        });
-        let orphaned: Vec<BatchNo> = orphaned.map(|open| open.batch.no).collect();
-        for no in orphaned {
-            self.feed(no, Event::HalfGone);
-        }
-    }
 }
