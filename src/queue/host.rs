@@ -443,15 +443,6 @@ impl JobQueue {
         self.store.lanes(process)
     }
 
-    /// The kinds of due and of running jobs and, for prompts, the models that they name. Jobs that are scheduled for
-    /// later, wait for other jobs, are in a batch at the provider, or are [paused](Self::pause) do not count.
-    ///
-    /// # Errors
-    /// As [`process`](Self::process).
-    pub fn due_lanes(&self) -> Result<Vec<Arc<JobLane>>, Error> {
-        self.store.due_lanes(self.clock.wall())
-    }
-
     /// Cancels the waiting jobs of a process, and those for which its jobs wait. Running jobs, and jobs in a batch at
     /// the provider, finish without retries and keep their results, because they are billed. Returns the number of
     /// cancelled jobs of the process; 0 if the process does not exist.

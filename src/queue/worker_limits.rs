@@ -42,11 +42,12 @@ impl WorkerLimits {
             let why = format!("no provider of this worker answers requests of the kind {what}");
             return Some(Error::new(ErrorKind::Invalid, why));
         };
-        self.reason(&JobLane {
+        let open = self.0.kinds.open(&JobLane {
             kind: kind.to_owned(),
             name: request.model.clone(),
             step: 0,
-        })
+        })?;
+        self.0.exclusions.lock().refusal(&open.class).cloned()
     }
 
     /// The kind of jobs that clients wait for with such a request.
@@ -56,26 +57,6 @@ impl WorkerLimits {
             _ => &[DIRECT_COMPLETION_KIND, COMPLETION_KIND],
         };
         kinds.iter().find(|kind| self.0.kinds.has(kind)).copied()
-    }
-
-    /// Why jobs of this lane are not called at the moment, as [`refusal`](Self::refusal). `None` for jobs that go into
-    /// batches: they are never called one by one, so they do not show when a call is answered again.
-    pub fn refusal_of(&self, lane: &JobLane) -> Option<Error> {
-        if self.0.kinds.is_batched(lane) {
-            None
-        } else {
-            self.reason(lane)
-        }
-    }
-
-    fn reason(&self, lane: &JobLane) -> Option<Error> {
-        let open = self.0.kinds.open(lane)?;
-        self.0.exclusions.lock().refusal(&open.class).cloned()
-    }
-
-    /// Whether any provider or model is not called at the moment, as told by [`refusal`](Self::refusal) for each.
-    pub fn has_refusals(&self) -> bool {
-        !self.0.exclusions.lock().is_empty()
     }
 
     /// The limits by provider and model: for the models that jobs have named so far (at most 1,000), and for the
@@ -274,65 +255,10 @@ mod tests {
             wait_for(&is_back);
             begins(0);
         }
-        wait_for(&|| queue.due_lanes().unwrap().len() == 1);
         clock.advance(Duration::from_secs(10));
         begins(1);
         (0..JOBS).for_each(|_| answer.send(true).unwrap());
         wait_for(&|| counts().completed == JOBS as u64);
-        worker.stop().unwrap();
-    }
-
-    /// A check of readiness reads these lanes, so it must see the only job at any moment.
-    #[test]
-    fn a_job_that_tries_a_rejected_key_again_is_due_all_the_time() {
-        const PATIENCE: Duration = Duration::from_secs(30);
-        let clock = Arc::new(ManualClock::new());
-        let queue = JobQueue::in_memory().unwrap().clock(clock.clone());
-        let (answer, answers) = bounded::<bool>(0);
-        let (began, has_begun) = bounded::<()>(1);
-        let route = Route::new(Rejects(answers, began)).clock(clock.clone());
-        let worker = Worker::new(&queue)
-            .completions(route)
-            .on_error(ErrorPolicy::ContinueOnError)
-            .start()
-            .unwrap();
-        // Dropped before the worker, which otherwise waits for its call if this test fails.
-        let answer = answer;
-        let limits = worker.limits();
-        let is_due = || {
-            let lanes = queue.due_lanes().unwrap();
-            lanes.iter().any(|lane| {
-                let refusal = limits.refusal_of(lane);
-                refusal.is_some_and(|error| error.kind() == ErrorKind::Auth)
-            })
-        };
-        let process = ProcessId::new();
-        let job = Job::from(&Request::new("hi"));
-        queue.enqueue(process, [job]).unwrap();
-        has_begun.recv_timeout(PATIENCE).unwrap();
-        assert!(!is_due(), "the key was not rejected yet");
-        answer.send(false).unwrap();
-        let until = Instant::now() + PATIENCE;
-        // The worker reports refusals at intervals of this clock.
-        let time_passes = || {
-            assert!(Instant::now() < until);
-            clock.advance(Duration::from_millis(100));
-            std::thread::yield_now();
-        };
-        while !is_due() {
-            time_passes();
-        }
-        for is_accepted in [false, false, true] {
-            while has_begun.try_recv().is_err() {
-                assert!(is_due(), "while it waits");
-                time_passes();
-            }
-            assert!(is_due(), "while its call is in flight");
-            answer.send(is_accepted).unwrap();
-        }
-        while limits.has_refusals() {
-            time_passes();
-        }
         worker.stop().unwrap();
     }
 }

@@ -87,10 +87,6 @@ impl EnqueueStore for WrappedStore {
         self.store.charge_sums(query)
     }
 
-    fn due_lanes(&self, now: Timestamp) -> Result<Vec<Arc<JobLane>>, Error> {
-        self.store.due_lanes(now)
-    }
-
     fn insert_described(
         &self,
         process: ProcessId,

@@ -19,7 +19,7 @@ use crate::observe::Observer;
 use crate::openai::state::OpenAi;
 use crate::overview::Overview;
 use crate::problem::Problem;
-use crate::readiness::{DiskCheck, KeyCheck};
+use crate::readiness::DiskCheck;
 use crate::records::Records;
 use crate::settings::LiveSettings;
 use crate::spent::Spent;
@@ -55,7 +55,6 @@ pub(crate) struct App {
     pub guard: Guard,
     pub page: Page,
     pub disk_check: DiskCheck,
-    pub key_check: KeyCheck,
     pub spent: Spent,
 }
 

@@ -5,17 +5,11 @@ use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use batchwright::JobQueue;
-use batchwright::queue::{JobLane, WorkerLimits};
 use batchwright::unstable::open_private;
 use parking_lot::Mutex;
 
-use crate::overview::fresh_until;
-
 /// A check of the folder is reused for this time, because anyone may request it.
 const FRESH: Duration = Duration::from_secs(1);
-/// An answer about the API key is reused for at most this time: the interval of the calls that try a rejected key again.
-const LONGEST_FRESH: Duration = Duration::from_secs(10);
 /// Number of bytes that must fit into the data folder: about what a few jobs take.
 const PROBE_BYTES: usize = 64 << 10;
 /// The file that is written and removed again.
@@ -27,7 +21,6 @@ pub(crate) enum Cause {
     Queue,
     DataFolder,
     DiskFull,
-    ApiKey,
 }
 
 impl Cause {
@@ -36,7 +29,6 @@ impl Cause {
             Self::Queue => "queue",
             Self::DataFolder => "data_folder",
             Self::DiskFull => "disk_full",
-            Self::ApiKey => "api_key",
         }
     }
 
@@ -46,7 +38,6 @@ impl Cause {
             Self::Queue => "the queue cannot be read",
             Self::DataFolder => "the data folder is missing or cannot be written",
             Self::DiskFull => "the disk of the data folder is full",
-            Self::ApiKey => "the provider rejects the API key, and jobs wait for it",
         }
     }
 }
@@ -92,53 +83,6 @@ impl DiskCheck {
         });
         *last = Some((Instant::now(), cause));
         cause
-    }
-}
-
-/// Checks at intervals whether jobs wait for an API key that was rejected.
-#[derive(Default)]
-pub(crate) struct KeyCheck(Mutex<Option<Look>>);
-
-/// The answer of a look at the due jobs.
-#[derive(Debug, Clone, Copy)]
-struct Look {
-    until: Instant,
-    delays: bool,
-}
-
-impl KeyCheck {
-    /// Whether a due job that is not paused waits because all of its providers rejected the API key, or tries the key
-    /// again. Its call shows when the key is accepted again. If there is no such job, the server has to stay ready: a
-    /// balancer would send it no request that could show it.
-    pub fn delays_jobs(&self, queue: &JobQueue, limits: &WorkerLimits) -> bool {
-        let mut last = self.0.lock();
-        // The queue is read only if a key was rejected. Once it is accepted, an older answer no longer counts.
-        if !limits.has_refusals() {
-            *last = None;
-            return false;
-        }
-        let began = Instant::now();
-        if let Some(look) = *last
-            && began < look.until
-        {
-            return look.delays;
-        }
-        let is_refused = |lane: &JobLane| {
-            let refusal = limits.refusal_of(lane);
-            refusal.is_some_and(|error| error.kind() == batchwright::ErrorKind::Auth)
-        };
-        let delays = match queue.due_lanes() {
-            Ok(lanes) => lanes.iter().any(|lane| is_refused(lane)),
-            // The answer stays.
-            Err(error) => {
-                log::debug!("the due jobs cannot be read for a check: {error}");
-                last.is_some_and(|look| look.delays)
-            }
-        };
-        let now = Instant::now();
-        let until = fresh_until(began, now).min(now + LONGEST_FRESH);
-        *last = Some(Look { until, delays });
-        delays
     }
 }
 

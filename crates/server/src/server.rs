@@ -32,7 +32,7 @@ use crate::openai::state::OpenAi;
 use crate::openai::storage::Storage;
 use crate::origin::{Origin, PublicUrl};
 use crate::overview::Overview;
-use crate::readiness::{DiskCheck, KeyCheck};
+use crate::readiness::DiskCheck;
 use crate::records::Records;
 use crate::settings::LiveSettings;
 use crate::spent::Spent;
@@ -293,7 +293,6 @@ impl Server {
         );
         let app = Arc::new(App {
             disk_check: DiskCheck::new(folder, self.queue.location()),
-            key_check: KeyCheck::default(),
             spent: Spent::default(),
             queue: self.queue,
             settings,

@@ -151,11 +151,6 @@ pub trait EnqueueStore: Send + Sync {
         Ok(Vec::new())
     }
 
-    /// The lanes with a job that is due or runs, and is not paused. The default returns an empty list.
-    fn due_lanes(&self, _now: Timestamp) -> Result<Vec<Arc<JobLane>>, Error> {
-        Ok(Vec::new())
-    }
-
     /// The number of waiting jobs by priority, highest first, due or not, without jobs that wait for others. Jobs of a
     /// process that is being cancelled or deleted may be included. Reads one key of every waiting job, and nothing
     /// else.

@@ -24,11 +24,7 @@ pub(super) fn readyz(app: &App, _: &mut Call<'_>) -> Result<Response, Problem> {
     let look = check_queue(app);
     let has_lost_queue = app.disk_check.has_lost_queue();
     let queue = (look.is_err() || has_lost_queue).then_some(Cause::Queue);
-    let refused_key = queue.is_none() && has_refused_key(app);
-    // Not read if the queue could not be read just now: each request would wait for the database twice.
-    let waits = queue.is_none() && app.key_check.delays_jobs(&app.queue, &app.limits);
-    let api_key = waits.then_some(Cause::ApiKey);
-    let causes = [queue, app.disk_check.cause(), api_key];
+    let causes = [queue, app.disk_check.cause()];
     let causes: Vec<Cause> = causes.into_iter().flatten().collect();
     if !causes.is_empty() {
         let details: Vec<&str> = causes.iter().map(|cause| cause.detail()).collect();
@@ -38,9 +34,9 @@ pub(super) fn readyz(app: &App, _: &mut Call<'_>) -> Result<Response, Problem> {
         let body = details.to_string().into_bytes();
         return Ok(Response::full(503, "application/problem+json", body));
     }
-    let of_key = refused_key.then(|| {
+    let of_key = has_refused_key(app).then(|| {
         json!({
-            "code": Cause::ApiKey.code(),
+            "code": "api_key",
             "detail": "the provider rejected the API key, and no later call was answered",
         })
     });

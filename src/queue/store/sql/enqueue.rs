@@ -293,10 +293,6 @@ impl<S: SqlStore> EnqueueStore for S {
         })
     }
 
-    fn due_lanes(&self, now: Timestamp) -> Result<Vec<Arc<JobLane>>, Error> {
-        waiting::due_lanes(self, now)
-    }
-
     fn waiting_by_priority(&self) -> Result<Vec<(u8, u64)>, Error> {
         self.read(|tx| {
             let sql = formatcp!(

@@ -1,24 +1,22 @@
 //! Waiting jobs: counted for forming batches, and cancelled one by one.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
+use std::collections::HashMap;
 
 use const_format::formatcp;
 
 use crate::base::{Error, JobId, ProcessId, Timestamp};
-use crate::queue::job::PRIORITIES;
+use crate::queue::store::WaitingJobs;
 use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::rows::{
-    CANCELLED, DELETING, HELD, IN_PROGRESS, NO_CHORE, PENDING, RETRYING, key_of, process_of,
+    CANCELLED, DELETING, HELD, NO_CHORE, PENDING, RETRYING, key_of, process_of,
 };
-use crate::queue::store::{JobLane, WaitingJobs};
 
 use super::chores::carry_out;
 use super::lineage::{self, in_scope};
 use super::pauses::{self, Paused};
 use super::standing::lock;
-use super::statements::{Fault, Queries as _, Statements, by, id_of, list};
+use super::statements::{Fault, Queries as _, Statements, by, id_of};
 use super::{Again, SqlStore};
 
 /// Waiting jobs of one process and lane.
@@ -103,99 +101,6 @@ pub(super) fn read_waiting(
         }
         Ok(waiting)
     })
-}
-
-/// The lanes with a job that runs, or that a worker could start now if its provider allowed it. A job is in one of both
-/// states while a worker tries it again and again, so it is never missed.
-pub(super) fn due_lanes(store: &impl SqlStore, now: Timestamp) -> Result<Vec<Arc<JobLane>>, Error> {
-    store.read_moment(|tx| {
-        let rows = tx.rows(pauses::READ, Vec::new())?;
-        let paused = Paused::read(tx, rows)?;
-        if paused.queue {
-            return Ok(Vec::new());
-        }
-        // One index lookup for each lane and priority, however many jobs wait.
-        let priorities = PRIORITIES.map(|priority| format!("SELECT {priority} AS priority"));
-        let priorities: Vec<String> = priorities.collect();
-        let groups = format!(
-            "SELECT l.no, p.priority FROM #lanes l JOIN ({}) p
-             WHERE (SELECT 1 FROM #jobs FORCE INDEX (to_claim) WHERE status = {PENDING} AND lane = l.no
-                    AND priority = p.priority AND visible_at <= {} LIMIT 1) IS NOT NULL",
-            priorities.join(" UNION ALL "),
-            now.0
-        );
-        let running = format!(
-            "SELECT DISTINCT lane FROM #jobs FORCE INDEX (by_worker)
-             WHERE worker IS NOT NULL AND status = {IN_PROGRESS} {}",
-            outside(&paused.processes)
-        );
-        let mut lanes: BTreeSet<i64> = tx.column_once(&running)?.into_iter().collect();
-        for mut group in tx.rows_once(&groups)? {
-            let (lane, priority) = (group.at(0)?, group.at(1)?);
-            if !lanes.contains(&lane) && has_due(tx, lane, priority, &paused.processes, now)? {
-                lanes.insert(lane);
-            }
-        }
-        let mut due = Vec::new();
-        for no in lanes {
-            let lane = store.lane(tx, no)?;
-            if !paused.lanes.contains(&lane.name) {
-                due.push(lane);
-            }
-        }
-        Ok(due)
-    })
-}
-
-/// The condition that a job does not belong to these processes.
-fn outside(processes: &BTreeSet<i64>) -> String {
-    if processes.is_empty() {
-        String::new()
-    } else {
-        let processes = list(processes.iter().copied());
-        format!("AND id DIV 4294967296 NOT IN {processes}")
-    }
-}
-
-/// How many lookups skip jobs of paused processes, before the jobs are read one by one.
-const SKIPS: usize = 64;
-
-/// Whether a lane and priority that has a due job has one outside the paused processes. Jobs of a process that were added
-/// together come due together and follow each other in the index, so a lookup skips all of them.
-fn has_due(
-    tx: &mut dyn Statements,
-    lane: i64,
-    priority: i64,
-    paused: &BTreeSet<i64>,
-    now: Timestamp,
-) -> Result<bool, Fault> {
-    let jobs = format!(
-        "SELECT visible_at, id FROM #jobs FORCE INDEX (to_claim)
-         WHERE status = {PENDING} AND lane = {lane} AND priority = {priority}"
-    );
-    let (mut due, mut before) = (i64::MIN, 0);
-    for _ in 0..if paused.is_empty() { 0 } else { SKIPS } {
-        let next = format!(
-            "SELECT * FROM ({jobs} AND visible_at = {due} AND id >= {before} ORDER BY id LIMIT 1) a UNION ALL
-             SELECT * FROM ({jobs} AND visible_at > {due} AND visible_at <= {} ORDER BY visible_at, id LIMIT 1) b LIMIT 1",
-            now.0
-        );
-        let Some(mut row) = tx.rows_once(&next)?.into_iter().next() else {
-            return Ok(false);
-        };
-        due = row.at(0)?;
-        let process = process_of(row.at(1)?);
-        if !paused.contains(&process) {
-            return Ok(true);
-        }
-        before = (process + 1) << 32;
-    }
-    let outside = outside(paused);
-    let sql = format!(
-        "{jobs} AND visible_at >= {due} AND visible_at <= {} {outside} LIMIT 1",
-        now.0
-    );
-    Ok(!tx.rows_once(&sql)?.is_empty())
 }
 
 pub(super) fn cancel_waiting(

@@ -222,15 +222,7 @@ pub(super) fn what_is_paused_is_not_started(open: Open<'_>) {
     db.worker().settle(first[0].receipt, PLACE);
     let two = db.two.clone();
     let waiting = || two.waiting_jobs("test", &[], T).unwrap().len();
-    let due = || {
-        let lanes = two.due_lanes(T).unwrap().into_iter();
-        let mut names: Vec<Option<String>> = lanes.map(|lane| lane.name.clone()).collect();
-        names.sort();
-        names
-    };
-    let [x, y] = ["x", "y"].map(|name| Some(name.to_owned()));
     assert_eq!(waiting(), 3);
-    assert_eq!(due(), [None, x, y.clone()]);
     assert!(db.two.pause(&Pause::Queue).unwrap());
     assert!(db.two.pause(&Pause::Queue).unwrap(), "again");
     assert!(!db.two.pause(&Pause::Process(ProcessId::new())).unwrap());
@@ -238,20 +230,18 @@ pub(super) fn what_is_paused_is_not_started(open: Open<'_>) {
     db.reopen();
     let none = db.worker().ask(9, true, T, |_| usize::MAX);
     assert!(none.jobs.is_empty() && !none.more);
-    assert_eq!((waiting(), due().len()), (0, 0));
+    assert_eq!(waiting(), 0);
     assert!(db.two.pause(&Pause::Lane(Some("x".to_owned()))).unwrap());
     assert!(db.two.pause(&Pause::Process(held)).unwrap());
     assert_eq!(db.two.pauses().unwrap().len(), 3);
     let (_wake, woken) = count_wakes(&*db.two);
     db.two.resume(&Pause::Queue, T).unwrap();
     assert!(woken.load(Ordering::SeqCst) > 0);
-    assert_eq!((waiting(), due()), (1, vec![y]));
+    assert_eq!(waiting(), 1);
     let worker = Hand::new(db.store());
     let running = worker.claim(9, T);
     assert_eq!(named(&running), ["y1"]);
-    assert_eq!(due(), [Some("y".to_owned())], "it runs");
     worker.settle_all(&running, [completed()]);
-    assert!(due().is_empty());
     // Jobs that a paused process gets meanwhile wait too.
     db.two.insert(held, jobs(&["h6"]), true, T).unwrap();
     assert!(worker.claim(9, T).is_empty());
@@ -267,11 +257,6 @@ pub(super) fn what_is_paused_is_not_started(open: Open<'_>) {
         named(&other.claim(9, T)),
         ["h1", "h2", "h3", "h4", "h5", "h6"]
     );
-    // Scheduled jobs are not due.
-    db.two
-        .insert(held, vec![job("z").lane("z")], true, at(9))
-        .unwrap();
-    assert_eq!(due(), [None], "only what runs");
     let x = Pause::Lane(Some("x".to_owned()));
     assert_eq!(db.two.pauses().unwrap(), std::slice::from_ref(&x));
     db.two.resume(&x, T).unwrap();
@@ -280,32 +265,5 @@ pub(super) fn what_is_paused_is_not_started(open: Open<'_>) {
     db.two.pause(&Pause::Process(lanes)).unwrap();
     db.two.delete(lanes, None, T).unwrap();
     assert!(db.two.pauses().unwrap().is_empty());
-    db.sound();
-}
-
-pub(super) fn due_jobs_are_found_behind_those_of_paused_processes(open: Open<'_>) {
-    let db = open();
-    let due = || {
-        let lanes = db.two.due_lanes(T).unwrap().into_iter();
-        Vec::from_iter(lanes.map(|lane| lane.kind.clone()))
-    };
-    let [many, other] = [(); 2].map(|()| ProcessId::new());
-    // Each comes due at another time.
-    for n in 1..=70 {
-        db.two
-            .insert(many, jobs(&["a", "b"]), true, at(-n))
-            .unwrap();
-    }
-    assert_eq!(due(), ["test"]);
-    db.two.pause(&Pause::Process(many)).unwrap();
-    assert!(due().is_empty());
-    db.two.insert(other, jobs(&["c"]), true, at(-35)).unwrap();
-    assert_eq!(due(), ["test"]);
-    db.two.pause(&Pause::Process(other)).unwrap();
-    assert!(due().is_empty());
-    db.two
-        .insert(ProcessId::new(), jobs(&["d"]), true, T)
-        .unwrap();
-    assert_eq!(due(), ["test"]);
     db.sound();
 }

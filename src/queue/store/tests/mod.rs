@@ -422,7 +422,6 @@ macro_rules! suite {
             jobs_are_found_by_their_properties
             a_search_stops_after_some_jobs_and_continues
             what_is_paused_is_not_started
-            due_jobs_are_found_behind_those_of_paused_processes
             who_waits_for_others_is_woken_by_their_end
             who_waits_for_others_looks_again_in_the_end
             a_process_stands_for_those_below_it
