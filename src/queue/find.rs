@@ -31,18 +31,6 @@ pub struct JobFilter {
     pub created_before: Option<Timestamp>,
 }
 
-/// Work that no worker of the queue starts until it is resumed; see [`JobQueue::pause`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Pause {
-    /// All jobs.
-    Queue,
-    /// The jobs of all lanes of this name; for prompts, the model that they name, and `None` for those that name none.
-    Lane(Option<String>),
-    /// The jobs of this process, and of the processes for which they wait.
-    Process(ProcessId),
-}
-
 /// Some of the jobs that a [`JobFilter`] selects.
 #[derive(Debug, Clone, Default)]
 pub struct JobPage {
@@ -84,31 +72,30 @@ impl JobQueue {
         self.store.find(filter, after, most)
     }
 
-    /// Pauses work for all workers of this queue, until [`resume`](Self::resume). Jobs that a worker has claimed, and
-    /// batches at a provider, run to their end. A pause is stored in the queue. A worker that runs until the queue is
-    /// empty ends if the queue, or the process of all remaining jobs, is paused. Returns false if the process does not
-    /// exist.
+    /// Pauses all work of this queue, for all workers, until [`resume`](Self::resume). Jobs that a worker has claimed,
+    /// and batches at a provider, run to their end. The pause is stored in the queue. A worker that runs until the queue
+    /// is empty ends if the queue is paused.
     ///
     /// # Errors
     /// When it could not be written.
-    pub fn pause(&self, pause: &Pause) -> Result<bool, Error> {
-        self.store.pause(pause)
+    pub fn pause(&self) -> Result<(), Error> {
+        self.store.set_paused(true)
     }
 
-    /// Ends a pause, if there is one.
+    /// Ends the pause, if there is one.
     ///
     /// # Errors
-    /// As [`pause`](Self::pause); call it again.
-    pub fn resume(&self, pause: &Pause) -> Result<(), Error> {
-        self.store.resume(pause, self.clock.wall())
+    /// As [`pause`](Self::pause).
+    pub fn resume(&self) -> Result<(), Error> {
+        self.store.set_paused(false)
     }
 
-    /// All pauses, oldest first.
+    /// Whether the queue is paused.
     ///
     /// # Errors
     /// When the queue cannot be read.
-    pub fn pauses(&self) -> Result<Vec<Pause>, Error> {
-        self.store.pauses()
+    pub fn is_paused(&self) -> Result<bool, Error> {
+        self.store.is_paused()
     }
 
     /// The payload of a job; `None` if the job does not exist, or its result was consumed.

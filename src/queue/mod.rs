@@ -9,7 +9,6 @@
 //! | see the progress of a process | [`ProcessState`], [`JobCounts`], [`Spent`]; of all processes, [`QueueTotals`]; as progress with [`ProcessTracker`] |
 //! | look at one job | [`JobState`], [`JobStatus`], [`AttemptError`]; briefly [`JobSummary`] |
 //! | find jobs by their properties | [`JobFilter`], [`JobPage`] |
-//! | pause work | [`Pause`] |
 //! | limit what the jobs of a process may cost | [`ProcessBudget`], [`BudgetPause`] |
 //! | limit what the owners of processes may spend | [`OwnerLimits`] |
 //! | fetch results | [`ProcessResults`], [`JobResult`]; in two steps [`DeliveredResult`], [`JobReceipt`] |
@@ -85,7 +84,7 @@ pub use crate::money::budget::LimitReached;
 pub use budget::{BudgetPause, ProcessBudget};
 pub use children::Children;
 pub use consume::{ConsumeError, ProcessResults};
-pub use find::{JobFilter, JobPage, Pause};
+pub use find::{JobFilter, JobPage};
 pub use host::EnqueueError;
 pub use info::{ParentJob, ProcessInfo};
 pub use job::{

@@ -9,7 +9,7 @@ use batchwright::progress::Timestamp;
 use batchwright::provider::{Charge, Day, LedgerQuery, LedgerRow};
 use batchwright::queue::{
     DeliveredResult, HealthFinding, JobFilter, JobLane, JobPage, JobReceipt, JobState, JobSummary,
-    Pause, ProcessBudget, ProcessInfo, ProcessState, QueueTotals, SqliteOptions, SqliteStore,
+    ProcessBudget, ProcessInfo, ProcessState, QueueTotals, SqliteOptions, SqliteStore,
 };
 use batchwright::unstable::{
     BatchFill, BatchNo, BatchStore, BudgetDraw, BudgetStore, ClaimReply, ClaimRequest, ClaimStore,
@@ -209,16 +209,12 @@ impl ResultStore for WrappedStore {
         self.store.retry_jobs(jobs, now)
     }
 
-    fn pause(&self, pause: &Pause) -> Result<bool, Error> {
-        self.store.pause(pause)
+    fn set_paused(&self, paused: bool) -> Result<(), Error> {
+        self.store.set_paused(paused)
     }
 
-    fn resume(&self, pause: &Pause, now: Timestamp) -> Result<(), Error> {
-        self.store.resume(pause, now)
-    }
-
-    fn pauses(&self) -> Result<Vec<Pause>, Error> {
-        self.store.pauses()
+    fn is_paused(&self) -> Result<bool, Error> {
+        self.store.is_paused()
     }
 
     fn delete(

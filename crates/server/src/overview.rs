@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::observe::Observer;
-use crate::shapes::{limits, now, pauses, time};
+use crate::shapes::{limits, now, time};
 
 /// An overview is reused for at least this time,
 const FRESH: Duration = Duration::from_secs(1);
@@ -221,7 +221,7 @@ impl Overview {
                 "cancelled": jobs.cancelled,
             },
             "eta_seconds": eta,
-            "paused": pauses(&self.queue.pauses()?),
+            "paused": self.queue.is_paused()?,
             "waiting_by_priority": self.queue.waiting_by_priority()?,
             "processes": totals.processes,
             "processes_open": totals.open,

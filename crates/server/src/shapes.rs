@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use batchwright::batch::BatchInfo;
 use batchwright::progress::{ProviderLimits, RateStatus, Timestamp};
-use batchwright::queue::{AttemptError, JobResult, JobState, JobStatus, Pause, ProcessState};
+use batchwright::queue::{AttemptError, JobResult, JobState, JobStatus, ProcessState};
 use batchwright::unstable::{Clock, SystemClock};
 use batchwright::{Error, JobId, ProcessId};
 use serde::Serialize;
@@ -264,18 +264,4 @@ pub(crate) fn batch(batch: &BatchInfo) -> Value {
         "problem": batch.problem,
         "attended": batch.attended,
     })
-}
-
-/// What is paused. An empty model stands for jobs that name none.
-pub(crate) fn pauses(pauses: &[Pause]) -> Value {
-    let (mut queue, mut models, mut processes) = (false, Vec::new(), Vec::new());
-    for pause in pauses {
-        match pause {
-            Pause::Queue => queue = true,
-            Pause::Lane(model) => models.push(model.as_deref().unwrap_or_default()),
-            Pause::Process(process) => processes.push(process),
-            _ => {}
-        }
-    }
-    json!({"queue": queue, "models": models, "processes": processes})
 }

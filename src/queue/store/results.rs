@@ -1,7 +1,6 @@
 //! The interface for consuming results, and for cancelling, requeueing and deleting jobs.
 
 use crate::base::{Error, JobId, ProcessId, Timestamp};
-use crate::queue::find::Pause;
 use crate::queue::job::{JobReceipt, JobResult};
 
 /// An outcome that was read, with the receipt that acknowledges it once it is saved.
@@ -72,15 +71,12 @@ pub trait ResultStore: Send + Sync {
     /// number of requeued jobs of the list.
     fn retry_jobs(&self, jobs: &[JobId], now: Timestamp) -> Result<u64, Error>;
 
-    /// Makes claims, and [`waiting_jobs`](super::BatchStore::waiting_jobs), leave out what is paused. Returns false if
-    /// the process does not exist.
-    fn pause(&self, pause: &Pause) -> Result<bool, Error>;
+    /// Pauses or resumes the queue: while it is paused, claims and
+    /// [`waiting_jobs`](super::BatchStore::waiting_jobs) return nothing.
+    fn set_paused(&self, paused: bool) -> Result<(), Error>;
 
-    /// Ends a pause, in short transactions.
-    fn resume(&self, pause: &Pause, now: Timestamp) -> Result<(), Error>;
-
-    /// All pauses, oldest first.
-    fn pauses(&self) -> Result<Vec<Pause>, Error>;
+    /// Whether the queue is paused.
+    fn is_paused(&self) -> Result<bool, Error>;
 
     /// Deletes a process with its jobs and results; later ends of its jobs are ignored. Returns the number of deleted
     /// jobs. Fails if the process has another collector than this one.

@@ -3,15 +3,15 @@
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use batchwright::progress::Timestamp;
-use batchwright::queue::{JobFilter, JobState, JobStatus, Pause, ProcessBudget, ProcessState};
+use batchwright::queue::{JobFilter, JobState, JobStatus};
 use batchwright::{JobId, ProcessId};
 use serde_json::{Value, json};
 
-use super::{jobs, processes};
+use super::jobs;
 use crate::app::App;
 use crate::http::{Call, Response};
 use crate::problem::Problem;
-use crate::shapes::{self, time};
+use crate::shapes::time;
 
 /// A request looks at jobs for about this time. After that it returns what it has found, and where to continue.
 const LONGEST_SEARCH: Duration = Duration::from_millis(500);
@@ -167,50 +167,18 @@ pub(super) fn retry(app: &App, call: &mut Call<'_>) -> Result<Response, Problem>
     Ok(jobs::shown(&job))
 }
 
-/// What a request pauses or resumes: a process, a model, or the queue. An empty model stands for jobs that name none.
-fn scope(app: &App, call: &Call<'_>) -> Result<Pause, Problem> {
-    call.takes(&["process_id", "model"])?;
-    let model = call.query::<String>("model")?;
-    match (call.query::<ProcessId>("process_id")?, model) {
-        (None, None) => Ok(Pause::Queue),
-        (None, Some(model)) => Ok(Pause::Lane(Some(model).filter(|name| !name.is_empty()))),
-        (Some(process), None) => {
-            processes::find(app, process)?;
-            Ok(Pause::Process(process))
-        }
-        (Some(_), Some(_)) => Err(Problem::invalid("write process_id or model, not both")),
-    }
-}
-
-/// `POST /api/v1/pause`: no worker starts these jobs until they are resumed.
+/// `POST /api/v1/pause`: no worker starts a job until the queue is resumed.
 pub(super) fn pause(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
-    app.queue.pause(&scope(app, call)?)?;
+    call.takes(&[])?;
+    app.queue.pause()?;
     app.overview.forget();
-    Ok(Response::json(200, &shapes::pauses(&app.queue.pauses()?)))
+    Ok(Response::json(200, &json!({"paused": true})))
 }
 
 /// `POST /api/v1/resume`.
 pub(super) fn resume(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
-    let scope = scope(app, call)?;
-    app.queue.resume(&scope)?;
+    call.takes(&[])?;
+    app.queue.resume()?;
     app.overview.forget();
-    if let Pause::Process(process) = scope {
-        refuse_over_budget(&processes::find(app, process)?)?;
-    }
-    Ok(Response::json(200, &shapes::pauses(&app.queue.pauses()?)))
-}
-
-/// A process that its budget has paused continues with a higher one only.
-fn refuse_over_budget(process: &ProcessState) -> Result<(), Problem> {
-    let why = process.budget.as_ref().and_then(ProcessBudget::why);
-    match why {
-        None => Ok(()),
-        Some(why) => {
-            let id = process.process_id;
-            let why = format!(
-                "{why}. To continue with a higher budget: POST /api/v1/processes/{id}/budget?usd=USD (or ?tokens=N)"
-            );
-            Err(Problem::conflict(why))
-        }
-    }
+    Ok(Response::json(200, &json!({"paused": false})))
 }

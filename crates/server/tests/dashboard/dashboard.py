@@ -280,17 +280,9 @@ def queue_is_paused(page: Page, desk: Desk):
     expect(row).to_contain_text("not started")
     # A name that is written from right to left turns nothing else around.
     expect(row.locator("bdi")).to_have_text("\u05e9\u05dc\u05d5\u05dd 7")
-    field = page.get_by_label("Pause a model")
-    field.fill("slow one")
     page.locator("[data-key=paused]").get_by_role("button", name="Resume the queue").evaluate("(button) => button.click()")
     until("the end of the process", lambda: desk.get(f"/processes/{process}")["completed"] == 1)
     expect(page.locator("[data-key=paused]")).to_have_count(0)
-    # What the page takes away does not take the focus from a field.
-    expect(field).to_be_focused()
-    page.keyboard.press("Enter")
-    expect(page.locator("[data-key=pauses]")).to_contain_text("slow one")
-    page.locator("[data-key=pauses]").get_by_role("button", name="Resume").click()
-    expect(page.locator("[data-key=pauses]")).to_have_count(0)
 
 
 def failed_jobs_are_retried_by_keyboard(page: Page, desk: Desk, process: str, counts: dict):
@@ -363,11 +355,6 @@ def changes_are_logged(page: Page, desk: Desk):
 def process_is_cancelled(page: Page, desk: Desk):
     process = desk.submit("to be cancelled", [f"Name the hill number {number}." for number in range(300)])
     page.goto(f"{desk.url}/#/process/{process}")
-    paused = lambda: process in ((desk.get("/overview")["paused"] or {}).get("processes") or [])
-    page.get_by_role("button", name="Pause", exact=True).click()
-    until("the paused process", paused)
-    page.get_by_role("button", name="Resume", exact=True).click()
-    until("the resumed process", lambda: not paused())
     page.get_by_role("button", name="Cancel", exact=True).click()
     page.get_by_role("button", name="Cancel the process").click()
     expect(page.locator("#said")).to_contain_text("cancelled")
@@ -572,7 +559,7 @@ def main(program: str, chromium: str, shots: Path | None):
             step("changes are logged with their source", changes_are_logged(page, desk))
             step("a process is cancelled", process_is_cancelled(page, desk))
             step("without events the page looks every 5 s", goes_on_without_events(browser, desk))
-            step("the queue and a model are paused and resumed", queue_is_paused(page, desk))
+            step("the queue is paused and resumed", queue_is_paused(page, desk))
             step("many processes are shown in pages", many_processes_are_shown_in_pages(page, desk))
             step("all pages in light, dark and on a phone", looks_right(browser, desk, shots))
             watch.is_clean()

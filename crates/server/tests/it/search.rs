@@ -90,53 +90,19 @@ fn jobs_are_found_in_all_processes_and_requeued_one_by_one() {
 }
 
 #[test]
-fn what_is_paused_waits_until_it_is_resumed() {
+fn a_paused_queue_waits_until_it_is_resumed() {
     let mut desk = Desk::new();
-    let add = |desk: &Desk, job: &Value| {
-        let made = desk.made("/api/v1/jobs", job);
-        let id = |name: &str| made[name].as_str().unwrap().to_owned();
-        (id("job_id"), id("process_id"))
-    };
-    let state =
-        |desk: &Desk, job: &str| desk.read(&format!("/api/v1/jobs/{job}"))["status"].clone();
     let change = |desk: &Desk, path: &str| desk.done(&format!("/api/v1/{path}"), &json!({}));
-
-    let first = json!({"type": "completion", "priority": 9, "payload": {"prompt": "hi", "model": "slow one"}});
-    change(&desk, "pause?model=slow+one");
-    let (slow, _) = add(&desk, &first);
-    let (other, _) = add(&desk, &shout("b"));
-    assert_eq!(ended(&desk, &other)["status"], "completed");
-    assert_eq!(state(&desk, &slow), "pending");
-    change(&desk, "resume?model=slow+one").has(json!({"models": []}));
-    assert_eq!(ended(&desk, &slow)["status"], "completed");
-
-    change(&desk, "pause");
-    let urgent = json!({"type": "shout", "priority": 9, "payload": "c"});
-    let (held, process) = add(&desk, &urgent);
-    let (other, _) = add(&desk, &shout("d"));
+    assert_eq!(change(&desk, "pause"), json!({"paused": true}));
+    let job = desk.made("/api/v1/jobs", &shout("b"));
+    let job = job["job_id"].as_str().unwrap();
     // It is stored in the queue, so the next server knows of it.
     desk.stop();
     desk.start(|server| server);
-    let paused = desk.read("/api/v1/overview")["paused"].clone();
-    assert_eq!(
-        paused,
-        json!({"queue": true, "models": [], "processes": []})
-    );
-    let paused = change(&desk, &format!("pause?process_id={process}"));
-    assert_eq!(paused["processes"], json!([process]));
-    change(&desk, "resume");
-    assert_eq!(ended(&desk, &other)["status"], "completed");
-    assert_eq!(state(&desk, &held), "pending");
-    change(&desk, &format!("resume?process_id={process}"));
-    assert_eq!(ended(&desk, &held)["status"], "completed");
-    desk.post(
-        &format!("/api/v1/pause?process_id={process}&model=m"),
-        &json!({}),
-    )
-    .is(400);
-    desk.post(
-        "/api/v1/pause?process_id=0192f0c1-2345-7abc-8def-0123456789ab",
-        &json!({}),
-    )
-    .is(404);
+    assert_eq!(desk.read("/api/v1/overview")["paused"], true);
+    let state = desk.read(&format!("/api/v1/jobs/{job}"))["status"].clone();
+    assert_eq!(state, "pending");
+    assert_eq!(change(&desk, "resume"), json!({"paused": false}));
+    assert_eq!(ended(&desk, job)["status"], "completed");
+    desk.post("/api/v1/pause?model=m", &json!({})).is(400);
 }

@@ -222,11 +222,7 @@ impl Picking<'_> {
             let (no, priority): (i64, i64) = (row.at(0)?, row.at(1)?);
             if self.candidates.is_new(no) {
                 let lane = self.store.lane(tx, no)?;
-                let left = if self.paused.lanes.contains(&lane.name) {
-                    0
-                } else {
-                    open(no, &lane)
-                };
+                let left = open(no, &lane);
                 self.candidates.add_lane(no, lane, left);
             }
             self.candidates.add_group(priority, None);

@@ -158,11 +158,10 @@ CREATE TABLE #reservations (
   PRIMARY KEY (job, claim)
 ) ENGINE=InnoDB;
 
--- Work that no worker starts: the queue (scope 0), lanes of a name (1), a process (2).
+-- Work that no worker starts: the queue (scope 0), a process by its budget (3).
 CREATE TABLE #pauses (
   no BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,
   scope INT NOT NULL,
-  name LONGTEXT,
   process BIGINT
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 

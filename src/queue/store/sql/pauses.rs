@@ -1,12 +1,11 @@
 //! Pauses: work that no worker starts until it is resumed.
 //!
-//! Claims skip paused lanes. They hold the pending jobs of a paused process as they meet them, so that later claims do
-//! not read these jobs again; resuming the process releases them.
+//! Claims hold the pending jobs of a process that its budget has paused as they meet them, so that later claims do not
+//! read these jobs again; resuming the process releases them.
 
 use std::collections::BTreeSet;
 
 use crate::base::{Error, Timestamp};
-use crate::queue::find::Pause;
 use crate::queue::store::BudgetStore;
 use crate::queue::store::rows::{DELETING, NO_CHORE, RELEASING};
 
@@ -17,20 +16,20 @@ use super::statements::{Fault, Queries as _, Row, Statements, by, id_of};
 use super::{Again, SqlStore};
 
 const QUEUE: i64 = 0;
-const LANE: i64 = 1;
-const PROCESS: i64 = 2;
 /// A process, by its budget.
 pub(super) const BUDGET: i64 = 3;
 
+pub(super) const IS_PAUSED: &str =
+    const_format::formatcp!("SELECT 1 FROM #pauses WHERE scope = {QUEUE}");
+
 /// All pauses.
-pub(crate) const READ: &str = "SELECT s.scope, s.name, p.id, s.no FROM #pauses s LEFT JOIN #processes p ON p.no = s.process \
+pub(crate) const READ: &str = "SELECT s.scope, p.id, s.no FROM #pauses s LEFT JOIN #processes p ON p.no = s.process \
      ORDER BY s.no";
 
 /// What a claim must not start.
 #[derive(Default)]
 pub(crate) struct Paused {
     pub queue: bool,
-    pub lanes: BTreeSet<Option<String>>,
     /// Also the processes below the paused ones.
     pub processes: BTreeSet<i64>,
     /// The numbers of the pauses, which differ after any change.
@@ -39,17 +38,15 @@ pub(crate) struct Paused {
 
 impl Paused {
     /// From the rows of [`READ`].
-    pub(crate) fn read(tx: &mut dyn Statements, mut rows: Vec<Row>) -> Result<Self, Fault> {
+    pub(crate) fn read(tx: &mut dyn Statements, rows: Vec<Row>) -> Result<Self, Fault> {
         let (mut paused, mut processes) = (Self::default(), Vec::new());
-        for row in &mut rows {
-            paused.numbers.push(row.at(3)?);
-        }
-        for (pause, _) in found(rows)? {
-            match pause {
-                Pause::Queue => paused.queue = true,
-                Pause::Lane(name) => drop(paused.lanes.insert(name)),
-                Pause::Process(process) => processes.push(process),
+        for mut row in rows {
+            paused.queue |= row.at::<i64>(0)? == QUEUE;
+            // Without an id, the process was deleted.
+            if let Some(id) = row.at::<Option<Vec<u8>>>(1)? {
+                processes.push(id_of(&id)?);
             }
+            paused.numbers.push(row.at(2)?);
         }
         if !processes.is_empty() {
             let numbers = lineage::scope(tx, &processes)?;
@@ -59,83 +56,21 @@ impl Paused {
     }
 }
 
-/// Pauses, and whether each was made by a budget.
-fn found(rows: Vec<Row>) -> Result<Vec<(Pause, bool)>, Fault> {
-    let mut found = Vec::new();
-    for mut row in rows {
-        let scope: i64 = row.at(0)?;
-        match (scope, row.at::<Option<Vec<u8>>>(2)?) {
-            (QUEUE, _) => found.push((Pause::Queue, false)),
-            (LANE, _) => found.push((Pause::Lane(row.at(1)?), false)),
-            (PROCESS | BUDGET, Some(id)) => {
-                found.push((Pause::Process(id_of(&id)?), scope == BUDGET));
-            }
-            // The process was deleted.
-            _ => {}
-        }
-    }
-    Ok(found)
-}
-
-/// The pauses that users made.
-pub(super) fn list(store: &impl SqlStore) -> Result<Vec<Pause>, Error> {
-    store.read(|tx| {
-        let found = found(tx.rows(READ, Vec::new())?)?.into_iter();
-        let own = found.filter(|(_, by_budget)| !by_budget);
-        Ok(own.map(|(pause, _)| pause).collect())
-    })
-}
-
-/// Removes a pause, and those of processes that no longer exist. Returns the number of the process.
-fn remove(tx: &mut dyn Statements, pause: &Pause) -> Result<Option<i64>, Fault> {
-    let (mut scope, mut name, mut process) = (QUEUE, None, None);
-    match pause {
-        Pause::Queue => {}
-        Pause::Lane(lane) => (scope, name) = (LANE, lane.clone()),
-        Pause::Process(id) => (scope, process) = (PROCESS, tx.process_no(*id)?),
-    }
-    tx.run(
-        "DELETE FROM #pauses WHERE scope = ? AND IFNULL(name, '') = ? AND (name IS NULL) = ? AND IFNULL(process, 0) = ?
-           OR process NOT IN (SELECT no FROM #processes)",
-        by![
-            scope,
-            name.clone().unwrap_or_default(),
-            i64::from(name.is_none()),
-            process.unwrap_or(0)
-        ],
-    )?;
-    Ok(process)
-}
-
-pub(super) fn pause(store: &impl SqlStore, pause: &Pause) -> Result<bool, Error> {
+/// Pauses or resumes the queue. Also removes the pauses of processes that no longer exist.
+pub(super) fn set(store: &impl SqlStore, paused: bool) -> Result<(), Error> {
     store.write(Again::Harmless, |tx| {
-        let process = remove(tx, pause)?;
-        let (scope, name) = match pause {
-            Pause::Queue => (QUEUE, None),
-            Pause::Lane(name) => (LANE, name.clone()),
-            Pause::Process(_) => (PROCESS, None),
-        };
-        if scope == PROCESS && process.is_none() {
-            return Ok(false);
+        let end = const_format::formatcp!(
+            "DELETE FROM #pauses WHERE scope = {QUEUE} OR process NOT IN (SELECT no FROM #processes)"
+        );
+        tx.run(end, Vec::new())?;
+        if paused {
+            tx.run("INSERT INTO #pauses (scope) VALUES (?)", by![QUEUE])?;
         }
-        tx.run(
-            "INSERT INTO #pauses (scope, name, process) VALUES (?, ?, ?)",
-            by![scope, name, process],
-        )?;
-        Ok(true)
-    })
-}
-
-/// Resumes, and releases the jobs that claims have held.
-pub(super) fn resume(store: &impl SqlStore, pause: &Pause, now: Timestamp) -> Result<(), Error> {
-    let held = store.write(Again::Harmless, |tx| match remove(tx, pause)? {
-        Some(no) => releasing(tx, no),
-        None => Ok(Vec::new()),
+        Ok(())
     })?;
-    for no in held {
-        release(store, no, now)?;
+    if !paused {
+        store.wake_workers();
     }
-    store.wake_workers();
     Ok(())
 }
 
@@ -159,7 +94,7 @@ pub(super) fn stop_for_budget(tx: &mut dyn Statements, no: i64) -> Result<(), Fa
     let known = "SELECT 1 FROM #pauses WHERE scope = ? AND process = ?";
     if !tx.exists(known, by![BUDGET, no])? {
         tx.run(
-            "INSERT INTO #pauses (scope, name, process) VALUES (?, NULL, ?)",
+            "INSERT INTO #pauses (scope, process) VALUES (?, ?)",
             by![BUDGET, no],
         )?;
     }

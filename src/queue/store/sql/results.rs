@@ -7,7 +7,6 @@ use const_format::formatcp;
 use serde_json::value::RawValue;
 
 use crate::base::{Error, JobId, ProcessId, Timestamp};
-use crate::queue::find::Pause;
 use crate::queue::job::JobResult;
 use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::rows::{self, COMPLETED, MOST_JOBS, key, key_of, process_of, shown};
@@ -146,16 +145,12 @@ impl<S: SqlStore> ResultStore for S {
         chores::retry_listed(self, jobs, now)
     }
 
-    fn pause(&self, pause: &Pause) -> Result<bool, Error> {
-        pauses::pause(self, pause)
+    fn set_paused(&self, paused: bool) -> Result<(), Error> {
+        pauses::set(self, paused)
     }
 
-    fn resume(&self, pause: &Pause, now: Timestamp) -> Result<(), Error> {
-        pauses::resume(self, pause, now)
-    }
-
-    fn pauses(&self) -> Result<Vec<Pause>, Error> {
-        pauses::list(self)
+    fn is_paused(&self) -> Result<bool, Error> {
+        self.read(|tx| tx.exists(pauses::IS_PAUSED, Vec::new()))
     }
 
     fn delete(

@@ -62,12 +62,9 @@ pub(super) fn read_waiting(
         let scope = in_scope(lineage::scope(tx, processes)?.as_ref());
         let rows = tx.rows(pauses::READ, Vec::new())?;
         let paused = Paused::read(tx, rows)?;
-        let lanes = tx.rows(
-            "SELECT no, kind, name FROM #lanes WHERE step = 0",
-            Vec::new(),
-        )?;
+        let lanes = tx.rows("SELECT no, kind FROM #lanes WHERE step = 0", Vec::new())?;
         for mut row in lanes {
-            if row.at::<String>(1)? != kind || paused.queue || paused.lanes.contains(&row.at(2)?) {
+            if row.at::<String>(1)? != kind || paused.queue {
                 continue;
             }
             let lane: i64 = row.at(0)?;

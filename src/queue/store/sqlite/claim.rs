@@ -175,11 +175,7 @@ impl Picking<'_> {
             (lane, priority) = (no, of + 1);
             if self.candidates.is_new(no) {
                 let lane = self.store.lane(&mut { self.conn }, no)?;
-                let left = if self.paused.lanes.contains(&lane.name) {
-                    0
-                } else {
-                    open(&lane)
-                };
+                let left = open(&lane);
                 self.candidates.add_lane(no, lane, left);
             }
             self.candidates.add_group(of, Some(head));

@@ -161,10 +161,9 @@ CREATE TABLE reservations (
   PRIMARY KEY (job, claim)
 ) WITHOUT ROWID;
 
--- Work that no worker starts: the queue (scope 0), lanes of a name (1), a process (2), a process by its budget (3).
+-- Work that no worker starts: the queue (scope 0), a process by its budget (3).
 CREATE TABLE pauses (
   no INTEGER PRIMARY KEY,
   scope INTEGER NOT NULL,
-  name TEXT,
   process INTEGER
 );

@@ -72,7 +72,7 @@ pub(super) fn a_process_whose_budget_is_drawn_waits_until_enough_comes_back(open
     let known = budget(&db, process);
     assert_eq!(known.pause, Some(BudgetPause::UsedUp(tokens(50))));
     assert_eq!(db.two.budget_pauses().unwrap(), [(process, known)]);
-    assert!(db.two.pauses().unwrap().is_empty());
+    assert!(!db.two.is_paused().unwrap());
     assert!(worker.claim(9, T).is_empty());
     // Not enough.
     store.return_budget(of, 45, T).unwrap();
@@ -99,16 +99,16 @@ pub(super) fn a_new_limit_resumes_its_process_whatever_stopped_it(open: Open<'_>
     assert_eq!(draw(store, of, 0, 11), BudgetDraw::Paused);
     assert_eq!(budget(&db, process).pause, Some(why));
     assert!(worker.claim(9, T).is_empty());
-    // Money does not help, and the user's own pause is another one.
+    // Money does not help, and the pause of the queue is another one.
     store.return_budget(of, 0, T).unwrap();
     store.resume_budgets(T).unwrap();
-    db.two.resume(&Pause::Process(process), T).unwrap();
+    db.two.set_paused(false).unwrap();
     assert!(worker.claim(9, T).is_empty());
-    db.two.pause(&Pause::Process(process)).unwrap();
+    db.two.set_paused(true).unwrap();
     store.set_budget(process, tokens(10), T).unwrap();
     assert_eq!(budget(&db, process).pause, None);
     assert!(worker.claim(9, T).is_empty());
-    db.two.resume(&Pause::Process(process), T).unwrap();
+    db.two.set_paused(false).unwrap();
     assert_eq!(worker.claim(9, T).len(), 1);
 
     // Without a budget, nothing stops it.

@@ -212,58 +212,27 @@ pub(super) fn single_jobs_are_requeued_after_they_failed(open: Open<'_>) {
     db.sound();
 }
 
-pub(super) fn what_is_paused_is_not_started(open: Open<'_>) {
+pub(super) fn a_paused_queue_starts_nothing(open: Open<'_>) {
     let mut db = open();
-    let in_lane = vec![job("x1").lane("x"), job("y1").lane("y")];
-    let lanes = enqueue(db.store(), in_lane);
-    let held = enqueue(db.store(), jobs(&["h1", "h2", "h3", "h4", "h5"]));
+    let process = enqueue(db.store(), jobs(&["a", "b"]));
     let first = db.worker().claim(1, T);
-    assert_eq!(named(&first), ["x1"]);
-    db.worker().settle(first[0].receipt, PLACE);
     let two = db.two.clone();
     let waiting = || two.waiting_jobs("test", &[], T).unwrap().len();
-    assert_eq!(waiting(), 3);
-    assert!(db.two.pause(&Pause::Queue).unwrap());
-    assert!(db.two.pause(&Pause::Queue).unwrap(), "again");
-    assert!(!db.two.pause(&Pause::Process(ProcessId::new())).unwrap());
+    assert_eq!((waiting(), two.is_paused().unwrap()), (1, false));
+    db.two.set_paused(true).unwrap();
+    db.two.set_paused(true).unwrap();
+    // What runs ends.
+    db.worker().settle(first[0].receipt, completed());
     // It outlives the program that paused it.
     db.reopen();
     let none = db.worker().ask(9, true, T, |_| usize::MAX);
     assert!(none.jobs.is_empty() && !none.more);
-    assert_eq!(waiting(), 0);
-    assert!(db.two.pause(&Pause::Lane(Some("x".to_owned()))).unwrap());
-    assert!(db.two.pause(&Pause::Process(held)).unwrap());
-    assert_eq!(db.two.pauses().unwrap().len(), 3);
+    assert_eq!((waiting(), db.two.is_paused().unwrap()), (0, true));
     let (_wake, woken) = count_wakes(&*db.two);
-    db.two.resume(&Pause::Queue, T).unwrap();
+    db.two.set_paused(false).unwrap();
     assert!(woken.load(Ordering::SeqCst) > 0);
-    assert_eq!(waiting(), 1);
-    let worker = Hand::new(db.store());
-    let running = worker.claim(9, T);
-    assert_eq!(named(&running), ["y1"]);
-    worker.settle_all(&running, [completed()]);
-    // Jobs that a paused process gets meanwhile wait too.
-    db.two.insert(held, jobs(&["h6"]), true, T).unwrap();
-    assert!(worker.claim(9, T).is_empty());
-    let counts = db.counts(held);
-    assert_eq!((counts.pending, counts.total), (6, 6));
-    db.sound();
-    // If the program that resumes it dies, another one finishes.
-    db.abandon_after(1);
-    db.is_abandoned(db.store().resume(&Pause::Process(held), T));
-    while db.two.maintain(T).unwrap() {}
-    let other = Hand::new(&*db.two);
-    assert_eq!(
-        named(&other.claim(9, T)),
-        ["h1", "h2", "h3", "h4", "h5", "h6"]
-    );
-    let x = Pause::Lane(Some("x".to_owned()));
-    assert_eq!(db.two.pauses().unwrap(), std::slice::from_ref(&x));
-    db.two.resume(&x, T).unwrap();
-    assert_eq!(named(&other.claim(9, T)), ["x1"]);
-    // A pause ends with its process.
-    db.two.pause(&Pause::Process(lanes)).unwrap();
-    db.two.delete(lanes, None, T).unwrap();
-    assert!(db.two.pauses().unwrap().is_empty());
+    assert_eq!((waiting(), db.two.is_paused().unwrap()), (1, false));
+    assert_eq!(named(&Hand::new(db.store()).claim(9, T)), ["b"]);
+    assert_eq!(db.counts(process).completed, 1);
     db.sound();
 }

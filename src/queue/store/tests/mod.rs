@@ -38,7 +38,7 @@ use parents::*;
 use processes::*;
 
 use crate::base::{Error, ErrorKind, JobId, ProcessId, Timestamp};
-use crate::queue::find::{JobFilter, Pause};
+use crate::queue::find::JobFilter;
 use crate::queue::info::{ParentJob, ProcessInfo};
 use crate::queue::job::{
     COMPLETION_KIND, Job, JobCounts, JobStatus, ProcessState, QueueTotals, Spent,
@@ -421,7 +421,7 @@ macro_rules! suite {
             single_jobs_are_requeued_after_they_failed
             jobs_are_found_by_their_properties
             a_search_stops_after_some_jobs_and_continues
-            what_is_paused_is_not_started
+            a_paused_queue_starts_nothing
             who_waits_for_others_is_woken_by_their_end
             who_waits_for_others_looks_again_in_the_end
             a_process_stands_for_those_below_it
