@@ -1,14 +1,13 @@
-//! For people who operate a queue: finding jobs, requeueing single ones, and pausing work.
+//! For people who operate a queue: pages of jobs, requeueing single ones, and pausing work.
 
 use serde_json::value::RawValue;
 
-use crate::base::{Error, JobId, ProcessId, Timestamp};
+use crate::base::{Error, JobId, ProcessId};
 
 use super::host::JobQueue;
 use super::job::{JobState, JobStatus};
 
-/// Which jobs [`JobQueue::find`] returns: those that meet all conditions that are set. Texts are compared without
-/// regard to the case of the letters a to z.
+/// Which jobs [`JobQueue::find`] returns: those that meet all conditions that are set.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct JobFilter {
     /// Only jobs of this process.
@@ -19,16 +18,6 @@ pub struct JobFilter {
     pub at_provider: Option<bool>,
     /// Only jobs of this kind.
     pub kind: Option<String>,
-    /// Only jobs of this lane; for prompts, the model that they name.
-    pub lane: Option<String>,
-    /// Only jobs whose `item_id` contains this text.
-    pub item_id: Option<String>,
-    /// Only failed jobs whose error has this text in its kind, its message or its HTTP status.
-    pub error: Option<String>,
-    /// Only jobs that were enqueued at this time or later.
-    pub created_from: Option<Timestamp>,
-    /// Only jobs that were enqueued before this time.
-    pub created_before: Option<Timestamp>,
 }
 
 /// Some of the jobs that a [`JobFilter`] selects.
@@ -54,7 +43,7 @@ impl JobQueue {
     /// use batchwright::queue::JobFilter;
     /// let queue = JobQueue::in_memory()?;
     /// queue.enqueue(ProcessId::new(), [Job::new("letter", &"Dear Ada")?.item_id("ada-1")])?;
-    /// let filter = JobFilter { item_id: Some("Ada".to_owned()), ..JobFilter::default() };
+    /// let filter = JobFilter { kind: Some("letter".to_owned()), ..JobFilter::default() };
     /// let page = queue.find(&filter, None, 50)?;
     /// assert_eq!(page.jobs[0].item_id.as_deref(), Some("ada-1"));
     /// assert!(page.next.is_none());
@@ -106,13 +95,12 @@ impl JobQueue {
         self.store.payload(job)
     }
 
-    /// Requeues the failed and cancelled jobs of this list with their full number of retries, and the failed and
-    /// cancelled jobs for which they wait. Jobs of a process that was cancelled stay as they are. Returns the number of
-    /// requeued jobs of the list.
+    /// Requeues a failed or cancelled job with its full number of retries, and the failed and cancelled jobs for which
+    /// it waits. A job of a process that was cancelled stays as it is. Returns whether the job was requeued.
     ///
     /// # Errors
     /// When it could not be written.
-    pub fn retry_jobs(&self, jobs: &[JobId]) -> Result<u64, Error> {
-        self.store.retry_jobs(jobs, self.clock.wall())
+    pub fn retry_job(&self, job: JobId) -> Result<bool, Error> {
+        self.store.retry_job(job, self.clock.wall())
     }
 }

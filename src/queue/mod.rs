@@ -8,7 +8,7 @@
 //! | describe a process for people | [`ProcessInfo`] |
 //! | see the progress of a process | [`ProcessState`], [`JobCounts`], [`Spent`]; of all processes, [`QueueTotals`]; as progress with [`ProcessTracker`] |
 //! | look at one job | [`JobState`], [`JobStatus`], [`AttemptError`]; briefly [`JobSummary`] |
-//! | find jobs by their properties | [`JobFilter`], [`JobPage`] |
+//! | read jobs by process, state and kind | [`JobFilter`], [`JobPage`] |
 //! | limit what the jobs of a process may cost | [`ProcessBudget`], [`BudgetPause`] |
 //! | limit what the owners of processes may spend | [`OwnerLimits`] |
 //! | fetch results | [`ProcessResults`], [`JobResult`]; in two steps [`DeliveredResult`], [`JobReceipt`] |

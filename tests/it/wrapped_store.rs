@@ -205,8 +205,8 @@ impl ResultStore for WrappedStore {
         self.store.retry_failed(process, now)
     }
 
-    fn retry_jobs(&self, jobs: &[JobId], now: Timestamp) -> Result<u64, Error> {
-        self.store.retry_jobs(jobs, now)
+    fn retry_job(&self, job: JobId, now: Timestamp) -> Result<bool, Error> {
+        self.store.retry_job(job, now)
     }
 
     fn set_paused(&self, paused: bool) -> Result<(), Error> {

@@ -31,16 +31,13 @@ include-name = "PUT /api/v1/config/{key}"
 [operations.checks.positive_data_acceptance]
 expected-statuses = ["2xx", "400", "403"]
 """
-# A request names a process or a model, or a limit in dollars or in tokens, and not both.
-CONFIG += "".join(
-    f"""
+# A request names a limit in dollars or in tokens, and not both.
+CONFIG += """
 [[operations]]
-include-name = "POST /api/v1/{name}"
+include-name = "POST /api/v1/processes/{process_id}/budget"
 [operations.checks.positive_data_acceptance]
 expected-statuses = ["2xx", "400", "404", "409"]
 """
-    for name in ["pause", "resume", "processes/{process_id}/budget"]
-)
 # DELETE of a setting gives it its default, and results are deleted of the jobs that have ended: what is asked for is still
 # there.
 STILL_THERE = ["/api/v1/config/{key}", "/api/v1/processes/{process_id}/results"]

@@ -66,10 +66,9 @@ pub trait ResultStore: Send + Sync {
     /// a history. Returns their number.
     fn retry_failed(&self, process: ProcessId, now: Timestamp) -> Result<u64, Error>;
 
-    /// Requeues the failed and cancelled jobs of this list like [`retry_failed`](Self::retry_failed), in short
-    /// transactions, except those of cancelled processes. Child jobs of the requeued jobs are requeued too. Returns the
-    /// number of requeued jobs of the list.
-    fn retry_jobs(&self, jobs: &[JobId], now: Timestamp) -> Result<u64, Error>;
+    /// Requeues a failed or cancelled job like [`retry_failed`](Self::retry_failed), unless its process was cancelled.
+    /// Its child jobs are requeued too. Returns whether it was requeued.
+    fn retry_job(&self, job: JobId, now: Timestamp) -> Result<bool, Error>;
 
     /// Pauses or resumes the queue: while it is paused, claims and
     /// [`waiting_jobs`](super::BatchStore::waiting_jobs) return nothing.

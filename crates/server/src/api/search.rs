@@ -1,8 +1,7 @@
-//! For people who operate the queue: finding jobs, requeueing single ones, and pausing work.
+//! For people who operate the queue: pages of jobs, requeueing single ones, and pausing work.
 
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use batchwright::progress::Timestamp;
 use batchwright::queue::{JobFilter, JobState, JobStatus};
 use batchwright::{JobId, ProcessId};
 use serde_json::{Value, json};
@@ -15,34 +14,19 @@ use crate::shapes::time;
 
 /// A request looks at jobs for about this time. After that it returns what it has found, and where to continue.
 const LONGEST_SEARCH: Duration = Duration::from_millis(500);
-/// Longest text to search for, in characters.
-const LONGEST_TEXT: usize = 256;
 
-/// `GET /api/v1/jobs`: the jobs that meet all conditions, a page at a time.
+/// `GET /api/v1/jobs`: the jobs of a process, a state and a type, a page at a time.
 pub(super) fn list(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
-    call.takes(&[
-        "process_id",
-        "status",
-        "type",
-        "model",
-        "name",
-        "error",
-        "created_from",
-        "created_before",
-        "after",
-        "limit",
-    ])?;
+    call.takes(&["process_id", "status", "type", "after", "limit"])?;
     let (status, at_provider) = status(call)?;
     let filter = JobFilter {
         process: call.query::<ProcessId>("process_id")?,
         status,
         at_provider,
-        kind: text(call, "type")?,
-        lane: text(call, "model")?,
-        item_id: text(call, "name")?,
-        error: text(call, "error")?,
-        created_from: moment(call, "created_from")?,
-        created_before: moment(call, "created_before")?,
+        // An empty type selects all jobs.
+        kind: call
+            .query::<String>("type")?
+            .filter(|kind| !kind.is_empty()),
     };
     let most = call.limit(100, 1_000)?;
     let mut after = call.query::<JobId>("after")?;
@@ -75,40 +59,6 @@ fn brief(job: &JobState) -> Value {
         "created_at": time::text(job.created_at),
         "error": job.error,
     })
-}
-
-/// A text of the query; an empty one selects all jobs.
-fn text(call: &Call<'_>, name: &str) -> Result<Option<String>, Problem> {
-    let text = call.query::<String>(name)?.filter(|text| !text.is_empty());
-    match text {
-        Some(text) if text.chars().count() > LONGEST_TEXT => {
-            let why = format!("{name}: write a text of at most {LONGEST_TEXT} characters");
-            Err(Problem::invalid(why).param(name))
-        }
-        text => Ok(text),
-    }
-}
-
-fn moment(call: &Call<'_>, name: &str) -> Result<Option<Timestamp>, Problem> {
-    let Some(text) = call.query::<String>(name)? else {
-        return Ok(None);
-    };
-    // `humantime` rejects times before 1970. No job is that old, so only the rest of such a time is checked.
-    let is_old = text.get(..5).is_some_and(|year| {
-        year.bytes().take(4).all(|byte| byte.is_ascii_digit()) && year < "1970-"
-    });
-    let since = if is_old {
-        humantime::parse_rfc3339(&format!("2000{}", &text[4..])).map(|_| UNIX_EPOCH)
-    } else {
-        humantime::parse_rfc3339(&text)
-    };
-    let since = since.ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
-    let millis = since.and_then(|since| i64::try_from(since.as_millis()).ok());
-    let wrong = || {
-        let why = format!("{name}: write a time in UTC, for example 2026-11-25T16:30:00Z");
-        Problem::invalid(why).param(name)
-    };
-    millis.map(Timestamp).map(Some).ok_or_else(wrong)
 }
 
 /// The wanted state, and whether the jobs are in a batch at a provider.
@@ -146,9 +96,9 @@ pub(super) fn retry(app: &App, call: &mut Call<'_>) -> Result<Response, Problem>
     let id: JobId = call.param("job_id")?;
     let process = jobs::find(app, id)?.process_id;
     app.check_quotas(&call.caller, 1)?;
-    let retried = app.queue.retry_jobs(&[id])?;
+    let is_retried = app.queue.retry_job(id)?;
     let job = jobs::find(app, id)?;
-    if retried == 0 && job.status.is_final() {
+    if !is_retried && job.status.is_final() {
         let cancelled = app
             .queue
             .process(process)?

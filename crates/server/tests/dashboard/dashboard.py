@@ -22,7 +22,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 
 # Far beyond what anything here takes, also on a busy machine.
 PATIENCE = 30
-PAGES = ["", "processes", "jobs", "jobs/status=failed&error=x", "failures", "batches", "settings"]
+PAGES = ["", "processes", "jobs", "jobs/status=failed&type=x", "failures", "batches", "settings"]
 TOKEN = "a token of this test"
 
 
@@ -250,10 +250,10 @@ def jobs_are_found(page: Page, desk: Desk, process: str, counts: dict) -> dict:
     page.locator("dt", has_text=re.compile("^Failed$")).locator("xpath=following-sibling::dd[1]").get_by_role("link").click()
     found = page.get_by_role("table", name="Jobs found").locator("tbody tr")
     expect(found).to_have_count(min(counts["failed"], 50))
-    page.get_by_label("Error contains").fill("no such error")
+    page.get_by_label("Type").fill("no such type")
     page.keyboard.press("Enter")
     expect(page.get_by_text("No job on the queue is like this.")).to_be_visible()
-    page.get_by_label("Error contains").fill("SIMULATOR refuses")
+    page.get_by_label("Type").fill("completion")
     page.get_by_role("button", name="Search").click()
     expect(found).to_have_count(min(counts["failed"], 50))
     found.first.locator("th a").click()

@@ -29,23 +29,11 @@ fn jobs_are_found_in_all_processes_and_requeued_one_by_one() {
     let processes: Vec<&Value> = failed.iter().map(|job| &job["process_id"]).collect();
     assert_eq!(processes, [&new, &old], "the newest first");
     failed[0].has(json!({"type": "shout", "model": null, "attempts": 1}));
-    let kind = failed[0]["error"]["kind"].as_str().unwrap();
-    for query in [
-        format!("error={kind}"),
-        "status=failed&type=shout&created_from=2020-01-01T00:00:00Z".to_owned(),
-    ] {
-        assert_eq!(found(&desk, &query), failed, "{query}");
-    }
-    for query in [
-        "error=no+such+error",
-        "status=failed&type=completion",
-        "model=m",
-        "created_before=2020-01-01T00:00:00Z",
-        "created_before=1658-10-07T13:26:13Z",
-    ] {
-        assert!(found(&desk, query).is_empty(), "{query}");
-    }
-    assert_eq!(found(&desk, "name=ann")[0]["job_id"], made["job_id"]);
+    assert!(failed[0]["error"]["kind"].is_string());
+    assert_eq!(found(&desk, "status=failed&type=shout"), failed);
+    assert!(found(&desk, "status=failed&type=completion").is_empty());
+    let done = found(&desk, "status=completed&type=shout");
+    assert_eq!(done[0]["job_id"], made["job_id"], "the newest first");
     assert_eq!(
         found(&desk, &format!("process_id={old}&status=failed")).len(),
         1
@@ -54,13 +42,7 @@ fn jobs_are_found_in_all_processes_and_requeued_one_by_one() {
     let next = first["next"].as_str().unwrap();
     let rest = found(&desk, &format!("status=failed&after={next}"));
     assert_eq!(rest, failed[1..]);
-    for query in [
-        "status=odd",
-        "created_from=yesterday",
-        "created_from=0000-00-00T0Z",
-        "limit=0",
-        "nme=x",
-    ] {
+    for query in ["status=odd", "limit=0", "nme=x"] {
         desk.get(&format!("/api/v1/jobs?{query}")).is(400);
     }
     let named = |query: &str| {

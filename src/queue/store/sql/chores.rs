@@ -172,89 +172,56 @@ fn retry_one(store: &impl SqlStore, id: ProcessId, now: Timestamp) -> Result<u64
     Ok(count(changed))
 }
 
-/// Requeues the failed and cancelled jobs of this list, and their children before them.
-pub(super) fn retry_listed(
-    store: &impl SqlStore,
-    jobs: &[JobId],
-    now: Timestamp,
-) -> Result<u64, Error> {
-    let mut retried = 0;
-    let chunk = usize::try_from(store.shared().chunk).unwrap_or(1).max(1);
-    for jobs in jobs.chunks(chunk) {
-        let children = store.read(|tx| {
-            let mut children = Vec::new();
-            for (id, _, _) in ended_among(store, tx, jobs)? {
-                children.extend(lineage::to_retry(tx, id, id)?);
+/// Requeues a failed or cancelled job, and its children before it.
+pub(super) fn retry_job(store: &impl SqlStore, job: JobId, now: Timestamp) -> Result<bool, Error> {
+    let id = key_of(job);
+    for child in store.read(|tx| lineage::to_retry(tx, id, id))? {
+        retry_one(store, child, now)?;
+    }
+    loop {
+        let done = store.write(Again::Harmless, |tx| retry_in(store, tx, job, now))?;
+        match done {
+            Ok(retried) => {
+                store.wake_workers();
+                return Ok(retried);
             }
-            Ok(children)
-        })?;
-        for child in children {
-            retry_one(store, child, now)?;
-        }
-        loop {
-            match store.write(Again::Harmless, |tx| retry_list(store, tx, jobs, now))? {
-                Ok(count) => {
-                    retried += count;
-                    break;
-                }
-                Err(busy) => carry_out(store, busy, now)?,
-            };
-        }
+            Err(busy) => carry_out(store, busy, now)?,
+        };
     }
-    store.wake_workers();
-    Ok(retried)
 }
 
-/// The failed and cancelled jobs of a list whose process was not cancelled: key, lane and state.
-fn ended_among(
+/// Returns whether the job was requeued, or its process, if that has a chore that must be applied first.
+fn retry_in(
     store: &impl SqlStore,
     tx: &mut dyn Statements,
-    jobs: &[JobId],
-) -> Result<Vec<(i64, i64, i64)>, Fault> {
-    let wanted: HashMap<i64, JobId> = jobs.iter().map(|job| (key_of(*job), *job)).collect();
-    let keys: Vec<i64> = wanted.keys().copied().collect();
-    let rows = tx.rows_in(
-        &format!(
-            "SELECT id, lane, status, created_at FROM #jobs FORCE INDEX (PRIMARY)
-             WHERE id IN :list AND status IN ({FAILED}, {CANCELLED})
-               AND id DIV 4294967296 IN (SELECT no FROM #processes WHERE cancelled = 0)
-             ORDER BY id FOR UPDATE"
-        ),
-        &keys,
-    )?;
-    let mut found = Vec::new();
-    for mut row in rows {
-        let (id, created_at) = (row.at(0)?, Timestamp(row.at(3)?));
-        // The rest of the id must match too, because it may belong to another database.
-        if wanted.get(&id) == Some(&store.job_id(id, created_at)) {
-            found.push((id, row.at(1)?, row.at(2)?));
-        }
-    }
-    Ok(found)
-}
-
-/// Returns the number of requeued jobs, or a process with a chore that must be applied first.
-fn retry_list(
-    store: &impl SqlStore,
-    tx: &mut dyn Statements,
-    jobs: &[JobId],
+    job: JobId,
     now: Timestamp,
-) -> Result<Result<u64, i64>, Fault> {
-    let mut ended = ended_among(store, tx, jobs)?;
-    let processes = lock(tx, ended.iter().map(|(id, _, _)| process_of(*id)))?;
-    let busy =
-        |(_, process): &(&i64, &Standing)| process.chore != NO_CHORE && process.chore != DELETING;
-    if let Some((no, _)) = processes.iter().find(busy) {
-        return Ok(Err(*no));
+) -> Result<Result<bool, i64>, Fault> {
+    let sql = format!(
+        "SELECT lane, status, created_at FROM #jobs FORCE INDEX (PRIMARY)
+         WHERE id = ? AND status IN ({FAILED}, {CANCELLED}) FOR UPDATE"
+    );
+    let id = key_of(job);
+    let Some(mut row) = tx.first(&sql, by![id])? else {
+        return Ok(Ok(false));
+    };
+    let ended = (id, row.at(0)?, row.at(1)?);
+    let no = process_of(id);
+    let Some(process) = lock(tx, [no])?.remove(&no) else {
+        return Ok(Ok(false));
+    };
+    // The rest of the id must match too, because it may belong to another database.
+    let is_same = store.job_id(id, Timestamp(row.at(2)?)) == job;
+    if !is_same || process.stops_trying() {
+        return Ok(Ok(false));
     }
-    ended.retain(|(id, _, _)| {
-        let process = processes.get(&process_of(*id));
-        process.is_some_and(|process| !process.stops_trying())
-    });
+    if process.chore != NO_CHORE {
+        return Ok(Err(no));
+    }
     let mut changes = CounterChanges::default();
-    let retried = requeue(store, tx, &ended, now, &mut changes)?;
+    requeue(store, tx, &[ended], now, &mut changes)?;
     changes.write(tx, now)?;
-    Ok(Ok(count(retried)))
+    Ok(Ok(true))
 }
 
 pub(super) fn delete_process(

@@ -1,4 +1,4 @@
-//! Finding jobs by their properties. Each call looks at a bounded number of jobs.
+//! Pages of jobs by process, state and kind. Each call looks at a bounded number of jobs.
 
 use const_format::formatcp;
 use rusqlite::types::Value;
@@ -70,16 +70,11 @@ pub(super) fn find(
         let mut bound = by![start, last.map_or(end, |(id, _)| id)];
         bound.extend(values);
         bound.push(limit(most).into());
-        // With an inner join, MySQL would look at the texts of all results first.
-        let with_results = match &filter.error {
-            Some(_) => "STRAIGHT_JOIN",
-            None => "LEFT JOIN",
-        };
         let rows = tx.rows(
             &format!(
                 "SELECT {FOUND} FROM #jobs j {index} STRAIGHT_JOIN #processes p ON p.no = j.id DIV 4294967296
                    STRAIGHT_JOIN #lanes l ON l.no = j.lane STRAIGHT_JOIN #payloads b ON b.job = j.id
-                   {with_results} #results r ON r.job = j.id
+                   LEFT JOIN #results r ON r.job = j.id
                  WHERE {range} AND p.chore <> {DELETING} {conditions} ORDER BY j.id {order} LIMIT ?"
             ),
             bound,
@@ -93,9 +88,6 @@ pub(super) fn find(
             Some(job) if is_full => Some(job.job_id),
             _ => last.map(|(id, created_at)| store.job_id(id, Timestamp(created_at))),
         };
-        if let Some(text) = &filter.error {
-            found.retain(|job| has_error(job, text));
-        }
         Ok(JobPage { jobs: found, next })
     })
 }
@@ -169,16 +161,13 @@ fn search(
     )
 }
 
-/// The newest process up to this number that can have a job that fits, according to its counters and times.
+/// The newest process up to this number that can have a job that fits, according to its counters.
 fn newest_process(
     tx: &mut dyn Statements,
     filter: &JobFilter,
     up_to: i64,
 ) -> Result<Option<i64>, Fault> {
-    let mut sql = format!("SELECT no FROM #processes WHERE no <= ? AND chore <> {DELETING}");
-    let mut values = by![up_to];
     let counters = match (filter.status, filter.at_provider) {
-        _ if filter.error.is_some() => "failed",
         (Some(JobStatus::Pending), _) => "pending",
         (Some(JobStatus::InProgress), Some(false)) => "in_progress",
         (_, Some(true)) => "at_provider",
@@ -188,17 +177,10 @@ fn newest_process(
         (Some(JobStatus::Cancelled), _) => "cancelled_jobs",
         (None, _) => "total - consumed",
     };
-    sql += &format!(" AND {counters} > 0");
-    if let Some(from) = filter.created_from {
-        sql += " AND changed_at >= ?";
-        values.push(from.0.into());
-    }
-    if let Some(before) = filter.created_before {
-        sql += " AND created_at < ?";
-        values.push(before.0.into());
-    }
-    sql += " ORDER BY no DESC LIMIT 1";
-    tx.one(&sql, values)
+    let sql = format!(
+        "SELECT no FROM #processes WHERE no <= ? AND chore <> {DELETING} AND {counters} > 0 ORDER BY no DESC LIMIT 1"
+    );
+    tx.one(&sql, by![up_to])
 }
 
 /// The stored state that the filter wants, if it is a single one.
@@ -208,7 +190,6 @@ fn status(filter: &JobFilter) -> Option<i64> {
         (Some(JobStatus::InProgress), Some(false)) => Some(IN_PROGRESS),
         (Some(JobStatus::Completed), _) => Some(COMPLETED),
         (Some(JobStatus::Failed), _) => Some(FAILED),
-        (None, _) if filter.error.is_some() => Some(FAILED),
         (Some(JobStatus::Cancelled), _) => Some(CANCELLED),
         _ => None,
     }
@@ -217,7 +198,6 @@ fn status(filter: &JobFilter) -> Option<i64> {
 /// The conditions of the filter on the rows, with their values.
 fn conditions(filter: &JobFilter) -> (String, Vec<Value>) {
     let mut sql = String::new();
-    let mut values = Vec::new();
     match filter.status {
         None => {}
         Some(JobStatus::Pending) => sql += &format!(" AND j.status <= {HELD}"),
@@ -233,43 +213,12 @@ fn conditions(filter: &JobFilter) -> (String, Vec<Value>) {
         Some(true) => sql += &format!(" AND j.status = {AT_PROVIDER}"),
         Some(false) => sql += &format!(" AND j.status <> {AT_PROVIDER}"),
     }
-    let mut add = |condition: &str, value: Option<Value>| {
-        if let Some(value) = value {
-            sql += condition;
-            values.push(value);
-        }
-    };
-    let text = |text: &Option<String>| text.clone().map(Value::from);
-    let time = |at: Option<Timestamp>| at.map(|at| Value::from(at.0));
-    add(" AND l.kind = ?", text(&filter.kind));
-    add(" AND l.name = ?", text(&filter.lane));
-    add(" AND j.created_at >= ?", time(filter.created_from));
-    add(" AND j.created_at < ?", time(filter.created_before));
-    add(
-        " AND INSTR(LOWER(b.item_id), LOWER(?)) > 0",
-        text(&filter.item_id),
-    );
-    // The stored error is JSON: this finds too many, because it also looks at the names of fields.
-    let in_json = filter.error.as_deref().map(in_json).map(Value::from);
-    add(" AND INSTR(LOWER(r.error), LOWER(?)) > 0", in_json);
+    let mut values = Vec::new();
+    if let Some(kind) = &filter.kind {
+        sql += " AND l.kind = ?";
+        values.push(Value::from(kind.clone()));
+    }
     (sql, values)
-}
-
-/// A text as it is within a text of JSON.
-fn in_json(text: &str) -> String {
-    let quoted = serde_json::Value::from(text).to_string();
-    quoted[1..quoted.len() - 1].to_owned()
-}
-
-fn has_error(job: &JobState, text: &str) -> bool {
-    let text = text.to_lowercase();
-    job.error.as_ref().is_some_and(|error| {
-        let status = error.status().map(|status| status.to_string());
-        let kind = error.kind().as_str();
-        kind.contains(&text)
-            || error.message().to_lowercase().contains(&text)
-            || status.is_some_and(|status| status.contains(&text))
-    })
 }
 
 fn shown(store: &impl SqlStore, tx: &mut dyn Statements, mut row: Row) -> Result<JobState, Fault> {

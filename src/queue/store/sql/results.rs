@@ -141,8 +141,8 @@ impl<S: SqlStore> ResultStore for S {
         chores::retry_process(self, process, now)
     }
 
-    fn retry_jobs(&self, jobs: &[JobId], now: Timestamp) -> Result<u64, Error> {
-        chores::retry_listed(self, jobs, now)
+    fn retry_job(&self, job: JobId, now: Timestamp) -> Result<bool, Error> {
+        chores::retry_job(self, job, now)
     }
 
     fn set_paused(&self, paused: bool) -> Result<(), Error> {

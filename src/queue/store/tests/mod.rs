@@ -419,7 +419,7 @@ macro_rules! suite {
             what_a_process_holds_is_told_job_by_job
             single_jobs_are_cancelled_while_they_wait
             single_jobs_are_requeued_after_they_failed
-            jobs_are_found_by_their_properties
+            jobs_are_found_by_process_state_and_kind
             a_search_stops_after_some_jobs_and_continues
             a_paused_queue_starts_nothing
             who_waits_for_others_is_woken_by_their_end
