@@ -116,10 +116,6 @@ impl Exclusions {
         self.of(class, step).any(Excluded::is_due)
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// How many exclusions let no call start.
     pub(crate) fn closed(&self) -> usize {
         self.0.iter().filter(|known| !known.is_due()).count()

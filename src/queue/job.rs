@@ -20,10 +20,6 @@ pub const COMPLETION_KIND: &str = "completion";
 pub const DIRECT_COMPLETION_KIND: &str = "completion_direct";
 /// The kind of texts to embed.
 pub const EMBEDDING_KIND: &str = "embedding";
-/// The kinds of prompts as an SQL list. No handler decides their waits.
-pub(crate) const PROMPT_KINDS: &str = const_format::formatcp!(
-    "('{COMPLETION_KIND}', '{DIRECT_COMPLETION_KIND}', '{EMBEDDING_KIND}')"
-);
 
 /// A unit of work for the queue: a kind, which names its handler, and a payload in JSON, which only the handler
 /// reads. Its `Debug` output omits the payload.
@@ -297,18 +293,6 @@ impl JobReceipt {
     /// Index of the job in its process; unique while the job is stored.
     pub fn number(&self) -> u32 {
         (self.job & i64::from(u32::MAX)) as u32
-    }
-
-    /// The receipt of the `n`th charge, from 1, for jobs of a batch that were deleted with their process. A store keeps a
-    /// mark for it, so that it is booked once.
-    pub(crate) fn of_batch(batch: i64, n: i64) -> Self {
-        let job = batch.saturating_neg();
-        Self { job, claim: n }
-    }
-
-    /// Whether it is for deleted jobs of a batch. The keys of jobs are positive.
-    pub(crate) fn is_of_batch(&self) -> bool {
-        self.job < 0
     }
 }
 

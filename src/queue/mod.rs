@@ -66,8 +66,8 @@ pub(crate) mod prompts;
 pub(crate) mod purse;
 mod registration;
 pub(crate) mod scale;
-pub(crate) mod set_back;
-mod settings;
+mod set_back;
+pub(crate) mod settings;
 #[cfg(test)]
 mod simulation;
 pub(crate) mod store;

@@ -210,7 +210,6 @@ impl WorkerRun {
             overview: controls.batch_overview.clone(),
             observer: plan.observer.clone(),
             owners: controls.purses.owners().cloned(),
-            storing: Mutex::default(),
         });
         controls
             .batch_overview

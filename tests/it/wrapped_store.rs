@@ -265,14 +265,8 @@ impl ClaimStore for WrappedStore {
         self.store.reclaim(now)
     }
 
-    fn pull_due_times(
-        &self,
-        worker: WorkerId,
-        back: Duration,
-        longest: Duration,
-        now: Timestamp,
-    ) -> Result<u64, Error> {
-        self.store.pull_due_times(worker, back, longest, now)
+    fn make_due(&self, longest: Duration, now: Timestamp) -> Result<u64, Error> {
+        self.store.make_due(longest, now)
     }
 }
 

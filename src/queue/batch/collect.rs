@@ -9,14 +9,11 @@ use std::sync::Arc;
 
 use crate::base::{Context, Error, ErrorKind, Sent};
 use crate::llm::batch::{BatchClient, BatchLineResult};
-use crate::money::ledger::Ledger;
-use crate::queue::job::JobReceipt;
-use crate::queue::store::{BatchNo, Settlement, StoredBatch};
+use crate::queue::store::{BatchNo, Settlement};
 
-use super::budget::end_batch;
 use super::context::{BatchContext, check};
 use super::machine::{Collected, Record, Results, number};
-use super::settle_items::{AskedProvider, is_unchecked, keeps_reply, of_deleted, untried};
+use super::settle_items::{AskedProvider, is_unchecked, keeps_reply, untried};
 use super::spool::Stopped;
 
 /// Results that are stored in one transaction.
@@ -56,9 +53,7 @@ pub(crate) fn collect(
     let mut reader = ResultReader {
         context,
         no,
-        record,
         label,
-        is_noted: record.is_storing,
         client,
         asked: AskedProvider::from(record),
         seen: HashSet::new(),
@@ -66,7 +61,6 @@ pub(crate) fn collect(
         bytes: 0,
         second_pass: None,
         returns_jobs: returns_jobs(record, results),
-        without_job: Ledger::new(),
         collected: Collected::default(),
     };
     // A deleted file is fetched again, because its results were billed.
@@ -80,7 +74,6 @@ pub(crate) fn collect(
         }
     }
     let refused = here.into_iter().find_map(|file| file.refused);
-    let without_job = reader.without_job;
     let mut collected = reader.collected;
     let foreign = record.is_presumed() && collected.requests == 0;
     // A batch that answered nothing cannot be identified by its results: nothing was billed, and ours may be another
@@ -106,7 +99,6 @@ pub(crate) fn collect(
         collected.withheld = withheld;
         return Ok(collected);
     }
-    book(context, no, record, &without_job, withheld.is_some())?;
     let why = results.why.error();
     let end = if returns_jobs(record, results) {
         JobEnd::Returned
@@ -143,42 +135,6 @@ fn fetch_all(
         });
     }
     Ok(here)
-}
-
-/// Books what requests were billed whose jobs were deleted with their process. If an earlier collection has booked some
-/// of them with their jobs, it is unknown which, and the others are not booked. If a cost is unknown, the rest of what
-/// was reserved for the batch counts as spent.
-fn book(
-    context: &BatchContext,
-    no: BatchNo,
-    record: &Record,
-    ledger: &Ledger,
-    is_withheld: bool,
-) -> Result<(), Error> {
-    let batches = context.store.batches(None)?;
-    let is_deleted = |batch: &StoredBatch| batch.no == no && batch.process_id.is_none();
-    let Some((process, owner)) = record
-        .payer
-        .as_ref()
-        .filter(|_| batches.iter().any(is_deleted))
-    else {
-        return Ok(());
-    };
-    let total = ledger.total();
-    if !record.is_storing && total.calls > 0 {
-        let charges = ledger.charges();
-        let named =
-            charges.map(|charge| charge.run(Some(process.to_string())).owner(owner.clone()));
-        let receipts = (1..).map(|n| JobReceipt::of_batch(no.0, n));
-        let ends = receipts.zip(named);
-        let ends: Vec<Settlement> = ends.map(|(id, charge)| of_deleted(id, charge)).collect();
-        let (label, cost) = (&record.intent.label, total.cost_usd.picos());
-        context.settle_counted(&ends, label, owner.as_deref(), cost)?;
-    }
-    if record.is_storing || total.unpriced > 0 || is_withheld {
-        end_batch(context, None, record, true);
-    }
-    Ok(())
 }
 
 /// Whether unanswered jobs of a batch return to the queue untried: it was withdrawn, so they go another way.
@@ -291,10 +247,7 @@ fn is_refusal(error: &Error) -> bool {
 struct ResultReader<'a> {
     context: &'a BatchContext,
     no: BatchNo,
-    record: &'a Record,
     label: &'a str,
-    /// The stored record says that results are being stored.
-    is_noted: bool,
     client: &'a Arc<dyn BatchClient>,
     asked: AskedProvider,
     seen: HashSet<u32>,
@@ -304,8 +257,6 @@ struct ResultReader<'a> {
     second_pass: Option<SecondPass>,
     /// Requests that were not processed return to the queue untried.
     returns_jobs: bool,
-    /// What requests were billed whose jobs are not in the batch any more.
-    without_job: Ledger,
     collected: Collected,
 }
 
@@ -461,35 +412,7 @@ impl ResultReader<'_> {
             let settler = &self.context.settler;
             ends.push(settler.settlement(claimed, &self.asked, result));
         }
-        for read in chunk.into_values() {
-            if let BatchLineResult::Answered(result) = read.result {
-                let charge = self.context.settler.billed(&self.asked, *result);
-                self.without_job.extend(charge);
-            }
-        }
-        if !ends.is_empty() {
-            self.note()?;
-        }
         self.context.settle(&ends, &self.asked)
-    }
-
-    /// Notes in the stored record that results are being stored, before the first ones are.
-    fn note(&mut self) -> Result<(), Error> {
-        if self.is_noted {
-            return Ok(());
-        }
-        let noted = Record {
-            is_storing: true,
-            ..self.record.clone()
-        };
-        let (context, wall) = (self.context, self.context.settler.clock.wall());
-        let text = noted.text();
-        context
-            .store
-            .save_batch(context.worker, self.no, &text, wall)?;
-        context.storing.lock().insert(self.no);
-        self.is_noted = true;
-        Ok(())
     }
 }
 

@@ -1,17 +1,14 @@
 //! State that the threads of the batch strategy share.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-
-use parking_lot::Mutex;
 
 use crate::base::{Context, Error, Sent};
 use crate::llm::batch::{BatchClient, BatchIntent, BatchStage};
 use crate::money::budget::{Budget, SpentOnBatch};
 use crate::observe::jobs::JobObserver;
 use crate::queue::owners::Owners;
-use crate::queue::store::{BatchNo, JobStore, Settlement, WorkerId};
+use crate::queue::store::{JobStore, Settlement, WorkerId};
 
 use super::overview::BatchOverview;
 use super::settle_items::{AskedProvider, ItemSettler, outcomes};
@@ -26,8 +23,6 @@ pub(crate) struct BatchContext {
     pub overview: Arc<BatchOverview>,
     pub observer: Option<Arc<dyn JobObserver>>,
     pub owners: Option<Arc<Owners>>,
-    /// Batches whose stored records say since the last step that results are being stored.
-    pub storing: Mutex<HashSet<BatchNo>>,
 }
 
 impl BatchContext {

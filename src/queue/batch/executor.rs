@@ -296,7 +296,6 @@ impl Poller<'_> {
             return;
         };
         open.busy = false;
-        open.record.is_storing |= self.options.context.storing.lock().remove(&no);
         if let Some(error) = self.options.context.settler.refused.lock().take() {
             self.report_critical(&error);
         }

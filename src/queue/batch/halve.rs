@@ -4,18 +4,18 @@ use crate::base::Error;
 use crate::queue::store::BatchNo;
 
 use super::budget::end_batch;
-use super::machine::{Division, Event, new_label};
+use super::machine::{Event, new_label};
 use super::poller::Poller;
 
 impl Poller<'_> {
-    /// Divides a batch. Returns whether that was possible.
-    pub(super) fn divide(&mut self, no: BatchNo, division: &Division) -> bool {
+    /// Divides a batch into two halves. Returns whether that was possible.
+    pub(super) fn divide(&mut self, no: BatchNo) -> bool {
         let Some(open) = self.batches.get(&no) else {
             return false;
         };
         let whole = open.record.clone();
         let wall = self.clock.wall();
-        let (half, rest) = division.of(&whole, [new_label(), new_label()], wall);
+        let (half, rest) = whole.halves([new_label(), new_label()], wall);
         let at = match self.key_of_nth(no, half.intent.items) {
             Ok(Some(at)) => at,
             Ok(None) => {

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use serde_json::value::RawValue;
 
 use crate::base::random::Random;
-use crate::base::{Charge, Clock, Error, ErrorKind, Paid, Timestamp};
+use crate::base::{Clock, Error, ErrorKind, Paid, Timestamp};
 use crate::engine::item_time::ItemTime;
 use crate::engine::route::{Next, Tries, decide};
 use crate::llm::outcome_builder::OutcomeBuilder;
@@ -21,7 +21,7 @@ use crate::llm::structured_output;
 use crate::money::budget::AmountUnit;
 use crate::observe::jobs::EndedJob;
 use crate::queue::history::{History, Moment};
-use crate::queue::job::{COMPLETION_KIND, JobReceipt, Spent};
+use crate::queue::job::{COMPLETION_KIND, Spent};
 use crate::queue::kinds::Kinds;
 use crate::queue::prompts;
 use crate::queue::store::{BudgetEnd, ClaimOutcome, ClaimedJob, Settlement};
@@ -172,22 +172,6 @@ impl ItemSettler {
         }
     }
 
-    /// What a request was billed whose job is gone.
-    pub(crate) fn billed(
-        &self,
-        asked: &AskedProvider,
-        mut result: Result<Response, Error>,
-    ) -> Option<Charge> {
-        let route = self.kinds.prompt_route()?;
-        let payee = [&*asked.provider, &*asked.account];
-        let pricing = route.pricing();
-        pricing.price_batched(payee, asked.model.as_deref(), result.as_mut());
-        match result {
-            Ok(response) => response.charge.map(|charge| *charge),
-            Err(error) => error.charge().cloned(),
-        }
-    }
-
     fn failed(
         &self,
         claimed: &ClaimedJob,
@@ -334,27 +318,6 @@ pub(super) fn keeps_reply(claimed: &ClaimedJob) -> bool {
 pub(super) fn is_unchecked(claimed: &ClaimedJob) -> bool {
     claimed.payload.get().contains("\"unchecked\"")
         && request(claimed).is_ok_and(|request| request.unchecked)
-}
-
-/// The end of a job that does not exist, with a charge of others that were deleted.
-pub(crate) fn of_deleted(receipt: JobReceipt, charge: Charge) -> Settlement {
-    let sum = &charge.sum;
-    let spent = Spent {
-        input_tokens: sum.input_tokens,
-        output_tokens: sum.output_tokens,
-        cost_usd: sum.known_cost(),
-        unpriced: sum.unpriced,
-    };
-    Settlement {
-        receipt,
-        calls: 0,
-        outcome: ClaimOutcome::Completed {
-            result: RawValue::NULL.to_owned(),
-            spent: Some(spent),
-        },
-        charge: Some(Box::new(charge)),
-        budget: BudgetEnd::Spent,
-    }
 }
 
 /// Returns a job unchanged.

@@ -4,11 +4,11 @@ use batchwright::Usd;
 use batchwright_simulate::{BatchConfig, SimConfig, Trouble};
 use serde_json::{Value, json};
 
-use super::batch_runs::{SHORT, command, home_queue, other, with_provider};
+use super::batch_runs::{SHORT, command, other};
 #[cfg(unix)]
 use super::common::Random;
 use super::common::{
-    Desk, Has, PATIENCE, RunToEnd, Running, all_ids, eventually, prompt_lines, simulator, usd,
+    Desk, Has, PATIENCE, RunToEnd, Running, all_ids, prompt_lines, simulator, usd,
 };
 
 fn ledger(desk: &Desk, words: &str) -> Value {
@@ -162,31 +162,6 @@ fn unreadable_ledgers_are_named_and_sums_are_marked_incomplete() {
     ended.errs("the sums are incomplete");
     let told = ended.json();
     assert_eq!(told["unreadable"].as_array().unwrap().len(), 1);
-}
-
-/// The provider bills the requests that it has processed when the batch is cancelled.
-#[test]
-fn a_batch_of_a_deleted_process_is_booked_for_it() {
-    // Far longer than the cancellation takes to arrive, which ends it.
-    let batches = BatchConfig::default().duration(std::time::Duration::from_secs(20));
-    let desk = Desk::new();
-    let sim = simulator(SimConfig::default().batches(batches));
-    desk.write("in.jsonl", prompt_lines(200));
-    let submitted = desk.plain("submit in.jsonl --model gpt-4o-mini").expect(0);
-    let process = submitted.stdout.trim();
-    let words = "work --strategy batch -q";
-    let working = Running::start(&mut with_provider(desk.command(words.split(' ')), &sim));
-    assert!(sim.wait_until(|stats| stats.paid > 2, PATIENCE));
-    desk.plain(&format!("cancel {process} --delete")).expect(0);
-    let queue = home_queue(&desk);
-    let is_over = || queue.batches(None).unwrap().is_empty();
-    assert!(eventually(is_over), "{}", working.said());
-    let booked = ledger(&desk, "--by tier");
-    let paid = sim.stats().paid;
-    assert!(paid < 200 && total(&booked).0 == paid, "{paid}: {booked}");
-    assert_eq!(booked["rows"][0]["tier"], "batch");
-    desk.plain("doctor")
-        .shows("the charges equal what the jobs have used");
 }
 
 #[test]

@@ -53,18 +53,10 @@ fn runs_and_workers_of_a_data_folder_share_its_monthly_budget() {
 
     // A worker that waits for work continues when the limit is raised.
     let worker = start(&desk, &sim, &work("-v"));
-    let trouble = || {
-        let workers = home_queue(&desk).workers().unwrap();
-        let mut troubles = workers
-            .into_iter()
-            .filter_map(|worker| worker.status.trouble);
-        troubles.any(|why| why.contains("the monthly budget of"))
-    };
-    assert!(super::common::eventually(trouble));
+    worker.hears("the monthly budget of");
     let before = sim.stats().calls;
     limit(&desk, &sim, one, 150);
     assert!(sim.wait_until(|stats| stats.paid >= 146, super::common::PATIENCE));
-    assert!(super::common::eventually(trouble));
     assert!(sim.stats().paid <= 150);
     assert!(sim.stats().calls - before <= 24);
     worker.signal("INT");

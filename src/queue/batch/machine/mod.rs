@@ -24,4 +24,4 @@ pub(super) use effect::{Effect, ItemEnds};
 pub(super) use event::{Collected, Event, Facts, ItemsSettled, Written};
 pub(super) use next::{Step, next};
 pub(super) use record::{Record, key, new_label, number};
-pub(super) use state::{Formed, Input, Reconciling, Results, State, Submitting};
+pub(super) use state::{Input, Results, State};

@@ -30,9 +30,6 @@ pub(crate) struct Record {
     /// When it was withdrawn: it is cancelled, and its unanswered jobs return to the queue untried.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub withdrawn: Option<Timestamp>,
-    /// Some of its results may be stored and booked with their jobs.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub is_storing: bool,
 }
 
 impl Record {
@@ -59,7 +56,6 @@ impl Record {
             due: now,
             payer: None,
             withdrawn: None,
-            is_storing: false,
         }
     }
 

@@ -278,7 +278,6 @@ impl Harness {
             overview: self.overview.clone(),
             observer: None,
             owners: None,
-            storing: Mutex::default(),
         });
         self.control.wake();
         Poller::new(PollerOptions {

@@ -3,7 +3,6 @@
 mod adversarial;
 mod attached_files;
 mod budgets;
-mod deleted_process;
 pub(super) mod fake_provider;
 pub(super) mod harness;
 mod late_results;

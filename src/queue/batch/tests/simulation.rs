@@ -105,7 +105,6 @@ impl Scene {
             overview: Arc::new(BatchOverview::default()),
             observer: None,
             owners: None,
-            storing: Mutex::default(),
         });
         self.fake.lock().overview = context.overview.clone();
         self.control.set(self.settings);

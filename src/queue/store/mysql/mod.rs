@@ -27,7 +27,7 @@ mod tests;
 #[cfg(test)]
 pub(crate) mod wire;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Weak};
@@ -35,7 +35,7 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 
 use crate::base::{Clock, Error, ProcessId, Timestamp};
-use crate::queue::job::{Job, JobReceipt};
+use crate::queue::job::Job;
 
 use super::group_commit::{Insert, Inserted};
 use super::moving::MovableStore;
@@ -84,8 +84,6 @@ pub struct MysqlStore {
     folder: PathBuf,
     heartbeat: Heartbeat,
     lane_numbers: Mutex<HashMap<JobLane, i64>>,
-    /// Ends whose transaction failed and may have been committed all the same. Their worker repeats them.
-    doubtful_ends: Mutex<HashSet<JobReceipt>>,
     wakes: Arc<Wakes>,
     news: News,
     /// Whether maintenance first waits for other workers to renew their leases; false in a simulation of time.

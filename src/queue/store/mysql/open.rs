@@ -326,7 +326,6 @@ pub(super) fn open(options: MysqlOptions) -> Result<MysqlStore, Error> {
         is_closed,
         folder,
         lane_numbers: Mutex::default(),
-        doubtful_ends: Mutex::default(),
         wakes: Arc::default(),
         #[cfg(test)]
         awaits_others: true,

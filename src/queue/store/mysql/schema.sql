@@ -150,7 +150,6 @@ CREATE TABLE #charges (
 
 -- What a job in a batch may cost at most, in the unit of its process's budget. A row exists from before the batch is sent
 -- until its result is booked. It belongs to the claim with which the job went into the batch.
--- If the amount is 0, an end of this claim that came late was booked.
 CREATE TABLE #reservations (
   job BIGINT NOT NULL,
   claim BIGINT NOT NULL,

@@ -17,10 +17,10 @@ use crate::queue::store::sql::lineage::{self, Ended, EndedFamilies};
 use crate::queue::store::sql::pauses;
 use crate::queue::store::sql::standing::{Standing, lock};
 use crate::queue::store::sql::statements::{RESULTS, Statements as _, Table, error_text};
-use crate::queue::store::{ClaimOutcome, JobReceipt, Settlement};
+use crate::queue::store::{ClaimOutcome, Settlement};
 
 use super::MysqlStore;
-use super::writer::{Fault, Queries as _, Tx, by, list, too_large};
+use super::writer::{Again, Fault, Queries as _, Tx, by, list, too_large};
 use crate::queue::store::rows::{
     AT_PROVIDER, CANCELLED, COMPLETED, FAILED, IN_PROGRESS, PENDING, WAITING, process_of,
 };
@@ -136,8 +136,6 @@ struct Settling<'a> {
     histories: BTreeMap<i64, String>,
     /// Jobs that have their outcome now.
     ended: Vec<i64>,
-    /// Claims whose ends came late and are booked now.
-    late: Vec<JobReceipt>,
 }
 
 const HISTORIES: Table = Table {
@@ -161,22 +159,8 @@ impl MysqlStore {
         } else {
             ends
         };
-        let mut may_be_done = false;
-        let settled = self
-            .database
-            .write_in_doubt(&mut may_be_done, |tx| self.settle_in(tx, ends, now));
-        if may_be_done || settled.is_ok() {
-            let mut doubtful = self.doubtful_ends.lock();
-            let receipts = ends.iter().map(|end| end.receipt);
-            if settled.is_ok() {
-                for receipt in receipts {
-                    doubtful.remove(&receipt);
-                }
-            } else {
-                doubtful.extend(receipts);
-            }
-        }
-        let (changed, woken, released) = settled?;
+        let (changed, woken, released) =
+            self.write(Again::Harmless, |tx| self.settle_in(tx, ends, now))?;
         if woken {
             self.wake();
         }
@@ -303,7 +287,6 @@ impl<'a> Settling<'a> {
             outcomes: BTreeMap::new(),
             histories: BTreeMap::new(),
             ended: Vec::new(),
-            late: Vec::new(),
         })
     }
 
@@ -316,7 +299,6 @@ impl<'a> Settling<'a> {
         let Counted {
             woken, mut states, ..
         } = self.changes.write(tx, self.now)?;
-        budget_rows::note_late(tx, &self.late)?;
         for job in self.ended {
             if let Some(ended_families) = self.ended_families.get(&job) {
                 lineage::job_ended(tx, ended_families, self.now)?;
@@ -333,15 +315,12 @@ impl<'a> Settling<'a> {
 impl Settling<'_> {
     fn end(&mut self, tx: &mut Tx<'_>, end: &Settlement) -> Result<(), Fault> {
         let counts = self.apply(tx, end)?;
-        let spent = end.outcome.spent();
-        let may_count = !counts && (spent.is_some() || budget_rows::is_reserved(tx, end)?);
-        let is_another = may_count && self.is_another_call(tx, end)?;
-        if counts || is_another {
+        if counts || budget_rows::is_reserved(tx, end)? {
             self.changes.in_budget(end);
-            if let Some(spent) = spent {
-                let charge = end.charge.as_deref();
-                self.changes.spent(end.receipt.job, spent, charge);
-            }
+        }
+        if counts && let Some(spent) = end.outcome.spent() {
+            let charge = end.charge.as_deref();
+            self.changes.spent(end.receipt.job, spent, charge);
         }
         Ok(())
     }
@@ -390,35 +369,6 @@ impl Settling<'_> {
         Ok(true)
     }
 
-    /// Whether an end that changes nothing reports a call that no other end reports, because the job was claimed again
-    /// since, or deleted. If the results of a batch are read again, or a transaction is repeated, an end is reported twice.
-    fn is_another_call(&mut self, tx: &mut Tx<'_>, end: &Settlement) -> Result<bool, Fault> {
-        let receipt = end.receipt;
-        let row = self.rows.get(&receipt.job);
-        let is_success = matches!(end.outcome, ClaimOutcome::Completed { .. });
-        // A success that was booked has ended its job, or left a mark. Any other end that was booked in time leaves no
-        // mark, and others may have claimed the job after it.
-        let has_mark = receipt.is_of_batch() || row.is_some() && is_success;
-        // An earlier attempt may have booked the call, and others may have changed or deleted the job after it. If it has
-        // not, the call of a deleted job is missing in the ledger. That is rare: an open job is deleted only by force, but
-        // the results of jobs that have ended are deleted as soon as they are collected.
-        let is_doubtful = || tx.may_be_done || self.store.doubtful_ends.lock().contains(&receipt);
-        if !has_mark && is_doubtful() {
-            return Ok(false);
-        }
-        let is_late = match row {
-            Some(row) => row.claim > receipt.claim,
-            None if receipt.is_of_batch() => true,
-            None => return Ok(true),
-        };
-        let is_another =
-            is_late && !self.late.contains(&receipt) && !budget_rows::is_late_booked(tx, receipt)?;
-        if is_another {
-            self.late.push(receipt);
-        }
-        Ok(is_another)
-    }
-
     /// Completes the job. Returns its former status if it had no outcome.
     fn complete(&mut self, end: &Settlement) -> Option<i64> {
         if let Some(from) = self.update(end, COMPLETED, |_| ()) {
@@ -435,7 +385,6 @@ impl Settling<'_> {
         row.calls = row.calls.max(i64::from(end.calls));
         row.claim += 1;
         row.is_changed = true;
-        self.late.push(end.receipt);
         Some(from)
     }
 

@@ -288,18 +288,18 @@ fn a_transaction_that_loses_its_connection_is_carried_out_once() {
     assert_eq!((tries, value.as_deref()), (2, Some("1")));
 }
 
-/// The reply to a commit is lost, and the job is deleted before the transaction is repeated.
+/// The reply to a commit is lost, and the transaction is repeated.
 #[test]
 fn a_call_is_booked_once_if_the_reply_to_its_commit_is_lost() {
     let Some(address) = address() else { return };
     let tables = Tables::new(address);
     let (store, other) = (tables.open(), tables.open());
-    let mut seen = Vec::new();
+    let mut tries = 0;
     store
         .write(Again::Harmless, |tx| {
-            seen.push(tx.may_be_done);
+            tries += 1;
             let own: i64 = tx.one("SELECT CONNECTION_ID()", Vec::new())?.unwrap_or(0);
-            if seen.len() == 1 {
+            if tries == 1 {
                 let kill = |tx: &mut super::writer::Tx<'_>| {
                     tx.run(&format!("KILL CONNECTION {own}"), Vec::new())
                 };
@@ -308,19 +308,14 @@ fn a_call_is_booked_once_if_the_reply_to_its_commit_is_lost() {
             Ok(())
         })
         .unwrap();
-    assert_eq!(seen, [false, true]);
+    assert_eq!(tries, 2);
 
     let process = ProcessId::new();
     store.insert(process, jobs(1), true, T).unwrap();
     let worker = store.register_worker().unwrap();
     let ends = [billed(&claim(&store, worker, 1)[0])];
     store.settle(&ends, T).unwrap();
-    store.delete(process, None, T).unwrap();
-    let repeat = |tx: &mut super::writer::Tx<'_>| {
-        tx.may_be_done = true;
-        store.settle_in(tx, &ends, T).map(drop)
-    };
-    store.write(Again::Harmless, repeat).unwrap();
+    store.settle(&ends, T).unwrap();
     assert_eq!(calls(&store), 1);
 }
 
@@ -371,44 +366,6 @@ fn a_call_is_booked_once_if_it_is_settled_again_after_its_job_was_deleted() {
     other.delete(process, None, T).unwrap();
     store.settle(&first, T).unwrap();
     assert_eq!(calls(&other), 1);
-    // What was never sent, and what was never settled, is booked though the job is gone.
-    store.settle(&second, T).unwrap();
-    store.settle(&[billed(&jobs[2])], T).unwrap();
-    assert_eq!(calls(&other), 3);
-    assert!(store.doubtful_ends.lock().is_empty());
-}
-
-/// Each end is recorded twice while it is in doubt whether an earlier attempt was committed.
-#[test]
-fn calls_that_leave_a_mark_are_booked_once_although_a_commit_is_in_doubt() {
-    let Some(address) = address() else { return };
-    let tables = Tables::new(address);
-    let store = tables.open();
-    store.insert(ProcessId::new(), jobs(1), true, T).unwrap();
-    let worker = store.register_worker().unwrap();
-    let late = billed(&claim(&store, worker, 1)[0]);
-    // Another worker has claimed the job since, and completed it.
-    let completed = format!(
-        "UPDATE #jobs SET claim = claim + 1, worker = NULL, status = {}",
-        crate::queue::store::rows::COMPLETED
-    );
-    store
-        .write(Again::Harmless, |tx| tx.run(&completed, Vec::new()))
-        .unwrap();
-    let of_batch = |no| Settlement {
-        receipt: JobReceipt::of_batch(no, 1),
-        ..late.clone()
-    };
-    for (booked, end) in [of_batch(1), of_batch(2), late.clone()].iter().enumerate() {
-        for _ in 0..2 {
-            let settle = |tx: &mut super::writer::Tx<'_>| {
-                tx.may_be_done = true;
-                store.settle_in(tx, std::slice::from_ref(end), T).map(drop)
-            };
-            store.write(Again::Harmless, settle).unwrap();
-        }
-        assert_eq!(calls(&store), booked as u64 + 1);
-    }
 }
 
 /// Two transactions that wait for each other: the server ends one, which begins anew.

@@ -210,17 +210,7 @@ impl Database {
         again: Again,
         work: impl FnMut(&mut Tx<'_>) -> Result<T, Fault>,
     ) -> Result<T, Error> {
-        self.run(Mode::Write, again, &mut false, work)
-    }
-
-    /// The same for a transaction that changes nothing if it is repeated. `may_be_done` becomes true if it may have been
-    /// committed, also if it fails: a reply to its commit was lost.
-    pub(super) fn write_in_doubt<T>(
-        &self,
-        may_be_done: &mut bool,
-        work: impl FnMut(&mut Tx<'_>) -> Result<T, Fault>,
-    ) -> Result<T, Error> {
-        self.run(Mode::Write, Again::Harmless, may_be_done, work)
+        self.run(Mode::Write, again, work)
     }
 
     /// Runs one transaction on a closed queue. Repeats it if its outcome is unknown.
@@ -228,7 +218,7 @@ impl Database {
         &self,
         work: impl FnMut(&mut Tx<'_>) -> Result<T, Fault>,
     ) -> Result<T, Error> {
-        self.run(Mode::Closed, Again::Harmless, &mut false, work)
+        self.run(Mode::Closed, Again::Harmless, work)
     }
 
     /// Runs queries. Each sees what was committed before it started.
@@ -236,7 +226,7 @@ impl Database {
         &self,
         work: impl FnMut(&mut Tx<'_>) -> Result<T, Fault>,
     ) -> Result<T, Error> {
-        self.run(Mode::Single, Again::Harmless, &mut false, work)
+        self.run(Mode::Single, Again::Harmless, work)
     }
 
     /// Runs statements that are committed one by one, while a transaction of the same thread may be open.
@@ -244,7 +234,7 @@ impl Database {
         &self,
         work: impl FnMut(&mut Tx<'_>) -> Result<T, Fault>,
     ) -> Result<T, Error> {
-        self.run(Mode::Aside, Again::Harmless, &mut false, work)
+        self.run(Mode::Aside, Again::Harmless, work)
     }
 
     /// Runs queries that all see the same snapshot.
@@ -252,23 +242,20 @@ impl Database {
         &self,
         work: impl FnMut(&mut Tx<'_>) -> Result<T, Fault>,
     ) -> Result<T, Error> {
-        self.run(Mode::Snapshot, Again::Harmless, &mut false, work)
+        self.run(Mode::Snapshot, Again::Harmless, work)
     }
 
     fn run<T>(
         &self,
         mode: Mode,
         again: Again,
-        may_be_done: &mut bool,
         mut work: impl FnMut(&mut Tx<'_>) -> Result<T, Fault>,
     ) -> Result<T, Error> {
         let (mut retries, mut lost_since) = (0, None::<Instant>);
+        // A reply to its commit was lost.
+        let mut may_be_done = false;
         loop {
             let mut committing = false;
-            let mut work = |tx: &mut Tx<'_>| {
-                tx.may_be_done = *may_be_done;
-                work(tx)
-            };
             let fault = match self.attempt(mode, &mut committing, &mut work) {
                 Ok(done) => return Ok(done),
                 Err(fault) => fault,
@@ -276,10 +263,10 @@ impl Database {
             let is_lost = fault.remedy() == Remedy::Reconnect;
             #[cfg(test)]
             let is_lost = is_lost || self.wire.is_some();
-            *may_be_done |= committing && is_lost;
+            may_be_done |= committing && is_lost;
             let failed = |fault: Fault| {
                 let error = fault.at_server(&self.location);
-                error.when(*may_be_done, |error| error.with_sent(Sent::Maybe))
+                error.when(may_be_done, |error| error.with_sent(Sent::Maybe))
             };
             match fault.remedy() {
                 Remedy::Tell => return Err(failed(fault)),

@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use crate::base::Usd;
 use crate::money::budget::AmountUnit;
 use crate::queue::budget::ProcessBudget;
+use crate::queue::store::Settlement;
 use crate::queue::store::budgets::{BudgetEnd, EndInBudget};
 use crate::queue::store::rows::{bounded, count, unit_of};
-use crate::queue::store::{JobReceipt, Settlement};
 
-use super::statements::{Fault, Queries as _, Statements, Table, by};
+use super::statements::{Fault, Queries as _, Statements, by};
 
 pub(super) fn number_of(unit: AmountUnit) -> i64 {
     match unit {
@@ -135,30 +135,9 @@ pub(super) fn sum<'a>(amounts: impl Iterator<Item = &'a u64>) -> u64 {
 
 /// Whether something is reserved for the claim that has ended.
 pub(crate) fn is_reserved(tx: &mut dyn Statements, end: &Settlement) -> Result<bool, Fault> {
-    let known = "SELECT 1 FROM #reservations WHERE job = ? AND claim = ? AND amount > 0";
+    let known = "SELECT 1 FROM #reservations WHERE job = ? AND claim = ?";
     tx.exists(known, by![end.receipt.job, end.receipt.claim])
 }
-
-/// Whether a late end of this claim was booked.
-pub(crate) fn is_late_booked(tx: &mut dyn Statements, claim: JobReceipt) -> Result<bool, Fault> {
-    let known = "SELECT 1 FROM #reservations WHERE job = ? AND claim = ? AND amount = 0";
-    tx.exists(known, by![claim.job, claim.claim])
-}
-
-/// Notes that late ends of these claims were booked, so that the same end is not booked again. Call it when their
-/// reservations were released.
-pub(crate) fn note_late(tx: &mut dyn Statements, claims: &[JobReceipt]) -> Result<(), Fault> {
-    if claims.is_empty() {
-        return Ok(());
-    }
-    let mut rows = claims.iter().map(|late| by![late.job, late.claim, 0_i64]);
-    tx.upsert_rows(&RESERVATIONS, &mut rows)
-}
-
-const RESERVATIONS: Table = Table {
-    name: "#reservations",
-    columns: &["job", "claim", "amount"],
-};
 
 /// Deletes the reservations of these claims of jobs. Returns them.
 pub(super) fn take(
@@ -170,7 +149,7 @@ pub(super) fn take(
     let mut found = HashMap::new();
     for jobs in jobs.chunks(1_000) {
         let rows = tx.rows_in(
-            "SELECT job, claim, amount FROM #reservations WHERE job IN :list AND amount > 0",
+            "SELECT job, claim, amount FROM #reservations WHERE job IN :list",
             jobs,
         )?;
         for mut row in rows {
@@ -187,9 +166,7 @@ pub(super) fn take(
     }
     for (claim, jobs) in taken {
         for jobs in jobs.chunks(1_000) {
-            let sql = format!(
-                "DELETE FROM #reservations WHERE claim = {claim} AND amount > 0 AND job IN :list"
-            );
+            let sql = format!("DELETE FROM #reservations WHERE claim = {claim} AND job IN :list");
             tx.run_in(&sql, jobs)?;
         }
     }

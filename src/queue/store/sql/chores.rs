@@ -1,7 +1,7 @@
 //! Chores: changes to all jobs of a process. One short transaction stores the decision and many apply it; after a
 //! crash, any program continues.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::base::{Error, ErrorKind, JobId, ProcessId, Timestamp};

@@ -20,7 +20,7 @@ use crate::queue::store::{EnqueueStore, InsertGuard, JobLane, JobSummary};
 
 use super::insert::{insert_jobs, written};
 use super::statements::{Fault, Queries as _, Row, Statements, by, id_of, limit, stored};
-use super::{Again, SqlStore, charges, chores, find, lineage, waiting};
+use super::{Again, SqlStore, charges, chores, find, lineage};
 
 /// The number of jobs of several processes by state. Sums may exceed an integer.
 const SUMS: &str = "IFNULL(SUM(total + 0e0), 0), IFNULL(SUM(pending + 0e0), 0), \

@@ -153,7 +153,6 @@ CREATE INDEX charges_passing ON charges (process) WHERE passing = 1;
 
 -- What a job in a batch may cost at most, in the unit of its process's budget. A row exists from before the batch is sent
 -- until its result is booked. It belongs to the claim with which the job went into the batch.
--- If the amount is 0, an end of this claim that came late was booked.
 CREATE TABLE reservations (
   job INTEGER NOT NULL,
   claim INTEGER NOT NULL,

@@ -15,7 +15,7 @@ use crate::queue::store::sql::counting::Counted;
 use crate::queue::store::sql::lineage::{self, Ended};
 use crate::queue::store::sql::pauses;
 use crate::queue::store::sql::statements::{Fault, error_text};
-use crate::queue::store::{ClaimOutcome, JobReceipt, Settlement};
+use crate::queue::store::{ClaimOutcome, Settlement};
 
 use super::SqliteStore;
 use super::writer::Sync;
@@ -68,8 +68,6 @@ struct Settling<'a> {
     cancelled: BTreeMap<i64, bool>,
     /// Jobs that have their outcome now.
     ended: Vec<(i64, Ended)>,
-    /// Claims whose ends came late and are booked now.
-    late: Vec<JobReceipt>,
 }
 
 impl SqliteStore {
@@ -89,7 +87,6 @@ impl SqliteStore {
                 changes: CounterChanges::default(),
                 cancelled: BTreeMap::new(),
                 ended: Vec::new(),
-                late: Vec::new(),
             };
             for end in ends {
                 settling.end(end)?;
@@ -98,7 +95,6 @@ impl SqliteStore {
             let Counted {
                 woken, mut states, ..
             } = settling.changes.write(tx, now)?;
-            budget_rows::note_late(tx, &settling.late)?;
             if !settling.ended.is_empty() && lineage::any(tx)? {
                 for (job, ended) in &settling.ended {
                     let ended_families = lineage::ended_families(tx, *job, *ended)?;
@@ -122,16 +118,12 @@ impl SqliteStore {
 impl Settling<'_> {
     fn end(&mut self, end: &Settlement) -> Result<(), Fault> {
         let counts = self.apply(end)?;
-        let spent = end.outcome.spent();
-        let may_count =
-            !counts && (spent.is_some() || budget_rows::is_reserved(&mut { self.conn }, end)?);
-        let is_another = may_count && self.is_another_call(end)?;
-        if counts || is_another {
+        if counts || budget_rows::is_reserved(&mut { self.conn }, end)? {
             self.changes.in_budget(end);
-            if let Some(spent) = spent {
-                let charge = end.charge.as_deref();
-                self.changes.spent(end.receipt.job, spent, charge);
-            }
+        }
+        if counts && let Some(spent) = end.outcome.spent() {
+            let charge = end.charge.as_deref();
+            self.changes.spent(end.receipt.job, spent, charge);
         }
         Ok(())
     }
@@ -173,28 +165,6 @@ impl Settling<'_> {
         Ok(true)
     }
 
-    /// Whether an end that changes nothing reports a call that no other end reports, because the job was claimed again
-    /// since, or deleted. If the results of a batch are read again, or a transaction is repeated, an end is reported twice.
-    fn is_another_call(&mut self, end: &Settlement) -> Result<bool, Fault> {
-        let mut find = self
-            .conn
-            .prepare_cached("SELECT claim > ?2 FROM jobs WHERE id = ?1")?;
-        let claimed = [end.receipt.job, end.receipt.claim];
-        let found = find.query_row(claimed, |row| row.get(0)).optional()?;
-        let is_late = match found {
-            Some(is_late) => is_late,
-            None if end.receipt.is_of_batch() => true,
-            None => return Ok(true),
-        };
-        let is_another = is_late
-            && !self.late.contains(&end.receipt)
-            && !budget_rows::is_late_booked(&mut { self.conn }, end.receipt)?;
-        if is_another {
-            self.late.push(end.receipt);
-        }
-        Ok(is_another)
-    }
-
     /// Completes the job. Returns its former status if it had no outcome.
     fn complete(&mut self, end: &Settlement) -> Result<Option<i64>, Fault> {
         let id = end.receipt.job;
@@ -214,7 +184,6 @@ impl Settling<'_> {
                claim = claim + 1 WHERE id = ?1"),
         )?;
         overrule.execute(params![id, end.calls])?;
-        self.late.push(end.receipt);
         Ok(Some(status))
     }
 

@@ -253,48 +253,6 @@ pub(super) fn a_late_result_releases_no_reservation_of_a_later_claim(open: Open<
     db.sound();
 }
 
-/// Two workers had the same job, and both calls were paid. The results of one of them are read twice.
-pub(super) fn late_ends_that_are_reported_again_are_booked_once(open: Open<'_>) {
-    let db = open();
-    let process = process(&db, &["a", "b", "c"], 1_000);
-    let (slow, quick, store) = (db.worker(), Hand::new(&*db.two), db.store());
-    let old = slow.claim(3, T);
-    for job in &old {
-        slow.settle(job.receipt, PLACE);
-    }
-    // `c` waits, the others run elsewhere.
-    let new = quick.claim(2, T);
-    let [a, b, c] = [&old[0], &old[1], &old[2]];
-    let failed = ClaimOutcome::Failed {
-        error: Error::new(ErrorKind::Invalid, "no"),
-        result: None,
-        spent: spent(30),
-    };
-    let late = [
-        ended(a, answered(4), BudgetEnd::Spent),
-        ended(b, failed, BudgetEnd::Spent),
-        ended(c, answered(500), BudgetEnd::Spent),
-    ];
-    let other = ended(&new[0], answered(5), BudgetEnd::Spent);
-    for _ in 0..2 {
-        store.settle(&late, T).unwrap();
-        db.two.settle(std::slice::from_ref(&other), T).unwrap();
-        // A transaction can contain an end twice.
-        db.two.settle(&[&late[..], &late[..]].concat(), T).unwrap();
-        let state = db.two.process(process).unwrap().unwrap();
-        assert_eq!(state.spent.input_tokens, 4 + 30 + 500 + 5);
-        assert_eq!(used(&db, process), 4 + 30 + 500 + 5);
-    }
-    // A new budget counts them, and they are still known.
-    store.remove_budget(process, T).unwrap();
-    store.set_budget(process, tokens(1_000), T).unwrap();
-    store.settle(&late, T).unwrap();
-    assert_eq!(used(&db, process), 4 + 30 + 500 + 5);
-    quick.settle(new[1].receipt, answered(6));
-    assert_eq!(used(&db, process), 4 + 30 + 500 + 5 + 6);
-    db.sound();
-}
-
 pub(super) fn a_process_and_its_children_share_a_budget(open: Open<'_>) {
     let db = open();
     let process = process(&db, &["a"], 100);

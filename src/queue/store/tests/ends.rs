@@ -209,36 +209,3 @@ pub(super) fn what_was_spent_adds_up(open: Open<'_>) {
         "the unknown cost is counted apart"
     );
 }
-
-pub(super) fn what_a_late_end_has_cost_is_counted_once(open: Open<'_>) {
-    let db = open();
-    let process = enqueue(db.store(), jobs(&["a"]));
-    let (slow, quick) = (db.worker(), Hand::new(&*db.two));
-    let spent = Some(Spent {
-        input_tokens: 1,
-        output_tokens: 2,
-        cost_usd: Usd::from_dollars(0.25),
-        unpriced: 0,
-    });
-    let failed = || ClaimOutcome::Failed {
-        error: Error::new(ErrorKind::Invalid, "no"),
-        result: None,
-        spent,
-    };
-    let completed = || ClaimOutcome::Completed {
-        result: json("1"),
-        spent,
-    };
-    let cost = || db.two.process(process).unwrap().unwrap().spent.cost_usd;
-    let old = slow.one();
-    slow.settle(old.receipt, PLACE);
-    let new = quick.one();
-    slow.settle(old.receipt, failed());
-    assert_eq!(cost(), Usd::from_dollars(0.25), "the job runs elsewhere");
-    quick.settle(new.receipt, completed());
-    assert_eq!(cost(), Usd::from_dollars(0.5));
-    slow.settle(old.receipt, completed());
-    quick.settle(new.receipt, completed());
-    assert_eq!(cost(), Usd::from_dollars(0.5), "the same calls once more");
-    db.sound();
-}

@@ -167,48 +167,6 @@ pub(super) fn what_was_billed_is_booked_and_outlives_its_jobs(open: Open<'_>) {
     db.sound();
 }
 
-pub(super) fn a_call_for_a_deleted_job_is_booked_once(open: Open<'_>) {
-    let db = open();
-    let (slow, quick) = (db.worker(), Hand::new(&*db.two));
-    let process = enqueue(db.store(), jobs(&["a", "b"]));
-    let old = slow.one();
-    slow.settle(old.receipt, PLACE);
-    let new = quick.one();
-    let paid = charge(&old, TODAY, ["m", "standard"], cost(0.25));
-    settle(&*db.two, &new, billed(&paid), Some(paid.clone()));
-    settle(&*db.two, &new, billed(&paid), Some(paid.clone()));
-    assert_eq!(ledger(&*db.two).total().calls, 1, "the same end twice");
-    let all = receipts(&*db.two, process);
-    db.two.ack(&all, None, T).unwrap();
-    settle(db.store(), &old, billed(&paid), Some(paid.clone()));
-    assert_eq!(ledger(&*db.two).total().calls, 2, "another call");
-    db.sound();
-}
-
-/// An owner's limit also counts calls whose process was deleted meanwhile.
-pub(super) fn a_call_for_a_deleted_process_is_booked_for_its_owner(open: Open<'_>) {
-    let db = open();
-    let (worker, store) = (db.worker(), db.store());
-    for (names, info) in [
-        (&["a", "b"][..], ProcessInfo::new().owner("ann")),
-        (&["a"][..], ProcessInfo::new().owner("ann").direct()),
-    ] {
-        let process = described(store, &info, names);
-        let claimed = worker.one();
-        assert_eq!(claimed.owner.as_deref(), Some("ann"));
-        db.two.delete(process, None, T).unwrap();
-        while store.maintain(T).unwrap() {}
-        assert!(store.process(process).unwrap().is_none());
-        let paid = charge(&claimed, TODAY, ["m", "standard"], cost(0.25)).run(None);
-        let paid = claimed.charged(Some(&paid)).map(|paid| *paid);
-        settle(store, &claimed, billed(paid.as_ref().unwrap()), paid);
-        let booked = ledger(store).charges().last().unwrap();
-        assert_eq!(booked.owner.as_deref(), Some("ann"));
-    }
-    assert_eq!(cost_of(store, "ann", TODAY), cost(0.5));
-    db.sound();
-}
-
 /// Each row of the store is below the limit of its integers, their sum is not.
 pub(super) fn large_sums_saturate(open: Open<'_>) {
     let db = open();

@@ -407,7 +407,8 @@ pub(super) fn what_waits_too_long_is_made_due(open: Open<'_>) {
     // Held jobs come due when their process is sealed.
     db.store().seal(unsealed, T).unwrap();
     assert_eq!(due(held[0]), Some(T));
-    let mut names = named(&worker.claim(9, T));
+    let last = worker.claim(9, T);
+    let mut names = named(&last);
     names.sort();
     assert_eq!(names, ["a", "b", "c", "d"]);
     db.sound();

@@ -91,7 +91,6 @@ impl Node {
                 state,
                 failures,
                 withdrawn,
-                is_storing,
                 // Always the same.
                 account: _,
                 payer: _,
@@ -100,7 +99,7 @@ impl Node {
                 due: _,
             } = normal(record.clone());
             let sizes = (intent.label, intent.items, intent.bytes);
-            let parts = (sizes, state, failures, withdrawn, is_storing, is_late);
+            let parts = (sizes, state, failures, withdrawn, is_late);
             serde_json::to_string(&parts).unwrap()
         };
         let (record, provider) = (text(&self.record), &self.provider);

@@ -16,8 +16,6 @@ pub(in crate::queue::store::mysql) struct Tx<'a> {
     database: &'a Database,
     /// Whether it has changed rows.
     pub(super) wrote: bool,
-    /// Whether an earlier attempt of this transaction may have been committed: its reply was lost.
-    pub(in crate::queue::store::mysql) may_be_done: bool,
     /// Statements that are sent together with the next one, because each round trip takes about a millisecond.
     pub(super) deferred: Vec<String>,
 }
@@ -91,7 +89,6 @@ impl<'a> Tx<'a> {
             conn,
             database,
             wrote: false,
-            may_be_done: false,
             deferred: Vec::new(),
         }
     }
