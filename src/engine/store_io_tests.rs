@@ -17,7 +17,7 @@ use crate::engine::route::{RetryPolicy, Tries};
 use crate::engine::work::{Cost, SettleIo, Take, TakeIo};
 
 /// Time after which a deadlock fails the test.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Two items. The second claim finds the second one.
 struct TwoItems {

@@ -7,7 +7,7 @@ use crossbeam_channel::{Receiver, unbounded};
 
 use super::*;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// The address of the server; if there is none, prints a line and returns `None`.
 pub(crate) fn address() -> Option<String> {

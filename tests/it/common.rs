@@ -15,7 +15,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// Far longer than any step of these tests takes, also on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// No server listens on port 9 (discard), so tests never find a server of this machine.
 pub const NOBODY: &str = "http://127.0.0.1:9/v1";

@@ -10,7 +10,7 @@ use batchwright::{
 };
 use batchwright_simulate::{SimConfig, Simulator};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 fn config(base_url: &str) -> LlmConfig {
     LlmConfig::new("openai")

@@ -67,7 +67,7 @@ impl Steps {
     fn wait_for(&self, n: usize) {
         let mut count = self.0.lock();
         while *count < n {
-            let late = self.1.wait_for(&mut count, Duration::from_secs(10));
+            let late = self.1.wait_for(&mut count, PATIENCE);
             assert!(!late.timed_out(), "{} of {n}", *count);
         }
     }
@@ -405,7 +405,7 @@ fn a_locked_database_delays_no_deadline() {
                 let (cancel, cancelled) = crossbeam_channel::unbounded();
                 let _hook = ctx.on_cancel(move || cancel.send(()).unwrap_or_default());
                 // Less than the time for which the worker waits for the lock.
-                let cancelled = cancelled.recv_timeout(Duration::from_secs(8));
+                let cancelled = cancelled.recv_timeout(PATIENCE);
                 aborted.send(cancelled).unwrap();
                 other.lock().execute_batch("COMMIT").unwrap();
                 Err(Error::new(ErrorKind::Cancelled, "aborted"))

@@ -10,7 +10,7 @@ use super::*;
 use crate::record::{FailureKind, JobStatus};
 
 /// Far longer than any step of these tests takes.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(180);
 /// A process that sleeps this long must be killed.
 const FOR_EVER: &str = "1000";
 

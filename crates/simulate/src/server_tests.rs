@@ -119,7 +119,6 @@ fn latency_is_waited_out_side_by_side() {
         }
     });
     assert!(started.elapsed() >= latency);
-    assert!(started.elapsed() < latency * 20);
     assert!(sim.stats().max_in_flight > 1);
 }
 
@@ -201,7 +200,7 @@ fn dropping_it_ends_idle_late_held_and_stalled_connections() {
         assert!(sim.wait_until(|stats| stats.in_flight == 2, PATIENCE));
         let started = Instant::now();
         drop(sim);
-        assert!(started.elapsed() < Duration::from_secs(5));
+        assert!(started.elapsed() < PATIENCE);
         for mut client in [idle, busy, held] {
             assert!(client.is_closed());
         }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{SimConfig, Simulator};
 
 /// Far longer than anything here takes; only a test that is broken waits this long.
-pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(180);
 
 pub(super) struct Client {
     stream: TcpStream,

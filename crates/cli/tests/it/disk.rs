@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::common::{Desk, Running, SmallDisk, all_ids, good, line_count, results};
+use super::common::{Desk, PATIENCE, Running, SmallDisk, all_ids, good, line_count, results};
 
 const ITEMS: usize = 80;
 
@@ -29,10 +29,10 @@ fn a_full_disk_stops_dispatch_until_there_is_free_space() {
     fill(&disk);
     let running = disk.desk.start(&sim, RUN);
     running.hears("sending stops until it works");
-    let calls = sim.stats().calls;
-    let saved = line_count(&disk.at.join("out.jsonl"));
-    assert!(calls < ITEMS as u64 && calls <= saved as u64 + 3);
-    assert!(!sim.wait_until(|s| s.calls > calls, Duration::from_millis(1500)));
+    // Three calls may have been in flight when the disk was full, or be about to begin.
+    let most = line_count(&disk.at.join("out.jsonl")) as u64 + 3;
+    assert!(most < ITEMS as u64);
+    assert!(!sim.wait_until(|s| s.calls > most, Duration::from_millis(1500)));
     results(&disk.desk.read("disk/out.jsonl"));
     assert!(running.said().contains("No space left"));
     disk.make_room();
@@ -51,8 +51,8 @@ fn a_quiet_run_says_once_that_it_waits_for_space_and_once_that_it_goes_on() {
         .start(&sim, "in.jsonl -o disk/out.jsonl -j 3 --quiet");
     running.hears("sending stops until it works");
     // Longer than the pause between two attempts to write.
-    let calls = sim.stats().calls;
-    assert!(!sim.wait_until(|s| s.calls > calls, Duration::from_millis(1500)));
+    let most = line_count(&disk.at.join("out.jsonl")) as u64 + 3;
+    assert!(!sim.wait_until(|s| s.calls > most, Duration::from_millis(1500)));
     disk.make_room();
     let ended = running.wait().expect(0);
     let said: Vec<&str> = ended.stderr.lines().collect();
@@ -66,7 +66,7 @@ fn results_that_a_full_disk_rejects_are_printed_at_the_end() {
         let Some(disk) = small_disk() else { return };
         let sim = good();
         fill(&disk);
-        let running = disk.desk.start(&sim, &format!("{RUN} {fsync}"));
+        let running = disk.desk.start(&sim, &format!("{RUN} --grace 10m {fsync}"));
         running.hears("sending stops until it works");
         running.signal("INT");
         running.hears("stopping:");
@@ -80,7 +80,7 @@ fn results_that_a_full_disk_rejects_are_printed_at_the_end() {
             .collect();
         let (shown, saved) = (results(&shown).len(), disk.desk.results("disk/out.jsonl"));
         let ended = ended.says(&format!("{shown} results could not be saved"));
-        assert!(shown > 0 && ended.took < Duration::from_secs(10));
+        assert!(shown > 0 && ended.took < PATIENCE);
         assert_eq!(sim.stats().calls, (shown + saved.len()) as u64);
         disk.make_room();
         disk.desk.run(&sim, RUN).expect(0);

@@ -13,7 +13,7 @@ use super::{Answer, Body, Call, Head, Limits, Listener, Response, Service};
 use crate::problem::Problem;
 
 /// Long enough to tell a hang from none on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Most bytes of a body that is taken as a whole.
 const MOST_WHOLE: u64 = 1 << 20;

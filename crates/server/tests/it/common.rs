@@ -19,7 +19,7 @@ use ureq::typestate::AgentScope;
 use ureq::{Agent, Body, SendBody};
 
 /// Far beyond what anything here takes, also on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A server, the provider behind it, and the folder in which both live.
 pub struct Desk {

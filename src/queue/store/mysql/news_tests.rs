@@ -17,7 +17,7 @@ use crate::queue::store::StoreDatabase;
 use crate::queue::store::mysql::MysqlStore;
 use crate::queue::worker::Worker;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Where the servers are; `None`, and a line that says so, without them.
 fn addresses() -> Option<(String, String)> {
