@@ -34,7 +34,6 @@
     doc = "| wake the workers of such a server | [`RedisHub`], [`RedisOptions`] |"
 )]
 //! | check the health of the queue | [`HealthFinding`], [`Severity`] |
-//! | move a queue to another store | [`MoveOptions`], [`MoveProgress`], [`MoveReport`] |
 
 mod backlog;
 pub(crate) mod batch;
@@ -62,7 +61,6 @@ mod maintenance;
 #[cfg(feature = "metrics")]
 mod metrics;
 pub(crate) mod model_call;
-mod moving;
 mod owners;
 pub(crate) mod process_time;
 mod progress_reporter;
@@ -97,7 +95,6 @@ pub use job::{
 };
 pub use job_kinds::JobKinds;
 pub use model_call::ModelCall;
-pub use moving::{MoveOptions, MoveProgress, MoveReport};
 pub use owners::OwnerLimits;
 pub use process_time::ProcessTime;
 pub use scale::WorkerScale;

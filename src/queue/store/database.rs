@@ -8,7 +8,6 @@ use parking_lot::Mutex;
 use crate::base::{Clock, Error, Timestamp};
 
 use super::HealthFinding;
-use super::moving::MovableStore;
 
 /// Called, from any thread, when jobs may have become claimable. Must return immediately.
 pub type WorkSignal = dyn Fn() + Send + Sync;
@@ -69,12 +68,6 @@ pub trait StoreDatabase: Send + Sync {
     /// Performs one short piece of maintenance, if there is any: continues an interrupted chore, or frees disk space.
     /// Returns true if more is left.
     fn maintain(&self, now: Timestamp) -> Result<bool, Error>;
-
-    /// The store as one whose queue can move. Only this library's stores support that. Default: `None`.
-    #[doc(hidden)]
-    fn movable(&self) -> Option<&dyn MovableStore> {
-        None
-    }
 }
 
 /// Callbacks of this OS process that are called when jobs have become claimable.

@@ -5,7 +5,7 @@ use super::common::{Desk, RunToEnd};
 /// Two screens of 24 lines, minus the lines of the prompt.
 const TWO_SCREENS: usize = 46;
 
-const COMMANDS: [&str; 31] = [
+const COMMANDS: [&str; 27] = [
     "",
     "run",
     "estimate",
@@ -20,10 +20,6 @@ const COMMANDS: [&str; 31] = [
     "cancel",
     "retry",
     "budget",
-    "queue",
-    "queue export",
-    "queue import",
-    "queue reopen",
     "doctor",
     "providers",
     "prices",

@@ -55,12 +55,6 @@ impl Server {
         JobQueue::on(Arc::new(MysqlStore::open(options).unwrap()))
     }
 
-    /// The same, also while it is closed for a move.
-    pub fn closed_queue(&self, folder: &Path) -> JobQueue {
-        let options = self.options(folder).allow_closed();
-        JobQueue::on(Arc::new(MysqlStore::open(options).unwrap()))
-    }
-
     fn options(&self, folder: &Path) -> MysqlOptions {
         let options = MysqlOptions::new(&self.address).folder(folder);
         options.password(Secret::new(&self.password))

@@ -31,7 +31,6 @@ fn a_flag_and_the_environment_override_the_setting_and_the_error_says_how_to_uns
     doctor.shows("127.0.0.1:9");
     doctor.shows(advice);
     // The export is for the queue on the server, not for the file.
-    run(&desk, "queue export moved.bw").ends(1, "127.0.0.1:9");
     // Three commands with the file in the data folder.
     run(&desk, "status --store none").expect(0);
     let mut command = desk.command(["status"]);

@@ -11,7 +11,6 @@ mod doctor;
 mod inspect;
 mod lanes;
 mod lease;
-mod moving;
 mod news;
 mod open;
 mod pool;
@@ -29,7 +28,6 @@ pub(crate) mod wire;
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
-use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
@@ -38,7 +36,6 @@ use crate::base::{Clock, Error, ProcessId, Timestamp};
 use crate::queue::job::{Job, JobReceipt};
 
 use super::group_commit::{Insert, Inserted};
-use super::moving::MovableStore;
 use super::sql::statements::{Fault, Statements};
 use super::sql::{Again, SharedState, SqlStore, chores};
 use super::{ConsumerLock, HealthFinding, JobLane, StoreDatabase, Wakes, WorkSignal, WorkerId};
@@ -59,8 +56,6 @@ struct Database {
     tables: String,
     /// The address without a credential.
     location: String,
-    /// The lowest number in the table of versions when this store opened the queue. A move changes it.
-    first_slot: AtomicI64,
     /// The difference between the clocks of server and machine.
     offset: Offset,
     /// Set only in a simulation.
@@ -79,8 +74,6 @@ pub struct MysqlStore {
     database: Arc<Database>,
     id: String,
     shared: SharedState,
-    /// Whether the queue was closed when this store opened it.
-    is_closed: bool,
     folder: PathBuf,
     heartbeat: Heartbeat,
     lane_numbers: Mutex<HashMap<JobLane, i64>>,
@@ -272,9 +265,5 @@ impl StoreDatabase for MysqlStore {
 
     fn maintain(&self, now: Timestamp) -> Result<bool, Error> {
         Ok(chores::resume(self, now)? || self.await_silent(now)?)
-    }
-
-    fn movable(&self) -> Option<&dyn MovableStore> {
-        Some(self)
     }
 }

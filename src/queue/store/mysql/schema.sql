@@ -14,6 +14,9 @@ CREATE TABLE #versions (
   slot INT NOT NULL PRIMARY KEY,
   version BIGINT NOT NULL
 ) ENGINE=InnoDB;
+INSERT INTO #versions (slot, version)
+  WITH RECURSIVE slots (slot) AS (SELECT 0 UNION ALL SELECT slot + 1 FROM slots WHERE slot < 63)
+  SELECT slot, 0 FROM slots;
 
 -- A process has a row as long as it has jobs. Its counters change in the transaction that changes its jobs.
 CREATE TABLE #processes (

@@ -29,25 +29,6 @@ impl Drop for HeldLock {
 }
 
 impl SqliteStore {
-    /// Descriptions of the programs that consume results now.
-    pub(super) fn takers(&self) -> Vec<String> {
-        let files = fs::read_dir(self.beside(".workers")).into_iter().flatten();
-        let paths = files.flatten().map(|file| file.path());
-        let locks = paths.filter(|path| path.extension().is_some_and(|kind| kind == "results"));
-        let held = locks.filter(|path| {
-            let lock = File::options().read(true).write(true).open(path);
-            matches!(lock.and_then(LockedFile::try_lock), Ok(None))
-        });
-        let who = held.map(|path| fs::read_to_string(path).unwrap_or_default());
-        who.map(|who| {
-            format!(
-                "{}, which fetches results",
-                who.lines().next().unwrap_or_default()
-            )
-        })
-        .collect()
-    }
-
     pub(super) fn lock_results_file(
         &self,
         process: ProcessId,

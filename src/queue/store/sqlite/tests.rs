@@ -2,7 +2,7 @@
 
 use const_format::formatcp;
 use std::fs;
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 use std::sync::atomic::Ordering;
 
 use tempfile::TempDir;
