@@ -27,7 +27,7 @@
 //! | set how the database is opened | [`SqliteOptions`], [`Durability`], [`SqliteStore`] |
 #![cfg_attr(
     feature = "mysql",
-    doc = "| use a database server, for workers on many machines | [`MysqlOptions`], [`MysqlStore`]; its settings: [`MysqlConfig`] |"
+    doc = "| use a database server, for workers on many machines | [`MysqlOptions`], [`MysqlStore`] |"
 )]
 #![cfg_attr(
     feature = "redis",
@@ -100,7 +100,7 @@ pub use process_time::ProcessTime;
 pub use scale::WorkerScale;
 pub use settings::WorkerSettings;
 #[cfg(feature = "mysql")]
-pub use store::mysql::{MysqlConfig, MysqlOptions, MysqlStore};
+pub use store::mysql::{MysqlOptions, MysqlStore};
 pub use store::sqlite::{Durability, SqliteOptions, SqliteStore};
 pub use store::{
     DeliveredResult, HealthFinding, JobLane, JobReceipt, JobSummary, Severity, WorkerInfo,

@@ -120,7 +120,6 @@ impl Command {
                 let args = &mut args.worker;
                 return Some((args.data_dir.as_deref(), &mut args.store));
             }
-            Self::Config(args) => return Some((args.data_dir.as_deref(), &mut args.store)),
             Self::Submit(args) => &mut args.data,
             Self::Status(args) => &mut args.data,
             Self::Workers(args) => &mut args.data,

@@ -14,7 +14,6 @@ mod lease;
 mod news;
 mod open;
 mod pool;
-mod settings;
 mod settle;
 mod tables;
 mod taking;
@@ -46,7 +45,6 @@ use pool::Pool;
 use writer::too_large;
 
 pub use open::MysqlOptions;
-pub use settings::MysqlConfig;
 pub use tables::{MysqlTables, TablesTransaction};
 
 /// The server, and the names of the tables.

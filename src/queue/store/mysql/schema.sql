@@ -193,21 +193,6 @@ CREATE TABLE #batches (
   KEY by_process (process)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
--- The names are texts that differ in trailing blanks, too.
-CREATE TABLE #settings (
-  name VARBINARY(255) NOT NULL PRIMARY KEY,
-  value LONGTEXT NOT NULL
-) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
-
--- One row, which every change of a setting counts up. It begins with a time, so that tables that are made anew repeat
--- no number.
-CREATE TABLE #settings_version (
-  no INT NOT NULL PRIMARY KEY,
-  number BIGINT NOT NULL
-) ENGINE=InnoDB;
-
-INSERT INTO #settings_version VALUES (1, CAST(FLOOR(UNIX_TIMESTAMP(NOW(6)) * 1000000) AS SIGNED));
-
 -- Servers, each of which lives until its lease ends, by the clock of the database.
 CREATE TABLE #owners (
   name VARBINARY(64) NOT NULL PRIMARY KEY,

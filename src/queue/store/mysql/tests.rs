@@ -5,9 +5,7 @@ use std::sync::Weak;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::Settings;
 use crate::base::{ErrorKind, ProcessId};
-use crate::config::{ConfigStore, SettingsWatch};
 use crate::queue::job::Job;
 use crate::queue::store::tests::{self as rules, TestDatabase};
 use crate::queue::store::{
@@ -306,34 +304,6 @@ fn only_one_takes_the_results_of_a_process() {
     assert!(error.message().contains(", a test"), "{error}");
     drop(held);
     drop(two.lock_results(process, "").unwrap());
-}
-
-#[test]
-fn settings_keep_the_rules_of_their_stores() {
-    let Some(address) = address() else { return };
-    let tables = Tables::new(address);
-    crate::config::conformance::check(&|| {
-        let config = MysqlConfig::open(tables.options().connections(2));
-        Arc::new(config.unwrap().always_asks())
-    });
-    // What somebody changes by a client of the database is seen, too.
-    let (store, config) = (tables.open(), tables.open().config());
-    let before = config.clone().always_asks().version().unwrap();
-    let insert = "INSERT INTO #settings (name, value) VALUES ('llm.model', 'm')";
-    store.read(|tx| tx.run(insert, Vec::new())).unwrap();
-    assert_ne!(config.always_asks().version().unwrap(), before);
-}
-
-/// A change by another machine is seen within a second, by somebody who looks again and again.
-#[test]
-fn settings_of_another_machine_are_followed() {
-    let Some(address) = address() else { return };
-    let tables = Tables::new(address);
-    let (here, there) = (tables.open().config(), tables.open().config());
-    let mut watch = SettingsWatch::new(Settings::new(), Arc::new(here)).unwrap();
-    there.set("queue.worker_count", "8").unwrap();
-    wait_for("the change is seen", || watch.refresh().unwrap());
-    assert_eq!(watch.settings().worker_count().unwrap(), 8);
 }
 
 /// Idle workers would wake each other for ever.
