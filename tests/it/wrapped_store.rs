@@ -65,8 +65,8 @@ impl StoreDatabase for WrappedStore {
         self.store.on_work(wake)
     }
 
-    fn check(&self, now: Timestamp) -> Result<Vec<HealthFinding>, Error> {
-        self.store.check(now)
+    fn check(&self) -> Result<Vec<HealthFinding>, Error> {
+        self.store.check()
     }
 
     fn maintain(&self, now: Timestamp) -> Result<bool, Error> {

@@ -59,11 +59,8 @@ pub trait StoreDatabase: Send + Sync {
     /// jobs that waited for a settled job are.
     fn on_work(&self, wake: Weak<WorkSignal>);
 
-    /// Checks the store's health. Findings that callers look for have a fixed name in [`what`](HealthFinding::what):
-    /// `unsealed` (with the process in [`seen`](HealthFinding::seen)), `worker` (a warning about a crashed worker),
-    /// `batches` (a note about batches without a worker), and `due times` (a warning about jobs that are due later than
-    /// any wait). [`Severity::Bad`](super::Severity::Bad) means that counters or claims are wrong.
-    fn check(&self, now: Timestamp) -> Result<Vec<HealthFinding>, Error>;
+    /// Checks the store's health. [`Severity::Bad`](super::Severity::Bad) means that counters or claims are wrong.
+    fn check(&self) -> Result<Vec<HealthFinding>, Error>;
 
     /// Performs one short piece of maintenance, if there is any: continues an interrupted chore, or frees disk space.
     /// Returns true if more is left.

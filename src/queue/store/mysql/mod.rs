@@ -7,7 +7,6 @@
 
 mod claim;
 mod clock;
-mod doctor;
 mod inspect;
 mod lanes;
 mod lease;
@@ -257,8 +256,8 @@ impl StoreDatabase for MysqlStore {
         self.wakes.add(wake);
     }
 
-    fn check(&self, now: Timestamp) -> Result<Vec<HealthFinding>, Error> {
-        self.look_at_health(now)
+    fn check(&self) -> Result<Vec<HealthFinding>, Error> {
+        self.look_at_health()
     }
 
     fn maintain(&self, now: Timestamp) -> Result<bool, Error> {

@@ -236,7 +236,7 @@ fn many_workers_share_one_queue() {
         (1_200, 1_200),
         "each job was given once"
     );
-    for finding in store.check(T).unwrap() {
+    for finding in store.check().unwrap() {
         assert!(
             finding.verdict < crate::queue::store::Severity::Bad,
             "{finding:?}"

@@ -10,9 +10,6 @@ use crate::queue::store::rows::{HELD, PENDING, WAITING, count};
 use super::statements::{Dialect, Fault, Queries as _, Statements, by};
 use super::{Again, SqlStore};
 
-/// The longest default wait: one hour, plus jitter.
-pub(super) const LONGEST: Duration = Duration::from_secs(75 * 60);
-
 /// Due times within this time are not changed.
 const SOON: Duration = Duration::from_secs(2);
 

@@ -288,8 +288,8 @@ impl StoreDatabase for SqliteStore {
         self.wakes.add(wake);
     }
 
-    fn check(&self, now: Timestamp) -> Result<Vec<HealthFinding>, Error> {
-        self.look_at_health(now)
+    fn check(&self) -> Result<Vec<HealthFinding>, Error> {
+        self.look_at_health()
     }
 
     fn maintain(&self, now: Timestamp) -> Result<bool, Error> {

@@ -15,7 +15,6 @@ use crate::money::budget::Amount;
 use crate::queue::budget::ProcessBudget;
 use crate::queue::info::ProcessInfo;
 use crate::queue::job::{Job, Spent};
-use crate::queue::store::Severity;
 use crate::queue::store::rows::{NO_CHORE, PENDING, RELEASING};
 use crate::queue::store::sql::{charges, lineage, results};
 use crate::queue::store::tests::{TestDatabase, random_operations, suite};
@@ -55,24 +54,6 @@ fn it_behaves_like_its_model() {
     for seed in given.map_or(1..=many, |seed| seed..=seed) {
         println!("BATCHWRIGHT_SEED={seed}");
         random_operations(seed, 1_500, || database(Durability::Normal));
-    }
-}
-
-#[test]
-fn a_check_says_what_to_type() {
-    let dir = TempDir::new().unwrap();
-    let store = open(&path(&dir)).unwrap();
-    let process = ProcessId::new();
-    let job = || vec![Job::new("test", &1).unwrap()];
-    store.insert(process, job(), false, T).unwrap();
-    store.insert(ProcessId::new(), job(), true, T).unwrap();
-    let found = store.check(Timestamp(T.0 + 60_000)).unwrap();
-    let of = |what: &str| found.iter().find(|finding| finding.what == what).unwrap();
-    assert!(of("unsealed").seen.contains("1m"));
-    let advice = of("unsealed").advice.as_ref().unwrap();
-    assert!(advice.contains(&format!("batchwright cancel {process}")));
-    for good in ["integrity", "schema", "counters", "room"] {
-        assert_eq!(of(good).verdict, Severity::Good);
     }
 }
 

@@ -171,9 +171,6 @@ pub(super) fn a_batch_outlives_its_owner(open: Open<'_>) {
         let free = batch(&*db.two, owned);
         assert_eq!((free.worker, free.jobs), (None, 3));
         assert_eq!(db.counts(process).at_provider, 3);
-        let noted = db.two.check(T).unwrap();
-        let noted = noted.iter().find(|finding| finding.what == "batches");
-        assert_eq!(noted.unwrap().verdict, Severity::Note);
         is_lost(db.two.save_batch(id, owned, "late", T));
         is_refused(db.two.adopt_batches(id, &mut |_| true, &[], T));
         is_refused(db.two.open_batch(id, process, &lane(), "", T));

@@ -243,7 +243,7 @@ pub(super) fn processes_of_one_id_are_booked_for_their_owners(open: Open<'_>) {
     }
     // The third one is there while the store is checked.
     store.insert(process, jobs(&["a", "b"]), true, T).unwrap();
-    let findings = store.check(T).unwrap().into_iter();
+    let findings = store.check().unwrap().into_iter();
     let of_ledger: Vec<_> = findings
         .filter(|finding| finding.what == "ledger")
         .collect();

@@ -155,7 +155,7 @@ impl Opened {
 
     /// Every counter is that of the jobs, as a recount sees them.
     fn sound(&self) {
-        for finding in self.two.check(T).unwrap() {
+        for finding in self.two.check().unwrap() {
             let is_double = finding.what == "ledger" && finding.verdict > Severity::Good;
             assert!(finding.verdict < Severity::Bad && !is_double, "{finding:?}");
         }
@@ -403,7 +403,7 @@ macro_rules! suite {
             the_version_tells_of_others_writes
             a_hundred_threads_enqueue_and_each_gets_its_own
             two_handles_never_give_one_job_twice
-            a_check_finds_what_is_odd
+            a_check_counts_jobs_by_state
             due_times_follow_a_clock_that_is_set_back
             what_waits_is_told_in_the_order_of_claims
             a_batch_takes_what_is_due_up_to_its_size

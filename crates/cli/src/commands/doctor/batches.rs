@@ -1,25 +1,24 @@
-//! Batches that cannot end without help, and how to take them over.
+//! Takes over batches whose API key was replaced.
 
 use std::time::Duration;
 
-use batchwright::batch::{BatchAdoption, BatchInfo, clients_by_address};
-use batchwright::queue::{HealthFinding, ProcessState, Severity};
+use batchwright::batch::{BatchAdoption, clients_by_address};
+use batchwright::queue::{HealthFinding, Severity};
 use batchwright::{Context, Error, JobQueue, LlmConfig};
 
 use super::{advised, warning};
 use crate::args::shared::DataArgs;
-use crate::batches;
 use crate::format::count;
 use crate::run_process;
 
 const BATCH: &str = "batch";
 
-/// Takes over batches whose API key is no longer set. Returns the outcome by the label of each.
+/// Takes over batches whose API key is no longer set.
 pub fn adopt(
     queue: &JobQueue,
     own: Option<LlmConfig>,
     data: &DataArgs,
-) -> Result<Vec<(String, HealthFinding)>, Error> {
+) -> Result<Vec<HealthFinding>, Error> {
     let clients = clients_by_address(own, Duration::from_secs(60));
     let adopted = queue.adopt_batches(clients, &Context::new())?;
     let finding = |adoption: BatchAdoption| {
@@ -27,7 +26,7 @@ pub fn adopt(
         let name = batch.remote_id.as_deref().unwrap_or(&batch.label);
         let (provider, total) = (&batch.provider, count(batch.total));
         let batch_is = |what: &str| format!("{name} at {provider}, {total} requests: {what}");
-        let finding = match adoption.refused {
+        match adoption.refused {
             None => {
                 let seen = batch_is("adopted with the current key");
                 let back = run_process::collect_command_of(queue, batch.process_id);
@@ -40,8 +39,7 @@ pub fn adopt(
                 let advice = set_that_key(run_process::collect_command_of(queue, batch.process_id));
                 warning(BATCH, seen, &advice)
             }
-        };
-        (batch.label, finding)
+        }
     };
     Ok(adopted.into_iter().map(finding).collect())
 }
@@ -53,50 +51,4 @@ fn set_that_key(back: Option<String>) -> String {
         "set the key that created it, and the provider's base URL if it was not the default, \
          and run: {back}"
     )
-}
-
-/// A finding for a batch that cannot end without help.
-pub fn batch_finding(
-    batch: &BatchInfo,
-    processes: &[ProcessState],
-    data: &DataArgs,
-) -> Option<HealthFinding> {
-    let of = processes
-        .iter()
-        .find(|process| Some(process.process_id) == batch.process_id);
-    let back = of.and_then(|process| run_process::collect_command(&process.info));
-    let name = batch.remote_id.as_deref().unwrap_or(&batch.label);
-    let (provider, total) = (&batch.provider, count(batch.total));
-    let batch_is = |what: &str| format!("{name} at {provider}, {total} requests: {what}");
-    if batch.state == "held" {
-        let why = batch
-            .problem
-            .as_deref()
-            .unwrap_or("it may or may not exist");
-        let seen = batch_is(&format!("held; {why}"));
-        let advice = "to send it again: batchwright config set batch.on_unknown resubmit; to give it \
-                      up: batchwright cancel PROCESS";
-        return Some(warning(BATCH, seen, advice));
-    }
-    if let Some(waiting) = batches::missing_results(batch) {
-        let why = batch
-            .problem
-            .as_deref()
-            .unwrap_or("its results are not there");
-        let seen = batch_is(&format!("{why}; {waiting}"));
-        let id = batch.process_id.map(|id| id.to_string());
-        let id = id.as_deref().unwrap_or("PROCESS");
-        let advice = batches::missing_advice(id, back.as_deref(), |words| data.command(words));
-        return Some(warning(BATCH, seen, &advice));
-    }
-    if batches::lacks_its_key(batch) {
-        let url = &batch.base_url;
-        let seen = batch_is(&format!(
-            "the key that created it is not set, or not for {url}"
-        ));
-        let rotated = batches::adoption_advice(|words| data.command(words));
-        let advice = format!("{rotated}; otherwise {}", set_that_key(back));
-        return Some(warning(BATCH, seen, &advice));
-    }
-    None
 }

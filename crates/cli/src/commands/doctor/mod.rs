@@ -1,9 +1,8 @@
 //! `batchwright doctor`: checks the queue and its requirements, and gives advice.
 
-use batchwright::batch::BatchInfo;
 use batchwright::config::SettingKey;
 use batchwright::provider::api_keys_set;
-use batchwright::queue::{HealthFinding, ProcessState, Severity};
+use batchwright::queue::{HealthFinding, Severity};
 use batchwright::{Error, JobQueue, LlmConfig};
 use serde_json::json;
 
@@ -11,13 +10,12 @@ use crate::args::doctor::DoctorArgs;
 use crate::args::shared::StoreSource;
 use crate::exit::{Exit, Refusal};
 use crate::provider::own_of_batches;
-use crate::run_process;
 use crate::sanitize::{self, harmless};
 use crate::stdout;
 use crate::table::width;
 use crate::wrap::wrapped;
-use batches::{adopt, batch_finding};
-use machine::{clock, open_to_others, room, sandbox, writable};
+use batches::adopt;
+use machine::{room, sandbox, writable};
 
 mod batches;
 mod books;
@@ -61,10 +59,8 @@ fn check(args: &DoctorArgs) -> Result<Vec<HealthFinding>, Refusal> {
     let usable = data.verdict != Severity::Bad;
     let mut findings = vec![data];
     if usable {
-        findings.extend(open_to_others(&folder));
         findings.extend(room(&folder));
     }
-    findings.push(clock(&database));
     findings.push(sandbox());
     let is_there = args.data.store.store.is_some() || database.exists();
     if is_there {
@@ -115,29 +111,8 @@ fn queue_findings(
         },
     )];
     findings.extend(queue.check()?);
-    let (batches, processes) = (queue.batches(None)?, queue.open_processes()?);
-    let is_adopted = |batch: &BatchInfo| adopted.iter().any(|(label, _)| *label == batch.label);
-    let others = batches.iter().filter(|batch| !is_adopted(batch));
-    let others = others.filter_map(|batch| batch_finding(batch, &processes, &args.data));
-    let others: Vec<HealthFinding> = others.collect();
-    findings.extend(adopted.into_iter().map(|(_, finding)| finding));
-    findings.extend(others);
-    findings.extend(processes.iter().filter_map(run_finding));
+    findings.extend(adopted);
     Ok(findings)
-}
-
-/// A process that belongs to a run, and the command that collects its results.
-fn run_finding(process: &ProcessState) -> Option<HealthFinding> {
-    let info = &process.info;
-    let output = info.output.as_ref()?;
-    let back = format!(
-        "to collect its results there: {}",
-        run_process::collect_command(info)?
-    );
-    let input = info.name.as_deref().or(info.input.as_deref());
-    let (id, input) = (process.process_id, input.unwrap_or("an input"));
-    let seen = format!("process {id} belongs to a run of {input} to {output}");
-    Some(note("run", seen, &back))
 }
 
 fn shown(finding: &HealthFinding) -> String {
