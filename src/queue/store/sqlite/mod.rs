@@ -21,8 +21,8 @@ mod tests;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicI64;
 use std::sync::Weak;
+use std::sync::atomic::AtomicI64;
 
 use derive_setters::Setters;
 use parking_lot::{FairMutex, Mutex};

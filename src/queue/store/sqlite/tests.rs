@@ -207,7 +207,7 @@ fn the_store_of_a_run_has_it_on_record_while_it_is_used() {
     let looks = SqliteOptions::default().only_look();
     let looked = SqliteStore::open(&store, looks).unwrap();
     std::fs::copy(&store, &moved).unwrap();
-    refused(&moved, "lacks its log");
+    refused(&moved, "one of them is missing");
     drop(used);
     drop(looked);
     assert!(!log.exists());
