@@ -75,12 +75,8 @@ impl JobQueue {
     ) -> Result<u64, ConsumeError<E>> {
         let known = self.process(process).map_err(ConsumeError::Queue)?;
         let info = known.map(|known| known.info).unwrap_or_default();
-        if let Some(only) = info.collector.filter(|only| self.collector() != Some(only)) {
-            let why = format!(
-                "process {process} belongs to {only}, which collects its results; to look at them: get_results"
-            );
-            return Err(ConsumeError::Queue(Error::new(ErrorKind::Invalid, why)));
-        }
+        self.check_collector(process, &info)
+            .map_err(ConsumeError::Queue)?;
         if let Some(parent) = info.parent {
             let why = format!(
                 "job {} of process {} waits for the results of process {process} and collects them; to look at \
@@ -148,11 +144,9 @@ impl JobQueue {
     /// results.
     ///
     /// # Errors
-    /// When a job or another [collector](crate::queue::ProcessInfo::collector) collects them, or when they could not be
-    /// deleted; then they are returned again.
+    /// When a job collects them, or when they could not be deleted; then they are returned again.
     pub fn ack(&self, receipts: &[JobReceipt]) -> Result<u64, Error> {
-        self.store
-            .ack(receipts, self.collector(), self.clock.wall())
+        self.store.ack(receipts, self.clock.wall())
     }
 }
 

@@ -185,13 +185,8 @@ impl ResultStore for WrappedStore {
         self.store.peek(process, after, most, bytes)
     }
 
-    fn ack(
-        &self,
-        receipts: &[JobReceipt],
-        collector: Option<&str>,
-        now: Timestamp,
-    ) -> Result<u64, Error> {
-        self.store.ack(receipts, collector, now)
+    fn ack(&self, receipts: &[JobReceipt], now: Timestamp) -> Result<u64, Error> {
+        self.store.ack(receipts, now)
     }
 
     fn lock_results(&self, process: ProcessId, who: &str) -> Result<Box<dyn ConsumerLock>, Error> {
@@ -226,13 +221,8 @@ impl ResultStore for WrappedStore {
         self.store.pauses()
     }
 
-    fn delete(
-        &self,
-        process: ProcessId,
-        collector: Option<&str>,
-        now: Timestamp,
-    ) -> Result<u64, Error> {
-        self.store.delete(process, collector, now)
+    fn delete(&self, process: ProcessId, now: Timestamp) -> Result<u64, Error> {
+        self.store.delete(process, now)
     }
 }
 

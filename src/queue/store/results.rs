@@ -33,14 +33,8 @@ pub trait ResultStore: Send + Sync {
     ) -> Result<Vec<DeliveredResult>, Error>;
 
     /// Deletes these outcomes, except of jobs that were requeued since. A sealed process is removed with its last
-    /// outcome. Returns the number of deleted outcomes. Fails if a process has another
-    /// [collector](crate::queue::ProcessInfo::collector) than this one.
-    fn ack(
-        &self,
-        receipts: &[JobReceipt],
-        collector: Option<&str>,
-        now: Timestamp,
-    ) -> Result<u64, Error>;
+    /// outcome. Returns the number of deleted outcomes.
+    fn ack(&self, receipts: &[JobReceipt], now: Timestamp) -> Result<u64, Error>;
 
     /// Makes the caller the only consumer of the outcomes of a process, until the returned value is dropped or the
     /// caller's OS process ends. If another program has the lock, fails with an error that names it; `who` is the
@@ -83,11 +77,6 @@ pub trait ResultStore: Send + Sync {
     fn pauses(&self) -> Result<Vec<Pause>, Error>;
 
     /// Deletes a process with its jobs and results; later ends of its jobs are ignored. Returns the number of deleted
-    /// jobs. Fails if the process has another collector than this one.
-    fn delete(
-        &self,
-        process: ProcessId,
-        collector: Option<&str>,
-        now: Timestamp,
-    ) -> Result<u64, Error>;
+    /// jobs.
+    fn delete(&self, process: ProcessId, now: Timestamp) -> Result<u64, Error>;
 }

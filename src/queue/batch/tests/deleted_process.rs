@@ -63,7 +63,7 @@ fn booked(harness: &Harness) -> ChargeSum {
 
 fn delete(harness: &Harness, process: ProcessId) {
     let wall = harness.clock.wall();
-    harness.store.delete(process, None, wall).unwrap();
+    harness.store.delete(process, wall).unwrap();
 }
 
 /// The worker ends, and one on another machine collects the batch.

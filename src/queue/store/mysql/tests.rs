@@ -245,7 +245,7 @@ fn many_workers_share_one_queue() {
     for process in processes {
         let taken = store.peek(process, None, 1_000, usize::MAX).unwrap();
         let receipts: Vec<_> = taken.iter().map(|one| one.receipt).collect();
-        assert_eq!(store.ack(&receipts, None, T).unwrap(), 400);
+        assert_eq!(store.ack(&receipts, T).unwrap(), 400);
     }
     assert!(store.processes().unwrap().is_empty());
 }

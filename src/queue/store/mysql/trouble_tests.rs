@@ -315,7 +315,7 @@ fn a_call_is_booked_once_if_the_reply_to_its_commit_is_lost() {
     let worker = store.register_worker(T).unwrap();
     let ends = [billed(&claim(&store, worker, 1)[0])];
     store.settle(&ends, T).unwrap();
-    store.delete(process, None, T).unwrap();
+    store.delete(process, T).unwrap();
     let repeat = |tx: &mut super::writer::Tx<'_>| {
         tx.may_be_done = true;
         store.settle_in(tx, &ends, T).map(drop)
@@ -368,7 +368,7 @@ fn a_call_is_booked_once_if_it_is_settled_again_after_its_job_was_deleted() {
     assert_eq!(store.settle(&second, T).unwrap_err().sent(), Sent::No);
     wire.set(Gets::Through);
     assert_eq!(calls(&other), 1, "the first transaction was committed");
-    other.delete(process, None, T).unwrap();
+    other.delete(process, T).unwrap();
     store.settle(&first, T).unwrap();
     assert_eq!(calls(&other), 1);
     // What was never sent, and what was never settled, is booked though the job is gone.

@@ -44,12 +44,7 @@ impl<S: SqlStore> ResultStore for S {
         })
     }
 
-    fn ack(
-        &self,
-        receipts: &[JobReceipt],
-        collector: Option<&str>,
-        now: Timestamp,
-    ) -> Result<u64, Error> {
+    fn ack(&self, receipts: &[JobReceipt], now: Timestamp) -> Result<u64, Error> {
         if receipts.is_empty() {
             return Ok(0);
         }
@@ -65,11 +60,9 @@ impl<S: SqlStore> ResultStore for S {
         self.write(Again::Harmless, |tx| {
             deleted = 0;
             let families = lineage::any(tx)?;
-            let processes = || jobs.iter().map(|job| process_of(*job));
             if families {
-                lineage::are_hosts(tx, processes())?;
+                lineage::are_hosts(tx, jobs.iter().map(|job| process_of(*job)))?;
             }
-            lineage::is_collector(tx, processes(), collector)?;
             let sql = formatcp!(
                 "SELECT id, claim FROM #jobs FORCE INDEX (PRIMARY)
              WHERE id IN :list AND status >= {COMPLETED} ORDER BY id FOR UPDATE"
@@ -158,13 +151,8 @@ impl<S: SqlStore> ResultStore for S {
         pauses::list(self)
     }
 
-    fn delete(
-        &self,
-        process: ProcessId,
-        collector: Option<&str>,
-        now: Timestamp,
-    ) -> Result<u64, Error> {
-        chores::delete_process(self, process, collector, now)
+    fn delete(&self, process: ProcessId, now: Timestamp) -> Result<u64, Error> {
+        chores::delete_process(self, process, now)
     }
 }
 

@@ -2,8 +2,8 @@
 
 use const_format::formatcp;
 use std::fs;
-use std::sync::{Arc, Weak};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 
 use tempfile::TempDir;
 
@@ -280,7 +280,7 @@ fn room_is_given_back() {
     store
         .insert(process, vec![Job::raw("k", payload); 1_000], true, T)
         .unwrap();
-    store.delete(process, None, T).unwrap();
+    store.delete(process, T).unwrap();
     while store.maintain(T).unwrap() {}
     let pages: i64 = store
         .read(|conn| Ok(conn.query_row("PRAGMA page_count", [], |row| row.get(0))?))

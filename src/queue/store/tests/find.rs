@@ -150,7 +150,7 @@ pub(super) fn jobs_are_found_by_their_properties(open: Open<'_>) {
     );
     // Of a process that is being deleted nothing is found.
     db.abandon_after(0);
-    db.is_abandoned(store.delete(new, None, T));
+    db.is_abandoned(store.delete(new, T));
     assert_eq!(find(all()), ["old-3", "old-2", "old-1"]);
 }
 
@@ -278,7 +278,7 @@ pub(super) fn what_is_paused_is_not_started(open: Open<'_>) {
     assert_eq!(named(&other.claim(9, T)), ["x1"]);
     // A pause ends with its process.
     db.two.pause(&Pause::Process(lanes)).unwrap();
-    db.two.delete(lanes, None, T).unwrap();
+    db.two.delete(lanes, T).unwrap();
     assert!(db.two.pauses().unwrap().is_empty());
     db.sound();
 }

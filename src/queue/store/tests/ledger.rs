@@ -160,7 +160,7 @@ pub(super) fn what_was_billed_is_booked_and_outlives_its_jobs(open: Open<'_>) {
     assert_eq!(on_one_day.total().calls, 1);
 
     let outcomes = receipts(&*db.two, process);
-    assert_eq!(db.two.ack(&outcomes, None, T).unwrap(), 4);
+    assert_eq!(db.two.ack(&outcomes, T).unwrap(), 4);
     assert!(db.two.process(process).unwrap().is_none());
     while store.maintain(T).unwrap() {}
     assert_eq!(ledger(store), booked);
@@ -179,7 +179,7 @@ pub(super) fn a_call_for_a_deleted_job_is_booked_once(open: Open<'_>) {
     settle(&*db.two, &new, billed(&paid), Some(paid.clone()));
     assert_eq!(ledger(&*db.two).total().calls, 1, "the same end twice");
     let all = receipts(&*db.two, process);
-    db.two.ack(&all, None, T).unwrap();
+    db.two.ack(&all, T).unwrap();
     settle(db.store(), &old, billed(&paid), Some(paid.clone()));
     assert_eq!(ledger(&*db.two).total().calls, 2, "another call");
     db.sound();
@@ -196,7 +196,7 @@ pub(super) fn a_call_for_a_deleted_process_is_booked_for_its_owner(open: Open<'_
         let process = described(store, &info, names);
         let claimed = worker.one();
         assert_eq!(claimed.owner.as_deref(), Some("ann"));
-        db.two.delete(process, None, T).unwrap();
+        db.two.delete(process, T).unwrap();
         while store.maintain(T).unwrap() {}
         assert!(store.process(process).unwrap().is_none());
         let paid = charge(&claimed, TODAY, ["m", "standard"], cost(0.25)).run(None);
@@ -238,7 +238,7 @@ pub(super) fn processes_of_one_id_are_booked_for_their_owners(open: Open<'_>) {
             settle(store, &claimed, billed(&paid), Some(paid));
         }
         let all = receipts(store, process);
-        store.ack(&all, None, T).unwrap();
+        store.ack(&all, T).unwrap();
         assert_eq!(cost_of(store, owner, TODAY), cost(0.5));
     }
     // The third one is there while the store is checked.
@@ -296,7 +296,7 @@ pub(super) fn charges_of_direct_calls_are_merged_when_they_are_gone(open: Open<'
     let booked = ledger(store);
     for process in &processes[..3] {
         let all = receipts(store, *process);
-        store.ack(&all, None, T).unwrap();
+        store.ack(&all, T).unwrap();
     }
     while store.maintain(T).unwrap() {}
     let of = |at: usize| Some(processes[at].to_string());

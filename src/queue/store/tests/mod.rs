@@ -433,7 +433,6 @@ macro_rules! suite {
             what_children_used_is_counted_once_with_their_parent
             children_are_cancelled_and_put_back_with_their_parent
             what_children_came_to_is_collected_by_their_parent
-            results_of_a_collector_are_left_to_it
             what_was_billed_is_booked_and_outlives_its_jobs
             large_sums_saturate
             a_process_whose_budget_is_drawn_waits_until_enough_comes_back

@@ -52,9 +52,7 @@ impl Model {
             }
         }
         assert_eq!(
-            self.store(handle)
-                .ack(&receipts, None, self.wall())
-                .unwrap(),
+            self.store(handle).ack(&receipts, self.wall()).unwrap(),
             gone
         );
     }
