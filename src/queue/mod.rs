@@ -73,6 +73,8 @@ pub(crate) mod settings;
 #[cfg(test)]
 mod simulation;
 pub(crate) mod store;
+#[cfg(test)]
+mod store_use_tests;
 mod task;
 pub(crate) mod tracker;
 mod work;
