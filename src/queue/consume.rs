@@ -49,8 +49,9 @@ impl JobQueue {
     /// stay. The process ends with its last result. Returns the number of consumed results.
     ///
     /// A process with a parent is rejected, because a job collects its results, and so is a process with another
-    /// [collector](crate::queue::ProcessInfo::collector). Only one program at a time can
-    /// consume the results of a process. Others get an error that names it. A crash releases this lock.
+    /// [collector](crate::queue::ProcessInfo::collector). Of the
+    /// programs of one machine, one at a time can consume the results of a process of a queue in SQLite. Others get an
+    /// error that names it. A crash releases this lock. On a database server, two consumers at once may both save a result.
     ///
     /// # Errors
     /// When `save` failed, when a job collects the results, when another program consumes them (kind
@@ -119,7 +120,7 @@ impl JobQueue {
         &self,
         process: ProcessId,
         who: &str,
-    ) -> Result<Box<dyn ConsumerLock>, Error> {
+    ) -> Result<Option<ConsumerLock>, Error> {
         let who = match who {
             "" => String::new(),
             who => format!(" ({who})"),

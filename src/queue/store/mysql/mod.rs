@@ -15,7 +15,6 @@ mod open;
 mod pool;
 mod settle;
 mod tables;
-mod taking;
 mod workers;
 mod writer;
 
@@ -30,13 +29,13 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-use crate::base::{Clock, Error, ProcessId, Timestamp};
+use crate::base::{Clock, Error, Timestamp};
 use crate::queue::job::{Job, JobReceipt};
 
 use super::group_commit::{Insert, Inserted};
 use super::sql::statements::{Fault, Statements};
 use super::sql::{Again, SharedState, SqlStore, chores};
-use super::{ConsumerLock, HealthFinding, JobLane, StoreDatabase, Wakes, WorkSignal, WorkerId};
+use super::{HealthFinding, JobLane, StoreDatabase, Wakes, WorkSignal, WorkerId};
 use clock::{Offset, ServerClock};
 use lease::Heartbeat;
 use news::News;
@@ -211,10 +210,6 @@ impl SqlStore for MysqlStore {
 
     fn check_worker(&self, tx: &mut dyn Statements, worker: WorkerId) -> Result<(), Fault> {
         self.keep_listed(tx, worker)
-    }
-
-    fn lock_outcomes(&self, process: ProcessId, who: &str) -> Result<Box<dyn ConsumerLock>, Error> {
-        self.lease_outcomes(process, who)
     }
 }
 

@@ -88,14 +88,6 @@ CREATE TABLE #workers (
   status TEXT -- what it reports about itself, in JSON; nothing here depends on it
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
--- Who takes the outcomes of a process, until that lease ends.
-CREATE TABLE #takers (
-  process BINARY(16) NOT NULL PRIMARY KEY,
-  token BINARY(16) NOT NULL,
-  who TEXT NOT NULL,
-  lease_until BIGINT NOT NULL
-) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
-
 -- Small rows: what is long is written once, to the tables below. The id is the number of the process times 2^32 plus
 -- that of the job in it, so the jobs of a process are one range of keys.
 CREATE TABLE #jobs (

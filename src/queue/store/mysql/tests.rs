@@ -292,20 +292,6 @@ fn a_wrong_password_is_refused_without_being_shown() {
     assert!(!format!("{error:?} {error}").contains("wr0ng"));
 }
 
-#[test]
-fn only_one_takes_the_results_of_a_process() {
-    let Some(address) = address() else { return };
-    let tables = Tables::new(address);
-    let (one, two) = (tables.open(), tables.open());
-    let process = ProcessId::new();
-    let held = one.lock_results(process, ", a test").unwrap();
-    let error = two.lock_results(process, "").err().expect("it is taken");
-    assert_eq!(error.kind(), ErrorKind::Transient);
-    assert!(error.message().contains(", a test"), "{error}");
-    drop(held);
-    drop(two.lock_results(process, "").unwrap());
-}
-
 /// Idle workers would wake each other for ever.
 #[test]
 fn whoever_finds_nothing_to_claim_has_written_nothing() {

@@ -119,7 +119,7 @@ impl<S: SqlStore> ResultStore for S {
         Ok(deleted)
     }
 
-    fn lock_results(&self, process: ProcessId, who: &str) -> Result<Box<dyn ConsumerLock>, Error> {
+    fn lock_results(&self, process: ProcessId, who: &str) -> Result<Option<ConsumerLock>, Error> {
         self.lock_outcomes(process, who)
     }
 

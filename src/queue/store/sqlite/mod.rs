@@ -242,8 +242,8 @@ impl SqlStore for SqliteStore {
         claim::check_worker(tx, worker)
     }
 
-    fn lock_outcomes(&self, process: ProcessId, who: &str) -> Result<Box<dyn ConsumerLock>, Error> {
-        self.lock_results_file(process, who)
+    fn lock_outcomes(&self, process: ProcessId, who: &str) -> Result<Option<ConsumerLock>, Error> {
+        self.lock_results_file(process, who).map(Some)
     }
 }
 

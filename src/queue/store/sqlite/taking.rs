@@ -3,7 +3,6 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::path::PathBuf;
 
 use uuid::Uuid;
 
@@ -13,27 +12,12 @@ use crate::queue::store::ConsumerLock;
 
 use super::SqliteStore;
 
-/// The lock, while it is held.
-struct HeldLock {
-    _file: LockedFile,
-    path: PathBuf,
-}
-
-impl ConsumerLock for HeldLock {}
-
-impl Drop for HeldLock {
-    fn drop(&mut self) {
-        // Removed while it is locked: no other program has begun to use it.
-        let _ = fs::remove_file(&self.path);
-    }
-}
-
 impl SqliteStore {
     pub(super) fn lock_results_file(
         &self,
         process: ProcessId,
         who: &str,
-    ) -> Result<Box<dyn ConsumerLock>, Error> {
+    ) -> Result<ConsumerLock, Error> {
         let folder = self.beside(".workers");
         let path = folder.join(format!("{process}.results"));
         let cannot = |error: io::Error| {
@@ -64,7 +48,7 @@ impl SqliteStore {
             file.write_all(mark.as_bytes()).map_err(cannot)?;
             // The former owner may have removed it in between.
             if fs::read_to_string(&path).is_ok_and(|found| found == mark) {
-                return Ok(Box::new(HeldLock { _file: file, path }));
+                return Ok(ConsumerLock::new(file, path));
             }
         }
     }
