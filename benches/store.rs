@@ -93,10 +93,7 @@ impl Bench {
         let found = self.store.peek(process, None, GROUP, usize::MAX);
         let found = found.expect("the store can be read");
         let receipts: Vec<_> = found.iter().map(|delivery| delivery.receipt).collect();
-        let deleted = self
-            .store
-            .ack(&receipts, None, now())
-            .expect("there is room");
+        let deleted = self.store.ack(&receipts, now()).expect("there is room");
         assert_eq!(deleted, GROUP as u64);
     }
 

@@ -6,7 +6,7 @@
 //! | list all settings | [`SettingKey`] |
 //! | see a value and where it comes from | [`Setting`], [`SettingSource`] |
 //! | see where `jobs.articles` reads articles | [`ArticleSource`] |
-//! | store settings | [`ConfigStore`], [`MemoryConfig`]; in a file that processes share `SqliteConfig`, with the feature `queue`; on a server that machines share `queue::MysqlConfig`, with the feature `mysql` |
+//! | store settings | [`ConfigStore`], [`MemoryConfig`]; in a file that processes share `SqliteConfig`, with the feature `queue` |
 //! | follow changes of settings | [`SettingsWatch`]; [`LlmManager::follow`](crate::LlmManager::follow) applies that |
 //! | see the effect of settings | the module [`plan`](crate::plan) |
 //!

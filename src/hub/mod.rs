@@ -5,7 +5,6 @@
 //! database at short intervals. No other thread waits for Redis: two threads talk to it, one that sends
 //! ([`talker`]) and one that receives ([`listener`]).
 
-mod inspect;
 mod listener;
 mod options;
 pub(crate) mod shares;

@@ -34,14 +34,8 @@ pub struct ProviderPlan {
     pub fallbacks: Vec<ProviderStatus>,
     /// The unusable providers before the first one, if the settings name none.
     pub passed: Option<Vec<ProviderStatus>>,
-    /// Providers of the route that are skipped, because they cannot be called. A server on this machine is skipped if
-    /// it cannot be connected or does not reply within 5 s, its model is not named, and there is a fallback: its models
-    /// and slots are unknown. A worker that [follows](crate::LlmManager::follow) settings looks for it every 5 s, and
-    /// calls it once it replies.
+    /// Providers that [job types](Self::for_job_types) skip, because they cannot be called.
     pub skipped: Vec<SkippedStep>,
-    /// The name of the first provider if it is skipped. Then [`first`](Self::first) was given as a fallback, and is
-    /// called only for its own model.
-    away: Option<&'static str>,
     pub(super) settings: Settings,
     pub(super) options: ProviderOptions,
     pub(super) calls: CallSettings,
@@ -55,29 +49,19 @@ impl ProviderPlan {
     /// # Errors
     /// If a setting or the provider that it names cannot be used, or if there is no usable provider.
     pub fn new(settings: Settings, options: ProviderOptions) -> Result<Self, ProviderPlanError> {
-        let (mut first, passed) = first(&settings, &options)?;
-        let mut fallbacks = if options.embeddings {
+        let (first, passed) = first(&settings, &options)?;
+        let fallbacks = if options.embeddings {
             Vec::new()
         } else {
             fallbacks(&settings)?
         };
-        let is_away = first.is_unreachable() && !fallbacks.is_empty();
-        let away = is_away.then_some(first.provider);
-        let mut skipped = Vec::new();
-        if is_away {
-            skipped.push(SkippedStep::new(first.provider, &first.reason));
-            first = fallbacks.remove(0);
-        } else if first.is_unreachable() && options.provider.is_none() {
-            return Err(ProviderPlanError::Unusable(Box::new(first)));
-        }
         Ok(Self {
             asked: settings.bulk_strategy()?,
             calls: CallSettings::of(&settings, &options)?,
             first,
             fallbacks,
             passed,
-            skipped,
-            away,
+            skipped: Vec::new(),
             settings,
             options,
         })
@@ -106,22 +90,9 @@ impl ProviderPlan {
         })
     }
 
-    /// Whether its first provider is skipped, and [`looked_again`](Self::looked_again) may find it.
-    pub(super) fn awaits_server(&self) -> bool {
-        self.away.is_some() && self.options.provider.is_none()
-    }
-
-    /// The plan with its first provider, if that is skipped and replies now.
-    pub(super) fn looked_again(&self) -> Option<Self> {
-        let mut options = self.options.clone();
-        options.quiet = true;
-        let plan = Self::new(self.settings.clone(), options);
-        plan.ok().filter(|plan| plan.away.is_none())
-    }
-
     /// An address that was given for one provider must not receive the API key of another one.
     fn check_followed(&self, provider: &Option<String>) -> Result<(), Error> {
-        let now = self.away.unwrap_or(self.first.provider);
+        let now = self.first.provider;
         let other = provider.as_deref().filter(|name| *name != now);
         match (&self.options.base_url, other) {
             (Some(_), Some(name)) if known(name)?.needs_key => {
@@ -341,11 +312,10 @@ impl ProviderPlan {
     /// How the first provider is called, before the settings of calls are applied.
     pub(super) fn first_config(&self) -> LlmConfig {
         let config = self.first.config();
-        let config = match &self.options.api_key {
+        match &self.options.api_key {
             Some((whose, key)) if whose == self.first.provider => config.api_key(key.clone()),
             _ => config,
-        };
-        config.only_model(self.away.is_some())
+        }
     }
 
     fn batch_config(&self) -> LlmConfig {
@@ -402,9 +372,7 @@ fn first(settings: &Settings, options: &ProviderOptions) -> Result<First, Provid
         None if url.is_some() => (look("local")?, Some(Vec::new())),
         None => first_usable(model, options)?,
     };
-    // A server that does not answer may have a fallback, but not for embeddings.
-    let may_be_skipped = first.is_unreachable() && !options.embeddings;
-    if !first.usable && !first.lacks_model() && !may_be_skipped {
+    if !first.usable && !first.lacks_model() {
         return Err(ProviderPlanError::Unusable(Box::new(first)));
     }
     if options.embeddings {

@@ -1,7 +1,6 @@
 //! Workers that follow settings.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use crate::base::{Error, ErrorKind};
 use crate::config::key::SettingKey;
@@ -17,9 +16,6 @@ use super::follow::{Listener, SettingsEvent, log};
 use super::plan::ProviderPlan;
 use super::route_plan::{Caller, RoutePlan};
 use super::worker::WorkerPlan;
-
-/// Interval of looks for a server that was away at the start.
-const LOOK_FOR_SERVER: Duration = Duration::from_secs(5);
 
 type Values = Vec<(&'static str, Option<String>)>;
 
@@ -105,8 +101,6 @@ struct FollowingWorker {
     manager: LlmManager,
     plan: WorkerPlan,
     caller: Caller,
-    /// The last look for a server that is skipped.
-    looked: Instant,
 }
 
 impl FollowingWorker {
@@ -127,23 +121,6 @@ impl FollowingWorker {
         let plan = self.manager.plan.with_settings(settings)?;
         let has_changed = self.replace(plan, controls)? || has_changed;
         Ok(has_changed.then(|| self.manager.clone()))
-    }
-
-    /// Looks at times whether a skipped server replies, and has it called then. Returns the manager if it does.
-    fn look_for_server(&mut self, controls: &Controls) -> Option<&LlmManager> {
-        if !self.manager.plan.awaits_server() || self.looked.elapsed() < LOOK_FOR_SERVER {
-            return None;
-        }
-        let plan = self.manager.plan.looked_again();
-        let replaced = plan.map(|plan| self.replace(plan, controls));
-        self.looked = Instant::now();
-        match replaced? {
-            Ok(_) => Some(&self.manager),
-            Err(error) => {
-                log::info!("the fallback is called instead: {}", error.message());
-                None
-            }
-        }
     }
 
     /// Works by this plan. Returns whether that changed anything.
@@ -174,13 +151,9 @@ impl LlmManager {
             manager: self.clone(),
             plan,
             caller,
-            looked: Instant::now(),
         };
         Some(Box::new(move |controls: &Controls| {
             follower.look(&mut |settings| worker.apply(settings, controls));
-            if let Some(manager) = worker.look_for_server(controls) {
-                (follower.listener)(&SettingsEvent::Applied(manager));
-            }
         }))
     }
 

@@ -49,8 +49,9 @@ impl JobQueue {
     /// stay. The process ends with its last result. Returns the number of consumed results.
     ///
     /// A process with a parent is rejected, because a job collects its results, and so is a process with another
-    /// [collector](crate::queue::ProcessInfo::collector). Only one program at a time can
-    /// consume the results of a process. Others get an error that names it. A crash releases this lock.
+    /// [collector](crate::queue::ProcessInfo::collector). Of the
+    /// programs of one machine, one at a time can consume the results of a process of a queue in SQLite. Others get an
+    /// error that names it. A crash releases this lock. On a database server, two consumers at once may both save a result.
     ///
     /// # Errors
     /// When `save` failed, when a job collects the results, when another program consumes them (kind
@@ -75,12 +76,8 @@ impl JobQueue {
     ) -> Result<u64, ConsumeError<E>> {
         let known = self.process(process).map_err(ConsumeError::Queue)?;
         let info = known.map(|known| known.info).unwrap_or_default();
-        if let Some(only) = info.collector.filter(|only| self.collector() != Some(only)) {
-            let why = format!(
-                "process {process} belongs to {only}, which collects its results; to look at them: get_results"
-            );
-            return Err(ConsumeError::Queue(Error::new(ErrorKind::Invalid, why)));
-        }
+        self.check_collector(process, &info)
+            .map_err(ConsumeError::Queue)?;
         if let Some(parent) = info.parent {
             let why = format!(
                 "job {} of process {} waits for the results of process {process} and collects them; to look at \
@@ -123,7 +120,7 @@ impl JobQueue {
         &self,
         process: ProcessId,
         who: &str,
-    ) -> Result<Box<dyn ConsumerLock>, Error> {
+    ) -> Result<Option<ConsumerLock>, Error> {
         let who = match who {
             "" => String::new(),
             who => format!(" ({who})"),
@@ -148,11 +145,9 @@ impl JobQueue {
     /// results.
     ///
     /// # Errors
-    /// When a job or another [collector](crate::queue::ProcessInfo::collector) collects them, or when they could not be
-    /// deleted; then they are returned again.
+    /// When a job collects them, or when they could not be deleted; then they are returned again.
     pub fn ack(&self, receipts: &[JobReceipt]) -> Result<u64, Error> {
-        self.store
-            .ack(receipts, self.collector(), self.clock.wall())
+        self.store.ack(receipts, self.clock.wall())
     }
 }
 

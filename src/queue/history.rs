@@ -12,7 +12,7 @@ use crate::llm::outcome::EarlierProvider;
 use super::job::AttemptError;
 
 /// Number of stored errors of earlier attempts.
-const MOST_ERRORS: usize = 10;
+const MOST_ERRORS: usize = 5;
 /// Longer messages are cut to this many bytes.
 const MAX_MESSAGE_BYTES: usize = 300;
 

@@ -40,7 +40,7 @@ pub struct ProcessInfo {
     #[setters(skip)]
     pub parent: Option<ParentJob>,
     /// The only consumer of the results, for example a batch of the server. Others can read the results and cancel the
-    /// process, but they can neither consume nor delete anything of it, nor add jobs.
+    /// process, but neither consume nor delete it.
     #[setters(into)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub collector: Option<String>,

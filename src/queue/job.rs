@@ -335,7 +335,7 @@ pub struct JobState {
     pub result: Option<Box<RawValue>>,
     /// Its error, if it failed.
     pub error: Option<Error>,
-    /// Errors of earlier attempts; the last ten.
+    /// Errors of earlier attempts; the last five.
     #[debug("{:?}", Many(errors.len()))]
     pub errors: Vec<AttemptError>,
     /// For a job with more than one attempt: how its time from enqueueing until after its last failed call and the

@@ -24,14 +24,13 @@
 //! | set how the database is opened | [`SqliteOptions`], [`Durability`], [`SqliteStore`] |
 #![cfg_attr(
     feature = "mysql",
-    doc = "| use a database server, for workers on many machines | [`MysqlOptions`], [`MysqlStore`]; its settings: [`MysqlConfig`] |"
+    doc = "| use a database server, for workers on many machines | [`MysqlOptions`], [`MysqlStore`] |"
 )]
 #![cfg_attr(
     feature = "redis",
     doc = "| wake the workers of such a server | [`RedisHub`], [`RedisOptions`] |"
 )]
 //! | check the health of the queue | [`HealthFinding`], [`Severity`] |
-//! | move a queue to another store | [`MoveOptions`], [`MoveProgress`], [`MoveReport`] |
 
 mod backlog;
 pub(crate) mod batch;
@@ -58,7 +57,6 @@ mod maintenance;
 #[cfg(feature = "metrics")]
 mod metrics;
 pub(crate) mod model_call;
-mod moving;
 mod owners;
 mod progress_reporter;
 mod prompt_job;
@@ -71,6 +69,8 @@ pub(crate) mod settings;
 #[cfg(test)]
 mod simulation;
 pub(crate) mod store;
+#[cfg(test)]
+mod store_use_tests;
 mod task;
 pub(crate) mod tracker;
 mod work;
@@ -93,12 +93,11 @@ pub use job::{
 };
 pub use job_kinds::JobKinds;
 pub use model_call::ModelCall;
-pub use moving::{MoveOptions, MoveProgress, MoveReport};
 pub use owners::OwnerLimits;
 pub use scale::WorkerScale;
 pub use settings::WorkerSettings;
 #[cfg(feature = "mysql")]
-pub use store::mysql::{MysqlConfig, MysqlOptions, MysqlStore};
+pub use store::mysql::{MysqlOptions, MysqlStore};
 pub use store::sqlite::{Durability, SqliteOptions, SqliteStore};
 pub use store::{DeliveredResult, HealthFinding, JobLane, JobReceipt, JobSummary, Severity};
 pub use tracker::ProcessTracker;

@@ -1,6 +1,6 @@
 //! A prompt as a job: its kind, and the request in its payload.
 
-use serde_json::value::{RawValue, to_raw_value};
+use serde_json::value::to_raw_value;
 
 use crate::base::{Error, ErrorKind};
 use crate::llm::hash::request_hash;
@@ -45,27 +45,15 @@ impl From<Request> for Job {
 /// # Errors
 /// If a file cannot be read, or has changed since the prompt was made.
 pub(crate) fn embed_files(job: &mut Job) -> Result<(), Error> {
-    if job.kind == COMPLETION_KIND
-        && let Some(payload) = embedded(job.payload.get())?
-    {
-        job.payload = RawValue::from_string(payload).unwrap_or_default();
-    }
-    Ok(())
-}
-
-/// The payload of a prompt with the contents of the files that it names; `None` if it names none.
-///
-/// # Errors
-/// As [`embed_files`].
-pub(crate) fn embedded(payload: &str) -> Result<Option<String>, Error> {
     // Files that were read have a hash; other payloads need no parsing.
-    if !payload.contains("\"sha256\"") {
-        return Ok(None);
+    if job.kind != COMPLETION_KIND || !job.payload.get().contains("\"sha256\"") {
+        return Ok(());
     }
-    let mut request = read(payload, RequestTask::Complete)?;
+    let mut request = read(job.payload.get(), RequestTask::Complete)?;
     request.embed_files()?;
     // Serializing strings, numbers and maps with string keys cannot fail.
-    Ok(serde_json::to_string(&request).ok())
+    job.payload = to_raw_value(&request).unwrap_or_default();
+    Ok(())
 }
 
 /// The request in a payload.

@@ -50,5 +50,3 @@ mod replies;
 mod speech;
 mod streams;
 mod tools;
-#[cfg(feature = "queue")]
-mod wrapped_store;

@@ -401,43 +401,6 @@ mod following {
     }
 
     #[test]
-    fn a_worker_calls_a_local_server_that_was_away_at_the_start_once_it_is_there() {
-        let (desk, gone) = (Desk::new(), good());
-        let url = gone.base_url();
-        drop(gone);
-        let store = file(&desk);
-        store.set("llm.provider", "local").unwrap();
-        store.set("llm.fallback", "extract").unwrap();
-        let watch = watch(&desk, Settings::new());
-        let options = ProviderOptions::new().base_url(Some(url.clone()));
-        let plan = ProviderPlan::new(watch.settings().clone(), options).unwrap();
-        assert_eq!(plan.skipped[0].provider, "local");
-        let (give, told) = unbounded();
-        let manager = LlmManager::of(plan).follow(watch);
-        let mut manager = manager.on_settings(move |event| {
-            if let SettingsEvent::Applied(now) = event {
-                let _ = give.send(Ok(now.plan().first.model.clone()));
-            }
-        });
-        // The address was not given for this one.
-        store.set("llm.provider", "openai").unwrap();
-        let why = manager.refresh().unwrap_err().to_string();
-        assert!(why.contains("--base-url was given for local"), "{why}");
-        store.set("llm.provider", "local").unwrap();
-
-        let queue = queue(&desk);
-        let (worker, done) = telling(manager.worker(&queue).unwrap());
-        assert_eq!(carried_out(&queue, &done).0, "extract");
-        let port = url.rsplit(':').next().unwrap();
-        let port = port.trim_end_matches("/v1").parse().unwrap();
-        let _sim = simulator(SimConfig::default().port(port));
-        assert_eq!(applied(&told).as_deref(), Some("sim-1"));
-        let local = ("local".into(), "sim-1".into());
-        assert_eq!(carried_out(&queue, &done), local);
-        worker.stop().unwrap();
-    }
-
-    #[test]
     fn unusable_settings_are_reported_once_and_the_old_ones_stay() {
         let (desk, sim) = (Desk::new(), good());
         let (manager, told) = following(&desk, &sim, Settings::new());

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::bulk::{HOUR, manual_deadline};
 use super::common::{PATIENCE, eventually};
-use batchwright::queue::{JobStatus, WorkerScale, WorkerSettings};
+use batchwright::queue::{JobResult, JobStatus, ProcessInfo, WorkerScale, WorkerSettings};
 use batchwright::testing::{ManualClock, ScriptedClient};
 use batchwright::unstable::Clock;
 use batchwright::{
@@ -534,4 +534,24 @@ fn a_budget_of_the_route_ends_a_worker_and_its_jobs_wait() {
         .completions(route)
         .batches(api.batch_client().unwrap());
     assert_eq!(batches.run().unwrap_err().kind(), ErrorKind::Invalid);
+}
+
+#[test]
+fn results_of_a_collector_are_left_to_it() {
+    let (_folder, queue) = queue();
+    let process = ProcessId::new();
+    let own = queue.described(ProcessInfo::new().collector("batch_1"));
+    let other = queue.described(ProcessInfo::new().collector("batch_2"));
+    own.enqueue(process, prompts(&["a", "b"])).unwrap();
+    queue.cancel(process).unwrap();
+    let save = |_: &[JobResult]| Ok::<(), Error>(());
+    for stranger in [&queue, &other] {
+        let consumed = stranger.consume(process, save).unwrap_err().to_string();
+        let deleted = stranger.delete(process).unwrap_err().to_string();
+        for refused in [consumed, deleted] {
+            assert!(refused.contains("belongs to batch_1"), "{refused}");
+        }
+        assert_eq!(stranger.get_results(process).count(), 2);
+    }
+    assert_eq!(own.consume(process, save).unwrap(), 2);
 }

@@ -1,50 +1,30 @@
 //! Former bugs of workers.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use batchwright::client::QuotaKey;
 use batchwright::progress::{Phase, Timestamp};
-use batchwright::queue::{JobStatus, SqliteOptions, SqliteStore, WorkerScale, WorkerSettings};
+use batchwright::queue::{JobStatus, SqliteOptions, SqliteStore, WorkerSettings};
 use batchwright::testing::ScriptedClient;
 use batchwright::unstable::{ClaimRequest, ClaimStore, EnqueueStore};
 use batchwright::{
-    Context, Error, ErrorKind, Extract, Handler, Job, JobQueue, Limits, LlmClient, ProcessId,
-    Progress, Request, Response, RetryPolicy, Route, RunningJob, StopReason, Worker,
+    Context, Error, ErrorKind, Extract, Handler, Job, JobQueue, Limits, ProcessId, Progress,
+    Request, RetryPolicy, Route, RunningJob, StopReason, Worker,
 };
 use parking_lot::Mutex;
 use serde_json::json;
 
 use super::common::{Has, eventually};
-use super::wrapped_store::WrappedStore;
-
-fn queue() -> (Arc<WrappedStore>, JobQueue) {
-    let folder = Arc::new(tempfile::tempdir().unwrap());
-    let store = Arc::new(WrappedStore::open(&folder));
-    (store.clone(), JobQueue::on(store))
-}
 
 fn prompt(text: &str) -> Job {
     Job::from(Request::new(text).with_id(text))
 }
 
-/// A scripted client whose calls share a quota.
-struct Metered(Arc<ScriptedClient>);
-
-impl LlmClient for Metered {
-    fn complete(&self, request: &Request, ctx: &Context) -> Result<Response, Error> {
-        self.0.complete(request, ctx)
-    }
-    fn quota(&self, _: &Request) -> QuotaKey {
-        QuotaKey::new(&["metered"])
-    }
-}
-
 #[test]
 fn a_job_beyond_the_end_of_a_shortened_route_ends_on_its_last_step() {
     for last_one_fails in [false, true] {
-        let (_, queue) = queue();
+        let queue = JobQueue::in_memory().unwrap();
         let no = || Error::new(ErrorKind::Invalid, "no").with_status(400);
         let busy = Error::new(ErrorKind::Transient, "busy").with_status(503);
         let steps = [(); 3].map(|()| Arc::new(ScriptedClient::new()));
@@ -80,72 +60,8 @@ fn a_job_beyond_the_end_of_a_shortened_route_ends_on_its_last_step() {
 }
 
 #[test]
-fn an_idle_worker_leaves_the_store_alone() {
-    let (store, queue) = queue();
-    let told = Arc::new(AtomicUsize::new(0));
-    let running = Worker::new(&queue)
-        .completions(Route::new(Extract))
-        .settings(WorkerSettings::default().poll_interval(Duration::from_secs(3600)))
-        .start()
-        .unwrap();
-    assert!(eventually(|| store.claims.load(Ordering::SeqCst) > 0));
-    std::thread::sleep(Duration::from_millis(700));
-    let claims = store.claims.load(Ordering::SeqCst);
-    assert!(
-        claims <= 3,
-        "{claims} claims although nothing was to be had"
-    );
-    // The worker still wakes immediately.
-    let process = ProcessId::new();
-    queue.enqueue(process, [prompt("x")]).unwrap();
-    let done = || queue.process(process).unwrap().unwrap().counts.completed == 1;
-    assert!(eventually(done));
-    drop(told);
-    running.stop().unwrap();
-}
-
-#[test]
-fn jobs_above_the_capacity_of_a_provider_stay_in_the_queue() {
-    let (store, queue) = queue();
-    let client = Arc::new(ScriptedClient::new());
-    client.hold();
-    let process = ProcessId::new();
-    let jobs: Vec<Job> = (0..20).map(|n| prompt(&n.to_string())).collect();
-    queue.enqueue(process, jobs).unwrap();
-    let one = Limits::default().in_flight(1);
-    let running = Worker::new(&queue)
-        .completions(Route::limited(Metered(client.clone()), one))
-        .settings(WorkerSettings::default().scale(WorkerScale::fixed(8)))
-        .start()
-        .unwrap();
-    assert!(client.wait_for_calls(1));
-    let settled = store.claims.load(Ordering::SeqCst);
-    std::thread::sleep(Duration::from_millis(1300));
-    let counts = queue.process(process).unwrap().unwrap().counts;
-    assert_eq!(
-        counts.in_progress, 1,
-        "one call has room, and one job is claimed"
-    );
-    let claims = store.claims.load(Ordering::SeqCst) - settled;
-    assert!(claims < 20, "{claims} claims while nothing had room");
-    assert_eq!(queue.cancel(process).unwrap(), 19);
-    client.release();
-    let finished = || {
-        queue
-            .process(process)
-            .unwrap()
-            .unwrap()
-            .counts
-            .is_finished()
-    };
-    assert!(eventually(finished));
-    running.stop().unwrap();
-    assert_eq!(client.calls().len(), 1, "nothing is sent after a cancel");
-}
-
-#[test]
 fn the_end_of_a_workers_time_fails_no_job() {
-    let (_, queue) = queue();
+    let queue = JobQueue::in_memory().unwrap();
     let client = Arc::new(ScriptedClient::new());
     let later = Error::new(ErrorKind::RateLimited, "later").with_status(429);
     client.refuse("x", later.with_retry_after(Some(Duration::from_secs(3600))));
@@ -162,38 +78,8 @@ fn the_end_of_a_workers_time_fails_no_job() {
 }
 
 #[test]
-fn store_failures_are_reported_and_cleared() {
-    let (store, queue) = queue();
-    store.is_full.store(true, Ordering::SeqCst);
-    let process = ProcessId::new();
-    queue.enqueue(process, [prompt("x")]).unwrap();
-    let told: Arc<Mutex<Vec<Option<String>>>> = Arc::default();
-    let seen = told.clone();
-    let notifier = move |progress: &Progress| seen.lock().push(progress.trouble.clone());
-    let running = Worker::new(&queue)
-        .completions(Route::new(Extract))
-        .notifier(Arc::new(notifier))
-        .start()
-        .unwrap();
-    let full = || {
-        told.lock()
-            .last()
-            .is_some_and(|t| t.as_deref() == Some("the disk is full"))
-    };
-    assert!(eventually(full), "{:?}", told.lock());
-    store.is_full.store(false, Ordering::SeqCst);
-    assert!(eventually(|| told
-        .lock()
-        .last()
-        .is_some_and(Option::is_none)));
-    let done = || queue.process(process).unwrap().unwrap().counts.completed == 1;
-    assert!(eventually(done));
-    running.stop().unwrap();
-}
-
-#[test]
 fn a_worker_of_some_processes_ends_when_they_have_no_jobs_for_it() {
-    let (_, queue) = queue();
+    let queue = JobQueue::in_memory().unwrap();
     let process = ProcessId::new();
     queue
         .enqueue(process, [Job::new("unknown", &1).unwrap()])
@@ -210,7 +96,7 @@ fn a_worker_of_some_processes_ends_when_they_have_no_jobs_for_it() {
 
 #[test]
 fn a_worker_whose_notifier_panics_keeps_no_jobs() {
-    let (_, queue) = queue();
+    let queue = JobQueue::in_memory().unwrap();
     let client = Arc::new(ScriptedClient::new());
     client.hold();
     let process = ProcessId::new();
@@ -241,7 +127,7 @@ fn a_worker_whose_notifier_panics_keeps_no_jobs() {
 
 #[test]
 fn a_process_finished_by_others_is_reported() {
-    let (_, queue) = queue();
+    let queue = JobQueue::in_memory().unwrap();
     let seen: Arc<Mutex<Vec<(Phase, u64)>>> = Arc::default();
     let told = seen.clone();
     let notifier =
@@ -263,7 +149,7 @@ fn a_process_finished_by_others_is_reported() {
 
 #[test]
 fn the_cost_of_failed_attempts_is_counted_however_the_job_ends() {
-    let (_, queue) = queue();
+    let queue = JobQueue::in_memory().unwrap();
     let client = Arc::new(ScriptedClient::new());
     let paid = batchwright::Usage {
         input_tokens: 7,
@@ -293,7 +179,7 @@ fn the_cost_of_failed_attempts_is_counted_however_the_job_ends() {
 
 #[test]
 fn a_deleted_process_is_reported() {
-    let (_, queue) = queue();
+    let queue = JobQueue::in_memory().unwrap();
     let process = ProcessId::new();
     queue
         .enqueue(process, [Job::new("unknown", &1).unwrap()])

@@ -43,8 +43,8 @@ use std::process::ExitCode;
 
 use args::{Cli, Command};
 use commands::{
-    cancel, config, doctor, exec, export, move_queue, providers, results, retry, run, scan, serve,
-    shell, simulate, status, submit, token, work,
+    cancel, config, doctor, exec, export, providers, results, retry, run, scan, serve, shell,
+    simulate, status, submit, token, work,
 };
 use exit::Exit;
 
@@ -80,7 +80,6 @@ fn execute(mut cli: Cli) -> Exit {
         Command::Cancel(args) => cancel::execute(&args),
         Command::Retry(args) => retry::execute(&args),
         Command::Budget(args) => commands::budget::execute(&args),
-        Command::Queue(args) => move_queue::execute(&args),
         Command::Doctor(args) => doctor::execute(&args),
         Command::Providers(args) => providers::execute(&args),
         Command::Prices(args) => commands::prices::execute(&args),

@@ -171,17 +171,6 @@ pub fn plan(
     let plan = ProviderPlan::new(settings.clone(), options);
     let plan = plan.map_err(|error| not_planned(error, embed))?;
     tell_choice(&plan, args, embed, say);
-    for step in &plan.skipped {
-        let first = &plan.first;
-        let model = first
-            .model
-            .as_deref()
-            .map_or_else(String::new, |model| format!("/{model}"));
-        say(format!(
-            "skipping {}: {}; its calls go to the fallback {}{model}",
-            step.provider, step.reason, first.provider
-        ));
-    }
     if args.fallback_blocked && plan.fallbacks.is_empty() {
         return Err(Refusal::usage(
             "--fallback-blocked needs --fallback with the next provider",

@@ -33,14 +33,14 @@ impl DataArgs {
         }
     }
 
-    /// The settings next to the queue.
+    /// The settings of the data folder.
     pub fn settings(&self) -> Result<Settings, Refusal> {
-        settings::settings(self.data_dir.as_deref(), self.store.store.as_deref())
+        settings::settings(self.data_dir.as_deref())
     }
 
     /// The same, to follow later changes.
     pub fn watch(&self) -> Result<Option<SettingsWatch>, Refusal> {
-        settings::watch(self.data_dir.as_deref(), self.store.store.as_deref())
+        settings::watch(self.data_dir.as_deref())
     }
 
     /// Opens the queue, which is created if it does not exist.
@@ -260,7 +260,9 @@ pub fn store(
     let store = MysqlStore::open(MysqlOptions::new(address).folder(folder))?;
     let redis = match &args.redis {
         Some(address) => Some(address.clone()),
-        None => Settings::new().store(&store.config())?.queue_redis()?,
+        None => Settings::new()
+            .store(&settings::in_folder(folder))?
+            .queue_redis()?,
     };
     let store = match redis {
         Some(address) => with_redis(store, &address)?,

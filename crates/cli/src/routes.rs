@@ -34,12 +34,6 @@ pub fn manager(
     // Jobs without a model fail one by one with a clear message if there is no default model.
     let plan = provider::plan(&args.provider, settings, options, false, Some(0), &note)?;
     notes.into_inner().into_iter().for_each(say);
-    for step in &plan.skipped {
-        let name = &step.provider;
-        say(format!(
-            "looking for {name} every 5 s; it is called once it replies"
-        ));
-    }
     let plan = provider::once_loaded(plan, ctx, say)?;
     provider::check(&plan, Some(0))?;
     strategy::refuse_full_price(&plan.strategy(), settings)?;
@@ -65,11 +59,7 @@ pub fn line(plan: &ProviderPlan) -> Result<String, Refusal> {
         };
     }
     let job_types = plan.for_job_types().map_err(refused)?;
-    let own = job_types
-        .skipped
-        .iter()
-        .filter(|step| !plan.skipped.contains(step));
-    for step in own {
+    for step in &job_types.skipped {
         line += &format!("\n  {}", skipped(step));
     }
     if !job_types.skipped.is_empty() && job_types.first.provider == "extract" {

@@ -5,26 +5,22 @@ use std::fmt;
 use std::path::Path;
 
 use batchwright::Settings;
-use batchwright::config::SqliteConfig;
 
 use super::args::shared::{StoreArgs, StoreSource};
 use super::args::{Command, variables};
 use super::data_dir::data_dir;
 use super::exit::{Refusal, could_not_run};
+use super::settings::in_folder;
 
 /// Selects the file in the data folder.
 const NONE: &str = "none";
-/// The setting, which is always in the data folder.
+/// The setting.
 pub const KEY: &str = "queue.store";
 
 /// Completes the arguments of a command that uses the queue.
 pub fn find(command: &mut Command) -> Result<(), Refusal> {
-    // These two commands repair settings, so they also work if the settings cannot be read.
-    let tolerant = match command {
-        Command::Doctor(_) => true,
-        Command::Config(args) => args.action.key() == Some(KEY),
-        _ => false,
-    };
+    // It reports what is wrong, so it also works if the settings cannot be read.
+    let tolerant = matches!(command, Command::Doctor(_));
     let Some((folder, store)) = command.queue() else {
         return Ok(());
     };
@@ -71,7 +67,7 @@ fn stored(folder: Option<&Path>, store: &mut StoreArgs) -> Result<(), Refusal> {
     let Some(folder) = data_dir(folder) else {
         return Ok(());
     };
-    let config = SqliteConfig::new(folder.join("config.db"));
+    let config = in_folder(&folder);
     let settings = Settings::new().store(&config).map_err(could_not_run)?;
     let address = settings.queue_store().map_err(|error| {
         let message = format!("{} in {}", error.message(), config.path().display());

@@ -1,10 +1,9 @@
-//! The parts of a worker for `work` and `serve`: the folder, the queue in it or on a server, and the settings next to
-//! the queue.
+//! The parts of a worker for `work` and `serve`: the folder with its settings, and the queue in it or on a server.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use batchwright::config::{ConfigStore, SettingsWatch};
+use batchwright::config::{SettingsWatch, SqliteConfig};
 use batchwright::queue::SqliteOptions;
 use batchwright::{Error, JobQueue, Settings};
 
@@ -16,11 +15,11 @@ use super::provider;
 use super::queue::{durability, existing_file};
 use super::settings::{in_folder, with_flags};
 
-/// The place of a worker's queue and settings.
+/// The place of a worker's settings and queue.
 pub struct Home {
     pub folder: PathBuf,
     /// Where settings are stored.
-    pub config: Arc<dyn ConfigStore>,
+    pub config: Arc<SqliteConfig>,
     #[cfg(feature = "mysql")]
     server: Option<Arc<batchwright::queue::MysqlStore>>,
 }
@@ -34,7 +33,7 @@ impl Home {
         match &args.store.store {
             Some(address) => Self::on_server(&args.store, address, folder).map_err(could_not_run),
             None => Ok(Self {
-                config: in_folder(&folder).store,
+                config: Arc::new(in_folder(&folder)),
                 folder,
                 #[cfg(feature = "mysql")]
                 server: None,
@@ -46,8 +45,8 @@ impl Home {
     fn on_server(args: &StoreArgs, address: &str, folder: PathBuf) -> Result<Self, Error> {
         let server = super::queue::store(args, address, &folder)?;
         Ok(Self {
+            config: Arc::new(in_folder(&folder)),
             folder,
-            config: Arc::new(server.config()),
             server: Some(server),
         })
     }

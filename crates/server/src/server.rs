@@ -106,17 +106,6 @@ pub struct Server {
 }
 
 impl Server {
-    /// Creates the file `server.db` in a folder, with tables for the server's records, and returns its path. Keeps an
-    /// existing file. A queue that moves into the folder needs it for its records.
-    ///
-    /// # Errors
-    /// When it cannot be opened.
-    pub fn make_records(folder: &Path) -> Result<PathBuf, Error> {
-        let path = folder.join("server.db");
-        Records::open(&path, Durability::Full)?.check()?;
-        Ok(path)
-    }
-
     /// The default port.
     pub const DEFAULT_PORT: u16 = 8787;
     /// The default number of connections at once.

@@ -48,8 +48,6 @@ pub struct ProviderStatus {
     #[serde(skip)]
     unnamed: bool,
     #[serde(skip)]
-    unreachable: bool,
-    #[serde(skip)]
     half_configured: bool,
     #[serde(skip)]
     lacks_model: bool,
@@ -62,12 +60,6 @@ impl ProviderStatus {
     /// server.
     pub fn half_configured(&self) -> bool {
         self.half_configured
-    }
-
-    /// True if it cannot be used because no server answers, which may change later: the connection fails, or there is no
-    /// reply in time.
-    pub(crate) fn is_unreachable(&self) -> bool {
-        self.unreachable
     }
 
     /// True if it cannot be used only because no model is set.
@@ -386,7 +378,6 @@ impl Look<'_> {
             None => usual.iter().map(|url| (*url).to_owned()).collect(),
         };
         let mut trouble = String::new();
-        let mut unreachable = true;
         let mut wants_key = None;
         let mut servers = Vec::new();
         let answers = local::find(&addresses, &asked_with, self.patience, self.quiet);
@@ -395,8 +386,6 @@ impl Look<'_> {
                 Ok(server) => servers.push(server),
                 Err(error) => {
                     wants_key = wants_key.or((error.status() == Some(401)).then_some(address));
-                    let is_away = error.is_unreachable() || error.timed_out();
-                    unreachable &= is_away || given.is_none();
                     trouble = error.message().to_owned();
                 }
             }
@@ -417,7 +406,6 @@ impl Look<'_> {
                 ),
             };
             return ProviderStatus {
-                unreachable: unreachable && wants_key.is_none(),
                 half_configured: given.is_some()
                     || wants_key.is_some_and(|_| key_from(vendor, self.env).is_some()),
                 ..status(vendor, Err(tried))
@@ -453,7 +441,6 @@ fn status(vendor: &'static Vendor, verdict: Result<String, String>) -> ProviderS
         headers: Vec::new(),
         address: None,
         unnamed: false,
-        unreachable: false,
         half_configured: false,
         lacks_model: false,
         lacks_key: false,

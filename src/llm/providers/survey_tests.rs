@@ -151,29 +151,3 @@ fn the_reason_names_what_is_missing() {
     let words = "no key: set ANTHROPIC_API_KEY or ANTHROPIC_AUTH_TOKEN";
     assert_eq!(anthropic.reason, words);
 }
-
-#[test]
-fn a_server_is_away_only_without_a_connection_or_without_a_reply() {
-    let mute = TcpListener::bind("127.0.0.1:0").unwrap();
-    let silent = format!("http://{}/v1", mute.local_addr().unwrap());
-    let (other, _) = bystander(404, "{}");
-    let hangs_up = TcpListener::bind("127.0.0.1:0").unwrap();
-    let broken = format!("http://{}/v1", hangs_up.local_addr().unwrap());
-    thread::spawn(move || hangs_up.incoming().for_each(drop));
-    for (url, is_away) in [
-        ("http://127.0.0.1:9/v1", true),
-        ("http://batchwright.invalid/v1", true),
-        (&silent, true),
-        (&other, false),
-        (&broken, false),
-    ] {
-        let env = with_key(Some(url));
-        let look = Look {
-            patience: Duration::from_millis(300),
-            ..look(None, &env)
-        };
-        let status = look.at(known("local").unwrap());
-        assert!(!status.usable);
-        assert_eq!(status.is_unreachable(), is_away, "{}", status.reason);
-    }
-}

@@ -8,7 +8,6 @@ use parking_lot::Mutex;
 use crate::base::{Clock, Error, Timestamp};
 
 use super::HealthFinding;
-use super::moving::MovableStore;
 
 /// Called, from any thread, when jobs may have become claimable. Must return immediately.
 pub type WorkSignal = dyn Fn() + Send + Sync;
@@ -60,20 +59,12 @@ pub trait StoreDatabase: Send + Sync {
     /// jobs that waited for a settled job are.
     fn on_work(&self, wake: Weak<WorkSignal>);
 
-    /// Checks the store's health. Findings that callers look for have a fixed name in [`what`](HealthFinding::what):
-    /// `unsealed` (with the process in [`seen`](HealthFinding::seen)), `worker` (a warning about a crashed worker), and
-    /// `batches` (a note about batches without a worker). [`Severity::Bad`](super::Severity::Bad) means that counters or claims are wrong.
-    fn check(&self, now: Timestamp) -> Result<Vec<HealthFinding>, Error>;
+    /// Checks the store's health. [`Severity::Bad`](super::Severity::Bad) means that counters or claims are wrong.
+    fn check(&self) -> Result<Vec<HealthFinding>, Error>;
 
     /// Performs one short piece of maintenance, if there is any: continues an interrupted chore, or frees disk space.
     /// Returns true if more is left.
     fn maintain(&self, now: Timestamp) -> Result<bool, Error>;
-
-    /// The store as one whose queue can move. Only this library's stores support that. Default: `None`.
-    #[doc(hidden)]
-    fn movable(&self) -> Option<&dyn MovableStore> {
-        None
-    }
 }
 
 /// Callbacks of this OS process that are called when jobs have become claimable.

@@ -16,8 +16,6 @@ pub(super) struct Insert {
     pub process: ProcessId,
     /// The description of the process, as stored.
     pub info: Option<String>,
-    /// The collector in this description.
-    pub collector: Option<String>,
     /// The job that waits for these jobs.
     pub parent: Option<JobId>,
     /// The owner of the process, if these jobs create it.

@@ -12,7 +12,6 @@ mod enqueue;
 mod group_commit;
 mod guard;
 mod health;
-pub(crate) mod moving;
 #[cfg(feature = "mysql")]
 pub(crate) mod mysql;
 mod new_charges;

@@ -1,6 +1,9 @@
 //! The interface for consuming results, and for cancelling, requeueing and deleting jobs.
 
-use crate::base::{Error, JobId, ProcessId, Timestamp};
+use std::fs;
+use std::path::PathBuf;
+
+use crate::base::{Error, JobId, LockedFile, ProcessId, Timestamp};
 use crate::queue::job::{JobReceipt, JobResult};
 
 /// An outcome that was read, with the receipt that acknowledges it once it is saved.
@@ -12,12 +15,25 @@ pub struct DeliveredResult {
     pub result: JobResult,
 }
 
-/// While it is held, no other program consumes the outcomes of a process.
-pub trait ConsumerLock: Send {}
+/// While it is held, no other program on this machine consumes the outcomes of a process.
+pub struct ConsumerLock {
+    _file: LockedFile,
+    path: PathBuf,
+}
 
-struct Unshared;
+impl ConsumerLock {
+    /// The lock on the file at this path.
+    pub(super) fn new(file: LockedFile, path: PathBuf) -> Self {
+        Self { _file: file, path }
+    }
+}
 
-impl ConsumerLock for Unshared {}
+impl Drop for ConsumerLock {
+    fn drop(&mut self) {
+        // Removed while it is locked: no other program has begun to use it.
+        let _ = fs::remove_file(&self.path);
+    }
+}
 
 /// Consumes outcomes, and cancels, requeues or deletes jobs. A part of [`JobStore`](super::JobStore).
 pub trait ResultStore: Send + Sync {
@@ -32,26 +48,14 @@ pub trait ResultStore: Send + Sync {
     ) -> Result<Vec<DeliveredResult>, Error>;
 
     /// Deletes these outcomes, except of jobs that were requeued since. A sealed process is removed with its last
-    /// outcome. Returns the number of deleted outcomes. Fails if a process has another
-    /// [collector](crate::queue::ProcessInfo::collector) than this one.
-    fn ack(
-        &self,
-        receipts: &[JobReceipt],
-        collector: Option<&str>,
-        now: Timestamp,
-    ) -> Result<u64, Error>;
+    /// outcome. Returns the number of deleted outcomes.
+    fn ack(&self, receipts: &[JobReceipt], now: Timestamp) -> Result<u64, Error>;
 
-    /// Makes the caller the only consumer of the outcomes of a process, until the returned value is dropped or the
-    /// caller's OS process ends. If another program has the lock, fails with an error that names it; `who` is the
-    /// description of this program in that error, after the number of its OS process. A store that is not shared need
-    /// not lock.
-    fn lock_results(
-        &self,
-        _process: ProcessId,
-        _who: &str,
-    ) -> Result<Box<dyn ConsumerLock>, Error> {
-        Ok(Box::new(Unshared))
-    }
+    /// Makes the caller the only consumer of the outcomes of a process on this machine, until the returned value is
+    /// dropped or the caller's OS process ends. If another program has the lock, fails with an error that names it; `who`
+    /// is the description of this program in that error, after the number of its OS process. `None` in a store that
+    /// machines share.
+    fn lock_results(&self, process: ProcessId, who: &str) -> Result<Option<ConsumerLock>, Error>;
 
     /// Cancels the waiting jobs. Running jobs, and jobs at a provider, finish without retries, and no job can be added.
     /// Returns the number of waiting jobs. The decision is one transaction, and short transactions apply it; the same
@@ -78,11 +82,6 @@ pub trait ResultStore: Send + Sync {
     fn is_paused(&self) -> Result<bool, Error>;
 
     /// Deletes a process with its jobs and results; later ends of its jobs are ignored. Returns the number of deleted
-    /// jobs. Fails if the process has another collector than this one.
-    fn delete(
-        &self,
-        process: ProcessId,
-        collector: Option<&str>,
-        now: Timestamp,
-    ) -> Result<u64, Error>;
+    /// jobs.
+    fn delete(&self, process: ProcessId, now: Timestamp) -> Result<u64, Error>;
 }

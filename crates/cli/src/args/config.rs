@@ -5,13 +5,12 @@ use std::path::PathBuf;
 use batchwright::config::SettingKey;
 use clap::{Args, Subcommand};
 
-use super::shared::{MORE, StoreArgs};
+use super::shared::MORE;
 
 /// Show and change stored settings: provider, model, limits and more
 ///
 /// Stored settings apply to every run and worker of this data folder, unless the environment or a flag overrides
-/// them. With --store or queue.store they apply to all workers and servers of the queue on that server. queue.store
-/// itself is always in the data folder.
+/// them.
 #[derive(Debug, Args)]
 #[command(after_help = MORE, after_long_help = help(), arg_required_else_help = true)]
 pub struct ConfigArgs {
@@ -27,19 +26,6 @@ pub struct ConfigArgs {
     /// [env: BATCHWRIGHT_HOME] [default: the platform's data folder]
     #[arg(long, value_name = "DIR", global = true)]
     pub data_dir: Option<PathBuf>,
-
-    #[command(flatten)]
-    pub store: StoreArgs,
-}
-
-impl ConfigAction {
-    /// The setting that it is about, if it is one.
-    pub fn key(&self) -> Option<&str> {
-        match self {
-            Self::List => None,
-            Self::Get { key } | Self::Set { key, .. } | Self::Unset { key } => Some(key),
-        }
-    }
 }
 
 #[derive(Debug, Subcommand)]

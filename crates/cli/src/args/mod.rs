@@ -14,7 +14,6 @@ pub mod input;
 pub mod ledger;
 pub mod prices;
 pub mod providers;
-pub mod queue;
 pub mod results;
 pub mod retry;
 pub mod run;
@@ -48,7 +47,6 @@ use export::ExportArgs;
 use ledger::LedgerArgs;
 use prices::PricesArgs;
 use providers::ProvidersArgs;
-use queue::QueueArgs;
 use results::ResultsArgs;
 use retry::RetryArgs;
 use run::RunArgs;
@@ -85,7 +83,6 @@ pub enum Command {
     Cancel(CancelArgs),
     Retry(RetryArgs),
     Budget(BudgetArgs),
-    Queue(QueueArgs),
     Doctor(DoctorArgs),
     Providers(ProvidersArgs),
     Prices(PricesArgs),
@@ -120,7 +117,6 @@ impl Command {
                 let args = &mut args.worker;
                 return Some((args.data_dir.as_deref(), &mut args.store));
             }
-            Self::Config(args) => return Some((args.data_dir.as_deref(), &mut args.store)),
             Self::Submit(args) => &mut args.data,
             Self::Status(args) => &mut args.data,
             Self::Results(args) => &mut args.data,
@@ -129,7 +125,6 @@ impl Command {
             Self::Budget(args) => &mut args.common.data,
             Self::Doctor(args) => &mut args.data,
             Self::Ledger(args) => &mut args.data,
-            Self::Queue(args) => &mut args.action.common().data,
             _ => return None,
         };
         Some((data.data_dir.as_deref(), &mut data.store))
@@ -148,7 +143,6 @@ impl Command {
             Self::Budget(args) => args.common.error_form(),
             Self::Doctor(args) => (args.json, args.say.quiet),
             Self::Ledger(args) => (args.json, args.say.quiet),
-            Self::Queue(args) => args.action.common().error_form(),
             _ => (false, false),
         }
     }

@@ -228,8 +228,8 @@ pub struct StoreArgs {
     /// limit per provider, API key and model. Set it for every command that uses the queue. rediss:// encrypts the
     /// connection; ?ca=FILE names the authority of the server's certificate. The password comes from the address,
     /// from BATCHWRIGHT_REDIS_PASSWORD, or from the file that BATCHWRIGHT_REDIS_PASSWORD_FILE names. If Redis is
-    /// unreachable, work continues without it. [env: BATCHWRIGHT_REDIS] [config: queue.redis, in the settings of
-    /// the queue's server] [default: none]
+    /// unreachable, work continues without it. [env: BATCHWRIGHT_REDIS] [config: queue.redis] [default:
+    /// none]
     #[arg(long, value_name = "ADDRESS", hide_short_help = true)]
     pub redis: Option<String>,
 

@@ -1,6 +1,6 @@
 //! `batchwright config`: shows settings and their sources, and changes stored ones.
 
-use batchwright::config::{ConfigStore, Setting, SettingKey, SettingSource};
+use batchwright::config::{ConfigStore, Setting, SettingKey, SettingSource, SqliteConfig};
 use batchwright::{Settings, Strategy};
 use serde_json::{Value, json};
 
@@ -9,7 +9,7 @@ use crate::args::variables;
 use crate::display;
 use crate::exit::{Exit, Refusal, could_not_run};
 use crate::queue::shown;
-use crate::settings::{Place, place, refused, settings};
+use crate::settings::{place, refused, settings};
 use crate::stdout;
 use crate::store_address;
 use crate::table::{Table, width};
@@ -24,24 +24,21 @@ pub fn execute(args: &ConfigArgs) -> Exit {
 /// The text for standard output.
 fn carry_out(args: &ConfigArgs) -> Result<String, Refusal> {
     match &args.action {
-        ConfigAction::List => {
-            let local = settings(args.data_dir.as_deref(), None)?;
-            list(&settings_of(args)?, &local, args.json)
-        }
+        ConfigAction::List => list(&settings_of(args)?, args.json),
         ConfigAction::Get { key } => {
             known(key)?;
             get(&settings_of(args)?, key, args.json)
         }
         ConfigAction::Set { key, value } => {
-            let place = stored_at(args)?;
-            change(&*place.store, key, Some(value))?;
-            changed(args, &place, key, false)
+            let store = stored_at(args)?;
+            change(&store, key, Some(value))?;
+            changed(args, &store, key, false)
         }
         ConfigAction::Unset { key } => {
-            let place = stored_at(args)?;
-            let before = place.store.get(key).map_err(could_not_run)?;
-            change(&*place.store, key, None)?;
-            changed(args, &place, key, before.is_some())
+            let store = stored_at(args)?;
+            let before = store.get(key).map_err(could_not_run)?;
+            change(&store, key, None)?;
+            changed(args, &store, key, before.is_some())
         }
     }
 }
@@ -51,25 +48,18 @@ fn known(key: &str) -> Result<&'static SettingKey, Refusal> {
 }
 
 fn settings_of(args: &ConfigArgs) -> Result<Settings, Refusal> {
-    settings(args.data_dir.as_deref(), server(args))
+    settings(args.data_dir.as_deref())
 }
 
-/// The server that stores the settings. `queue.store` is the address of that server, so it is never stored there.
-fn server(args: &ConfigArgs) -> Option<&str> {
-    let is_local = args.action.key() == Some(store_address::KEY);
-    args.store.store.as_deref().filter(|_| !is_local)
-}
-
-fn stored_at(args: &ConfigArgs) -> Result<Place, Refusal> {
-    let place = place(args.data_dir.as_deref(), server(args))?;
-    place.ok_or_else(|| {
+fn stored_at(args: &ConfigArgs) -> Result<SqliteConfig, Refusal> {
+    place(args.data_dir.as_deref()).ok_or_else(|| {
         Refusal::could_not_run(
             "there is no folder for settings: use --data-dir or BATCHWRIGHT_HOME",
         )
     })
 }
 
-fn change(store: &dyn ConfigStore, key: &str, value: Option<&str>) -> Result<(), Refusal> {
+fn change(store: &SqliteConfig, key: &str, value: Option<&str>) -> Result<(), Refusal> {
     let value = match value {
         Some(value) => Some(known(key)?.check_stored(value).map_err(refused)?),
         // A key of another version can be removed.
@@ -80,14 +70,19 @@ fn change(store: &dyn ConfigStore, key: &str, value: Option<&str>) -> Result<(),
 }
 
 /// Which value applies after a change, and what overrides it. `before`: whether a deleted key was stored.
-fn changed(args: &ConfigArgs, place: &Place, key: &str, before: bool) -> Result<String, Refusal> {
+fn changed(
+    args: &ConfigArgs,
+    store: &SqliteConfig,
+    key: &str,
+    before: bool,
+) -> Result<String, Refusal> {
     let settings = settings_of(args)?;
     let Ok(setting) = settings.explain(key) else {
         display::say(&format!("{key} is deleted"));
         return Ok(String::new());
     };
-    display::say(&match place.store.get(key).map_err(could_not_run)? {
-        Some(value) => format!("{key}={value} is stored in {}", place.name),
+    display::say(&match store.get(key).map_err(could_not_run)? {
+        Some(value) => format!("{key}={value} is stored in {}", store.path().display()),
         None => {
             let was = if before {
                 "is deleted"
@@ -136,11 +131,9 @@ fn get(settings: &Settings, key: &str, json: bool) -> Result<String, Refusal> {
     })
 }
 
-fn list(settings: &Settings, local: &Settings, json: bool) -> Result<String, Refusal> {
-    let all = SettingKey::all().iter().map(|key| match key.name() {
-        store_address::KEY => local.explain(store_address::KEY),
-        name => settings.explain(name),
-    });
+fn list(settings: &Settings, json: bool) -> Result<String, Refusal> {
+    let all = SettingKey::all().iter();
+    let all = all.map(|key| settings.explain(key.name()));
     let all: Vec<Setting> = all.collect::<Result<_, _>>().map_err(refused)?;
     let unknown: Vec<&str> = settings.unknown().collect();
     if json {

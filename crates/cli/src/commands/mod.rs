@@ -7,7 +7,6 @@ pub mod doctor;
 pub mod exec;
 pub mod export;
 pub mod ledger;
-pub mod move_queue;
 pub mod prices;
 pub mod providers;
 pub mod results;

@@ -16,7 +16,7 @@ pub fn execute(args: &ProvidersArgs) -> Exit {
 }
 
 fn shown(args: &ProvidersArgs) -> Result<Exit, Refusal> {
-    let settings = settings(args.data_dir.as_deref(), None)?
+    let settings = settings(args.data_dir.as_deref())?
         .flag("llm.model", "--model", args.model.clone())
         .map_err(refused)?;
     let list = survey(settings.model().map_err(refused)?.as_deref(), false);

@@ -10,7 +10,9 @@ use batchwright::{JobQueue, ProcessId};
 use batchwright_simulate::{BatchConfig, BatchStats, SimConfig, Simulator};
 use serde_json::Value;
 
-use super::common::{Desk, Ended, HOME, PATIENCE, Running, all_ids, eventually, simulator};
+use super::common::{
+    Desk, Ended, HOME, PATIENCE, RunToEnd, Running, all_ids, eventually, simulator,
+};
 
 pub fn taking(duration: Duration) -> Simulator {
     with(BatchConfig::default().duration(duration))
@@ -121,14 +123,10 @@ pub fn by_id(lines: Vec<Value>) -> HashMap<String, Value> {
 
 pub const STORE: &str = "out.jsonl.batchwright";
 
-/// Starts the program with these words and this provider.
-pub fn begun(desk: &Desk, sim: &Simulator, words: &str) -> Running {
-    let command = desk.command(words.split_whitespace());
-    Running::start(&mut with_provider(command, sim))
-}
-
+/// Runs the program with these words and this provider.
 pub fn other(desk: &Desk, sim: &Simulator, words: &str) -> Ended {
-    begun(desk, sim, words).wait()
+    let command = desk.command(words.split_whitespace());
+    with_provider(command, sim).ended()
 }
 
 /// A run that has left this number of items at the provider and ended.

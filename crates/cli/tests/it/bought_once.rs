@@ -32,8 +32,6 @@ fn status_never_advises_a_worker_for_items_of_a_run() {
     told(&retried, &retried.stderr);
     let status = other(&desk, &sim, "status");
     told(&status, &status.stderr);
-    let doctor = other(&desk, &sim, &format!("doctor --queue {STORE}"));
-    told(&doctor, &doctor.stdout);
     // In addition, only processes that belong to no run are listed for a worker.
     let free = other(&desk, &sim, "submit in.jsonl").expect(0);
     let free = free.stdout.trim();
@@ -57,13 +55,6 @@ fn following_the_advice_of_status_bills_the_batch_once() {
     let told = &told["processes"][0];
     assert_eq!(told["name"], "in.jsonl");
     assert!(told["output"].as_str().unwrap().ends_with("/out.jsonl"));
-    let doctor = other(&desk, &sim, &format!("doctor --queue {STORE}"));
-    doctor.shows("belongs to a run of");
-    assert!(
-        !doctor.stdout.contains("batchwright work"),
-        "{}",
-        doctor.stdout
-    );
     let (_, ended) = worked(&desk, &sim);
     ended.hides("batchwright results");
     belongs(ended);

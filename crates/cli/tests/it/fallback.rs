@@ -223,51 +223,38 @@ fn a_useless_fallback_is_reported() {
     json.hides("never called");
 }
 
-/// The models of a local server are unknown while it is away, so its calls go to the fallback.
+/// The models of a local server are unknown while it is away, so nothing starts without it, unless its model is named.
 #[test]
-fn a_local_server_that_is_away_at_the_start_is_skipped_if_there_is_a_fallback() {
-    let away = "http://127.0.0.1:9/v1";
-    let run = |fallback: &str| {
-        let (desk, xai) = (Desk::new(), good());
-        desk.write(
-            "in.jsonl",
-            r#"{"id": "a", "prompt": "hi"}
-{"id": "b", "prompt": "ho", "model": "tiny"}
-"#,
-        );
-        let words = format!("run in.jsonl -o out.jsonl --provider local {fallback}");
+fn a_local_server_that_is_away_at_the_start_ends_the_command() {
+    let run = |words: &str| {
+        let (desk, xai) = (Desk::with(2), good());
         let mut command = desk.command(words.split_whitespace());
         command
-            .env("LOCAL_LLM_BASE_URL", away)
+            .env("LOCAL_LLM_BASE_URL", "http://127.0.0.1:9/v1")
             .env("XAI_API_KEY", "k")
             .env("XAI_BASE_URL", xai.base_url());
         (command.ended(), desk, xai)
     };
-    let (ended, desk, xai) = run("--fallback xai:small");
-    ended
-        .ends(
-            0,
-            "skipping local: no usable server at http://127.0.0.1:9/v1: ",
-        )
-        .says("; its calls go to the fallback xai/small");
+    let to = "run in.jsonl -o out.jsonl --provider local";
+    for words in [
+        to,
+        &format!("{to} --fallback xai:small"),
+        "work --until-empty --provider local --fallback extract",
+    ] {
+        let (ended, desk, xai) = run(words);
+        ended.ends(1, "local: no usable server at http://127.0.0.1:9/v1");
+        assert!(!desk.exists("out.jsonl"));
+        assert_eq!(xai.stats().calls, 0);
+    }
+    let (ended, desk, xai) = run(&format!("{to} --fallback xai:small --model tiny"));
+    ended.expect(0);
     for line in desk.results("out.jsonl") {
-        assert_eq!(line["provider"], "xai");
-        assert_eq!(line["model"], "small", "{line}");
+        assert_eq!(
+            (&line["provider"], &line["model"]),
+            (&"xai".into(), &"small".into())
+        );
     }
     assert_eq!(xai.stats().calls, 2);
-    // With a named model, the server is called once it is there.
-    let (ended, _, _) = run("--fallback xai:small --model tiny");
-    ended.expect(0).hides("skipping");
-    let work = "work --until-empty --provider local --fallback extract";
-    let desk = Desk::new();
-    let mut command = desk.command(work.split(' '));
-    let ended = command.env("LOCAL_LLM_BASE_URL", away).ended();
-    ended
-        .ends(0, "skipping local: ")
-        .says("looking for local every 5 s; it is called once it replies");
-    let (ended, desk, _) = run("");
-    ended.ends(1, "local: no usable server at http://127.0.0.1:9/v1");
-    assert!(!desk.exists("out.jsonl"));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use super::common::{Desk, RunToEnd};
 /// Two screens of 24 lines, minus the lines of the prompt.
 const TWO_SCREENS: usize = 46;
 
-const COMMANDS: [&str; 30] = [
+const COMMANDS: [&str; 26] = [
     "",
     "run",
     "estimate",
@@ -19,10 +19,6 @@ const COMMANDS: [&str; 30] = [
     "cancel",
     "retry",
     "budget",
-    "queue",
-    "queue export",
-    "queue import",
-    "queue reopen",
     "doctor",
     "providers",
     "prices",

@@ -91,7 +91,6 @@ mod queue_files;
 mod queue_halfway;
 mod queue_kill;
 mod queue_limits;
-mod queue_move;
 mod queue_server;
 mod queue_server_trouble;
 mod queue_state;

@@ -31,7 +31,6 @@ fn a_flag_and_the_environment_override_the_setting_and_the_error_says_how_to_uns
     doctor.shows("127.0.0.1:9");
     doctor.shows(advice);
     // The export is for the queue on the server, not for the file.
-    run(&desk, "queue export moved.bw").ends(1, "127.0.0.1:9");
     // Three commands with the file in the data folder.
     run(&desk, "status --store none").expect(0);
     let mut command = desk.command(["status"]);
@@ -40,7 +39,7 @@ fn a_flag_and_the_environment_override_the_setting_and_the_error_says_how_to_uns
     desk.prompts("in.jsonl", 1);
     let submitted = run(&desk, "submit in.jsonl --store none").expect(0);
     submitted.tells("--store none");
-    let local = run(&desk, "config list --store none").expect(0);
+    let local = run(&desk, "config list").expect(0);
     local.shows(nobody);
     run(&desk, "config unset queue.store").expect(0);
     let status = run(&desk, "status --json").expect(0);
@@ -64,7 +63,7 @@ fn empty_and_damaged_addresses_are_refused_with_advice() {
     run(&desk, "status").expect(0);
 }
 
-/// The queue and the settings are on the server; only the address is in the data folder.
+/// The queue is on the server; its address is in the data folder.
 #[cfg(unix)]
 #[test]
 fn the_setting_leads_every_command_to_the_server() {
@@ -84,13 +83,6 @@ fn the_setting_leads_every_command_to_the_server() {
         .run(&desk, "status --json --data-dir elsewhere")
         .expect(0);
     status.shows("\"pending\":2");
-    run("config set llm.model m-1").ends(0, "mysql://");
-    let model = server
-        .run(&desk, "config get llm.model --data-dir elsewhere")
-        .expect(0);
-    assert_eq!(model.stdout.trim(), "m-1");
-    let local = run("config get llm.model --store none").expect(0);
-    assert_eq!(local.stdout, "");
     let list = run("config list").expect(0).stdout;
     let stored = list.lines().find(|line| line.starts_with("queue.store"));
     assert!(

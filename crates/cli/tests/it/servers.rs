@@ -217,55 +217,6 @@ fn a_suspended_server_creates_no_second_job() {
     assert_eq!(jobs_in_the_queue(&on, &desk), KEYS as u64);
 }
 
-/// Both servers and their workers follow a setting that is changed at either server. The change is logged once.
-#[test]
-fn both_servers_use_the_same_settings() {
-    let Some(on) = Server::new() else { return };
-    let (desk, sim) = (Desk::new(), good());
-    let (first, here) = serve(&on, &desk, &sim, "one", "0");
-    let (second, there) = serve(&on, &desk, &sim, "two", "0");
-    let set = got(
-        &here,
-        "PUT",
-        "/api/v1/config/queue.max_retries",
-        r#"{"value":"7"}"#,
-    );
-    assert_eq!(set["value"], "7", "{set}");
-    for running in [&first, &second] {
-        running.hears("settings changed: queue.max_retries 3 -> 7");
-    }
-    let known = got(&there, "GET", "/api/v1/config/queue.max_retries", "");
-    assert_eq!(known["value"], "7");
-    let shown = on.run(&desk, "config get queue.max_retries").expect(0);
-    assert_eq!(shown.stdout.trim(), "7");
-    let stored = on.run(&desk, "config set queue.max_retries 9").expect(0);
-    stored.tells("is stored in mysql://");
-    for running in [&first, &second] {
-        running.hears("settings changed: queue.max_retries 7 -> 9");
-    }
-    for address in [&here, &there] {
-        let mut log = Value::Null;
-        assert!(eventually(|| {
-            log = got(address, "GET", "/api/v1/config-changes", "");
-            log["data"]
-                .as_array()
-                .is_some_and(|changes| changes.len() >= 2)
-        }));
-        let changes: Vec<(&Value, &Value)> = log["data"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|change| (&change["after"], &change["source"]))
-            .collect();
-        assert_eq!(changes.len(), 2, "{log}");
-        assert_eq!(changes[0].0, "9");
-        assert_eq!(changes[0].1, "command line or another program");
-        assert_eq!(changes[1].0, "7");
-        assert_ne!(changes[1].1, "command line or another program", "{log}");
-    }
-    assert!(!desk.exists("one/config.db"));
-}
-
 /// Uploads a file of this number of lines, each with up to `filler` characters of filler.
 pub fn upload(address: &str, lines: usize, filler: u64) -> Value {
     let mut text = String::new();

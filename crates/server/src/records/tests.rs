@@ -1,5 +1,7 @@
 //! Records that two servers share: they see the same, and one of them at a time does what is to be done once.
 
+use std::fs;
+
 use batchwright::queue::JobReceipt;
 use batchwright::{JobId, ProcessId};
 
@@ -148,4 +150,50 @@ fn callers_of_a_server_that_has_ended_are_everybodys() {
         DirectCalls::delete(&second, one).unwrap();
         assert_eq!(DirectCalls::ours(&second).unwrap(), [other]);
     });
+}
+
+#[test]
+fn a_file_that_cannot_be_used_is_named_with_a_remedy() {
+    let set_version = |path: &Path, version: i64| {
+        let database = rusqlite::Connection::open(path).unwrap();
+        database
+            .pragma_update(None, "user_version", version)
+            .unwrap();
+    };
+    let cut_off = |path: &Path| {
+        let file = fs::File::options().write(true).open(path).unwrap();
+        file.set_len(5_000).unwrap();
+    };
+    let overwrite = |path: &Path| {
+        let mut bytes = fs::read(path).unwrap();
+        bytes[..100].fill(b'x');
+        fs::write(path, bytes).unwrap();
+    };
+    let spoils: [(&str, &dyn Fn(&Path)); 6] = [
+        ("is damaged (", &overwrite),
+        ("is damaged (", &cut_off),
+        ("has version 99", &|path| set_version(path, 99)),
+        // As builds before the first version left it.
+        ("is from a batchwright before its first release", &|path| {
+            set_version(path, 0);
+        }),
+        ("cannot be opened for writing (", &|path| {
+            fs::remove_file(path).unwrap();
+            fs::create_dir(path).unwrap();
+        }),
+        ("cannot be opened for writing (", &|path| {
+            fs::create_dir(path.with_extension("db-wal")).unwrap();
+        }),
+    ];
+    for (why, spoil) in spoils {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("server.db");
+        let open = || Records::open(&path, Durability::Full).unwrap();
+        open().check().unwrap();
+        spoil(&path);
+        let text = open().check().unwrap_err().to_string();
+        for part in [&*path.to_string_lossy(), why, "move", "Stop the server"] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
 }

@@ -3,7 +3,6 @@
 use std::fs;
 use std::path::Path;
 
-use batchwright_server::Server;
 use serde_json::json;
 
 use super::common::{Answer, Desk, ended, keyed, shout};
@@ -22,51 +21,32 @@ fn is_refused(desk: &Desk, answer: Answer) {
 /// The queue is another file: jobs go on.
 #[test]
 fn a_server_db_that_cannot_be_used_stops_only_what_needs_it() {
-    type Spoil = fn(&Path);
-    let spoils: [(Spoil, &str); 6] = [
-        (
-            |path| {
-                let mut bytes = fs::read(path).unwrap();
-                bytes[..100].fill(b'x');
-                fs::write(path, bytes).unwrap();
-            },
-            "is damaged (",
-        ),
-        (
-            |path| {
-                let file = fs::File::options().write(true).open(path).unwrap();
-                file.set_len(5_000).unwrap();
-            },
-            "is damaged (",
-        ),
-        (
-            |path| {
-                let database = rusqlite::Connection::open(path).unwrap();
-                database.pragma_update(None, "user_version", 99).unwrap();
-            },
-            "has version 99",
-        ),
-        (
-            |path| {
-                // As builds before the first version left it.
-                let database = rusqlite::Connection::open(path).unwrap();
-                database.pragma_update(None, "user_version", 0).unwrap();
-            },
-            "is from a batchwright before its first release",
-        ),
-        (
-            |path| {
-                fs::remove_file(path).unwrap();
-                fs::create_dir(path).unwrap();
-            },
-            "cannot be opened for writing (",
-        ),
-        (
-            |path| fs::create_dir(path.with_extension("db-wal")).unwrap(),
-            "cannot be opened for writing (",
-        ),
+    let spoils: [fn(&Path); 6] = [
+        |path| {
+            let mut bytes = fs::read(path).unwrap();
+            bytes[..100].fill(b'x');
+            fs::write(path, bytes).unwrap();
+        },
+        |path| {
+            let file = fs::File::options().write(true).open(path).unwrap();
+            file.set_len(5_000).unwrap();
+        },
+        |path| {
+            let database = rusqlite::Connection::open(path).unwrap();
+            database.pragma_update(None, "user_version", 99).unwrap();
+        },
+        |path| {
+            // As builds before the first version left it.
+            let database = rusqlite::Connection::open(path).unwrap();
+            database.pragma_update(None, "user_version", 0).unwrap();
+        },
+        |path| {
+            fs::remove_file(path).unwrap();
+            fs::create_dir(path).unwrap();
+        },
+        |path| fs::create_dir(path.with_extension("db-wal")).unwrap(),
     ];
-    for (spoil, why) in spoils {
+    for spoil in spoils {
         let mut desk = Desk::new();
         let waits = desk.made("/api/v1/jobs", &shout("before"));
         ended(&desk, waits["job_id"].as_str().unwrap());
@@ -74,11 +54,6 @@ fn a_server_db_that_cannot_be_used_stops_only_what_needs_it() {
         desk.stop();
         let path = desk.folder.path().join("server.db");
         spoil(&path);
-        let refused = Server::make_records(desk.folder.path()).unwrap_err();
-        let text = refused.to_string();
-        for part in [&*path.to_string_lossy(), why, "move", "Stop the server"] {
-            assert!(text.contains(part), "{text}");
-        }
 
         desk.start(|server| server);
         let ready = desk.read("/readyz");

@@ -1,4 +1,4 @@
-//! Leases: a worker, or a consumer of results, counts as alive as long as a thread of its store renews its lease.
+//! Leases: a worker, or a server, counts as alive as long as a thread of its store renews its lease.
 //!
 //! A lease is a row with an end time by the clock of the database. A lock of a session would be lost with a short
 //! interruption of its connection; a lease is not. Fences reject late writes of an expired owner.
@@ -39,8 +39,6 @@ struct State {
     workers: HashMap<i64, RegisteredWorker>,
     /// When the leases of other workers were last seen to end, since a worker of this store had work.
     seen: HashMap<i64, i64>,
-    /// Tokens of consumers of results.
-    takers: Vec<Vec<u8>>,
     /// Names of HTTP servers.
     owners: Vec<String>,
     thread: Option<JoinHandle<()>>,
@@ -154,10 +152,6 @@ impl Heartbeat {
         left.map(|(no, _)| *no).collect()
     }
 
-    pub(super) fn add_taker(&self, token: Vec<u8>) -> Result<(), Error> {
-        self.start(|state| state.takers.push(token))
-    }
-
     /// Starts the lease of a server and renews it.
     pub(super) fn add_owner(&self, name: &str) -> Result<(), Error> {
         let shared = &self.0;
@@ -198,11 +192,6 @@ impl Heartbeat {
         }
         // A server that ends deletes its row.
         Ok(lives_other.is_none_or(|lives| !lives && self.can_tell()))
-    }
-
-    /// A value that ends the lease of a consumer when dropped; it does not borrow the store.
-    pub(super) fn release(&self, token: Vec<u8>) -> Release {
-        Release(self.0.clone(), token)
     }
 
     /// Simulates that the thread can no longer reach the database.
@@ -321,10 +310,10 @@ impl Shared {
     }
 
     fn renew(&self) -> Result<(), Error> {
-        let (workers, takers, owners) = {
+        let (workers, owners) = {
             let state = self.state.lock();
             let workers: Vec<i64> = state.workers.keys().copied().collect();
-            (workers, state.takers.clone(), state.owners.clone())
+            (workers, state.owners.clone())
         };
         let until = self.until();
         self.database.aside(|tx| {
@@ -332,10 +321,6 @@ impl Shared {
             for no in &workers {
                 let renew = format!("UPDATE #workers SET lease_until = {until} WHERE no = ?");
                 tx.run(&renew, by![*no])?;
-            }
-            for token in &takers {
-                let renew = format!("UPDATE #takers SET lease_until = {until} WHERE token = ?");
-                tx.run(&renew, by![token.clone()])?;
             }
             for name in &owners {
                 self.renew_owner(tx, name)?;
@@ -348,7 +333,7 @@ impl Shared {
     /// of dead owners would last for as long as the clock was ahead. Living owners renew theirs as usual. Other processes
     /// may have longer leases, so only those of more than [`LONGEST`] are cut.
     fn cut_long_leases(&self, tx: &mut Tx<'_>) -> Result<(), Fault> {
-        const TABLES: [&str; 3] = ["#workers", "#takers", "#owners"];
+        const TABLES: [&str; 2] = ["#workers", "#owners"];
         let longest = format!("{CLOCK} + {}", (self.lease * LONGEST).as_millis());
         let find = TABLES
             .map(|table| format!("SELECT 1 FROM {table} WHERE lease_until > {longest} LIMIT 1"));
@@ -370,21 +355,5 @@ impl Shared {
             self.until()
         );
         tx.run(&renew, by![name.to_owned()]).map(drop)
-    }
-}
-
-/// Ends the lease of a consumer of results.
-pub(super) struct Release(Arc<Shared>, Vec<u8>);
-
-impl Drop for Release {
-    fn drop(&mut self) {
-        let Self(shared, token) = self;
-        shared.state.lock().takers.retain(|other| other != token);
-        let end = |tx: &mut Tx<'_>| -> Result<u64, Fault> {
-            tx.run("DELETE FROM #takers WHERE token = ?", by![token.to_vec()])
-        };
-        if let Err(error) = shared.database.aside(end) {
-            log::warn!("results stay locked until the lease of this process ends: {error}");
-        }
     }
 }

@@ -7,18 +7,14 @@
 
 mod claim;
 mod clock;
-mod doctor;
 mod inspect;
 mod lanes;
 mod lease;
-mod moving;
 mod news;
 mod open;
 mod pool;
-mod settings;
 mod settle;
 mod tables;
-mod taking;
 mod workers;
 mod writer;
 
@@ -29,19 +25,17 @@ pub(crate) mod wire;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-use crate::base::{Clock, Error, ProcessId, Timestamp};
+use crate::base::{Clock, Error, Timestamp};
 use crate::queue::job::Job;
 
 use super::group_commit::{Insert, Inserted};
-use super::moving::MovableStore;
 use super::sql::statements::{Fault, Statements};
 use super::sql::{Again, SharedState, SqlStore, chores};
-use super::{ConsumerLock, HealthFinding, JobLane, StoreDatabase, Wakes, WorkSignal, WorkerId};
+use super::{HealthFinding, JobLane, StoreDatabase, Wakes, WorkSignal, WorkerId};
 use clock::{Offset, ServerClock};
 use lease::Heartbeat;
 use news::News;
@@ -49,7 +43,6 @@ use pool::Pool;
 use writer::too_large;
 
 pub use open::MysqlOptions;
-pub use settings::MysqlConfig;
 pub use tables::{MysqlTables, TablesTransaction};
 
 /// The server, and the names of the tables.
@@ -59,8 +52,6 @@ struct Database {
     tables: String,
     /// The address without a credential.
     location: String,
-    /// The lowest number in the table of versions when this store opened the queue. A move changes it.
-    first_slot: AtomicI64,
     /// The difference between the clocks of server and machine.
     offset: Offset,
     /// Set only in a simulation.
@@ -79,8 +70,6 @@ pub struct MysqlStore {
     database: Arc<Database>,
     id: String,
     shared: SharedState,
-    /// Whether the queue was closed when this store opened it.
-    is_closed: bool,
     folder: PathBuf,
     heartbeat: Heartbeat,
     lane_numbers: Mutex<HashMap<JobLane, i64>>,
@@ -220,10 +209,6 @@ impl SqlStore for MysqlStore {
     fn check_worker(&self, tx: &mut dyn Statements, worker: WorkerId) -> Result<(), Fault> {
         self.keep_listed(tx, worker)
     }
-
-    fn lock_outcomes(&self, process: ProcessId, who: &str) -> Result<Box<dyn ConsumerLock>, Error> {
-        self.lease_outcomes(process, who)
-    }
 }
 
 impl StoreDatabase for MysqlStore {
@@ -264,15 +249,11 @@ impl StoreDatabase for MysqlStore {
         self.wakes.add(wake);
     }
 
-    fn check(&self, now: Timestamp) -> Result<Vec<HealthFinding>, Error> {
-        self.look_at_health(now)
+    fn check(&self) -> Result<Vec<HealthFinding>, Error> {
+        self.look_at_health()
     }
 
     fn maintain(&self, now: Timestamp) -> Result<bool, Error> {
         Ok(chores::resume(self, now)? || self.await_silent(now)?)
-    }
-
-    fn movable(&self) -> Option<&dyn MovableStore> {
-        Some(self)
     }
 }

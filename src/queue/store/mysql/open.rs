@@ -3,7 +3,6 @@
 use std::env;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use derive_setters::Setters;
@@ -14,14 +13,12 @@ use percent_encoding::percent_decode_str;
 
 use crate::base::password;
 use crate::base::{Error, ErrorKind, Secret};
-use crate::queue::store::moving::CLOSED;
 
 use super::clock::Offset;
 use super::lease::Heartbeat;
-use super::moving;
 use super::news::News;
 use super::pool::{Pool, SILENCE, place};
-use super::writer::{Fault, Queries as _, Statements as _, Tx, VERSION_SLOTS, by};
+use super::writer::{Fault, Queries as _, Statements as _, Tx, by};
 use super::{Database, MysqlStore, SharedState};
 
 const SCHEMA: &str = include_str!("schema.sql");
@@ -65,7 +62,6 @@ pub struct MysqlOptions {
     #[setters(generate)]
     connections: usize,
     pub(super) lease: Duration,
-    allows_closed: bool,
     chunk: i64,
     /// Set only in a simulation.
     #[cfg(test)]
@@ -97,7 +93,6 @@ impl MysqlOptions {
             folder: None,
             connections: 16,
             lease: Duration::from_secs(15),
-            allows_closed: false,
             chunk: 1_000,
             #[cfg(test)]
             wire: None,
@@ -116,13 +111,6 @@ impl MysqlOptions {
     #[cfg(test)]
     pub(crate) fn wire(mut self, wire: Arc<super::wire::Wire>) -> Self {
         self.wire = Some(wire);
-        self
-    }
-
-    /// Opens a queue even if a [move](crate::JobQueue::export_to) has closed it: to reopen it, or to resume the move.
-    /// A closed queue accepts no jobs, and workers cannot claim any. Default: a closed queue is not opened.
-    pub fn allow_closed(mut self) -> Self {
-        self.allows_closed = true;
         self
     }
 
@@ -267,7 +255,6 @@ pub(super) fn connect(options: &MysqlOptions) -> Result<Arc<Database>, Error> {
         pool: Pool::new(target.servers, options.connections),
         tables: target.tables,
         location: target.location,
-        first_slot: AtomicI64::new(0),
         offset: Offset::default(),
         #[cfg(test)]
         wire: options.wire.clone(),
@@ -275,32 +262,11 @@ pub(super) fn connect(options: &MysqlOptions) -> Result<Arc<Database>, Error> {
     database.read(refuse_the_old)?;
     database.read(|tx| database.offset.read(tx))?;
     create_tables(&database)?;
-    let first = database.read(first_slot)?;
-    database.first_slot.store(first, Ordering::Relaxed);
     Ok(database)
-}
-
-/// Completes the table of versions. Returns its lowest number.
-fn first_slot(tx: &mut Tx<'_>) -> Result<i64, Fault> {
-    let mut found = tx.rows("SELECT MIN(slot), COUNT(*) FROM #versions", Vec::new())?;
-    let mut counted = found.pop().ok_or(Fault::Odd("no versions"))?;
-    let first = counted.at::<Option<i64>>(0)?.unwrap_or(0);
-    if counted.at::<u64>(1)? < VERSION_SLOTS {
-        for slot in (first..).take(VERSION_SLOTS as usize) {
-            let add = "INSERT IGNORE INTO #versions (slot, version) VALUES (?, 0)";
-            tx.run(add, by![slot])?;
-        }
-    }
-    Ok(first)
 }
 
 pub(super) fn open(options: MysqlOptions) -> Result<MysqlStore, Error> {
     let database = connect(&options)?;
-    let mark = database.read(moving::mark)?;
-    let is_closed = mark.is_some();
-    if let Some(mark) = mark.filter(|_| !options.allows_closed) {
-        return Err(mark.refusal(&database.location));
-    }
     let (id, salt): (String, i64) = database.read(|tx| {
         let mut of = |name: &str| -> Result<String, Fault> {
             let found = tx.one(
@@ -323,7 +289,6 @@ pub(super) fn open(options: MysqlOptions) -> Result<MysqlStore, Error> {
         database,
         id,
         shared: SharedState::new(salt, options.chunk),
-        is_closed,
         folder,
         lane_numbers: Mutex::default(),
         wakes: Arc::default(),
@@ -411,7 +376,7 @@ fn create_tables(database: &Database) -> Result<(), Error> {
         ))))
     };
     database.read(|tx| {
-        if are_there(told(tx, "version")? % CLOSED)? {
+        if are_there(told(tx, "version")?)? {
             return Ok(());
         }
         let lock = format!("batchwright.{}", database.tables);
@@ -429,8 +394,7 @@ fn create_tables(database: &Database) -> Result<(), Error> {
                 Vec::new(),
             )?;
             // Another process may have created them first, in a newer version.
-            let closed = told(tx, "version")?;
-            if are_there(closed % CLOSED)? {
+            if are_there(told(tx, "version")?)? {
                 return Ok(());
             }
             let set = "INSERT INTO #schema (name, value) VALUES (?, ?) ON DUPLICATE KEY UPDATE value = VALUES(value)";
@@ -444,7 +408,7 @@ fn create_tables(database: &Database) -> Result<(), Error> {
                 }
                 tx.run(set, by!["steps".to_owned(), at as i64 + 1])?;
             }
-            tx.run(set, by!["version".to_owned(), closed + SCHEMA_VERSION])?;
+            tx.run(set, by!["version".to_owned(), SCHEMA_VERSION])?;
             tx.run(set, by!["steps".to_owned(), 0])?;
             Ok(())
         })();
@@ -561,8 +525,8 @@ mod tests {
     fn a_schema_is_cut_into_statements() {
         let found = statements(SCHEMA);
         let tables = found.iter().filter(|one| one.starts_with("CREATE TABLE #"));
-        assert_eq!(tables.count(), 27);
-        assert_eq!(found.len(), 29);
+        assert_eq!(tables.count(), 24);
+        assert_eq!(found.len(), 26);
         assert!(
             found
                 .iter()

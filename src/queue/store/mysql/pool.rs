@@ -127,11 +127,6 @@ impl Pool {
         self.packet.store(packet, Ordering::Relaxed);
     }
 
-    /// All servers, in the order of the address.
-    pub(super) fn servers(&self) -> &[Opts] {
-        &self.servers
-    }
-
     /// A connection was lost, so the others are probably lost too.
     pub(super) fn lost(&self) {
         self.unsteady();

@@ -14,6 +14,9 @@ CREATE TABLE #versions (
   slot INT NOT NULL PRIMARY KEY,
   version BIGINT NOT NULL
 ) ENGINE=InnoDB;
+INSERT INTO #versions (slot, version)
+  WITH RECURSIVE slots (slot) AS (SELECT 0 UNION ALL SELECT slot + 1 FROM slots WHERE slot < 63)
+  SELECT slot, 0 FROM slots;
 
 -- A process has a row as long as it has jobs. Its counters change in the transaction that changes its jobs.
 CREATE TABLE #processes (
@@ -70,14 +73,6 @@ CREATE TABLE #workers (
   no BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,
   pid BIGINT NOT NULL,
   host VARCHAR(255) NOT NULL,
-  lease_until BIGINT NOT NULL
-) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
-
--- Who takes the outcomes of a process, until that lease ends.
-CREATE TABLE #takers (
-  process BINARY(16) NOT NULL PRIMARY KEY,
-  token BINARY(16) NOT NULL,
-  who TEXT NOT NULL,
   lease_until BIGINT NOT NULL
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
@@ -175,21 +170,6 @@ CREATE TABLE #batches (
   KEY by_worker (worker),
   KEY by_process (process)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
-
--- The names are texts that differ in trailing blanks, too.
-CREATE TABLE #settings (
-  name VARBINARY(255) NOT NULL PRIMARY KEY,
-  value LONGTEXT NOT NULL
-) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
-
--- One row, which every change of a setting counts up. It begins with a time, so that tables that are made anew repeat
--- no number.
-CREATE TABLE #settings_version (
-  no INT NOT NULL PRIMARY KEY,
-  number BIGINT NOT NULL
-) ENGINE=InnoDB;
-
-INSERT INTO #settings_version VALUES (1, CAST(FLOOR(UNIX_TIMESTAMP(NOW(6)) * 1000000) AS SIGNED));
 
 -- Servers, each of which lives until its lease ends, by the clock of the database.
 CREATE TABLE #owners (

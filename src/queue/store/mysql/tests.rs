@@ -5,9 +5,7 @@ use std::sync::Weak;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::Settings;
 use crate::base::{ErrorKind, ProcessId};
-use crate::config::{ConfigStore, SettingsWatch};
 use crate::queue::job::Job;
 use crate::queue::store::tests::{self as rules, TestDatabase};
 use crate::queue::store::{
@@ -237,7 +235,7 @@ fn many_workers_share_one_queue() {
         (1_200, 1_200),
         "each job was given once"
     );
-    for finding in store.check(T).unwrap() {
+    for finding in store.check().unwrap() {
         assert!(
             finding.verdict < crate::queue::store::Severity::Bad,
             "{finding:?}"
@@ -246,7 +244,7 @@ fn many_workers_share_one_queue() {
     for process in processes {
         let taken = store.peek(process, None, 1_000, usize::MAX).unwrap();
         let receipts: Vec<_> = taken.iter().map(|one| one.receipt).collect();
-        assert_eq!(store.ack(&receipts, None, T).unwrap(), 400);
+        assert_eq!(store.ack(&receipts, T).unwrap(), 400);
     }
     assert!(store.processes().unwrap().is_empty());
 }
@@ -291,48 +289,6 @@ fn a_wrong_password_is_refused_without_being_shown() {
     assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
     assert!(error.message().contains("password"), "{error}");
     assert!(!format!("{error:?} {error}").contains("wr0ng"));
-}
-
-#[test]
-fn only_one_takes_the_results_of_a_process() {
-    let Some(address) = address() else { return };
-    let tables = Tables::new(address);
-    let (one, two) = (tables.open(), tables.open());
-    let process = ProcessId::new();
-    let held = one.lock_results(process, ", a test").unwrap();
-    let error = two.lock_results(process, "").err().expect("it is taken");
-    assert_eq!(error.kind(), ErrorKind::Transient);
-    assert!(error.message().contains(", a test"), "{error}");
-    drop(held);
-    drop(two.lock_results(process, "").unwrap());
-}
-
-#[test]
-fn settings_keep_the_rules_of_their_stores() {
-    let Some(address) = address() else { return };
-    let tables = Tables::new(address);
-    crate::config::conformance::check(&|| {
-        let config = MysqlConfig::open(tables.options().connections(2));
-        Arc::new(config.unwrap().always_asks())
-    });
-    // What somebody changes by a client of the database is seen, too.
-    let (store, config) = (tables.open(), tables.open().config());
-    let before = config.clone().always_asks().version().unwrap();
-    let insert = "INSERT INTO #settings (name, value) VALUES ('llm.model', 'm')";
-    store.read(|tx| tx.run(insert, Vec::new())).unwrap();
-    assert_ne!(config.always_asks().version().unwrap(), before);
-}
-
-/// A change by another machine is seen within a second, by somebody who looks again and again.
-#[test]
-fn settings_of_another_machine_are_followed() {
-    let Some(address) = address() else { return };
-    let tables = Tables::new(address);
-    let (here, there) = (tables.open().config(), tables.open().config());
-    let mut watch = SettingsWatch::new(Settings::new(), Arc::new(here)).unwrap();
-    there.set("queue.worker_count", "8").unwrap();
-    wait_for("the change is seen", || watch.refresh().unwrap());
-    assert_eq!(watch.settings().worker_count().unwrap(), 8);
 }
 
 /// Idle workers would wake each other for ever.

@@ -363,7 +363,7 @@ fn a_call_is_booked_once_if_it_is_settled_again_after_its_job_was_deleted() {
     assert_eq!(store.settle(&second, T).unwrap_err().sent(), Sent::No);
     wire.set(Gets::Through);
     assert_eq!(calls(&other), 1, "the first transaction was committed");
-    other.delete(process, None, T).unwrap();
+    other.delete(process, T).unwrap();
     store.settle(&first, T).unwrap();
     assert_eq!(calls(&other), 1);
 }
@@ -449,12 +449,14 @@ fn a_transaction_that_stands_still_is_ended_by_the_server() {
     let tables = Tables::new(address);
     let open = || MysqlStore::open(tables.options().lease(Duration::from_secs(1))).unwrap();
     let (stands, goes_on) = (open(), open());
-    let touch = "UPDATE #settings_version SET number = number + 1 WHERE no = 1";
+    let touch = "UPDATE #schema SET value = value + 1 WHERE name = 'touched'";
     let number = || -> i64 {
-        let read = "SELECT number FROM #settings_version WHERE no = 1";
+        let read = "SELECT value FROM #schema WHERE name = 'touched'";
         let found = goes_on.read(|tx| tx.one(read, Vec::new())).unwrap();
         found.unwrap()
     };
+    let add = "INSERT INTO #schema (name, value) VALUES ('touched', 0)";
+    goes_on.read(|tx| tx.run(add, Vec::new())).unwrap();
     let before = number();
     let (holds, held) = std::sync::mpsc::channel();
     let (done, is_done) = std::sync::mpsc::channel();

@@ -246,15 +246,6 @@ impl ClaimStore for MysqlStore {
         if affected > 0 {
             self.wake();
         }
-        // Delete the entries of dead consumers of results. After a minute, no store compares with them.
-        self.read(|tx| {
-            let old = format!("SELECT 1 FROM #takers WHERE lease_until < {CLOCK} - 60000 LIMIT 1");
-            if tx.exists(&old, Vec::new())? {
-                let forget = format!("DELETE FROM #takers WHERE lease_until < {CLOCK} - 60000");
-                tx.run(&forget, Vec::new())?;
-            }
-            Ok(())
-        })?;
         Ok(affected)
     }
 

@@ -1,13 +1,11 @@
 //! Transactions: which failures are retried, and the error for a failure of the database.
 
 use std::fmt::Display;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use mysql::prelude::Queryable;
 
 use crate::base::{Error, ErrorKind, Optional, Sent};
-use crate::queue::store::moving::moved_meanwhile;
 
 use super::{Database, MysqlStore};
 
@@ -174,13 +172,8 @@ fn in_doubt(location: &str, error: impl Display) -> Error {
 /// The time of the database in milliseconds, as an SQL expression.
 pub(super) const CLOCK: &str = "CAST(FLOOR(UNIX_TIMESTAMP(NOW(3)) * 1000) AS SIGNED)";
 
-/// Number of rows whose sum shows whether any program has written.
-pub(super) const VERSION_SLOTS: u64 = 64;
-
-/// Fails with that error if the previous statement found no row. Then the server skips all later statements, including
-/// a commit that was sent together with it.
-const FAILS_UNLESS_FOUND: &str = "SELECT IF(ROW_COUNT() > 0, 1, (SELECT 1 UNION ALL SELECT 2))";
-const NOT_FOUND: u16 = 1242;
+/// Number of rows, from 0, whose sum shows whether any program has written.
+const VERSION_SLOTS: u64 = 64;
 
 /// Maximum number of repetitions of a transaction because of locks of others.
 const MOST_RETRIES: u32 = 50;
@@ -193,8 +186,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 enum Mode {
     /// Each statement sees what was committed before it.
     Write,
-    /// The same on a closed queue.
-    Closed,
     /// All statements see the same snapshot.
     Snapshot,
     /// Single statements without a transaction.
@@ -211,14 +202,6 @@ impl Database {
         work: impl FnMut(&mut Tx<'_>) -> Result<T, Fault>,
     ) -> Result<T, Error> {
         self.run(Mode::Write, again, work)
-    }
-
-    /// Runs one transaction on a closed queue. Repeats it if its outcome is unknown.
-    pub(super) fn write_closed<T>(
-        &self,
-        work: impl FnMut(&mut Tx<'_>) -> Result<T, Fault>,
-    ) -> Result<T, Error> {
-        self.run(Mode::Closed, Again::Harmless, work)
     }
 
     /// Runs queries. Each sees what was committed before it started.
@@ -318,7 +301,7 @@ impl Database {
         }
         let mut tx = Tx::new(conn, self);
         match mode {
-            Mode::Write | Mode::Closed => tx.deferred.push("BEGIN".to_owned()),
+            Mode::Write => tx.deferred.push("BEGIN".to_owned()),
             Mode::Snapshot => tx.deferred.extend([
                 "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ".to_owned(),
                 "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY".to_owned(),
@@ -335,19 +318,12 @@ impl Database {
             // A worker that finds no job must not wake others: they would find none either.
             if mode == Mode::Write && tx.wrote {
                 let slot = uuid::Uuid::now_v7().as_u64_pair().1 % VERSION_SLOTS;
-                let slot = self.first_slot.load(Ordering::Relaxed) + slot.cast_signed();
                 tx.defer_text(&format!(
                     "UPDATE #versions SET version = version + 1 WHERE slot = {slot}"
                 ));
-                tx.defer_text(FAILS_UNLESS_FOUND);
             }
-            *committing = matches!(mode, Mode::Write | Mode::Closed);
-            match tx.send(&["COMMIT"]) {
-                Err(Fault::Mysql(mysql::Error::MySqlError(error))) if error.code == NOT_FOUND => {
-                    Err(moved_meanwhile(&self.location).into())
-                }
-                sent => sent.map(|_| done),
-            }
+            *committing = mode == Mode::Write;
+            tx.send(&["COMMIT"]).map(|_| done)
         });
         // A connection that is not rolled back is closed, which has the same effect.
         let usable = match &done {
@@ -403,9 +379,6 @@ impl MysqlStore {
         again: Again,
         mut work: impl FnMut(&mut Tx<'_>) -> Result<T, Fault>,
     ) -> Result<T, Error> {
-        if self.is_closed {
-            return Err(moved_meanwhile(&self.database.location));
-        }
         let mut wrote = false;
         let done = self.database.write(again, |tx| {
             let done = work(tx);

@@ -227,14 +227,12 @@ fn retry_in(
 pub(super) fn delete_process(
     store: &impl SqlStore,
     id: ProcessId,
-    collector: Option<&str>,
     now: Timestamp,
 ) -> Result<u64, Error> {
     let (deleted, _) = decide(store, id, now, |tx, standing| {
         let Some((no, standing)) = standing else {
             return Ok(Decided::NothingToDo(0));
         };
-        lineage::is_collector(tx, [no], collector)?;
         let mut family = vec![no];
         family.extend(lock_family(tx, no)?);
         lineage::add_usage_to_parent(tx, &family, now)?;

@@ -20,7 +20,7 @@ use crate::queue::store::{EnqueueStore, InsertGuard, JobLane, JobSummary};
 
 use super::insert::{insert_jobs, written};
 use super::statements::{Fault, Queries as _, Row, Statements, by, id_of, limit, stored};
-use super::{Again, SqlStore, charges, chores, find, lineage};
+use super::{Again, SqlStore, charges, chores, find};
 
 /// The number of jobs of several processes by state. Sums may exceed an integer.
 const SUMS: &str = "IFNULL(SUM(total + 0e0), 0), IFNULL(SUM(pending + 0e0), 0), \
@@ -114,12 +114,8 @@ impl<S: SqlStore> EnqueueStore for S {
         info: &ProcessInfo,
         _now: Timestamp,
     ) -> Result<bool, Error> {
-        let collector = info.collector.clone();
         let info = written(info);
         self.write(Again::Harmless, |tx| {
-            if let Some(no) = tx.process_no(process)? {
-                lineage::is_collector(tx, [no], collector.as_deref())?;
-            }
             let changed = tx.run(
                 formatcp!("UPDATE #processes SET info = ? WHERE id = ? AND chore <> {DELETING}"),
                 by![info.clone(), stored(process)],

@@ -44,7 +44,6 @@ pub(super) fn insert_jobs(
     let insert = Insert {
         process,
         info: info.map(written),
-        collector: info.and_then(|info| info.collector.clone()),
         parent: info
             .and_then(|info| info.parent)
             .map(|parent| parent.job_id),
@@ -205,10 +204,7 @@ fn target(tx: &mut dyn Statements, insert: &Insert, parent: Option<i64>) -> Resu
         Some((_, true)) => Err(refuse(
             "was cancelled and accepts no more jobs; create another process",
         )),
-        Some((target, false)) => {
-            lineage::is_collector(tx, [target.no], insert.collector.as_deref())?;
-            Ok(target)
-        }
+        Some((target, false)) => Ok(target),
         None => {
             let made = tx.run(
                 "INSERT INTO #processes (id, parent, owner, created_at, changed_at) VALUES (?, ?, ?, ?, ?)",

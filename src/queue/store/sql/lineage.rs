@@ -9,7 +9,6 @@ use std::collections::BTreeSet;
 use const_format::formatcp;
 
 use crate::base::{Error, ErrorKind, JobId, ProcessId, Timestamp};
-use crate::queue::info::ProcessInfo;
 use crate::queue::store::rows::{
     CANCELLED, COMPLETED, DELETING, FAILED, MOST_JOBS, PENDING, WAITING, key, key_of, process_of,
 };
@@ -130,32 +129,6 @@ pub(crate) fn are_hosts(
             Err(Error::new(ErrorKind::Invalid, why).into())
         }
     }
-}
-
-/// Rejects a change of processes that have another collector than this one.
-pub(crate) fn is_collector(
-    tx: &mut dyn Statements,
-    numbers: impl IntoIterator<Item = i64>,
-    collector: Option<&str>,
-) -> Result<(), Fault> {
-    let numbers: BTreeSet<i64> = numbers.into_iter().collect();
-    let numbers: Vec<i64> = numbers.into_iter().collect();
-    // Within a text of the description, quotation marks are escaped.
-    let sql =
-        "SELECT id, info FROM #processes WHERE no IN :list AND info LIKE '%\"collector\":\"%'";
-    for mut row in tx.rows_in(sql, &numbers)? {
-        let info: Option<ProcessInfo> = serde_json::from_str(&row.at::<String>(1)?).ok();
-        let only = info.and_then(|info| info.collector);
-        if let Some(only) = only.filter(|only| collector != Some(only)) {
-            let id = id_of(&row.at::<Vec<u8>>(0)?)?;
-            let why = format!(
-                "process {id} belongs to {only}, which collects its results: no other program can fetch or delete them, \
-                 or add jobs"
-            );
-            return Err(Error::new(ErrorKind::Invalid, why).into());
-        }
-    }
-    Ok(())
 }
 
 /// The key of a new process's parent, which is locked as open until the transaction ends.

@@ -43,12 +43,7 @@ impl<S: SqlStore> ResultStore for S {
         })
     }
 
-    fn ack(
-        &self,
-        receipts: &[JobReceipt],
-        collector: Option<&str>,
-        now: Timestamp,
-    ) -> Result<u64, Error> {
+    fn ack(&self, receipts: &[JobReceipt], now: Timestamp) -> Result<u64, Error> {
         if receipts.is_empty() {
             return Ok(0);
         }
@@ -64,11 +59,9 @@ impl<S: SqlStore> ResultStore for S {
         self.write(Again::Harmless, |tx| {
             deleted = 0;
             let families = lineage::any(tx)?;
-            let processes = || jobs.iter().map(|job| process_of(*job));
             if families {
-                lineage::are_hosts(tx, processes())?;
+                lineage::are_hosts(tx, jobs.iter().map(|job| process_of(*job)))?;
             }
-            lineage::is_collector(tx, processes(), collector)?;
             let sql = formatcp!(
                 "SELECT id, claim FROM #jobs FORCE INDEX (PRIMARY)
              WHERE id IN :list AND status >= {COMPLETED} ORDER BY id FOR UPDATE"
@@ -125,7 +118,7 @@ impl<S: SqlStore> ResultStore for S {
         Ok(deleted)
     }
 
-    fn lock_results(&self, process: ProcessId, who: &str) -> Result<Box<dyn ConsumerLock>, Error> {
+    fn lock_results(&self, process: ProcessId, who: &str) -> Result<Option<ConsumerLock>, Error> {
         self.lock_outcomes(process, who)
     }
 
@@ -153,13 +146,8 @@ impl<S: SqlStore> ResultStore for S {
         self.read(|tx| tx.exists(pauses::IS_PAUSED, Vec::new()))
     }
 
-    fn delete(
-        &self,
-        process: ProcessId,
-        collector: Option<&str>,
-        now: Timestamp,
-    ) -> Result<u64, Error> {
-        chores::delete_process(self, process, collector, now)
+    fn delete(&self, process: ProcessId, now: Timestamp) -> Result<u64, Error> {
+        chores::delete_process(self, process, now)
     }
 }
 

@@ -5,17 +5,14 @@
 
 mod chores;
 mod claim;
-mod closed;
 mod inspect;
 mod mounts;
 mod movable;
-mod moving;
 mod open;
 mod readers;
 mod settle;
 mod taking;
 mod translate;
-mod uploads;
 mod workers;
 mod writer;
 
@@ -24,8 +21,8 @@ mod tests;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Weak;
 use std::sync::atomic::AtomicI64;
-use std::sync::{Arc, Weak};
 
 use derive_setters::Setters;
 use parking_lot::{FairMutex, Mutex};
@@ -34,14 +31,12 @@ use rusqlite::Connection;
 use crate::base::{Error, ProcessId, Timestamp};
 
 use super::group_commit::{Insert, Inserted};
-use super::moving::MovableStore;
 use super::rows::count;
 use super::sql::statements::{Fault, Queries as _, Statements, by};
 use super::sql::{Again, SharedState, SqlStore};
 use super::{ConsumerLock, HealthFinding, JobLane, StoreDatabase, Wakes, WorkSignal, WorkerId};
 use open::Identity;
 use readers::Readers;
-use uploads::Uploads;
 use workers::RegisteredWorker;
 use writer::{Sync, Writer};
 
@@ -65,7 +60,6 @@ pub struct SqliteOptions {
     /// What a power failure can lose. Default: [`Durability::Normal`].
     #[setters(generate)]
     durability: Durability,
-    allows_closed: bool,
     makes_file: bool,
     only_looks: bool,
     chunk: i64,
@@ -75,7 +69,6 @@ impl Default for SqliteOptions {
     fn default() -> Self {
         Self {
             durability: Durability::Normal,
-            allows_closed: false,
             makes_file: true,
             only_looks: false,
             chunk: 1_000,
@@ -84,13 +77,6 @@ impl Default for SqliteOptions {
 }
 
 impl SqliteOptions {
-    /// Opens a queue even if a [move](crate::JobQueue::export_to) has closed it: to reopen it, or to resume the move.
-    /// A closed queue accepts no jobs, and workers cannot claim any. Default: a closed queue is not opened.
-    pub fn allow_closed(mut self) -> Self {
-        self.allows_closed = true;
-        self
-    }
-
     /// Opens only an existing file. Default: a missing file is created.
     pub fn existing(mut self) -> Self {
         self.makes_file = false;
@@ -129,8 +115,6 @@ pub struct SqliteStore {
     /// The key of the record that this OS process uses the store of a run.
     held: Option<String>,
     pub(crate) shared: SharedState,
-    /// Number of times that the queue had been closed when this store opened it; `None` if it was closed then.
-    moves: Option<i64>,
     readers: Readers,
     watcher: Mutex<Connection>,
     /// Copies the log into the database.
@@ -139,8 +123,6 @@ pub struct SqliteStore {
     writer: FairMutex<Writer>,
     workers: Mutex<HashMap<i64, RegisteredWorker>>,
     wakes: Wakes,
-    /// The files of the HTTP server that move with the queue.
-    uploads: Mutex<Option<Arc<Uploads>>>,
     /// When the write-ahead log was last truncated.
     cut_back: AtomicI64,
     /// Why no transaction can be written; for tests.
@@ -260,8 +242,8 @@ impl SqlStore for SqliteStore {
         claim::check_worker(tx, worker)
     }
 
-    fn lock_outcomes(&self, process: ProcessId, who: &str) -> Result<Box<dyn ConsumerLock>, Error> {
-        self.lock_results_file(process, who)
+    fn lock_outcomes(&self, process: ProcessId, who: &str) -> Result<Option<ConsumerLock>, Error> {
+        self.lock_results_file(process, who).map(Some)
     }
 }
 
@@ -306,15 +288,11 @@ impl StoreDatabase for SqliteStore {
         self.wakes.add(wake);
     }
 
-    fn check(&self, now: Timestamp) -> Result<Vec<HealthFinding>, Error> {
-        self.look_at_health(now)
+    fn check(&self) -> Result<Vec<HealthFinding>, Error> {
+        self.look_at_health()
     }
 
     fn maintain(&self, now: Timestamp) -> Result<bool, Error> {
         self.do_chore(now)
-    }
-
-    fn movable(&self) -> Option<&dyn MovableStore> {
-        Some(self)
     }
 }

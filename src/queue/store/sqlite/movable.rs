@@ -1,12 +1,11 @@
-//! The store of a run, which users move and copy with its output: detects missing and foreign files of the store.
+//! The store of a run, which users move and copy with its output: refuses a store or a log whose other half is missing.
 //!
 //! The last commits are in the write-ahead log, `OUTPUT.batchwright-wal`, as long as an OS process has the store open,
-//! and after a `kill -9`. A store without its log would not know of billed batches, and the log of another store would
-//! damage it. Therefore the database itself records that an OS process uses the store, from before the first change to
-//! its clean end, and a process that closes the store meanwhile keeps the log. If a store is in use and has no log, it
-//! was moved without its log. If a store is not in use and has a log, that is the log of another store.
+//! and after a `kill -9`. A store without its log would not know of billed batches. Therefore the database itself
+//! records that an OS process uses the store, from before the first change to its clean end, and a process that closes
+//! the store meanwhile keeps the log.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -22,11 +21,6 @@ use super::SqliteStore;
 use super::workers::is_gone;
 use crate::queue::store::sql::statements::Fault;
 
-/// Number of checks before a store is rejected: while a process opens or closes it on a slow disk, it is in such a
-/// state for a moment.
-const LOOKS: u32 = 100;
-/// Time between two checks.
-const PAUSE: Duration = Duration::from_millis(20);
 /// Maximum time for copying the log while others read.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -38,38 +32,24 @@ pub(super) fn is_of_a_run(path: &Path) -> bool {
 /// Checks the store of a run before it is opened.
 ///
 /// # Errors
-/// When the store and its log do not belong together.
+/// When the store or its log is missing.
 pub(super) fn check(path: &Path) -> Result<(), Error> {
     let log = log_of(path);
-    let mut looks = 0;
-    loop {
-        let size = log.metadata().ok().map(|found| found.len());
-        let shown = log.display();
-        let why = match (size, path.exists(), in_use_without_log(path)) {
-            (Some(1..), false, _) => format!(
-                "{shown} is the log of a store that is no longer here. If it was moved, move this file with it; else \
-                 remove it"
-            ),
-            (Some(1..), true, Some(false)) => format!(
-                "{shown} does not fit {}: it is the log of another store, or of a run that was killed as it began. Move \
-                 it to its own store, or away: {0} loses nothing by that",
-                path.display()
-            ),
-            (None, true, Some(true)) => format!(
-                "{} lacks its log {shown}, which a run that was killed or is still running has left where the store \
-                 was: move it here, too. If it is lost, so may be batches that were paid for; to go on without them, \
-                 make an empty file of that name",
-                path.display()
-            ),
-            _ => return Ok(()),
-        };
-        looks += 1;
-        if looks == LOOKS {
-            return Err(Error::new(ErrorKind::Invalid, why).with_storage());
-        }
-        // Another process may be opening or closing it.
-        thread::sleep(PAUSE);
+    let is_whole = match log.metadata() {
+        Ok(found) => found.len() == 0 || path.exists(),
+        Err(_) => !path.exists() || !is_in_use_without_log(path),
+    };
+    if is_whole {
+        return Ok(());
     }
+    let why = format!(
+        "{} and its log {} belong together, and one of them is missing: a run that was killed or is still running has left \
+         it where both were. Move it here, too. If it is lost, so may be batches that were paid for; to go on without \
+         them, remove the log, or make an empty file of its name",
+        path.display(),
+        log.display()
+    );
+    Err(Error::new(ErrorKind::Invalid, why).with_storage())
 }
 
 /// Keeps the log even if this connection is the last one that is closed.
@@ -90,6 +70,7 @@ impl SqliteStore {
         conn.execute(insert, params![key, std::process::id()])?;
         self.held = Some(key);
         let start = Instant::now();
+        // It fails at once while another connection copies the log.
         while !checkpoint(conn, "FULL")? {
             if start.elapsed() > PATIENCE {
                 let why = format!(
@@ -98,7 +79,7 @@ impl SqliteStore {
                 );
                 return Err(Error::new(ErrorKind::Transient, why).with_storage().into());
             }
-            thread::sleep(PAUSE);
+            thread::sleep(Duration::from_millis(20));
         }
         Ok(())
     }
@@ -157,20 +138,11 @@ fn log_of(path: &Path) -> PathBuf {
     name.into()
 }
 
-/// Whether a process uses a store according to the database without its log; `None` if everything is in the log.
-fn in_use_without_log(path: &Path) -> Option<bool> {
-    let mut uri = OsString::from("file:");
-    let path = std::path::absolute(path).ok()?;
-    for byte in path.to_str()?.bytes() {
-        match byte {
-            b'/' | b'.' | b'-' | b'_' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => {
-                uri.push((byte as char).to_string());
-            }
-            _ => uri.push(format!("%{byte:02x}")),
-        }
-    }
-    uri.push("?immutable=1");
+/// Whether a process uses a store according to the database without its log.
+fn is_in_use_without_log(path: &Path) -> bool {
+    let text = path.to_string_lossy().replace('%', "%25");
+    let text = text.replace('?', "%3f").replace('#', "%23");
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
-    let conn = Connection::open_with_flags(&uri, flags).ok()?;
-    is_in_use(&conn).ok()
+    let conn = Connection::open_with_flags(format!("file:{text}?immutable=1"), flags);
+    conn.and_then(|conn| is_in_use(&conn)).unwrap_or(false)
 }

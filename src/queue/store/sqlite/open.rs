@@ -14,10 +14,8 @@ use crate::base::private;
 use crate::base::sqlite_header::sqlite_header;
 use crate::base::{Error, ErrorKind};
 use crate::queue::store::Wakes;
-use crate::queue::store::moving::{CLOSED, MoveMark, ODD_MARK};
 use crate::queue::store::sql::statements::Fault;
 
-use super::closed;
 use super::mounts::network_of;
 use super::movable;
 use super::readers::Readers;
@@ -157,23 +155,6 @@ impl Connector {
     }
 }
 
-/// Number of times that the queue was closed; `None` if it is closed now.
-///
-/// # Errors
-/// When it is closed and `options` do not allow that.
-fn moves(conn: &Connection, path: &Path, options: &SqliteOptions) -> Result<Option<i64>, Fault> {
-    // In this order: if the queue is closed in between, this store has the old number.
-    let moves = closed::moves(conn)?;
-    let Some(text) = closed::mark(conn)? else {
-        return Ok(Some(moves));
-    };
-    let mark = MoveMark::read(text.as_bytes()).ok_or(Fault::Odd(ODD_MARK))?;
-    if options.allows_closed {
-        return Ok(None);
-    }
-    Err(mark.refusal(&path.to_string_lossy()).into())
-}
-
 fn connect(
     path: PathBuf,
     name: &OsStr,
@@ -197,12 +178,11 @@ fn connect(
         let mut conn = connector.writer()?;
         movable::keep_log(&conn, is_movable)?;
         set_up(&mut conn, &path, in_memory)?;
-        let moves = moves(&conn, &path, &options)?;
         let find = "SELECT value FROM meta WHERE key = 'salt'";
         let salt: i64 = conn.query_row(find, [], |row| row.get(0))?;
-        Ok((conn, moves, salt))
+        Ok((conn, salt))
     };
-    let (conn, moves, salt) = begin(&connector).map_err(|fault| connector.fail(fault))?;
+    let (conn, salt) = begin(&connector).map_err(|fault| connector.fail(fault))?;
     if !in_memory {
         let cannot = |error| invalid(format!("{} cannot be read: {error}", path.display()));
         connector.file = Some(Identity::of(&path).map_err(cannot)?);
@@ -220,11 +200,9 @@ fn connect(
         durability: options.durability,
         is_movable,
         held: None,
-        moves,
         shared: SharedState::new(salt, options.chunk),
         workers: Mutex::default(),
         wakes: Wakes::default(),
-        uploads: Mutex::default(),
         cut_back: AtomicI64::new(0),
         #[cfg(test)]
         unwritable: Mutex::default(),
@@ -300,7 +278,7 @@ fn set_up(conn: &mut Connection, path: &Path, in_memory: bool) -> Result<(), Fau
         .into());
     }
     refuse_foreign_files(conn, path)?;
-    if number(conn, "user_version")? % CLOSED < SCHEMA_VERSION {
+    if number(conn, "user_version")? < SCHEMA_VERSION {
         // The first written page fixes both.
         conn.pragma_update(None, "page_size", 4_096)?;
         conn.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
@@ -324,7 +302,6 @@ fn number(conn: &Connection, pragma: &str) -> Result<i64, rusqlite::Error> {
 fn refuse_foreign_files(conn: &Connection, path: &Path) -> Result<(), Fault> {
     let shown = path.display();
     let (application, version, tables) = sqlite_header(conn)?;
-    let version = version % CLOSED;
     let fresh = application == 0 && version == 0 && tables == 0;
     if !fresh && application != APPLICATION_ID {
         return Err(invalid(format!(
@@ -376,18 +353,17 @@ fn use_wal(conn: &Connection, path: &Path) -> Result<(), Fault> {
 
 /// Creates the tables of a new file in one transaction.
 fn create(conn: &mut Connection, path: &Path) -> Result<(), Fault> {
-    if number(conn, "user_version")? % CLOSED == SCHEMA_VERSION {
+    if number(conn, "user_version")? == SCHEMA_VERSION {
         return Ok(());
     }
     let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
     // Another process may have created them first, in a newer version.
     refuse_foreign_files(&transaction, path)?;
-    let closed = number(&transaction, "user_version")?;
-    if closed % CLOSED == SCHEMA_VERSION {
+    if number(&transaction, "user_version")? == SCHEMA_VERSION {
         return Ok(());
     }
     transaction.execute_batch(SCHEMA)?;
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-    transaction.pragma_update(None, "user_version", closed + SCHEMA_VERSION)?;
+    transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
     Ok(transaction.commit()?)
 }

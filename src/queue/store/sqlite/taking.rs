@@ -3,7 +3,6 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::path::PathBuf;
 
 use uuid::Uuid;
 
@@ -13,46 +12,12 @@ use crate::queue::store::ConsumerLock;
 
 use super::SqliteStore;
 
-/// The lock, while it is held.
-struct HeldLock {
-    _file: LockedFile,
-    path: PathBuf,
-}
-
-impl ConsumerLock for HeldLock {}
-
-impl Drop for HeldLock {
-    fn drop(&mut self) {
-        // Removed while it is locked: no other program has begun to use it.
-        let _ = fs::remove_file(&self.path);
-    }
-}
-
 impl SqliteStore {
-    /// Descriptions of the programs that consume results now.
-    pub(super) fn takers(&self) -> Vec<String> {
-        let files = fs::read_dir(self.beside(".workers")).into_iter().flatten();
-        let paths = files.flatten().map(|file| file.path());
-        let locks = paths.filter(|path| path.extension().is_some_and(|kind| kind == "results"));
-        let held = locks.filter(|path| {
-            let lock = File::options().read(true).write(true).open(path);
-            matches!(lock.and_then(LockedFile::try_lock), Ok(None))
-        });
-        let who = held.map(|path| fs::read_to_string(path).unwrap_or_default());
-        who.map(|who| {
-            format!(
-                "{}, which fetches results",
-                who.lines().next().unwrap_or_default()
-            )
-        })
-        .collect()
-    }
-
     pub(super) fn lock_results_file(
         &self,
         process: ProcessId,
         who: &str,
-    ) -> Result<Box<dyn ConsumerLock>, Error> {
+    ) -> Result<ConsumerLock, Error> {
         let folder = self.beside(".workers");
         let path = folder.join(format!("{process}.results"));
         let cannot = |error: io::Error| {
@@ -83,7 +48,7 @@ impl SqliteStore {
             file.write_all(mark.as_bytes()).map_err(cannot)?;
             // The former owner may have removed it in between.
             if fs::read_to_string(&path).is_ok_and(|found| found == mark) {
-                return Ok(Box::new(HeldLock { _file: file, path }));
+                return Ok(ConsumerLock::new(file, path));
             }
         }
     }

@@ -10,10 +10,9 @@ use parking_lot::FairMutexGuard;
 use rusqlite::{Connection, ErrorCode};
 
 use crate::base::{Error, ErrorKind};
-use crate::queue::store::moving::moved_meanwhile;
 use crate::queue::store::sql::statements::Fault;
 
-use super::{Durability, SqliteStore, closed};
+use super::{Durability, SqliteStore};
 
 /// Whether a transaction is synced to the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -180,7 +179,7 @@ impl SqliteStore {
     /// Runs one transaction under a lock that was taken before.
     pub(super) fn write_locked<T>(
         &self,
-        writer: FairMutexGuard<'_, Writer>,
+        mut writer: FairMutexGuard<'_, Writer>,
         sync: Sync,
         work: impl FnOnce(&Connection) -> Result<T, Fault>,
     ) -> Result<T, Error> {
@@ -188,24 +187,8 @@ impl SqliteStore {
         if let Some(error) = self.unwritable.lock().as_mut().and_then(|why| why()) {
             return Err(error);
         }
-        let full = sync == Sync::AsSet && self.durability == Durability::Full;
-        self.transact(writer, full, |conn| {
-            // The queue may have been closed, or replaced, since this store opened it.
-            if self.moves.is_none() || self.moves != Some(closed::moves(conn)?) {
-                return Err(moved_meanwhile(&self.path.to_string_lossy()).into());
-            }
-            work(conn)
-        })
-    }
-
-    /// Runs one transaction, also on a closed queue.
-    pub(super) fn transact<T>(
-        &self,
-        mut writer: FairMutexGuard<'_, Writer>,
-        full: bool,
-        work: impl FnOnce(&Connection) -> Result<T, Fault>,
-    ) -> Result<T, Error> {
         self.still_there()?;
+        let full = sync == Sync::AsSet && self.durability == Durability::Full;
         let run = |writer: &mut Writer| {
             writer.set_full(full)?;
             let open = OpenTransaction::begin(&writer.conn)?;

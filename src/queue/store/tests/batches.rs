@@ -171,9 +171,6 @@ pub(super) fn a_batch_outlives_its_owner(open: Open<'_>) {
         let free = batch(&*db.two, owned);
         assert_eq!((free.worker, free.jobs), (None, 3));
         assert_eq!(db.counts(process).at_provider, 3);
-        let noted = db.two.check(T).unwrap();
-        let noted = noted.iter().find(|finding| finding.what == "batches");
-        assert_eq!(noted.unwrap().verdict, Severity::Note);
         is_lost(db.two.save_batch(id, owned, "late", T));
         is_refused(db.two.adopt_batches(id, &mut |_| true, &[], T));
         is_refused(db.two.open_batch(id, process, &lane(), "", T));
@@ -299,7 +296,7 @@ pub(super) fn what_is_at_a_provider_outlives_a_cancellation(open: Open<'_>) {
     assert!(worker.settle(given[3].receipt, failed()).is_empty());
     // A process whose jobs are out does not end with its outcomes.
     let done = peek(&*db.two, process).remove(0);
-    assert_eq!(db.two.ack(&[done.receipt], None, T).unwrap(), 1);
+    assert_eq!(db.two.ack(&[done.receipt], T).unwrap(), 1);
     assert_eq!(db.counts(process).at_provider, 6);
     db.sound();
 }
@@ -313,7 +310,7 @@ pub(super) fn a_batch_outlives_its_process(open: Open<'_>) {
         let job = inside(&*db.two, no).remove(0);
         db.abandon_after(chunks);
         let whole = chunks == 9 || !db.abandons();
-        assert_eq!(db.store().delete(process, None, T).is_ok(), whole);
+        assert_eq!(db.store().delete(process, T).is_ok(), whole);
         db.abandon_after(None);
         let seen = batch(&*db.two, no);
         assert_eq!((seen.process_id, seen.jobs), (None, 0));

@@ -138,8 +138,8 @@ pub(super) fn outcomes_are_read_in_order_and_deleted_when_acknowledged(open: Ope
     let receipt = |job: JobId| db.two.job(job).unwrap().unwrap().receipt;
     assert_eq!(receipt(given[1].job_id), None, "it has no outcome yet");
     assert_eq!(receipt(given[0].job_id), Some(page[0].receipt));
-    assert_eq!(db.two.ack(&first, None, T).unwrap(), 2);
-    assert_eq!(db.two.ack(&first, None, T).unwrap(), 0);
+    assert_eq!(db.two.ack(&first, T).unwrap(), 2);
+    assert_eq!(db.two.ack(&first, T).unwrap(), 0);
     assert!(db.store().job(given[0].job_id).unwrap().is_none());
     let gone = page[0].result.job_id;
     let rest = db.two.peek(process, Some(gone), 9, usize::MAX).unwrap();
@@ -147,14 +147,14 @@ pub(super) fn outcomes_are_read_in_order_and_deleted_when_acknowledged(open: Ope
     let counts = db.counts(process);
     assert_eq!((counts.total, counts.completed, counts.consumed), (4, 3, 2));
     assert_eq!(
-        db.store().ack(&[given[1].receipt], None, T).unwrap(),
+        db.store().ack(&[given[1].receipt], T).unwrap(),
         0,
         "it runs"
     );
     worker.settle(given[1].receipt, failed());
     db.sound();
     let last = receipts(&*db.two, process);
-    assert_eq!(db.two.ack(&last, None, T).unwrap(), 2);
+    assert_eq!(db.two.ack(&last, T).unwrap(), 2);
     assert!(
         db.two.process(process).unwrap().is_none(),
         "nothing is left of it"
@@ -168,7 +168,7 @@ pub(super) fn an_unsealed_process_outlives_its_outcomes(open: Open<'_>) {
     let worker = db.worker();
     worker.settle(worker.one().receipt, completed());
     db.store().insert(process, jobs(&["b"]), false, T).unwrap();
-    let ack = || db.two.ack(&receipts(&*db.two, process), None, T).unwrap();
+    let ack = || db.two.ack(&receipts(&*db.two, process), T).unwrap();
     assert_eq!(ack(), 1);
     db.store().cancel(process, T).unwrap();
     assert_eq!(ack(), 1);

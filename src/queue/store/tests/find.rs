@@ -119,7 +119,7 @@ pub(super) fn jobs_are_found_by_process_state_and_kind(open: Open<'_>) {
     );
     // Of a process that is being deleted nothing is found.
     db.abandon_after(0);
-    db.is_abandoned(store.delete(new, None, T));
+    db.is_abandoned(store.delete(new, T));
     assert_eq!(find(all()), ["old-3", "old-2", "old-1"]);
 }
 

@@ -160,7 +160,7 @@ pub(super) fn what_was_billed_is_booked_and_outlives_its_jobs(open: Open<'_>) {
     assert_eq!(on_one_day.total().calls, 1);
 
     let outcomes = receipts(&*db.two, process);
-    assert_eq!(db.two.ack(&outcomes, None, T).unwrap(), 4);
+    assert_eq!(db.two.ack(&outcomes, T).unwrap(), 4);
     assert!(db.two.process(process).unwrap().is_none());
     while store.maintain(T).unwrap() {}
     assert_eq!(ledger(store), booked);
@@ -196,12 +196,12 @@ pub(super) fn processes_of_one_id_are_booked_for_their_owners(open: Open<'_>) {
             settle(store, &claimed, billed(&paid), Some(paid));
         }
         let all = receipts(store, process);
-        store.ack(&all, None, T).unwrap();
+        store.ack(&all, T).unwrap();
         assert_eq!(cost_of(store, owner, TODAY), cost(0.5));
     }
     // The third one is there while the store is checked.
     store.insert(process, jobs(&["a", "b"]), true, T).unwrap();
-    let findings = store.check(T).unwrap().into_iter();
+    let findings = store.check().unwrap().into_iter();
     let of_ledger: Vec<_> = findings
         .filter(|finding| finding.what == "ledger")
         .collect();
@@ -254,7 +254,7 @@ pub(super) fn charges_of_direct_calls_are_merged_when_they_are_gone(open: Open<'
     let booked = ledger(store);
     for process in &processes[..3] {
         let all = receipts(store, *process);
-        store.ack(&all, None, T).unwrap();
+        store.ack(&all, T).unwrap();
     }
     while store.maintain(T).unwrap() {}
     let of = |at: usize| Some(processes[at].to_string());

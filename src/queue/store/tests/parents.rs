@@ -71,12 +71,12 @@ pub(super) fn who_waits_for_others_is_woken_by_their_end(open: Open<'_>) {
     worker.settle(again[0].receipt, waits(&[below], at(1_000_000)));
     let again = worker.one();
     // And so has what is gone.
-    db.store().delete(below, None, T).unwrap();
+    db.store().delete(below, T).unwrap();
     worker.settle(again.receipt, waits(&[below], at(1_000_000)));
     let again = worker.one();
     let below = children(db.store(), &again, &["c"]);
     worker.settle(again.receipt, waits(&[below], at(1_000_000)));
-    db.store().delete(below, None, T).unwrap();
+    db.store().delete(below, T).unwrap();
     let again = worker.one();
     // Of several processes one is enough.
     let below = ["c", "d"].map(|name| children(db.store(), &again, &[name]));
@@ -215,7 +215,7 @@ pub(super) fn children_are_enqueued_for_open_jobs_alone(open: Open<'_>) {
     let running = worker.one();
     db.store().cancel(cancelled, T).unwrap();
     refused(&running);
-    db.store().delete(cancelled, None, T).unwrap();
+    db.store().delete(cancelled, T).unwrap();
     refused(&running);
 
     // Nor is anything added to what is being enqueued when its parent is cancelled: a part would pass for all of it.
@@ -263,11 +263,11 @@ pub(super) fn children_go_with_their_parent(open: Open<'_>) {
     worker.settle(parent.receipt, failed());
     assert!(below.iter().all(|process| exists(*process)));
     let ended = receipts(&*db.two, process);
-    assert_eq!(db.store().ack(&ended, None, T).unwrap(), 1);
+    assert_eq!(db.store().ack(&ended, T).unwrap(), 1);
     assert!(gone(&below) && !exists(process));
 
     let (process, _, below) = family();
-    assert_eq!(db.store().delete(process, None, T).unwrap(), 1);
+    assert_eq!(db.store().delete(process, T).unwrap(), 1);
     assert!(gone(&below));
 
     // Of children that have all failed nothing is worth keeping.
@@ -313,7 +313,7 @@ pub(super) fn what_children_used_is_counted_once_with_their_parent(open: Open<'_
     // Of what is deleted as well.
     let below = children(db.store(), &parents[1], &["c"]);
     worker.settle(worker.one().receipt, bought(100, 0.0));
-    db.store().delete(below, None, T).unwrap();
+    db.store().delete(below, T).unwrap();
     assert_eq!(spent(process), (171, 5, Usd::from_dollars(1.75)));
     db.sound();
 }
@@ -392,31 +392,6 @@ pub(super) fn what_children_came_to_is_collected_by_their_parent(open: Open<'_>)
     let below = children(db.store(), &parent, &["a"]);
     worker.settle(worker.one().receipt, completed());
     let [delivery] = peek(&*db.two, below).try_into().unwrap();
-    is_refused(db.two.ack(&[delivery.receipt], None, T));
+    is_refused(db.two.ack(&[delivery.receipt], T));
     assert_eq!(statuses(&*db.two, below), [JobStatus::Completed]);
-}
-
-pub(super) fn results_of_a_collector_are_left_to_it(open: Open<'_>) {
-    let db = open();
-    let (process, own) = (ProcessId::new(), Some("batch_1"));
-    let info = ProcessInfo::new()
-        .name("\"collector\":\"batch_2\"")
-        .collector("batch_1");
-    let add = |info: Option<&ProcessInfo>| {
-        let store = db.store();
-        store.insert_described(process, info, jobs(&["a"]), true, T, None)
-    };
-    add(Some(&info)).unwrap();
-    let worker = db.worker();
-    worker.settle(worker.one().receipt, completed());
-    let receipts = receipts(&*db.two, process);
-    for other in [None, Some("batch_2")] {
-        is_refused(db.two.ack(&receipts, other, T));
-        is_refused(db.store().delete(process, other, T));
-    }
-    is_refused(add(None));
-    assert_eq!(statuses(&*db.two, process), [JobStatus::Completed]);
-    assert_eq!(db.two.ack(&receipts, own, T).unwrap(), 1);
-    add(Some(&info)).unwrap();
-    assert_eq!(db.store().delete(process, own, T).unwrap(), 1);
 }

@@ -35,7 +35,7 @@ pub(super) fn processes_are_shown_a_page_at_a_time(open: Open<'_>) {
         };
         let first = db.two.newest_processes(None, None, 3).unwrap();
         // What has gone meanwhile is left out, and nothing comes twice.
-        db.store().delete(first[2].1.process_id, None, T).unwrap();
+        db.store().delete(first[2].1.process_id, T).unwrap();
         let rest = db.two.newest_processes(Some(first[2].0), None, 9).unwrap();
         (ids(&first), ids(&rest))
     };
@@ -58,7 +58,7 @@ pub(super) fn processes_are_shown_a_page_at_a_time(open: Open<'_>) {
     };
     assert_eq!(in_state(true), [made[0]]);
     assert_eq!(in_state(false), [unsealed, made[3], made[2]]);
-    db.store().delete(unsealed, None, T).unwrap();
+    db.store().delete(unsealed, T).unwrap();
     assert_eq!((totals.jobs.total, totals.jobs.completed), (6, 2));
     db.sound();
 }
@@ -92,7 +92,7 @@ pub(super) fn what_has_changed_is_told(open: Open<'_>) {
     assert!(told(60));
     let ids = db.two.process_ids().unwrap();
     assert_eq!(ids, [old, process].into());
-    store.delete(process, None, at(70)).unwrap();
+    store.delete(process, at(70)).unwrap();
     assert!(!told(0));
     assert_eq!(db.two.process_ids().unwrap(), [old].into());
     db.sound();
@@ -201,7 +201,7 @@ pub(super) fn failed_and_cancelled_jobs_can_be_put_back(open: Open<'_>) {
                 .all(|job| job.history.is_none() && job.lane.step == 0)
         );
         assert_eq!(again[1].attempt, 0);
-        let untouched = db.two.ack(&old, None, T).unwrap();
+        let untouched = db.two.ack(&old, T).unwrap();
         assert_eq!(untouched, 1, "only what nothing happened to");
         assert!(!db.two.process(process).unwrap().unwrap().cancelled);
         db.sound();
@@ -221,7 +221,7 @@ pub(super) fn what_is_retried_is_counted(open: Open<'_>) {
     for job in worker.claim(5, T) {
         worker.settle(job.receipt, failed());
     }
-    let taken = db.two.ack(&old, None, T).unwrap();
+    let taken = db.two.ack(&old, T).unwrap();
     assert_eq!(taken, 0, "these are other outcomes");
     assert_eq!(peek(db.store(), process).len(), 5);
 }
@@ -234,7 +234,7 @@ pub(super) fn a_deleted_process_leaves_nothing(open: Open<'_>) {
         let given = worker.claim(2, T);
         worker.settle(given[0].receipt, completed());
         db.abandon_after(chunks);
-        let deleted = db.store().delete(process, None, T);
+        let deleted = db.store().delete(process, T);
         let whole = chunks == 9 || !db.abandons();
         assert_eq!(deleted.is_ok(), whole);
         assert!(!whole || deleted.unwrap() == 5);
@@ -248,7 +248,7 @@ pub(super) fn a_deleted_process_leaves_nothing(open: Open<'_>) {
         }
         assert!(worker.settle(given[1].receipt, completed()).is_empty());
         while db.two.maintain(T).unwrap() {}
-        assert_eq!(db.two.delete(process, None, T).unwrap(), 0);
+        assert_eq!(db.two.delete(process, T).unwrap(), 0);
         db.two.insert(process, jobs(&["anew"]), true, T).unwrap();
         assert_eq!(db.counts(process).total, 1);
         assert!(worker.settle(given[1].receipt, completed()).is_empty());
@@ -300,7 +300,7 @@ pub(super) fn what_is_told_of_a_process_stays_with_it(open: Open<'_>) {
     assert_eq!(db.two.open_jobs_of("other").unwrap(), 0);
     assert!(db.two.describe(process, &first, T).unwrap());
     assert_eq!(told(db.store()), first);
-    db.store().delete(process, None, T).unwrap();
+    db.store().delete(process, T).unwrap();
     assert!(!db.two.describe(process, &first, T).unwrap());
     added(None, &["anew"], true);
     assert_eq!(told(&*db.two), ProcessInfo::default());
@@ -363,17 +363,22 @@ pub(super) fn a_hundred_threads_enqueue_and_each_gets_its_own(open: Open<'_>) {
     db.sound();
 }
 
-pub(super) fn a_check_finds_what_is_odd(open: Open<'_>) {
-    let mut db = open();
-    let process = ProcessId::new();
-    db.store().insert(process, jobs(&["a"]), false, T).unwrap();
-    enqueue(db.store(), jobs(&["b"]));
-    db.worker().one();
-    db.one = None;
-    let found = db.two.check(at(60_000)).unwrap();
+pub(super) fn a_check_counts_jobs_by_state(open: Open<'_>) {
+    let db = open();
+    let store = db.store();
+    store
+        .insert(ProcessId::new(), jobs(&["a"]), false, T)
+        .unwrap();
+    enqueue(store, jobs(&["b", "c", "d"]));
+    let worker = db.worker();
+    worker.settle_all(&worker.claim(2, T), [completed()]);
+    let found = db.two.check().unwrap();
     let of = |what: &str| found.iter().find(|finding| finding.what == what).unwrap();
-    assert!(of("unsealed").seen.contains(&process.to_string()));
-    assert_eq!(of("worker").verdict, Severity::Warning);
+    let counted = "2 jobs wait, 1 run, 0 are at a provider, 1 have ended";
+    assert_eq!(of("counters").seen, counted);
+    for good in ["schema", "counters"] {
+        assert_eq!(of(good).verdict, Severity::Good);
+    }
 }
 
 pub(super) fn what_waits_too_long_is_made_due(open: Open<'_>) {

@@ -1,15 +1,13 @@
-//! Requirements of the queue on the machine (a folder, disk space, a clock) and of commands (a sandbox).
+//! Requirements of the queue on the machine (a folder, disk space) and of commands (a sandbox).
 
 use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
-use std::time::{Duration, SystemTime};
 
 use batchwright::queue::HealthFinding;
 use batchwright_exec::{Sandbox, SandboxMode};
 
 use super::{bad, good, note, warning};
-use crate::format::span;
 
 /// Tries to write, which is more reliable than checking permissions.
 pub fn writable(folder: &Path) -> HealthFinding {
@@ -60,26 +58,6 @@ pub fn writable(folder: &Path) -> HealthFinding {
             ))
         }
     }
-}
-
-/// A note if other users may read the folder, because it contains prompts and answers. A folder that the program
-/// creates is private; an existing one is unchanged.
-#[cfg(unix)]
-pub fn open_to_others(folder: &Path) -> Option<HealthFinding> {
-    let rights = fs::metadata(folder).ok()?.permissions();
-    let rights = std::os::unix::fs::PermissionsExt::mode(&rights) & 0o777;
-    (rights & 0o077 != 0).then(|| {
-        let shown = folder.display();
-        let seen = format!("other users of this machine may look into {shown} (mode {rights:o})");
-        let advice =
-            format!("prompts and answers lie there; to keep them private: chmod -R go= {shown}");
-        note("privacy", seen, &advice)
-    })
-}
-
-#[cfg(not(unix))]
-pub fn open_to_others(_: &Path) -> Option<HealthFinding> {
-    None
 }
 
 /// Less free space than this is a warning.
@@ -142,31 +120,5 @@ pub fn sandbox() -> HealthFinding {
             }
         }
         Err(error) => note(WHAT, error.message(), "exec needs --sandbox off here"),
-    }
-}
-
-/// The first second of 2026; this program did not exist earlier, so an earlier clock is wrong.
-const NOT_BEFORE: Duration = Duration::from_secs(1_767_225_600);
-/// The clocks of two machines, or of a machine and its disk, may differ by this.
-const TOLERANCE: Duration = Duration::from_secs(60);
-
-pub fn clock(database: &Path) -> HealthFinding {
-    let now = SystemTime::now();
-    let wrong = |seen: String| {
-        let advice = "set the clock: retries and waits depend on it";
-        warning("clock", seen, advice)
-    };
-    if now < SystemTime::UNIX_EPOCH + NOT_BEFORE {
-        return wrong("it is before 2026 by this clock".to_owned());
-    }
-    let beside = database.with_extension("db-wal");
-    let written = [database, &beside]
-        .into_iter()
-        .filter_map(|path| fs::metadata(path).ok()?.modified().ok())
-        .max();
-    let ahead = written.and_then(|written| written.duration_since(now).ok());
-    match ahead.filter(|ahead| *ahead > TOLERANCE) {
-        Some(ahead) => wrong(format!("the database was written {} from now", span(ahead))),
-        None => good("clock", "plausible"),
     }
 }

@@ -2,22 +2,18 @@
 
 use batchwright::config::SettingKey;
 use batchwright::provider::api_keys_set;
-use batchwright::queue::{HealthFinding, ProcessState, Severity};
+use batchwright::queue::{HealthFinding, Severity};
 use batchwright::{Error, JobQueue};
 use serde_json::json;
 
 use crate::args::doctor::DoctorArgs;
 use crate::args::shared::StoreSource;
 use crate::exit::{Exit, Refusal};
-use crate::run_process;
 use crate::sanitize::{self, harmless};
 use crate::stdout;
 use crate::table::width;
 use crate::wrap::wrapped;
-use batches::batch_finding;
-use machine::{clock, open_to_others, room, sandbox, writable};
 
-mod batches;
 mod books;
 mod machine;
 
@@ -50,10 +46,8 @@ fn check(args: &DoctorArgs) -> Result<Vec<HealthFinding>, Refusal> {
     let usable = data.verdict != Severity::Bad;
     let mut findings = vec![data];
     if usable {
-        findings.extend(open_to_others(&folder));
         findings.extend(room(&folder));
     }
-    findings.push(clock(&database));
     findings.push(sandbox());
     let is_there = args.data.store.store.is_some() || database.exists();
     if is_there {
@@ -95,25 +89,7 @@ fn queue_findings(args: &DoctorArgs, queue: &JobQueue) -> Result<Vec<HealthFindi
         },
     )];
     findings.extend(queue.check()?);
-    let (batches, processes) = (queue.batches(None)?, queue.open_processes()?);
-    let of_batches = |batch| batch_finding(batch, &processes, &args.data);
-    findings.extend(batches.iter().filter_map(of_batches));
-    findings.extend(processes.iter().filter_map(run_finding));
     Ok(findings)
-}
-
-/// A process that belongs to a run, and the command that collects its results.
-fn run_finding(process: &ProcessState) -> Option<HealthFinding> {
-    let info = &process.info;
-    let output = info.output.as_ref()?;
-    let back = format!(
-        "to collect its results there: {}",
-        run_process::collect_command(info)?
-    );
-    let input = info.name.as_deref().or(info.input.as_deref());
-    let (id, input) = (process.process_id, input.unwrap_or("an input"));
-    let seen = format!("process {id} belongs to a run of {input} to {output}");
-    Some(note("run", seen, &back))
 }
 
 fn shown(finding: &HealthFinding) -> String {

@@ -117,7 +117,7 @@ fn settings(args: &ExecArgs) -> Result<Settings, Refusal> {
     let on_error = args.failures.on_error;
     let on_error = on_error.and_then(|policy| policy.to_possible_value());
     let on_error = on_error.map(|policy| policy.get_name().to_owned());
-    let settings = settings::settings(pace.data_dir.as_deref(), None)?;
+    let settings = settings::settings(pace.data_dir.as_deref())?;
     let flags = [
         ("exec.concurrency", "--concurrency", &pace.concurrency),
         ("exec.rate", "--rate", &pace.rate),

@@ -43,7 +43,7 @@ pub struct Resolved {
 pub fn settings(args: &RunArgs) -> Result<Settings, Refusal> {
     refuse_table(args)?;
     let pace = &args.pace;
-    let settings = settings::settings(pace.data_dir.as_deref(), None)?;
+    let settings = settings::settings(pace.data_dir.as_deref())?;
     let settings = provider::with_flags(settings, &args.provider)?;
     let strategy = args.strategy.clone().filter(|name| name != AUTO);
     let flags = [

@@ -317,36 +317,3 @@ fn killed_workers_and_servers_lose_no_job() {
     );
     assert!(stats.paid_twice <= kills * SLOTS + uncertain, "{stats:?}");
 }
-
-/// `doctor` distinguishes the server that takes writes from the standby, and reports whether the standby can take over.
-#[test]
-fn doctor_checks_every_server_of_the_address() {
-    if !wanted() {
-        return;
-    }
-    let primary = MariaDb::primary();
-    let replica = MariaDb::replica(&primary);
-    let desk = Desk::new();
-    let queue = Queue::at(&desk, &[primary.place(), replica.place()]);
-    let seen = || queue.run("doctor --json");
-    let hidden = seen();
-    assert!(hidden.contains("takes writes"), "{hidden}");
-    assert!(
-        hidden.contains("may not see how far it is behind"),
-        "{hidden}"
-    );
-    primary.sql(&format!(
-        "GRANT REPLICA MONITOR ON *.* TO {USER}@'127.0.0.1'"
-    ));
-    assert!(
-        eventually(|| seen().contains("is a replica, 0 s behind")),
-        "{}",
-        seen()
-    );
-    replica.sql("STOP SLAVE");
-    let stopped = queue.command("doctor").ended().expect(1);
-    stopped.shows("does not replicate");
-    drop(replica);
-    let gone = queue.command("doctor").ended().expect(1);
-    gone.shows("there is no failover");
-}

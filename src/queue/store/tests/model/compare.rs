@@ -52,9 +52,7 @@ impl Model {
             }
         }
         assert_eq!(
-            self.store(handle)
-                .ack(&receipts, None, self.wall())
-                .unwrap(),
+            self.store(handle).ack(&receipts, self.wall()).unwrap(),
             gone
         );
     }
@@ -112,7 +110,7 @@ impl Model {
             assert_eq!(seen, Some((status, job.crashes)), "{job:?}");
         }
         if all {
-            for finding in self.db.two.check(self.wall()).unwrap() {
+            for finding in self.db.two.check().unwrap() {
                 assert!(finding.verdict < Severity::Bad, "{finding:?}");
             }
             self.forget();

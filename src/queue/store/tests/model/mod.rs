@@ -316,7 +316,7 @@ impl Model {
 
     fn delete(&mut self) {
         let process = self.any_process();
-        let reported = self.halfway(|store, now| store.delete(process, None, now));
+        let reported = self.halfway(|store, now| store.delete(process, now));
         let mut gone = 0;
         self.each(process, |job| {
             job.state = State::Gone;
