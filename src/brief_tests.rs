@@ -206,7 +206,6 @@ fn the_debug_of_the_queues_types_is_short_and_shows_no_payload() {
         receipt,
         job_id: ids.0,
         process_id: ids.1,
-        owner: Some("shop".to_owned()),
         budget: None,
         lane: lane.clone(),
         item_id: Some("a-1".to_owned()),

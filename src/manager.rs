@@ -20,7 +20,6 @@ use crate::llm::request::Request;
 use crate::llm::route::Route;
 use crate::money::budget::Budget;
 use crate::money::deadline::Deadline;
-use crate::money::ledger::ChargeBook;
 use crate::observe::calls::CallObserver;
 use crate::observe::progress::ProgressNotifier;
 #[cfg(feature = "queue")]
@@ -33,7 +32,6 @@ mod durable;
 mod follow;
 #[cfg(feature = "queue")]
 mod in_time;
-mod monthly;
 mod options;
 mod plan;
 mod route_plan;
@@ -46,7 +44,6 @@ mod worker_follower;
 pub use accounts::clients_by_account;
 use follow::Listener;
 pub use follow::SettingsEvent;
-pub use monthly::MonthlyBudget;
 pub use options::ProviderOptions;
 pub use plan::{ProviderPlan, ProviderPlanError};
 use route_plan::Caller;
@@ -57,8 +54,8 @@ pub use worker::WorkerPlan;
 
 /// Runs bulk work by a [plan](ProviderPlan): with its providers, limits and strategy.
 ///
-/// Money and time: [`ProviderOptions`] have the prices and the data folder with its [`MonthlyBudget`]. The manager has a
-/// [`budget`](Self::budget), a [book](Self::booking), for example a ledger, and a [`deadline`](Self::deadline). An
+/// Money and time: [`ProviderOptions`] have the prices. The manager has a [`budget`](Self::budget) and a
+/// [`deadline`](Self::deadline). An
 /// [`Estimate`](crate::Estimate) is computed before a call, from [`Request::input_size_for`].
 ///
 /// ```no_run
@@ -107,10 +104,6 @@ pub struct LlmManager {
     notifier: Option<Arc<dyn ProgressNotifier>>,
     deadline: Option<Deadline>,
     budget: Option<Budget>,
-    /// Books what each call of [`run_bulk`](Self::run_bulk) is billed with the strategies `sync` and `flex`, before its
-    /// outcome is returned. With `batch`, the queue in the data folder books it, see `JobQueue::ledger`. Default: no book.
-    #[setters(generate, rename = "booking")]
-    book: Option<Arc<dyn ChargeBook>>,
     /// Gets every call of the routes and workers of this manager, except calls of Batch APIs. Default: none.
     #[setters(generate)]
     observer: Option<Arc<dyn CallObserver>>,
@@ -145,7 +138,6 @@ impl LlmManager {
             notifier: None,
             deadline: None,
             budget: None,
-            book: None,
             observer: None,
             watch: None,
             latest: Arc::default(),
@@ -191,7 +183,7 @@ impl LlmManager {
         &self.plan
     }
 
-    /// The client of the first provider. The [`MonthlyBudget`] does not limit its calls.
+    /// The client of the first provider.
     ///
     /// # Errors
     /// See [`LlmConfig::client`](crate::LlmConfig::client).
@@ -199,8 +191,7 @@ impl LlmManager {
         self.plan.client()
     }
 
-    /// The Batch API of the first provider, for any strategy; `None` if it has none. The [`MonthlyBudget`] does not limit
-    /// its batches.
+    /// The Batch API of the first provider, for any strategy; `None` if it has none.
     ///
     /// # Errors
     /// See [`LlmConfig::batch_client`](crate::LlmConfig::batch_client).
@@ -262,8 +253,7 @@ impl LlmManager {
         let route = self.route_by(&self.plan.route_of(Caller::List));
         let route = route
             .map_err(misuse)?
-            .set(self.budget.as_ref(), Route::budget)
-            .set(self.book.clone(), Route::booking);
+            .set(self.budget.as_ref(), Route::budget);
         let bulk = Bulk::new(route).context(&self.ctx);
         let bulk = match self.plan.concurrency_of(Caller::List) {
             Concurrency::Fixed(calls) => bulk.concurrency(calls),

@@ -7,7 +7,6 @@
 //! | decide about providers, models, keys and limits | [`ProviderPlan`] by the settings and [`ProviderOptions`]; [`ProviderPlanError`] |
 //! | see whether prompts go into batches, and why | [`EffectiveStrategy`] |
 //! | see the providers of a route, and those that it skips | [`RoutePlan`], [`RouteStep`], [`SkippedStep`] |
-//! | see what a data folder may spend in a month | [`MonthlyBudget`] |
 //! | see the number of calls in flight | [`Concurrency`] |
 //! | receive the effect of changed settings | [`SettingsEvent`] |
 //! | estimate tokens, cost and duration with [`Estimate`](crate::Estimate) | [`Workload`], [`InputSize`], [`ModelReplies`], [`MeasuredReply`], [`EarlierReplies`], [`EstimateBasis`], [`Bounds`]; [`DurationEstimate`], [`CallLimits`], [`BindingLimit`] |
@@ -21,8 +20,8 @@ pub use crate::llm::route::SkippedStep;
 #[cfg(feature = "queue")]
 pub use crate::manager::WorkerPlan;
 pub use crate::manager::{
-    Concurrency, EffectiveStrategy, MonthlyBudget, ProviderOptions, ProviderPlan,
-    ProviderPlanError, RoutePlan, RouteStep, SettingsEvent,
+    Concurrency, EffectiveStrategy, ProviderOptions, ProviderPlan, ProviderPlanError, RoutePlan,
+    RouteStep, SettingsEvent,
 };
 pub use crate::money::call_rate::CallPace;
 pub use crate::money::deadline::{DeadlinePlan, PlanChange, Way, WayPrices};

@@ -11,11 +11,8 @@
 //! | see a call before it is made | [`CallPreview`], by [`Client::preview`](crate::Client::preview) |
 //! | show an address without its credentials | [`redacted_url`] |
 //! | see what a model costs at a tier on a day, from which source | [`ModelPrices`], [`PriceEntry`], [`Price`], [`Day`] (else [`InvalidDay`]), by [`Prices`](crate::Prices) |
-//! | see what was paid, by day, model, key or run | [`Charge`], [`ChargeSum`], [`LedgerColumn`], [`LedgerRow`], by [`Ledger`](crate::Ledger) |
-//! | choose which charges of a queue are summed, and by what | [`LedgerQuery`] |
 //! | see how many characters [`Extract`](crate::Extract) returns | [`EXTRACT_CHARS`] |
 
-pub use crate::base::charge::{Charge, ChargeSum};
 pub use crate::base::day::{Day, InvalidDay};
 pub use crate::base::secret::redacted_url;
 pub use crate::llm::providers::extract::EXTRACT_CHARS;
@@ -23,6 +20,5 @@ pub use crate::llm::providers::headers::CallHeader;
 pub use crate::llm::providers::local::{LocalServer, ServerState};
 pub use crate::llm::providers::remote::CallPreview;
 pub use crate::llm::providers::survey::{ProviderStatus, api_keys_set, inspect, survey};
-pub use crate::money::ledger::{LedgerColumn, LedgerQuery, LedgerRow};
 pub use crate::money::prices::ModelPrices;
 pub use crate::money::table::{Price, PriceEntry};

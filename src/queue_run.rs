@@ -205,13 +205,6 @@ impl QueueRun {
         self.known.as_ref()
     }
 
-    /// Copies what the run was billed into this folder of [books](crate::unstable::RunBook) whenever it ends, because its
-    /// own store is removed in the end. Default: no copy.
-    pub fn ledger(mut self, folder: impl Into<PathBuf>) -> Self {
-        self.store.ledger = Some(folder.into());
-        self
-    }
-
     /// Sets which prompts use the prompt cache of the provider of the batches, see [`CachePrompt`]. One request of each
     /// shared beginning is then submitted in a batch by itself. The others follow when it has its answer, at most 15 minutes
     /// later, and are marked only if it has written the cache; other requests wait until it is in its batch. `address` is

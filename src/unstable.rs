@@ -7,7 +7,6 @@
 //! | [`Clock`] | time | [`SystemClock`], [`Time`], [`Wake`] |
 //! | [`AtomicFile`] | writes a file atomically | [`make_private_folder`], [`open_private`], [`disk_space`] |
 //! | [`copy_beside`] | keeps the contents of an open file that was removed | [`same_file`] |
-//! | [`ChargeBook`] | books what calls were billed | [`RunBook`] |
 //! | [`Pool`] | runs tasks other than prompts | [`TaskEnd`], [`PoolEnd`] |
 //! | [`replacement`] | what to use instead of a removed name | |
 //! | [`Optional`] | changes a builder only under a condition | |
@@ -15,13 +14,15 @@
 //! | [`BatchClient`] | a provider's Batch API | [`BatchIntent`], [`BatchStage`], [`BatchInput`], [`BatchLimits`], [`ListedBatches`], [`BatchStatus`], [`BatchState`], [`BatchCounts`], [`BatchRefusal`], [`BatchLine`], [`BatchLineResult`] |
 #![cfg_attr(
     feature = "queue",
-    doc = "| [`JobStore`] | the database of jobs | [`StoreDatabase`], [`EnqueueStore`], [`ResultStore`], [`ClaimStore`], [`BatchStore`], [`BudgetStore`], [`JobBudget`], [`BudgetDraw`], [`BudgetEnd`], [`JobParts`], [`WorkerId`], [`ClaimRequest`], [`ClaimReply`], [`ClaimedJob`], [`Settlement`], [`ClaimOutcome`], [`ConsumerLock`], [`WorkSignal`], [`StoredBatch`], [`BatchNo`], [`WaitingJobs`], [`BatchFill`], [`MAX_CRASHES`], [`SUSPECT_CRASHES`], [`InsertGuard`], [`SqlValue`] |"
+    doc = "| [`JobStore`] | the database of jobs | [`StoreDatabase`], [`EnqueueStore`], [`ResultStore`], [`ClaimStore`], [`BatchStore`], [`BudgetStore`], [`JobBudget`], [`BudgetDraw`], [`BudgetEnd`], [`JobParts`], [`WorkerId`], [`ClaimRequest`], [`ClaimReply`], [`ClaimedJob`], [`Settlement`], [`Charge`], [`ClaimOutcome`], [`ConsumerLock`], [`WorkSignal`], [`StoredBatch`], [`BatchNo`], [`WaitingJobs`], [`BatchFill`], [`MAX_CRASHES`], [`SUSPECT_CRASHES`], [`InsertGuard`], [`SqlValue`] |"
 )]
 #![cfg_attr(
     feature = "mysql",
     doc = "| [`MysqlTables`] | runs statements on other tables of a queue's database | [`TablesTransaction`] |"
 )]
 
+#[cfg(feature = "queue")]
+pub use crate::base::Charge;
 pub use crate::base::atomic_file::AtomicFile;
 pub use crate::base::clock::{Clock, SystemClock, Time, Wake};
 pub use crate::base::disk::room as disk_space;
@@ -38,8 +39,6 @@ pub use crate::llm::transport::{
     ByteListener, HttpHeaders, HttpMethod, HttpReply, HttpRequest, HttpTransfer, HttpTransport,
     PublicResolver, ReplyShare, Transport, is_public_address,
 };
-pub use crate::money::books::RunBook;
-pub use crate::money::ledger::ChargeBook;
 pub use crate::pool::{Pool, PoolEnd, TaskEnd};
 #[cfg(feature = "queue")]
 pub use crate::queue::job::JobParts;

@@ -16,7 +16,7 @@ const MILLIS: i64 = 86_400_000;
 /// use std::time::UNIX_EPOCH;
 /// use batchwright::provider::Day;
 /// let day: Day = "2026-11-26".parse()?;
-/// assert_eq!(day.month(), "2026-11");
+/// assert_eq!(day.first_of_month().to_string(), "2026-11-01");
 /// assert_eq!(Day::of(UNIX_EPOCH.into()).to_string(), "1970-01-01");
 /// # Ok::<(), batchwright::provider::InvalidDay>(())
 /// ```
@@ -35,34 +35,16 @@ impl Day {
         Timestamp(i64::from(self.0) * MILLIS)
     }
 
-    /// The day after it.
-    pub fn next(self) -> Self {
-        Self(self.0.saturating_add(1))
-    }
-
     /// The number of days since 1 January 1970.
     pub(crate) const fn number(self) -> i32 {
         self.0
     }
 
-    /// Its month, for example `2026-10`.
-    pub fn month(self) -> String {
-        let mut text = self.to_string();
-        text.truncate(text.len() - 3);
-        text
-    }
-
     /// The first day of its month.
     pub fn first_of_month(self) -> Self {
-        let first = format!("{}-01", self.month());
+        let day = self.to_string();
+        let first = format!("{}-01", &day[..day.len() - 3]);
         first.parse().unwrap_or(self)
-    }
-
-    /// The last day of its month.
-    pub fn last_of_month(self) -> Self {
-        // The 32nd day after the first one is always in the next month.
-        let next = Self(self.first_of_month().0.saturating_add(31)).first_of_month();
-        Self(next.0 - 1)
     }
 }
 
@@ -168,13 +150,10 @@ mod tests {
             assert_eq!(day.to_string().parse::<Day>().unwrap(), day);
             assert_eq!(Day::of(day.start()), day);
             assert_eq!(Day::of(Timestamp(day.start().0 - 1)), Day(days - 1));
-            assert!(day.first_of_month() <= day && day <= day.last_of_month());
+            assert!(day.first_of_month() <= day);
         }
         let leap: Day = "2024-02-10".parse().unwrap();
-        assert_eq!(leap.last_of_month().to_string(), "2024-02-29");
         assert_eq!(leap.first_of_month().to_string(), "2024-02-01");
-        let december: Day = "2025-12-31".parse().unwrap();
-        assert_eq!(december.last_of_month(), december);
         for odd in [
             "2025-02-29",
             "2025-1-01",

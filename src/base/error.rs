@@ -48,7 +48,7 @@ struct Inner {
     paid: Paid,
     /// The model of the reply, if the reply names it.
     answered_model: Option<String>,
-    /// What the last call was billed, until it is booked.
+    /// What the last call was billed, until the end of its job is recorded.
     charge: Option<Box<Charge>>,
     raw: Option<String>,
     /// The unusable reply, if it is not UTF-8.
@@ -80,8 +80,6 @@ pub(crate) enum Mark {
     FlexTier,
     /// The budget of the call's process did not allow it: the process is paused, and the job returns to the queue.
     ProcessPaused,
-    /// No state of its budget allows the call: its cost has no upper bound, or one above the whole limit.
-    Unbounded,
 }
 
 /// Raw replies in an error are cut to this many bytes, unless they are kept complete. A larger complete reply is

@@ -44,7 +44,7 @@ pub(crate) mod zstd;
 pub use answer_listener::{AnswerListener, AnswerPiece};
 pub use atomic_file::AtomicFile;
 pub use cancel::{CancelHook, Context};
-pub use charge::{Charge, ChargeSum};
+pub use charge::Charge;
 pub use clock::{Clock, SystemClock, Time, Timestamp};
 pub use day::Day;
 pub use error::{Error, ErrorKind, Sent};

@@ -45,8 +45,7 @@ use prepare::{prepare_file, prepare_stream};
 
 /// A run from prompts to result lines. It is prepared first, so that all mistakes are reported before anything is sent.
 ///
-/// Money and time: the [`Route`] has the [prices](Route::prices), also for your own client, the [budget](Route::budget),
-/// and the [book](Route::booking), for example a [`RunBook`](crate::unstable::RunBook) of the output.
+/// Money and time: the [`Route`] has the [prices](Route::prices), also for your own client, and the [budget](Route::budget).
 /// [`deadline`](Self::deadline) is of the run. [`workloads`](Self::workloads) and [`replies`](Self::replies) are what an
 /// [`Estimate`](crate::Estimate) needs.
 pub struct FileRun<'a> {

@@ -104,8 +104,8 @@ pub fn execute_bulk_sync<C: LlmClient + ?Sized>(
 
 /// A bulk run: its route and its options.
 ///
-/// Money and time: the [`Route`] has the [prices](Route::prices), also for your own client, the [budget](Route::budget),
-/// and the [book](Route::booking), for example a ledger. [`deadline`](Self::deadline) is of the run. An
+/// Money and time: the [`Route`] has the [prices](Route::prices), also for your own client, and the [budget](Route::budget).
+/// [`deadline`](Self::deadline) is of the run. An
 /// [`Estimate`](crate::Estimate) is computed before it, from [`Request::input_size_for`].
 pub struct Bulk<'a> {
     route: Route<'a>,

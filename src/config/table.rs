@@ -20,10 +20,9 @@ macro_rules! with_settings {
             pub flex_patience: Option<Duration> = "llm.flex_patience" ["BATCHWRIGHT_FLEX_PATIENCE"]
                 Kind::Time, Rule("wait for capacity"),
                 "With the strategy flex: time without an answer after which calls are made at the standard tier and its full price";
-            /// The number is in US dollars.
-            pub monthly_budget: Option<f64> = "llm.monthly_budget" ["BATCHWRIGHT_MONTHLY_BUDGET"]
-                Kind::Positive, Rule("none"),
-                "What all work of the data folder may cost in a calendar month (UTC), in US dollars: work waits for the next month or a higher value, and a run stops with exit code 4";
+            pub(crate) prices: Option<String> = "llm.prices" ["BATCHWRIGHT_PRICES"]
+                Kind::Text, Rule("the table in the program"),
+                "File with prices of models in US dollars per million tokens; they come before those of the table in the program";
             pub cache_prompt: CachePrompt = "llm.cache_prompt" ["BATCHWRIGHT_CACHE_PROMPT"]
                 Kind::Choice(&CACHE_PROMPTS), Is("auto"),
                 "Which prompts use the provider's prompt cache: those of 10 or more with the same system text (auto), all with a long one, or none";

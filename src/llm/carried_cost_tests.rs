@@ -58,7 +58,6 @@ fn paid(text: &str, tokens: u64, cost_usd: Option<Usd>) -> Result<Response, Erro
 }
 
 static NO_PRICES: Pricing<'static> = Pricing {
-    book: None,
     prices: &Prices::none(),
     at: Timestamp(0),
 };
@@ -465,16 +464,18 @@ fn an_abandoned_call_keeps_the_cost_for_its_item() {
 
 /// The answer was billed, but the reply does not say what it cost.
 #[test]
-fn an_answer_in_a_wrong_format_without_tokens_is_booked_as_a_call_of_unknown_cost() {
-    let book = std::sync::Mutex::new(crate::money::ledger::Ledger::new());
-    let pricing = Pricing {
-        book: Some(&book),
-        ..NO_PRICES
-    };
+fn an_answer_in_a_wrong_format_without_tokens_is_a_billed_call_of_unknown_cost() {
     let client = Listed::new([answer("no JSON")]);
     let (costs, ctx) = (CarriedCosts::default(), Context::new());
-    let reply = costs.call(&client, &request(), &first_try(), &pricing, |_| true, &ctx);
-    assert!(reply.result.is_err());
-    let total = book.lock().unwrap().total();
-    assert_eq!((total.calls, total.unpriced), (1, 1));
+    let reply = costs.call(
+        &client,
+        &request(),
+        &first_try(),
+        &NO_PRICES,
+        |_| true,
+        &ctx,
+    );
+    let error = reply.result.unwrap_err();
+    let charge = error.charge().unwrap();
+    assert_eq!((charge.calls, charge.cost_usd), (1, None));
 }

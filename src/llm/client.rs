@@ -57,12 +57,6 @@ pub trait LlmClient: Send + Sync {
         "custom"
     }
 
-    /// A name for the account that pays, for the [ledger](crate::Ledger), for example a part of a hash of its key. It
-    /// must not reveal a credential. Default: empty, for no account.
-    fn account(&self) -> &str {
-        ""
-    }
-
     /// The model that a request will be sent to, if known. Default: the model of the request.
     fn model_for(&self, request: &Request) -> Option<String> {
         request.model.clone()

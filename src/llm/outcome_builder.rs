@@ -54,7 +54,7 @@ impl OutcomeBuilder {
     /// The outcome of the item.
     pub(crate) fn build(self, mut result: Result<Response, Error>) -> Outcome {
         if let Ok(answer) = &mut result {
-            // Nobody books it any more, and lists keep all outcomes in memory.
+            // Nobody needs it any more, and lists keep all outcomes in memory.
             answer.charge = None;
         }
         let mut outcome = Outcome::new(self.id, result);

@@ -1,34 +1,29 @@
 //! The cost of a call: the one that its reply reports, else by the prices of the model.
 
-use crate::base::{Charge, ChargeSum, Day, Error, Mark, Paid, Timestamp};
-use crate::money::ledger::ChargeBook;
-use crate::money::prices::{Prices, tier_name};
+use crate::base::{Charge, Error, Mark, Paid, Timestamp, Usd};
+use crate::money::prices::Prices;
 
 use super::client::{LlmClient, guarded};
 use super::providers::extract::STAND_IN;
 use super::request::Request;
 use super::response::Response;
 
-/// Prices at a point in time, and who books what was billed.
+/// Prices at a point in time.
 pub(crate) struct Pricing<'p> {
     pub prices: &'p Prices,
     pub at: Timestamp,
-    /// Without a book, the charge is left with the answer or the error of the call.
-    pub book: Option<&'p dyn ChargeBook>,
 }
 
 /// Whom a call pays.
 struct Payee<'c> {
     provider: &'c str,
-    /// A name of the account; empty without a credential.
-    account: &'c str,
     /// The tier of the call, or as an error the one that applies if the reply reports none.
     tier: Result<&'c str, &'c str>,
 }
 
 impl Pricing<'_> {
-    /// Sets the cost of a call to `client`, or of its part for one request, unless the reply reports it, and books it.
-    /// The other parts of a call are not `is_first`.
+    /// Sets the cost of a call to `client`, or of its part for one request, unless the reply reports it, and leaves
+    /// the charge with the answer or the error. The other parts of a call are not `is_first`.
     pub(crate) fn price(
         &self,
         client: &dyn LlmClient,
@@ -40,28 +35,25 @@ impl Pricing<'_> {
         let asked = asked.and_then(|tier| tier.as_str()).unwrap_or_default();
         // A client that panics here does not cost its answer.
         let requested = || guarded("model_for()", || client.model_for(request)).flatten();
-        let names = || (client.provider(), client.account());
-        if let Some((provider, account)) = guarded("provider() or account()", names) {
+        if let Some(provider) = guarded("provider()", || client.provider()) {
             let payee = Payee {
                 provider,
-                account,
                 tier: Err(asked),
             };
             self.price_call(&payee, requested, is_first, result);
         }
     }
 
-    /// The same for a request in a batch of an account.
+    /// The same for a request in a batch.
     pub(crate) fn price_batched(
         &self,
-        [provider, account]: [&str; 2],
+        provider: &str,
         requested: Option<&str>,
         result: Result<&mut Response, &mut Error>,
     ) {
         let requested = || requested.map(str::to_owned);
         let payee = Payee {
             provider,
-            account,
             tier: Ok("batch"),
         };
         self.price_call(&payee, requested, true, result);
@@ -117,22 +109,14 @@ impl Pricing<'_> {
             cache_saved,
             ..paid
         };
-        let mut sum = ChargeSum::from(paid);
-        if !is_first {
-            (sum.calls, sum.unpriced) = (0, 0);
-        }
-        let charge = Charge::new(Day::of(self.at), sum)
-            .provider(provider)
-            .model(answered.map(str::to_owned).or_else(requested))
-            .tier(tier_name(tier))
-            .key((!payee.account.is_empty()).then(|| payee.account.to_owned()));
-        let charge = match self.book {
-            Some(book) => {
-                book.book(charge);
-                None
-            }
-            None => Some(Box::new(charge)),
-        };
+        let usage = paid.usage.unwrap_or_default();
+        let charge = Some(Box::new(Charge {
+            model: answered.map(str::to_owned).or_else(requested),
+            calls: u64::from(is_first),
+            input_tokens: usage.input_tokens,
+            output_tokens: usage.output_tokens,
+            cost_usd: cost_usd.or((!is_first).then_some(Usd::ZERO)),
+        }));
         match result {
             Ok(answer) => {
                 answer.set_paid(paid);

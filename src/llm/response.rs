@@ -93,7 +93,7 @@ pub struct Response {
     pub(crate) cache_saved: i64,
     #[debug(skip)]
     pub(crate) hints: RateHints,
-    /// What the call was billed, until it is booked.
+    /// What the call was billed, until the end of its job is recorded.
     #[debug(skip)]
     pub(crate) charge: Option<Box<Charge>>,
     /// Boxed, because most answers have no details.

@@ -19,10 +19,7 @@ use crate::engine::route::{RetryPolicy, Tries};
 use crate::engine::run::{Reply, Runner, run_inline};
 use crate::engine::work::{Cost, Ticket};
 
-#[cfg(feature = "queue")]
-use crate::money::budget::AmountUnit;
 use crate::money::budget::Budget;
-use crate::money::ledger::ChargeBook;
 use crate::money::prices::Prices;
 use crate::observe::calls::CallObserver;
 
@@ -65,10 +62,6 @@ pub struct Route<'a> {
     /// program.
     #[setters(generate)]
     prices: Prices,
-    /// Books what each call is billed, before its outcome is reported. A queue books the calls of its jobs itself, so a
-    /// route with a book is not for a worker. Default: no book.
-    #[setters(generate, rename = "booking")]
-    book: Option<Arc<dyn ChargeBook>>,
     budgets: Vec<Budget>,
     config_version: u32,
     /// Who hears of every call that is made. Default: nobody.
@@ -121,7 +114,6 @@ impl<'a> Route<'a> {
             clock: Arc::new(SystemClock),
             carried: Arc::default(),
             prices: Prices::default(),
-            book: None,
             budgets: Vec::new(),
             config_version: 0,
             observer: None,
@@ -199,80 +191,38 @@ impl<'a> Route<'a> {
         self
     }
 
-    /// The budgets that other OS processes share.
+    /// Whether a budget limits it.
     #[cfg(feature = "queue")]
-    pub(crate) fn shared_budgets(&self) -> impl Iterator<Item = &Budget> {
-        self.budgets.iter().filter(|budget| budget.is_shared())
+    pub(crate) fn has_budget(&self) -> bool {
+        !self.budgets.is_empty()
     }
 
-    /// Whether only budgets limit it that other OS processes share.
-    #[cfg(feature = "queue")]
-    pub(crate) fn has_only_shared_budgets(&self) -> bool {
-        !self.budgets.is_empty() && self.budgets.iter().all(Budget::is_shared)
-    }
-
-    /// Whether a budget limits it that no other OS process shares.
-    #[cfg(feature = "queue")]
-    pub(crate) fn has_own_budget(&self) -> bool {
-        !self.budgets.iter().all(Budget::is_shared)
-    }
-
-    /// The same as [`used_up`](Self::used_up), as of its last call: it reads no file.
-    #[cfg(feature = "queue")]
-    pub(crate) fn was_used_up(&self) -> Option<Error> {
-        self.budgets.iter().find_map(Budget::was_used_up)
-    }
-
-    /// Why no call is made for now: a budget that is shared with other OS processes is used up, or cannot be counted.
-    #[cfg(feature = "queue")]
-    pub(crate) fn used_up(&self) -> Option<Error> {
-        self.budgets.iter().find_map(Budget::used_up)
-    }
-
-    /// Whether a budget is used up that is shared with other OS processes, so that calls are tried only once in a while.
-    #[cfg(feature = "queue")]
-    pub(crate) fn is_closed(&self) -> bool {
-        self.budgets.iter().any(Budget::is_closed)
-    }
-
-    /// Whether calls are tried, as the budgets allow that other OS processes share.
-    #[cfg(feature = "queue")]
-    pub(crate) fn is_open(&self) -> bool {
-        self.budgets.iter().all(Budget::is_open)
-    }
-
-    /// Whether the most that a call for such a request can cost is known at every provider of the route, in money or
-    /// tokens as its budgets count. Without it, a budget cannot be kept.
+    /// Whether the most that a call for such a request can cost is known at every provider of the route,
+    /// if it has a budget. Without it, a budget cannot be kept.
     ///
     /// # Errors
     /// [`ErrorKind::BudgetExceeded`](crate::ErrorKind::BudgetExceeded), with a message that says what is missing.
     pub fn check_budget(&self, request: &Request) -> Result<(), Error> {
         let tries = Tries::default();
-        for (budget, step) in self.budgets.iter().flat_map(|budget| {
-            let steps = self.steps.iter();
-            steps.map(move |step| (budget, step))
-        }) {
+        if self.budgets.is_empty() {
+            return Ok(());
+        }
+        for step in &self.steps {
             let one = std::iter::once(request);
-            let unit = budget.limit().unit();
-            spending::most(unit, &self.pricing(), &*step.client, one, &tries)?;
+            spending::most(&self.pricing(), &*step.client, one, &tries)?;
         }
         Ok(())
     }
 
-    /// The most that a call for a request can cost at the current step.
+    /// The most that a call for a request can cost at the current step, in picodollars.
     ///
     /// # Errors
     /// [`ErrorKind::BudgetExceeded`](crate::ErrorKind::BudgetExceeded) if there is no upper bound.
     #[cfg(feature = "queue")]
-    pub(crate) fn most(
-        &self,
-        unit: AmountUnit,
-        request: &Request,
-        tries: &Tries,
-    ) -> Result<u64, Error> {
+    pub(crate) fn most(&self, request: &Request, tries: &Tries) -> Result<u64, Error> {
         let client = self.client(tries.step);
         let one = std::iter::once(request);
-        spending::most(unit, &self.pricing(), client, one, tries)
+        spending::most(&self.pricing(), client, one, tries)
     }
 
     /// Shares the route's limits with every process that names the same folder: requests and
@@ -382,7 +332,6 @@ impl<'a> Route<'a> {
         Pricing {
             prices: &self.prices,
             at: self.clock.wall(),
-            book: self.book.as_deref(),
         }
     }
 

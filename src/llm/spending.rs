@@ -1,8 +1,7 @@
 //! What a call can cost at most, and what it has cost, for a [`Budget`](crate::Budget).
 
-use crate::base::{Error, ErrorKind, Mark, Paid, Sent, Usd};
+use crate::base::{Error, ErrorKind, Paid, Sent, Usd};
 use crate::engine::route::Tries;
-use crate::money::budget::AmountUnit;
 use crate::money::prices::{ModelPrices, searches};
 
 use super::client::{LlmClient, guarded};
@@ -24,12 +23,11 @@ pub(super) const BILLED_APART: [&str; 5] = [
     "mcp_servers",
 ];
 
-/// The most that a call for these requests can cost, in the unit of the budget.
+/// The most that a call for these requests can cost, in picodollars.
 ///
 /// # Errors
 /// [`ErrorKind::BudgetExceeded`] if there is no upper bound. It says what is missing.
 pub(super) fn most<'r>(
-    unit: AmountUnit,
     pricing: &Pricing<'_>,
     client: &dyn LlmClient,
     requests: impl Iterator<Item = &'r Request>,
@@ -50,15 +48,10 @@ pub(super) fn most<'r>(
         }
         let tokens = Tokens::of(request, prices.as_ref(), tries);
         let (tokens, model) = (tokens.map_err(unbounded)?, model.unwrap_or_default());
-        let most = if unit == AmountUnit::Usd {
-            let prices = prices.ok_or_else(|| unbounded(no_price(provider, &model)))?;
-            let most = tokens.at(request, &prices, pricing);
-            most.ok_or_else(|| unbounded(no_price(provider, &model)))?
-                .picos()
-        } else {
-            tokens.input.saturating_add(tokens.output)
-        };
-        all = all.saturating_add(most);
+        let prices = prices.ok_or_else(|| unbounded(no_price(provider, &model)))?;
+        let most = tokens.at(request, &prices, pricing);
+        let most = most.ok_or_else(|| unbounded(no_price(provider, &model)))?;
+        all = all.saturating_add(most.picos());
     }
     Ok(all)
 }
@@ -69,7 +62,6 @@ pub(super) fn most<'r>(
 /// As [`most`].
 #[cfg(feature = "queue")]
 pub(crate) fn most_batched(
-    unit: AmountUnit,
     pricing: &Pricing<'_>,
     [provider, model]: [&str; 2],
     request: &Request,
@@ -81,9 +73,6 @@ pub(crate) fn most_batched(
     }
     let prices = pricing.prices.of_call(provider, None, Some(model));
     let tokens = Tokens::of(request, prices.as_ref(), &Tries::default()).map_err(unbounded)?;
-    if unit == AmountUnit::Tokens {
-        return Ok(tokens.input.saturating_add(tokens.output));
-    }
     // Where no price of batches is known, the reply may be billed as a call.
     let most = prices.and_then(|prices| {
         let batched = prices.entry("batch", pricing.at);
@@ -94,22 +83,10 @@ pub(crate) fn most_batched(
         .ok_or_else(|| unbounded(no_price(provider, model)))
 }
 
-/// What is known to be paid, in the unit of the budget.
-pub(crate) fn counted(unit: AmountUnit, paid: Paid) -> Option<u64> {
-    match unit {
-        AmountUnit::Usd => paid.cost_usd.map(Usd::picos),
-        AmountUnit::Tokens => {
-            let tokens = paid.tokens();
-            tokens.map(|(input, output)| input.saturating_add(output))
-        }
-    }
-}
-
-/// What a call has cost, in the unit of the budget. If that is unknown, `most`.
-pub(crate) fn spent(unit: AmountUnit, paid: Paid, error: Option<&Error>, most: u64) -> u64 {
-    let counted = counted(unit, paid);
-    match (error, counted) {
-        (_, Some(counted)) => counted,
+/// What a call has cost, in picodollars. If that is unknown, `most`.
+pub(crate) fn spent(paid: Paid, error: Option<&Error>, most: u64) -> u64 {
+    match (error, paid.cost_usd) {
+        (_, Some(cost)) => cost.picos(),
         (Some(error), None) if !paid.is_known() && is_unbilled(error) => 0,
         (_, None) => most,
     }
@@ -127,14 +104,11 @@ pub(crate) fn is_unbilled(error: &Error) -> bool {
 
 fn unbounded(why: String) -> Error {
     let why = format!("the budget cannot be kept: {why}");
-    Error::new(ErrorKind::BudgetExceeded, why).marked(Mark::Unbounded)
+    Error::new(ErrorKind::BudgetExceeded, why)
 }
 
 fn no_price(provider: &str, model: &str) -> String {
-    format!(
-        "no price of {model:?} at {provider} is known (set one with `batchwright prices set`, or limit tokens instead of US \
-         dollars)"
-    )
+    format!("no price of {model:?} at {provider} is known (set one with --prices)")
 }
 
 /// Upper bounds of the tokens of a request.

@@ -69,7 +69,6 @@ fn the_dearest_prices_count() {
     let pricing = Pricing {
         prices: &prices,
         at: Timestamp(0),
-        book: None,
     };
     let tokens = Tokens {
         input: 100,
@@ -110,21 +109,17 @@ fn a_call_counts_as_what_its_reply_reports_or_as_the_most_that_it_can_cost() {
         }
     };
     let answered = |paid| (paid, None);
-    let spent = |(paid, error): (Paid, Option<Error>)| {
-        let units = [AmountUnit::Usd, AmountUnit::Tokens];
-        let [usd, tokens] = units.map(|unit| spent(unit, paid, error.as_ref(), 99));
-        (usd, tokens)
-    };
-    assert_eq!(spent(answered(paid)), (11, 7));
-    assert_eq!(spent(answered(unpriced)), (99, 7));
-    assert_eq!(spent(answered(Paid::default())), (99, 99));
+    let spent = |(paid, error): (Paid, Option<Error>)| spent(paid, error.as_ref(), 99);
+    assert_eq!(spent(answered(paid)), 11);
+    assert_eq!(spent(answered(unpriced)), 99);
+    assert_eq!(spent(answered(Paid::default())), 99);
     let billed = error(Sent::Answered, Some(200)).with_paid(paid);
-    assert_eq!(spent(failed(billed)), (11, 7));
-    assert_eq!(spent(failed(error(Sent::No, None))), (0, 0));
-    assert_eq!(spent(failed(error(Sent::Answered, Some(429)))), (0, 0));
-    assert_eq!(spent(failed(error(Sent::Maybe, None))), (99, 99));
-    assert_eq!(spent(failed(error(Sent::Maybe, Some(504)))), (99, 99));
-    assert_eq!(spent(failed(error(Sent::Answered, Some(200)))), (99, 99));
+    assert_eq!(spent(failed(billed)), 11);
+    assert_eq!(spent(failed(error(Sent::No, None))), 0);
+    assert_eq!(spent(failed(error(Sent::Answered, Some(429)))), 0);
+    assert_eq!(spent(failed(error(Sent::Maybe, None))), 99);
+    assert_eq!(spent(failed(error(Sent::Maybe, Some(504)))), 99);
+    assert_eq!(spent(failed(error(Sent::Answered, Some(200)))), 99);
 }
 
 #[test]
@@ -159,7 +154,6 @@ fn embeddings_have_a_bound() {
     let pricing = Pricing {
         prices: &prices,
         at: Timestamp(1_790_000_000_000),
-        book: None,
     };
     assert!(tokens.at(&text, &model, &pricing).unwrap() > Usd::ZERO);
 }

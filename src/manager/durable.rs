@@ -3,13 +3,12 @@
 use std::collections::{HashMap, VecDeque};
 
 use crate::base::private;
-use crate::base::{Error, ErrorKind, JobId, ProcessId};
+use crate::base::{Error, ErrorKind, JobId, ProcessId, Usd};
 use crate::bulk::run::BulkError;
 use crate::engine::dispatch::StopReason;
 use crate::llm::outcome::Outcome;
 use crate::llm::outcome_builder::OutcomeBuilder;
 use crate::llm::request::Request;
-use crate::money::budget::Amount;
 use crate::queue::budget::ProcessBudget;
 use crate::queue::host::JobQueue;
 use crate::queue::info::ProcessInfo;
@@ -72,7 +71,7 @@ impl LlmManager {
         &self,
         queue: &JobQueue,
         process: ProcessId,
-    ) -> Result<(JobQueue, Option<Amount>), Error> {
+    ) -> Result<(JobQueue, Option<Usd>), Error> {
         let Some(budget) = &self.budget else {
             return Ok((queue.clone(), None));
         };
@@ -82,10 +81,9 @@ impl LlmManager {
             queue.set_budget(process, limit)?;
             let known = queue.process(process)?.and_then(|known| known.budget);
             before = known.map_or(spent, |known| known.used);
-            let left = limit.number().saturating_sub(spent.number());
-            let most = before.number().saturating_add(left);
-            if most < limit.number() {
-                queue.set_budget(process, Amount::new(limit.unit(), most))?;
+            let most = before + limit.saturating_sub(spent);
+            if most < limit {
+                queue.set_budget(process, most)?;
             }
         }
         let info = ProcessInfo::new().budget(ProcessBudget::new(limit, spent));
@@ -218,38 +216,38 @@ mod tests {
 
     use super::*;
 
-    /// A budget of 10 tokens, a process that has used 4 of them, and other calls that have spent 5.
+    /// A budget of 10 picodollars, a process that has used 4 of them, and other calls that have spent 5.
     #[test]
     fn a_call_that_is_repeated_leaves_what_other_calls_have_spent() {
-        let tokens = Amount::Tokens;
+        let picos = Usd::from_picos;
         let folder = tempfile::tempdir().unwrap();
-        let budget = Budget::tokens(10);
-        budget.replace(tokens(9), None, None).unwrap();
+        let budget = Budget::usd(picos(10));
+        budget.replace(picos(9), None, None).unwrap();
         let options = ProviderOptions::new().data_dir(folder.path());
         let options = options.api_key("openai", Secret::new("k"));
         let settings = Settings::new().flag("llm.provider", "test", Some("openai".to_owned()));
         let plan = ProviderPlan::new(settings.unwrap(), options).unwrap();
         let manager = LlmManager::of(plan).budget(&budget);
         let (queue, process) = (manager.queue().unwrap(), ProcessId::new());
-        let info = ProcessInfo::new().budget(ProcessBudget::new(tokens(10), tokens(4)));
+        let info = ProcessInfo::new().budget(ProcessBudget::new(picos(10), picos(4)));
         let job = Job::from(&Request::new("a"));
         queue.described(info).enqueue_iter(process, [job]).unwrap();
         let (_, before) = manager.limited(&queue, process).unwrap();
         let state = queue.process(process).unwrap().unwrap().budget.unwrap();
-        assert_eq!((state.limit, state.used), (tokens(5), tokens(4)));
+        assert_eq!((state.limit, state.used), (picos(5), picos(4)));
         queue.note_spent(process, &budget, before).unwrap();
-        assert_eq!(budget.spent(), tokens(9));
+        assert_eq!(budget.spent(), picos(9));
         // The call has used one more.
-        budget.replace(tokens(5), Some(tokens(4)), None).unwrap();
-        assert_eq!(budget.spent(), tokens(10));
+        budget.replace(picos(5), Some(picos(4)), None).unwrap();
+        assert_eq!(budget.spent(), picos(10));
 
         // In another program, the same process counts with what it has used.
-        let budget = Budget::tokens(10);
+        let budget = Budget::usd(picos(10));
         let manager = manager.budget(&budget);
         let (_, before) = manager.limited(&queue, process).unwrap();
         let state = queue.process(process).unwrap().unwrap().budget.unwrap();
-        assert_eq!(state.limit, tokens(10));
+        assert_eq!(state.limit, picos(10));
         queue.note_spent(process, &budget, before).unwrap();
-        assert_eq!(budget.spent(), tokens(4));
+        assert_eq!(budget.spent(), picos(4));
     }
 }

@@ -1,6 +1,6 @@
 //! The options of a plan that are not settings.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use derive_setters::Setters;
 
@@ -39,7 +39,7 @@ pub struct ProviderOptions {
     /// strategy.
     #[setters(strip_option, into)]
     pub(super) data_dir: Option<PathBuf>,
-    /// Prices that override those of the [data folder](Self::data_dir), see [`Prices::of_folder`]. Default: none.
+    /// Prices that override those of the setting `llm.prices`, see [`Settings::model_prices`]. Default: none.
     #[setters(strip_option)]
     prices: Option<Prices>,
     /// Retries at each provider. Default: `queue.max_retries`.
@@ -84,13 +84,9 @@ impl ProviderOptions {
     }
 
     /// All prices, the first ones first.
-    pub(super) fn all_prices(&self) -> Result<Prices, Error> {
-        let of_folder = match &self.data_dir {
-            Some(folder) => Prices::of_folder(folder)?,
-            None => Prices::default(),
-        };
+    pub(super) fn all_prices(&self, settings: &Settings) -> Result<Prices, Error> {
         let own = self.prices.clone().unwrap_or_else(Prices::none);
-        Ok(own.or(of_folder))
+        Ok(own.or(settings.model_prices()?))
     }
 
     pub(super) fn retries(&self, settings: &Settings) -> Result<u8, Error> {
@@ -105,6 +101,17 @@ impl ProviderOptions {
 }
 
 impl Settings {
+    /// The prices in the file that `llm.prices` names, and then those of the table in the program.
+    ///
+    /// # Errors
+    /// If the file cannot be read or contains no prices.
+    pub fn model_prices(&self) -> Result<Prices, Error> {
+        match self.prices()? {
+            Some(file) => Prices::of_file(Path::new(&file)),
+            None => Ok(Prices::default()),
+        }
+    }
+
     /// The retry policy of these settings, with this number of retries at each provider.
     ///
     /// # Errors

@@ -265,7 +265,6 @@ impl ProviderPlan {
             prices: self.calls.prices.clone(),
             cache_prompt: self.calls.cache_prompt,
             shared_in: folder.map(|folder| folder.join("quotas")),
-            monthly_budget: self.calls.monthly_budget.clone(),
         }
     }
 

@@ -16,7 +16,6 @@ use crate::llm::transport::is_loopback_url;
 use crate::money::duration::CallLimits;
 use crate::money::prices::Prices;
 
-use super::monthly::MonthlyBudget;
 use super::options::ProviderOptions;
 
 /// Requests per minute of a worker, if no setting and no reply limits them.
@@ -93,8 +92,6 @@ pub struct RoutePlan {
     pub cache_prompt: CachePrompt,
     /// The folder through which other OS processes share its limits, if they do.
     pub shared_in: Option<PathBuf>,
-    /// What its calls may cost in a month, together with all other work of the data folder.
-    pub monthly_budget: Option<MonthlyBudget>,
 }
 
 /// One provider of a [`RoutePlan`].
@@ -111,19 +108,17 @@ impl RoutePlan {
     /// The route.
     ///
     /// # Errors
-    /// As [`LlmConfig::client`]; or if it cannot be read what was spent in this month.
+    /// As [`LlmConfig::client`].
     pub fn route(&self) -> Result<Route<'static>, Error> {
         let route = Route::limited(self.first.config.client()?, self.first.limits);
         let mut route = route.set(self.shared_in.as_ref(), Route::share_limits);
         for step in &self.fallbacks {
             route = route.then(step.config.client()?, step.limits);
         }
-        let monthly = self.monthly_budget.as_ref().map(MonthlyBudget::budget);
         Ok(route
             .retry(self.retry)
             .prices(self.prices.clone())
             .cache_prompt(self.cache_prompt)
-            .set(monthly.transpose()?.as_ref(), Route::budget)
             .skipping(&self.skipped))
     }
 
@@ -169,7 +164,6 @@ pub(super) struct CallSettings {
     pub(super) retry: RetryPolicy,
     pub(super) prices: Prices,
     pub(super) cache_prompt: CachePrompt,
-    pub(super) monthly_budget: Option<MonthlyBudget>,
     timeout: Option<Duration>,
     /// Set if completions are made at the flex tier: for how long they wait for capacity, if not forever.
     flex: Option<Option<Duration>>,
@@ -192,9 +186,8 @@ impl CallSettings {
         let is_flex = settings.bulk_strategy()? == Strategy::Flex;
         Ok(Self {
             retry: options.retry(settings)?,
-            prices: options.all_prices()?,
+            prices: options.all_prices(settings)?,
             cache_prompt: settings.cache_prompt()?,
-            monthly_budget: MonthlyBudget::of(settings, options.data_dir.as_deref())?,
             timeout: settings.request_timeout()?,
             flex: if is_flex {
                 Some(settings.flex_patience()?)

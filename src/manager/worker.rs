@@ -13,7 +13,6 @@ use crate::queue::settings::WorkerSettings;
 use crate::queue::worker::Worker;
 
 use super::LlmManager;
-use super::monthly::MonthlyBudget;
 use super::options::ProviderOptions;
 use super::plan::ProviderPlan;
 use super::route_plan::{CallSettings, Caller, RoutePlan};
@@ -70,15 +69,12 @@ impl Settings {
 
 impl ProviderOptions {
     /// A route for a worker that only [collects results of batches](Worker::collecting): it has the prices of these
-    /// options and the monthly budget of these settings, and makes no calls.
+    /// options and settings, and makes no calls.
     ///
     /// # Errors
-    /// If the prices or the budget cannot be read.
+    /// If the prices cannot be read.
     pub fn collecting_route(&self, settings: &Settings) -> Result<Route<'static>, Error> {
-        let monthly = MonthlyBudget::of(settings, self.data_dir.as_deref())?;
-        let monthly = monthly.as_ref().map(MonthlyBudget::budget).transpose()?;
-        let route = Route::new(Extract).prices(self.all_prices()?);
-        Ok(route.set(monthly.as_ref(), Route::budget))
+        Ok(Route::new(Extract).prices(self.all_prices(settings)?))
     }
 }
 

@@ -9,18 +9,7 @@ use std::sync::Arc;
 use parking_lot::{Condvar, Mutex};
 use serde::{Deserialize, Serialize};
 
-use crate::base::{AtomicFile, Context, Error, ErrorKind, Mark, Usd};
-
-use super::account::{Account, cannot_count};
-
-mod shared;
-mod spending;
-
-#[cfg(feature = "queue")]
-pub use shared::LimitReached;
-#[cfg(feature = "queue")]
-pub(crate) use shared::SpentOnBatch;
-use spending::Spending;
+use crate::base::{AtomicFile, Context, Error, ErrorKind, Usd};
 
 /// The record on the disk may be ahead of the spending by this part of the limit, so that most calls need no write.
 pub(crate) const SLICES: u64 = 64;
@@ -28,7 +17,7 @@ pub(crate) const SLICES: u64 = 64;
 /// A slice is for at most this many calls.
 const CALLS_AT_ONCE: u64 = 32;
 
-/// The most that calls may cost together, in money or in tokens. Clones share what is spent.
+/// The most that calls may cost together. Clones share what is spent.
 ///
 /// Before a call it reserves the most that this call can cost, and afterwards it counts what the reply cost. A call that
 /// could exceed the limit waits for the calls in flight, which usually cost less than was reserved for them. If that is
@@ -47,35 +36,24 @@ const CALLS_AT_ONCE: u64 = 32;
 #[derive(Clone)]
 pub struct Budget(Arc<Shared>);
 
-/// An amount of what a [`Budget`] limits. Its `Display` is `$1.2500` or `1200 tokens`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Amount {
-    /// Money.
-    #[serde(rename = "picodollars", with = "picos")]
-    Usd(Usd),
-    /// Input and output tokens.
-    Tokens(u64),
-}
-
 struct Shared {
-    limit: Amount,
-    record: Keeper,
+    limit: Usd,
+    /// The file that records it. Without one, it ends with the program.
+    record: Option<PathBuf>,
     spending: Mutex<Spending>,
     changed: Condvar,
-    /// Held while an account is changed. `spending` is not locked then, so that calls within what was drawn go on.
-    drawing: Mutex<()>,
 }
 
-/// Where a budget is recorded.
-enum Keeper {
-    /// Nowhere: it ends with the program.
-    Memory,
-    /// In a file of this budget only.
-    File(PathBuf),
-    /// In a file that several OS processes share. The limit is one for each of its periods.
-    Account(Account),
+/// What is spent and reserved, in picodollars.
+#[derive(Default)]
+struct Spending {
+    spent: u64,
+    /// Reserved for calls in flight.
+    held: u64,
+    /// What the record says. It is at least `spent` and `held` together, so a crash forgets nothing.
+    recorded: u64,
+    /// The least that a call could cost that was not made.
+    refused: Option<u64>,
 }
 
 /// The file beside an output.
@@ -83,69 +61,7 @@ enum Keeper {
 #[serde(deny_unknown_fields)]
 struct Record {
     /// What was spent, and what was reserved when it was written.
-    spent: Amount,
-}
-
-mod picos {
-    use super::Usd;
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(amount: &Usd, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_u64(amount.picos())
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Usd, D::Error> {
-        u64::deserialize(deserializer).map(Usd::from_picos)
-    }
-}
-
-/// What an [`Amount`] counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum AmountUnit {
-    /// Picodollars.
-    Usd,
-    /// Input and output tokens.
-    Tokens,
-}
-
-impl Amount {
-    /// An amount of picodollars or tokens.
-    pub(crate) fn new(unit: AmountUnit, number: u64) -> Self {
-        match unit {
-            AmountUnit::Usd => Self::Usd(Usd::from_picos(number)),
-            AmountUnit::Tokens => Self::Tokens(number),
-        }
-    }
-
-    /// What it counts.
-    pub(crate) fn unit(self) -> AmountUnit {
-        match self {
-            Self::Usd(_) => AmountUnit::Usd,
-            Self::Tokens(_) => AmountUnit::Tokens,
-        }
-    }
-
-    fn of(self, number: u64) -> Self {
-        Self::new(self.unit(), number)
-    }
-
-    /// The number of picodollars or tokens.
-    pub(crate) fn number(self) -> u64 {
-        match self {
-            Self::Usd(amount) => amount.picos(),
-            Self::Tokens(tokens) => tokens,
-        }
-    }
-}
-
-impl fmt::Display for Amount {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Usd(amount) => write!(f, "{amount}"),
-            Self::Tokens(1) => f.write_str("1 token"),
-            Self::Tokens(tokens) => write!(f, "{tokens} tokens"),
-        }
-    }
+    picodollars: u64,
 }
 
 impl fmt::Debug for Budget {
@@ -157,20 +73,10 @@ impl fmt::Debug for Budget {
 impl Budget {
     /// At most this much money.
     pub fn usd(limit: Usd) -> Self {
-        Self::new(Amount::Usd(limit), Keeper::Memory, 0)
+        Self::new(limit, None, 0)
     }
 
-    /// At most this number of input and output tokens together.
-    pub fn tokens(limit: u64) -> Self {
-        Self::new(Amount::Tokens(limit), Keeper::Memory, 0)
-    }
-
-    /// At most this much money in each period of an account, together with all other budgets of the account.
-    pub(crate) fn of_account(limit: Usd, account: Account) -> Self {
-        Self::new(Amount::Usd(limit), Keeper::Account(account), 0)
-    }
-
-    fn new(limit: Amount, record: Keeper, spent: u64) -> Self {
+    fn new(limit: Usd, record: Option<PathBuf>, spent: u64) -> Self {
         Self(Arc::new(Shared {
             limit,
             record,
@@ -180,7 +86,6 @@ impl Budget {
                 ..Spending::default()
             }),
             changed: Condvar::new(),
-            drawing: Mutex::default(),
         }))
     }
 
@@ -189,77 +94,39 @@ impl Budget {
     /// One program at a time may use the file. Without such a file, `before` was spent.
     ///
     /// # Errors
-    /// If the file exists and is something else or has another unit, or if it cannot be read or written.
-    pub fn recorded_in(&self, file: impl AsRef<Path>, before: Amount) -> Result<Self, Error> {
+    /// If the file exists and is something else, or if it cannot be read or written.
+    pub fn recorded_in(&self, file: impl AsRef<Path>, before: Usd) -> Result<Self, Error> {
         let file = file.as_ref();
-        let spent = self.read(file)?.unwrap_or(before).number();
-        let budget = Self::new(self.limit(), Keeper::File(file.to_owned()), spent);
+        let spent = read(file)?.unwrap_or(before.picos());
+        let budget = Self::new(self.limit(), Some(file.to_owned()), spent);
         budget.0.write(spent)?;
         Ok(budget)
     }
 
-    /// What a record says.
-    fn read(&self, file: &Path) -> Result<Option<Amount>, Error> {
-        let limit = self.limit();
-        let invalid = |why| Error::new(ErrorKind::Invalid, why);
-        let json = match fs::read(file) {
-            Ok(json) => json,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => {
-                let why = format!("cannot read {}", file.display());
-                return Err(cannot_count(error).context(why));
-            }
-        };
-        let record: Record = serde_json::from_slice(&json).map_err(|error| {
-            invalid(format!(
-                "{} is not a record of a budget ({error}): delete it to start from zero",
-                file.display()
-            ))
-        })?;
-        if limit.of(0) == record.spent.of(0) {
-            return Ok(Some(record.spent));
-        }
-        if record.spent.number() == 0 {
-            return Ok(None);
-        }
-        Err(invalid(format!(
-            "{} counts {}, and the budget is {limit}: use one of them, or delete the file to start from zero",
-            file.display(),
-            record.spent
-        )))
-    }
-
     /// The limit.
-    pub fn limit(&self) -> Amount {
+    pub fn limit(&self) -> Usd {
         self.0.limit
     }
 
     /// What was spent up to now. Calls in flight are not included.
-    pub fn spent(&self) -> Amount {
-        self.limit().of(self.0.spending.lock().spent)
-    }
-
-    /// Whether other OS processes spend from it too.
-    #[cfg(feature = "queue")]
-    pub(crate) fn is_shared(&self) -> bool {
-        matches!(self.0.record, Keeper::Account(_))
+    pub fn spent(&self) -> Usd {
+        Usd::from_picos(self.0.spending.lock().spent)
     }
 
     /// The least that a call could cost that was not made because of the limit.
-    pub fn refused(&self) -> Option<Amount> {
-        let refused = self.0.spending.lock().refused;
-        refused.map(|most| self.limit().of(most))
+    pub fn refused(&self) -> Option<Usd> {
+        self.0.spending.lock().refused.map(Usd::from_picos)
     }
 
-    /// Reserves an amount for a call, in picodollars or tokens. It waits while only the calls in flight stand in the way,
+    /// Reserves an amount for a call, in picodollars. It waits while only the calls in flight stand in the way,
     /// and no longer than the run goes on.
     ///
     /// # Errors
     /// [`ErrorKind::BudgetExceeded`] if the amount does not fit; that of the context if it ends the wait; another kind if
     /// the record cannot be written.
     pub(crate) fn reserve(&self, most: u64, ctx: &Context) -> Result<Reservation, Error> {
-        if let Some(reserved) = self.reserve_now(most)? {
-            return Ok(reserved);
+        if self.0.hold(&mut self.0.spending.lock(), most)? {
+            return Ok(self.reservation(most));
         }
         let shared = self.0.clone();
         let _wakes = ctx.on_run_cancel(move || {
@@ -267,15 +134,8 @@ impl Budget {
             let _spending = shared.spending.lock();
             shared.changed.notify_all();
         });
-        loop {
-            let ended = self.0.spending.lock().ended;
-            if let Some(reserved) = self.reserve_now(most)? {
-                return Ok(reserved);
-            }
-            let mut spending = self.0.spending.lock();
-            if spending.ended != ended {
-                continue;
-            }
+        let mut spending = self.0.spending.lock();
+        while !self.0.hold(&mut spending, most)? {
             if spending.held == 0 {
                 return Err(self.exceeded(&mut spending, most));
             }
@@ -290,34 +150,8 @@ impl Budget {
                 None => self.0.changed.wait(&mut spending),
             }
         }
-    }
-
-    /// Reserves an amount if it fits now.
-    ///
-    /// # Errors
-    /// If the record cannot be written; [`ErrorKind::BudgetExceeded`] if it is more than the limit of an account.
-    pub(crate) fn reserve_now(&self, most: u64) -> Result<Option<Reservation>, Error> {
-        if let Some(error) = self.above_limit(most) {
-            return Err(error);
-        }
-        let is_held = self.0.hold(most)?;
-        Ok(is_held.then(|| self.reservation(most)))
-    }
-
-    /// The error of a call that could cost more than an account may spend in its whole period.
-    pub(crate) fn above_limit(&self, most: u64) -> Option<Error> {
-        let Keeper::Account(account) = &self.0.record else {
-            return None;
-        };
-        if most <= self.limit().number() {
-            return None;
-        }
-        let (limit, most) = (self.limit(), self.limit().of(most));
-        let why = format!(
-            "{} of {limit} allows no call that could cost {most}: set a lower max_tokens, or raise the limit",
-            account.name
-        );
-        Some(Error::new(ErrorKind::BudgetExceeded, why).marked(Mark::Unbounded))
+        drop(spending);
+        Ok(self.reservation(most))
     }
 
     fn reservation(&self, most: u64) -> Reservation {
@@ -329,29 +163,21 @@ impl Budget {
     }
 
     fn exceeded(&self, spending: &mut Spending, most: u64) -> Error {
-        spending.refuse(most);
-        Error::new(ErrorKind::BudgetExceeded, self.why(spending, most))
-    }
-
-    fn why(&self, spending: &Spending, most: u64) -> String {
+        spending.refused = Some(spending.refused.map_or(most, |refused| refused.min(most)));
         let limit = self.limit();
-        let is_too_small = most > limit.number();
-        let most = limit.of(most);
-        match &self.0.record {
-            Keeper::Account(account) => format!(
-                "{} of {limit} is used up: {} is spent or reserved since {} (UTC), and the next call could cost {most}",
-                account.name,
-                limit.of(spending.counted),
-                spending.since_counted,
-            ),
-            _ if is_too_small => format!(
+        let is_too_small = most > limit.picos();
+        let most = Usd::from_picos(most);
+        let why = if is_too_small {
+            format!(
                 "the budget of {limit} allows no call that could cost {most}: set a lower max_tokens, or a higher budget"
-            ),
-            _ => format!(
+            )
+        } else {
+            format!(
                 "the budget of {limit} is used up: {} is spent, and the next call could cost {most}",
-                limit.of(spending.spent),
-            ),
-        }
+                Usd::from_picos(spending.spent),
+            )
+        };
+        Error::new(ErrorKind::BudgetExceeded, why)
     }
 
     /// Takes over what a queue has counted for this budget, and what its next request can cost if that does not fit. With
@@ -362,21 +188,21 @@ impl Budget {
     #[cfg(feature = "queue")]
     pub(crate) fn replace(
         &self,
-        used: Amount,
-        before: Option<Amount>,
-        refused: Option<Amount>,
+        used: Usd,
+        before: Option<Usd>,
+        refused: Option<Usd>,
     ) -> Result<(), Error> {
         let mut spending = self.0.spending.lock();
-        let mut spent = used.number();
+        let mut spent = used.picos();
         if let Some(before) = before {
-            let more = spent.saturating_sub(before.number());
+            let more = spent.saturating_sub(before.picos());
             spent = spent.max(spending.spent.saturating_add(more));
         }
         if spending.recorded != spent {
             self.0.write(spent)?;
         }
         (spending.spent, spending.recorded) = (spent, spent);
-        spending.refused = refused.map(Amount::number);
+        spending.refused = refused.map(Usd::picos);
         Ok(())
     }
 
@@ -385,38 +211,33 @@ impl Budget {
     /// # Errors
     /// If the record cannot be written. It says more than was spent then.
     pub fn close(&self) -> Result<(), Error> {
-        match &self.0.record {
-            Keeper::Account(account) => self.0.balance(account, true),
-            _ => self.0.close(&mut self.0.spending.lock()),
+        let mut spending = self.0.spending.lock();
+        let exact = spending.needed();
+        if spending.recorded != exact {
+            self.0.write(exact)?;
+            spending.recorded = exact;
         }
+        Ok(())
     }
 }
 
-impl Drop for Shared {
-    /// What others may spend is returned. The record of one budget is closed by its run.
-    fn drop(&mut self) {
-        if let Keeper::Account(account) = &self.record
-            && let Err(error) = self.balance(account, true)
-        {
-            log::warn!("{} counts too much: {error}", account.name);
-        }
+impl Spending {
+    /// Everything that it needs.
+    fn needed(&self) -> u64 {
+        self.spent.saturating_add(self.held)
     }
 }
 
 impl Shared {
     /// Holds an amount for a call if it fits, and makes sure that the record covers what is spent and held.
-    fn hold(&self, most: u64) -> Result<bool, Error> {
-        if let Keeper::Account(account) = &self.record {
-            return self.hold_shared(account, most);
-        }
-        let mut spending = self.spending.lock();
+    fn hold(&self, spending: &mut Spending, most: u64) -> Result<bool, Error> {
         let all = spending.spent.checked_add(spending.held);
         let all = all.and_then(|all| all.checked_add(most));
-        if all.is_none_or(|all| all > self.limit.number()) {
+        if all.is_none_or(|all| all > self.limit.picos()) {
             return Ok(false);
         }
         spending.held += most;
-        if let Err(error) = self.record(&mut spending) {
+        if let Err(error) = self.record(spending) {
             spending.held -= most;
             return Err(error);
         }
@@ -425,9 +246,9 @@ impl Shared {
 
     /// Makes sure that the record covers what is spent and held.
     fn record(&self, spending: &mut Spending) -> Result<(), Error> {
-        let needed = spending.needed(0);
+        let needed = spending.needed();
         if needed > spending.recorded {
-            let limit = self.limit.number();
+            let limit = self.limit.picos();
             let ahead = needed.saturating_add(limit / SLICES).min(limit).max(needed);
             self.write(ahead)?;
             spending.recorded = ahead;
@@ -435,23 +256,11 @@ impl Shared {
         Ok(())
     }
 
-    /// Writes the exact amount of what is spent and held.
-    fn close(&self, spending: &mut Spending) -> Result<(), Error> {
-        let exact = spending.needed(0);
-        if spending.recorded != exact {
-            self.write(exact)?;
-            spending.recorded = exact;
-        }
-        Ok(())
-    }
-
     fn write(&self, spent: u64) -> Result<(), Error> {
-        let Keeper::File(file) = &self.record else {
+        let Some(file) = &self.record else {
             return Ok(());
         };
-        let record = Record {
-            spent: self.limit.of(spent),
-        };
+        let record = Record { picodollars: spent };
         let replace = || -> io::Result<()> {
             let new = AtomicFile::create(file, OpenOptions::new().write(true))?;
             serde_json::to_writer(new.file(), &record)?;
@@ -465,17 +274,46 @@ impl Shared {
     }
 }
 
-/// An amount after a change, but not below 0.
-fn plus(amount: u64, change: i128) -> u64 {
-    let sum = (i128::from(amount) + change).max(0);
-    u64::try_from(sum).unwrap_or(u64::MAX)
-}
-
 /// How much to draw for a call that can cost `least`: more, so that most calls need no write, but no more than some calls
 /// need, because what a crashed program drew stays spent. `None` if less is left.
 pub(crate) fn slice(limit: u64, least: u64, left: u64) -> Option<u64> {
     let slice = (limit / SLICES).min(least.saturating_mul(CALLS_AT_ONCE));
     (least <= left).then(|| least.max(slice.min(left)))
+}
+
+/// What a record says.
+fn read(file: &Path) -> Result<Option<u64>, Error> {
+    let json = match fs::read(file) {
+        Ok(json) => json,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => {
+            let why = format!("cannot read {}", file.display());
+            return Err(cannot_count(error).context(why));
+        }
+    };
+    let record: Record = serde_json::from_slice(&json).map_err(|error| {
+        let why = format!(
+            "{} is not a record of a budget ({error}): delete it to start from zero",
+            file.display()
+        );
+        Error::new(ErrorKind::Invalid, why)
+    })?;
+    Ok(Some(record.picodollars))
+}
+
+/// The error of a file that counts what is spent, with what to do.
+fn cannot_count(error: io::Error) -> Error {
+    let hint = match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "; free disk space, and give the command again"
+        }
+        _ => {
+            "; make the file and its folder readable and writable for this user, and give the command again"
+        }
+    };
+    let error = Error::from(error);
+    let message = format!("{}{hint}", error.message());
+    Error::new(error.kind(), message).with_storage()
 }
 
 /// What is reserved for a call. If it is dropped unsettled, the call counts as the most that it could cost.
@@ -486,11 +324,6 @@ pub(crate) struct Reservation {
 }
 
 impl Reservation {
-    /// The most that the call can cost.
-    pub(crate) fn most(&self) -> u64 {
-        self.most
-    }
-
     /// Counts what the call cost.
     pub(crate) fn settle(mut self, spent: u64) {
         self.end(spent);
@@ -501,31 +334,11 @@ impl Reservation {
             return;
         }
         let mut spending = self.budget.spending.lock();
-        let account = match &self.budget.record {
-            Keeper::Account(account) => Some(account),
-            _ => None,
-        };
-        if let Some(account) = account {
-            // It counts in the period in which it ends.
-            spending.turn(account.since());
-        }
         spending.held -= self.most;
         spending.spent = spending.spent.saturating_add(spent);
-        spending.ended += 1;
-        spending.end_pause();
         self.budget.changed.notify_all();
-        let is_idle = spending.held == 0;
-        let recorded = match account {
-            // Others may spend what is left.
-            Some(account) if is_idle || spending.needed(0) > spending.recorded => {
-                drop(spending);
-                self.budget.balance(account, is_idle)
-            }
-            Some(_) => Ok(()),
-            // Only if the call cost more than was reserved.
-            None => self.budget.record(&mut spending),
-        };
-        if let Err(error) = recorded {
+        // Only if the call cost more than was reserved.
+        if let Err(error) = self.budget.record(&mut spending) {
             log::warn!("{}", error.message());
         }
     }

@@ -1,7 +1,6 @@
 //! The price of a model, and the cost of a call by it.
 
 use std::fs;
-use std::io;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
@@ -66,27 +65,18 @@ impl Prices {
         }
     }
 
-    /// The prices of a data folder: those in its file [`OWN_FILE`](Self::OWN_FILE), then those of the table in its file
-    /// [`TABLE_FILE`](Self::TABLE_FILE), or without this file, of the table in the program.
+    /// The prices in this file, and for models that it does not have those of the table in the program.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] if one of the files is something else; another kind if it cannot be read.
-    pub fn of_folder(folder: &Path) -> Result<Self, Error> {
-        let mut prices = Self::default();
-        if let Some(json) = contents(&folder.join(Self::TABLE_FILE))? {
-            prices = prices.with_table("updated table", &json)?;
-        }
-        match contents(&folder.join(Self::OWN_FILE))? {
-            Some(json) => prices.overridden("your setting", &json),
-            None => Ok(prices),
-        }
+    /// [`ErrorKind::Invalid`] if the file cannot be read or is something else.
+    pub fn of_file(file: &Path) -> Result<Self, Error> {
+        let name = file.display().to_string();
+        let json = fs::read_to_string(file).map_err(|error| {
+            let why = format!("cannot read {name}: {}", Error::from(error).message());
+            Error::new(ErrorKind::Invalid, why)
+        })?;
+        Self::default().overridden(name, json.trim_start_matches('\u{feff}'))
     }
-
-    /// The file of a data folder with the prices that its user has set.
-    pub const OWN_FILE: &str = "prices.json";
-
-    /// The file of a data folder with a newer table than the one in the program.
-    pub const TABLE_FILE: &str = "prices-table.json";
 
     /// These prices, and for models that they do not have the others.
     pub fn or(mut self, others: Self) -> Self {
@@ -112,30 +102,15 @@ impl Prices {
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`] if the JSON is something else.
-    pub fn overridden(self, name: impl Into<String>, json: &str) -> Result<Self, Error> {
-        self.layered(name.into(), true, json)
-    }
-
-    /// Replaces the table in the program with another one, in the same form.
-    ///
-    /// # Errors
-    /// Those of [`overridden`](Self::overridden).
-    pub fn with_table(mut self, name: impl Into<String>, json: &str) -> Result<Self, Error> {
-        self.built_in = false;
-        let mut all = Self::none().layered(name.into(), false, json)?;
-        self.layers.retain(|layer| layer.by_user);
-        self.layers.append(&mut all.layers);
-        Ok(self)
-    }
-
-    fn layered(mut self, name: String, by_user: bool, json: &str) -> Result<Self, Error> {
+    pub fn overridden(mut self, name: impl Into<String>, json: &str) -> Result<Self, Error> {
+        let name = name.into();
         let table = Table::parse(json).map_err(|why| {
             let why = format!("{name}: these are not prices: {}", why.message());
             Error::new(ErrorKind::Invalid, why)
         })?;
         let layer = Layer {
             name,
-            by_user,
+            by_user: true,
             table,
         };
         self.layers.insert(0, Arc::new(layer));
@@ -149,7 +124,7 @@ impl Prices {
 
     /// Whether somebody set prices, perhaps for the name by which a model is requested.
     pub(crate) fn has_own(&self) -> bool {
-        self.layers.iter().any(|layer| layer.by_user)
+        !self.layers.is_empty()
     }
 
     /// The prices of a model at a provider, by its exact name; a date may follow the name if the table says so.
@@ -181,32 +156,6 @@ impl Prices {
                 bills_searches,
             })
         })
-    }
-
-    /// Providers and names of all models whose name has `part` in it, in order.
-    pub fn names(&self, part: &str) -> Vec<(String, String)> {
-        let part = part.to_ascii_lowercase();
-        let all = self.layers().flat_map(|layer| layer.table.names());
-        let named = all.filter(|(_, name)| name.contains(&part));
-        let mut names: Vec<_> = named
-            .map(|(provider, name)| (provider.to_owned(), name.to_owned()))
-            .collect();
-        names.sort_unstable();
-        names.dedup();
-        names
-    }
-}
-
-/// The text of a file, if it exists.
-fn contents(path: &Path) -> Result<Option<String>, Error> {
-    match fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => {
-            let kind = Error::from(error);
-            let why = format!("cannot read {}: {}", path.display(), kind.message());
-            Err(Error::new(kind.kind(), why))
-        }
     }
 }
 

@@ -237,12 +237,6 @@ fn own_prices_come_first_and_may_name_the_requested_model() {
         price(&prices.clone().or(two)),
         ("one".to_owned(), 1_000_000)
     );
-    let table = prices.with_table("newer", &json(3.0)).unwrap();
-    assert_eq!(price(&table), ("one".to_owned(), 1_000_000));
-    assert!(
-        table.of_model("openai", "gpt-4o").is_none(),
-        "the table is replaced"
-    );
     let error =
         Prices::none().overridden("f", r#"{"providers": {"*": {"models": [{"modles": []}]}}}"#);
     assert!(

@@ -268,6 +268,7 @@ impl Table {
     }
 
     /// The names of all models, with their providers.
+    #[cfg(test)]
     pub(super) fn names(&self) -> impl Iterator<Item = (&str, &str)> {
         self.providers.iter().flat_map(|(provider, models)| {
             let names = models.names.iter();

@@ -145,6 +145,7 @@ const TOKEN_LABELS: [&str; 4] = [
 ];
 const JOB_LABELS: [&str; 3] = ["kind", "gen_ai_provider_name", "error_type"];
 const PROVIDER: [&str; 1] = ["gen_ai_provider_name"];
+const MODEL: [&str; 1] = ["gen_ai_request_model"];
 
 impl Metrics {
     /// A collection without counts.
@@ -275,7 +276,7 @@ impl Series {
                 "Known cost of the items so far, in US dollars.",
             )?,
             unpriced: single(to, "batchwright_unpriced_items", "Items of unknown cost.")?,
-            month: MonthCosts::new(to, &PROVIDER)?,
+            month: MonthCosts::new(to, &MODEL)?,
             queue: QueueSeries {
                 jobs: histogram(
                     "batchwright_job_duration_seconds",

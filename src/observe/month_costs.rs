@@ -1,13 +1,14 @@
-//! Prometheus metrics of the cost in this month.
+//! Prometheus metrics of what was spent in this month.
 
 use prometheus::{GaugeVec, IntGaugeVec, Opts, Registry};
 
-use crate::base::ChargeSum;
+use crate::base::Usd;
 
-/// Cost by provider.
+/// What was spent by model.
 pub(crate) struct MonthCosts {
     cost: GaugeVec,
-    unpriced: IntGaugeVec,
+    calls: IntGaugeVec,
+    tokens: IntGaugeVec,
 }
 
 impl MonthCosts {
@@ -16,30 +17,38 @@ impl MonthCosts {
             "batchwright_month_cost_usd",
             "Known cost of the calls of this month (UTC), in US dollars.",
         );
-        let unpriced = Opts::new(
-            "batchwright_month_unpriced_calls",
-            "Calls of this month (UTC) without a known price.",
+        let calls = Opts::new(
+            "batchwright_month_calls",
+            "Calls of this month (UTC) that were billed.",
+        );
+        let tokens = Opts::new(
+            "batchwright_month_tokens",
+            "Input and output tokens of the calls of this month (UTC).",
         );
         let made = Self {
             cost: GaugeVec::new(cost, label)?,
-            unpriced: IntGaugeVec::new(unpriced, label)?,
+            calls: IntGaugeVec::new(calls, label)?,
+            tokens: IntGaugeVec::new(tokens, label)?,
         };
         registry.register(Box::new(made.cost.clone()))?;
-        registry.register(Box::new(made.unpriced.clone()))?;
+        registry.register(Box::new(made.calls.clone()))?;
+        registry.register(Box::new(made.tokens.clone()))?;
         Ok(made)
     }
 
-    /// Replaces the cost per provider.
-    pub(crate) fn set<'p>(&self, providers: impl Iterator<Item = (&'p str, ChargeSum)>) {
+    /// Forgets all models.
+    pub(crate) fn reset(&self) {
         self.cost.reset();
-        self.unpriced.reset();
-        for (provider, sum) in providers {
-            let label = &[provider];
-            self.cost
-                .with_label_values(label)
-                .set(sum.cost_usd.dollars());
-            let calls = i64::try_from(sum.unpriced).unwrap_or(i64::MAX);
-            self.unpriced.with_label_values(label).set(calls);
-        }
+        self.calls.reset();
+        self.tokens.reset();
+    }
+
+    /// Adds calls for a model.
+    pub(crate) fn add(&self, model: &str, calls: u64, tokens: u64, cost: Usd) {
+        let label = &[model];
+        let number = |count| i64::try_from(count).unwrap_or(i64::MAX);
+        self.cost.with_label_values(label).add(cost.dollars());
+        self.calls.with_label_values(label).add(number(calls));
+        self.tokens.with_label_values(label).add(number(tokens));
     }
 }

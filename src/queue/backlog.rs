@@ -219,7 +219,6 @@ impl StoreBacklog {
     }
 
     fn plan(&self, asked: Asked, availability: &Availability, now: Time) -> ClaimPlan {
-        self.kinds.look_at_budgets();
         ClaimPlan {
             store: self.store.clone(),
             worker: self.worker,

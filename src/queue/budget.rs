@@ -3,7 +3,10 @@
 use serde::ser::SerializeStruct as _;
 use serde::{Serialize, Serializer};
 
-use crate::money::budget::Amount;
+use crate::base::{Error, ProcessId, Usd};
+use crate::money::budget::Budget;
+
+use super::host::JobQueue;
 
 /// What the calls and batches of a process may cost together, including those of its child processes.
 ///
@@ -14,9 +17,9 @@ use crate::money::budget::Amount;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProcessBudget {
     /// The limit.
-    pub limit: Amount,
+    pub limit: Usd,
     /// What is spent or reserved. Each worker reserves up to a 64th of the limit, so that a call needs no write.
-    pub used: Amount,
+    pub used: Usd,
     /// Why the process is paused; `None` if its budget has not paused it.
     pub pause: Option<BudgetPause>,
 }
@@ -25,52 +28,35 @@ pub struct ProcessBudget {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BudgetPause {
     /// The next call or request of a batch can cost this much, and less is left.
-    UsedUp(Amount),
+    UsedUp(Usd),
     /// It is unknown what the next request can cost at most. The text names what is missing.
     Unbounded(String),
 }
 
-/// For people and programs: `{"unit": "usd", "limit": 12.5, "used": 3.25, "paused": null, "needed": null}`.
+/// For people and programs: `{"limit": 12.5, "used": 3.25, "paused": null, "needed": null}`.
 impl Serialize for ProcessBudget {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let unit = match self.limit {
-            Amount::Usd(_) => "usd",
-            Amount::Tokens(_) => "tokens",
-        };
         let needed = match self.pause {
-            Some(BudgetPause::UsedUp(needed)) => Some(Plain(needed)),
+            Some(BudgetPause::UsedUp(needed)) => Some(needed),
             _ => None,
         };
-        let mut fields = serializer.serialize_struct("ProcessBudget", 5)?;
-        fields.serialize_field("unit", unit)?;
-        fields.serialize_field("limit", &Plain(self.limit))?;
-        fields.serialize_field("used", &Plain(self.used))?;
+        let mut fields = serializer.serialize_struct("ProcessBudget", 4)?;
+        fields.serialize_field("limit", &self.limit)?;
+        fields.serialize_field("used", &self.used)?;
         fields.serialize_field("paused", &self.why())?;
         fields.serialize_field("needed", &needed)?;
         fields.end()
     }
 }
 
-/// An amount as a number.
-struct Plain(Amount);
-
-impl Serialize for Plain {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self.0 {
-            Amount::Usd(usd) => usd.serialize(serializer),
-            Amount::Tokens(tokens) => serializer.serialize_u64(tokens),
-        }
-    }
-}
-
 impl ProcessBudget {
     /// A new budget, without anything spent.
-    pub fn of(limit: Amount) -> Self {
-        Self::new(limit, Amount::new(limit.unit(), 0))
+    pub fn of(limit: Usd) -> Self {
+        Self::new(limit, Usd::ZERO)
     }
 
-    /// A new budget, with what was spent before; both have the same unit.
-    pub fn new(limit: Amount, used: Amount) -> Self {
+    /// A new budget, with what was spent before.
+    pub fn new(limit: Usd, used: Usd) -> Self {
         Self {
             limit,
             used,
@@ -87,5 +73,39 @@ impl ProcessBudget {
             ),
             BudgetPause::Unbounded(why) => why.clone(),
         })
+    }
+}
+
+impl JobQueue {
+    /// Sets the limit of a process. The first limit counts what the process has spent before. If the budget has paused
+    /// the process, this resumes it. Calls that are in flight when a process gets its first limit count when they end.
+    /// To create a process with a budget, use [`ProcessInfo::budget`](crate::queue::ProcessInfo::budget).
+    ///
+    /// [`ProcessState::budget`](crate::queue::ProcessState::budget) has the limit and what is used.
+    ///
+    /// # Errors
+    /// If the process does not exist, is a child of another one, or has calls of unknown cost; or if the queue cannot be
+    /// written.
+    pub fn set_budget(&self, process: ProcessId, limit: Usd) -> Result<(), Error> {
+        self.store.set_budget(process, limit, self.clock.wall())
+    }
+
+    /// Has a budget take over what the queue has counted for this process. If the process had used an amount `before`, the
+    /// budget adds the difference to what other calls have spent.
+    pub(crate) fn note_spent(
+        &self,
+        process: ProcessId,
+        budget: &Budget,
+        before: Option<Usd>,
+    ) -> Result<(), Error> {
+        let process = self.process(process)?;
+        let Some(known) = process.and_then(|process| process.budget) else {
+            return Ok(());
+        };
+        let refused = match known.pause {
+            Some(BudgetPause::UsedUp(needed)) => Some(needed),
+            _ => None,
+        };
+        budget.replace(known.used, before, refused)
     }
 }

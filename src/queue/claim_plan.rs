@@ -1,6 +1,5 @@
 //! A planned claim with all data that it needs, because it runs without the dispatcher's lock.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -9,7 +8,6 @@ use parking_lot::Mutex;
 use crate::base::{Error, ProcessId, Time, Timestamp};
 use crate::engine::availability::Availability;
 use crate::engine::limiter::QuotaId;
-use crate::money::account::LOOK_AGAIN;
 
 use super::batch::BatchOverview;
 use super::job::COMPLETION_KIND;
@@ -81,11 +79,7 @@ impl ClaimPlan {
 
     /// Whether jobs wait that go into batches. The last scan for batches may be older than some jobs.
     fn awaits_batch(&self) -> Result<bool, Error> {
-        // A batch that has just ended may have returned what the next one needs.
-        self.kinds.look_at_budgets();
-        let route = self.kinds.prompt_route();
-        let is_closed = route.is_some_and(|route| route.is_closed());
-        if is_closed || !self.batch_overview.none_waiting.load(Ordering::SeqCst) {
+        if !self.batch_overview.none_waiting.load(Ordering::SeqCst) {
             return Ok(false);
         }
         let waiting = self
@@ -124,8 +118,6 @@ impl ClaimPlan {
         availability: &Availability,
     ) -> Result<Claimed<ClaimedJob>, Error> {
         let (mut known_wait, mut opens) = (false, None::<Time>);
-        // The lanes of a kind are tried together.
-        let mut are_open = HashMap::new();
         let mut open = |lane: &Arc<JobLane>| {
             if filling.is_some_and(|filling| !filling.lanes.contains(lane)) {
                 return 0;
@@ -138,13 +130,7 @@ impl ClaimPlan {
                 known_wait |= !self.batch_overview.none_waiting.load(Ordering::SeqCst);
                 return 0;
             }
-            let is_open = are_open.entry(lane.kind.clone());
-            if !*is_open.or_insert_with(|| open.kind.route().is_none_or(|route| route.is_open())) {
-                let again = self.now.after(LOOK_AGAIN);
-                opens = Some(opens.map_or(again, |known| known.min(again)));
-                return 0;
-            }
-            known_wait |= !open.kind.route().is_some_and(|route| route.is_closed());
+            known_wait = true;
             self.room(lane, &open, availability, &mut opens)
         };
         let wanted = ClaimRequest {

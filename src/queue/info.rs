@@ -44,10 +44,6 @@ pub struct ProcessInfo {
     #[setters(into)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub collector: Option<String>,
-    /// Whether it is a call whose caller waits for it. The ledger does not list it by itself.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    #[setters(skip)]
-    pub direct: bool,
     /// Who owns the process at a server: the name of the token that created it, at most 64 bytes. The first jobs fix it.
     #[setters(into)]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -75,13 +71,6 @@ impl ProcessInfo {
     /// An empty description.
     pub fn new() -> Self {
         Self::default()
-    }
-
-    /// Marks the process as a call whose caller waits for it, so that the [ledger](crate::Ledger) does not list it by
-    /// itself once it is gone. Default: it is listed, unless it has a single job.
-    pub fn direct(mut self) -> Self {
-        self.direct = true;
-        self
     }
 
     /// The parent job of its jobs. Default: none.

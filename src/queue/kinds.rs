@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use crate::base::Time;
 use crate::base::brief::beginning;
-use crate::base::{Error, Time};
 use crate::engine::class::Class;
 use crate::engine::fallback_history::FallbackHistories;
 use crate::engine::limiter::{Limiter, QuotaId};
@@ -15,7 +15,6 @@ use crate::llm::params::RequestTask;
 use crate::llm::provider_limits::ProviderLimits;
 use crate::llm::request::Request;
 use crate::llm::route::Route;
-use crate::money::budget::{Budget, LimitReached};
 
 use super::job::COMPLETION_KIND;
 use super::kind::Kind;
@@ -68,41 +67,8 @@ impl Kinds {
             .or_else(|| setup.collecting.clone())
     }
 
-    /// Why calls of some kind are not made for now, if a budget that is shared with other OS processes is used up or cannot be
-    /// counted.
-    pub(crate) fn used_up(&self) -> Option<Error> {
-        let setup = self.setup.now();
-        setup
-            .kinds
-            .values()
-            .find_map(|(_, kind)| kind.route()?.was_used_up())
-    }
-
-    /// The limit that allows no further call of a kind, or of any kind.
-    pub(crate) fn limit_reached(&self, name: Option<&str>) -> Option<LimitReached> {
-        let setup = self.setup.now();
-        let kinds = setup.kinds.iter();
-        let mut asked = kinds.filter(|(kind, _)| name.is_none_or(|name| name == *kind));
-        let mut reached = asked.find_map(|(_, (_, kind))| {
-            let mut budgets = kind.route()?.shared_budgets();
-            budgets.find_map(Budget::reached)
-        })?;
-        reached.name.push_str(" (llm.monthly_budget)");
-        Some(reached)
-    }
-
     pub(crate) fn kinds_version(&self) -> u64 {
         self.setup.now().kinds_version
-    }
-
-    /// Looks whether budgets that are shared with other OS processes allow calls again. Call it outside of transactions,
-    /// because it reads files.
-    pub(crate) fn look_at_budgets(&self) {
-        let setup = self.setup.now();
-        let kinds = setup.kinds.values();
-        for route in kinds.filter_map(|(_, kind)| kind.route()) {
-            let _ = route.used_up();
-        }
     }
 
     /// Default number of retries for jobs without their own number.

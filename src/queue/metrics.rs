@@ -1,7 +1,6 @@
 //! Prometheus metrics of the queue.
 
 use crate::base::{Day, Error, Timestamp};
-use crate::money::ledger::{LedgerColumn, LedgerQuery};
 use crate::observe::metrics::Metrics;
 
 use super::host::JobQueue;
@@ -28,19 +27,19 @@ impl Metrics {
         Ok(())
     }
 
-    /// Updates the metrics of what was paid in this month, `batchwright_month_cost_usd` and
-    /// `batchwright_month_unpriced_calls` by provider; call it before the metrics are written. `now` tells the month.
+    /// Updates the metrics of what was spent in this month, `batchwright_month_cost_usd`, `batchwright_month_calls` and
+    /// `batchwright_month_tokens` by model; call it before the metrics are written. `now` tells the month.
     ///
     /// # Errors
     /// If the queue cannot be read.
-    pub fn observe_ledger(&self, queue: &JobQueue, now: Timestamp) -> Result<(), Error> {
+    pub fn observe_spent(&self, queue: &JobQueue, now: Timestamp) -> Result<(), Error> {
         let month = Day::of(now).first_of_month();
-        let query = LedgerQuery::by(&[LedgerColumn::Provider]).between(Some(month), None);
-        let rows = queue.charge_sums(&query)?;
-        self.month_costs().set(rows.iter().map(|row| {
-            let name = row.group.first().and_then(|(_, name)| name.as_deref());
-            (name.unwrap_or_default(), row.sum)
-        }));
+        let spent = queue.spent_since(Some(month))?;
+        let costs = self.month_costs();
+        costs.reset();
+        for row in spent {
+            costs.add(&row.model, row.calls, row.tokens, row.cost_usd);
+        }
         Ok(())
     }
 

@@ -7,15 +7,15 @@
 //! |---|---|
 //! | describe a process for people | [`ProcessInfo`] |
 //! | see the progress of a process | [`ProcessState`], [`JobCounts`], [`Spent`]; of all processes, [`QueueTotals`]; as progress with [`ProcessTracker`] |
+//! | see what was spent on each model on each day | [`DaySpent`], by [`JobQueue::spent_since`](crate::JobQueue::spent_since) |
 //! | look at one job | [`JobState`], [`JobStatus`], [`AttemptError`]; briefly [`JobSummary`] |
 //! | read jobs by process, state and kind | [`JobFilter`], [`JobPage`] |
 //! | limit what the jobs of a process may cost | [`ProcessBudget`], [`BudgetPause`] |
-//! | limit what the owners of processes may spend | [`OwnerLimits`] |
 //! | fetch results | [`ProcessResults`], [`JobResult`]; in two steps [`DeliveredResult`], [`JobReceipt`] |
 //! | see why enqueueing or fetching ended early | [`EnqueueError`], [`ConsumeError`] |
 //! | set the number of jobs at once, retries and intervals | [`WorkerScale`], [`WorkerSettings`] |
 //! | see what a worker did | [`WorkerReport`] |
-//! | see the limits of a running worker's providers | [`WorkerLimits`], [`LimitReached`] |
+//! | see the limits of a running worker's providers | [`WorkerLimits`] |
 //! | make each job of a kind one call of a model | [`ModelCall`] |
 //! | add several kinds of jobs to a worker | [`JobKinds`] |
 //! | let a job wait for other jobs that it creates | [`Children`]; their process names its [`ParentJob`] |
@@ -51,13 +51,11 @@ pub(crate) mod job_kinds;
 mod job_status;
 mod kind;
 mod kinds;
-mod ledger;
 mod live;
 mod maintenance;
 #[cfg(feature = "metrics")]
 mod metrics;
 pub(crate) mod model_call;
-mod owners;
 mod progress_reporter;
 mod prompt_job;
 pub(crate) mod prompts;
@@ -68,6 +66,7 @@ mod set_back;
 pub(crate) mod settings;
 #[cfg(test)]
 mod simulation;
+pub(crate) mod spent;
 pub(crate) mod store;
 #[cfg(test)]
 mod store_use_tests;
@@ -80,7 +79,6 @@ pub(crate) mod worker_run;
 
 #[cfg(feature = "redis")]
 pub use crate::hub::{RedisHub, RedisOptions};
-pub use crate::money::budget::LimitReached;
 pub use budget::{BudgetPause, ProcessBudget};
 pub use children::Children;
 pub use consume::{ConsumeError, ProcessResults};
@@ -93,9 +91,9 @@ pub use job::{
 };
 pub use job_kinds::JobKinds;
 pub use model_call::ModelCall;
-pub use owners::OwnerLimits;
 pub use scale::WorkerScale;
 pub use settings::WorkerSettings;
+pub use spent::DaySpent;
 #[cfg(feature = "mysql")]
 pub use store::mysql::{MysqlOptions, MysqlStore};
 pub use store::sqlite::{Durability, SqliteOptions, SqliteStore};

@@ -247,11 +247,11 @@ pub(crate) fn spent(paid: Paid, charge: Option<&Charge>, history: &History) -> S
     let more = |now: u64, before: u64| now.saturating_sub(before);
     // A job of unknown cost counts once, with the first call that made it so.
     let unpriced = u64::from(paid.cost_usd.is_none() && !booked.is_unpriced());
-    if let Some(Charge { sum, .. }) = charge {
+    if let Some(charge) = charge {
         return Spent {
-            input_tokens: sum.input_tokens,
-            output_tokens: sum.output_tokens,
-            cost_usd: sum.known_cost(),
+            input_tokens: charge.input_tokens,
+            output_tokens: charge.output_tokens,
+            cost_usd: charge.cost_usd,
             unpriced,
         };
     }

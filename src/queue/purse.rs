@@ -7,25 +7,20 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::base::{Clock, Context, Error, ErrorKind, Mark, Paid, Sent, WarnOnce};
+use crate::base::{Clock, Context, Error, ErrorKind, Mark, Paid, Sent, Usd, WarnOnce};
 use crate::engine::route::Tries;
 use crate::engine::run::Reply;
 use crate::llm::request::Request;
 use crate::llm::response::Response;
 use crate::llm::route::Route;
 use crate::llm::spending;
-use crate::money::budget::{AmountUnit, Reservation};
 
-use super::owners::{Owners, WITHOUT_BOUND};
 use super::store::{BudgetDraw, JobBudget, JobStore};
 use super::task::JobTask;
 
 /// How often, and at which interval, a worker tries to draw from a store that cannot be written.
 const MOST_DRAWS: u32 = 60;
 const DRAW_AGAIN: Duration = Duration::from_secs(1);
-
-/// A job that did not fit into a budget that OS processes share is tried again after this time.
-const REFUSED_AGAIN: Duration = Duration::from_secs(10);
 
 type Answers = Vec<Result<Response, Error>>;
 
@@ -37,7 +32,6 @@ pub(crate) struct Purses {
     /// The worker ends: what comes back is returned at once.
     is_closed: AtomicBool,
     draw_again: Duration,
-    owners: Option<Arc<Owners>>,
 }
 
 /// A purse. It is never locked while the store is read or written, so that calls can end meanwhile.
@@ -85,28 +79,25 @@ impl Need {
     /// What the part at this position of `parts` has cost. The reply of a call for one job shows what it cost without
     /// earlier ones. What a failed call for several jobs cost is divided between them.
     fn spent(&self, at: usize, parts: usize, reply: &Reply<Answers>) -> u64 {
-        let unit = self.budget.map(|budget| budget.unit);
-        unit.map_or(0, |unit| spent_on(unit, self.most, at, parts, reply))
-    }
-}
-
-/// What the part at this position of `parts` has cost, which could cost `most`.
-fn spent_on(unit: AmountUnit, most: u64, at: usize, parts: usize, reply: &Reply<Answers>) -> u64 {
-    let part = reply.result.as_ref().map(|answers| answers.get(at));
-    let (paid, error) = match part {
-        Err(error) => {
-            let all = spending::counted(unit, reply.paid);
-            if let Some(all) = all.filter(|_| parts > 1) {
-                return all.div_ceil(parts as u64);
-            }
-            (reply.paid, Some(error))
+        if self.budget.is_none() {
+            return 0;
         }
-        Ok(Some(Err(error))) => (error.paid(), Some(error)),
-        Ok(_) if parts == 1 => (reply.paid, None),
-        Ok(Some(Ok(answer))) => (answer.paid(), None),
-        Ok(None) => (Paid::default(), None),
-    };
-    spending::spent(unit, paid, error, most)
+        let part = reply.result.as_ref().map(|answers| answers.get(at));
+        let (paid, error) = match part {
+            Err(error) => {
+                let all = reply.paid.cost_usd.map(Usd::picos);
+                if let Some(all) = all.filter(|_| parts > 1) {
+                    return all.div_ceil(parts as u64);
+                }
+                (reply.paid, Some(error))
+            }
+            Ok(Some(Err(error))) => (error.paid(), Some(error)),
+            Ok(_) if parts == 1 => (reply.paid, None),
+            Ok(Some(Ok(answer))) => (answer.paid(), None),
+            Ok(None) => (Paid::default(), None),
+        };
+        spending::spent(paid, error, self.most)
+    }
 }
 
 /// Sums for each budget.
@@ -129,47 +120,7 @@ impl Purses {
             purses: Mutex::default(),
             is_closed: AtomicBool::new(false),
             draw_again: DRAW_AGAIN,
-            owners: None,
         }
-    }
-
-    /// The same within what the owners of processes may spend.
-    pub(crate) fn within(mut self, owners: Option<Arc<Owners>>) -> Self {
-        self.owners = owners;
-        self
-    }
-
-    pub(crate) fn owners(&self) -> Option<&Arc<Owners>> {
-        self.owners.as_ref()
-    }
-
-    /// Reserves what a call can cost at most in the budgets of the owners of these jobs. Returns the parts of each job.
-    fn hold_for_owners(
-        &self,
-        route: &Route<'_>,
-        pack: &[&JobTask],
-        requests: &[&Request],
-        tries: &Tries,
-    ) -> Result<Vec<(usize, Reservation)>, Error> {
-        let Some(owners) = &self.owners else {
-            return Ok(Vec::new());
-        };
-        let mut held: Vec<(usize, Reservation)> = Vec::new();
-        for (at, (task, request)) in pack.iter().zip(requests).enumerate() {
-            let Some(owner) = &task.claimed.owner else {
-                continue;
-            };
-            let most = route.most(AmountUnit::Usd, request, tries);
-            let most = most.unwrap_or(WITHOUT_BOUND);
-            match owners.reserve(owner, most) {
-                Ok(reserved) => held.extend(reserved.into_iter().map(|one| (at, one))),
-                Err(error) => {
-                    held.into_iter().for_each(|(_, held)| held.settle(0));
-                    return Err(error);
-                }
-            }
-        }
-        Ok(held)
     }
 
     fn purse(&self, budget: JobBudget) -> Arc<Shared> {
@@ -189,13 +140,6 @@ impl Purses {
         ctx: &Context,
         call: impl FnOnce() -> Reply<Answers>,
     ) -> Reply<Answers> {
-        let of_owners = match self.hold_for_owners(route, pack, requests, tries) {
-            Ok(held) => held,
-            Err(error) => return error.into(),
-        };
-        let unspent = |of_owners: Vec<(usize, Reservation)>| {
-            of_owners.into_iter().for_each(|(_, held)| held.settle(0));
-        };
         // Reserved as one amount, because a call that is partly affordable is not made.
         let mut needs: Vec<Need> = Vec::new();
         for (task, request) in pack.iter().zip(requests) {
@@ -208,10 +152,7 @@ impl Purses {
                     budget: Some(budget),
                     most,
                 }),
-                Err(error) => {
-                    unspent(of_owners);
-                    return error.into();
-                }
+                Err(error) => return error.into(),
             }
         }
         let mut held = Vec::new();
@@ -220,20 +161,15 @@ impl Purses {
                 Ok(one) => held.extend(one),
                 Err(error) => {
                     held.into_iter().for_each(|held: Held<'_>| held.settle(0));
-                    unspent(of_owners);
                     return error.into();
                 }
             }
         }
-        let reply = waits_for_budget(route, call());
+        let reply = call();
         let spent = by_budget(needs.iter().enumerate().map(|(at, need)| {
             let spent = need.spent(at, needs.len(), &reply);
             (need.budget, spent)
         }));
-        for (at, held) in of_owners {
-            let spent = spent_on(AmountUnit::Usd, held.most(), at, needs.len(), &reply);
-            held.settle(spent);
-        }
         for held in held {
             let spent = spent.get(&held.budget).copied().unwrap_or(held.most);
             held.settle(spent);
@@ -251,7 +187,7 @@ impl Purses {
         tries: &Tries,
         ctx: &Context,
     ) -> Result<u64, Error> {
-        match route.most(budget.unit, request, tries) {
+        match route.most(request, tries) {
             Ok(most) => Ok(most),
             Err(error) => {
                 let why = format!("{} (job {})", error.message(), task.claimed.job_id);
@@ -274,7 +210,6 @@ impl Purses {
             })),
             BudgetDraw::Unlimited => Ok(None),
             BudgetDraw::Paused => Err(refused("the budget of its process is used up")),
-            BudgetDraw::OtherUnit => Err(refused("the budget of its process has changed")),
         }
     }
 
@@ -433,24 +368,6 @@ impl Drop for ClosePurses<'_> {
     fn drop(&mut self) {
         self.0.close();
     }
-}
-
-/// If a budget that is shared with other OS processes does not allow a call, its job waits. A request that no state of the
-/// budget allows fails, so that the others continue.
-fn waits_for_budget(route: &Route<'_>, mut reply: Reply<Answers>) -> Reply<Answers> {
-    reply.result = reply.result.map_err(|error| {
-        let is_of_budget = error.kind() == ErrorKind::BudgetExceeded || reply.fatal;
-        if !is_of_budget || error.is_marked(Mark::ProcessPaused) || !route.has_only_shared_budgets()
-        {
-            error
-        } else if error.is_marked(Mark::Unbounded) {
-            Error::new(ErrorKind::Invalid, error.message())
-        } else {
-            // Others that need less are tried first.
-            refused(error.message()).with_retry_after(Some(REFUSED_AGAIN))
-        }
-    });
-    reply
 }
 
 fn refused(why: &str) -> Error {

@@ -4,15 +4,11 @@ use std::sync::mpsc;
 use std::thread;
 
 use super::*;
-use crate::base::{Mark, ProcessId, SystemClock, Usage, Usd};
-use crate::llm::providers::extract::Extract;
-use crate::money::account::{Account, Period};
-use crate::money::budget::{Amount, AmountUnit, Budget};
+use crate::base::{Mark, ProcessId, SystemClock, Usd};
 use crate::queue::budget::ProcessBudget;
 use crate::queue::host::JobQueue;
 use crate::queue::info::ProcessInfo;
 use crate::queue::job::Job;
-use crate::queue::owners::OwnerLimits;
 use crate::queue::store::EnqueueStore;
 use crate::queue::store::sqlite::{SqliteOptions, SqliteStore};
 
@@ -23,12 +19,12 @@ struct Fixture {
     budget: JobBudget,
 }
 
-/// A budget of 6400 tokens, so that a slice is 100 tokens.
+/// A budget of 6400 picodollars, so that a slice is 100.
 fn fixture() -> Fixture {
     let store = Arc::new(SqliteStore::in_memory(SqliteOptions::default()).unwrap());
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let process = ProcessId::new();
-    let info = ProcessInfo::new().budget(ProcessBudget::of(Amount::Tokens(6400)));
+    let info = ProcessInfo::new().budget(ProcessBudget::of(Usd::from_picos(6400)));
     let jobs = vec![Job::new("test", &1).unwrap()];
     store
         .insert_described(process, Some(&info), jobs, true, clock.wall(), None)
@@ -39,10 +35,7 @@ fn fixture() -> Fixture {
         store,
         process,
         purses,
-        budget: JobBudget {
-            no: 1,
-            unit: AmountUnit::Tokens,
-        },
+        budget: JobBudget { no: 1 },
     }
 }
 
@@ -53,7 +46,7 @@ impl Fixture {
 
     fn used(&self) -> u64 {
         let state = self.store.process(self.process).unwrap().unwrap();
-        state.budget.unwrap().used.number()
+        state.budget.unwrap().used.picos()
     }
 
     fn fail(&self, error: impl FnMut() -> Option<Error> + Send + 'static) {
@@ -192,11 +185,8 @@ fn near_the_limit_only_the_last_call_returns_what_is_left_at_once() {
 
 #[test]
 fn a_failed_call_for_several_jobs_counts_once() {
-    let usage = Usage {
-        input_tokens: 10,
-        ..Usage::default()
-    };
-    let error = Error::new(ErrorKind::Malformed, "two of three vectors").with_usage(usage);
+    let paid = Paid::new(None, Some(Usd::from_picos(10)));
+    let error = Error::new(ErrorKind::Malformed, "two of three vectors").with_paid(paid);
     let reply = Reply::from(error);
     let need = Need {
         budget: Some(fixture().budget),
@@ -205,58 +195,4 @@ fn a_failed_call_for_several_jobs_counts_once() {
     let all: u64 = (0..3).map(|at| need.spent(at, 3, &reply)).sum();
     assert_eq!(all, 12);
     assert_eq!(need.spent(0, 1, &reply), 10);
-}
-
-/// Another call may have fitted since: that a call was refused is no reason to fail its job.
-#[test]
-fn a_job_whose_call_a_shared_budget_refuses_waits_and_one_without_a_bound_fails() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("monthly_budget.json");
-    let account = Account::new(
-        "the monthly budget",
-        file,
-        Period::Month,
-        Arc::new(SystemClock),
-    );
-    let budget = Budget::of_account(Usd::from_picos(100), account);
-    let route = Route::new(Extract).budget(&budget);
-    assert!(route.used_up().is_none());
-    let end = |error: Error| waits_for_budget(&route, error.into()).result.unwrap_err();
-    let waits = end(Error::new(ErrorKind::BudgetExceeded, "it is used up"));
-    assert!(waits.is_marked(Mark::ProcessPaused));
-    assert_eq!(waits.retry_after(), Some(REFUSED_AGAIN));
-    let fails = end(budget.reserve(101, &Context::new()).err().unwrap());
-    assert_eq!(
-        (fails.kind(), fails.is_marked(Mark::ProcessPaused)),
-        (ErrorKind::Invalid, false)
-    );
-}
-
-#[test]
-fn a_call_without_an_upper_bound_needs_a_limit_that_is_not_used_up() {
-    let folder = tempfile::tempdir().unwrap();
-    let fixture = fixture();
-    let limits = OwnerLimits {
-        usd_per_day: Some(Usd::from_picos(1000)),
-        ..OwnerLimits::default()
-    };
-    let owners = Owners::new(
-        folder.path().to_owned(),
-        Arc::new(move |_| limits),
-        fixture.store.clone(),
-        Arc::new(SystemClock),
-    );
-    let settle = |most: u64, cost: u64| {
-        let held = owners.reserve("shop", most)?;
-        held.into_iter().for_each(|held| held.settle(cost));
-        Ok::<(), Error>(())
-    };
-    settle(WITHOUT_BOUND, 400).unwrap();
-    settle(WITHOUT_BOUND, 5000).unwrap();
-    let error = settle(WITHOUT_BOUND, 400).unwrap_err();
-    assert!(error.is_marked(Mark::ProcessPaused));
-    assert!(owners.limit_reached("shop").is_some());
-    // The stand-ins cost nothing.
-    settle(0, 0).unwrap();
-    assert_eq!(settle(1001, 0).unwrap_err().kind(), ErrorKind::Invalid);
 }

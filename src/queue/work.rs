@@ -241,7 +241,7 @@ impl StoreWork {
                         JobEnd::Result(result, spent, charge) => {
                             let (result, spent) = (result.clone(), *spent);
                             let outcome = ClaimOutcome::Completed { result, spent };
-                            end(member, ticket, outcome, charge.as_deref())
+                            end(member, ticket, outcome, charge.clone())
                         }
                         JobEnd::Failed(error) => failed(member, ticket, error, now),
                         JobEnd::Wait(awaited) => waits(&member.task, awaited, wall),
@@ -314,7 +314,12 @@ impl StoreWork {
             spent,
             history: history.text(),
         };
-        end(member, ticket, outcome, error.charge())
+        end(
+            member,
+            ticket,
+            outcome,
+            error.charge().cloned().map(Box::new),
+        )
     }
 }
 
@@ -336,20 +341,25 @@ fn failed(
         result,
         spent: prompts::spent_in_vain(error, &task.history),
     };
-    end(member, ticket, outcome, error.charge())
+    end(
+        member,
+        ticket,
+        outcome,
+        error.charge().cloned().map(Box::new),
+    )
 }
 
 fn end(
     member: &Member<JobTask>,
     ticket: &Ticket<Pack<JobTask>>,
     outcome: ClaimOutcome,
-    charge: Option<&Charge>,
+    charge: Option<Box<Charge>>,
 ) -> Settlement {
     Settlement {
         receipt: member.task.claimed.receipt,
         calls: ticket.tries.calls.into(),
         outcome,
-        charge: member.task.claimed.charged(charge),
+        charge,
         budget: in_budget(&member.task),
     }
 }

@@ -1,6 +1,5 @@
 //! A worker: claims jobs of the queue, processes them, and records their ends.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::thread;
@@ -28,7 +27,6 @@ use super::job_kinds::JobKinds;
 use super::kind::Kind;
 use super::kinds::Kinds;
 use super::model_call::ModelCall;
-use super::owners::{FindLimits, OwnerLimits, Owners};
 use super::purse::Purses;
 use super::settings::WorkerSettings;
 use super::worker_limits::WorkerLimits;
@@ -47,7 +45,7 @@ use super::worker_run::{PreparedRun, WorkerReport, WorkerRun};
 /// worker ends instead; the jobs stay in the queue.
 ///
 /// Money and time: the [`Route`] has the [prices](Route::prices), also for your own client. The queue keeps the budget of
-/// each [process](crate::queue::ProcessInfo::budget), for calls and batches, and the [ledger](JobQueue::ledger). A
+/// each [process](crate::queue::ProcessInfo::budget), for calls and batches. A
 /// [budget of the route](Route::budget) limits the individual calls of workers with clones of it: if it is used up, they end,
 /// and their jobs stay in the queue. It is rejected together with a Batch API, because it does not limit batches. A
 /// [book of the route](Route::booking) is not for a worker, because the queue books the same calls.
@@ -118,7 +116,6 @@ pub struct Worker {
     multi_tenant: bool,
     scope: Scope,
     follower: Option<Follower>,
-    owner_limits: Option<(PathBuf, FindLimits)>,
 }
 
 impl Worker {
@@ -142,7 +139,6 @@ impl Worker {
             multi_tenant: true,
             scope: Scope::default(),
             follower: None,
-            owner_limits: None,
         }
     }
 
@@ -256,19 +252,6 @@ impl Worker {
         self
     }
 
-    /// Limits what calls for the processes of an [owner](crate::queue::ProcessInfo::owner) may cost. A job whose call does
-    /// not fit waits, and is tried again every 5 minutes. `find` returns the limits of an owner, and is called for each
-    /// call. Files in `folder` count what was spent and what is reserved; all workers with this folder share the limits. A
-    /// call without an upper bound counts when it has ended. Default: no limits.
-    pub fn owner_limits(
-        mut self,
-        folder: impl AsRef<Path>,
-        find: impl Fn(&str) -> OwnerLimits + Send + Sync + 'static,
-    ) -> Self {
-        self.owner_limits = Some((folder.as_ref().to_owned(), Arc::new(find)));
-        self
-    }
-
     /// Checks for changed settings while the worker runs.
     pub(crate) fn followed_by(mut self, follower: Follower) -> Self {
         self.follower = Some(follower);
@@ -331,7 +314,7 @@ impl Worker {
     }
 
     fn prepare(self) -> Result<PreparedRun, Error> {
-        let limits_calls = |route: &Route<'_>| route.has_own_budget();
+        let limits_calls = |route: &Route<'_>| route.has_budget();
         if self.batches.is_some() && self.completions.as_ref().is_some_and(limits_calls) {
             let why = "a budget of the route does not limit batches: set that of the process, see ProcessInfo::budget";
             return Err(Error::new(ErrorKind::Invalid, why));
@@ -347,12 +330,8 @@ impl Worker {
         kinds.setup.change(|setup| setup.settings = self.settings);
         let slots = self.settings.scale.start().min(MOST_SLOTS);
         let (waker, woken) = Waker::new();
-        let owners = self.owner_limits.map(|(folder, find)| {
-            let (store, clock) = (self.queue.store.clone(), self.queue.clock.clone());
-            Arc::new(Owners::new(folder, find, store, clock))
-        });
         let controls = Arc::new(Controls {
-            purses: Purses::new(self.queue.store.clone(), self.queue.clock.clone()).within(owners),
+            purses: Purses::new(self.queue.store.clone(), self.queue.clock.clone()),
             permits: AtomicUsize::new(slots),
             all_busy: AtomicBool::new(false),
             batch_control: BatchControl::new(kinds.setup.clone()),

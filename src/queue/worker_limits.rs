@@ -6,7 +6,6 @@ use crate::base::{Error, ErrorKind};
 use crate::llm::params::RequestTask;
 use crate::llm::provider_limits::ProviderLimits;
 use crate::llm::request::Request;
-use crate::money::budget::LimitReached;
 
 use super::controls::Controls;
 use super::job::{COMPLETION_KIND, DIRECT_COMPLETION_KIND, EMBEDDING_KIND};
@@ -63,26 +62,6 @@ impl WorkerLimits {
     /// default models.
     pub fn all(&self) -> Vec<ProviderLimits> {
         self.0.kinds.all_limits(self.0.clock.now())
-    }
-
-    /// The limit of what calls may cost for which jobs of this owner of processes wait at the moment: one of the
-    /// owner, or one of the route for such requests; of any route, without a request. `None` if the last call was made.
-    pub fn limit_reached(
-        &self,
-        owner: Option<&str>,
-        request: Option<&Request>,
-    ) -> Option<LimitReached> {
-        let owners = self.0.purses.owners();
-        let of_owner = owner.and_then(|owner| owners?.limit_reached(owner));
-        of_owner.or_else(|| match request {
-            None => self.0.kinds.limit_reached(None),
-            Some(request) => (self.0.kinds).limit_reached(Some(self.kind_of(request)?)),
-        })
-    }
-
-    /// Why the limits of an owner cannot be checked. The owner's jobs wait.
-    pub fn trouble_of(&self, owner: &str) -> Option<String> {
-        self.0.purses.owners()?.trouble(owner)
     }
 
     /// Calls in flight. Calls that handlers make themselves are not included.

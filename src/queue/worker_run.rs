@@ -209,7 +209,6 @@ impl WorkerRun {
             },
             overview: controls.batch_overview.clone(),
             observer: plan.observer.clone(),
-            owners: controls.purses.owners().cloned(),
         });
         controls
             .batch_overview
@@ -269,15 +268,6 @@ impl WorkerRun {
     fn stopped_by_budget(&self, mut report: WorkerReport) -> WorkerReport {
         let scope = &self.plan.scope;
         if report.stop.is_some() || !(scope.until_empty || scope.until_submitted) {
-            return report;
-        }
-        self.controls.kinds.look_at_budgets();
-        if let Some(error) = self.controls.kinds.used_up() {
-            report.stop = Some(if error.kind() == ErrorKind::BudgetExceeded {
-                StopReason::BudgetExceeded(error)
-            } else {
-                StopReason::Fatal(error)
-            });
             return report;
         }
         match self.registration.store.budget_pauses() {
@@ -431,7 +421,6 @@ fn cancel_at(deadline: Deadline, clock: &dyn Clock, ctx: &Context, stop: &Receiv
 }
 
 fn snapshot(dispatcher: &Dispatcher<StoreWork>, controls: &Controls, now: Time) -> Snapshot {
-    controls.kinds.look_at_budgets();
     let in_flight = dispatcher.counters().in_flight;
     let permits = controls.permits.load(Ordering::SeqCst);
     controls
@@ -446,7 +435,6 @@ fn snapshot(dispatcher: &Dispatcher<StoreWork>, controls: &Controls, now: Time) 
     let trouble_text = trouble
         .map(|error| error.message().to_owned())
         .or_else(|| controls.batch_overview.trouble.lock().clone())
-        .or_else(|| Some(controls.kinds.used_up()?.message().to_owned()))
         .or_else(|| work.packed.items.unknown());
     let changed = work
         .changed

@@ -8,8 +8,6 @@ use crate::base::{Error, ErrorKind, ProcessId};
 use crate::bulk::appender::ResultsAppender;
 use crate::bulk::file::FileRun;
 use crate::bulk::options::FileRunOptions;
-use crate::money::books::RunBook;
-use crate::money::ledger::Ledger;
 use crate::queue::host::JobQueue;
 use crate::queue::job::ProcessState;
 use crate::queue::store::sqlite::SqliteOptions;
@@ -28,9 +26,8 @@ pub enum RunStore {
 }
 
 impl RunStore {
-    /// Removes the store beside this output if nothing is left in it, unless a run has the output just now. What it was
-    /// billed is copied into `ledger`, a folder of [books](crate::unstable::RunBook), before that.
-    pub fn tidy(output: impl AsRef<Path>, ledger: Option<&Path>) {
+    /// Removes the store beside this output if nothing is left in it, unless a run has the output just now.
+    pub fn tidy(output: impl AsRef<Path>) {
         let output = output.as_ref();
         let Ok(store) = store_path(output) else {
             return;
@@ -43,10 +40,7 @@ impl RunStore {
         let lock = output.exists().then(|| ResultsAppender::open(output));
         if !matches!(lock, Some(Err(_))) {
             let beside = Self::Beside(SqliteOptions::default());
-            let opened = OpenStore::open(&beside, Some(output), &FileRunOptions::new());
-            if let Ok(mut store) = opened {
-                store.ledger = ledger.map(Path::to_owned);
-            }
+            let _ = OpenStore::open(&beside, Some(output), &FileRunOptions::new());
         }
     }
 }
@@ -58,8 +52,6 @@ pub(super) struct OpenStore {
     process: ProcessId,
     /// The file that the run removes in the end.
     file: Option<PathBuf>,
-    /// The folder of books into which its charges are copied.
-    pub(super) ledger: Option<PathBuf>,
 }
 
 impl OpenStore {
@@ -97,7 +89,6 @@ impl OpenStore {
             queue: Some(queue),
             process,
             file,
-            ledger: None,
         })
     }
 
@@ -125,17 +116,6 @@ impl OpenStore {
     }
 }
 
-/// Copies what the run of a store was billed. The copy replaces an earlier one.
-fn copy_charges(queue: &JobQueue, file: &Path, folder: &Path) -> Result<(), Error> {
-    let ledger = queue.ledger(None, None)?;
-    if ledger == Ledger::new() {
-        return Ok(());
-    }
-    let output = file.with_extension("");
-    RunBook::replace(folder, &queue.id()?, &output.to_string_lossy(), &ledger)?;
-    Ok(())
-}
-
 /// Whether nothing is left in it.
 fn is_over(queue: &JobQueue) -> Result<bool, Error> {
     Ok(queue.open_processes()?.is_empty() && queue.batches(None)?.is_empty())
@@ -150,17 +130,6 @@ impl Drop for OpenStore {
             log::warn!("{error}");
             false
         });
-        let copied = match &self.ledger {
-            Some(folder) => copy_charges(self.queue(), &file, folder),
-            None => Ok(()),
-        };
-        if let Err(error) = &copied {
-            log::warn!(
-                "{} stays, because its charges cannot be copied into the ledger: {error}",
-                file.display()
-            );
-        }
-        let is_over = is_over && copied.is_ok();
         // Closed first: SQLite puts its log away.
         self.queue = None;
         // A user who moves the run moves two files: empty folders need not stay behind.
@@ -247,15 +216,15 @@ mod tests {
         let process = ProcessId::new();
         let job = crate::queue::job::Job::from(&crate::llm::request::Request::new("p"));
         queue.enqueue(process, [job]).unwrap();
-        RunStore::tidy(&output, None);
+        RunStore::tidy(&output);
         assert!(path.exists(), "it holds an item");
         queue.delete(process).unwrap();
         drop(queue);
         let in_use = ResultsAppender::open(&output).ok().unwrap();
-        RunStore::tidy(&output, None);
+        RunStore::tidy(&output);
         assert!(path.exists(), "a run has the output");
         drop(in_use);
-        RunStore::tidy(&output, None);
+        RunStore::tidy(&output);
         let left: Vec<_> = fs::read_dir(folder.path()).unwrap().collect();
         assert_eq!(left.len(), 1, "{left:?}");
     }

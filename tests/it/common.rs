@@ -174,7 +174,7 @@ pub fn id(line: &Value) -> String {
     line["id"].as_str().unwrap().to_owned()
 }
 
-/// An amount of a result line, a summary or the ledger.
+/// An amount of a result line or a summary.
 pub fn usd(value: &Value) -> Usd {
     serde_json::from_value(value.clone()).unwrap()
 }

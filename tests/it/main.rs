@@ -22,8 +22,6 @@ mod example_overnight;
 mod fallback;
 mod gateway;
 mod hang;
-#[cfg(feature = "queue")]
-mod ledger;
 mod library;
 mod loading;
 mod local_files;
@@ -48,5 +46,7 @@ mod regress_client;
 mod regress_file;
 mod replies;
 mod speech;
+#[cfg(feature = "queue")]
+mod spent;
 mod streams;
 mod tools;

@@ -11,7 +11,7 @@ use batchwright::unstable::Clock;
 use batchwright::{
     Budget, Context, Deadline, Error, ErrorKind, Handler, Job, JobQueue, Limits, LlmConfig,
     Outcome, ProcessId, Progress, Request, Response, RetryPolicy, Route, RunningJob, Secret,
-    StopReason, Worker, client_fn,
+    StopReason, Usd, Worker, client_fn,
 };
 use parking_lot::{Condvar, Mutex};
 use serde_json::Value;
@@ -513,7 +513,7 @@ fn a_budget_of_the_route_ends_a_worker_and_its_jobs_wait() {
     let jobs = ["a", "b", "c"].map(|text| Job::from(Request::new(text).with_max_tokens(5)));
     queue.enqueue(process, jobs).unwrap();
     let client = Arc::new(ScriptedClient::new());
-    let budget = Budget::tokens(1);
+    let budget = Budget::usd(Usd::from_picos(1));
     let report = worker(&queue)
         .completions(route(&client).budget(&budget))
         .run()

@@ -1,17 +1,17 @@
-//! The budget of a run, whose spending is recorded beside its output.
+//! The budget of a run, whose spending is recorded beside its output, and how a process goes on that its budget has paused.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
-use batchwright::{Amount, Budget, Error, Request, Route, Summary, Usage, Usd};
+use batchwright::queue::{BudgetPause, ProcessBudget};
+use batchwright::{Budget, Error, ProcessId, Request, Route, Summary, Usd};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::args::run::RunArgs;
 use crate::args::text_file::without_bom;
 use crate::exit::{About, Refusal, could_not_run};
-use crate::format::count;
 
 /// Whether the output does not exist yet, before the run creates it: then nothing was spent on it.
 pub fn starts_from_zero(args: &RunArgs) -> bool {
@@ -33,11 +33,10 @@ impl RunBudget {
         is_under_way: bool,
         from_zero: bool,
     ) -> Result<Option<Self>, Refusal> {
-        let budget = match (args.budget, args.budget_tokens) {
-            (Some(usd), _) => Budget::usd(usd),
-            (None, Some(tokens)) => Budget::tokens(tokens),
-            (None, None) => return Ok(None),
+        let Some(limit) = args.budget else {
+            return Ok(None);
         };
+        let budget = Budget::usd(limit);
         if is_under_way {
             return Err(Refusal::usage(
                 "an earlier run of this output without a budget is under way (OUTPUT.batchwright): finish it without one",
@@ -59,16 +58,7 @@ impl RunBudget {
 
     /// For the summary in JSON.
     pub fn json(&self) -> Value {
-        let number = |amount| match amount {
-            Amount::Usd(usd) => json!(usd),
-            Amount::Tokens(tokens) => json!(tokens),
-            _ => Value::Null,
-        };
-        let unit = match self.budget.limit() {
-            Amount::Tokens(_) => "tokens",
-            _ => "usd",
-        };
-        json!({"unit": unit, "limit": number(self.budget.limit()), "spent": number(self.budget.spent())})
+        json!({"limit": self.budget.limit(), "spent": self.budget.spent()})
     }
 
     /// The cost of `waiting` items, at the [mean](Self::mean_cost) of this run; and the budget that is enough for them, or
@@ -79,48 +69,27 @@ impl RunBudget {
         bad_rows: u64,
         waiting: u64,
     ) -> Option<(Option<String>, String)> {
-        let number = |amount| match amount {
-            Amount::Usd(usd) => Some(usd.dollars()),
-            Amount::Tokens(tokens) => Some(tokens as f64),
-            _ => None,
-        };
-        let spent = number(self.budget.spent())?;
-        let next = number(self.budget.refused()?)?;
-        let limit = number(self.budget.limit())?;
+        let spent = self.budget.spent().dollars();
+        let next = self.budget.refused()?.dollars();
         let rest = self.mean_cost(summary, bad_rows);
         let rest = rest.map(|mean| mean * waiting as f64);
         let rest = rest.filter(|rest| *rest > 0.0);
-        let enough = (spent + MORE * rest.unwrap_or_default() + next).max(limit);
-        Some(match self.budget.limit() {
-            Amount::Tokens(_) => {
-                let cost = rest.map(|rest| format!("{} tokens", count(rest.ceil() as u64)));
-                (cost, format!("{:.0}", enough.ceil()))
-            }
-            _ => {
-                let cost = rest.and_then(Usd::from_dollars);
-                let cents = (enough * 100.0).ceil() / 100.0;
-                (cost.map(|cost| cost.to_string()), format!("{cents:.2}"))
-            }
-        })
+        let enough =
+            (spent + MORE * rest.unwrap_or_default() + next).max(self.budget.limit().dollars());
+        let cost = rest.and_then(Usd::from_dollars);
+        let cents = (enough * 100.0).ceil() / 100.0;
+        Some((cost.map(|cost| cost.to_string()), format!("{cents:.2}")))
     }
 
-    /// The mean cost of the items that this run has ended, in the unit of the budget. What the budget counts is no measure
+    /// The mean cost of the items that this run has ended, in US dollars. What the budget counts is no measure
     /// of it: that includes reservations of batches, also of earlier runs.
     fn mean_cost(&self, summary: &Summary, bad_rows: u64) -> Option<f64> {
         let failed: u64 = summary.errors.values().sum();
         let completed = summary.completed.saturating_sub(summary.completed_before);
         // Bad rows are not sent.
         let ended = completed + failed.saturating_sub(bad_rows);
-        let (cost, items) = match self.budget.limit() {
-            Amount::Tokens(_) => {
-                let usage = &summary.usage;
-                ((usage.input_tokens + usage.output_tokens) as f64, ended)
-            }
-            _ => (
-                summary.cost_usd?.dollars(),
-                ended.saturating_sub(summary.unpriced),
-            ),
-        };
+        let cost = summary.cost_usd?.dollars();
+        let items = ended.saturating_sub(summary.unpriced);
         (items > 0).then(|| cost / items as f64)
     }
 }
@@ -142,7 +111,7 @@ fn recorded(budget: &Budget, output: &Path, from_zero: bool) -> Result<Budget, R
         io::ErrorKind::NotFound => Ok(()),
         _ => Err(Error::from(error)),
     });
-    let budget = removed.and_then(|()| budget.recorded_in(&file, spent_on(output, budget.limit())));
+    let budget = removed.and_then(|()| budget.recorded_in(&file, spent_on(output)));
     budget.map_err(|error| {
         let refusal = if error.is_storage() {
             could_not_run(error)
@@ -161,31 +130,19 @@ fn regular(output: Option<&Path>) -> Option<PathBuf> {
     (!is_stream && output.file_name().is_some()).then_some(output)
 }
 
-/// What the lines of an output cost, in the unit of `limit`: earlier runs may have had no budget.
-fn spent_on(output: &Path, limit: Amount) -> Amount {
+/// What the lines of an output cost: earlier runs may have had no budget.
+fn spent_on(output: &Path) -> Usd {
     #[derive(Default, Deserialize)]
     struct Line {
         #[serde(default)]
         cost_usd: Option<Usd>,
-        #[serde(default)]
-        usage: Option<Usage>,
     }
     let lines = fs::File::open(output).map(|file| BufReader::new(file).lines());
     let lines = lines.into_iter().flatten().map_while(Result::ok);
     // An incomplete line has no cost yet.
     let lines =
         lines.map(|line| serde_json::from_str::<Line>(without_bom(&line)).unwrap_or_default());
-    match limit {
-        Amount::Tokens(_) => {
-            let usage = lines.filter_map(|line| line.usage);
-            Amount::Tokens(
-                usage
-                    .map(|usage| usage.input_tokens + usage.output_tokens)
-                    .sum(),
-            )
-        }
-        _ => Amount::Usd(lines.filter_map(|line| line.cost_usd).sum()),
-    }
+    lines.filter_map(|line| line.cost_usd).sum()
 }
 
 /// Refuses a run whose calls have no upper bound.
@@ -194,4 +151,23 @@ pub fn check(args: &RunArgs, route: &Route<'_>) -> Result<(), Refusal> {
     request.params.max_tokens = args.prompt.max_tokens;
     let checked = route.check_budget(&request);
     checked.map_err(|error| Refusal::usage(error.message()))
+}
+
+/// Why its budget has paused a process, and how the process continues.
+pub fn advice(
+    command: &dyn Fn(&str) -> String,
+    id: ProcessId,
+    budget: &ProcessBudget,
+) -> Option<String> {
+    let why = budget.why()?;
+    Some(match &budget.pause {
+        Some(BudgetPause::Unbounded(_)) => {
+            let same = format!("retry {id} --budget {}", budget.limit.dollars());
+            format!("paused: {why}. When that is set: {}", command(&same))
+        }
+        _ => format!(
+            "paused: {why}; to continue with a higher budget: {}",
+            command(&format!("retry {id} --budget USD"))
+        ),
+    })
 }

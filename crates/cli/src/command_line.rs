@@ -14,18 +14,19 @@ pub fn command_line() -> String {
     again(words.map(|word| word.to_string_lossy().into_owned()))
 }
 
-/// The same with another budget: `flag` has this value.
-pub fn command_line_with_budget(flag: &str, value: &str) -> String {
+/// The same with another budget.
+pub fn command_line_with_budget(value: &str) -> String {
+    const NAMES: [&str; 2] = ["--budget", "--max-cost"];
     let mut words: Vec<String> = Vec::new();
     let mut given = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
     while let Some(word) = given.next() {
         match word.split_once('=') {
-            _ if word == flag || word == "--max-cost" => drop(given.next()),
-            Some((name, _)) if name == flag || name == "--max-cost" => {}
+            _ if NAMES.contains(&&*word) => drop(given.next()),
+            Some((name, _)) if NAMES.contains(&name) => {}
             _ => words.push(word),
         }
     }
-    words.extend([flag.to_owned(), value.to_owned()]);
+    words.extend(["--budget".to_owned(), value.to_owned()]);
     again(words.into_iter())
 }
 

@@ -14,11 +14,9 @@ mod folder;
 mod format;
 mod input;
 mod job_types;
-mod ledger;
 mod logging;
 mod parse;
 mod payloads;
-mod prices;
 mod prompts;
 mod provider;
 mod queue;
@@ -79,11 +77,8 @@ fn execute(mut cli: Cli) -> Exit {
         Command::Exec(args) => exec::execute(&args),
         Command::Cancel(args) => cancel::execute(&args),
         Command::Retry(args) => retry::execute(&args),
-        Command::Budget(args) => commands::budget::execute(&args),
         Command::Doctor(args) => doctor::execute(&args),
         Command::Providers(args) => providers::execute(&args),
-        Command::Prices(args) => commands::prices::execute(&args),
-        Command::Ledger(args) => commands::ledger::execute(&args),
         Command::Config(args) => config::execute(&args),
         Command::Token(args) => token::execute(&args),
         Command::Completions(args) => shell::execute(&args),

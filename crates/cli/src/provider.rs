@@ -11,7 +11,6 @@ use super::args::shared::{BatchProviderArgs, DataArgs, ProviderArgs};
 use super::args::text_file;
 use super::data_dir::data_dir;
 use super::exit::{About, Refusal};
-use super::prices;
 use super::settings::{self, refused};
 use batchwright::unstable::Optional;
 
@@ -142,6 +141,7 @@ pub fn with_flags(settings: Settings, args: &ProviderArgs) -> Result<Settings, R
         ("llm.provider", "--provider", &args.provider),
         ("llm.model", "--model", &args.model),
         ("llm.fallback", "--fallback", &fallback),
+        ("llm.prices", "--prices", &args.prices),
     ];
     settings::with_flags(settings, &flags)
 }
@@ -165,7 +165,6 @@ pub fn plan(
     say: &dyn Fn(String),
 ) -> Result<ProviderPlan, Refusal> {
     let options = with_headers(options, args, settings)?
-        .prices(prices::of_file(args.prices.as_deref())?)
         .embeddings(embed)
         .every_request_names_a_model(unnamed == Some(0));
     let plan = ProviderPlan::new(settings.clone(), options);

@@ -22,7 +22,6 @@ use crate::problem::Problem;
 use crate::readiness::DiskCheck;
 use crate::records::Records;
 use crate::settings::LiveSettings;
-use crate::spent::Spent;
 
 /// State that all handlers share. More than 15 fields: one for each part of the server that handlers share.
 pub(crate) struct App {
@@ -55,7 +54,6 @@ pub(crate) struct App {
     pub guard: Guard,
     pub page: Page,
     pub disk_check: DiskCheck,
-    pub spent: Spent,
 }
 
 /// Limits the number of requests that wait for the end of a job, so that other requests still get connections.

@@ -39,7 +39,6 @@ mod server;
 mod service;
 mod settings;
 mod shapes;
-mod spent;
 mod tokens;
 mod watcher;
 mod webhooks;

@@ -1,6 +1,5 @@
 //! Objects and their owners: a token that sees only its own finds no others.
 
-use batchwright::queue::{LimitReached, ProcessState};
 use batchwright::{Error, JobId, ProcessId};
 
 use crate::app::App;
@@ -9,7 +8,6 @@ use crate::problem::Problem;
 use crate::records::batches::BatchRecord;
 use crate::records::files::{FileRecord, now};
 use crate::records::objects::ObjectRecord;
-use crate::shapes;
 use crate::tokens::Caller;
 
 /// Names in paths and queries whose values are ids of objects with an owner.
@@ -21,16 +19,6 @@ const OBJECTS: [&str; 6] = [
     "response_id",
     "upload_id",
 ];
-
-/// Why calls wait for a limit.
-pub(crate) fn limit_text(reached: &LimitReached) -> String {
-    let LimitReached { name, renews, .. } = reached;
-    if reached.is_in_use {
-        format!("{name} allows no further call before those in flight have ended")
-    } else {
-        format!("{name} is used up; it begins anew on {renews} (UTC)")
-    }
-}
 
 impl App {
     /// # Errors
@@ -117,24 +105,6 @@ impl App {
         }
     }
 
-    /// Why the jobs of a process wait, if a limit of what their calls may cost allows no further one. Amounts are left out:
-    /// they may be those of others.
-    pub fn waits_for(&self, process: &ProcessState) -> Option<String> {
-        let owner = process.info.owner.as_deref();
-        let has_jobs = process.counts.pending > 0;
-        if !has_jobs {
-            return None;
-        }
-        if let Some(owner) = owner
-            && let Some(why) = self.limits.trouble_of(owner)
-        {
-            log::debug!("{why}");
-            return Some(format!("the limits of {owner} cannot be checked"));
-        }
-        let reached = self.limits.limit_reached(owner, None);
-        reached.map(|reached| limit_text(&reached))
-    }
-
     /// The open jobs of the caller, if their number is limited.
     ///
     /// # Errors
@@ -147,20 +117,9 @@ impl App {
     }
 
     /// # Errors
-    /// 429 if the caller may not have this number of open jobs in addition to those that it has, or has spent what it
-    /// may spend; 413 if it may never have this number.
+    /// 429 if the caller may not have this number of open jobs in addition to those that it has; 413 if it may never have this number.
     pub fn check_quotas(&self, caller: &Caller, more: u64) -> Result<(), Problem> {
-        self.check_spending(caller)?;
         caller.check_open_jobs(self.open_jobs(caller)?, more)
-    }
-
-    /// # Errors
-    /// 429 if the caller has spent what it may spend.
-    pub fn check_spending(&self, caller: &Caller) -> Result<(), Problem> {
-        caller.check_spending(shapes::now(), |owner, since| {
-            self.spent
-                .of(owner, since, || self.queue.cost_of(owner, since))
-        })
     }
 }
 

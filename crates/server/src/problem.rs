@@ -129,12 +129,6 @@ impl Problem {
         self
     }
 
-    /// Adds to the text.
-    pub fn and(mut self, more: &str) -> Self {
-        self.detail.push_str(more);
-        self
-    }
-
     /// The response, in the format of the API at this path.
     pub fn response(self, path: &str) -> Response {
         let (kind, body) = if path == "/v1" || path.starts_with("/v1/") {

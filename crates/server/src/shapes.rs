@@ -56,12 +56,8 @@ pub(crate) fn process_state(process: &ProcessState) -> &'static str {
     }
 }
 
-/// A process. `waits_for`: why calls for its owner are not made at the moment.
-pub(crate) fn process(
-    process: &ProcessState,
-    pace: Option<Pace>,
-    waits_for: Option<String>,
-) -> Value {
+/// A process.
+pub(crate) fn process(process: &ProcessState, pace: Option<Pace>) -> Value {
     let (counts, spent) = (&process.counts, &process.spent);
     let percent = match counts.total {
         0 => 0.0,
@@ -99,9 +95,6 @@ pub(crate) fn process(
     }
     if let Some(owner) = &process.info.owner {
         shown["owner"] = json!(owner);
-    }
-    if let Some(why) = waits_for {
-        shown["waits_for"] = json!(why);
     }
     shown
 }

@@ -11,10 +11,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use batchwright::progress::Timestamp;
-use batchwright::provider::Day;
-use batchwright::queue::OwnerLimits;
-use batchwright::{Error, ErrorKind, Secret, Usd};
+use batchwright::{Error, ErrorKind, Secret};
 use parking_lot::{Mutex, RwLock};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -103,16 +100,10 @@ pub struct TokenLimits {
     pub requests_per_minute: Option<u32>,
     /// Maximum number of open jobs: a request that would exceed it is rejected.
     pub open_jobs: Option<u64>,
-    /// Known cost per day (UTC) from which on requests for more work are rejected. Calls in progress still end.
-    pub usd_per_day: Option<Usd>,
-    /// The same per month (UTC).
-    pub usd_per_month: Option<Usd>,
 }
 
 const REQUESTS: &str = "requests-per-minute";
 const OPEN_JOBS: &str = "open-jobs";
-const USD_PER_DAY: &str = "usd-per-day";
-const USD_PER_MONTH: &str = "usd-per-month";
 
 /// Who sends a request. The default sees nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -182,45 +173,6 @@ impl Caller {
              this again when some have ended"
         );
         Err(Problem::new(429, "rate_limit_exceeded", why).header("retry-after", "10"))
-    }
-
-    /// `spent` returns the known cost of its calls since a day.
-    ///
-    /// # Errors
-    /// 429 if its calls have cost as much as it may spend; the error of `spent`.
-    pub fn check_spending(
-        &self,
-        now: Timestamp,
-        spent: impl Fn(&str, Day) -> Result<Usd, Error>,
-    ) -> Result<(), Problem> {
-        let name = self.name.as_deref().unwrap_or_default();
-        let today = Day::of(now);
-        let periods = [
-            (self.limits.usd_per_day, USD_PER_DAY, "day", today, today),
-            (
-                self.limits.usd_per_month,
-                USD_PER_MONTH,
-                "month",
-                today.first_of_month(),
-                today.last_of_month(),
-            ),
-        ];
-        for (most, limit, period, first, last) in periods {
-            let Some(most) = most else { continue };
-            let spent = spent(name, first)?;
-            if spent < most {
-                continue;
-            }
-            let next = last.next();
-            let why = format!(
-                "the token {name} may spend {most} per {period} (UTC; {limit} in the server's token file) and has spent \
-                 {spent}: send this again on {next}"
-            );
-            let wait = next.start().since(now).as_secs() + 1;
-            let problem = Problem::new(429, "rate_limit_exceeded", why);
-            return Err(problem.header("retry-after", wait.to_string()));
-        }
-        Ok(())
     }
 }
 
@@ -299,19 +251,6 @@ impl Tokens {
                 false
             }
         }
-    }
-
-    /// What calls for the processes of a token may cost.
-    pub fn spending_limits(&self, name: &str) -> OwnerLimits {
-        let known = Arc::clone(&self.state.read().known);
-        let mut callers = known.iter().map(|(_, caller)| caller);
-        let found = callers.find(|caller| caller.name.as_deref() == Some(name));
-        let mut limits = OwnerLimits::default();
-        if let Some(caller) = found {
-            limits.usd_per_day = caller.limits.usd_per_day;
-            limits.usd_per_month = caller.limits.usd_per_month;
-        }
-        limits
     }
 
     /// Why the present token file is not used.
@@ -460,8 +399,7 @@ fn token_of(line: &str) -> Result<(Hash, Caller), String> {
     for word in words {
         set_limit(&mut limits, word).ok_or_else(|| {
             format!(
-                "the words after the hash must be {REQUESTS}=NUMBER or {OPEN_JOBS}=NUMBER, with a number of 1 or more, \
-                 or {USD_PER_DAY}=DOLLARS or {USD_PER_MONTH}=DOLLARS, with an amount above 0"
+                "the words after the hash must be {REQUESTS}=NUMBER or {OPEN_JOBS}=NUMBER, with a number of 1 or more"
             )
         })?;
     }
@@ -477,15 +415,9 @@ fn token_of(line: &str) -> Result<(Hash, Caller), String> {
 fn set_limit(limits: &mut TokenLimits, word: &str) -> Option<()> {
     let (limit, value) = word.split_once('=')?;
     let number = || value.parse().ok().filter(|number: &u32| *number > 0);
-    let dollars = || {
-        let dollars = Usd::from_dollars(value.parse().ok()?);
-        dollars.filter(|dollars| *dollars > Usd::ZERO)
-    };
     match limit {
         REQUESTS => limits.requests_per_minute = Some(number()?),
         OPEN_JOBS => limits.open_jobs = Some(number()?.into()),
-        USD_PER_DAY => limits.usd_per_day = Some(dollars()?),
-        USD_PER_MONTH => limits.usd_per_month = Some(dollars()?),
         _ => return None,
     }
     Some(())
@@ -535,14 +467,6 @@ pub fn new_token(name: &str, role: Role, limits: TokenLimits) -> Result<(Secret,
     }
     if let Some(most) = limits.open_jobs {
         let _ = write!(line, " {OPEN_JOBS}={most}");
-    }
-    for (limit, most) in [
-        (USD_PER_DAY, limits.usd_per_day),
-        (USD_PER_MONTH, limits.usd_per_month),
-    ] {
-        if let Some(most) = most {
-            let _ = write!(line, " {limit}={}", most.dollars());
-        }
     }
     Ok((Secret::new(token), line))
 }

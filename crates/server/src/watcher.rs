@@ -116,8 +116,7 @@ impl Looks {
                 Some(process) if process.info.parent.is_some() => {}
                 Some(process) if process.changed_at < self.began => {}
                 Some(process) => {
-                    let shown =
-                        shapes::process(&process, app.observer.pace(id), app.waits_for(&process));
+                    let shown = shapes::process(&process, app.observer.pace(id));
                     app.events
                         .publish_about(Some((id, None)), "process", &shown);
                     self.told.insert(id, Instant::now());

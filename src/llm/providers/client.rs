@@ -76,10 +76,6 @@ impl LlmClient for Client {
         self.inner().provider()
     }
 
-    fn account(&self) -> &str {
-        self.inner().account()
-    }
-
     fn model_for(&self, request: &Request) -> Option<String> {
         self.inner().model_for(request)
     }

@@ -167,10 +167,6 @@ impl LlmClient for Remote {
         self.vendor.name
     }
 
-    fn account(&self) -> &str {
-        &self.access.account
-    }
-
     fn model_for(&self, request: &Request) -> Option<String> {
         self.model.of_request(request).map(str::to_owned)
     }

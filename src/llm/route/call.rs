@@ -10,6 +10,7 @@ use crate::llm::params::RequestTask;
 use crate::llm::request::Request;
 use crate::llm::response::Response;
 use crate::llm::spending;
+use crate::money::budget::Reservation;
 use crate::observe::calls::{CallResult, ObservedCall};
 
 use super::Route;
@@ -123,18 +124,20 @@ impl Route<'_> {
         if self.budgets.is_empty() {
             return self.unlimited(requests, tries, ctx);
         }
+        let client = self.client(tries.step);
+        let asked = requests.iter().map(Borrow::borrow);
+        let most = match spending::most(&self.pricing(), client, asked, tries) {
+            Ok(most) => most,
+            Err(error) => return error.into(),
+        };
         let mut reserved = Vec::with_capacity(self.budgets.len());
         for budget in &self.budgets {
-            let requests = requests.iter().map(Borrow::borrow);
-            let unit = budget.limit().unit();
-            let client = self.client(tries.step);
-            let most = spending::most(unit, &self.pricing(), client, requests, tries);
-            match most.and_then(|most| budget.reserve(most, ctx)) {
-                Ok(reservation) => reserved.push((unit, reservation)),
+            match budget.reserve(most, ctx) {
+                Ok(reservation) => reserved.push(reservation),
                 Err(error) => {
-                    for (_, reservation) in reserved {
-                        reservation.settle(0);
-                    }
+                    reserved
+                        .into_iter()
+                        .for_each(|it: Reservation| it.settle(0));
                     // Without its record, the budget would be forgotten after a crash.
                     return Reply {
                         fatal: error.is_storage(),
@@ -144,9 +147,8 @@ impl Route<'_> {
             }
         }
         let reply = self.unlimited(requests, tries, ctx);
-        for (unit, reservation) in reserved {
-            let error = reply.result.as_ref().err();
-            let spent = spending::spent(unit, reply.paid, error, reservation.most());
+        let spent = spending::spent(reply.paid, reply.result.as_ref().err(), most);
+        for reservation in reserved {
             reservation.settle(spent);
         }
         reply

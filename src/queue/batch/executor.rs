@@ -12,7 +12,6 @@ use crate::engine::dispatch::ErrorPolicy;
 use crate::llm::batch::{BatchClient, BatchState, BatchStatus};
 use crate::queue::store::{BatchNo, JobLane};
 
-use super::budget::end_batch;
 use super::machine::{Effect, Event, Facts, Input, Record, State, Step, apply, next};
 use super::poller::{OwnedBatch, Poller, RETRY_AFTER, Unsaved};
 use super::sizes::Model;
@@ -503,12 +502,6 @@ impl Poller<'_> {
         if self.batches.get(&no).is_some_and(is_unsent) && !self.give_back(no) {
             return false;
         }
-        let context = &self.options.context;
-        // Jobs without an end may have been billed: the batch may exist after all.
-        let is_spent = match context.store.batch_jobs(no, None, 1, 1) {
-            Ok(jobs) => !jobs.is_empty(),
-            Err(error) => return self.not_written(no, &error),
-        };
         let wall = self.clock.wall();
         let store = &self.options.context.store;
         match store.close_batch(self.options.context.worker, no, wall) {
@@ -516,7 +509,6 @@ impl Poller<'_> {
                 if let Some(open) = self.batches.remove(&no) {
                     let context = &self.options.context;
                     context.spool.drop_input(open.label());
-                    end_batch(context, open.batch.process_id, &open.record, is_spent);
                 }
                 let overview = &self.options.context.overview;
                 overview.none_waiting.store(false, Ordering::SeqCst);

@@ -7,7 +7,6 @@ use std::time::Duration;
 use crate::base::{Error, ProcessId, Time};
 use crate::llm::batch::BatchClient;
 use crate::llm::request::Request;
-use crate::money::account::LOOK_AGAIN;
 use crate::queue::job::COMPLETION_KIND;
 use crate::queue::store::{BatchNo, JobLane, StoredBatch, WaitingJobs};
 
@@ -29,22 +28,19 @@ impl Poller<'_> {
             return Ok(());
         };
         // The route also processes prompts whose batch has failed, so it is required.
-        let Some(route) = self.options.kinds.prompt_route() else {
+        if self.options.kinds.prompt_route().is_none() {
             return Ok(());
-        };
+        }
         let wall = self.clock.wall();
         let waiting = self.options.context.store.waiting_jobs(
             COMPLETION_KIND,
             self.options.processes,
             wall,
         )?;
-        let is_used_up = route.used_up().is_some();
         let is_empty = waiting.is_empty();
-        let again = is_used_up && !is_empty;
-        self.scan_at = again.then(|| now.after(LOOK_AGAIN));
-        let has_started = route.is_open() && self.start_batches(&client, waiting, now)?;
-        // A worker that ends when no job is left does not wait until another program returns something.
-        let none = !has_started && (is_empty || route.is_closed());
+        self.scan_at = None;
+        let has_started = self.start_batches(&client, waiting, now)?;
+        let none = !has_started && is_empty;
         overview.none_waiting.store(none, Ordering::SeqCst);
         Ok(())
     }
@@ -120,10 +116,8 @@ impl Poller<'_> {
 
     fn start(&mut self, group: &WaitingJobs, model: &Model) -> Result<OwnedBatch, Error> {
         let wall = self.clock.wall();
-        let mut record = Record::new(model.0.clone(), new_label(), model.1.clone(), wall);
+        let record = Record::new(model.0.clone(), new_label(), model.1.clone(), wall);
         let store = &self.options.context.store;
-        let state = store.process(group.process_id)?;
-        record.payer = Some((group.process_id, state.and_then(|state| state.info.owner)));
         let text = record.text();
         let worker = self.options.context.worker;
         let no = store.open_batch(worker, group.process_id, &group.lane, &text, wall)?;

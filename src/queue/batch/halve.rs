@@ -3,7 +3,6 @@
 use crate::base::Error;
 use crate::queue::store::BatchNo;
 
-use super::budget::end_batch;
 use super::machine::{Event, new_label};
 use super::poller::Poller;
 
@@ -36,8 +35,6 @@ impl Poller<'_> {
             }
         };
         if let Some(open) = self.batches.get_mut(&no) {
-            // Each half reserves its own part before it is sent.
-            end_batch(&self.options.context, open.batch.process_id, &whole, false);
             open.record = rest;
             open.due = self.clock.now();
             let (process, lane) = (open.batch.process_id, open.batch.lane.clone());

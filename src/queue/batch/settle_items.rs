@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use serde_json::value::RawValue;
 
 use crate::base::random::Random;
-use crate::base::{Clock, Error, ErrorKind, Paid, Timestamp};
+use crate::base::{Clock, Error, ErrorKind, Timestamp};
 use crate::engine::item_time::ItemTime;
 use crate::engine::route::{Next, Tries, decide};
 use crate::llm::outcome_builder::OutcomeBuilder;
@@ -18,7 +18,6 @@ use crate::llm::response::Response;
 use crate::llm::route::Route;
 use crate::llm::spending;
 use crate::llm::structured_output;
-use crate::money::budget::AmountUnit;
 use crate::observe::jobs::EndedJob;
 use crate::queue::history::{History, Moment};
 use crate::queue::job::{COMPLETION_KIND, Spent};
@@ -43,58 +42,21 @@ const REFUSED_AGAIN: Duration = Duration::from_secs(300);
 /// The provider of a batch, and since when it has it.
 pub(crate) struct AskedProvider {
     provider: String,
-    /// A hash of the credential.
-    account: String,
     model: Option<String>,
     since: Timestamp,
-    label: String,
-    /// What its ends have cost since the last call of `take_costs`, with the owner.
-    costs: Mutex<(Option<String>, u64)>,
 }
 
 impl From<&Record> for AskedProvider {
     fn from(record: &Record) -> Self {
         Self {
             provider: record.account.provider.clone(),
-            account: record.account.credential.clone(),
             model: record.intent.model.clone(),
             since: record.created(),
-            label: record.intent.label.clone(),
-            costs: Mutex::default(),
         }
     }
 }
 
 impl AskedProvider {
-    /// The label of the batch.
-    pub(super) fn label(&self) -> &str {
-        &self.label
-    }
-
-    /// What the ends since the last call have cost in picodollars, with the owner of the jobs.
-    pub(super) fn take_costs(&self) -> (Option<String>, u64) {
-        std::mem::take(&mut *self.costs.lock())
-    }
-
-    /// Counts what a request has cost. If that is unknown, it is the most that it can cost at present prices.
-    fn count(&self, claimed: &ClaimedJob, route: &Route<'_>, paid: Paid, error: Option<&Error>) {
-        let most = || {
-            let payee = [&*self.provider, self.model.as_deref().unwrap_or_default()];
-            let request = request(claimed).ok()?;
-            spending::most_batched(AmountUnit::Usd, &route.pricing(), payee, &request).ok()
-        };
-        let known = spending::counted(AmountUnit::Usd, paid);
-        let is_unbilled = known.is_none() && error.is_some_and(spending::is_unbilled);
-        let cost = match known {
-            Some(cost) => cost,
-            None if is_unbilled && !paid.is_known() => 0,
-            None => most().unwrap_or(0),
-        };
-        let mut costs = self.costs.lock();
-        costs.0.clone_from(&claimed.owner);
-        costs.1 = costs.1.saturating_add(cost);
-    }
-
     /// Reports a job with its outcome, and its error if it failed.
     pub(super) fn ended<'a>(&'a self, error: Option<&'a Error>, now: Timestamp) -> EndedJob<'a> {
         EndedJob {
@@ -120,22 +82,14 @@ impl ItemSettler {
         let mut result = result.and_then(|response| fitting(claimed, response));
         if let Some(route) = self.kinds.prompt_route() {
             let pricing = route.pricing();
-            let payee = [&*asked.provider, &*asked.account];
-            pricing.price_batched(payee, asked.model.as_deref(), result.as_mut());
-            let (paid, error) = match &result {
-                Ok(response) => (response.paid(), None),
-                Err(error) => (error.paid(), Some(error)),
-            };
-            if route.shared_budgets().next().is_some() || claimed.owner.is_some() {
-                asked.count(claimed, &route, paid, error);
-            }
+            pricing.price_batched(&asked.provider, asked.model.as_deref(), result.as_mut());
         }
         let mut tries = history.tries(claimed.lane.step, &self.kinds.fallback_histories);
         let default = self.kinds.max_retries();
         tries.max_retries = Some(claimed.max_retries.unwrap_or(default));
         let charge = match &mut result {
-            Ok(response) => claimed.charged(response.charge.take().as_deref()),
-            Err(error) => claimed.charged(error.charge()),
+            Ok(response) => response.charge.take(),
+            Err(error) => error.charge().cloned().map(Box::new),
         };
         let is_unbilled = result
             .as_ref()

@@ -13,7 +13,6 @@ use crate::base::{Context, Error, ErrorKind, Sent};
 use crate::llm::batch::{BatchClient, BatchLimits, BatchStage};
 use crate::queue::store::BatchNo;
 
-use super::budget::end_batch;
 use super::collect::{ResultsToFetch, collect, fail_lines, unanswered};
 use super::context::BatchContext;
 use super::machine::{Event, ItemEnds, ItemsSettled, Record, Results};
@@ -205,14 +204,10 @@ fn settle_items(
     // If a job of the batch is already settled, its line numbers no longer match the sent input.
     let whole = context.store.batches(None)?;
     let whole = whole.iter().find(|batch| batch.no == no);
-    let Some(whole) = whole.filter(|batch| batch.jobs == record.intent.items) else {
+    if whole.is_none_or(|batch| batch.jobs != record.intent.items) {
         return Ok(ItemsSettled::Jobs(0));
-    };
-    let hit = fail_lines(context, no, record, &lines)?;
-    if hit > 0 {
-        // The provider rejected all of it, so the other jobs cost nothing.
-        end_batch(context, whole.process_id, record, false);
     }
+    let hit = fail_lines(context, no, record, &lines)?;
     Ok(match (hit, lines.into_iter().next()) {
         (0, Some((_, error))) => ItemsSettled::NoSuchLine(error),
         _ => ItemsSettled::Jobs(hit),

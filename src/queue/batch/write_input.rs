@@ -6,10 +6,9 @@ use crate::base::{Context, Error, ErrorKind, Timestamp};
 use crate::llm::batch::{BatchClient, BatchLimits};
 use crate::llm::prompt_cache::is_warm;
 use crate::llm::request::Request;
-use crate::queue::owners::OWNER_AGAIN;
-use crate::queue::store::{BatchNo, ClaimOutcome, ClaimedJob, Settlement};
+use crate::queue::store::{BatchNo, ClaimedJob, Settlement};
 
-use super::budget::{SharedReservation, reserve};
+use super::budget::reserve;
 use super::context::{BatchContext, check};
 use super::fill::fill;
 use super::machine::{Record, State, Written, key};
@@ -30,12 +29,7 @@ pub(crate) fn write_input(
     ctx: &Context,
 ) -> Result<Written, Error> {
     if record.state == State::Forming {
-        let mut room = limits;
-        if context.is_used_up() {
-            // Only to find out whether any fits.
-            room.requests = room.requests.min(CHUNK);
-        }
-        fill(context, no, room, ctx)?;
+        fill(context, no, limits, ctx)?;
     }
     let label = &record.intent.label;
     let mut input = Input {
@@ -46,7 +40,6 @@ pub(crate) fn write_input(
         asked: AskedProvider::from(record),
         draft: context.spool.draft(context.spool.input(label))?,
         written: Written::default(),
-        shared: SharedReservation::of(context, record),
     };
     let mut after = None;
     loop {
@@ -64,7 +57,6 @@ pub(crate) fn write_input(
         }
     }
     input.draft.keep()?;
-    input.shared.finish()?;
     Ok(input.written)
 }
 
@@ -77,7 +69,6 @@ struct Input<'c> {
     asked: AskedProvider,
     draft: Draft,
     written: Written,
-    shared: SharedReservation<'c>,
 }
 
 /// What becomes of a job.
@@ -94,33 +85,17 @@ impl Input<'_> {
     /// Writes the lines of these jobs that are affordable. Returns the last job of a full batch.
     fn add_all(&mut self, no: BatchNo, jobs: &[ClaimedJob]) -> Result<Option<i64>, Error> {
         let affordable = reserve(self.context, no, self.record, jobs)?;
-        let needs = self.shared.needs(&jobs[..affordable])?;
-        let fitting = self.shared.take(&needs)?;
-        // Otherwise, the budgets that other programs share are used up, and no further jobs are read.
-        let any_fits = fitting.contains(&true);
         let mut ends: Vec<Settlement> = Vec::new();
         let mut full = None;
-        let mut left_out = Vec::new();
         for (at, claimed) in jobs.iter().enumerate() {
-            let fits = fitting.get(at).copied();
-            if fits == Some(false) && (any_fits || claimed.owner.is_some()) {
-                // Others that need less do not wait for it.
-                ends.push(match claimed.owner {
-                    Some(_) => later(claimed, self.context.settler.clock.wall()),
-                    None => untried(claimed),
-                });
-                continue;
-            }
-            let place = match needs.get(at).filter(|_| fits == Some(true)) {
-                Some(need) => self.add(claimed, need)?,
-                None => Place::Next,
+            let place = if at < affordable {
+                self.add(claimed)?
+            } else {
+                Place::Next
             };
             match place {
                 Place::Written => {}
-                Place::Out(end) => {
-                    ends.push(end);
-                    left_out.push(at);
-                }
+                Place::Out(end) => ends.push(end),
                 Place::Next => {
                     full = Some(claimed.receipt.job - 1);
                     break;
@@ -128,25 +103,15 @@ impl Input<'_> {
             }
         }
         self.context.settle(&ends, &self.asked)?;
-        for at in left_out {
-            self.shared.leave_out(&needs[at]);
-        }
-        if let Some(last) = full {
-            let sent = jobs[..affordable].partition_point(|job| job.receipt.job <= last);
-            let unsent = needs[sent..].iter().zip(&fitting[sent..]);
-            unsent
-                .filter(|(_, fits)| **fits)
-                .for_each(|(need, _)| self.shared.leave_out(need));
-        }
         Ok(full)
     }
 
-    /// Writes the line of a job if it fits. `need` is what it can cost, or why it is rejected.
-    fn add(&mut self, claimed: &ClaimedJob, need: &Result<u64, Error>) -> Result<Place, Error> {
+    /// Writes the line of a job if it fits.
+    fn add(&mut self, claimed: &ClaimedJob) -> Result<Place, Error> {
         let (client, limits, settler) = (self.client, self.limits, &self.context.settler);
         let written = &mut self.written;
         let key = key(&self.record.intent.label, claimed.receipt.number());
-        let mut request = need.clone().and_then(|_| request(claimed));
+        let mut request = request(claimed);
         if let Ok(request) = &mut request {
             forget_cold_cache(request, claimed, self.record, settler.clock.wall());
         }
@@ -182,15 +147,6 @@ impl Input<'_> {
         written.bytes += bytes;
         written.items += 1;
         Ok(Place::Written)
-    }
-}
-
-/// Returns a job that is tried again later.
-fn later(claimed: &ClaimedJob, now: Timestamp) -> Settlement {
-    let due_at = Some(now.after(OWNER_AGAIN));
-    Settlement {
-        outcome: ClaimOutcome::Snooze { due_at },
-        ..untried(claimed)
     }
 }
 

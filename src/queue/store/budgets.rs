@@ -1,7 +1,6 @@
 //! The interface for budgets of processes.
 
-use crate::base::{Error, ProcessId, Timestamp};
-use crate::money::budget::{Amount, AmountUnit};
+use crate::base::{Error, ProcessId, Timestamp, Usd};
 use crate::queue::budget::ProcessBudget;
 use crate::queue::job::Spent;
 
@@ -9,7 +8,7 @@ use super::{BatchNo, JobReceipt, WorkerId};
 
 /// Budgets of processes. A part of [`JobStore`](super::JobStore).
 ///
-/// A budget counts everything that is spent or reserved for its process and for the descendants of that process. A worker
+/// Amounts are in picodollars. A budget counts everything that is spent or reserved for its process and for the descendants of that process. A worker
 /// [draws](Self::draw_budget) an amount, spends it in memory, and [returns](Self::return_budget) what is left. If the worker
 /// crashes, what it drew stays spent. What a batch may cost is [reserved](Self::reserve_jobs) for each of its jobs, and
 /// released by the transaction that records the end of the job; see [`BudgetEnd`].
@@ -18,12 +17,8 @@ use super::{BatchNo, JobReceipt, WorkerId};
 /// enough money was returned or released.
 pub trait BudgetStore: Send + Sync {
     /// Sets the limit of a process. The first limit counts what the process and its descendants have spent before. A limit resumes the process
-    /// if its budget has paused it. Fails if the process does not exist, is a child, or has spent in another unit.
-    fn set_budget(&self, process: ProcessId, limit: Amount, now: Timestamp) -> Result<(), Error>;
-
-    /// Removes the budget of a process, if it has one, and resumes it if its budget has paused it. Calls that run at this
-    /// moment do not count in a later budget. Fails if the process does not exist or is a child.
-    fn remove_budget(&self, process: ProcessId, now: Timestamp) -> Result<(), Error>;
+    /// if its budget has paused it. Fails if the process does not exist, is a child, or has calls of unknown cost.
+    fn set_budget(&self, process: ProcessId, limit: Usd, now: Timestamp) -> Result<(), Error>;
 
     /// Draws an amount for a worker, after it has returned `back`: at least `least`, and more, so that the worker seldom
     /// draws. If that is not available, nothing is drawn, and the process is paused until it is. After an error,
@@ -68,8 +63,6 @@ pub trait BudgetStore: Send + Sync {
 pub struct JobBudget {
     /// The number of the process that has the budget.
     pub no: i64,
-    /// What it counts.
-    pub unit: AmountUnit,
 }
 
 /// The answer to [`draw_budget`](BudgetStore::draw_budget).
@@ -81,8 +74,6 @@ pub enum BudgetDraw {
     Paused,
     /// The process no longer exists: nothing limits the call.
     Unlimited,
-    /// The budget counts in another unit since the job was claimed.
-    OtherUnit,
 }
 
 /// How the end of a job counts in its budget.

@@ -115,9 +115,6 @@ pub struct ClaimedJob {
     pub job_id: JobId,
     /// The process it belongs to.
     pub process_id: ProcessId,
-    /// The server token that created this process.
-    #[debug("{:?}", owner.as_deref().map(Name))]
-    pub owner: Option<String>,
     /// The budget of this process.
     pub budget: Option<JobBudget>,
     /// Kind, name and step.
@@ -169,13 +166,6 @@ impl ClaimedJob {
         let own = self.item_id.clone();
         own.unwrap_or_else(|| self.job_id.to_string())
     }
-
-    /// A charge for its call, with its process and owner, which may be deleted before the charge is booked.
-    pub(crate) fn charged(&self, charge: Option<&Charge>) -> Option<Box<Charge>> {
-        let charge = charge?.clone();
-        let charge = charge.run(Some(self.process_id.to_string()));
-        Some(Box::new(charge.owner(self.owner.clone())))
-    }
 }
 
 /// The end of a claim: its receipt, and its outcome.
@@ -187,9 +177,8 @@ pub struct Settlement {
     pub calls: u32,
     /// The outcome.
     pub outcome: ClaimOutcome,
-    /// Who was paid for the last call, and for which process and owner: the store looks them up if they are missing, which
-    /// is too late after the process was deleted. The store books it with the tokens and the cost that the outcome reports as
-    /// `spent`, in the same transaction as these; see [`EnqueueStore::charges`](super::EnqueueStore::charges).
+    /// What the last call was billed. The store adds the tokens and the cost that the outcome reports as `spent` to what was
+    /// spent on this model, see [`EnqueueStore::spent_since`](super::EnqueueStore::spent_since).
     pub charge: Option<Box<Charge>>,
     /// How it counts in the budget of its process.
     pub budget: BudgetEnd,

@@ -5,11 +5,11 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use crate::base::Charge;
+use crate::base::brief::beginning;
 use crate::queue::job::Spent;
 
 use super::budgets::EndInBudget;
 use super::claims::Settlement;
-use super::new_charges::NewCharges;
 use super::rows::{HELD, WAITING, bounded, process_of};
 
 /// The changes of one transaction to the jobs of a process.
@@ -28,11 +28,24 @@ pub(super) struct Change {
     pub(super) in_budget: Vec<EndInBudget>,
 }
 
+/// What one transaction adds to what was spent on a model.
+#[derive(Default)]
+pub(super) struct SpentMore {
+    pub(super) calls: i64,
+    pub(super) tokens: i64,
+    /// In picodollars.
+    pub(super) cost: i64,
+}
+
+/// Longer names of models, in bytes, are cut.
+const LONGEST_MODEL: usize = 250;
+
 /// The changes of one transaction to the counters of processes, and what it books.
 #[derive(Default)]
 pub(super) struct CounterChanges {
     pub(super) processes: BTreeMap<i64, Change>,
-    pub(super) charges: NewCharges,
+    /// By model.
+    pub(super) spent: BTreeMap<String, SpentMore>,
     /// Whether a budget has more left than before, once the changes are written.
     pub(super) released: Cell<bool>,
 }
@@ -58,13 +71,27 @@ impl CounterChanges {
 
     /// A job's call was billed.
     pub(super) fn spent(&mut self, job: i64, spent: &Spent, charge: Option<&Charge>) {
-        self.charges.spent(job, spent, charge);
+        self.spent_on_model(spent, charge);
         let change = self.processes.entry(process_of(job)).or_default();
         change.input_tokens = bounded_sum(change.input_tokens, spent.input_tokens);
         change.output_tokens = bounded_sum(change.output_tokens, spent.output_tokens);
         let cost = spent.cost_usd.unwrap_or_default();
         change.cost = bounded_sum(change.cost, cost.picos());
         change.unpriced = bounded_sum(change.unpriced, spent.unpriced);
+    }
+
+    fn spent_on_model(&mut self, spent: &Spent, charge: Option<&Charge>) {
+        let tokens = spent.input_tokens.saturating_add(spent.output_tokens);
+        let cost = spent.cost_usd.unwrap_or_default().picos();
+        if charge.is_none() && (tokens, cost, spent.unpriced) == (0, 0, 0) {
+            return;
+        }
+        let model = charge.and_then(|charge| charge.model.as_deref());
+        let model = beginning(model.unwrap_or_default(), LONGEST_MODEL);
+        let more = self.spent.entry(model.to_owned()).or_default();
+        more.calls = bounded_sum(more.calls, charge.map_or(1, |charge| charge.calls));
+        more.tokens = bounded_sum(more.tokens, tokens);
+        more.cost = bounded_sum(more.cost, cost);
     }
 
     /// The end of a claim.
@@ -75,7 +102,7 @@ impl CounterChanges {
         // A job of unknown cost counts as such once, but each of its calls can be of unknown cost.
         let charge = end.charge.as_deref();
         let is_partial = spent.is_some_and(|spent| spent.unpriced > 0)
-            || charge.is_some_and(|charge| charge.sum.unpriced > 0);
+            || charge.is_some_and(|charge| charge.cost_usd.is_none());
         change.in_budget.push(EndInBudget {
             job,
             end: end.budget,

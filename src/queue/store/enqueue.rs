@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
-use crate::base::{Charge, Day, Error, JobId, ProcessId, Timestamp};
-use crate::money::ledger::{Ledger, LedgerQuery, LedgerRow};
+use crate::base::{Day, Error, JobId, ProcessId, Timestamp};
 use crate::queue::find::{JobFilter, JobPage};
 use crate::queue::info::ProcessInfo;
 use crate::queue::job::{Job, JobState, ProcessState, QueueTotals};
+use crate::queue::spent::DaySpent;
 
 use super::{InsertGuard, JobLane, JobSummary};
 
@@ -102,29 +102,9 @@ pub trait EnqueueStore: Send + Sync {
             .sum())
     }
 
-    /// Reads what was [paid](crate::Ledger) on these days, from the first to the last. `None`: no limit. The store books
-    /// [charges](crate::unstable::Settlement::charge) in the transactions that add the usage of jobs to their processes, so the
-    /// charges of a process equal its usage. They outlive it. Charges of a child process pass to its parent's together
-    /// with its usage. After their end, processes of single jobs and [direct calls](ProcessInfo::direct) have no charges
-    /// of their own: the store merges them.
-    fn charges(
-        &self,
-        since: Option<Day>,
-        until: Option<Day>,
-        each: &mut dyn FnMut(Charge),
-    ) -> Result<(), Error>;
-
-    /// Sums the [charges](Self::charges) that the query selects, by its groups, in order. The default reads each charge;
-    /// a database sums them itself.
-    fn charge_sums(&self, query: &LedgerQuery) -> Result<Vec<LedgerRow>, Error> {
-        let mut ledger = Ledger::new();
-        self.charges(query.since, query.until, &mut |charge| {
-            if query.selects(&charge) {
-                ledger.add(charge);
-            }
-        })?;
-        Ok(ledger.by(&query.by))
-    }
+    /// What was spent from this day on, by day and model, in order; `None`: ever. The store adds it in the transactions that
+    /// add the usage of jobs to their processes, and keeps it when jobs and processes are gone.
+    fn spent_since(&self, day: Option<Day>) -> Result<Vec<DaySpent>, Error>;
 
     /// A job, if it exists. With an outcome it contains the receipt that acknowledges it; before that, the states of
     /// its child jobs, if any.

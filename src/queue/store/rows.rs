@@ -3,12 +3,10 @@
 use uuid::Uuid;
 
 use crate::base::{Error, JobId, Timestamp, Usd};
-use crate::money::budget::{Amount, AmountUnit};
 use crate::queue::budget::{BudgetPause, ProcessBudget};
 use crate::queue::info::ProcessInfo;
 use crate::queue::job::{JobCounts, JobStatus, ProcessState, Spent};
 
-use super::budgets::JobBudget;
 use super::sql::row::{Fault, Row, id_of};
 
 /// Cannot be claimed until the processes that it waits for have ended; shown as pending.
@@ -84,7 +82,7 @@ pub(super) fn small(number: i64) -> u8 {
 
 pub(super) const PROCESS_COLUMNS: &str = "id, sealed, cancelled, total, pending, in_progress, at_provider, \
      completed, failed, cancelled_jobs, consumed, input_tokens, output_tokens, cost_picos, unpriced, \
-     created_at, changed_at, info, owner, budget_unit, budget_limit, budget_used, budget_needed, budget_stop";
+     created_at, changed_at, info, owner, budget_limit, budget_used, budget_needed, budget_stop";
 
 /// Index of the first column in [`PROCESS_COLUMNS`] that [`process_budget`] reads.
 const BUDGET_COLUMNS: usize = 19;
@@ -134,37 +132,24 @@ pub(super) fn process(row: &mut Row) -> Result<ProcessState, Fault> {
     })
 }
 
-/// A budget from five cells of a row.
+/// A budget from four cells of a row.
 pub(super) fn process_budget(row: &mut Row, first: usize) -> Result<Option<ProcessBudget>, Fault> {
-    let Some(unit) = row.at::<Option<i64>>(first)? else {
+    let Some(limit) = row.at::<Option<i64>>(first)? else {
         return Ok(None);
     };
-    let unit = unit_of(unit);
-    let amount = |number: i64| Amount::new(unit, count(number));
-    let limit = amount(row.at::<Option<i64>>(first + 1)?.unwrap_or(0));
-    let used = amount(row.at(first + 2)?);
-    let needed: Option<i64> = row.at(first + 3)?;
-    let why: Option<String> = row.at(first + 4)?;
+    let amount = |number: i64| Usd::from_picos(count(number));
+    let used = amount(row.at(first + 1)?);
+    let needed: Option<i64> = row.at(first + 2)?;
+    let why: Option<String> = row.at(first + 3)?;
     let pause = why.map(|why| match needed {
         Some(needed) => BudgetPause::UsedUp(amount(needed)),
         None => BudgetPause::Unbounded(why),
     });
-    Ok(Some(ProcessBudget { limit, used, pause }))
-}
-
-pub(super) fn unit_of(number: i64) -> AmountUnit {
-    match number {
-        0 => AmountUnit::Usd,
-        _ => AmountUnit::Tokens,
-    }
-}
-
-/// A budget from two cells of a row: the number of its process, and what it counts.
-pub(super) fn budget_of_job(row: &mut Row, first: usize) -> Result<Option<JobBudget>, Fault> {
-    let no: Option<i64> = row.at(first)?;
-    let unit: Option<i64> = row.at(first + 1)?;
-    let budget = no.zip(unit.map(unit_of));
-    Ok(budget.map(|(no, unit)| JobBudget { no, unit }))
+    Ok(Some(ProcessBudget {
+        limit: amount(limit),
+        used,
+        pause,
+    }))
 }
 
 /// The stored error of an outcome; for a cancelled job, the cancellation.

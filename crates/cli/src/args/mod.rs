@@ -1,7 +1,6 @@
 //! The arguments and help of each command, one file per command; arguments of several commands are in [`shared`],
 //! [`input`] and [`values`]. This module does not depend on the commands.
 
-pub mod budget;
 pub mod cancel;
 pub mod config;
 pub mod deadline;
@@ -11,8 +10,6 @@ pub mod exec;
 pub mod export;
 pub mod folder;
 pub mod input;
-pub mod ledger;
-pub mod prices;
 pub mod providers;
 pub mod results;
 pub mod retry;
@@ -37,15 +34,12 @@ use std::path::Path;
 
 use clap::{Parser, Subcommand};
 
-use budget::BudgetArgs;
 use cancel::CancelArgs;
 use config::ConfigArgs;
 use doctor::DoctorArgs;
 use estimate::EstimateArgs;
 use exec::ExecArgs;
 use export::ExportArgs;
-use ledger::LedgerArgs;
-use prices::PricesArgs;
 use providers::ProvidersArgs;
 use results::ResultsArgs;
 use retry::RetryArgs;
@@ -82,11 +76,8 @@ pub enum Command {
     Exec(Box<ExecArgs>),
     Cancel(CancelArgs),
     Retry(RetryArgs),
-    Budget(BudgetArgs),
     Doctor(DoctorArgs),
     Providers(ProvidersArgs),
-    Prices(PricesArgs),
-    Ledger(LedgerArgs),
     Config(ConfigArgs),
     Token(TokenArgs),
     Simulate(Box<SimulateArgs>),
@@ -100,10 +91,8 @@ impl Command {
             Self::Status(args) => args.data.queue.clone_from(&args.file.queue),
             Self::Results(args) => args.data.queue.clone_from(&args.file.queue),
             Self::Doctor(args) => args.data.queue.clone_from(&args.file.queue),
-            Self::Ledger(args) => args.data.queue.clone_from(&args.file.queue),
             Self::Cancel(CancelArgs { common, file, .. })
-            | Self::Retry(RetryArgs { common, file, .. })
-            | Self::Budget(BudgetArgs { common, file, .. }) => {
+            | Self::Retry(RetryArgs { common, file, .. }) => {
                 common.data.queue.clone_from(&file.queue);
             }
             _ => {}
@@ -122,9 +111,7 @@ impl Command {
             Self::Results(args) => &mut args.data,
             Self::Cancel(args) => &mut args.common.data,
             Self::Retry(args) => &mut args.common.data,
-            Self::Budget(args) => &mut args.common.data,
             Self::Doctor(args) => &mut args.data,
-            Self::Ledger(args) => &mut args.data,
             _ => return None,
         };
         Some((data.data_dir.as_deref(), &mut data.store))
@@ -140,9 +127,7 @@ impl Command {
             Self::Results(args) => (false, args.say.quiet),
             Self::Cancel(args) => args.common.error_form(),
             Self::Retry(args) => args.common.error_form(),
-            Self::Budget(args) => args.common.error_form(),
             Self::Doctor(args) => (args.json, args.say.quiet),
-            Self::Ledger(args) => (args.json, args.say.quiet),
             _ => (false, false),
         }
     }

@@ -1,8 +1,10 @@
 //! The arguments of `batchwright retry`.
 
+use batchwright::Usd;
 use clap::Args;
 
 use super::shared::{ProcessArgs, QueueFileArg};
+use super::values::dollars;
 
 /// Requeue the failed and cancelled jobs of a process
 ///
@@ -15,6 +17,12 @@ pub struct RetryArgs {
     /// [default: the only one in the file of --queue]
     #[arg(required_unless_present = "queue")]
     pub process: Option<String>,
+
+    /// New maximum cost of the process in US dollars
+    ///
+    /// It includes what the process has spent before, and resumes a process that its budget has paused
+    #[arg(long, value_name = "USD", value_parser = dollars)]
+    pub budget: Option<Usd>,
 
     #[command(flatten)]
     pub file: QueueFileArg,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use batchwright::{ErrorPolicy, Usd};
-use clap::{ArgGroup, Args, ValueEnum, value_parser};
+use clap::{ArgGroup, Args, ValueEnum};
 
 use super::deadline::DeadlineArgs;
 use super::input::InputArgs;
@@ -119,14 +119,8 @@ pub struct RunArgs {
     /// Before each call, the most that it can cost is reserved, by the price of the model, the length of the request
     /// and --max-tokens (or the model's own maximum). The run stops when the next call could exceed the budget. What
     /// was spent is in OUTPUT.budget and counts when the run is resumed, also after a crash
-    #[arg(help_heading = "Pace", long, alias = "max-cost", value_name = "USD", value_parser = dollars,
-        conflicts_with = "budget_tokens")]
+    #[arg(help_heading = "Pace", long, alias = "max-cost", value_name = "USD", value_parser = dollars)]
     pub budget: Option<Usd>,
-
-    /// The same for the number of input and output tokens, for models without a known price
-    #[arg(help_heading = "Pace", long, value_name = "N", value_parser = value_parser!(u64).range(1..),
-        hide_short_help = true)]
-    pub budget_tokens: Option<u64>,
 
     /// continue, stop, or stop-critical (the default)
     ///

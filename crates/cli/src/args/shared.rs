@@ -49,11 +49,13 @@ pub struct ProviderArgs {
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub fallback: Option<Vec<String>>,
 
-    /// File with prices of models; see `batchwright prices --help`
+    /// File with prices of models
     ///
-    /// They come before those of `batchwright prices`. A cost that the provider reports comes first.
+    /// In US dollars per million tokens: {"providers": {"*": {"models": [{"models": ["my-model"], "prices": [{"input":
+    /// 0.5, "output": 1.5}]}]}}}. They come before those of the table in the program. A cost that the provider reports
+    /// comes first [env: BATCHWRIGHT_PRICES] [config: llm.prices] [default: none]
     #[arg(long, value_name = "FILE", hide_short_help = true)]
-    pub prices: Option<PathBuf>,
+    pub prices: Option<String>,
 
     /// Also try the next provider of --fallback if one blocked the prompt or refused to answer
     #[arg(long, hide_short_help = true)]

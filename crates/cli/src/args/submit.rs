@@ -4,7 +4,7 @@ use batchwright::files::InputFormat;
 use batchwright::queue::PRIORITIES;
 use batchwright::{ProcessId, Usd};
 use batchwright_jobs::JobTypes;
-use clap::{Arg, Args, value_parser};
+use clap::{Arg, Args};
 
 use super::input::{BadRows, InputArgs};
 use super::shared::{DataArgs, MORE, PromptArgs, ShowArgs, TaskArg};
@@ -43,15 +43,9 @@ pub struct SubmitArgs {
     /// Maximum cost of the process in US dollars
     ///
     /// Workers reserve the most that a call or a batch can cost before they send it, and pause the process when the
-    /// next one could exceed the budget. To change it: batchwright budget
-    #[arg(help_heading = "Queue", long, alias = "max-cost", value_name = "USD", value_parser = dollars,
-        conflicts_with = "budget_tokens")]
+    /// next one could exceed the budget. To change it: batchwright retry --budget
+    #[arg(help_heading = "Queue", long, alias = "max-cost", value_name = "USD", value_parser = dollars)]
     pub budget: Option<Usd>,
-
-    /// The same for the number of input and output tokens, for models without a known price
-    #[arg(help_heading = "Queue", long, value_name = "N", value_parser = value_parser!(u64).range(1..),
-        hide_short_help = true)]
-    pub budget_tokens: Option<u64>,
 
     /// Display name of the process [default: the input's]
     ///

@@ -15,7 +15,6 @@ use crate::command_line::quoted;
 use crate::display;
 use crate::exit::{Exit, Refusal};
 use crate::format::{count, span};
-use crate::ledger::books;
 use crate::provider::own_of_batches;
 use crate::queue::failed;
 use crate::run_process;
@@ -91,8 +90,7 @@ fn delete(
     let deleted = queue.delete(id).map_err(failed)?;
     drop(queue);
     if let Some(output) = data.queue.as_deref().and_then(runs::output_of) {
-        let books = data.folder().ok().map(|folder| books(&folder));
-        RunStore::tidy(&output, books.as_deref());
+        RunStore::tidy(&output);
     }
     let line = format!("process {id} is deleted with {} jobs", count(deleted));
     let left = batches.left.len();

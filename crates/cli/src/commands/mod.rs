@@ -1,13 +1,10 @@
 //! The commands, one file or folder each. Their arguments are in [`crate::args`].
 
-pub mod budget;
 pub mod cancel;
 pub mod config;
 pub mod doctor;
 pub mod exec;
 pub mod export;
-pub mod ledger;
-pub mod prices;
 pub mod providers;
 pub mod results;
 pub mod retry;

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::args::retry::RetryArgs;
 use crate::batches;
-use crate::exit::{Exit, Refusal};
+use crate::exit::{About, Exit, Refusal};
 use crate::format::count;
 use crate::queue::failed;
 use crate::run_process;
@@ -17,9 +17,14 @@ fn try_retry(args: &RetryArgs) -> Result<(String, Value), Refusal> {
     let data = &args.common.data;
     let (queue, process) = data.process(args.process.as_deref())?;
     let id = process.process_id;
+    if let Some(limit) = args.budget {
+        let set = queue.set_budget(id, limit);
+        set.map_err(|error| Refusal::usage(error.message()).about(About::Queue))?;
+    }
     let retried = queue.retry_failed(id).map_err(failed)?;
-    let mut line = match retried {
-        0 => "no job has failed or was cancelled: nothing to requeue".to_owned(),
+    let mut line = match (retried, args.budget) {
+        (0, Some(limit)) => format!("the budget of process {id} is {limit}"),
+        (0, None) => "no job has failed or was cancelled: nothing to requeue".to_owned(),
         _ => format!(
             "{} jobs requeued: each is sent and billed again\n  to run them: {}",
             count(retried),

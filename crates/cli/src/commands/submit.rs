@@ -2,7 +2,7 @@
 
 use batchwright::plan::EffectiveStrategy;
 use batchwright::queue::{EnqueueError, ProcessBudget, ProcessInfo};
-use batchwright::{Amount, Context, Error, ErrorKind, Job, JobQueue, ProcessId, Request};
+use batchwright::{Context, Error, ErrorKind, Job, JobQueue, ProcessId, Request};
 
 use crate::args::submit::SubmitArgs;
 use crate::data_dir::data_dir;
@@ -130,12 +130,9 @@ fn info(args: &SubmitArgs) -> ProcessInfo {
         Some(name) => name.clone(),
         None => args.input.short(),
     });
-    let limit = match (args.budget, args.budget_tokens) {
-        (Some(usd), _) => Some(Amount::Usd(usd)),
-        (None, Some(tokens)) => Some(Amount::Tokens(tokens)),
-        (None, None) => None,
-    };
-    let info = info.set(limit, |info, limit| info.budget(ProcessBudget::of(limit)));
+    let info = info.set(args.budget, |info, limit| {
+        info.budget(ProcessBudget::of(limit))
+    });
     if args.input.is_stream() {
         info
     } else {

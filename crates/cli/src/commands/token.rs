@@ -17,8 +17,6 @@ fn new(args: &NewTokenArgs) -> Result<Exit, Refusal> {
     let limits = TokenLimits {
         requests_per_minute: args.requests_per_minute,
         open_jobs: args.open_jobs.map(u64::from),
-        usd_per_day: args.usd_per_day,
-        usd_per_month: args.usd_per_month,
     };
     let made = new_token(&args.name, args.role, limits);
     let (token, line) = made.map_err(|error| match error.kind() {

@@ -8,8 +8,8 @@ use std::time::Duration;
 use batchwright::plan::{ProviderOptions, ProviderPlan};
 use batchwright::provider::inspect;
 use batchwright::{
-    Amount, Budget, Deadline, ErrorKind, JobQueue, LlmManager, Outcome, ProcessId, Progress,
-    Request, Secret, Settings, StopReason, Strategy,
+    Budget, Deadline, ErrorKind, JobQueue, LlmManager, Outcome, Prices, ProcessId, Progress,
+    Request, Secret, Settings, StopReason, Strategy, Usd,
 };
 use batchwright_simulate::{BatchConfig, SimConfig, Simulator};
 use serde_json::{Value, json};
@@ -298,9 +298,13 @@ fn manager(sim: &Simulator, folder: &Path, strategy: &str) -> LlmManager {
         .flag("batch.poll_interval", "poll", Some("50ms".to_owned()))
         .unwrap();
     let provider = inspect("openai", Some(&sim.base_url()), None, true).unwrap();
+    let json = r#"{"providers": {"openai": {"models": [{"models": ["m"], "prices": [
+        {"input": 1, "output": 1}, {"tier": "batch", "input": 1, "output": 1}]}]}}}"#;
+    let prices = Prices::default().overridden("test", json).unwrap();
     let options = ProviderOptions::new()
         .provider(provider)
         .api_key("openai", Secret::new("k"))
+        .prices(prices)
         .data_dir(folder);
     LlmManager::of(ProviderPlan::new(settings, options).unwrap())
 }
@@ -321,17 +325,18 @@ fn a_budget_limits_a_manager_with_calls_and_with_batches() {
             let manager = manager(&sim, &folder, strategy).budget(budget);
             manager.run_bulk(process, &requests)
         };
-        // A request can take 324 tokens, and takes 18.
-        let budget = Budget::tokens(380);
+        // A request can take 324 tokens, and takes 18, for a microdollar each.
+        let limited = |micros: u64| Budget::usd(Usd::from_picos(micros * 1_000_000));
+        let budget = limited(380);
         let error = run(&budget).unwrap_err();
         let is_budget = matches!(error.reason, StopReason::BudgetExceeded(_));
         assert!(is_budget, "{strategy}: {}", error.reason);
         let answers = error.outcomes.iter().filter(|one| one.is_success()).count();
         assert!((1..6).contains(&answers), "{strategy}: {answers}");
-        assert!(budget.spent() > Amount::Tokens(0) && budget.spent() <= budget.limit());
+        assert!(budget.spent() > Usd::ZERO && budget.spent() <= budget.limit());
         assert!(budget.refused().is_some(), "{strategy}");
 
-        let outcomes = run(&Budget::tokens(100_000)).unwrap();
+        let outcomes = run(&limited(100_000)).unwrap();
         assert!(outcomes.iter().all(Outcome::is_success));
         if strategy == "batch" {
             let bought = sim.batch_stats().items_accepted;

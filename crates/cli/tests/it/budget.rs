@@ -100,7 +100,6 @@ fn a_run_whose_calls_have_no_upper_bound_is_refused() {
     for (words, missing) in cases(
         r#"
         --model new --max-tokens 9 --budget 1 => no price of "new" at openai is known
-        --model new --budget-tokens 500 => set --max-tokens
         --model new --max-tokens 9 --budget 1 --strategy batch => no price of "new" at openai is known
         --model gpt-4o-mini --budget 0 => a positive number of US dollars
     "#,
@@ -110,10 +109,6 @@ fn a_run_whose_calls_have_no_upper_bound_is_refused() {
         ended.ends(2, missing);
     }
     assert_eq!(sim.stats().calls, 0);
-    let words = "in.jsonl -o out.jsonl --model new --max-tokens 9 --budget-tokens 5000";
-    command(&desk, &sim, words)
-        .ended()
-        .ends(0, " of 5000 tokens spent");
 }
 
 /// The exit code differs from that of a budget that is used up, and the message names the file and what to do.
@@ -221,12 +216,12 @@ fn the_cost_of_the_rest_is_estimated_from_answers_and_not_from_reservations() {
     let config = SimConfig::default().output_tokens(1000).batches(batches);
     let sim = simulator(config);
     desk.write("in.jsonl", lines(0..40));
-    let words = "in.jsonl -o out.jsonl --model gpt-4o-mini --max-tokens 1000 --strategy batch --budget-tokens 13000 --json";
-    let number_after = |ended: &Ended, words: &str| -> u64 {
+    let words = "in.jsonl -o out.jsonl --model gpt-4o-mini --max-tokens 1000 --strategy batch --budget 0.004 --json";
+    let number_after = |ended: &Ended, words: &str| -> f64 {
         let (_, number) = ended.stderr.rsplit_once(words).unwrap();
-        let end = number.find(|c: char| !c.is_ascii_digit() && c != ',');
-        let number = number[..end.unwrap_or(number.len())].replace(',', "");
-        number.parse().unwrap()
+        let number = number.trim_start_matches('$');
+        let end = number.find(|c: char| !c.is_ascii_digit() && c != '.');
+        number[..end.unwrap_or(number.len())].parse().unwrap()
     };
     let left = command(&desk, &sim, &format!("{words} --no-wait"))
         .ended()
@@ -236,20 +231,24 @@ fn the_cost_of_the_rest_is_estimated_from_answers_and_not_from_reservations() {
     left.tells(&format!(
         "1 created, {sent} items submitted, {waiting} items put on the queue"
     ));
-    left.tells(" of 13000 tokens spent or reserved");
+    left.tells(" of $0.004000 spent or reserved");
     left.tells("to go on, with a budget for the next call:");
-    assert!(number_after(&left, " --budget-tokens ") < 2 * 13_000);
+    assert!(number_after(&left, " --budget ") <= 0.01);
 
     let ended = command(&desk, &sim, words).ended().expect(4);
-    ended.tells(" of 13000 tokens spent\n");
+    ended.tells(" of $0.004000 spent\n");
     let done = desk.results("out.jsonl");
-    let tokens = |name| done[0]["usage"][name].as_u64().unwrap();
-    let each = tokens("input_tokens") + tokens("output_tokens");
+    let each = usd(&done[0]["cost_usd"]);
     let pending = 40 - done.len() as u64;
     ended.tells(&format!("the {pending} remaining items would cost about "));
-    assert_eq!(number_after(&ended, " would cost about "), each * pending);
-    let enough = number_after(&ended, " --budget-tokens ");
-    assert!((40 * each..60 * each).contains(&enough), "{enough}");
+    let rest = number_after(&ended, " would cost about ");
+    assert!(
+        (rest - times(each, pending).dollars()).abs() < 0.000_001,
+        "{rest}"
+    );
+    let enough = number_after(&ended, " --budget ");
+    let least = times(each, 40).dollars();
+    assert!((least..1.5 * least + 0.01).contains(&enough), "{enough}");
 }
 
 /// An earlier run without a limit keeps its own.

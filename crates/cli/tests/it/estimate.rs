@@ -266,10 +266,7 @@ fn an_unknown_price_is_named_and_tokens_are_reported_anyway() {
     assert!(models[0]["cost_usd"]["sync"]["high"].as_f64() > Some(0.0));
     assert_eq!(models[1]["cost_usd"]["sync"], Value::Null);
     let missing = found["missing"][0].as_str().unwrap();
-    assert!(
-        missing.contains("batchwright prices set house-model"),
-        "{missing}"
-    );
+    assert!(missing.contains("house-model is unknown"), "{missing}");
     let table = ended(&desk, &sim, &format!("estimate {words}"))
         .expect(0)
         .stdout;
@@ -278,9 +275,9 @@ fn an_unknown_price_is_named_and_tokens_are_reported_anyway() {
         "{table}"
     );
 
-    desk.plain("prices --data-dir data set house-model --input 1 --output 2")
-        .expect(0);
-    let found = estimate(&desk, &sim, words);
+    let prices = r#"{"providers": {"*": {"models": [{"models": ["house-model"], "prices": [{"input": 1, "output": 2}]}]}}}"#;
+    desk.write("prices.json", prices);
+    let found = estimate(&desk, &sim, &format!("{words} --prices prices.json"));
     assert!(usd(&found["cost_usd"]["sync"]["high"]) > Usd::ZERO);
     // The price has no batch tier.
     assert_eq!(found["cost_usd"]["batch"], Value::Null);

@@ -5,7 +5,7 @@ use super::common::{Desk, RunToEnd};
 /// Two screens of 24 lines, minus the lines of the prompt.
 const TWO_SCREENS: usize = 46;
 
-const COMMANDS: [&str; 26] = [
+const COMMANDS: [&str; 21] = [
     "",
     "run",
     "estimate",
@@ -18,13 +18,8 @@ const COMMANDS: [&str; 26] = [
     "exec",
     "cancel",
     "retry",
-    "budget",
     "doctor",
     "providers",
-    "prices",
-    "ledger",
-    "prices set",
-    "prices update",
     "config",
     "config list",
     "token",

@@ -63,13 +63,11 @@ mod input;
 mod job_types;
 mod keep;
 mod kill;
-mod ledger;
 mod limits;
 mod local;
 #[cfg(target_os = "linux")]
 mod memory;
 mod metrics;
-mod monthly_budget;
 #[cfg(unix)]
 mod native_lines;
 mod net;

@@ -225,12 +225,6 @@ fn what_is_written_without_a_mark_is_paid_and_booked() {
         );
         let saved = summary["cache_saved_usd"].as_f64().unwrap();
         assert_eq!(saved > 0.0, words.contains("always"), "{saved}");
-        let ledger = desk.command(["ledger", "--json"]).output().unwrap();
-        let ledger: Value = serde_json::from_slice(&ledger.stdout).unwrap();
-        assert_eq!(
-            ledger["total"]["cost_usd"].to_string(),
-            serde_json::to_string(&billed).unwrap()
-        );
     }
 }
 

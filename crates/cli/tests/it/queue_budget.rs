@@ -1,11 +1,9 @@
 //! Workers stop a process before it costs more than its budget, against a provider that bills by itself.
 
-use batchwright::{Amount, ProcessId, Usd};
-use batchwright_simulate::{SimConfig, Simulator};
-use serde_json::Value;
-
 use super::batch_runs::{SHORT, taking, with_provider};
 use super::common::{Desk, Ended, Running, simulator, usd};
+use batchwright::{ProcessId, Usd};
+use batchwright_simulate::{SimConfig, Simulator};
 
 /// A model that takes 0.15 and 0.60 dollars per million tokens, and half of it in batches.
 pub const MODEL: &str = "--model gpt-4o-mini --max-tokens 20";
@@ -27,10 +25,6 @@ pub fn done(desk: &Desk, sim: &Simulator, words: &str) -> Ended {
 fn submit(desk: &Desk, sim: &Simulator, words: &str) -> ProcessId {
     let ended = done(desk, sim, &format!("submit in.jsonl {MODEL} {words}"));
     ended.expect(0).stdout.trim().parse().unwrap()
-}
-
-fn process_budget(desk: &Desk, id: ProcessId) -> batchwright::queue::ProcessBudget {
-    home(desk).process(id).unwrap().unwrap().budget.unwrap()
 }
 
 fn home(desk: &Desk) -> batchwright::JobQueue {
@@ -65,10 +59,13 @@ pub fn flag(amount: Usd) -> String {
 }
 
 fn used(desk: &Desk, id: ProcessId) -> Usd {
-    match process_budget(desk, id).used {
-        Amount::Usd(usd) => usd,
-        other => panic!("{other}"),
-    }
+    home(desk)
+        .process(id)
+        .unwrap()
+        .unwrap()
+        .budget
+        .unwrap()
+        .used
 }
 
 #[test]
@@ -81,7 +78,7 @@ fn a_process_is_paused_before_its_budget_is_exceeded_and_continues_with_a_higher
     let ended = done(&desk, &sim, &work("-j 8 --until-empty"));
     ended
         .ends(4, "the budget of")
-        .says(&format!("batchwright budget {id} --usd USD"));
+        .says(&format!("batchwright retry {id} --budget USD"));
     let paid = sim.stats().paid;
     assert!((90..=100).contains(&paid), "{paid}");
     assert_eq!(completed(&desk, id), paid);
@@ -93,15 +90,10 @@ fn a_process_is_paused_before_its_budget_is_exceeded_and_continues_with_a_higher
     // The same worker does nothing more, and does not turn in circles.
     done(&desk, &sim, &work("--until-empty")).expect(4);
     assert_eq!(sim.stats().paid, paid);
-    let told = done(&desk, &sim, &format!("budget {id} --usd 0.01 --json"))
-        .expect(0)
-        .json();
-    assert_eq!(told["budget"]["paused"], Value::Null);
-    assert_eq!(told["budget"]["limit"], 0.01);
+    done(&desk, &sim, &format!("retry {id} --budget 0.01")).ends(0, "is $0.010000");
     done(&desk, &sim, &work("--until-empty")).expect(0);
     assert_eq!(sim.stats().paid, 200);
     assert_eq!(used(&desk, id), times(one, 200));
-    done(&desk, &sim, "budget").ends(0, "of $0.010000 spent");
 }
 
 /// A process in the same queue without a budget is not affected.
@@ -135,20 +127,14 @@ fn a_request_without_a_bound_pauses_its_process_until_its_limit_is_set_again() {
     let work = "work --rpm 600000 --model new --until-empty";
     let ended = done(&desk, &sim, work)
         .ends(4, "no price of \"new\" at openai is known")
-        .says(&format!("budget {id} --usd 1"));
+        .says(&format!("retry {id} --budget 1"));
     ended.hides("9223372");
     assert_eq!(sim.stats().calls, 0);
 
-    // Without a budget, it needs no bound.
-    let told = done(&desk, &sim, words).expect(0);
-    let free: ProcessId = told.stdout.trim().parse().unwrap();
-    done(&desk, &sim, work).ends(4, &format!("budget {free} --none"));
-    done(&desk, &sim, &format!("budget {free} --none")).expect(0);
-    done(&desk, &sim, work).expect(4);
-    assert_eq!((completed(&desk, free), completed(&desk, id)), (3, 0));
-
-    done(&desk, &sim, "prices set new --input 1 --output 2").expect(0);
-    done(&desk, &sim, &format!("budget {id} --usd 1")).expect(0);
+    let prices = r#"{"providers": {"*": {"models": [{"models": ["new"], "prices": [{"input": 1, "output": 2}]}]}}}"#;
+    desk.write("prices.json", prices);
+    let work = &format!("{work} --prices prices.json");
+    done(&desk, &sim, &format!("retry {id} --budget 1")).expect(0);
     done(&desk, &sim, work).expect(0);
     assert_eq!(completed(&desk, id), 3);
 }
@@ -169,7 +155,7 @@ fn batches_stay_within_the_budget_of_their_process() {
     assert_eq!(completed(&desk, id), accepted);
     assert!(used(&desk, id) <= budget);
     assert_eq!(used(&desk, id).picos() * 2, times(one, accepted).picos());
-    done(&desk, &sim, &format!("budget {id} --usd 0.01")).expect(0);
+    done(&desk, &sim, &format!("retry {id} --budget 0.01")).expect(0);
     done(&desk, &sim, work).expect(0);
     assert_eq!(completed(&desk, id), 20);
 }

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use batchwright::provider::Day;
 use batchwright::{ErrorKind, ProcessId, Request};
 use serde_json::{Value, json};
 
@@ -79,6 +80,20 @@ fn check_queue(app: &App) -> Result<(), Problem> {
     Ok(())
 }
 
+/// `GET /api/v1/spent`: what was spent, by day and model.
+pub(super) fn spent(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    call.takes(&["since"])?;
+    let since = match call.query::<String>("since")? {
+        None => Day::of(now()).first_of_month(),
+        Some(text) => text.parse().map_err(|_| {
+            let why = "since: write a day, for example 2026-11-26";
+            Problem::invalid(why).param("since")
+        })?,
+    };
+    let data = app.queue.spent_since(Some(since))?;
+    Ok(Response::json(200, &json!({"since": since, "data": data})))
+}
+
 /// `GET /metrics`: everything counted, in the text format of Prometheus.
 pub(super) fn metrics(app: &App, _: &mut Call<'_>) -> Result<Response, Problem> {
     {
@@ -86,7 +101,7 @@ pub(super) fn metrics(app: &App, _: &mut Call<'_>) -> Result<Response, Problem> 
         if until.is_none_or(|until| Instant::now() >= until) {
             let began = Instant::now();
             app.metrics.observe_queue(&app.queue)?;
-            app.metrics.observe_ledger(&app.queue, now())?;
+            app.metrics.observe_spent(&app.queue, now())?;
             app.metrics.forget_ended_processes(&app.queue)?;
             *until = Some(fresh_until(began, Instant::now()));
         }

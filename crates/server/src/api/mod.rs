@@ -1,7 +1,6 @@
 //! The API of jobs, processes and settings under `/api/v1`, and the endpoints for monitoring: health and metrics.
 
 mod config;
-mod costs;
 mod health;
 mod jobs;
 mod lines;
@@ -63,7 +62,7 @@ pub(crate) const ROUTES: &[Route] = &[
     Route::post("/api/v1/pause", Operate, search::pause),
     Route::post("/api/v1/resume", Operate, search::resume),
     Route::get("/api/v1/batches", Own, processes::batches),
-    Route::get("/api/v1/costs", Own, costs::list),
+    Route::get("/api/v1/spent", Read, health::spent),
     Route::get("/api/v1/overview", Read, health::overview),
     Route::get("/api/v1/config", Read, config::list),
     Route::get("/api/v1/config/{key}", Read, config::get),

@@ -1,7 +1,7 @@
 //! Processes: jobs that were submitted together.
 
 use batchwright::queue::{EnqueueError, ProcessBudget, ProcessInfo, ProcessState};
-use batchwright::{Amount, Error, ErrorKind, JobQueue, ProcessId, Usd};
+use batchwright::{Error, ErrorKind, JobQueue, ProcessId, Usd};
 use serde_json::{Value, json};
 
 use super::lines::Lines;
@@ -30,13 +30,13 @@ pub(super) fn find(app: &App, id: ProcessId) -> Result<ProcessState, Problem> {
 
 fn shown(app: &App, process: &ProcessState) -> Value {
     let pace = app.observer.pace(process.process_id);
-    shapes::process(process, pace, app.waits_for(process))
+    shapes::process(process, pace)
 }
 
 /// `POST /api/v1/processes`: a job for each line of the body, all of them or none.
 pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
-    call.takes(&["type", "name", "budget_usd", "budget_tokens"])?;
-    let limit = budget_of(call, ["budget_usd", "budget_tokens"])?;
+    call.takes(&["type", "name", "budget_usd"])?;
+    let limit = budget_of(call, "budget_usd")?;
     let kind = call.query::<String>("type")?;
     let kind = kind.unwrap_or_else(|| "completion".to_owned());
     refuse_unknown(app, &kind)?;
@@ -78,8 +78,7 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     info.owner = call.caller.owner();
     info.budget = limit.map(ProcessBudget::of);
     // A request that is rejected gives up its key.
-    let open = app.check_spending(&call.caller);
-    let open = open.and_then(|()| Ok(app.open_jobs(&call.caller)?));
+    let open = app.open_jobs(&call.caller).map_err(Problem::from);
     let mut added = 0;
     let filled = open.and_then(|open| {
         fill(app, info, &held, || match lines.next_job()? {
@@ -111,48 +110,29 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
 }
 
 /// What tells this request from others that have the same key.
-fn request_hash(
-    kind: &str,
-    name: Option<&str>,
-    body: &[u8; 32],
-    limit: Option<Amount>,
-) -> [u8; 32] {
+fn request_hash(kind: &str, name: Option<&str>, body: &[u8; 32], limit: Option<Usd>) -> [u8; 32] {
     let name = name.unwrap_or_default();
     let limit = limit.map_or_else(String::new, |limit| limit.to_string());
     hash(&[kind.as_bytes(), name.as_bytes(), body, limit.as_bytes()])
 }
 
-/// A limit in one of two query parameters: US dollars, or tokens.
-fn budget_of(call: &Call<'_>, [usd, tokens]: [&str; 2]) -> Result<Option<Amount>, Problem> {
-    let dollars = call.query::<f64>(usd)?;
-    let number = call.query::<u64>(tokens)?;
-    let invalid = |what: &str, name: &str| {
-        Problem::invalid(format!("{name}: write {what}")).param(name.to_owned())
+/// A limit in US dollars in a query parameter.
+fn budget_of(call: &Call<'_>, name: &str) -> Result<Option<Usd>, Problem> {
+    let Some(dollars) = call.query::<f64>(name)? else {
+        return Ok(None);
     };
-    match (dollars, number) {
-        (Some(_), Some(_)) => Err(Problem::invalid(format!(
-            "write {usd} or {tokens}, not both"
-        ))),
-        (Some(dollars), None) => {
-            match Usd::from_dollars(dollars).filter(|_| dollars >= 0.000_001) {
-                Some(limit) => Ok(Some(Amount::Usd(limit))),
-                None => Err(invalid("a number of US dollars, at least 0.000001", usd)),
-            }
-        }
-        (None, Some(0)) => Err(invalid("a positive number of tokens", tokens)),
-        (None, Some(number)) => Ok(Some(Amount::Tokens(number))),
-        (None, None) => Ok(None),
-    }
+    let limit = Usd::from_dollars(dollars).filter(|_| dollars >= 0.000_001);
+    let why = format!("{name}: write a number of US dollars, at least 0.000001");
+    let invalid = || Problem::invalid(why).param(name.to_owned());
+    limit.map(Some).ok_or_else(invalid)
 }
 
 /// `POST /api/v1/processes/{process_id}/budget`: a new limit, which resumes the process.
 pub(super) fn set_budget(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
-    call.takes(&["usd", "tokens"])?;
+    call.takes(&["usd"])?;
     let id = find(app, call.param("process_id")?)?.process_id;
-    let Some(limit) = budget_of(call, ["usd", "tokens"])? else {
-        return Err(Problem::invalid(
-            "write the new limit: ?usd=12.50 or ?tokens=500000",
-        ));
+    let Some(limit) = budget_of(call, "usd")? else {
+        return Err(Problem::invalid("write the new limit: ?usd=12.50"));
     };
     let set = app.queue.set_budget(id, limit);
     set.map_err(|error| match error.kind() {

@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use batchwright::queue::{JobResult, LimitReached, ProcessInfo};
+use batchwright::queue::{JobResult, ProcessInfo};
 use batchwright::unstable::Optional;
 use batchwright::{Error, ErrorKind, Job, JobQueue, ProcessId, Request};
 use serde_json::Value;
@@ -21,12 +21,10 @@ use super::waiting::{Waiter, Waiting};
 use crate::api::once::REPLAYED;
 use crate::app::App;
 use crate::http::{Call, Response};
-use crate::owners::limit_text;
 use crate::problem::Problem;
 use crate::records::batches::DirectCalls;
 use crate::records::files::id_of;
 use crate::records::{Claim, Hash, HeldKey, Records, hash, settled};
-use crate::shapes;
 
 /// Before all jobs that no client waits for, and after critical ones.
 const PRIORITY: u8 = 9;
@@ -35,8 +33,6 @@ const ASK: Duration = Duration::from_secs(1);
 
 /// How long a caller waits while its provider is not asked at all, as after a refused key, or cannot be reached.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long a caller waits for a limit of what calls may cost, so that its own calls are tried.
-const TRIED: Duration = Duration::from_secs(2);
 /// How long a retry waits until the server notices that the client has left its earlier attempt.
 const NOTICED: Duration = Duration::from_secs(1);
 /// Jobs of a request that are looked at for what they have failed with.
@@ -281,7 +277,7 @@ fn begin(
                 joins(held.process);
                 return Ok(waiter);
             }
-            check(caller, jobs.len() as u64)?;
+            app.check_quotas(&caller.call.caller, jobs.len() as u64)?;
             (waiter, held.queue(&app.queue))
         }
         None => {
@@ -292,7 +288,7 @@ fn begin(
                 joins(waiter.process);
                 return Ok(waiter);
             }
-            check(caller, jobs.len() as u64)?;
+            app.check_quotas(&caller.call.caller, jobs.len() as u64)?;
             let waiter = waiting.begin(ProcessId::new(), retries.map(|_| request), is_live);
             // Before the jobs: what is left of them after a crash is found by it.
             DirectCalls::insert(&app.records, waiter.process)?;
@@ -300,7 +296,7 @@ fn begin(
         }
     };
     let name = format!("{} {} {}", head.method, head.path, head.request_id);
-    let mut info = ProcessInfo::new().name(name).direct();
+    let mut info = ProcessInfo::new().name(name);
     info.owner = caller.call.caller.owner();
     queue.described(info).enqueue(waiter.process, jobs)?;
     Ok(waiter)
@@ -316,7 +312,7 @@ fn wait(
 ) -> Result<Option<Problem>, Problem> {
     let (app, process) = (caller.app, waiter.process);
     let mut asked = Instant::now();
-    let (mut stuck, mut full, mut given_up) = (None, None, None);
+    let (mut stuck, mut given_up) = (None, None);
     let ask = if app.records.is_shared() { LOOK } else { ASK };
     loop {
         waiter.wait(app.waiters.pause(LOOK));
@@ -341,25 +337,11 @@ fn wait(
             let trouble = trouble(app, process, &caller.like)?;
             stuck = trouble.map(|why| (stuck.map_or(asked, |(since, _)| since), why));
         }
-        let owner = caller.call.caller.name.as_deref();
-        let reached = app.limits.limit_reached(owner, Some(&caller.like));
-        // Its own calls are tried first, and those in flight may return enough.
-        let reached = reached.filter(|reached| idle && !reached.is_in_use);
-        full = reached.map(|now| (full.map_or(asked, |(since, _)| since), now));
         let why = match &stuck {
             // No worker begins anything any more. With a key the next server goes on.
             _ if stops && idle && has_key => return Err(stopping()),
             _ if stops && idle && done => Some(stopping().header("x-should-retry", "false")),
             _ if stops && idle => Some(stopping()),
-            _ if let Some((since, reached)) = &full
-                && since.elapsed() >= TRIED =>
-            {
-                let why = limited(reached);
-                if done {
-                    return Err(cut_short(app, process, has_key, why)?);
-                }
-                Some(why)
-            }
             Some((since, _)) if idle && since.elapsed() >= PATIENCE => {
                 stuck.take().map(|(_, why)| why)
             }
@@ -418,36 +400,6 @@ fn trouble(app: &App, process: ProcessId, like: &Request) -> Result<Option<Probl
         }
     }
     Ok(None)
-}
-
-/// # Errors
-/// 429 if the caller may not have this number of open jobs in addition, or if a limit has just allowed no such call: a client
-/// should not wait for the next day.
-fn check(caller: &Caller<'_, '_>, more: u64) -> Result<(), Problem> {
-    let (app, like, caller) = (caller.app, &caller.like, &caller.call.caller);
-    app.check_quotas(caller, more)?;
-    let reached = app.limits.limit_reached(caller.name.as_deref(), Some(like));
-    match reached.filter(|reached| reached.is_recent && !reached.is_in_use) {
-        Some(reached) => Err(limited(&reached)),
-        None => Ok(()),
-    }
-}
-
-fn limited(reached: &LimitReached) -> Problem {
-    let wait = reached.renews.start().since(shapes::now()).as_secs() + 1;
-    Problem::new(429, "rate_limit_exceeded", limit_text(reached))
-        .header("retry-after", wait.to_string())
-}
-
-/// Ends a request if some of its calls were made and others do not fit into a limit. What was paid stays: with a key, the next
-/// request with the key goes on; otherwise the process keeps the answers, and no further call of it is made.
-fn cut_short(app: &App, process: ProcessId, has_key: bool, why: Problem) -> Result<Problem, Error> {
-    if !has_key {
-        app.queue.cancel(process)?;
-        DirectCalls::delete(&app.records, process)?;
-    }
-    let place = format!("; the answers so far are in process {process}");
-    Ok(why.header("x-should-retry", "false").and(&place))
 }
 
 fn unavailable(trouble: &str) -> Problem {

@@ -217,7 +217,7 @@ pub(super) fn message(app: &App, subject: &Subject) -> Result<Option<Value>, Pro
             format!("/api/v1/processes/{id}"),
             match app.queue.process(*id)? {
                 Some(process) if !process.is_finished() => return Ok(None),
-                Some(process) => shapes::process(&process, None, None),
+                Some(process) => shapes::process(&process, None),
                 // A client was quicker and has taken all its results.
                 None => json!({"process_id": id, "state": "consumed"}),
             },

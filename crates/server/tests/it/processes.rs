@@ -1,5 +1,6 @@
 //! Processes over HTTP: lines in, outcomes out.
 
+use batchwright::config::ConfigStore as _;
 use batchwright::{ErrorKind, Job, JobId, JobQueue, ProcessId};
 use serde_json::{Value, json};
 
@@ -259,20 +260,25 @@ fn a_failure_that_ended_anew_is_not_deleted_for_the_one_that_was_read() {
 /// A process is paused before it could use more than its budget, and says how it continues.
 #[test]
 fn a_process_with_a_budget_is_paused_until_it_gets_a_higher_one() {
-    let desk = Desk::new();
+    let mut desk = Desk::new();
+    desk.stop();
+    let prices = json!({"providers": {"*": {"models": [
+        {"models": ["sim-1"], "prices": [{"input": 1, "output": 1}]}]}}});
+    let file = desk.folder.path().join("prices.json");
+    std::fs::write(&file, prices.to_string()).unwrap();
+    desk.store
+        .set("llm.prices", file.to_str().unwrap())
+        .unwrap();
+    desk.start(|server| server);
     let body: String = (0..60)
         .map(|n| {
             format!("{{\"id\": \"{n}\", \"prompt\": \"prompt {n:02}\", \"max_tokens\": 20}}\n")
         })
         .collect();
-    for wrong in [
-        "budget_usd=0",
-        "budget_tokens=0",
-        "budget_usd=1&budget_tokens=9",
-    ] {
+    for wrong in ["budget_usd=0", "budget_usd=x", "budget_tokens=9"] {
         lines(&desk, &format!("?{wrong}"), &body).is(400);
     }
-    let made = lines(&desk, "?budget_tokens=600", &body).is(201).json();
+    let made = lines(&desk, "?budget_usd=0.0006", &body).is(201).json();
     let id = made["process_id"].as_str().unwrap().to_owned();
     let path = format!("/api/v1/processes/{id}");
     let process = || desk.read(&path);
@@ -285,11 +291,10 @@ fn a_process_with_a_budget_is_paused_until_it_gets_a_higher_one() {
         assert!(began.elapsed().as_secs() < 30, "{now}");
         std::thread::sleep(std::time::Duration::from_millis(10));
     };
-    paused["budget"].has(json!({"unit": "tokens", "limit": 600}));
-    let used = paused["budget"]["used"].as_u64().unwrap();
-    let spent =
-        paused["input_tokens"].as_u64().unwrap() + paused["output_tokens"].as_u64().unwrap();
-    assert!(spent <= used && used <= 600, "{paused}");
+    paused["budget"].has(json!({"limit": 0.0006}));
+    let used = paused["budget"]["used"].as_f64().unwrap();
+    let spent = paused["cost_usd"].as_f64().unwrap();
+    assert!(spent <= used && used <= 0.0006, "{paused}");
     assert!(paused["completed"].as_u64().unwrap() >= 5, "{paused}");
 
     let resume = format!("/api/v1/resume?process_id={id}");
@@ -301,10 +306,8 @@ fn a_process_with_a_budget_is_paused_until_it_gets_a_higher_one() {
         refused.text
     );
     desk.post(&format!("{path}/budget"), &json!({})).is(400);
-    desk.post(&format!("{path}/budget?usd=1"), &json!({}))
-        .is(409);
-    let more = desk.post(&format!("{path}/budget?tokens=100000"), &json!({}));
-    more.is(200).json()["budget"].has(json!({"limit": 100_000, "paused": null}));
+    let more = desk.post(&format!("{path}/budget?usd=1"), &json!({}));
+    more.is(200).json()["budget"].has(json!({"limit": 1.0, "paused": null}));
     let ended = until_finished(&desk, &id);
     assert_eq!(ended["completed"], 60);
     desk.post(&resume, &json!({})).is(200);

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use batchwright::ProcessId;
 use batchwright::config::ConfigStore;
-use batchwright::{ProcessId, Usd};
 use batchwright_server::{Role, TokenLimits, new_token};
-use batchwright_simulate::{BatchConfig, SimConfig};
+use batchwright_simulate::SimConfig;
 use serde_json::{Value, json};
 use ureq::http::Request;
 
@@ -54,34 +54,17 @@ fn with_tokens(sim: SimConfig, lines: &[&String]) -> (Desk, PathBuf, tempfile::T
 
 /// A server with these tokens and a price of its model, 1 dollar per million tokens.
 fn with_prices(lines: &[&String]) -> (Desk, tempfile::TempDir) {
-    priced(SimConfig::default(), &[], lines)
-}
-
-/// The same with these settings.
-fn priced(
-    sim: SimConfig,
-    settings: &[(&str, &str)],
-    lines: &[&String],
-) -> (Desk, tempfile::TempDir) {
-    let (mut desk, path, folder) = with_tokens(sim, lines);
+    let (mut desk, path, folder) = with_tokens(SimConfig::default(), lines);
     desk.stop();
-    for (key, value) in settings {
-        desk.store.set(key, value).unwrap();
-    }
     let prices = json!({"providers": {"*": {"models": [
         {"models": ["sim-1"], "prices": [{"input": 1, "output": 1}]}]}}});
-    fs::write(desk.folder.path().join("prices.json"), prices.to_string()).unwrap();
+    let file = desk.folder.path().join("prices.json");
+    fs::write(&file, prices.to_string()).unwrap();
+    desk.store
+        .set("llm.prices", file.to_str().unwrap())
+        .unwrap();
     desk.start(|server| server.token_file(&path));
     (desk, folder)
-}
-
-/// A token that may submit work for this number of dollars a day, and its line.
-fn spender(dollars: f64) -> (String, String) {
-    let limits = TokenLimits {
-        usd_per_day: Usd::from_dollars(dollars),
-        ..TokenLimits::default()
-    };
-    made("shop", Role::Submit, limits)
 }
 
 fn get(desk: &Desk, token: &str, path: &str) -> Answer {
@@ -121,18 +104,8 @@ fn sent(desk: &Desk, headers: &[(&str, &str)], method: &str, path: &str, body: &
 
 #[track_caller]
 fn until(done: impl Fn() -> bool) {
-    read_until(done, |done| *done);
-}
-
-/// What was read when `done` accepted it: a later reading may differ.
-#[track_caller]
-fn read_until<T>(read: impl Fn() -> T, done: impl Fn(&T) -> bool) -> T {
     let began = Instant::now();
-    loop {
-        let value = read();
-        if done(&value) {
-            return value;
-        }
+    while !done() {
         assert!(began.elapsed() < PATIENCE);
         thread::sleep(Duration::from_millis(10));
     }
@@ -385,198 +358,46 @@ fn the_webhooks_of_two_processes_with_one_id_stay_apart() {
     }
 }
 
-/// Every way to enqueue work books its calls for the token, and none takes more from one that has spent its dollars.
+/// Every way to enqueue work counts in what was spent, and it stays when the results are gone.
 #[test]
-fn a_token_that_has_spent_its_dollars_gets_no_more_work_done() {
-    let (shop, first) = spender(0.000_000_1);
-    let (other, second) = made("other", Role::Submit, TokenLimits::default());
-    let (reader, third) = made("reader", Role::Read, TokenLimits::default());
-    let (desk, _folder) = with_prices(&[&first, &second, &third]);
+fn what_was_spent_is_shown_by_model_and_outlives_the_results() {
+    let (submitter, first) = made("submitter", Role::Submit, TokenLimits::default());
+    let (reader, second) = made("reader", Role::Read, TokenLimits::default());
+    let (desk, _folder) = with_prices(&[&first, &second]);
 
     let chat = json!({"model": "sim-1", "messages": [{"role": "user", "content": "hi"}]});
     let job = json!({"type": "completion", "payload": {"prompt": "hi"}}).to_string();
+    let processes = "/api/v1/processes?type=completion";
+    let many = "{\"prompt\":\"a\"}\n{\"prompt\":\"b\"}\n".to_owned();
     let ways = [
         ("/v1/chat/completions", chat.to_string(), 200),
         ("/api/v1/jobs", job, 201),
-        (
-            "/api/v1/processes?type=completion",
-            "{\"prompt\":\"a\"}\n{\"prompt\":\"b\"}\n".to_owned(),
-            201,
-        ),
+        (processes, many, 201),
     ];
-    let costs = |token: &str, query: &str| {
-        let shown = get(&desk, token, &format!("/api/v1/costs{query}"));
-        shown.is(200).json()
-    };
+    let mut last = String::new();
     for (path, body, status) in &ways {
-        send(&desk, &other, "POST", path, body).is(*status);
+        last = send(&desk, &submitter, "POST", path, body).is(*status).text;
     }
-    until(|| costs(&other, "")["total"]["calls"] == 4);
-    let whole = costs(&other, "?by=owner,model");
-    whole["data"][0].has(json!({"owner": "other", "model": "sim-1", "calls": 4, "unpriced": 0}));
-    assert!(whole["total"]["cost_usd"].as_f64().unwrap() > 0.0);
+    let spent = || {
+        let shown = get(&desk, &reader, "/api/v1/spent").is(200).json();
+        shown["data"].as_array().unwrap().clone()
+    };
+    until(|| spent().iter().any(|row| row["calls"] == 4));
+    let rows = spent();
+    assert_eq!(rows.len(), 1, "{rows:?}");
+    rows[0].has(json!({"model": "sim-1", "calls": 4}));
+    assert!(rows[0]["tokens"].as_u64().unwrap() > 0);
+    assert!(rows[0]["cost_usd"].as_f64().unwrap() > 0.0);
 
-    assert_eq!(costs(&shop, "")["total"]["calls"], 0);
-    let (path, body, _) = &ways[0];
-    send(&desk, &shop, "POST", path, body).is(200);
-    until(|| costs(&shop, "")["total"]["calls"] == 1);
-    // The server reuses the sum for a moment. Jobs without calls cost nothing.
-    let free = shout("hi").to_string();
-    until(|| send(&desk, &shop, "POST", "/api/v1/jobs", &free).status == 429);
-    for (path, body, _) in &ways {
-        let refused = send(&desk, &shop, "POST", path, body).is(429);
-        assert!(refused.header("retry-after").is_some());
-        assert!(refused.text.contains("usd-per-day"), "{}", refused.text);
-        send(&desk, &other, "POST", path, body);
-    }
-    // Another server would take a claimed key for that of a request under way.
-    let records = rusqlite::Connection::open(desk.folder.path().join("server.db")).unwrap();
-    let claimed = "SELECT COUNT(*) FROM keys WHERE answer IS NULL";
-    let claimed: i64 = records.query_row(claimed, [], |row| row.get(0)).unwrap();
-    assert_eq!(claimed, 0);
-    assert_eq!(costs(&shop, "")["total"]["calls"], 1);
-    let all = costs(&reader, "?by=owner");
-    assert_eq!(all["data"].as_array().unwrap().len(), 2);
+    let last: Value = serde_json::from_str(&last).unwrap();
+    let path = format!("/api/v1/processes/{}", last["process_id"].as_str().unwrap());
+    send(&desk, &submitter, "DELETE", &path, "").is(200);
+    assert_eq!(spent(), rows);
     let metrics = get(&desk, &reader, "/metrics").is(200);
-    let series = "batchwright_month_cost_usd{gen_ai_provider_name=\"custom\"} ";
+    let series = "batchwright_month_cost_usd{gen_ai_request_model=\"sim-1\"} ";
     assert!(metrics.text.contains(series), "{}", metrics.text);
-    assert!(!metrics.text.contains("shop"), "{}", metrics.text);
-    for wrong in [
-        "?by=colour",
-        "?since=yesterday",
-        "?until=2026-13-01",
-        "?x=1",
-    ] {
-        let path = format!("/api/v1/costs{wrong}");
-        get(&desk, &reader, &path).is(400);
+    get(&desk, &submitter, "/api/v1/spent").is(403);
+    for wrong in ["?since=yesterday", "?x=1"] {
+        get(&desk, &reader, &format!("/api/v1/spent{wrong}")).is(400);
     }
-}
-
-/// The calls of a request that were paid are kept, and no client buys them again by itself.
-#[test]
-fn a_request_that_meets_the_limit_halfway_keeps_its_answers() {
-    let (shop, line) = spender(0.000_3);
-    let (desk, _folder) = with_prices(&[&line]);
-    let chat = json!({"model": "sim-1", "max_tokens": 20, "n": 8,
-        "messages": [{"role": "user", "content": "hi"}]});
-    let chat = chat.to_string();
-    let refused = send(&desk, &shop, "POST", "/v1/chat/completions", &chat).is(429);
-    assert_eq!(refused.header("x-should-retry"), Some("false"));
-    let words = refused
-        .text
-        .split(|c: char| !c.is_ascii_hexdigit() && c != '-');
-    let id = words.max_by_key(|word| word.len()).unwrap();
-    let path = format!("/api/v1/processes/{id}");
-    let kept = || get(&desk, &shop, &path).is(200).json();
-    until(|| kept()["pending"] == 0 && kept()["in_progress"] == 0);
-    let completed = kept()["completed"].as_u64().unwrap();
-    assert!((1..8).contains(&completed), "{}", kept());
-    let paid = desk.sim.stats().paid;
-    assert_eq!(completed, paid);
-}
-
-/// A call without an upper bound is made while the limit is not used up.
-#[test]
-fn calls_without_an_upper_bound_stop_at_the_limit_of_a_token() {
-    let (shop, line) = spender(0.000_4);
-    let (desk, _folder) = with_prices(&[&line]);
-    let jobs = "{\"prompt\": \"a\"}\n".repeat(600);
-    let added = send(
-        &desk,
-        &shop,
-        "POST",
-        "/api/v1/processes?type=completion",
-        &jobs,
-    );
-    let added = added.is(201).json();
-    let path = format!(
-        "/api/v1/processes/{}",
-        added["process_id"].as_str().unwrap()
-    );
-    let now = || get(&desk, &shop, &path).is(200).json();
-    let ended = read_until(now, |now| {
-        now["waits_for"].is_string() && now["in_progress"] == 0
-    });
-    assert_eq!(ended["failed"], 0, "{ended}");
-    assert!(ended["completed"].as_u64().unwrap() < 600, "{ended}");
-}
-
-#[test]
-fn jobs_wait_for_a_limit_that_a_batch_has_reserved() {
-    let (shop, line) = spender(0.000_4);
-    let long = BatchConfig::default().duration(Duration::from_secs(600));
-    let sim = SimConfig::default().batches(long);
-    let settings = [("llm.provider", "openai"), ("llm.bulk_strategy", "batch")];
-    let (desk, _folder) = priced(sim, &settings, &[&line]);
-    let jobs = "{\"prompt\": \"a\", \"model\": \"sim-1\", \"max_tokens\": 20}\n".repeat(60);
-    let processes = "/api/v1/processes?type=completion";
-    let added = send(&desk, &shop, "POST", processes, &jobs).is(201).json();
-    let path = format!(
-        "/api/v1/processes/{}",
-        added["process_id"].as_str().unwrap()
-    );
-    let now = || get(&desk, &shop, &path).is(200).json();
-    let waiting = read_until(now, |now| now["waits_for"].is_string());
-    let why = waiting["waits_for"].as_str().unwrap();
-    assert!(why.contains("usd-per-day"), "{waiting}");
-    assert!(waiting["at_provider"].as_u64().unwrap() > 0, "{waiting}");
-}
-
-/// Jobs that were accepted before the limit was reached wait, and clients that wait are told.
-#[test]
-fn accepted_jobs_of_a_token_stop_at_its_limit() {
-    let (shop, first) = spender(0.000_4);
-    let (other, second) = made("other", Role::Submit, TokenLimits::default());
-    let (desk, _folder) = with_prices(&[&first, &second]);
-
-    let jobs = "{\"prompt\": \"a\", \"max_tokens\": 20}\n".repeat(60);
-    let processes = "/api/v1/processes?type=completion";
-    let added = |token: &str| {
-        let added = send(&desk, token, "POST", processes, &jobs).is(201).json();
-        added["process_id"].as_str().unwrap().to_owned()
-    };
-    let state = |token: &str, id: &str| {
-        let path = format!("/api/v1/processes/{id}");
-        get(&desk, token, &path).is(200).json()
-    };
-    let id = added(&shop);
-    // Calls that did not fit are tried again when those in flight have returned what they did not need.
-    let is_spent = |now: &Value| {
-        let spent = now["cost_usd"].as_f64().unwrap();
-        spent >= 0.000_1 && now["in_progress"] == 0 && now["waits_for"].is_string()
-    };
-    let now = read_until(|| state(&shop, &id), is_spent);
-    let why = now["waits_for"].as_str().unwrap();
-    assert!(why.contains("the daily limit of shop"), "{why}");
-    let spent = now["cost_usd"].as_f64().unwrap();
-    assert!((0.000_1..=0.000_4).contains(&spent), "{now}");
-    assert_eq!(now["failed"], 0, "{now}");
-    let chat = json!({"model": "sim-1", "max_tokens": 20,
-        "messages": [{"role": "user", "content": "hi"}]});
-    let ask = || {
-        let chat = chat.to_string();
-        send(&desk, &shop, "POST", "/v1/chat/completions", &chat)
-    };
-    // Between two calls of jobs, the rest of the limit may still be enough for a call: then it is spent here.
-    let refused = loop {
-        let answer = ask();
-        if answer.status != 200 {
-            break answer.is(429);
-        }
-    };
-    assert!(
-        refused.text.contains("the daily limit of shop"),
-        "{}",
-        refused.text
-    );
-    // It names the limit, and shows no amounts: those of a month may be those of others.
-    assert!(refused.text.contains("usd-per-day"), "{}", refused.text);
-    assert!(!refused.text.contains('$'), "{}", refused.text);
-    let wait: u64 = refused.header("retry-after").unwrap().parse().unwrap();
-    assert!((1..=86_401).contains(&wait), "{wait}");
-
-    let free = added(&other);
-    until(|| state(&other, &free)["completed"] == 60);
-    assert!(state(&other, &free)["waits_for"].is_null());
-    assert!(state(&shop, &id)["cost_usd"].as_f64().unwrap() <= 0.000_4);
 }

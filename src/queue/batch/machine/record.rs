@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::{ProcessId, Timestamp};
+use crate::base::Timestamp;
 use crate::llm::batch::{BatchAccount, BatchIntent};
 use crate::llm::providers::vendor::Vendor;
 use crate::queue::store::StoredBatch;
@@ -24,9 +24,6 @@ pub(crate) struct Record {
     /// When its next step is due.
     #[serde(default)]
     pub due: Timestamp,
-    /// The process of its jobs and its owner, for what it is billed if the process is deleted.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub payer: Option<(ProcessId, Option<String>)>,
     /// When it was withdrawn: it is cancelled, and its unanswered jobs return to the queue untried.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub withdrawn: Option<Timestamp>,
@@ -54,7 +51,6 @@ impl Record {
             problem: None,
             failures: 0,
             due: now,
-            payer: None,
             withdrawn: None,
         }
     }
@@ -197,7 +193,6 @@ impl Record {
         let mut half = Self::new(self.account.clone(), label, model, now);
         half.state = State::Formed(Formed::default());
         half.intent.items = self.intent.items / 2;
-        half.payer.clone_from(&self.payer);
         let mut rest = self.clone();
         rest.intent.items -= half.intent.items;
         rest.intent.label = label_of_rest;

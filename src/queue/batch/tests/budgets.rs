@@ -1,24 +1,38 @@
 //! What batches reserve, release and keep of the budget of their process.
 
-use crate::base::{Clock, Error, ErrorKind, ProcessId, Sent};
+use crate::base::{Clock, Error, ErrorKind, ProcessId, Sent, Usd};
 use crate::llm::batch::{BatchState, BatchStatus};
+use crate::llm::providers::extract::Extract;
 use crate::llm::request::Request;
-use crate::money::budget::Amount;
+use crate::llm::route::Route;
+use crate::money::prices::Prices;
 use crate::queue::budget::{BudgetPause, ProcessBudget};
 use crate::queue::store::{BatchStore, BudgetStore, EnqueueStore, ResultStore};
 
 use super::harness::{Harness, refused};
 
-/// A process of prompts that have a limit of tokens.
+/// A token costs a microdollar.
+const PRICES: &str = r#"{"providers": {"fake": {"models": [{"models": ["m"], "prices": [{"input": 1, "output": 1}]}]}}}"#;
+
+fn micros(number: u64) -> Usd {
+    Usd::from_picos(number * 1_000_000)
+}
+
+/// A process of prompts that have a limit of microdollars.
 fn limited(harness: &Harness, prompts: &[&str], limit: u64) -> ProcessId {
-    let requests = prompts.iter().map(|prompt| {
-        let request = Request::new(*prompt).with_id(*prompt);
-        request.with_max_tokens(100)
+    let prices = Prices::none().overridden("test", PRICES).unwrap();
+    let route = Route::new(Extract).clock(harness.clock.clone());
+    harness.kinds.set_prompts(route.prices(prices));
+    let requests = prompts.iter().map(|prompt| Request {
+        model: Some("m".to_owned()),
+        ..Request::new(*prompt).with_id(*prompt).with_max_tokens(100)
     });
     let process = harness.enqueue_requests(requests);
     let wall = harness.clock.wall();
-    let limit = Amount::Tokens(limit);
-    harness.store.set_budget(process, limit, wall).unwrap();
+    harness
+        .store
+        .set_budget(process, micros(limit), wall)
+        .unwrap();
     process
 }
 
@@ -28,7 +42,7 @@ fn budget(harness: &Harness, process: ProcessId) -> ProcessBudget {
 }
 
 fn used(harness: &Harness, process: ProcessId) -> u64 {
-    budget(harness, process).used.number()
+    budget(harness, process).used.picos() / 1_000_000
 }
 
 #[test]
@@ -122,8 +136,8 @@ fn a_batch_takes_what_is_affordable_and_waits_for_the_rest() {
     let known = budget(&harness, process);
     assert!(known.used <= known.limit, "{known:?}");
     if c == 0 {
-        assert_eq!(known.pause, Some(BudgetPause::UsedUp(Amount::Tokens(one))));
-        let more = Amount::Tokens(10 * one);
+        assert_eq!(known.pause, Some(BudgetPause::UsedUp(micros(one))));
+        let more = micros(10 * one);
         let wall = harness.clock.wall();
         harness.store.set_budget(process, more, wall).unwrap();
         harness.control.wake();

@@ -277,7 +277,6 @@ impl Harness {
             },
             overview: self.overview.clone(),
             observer: None,
-            owners: None,
         });
         self.control.wake();
         Poller::new(PollerOptions {

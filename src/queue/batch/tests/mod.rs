@@ -7,7 +7,6 @@ pub(super) mod fake_provider;
 pub(super) mod harness;
 mod late_results;
 mod rotated_key;
-mod shared_budgets;
 mod simulation;
 mod unknown_outcome;
 mod unwritable_store;

@@ -104,7 +104,6 @@ impl Scene {
             },
             overview: Arc::new(BatchOverview::default()),
             observer: None,
-            owners: None,
         });
         self.fake.lock().overview = context.overview.clone();
         self.control.set(self.settings);

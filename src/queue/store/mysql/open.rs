@@ -24,7 +24,7 @@ use super::{Database, MysqlStore, SharedState};
 const SCHEMA: &str = include_str!("schema.sql");
 
 /// The version of the schema. Earlier versions were never released.
-pub(super) const SCHEMA_VERSION: i64 = 7;
+pub(super) const SCHEMA_VERSION: i64 = 8;
 
 /// The default name of the table of jobs.
 const TABLES: &str = "job_queue";

@@ -46,8 +46,7 @@ CREATE TABLE #processes (
   info LONGTEXT,
   -- The process whose budget limits this one: itself, or the process of its oldest ancestor.
   budget BIGINT,
-  budget_unit BIGINT,                      -- 0 picodollars, 1 tokens; these five only in the row that budget names
-  budget_limit BIGINT,
+  budget_limit BIGINT,                     -- in picodollars; these four only in the row that budget names
   budget_used BIGINT NOT NULL DEFAULT 0,   -- spent, and reserved
   budget_needed BIGINT,                    -- continues once this is available; NULL while it is not paused for that
   budget_stop LONGTEXT,                    -- why its budget has paused it
@@ -119,31 +118,17 @@ CREATE TABLE #histories (
   body LONGTEXT NOT NULL
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
--- What was paid. The hash is that of the day, who was paid, and the process. A row of a process outlives it; rows
--- that are passing are then merged into rows without a process.
-CREATE TABLE #charges (
-  hash BINARY(32) NOT NULL PRIMARY KEY,
-  passing INT NOT NULL,
-  day INT NOT NULL,                        -- since 1970
-  provider LONGTEXT NOT NULL,
-  model LONGTEXT,
-  tier LONGTEXT NOT NULL,
-  api_key LONGTEXT,                        -- a part of its hash
-  process BINARY(16),
-  owner VARCHAR(64),
+-- What was spent on calls. The rows stay when jobs and processes are gone.
+CREATE TABLE #spent (
+  day INT NOT NULL,                        -- since 1970, of UTC
+  model VARCHAR(250) NOT NULL,             -- empty if unknown
   calls BIGINT NOT NULL,
-  unpriced BIGINT NOT NULL,                -- calls of unknown cost
-  input_tokens BIGINT NOT NULL,
-  cached_input_tokens BIGINT NOT NULL,
-  output_tokens BIGINT NOT NULL,
-  cost_picos BIGINT NOT NULL,
-  KEY by_day (day),
-  KEY by_owner (owner, day),
-  KEY by_process (process),
-  KEY by_passing (passing, process)
+  tokens BIGINT NOT NULL,                  -- input and output
+  cost_picos BIGINT NOT NULL,              -- known cost in 1e-12 US dollars
+  PRIMARY KEY (day, model)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
--- What a job in a batch may cost at most, in the unit of its process's budget. A row exists from before the batch is sent
+-- What a job in a batch may cost at most, in picodollars. A row exists from before the batch is sent
 -- until its result is booked. It belongs to the claim with which the job went into the batch.
 CREATE TABLE #reservations (
   job BIGINT NOT NULL,

@@ -3,20 +3,12 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::base::Usd;
-use crate::money::budget::AmountUnit;
 use crate::queue::budget::ProcessBudget;
 use crate::queue::store::Settlement;
 use crate::queue::store::budgets::{BudgetEnd, EndInBudget};
-use crate::queue::store::rows::{bounded, count, unit_of};
+use crate::queue::store::rows::{bounded, count};
 
 use super::statements::{Fault, Queries as _, Statements, by};
-
-pub(super) fn number_of(unit: AmountUnit) -> i64 {
-    match unit {
-        AmountUnit::Usd => 0,
-        AmountUnit::Tokens => 1,
-    }
-}
 
 /// Gives a new process its budget: its own, or the one of its parent. A child has no budget of its own, because its cost
 /// would count in two budgets when its parent gets one.
@@ -37,13 +29,11 @@ pub(super) fn begin(
         let sql = "UPDATE #processes SET budget = ? WHERE no = ?";
         tx.run(sql, by![inherited, no])?;
     } else if let Some(budget) = budget.filter(|_| parent.is_none()) {
-        let limit = budget.limit;
         tx.run(
-            "UPDATE #processes SET budget = no, budget_unit = ?, budget_limit = ?, budget_used = ? WHERE no = ?",
+            "UPDATE #processes SET budget = no, budget_limit = ?, budget_used = ? WHERE no = ?",
             by![
-                number_of(limit.unit()),
-                bounded(limit.number()),
-                bounded(budget.used.number()),
+                bounded(budget.limit.picos()),
+                bounded(budget.used.picos()),
                 no
             ],
         )?;
@@ -53,7 +43,6 @@ pub(super) fn begin(
 
 /// A locked row.
 pub(super) struct Locked {
-    pub unit: AmountUnit,
     pub limit: u64,
     pub used: u64,
 }
@@ -65,15 +54,14 @@ impl Locked {
 }
 
 pub(super) fn lock(tx: &mut dyn Statements, no: i64) -> Result<Option<Locked>, Fault> {
-    let sql = "SELECT budget_unit, budget_limit, budget_used FROM #processes
+    let sql = "SELECT budget_limit, budget_used FROM #processes
          WHERE no = ? AND budget = no FOR UPDATE";
     let Some(mut row) = tx.first(sql, by![no])? else {
         return Ok(None);
     };
     Ok(Some(Locked {
-        unit: unit_of(row.at(0)?),
-        limit: count(row.at(1)?),
-        used: count(row.at(2)?),
+        limit: count(row.at(0)?),
+        used: count(row.at(1)?),
     }))
 }
 
@@ -83,16 +71,10 @@ pub(super) fn set_used(tx: &mut dyn Statements, no: i64, used: u64) -> Result<()
     Ok(())
 }
 
-/// What a job has spent, in a unit, if all of it is known.
-fn spent_in(unit: AmountUnit, end: &EndInBudget) -> Option<u64> {
-    let spent = end.spent?;
-    match unit {
-        AmountUnit::Usd => spent.cost_usd.filter(|_| !end.is_partial).map(Usd::picos),
-        // A reply without counts reports 0, which is unknown.
-        AmountUnit::Tokens => {
-            Some(spent.input_tokens.saturating_add(spent.output_tokens)).filter(|all| *all > 0)
-        }
-    }
+/// What a job has spent, if all of it is known.
+fn spent(end: &EndInBudget) -> Option<u64> {
+    let cost = end.spent?.cost_usd.filter(|_| !end.is_partial);
+    cost.map(Usd::picos)
 }
 
 /// Books ends of jobs of one budget, and releases their reservations. Returns whether anything was released.
@@ -110,14 +92,12 @@ pub(crate) fn book(tx: &mut dyn Statements, no: i64, ends: &[EndInBudget]) -> Re
     for end in wanted {
         let reserved = reserved.get(&(end.job, end.claim)).copied();
         let reserved = i128::from(reserved.unwrap_or(0));
-        let known = match (budget.unit, end.spent) {
-            (AmountUnit::Usd, Some(spent)) => spent.cost_usd.map_or(0, Usd::picos),
-            _ => 0,
-        };
-        let spent = match (spent_in(budget.unit, end), end.end) {
+        let known = end.spent.and_then(|spent| spent.cost_usd);
+        let known = i128::from(known.unwrap_or_default().picos());
+        let spent = match (spent(end), end.end) {
             (Some(spent), _) => i128::from(spent),
             (None, BudgetEnd::Unbilled) => 0,
-            (None, _) => reserved.max(i128::from(known)),
+            (None, _) => reserved.max(known),
         };
         used += spent - reserved;
     }
@@ -221,9 +201,9 @@ mod tests {
             is_partial: false,
             claim: 1,
         };
-        assert_eq!(spent_in(AmountUnit::Usd, &end), Some(5));
+        assert_eq!(spent(&end), Some(5));
         end.is_partial = true;
-        assert_eq!(spent_in(AmountUnit::Usd, &end), None);
+        assert_eq!(spent(&end), None);
     }
 
     #[test]

@@ -1,13 +1,13 @@
 //! Budgets of processes: limits, draws of workers, reservations of batches, and pauses.
 
-use crate::base::{Error, ErrorKind, ProcessId, Timestamp};
-use crate::money::budget::{Amount, AmountUnit, SLICES, slice};
+use crate::base::{Error, ErrorKind, ProcessId, Timestamp, Usd};
+use crate::money::budget::{SLICES, slice};
 use crate::queue::budget::ProcessBudget;
 use crate::queue::store::budgets::{BudgetDraw, BudgetStore, JobBudget};
-use crate::queue::store::rows::{MOST_JOBS, bounded, key, process_budget};
+use crate::queue::store::rows::{bounded, process_budget};
 use crate::queue::store::{BatchNo, JobReceipt, WorkerId};
 
-use super::budget_rows::{lock, number_of, set_used, sum, take};
+use super::budget_rows::{lock, set_used, sum, take};
 use super::chores::lock_family;
 use super::pauses;
 use super::provider::owned;
@@ -15,7 +15,7 @@ use super::statements::{Dialect, Fault, Queries as _, Statements, by, id_of, lis
 use super::{Again, SqlStore};
 
 /// The columns of [`process_budget`].
-const COLUMNS: &str = "budget_unit, budget_limit, budget_used, budget_needed, budget_stop";
+const COLUMNS: &str = "budget_limit, budget_used, budget_needed, budget_stop";
 
 /// Pauses the process of a budget, with its descendants. Without `needed`, only a new limit resumes it.
 ///
@@ -38,14 +38,9 @@ fn stop(tx: &mut dyn Statements, no: i64, needed: Option<u64>, why: &str) -> Res
 }
 
 impl<S: SqlStore> BudgetStore for S {
-    fn set_budget(&self, process: ProcessId, limit: Amount, now: Timestamp) -> Result<(), Error> {
+    fn set_budget(&self, process: ProcessId, limit: Usd, now: Timestamp) -> Result<(), Error> {
         let no = self.write(Again::Harmless, |tx| set_limit(tx, process, limit))?;
         pauses::resume_budget(self, no, false, now)
-    }
-
-    fn remove_budget(&self, process: ProcessId, now: Timestamp) -> Result<(), Error> {
-        let held = self.write(Again::Harmless, |tx| remove(tx, process))?;
-        pauses::release_all(self, held, now)
     }
 
     fn draw_budget(
@@ -59,9 +54,6 @@ impl<S: SqlStore> BudgetStore for S {
             let Some(mut found) = lock(tx, budget.no)? else {
                 return Ok(BudgetDraw::Unlimited);
             };
-            if found.unit != budget.unit {
-                return Ok(BudgetDraw::OtherUnit);
-            }
             found.used = found.used.saturating_sub(back);
             let Some(drawn) = slice(found.limit, least, found.left()) else {
                 set_used(tx, budget.no, found.used)?;
@@ -75,7 +67,7 @@ impl<S: SqlStore> BudgetStore for S {
 
     fn return_budget(&self, budget: JobBudget, amount: i64, now: Timestamp) -> Result<(), Error> {
         self.write(Again::Doubtful, |tx| {
-            let Some(found) = lock(tx, budget.no)?.filter(|found| found.unit == budget.unit) else {
+            let Some(found) = lock(tx, budget.no)? else {
                 return Ok(());
             };
             let used = match u64::try_from(amount) {
@@ -110,9 +102,6 @@ impl<S: SqlStore> BudgetStore for S {
             let Some(mut found) = lock(tx, budget.no)? else {
                 return Ok(jobs.len());
             };
-            if found.unit != budget.unit {
-                return Ok(0);
-            }
             let before = take(tx, jobs.iter().map(|(job, _)| (job.job, job.claim)))?;
             found.used = found.used.saturating_sub(sum(before.values()));
             let all = sum(jobs.iter().map(|(_, amount)| amount));
@@ -200,94 +189,48 @@ fn locked(
     Ok((no, process_budget(&mut row, 1)?))
 }
 
-/// Removes the budget of a process and its descendants. Returns the processes whose held jobs are to be released.
-fn remove(tx: &mut dyn Statements, process: ProcessId) -> Result<Vec<i64>, Fault> {
-    let (no, known) = locked(tx, process)?;
-    if known.is_none() {
-        return Ok(Vec::new());
-    }
-    let mut family = vec![no];
-    family.extend(lock_family(tx, no)?);
-    // A later budget would release them without having counted them.
-    for no in &family {
-        tx.run(
-            "DELETE FROM #reservations WHERE job >= ? AND job < ? AND amount > 0",
-            by![key(*no, 0), key(*no, MOST_JOBS)],
-        )?;
-    }
-    let held = pauses::end_budget_pause(tx, no)?;
-    tx.run(
-        "UPDATE #processes SET budget_unit = NULL, budget_limit = NULL, budget_used = 0 WHERE no = ?",
-        by![no],
-    )?;
-    tx.run_in(
-        "UPDATE #processes SET budget = NULL WHERE no IN :list",
-        &family,
-    )?;
-    Ok(held)
-}
-
 /// Sets the limit. Returns the number of the process.
-fn set_limit(tx: &mut dyn Statements, process: ProcessId, limit: Amount) -> Result<i64, Fault> {
+fn set_limit(tx: &mut dyn Statements, process: ProcessId, limit: Usd) -> Result<i64, Fault> {
     let (no, known) = locked(tx, process)?;
-    let (unit, number) = (limit.unit(), bounded(limit.number()));
     match known {
-        Some(known) if known.limit.unit() == unit => {
+        Some(_) => {
             let sql = "UPDATE #processes SET budget_limit = ? WHERE no = ?";
-            tx.run(sql, by![number, no])?;
+            tx.run(sql, by![bounded(limit.picos()), no])?;
         }
-        Some(known) if known.used.number() > 0 => {
-            return Err(refuse(format!(
-                "the budget of process {process} counts {}, and {} is spent or reserved: its unit cannot change. Set a new \
-                 limit in the same unit, or remove the budget first",
-                unit_name(known.limit.unit()),
-                known.used
-            )));
-        }
-        _ => first_limit(tx, process, no, limit)?,
+        None => first_limit(tx, process, no, limit)?,
     }
     Ok(no)
 }
 
-/// Gives a process and its descendants their first budget in this unit. It counts what all of them have spent.
+/// Gives a process and its descendants their first budget. It counts what all of them have spent.
 fn first_limit(
     tx: &mut dyn Statements,
     process: ProcessId,
     no: i64,
-    limit: Amount,
+    limit: Usd,
 ) -> Result<(), Fault> {
     let mut family = vec![no];
     // Nothing can be added below them until this commits.
     family.extend(lock_family(tx, no)?);
-    let (mut cost, mut tokens, mut unpriced) = (0_i64, 0_i64, 0_i64);
+    let (mut cost, mut unpriced) = (0_i64, 0_i64);
     let rows = tx.rows_in(
-        "SELECT cost_picos, input_tokens, output_tokens, unpriced FROM #processes WHERE no IN :list",
+        "SELECT cost_picos, unpriced FROM #processes WHERE no IN :list",
         &family,
     )?;
     for mut row in rows {
         cost = cost.saturating_add(row.at(0)?);
-        tokens = tokens.saturating_add(row.at(1)?);
-        tokens = tokens.saturating_add(row.at(2)?);
-        unpriced = unpriced.saturating_add(row.at(3)?);
+        unpriced = unpriced.saturating_add(row.at(1)?);
     }
-    let unit = limit.unit();
-    let used = match unit {
-        AmountUnit::Usd if unpriced > 0 => {
-            let why = format!(
-                "the cost of some calls of process {process} is unknown, so that a budget in US dollars cannot be kept: \
-                 set one in tokens"
-            );
-            return Err(Error::new(ErrorKind::Invalid, why).into());
-        }
-        AmountUnit::Usd => cost,
-        AmountUnit::Tokens => tokens,
-    };
+    if unpriced > 0 {
+        return Err(refuse(format!(
+            "the cost of some calls of process {process} is unknown, so that a budget cannot be kept"
+        )));
+    }
     tx.run(
-        "UPDATE #processes SET budget_unit = ?, budget_limit = ?, budget_used = ? WHERE no = ?",
+        "UPDATE #processes SET budget_limit = ?, budget_used = ? WHERE no = ?",
         by![
-            number_of(unit),
-            bounded(limit.number()),
-            bounded(u64::try_from(used).unwrap_or(0)),
+            bounded(limit.picos()),
+            bounded(u64::try_from(cost).unwrap_or(0)),
             no
         ],
     )?;
@@ -296,11 +239,4 @@ fn first_limit(
         list(family)
     ))?;
     Ok(())
-}
-
-fn unit_name(unit: AmountUnit) -> &'static str {
-    match unit {
-        AmountUnit::Usd => "US dollars",
-        AmountUnit::Tokens => "tokens",
-    }
 }

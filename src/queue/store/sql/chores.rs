@@ -11,12 +11,12 @@ use crate::queue::store::rows::{
     RETRYING, count, key, key_of, process_of,
 };
 
+use super::lineage;
 use super::standing::{Standing, lock};
 use super::statements::{Dialect, Fault, Queries as _, Statements, by, list, stored};
 use super::{Again, SqlStore};
-use super::{charges, lineage};
 
-/// Performs a step of the first interrupted chore, or merges charges of ended processes. False if neither is left.
+/// Performs a step of the first interrupted chore. False if none is left.
 pub(crate) fn resume(store: &impl SqlStore, now: Timestamp) -> Result<bool, Error> {
     let halfway: Option<i64> = store.read(|tx| {
         // The condition that each database finds in its index.
@@ -30,7 +30,7 @@ pub(crate) fn resume(store: &impl SqlStore, now: Timestamp) -> Result<bool, Erro
     })?;
     match halfway {
         Some(no) => step(store, no, now).map(|_| true),
-        None => charges::merge_passing(store, now),
+        None => Ok(false),
     }
 }
 

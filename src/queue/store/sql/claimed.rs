@@ -6,8 +6,8 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 
 use crate::base::{ProcessId, Timestamp};
-use crate::queue::store::rows::{budget_of_job, small};
-use crate::queue::store::{ClaimedJob, JobLane, JobReceipt};
+use crate::queue::store::rows::small;
+use crate::queue::store::{ClaimedJob, JobBudget, JobLane, JobReceipt};
 
 use super::SqlStore;
 use super::statements::{Fault, Row, Statements};
@@ -53,8 +53,7 @@ pub(crate) fn read_claimed(
             },
             job_id: store.job_id(id, Timestamp(row.at(2)?)),
             process_id,
-            owner: row.at(15)?,
-            budget: budget_of_job(&mut row, 16)?,
+            budget: row.at::<Option<i64>>(15)?.map(|no| JobBudget { no }),
             lane,
             item_id: row.at(12)?,
             request_hash: row.at(13)?,
@@ -86,7 +85,5 @@ pub(crate) fn read_claimed(
 pub(crate) const WHOLE: &str =
     "SELECT j.id, j.claim, j.created_at, j.priority, j.max_retries, j.crashes, j.lost, j.visible_at,
        j.attempt, j.calls, j.in_doubt, j.has_history, p.item_id, p.request_hash, p.body,
-       (SELECT owner FROM #processes WHERE no = j.id DIV 4294967296),
-       (SELECT budget FROM #processes WHERE no = j.id DIV 4294967296),
-       (SELECT b.budget_unit FROM #processes o JOIN #processes b ON b.no = o.budget WHERE o.no = j.id DIV 4294967296)
+       (SELECT budget FROM #processes WHERE no = j.id DIV 4294967296)
      FROM #jobs j CROSS JOIN #payloads p ON p.job = j.id WHERE j.id IN :list";

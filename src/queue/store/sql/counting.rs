@@ -11,7 +11,7 @@ use crate::queue::store::rows::{self, DELETING, PROCESS_COLUMNS};
 
 use super::standing::stops_starting;
 use super::statements::{Fault, Row, Statements, by};
-use super::{budget_rows, charges, lineage};
+use super::{budget_rows, lineage, spent};
 
 /// Limit of counted tokens: the sum of two such numbers does not overflow.
 const MOST_TOKENS: i64 = i64::MAX / 2;
@@ -44,11 +44,8 @@ impl CounterChanges {
         if self.processes.is_empty() {
             return Ok(Counted::default());
         }
-        let charges = charges::statements(tx, &self.charges, now)?;
         self.add(tx, now)?;
-        for (sql, values) in charges {
-            tx.defer(&sql, values)?;
-        }
+        spent::add(tx, &self.spent, now)?;
         let rows = tx.rows_in(CHANGED, &self.numbers())?;
         self.count(tx, rows, now)
     }

@@ -7,11 +7,11 @@ use const_format::formatcp;
 use rusqlite::types::Value;
 use serde_json::value::RawValue;
 
-use crate::base::{Charge, Day, Error, JobId, ProcessId, Timestamp};
-use crate::money::ledger::{Ledger, LedgerQuery, LedgerRow};
+use crate::base::{Day, Error, JobId, ProcessId, Timestamp};
 use crate::queue::find::{JobFilter, JobPage};
 use crate::queue::info::ProcessInfo;
 use crate::queue::job::{Job, JobCounts, JobState, ProcessState, QueueTotals};
+use crate::queue::spent::DaySpent;
 use crate::queue::store::rows::{
     self, AT_PROVIDER, DELETING, MOST_JOBS, PENDING, PROCESS_COLUMNS, bounded, count, key, key_of,
     shown, small,
@@ -20,7 +20,7 @@ use crate::queue::store::{EnqueueStore, InsertGuard, JobLane, JobSummary};
 
 use super::insert::{insert_jobs, written};
 use super::statements::{Fault, Queries as _, Row, Statements, by, id_of, limit, stored};
-use super::{Again, SqlStore, charges, chores, find};
+use super::{Again, SqlStore, chores, find, spent};
 
 /// The number of jobs of several processes by state. Sums may exceed an integer.
 const SUMS: &str = "IFNULL(SUM(total + 0e0), 0), IFNULL(SUM(pending + 0e0), 0), \
@@ -70,26 +70,8 @@ fn each_process(
 }
 
 impl<S: SqlStore> EnqueueStore for S {
-    fn charges(
-        &self,
-        since: Option<Day>,
-        until: Option<Day>,
-        each: &mut dyn FnMut(Charge),
-    ) -> Result<(), Error> {
-        // A repeated transaction must not report a charge twice.
-        let found = self.read(|tx| {
-            let mut found = Ledger::new();
-            charges::each(tx, [since, until], &mut |charge| found.add(charge))?;
-            Ok(found)
-        })?;
-        found.charges().for_each(each);
-        Ok(())
-    }
-
-    fn charge_sums(&self, query: &LedgerQuery) -> Result<Vec<LedgerRow>, Error> {
-        let sums = self.read(|tx| charges::sums(tx, query))?;
-        // The database groups months by their days.
-        Ok(sums.into_iter().collect::<Ledger>().by(&query.by))
+    fn spent_since(&self, day: Option<Day>) -> Result<Vec<DaySpent>, Error> {
+        self.read(|tx| spent::since(tx, day))
     }
 
     fn insert_described(

@@ -1,9 +1,8 @@
 //! Health checks of the tables that all stores have.
 
 use crate::queue::store::rows::{AT_PROVIDER, COMPLETED, DELETING, HELD, IN_PROGRESS};
-use crate::queue::store::{HealthFinding, Severity, health};
+use crate::queue::store::{HealthFinding, Severity};
 
-use super::charges;
 use super::statements::{Fault, Queries as _, Statements, id_of};
 
 /// Whether tables have the schema version of this program. `what` names the tables.
@@ -21,7 +20,6 @@ pub(crate) fn schema(found: i64, known: i64, what: &str) -> HealthFinding {
 /// Checks the jobs, processes and batches.
 pub(crate) fn look(tx: &mut dyn Statements) -> Result<Vec<HealthFinding>, Fault> {
     let mut found = counters(tx)?;
-    found.extend(ledger(tx)?);
     found.extend(without_owner(tx)?);
     Ok(found)
 }
@@ -86,15 +84,6 @@ fn by_state(tx: &mut dyn Statements) -> Result<String, Fault> {
         next(2)?,
         next(3)?
     ))
-}
-
-fn ledger(tx: &mut dyn Statements) -> Result<Vec<HealthFinding>, Fault> {
-    let differ = tx.rows(charges::UNBALANCED, Vec::new())?;
-    let differ = differ.into_iter().map(|mut row| {
-        let id = id_of(&row.at::<Vec<u8>>(0)?)?;
-        Ok((id, row.at::<i64>(1)? != 0))
-    });
-    Ok(health::ledger(differ.collect::<Result<Vec<_>, Fault>>()?))
 }
 
 /// Jobs and batches that no worker would take over, and jobs that no batch would return.

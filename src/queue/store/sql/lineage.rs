@@ -14,7 +14,6 @@ use crate::queue::store::rows::{
 };
 
 use super::SqlStore;
-use super::charges;
 use super::statements::{Fault, Queries as _, Statements, by, id_of, list, stored};
 
 /// The processes whose parents are these jobs, and their descendants.
@@ -262,7 +261,6 @@ fn move_usage(tx: &mut dyn Statements, from: &[i64], to: i64, now: Timestamp) ->
         return Ok(());
     }
     for no in from {
-        charges::give(tx, *no, to)?;
         let used = tx.first(
             "SELECT input_tokens, output_tokens, cost_picos, unpriced FROM #processes WHERE no = ? FOR UPDATE",
             by![*no],

@@ -12,7 +12,6 @@ mod batches;
 pub(super) mod budget_rows;
 mod budgets;
 pub(super) mod candidates;
-pub(super) mod charges;
 pub(super) mod chores;
 pub(super) mod claimed;
 pub(super) mod counting;
@@ -26,16 +25,16 @@ pub(super) mod pauses;
 pub(super) mod provider;
 pub(super) mod results;
 pub(super) mod row;
-pub(super) mod standing;
+pub(super) mod spent;
+mod standing;
 pub(super) mod statements;
 mod waiting;
 pub(super) mod workers;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicI64;
 #[cfg(test)]
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -71,8 +70,6 @@ pub(crate) struct SharedState {
     pub(super) inserts: GroupCommit,
     /// Number of jobs per transaction of a chore.
     pub(super) chunk: i64,
-    /// When charges of deleted processes were last merged.
-    charges_merged_at: AtomicI64,
     /// Number of chunks until the operation is aborted, to simulate a crash.
     #[cfg(test)]
     pub(crate) chunks_left: AtomicI64,
@@ -85,7 +82,6 @@ impl SharedState {
             lanes: Mutex::default(),
             inserts: GroupCommit::default(),
             chunk,
-            charges_merged_at: AtomicI64::new(i64::MIN),
             #[cfg(test)]
             chunks_left: AtomicI64::new(i64::MAX),
         }

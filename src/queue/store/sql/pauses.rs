@@ -127,7 +127,7 @@ pub(super) fn resume_budget(
 }
 
 /// Ends the pause of a process by its budget. Returns the numbers of the processes whose held jobs are to be released.
-pub(super) fn end_budget_pause(tx: &mut dyn Statements, no: i64) -> Result<Vec<i64>, Fault> {
+fn end_budget_pause(tx: &mut dyn Statements, no: i64) -> Result<Vec<i64>, Fault> {
     tx.run(
         "UPDATE #processes SET budget_needed = NULL, budget_stop = NULL WHERE no = ?",
         by![no],
@@ -138,11 +138,7 @@ pub(super) fn end_budget_pause(tx: &mut dyn Statements, no: i64) -> Result<Vec<i
 }
 
 /// Makes the held jobs of these processes claimable.
-pub(super) fn release_all(
-    store: &impl SqlStore,
-    held: Vec<i64>,
-    now: Timestamp,
-) -> Result<(), Error> {
+fn release_all(store: &impl SqlStore, held: Vec<i64>, now: Timestamp) -> Result<(), Error> {
     let is_resumed = !held.is_empty();
     for no in held {
         release(store, no, now)?;

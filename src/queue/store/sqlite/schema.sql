@@ -39,8 +39,7 @@ CREATE TABLE processes (
   owner TEXT,                              -- who may see it at a server; also fixed by the first jobs
   -- The process whose budget limits this one: itself, or the process of its oldest ancestor.
   budget INTEGER,
-  budget_unit INTEGER,                     -- 0 picodollars, 1 tokens; these five only in the row that budget names
-  budget_limit INTEGER,
+  budget_limit INTEGER,                    -- in picodollars; these four only in the row that budget names
   budget_used INTEGER NOT NULL DEFAULT 0,  -- spent, and reserved
   budget_needed INTEGER,                   -- continues once this is available; NULL while it is not paused for that
   budget_stop TEXT                         -- why its budget has paused it
@@ -127,31 +126,17 @@ CREATE TABLE batches (
 CREATE INDEX batches_by_worker ON batches (worker);
 CREATE INDEX batches_by_process ON batches (process);
 
--- What was paid. The hash is that of the day, who was paid, and the process. A row of a process outlives it; rows
--- that are passing are then merged into rows without a process.
-CREATE TABLE charges (
-  hash BLOB PRIMARY KEY,
-  passing INTEGER NOT NULL,
-  day INTEGER NOT NULL,                    -- since 1970
-  provider TEXT NOT NULL,
-  model TEXT,
-  tier TEXT NOT NULL,
-  api_key TEXT,                            -- a part of its hash
-  process BLOB,
-  owner TEXT,
+-- What was spent on calls. The rows stay when jobs and processes are gone.
+CREATE TABLE spent (
+  day INTEGER NOT NULL,                    -- since 1970, of UTC
+  model TEXT NOT NULL,                     -- empty if unknown
   calls INTEGER NOT NULL,
-  unpriced INTEGER NOT NULL,               -- calls of unknown cost
-  input_tokens INTEGER NOT NULL,
-  cached_input_tokens INTEGER NOT NULL,
-  output_tokens INTEGER NOT NULL,
-  cost_picos INTEGER NOT NULL
+  tokens INTEGER NOT NULL,                 -- input and output
+  cost_picos INTEGER NOT NULL,             -- known cost in 1e-12 US dollars
+  PRIMARY KEY (day, model)
 ) WITHOUT ROWID;
-CREATE INDEX charges_by_day ON charges (day);
-CREATE INDEX charges_by_owner ON charges (owner, day) WHERE owner IS NOT NULL;
-CREATE INDEX charges_by_process ON charges (process);
-CREATE INDEX charges_passing ON charges (process) WHERE passing = 1;
 
--- What a job in a batch may cost at most, in the unit of its process's budget. A row exists from before the batch is sent
+-- What a job in a batch may cost at most, in picodollars. A row exists from before the batch is sent
 -- until its result is booked. It belongs to the claim with which the job went into the batch.
 CREATE TABLE reservations (
   job INTEGER NOT NULL,

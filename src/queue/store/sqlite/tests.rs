@@ -8,15 +8,14 @@ use std::sync::{Arc, Weak};
 use tempfile::TempDir;
 
 use crate::base::seeds::random_cases;
-use crate::base::{ErrorKind, ProcessId};
+use crate::base::{ErrorKind, ProcessId, Usd};
 
 use super::*;
-use crate::money::budget::Amount;
 use crate::queue::budget::ProcessBudget;
 use crate::queue::info::ProcessInfo;
 use crate::queue::job::{Job, Spent};
 use crate::queue::store::rows::{NO_CHORE, PENDING, RELEASING};
-use crate::queue::store::sql::{charges, lineage, results};
+use crate::queue::store::sql::{lineage, results};
 use crate::queue::store::tests::{TestDatabase, random_operations, suite};
 use crate::queue::store::{
     BatchStore, BudgetDraw, BudgetEnd, BudgetStore, ClaimOutcome, ClaimStore, EnqueueStore,
@@ -333,10 +332,6 @@ fn hot_statements_use_their_indexes() {
             "INDEX jobs_with_outcome (id>? AND id<?)",
         ),
         (
-            translate::translated(charges::PASSED),
-            "INDEX charges_passing",
-        ),
-        (
             "SELECT id, crashes FROM jobs WHERE worker = 1".to_owned(),
             "jobs_by_worker (worker=?)",
         ),
@@ -370,7 +365,7 @@ fn hot_statements_use_their_indexes() {
 fn what_was_settled_is_settled_although_its_process_could_not_be_resumed() {
     let store = SqliteStore::in_memory(SqliteOptions::default()).unwrap();
     let process = ProcessId::new();
-    let info = ProcessInfo::new().budget(ProcessBudget::of(Amount::Tokens(100)));
+    let info = ProcessInfo::new().budget(ProcessBudget::of(Usd::from_picos(100)));
     let jobs = ["a", "b"].map(|name| Job::new("test", &name).unwrap());
     store
         .insert_described(process, Some(&info), jobs.to_vec(), true, T, None)
@@ -404,7 +399,7 @@ fn what_was_settled_is_settled_although_its_process_could_not_be_resumed() {
         outcome: ClaimOutcome::Completed {
             result: serde_json::value::to_raw_value(&1).unwrap(),
             spent: Some(Spent {
-                input_tokens: 10,
+                cost_usd: Some(Usd::from_picos(10)),
                 ..Spent::default()
             }),
         },
@@ -414,6 +409,6 @@ fn what_was_settled_is_settled_although_its_process_could_not_be_resumed() {
     store.settle(&[end], T).unwrap();
     *store.unwritable.lock() = None;
     let state = store.process(process).unwrap().unwrap();
-    assert_eq!(state.budget.unwrap().used, Amount::Tokens(10));
+    assert_eq!(state.budget.unwrap().used, Usd::from_picos(10));
     assert!(store.resume_budgets(T).unwrap());
 }

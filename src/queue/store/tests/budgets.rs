@@ -1,18 +1,17 @@
 //! Budgets of processes.
 
 use crate::base::Usd;
-use crate::money::budget::{Amount, AmountUnit};
 use crate::queue::budget::{BudgetPause, ProcessBudget};
 
 use super::*;
 
-fn tokens(number: u64) -> Amount {
-    Amount::Tokens(number)
+fn picos(number: u64) -> Usd {
+    Usd::from_picos(number)
 }
 
-/// A process of prompts with a budget of this many tokens.
+/// A process of prompts with a budget of this many picodollars.
 fn process(db: &Opened, names: &[&str], limit: u64) -> ProcessId {
-    let info = ProcessInfo::new().budget(ProcessBudget::new(tokens(limit), tokens(0)));
+    let info = ProcessInfo::new().budget(ProcessBudget::new(picos(limit), picos(0)));
     described(db.store(), &info, names)
 }
 
@@ -22,24 +21,24 @@ fn budget(db: &Opened, process: ProcessId) -> ProcessBudget {
 }
 
 fn used(db: &Opened, process: ProcessId) -> u64 {
-    budget(db, process).used.number()
+    budget(db, process).used.picos()
 }
 
 fn draw(store: &dyn JobStore, of: JobBudget, has: u64, needs: u64) -> BudgetDraw {
     store.draw_budget(of, has, needs, T).unwrap()
 }
 
-fn spent(input_tokens: u64) -> Option<Spent> {
+fn spent(cost: u64) -> Option<Spent> {
     Some(Spent {
-        input_tokens,
+        cost_usd: Some(picos(cost)),
         ..Spent::default()
     })
 }
 
-fn answered(input_tokens: u64) -> ClaimOutcome {
+fn answered(cost: u64) -> ClaimOutcome {
     ClaimOutcome::Completed {
         result: json("1"),
-        spent: spent(input_tokens),
+        spent: spent(cost),
     }
 }
 
@@ -56,7 +55,6 @@ pub(super) fn a_process_whose_budget_is_drawn_waits_until_enough_comes_back(open
     let worker = db.worker();
     let job = worker.one();
     let of = job.budget.unwrap();
-    assert_eq!(of.unit, AmountUnit::Tokens);
     let store = db.store();
     // A small need draws a 64th; a larger one as much as it needs.
     assert_eq!(draw(store, of, 0, 1), BudgetDraw::Drawn(10));
@@ -70,7 +68,7 @@ pub(super) fn a_process_whose_budget_is_drawn_waits_until_enough_comes_back(open
     assert_eq!(draw(store, of, 0, 60), BudgetDraw::Paused);
     store.stop_budget(of, "without a bound").unwrap();
     let known = budget(&db, process);
-    assert_eq!(known.pause, Some(BudgetPause::UsedUp(tokens(50))));
+    assert_eq!(known.pause, Some(BudgetPause::UsedUp(picos(50))));
     assert_eq!(db.two.budget_pauses().unwrap(), [(process, known)]);
     assert!(!db.two.is_paused().unwrap());
     assert!(worker.claim(9, T).is_empty());
@@ -105,29 +103,18 @@ pub(super) fn a_new_limit_resumes_its_process_whatever_stopped_it(open: Open<'_>
     db.two.set_paused(false).unwrap();
     assert!(worker.claim(9, T).is_empty());
     db.two.set_paused(true).unwrap();
-    store.set_budget(process, tokens(10), T).unwrap();
+    store.set_budget(process, picos(10), T).unwrap();
     assert_eq!(budget(&db, process).pause, None);
     assert!(worker.claim(9, T).is_empty());
     db.two.set_paused(false).unwrap();
     assert_eq!(worker.claim(9, T).len(), 1);
 
-    // Without a budget, nothing stops it.
-    store.stop_budget(of, "the answer has no limit").unwrap();
-    store.remove_budget(process, T).unwrap();
-    store.remove_budget(process, T).unwrap();
-    assert_eq!(db.two.process(process).unwrap().unwrap().budget, None);
-    assert!(db.two.budget_pauses().unwrap().is_empty());
-    assert_eq!(draw(store, of, 0, 99), BudgetDraw::Unlimited);
-    is_refused(store.remove_budget(ProcessId::new(), T));
-    store.set_budget(process, tokens(10), T).unwrap();
-
-    // What was spent stays, and so does its unit.
+    // What was spent stays.
     store.return_budget(of, -7, T).unwrap();
-    is_refused(store.set_budget(process, Amount::Usd(Usd::from_picos(5)), T));
-    store.set_budget(process, tokens(20), T).unwrap();
+    store.set_budget(process, picos(20), T).unwrap();
     let known = budget(&db, process);
-    assert_eq!((known.limit, known.used), (tokens(20), tokens(7)));
-    is_refused(store.set_budget(ProcessId::new(), tokens(1), T));
+    assert_eq!((known.limit, known.used), (picos(20), picos(7)));
+    is_refused(store.set_budget(ProcessId::new(), picos(1), T));
     db.sound();
 }
 
@@ -137,7 +124,7 @@ pub(super) fn a_budget_that_comes_later_counts_what_was_spent_before(open: Open<
     let worker = db.worker();
     let claimed = worker.claim(2, T);
     worker.settle(claimed[0].receipt, answered(5));
-    db.store().set_budget(process, tokens(100), T).unwrap();
+    db.store().set_budget(process, picos(100), T).unwrap();
     assert_eq!(used(&db, process), 5);
     // This call was in flight.
     worker.settle(claimed[1].receipt, answered(6));
@@ -158,13 +145,13 @@ pub(super) fn the_first_budget_counts_what_child_processes_have_spent(open: Open
     let worker = db.worker();
     let parent = worker.one();
     // A child has no budget of its own.
-    let info = child_of(&parent).budget(ProcessBudget::of(tokens(3)));
+    let info = child_of(&parent).budget(ProcessBudget::of(picos(3)));
     let store = db.store();
     described(store, &info, &["b", "c"]);
     let first = worker.one();
     assert_eq!(first.budget, None);
     worker.settle(first.receipt, answered(30));
-    store.set_budget(process, tokens(100), T).unwrap();
+    store.set_budget(process, picos(100), T).unwrap();
     assert_eq!(used(&db, process), 30);
     let second = worker.one();
     assert!(second.budget.is_some());
@@ -201,9 +188,9 @@ pub(super) fn a_batch_releases_once_what_its_jobs_did_not_spend(open: Open<'_>) 
         store.reserve_jobs(worker.id, batch, of, &other, T).unwrap(),
         0
     );
-    let pause = Some(BudgetPause::UsedUp(tokens(200)));
+    let pause = Some(BudgetPause::UsedUp(picos(200)));
     assert_eq!(budget(&db, process).pause, pause);
-    store.set_budget(process, tokens(100), T).unwrap();
+    store.set_budget(process, picos(100), T).unwrap();
     assert_eq!(reserve(), 5);
 
     let ends = [
@@ -260,7 +247,7 @@ pub(super) fn a_process_and_its_children_share_a_budget(open: Open<'_>) {
     let parent = worker.one();
     let store = db.store();
     let child = described(store, &child_of(&parent), &["b", "c"]);
-    is_refused(store.set_budget(child, tokens(5), T));
+    is_refused(store.set_budget(child, picos(5), T));
     let first = worker.one();
     assert_eq!(first.budget, parent.budget);
     worker.settle(first.receipt, answered(30));
@@ -268,7 +255,7 @@ pub(super) fn a_process_and_its_children_share_a_budget(open: Open<'_>) {
     let of = parent.budget.unwrap();
     assert_eq!(draw(store, of, 0, 71), BudgetDraw::Paused);
     assert!(worker.claim(9, T).is_empty());
-    store.set_budget(process, tokens(101), T).unwrap();
+    store.set_budget(process, picos(101), T).unwrap();
     assert_eq!(named(&worker.claim(9, T)), ["c"]);
     db.sound();
 }

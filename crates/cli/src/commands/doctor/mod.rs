@@ -14,7 +14,6 @@ use crate::stdout;
 use crate::table::width;
 use crate::wrap::wrapped;
 
-mod books;
 mod machine;
 
 pub fn execute(args: &DoctorArgs) -> Exit {
@@ -70,9 +69,6 @@ fn check(args: &DoctorArgs) -> Result<Vec<HealthFinding>, Refusal> {
         let seen = format!("{} is not there yet", database.display());
         let advice = "it is made by: batchwright submit INPUT";
         findings.push(note("database", seen, advice));
-    }
-    if usable && args.data.queue.is_none() {
-        findings.extend(books::ledgers(&folder));
     }
     findings.extend(settings_findings(args));
     findings.push(keys_finding());

@@ -13,7 +13,6 @@ use crate::args::run::RunArgs;
 use crate::args::shared::TaskArg;
 use crate::data_dir::data_dir;
 use crate::exit::{About, Refusal, could_not_run};
-use crate::prices;
 use crate::settings::refused;
 
 /// What a run would use of the models of its first provider.
@@ -73,15 +72,13 @@ impl RunEstimate {
             return Ok(None);
         };
         let folder = data_dir(args.pace.data_dir.as_deref());
-        let of_folder = folder.as_ref().map(|folder| Prices::of_folder(folder));
-        let of_folder = of_folder.transpose().map_err(refused)?.unwrap_or_default();
         let earlier = folder
             .as_ref()
             .map(|folder| EarlierReplies::of_folder(folder));
         let sources = Sources {
             args,
             manager,
-            prices: prices::of_file(args.provider.prices.as_deref())?.or(of_folder),
+            prices: settings.model_prices().map_err(refused)?,
             earlier: earlier.unwrap_or_default(),
             strategies: strategies(args, &provider),
             provider,

@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 
 use super::estimate::{ModelEstimate, RunEstimate};
 use crate::args::run::RunArgs;
-use crate::command_line::quoted;
 use crate::exit::Exit;
 use crate::format::{count, number_of, span};
 use crate::stdout;
@@ -181,10 +180,8 @@ fn missing(estimate: &RunEstimate) -> Vec<String> {
     };
     for model in models().filter(|model| model.costs.first() == Some(&None)) {
         lines.push(format!(
-            "the price of {}/{} is unknown: batchwright prices set {} --input USD --output USD",
-            estimate.provider,
-            model.model,
-            quoted(&model.model),
+            "the price of {}/{} is unknown: give it in a file with --prices",
+            estimate.provider, model.model,
         ));
     }
     for model in models().filter(|model| model.bills_searches) {

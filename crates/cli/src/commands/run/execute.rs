@@ -1,10 +1,7 @@
 //! Executes a prepared run, with its own calls or through the queue.
 
-use std::sync::Arc;
-
 use batchwright::files::RunReport;
-use batchwright::plan::{Concurrency, MonthlyBudget};
-use batchwright::unstable::RunBook;
+use batchwright::plan::Concurrency;
 use batchwright::{
     Context, Error, ErrorKind, FileRun, LlmClient, LlmManager, Request, Response, Route,
 };
@@ -15,7 +12,6 @@ use crate::args::run::RunArgs;
 use crate::budget::{self, RunBudget};
 use crate::data_dir::data_dir;
 use crate::exit::{Refusal, could_not_run};
-use crate::ledger::books;
 use crate::session::Session;
 
 /// How a run ended.
@@ -31,7 +27,7 @@ pub fn execute(args: &RunArgs, prepared: Prepared, session: &Session) -> Result<
     let (report, queue) = match prepared.run {
         PreparedRun::Direct(run) => {
             let route = match manager {
-                Some(manager) => booked(args, limited(args, &manager, &prepared.setup)?),
+                Some(manager) => limited(args, &manager, &prepared.setup)?,
                 None => Route::new(Nobody),
             };
             let run = run.notifier(session.display.clone());
@@ -42,7 +38,7 @@ pub fn execute(args: &RunArgs, prepared: Prepared, session: &Session) -> Result<
         PreparedRun::ViaQueue(run) => {
             // Refuses a run whose batches have no upper bound.
             if let Some(manager) = &manager
-                && (prepared.setup.budget.is_some() || monthly_budget(manager).is_some())
+                && prepared.setup.budget.is_some()
             {
                 limited(args, manager, &prepared.setup)?;
             }
@@ -62,15 +58,6 @@ pub fn execute(args: &RunArgs, prepared: Prepared, session: &Session) -> Result<
     })
 }
 
-/// The route with the book of the run, if there is a data folder.
-fn booked(args: &RunArgs, route: Route<'static>) -> Route<'static> {
-    let Some(folder) = data_dir(args.pace.data_dir.as_deref()) else {
-        return route;
-    };
-    let book = RunBook::new(books(&folder), args.output.as_deref());
-    route.booking(Arc::new(book))
-}
-
 /// The route of a run, within its budget.
 fn limited(args: &RunArgs, manager: &LlmManager, setup: &Setup) -> Result<Route<'static>, Refusal> {
     let mut route = manager.route().map_err(could_not_run)?;
@@ -79,10 +66,6 @@ fn limited(args: &RunArgs, manager: &LlmManager, setup: &Setup) -> Result<Route<
     }
     budget::check(args, &route)?;
     Ok(route)
-}
-
-fn monthly_budget(manager: &LlmManager) -> Option<MonthlyBudget> {
-    manager.plan().route_plan().monthly_budget
 }
 
 /// Keeps the replies in numbers for later estimates, if there is a data folder. A problem with that costs only their

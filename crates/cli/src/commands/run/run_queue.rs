@@ -19,7 +19,6 @@ use crate::command_line::{command_line_from_anywhere, quoted, quoted_path};
 use crate::data_dir::data_dir;
 use crate::exit::{About, Refusal};
 use crate::format::count;
-use crate::ledger::books;
 use crate::queue::{durability, failed, open_existing};
 use crate::runs;
 use crate::settings::refused;
@@ -50,7 +49,7 @@ impl RunQueue {
         let folder = data_dir(args.pace.data_dir.as_deref());
         let store = output.and_then(|path| store_path(path).ok());
         if let Some(output) = output.filter(|_| !args.dry_run) {
-            RunStore::tidy(output, folder.as_deref().map(books).as_deref());
+            RunStore::tidy(output);
         }
         let is_there = store.as_ref().is_some_and(|store| store.exists());
         if let Some(output) = output.filter(|_| !is_there) {
@@ -97,11 +96,6 @@ impl RunQueue {
     /// The folder for streams that are stored while they are read: the data folder, if there is one.
     pub fn spool_folder(&self) -> PathBuf {
         self.folder.clone().unwrap_or_else(std::env::temp_dir)
-    }
-
-    /// The folder of the books, if there is a data folder.
-    pub fn books(&self) -> Option<PathBuf> {
-        self.folder.as_deref().map(books)
     }
 
     /// Adds the store of the run to those that `status` reads.

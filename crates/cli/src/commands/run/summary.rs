@@ -228,11 +228,7 @@ fn budget_line(args: &RunArgs, waiting: u64, cost: Option<String>, enough: &str)
     if stdout::is_named(args.output.as_deref()) || args.input.is_stream() {
         return line;
     }
-    let flag = match args.budget {
-        Some(_) => "--budget",
-        None => "--budget-tokens",
-    };
-    let command = command_line_with_budget(flag, enough);
+    let command = command_line_with_budget(enough);
     let why = line.map_or_else(
         || "  to go on, with a budget for the next call".to_owned(),
         |line| format!("{line}; to go on"),

@@ -125,7 +125,6 @@ impl ViaQueue {
             .until_submitted(args.no_wait)
             .on_error(args.on_error.policy())
             .described(queue.info(args, manager))
-            .set(queue.books(), QueueRun::ledger)
             .set(in_time, QueueRun::deadline)
             .set(budget, QueueRun::budget);
         let run = match manager.map(LlmManager::plan) {

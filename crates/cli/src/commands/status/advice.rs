@@ -6,7 +6,7 @@ use batchwright::batch::BatchInfo;
 use super::row::Row;
 use crate::args::status::StatusArgs;
 use crate::batches;
-use crate::commands::budget::advice;
+use crate::budget::advice;
 use crate::run_process::{self, id_for_command};
 
 /// Prints the advice in the order in which people read it.

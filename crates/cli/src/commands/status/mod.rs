@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use batchwright::batch::BatchInfo;
-use batchwright::plan::{EffectiveStrategy, MonthlyBudget, ProviderPlan, SkippedStep};
+use batchwright::plan::{EffectiveStrategy, ProviderPlan, SkippedStep};
 use batchwright::queue::{JobCounts, ProcessState, ProcessTracker};
 use batchwright::unstable::{Clock, SystemClock};
 use batchwright::{JobQueue, ProcessId, Settings, Strategy};
@@ -30,11 +30,13 @@ use crate::wrap::wrapped;
 use advice::advise;
 use models::KnownModels;
 use row::Row;
+use spent::Spent;
 use table::table;
 
 mod advice;
 mod models;
 mod row;
+mod spent;
 mod table;
 
 pub fn execute(args: &StatusArgs) -> Exit {
@@ -134,6 +136,15 @@ impl StatusReader {
         counts.sum::<Result<u64, _>>().map_err(failed)
     }
 
+    /// What was spent in this month from the queue of the data folder, if all processes are shown.
+    fn spent(&self) -> Result<Option<Spent>, Refusal> {
+        let own = self.queues.iter().find(|place| !place.is_listed);
+        let spent = own
+            .filter(|_| self.only.is_none())
+            .map(|own| Spent::of(&own.queue, SystemClock.wall()));
+        spent.transpose().map_err(failed)
+    }
+
     fn read(&mut self) -> Result<Vec<Row>, Refusal> {
         // A run that has ended meanwhile has removed its store.
         let is_there = |place: &Place| place.store.as_ref().is_none_or(|store| store.exists());
@@ -185,11 +196,14 @@ impl StatusReader {
     }
 }
 
-fn line_of(rows: &[Row], workers: u64, skipped: &[SkippedStep]) -> String {
+fn line_of(rows: &[Row], workers: u64, skipped: &[SkippedStep], spent: Option<&Spent>) -> String {
     let rows: Vec<Value> = rows.iter().map(Row::json).collect();
     let mut line = json!({ "processes": rows, "workers": workers });
     if !skipped.is_empty() {
         line["skipped_providers"] = json!(skipped);
+    }
+    if let Some(spent) = spent {
+        line["spent"] = json!(spent.days);
     }
     sanitize::json(&line) + "\n"
 }
@@ -202,9 +216,10 @@ fn once(args: &StatusArgs) -> Result<(), Early> {
     let mut reader = StatusReader::new(args)?;
     let rows = reader.read()?;
     let workers = reader.workers()?;
+    let spent = reader.spent()?;
     let skipped = ProviderPlan::skipped_by_job_types(&reader.settings);
     if args.json {
-        return print(&line_of(&rows, workers, &skipped));
+        return print(&line_of(&rows, workers, &skipped, spent.as_ref()));
     }
     if !rows.is_empty() {
         print(&table(&rows, false, width()))?;
@@ -216,28 +231,13 @@ fn once(args: &StatusArgs) -> Result<(), Early> {
         args.say.say(&format!("{number} running"));
     }
     advise(args, reader.only, &rows);
-    if let Some(line) = monthly_budget(&reader.settings, args) {
+    if let Some(line) = spent.and_then(|spent| spent.line()) {
         args.say.say(&line);
     }
     for step in &skipped {
         args.say.say(&routes::skipped(step));
     }
     Ok(())
-}
-
-/// What is spent of the monthly budget of the data folder, if it has one.
-fn monthly_budget(settings: &Settings, args: &StatusArgs) -> Option<String> {
-    let folder = args.data.folder().ok()?;
-    let budget = MonthlyBudget::of(settings, Some(&folder)).ok().flatten()?;
-    let limit = budget.limit();
-    Some(match budget.used() {
-        Ok(used) => format!(
-            "the monthly budget of {limit}: {used} is spent or reserved in this month (UTC); work that does not fit waits for \
-             the next month or: {}",
-            args.data.command("config set llm.monthly_budget USD")
-        ),
-        Err(error) => error.message().to_owned(),
-    })
 }
 
 /// Interval at which a watched queue is read.
@@ -257,7 +257,7 @@ fn watch(args: &StatusArgs) -> Result<(), Early> {
         } else {
             let now: HashMap<ProcessId, Seen> = rows.iter().map(seen).collect();
             if args.json && (first || now != before) {
-                print(&line_of(&rows, reader.workers()?, &[]))?;
+                print(&line_of(&rows, reader.workers()?, &[], None))?;
             } else if !args.json {
                 let changed = |row: &&Row| before.get(&row.id()) != now.get(&row.id());
                 for row in rows.iter().filter(changed) {

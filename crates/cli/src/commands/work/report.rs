@@ -7,7 +7,7 @@ use batchwright::{Context, JobQueue, StopReason};
 
 use super::remaining::Remaining;
 use crate::args::work::WorkArgs;
-use crate::commands::budget::advice;
+use crate::budget::advice;
 use crate::display;
 use crate::exit::Exit;
 use crate::format::{count, counts};

@@ -93,7 +93,6 @@ impl Node {
                 withdrawn,
                 // Always the same.
                 account: _,
-                payer: _,
                 // Without effect.
                 problem: _,
                 due: _,
