@@ -18,9 +18,7 @@
 //! | read more than the text of a reply | [`ReplyDetails`], [`ToolCall`], [`Reasoning`], [`RawJson`] |
 //! | see which providers failed an item before | [`EarlierProvider`] |
 //! | be called when a [`Context`](crate::Context) is cancelled | [`CancelHook`] |
-//! | receive an answer in pieces while it arrives | [`AnswerListener`], [`AnswerPiece`] |
 
-pub use crate::base::answer_listener::{AnswerListener, AnswerPiece};
 pub use crate::base::cancel::CancelHook;
 pub use crate::base::error::Sent;
 pub use crate::base::hints::{RateHints, RateWindow};

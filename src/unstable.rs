@@ -2,7 +2,7 @@
 //!
 //! | seam | what it replaces | its vocabulary |
 //! |---|---|---|
-//! | [`Transport`] | sends bytes to a provider | [`HttpTransport`], [`HttpRequest`], [`HttpReply`], [`HttpMethod`], [`HttpHeaders`], [`HttpTransfer`], [`ByteListener`], [`ReplyShare`] |
+//! | [`Transport`] | sends bytes to a provider | [`HttpTransport`], [`HttpRequest`], [`HttpReply`], [`HttpMethod`], [`HttpHeaders`], [`HttpTransfer`], [`ReplyShare`] |
 //! | [`PublicResolver`] | resolves names if only public addresses are allowed | [`is_public_address`] |
 //! | [`Clock`] | time | [`SystemClock`], [`Time`], [`Wake`] |
 //! | [`AtomicFile`] | writes a file atomically | [`make_private_folder`], [`open_private`], [`disk_space`] |
@@ -36,7 +36,7 @@ pub use crate::llm::batch::{
     BatchRefusal, BatchStage, BatchState, BatchStatus, ListedBatches,
 };
 pub use crate::llm::transport::{
-    ByteListener, HttpHeaders, HttpMethod, HttpReply, HttpRequest, HttpTransfer, HttpTransport,
+    HttpHeaders, HttpMethod, HttpReply, HttpRequest, HttpTransfer, HttpTransport,
     PublicResolver, ReplyShare, Transport, is_public_address,
 };
 pub use crate::pool::{Pool, PoolEnd, TaskEnd};

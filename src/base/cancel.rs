@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, bounded};
 use parking_lot::Mutex;
 
-use super::answer_listener::AnswerListener;
 use super::error::{Error, ErrorKind};
 
 const CANCELLED: u8 = 1;
@@ -111,7 +110,6 @@ pub struct Context {
     node: Arc<Node>,
     deadline: Option<Instant>,
     grace: Duration,
-    listener: Option<Arc<dyn AnswerListener>>,
     // Keeps the connections to the parent while this context exists.
     _ties: Option<Arc<dyn Send + Sync>>,
     /// The run of a context for calls.
@@ -131,7 +129,6 @@ impl Context {
             node: Arc::default(),
             deadline: None,
             grace: Duration::from_secs(30),
-            listener: None,
             _ties: None,
             run: None,
         }
@@ -157,18 +154,6 @@ impl Context {
     pub fn with_grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
         self
-    }
-
-    /// The same context with a listener that receives the answer of each call in pieces while it arrives. It is for the
-    /// calls of one item. Providers that cannot stream, and calls whose tokens would not be reported in a stream, send
-    /// no pieces. Default: no listener, and no call is streamed.
-    pub fn with_listener(mut self, listener: Arc<dyn AnswerListener>) -> Self {
-        self.listener = Some(listener);
-        self
-    }
-
-    pub(crate) fn listener(&self) -> Option<&dyn AnswerListener> {
-        self.listener.as_deref()
     }
 
     /// Starts nothing more; calls in flight may finish within the grace period.

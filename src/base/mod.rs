@@ -2,7 +2,6 @@
 //!
 //! It imports nothing else from the crate. Other folders import its types from here, and its functions from their modules.
 
-pub mod answer_listener;
 pub(crate) mod atomic_file;
 pub(crate) mod background;
 pub(crate) mod bom;
@@ -41,7 +40,6 @@ pub mod usd;
 pub(crate) mod warn_once;
 pub(crate) mod zstd;
 
-pub use answer_listener::{AnswerListener, AnswerPiece};
 pub use atomic_file::AtomicFile;
 pub use cancel::{CancelHook, Context};
 pub use charge::Charge;

@@ -29,7 +29,7 @@ mod transfer;
 pub use self::client::HttpTransport;
 pub(crate) use self::exchange::is_callable;
 pub use self::exchange::{
-    ByteListener, HttpMethod, HttpReply, HttpRequest, HttpTransfer, Transport,
+    HttpMethod, HttpReply, HttpRequest, HttpTransfer, Transport,
 };
 pub use self::headers::HttpHeaders;
 pub use self::memory::ReplyShare;

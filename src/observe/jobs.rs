@@ -1,9 +1,8 @@
 //! Jobs of a queue that a worker runs, and their ends.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::{AnswerListener, Error, JobId, ProcessId};
+use crate::base::{Error, JobId, ProcessId};
 
 /// Receives every finished job, and how many slots of the worker are in use.
 pub trait JobObserver: Send + Sync {
@@ -12,12 +11,6 @@ pub trait JobObserver: Send + Sync {
 
     /// `used` of the worker's `slots` have a job; called about ten times a second. Default: does nothing.
     fn on_slots(&self, _used: usize, _slots: usize) {}
-
-    /// The listener that receives the answer of a prompt in pieces while it arrives. It is requested before each call of
-    /// the job, on the thread that makes the call. Default: none, and the call is not streamed.
-    fn listener(&self, _process: ProcessId, _job: JobId) -> Option<Arc<dyn AnswerListener>> {
-        None
-    }
 }
 
 /// A finished job, without its contents.

@@ -81,17 +81,6 @@ impl Kinds {
         lane.step == 0 && lane.kind == COMPLETION_KIND && self.setup.now().batches.is_some()
     }
 
-    /// The limits of a kind's providers, in the order of its route.
-    pub(crate) fn limits(
-        &self,
-        kind: &str,
-        model: Option<String>,
-        now: Time,
-    ) -> Vec<ProviderLimits> {
-        let limits = self.quotas(kind, model, now).into_iter();
-        limits.map(|(_, limits)| limits).collect()
-    }
-
     /// The known limits of all providers, for the models that jobs have named and for the default models.
     pub(crate) fn all_limits(&self, now: Time) -> Vec<ProviderLimits> {
         let kinds: Vec<String> = self.setup.now().kinds.keys().cloned().collect();

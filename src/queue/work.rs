@@ -13,7 +13,6 @@ use crate::engine::pack::{Backlog, Member, Pack, Packed};
 use crate::engine::run::Reply;
 use crate::engine::time_split::Limit;
 use crate::engine::work::{SettleIo, Settled, Take, TakeIo, Ticket, Work};
-use crate::llm::params::RequestTask;
 use crate::observe::jobs::{EndedJob, JobObserver};
 
 use super::backlog::{Request, StoreBacklog};
@@ -491,7 +490,6 @@ pub(crate) fn call(
     ticket: &Ticket<Pack<JobTask>>,
     ctx: &Context,
     clock: &Arc<dyn Clock>,
-    observer: Option<&dyn JobObserver>,
     purses: &Purses,
 ) -> Reply<Done> {
     let pack = &ticket.task;
@@ -499,12 +497,6 @@ pub(crate) fn call(
     match &*first.kind {
         Kind::Prompts { route, task, .. } => {
             let tasks: Vec<&JobTask> = pack.iter().map(|member| &member.task).collect();
-            let claimed = &first.claimed;
-            let listener = observer
-                .filter(|_| *task == RequestTask::Complete)
-                .and_then(|observer| observer.listener(claimed.process_id, claimed.job_id));
-            let heard = listener.map(|listener| ctx.clone().with_listener(listener));
-            let ctx = heard.as_ref().unwrap_or(ctx);
             prompts::call(route, purses, *task, &tasks, ticket.into(), ctx)
         }
         Kind::Host(handler) => {

@@ -23,14 +23,6 @@ impl WorkerLimits {
         Self(controls)
     }
 
-    /// The limits for jobs with this request, by provider in the order of the route; empty if the worker does not
-    /// process such jobs.
-    pub fn of(&self, request: &Request) -> Vec<ProviderLimits> {
-        let Controls { kinds, clock, .. } = &*self.0;
-        let kind = prompts::kind(request.task);
-        kinds.limits(kind, request.model.clone(), clock.now())
-    }
-
     /// Why jobs with this request are not called at the moment: each of their providers rejected the API key or the
     /// model, has no credit left, or could not be reached, and no later call was answered. Of the kind
     /// [`Invalid`](crate::ErrorKind::Invalid), if the worker has no provider for such requests at all. `None` if at least
@@ -145,14 +137,12 @@ mod tests {
             })
             .collect();
         assert_eq!(of_models, [("a", 58, 2), ("b", 59, 1)]);
-        assert_eq!(told.of(&a), &seen[..1]);
-        assert!(told.of(&Request::embedding("hi")).is_empty());
 
         (0..3).for_each(|_| go.send(()).unwrap());
         worker.stop().unwrap();
         assert_eq!(told.calls_in_flight(), 0);
         clock.advance(Duration::from_secs(1));
-        assert_eq!(told.of(&a)[0].quota.requests.unwrap().remaining, 59);
+        assert_eq!(told.all()[0].quota.requests.unwrap().remaining, 59);
     }
 
     /// Rejects the key until the test accepts it.

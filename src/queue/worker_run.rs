@@ -346,10 +346,9 @@ impl WorkerRun {
                 .as_deref()
                 .is_some_and(|them| them.every_item()),
         };
-        let job_observer = plan.observer.as_deref();
         let runner = |ticket: &Ticket<Pack<JobTask>>, ctx: &Context| {
             let purses = &controls.purses;
-            work::call(store, ticket, ctx, &controls.clock, job_observer, purses)
+            work::call(store, ticket, ctx, &controls.clock, purses)
         };
         let mut observer = Observer {
             look: &|d: &mut Dispatcher<StoreWork>, now: Time| {

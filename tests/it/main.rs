@@ -48,5 +48,4 @@ mod replies;
 mod speech;
 #[cfg(feature = "queue")]
 mod spent;
-mod streams;
 mod tools;

@@ -106,7 +106,6 @@ fn debug_output_contains_no_secret() {
         timeout: Duration::from_secs(1),
         reply_limit: 1,
         memory: &ReplyShare::of_process(1),
-        on_bytes: None,
     };
     let status = inspect("openai", Some(url), Some("m"), false).unwrap();
     let client: Client = config.client().unwrap();

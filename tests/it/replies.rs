@@ -102,12 +102,6 @@ impl<E> Recording<E> {
         }
     }
 
-    /// Whether it is a stream of events.
-    pub(crate) fn is_stream(&self) -> bool {
-        let text = self.text.as_deref().unwrap_or_default();
-        text.lines().any(|line| line.starts_with("data:"))
-    }
-
     pub(crate) fn reply(&self) -> HttpReply {
         let headers = self.headers.iter();
         HttpReply {

@@ -29,8 +29,6 @@ struct Objects {
     process: String,
     file: String,
     batch: String,
-    response: String,
-    upload: String,
 }
 
 impl Desk {
@@ -126,18 +124,7 @@ impl Desk {
             "metadata": {"mark": MARK},
         });
         let batch = self.made("/v1/batches", "application/json", &batch.to_string());
-        // No worker carries it out.
-        let response = json!({
-            "model": "sim-1", "input": MARK, "background": true, "metadata": {"mark": MARK},
-        });
-        let response = self.made("/v1/responses", "application/json", &response.to_string());
-        let upload = json!({
-            "filename": MARK, "purpose": "batch", "bytes": 1, "mime_type": "application/jsonl",
-        });
-        let upload = self.made("/v1/uploads", "application/json", &upload.to_string());
         Objects {
-            response: id(&response, "id"),
-            upload: id(&upload, "id"),
             job: id(&job, "job_id"),
             process,
             file: id(&file, "id"),
@@ -152,8 +139,6 @@ impl Desk {
             .replace("{process_id}", &of.process)
             .replace("{file_id}", &of.file)
             .replace("{batch_id}", &of.batch)
-            .replace("{response_id}", &of.response)
-            .replace("{upload_id}", &of.upload)
             .replace("{key}", "llm.model")
             .replace("{model}", "sim-1");
         self.send(route.method, &path, token, "application/json", "{}")

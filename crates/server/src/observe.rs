@@ -5,9 +5,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use batchwright::client::AnswerListener;
 use batchwright::progress::{EndedJob, JobObserver, Metrics, Phase};
-use batchwright::{JobId, ProcessId, Progress, ProgressNotifier};
+use batchwright::{ProcessId, Progress, ProgressNotifier};
 use parking_lot::Mutex;
 use serde_json::json;
 
@@ -161,10 +160,6 @@ impl JobObserver for Observer {
         if let Some((process, _)) = job.ids {
             self.waiting.ended(process);
         }
-    }
-
-    fn listener(&self, process: ProcessId, _: JobId) -> Option<Arc<dyn AnswerListener>> {
-        self.waiting.listener(process)
     }
 
     fn on_slots(&self, used: usize, slots: usize) {

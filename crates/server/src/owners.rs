@@ -7,18 +7,11 @@ use crate::http::Call;
 use crate::problem::Problem;
 use crate::records::batches::BatchRecord;
 use crate::records::files::{FileRecord, now};
-use crate::records::objects::ObjectRecord;
+use crate::records::owners;
 use crate::tokens::Caller;
 
 /// Names in paths and queries whose values are ids of objects with an owner.
-const OBJECTS: [&str; 6] = [
-    "process_id",
-    "job_id",
-    "file_id",
-    "batch_id",
-    "response_id",
-    "upload_id",
-];
+const OBJECTS: [&str; 4] = ["process_id", "job_id", "file_id", "batch_id"];
 
 impl App {
     /// # Errors
@@ -47,18 +40,17 @@ impl App {
         match name {
             "file_id" => Ok(FileRecord::get(&mut database, id)?.and_then(|file| file.owner)),
             "batch_id" => Ok(BatchRecord::get(&mut database, id)?.and_then(|batch| batch.owner)),
-            "response_id" | "upload_id" => ObjectRecord::owner(&mut database, id),
             "job_id" => match id.parse::<JobId>() {
                 Ok(job) => match self.queue.job(job)? {
                     Some(job) => self.owner_of_process(job.process_id),
-                    None => ObjectRecord::owner(&mut database, id),
+                    None => owners::owner(&mut database, id),
                 },
                 Err(_) => Ok(None),
             },
             _ => match id.parse::<ProcessId>() {
                 Ok(process) => match self.queue.process(process)? {
                     Some(process) => Ok(process.info.owner),
-                    None => ObjectRecord::owner(&mut database, id),
+                    None => owners::owner(&mut database, id),
                 },
                 Err(_) => Ok(None),
             },
@@ -74,7 +66,7 @@ impl App {
         match caller.only() {
             Some(owner) => {
                 let mut database = self.records.single();
-                ObjectRecord::keep_owner(&mut database, id, owner, now() + seconds)
+                owners::keep_owner(&mut database, &id, owner, now() + seconds)
             }
             None => Ok(()),
         }
@@ -86,7 +78,7 @@ impl App {
     /// When the record cannot be deleted.
     pub fn forget_owner(&self, id: &str) -> Result<(), Error> {
         let mut database = self.records.single();
-        ObjectRecord::forget_owner(&mut database, id)
+        owners::forget_owner(&mut database, id)
     }
 
     fn owner_of_process(&self, process: ProcessId) -> Result<Option<String>, Error> {

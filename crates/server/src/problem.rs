@@ -95,11 +95,6 @@ impl Problem {
         }
     }
 
-    /// The stable name of the problem.
-    pub fn code(&self) -> &'static str {
-        self.code
-    }
-
     /// The cause for the log, if the response does not show it.
     pub fn cause(&self) -> Option<&str> {
         self.cause.as_deref()
@@ -140,11 +135,6 @@ impl Problem {
         let mut response = Response::full(self.status, kind, body);
         response.headers.extend(self.headers);
         response
-    }
-
-    /// The event that ends a stream with this error, as OpenAI sends it.
-    pub fn event(&self) -> String {
-        format!("data: {}\n\n", self.as_openai())
     }
 
     /// RFC 9457. A handler may add members.

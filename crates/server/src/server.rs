@@ -86,9 +86,7 @@ pub struct Server {
     #[setters(generate)]
     metrics: Metrics,
     limits: Limits,
-    /// Maximum bytes on the disk of all uploaded files and their results, and of one body of JSON lines. Stored responses
-    /// of `/v1/responses` may take a tenth of it in the database in addition; the oldest are deleted first. Default:
-    /// 10 GiB.
+    /// Maximum bytes on the disk of all uploaded files and their results, and of one body of JSON lines. Default: 10 GiB.
     #[setters(generate, rename = "max_upload_bytes")]
     upload_bytes: u64,
     /// Whether webhooks may be sent to addresses that are not public, also of this machine, and unencrypted. For servers
@@ -225,7 +223,7 @@ impl Server {
         let address = listener.local_addr();
         let address = address.map_err(|error| failed("the address", &error))?;
         let events = Arc::new(Events::default());
-        let openai = OpenAi::new(storage, self.upload_bytes / 10);
+        let openai = OpenAi::new(storage);
         let observer = Arc::new(Observer::new(
             Arc::clone(&events),
             self.metrics.clone(),

@@ -68,12 +68,6 @@ fn used(dialect: Dialect, body: &Value) -> Used {
                 ..Used::default()
             }
         }
-        Dialect::Responses => Used {
-            input: of("/usage/input_tokens"),
-            cached: of("/usage/input_tokens_details/cached_tokens"),
-            output: of("/usage/output_tokens"),
-            ..Used::default()
-        },
         // The input is what was neither read from a cache nor written to one.
         Dialect::Anthropic => {
             let cached = of("/usage/cache_read_input_tokens");
@@ -108,8 +102,6 @@ mod tests {
     fn each_vendor_counts_parts_of_the_input_in_its_own_way() {
         let openai = json!({"usage": {"prompt_tokens": 10, "completion_tokens": 3, "total_tokens": 18,
             "prompt_tokens_details": {"cached_tokens": 4}}});
-        let responses = json!({"usage": {"input_tokens": 10, "output_tokens": 8,
-            "input_tokens_details": {"cached_tokens": 4}}});
         let gemini = json!({"usageMetadata": {"promptTokenCount": 10, "candidatesTokenCount": 3,
             "thoughtsTokenCount": 5, "cachedContentTokenCount": 4}});
         let expected = Used {
@@ -120,7 +112,6 @@ mod tests {
         };
         for (dialect, body) in [
             (Dialect::OpenAi(Some(Vendor::Xai)), openai),
-            (Dialect::Responses, responses),
             (Dialect::Gemini, gemini),
         ] {
             assert_eq!(used(dialect, &body), expected, "{dialect:?}");

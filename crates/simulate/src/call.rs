@@ -9,13 +9,12 @@ use super::Trouble;
 use super::answer::{self, Place};
 use super::bill;
 use super::dialect::{self, Dialect, Work};
-use super::events::{self, Stream};
 use super::http::{Endpoint, Request};
 use super::ledger::{Ask, Call, Delivery, Verdict};
 use super::prices::SimTier;
 use super::prompt::{Problem, Prompt};
 use super::prompt_cache::Points;
-use super::reply::{Head, put};
+use super::reply::Head;
 use super::script::unit;
 use super::serve::{Connection, Next, Shared};
 
@@ -31,8 +30,6 @@ enum Sent {
 struct Job {
     dialect: Dialect,
     work: Work,
-    /// How the answer is streamed, if the request wants that.
-    stream: Option<Stream>,
     /// The key of the first prompt.
     key: u64,
     now: Duration,
@@ -61,11 +58,6 @@ impl Connection<'_> {
         };
         let read = admitted
             .and_then(|()| dialect::read(endpoint, dialect, request).map_err(Problem::Fault));
-        let stream = Stream::of(endpoint, request.body);
-        let read = read.and_then(|work| match &stream {
-            Some(_) if !config.streams => Err(Problem::Fault(events::refusal())),
-            _ => Ok(work),
-        });
         let mut work = match read {
             Ok(work) => work,
             Err(problem) => {
@@ -107,7 +99,6 @@ impl Connection<'_> {
         let job = Job {
             dialect,
             work,
-            stream,
             key,
             now,
             cached,
@@ -195,7 +186,6 @@ impl Connection<'_> {
             Trouble::BrokenJson => {
                 let head = self.good(call, &job);
                 self.body.truncate(self.body.len() / 2);
-                self.events.truncate(self.events.len() / 2);
                 return (head, Sent::Whole);
             }
             Trouble::Truncated => return (self.good(call, &job), Sent::Cut),
@@ -265,9 +255,6 @@ impl Connection<'_> {
             prompt_caches.reply(points, config, self.shared.now());
         }
         answer::write(&mut self.body, job.dialect, config, prompt, odd, place);
-        if let Some(stream) = &job.stream {
-            self.events = stream.events(job.dialect, &self.body);
-        }
     }
 
     fn place(&self, call: &Call, job: &Job) -> Place {
@@ -343,9 +330,6 @@ impl Connection<'_> {
         head.call = call.number;
         head.limits = call.limits;
         head.close = request.close;
-        if head.status == 200 && sent != Sent::Nothing && !self.events.is_empty() {
-            return self.finish_stream(call, head, sent);
-        }
         let delivery = match call.verdict {
             _ if sent != Sent::Nothing && (waited || held) && is_gone(self.stream) => {
                 Delivery::Gone
@@ -366,50 +350,6 @@ impl Connection<'_> {
             return Next::Close;
         }
         if sent == Sent::Cut || request.close {
-            return Next::Close;
-        }
-        Next::Keep
-    }
-}
-
-impl Connection<'_> {
-    /// Ends a call whose answer is streamed: sends its events, and settles it before the last one. It is in flight until
-    /// then.
-    fn finish_stream(&mut self, call: &Call, mut head: Head, sent: Sent) -> Next {
-        let Shared {
-            ledger, streams, ..
-        } = self.shared;
-        head.media = Some("text/event-stream");
-        head.write_for(&mut self.out, None);
-        let mut is_sent = self.send().is_ok();
-        let events = std::mem::take(&mut self.events);
-        let (most, mut pieces) = match sent {
-            Sent::Whole => (events.len(), 0),
-            _ => (events.len().div_ceil(2), 0),
-        };
-        for (number, event) in events.iter().enumerate().take(most) {
-            if event.is_piece {
-                streams.pass(pieces);
-                pieces += 1;
-            }
-            if number + 1 == most {
-                let delivery = match call.verdict {
-                    _ if !is_sent || is_gone(self.stream) => Delivery::Gone,
-                    Verdict::Plain => Delivery::Answered,
-                    _ => Delivery::Failed,
-                };
-                ledger.settle(call, delivery);
-            }
-            self.out.clear();
-            put(
-                &mut self.out,
-                format_args!("{:x}\r\n{}\r\n", event.bytes.len(), event.bytes),
-            );
-            is_sent = is_sent && self.send().is_ok();
-        }
-        self.out.clear();
-        self.out.extend_from_slice(b"0\r\n\r\n");
-        if sent == Sent::Cut || head.close || !is_sent || self.send().is_err() {
             return Next::Close;
         }
         Next::Keep

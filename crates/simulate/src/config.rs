@@ -96,8 +96,6 @@ pub struct SimConfig {
     pub(super) max_requests_per_connection: Option<u64>,
     /// How long a call with [`Trouble::Stall`] hangs before its connection is closed. Default: 20 s.
     pub(super) stall: Duration,
-    /// Whether calls may request a stream; otherwise they get status 400. Default: true.
-    pub(super) streams: bool,
     /// For this long after the start every endpoint but the statistics answers 503 "Loading model".
     /// Default: ready at once.
     pub(super) loading: Option<Duration>,
@@ -145,7 +143,6 @@ impl Default for SimConfig {
             idle_timeout: Duration::from_secs(60),
             max_requests_per_connection: None,
             stall: Duration::from_secs(20),
-            streams: true,
             loading: None,
             track: true,
             script: Script::default(),

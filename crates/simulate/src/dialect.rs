@@ -7,15 +7,13 @@ use super::prompt::{Answer, Fault, Problem, Prompt, Tokens};
 use super::script::prompt_key;
 use super::speech::Speech;
 use super::trouble::Form;
-use super::{SimConfig, Vendor, anthropic, gemini, openai, problems, responses};
+use super::{SimConfig, Vendor, anthropic, gemini, openai, problems};
 
 /// A protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Dialect {
     /// OpenAI's, as one vendor implements it; without a vendor, all that any vendor supports.
     OpenAi(Option<Vendor>),
-    /// OpenAI's newer API, on the same paths.
-    Responses,
     Anthropic,
     Gemini,
 }
@@ -93,19 +91,8 @@ impl Dialect {
             Endpoint::Chat | Endpoint::Embeddings | Endpoint::Speech => {
                 Dialect::openai(request, config)
             }
-            Endpoint::Responses => Dialect::Responses,
             Endpoint::Messages => Dialect::Anthropic,
-            Endpoint::Generate(_) | Endpoint::GenerateStream(_) | Endpoint::BatchEmbed(_) => {
-                Dialect::Gemini
-            }
-        }
-    }
-
-    /// The dialect that decides about headers, which all of OpenAI's APIs share.
-    pub(super) fn of_vendor(self) -> Dialect {
-        match self {
-            Dialect::Responses => Dialect::OpenAi(None),
-            other => other,
+            Endpoint::Generate(_) | Endpoint::BatchEmbed(_) => Dialect::Gemini,
         }
     }
 
@@ -113,7 +100,7 @@ impl Dialect {
     pub(super) fn vendor_name(self) -> &'static str {
         match self {
             Dialect::OpenAi(Some(vendor)) => vendor.name(),
-            Dialect::OpenAi(None) | Dialect::Responses => "openai",
+            Dialect::OpenAi(None) => "openai",
             Dialect::Anthropic => "anthropic",
             Dialect::Gemini => "gemini",
         }
@@ -131,7 +118,6 @@ impl Dialect {
     ) -> Result<(), Problem<'static>> {
         match self {
             Dialect::OpenAi(vendor) => openai::admit(request, config, vendor),
-            Dialect::Responses => openai::admit(request, config, None),
             Dialect::Anthropic => anthropic::admit(request),
             Dialect::Gemini => gemini::admit(request),
         }
@@ -146,7 +132,6 @@ impl Dialect {
     pub(super) fn answer(self, out: &mut Vec<u8>, answer: &Answer<'_>) {
         match self {
             Dialect::OpenAi(vendor) => openai::answer(out, answer, vendor),
-            Dialect::Responses => responses::answer(out, answer),
             Dialect::Anthropic => anthropic::answer(out, answer),
             Dialect::Gemini => gemini::answer(out, answer),
         }
@@ -156,9 +141,7 @@ impl Dialect {
     pub(super) fn vectors(self, out: &mut Vec<u8>, pack: &Pack) {
         match self {
             Dialect::Gemini => embed::write_gemini(out, pack),
-            Dialect::OpenAi(_) | Dialect::Responses | Dialect::Anthropic => {
-                embed::write_openai(out, pack)
-            }
+            Dialect::OpenAi(_) | Dialect::Anthropic => embed::write_openai(out, pack),
         }
     }
 }
@@ -171,16 +154,13 @@ pub(super) fn read(
 ) -> Result<Work, Fault> {
     let vendor = match dialect {
         Dialect::OpenAi(vendor) => vendor,
-        Dialect::Responses | Dialect::Anthropic | Dialect::Gemini => None,
+        Dialect::Anthropic | Dialect::Gemini => None,
     };
     let body = request.body;
     match endpoint {
         Endpoint::Chat => openai::parse(body, vendor).map(Work::Answer),
-        Endpoint::Responses => responses::parse(body).map(Work::Answer),
         Endpoint::Messages => anthropic::parse(body, request.version).map(Work::Answer),
-        Endpoint::Generate(model) | Endpoint::GenerateStream(model) => {
-            gemini::parse(body, model).map(Work::Answer)
-        }
+        Endpoint::Generate(model) => gemini::parse(body, model).map(Work::Answer),
         Endpoint::Embeddings => embed::parse_openai(body, vendor).map(Work::Vectors),
         Endpoint::Speech => Speech::parse(body).map(Work::Sound),
         Endpoint::BatchEmbed(model) => embed::parse_gemini(body, model).map(Work::Vectors),

@@ -62,8 +62,6 @@ pub(super) enum Target {
     Props,
     Stats,
     BatchStats,
-    /// Holds streams after their first piece, or releases them.
-    HoldStreams(bool),
     Batch(Address),
     Other(String),
 }
@@ -79,11 +77,8 @@ pub(super) struct Address {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Endpoint {
     Chat,
-    Responses,
     Messages,
     Generate(String),
-    /// The same as a stream.
-    GenerateStream(String),
     Embeddings,
     Speech,
     BatchEmbed(String),
@@ -401,7 +396,6 @@ fn method(name: &str) -> Method {
 fn target(path: &str, query: &str) -> Target {
     match path {
         "/v1/chat/completions" => Target::Call(Endpoint::Chat),
-        "/v1/responses" => Target::Call(Endpoint::Responses),
         "/v1/messages" => Target::Call(Endpoint::Messages),
         "/v1/embeddings" => Target::Call(Endpoint::Embeddings),
         "/v1/audio/speech" => Target::Call(Endpoint::Speech),
@@ -411,8 +405,6 @@ fn target(path: &str, query: &str) -> Target {
         "/props" => Target::Props,
         "/_sim/stats" => Target::Stats,
         "/_sim/batches" => Target::BatchStats,
-        "/_sim/hold-streams" => Target::HoldStreams(true),
-        "/_sim/release-streams" => Target::HoldStreams(false),
         path if batch::owns(path) => Target::Batch(Address {
             path: path.to_owned(),
             query: query.to_owned(),
@@ -426,7 +418,6 @@ fn gemini(path: &str) -> Option<Target> {
     let (model, verb) = path.strip_prefix("/v1beta/models/")?.rsplit_once(':')?;
     let endpoint = match verb {
         "generateContent" => Endpoint::Generate(model.to_owned()),
-        "streamGenerateContent" => Endpoint::GenerateStream(model.to_owned()),
         "batchEmbedContents" => Endpoint::BatchEmbed(model.to_owned()),
         _ => return None,
     };

@@ -7,13 +7,10 @@
 //!
 //! | API | base URL | calls |
 //! |---|---|---|
-//! | OpenAI and those like it | `http://HOST/v1` | `POST /chat/completions`, `/responses`, `/embeddings`, `/audio/speech` |
+//! | OpenAI and those like it | `http://HOST/v1` | `POST /chat/completions`, `/embeddings`, `/audio/speech` |
 //! | Groq | `http://HOST/openai/v1` | `POST /chat/completions` |
 //! | Anthropic | `http://HOST` | `POST /v1/messages` |
-//! | Gemini | `http://HOST/v1beta` | `POST /models/NAME:generateContent`, `:streamGenerateContent`, `:batchEmbedContents` |
-//!
-//! Answers are streamed if the request wants that, a word at a time; [`Simulator::hold_streams`] holds them between two
-//! pieces.
+//! | Gemini | `http://HOST/v1beta` | `POST /models/NAME:generateContent`, `:batchEmbedContents` |
 //!
 //! The same addresses serve the files and batches of APIs that have them; [`BatchConfig`] configures them. Each request
 //! of a batch gets the reply of a call, and its prompt is billed in the same [statistics](SimStats); [`BatchStats`] has
@@ -61,7 +58,6 @@ mod change;
 mod config;
 mod dialect;
 mod embed;
-mod events;
 mod gate;
 mod gemini;
 mod grammar;
@@ -79,8 +75,6 @@ mod prompt;
 mod prompt_cache;
 mod recorder;
 mod reply;
-mod response_tools;
-mod responses;
 mod rules;
 mod script;
 mod serve;
@@ -134,7 +128,6 @@ pub use trouble::{Trouble, UnknownTrouble};
 pub use vendor::{UnknownVendor, Vendor};
 
 use batch::Store;
-use events::StreamHold;
 use gate::Gate;
 use ledger::Ledger;
 use listen::Listener;
@@ -145,8 +138,7 @@ use serve::Shared;
 ///
 /// In addition to the [calls](self) it answers `GET /v1/models`, `GET /health`, `GET /props` (see
 /// [`SimConfig::slots`]), `GET /_sim/stats` with its [`SimStats`] as JSON, and `GET /_sim/batches` with its
-/// [`BatchStats`]. `POST /_sim/hold-streams` holds streams after their first piece, `POST /_sim/release-streams` releases
-/// them.
+/// [`BatchStats`].
 #[derive(Debug)]
 pub struct Simulator {
     shared: Arc<Shared>,
@@ -166,7 +158,6 @@ impl Simulator {
         let shared = Arc::new(Shared {
             ledger: Ledger::new(&config),
             gate: Gate::default(),
-            streams: StreamHold::default(),
             prompt_caches: PromptCaches::default(),
             batches: Store::new(&config.batches),
             started: Instant::now(),
@@ -196,7 +187,6 @@ impl Simulator {
         if listener.is_none() {
             let bound = bind(self.addr.port())?;
             self.shared.gate.restart();
-            self.shared.streams.gate.restart();
             *listener = Some(Listener::start(bound, Arc::clone(&self.shared))?);
         }
         Ok(())
@@ -254,17 +244,6 @@ impl Simulator {
     /// Releases all held calls.
     pub fn release(&self) {
         self.shared.gate.release();
-    }
-
-    /// Holds each streamed answer from now on when this number of pieces of its text or arguments has been sent, until
-    /// [`release_streams`](Simulator::release_streams). With 0, only the head of the reply is sent.
-    pub fn hold_streams(&self, pieces: usize) {
-        self.shared.streams.hold_after(pieces);
-    }
-
-    /// Releases all held streams.
-    pub fn release_streams(&self) {
-        self.shared.streams.gate.release();
     }
 }
 

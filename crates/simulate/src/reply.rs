@@ -73,8 +73,8 @@ impl Head {
     }
 
     fn write_id(&self, out: &mut Vec<u8>) {
-        let name = match self.dialect.of_vendor() {
-            Dialect::OpenAi(_) | Dialect::Responses => "x-request-id",
+        let name = match self.dialect {
+            Dialect::OpenAi(_) => "x-request-id",
             Dialect::Anthropic => "request-id",
             Dialect::Gemini => "",
         };
@@ -92,10 +92,9 @@ impl Head {
     /// Appends what is left of both limits, with the header names of the vendor.
     fn write_limits(&self, out: &mut Vec<u8>) {
         use Vendor::{Azure, Cerebras, Groq, Local, OpenAi};
-        let dialect = self.dialect.of_vendor();
         for (name, told) in NAMES.into_iter().zip(self.limits) {
             let Some(mut told) = told else { continue };
-            let daily = matches!(dialect, Dialect::OpenAi(Some(Groq | Cerebras)));
+            let daily = matches!(self.dialect, Dialect::OpenAi(Some(Groq | Cerebras)));
             let period = match name {
                 "requests" if daily => {
                     told = per_day(told, self.call);
@@ -103,7 +102,7 @@ impl Head {
                 }
                 _ => "minute",
             };
-            let (header, reset) = match dialect {
+            let (header, reset) = match self.dialect {
                 Dialect::OpenAi(Some(Cerebras)) => (
                     format!("x-ratelimit-WHAT-{name}-{period}"),
                     told.reset.as_secs_f64().to_string(),
@@ -120,7 +119,7 @@ impl Head {
                         reset.to_string(),
                     )
                 }
-                Dialect::OpenAi(_) | Dialect::Responses | Dialect::Gemini => return,
+                Dialect::OpenAi(_) | Dialect::Gemini => return,
             };
             for (what, value) in [
                 ("limit", told.limit.to_string()),
@@ -137,12 +136,12 @@ impl Head {
         let Some(wait) = self.retry_after else { return };
         let millis = millis_up(wait);
         let seconds = millis.div_ceil(1_000);
-        match self.dialect.of_vendor() {
+        match self.dialect {
             Dialect::Gemini => return,
             Dialect::OpenAi(Some(vendor)) if !vendor.tells_waits() => return,
             Dialect::OpenAi(Some(Vendor::Groq)) if self.status != 429 => return,
             Dialect::OpenAi(Some(Vendor::Groq | Vendor::OpenRouter)) | Dialect::Anthropic => {}
-            Dialect::OpenAi(_) | Dialect::Responses => {
+            Dialect::OpenAi(_) => {
                 put(out, format_args!("retry-after-ms: {millis}\r\n"))
             }
         }

@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 use super::Vendor;
 use super::batch::Store;
 use super::dialect::Dialect;
-use super::events::{StreamEvent, StreamHold};
 use super::gate::Gate;
 use super::http::{BODY_LIMIT, Method, Reader, Refusal, Request, Target};
 use super::http::{Endpoint, Version};
@@ -26,7 +25,6 @@ pub(super) struct Shared {
     pub(super) config: SimConfig,
     pub(super) ledger: Ledger,
     pub(super) gate: Gate,
-    pub(super) streams: StreamHold,
     pub(super) prompt_caches: PromptCaches,
     pub(super) batches: Store,
     pub(super) started: Instant,
@@ -73,7 +71,6 @@ pub(super) fn connection(shared: &Shared, stream: &TcpStream) {
         shared,
         stream,
         body: Vec::new(),
-        events: Vec::new(),
         out: Vec::new(),
     };
     let mut served = 0;
@@ -109,15 +106,12 @@ pub(super) struct Connection<'a> {
     pub(super) stream: &'a TcpStream,
     /// The body of the reply, and the complete reply with its head.
     pub(super) body: Vec<u8>,
-    /// The same body as a stream; empty if the call requested none.
-    pub(super) events: Vec<StreamEvent>,
     pub(super) out: Vec<u8>,
 }
 
 impl Connection<'_> {
     fn answer(&mut self, request: Request<'_>) -> Next {
         self.body.clear();
-        self.events.clear();
         self.out.clear();
         if let Target::Batch(_) = request.target {
             return self.batch(request);
@@ -135,7 +129,7 @@ impl Connection<'_> {
                 return self.nowhere(request, "/props");
             }
             Target::Other(path) => return self.nowhere(request, path),
-            Target::Call(_) | Target::HoldStreams(_) => (Method::Post, "POST"),
+            Target::Call(_) => (Method::Post, "POST"),
             _ => (Method::Get, "GET"),
         };
         if request.method != wanted {
@@ -155,14 +149,6 @@ impl Connection<'_> {
             Target::Call(endpoint) => return self.call(endpoint, request, arrived, now),
             Target::Stats => json!(self.shared.stats()),
             Target::BatchStats => json!(self.shared.batches.stats(self.shared)),
-            Target::HoldStreams(true) => {
-                self.shared.streams.hold_after(1);
-                json!({"status": "held"})
-            }
-            Target::HoldStreams(false) => {
-                self.shared.streams.gate.release();
-                json!({"status": "released"})
-            }
             _ if self.shared.is_loading(now) => {
                 return self.error(request, openai, &Problem::Loading);
             }
@@ -278,8 +264,8 @@ fn invalid(out: &mut Vec<u8>, code: Option<&str>, message: &str) {
 fn models(config: &SimConfig, dialect: Dialect, created: u64) -> Value {
     let default = ["sim-1".to_owned()];
     let models = config.models.as_deref().unwrap_or(&default);
-    let entry = |id: &String| match dialect.of_vendor() {
-        Dialect::OpenAi(_) | Dialect::Responses => {
+    let entry = |id: &String| match dialect {
+        Dialect::OpenAi(_) => {
             json!({"id": id, "object": "model", "created": created, "owned_by": "simulator"})
         }
         Dialect::Anthropic => json!({"type": "model", "id": id, "display_name": id,
@@ -288,8 +274,8 @@ fn models(config: &SimConfig, dialect: Dialect, created: u64) -> Value {
             "supportedGenerationMethods": ["generateContent", "batchEmbedContents"]}),
     };
     let list: Vec<_> = models.iter().map(entry).collect();
-    match dialect.of_vendor() {
-        Dialect::OpenAi(_) | Dialect::Responses => json!({"object": "list", "data": list}),
+    match dialect {
+        Dialect::OpenAi(_) => json!({"object": "list", "data": list}),
         Dialect::Anthropic => json!({"data": list, "has_more": false,
             "first_id": models.first(), "last_id": models.last()}),
         Dialect::Gemini => json!({"models": list}),

@@ -86,11 +86,6 @@ impl Access {
         reply
     }
 
-    /// Whether a text has a key, or ends with the beginning of one.
-    pub fn may_show_key(&self, text: &str) -> bool {
-        self.real_keys().any(|key| key.redact_cut(text).is_some())
-    }
-
     fn real_keys(&self) -> impl Iterator<Item = &Secret> {
         let keys = self.keys.iter();
         keys.filter(|key| key.expose().len() >= REAL_KEY)

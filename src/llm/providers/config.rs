@@ -18,7 +18,6 @@ use super::credential::{Credential, key_from, no_key, setting, withheld_headers}
 use super::extract::Extract;
 use super::flex::Flex;
 use super::headers::CallHeader;
-use super::live::Unstreamed;
 use super::remote::Remote;
 use super::sent_headers::{SentHeaders, plain};
 use super::vendor::{Dialect, Vendor};
@@ -236,7 +235,6 @@ impl LlmConfig {
             access,
             model: ModelChoice::new(self.model.clone(), self.only_model),
             left_out: OmissionWarnings::default(),
-            unstreamed: Unstreamed::default(),
             flex,
             concurrency,
             timeout,

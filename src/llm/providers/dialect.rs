@@ -13,40 +13,17 @@ use crate::llm::request::Request;
 use crate::llm::response::Response;
 use crate::llm::transport::HttpReply;
 
-use super::answer::{malformed, unreadable};
+use super::answer::unreadable;
 use super::content::invalid;
 use super::errors::failure;
-use super::events::{self, Streamed};
 use super::limits::rate_hints;
-use super::vendor::{Dialect, Streams, Vendor};
+use super::vendor::{Dialect, Vendor};
 use super::{anthropic, gemini, lenient, native, openai, openai_request};
 
 /// A call: where it goes, below the base URL, and what it says.
 pub(super) struct Call {
     pub path: Cow<'static, str>,
     pub body: Vec<u8>,
-}
-
-impl Call {
-    /// The same call with an answer that is streamed. Its body is an object that is not empty.
-    pub(super) fn streamed(mut self, vendor: &Vendor, streams: Streams) -> Self {
-        if vendor.dialect == Dialect::Gemini {
-            let path = self
-                .path
-                .replace(":generateContent", ":streamGenerateContent?alt=sse");
-            self.path = Cow::Owned(path);
-            return self;
-        }
-        let fields = match streams {
-            Streams::UsageOption if self.path == CHAT => {
-                &br#","stream":true,"stream_options":{"include_usage":true}}"#[..]
-            }
-            _ => br#","stream":true}"#,
-        };
-        self.body.pop();
-        self.body.extend_from_slice(fields);
-        self
-    }
 }
 
 /// The path of chats in OpenAI's format.
@@ -124,18 +101,6 @@ pub(super) fn decode(
     }
 }
 
-/// Replaces the events of a streamed reply by the reply that would have come without a stream. A stream that is not
-/// complete, and one that is not UTF-8, stay as they came.
-pub(super) fn join_stream(vendor: &Vendor, reply: &mut HttpReply) {
-    let is_success = (200..300).contains(&reply.status);
-    if is_success
-        && std::str::from_utf8(&reply.body).is_ok()
-        && let Some(Streamed::Whole(whole)) = events::streamed(vendor.dialect, &reply.body)
-    {
-        reply.body = whole.to_string().into_bytes();
-    }
-}
-
 /// What a reply without an answer is that promises one for later (NVIDIA's, after a minute): it is being
 /// made, and asking again would have it made twice.
 fn not_fetched(vendor: &Vendor, reply: &HttpReply, error: Error) -> Error {
@@ -152,8 +117,7 @@ fn not_fetched(vendor: &Vendor, reply: &HttpReply, error: Error) -> Error {
         .with_unusable_reply(&*reply.body)
 }
 
-/// Reads the body of a success reply: strictly, and where that fails, mended or put together from a
-/// stream. What was paid for is not lost to a detail.
+/// Reads the body of a success reply: strictly, and where that fails, mended. What was paid for is not lost to a detail.
 ///
 /// # Errors
 /// When it holds a failure, or no usable answer.
@@ -174,28 +138,16 @@ pub(super) fn read(vendor: &Vendor, body: &[u8], unchecked: bool) -> Result<Resp
         let is_unusable = error.is_unusable_reply();
         error.when(is_unusable, |error| error.with_unusable_reply(body))
     };
-    let error = match lenient::read(body, strictly) {
+    match lenient::read(body, strictly) {
         Ok((Ok(mut response), warning)) => {
             if let Some(warning) = warning {
                 keep_reply_as_it_came(&mut response, body);
                 response.warn(&warning);
             }
-            return Ok(response);
+            Ok(response)
         }
-        Ok((Err(error), _)) => return Err(as_it_came(error)),
-        Err(error) => error,
-    };
-    match events::streamed(vendor.dialect, body) {
-        Some(Streamed::Whole(whole)) => match strictly(whole.to_string().as_bytes()) {
-            Ok(Ok(mut response)) => {
-                keep_reply_as_it_came(&mut response, body);
-                Ok(response)
-            }
-            Ok(Err(error)) => Err(as_it_came(error)),
-            Err(error) => Err(unreadable(&error, body)),
-        },
-        Some(Streamed::CutOff) => Err(malformed("the stream ends before the answer does", body)),
-        None => Err(unreadable(&error, body)),
+        Ok((Err(error), _)) => Err(as_it_came(error)),
+        Err(error) => Err(unreadable(&error, body)),
     }
 }
 

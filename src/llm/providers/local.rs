@@ -317,7 +317,6 @@ fn get(
             timeout,
             reply_limit: MAX_REPLY,
             memory: &ReplyShare::of_process(MAX_REPLIES),
-            on_bytes: None,
         },
         &Context::new(),
     )

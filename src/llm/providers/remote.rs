@@ -1,7 +1,6 @@
 //! A provider behind a network: one call from a request to its answer.
 
 use std::borrow::Cow;
-use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,15 +13,14 @@ use crate::llm::params::RequestTask;
 use crate::llm::reply_details::RawJson;
 use crate::llm::request::Request;
 use crate::llm::response::Response;
-use crate::llm::transport::{ByteListener, HttpReply, HttpRequest, ReplyShare, Transport};
+use crate::llm::transport::{HttpReply, HttpRequest, ReplyShare, Transport};
 
 use super::access::{Access, ModelChoice, OmissionWarnings};
 use super::attached::taken;
 use super::cache_marks;
-use super::dialect::{CHAT, Call, decode, encode, join_stream};
+use super::dialect::{CHAT, Call, decode, encode};
 use super::embed;
 use super::flex::{Flex, at_flex_tier, lacks_capacity};
-use super::live::{LiveReader, STREAM_FACTOR, Unstreamed, broken_off, may_be_refused, streams};
 use super::local_reply::{cut_warning, mark_loading};
 use super::speech;
 use super::vendor::Vendor;
@@ -52,7 +50,6 @@ pub(super) struct Remote {
     pub chat_url: Option<String>,
     pub model: ModelChoice,
     pub left_out: OmissionWarnings,
-    pub unstreamed: Unstreamed,
     /// Set if calls are made at the flex tier.
     pub flex: Option<Flex>,
     pub concurrency: usize,
@@ -75,26 +72,14 @@ impl LlmClient for Remote {
             None => Cow::Borrowed(request),
         };
         let memory = ReplyShare::of_process(self.max_replies);
-        let streamed = self.stream(request, &memory, ctx)?;
-        let is_refused = matches!(streamed, Streamed::Refused);
-        let is_streamed = matches!(streamed, Streamed::Reply(..));
-        let (reply, has_begun) = match streamed {
-            Streamed::Reply(reply, has_begun) => (reply, has_begun),
-            Streamed::Refused | Streamed::No => {
-                let (call, _held) = self.call(request, ctx)?;
-                self.left_out.tell(self.vendor, request);
-                let sending = Sending::new(MAX_REPLY, &memory);
-                let model = self.model.of_request(request);
-                (self.send(&call, model, sending, ctx)?, false)
-            }
+        let reply = {
+            let (call, _held) = self.call(request, ctx)?;
+            self.left_out.tell(self.vendor, request);
+            let model = self.model.of_request(request);
+            self.send(&call, model, MAX_REPLY, &memory, ctx)?
         };
         match decode(self.vendor, &reply, request.unchecked) {
             Ok(mut response) => {
-                if is_refused {
-                    self.do_not_stream(request, "the provider rejects such calls");
-                } else if is_streamed && response.usage.is_none() {
-                    self.do_not_stream(request, "their tokens are not reported");
-                }
                 if let Some(flex) = flex {
                     flex.answered();
                     let tier = &mut response.details_mut().service_tier;
@@ -109,11 +94,6 @@ impl LlmClient for Remote {
                 Ok(response)
             }
             Err(error) => {
-                let error = if has_begun {
-                    broken_off(error, &reply.body)
-                } else {
-                    error
-                };
                 let error = match flex {
                     Some(flex) if lacks_capacity(&error) => self.waiting_for_capacity(flex, error),
                     Some(_) => error.marked(Mark::FlexTier),
@@ -137,7 +117,7 @@ impl LlmClient for Remote {
             .first()
             .inspect(|request| self.left_out.tell(self.vendor, request));
         let memory = ReplyShare::of_process(self.max_replies);
-        let reply = self.send(&call, model, Sending::new(MAX_VECTORS, &memory), ctx)?;
+        let reply = self.send(&call, model, MAX_VECTORS, &memory, ctx)?;
         let failed = |error| self.access.redacted(self.explained(error));
         let vectors = embed::decode(self.vendor, &reply, requests).map_err(failed)?;
         let cleaned = vectors.into_iter().map(|vector| {
@@ -192,75 +172,7 @@ impl LlmClient for Remote {
     }
 }
 
-/// How a call is sent.
-struct Sending<'s> {
-    /// The most bytes of its reply, unless another number is set.
-    most: u64,
-    memory: &'s ReplyShare,
-    /// Gets the bytes of a streamed reply while they arrive.
-    on_bytes: Option<&'s ByteListener<'s>>,
-}
-
-impl<'s> Sending<'s> {
-    fn new(most: u64, memory: &'s ReplyShare) -> Self {
-        Self {
-            most,
-            memory,
-            on_bytes: None,
-        }
-    }
-}
-
-/// What came of a call whose answer was to be streamed.
-enum Streamed {
-    /// There is no listener, or the provider does not stream: no call was made.
-    No,
-    /// The provider may have rejected it for that reason; nothing was billed.
-    Refused,
-    /// The reply as it would have come without a stream, and whether a part of the answer has arrived.
-    Reply(HttpReply, bool),
-}
-
 impl Remote {
-    /// Makes a call whose answer its listener gets in pieces.
-    fn stream(
-        &self,
-        request: &Request,
-        memory: &ReplyShare,
-        ctx: &Context,
-    ) -> Result<Streamed, Error> {
-        let model = self.model.of_request(request);
-        let (Some(listener), Some(streams)) = (ctx.listener(), streams(self.vendor, request))
-        else {
-            return Ok(Streamed::No);
-        };
-        if self.unstreamed.has(model.unwrap_or_default()) {
-            return Ok(Streamed::No);
-        }
-        let (call, _held) = self.call(request, ctx)?;
-        self.left_out.tell(self.vendor, request);
-        let call = call.streamed(self.vendor, streams);
-        listener.on_call();
-        let live = LiveReader::new(self.vendor.dialect, &self.access, listener);
-        let live = RefCell::new(live);
-        let sending = Sending {
-            on_bytes: Some(&|bytes| live.borrow_mut().read(bytes)),
-            ..Sending::new(MAX_REPLY, memory)
-        };
-        let mut reply = self.send(&call, model, sending, ctx)?;
-        if may_be_refused(&reply) {
-            return Ok(Streamed::Refused);
-        }
-        join_stream(self.vendor, &mut reply);
-        let has_begun = live.borrow().has_begun();
-        Ok(Streamed::Reply(reply, has_begun))
-    }
-
-    fn do_not_stream(&self, request: &Request, why: &str) {
-        let model = self.model.of_request(request).unwrap_or_default();
-        self.unstreamed.add(self.vendor.name, model, why);
-    }
-
     /// A rejection for want of capacity waits like a rate-limited call, and is no attempt.
     fn waiting_for_capacity(&self, flex: &Flex, error: Error) -> Error {
         if let Some(time) = flex.rejected(Instant::now()) {
@@ -280,7 +192,7 @@ impl Remote {
         let model = self.model.of_request(request);
         let call = speech::encode(self.vendor, request, model)?;
         let memory = ReplyShare::of_process(self.max_replies);
-        let reply = self.send(&call, model, Sending::new(MAX_SOUND, &memory), ctx)?;
+        let reply = self.send(&call, model, MAX_SOUND, &memory, ctx)?;
         let sound = speech::decode(self.vendor, reply, request);
         sound.map_err(|error| self.access.redacted(self.explained(error)))
     }
@@ -321,30 +233,23 @@ impl Remote {
         }
     }
 
+    /// Sends a call, and reads at most `most` bytes of its reply unless another number is set.
     fn send(
         &self,
         call: &Call,
         model: Option<&str>,
-        sending: Sending<'_>,
+        most: u64,
+        memory: &ReplyShare,
         ctx: &Context,
     ) -> Result<HttpReply, Error> {
         let url = self.url(call, model);
-        let factor = if sending.on_bytes.is_some() {
-            STREAM_FACTOR
-        } else {
-            1
-        };
         let request = HttpRequest {
             url: &url,
             headers: &self.access.headers,
             body: Some(&call.body),
             timeout: self.timeout,
-            reply_limit: self
-                .max_reply
-                .unwrap_or(sending.most)
-                .saturating_mul(factor),
-            memory: sending.memory,
-            on_bytes: sending.on_bytes,
+            reply_limit: self.max_reply.unwrap_or(most),
+            memory,
         };
         let reply = self.transport.send(&request, ctx);
         reply.map_err(|error| self.access.redacted(error))

@@ -35,16 +35,6 @@ pub(crate) enum CapField {
     MaxCompletionTokens,
 }
 
-/// How a vendor streams answers and reports their usage.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Streams {
-    /// With the usage in any case.
-    WithUsage,
-    /// With the usage if `stream_options` requests it.
-    UsageOption,
-}
-
 /// How a vendor caches the beginnings of prompts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -117,8 +107,6 @@ pub(crate) struct Vendor {
     pub prompt_cache: Option<PromptCache>,
     /// Whether it supports OpenAI's call for speech.
     pub speaks: bool,
-    /// How it streams answers; `None` if it does not, or without their usage.
-    pub streams: Option<Streams>,
     #[serde(rename = "note", default)]
     _note: IgnoredAny,
 }

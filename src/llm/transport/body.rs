@@ -32,8 +32,7 @@ pub(super) struct BodyReader<'a> {
     /// The maximum number of bytes to read.
     pub most: u64,
     /// Bytes beyond [`FREE`] go to a file instead of taking memory from the account: the body is compressed, while the
-    /// account counts decoded bytes, or it is a stream, which would hold the memory for minutes. If the file cannot be
-    /// written, they take memory after all.
+    /// account counts decoded bytes. If the file cannot be written, they take memory after all.
     pub spills: bool,
     pub share: &'a ReplyShare,
     pub ctx: &'a Context,

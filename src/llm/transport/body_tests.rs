@@ -194,7 +194,7 @@ fn a_reply_holds_only_the_memory_of_its_length() {
 
 #[cfg(unix)]
 #[test]
-fn a_stream_that_cannot_spill_to_disk_takes_memory() {
+fn a_compressed_body_that_cannot_spill_to_disk_takes_memory() {
     let unwritable = || File::open("/dev/null");
     for file in [refused as fn() -> io::Result<File>, unwritable] {
         let memory = ReplyMemory::apart();
@@ -284,7 +284,6 @@ fn many_large_replies_are_read_with_memory_for_two() {
                     timeout,
                     reply_limit: most - 1,
                     memory: &share,
-                    on_bytes: None,
                 };
                 let reply = http.send(&request, &Context::new()).unwrap();
                 assert!(reply.body == *body);

@@ -1,6 +1,6 @@
 //! The transport over real sockets.
 
-use std::io::{self, Read};
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use super::body::{Body, BodyReader, nameless};
 use super::call::{Call, Outgoing};
 use super::connect::Connector;
 use super::encoding::Encoding;
-use super::exchange::{ByteListener, ERROR_LIMIT, HttpReply, HttpRequest, HttpTransfer, Transport};
+use super::exchange::{ERROR_LIMIT, HttpReply, HttpRequest, HttpTransfer, Transport};
 use super::fault::{Fault, Limit};
 use super::head::{Head, MOST_BYTES, MOST_LINES, is_success};
 use super::pool::Pool;
@@ -159,43 +159,18 @@ impl HttpTransport {
             Some(head) => head,
             None => call.head()?,
         };
-        let on_bytes = request.on_bytes.filter(|_| is_event_stream(&head));
         let patience = call.patience.clone();
         let reading = BodyReader {
             announced: call.announced(),
             most: most_of(request, head.status),
-            spills: Encoding::of(&head.headers).is_some() || on_bytes.is_some(),
+            spills: Encoding::of(&head.headers).is_some(),
             share: request.memory,
             ctx,
             file: nameless,
             paused: &|time| patience.exclude(time.min(before_deadline)),
         };
-        let body = reading.read(Overheard { call, on_bytes })?;
+        let body = reading.read(call)?;
         Ok((head, body))
-    }
-}
-
-/// Whether a reply is a stream of events that can be read while it arrives.
-fn is_event_stream(head: &Head) -> bool {
-    let kind = head.headers.get("content-type").unwrap_or_default();
-    let kind = kind.split(';').next().unwrap_or_default().trim();
-    let is_stream = kind.eq_ignore_ascii_case("text/event-stream");
-    is_stream && is_success(head.status) && Encoding::of(&head.headers).is_none()
-}
-
-/// Reads a body, and passes its bytes on as they arrive.
-struct Overheard<'c, 'p> {
-    call: &'c mut Call<'p>,
-    on_bytes: Option<&'c ByteListener<'c>>,
-}
-
-impl Read for Overheard<'_, '_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.call.read(buffer)?;
-        if let Some(on_bytes) = self.on_bytes {
-            on_bytes(&buffer[..read]);
-        }
-        Ok(read)
     }
 }
 

@@ -32,7 +32,6 @@ fn a_request_that_is_queued_in_silence_is_not_cut_by_the_limit_for_connecting() 
         timeout: long,
         reply_limit: 2,
         memory: &ReplyShare::of_process(1 << 20),
-        on_bytes: None,
     };
     let reply = http.send(&request, &Context::new()).unwrap();
     assert_eq!(reply.body, b"ok");
@@ -57,7 +56,6 @@ fn endless(head: &'static str, piece: &'static [u8], most: u64) -> Result<HttpRe
         timeout: long,
         reply_limit: most,
         memory: &ReplyShare::of_process(1 << 20),
-        on_bytes: None,
     };
     let reply = HttpTransport::new(&base, 1, long).send(&request, &Context::new());
     server.join().unwrap();
@@ -145,7 +143,6 @@ fn a_silently_closed_connection_disables_reuse() {
             timeout: long,
             reply_limit: 1 << 20,
             memory: &ReplyShare::of_process(1 << 20),
-            on_bytes: None,
         };
         let send = |_| http.send(&request, &Context::new());
         let replies: Vec<_> = (0..30).map(send).collect();
@@ -223,7 +220,6 @@ fn answered(reply: Vec<u8>, reply_limit: u64) -> [Result<HttpReply, Error>; 2] {
             timeout: long,
             reply_limit,
             memory: &ReplyShare::of_process(1 << 20),
-            on_bytes: None,
         };
         http.send(&request, &Context::new())
     });
@@ -386,7 +382,6 @@ fn small_request<'r>(url: &'r str, memory: &'r ReplyShare) -> HttpRequest<'r> {
         timeout: Duration::from_secs(600),
         reply_limit: 1 << 20,
         memory,
-        on_bytes: None,
     }
 }
 

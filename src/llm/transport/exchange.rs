@@ -18,9 +18,6 @@ pub(super) const REPLY_LIMIT: u64 = 64 * 1024 * 1024;
 /// Maximum size of an error reply.
 pub(super) const ERROR_LIMIT: u64 = 1024 * 1024;
 
-/// Gets bytes while they arrive.
-pub type ByteListener<'a> = dyn Fn(&[u8]) + 'a;
-
 /// A request as bytes.
 #[derive(derive_more::Debug)]
 #[debug("HttpRequest({:?}, {timeout:?})", redacted_url(url))]
@@ -38,8 +35,6 @@ pub struct HttpRequest<'a> {
     /// The account from which [`HttpTransport`](crate::unstable::HttpTransport) takes the memory of a large reply. Drop
     /// it after decoding the reply.
     pub memory: &'a ReplyShare,
-    /// Gets the bytes of a success reply that is a stream of events (`text/event-stream`), while they arrive.
-    pub on_bytes: Option<&'a ByteListener<'a>>,
 }
 
 /// A complete reply. `Debug` shows its length, not its contents.

@@ -330,7 +330,7 @@ impl Scene {
         let store: Arc<dyn JobStore> = self.workers[at].store.clone();
         let clock: Arc<dyn Clock> = self.clock.clone();
         let purses = Purses::new(store.clone(), clock.clone());
-        work::call(&store, &call.ticket, &Context::new(), &clock, None, &purses)
+        work::call(&store, &call.ticket, &Context::new(), &clock, &purses)
     }
 
     fn end_call(&mut self, call: Call<Pack<JobTask>>, now: Time) -> EndedCall<Pack<JobTask>, Done> {

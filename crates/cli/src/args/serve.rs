@@ -64,8 +64,7 @@ pub struct ServeArgs {
 
     /// Disk space for uploaded files and their results
     ///
-    /// Stored responses of /v1/responses may take a tenth of it in addition; the oldest are deleted first. In bytes,
-    /// with K, M, G or T for powers of 1024.
+    /// In bytes, with K, M, G or T for powers of 1024.
     #[arg(long, value_name = "BYTES", default_value = "10G", value_parser = super::values::bytes,
         hide_short_help = true)]
     pub max_uploads: u64,

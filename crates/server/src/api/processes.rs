@@ -11,7 +11,6 @@ use crate::app::App;
 use crate::http::{Call, Response};
 use crate::problem::Problem;
 use crate::records::batches::BatchRecord;
-use crate::records::objects::{ObjectKind, ObjectRecord};
 use crate::records::{Asked, Claim, HeldKey, Makes, busy, hash};
 use crate::shapes;
 use crate::webhooks::Receiver;
@@ -308,9 +307,7 @@ pub(super) fn queue_to_delete(app: &App, process: &ProcessState) -> Result<JobQu
         return Ok(app.queue.clone());
     };
     let mut database = app.records.single();
-    if BatchRecord::get(&mut database, collector)?.is_some()
-        || ObjectRecord::get(&mut database, ObjectKind::Response, collector)?.is_some()
-    {
+    if BatchRecord::get(&mut database, collector)?.is_some() {
         let why = format!(
             "process {} belongs to {collector}, which collects its results: read them with GET …/results, or cancel \
              or delete {collector}",

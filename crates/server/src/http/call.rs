@@ -1,6 +1,6 @@
 //! A request as a handler sees it.
 
-use std::io::{self, ErrorKind, Read};
+use std::io::{ErrorKind, Read};
 use std::net::{IpAddr, TcpStream};
 use std::str::FromStr;
 
@@ -11,7 +11,6 @@ use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::Response;
 use super::memory::{COPIES, FREE, weight};
 use crate::problem::Problem;
 use crate::tokens::Caller;
@@ -128,18 +127,6 @@ pub(crate) trait Incoming: Read {
     fn release(&mut self) {
         let _ = self.hold(0);
     }
-
-    /// Sends the head of a response with [`Body::Sent`](super::Body::Sent) before the handler ends.
-    ///
-    /// # Errors
-    /// When the client is gone or too slow.
-    fn begin_response(&mut self, head: &Response) -> io::Result<()>;
-
-    /// Sends a part of its body.
-    ///
-    /// # Errors
-    /// As [`begin_response`](Self::begin_response).
-    fn send_part(&mut self, bytes: &[u8]) -> io::Result<()>;
 }
 
 /// A request that a handler processes.

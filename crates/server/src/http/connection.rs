@@ -45,7 +45,6 @@ pub(super) fn serve(open: &Open, shared: &Shared) {
         request: String::new(),
         request_id: String::new(),
         headers: Vec::new(),
-        has_begun: false,
     };
     let ended = wire.serve(shared, reached);
     if let Err(error) = &ended {
@@ -76,8 +75,6 @@ struct Wire<'s> {
     request_id: String,
     /// Headers of every response to the present request.
     headers: Vec<(&'static str, String)>,
-    /// The head of the response was sent while the handler ran.
-    has_begun: bool,
 }
 
 impl Wire<'_> {
@@ -102,7 +99,6 @@ impl Wire<'_> {
             self.request = format!("{} {path}", head.method);
             self.request_id.clone_from(&head.request_id);
             self.headers = shared.service.headers(&head);
-            self.has_begun = false;
             let admitted = match head.waits_to_be_asked() {
                 Ok(waits) => {
                     self.waits_for_us = waits;
@@ -251,7 +247,7 @@ impl Wire<'_> {
             Body::Empty => head,
             Body::Full(bytes) => head.body(bytes.clone()),
             Body::Reader(_, Some(length)) => head.content_length(*length),
-            Body::Reader(_, None) | Body::Stream(_) | Body::Sent => head.chunked(),
+            Body::Reader(_, None) | Body::Stream(_) => head.chunked(),
         };
         self.out.clear();
         self.http.respond(&head, &mut self.out).map_err(|error| {
@@ -261,19 +257,10 @@ impl Wire<'_> {
     }
 
     fn send(&mut self, response: Response) -> io::Result<()> {
-        match (&response.body, self.has_begun) {
-            (Body::Sent, true) => {
-                self.end_body()?;
-                return self.send_out();
-            }
-            // The client must not take the sent part for the complete response.
-            (_, true) => return Err(io::Error::other("a response ended early")),
-            (_, false) => self.respond(&response)?,
-        }
+        self.respond(&response)?;
         match response.body {
             Body::Empty | Body::Full(_) => {}
             _ if self.is_head => self.end_body()?,
-            Body::Sent => self.end_body()?,
             Body::Reader(mut reader, _) => {
                 let mut buffer = vec![0; CHUNK];
                 loop {
@@ -367,7 +354,6 @@ impl Wire<'_> {
         self.request = "invalid HTTP".to_owned();
         self.request_id = new_request_id();
         self.headers.clear();
-        self.has_begun = false;
         self.send(problem.response("/"))
     }
 
@@ -389,17 +375,6 @@ impl Incoming for Wire<'_> {
 
     fn hold_also(&mut self, bytes: u64) -> Result<(), Problem> {
         self.hold(self.room.bytes() + bytes)
-    }
-
-    fn begin_response(&mut self, head: &Response) -> io::Result<()> {
-        self.respond(head)?;
-        self.has_begun = true;
-        self.send_out()
-    }
-
-    fn send_part(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.send_body(bytes)?;
-        self.send_out()
     }
 }
 

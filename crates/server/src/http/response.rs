@@ -28,8 +28,6 @@ pub(crate) enum Body {
     /// does not take a part for the complete response.
     #[debug("Stream")]
     Stream(Box<Writes>),
-    /// Sent in parts while the handler ran, after [`Incoming::begin_response`](super::Incoming::begin_response).
-    Sent,
 }
 
 impl Response {
@@ -81,15 +79,6 @@ impl Response {
             status: 200,
             headers: vec![("content-type", kind.to_owned())],
             body: Body::Stream(Box::new(write)),
-        }
-    }
-
-    /// A response whose body is sent while its handler runs.
-    pub fn sent(kind: &'static str) -> Self {
-        Self {
-            status: 200,
-            headers: vec![("content-type", kind.to_owned())],
-            body: Body::Sent,
         }
     }
 

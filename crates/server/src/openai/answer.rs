@@ -10,24 +10,19 @@ use batchwright::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::endpoints::{COMPLETIONS, EMBEDDINGS, RESPONSES};
-use super::responses::object;
-use super::text_completion;
+use super::endpoints::EMBEDDINGS;
 use crate::records::files::now;
+
+/// The beginning of the ids of completions.
+pub(super) const COMPLETION: &str = "chatcmpl-";
 
 /// The format of tool calls in the answer, according to the request. It is stored in the `input` of the job.
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct Form {
-    /// Whether the request has the deprecated `functions` instead of `tools`.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub function_call: bool,
     /// The names of tools whose input is text.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     custom_tools: Vec<String>,
-    /// The fields of a request to `/v1/responses` that its answer repeats.
-    #[serde(skip_serializing_if = "Map::is_empty")]
-    pub response: Map<String, Value>,
 }
 
 impl Form {
@@ -36,14 +31,12 @@ impl Form {
         let names = tools.into_iter().flatten();
         let names = names.filter_map(|tool| tool.pointer("/custom/name")?.as_str());
         Self {
-            function_call: tools.is_none() && request.extra.contains_key("functions"),
             custom_tools: names.map(str::to_owned).collect(),
-            ..Self::default()
         }
     }
 
     /// The names of the object of a call, and of its text there.
-    pub fn kind(&self, tool: &str) -> (&'static str, &'static str) {
+    fn kind(&self, tool: &str) -> (&'static str, &'static str) {
         if self.custom_tools.iter().any(|name| name == tool) {
             ("custom", "input")
         } else {
@@ -51,23 +44,17 @@ impl Form {
         }
     }
 
-    /// Adds tool calls to a message. Returns the finish reason of a message with them.
-    fn add_calls(&self, calls: &[ToolCall], message: &mut Map<String, Value>) -> &'static str {
+    /// Adds tool calls to a message.
+    fn add_calls(&self, calls: &[ToolCall], message: &mut Map<String, Value>) {
         let written = |call: &ToolCall| match &call.arguments {
             Value::String(written) => written.clone(),
             arguments => arguments.to_string(),
         };
-        let function = |call: &ToolCall| json!({"name": call.name, "arguments": written(call)});
-        if let Some(call) = calls.first().filter(|_| self.function_call) {
-            message.insert("function_call".to_owned(), function(call));
-            return "function_call";
-        }
         let calls = calls.iter().map(|call| {
             let (kind, text) = self.kind(&call.name);
             json!({"id": call.id, "type": kind, kind: {"name": call.name, text: written(call)}})
         });
         message.insert("tool_calls".to_owned(), calls.collect());
-        "tool_calls"
     }
 }
 
@@ -112,8 +99,8 @@ pub(super) fn id_of(what: &str, job: JobId) -> String {
     format!("{what}{}", job.to_string().replace('-', ""))
 }
 
-/// A choice among the answers of a completion. A refusal is an answer, too.
-fn choice(index: usize, result: &Result<Answer, Error>, form: &Form) -> Option<Value> {
+/// The choice of a completion. A refusal is an answer, too.
+fn choice(result: &Result<Answer, Error>, form: &Form) -> Option<Value> {
     let mut message = Map::new();
     message.insert("role".to_owned(), "assistant".into());
     let answer = match result {
@@ -123,7 +110,7 @@ fn choice(index: usize, result: &Result<Answer, Error>, form: &Form) -> Option<V
             message.insert("refusal".to_owned(), error.refusal()?.into());
             let (logprobs, why) = (Value::Null, "stop");
             return Some(
-                json!({"index": index, "message": message, "logprobs": logprobs, "finish_reason": why}),
+                json!({"index": 0, "message": message, "logprobs": logprobs, "finish_reason": why}),
             );
         }
     };
@@ -141,8 +128,9 @@ fn choice(index: usize, result: &Result<Answer, Error>, form: &Form) -> Option<V
     if let Some(audio) = audio {
         message.insert("audio".to_owned(), audio);
     }
-    let by_calls =
-        (!details.tool_calls.is_empty()).then(|| form.add_calls(&details.tool_calls, &mut message));
+    if !details.tool_calls.is_empty() {
+        form.add_calls(&details.tool_calls, &mut message);
+    }
     let annotates = |citation: &Value| citation["type"].is_string();
     if !details.citations.is_empty() && details.citations.iter().all(annotates) {
         let annotations = details.citations.clone();
@@ -161,7 +149,6 @@ fn choice(index: usize, result: &Result<Answer, Error>, form: &Form) -> Option<V
     let logprobs = logprobs.and_then(|json| json.parse::<Value>().ok());
     let logprobs = logprobs.filter(|json| json.get("content").is_some());
     let finish = match &answer.finish_reason {
-        FinishReason::ToolCalls => by_calls.unwrap_or("tool_calls"),
         FinishReason::Other(word)
             if !["content_filter", "function_call"].contains(&word.as_str()) =>
         {
@@ -169,7 +156,7 @@ fn choice(index: usize, result: &Result<Answer, Error>, form: &Form) -> Option<V
         }
         reason => reason.as_str(),
     };
-    Some(json!({"index": index, "message": message, "logprobs": logprobs, "finish_reason": finish}))
+    Some(json!({"index": 0, "message": message, "logprobs": logprobs, "finish_reason": finish}))
 }
 
 /// The audio of a reply in OpenAI's format, which has one choice.
@@ -179,25 +166,22 @@ fn audio(reply: &RawJson) -> Option<Value> {
     audio.is_object().then_some(audio)
 }
 
-/// A completion with these choices. The model and the tier are those of the first answer.
+/// A completion with the only part as its choice.
 fn completion(id: String, created: u64, model: &str, given: &Answers) -> Option<Value> {
-    let answers = &given.parts;
-    let choices: Option<Vec<Value>> = (0..)
-        .zip(answers)
-        .map(|(n, answer)| choice(n, answer, &given.form))
-        .collect();
-    let first = answers.iter().find_map(|answer| answer.as_ref().ok());
+    let result = given.parts.first()?;
+    let choice = choice(result, &given.form)?;
+    let answer = result.as_ref().ok();
     let mut completion = json!({
         "id": id,
         "object": "chat.completion",
         "created": created,
-        "model": first.and_then(|first| first.model.as_deref()).unwrap_or(model),
-        "choices": choices?,
-        "usage": usage(answers.iter().filter_map(used)),
+        "model": answer.and_then(|answer| answer.model.as_deref()).unwrap_or(model),
+        "choices": [choice],
+        "usage": usage(used(result).into_iter()),
         "system_fingerprint": null,
     });
-    if let Some(first) = first {
-        let details = first.details();
+    if let Some(answer) = answer {
+        let details = answer.details();
         if let Some(tier) = &details.service_tier {
             completion["service_tier"] = tier.as_str().into();
         }
@@ -253,24 +237,13 @@ pub(super) fn reply(
         let answers = given.parts.into_iter().collect::<Result<Vec<_>, _>>()?;
         return Ok(Reply::Vectors(vectors(model, answers, given.as_base64)));
     }
-    let made = match endpoint {
-        RESPONSES => response(&id, model, &given),
-        COMPLETIONS => completion(id, now(), model, &given).map(text_completion::of_chat),
-        _ => completion(id, now(), model, &given),
-    };
+    let made = completion(id, now(), model, &given);
     made.map(Reply::Json).ok_or_else(|| {
         let mut failed = given.parts.into_iter().filter_map(Result::err);
         let failed = failed.find(|error| error.refusal().is_none());
         let unread = || Error::new(ErrorKind::Malformed, "the answer cannot be read");
         failed.unwrap_or_else(unread)
     })
-}
-
-/// The response object of the only part.
-fn response(id: &str, model: &str, given: &Answers) -> Option<Value> {
-    let mut response = object::queued(id, model, &given.form.response);
-    object::complete(&mut response, given.parts.first()?).ok()?;
-    Some(response.into())
 }
 
 /// The usage of a request, also of a failed one.
@@ -429,7 +402,7 @@ mod tests {
             ToolCall::new("d", "say", json!("{not json")),
         ];
         let called = Ok(Answer::new("p", "").with_details(details));
-        let choice_of = |result| choice(0, &result, &Form::default()).unwrap();
+        let choice_of = |result| choice(&result, &Form::default()).unwrap();
         let called = choice_of(called);
         assert_eq!(called["finish_reason"], "tool_calls");
         assert_eq!(called["message"]["content"], Value::Null);
@@ -440,38 +413,24 @@ mod tests {
             Error::new(ErrorKind::Blocked, "refused").with_refusal(Some("No.".to_owned()));
         assert_eq!(choice_of(Err(refused))["message"]["refusal"], "No.");
         let filtered = Err(Error::new(ErrorKind::Blocked, "filtered"));
-        assert!(choice(0, &filtered, &Form::default()).is_none());
+        assert!(choice(&filtered, &Form::default()).is_none());
     }
 
     #[test]
     fn calls_of_tools_have_the_form_that_was_asked_for() {
-        let asked = |name: &str, value: Value| {
-            let request = Request::new("q").with_extra(name, value);
-            super::super::parts::marked(request, false)
-        };
         let custom = json!([{"type": "custom", "custom": {"name": "run"}}]);
-        let cases = [
-            (
-                asked("tools", custom),
-                "tool_calls",
-                json!([{"id": "c", "type": "custom", "custom": {"name": "run", "input": "ls"}}]),
-            ),
-            (
-                asked("functions", json!([{"name": "run"}])),
-                "function_call",
-                json!({"name": "run", "arguments": "ls"}),
-            ),
-        ];
-        for (request, reason, expected) in cases {
-            assert!(request.unchecked);
-            let mut details = ReplyDetails::default();
-            details.tool_calls = vec![ToolCall::new("c", "run", json!("ls"))];
-            let form = request.input.unwrap().parse().unwrap();
-            let answer = Answer::new("p", "").with_details(details);
-            let made = choice(0, &Ok(answer), &form).unwrap();
-            assert_eq!(made["finish_reason"], reason);
-            assert_eq!(made["message"][reason], expected);
-        }
+        let request = Request::new("q").with_extra("tools", custom);
+        let request = super::super::parts::marked(request, false);
+        assert!(request.unchecked);
+        let mut details = ReplyDetails::default();
+        details.tool_calls = vec![ToolCall::new("c", "run", json!("ls"))];
+        let form = request.input.unwrap().parse().unwrap();
+        let answer = Answer::new("p", "").with_details(details);
+        let made = choice(&Ok(answer), &form).unwrap();
+        assert_eq!(made["finish_reason"], "tool_calls");
+        let expected =
+            json!([{"id": "c", "type": "custom", "custom": {"name": "run", "input": "ls"}}]);
+        assert_eq!(made["message"]["tool_calls"], expected);
     }
 
     #[test]
@@ -481,7 +440,7 @@ mod tests {
         let mut details = ReplyDetails::default();
         details.reply = Some(RawJson::new(&reply.to_string()));
         let answer = Ok(answer().with_details(details));
-        let message = &choice(0, &answer, &Form::default()).unwrap()["message"];
+        let message = &choice(&answer, &Form::default()).unwrap()["message"];
         assert_eq!(
             (&message["audio"], &message["content"]),
             (&audio, &Value::Null)

@@ -101,9 +101,7 @@ fn record(
     })?;
     let mut given = |name: &str| asked.remove(name).filter(|value| !value.is_null());
     let metadata = given("metadata").map(metadata).transpose()?;
-    let kept = given("output_expires_after")
-        .map(|given| self::kept(given, "output_expires_after"))
-        .transpose()?;
+    let kept = given("output_expires_after").map(kept).transpose()?;
     let created_at = now();
     Ok(BatchRecord {
         id,
@@ -136,10 +134,7 @@ fn hours(window: &str) -> Option<u64> {
 }
 
 /// A text that a body must have.
-pub(super) fn required(
-    body: &mut Map<String, Value>,
-    name: &'static str,
-) -> Result<String, Problem> {
+fn required(body: &mut Map<String, Value>, name: &'static str) -> Result<String, Problem> {
     match body.remove(name) {
         Some(Value::String(text)) => Ok(text),
         None | Some(Value::Null) => {
@@ -153,7 +148,7 @@ pub(super) fn required(
     }
 }
 
-pub(super) fn metadata(given: Value) -> Result<Box<RawValue>, Problem> {
+fn metadata(given: Value) -> Result<Box<RawValue>, Problem> {
     let refused = || {
         let why =
             "metadata may have up to 16 texts of at most 512 characters, with names of at most 64";
@@ -171,12 +166,13 @@ pub(super) fn metadata(given: Value) -> Result<Box<RawValue>, Problem> {
 }
 
 /// How many seconds the files of results are to be kept.
-pub(super) fn kept(given: Value, param: &str) -> Result<u64, Problem> {
+fn kept(given: Value) -> Result<u64, Problem> {
     match serde_json::from_value(given) {
         Ok(Kept { anchor, seconds }) if anchor == "created_at" && KEPT_RANGE.contains(&seconds) => {
             Ok(seconds)
         }
         _ => {
+            let param = "output_expires_after";
             let why = format!(
                 "{param} needs the anchor created_at, and seconds from {} to {}",
                 KEPT_RANGE.start(),

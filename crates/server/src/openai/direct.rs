@@ -13,10 +13,8 @@ use serde_json::Value;
 
 use super::answer::{self, Answers, Reply};
 use super::caller::{Caller, LOOK, stopping};
-use super::endpoints::{self, EMBEDDINGS};
-use super::limits;
+use super::endpoints::EMBEDDINGS;
 use super::parts::Parts;
-use super::stream::{AnswerEvents, Outgoing};
 use super::waiting::{Waiter, Waiting};
 use crate::api::once::REPLAYED;
 use crate::app::App;
@@ -43,8 +41,6 @@ const MOST_STORED: usize = 1 << 20;
 /// What a request has come to.
 struct Ended {
     reply: Result<Reply, Error>,
-    /// The provider that answered, and the model that it reported.
-    by: Option<(String, Option<String>)>,
     /// It was answered before.
     is_replayed: bool,
 }
@@ -60,69 +56,23 @@ pub(super) fn answered(
     parts: Parts,
     response: impl FnOnce(&Reply) -> Response,
 ) -> Result<Response, Problem> {
-    let mut caller = caller(app, call, endpoint, &parts, false);
-    let ended = run(&mut caller, endpoint, parts, None)?;
-    let response = match &ended.reply {
-        Ok(reply) => response(reply),
-        Err(error) => refused(error),
-    };
-    let response = response.when(ended.is_replayed, |response| {
-        response.header(REPLAYED.0, REPLAYED.1)
-    });
-    let by = ended.by.as_ref();
-    let by = by.map(|(by, model)| (by.as_str(), model.as_deref()));
-    Ok(limits::told(app, &caller.like, by, response))
-}
-
-/// Carries out the parts of a request, and streams what they come to.
-///
-/// # Errors
-/// As [`run`], before the head was sent.
-pub(super) fn streamed(
-    app: &App,
-    call: &mut Call<'_>,
-    endpoint: &str,
-    parts: Parts,
-    events: &mut dyn AnswerEvents,
-) -> Result<Response, Problem> {
-    let mut caller = caller(app, call, endpoint, &parts, true);
-    let mut out = Outgoing::new(events, &parts, endpoints::prefix(endpoint));
-    let rest = match run(&mut caller, endpoint, parts, Some(&mut out)) {
-        Ok(ended) => {
-            if ended.is_replayed {
-                let head = caller.head.take();
-                caller.head = head.map(|head| head.header(REPLAYED.0, REPLAYED.1));
-            }
-            out.rest(&ended.reply)
-        }
-        Err(problem) if caller.sent.is_none() => return Err(problem),
-        Err(problem) => {
-            problem.log(&caller.call.head.request_id);
-            out.events.broken(&problem)
-        }
-    };
-    // If the client is gone, the end of the response fails, too.
-    let _ = caller.begin().and_then(|()| caller.send(&rest));
-    Ok(Response::sent("text/event-stream"))
-}
-
-fn caller<'a, 'c>(
-    app: &'a App,
-    call: &'a mut Call<'c>,
-    endpoint: &str,
-    parts: &Parts,
-    streams: bool,
-) -> Caller<'a, 'c> {
     let mut like = match endpoint {
         EMBEDDINGS => Request::embedding(""),
         _ => Request::new(""),
     };
     like.model.clone_from(&parts.model);
-    Caller::new(app, call, like, parts.requests.len(), streams)
+    let mut caller = Caller { app, call, like };
+    let ended = run(&mut caller, endpoint, parts)?;
+    let response = match &ended.reply {
+        Ok(reply) => response(reply),
+        Err(error) => refused(error),
+    };
+    Ok(response.when(ended.is_replayed, |response| {
+        response.header(REPLAYED.0, REPLAYED.1)
+    }))
 }
 
-/// Carries out the parts of a request and waits for them, or finds what an earlier request has come to. Pieces of the
-/// answer go to `out` while it arrives.
+/// Carries out the parts of a request and waits for them, or finds what an earlier request has come to.
 ///
 /// # Errors
 /// When they cannot be enqueued, too many wait already, the client disconnects, the key was sent before with another
@@ -131,7 +81,6 @@ fn run(
     caller: &mut Caller<'_, '_>,
     endpoint: &str,
     parts: Parts,
-    out: Option<&mut Outgoing<'_>>,
 ) -> Result<Ended, Problem> {
     let app = caller.app;
     if app.events.is_closed() {
@@ -155,18 +104,11 @@ fn run(
         Some(Claim::Mine(held)) => Some(held),
         _ => None,
     };
-    let ended = carry_out(
-        caller,
-        held.as_ref(),
-        request,
-        jobs,
-        out,
-        |answers, process| {
-            answers.as_base64 = parts.as_base64;
-            let id = id_of(endpoints::prefix(endpoint), process);
-            answer::reply(endpoint, id, &model, std::mem::take(answers))
-        },
-    );
+    let ended = carry_out(caller, held.as_ref(), request, jobs, |mut answers, process| {
+        answers.as_base64 = parts.as_base64;
+        let id = id_of(answer::COMPLETION, process);
+        answer::reply(endpoint, id, &model, answers)
+    });
     if let (Err(_), Some(held)) = (&ended, &held)
         && let Err(error) = held.release()
     {
@@ -184,21 +126,13 @@ fn carry_out(
     held: Option<&HeldKey<'_>>,
     request: Hash,
     jobs: Vec<Job>,
-    mut out: Option<&mut Outgoing<'_>>,
-    reply: impl FnOnce(&mut Answers, ProcessId) -> Result<Reply, Error>,
+    reply: impl FnOnce(Answers, ProcessId) -> Result<Reply, Error>,
 ) -> Result<Ended, Problem> {
     let (app, count) = (caller.app, jobs.len());
-    let is_live = out.as_ref().is_some_and(|out| out.is_live);
-    let mut waiter = begin(caller, held, request, jobs, is_live)?;
+    let mut waiter = begin(caller, held, request, jobs)?;
     let process = waiter.process;
     caller.call.body.release();
-    let waited = caller.begin().and_then(|()| {
-        if let Some(out) = &mut out {
-            out.begin(caller, process)?;
-        }
-        wait(caller, &waiter, held.is_some(), out)
-    });
-    let given_up = match waited {
+    let given_up = match wait(caller, &waiter, held.is_some()) {
         Ok(given_up) => given_up,
         Err(problem) => {
             waiter.may_retry = problem.status == 499 && caller.retries().is_some();
@@ -221,9 +155,7 @@ fn carry_out(
     for result in &results {
         answers.add(answer::outcome(result));
     }
-    let by = answers.parts.iter().flatten().next();
-    let by = by.map(|answer| (answer.provider.clone(), answer.model.clone()));
-    let reply = reply(&mut answers, process);
+    let reply = reply(answers, process);
     match (held, &reply) {
         (Some(held), Ok(reply)) => {
             // The answer is delivered in any case, and stays in the queue for the next request with the key.
@@ -240,7 +172,6 @@ fn carry_out(
     }
     Ok(Ended {
         reply,
-        by,
         is_replayed: false,
     })
 }
@@ -250,7 +181,6 @@ fn replayed(answer: &str) -> Result<Ended, Problem> {
         .map_err(|error| Error::new(ErrorKind::Malformed, format!("server.db: {error}")))?;
     Ok(Ended {
         reply: Ok(Reply::Json(reply)),
-        by: None,
         is_replayed: true,
     })
 }
@@ -261,7 +191,6 @@ fn begin(
     held: Option<&HeldKey<'_>>,
     request: Hash,
     jobs: Vec<Job>,
-    is_live: bool,
 ) -> Result<Waiter, Problem> {
     let (app, head) = (caller.app, &caller.call.head);
     let (waiting, retries) = (&app.openai.waiting, caller.retries());
@@ -272,7 +201,7 @@ fn begin(
     };
     let (waiter, queue) = match held {
         Some(held) => {
-            let waiter = waiting.begin(held.process, None, is_live);
+            let waiter = waiting.begin(held.process, None);
             if held.resumed && app.queue.process(held.process)?.is_some() {
                 joins(held.process);
                 return Ok(waiter);
@@ -289,7 +218,7 @@ fn begin(
                 return Ok(waiter);
             }
             app.check_quotas(&caller.call.caller, jobs.len() as u64)?;
-            let waiter = waiting.begin(ProcessId::new(), retries.map(|_| request), is_live);
+            let waiter = waiting.begin(ProcessId::new(), retries.map(|_| request));
             // Before the jobs: what is left of them after a crash is found by it.
             DirectCalls::insert(&app.records, waiter.process)?;
             (waiter, app.queue.clone())
@@ -302,13 +231,12 @@ fn begin(
     Ok(waiter)
 }
 
-/// Waits until all jobs of a process have ended, and sends the pieces of the answer that arrive meanwhile. Returns the
-/// reason if the jobs were cancelled because they would not be answered soon.
+/// Waits until all jobs of a process have ended. Returns the reason if the jobs were cancelled because they would not be
+/// answered soon.
 fn wait(
     caller: &mut Caller<'_, '_>,
     waiter: &Waiter,
     has_key: bool,
-    mut out: Option<&mut Outgoing<'_>>,
 ) -> Result<Option<Problem>, Problem> {
     let (app, process) = (caller.app, waiter.process);
     let mut asked = Instant::now();
@@ -318,9 +246,6 @@ fn wait(
         waiter.wait(app.waiters.pause(LOOK));
         let told = waiter.take_ended();
         caller.check()?;
-        if let Some(out) = &mut out {
-            out.pass_on(caller, &waiter.pieces())?;
-        }
         let stops = app.events.is_closed();
         if !told && !stops && asked.elapsed() < app.waiters.pause(ask) {
             continue;

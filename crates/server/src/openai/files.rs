@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use super::multipart::Multipart;
 use crate::api::once;
 use crate::app::App;
-use crate::http::{Call, Incoming, Response};
+use crate::http::{Call, Response};
 use crate::problem::Problem;
 use crate::records::files::{FileQuery, FileRecord, id_of, now};
 use crate::records::{Hash, hash};
@@ -32,7 +32,7 @@ const LONGEST_NAME: usize = 512;
 const MOST: usize = 10_000;
 
 /// A file as OpenAI describes one.
-pub(super) fn described(file: &FileRecord) -> Value {
+fn described(file: &FileRecord) -> Value {
     json!({
         "id": file.id,
         "object": "file",
@@ -62,22 +62,6 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     })
 }
 
-/// The form of a request. If its data will be stored, the disk must have room for it; a request that is only compared
-/// with a stored file needs none.
-pub(super) fn form<'c>(
-    app: &App,
-    call: &'c mut Call<'_>,
-    is_stored: bool,
-) -> Result<Multipart<&'c mut dyn Incoming>, Problem> {
-    if is_stored {
-        let length = call.head.header("content-length");
-        let length = length.and_then(|length| length.parse().ok());
-        app.openai.storage.check(length.unwrap_or(0))?;
-    }
-    let kind = call.head.header("content-type").unwrap_or_default();
-    Multipart::new(kind, &mut *call.body)
-}
-
 /// Reads an upload and stores it as a file with this id, if there is one. `check` gets the hash of an upload with a key.
 fn store(
     app: &App,
@@ -87,7 +71,14 @@ fn store(
     check: &dyn Fn(Hash) -> Result<(), Problem>,
 ) -> Result<Option<FileRecord>, Problem> {
     let storage = &app.openai.storage;
-    let mut form = form(app, call, id.is_some())?;
+    // The disk must have room for what will be stored; a request that is only compared with a stored file needs none.
+    if id.is_some() {
+        let length = call.head.header("content-length");
+        let length = length.and_then(|length| length.parse().ok());
+        storage.check(length.unwrap_or(0))?;
+    }
+    let kind = call.head.header("content-type").unwrap_or_default();
+    let mut form = Multipart::new(kind, &mut *call.body)?;
     let (mut file, mut purpose, mut anchor, mut seconds) = (None, None, None, None);
     let mut content = has_key.then(Sha256::new);
     while let Some(part) = form.next_part()? {
@@ -96,7 +87,7 @@ fn store(
                 return Err(Problem::invalid("one file at a time").param("file"));
             }
             "file" => {
-                check_name(part.filename.as_deref(), "file")?;
+                check_name(part.filename.as_deref())?;
                 let new = id.map(|id| storage.create(id_of("file-", id)));
                 let mut new = new.transpose()?;
                 copy(&mut form, new.as_mut(), content.as_mut())?;
@@ -144,7 +135,7 @@ fn store(
 }
 
 /// Copies all bytes into a file and a hash, where they are wanted.
-pub(super) fn copy(
+fn copy(
     from: &mut impl Read,
     mut to: Option<&mut impl Write>,
     mut hash: Option<&mut Sha256>,
@@ -165,18 +156,18 @@ pub(super) fn copy(
 }
 
 /// Names are shown, in lists, pages and terminals.
-pub(super) fn check_name(name: Option<&str>, param: &str) -> Result<(), Problem> {
+fn check_name(name: Option<&str>) -> Result<(), Problem> {
     let name = name.unwrap_or_default();
     if name.chars().any(char::is_control) || name.chars().count() > LONGEST_NAME {
         let why = format!(
             "the file's name may have at most {LONGEST_NAME} characters and no control characters"
         );
-        return Err(Problem::invalid(why).param(param));
+        return Err(Problem::invalid(why).param("file"));
     }
     Ok(())
 }
 
-pub(super) fn check_purpose(purpose: &str) -> Result<(), Problem> {
+fn check_purpose(purpose: &str) -> Result<(), Problem> {
     if PURPOSES.contains(&purpose) {
         return Ok(());
     }

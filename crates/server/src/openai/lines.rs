@@ -4,14 +4,13 @@ use std::collections::HashSet;
 use std::io::{self, BufRead, BufReader, Read};
 
 use batchwright::files::PromptSettings;
-use batchwright::unstable::UniqueJson;
 use batchwright::{Job, Request};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use super::endpoints::{self, COMPLETIONS, EMBEDDINGS, RESPONSES, settings};
+use super::endpoints::{self, EMBEDDINGS, settings};
 use super::parts::{self, Parts};
 use crate::problem::Problem;
 use crate::records::batches::BatchFault;
@@ -28,7 +27,7 @@ const MOST_REQUESTS: u64 = 10_000_000;
 #[derive(Debug)]
 pub(super) enum Asked {
     One(Box<Request>),
-    /// Several answers, or vectors of several texts.
+    /// Vectors of several texts.
     Several {
         id: String,
         model: Option<String>,
@@ -155,10 +154,6 @@ impl<'e, R: Read> Lines<'e, R> {
             Some(body) => body.get(),
         };
         let invalid = |why: String| self.fault("invalid_request", why, Some("body"));
-        if [COMPLETIONS, RESPONSES].contains(&self.endpoint) {
-            let read = self.translated(id, body);
-            return read.map_err(|problem| invalid(problem.to_string()));
-        }
         let read = self.settings.request(text);
         let several = match &read {
             Ok(request) if !self.is_packed(request) => None,
@@ -166,26 +161,12 @@ impl<'e, R: Read> Lines<'e, R> {
         };
         match several {
             Some(several) => several.map_err(|problem| invalid(problem.to_string())),
-            None => read
-                .map(|request| Asked::One(Box::new(request)))
-                .map_err(|error| invalid(error.message().to_owned())),
+            None => {
+                let request = read.map_err(|error| invalid(error.message().to_owned()))?;
+                parts::refuse_functions(&request).map_err(|problem| invalid(problem.to_string()))?;
+                Ok(Asked::One(Box::new(request)))
+            }
         }
-    }
-
-    /// What a body asks for that is in another format than chat.
-    fn translated(&self, id: String, body: &str) -> Result<Asked, Problem> {
-        let body = serde_json::from_str(body);
-        let UniqueJson(body) = body.map_err(|error| Problem::invalid(error.to_string()))?;
-        let body: Map<String, Value> = body.as_object().cloned().unwrap_or_default();
-        let mut parts = Parts::of(self.endpoint, body.clone(), false, &mut |_| Ok(()))?;
-        Ok(match parts.requests.pop() {
-            Some(request) if parts.requests.is_empty() => Asked::One(Box::new(request.with_id(id))),
-            _ => Asked::Several {
-                id,
-                model: parts.model,
-                body,
-            },
-        })
     }
 
     /// Whether packed vectors are wanted: providers are asked for plain ones, whatever is made of them.
@@ -194,18 +175,14 @@ impl<'e, R: Read> Lines<'e, R> {
         self.endpoint == EMBEDDINGS && format.is_some_and(|format| format == "base64")
     }
 
-    /// What a body asks for that stands for several requests, or whose vectors are to be packed; `None` if it does
-    /// neither.
+    /// The texts of a body whose vectors are several, or are to be packed; `None` if it is neither.
     fn several(&self, id: String, body: &str) -> Option<Result<Asked, Problem>> {
+        if self.endpoint != EMBEDDINGS {
+            return None;
+        }
         let body: Map<String, Value> = serde_json::from_str(body).ok()?;
-        let several = match self.endpoint {
-            EMBEDDINGS => {
-                body.get("input").is_some_and(Value::is_array)
-                    || body.contains_key("encoding_format")
-            }
-            _ => body.get("n").is_some_and(|n| *n != 1),
-        };
-        several.then(|| {
+        let is_list = body.get("input").is_some_and(Value::is_array);
+        (is_list || body.contains_key("encoding_format")).then(|| {
             let parts = Parts::of(self.endpoint, body.clone(), false, &mut |_| Ok(()))?;
             let model = parts.model;
             Ok(Asked::Several { id, model, body })

@@ -3,32 +3,23 @@
 //! A batch is a process of the queue. Handlers record requests; [`progress`] performs them.
 
 mod answer;
-mod arriving;
 mod batches;
 mod caller;
 mod chat;
-mod chat_events;
-mod completions;
 mod direct;
 mod embeddings;
 mod endpoints;
 mod files;
-mod functions;
-mod limits;
 mod lines;
 mod models;
 mod multipart;
 mod parts;
 mod pieces;
 mod progress;
-mod responses;
 mod results;
 pub(crate) mod state;
 pub(crate) mod storage;
-mod stream;
-mod text_completion;
 mod unsupported;
-mod uploads;
 pub(crate) mod waiting;
 
 use batchwright::Error;
@@ -66,32 +57,7 @@ pub(crate) const ROUTES: &[Route] = &[
         webhooks::resend,
     ),
     Route::post("/v1/chat/completions", Change, chat::create),
-    Route::post("/v1/completions", Change, completions::create),
     Route::post("/v1/embeddings", Change, embeddings::create),
-    // Before the routes whose names in braces would match these.
-    Route::post("/v1/responses/compact", Own, unsupported::refuse),
-    Route::post("/v1/responses/input_tokens", Own, unsupported::refuse),
-    Route::post("/v1/responses", Change, responses::create),
-    Route::get("/v1/responses/{response_id}", Own, responses::get),
-    Route::delete("/v1/responses/{response_id}", Change, responses::delete),
-    Route::post(
-        "/v1/responses/{response_id}/cancel",
-        Change,
-        responses::cancel,
-    ),
-    Route::get(
-        "/v1/responses/{response_id}/input_items",
-        Own,
-        responses::input_items,
-    ),
-    Route::post("/v1/uploads", Change, uploads::create),
-    Route::post("/v1/uploads/{upload_id}/parts", Change, uploads::add_part),
-    Route::post(
-        "/v1/uploads/{upload_id}/complete",
-        Change,
-        uploads::complete,
-    ),
-    Route::post("/v1/uploads/{upload_id}/cancel", Change, uploads::cancel),
     Route::get("/v1/models", Own, models::list),
     Route::get("/v1/models/{model}", Own, models::get),
 ];

@@ -1,5 +1,4 @@
-//! Requests with several parts: answers to one prompt (`n`), embeddings of a list of texts. Each part is a separate
-//! request. A line of a batch with several parts is one job that creates its parts as child jobs and ends when all of
+//! Requests with several parts: embeddings of a list of texts. Each part is a separate request. A line of a batch with several parts is one job that creates its parts as child jobs and ends when all of
 //! them have: they are enqueued once and billed once, whatever crashes in between.
 
 use std::fmt::Write;
@@ -12,16 +11,12 @@ use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value, json};
 
 use super::answer::{self, Answers, Form};
-use super::endpoints::{CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, settings};
-use super::responses::request;
-use super::{functions, text_completion};
+use super::endpoints::{CHAT, EMBEDDINGS, settings};
 use crate::http::weight_of_each;
 use crate::problem::Problem;
 
 /// The kind of such lines, which only servers carry out.
 pub(crate) const KIND: &str = "batch_line";
-/// Most answers to one request.
-const MOST_CHOICES: u64 = 16;
 /// Most texts of one request, as at OpenAI.
 const MOST_TEXTS: usize = 2048;
 /// Lists of more texts take turns, so that the vectors of only one are in memory,
@@ -66,9 +61,7 @@ impl Parts {
         }
         let (requests, as_base64) = match endpoint {
             EMBEDDINGS => vectors(body, hold)?,
-            COMPLETIONS => (completions(body, strict, hold)?, false),
-            RESPONSES => (vec![request::of_line(body, strict)?], false),
-            _ => (choices(body, strict, hold)?, false),
+            _ => (vec![chat(body, strict)?], false),
         };
         Ok(Self {
             requests,
@@ -78,50 +71,28 @@ impl Parts {
     }
 }
 
-fn choices(
-    mut body: Map<String, Value>,
-    strict: bool,
-    hold: &mut Hold<'_>,
-) -> Result<Vec<Request>, Problem> {
-    let choices = match body.remove("n") {
-        None | Some(Value::Null) => 1,
-        Some(n) => n
-            .as_u64()
-            .filter(|n| (1..=MOST_CHOICES).contains(n))
-            .ok_or_else(|| {
-                let why = format!("n is a whole number from 1 to {MOST_CHOICES}");
-                Problem::invalid(why).param("n")
-            })?,
-    };
-    if choices > 1 {
-        hold_bulk(hold, &body, choices as usize, "n")?;
+/// The request for a completion.
+fn chat(mut body: Map<String, Value>, strict: bool) -> Result<Request, Problem> {
+    let n = body.remove("n").filter(|n| !n.is_null());
+    if n.is_some_and(|n| n != 1) {
+        let why = "n above 1 is not supported: send the request once for each answer";
+        return Err(Problem::invalid(why).param("n"));
     }
-    let request = marked(request(CHAT, body)?, strict);
-    Ok(match choices {
-        1 => vec![request],
-        _ => (1..=choices)
-            .map(|n| request.clone().with_sample(n as u32))
-            .collect(),
-    })
+    let request = request(CHAT, body)?;
+    refuse_functions(&request)?;
+    Ok(marked(request, strict))
 }
 
-/// The requests for the completions of one or several prompts.
-fn completions(
-    body: Map<String, Value>,
-    strict: bool,
-    hold: &mut Hold<'_>,
-) -> Result<Vec<Request>, Problem> {
-    let (prompts, body) = text_completion::prompts(body)?;
-    if prompts.len() > 1 {
-        hold_bulk(hold, &body, prompts.len(), "prompt")?;
+/// # Errors
+/// When the request has the deprecated fields in place of tools.
+pub(super) fn refuse_functions(request: &Request) -> Result<(), Problem> {
+    for field in ["functions", "function_call"] {
+        if request.extra.contains_key(field) {
+            let why = format!("{field} is not supported: use tools and tool_choice");
+            return Err(Problem::invalid(why).param(field));
+        }
     }
-    let mut requests = Vec::new();
-    for messages in prompts {
-        let mut body = body.clone();
-        body.insert("messages".to_owned(), messages);
-        requests.extend(choices(body, strict, hold)?);
-    }
-    Ok(requests)
+    Ok(())
 }
 
 /// A request for each text, and whether vectors are wanted packed.
@@ -188,8 +159,7 @@ fn hold_bulk(
 }
 
 /// The request that a body is.
-fn request(endpoint: &str, mut body: Map<String, Value>) -> Result<Request, Problem> {
-    functions::translate_messages(&mut body);
+fn request(endpoint: &str, body: Map<String, Value>) -> Result<Request, Problem> {
     let line = json!({"custom_id": "one", "method": "POST", "url": endpoint, "body": body});
     let request = settings(endpoint).request(&line.to_string())?;
     Ok(Request {
@@ -201,8 +171,7 @@ fn request(endpoint: &str, mut body: Map<String, Value>) -> Result<Request, Prob
 /// The request with the format of its answer. Without `strict`, every complete reply is its answer.
 pub(super) fn marked(request: Request, strict: bool) -> Request {
     let form = Form::of(&request);
-    let mut request = request.with_unchecked(!strict);
-    functions::translate(&mut request);
+    let request = request.with_unchecked(!strict);
     if request.input.is_some() {
         return request;
     }

@@ -13,13 +13,13 @@ use log::{info, warn};
 
 use super::lines::{BadLine, Checked, Lines, check};
 use super::results::{ResultFiles, Written};
-use super::{direct, responses};
+use super::direct;
 use crate::app::App;
 use crate::background::Background;
 use crate::problem::Problem;
 use crate::records::batches::{BatchFault, BatchRecord, BatchState};
 use crate::records::files::{FileRecord, now};
-use crate::records::settled;
+use crate::records::{owners, settled};
 
 /// The role that one server at a time has.
 const ROLE: &str = super::storage::ROLE;
@@ -424,7 +424,7 @@ impl Rounds<'_> {
             let app = self.app;
             let left = self.settle_calls()?;
             app.openai.storage.forget_cut_off()?;
-            responses::tidy(app)?;
+            owners::forget_expired(&mut app.records.single(), settled::seconds())?;
             let expired = FileRecord::expired(&mut app.records.single(), settled::seconds())?;
             for file in &expired {
                 if app.reads(&file.id)? {

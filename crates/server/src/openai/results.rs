@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::answer::Reply;
 use super::storage::{GrowingFile, Storage};
-use super::{answer, endpoints, parts};
+use super::{answer, parts};
 use crate::problem::Problem;
 use crate::records::batches::{BatchRecord, BatchState, BatchTotals};
 
@@ -64,13 +64,9 @@ struct Body {
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct Used {
-    #[serde(alias = "input_tokens")]
     prompt_tokens: u64,
-    #[serde(alias = "output_tokens")]
     completion_tokens: u64,
-    #[serde(alias = "input_tokens_details")]
     prompt_tokens_details: Details,
-    #[serde(alias = "output_tokens_details")]
     completion_tokens_details: Details,
 }
 
@@ -263,7 +259,7 @@ impl<'s> ResultFiles<'s> {
         for used in &used {
             totals.usage += *used;
         }
-        let id = answer::id_of(endpoints::prefix(&self.endpoint), result.job_id);
+        let id = answer::id_of(answer::COMPLETION, result.job_id);
         match answer::reply(&self.endpoint, id, &self.model, answers) {
             Ok(body) => {
                 totals.completed += 1;

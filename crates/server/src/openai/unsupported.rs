@@ -1,20 +1,16 @@
 //! OpenAI's endpoints that this server does not have. The status is 404: OpenAI's clients, and others, repeat a request
 //! after 501, as after every status from 500 on.
 
-use crate::app::App;
-use crate::http::{Call, Response};
 use crate::problem::Problem;
 
 /// The first part of the path behind `/v1/`, and what OpenAI has there.
-const OTHERS: [(&str, &str); 20] = [
+const OTHERS: [(&str, &str); 23] = [
     ("assistants", "the Assistants API"),
     ("audio", "speech and transcription"),
     ("chatkit", "ChatKit"),
     ("containers", "containers"),
-    (
-        "conversations",
-        "conversations; use previous_response_id of /v1/responses",
-    ),
+    ("completions", "older completions; use /v1/chat/completions"),
+    ("conversations", "conversations; use /v1/chat/completions"),
     ("edits", "edits; use /v1/chat/completions"),
     ("engines", "engines; use /v1/models"),
     ("evals", "evaluations"),
@@ -32,15 +28,19 @@ const OTHERS: [(&str, &str); 20] = [
         "the administration API; /api/v1 has the server's own",
     ),
     ("realtime", "the Realtime API"),
+    (
+        "responses",
+        "the Responses API; use /v1/chat/completions",
+    ),
     ("skills", "skills"),
     ("threads", "the Assistants API"),
+    ("uploads", "uploads in parts; use /v1/files"),
     ("vector_stores", "vector stores"),
     ("videos", "videos"),
 ];
 
 /// The endpoints of this server.
-const OFFERED: &str =
-    "chat/completions, completions, embeddings, responses, batches, files, uploads and models";
+const OFFERED: &str = "chat/completions, embeddings, batches, files and models";
 
 /// Why a path below `/v1/` does not exist.
 pub(crate) fn unknown(method: &str, path: &str) -> Problem {
@@ -52,9 +52,4 @@ pub(crate) fn unknown(method: &str, path: &str) -> Problem {
     };
     let why = format!("{why}. The endpoints here are /v1/… {OFFERED}");
     Problem::new(404, "unknown_url", why)
-}
-
-/// The handler of a path that another route would match.
-pub(super) fn refuse(_: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
-    Err(unknown(&call.head.method, &call.head.path))
 }

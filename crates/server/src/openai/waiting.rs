@@ -7,11 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use batchwright::ProcessId;
-use batchwright::client::AnswerListener;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::{Condvar, Mutex};
 
-use super::arriving::{Arriving, Piece};
 use crate::records::Hash;
 
 /// How long a process is kept for a retry after its client has disconnected. OpenAI's clients wait at most 8 seconds
@@ -40,20 +38,13 @@ struct Waited {
     has_ended: Arc<AtomicBool>,
     /// The request, if its client may retry.
     request: Option<Hash>,
-    /// Receives the pieces of the answer, if its client gets them.
-    arriving: Option<Arc<Arriving>>,
 }
 
 impl Waiting {
     /// Begins to wait for a process: before its jobs are enqueued, so that no end is missed. With the hash of the
-    /// request, if its client may retry. If it `is_live`, the pieces of the answer are received while they arrive.
-    pub fn begin(
-        self: &Arc<Self>,
-        process: ProcessId,
-        request: Option<Hash>,
-        is_live: bool,
-    ) -> Waiter {
-        self.enter(&mut self.now.lock(), process, request, is_live)
+    /// request, if its client may retry.
+    pub fn begin(self: &Arc<Self>, process: ProcessId, request: Option<Hash>) -> Waiter {
+        self.enter(&mut self.now.lock(), process, request)
     }
 
     fn enter(
@@ -61,16 +52,13 @@ impl Waiting {
         now: &mut Now,
         process: ProcessId,
         request: Option<Hash>,
-        is_live: bool,
     ) -> Waiter {
         let (told, heard) = bounded(1);
         let has_ended: Arc<AtomicBool> = Arc::default();
-        let arriving = is_live.then(|| Arc::new(Arriving::new(told.clone())));
         let waited = Waited {
             told,
             has_ended: Arc::clone(&has_ended),
             request,
-            arriving: arriving.clone(),
         };
         now.waiters.insert(process, waited);
         Waiter {
@@ -78,16 +66,8 @@ impl Waiting {
             process,
             heard,
             has_ended,
-            arriving,
             may_retry: false,
         }
-    }
-
-    /// The listener for the answer of a process, if its client gets pieces of it.
-    pub fn listener(&self, process: ProcessId) -> Option<Arc<dyn AnswerListener>> {
-        let now = self.now.lock();
-        let arriving = now.waiters.get(&process)?.arriving.clone()?;
-        Some(arriving)
     }
 
     /// Goes on with an equal request that its client has left, so that the retry of one client never joins a request
@@ -102,8 +82,7 @@ impl Waiting {
             };
             if let Some(process) = left.find(fits).map(|(process, _)| *process) {
                 now.left.remove(&process);
-                // Its call may have begun already.
-                return Some(self.enter(&mut now, process, Some(request), false));
+                return Some(self.enter(&mut now, process, Some(request)));
             }
             // They look whether their clients are still there.
             let mut is_waited_for = false;
@@ -142,14 +121,12 @@ pub(crate) struct Waiter {
     pub process: ProcessId,
     heard: Receiver<()>,
     has_ended: Arc<AtomicBool>,
-    arriving: Option<Arc<Arriving>>,
     /// The client has disconnected, and its process is kept for a retry.
     pub may_retry: bool,
 }
 
 impl Waiter {
-    /// True when a job has ended, pieces have arrived, or it should check whether its client is there; false after this
-    /// time.
+    /// True when a job has ended, or it should check whether its client is there; false after this time.
     pub fn wait(&self, most: Duration) -> bool {
         self.heard.recv_timeout(most).is_ok()
     }
@@ -158,20 +135,10 @@ impl Waiter {
     pub fn take_ended(&self) -> bool {
         self.has_ended.swap(false, Ordering::SeqCst)
     }
-
-    /// The pieces of the answer that have arrived since the last time.
-    pub fn pieces(&self) -> Vec<Piece> {
-        self.arriving
-            .as_ref()
-            .map_or_else(Vec::new, |arriving| arriving.take())
-    }
 }
 
 impl Drop for Waiter {
     fn drop(&mut self) {
-        if let Some(arriving) = &self.arriving {
-            arriving.close();
-        }
         let mut now = self.waiting.now.lock();
         let waited = now.waiters.remove(&self.process);
         if let Some(request) = waited.and_then(|waited| waited.request)
@@ -192,8 +159,8 @@ mod tests {
     fn a_retry_joins_an_equal_request_whose_client_is_gone_and_only_one_does() {
         let waiting = Arc::new(Waiting::default());
         let [first, second] = [ProcessId::new(), ProcessId::new()];
-        let mut leaves = waiting.begin(first, Some([1; 32]), false);
-        let stays = waiting.begin(second, Some([1; 32]), false);
+        let mut leaves = waiting.begin(first, Some([1; 32]));
+        let stays = waiting.begin(second, Some([1; 32]));
         let join = |hash, patience| waiting.join(hash, patience);
         assert!(join([2; 32], Duration::from_secs(30)).is_none());
         assert!(join([1; 32], Duration::ZERO).is_none());

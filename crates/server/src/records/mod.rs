@@ -6,8 +6,8 @@ mod changes;
 pub(crate) mod database;
 pub(crate) mod files;
 mod idempotency;
-pub(crate) mod objects;
 pub(crate) mod owner;
+pub(crate) mod owners;
 mod reads;
 pub(crate) mod settled;
 #[cfg(test)]
@@ -39,7 +39,7 @@ const TABLES: &[&str] = &[
     batches::TABLE,
     webhooks::TABLE,
     reads::TABLE,
-    objects::TABLE,
+    owners::TABLE,
 ];
 
 /// An open database of records.

@@ -97,40 +97,16 @@ fn every_billed_reply_is_in_the_output_of_a_batch() {
             one["body"] = with_schema();
             let mut two = one.clone();
             two["custom_id"] = json!("two");
-            two["body"]["n"] = json!(2);
             let file = uploaded(&desk, &format!("{one}\n{two}\n"));
             let done = wait_for(&desk, &create(&desk, &file, CHAT), "completed");
             assert_eq!(done["error_file_id"], Value::Null, "{done}");
             let output = content(&desk, &done["output_file_id"]);
             assert_eq!(output.len(), 2);
             for line in output {
-                for choice in line["response"]["body"]["choices"].as_array().unwrap() {
-                    assert_eq!(choice["finish_reason"], reason, "{strategy} {line}");
-                }
+                let choice = &line["response"]["body"]["choices"][0];
+                assert_eq!(choice["finish_reason"], reason, "{strategy} {line}");
             }
-            assert_eq!(desk.sim.stats().paid, 3, "{strategy} {trouble:?}");
+            assert_eq!(desk.sim.stats().paid, 2, "{strategy} {trouble:?}");
         }
     }
-}
-
-/// The simulator, like most providers, knows only tools.
-#[test]
-fn older_functions_are_called_and_their_results_are_passed_on() {
-    let desk = unlimited(SimConfig::default());
-    let mut body = json!({
-        "model": "sim-1",
-        "messages": [{"role": "user", "content": "Weather?"}],
-        "functions": [{"name": "weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}],
-        "function_call": {"name": "weather"},
-    });
-    let called = desk.done(CHAT, &body);
-    let choice = &called["choices"][0];
-    assert_eq!(choice["finish_reason"], "function_call", "{called}");
-    assert_eq!(choice["message"]["function_call"]["name"], "weather");
-    let result = json!({"role": "function", "name": "weather", "content": "7 degrees"});
-    let messages = body["messages"].as_array_mut().unwrap();
-    messages.extend([choice["message"].clone(), result]);
-    body["function_call"] = json!("none");
-    let answer = desk.done(CHAT, &body);
-    assert_eq!(answer["choices"][0]["finish_reason"], "stop", "{answer}");
 }

@@ -68,7 +68,7 @@ fn a_key_gets_one_answer_also_after_a_disconnect() {
         assert!(answers.iter().all(|one| one.json() == answers[0].json()));
         answers[0].json()
     });
-    // After a new start, too; as a stream, whose events are made of it.
+    // After a new start, too; as a stream, whose chunk is made of it.
     desk.stop();
     desk.start(|server| server);
     let url = desk.url(CHAT);
@@ -204,88 +204,6 @@ fn a_key_makes_one_file_and_one_batch() {
 }
 
 #[test]
-fn a_key_makes_one_upload_and_one_part() {
-    let desk = unlimited(SimConfig::default());
-    let asked = |bytes: usize| {
-        json!({"bytes": bytes, "filename": "f", "purpose": "batch", "mime_type": "x"}).to_string()
-    };
-    let url = desk.url("/v1/uploads");
-    let upload = keyed(&desk, &url, "k", &asked(2)).is(200).json();
-    let again = keyed(&desk, &url, "k", &asked(2)).is(200);
-    assert_eq!(again.header("idempotency-replayed"), Some("true"));
-    assert_eq!(again.json(), upload);
-    keyed(&desk, &url, "k", &asked(3)).is(422);
-    let path = format!("/v1/uploads/{}", upload["id"].as_str().unwrap());
-    let part = |text: &str| {
-        let form = format!(
-            "--b\r\ncontent-disposition: form-data; name=\"data\"; filename=\"p\"\r\n\r\n{text}\r\n--b--\r\n"
-        );
-        let request = desk.agent().post(desk.url(&format!("{path}/parts")));
-        let request = request.header("content-type", "multipart/form-data; boundary=b");
-        Answer::of(request.header("idempotency-key", "k").send(form).unwrap())
-    };
-    let first = part("ab").is(200).json();
-    assert_eq!(part("ab").is(200).json(), first);
-    part("ba").is(422);
-    // A server that died before it noted its answer.
-    let database = rusqlite::Connection::open(desk.folder.path().join("server.db")).unwrap();
-    let forget = "UPDATE keys SET answer = NULL, owner = ''";
-    database.execute(forget, []).unwrap();
-    assert_eq!(part("ab").is(200).json()["id"], first["id"]);
-    assert_eq!(
-        keyed(&desk, &url, "k", &asked(2)).is(200).json()["id"],
-        upload["id"]
-    );
-    let complete = json!({"part_ids": [first["id"]]});
-    desk.post(&format!("{path}/complete"), &complete).is(200);
-    // The key still finds the part.
-    assert_eq!(part("ab").is(200).json()["id"], first["id"]);
-    let path = {
-        let url = desk.post("/v1/uploads", &serde_json::from_str(&asked(1)).unwrap());
-        format!("/v1/uploads/{}/cancel", url.json()["id"].as_str().unwrap())
-    };
-    let cancelled = desk.done(&path, &json!({}));
-    assert_eq!(desk.done(&path, &json!({})), cancelled);
-}
-
-#[test]
-fn a_stream_begins_at_once_and_ends_with_the_answer_or_an_error() {
-    let desk = unlimited(SimConfig::default());
-    let streamed = |text: &str| question(text).replacen('{', "{\"stream\":true,", 1);
-    desk.sim.hold();
-    let mut stream = sent(&desk, "", &streamed("Hello."));
-    let mut came = Vec::new();
-    let mut read_until = |stream: &mut TcpStream, end: &[u8]| {
-        while !came.windows(end.len()).any(|part| part == end) {
-            let mut byte = [0];
-            stream.read_exact(&mut byte).unwrap();
-            came.push(byte[0]);
-        }
-        String::from_utf8_lossy(&came).into_owned()
-    };
-    // Before the provider has answered.
-    let head = read_until(&mut stream, b"\r\n\r\n");
-    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
-    assert!(
-        head.contains("x-ratelimit-limit-requests: 1000000"),
-        "{head}"
-    );
-    assert_eq!(desk.sim.stats().answered, 0);
-    desk.sim.release();
-    read_until(&mut stream, b"data: [DONE]\n\n\r\n0\r\n\r\n");
-    let refused = desk.post(CHAT, &json!({"messages": [], "stream": true}));
-    refused.is(400);
-
-    let desk = unlimited(SimConfig::default().trouble(Trouble::BadRequest, 1.0));
-    let request = desk.agent().post(desk.url(CHAT));
-    let request = request.header("content-type", "application/json");
-    let failed = Answer::of(request.send(streamed("Hello.")).unwrap()).is(200);
-    let event = failed.text.strip_prefix("data: ").unwrap();
-    let event: Value = serde_json::from_str(event).unwrap();
-    assert_eq!(event["error"]["code"], "invalid_request");
-}
-
-#[test]
 fn every_response_names_its_request() {
     let desk = unlimited(SimConfig::default());
     let ask = |path: &str, id: &str| {
@@ -312,36 +230,4 @@ fn every_response_names_its_request() {
     processes.has(json!({"/data/0/name": format!("POST {CHAT} shown")}));
     desk.sim.release();
     drop(left);
-}
-
-#[test]
-fn a_key_makes_one_response_also_in_the_background() {
-    let desk = unlimited(SimConfig::default());
-    let url = desk.url("/v1/responses");
-    let asked = |text: &str, background: bool| {
-        json!({"model": "sim-1", "input": text, "background": background}).to_string()
-    };
-    let ask =
-        |key: &str, text: &str, background: bool| keyed(&desk, &url, key, &asked(text, background));
-    let first = ask("k", "Hello.", false).is(200).json();
-    assert_eq!(ask("k", "Hello.", false).is(200).json()["id"], first["id"]);
-    ask("k", "Bye.", false).is(422);
-    let stored = |response: &Value| {
-        let path = format!("/v1/responses/{}", response["id"].as_str().unwrap());
-        desk.read(&path)
-    };
-    assert_eq!(stored(&first)["output"], first["output"]);
-
-    let begun = ask("b", "Hello.", true).is(200).json();
-    assert_eq!(ask("b", "Hello.", true).is(200).json()["id"], begun["id"]);
-    ask("b", "Bye.", true).is(422);
-    assert!(desk.sim.wait_until(|stats| stats.answered == 2, PATIENCE));
-    let until = Instant::now() + PATIENCE;
-    while stored(&begun)["status"] != "completed" {
-        assert!(Instant::now() < until);
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    // The key returns the response as it was then; the id leads to its answer.
-    assert_eq!(ask("b", "Hello.", true).is(200).json()["id"], begun["id"]);
-    assert_eq!(desk.sim.stats().calls, 2);
 }

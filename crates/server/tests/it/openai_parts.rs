@@ -1,4 +1,4 @@
-//! Lines of batches that stand for several requests: more answers than one, vectors of a list of texts.
+//! Lines of batches that stand for several requests: vectors of a list of texts.
 
 use std::time::Duration;
 
@@ -10,11 +10,10 @@ use super::openai::{CHAT, content, create, line, unlimited, uploaded, wait_for};
 
 const EMBEDDINGS: &str = "/v1/embeddings";
 
-/// A line that asks for so many answers.
-fn choices(id: &str, prompt: &str, n: u64) -> Value {
-    let mut line = line(id, prompt);
-    line["body"]["n"] = json!(n);
-    line
+/// A line with this number of texts, which no other line has.
+fn several(id: &str, count: usize) -> Value {
+    let texts: Vec<String> = (0..count).map(|n| format!("Text {n} of {id}.")).collect();
+    vectors(id, json!(texts))
 }
 
 fn vectors(id: &str, input: Value) -> Value {
@@ -29,32 +28,6 @@ fn text(lines: &[Value]) -> String {
 fn of<'l>(lines: &'l [Value], id: &str) -> &'l Value {
     let line = lines.iter().find(|line| line["custom_id"] == id);
     &line.unwrap()["response"]["body"]
-}
-
-#[test]
-fn several_answers_to_a_line_are_one_reply() {
-    let desk = unlimited(SimConfig::default());
-    let lines = [
-        line("one", "Hello."),
-        choices("same", "Hello.", 1),
-        choices("three", "Hello.", 3),
-    ];
-    let batch = create(&desk, &uploaded(&desk, &text(&lines)), CHAT);
-    let done = wait_for(&desk, &batch, "completed");
-    let output = content(&desk, &done["output_file_id"]);
-    done.has(json!({"request_counts": {"total": 3, "completed": 3, "failed": 0}}));
-    let (one, three) = (of(&output, "one"), of(&output, "three"));
-    assert_eq!(one["choices"].as_array().unwrap().len(), 1);
-    for n in 0..3 {
-        let choice = &three["choices"][n];
-        assert_eq!(choice["index"], n);
-        assert_eq!(choice["message"], one["choices"][0]["message"]);
-    }
-    assert_eq!(three["choices"].as_array().unwrap().len(), 3);
-    let used = |body: &Value| body["usage"]["total_tokens"].as_u64().unwrap();
-    assert_eq!(used(three), 3 * used(one));
-    assert_eq!(done["usage"]["total_tokens"], 5 * used(one));
-    assert_eq!(desk.sim.stats().calls, 5);
 }
 
 #[test]
@@ -116,16 +89,17 @@ fn a_part_that_fails_fails_its_line_and_no_other() {
             .find(|prompt| config.plan(prompt).is_some() == fails)
             .unwrap()
     };
+    let (good, bad) = (prompt(false), prompt(true));
     let lines = [
-        choices("good", &prompt(false), 2),
-        choices("bad", &prompt(true), 2),
+        vectors("good", json!([good, good])),
+        vectors("bad", json!([good, bad])),
     ];
     let desk = unlimited(config.clone());
-    let batch = create(&desk, &uploaded(&desk, &text(&lines)), CHAT);
+    let batch = create(&desk, &uploaded(&desk, &text(&lines)), EMBEDDINGS);
     let done = wait_for(&desk, &batch, "completed");
     done.has(json!({"request_counts": {"total": 2, "completed": 1, "failed": 1}}));
     let output = content(&desk, &done["output_file_id"]);
-    assert_eq!(of(&output, "good")["choices"].as_array().unwrap().len(), 2);
+    assert_eq!(of(&output, "good")["data"].as_array().unwrap().len(), 2);
     let errors = content(&desk, &done["error_file_id"]);
     assert_eq!(errors[0]["response"]["status_code"], 400);
     assert_eq!(of(&errors, "bad")["error"]["type"], "invalid_request_error");
@@ -135,22 +109,22 @@ fn a_part_that_fails_fails_its_line_and_no_other() {
 fn a_server_that_stops_buys_no_part_twice() {
     let mut desk = unlimited(SimConfig::default().latency(Duration::from_millis(20)));
     let lines: Vec<Value> = (0..60)
-        .map(|n| choices(&format!("r-{n}"), &format!("Prompt {n}."), 3))
+        .map(|n| several(&format!("r-{n}"), 3))
         .collect();
-    let batch = create(&desk, &uploaded(&desk, &text(&lines)), CHAT);
-    let some = |stats: &batchwright_simulate::SimStats| stats.answered > 10;
+    let batch = create(&desk, &uploaded(&desk, &text(&lines)), EMBEDDINGS);
+    let some = |stats: &batchwright_simulate::SimStats| stats.embedded > 10;
     assert!(desk.sim.wait_until(some, PATIENCE));
     desk.stop();
-    assert!(desk.sim.stats().calls < 180, "it was too quick");
+    assert!(desk.sim.stats().embedded < 180, "it was too quick");
     desk.start(|server| server);
     let done = wait_for(&desk, &batch, "completed");
     let output = content(&desk, &done["output_file_id"]);
     assert_eq!(output.len(), 60);
     for n in 0..60 {
         let body = of(&output, &format!("r-{n}"));
-        assert_eq!(body["choices"].as_array().unwrap().len(), 3);
+        assert_eq!(body["data"].as_array().unwrap().len(), 3);
     }
-    assert_eq!(desk.sim.stats().calls, 180);
+    assert_eq!(desk.sim.stats().embedded, 180);
 }
 
 #[test]
@@ -173,10 +147,16 @@ fn a_line_that_stands_for_too_many_is_a_fault() {
             .iter()
             .all(|fault| fault["code"] == "invalid_request")
     );
-    let lines = [choices("a", "Hello.", 17), choices("b", "Hello.", 0)];
+    let lines = [("n", json!(2)), ("n", json!(0)), ("functions", json!([]))];
+    let lines = lines.map(|(field, value)| {
+        let mut line = line(field, "Hello.");
+        line["custom_id"] = json!(format!("{field} {value}"));
+        line["body"][field] = value;
+        line
+    });
     let batch = create(&desk, &uploaded(&desk, &text(&lines)), CHAT);
     let failed = wait_for(&desk, &batch, "failed");
-    assert_eq!(failed["errors"]["data"].as_array().unwrap().len(), 2);
+    assert_eq!(failed["errors"]["data"].as_array().unwrap().len(), 3);
     assert_eq!(desk.sim.stats().calls, 0);
 }
 
@@ -185,9 +165,9 @@ fn a_batch_that_is_cancelled_has_each_line_once_and_buys_no_part_more() {
     let desk = unlimited(SimConfig::default());
     desk.sim.hold();
     let lines: Vec<Value> = (0..200)
-        .map(|n| choices(&format!("r-{n}"), &format!("Prompt {n}."), 3))
+        .map(|n| several(&format!("r-{n}"), 3))
         .collect();
-    let batch = create(&desk, &uploaded(&desk, &text(&lines)), CHAT);
+    let batch = create(&desk, &uploaded(&desk, &text(&lines)), EMBEDDINGS);
     assert!(desk.sim.wait_until(|stats| stats.in_flight > 0, PATIENCE));
     let path = format!("/v1/batches/{}/cancel", batch["id"].as_str().unwrap());
     wait_for(&desk, &batch, "in_progress");
@@ -204,5 +184,5 @@ fn a_batch_that_is_cancelled_has_each_line_once_and_buys_no_part_more() {
     assert_eq!(ids.len(), 200);
     assert_eq!(done["request_counts"]["total"], 200);
     // Of 600 parts those that had begun.
-    assert!(desk.sim.stats().calls < 300);
+    assert!(desk.sim.stats().embedded < 300);
 }

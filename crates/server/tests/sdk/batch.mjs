@@ -86,21 +86,6 @@ assert.equal(vectors.data.length, 2);
 assert(vectors.data[0].embedding.length > 0);
 assert.deepEqual(await all(client.models.list()), ["sim-1"]);
 
-// Responses: stored, streamed, continued, in the background.
-const response = await client.responses.create({ model: "sim-1", input: "Hello!" });
-assert.equal(response.output_text, streamed);
-assert.equal((await client.responses.retrieve(response.id)).output_text, streamed);
-const stream = client.responses.stream({ model: "sim-1", input: "Hello!", previous_response_id: response.id });
-assert.equal((await stream.finalResponse()).status, "completed");
-let job = await client.responses.create({ model: "sim-1", input: "Hello!", background: true });
-for (const until = Date.now() + 60_000; ["queued", "in_progress"].includes(job.status); await sleep(50)) {
-  assert(Date.now() < until, JSON.stringify(job));
-  job = await client.responses.retrieve(job.id);
-}
-assert.equal(job.output_text, streamed);
-assert.equal((await all(client.responses.inputItems.list(response.id))).length, 1);
-await client.responses.delete(response.id);
-await assert.rejects(client.responses.retrieve(response.id), OpenAI.NotFoundError);
 await assert.rejects(client.moderations.create({ input: "x" }), OpenAI.NotFoundError);
 
 fs.rmSync(folder, { recursive: true });

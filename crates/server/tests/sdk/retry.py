@@ -6,7 +6,6 @@
 import concurrent.futures
 import json
 import sys
-import time
 import urllib.request
 
 import openai
@@ -49,31 +48,4 @@ try:
 except openai.UnprocessableEntityError as error:
     assert error.code == "idempotency_key_reused" and error.request_id == "mine"
 
-# A stream begins at once.
-began = time.monotonic()
-with ask(patient, "Streamed.", stream=True) as stream:
-    begins = time.monotonic() - began
-    text = "".join(chunk.choices[0].delta.content or "" for chunk in stream)
-assert text and begins < 1 < time.monotonic() - began, begins
-
-
-# Its pieces arrive while the provider still writes.
-def streams(action):
-    urllib.request.urlopen(f"{provider}/_sim/{action}-streams", data=b"").close()
-
-
-def in_flight():
-    with urllib.request.urlopen(provider + "/_sim/stats") as stats:
-        return json.load(stats)["in_flight"]
-
-
-streams("hold")
-with ask(patient, "Streamed in pieces.", stream=True) as stream:
-    text = ""
-    for chunk in stream:
-        if not text and chunk.choices[0].delta.content:
-            assert in_flight() == 1, "the provider has ended its answer before its first piece arrived"
-            streams("release")
-        text += chunk.choices[0].delta.content or ""
-assert text == ask(patient, "Streamed in pieces.").choices[0].message.content
 print(f"openai {openai.__version__} for Python: retries join, keys get one answer")

@@ -17,20 +17,11 @@ use crate::http::Version;
 use crate::prompt::{Fault, Prompt};
 use crate::script::prompt_key;
 use crate::trouble::Form;
-use crate::{SimConfig, Trouble, anthropic, gemini, openai, responses};
+use crate::{SimConfig, Trouble, anthropic, gemini, openai};
 
 /// Maximum number of reported errors.
 const FAILURES: usize = 50;
 pub(super) const CHAT: &str = "/v1/chat/completions";
-pub(super) const RESPONSES: &str = "/v1/responses";
-
-/// The protocol of the requests that go there.
-pub(super) fn spoken_at(endpoint: &str, dialect: Dialect) -> Dialect {
-    match endpoint {
-        RESPONSES => Dialect::Responses,
-        _ => dialect,
-    }
-}
 
 pub(super) const CHAT_AT_AZURE: &str = "/chat/completions";
 
@@ -300,7 +291,6 @@ impl Reading<'_> {
                 }
                 read => read,
             },
-            Dialect::Responses => responses::parse(bytes),
             Dialect::Anthropic => {
                 never_in_batches(bytes)?;
                 anthropic::parse(bytes, self.version)

@@ -265,7 +265,7 @@ impl Desk<'_> {
     fn reading<'r>(&'r self, endpoint: &'r str, model: &'r str) -> Reading<'r> {
         Reading {
             family: self.family,
-            dialect: intake::spoken_at(endpoint, self.dialect),
+            dialect: self.dialect,
             endpoint,
             version: self.version,
             model,

@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use super::Family;
-use super::intake::{CHAT, CHAT_AT_AZURE, RESPONSES, Reading, split, spoken_at};
+use super::intake::{CHAT, CHAT_AT_AZURE, Reading, split};
 use super::life::{Batch, Fate, Part};
 use crate::answer::{self, Place};
 use crate::bill;
@@ -46,11 +46,10 @@ pub(super) struct Results {
 
 /// The endpoint in the lines of its input, for APIs that have one.
 fn endpoint_of(batch: &Batch) -> &'static str {
-    let known = [RESPONSES, CHAT_AT_AZURE];
-    let other = known
-        .into_iter()
-        .find(|known| batch.plan.endpoint == *known);
-    other.unwrap_or(CHAT)
+    match &*batch.plan.endpoint {
+        CHAT_AT_AZURE => CHAT_AT_AZURE,
+        _ => CHAT,
+    }
 }
 
 impl Results {
@@ -86,7 +85,7 @@ impl Results {
         }
         Results {
             family,
-            dialect: spoken_at(&batch.plan.endpoint, family.dialect(config)),
+            dialect: family.dialect(config),
             endpoint: endpoint_of(batch),
             version: batch.plan.version,
             model: batch.plan.model.clone(),

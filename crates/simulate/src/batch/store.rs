@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use parking_lot::{Condvar, Mutex};
 
 use super::config::BatchConfig;
-use super::intake::{split, spoken_at};
+use super::intake::split;
 use super::life::{Batch, Blob, Failure, Fate, Item, Part, Phase, Plan};
 use super::pause::Pauses;
 use super::results::{Results, Which};
@@ -431,7 +431,7 @@ const REPLIES_AFTER: u32 = 8;
 /// Has the items of a batch use the prompt cache.
 fn cache(items: &mut [Item], blob: &Blob, plan: &Plan, shared: &Shared) {
     let (config, caches, now) = (&shared.config, &shared.prompt_caches, shared.now());
-    let dialect = spoken_at(&plan.endpoint, plan.family.dialect(config));
+    let dialect = plan.family.dialect(config);
     let replied = now + config.batches.duration / REPLIES_AFTER;
     for item in items
         .iter_mut()

@@ -6,7 +6,7 @@ mod reply;
 mod request;
 
 pub(super) use fields::TABLE;
-pub(super) use reply::{logprobs, write as answer};
+pub(super) use reply::write as answer;
 pub(super) use request::parse;
 
 use super::http::{Request, Shown};

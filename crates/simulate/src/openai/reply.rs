@@ -127,7 +127,7 @@ fn calls(answer: &Answer<'_>, vendor: Option<Vendor>) -> Value {
 }
 
 /// Every word is a token.
-pub(crate) fn logprobs(text: &str) -> Value {
+fn logprobs(text: &str) -> Value {
     let tokens = text.split_inclusive(' ').map(|token| {
         let told = json!({"token": token, "logprob": -0.25, "bytes": token.as_bytes()});
         let mut whole = told.clone();
