@@ -36,8 +36,8 @@ pub use crate::llm::batch::{
     BatchRefusal, BatchStage, BatchState, BatchStatus, ListedBatches,
 };
 pub use crate::llm::transport::{
-    HttpHeaders, HttpMethod, HttpReply, HttpRequest, HttpTransfer, HttpTransport,
-    PublicResolver, ReplyShare, Transport, is_public_address,
+    HttpHeaders, HttpMethod, HttpReply, HttpRequest, HttpTransfer, HttpTransport, PublicResolver,
+    ReplyShare, Transport, is_public_address,
 };
 pub use crate::pool::{Pool, PoolEnd, TaskEnd};
 #[cfg(feature = "queue")]

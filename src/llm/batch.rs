@@ -34,12 +34,6 @@ pub trait BatchClient: Send + Sync {
     /// The model of a request, if known.
     fn model_for(&self, request: &Request) -> Option<String>;
 
-    /// The endpoint of a request, if it is not the default of this API. Requests with different endpoints cannot be
-    /// in one batch. Default: `None`.
-    fn endpoint(&self, _request: &Request) -> Option<&'static str> {
-        None
-    }
-
     /// One input line, with its line end, for a request with the `custom_id` in `key`.
     ///
     /// # Errors
@@ -183,9 +177,6 @@ pub struct BatchIntent {
     pub bytes: u64,
     /// When it was recorded, by this machine's clock.
     pub begun: Timestamp,
-    /// The endpoint of all its requests, if it is not the default of the API.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub endpoint: Option<String>,
 }
 
 /// The stage of the submission of a batch.

@@ -3,14 +3,11 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use serde_json::{Value, json};
-
 use super::*;
 use crate::base::error::RAW_LIMIT;
 use crate::base::{ErrorKind, Sent, Time, Timestamp, Usage, Usd};
 use crate::engine::limiter::Limits;
 use crate::llm::client::client_fn;
-use crate::llm::native::NativeFormat;
 use crate::llm::params::ResponseFormat;
 use crate::llm::providers::extract::Extract;
 use crate::llm::request::{Message, Role};
@@ -131,63 +128,6 @@ fn the_second_request_shows_the_first_answer_and_what_is_wrong_with_it() {
     assert_eq!(wrong.role, Role::User);
     assert!(wrong.text().contains("it is JSON, but no object"));
     assert_eq!(carried.0.lock().bytes, 0);
-}
-
-#[test]
-fn a_native_request_shows_the_first_answer_and_its_mistake_too() {
-    const NO_OBJECT: &str = "it is JSON, but no object";
-    let asked = |format, body: Value, turns: &str, why: &str| {
-        let request = Request::from_native(format, body).unwrap();
-        let client = Listed::new([answer("[1]"), answer("{}")]);
-        let carried = CarriedCosts::default();
-        let call = |tries: &Tries| {
-            let reply = carried.call(
-                &client,
-                &request,
-                tries,
-                &NO_PRICES,
-                |_| true,
-                &Context::new(),
-            );
-            reply.result
-        };
-        let error = call(&first_try()).unwrap_err();
-        call(&after(&[&error])).unwrap();
-        let asked = client.asked.lock();
-        assert_eq!(asked[0], request);
-        // Whoever it is translated for is told as well.
-        assert_eq!(asked[1].messages.len(), 3);
-        let said = asked[1].native.as_ref().unwrap().body()[turns].clone();
-        let mut said = said.as_array().unwrap().clone();
-        let wrong = said.pop().unwrap().to_string();
-        assert!(wrong.contains(why), "{wrong}");
-        said
-    };
-    let user = json!({"role": "user", "content": "q"});
-    let model = json!({"role": "assistant", "content": "[1]"});
-    let format = json!({"format": {"type": "json_object"}});
-    for input in [json!("q"), json!([user])] {
-        let body = json!({"input": input, "text": format, "truncation": "auto"});
-        let said = asked(NativeFormat::OpenAiResponses, body, "input", NO_OBJECT);
-        assert_eq!(said, [user.clone(), model.clone()]);
-    }
-    let parts = |role: &str, text: &str| json!({"role": role, "parts": [{"text": text}]});
-    let body = json!({"contents": [parts("user", "q")],
-        "generationConfig": {"responseMimeType": "application/json"}});
-    let said = asked(NativeFormat::GeminiContent, body, "contents", NO_OBJECT);
-    assert_eq!(said, [parts("user", "q"), parts("model", "[1]")]);
-    if cfg!(feature = "schema") {
-        let schema = json!({"type": "object", "properties": {}});
-        let body = json!({"messages": [user],
-            "output_config": {"format": {"type": "json_schema", "schema": schema}}});
-        let said = asked(
-            NativeFormat::AnthropicMessages,
-            body,
-            "messages",
-            "not of type",
-        );
-        assert_eq!(said, [user, model]);
-    }
 }
 
 #[test]

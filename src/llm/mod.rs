@@ -4,6 +4,7 @@ pub mod attachment;
 pub mod batch;
 pub mod carried_cost;
 pub mod client;
+pub mod from_native;
 pub mod hash;
 pub mod json_answer;
 #[cfg(feature = "schema")]
@@ -31,6 +32,5 @@ mod single_call;
 pub(crate) mod spending;
 pub mod structured_output;
 mod tokenizer;
-pub mod translate;
 pub mod transport;
 pub mod user_data;

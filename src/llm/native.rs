@@ -1,7 +1,7 @@
 //! The body of a request in the format of one provider's API, as in batch files for this provider. The provider gets it
-//! unchanged.
+//! unchanged, and no other provider gets it.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use crate::base::brief::Many;
 
@@ -9,8 +9,6 @@ use crate::base::brief::Many;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum NativeFormat {
-    /// OpenAI's Responses API, `/v1/responses`.
-    OpenAiResponses,
     /// Anthropic's Messages API: the `params` of a line of a batch.
     AnthropicMessages,
     /// Gemini's `generateContent`: the `request` of a line of a batch.
@@ -18,27 +16,29 @@ pub enum NativeFormat {
 }
 
 impl NativeFormat {
-    pub(crate) const ALL: [Self; 3] = [
-        Self::OpenAiResponses,
-        Self::AnthropicMessages,
-        Self::GeminiContent,
-    ];
+    pub(crate) const ALL: [Self; 2] = [Self::AnthropicMessages, Self::GeminiContent];
 
     /// Its name in stored requests.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
-            Self::OpenAiResponses => "openai_responses",
             Self::AnthropicMessages => "anthropic_messages",
             Self::GeminiContent => "gemini_content",
         }
     }
 
-    /// The provider that gets such a body unchanged.
+    /// The provider that gets such a body.
     pub(crate) fn provider(self) -> &'static str {
         match self {
-            Self::OpenAiResponses => "openai",
             Self::AnthropicMessages => "anthropic",
             Self::GeminiContent => "gemini",
+        }
+    }
+
+    /// The fields of a body with its turns, and of a turn with its content.
+    pub(crate) fn turns(self) -> (&'static str, &'static str) {
+        match self {
+            Self::AnthropicMessages => ("messages", "content"),
+            Self::GeminiContent => ("contents", "parts"),
         }
     }
 }
@@ -50,17 +50,11 @@ pub struct Native {
     format: NativeFormat,
     #[debug("{:?}", Many(body.len()))]
     body: Map<String, Value>,
-    #[debug(skip)]
-    lost: Option<String>,
 }
 
 impl Native {
-    pub(crate) fn new(
-        format: NativeFormat,
-        body: Map<String, Value>,
-        lost: Option<String>,
-    ) -> Self {
-        Self { format, body, lost }
+    pub(crate) fn new(format: NativeFormat, body: Map<String, Value>) -> Self {
+        Self { format, body }
     }
 
     /// The format of the body.
@@ -73,39 +67,8 @@ impl Native {
         &self.body
     }
 
-    /// Continues the conversation with an answer and a reply to it.
-    pub(crate) fn go_on(&mut self, answer: &str, reply: &str) {
-        let turn = |role: &str, text: &str| json!({"role": role, "content": text});
-        let parts = |role: &str, text: &str| json!({"role": role, "parts": [{"text": text}]});
-        let (field, turns) = match self.format {
-            NativeFormat::OpenAiResponses => {
-                ("input", [turn("assistant", answer), turn("user", reply)])
-            }
-            NativeFormat::AnthropicMessages => {
-                ("messages", [turn("assistant", answer), turn("user", reply)])
-            }
-            NativeFormat::GeminiContent => {
-                ("contents", [parts("model", answer), parts("user", reply)])
-            }
-        };
-        match self.body.get_mut(field) {
-            Some(Value::Array(said)) => said.extend(turns),
-            Some(Value::String(text)) => {
-                let asked = turn("user", text);
-                self.body
-                    .insert(field.to_owned(), [asked].into_iter().chain(turns).collect());
-            }
-            _ => {}
-        }
-    }
-
     /// Adds a field.
     pub(crate) fn set(&mut self, field: &str, value: Value) {
         self.body.insert(field.to_owned(), value);
-    }
-
-    /// The first field that cannot be translated for other providers; `None` if all fields can be.
-    pub fn untranslated(&self) -> Option<&str> {
-        self.lost.as_deref()
     }
 }

@@ -30,9 +30,8 @@ pub struct ReplyDetails {
     /// `groundingMetadata` and the sources in `citationMetadata`.
     #[debug("{:?}", Many(citations.len()))]
     pub citations: Vec<Value>,
-    /// Probabilities of the answer's tokens, in the format of the provider: OpenAI's `logprobs`, an object
-    /// of its chat API and a list of its Responses API, or an object of Gemini's `avgLogprobs` and
-    /// `logprobsResult`.
+    /// Probabilities of the answer's tokens, in the format of the provider: OpenAI's `logprobs`, or an object of
+    /// Gemini's `avgLogprobs` and `logprobsResult`.
     pub logprobs: Option<RawJson>,
     /// The service tier of the call, as named by the provider.
     #[debug("{:?}", service_tier.as_deref().map(Name))]

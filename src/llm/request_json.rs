@@ -5,11 +5,11 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
+use super::from_native;
 use super::native::NativeFormat;
 use super::params::{CacheLifetime, Params, ResponseFormat};
 use super::reply_details::RawJson;
 use super::request::{Message, Request, Role};
-use super::translate;
 
 const INPUT: &str = "input";
 
@@ -170,7 +170,7 @@ impl<'de> Deserialize<'de> for Request {
             let format = formats
                 .find(|known| known.as_str() == format)
                 .ok_or_else(|| D::Error::custom(format!("an unknown format {format:?}")))?;
-            let request = translate::read(format, body).map_err(D::Error::custom)?;
+            let request = from_native::read(format, body).map_err(D::Error::custom)?;
             return Ok(Request {
                 model: written.model,
                 sample: written.sample,

@@ -125,7 +125,7 @@ impl Request {
                 .iter()
                 .any(|field| self.extra.contains_key(*field))
             || !self.extra.get("tools").is_none_or(is_of_user)
-            || native.is_some_and(|native| native.untranslated().is_some())
+            || native.is_some()
     }
 
     /// The fewest and the most tokens; `None` if it has other parts than texts.

@@ -145,9 +145,6 @@ impl Correction {
                 shape.name(),
                 self.misfit
             );
-            if let Some(native) = &mut request.native {
-                native.go_on(&self.text, &wanted);
-            }
             let answer = Message::new(Role::Assistant, self.text.as_str());
             request.messages.push(answer);
             request.messages.push(Message::new(Role::User, wanted));

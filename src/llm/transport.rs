@@ -28,9 +28,7 @@ mod transfer;
 
 pub use self::client::HttpTransport;
 pub(crate) use self::exchange::is_callable;
-pub use self::exchange::{
-    HttpMethod, HttpReply, HttpRequest, HttpTransfer, Transport,
-};
+pub use self::exchange::{HttpMethod, HttpReply, HttpRequest, HttpTransfer, Transport};
 pub use self::headers::HttpHeaders;
 pub use self::memory::ReplyShare;
 pub(crate) use self::proxy::is_loopback_url;

@@ -160,7 +160,6 @@ fn batch(api: &BatchApi) {
         items: 2,
         bytes: lines.0.len() as u64,
         begun: SystemTime::now().into(),
-        endpoint: None,
     };
     let ready = if api.uploads() {
         api.advance(&intent, &BatchStage::Ready, &mut lines, &ctx)

@@ -141,9 +141,7 @@ impl Head {
             Dialect::OpenAi(Some(vendor)) if !vendor.tells_waits() => return,
             Dialect::OpenAi(Some(Vendor::Groq)) if self.status != 429 => return,
             Dialect::OpenAi(Some(Vendor::Groq | Vendor::OpenRouter)) | Dialect::Anthropic => {}
-            Dialect::OpenAi(_) => {
-                put(out, format_args!("retry-after-ms: {millis}\r\n"))
-            }
+            Dialect::OpenAi(_) => put(out, format_args!("retry-after-ms: {millis}\r\n")),
         }
         put(out, format_args!("Retry-After: {seconds}\r\n"));
     }

@@ -12,16 +12,16 @@ use super::fault::{Fault, described, excerpt};
 use super::fields::{self, string};
 use super::id;
 use super::json_object::JsonObject;
-use super::layout::{self, Layout, RESPONSES, TOOLS};
+use super::layout::{self, Layout, TOOLS};
 use super::messages::{self, MESSAGES};
 use super::names::{hint, listed};
 use super::said::Parsed;
 use super::template::{RenderError, Template};
 use crate::base::json_value::UniqueJson;
+use crate::llm::from_native;
 use crate::llm::native::NativeFormat;
 use crate::llm::params::{RequestTask, ResponseFormat};
 use crate::llm::request::{Request, Role, are_tokens};
-use crate::llm::translate;
 
 /// A list would need a result line for each of its texts, under one id.
 const ONE_TEXT: &str = "a string or a list of tokens: one text a line; instead of a list of texts write a line for each \
@@ -53,7 +53,7 @@ fn native(
         return Err(Fault::new(what, "a text to embed"));
     }
     let body = line.remove(layout.body()).unwrap_or_default();
-    let request = translate::read(format, body).map_err(Fault::told)?;
+    let request = from_native::read(format, body).map_err(Fault::told)?;
     let (params, provider) = (&request.params, format.provider());
     // It is sent unchanged, so the settings of the run would be lost.
     let shape = match &settings.format {
@@ -73,15 +73,12 @@ fn native(
             "--temperature",
             settings.temperature.is_some() && params.temperature.is_none(),
         ),
-        (
-            shape,
-            settings.format.is_some() && params.response_format.is_none(),
-        ),
+        (shape, settings.format.is_some()),
     ];
     let lost = flags.into_iter().find(|(_, lost)| *lost);
     let lost = lost.map(|(flag, _)| flag.to_owned()).or_else(|| {
         let mut names = settings.extra.keys();
-        let name = names.find(|name| !request.extra.contains_key(*name))?;
+        let name = names.next()?;
         Some(match name.as_str() {
             "service_tier" => "service_tier of --service-tier or --extra".to_owned(),
             _ => format!("{name} of --extra"),
@@ -114,7 +111,7 @@ pub(super) fn line(text: &str, settings: &PromptSettings) -> Result<Parsed, Faul
     let mut parsed = match (&settings.template, layout) {
         (Some(template), _) => from_fields(text, fields, template)?,
         (None, Layout::Short) => short(fields, settings)?,
-        (None, layout) => match layout.native(&fields) {
+        (None, layout) => match layout.native() {
             Some(format) => native(fields, layout, format, settings)?,
             None => batch(fields, settings)?,
         },
@@ -176,7 +173,7 @@ fn batch(mut line: Map<String, Value>, settings: &PromptSettings) -> Result<Pars
                 let fault = Fault::field("url", url, format!("\"{CHAT}\""));
                 return Err(fault.with_flags("for embeddings, use --task embed"));
             }
-            RequestTask::Complete => Some(format!("\"{CHAT}\" or \"{RESPONSES}\"")),
+            RequestTask::Complete => Some(format!("\"{CHAT}\"")),
             RequestTask::Embed | RequestTask::Speech => {
                 Some(format!("\"{EMBEDDINGS}\", since the task is to embed"))
             }

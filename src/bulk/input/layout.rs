@@ -21,9 +21,6 @@ const SHORT: [&str; 6] = ["id", "custom_id", "prompt", "messages", "system", "ex
 /// Fields that are sent unchanged to the provider, next to those inside `extra`.
 pub(super) const TOOLS: [&str; 3] = ["tools", "tool_choice", "parallel_tool_calls"];
 
-/// The end point whose bodies have a different format.
-pub(super) const RESPONSES: &str = "/v1/responses";
-
 /// Whether the `url` of a batch line names this end point. Azure's documentation omits the version, and Azure's portal
 /// shows the whole address with a query.
 pub(super) fn names(url: &Value, endpoint: &str) -> bool {
@@ -70,14 +67,10 @@ impl Layout {
     }
 
     /// The provider's format of the line, if it has one.
-    pub(super) fn native(self, line: &Map<String, Value>) -> Option<NativeFormat> {
-        let url = || line.get("url");
+    pub(super) fn native(self) -> Option<NativeFormat> {
         match self {
             Self::Anthropic => Some(NativeFormat::AnthropicMessages),
             Self::Gemini => Some(NativeFormat::GeminiContent),
-            Self::Batch if url().is_some_and(|url| names(url, RESPONSES)) => {
-                Some(NativeFormat::OpenAiResponses)
-            }
             Self::Batch | Self::Short => None,
         }
     }

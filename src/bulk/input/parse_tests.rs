@@ -320,7 +320,7 @@ fn every_fault_names_found_and_expected_values() {
         (r#"{"body":{"input":"a"}}"#.into(), "found no \"messages\" in \"body\"; expected a list of messages".into()),
         (r#"{"method":"GET","body":{}}"#.into(), "found a string (\"GET\") in \"method\"; expected \"POST\"".into()),
         (r#"{"url":"/v1/embeddings","body":{}}"#.into(), "found a string (\"/v1/embeddings\") in \"url\"; expected \"/v1/chat/completions\"; for embeddings, use --task embed".into()),
-        (r#"{"url":"/v1/completions","body":{}}"#.into(), "found a string (\"/v1/completions\") in \"url\"; expected \"/v1/chat/completions\" or \"/v1/responses\"".into()),
+        (r#"{"url":"/v1/completions","body":{}}"#.into(), "found a string (\"/v1/completions\") in \"url\"; expected \"/v1/chat/completions\"".into()),
         (body(r#","stream":true"#), "found a boolean (true) in \"stream\"; expected false: answers of a bulk run are not streamed".into()),
         (body(r#","max_tokens":1,"max_completion_tokens":2"#), "found \"max_tokens\" 1 beside \"max_completion_tokens\" 2; expected one of them".into()),
         (body(r#","response_format":{"type":"xml"}"#), "found an object ({\"type\":\"xml\"}) in \"response_format\"; expected an object whose \"type\" is text, json_object or json_schema".into()),

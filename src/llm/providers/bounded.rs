@@ -51,16 +51,6 @@ where
     from.deserialize_any(First(PhantomData))
 }
 
-/// The unparsed values of a list; empty if it is not a list.
-pub(super) fn items(list: Option<&RawValue>) -> serde_json::Result<Vec<&RawValue>> {
-    match list {
-        Some(list) if list.get().starts_with('[') => {
-            serde_json::Deserializer::from_str(list.get()).deserialize_seq(Items)
-        }
-        _ => Ok(Vec::new()),
-    }
-}
-
 pub(super) fn is_object(json: &RawValue) -> bool {
     json.get().starts_with('{')
 }
@@ -70,25 +60,6 @@ fn bounded(left: &Cell<usize>) -> ValueReader<'_> {
     ValueReader {
         left: Some(left),
         unique: false,
-    }
-}
-
-struct Items;
-
-impl<'de> Visitor<'de> for Items {
-    type Value = Vec<&'de RawValue>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a list")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
-        let (mut items, left) = (Vec::new(), Cell::new(MOST_NODES));
-        while let Some(item) = list.next_element()? {
-            bounded(&left).count()?;
-            items.push(item);
-        }
-        Ok(items)
     }
 }
 

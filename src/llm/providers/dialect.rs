@@ -18,7 +18,7 @@ use super::content::invalid;
 use super::errors::failure;
 use super::limits::rate_hints;
 use super::vendor::{Dialect, Vendor};
-use super::{anthropic, gemini, lenient, native, openai, openai_request};
+use super::{anthropic, gemini, lenient, openai, openai_request};
 
 /// A call: where it goes, below the base URL, and what it says.
 pub(super) struct Call {
@@ -46,10 +46,7 @@ pub(super) fn encode(
     let path = match vendor.dialect {
         Dialect::OpenAi => {
             openai_request::write(vendor, request, model, &mut body)?;
-            Cow::Borrowed(match native::own(vendor, request) {
-                Some(_) => native::RESPONSES,
-                None => CHAT,
-            })
+            Cow::Borrowed(CHAT)
         }
         Dialect::Anthropic => {
             let message = anthropic::message(vendor, request, model)?;

@@ -40,7 +40,6 @@ pub mod remote;
 mod reply_contents;
 #[cfg(test)]
 mod request_tests;
-mod responses;
 mod retention;
 mod rules;
 mod sent_headers;

@@ -1,51 +1,40 @@
-//! Requests in the format of one provider. They are sent unchanged to this provider and translated for others. A
-//! translation that would lose something is rejected.
+//! Requests in the format of one provider. They are sent unchanged to this provider, and to no other.
 
 use serde_json::{Map, Value};
 
 use crate::base::{Error, Sent};
 use crate::llm::native::{Native, NativeFormat};
 use crate::llm::request::Request;
-use crate::llm::translate::response_items::Signed;
 
 use super::content::invalid;
 use super::vendor::{Dialect, VENDORS, Vendor};
-
-/// The path of OpenAI's Responses API.
-pub(super) const RESPONSES: &str = "/responses";
-
-/// The reasoning of an earlier turn, among the parts of a request that are omitted.
-const REASONING: &str = "messages[].reasoning";
 
 /// The body of a request that is sent unchanged to this vendor.
 pub(super) fn own<'r>(vendor: &Vendor, request: &'r Request) -> Option<&'r Native> {
     let native = request.native.as_deref()?;
     let own = match native.format() {
-        NativeFormat::OpenAiResponses => vendor.name == NativeFormat::OpenAiResponses.provider(),
         NativeFormat::AnthropicMessages => vendor.dialect == Dialect::Anthropic,
         NativeFormat::GeminiContent => vendor.dialect == Dialect::Gemini,
     };
     own.then_some(native)
 }
 
-/// The same body with the name of the model; `None` if the request must be translated.
+/// The same body with the name of the model; `None` if the request is in the common format.
 ///
 /// # Errors
-/// If this vendor does not support a part of it.
+/// If it is in the format of another vendor.
 pub(super) fn body(
     vendor: &Vendor,
     request: &Request,
     model: &str,
 ) -> Result<Option<Value>, Error> {
-    if request.native.is_none() {
+    let Some(native) = request.native.as_deref() else {
         return Ok(None);
-    }
-    let Some(native) = own(vendor, request) else {
-        return match untold(vendor, request) {
-            Some(why) => Err(invalid(format!("{why}; nothing was sent")).with_sent(Sent::No)),
-            None => Ok(None),
-        };
     };
+    if own(vendor, request).is_none() {
+        let why = refusal(vendor, native);
+        return Err(invalid(format!("{why}; nothing was sent")).with_sent(Sent::No));
+    }
     let mut body = native.body().clone();
     match native.format() {
         // Its model stands in the address.
@@ -55,13 +44,6 @@ pub(super) fn body(
                     count_up_seed(config, request);
                 }
             }
-        }
-        NativeFormat::OpenAiResponses => {
-            // OpenAI cannot read the reasoning of other providers.
-            if let Some(Value::Array(items)) = body.get_mut("input") {
-                items.retain(|item| !Signed::is_in(item));
-            }
-            body.insert("model".to_owned(), model.into());
         }
         NativeFormat::AnthropicMessages => {
             body.insert("model".to_owned(), model.into());
@@ -81,32 +63,87 @@ pub(super) fn count_up_seed(config: &mut Map<String, Value>, request: &Request) 
     }
 }
 
-/// The reason why a native request cannot be translated for this vendor.
-fn untold(vendor: &Vendor, request: &Request) -> Option<String> {
-    let native = request.native.as_deref()?;
-    let (name, format) = (vendor.name, native.format().provider());
-    if let Some(field) = native.untranslated() {
-        return Some(format!(
-            "the field \"{field}\" of {format}'s API has no place at {name}"
-        ));
-    }
-    let left_out = vendor.fields.left_out(request);
-    // A provider that does not support the reasoning of earlier turns does not need it.
-    let mut lost = left_out.iter().filter(|part| part.field != REASONING);
-    let left_out = lost.next()?;
-    Some(format!(
-        "{name} {left_out}, which a line of {format}'s API must not lose"
-    ))
+fn refusal(vendor: &Vendor, native: &Native) -> String {
+    let format = native.format().provider();
+    format!(
+        "a line in the format of {format}'s API goes only to {format}, and not to {}",
+        vendor.name
+    )
 }
 
 /// The providers that cannot get a native request, each with the reason. Empty for other requests.
 pub(crate) fn refusals(request: &Request) -> Vec<(&'static str, String)> {
-    if request.native.is_none() {
+    let Some(native) = request.native.as_deref() else {
         return Vec::new();
-    }
+    };
     let others = VENDORS
         .iter()
         .filter(|vendor| own(vendor, request).is_none());
-    let refusing = others.filter_map(|vendor| Some((vendor.name, untold(vendor, request)?)));
+    let refusing = others.map(|vendor| (vendor.name, refusal(vendor, native)));
     refusing.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::dialect::encode;
+    use super::super::dialect::testing::vendor;
+    use super::*;
+    use crate::base::ErrorKind;
+
+    #[test]
+    fn a_native_body_is_sent_unchanged_only_to_its_provider() {
+        let turn = json!({"role": "user", "content": "hi"});
+        let cases = [
+            (
+                NativeFormat::AnthropicMessages,
+                json!({"model": "x", "max_tokens": 9, "messages": [turn], "thinking": {"type": "adaptive"}}),
+                ["anthropic", "gemini"],
+                "/messages",
+            ),
+            (
+                NativeFormat::GeminiContent,
+                json!({"contents": [{"parts": [{"text": "hi"}]}], "generation_config": {"temperature": 0.7}}),
+                ["gemini", "anthropic"],
+                "/models/m:generateContent",
+            ),
+        ];
+        for (format, body, [own, other], path) in cases {
+            let request = Request::from_native(format, body.clone()).unwrap();
+            let call = encode(vendor(own), &request, Some("m")).unwrap();
+            assert_eq!(call.path, path);
+            let sent: Value = serde_json::from_slice(&call.body).unwrap();
+            let mut expected = body;
+            if own != "gemini" {
+                expected["model"] = "m".into();
+            }
+            assert_eq!(sent, expected);
+            for other in [other, "openai"] {
+                let refused = encode(vendor(other), &request, Some("m")).err().unwrap();
+                assert_eq!(
+                    (refused.kind(), refused.sent()),
+                    (ErrorKind::Invalid, Sent::No)
+                );
+                assert!(refused.message().contains("goes only to"), "{refused}");
+            }
+        }
+    }
+
+    #[test]
+    fn samples_of_a_native_body_have_different_seeds() {
+        for config in ["generationConfig", "generation_config"] {
+            let body = json!({"contents": [{"parts": [{"text": "hi"}]}],
+                config: {"seed": 7, "temperature": 0.7}});
+            let request = Request::from_native(NativeFormat::GeminiContent, body.clone()).unwrap();
+            for (sample, seed) in [(0, 7), (1, 7), (2, 8), (3, 9)] {
+                let request = request.clone().with_sample(sample);
+                let call = encode(vendor("gemini"), &request, Some("m")).unwrap();
+                let sent: Value = serde_json::from_slice(&call.body).unwrap();
+                let mut expected = body.clone();
+                expected[config]["seed"] = seed.into();
+                assert_eq!(sent, expected);
+            }
+        }
+    }
 }

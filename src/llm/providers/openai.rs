@@ -22,7 +22,6 @@ use super::ends::{self, End};
 use super::error_body::{own_word, word};
 use super::errors::failure_inside;
 use super::reply_contents::Holds;
-use super::responses;
 use super::vendor::Vendor;
 
 mod usual;
@@ -35,9 +34,6 @@ struct Reply<'b> {
     model: String,
     #[serde(borrow, default, deserialize_with = "bounded::first")]
     choices: Option<Choice<'b>>,
-    /// Of the Responses API, which has no choices.
-    #[serde(borrow)]
-    output: Option<&'b RawValue>,
     #[serde(borrow)]
     usage: Option<&'b RawValue>,
     #[serde(default, deserialize_with = "bounded::word")]
@@ -272,9 +268,6 @@ fn read_any(
 ) -> serde_json::Result<Result<Response, Error>> {
     let reply: Reply<'_> = serde_json::from_slice(body)?;
     let Some(mut choice) = reply.choices else {
-        if reply.output.is_some() {
-            return responses::read(vendor, body, unchecked);
-        }
         // Some gateways answer 200 and put the failure inside.
         let inside = reply.error.as_deref().filter(|error| !error.is_null());
         return Ok(Err(match inside {

@@ -46,8 +46,8 @@ impl Holds {
                 ));
             }
             "thinking" | "redacted_thinking" | "reasoning" => self.part("thoughts"),
-            "image" | "image_url" | "output_image" => self.media("image"),
-            "audio" | "output_audio" => self.media("audio"),
+            "image" | "image_url" => self.media("image"),
+            "audio" => self.media("audio"),
             other => self.part(&format!("a part of the type {other}")),
         }
     }

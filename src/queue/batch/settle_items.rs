@@ -252,7 +252,7 @@ fn in_batch(asked: &AskedProvider, now: Timestamp) -> ItemTime {
 fn fitting(claimed: &ClaimedJob, response: Response) -> Result<Response, Error> {
     // A request without this text has no format; most requests need not be parsed.
     let payload = claimed.payload.get();
-    if !payload.contains("\"response_format\"") && !payload.contains("\"native\"") {
+    if !payload.contains("\"response_format\"") {
         return Ok(response);
     }
     let request = request(claimed)?;

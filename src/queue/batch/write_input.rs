@@ -117,12 +117,6 @@ impl Input<'_> {
         }
         // Files that would not fit are not read.
         let files = request.as_ref().map_or(0, Request::encoded_files);
-        // A batch has one endpoint; jobs for another endpoint go into the next batch.
-        let endpoint = request.as_ref().ok();
-        let endpoint = endpoint.and_then(|request| client.endpoint(request));
-        if request.is_ok() && written.items > 0 && endpoint != written.endpoint {
-            return Ok(Place::Out(untried(claimed)));
-        }
         if files > 0 && written.items > 0 && written.bytes + files > limits.bytes {
             return Ok(Place::Next);
         }
@@ -143,7 +137,6 @@ impl Input<'_> {
             return Ok(Place::Next);
         }
         self.draft.write(&line)?;
-        written.endpoint = endpoint;
         written.bytes += bytes;
         written.items += 1;
         Ok(Place::Written)

@@ -65,8 +65,10 @@ mod tests {
 
     #[test]
     fn a_completion_is_one_chunk_and_the_end() {
-        let call = json!({"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}});
-        let message = json!({"role": "assistant", "content": "hi", "refusal": null, "tool_calls": [call]});
+        let call =
+            json!({"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}});
+        let message =
+            json!({"role": "assistant", "content": "hi", "refusal": null, "tool_calls": [call]});
         let completion = json!({
             "id": "chatcmpl-1", "object": "chat.completion", "created": 9, "model": "m",
             "choices": [{"index": 0, "message": message, "logprobs": null, "finish_reason": "tool_calls"}],
@@ -80,7 +82,8 @@ mod tests {
         };
         let mut call = call;
         call["index"] = 0.into();
-        let delta = json!({"role": "assistant", "content": "hi", "refusal": null, "tool_calls": [call]});
+        let delta =
+            json!({"role": "assistant", "content": "hi", "refusal": null, "tool_calls": [call]});
         let mut expected = json!({
             "id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 9, "model": "m",
             "choices": [{"index": 0, "delta": delta, "logprobs": null, "finish_reason": "tool_calls"}],

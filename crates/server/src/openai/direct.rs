@@ -77,11 +77,7 @@ pub(super) fn answered(
 /// # Errors
 /// When they cannot be enqueued, too many wait already, the client disconnects, the key was sent before with another
 /// request, or the server stops or their provider fails all along before they were begun.
-fn run(
-    caller: &mut Caller<'_, '_>,
-    endpoint: &str,
-    parts: Parts,
-) -> Result<Ended, Problem> {
+fn run(caller: &mut Caller<'_, '_>, endpoint: &str, parts: Parts) -> Result<Ended, Problem> {
     let app = caller.app;
     if app.events.is_closed() {
         return Err(stopping());
@@ -104,11 +100,17 @@ fn run(
         Some(Claim::Mine(held)) => Some(held),
         _ => None,
     };
-    let ended = carry_out(caller, held.as_ref(), request, jobs, |mut answers, process| {
-        answers.as_base64 = parts.as_base64;
-        let id = id_of(answer::COMPLETION, process);
-        answer::reply(endpoint, id, &model, answers)
-    });
+    let ended = carry_out(
+        caller,
+        held.as_ref(),
+        request,
+        jobs,
+        |mut answers, process| {
+            answers.as_base64 = parts.as_base64;
+            let id = id_of(answer::COMPLETION, process);
+            answer::reply(endpoint, id, &model, answers)
+        },
+    );
     if let (Err(_), Some(held)) = (&ended, &held)
         && let Err(error) = held.release()
     {

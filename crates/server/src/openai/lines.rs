@@ -163,7 +163,8 @@ impl<'e, R: Read> Lines<'e, R> {
             Some(several) => several.map_err(|problem| invalid(problem.to_string())),
             None => {
                 let request = read.map_err(|error| invalid(error.message().to_owned()))?;
-                parts::refuse_functions(&request).map_err(|problem| invalid(problem.to_string()))?;
+                parts::refuse_functions(&request)
+                    .map_err(|problem| invalid(problem.to_string()))?;
                 Ok(Asked::One(Box::new(request)))
             }
         }

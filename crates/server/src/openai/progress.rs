@@ -11,9 +11,9 @@ use batchwright::queue::{ConsumeError, EnqueueError, JobCounts, ProcessInfo, Pro
 use batchwright::{Error, ErrorKind, JobQueue};
 use log::{info, warn};
 
+use super::direct;
 use super::lines::{BadLine, Checked, Lines, check};
 use super::results::{ResultFiles, Written};
-use super::direct;
 use crate::app::App;
 use crate::background::Background;
 use crate::problem::Problem;

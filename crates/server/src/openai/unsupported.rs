@@ -28,10 +28,7 @@ const OTHERS: [(&str, &str); 23] = [
         "the administration API; /api/v1 has the server's own",
     ),
     ("realtime", "the Realtime API"),
-    (
-        "responses",
-        "the Responses API; use /v1/chat/completions",
-    ),
+    ("responses", "the Responses API; use /v1/chat/completions"),
     ("skills", "skills"),
     ("threads", "the Assistants API"),
     ("uploads", "uploads in parts; use /v1/files"),

@@ -47,12 +47,7 @@ impl Waiting {
         self.enter(&mut self.now.lock(), process, request)
     }
 
-    fn enter(
-        self: &Arc<Self>,
-        now: &mut Now,
-        process: ProcessId,
-        request: Option<Hash>,
-    ) -> Waiter {
+    fn enter(self: &Arc<Self>, now: &mut Now, process: ProcessId, request: Option<Hash>) -> Waiter {
         let (told, heard) = bounded(1);
         let has_ended: Arc<AtomicBool> = Arc::default();
         let waited = Waited {

@@ -108,9 +108,7 @@ fn a_part_that_fails_fails_its_line_and_no_other() {
 #[test]
 fn a_server_that_stops_buys_no_part_twice() {
     let mut desk = unlimited(SimConfig::default().latency(Duration::from_millis(20)));
-    let lines: Vec<Value> = (0..60)
-        .map(|n| several(&format!("r-{n}"), 3))
-        .collect();
+    let lines: Vec<Value> = (0..60).map(|n| several(&format!("r-{n}"), 3)).collect();
     let batch = create(&desk, &uploaded(&desk, &text(&lines)), EMBEDDINGS);
     let some = |stats: &batchwright_simulate::SimStats| stats.embedded > 10;
     assert!(desk.sim.wait_until(some, PATIENCE));
@@ -164,9 +162,7 @@ fn a_line_that_stands_for_too_many_is_a_fault() {
 fn a_batch_that_is_cancelled_has_each_line_once_and_buys_no_part_more() {
     let desk = unlimited(SimConfig::default());
     desk.sim.hold();
-    let lines: Vec<Value> = (0..200)
-        .map(|n| several(&format!("r-{n}"), 3))
-        .collect();
+    let lines: Vec<Value> = (0..200).map(|n| several(&format!("r-{n}"), 3)).collect();
     let batch = create(&desk, &uploaded(&desk, &text(&lines)), EMBEDDINGS);
     assert!(desk.sim.wait_until(|stats| stats.in_flight > 0, PATIENCE));
     let path = format!("/v1/batches/{}/cancel", batch["id"].as_str().unwrap());

@@ -11,6 +11,7 @@ use crate::base::{Context, ErrorKind};
 use crate::llm::batch::{BatchClient, BatchIntent, BatchStage};
 use crate::llm::providers::batch::scripted::{DATE, KEY, NoInput, Script, intent, says, scripted};
 use crate::llm::providers::config::LlmConfig;
+use crate::llm::request::Request;
 
 fn uploaded() -> BatchStage {
     BatchStage::Uploaded {

@@ -75,11 +75,11 @@ trait Wire: Sync {
         request: &Request,
         model: &str,
     ) -> Result<Vec<u8>, Error> {
-        lines::write(vendor, key, request, model, self.url(vendor, request))
+        lines::write(vendor, key, request, model, self.url())
     }
 
     /// The address that the line of a request contains, if lines contain one.
-    fn url(&self, _: &Vendor, _: &Request) -> Option<&'static str> {
+    fn url(&self) -> Option<&'static str> {
         None
     }
 
@@ -90,11 +90,6 @@ trait Wire: Sync {
         input: &mut dyn BatchInput,
     ) -> Result<BatchStage, Error> {
         files::upload(batch, "/files", &[("purpose", "batch")], input)
-    }
-
-    /// The address of a request, if it is not the usual one of this API.
-    fn endpoint(&self, _: &Vendor, _: &Request) -> Option<&'static str> {
-        None
     }
 
     /// Refuses a file that a batch may not name yet.
@@ -280,10 +275,6 @@ impl BatchClient for BatchApi {
 
     fn model_for(&self, request: &Request) -> Option<String> {
         self.model.of_request(request).map(str::to_owned)
-    }
-
-    fn endpoint(&self, request: &Request) -> Option<&'static str> {
-        self.wire.endpoint(self.vendor, request)
     }
 
     fn line(&self, key: &str, request: &Request) -> Result<Vec<u8>, Error> {

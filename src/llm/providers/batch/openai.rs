@@ -9,18 +9,13 @@ use crate::llm::batch::{
     BatchCounts, BatchInput, BatchState, BatchStatus, ListedBatches, is_unknown,
 };
 use crate::llm::providers::access::escaped;
-use crate::llm::providers::native;
 use crate::llm::providers::vendor::Vendor;
-use crate::llm::request::Request;
 
 use super::files::{ListPage, Search};
 use super::http::{Page, json, named, poll_after};
 use super::refusal;
 use super::reply::{count, text, texts};
 use super::{Submission, Wire, expected};
-
-/// The endpoint of requests in the format of OpenAI's Responses API.
-const RESPONSES: &str = "/v1/responses";
 
 /// The wire.
 pub(super) struct OpenAi {
@@ -71,12 +66,8 @@ impl OpenAi {
 }
 
 impl Wire for OpenAi {
-    fn url(&self, vendor: &Vendor, request: &Request) -> Option<&'static str> {
-        self.endpoint(vendor, request).or(Some(self.endpoint))
-    }
-
-    fn endpoint(&self, vendor: &Vendor, request: &Request) -> Option<&'static str> {
-        native::own(vendor, request).map(|_| RESPONSES)
+    fn url(&self) -> Option<&'static str> {
+        Some(self.endpoint)
     }
 
     fn check_input(
@@ -113,7 +104,7 @@ impl Wire for OpenAi {
         let intent = batch.intent;
         let body = json!({
             "input_file_id": batch.file,
-            "endpoint": intent.endpoint.as_deref().unwrap_or(self.endpoint),
+            "endpoint": self.endpoint,
             "completion_window": "24h",
             "metadata": {"label": intent.label},
         });

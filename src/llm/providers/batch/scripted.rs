@@ -170,7 +170,6 @@ pub fn intent() -> BatchIntent {
         items: 2,
         bytes: INPUT.len() as u64,
         begun: Timestamp(DATE.0 - 1_000),
-        endpoint: None,
     }
 }
 

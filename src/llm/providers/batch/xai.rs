@@ -15,7 +15,6 @@ use crate::llm::providers::answer::malformed;
 use crate::llm::providers::error_body::ErrorBody;
 use crate::llm::providers::rules::RULES;
 use crate::llm::providers::vendor::Vendor;
-use crate::llm::request::Request;
 use crate::llm::response::Response;
 
 use super::files::{ListPage, Search};
@@ -51,7 +50,7 @@ fn kept_until(batch: &Value) -> Option<Timestamp> {
 }
 
 impl Wire for Xai {
-    fn url(&self, _: &Vendor, _: &Request) -> Option<&'static str> {
+    fn url(&self) -> Option<&'static str> {
         Some("/v1/chat/completions")
     }
 

@@ -49,8 +49,6 @@ struct Reply<'b> {
     id: Option<&'b str>,
     model: String,
     choices: (Object<Choice>,),
-    #[serde(default)]
-    output: (),
     #[serde(borrow)]
     usage: &'b RawValue,
     service_tier: Option<String>,
@@ -227,7 +225,6 @@ mod tests {
                 ("model", &["\"m\"", "\"m\\u00e4\"", "null", "3"]),
                 ("service_tier", &["\"default\"", "null", "\"\"", "[]"]),
                 ("citations", &["[]", "null", "[\"https://a.example\"]"]),
-                ("output", &["null", "[]"]),
                 ("error", &["null", "{\"message\":\"x\",\"code\":429}"]),
             ],
         ),

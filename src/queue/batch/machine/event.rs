@@ -114,8 +114,6 @@ impl Event {
 pub(crate) struct Written {
     pub items: u64,
     pub bytes: u64,
-    /// The endpoint of its requests, if it is not the default.
-    pub endpoint: Option<&'static str>,
 }
 
 /// The contents of the results of a batch.

@@ -45,7 +45,6 @@ impl Record {
                 items: 0,
                 bytes: 0,
                 begun: now,
-                endpoint: None,
             },
             state: State::Forming,
             problem: None,

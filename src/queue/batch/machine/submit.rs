@@ -31,7 +31,6 @@ impl Change<'_> {
             _ => 0,
         };
         (self.record.intent.items, self.record.intent.bytes) = (written.items, written.bytes);
-        self.record.intent.endpoint = written.endpoint.map(str::to_owned);
         self.record.state = State::Submitting(Submitting {
             input: Input::Local,
             sent: false,

@@ -248,7 +248,6 @@ fn an_input_that_cannot_be_deleted_does_not_hide_a_batch_that_is_there() {
             items: 2,
             bytes: 0,
             begun: crate::base::clock::Timestamp(0),
-            endpoint: None,
         };
         fake.advance(&intent, stage, &mut None_, &Context::new())
             .unwrap();

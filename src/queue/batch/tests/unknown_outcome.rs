@@ -32,7 +32,6 @@ fn lost_beside_anothers(harness: &Harness) -> (Arc<ScriptedClient>, ProcessId) {
             items: 2,
             bytes: 0,
             begun: crate::base::clock::Timestamp(0),
-            endpoint: None,
         };
         let theirs = fake.advance(&intent, stage, &mut Theirs, &Context::new());
         theirs.unwrap();
@@ -167,7 +166,6 @@ fn who_cancels_again_does_not_hurry_a_list_that_lags() {
             items: 2,
             bytes: 0,
             begun: crate::base::clock::Timestamp(0),
-            endpoint: None,
         };
         let made = fake.created(&intent, file, Vec::new());
         made.unwrap();

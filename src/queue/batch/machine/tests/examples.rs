@@ -267,13 +267,7 @@ pub(super) fn events() -> Vec<Event> {
 }
 
 fn answers() -> impl Iterator<Item = Event> {
-    let written = [0, 8].map(|items| {
-        Event::InputWritten(Ok(Written {
-            items,
-            bytes: 9,
-            endpoint: None,
-        }))
-    });
+    let written = [0, 8].map(|items| Event::InputWritten(Ok(Written { items, bytes: 9 })));
     let created = BatchStage::Created {
         id: "batch_1".to_owned(),
         file: None,

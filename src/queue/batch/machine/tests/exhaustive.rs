@@ -92,11 +92,7 @@ impl Search {
         match step {
             Step::WriteInput => {
                 for items in [8, 0] {
-                    let written = Written {
-                        items,
-                        bytes: 9,
-                        endpoint: None,
-                    };
+                    let written = Written { items, bytes: 9 };
                     self.feed(node.clone(), Event::InputWritten(Ok(written)), depth);
                 }
                 self.feed(node, Event::InputWritten(Err(busy())), depth);
@@ -379,11 +375,7 @@ fn usual(node: &Node, step: &Step) -> Vec<Event> {
         id: "ours".to_owned(),
         file: None,
     };
-    let written = Written {
-        items: 1,
-        bytes: 1,
-        endpoint: None,
-    };
+    let written = Written { items: 1, bytes: 1 };
     vec![match step {
         Step::WriteInput => Event::InputWritten(Ok(written)),
         Step::Upload => {
