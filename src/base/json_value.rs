@@ -38,7 +38,7 @@ impl ValueReader<'_> {
     ///
     /// # Errors
     /// If there are more values than allowed.
-    pub fn count<E: Error>(self) -> Result<(), E> {
+    fn count<E: Error>(self) -> Result<(), E> {
         let Some(left) = self.left else { return Ok(()) };
         let fewer = left.get().checked_sub(1);
         left.set(fewer.ok_or_else(|| E::custom("a field of more values than any answer has"))?);

@@ -135,11 +135,6 @@ pub struct Request {
     /// that [`Params`] sets, and cannot request several answers or a stream.
     #[debug("{:?}", Many(extra.len()))]
     pub extra: Map<String, Value>,
-    /// The number of this answer among several answers to the same prompt, from 1; 0 means 1. A number above 1 is part of
-    /// the [fingerprint](crate::client::request_hash) and increases a [seed](Params::seed), because otherwise all answers
-    /// would be equal. Default: 0.
-    #[setters(generate)]
-    pub sample: u32,
     /// Whether the answer keeps the provider's whole reply, in
     /// [`ReplyDetails::reply`](crate::client::ReplyDetails::reply). It does not change the
     /// [fingerprint](crate::client::request_hash). Embeddings never keep the reply. Default: false.
@@ -292,16 +287,6 @@ impl Request {
     pub fn with_user_data(mut self, value: impl Any + Send + Sync) -> Self {
         self.user_data = UserData::new(value);
         self
-    }
-
-    /// The seed that it is sent with.
-    pub(crate) fn seed(&self) -> Option<i64> {
-        self.params.seed.map(|seed| self.seed_of_sample(seed))
-    }
-
-    /// The seed of its sample, where that of the first is this one.
-    pub(crate) fn seed_of_sample(&self, first: i64) -> i64 {
-        first.wrapping_add(i64::from(self.sample.saturating_sub(1)))
     }
 
     /// The text of a request that is nothing else: what is to be spoken.

@@ -46,7 +46,6 @@ impl Serialize for Request {
             // The other fields are derived from this one.
             let written = json!({"format": native.format().as_str(), "body": native.body()});
             put("native", Some(written))?;
-            put("sample", (self.sample > 0).then(|| self.sample.into()))?;
             put("keep_reply", self.keep_reply.then(|| true.into()))?;
             put("unchecked", self.unchecked.then(|| true.into()))?;
             return map.end();
@@ -65,7 +64,6 @@ impl Serialize for Request {
         put("dimensions", dimensions.map(Value::from))?;
         let extra = (!self.extra.is_empty()).then(|| self.extra.clone().into());
         put("extra", extra)?;
-        put("sample", (self.sample > 0).then(|| self.sample.into()))?;
         put("keep_reply", self.keep_reply.then(|| true.into()))?;
         put("unchecked", self.unchecked.then(|| true.into()))?;
         put(
@@ -101,8 +99,6 @@ fn format(format: &ResponseFormat) -> Value {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Written {
-    #[serde(default)]
-    sample: u32,
     input: Option<RawJson>,
     model: Option<String>,
     system: Option<String>,
@@ -173,7 +169,6 @@ impl<'de> Deserialize<'de> for Request {
             let request = from_native::read(format, body).map_err(D::Error::custom)?;
             return Ok(Request {
                 model: written.model,
-                sample: written.sample,
                 keep_reply: written.keep_reply,
                 unchecked: written.unchecked,
                 cache_prefix: written.cache_prefix,
@@ -219,7 +214,6 @@ impl<'de> Deserialize<'de> for Request {
                 dimensions: written.dimensions,
             },
             extra: written.extra,
-            sample: written.sample,
             keep_reply: written.keep_reply,
             unchecked: written.unchecked,
             cache_prefix: written.cache_prefix,
@@ -255,7 +249,6 @@ mod tests {
         request.params.stop = vec!["end".to_owned()];
         request.params.seed = Some(-3);
         request.params.dimensions = Some(12);
-        request.sample = 3;
         request.input = Some(RawJson::new("{\"n\":1.0,\"big\":12345678901234567890.5}"));
         request
     }

@@ -270,7 +270,7 @@ impl Fields {
 
     pub(super) fn seed(&self, request: &Request) -> Option<i64> {
         let (least, most) = self.seeds?;
-        request.seed().filter(|seed| (least..=most).contains(seed))
+        request.params.seed.filter(|seed| (least..=most).contains(seed))
     }
 
     pub(super) fn temperature(&self, request: &Request) -> Option<f64> {

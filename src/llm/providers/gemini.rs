@@ -252,7 +252,6 @@ fn generation_config(
         Some(Value::Object(own)) => own,
         _ => Map::new(),
     };
-    native::count_up_seed(&mut config, request);
     // Only one of several answers would be kept, but all would be billed.
     for name in ["candidateCount", "candidate_count"] {
         config.remove(name);

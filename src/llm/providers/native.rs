@@ -1,6 +1,6 @@
 //! Requests in the format of one provider. They are sent unchanged to this provider, and to no other.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::base::{Error, Sent};
 use crate::llm::native::{Native, NativeFormat};
@@ -36,31 +36,11 @@ pub(super) fn body(
         return Err(invalid(format!("{why}; nothing was sent")).with_sent(Sent::No));
     }
     let mut body = native.body().clone();
-    match native.format() {
-        // Its model stands in the address.
-        NativeFormat::GeminiContent => {
-            for field in ["generationConfig", "generation_config"] {
-                if let Some(Value::Object(config)) = body.get_mut(field) {
-                    count_up_seed(config, request);
-                }
-            }
-        }
-        NativeFormat::AnthropicMessages => {
-            body.insert("model".to_owned(), model.into());
-        }
+    // Gemini's model stands in the address.
+    if native.format() == NativeFormat::AnthropicMessages {
+        body.insert("model".to_owned(), model.into());
     }
     Ok(Some(body.into()))
-}
-
-/// Increases the seed in a configuration in Gemini's format for each further sample, because with the same seed all
-/// samples would get the same answer.
-pub(super) fn count_up_seed(config: &mut Map<String, Value>, request: &Request) {
-    if request.sample > 1
-        && let Some(seed) = config.get_mut("seed")
-        && let Some(first) = seed.as_i64()
-    {
-        *seed = request.seed_of_sample(first).into();
-    }
 }
 
 fn refusal(vendor: &Vendor, native: &Native) -> String {
@@ -126,23 +106,6 @@ mod tests {
                     (ErrorKind::Invalid, Sent::No)
                 );
                 assert!(refused.message().contains("goes only to"), "{refused}");
-            }
-        }
-    }
-
-    #[test]
-    fn samples_of_a_native_body_have_different_seeds() {
-        for config in ["generationConfig", "generation_config"] {
-            let body = json!({"contents": [{"parts": [{"text": "hi"}]}],
-                config: {"seed": 7, "temperature": 0.7}});
-            let request = Request::from_native(NativeFormat::GeminiContent, body.clone()).unwrap();
-            for (sample, seed) in [(0, 7), (1, 7), (2, 8), (3, 9)] {
-                let request = request.clone().with_sample(sample);
-                let call = encode(vendor("gemini"), &request, Some("m")).unwrap();
-                let sent: Value = serde_json::from_slice(&call.body).unwrap();
-                let mut expected = body.clone();
-                expected[config]["seed"] = seed.into();
-                assert_eq!(sent, expected);
             }
         }
     }
