@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use batchwright::progress::Metrics;
-use batchwright::queue::WorkerLimits;
+use batchwright::queue::{ProcessState, WorkerLimits};
 use batchwright::{JobId, JobQueue};
 use batchwright_jobs::JobTypes;
 use parking_lot::Mutex;
@@ -22,7 +22,7 @@ use crate::problem::Problem;
 use crate::readiness::DiskCheck;
 use crate::records::Records;
 use crate::settings::LiveSettings;
-use crate::spent::Spent;
+use crate::shapes::limit_text;
 
 /// State that all handlers share. More than 15 fields: one for each part of the server that handlers share.
 pub(crate) struct App {
@@ -55,7 +55,16 @@ pub(crate) struct App {
     pub guard: Guard,
     pub page: Page,
     pub disk_check: DiskCheck,
-    pub spent: Spent,
+}
+
+impl App {
+    /// Why the jobs of a process wait, if a limit of what their calls may cost allows no further one. Amounts are left out:
+    /// they may be those of others.
+    pub fn waits_for(&self, process: &ProcessState) -> Option<String> {
+        let reached = self.limits.limit_reached(None, None);
+        let reached = reached.filter(|_| process.counts.pending > 0);
+        reached.map(|reached| limit_text(&reached))
+    }
 }
 
 /// Limits the number of requests that wait for the end of a job, so that other requests still get connections.

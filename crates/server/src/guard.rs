@@ -7,7 +7,7 @@ use crate::cors::Cors;
 use crate::http::Head;
 use crate::origin::{Origin, PublicUrl};
 use crate::problem::Problem;
-use crate::tokens::{Caller, Tokens};
+use crate::tokens::{Role, Tokens};
 
 /// Checks requests before anything else.
 pub(crate) struct Guard {
@@ -73,9 +73,9 @@ impl Guard {
     }
 
     /// # Errors
-    /// 401 without a valid token, 429 if it sends too many requests.
-    pub fn caller(&self, head: &Head) -> Result<Caller, Problem> {
-        self.tokens.caller(head.header("authorization"))
+    /// 401 without a valid token.
+    pub fn role(&self, head: &Head) -> Result<Role, Problem> {
+        self.tokens.role(head.header("authorization"))
     }
 
     /// `reached` is the address at which the connection came in: where all of them are listened on, each is a name.

@@ -35,7 +35,6 @@ use crate::overview::Overview;
 use crate::readiness::DiskCheck;
 use crate::records::Records;
 use crate::settings::LiveSettings;
-use crate::spent::Spent;
 use crate::tokens::Tokens;
 use crate::watcher;
 use crate::webhooks::Deliveries;
@@ -263,11 +262,6 @@ impl Server {
             ),
         }
         let kinds = kinds(&self.worker, self.manager.is_some());
-        if let Some(folder) = &folder {
-            let (tokens, folder) = (Arc::clone(&tokens), folder.join("token_budgets"));
-            let find = move |owner: &str| tokens.spending_limits(owner);
-            self.worker = self.worker.owner_limits(folder, find);
-        }
         let worker = self
             .worker
             .handle(openai::LINE_KIND, openai::line_handler())
@@ -282,7 +276,6 @@ impl Server {
         );
         let app = Arc::new(App {
             disk_check: DiskCheck::new(folder, self.queue.location()),
-            spent: Spent::default(),
             queue: self.queue,
             settings,
             types: self.types,

@@ -7,7 +7,7 @@ use crate::http::{self, Answer, Head, Response};
 use crate::origin::PublicUrl;
 use crate::problem::Problem;
 use crate::router::{self, Route};
-use crate::tokens::{Access, Caller};
+use crate::tokens::Access;
 use crate::{api, dashboard, openai, webhooks};
 
 pub(crate) fn routes() -> impl Iterator<Item = &'static Route> {
@@ -62,21 +62,19 @@ impl http::Service for App {
                 problem
             }
         });
-        let caller = match &found {
-            Ok((route, _)) if route.access == Access::Open => Caller::default(),
-            _ => self.guard.caller(head).map_err(refused)?,
-        };
+        let access = found
+            .as_ref()
+            .map_or(Access::Read, |(route, _)| route.access);
+        if access != Access::Open {
+            let role = self.guard.role(head).map_err(refused)?;
+            let allowed = role.check(access, &head.method, &head.path);
+            allowed.map_err(refused)?;
+        }
         let (route, params) = found.map_err(refused)?;
-        caller
-            .check(route.access, &head.method, &head.path)
-            .map_err(refused)?;
         check_encoding(head).map_err(refused)?;
         Ok(Box::new(move |call| {
             call.params = params;
-            call.caller = caller;
-            let allowed = self.check_owner(call);
-            let response = allowed.and_then(|()| (route.handler)(self, call));
-            let response = response.unwrap_or_else(|problem| {
+            let response = (route.handler)(self, call).unwrap_or_else(|problem| {
                 problem.log(&call.head.request_id);
                 problem.response(&call.head.path)
             });

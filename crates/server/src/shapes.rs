@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use batchwright::batch::BatchInfo;
 use batchwright::progress::{ProviderLimits, RateStatus, Timestamp};
-use batchwright::queue::{AttemptError, JobResult, JobState, JobStatus, ProcessState};
+use batchwright::queue::{
+    AttemptError, JobResult, JobState, JobStatus, LimitReached, ProcessState,
+};
 use batchwright::unstable::{Clock, SystemClock};
 use batchwright::{Error, JobId, ProcessId};
 use serde::Serialize;
@@ -56,7 +58,17 @@ pub(crate) fn process_state(process: &ProcessState) -> &'static str {
     }
 }
 
-/// A process. `waits_for`: why calls for its owner are not made at the moment.
+/// Why calls wait for a limit.
+pub(crate) fn limit_text(reached: &LimitReached) -> String {
+    let LimitReached { name, renews, .. } = reached;
+    if reached.is_in_use {
+        format!("{name} allows no further call before those in flight have ended")
+    } else {
+        format!("{name} is used up; it begins anew on {renews} (UTC)")
+    }
+}
+
+/// A process. `waits_for`: why calls for it are not made at the moment.
 pub(crate) fn process(
     process: &ProcessState,
     pace: Option<Pace>,
@@ -96,9 +108,6 @@ pub(crate) fn process(
     }
     if let Some(budget) = &process.budget {
         shown["budget"] = json!(budget);
-    }
-    if let Some(owner) = &process.info.owner {
-        shown["owner"] = json!(owner);
     }
     if let Some(why) = waits_for {
         shown["waits_for"] = json!(why);

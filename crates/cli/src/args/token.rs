@@ -1,10 +1,7 @@
 //! The arguments of `batchwright token`.
 
-use batchwright::Usd;
 use batchwright_server::Role;
 use clap::{Args, Subcommand};
-
-use super::values::dollars;
 
 /// Make tokens for the clients of `batchwright serve`
 #[derive(Debug, Args)]
@@ -26,34 +23,10 @@ pub enum TokenAction {
 #[derive(Debug, Args)]
 #[command(after_long_help = include_str!("../../data/help/token.txt"))]
 pub struct NewTokenArgs {
-    /// Name of the client; tokens with the same name own the same jobs
+    /// Name of the client, to find its line again
     pub name: String,
 
-    /// Role: submit, read-own, read or operate
+    /// Role: read or operate
     #[arg(long, value_name = "ROLE")]
     pub role: Role,
-
-    /// Maximum number of requests per minute
-    ///
-    /// [default: unlimited]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub requests_per_minute: Option<u32>,
-
-    /// Maximum number of open jobs
-    ///
-    /// [default: unlimited]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub open_jobs: Option<u32>,
-
-    /// Most US dollars per day (UTC)
-    ///
-    /// Requests for more work are rejected once the known cost of the calls has reached it. [default: unlimited]
-    #[arg(long, value_name = "USD", value_parser = dollars)]
-    pub usd_per_day: Option<Usd>,
-
-    /// Most US dollars per month (UTC)
-    ///
-    /// As `--usd-per-day`. [default: unlimited]
-    #[arg(long, value_name = "USD", value_parser = dollars)]
-    pub usd_per_month: Option<Usd>,
 }

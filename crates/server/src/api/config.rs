@@ -84,12 +84,9 @@ fn change(
         );
         return Err(Problem::new(403, "forbidden", why).param("key"));
     }
-    let mut by = call
+    let by = call
         .peer
         .map_or_else(|| "http".to_owned(), |peer| format!("http {peer}"));
-    if let Some(name) = &call.caller.name {
-        by = format!("{by}, token {name}");
-    }
     let settings = settings(app)?;
     let before = settings.settings(&app.records, &app.events)?;
     let before = stored(&before.explain(key.name())?);

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use batchwright::queue::{JobState, JobStatus, PRIORITIES, ProcessInfo};
+use batchwright::queue::{JobState, JobStatus, PRIORITIES};
 use batchwright::unstable::Optional;
 use batchwright::{Job, JobId, JobQueue, ProcessId};
 use serde::Deserialize;
@@ -16,7 +16,6 @@ use crate::http::{Call, Response};
 use crate::problem::Problem;
 use crate::records::{Asked, Claim, HeldKey, Makes, ReadEnd, busy, hash};
 use crate::shapes::ShownJob;
-use crate::tokens::Caller;
 use crate::webhooks::{self, Receiver};
 
 /// Longest wait for the end of a job.
@@ -26,9 +25,6 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(250);
 /// The clock of a database server, which sets the times of jobs, may be behind that of this machine by this much.
 const CLOCKS: Duration = Duration::from_secs(10);
-
-/// How long the owner of a deleted job can repeat the request, in seconds.
-const DELETED_SECONDS: u64 = 3_600;
 
 /// The body of a request.
 #[derive(Deserialize)]
@@ -52,21 +48,13 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     let new: NewJob = serde_json::from_value(body)
         .map_err(|error| Problem::invalid(format!("the body is not a valid job: {error}")))?;
     let named = new.process_id;
-    if let Some(process) = named
-        && app.queue.process(process)?.is_some()
-        && !app.sees(&call.caller, process)?
-    {
-        let why = format!("process {process} belongs to another token");
-        return Err(Problem::not_found(why).param("process_id"));
-    }
-    let caller = &call.caller;
     // A job in a shared process must be identified by a key, even if its client sent none. With a webhook, a key shows
     // that the webhook can be recorded before the job is created.
     let needs_key = named.is_some() || receiver.is_some();
     let Some(key) = sent.or_else(|| needs_key.then(once::any_key)) else {
         let job = job(app, new)?;
         let process = ProcessId::new();
-        let id = enqueue(app, &app.queue, caller, process, false, job)?;
+        let id = enqueue(app, &app.queue, process, false, job)?;
         return Ok(once::created(&once::job_answer(id, process)));
     };
     let asked = Asked {
@@ -83,7 +71,7 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         }
         Claim::Mine(held) => {
             once::refuse_another(held.request, request)?;
-            let made = create_once(app, new, caller, &held, named.is_some());
+            let made = create_once(app, new, &held, named.is_some());
             match made {
                 Ok(id) => {
                     let answer = once::job_answer(id, held.process);
@@ -103,7 +91,6 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
 fn create_once(
     app: &App,
     new: NewJob,
-    caller: &Caller,
     held: &HeldKey<'_>,
     is_named: bool,
 ) -> Result<JobId, Problem> {
@@ -137,19 +124,16 @@ fn create_once(
         }
     }
     let queue = held.queue(&app.queue);
-    enqueue(app, &queue, caller, held.process, is_named, job)
+    enqueue(app, &queue, held.process, is_named, job)
 }
 
 fn enqueue(
     app: &App,
     queue: &JobQueue,
-    caller: &Caller,
     process: ProcessId,
     is_named: bool,
     job: Job,
 ) -> Result<JobId, Problem> {
-    app.check_quotas(caller, 1)?;
-    let mut queue = queue.clone();
     if is_named && let Some(known) = app.queue.process(process)? {
         if known.cancelled {
             let why = format!("process {process} was cancelled and accepts no more jobs");
@@ -164,15 +148,10 @@ fn enqueue(
             let why = format!("process {process} belongs to a job, which adds its jobs itself");
             return Err(Problem::conflict(why).param("process_id"));
         }
-    } else {
-        if let Some(owner) = caller.owner() {
-            queue = queue.described(ProcessInfo::new().owner(owner));
-        }
+    } else if is_named {
         // The last step before the job is created: a request that is refused must not touch the webhook of the deleted
         // process.
-        if is_named {
-            webhooks::free_id(app, process)?;
-        }
+        webhooks::free_id(app, process)?;
     }
     let ids = queue.enqueue(process, [job])?;
     app.observer.touch(process);
@@ -317,10 +296,6 @@ pub(super) fn delete(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         return Err(Problem::conflict(why));
     }
     note_read(app, &job, false);
-    // Without the record, a repeated request gets 404 instead of 204.
-    if let Err(error) = app.keep_owner(&call.caller, id.to_string(), DELETED_SECONDS) {
-        log::debug!("the owner of the deleted job {id} is not recorded: {error}");
-    }
     app.observer.touch(job.process_id);
     deleted()
 }

@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// The header of a stored response.
 pub(crate) const REPLAYED: (&str, &str) = ("idempotency-replayed", "true");
 
-/// The client's key of a request, hashed together with its path and the owner, if the client sent one.
+/// The client's key of a request, hashed together with its path, if the client sent one.
 ///
 /// # Errors
 /// When it is empty, too long or of other characters, of which some would be taken for the same.
@@ -32,11 +32,7 @@ pub(crate) fn key(call: &Call<'_>) -> Result<Option<Hash>, Problem> {
         let why = format!("idempotency-key: send from 1 to {LONGEST} visible characters of ASCII");
         return Err(Problem::invalid(why).param("idempotency-key"));
     }
-    let path = call.head.path.as_bytes();
-    Ok(Some(match &call.caller.name {
-        Some(owner) => hash(&[path, key.as_bytes(), owner.as_bytes()]),
-        None => hash(&[path, key.as_bytes()]),
-    }))
+    Ok(Some(hash(&[call.head.path.as_bytes(), key.as_bytes()])))
 }
 
 /// A random key for a request without a key, which will not be repeated.

@@ -75,24 +75,14 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     }
     let mut info = ProcessInfo::new();
     info.name.clone_from(&name);
-    info.owner = call.caller.owner();
     info.budget = limit.map(ProcessBudget::of);
     // A request that is rejected gives up its key.
-    let open = app.check_spending(&call.caller);
-    let open = open.and_then(|()| Ok(app.open_jobs(&call.caller)?));
-    let mut added = 0;
-    let filled = open.and_then(|open| {
-        fill(app, info, &held, || match lines.next_job()? {
-            Some(job) => {
-                added += 1;
-                call.caller.check_open_jobs(open, added)?;
-                Ok(Some(job))
-            }
-            None => {
-                held.note_request(request(lines.hash()))?;
-                Ok(None)
-            }
-        })
+    let filled = fill(app, info, &held, || {
+        let job = lines.next_job()?;
+        if job.is_none() {
+            held.note_request(request(lines.hash()))?;
+        }
+        Ok(job)
     });
     app.observer.touch(held.process);
     match filled {
@@ -223,12 +213,10 @@ pub(super) fn list(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> 
         own.to_lowercase().contains(&name)
     };
     let fits = |process: &ProcessState| {
-        (parents || process.info.parent.is_none())
-            && (name.is_empty() || is_named(process))
-            && call.caller.sees(process.info.owner.as_deref())
+        (parents || process.info.parent.is_none()) && (name.is_empty() || is_named(process))
     };
     // A filter may select few of many.
-    let at_once = if name.is_empty() && call.caller.only().is_none() {
+    let at_once = if name.is_empty() {
         most.max(100)
     } else {
         1_000
@@ -298,8 +286,6 @@ pub(super) fn cancel(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
 /// `POST /api/v1/processes/{process_id}/retry`.
 pub(super) fn retry(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     call.takes(&[])?;
-    let counts = find(app, call.param("process_id")?)?.counts;
-    app.check_quotas(&call.caller, counts.failed + counts.cancelled)?;
     let retried = change(app, call, |id| app.queue.retry_failed(id))?;
     Ok(Response::json(200, &json!({"retried": retried})))
 }
@@ -358,15 +344,6 @@ pub(super) fn batches(app: &App, call: &mut Call<'_>) -> Result<Response, Proble
     call.takes(&["process_id"])?;
     let process = call.query::<ProcessId>("process_id")?;
     let batches = app.queue.batches(process)?;
-    let mut shown = Vec::new();
-    for batch in &batches {
-        let is_seen = match batch.process_id {
-            Some(process) => app.sees(&call.caller, process)?,
-            None => call.caller.only().is_none(),
-        };
-        if is_seen {
-            shown.push(shapes::batch(batch));
-        }
-    }
+    let shown: Vec<Value> = batches.iter().map(shapes::batch).collect();
     Ok(Response::json(200, &json!({"data": shown})))
 }

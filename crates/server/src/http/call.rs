@@ -14,7 +14,6 @@ use serde_json::{Map, Value};
 use super::Response;
 use super::memory::{COPIES, FREE, weight};
 use crate::problem::Problem;
-use crate::tokens::Caller;
 
 /// Maximum size of a JSON body in bytes: far above any job.
 const JSON_BYTES: u64 = 8 << 20;
@@ -148,8 +147,6 @@ pub(crate) struct Call<'c> {
     pub head: Head,
     /// The values of the names in the route's pattern, decoded.
     pub params: Vec<(&'static str, String)>,
-    /// Who sends it.
-    pub caller: Caller,
     /// The client's address.
     pub peer: Option<IpAddr>,
     /// Its body.

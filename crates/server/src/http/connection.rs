@@ -14,7 +14,6 @@ use super::memory::Room;
 use super::shared::{Answer, Limits, Open, Shared};
 use super::{Body, Call, Head, Incoming, Response};
 use crate::problem::Problem;
-use crate::tokens::Caller;
 
 /// Number of bytes that are sent at once.
 const CHUNK: usize = 16 << 10;
@@ -175,7 +174,6 @@ impl Wire<'_> {
         let mut call = Call {
             head,
             params: Vec::new(),
-            caller: Caller::default(),
             peer: self.stream.peer_addr().ok().map(|peer| peer.ip()),
             client: self.stream,
             body: self,

@@ -21,12 +21,12 @@ use super::waiting::{Waiter, Waiting};
 use crate::api::once::REPLAYED;
 use crate::app::App;
 use crate::http::{Call, Response};
-use crate::owners::limit_text;
 use crate::problem::Problem;
 use crate::records::batches::DirectCalls;
 use crate::records::files::id_of;
 use crate::records::{Claim, Hash, HeldKey, Records, hash, settled};
 use crate::shapes;
+use crate::shapes::limit_text;
 
 /// Before all jobs that no client waits for, and after critical ones.
 const PRIORITY: u8 = 9;
@@ -281,7 +281,7 @@ fn begin(
                 joins(held.process);
                 return Ok(waiter);
             }
-            check(caller, jobs.len() as u64)?;
+            check(caller)?;
             (waiter, held.queue(&app.queue))
         }
         None => {
@@ -292,7 +292,7 @@ fn begin(
                 joins(waiter.process);
                 return Ok(waiter);
             }
-            check(caller, jobs.len() as u64)?;
+            check(caller)?;
             let waiter = waiting.begin(ProcessId::new(), retries.map(|_| request), is_live);
             // Before the jobs: what is left of them after a crash is found by it.
             DirectCalls::insert(&app.records, waiter.process)?;
@@ -300,8 +300,7 @@ fn begin(
         }
     };
     let name = format!("{} {} {}", head.method, head.path, head.request_id);
-    let mut info = ProcessInfo::new().name(name).direct();
-    info.owner = caller.call.caller.owner();
+    let info = ProcessInfo::new().name(name).direct();
     queue.described(info).enqueue(waiter.process, jobs)?;
     Ok(waiter)
 }
@@ -341,8 +340,7 @@ fn wait(
             let trouble = trouble(app, process, &caller.like)?;
             stuck = trouble.map(|why| (stuck.map_or(asked, |(since, _)| since), why));
         }
-        let owner = caller.call.caller.name.as_deref();
-        let reached = app.limits.limit_reached(owner, Some(&caller.like));
+        let reached = app.limits.limit_reached(None, Some(&caller.like));
         // Its own calls are tried first, and those in flight may return enough.
         let reached = reached.filter(|reached| idle && !reached.is_in_use);
         full = reached.map(|now| (full.map_or(asked, |(since, _)| since), now));
@@ -421,12 +419,9 @@ fn trouble(app: &App, process: ProcessId, like: &Request) -> Result<Option<Probl
 }
 
 /// # Errors
-/// 429 if the caller may not have this number of open jobs in addition, or if a limit has just allowed no such call: a client
-/// should not wait for the next day.
-fn check(caller: &Caller<'_, '_>, more: u64) -> Result<(), Problem> {
-    let (app, like, caller) = (caller.app, &caller.like, &caller.call.caller);
-    app.check_quotas(caller, more)?;
-    let reached = app.limits.limit_reached(caller.name.as_deref(), Some(like));
+/// 429 if a limit has just allowed no such call: a client should not wait for the next day.
+fn check(caller: &Caller<'_, '_>) -> Result<(), Problem> {
+    let reached = caller.app.limits.limit_reached(None, Some(&caller.like));
     match reached.filter(|reached| reached.is_recent && !reached.is_in_use) {
         Some(reached) => Err(limited(&reached)),
         None => Ok(()),

@@ -43,57 +43,57 @@ use crate::http::Head;
 use crate::problem::Problem;
 use crate::records::batches::{BatchRecord, BatchState};
 use crate::router::Route;
-use crate::tokens::Access::{Change, Own};
+use crate::tokens::Access::{Operate, Read};
 use crate::webhooks;
 
 /// The routes of this module.
 pub(crate) const ROUTES: &[Route] = &[
-    Route::post("/v1/files", Change, files::create),
-    Route::get("/v1/files", Own, files::list),
-    Route::get("/v1/files/{file_id}", Own, files::get),
-    Route::delete("/v1/files/{file_id}", Change, files::delete),
-    Route::get("/v1/files/{file_id}/content", Own, files::content),
-    Route::post("/v1/batches", Change, batches::create),
-    Route::get("/v1/batches", Own, batches::list),
-    Route::get("/v1/batches/{batch_id}", Own, batches::get),
-    Route::post("/v1/batches/{batch_id}/cancel", Change, batches::cancel),
-    Route::put("/v1/batches/{batch_id}/webhook", Change, webhooks::put),
-    Route::get("/v1/batches/{batch_id}/webhook", Own, webhooks::get),
-    Route::delete("/v1/batches/{batch_id}/webhook", Change, webhooks::delete),
+    Route::post("/v1/files", Operate, files::create),
+    Route::get("/v1/files", Read, files::list),
+    Route::get("/v1/files/{file_id}", Read, files::get),
+    Route::delete("/v1/files/{file_id}", Operate, files::delete),
+    Route::get("/v1/files/{file_id}/content", Read, files::content),
+    Route::post("/v1/batches", Operate, batches::create),
+    Route::get("/v1/batches", Read, batches::list),
+    Route::get("/v1/batches/{batch_id}", Read, batches::get),
+    Route::post("/v1/batches/{batch_id}/cancel", Operate, batches::cancel),
+    Route::put("/v1/batches/{batch_id}/webhook", Operate, webhooks::put),
+    Route::get("/v1/batches/{batch_id}/webhook", Read, webhooks::get),
+    Route::delete("/v1/batches/{batch_id}/webhook", Operate, webhooks::delete),
     Route::post(
         "/v1/batches/{batch_id}/webhook/resend",
-        Change,
+        Operate,
         webhooks::resend,
     ),
-    Route::post("/v1/chat/completions", Change, chat::create),
-    Route::post("/v1/completions", Change, completions::create),
-    Route::post("/v1/embeddings", Change, embeddings::create),
+    Route::post("/v1/chat/completions", Operate, chat::create),
+    Route::post("/v1/completions", Operate, completions::create),
+    Route::post("/v1/embeddings", Operate, embeddings::create),
     // Before the routes whose names in braces would match these.
-    Route::post("/v1/responses/compact", Own, unsupported::refuse),
-    Route::post("/v1/responses/input_tokens", Own, unsupported::refuse),
-    Route::post("/v1/responses", Change, responses::create),
-    Route::get("/v1/responses/{response_id}", Own, responses::get),
-    Route::delete("/v1/responses/{response_id}", Change, responses::delete),
+    Route::post("/v1/responses/compact", Read, unsupported::refuse),
+    Route::post("/v1/responses/input_tokens", Read, unsupported::refuse),
+    Route::post("/v1/responses", Operate, responses::create),
+    Route::get("/v1/responses/{response_id}", Read, responses::get),
+    Route::delete("/v1/responses/{response_id}", Operate, responses::delete),
     Route::post(
         "/v1/responses/{response_id}/cancel",
-        Change,
+        Operate,
         responses::cancel,
     ),
     Route::get(
         "/v1/responses/{response_id}/input_items",
-        Own,
+        Read,
         responses::input_items,
     ),
-    Route::post("/v1/uploads", Change, uploads::create),
-    Route::post("/v1/uploads/{upload_id}/parts", Change, uploads::add_part),
+    Route::post("/v1/uploads", Operate, uploads::create),
+    Route::post("/v1/uploads/{upload_id}/parts", Operate, uploads::add_part),
     Route::post(
         "/v1/uploads/{upload_id}/complete",
-        Change,
+        Operate,
         uploads::complete,
     ),
-    Route::post("/v1/uploads/{upload_id}/cancel", Change, uploads::cancel),
-    Route::get("/v1/models", Own, models::list),
-    Route::get("/v1/models/{model}", Own, models::get),
+    Route::post("/v1/uploads/{upload_id}/cancel", Operate, uploads::cancel),
+    Route::get("/v1/models", Read, models::list),
+    Route::get("/v1/models/{model}", Read, models::get),
 ];
 
 impl App {

@@ -262,10 +262,9 @@ impl Rounds<'_> {
         // Asked for once all lines are there, and before any of them can be started.
         let end = iter::once_with(|| self.enqueued(batch, &checked).err().map(Err));
         let jobs = jobs.chain(end.flatten());
-        let mut info = ProcessInfo::new()
+        let info = ProcessInfo::new()
             .name(format!("{} ({})", batch.id, input.filename))
             .input(input.filename);
-        info.owner.clone_from(&batch.owner);
         let added = app
             .records
             .queue_of_role(&self.queue(batch, info), ROLE)
@@ -402,7 +401,6 @@ impl Rounds<'_> {
                             bytes,
                             created_at,
                             expires_at: Some(created_at + kept),
-                            owner: batch.owner.clone(),
                         };
                         file.insert(database)?;
                     }

@@ -58,19 +58,14 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         let body: Map<String, Value> = call.json()?;
         check(hash(&[Value::Object(body.clone()).to_string().as_bytes()]))?;
         match id {
-            Some(id) => begin(app, body, id_of("upload_", id), call.caller.owner()),
+            Some(id) => begin(app, body, id_of("upload_", id)),
             None => Ok(Value::Null),
         }
     })
 }
 
 /// Records an upload with this id.
-fn begin(
-    app: &App,
-    mut body: Map<String, Value>,
-    id: String,
-    owner: Option<String>,
-) -> Result<Value, Problem> {
+fn begin(app: &App, mut body: Map<String, Value>, id: String) -> Result<Value, Problem> {
     let filename = required(&mut body, "filename")?;
     check_name(Some(&filename), "filename")?;
     let purpose = required(&mut body, "purpose")?;
@@ -99,7 +94,7 @@ fn begin(
         file: None,
     };
     let expires_at = created_at + OPEN_SECONDS;
-    let mut record = ObjectRecord::new(ObjectKind::Upload, id, owner, expires_at);
+    let mut record = ObjectRecord::new(ObjectKind::Upload, id, expires_at);
     record.set(&upload);
     record.insert(&mut app.records.single())?;
     Ok(described(&record, &upload, None))
@@ -178,8 +173,7 @@ fn store_part(
     check(content.finalize().into())?;
     let Some(new) = new else { return Ok(None) };
     let (id, bytes) = new.keep()?;
-    let owner = record.owner.clone();
-    let mut part = ObjectRecord::new(ObjectKind::Part, id, owner, record.expires_at);
+    let mut part = ObjectRecord::new(ObjectKind::Part, id, record.expires_at);
     part.parent = Some(record.id.clone());
     part.set(&Part { bytes });
     let added = app.records.transaction(|database| {
@@ -249,7 +243,6 @@ fn join_parts(
         bytes,
         created_at,
         expires_at: upload.kept.map(|kept| created_at + kept),
-        owner: record.owner.clone(),
     };
     let ended = app.records.transaction(|database| {
         let found = ObjectRecord::get_to_change(database, ObjectKind::Upload, &record.id)?;

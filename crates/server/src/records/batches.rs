@@ -16,8 +16,7 @@ pub(super) const TABLE: &str = "
         number INTEGER PRIMARY KEY AUTOINCREMENT,
         id TEXT NOT NULL UNIQUE,
         state TEXT NOT NULL,
-        record TEXT NOT NULL,
-        owner TEXT -- the name of the token that created it
+        record TEXT NOT NULL
     );
     CREATE INDEX IF NOT EXISTS open_batches ON batches (state)
         WHERE state IN ('validating', 'in_progress', 'finalizing', 'cancelling');
@@ -83,9 +82,6 @@ pub(crate) struct BatchRecord {
     /// How long its files are kept, in seconds.
     pub output_kept: Option<u64>,
     pub metadata: Option<Box<RawValue>>,
-    /// The name of the token that created it.
-    #[serde(default)]
-    pub owner: Option<String>,
     /// Whether answers are checked.
     #[serde(default)]
     pub strict: bool,
@@ -129,9 +125,8 @@ impl BatchRecord {
     }
 
     pub fn insert(&self, database: &mut dyn Statements) -> Result<(), Error> {
-        let sql = "REPLACE INTO #batches (id, state, record, owner) VALUES (?, ?, ?, ?)";
-        let owner = self.owner.as_deref();
-        let by = by![&*self.id, self.state.as_str(), self.written(), owner];
+        let sql = "REPLACE INTO #batches (id, state, record) VALUES (?, ?, ?)";
+        let by = by![&*self.id, self.state.as_str(), self.written()];
         database.run(sql, by).map(drop)
     }
 
@@ -162,19 +157,17 @@ impl BatchRecord {
         database.first(SELECT, by![id])?.map(Self::of).transpose()
     }
 
-    /// Up to `most` batches after `after`, newest first; with an owner, only its batches.
+    /// Up to `most` batches after `after`, newest first.
     pub fn list(
         database: &mut dyn Statements,
-        owner: Option<&str>,
         after: Option<&str>,
         most: usize,
     ) -> Result<Vec<Self>, Error> {
         let sql = "SELECT id, record FROM #batches
-                   WHERE (? IS NULL OR owner = ?)
-                     AND (? IS NULL OR number < (SELECT number FROM #batches WHERE id = ?))
+                   WHERE (? IS NULL OR number < (SELECT number FROM #batches WHERE id = ?))
                    ORDER BY number DESC LIMIT ?";
         let most = i64::try_from(most).unwrap_or(i64::MAX);
-        let rows = database.rows(sql, by![owner, owner, after, after, most])?;
+        let rows = database.rows(sql, by![after, after, most])?;
         rows.into_iter().map(Self::of).collect()
     }
 

@@ -1,5 +1,4 @@
-//! Objects that are stored for a limited time: responses, uploads and the parts of uploads of the OpenAI-compatible API,
-//! and the owners of jobs and processes that no longer exist.
+//! Objects that are stored for a limited time: responses, uploads and the parts of uploads of the OpenAI-compatible API.
 
 use batchwright::{Error, ErrorKind, ProcessId};
 use serde::Serialize;
@@ -14,7 +13,6 @@ pub(super) const TABLE: &str = "
         kind TEXT NOT NULL,
         parent TEXT,         -- the upload of a part
         process TEXT,        -- the process of the queue that makes it, until it is complete
-        owner TEXT,          -- the name of the token that created it
         expires_at INTEGER NOT NULL,
         bytes INTEGER NOT NULL,
         record TEXT NOT NULL
@@ -24,7 +22,7 @@ pub(super) const TABLE: &str = "
     CREATE INDEX IF NOT EXISTS objects_by_parent ON objects (parent) WHERE parent IS NOT NULL;
     CREATE INDEX IF NOT EXISTS objects_by_process ON objects (process) WHERE process IS NOT NULL;";
 
-const COLUMNS: &str = "id, kind, parent, process, owner, expires_at, record";
+const COLUMNS: &str = "id, kind, parent, process, expires_at, record";
 
 /// The type of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, strum::EnumString, strum::IntoStaticStr)]
@@ -33,8 +31,6 @@ pub(crate) enum ObjectKind {
     Response,
     Upload,
     Part,
-    /// The owner of a job or a process, which may no longer exist.
-    Owner,
 }
 
 impl ObjectKind {
@@ -52,8 +48,6 @@ pub(crate) struct ObjectRecord {
     pub parent: Option<String>,
     /// The process of the queue that makes it, until it is complete.
     pub process: Option<ProcessId>,
-    /// The name of the token that created it.
-    pub owner: Option<String>,
     /// In seconds since 1970.
     pub expires_at: u64,
     /// What is stored, as JSON.
@@ -62,13 +56,12 @@ pub(crate) struct ObjectRecord {
 
 impl ObjectRecord {
     /// An object that stores nothing yet.
-    pub fn new(kind: ObjectKind, id: String, owner: Option<String>, expires_at: u64) -> Self {
+    pub fn new(kind: ObjectKind, id: String, expires_at: u64) -> Self {
         Self {
             id,
             kind,
             parent: None,
             process: None,
-            owner,
             expires_at,
             record: String::new(),
         }
@@ -96,22 +89,19 @@ impl ObjectRecord {
             kind: row.text(1)?.parse().unwrap_or(ObjectKind::Response),
             parent: row.optional_text(2)?,
             process: row.optional_text(3)?.map(|id| id.parse()).transpose()?,
-            owner: row.optional_text(4)?,
-            expires_at: u64::try_from(row.int(5)?).unwrap_or_default(),
-            record: row.text(6)?,
+            expires_at: u64::try_from(row.int(4)?).unwrap_or_default(),
+            record: row.text(5)?,
         })
     }
 
     /// May be repeated: a database server whose reply to a commit was lost gets it again.
     pub fn insert(&self, database: &mut dyn Statements) -> Result<(), Error> {
-        let sql =
-            format!("REPLACE INTO #objects ({COLUMNS}, bytes) VALUES (?, ?, ?, ?, ?, ?, ?, ?)");
+        let sql = format!("REPLACE INTO #objects ({COLUMNS}, bytes) VALUES (?, ?, ?, ?, ?, ?, ?)");
         let by = by![
             &*self.id,
             self.kind.as_str(),
             self.parent.as_deref(),
             self.process.map(|process| process.to_string()),
-            self.owner.as_deref(),
             self.expires_at as i64,
             &*self.record,
             self.record.len() as i64
@@ -159,34 +149,6 @@ impl ObjectRecord {
         Ok(bytes.map_or(0, |bytes| u64::try_from(bytes).unwrap_or(0)))
     }
 
-    /// The owner of an object, if both exist.
-    pub fn owner(database: &mut dyn Statements, id: &str) -> Result<Option<String>, Error> {
-        let row = database.first("SELECT owner FROM #objects WHERE id = ?", by![id])?;
-        let owner = row.map(|mut row| row.optional_text(0)).transpose()?;
-        Ok(owner.flatten())
-    }
-
-    /// Records the owner of a job or a process for later, when it may no longer exist. A record of this owner that expires
-    /// later stays.
-    pub fn keep_owner(
-        database: &mut dyn Statements,
-        id: String,
-        owner: &str,
-        expires_at: u64,
-    ) -> Result<(), Error> {
-        let before = Self::get(database, ObjectKind::Owner, &id)?;
-        let before = before.filter(|before| before.owner.as_deref() == Some(owner));
-        let expires_at = before.map_or(expires_at, |before| before.expires_at.max(expires_at));
-        Self::new(ObjectKind::Owner, id, Some(owner.to_owned()), expires_at).insert(database)
-    }
-
-    /// Deletes the record of the owner of a job or a process.
-    pub fn forget_owner(database: &mut dyn Statements, id: &str) -> Result<(), Error> {
-        let sql = "DELETE FROM #objects WHERE id = ? AND kind = ?";
-        let by = by![id, ObjectKind::Owner.as_str()];
-        database.run(sql, by).map(drop)
-    }
-
     pub fn delete(database: &mut dyn Statements, id: &str) -> Result<(), Error> {
         let sql = "DELETE FROM #objects WHERE id = ?";
         database.run(sql, by![id]).map(drop)
@@ -209,7 +171,7 @@ impl ObjectRecord {
 
     /// Some expired objects, without what is stored.
     pub fn expired(database: &mut dyn Statements, now: u64) -> Result<Vec<Self>, Error> {
-        let sql = "SELECT id, kind, parent, process, owner, expires_at, '' FROM #objects
+        let sql = "SELECT id, kind, parent, process, expires_at, '' FROM #objects
                    WHERE expires_at <= ? LIMIT 1000";
         let rows = database.rows(sql, by![now as i64])?;
         rows.into_iter().map(Self::of).collect()
@@ -248,28 +210,9 @@ mod tests {
             kind: ObjectKind::Response,
             parent: None,
             process,
-            owner: None,
             expires_at: 100 * n,
             record: format!("{{\"n\":{n},\"text\":\"{}\"}}", "x".repeat(100)),
         }
-    }
-
-    #[test]
-    fn an_owner_stays_recorded_until_the_latest_time() {
-        in_each_place(|open| {
-            let records = open();
-            let mut database = records.single();
-            let mut expiry = |owner: &str, expires_at| {
-                ObjectRecord::keep_owner(&mut database, "job".to_owned(), owner, expires_at)
-                    .unwrap();
-                let kept = ObjectRecord::get(&mut database, ObjectKind::Owner, "job");
-                kept.unwrap().unwrap().expires_at
-            };
-            assert_eq!(expiry("shop", 900), 900);
-            assert_eq!(expiry("shop", 10), 900);
-            assert_eq!(expiry("shop", 1000), 1000);
-            assert_eq!(expiry("guest", 10), 10);
-        });
     }
 
     #[test]

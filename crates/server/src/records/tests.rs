@@ -106,7 +106,6 @@ fn files_are_listed_in_pages_at_each_server() {
             bytes: 5_000_000_000,
             created_at: 1,
             expires_at: (id == "c").then_some(7),
-            owner: None,
         };
         for (id, purpose) in [("a", "batch"), ("b", "vision"), ("c", "batch")] {
             file(id, purpose).insert(&mut first.single()).unwrap();
@@ -117,7 +116,6 @@ fn files_are_listed_in_pages_at_each_server() {
                 purpose,
                 after,
                 ascending,
-                owner: None,
             };
             let found = FileRecord::list(database, &query, 2).unwrap();
             found.into_iter().map(|file| file.id).collect()
@@ -131,7 +129,7 @@ fn files_are_listed_in_pages_at_each_server() {
         assert_eq!(FileRecord::expired(database, 7).unwrap().len(), 1);
         FileRecord::delete(database, "b").unwrap();
         assert!(FileRecord::get(database, "b").unwrap().is_none());
-        assert!(FileRecord::is_known(database, "b", None).unwrap());
+        assert!(FileRecord::is_known(database, "b").unwrap());
     });
 }
 

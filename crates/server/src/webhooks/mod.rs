@@ -20,33 +20,30 @@ use crate::records::batches::BatchRecord;
 use crate::records::files::{new_id, now};
 use crate::records::webhooks::{Subject, Webhook, WebhookState};
 use crate::router::Route;
-use crate::tokens::Access::{Change, Own};
-use crate::tokens::Caller;
+use crate::tokens::Access::{Operate, Read};
 
 pub(crate) use delivery::Deliveries;
 
 /// The routes of this module. Those of batches are among the routes of `/v1`.
 pub(crate) const ROUTES: &[Route] = &[
-    Route::put("/api/v1/processes/{process_id}/webhook", Change, put),
-    Route::get("/api/v1/processes/{process_id}/webhook", Own, get),
-    Route::delete("/api/v1/processes/{process_id}/webhook", Change, delete),
+    Route::put("/api/v1/processes/{process_id}/webhook", Operate, put),
+    Route::get("/api/v1/processes/{process_id}/webhook", Read, get),
+    Route::delete("/api/v1/processes/{process_id}/webhook", Operate, delete),
     Route::post(
         "/api/v1/processes/{process_id}/webhook/resend",
-        Change,
+        Operate,
         resend,
     ),
-    Route::put("/api/v1/jobs/{job_id}/webhook", Change, put),
-    Route::get("/api/v1/jobs/{job_id}/webhook", Own, get),
-    Route::delete("/api/v1/jobs/{job_id}/webhook", Change, delete),
-    Route::post("/api/v1/jobs/{job_id}/webhook/resend", Change, resend),
+    Route::put("/api/v1/jobs/{job_id}/webhook", Operate, put),
+    Route::get("/api/v1/jobs/{job_id}/webhook", Read, get),
+    Route::delete("/api/v1/jobs/{job_id}/webhook", Operate, delete),
+    Route::post("/api/v1/jobs/{job_id}/webhook/resend", Operate, resend),
 ];
 
 /// The headers that name a webhook in a request that creates a process, a job or a batch. Unlike a query, headers are in
 /// no access log.
 const URL: &str = "x-batchwright-webhook";
 const SECRET: &str = "x-batchwright-webhook-secret";
-/// How long the owner of a webhook is known, from its creation: 30 days after the end of a process that took 60 days.
-const OWNER_SECONDS: u64 = 90 * 86_400;
 /// Longest address.
 const LONGEST: usize = 2048;
 /// Bytes of a secret, according to Standard Webhooks.
@@ -57,7 +54,6 @@ const SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
 pub(crate) struct Receiver {
     url: String,
     secret: Vec<u8>,
-    caller: Caller,
 }
 
 impl Receiver {
@@ -78,7 +74,6 @@ impl Receiver {
         Ok(Self {
             url: url.1,
             secret: secret.1,
-            caller: call.caller.clone(),
         })
     }
 
@@ -122,20 +117,9 @@ impl Receiver {
     /// # Errors
     /// When that cannot be written: the client repeats the request.
     pub fn attach(&self, app: &App, subject: Subject) -> Result<(), Problem> {
-        self.keep_owner(app, &subject)?;
         self.webhook(subject).add(&mut app.records.single())?;
         app.webhooks.wake();
         Ok(())
-    }
-
-    /// A webhook is there longer than its process or job. Batches of `/v1` are kept.
-    fn keep_owner(&self, app: &App, subject: &Subject) -> Result<(), Problem> {
-        let id = match subject {
-            Subject::Process(id) => id.to_string(),
-            Subject::Job(id) => id.to_string(),
-            Subject::Batch(_) | Subject::Former(_) => return Ok(()),
-        };
-        Ok(app.keep_owner(&self.caller, id, OWNER_SECONDS)?)
     }
 }
 
@@ -194,7 +178,6 @@ pub(crate) fn put(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
         let why = format!("{subject} does not exist, or its results were fetched");
         return Err(Problem::not_found(why));
     }
-    receiver.keep_owner(app, &subject)?;
     receiver.webhook(subject).put(&mut app.records.single())?;
     app.webhooks.wake();
     Ok(Response::json(201, &shown))
@@ -209,8 +192,6 @@ pub(crate) fn free_id(app: &App, process: ProcessId) -> Result<(), Problem> {
     if app.queue.process(process)?.is_some() {
         return Ok(());
     }
-    // Otherwise the former owner would see the new webhook when the new process is deleted too.
-    app.forget_owner(&process.to_string())?;
     let Some(former) = former else {
         return Ok(());
     };

@@ -1,19 +1,16 @@
-//! Named tokens: their file, their owners and their limits.
+//! Tokens and their file.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use batchwright::config::ConfigStore;
-use batchwright::{ProcessId, Usd};
-use batchwright_server::{Role, TokenLimits, new_token};
-use batchwright_simulate::{BatchConfig, SimConfig};
-use serde_json::{Value, json};
+use batchwright_server::{Role, new_token};
+use batchwright_simulate::SimConfig;
+use serde_json::json;
 use ureq::http::Request;
 
-use super::common::{Answer, Desk, Has, PATIENCE, shout};
-use super::events::Stream;
+use super::common::{Answer, Desk, PATIENCE};
 
 /// Replaces the file in one step, as only the server's user may read it.
 fn write(path: &Path, text: &str, mode: u32) {
@@ -29,110 +26,15 @@ fn write(path: &Path, text: &str, mode: u32) {
 }
 
 /// A token and its line.
-fn made(name: &str, role: Role, limits: TokenLimits) -> (String, String) {
-    let (token, line) = new_token(name, role, limits).unwrap();
+fn made(name: &str, role: Role) -> (String, String) {
+    let (token, line) = new_token(name, role).unwrap();
     (token.expose().to_owned(), line + "\n")
-}
-
-/// The tokens a and b.
-fn two(role: Role) -> [(String, String); 2] {
-    ["a", "b"].map(|name| made(name, role, TokenLimits::default()))
-}
-
-/// A server with these tokens, and the file.
-fn with_tokens(sim: SimConfig, lines: &[&String]) -> (Desk, PathBuf, tempfile::TempDir) {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("tokens");
-    write(
-        &path,
-        &lines.iter().map(|line| line.as_str()).collect::<String>(),
-        0o600,
-    );
-    let desk = Desk::with(sim, |server| server.token_file(&path));
-    (desk, path, folder)
-}
-
-/// A server with these tokens and a price of its model, 1 dollar per million tokens.
-fn with_prices(lines: &[&String]) -> (Desk, tempfile::TempDir) {
-    priced(SimConfig::default(), &[], lines)
-}
-
-/// The same with these settings.
-fn priced(
-    sim: SimConfig,
-    settings: &[(&str, &str)],
-    lines: &[&String],
-) -> (Desk, tempfile::TempDir) {
-    let (mut desk, path, folder) = with_tokens(sim, lines);
-    desk.stop();
-    for (key, value) in settings {
-        desk.store.set(key, value).unwrap();
-    }
-    let prices = json!({"providers": {"*": {"models": [
-        {"models": ["sim-1"], "prices": [{"input": 1, "output": 1}]}]}}});
-    fs::write(desk.folder.path().join("prices.json"), prices.to_string()).unwrap();
-    desk.start(|server| server.token_file(&path));
-    (desk, folder)
-}
-
-/// A token that may submit work for this number of dollars a day, and its line.
-fn spender(dollars: f64) -> (String, String) {
-    let limits = TokenLimits {
-        usd_per_day: Usd::from_dollars(dollars),
-        ..TokenLimits::default()
-    };
-    made("shop", Role::Submit, limits)
-}
-
-fn get(desk: &Desk, token: &str, path: &str) -> Answer {
-    send(desk, token, "GET", path, "")
-}
-
-fn send(desk: &Desk, token: &str, method: &str, path: &str, body: &str) -> Answer {
-    sent(
-        desk,
-        &[("authorization", &format!("Bearer {token}"))],
-        method,
-        path,
-        body,
-    )
-}
-
-fn sent(desk: &Desk, headers: &[(&str, &str)], method: &str, path: &str, body: &str) -> Answer {
-    let kind = if path.starts_with("/v1/files") {
-        "multipart/form-data; boundary=x"
-    } else {
-        "application/json"
-    };
-    let mut request = Request::builder().method(method).uri(desk.url(path));
-    for (name, value) in headers {
-        request = request.header(*name, *value);
-    }
-    Answer::of(match method {
-        "GET" => desk.agent().run(request.body(()).unwrap()).unwrap(),
-        _ => {
-            let request = request.header("content-type", kind);
-            desk.agent()
-                .run(request.body(body.to_owned()).unwrap())
-                .unwrap()
-        }
-    })
 }
 
 #[track_caller]
 fn until(done: impl Fn() -> bool) {
-    read_until(done, |done| *done);
-}
-
-/// What was read when `done` accepted it: a later reading may differ.
-#[track_caller]
-fn read_until<T>(read: impl Fn() -> T, done: impl Fn(&T) -> bool) -> T {
     let began = Instant::now();
-    loop {
-        let value = read();
-        if done(&value) {
-            return value;
-        }
+    while !done() {
         assert!(began.elapsed() < PATIENCE);
         thread::sleep(Duration::from_millis(10));
     }
@@ -140,9 +42,16 @@ fn read_until<T>(read: impl Fn() -> T, done: impl Fn(&T) -> bool) -> T {
 
 #[test]
 fn a_changed_file_applies_and_one_that_cannot_be_used_changes_nothing() {
-    let [(a, first), (b, second)] = two(Role::Read);
-    let (desk, path, _folder) = with_tokens(SimConfig::default(), &[&first]);
-    let status = |token: &str| get(&desk, token, "/metrics").status;
+    let [(a, first), (b, second)] = ["a", "b"].map(|name| made(name, Role::Read));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokens");
+    write(&path, &first, 0o600);
+    let desk = Desk::with(SimConfig::default(), |server| server.token_file(&path));
+    let status = |token: &str| {
+        let request = Request::get(desk.url("/metrics"));
+        let request = request.header("authorization", format!("Bearer {token}"));
+        Answer::of(desk.agent().run(request.body(()).unwrap()).unwrap()).status
+    };
     let problems = || desk.read("/readyz")["problems"].clone();
     assert_eq!((status(&a), status(&b)), (200, 401));
     write(&path, &(first.clone() + &second), 0o600);
@@ -172,7 +81,7 @@ fn a_changed_file_applies_and_one_that_cannot_be_used_changes_nothing() {
 fn a_file_that_other_users_can_access_is_refused_with_the_command_that_mends_it() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tokens");
-    let (_, line) = made("a", Role::Read, TokenLimits::default());
+    let (_, line) = made("a", Role::Read);
     let queue = batchwright::JobQueue::open(&folder.path().join("llm_jobs.db")).unwrap();
     for mode in [0o644, 0o640, 0o604, 0o602] {
         write(&path, &line, mode);
@@ -186,397 +95,4 @@ fn a_file_that_other_users_can_access_is_refused_with_the_command_that_mends_it(
         let command = format!("chmod 600 '{}'", path.display());
         assert!(error.message().contains(&command), "{error}");
     }
-}
-
-#[test]
-fn a_token_uses_no_object_of_another_one_and_hears_nothing_of_it() {
-    let [(a, first), (b, second)] = two(Role::Submit);
-    let (desk, _, _folder) = with_tokens(SimConfig::default(), &[&first, &second]);
-    let bearer = format!("Bearer {b}");
-    let mut stream = Stream::with(&desk, "/api/v1/events", Some(("authorization", &bearer)));
-    let job = send(&desk, &a, "POST", "/api/v1/jobs", &shout("a").to_string())
-        .is(201)
-        .json();
-    let mut into = shout("b");
-    into["process_id"] = job["process_id"].clone();
-    send(&desk, &b, "POST", "/api/v1/jobs", &into.to_string()).is(404);
-    send(&desk, &a, "POST", "/api/v1/jobs", &into.to_string()).is(201);
-    let process = job["process_id"].as_str().unwrap();
-    let listed = format!("/api/v1/jobs?process_id={process}");
-    get(&desk, &a, &listed).is(200);
-    get(&desk, &b, &listed).is(404);
-
-    let form = "--x\r\ncontent-disposition: form-data; name=\"purpose\"\r\n\r\nbatch\r\n--x\r\n\
-        content-disposition: form-data; name=\"file\"; filename=\"f\"\r\n\r\n{}\r\n--x--\r\n";
-    let file = send(&desk, &a, "POST", "/v1/files", form).is(200).json();
-    let batch = json!({
-        "input_file_id": file["id"], "endpoint": "/v1/chat/completions", "completion_window": "24h",
-    });
-    send(&desk, &b, "POST", "/v1/batches", &batch.to_string()).is(400);
-    send(&desk, &a, "POST", "/v1/batches", &batch.to_string()).is(200);
-    let after = format!("/v1/files?after={}", file["id"].as_str().unwrap());
-    get(&desk, &b, &after).is(404);
-    for list in ["/v1/files", "/v1/batches", "/api/v1/processes"] {
-        let count = |token: &str| {
-            let found = get(&desk, token, list).is(200).json();
-            found["data"].as_array().unwrap().len()
-        };
-        assert_eq!((count(&a) > 0, count(&b)), (true, 0), "{list}");
-    }
-
-    let own = send(&desk, &b, "POST", "/api/v1/jobs", &shout("b").to_string())
-        .is(201)
-        .json();
-    let (_, _, told) = stream
-        .next(&["job", "process", "overview", "config"])
-        .unwrap();
-    assert_eq!(told["process_id"], own["process_id"], "{told}");
-}
-
-#[test]
-fn keys_and_changes_are_of_their_token() {
-    let [(a, first), (b, second)] = two(Role::Operate);
-    let (desk, _, _folder) = with_tokens(SimConfig::default(), &[&first, &second]);
-    let create = |token: &str| -> Value {
-        let bearer = format!("Bearer {token}");
-        let headers = [("authorization", bearer.as_str()), ("idempotency-key", "k")];
-        sent(
-            &desk,
-            &headers,
-            "POST",
-            "/api/v1/jobs",
-            &shout("x").to_string(),
-        )
-        .is(201)
-        .json()
-    };
-    let job = create(&a);
-    assert_eq!(create(&a), job);
-    assert_ne!(create(&b), job);
-    send(
-        &desk,
-        &b,
-        "PUT",
-        "/api/v1/config/queue.worker_count",
-        "{\"value\":3}",
-    )
-    .is(200);
-    let changes = get(&desk, &a, "/api/v1/config-changes").is(200).json();
-    assert_eq!(changes["data"][0]["source"], "http 127.0.0.1, token b");
-    let process = job["process_id"].as_str().unwrap();
-    let shown = get(&desk, &b, &format!("/api/v1/processes/{process}")).is(200);
-    shown.json().has(json!({"owner": "a"}));
-}
-
-#[test]
-fn a_token_has_no_more_open_jobs_than_its_limit() {
-    let limits = TokenLimits {
-        open_jobs: Some(2),
-        ..TokenLimits::default()
-    };
-    let (token, line) = made("a", Role::Submit, limits);
-    let (desk, _, _folder) = with_tokens(SimConfig::default(), &[&line]);
-    desk.sim.hold();
-    let job = json!({"type": "completion", "payload": {"prompt": "hi"}}).to_string();
-    let create = |path: &str, body: &str| send(&desk, &token, "POST", path, body);
-    let processes = "/api/v1/processes?type=completion";
-    let prompt = "{\"prompt\":\"hi\"}\n";
-    create("/api/v1/jobs", &job).is(201);
-    let refused = create(processes, &prompt.repeat(2)).is(429);
-    assert_eq!(refused.header("retry-after"), Some("10"));
-    let detail = refused.json()["detail"].as_str().unwrap().to_owned();
-    assert!(detail.contains("2 open jobs (open-jobs"), "{detail}");
-    create(processes, prompt).is(201);
-    create("/api/v1/jobs", &job).is(429);
-    let chat = json!({"model": "sim-1", "messages": [{"role": "user", "content": "hi"}]});
-    let refused = create("/v1/chat/completions", &chat.to_string())
-        .is(429)
-        .json();
-    assert_eq!(refused["error"]["code"], "rate_limit_exceeded");
-    desk.sim.release();
-    until(|| create("/api/v1/jobs", &job).status == 201);
-}
-
-#[test]
-fn what_is_gone_still_belongs_to_its_token() {
-    let [(mine, first), (other, second)] = two(Role::Submit);
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("tokens");
-    write(&path, &(first + &second), 0o600);
-    let desk = Desk::with(SimConfig::default(), |server| {
-        server.token_file(&path).allow_private_webhooks(true)
-    });
-    let job = shout("hi").to_string();
-    let made = send(&desk, &mine, "POST", "/api/v1/jobs", &job).is(201);
-    let made = made.json();
-    let [id, process] = ["job_id", "process_id"].map(|name| made[name].as_str().unwrap());
-    let place = format!("/api/v1/jobs/{id}");
-    let hook = format!("/api/v1/processes/{process}/webhook");
-    let receiver = r#"{"url": "http://127.0.0.1:9/"}"#;
-    send(&desk, &mine, "PUT", &hook, receiver).is(201);
-    get(&desk, &mine, &format!("{place}?wait=30")).is(200);
-    // A client that got no reply repeats the request.
-    for _ in 0..2 {
-        send(&desk, &mine, "DELETE", &place, "").is(204);
-        get(&desk, &mine, &place).is(404);
-        send(&desk, &other, "DELETE", &place, "").is(404);
-    }
-    get(&desk, &mine, &format!("/api/v1/processes/{process}")).is(404);
-    get(&desk, &other, &hook).is(404);
-    assert_eq!(
-        get(&desk, &mine, &hook).is(200).json()["url"],
-        "http://127.0.0.1:9/"
-    );
-    send(&desk, &mine, "DELETE", &hook, "").is(204);
-    let never = "/api/v1/jobs/01a215cb-c31c-7a52-8000-000100000000";
-    send(&desk, &mine, "DELETE", never, "").is(404);
-}
-
-/// The id of a deleted process is used again: neither owner gets at the webhook of the other one.
-#[test]
-fn the_webhooks_of_two_processes_with_one_id_stay_apart() {
-    let one_job = TokenLimits {
-        open_jobs: Some(1),
-        ..TokenLimits::default()
-    };
-    let [(ann, first), (admin, second), (busy, third)] = [
-        made("ann", Role::Submit, TokenLimits::default()),
-        made("admin", Role::Operate, TokenLimits::default()),
-        made("busy", Role::Submit, one_job),
-    ];
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("tokens");
-    write(&path, &(first + &second + &third), 0o600);
-    let desk = Desk::with(SimConfig::default(), |server| {
-        server.token_file(&path).allow_private_webhooks(true)
-    });
-    let process = ProcessId::new();
-    let hook = format!("/api/v1/processes/{process}/webhook");
-    let mut job = shout("hi");
-    job["process_id"] = json!(process.to_string());
-    let job = job.to_string();
-    // A process with a webhook, which is deleted.
-    let used = |token: &str, url: &str| {
-        let made = send(&desk, token, "POST", "/api/v1/jobs", &job).is(201);
-        let made = made.json();
-        let place = format!("/api/v1/jobs/{}", made["job_id"].as_str().unwrap());
-        let receiver = json!({"url": url}).to_string();
-        send(&desk, token, "PUT", &hook, &receiver).is(201);
-        get(&desk, token, &format!("{place}?wait=30")).is(200);
-        send(&desk, token, "DELETE", &place, "").is(204);
-    };
-    let url = |token: &str| get(&desk, token, &hook).is(200).json()["url"].clone();
-    used(&ann, "http://127.0.0.1:9/ann");
-    // A request that is refused changes nothing.
-    desk.sim.hold();
-    let waits = json!({"type": "completion", "payload": {"prompt": "hi"}}).to_string();
-    send(&desk, &busy, "POST", "/api/v1/jobs", &waits).is(201);
-    send(&desk, &busy, "POST", "/api/v1/jobs", &job).is(429);
-    assert_eq!(url(&ann), "http://127.0.0.1:9/ann");
-    desk.sim.release();
-    used(&admin, "http://127.0.0.1:9/admin");
-    assert_eq!(url(&admin), "http://127.0.0.1:9/admin");
-    for (method, place) in [
-        ("GET", hook.clone()),
-        ("DELETE", hook.clone()),
-        ("POST", format!("{hook}/resend")),
-    ] {
-        send(&desk, &ann, method, &place, "").is(404);
-    }
-}
-
-/// Every way to enqueue work books its calls for the token, and none takes more from one that has spent its dollars.
-#[test]
-fn a_token_that_has_spent_its_dollars_gets_no_more_work_done() {
-    let (shop, first) = spender(0.000_000_1);
-    let (other, second) = made("other", Role::Submit, TokenLimits::default());
-    let (reader, third) = made("reader", Role::Read, TokenLimits::default());
-    let (desk, _folder) = with_prices(&[&first, &second, &third]);
-
-    let chat = json!({"model": "sim-1", "messages": [{"role": "user", "content": "hi"}]});
-    let job = json!({"type": "completion", "payload": {"prompt": "hi"}}).to_string();
-    let ways = [
-        ("/v1/chat/completions", chat.to_string(), 200),
-        ("/api/v1/jobs", job, 201),
-        (
-            "/api/v1/processes?type=completion",
-            "{\"prompt\":\"a\"}\n{\"prompt\":\"b\"}\n".to_owned(),
-            201,
-        ),
-    ];
-    let costs = |token: &str, query: &str| {
-        let shown = get(&desk, token, &format!("/api/v1/costs{query}"));
-        shown.is(200).json()
-    };
-    for (path, body, status) in &ways {
-        send(&desk, &other, "POST", path, body).is(*status);
-    }
-    until(|| costs(&other, "")["total"]["calls"] == 4);
-    let whole = costs(&other, "?by=owner,model");
-    whole["data"][0].has(json!({"owner": "other", "model": "sim-1", "calls": 4, "unpriced": 0}));
-    assert!(whole["total"]["cost_usd"].as_f64().unwrap() > 0.0);
-
-    assert_eq!(costs(&shop, "")["total"]["calls"], 0);
-    let (path, body, _) = &ways[0];
-    send(&desk, &shop, "POST", path, body).is(200);
-    until(|| costs(&shop, "")["total"]["calls"] == 1);
-    // The server reuses the sum for a moment. Jobs without calls cost nothing.
-    let free = shout("hi").to_string();
-    until(|| send(&desk, &shop, "POST", "/api/v1/jobs", &free).status == 429);
-    for (path, body, _) in &ways {
-        let refused = send(&desk, &shop, "POST", path, body).is(429);
-        assert!(refused.header("retry-after").is_some());
-        assert!(refused.text.contains("usd-per-day"), "{}", refused.text);
-        send(&desk, &other, "POST", path, body);
-    }
-    // Another server would take a claimed key for that of a request under way.
-    let records = rusqlite::Connection::open(desk.folder.path().join("server.db")).unwrap();
-    let claimed = "SELECT COUNT(*) FROM keys WHERE answer IS NULL";
-    let claimed: i64 = records.query_row(claimed, [], |row| row.get(0)).unwrap();
-    assert_eq!(claimed, 0);
-    assert_eq!(costs(&shop, "")["total"]["calls"], 1);
-    let all = costs(&reader, "?by=owner");
-    assert_eq!(all["data"].as_array().unwrap().len(), 2);
-    let metrics = get(&desk, &reader, "/metrics").is(200);
-    let series = "batchwright_month_cost_usd{gen_ai_provider_name=\"custom\"} ";
-    assert!(metrics.text.contains(series), "{}", metrics.text);
-    assert!(!metrics.text.contains("shop"), "{}", metrics.text);
-    for wrong in [
-        "?by=colour",
-        "?since=yesterday",
-        "?until=2026-13-01",
-        "?x=1",
-    ] {
-        let path = format!("/api/v1/costs{wrong}");
-        get(&desk, &reader, &path).is(400);
-    }
-}
-
-/// The calls of a request that were paid are kept, and no client buys them again by itself.
-#[test]
-fn a_request_that_meets_the_limit_halfway_keeps_its_answers() {
-    let (shop, line) = spender(0.000_3);
-    let (desk, _folder) = with_prices(&[&line]);
-    let chat = json!({"model": "sim-1", "max_tokens": 20, "n": 8,
-        "messages": [{"role": "user", "content": "hi"}]});
-    let chat = chat.to_string();
-    let refused = send(&desk, &shop, "POST", "/v1/chat/completions", &chat).is(429);
-    assert_eq!(refused.header("x-should-retry"), Some("false"));
-    let words = refused
-        .text
-        .split(|c: char| !c.is_ascii_hexdigit() && c != '-');
-    let id = words.max_by_key(|word| word.len()).unwrap();
-    let path = format!("/api/v1/processes/{id}");
-    let kept = || get(&desk, &shop, &path).is(200).json();
-    until(|| kept()["pending"] == 0 && kept()["in_progress"] == 0);
-    let completed = kept()["completed"].as_u64().unwrap();
-    assert!((1..8).contains(&completed), "{}", kept());
-    let paid = desk.sim.stats().paid;
-    assert_eq!(completed, paid);
-}
-
-/// A call without an upper bound is made while the limit is not used up.
-#[test]
-fn calls_without_an_upper_bound_stop_at_the_limit_of_a_token() {
-    let (shop, line) = spender(0.000_4);
-    let (desk, _folder) = with_prices(&[&line]);
-    let jobs = "{\"prompt\": \"a\"}\n".repeat(600);
-    let added = send(
-        &desk,
-        &shop,
-        "POST",
-        "/api/v1/processes?type=completion",
-        &jobs,
-    );
-    let added = added.is(201).json();
-    let path = format!(
-        "/api/v1/processes/{}",
-        added["process_id"].as_str().unwrap()
-    );
-    let now = || get(&desk, &shop, &path).is(200).json();
-    let ended = read_until(now, |now| {
-        now["waits_for"].is_string() && now["in_progress"] == 0
-    });
-    assert_eq!(ended["failed"], 0, "{ended}");
-    assert!(ended["completed"].as_u64().unwrap() < 600, "{ended}");
-}
-
-#[test]
-fn jobs_wait_for_a_limit_that_a_batch_has_reserved() {
-    let (shop, line) = spender(0.000_4);
-    let long = BatchConfig::default().duration(Duration::from_secs(600));
-    let sim = SimConfig::default().batches(long);
-    let settings = [("llm.provider", "openai"), ("llm.bulk_strategy", "batch")];
-    let (desk, _folder) = priced(sim, &settings, &[&line]);
-    let jobs = "{\"prompt\": \"a\", \"model\": \"sim-1\", \"max_tokens\": 20}\n".repeat(60);
-    let processes = "/api/v1/processes?type=completion";
-    let added = send(&desk, &shop, "POST", processes, &jobs).is(201).json();
-    let path = format!(
-        "/api/v1/processes/{}",
-        added["process_id"].as_str().unwrap()
-    );
-    let now = || get(&desk, &shop, &path).is(200).json();
-    let waiting = read_until(now, |now| now["waits_for"].is_string());
-    let why = waiting["waits_for"].as_str().unwrap();
-    assert!(why.contains("usd-per-day"), "{waiting}");
-    assert!(waiting["at_provider"].as_u64().unwrap() > 0, "{waiting}");
-}
-
-/// Jobs that were accepted before the limit was reached wait, and clients that wait are told.
-#[test]
-fn accepted_jobs_of_a_token_stop_at_its_limit() {
-    let (shop, first) = spender(0.000_4);
-    let (other, second) = made("other", Role::Submit, TokenLimits::default());
-    let (desk, _folder) = with_prices(&[&first, &second]);
-
-    let jobs = "{\"prompt\": \"a\", \"max_tokens\": 20}\n".repeat(60);
-    let processes = "/api/v1/processes?type=completion";
-    let added = |token: &str| {
-        let added = send(&desk, token, "POST", processes, &jobs).is(201).json();
-        added["process_id"].as_str().unwrap().to_owned()
-    };
-    let state = |token: &str, id: &str| {
-        let path = format!("/api/v1/processes/{id}");
-        get(&desk, token, &path).is(200).json()
-    };
-    let id = added(&shop);
-    // Calls that did not fit are tried again when those in flight have returned what they did not need.
-    let is_spent = |now: &Value| {
-        let spent = now["cost_usd"].as_f64().unwrap();
-        spent >= 0.000_1 && now["in_progress"] == 0 && now["waits_for"].is_string()
-    };
-    let now = read_until(|| state(&shop, &id), is_spent);
-    let why = now["waits_for"].as_str().unwrap();
-    assert!(why.contains("the daily limit of shop"), "{why}");
-    let spent = now["cost_usd"].as_f64().unwrap();
-    assert!((0.000_1..=0.000_4).contains(&spent), "{now}");
-    assert_eq!(now["failed"], 0, "{now}");
-    let chat = json!({"model": "sim-1", "max_tokens": 20,
-        "messages": [{"role": "user", "content": "hi"}]});
-    let ask = || {
-        let chat = chat.to_string();
-        send(&desk, &shop, "POST", "/v1/chat/completions", &chat)
-    };
-    // Between two calls of jobs, the rest of the limit may still be enough for a call: then it is spent here.
-    let refused = loop {
-        let answer = ask();
-        if answer.status != 200 {
-            break answer.is(429);
-        }
-    };
-    assert!(
-        refused.text.contains("the daily limit of shop"),
-        "{}",
-        refused.text
-    );
-    // It names the limit, and shows no amounts: those of a month may be those of others.
-    assert!(refused.text.contains("usd-per-day"), "{}", refused.text);
-    assert!(!refused.text.contains('$'), "{}", refused.text);
-    let wait: u64 = refused.header("retry-after").unwrap().parse().unwrap();
-    assert!((1..=86_401).contains(&wait), "{wait}");
-
-    let free = added(&other);
-    until(|| state(&other, &free)["completed"] == 60);
-    assert!(state(&other, &free)["waits_for"].is_null());
-    assert!(state(&shop, &id)["cost_usd"].as_f64().unwrap() <= 0.000_4);
 }

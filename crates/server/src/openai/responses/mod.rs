@@ -61,7 +61,7 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         .insert("status".to_owned(), "in_progress".into());
     // While the call waits, the items are in the database and not in memory.
     if own.store {
-        let record = stored.record(&id, call.caller.owner(), None);
+        let record = stored.record(&id, None);
         record.insert(&mut app.records.single())?;
     }
     let response = own.stream.then_some(stored.response);
@@ -224,8 +224,7 @@ fn conversation(app: &App, call: &mut Call<'_>, id: &str) -> Result<Vec<Value>, 
         refused("previous_response_not_found", why)
     };
     hold(app, call, id)?;
-    let known = found(app, id)?.filter(|(record, _)| call.caller.sees(record.owner.as_deref()));
-    let (_, stored) = known.ok_or_else(missing)?;
+    let (_, stored) = found(app, id)?.ok_or_else(missing)?;
     if !matches!(stored.status(), "completed" | "incomplete") {
         let why = format!("{id} is {} and cannot be continued", stored.status());
         return Err(refused("invalid_request", why));
@@ -284,13 +283,10 @@ fn in_background(
         }
         let stored = Stored::queued(&id, items, &request);
         // Before the job: its answer is found by this record.
-        app.check_quotas(&call.caller, 1)?;
-        let owner = call.caller.owner();
-        let record = stored.record(&id, owner.clone(), Some(process));
+        let record = stored.record(&id, Some(process));
         record.insert(&mut app.records.single())?;
         let name = format!("{} {} {id}", call.head.method, call.head.path);
-        let mut info = ProcessInfo::new().name(name).collector(&id);
-        info.owner = owner;
+        let info = ProcessInfo::new().name(name).collector(&id);
         let queue = app.queue.described(info);
         let job = Job::from(request.with_id(&id)).direct();
         if let Err(error) = queue.enqueue(process, [job]) {

@@ -36,14 +36,9 @@ impl Stored {
     }
 
     /// The record of a response that a process of the queue may make.
-    pub fn record(
-        &self,
-        id: &str,
-        owner: Option<String>,
-        process: Option<ProcessId>,
-    ) -> ObjectRecord {
+    pub fn record(&self, id: &str, process: Option<ProcessId>) -> ObjectRecord {
         let (id, expires_at) = (id.to_owned(), now() + KEPT_SECONDS);
-        let mut record = ObjectRecord::new(ObjectKind::Response, id, owner, expires_at);
+        let mut record = ObjectRecord::new(ObjectKind::Response, id, expires_at);
         record.process = process;
         record.set(self);
         record
