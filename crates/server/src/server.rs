@@ -30,7 +30,6 @@ use crate::observe::Observer;
 use crate::openai;
 use crate::openai::state::OpenAi;
 use crate::openai::storage::Storage;
-use crate::origin::{Origin, PublicUrl};
 use crate::overview::Overview;
 use crate::readiness::DiskCheck;
 use crate::records::Records;
@@ -64,13 +63,6 @@ pub struct Server {
     #[setters(generate, into)]
     token_file: Option<PathBuf>,
     hosts: Vec<String>,
-    origins: Vec<Origin>,
-    /// The URL under which clients reach the server, if a proxy is in front of it. Its host is allowed as by
-    /// [`allow_host`](Self::allow_host). The server answers below its path and at its root, whether or not the proxy
-    /// removes the path; the URLs in its replies, webhooks, page and OpenAPI document contain it. A URL with another host
-    /// than `localhost` or a loopback address requires a token. Default: none.
-    #[setters(generate)]
-    public_url: Option<PublicUrl>,
     folder: Option<PathBuf>,
     shared: Option<Records>,
     /// The manager that made the worker. It reports which providers exist and which strategy applies. Default: none, and
@@ -120,8 +112,6 @@ impl Server {
             token: None,
             token_file: None,
             hosts: Vec::new(),
-            origins: Vec::new(),
-            public_url: None,
             folder: None,
             shared: None,
             manager: None,
@@ -143,13 +133,6 @@ impl Server {
     /// and `localhost` on the loopback interface.
     pub fn allow_host(mut self, host: impl Into<String>) -> Self {
         self.hosts.push(host.into());
-        self
-    }
-
-    /// An origin whose web pages may call the server from a browser and read its replies, for example
-    /// `https://app.example.com`. They send a token as other clients do. May be called more than once. Default: none.
-    pub fn allow_origin(mut self, origin: Origin) -> Self {
-        self.origins.push(origin);
         self
     }
 
@@ -210,11 +193,11 @@ impl Server {
     /// Starts the worker and begins to answer.
     ///
     /// # Errors
-    /// When the address cannot be listened on; when it or the host of the [public URL](Self::public_url) is not on the
-    /// loopback interface and there is no token; when the folder cannot be used; when the worker cannot be started.
+    /// When the address cannot be listened on; when it is not on the loopback interface and there is no token; when the
+    /// folder cannot be used; when the worker cannot be started.
     pub fn start(mut self) -> Result<RunningServer, Error> {
         self.check_token()?;
-        let tokens = Arc::new(Tokens::new(self.token.as_ref(), self.token_file.take())?);
+        let tokens = Tokens::new(self.token.as_ref(), self.token_file.take())?;
         let Opened {
             records,
             storage,
@@ -293,28 +276,22 @@ impl Server {
             counted_until: Mutex::default(),
             webhooks: Wake::new(),
             private_webhooks: self.private_webhooks,
-            page: Page::new(self.public_url.as_ref().map_or("", PublicUrl::path)),
-            guard: Guard::new(address, tokens, &self.hosts, self.origins, self.public_url),
+            page: Page::new(),
+            guard: Guard::new(address, tokens, &self.hosts),
         });
         RunningServer::start(listener, self.limits, worker, app, self.grace)
             .map_err(|error| failed("the server cannot start its threads", &error))
     }
 
     /// # Errors
-    /// If other machines can reach the server, also through a proxy, and there is no token.
+    /// If other machines can reach the server, and there is no token.
     fn check_token(&self) -> Result<(), Error> {
         let address = self.address.ip();
-        let url = self.public_url.as_ref();
-        let (reached, instead) = match url.filter(|url| !url.is_of_this_machine()) {
-            _ if !address.is_loopback() => (address.to_string(), "listen on 127.0.0.1"),
-            Some(url) => (url.to_string(), "omit the public URL"),
-            None => return Ok(()),
-        };
-        if self.token.is_some() || self.token_file.is_some() {
+        if address.is_loopback() || self.token.is_some() || self.token_file.is_some() {
             return Ok(());
         }
         let why = format!(
-            "{reached} can be reached from other machines: set a token that every client must send (`batchwright serve`: --token-file, or BATCHWRIGHT_TOKEN), or {instead}"
+            "{address} can be reached from other machines: set a token that every client must send (`batchwright serve`: --token-file, or BATCHWRIGHT_TOKEN), or listen on 127.0.0.1"
         );
         Err(Error::new(ErrorKind::Invalid, why))
     }

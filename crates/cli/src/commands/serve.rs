@@ -112,13 +112,8 @@ fn with_flags(server: Server, args: &ServeArgs, token: Option<Secret>) -> Server
         .durability(durability(args.worker.fsync))
         .grace(args.worker.grace)
         .set(token, Server::token)
-        .set(args.token_file.clone(), Server::token_file)
-        .set(args.public_url.clone(), Server::public_url);
-    let server = args.allow_host.iter().fold(server, Server::allow_host);
-    args.allow_origin
-        .iter()
-        .cloned()
-        .fold(server, Server::allow_origin)
+        .set(args.token_file.clone(), Server::token_file);
+    args.allow_host.iter().fold(server, Server::allow_host)
 }
 
 /// Prints the address: for scripts on standard output, for people on standard error.
@@ -127,7 +122,6 @@ fn announce(running: &RunningServer, args: &ServeArgs) {
     let mut out = std::io::stdout();
     let _ = writeln!(out, "ready {url}").and_then(|()| out.flush());
     if !args.show.say.quiet {
-        let url = args.public_url.as_ref().map_or(url, ToString::to_string);
         display::say(&format!("  dashboard      {url}/"));
         display::say(&format!(
             "  jobs           {url}/api/v1  (described at {url}/api/v1/openapi.json)"

@@ -102,7 +102,6 @@ fn other_machines_need_a_token_that_is_hard_to_guess() {
         desk.plain(&words).expect(1)
     };
     refused("--host 0.0.0.0").errs("set a token");
-    refused("--public-url https://ai.example.com").errs("set a token");
     write_private(&desk, "short", "hunter2\n");
     let short = refused("--token-file short");
     short.errs("16 characters");
@@ -117,24 +116,6 @@ fn other_machines_need_a_token_that_is_hard_to_guess() {
     let bearer = format!("authorization: Bearer {token}\r\n");
     assert!(get(&address, "/metrics", &bearer).starts_with("HTTP/1.1 200"));
     assert!(!running.said().contains(token));
-}
-
-#[test]
-fn a_proxy_and_pages_of_other_origins_are_named_by_flags() {
-    let (desk, sim) = (Desk::new(), good());
-    let refused = |words: &str| desk.plain(&format!("serve {words}")).expect(2);
-    refused("--allow-origin *").errs("https://app.example.com");
-    refused("--allow-origin https://app.example.com/page").errs("without a path");
-    refused("--public-url https://ai.example.com/api").errs("a path of the server itself");
-    let url = sim.base_url();
-    let mut command = desk.command(["serve", "--base-url", &url, "--port", "0"]);
-    command.args(["--provider", "local", "--model", "sim-1"]);
-    command.args(["--allow-origin", "https://app.example.com"]);
-    command.env("BATCHWRIGHT_TOKEN", "0123456789abcdef0123456789abcdef");
-    command.env("BATCHWRIGHT_PUBLIC_URL", "https://ai.example.com/queue/");
-    let running = Running::start(&mut command);
-    running.hears("dashboard      https://ai.example.com/queue/");
-    running.hears("OpenAI clients https://ai.example.com/queue/v1");
 }
 
 #[test]

@@ -43,7 +43,6 @@ pub(super) fn serve(open: &Open, shared: &Shared) {
         room: shared.memory.room(),
         request: String::new(),
         request_id: String::new(),
-        headers: Vec::new(),
         has_begun: false,
     };
     let ended = wire.serve(shared, reached);
@@ -73,8 +72,6 @@ struct Wire<'s> {
     /// The method and the path of the present request, for the log.
     request: String,
     request_id: String,
-    /// Headers of every response to the present request.
-    headers: Vec<(&'static str, String)>,
     /// The head of the response was sent while the handler ran.
     has_begun: bool,
 }
@@ -87,7 +84,7 @@ impl Wire<'_> {
             if shared.stopping.load(Ordering::SeqCst) {
                 return Ok(());
             }
-            let mut head = match self.head() {
+            let head = match self.head() {
                 Ok(Some(head)) => head,
                 Ok(None) => return Ok(()),
                 Err(Refused::Http(error)) => return self.refuse(&error),
@@ -100,12 +97,11 @@ impl Wire<'_> {
             self.is_head = head.method == "HEAD";
             self.request = format!("{} {path}", head.method);
             self.request_id.clone_from(&head.request_id);
-            self.headers = shared.service.headers(&head);
             self.has_begun = false;
             let admitted = match head.waits_to_be_asked() {
                 Ok(waits) => {
                     self.waits_for_us = waits;
-                    shared.service.admit(&mut head, reached)
+                    shared.service.admit(&head, reached)
                 }
                 Err(problem) => Err(problem.response(&path)),
             };
@@ -234,7 +230,7 @@ impl Wire<'_> {
             self.request_id
         );
         let mut head = http_net::Response::new(response.status);
-        for (name, value) in response.headers.iter().chain(&self.headers) {
+        for (name, value) in &response.headers {
             head = head.header(name, value);
         }
         for (name, value) in PROTECTION {
@@ -364,7 +360,6 @@ impl Wire<'_> {
         );
         self.request = "invalid HTTP".to_owned();
         self.request_id = new_request_id();
-        self.headers.clear();
         self.has_begun = false;
         self.send(problem.response("/"))
     }

@@ -16,12 +16,7 @@ use super::{Call, Head, Response};
 pub(crate) trait Service: Send + Sync + 'static {
     /// Checks a request by its head, before its body is read, and returns its handler.
     /// It may change the path of the request.
-    fn admit(&self, head: &mut Head, reached: SocketAddr) -> Result<Answer<'_>, Response>;
-
-    /// Headers of every response to this request.
-    fn headers(&self, _: &Head) -> Vec<(&'static str, String)> {
-        Vec::new()
-    }
+    fn admit(&self, head: &Head, reached: SocketAddr) -> Result<Answer<'_>, Response>;
 
     /// The seconds to wait before another connection, for the `retry-after` of a refused one.
     fn retry_after(&self) -> u64 {

@@ -24,7 +24,7 @@ struct Echo {
 }
 
 impl Service for Echo {
-    fn admit(&self, head: &mut Head, _: SocketAddr) -> Result<Answer<'_>, Response> {
+    fn admit(&self, head: &Head, _: SocketAddr) -> Result<Answer<'_>, Response> {
         match head.path.as_str() {
             "/refused" => Err(Problem::new(401, "unauthorized", "no").response("/refused")),
             _ => Ok(Box::new(|call| self.answer(call))),

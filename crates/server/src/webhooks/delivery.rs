@@ -211,10 +211,9 @@ fn waits_to_be_alone(app: &App) -> bool {
 
 /// The message about the end of this, if it has ended.
 pub(super) fn message(app: &App, subject: &Subject) -> Result<Option<Value>, Problem> {
-    let (kind, place, data) = match subject {
+    let (kind, data) = match subject {
         Subject::Process(id) => (
             "process.finished",
-            format!("/api/v1/processes/{id}"),
             match app.queue.process(*id)? {
                 Some(process) if !process.is_finished() => return Ok(None),
                 Some(process) => shapes::process(&process, None, None),
@@ -224,7 +223,6 @@ pub(super) fn message(app: &App, subject: &Subject) -> Result<Option<Value>, Pro
         ),
         Subject::Job(id) => (
             "job.finished",
-            format!("/api/v1/jobs/{id}"),
             match app.queue.job(*id)? {
                 Some(job) if !job.status.is_final() => return Ok(None),
                 Some(job) => ShownJob::of(&job).without_result(),
@@ -250,10 +248,7 @@ pub(super) fn message(app: &App, subject: &Subject) -> Result<Option<Value>, Pro
         }
     };
     let time = shapes::time::text(shapes::now());
-    let mut message = json!({"type": kind, "timestamp": time, "data": data});
-    if let Some(url) = &app.guard.public_url {
-        message["url"] = json!(format!("{url}{place}"));
-    }
+    let message = json!({"type": kind, "timestamp": time, "data": data});
     Ok(Some(message))
 }
 

@@ -473,17 +473,17 @@ def traefik(desk: Desk, port: int) -> list[str]:
 
 
 def works_behind(browser, program: str, name: str, command):
-    """The page and its buttons, at a path of a proxy."""
+    """The page and its buttons, through a proxy."""
     # The folder goes last: until the server has ended, it writes there.
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as end:
         desk = Desk(program, Path(folder))
         end.callback(desk.stop)
         port = free_port()
-        public = f"http://127.0.0.1:{port}/batchwright"
+        public = f"http://127.0.0.1:{port}"
         for key, value in SETTINGS.items():
             desk.config(key, value)
         desk.start_sim("--latency", "100ms", "--trouble", "bad_request=0.05")
-        desk.start_server("--public-url", public)
+        desk.start_server()
         with open(desk.folder / "proxy.log", "wb") as log:
             proxy = subprocess.Popen(command(desk, port), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         end.callback(stop, proxy)
@@ -493,9 +493,7 @@ def works_behind(browser, program: str, name: str, command):
         try:
             # Until it has read its configuration, Traefik answers 404.
             until(name, lambda: status(f"{public}/healthz") == 200)
-            # Without the last `/`, a redirect leads to the page.
-            page.goto(public)
-            expect(page).to_have_url(f"{public}/")
+            page.goto(f"{public}/")
             watch.loads.clear()
             opens_empty(page, desk, watch)
             process = progress_moves(page, desk)
@@ -566,7 +564,7 @@ def main(program: str, chromium: str, shots: Path | None):
             step("an outage is told, and a token asked for", outage_is_told(page, desk))
             for name, command in {"nginx": nginx, "caddy": caddy, "traefik": traefik}.items():
                 if shutil.which(name):
-                    step(f"the page works below a path of {name}", works_behind(browser, program, name, command))
+                    step(f"the page works behind {name}", works_behind(browser, program, name, command))
                 else:
                     print(f"SKIPPED: {name} is not installed")
         except BaseException:

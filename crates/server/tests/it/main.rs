@@ -20,7 +20,6 @@ mod openai_parts;
 mod openai_responses;
 mod openapi;
 mod processes;
-mod proxy;
 mod readiness;
 mod search;
 mod settings;
