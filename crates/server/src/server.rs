@@ -216,7 +216,7 @@ impl Server {
         ));
         let settings = self
             .settings
-            .map(|(watch, store)| LiveSettings::new(watch, store, &records, &events))
+            .map(|(watch, store)| LiveSettings::new(watch, store))
             .transpose()?;
         // Before the worker starts: it would buy answers that no client waits for.
         match records.check() {

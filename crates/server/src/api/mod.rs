@@ -69,7 +69,6 @@ pub(crate) const ROUTES: &[Route] = &[
     Route::get("/api/v1/config/{key}", Read, config::get),
     Route::put("/api/v1/config/{key}", Operate, config::put),
     Route::delete("/api/v1/config/{key}", Operate, config::delete),
-    Route::get("/api/v1/config-changes", Read, config::changes),
     Route::get("/api/v1/events", Read, stream::events),
     Route::get("/api/v1/openapi.json", Read, openapi::openapi),
 ];

@@ -147,8 +147,6 @@ pub(crate) struct Call<'c> {
     pub head: Head,
     /// The values of the names in the route's pattern, decoded.
     pub params: Vec<(&'static str, String)>,
-    /// The client's address.
-    pub peer: Option<IpAddr>,
     /// Its body.
     pub body: &'c mut dyn Incoming,
     /// The connection of the response.

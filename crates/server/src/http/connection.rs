@@ -170,7 +170,6 @@ impl Wire<'_> {
         let mut call = Call {
             head,
             params: Vec::new(),
-            peer: self.stream.peer_addr().ok().map(|peer| peer.ip()),
             client: self.stream,
             body: self,
         };

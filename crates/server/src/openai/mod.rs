@@ -107,7 +107,7 @@ impl App {
                 Err(Problem::invalid(why).param("x-batchwright-strict"))
             }
             (None, Some(live)) => {
-                let settings = live.settings(&self.records, &self.events)?;
+                let settings = live.settings(&self.events)?;
                 Ok(settings.serve_strict()?)
             }
         }

@@ -2,7 +2,6 @@
 //! files. Data that the queue has is not stored twice.
 
 pub(crate) mod batches;
-mod changes;
 pub(crate) mod database;
 pub(crate) mod files;
 mod idempotency;
@@ -26,7 +25,6 @@ use batchwright::unstable::MysqlTables;
 use batchwright::{Error, JobQueue};
 use parking_lot::{Condvar, Mutex};
 
-pub(crate) use changes::{Change, ELSEWHERE};
 use database::{Database, Single, Statements, by};
 pub(crate) use idempotency::{Asked, Claim, Hash, HeldKey, Makes, busy, hash};
 pub(crate) use reads::ReadEnd;
@@ -34,7 +32,6 @@ pub(crate) use reads::ReadEnd;
 /// The tables, defined where their records are. Released ones never change; new ones are appended.
 const TABLES: &[&str] = &[
     idempotency::TABLE,
-    changes::TABLE,
     files::TABLE,
     batches::TABLE,
     webhooks::TABLE,

@@ -27,51 +27,6 @@ fn one_server_at_a_time_has_a_role() {
 }
 
 #[test]
-fn a_change_of_a_setting_is_logged_once() {
-    in_each_place(|open| {
-        let (first, second) = (open(), open());
-        let change = |key: &str, after: Option<&str>, source: &str| Change {
-            at: Timestamp(1),
-            key: key.to_owned(),
-            before: None,
-            after: after.map(str::to_owned),
-            source: source.to_owned(),
-        };
-        // Seen by another server before the one that made it has logged it, and the other way round.
-        second
-            .add_change(&change("a", Some("1"), ELSEWHERE), false)
-            .unwrap();
-        first
-            .add_change(&change("a", Some("1"), "me"), true)
-            .unwrap();
-        first.add_change(&change("a", None, "me"), true).unwrap();
-        second
-            .add_change(&change("a", None, ELSEWHERE), false)
-            .unwrap();
-        first
-            .add_change(&change("b", Some("1"), ELSEWHERE), false)
-            .unwrap();
-        second
-            .add_change(&change("b", Some("1"), ELSEWHERE), false)
-            .unwrap();
-        let changes = second.changes(10).unwrap();
-        let seen: Vec<_> = changes
-            .iter()
-            .map(|change| (&*change.key, change.after.as_deref(), &*change.source))
-            .collect();
-        let expected = [
-            ("b", Some("1"), ELSEWHERE),
-            ("a", None, "me"),
-            ("a", Some("1"), "me"),
-        ];
-        assert_eq!(seen, expected);
-        let values = first.last_values().unwrap();
-        assert_eq!(values["a"], None);
-        assert_eq!(values["b"].as_deref(), Some("1"));
-    });
-}
-
-#[test]
 fn what_was_read_is_known_to_all() {
     in_each_place(|open| {
         let (first, second) = (open(), open());

@@ -344,14 +344,6 @@ def fallback_is_told(page: Page):
     expect(setting(page, "llm.bulk_strategy").locator("[name=value]")).to_have_value("batch")
 
 
-def changes_are_logged(page: Page, desk: Desk):
-    desk.config("llm.sync_concurrency", "3")  # By another program.
-    changes = page.get_by_role("table", name="Changes of settings, newest first")
-    expect(changes.get_by_role("row").nth(1)).to_contain_text(re.compile("llm.sync_concurrency.*8 → 3.*another program", re.S))
-    expect(changes.get_by_role("row").nth(2)).to_contain_text(re.compile("llm.provider.*openai → local.*http 127.0.0.1", re.S))
-    expect(setting(page, "llm.sync_concurrency").locator("[name=value]")).to_have_value("3")
-
-
 def process_is_cancelled(page: Page, desk: Desk):
     process = desk.submit("to be cancelled", [f"Name the hill number {number}." for number in range(300)])
     page.goto(f"{desk.url}/#/process/{process}")
@@ -554,7 +546,6 @@ def main(program: str, chromium: str, shots: Path | None):
             step("failed jobs are retried, by keyboard", failed_jobs_are_retried_by_keyboard(page, desk, process, counts))
             step("the strategy is switched, and a batch is shown", strategy_is_switched(page, desk))
             step("a local provider makes batch fall back to sync", fallback_is_told(page))
-            step("changes are logged with their source", changes_are_logged(page, desk))
             step("a process is cancelled", process_is_cancelled(page, desk))
             step("without events the page looks every 5 s", goes_on_without_events(browser, desk))
             step("the queue is paused and resumed", queue_is_paused(page, desk))
