@@ -1,6 +1,7 @@
 //! The server as its host sees it.
 
 use std::fmt;
+use std::fs::{File, TryLockError};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use std::time::Duration;
 use batchwright::config::{ConfigStore, SettingsWatch};
 use batchwright::progress::Metrics;
 use batchwright::queue::{COMPLETION_KIND, Durability, EMBEDDING_KIND, WorkerReport};
-use batchwright::unstable::make_private_folder;
+use batchwright::unstable::{make_private_folder, open_private};
 use batchwright::{
     Error, ErrorKind, JobQueue, LlmManager, RunningWorker, Secret, Settings, Worker,
 };
@@ -64,7 +65,6 @@ pub struct Server {
     token_file: Option<PathBuf>,
     hosts: Vec<String>,
     folder: Option<PathBuf>,
-    shared: Option<Records>,
     /// The manager that made the worker. It reports which providers exist and which strategy applies. Default: none, and
     /// the server does not report them.
     #[setters(generate)]
@@ -113,7 +113,6 @@ impl Server {
             token_file: None,
             hosts: Vec::new(),
             folder: None,
-            shared: None,
             manager: None,
             settings: None,
             types: JobTypes::new(),
@@ -136,25 +135,12 @@ impl Server {
         self
     }
 
-    /// A folder for `server.db` and uploaded files. `/readyz` checks that it can be written. Default: the folder of the
+    /// A folder for `server.db` and uploaded files, which one server at a time uses. `/readyz` checks that it can be written. Default: the folder of the
     /// queue's database.
     pub fn data_dir(mut self, folder: impl AsRef<Path>) -> Self {
         let folder = folder.as_ref();
         self.folder = Some(folder.to_owned());
         self
-    }
-
-    /// Keeps the server's own records in the database of its queue instead of a folder. Several servers of one queue then
-    /// act as one, on any machines. A server counts as dead when it has not reached the database for the lease of the
-    /// store. Default: a folder.
-    ///
-    /// # Errors
-    /// When the database cannot be reached.
-    #[cfg(feature = "mysql")]
-    pub fn shared(mut self, store: &Arc<batchwright::queue::MysqlStore>) -> Result<Self, Error> {
-        let tables = batchwright::unstable::MysqlTables::of(store)?;
-        self.shared = Some(Records::shared(tables));
-        Ok(self)
     }
 
     /// Settings that clients may read, and change in this store. A worker that [follows](Worker::follow) the store
@@ -199,6 +185,7 @@ impl Server {
         self.check_token()?;
         let tokens = Tokens::new(self.token.as_ref(), self.token_file.take())?;
         let Opened {
+            lock,
             records,
             storage,
             folder,
@@ -279,7 +266,7 @@ impl Server {
             page: Page::new(),
             guard: Guard::new(address, tokens, &self.hosts),
         });
-        RunningServer::start(listener, self.limits, worker, app, self.grace)
+        RunningServer::start(listener, self.limits, worker, app, (self.grace, lock))
             .map_err(|error| failed("the server cannot start its threads", &error))
     }
 
@@ -297,34 +284,46 @@ impl Server {
     }
 
     fn open_records(&mut self) -> Result<Opened, Error> {
-        if let Some(records) = self.shared.take() {
-            let records = Arc::new(records);
-            return Ok(Opened {
-                storage: Storage::shared(&records, self.upload_bytes),
-                records,
-                // Only inputs and results of provider batches need it, so it may not exist.
-                folder: self.folder.take().filter(|folder| folder.is_dir()),
-            });
-        }
         let folder = match self.folder.take() {
             Some(folder) => folder,
             None => folder_of(&self.queue)?,
         };
         make_private_folder(&folder).map_err(|error| failed(folder.display(), &error))?;
-        let records = Records::open(&folder.join("server.db"), self.durability)?;
         Ok(Opened {
-            records: Arc::new(records),
+            lock: lock(&folder)?,
+            records: Arc::new(Records::open(&folder.join("server.db"), self.durability)?),
             storage: Storage::open(&folder.join("files"), self.upload_bytes)?,
-            folder: Some(folder),
+            folder,
         })
     }
 }
 
 /// Where a server stores its own data, and the folder that `/readyz` checks.
 struct Opened {
+    /// Held while the server runs.
+    lock: File,
     records: Arc<Records>,
     storage: Storage,
-    folder: Option<PathBuf>,
+    folder: PathBuf,
+}
+
+/// Locks the folder of a server: two would spoil each other's files.
+fn lock(folder: &Path) -> Result<File, Error> {
+    let path = folder.join("server.lock");
+    let mut options = File::options();
+    let options = options.create(true).truncate(false).write(true);
+    let file = open_private(options, &path).map_err(|error| failed(path.display(), &error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            let why = format!(
+                "another server uses {}: stop it, or give this one a folder of its own (`batchwright serve`: --data-dir)",
+                folder.display()
+            );
+            Err(Error::new(ErrorKind::Invalid, why))
+        }
+        Err(TryLockError::Error(error)) => Err(failed(path.display(), &error)),
+    }
 }
 
 /// Allows this process as many open files as it may allow itself: shells often allow 1,024.
@@ -407,6 +406,7 @@ pub struct RunningServer {
     worker: RunningWorker,
     app: Arc<App>,
     grace: Duration,
+    _lock: File,
 }
 
 impl RunningServer {
@@ -415,7 +415,7 @@ impl RunningServer {
         limits: Limits,
         worker: RunningWorker,
         app: Arc<App>,
-        grace: Duration,
+        (grace, lock): (Duration, File),
     ) -> io::Result<Self> {
         Ok(Self {
             batches: openai::start_progress(Arc::clone(&app))?,
@@ -425,6 +425,7 @@ impl RunningServer {
             worker,
             app,
             grace,
+            _lock: lock,
         })
     }
 

@@ -71,8 +71,8 @@ fn serve(args: &ServeArgs) -> Result<Exit, Refusal> {
         .worker(&queue)
         .map_err(could_not_run)?
         .on_error(ErrorPolicy::ContinueOnError);
-    let server = home
-        .serving(Server::new(queue, worker))?
+    let server = Server::new(queue, worker)
+        .data_dir(&home.folder)
         .manager(manager)
         .settings(settings, home.config.clone())
         .map_err(could_not_run)?

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use batchwright::queue::{JobState, JobStatus, PRIORITIES};
 use batchwright::unstable::Optional;
-use batchwright::{Job, JobId, JobQueue, ProcessId};
+use batchwright::{Job, JobId, ProcessId};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -54,7 +54,7 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     let Some(key) = sent.or_else(|| needs_key.then(once::any_key)) else {
         let job = job(app, new)?;
         let process = ProcessId::new();
-        let id = enqueue(app, &app.queue, process, false, job)?;
+        let id = enqueue(app, process, false, job)?;
         return Ok(once::created(&once::job_answer(id, process)));
     };
     let asked = Asked {
@@ -87,7 +87,7 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     }
 }
 
-/// Enqueues the job, unless the previous owner of the key did.
+/// Enqueues the job, unless an earlier request with the key did.
 fn create_once(
     app: &App,
     new: NewJob,
@@ -123,13 +123,11 @@ fn create_once(
             }
         }
     }
-    let queue = held.queue(&app.queue);
-    enqueue(app, &queue, held.process, is_named, job)
+    enqueue(app, held.process, is_named, job)
 }
 
 fn enqueue(
     app: &App,
-    queue: &JobQueue,
     process: ProcessId,
     is_named: bool,
     job: Job,
@@ -153,7 +151,7 @@ fn enqueue(
         // process.
         webhooks::free_id(app, process)?;
     }
-    let ids = queue.enqueue(process, [job])?;
+    let ids = app.queue.enqueue(process, [job])?;
     app.observer.touch(process);
     let id = ids.first().copied();
     id.ok_or_else(|| Problem::new(500, "internal_error", "the job got no id"))

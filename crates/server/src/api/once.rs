@@ -9,7 +9,7 @@ use crate::app::App;
 use crate::http::{Call, Response, is_visible};
 use crate::problem::Problem;
 use crate::records::webhooks::Subject;
-use crate::records::{Asked, Claim, Hash, HeldKey, Makes, Records, busy, hash, settled};
+use crate::records::{Abandoned, Asked, Claim, Hash, HeldKey, Makes, Records, busy, hash, settled};
 use crate::webhooks::Receiver;
 
 /// Longest key, in bytes.
@@ -101,13 +101,13 @@ pub(crate) fn made(
     }
 }
 
-/// Ends a request with a key that had no answer. The previous owner of the key may have enqueued its job, and so may a
-/// request that failed in between.
+/// Ends a request with a key that had no answer. An earlier request with the key may have enqueued its job, and so may one
+/// that failed in between.
 pub(super) fn give_up(held: &HeldKey<'_>, problem: &Problem) -> Result<(), Error> {
     if !held.resumed && (400..500).contains(&problem.status) {
         held.forget()
     } else {
-        held.release()
+        Ok(())
     }
 }
 
@@ -174,28 +174,27 @@ pub(super) fn answered(held: &HeldKey<'_>, answer: &Value) -> Result<Response, P
     Ok(created(answer))
 }
 
-/// Completes requests of crashed servers: if the job or process exists, its response is recorded; otherwise nothing of
+/// Completes requests that nobody performs any more: if the job or process exists, its response is recorded; otherwise nothing of
 /// it remains.
 pub(crate) fn settle_abandoned(queue: &JobQueue, records: &Records) -> Result<(), Error> {
     records.forget_read_of_others(|process| Ok(queue.process(process)?.is_some()))?;
-    for one in records.abandoned()? {
-        if !records.take_over(&one)? {
-            continue;
-        }
-        let answer = match queue.process(one.process)? {
+    for Abandoned { held, makes } in records.abandoned()? {
+        let answer = match queue.process(held.process)? {
             None => None,
             Some(process) if !process.sealed => {
-                queue.delete(one.process)?;
+                queue.delete(held.process)?;
                 None
             }
-            Some(_) if one.makes == Makes::Job => {
-                let jobs = queue.items(one.process, None, 1)?;
-                jobs.first().map(|job| job_answer(job.job_id, one.process))
+            Some(_) if makes == Makes::Job => {
+                let jobs = queue.items(held.process, None, 1)?;
+                jobs.first().map(|job| job_answer(job.job_id, held.process))
             }
-            Some(process) => Some(process_answer(one.process, process.counts.total)),
+            Some(process) => Some(process_answer(held.process, process.counts.total)),
         };
-        let answer = answer.map(|answer| answer.to_string());
-        records.settle_abandoned(&one, answer.as_deref())?;
+        match answer {
+            Some(answer) => held.note_answer(&answer.to_string())?,
+            None => held.forget()?,
+        }
     }
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! Processes: jobs that were submitted together.
 
+use std::path::Path;
+
 use batchwright::queue::{EnqueueError, ProcessBudget, ProcessInfo, ProcessState};
 use batchwright::{Amount, Error, ErrorKind, JobQueue, ProcessId, Usd};
 use serde_json::{Value, json};
@@ -60,7 +62,7 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         Claim::Busy(_) => return Err(busy().into()),
         Claim::Mine(held) => held,
     };
-    // The previous owner of the key may have completed the request without a response, or a part of it.
+    // An earlier request with the key may have completed the request without a response, or a part of it.
     if held.resumed
         && let Some(known) = app.queue.process(held.process)?
     {
@@ -92,7 +94,6 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
             once::answered(&held, &answer)
         }
         Err(problem) => {
-            held.still_mine()?;
             app.queue.delete(held.process)?;
             held.forget()?;
             Err(problem)
@@ -172,8 +173,8 @@ fn fill(
     mut next: impl FnMut() -> Result<Option<batchwright::Job>, Problem>,
 ) -> Result<u64, Problem> {
     let jobs = std::iter::from_fn(|| next().transpose());
-    let added = held
-        .queue(&app.queue)
+    let added = app
+        .queue
         .described(info)
         .try_enqueue_iter(held.process, jobs);
     match added {
@@ -322,6 +323,10 @@ pub(super) fn queue_to_delete(app: &App, process: &ProcessState) -> Result<JobQu
              or delete {collector}",
             process.process_id
         );
+        return Err(Problem::conflict(why));
+    }
+    if !Path::new(&app.queue.location()).is_file() {
+        let why = format!("process {} belongs to {collector} of another server", process.process_id);
         return Err(Problem::conflict(why));
     }
     // Its record is lost, for example with a damaged `server.db`: nothing else would ever collect the results.

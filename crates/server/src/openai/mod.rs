@@ -19,7 +19,6 @@ mod lines;
 mod models;
 mod multipart;
 mod parts;
-mod pieces;
 mod progress;
 mod responses;
 mod results;

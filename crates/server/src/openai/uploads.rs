@@ -177,7 +177,7 @@ fn store_part(
     part.parent = Some(record.id.clone());
     part.set(&Part { bytes });
     let added = app.records.transaction(|database| {
-        let upload = ObjectRecord::get_to_change(database, ObjectKind::Upload, &record.id)?;
+        let upload = ObjectRecord::get(database, ObjectKind::Upload, &record.id)?;
         let upload = upload.ok_or_else(|| no_such(&record.id))?;
         refuse_ended(&upload.read()?)?;
         part.insert(database)?;
@@ -245,7 +245,7 @@ fn join_parts(
         expires_at: upload.kept.map(|kept| created_at + kept),
     };
     let ended = app.records.transaction(|database| {
-        let found = ObjectRecord::get_to_change(database, ObjectKind::Upload, &record.id)?;
+        let found = ObjectRecord::get(database, ObjectKind::Upload, &record.id)?;
         let mut found = found.ok_or_else(|| no_such(&record.id))?;
         let mut upload: Upload = found.read()?;
         // The reply to the commit of this transaction was lost.
@@ -305,7 +305,7 @@ fn joined(
 pub(super) fn cancel(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     let (record, _) = found(app, call)?;
     let (record, upload) = app.records.transaction(|database| {
-        let found = ObjectRecord::get_to_change(database, ObjectKind::Upload, &record.id)?;
+        let found = ObjectRecord::get(database, ObjectKind::Upload, &record.id)?;
         let mut found = found.ok_or_else(|| no_such(&record.id))?;
         let mut upload: Upload = found.read()?;
         if upload.status != Status::Cancelled {

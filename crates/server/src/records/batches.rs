@@ -21,8 +21,7 @@ pub(super) const TABLE: &str = "
     CREATE INDEX IF NOT EXISTS open_batches ON batches (state)
         WHERE state IN ('validating', 'in_progress', 'finalizing', 'cancelling');
     CREATE TABLE IF NOT EXISTS direct_calls (
-        process TEXT PRIMARY KEY,
-        owner TEXT NOT NULL -- the server at whose connection the caller waits
+        process TEXT PRIMARY KEY -- its caller waits at a connection
     ) WITHOUT ROWID;";
 
 /// The state of a batch, as OpenAI names it.
@@ -125,14 +124,14 @@ impl BatchRecord {
     }
 
     pub fn insert(&self, database: &mut dyn Statements) -> Result<(), Error> {
-        let sql = "REPLACE INTO #batches (id, state, record) VALUES (?, ?, ?)";
+        let sql = "REPLACE INTO batches (id, state, record) VALUES (?, ?, ?)";
         let by = by![&*self.id, self.state.as_str(), self.written()];
         database.run(sql, by).map(drop)
     }
 
     /// Writes the changes.
     fn update(&self, database: &mut dyn Statements) -> Result<(), Error> {
-        let sql = "UPDATE #batches SET state = ?, record = ? WHERE id = ?";
+        let sql = "UPDATE batches SET state = ?, record = ? WHERE id = ?";
         let by = by![self.state.as_str(), self.written(), &*self.id];
         database.run(sql, by).map(drop)
     }
@@ -144,8 +143,7 @@ impl BatchRecord {
         id: &str,
         change: impl FnOnce(&mut Self) -> Result<(), E>,
     ) -> Result<Option<Self>, E> {
-        let found = database.rows_to_change(SELECT, by![id])?.into_iter().next();
-        let Some(mut batch) = found.map(Self::of).transpose()? else {
+        let Some(mut batch) = Self::get(database, id)? else {
             return Ok(None);
         };
         change(&mut batch)?;
@@ -163,8 +161,8 @@ impl BatchRecord {
         after: Option<&str>,
         most: usize,
     ) -> Result<Vec<Self>, Error> {
-        let sql = "SELECT id, record FROM #batches
-                   WHERE (? IS NULL OR number < (SELECT number FROM #batches WHERE id = ?))
+        let sql = "SELECT id, record FROM batches
+                   WHERE (? IS NULL OR number < (SELECT number FROM batches WHERE id = ?))
                    ORDER BY number DESC LIMIT ?";
         let most = i64::try_from(most).unwrap_or(i64::MAX);
         let rows = database.rows(sql, by![after, after, most])?;
@@ -173,7 +171,7 @@ impl BatchRecord {
 
     /// Those that something is still to be done for, oldest first.
     pub fn open(database: &mut dyn Statements) -> Result<Vec<Self>, Error> {
-        let sql = "SELECT id, record FROM #batches
+        let sql = "SELECT id, record FROM batches
                    WHERE state IN ('validating', 'in_progress', 'finalizing', 'cancelling')
                    ORDER BY number";
         let rows = database.rows(sql, &[])?;
@@ -181,37 +179,31 @@ impl BatchRecord {
     }
 }
 
-const SELECT: &str = "SELECT id, record FROM #batches WHERE id = ?";
+const SELECT: &str = "SELECT id, record FROM batches WHERE id = ?";
 
 /// Processes whose client waits at a connection: after a crash, no one needs the rest of them.
 pub(crate) struct DirectCalls;
 
 impl DirectCalls {
-    /// Records a process whose client waits at this server.
+    /// Records a process whose client waits.
     pub fn insert(records: &Records, process: ProcessId) -> Result<(), Error> {
-        let sql = "REPLACE INTO #direct_calls (process, owner) VALUES (?, ?)";
-        let by = by![process.to_string(), records.name()];
+        let sql = "REPLACE INTO direct_calls (process) VALUES (?)";
+        let by = by![process.to_string()];
         records.single().run(sql, by).map(drop)
     }
 
     pub fn delete(records: &Records, process: ProcessId) -> Result<(), Error> {
-        let sql = "DELETE FROM #direct_calls WHERE process = ?";
-        records
-            .single()
-            .run(sql, by![process.to_string()])
-            .map(drop)
+        let sql = "DELETE FROM direct_calls WHERE process = ?";
+        let by = by![process.to_string()];
+        records.single().run(sql, by).map(drop)
     }
 
-    /// Those of this server, and of crashed servers; other servers handle their own.
-    pub fn ours(records: &Records) -> Result<Vec<ProcessId>, Error> {
-        let sql = "SELECT process, owner FROM #direct_calls";
-        let mut ours = Vec::new();
-        for mut row in records.single().rows(sql, &[])? {
-            let owner = row.text(1)?;
-            if owner == records.name() || records.database.is_dead(&owner)? {
-                ours.push(row.text(0)?.parse()?);
-            }
-        }
-        Ok(ours)
+    /// All of them, also those of a server that has crashed.
+    pub fn all(records: &Records) -> Result<Vec<ProcessId>, Error> {
+        let rows = records
+            .single()
+            .rows("SELECT process FROM direct_calls", &[])?;
+        let read = |mut row: Row| row.text(0)?.parse();
+        rows.into_iter().map(read).collect()
     }
 }

@@ -83,7 +83,7 @@ impl FileRecord {
     }
 
     pub fn insert(&self, database: &mut dyn Statements) -> Result<(), Error> {
-        let sql = format!("REPLACE INTO #files ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)");
+        let sql = format!("REPLACE INTO files ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)");
         let by = by![
             &*self.id,
             &*self.purpose,
@@ -96,22 +96,22 @@ impl FileRecord {
     }
 
     pub fn get(database: &mut dyn Statements, id: &str) -> Result<Option<Self>, Error> {
-        let sql = format!("SELECT {COLUMNS} FROM #files WHERE id = ? AND deleted_at IS NULL");
+        let sql = format!("SELECT {COLUMNS} FROM files WHERE id = ? AND deleted_at IS NULL");
         database.first(&sql, by![id])?.map(Self::of).transpose()
     }
 
     /// True also of a file that was there a while ago.
     pub fn is_known(database: &mut dyn Statements, id: &str) -> Result<bool, Error> {
-        let found = database.first("SELECT 1 FROM #files WHERE id = ?", by![id])?;
+        let found = database.first("SELECT 1 FROM files WHERE id = ?", by![id])?;
         Ok(found.is_some())
     }
 
     /// Takes it off the lists.
     pub fn delete(database: &mut dyn Statements, id: &str) -> Result<(), Error> {
         let now = now();
-        let sql = "UPDATE #files SET deleted_at = ? WHERE id = ? AND deleted_at IS NULL";
+        let sql = "UPDATE files SET deleted_at = ? WHERE id = ? AND deleted_at IS NULL";
         database.run(sql, by![signed(now), id])?;
-        let sql = "DELETE FROM #files WHERE deleted_at <= ?";
+        let sql = "DELETE FROM files WHERE deleted_at <= ?";
         let before = signed(now.saturating_sub(KNOWN_SECONDS));
         database.run(sql, by![before]).map(drop)
     }
@@ -128,10 +128,10 @@ impl FileRecord {
             ("<", "DESC")
         };
         let sql = format!(
-            "SELECT {COLUMNS} FROM #files
+            "SELECT {COLUMNS} FROM files
              WHERE deleted_at IS NULL
                AND (? IS NULL OR purpose = ?)
-               AND (? IS NULL OR number {than} (SELECT number FROM #files WHERE id = ?))
+               AND (? IS NULL OR number {than} (SELECT number FROM files WHERE id = ?))
              ORDER BY number {order} LIMIT ?"
         );
         let (purpose, after) = (query.purpose, query.after);
@@ -144,7 +144,7 @@ impl FileRecord {
     /// Expired files.
     pub fn expired(database: &mut dyn Statements, now: u64) -> Result<Vec<Self>, Error> {
         let sql = format!(
-            "SELECT {COLUMNS} FROM #files WHERE expires_at <= ? AND deleted_at IS NULL LIMIT 1000"
+            "SELECT {COLUMNS} FROM files WHERE expires_at <= ? AND deleted_at IS NULL LIMIT 1000"
         );
         let rows = database.rows(&sql, by![signed(now)])?;
         rows.into_iter().map(Self::of).collect()

@@ -94,9 +94,8 @@ impl ObjectRecord {
         })
     }
 
-    /// May be repeated: a database server whose reply to a commit was lost gets it again.
     pub fn insert(&self, database: &mut dyn Statements) -> Result<(), Error> {
-        let sql = format!("REPLACE INTO #objects ({COLUMNS}, bytes) VALUES (?, ?, ?, ?, ?, ?, ?)");
+        let sql = format!("REPLACE INTO objects ({COLUMNS}, bytes) VALUES (?, ?, ?, ?, ?, ?, ?)");
         let by = by![
             &*self.id,
             self.kind.as_str(),
@@ -111,7 +110,7 @@ impl ObjectRecord {
 
     /// Writes what is stored, and the process. Does nothing if the object was deleted.
     pub fn update(&self, database: &mut dyn Statements) -> Result<(), Error> {
-        let sql = "UPDATE #objects SET process = ?, record = ?, bytes = ? WHERE id = ?";
+        let sql = "UPDATE objects SET process = ?, record = ?, bytes = ? WHERE id = ?";
         let by = by![
             self.process.map(|process| process.to_string()),
             &*self.record,
@@ -126,44 +125,33 @@ impl ObjectRecord {
         kind: ObjectKind,
         id: &str,
     ) -> Result<Option<Self>, Error> {
-        let sql = format!("SELECT {COLUMNS} FROM #objects WHERE id = ? AND kind = ?");
+        let sql = format!("SELECT {COLUMNS} FROM objects WHERE id = ? AND kind = ?");
         let row = database.first(&sql, by![id, kind.as_str()])?;
         row.map(Self::of).transpose()
     }
 
-    /// The same within a transaction that changes it.
-    pub fn get_to_change(
-        database: &mut dyn Statements,
-        kind: ObjectKind,
-        id: &str,
-    ) -> Result<Option<Self>, Error> {
-        let sql = format!("SELECT {COLUMNS} FROM #objects WHERE id = ? AND kind = ?");
-        let rows = database.rows_to_change(&sql, by![id, kind.as_str()])?;
-        rows.into_iter().next().map(Self::of).transpose()
-    }
-
     /// The size of what is stored; 0 without such an object.
     pub fn bytes(database: &mut dyn Statements, id: &str) -> Result<u64, Error> {
-        let row = database.first("SELECT bytes FROM #objects WHERE id = ?", by![id])?;
+        let row = database.first("SELECT bytes FROM objects WHERE id = ?", by![id])?;
         let bytes = row.map(|mut row| row.int(0)).transpose()?;
         Ok(bytes.map_or(0, |bytes| u64::try_from(bytes).unwrap_or(0)))
     }
 
     pub fn delete(database: &mut dyn Statements, id: &str) -> Result<(), Error> {
-        let sql = "DELETE FROM #objects WHERE id = ?";
+        let sql = "DELETE FROM objects WHERE id = ?";
         database.run(sql, by![id]).map(drop)
     }
 
     /// The parts of an upload, oldest first.
     pub fn parts(database: &mut dyn Statements, parent: &str) -> Result<Vec<Self>, Error> {
-        let sql = format!("SELECT {COLUMNS} FROM #objects WHERE parent = ? ORDER BY number");
+        let sql = format!("SELECT {COLUMNS} FROM objects WHERE parent = ? ORDER BY number");
         let rows = database.rows(&sql, by![parent])?;
         rows.into_iter().map(Self::of).collect()
     }
 
     /// Those that a process still makes: their ids and the processes.
     pub fn in_progress(database: &mut dyn Statements) -> Result<Vec<(String, ProcessId)>, Error> {
-        let sql = "SELECT id, process FROM #objects WHERE process IS NOT NULL";
+        let sql = "SELECT id, process FROM objects WHERE process IS NOT NULL";
         let rows = database.rows(sql, &[])?.into_iter();
         let read = |mut row: Row| Ok((row.text(0)?, row.text(1)?.parse()?));
         rows.map(read).collect()
@@ -171,7 +159,7 @@ impl ObjectRecord {
 
     /// Some expired objects, without what is stored.
     pub fn expired(database: &mut dyn Statements, now: u64) -> Result<Vec<Self>, Error> {
-        let sql = "SELECT id, kind, parent, process, expires_at, '' FROM #objects
+        let sql = "SELECT id, kind, parent, process, expires_at, '' FROM objects
                    WHERE expires_at <= ? LIMIT 1000";
         let rows = database.rows(sql, by![now as i64])?;
         rows.into_iter().map(Self::of).collect()
@@ -179,14 +167,14 @@ impl ObjectRecord {
 
     /// Deletes the oldest complete objects of a kind until the others are at most this large together.
     pub fn shrink(database: &mut dyn Statements, kind: ObjectKind, most: u64) -> Result<(), Error> {
-        let sum = "SELECT CAST(SUM(bytes) AS SIGNED) FROM #objects WHERE kind = ?";
+        let sum = "SELECT SUM(bytes) FROM objects WHERE kind = ?";
         let sum = database.first(sum, by![kind.as_str()])?;
         let sum = sum.map(|mut row| row.optional_int(0)).transpose()?;
         let mut excess = sum.flatten().unwrap_or(0) - i64::try_from(most).unwrap_or(i64::MAX);
         if excess <= 0 {
             return Ok(());
         }
-        let oldest = "SELECT id, bytes FROM #objects WHERE kind = ? AND process IS NULL
+        let oldest = "SELECT id, bytes FROM objects WHERE kind = ? AND process IS NULL
                       ORDER BY number LIMIT 1000";
         for mut row in database.rows(oldest, by![kind.as_str()])? {
             if excess <= 0 {
@@ -201,8 +189,10 @@ impl ObjectRecord {
 
 #[cfg(test)]
 mod tests {
+    use batchwright::queue::Durability;
+
     use super::*;
-    use crate::records::testing::in_each_place;
+    use crate::records::Records;
 
     fn response(n: u64, process: Option<ProcessId>) -> ObjectRecord {
         ObjectRecord {
@@ -217,31 +207,31 @@ mod tests {
 
     #[test]
     fn the_oldest_complete_responses_are_deleted_for_want_of_room() {
-        in_each_place(|open| {
-            let records = open();
-            let mut database = records.single();
-            for n in 1..=4 {
-                let process = (n == 1).then(ProcessId::new);
-                response(n, process).insert(&mut database).unwrap();
-            }
-            let most = 2 * response(1, None).record.len() as u64;
-            ObjectRecord::shrink(&mut database, ObjectKind::Response, most).unwrap();
-            let mut is_there = |n| {
-                let id = format!("resp_{n}");
-                let found = ObjectRecord::get(&mut database, ObjectKind::Response, &id);
-                found.unwrap().is_some()
-            };
-            assert_eq!([1, 2, 3, 4].map(&mut is_there), [true, false, false, true]);
-            let in_progress = ObjectRecord::in_progress(&mut database).unwrap();
-            assert_eq!((in_progress.len(), &*in_progress[0].0), (1, "resp_1"));
-            let expired = ObjectRecord::expired(&mut database, 399).unwrap();
-            assert_eq!(expired.len(), 1);
-            assert!(expired[0].process.is_some());
-            let mut one = response(4, None);
-            one.set(&7);
-            one.update(&mut database).unwrap();
-            let one = ObjectRecord::get(&mut database, ObjectKind::Response, "resp_4");
-            assert_eq!(one.unwrap().unwrap().read::<u8>().unwrap(), 7);
-        });
+        let folder = tempfile::tempdir().unwrap();
+        let open = || Records::open(&folder.path().join("server.db"), Durability::Normal).unwrap();
+        let records = open();
+        let mut database = records.single();
+        for n in 1..=4 {
+            let process = (n == 1).then(ProcessId::new);
+            response(n, process).insert(&mut database).unwrap();
+        }
+        let most = 2 * response(1, None).record.len() as u64;
+        ObjectRecord::shrink(&mut database, ObjectKind::Response, most).unwrap();
+        let mut is_there = |n| {
+            let id = format!("resp_{n}");
+            let found = ObjectRecord::get(&mut database, ObjectKind::Response, &id);
+            found.unwrap().is_some()
+        };
+        assert_eq!([1, 2, 3, 4].map(&mut is_there), [true, false, false, true]);
+        let in_progress = ObjectRecord::in_progress(&mut database).unwrap();
+        assert_eq!((in_progress.len(), &*in_progress[0].0), (1, "resp_1"));
+        let expired = ObjectRecord::expired(&mut database, 399).unwrap();
+        assert_eq!(expired.len(), 1);
+        assert!(expired[0].process.is_some());
+        let mut one = response(4, None);
+        one.set(&7);
+        one.update(&mut database).unwrap();
+        let one = ObjectRecord::get(&mut database, ObjectKind::Response, "resp_4");
+        assert_eq!(one.unwrap().unwrap().read::<u8>().unwrap(), 7);
     }
 }

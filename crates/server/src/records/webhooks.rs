@@ -135,7 +135,7 @@ impl Webhook {
     }
 
     fn write(&self, verb: &str, database: &mut dyn Statements) -> Result<(), Error> {
-        let sql = format!("{verb} INTO #webhooks ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)");
+        let sql = format!("{verb} INTO webhooks ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)");
         let by = by![
             self.subject.to_string(),
             &*self.url,
@@ -153,7 +153,7 @@ impl Webhook {
     /// Writes down how far it has come, unless another one has taken its place, or another server has brought it to
     /// its end.
     pub fn update(&self, database: &mut dyn Statements) -> Result<(), Error> {
-        let sql = "UPDATE #webhooks SET body = ?, state = ?, attempts = ?, next_at = ?, error = ?
+        let sql = "UPDATE webhooks SET body = ?, state = ?, attempts = ?, next_at = ?, error = ?
                    WHERE process = ? AND message = ? AND state IN ('waiting', 'due')";
         let by = by![
             self.body.as_deref(),
@@ -171,11 +171,11 @@ impl Webhook {
     pub fn set_aside(&self, body: &str, database: &mut dyn Statements) -> Result<(), Error> {
         let former = Subject::Former(self.message.clone()).to_string();
         let (subject, message) = (self.subject.to_string(), &*self.message);
-        let sql = "UPDATE #webhooks SET process = ?, body = ?, state = 'due'
+        let sql = "UPDATE webhooks SET process = ?, body = ?, state = 'due'
                    WHERE process = ? AND message = ? AND state IN ('waiting', 'due')";
         let is_open = database.run(sql, by![former, body, subject.clone(), message])? > 0;
         if !is_open {
-            let sql = "DELETE FROM #webhooks WHERE process = ? AND message = ?";
+            let sql = "DELETE FROM webhooks WHERE process = ? AND message = ?";
             database.run(sql, by![subject, message])?;
         }
         Ok(())
@@ -183,26 +183,26 @@ impl Webhook {
 
     /// Has its message sent again, from the first attempt. False if there is no webhook, or no message yet.
     pub fn send_again(database: &mut dyn Statements, subject: &Subject) -> Result<bool, Error> {
-        let sql = "UPDATE #webhooks SET state = 'due', attempts = 0, next_at = 0, error = NULL
+        let sql = "UPDATE webhooks SET state = 'due', attempts = 0, next_at = 0, error = NULL
                    WHERE process = ? AND state <> 'waiting'";
         Ok(database.run(sql, by![subject.to_string()])? > 0)
     }
 
     pub fn get(database: &mut dyn Statements, subject: &Subject) -> Result<Option<Self>, Error> {
-        let sql = format!("SELECT {COLUMNS} FROM #webhooks WHERE process = ?");
+        let sql = format!("SELECT {COLUMNS} FROM webhooks WHERE process = ?");
         let found = database.first(&sql, by![subject.to_string()])?;
         found.map(Self::of).transpose()
     }
 
     /// False when there was none.
     pub fn delete(database: &mut dyn Statements, subject: &Subject) -> Result<bool, Error> {
-        let sql = "DELETE FROM #webhooks WHERE process = ?";
+        let sql = "DELETE FROM webhooks WHERE process = ?";
         Ok(database.run(sql, by![subject.to_string()])? > 0)
     }
 
     /// Removes those that ended before this time, in seconds since 1970.
     pub fn forget_ended(database: &mut dyn Statements, before: i64) -> Result<(), Error> {
-        let sql = "DELETE FROM #webhooks WHERE state NOT IN ('waiting', 'due') AND next_at < ?";
+        let sql = "DELETE FROM webhooks WHERE state NOT IN ('waiting', 'due') AND next_at < ?";
         database.run(sql, by![before]).map(drop)
     }
 
@@ -213,7 +213,7 @@ impl Webhook {
         most: i64,
     ) -> Result<(Vec<Self>, Option<String>), Error> {
         let sql = format!(
-            "SELECT {COLUMNS} FROM #webhooks WHERE state = 'waiting' AND process > ? ORDER BY process LIMIT ?"
+            "SELECT {COLUMNS} FROM webhooks WHERE state = 'waiting' AND process > ? ORDER BY process LIMIT ?"
         );
         let mut rows = database.rows(&sql, by![after, most])?;
         let is_full = i64::try_from(rows.len()) == Ok(most);
@@ -225,7 +225,7 @@ impl Webhook {
     /// The webhooks whose messages are due, the next one first.
     pub fn due(database: &mut dyn Statements) -> Result<Vec<DueWebhook>, Error> {
         let sql =
-            "SELECT process, url, next_at FROM #webhooks WHERE state = 'due' ORDER BY next_at";
+            "SELECT process, url, next_at FROM webhooks WHERE state = 'due' ORDER BY next_at";
         let due = |mut row: Row| {
             Ok(DueWebhook {
                 subject: row.text(0)?.parse()?,

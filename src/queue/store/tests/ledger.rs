@@ -189,7 +189,7 @@ pub(super) fn processes_of_one_id_are_booked_for_their_owners(open: Open<'_>) {
     for owner in ["ann", "bob"] {
         let info = ProcessInfo::new().owner(owner);
         store
-            .insert_described(process, Some(&info), jobs(&["a", "b"]), true, T, None)
+            .insert_described(process, Some(&info), jobs(&["a", "b"]), true, T)
             .unwrap();
         for claimed in worker.claim(2, T) {
             let paid = charge(&claimed, TODAY, ["m", "standard"], cost(0.25));
@@ -244,7 +244,7 @@ pub(super) fn charges_of_direct_calls_are_merged_when_they_are_gone(open: Open<'
             _ => (Some(&direct), &["a", "b"][..]),
         };
         store
-            .insert_described(*process, info, jobs(names), true, T, None)
+            .insert_described(*process, info, jobs(names), true, T)
             .unwrap();
     }
     for job in worker.claim(9, T) {

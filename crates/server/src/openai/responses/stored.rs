@@ -148,7 +148,7 @@ fn take(
 fn end_without(app: &App, record: &mut ObjectRecord, stored: &mut Stored) -> Result<(), Problem> {
     let id = record.id.clone();
     let known = app.records.transaction(|database| {
-        let known = ObjectRecord::get_to_change(database, ObjectKind::Response, &id)?;
+        let known = ObjectRecord::get(database, ObjectKind::Response, &id)?;
         let Some(mut known) = known else {
             return Ok(None);
         };

@@ -176,7 +176,6 @@ impl Model {
             jobs,
             sealed,
             self.wall(),
-            None,
         );
         if kept.is_empty() {
             assert!(ids.unwrap().is_empty());
