@@ -11,7 +11,6 @@ use batchwright::{JobId, JobQueue};
 use batchwright_jobs::JobTypes;
 use parking_lot::Mutex;
 
-use crate::background::Wake;
 use crate::dashboard::page::Page;
 use crate::events::Events;
 use crate::guard::Guard;
@@ -48,10 +47,6 @@ pub(crate) struct App {
     pub cancelled_jobs: Mutex<HashSet<JobId>>,
     /// Until when the numbers of the queue among the metrics are fresh.
     pub counted_until: Mutex<Option<Instant>>,
-    /// Wakes the thread that sends webhooks.
-    pub webhooks: Arc<Wake>,
-    /// Whether webhooks may go to addresses that are not public, and unencrypted.
-    pub private_webhooks: bool,
     pub guard: Guard,
     pub page: Page,
     pub disk_check: DiskCheck,

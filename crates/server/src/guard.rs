@@ -83,9 +83,7 @@ fn check_origin(head: &Head) -> Result<(), Problem> {
             ["http", "https"].contains(&scheme) && theirs.eq_ignore_ascii_case(host)
         });
         if !same {
-            return refused(format!(
-                "requests from pages of {origin} are not allowed"
-            ));
+            return refused(format!("requests from pages of {origin} are not allowed"));
         }
     }
     // Links to the dashboard from other pages are allowed; other requests from them are not.

@@ -37,7 +37,7 @@ use crate::records::Records;
 use crate::settings::LiveSettings;
 use crate::tokens::Tokens;
 use crate::watcher;
-use crate::webhooks::Deliveries;
+use crate::webhooks::{Deliveries, Receiver};
 
 /// A queue and its worker over HTTP: the API, the Batch endpoint and the dashboard on one port.
 ///
@@ -83,10 +83,7 @@ pub struct Server {
     /// 10 GiB.
     #[setters(generate, rename = "max_upload_bytes")]
     upload_bytes: u64,
-    /// Whether webhooks may be sent to addresses that are not public, also of this machine, and unencrypted. For servers
-    /// whose clients may reach everything that the server reaches. Default: no.
-    #[setters(generate, rename = "allow_private_webhooks")]
-    private_webhooks: bool,
+    webhook: Option<Receiver>,
     /// What a power failure may lose of the server's own records, such as idempotency keys. Use the durability of the
     /// queue. Default: [`Durability::Normal`].
     #[setters(generate)]
@@ -122,7 +119,7 @@ impl Server {
                 ..Limits::default()
             },
             upload_bytes: 10 << 30,
-            private_webhooks: false,
+            webhook: None,
             durability: Durability::default(),
             grace: Duration::from_secs(30),
         }
@@ -141,6 +138,17 @@ impl Server {
         let folder = folder.as_ref();
         self.folder = Some(folder.to_owned());
         self
+    }
+
+    /// An address that is told the end of each process and each batch of `/v1` that is created at this server, until it
+    /// accepts the message, in up to 6 attempts within a day. The secret signs the messages according to Standard
+    /// Webhooks: `whsec_` and the base64 of 24 to 64 random bytes. Default: none.
+    ///
+    /// # Errors
+    /// If the address or the secret is invalid.
+    pub fn webhook(mut self, url: &str, secret: &Secret) -> Result<Self, Error> {
+        self.webhook = Some(Receiver::new(url, secret)?);
+        Ok(self)
     }
 
     /// Settings that clients may read, and change in this store. A worker that [follows](Worker::follow) the store
@@ -261,13 +269,18 @@ impl Server {
             waiters: Waiters::new(self.limits.connections),
             cancelled_jobs: Mutex::default(),
             counted_until: Mutex::default(),
-            webhooks: Wake::new(),
-            private_webhooks: self.private_webhooks,
             page: Page::new(),
             guard: Guard::new(address, tokens, &self.hosts),
         });
-        RunningServer::start(listener, self.limits, worker, app, (self.grace, lock))
-            .map_err(|error| failed("the server cannot start its threads", &error))
+        RunningServer::start(
+            listener,
+            self.limits,
+            worker,
+            app,
+            self.webhook,
+            (self.grace, lock),
+        )
+        .map_err(|error| failed("the server cannot start its threads", &error))
     }
 
     /// # Errors
@@ -289,9 +302,12 @@ impl Server {
             None => folder_of(&self.queue)?,
         };
         make_private_folder(&folder).map_err(|error| failed(folder.display(), &error))?;
+        let lock = lock(&folder)?;
+        let mut records = Records::open(&folder.join("server.db"), self.durability)?;
+        records.webhook = self.webhook.as_ref().map(|_| Wake::new());
         Ok(Opened {
-            lock: lock(&folder)?,
-            records: Arc::new(Records::open(&folder.join("server.db"), self.durability)?),
+            lock,
+            records: Arc::new(records),
             storage: Storage::open(&folder.join("files"), self.upload_bytes)?,
             folder,
         })
@@ -402,7 +418,7 @@ pub struct RunningServer {
     _watcher: Background,
     listener: Listener,
     batches: Background,
-    webhooks: Deliveries,
+    webhook: Option<Deliveries>,
     worker: RunningWorker,
     app: Arc<App>,
     grace: Duration,
@@ -415,11 +431,15 @@ impl RunningServer {
         limits: Limits,
         worker: RunningWorker,
         app: Arc<App>,
+        receiver: Option<Receiver>,
         (grace, lock): (Duration, File),
     ) -> io::Result<Self> {
         Ok(Self {
             batches: openai::start_progress(Arc::clone(&app))?,
-            webhooks: Deliveries::start(Arc::clone(&app))?,
+            webhook: receiver
+                .zip(app.records.webhook.clone())
+                .map(|(receiver, wake)| Deliveries::start(Arc::clone(&app), receiver, wake))
+                .transpose()?,
             listener: Listener::start(listener, app.clone(), limits)?,
             _watcher: watcher::start(Arc::clone(&app))?,
             worker,
@@ -456,7 +476,7 @@ impl RunningServer {
             scope.spawn(|| listener.stop(grace + LAST_REPLIES));
             worker.stop()
         });
-        drop((self.batches, self.webhooks));
+        drop((self.batches, self.webhook));
         report
     }
 }

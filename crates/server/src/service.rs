@@ -7,17 +7,12 @@ use crate::http::{self, Answer, Head, Response};
 use crate::problem::Problem;
 use crate::router::{self, Route};
 use crate::tokens::Access;
-use crate::{api, dashboard, openai, webhooks};
+use crate::{api, dashboard, openai};
 
 pub(crate) fn routes() -> impl Iterator<Item = &'static Route> {
-    [
-        api::ROUTES,
-        openai::ROUTES,
-        webhooks::ROUTES,
-        dashboard::ROUTES,
-    ]
-    .into_iter()
-    .flatten()
+    [api::ROUTES, openai::ROUTES, dashboard::ROUTES]
+        .into_iter()
+        .flatten()
 }
 
 /// A compressed body would be taken for one that is damaged, and its real size is not known before it is decoded.

@@ -63,12 +63,23 @@ pub struct ServeArgs {
         hide_short_help = true)]
     pub max_body_memory: u64,
 
-    /// Also send webhooks to addresses that are not public
+    /// URL that is told the end of each process and batch
     ///
-    /// This includes this machine, and unencrypted connections. Clients choose the addresses of webhooks: use this
-    /// flag only if every client may reach everything that this machine can reach.
-    #[arg(long, hide_short_help = true)]
-    pub allow_private_webhooks: bool,
+    /// Messages are signed according to Standard Webhooks, and sent again until they are accepted, up to 6 times within
+    /// a day.
+    #[arg(long, value_name = "URL", hide_short_help = true)]
+    pub webhook: Option<String>,
+
+    /// File with the secret that signs the messages of --webhook
+    ///
+    /// It has whsec_ and the base64 of 24 to 64 random bytes [env: BATCHWRIGHT_WEBHOOK_SECRET, for the secret itself]
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "webhook",
+        hide_short_help = true
+    )]
+    pub webhook_secret_file: Option<PathBuf>,
 
     #[command(flatten)]
     pub worker: WorkerArgs,

@@ -70,11 +70,7 @@ pub(super) fn delete(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     change(app, key, None)
 }
 
-fn change(
-    app: &App,
-    key: &'static SettingKey,
-    value: Option<&str>,
-) -> Result<Response, Problem> {
+fn change(app: &App, key: &'static SettingKey, value: Option<&str>) -> Result<Response, Problem> {
     if key.is_local() {
         let name = key.name();
         let why = format!(

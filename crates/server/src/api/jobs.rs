@@ -16,7 +16,6 @@ use crate::http::{Call, Response};
 use crate::problem::Problem;
 use crate::records::{Asked, Claim, HeldKey, Makes, ReadEnd, busy, hash};
 use crate::shapes::ShownJob;
-use crate::webhooks::{self, Receiver};
 
 /// Longest wait for the end of a job.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
@@ -42,15 +41,14 @@ struct NewJob {
 pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     call.takes(&[])?;
     let sent = once::key(call)?;
-    let receiver = Receiver::of(app, call)?;
     let body: Value = call.json()?;
     let request = hash(&[body.to_string().as_bytes()]);
     let new: NewJob = serde_json::from_value(body)
         .map_err(|error| Problem::invalid(format!("the body is not a valid job: {error}")))?;
     let named = new.process_id;
     // A job in a shared process must be identified by a key, even if its client sent none. With a webhook, a key shows
-    // that the webhook can be recorded before the job is created.
-    let needs_key = named.is_some() || receiver.is_some();
+    // that its message can be recorded before the job is created.
+    let needs_key = named.is_some() || app.records.webhook.is_some();
     let Some(key) = sent.or_else(|| needs_key.then(once::any_key)) else {
         let job = job(app, new)?;
         let process = ProcessId::new();
@@ -66,7 +64,6 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         Claim::Busy(_) => Err(busy().into()),
         Claim::Answered(before, answer) => {
             let answer = once::replayed(before, request, &answer)?;
-            once::attach(app, receiver.as_ref(), &answer)?;
             Ok(once::again(&answer))
         }
         Claim::Mine(held) => {
@@ -75,7 +72,7 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
             match made {
                 Ok(id) => {
                     let answer = once::job_answer(id, held.process);
-                    once::attach(app, receiver.as_ref(), &answer)?;
+                    once::tell_end(&app.records, held.process)?;
                     once::answered(&held, &answer)
                 }
                 Err(problem) => {
@@ -126,12 +123,7 @@ fn create_once(
     enqueue(app, held.process, is_named, job)
 }
 
-fn enqueue(
-    app: &App,
-    process: ProcessId,
-    is_named: bool,
-    job: Job,
-) -> Result<JobId, Problem> {
+fn enqueue(app: &App, process: ProcessId, is_named: bool, job: Job) -> Result<JobId, Problem> {
     if is_named && let Some(known) = app.queue.process(process)? {
         if known.cancelled {
             let why = format!("process {process} was cancelled and accepts no more jobs");
@@ -146,10 +138,6 @@ fn enqueue(
             let why = format!("process {process} belongs to a job, which adds its jobs itself");
             return Err(Problem::conflict(why).param("process_id"));
         }
-    } else if is_named {
-        // The last step before the job is created: a request that is refused must not touch the webhook of the deleted
-        // process.
-        webhooks::free_id(app, process)?;
     }
     let ids = app.queue.enqueue(process, [job])?;
     app.observer.touch(process);

@@ -8,9 +8,7 @@ use serde_json::{Value, json};
 use crate::app::App;
 use crate::http::{Call, Response, is_visible};
 use crate::problem::Problem;
-use crate::records::webhooks::Subject;
 use crate::records::{Abandoned, Asked, Claim, Hash, HeldKey, Makes, Records, busy, hash, settled};
-use crate::webhooks::Receiver;
 
 /// Longest key, in bytes.
 const LONGEST: usize = 255;
@@ -130,23 +128,11 @@ pub(super) fn again(answer: &Value) -> Response {
     created(answer).header(REPLAYED.0, REPLAYED.1)
 }
 
-/// Records the webhook of what was created.
-pub(super) fn attach(
-    app: &App,
-    receiver: Option<&Receiver>,
-    answer: &Value,
-) -> Result<(), Problem> {
-    let Some(receiver) = receiver else {
-        return Ok(());
-    };
-    let id = |name: &str| answer[name].as_str().unwrap_or_default();
-    receiver.attach(
-        app,
-        match id("job_id") {
-            "" => Subject::Process(id("process_id").parse()?),
-            job => Subject::Job(job.parse()?),
-        },
-    )
+/// Has the end of a process told that was created.
+pub(super) fn tell_end(records: &Records, process: ProcessId) -> Result<(), Error> {
+    records.tell_end(&mut records.single(), &process.to_string())?;
+    records.wake_sender();
+    Ok(())
 }
 
 /// 201 with the created object and its location.
@@ -192,7 +178,10 @@ pub(crate) fn settle_abandoned(queue: &JobQueue, records: &Records) -> Result<()
             Some(process) => Some(process_answer(held.process, process.counts.total)),
         };
         match answer {
-            Some(answer) => held.note_answer(&answer.to_string())?,
+            Some(answer) => {
+                tell_end(records, held.process)?;
+                held.note_answer(&answer.to_string())?;
+            }
             None => held.forget()?,
         }
     }

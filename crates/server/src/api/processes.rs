@@ -16,7 +16,6 @@ use crate::records::batches::BatchRecord;
 use crate::records::objects::{ObjectKind, ObjectRecord};
 use crate::records::{Asked, Claim, HeldKey, Makes, busy, hash};
 use crate::shapes;
-use crate::webhooks::Receiver;
 
 /// Maximum number of processes that a filtered request reads.
 const MOST_LOOKED_AT: usize = 20_000;
@@ -43,8 +42,6 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     let kind = kind.unwrap_or_else(|| "completion".to_owned());
     refuse_unknown(app, &kind)?;
     let name = name_of(call)?;
-    let receiver = Receiver::of(app, call)?;
-    let attach = |answer: &Value| once::attach(app, receiver.as_ref(), answer);
     let key = once::key(call)?.unwrap_or_else(once::any_key);
     let mut lines = Lines::new(app, &kind, &mut *call.body);
     let request = |body: [u8; 32]| request_hash(&kind, name.as_deref(), &body, limit);
@@ -56,7 +53,6 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         Claim::Answered(before, answer) => {
             lines.skip()?;
             let answer = once::replayed(before, request(lines.hash()), &answer)?;
-            attach(&answer)?;
             return Ok(once::again(&answer));
         }
         Claim::Busy(_) => return Err(busy().into()),
@@ -70,7 +66,7 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
             lines.skip()?;
             once::refuse_another(held.request, request(lines.hash()))?;
             let answer = once::process_answer(held.process, known.counts.total);
-            attach(&answer)?;
+            once::tell_end(&app.records, held.process)?;
             return once::answered(&held, &answer);
         }
         app.queue.delete(held.process)?;
@@ -90,7 +86,7 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     match filled {
         Ok(total) => {
             let answer = once::process_answer(held.process, total);
-            attach(&answer)?;
+            once::tell_end(&app.records, held.process)?;
             once::answered(&held, &answer)
         }
         Err(problem) => {
@@ -326,7 +322,10 @@ pub(super) fn queue_to_delete(app: &App, process: &ProcessState) -> Result<JobQu
         return Err(Problem::conflict(why));
     }
     if !Path::new(&app.queue.location()).is_file() {
-        let why = format!("process {} belongs to {collector} of another server", process.process_id);
+        let why = format!(
+            "process {} belongs to {collector} of another server",
+            process.process_id
+        );
         return Err(Problem::conflict(why));
     }
     // Its record is lost, for example with a damaged `server.db`: nothing else would ever collect the results.

@@ -16,8 +16,6 @@ use crate::problem::Problem;
 use crate::records::batches::{BatchRecord, BatchState};
 use crate::records::files::{FileRecord, id_of, new_id, now};
 use crate::records::hash;
-use crate::records::webhooks::Subject;
-use crate::webhooks::Receiver;
 
 /// Most batches of one page, and how many there are on one unless somebody says so.
 const MOST: usize = 100;
@@ -45,7 +43,6 @@ struct Kept {
 /// `POST /v1/batches`.
 pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     let key = once::key(call)?;
-    let receiver = Receiver::of(app, call)?;
     once::made(app, key, |id, check| {
         let asked: Map<String, Value> = call.json()?;
         let strict = app.is_strict(&call.head)?;
@@ -66,14 +63,11 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
             return Err(Problem::invalid(why).param("input_file_id"));
         }
         app.records.transaction(|database| -> Result<(), Error> {
-            if let Some(receiver) = &receiver {
-                let webhook = receiver.webhook(Subject::Batch(record.id.clone()));
-                webhook.put(database)?;
-            }
+            app.records.tell_end(database, &record.id)?;
             record.insert(database)
         })?;
         app.openai.wake.wake();
-        app.webhooks.wake();
+        app.records.wake_sender();
         described(app, &record)
     })
 }

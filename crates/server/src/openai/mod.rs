@@ -43,7 +43,6 @@ use crate::problem::Problem;
 use crate::records::batches::{BatchRecord, BatchState};
 use crate::router::Route;
 use crate::tokens::Access::{Operate, Read};
-use crate::webhooks;
 
 /// The routes of this module.
 pub(crate) const ROUTES: &[Route] = &[
@@ -56,14 +55,6 @@ pub(crate) const ROUTES: &[Route] = &[
     Route::get("/v1/batches", Read, batches::list),
     Route::get("/v1/batches/{batch_id}", Read, batches::get),
     Route::post("/v1/batches/{batch_id}/cancel", Operate, batches::cancel),
-    Route::put("/v1/batches/{batch_id}/webhook", Operate, webhooks::put),
-    Route::get("/v1/batches/{batch_id}/webhook", Read, webhooks::get),
-    Route::delete("/v1/batches/{batch_id}/webhook", Operate, webhooks::delete),
-    Route::post(
-        "/v1/batches/{batch_id}/webhook/resend",
-        Operate,
-        webhooks::resend,
-    ),
     Route::post("/v1/chat/completions", Operate, chat::create),
     Route::post("/v1/completions", Operate, completions::create),
     Route::post("/v1/embeddings", Operate, embeddings::create),

@@ -111,9 +111,8 @@ impl Database {
     ) -> Result<T, E> {
         let connection = self.connection()?.lock();
         let failed = |error: rusqlite::Error| E::from(failed(&connection, &error));
-        let transaction =
-            Transaction::new_unchecked(&connection, TransactionBehavior::Immediate)
-                .map_err(failed)?;
+        let transaction = Transaction::new_unchecked(&connection, TransactionBehavior::Immediate)
+            .map_err(failed)?;
         let done = work(&mut OfConnection(&transaction))?;
         transaction.commit().map_err(failed)?;
         Ok(done)

@@ -193,7 +193,9 @@ impl Records {
             let key = row.bytes(0)?;
             // A request that ends meanwhile has an answer afterwards.
             if let Some(mut held) = self.hold(key, Instant::now())
-                && self.known(&key)?.is_some_and(|known| known.answer.is_none())
+                && self
+                    .known(&key)?
+                    .is_some_and(|known| known.answer.is_none())
             {
                 held.process = ProcessId::from_bytes(row.bytes(1)?);
                 let makes = match row.int(2)? {

@@ -14,11 +14,14 @@ pub(crate) mod webhooks;
 
 use std::collections::HashSet;
 use std::path::Path;
+use std::sync::Arc;
 
+use batchwright::Error;
 use batchwright::progress::Timestamp;
 use batchwright::queue::Durability;
-use batchwright::Error;
 use parking_lot::{Condvar, Mutex};
+
+use crate::background::Wake;
 
 use database::{Database, Single, Statements};
 pub(crate) use idempotency::{Abandoned, Asked, Claim, Hash, HeldKey, Makes, busy, hash};
@@ -38,6 +41,8 @@ const TABLES: &[&str] = &[
 pub(crate) struct Records {
     database: Database,
     keys: Keys,
+    /// Wakes the thread that sends messages, if the server has a webhook.
+    pub webhook: Option<Arc<Wake>>,
 }
 
 /// The idempotency keys whose requests threads of this server perform.
@@ -59,6 +64,7 @@ impl Records {
         Ok(Self {
             database: Database::open(path, durability, TABLES)?,
             keys: Keys::default(),
+            webhook: None,
         })
     }
 

@@ -15,7 +15,6 @@ use crate::base::Error;
 use super::Database;
 use super::writer::{CLOCK, Fault, Queries as _, Statements as _, Tx, by, list};
 
-
 /// The longest lease of another process, in leases of this one.
 const LONGEST: u32 = 4;
 

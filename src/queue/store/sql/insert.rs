@@ -3,12 +3,12 @@
 use crate::base::{Error, ErrorKind, JobId, ProcessId, Timestamp};
 use crate::queue::info::ProcessInfo;
 use crate::queue::job::Job;
+use crate::queue::store::JobLane;
 use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::group_commit::{Insert, Inserted};
 use crate::queue::store::rows::{
     DELETING, HELD, MOST_JOBS, MOST_PROCESSES, NO_CHORE, PENDING, RELEASING, key, process_of,
 };
-use crate::queue::store::JobLane;
 
 use super::statements::{Fault, Queries as _, Statements, by, stored};
 use super::{SqlStore, budget_rows, lineage};
