@@ -175,15 +175,6 @@ impl Server {
         self
     }
 
-    /// Maximum bytes of memory for the bodies of all requests, including their parsed values: about 6 times their length,
-    /// and more for JSON of many small values. A request without memory waits up to 30 s, then gets 503 with
-    /// `retry-after`. A request that needs more than the limit gets 413. Each request may use 512 KiB in addition, so small
-    /// ones, up to about 80 KiB of plain text, never wait. Default: 512 MiB.
-    pub fn max_body_memory(mut self, bytes: u64) -> Self {
-        self.limits.body_memory = bytes;
-        self
-    }
-
     /// Starts the worker and begins to answer.
     ///
     /// # Errors

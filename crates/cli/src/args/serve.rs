@@ -54,15 +54,6 @@ pub struct ServeArgs {
         hide_short_help = true)]
     pub max_uploads: u64,
 
-    /// Memory limit for the bodies of all requests
-    ///
-    /// It includes their decoded form, about six times their length. At the limit, a large request waits up to 30 s
-    /// and is then asked to retry later; small ones, up to about 80 KiB of plain text, are always accepted. In
-    /// bytes, with K, M or G for powers of 1024.
-    #[arg(long, value_name = "BYTES", default_value = "512M", value_parser = super::values::bytes,
-        hide_short_help = true)]
-    pub max_body_memory: u64,
-
     /// URL that is told the end of each process and batch
     ///
     /// Messages are signed according to Standard Webhooks, and sent again until they are accepted, up to 6 times within

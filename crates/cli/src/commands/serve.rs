@@ -106,7 +106,6 @@ fn with_flags(server: Server, args: &ServeArgs, token: Option<Secret>) -> Server
         .address(SocketAddr::new(args.host, args.port))
         .max_connections(args.max_connections)
         .max_upload_bytes(args.max_uploads)
-        .max_body_memory(args.max_body_memory)
         .durability(durability(args.worker.fsync))
         .grace(args.worker.grace)
         .set(token, Server::token)

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use http_net::{HttpError, ServerConn, ServerEvent};
 
 use super::call::{is_gone, new_request_id};
-use super::memory::Room;
+use super::permits::{PACE, Permit, Permits};
 use super::shared::{Answer, Limits, Open, Shared};
 use super::{Body, Call, Head, Incoming, Response};
 use crate::problem::Problem;
@@ -40,7 +40,8 @@ pub(super) fn serve(open: &Open, shared: &Shared) {
         waits_for_us: false,
         body: (Vec::new(), 0),
         left: None,
-        room: shared.memory.room(),
+        permits: &shared.permits,
+        permit: None,
         request: String::new(),
         request_id: String::new(),
         has_begun: false,
@@ -67,8 +68,9 @@ struct Wire<'s> {
     body: (Vec<u8>, usize),
     /// Number of unread bytes of the body, if its length is known.
     left: Option<u64>,
-    /// The body's reservation of the shared memory.
-    room: Room<'s>,
+    permits: &'s Permits,
+    /// The permit for the body of the present request, if it is large.
+    permit: Option<Permit<'s>>,
     /// The method and the path of the present request, for the log.
     request: String,
     request_id: String,
@@ -374,13 +376,16 @@ impl Wire<'_> {
 }
 
 impl Incoming for Wire<'_> {
-    fn hold(&mut self, bytes: u64) -> Result<(), Problem> {
-        let client = self.stream;
-        self.room.set(bytes, &|| is_gone(client))
+    fn take_permit(&mut self) -> Result<(), Problem> {
+        if self.permit.is_none() {
+            let client = self.stream;
+            self.permit = Some(self.permits.take(|| is_gone(client))?);
+        }
+        Ok(())
     }
 
-    fn hold_also(&mut self, bytes: u64) -> Result<(), Problem> {
-        self.hold(self.room.bytes() + bytes)
+    fn release(&mut self) {
+        self.permit = None;
     }
 
     fn begin_response(&mut self, head: &Response) -> io::Result<()> {
@@ -417,16 +422,13 @@ impl Read for Wire<'_> {
                     *taken = 0;
                 }
                 Ok(ServerEvent::NeedInput) => {
-                    let crowded = self.room.pace();
-                    let least = crowded.max(self.limits.slowest);
+                    let least = match self.permit {
+                        Some(_) => self.limits.slowest.max(PACE),
+                        None => self.limits.slowest,
+                    };
                     if self.pace.is_slow(self.limits.stall, least) {
                         self.body_ended = true;
-                        let why =
-                            "the request was sent too slowly while others waited for its memory";
-                        return Err(match crowded {
-                            0 => too_slow().into(),
-                            _ => too_slow().says(why).into(),
-                        });
+                        return Err(too_slow().into());
                     }
                     let before = Instant::now();
                     let buffered = self.http.remaining_input().len();

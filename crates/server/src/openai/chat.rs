@@ -20,7 +20,7 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         Some(options) => options["include_usage"] == true,
     };
     let strict = app.is_strict(&call.head)?;
-    let parts = Parts::of(CHAT, body, strict, &mut |bytes| call.body.hold_also(bytes))?;
+    let parts = Parts::of(CHAT, body, strict)?;
     if !is_streamed {
         return direct::answered(app, call, CHAT, parts, |reply| Response::json(200, reply));
     }

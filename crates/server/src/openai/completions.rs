@@ -20,8 +20,7 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     let options = body.remove("stream_options").unwrap_or_default();
     let with_usage = options["include_usage"] == true;
     let strict = app.is_strict(&call.head)?;
-    let hold = &mut |bytes| call.body.hold_also(bytes);
-    let parts = Parts::of(COMPLETIONS, body, strict, hold)?;
+    let parts = Parts::of(COMPLETIONS, body, strict)?;
     if is_streamed {
         let mut events = CompletionEvents {
             with_usage,

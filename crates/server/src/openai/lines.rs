@@ -177,7 +177,7 @@ impl<'e, R: Read> Lines<'e, R> {
         let body = serde_json::from_str(body);
         let UniqueJson(body) = body.map_err(|error| Problem::invalid(error.to_string()))?;
         let body: Map<String, Value> = body.as_object().cloned().unwrap_or_default();
-        let mut parts = Parts::of(self.endpoint, body.clone(), false, &mut |_| Ok(()))?;
+        let mut parts = Parts::of(self.endpoint, body.clone(), false)?;
         Ok(match parts.requests.pop() {
             Some(request) if parts.requests.is_empty() => Asked::One(Box::new(request.with_id(id))),
             _ => Asked::Several {
@@ -206,7 +206,7 @@ impl<'e, R: Read> Lines<'e, R> {
             _ => body.get("n").is_some_and(|n| *n != 1),
         };
         several.then(|| {
-            let parts = Parts::of(self.endpoint, body.clone(), false, &mut |_| Ok(()))?;
+            let parts = Parts::of(self.endpoint, body.clone(), false)?;
             let model = parts.model;
             Ok(Asked::Several { id, model, body })
         })

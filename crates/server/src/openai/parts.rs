@@ -15,7 +15,6 @@ use super::answer::{self, Answers, Form};
 use super::endpoints::{CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, settings};
 use super::responses::request;
 use super::{functions, text_completion};
-use crate::http::weight_of_each;
 use crate::problem::Problem;
 
 /// The kind of such lines, which only servers carry out.
@@ -29,12 +28,7 @@ const MANY_TEXTS: usize = 100;
 /// as do those of a payload of more bytes than this.
 const LONG: usize = 64 << 10;
 /// Most bytes of a request; pictures are inside.
-pub(super) const MOST_BYTES: u64 = 64 << 20;
-/// and most that these may take of memory.
-const MOST_WEIGHT: u64 = 384 << 20;
-
-/// Has room for so many bytes, or says why not.
-type Hold<'h> = dyn FnMut(u64) -> Result<(), Problem> + 'h;
+pub(super) const MOST_BYTES: u64 = 32 << 20;
 
 /// What a body asks for.
 pub(super) struct Parts {
@@ -46,16 +40,10 @@ pub(super) struct Parts {
 
 impl Parts {
     /// The requests in a body that a client sends to an endpoint: usually one. With `strict`, their answers are checked.
-    /// `hold` reserves this number of bytes of memory.
     ///
     /// # Errors
-    /// When it is no request, or stands for more than a body may hold, or than there is room for.
-    pub fn of(
-        endpoint: &str,
-        body: Map<String, Value>,
-        strict: bool,
-        hold: &mut Hold<'_>,
-    ) -> Result<Self, Problem> {
+    /// When it is no request, or stands for more than a body may hold.
+    pub fn of(endpoint: &str, body: Map<String, Value>, strict: bool) -> Result<Self, Problem> {
         let model = body.get("model").and_then(Value::as_str).map(str::to_owned);
         if model
             .as_deref()
@@ -65,10 +53,10 @@ impl Parts {
             return Err(Problem::invalid(why).param("model"));
         }
         let (requests, as_base64) = match endpoint {
-            EMBEDDINGS => vectors(body, hold)?,
-            COMPLETIONS => (completions(body, strict, hold)?, false),
+            EMBEDDINGS => vectors(body)?,
+            COMPLETIONS => (completions(body, strict)?, false),
             RESPONSES => (vec![request::of_line(body, strict)?], false),
-            _ => (choices(body, strict, hold)?, false),
+            _ => (choices(body, strict)?, false),
         };
         Ok(Self {
             requests,
@@ -78,11 +66,7 @@ impl Parts {
     }
 }
 
-fn choices(
-    mut body: Map<String, Value>,
-    strict: bool,
-    hold: &mut Hold<'_>,
-) -> Result<Vec<Request>, Problem> {
+fn choices(mut body: Map<String, Value>, strict: bool) -> Result<Vec<Request>, Problem> {
     let choices = match body.remove("n") {
         None | Some(Value::Null) => 1,
         Some(n) => n
@@ -94,7 +78,7 @@ fn choices(
             })?,
     };
     if choices > 1 {
-        hold_bulk(hold, &body, choices as usize, "n")?;
+        check_bulk(&body, choices as usize, "n")?;
     }
     let request = marked(request(CHAT, body)?, strict);
     Ok(match choices {
@@ -106,29 +90,22 @@ fn choices(
 }
 
 /// The requests for the completions of one or several prompts.
-fn completions(
-    body: Map<String, Value>,
-    strict: bool,
-    hold: &mut Hold<'_>,
-) -> Result<Vec<Request>, Problem> {
+fn completions(body: Map<String, Value>, strict: bool) -> Result<Vec<Request>, Problem> {
     let (prompts, body) = text_completion::prompts(body)?;
     if prompts.len() > 1 {
-        hold_bulk(hold, &body, prompts.len(), "prompt")?;
+        check_bulk(&body, prompts.len(), "prompt")?;
     }
     let mut requests = Vec::new();
     for messages in prompts {
         let mut body = body.clone();
         body.insert("messages".to_owned(), messages);
-        requests.extend(choices(body, strict, hold)?);
+        requests.extend(choices(body, strict)?);
     }
     Ok(requests)
 }
 
 /// A request for each text, and whether vectors are wanted packed.
-fn vectors(
-    mut body: Map<String, Value>,
-    hold: &mut Hold<'_>,
-) -> Result<(Vec<Request>, bool), Problem> {
+fn vectors(mut body: Map<String, Value>) -> Result<(Vec<Request>, bool), Problem> {
     let as_base64 = match body.remove("encoding_format") {
         None | Some(Value::Null) => false,
         Some(format) if format == "float" => false,
@@ -156,7 +133,7 @@ fn vectors(
         return Err(Problem::invalid(why).param("input"));
     }
     if texts.len() > 1 {
-        hold_bulk(hold, &body, texts.len(), "input")?;
+        check_bulk(&body, texts.len(), "input")?;
     }
     let requests = texts.into_iter().map(|text| {
         let mut body = body.clone();
@@ -166,23 +143,17 @@ fn vectors(
     Ok((requests.collect::<Result<_, _>>()?, as_base64))
 }
 
-/// Has room for the jobs of a request that stands for many, each with all of this body; refuses one that stands for
-/// too much: a few bytes must not take all memory.
-fn hold_bulk(
-    hold: &mut Hold<'_>,
-    body: &Map<String, Value>,
-    jobs: usize,
-    param: &'static str,
-) -> Result<(), Problem> {
+/// Refuses a request that stands for many jobs, each with all of this body, if they take too much together: a few bytes
+/// must not take all memory.
+fn check_bulk(body: &Map<String, Value>, jobs: usize, param: &'static str) -> Result<(), Problem> {
     let json = serde_json::to_vec(body).unwrap_or_default();
     let (bytes, jobs) = (json.len() as u64, jobs as u64);
-    let weight = weight_of_each(&json).saturating_mul(jobs);
-    if bytes * jobs <= MOST_BYTES && weight <= MOST_WEIGHT {
-        return hold(weight);
+    if bytes * jobs <= MOST_BYTES {
+        return Ok(());
     }
     let why = format!(
-        "{jobs} requests with these {bytes} bytes each are more than one may stand for, which are {MOST_BYTES} bytes, or \
-         less where they have many fields: ask for fewer at a time"
+        "{jobs} requests with these {bytes} bytes each are more than one may stand for, which are {MOST_BYTES} bytes: \
+         ask for fewer at a time"
     );
     Err(Problem::invalid(why).param(param))
 }

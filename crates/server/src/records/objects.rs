@@ -130,13 +130,6 @@ impl ObjectRecord {
         row.map(Self::of).transpose()
     }
 
-    /// The size of what is stored; 0 without such an object.
-    pub fn bytes(database: &mut dyn Statements, id: &str) -> Result<u64, Error> {
-        let row = database.first("SELECT bytes FROM objects WHERE id = ?", by![id])?;
-        let bytes = row.map(|mut row| row.int(0)).transpose()?;
-        Ok(bytes.map_or(0, |bytes| u64::try_from(bytes).unwrap_or(0)))
-    }
-
     pub fn delete(database: &mut dyn Statements, id: &str) -> Result<(), Error> {
         let sql = "DELETE FROM objects WHERE id = ?";
         database.run(sql, by![id]).map(drop)

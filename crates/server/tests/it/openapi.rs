@@ -180,32 +180,6 @@ fn real_answers_have_the_shapes_that_the_document_tells() {
         of.check("post", &format!("/api/v1/processes/{path}"), answer)
             .is(200);
     }
-    let (hook, place_of_hook) = (format!("{process}/webhook"), format!("{one}/webhook"));
-    let url = json!({"url": "https://nobody.invalid/ended"});
-    of.check(
-        "put",
-        &hook,
-        desk.put(&place_of_hook, &json!({"url": "ftp://x"})),
-    )
-    .is(400);
-    of.check("put", &hook, desk.put(&place_of_hook, &url))
-        .is(201);
-    of.check("get", &hook, desk.get(&place_of_hook)).is(200);
-    let resend = format!("{hook}/resend");
-    let again = desk.post(&format!("{place_of_hook}/resend"), &json!({}));
-    assert!([202, 409].contains(&of.check("post", &resend, again).status));
-    of.check("delete", &hook, desk.delete(&place_of_hook))
-        .is(204);
-    of.check("get", &hook, desk.get(&place_of_hook)).is(404);
-    let (hook, place_of_hook) = (format!("{job}/webhook"), format!("{place}/webhook"));
-    of.check("put", &hook, desk.put(&place_of_hook, &url))
-        .is(201);
-    of.check("get", &hook, desk.get(&place_of_hook)).is(200);
-    let again = desk.post(&format!("{place_of_hook}/resend"), &json!({}));
-    let resend = format!("{hook}/resend");
-    assert!([202, 409].contains(&of.check("post", &resend, again).status));
-    of.check("delete", &hook, desk.delete(&place_of_hook))
-        .is(204);
     of.check("delete", process, desk.delete(&one)).is(409);
     of.check("delete", results, desk.delete(&format!("{one}/results")))
         .is(400);

@@ -26,7 +26,7 @@ use super::parts::{MOST_BYTES, Parts};
 use super::stream::{AnswerEvents, Changed};
 use crate::api::once;
 use crate::app::App;
-use crate::http::{COPIES, Call, Response};
+use crate::http::{Call, Response};
 use crate::problem::Problem;
 use crate::records::files::id_of;
 use crate::records::objects::ObjectRecord;
@@ -42,7 +42,7 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     let own = Own::take(&mut body)?;
     let mut items = request::items(&body)?;
     if let Some(previous) = &own.previous {
-        let mut conversation = conversation(app, call, previous)?;
+        let mut conversation = conversation(app, previous)?;
         conversation.append(&mut items);
         body.insert("input".to_owned(), conversation.clone().into());
         items = conversation;
@@ -216,26 +216,19 @@ fn store(app: &App, begun: &str, response: &Map<String, Value>) -> Result<(), Pr
     })
 }
 
-/// The items of an earlier response, for which memory is reserved.
-fn conversation(app: &App, call: &mut Call<'_>, id: &str) -> Result<Vec<Value>, Problem> {
+/// The items of an earlier response.
+fn conversation(app: &App, id: &str) -> Result<Vec<Value>, Problem> {
     let refused = |code, why: String| Problem::new(400, code, why).param("previous_response_id");
     let missing = || {
         let why = format!("Previous response with id '{id}' not found.");
         refused("previous_response_not_found", why)
     };
-    hold(app, call, id)?;
     let (_, stored) = found(app, id)?.ok_or_else(missing)?;
     if !matches!(stored.status(), "completed" | "incomplete") {
         let why = format!("{id} is {} and cannot be continued", stored.status());
         return Err(refused("invalid_request", why));
     }
     Ok(stored.conversation())
-}
-
-/// Reserves memory for a stored response, before it is read.
-fn hold(app: &App, call: &mut Call<'_>, id: &str) -> Result<(), Problem> {
-    let bytes = ObjectRecord::bytes(&mut app.records.single(), id)?;
-    call.body.hold_also(2 * COPIES * bytes)
 }
 
 /// Refuses a request with a field that only OpenAI has, unless OpenAI may answer it.
@@ -362,6 +355,5 @@ fn existing(app: &App, call: &mut Call<'_>) -> Result<(ObjectRecord, Stored), Pr
     let id: String = call.param("response_id")?;
     let missing =
         || Problem::not_found(format!("Response with id '{id}' not found.")).param("response_id");
-    hold(app, call, &id)?;
     found(app, &id)?.ok_or_else(missing)
 }
