@@ -4,9 +4,9 @@ use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{jobs, processes};
+use super::processes;
 use crate::app::App;
-use crate::events::{Event, Events, Filter, Next};
+use crate::events::{Events, Filter, Next};
 use crate::http::{Call, Response};
 use crate::problem::Problem;
 
@@ -14,10 +14,13 @@ use crate::problem::Problem;
 const HEARTBEAT: Duration = Duration::from_secs(15);
 const ALIVE: &[u8] = b": here\n\n";
 
-/// `GET /api/v1/events`: those that follow on `Last-Event-ID`, or those from now on; of all, of a process or of a job.
+/// `GET /api/v1/events`: those that follow on `Last-Event-ID`, or those from now on; of all, or of a process.
 pub(super) fn events(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
-    call.takes(&["last_event_id", "process_id", "job_id"])?;
-    let filter = filter(app, call)?;
+    call.takes(&["last_event_id", "process_id"])?;
+    let filter = match call.query("process_id")? {
+        None => Filter::All,
+        Some(process) => Filter::Process(processes::find(app, process)?.process_id),
+    };
     let named = call.query::<String>("last_event_id")?;
     let named = call
         .head
@@ -74,19 +77,6 @@ pub(super) fn events(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         }
     };
     Ok(Response::stream("text/event-stream", write))
-}
-
-/// The process or job that a client listens to.
-fn filter(app: &App, call: &Call<'_>) -> Result<Filter, Problem> {
-    Ok(match (call.query("process_id")?, call.query("job_id")?) {
-        (None, None) => Filter::All,
-        (Some(process), None) => Filter::Process(processes::find(app, process)?.process_id),
-        (None, Some(job)) => Filter::Job(jobs::find(app, job)?.job_id),
-        (Some(_), Some(_)) => {
-            let why = "job_id: send either a job or a process";
-            return Err(Problem::invalid(why).param("job_id"));
-        }
-    })
 }
 
 /// Reports that events were missed, so that the client reads the current state again.
