@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 use std::path::Path;
-use std::sync::mpsc;
 use std::thread;
 
 use batchwright::{Handler, JobQueue, Worker};
