@@ -14,11 +14,7 @@
 //! | [`BatchClient`] | a provider's Batch API | [`BatchIntent`], [`BatchStage`], [`BatchInput`], [`BatchLimits`], [`ListedBatches`], [`BatchStatus`], [`BatchState`], [`BatchCounts`], [`BatchRefusal`], [`BatchLine`], [`BatchLineResult`] |
 #![cfg_attr(
     feature = "queue",
-    doc = "| [`JobStore`] | the database of jobs | [`StoreDatabase`], [`EnqueueStore`], [`ResultStore`], [`ClaimStore`], [`BatchStore`], [`BudgetStore`], [`JobBudget`], [`BudgetDraw`], [`BudgetEnd`], [`JobParts`], [`WorkerId`], [`ClaimRequest`], [`ClaimReply`], [`ClaimedJob`], [`Settlement`], [`Charge`], [`ClaimOutcome`], [`ConsumerLock`], [`WorkSignal`], [`StoredBatch`], [`BatchNo`], [`WaitingJobs`], [`BatchFill`], [`MAX_CRASHES`], [`SUSPECT_CRASHES`], [`InsertGuard`], [`SqlValue`] |"
-)]
-#![cfg_attr(
-    feature = "mysql",
-    doc = "| [`MysqlTables`] | runs statements on other tables of a queue's database | [`TablesTransaction`] |"
+    doc = "| [`JobStore`] | the database of jobs | [`StoreDatabase`], [`EnqueueStore`], [`ResultStore`], [`ClaimStore`], [`BatchStore`], [`BudgetStore`], [`JobBudget`], [`BudgetDraw`], [`BudgetEnd`], [`JobParts`], [`WorkerId`], [`ClaimRequest`], [`ClaimReply`], [`ClaimedJob`], [`Settlement`], [`Charge`], [`ClaimOutcome`], [`ConsumerLock`], [`WorkSignal`], [`StoredBatch`], [`BatchNo`], [`WaitingJobs`], [`BatchFill`], [`MAX_CRASHES`], [`SUSPECT_CRASHES`] |"
 )]
 
 #[cfg(feature = "queue")]
@@ -42,12 +38,10 @@ pub use crate::llm::transport::{
 pub use crate::pool::{Pool, PoolEnd, TaskEnd};
 #[cfg(feature = "queue")]
 pub use crate::queue::job::JobParts;
-#[cfg(feature = "mysql")]
-pub use crate::queue::store::mysql::{MysqlTables, TablesTransaction};
 #[cfg(feature = "queue")]
 pub use crate::queue::store::{
     BatchFill, BatchNo, BatchStore, BudgetDraw, BudgetEnd, BudgetStore, ClaimOutcome, ClaimReply,
-    ClaimRequest, ClaimStore, ClaimedJob, ConsumerLock, EnqueueStore, InsertGuard, JobBudget,
-    JobStore, MAX_CRASHES, ResultStore, SUSPECT_CRASHES, Settlement, SqlValue, StoreDatabase,
-    StoredBatch, WaitingJobs, WorkSignal, WorkerId,
+    ClaimRequest, ClaimStore, ClaimedJob, ConsumerLock, EnqueueStore, JobBudget, JobStore,
+    MAX_CRASHES, ResultStore, SUSPECT_CRASHES, Settlement, StoreDatabase, StoredBatch, WaitingJobs,
+    WorkSignal, WorkerId,
 };

@@ -12,7 +12,7 @@ use super::info::ProcessInfo;
 use super::job::{Job, JobState, ProcessState, QueueTotals};
 use super::prompt_job::embed_files;
 use super::store::sqlite::{SqliteOptions, SqliteStore};
-use super::store::{HealthFinding, InsertGuard, JobLane, JobStore, JobSummary};
+use super::store::{HealthFinding, JobLane, JobStore, JobSummary};
 
 /// A durable queue of jobs. Clones share it.
 ///
@@ -44,8 +44,6 @@ pub struct JobQueue {
     pub(super) clock: Arc<dyn Clock>,
     /// Description for processes to which jobs are added.
     info: Option<Arc<ProcessInfo>>,
-    /// Condition for adding jobs.
-    guard: Option<Arc<InsertGuard>>,
 }
 
 /// An iterator is written in groups of at most this many jobs,
@@ -129,7 +127,6 @@ impl JobQueue {
             clock: store.clock().unwrap_or_else(|| Arc::new(SystemClock)),
             store,
             info: None,
-            guard: None,
         }
     }
 
@@ -157,16 +154,6 @@ impl JobQueue {
     pub fn described(&self, info: ProcessInfo) -> Self {
         Self {
             info: Some(Arc::new(info)),
-            ..self.clone()
-        }
-    }
-
-    /// The same queue, which adds jobs only while a condition holds. The transaction that adds them checks it, so that
-    /// programs on several machines carry out a request once. If it does not hold, adding jobs fails with an error
-    /// [that says so](Error::with_claim_lost). **Unstable**: it may change in any release.
-    pub fn guarded(&self, guard: InsertGuard) -> Self {
-        Self {
-            guard: Some(Arc::new(guard)),
             ..self.clone()
         }
     }
@@ -246,9 +233,8 @@ impl JobQueue {
         }
         let info = self.info.as_deref();
         let now = self.clock.wall();
-        let guard = self.guard.as_deref();
         self.store
-            .insert_described(process, info, jobs, sealed, now, guard)
+            .insert_described(process, info, jobs, sealed, now)
     }
 
     /// Adds jobs to a process in one transaction: all of them or none. The first jobs create the process. Workers can
@@ -367,14 +353,6 @@ impl JobQueue {
     /// As [`process`](Self::process).
     pub fn totals(&self) -> Result<QueueTotals, Error> {
         self.store.totals()
-    }
-
-    /// The number of open jobs in the processes of this [owner](crate::queue::ProcessInfo::owner).
-    ///
-    /// # Errors
-    /// As [`process`](Self::process).
-    pub fn open_jobs_of(&self, owner: &str) -> Result<u64, Error> {
-        self.store.open_jobs_of(owner)
     }
 
     /// One job; `None` if it does not exist, or its result was consumed.

@@ -27,7 +27,7 @@ fn fixture() -> Fixture {
     let info = ProcessInfo::new().budget(ProcessBudget::of(Usd::from_picos(6400)));
     let jobs = vec![Job::new("test", &1).unwrap()];
     store
-        .insert_described(process, Some(&info), jobs, true, clock.wall(), None)
+        .insert_described(process, Some(&info), jobs, true, clock.wall())
         .unwrap();
     let mut purses = Purses::new(store.clone(), clock);
     purses.draw_again = Duration::ZERO;

@@ -86,17 +86,4 @@ impl Home {
         let settings = with_flags(settings, &flags)?;
         SettingsWatch::new(settings, self.config.clone()).map_err(could_not_run)
     }
-
-    /// A server that stores its records next to the queue.
-    pub fn serving(
-        &self,
-        server: batchwright_server::Server,
-    ) -> Result<batchwright_server::Server, Refusal> {
-        let server = server.data_dir(&self.folder);
-        #[cfg(feature = "mysql")]
-        if let Some(store) = &self.server {
-            return server.shared(store).map_err(could_not_run);
-        }
-        Ok(server)
-    }
 }

@@ -6,12 +6,11 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use batchwright::progress::Metrics;
-use batchwright::queue::WorkerLimits;
+use batchwright::queue::{ProcessState, WorkerLimits};
 use batchwright::{JobId, JobQueue};
 use batchwright_jobs::JobTypes;
 use parking_lot::Mutex;
 
-use crate::background::Wake;
 use crate::dashboard::page::Page;
 use crate::events::Events;
 use crate::guard::Guard;
@@ -47,10 +46,6 @@ pub(crate) struct App {
     pub cancelled_jobs: Mutex<HashSet<JobId>>,
     /// Until when the numbers of the queue among the metrics are fresh.
     pub counted_until: Mutex<Option<Instant>>,
-    /// Wakes the thread that sends webhooks.
-    pub webhooks: Arc<Wake>,
-    /// Whether webhooks may go to addresses that are not public, and unencrypted.
-    pub private_webhooks: bool,
     pub guard: Guard,
     pub page: Page,
     pub disk_check: DiskCheck,

@@ -74,14 +74,12 @@ impl Drop for Listening {
 #[derive(Default)]
 struct Kept {
     events: VecDeque<Arc<Event>>,
-    bytes: usize,
     last: u64,
     closed: bool,
 }
 
-/// Maximum number of stored events, and of the bytes of their data.
-const MOST: usize = 8_192;
-const MOST_BYTES: usize = 4 << 20;
+/// Maximum number of stored events.
+const MOST: usize = 1_000;
 /// Maximum number of events that are passed on at once.
 const MOST_AT_ONCE: usize = 256;
 /// Each event wakes all listeners. After that, each sleeps this long per listener and takes all further events at once,
@@ -127,7 +125,6 @@ impl Events {
         let data = serde_json::to_string(data).expect("an event has a form in JSON");
         let mut kept = self.kept.lock();
         kept.last += 1;
-        kept.bytes += data.len();
         let number = kept.last;
         kept.events.push_back(Arc::new(Event {
             number,
@@ -135,11 +132,8 @@ impl Events {
             about,
             data,
         }));
-        while kept.events.len() > MOST || kept.bytes > MOST_BYTES {
-            let Some(oldest) = kept.events.pop_front() else {
-                break;
-            };
-            kept.bytes -= oldest.data.len();
+        if kept.events.len() > MOST {
+            kept.events.pop_front();
         }
         self.came.notify_all();
     }

@@ -1,22 +1,17 @@
 //! Access checks: the tokens, and protection from requests that other sites send through a browser.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 
-use crate::cors::Cors;
 use crate::http::Head;
-use crate::origin::{Origin, PublicUrl};
 use crate::problem::Problem;
-use crate::tokens::{Caller, Tokens};
+use crate::tokens::{Role, Tokens};
 
 /// Checks requests before anything else.
 pub(crate) struct Guard {
-    pub tokens: Arc<Tokens>,
+    pub tokens: Tokens,
     /// Host names of this server, in lower case and without port. If a page of another site reaches this server through
     /// its own name (DNS rebinding), that name is not among them.
     hosts: Vec<String>,
-    pub cors: Cors,
-    pub public_url: Option<PublicUrl>,
 }
 
 /// Headers that decide about access: with two of the same name, one would be ignored.
@@ -28,30 +23,16 @@ const ONCE: [&str; 4] = [
 ];
 
 impl Guard {
-    /// The guard of a server at this address. `hosts` are names for it beyond the address itself, and `origins` those of
-    /// pages that may call it.
-    pub fn new(
-        address: SocketAddr,
-        tokens: Arc<Tokens>,
-        hosts: &[String],
-        mut origins: Vec<Origin>,
-        public_url: Option<PublicUrl>,
-    ) -> Self {
+    /// The guard of a server at this address. `hosts` are names for it beyond the address itself.
+    pub fn new(address: SocketAddr, tokens: Tokens, hosts: &[String]) -> Self {
         let mut names: Vec<String> = hosts.iter().map(|host| host.to_ascii_lowercase()).collect();
         names.push(in_url(address.ip()));
-        if let Some(url) = &public_url {
-            names.push(url.host().to_owned());
-            // A proxy may replace the header `Host`, so that it differs from the origin of the server's own page.
-            origins.push(url.origin().clone());
-        }
         if address.ip().is_loopback() || address.ip().is_unspecified() {
             names.extend(["localhost", "127.0.0.1", "[::1]"].map(str::to_owned));
         }
         Self {
             tokens,
             hosts: names,
-            cors: Cors::new(origins),
-            public_url,
         }
     }
 
@@ -66,16 +47,13 @@ impl Guard {
             return Err(Problem::invalid(format!("{name} occurs more than once")));
         }
         self.check_host(head, reached.ip())?;
-        if self.cors.allows(head) {
-            return Ok(());
-        }
         check_origin(head)
     }
 
     /// # Errors
-    /// 401 without a valid token, 429 if it sends too many requests.
-    pub fn caller(&self, head: &Head) -> Result<Caller, Problem> {
-        self.tokens.caller(head.header("authorization"))
+    /// 401 without a valid token.
+    pub fn role(&self, head: &Head) -> Result<Role, Problem> {
+        self.tokens.role(head.header("authorization"))
     }
 
     /// `reached` is the address at which the connection came in: where all of them are listened on, each is a name.
@@ -105,9 +83,7 @@ fn check_origin(head: &Head) -> Result<(), Problem> {
             ["http", "https"].contains(&scheme) && theirs.eq_ignore_ascii_case(host)
         });
         if !same {
-            return refused(format!(
-                "requests from pages of {origin} are not allowed; to allow them, start the server with --allow-origin {origin}"
-            ));
+            return refused(format!("requests from pages of {origin} are not allowed"));
         }
     }
     // Links to the dashboard from other pages are allowed; other requests from them are not.

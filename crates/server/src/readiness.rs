@@ -44,14 +44,14 @@ impl Cause {
 
 /// Checks the data folder, at most once per second, and the file of the queue.
 pub(crate) struct DiskCheck {
-    folder: Option<PathBuf>,
+    folder: PathBuf,
     queue: Option<PathBuf>,
     last: Mutex<Option<(Instant, Option<Cause>)>>,
 }
 
 impl DiskCheck {
     /// `queue` is the location of the queue, which is not a file if the queue is in a database server.
-    pub fn new(folder: Option<PathBuf>, queue: String) -> Self {
+    pub fn new(folder: PathBuf, queue: String) -> Self {
         let queue = PathBuf::from(queue);
         Self {
             folder,
@@ -67,17 +67,16 @@ impl DiskCheck {
 
     /// Why the folder cannot be used.
     pub fn cause(&self) -> Option<Cause> {
-        let folder = self.folder.as_deref()?;
         let mut last = self.last.lock();
         if let Some((at, cause)) = *last
             && at.elapsed() < FRESH
         {
             return cause;
         }
-        let cause = probe(folder).err().map(|error| {
+        let cause = probe(&self.folder).err().map(|error| {
             log::warn!(
                 "{}: the check of the folder failed: {error}",
-                folder.display()
+                self.folder.display()
             );
             cause_of(error.kind())
         });
@@ -92,11 +91,8 @@ fn probe(folder: &Path) -> io::Result<()> {
     let mut options = File::options();
     let file = open_private(options.create(true).truncate(true).write(true), &path);
     let written = file.and_then(|mut file| file.write_all(&[0; PROBE_BYTES]));
-    // Also if it is incomplete. Another server of the folder may have removed it.
-    let removed = match fs::remove_file(&path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        removed => removed,
-    };
+    // Also if it is incomplete.
+    let removed = fs::remove_file(&path);
     written.and(removed)
 }
 
@@ -123,23 +119,5 @@ mod tests {
         assert_eq!(cause_of(ErrorKind::ReadOnlyFilesystem), Cause::DataFolder);
         assert_eq!(cause_of(ErrorKind::StorageFull), Cause::DiskFull);
         assert_eq!(cause_of(ErrorKind::QuotaExceeded), Cause::DiskFull);
-    }
-
-    #[test]
-    fn servers_of_one_folder_check_it_at_once() {
-        let folder = tempfile::tempdir().unwrap();
-        let check = || (0..500).try_for_each(|_| probe(folder.path()));
-        std::thread::scope(|scope| {
-            let checks: Vec<_> = (0..4).map(|_| scope.spawn(check)).collect();
-            for check in checks {
-                check.join().unwrap().unwrap();
-            }
-        });
-    }
-
-    #[test]
-    fn a_server_without_a_folder_has_none_to_check() {
-        let check = DiskCheck::new(None, "mysql://db.example/jobs".to_owned());
-        assert_eq!((check.cause(), check.has_lost_queue()), (None, false));
     }
 }

@@ -1,6 +1,7 @@
 //! The server as its host sees it.
 
 use std::fmt;
+use std::fs::{File, TryLockError};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use std::time::Duration;
 use batchwright::config::{ConfigStore, SettingsWatch};
 use batchwright::progress::Metrics;
 use batchwright::queue::{COMPLETION_KIND, Durability, EMBEDDING_KIND, WorkerReport};
-use batchwright::unstable::make_private_folder;
+use batchwright::unstable::{make_private_folder, open_private};
 use batchwright::{
     Error, ErrorKind, JobQueue, LlmManager, RunningWorker, Secret, Settings, Worker,
 };
@@ -30,14 +31,13 @@ use crate::observe::Observer;
 use crate::openai;
 use crate::openai::state::OpenAi;
 use crate::openai::storage::Storage;
-use crate::origin::{Origin, PublicUrl};
 use crate::overview::Overview;
 use crate::readiness::DiskCheck;
 use crate::records::Records;
 use crate::settings::LiveSettings;
 use crate::tokens::Tokens;
 use crate::watcher;
-use crate::webhooks::Deliveries;
+use crate::webhooks::{Deliveries, Receiver};
 
 /// A queue and its worker over HTTP: the API, the Batch endpoint and the dashboard on one port.
 ///
@@ -64,15 +64,7 @@ pub struct Server {
     #[setters(generate, into)]
     token_file: Option<PathBuf>,
     hosts: Vec<String>,
-    origins: Vec<Origin>,
-    /// The URL under which clients reach the server, if a proxy is in front of it. Its host is allowed as by
-    /// [`allow_host`](Self::allow_host). The server answers below its path and at its root, whether or not the proxy
-    /// removes the path; the URLs in its replies, webhooks, page and OpenAPI document contain it. A URL with another host
-    /// than `localhost` or a loopback address requires a token. Default: none.
-    #[setters(generate)]
-    public_url: Option<PublicUrl>,
     folder: Option<PathBuf>,
-    shared: Option<Records>,
     /// The manager that made the worker. It reports which providers exist and which strategy applies. Default: none, and
     /// the server does not report them.
     #[setters(generate)]
@@ -89,10 +81,7 @@ pub struct Server {
     /// Maximum bytes on the disk of all uploaded files and their results, and of one body of JSON lines. Default: 10 GiB.
     #[setters(generate, rename = "max_upload_bytes")]
     upload_bytes: u64,
-    /// Whether webhooks may be sent to addresses that are not public, also of this machine, and unencrypted. For servers
-    /// whose clients may reach everything that the server reaches. Default: no.
-    #[setters(generate, rename = "allow_private_webhooks")]
-    private_webhooks: bool,
+    webhook: Option<Receiver>,
     /// What a power failure may lose of the server's own records, such as idempotency keys. Use the durability of the
     /// queue. Default: [`Durability::Normal`].
     #[setters(generate)]
@@ -118,10 +107,7 @@ impl Server {
             token: None,
             token_file: None,
             hosts: Vec::new(),
-            origins: Vec::new(),
-            public_url: None,
             folder: None,
-            shared: None,
             manager: None,
             settings: None,
             types: JobTypes::new(),
@@ -131,7 +117,7 @@ impl Server {
                 ..Limits::default()
             },
             upload_bytes: 10 << 30,
-            private_webhooks: false,
+            webhook: None,
             durability: Durability::default(),
             grace: Duration::from_secs(30),
         }
@@ -144,14 +130,7 @@ impl Server {
         self
     }
 
-    /// An origin whose web pages may call the server from a browser and read its replies, for example
-    /// `https://app.example.com`. They send a token as other clients do. May be called more than once. Default: none.
-    pub fn allow_origin(mut self, origin: Origin) -> Self {
-        self.origins.push(origin);
-        self
-    }
-
-    /// A folder for `server.db` and uploaded files. `/readyz` checks that it can be written. Default: the folder of the
+    /// A folder for `server.db` and uploaded files, which one server at a time uses. `/readyz` checks that it can be written. Default: the folder of the
     /// queue's database.
     pub fn data_dir(mut self, folder: impl AsRef<Path>) -> Self {
         let folder = folder.as_ref();
@@ -159,16 +138,14 @@ impl Server {
         self
     }
 
-    /// Keeps the server's own records in the database of its queue instead of a folder. Several servers of one queue then
-    /// act as one, on any machines. A server counts as dead when it has not reached the database for the lease of the
-    /// store. Default: a folder.
+    /// An address that is told the end of each process and each batch of `/v1` that is created at this server, until it
+    /// accepts the message, in up to 6 attempts within a day. The secret signs the messages according to Standard
+    /// Webhooks: `whsec_` and the base64 of 24 to 64 random bytes. Default: none.
     ///
     /// # Errors
-    /// When the database cannot be reached.
-    #[cfg(feature = "mysql")]
-    pub fn shared(mut self, store: &Arc<batchwright::queue::MysqlStore>) -> Result<Self, Error> {
-        let tables = batchwright::unstable::MysqlTables::of(store)?;
-        self.shared = Some(Records::shared(tables));
+    /// If the address or the secret is invalid.
+    pub fn webhook(mut self, url: &str, secret: &Secret) -> Result<Self, Error> {
+        self.webhook = Some(Receiver::new(url, secret)?);
         Ok(self)
     }
 
@@ -196,24 +173,16 @@ impl Server {
         self
     }
 
-    /// Maximum bytes of memory for the bodies of all requests, including their parsed values: about 6 times their length,
-    /// and more for JSON of many small values. A request without memory waits up to 30 s, then gets 503 with
-    /// `retry-after`. A request that needs more than the limit gets 413. Each request may use 512 KiB in addition, so small
-    /// ones, up to about 80 KiB of plain text, never wait. Default: 512 MiB.
-    pub fn max_body_memory(mut self, bytes: u64) -> Self {
-        self.limits.body_memory = bytes;
-        self
-    }
-
     /// Starts the worker and begins to answer.
     ///
     /// # Errors
-    /// When the address cannot be listened on; when it or the host of the [public URL](Self::public_url) is not on the
-    /// loopback interface and there is no token; when the folder cannot be used; when the worker cannot be started.
+    /// When the address cannot be listened on; when it is not on the loopback interface and there is no token; when the
+    /// folder cannot be used; when the worker cannot be started.
     pub fn start(mut self) -> Result<RunningServer, Error> {
         self.check_token()?;
-        let tokens = Arc::new(Tokens::new(self.token.as_ref(), self.token_file.take())?);
+        let tokens = Tokens::new(self.token.as_ref(), self.token_file.take())?;
         let Opened {
+            lock,
             records,
             storage,
             folder,
@@ -231,7 +200,7 @@ impl Server {
         ));
         let settings = self
             .settings
-            .map(|(watch, store)| LiveSettings::new(watch, store, &records, &events))
+            .map(|(watch, store)| LiveSettings::new(watch, store))
             .transpose()?;
         // Before the worker starts: it would buy answers that no client waits for.
         match records.check() {
@@ -289,63 +258,77 @@ impl Server {
             waiters: Waiters::new(self.limits.connections),
             cancelled_jobs: Mutex::default(),
             counted_until: Mutex::default(),
-            webhooks: Wake::new(),
-            private_webhooks: self.private_webhooks,
-            page: Page::new(self.public_url.as_ref().map_or("", PublicUrl::path)),
-            guard: Guard::new(address, tokens, &self.hosts, self.origins, self.public_url),
+            page: Page::new(),
+            guard: Guard::new(address, tokens, &self.hosts),
         });
-        RunningServer::start(listener, self.limits, worker, app, self.grace)
-            .map_err(|error| failed("the server cannot start its threads", &error))
+        RunningServer::start(
+            listener,
+            self.limits,
+            worker,
+            app,
+            self.webhook,
+            (self.grace, lock),
+        )
+        .map_err(|error| failed("the server cannot start its threads", &error))
     }
 
     /// # Errors
-    /// If other machines can reach the server, also through a proxy, and there is no token.
+    /// If other machines can reach the server, and there is no token.
     fn check_token(&self) -> Result<(), Error> {
         let address = self.address.ip();
-        let url = self.public_url.as_ref();
-        let (reached, instead) = match url.filter(|url| !url.is_of_this_machine()) {
-            _ if !address.is_loopback() => (address.to_string(), "listen on 127.0.0.1"),
-            Some(url) => (url.to_string(), "omit the public URL"),
-            None => return Ok(()),
-        };
-        if self.token.is_some() || self.token_file.is_some() {
+        if address.is_loopback() || self.token.is_some() || self.token_file.is_some() {
             return Ok(());
         }
         let why = format!(
-            "{reached} can be reached from other machines: set a token that every client must send (`batchwright serve`: --token-file, or BATCHWRIGHT_TOKEN), or {instead}"
+            "{address} can be reached from other machines: set a token that every client must send (`batchwright serve`: --token-file, or BATCHWRIGHT_TOKEN), or listen on 127.0.0.1"
         );
         Err(Error::new(ErrorKind::Invalid, why))
     }
 
     fn open_records(&mut self) -> Result<Opened, Error> {
-        if let Some(records) = self.shared.take() {
-            let records = Arc::new(records);
-            return Ok(Opened {
-                storage: Storage::shared(&records, self.upload_bytes),
-                records,
-                // Only inputs and results of provider batches need it, so it may not exist.
-                folder: self.folder.take().filter(|folder| folder.is_dir()),
-            });
-        }
         let folder = match self.folder.take() {
             Some(folder) => folder,
             None => folder_of(&self.queue)?,
         };
         make_private_folder(&folder).map_err(|error| failed(folder.display(), &error))?;
-        let records = Records::open(&folder.join("server.db"), self.durability)?;
+        let lock = lock(&folder)?;
+        let mut records = Records::open(&folder.join("server.db"), self.durability)?;
+        records.webhook = self.webhook.as_ref().map(|_| Wake::new());
         Ok(Opened {
+            lock,
             records: Arc::new(records),
             storage: Storage::open(&folder.join("files"), self.upload_bytes)?,
-            folder: Some(folder),
+            folder,
         })
     }
 }
 
 /// Where a server stores its own data, and the folder that `/readyz` checks.
 struct Opened {
+    /// Held while the server runs.
+    lock: File,
     records: Arc<Records>,
     storage: Storage,
-    folder: Option<PathBuf>,
+    folder: PathBuf,
+}
+
+/// Locks the folder of a server: two would spoil each other's files.
+fn lock(folder: &Path) -> Result<File, Error> {
+    let path = folder.join("server.lock");
+    let mut options = File::options();
+    let options = options.create(true).truncate(false).write(true);
+    let file = open_private(options, &path).map_err(|error| failed(path.display(), &error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            let why = format!(
+                "another server uses {}: stop it, or give this one a folder of its own (`batchwright serve`: --data-dir)",
+                folder.display()
+            );
+            Err(Error::new(ErrorKind::Invalid, why))
+        }
+        Err(TryLockError::Error(error)) => Err(failed(path.display(), &error)),
+    }
 }
 
 /// Allows this process as many open files as it may allow itself: shells often allow 1,024.
@@ -424,10 +407,11 @@ pub struct RunningServer {
     _watcher: Background,
     listener: Listener,
     batches: Background,
-    webhooks: Deliveries,
+    webhook: Option<Deliveries>,
     worker: RunningWorker,
     app: Arc<App>,
     grace: Duration,
+    _lock: File,
 }
 
 impl RunningServer {
@@ -436,16 +420,21 @@ impl RunningServer {
         limits: Limits,
         worker: RunningWorker,
         app: Arc<App>,
-        grace: Duration,
+        receiver: Option<Receiver>,
+        (grace, lock): (Duration, File),
     ) -> io::Result<Self> {
         Ok(Self {
             batches: openai::start_progress(Arc::clone(&app))?,
-            webhooks: Deliveries::start(Arc::clone(&app))?,
+            webhook: receiver
+                .zip(app.records.webhook.clone())
+                .map(|(receiver, wake)| Deliveries::start(Arc::clone(&app), receiver, wake))
+                .transpose()?,
             listener: Listener::start(listener, app.clone(), limits)?,
             _watcher: watcher::start(Arc::clone(&app))?,
             worker,
             app,
             grace,
+            _lock: lock,
         })
     }
 
@@ -476,7 +465,7 @@ impl RunningServer {
             scope.spawn(|| listener.stop(grace + LAST_REPLIES));
             worker.stop()
         });
-        drop((self.batches, self.webhooks));
+        drop((self.batches, self.webhook));
         report
     }
 }

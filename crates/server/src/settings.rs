@@ -1,4 +1,4 @@
-//! The settings while the server runs: what they are, who changes them, and the log of that.
+//! The settings while the server runs.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,8 +9,6 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::events::Events;
-use crate::records::{Change, ELSEWHERE, Records};
-use crate::shapes::now;
 
 /// Settings that may change while the server runs.
 pub(crate) struct LiveSettings {
@@ -72,104 +70,56 @@ fn all_stored(settings: &Settings) -> Result<BTreeMap<&'static str, String>, Err
 }
 
 impl LiveSettings {
-    /// Logs what was changed since the last server of this folder looked.
-    pub fn new(
-        watch: SettingsWatch,
-        store: Arc<dyn ConfigStore>,
-        records: &Records,
-        events: &Events,
-    ) -> Result<Self, Error> {
-        let mut before = all_stored(watch.settings())?;
-        let known = match records.check() {
-            Ok(()) => records.last_values()?,
-            Err(_) => BTreeMap::new(),
-        };
-        for (key, value) in known {
-            let Ok(key) = SettingKey::named(&key) else {
-                continue;
-            };
-            match value {
-                Some(value) => before.insert(key.name(), value),
-                None => before.remove(key.name()),
-            };
-        }
-        let mut watched = Watched {
-            watch,
-            stored: before,
-        };
-        watched.note(None, records, events)?;
+    pub fn new(watch: SettingsWatch, store: Arc<dyn ConfigStore>) -> Result<Self, Error> {
+        let stored = all_stored(watch.settings())?;
         Ok(Self {
             store,
-            watched: Mutex::new(watched),
+            watched: Mutex::new(Watched { watch, stored }),
         })
     }
 
     /// The settings as they are now.
-    pub fn settings(&self, records: &Records, events: &Events) -> Result<Settings, Error> {
+    pub fn settings(&self, events: &Events) -> Result<Settings, Error> {
         let mut watched = self.watched.lock();
-        watched.look(records, events)?;
+        watched.look(events)?;
         Ok(watched.watch.settings().clone())
     }
 
     /// Looks whether somebody else has changed them.
-    pub fn look(&self, records: &Records, events: &Events) -> Result<(), Error> {
-        self.watched.lock().look(records, events)
+    pub fn look(&self, events: &Events) -> Result<(), Error> {
+        self.watched.lock().look(events)
     }
 
-    /// Stores a value, or forgets it, on behalf of somebody. Returns the setting as it is now.
+    /// Stores a value, or forgets it. Returns the setting as it is now.
     pub fn change(
         &self,
         key: &'static SettingKey,
         value: Option<&str>,
-        by: &str,
-        records: &Records,
         events: &Events,
     ) -> Result<Value, Error> {
         let mut watched = self.watched.lock();
-        // What others have done before is theirs.
-        watched.look(records, events)?;
         match value {
             Some(value) => self.store.set(key.name(), value)?,
             None => self.store.unset(key.name())?,
         }
-        watched.watch.refresh()?;
-        watched.note(Some((key.name(), by)), records, events)?;
+        watched.look(events)?;
         Ok(shown(&watched.watch.settings().explain(key.name())?))
     }
 }
 
 impl Watched {
-    fn look(&mut self, records: &Records, events: &Events) -> Result<(), Error> {
-        if self.watch.refresh()? {
-            self.note(None, records, events)
-        } else {
-            Ok(())
+    /// Tells what is stored otherwise than at the last look.
+    fn look(&mut self, events: &Events) -> Result<(), Error> {
+        if !self.watch.refresh()? {
+            return Ok(());
         }
-    }
-
-    /// Logs and tells what is stored otherwise than at the last look.
-    fn note(
-        &mut self,
-        ours: Option<(&str, &str)>,
-        records: &Records,
-        events: &Events,
-    ) -> Result<(), Error> {
         let stored = all_stored(self.watch.settings())?;
         for key in SettingKey::all().iter().map(SettingKey::name) {
             let (before, after) = (self.stored.get(key), stored.get(key));
-            if before == after {
-                continue;
+            if before != after {
+                let change = json!({"key": key, "before": before, "after": after});
+                events.publish("config", &change);
             }
-            let ours = ours.filter(|(changed, _)| *changed == key);
-            let change = Change {
-                at: now(),
-                key: key.to_owned(),
-                before: before.cloned(),
-                after: after.cloned(),
-                source: ours.map_or(ELSEWHERE, |(_, by)| by).to_owned(),
-            };
-            records.add_change(&change, ours.is_some())?;
-            events.publish("config", &change);
         }
         self.stored = stored;
         Ok(())

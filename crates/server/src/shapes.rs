@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use batchwright::batch::BatchInfo;
 use batchwright::progress::{ProviderLimits, RateStatus, Timestamp};
-use batchwright::queue::{AttemptError, JobResult, JobState, JobStatus, ProcessState};
+use batchwright::queue::{
+    AttemptError, JobResult, JobState, JobStatus, LimitReached, ProcessState,
+};
 use batchwright::unstable::{Clock, SystemClock};
 use batchwright::{Error, JobId, ProcessId};
 use serde::Serialize;
@@ -21,17 +23,12 @@ pub(crate) mod time {
     use std::time::{Duration, UNIX_EPOCH};
 
     use batchwright::progress::Timestamp;
-    use serde::Serializer;
 
     pub fn text(at: Timestamp) -> String {
         let since = Duration::from_millis(u64::try_from(at.0).unwrap_or(0));
         // The last second that has a form.
         let since = since.min(Duration::from_secs(253_402_300_799));
         humantime::format_rfc3339_millis(UNIX_EPOCH + since).to_string()
-    }
-
-    pub fn serialize<S: Serializer>(at: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(&text(*at))
     }
 }
 
@@ -93,8 +90,6 @@ pub(crate) fn process(process: &ProcessState, pace: Option<Pace>) -> Value {
     if let Some(budget) = &process.budget {
         shown["budget"] = json!(budget);
     }
-    if let Some(owner) = &process.info.owner {
-        shown["owner"] = json!(owner);
     }
     shown
 }
@@ -148,16 +143,6 @@ fn progress(job: &JobState) -> u8 {
 }
 
 impl<'a> ShownJob<'a> {
-    /// The job without its result, which may be large.
-    pub fn without_result(mut self) -> Value {
-        self.result = None;
-        let mut shown = serde_json::to_value(self).unwrap_or_default();
-        if let Some(fields) = shown.as_object_mut() {
-            fields.shift_remove("result");
-        }
-        shown
-    }
-
     pub fn of(job: &'a JobState) -> Self {
         let attempt = |attempt: &'a AttemptError| ShownAttempt {
             at: time::text(attempt.at),

@@ -1,32 +1,25 @@
-//! Tokens: who sends a request, and what the sender may do.
+//! Tokens: what the sender of a request may do.
 
-use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use batchwright::{Error, ErrorKind, Secret};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use crate::problem::Problem;
 
 /// What a token may do at a server.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, strum::IntoStaticStr)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr)]
 #[strum(serialize_all = "kebab-case")]
 pub enum Role {
-    /// Reads what its name owns.
-    #[default]
-    ReadOwn,
-    /// Also creates jobs, processes, files and batches, and changes and deletes its own.
-    Submit,
     /// Reads everything.
     Read,
     /// Does everything.
@@ -35,7 +28,7 @@ pub enum Role {
 
 impl Role {
     /// All roles.
-    pub const ALL: [Self; 4] = [Self::Submit, Self::ReadOwn, Self::Read, Self::Operate];
+    pub const ALL: [Self; 2] = [Self::Read, Self::Operate];
 
     /// The name in a token file.
     pub fn as_str(self) -> &'static str {
@@ -44,17 +37,20 @@ impl Role {
 
     /// Whether it may use routes of this kind.
     pub(crate) fn may(self, access: Access) -> bool {
-        match access {
-            Access::Open | Access::Own => true,
-            Access::Change => matches!(self, Self::Submit | Self::Operate),
-            Access::Read => matches!(self, Self::Read | Self::Operate),
-            Access::Operate => self == Self::Operate,
-        }
+        self == Self::Operate || access != Access::Operate
     }
 
-    /// Whether it sees what other tokens have created.
-    fn sees_all(self) -> bool {
-        self.may(Access::Read)
+    /// # Errors
+    /// 403 if it may not use such a route.
+    pub(crate) fn check(self, access: Access, method: &str, path: &str) -> Result<(), Problem> {
+        if self.may(access) {
+            return Ok(());
+        }
+        let (role, needed) = (self.as_str(), Self::Operate.as_str());
+        let why = format!(
+            "{method} {path} is not allowed for a token with the role {role}; it needs the role {needed}"
+        );
+        Err(Problem::new(403, "forbidden", why))
     }
 }
 
@@ -63,122 +59,26 @@ impl FromStr for Role {
 
     fn from_str(text: &str) -> Result<Self, Error> {
         let found = Self::ALL.into_iter().find(|role| role.as_str() == text);
-        found.ok_or_else(|| {
-            let why = format!("unknown role; the roles are {}", list(&Self::ALL));
-            Error::new(ErrorKind::Invalid, why)
-        })
+        found.ok_or_else(|| Error::new(ErrorKind::Invalid, format!("unknown role; {ROLES}")))
     }
 }
 
-fn list(roles: &[Role]) -> String {
-    let names: Vec<&str> = roles.iter().map(|role| role.as_str()).collect();
-    match names.split_last() {
-        Some((last, rest)) if !rest.is_empty() => format!("{} and {last}", rest.join(", ")),
-        _ => names.concat(),
-    }
-}
+const ROLES: &str = "the roles are read and operate";
 
 /// What a route gives access to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Access {
     /// Nothing about jobs: it needs no token.
     Open,
-    /// Reads objects that have an owner, or what every client needs.
-    Own,
-    /// Creates, changes or deletes objects that have an owner.
-    Change,
-    /// Reads settings and totals of all owners.
+    /// Reads.
     Read,
-    /// Changes what affects all owners.
+    /// Creates, changes or deletes.
     Operate,
-}
-
-/// Limits of a token. Default: none.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct TokenLimits {
-    /// Maximum number of requests per minute.
-    pub requests_per_minute: Option<u32>,
-    /// Maximum number of open jobs: a request that would exceed it is rejected.
-    pub open_jobs: Option<u64>,
-}
-
-const REQUESTS: &str = "requests-per-minute";
-const OPEN_JOBS: &str = "open-jobs";
-
-/// Who sends a request. The default sees nothing.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Caller {
-    /// The name of the token. A server without tokens, and one with a single token, have no names.
-    pub name: Option<Arc<str>>,
-    pub role: Role,
-    pub limits: TokenLimits,
-}
-
-impl Caller {
-    fn operator() -> Self {
-        Self {
-            role: Role::Operate,
-            ..Self::default()
-        }
-    }
-
-    /// The owner of what this caller creates.
-    pub fn owner(&self) -> Option<String> {
-        self.name.as_deref().map(str::to_owned)
-    }
-
-    /// The only owner whose objects it sees; `None` if it sees all.
-    pub fn only(&self) -> Option<&str> {
-        (!self.role.sees_all()).then(|| self.name.as_deref().unwrap_or_default())
-    }
-
-    /// Whether it sees an object of this owner.
-    pub fn sees(&self, owner: Option<&str>) -> bool {
-        self.only().is_none_or(|only| owner == Some(only))
-    }
-
-    /// # Errors
-    /// 403 if its role may not use such a route.
-    pub fn check(&self, access: Access, method: &str, path: &str) -> Result<(), Problem> {
-        if self.role.may(access) {
-            return Ok(());
-        }
-        let others: Vec<Role> = Role::ALL.into_iter().filter(|r| r.may(access)).collect();
-        let name = self.name.as_deref().unwrap_or_default();
-        let role = self.role.as_str();
-        let why = format!(
-            "{method} {path} is not allowed for the role {role} of the token {name}; allowed roles: {}",
-            list(&others)
-        );
-        Err(Problem::new(403, "forbidden", why))
-    }
-
-    /// # Errors
-    /// 413 if this number of jobs exceeds its limit, and 429 if it does in addition to the open ones.
-    pub fn check_open_jobs(&self, open: u64, more: u64) -> Result<(), Problem> {
-        let Some(most) = self.limits.open_jobs.filter(|most| open + more > *most) else {
-            return Ok(());
-        };
-        let name = self.name.as_deref().unwrap_or_default();
-        if more > most {
-            // It would not be accepted later either.
-            let why = format!(
-                "the token {name} may have {most} open jobs ({OPEN_JOBS} in the server's token file), and this request \
-                 makes more: send at most {most} jobs per request"
-            );
-            return Err(Problem::new(413, "too_large", why));
-        }
-        let why = format!(
-            "the token {name} may have {most} open jobs ({OPEN_JOBS} in the server's token file) and has {open}: send \
-             this again when some have ended"
-        );
-        Err(Problem::new(429, "rate_limit_exceeded", why).header("retry-after", "10"))
-    }
 }
 
 /// A SHA-256 hash: its length does not depend on the received token.
 type Hash = [u8; 32];
-type Known = Vec<(Hash, Caller)>;
+type Known = Vec<(Hash, Role)>;
 
 /// The tokens of a server.
 pub(crate) struct Tokens {
@@ -186,8 +86,6 @@ pub(crate) struct Tokens {
     single: Option<Hash>,
     file: Option<PathBuf>,
     state: RwLock<State>,
-    /// When the requests so far would have used up each name's rate.
-    used_until: Mutex<HashMap<Arc<str>, Instant>>,
 }
 
 struct State {
@@ -196,7 +94,6 @@ struct State {
     problem: Option<String>,
 }
 
-const MINUTE: Duration = Duration::from_secs(60);
 /// Shorter tokens can be guessed.
 const SHORTEST: usize = 16;
 /// Longest name of a token, in bytes.
@@ -220,7 +117,6 @@ impl Tokens {
                 known: Arc::new(known),
                 problem: None,
             }),
-            used_until: Mutex::default(),
         })
     }
 
@@ -258,13 +154,13 @@ impl Tokens {
         self.state.read().problem.clone()
     }
 
-    /// Who sent this header `authorization`.
+    /// The role of who sent this header `authorization`.
     ///
     /// # Errors
-    /// 401 without a valid token, 429 above its rate.
-    pub fn caller(&self, authorization: Option<&str>) -> Result<Caller, Problem> {
+    /// 401 without a valid token.
+    pub fn role(&self, authorization: Option<&str>) -> Result<Role, Problem> {
         if self.single.is_none() && self.file.is_none() {
-            return Ok(Caller::operator());
+            return Ok(Role::Operate);
         }
         let given = authorization.and_then(|text| text.split_once(' '));
         let given = given.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
@@ -273,41 +169,15 @@ impl Tokens {
         };
         let given: Hash = Sha256::digest(given.trim()).into();
         let known = Arc::clone(&self.state.read().known);
+        let single = self.single.map(|hash| (hash, Role::Operate));
         let mut found = None;
         // Every token is compared, so that the time does not tell which one is similar.
-        if self.single.is_some_and(|hash| hash.ct_eq(&given).into()) {
-            found = Some(Caller::operator());
-        }
-        for (hash, caller) in known.iter() {
+        for (hash, role) in single.iter().chain(known.iter()) {
             if hash.ct_eq(&given).into() {
-                found = Some(caller.clone());
+                found = Some(*role);
             }
         }
-        let caller = found.ok_or_else(|| refused("this token is not valid at this server"))?;
-        self.check_rate(&caller)?;
-        Ok(caller)
-    }
-
-    /// Counts a request. A name may use its requests of a minute at once.
-    fn check_rate(&self, caller: &Caller) -> Result<(), Problem> {
-        let (Some(most), Some(name)) = (caller.limits.requests_per_minute, &caller.name) else {
-            return Ok(());
-        };
-        let now = Instant::now();
-        let mut used_until = self.used_until.lock();
-        let until = used_until.entry(Arc::clone(name)).or_insert(now);
-        let next = (*until).max(now) + MINUTE / most;
-        let ahead = next - now;
-        if ahead <= MINUTE {
-            *until = next;
-            return Ok(());
-        }
-        let wait = (ahead - MINUTE).as_secs_f64().ceil().max(1.0);
-        let why = format!(
-            "the token {name} may send {most} requests per minute ({REQUESTS} in the server's token file): send this \
-             again in {wait} s"
-        );
-        Err(Problem::new(429, "rate_limit_exceeded", why).header("retry-after", wait.to_string()))
+        found.ok_or_else(|| refused("this token is not valid at this server"))
     }
 }
 
@@ -365,62 +235,38 @@ fn parse(text: &str) -> Result<Known, String> {
                     "the token has fewer than {SHORTEST} characters and could be guessed; make one: openssl rand -hex 32"
                 ));
             }
-            known.push((Sha256::digest(token).into(), Caller::operator()));
+            known.push((Sha256::digest(token).into(), Role::Operate));
         }
         _ => {
             for (no, line) in lines {
-                let (hash, caller) = token_of(line).map_err(|why| {
+                let (hash, role) = token_of(line).map_err(|why| {
                     format!("line {no}: {why}; `batchwright token new NAME --role ROLE` prints a valid line")
                 })?;
                 if known.iter().any(|(other, _)| *other == hash) {
                     return Err(format!("line {no}: an earlier line has the same hash"));
                 }
-                known.push((hash, caller));
+                known.push((hash, role));
             }
         }
     }
     Ok(known)
 }
 
-fn token_of(line: &str) -> Result<(Hash, Caller), String> {
+fn token_of(line: &str) -> Result<(Hash, Role), String> {
     let mut words = line.split_whitespace();
     let mut word = || words.next().unwrap_or_default();
-    let (name, role, hash) = (word(), word(), word());
+    let (name, role, hash, rest) = (word(), word(), word(), word());
     check_name(name)?;
-    let role = Role::from_str(role).map_err(|_| {
-        let roles = list(&Role::ALL);
-        format!("the second word must be a role; the roles are {roles}")
-    })?;
+    let role =
+        Role::from_str(role).map_err(|_| format!("the second word must be a role; {ROLES}"))?;
     let hash = hash.strip_prefix(HASH_PREFIX).and_then(hash_of);
     let hash = hash.ok_or_else(|| {
         format!("the third word must be {HASH_PREFIX} and the 64 hex digits of the token's SHA-256")
     })?;
-    let mut limits = TokenLimits::default();
-    for word in words {
-        set_limit(&mut limits, word).ok_or_else(|| {
-            format!(
-                "the words after the hash must be {REQUESTS}=NUMBER or {OPEN_JOBS}=NUMBER, with a number of 1 or more"
-            )
-        })?;
+    if !rest.is_empty() {
+        return Err("the line must end after the hash".to_owned());
     }
-    let caller = Caller {
-        name: Some(name.into()),
-        role,
-        limits,
-    };
-    Ok((hash, caller))
-}
-
-/// Sets the limit that a word names; `None` if it names none.
-fn set_limit(limits: &mut TokenLimits, word: &str) -> Option<()> {
-    let (limit, value) = word.split_once('=')?;
-    let number = || value.parse().ok().filter(|number: &u32| *number > 0);
-    match limit {
-        REQUESTS => limits.requests_per_minute = Some(number()?),
-        OPEN_JOBS => limits.open_jobs = Some(number()?.into()),
-        _ => return None,
-    }
-    Some(())
+    Ok((hash, role))
 }
 
 fn check_name(name: &str) -> Result<(), String> {
@@ -450,7 +296,7 @@ fn hash_of(hex: &str) -> Option<Hash> {
 /// # Errors
 /// If the name has characters other than ASCII letters, digits and `._-@`, or more than 64; if the system has no random
 /// numbers.
-pub fn new_token(name: &str, role: Role, limits: TokenLimits) -> Result<(Secret, String), Error> {
+pub fn new_token(name: &str, role: Role) -> Result<(Secret, String), Error> {
     check_name(name).map_err(|why| Error::new(ErrorKind::Invalid, why))?;
     let mut random = [0; 32];
     getrandom::fill(&mut random).map_err(|error| {
@@ -461,12 +307,6 @@ pub fn new_token(name: &str, role: Role, limits: TokenLimits) -> Result<(Secret,
     let mut line = format!("{name} {} {HASH_PREFIX}", role.as_str());
     for byte in Sha256::digest(&token) {
         let _ = write!(line, "{byte:02x}");
-    }
-    if let Some(most) = limits.requests_per_minute {
-        let _ = write!(line, " {REQUESTS}={most}");
-    }
-    if let Some(most) = limits.open_jobs {
-        let _ = write!(line, " {OPEN_JOBS}={most}");
     }
     Ok((Secret::new(token), line))
 }

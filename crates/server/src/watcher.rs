@@ -76,7 +76,7 @@ impl Looks {
 
     fn settings(&mut self) -> Result<(), Error> {
         match &self.app.settings {
-            Some(settings) => settings.look(&self.app.records, &self.app.events),
+            Some(settings) => settings.look(&self.app.events),
             None => Ok(()),
         }
     }

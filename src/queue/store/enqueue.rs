@@ -11,11 +11,11 @@ use crate::queue::info::ProcessInfo;
 use crate::queue::job::{Job, JobState, ProcessState, QueueTotals};
 use crate::queue::spent::DaySpent;
 
-use super::{InsertGuard, JobLane, JobSummary};
+use super::{JobLane, JobSummary};
 
 /// Enqueues and reads jobs. A part of [`JobStore`](super::JobStore).
 pub trait EnqueueStore: Send + Sync {
-    /// The same as [`insert_described`](Self::insert_described) without a description and a condition.
+    /// The same as [`insert_described`](Self::insert_described) without a description.
     fn insert(
         &self,
         process: ProcessId,
@@ -23,17 +23,13 @@ pub trait EnqueueStore: Send + Sync {
         sealed: bool,
         now: Timestamp,
     ) -> Result<Vec<JobId>, Error> {
-        self.insert_described(process, None, jobs, sealed, now, None)
+        self.insert_described(process, None, jobs, sealed, now)
     }
 
     /// Adds jobs to a process in one transaction; the first jobs create the process. With `sealed` they can be claimed
     /// at once, unless an unsealed part precedes them. Without it the process is unsealed from now on, and the added
     /// jobs cannot be claimed before [`seal`](Self::seal). A process that was cancelled or is being deleted accepts no
     /// jobs. An empty list changes nothing. The description replaces an earlier one; `None` keeps it.
-    ///
-    /// A guard is a condition that is checked in the same transaction, because the owner of the jobs' request may change in
-    /// between. If it does not hold, the call fails with an error [that says so](crate::Error::with_claim_lost). A store that
-    /// creates no conditions rejects them.
     fn insert_described(
         &self,
         process: ProcessId,
@@ -41,7 +37,6 @@ pub trait EnqueueStore: Send + Sync {
         jobs: Vec<Job>,
         sealed: bool,
         now: Timestamp,
-        guard: Option<&InsertGuard>,
     ) -> Result<Vec<JobId>, Error>;
 
     /// Makes all added jobs claimable. The decision is one transaction, and short transactions apply it; if the OS
@@ -92,15 +87,6 @@ pub trait EnqueueStore: Send + Sync {
 
     /// The number of all jobs by state, and the number of processes.
     fn totals(&self) -> Result<QueueTotals, Error>;
-
-    /// The number of open jobs in the processes of this [owner](ProcessInfo::owner).
-    fn open_jobs_of(&self, owner: &str) -> Result<u64, Error> {
-        let all = self.processes()?.into_iter();
-        let own = all.filter(|process| process.info.owner.as_deref() == Some(owner));
-        Ok(own
-            .map(|process| process.counts.total - process.counts.finished())
-            .sum())
-    }
 
     /// What was spent from this day on, by day and model, in order; `None`: ever. The store adds it in the transactions that
     /// add the usage of jobs to their processes, and keeps it when jobs and processes are gone.

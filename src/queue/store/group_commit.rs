@@ -10,7 +10,6 @@ use parking_lot::{Condvar, Mutex};
 use crate::base::{Error, ErrorKind, JobId, ProcessId, Timestamp};
 use crate::queue::budget::ProcessBudget;
 use crate::queue::job::Job;
-use crate::queue::store::InsertGuard;
 
 pub(super) struct Insert {
     pub process: ProcessId,
@@ -25,8 +24,6 @@ pub(super) struct Insert {
     pub jobs: Vec<Job>,
     pub sealed: bool,
     pub now: Timestamp,
-    /// The condition for the insert.
-    pub guard: Option<InsertGuard>,
 }
 
 pub(super) type Inserted = Result<Vec<JobId>, Error>;

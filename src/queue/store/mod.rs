@@ -10,7 +10,6 @@ mod counters;
 mod database;
 mod enqueue;
 mod group_commit;
-mod guard;
 mod health;
 #[cfg(feature = "mysql")]
 pub(crate) mod mysql;
@@ -30,7 +29,6 @@ pub use claims::{
 use database::Wakes;
 pub use database::{StoreDatabase, WorkSignal};
 pub use enqueue::EnqueueStore;
-pub use guard::{InsertGuard, SqlValue};
 pub use health::{HealthFinding, Severity};
 pub use results::{ConsumerLock, DeliveredResult, ResultStore};
 
@@ -44,7 +42,7 @@ pub use results::{ConsumerLock, DeliveredResult, ResultStore};
 /// | part | methods |
 /// |---|---|
 /// | [`StoreDatabase`]: the store itself | [`location`](StoreDatabase::location), [`id`](StoreDatabase::id), [`folder`](StoreDatabase::folder), [`version`](StoreDatabase::version), [`on_work`](StoreDatabase::on_work), [`check`](StoreDatabase::check), [`maintain`](StoreDatabase::maintain) |
-/// | [`EnqueueStore`]: hosts enqueue, and look | [`insert`](EnqueueStore::insert), [`insert_described`](EnqueueStore::insert_described), [`seal`](EnqueueStore::seal), [`describe`](EnqueueStore::describe), [`process`](EnqueueStore::process), [`processes`](EnqueueStore::processes), [`changed_processes`](EnqueueStore::changed_processes), [`process_ids`](EnqueueStore::process_ids), [`newest_processes`](EnqueueStore::newest_processes), [`totals`](EnqueueStore::totals), [`open_jobs_of`](EnqueueStore::open_jobs_of), [`job`](EnqueueStore::job), [`find`](EnqueueStore::find), [`payload`](EnqueueStore::payload), [`items`](EnqueueStore::items), [`lanes`](EnqueueStore::lanes), [`waiting_by_priority`](EnqueueStore::waiting_by_priority) |
+/// | [`EnqueueStore`]: hosts enqueue, and look | [`insert`](EnqueueStore::insert), [`insert_described`](EnqueueStore::insert_described), [`seal`](EnqueueStore::seal), [`describe`](EnqueueStore::describe), [`process`](EnqueueStore::process), [`processes`](EnqueueStore::processes), [`changed_processes`](EnqueueStore::changed_processes), [`process_ids`](EnqueueStore::process_ids), [`newest_processes`](EnqueueStore::newest_processes), [`totals`](EnqueueStore::totals), [`job`](EnqueueStore::job), [`find`](EnqueueStore::find), [`payload`](EnqueueStore::payload), [`items`](EnqueueStore::items), [`lanes`](EnqueueStore::lanes), [`waiting_by_priority`](EnqueueStore::waiting_by_priority) |
 /// | [`ResultStore`]: hosts fetch results | [`peek`](ResultStore::peek), [`ack`](ResultStore::ack), [`lock_results`](ResultStore::lock_results) |
 /// | [`ResultStore`]: hosts decide | [`cancel`](ResultStore::cancel), [`cancel_jobs`](ResultStore::cancel_jobs), [`retry_failed`](ResultStore::retry_failed), [`retry_job`](ResultStore::retry_job), [`set_paused`](ResultStore::set_paused), [`is_paused`](ResultStore::is_paused), [`delete`](ResultStore::delete) |
 /// | [`ClaimStore`]: workers claim | [`register_worker`](ClaimStore::register_worker), [`unregister_worker`](ClaimStore::unregister_worker), [`claim`](ClaimStore::claim), [`settle`](ClaimStore::settle), [`live_workers`](ClaimStore::live_workers), [`dead_workers`](ClaimStore::dead_workers), [`reclaim`](ClaimStore::reclaim), [`make_due`](ClaimStore::make_due) |

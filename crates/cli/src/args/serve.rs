@@ -3,7 +3,6 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use batchwright_server::{Origin, PublicUrl};
 use clap::Args;
 
 use super::shared::{MORE, ShowArgs};
@@ -28,7 +27,7 @@ pub struct ServeArgs {
 
     /// File with the tokens of the clients; changes apply at once
     ///
-    /// Each line is a token with its name, role, hash and limits, as `batchwright token new` prints it; a file with a
+    /// Each line is a token with its name, role and hash, as `batchwright token new` prints it; a file with a
     /// single word is the only token and has the role operate. Clients send a token as `Authorization: Bearer TOKEN`,
     /// which OpenAI's clients use for their API key. Only the server's user may have access to the file
     /// [env: BATCHWRIGHT_TOKEN, for a single token without a file] [default: none, only on the loopback interface]
@@ -42,21 +41,6 @@ pub struct ServeArgs {
     #[arg(long, value_name = "NAME")]
     pub allow_host: Vec<String>,
 
-    /// Origin whose web pages may call this server
-    ///
-    /// For example https://app.example.com. Pages of other origins get 403. There is no wildcard: with it, every page
-    /// that a user of this machine opens could call the server. Repeatable.
-    #[arg(long, value_name = "ORIGIN", hide_short_help = true)]
-    pub allow_origin: Vec<Origin>,
-
-    /// URL under which clients reach this server behind a proxy
-    ///
-    /// It may have a path, for example https://example.com/batchwright. Its host is allowed as by --allow-host. The
-    /// server answers whether or not the proxy removes the path, and uses the URL in `Location`, redirects, webhooks,
-    /// the dashboard and the OpenAPI document. Any host but loopback needs a token.
-    #[arg(long, value_name = "URL", hide_short_help = true)]
-    pub public_url: Option<PublicUrl>,
-
     /// Maximum open connections; half of them may wait for answers; at the limit, idle ones are closed
     #[arg(long, value_name = "N", default_value_t = batchwright_server::Server::DEFAULT_CONNECTIONS,
         hide_short_help = true)]
@@ -69,21 +53,23 @@ pub struct ServeArgs {
         hide_short_help = true)]
     pub max_uploads: u64,
 
-    /// Memory limit for the bodies of all requests
+    /// URL that is told the end of each process and batch
     ///
-    /// It includes their decoded form, about six times their length. At the limit, a large request waits up to 30 s
-    /// and is then asked to retry later; small ones, up to about 80 KiB of plain text, are always accepted. In
-    /// bytes, with K, M or G for powers of 1024.
-    #[arg(long, value_name = "BYTES", default_value = "512M", value_parser = super::values::bytes,
-        hide_short_help = true)]
-    pub max_body_memory: u64,
+    /// Messages are signed according to Standard Webhooks, and sent again until they are accepted, up to 6 times within
+    /// a day.
+    #[arg(long, value_name = "URL", hide_short_help = true)]
+    pub webhook: Option<String>,
 
-    /// Also send webhooks to addresses that are not public
+    /// File with the secret that signs the messages of --webhook
     ///
-    /// This includes this machine, and unencrypted connections. Clients choose the addresses of webhooks: use this
-    /// flag only if every client may reach everything that this machine can reach.
-    #[arg(long, hide_short_help = true)]
-    pub allow_private_webhooks: bool,
+    /// It has whsec_ and the base64 of 24 to 64 random bytes [env: BATCHWRIGHT_WEBHOOK_SECRET, for the secret itself]
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "webhook",
+        hide_short_help = true
+    )]
+    pub webhook_secret_file: Option<PathBuf>,
 
     #[command(flatten)]
     pub worker: WorkerArgs,

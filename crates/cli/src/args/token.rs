@@ -23,22 +23,10 @@ pub enum TokenAction {
 #[derive(Debug, Args)]
 #[command(after_long_help = include_str!("../../data/help/token.txt"))]
 pub struct NewTokenArgs {
-    /// Name of the client; tokens with the same name own the same jobs
+    /// Name of the client, to find its line again
     pub name: String,
 
-    /// Role: submit, read-own, read or operate
+    /// Role: read or operate
     #[arg(long, value_name = "ROLE")]
     pub role: Role,
-
-    /// Maximum number of requests per minute
-    ///
-    /// [default: unlimited]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub requests_per_minute: Option<u32>,
-
-    /// Maximum number of open jobs
-    ///
-    /// [default: unlimited]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub open_jobs: Option<u32>,
 }

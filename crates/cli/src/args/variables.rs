@@ -19,9 +19,10 @@ const FLAGS: [(&str, &str); 6] = [
 ];
 const PREFIX: &str = "BATCHWRIGHT_";
 /// Variables of no flag and no setting; the last two are those of commands that `exec` runs.
-const OTHERS: [&str; 8] = [
+const OTHERS: [&str; 9] = [
     "BATCHWRIGHT_HOME",
     "BATCHWRIGHT_TOKEN",
+    "BATCHWRIGHT_WEBHOOK_SECRET",
     "BATCHWRIGHT_STORE_PASSWORD",
     "BATCHWRIGHT_STORE_PASSWORD_FILE",
     "BATCHWRIGHT_REDIS_PASSWORD",

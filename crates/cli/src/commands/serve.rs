@@ -71,16 +71,15 @@ fn serve(args: &ServeArgs) -> Result<Exit, Refusal> {
         .worker(&queue)
         .map_err(could_not_run)?
         .on_error(ErrorPolicy::ContinueOnError);
-    let server = home
-        .serving(Server::new(queue, worker))?
+    let server = Server::new(queue, worker)
+        .data_dir(&home.folder)
         .manager(manager)
         .settings(settings, home.config.clone())
         .map_err(could_not_run)?
         .job_types(accepted)
         .metrics(metrics);
-    let running = with_flags(server, args, token)
-        .start()
-        .map_err(could_not_run)?;
+    let server = with_webhook(with_flags(server, args, token), args)?;
+    let running = server.start().map_err(could_not_run)?;
     announce(&running, args);
     while cancelled.receiver.recv_timeout(LOOK).is_err() {
         if running.is_finished() {
@@ -107,18 +106,30 @@ fn with_flags(server: Server, args: &ServeArgs, token: Option<Secret>) -> Server
         .address(SocketAddr::new(args.host, args.port))
         .max_connections(args.max_connections)
         .max_upload_bytes(args.max_uploads)
-        .max_body_memory(args.max_body_memory)
-        .allow_private_webhooks(args.allow_private_webhooks)
         .durability(durability(args.worker.fsync))
         .grace(args.worker.grace)
         .set(token, Server::token)
-        .set(args.token_file.clone(), Server::token_file)
-        .set(args.public_url.clone(), Server::public_url);
-    let server = args.allow_host.iter().fold(server, Server::allow_host);
-    args.allow_origin
-        .iter()
-        .cloned()
-        .fold(server, Server::allow_origin)
+        .set(args.token_file.clone(), Server::token_file);
+    args.allow_host.iter().fold(server, Server::allow_host)
+}
+
+/// The server with the webhook of the flags.
+fn with_webhook(server: Server, args: &ServeArgs) -> Result<Server, Refusal> {
+    let Some(url) = &args.webhook else {
+        return Ok(server);
+    };
+    let secret = match &args.webhook_secret_file {
+        Some(file) => std::fs::read_to_string(file)
+            .map_err(|error| Refusal::usage(format!("{}: {error}", file.display())))?,
+        None => std::env::var("BATCHWRIGHT_WEBHOOK_SECRET").unwrap_or_default(),
+    };
+    if secret.trim().is_empty() {
+        let why =
+            "--webhook needs a secret: set --webhook-secret-file or BATCHWRIGHT_WEBHOOK_SECRET";
+        return Err(Refusal::usage(why));
+    }
+    let server = server.webhook(url, &Secret::new(secret));
+    server.map_err(|error| Refusal::usage(error.message()))
 }
 
 /// Prints the address: for scripts on standard output, for people on standard error.
@@ -127,7 +138,6 @@ fn announce(running: &RunningServer, args: &ServeArgs) {
     let mut out = std::io::stdout();
     let _ = writeln!(out, "ready {url}").and_then(|()| out.flush());
     if !args.show.say.quiet {
-        let url = args.public_url.as_ref().map_or(url, ToString::to_string);
         display::say(&format!("  dashboard      {url}/"));
         display::say(&format!(
             "  jobs           {url}/api/v1  (described at {url}/api/v1/openapi.json)"

@@ -1,7 +1,7 @@
 //! `batchwright token`: tokens for the clients of a server.
 
 use batchwright::ErrorKind;
-use batchwright_server::{TokenLimits, new_token};
+use batchwright_server::new_token;
 
 use crate::args::token::{NewTokenArgs, TokenAction, TokenArgs};
 use crate::display;
@@ -14,11 +14,7 @@ pub fn execute(args: &TokenArgs) -> Exit {
 }
 
 fn new(args: &NewTokenArgs) -> Result<Exit, Refusal> {
-    let limits = TokenLimits {
-        requests_per_minute: args.requests_per_minute,
-        open_jobs: args.open_jobs.map(u64::from),
-    };
-    let made = new_token(&args.name, args.role, limits);
+    let made = new_token(&args.name, args.role);
     let (token, line) = made.map_err(|error| match error.kind() {
         ErrorKind::Invalid => Refusal::usage(error.message()),
         _ => could_not_run(error),

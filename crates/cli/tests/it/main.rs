@@ -123,7 +123,6 @@ mod schema;
 mod secrets;
 mod serve;
 mod serve_long;
-mod servers;
 mod shared;
 mod shell;
 mod simulate;

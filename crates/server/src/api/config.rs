@@ -1,4 +1,4 @@
-//! Settings, and the log of their changes.
+//! Settings.
 
 use batchwright::config::SettingKey;
 use serde::Deserialize;
@@ -28,7 +28,7 @@ fn key(call: &Call<'_>) -> Result<&'static SettingKey, Problem> {
 /// `GET /api/v1/config`.
 pub(super) fn list(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     call.takes(&[])?;
-    let settings = settings(app)?.settings(&app.records, &app.events)?;
+    let settings = settings(app)?.settings(&app.events)?;
     let mut all = Vec::new();
     for key in SettingKey::all() {
         all.push(shown(&settings.explain(key.name())?));
@@ -40,7 +40,7 @@ pub(super) fn list(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> 
 pub(super) fn get(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     call.takes(&[])?;
     let key = key(call)?;
-    let settings = settings(app)?.settings(&app.records, &app.events)?;
+    let settings = settings(app)?.settings(&app.events)?;
     let setting = settings.explain(key.name())?;
     Ok(Response::json(200, &shown(&setting)))
 }
@@ -60,22 +60,17 @@ pub(super) fn put(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     let value = key
         .check_stored(&value)
         .map_err(|error| Problem::invalid(error.message()).param("value"))?;
-    change(app, call, key, Some(&value))
+    change(app, key, Some(&value))
 }
 
 /// `DELETE /api/v1/config/{key}`: what is stored is forgotten.
 pub(super) fn delete(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     call.takes(&[])?;
     let key = key(call)?;
-    change(app, call, key, None)
+    change(app, key, None)
 }
 
-fn change(
-    app: &App,
-    call: &Call<'_>,
-    key: &'static SettingKey,
-    value: Option<&str>,
-) -> Result<Response, Problem> {
+fn change(app: &App, key: &'static SettingKey, value: Option<&str>) -> Result<Response, Problem> {
     if key.is_local() {
         let name = key.name();
         let why = format!(
@@ -84,22 +79,16 @@ fn change(
         );
         return Err(Problem::new(403, "forbidden", why).param("key"));
     }
-    let mut by = call
-        .peer
-        .map_or_else(|| "http".to_owned(), |peer| format!("http {peer}"));
-    if let Some(name) = &call.caller.name {
-        by = format!("{by}, token {name}");
-    }
     let settings = settings(app)?;
-    let before = settings.settings(&app.records, &app.events)?;
+    let before = settings.settings(&app.events)?;
     let before = stored(&before.explain(key.name())?);
-    let now = settings.change(key, value, &by, &app.records, &app.events)?;
+    let now = settings.change(key, value, &app.events)?;
     // Settings that the worker cannot use would also prevent the next start of the server.
     if let Err(error) = app.overview.check_settings() {
         if error.is_storage() {
             return Err(error.into());
         }
-        settings.change(key, before.as_deref(), &by, &app.records, &app.events)?;
+        settings.change(key, before.as_deref(), &app.events)?;
         let why = format!(
             "{}: the value is unchanged: {}",
             key.name(),
@@ -108,11 +97,4 @@ fn change(
         return Err(Problem::invalid(why).param("value"));
     }
     Ok(Response::json(200, &now))
-}
-
-/// `GET /api/v1/config-changes`: newest first.
-pub(super) fn changes(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
-    call.takes(&["limit"])?;
-    let changes = app.records.changes(call.limit(100, 1_000)?)?;
-    Ok(Response::json(200, &json!({"data": changes})))
 }

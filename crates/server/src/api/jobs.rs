@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use batchwright::queue::{JobState, JobStatus, PRIORITIES, ProcessInfo};
+use batchwright::queue::{JobState, JobStatus, PRIORITIES};
 use batchwright::unstable::Optional;
-use batchwright::{Job, JobId, JobQueue, ProcessId};
+use batchwright::{Job, JobId, ProcessId};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -16,8 +16,6 @@ use crate::http::{Call, Response};
 use crate::problem::Problem;
 use crate::records::{Asked, Claim, HeldKey, Makes, ReadEnd, busy, hash};
 use crate::shapes::ShownJob;
-use crate::tokens::Caller;
-use crate::webhooks::{self, Receiver};
 
 /// Longest wait for the end of a job.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
@@ -26,9 +24,6 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(250);
 /// The clock of a database server, which sets the times of jobs, may be behind that of this machine by this much.
 const CLOCKS: Duration = Duration::from_secs(10);
-
-/// How long the owner of a deleted job can repeat the request, in seconds.
-const DELETED_SECONDS: u64 = 3_600;
 
 /// The body of a request.
 #[derive(Deserialize)]
@@ -46,27 +41,18 @@ struct NewJob {
 pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     call.takes(&[])?;
     let sent = once::key(call)?;
-    let receiver = Receiver::of(app, call)?;
     let body: Value = call.json()?;
     let request = hash(&[body.to_string().as_bytes()]);
     let new: NewJob = serde_json::from_value(body)
         .map_err(|error| Problem::invalid(format!("the body is not a valid job: {error}")))?;
     let named = new.process_id;
-    if let Some(process) = named
-        && app.queue.process(process)?.is_some()
-        && !app.sees(&call.caller, process)?
-    {
-        let why = format!("process {process} belongs to another token");
-        return Err(Problem::not_found(why).param("process_id"));
-    }
-    let caller = &call.caller;
     // A job in a shared process must be identified by a key, even if its client sent none. With a webhook, a key shows
-    // that the webhook can be recorded before the job is created.
-    let needs_key = named.is_some() || receiver.is_some();
+    // that its message can be recorded before the job is created.
+    let needs_key = named.is_some() || app.records.webhook.is_some();
     let Some(key) = sent.or_else(|| needs_key.then(once::any_key)) else {
         let job = job(app, new)?;
         let process = ProcessId::new();
-        let id = enqueue(app, &app.queue, caller, process, false, job)?;
+        let id = enqueue(app, process, false, job)?;
         return Ok(once::created(&once::job_answer(id, process)));
     };
     let asked = Asked {
@@ -78,16 +64,15 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         Claim::Busy(_) => Err(busy().into()),
         Claim::Answered(before, answer) => {
             let answer = once::replayed(before, request, &answer)?;
-            once::attach(app, receiver.as_ref(), &answer)?;
             Ok(once::again(&answer))
         }
         Claim::Mine(held) => {
             once::refuse_another(held.request, request)?;
-            let made = create_once(app, new, caller, &held, named.is_some());
+            let made = create_once(app, new, &held, named.is_some());
             match made {
                 Ok(id) => {
                     let answer = once::job_answer(id, held.process);
-                    once::attach(app, receiver.as_ref(), &answer)?;
+                    once::tell_end(&app.records, held.process)?;
                     once::answered(&held, &answer)
                 }
                 Err(problem) => {
@@ -99,11 +84,10 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     }
 }
 
-/// Enqueues the job, unless the previous owner of the key did.
+/// Enqueues the job, unless an earlier request with the key did.
 fn create_once(
     app: &App,
     new: NewJob,
-    caller: &Caller,
     held: &HeldKey<'_>,
     is_named: bool,
 ) -> Result<JobId, Problem> {
@@ -136,20 +120,10 @@ fn create_once(
             }
         }
     }
-    let queue = held.queue(&app.queue);
-    enqueue(app, &queue, caller, held.process, is_named, job)
+    enqueue(app, held.process, is_named, job)
 }
 
-fn enqueue(
-    app: &App,
-    queue: &JobQueue,
-    caller: &Caller,
-    process: ProcessId,
-    is_named: bool,
-    job: Job,
-) -> Result<JobId, Problem> {
-    app.check_quotas(caller, 1)?;
-    let mut queue = queue.clone();
+fn enqueue(app: &App, process: ProcessId, is_named: bool, job: Job) -> Result<JobId, Problem> {
     if is_named && let Some(known) = app.queue.process(process)? {
         if known.cancelled {
             let why = format!("process {process} was cancelled and accepts no more jobs");
@@ -164,17 +138,8 @@ fn enqueue(
             let why = format!("process {process} belongs to a job, which adds its jobs itself");
             return Err(Problem::conflict(why).param("process_id"));
         }
-    } else {
-        if let Some(owner) = caller.owner() {
-            queue = queue.described(ProcessInfo::new().owner(owner));
-        }
-        // The last step before the job is created: a request that is refused must not touch the webhook of the deleted
-        // process.
-        if is_named {
-            webhooks::free_id(app, process)?;
-        }
     }
-    let ids = queue.enqueue(process, [job])?;
+    let ids = app.queue.enqueue(process, [job])?;
     app.observer.touch(process);
     let id = ids.first().copied();
     id.ok_or_else(|| Problem::new(500, "internal_error", "the job got no id"))
@@ -317,10 +282,6 @@ pub(super) fn delete(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         return Err(Problem::conflict(why));
     }
     note_read(app, &job, false);
-    // Without the record, a repeated request gets 404 instead of 204.
-    if let Err(error) = app.keep_owner(&call.caller, id.to_string(), DELETED_SECONDS) {
-        log::debug!("the owner of the deleted job {id} is not recorded: {error}");
-    }
     app.observer.touch(job.process_id);
     deleted()
 }

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::types::of_type;
 use crate::app::App;
-use crate::http::{COPIES, FREE, Incoming, weight};
+use crate::http::Incoming;
 use crate::problem::Problem;
 use crate::records::Hash;
 
@@ -21,10 +21,8 @@ use crate::records::Hash;
 const MOST_LINE_BYTES: u64 = 16 << 20;
 /// Names are remembered of each line.
 const MOST_LINES: u64 = 10_000_000;
-/// Lines up to this length are not counted.
-const SHORT: u64 = FREE / COPIES;
-/// Size of a group of jobs that are written together.
-const GROUP_BYTES: u64 = 4 << 20;
+/// The buffer shrinks to this size after a long line.
+const SHORT: usize = 64 << 10;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// The jobs of a body. The first invalid line ends them.
@@ -66,33 +64,12 @@ impl<'a> Lines<'a> {
         Ok(())
     }
 
-    /// Reserves memory for a line of this weight, in addition to what remains of earlier lines.
-    fn hold(&mut self, line: u64) -> Result<(), Problem> {
-        let line = if line <= FREE { 0 } else { line };
-        let kept = self.bytes.min(GROUP_BYTES) + self.names.bytes();
-        let mut all = kept + line;
-        if all > FREE {
-            // Not anew for each line.
-            all = all.next_multiple_of(1 << 20);
-        }
-        self.body.get_mut().hold(all)
-    }
-
     /// Reads the next line. False at the end.
     fn next_line(&mut self) -> Result<bool, Problem> {
         self.buffer.clear();
-        self.buffer.shrink_to(SHORT as usize);
-        let mut room = SHORT;
-        loop {
-            self.hold(room * COPIES)?;
-            let mut bounded = (&mut self.body).take(room - self.buffer.len() as u64);
-            bounded.read_until(b'\n', &mut self.buffer)?;
-            let is_full = self.buffer.len() as u64 == room;
-            if !is_full || self.buffer.ends_with(b"\n") || room == MOST_LINE_BYTES {
-                break;
-            }
-            room = (room * 4).min(MOST_LINE_BYTES);
-        }
+        self.buffer.shrink_to(SHORT);
+        let mut bounded = (&mut self.body).take(MOST_LINE_BYTES);
+        bounded.read_until(b'\n', &mut self.buffer)?;
         let length = self.buffer.len();
         self.line += 1;
         self.read.update(&self.buffer);
@@ -118,7 +95,6 @@ impl<'a> Lines<'a> {
 
     pub fn next_job(&mut self) -> Result<Option<Job>, Problem> {
         while self.next_line()? {
-            self.hold(weight(&self.buffer))?;
             let line = match self.line {
                 1 => self
                     .buffer
@@ -200,32 +176,13 @@ pub(super) fn job(
 /// Names that are taken, by their hashes, each with how many others were made of it.
 #[derive(Default)]
 struct Names {
-    /// In several tables, because a growing table is in memory twice for a moment.
-    tables: [HashMap<Key, u32>; 16],
+    taken: HashMap<Key, u32>,
     hash: (RandomState, RandomState),
 }
 
 type Key = (u64, u64);
 
-/// The memory of a table: 7 of 8 entries are used, and each entry has one additional byte.
-fn table_bytes(table: &HashMap<Key, u32>) -> u64 {
-    let places = table.capacity().div_ceil(7) * 8;
-    (places * (size_of::<(Key, u32)>() + 1)) as u64
-}
-
 impl Names {
-    /// Their memory, including one more entry: a full table is copied to one of twice its size.
-    fn bytes(&self) -> u64 {
-        let tables = self.tables.iter().map(table_bytes);
-        let largest = tables.clone().max().unwrap_or_default();
-        tables.sum::<u64>() + 2 * largest
-    }
-
-    fn table(&mut self, key: &Key) -> &mut HashMap<Key, u32> {
-        let place = key.0 as usize % self.tables.len();
-        &mut self.tables[place]
-    }
-
     fn key(&self, name: &str) -> Key {
         (self.hash.0.hash_one(name), self.hash.1.hash_one(name))
     }
@@ -233,7 +190,7 @@ impl Names {
     /// Whether it was free.
     fn take(&mut self, name: &str) -> bool {
         let key = self.key(name);
-        self.table(&key).insert(key, 1).is_none()
+        self.taken.insert(key, 1).is_none()
     }
 
     fn named(&mut self, (job, name): (Job, Option<String>)) -> Result<Job, Problem> {
@@ -249,7 +206,7 @@ impl Names {
             .or_else(|| Some(parts.request_hash?[..16].to_owned()));
         let Some(own) = own else { return Ok(job) };
         let key = self.key(&own);
-        let Some(repeats) = self.table(&key).get(&key).copied() else {
+        let Some(repeats) = self.taken.get(&key).copied() else {
             self.take(&own);
             return Ok(job.item_id(own));
         };
@@ -258,37 +215,12 @@ impl Names {
             repeat += 1;
             let name = format!("{own}-{repeat}");
             let key = self.key(&name);
-            if !self.table(&key).contains_key(&key) {
+            if !self.taken.contains_key(&key) {
                 break name;
             }
         };
-        self.table(&key).insert(key, repeat);
+        self.taken.insert(key, repeat);
         self.take(&name);
         Ok(job.item_id(name))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_table_takes_is_told_before_it_grows() {
-        let mut names = Names::default();
-        let sizes = |names: &Names| names.tables.each_ref().map(table_bytes);
-        let mut grew = 0;
-        for n in 0..20_000 {
-            let (told, before) = (names.bytes(), sizes(&names));
-            assert!(names.take(&n.to_string()));
-            let both = sizes(&names).into_iter().zip(before).map(|(now, before)| {
-                let is_new = now > before;
-                grew += usize::from(is_new && before > 1 << 10);
-                now + before * u64::from(is_new)
-            });
-            let both: u64 = both.sum();
-            assert!(both <= told.max(1 << 12), "{both} of {told} at {n}");
-        }
-        assert!(grew > 16 * 4, "{grew}");
-        assert!(names.bytes() < 2 * 20_000 * 2 * 25, "{}", names.bytes());
     }
 }

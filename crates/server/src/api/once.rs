@@ -8,9 +8,7 @@ use serde_json::{Value, json};
 use crate::app::App;
 use crate::http::{Call, Response, is_visible};
 use crate::problem::Problem;
-use crate::records::webhooks::Subject;
-use crate::records::{Asked, Claim, Hash, HeldKey, Makes, Records, busy, hash, settled};
-use crate::webhooks::Receiver;
+use crate::records::{Abandoned, Asked, Claim, Hash, HeldKey, Makes, Records, busy, hash, settled};
 
 /// Longest key, in bytes.
 const LONGEST: usize = 255;
@@ -20,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// The header of a stored response.
 pub(crate) const REPLAYED: (&str, &str) = ("idempotency-replayed", "true");
 
-/// The client's key of a request, hashed together with its path and the owner, if the client sent one.
+/// The client's key of a request, hashed together with its path, if the client sent one.
 ///
 /// # Errors
 /// When it is empty, too long or of other characters, of which some would be taken for the same.
@@ -32,11 +30,7 @@ pub(crate) fn key(call: &Call<'_>) -> Result<Option<Hash>, Problem> {
         let why = format!("idempotency-key: send from 1 to {LONGEST} visible characters of ASCII");
         return Err(Problem::invalid(why).param("idempotency-key"));
     }
-    let path = call.head.path.as_bytes();
-    Ok(Some(match &call.caller.name {
-        Some(owner) => hash(&[path, key.as_bytes(), owner.as_bytes()]),
-        None => hash(&[path, key.as_bytes()]),
-    }))
+    Ok(Some(hash(&[call.head.path.as_bytes(), key.as_bytes()])))
 }
 
 /// A random key for a request without a key, which will not be repeated.
@@ -105,13 +99,13 @@ pub(crate) fn made(
     }
 }
 
-/// Ends a request with a key that had no answer. The previous owner of the key may have enqueued its job, and so may a
-/// request that failed in between.
+/// Ends a request with a key that had no answer. An earlier request with the key may have enqueued its job, and so may one
+/// that failed in between.
 pub(super) fn give_up(held: &HeldKey<'_>, problem: &Problem) -> Result<(), Error> {
     if !held.resumed && (400..500).contains(&problem.status) {
         held.forget()
     } else {
-        held.release()
+        Ok(())
     }
 }
 
@@ -134,23 +128,11 @@ pub(super) fn again(answer: &Value) -> Response {
     created(answer).header(REPLAYED.0, REPLAYED.1)
 }
 
-/// Records the webhook of what was created.
-pub(super) fn attach(
-    app: &App,
-    receiver: Option<&Receiver>,
-    answer: &Value,
-) -> Result<(), Problem> {
-    let Some(receiver) = receiver else {
-        return Ok(());
-    };
-    let id = |name: &str| answer[name].as_str().unwrap_or_default();
-    receiver.attach(
-        app,
-        match id("job_id") {
-            "" => Subject::Process(id("process_id").parse()?),
-            job => Subject::Job(job.parse()?),
-        },
-    )
+/// Has the end of a process told that was created.
+pub(super) fn tell_end(records: &Records, process: ProcessId) -> Result<(), Error> {
+    records.tell_end(&mut records.single(), &process.to_string())?;
+    records.wake_sender();
+    Ok(())
 }
 
 /// 201 with the created object and its location.
@@ -178,28 +160,30 @@ pub(super) fn answered(held: &HeldKey<'_>, answer: &Value) -> Result<Response, P
     Ok(created(answer))
 }
 
-/// Completes requests of crashed servers: if the job or process exists, its response is recorded; otherwise nothing of
+/// Completes requests that nobody performs any more: if the job or process exists, its response is recorded; otherwise nothing of
 /// it remains.
 pub(crate) fn settle_abandoned(queue: &JobQueue, records: &Records) -> Result<(), Error> {
     records.forget_read_of_others(|process| Ok(queue.process(process)?.is_some()))?;
-    for one in records.abandoned()? {
-        if !records.take_over(&one)? {
-            continue;
-        }
-        let answer = match queue.process(one.process)? {
+    for Abandoned { held, makes } in records.abandoned()? {
+        let answer = match queue.process(held.process)? {
             None => None,
             Some(process) if !process.sealed => {
-                queue.delete(one.process)?;
+                queue.delete(held.process)?;
                 None
             }
-            Some(_) if one.makes == Makes::Job => {
-                let jobs = queue.items(one.process, None, 1)?;
-                jobs.first().map(|job| job_answer(job.job_id, one.process))
+            Some(_) if makes == Makes::Job => {
+                let jobs = queue.items(held.process, None, 1)?;
+                jobs.first().map(|job| job_answer(job.job_id, held.process))
             }
-            Some(process) => Some(process_answer(one.process, process.counts.total)),
+            Some(process) => Some(process_answer(held.process, process.counts.total)),
         };
-        let answer = answer.map(|answer| answer.to_string());
-        records.settle_abandoned(&one, answer.as_deref())?;
+        match answer {
+            Some(answer) => {
+                tell_end(records, held.process)?;
+                held.note_answer(&answer.to_string())?;
+            }
+            None => held.forget()?,
+        }
     }
     Ok(())
 }

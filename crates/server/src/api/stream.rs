@@ -1,28 +1,26 @@
 //! Events as they happen (server-sent events).
 
-use std::collections::HashMap;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use batchwright::{JobQueue, ProcessId};
-use serde::Deserialize;
-
-use super::{jobs, processes};
+use super::processes;
 use crate::app::App;
-use crate::events::{Event, Events, Filter, Next};
+use crate::events::{Events, Filter, Next};
 use crate::http::{Call, Response};
 use crate::problem::Problem;
-use crate::tokens::Caller;
 
 /// A comment is sent after so much silence: by that both sides see that the other is there.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 const ALIVE: &[u8] = b": here\n\n";
 
-/// `GET /api/v1/events`: those that follow on `Last-Event-ID`, or those from now on; of all, of a process or of a job.
+/// `GET /api/v1/events`: those that follow on `Last-Event-ID`, or those from now on; of all, or of a process.
 pub(super) fn events(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
-    call.takes(&["last_event_id", "process_id", "job_id"])?;
-    let filter = filter(app, call)?;
+    call.takes(&["last_event_id", "process_id"])?;
+    let filter = match call.query("process_id")? {
+        None => Filter::All,
+        Some(process) => Filter::Process(processes::find(app, process)?.process_id),
+    };
     let named = call.query::<String>("last_event_id")?;
     let named = call
         .head
@@ -31,11 +29,6 @@ pub(super) fn events(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         .or(named);
     let events = Arc::clone(&app.events);
     let listening = events.listen();
-    let mut own = Own {
-        queue: app.queue.clone(),
-        caller: call.caller.clone(),
-        known: HashMap::new(),
-    };
     // Later events are not missed, however late the stream begins.
     let now = events.last();
     let (from, is_lost) = match named.filter(|id| !id.is_empty()) {
@@ -60,9 +53,6 @@ pub(super) fn events(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
             match events.after(&mut at, filter, HEARTBEAT) {
                 Next::Events(some) => {
                     for event in some {
-                        if !own.sees(&event) {
-                            continue;
-                        }
                         let (boot, number) = (events.boot(), event.number);
                         written = Instant::now();
                         write!(
@@ -87,59 +77,6 @@ pub(super) fn events(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         }
     };
     Ok(Response::stream("text/event-stream", write))
-}
-
-/// The process or job that a client listens to.
-fn filter(app: &App, call: &Call<'_>) -> Result<Filter, Problem> {
-    Ok(match (call.query("process_id")?, call.query("job_id")?) {
-        (None, None) => Filter::All,
-        (Some(process), None) => Filter::Process(processes::find(app, process)?.process_id),
-        (None, Some(job)) => Filter::Job(jobs::find(app, job)?.job_id),
-        (Some(_), Some(_)) => {
-            let why = "job_id: send either a job or a process";
-            return Err(Problem::invalid(why).param("job_id"));
-        }
-    })
-}
-
-/// Selects the events of a client that sees only its own jobs.
-struct Own {
-    queue: JobQueue,
-    caller: Caller,
-    /// Whether it sees a process.
-    known: HashMap<ProcessId, bool>,
-}
-
-/// Maximum number of processes whose owner a stream remembers.
-const MOST_KNOWN: usize = 10_000;
-
-impl Own {
-    fn sees(&mut self, event: &Event) -> bool {
-        #[derive(Deserialize)]
-        struct Of {
-            process_id: Option<ProcessId>,
-        }
-        if self.caller.only().is_none() {
-            return true;
-        }
-        let of = serde_json::from_str::<Of>(&event.data).ok();
-        let Some(process) = of.and_then(|of| of.process_id) else {
-            return false;
-        };
-        if let Some(sees) = self.known.get(&process) {
-            return *sees;
-        }
-        // A process that is gone, or cannot be read now, is not remembered.
-        let Ok(Some(state)) = self.queue.process(process) else {
-            return false;
-        };
-        if self.known.len() >= MOST_KNOWN {
-            self.known.clear();
-        }
-        let sees = self.caller.sees(state.info.owner.as_deref());
-        self.known.insert(process, sees);
-        sees
-    }
 }
 
 /// Reports that events were missed, so that the client reads the current state again.

@@ -23,7 +23,7 @@ fn page(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     let response = if same {
         Response::empty(304)
     } else {
-        Response::full(200, "text/html; charset=utf-8", page.html.clone())
+        Response::full(200, "text/html; charset=utf-8", page.html)
     };
     Ok(response
         .header("cache-control", "no-cache")

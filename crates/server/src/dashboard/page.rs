@@ -1,41 +1,25 @@
 //! The text of the page, and the headers that are computed from it.
 
-use std::borrow::Cow;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 
 /// Style and script included, so that it takes one request.
 const PAGE: &str = include_str!("index.html");
-/// The element after which the path of the server is added.
-const FIRST: &str = "<meta charset=\"utf-8\">\n";
 
-/// The page of a server.
+/// The page, with its headers.
 pub(crate) struct Page {
-    pub html: Cow<'static, [u8]>,
+    pub html: &'static [u8],
     pub policy: String,
     pub etag: String,
 }
 
 impl Page {
-    /// The page of a server below this path, which a proxy may remove from requests.
-    pub fn new(base: &str) -> Self {
-        let html = match base {
-            "" => Cow::Borrowed(PAGE),
-            _ => {
-                // The path has no characters that need escaping in an attribute.
-                let element = format!("{FIRST}<meta name=\"base\" content=\"{base}/\">\n");
-                Cow::Owned(PAGE.replacen(FIRST, &element, 1))
-            }
-        };
+    pub fn new() -> Self {
         Self {
-            policy: policy(&html),
-            etag: format!("\"{}\"", hash(&html)),
-            html: match html {
-                Cow::Borrowed(html) => Cow::Borrowed(html.as_bytes()),
-                Cow::Owned(html) => Cow::Owned(html.into_bytes()),
-            },
+            html: PAGE.as_bytes(),
+            policy: policy(PAGE),
+            etag: format!("\"{}\"", hash(PAGE)),
         }
     }
 }
@@ -121,20 +105,6 @@ mod tests {
             policy.contains("script-src 'sha256-cf242PFc/kb7xD0Qzhsmd9vvRkc+cWFmbi+k+YvtdKc=';"),
             "{policy}"
         );
-        assert!(!Page::new("").policy.contains("unsafe"));
-    }
-
-    #[test]
-    fn the_page_contains_the_path_below_which_the_server_is() {
-        let (plain, below) = (Page::new(""), Page::new("/queue"));
-        assert_eq!(plain.html, PAGE.as_bytes());
-        let html = String::from_utf8(below.html.into_owned()).unwrap();
-        assert_eq!(
-            html.matches("<meta name=\"base\" content=\"/queue/\">")
-                .count(),
-            1
-        );
-        assert_eq!(plain.policy, below.policy);
-        assert_ne!(plain.etag, below.etag);
+        assert!(!Page::new().policy.contains("unsafe"));
     }
 }

@@ -1,7 +1,7 @@
 //! A request as a handler sees it.
 
 use std::io::{ErrorKind, Read};
-use std::net::{IpAddr, TcpStream};
+use std::net::TcpStream;
 use std::str::FromStr;
 
 use batchwright::ProcessId;
@@ -11,9 +11,8 @@ use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::memory::{COPIES, FREE, weight};
+use super::permits::SMALL;
 use crate::problem::Problem;
-use crate::tokens::Caller;
 
 /// Maximum size of a JSON body in bytes: far above any job.
 const JSON_BYTES: u64 = 8 << 20;
@@ -109,24 +108,14 @@ impl Head {
 
 /// The body of a request, as it arrives. An error of it is a [`Problem`] inside.
 pub(crate) trait Incoming: Read {
-    /// Reserves memory for this number of bytes of the body, including what is parsed from them, and replaces an
-    /// earlier reservation. If the shared memory is exhausted, it waits for a while. While other requests wait, a
-    /// client that sends too slowly loses its reservation ([`Room::pace`](super::memory::Room::pace)).
+    /// Takes the permit that a large body needs, unless it has it; waits for a while.
     ///
     /// # Errors
-    /// 503 when there is no room in time, 413 when there never is, 499 when the client is gone before there is.
-    fn hold(&mut self, bytes: u64) -> Result<(), Problem>;
-
-    /// Reserves memory for this number of bytes in addition to the earlier reservation.
-    ///
-    /// # Errors
-    /// As [`hold`](Self::hold).
-    fn hold_also(&mut self, bytes: u64) -> Result<(), Problem>;
+    /// 503 when there is none in time, 499 when the client is gone before there is.
+    fn take_permit(&mut self) -> Result<(), Problem>;
 
     /// Nothing of the body is in memory any more.
-    fn release(&mut self) {
-        let _ = self.hold(0);
-    }
+    fn release(&mut self);
 }
 
 /// A request that a handler processes.
@@ -135,10 +124,6 @@ pub(crate) struct Call<'c> {
     pub head: Head,
     /// The values of the names in the route's pattern, decoded.
     pub params: Vec<(&'static str, String)>,
-    /// Who sends it.
-    pub caller: Caller,
-    /// The client's address.
-    pub peer: Option<IpAddr>,
     /// Its body.
     pub body: &'c mut dyn Incoming,
     /// The connection of the response.
@@ -225,37 +210,27 @@ impl Call<'_> {
     /// The whole body, which has at most this number of bytes.
     ///
     /// # Errors
-    /// When it is longer, too slow or cut off, or there is no room for it.
+    /// When it is longer, too slow or cut off, or there is no permit for it.
     pub fn bytes(&mut self, most: u64) -> Result<Vec<u8>, Problem> {
         if self.head.length.is_some_and(|length| length > most) {
             return Err(Problem::too_large(most));
         }
-        // Memory is reserved in proportion to the received bytes, in few steps, because requests that hold memory and
-        // wait for more may wait for each other.
-        let (most, steps) = match self.head.length {
-            Some(length) => (length, 32),
-            None => (most, 4),
-        };
-        if self.head.length.is_some() && self.head.waits_to_be_asked()? {
-            // A body is requested only after memory for it is reserved.
-            self.body.hold(whole(most))?;
+        if self.head.length.is_some_and(|length| length > SMALL) {
+            self.body.take_permit()?;
         }
         let mut body = Vec::new();
-        let mut room = most.min(FREE / COPIES);
-        loop {
-            self.body.hold(whole(room))?;
-            // One more byte shows that the body is longer.
-            let wanted = room + 1 - body.len() as u64;
-            body.reserve_exact(wanted as usize);
-            (&mut self.body).take(wanted).read_to_end(&mut body)?;
-            if body.len() as u64 <= room {
-                return Ok(body);
-            }
-            if room == most {
-                return Err(Problem::too_large(most));
-            }
-            room = (room * steps).min(most);
+        (&mut self.body)
+            .take(SMALL.min(most) + 1)
+            .read_to_end(&mut body)?;
+        if body.len() as u64 > SMALL {
+            self.body.take_permit()?;
+            let rest = most + 1 - body.len() as u64;
+            (&mut self.body).take(rest).read_to_end(&mut body)?;
         }
+        if body.len() as u64 > most {
+            return Err(Problem::too_large(most));
+        }
+        Ok(body)
     }
 
     /// The body as a JSON object of at most this number of bytes.
@@ -264,7 +239,6 @@ impl Call<'_> {
     /// When it is none, with the place; also when a key is there twice, of which one would go unseen.
     pub fn object(&mut self, most: u64) -> Result<Map<String, Value>, Problem> {
         let body = self.bytes(most)?;
-        self.body.hold(weight(&body))?;
         let why = match serde_json::from_slice(&body) {
             Ok(UniqueJson(Value::Object(object))) => return Ok(object),
             Ok(_) => "expected an object".to_owned(),
@@ -302,14 +276,6 @@ pub(crate) fn is_visible(text: &str) -> bool {
 
 pub(super) fn new_request_id() -> String {
     format!("req_{}", ProcessId::new().to_string().replace('-', ""))
-}
-
-/// The memory of a body of this length with a few values, so that usually no further reservation is needed.
-fn whole(length: u64) -> u64 {
-    match length * COPIES {
-        small if small <= FREE => small,
-        large => large + FREE,
-    }
 }
 
 /// True when the client has closed the connection.

@@ -10,11 +10,10 @@ use std::time::{Duration, Instant, SystemTime};
 use http_net::{HttpError, ServerConn, ServerEvent};
 
 use super::call::{is_gone, new_request_id};
-use super::memory::Room;
+use super::permits::{PACE, Permit, Permits};
 use super::shared::{Answer, Limits, Open, Shared};
 use super::{Body, Call, Head, Incoming, Response};
 use crate::problem::Problem;
-use crate::tokens::Caller;
 
 /// Number of bytes that are sent at once.
 const CHUNK: usize = 16 << 10;
@@ -41,10 +40,10 @@ pub(super) fn serve(open: &Open, shared: &Shared) {
         waits_for_us: false,
         body: (Vec::new(), 0),
         left: None,
-        room: shared.memory.room(),
+        permits: &shared.permits,
+        permit: None,
         request: String::new(),
         request_id: String::new(),
-        headers: Vec::new(),
     };
     let ended = wire.serve(shared, reached);
     if let Err(error) = &ended {
@@ -68,13 +67,12 @@ struct Wire<'s> {
     body: (Vec<u8>, usize),
     /// Number of unread bytes of the body, if its length is known.
     left: Option<u64>,
-    /// The body's reservation of the shared memory.
-    room: Room<'s>,
+    permits: &'s Permits,
+    /// The permit for the body of the present request, if it is large.
+    permit: Option<Permit<'s>>,
     /// The method and the path of the present request, for the log.
     request: String,
     request_id: String,
-    /// Headers of every response to the present request.
-    headers: Vec<(&'static str, String)>,
 }
 
 impl Wire<'_> {
@@ -85,7 +83,7 @@ impl Wire<'_> {
             if shared.stopping.load(Ordering::SeqCst) {
                 return Ok(());
             }
-            let mut head = match self.head() {
+            let head = match self.head() {
                 Ok(Some(head)) => head,
                 Ok(None) => return Ok(()),
                 Err(Refused::Http(error)) => return self.refuse(&error),
@@ -98,11 +96,10 @@ impl Wire<'_> {
             self.is_head = head.method == "HEAD";
             self.request = format!("{} {path}", head.method);
             self.request_id.clone_from(&head.request_id);
-            self.headers = shared.service.headers(&head);
             let admitted = match head.waits_to_be_asked() {
                 Ok(waits) => {
                     self.waits_for_us = waits;
-                    shared.service.admit(&mut head, reached)
+                    shared.service.admit(&head, reached)
                 }
                 Err(problem) => Err(problem.response(&path)),
             };
@@ -171,8 +168,6 @@ impl Wire<'_> {
         let mut call = Call {
             head,
             params: Vec::new(),
-            caller: Caller::default(),
-            peer: self.stream.peer_addr().ok().map(|peer| peer.ip()),
             client: self.stream,
             body: self,
         };
@@ -232,7 +227,7 @@ impl Wire<'_> {
             self.request_id
         );
         let mut head = http_net::Response::new(response.status);
-        for (name, value) in response.headers.iter().chain(&self.headers) {
+        for (name, value) in &response.headers {
             head = head.header(name, value);
         }
         for (name, value) in PROTECTION {
@@ -353,7 +348,6 @@ impl Wire<'_> {
         );
         self.request = "invalid HTTP".to_owned();
         self.request_id = new_request_id();
-        self.headers.clear();
         self.send(problem.response("/"))
     }
 
@@ -368,13 +362,16 @@ impl Wire<'_> {
 }
 
 impl Incoming for Wire<'_> {
-    fn hold(&mut self, bytes: u64) -> Result<(), Problem> {
-        let client = self.stream;
-        self.room.set(bytes, &|| is_gone(client))
+    fn take_permit(&mut self) -> Result<(), Problem> {
+        if self.permit.is_none() {
+            let client = self.stream;
+            self.permit = Some(self.permits.take(|| is_gone(client))?);
+        }
+        Ok(())
     }
 
-    fn hold_also(&mut self, bytes: u64) -> Result<(), Problem> {
-        self.hold(self.room.bytes() + bytes)
+    fn release(&mut self) {
+        self.permit = None;
     }
 }
 
@@ -400,16 +397,13 @@ impl Read for Wire<'_> {
                     *taken = 0;
                 }
                 Ok(ServerEvent::NeedInput) => {
-                    let crowded = self.room.pace();
-                    let least = crowded.max(self.limits.slowest);
+                    let least = match self.permit {
+                        Some(_) => self.limits.slowest.max(PACE),
+                        None => self.limits.slowest,
+                    };
                     if self.pace.is_slow(self.limits.stall, least) {
                         self.body_ended = true;
-                        let why =
-                            "the request was sent too slowly while others waited for its memory";
-                        return Err(match crowded {
-                            0 => too_slow().into(),
-                            _ => too_slow().says(why).into(),
-                        });
+                        return Err(too_slow().into());
                     }
                     let before = Instant::now();
                     let buffered = self.http.remaining_input().len();

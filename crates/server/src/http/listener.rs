@@ -1,7 +1,7 @@
 //! Accepts connections, up to a maximum number; the one that has been idle longest is closed for a new one.
 //! A new connection is not idle at once, because its first request may still arrive: further ones wait for it.
 
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,8 +12,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::call::new_request_id;
 use super::connection;
-use super::farewell::Farewells;
-use super::memory::BodyMemory;
+use super::permits::Permits;
 use super::shared::{Connections, Limits, Open, Service, Shared};
 use super::threads::thread;
 
@@ -25,13 +24,17 @@ const UPLOADS_END: Duration = Duration::from_secs(2);
 const RETRY: Duration = Duration::from_millis(50);
 /// The interval at which a new connection looks for a free place.
 const LOOK: Duration = Duration::from_millis(10);
+/// How long a client may send on after its last response, and after it was turned away.
+const LINGER: Duration = Duration::from_secs(1);
+const REFUSED: Duration = Duration::from_millis(20);
+/// Maximum number of bytes that it may send then.
+const MOST_BYTES: usize = 1 << 20;
 
 /// Accepts connections until it is dropped.
 pub(crate) struct Listener {
     address: SocketAddr,
     shared: Arc<Shared>,
     accepting: Vec<JoinHandle<()>>,
-    farewell: Option<JoinHandle<()>>,
 }
 
 impl Listener {
@@ -41,14 +44,11 @@ impl Listener {
         service: Arc<dyn Service>,
         limits: Limits,
     ) -> io::Result<Self> {
-        let (farewells, farewell) = Farewells::start()?;
         let shared = Arc::new(Shared {
             service,
             limits,
             stopping: AtomicBool::new(false),
-            // A quarter of the connections: those that wait for answers, and small requests, need the others.
-            memory: BodyMemory::new(limits.body_memory, (limits.connections / 4).max(1)),
-            farewells,
+            permits: Permits::default(),
             connections: Mutex::default(),
             gone: Condvar::new(),
         });
@@ -56,7 +56,6 @@ impl Listener {
             address: listener.local_addr()?,
             shared,
             accepting: Vec::new(),
-            farewell: Some(farewell),
         };
         for n in 0..ACCEPTORS {
             let (listener, shared) = (listener.try_clone()?, Arc::clone(&this.shared));
@@ -77,12 +76,6 @@ impl Listener {
         self.shared.connections.lock().len()
     }
 
-    /// The memory that all bodies take.
-    #[cfg(test)]
-    pub(super) fn memory(&self) -> &BodyMemory {
-        &self.shared.memory
-    }
-
     /// Accepts no more connections, closes idle ones, and waits this long for the others; the remaining ones are then
     /// closed.
     pub fn stop(&mut self, wait: Duration) {
@@ -101,7 +94,7 @@ impl Listener {
         }
         let brief = deadline.min(Instant::now() + UPLOADS_END);
         self.shared.wait_for_all(&mut connections, brief);
-        self.shared.memory.close();
+        self.shared.permits.close();
         for open in connections.values() {
             if open.receiving.load(Ordering::Relaxed) {
                 let _ = open.stream.shutdown(Shutdown::Read);
@@ -110,11 +103,6 @@ impl Listener {
         self.shared.wait_for_all(&mut connections, deadline);
         for open in connections.values() {
             let _ = open.stream.shutdown(Shutdown::Both);
-        }
-        drop(connections);
-        self.shared.farewells.close();
-        if let Some(thread) = self.farewell.take() {
-            drop(thread.join());
         }
     }
 
@@ -190,8 +178,11 @@ fn admit(shared: &Arc<Shared>, stream: TcpStream, number: u64) {
     let all = Arc::clone(shared);
     let held = Arc::clone(&open);
     let serve = move || {
-        let _entry = Entry(&all, number, &held.stream);
+        let _entry = Entry(&all, number);
         connection::serve(&held, &all);
+        // Its place is free for others meanwhile.
+        held.set_idle(true);
+        see_off(&held.stream, LINGER);
     };
     if let Err(error) = thread("http", serve) {
         log::warn!("a connection could not be served: {error}");
@@ -213,7 +204,29 @@ fn turn_away(shared: &Shared, mut stream: &TcpStream) {
     );
     let _ = stream.set_nonblocking(true);
     let _ = stream.write(full.as_bytes());
-    shared.farewells.see_off(stream);
+    let _ = stream.set_nonblocking(false);
+    see_off(stream, REFUSED);
+}
+
+/// Closes a connection after its last response. A client that was answered before it had sent everything continues to
+/// send. If the socket were closed then, the system would send a reset, and most clients would lose the response. So
+/// further input is discarded until the client closes the connection, within limits.
+fn see_off(mut stream: &TcpStream, time: Duration) {
+    let _ = stream.shutdown(Shutdown::Write);
+    let until = Instant::now() + time;
+    let (mut buffer, mut left) = ([0; 16 << 10], MOST_BYTES);
+    while left > 0 {
+        let wait = until.saturating_duration_since(Instant::now());
+        if wait.is_zero() || stream.set_read_timeout(Some(wait)).is_err() {
+            return;
+        }
+        match stream.read(&mut buffer) {
+            Ok(0) => return,
+            Ok(n) => left = left.saturating_sub(n),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(_) => return,
+        }
+    }
 }
 
 /// Ends the connection that has been idle longest, if there is one.
@@ -230,16 +243,11 @@ fn make_room(connections: &mut Connections, fresh: Duration) -> bool {
 }
 
 /// A connection's entry in the list, removed however its thread ends.
-struct Entry<'s>(&'s Shared, u64, &'s TcpStream);
+struct Entry<'s>(&'s Shared, u64);
 
 impl Drop for Entry<'_> {
     fn drop(&mut self) {
-        // Under one lock: a thread that sees the end finds the place free, and a stopping server that sees the list
-        // empty also sees that the connection is being closed gracefully.
-        let mut connections = self.0.connections.lock();
-        connections.remove(&self.1);
-        self.0.farewells.see_off(self.2);
-        drop(connections);
+        self.0.connections.lock().remove(&self.1);
         self.0.gone.notify_all();
     }
 }

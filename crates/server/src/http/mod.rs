@@ -4,9 +4,8 @@
 
 mod call;
 mod connection;
-mod farewell;
 mod listener;
-mod memory;
+mod permits;
 mod response;
 mod shared;
 #[cfg(test)]
@@ -15,6 +14,5 @@ mod threads;
 
 pub(crate) use call::{Call, Head, Incoming, decoded, is_visible};
 pub(crate) use listener::Listener;
-pub(crate) use memory::{COPIES, FREE, weight, weight_of_each};
 pub(crate) use response::{Body, Response};
 pub(crate) use shared::{Answer, Limits, Service};

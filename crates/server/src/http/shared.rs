@@ -8,20 +8,13 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use super::farewell::Farewells;
-use super::memory::BodyMemory;
+use super::permits::Permits;
 use super::{Call, Head, Response};
 
 /// Answers requests.
 pub(crate) trait Service: Send + Sync + 'static {
     /// Checks a request by its head, before its body is read, and returns its handler.
-    /// It may change the path of the request.
-    fn admit(&self, head: &mut Head, reached: SocketAddr) -> Result<Answer<'_>, Response>;
-
-    /// Headers of every response to this request.
-    fn headers(&self, _: &Head) -> Vec<(&'static str, String)> {
-        Vec::new()
-    }
+    fn admit(&self, head: &Head, reached: SocketAddr) -> Result<Answer<'_>, Response>;
 
     /// The seconds to wait before another connection, for the `retry-after` of a refused one.
     fn retry_after(&self) -> u64 {
@@ -49,8 +42,6 @@ pub(crate) struct Limits {
     pub slowest: u64,
     /// Maximum number of bytes of a body that are read and discarded so that a connection can be reused.
     pub leftover: u64,
-    /// Bytes of memory for all bodies together, including what is parsed from them; small ones do not count.
-    pub body_memory: u64,
 }
 
 impl Default for Limits {
@@ -63,7 +54,6 @@ impl Default for Limits {
             stall: Duration::from_secs(20),
             slowest: 1 << 10,
             leftover: 256 << 10,
-            body_memory: 512 << 20,
         }
     }
 }
@@ -120,8 +110,7 @@ pub(super) struct Shared {
     pub service: Arc<dyn Service>,
     pub limits: Limits,
     pub stopping: AtomicBool,
-    pub memory: BodyMemory,
-    pub farewells: Farewells,
+    pub permits: Permits,
     pub connections: Mutex<Connections>,
     pub gone: Condvar,
 }

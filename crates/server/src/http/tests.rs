@@ -16,7 +16,7 @@ use crate::problem::Problem;
 const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Most bytes of a body that is taken as a whole.
-const MOST_WHOLE: u64 = 1 << 20;
+const MOST_WHOLE: u64 = 4 << 20;
 
 struct Echo {
     held: Sender<()>,
@@ -24,7 +24,7 @@ struct Echo {
 }
 
 impl Service for Echo {
-    fn admit(&self, head: &mut Head, _: SocketAddr) -> Result<Answer<'_>, Response> {
+    fn admit(&self, head: &Head, _: SocketAddr) -> Result<Answer<'_>, Response> {
         match head.path.as_str() {
             "/refused" => Err(Problem::new(401, "unauthorized", "no").response("/refused")),
             _ => Ok(Box::new(|call| self.answer(call))),
@@ -44,6 +44,10 @@ impl Echo {
             }
             "/whole" => match call.bytes(MOST_WHOLE) {
                 Ok(body) => Response::full(200, "text/plain", body.len().to_string().into_bytes()),
+                Err(problem) => problem.response("/"),
+            },
+            "/less" => match call.bytes(1 << 10) {
+                Ok(_) => Response::empty(204),
                 Err(problem) => problem.response("/"),
             },
             "/whole/hold" => match call.bytes(MOST_WHOLE) {

@@ -16,8 +16,6 @@ use crate::problem::Problem;
 use crate::records::batches::{BatchRecord, BatchState};
 use crate::records::files::{FileRecord, id_of, new_id, now};
 use crate::records::hash;
-use crate::records::webhooks::Subject;
-use crate::webhooks::Receiver;
 
 /// Most batches of one page, and how many there are on one unless somebody says so.
 const MOST: usize = 100;
@@ -45,7 +43,6 @@ struct Kept {
 /// `POST /v1/batches`.
 pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     let key = once::key(call)?;
-    let receiver = Receiver::of(app, call)?;
     once::made(app, key, |id, check| {
         let asked: Map<String, Value> = call.json()?;
         let strict = app.is_strict(&call.head)?;
@@ -59,34 +56,24 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         {
             return described(app, &known);
         }
-        let record = record(id, asked, call.caller.owner(), strict)?;
+        let record = record(id, asked, strict)?;
         let input = FileRecord::get(&mut app.records.single(), &record.input_file)?;
-        let sees = |input: &FileRecord| call.caller.sees(input.owner.as_deref());
-        if !input.is_some_and(|input| input.purpose == "batch" && sees(&input)) {
+        if !input.is_some_and(|input| input.purpose == "batch") {
             let why = format!("no file {} with the purpose batch", record.input_file);
             return Err(Problem::invalid(why).param("input_file_id"));
         }
-        app.check_quotas(&call.caller, 1)?;
         app.records.transaction(|database| -> Result<(), Error> {
-            if let Some(receiver) = &receiver {
-                let webhook = receiver.webhook(Subject::Batch(record.id.clone()));
-                webhook.put(database)?;
-            }
+            app.records.tell_end(database, &record.id)?;
             record.insert(database)
         })?;
         app.openai.wake.wake();
-        app.webhooks.wake();
+        app.records.wake_sender();
         described(app, &record)
     })
 }
 
 /// The batch that a client asks for.
-fn record(
-    id: String,
-    mut asked: Map<String, Value>,
-    owner: Option<String>,
-    strict: bool,
-) -> Result<BatchRecord, Problem> {
+fn record(id: String, mut asked: Map<String, Value>, strict: bool) -> Result<BatchRecord, Problem> {
     let input_file = required(&mut asked, "input_file_id")?;
     let named = required(&mut asked, "endpoint")?;
     let Some(endpoint) = endpoints::of_batches(&named) else {
@@ -113,7 +100,6 @@ fn record(
         error_file: new_id("file-"),
         output_kept: kept,
         metadata,
-        owner,
         strict,
         model: None,
         faults: Vec::new(),
@@ -194,18 +180,12 @@ pub(super) fn list(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> 
     let limit = call.limit(DEFAULT, MOST)?;
     let after: Option<String> = call.query("after")?;
     let mut database = app.records.single();
-    let sees = |batch: BatchRecord| call.caller.sees(batch.owner.as_deref());
     if let Some(after) = &after
-        && !BatchRecord::get(&mut database, after)?.is_some_and(sees)
+        && BatchRecord::get(&mut database, after)?.is_none()
     {
         return Err(no_such(after).param("after"));
     }
-    let found = BatchRecord::list(
-        &mut database,
-        call.caller.only(),
-        after.as_deref(),
-        limit + 1,
-    )?;
+    let found = BatchRecord::list(&mut database, after.as_deref(), limit + 1)?;
     let shown: Result<Vec<(Value, String)>, Problem> = found
         .into_iter()
         .map(|record| Ok((described(app, &record)?, record.id)))

@@ -57,9 +57,6 @@ impl<'a> Caller<'a, '_> {
                 Claim::Mine(held) => held.request,
             };
             if let Err(problem) = once::refuse_another(before, request) {
-                if let Claim::Mine(held) = claim {
-                    held.release()?;
-                }
                 return Err(problem);
             }
             if !matches!(claim, Claim::Busy(_)) {

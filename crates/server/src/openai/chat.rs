@@ -17,7 +17,7 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     let options = body.remove("stream_options").unwrap_or_default();
     let with_usage = options["include_usage"] == true;
     let strict = app.is_strict(&call.head)?;
-    let parts = Parts::of(CHAT, body, strict, &mut |bytes| call.body.hold_also(bytes))?;
+    let parts = Parts::of(CHAT, body, strict)?;
     direct::answered(app, call, CHAT, parts, |reply| match reply {
         Reply::Json(completion) if is_streamed => {
             let events = events(completion, with_usage);

@@ -100,7 +100,7 @@ fn run(caller: &mut Caller<'_, '_>, endpoint: &str, parts: Parts) -> Result<Ende
         Some(Claim::Mine(held)) => Some(held),
         _ => None,
     };
-    let ended = carry_out(
+    carry_out(
         caller,
         held.as_ref(),
         request,
@@ -110,13 +110,7 @@ fn run(caller: &mut Caller<'_, '_>, endpoint: &str, parts: Parts) -> Result<Ende
             let id = id_of(answer::COMPLETION, process);
             answer::reply(endpoint, id, &model, answers)
         },
-    );
-    if let (Err(_), Some(held)) = (&ended, &held)
-        && let Err(error) = held.release()
-    {
-        log::warn!("a key stays with this server until it ends: {error}");
-    }
-    ended
+    )
 }
 
 /// Carries out the jobs of a request and makes a reply of what they come to.
@@ -201,15 +195,14 @@ fn begin(
         // It may have ended.
         waiting.ended(process);
     };
-    let (waiter, queue) = match held {
+    let waiter = match held {
         Some(held) => {
             let waiter = waiting.begin(held.process, None);
             if held.resumed && app.queue.process(held.process)?.is_some() {
                 joins(held.process);
                 return Ok(waiter);
             }
-            app.check_quotas(&caller.call.caller, jobs.len() as u64)?;
-            (waiter, held.queue(&app.queue))
+            waiter
         }
         None => {
             let request = caller.retry_hash(request);
@@ -219,17 +212,15 @@ fn begin(
                 joins(waiter.process);
                 return Ok(waiter);
             }
-            app.check_quotas(&caller.call.caller, jobs.len() as u64)?;
             let waiter = waiting.begin(ProcessId::new(), retries.map(|_| request));
             // Before the jobs: what is left of them after a crash is found by it.
             DirectCalls::insert(&app.records, waiter.process)?;
-            (waiter, app.queue.clone())
+            waiter
         }
     };
     let name = format!("{} {} {}", head.method, head.path, head.request_id);
-    let mut info = ProcessInfo::new().name(name);
-    info.owner = caller.call.caller.owner();
-    queue.described(info).enqueue(waiter.process, jobs)?;
+    let info = ProcessInfo::new().name(name);
+    app.queue.described(info).enqueue(waiter.process, jobs)?;
     Ok(waiter)
 }
 
@@ -243,13 +234,12 @@ fn wait(
     let (app, process) = (caller.app, waiter.process);
     let mut asked = Instant::now();
     let (mut stuck, mut given_up) = (None, None);
-    let ask = if app.records.is_shared() { LOOK } else { ASK };
     loop {
         waiter.wait(app.waiters.pause(LOOK));
         let told = waiter.take_ended();
         caller.check()?;
         let stops = app.events.is_closed();
-        if !told && !stops && asked.elapsed() < app.waiters.pause(ask) {
+        if !told && !stops && asked.elapsed() < app.waiters.pause(ASK) {
             continue;
         }
         asked = Instant::now();
@@ -285,7 +275,7 @@ fn wait(
 fn store(app: &App, held: &HeldKey<'_>, process: ProcessId, reply: &Reply) -> Result<(), Error> {
     let json = serde_json::to_string(reply).expect("a reply has a form in JSON");
     if json.len() > MOST_STORED {
-        return held.release();
+        return Ok(());
     }
     held.note_answer(&json)?;
     app.queue.delete(process).map(drop)
@@ -348,7 +338,7 @@ pub(crate) fn settle_abandoned(
     waiting: &Waiting,
 ) -> Result<bool, Error> {
     let mut left = false;
-    for process in DirectCalls::ours(records)? {
+    for process in DirectCalls::all(records)? {
         if waiting.has(process) {
             continue;
         }
@@ -396,12 +386,14 @@ fn refused(error: &Error) -> Response {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use batchwright::queue::Durability;
 
     use super::*;
 
     #[test]
-    fn what_a_dead_server_was_asked_for_is_cancelled_and_what_a_living_one_was_goes_on() {
+    fn what_a_dead_server_was_asked_for_is_cancelled_and_what_somebody_waits_for_goes_on() {
         let folder = tempfile::tempdir().unwrap();
         let queue = JobQueue::open(&folder.path().join("llm_jobs.db")).unwrap();
         let open = || Records::open(&folder.path().join("server.db"), Durability::Normal).unwrap();
@@ -413,17 +405,17 @@ mod tests {
             process
         };
         let cancelled = |process| queue.process(process).unwrap().unwrap().cancelled;
-        let (dies, lives) = (open(), open());
-        let (first, second) = (asked(&dies), asked(&lives));
-        drop(dies);
+        let first = asked(&open());
         let starts = open();
-        let nobody = Waiting::default();
-        assert!(settle_abandoned(&queue, &starts, &nobody).unwrap());
+        let waiting = Arc::new(Waiting::default());
+        let second = asked(&starts);
+        let waits = waiting.begin(second, None, false);
+        assert!(settle_abandoned(&queue, &starts, &waiting).unwrap());
         assert_eq!((cancelled(first), cancelled(second)), (true, false));
-        assert!(!settle_abandoned(&queue, &starts, &nobody).unwrap());
+        assert!(!settle_abandoned(&queue, &starts, &waiting).unwrap());
         assert!(queue.process(first).unwrap().is_none());
-        // Its own that nobody waits for go, too.
-        assert!(settle_abandoned(&queue, &lives, &nobody).unwrap());
+        drop(waits);
+        assert!(settle_abandoned(&queue, &starts, &waiting).unwrap());
         assert!(cancelled(second));
     }
 }

@@ -10,8 +10,7 @@ use crate::problem::Problem;
 /// `POST /v1/embeddings`.
 pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     let body = call.object(MOST_BYTES)?;
-    let hold = &mut |bytes| call.body.hold_also(bytes);
-    let parts = Parts::of(EMBEDDINGS, body, false, hold)?;
+    let parts = Parts::of(EMBEDDINGS, body, false)?;
     direct::answered(app, call, EMBEDDINGS, parts, |vectors| {
         Response::json(200, vectors)
     })

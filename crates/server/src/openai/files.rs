@@ -125,7 +125,6 @@ fn store(
         bytes,
         created_at,
         expires_at: kept.map(|kept| created_at + kept),
-        owner: call.caller.owner(),
     };
     if let Err(error) = record.insert(&mut app.records.single()) {
         let _ = storage.remove(&record.id);
@@ -202,7 +201,7 @@ pub(super) fn list(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> 
     let ascending = call.is_ascending()?;
     let mut database = app.records.single();
     if let Some(after) = &after
-        && !FileRecord::is_known(&mut database, after, call.caller.only())?
+        && !FileRecord::is_known(&mut database, after)?
     {
         return Err(no_such(after).param("after"));
     }
@@ -210,7 +209,6 @@ pub(super) fn list(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> 
         purpose: purpose.as_deref(),
         after: after.as_deref(),
         ascending,
-        owner: call.caller.only(),
     };
     let files = FileRecord::list(&mut database, &query, limit + 1)?;
     Ok(page(&files, limit, described, |file| &file.id))

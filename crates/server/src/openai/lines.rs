@@ -184,7 +184,7 @@ impl<'e, R: Read> Lines<'e, R> {
         let body: Map<String, Value> = serde_json::from_str(body).ok()?;
         let is_list = body.get("input").is_some_and(Value::is_array);
         (is_list || body.contains_key("encoding_format")).then(|| {
-            let parts = Parts::of(self.endpoint, body.clone(), false, &mut |_| Ok(()))?;
+            let parts = Parts::of(self.endpoint, body.clone(), false)?;
             let model = parts.model;
             Ok(Asked::Several { id, model, body })
         })

@@ -14,7 +14,6 @@ mod lines;
 mod models;
 mod multipart;
 mod parts;
-mod pieces;
 mod progress;
 mod results;
 pub(crate) mod state;
@@ -34,32 +33,23 @@ use crate::http::Head;
 use crate::problem::Problem;
 use crate::records::batches::{BatchRecord, BatchState};
 use crate::router::Route;
-use crate::tokens::Access::{Change, Own};
-use crate::webhooks;
+use crate::tokens::Access::{Operate, Read};
 
 /// The routes of this module.
 pub(crate) const ROUTES: &[Route] = &[
-    Route::post("/v1/files", Change, files::create),
-    Route::get("/v1/files", Own, files::list),
-    Route::get("/v1/files/{file_id}", Own, files::get),
-    Route::delete("/v1/files/{file_id}", Change, files::delete),
-    Route::get("/v1/files/{file_id}/content", Own, files::content),
-    Route::post("/v1/batches", Change, batches::create),
-    Route::get("/v1/batches", Own, batches::list),
-    Route::get("/v1/batches/{batch_id}", Own, batches::get),
-    Route::post("/v1/batches/{batch_id}/cancel", Change, batches::cancel),
-    Route::put("/v1/batches/{batch_id}/webhook", Change, webhooks::put),
-    Route::get("/v1/batches/{batch_id}/webhook", Own, webhooks::get),
-    Route::delete("/v1/batches/{batch_id}/webhook", Change, webhooks::delete),
-    Route::post(
-        "/v1/batches/{batch_id}/webhook/resend",
-        Change,
-        webhooks::resend,
-    ),
-    Route::post("/v1/chat/completions", Change, chat::create),
-    Route::post("/v1/embeddings", Change, embeddings::create),
-    Route::get("/v1/models", Own, models::list),
-    Route::get("/v1/models/{model}", Own, models::get),
+    Route::post("/v1/files", Operate, files::create),
+    Route::get("/v1/files", Read, files::list),
+    Route::get("/v1/files/{file_id}", Read, files::get),
+    Route::delete("/v1/files/{file_id}", Operate, files::delete),
+    Route::get("/v1/files/{file_id}/content", Read, files::content),
+    Route::post("/v1/batches", Operate, batches::create),
+    Route::get("/v1/batches", Read, batches::list),
+    Route::get("/v1/batches/{batch_id}", Read, batches::get),
+    Route::post("/v1/batches/{batch_id}/cancel", Operate, batches::cancel),
+    Route::post("/v1/chat/completions", Operate, chat::create),
+    Route::post("/v1/embeddings", Operate, embeddings::create),
+    Route::get("/v1/models", Read, models::list),
+    Route::get("/v1/models/{model}", Read, models::get),
 ];
 
 impl App {
@@ -73,7 +63,7 @@ impl App {
                 Err(Problem::invalid(why).param("x-batchwright-strict"))
             }
             (None, Some(live)) => {
-                let settings = live.settings(&self.records, &self.events)?;
+                let settings = live.settings(&self.events)?;
                 Ok(settings.serve_strict()?)
             }
         }

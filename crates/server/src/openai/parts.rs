@@ -12,7 +12,6 @@ use serde_json::{Map, Value, json};
 
 use super::answer::{self, Answers, Form};
 use super::endpoints::{CHAT, EMBEDDINGS, settings};
-use crate::http::weight_of_each;
 use crate::problem::Problem;
 
 /// The kind of such lines, which only servers carry out.
@@ -24,12 +23,9 @@ const MANY_TEXTS: usize = 100;
 /// as do those of a payload of more bytes than this.
 const LONG: usize = 64 << 10;
 /// Most bytes of a request; pictures are inside.
-pub(super) const MOST_BYTES: u64 = 64 << 20;
-/// and most that these may take of memory.
-const MOST_WEIGHT: u64 = 384 << 20;
-
-/// Has room for so many bytes, or says why not.
-type Hold<'h> = dyn FnMut(u64) -> Result<(), Problem> + 'h;
+pub(super) const MOST_BYTES: u64 = 32 << 20;
+/// Most values in the bodies of its jobs: one takes up to a kilobyte of memory.
+const MOST_VALUES: u64 = 384 << 10;
 
 /// What a body asks for.
 pub(super) struct Parts {
@@ -41,16 +37,10 @@ pub(super) struct Parts {
 
 impl Parts {
     /// The requests in a body that a client sends to an endpoint: usually one. With `strict`, their answers are checked.
-    /// `hold` reserves this number of bytes of memory.
     ///
     /// # Errors
-    /// When it is no request, or stands for more than a body may hold, or than there is room for.
-    pub fn of(
-        endpoint: &str,
-        body: Map<String, Value>,
-        strict: bool,
-        hold: &mut Hold<'_>,
-    ) -> Result<Self, Problem> {
+    /// When it is no request, or stands for more than a body may hold.
+    pub fn of(endpoint: &str, body: Map<String, Value>, strict: bool) -> Result<Self, Problem> {
         let model = body.get("model").and_then(Value::as_str).map(str::to_owned);
         if model
             .as_deref()
@@ -60,7 +50,7 @@ impl Parts {
             return Err(Problem::invalid(why).param("model"));
         }
         let (requests, as_base64) = match endpoint {
-            EMBEDDINGS => vectors(body, hold)?,
+            EMBEDDINGS => vectors(body)?,
             _ => (vec![chat(body, strict)?], false),
         };
         Ok(Self {
@@ -96,10 +86,7 @@ pub(super) fn refuse_functions(request: &Request) -> Result<(), Problem> {
 }
 
 /// A request for each text, and whether vectors are wanted packed.
-fn vectors(
-    mut body: Map<String, Value>,
-    hold: &mut Hold<'_>,
-) -> Result<(Vec<Request>, bool), Problem> {
+fn vectors(mut body: Map<String, Value>) -> Result<(Vec<Request>, bool), Problem> {
     let as_base64 = match body.remove("encoding_format") {
         None | Some(Value::Null) => false,
         Some(format) if format == "float" => false,
@@ -127,7 +114,7 @@ fn vectors(
         return Err(Problem::invalid(why).param("input"));
     }
     if texts.len() > 1 {
-        hold_bulk(hold, &body, texts.len(), "input")?;
+        check_bulk(&body, texts.len(), "input")?;
     }
     let requests = texts.into_iter().map(|text| {
         let mut body = body.clone();
@@ -137,19 +124,14 @@ fn vectors(
     Ok((requests.collect::<Result<_, _>>()?, as_base64))
 }
 
-/// Has room for the jobs of a request that stands for many, each with all of this body; refuses one that stands for
-/// too much: a few bytes must not take all memory.
-fn hold_bulk(
-    hold: &mut Hold<'_>,
-    body: &Map<String, Value>,
-    jobs: usize,
-    param: &'static str,
-) -> Result<(), Problem> {
+/// Refuses a request that stands for many jobs, each with all of this body, if they take too much together: a few bytes
+/// must not take all memory.
+fn check_bulk(body: &Map<String, Value>, jobs: usize, param: &'static str) -> Result<(), Problem> {
     let json = serde_json::to_vec(body).unwrap_or_default();
     let (bytes, jobs) = (json.len() as u64, jobs as u64);
-    let weight = weight_of_each(&json).saturating_mul(jobs);
-    if bytes * jobs <= MOST_BYTES && weight <= MOST_WEIGHT {
-        return hold(weight);
+    let values = json.iter().filter(|byte| b"{[,".contains(byte)).count() as u64;
+    if bytes * jobs <= MOST_BYTES && values * jobs <= MOST_VALUES {
+        return Ok(());
     }
     let why = format!(
         "{jobs} requests with these {bytes} bytes each are more than one may stand for, which are {MOST_BYTES} bytes, or \
@@ -238,9 +220,7 @@ pub(crate) fn handler() -> Handler {
         let is_long = texts > MANY_TEXTS || job.payload.get().len() > LONG;
         let _turn = is_long.then(|| turn.lock());
         let parts = || {
-            let parts = Parts::of(&payload.endpoint, payload.body, payload.strict, &mut |_| {
-                Ok(())
-            });
+            let parts = Parts::of(&payload.endpoint, payload.body, payload.strict);
             let parts =
                 parts.map_err(|problem| Error::new(ErrorKind::Invalid, problem.to_string()))?;
             // A batch of the provider for each line would be the slowest way.
@@ -285,12 +265,8 @@ mod tests {
 
     #[test]
     fn a_few_bytes_stand_for_no_more_than_memory_holds() {
-        let mut held = 0;
-        let mut ask = |count, other: &Value| {
-            let parts = Parts::of(EMBEDDINGS, texts(count, other), false, &mut |bytes| {
-                held = bytes;
-                Ok(())
-            });
+        let ask = |count, other: &Value| {
+            let parts = Parts::of(EMBEDDINGS, texts(count, other), false);
             parts
                 .map(|parts| parts.requests.len())
                 .map_err(|problem| problem.to_string())
@@ -302,6 +278,5 @@ mod tests {
         assert_eq!(ask(100, &maps), Ok(100));
         let why = ask(MOST_TEXTS, &maps).expect_err("too much");
         assert!(why.contains("ask for fewer"), "{why}");
-        assert!(held > (100 * 400) << 10, "{held}");
     }
 }

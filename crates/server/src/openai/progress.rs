@@ -21,12 +21,8 @@ use crate::records::batches::{BatchFault, BatchRecord, BatchState};
 use crate::records::files::{FileRecord, now};
 use crate::records::{owners, settled};
 
-/// The role that one server at a time has.
-const ROLE: &str = super::storage::ROLE;
 /// Interval of checks of open batches.
 const LOOK: Duration = Duration::from_millis(250);
-/// The same where another server may have been asked for one.
-const LOOK_SHARED: Duration = Duration::from_secs(1);
 /// Interval of checks for abandoned requests and expired files.
 const TIDY: Duration = Duration::from_secs(5);
 /// Time until a failed step is retried.
@@ -56,47 +52,19 @@ struct Rounds<'a> {
 impl Rounds<'_> {
     fn run(&mut self) {
         let mut tidy_at = Instant::now();
-        while self.waits_to_be_alone() {
+        while !self.app.openai.wake.is_stopped() {
             let mut open = self.batches();
             if Instant::now() >= tidy_at {
                 let left = self.tidy();
                 open |= left;
                 tidy_at = Instant::now() + if left { LOOK } else { TIDY };
             }
-            let idle = if self.app.records.is_shared() {
-                LOOK_SHARED
-            } else {
-                TIDY
-            };
-            if self.app.openai.wake.wait(if open { LOOK } else { idle }) {
+            if self.app.openai.wake.wait(if open { LOOK } else { TIDY }) {
                 // Somebody may have made room, or left.
                 self.failed.clear();
                 tidy_at = Instant::now();
             }
         }
-    }
-
-    /// Waits until no other server does the same: two that append to the same files would spoil them. False once this
-    /// one is to end.
-    fn waits_to_be_alone(&self) -> bool {
-        while !self.app.openai.wake.is_stopped() {
-            match self.app.records.has_role(ROLE) {
-                Ok(true) => return true,
-                Ok(false) => {}
-                Err(error) => warn!("batches wait: {error}"),
-            }
-            // Callers wait at each server.
-            if let Err(error) = self.settle_calls() {
-                warn!("obsolete data could not be deleted yet: {error}");
-            }
-            self.app.openai.wake.wait(if self.app.records.is_shared() {
-                LOOK_SHARED
-            } else {
-                AGAIN
-            });
-        }
-        self.app.records.leave_role(ROLE);
-        false
     }
 
     fn settle_calls(&self) -> Result<bool, Error> {
@@ -116,15 +84,7 @@ impl Rounds<'_> {
             if self.failed.get(&batch.id).is_some_and(|until| *until > now) {
                 continue;
             }
-            let brought = self.app.records.has_role(ROLE).map_err(Problem::from);
-            let brought = brought.and_then(|has_role| {
-                if has_role {
-                    self.bring_on(batch)
-                } else {
-                    Ok(())
-                }
-            });
-            match brought {
+            match self.bring_on(batch) {
                 Ok(()) => {
                     self.failed.remove(&batch.id);
                 }
@@ -262,21 +222,14 @@ impl Rounds<'_> {
         // Asked for once all lines are there, and before any of them can be started.
         let end = iter::once_with(|| self.enqueued(batch, &checked).err().map(Err));
         let jobs = jobs.chain(end.flatten());
-        let mut info = ProcessInfo::new()
+        let info = ProcessInfo::new()
             .name(format!("{} ({})", batch.id, input.filename))
             .input(input.filename);
-        info.owner.clone_from(&batch.owner);
-        let added = app
-            .records
-            .queue_of_role(&self.queue(batch, info), ROLE)
-            .try_enqueue_iter(batch.process, jobs);
+        let queue = self.queue(batch, info);
+        let added = queue.try_enqueue_iter(batch.process, jobs);
         let total = match added {
             Ok(total) => total,
             Err(error) => {
-                if !app.records.has_role(ROLE)? {
-                    // What is there by now is another server's, which goes on with it.
-                    return Ok(());
-                }
                 let known = app.queue.process(batch.process)?;
                 if known.is_some_and(|process| process.cancelled) {
                     // The next round ends it.
@@ -402,7 +355,6 @@ impl Rounds<'_> {
                             bytes,
                             created_at,
                             expires_at: Some(created_at + kept),
-                            owner: batch.owner.clone(),
                         };
                         file.insert(database)?;
                     }
@@ -423,8 +375,6 @@ impl Rounds<'_> {
         let tidied = || -> Result<bool, Problem> {
             let app = self.app;
             let left = self.settle_calls()?;
-            app.openai.storage.forget_cut_off()?;
-            owners::forget_expired(&mut app.records.single(), settled::seconds())?;
             let expired = FileRecord::expired(&mut app.records.single(), settled::seconds())?;
             for file in &expired {
                 if app.reads(&file.id)? {

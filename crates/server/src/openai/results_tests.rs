@@ -20,7 +20,6 @@ fn batch() -> BatchRecord {
         error_file: "err".to_owned(),
         output_kept: None,
         metadata: None,
-        owner: None,
         strict: false,
         model: None,
         faults: Vec::new(),

@@ -16,14 +16,12 @@ pub(super) const TABLE: &str = "
         number INTEGER PRIMARY KEY AUTOINCREMENT,
         id TEXT NOT NULL UNIQUE,
         state TEXT NOT NULL,
-        record TEXT NOT NULL,
-        owner TEXT -- the name of the token that created it
+        record TEXT NOT NULL
     );
     CREATE INDEX IF NOT EXISTS open_batches ON batches (state)
         WHERE state IN ('validating', 'in_progress', 'finalizing', 'cancelling');
     CREATE TABLE IF NOT EXISTS direct_calls (
-        process TEXT PRIMARY KEY,
-        owner TEXT NOT NULL -- the server at whose connection the caller waits
+        process TEXT PRIMARY KEY -- its caller waits at a connection
     ) WITHOUT ROWID;";
 
 /// The state of a batch, as OpenAI names it.
@@ -83,9 +81,6 @@ pub(crate) struct BatchRecord {
     /// How long its files are kept, in seconds.
     pub output_kept: Option<u64>,
     pub metadata: Option<Box<RawValue>>,
-    /// The name of the token that created it.
-    #[serde(default)]
-    pub owner: Option<String>,
     /// Whether answers are checked.
     #[serde(default)]
     pub strict: bool,
@@ -129,15 +124,14 @@ impl BatchRecord {
     }
 
     pub fn insert(&self, database: &mut dyn Statements) -> Result<(), Error> {
-        let sql = "REPLACE INTO #batches (id, state, record, owner) VALUES (?, ?, ?, ?)";
-        let owner = self.owner.as_deref();
-        let by = by![&*self.id, self.state.as_str(), self.written(), owner];
+        let sql = "REPLACE INTO batches (id, state, record) VALUES (?, ?, ?)";
+        let by = by![&*self.id, self.state.as_str(), self.written()];
         database.run(sql, by).map(drop)
     }
 
     /// Writes the changes.
     fn update(&self, database: &mut dyn Statements) -> Result<(), Error> {
-        let sql = "UPDATE #batches SET state = ?, record = ? WHERE id = ?";
+        let sql = "UPDATE batches SET state = ?, record = ? WHERE id = ?";
         let by = by![self.state.as_str(), self.written(), &*self.id];
         database.run(sql, by).map(drop)
     }
@@ -149,8 +143,7 @@ impl BatchRecord {
         id: &str,
         change: impl FnOnce(&mut Self) -> Result<(), E>,
     ) -> Result<Option<Self>, E> {
-        let found = database.rows_to_change(SELECT, by![id])?.into_iter().next();
-        let Some(mut batch) = found.map(Self::of).transpose()? else {
+        let Some(mut batch) = Self::get(database, id)? else {
             return Ok(None);
         };
         change(&mut batch)?;
@@ -162,25 +155,23 @@ impl BatchRecord {
         database.first(SELECT, by![id])?.map(Self::of).transpose()
     }
 
-    /// Up to `most` batches after `after`, newest first; with an owner, only its batches.
+    /// Up to `most` batches after `after`, newest first.
     pub fn list(
         database: &mut dyn Statements,
-        owner: Option<&str>,
         after: Option<&str>,
         most: usize,
     ) -> Result<Vec<Self>, Error> {
-        let sql = "SELECT id, record FROM #batches
-                   WHERE (? IS NULL OR owner = ?)
-                     AND (? IS NULL OR number < (SELECT number FROM #batches WHERE id = ?))
+        let sql = "SELECT id, record FROM batches
+                   WHERE (? IS NULL OR number < (SELECT number FROM batches WHERE id = ?))
                    ORDER BY number DESC LIMIT ?";
         let most = i64::try_from(most).unwrap_or(i64::MAX);
-        let rows = database.rows(sql, by![owner, owner, after, after, most])?;
+        let rows = database.rows(sql, by![after, after, most])?;
         rows.into_iter().map(Self::of).collect()
     }
 
     /// Those that something is still to be done for, oldest first.
     pub fn open(database: &mut dyn Statements) -> Result<Vec<Self>, Error> {
-        let sql = "SELECT id, record FROM #batches
+        let sql = "SELECT id, record FROM batches
                    WHERE state IN ('validating', 'in_progress', 'finalizing', 'cancelling')
                    ORDER BY number";
         let rows = database.rows(sql, &[])?;
@@ -188,37 +179,31 @@ impl BatchRecord {
     }
 }
 
-const SELECT: &str = "SELECT id, record FROM #batches WHERE id = ?";
+const SELECT: &str = "SELECT id, record FROM batches WHERE id = ?";
 
 /// Processes whose client waits at a connection: after a crash, no one needs the rest of them.
 pub(crate) struct DirectCalls;
 
 impl DirectCalls {
-    /// Records a process whose client waits at this server.
+    /// Records a process whose client waits.
     pub fn insert(records: &Records, process: ProcessId) -> Result<(), Error> {
-        let sql = "REPLACE INTO #direct_calls (process, owner) VALUES (?, ?)";
-        let by = by![process.to_string(), records.name()];
+        let sql = "REPLACE INTO direct_calls (process) VALUES (?)";
+        let by = by![process.to_string()];
         records.single().run(sql, by).map(drop)
     }
 
     pub fn delete(records: &Records, process: ProcessId) -> Result<(), Error> {
-        let sql = "DELETE FROM #direct_calls WHERE process = ?";
-        records
-            .single()
-            .run(sql, by![process.to_string()])
-            .map(drop)
+        let sql = "DELETE FROM direct_calls WHERE process = ?";
+        let by = by![process.to_string()];
+        records.single().run(sql, by).map(drop)
     }
 
-    /// Those of this server, and of crashed servers; other servers handle their own.
-    pub fn ours(records: &Records) -> Result<Vec<ProcessId>, Error> {
-        let sql = "SELECT process, owner FROM #direct_calls";
-        let mut ours = Vec::new();
-        for mut row in records.single().rows(sql, &[])? {
-            let owner = row.text(1)?;
-            if owner == records.name() || records.database.is_dead(&owner)? {
-                ours.push(row.text(0)?.parse()?);
-            }
-        }
-        Ok(ours)
+    /// All of them, also those of a server that has crashed.
+    pub fn all(records: &Records) -> Result<Vec<ProcessId>, Error> {
+        let rows = records
+            .single()
+            .rows("SELECT process FROM direct_calls", &[])?;
+        let read = |mut row: Row| row.text(0)?.parse();
+        rows.into_iter().map(read).collect()
     }
 }

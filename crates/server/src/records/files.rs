@@ -15,7 +15,6 @@ pub(super) const TABLE: &str = "
         bytes INTEGER NOT NULL,
         created_at INTEGER NOT NULL,
         expires_at INTEGER,
-        owner TEXT, -- the name of the token that created it
         deleted_at INTEGER -- those that are gone are known for a while, so that lists go on behind them
     );
     CREATE INDEX IF NOT EXISTS deleted_files ON files (deleted_at) WHERE deleted_at IS NOT NULL;";
@@ -23,7 +22,7 @@ pub(super) const TABLE: &str = "
 /// How long the id of a deleted file can still be used to continue a list.
 const KNOWN_SECONDS: u64 = 24 * 3600;
 
-const COLUMNS: &str = "id, purpose, filename, bytes, created_at, expires_at, owner";
+const COLUMNS: &str = "id, purpose, filename, bytes, created_at, expires_at";
 
 /// A file as it is listed. Times are seconds since 1970.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,8 +33,6 @@ pub(crate) struct FileRecord {
     pub bytes: u64,
     pub created_at: u64,
     pub expires_at: Option<u64>,
-    /// The name of the token that created it.
-    pub owner: Option<String>,
 }
 
 /// Which files are listed.
@@ -46,8 +43,6 @@ pub(crate) struct FileQuery<'q> {
     pub after: Option<&'q str>,
     /// Oldest first.
     pub ascending: bool,
-    /// Only those of this owner.
-    pub owner: Option<&'q str>,
 }
 
 /// A new id: a prefix for its type, and 128 random bits.
@@ -84,46 +79,39 @@ impl FileRecord {
             bytes: unsigned(row.int(3)?),
             created_at: unsigned(row.int(4)?),
             expires_at: row.optional_int(5)?.map(unsigned),
-            owner: row.optional_text(6)?,
         })
     }
 
     pub fn insert(&self, database: &mut dyn Statements) -> Result<(), Error> {
-        let sql = format!("REPLACE INTO #files ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)");
+        let sql = format!("REPLACE INTO files ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)");
         let by = by![
             &*self.id,
             &*self.purpose,
             &*self.filename,
             signed(self.bytes),
             signed(self.created_at),
-            self.expires_at.map(signed),
-            self.owner.as_deref()
+            self.expires_at.map(signed)
         ];
         database.run(&sql, by).map(drop)
     }
 
     pub fn get(database: &mut dyn Statements, id: &str) -> Result<Option<Self>, Error> {
-        let sql = format!("SELECT {COLUMNS} FROM #files WHERE id = ? AND deleted_at IS NULL");
+        let sql = format!("SELECT {COLUMNS} FROM files WHERE id = ? AND deleted_at IS NULL");
         database.first(&sql, by![id])?.map(Self::of).transpose()
     }
 
-    /// True also of a file that was there a while ago; with an owner, only of its files.
-    pub fn is_known(
-        database: &mut dyn Statements,
-        id: &str,
-        owner: Option<&str>,
-    ) -> Result<bool, Error> {
-        let sql = "SELECT 1 FROM #files WHERE id = ? AND (? IS NULL OR owner = ?)";
-        let found = database.first(sql, by![id, owner, owner])?;
+    /// True also of a file that was there a while ago.
+    pub fn is_known(database: &mut dyn Statements, id: &str) -> Result<bool, Error> {
+        let found = database.first("SELECT 1 FROM files WHERE id = ?", by![id])?;
         Ok(found.is_some())
     }
 
     /// Takes it off the lists.
     pub fn delete(database: &mut dyn Statements, id: &str) -> Result<(), Error> {
         let now = now();
-        let sql = "UPDATE #files SET deleted_at = ? WHERE id = ? AND deleted_at IS NULL";
+        let sql = "UPDATE files SET deleted_at = ? WHERE id = ? AND deleted_at IS NULL";
         database.run(sql, by![signed(now), id])?;
-        let sql = "DELETE FROM #files WHERE deleted_at <= ?";
+        let sql = "DELETE FROM files WHERE deleted_at <= ?";
         let before = signed(now.saturating_sub(KNOWN_SECONDS));
         database.run(sql, by![before]).map(drop)
     }
@@ -140,17 +128,15 @@ impl FileRecord {
             ("<", "DESC")
         };
         let sql = format!(
-            "SELECT {COLUMNS} FROM #files
+            "SELECT {COLUMNS} FROM files
              WHERE deleted_at IS NULL
                AND (? IS NULL OR purpose = ?)
-               AND (? IS NULL OR owner = ?)
-               AND (? IS NULL OR number {than} (SELECT number FROM #files WHERE id = ?))
+               AND (? IS NULL OR number {than} (SELECT number FROM files WHERE id = ?))
              ORDER BY number {order} LIMIT ?"
         );
         let (purpose, after) = (query.purpose, query.after);
-        let owner = query.owner;
         let most = signed(most as u64);
-        let by = by![purpose, purpose, owner, owner, after, after, most];
+        let by = by![purpose, purpose, after, after, most];
         let rows = database.rows(&sql, by)?;
         rows.into_iter().map(Self::of).collect()
     }
@@ -158,7 +144,7 @@ impl FileRecord {
     /// Expired files.
     pub fn expired(database: &mut dyn Statements, now: u64) -> Result<Vec<Self>, Error> {
         let sql = format!(
-            "SELECT {COLUMNS} FROM #files WHERE expires_at <= ? AND deleted_at IS NULL LIMIT 1000"
+            "SELECT {COLUMNS} FROM files WHERE expires_at <= ? AND deleted_at IS NULL LIMIT 1000"
         );
         let rows = database.rows(&sql, by![signed(now)])?;
         rows.into_iter().map(Self::of).collect()

@@ -7,8 +7,7 @@
 use std::time::{Duration, Instant};
 
 use batchwright::progress::Timestamp;
-use batchwright::unstable::SqlValue;
-use batchwright::{Error, ErrorKind, JobQueue, ProcessId};
+use batchwright::{Error, ErrorKind, ProcessId};
 use sha2::{Digest, Sha256};
 
 use super::Records;
@@ -21,7 +20,6 @@ CREATE TABLE IF NOT EXISTS keys (
   process BLOB NOT NULL,     -- chosen before anything is enqueued
   chosen INTEGER NOT NULL,   -- by the server; else the client named it
   many INTEGER NOT NULL,     -- 0: a job is asked for, 1: a process of many, 2: an answer of /v1, 3: an object of /v1
-  owner TEXT NOT NULL,       -- the server that carries it out
   answer TEXT,               -- what was answered, in JSON; NULL until then
   created_at INTEGER NOT NULL
 ) WITHOUT ROWID;
@@ -30,8 +28,6 @@ CREATE INDEX IF NOT EXISTS keys_by_age ON keys (created_at);
 
 /// How long a key is known.
 const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
-/// Maximum interval between two checks of a key.
-const LONGEST_PAUSE: Duration = Duration::from_millis(160);
 
 pub(crate) type Hash = [u8; 32];
 
@@ -74,7 +70,7 @@ pub(crate) enum Claim<'r> {
     Mine(HeldKey<'r>),
     /// The request was completed: its hash, and the response.
     Answered(Option<Hash>, String),
-    /// Another thread or server still performs the request; its hash, if known.
+    /// Another thread still performs the request; its hash, if known.
     Busy(Option<Hash>),
 }
 
@@ -88,57 +84,33 @@ pub(crate) struct HeldKey<'r> {
     pub since: Timestamp,
     /// The first request with this key, if known.
     pub request: Option<Hash>,
-    /// The previous owner has crashed, or failed, and may have enqueued the jobs.
+    /// An earlier request with the key has crashed, or failed, and may have enqueued the jobs.
     pub resumed: bool,
 }
 
 impl HeldKey<'_> {
-    /// Changes the row of the key.
-    fn change(&self, change: &str, values: &[SqlValue]) -> Result<(), Error> {
-        let own = by![&self.key[..], self.records.name()];
-        let sql = format!("{change} WHERE `key` = ? AND owner = ?");
-        self.records.update_own(&sql, &[values, own].concat())
-    }
-
     /// Records the hash of the request before its effect becomes permanent.
     pub fn note_request(&self, request: Hash) -> Result<(), Error> {
-        self.change("UPDATE #keys SET request = ?", by![&request[..]])
-    }
-
-    /// The queue for the jobs of the request: it rejects them if this server has lost the key.
-    pub fn queue(&self, queue: &JobQueue) -> JobQueue {
-        let guard = self.records.database.guard(
-            "UPDATE #keys SET owner = owner WHERE `key` = ? AND owner = ? AND answer IS NULL",
-            by![&self.key[..], self.records.name()],
-        );
-        match guard {
-            Some(guard) => queue.guarded(guard),
-            None => queue.clone(),
-        }
-    }
-
-    /// # Errors
-    /// When the key is another server's by now: what that has made is its own.
-    pub fn still_mine(&self) -> Result<(), Error> {
-        self.change("UPDATE #keys SET owner = owner", &[])
+        let note = "UPDATE keys SET request = ? WHERE key = ?";
+        self.records
+            .single()
+            .run(note, by![request, self.key])
+            .map(drop)
     }
 
     /// Records the response.
     pub fn note_answer(&self, answer: &str) -> Result<(), Error> {
-        self.change("UPDATE #keys SET answer = ?", by![answer])
+        let note = "UPDATE keys SET answer = ? WHERE key = ?";
+        self.records
+            .single()
+            .run(note, by![answer, self.key])
+            .map(drop)
     }
 
     /// The request had no effect: the next one with this key counts as the first.
     pub fn forget(&self) -> Result<(), Error> {
-        self.change("DELETE FROM #keys", &[])
-    }
-
-    /// Leaves an unanswered key to the next request with it, at any server.
-    pub fn release(&self) -> Result<(), Error> {
-        let release =
-            "UPDATE #keys SET owner = '' WHERE `key` = ? AND owner = ? AND answer IS NULL";
-        let by = by![&self.key[..], self.records.name()];
-        self.records.single().run(release, by).map(drop)
+        let forget = "DELETE FROM keys WHERE key = ?";
+        self.records.single().run(forget, by![self.key]).map(drop)
     }
 
     /// A hash that identifies a job without a hash of its own as that of this key.
@@ -155,18 +127,15 @@ impl Drop for HeldKey<'_> {
     }
 }
 
-/// A request of a crashed server, to be completed or discarded.
-pub(crate) struct Abandoned {
-    key: Hash,
-    /// The server that has died.
-    owner: String,
-    pub process: ProcessId,
+/// A request without an answer that nobody performs, to be completed or discarded.
+pub(crate) struct Abandoned<'r> {
+    pub held: HeldKey<'r>,
     pub makes: Makes,
 }
 
 impl Records {
-    /// Claims a key for a request, or returns its earlier response. Waits up to `patience` while another thread or
-    /// server performs it.
+    /// Claims a key for a request, or returns its earlier response. Waits up to `patience` while another thread performs
+    /// it.
     ///
     /// # Errors
     /// When the records cannot be read or written.
@@ -177,141 +146,78 @@ impl Records {
         now: Timestamp,
         patience: Duration,
     ) -> Result<Claim<'_>, Error> {
-        let request = asked.request;
-        let hash = request.as_ref().map(|hash| &hash[..]);
-        let deadline = Instant::now() + patience;
-        if !self.hold(key, deadline) {
+        let Some(mut held) = self.hold(key, Instant::now() + patience) else {
             let known = self.known(&key)?;
             return Ok(Claim::Busy(known.and_then(|known| known.request)));
-        }
-        let process = asked.process.unwrap_or_else(ProcessId::new);
-        let mut pause = Duration::from_millis(20);
-        let mut held = HeldKey {
-            records: self,
-            key,
-            process,
-            since: now,
-            request,
-            resumed: false,
         };
-        loop {
-            self.forget_old_keys(now)?;
-            let added = self.single().run(
-                "INSERT OR IGNORE INTO #keys (`key`, request, process, chosen, many, owner, created_at)
-                 VALUES (?, ?, ?, ?, ?, ?, ?)",
-                by![
-                    &key[..],
-                    hash,
-                    &process.bytes()[..],
-                    asked.process.is_none(),
-                    asked.makes as i64,
-                    self.name(),
-                    now.0
-                ],
-            )?;
-            if added == 1 {
-                return Ok(Claim::Mine(held));
-            }
-            let Some(known) = self.known(&key)? else {
-                continue;
-            };
+        self.forget_old_keys(now)?;
+        if let Some(known) = self.known(&key)? {
             if let Some(answer) = known.answer {
                 return Ok(Claim::Answered(known.request, answer));
             }
-            if known.owner == self.name() || self.database.is_dead(&known.owner)? {
-                let one = Abandoned {
-                    key,
-                    owner: known.owner,
-                    process: known.process,
-                    makes: asked.makes,
-                };
-                if self.take_over(&one)? {
-                    held.process = known.process;
-                    held.since = known.since;
-                    held.request = known.request;
-                    held.resumed = true;
-                    return Ok(Claim::Mine(held));
-                }
-            }
-            if Instant::now() >= deadline {
-                return Ok(Claim::Busy(known.request));
-            }
-            std::thread::sleep(pause);
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            held.process = known.process;
+            held.since = known.since;
+            held.request = known.request;
+            held.resumed = true;
+            return Ok(Claim::Mine(held));
         }
+        if let Some(process) = asked.process {
+            held.process = process;
+        }
+        held.since = now;
+        held.request = asked.request;
+        self.single().run(
+            "INSERT INTO keys (key, request, process, chosen, many, created_at)
+             VALUES (?, ?, ?, ?, ?, ?)",
+            by![
+                key,
+                asked.request,
+                held.process.bytes(),
+                asked.process.is_none(),
+                asked.makes as i64,
+                now.0
+            ],
+        )?;
+        Ok(Claim::Mine(held))
     }
 
-    /// The requests for jobs that servers which have died had begun and not answered, with a process of the server's
-    /// choice.
-    pub fn abandoned(&self) -> Result<Vec<Abandoned>, Error> {
+    /// The requests for jobs that have no answer and that nobody performs, with a process of the server's choice.
+    pub fn abandoned(&self) -> Result<Vec<Abandoned<'_>>, Error> {
         let rows = self.single().rows(
-            "SELECT `key`, process, many, owner FROM #keys
+            "SELECT key, process, many FROM keys
              WHERE answer IS NULL AND chosen <> 0 AND many < 2",
             &[],
         )?;
         let mut abandoned = Vec::new();
         for mut row in rows {
-            let owner = row.text(3)?;
-            if self.database.is_dead(&owner)? {
-                abandoned.push(Abandoned {
-                    key: row.bytes(0)?,
-                    owner,
-                    process: ProcessId::from_bytes(row.bytes(1)?),
-                    makes: match row.int(2)? {
-                        0 => Makes::Job,
-                        _ => Makes::Process,
-                    },
-                });
+            let key = row.bytes(0)?;
+            // A request that ends meanwhile has an answer afterwards.
+            if let Some(mut held) = self.hold(key, Instant::now())
+                && self
+                    .known(&key)?
+                    .is_some_and(|known| known.answer.is_none())
+            {
+                held.process = ProcessId::from_bytes(row.bytes(1)?);
+                let makes = match row.int(2)? {
+                    0 => Makes::Job,
+                    _ => Makes::Process,
+                };
+                abandoned.push(Abandoned { held, makes });
             }
         }
         Ok(abandoned)
     }
 
-    /// Makes this server the one to decide about it. False when another one was first.
-    pub fn take_over(&self, one: &Abandoned) -> Result<bool, Error> {
-        let taken = self.single().run(
-            "UPDATE #keys SET owner = ? WHERE `key` = ? AND owner = ? AND answer IS NULL",
-            by![self.name(), &one.key[..], &*one.owner],
-        )?;
-        Ok(taken == 1)
-    }
-
-    /// Stores the outcome of an abandoned request: its response, or none.
-    pub fn settle_abandoned(&self, one: &Abandoned, answer: Option<&str>) -> Result<(), Error> {
-        let key = &one.key[..];
-        match answer {
-            Some(answer) => self.update_own(
-                "UPDATE #keys SET answer = ? WHERE `key` = ? AND owner = ? AND answer IS NULL",
-                by![answer, key, self.name()],
-            ),
-            None => self.update_own(
-                "DELETE FROM #keys WHERE `key` = ? AND owner = ? AND answer IS NULL",
-                by![key, self.name()],
-            ),
-        }
-    }
-
-    /// Changes the row of a key of this server.
-    ///
-    /// # Errors
-    /// Of kind [`ErrorKind::Transient`] when it is another server's by now.
-    fn update_own(&self, sql: &str, by: &[SqlValue]) -> Result<(), Error> {
-        match self.single().run(sql, by)? {
-            0 => Err(busy()),
-            _ => Ok(()),
-        }
-    }
-
     /// Whether this is the answer to another key.
     pub fn is_answer(&self, answer: &str) -> Result<bool, Error> {
-        let find = "SELECT 1 FROM #keys WHERE answer = ? LIMIT 1";
+        let find = "SELECT 1 FROM keys WHERE answer = ? LIMIT 1";
         Ok(self.single().first(find, by![answer])?.is_some())
     }
 
     /// The keys of answers that are known no longer, with the processes that may be left of them.
     pub fn expired_answers(&self, now: Timestamp) -> Result<Vec<(Hash, ProcessId)>, Error> {
         let rows = self.single().rows(
-            "SELECT `key`, process FROM #keys WHERE created_at < ? AND many = 2
+            "SELECT key, process FROM keys WHERE created_at < ? AND many = 2
              ORDER BY created_at LIMIT 1000",
             by![oldest(now)],
         )?;
@@ -321,29 +227,33 @@ impl Records {
 
     /// Forgets such a key.
     pub fn forget_answer(&self, key: &Hash) -> Result<(), Error> {
-        let forget = "DELETE FROM #keys WHERE `key` = ?";
+        let forget = "DELETE FROM keys WHERE key = ?";
         self.single().run(forget, by![&key[..]]).map(drop)
     }
 
-    /// Locks this key against other threads until it is released. False if that was not possible by the deadline.
-    fn hold(&self, key: Hash, deadline: Instant) -> bool {
+    /// Locks this key against other threads until it is released, for a new process. `None` if that was not possible by
+    /// the deadline.
+    fn hold(&self, key: Hash, deadline: Instant) -> Option<HeldKey<'_>> {
         let mut held = self.keys.held.lock();
         while !held.insert(key) {
-            if self
-                .keys
-                .released
-                .wait_until(&mut held, deadline)
-                .timed_out()
-            {
-                return false;
+            let waited = self.keys.released.wait_until(&mut held, deadline);
+            if waited.timed_out() {
+                return None;
             }
         }
-        true
+        Some(HeldKey {
+            records: self,
+            key,
+            process: ProcessId::new(),
+            since: Timestamp::default(),
+            request: None,
+            resumed: false,
+        })
     }
 
     fn known(&self, key: &Hash) -> Result<Option<Known>, Error> {
         let found = self.single().first(
-            "SELECT request, process, owner, answer, created_at FROM #keys WHERE `key` = ?",
+            "SELECT request, process, answer, created_at FROM keys WHERE key = ?",
             by![&key[..]],
         )?;
         let read = |mut row: Row| {
@@ -351,9 +261,8 @@ impl Records {
             Ok(Known {
                 request: request.and_then(|hash| hash.try_into().ok()),
                 process: ProcessId::from_bytes(row.bytes(1)?),
-                owner: row.text(2)?,
-                answer: row.optional_text(3)?,
-                since: Timestamp(row.int(4)?),
+                answer: row.optional_text(2)?,
+                since: Timestamp(row.int(3)?),
             })
         };
         found.map(read).transpose()
@@ -368,7 +277,7 @@ impl Records {
             }
             *looked = now;
         }
-        let forget = "DELETE FROM #keys WHERE created_at < ? AND many <> 2";
+        let forget = "DELETE FROM keys WHERE created_at < ? AND many <> 2";
         self.single().run(forget, by![oldest(now)]).map(drop)
     }
 }
@@ -381,7 +290,6 @@ fn oldest(now: Timestamp) -> i64 {
 struct Known {
     request: Option<Hash>,
     process: ProcessId,
-    owner: String,
     answer: Option<String>,
     since: Timestamp,
 }
@@ -394,68 +302,44 @@ pub(crate) fn busy() -> Error {
 
 #[cfg(test)]
 mod tests {
+    use batchwright::queue::Durability;
+
     use super::*;
-    use crate::records::testing::in_each_place;
 
     #[test]
-    fn a_key_that_another_server_has_taken_over_is_left_to_it() {
-        in_each_place(|open| {
-            let claim = |records: &Records| -> Option<ProcessId> {
-                match records.claim_key([7; 32], Asked::default(), Timestamp(1_000), Duration::ZERO)
-                {
-                    Ok(Claim::Mine(held)) => Some(held.process),
-                    _ => None,
-                }
-            };
-            let died = open();
-            let process = claim(&died);
-            drop(died);
-            let starts = open();
-            let abandoned = starts.abandoned().unwrap();
-            assert_eq!(abandoned.len(), 1);
-            let lives = open();
-            let asked = Asked::default();
-            let Ok(Claim::Mine(held)) =
-                lives.claim_key([7; 32], asked, Timestamp(2_000), Duration::ZERO)
-            else {
-                panic!("a dead server's key is free");
-            };
-            assert_eq!((Some(held.process), held.resumed), (process, true));
-            assert!(starts.abandoned().unwrap().is_empty(), "its owner lives");
-            assert!(!starts.take_over(&abandoned[0]).unwrap());
-            assert!(starts.settle_abandoned(&abandoned[0], None).is_err());
-            held.note_request([1; 32]).unwrap();
-            held.note_answer("{}").unwrap();
-            assert!(starts.is_answer("{}").unwrap());
-            assert!(!starts.is_answer("[]").unwrap());
-            let Ok(Claim::Answered(request, answer)) =
-                starts.claim_key([7; 32], asked, Timestamp(3_000), Duration::ZERO)
-            else {
-                panic!("it was answered");
-            };
-            assert_eq!((request, &*answer), (Some([1; 32]), "{}"));
-        });
-    }
-
-    #[test]
-    fn a_server_that_lost_a_key_writes_nothing_of_it() {
-        in_each_place(|open| {
-            let records = open();
-            let Ok(Claim::Mine(held)) =
-                records.claim_key([7; 32], Asked::default(), Timestamp(1_000), Duration::ZERO)
-            else {
-                panic!("nobody has it");
-            };
-            held.still_mine().unwrap();
-            let taken = records
-                .single()
-                .run("UPDATE #keys SET owner = 'other'", &[]);
-            assert_eq!(taken.unwrap(), 1);
-            assert!(held.note_request([1; 32]).is_err());
-            assert!(held.note_answer("{}").is_err());
-            assert!(held.still_mine().is_err());
-            assert!(held.forget().is_err());
-            assert!(records.known(&[7; 32]).unwrap().unwrap().answer.is_none());
-        });
+    fn a_key_without_an_answer_goes_to_the_next_request_or_is_settled() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = || Records::open(&folder.path().join("server.db"), Durability::Normal).unwrap();
+        let claim = |records: &Records, at| {
+            let claimed =
+                records.claim_key([7; 32], Asked::default(), Timestamp(at), Duration::ZERO);
+            match claimed.unwrap() {
+                Claim::Mine(held) => (Some((held.process, held.resumed)), None),
+                Claim::Answered(request, answer) => (None, Some((request, answer))),
+                Claim::Busy(_) => (None, None),
+            }
+        };
+        let died = open();
+        let (first, _) = claim(&died, 1_000);
+        let (process, resumed) = first.unwrap();
+        assert!(!resumed);
+        drop(died);
+        let records = open();
+        let (again, _) = claim(&records, 2_000);
+        assert_eq!(again, Some((process, true)));
+        let abandoned = records.abandoned().unwrap();
+        assert_eq!(abandoned.len(), 1);
+        let held = &abandoned[0].held;
+        assert_eq!(held.process, process);
+        assert_eq!(claim(&records, 2_000), (None, None), "it is being settled");
+        assert!(records.abandoned().unwrap().is_empty());
+        held.note_request([1; 32]).unwrap();
+        held.note_answer("{}").unwrap();
+        assert!(records.is_answer("{}").unwrap());
+        assert!(!records.is_answer("[]").unwrap());
+        drop(abandoned);
+        let (_, answered) = claim(&records, 3_000);
+        assert_eq!(answered, Some((Some([1; 32]), "{}".to_owned())));
+        assert!(records.abandoned().unwrap().is_empty());
     }
 }

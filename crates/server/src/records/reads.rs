@@ -42,7 +42,7 @@ impl Records {
         };
         // Most have been read before, or are no failures.
         let noted = self.single().rows(
-            "SELECT job, claim FROM #read_failures WHERE process = ? AND job BETWEEN ? AND ?",
+            "SELECT job, claim FROM read_failures WHERE process = ? AND job BETWEEN ? AND ?",
             by![&process[..], first, last],
         )?;
         let noted: HashMap<i64, i64> = noted
@@ -66,11 +66,11 @@ impl Records {
             {
                 match failed {
                     true => database.run(
-                        "REPLACE INTO #read_failures (process, job, id, claim) VALUES (?, ?, ?, ?)",
+                        "REPLACE INTO read_failures (process, job, id, claim) VALUES (?, ?, ?, ?)",
                         by![&process[..], receipt.job, &id.bytes()[..], receipt.claim],
                     )?,
                     false => database.run(
-                        "DELETE FROM #read_failures WHERE process = ? AND job = ?",
+                        "DELETE FROM read_failures WHERE process = ? AND job = ?",
                         by![&process[..], receipt.job],
                     )?,
                 };
@@ -89,7 +89,7 @@ impl Records {
         keys: RangeInclusive<i64>,
     ) -> Result<Vec<(JobId, JobReceipt)>, Error> {
         let rows = self.single().rows(
-            "SELECT id, job, claim FROM #read_failures WHERE process = ? AND job BETWEEN ? AND ? ORDER BY job",
+            "SELECT id, job, claim FROM read_failures WHERE process = ? AND job BETWEEN ? AND ? ORDER BY job",
             by![&process.bytes()[..], *keys.start(), *keys.end()],
         )?;
         let read = |mut row: Row| {
@@ -104,7 +104,7 @@ impl Records {
     /// # Errors
     /// When `server.db` cannot be written.
     pub fn forget_read(&self, process: ProcessId, through: i64) -> Result<(), Error> {
-        let forget = "DELETE FROM #read_failures WHERE process = ? AND job <= ?";
+        let forget = "DELETE FROM read_failures WHERE process = ? AND job <= ?";
         self.single()
             .run(forget, by![&process.bytes()[..], through])
             .map(drop)
@@ -120,7 +120,7 @@ impl Records {
     ) -> Result<(), Error> {
         let all = self
             .single()
-            .rows("SELECT DISTINCT process FROM #read_failures", &[])?;
+            .rows("SELECT DISTINCT process FROM read_failures", &[])?;
         for mut row in all {
             let process = ProcessId::from_bytes(row.bytes(0)?);
             if !is_there(process)? {

@@ -1,155 +1,73 @@
-//! Records that two servers share: they see the same, and one of them at a time does what is to be done once.
+//! What is recorded is found, also by the next server of the folder.
 
 use std::fs;
 
 use batchwright::queue::JobReceipt;
 use batchwright::{JobId, ProcessId};
 
-use super::batches::DirectCalls;
 use super::files::{FileQuery, FileRecord};
-use super::testing::in_each_place;
 use super::*;
 
 #[test]
-fn one_server_at_a_time_has_a_role() {
-    in_each_place(|open| {
-        let (first, second) = (open(), open());
-        assert!(first.has_role("r").unwrap());
-        assert!(first.has_role("r").unwrap());
-        assert!(!second.has_role("r").unwrap());
-        assert!(second.has_role("other").unwrap());
-        first.leave_role("r");
-        assert!(second.has_role("r").unwrap());
-        assert!(!first.has_role("r").unwrap());
-        drop(second);
-        assert!(first.has_role("r").unwrap(), "who had it has ended");
-    });
+fn what_was_read_is_known() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = || Records::open(&folder.path().join("server.db"), Durability::Normal).unwrap();
+    let (first, second) = (open(), open());
+    let process = ProcessId::new();
+    let end = |job: i64, claim: i64, failed: bool| ReadEnd {
+        id: JobId::from_bytes([u8::try_from(job).unwrap(); 16]),
+        receipt: JobReceipt { job, claim },
+        failed,
+    };
+    let ends = [end(1, 1, true), end(2, 1, false), end(3, 1, true)];
+    first.note_read(process, &ends).unwrap();
+    first.note_read(process, &[]).unwrap();
+    second
+        .note_read(process, &[end(3, 2, false), end(1, 4, true)])
+        .unwrap();
+    let known = first.read_failures(process, 0..=9).unwrap();
+    let known: Vec<_> = known.iter().map(|(_, it)| (it.job, it.claim)).collect();
+    assert_eq!(known, [(1, 4)]);
+    second.forget_read_of_others(|_| Ok(false)).unwrap();
+    assert!(first.read_failures(process, 0..=9).unwrap().is_empty());
 }
 
 #[test]
-fn a_change_of_a_setting_is_logged_once() {
-    in_each_place(|open| {
-        let (first, second) = (open(), open());
-        let change = |key: &str, after: Option<&str>, source: &str| Change {
-            at: Timestamp(1),
-            key: key.to_owned(),
-            before: None,
-            after: after.map(str::to_owned),
-            source: source.to_owned(),
+fn files_are_listed_in_pages() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = || Records::open(&folder.path().join("server.db"), Durability::Normal).unwrap();
+    let (first, second) = (open(), open());
+    let file = |id: &str, purpose: &str| FileRecord {
+        id: id.to_owned(),
+        purpose: purpose.to_owned(),
+        filename: "ü.jsonl".to_owned(),
+        bytes: 5_000_000_000,
+        created_at: 1,
+        expires_at: (id == "c").then_some(7),
+    };
+    for (id, purpose) in [("a", "batch"), ("b", "vision"), ("c", "batch")] {
+        file(id, purpose).insert(&mut first.single()).unwrap();
+    }
+    let database = &mut second.single();
+    let mut listed = |purpose, after, ascending| -> Vec<String> {
+        let query = FileQuery {
+            purpose,
+            after,
+            ascending,
         };
-        // Seen by another server before the one that made it has logged it, and the other way round.
-        second
-            .add_change(&change("a", Some("1"), ELSEWHERE), false)
-            .unwrap();
-        first
-            .add_change(&change("a", Some("1"), "me"), true)
-            .unwrap();
-        first.add_change(&change("a", None, "me"), true).unwrap();
-        second
-            .add_change(&change("a", None, ELSEWHERE), false)
-            .unwrap();
-        first
-            .add_change(&change("b", Some("1"), ELSEWHERE), false)
-            .unwrap();
-        second
-            .add_change(&change("b", Some("1"), ELSEWHERE), false)
-            .unwrap();
-        let changes = second.changes(10).unwrap();
-        let seen: Vec<_> = changes
-            .iter()
-            .map(|change| (&*change.key, change.after.as_deref(), &*change.source))
-            .collect();
-        let expected = [
-            ("b", Some("1"), ELSEWHERE),
-            ("a", None, "me"),
-            ("a", Some("1"), "me"),
-        ];
-        assert_eq!(seen, expected);
-        let values = first.last_values().unwrap();
-        assert_eq!(values["a"], None);
-        assert_eq!(values["b"].as_deref(), Some("1"));
-    });
-}
-
-#[test]
-fn what_was_read_is_known_to_all() {
-    in_each_place(|open| {
-        let (first, second) = (open(), open());
-        let process = ProcessId::new();
-        let end = |job: i64, claim: i64, failed: bool| ReadEnd {
-            id: JobId::from_bytes([u8::try_from(job).unwrap(); 16]),
-            receipt: JobReceipt { job, claim },
-            failed,
-        };
-        let ends = [end(1, 1, true), end(2, 1, false), end(3, 1, true)];
-        first.note_read(process, &ends).unwrap();
-        first.note_read(process, &[]).unwrap();
-        second
-            .note_read(process, &[end(3, 2, false), end(1, 4, true)])
-            .unwrap();
-        let known = first.read_failures(process, 0..=9).unwrap();
-        let known: Vec<_> = known.iter().map(|(_, it)| (it.job, it.claim)).collect();
-        assert_eq!(known, [(1, 4)]);
-        second.forget_read_of_others(|_| Ok(false)).unwrap();
-        assert!(first.read_failures(process, 0..=9).unwrap().is_empty());
-    });
-}
-
-#[test]
-fn files_are_listed_in_pages_at_each_server() {
-    in_each_place(|open| {
-        let (first, second) = (open(), open());
-        let file = |id: &str, purpose: &str| FileRecord {
-            id: id.to_owned(),
-            purpose: purpose.to_owned(),
-            filename: "ü.jsonl".to_owned(),
-            bytes: 5_000_000_000,
-            created_at: 1,
-            expires_at: (id == "c").then_some(7),
-            owner: None,
-        };
-        for (id, purpose) in [("a", "batch"), ("b", "vision"), ("c", "batch")] {
-            file(id, purpose).insert(&mut first.single()).unwrap();
-        }
-        let database = &mut second.single();
-        let mut listed = |purpose, after, ascending| -> Vec<String> {
-            let query = FileQuery {
-                purpose,
-                after,
-                ascending,
-                owner: None,
-            };
-            let found = FileRecord::list(database, &query, 2).unwrap();
-            found.into_iter().map(|file| file.id).collect()
-        };
-        assert_eq!(listed(None, None, false), ["c", "b"]);
-        assert_eq!(listed(None, Some("b"), false), ["a"]);
-        assert_eq!(listed(Some("batch"), None, true), ["a", "c"]);
-        assert_eq!(listed(Some("batch"), Some("a"), true), ["c"]);
-        let found = FileRecord::get(database, "b").unwrap().unwrap();
-        assert_eq!(found, file("b", "vision"));
-        assert_eq!(FileRecord::expired(database, 7).unwrap().len(), 1);
-        FileRecord::delete(database, "b").unwrap();
-        assert!(FileRecord::get(database, "b").unwrap().is_none());
-        assert!(FileRecord::is_known(database, "b", None).unwrap());
-    });
-}
-
-#[test]
-fn callers_of_a_server_that_has_ended_are_everybodys() {
-    in_each_place(|open| {
-        let (first, second) = (open(), open());
-        let (one, other) = (ProcessId::new(), ProcessId::new());
-        DirectCalls::insert(&first, one).unwrap();
-        DirectCalls::insert(&second, other).unwrap();
-        assert_eq!(DirectCalls::ours(&second).unwrap(), [other]);
-        drop(first);
-        let mut ours = DirectCalls::ours(&second).unwrap();
-        ours.sort_by_key(|process| process.to_string());
-        assert_eq!(ours, [one, other]);
-        DirectCalls::delete(&second, one).unwrap();
-        assert_eq!(DirectCalls::ours(&second).unwrap(), [other]);
-    });
+        let found = FileRecord::list(database, &query, 2).unwrap();
+        found.into_iter().map(|file| file.id).collect()
+    };
+    assert_eq!(listed(None, None, false), ["c", "b"]);
+    assert_eq!(listed(None, Some("b"), false), ["a"]);
+    assert_eq!(listed(Some("batch"), None, true), ["a", "c"]);
+    assert_eq!(listed(Some("batch"), Some("a"), true), ["c"]);
+    let found = FileRecord::get(database, "b").unwrap().unwrap();
+    assert_eq!(found, file("b", "vision"));
+    assert_eq!(FileRecord::expired(database, 7).unwrap().len(), 1);
+    FileRecord::delete(database, "b").unwrap();
+    assert!(FileRecord::get(database, "b").unwrap().is_none());
+    assert!(FileRecord::is_known(database, "b").unwrap());
 }
 
 #[test]

@@ -13,10 +13,9 @@ use batchwright_simulate::{SimConfig, Simulator};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use ureq::config::ConfigBuilder;
-use ureq::http::{HeaderValue, Request, Response};
-use ureq::middleware::MiddlewareNext;
+use ureq::http::Response;
 use ureq::typestate::AgentScope;
-use ureq::{Agent, Body, SendBody};
+use ureq::{Agent, Body};
 
 /// Far beyond what anything here takes, also on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(180);
@@ -47,19 +46,6 @@ impl Desk {
     /// `adapt` may change the server before it starts.
     pub fn with(sim: SimConfig, adapt: impl FnOnce(Server) -> Server) -> Self {
         Self::build(sim, |_| {}, adapt)
-    }
-
-    /// Every request of its client has this token.
-    pub fn with_token(mut self, token: &str) -> Self {
-        let bearer = HeaderValue::from_str(&format!("Bearer {token}")).unwrap();
-        let send = move |mut request: Request<SendBody<'_>>, next: MiddlewareNext<'_>| {
-            let headers = request.headers_mut();
-            headers.insert("authorization", bearer.clone());
-            next.handle(request)
-        };
-        let agent = Self::agent_config().middleware(send).build();
-        self.agent = agent.into();
-        self
     }
 
     fn agent_config() -> ConfigBuilder<AgentScope> {

@@ -18,7 +18,6 @@ mod openai_once;
 mod openai_parts;
 mod openapi;
 mod processes;
-mod proxy;
 mod readiness;
 mod search;
 mod settings;

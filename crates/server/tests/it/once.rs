@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 use std::path::Path;
-use std::sync::mpsc;
 use std::thread;
 
 use batchwright::{Handler, JobQueue, Worker};
@@ -58,7 +57,7 @@ fn a_key_makes_one_job_however_often_it_is_sent() {
 /// As `kill -9` leaves it: what was begun is written down, what came of it is not.
 fn forget_answers(folder: &Path, sealed: bool) {
     let database = rusqlite::Connection::open(folder.join("server.db")).unwrap();
-    let dead = "UPDATE keys SET owner = 'nobody', answer = NULL";
+    let dead = "UPDATE keys SET answer = NULL";
     database.execute(dead, []).unwrap();
     if !sealed {
         let queue = rusqlite::Connection::open(folder.join("llm_jobs.db")).unwrap();
@@ -154,7 +153,7 @@ fn a_retry_takes_nobody_elses_job_for_its_own() {
         desk.delete(&place).is(204);
         desk.stop();
         let database = rusqlite::Connection::open(desk.folder.path().join("server.db")).unwrap();
-        let dead = "UPDATE keys SET owner = 'nobody', answer = NULL WHERE answer = ?1";
+        let dead = "UPDATE keys SET answer = NULL WHERE answer = ?1";
         assert_eq!(database.execute(dead, [made.to_string()]).unwrap(), 1);
         drop(database);
         desk.start(|server| server);
@@ -194,46 +193,16 @@ fn a_death_in_the_middle_of_the_lines_leaves_nothing_of_them() {
 }
 
 #[test]
-fn a_killed_server_leaves_no_lock_behind_once_another_has_started() {
+fn one_server_at_a_time_uses_a_folder() {
     let mut desk = Desk::new();
-    let locks = |desk: &Desk| {
-        let entries = std::fs::read_dir(desk.folder.path()).unwrap();
-        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        names
-            .filter(|name| name.starts_with("server.") && !name.starts_with("server.db"))
-            .count()
-    };
-    assert_eq!(locks(&desk), 1);
-    std::fs::write(desk.folder.path().join("server.dead.lock"), "").unwrap();
+    let queue = JobQueue::open(&desk.folder.path().join("llm_jobs.db")).unwrap();
+    let worker = Worker::new(&queue);
+    let second = Server::new(queue, worker).address(([127, 0, 0, 1], 0).into());
+    let refused = second.start().unwrap_err();
+    let folder = desk.folder.path().display().to_string();
+    for part in ["another server uses", &folder, "--data-dir"] {
+        assert!(refused.message().contains(part), "{refused}");
+    }
     desk.stop();
-    assert_eq!(locks(&desk), 1);
     desk.start(|server| server);
-    assert_eq!(locks(&desk), 1, "its own");
-}
-
-#[test]
-fn two_servers_of_one_folder_make_one_job_of_a_key() {
-    let desk = Desk::new();
-    let other = another(&desk, "shout");
-    let urls = [
-        desk.url("/api/v1/jobs"),
-        format!("http://{}/api/v1/jobs", other.address()),
-    ];
-    let (told, answers) = mpsc::channel();
-    thread::scope(|scope| {
-        for n in 0..16 {
-            let (desk, url, told) = (&desk, &urls[n % 2], told.clone());
-            scope.spawn(move || {
-                for round in 0..5 {
-                    let body = shout(&format!("{round}")).to_string();
-                    let answer = keyed(desk, url, &format!("k-{round}"), &body).is(201);
-                    told.send(answer.json()["job_id"].to_string()).unwrap();
-                }
-            });
-        }
-    });
-    drop(told);
-    let ids: HashSet<String> = answers.into_iter().collect();
-    assert_eq!(ids.len(), 5);
-    other.stop().unwrap();
 }

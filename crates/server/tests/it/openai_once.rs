@@ -97,11 +97,12 @@ fn the_job_of_a_key_survives_the_server() {
     drop(left);
     wait_for_connections(&desk, 0);
     desk.sim.release();
-    // As after `kill -9`: its answer is in the queue, and the key belongs to a dead server.
+    // As after `kill -9`: its answer is in the queue, and the key has none.
     desk.stop();
     let database = rusqlite::Connection::open(desk.folder.path().join("server.db")).unwrap();
-    let killed = "UPDATE keys SET owner = 'nobody'";
-    assert_eq!(database.execute(killed, []).unwrap(), 1);
+    let open = "SELECT count(*) FROM keys WHERE answer IS NULL";
+    let open: i64 = database.query_row(open, [], |row| row.get(0)).unwrap();
+    assert_eq!(open, 1);
     desk.start(|server| server);
     keyed(&desk, &desk.url(CHAT), "k", &body).is(200);
     assert_eq!(desk.sim.stats().calls, 1);
@@ -183,7 +184,7 @@ fn a_key_makes_one_file_and_one_batch() {
     upload(&lines(2)).is(422);
     // A server that died before it noted its answer.
     let database = rusqlite::Connection::open(desk.folder.path().join("server.db")).unwrap();
-    let forget = || database.execute("UPDATE keys SET answer = NULL, owner = ''", []);
+    let forget = || database.execute("UPDATE keys SET answer = NULL", []);
     forget().unwrap();
     assert_eq!(upload(&lines(1)).is(200).json(), first.json());
     let listed = |path: &str| desk.get(path).json()["data"].as_array().unwrap().len();

@@ -177,32 +177,6 @@ fn real_answers_have_the_shapes_that_the_document_tells() {
         of.check("post", &format!("/api/v1/processes/{path}"), answer)
             .is(200);
     }
-    let (hook, place_of_hook) = (format!("{process}/webhook"), format!("{one}/webhook"));
-    let url = json!({"url": "https://nobody.invalid/ended"});
-    of.check(
-        "put",
-        &hook,
-        desk.put(&place_of_hook, &json!({"url": "ftp://x"})),
-    )
-    .is(400);
-    of.check("put", &hook, desk.put(&place_of_hook, &url))
-        .is(201);
-    of.check("get", &hook, desk.get(&place_of_hook)).is(200);
-    let resend = format!("{hook}/resend");
-    let again = desk.post(&format!("{place_of_hook}/resend"), &json!({}));
-    assert!([202, 409].contains(&of.check("post", &resend, again).status));
-    of.check("delete", &hook, desk.delete(&place_of_hook))
-        .is(204);
-    of.check("get", &hook, desk.get(&place_of_hook)).is(404);
-    let (hook, place_of_hook) = (format!("{job}/webhook"), format!("{place}/webhook"));
-    of.check("put", &hook, desk.put(&place_of_hook, &url))
-        .is(201);
-    of.check("get", &hook, desk.get(&place_of_hook)).is(200);
-    let again = desk.post(&format!("{place_of_hook}/resend"), &json!({}));
-    let resend = format!("{hook}/resend");
-    assert!([202, 409].contains(&of.check("post", &resend, again).status));
-    of.check("delete", &hook, desk.delete(&place_of_hook))
-        .is(204);
     of.check("delete", process, desk.delete(&one)).is(409);
     of.check("delete", results, desk.delete(&format!("{one}/results")))
         .is(400);
@@ -232,14 +206,6 @@ fn real_answers_have_the_shapes_that_the_document_tells() {
     of.check("get", setting, desk.get("/api/v1/config/no"))
         .is(404);
     of.check("delete", setting, desk.delete(count)).is(200);
-    let changes = "/api/v1/config-changes";
-    assert_eq!(
-        of.check("get", changes, desk.get(changes)).json()["data"]
-            .as_array()
-            .unwrap()
-            .len(),
-        2
-    );
     for path in [
         "/api/v1/batches",
         "/api/v1/overview",

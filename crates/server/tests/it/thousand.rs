@@ -64,13 +64,11 @@ fn a_thousand_callers_at_once_are_all_answered_and_each_is_paid_for_once() {
 #[test]
 fn calls_that_wait_hold_no_memory_of_their_bodies() {
     const CALLS: usize = 12;
-    let mut desk = unlimited(SimConfig::default());
-    desk.stop();
-    // Enough for two of these bodies at a time.
-    desk.start(|server| server.max_body_memory(8 << 20));
+    let desk = unlimited(SimConfig::default());
     desk.sim.hold();
     let queue = JobQueue::open(&desk.folder.path().join("llm_jobs.db")).unwrap();
-    let text = "x".repeat(500 << 10);
+    // Four bodies of this length are received at a time.
+    let text = "x".repeat(1500 << 10);
     std::thread::scope(|scope| {
         let calls = [(); CALLS].map(|()| {
             let (url, text) = (desk.url(CHAT), &text);

@@ -15,9 +15,6 @@ use crate::base::Error;
 use super::Database;
 use super::writer::{CLOCK, Fault, Queries as _, Statements as _, Tx, by, list};
 
-/// The row of a server is kept for this long after its lease has expired, in milliseconds: one week.
-const FORGOTTEN: i64 = 7 * 86_400_000;
-
 /// The longest lease of another process, in leases of this one.
 const LONGEST: u32 = 4;
 
@@ -39,8 +36,6 @@ struct State {
     workers: HashMap<i64, RegisteredWorker>,
     /// When the leases of other workers were last seen to end, since a worker of this store had work.
     seen: HashMap<i64, i64>,
-    /// Names of HTTP servers.
-    owners: Vec<String>,
     thread: Option<JoinHandle<()>>,
     ends: bool,
     /// Since when a renewal has been running.
@@ -150,48 +145,6 @@ impl Heartbeat {
         let state = self.0.state.lock();
         let left = state.workers.iter().filter(|(_, worker)| worker.left);
         left.map(|(no, _)| *no).collect()
-    }
-
-    /// Starts the lease of a server and renews it.
-    pub(super) fn add_owner(&self, name: &str) -> Result<(), Error> {
-        let shared = &self.0;
-        let forget = format!("DELETE FROM #owners WHERE lease_until < {CLOCK} - {FORGOTTEN}");
-        shared.database.read(|tx| {
-            tx.run(&forget, Vec::new())?;
-            shared.renew_owner(tx, name)
-        })?;
-        self.start(|state| state.owners.push(name.to_owned()))
-    }
-
-    /// Ends the lease of a server.
-    pub(super) fn remove_owner(&self, name: &str) {
-        self.0.state.lock().owners.retain(|other| other != name);
-        let end =
-            |tx: &mut Tx<'_>| tx.run("DELETE FROM #owners WHERE name = ?", by![name.to_owned()]);
-        if let Err(error) = self.0.database.aside(end) {
-            log::warn!("requests of this server wait until its lease expires: {error}");
-        }
-    }
-
-    /// Whether a server has ended, or its lease has expired. False while an expired lease means nothing.
-    pub(super) fn is_owner_dead(&self, name: &str) -> Result<bool, Error> {
-        let find = format!("SELECT lease_until >= {CLOCK} FROM #owners WHERE name = ?");
-        let lives = |name: &str| -> Result<Option<bool>, Error> {
-            self.0
-                .database
-                .read(|tx| tx.one(&find, by![name.to_owned()]))
-        };
-        let lives_other = lives(name)?;
-        if lives_other == Some(false) {
-            let own = self.0.state.lock().owners.clone();
-            for own in own {
-                if lives(&own)? == Some(false) {
-                    self.note_late();
-                }
-            }
-        }
-        // A server that ends deletes its row.
-        Ok(lives_other.is_none_or(|lives| !lives && self.can_tell()))
     }
 
     /// Simulates that the thread can no longer reach the database.
@@ -310,20 +263,13 @@ impl Shared {
     }
 
     fn renew(&self) -> Result<(), Error> {
-        let (workers, owners) = {
-            let state = self.state.lock();
-            let workers: Vec<i64> = state.workers.keys().copied().collect();
-            (workers, state.owners.clone())
-        };
+        let workers: Vec<i64> = self.state.lock().workers.keys().copied().collect();
         let until = self.until();
         self.database.aside(|tx| {
             self.database.offset.read(tx)?;
             for no in &workers {
                 let renew = format!("UPDATE #workers SET lease_until = {until} WHERE no = ?");
                 tx.run(&renew, by![*no])?;
-            }
-            for name in &owners {
-                self.renew_owner(tx, name)?;
             }
             self.cut_long_leases(tx)
         })
@@ -333,27 +279,9 @@ impl Shared {
     /// of dead owners would last for as long as the clock was ahead. Living owners renew theirs as usual. Other processes
     /// may have longer leases, so only those of more than [`LONGEST`] are cut.
     fn cut_long_leases(&self, tx: &mut Tx<'_>) -> Result<(), Fault> {
-        const TABLES: [&str; 2] = ["#workers", "#owners"];
         let longest = format!("{CLOCK} + {}", (self.lease * LONGEST).as_millis());
-        let find = TABLES
-            .map(|table| format!("SELECT 1 FROM {table} WHERE lease_until > {longest} LIMIT 1"));
-        let found = tx.rows_of(find.each_ref().map(String::as_str))?;
-        for (table, found) in TABLES.into_iter().zip(found) {
-            if !found.is_empty() {
-                let cut = format!(
-                    "UPDATE {table} SET lease_until = {longest} WHERE lease_until > {longest}"
-                );
-                tx.run(&cut, Vec::new())?;
-            }
-        }
-        Ok(())
-    }
-
-    fn renew_owner(&self, tx: &mut Tx<'_>, name: &str) -> Result<(), Fault> {
-        let renew = format!(
-            "INSERT INTO #owners (name, lease_until) VALUES (?, {0}) ON DUPLICATE KEY UPDATE lease_until = {0}",
-            self.until()
-        );
-        tx.run(&renew, by![name.to_owned()]).map(drop)
+        let cut =
+            format!("UPDATE #workers SET lease_until = {longest} WHERE lease_until > {longest}");
+        tx.run(&cut, Vec::new()).map(drop)
     }
 }

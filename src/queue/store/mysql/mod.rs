@@ -14,7 +14,6 @@ mod news;
 mod open;
 mod pool;
 mod settle;
-mod tables;
 mod workers;
 mod writer;
 
@@ -43,7 +42,6 @@ use pool::Pool;
 use writer::too_large;
 
 pub use open::MysqlOptions;
-pub use tables::{MysqlTables, TablesTransaction};
 
 /// The server, and the names of the tables.
 struct Database {

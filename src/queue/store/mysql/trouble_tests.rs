@@ -138,8 +138,6 @@ fn a_clock_that_is_set_forward_ends_no_living_worker() {
     let worker = store.register_worker().unwrap();
     assert_eq!(claim(&store, worker, 2).len(), 2);
     other.register_worker().unwrap();
-    let server = MysqlTables::of(&store).unwrap();
-    let looks = MysqlTables::of(&other).unwrap();
     let ahead = |seconds: i64| {
         let now = Timestamp(T.0 + (3_600 + seconds) * 1_000);
         wire.set_time(now);
@@ -147,19 +145,17 @@ fn a_clock_that_is_set_forward_ends_no_living_worker() {
     };
     let now = ahead(0);
     assert_eq!(other.reclaim(now).unwrap(), 0);
-    assert!(!looks.is_dead(server.name()).unwrap());
     store.renew_leases().unwrap();
     other.renew_leases().unwrap();
     let now = ahead(12);
     assert_eq!(other.reclaim(now).unwrap(), 0);
-    assert!(!looks.is_dead(server.name()).unwrap());
     // The lease of one that dies afterwards counts.
     other.renew_leases().unwrap();
     let now = ahead(16);
     assert_eq!(other.reclaim(now).unwrap(), 2);
 }
 
-/// The clock of the database is set back by an hour after a worker and a server have died: their leases end soon all the
+/// The clock of the database is set back by an hour after a worker has died: its lease ends soon all the
 /// same.
 #[test]
 fn a_clock_that_is_set_back_does_not_keep_the_dead_alive() {
@@ -172,22 +168,16 @@ fn a_clock_that_is_set_back_does_not_keep_the_dead_alive() {
     dead.insert(ProcessId::new(), jobs(2), true, T).unwrap();
     let worker = dead.register_worker().unwrap();
     assert_eq!(claim(&dead, worker, 2).len(), 2);
-    let server = MysqlTables::of(&dead).unwrap();
-    let name = server.name().to_owned();
-    std::mem::forget(server);
     dead.die();
     other.register_worker().unwrap();
-    let lives = MysqlTables::of(&other).unwrap();
     let back = Timestamp(T.0 - 3_600_000);
     wire.set_time(back);
     other.renew_leases().unwrap();
     assert_eq!(other.reclaim(back).unwrap(), 0);
-    assert!(!lives.is_dead(&name).unwrap());
     let later = Timestamp(back.0 + 61_000);
     wire.set_time(later);
     other.renew_leases().unwrap();
     assert_eq!(other.reclaim(later).unwrap(), 2);
-    assert!(lives.is_dead(&name).unwrap());
 }
 
 /// A job or result that is larger than a packet of the server fails alone, and says why.
@@ -397,49 +387,6 @@ fn deadlocks_are_tried_again() {
         }
     });
     assert!(tries.into_inner() >= 3);
-}
-
-/// A server whose lease has ended is dead for the others; the jobs that it adds too late are refused.
-#[test]
-fn a_server_that_lost_what_it_was_about_adds_no_job() {
-    let Some(address) = address() else { return };
-    let tables = Tables::new(address);
-    let open = || {
-        let store = MysqlStore::open(tables.options().lease(Duration::from_secs(1)));
-        Arc::new(store.unwrap())
-    };
-    let (first, second) = (open(), open());
-    let (cut_off, lives) = (
-        MysqlTables::of(&first).unwrap(),
-        MysqlTables::of(&second).unwrap(),
-    );
-    let role = |tables: &MysqlTables, before: &str| {
-        let take = "UPDATE #server_roles SET owner = ? WHERE name = 'r' AND owner = ?";
-        let by = [tables.name().into(), before.into()];
-        tables.run(take, &by).unwrap() == 1
-    };
-    let insert = "INSERT INTO #server_roles (name, owner) VALUES ('r', '')";
-    assert_eq!(lives.run(insert, &[]).unwrap(), 1);
-    assert!(role(&cut_off, ""));
-    let guard = crate::queue::store::InsertGuard::new(
-        "UPDATE #server_roles SET owner = owner WHERE name = 'r' AND owner = ?",
-        vec![cut_off.name().into()],
-    );
-    let queue = crate::JobQueue::on(first.clone()).guarded(guard);
-    let (before, after) = (ProcessId::new(), ProcessId::new());
-    queue.enqueue(before, jobs(1)).unwrap();
-    assert!(!cut_off.is_dead(cut_off.name()).unwrap());
-    first.heartbeat.stop_for_test();
-    wait_for("its lease ends", || lives.is_dead(cut_off.name()).unwrap());
-    assert!(role(&lives, cut_off.name()));
-    let error = queue.enqueue(after, jobs(1)).unwrap_err();
-    assert!(error.is_claim_lost(), "{error}");
-    assert!(queue.process(after).unwrap().is_none());
-    assert_eq!(queue.process(before).unwrap().unwrap().counts.pending, 1);
-    let name = lives.name().to_owned();
-    drop(lives);
-    let third = MysqlTables::of(&second).unwrap();
-    wait_for("who has gone is dead", || third.is_dead(&name).unwrap());
 }
 
 /// A machine that is suspended amid a transaction holds rows: the server ends that, and others go on.

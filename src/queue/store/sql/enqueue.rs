@@ -16,7 +16,7 @@ use crate::queue::store::rows::{
     self, AT_PROVIDER, DELETING, MOST_JOBS, PENDING, PROCESS_COLUMNS, bounded, count, key, key_of,
     shown, small,
 };
-use crate::queue::store::{EnqueueStore, InsertGuard, JobLane, JobSummary};
+use crate::queue::store::{EnqueueStore, JobLane, JobSummary};
 
 use super::insert::{insert_jobs, written};
 use super::statements::{Fault, Queries as _, Row, Statements, by, id_of, limit, stored};
@@ -81,9 +81,8 @@ impl<S: SqlStore> EnqueueStore for S {
         jobs: Vec<Job>,
         sealed: bool,
         now: Timestamp,
-        guard: Option<&InsertGuard>,
     ) -> Result<Vec<JobId>, Error> {
-        insert_jobs(self, process, info, jobs, sealed, now, guard)
+        insert_jobs(self, process, info, jobs, sealed, now)
     }
 
     fn seal(&self, process: ProcessId, now: Timestamp) -> Result<(), Error> {
@@ -176,15 +175,6 @@ impl<S: SqlStore> EnqueueStore for S {
                 processes: count(row.at(8)?),
                 open: count(row.at(9)?),
             })
-        })
-    }
-
-    fn open_jobs_of(&self, owner: &str) -> Result<u64, Error> {
-        self.read(|tx| {
-            let sql = "SELECT IFNULL(SUM(pending + in_progress + at_provider), 0) FROM #processes
-                       WHERE owner = ? AND pending + in_progress + at_provider > 0";
-            let open: Option<i64> = tx.one(sql, by![owner.to_owned()])?;
-            Ok(count(open.unwrap_or(0)))
         })
     }
 

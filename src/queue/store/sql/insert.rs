@@ -3,14 +3,14 @@
 use crate::base::{Error, ErrorKind, JobId, ProcessId, Timestamp};
 use crate::queue::info::ProcessInfo;
 use crate::queue::job::Job;
+use crate::queue::store::JobLane;
 use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::group_commit::{Insert, Inserted};
 use crate::queue::store::rows::{
     DELETING, HELD, MOST_JOBS, MOST_PROCESSES, NO_CHORE, PENDING, RELEASING, key, process_of,
 };
-use crate::queue::store::{InsertGuard, JobLane};
 
-use super::statements::{Dialect, Fault, Queries as _, Statements, by, stored};
+use super::statements::{Fault, Queries as _, Statements, by, stored};
 use super::{SqlStore, budget_rows, lineage};
 
 /// The state of a process that decides how jobs are added to it.
@@ -28,7 +28,6 @@ pub(super) fn insert_jobs(
     jobs: Vec<Job>,
     sealed: bool,
     now: Timestamp,
-    guard: Option<&InsertGuard>,
 ) -> Inserted {
     if jobs.is_empty() {
         return Ok(Vec::new());
@@ -52,7 +51,6 @@ pub(super) fn insert_jobs(
         jobs,
         sealed,
         now,
-        guard: guard.cloned(),
     };
     let ids = store.write_insert(insert, |tx, insert| add(store, tx, insert))?;
     if sealed {
@@ -64,18 +62,6 @@ pub(super) fn insert_jobs(
 /// One of several inserts in a transaction. It is rejected before it has written anything, so the others are not
 /// affected; a failure of the database fails all.
 fn add(store: &impl SqlStore, tx: &mut dyn Statements, insert: &Insert) -> Result<Inserted, Fault> {
-    if insert.guard.is_some() && tx.dialect() == Dialect::Sqlite {
-        let why = "this store does not support conditions of other stores";
-        let error = Error::new(ErrorKind::Invalid, why).with_storage();
-        return Ok(Err(error));
-    }
-    if let Some(guard) = &insert.guard
-        && tx.run(&guard.statement, guard.bound())? == 0
-    {
-        let why = "another program now owns the request of these jobs";
-        let error = Error::new(ErrorKind::Transient, why).with_claim_lost();
-        return Ok(Err(error));
-    }
     let parent = insert
         .parent
         .map(|parent| lineage::parent(store, tx, parent));

@@ -368,7 +368,7 @@ fn what_was_settled_is_settled_although_its_process_could_not_be_resumed() {
     let info = ProcessInfo::new().budget(ProcessBudget::of(Usd::from_picos(100)));
     let jobs = ["a", "b"].map(|name| Job::new("test", &name).unwrap());
     store
-        .insert_described(process, Some(&info), jobs.to_vec(), true, T, None)
+        .insert_described(process, Some(&info), jobs.to_vec(), true, T)
         .unwrap();
     let worker = store.register_worker().unwrap();
     let lane = JobLane {

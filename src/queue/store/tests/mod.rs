@@ -284,7 +284,7 @@ fn enqueue(store: &dyn JobStore, jobs: Vec<Job>) -> ProcessId {
 /// A new process of jobs with these names.
 fn described(store: &dyn JobStore, info: &ProcessInfo, names: &[&str]) -> ProcessId {
     let process = ProcessId::new();
-    let added = store.insert_described(process, Some(info), jobs(names), true, T, None);
+    let added = store.insert_described(process, Some(info), jobs(names), true, T);
     added.unwrap();
     process
 }

@@ -203,7 +203,7 @@ pub(super) fn children_are_enqueued_for_open_jobs_alone(open: Open<'_>) {
         let (info, jobs) = (child_of(parent), jobs(&["late"]));
         let error = db
             .two
-            .insert_described(ProcessId::new(), Some(&info), jobs, true, T, None);
+            .insert_described(ProcessId::new(), Some(&info), jobs, true, T);
         let error = error.unwrap_err();
         assert!(error.is_claim_lost(), "{error}");
     };
@@ -224,7 +224,7 @@ pub(super) fn children_are_enqueued_for_open_jobs_alone(open: Open<'_>) {
     let (below, info) = (ProcessId::new(), child_of(&parent));
     let part = |names| {
         db.store()
-            .insert_described(below, Some(&info), jobs(names), false, T, None)
+            .insert_described(below, Some(&info), jobs(names), false, T)
     };
     part(&["a"]).unwrap();
     db.two.cancel(process, T).unwrap();

@@ -170,14 +170,9 @@ impl Model {
         }
         let handle = self.below(2);
         let info = (self.below(4) == 0).then(|| self.any_info());
-        let ids = self.store(handle).insert_described(
-            process,
-            info.as_ref(),
-            jobs,
-            sealed,
-            self.wall(),
-            None,
-        );
+        let ids =
+            self.store(handle)
+                .insert_described(process, info.as_ref(), jobs, sealed, self.wall());
         if kept.is_empty() {
             assert!(ids.unwrap().is_empty());
             return;
