@@ -35,11 +35,6 @@ use super::class::StepId;
 use super::cool_downs::CoolDowns;
 use super::quota::QuotaId;
 
-#[cfg(feature = "redis")]
-mod shared;
-#[cfg(feature = "redis")]
-pub(super) use shared::{Opened, OutageChange};
-
 /// Consecutive failed connections that trip a breaker.
 const UNREACHED: u32 = 5;
 /// Consecutive time-outs that trip a breaker. Each may have occupied a slot for minutes.
@@ -79,11 +74,6 @@ pub(super) struct Breakers(Vec<Breaker>);
 #[derive(Debug, Clone)]
 struct Breaker {
     step: StepId,
-    #[cfg(feature = "redis")]
-    quota: QuotaId,
-    /// Another machine opened this breaker.
-    #[cfg(feature = "redis")]
-    opened_elsewhere: bool,
     state: State,
     /// Start of the outage; `None` while the breaker is closed.
     open_since: Option<Time>,
@@ -219,10 +209,6 @@ impl Breakers {
         let at = at.unwrap_or_else(|| {
             self.0.push(Breaker {
                 step,
-                #[cfg(feature = "redis")]
-                quota: call.quota,
-                #[cfg(feature = "redis")]
-                opened_elsewhere: false,
                 state: State::Closed,
                 open_since: None,
                 times: CoolDowns::default(),
@@ -463,10 +449,6 @@ impl Breaker {
     fn close(&mut self, answered: bool) -> bool {
         let was_open = !matches!(self.state, State::Closed);
         self.state = State::Closed;
-        #[cfg(feature = "redis")]
-        {
-            self.opened_elsewhere = false;
-        }
         self.open_since = None;
         let failures = &mut self.since_answer;
         if answered || was_open {

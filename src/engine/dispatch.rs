@@ -36,8 +36,6 @@ use crate::base::random::Random;
 mod call_ended;
 mod failure;
 mod outage;
-#[cfg(feature = "redis")]
-mod outage_elsewhere;
 mod settle;
 mod start;
 
@@ -285,8 +283,6 @@ impl<W: Work> Dispatcher<W> {
         self.delay_for_more(now);
         self.flush(now);
         self.availability.advance(now);
-        #[cfg(feature = "redis")]
-        self.apply_outages(now);
         let Started {
             wake,
             limit,
@@ -321,8 +317,6 @@ impl<W: Work> Dispatcher<W> {
         if finished {
             return Turn::Finished;
         }
-        #[cfg(feature = "redis")]
-        let wake = self.look_for_end(wake, now);
         // The end of the write in flight decides the next step.
         let settle_at = self.settle_at.filter(|_| self.settling.is_none());
         Turn::Wait(earlier(earlier(wake, overdue), settle_at))

@@ -12,6 +12,8 @@ pub(crate) struct Registration {
     pub store: Arc<dyn JobStore>,
     pub clock: Arc<dyn Clock>,
     pub worker: WorkerId,
+    /// The number of live workers, if they divide the limits.
+    pub live_workers: Option<usize>,
 }
 
 impl Registration {
@@ -19,11 +21,14 @@ impl Registration {
     pub(crate) fn new(store: Arc<dyn JobStore>, clock: Arc<dyn Clock>) -> Result<Self, Error> {
         store.reclaim(clock.wall())?;
         let worker = store.register_worker()?;
-        Ok(Self {
+        let mut registration = Self {
             store,
             clock,
             worker,
-        })
+            live_workers: None,
+        };
+        registration.live_workers = registration.store.live_workers()?;
+        Ok(registration)
     }
 }
 

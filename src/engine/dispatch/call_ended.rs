@@ -259,11 +259,7 @@ impl<W: Work> Dispatcher<W> {
             self.availability.pauses.forget();
         }
         let detour = ended.detour;
-        #[cfg(feature = "redis")]
-        let was = self.availability.breakers.opened(step);
         let changed = self.availability.breakers.note(ended, result, now);
-        #[cfg(feature = "redis")]
-        self.publish_outage((step, quota), was);
         if !changed {
             return;
         }

@@ -46,12 +46,11 @@ pub trait StoreDatabase: Send + Sync {
         false
     }
 
-    /// The connection to Redis, through which workers on all machines share limits per minute and cooldowns of the same
-    /// provider, key and model. Default: limits apply to one OS process, or to the folder that its routes
+    /// The number of live workers, if each uses an equal part of the limits per minute because they run on several
+    /// machines. Default: `None`, and limits apply to one OS process, or to the folder that its routes
     /// [share](crate::Route::share_limits).
-    #[cfg(feature = "redis")]
-    fn redis(&self) -> Option<crate::hub::RedisHub> {
-        None
+    fn live_workers(&self) -> Result<Option<usize>, Error> {
+        Ok(None)
     }
 
     /// Registers `wake`, which is called whenever jobs become claimable through this store, until it is dropped. Jobs

@@ -110,6 +110,16 @@ impl MysqlStore {
         Ok(waits)
     }
 
+    /// The number of workers with a valid lease.
+    pub(super) fn count_live_workers(&self) -> Result<usize, Error> {
+        let count = format!("SELECT COUNT(*) FROM #workers WHERE lease_until > {CLOCK}");
+        self.read(|tx| {
+            let rows = tx.rows(&count, Vec::new())?.into_iter();
+            rows.map(|mut row| row.at::<usize>(0))
+                .sum::<Result<_, Fault>>()
+        })
+    }
+
     /// Unregisters workers of this process that have ended while that could not be written.
     fn unregister_ended(&self, now: Timestamp) -> Result<u64, Error> {
         let mut affected = 0;
@@ -216,10 +226,7 @@ impl ClaimStore for MysqlStore {
 
     fn reclaim(&self, now: Timestamp) -> Result<u64, Error> {
         let mut affected = self.unregister_ended(now)?;
-        let workers = self.listed()?;
-        let alive = workers.iter().filter(|worker| !worker.is_dead).count();
-        self.news.note_workers(alive);
-        for worker in workers {
+        for worker in self.listed()? {
             if !worker.is_dead {
                 continue;
             }
