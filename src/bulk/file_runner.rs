@@ -8,7 +8,6 @@ use crate::engine::pack::Pack;
 use crate::engine::run::Reply;
 use crate::engine::work::Ticket;
 use crate::llm::outcome_builder::OutcomeBuilder;
-use crate::llm::params::CacheLifetime;
 use crate::llm::request::Request;
 use crate::llm::route::Route;
 use crate::money::replies::EarlierReplies;
@@ -48,14 +47,9 @@ impl FileRunner<'_> {
             Err(error) => return error.into(),
         };
         let mut requests = Vec::with_capacity(ticket.task.len());
-        let is_cached = ticket.prefix.is_cached_at(ticket.tries.step);
-        let lifetime = is_cached.then_some(CacheLifetime::Minutes);
         for task in tasks {
             match self.read(task) {
-                Ok(mut request) => {
-                    request.cache_prefix = lifetime;
-                    requests.push(request);
-                }
+                Ok(request) => requests.push(request),
                 Err(NotRead { error, fatal }) => {
                     return Reply {
                         fatal,

@@ -18,7 +18,8 @@ use crate::engine::run::{CallsAtOnce, Outlet, Waker};
 use crate::engine::work::Ticket;
 use crate::llm::client::LlmClient;
 use crate::llm::outcome::Outcome;
-use crate::llm::params::{CacheLifetime, RequestTask};
+use crate::llm::params::RequestTask;
+use crate::llm::prompt_cache::PromptPrefix;
 use crate::llm::request::Request;
 use crate::llm::route::Route;
 use crate::money::deadline::Deadline;
@@ -27,7 +28,7 @@ use crate::observe::progress::ProgressNotifier;
 use crate::observe::tally::{Summary, Tally};
 
 use super::call::{Answered, call_step};
-use super::list::{Item, ListBacklog, ListPrefixes, Source, feed};
+use super::list::{Item, ListBacklog, Source, feed};
 use super::sinks::{Batch, Channel, Slots, not_sent, outcome};
 use super::work::{Job, Sink, dispatcher};
 use crate::engine::pack::{Pack, Packed};
@@ -185,11 +186,16 @@ impl<'a> Bulk<'a> {
     pub fn collect(self, requests: &[Request]) -> Result<Vec<Outcome>, BulkError> {
         let misuse = self.misuse();
         let route = &self.route;
-        let beginnings = ListPrefixes::counted(route, requests.iter());
+        let mut prefixes = requests.iter().map(PromptPrefix::of);
+        if let ([first, ..], Some(shared)) = (requests, prefixes.next())
+            && prefixes.all(|prefix| prefix == shared)
+        {
+            route.start_with_one(shared.as_ref(), first);
+        }
         let items = requests.iter().enumerate();
         let items = items.map(|(index, request)| Item { index, request });
         let source = Source::Ready(Box::new(items));
-        let backlog = ListBacklog::new(route, source).caching(beginnings);
+        let backlog = ListBacklog::new(route, source);
         let sink = Slots {
             route,
             outcomes: requests.iter().map(|_| None).collect(),
@@ -430,12 +436,7 @@ impl<'a> Bulk<'a> {
         };
         let runner = |ticket: &Ticket<Pack<Item<R>>>, ctx: &Context| {
             let call = |requests: &[&Request]| call_step(route, requests, &ticket.tries, ctx);
-            let is_cached = ticket.prefix.is_cached_at(ticket.tries.step);
             match &ticket.task[..] {
-                [one] if is_cached => {
-                    let request = one.task.request.borrow().clone();
-                    call(&[&request.with_cache_prefix(Some(CacheLifetime::Minutes))])
-                }
                 // Most calls have one member, and need no list.
                 [one] => call(&[one.task.request.borrow()]),
                 many => {

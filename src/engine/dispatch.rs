@@ -23,7 +23,6 @@ use super::first_replies::FirstReplies;
 use super::limiter::{Limiter, Permit};
 use super::loading::Loading;
 #[cfg(test)]
-use super::prefixes::Prefix;
 use super::quota::QuotaId;
 use super::quota_status::LearnedLimit;
 use super::refusals::{self, Refusals};
@@ -320,18 +319,6 @@ impl<W: Work> Dispatcher<W> {
         // The end of the write in flight decides the next step.
         let settle_at = self.settle_at.filter(|_| self.settling.is_none());
         Turn::Wait(earlier(earlier(wake, overdue), settle_at))
-    }
-
-    /// Whether a call at this step would wait for one that writes a prompt cache.
-    #[cfg(test)]
-    pub(crate) fn waits_for_cache(
-        &self,
-        prefix: Prefix,
-        class: &Class,
-        step: u8,
-        now: Time,
-    ) -> bool {
-        self.availability.prefixes.holds(prefix, class, step, now)
     }
 
     /// Number of calls in flight. Ended calls may occupy slots until their outcomes are written.

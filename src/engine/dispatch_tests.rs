@@ -43,7 +43,6 @@ impl Costs {
             order: task as u64,
             class: self.class(task).clone(),
             tries,
-            prefix: Default::default(),
             timer,
         }
     }

@@ -217,6 +217,13 @@ impl Limiter {
         quota.free().min(requests).max(1.0) as usize
     }
 
+    /// Allows one call in flight until the first reply of a quota.
+    pub(crate) fn start_with_one(&self, quota: QuotaId) {
+        if let Some(quota) = self.state.lock().get(quota) {
+            quota.starts_with_one = true;
+        }
+    }
+
     /// Divides each limit per minute equally among `workers`, which is the number of live workers now. The first call of
     /// a limited quota waits until the other workers have counted this one.
     pub(crate) fn divide(&self, workers: usize, now: Time) {

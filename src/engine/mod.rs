@@ -26,7 +26,6 @@ mod outliers;
 mod pace;
 pub(crate) mod pack;
 mod pauses;
-pub(crate) mod prefixes;
 mod quota;
 mod quota_state;
 pub mod quota_status;

@@ -223,7 +223,6 @@ impl<T> Packing<T> {
             cost: ticket.cost,
             order: ticket.order,
             class: ticket.class.clone(),
-            prefix: ticket.prefix,
             tries: ticket.tries,
             timer: ticket.timer,
             task: vec![member(ticket)],

@@ -90,6 +90,8 @@ pub(super) struct Quota {
     /// Requests and tokens reserved so far.
     pub(super) reserved: (f64, f64),
     has_replied: bool,
+    /// One call is in flight until the first reply.
+    pub(super) starts_with_one: bool,
     pub(super) paused_until: Time,
     pub(super) cool_downs: CoolDowns,
     /// Raised by each cut and each pause. The rejection of a call with a lower epoch is outdated.
@@ -160,6 +162,7 @@ impl Quota {
             in_flight: 0,
             reserved: (0.0, 0.0),
             has_replied: given.known,
+            starts_with_one: false,
             paused_until: Time::ZERO,
             cool_downs: CoolDowns::default(),
             cut_epoch: 0,

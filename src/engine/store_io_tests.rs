@@ -78,7 +78,6 @@ impl Work for TwoItems {
             order: task.into(),
             class: Class::new([QuotaId::NONE]),
             tries: Tries::default(),
-            prefix: Default::default(),
             timer: ItemTimer::default(),
         });
         let found: Vec<_> = found.collect();

@@ -6,7 +6,6 @@ use super::availability::Availability;
 use super::class::Class;
 use super::item_time::ItemTimer;
 use super::limiter::QuotaId;
-use super::prefixes::Prefix;
 use super::route::Tries;
 use super::time_split::Limit;
 
@@ -27,8 +26,6 @@ pub(crate) struct Ticket<T> {
     /// Position in the input: equal items start in this order.
     pub order: u64,
     pub class: Class,
-    /// The beginning of its prompt, if the provider is to cache it.
-    pub prefix: Prefix,
     pub tries: Tries,
     pub timer: ItemTimer,
 }

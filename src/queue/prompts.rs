@@ -10,7 +10,7 @@ use crate::engine::route::{First, Tries};
 use crate::engine::run::Reply;
 use crate::engine::work::Ticket;
 use crate::llm::outcome_builder::OutcomeBuilder;
-use crate::llm::params::{CacheLifetime, RequestTask};
+use crate::llm::params::RequestTask;
 use crate::llm::request::Request;
 use crate::llm::request_json::input_of;
 use crate::llm::response::Response;
@@ -29,8 +29,6 @@ use super::task::{Done, JobEnd, JobTask};
 pub(crate) struct Calls<'a> {
     tries: &'a Tries,
     timer: &'a ItemTimer,
-    /// How long the provider keeps the beginning of the prompt, if the call uses its cache.
-    cached: Option<CacheLifetime>,
 }
 
 impl<'a, T> From<&'a Ticket<T>> for Calls<'a> {
@@ -38,10 +36,6 @@ impl<'a, T> From<&'a Ticket<T>> for Calls<'a> {
         Self {
             tries: &ticket.tries,
             timer: &ticket.timer,
-            cached: ticket
-                .prefix
-                .is_cached_at(ticket.tries.step)
-                .then_some(CacheLifetime::Minutes),
         }
     }
 }
@@ -91,13 +85,7 @@ pub(crate) fn call(
         Ok(room) => room,
         Err(error) => return error.into(),
     };
-    let requests = pack.iter().map(|task| {
-        let request = known_request(task, kind, ctx);
-        request.map(|request| match calls.cached {
-            None => request,
-            lifetime => Arc::new((*request).clone().with_cache_prefix(lifetime)),
-        })
-    });
+    let requests = pack.iter().map(|task| known_request(task, kind, ctx));
     let requests: Vec<Arc<Request>> = match requests.collect() {
         Ok(requests) => requests,
         Err(error) => return error.into(),

@@ -47,12 +47,6 @@ impl<W: Work> Dispatcher<W> {
         } = ended;
         let hints = self.options.retry.obeyed(hints);
         self.ended += 1;
-        let wrote = match &result {
-            Ok(done) => Some(self.work.is_answer(done)),
-            Err(error) if error.paid().is_known() => Some(true),
-            Err(error) => (!is_refusal(error)).then_some(false),
-        };
-        self.availability.prefixes.end(call.number, wrote, now);
         call.ticket.timer.end_call(call.ticket.tries.first, now);
         let is_answered = match &result {
             Ok(done) => self.work.is_answer(done),

@@ -49,7 +49,12 @@ impl Quota {
 
     /// Calls in flight until the first reply.
     pub(super) fn first_calls(&self) -> f64 {
-        (f64::from(self.given.burst) * self.part()).floor().max(1.0)
+        let burst = if self.starts_with_one {
+            1
+        } else {
+            self.given.burst
+        };
+        (f64::from(burst) * self.part()).floor().max(1.0)
     }
 
     /// When to check again, if the other workers do not know of this one yet, or may consider it dead.

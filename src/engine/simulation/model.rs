@@ -11,7 +11,6 @@ use crate::engine::class::Class;
 use crate::engine::item_time::ItemTimer;
 use crate::engine::limiter::QuotaId;
 use crate::engine::loading::MAX_LOADING;
-use crate::engine::prefixes::{Place, Prefix};
 use crate::engine::route::Tries;
 use crate::engine::waiting::Waiting;
 use crate::engine::work::{Cost, SettleIo, Settled, Take, TakeIo, Ticket, Work};
@@ -82,20 +81,11 @@ pub(super) struct ModelWork {
     pub look: Look,
     /// Outcomes that hold their permits until they are taken.
     pub unreleased: usize,
-    /// Number of beginnings of prompts that are cached.
-    pub beginnings: u32,
 }
 
 impl ModelWork {
     pub(super) fn class(&self, item: u32) -> Class {
         self.classes[item as usize % self.classes.len()].clone()
-    }
-    /// Some items share a beginning, which some steps cache.
-    pub(super) fn prefix(&self, item: u32) -> Prefix {
-        match item % (self.beginnings + 1) {
-            0 => Prefix::NONE,
-            number => Prefix::new(number, (0..3).map(|step| (number + step) % 3 != 0)),
-        }
     }
     fn ticket(&self, item: u32, (tries, timer): (Tries, ItemTimer)) -> Ticket<u32> {
         Ticket {
@@ -107,7 +97,6 @@ impl ModelWork {
             },
             class: self.class(item),
             tries,
-            prefix: self.prefix(item),
             timer,
         }
     }
@@ -186,14 +175,10 @@ impl Work for ModelWork {
                 let item = self.next as u32;
                 let class = self.class(item);
                 self.next += 1;
-                let prefix = self.prefix(item);
-                let is_paused = availability.is_paused(&class, 0, now);
-                if is_paused || availability.is_held(prefix, &class, 0, now) {
+                if let Some(quota) = availability.paused_quota(&class, 0, now) {
                     self.items[item as usize] = Item::Waiting { due: now, step: 0 };
                     let first = (item, Tries::default(), ItemTimer::default());
-                    let step = availability.callable_step(&class, 0).unwrap_or(0);
-                    let place = Place::new(&class, step, prefix);
-                    self.waiting.pass_over_at(place, item.into(), first);
+                    self.waiting.pass_over(quota, item.into(), first);
                     continue;
                 }
                 self.ticket(item, Default::default())

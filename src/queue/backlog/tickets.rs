@@ -61,35 +61,8 @@ impl StoreBacklog {
             order: self.order,
             class: open.class,
             tries,
-            prefix: self.prefix(&task, now),
             timer: ItemTimer::default(),
             task,
         })
-    }
-
-    /// The beginning of a job's prompt, if the provider caches it. A payload that is too short for that is not read.
-    fn prefix(&mut self, task: &JobTask, now: Time) -> Prefix {
-        let Kind::Prompts {
-            route,
-            task: RequestTask::Complete,
-            ..
-        } = &*task.kind
-        else {
-            return Prefix::NONE;
-        };
-        let is_short = task.claimed.payload.get().len() < LEAST_BYTES;
-        // The client of a direct job waits for its answer.
-        let is_direct = task.claimed.lane.kind == DIRECT_COMPLETION_KIND;
-        if is_short || is_direct || !route.caches_prompts() || task.kind.model_call().is_some() {
-            return Prefix::NONE;
-        }
-        if self.prefixes.0 != task.kinds_version {
-            // The steps of routes may differ.
-            self.prefixes = (task.kinds_version, SeenPrefixes::default());
-        }
-        match prompts::known_request(task, RequestTask::Complete, &Context::new()) {
-            Ok(request) => route.prefix_of_next(&mut self.prefixes.1, &request, now),
-            Err(_) => Prefix::NONE,
-        }
     }
 }
