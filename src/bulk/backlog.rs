@@ -8,7 +8,6 @@ use crate::base::{Error, Time};
 use crate::engine::availability::Availability;
 use crate::engine::class::Class;
 use crate::engine::feeder::{Fed, Next};
-use crate::engine::item_time::ItemTimer;
 use crate::engine::limiter::QuotaId;
 use crate::engine::pack::PackLimits;
 use crate::engine::route::Tries;
@@ -104,7 +103,7 @@ pub(crate) struct FileBacklog<'r> {
     allowance: usize,
     output_cap: Option<u32>,
     limits: PackLimits,
-    waiting: Waiting<(u32, Range<u32>, Tries, ItemTimer)>,
+    waiting: Waiting<(u32, Range<u32>, Tries)>,
     growing: Option<Growing<'r>>,
     /// The only items to take, in order; `None` for all that are wanted.
     only: Option<Arc<[u32]>>,
@@ -248,12 +247,7 @@ impl<'r> FileBacklog<'r> {
     }
 
     /// The ticket of an item, and of the items at these positions, which share its answer.
-    fn ticket(
-        &mut self,
-        item: u32,
-        places: Range<u32>,
-        (tries, timer): (Tries, ItemTimer),
-    ) -> Ticket<FileTask> {
+    fn ticket(&mut self, item: u32, places: Range<u32>, tries: Tries) -> Ticket<FileTask> {
         let growing = self.growing.as_mut();
         let unsent = growing.and_then(|growing| growing.unsent.remove(&item));
         let (i, index) = (item as usize, self.index());
@@ -279,7 +273,6 @@ impl<'r> FileBacklog<'r> {
             order: item.into(),
             class: self.class(item).clone(),
             tries,
-            timer,
         }
     }
 
@@ -298,7 +291,7 @@ impl<'r> FileBacklog<'r> {
                     step,
                     ..Tries::default()
                 };
-                let mut ticket = self.ticket(item, 0..0, (tries, ItemTimer::default()));
+                let mut ticket = self.ticket(item, 0..0, tries);
                 ticket.task.supersedes = false;
                 ticket.task.group = Some(Box::new(Group::new(&self.shared, again)));
                 return Some(ticket);
@@ -306,7 +299,7 @@ impl<'r> FileBacklog<'r> {
             if self.allowance > 0 {
                 self.allowance -= 1;
                 let quota = self.class(item).quota(0);
-                let first = (item, again.places, Tries::default(), ItemTimer::default());
+                let first = (item, again.places, Tries::default());
                 self.waiting.push(quota, Time::ZERO, item.into(), first);
             }
         }
@@ -318,7 +311,6 @@ impl<'r> FileBacklog<'r> {
         let more = self.growing.as_ref().is_some_and(|growing| !growing.ended);
         self.allowance == 0
             || !more
-                && self.groups.is_empty()
                 && (0..self.cursors.len()).all(|cursor| self.advance(cursor) >= self.index().len())
     }
 }
@@ -336,8 +328,8 @@ impl Backlog for FileBacklog<'_> {
         while out.len() < max {
             if let Some(ticket) = self.left_of_group() {
                 out.push(ticket);
-            } else if let Some((item, places, tries, timer)) = self.waiting.pop(availability, now) {
-                out.push(self.ticket(item, places, (tries, timer)));
+            } else if let Some((item, places, tries)) = self.waiting.pop(availability, now) {
+                out.push(self.ticket(item, places, tries));
             } else if let Some(item) = self.fresh(availability, now) {
                 let places = self.shared.equals.asked_for(self.index(), item);
                 out.push(self.ticket(item as u32, places, Default::default()));
@@ -360,7 +352,7 @@ impl Backlog for FileBacklog<'_> {
     }
 
     fn wait(&mut self, ticket: Ticket<FileTask>, due: Time) {
-        let place = Place::new(&ticket.class, ticket.tries.step, ticket.prefix);
+        let quota = ticket.quota();
         let FileTask {
             index,
             group,
@@ -388,8 +380,8 @@ impl Backlog for FileBacklog<'_> {
             Some(group) => group.places,
             None => 0..0,
         };
-        let item = (index, places, ticket.tries, ticket.timer);
-        self.waiting.push_at(place, due, ticket.order, item);
+        let item = (index, places, ticket.tries);
+        self.waiting.push(quota, due, ticket.order, item);
     }
 
     fn has_more(&mut self) -> bool {

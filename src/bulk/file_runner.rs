@@ -121,7 +121,7 @@ impl FileRunner<'_> {
         requests: &[Request],
         answered: Answered,
     ) -> Result<Lines, Error> {
-        let (mut tries, mut timer) = (ticket.tries, ticket.timer);
+        let mut tries = ticket.tries;
         tries.calls = tries.calls.saturating_add(1);
         let mut lines = Lines {
             bytes: Vec::with_capacity(512),
@@ -129,8 +129,7 @@ impl FileRunner<'_> {
             ..Lines::default()
         };
         let now = self.route.clock_ref().now();
-        timer.end_call(tries.first, now);
-        let time = timer.split(tries.first, now);
+        let latency = tries.latency(now);
         let pack = requests.iter().zip(&ticket.task);
         for (result, (request, member)) in answered.responses.into_iter().zip(pack) {
             let Some(named) = member.task.named() else {
@@ -138,7 +137,7 @@ impl FileRunner<'_> {
             };
             let result = result.map_err(|error| self.with_reply_in_file(error));
             lines.failures.extend(result.as_ref().err().cloned());
-            let asked = OutcomeBuilder::asked(self.route, request, &tries, time);
+            let asked = OutcomeBuilder::asked(self.route, request, &tries, latency);
             let outcome = named.item(asked).build(result);
             outcome.write_line(&mut lines.bytes)?;
             if let Some(reply) = measured(request, &outcome)

@@ -6,7 +6,6 @@ use crate::base::{Error, Time};
 use crate::engine::availability::Availability;
 use crate::engine::class::Class;
 use crate::engine::feeder::{Fed, Feeder, Next, Tail};
-use crate::engine::item_time::ItemTimer;
 use crate::engine::limiter::{QuotaId, QuotaKey};
 use crate::engine::pack::PackLimits;
 use crate::engine::route::Tries;
@@ -51,7 +50,7 @@ pub(crate) fn feed<R: Borrow<Request>>(
 }
 
 /// A request that waits, with its history.
-type Held<R> = (Item<R>, Tries, ItemTimer, Class);
+type Held<R> = (Item<R>, Tries, Class);
 
 /// Requests in memory, including those that wait.
 pub(crate) struct ListBacklog<'r, R> {
@@ -82,14 +81,12 @@ impl<'r, R: Borrow<Request>> ListBacklog<'r, R> {
     }
 
     /// The waiting items, and those that were never taken, in the order of the input.
-    pub(crate) fn rest(&mut self) -> Vec<(Item<R>, Tries, ItemTimer)> {
+    pub(crate) fn rest(&mut self) -> Vec<(Item<R>, Tries)> {
         let waiting = self.waiting.drain();
-        let mut rest: Vec<_> = waiting
-            .map(|(item, tries, timer, ..)| (item, tries, timer))
-            .collect();
+        let mut rest: Vec<_> = waiting.map(|(item, tries, _)| (item, tries)).collect();
         rest.sort_by_key(|(item, ..)| item.index);
         while let Some(item) = self.next() {
-            rest.push((item, Tries::default(), ItemTimer::default()));
+            rest.push((item, Tries::default()));
         }
         rest
     }
@@ -127,19 +124,13 @@ impl<'r, R: Borrow<Request>> ListBacklog<'r, R> {
         }
     }
 
-    fn ticket(
-        &self,
-        item: Item<R>,
-        (tries, timer): (Tries, ItemTimer),
-        class: Class,
-    ) -> Ticket<Item<R>> {
+    fn ticket(&self, item: Item<R>, tries: Tries, class: Class) -> Ticket<Item<R>> {
         Ticket {
             cost: cost(item.request.borrow()),
             order: item.index as u64,
             task: item,
             class,
             tries,
-            timer,
         }
     }
 }
@@ -155,9 +146,9 @@ impl<R: Borrow<Request> + Send> Backlog for ListBacklog<'_, R> {
     ) -> Result<Take<Item<R>>, Error> {
         let mut out = Vec::new();
         while out.len() < max {
-            if let Some((item, tries, timer, class)) = self.waiting.pop(availability, now) {
+            if let Some((item, tries, class)) = self.waiting.pop(availability, now) {
                 self.waiting_bytes -= self.weight(item.request.borrow());
-                out.push(self.ticket(item, (tries, timer), class));
+                out.push(self.ticket(item, tries, class));
                 continue;
             }
             if self.ended || self.waiting_bytes >= WAITING_BYTES {
@@ -170,7 +161,7 @@ impl<R: Borrow<Request> + Send> Backlog for ListBacklog<'_, R> {
             if let Some(quota) = availability.paused_quota(&class, 0, now) {
                 self.waiting_bytes += self.weight(item.request.borrow());
                 let order = item.index as u64;
-                let first = (item, Tries::default(), ItemTimer::default(), class);
+                let first = (item, Tries::default(), class);
                 self.waiting.pass_over(quota, order, first);
             } else {
                 out.push(self.ticket(item, Default::default(), class));
@@ -194,7 +185,7 @@ impl<R: Borrow<Request> + Send> Backlog for ListBacklog<'_, R> {
     fn wait(&mut self, ticket: Ticket<Item<R>>, due: Time) {
         self.waiting_bytes += self.weight(ticket.task.request.borrow());
         let (quota, order) = (ticket.quota(), ticket.order);
-        let item = (ticket.task, ticket.tries, ticket.timer, ticket.class);
+        let item = (ticket.task, ticket.tries, ticket.class);
         self.waiting.push(quota, due, order, item);
     }
 

@@ -219,11 +219,11 @@ impl<'a> Bulk<'a> {
             reason => unfinished(reason.as_ref(), calls),
         };
         let now = route.clock_ref().now();
-        for (item, tries, timer) in rest {
+        for (item, tries) in rest {
             let error = why_not(&stop, tries.calls);
             let error = route.dropped(item.request, &tries, error);
             let asked = (item.index, item.request);
-            let outcome = outcome(route, asked, (&tries, &timer), Err(error), now);
+            let outcome = outcome(route, asked, &tries, Err(error), now);
             outcomes[item.index] = Some(outcome);
         }
         let outcomes = outcomes
@@ -395,11 +395,11 @@ impl<'a> Bulk<'a> {
         )?;
         let (summary, now) = (end.summary(), end.now);
         let rest = end.work.backlog.items.rest();
-        left.extend(rest.into_iter().map(|(item, tries, timer)| {
-            let (asked, been) = ((item.index, &item.request), (&tries, &timer));
+        left.extend(rest.into_iter().map(|(item, tries)| {
+            let asked = (item.index, &item.request);
             let why = unfinished(end.stop.as_ref(), tries.calls);
             let error = self.route.dropped(asked.1, &tries, why);
-            outcome(&self.route, asked, been, Err(error), now)
+            outcome(&self.route, asked, &tries, Err(error), now)
         }));
         let all_done = summary.pending == 0 && left.is_empty() && total.is_some();
         // A break at the very last outcome does not end the run early.

@@ -32,7 +32,6 @@ use std::time::Duration;
 use crate::base::{Error, ErrorKind, Sent, Time};
 
 use super::class::StepId;
-use super::cool_downs::CoolDowns;
 use super::quota::QuotaId;
 
 /// Consecutive failed connections that trip a breaker.
@@ -77,8 +76,6 @@ struct Breaker {
     state: State,
     /// Start of the outage; `None` while the breaker is closed.
     open_since: Option<Time>,
-    /// Periods in which the breaker was open.
-    times: CoolDowns,
     /// Start of the first call.
     first_call: Time,
     /// The server has replied at least once, with any status.
@@ -211,7 +208,6 @@ impl Breakers {
                 step,
                 state: State::Closed,
                 open_since: None,
-                times: CoolDowns::default(),
                 first_call: call.began,
                 reached: false,
                 slowest: None,
@@ -317,12 +313,6 @@ impl Breakers {
             State::HalfOpen { probing: true, .. } => Some(now.after(LOOK_AGAIN)),
             _ => None,
         }
-    }
-
-    /// How long the breaker of the step was open between `from` and `to`.
-    pub(super) fn open_between(&self, step: StepId, from: Time, to: Time) -> Duration {
-        let breaker = self.of(step);
-        breaker.map_or(Duration::ZERO, |breaker| breaker.times.between(from, to))
     }
 
     /// Whether the breakers of all called steps are open.
@@ -475,7 +465,6 @@ impl Breaker {
             let end = self.patience_ends();
             until = if end > now { until.min(end) } else { until };
         }
-        self.times.note(until, now);
         self.state = State::Open {
             until,
             why: why.clone(),

@@ -382,13 +382,8 @@ impl<W: Work> Dispatcher<W> {
         }
     }
 
-    fn wait_until(&mut self, mut ticket: Ticket<W::Task>, at: Time, why: Option<Error>) {
+    fn wait_until(&mut self, ticket: Ticket<W::Task>, at: Time, why: Option<Error>) {
         self.counters.in_flight -= 1;
-        let step = ticket.class.at(ticket.tries.step);
-        let unavailable = self.availability.breakers.closed_until(step, at);
-        let paused = self.limiter.paused_until(ticket.quota());
-        let paused = unavailable.map_or(paused, |until| until.max(paused));
-        ticket.timer.start_wait(ticket.tries.first, paused, at);
         self.pending.push(Settled::Later(ticket, at, why));
     }
 

@@ -196,13 +196,6 @@ impl Limiter {
         quota.map_or(Time::ZERO, |quota| quota.paused_until)
     }
 
-    /// How long a quota was in cooldown between `from` and `to`.
-    pub(crate) fn paused_between(&self, quota: QuotaId, from: Time, to: Time) -> Duration {
-        let mut state = self.state.lock();
-        let quota = state.get(quota);
-        quota.map_or(Duration::ZERO, |quota| quota.cool_downs.between(from, to))
-    }
-
     /// Number of calls that could start now, apart from their tokens.
     pub(crate) fn room(&self, quota: QuotaId, now: Time) -> usize {
         let mut state = self.state.lock();

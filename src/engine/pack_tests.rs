@@ -53,7 +53,6 @@ impl Sizes {
             order: item as u64,
             class: self.classes[usize::from(kind)].clone(),
             tries,
-            timer: Default::default(),
         }
     }
 }

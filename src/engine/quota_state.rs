@@ -17,7 +17,6 @@ use std::time::Duration;
 use crate::base::{RateHints, Time};
 
 use super::bucket::{Bucket, OutputSizes, token_capacity};
-use super::cool_downs::CoolDowns;
 use super::pace::{Begun, Pace};
 use super::quota::{CallEnd, Limits, QuotaId};
 use super::quota_status::QuotaStatus;
@@ -93,7 +92,6 @@ pub(super) struct Quota {
     /// One call is in flight until the first reply.
     pub(super) starts_with_one: bool,
     pub(super) paused_until: Time,
-    pub(super) cool_downs: CoolDowns,
     /// Raised by each cut and each pause. The rejection of a call with a lower epoch is outdated.
     cut_epoch: u32,
     /// Pauses since the last reply.
@@ -164,7 +162,6 @@ impl Quota {
             has_replied: given.known,
             starts_with_one: false,
             paused_until: Time::ZERO,
-            cool_downs: CoolDowns::default(),
             cut_epoch: 0,
             streak: 0,
             replies: 0,
@@ -228,7 +225,7 @@ impl Quota {
         act: impl FnOnce(&mut Self) -> T,
     ) -> T {
         self.apportion(now);
-        let out = match self.share.take() {
+        match self.share.take() {
             None => act(self),
             // Each worker has its own part of a divided limit.
             Some(mut share) if self.division.is_some() => {
@@ -246,9 +243,7 @@ impl Quota {
                 self.share = Some(share);
                 out
             }
-        };
-        self.cool_downs.note(self.paused_until, now);
-        out
+        }
     }
 
     /// Number of calls that may start in addition to those in flight.

@@ -287,9 +287,6 @@ impl Scene {
                 }
             }
         }
-        let times = &mut self.dispatcher.work.times;
-        times.ended(call.ticket.task, self.now.since(call.began), self.now);
-        times.refused |= result.is_err() || !self.hints.is_empty();
         let ended = EndedCall {
             call,
             result,

@@ -11,7 +11,6 @@ use crate::base::random::Random;
 use crate::engine::availability::Availability;
 use crate::engine::class::Class;
 use crate::engine::dispatch::{ErrorPolicy, Options};
-use crate::engine::item_time::ItemTimer;
 use crate::engine::limiter::{Limiter, QuotaId};
 use crate::engine::route::{RetryPolicy, Tries};
 use crate::engine::work::{Cost, SettleIo, Take, TakeIo};
@@ -78,7 +77,6 @@ impl Work for TwoItems {
             order: task.into(),
             class: Class::new([QuotaId::NONE]),
             tries: Tries::default(),
-            timer: ItemTimer::default(),
         });
         let found: Vec<_> = found.collect();
         Ok(if found.is_empty() {

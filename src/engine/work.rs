@@ -4,7 +4,6 @@ use crate::base::{Error, Time};
 
 use super::availability::Availability;
 use super::class::Class;
-use super::item_time::ItemTimer;
 use super::limiter::QuotaId;
 use super::route::Tries;
 use super::time_split::Limit;
@@ -27,7 +26,6 @@ pub(crate) struct Ticket<T> {
     pub order: u64,
     pub class: Class,
     pub tries: Tries,
-    pub timer: ItemTimer,
 }
 
 impl<T> Ticket<T> {

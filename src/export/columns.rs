@@ -74,7 +74,6 @@ const MORE_FACTS: [(&str, ColumnType); 7] = [
     ("service_tier", ColumnType::Text),
     ("warning", ColumnType::Text),
     ("degraded", ColumnType::Text),
-    ("time_ms", ColumnType::Json),
     ("earlier", ColumnType::Json),
     ("answered_by", ColumnType::Text),
     ("superseded", ColumnType::Bool),

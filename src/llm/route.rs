@@ -448,8 +448,6 @@ impl<'a> Route<'a> {
             order: 0,
             class: self.class(request, last),
             tries: Default::default(),
-            prefix: Default::default(),
-            timer: Default::default(),
         }
     }
 }

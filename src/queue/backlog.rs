@@ -13,7 +13,6 @@ use parking_lot::Mutex;
 use crate::base::brief::beginning;
 use crate::base::{Clock, Context, Error, ErrorKind, ProcessId, Time, Timestamp};
 use crate::engine::availability::Availability;
-use crate::engine::item_time::ItemTimer;
 use crate::engine::limiter::QuotaId;
 use crate::engine::pack::{Backlog, PackLimits};
 use crate::engine::time_split::Limit;

@@ -47,7 +47,6 @@ impl<W: Work> Dispatcher<W> {
         } = ended;
         let hints = self.options.retry.obeyed(hints);
         self.ended += 1;
-        call.ticket.timer.end_call(call.ticket.tries.first, now);
         let is_answered = match &result {
             Ok(done) => self.work.is_answer(done),
             // The key and the model were accepted.

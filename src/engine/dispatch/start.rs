@@ -181,12 +181,6 @@ impl<W: Work> Dispatcher<W> {
     }
 
     fn admit(&mut self, mut ticket: Ticket<W::Task>, now: Time, start: &mut Vec<Call<W::Task>>) {
-        let waited_for = (ticket.quota(), ticket.class.at(ticket.tries.step));
-        ticket.timer.end_wait(ticket.tries.first, now, |from, to| {
-            let (quota, step) = waited_for;
-            let unavailable = self.availability.breakers.open_between(step, from, to);
-            unavailable.max(self.limiter.paused_between(quota, from, to))
-        });
         let step = ticket.tries.step;
         match self.availability.callable_step(&ticket.class, step) {
             Some(live) => self.pass_steps(&mut ticket, live),

@@ -32,13 +32,6 @@ impl StoreBacklog {
         let mut tries = history.tries(step, &self.kinds.fallback_histories);
         let default = self.kinds.max_retries();
         tries.max_retries = Some(claimed.max_retries.unwrap_or(default));
-        // A later wait is measured from this time.
-        let waited_until = history.waited_until();
-        if let Some(until) = waited_until {
-            let ago = u64::try_from(wall.since(until).as_nanos()).unwrap_or(u64::MAX);
-            let since = Time::from_nanos(now.as_nanos().saturating_sub(ago));
-            tries.first = since.after(until.since(wall)).into();
-        }
         tries.in_doubt |= claimed.lost && matches!(*open.kind, Kind::Prompts { .. });
         self.order += 1;
         let cost = match &*open.kind {
@@ -61,7 +54,6 @@ impl StoreBacklog {
             order: self.order,
             class: open.class,
             tries,
-            timer: ItemTimer::default(),
             task,
         })
     }
