@@ -12,7 +12,7 @@ use crate::llm::providers::config::LlmConfig;
 use crate::llm::providers::vendor::VENDORS;
 use crate::llm::transport::HttpReply;
 
-const FILED: [&str; 4] = ["openai", "groq", "mistral", "xai"];
+const FILED: [&str; 3] = ["openai", "groq", "xai"];
 
 fn with_batches() -> impl Iterator<Item = &'static str> {
     let vendors = VENDORS.iter().filter(|vendor| vendor.batches.is_some());
@@ -32,7 +32,7 @@ fn providers_without_batches_are_refused_with_the_names_of_those_that_have_them(
         let config = LlmConfig::new(vendor.name).base_url("http://h");
         let error = config.batch_client_with(&|_| None, None).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Invalid);
-        let names = "groq, anthropic, openai, gemini, mistral, xai, together, deepinfra, azure";
+        let names = "groq, anthropic, openai, gemini, xai, deepinfra, azure";
         assert!(error.message().ends_with(names), "{error}");
     }
 }
@@ -102,11 +102,6 @@ fn lines_have_the_format_of_each_provider() {
             json!({"custom_id": "run-1-000001", "method": "POST", "url": url, "body": body});
         assert_eq!(line(provider), whole);
     }
-    let body = json!({"model": "m", "messages": messages, "max_tokens": 5});
-    assert_eq!(
-        line("mistral"),
-        json!({"custom_id": "run-1-000001", "body": body})
-    );
 }
 
 #[test]
