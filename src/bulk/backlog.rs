@@ -401,7 +401,6 @@ impl Backlog for FileBacklog<'_> {
         };
         let may_take = self.allowance > 0;
         self.waiting.waits_for(quota)
-            || may_take && !self.groups.is_empty()
             || may_take && (0..self.cursors.len()).any(|cursor| has_untaken(self, cursor))
     }
 

@@ -22,7 +22,6 @@ use super::fallback_history::FallbackHistories;
 use super::first_replies::FirstReplies;
 use super::limiter::{Limiter, Permit};
 use super::loading::Loading;
-#[cfg(test)]
 use super::quota::QuotaId;
 use super::quota_status::LearnedLimit;
 use super::refusals::{self, Refusals};

@@ -4,14 +4,13 @@
 //! begins in the same way. The beginning that is considered here is the system text, with the tools and the format of the
 //! answer, which providers read before the messages.
 
-use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use serde_json::Value;
 use ureq::http;
 
-use crate::base::{Time, Timestamp};
+use crate::base::Timestamp;
 use crate::config::choices::CachePrompt;
 use crate::money::prices::Prices;
 

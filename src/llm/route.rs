@@ -1,5 +1,6 @@
 //! A route: the ordered clients a prompt may go to, with their limits and the retry policy.
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 

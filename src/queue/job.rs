@@ -371,7 +371,6 @@ impl JobState {
             result: None,
             error: None,
             errors: Vec::new(),
-            time: None,
             children: None,
             receipt: None,
         }

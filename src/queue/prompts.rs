@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
-use crate::base::{Charge, Context, Error, MemoryManager, Paid, Time, Timestamp};
+use crate::base::{Charge, Context, Error, MemoryManager, Paid, Time};
 use crate::engine::route::{First, Tries};
 use crate::engine::run::Reply;
-use crate::engine::work::Ticket;
 use crate::llm::outcome_builder::OutcomeBuilder;
 use crate::llm::params::RequestTask;
 use crate::llm::request::Request;
