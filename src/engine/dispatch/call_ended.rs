@@ -39,7 +39,7 @@ fn is_refusal(error: &Error) -> bool {
 impl<W: Work> Dispatcher<W> {
     pub(super) fn on_call_ended(&mut self, ended: EndedCall<W::Task, W::Done>, now: Time) {
         let EndedCall {
-            mut call,
+            call,
             mut result,
             used,
             hints,
