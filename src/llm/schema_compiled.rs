@@ -98,7 +98,9 @@ fn is_small(value: &Value, levels: usize, parts: &mut usize) -> bool {
     *parts -= 1;
     match value {
         Value::Array(items) => items.iter().all(|item| is_small(item, levels - 1, parts)),
-        Value::Object(fields) => fields.values().all(|part| is_small(part, levels - 1, parts)),
+        Value::Object(fields) => fields
+            .values()
+            .all(|part| is_small(part, levels - 1, parts)),
         _ => true,
     }
 }
