@@ -84,16 +84,6 @@ pub fn check(plan: &ProviderPlan, unnamed: Option<u64>) -> Result<(), Refusal> {
     checked.map_err(|error| Refusal::could_not_run(error.message()).about(About::Provider))
 }
 
-/// Waits for servers that are still loading their model.
-pub fn once_loaded(
-    plan: ProviderPlan,
-    ctx: &Context,
-    say: &dyn Fn(String),
-) -> Result<ProviderPlan, Refusal> {
-    let loaded = plan.once_loaded(ctx, say);
-    loaded.map_err(|error| not_planned(error, false))
-}
-
 /// The provider of each step; for later steps also its model, because they are called only for that one.
 pub fn steps(plan: &ProviderPlan) -> Vec<(&'static str, Option<String>)> {
     let first = (plan.first.provider, None);

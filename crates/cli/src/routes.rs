@@ -34,7 +34,6 @@ pub fn manager(
     // Jobs without a model fail one by one with a clear message if there is no default model.
     let plan = provider::plan(&args.provider, settings, options, false, Some(0), &note)?;
     notes.into_inner().into_iter().for_each(say);
-    let plan = provider::once_loaded(plan, ctx, say)?;
     provider::check(&plan, Some(0))?;
     strategy::refuse_full_price(&plan.strategy(), settings)?;
     if let Some(why) = plan.strategy().fallback_reason.filter(|_| quiet) {
