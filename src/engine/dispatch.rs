@@ -13,8 +13,6 @@ use crate::base::{Error, RateHints, Time};
 
 use super::abandonable_calls::AbandonableCalls;
 use super::availability::Availability;
-#[cfg(test)]
-use super::class::Class;
 use super::counters::Counters;
 use super::critical::CriticalFailures;
 use super::exclusions::Exclusions;
@@ -264,7 +262,7 @@ impl<W: Work> Dispatcher<W> {
             Event::Settled(end) => self.on_settled(end, now),
             Event::Taken(end) => {
                 self.taking = false;
-                end(&mut self.work, now);
+                end(&mut self.work);
             }
             Event::Released(n) => {
                 self.counters.in_flight = self.counters.in_flight.saturating_sub(n);

@@ -99,7 +99,7 @@ impl Work for Costs {
         !self.asks_nobody
     }
 
-    fn settle(&mut self, done: &mut Vec<Settled<usize, ()>>, now: Time) -> Result<(), Error> {
+    fn settle(&mut self, done: &mut Vec<Settled<usize, ()>>, _: Time) -> Result<(), Error> {
         for settled in done.drain(..) {
             match settled {
                 Settled::Later(ticket, due, _) => {

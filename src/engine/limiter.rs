@@ -219,7 +219,7 @@ impl Limiter {
 
     /// Divides each limit per minute equally among `workers`, which is the number of live workers now. The first call of
     /// a limited quota waits until the other workers have counted this one.
-    pub(crate) fn divide(&self, workers: usize, now: Time) {
+    pub(crate) fn divide(&self, workers: u64, now: Time) {
         let mut state = self.state.lock();
         let division = Division::counted(state.division, workers, now);
         state.set_division(Some(division));

@@ -101,7 +101,7 @@ impl Work for TwoItems {
                 let first = ended.recv_timeout(PATIENCE);
                 assert_eq!(first, Ok(1), "a claim prevented a call from ending");
             }
-            Box::new(move |work, _| {
+            Box::new(move |work| {
                 work.looking = false;
                 work.found.push(look);
             })

@@ -72,7 +72,7 @@ pub(crate) type SettleEnd<W> = Box<
 /// A settling write, made without the engine's lock.
 pub(crate) type SettleIo<W> = Box<dyn FnOnce() -> SettleEnd<W> + Send>;
 /// Applies, under the engine's lock, the outcome of a claim.
-pub(crate) type TakeEnd<W> = Box<dyn FnOnce(&mut W, Time) + Send>;
+pub(crate) type TakeEnd<W> = Box<dyn FnOnce(&mut W) + Send>;
 /// A claim, made without the engine's lock.
 pub(crate) type TakeIo<W> = Box<dyn FnOnce() -> TakeEnd<W> + Send>;
 

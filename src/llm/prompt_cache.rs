@@ -23,9 +23,6 @@ pub(crate) const LEAST_TOKENS: u32 = 1024;
 pub(crate) const LEAST_PROMPTS: usize = 10;
 /// Bytes of text per token, as estimated elsewhere.
 const BYTES: usize = 4;
-/// A request with fewer bytes has no beginning that is worth it.
-#[cfg(feature = "queue")]
-pub(crate) const LEAST_BYTES: usize = LEAST_TOKENS as usize * BYTES;
 
 /// The beginning of a prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::base::{Context, Error, ErrorKind};
+use crate::base::{Error, ErrorKind};
 use crate::config::choices::Strategy;
 use crate::config::settings::Settings;
 use crate::llm::batch::{BatchAccount, BatchClient};

@@ -11,7 +11,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::base::brief::beginning;
-use crate::base::{Clock, Context, Error, ErrorKind, ProcessId, Time, Timestamp};
+use crate::base::{Clock, Context, Error, ErrorKind, ProcessId, Time};
 use crate::engine::availability::Availability;
 use crate::engine::pack::{Backlog, PackLimits};
 use crate::engine::time_split::Limit;
@@ -188,7 +188,7 @@ impl StoreBacklog {
         self.prefetched.remove(at)
     }
 
-    fn plan(&self, asked: Asked, availability: &Availability, now: Time) -> ClaimPlan {
+    fn plan(&self, asked: Asked, now: Time) -> ClaimPlan {
         ClaimPlan {
             store: self.store.clone(),
             worker: self.worker,

@@ -46,7 +46,8 @@ pub(super) fn maintain(
             return controls.kinds.limiter.undivide();
         }
         if check.is_multiple_of(CHECKS_PER_COUNT)
-            && let Some(Some(workers)) = troubles.note("count workers of", store.live_workers())
+            && store.is_shared()
+            && let Some(workers) = troubles.note("count workers of", store.live_workers())
         {
             let now = controls.clock.now();
             controls.kinds.limiter.divide(workers, now);

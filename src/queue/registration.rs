@@ -12,8 +12,8 @@ pub(crate) struct Registration {
     pub store: Arc<dyn JobStore>,
     pub clock: Arc<dyn Clock>,
     pub worker: WorkerId,
-    /// The number of live workers, if they divide the limits.
-    pub live_workers: Option<usize>,
+    /// The number of live workers, if they divide the limits because they may run on several machines.
+    pub live_workers: Option<u64>,
 }
 
 impl Registration {
@@ -27,7 +27,9 @@ impl Registration {
             worker,
             live_workers: None,
         };
-        registration.live_workers = registration.store.live_workers()?;
+        if registration.store.is_shared() {
+            registration.live_workers = Some(registration.store.live_workers()?);
+        }
         Ok(registration)
     }
 }

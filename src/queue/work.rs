@@ -452,14 +452,14 @@ impl Work for StoreWork {
         Some(match self.packed.items.requests.request.take()? {
             Request::Claim(plan, availability) => Box::new(move || {
                 let claimed = plan.run(&availability);
-                Box::new(move |work, now| work.packed.items.arrive(claimed, now))
+                Box::new(move |work| work.packed.items.arrive(claimed))
             }),
             Request::GiveBack(tickets) => {
                 let (ends, wall) = self.going_back(&tickets);
                 let store = self.packed.items.store.clone();
                 Box::new(move || {
                     let result = store.settle(&ends, wall);
-                    Box::new(move |work, _| work.gave_back(tickets, result))
+                    Box::new(move |work| work.gave_back(tickets, result))
                 })
             }
         })

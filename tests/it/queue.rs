@@ -10,8 +10,8 @@ use batchwright::testing::{ManualClock, ScriptedClient};
 use batchwright::unstable::Clock;
 use batchwright::{
     Budget, Context, Deadline, Error, ErrorKind, Handler, Job, JobQueue, Limits, LlmConfig,
-    Outcome, ProcessId, Progress, Request, Response, RetryPolicy, Route, RunningJob, Secret,
-    StopReason, Usd, Worker, client_fn,
+    ProcessId, Progress, Request, Response, RetryPolicy, Route, RunningJob, Secret, StopReason,
+    Usd, Worker, client_fn,
 };
 use parking_lot::{Condvar, Mutex};
 use serde_json::Value;

@@ -5,7 +5,7 @@ use std::path::Path;
 use batchwright::files::RunPlan;
 use batchwright::plan::{Concurrency, ProviderOptions, ProviderPlan, ProviderPlanError};
 use batchwright::provider::{CallHeader, ProviderStatus};
-use batchwright::{Context, ErrorKind, LlmConfig, Settings};
+use batchwright::{ErrorKind, LlmConfig, Settings};
 
 use super::args::shared::{BatchProviderArgs, DataArgs, ProviderArgs};
 use super::args::text_file;

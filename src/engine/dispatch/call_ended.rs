@@ -31,11 +31,6 @@ impl EndFacts {
     }
 }
 
-/// Whether a call was certainly not processed, and may be soon.
-fn is_refusal(error: &Error) -> bool {
-    error.kind() == ErrorKind::RateLimited || error.sent() == Sent::No || is_overload(error)
-}
-
 impl<W: Work> Dispatcher<W> {
     pub(super) fn on_call_ended(&mut self, ended: EndedCall<W::Task, W::Done>, now: Time) {
         let EndedCall {

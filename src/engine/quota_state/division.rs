@@ -23,7 +23,7 @@ pub(in crate::engine) struct Division {
 
 impl Division {
     /// The division after a count of all live workers.
-    pub(in crate::engine) fn counted(before: Option<Self>, workers: usize, now: Time) -> Self {
+    pub(in crate::engine) fn counted(before: Option<Self>, workers: u64, now: Time) -> Self {
         Self {
             workers: u32::try_from(workers).unwrap_or(u32::MAX).max(1),
             counted: now,
@@ -76,7 +76,7 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn limiter(limits: Limits, workers: usize) -> (Limiter, QuotaId) {
+    fn limiter(limits: Limits, workers: u64) -> (Limiter, QuotaId) {
         let limiter = Limiter::new();
         limiter.divide(workers, Time::ZERO);
         let quota = limiter.quota(QuotaKey::new(&["q"]), limits, 0, Time::ZERO);
@@ -84,7 +84,7 @@ mod tests {
     }
 
     /// Calls that start in one minute, with a count of the workers each second.
-    fn calls_of_a_minute(limits: Limits, workers: usize) -> usize {
+    fn calls_of_a_minute(limits: Limits, workers: u64) -> usize {
         let (limiter, quota) = limiter(limits, workers);
         let (begin, mut now, mut calls) = (Time::ZERO.after(NOTICED_AFTER), Time::ZERO, 0);
         let mut next_count = Time::ZERO;

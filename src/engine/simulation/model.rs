@@ -135,7 +135,7 @@ impl Work for ModelWork {
     fn take_io(&mut self) -> Option<TakeIo<Self>> {
         (self.look == Look::Asked).then(|| {
             self.look = Look::UnderWay;
-            let io: TakeIo<Self> = Box::new(|| Box::new(|work, _| work.look = Look::Back));
+            let io: TakeIo<Self> = Box::new(|| Box::new(|work| work.look = Look::Back));
             io
         })
     }

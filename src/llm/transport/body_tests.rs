@@ -68,7 +68,7 @@ fn crowded(
             let reading = BodyReader {
                 announced: announced.then_some(body.len() as u64),
                 most,
-                        share: &share,
+                share: &share,
                 ctx: &ctx,
                 file,
                 paused: &|_| *paused.lock() = true,
@@ -158,7 +158,7 @@ fn a_small_reply_takes_no_memory_from_the_account() {
         let reading = BodyReader {
             announced,
             most: u64::MAX,
-                share: &share,
+            share: &share,
             ctx: &ctx,
             file: || panic!("a small reply is kept in memory"),
             paused: &|_| panic!("a small reply waits for nothing"),

@@ -3,23 +3,15 @@
 use super::*;
 
 impl StoreBacklog {
-    pub(super) fn tickets(&mut self, jobs: Vec<ClaimedJob>, now: Time) -> Vec<Ticket<JobTask>> {
-        let wall = self.clock.wall();
+    pub(super) fn tickets(&mut self, jobs: Vec<ClaimedJob>) -> Vec<Ticket<JobTask>> {
         self.unknown = self.lanes.lock().unknown.clone();
         self.running += jobs.len();
         self.alone |= jobs.iter().any(|job| job.crashes >= SUSPECT_CRASHES);
-        let tickets = jobs
-            .into_iter()
-            .filter_map(|job| self.ticket(job, now, wall));
+        let tickets = jobs.into_iter().filter_map(|job| self.ticket(job));
         tickets.collect()
     }
 
-    fn ticket(
-        &mut self,
-        claimed: ClaimedJob,
-        now: Time,
-        wall: Timestamp,
-    ) -> Option<Ticket<JobTask>> {
+    fn ticket(&mut self, claimed: ClaimedJob) -> Option<Ticket<JobTask>> {
         let (open, kinds_version) = {
             let mut lanes = self.lanes.lock();
             let open = lanes.open(&claimed.lane, &self.kinds)?.clone();

@@ -100,7 +100,7 @@ impl Machine {
         let route = Route::limited(Provider, limits).clock(clock.clone());
         let kinds = Kinds::new(Some(&route));
         let limiter = kinds.limiter.clone();
-        limiter.divide(plan.machines, clock.now());
+        limiter.divide(plan.machines as u64, clock.now());
         kinds.set_prompts(route);
         let settings = WorkerSettings::default().poll_interval(MAINTENANCE);
         kinds.setup.change(|setup| setup.settings = settings);
@@ -217,12 +217,7 @@ impl Machine {
         if is_maintained {
             self.next_maintenance = now.after(MAINTENANCE);
             let _ = self.store.maintain(wall);
-            // Without a server, the store does not divide the limits.
-            let live = match self.store.live_workers() {
-                Ok(None) => Some(world.plan.machines),
-                counted => counted.ok().flatten(),
-            };
-            if let Some(live) = live {
+            if let Ok(live) = self.store.live_workers() {
                 self.limiter.divide(live, clock_now);
             }
             if self.store.reclaim(wall).is_ok_and(|taken| taken > 0) {

@@ -10,10 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::seeds::{each_seed, seeds};
-use crate::base::{Clock, ErrorKind, JobId, ProcessId, Time, Timestamp, Usd};
-use crate::llm::outcome::Outcome;
+use crate::base::{Clock, ErrorKind, JobId, ProcessId, Time, Usd};
 
-use super::job::{JobState, JobStatus};
+use super::job::JobStatus;
 use super::store::sqlite::{SqliteOptions, SqliteStore};
 use super::store::{MAX_CRASHES, Severity};
 use scene::{GATHER, LOCKED, Open, Scene, prompt};

@@ -46,13 +46,6 @@ pub trait StoreDatabase: Send + Sync {
         false
     }
 
-    /// The number of live workers, if each uses an equal part of the limits per minute because they run on several
-    /// machines. Default: `None`, and limits apply to one OS process, or to the folder that its routes
-    /// [share](crate::Route::share_limits).
-    fn live_workers(&self) -> Result<Option<usize>, Error> {
-        Ok(None)
-    }
-
     /// Registers `wake`, which is called whenever jobs become claimable through this store, until it is dropped. Jobs
     /// that [`settle`](super::ClaimStore::settle) returns to the queue are not reported, because its caller knows them;
     /// jobs that waited for a settled job are.

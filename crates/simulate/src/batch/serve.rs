@@ -12,7 +12,6 @@ use super::results::Which;
 use super::send::Reply;
 use super::{BatchPoint, Desk, Family, Outcome, Refusal, create, files, show, uploads, xai};
 use crate::prompt::Fault;
-use crate::reply::Rfc3339;
 use crate::template::Facts;
 
 /// The purpose of a request.

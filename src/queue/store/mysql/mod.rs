@@ -240,10 +240,6 @@ impl StoreDatabase for MysqlStore {
         self.news.arrive()
     }
 
-    fn live_workers(&self) -> Result<Option<usize>, Error> {
-        self.count_live_workers().map(Some)
-    }
-
     fn on_work(&self, wake: Weak<WorkSignal>) {
         self.wakes.add(wake);
     }

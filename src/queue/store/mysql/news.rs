@@ -95,10 +95,6 @@ impl News {
         }
     }
 
-    pub(super) fn hub(&self) -> Option<RedisHub> {
-        self.channel.as_ref().map(|channel| channel.hub.clone())
-    }
-
     /// Whether writes by others are notified immediately.
     pub(super) fn arrive(&self) -> bool {
         let channel = self.channel.as_ref();

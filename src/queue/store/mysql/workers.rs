@@ -110,16 +110,6 @@ impl MysqlStore {
         Ok(waits)
     }
 
-    /// The number of workers with a valid lease.
-    pub(super) fn count_live_workers(&self) -> Result<usize, Error> {
-        let count = format!("SELECT COUNT(*) FROM #workers WHERE lease_until > {CLOCK}");
-        self.read(|tx| {
-            let rows = tx.rows(&count, Vec::new())?.into_iter();
-            rows.map(|mut row| row.at::<usize>(0))
-                .sum::<Result<_, Fault>>()
-        })
-    }
-
     /// Unregisters workers of this process that have ended while that could not be written.
     fn unregister_ended(&self, now: Timestamp) -> Result<u64, Error> {
         let mut affected = 0;

@@ -259,7 +259,7 @@ fn say_plan(args: &RunArgs, plan: &RunPlan, session: &Session) {
     }
 }
 
-/// The plan, once its servers have loaded their models; a dry run does not wait for that.
+/// The plan, with what is said about it.
 fn made_ready(
     args: &RunArgs,
     mut plan: ProviderPlan,
