@@ -81,7 +81,6 @@ fn outcome(result: Result<Response, Error>) -> Outcome {
         result,
         attempts: 2,
         latency: Duration::from_millis(17),
-        time: Some(Default::default()),
         provider: Some("openai".to_owned()),
         model: Some("m".to_owned()),
         earlier: vec![
@@ -244,7 +243,6 @@ fn the_debug_of_the_queues_types_is_short_and_shows_no_payload() {
         result: Some(raw()),
         error: Some(failure()),
         errors: Vec::new(),
-        time: Some(Default::default()),
         children: None,
         receipt: None,
     });

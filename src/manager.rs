@@ -225,8 +225,7 @@ impl LlmManager {
     /// the [data folder](crate::plan::ProviderOptions::data_dir), submits them, and waits for the end, which may take a
     /// day. They survive this program there: another call with the same process id and requests attaches to what is
     /// under way, also after a cancellation. To give them up instead, cancel the process in its queue. Their results are
-    /// deleted from the queue when they are returned. It waits up to ten minutes for a server that is still loading its
-    /// model.
+    /// deleted from the queue when they are returned.
     ///
     /// # Errors
     /// If the context ended it, or it could not begin or go on; finished items are in [`BulkError::outcomes`].
@@ -235,10 +234,7 @@ impl LlmManager {
         process: ProcessId,
         requests: &[Request],
     ) -> Result<Vec<Outcome>, BulkError> {
-        let mut now = self.present();
-        let say = |line: String| log::info!("{line}");
-        let loaded = now.plan.once_loaded(&self.ctx, &say);
-        now.plan = loaded.map_err(|error| misuse(error.into()))?;
+        let now = self.present();
         let strategy = now.plan.strategy();
         if let Some(reason) = &strategy.fallback_reason {
             log::warn!("{reason}");

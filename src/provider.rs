@@ -6,7 +6,7 @@
 //! |---|---|
 //! | see which providers are usable, and what the others lack | [`survey`], [`inspect`], [`ProviderStatus`] |
 //! | see which API keys are set | [`api_keys_set`] |
-//! | find servers on this machine | [`LocalServer`], [`ServerState`], in [`ProviderStatus::servers`] |
+//! | find servers on this machine | [`LocalServer`], in [`ProviderStatus::servers`] |
 //! | send your own headers | [`CallHeader`], by [`LlmConfig::header`](crate::LlmConfig::header) |
 //! | see a call before it is made | [`CallPreview`], by [`Client::preview`](crate::Client::preview) |
 //! | show an address without its credentials | [`redacted_url`] |
@@ -17,7 +17,7 @@ pub use crate::base::day::{Day, InvalidDay};
 pub use crate::base::secret::redacted_url;
 pub use crate::llm::providers::extract::EXTRACT_CHARS;
 pub use crate::llm::providers::headers::CallHeader;
-pub use crate::llm::providers::local::{LocalServer, ServerState};
+pub use crate::llm::providers::local::LocalServer;
 pub use crate::llm::providers::remote::CallPreview;
 pub use crate::llm::providers::survey::{ProviderStatus, api_keys_set, inspect, survey};
 pub use crate::money::prices::ModelPrices;

@@ -8,17 +8,14 @@ use crate::base::{Error, Time};
 use crate::engine::availability::Availability;
 use crate::engine::class::Class;
 use crate::engine::feeder::{Fed, Next};
-use crate::engine::item_time::ItemTimer;
 use crate::engine::limiter::QuotaId;
 use crate::engine::pack::PackLimits;
-use crate::engine::prefixes::{Place, Prefix};
 use crate::engine::route::Tries;
 use crate::engine::waiting::Waiting;
 use crate::engine::work::{Cost, Take, Ticket};
 
 use super::input::{Arrival, FileIndex, State};
 use super::options::FileRunOptions;
-use super::prefix_groups::PrefixGroups;
 use super::shared::{Again, FileTask, Group, SharedFile};
 use crate::engine::pack::Backlog;
 
@@ -28,12 +25,10 @@ struct ItemKind {
     cursor: usize,
     /// Whether its items share calls.
     packs: bool,
-    /// The beginning of its prompts, if the provider is to cache it.
-    prefix: Prefix,
 }
 
-/// The quotas of the items of a kind, whether they share calls, and the beginning that the provider is to cache.
-pub(super) type KindPlan = (Class, bool, Prefix);
+/// The quotas of the items of a kind, and whether they share calls.
+pub(super) type KindPlan = (Class, bool);
 
 /// The position in the items of one class.
 struct Cursor {
@@ -108,12 +103,10 @@ pub(crate) struct FileBacklog<'r> {
     allowance: usize,
     output_cap: Option<u32>,
     limits: PackLimits,
-    waiting: Waiting<(u32, Range<u32>, Tries, ItemTimer)>,
+    waiting: Waiting<(u32, Range<u32>, Tries)>,
     growing: Option<Growing<'r>>,
     /// The only items to take, in order; `None` for all that are wanted.
     only: Option<Arc<[u32]>>,
-    /// Items whose prompts begin with a text that is cached.
-    groups: PrefixGroups,
 }
 
 impl<'r> FileBacklog<'r> {
@@ -135,7 +128,6 @@ impl<'r> FileBacklog<'r> {
             waiting: Waiting::default(),
             growing: None,
             only: None,
-            groups: PrefixGroups::default(),
         };
         backlog.add_kinds(kinds, 0);
         backlog
@@ -144,12 +136,6 @@ impl<'r> FileBacklog<'r> {
     /// Takes only these items, which are in order, unless that is `None`.
     pub(super) fn only(mut self, items: Option<Arc<[u32]>>) -> Self {
         self.only = items;
-        self
-    }
-
-    /// Takes the items of these groups first.
-    pub(super) fn grouped(mut self, groups: PrefixGroups) -> Self {
-        self.groups = groups;
         self
     }
 
@@ -162,18 +148,14 @@ impl<'r> FileBacklog<'r> {
     /// Adds kinds whose items come at this position or later.
     fn add_kinds(&mut self, kinds: impl IntoIterator<Item = KindPlan>, next: usize) {
         // There may be as many kinds as sets of fields, but only as many classes as models.
-        for (class, packs, prefix) in kinds {
+        for (class, packs) in kinds {
             let cursors = &mut self.cursors;
             let known = cursors.iter().rposition(|cursor| cursor.class == class);
             let cursor = known.unwrap_or_else(|| {
                 cursors.push(Cursor { class, next });
                 cursors.len() - 1
             });
-            self.kinds.push(ItemKind {
-                cursor,
-                packs,
-                prefix,
-            });
+            self.kinds.push(ItemKind { cursor, packs });
         }
     }
 
@@ -203,13 +185,7 @@ impl<'r> FileBacklog<'r> {
                     return Some(item);
                 };
                 growing.untaken = growing.untaken.saturating_sub(1);
-                if !self.held(item, availability, now) {
-                    return Some(item);
-                }
-                if self.waiting.len() >= MOST_UNTAKEN {
-                    return None;
-                }
-                continue;
+                return Some(item);
             }
             if self.allowance == 0 || !self.grow() {
                 return None;
@@ -217,29 +193,9 @@ impl<'r> FileBacklog<'r> {
         }
     }
 
-    /// Has an item of a stream wait if the beginning of its prompt is not cached yet. The items of a file are in groups
-    /// instead.
-    fn held(&mut self, item: usize, availability: &Availability, now: Time) -> bool {
-        let kind = &self.kinds[usize::from(self.index().class(item))];
-        let (prefix, class) = (kind.prefix, &self.cursors[kind.cursor].class);
-        if prefix == Prefix::NONE || !availability.is_held(prefix, class, 0, now) {
-            return false;
-        }
-        let step = availability.callable_step(class, 0).unwrap_or(0);
-        let place = Place::new(class, step, prefix);
-        let places = self.shared.equals.asked_for(self.index(), item);
-        let first = (item as u32, places, Tries::default(), ItemTimer::default());
-        self.waiting.pass_over_at(place, item as u64, first);
-        true
-    }
-
     fn fresh_of_index(&mut self, availability: &Availability, now: Time) -> Option<usize> {
         if self.allowance == 0 {
             return None;
-        }
-        if let Some(item) = self.groups.take(availability, now) {
-            self.allowance -= 1;
-            return Some(item);
         }
         let mut best: Option<(usize, usize)> = None;
         for cursor in 0..self.cursors.len() {
@@ -272,7 +228,6 @@ impl<'r> FileBacklog<'r> {
             && (!index.is_bad(at) || self.tells_bad(at))
             && self.options.want(index.state(at))
             && !self.shared.equals.is_spared(at)
-            && !self.groups.has(at)
             && self.is_chosen(at)
     }
 
@@ -292,12 +247,7 @@ impl<'r> FileBacklog<'r> {
     }
 
     /// The ticket of an item, and of the items at these positions, which share its answer.
-    fn ticket(
-        &mut self,
-        item: u32,
-        places: Range<u32>,
-        (tries, timer): (Tries, ItemTimer),
-    ) -> Ticket<FileTask> {
+    fn ticket(&mut self, item: u32, places: Range<u32>, tries: Tries) -> Ticket<FileTask> {
         let growing = self.growing.as_mut();
         let unsent = growing.and_then(|growing| growing.unsent.remove(&item));
         let (i, index) = (item as usize, self.index());
@@ -322,9 +272,7 @@ impl<'r> FileBacklog<'r> {
             },
             order: item.into(),
             class: self.class(item).clone(),
-            prefix: self.kinds[usize::from(self.index().class(i))].prefix,
             tries,
-            timer,
         }
     }
 
@@ -343,7 +291,7 @@ impl<'r> FileBacklog<'r> {
                     step,
                     ..Tries::default()
                 };
-                let mut ticket = self.ticket(item, 0..0, (tries, ItemTimer::default()));
+                let mut ticket = self.ticket(item, 0..0, tries);
                 ticket.task.supersedes = false;
                 ticket.task.group = Some(Box::new(Group::new(&self.shared, again)));
                 return Some(ticket);
@@ -351,7 +299,7 @@ impl<'r> FileBacklog<'r> {
             if self.allowance > 0 {
                 self.allowance -= 1;
                 let quota = self.class(item).quota(0);
-                let first = (item, again.places, Tries::default(), ItemTimer::default());
+                let first = (item, again.places, Tries::default());
                 self.waiting.push(quota, Time::ZERO, item.into(), first);
             }
         }
@@ -363,7 +311,6 @@ impl<'r> FileBacklog<'r> {
         let more = self.growing.as_ref().is_some_and(|growing| !growing.ended);
         self.allowance == 0
             || !more
-                && self.groups.is_empty()
                 && (0..self.cursors.len()).all(|cursor| self.advance(cursor) >= self.index().len())
     }
 }
@@ -381,8 +328,8 @@ impl Backlog for FileBacklog<'_> {
         while out.len() < max {
             if let Some(ticket) = self.left_of_group() {
                 out.push(ticket);
-            } else if let Some((item, places, tries, timer)) = self.waiting.pop(availability, now) {
-                out.push(self.ticket(item, places, (tries, timer)));
+            } else if let Some((item, places, tries)) = self.waiting.pop(availability, now) {
+                out.push(self.ticket(item, places, tries));
             } else if let Some(item) = self.fresh(availability, now) {
                 let places = self.shared.equals.asked_for(self.index(), item);
                 out.push(self.ticket(item as u32, places, Default::default()));
@@ -405,7 +352,7 @@ impl Backlog for FileBacklog<'_> {
     }
 
     fn wait(&mut self, ticket: Ticket<FileTask>, due: Time) {
-        let place = Place::new(&ticket.class, ticket.tries.step, ticket.prefix);
+        let quota = ticket.quota();
         let FileTask {
             index,
             group,
@@ -433,8 +380,8 @@ impl Backlog for FileBacklog<'_> {
             Some(group) => group.places,
             None => 0..0,
         };
-        let item = (index, places, ticket.tries, ticket.timer);
-        self.waiting.push_at(place, due, ticket.order, item);
+        let item = (index, places, ticket.tries);
+        self.waiting.push(quota, due, ticket.order, item);
     }
 
     fn has_more(&mut self) -> bool {
@@ -454,7 +401,6 @@ impl Backlog for FileBacklog<'_> {
         };
         let may_take = self.allowance > 0;
         self.waiting.waits_for(quota)
-            || may_take && !self.groups.is_empty()
             || may_take && (0..self.cursors.len()).any(|cursor| has_untaken(self, cursor))
     }
 
@@ -502,7 +448,7 @@ mod tests {
     fn backlog() -> FileBacklog<'static> {
         let file = checked(&["p"; 10]);
         let index = Arc::new(file.items.finish());
-        let kinds = [(Class::new([QuotaId(1), QuotaId(2)]), true, Prefix::NONE)];
+        let kinds = [(Class::new([QuotaId(1), QuotaId(2)]), true)];
         FileBacklog::new(
             Arc::new(SharedFile::new(file.input, index, Equals::default())),
             kinds,
@@ -573,9 +519,7 @@ mod tests {
                 Arc::new(file.items.finish()),
                 Equals::default(),
             )),
-            packs
-                .into_iter()
-                .map(|packs| (class.clone(), packs, Prefix::NONE)),
+            packs.into_iter().map(|packs| (class.clone(), packs)),
             FileRunOptions::default(),
             None,
             PackLimits::ONE,

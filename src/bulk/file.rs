@@ -29,7 +29,6 @@ use super::input::{Arrival, AttachedFiles, FileIndex, InputFile, Matching};
 use super::known::{self, KnownAnswers, OutputAnswers};
 use super::open_output::OpenOutput;
 use super::options::{FileRunError, FileRunOptions, RunOutput, RunPlan, RunReport};
-use super::prefix_groups::{ItemsToSend, StreamPrefixes};
 use super::prompts::{Classes, PromptSource, Prompts, RequestKind};
 use super::results::archive::Archived;
 use super::results::superseded::SupersededFlags;
@@ -369,19 +368,13 @@ impl<'a> FileRun<'a> {
         let limits = route.pack_limits(prompts.task);
         let classes: Vec<Class> = prompts.kinds.iter().map(&mut class_of).collect();
         let chosen = self.chosen.take();
-        let to_send = ItemsToSend {
-            shared: &shared,
-            options: &self.options,
-            only: chosen.as_deref(),
-        };
-        let (groups, prefixes) = to_send.groups(&prompts.kinds, &classes, route);
+        if let [first, others @ ..] = &prompts.kinds[..]
+            && others.iter().all(|kind| kind.prefix == first.prefix)
+        {
+            route.start_with_one(first.prefix.as_ref(), &first.request());
+        }
         let packs = prompts.kinds.iter().map(|kind| kind.packs);
-        let kinds: Vec<KindPlan> = classes
-            .into_iter()
-            .zip(packs)
-            .zip(prefixes)
-            .map(|((class, packs), prefix)| (class, packs, prefix))
-            .collect();
+        let kinds: Vec<KindPlan> = classes.into_iter().zip(packs).collect();
         let backlog = FileBacklog::new(
             Arc::new(shared),
             kinds,
@@ -390,7 +383,7 @@ impl<'a> FileRun<'a> {
             limits,
         );
         let Some(stream) = prompts.stream.take() else {
-            return Ok(backlog.only(chosen).grouped(groups));
+            return Ok(backlog.only(chosen));
         };
         let packed_bytes = |arrival: &Arrival| arrival.packs.then_some(arrival.bytes);
         let ahead = self.sending.calls.read_ahead();
@@ -404,13 +397,12 @@ impl<'a> FileRun<'a> {
             feeder,
             &self.options,
         )?;
-        let mut numbers = StreamPrefixes::default();
         let kinds = move |first: usize| {
             let kinds = known.from(first);
-            let plan = kinds.iter().map(|kind| {
-                let prefix = numbers.of(kind, route);
-                (class_of(kind), kind.packs, prefix)
-            });
+            if let ([kind, ..], 0) = (&kinds[..], first) {
+                route.start_with_one(kind.prefix.as_ref(), &kind.request());
+            }
+            let plan = kinds.iter().map(|kind| (class_of(kind), kind.packs));
             plan.collect()
         };
         Ok(backlog.growing(Growing::new(fed, kinds)))

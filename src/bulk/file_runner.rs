@@ -8,7 +8,6 @@ use crate::engine::pack::Pack;
 use crate::engine::run::Reply;
 use crate::engine::work::Ticket;
 use crate::llm::outcome_builder::OutcomeBuilder;
-use crate::llm::params::CacheLifetime;
 use crate::llm::request::Request;
 use crate::llm::route::Route;
 use crate::money::replies::EarlierReplies;
@@ -48,14 +47,9 @@ impl FileRunner<'_> {
             Err(error) => return error.into(),
         };
         let mut requests = Vec::with_capacity(ticket.task.len());
-        let is_cached = ticket.prefix.is_cached_at(ticket.tries.step);
-        let lifetime = is_cached.then_some(CacheLifetime::Minutes);
         for task in tasks {
             match self.read(task) {
-                Ok(mut request) => {
-                    request.cache_prefix = lifetime;
-                    requests.push(request);
-                }
+                Ok(request) => requests.push(request),
                 Err(NotRead { error, fatal }) => {
                     return Reply {
                         fatal,
@@ -127,7 +121,7 @@ impl FileRunner<'_> {
         requests: &[Request],
         answered: Answered,
     ) -> Result<Lines, Error> {
-        let (mut tries, mut timer) = (ticket.tries, ticket.timer);
+        let mut tries = ticket.tries;
         tries.calls = tries.calls.saturating_add(1);
         let mut lines = Lines {
             bytes: Vec::with_capacity(512),
@@ -135,8 +129,7 @@ impl FileRunner<'_> {
             ..Lines::default()
         };
         let now = self.route.clock_ref().now();
-        timer.end_call(tries.first, now);
-        let time = timer.split(tries.first, now);
+        let latency = tries.latency(now);
         let pack = requests.iter().zip(&ticket.task);
         for (result, (request, member)) in answered.responses.into_iter().zip(pack) {
             let Some(named) = member.task.named() else {
@@ -144,7 +137,7 @@ impl FileRunner<'_> {
             };
             let result = result.map_err(|error| self.with_reply_in_file(error));
             lines.failures.extend(result.as_ref().err().cloned());
-            let asked = OutcomeBuilder::asked(self.route, request, &tries, time);
+            let asked = OutcomeBuilder::asked(self.route, request, &tries, latency);
             let outcome = named.item(asked).build(result);
             outcome.write_line(&mut lines.bytes)?;
             if let Some(reply) = measured(request, &outcome)

@@ -6,7 +6,6 @@ use crossbeam_channel::Sender;
 
 use crate::base::memory::UnwrittenResult;
 use crate::base::{Error, Time};
-use crate::engine::item_time::ItemTimer;
 use crate::engine::pack::Pack;
 use crate::engine::route::Tries;
 use crate::engine::work::Settled;
@@ -51,8 +50,7 @@ impl LineSink<'_> {
             Settled::Final(ticket, Err(error)) => {
                 let mut bytes = Vec::new();
                 for member in &ticket.task {
-                    let been = (&ticket.tries, &ticket.timer);
-                    self.failure(&mut bytes, &member.task, been, error, now);
+                    self.failure(&mut bytes, &member.task, &ticket.tries, error, now);
                 }
                 Cow::Owned(bytes)
             }
@@ -64,7 +62,7 @@ impl LineSink<'_> {
         &self,
         bytes: &mut Vec<u8>,
         task: &FileTask,
-        (tries, timer): (&Tries, &ItemTimer),
+        tries: &Tries,
         error: &Error,
         now: Time,
     ) {
@@ -79,8 +77,8 @@ impl LineSink<'_> {
             model: named.model.clone(),
             ..Request::default()
         };
-        let time = timer.split(tries.first, now);
-        let asked = OutcomeBuilder::asked(self.route, &request, tries, time);
+        let latency = tries.latency(now);
+        let asked = OutcomeBuilder::asked(self.route, &request, tries, latency);
         let outcome = named.item(asked).build(Err(error.clone()));
         let mut lines = Lines::default();
         if outcome.write_line(&mut lines.bytes).is_err() {

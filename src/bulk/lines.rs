@@ -1,5 +1,7 @@
 //! Outcomes as result lines.
 
+use std::time::Duration;
+
 use crate::base::memory::UnwrittenResult;
 use crate::base::{Error, Paid, Usd};
 use crate::llm::outcome::Outcome;
@@ -121,7 +123,7 @@ fn shared_outcome(outcome: &Outcome, named: &Named) -> Outcome {
     let sent = shared.id.replace(named.id.clone());
     shared.answered_by = shared.answered_by.or(sent);
     shared.input.clone_from(&named.input);
-    shared.set_calls(0, None);
+    (shared.attempts, shared.latency) = (0, Duration::ZERO);
     shared.result = match shared.result {
         Ok(mut answer) => {
             answer.set_paid(FREE);

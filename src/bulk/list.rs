@@ -1,23 +1,18 @@
 //! Requests in memory: a slice, or an iterator that a separate thread reads.
 
 use std::borrow::Borrow;
-use std::cmp::Reverse;
-use std::collections::HashMap;
 
 use crate::base::{Error, Time};
 use crate::engine::availability::Availability;
 use crate::engine::class::Class;
 use crate::engine::feeder::{Fed, Feeder, Next, Tail};
-use crate::engine::item_time::ItemTimer;
 use crate::engine::limiter::{QuotaId, QuotaKey};
 use crate::engine::pack::PackLimits;
-use crate::engine::prefixes::{Place, Prefix};
 use crate::engine::route::Tries;
 use crate::engine::run::Waker;
 use crate::engine::waiting::Waiting;
 use crate::engine::work::{Take, Ticket};
 use crate::llm::params::RequestTask;
-use crate::llm::prompt_cache::{PromptPrefix, SeenPrefixes};
 use crate::llm::request::Request;
 use crate::llm::route::{Route, cost};
 
@@ -55,67 +50,7 @@ pub(crate) fn feed<R: Borrow<Request>>(
 }
 
 /// A request that waits, with its history.
-type Held<R> = (Item<R>, Tries, ItemTimer, Class, Prefix);
-
-/// More beginnings of a list are not cached: those with the fewest prompts.
-const MOST_PREFIXES: usize = 4096;
-
-/// The beginnings of prompts that are cached.
-pub(crate) enum ListPrefixes {
-    None,
-    /// Those of a list, which was counted.
-    Counted(HashMap<PromptPrefix, Prefix>),
-    /// Those of a stream that were read.
-    Stream(SeenPrefixes),
-}
-
-impl ListPrefixes {
-    /// Those of requests that are all sent.
-    pub(crate) fn counted<'q>(
-        route: &Route<'_>,
-        requests: impl Iterator<Item = &'q Request>,
-    ) -> Self {
-        let mut counts: HashMap<PromptPrefix, (usize, &Request)> = HashMap::new();
-        if route.caches_prompts() {
-            for request in requests {
-                if let Some(beginning) = PromptPrefix::of(request) {
-                    counts.entry(beginning).or_insert((0, request)).0 += 1;
-                }
-            }
-        }
-        let mut counts: Vec<_> = counts.into_iter().collect();
-        counts.sort_by_key(|(beginning, (count, _))| (Reverse(*count), beginning.hash));
-        let counted = counts
-            .iter()
-            .zip(1..)
-            .map(|((beginning, (count, request)), number)| {
-                (
-                    *beginning,
-                    route.prefix(beginning, request, Some(*count), number),
-                )
-            });
-        let cached: HashMap<_, _> = counted
-            .filter(|(_, prefix)| *prefix != Prefix::NONE)
-            .take(MOST_PREFIXES)
-            .collect();
-        if cached.is_empty() {
-            Self::None
-        } else {
-            Self::Counted(cached)
-        }
-    }
-
-    fn of(&mut self, route: &Route<'_>, request: &Request, now: Time) -> Prefix {
-        match self {
-            Self::None => Prefix::NONE,
-            Self::Counted(known) => {
-                let known = PromptPrefix::of(request).and_then(|beginning| known.get(&beginning));
-                known.copied().unwrap_or(Prefix::NONE)
-            }
-            Self::Stream(seen) => route.prefix_of_next(seen, request, now),
-        }
-    }
-}
+type Held<R> = (Item<R>, Tries, Class);
 
 /// Requests in memory, including those that wait.
 pub(crate) struct ListBacklog<'r, R> {
@@ -125,7 +60,6 @@ pub(crate) struct ListBacklog<'r, R> {
     read: usize,
     ended: bool,
     waiting: Waiting<Held<R>>,
-    prefixes: ListPrefixes,
     waiting_bytes: usize,
     last_class: Option<(Vec<QuotaKey>, Class)>,
     /// Why no more items come from the source.
@@ -134,14 +68,7 @@ pub(crate) struct ListBacklog<'r, R> {
 
 impl<'r, R: Borrow<Request>> ListBacklog<'r, R> {
     pub(crate) fn new(route: &'r Route<'r>, source: Source<'r, R>) -> Self {
-        let prefixes = match &source {
-            Source::Fed(_) if route.caches_prompts() => {
-                ListPrefixes::Stream(SeenPrefixes::default())
-            }
-            _ => ListPrefixes::None,
-        };
         Self {
-            prefixes,
             route,
             source,
             read: 0,
@@ -153,21 +80,13 @@ impl<'r, R: Borrow<Request>> ListBacklog<'r, R> {
         }
     }
 
-    /// Caches these beginnings.
-    pub(crate) fn caching(mut self, prefixes: ListPrefixes) -> Self {
-        self.prefixes = prefixes;
-        self
-    }
-
     /// The waiting items, and those that were never taken, in the order of the input.
-    pub(crate) fn rest(&mut self) -> Vec<(Item<R>, Tries, ItemTimer)> {
+    pub(crate) fn rest(&mut self) -> Vec<(Item<R>, Tries)> {
         let waiting = self.waiting.drain();
-        let mut rest: Vec<_> = waiting
-            .map(|(item, tries, timer, ..)| (item, tries, timer))
-            .collect();
+        let mut rest: Vec<_> = waiting.map(|(item, tries, _)| (item, tries)).collect();
         rest.sort_by_key(|(item, ..)| item.index);
         while let Some(item) = self.next() {
-            rest.push((item, Tries::default(), ItemTimer::default()));
+            rest.push((item, Tries::default()));
         }
         rest
     }
@@ -205,21 +124,13 @@ impl<'r, R: Borrow<Request>> ListBacklog<'r, R> {
         }
     }
 
-    fn ticket(
-        &self,
-        item: Item<R>,
-        (tries, timer): (Tries, ItemTimer),
-        class: Class,
-        prefix: Prefix,
-    ) -> Ticket<Item<R>> {
+    fn ticket(&self, item: Item<R>, tries: Tries, class: Class) -> Ticket<Item<R>> {
         Ticket {
             cost: cost(item.request.borrow()),
             order: item.index as u64,
             task: item,
             class,
-            prefix,
             tries,
-            timer,
         }
     }
 }
@@ -235,9 +146,9 @@ impl<R: Borrow<Request> + Send> Backlog for ListBacklog<'_, R> {
     ) -> Result<Take<Item<R>>, Error> {
         let mut out = Vec::new();
         while out.len() < max {
-            if let Some((item, tries, timer, class, prefix)) = self.waiting.pop(availability, now) {
+            if let Some((item, tries, class)) = self.waiting.pop(availability, now) {
                 self.waiting_bytes -= self.weight(item.request.borrow());
-                out.push(self.ticket(item, (tries, timer), class, prefix));
+                out.push(self.ticket(item, tries, class));
                 continue;
             }
             if self.ended || self.waiting_bytes >= WAITING_BYTES {
@@ -247,17 +158,13 @@ impl<R: Borrow<Request> + Send> Backlog for ListBacklog<'_, R> {
             let class = self
                 .route
                 .class(item.request.borrow(), &mut self.last_class);
-            let prefix = self.prefixes.of(self.route, item.request.borrow(), now);
-            let is_paused = availability.is_paused(&class, 0, now);
-            if is_paused || availability.is_held(prefix, &class, 0, now) {
+            if let Some(quota) = availability.paused_quota(&class, 0, now) {
                 self.waiting_bytes += self.weight(item.request.borrow());
                 let order = item.index as u64;
-                let step = availability.callable_step(&class, 0).unwrap_or(0);
-                let place = Place::new(&class, step, prefix);
-                let first = (item, Tries::default(), ItemTimer::default(), class, prefix);
-                self.waiting.pass_over_at(place, order, first);
+                let first = (item, Tries::default(), class);
+                self.waiting.pass_over(quota, order, first);
             } else {
-                out.push(self.ticket(item, Default::default(), class, prefix));
+                out.push(self.ticket(item, Default::default(), class));
             }
         }
         if !out.is_empty() {
@@ -277,16 +184,9 @@ impl<R: Borrow<Request> + Send> Backlog for ListBacklog<'_, R> {
 
     fn wait(&mut self, ticket: Ticket<Item<R>>, due: Time) {
         self.waiting_bytes += self.weight(ticket.task.request.borrow());
-        let (order, prefix) = (ticket.order, ticket.prefix);
-        let place = Place::new(&ticket.class, ticket.tries.step, prefix);
-        let item = (
-            ticket.task,
-            ticket.tries,
-            ticket.timer,
-            ticket.class,
-            prefix,
-        );
-        self.waiting.push_at(place, due, order, item);
+        let (quota, order) = (ticket.quota(), ticket.order);
+        let item = (ticket.task, ticket.tries, ticket.class);
+        self.waiting.push(quota, due, order, item);
     }
 
     fn limits(&self, item: &Item<R>) -> PackLimits {

@@ -14,7 +14,6 @@ pub(crate) fn measured(request: &Request, outcome: &Outcome) -> Option<MeasuredR
         return None;
     }
     let calls = outcome.attempts.max(1);
-    let in_calls = outcome.time.map_or(outcome.latency, |time| time.provider);
     // A batch takes another time, and has other prices.
     let answer = outcome.result.as_ref().ok();
     let tier = answer.and_then(|answer| answer.details().service_tier.as_deref());
@@ -23,7 +22,7 @@ pub(crate) fn measured(request: &Request, outcome: &Outcome) -> Option<MeasuredR
         likely_input: request.estimated_tokens().into(),
         usage,
         cost_usd: outcome.cost_usd().filter(|_| is_call),
-        took: is_call.then(|| in_calls / calls),
+        took: is_call.then(|| outcome.latency / calls),
     })
 }
 

@@ -21,7 +21,6 @@ pub(crate) mod open_output;
 pub mod options;
 #[cfg(test)]
 mod pack_simulation;
-mod prefix_groups;
 pub mod prompts;
 mod replies;
 pub mod requests;

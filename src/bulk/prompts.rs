@@ -146,8 +146,7 @@ const MOST_CLASSES: usize = u16::MAX as usize;
 /// and have one class per model.
 pub(super) const MOST_PACKED: usize = MOST_CLASSES / 2;
 
-/// Further beginnings of prompts have no class of their own, and are not cached. If nearly every prompt has its own long
-/// system text, there is nothing to share.
+/// Further beginnings of prompts have no class of their own.
 const MOST_PREFIXES: usize = 4096;
 
 impl Prompts {

@@ -18,7 +18,8 @@ use crate::engine::run::{CallsAtOnce, Outlet, Waker};
 use crate::engine::work::Ticket;
 use crate::llm::client::LlmClient;
 use crate::llm::outcome::Outcome;
-use crate::llm::params::{CacheLifetime, RequestTask};
+use crate::llm::params::RequestTask;
+use crate::llm::prompt_cache::PromptPrefix;
 use crate::llm::request::Request;
 use crate::llm::route::Route;
 use crate::money::deadline::Deadline;
@@ -27,7 +28,7 @@ use crate::observe::progress::ProgressNotifier;
 use crate::observe::tally::{Summary, Tally};
 
 use super::call::{Answered, call_step};
-use super::list::{Item, ListBacklog, ListPrefixes, Source, feed};
+use super::list::{Item, ListBacklog, Source, feed};
 use super::sinks::{Batch, Channel, Slots, not_sent, outcome};
 use super::work::{Job, Sink, dispatcher};
 use crate::engine::pack::{Pack, Packed};
@@ -185,11 +186,16 @@ impl<'a> Bulk<'a> {
     pub fn collect(self, requests: &[Request]) -> Result<Vec<Outcome>, BulkError> {
         let misuse = self.misuse();
         let route = &self.route;
-        let beginnings = ListPrefixes::counted(route, requests.iter());
+        let mut prefixes = requests.iter().map(PromptPrefix::of);
+        if let ([first, ..], Some(shared)) = (requests, prefixes.next())
+            && prefixes.all(|prefix| prefix == shared)
+        {
+            route.start_with_one(shared.as_ref(), first);
+        }
         let items = requests.iter().enumerate();
         let items = items.map(|(index, request)| Item { index, request });
         let source = Source::Ready(Box::new(items));
-        let backlog = ListBacklog::new(route, source).caching(beginnings);
+        let backlog = ListBacklog::new(route, source);
         let sink = Slots {
             route,
             outcomes: requests.iter().map(|_| None).collect(),
@@ -213,11 +219,11 @@ impl<'a> Bulk<'a> {
             reason => unfinished(reason.as_ref(), calls),
         };
         let now = route.clock_ref().now();
-        for (item, tries, timer) in rest {
+        for (item, tries) in rest {
             let error = why_not(&stop, tries.calls);
             let error = route.dropped(item.request, &tries, error);
             let asked = (item.index, item.request);
-            let outcome = outcome(route, asked, (&tries, &timer), Err(error), now);
+            let outcome = outcome(route, asked, &tries, Err(error), now);
             outcomes[item.index] = Some(outcome);
         }
         let outcomes = outcomes
@@ -389,11 +395,11 @@ impl<'a> Bulk<'a> {
         )?;
         let (summary, now) = (end.summary(), end.now);
         let rest = end.work.backlog.items.rest();
-        left.extend(rest.into_iter().map(|(item, tries, timer)| {
-            let (asked, been) = ((item.index, &item.request), (&tries, &timer));
+        left.extend(rest.into_iter().map(|(item, tries)| {
+            let asked = (item.index, &item.request);
             let why = unfinished(end.stop.as_ref(), tries.calls);
             let error = self.route.dropped(asked.1, &tries, why);
-            outcome(&self.route, asked, been, Err(error), now)
+            outcome(&self.route, asked, &tries, Err(error), now)
         }));
         let all_done = summary.pending == 0 && left.is_empty() && total.is_some();
         // A break at the very last outcome does not end the run early.
@@ -430,12 +436,7 @@ impl<'a> Bulk<'a> {
         };
         let runner = |ticket: &Ticket<Pack<Item<R>>>, ctx: &Context| {
             let call = |requests: &[&Request]| call_step(route, requests, &ticket.tries, ctx);
-            let is_cached = ticket.prefix.is_cached_at(ticket.tries.step);
             match &ticket.task[..] {
-                [one] if is_cached => {
-                    let request = one.task.request.borrow().clone();
-                    call(&[&request.with_cache_prefix(Some(CacheLifetime::Minutes))])
-                }
                 // Most calls have one member, and need no list.
                 [one] => call(&[one.task.request.borrow()]),
                 many => {

@@ -5,7 +5,6 @@ use std::borrow::Borrow;
 use crossbeam_channel::Sender;
 
 use crate::base::{Error, ErrorKind, Time};
-use crate::engine::item_time::ItemTimer;
 use crate::engine::route::Tries;
 use crate::engine::work::Settled;
 use crate::llm::outcome::Outcome;
@@ -23,14 +22,13 @@ use crate::engine::pack::Pack;
 pub(super) fn outcome(
     route: &Route<'_>,
     (index, request): (usize, &Request),
-    (tries, timer): (&Tries, &ItemTimer),
+    tries: &Tries,
     result: Result<Response, Error>,
     now: Time,
 ) -> Outcome {
-    let time = timer.split(tries.first, now);
     let builder = OutcomeBuilder {
         id: request.id.clone(),
-        ..OutcomeBuilder::asked(route, request, tries, time)
+        ..OutcomeBuilder::asked(route, request, tries, tries.latency(now))
     };
     builder.build(result).of(index, request)
 }
@@ -42,8 +40,7 @@ pub(super) fn not_sent(
     error: Error,
     now: Time,
 ) -> Outcome {
-    let been = (&Tries::default(), &ItemTimer::default());
-    outcome(route, asked, been, Err(error), now)
+    outcome(route, asked, &Tries::default(), Err(error), now)
 }
 
 /// Counts the end of a pack and passes on the outcomes of its items with their indices. Returns false for the remains
@@ -81,8 +78,7 @@ fn ended<R: Borrow<Request>>(
         };
         let Item { index, request } = member.task;
         let asked = (index, request.borrow());
-        let been = (&ticket.tries, &ticket.timer);
-        put(index, outcome(route, asked, been, result, now));
+        put(index, outcome(route, asked, &ticket.tries, result, now));
     }
     own
 }

@@ -95,13 +95,11 @@ impl Strategy {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum CachePrompt {
-    /// If at least 10 prompts of a run share a system text of at least 1,024 tokens, and the provider has a lower price for
-    /// cached tokens. A stream has no known number of prompts, so its prompts do not. Requests to an address that is not
-    /// the provider's own get no new fields, because its server may reject them.
+    /// Prompts with a system text of at least 1,024 tokens. Requests to an address that is not the provider's own get no new
+    /// fields, because its server may reject them.
     #[default]
     Auto,
-    /// All prompts with a system text of at least 1,024 tokens, at every address, unless it is known that a prompt shares
-    /// it with no other.
+    /// Prompts with a system text of at least 1,024 tokens, at every address.
     Always,
     /// No prompts.
     Never,

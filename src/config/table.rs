@@ -25,7 +25,7 @@ macro_rules! with_settings {
                 "File with prices of models in US dollars per million tokens; they come before those of the table in the program";
             pub cache_prompt: CachePrompt = "llm.cache_prompt" ["BATCHWRIGHT_CACHE_PROMPT"]
                 Kind::Choice(&CACHE_PROMPTS), Is("auto"),
-                "Which prompts use the provider's prompt cache: those of 10 or more with the same system text (auto), all with a long one, or none";
+                "Which prompts with a long system text use the prompt cache: those to the provider's own address (auto), all, or none";
             given_concurrency: Option<NumberOrAuto> = "llm.sync_concurrency" ["BATCHWRIGHT_SYNC_CONCURRENCY"]
                 Kind::WholeOrAuto(1, MOST_CALLS), Rule("auto for run: from 5 up to 256; local its slots or 1; work 5 or a larger queue.max_workers"),
                 "Maximum calls in flight at a provider; auto adapts it to throughput and rejected calls";

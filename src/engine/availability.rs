@@ -7,15 +7,12 @@ use super::breaker::Breakers;
 use super::class::Class;
 use super::exclusions::Exclusions;
 use super::pauses::Pauses;
-use super::prefixes::{Prefix, Prefixes};
 use super::quota::QuotaId;
 
 /// Everything that can make items wait, and how long each lasts.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Availability {
     pub pauses: Pauses,
-    /// Calls that wait for the one that writes a prompt cache.
-    pub(crate) prefixes: Prefixes,
     pub(crate) exclusions: Exclusions,
     pub(super) breakers: Breakers,
 }
@@ -31,13 +28,6 @@ impl Availability {
     pub(crate) fn paused_quota(&self, class: &Class, step: u8, now: Time) -> Option<QuotaId> {
         let quota = class.quota(self.callable_step(class, step)?);
         self.pauses.is_paused(quota, now).then_some(quota)
-    }
-
-    /// Whether an item at `step` must wait until the beginning of its prompt is cached.
-    pub(crate) fn is_held(&self, prefix: Prefix, class: &Class, step: u8, now: Time) -> bool {
-        let callable = || self.callable_step(class, step);
-        prefix != Prefix::NONE
-            && callable().is_some_and(|step| self.prefixes.holds(prefix, class, step, now))
     }
 
     /// The next time at which a pause or an exclusion ends.

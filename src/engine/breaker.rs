@@ -32,13 +32,7 @@ use std::time::Duration;
 use crate::base::{Error, ErrorKind, Sent, Time};
 
 use super::class::StepId;
-use super::cool_downs::CoolDowns;
 use super::quota::QuotaId;
-
-#[cfg(feature = "redis")]
-mod shared;
-#[cfg(feature = "redis")]
-pub(super) use shared::{Opened, OutageChange};
 
 /// Consecutive failed connections that trip a breaker.
 const UNREACHED: u32 = 5;
@@ -79,16 +73,9 @@ pub(super) struct Breakers(Vec<Breaker>);
 #[derive(Debug, Clone)]
 struct Breaker {
     step: StepId,
-    #[cfg(feature = "redis")]
-    quota: QuotaId,
-    /// Another machine opened this breaker.
-    #[cfg(feature = "redis")]
-    opened_elsewhere: bool,
     state: State,
     /// Start of the outage; `None` while the breaker is closed.
     open_since: Option<Time>,
-    /// Periods in which the breaker was open.
-    times: CoolDowns,
     /// Start of the first call.
     first_call: Time,
     /// The server has replied at least once, with any status.
@@ -219,13 +206,8 @@ impl Breakers {
         let at = at.unwrap_or_else(|| {
             self.0.push(Breaker {
                 step,
-                #[cfg(feature = "redis")]
-                quota: call.quota,
-                #[cfg(feature = "redis")]
-                opened_elsewhere: false,
                 state: State::Closed,
                 open_since: None,
-                times: CoolDowns::default(),
                 first_call: call.began,
                 reached: false,
                 slowest: None,
@@ -331,12 +313,6 @@ impl Breakers {
             State::HalfOpen { probing: true, .. } => Some(now.after(LOOK_AGAIN)),
             _ => None,
         }
-    }
-
-    /// How long the breaker of the step was open between `from` and `to`.
-    pub(super) fn open_between(&self, step: StepId, from: Time, to: Time) -> Duration {
-        let breaker = self.of(step);
-        breaker.map_or(Duration::ZERO, |breaker| breaker.times.between(from, to))
     }
 
     /// Whether the breakers of all called steps are open.
@@ -463,10 +439,6 @@ impl Breaker {
     fn close(&mut self, answered: bool) -> bool {
         let was_open = !matches!(self.state, State::Closed);
         self.state = State::Closed;
-        #[cfg(feature = "redis")]
-        {
-            self.opened_elsewhere = false;
-        }
         self.open_since = None;
         let failures = &mut self.since_answer;
         if answered || was_open {
@@ -493,7 +465,6 @@ impl Breaker {
             let end = self.patience_ends();
             until = if end > now { until.min(end) } else { until };
         }
-        self.times.note(until, now);
         self.state = State::Open {
             until,
             why: why.clone(),

@@ -20,8 +20,8 @@ pub(super) struct Bucket {
     pub level: f64,
     /// How the limit was learned; `None` if the user set it.
     pub learned: Option<Learned>,
-    /// The share of the rate that refills the bucket: less than 1 if other machines get the rest.
-    pub supply: f64,
+    /// The part of the rate and of the capacity that this bucket has: less than 1 if other workers have the rest.
+    part: f64,
     /// What the provider counts as used in addition to what is missing here: use by others, and what it keeps beyond
     /// the capacity.
     elsewhere: f64,
@@ -35,7 +35,7 @@ impl Bucket {
             capacity,
             level: capacity,
             learned: None,
-            supply: 1.0,
+            part: 1.0,
             elsewhere: 0.0,
             at: now,
         }
@@ -57,14 +57,28 @@ impl Bucket {
         }
     }
 
+    /// Changes the part of the limit that this bucket has.
+    pub(super) fn apportion(&mut self, part: f64, now: Time) {
+        if part != self.part {
+            self.refill(now);
+            self.part = part;
+            self.level = self.level.min(self.most());
+        }
+    }
+
+    /// The highest level.
+    fn most(&self) -> f64 {
+        self.capacity.min((self.capacity * self.part).max(1.0))
+    }
+
     pub(super) fn refill(&mut self, now: Time) {
-        self.fill(self.level + now.since(self.at).as_secs_f64() * self.per_second * self.supply);
+        self.fill(self.level + now.since(self.at).as_secs_f64() * self.per_second * self.part);
         self.at = self.at.max(now);
     }
 
     /// Sets the level. An excess over the capacity is subtracted from `elsewhere`.
     fn fill(&mut self, level: f64) {
-        self.level = level.min(self.capacity);
+        self.level = level.min(self.most());
         self.elsewhere = (self.elsewhere - (level - self.level)).max(0.0);
     }
 
@@ -72,7 +86,7 @@ impl Bucket {
     pub(super) fn status(&mut self, now: Time) -> RateStatus {
         self.refill(now);
         let limit = self.minute().round().max(1.0);
-        let used = (self.capacity - self.level).max(0.0) + self.elsewhere;
+        let used = (self.most() - self.level).max(0.0) + self.elsewhere;
         // The same tolerance as in `wait_for`.
         let left = if self.level + 1e-6 < 1.0 {
             0.0
@@ -101,11 +115,11 @@ impl Bucket {
     /// Time until `need` is available, or until the bucket is full if `need` exceeds the capacity.
     pub(super) fn wait_for(&self, need: f64) -> Duration {
         // A small tolerance, so that rounding does not cause a second, empty wait.
-        let missing = need.min(self.capacity) - self.level - 1e-6;
+        let missing = need.min(self.most()) - self.level - 1e-6;
         if missing <= 0.0 {
             Duration::ZERO
         } else {
-            Duration::from_secs_f64((missing / (self.per_second * self.supply)).min(1e9))
+            Duration::from_secs_f64((missing / (self.per_second * self.part)).min(1e9))
         }
     }
 }
@@ -170,11 +184,11 @@ pub(super) fn learn_window(
     if let Some(remaining) = window.remaining {
         let left = remaining as f64 - unseen;
         bucket.level = if fresh {
-            left.min(bucket.capacity)
+            left.min(bucket.most())
         } else {
             bucket.level.min(left)
         };
         let used = window.limit as f64 - left;
-        bucket.elsewhere = (used - (bucket.capacity - bucket.level)).max(0.0);
+        bucket.elsewhere = (used - (bucket.most() - bucket.level)).max(0.0);
     }
 }

@@ -13,8 +13,6 @@ use crate::base::{Error, RateHints, Time};
 
 use super::abandonable_calls::AbandonableCalls;
 use super::availability::Availability;
-#[cfg(test)]
-use super::class::Class;
 use super::counters::Counters;
 use super::critical::CriticalFailures;
 use super::exclusions::Exclusions;
@@ -22,8 +20,6 @@ use super::fallback_history::FallbackHistories;
 use super::first_replies::FirstReplies;
 use super::limiter::{Limiter, Permit};
 use super::loading::Loading;
-#[cfg(test)]
-use super::prefixes::Prefix;
 use super::quota::QuotaId;
 use super::quota_status::LearnedLimit;
 use super::refusals::{self, Refusals};
@@ -36,8 +32,6 @@ use crate::base::random::Random;
 mod call_ended;
 mod failure;
 mod outage;
-#[cfg(feature = "redis")]
-mod outage_elsewhere;
 mod settle;
 mod start;
 
@@ -268,7 +262,7 @@ impl<W: Work> Dispatcher<W> {
             Event::Settled(end) => self.on_settled(end, now),
             Event::Taken(end) => {
                 self.taking = false;
-                end(&mut self.work, now);
+                end(&mut self.work);
             }
             Event::Released(n) => {
                 self.counters.in_flight = self.counters.in_flight.saturating_sub(n);
@@ -285,8 +279,6 @@ impl<W: Work> Dispatcher<W> {
         self.delay_for_more(now);
         self.flush(now);
         self.availability.advance(now);
-        #[cfg(feature = "redis")]
-        self.apply_outages(now);
         let Started {
             wake,
             limit,
@@ -321,23 +313,9 @@ impl<W: Work> Dispatcher<W> {
         if finished {
             return Turn::Finished;
         }
-        #[cfg(feature = "redis")]
-        let wake = self.look_for_end(wake, now);
         // The end of the write in flight decides the next step.
         let settle_at = self.settle_at.filter(|_| self.settling.is_none());
         Turn::Wait(earlier(earlier(wake, overdue), settle_at))
-    }
-
-    /// Whether a call at this step would wait for one that writes a prompt cache.
-    #[cfg(test)]
-    pub(crate) fn waits_for_cache(
-        &self,
-        prefix: Prefix,
-        class: &Class,
-        step: u8,
-        now: Time,
-    ) -> bool {
-        self.availability.prefixes.holds(prefix, class, step, now)
     }
 
     /// Number of calls in flight. Ended calls may occupy slots until their outcomes are written.
@@ -401,13 +379,8 @@ impl<W: Work> Dispatcher<W> {
         }
     }
 
-    fn wait_until(&mut self, mut ticket: Ticket<W::Task>, at: Time, why: Option<Error>) {
+    fn wait_until(&mut self, ticket: Ticket<W::Task>, at: Time, why: Option<Error>) {
         self.counters.in_flight -= 1;
-        let step = ticket.class.at(ticket.tries.step);
-        let unavailable = self.availability.breakers.closed_until(step, at);
-        let paused = self.limiter.paused_until(ticket.quota());
-        let paused = unavailable.map_or(paused, |until| until.max(paused));
-        ticket.timer.start_wait(ticket.tries.first, paused, at);
         self.pending.push(Settled::Later(ticket, at, why));
     }
 

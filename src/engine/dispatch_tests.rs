@@ -7,7 +7,6 @@ use super::*;
 use crate::base::random::Random;
 use crate::base::{ErrorKind, RateWindow, Sent};
 use crate::engine::class::Class;
-use crate::engine::item_time::{ItemTime, ItemTimer};
 use crate::engine::limiter::{Limits, QuotaKey};
 use crate::engine::loading::MAX_LOADING;
 use crate::engine::route::Tries;
@@ -19,11 +18,10 @@ struct Costs {
     tokens: Vec<u32>,
     next: usize,
     classes: Vec<Class>,
-    waiting: Waiting<(usize, (Tries, ItemTimer))>,
+    waiting: Waiting<(usize, Tries)>,
     /// Items with an outcome, and whether it is a success.
     ended: Vec<(usize, bool)>,
     /// How their time was spent.
-    times: Vec<ItemTime>,
     /// Successes were produced without a call.
     asks_nobody: bool,
 }
@@ -33,7 +31,7 @@ impl Costs {
         &self.classes[task % self.classes.len()]
     }
 
-    fn ticket(&self, task: usize, (tries, timer): (Tries, ItemTimer)) -> Ticket<usize> {
+    fn ticket(&self, task: usize, tries: Tries) -> Ticket<usize> {
         Ticket {
             task,
             cost: Cost {
@@ -43,8 +41,6 @@ impl Costs {
             order: task as u64,
             class: self.class(task).clone(),
             tries,
-            prefix: Default::default(),
-            timer,
         }
     }
 }
@@ -103,18 +99,16 @@ impl Work for Costs {
         !self.asks_nobody
     }
 
-    fn settle(&mut self, done: &mut Vec<Settled<usize, ()>>, now: Time) -> Result<(), Error> {
+    fn settle(&mut self, done: &mut Vec<Settled<usize, ()>>, _: Time) -> Result<(), Error> {
         for settled in done.drain(..) {
             match settled {
                 Settled::Later(ticket, due, _) => {
                     let (quota, order) = (ticket.quota(), ticket.order);
-                    let item = (ticket.task, (ticket.tries, ticket.timer));
+                    let item = (ticket.task, ticket.tries);
                     self.waiting.push(quota, due, order, item);
                 }
                 Settled::Final(ticket, result) => {
                     self.ended.push((ticket.task, result.is_ok()));
-                    self.times
-                        .extend(ticket.timer.split(ticket.tries.first, now));
                 }
                 Settled::Unsent(..) => {}
             }
@@ -138,7 +132,6 @@ fn dispatcher(
         classes: vec![Class::new([quota])],
         waiting: Waiting::default(),
         ended: Vec::new(),
-        times: Vec::new(),
         asks_nobody: false,
     };
     let options = Options {
@@ -204,48 +197,6 @@ fn an_item_that_needs_many_tokens_goes_when_its_turn_comes() {
         let (order, _, _) = drive(&mut run, || Ok(()));
         assert_eq!(order, Vec::from_iter(0..150), "{large} at {concurrency}");
     }
-}
-
-/// How the time of an item is spent whose first call fails in this way.
-fn time_after(limits: Limits, error: Error) -> ItemTime {
-    let mut run = dispatcher(vec![1], limits, 1, ErrorPolicy::default());
-    let first = Cell::new(Some(error));
-    let (order, _, end) = drive(&mut run, || first.take().map_or(Ok(()), Err));
-    assert_eq!((order.len(), &run.work.ended[..]), (2, &[(0, true)][..]));
-    let time = run.work.times[0];
-    assert_eq!(time.total(), end.since(Time::ZERO));
-    assert_eq!(time.provider.as_millis(), 80, "{time:?}");
-    time
-}
-
-#[test]
-fn each_wait_of_an_item_has_its_name() {
-    let seconds = |time: Duration| time.as_secs_f64();
-    let failed = |kind| Error::new(kind, "x").with_sent(Sent::Answered);
-    let troubled = || failed(ErrorKind::Transient).with_status(500);
-    let time = time_after(Limits::default(), troubled());
-    assert!((1.0..1.26).contains(&seconds(time.backoff)), "{time:?}");
-    assert!(
-        time.cooldown.is_zero() && seconds(time.quota) < 0.01,
-        "{time:?}"
-    );
-
-    // One call per ten seconds.
-    let time = time_after(
-        Limits::default().requests_per_minute(6.0).burst(1),
-        troubled(),
-    );
-    assert!((1.0..1.26).contains(&seconds(time.backoff)), "{time:?}");
-    assert!((8.6..9.0).contains(&seconds(time.quota)), "{time:?}");
-
-    let asked = Some(Duration::from_secs(7));
-    let refused = failed(ErrorKind::RateLimited).with_status(429);
-    let time = time_after(Limits::default(), refused.with_retry_after(asked));
-    assert_eq!(seconds(time.cooldown), 7.0, "{time:?}");
-    assert!(
-        seconds(time.backoff) < 0.71 && seconds(time.quota) < 0.01,
-        "{time:?}"
-    );
 }
 
 #[test]

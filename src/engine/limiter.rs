@@ -6,9 +6,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-#[cfg(feature = "redis")]
-use std::sync::atomic::AtomicBool;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use parking_lot::Mutex;
 
@@ -16,17 +14,10 @@ use crate::base::{RateHints, Time};
 
 pub use super::quota::{CallEnd, Limits, QuotaId, QuotaKey};
 pub(super) use super::quota_state::LOADING_AGAIN;
-#[cfg(feature = "redis")]
-pub(super) use super::quota_state::LOOK_FOR_END;
-use super::quota_state::{BUSY_FOR, Quota};
+use super::quota_state::{BUSY_FOR, Division, Quota};
 pub use super::quota_state::{Gate, Permit};
 use super::quota_status::{LearnedLimit, QuotaStatus};
 use super::shared_quota::{self, Share, WallClock, system_wall};
-#[cfg(feature = "redis")]
-use shares::Shares;
-
-#[cfg(feature = "redis")]
-mod shares;
 
 /// The requests and the tokens per minute that replies reported to OS processes that share their quotas in this folder.
 /// Nothing is created.
@@ -38,17 +29,13 @@ struct State {
     ids: HashMap<QuotaKey, QuotaId>,
     quotas: Vec<Quota>,
     folder: Option<(PathBuf, WallClock)>,
-    /// Connection that shares the limits with all machines.
-    #[cfg(feature = "redis")]
-    shares: Option<Shares>,
+    /// Set if workers on several machines divide the limits.
+    division: Option<Division>,
 }
 
 /// The quotas of a route, shared by all users of the route.
 pub struct Limiter {
     state: Mutex<State>,
-    /// Other machines report that a provider is unavailable.
-    #[cfg(feature = "redis")]
-    outages: AtomicBool,
 }
 
 impl Default for Limiter {
@@ -65,11 +52,8 @@ impl Limiter {
                 ids: HashMap::new(),
                 quotas: Vec::new(),
                 folder: None,
-                #[cfg(feature = "redis")]
-                shares: None,
+                division: None,
             }),
-            #[cfg(feature = "redis")]
-            outages: AtomicBool::new(false),
         }
     }
 
@@ -104,10 +88,7 @@ impl Limiter {
         }
         let mut quota = Quota::new(limits, now);
         quota.config_version = config_version;
-        #[cfg(feature = "redis")]
-        if let Some(shares) = &state.shares {
-            quota.lease(shares.lease(key, now));
-        }
+        quota.division = state.division;
         if let Some((folder, wall)) = state.folder.clone() {
             match Share::open(&folder, key.0, wall) {
                 Ok(share) => {
@@ -215,13 +196,6 @@ impl Limiter {
         quota.map_or(Time::ZERO, |quota| quota.paused_until)
     }
 
-    /// How long a quota was in cooldown between `from` and `to`.
-    pub(crate) fn paused_between(&self, quota: QuotaId, from: Time, to: Time) -> Duration {
-        let mut state = self.state.lock();
-        let quota = state.get(quota);
-        quota.map_or(Duration::ZERO, |quota| quota.cool_downs.between(from, to))
-    }
-
     /// Number of calls that could start now, apart from their tokens.
     pub(crate) fn room(&self, quota: QuotaId, now: Time) -> usize {
         let mut state = self.state.lock();
@@ -234,6 +208,26 @@ impl Limiter {
         let requests = quota.requests.map_or(f64::INFINITY, |bucket| bucket.level);
         // An open quota has capacity for one call, whatever the rounding.
         quota.free().min(requests).max(1.0) as usize
+    }
+
+    /// Allows one call in flight until the first reply of a quota.
+    pub(crate) fn start_with_one(&self, quota: QuotaId) {
+        if let Some(quota) = self.state.lock().get(quota) {
+            quota.starts_with_one = true;
+        }
+    }
+
+    /// Divides each limit per minute equally among `workers`, which is the number of live workers now. The first call of
+    /// a limited quota waits until the other workers have counted this one.
+    pub(crate) fn divide(&self, workers: u64, now: Time) {
+        let mut state = self.state.lock();
+        let division = Division::counted(state.division, workers, now);
+        state.set_division(Some(division));
+    }
+
+    /// Ends the division, because the worker ends.
+    pub(crate) fn undivide(&self) {
+        self.state.lock().set_division(None);
     }
 
     /// Ends a reservation with the real usage of the call and the limits that its reply reports. Returns the time
@@ -253,8 +247,6 @@ impl Limiter {
             matches!(ended, CallEnd::RateLimited(_)) || unpaced && !hints.is_empty();
         quota.with_shared(has_new_limits, now, |quota| {
             quota.settle(permit, ended, hints, now);
-            #[cfg(feature = "redis")]
-            quota.share_call_end(ended, hints, now);
             quota.closed_until(now)
         })
     }
@@ -277,6 +269,13 @@ impl Limiter {
 }
 
 impl State {
+    fn set_division(&mut self, division: Option<Division>) {
+        self.division = division;
+        for quota in &mut self.quotas {
+            quota.division = division;
+        }
+    }
+
     fn get(&mut self, id: QuotaId) -> Option<&mut Quota> {
         self.quotas.get_mut((id.0 as usize).checked_sub(1)?)
     }

@@ -150,16 +150,14 @@ impl<B: Backlog> Packed<B> {
 
     /// Returns the members of a pack, each with the history of the pack.
     pub(crate) fn wait(&mut self, pack: Ticket<Pack<B::Task>>, due: Time) {
-        let (class, tries, timer, prefix) = (pack.class, pack.tries, pack.timer, pack.prefix);
+        let (class, tries) = (pack.class, pack.tries);
         for Member { task, cost, order } in pack.task {
             let ticket = Ticket {
                 task,
                 cost,
                 order,
                 class: class.clone(),
-                prefix,
                 tries,
-                timer,
             };
             self.items.wait(ticket, due);
         }
@@ -223,9 +221,7 @@ impl<T> Packing<T> {
             cost: ticket.cost,
             order: ticket.order,
             class: ticket.class.clone(),
-            prefix: ticket.prefix,
             tries: ticket.tries,
-            timer: ticket.timer,
             task: vec![member(ticket)],
         };
         match inputs {

@@ -53,8 +53,6 @@ impl Sizes {
             order: item as u64,
             class: self.classes[usize::from(kind)].clone(),
             tries,
-            prefix: Default::default(),
-            timer: Default::default(),
         }
     }
 }

@@ -17,24 +17,17 @@ use std::time::Duration;
 use crate::base::{RateHints, Time};
 
 use super::bucket::{Bucket, OutputSizes, token_capacity};
-use super::cool_downs::CoolDowns;
 use super::pace::{Begun, Pace};
 use super::quota::{CallEnd, Limits, QuotaId};
 use super::quota_status::QuotaStatus;
 use super::shared_quota::{Share, Shared};
 use super::window::{Answer, Epoch, Window};
 
+mod division;
 mod learn;
-#[cfg(feature = "redis")]
-mod lease;
-#[cfg(feature = "redis")]
-mod others;
 mod refused;
 
-#[cfg(feature = "redis")]
-pub(super) use lease::Lease;
-#[cfg(feature = "redis")]
-pub(super) use others::LOOK_FOR_END;
+pub(super) use division::Division;
 
 /// The limiter's answer.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -83,8 +76,8 @@ enum Search {
     Over,
 }
 
-/// More than 15 fields, because each end of a call can change all of them together; window, rate, buckets, share and lease
-/// are structs in files of their own.
+/// More than 15 fields, because each end of a call can change all of them together; window, rate, buckets, share and
+/// division are structs in files of their own.
 pub(super) struct Quota {
     pub(super) given: Limits,
     pub(super) requests: Option<Bucket>,
@@ -96,8 +89,9 @@ pub(super) struct Quota {
     /// Requests and tokens reserved so far.
     pub(super) reserved: (f64, f64),
     has_replied: bool,
+    /// One call is in flight until the first reply.
+    pub(super) starts_with_one: bool,
     pub(super) paused_until: Time,
-    pub(super) cool_downs: CoolDowns,
     /// Raised by each cut and each pause. The rejection of a call with a lower epoch is outdated.
     cut_epoch: u32,
     /// Pauses since the last reply.
@@ -122,9 +116,8 @@ pub(super) struct Quota {
     search: Search,
     /// The state shared with other OS processes.
     pub(super) share: Option<Share>,
-    /// The shares of limits that all machines share.
-    #[cfg(feature = "redis")]
-    pub(super) lease: Option<Lease>,
+    /// Set if workers on several machines divide the limits.
+    pub(super) division: Option<Division>,
     /// Config version that set `given`.
     pub(super) config_version: u32,
 }
@@ -167,8 +160,8 @@ impl Quota {
             in_flight: 0,
             reserved: (0.0, 0.0),
             has_replied: given.known,
+            starts_with_one: false,
             paused_until: Time::ZERO,
-            cool_downs: CoolDowns::default(),
             cut_epoch: 0,
             streak: 0,
             replies: 0,
@@ -182,8 +175,7 @@ impl Quota {
             last_end: now,
             search: Search::Ahead,
             share: None,
-            #[cfg(feature = "redis")]
-            lease: None,
+            division: None,
             config_version: 0,
         }
     }
@@ -193,8 +185,6 @@ impl Quota {
         if given == self.given {
             return;
         }
-        #[cfg(feature = "redis")]
-        let before = self.levels();
         let fresh = Self::new(given, now);
         for (bucket, fresh, is_given) in [
             (
@@ -210,8 +200,6 @@ impl Quota {
                 (_, new) => new,
             };
         }
-        #[cfg(feature = "redis")]
-        self.hold_levels(before);
         if given.window != self.given.window {
             self.window = given.window();
             self.pace = Pace::default();
@@ -236,16 +224,11 @@ impl Quota {
         now: Time,
         act: impl FnOnce(&mut Self) -> T,
     ) -> T {
-        #[cfg(feature = "redis")]
-        let before = {
-            self.take_shares(now);
-            self.levels()
-        };
-        let out = match self.share.take() {
+        self.apportion(now);
+        match self.share.take() {
             None => act(self),
-            // A quota that all machines share through Redis is not shared through the file as well.
-            #[cfg(feature = "redis")]
-            Some(mut share) if self.lease.is_some() => {
+            // Each worker has its own part of a divided limit.
+            Some(mut share) if self.division.is_some() => {
                 let out = act(self);
                 share.keep_found(self.window.found(), now);
                 self.share = Some(share);
@@ -260,11 +243,7 @@ impl Quota {
                 self.share = Some(share);
                 out
             }
-        };
-        #[cfg(feature = "redis")]
-        self.hold_levels(before);
-        self.cool_downs.note(self.paused_until, now);
-        out
+        }
     }
 
     /// Number of calls that may start in addition to those in flight.
@@ -277,7 +256,7 @@ impl Quota {
 
     fn most_in_flight(&self) -> f64 {
         let cap = match self.has_replied {
-            false => f64::from(self.given.burst).min(self.window.most()),
+            false => self.first_calls().min(self.window.most()),
             // During the search, only rejections limit the number of calls.
             true if self.is_searching() => f64::from(self.window.ceiling()),
             true => self.window.most(),
@@ -317,12 +296,8 @@ impl Quota {
         if self.is_busy() {
             return Some(now.after(LOOK_AGAIN));
         }
-        #[cfg(feature = "redis")]
-        {
-            if let Some(at) = self.await_others(now) {
-                return Some(at);
-            }
-            self.take_shares(now);
+        if let Some(until) = self.held_by_division(now) {
+            return Some(until);
         }
         let known = self.requests.as_mut().map(|bucket| {
             bucket.refill(now);
@@ -331,12 +306,6 @@ impl Quota {
         let wait = known.unwrap_or_else(|| self.pace.wait(now));
         if wait.is_zero() {
             return None;
-        }
-        #[cfg(feature = "redis")]
-        if known.is_some()
-            && let Some(at) = self.await_share(0, 1.0, now)
-        {
-            return Some(at);
         }
         Some(now.after(wait.max(SHORTEST_WAIT)))
     }
@@ -362,10 +331,6 @@ impl Quota {
             bucket.refill(now);
             let wait = bucket.wait_for(need);
             if wait > Duration::ZERO {
-                #[cfg(feature = "redis")]
-                if let Some(at) = self.await_share(1, need, now) {
-                    return Gate::NotUntil(at);
-                }
                 return Gate::NotUntil(now.after(wait.max(SHORTEST_WAIT)));
             }
             bucket.level -= need;
@@ -380,10 +345,6 @@ impl Quota {
         let number = self.pace.take(now);
         self.in_flight += 1;
         self.reserved.0 += 1.0;
-        #[cfg(feature = "redis")]
-        if let Some(lease) = &mut self.lease {
-            lease.others.begin(self.reserved.0 as u64);
-        }
         self.reserved.1 += need;
         Gate::Go(Permit {
             quota,
@@ -400,8 +361,6 @@ impl Quota {
     pub(super) fn settle(&mut self, permit: Permit, ended: CallEnd, hints: &RateHints, now: Time) {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.last_end = now;
-        #[cfg(feature = "redis")]
-        self.end_probe(permit.reserved.0 as u64, ended, now);
         let used = match ended {
             CallEnd::Replied(used) | CallEnd::Troubled(used) => used,
             _ => None,

@@ -147,6 +147,14 @@ pub struct Tries {
     pub max_retries: Option<u8>,
 }
 
+impl Tries {
+    /// The time since the start of the first call.
+    pub(crate) fn latency(&self, now: Time) -> Duration {
+        let first = self.first.time();
+        first.map_or(Duration::ZERO, |first| now.since(first))
+    }
+}
+
 /// A start time in 8 bytes, including `None`, because every waiting item stores one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct First(Option<NonZeroU64>);

@@ -37,7 +37,6 @@ const UNUSED_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Interval of reading the state of a quota without a known rate: others may have paused it.
 const REREAD_INTERVAL: Duration = Duration::from_millis(100);
 /// Interval at which the proven concurrency is saved, if nothing else is saved.
-#[cfg(feature = "redis")]
 const KEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// Attempts to lock. A holder needs microseconds; one that needs longer is suspended.
 const TRIES: u32 = 40;
@@ -45,7 +44,7 @@ const BETWEEN_TRIES: Duration = Duration::from_micros(50);
 /// The found concurrency is adopted for this time; later it is only a hint.
 const FRESH: Duration = Duration::from_secs(3600);
 /// Longest pause of another process that is believed: by default no run waits longer, and clocks jump.
-pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
+const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 struct Level {
@@ -199,9 +198,7 @@ impl Share {
         }
     }
 
-    /// Saves only the proven concurrency, for later runs on this machine. Other machines learn the use of the limits
-    /// through Redis.
-    #[cfg(feature = "redis")]
+    /// Saves only the proven concurrency, for later runs on this machine.
     pub(super) fn keep_found(&mut self, calls: Option<u32>, now: Time) {
         let Some(calls) = calls.filter(|_| now >= self.next_look) else {
             return;

@@ -155,8 +155,6 @@ impl Scene {
             has_store: random.chance(40),
             look: Look::None,
             unreleased: 0,
-            // Drawn apart, so that the other draws of a seed stay what they were.
-            beginnings: Random::warm(seed ^ 0x6361_6368).below(5) as u32,
         };
         let deadline = random
             .chance(15)
@@ -289,9 +287,6 @@ impl Scene {
                 }
             }
         }
-        let times = &mut self.dispatcher.work.times;
-        times.ended(call.ticket.task, self.now.since(call.began), self.now);
-        times.refused |= result.is_err() || !self.hints.is_empty();
         let ended = EndedCall {
             call,
             result,

@@ -11,7 +11,6 @@ use crate::base::random::Random;
 use crate::engine::availability::Availability;
 use crate::engine::class::Class;
 use crate::engine::dispatch::{ErrorPolicy, Options};
-use crate::engine::item_time::ItemTimer;
 use crate::engine::limiter::{Limiter, QuotaId};
 use crate::engine::route::{RetryPolicy, Tries};
 use crate::engine::work::{Cost, SettleIo, Take, TakeIo};
@@ -78,8 +77,6 @@ impl Work for TwoItems {
             order: task.into(),
             class: Class::new([QuotaId::NONE]),
             tries: Tries::default(),
-            prefix: Default::default(),
-            timer: ItemTimer::default(),
         });
         let found: Vec<_> = found.collect();
         Ok(if found.is_empty() {
@@ -104,7 +101,7 @@ impl Work for TwoItems {
                 let first = ended.recv_timeout(PATIENCE);
                 assert_eq!(first, Ok(1), "a claim prevented a call from ending");
             }
-            Box::new(move |work, _| {
+            Box::new(move |work| {
                 work.looking = false;
                 work.found.push(look);
             })

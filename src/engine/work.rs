@@ -4,9 +4,7 @@ use crate::base::{Error, Time};
 
 use super::availability::Availability;
 use super::class::Class;
-use super::item_time::ItemTimer;
 use super::limiter::QuotaId;
-use super::prefixes::Prefix;
 use super::route::Tries;
 use super::time_split::Limit;
 
@@ -27,10 +25,7 @@ pub(crate) struct Ticket<T> {
     /// Position in the input: equal items start in this order.
     pub order: u64,
     pub class: Class,
-    /// The beginning of its prompt, if the provider is to cache it.
-    pub prefix: Prefix,
     pub tries: Tries,
-    pub timer: ItemTimer,
 }
 
 impl<T> Ticket<T> {
@@ -77,7 +72,7 @@ pub(crate) type SettleEnd<W> = Box<
 /// A settling write, made without the engine's lock.
 pub(crate) type SettleIo<W> = Box<dyn FnOnce() -> SettleEnd<W> + Send>;
 /// Applies, under the engine's lock, the outcome of a claim.
-pub(crate) type TakeEnd<W> = Box<dyn FnOnce(&mut W, Time) + Send>;
+pub(crate) type TakeEnd<W> = Box<dyn FnOnce(&mut W) + Send>;
 /// A claim, made without the engine's lock.
 pub(crate) type TakeIo<W> = Box<dyn FnOnce() -> TakeEnd<W> + Send>;
 

@@ -70,11 +70,10 @@ const FACTS: [(&str, ColumnType); 6] = [
 ];
 /// Columns that always exist, because the columns of a table must not depend on the outcomes of its items. Other
 /// fields come between these columns and `reply`.
-const MORE_FACTS: [(&str, ColumnType); 7] = [
+const MORE_FACTS: [(&str, ColumnType); 6] = [
     ("service_tier", ColumnType::Text),
     ("warning", ColumnType::Text),
     ("degraded", ColumnType::Text),
-    ("time_ms", ColumnType::Json),
     ("earlier", ColumnType::Json),
     ("answered_by", ColumnType::Text),
     ("superseded", ColumnType::Bool),

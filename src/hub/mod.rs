@@ -1,5 +1,4 @@
-//! Messages between OS processes on many machines through Redis or Valkey: that there is work, and how much each
-//! process uses of shared limits.
+//! Messages between OS processes on many machines through Redis or Valkey: that there is work.
 //!
 //! Redis never has the only copy of data that must not be lost. While it is unavailable, processes poll the
 //! database at short intervals. No other thread waits for Redis: two threads talk to it, one that sends
@@ -7,17 +6,16 @@
 
 mod listener;
 mod options;
-pub(crate) mod shares;
-pub(crate) mod talker;
+mod talker;
 
 #[cfg(test)]
 pub(crate) mod tests;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::{Condvar, Mutex};
@@ -27,7 +25,6 @@ use crate::base::Error;
 use crate::base::thread::spawn;
 
 pub use options::RedisOptions;
-use shares::ShareUser;
 
 /// The channel on which all processes publish.
 const CHANNEL: &str = "batchwright:news";
@@ -73,8 +70,6 @@ impl RedisHub {
             outbox: Mutex::default(),
             filled: Condvar::new(),
             subscriptions: Mutex::default(),
-            share_users: Mutex::default(),
-            workers: AtomicUsize::new(0),
             hears: AtomicBool::new(false),
             is_away: AtomicBool::new(false),
         });
@@ -120,45 +115,6 @@ impl RedisHub {
     }
 }
 
-impl RedisHub {
-    /// Includes a user in the exchange of shared limits, until `user` is dropped.
-    pub(crate) fn share(&self, user: Weak<dyn ShareUser>) {
-        self.0.shared.share_users.lock().push(user);
-        self.0.talk();
-        self.nudge();
-    }
-
-    /// Starts an exchange early, because a caller waits for a share or has news that others need immediately.
-    pub(crate) fn nudge(&self) {
-        self.0.shared.outbox.lock().is_nudged = true;
-        self.0.shared.filled.notify_one();
-    }
-
-    /// Sets the number of active workers, which is also used while Redis is unavailable.
-    pub(crate) fn note_workers(&self, workers: usize) {
-        self.0.shared.workers.store(workers, Ordering::SeqCst);
-    }
-}
-
-#[cfg(test)]
-impl RedisHub {
-    /// A hub without threads and without a connection: a simulation exchanges shares for it.
-    pub(crate) fn simulated() -> Self {
-        let hub = Self::new(RedisOptions::new("redis://127.0.0.1:1")).unwrap();
-        hub.0.threads.lock().are_simulated = true;
-        hub
-    }
-
-    pub(crate) fn users(&self) -> Vec<Arc<dyn ShareUser>> {
-        self.0.shared.share_users()
-    }
-
-    /// Whether a limiter has requested a share since the last call of this method.
-    pub(crate) fn was_nudged(&self) -> bool {
-        std::mem::take(&mut self.0.shared.outbox.lock().is_nudged)
-    }
-}
-
 /// Ends the threads when the last clone of the hub is dropped.
 struct Owner {
     shared: Arc<Shared>,
@@ -172,18 +128,11 @@ struct Owner {
 struct Threads {
     talker: Option<JoinHandle<()>>,
     listens: bool,
-    /// True if a simulation does the work of the threads.
-    #[cfg(test)]
-    are_simulated: bool,
 }
 
 impl Owner {
     fn talk(&self) {
         let mut threads = self.threads.lock();
-        #[cfg(test)]
-        if threads.are_simulated {
-            return;
-        }
         if threads.talker.is_none() {
             let shared = self.shared.clone();
             threads.talker = started(spawn("bw-redis-talker", move || talker::run(&shared)));
@@ -231,20 +180,15 @@ struct Shared {
     outbox: Mutex<Outbox>,
     filled: Condvar,
     subscriptions: Mutex<Vec<(String, Weak<Subscriber>)>>,
-    share_users: Mutex<Vec<Weak<dyn ShareUser>>>,
-    /// Number of active workers at the last count.
-    workers: AtomicUsize,
     hears: AtomicBool,
     is_away: AtomicBool,
 }
 
-/// Messages and requests to send.
+/// Messages to send.
 #[derive(Default)]
 struct Outbox {
     /// By topic.
     news: BTreeMap<String, News>,
-    /// A share is requested before the regular interval.
-    is_nudged: bool,
     ends: bool,
 }
 
@@ -262,18 +206,6 @@ impl Shared {
         for subscriber in alive {
             subscriber(news);
         }
-    }
-
-    fn has_share_users(&self) -> bool {
-        let users = self.share_users.lock();
-        users.iter().any(|user| user.strong_count() > 0)
-    }
-
-    /// The limiters that share their limits.
-    fn share_users(&self) -> Vec<Arc<dyn ShareUser>> {
-        let mut users = self.share_users.lock();
-        users.retain(|user| user.strong_count() > 0);
-        users.iter().filter_map(Weak::upgrade).collect()
     }
 
     fn note_away(&self, error: &RedisError) {
@@ -321,9 +253,4 @@ impl Backoff {
         self.0 = (2 * wait).min(AGAIN.1);
         wait
     }
-}
-
-/// The time at which something that started at `since` may be repeated.
-fn after(since: Option<Instant>, interval: Duration) -> Option<Instant> {
-    since.map(|since| since + interval)
 }

@@ -68,9 +68,8 @@ pub trait LlmClient: Send + Sync {
         true
     }
 
-    /// Whether the provider caches the beginning of such a request, if that has about this many tokens. Then a run sends
-    /// one of the requests that share it before the others, and sets [`Request::cache_prefix`] for all of them. Default:
-    /// no.
+    /// Whether the provider caches the beginning of such a request, if that has about this many tokens. Then a route
+    /// sets [`Request::cache_prefix`]. Default: no.
     fn caches_prompts(&self, _request: &Request, _tokens: u32) -> bool {
         false
     }

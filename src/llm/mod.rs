@@ -7,8 +7,6 @@ pub mod client;
 pub mod from_native;
 pub mod hash;
 pub mod json_answer;
-#[cfg(feature = "schema")]
-mod metered;
 pub mod native;
 mod nested_json;
 pub mod outcome;

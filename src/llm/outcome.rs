@@ -12,7 +12,6 @@ use serde_json::Value;
 use crate::base::brief::{Many, Name};
 use crate::base::json_text::{write_name, write_string};
 use crate::base::{Error, ErrorKind, Paid, Usage, Usd};
-use crate::engine::item_time::ItemTime;
 
 use super::reply_details::{RawJson, Reasoning, ReplyDetails, ToolCall};
 use super::request::Request;
@@ -47,9 +46,6 @@ pub struct Outcome {
     pub attempts: u32,
     /// The time from the start of its first call to its end, including waits for retries.
     pub latency: Duration,
-    /// How that time was spent; the parts add up to it. `None` for an item that was never sent, and for a result line
-    /// without this field.
-    pub time: Option<ItemTime>,
     /// The provider of the last call.
     #[debug("{:?}", provider.as_deref().map(Name))]
     pub provider: Option<String>,
@@ -82,7 +78,6 @@ impl Outcome {
             result,
             attempts: 0,
             latency: Duration::ZERO,
-            time: None,
             provider: None,
             model: None,
             earlier: Vec::new(),
@@ -99,13 +94,6 @@ impl Outcome {
         self.user_data = request.user_data.clone();
         self.input.clone_from(&request.input);
         self
-    }
-
-    /// Sets the number of calls, and how the time since the first one was spent.
-    pub(crate) fn set_calls(&mut self, attempts: u32, time: Option<ItemTime>) {
-        self.attempts = attempts;
-        self.latency = time.map_or(Duration::ZERO, |time| time.total());
-        self.time = time;
     }
 
     /// The value [attached](crate::Request::with_user_data) to the request, if it has this type.
@@ -128,13 +116,6 @@ impl Outcome {
     /// The cost of these calls; `None` if the cost of any of them is unknown.
     pub fn cost_usd(&self) -> Option<Usd> {
         self.paid().cost_usd
-    }
-
-    /// How its time was spent, if that shows more than the latency.
-    fn time_told(&self) -> Option<ItemTime> {
-        let waited = |time: &ItemTime| !(time.quota + time.cooldown + time.backoff).is_zero();
-        let says_more = |time: &ItemTime| self.attempts > 1 || waited(time);
-        self.time.filter(says_more)
     }
 
     fn paid(&self) -> Paid {
@@ -240,7 +221,6 @@ impl Outcome {
         line.field("attempts", &self.attempts)?;
         let millis = u64::try_from(self.latency.as_millis()).unwrap_or(u64::MAX);
         line.field("latency_ms", &millis)?;
-        add(line, "time_ms", self.time_told())?;
         line.field("cost_usd", &self.cost_usd())?;
         let saved = self.paid().cache_saved;
         let saved = (saved != 0).then(|| saved as f64 / 1e12);
@@ -285,7 +265,7 @@ pub(super) fn unwritable(error: serde_json::Error) -> Error {
 }
 
 /// A hint for the serializer, which JSON does not need.
-const MOST_FIELDS: usize = 27;
+const MOST_FIELDS: usize = 26;
 
 /// A result line when it is read.
 #[derive(Deserialize)]
@@ -306,7 +286,6 @@ struct Line {
     usage: Option<Usage>,
     attempts: u32,
     latency_ms: u64,
-    time_ms: Option<ItemTime>,
     cost_usd: Option<Usd>,
     cache_saved_usd: Option<f64>,
     warning: Option<String>,
@@ -364,7 +343,6 @@ impl<'de> Deserialize<'de> for Outcome {
         Ok(Self {
             attempts: line.attempts,
             latency: Duration::from_millis(line.latency_ms),
-            time: line.time_ms,
             provider,
             model: line.model,
             earlier: line.earlier,
@@ -426,8 +404,6 @@ mod tests {
         let mut silent = with_all.clone();
         silent.text.clear();
         let refused = failed.clone().with_refusal(Some("no".to_owned()));
-        let mut time = ItemTime::default();
-        (time.provider, time.backoff) = (Duration::from_millis(12), Duration::from_millis(5));
         let results = [
             Ok(answer),
             Ok(vector),
@@ -449,7 +425,7 @@ mod tests {
                 request_hash: Some("h".to_owned()),
                 input: Some(RawJson::new("{\"n\":1.0}")),
                 attempts: 2,
-                time: Some(time),
+                latency: Duration::from_millis(17),
                 provider,
                 model,
                 earlier: vec![earlier],

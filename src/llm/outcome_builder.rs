@@ -1,9 +1,10 @@
 //! Makes outcomes and result lines in the same way for lists, files, queues and batches.
 
+use std::time::Duration;
+
 use serde_json::value::{RawValue, to_raw_value};
 
 use crate::base::Error;
-use crate::engine::item_time::ItemTime;
 use crate::engine::route::Tries;
 
 use super::outcome::{EarlierProvider, Outcome, unwritable};
@@ -22,8 +23,8 @@ pub(crate) struct OutcomeBuilder {
     pub input: Option<RawJson>,
     /// Calls made for the item.
     pub attempts: u32,
-    /// Where the time went since the first of these calls.
-    pub time: Option<ItemTime>,
+    /// The time since the start of the first of these calls.
+    pub latency: Duration,
     /// The provider of the last call.
     pub provider: Option<String>,
     /// The requested model.
@@ -38,12 +39,12 @@ impl OutcomeBuilder {
         route: &Route<'_>,
         request: &Request,
         tries: &Tries,
-        time: Option<ItemTime>,
+        latency: Duration,
     ) -> Self {
         let (provider, model) = route.asked(tries.step, request);
         Self {
             attempts: tries.calls.into(),
-            time,
+            latency,
             provider: Some(provider),
             model,
             earlier: route.earlier(tries.fallbacks, request),
@@ -58,7 +59,8 @@ impl OutcomeBuilder {
             answer.charge = None;
         }
         let mut outcome = Outcome::new(self.id, result);
-        outcome.set_calls(self.attempts, self.time);
+        outcome.attempts = self.attempts;
+        outcome.latency = self.latency;
         outcome.request_hash = self.request_hash;
         outcome.input = self.input;
         outcome.provider = self.provider;

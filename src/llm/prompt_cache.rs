@@ -4,16 +4,14 @@
 //! begins in the same way. The beginning that is considered here is the system text, with the tools and the format of the
 //! answer, which providers read before the messages.
 
-use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use serde_json::Value;
 use ureq::http;
 
-use crate::base::{Time, Timestamp};
+use crate::base::Timestamp;
 use crate::config::choices::CachePrompt;
-use crate::engine::prefixes::{LIFETIME, Prefix};
 use crate::money::prices::Prices;
 
 use super::params::RequestTask;
@@ -25,9 +23,6 @@ pub(crate) const LEAST_TOKENS: u32 = 1024;
 pub(crate) const LEAST_PROMPTS: usize = 10;
 /// Bytes of text per token, as estimated elsewhere.
 const BYTES: usize = 4;
-/// A request with fewer bytes has no beginning that is worth it.
-#[cfg(feature = "queue")]
-pub(crate) const LEAST_BYTES: usize = LEAST_TOKENS as usize * BYTES;
 
 /// The beginning of a prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -129,67 +124,6 @@ fn hash(request: &Request) -> u64 {
     let format = request.params.response_format.as_ref();
     format.map(|format| format!("{format:?}")).hash(&mut hasher);
     hasher.finish()
-}
-
-/// The beginnings of prompts whose number is not known in advance: of a stream, or of the jobs that a worker claims. Each
-/// is counted for as long as a provider would keep it in its cache.
-#[derive(Default)]
-pub(crate) struct SeenPrefixes {
-    known: HashMap<(usize, PromptPrefix), Seen>,
-    /// The last number that was given to a beginning.
-    last_number: u32,
-}
-
-struct Seen {
-    number: u32,
-    prompts: usize,
-    last: Time,
-    /// Where it is cached, once that is decided.
-    prefix: Option<Prefix>,
-}
-
-impl SeenPrefixes {
-    /// More are not counted at once.
-    const MOST: usize = 4096;
-
-    /// Where the beginning of one more prompt is cached, which belongs to one of several routes. `decide` gets the number of prompts that were seen with it, and
-    /// the number that stands for it.
-    pub(crate) fn of(
-        &mut self,
-        beginning: (usize, PromptPrefix),
-        now: Time,
-        decide: impl FnOnce(usize, u32) -> Prefix,
-    ) -> Prefix {
-        let is_kept = |seen: &Seen| now < seen.last.after(LIFETIME);
-        if self.known.len() >= Self::MOST && !self.known.contains_key(&beginning) {
-            // The half that was not used for longest goes, so that this is rare.
-            let mut times: Vec<Time> = self.known.values().map(|seen| seen.last).collect();
-            let (_, middle, _) = times.select_nth_unstable(Self::MOST / 2);
-            self.known.retain(|_, seen| seen.last > *middle);
-        }
-        let seen = self.known.entry(beginning).or_insert_with(|| {
-            self.last_number += 1;
-            Seen {
-                number: self.last_number,
-                prompts: 0,
-                last: now,
-                prefix: None,
-            }
-        });
-        if !is_kept(seen) {
-            (seen.prompts, seen.prefix) = (0, None);
-        }
-        seen.prompts += 1;
-        seen.last = now;
-        if let Some(prefix) = seen.prefix {
-            return prefix;
-        }
-        let prefix = decide(seen.prompts, seen.number);
-        if prefix != Prefix::NONE || seen.prompts >= LEAST_PROMPTS {
-            seen.prefix = Some(prefix);
-        }
-        prefix
-    }
 }
 
 /// Which beginnings are cached.
@@ -385,37 +319,6 @@ mod tests {
             ANTHROPIC,
             "claude-sonnet-4-5"
         ));
-    }
-
-    #[test]
-    fn prompts_of_a_stream_are_cached_from_the_tenth_on_while_they_keep_coming() {
-        let mut seen = SeenPrefixes::default();
-        let beginning = PromptPrefix::of(&long()).unwrap();
-        let at = |seconds: u64| Time::ZERO.after(Duration::from_secs(seconds));
-        let decide = |prompts: usize, number| match prompts {
-            LEAST_PROMPTS.. => Prefix::new(number, [true]),
-            _ => Prefix::NONE,
-        };
-        for prompt in 1..=12 {
-            let prefix = seen.of((0, beginning), at(prompt), decide);
-            assert_eq!(prefix.is_cached_at(0), prompt >= 10, "{prompt}");
-        }
-        let late = seen.of((0, beginning), at(12).after(LIFETIME), decide);
-        assert_eq!(late, Prefix::NONE, "it has left the cache");
-        for other in 0..2 * SeenPrefixes::MOST as u64 {
-            let other = PromptPrefix {
-                hash: other,
-                tokens: 2_000,
-            };
-            seen.of((0, other), at(500), decide);
-        }
-        assert!(seen.known.len() <= SeenPrefixes::MOST);
-        let (mut new, mut last) = (beginning, Prefix::NONE);
-        new.hash += 1;
-        for _ in 0..LEAST_PROMPTS {
-            last = seen.of((0, new), at(501), decide);
-        }
-        assert_ne!(last, Prefix::NONE, "others do not block a new one");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! A route: the ordered clients a prompt may go to, with their limits and the retry policy.
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,7 +15,6 @@ use crate::engine::dispatch::{Dispatcher, ErrorPolicy, Options};
 use crate::engine::fallback_history::{FallbackHistories, FallbackHistory};
 use crate::engine::limiter::{Limiter, Limits, QuotaKey};
 use crate::engine::pack::PackLimits;
-use crate::engine::prefixes::Prefix;
 use crate::engine::route::{RetryPolicy, Tries};
 use crate::engine::run::{Reply, Runner, run_inline};
 use crate::engine::work::{Cost, Ticket};
@@ -26,9 +26,10 @@ use crate::observe::calls::CallObserver;
 use super::carried_cost::CarriedCosts;
 use super::client::{LlmClient, guarded};
 use super::outcome::EarlierProvider;
+use super::params::CacheLifetime;
 use super::params::RequestTask;
 use super::pricing::Pricing;
-use super::prompt_cache::{CacheRule, PromptPrefix, SeenPrefixes};
+use super::prompt_cache::{PromptPrefix, accepts_marks};
 use super::request::Request;
 use super::response::Response;
 use super::single_call::Single;
@@ -68,9 +69,8 @@ pub struct Route<'a> {
     #[setters(generate)]
     observer: Option<Arc<dyn CallObserver>>,
     skipped: Arc<[SkippedStep]>,
-    /// Sets which prompts use the prompt cache of their provider. A run sends one prompt of each shared system text first,
-    /// and the others when that call has ended; see [`CachePrompt`]. So does a queue's worker with the jobs that it claims.
-    /// Single calls do not wait and are not marked. Default: [`CachePrompt::Auto`].
+    /// Sets which prompts use the prompt cache of their provider. If all prompts of a list or a file share their system
+    /// text, one call is in flight until the first reply; see [`CachePrompt`]. Default: [`CachePrompt::Auto`].
     #[setters(generate)]
     cache_prompt: CachePrompt,
 }
@@ -135,52 +135,33 @@ impl<'a> Route<'a> {
         self
     }
 
-    /// Whether runs on this route cache beginnings of prompts at all.
-    pub(crate) fn caches_prompts(&self) -> bool {
-        self.cache_prompt != CachePrompt::Never
+    /// The request for a step, with a mark for its system text if the provider caches it only with a mark.
+    fn marked<'r>(&self, request: &'r Request, step: u8) -> Cow<'r, Request> {
+        let prefix = PromptPrefix::of(request);
+        if prefix.is_none_or(|prefix| !self.caches(&prefix, request, step)) {
+            return Cow::Borrowed(request);
+        }
+        let marked = request.clone();
+        Cow::Owned(marked.with_cache_prefix(Some(CacheLifetime::Minutes)))
     }
 
-    /// The same as [`prefix`](Self::prefix) for prompts that come one by one.
-    pub(crate) fn prefix_of_next(
-        &self,
-        seen: &mut SeenPrefixes,
-        request: &Request,
-        now: Time,
-    ) -> Prefix {
-        let Some(beginning) = PromptPrefix::of(request).filter(|_| self.caches_prompts()) else {
-            return Prefix::NONE;
+    fn caches(&self, prefix: &PromptPrefix, request: &Request, step: u8) -> bool {
+        let client = self.client(step);
+        let may_mark = match self.cache_prompt {
+            CachePrompt::Never => false,
+            CachePrompt::Always => true,
+            CachePrompt::Auto => accepts_marks(client.provider(), client.address()),
         };
-        let route = std::ptr::from_ref(self).addr();
-        seen.of((route, beginning), now, |prompts, number| {
-            let counted = self.cache_prompt != CachePrompt::Always;
-            self.prefix(&beginning, request, counted.then_some(prompts), number)
-        })
+        may_mark && client.caches_prompts(request, prefix.tokens)
     }
 
-    /// The steps at which the beginning of such requests is cached, if this number of them is sent. `number` stands for
-    /// the beginning, from 1.
-    pub(crate) fn prefix(
-        &self,
-        beginning: &PromptPrefix,
-        request: &Request,
-        prompts: Option<usize>,
-        number: u32,
-    ) -> Prefix {
-        let rule = CacheRule {
-            mode: self.cache_prompt,
-            prices: &self.prices,
-            tier: "",
-            at: self.clock.wall(),
-        };
-        let steps = self.steps.iter().map(|Step { client, .. }| {
-            let asked = || {
-                let (provider, model) = (client.provider(), client.model_for(request));
-                client.caches_prompts(request, beginning.tokens)
-                    && rule.caches(prompts, (provider, client.address()), model.as_deref())
-            };
-            guarded("caches_prompts()", asked).unwrap_or(false)
-        });
-        Prefix::new(number, steps)
+    /// Makes one call until the first reply, if all requests of a run begin with this text and the provider caches it: the
+    /// others can read the cache only when it has been written.
+    pub(crate) fn start_with_one(&self, shared: Option<&PromptPrefix>, request: &Request) {
+        if shared.is_some_and(|prefix| self.caches(prefix, request, 0)) {
+            let class = self.class(request, &mut None);
+            self.limiter.start_with_one(class.quota(0));
+        }
     }
 
     /// Adds a limit of what all calls of the route, and of other routes with a clone of the budget, may cost. A call that
@@ -468,8 +449,6 @@ impl<'a> Route<'a> {
             order: 0,
             class: self.class(request, last),
             tries: Default::default(),
-            prefix: Default::default(),
-            timer: Default::default(),
         }
     }
 }

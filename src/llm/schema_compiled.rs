@@ -8,15 +8,13 @@ use jsonschema::{ReferencingError, ValidationError, Validator};
 use parking_lot::RwLock;
 use serde_json::Value;
 
-use super::metered::{Metered, metered, unmetered};
-
 /// A compiled JSON Schema.
 #[derive(Clone)]
 pub(crate) struct Schema(Arc<Compiled>);
 
 struct Compiled {
     schema: Value,
-    validator: Validator<Metered>,
+    validator: Validator,
 }
 
 /// Compiled schemas of the whole process: input lines repeat theirs, as do all answers.
@@ -32,9 +30,10 @@ const DEEPEST: usize = 100;
 /// Misfits named at once.
 const NAMED: usize = 5;
 
-/// Limit of looks for naming what does not fit. The validator collects all errors before it returns the first, at some
-/// hundred bytes each; and where alternatives contain each other, their number doubles with each level of the value.
-const LOOKS: u64 = 100_000;
+/// Limits of a value whose misfits are named. The validator collects all errors before it returns the first, at some
+/// hundred bytes each; and where alternatives contain each other, their number multiplies with each level of the value.
+const NAMED_PARTS: usize = 50_000;
+const NAMED_LEVELS: usize = 10;
 
 impl Schema {
     /// Compiles a schema, or finds it compiled.
@@ -48,7 +47,7 @@ impl Schema {
         if is_deeper(schema, DEEPEST) {
             return Err(format!("it is nested more than {DEEPEST} levels deep"));
         }
-        let validator = jsonschema::options_for::<Metered>().offline().build(schema);
+        let validator = jsonschema::options().offline().build(schema);
         let built = Self(Arc::new(Compiled {
             schema: schema.clone(),
             validator: validator.map_err(|error| fault(&error))?,
@@ -64,30 +63,46 @@ impl Schema {
     }
 
     /// Where a value does not fit, without a word of what stands there; `None` if it fits. That alone
-    /// is decided by looking at everything; naming places takes no more than so much work and memory.
+    /// is decided by looking at everything; places are named in a value of a limited size only.
     pub(crate) fn misfit(&self, value: &Value) -> Option<String> {
         let validator = &self.0.validator;
-        if unmetered(|| validator.is_valid(value)) {
+        if validator.is_valid(value) {
             return None;
         }
-        let named = metered(LOOKS, || {
-            let errors = validator.iter_errors(value).take(NAMED);
-            let named = errors.map(|error| {
-                let what = error.masked();
-                match error.instance_path().as_str() {
-                    "" => what.to_string(),
-                    path => format!("at {path}: {what}"),
-                }
-            });
-            named.collect::<Vec<_>>().join("; ")
+        let mut parts = NAMED_PARTS;
+        if !is_small(value, NAMED_LEVELS, &mut parts) {
+            return Some("in too many places to list".to_owned());
+        }
+        let errors = validator.iter_errors(value).take(NAMED);
+        let named = errors.map(|error| {
+            let what = error.masked();
+            match error.instance_path().as_str() {
+                "" => what.to_string(),
+                path => format!("at {path}: {what}"),
+            }
         });
-        named.or_else(|| Some("in too many places to list".to_owned()))
+        Some(named.collect::<Vec<_>>().join("; "))
     }
 }
 
 fn find(compiled: &VecDeque<Schema>, schema: &Value) -> Option<Schema> {
     let mut compiled = compiled.iter();
     compiled.find(|known| known.0.schema == *schema).cloned()
+}
+
+/// Whether a value has at most this many levels and parts.
+fn is_small(value: &Value, levels: usize, parts: &mut usize) -> bool {
+    if levels == 0 || *parts == 0 {
+        return false;
+    }
+    *parts -= 1;
+    match value {
+        Value::Array(items) => items.iter().all(|item| is_small(item, levels - 1, parts)),
+        Value::Object(fields) => fields
+            .values()
+            .all(|part| is_small(part, levels - 1, parts)),
+        _ => true,
+    }
 }
 
 fn is_deeper(value: &Value, levels: usize) -> bool {

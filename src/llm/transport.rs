@@ -10,7 +10,6 @@ mod call;
 mod client;
 mod connect;
 mod connection;
-mod encoding;
 mod exchange;
 mod fault;
 mod head;

@@ -2,9 +2,8 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
 
-use crate::base::{Context, Error, ErrorKind};
+use crate::base::{Error, ErrorKind};
 use crate::config::choices::Strategy;
 use crate::config::settings::Settings;
 use crate::llm::batch::{BatchAccount, BatchClient};
@@ -178,54 +177,13 @@ impl ProviderPlan {
         self.fallbacks.len() < before
     }
 
-    /// Whether the first provider has no model for requests that name none. The model of a server that is still
-    /// loading is not known yet.
+    /// Whether the first provider has no model for requests that name none.
     pub fn lacks_model(&self) -> bool {
         let first = &self.first;
-        first.provider != "extract" && first.model.is_none() && !first.is_loading()
+        first.provider != "extract" && first.model.is_none()
     }
 
-    /// The servers that are still loading their model and worth waiting for: their models and slots are known only
-    /// then. A fallback whose model is named needs no wait, because its calls wait.
-    pub(super) fn loading(&mut self) -> impl Iterator<Item = &mut ProviderStatus> {
-        let fallbacks = self.fallbacks.iter_mut();
-        let unnamed = fallbacks.filter(|status| status.model.is_none());
-        let all = std::iter::once(&mut self.first).chain(unnamed);
-        all.filter(|status| status.is_loading())
-    }
-
-    /// Waits up to ten minutes for each server that is still loading its model. `say` gets a line before and after.
-    ///
-    /// # Errors
-    /// If the context ends the wait, if a server has not loaded its model by then or cannot be used, or if a fallback
-    /// turns out to have no model.
-    pub fn once_loaded(
-        mut self,
-        ctx: &Context,
-        say: &dyn Fn(String),
-    ) -> Result<Self, ProviderPlanError> {
-        for status in self.loading() {
-            let (name, start) = (status.provider, Instant::now());
-            say(format!(
-                "{name}: the server is still loading its model; waiting"
-            ));
-            *status = status.clone().once_loaded(ctx)?;
-            let took = start.elapsed().as_secs_f64();
-            if status.is_loading() {
-                status.reason = format!("the server is still loading its model after {took:.0} s");
-            }
-            if status.is_loading() || !status.usable {
-                return Err(ProviderPlanError::Unusable(Box::new(status.clone())));
-            }
-            say(format!("{name}: the server is ready after {took:.1} s"));
-        }
-        let by = self.settings.given_fallback()?.set_by;
-        let mut fallbacks = self.fallbacks.iter();
-        fallbacks.try_for_each(|status| check_model(status, by))?;
-        Ok(self)
-    }
-
-    /// Calls of a run in flight at the first provider: `llm.sync_concurrency`, else the slots of a local server, else
+    /// Calls of a run in flight at the first provider: `llm.sync_concurrency`, else 1 for a local server, else
     /// a number that adapts to the provider.
     pub fn concurrency(&self) -> Concurrency {
         self.concurrency_of(Caller::Run)
@@ -404,10 +362,10 @@ fn without_model(provider: &'static str) -> SkippedStep {
     SkippedStep::new(provider, reason)
 }
 
-/// A server that has loaded its model and lists none cannot be a fallback.
+/// A server that lists no model cannot be a fallback.
 fn check_model(fallback: &ProviderStatus, by: &str) -> Result<(), ProviderPlanError> {
     let status = fallback;
-    if status.provider == "extract" || status.model.is_some() || status.is_loading() {
+    if status.provider == "extract" || status.model.is_some() {
         Ok(())
     } else {
         let name = status.provider;

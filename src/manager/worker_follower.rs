@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::base::{Error, ErrorKind};
+use crate::base::Error;
 use crate::config::key::SettingKey;
 use crate::config::settings::Settings;
 use crate::config::watch::SettingsWatch;
@@ -127,12 +127,6 @@ impl FollowingWorker {
     fn replace(&mut self, plan: ProviderPlan, controls: &Controls) -> Result<bool, Error> {
         let mut next = self.manager.clone();
         next.plan = plan;
-        // This does not wait: settings may change meanwhile.
-        if let Some(status) = next.plan.loading().next() {
-            let name = status.provider;
-            let why = format!("{name}: the server is still loading its model");
-            return Err(Error::new(ErrorKind::Transient, why));
-        }
         let plan = next.plan_of_worker(self.caller)?;
         let has_changed = plan != self.plan;
         if has_changed {

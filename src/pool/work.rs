@@ -100,9 +100,6 @@ impl<T, D> PoolWork<T, D> {
             class: self.class.clone(),
             task,
             tries,
-            prefix: Default::default(),
-            // The time split of a task is not reported.
-            timer: Default::default(),
         }
     }
 

@@ -11,30 +11,23 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::base::brief::beginning;
-use crate::base::{Clock, Context, Error, ErrorKind, ProcessId, Time, Timestamp};
+use crate::base::{Clock, Context, Error, ErrorKind, ProcessId, Time};
 use crate::engine::availability::Availability;
-use crate::engine::item_time::ItemTimer;
-use crate::engine::limiter::QuotaId;
 use crate::engine::pack::{Backlog, PackLimits};
-use crate::engine::prefixes::Prefix;
 use crate::engine::time_split::Limit;
 use crate::engine::work::{Cost, Take, Ticket};
 use crate::llm::params::RequestTask;
-use crate::llm::prompt_cache::{LEAST_BYTES, SeenPrefixes};
 use crate::money::deadline::Deadline;
 
 use super::batch::BatchOverview;
 use super::claim_plan::{ClaimPlan, Claimed, MOST_CLAIMED, at_step};
 use super::history::History;
-use super::job::DIRECT_COMPLETION_KIND;
 use super::kind::Kind;
 use super::kinds::{Kinds, Lanes};
 use super::prompts;
 use super::store::{ClaimedJob, JobStore, SUSPECT_CRASHES, WorkerId};
 use super::task::JobTask;
 
-#[cfg(test)]
-mod held_tests;
 mod requests;
 mod tickets;
 
@@ -74,8 +67,6 @@ pub(crate) struct StoreBacklog {
     unknown: Option<String>,
     pub requests: Requests,
     prefetched: VecDeque<Ticket<JobTask>>,
-    /// The beginnings of the prompts of claimed jobs, which the provider may cache, and the version of the kinds then.
-    prefixes: (u64, SeenPrefixes),
     /// The last claim was empty. Without an event, no job can be claimed before this time.
     quiet_until: Option<Time>,
     /// Jobs that are claimed and not settled, including prefetched ones.
@@ -96,8 +87,6 @@ pub(crate) struct StoreBacklog {
 
 /// Prefetched jobs that cannot start are given back after this time.
 const HOLD: Duration = Duration::from_secs(1);
-/// Prefetched jobs that wait for a prompt cache while others are claimed.
-const MOST_HELD: usize = 64;
 /// Time until a failed claim is retried.
 const CLAIM_AGAIN: Duration = Duration::from_secs(1);
 /// Interval of checks while other programs release a sealed process.
@@ -124,7 +113,6 @@ impl StoreBacklog {
             unknown: None,
             requests: Requests::default(),
             prefetched: VecDeque::new(),
-            prefixes: Default::default(),
             quiet_until: None,
             running: 0,
             alone: false,
@@ -195,30 +183,12 @@ impl StoreBacklog {
         availability: &Availability,
         now: Time,
     ) -> Option<Ticket<JobTask>> {
-        let open = |ticket: &Ticket<JobTask>| {
-            let step = ticket.tries.step;
-            !availability.pauses.is_paused(ticket.quota(), now)
-                && !availability.is_held(ticket.prefix, &ticket.class, step, now)
-        };
+        let open = |ticket: &Ticket<JobTask>| !availability.pauses.is_paused(ticket.quota(), now);
         let at = self.prefetched.iter().position(open)?;
         self.prefetched.remove(at)
     }
 
-    /// The quotas of prefetched jobs that come before others. Jobs that wait for a prompt cache leave their slots to
-    /// others, if they are not too many.
-    fn occupied(&self, availability: &Availability, now: Time) -> Vec<QuotaId> {
-        let mut held = 0;
-        let comes_first = |ticket: &&Ticket<JobTask>| {
-            let step = ticket.tries.step;
-            let is_held = availability.is_held(ticket.prefix, &ticket.class, step, now);
-            held += usize::from(is_held);
-            !is_held || held > MOST_HELD
-        };
-        let prefetched = self.prefetched.iter().filter(comes_first);
-        prefetched.map(Ticket::quota).collect()
-    }
-
-    fn plan(&self, asked: Asked, availability: &Availability, now: Time) -> ClaimPlan {
+    fn plan(&self, asked: Asked, now: Time) -> ClaimPlan {
         ClaimPlan {
             store: self.store.clone(),
             worker: self.worker,
@@ -231,7 +201,7 @@ impl StoreBacklog {
             idle: self.running == 0,
             look_again: self.last_look == LastLook::Now,
             may_end: (self.scope.until_empty || self.scope.until_submitted) && !asked.batches,
-            prefetched: self.occupied(availability, now),
+            prefetched: self.prefetched.iter().map(Ticket::quota).collect(),
             now,
             wall: self.clock.wall(),
         }

@@ -1,11 +1,12 @@
 //! The history of a job that waits for a retry, as stored in its row.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::base::brief::beginning;
 use crate::base::{Error, Optional, Paid, Time, Timestamp, Usage, Usd};
 use crate::engine::fallback_history::FallbackHistories;
-use crate::engine::item_time::ItemTime;
 use crate::engine::route::{First, Tries};
 use crate::llm::outcome::EarlierProvider;
 
@@ -31,30 +32,12 @@ pub(crate) struct History {
     cost_usd: Option<Usd>,
     #[serde(default, skip_serializing_if = "is_zero")]
     cache_saved: i64,
-    /// How its time since its first call was spent, up to when it may be retried.
-    #[serde(default, skip_serializing_if = "is_nothing")]
-    time: ItemTime,
     #[serde(default)]
     pub errors: Vec<AttemptError>,
 }
 
-impl ItemTime {
-    /// How the time of a job was spent from `created_at` up to its next due time, read from the history that
-    /// [`ClaimOutcome::Retry`](crate::unstable::ClaimOutcome::Retry) stored; `None` if the history does not contain
-    /// it.
-    pub fn in_history(history: &str, created_at: Timestamp) -> Option<Self> {
-        let History { tries, time, .. } = serde_json::from_str(history).ok()?;
-        let queued = tries.first?.since(created_at);
-        (!is_nothing(&time)).then_some(Self { queued, ..time })
-    }
-}
-
 fn is_zero(count: &i64) -> bool {
     *count == 0
-}
-
-fn is_nothing(time: &ItemTime) -> bool {
-    time.total().is_zero()
 }
 
 /// A step that the job has left, with its provider, because routes can change.
@@ -110,27 +93,17 @@ impl History {
         self.tries.tries.attempt
     }
 
-    /// End of its last wait, if it was tried before the present claim.
-    pub(crate) fn waited_until(&self) -> Option<Timestamp> {
-        Some(self.tries.first?.after(self.time.total()))
-    }
-
-    /// How its time from its first call until now was spent; `here` is the time since its last wait ended.
-    pub(crate) fn time(&self, here: Option<ItemTime>, now: Timestamp) -> Option<ItemTime> {
+    /// The time since the start of its first call, which another worker may have made.
+    pub(crate) fn latency(&self, tries: &Tries, now: Time, wall: Timestamp) -> Duration {
         match self.tries.first {
-            Some(began) => {
-                let known = self.time + here.unwrap_or_default();
-                Some(known.filling(now.since(began)))
-            }
-            None => here,
+            Some(began) => wall.since(began),
+            None => tries.latency(now),
         }
     }
 
-    /// Adds the time up to when it may be retried, after [`failed`](Self::failed).
-    pub(crate) fn add_time(&mut self, here: Option<ItemTime>, due: Timestamp) {
-        if self.tries.first.is_some() {
-            self.time = self.time(here, due).unwrap_or_default();
-        }
+    /// The time since the start of its first call, or since it was in its batch.
+    pub(crate) fn latency_in_batch(&self, since: Timestamp, wall: Timestamp) -> Duration {
+        wall.since(self.tries.first.unwrap_or(since))
     }
 
     /// The tries of a job at `step`.
@@ -227,8 +200,6 @@ impl History {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::base::error::ErrorKind;
 
@@ -261,44 +232,25 @@ mod tests {
     }
 
     #[test]
-    fn its_time_adds_up_over_claims_however_long_nobody_had_it() {
+    fn its_latency_counts_from_the_first_call_of_any_worker() {
         let fallback_histories = FallbackHistories::default();
         let failed = Error::new(ErrorKind::Transient, "busy");
         let names = |step: u8| (format!("p{step}"), None);
         let millis = Duration::from_millis;
-        let called = |provider, backoff| ItemTime {
-            provider: millis(provider),
-            backoff: millis(backoff),
-            ..ItemTime::default()
-        };
         let mut history = History::default();
         let first = Time::ZERO.after(millis(3));
         let tries = Tries {
             first: first.into(),
             ..Tries::default()
         };
-        let now = Moment {
+        let at = Moment {
             now: first.after(millis(200)),
             wall: Timestamp(10_200),
         };
-        history.failed(&failed, &tries, &fallback_histories, names, now);
-        history.add_time(Some(called(200, 800)), Timestamp(11_000));
-        assert_eq!(history.waited_until(), Some(Timestamp(11_000)));
-        // Another process claims it five seconds later.
-        let now = Moment {
-            now: Time::ZERO,
-            wall: Timestamp(16_300),
-        };
-        history.failed(&failed, &tries, &fallback_histories, names, now);
-        history.add_time(Some(called(300, 0)), Timestamp(16_300));
+        assert_eq!(history.latency(&tries, at.now, at.wall), millis(200));
+        history.failed(&failed, &tries, &fallback_histories, names, at);
         let read = History::parse(&history.text());
-        let time = read.time(Some(called(40, 0)), Timestamp(16_340)).unwrap();
-        assert_eq!(time.total(), millis(6_340));
-        assert_eq!((time.provider, time.backoff), (millis(540), millis(800)));
-        assert_eq!(time.quota, millis(5_000));
-        let told = ItemTime::in_history(&history.text(), Timestamp(9_000)).unwrap();
-        assert_eq!((told.queued, told.total()), (millis(1_000), millis(7_300)));
-        let older = r#"{"tries":{"first":5},"errors":[]}"#;
-        assert_eq!(ItemTime::in_history(older, Timestamp(0)), None);
+        let latency = read.latency(&Tries::default(), Time::ZERO, Timestamp(16_340));
+        assert_eq!(latency, millis(6_340));
     }
 }

@@ -6,7 +6,6 @@ use serde_json::value::RawValue;
 
 use crate::base::brief::{Bytes, Many, Name};
 use crate::base::{Error, ErrorKind, JobId, ProcessId, Timestamp, Usd};
-use crate::engine::item_time::ItemTime;
 use crate::llm::outcome_builder::OutcomeBuilder;
 
 use super::budget::ProcessBudget;
@@ -338,10 +337,6 @@ pub struct JobState {
     /// Errors of earlier attempts; the last five.
     #[debug("{:?}", Many(errors.len()))]
     pub errors: Vec<AttemptError>,
-    /// For a job with more than one attempt: how its time from enqueueing until after its last failed call and the
-    /// following wait was spent. The result line of a prompt has the time from its first call to its end.
-    #[serde(rename = "time_ms", skip_serializing_if = "Option::is_none")]
-    pub time: Option<ItemTime>,
     /// States of its [child jobs](crate::queue::Children), of all stages so far; `None` without children, and once it
     /// has its outcome.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -376,7 +371,6 @@ impl JobState {
             result: None,
             error: None,
             errors: Vec::new(),
-            time: None,
             children: None,
             receipt: None,
         }

@@ -1,5 +1,5 @@
 //! The maintenance thread of a worker: notices jobs that other programs enqueue, takes over jobs of crashed workers,
-//! does the store's chores, and adapts the number of slots.
+//! does the store's chores, counts the workers that divide the limits, and adapts the number of slots.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -22,6 +22,8 @@ const CHECKS_PER_QUIET_LOOK: u32 = 40;
 const CHECKS_PER_RECLAIM: u32 = 10;
 /// Processes that a budget has paused are resumed every this many checks: 2 s.
 const CHECKS_PER_BUDGETS: u32 = 40;
+/// Interval of counts of the workers that divide the limits: 1 s.
+const CHECKS_PER_COUNT: u32 = 20;
 /// Maximum number of consecutive chores of the store.
 const MOST_CHORES: usize = 4;
 
@@ -41,7 +43,14 @@ pub(super) fn maintain(
     make_due(store, controls, longest, &mut troubles);
     for check in 0_u32.. {
         if let Err(RecvTimeoutError::Disconnected) | Ok(()) = stop.recv_timeout(CHECK_INTERVAL) {
-            return;
+            return controls.kinds.limiter.undivide();
+        }
+        if check.is_multiple_of(CHECKS_PER_COUNT)
+            && store.is_shared()
+            && let Some(workers) = troubles.note("count workers of", store.live_workers())
+        {
+            let now = controls.clock.now();
+            controls.kinds.limiter.divide(workers, now);
         }
         let seen = troubles.note("look at", store.version());
         let is_new = seen.is_some_and(|seen| seen != version);

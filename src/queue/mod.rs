@@ -40,7 +40,7 @@ mod claim_plan;
 mod consume;
 pub(crate) mod controls;
 pub(crate) mod find;
-#[cfg(all(test, feature = "redis"))]
+#[cfg(all(test, feature = "mysql"))]
 mod fleet_simulation;
 pub(crate) mod handler;
 mod history;

@@ -4,13 +4,11 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
-use crate::base::{Charge, Context, Error, MemoryManager, Paid, Time, Timestamp};
-use crate::engine::item_time::{ItemTime, ItemTimer};
+use crate::base::{Charge, Context, Error, MemoryManager, Paid, Time};
 use crate::engine::route::{First, Tries};
 use crate::engine::run::Reply;
-use crate::engine::work::Ticket;
 use crate::llm::outcome_builder::OutcomeBuilder;
-use crate::llm::params::{CacheLifetime, RequestTask};
+use crate::llm::params::RequestTask;
 use crate::llm::request::Request;
 use crate::llm::request_json::input_of;
 use crate::llm::response::Response;
@@ -23,28 +21,6 @@ pub(crate) use super::prompt_job::{kind, read};
 use super::purse::Purses;
 use super::store::ClaimedJob;
 use super::task::{Done, JobEnd, JobTask};
-
-/// The calls of a job so far, and how its time was spent.
-#[derive(Clone, Copy)]
-pub(crate) struct Calls<'a> {
-    tries: &'a Tries,
-    timer: &'a ItemTimer,
-    /// How long the provider keeps the beginning of the prompt, if the call uses its cache.
-    cached: Option<CacheLifetime>,
-}
-
-impl<'a, T> From<&'a Ticket<T>> for Calls<'a> {
-    fn from(ticket: &'a Ticket<T>) -> Self {
-        Self {
-            tries: &ticket.tries,
-            timer: &ticket.timer,
-            cached: ticket
-                .prefix
-                .is_cached_at(ticket.tries.step)
-                .then_some(CacheLifetime::Minutes),
-        }
-    }
-}
 
 /// The request in a job's payload.
 fn request(task: &JobTask, kind: RequestTask, ctx: &Context) -> Result<Request, Error> {
@@ -75,10 +51,9 @@ pub(crate) fn call(
     purses: &Purses,
     kind: RequestTask,
     pack: &[&JobTask],
-    calls: Calls<'_>,
+    tries: &Tries,
     ctx: &Context,
 ) -> Reply<Done> {
-    let Calls { tries, timer, .. } = calls;
     // The row of the job may have a different start time than this OS process.
     let noted = Tries {
         first: First::default(),
@@ -91,13 +66,7 @@ pub(crate) fn call(
         Ok(room) => room,
         Err(error) => return error.into(),
     };
-    let requests = pack.iter().map(|task| {
-        let request = known_request(task, kind, ctx);
-        request.map(|request| match calls.cached {
-            None => request,
-            lifetime => Arc::new((*request).clone().with_cache_prefix(lifetime)),
-        })
-    });
+    let requests = pack.iter().map(|task| known_request(task, kind, ctx));
     let requests: Vec<Arc<Request>> = match requests.collect() {
         Ok(requests) => requests,
         Err(error) => return error.into(),
@@ -117,13 +86,7 @@ pub(crate) fn call(
     });
     let mut after = *tries;
     after.calls = after.calls.saturating_add(1);
-    let (now, mut timer) = (route.clock_ref().now(), *timer);
-    timer.end_call(tries.first, now);
-    let calls = Calls {
-        tries: &after,
-        timer: &timer,
-        ..calls
-    };
+    let now = route.clock_ref().now();
     let lines = reply.result.and_then(|responses| {
         let lines = responses.into_iter().zip(pack).zip(&requests);
         lines
@@ -135,7 +98,7 @@ pub(crate) fn call(
                 let charge = response.charge.take();
                 let spent = spent(response.paid(), charge.as_deref(), &task.history);
                 let result = match task.kind.model_call() {
-                    None => line(route, task, request, calls, now, Ok(response))?,
+                    None => line(route, task, request, &after, now, Ok(response))?,
                     Some(call) => match call.result(&running(task), &response) {
                         Ok(result) => result,
                         Err(error) => {
@@ -184,7 +147,7 @@ pub(crate) fn failure(
     route: &Route<'_>,
     kind: RequestTask,
     task: &JobTask,
-    calls: Calls<'_>,
+    tries: &Tries,
     now: Time,
     error: &Error,
 ) -> Option<Box<RawValue>> {
@@ -195,7 +158,7 @@ pub(crate) fn failure(
         route,
         task,
         &named(kind, task),
-        calls,
+        tries,
         now,
         Err(error.clone()),
     )
@@ -206,25 +169,14 @@ fn line(
     route: &Route<'_>,
     task: &JobTask,
     request: &Request,
-    calls: Calls<'_>,
+    tries: &Tries,
     now: Time,
     result: Result<Response, Error>,
 ) -> Result<Box<RawValue>, Error> {
-    let time = time(task, calls, now, route.clock_ref().wall());
-    let asked = OutcomeBuilder::asked(route, request, calls.tries, time);
+    let latency = task.history.latency(tries, now, route.clock_ref().wall());
+    let asked = OutcomeBuilder::asked(route, request, tries, latency);
     let earlier = task.history.earlier(asked.earlier);
     of_job(&task.claimed, OutcomeBuilder { earlier, ..asked }).line(result)
-}
-
-/// How the time from the start of a job's first call until now was spent.
-pub(crate) fn time(
-    task: &JobTask,
-    calls: Calls<'_>,
-    now: Time,
-    wall: Timestamp,
-) -> Option<ItemTime> {
-    let here = calls.timer.split(calls.tries.first, now);
-    task.history.time(here, wall)
 }
 
 /// Adds the job's fields to the result line.

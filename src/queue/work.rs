@@ -163,8 +163,7 @@ impl StoreWork {
                     Ok(done) => done[at].error(),
                     Err(error) => Some(error),
                 },
-                took: prompts::time(task, ticket.into(), now, wall)
-                    .map_or(Duration::ZERO, |time| time.total()),
+                took: task.history.latency(&ticket.tries, now, wall),
             });
         }
     }
@@ -304,7 +303,6 @@ impl StoreWork {
             Moment { now, wall },
         );
         let due_at = wall.after(due.since(now));
-        history.add_time(ticket.timer.split(tries.first, due), due_at);
         let outcome = ClaimOutcome::Retry {
             due_at,
             step: tries.step,
@@ -332,7 +330,7 @@ fn failed(
     let result = match &*task.kind {
         Kind::Prompts {
             route, task: kind, ..
-        } => prompts::failure(route, *kind, task, ticket.into(), now, error),
+        } => prompts::failure(route, *kind, task, &ticket.tries, now, error),
         Kind::Host(_) => None,
     };
     let outcome = ClaimOutcome::Failed {
@@ -454,14 +452,14 @@ impl Work for StoreWork {
         Some(match self.packed.items.requests.request.take()? {
             Request::Claim(plan, availability) => Box::new(move || {
                 let claimed = plan.run(&availability);
-                Box::new(move |work, now| work.packed.items.arrive(claimed, now))
+                Box::new(move |work| work.packed.items.arrive(claimed))
             }),
             Request::GiveBack(tickets) => {
                 let (ends, wall) = self.going_back(&tickets);
                 let store = self.packed.items.store.clone();
                 Box::new(move || {
                     let result = store.settle(&ends, wall);
-                    Box::new(move |work, _| work.gave_back(tickets, result))
+                    Box::new(move |work| work.gave_back(tickets, result))
                 })
             }
         })
@@ -497,7 +495,7 @@ pub(crate) fn call(
     match &*first.kind {
         Kind::Prompts { route, task, .. } => {
             let tasks: Vec<&JobTask> = pack.iter().map(|member| &member.task).collect();
-            prompts::call(route, purses, *task, &tasks, ticket.into(), ctx)
+            prompts::call(route, purses, *task, &tasks, &ticket.tries, ctx)
         }
         Kind::Host(handler) => {
             let job = RunningJob::new(&first.claimed, ticket.tries.calls.into());

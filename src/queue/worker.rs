@@ -323,10 +323,6 @@ impl Worker {
         let first = self.completions.as_ref().or(self.embeddings.as_ref());
         let first = first.or(calls);
         let kinds = Kinds::new(first);
-        #[cfg(feature = "redis")]
-        if let Some(hub) = self.queue.store.redis() {
-            kinds.limiter.share_through(&hub, self.queue.clock.clone());
-        }
         kinds.setup.change(|setup| setup.settings = self.settings);
         let slots = self.settings.scale.start().min(MOST_SLOTS);
         let (waker, woken) = Waker::new();

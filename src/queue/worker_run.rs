@@ -129,6 +129,10 @@ impl PreparedRun {
     }
 
     fn registered(self, registration: Registration) -> WorkerRun {
+        if let Some(workers) = registration.live_workers {
+            let now = self.controls.clock.now();
+            self.controls.kinds.limiter.divide(workers, now);
+        }
         WorkerRun {
             registration,
             controls: self.controls,

@@ -148,9 +148,7 @@ impl Line {
 /// fields may be invalid JSON.
 fn plainly(body: &[u8]) -> Option<Vec<Vec<f32>>> {
     type Fields<'b> = HashMap<String, &'b RawValue>;
-    // An invalid character in a name makes it another name.
-    let body = String::from_utf8_lossy(body).replace("\\ud800", "\\ufffd");
-    let body = body.replace(|letter: char| letter.is_ascii_control(), " ");
+    let body = String::from_utf8_lossy(body);
     let body: Fields<'_> = serde_json::from_str(&body).ok()?;
     let (entries, field) = match body.get("embeddings") {
         Some(entries) => (entries, "values"),

@@ -10,8 +10,8 @@ use batchwright::testing::{ManualClock, ScriptedClient};
 use batchwright::unstable::Clock;
 use batchwright::{
     Budget, Context, Deadline, Error, ErrorKind, Handler, Job, JobQueue, Limits, LlmConfig,
-    Outcome, ProcessId, Progress, Request, Response, RetryPolicy, Route, RunningJob, Secret,
-    StopReason, Usd, Worker, client_fn,
+    ProcessId, Progress, Request, Response, RetryPolicy, Route, RunningJob, Secret, StopReason,
+    Usd, Worker, client_fn,
 };
 use parking_lot::{Condvar, Mutex};
 use serde_json::Value;
@@ -134,39 +134,6 @@ fn a_failed_attempt_is_stored_while_its_job_waits() {
     assert_eq!(job.errors.len(), 2);
     assert_eq!(job.errors[0].error.message(), "busy");
     assert_eq!(job.errors[0].error.status(), Some(503));
-}
-
-#[test]
-fn the_time_of_a_job_adds_up_over_its_claims() {
-    let (_folder, queue) = queue();
-    let client = Arc::new(ScriptedClient::new());
-    let busy = Error::new(ErrorKind::Transient, "busy").with_status(503);
-    client.fail("a", busy.clone());
-    client.fail("a", busy);
-    let process = ProcessId::new();
-    let ids = queue.enqueue(process, prompts(&["a", "b"])).unwrap();
-    let wait = Duration::from_millis(30);
-    let slow = RetryPolicy::default().base_delay(wait);
-    let worker = worker(&queue).settings(settings(1).retry(slow));
-    worker.completions(route(&client)).run().unwrap();
-    let job = queue.job(ids[0]).unwrap().unwrap();
-    let outcome: Outcome = serde_json::from_str(job.result.unwrap().get()).unwrap();
-    let time = outcome.time.unwrap();
-    // The second wait is twice as long as the first.
-    assert_eq!((outcome.attempts, time.total()), (3, outcome.latency));
-    assert!(
-        time.backoff >= 3 * wait && time.backoff <= outcome.latency,
-        "{time:?}"
-    );
-    assert!(time.queued.is_zero());
-    let before = job.time.unwrap();
-    assert!(before.backoff >= 3 * wait, "{before:?} of {time:?}");
-    assert!(
-        before.total() - before.queued <= time.total(),
-        "{before:?} of {time:?}"
-    );
-    let once = queue.job(ids[1]).unwrap().unwrap();
-    assert!(once.time.is_none() && !once.result.unwrap().get().contains("time_ms"));
 }
 
 #[test]

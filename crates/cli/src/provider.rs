@@ -5,7 +5,7 @@ use std::path::Path;
 use batchwright::files::RunPlan;
 use batchwright::plan::{Concurrency, ProviderOptions, ProviderPlan, ProviderPlanError};
 use batchwright::provider::{CallHeader, ProviderStatus};
-use batchwright::{Context, ErrorKind, LlmConfig, Settings};
+use batchwright::{ErrorKind, LlmConfig, Settings};
 
 use super::args::shared::{BatchProviderArgs, DataArgs, ProviderArgs};
 use super::args::text_file;
@@ -82,16 +82,6 @@ pub fn check(plan: &ProviderPlan, unnamed: Option<u64>) -> Result<(), Refusal> {
     }
     let checked = plan.route_plan().check();
     checked.map_err(|error| Refusal::could_not_run(error.message()).about(About::Provider))
-}
-
-/// Waits for servers that are still loading their model.
-pub fn once_loaded(
-    plan: ProviderPlan,
-    ctx: &Context,
-    say: &dyn Fn(String),
-) -> Result<ProviderPlan, Refusal> {
-    let loaded = plan.once_loaded(ctx, say);
-    loaded.map_err(|error| not_planned(error, false))
 }
 
 /// The provider of each step; for later steps also its model, because they are called only for that one.

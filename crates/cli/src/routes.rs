@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 use batchwright::plan::{ProviderPlan, SettingsEvent, SkippedStep};
-use batchwright::{Context, LlmManager, Settings, Strategy};
+use batchwright::{LlmManager, Settings, Strategy};
 
 use super::args::worker::WorkerArgs;
 use super::display;
@@ -12,13 +12,8 @@ use super::provider;
 use super::settings::refused;
 use super::strategy;
 
-/// The manager that makes the worker, once all servers have loaded their model.
-pub fn manager(
-    args: &WorkerArgs,
-    settings: &Settings,
-    ctx: &Context,
-    quiet: bool,
-) -> Result<LlmManager, Refusal> {
+/// The manager that makes the worker.
+pub fn manager(args: &WorkerArgs, settings: &Settings, quiet: bool) -> Result<LlmManager, Refusal> {
     let say = &|line: String| {
         if !quiet {
             display::say(&line);
@@ -34,7 +29,6 @@ pub fn manager(
     // Jobs without a model fail one by one with a clear message if there is no default model.
     let plan = provider::plan(&args.provider, settings, options, false, Some(0), &note)?;
     notes.into_inner().into_iter().for_each(say);
-    let plan = provider::once_loaded(plan, ctx, say)?;
     provider::check(&plan, Some(0))?;
     strategy::refuse_full_price(&plan.strategy(), settings)?;
     if let Some(why) = plan.strategy().fallback_reason.filter(|_| quiet) {

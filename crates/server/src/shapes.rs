@@ -11,7 +11,7 @@ use batchwright::unstable::{Clock, SystemClock};
 use batchwright::{Error, JobId, ProcessId};
 use serde::Serialize;
 use serde_json::value::RawValue;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 /// The present time.
 pub(crate) fn now() -> Timestamp {
@@ -94,13 +94,6 @@ pub(crate) fn process(process: &ProcessState, pace: Option<Pace>) -> Value {
     shown
 }
 
-/// The parts by name, in seconds.
-fn seconds(parts: &[(&str, Duration)]) -> Value {
-    Value::Object(Map::from_iter(parts.iter().map(|(name, part)| {
-        (format!("{name}_seconds"), Value::from(part.as_secs_f64()))
-    })))
-}
-
 /// A job.
 #[derive(Serialize)]
 pub(crate) struct ShownJob<'a> {
@@ -119,7 +112,6 @@ pub(crate) struct ShownJob<'a> {
     result: Option<&'a RawValue>,
     error: Option<&'a Error>,
     errors: Vec<ShownAttempt<'a>>,
-    time: Option<Value>,
 }
 
 #[derive(Serialize)]
@@ -165,7 +157,6 @@ impl<'a> ShownJob<'a> {
             result: job.result.as_deref(),
             error: job.error.as_ref(),
             errors: job.errors.iter().map(attempt).collect(),
-            time: job.time.map(|time| seconds(&time.named())),
         }
     }
 }

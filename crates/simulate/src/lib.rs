@@ -20,7 +20,6 @@
 //! |---|---|---|
 //! | OpenAI, Groq | `POST`, `GET /files`; `GET`, `DELETE /files/ID`; `GET /files/ID/content` | `POST`, `GET /batches`; `GET /batches/ID`; `POST /batches/ID/cancel` |
 //! | xAI | as OpenAI | `POST`, `GET /batches`; `GET /batches/ID`; `POST`, `GET /batches/ID/requests`; `GET /batches/ID/results`; `POST /batches/ID:cancel` |
-//! | Mistral | as OpenAI, pages by number | `POST`, `GET /batch/jobs`; `GET /batch/jobs/ID`; `POST /batch/jobs/ID/cancel` |
 //! | Anthropic | none | `POST`, `GET /v1/messages/batches`; `GET`, `DELETE ../ID`; `POST ../ID/cancel`; `GET ../ID/results` |
 //! | Gemini | `POST /upload/v1beta/files`, twice; `GET /files`; `GET`, `DELETE /files/ID`; `GET /download/v1beta/files/ID:download?alt=media` | `POST /models/NAME:batchGenerateContent`; `GET /batches`; `GET`, `DELETE /batches/ID`; `POST /batches/ID:cancel` |
 //!

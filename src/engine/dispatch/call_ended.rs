@@ -31,15 +31,10 @@ impl EndFacts {
     }
 }
 
-/// Whether a call was certainly not processed, and may be soon.
-fn is_refusal(error: &Error) -> bool {
-    error.kind() == ErrorKind::RateLimited || error.sent() == Sent::No || is_overload(error)
-}
-
 impl<W: Work> Dispatcher<W> {
     pub(super) fn on_call_ended(&mut self, ended: EndedCall<W::Task, W::Done>, now: Time) {
         let EndedCall {
-            mut call,
+            call,
             mut result,
             used,
             hints,
@@ -47,13 +42,6 @@ impl<W: Work> Dispatcher<W> {
         } = ended;
         let hints = self.options.retry.obeyed(hints);
         self.ended += 1;
-        let wrote = match &result {
-            Ok(done) => Some(self.work.is_answer(done)),
-            Err(error) if error.paid().is_known() => Some(true),
-            Err(error) => (!is_refusal(error)).then_some(false),
-        };
-        self.availability.prefixes.end(call.number, wrote, now);
-        call.ticket.timer.end_call(call.ticket.tries.first, now);
         let is_answered = match &result {
             Ok(done) => self.work.is_answer(done),
             // The key and the model were accepted.
@@ -259,11 +247,7 @@ impl<W: Work> Dispatcher<W> {
             self.availability.pauses.forget();
         }
         let detour = ended.detour;
-        #[cfg(feature = "redis")]
-        let was = self.availability.breakers.opened(step);
         let changed = self.availability.breakers.note(ended, result, now);
-        #[cfg(feature = "redis")]
-        self.publish_outage((step, quota), was);
         if !changed {
             return;
         }

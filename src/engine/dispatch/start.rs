@@ -116,15 +116,12 @@ impl<W: Work> Dispatcher<W> {
 
     fn nothing_to_start(&mut self, until: Option<Time>, source_open: bool, now: Time) -> Started {
         let opening = self.availability.next_change(now);
-        let written = self.availability.prefixes.next_change(now);
-        let wake = earlier(earlier(until, opening), written);
+        let wake = earlier(until, opening);
         let limit = if opening.is_some() {
             Some(self.pauses_hold(now))
         } else if let Some(held) = self.work.held_by() {
             let is_full = held == Limit::Quota && self.is_full();
             Some(if is_full { Limit::Slots } else { held })
-        } else if written.is_some() {
-            Some(Limit::Calls)
         } else if source_open {
             Some(Limit::Source)
         } else {
@@ -184,12 +181,6 @@ impl<W: Work> Dispatcher<W> {
     }
 
     fn admit(&mut self, mut ticket: Ticket<W::Task>, now: Time, start: &mut Vec<Call<W::Task>>) {
-        let waited_for = (ticket.quota(), ticket.class.at(ticket.tries.step));
-        ticket.timer.end_wait(ticket.tries.first, now, |from, to| {
-            let (quota, step) = waited_for;
-            let unavailable = self.availability.breakers.open_between(step, from, to);
-            unavailable.max(self.limiter.paused_between(quota, from, to))
-        });
         let step = ticket.tries.step;
         match self.availability.callable_step(&ticket.class, step) {
             Some(live) => self.pass_steps(&mut ticket, live),
@@ -230,18 +221,17 @@ impl<W: Work> Dispatcher<W> {
         }
     }
 
-    /// Whether the provider of this item takes no call now, or another call writes the beginning of its prompt to a cache.
+    /// Whether the provider of this item takes no call now.
     fn must_wait(&mut self, ticket: &Ticket<W::Task>, now: Time) -> bool {
         let (quota, step) = (ticket.quota(), ticket.tries.step);
         if self.availability.pauses.is_paused(quota, now) {
             return true;
         }
-        if let Some(at) = self.held_until(&ticket.class, step, now) {
+        let held_until = self.held_until(&ticket.class, step, now);
+        if let Some(at) = held_until {
             self.availability.pauses.set(quota, at);
-            return true;
         }
-        let prefixes = &mut self.availability.prefixes;
-        prefixes.holds(ticket.prefix, &ticket.class, step, now)
+        held_until.is_some()
     }
 
     fn begin_call(
@@ -276,9 +266,6 @@ impl<W: Work> Dispatcher<W> {
             .exclusions
             .begin_call(step, quota, self.started);
         self.refusals.called(step, quota, now);
-        let (prefix, step) = (ticket.prefix, ticket.tries.step);
-        let prefixes = &mut self.availability.prefixes;
-        prefixes.begin(prefix, &ticket.class, step, self.started, now);
         Call {
             number: self.started,
             began: now,

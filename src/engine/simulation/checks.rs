@@ -43,11 +43,7 @@ impl Scene {
             });
             let held = |step| {
                 let held = self.dispatcher.held_until(&class, step, self.now);
-                let prefix = work.prefix(i as u32);
                 held.is_some()
-                    || self
-                        .dispatcher
-                        .waits_for_cache(prefix, &class, step, self.now)
             };
             let limited = limited || (step..class.steps() as u8).any(held);
             assert!(

@@ -8,10 +8,8 @@ use crate::base::{Error, ErrorKind, Sent, Time};
 
 use crate::engine::availability::Availability;
 use crate::engine::class::Class;
-use crate::engine::item_time::ItemTimer;
 use crate::engine::limiter::QuotaId;
 use crate::engine::loading::MAX_LOADING;
-use crate::engine::prefixes::{Place, Prefix};
 use crate::engine::route::Tries;
 use crate::engine::waiting::Waiting;
 use crate::engine::work::{Cost, SettleIo, Settled, Take, TakeIo, Ticket, Work};
@@ -64,7 +62,7 @@ pub(super) struct ModelWork {
     pub classes: Vec<Class>,
     /// The first item that was never read from the source.
     pub next: usize,
-    pub waiting: Waiting<(u32, Tries, ItemTimer)>,
+    pub waiting: Waiting<(u32, Tries)>,
     pub times: TimeModel,
     pub source_until: usize,
     /// The source fails instead of returning this item.
@@ -82,22 +80,13 @@ pub(super) struct ModelWork {
     pub look: Look,
     /// Outcomes that hold their permits until they are taken.
     pub unreleased: usize,
-    /// Number of beginnings of prompts that are cached.
-    pub beginnings: u32,
 }
 
 impl ModelWork {
     pub(super) fn class(&self, item: u32) -> Class {
         self.classes[item as usize % self.classes.len()].clone()
     }
-    /// Some items share a beginning, which some steps cache.
-    pub(super) fn prefix(&self, item: u32) -> Prefix {
-        match item % (self.beginnings + 1) {
-            0 => Prefix::NONE,
-            number => Prefix::new(number, (0..3).map(|step| (number + step) % 3 != 0)),
-        }
-    }
-    fn ticket(&self, item: u32, (tries, timer): (Tries, ItemTimer)) -> Ticket<u32> {
+    fn ticket(&self, item: u32, tries: Tries) -> Ticket<u32> {
         Ticket {
             task: item,
             order: item.into(),
@@ -107,8 +96,6 @@ impl ModelWork {
             },
             class: self.class(item),
             tries,
-            prefix: self.prefix(item),
-            timer,
         }
     }
     /// Number of items that the source returns in total.
@@ -148,7 +135,7 @@ impl Work for ModelWork {
     fn take_io(&mut self) -> Option<TakeIo<Self>> {
         (self.look == Look::Asked).then(|| {
             self.look = Look::UnderWay;
-            let io: TakeIo<Self> = Box::new(|| Box::new(|work, _| work.look = Look::Back));
+            let io: TakeIo<Self> = Box::new(|| Box::new(|work| work.look = Look::Back));
             io
         })
     }
@@ -174,26 +161,22 @@ impl Work for ModelWork {
         let readable = self.source_until.min(self.end());
         while out.len() < max {
             let waits = self.waiting.pop(availability, now);
-            let ticket = if let Some((item, tries, timer)) = waits {
+            let ticket = if let Some((item, tries)) = waits {
                 match self.items[item as usize] {
                     Item::Waiting { due, .. } => {
                         assert!(due <= now, "item {item} before its due time");
                     }
                     other => panic!("item {item} offered while {other:?}"),
                 }
-                self.ticket(item, (tries, timer))
+                self.ticket(item, tries)
             } else if self.next < readable {
                 let item = self.next as u32;
                 let class = self.class(item);
                 self.next += 1;
-                let prefix = self.prefix(item);
-                let is_paused = availability.is_paused(&class, 0, now);
-                if is_paused || availability.is_held(prefix, &class, 0, now) {
+                if let Some(quota) = availability.paused_quota(&class, 0, now) {
                     self.items[item as usize] = Item::Waiting { due: now, step: 0 };
-                    let first = (item, Tries::default(), ItemTimer::default());
-                    let step = availability.callable_step(&class, 0).unwrap_or(0);
-                    let place = Place::new(&class, step, prefix);
-                    self.waiting.pass_over_at(place, item.into(), first);
+                    let first = (item, Tries::default());
+                    self.waiting.pass_over(quota, item.into(), first);
                     continue;
                 }
                 self.ticket(item, Default::default())
@@ -231,10 +214,9 @@ impl Work for ModelWork {
                     assert_eq!(*item, Item::Out);
                     let step = ticket.tries.step;
                     *item = Item::Waiting { due, step };
-                    self.times.waits(&ticket, due);
-                    let place = Place::new(&ticket.class, step, ticket.prefix);
-                    let item = (ticket.task, ticket.tries, ticket.timer);
-                    self.waiting.push_at(place, due, ticket.order, item);
+                    let (quota, order) = (ticket.quota(), ticket.order);
+                    self.waiting
+                        .push(quota, due, order, (ticket.task, ticket.tries));
                 }
                 settled if self.full_disk => left.push(settled),
                 Settled::Final(ticket, result) => {
@@ -262,14 +244,14 @@ impl Work for ModelWork {
                     let item = &mut self.items[ticket.task as usize];
                     assert_eq!(*item, Item::Out, "item {} settled twice", ticket.task);
                     *item = Item::Final { ok: result.is_ok() };
-                    self.times.check(&ticket, now);
+                    self.times.check(&ticket);
                     self.unreleased += usize::from(self.defers);
                 }
                 Settled::Unsent(ticket, _) => {
                     let item = &mut self.items[ticket.task as usize];
                     assert_eq!(*item, Item::Out, "item {} settled twice", ticket.task);
                     *item = Item::Unsent;
-                    self.times.check(&ticket, now);
+                    self.times.check(&ticket);
                     self.unreleased += usize::from(self.defers);
                 }
             }
@@ -287,77 +269,17 @@ impl Work for ModelWork {
     }
 }
 
-/// How the simulation itself accounts for the time of items.
+/// When the first call of each item started.
 #[derive(Default)]
-pub(super) struct TimeModel {
-    items: HashMap<u32, Seen>,
-    /// Quotas that ever had a reason to pause.
-    pub refused: bool,
-}
-
-#[derive(Debug, Default)]
-struct Seen {
-    began: Option<Time>,
-    in_calls: Duration,
-    /// From the end of a call until the next attempt is due.
-    own_waits: Duration,
-    due: Option<Time>,
-    /// From then until the next call.
-    turns: Duration,
-    calls: u32,
-}
+pub(super) struct TimeModel(HashMap<u32, Time>);
 
 impl TimeModel {
     pub(super) fn starts(&mut self, item: u32, now: Time) {
-        let seen = self.items.entry(item).or_default();
-        seen.began.get_or_insert(now);
-        if let Some(due) = seen.due.take() {
-            seen.turns += now.since(due);
-        }
-        seen.calls += 1;
+        self.0.entry(item).or_insert(now);
     }
 
-    pub(super) fn ended(&mut self, item: u32, took: Duration, now: Time) {
-        let seen = self.items.entry(item).or_default();
-        seen.in_calls += took;
-        seen.due = Some(now);
-    }
-
-    fn waits(&mut self, ticket: &Ticket<u32>, due: Time) {
-        let seen = self.items.entry(ticket.task).or_default();
-        if let Some(before) = seen.due.filter(|before| *before < due) {
-            seen.own_waits += due.since(before);
-            seen.due = Some(due);
-        }
-    }
-
-    /// The parts of an item that has ended.
-    fn check(&self, ticket: &Ticket<u32>, now: Time) {
-        let Some(time) = ticket.timer.split(ticket.tries.first, now) else {
-            assert_eq!(ticket.tries.first.time(), None);
-            return;
-        };
-        let seen = &self.items[&ticket.task];
-        let latency = seen.began.map(|began| now.since(began));
-        assert_eq!(Some(time.total()), latency, "{time:?}");
-        // The millisecond of each boundary is uncertain.
-        let about = Duration::from_millis(2 + 2 * u64::from(seen.calls));
-        assert!(
-            time.provider.abs_diff(seen.in_calls) <= about,
-            "{time:?} of {seen:?}"
-        );
-        let waited = time.cooldown + time.backoff;
-        assert!(waited + about >= seen.own_waits, "{time:?} of {seen:?}");
-        assert!(
-            time.backoff <= seen.own_waits + about,
-            "{time:?} of {seen:?}"
-        );
-        let last = seen.due.map_or(Duration::ZERO, |due| now.since(due));
-        assert!(
-            time.quota <= seen.turns + last + about,
-            "{time:?} of {seen:?}"
-        );
-        assert!(self.refused || time.cooldown.is_zero(), "{time:?}");
+    fn check(&self, ticket: &Ticket<u32>) {
+        assert_eq!(ticket.tries.first.time(), self.0.get(&ticket.task).copied());
     }
 }
 

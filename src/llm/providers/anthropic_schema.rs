@@ -1,55 +1,51 @@
 //! Reduces a JSON Schema to what Anthropic supports, because it rejects every request whose schema has more.
 //!
-//! The copy is closed: each object forbids properties that it does not name. Bounds, patterns and other keywords move
-//! into the description, as in Anthropic's own SDKs. Afterwards the answer is validated against the complete schema.
-//! Sources: "JSON Schema limitations" in the documentation of structured outputs; `lib/_parse/_transform.py` of the
-//! Python SDK.
+//! The copy is closed: each object forbids properties that it does not name. Bounds, patterns and other keywords are
+//! dropped. Afterwards the answer is validated against the complete schema. Source: "JSON Schema limitations" in the
+//! documentation of structured outputs.
 
-use std::collections::HashSet;
-use std::sync::LazyLock;
-
-use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-/// `tables/anthropic_schema.json`.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Keywords {
-    /// Keywords that the copy has, in the same or in another form.
-    copied: HashSet<String>,
-    /// Keywords that do not restrict an answer.
-    silent: HashSet<String>,
-    /// Keywords next to a reference that can be dropped without a loss.
-    notes: HashSet<String>,
-    /// Formats of strings.
-    formats: HashSet<String>,
-}
-
-static KEYWORDS: LazyLock<Keywords> = LazyLock::new(|| {
-    let keywords = serde_json::from_str(include_str!("tables/anthropic_schema.json"));
-    keywords.expect("the tests read this file too")
-});
-
+/// Formats of strings.
+const FORMATS: [&str; 10] = [
+    "date-time",
+    "time",
+    "date",
+    "duration",
+    "email",
+    "hostname",
+    "uri",
+    "ipv4",
+    "ipv6",
+    "uuid",
+];
 /// The maximum numbers of optional properties and of unions in one request. Anthropic rejects more.
 const MOST_OPTIONAL: usize = 24;
 const MOST_UNIONS: usize = 16;
 
 /// The keywords that contain definitions.
 const GROUPS: [&str; 2] = ["$defs", "definitions"];
+/// A schema with more parts or levels, if each reference counts as its definition, counts as recursive.
+const MOST_PARTS: usize = 2_000;
+const MOST_LEVELS: usize = 60;
 
 /// The copy of a schema. `None` if no copy would allow the answers that the schema allows, for example for objects with
 /// arbitrary keys, lists of any items or recursion, or if the copy is too large.
 pub(super) fn anthropic(schema: &Value) -> Option<Value> {
-    let mut out = copy(schema)?;
+    let mut copier = Copier {
+        root: schema,
+        parts: 0,
+        levels: 0,
+    };
+    let mut out = copier.copy(schema)?;
     for group in GROUPS {
         if let Some(inner) = schema.get(group) {
-            out[group] = copies(inner)?;
+            out[group] = copier.copies(inner)?;
         }
     }
     let (mut optional, mut unions) = (0, 0);
     measure(&out, &mut optional, &mut unions);
-    let small = optional <= MOST_OPTIONAL && unions <= MOST_UNIONS;
-    (small && is_resolved(&out)).then_some(out)
+    (optional <= MOST_OPTIONAL && unions <= MOST_UNIONS).then_some(out)
 }
 
 fn measure(copy: &Value, optional: &mut usize, unions: &mut usize) {
@@ -67,177 +63,129 @@ fn measure(copy: &Value, optional: &mut usize, unions: &mut usize) {
     (fields.values()).for_each(|value| measure(value, optional, unions));
 }
 
-fn copies(schemas: &Value) -> Option<Value> {
-    let named = schemas.as_object()?.iter();
-    let copies = named.map(|(name, schema)| Some((name.clone(), copy(schema)?)));
-    copies.collect::<Option<Map<_, _>>>().map(Value::Object)
+struct Copier<'s> {
+    root: &'s Value,
+    parts: usize,
+    levels: usize,
 }
 
-fn copy(schema: &Value) -> Option<Value> {
-    let fields = schema.as_object()?;
-    if let Some(target) = fields.get("$ref") {
-        let harmless = |name: &String| {
-            name == "$ref" || KEYWORDS.silent.contains(name) || KEYWORDS.notes.contains(name)
-        };
-        return fields.keys().all(harmless).then(|| json!({"$ref": target}));
+impl Copier<'_> {
+    fn copies(&mut self, schemas: &Value) -> Option<Value> {
+        let named = schemas.as_object()?.iter();
+        let copies = named.map(|(name, schema)| Some((name.clone(), self.copy(schema)?)));
+        copies.collect::<Option<Map<_, _>>>().map(Value::Object)
     }
-    let mut out = form(fields)?;
-    if let Some(title) = fields.get("title") {
-        out["title"] = title.clone();
-    }
-    let unsaid = fields.iter().filter(|(name, value)| !is_said(name, value));
-    let unsaid: Map<String, Value> = unsaid.map(|(n, v)| (n.clone(), v.clone())).collect();
-    let description = fields.get("description").and_then(Value::as_str);
-    let description = match (description, unsaid.is_empty()) {
-        (None, true) => return Some(out),
-        (None, false) => Value::Object(unsaid).to_string(),
-        (Some(text), true) => text.to_owned(),
-        (Some(text), false) => format!("{text}\n\n{}", Value::Object(unsaid)),
-    };
-    out["description"] = description.into();
-    Some(out)
-}
 
-fn is_said(name: &str, value: &Value) -> bool {
-    match name {
-        "minItems" => is_taken_least(value),
-        "format" => is_taken_format(value),
-        _ => KEYWORDS.copied.contains(name) || KEYWORDS.silent.contains(name),
-    }
-}
-
-fn is_taken_least(least: &Value) -> bool {
-    matches!(least.as_u64(), Some(0 | 1))
-}
-
-fn is_taken_format(format: &Value) -> bool {
-    format
-        .as_str()
-        .is_some_and(|name| KEYWORDS.formats.contains(name))
-}
-
-/// The constraints of a schema, without its descriptions.
-fn form(fields: &Map<String, Value>) -> Option<Value> {
-    if fields.contains_key("allOf") {
-        // Closed objects that each name a part of the properties exclude each other.
-        return None;
-    }
-    let only = fields.get("const").map(std::slice::from_ref);
-    let choices = fields.get("enum").and_then(Value::as_array);
-    if let Some(values) = only.or(choices.map(Vec::as_slice)) {
-        let plain = |value: &Value| !value.is_object() && !value.is_array();
-        let mut out = json!({"enum": values});
-        if let Some(name @ Value::String(_)) = fields.get("type") {
-            out["type"] = name.clone();
-        }
-        return (!values.is_empty() && values.iter().all(plain)).then_some(out);
-    }
-    let mut choices = ["anyOf", "oneOf"].iter().filter_map(|key| fields.get(*key));
-    if let Some(first) = choices.next() {
-        let beside = ["properties", "required", "items", "prefixItems"];
-        if choices.next().is_some() || beside.iter().any(|key| fields.contains_key(*key)) {
+    fn copy(&mut self, schema: &Value) -> Option<Value> {
+        if self.parts == MOST_PARTS || self.levels == MOST_LEVELS {
             return None;
         }
-        let copies = first.as_array()?.iter().map(copy);
-        return Some(json!({"anyOf": copies.collect::<Option<Vec<_>>>()?}));
+        (self.parts, self.levels) = (self.parts + 1, self.levels + 1);
+        let copy = self.copy_part(schema.as_object()?);
+        self.levels -= 1;
+        copy
     }
-    match fields.get("type") {
-        Some(Value::String(name)) => typed(name, fields),
-        Some(Value::Array(names)) => {
-            let forms = names.iter().map(|name| typed(name.as_str()?, fields));
-            Some(json!({"anyOf": forms.collect::<Option<Vec<_>>>()?}))
-        }
-        None if fields.contains_key("properties") => typed("object", fields),
-        None if fields.contains_key("items") => typed("array", fields),
-        _ => None,
-    }
-}
 
-fn typed(name: &str, fields: &Map<String, Value>) -> Option<Value> {
-    let mut out = json!({"type": name});
-    match name {
-        "object" => {
-            let properties = fields.get("properties").and_then(Value::as_object)?;
-            let open = match fields.get("additionalProperties") {
-                Some(Value::Object(others)) => !others.is_empty(),
-                _ => fields.contains_key("patternProperties"),
-            };
-            let required = fields.get("required").and_then(Value::as_array);
-            let is_named = |name: &Value| name.as_str().is_some_and(|n| properties.contains_key(n));
-            if open || properties.is_empty() || !required.is_none_or(|r| r.iter().all(is_named)) {
+    fn copy_part(&mut self, fields: &Map<String, Value>) -> Option<Value> {
+        if let Some(target) = fields.get("$ref") {
+            let place = target.as_str()?.strip_prefix('#')?;
+            let (group, name) = place.strip_prefix('/')?.split_once('/')?;
+            let is_definition = GROUPS.contains(&group) && !name.contains('/');
+            let definition = self.root.pointer(place).filter(|_| is_definition)?;
+            self.copy(definition)?;
+            return Some(json!({"$ref": target}));
+        }
+        let mut out = self.form(fields)?;
+        for note in ["title", "description"] {
+            if let Some(text) = fields.get(note) {
+                out[note] = text.clone();
+            }
+        }
+        Some(out)
+    }
+
+    /// The constraints of a schema, without its descriptions.
+    fn form(&mut self, fields: &Map<String, Value>) -> Option<Value> {
+        if fields.contains_key("allOf") {
+            // Closed objects that each name a part of the properties exclude each other.
+            return None;
+        }
+        let only = fields.get("const").map(std::slice::from_ref);
+        let choices = fields.get("enum").and_then(Value::as_array);
+        if let Some(values) = only.or(choices.map(Vec::as_slice)) {
+            let plain = |value: &Value| !value.is_object() && !value.is_array();
+            let mut out = json!({"enum": values});
+            if let Some(name @ Value::String(_)) = fields.get("type") {
+                out["type"] = name.clone();
+            }
+            return (!values.is_empty() && values.iter().all(plain)).then_some(out);
+        }
+        let mut choices = ["anyOf", "oneOf"].iter().filter_map(|key| fields.get(*key));
+        if let Some(first) = choices.next() {
+            let beside = ["properties", "required", "items", "prefixItems"];
+            if choices.next().is_some() || beside.iter().any(|key| fields.contains_key(*key)) {
                 return None;
             }
-            out["properties"] = copies(&fields["properties"])?;
-            out["additionalProperties"] = false.into();
-            if let Some(required) = required {
-                out["required"] = json!(required);
-            }
+            let copies = first.as_array()?.iter().map(|choice| self.copy(choice));
+            return Some(json!({"anyOf": copies.collect::<Option<Vec<_>>>()?}));
         }
-        "array" => {
-            if fields.contains_key("prefixItems") {
-                return None;
+        match fields.get("type") {
+            Some(Value::String(name)) => self.typed(name, fields),
+            Some(Value::Array(names)) => {
+                let forms = names.iter().map(|name| self.typed(name.as_str()?, fields));
+                Some(json!({"anyOf": forms.collect::<Option<Vec<_>>>()?}))
             }
-            out["items"] = copy(fields.get("items")?)?;
-            if let Some(least) = fields.get("minItems").filter(|least| is_taken_least(least)) {
-                out["minItems"] = least.clone();
-            }
+            None if fields.contains_key("properties") => self.typed("object", fields),
+            None if fields.contains_key("items") => self.typed("array", fields),
+            _ => None,
         }
-        "string" => {
-            if let Some(format) = fields.get("format").filter(|name| is_taken_format(name)) {
-                out["format"] = format.clone();
-            }
-        }
-        _ => {}
     }
-    Some(out)
-}
 
-/// Whether all references lead to definitions, and no definition is recursive.
-fn is_resolved(schema: &Value) -> bool {
-    let mut all = Vec::new();
-    references(schema, &mut all);
-    let known = |target: &&str| {
-        let group = |group| {
-            target
-                .strip_prefix("#/")?
-                .strip_prefix(group)?
-                .strip_prefix('/')
-        };
-        let name = GROUPS.into_iter().find_map(group);
-        name.is_some_and(|name| !name.contains('/')) && schema.pointer(&target[1..]).is_some()
-    };
-    if !all.iter().all(known) {
-        return false;
-    }
-    all.sort_unstable();
-    all.dedup();
-    let mut open: Vec<(&str, Vec<&str>)> = Vec::new();
-    for target in all {
-        let mut next = Vec::new();
-        references(
-            schema.pointer(&target[1..]).unwrap_or(&Value::Null),
-            &mut next,
-        );
-        open.push((target, next));
-    }
-    // Removes definitions without a reference to another one, until only recursive ones remain.
-    loop {
-        let names: Vec<&str> = open.iter().map(|(name, _)| *name).collect();
-        open.retain(|(_, next)| next.iter().any(|name| names.contains(name)));
-        if open.is_empty() || open.len() == names.len() {
-            return open.is_empty();
+    fn typed(&mut self, name: &str, fields: &Map<String, Value>) -> Option<Value> {
+        let mut out = json!({"type": name});
+        match name {
+            "object" => {
+                let properties = fields.get("properties").and_then(Value::as_object)?;
+                let open = match fields.get("additionalProperties") {
+                    Some(Value::Object(others)) => !others.is_empty(),
+                    _ => fields.contains_key("patternProperties"),
+                };
+                let required = fields.get("required").and_then(Value::as_array);
+                let is_named =
+                    |name: &Value| name.as_str().is_some_and(|n| properties.contains_key(n));
+                if open || properties.is_empty() || !required.is_none_or(|r| r.iter().all(is_named))
+                {
+                    return None;
+                }
+                out["properties"] = self.copies(&fields["properties"])?;
+                out["additionalProperties"] = false.into();
+                if let Some(required) = required {
+                    out["required"] = json!(required);
+                }
+            }
+            "array" => {
+                if fields.contains_key("prefixItems") {
+                    return None;
+                }
+                out["items"] = self.copy(fields.get("items")?)?;
+                if let Some(least) = fields
+                    .get("minItems")
+                    .filter(|least| matches!(least.as_u64(), Some(0 | 1)))
+                {
+                    out["minItems"] = least.clone();
+                }
+            }
+            "string" => {
+                if let Some(format) = fields
+                    .get("format")
+                    .filter(|name| name.as_str().is_some_and(|name| FORMATS.contains(&name)))
+                {
+                    out["format"] = format.clone();
+                }
+            }
+            _ => {}
         }
-    }
-}
-
-fn references<'s>(schema: &'s Value, found: &mut Vec<&'s str>) {
-    match schema {
-        Value::Array(items) => items.iter().for_each(|item| references(item, found)),
-        Value::Object(fields) => {
-            found.extend(fields.get("$ref").and_then(Value::as_str));
-            fields.values().for_each(|value| references(value, found));
-        }
-        _ => {}
+        Some(out)
     }
 }
 
@@ -246,7 +194,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn objects_are_closed_and_unsupported_keywords_move_to_the_description() {
+    fn objects_are_closed_and_unsupported_keywords_are_dropped() {
         let schema = json!({
             "$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Row",
             "type": "object", "required": ["age"], "minProperties": 1,
@@ -262,14 +210,11 @@ mod tests {
         });
         let expected = json!({
             "type": "object", "title": "Row", "required": ["age"], "additionalProperties": false,
-            "description": "{\"minProperties\":1}",
             "properties": {
-                "age": {"type": "integer", "description": "in years\n\n{\"minimum\":1}"},
-                "tags": {"type": "array", "description": "{\"minItems\":2}",
-                    "items": {"type": "string", "description": "{\"format\":\"phone\"}"}},
+                "age": {"type": "integer", "description": "in years"},
+                "tags": {"type": "array", "items": {"type": "string"}},
                 "days": {"type": "array", "minItems": 1, "items": {"type": "string", "format": "date"}},
-                "note": {"anyOf": [{"type": "string"}, {"type": "null"}],
-                    "description": "{\"maxLength\":5}"},
+                "note": {"anyOf": [{"type": "string"}, {"type": "null"}]},
                 "kind": {"enum": ["a"]},
                 "of": {"anyOf": [{"$ref": "#/$defs/o"}, {"type": "null"}]},
             },

@@ -121,10 +121,6 @@ mod tests {
         let cases = [
             ("openai", openai("content")),
             ("openai", openai("tool_calls")),
-            (
-                "openai",
-                format!("{} ", openai("content")).replacen('{', r#"{"x":NaN,"#, 1),
-            ),
             ("openai", format!("data: {}\n\n", openai("content"))),
             (
                 "anthropic",

@@ -114,7 +114,8 @@ fn not_fetched(vendor: &Vendor, reply: &HttpReply, error: Error) -> Error {
         .with_unusable_reply(&*reply.body)
 }
 
-/// Reads the body of a success reply: strictly, and where that fails, mended. What was paid for is not lost to a detail.
+/// Reads the body of a success reply: strictly, and where that fails, without bytes that are not UTF-8. What was paid for
+/// is not lost to a detail.
 ///
 /// # Errors
 /// When it holds a failure, or no usable answer.

@@ -270,7 +270,10 @@ impl Fields {
 
     pub(super) fn seed(&self, request: &Request) -> Option<i64> {
         let (least, most) = self.seeds?;
-        request.params.seed.filter(|seed| (least..=most).contains(seed))
+        request
+            .params
+            .seed
+            .filter(|seed| (least..=most).contains(seed))
     }
 
     pub(super) fn temperature(&self, request: &Request) -> Option<f64> {

@@ -1,4 +1,4 @@
-//! Signs of local servers that are not part of their format: the model is still loading, or the prompt was truncated.
+//! The sign of a local server that its model is still loading, which is not part of its format.
 
 use crate::base::{Error, ErrorKind};
 
@@ -28,55 +28,10 @@ pub(super) fn says_loading(text: &str) -> bool {
     !text.trim_start().starts_with('<') && has("loading") && has("model")
 }
 
-/// Smaller prompts fit into every context.
-const SMALL: u64 = 4096;
-/// No text has more bytes per token.
-const BYTES_PER_TOKEN: u64 = 10;
-/// Usual context sizes of servers. A prompt of exactly such a size was truncated.
-const WINDOWS: [u64; 8] = [2048, 4096, 8192, 16_384, 32_768, 65_536, 131_072, 262_144];
-
-/// The warning for a truncated prompt. Ollama truncates a prompt that exceeds its context without an error, but reports
-/// how many tokens it read.
-pub(super) fn cut_warning(prompt_bytes: usize, input_tokens: u64) -> Option<String> {
-    let bytes = prompt_bytes as u64;
-    let too_few = input_tokens.saturating_mul(BYTES_PER_TOKEN) < bytes;
-    let whole_window = WINDOWS.contains(&input_tokens) && bytes / 4 > input_tokens;
-    // A count of 0 means that the server does not count.
-    (bytes >= SMALL && input_tokens > 0 && (too_few || whole_window)).then(|| {
-        format!(
-            "the server read {input_tokens} tokens of a prompt of {bytes} bytes: it was probably \
-             cut to the server's context"
-        )
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::base::error::Sent;
-
-    #[test]
-    fn truncated_prompts_are_detected() {
-        for (bytes, tokens, cut) in [
-            (4095, 1, false),
-            (4096, 0, false),
-            (4096, 409, true),
-            (4096, 410, false),
-            // German text and code have fewer bytes per token than English, which is not a sign of truncation.
-            (40_000, 16_000, false),
-            (40_000, 10_000, false),
-            (40_000, 4096, true),
-            (40_000, 4095, false),
-            (16_384, 4096, false),
-            (16_388, 4096, true),
-            (2_000_000, 262_144, true),
-        ] {
-            let warning = cut_warning(bytes, tokens);
-            assert_eq!(warning.is_some(), cut, "{bytes} bytes, {tokens} tokens");
-        }
-        let text = cut_warning(40_000, 4096).unwrap();
-        assert!(text.contains("4096 tokens") && text.contains("40000 bytes"));
-    }
 
     #[test]
     fn only_a_503_that_mentions_loading_is_waited_for() {

@@ -21,7 +21,7 @@ use super::cache_marks;
 use super::dialect::{CHAT, Call, decode, encode};
 use super::embed;
 use super::flex::{Flex, at_flex_tier, lacks_capacity};
-use super::local_reply::{cut_warning, mark_loading};
+use super::local_reply::mark_loading;
 use super::speech;
 use super::vendor::Vendor;
 
@@ -85,7 +85,6 @@ impl LlmClient for Remote {
                     let tier = &mut response.details_mut().service_tier;
                     tier.get_or_insert_with(|| "flex".to_owned());
                 }
-                self.warn_of_cut(request, &mut response);
                 if request.keep_reply {
                     let body = String::from_utf8_lossy(&reply.body);
                     response.details_mut().reply = Some(RawJson::new(&body));
@@ -258,15 +257,5 @@ impl Remote {
     /// With what only the client knows of a failure.
     fn explained(&self, error: Error) -> Error {
         mark_loading(self.vendor, self.access.explained(error))
-    }
-
-    /// Adds a warning, if what a local server has read cannot be the whole prompt.
-    fn warn_of_cut(&self, request: &Request, response: &mut Response) {
-        if self.vendor.probed
-            && let Some(usage) = &response.usage
-            && let Some(cut) = cut_warning(request.text_bytes(), usage.input_tokens)
-        {
-            response.warn(&cut);
-        }
     }
 }

@@ -1,21 +1,17 @@
 //! Which providers can be used on this machine, and why the others cannot.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::Serialize;
 
 use crate::base::secret::{Address, redacted_url};
-use crate::base::{Context, Error, Optional, Secret};
-use crate::engine::loading::MAX_LOADING;
+use crate::base::{Error, Optional, Secret};
 
 use super::config::{LlmConfig, known};
 use super::credential::{key_from, no_key, setting, withheld_headers};
 use super::headers::CallHeader;
-use super::local::{self, LocalServer, ServerState};
+use super::local::{self, LocalServer};
 use super::vendor::{Dialect, VENDORS, Vendor};
-
-/// The interval of checks of a server that is loading its model.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// The status of one provider on this machine.
 #[derive(Debug, Clone, Serialize)]
@@ -115,52 +111,6 @@ impl ProviderStatus {
             None => config,
         };
         config.concurrency(self.default_concurrency)
-    }
-
-    /// True if the server that a run would use is still loading its model.
-    pub fn is_loading(&self) -> bool {
-        let first = self.servers.first();
-        first.is_some_and(|server| server.state == ServerState::Loading)
-    }
-
-    /// Waits up to 10 minutes for a server that is loading its model, and then reads its models and its number of
-    /// slots, which are not known before.
-    ///
-    /// # Errors
-    /// If the context ends the wait.
-    pub fn once_loaded(mut self, ctx: &Context) -> Result<Self, Error> {
-        let deadline = Instant::now() + MAX_LOADING;
-        let cancelled = ctx.cancel_signal();
-        while self.is_loading() && Instant::now() < deadline {
-            ctx.check()?;
-            let wait = ctx
-                .remaining()
-                .map_or(LOOK_EVERY, |left| left.min(LOOK_EVERY));
-            cancelled.wait(wait);
-            ctx.check()?;
-            self = self.looked_at_again(&|name| std::env::var(name).ok())?;
-        }
-        Ok(self)
-    }
-
-    fn looked_at_again(&self, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, Error> {
-        let vendor = known(self.provider)?;
-        let look = Look {
-            model: self.model.as_deref(),
-            models_named: false,
-            headers: &self.headers,
-            patience: local::BRIEF,
-            quiet: true,
-            env: &|name| match &self.address {
-                Some(address) if name == vendor.url_var => Some(address.0.clone()),
-                _ if self.unnamed && vendor.key_vars.contains(&name) => None,
-                _ => env(name),
-            },
-        };
-        Ok(Self {
-            unnamed: self.unnamed,
-            ..look.at(vendor)
-        })
     }
 }
 
@@ -329,27 +279,15 @@ impl Look<'_> {
         }
     }
 
-    /// The status of a local server whose address and model are set. Only its number of slots is unknown.
-    fn named(
-        &self,
-        vendor: &'static Vendor,
-        url: &str,
-        model: &str,
-        headers: &local::Headers,
-    ) -> ProviderStatus {
+    /// The status of a local server whose address and model are set.
+    fn named(&self, vendor: &'static Vendor, url: &str, model: &str) -> ProviderStatus {
         let address = vendor.normalise(url);
         let refused = self.refused(vendor, &address);
         let verdict = refused.map_or_else(|| Ok("address and model named".to_owned()), Err);
-        let server = verdict
-            .is_ok()
-            .then(|| local::slots(&address, headers))
-            .flatten();
         ProviderStatus {
             base_url: Some(redacted_url(&address)),
             address: Some(Address(address)),
             model: Some(model.to_owned()),
-            default_concurrency: slots_of(server.as_ref(), vendor),
-            servers: server.into_iter().collect(),
             ..status(vendor, verdict)
         }
     }
@@ -358,6 +296,9 @@ impl Look<'_> {
         let given = setting(vendor.url_var, self.env);
         if given.is_none() && !self.headers.is_empty() {
             return status(vendor, Err(withheld_headers(vendor)));
+        }
+        if let (Some(url), Some(model)) = (&given, self.model) {
+            return self.named(vendor, url, model);
         }
         // An unknown server on a usual port must not get the key.
         let credential = given.as_ref().and_then(|_| key_from(vendor, self.env));
@@ -370,9 +311,6 @@ impl Look<'_> {
             .map(CallHeader::sent)
             .chain(key)
             .collect();
-        if let (Some(url), Some(model)) = (&given, self.model) {
-            return self.named(vendor, url, model, &asked_with);
-        }
         let addresses: Vec<String> = match &given {
             Some(url) => vec![vendor.normalise(url)],
             None => usual.iter().map(|url| (*url).to_owned()).collect(),
@@ -390,7 +328,8 @@ impl Look<'_> {
                 }
             }
         }
-        local::best_first(&mut servers, self.model);
+        let serves = |server: &LocalServer, model| server.models.iter().any(|own| own == model);
+        servers.sort_by_key(|server| self.model.is_some_and(|model| !serves(server, model)));
         let Some(first) = servers.first() else {
             let tried = match (&given, wants_key) {
                 (Some(url), _) => format!("no usable server at {}: {trouble}", redacted_url(url)),
@@ -418,7 +357,6 @@ impl Look<'_> {
                 .model
                 .map(str::to_owned)
                 .or_else(|| first.models.first().cloned()),
-            default_concurrency: slots_of(Some(first), vendor),
             unnamed: given.is_none(),
             ..status(vendor, Ok(first.description()))
         };
@@ -445,11 +383,6 @@ fn status(vendor: &'static Vendor, verdict: Result<String, String>) -> ProviderS
         lacks_model: false,
         lacks_key: false,
     }
-}
-
-fn slots_of(server: Option<&LocalServer>, vendor: &Vendor) -> usize {
-    let slots = server.and_then(|server| server.slots);
-    slots.unwrap_or(vendor.concurrency)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::thread;
 use parking_lot::Mutex;
 
 use super::*;
+use crate::base::Context;
 use crate::llm::client::LlmClient;
 use crate::llm::request::Request;
 
@@ -104,12 +105,9 @@ fn a_server_on_a_usual_port_does_not_get_the_key() {
     let (url, heads) = bystander(200, MODELS);
     let status = looked(&url, None);
     assert!(status.usable, "{}", status.reason);
-    let again = status.looked_at_again(&with_key(None)).unwrap();
-    assert_eq!(again.model.as_deref(), Some("tiny"));
-    for found in [status, again] {
-        let client = found.config().client_with(&with_key(None), None).unwrap();
-        let _ = client.complete(&Request::new("x"), &Context::new());
-    }
+    assert_eq!(status.model.as_deref(), Some("tiny"));
+    let client = status.config().client_with(&with_key(None), None).unwrap();
+    let _ = client.complete(&Request::new("x"), &Context::new());
     let heads = heads.lock();
     assert!(heads.contains("get /v1/models") && heads.contains("post /v1/chat"));
     assert!(!heads.contains("sk-mine") && !heads.contains("authorization"));

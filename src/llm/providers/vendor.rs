@@ -143,9 +143,7 @@ pub(crate) enum BatchWire {
     OpenAi,
     Groq,
     Azure,
-    Together,
     Xai,
-    Mistral,
     Anthropic,
     Gemini,
 }

@@ -23,9 +23,10 @@ impl Route<'_> {
             |error: &Error| error.is_not_ready() || error.kind() == ErrorKind::Cancelled;
         let again = |error: &Error| may_go_on(error) || self.goes_on(tries, error);
         let client = self.client(tries.step);
+        let marked = self.marked(request, tries.step);
         let mut reply = self
             .carried
-            .call(client, request, tries, &self.pricing(), again, ctx);
+            .call(client, &marked, tries, &self.pricing(), again, ctx);
         if let Ok(answer) = &mut reply.result
             && answer.provider == "extract"
             && (tries.step > 0 || !self.skipped.is_empty())

@@ -15,7 +15,6 @@ use crate::base::private;
 use crate::base::secret::redacted_url;
 use crate::base::{Context, Error, ErrorKind, Sent};
 
-use super::encoding::Encoding;
 use super::input::CHUNK_BYTES;
 use super::memory::{FREE, ReplyShare};
 
@@ -31,9 +30,6 @@ pub(super) struct BodyReader<'a> {
     pub announced: Option<u64>,
     /// The maximum number of bytes to read.
     pub most: u64,
-    /// Bytes beyond [`FREE`] go to a file instead of taking memory from the account: the body is compressed, while the
-    /// account counts decoded bytes. If the file cannot be written, they take memory after all.
-    pub spills: bool,
     pub share: &'a ReplyShare,
     pub ctx: &'a Context,
     /// Creates the file.
@@ -52,15 +48,11 @@ impl BodyReader<'_> {
         if (bytes.len() as u64) < FREE {
             return Ok(Body { bytes, aside });
         }
-        if self.spills && aside.fill(&mut reader, self.file)? {
-            return Ok(Body { bytes, aside });
-        }
         let needed = self
             .announced
             .map_or(self.most, |announced| announced.min(self.most));
         if !self.share.take_now(needed) {
-            // With `spills`, writing the file has failed already.
-            if !self.spills && aside.fill(&mut reader, self.file)? {
+            if aside.fill(&mut reader, self.file)? {
                 return Ok(Body { bytes, aside });
             }
             let began = Instant::now();
@@ -83,31 +75,6 @@ impl BodyReader<'_> {
 }
 
 impl Body {
-    /// The decompressed body.
-    ///
-    /// # Errors
-    /// If it is damaged, with all bytes that arrived.
-    pub fn decoded(
-        mut self,
-        encoding: &Encoding,
-        reading: &BodyReader<'_>,
-    ) -> Result<Self, (io::Error, Vec<u8>)> {
-        let Self { bytes, aside } = &mut self;
-        // A body whose file could not be written holds memory, and a call that holds memory must not wait for more.
-        reading.share.keep(0);
-        let decoded = aside.reader().and_then(|rest| {
-            let reader = encoding.decoder(bytes.as_slice().chain(rest));
-            reading.read(reader)
-        });
-        decoded.map_err(|error| {
-            let mut bytes = std::mem::take(bytes);
-            match aside.bring_back(&mut bytes) {
-                Ok(()) => (error, bytes),
-                Err(error) => (error, bytes),
-            }
-        })
-    }
-
     /// The whole body in memory, for which it may wait. The time limit of the call does not end this wait, because the
     /// reply has arrived.
     ///
@@ -166,18 +133,6 @@ impl SpillFile {
             }
             self.written += read as u64;
         }
-    }
-
-    /// Reads the bytes in the file.
-    fn reader(&mut self) -> io::Result<io::Take<Box<dyn Read + '_>>> {
-        let file: Box<dyn Read> = match &mut self.file {
-            Some(file) => {
-                file.rewind()?;
-                Box::new(file)
-            }
-            None => Box::new(io::empty()),
-        };
-        Ok(file.take(self.written))
     }
 
     /// Appends the bytes in the file, and those that could not be written.

@@ -41,7 +41,6 @@ fn unannounced<'a>(
     BodyReader {
         announced: None,
         most: u64::MAX,
-        spills: false,
         share,
         ctx,
         file,
@@ -69,7 +68,6 @@ fn crowded(
             let reading = BodyReader {
                 announced: announced.then_some(body.len() as u64),
                 most,
-                spills: false,
                 share: &share,
                 ctx: &ctx,
                 file,
@@ -160,7 +158,6 @@ fn a_small_reply_takes_no_memory_from_the_account() {
         let reading = BodyReader {
             announced,
             most: u64::MAX,
-            spills: false,
             share: &share,
             ctx: &ctx,
             file: || panic!("a small reply is kept in memory"),
@@ -180,7 +177,6 @@ fn a_reply_holds_only_the_memory_of_its_length() {
     let reading = BodyReader {
         announced: None,
         most: 1 << 24,
-        spills: false,
         share: &share,
         ctx: &ctx,
         file: refused,
@@ -190,25 +186,6 @@ fn a_reply_holds_only_the_memory_of_its_length() {
     assert_eq!((memory.peak(), memory.held()), (1 << 24, LONG as u64));
     drop(share);
     assert_eq!(memory.held(), 0);
-}
-
-#[cfg(unix)]
-#[test]
-fn a_compressed_body_that_cannot_spill_to_disk_takes_memory() {
-    let unwritable = || File::open("/dev/null");
-    for file in [refused as fn() -> io::Result<File>, unwritable] {
-        let memory = ReplyMemory::apart();
-        let (share, ctx) = (memory.share(1), Context::new());
-        let reading = BodyReader {
-            spills: true,
-            most: 1 << 24,
-            ..unannounced(&share, &ctx, file, &|_| ())
-        };
-        let body = reading.read(&text(LONG)[..]).unwrap();
-        assert_eq!(memory.held(), LONG as u64);
-        let bytes = body.into_memory("http://host", &share, &ctx).unwrap();
-        assert!(bytes == text(LONG));
-    }
 }
 
 #[test]

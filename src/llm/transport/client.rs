@@ -13,7 +13,6 @@ use crate::base::{Context, Error, ErrorKind, Optional, Sent};
 use super::body::{Body, BodyReader, nameless};
 use super::call::{Call, Outgoing};
 use super::connect::Connector;
-use super::encoding::Encoding;
 use super::exchange::{ERROR_LIMIT, HttpReply, HttpRequest, HttpTransfer, Transport};
 use super::fault::{Fault, Limit};
 use super::head::{Head, MOST_BYTES, MOST_LINES, is_success};
@@ -80,10 +79,7 @@ impl Transport for HttpTransport {
             whole,
             ..
         } = head;
-        let body = match Encoding::of(&headers) {
-            Some(encoding) => decoded(request, status, &encoding, body, ctx)?,
-            None => body.into_memory(request.url, request.memory, ctx)?,
-        };
+        let body = body.into_memory(request.url, request.memory, ctx)?;
         if !is_success(status) {
             return Ok(HttpReply {
                 status,
@@ -163,7 +159,6 @@ impl HttpTransport {
         let reading = BodyReader {
             announced: call.announced(),
             most: most_of(request, head.status),
-            spills: Encoding::of(&head.headers).is_some(),
             share: request.memory,
             ctx,
             file: nameless,
@@ -180,39 +175,6 @@ fn most_of(request: &HttpRequest<'_>, status: u16) -> u64 {
         request.reply_limit.saturating_add(1)
     } else {
         ERROR_LIMIT
-    }
-}
-
-/// The decompressed body. A proxy that decompresses may leave the header, so a body that is text is used unchanged.
-fn decoded(
-    request: &HttpRequest<'_>,
-    status: u16,
-    encoding: &Encoding,
-    body: Body,
-    ctx: &Context,
-) -> Result<Vec<u8>, Error> {
-    let reading = BodyReader {
-        announced: None,
-        most: most_of(request, status),
-        spills: false,
-        share: request.memory,
-        ctx,
-        file: nameless,
-        paused: &|_| (),
-    };
-    match body.decoded(encoding, &reading) {
-        Ok(body) => body.into_memory(request.url, request.memory, ctx),
-        Err((_, came)) if std::str::from_utf8(&came).is_ok() => Ok(came),
-        // The beginning of the body and the status are enough.
-        Err((_, came)) if !is_success(status) => Ok(encoding.decoded(&came, ERROR_LIMIT).0),
-        Err((_, came)) if came.len() as u64 > request.reply_limit => {
-            Err(too_large(request, status, came))
-        }
-        Err((error, came)) => {
-            let host = redacted_url(request.url);
-            let why = format!("the reply of {host} cannot be decompressed: {error}");
-            Err(unusable(why, Some(status), came))
-        }
     }
 }
 

@@ -3,8 +3,6 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use ureq::http;
 
 use super::*;
@@ -235,65 +233,14 @@ fn reply_of(status: u16, headers: &str, body: &[u8]) -> Vec<u8> {
     [head.as_bytes(), body].concat()
 }
 
-fn gzip(text: &[u8]) -> Vec<u8> {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
-    encoder.write_all(text).unwrap();
-    encoder.finish().unwrap()
-}
-
 #[test]
-fn an_unrequested_compressed_reply_is_decoded() {
-    let text = "{\"ok\": \"yes\"}".repeat(100_000);
+fn a_compressed_reply_is_kept_unchanged_and_a_header_alone_does_no_harm() {
     let headers = "content-encoding: gzip\r\n";
-    for status in [200, 429] {
-        for reply in answered(reply_of(status, headers, &gzip(text.as_bytes())), 1 << 30) {
-            let reply = reply.unwrap();
-            assert_eq!(reply.status, status);
-            let most = if status == 200 { usize::MAX } else { 1 << 20 };
-            assert!(reply.body == text.as_bytes()[..text.len().min(most)]);
+    for body in [&b"\x1f\x8b\x08\x00"[..], b"{}", b""] {
+        for reply in answered(reply_of(200, headers, body), 100) {
+            assert_eq!(reply.unwrap().body, body);
         }
     }
-    for body in [&b"{}"[..], b""] {
-        for coding in ["gzip", "deflate", "br", "zstd", "compress"] {
-            let headers = format!("content-encoding: {coding}\r\n");
-            let [reply, _] = answered(reply_of(200, &headers, body), 100);
-            assert_eq!(
-                reply.unwrap().body,
-                body,
-                "a proxy left the header: {coding}"
-            );
-        }
-    }
-}
-
-#[test]
-fn a_damaged_compressed_reply_is_kept_unchanged_and_not_retried() {
-    for size in [100, 1 << 20] {
-        // Data that hardly compresses, so that the larger body does not stay in memory.
-        let noise = (0..size as u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8);
-        let mut body = gzip(&noise.collect::<Vec<u8>>());
-        body.truncate(body.len() - 9);
-        let headers = "content-encoding: gzip\r\n";
-        let [reply, _] = answered(reply_of(200, headers, &body), 1 << 30);
-        let error = reply.unwrap_err();
-        assert!(error.is_unusable_reply());
-        assert_eq!((error.status(), error.sent()), (Some(200), Sent::Answered));
-        assert!(error.raw_bytes() == Some(&body), "{size}");
-        assert!(
-            error.message().contains("its gzip data is damaged"),
-            "{error}"
-        );
-    }
-}
-
-#[test]
-fn a_reply_is_decoded_only_up_to_its_limit() {
-    let bomb = gzip(&gzip(&vec![b' '; 10 << 20]));
-    let headers = "content-encoding: gzip, gzip\r\n";
-    let [reply, _] = answered(reply_of(200, headers, &bomb), 3 << 19);
-    let error = reply.unwrap_err();
-    assert!(error.message().contains("larger than 1.5 MiB"), "{error}");
-    assert!(error.is_unusable_reply());
 }
 
 #[test]

@@ -48,6 +48,7 @@ pub(super) fn write_request(
         ("host", &*target.authority),
         ("user-agent", USER_AGENT),
         ("accept", "*/*"),
+        ("accept-encoding", "identity"),
     ] {
         if !is_given(name) {
             line(head, name, value);

@@ -7,7 +7,6 @@ use crate::base::{Context, Error, ErrorKind, Sent};
 
 use super::call::{Call, Outgoing};
 use super::client::{HttpTransport, failed};
-use super::encoding::Encoding;
 use super::exchange::{ERROR_LIMIT, HttpMethod, HttpReply, HttpTransfer, REPLY_LIMIT};
 use super::fault::{Fault, Limit};
 use super::head::is_success;
@@ -87,27 +86,19 @@ fn exchange(
         }
     };
     let is_success = is_success(head.status);
-    let encoding = Encoding::of(&head.headers);
     let mut bytes = Vec::new();
     match transfer.into {
         Some(sink) if is_success => {
             patience.allow(Some(transfer.idle), None);
-            let copied = match encoding {
-                Some(encoding) => copy(encoding.decoder(call), sink),
-                None => copy(call, sink),
-            };
-            *trouble = copied?.map(Trouble::Sink);
+            let is_compressed = head.headers.get("content-encoding");
+            let is_compressed = is_compressed.is_some_and(|coding| coding != "identity");
+            *trouble = copy(call, is_compressed, sink)?.map(Trouble::Sink);
         }
         _ => {
             // A limit for the whole reply, because the caller waits for it and it might arrive byte by byte.
             patience.allow(Some(transfer.idle), Some(transfer.reply));
             let limit = if is_success { REPLY_LIMIT } else { ERROR_LIMIT };
             call.take(limit).read_to_end(&mut bytes)?;
-            if let Some(encoding) = encoding
-                && let (decoded, true) = encoding.decoded(&bytes, limit)
-            {
-                bytes = decoded;
-            }
         }
     }
     Ok(HttpReply {
@@ -124,12 +115,23 @@ enum Trouble {
 }
 
 /// Writes the complete reply, or returns the reason why it cannot be written.
-fn copy(mut reader: impl Read, sink: &mut dyn Write) -> Result<Option<io::Error>, Fault> {
+///
+/// # Errors
+/// If the reply is compressed. A proxy that decompresses may leave the header, so plain lines of JSON are accepted.
+fn copy(
+    mut reader: impl Read,
+    mut may_be_compressed: bool,
+    sink: &mut dyn Write,
+) -> Result<Option<io::Error>, Fault> {
     let mut piece = vec![0; CHUNK_BYTES];
     loop {
         let read = reader.read(&mut piece)?;
         if read == 0 {
             return Ok(None);
+        }
+        if std::mem::take(&mut may_be_compressed) && piece[0] != b'{' {
+            let why = "it is compressed, although the request accepts no compression";
+            return Err(Fault::BadReply(why));
         }
         if let Err(error) = sink.write_all(&piece[..read]) {
             return Ok(Some(error));

@@ -43,7 +43,7 @@ pub(super) struct Asked {
 impl StoreBacklog {
     /// Requests a claim, unless a request is already in flight.
     pub(super) fn ask(&mut self, asked: Asked, availability: &Availability, now: Time) {
-        let plan = Box::new(self.plan(asked, availability, now));
+        let plan = Box::new(self.plan(asked, now));
         self.requests.request = Some(Request::Claim(plan, availability.clone()));
         self.requests.is_asked = true;
         self.requests.is_stale = false;
@@ -52,10 +52,10 @@ impl StoreBacklog {
     }
 
     /// Applies the outcome of a request.
-    pub(crate) fn arrive(&mut self, claimed: Result<Claimed<ClaimedJob>, Error>, now: Time) {
+    pub(crate) fn arrive(&mut self, claimed: Result<Claimed<ClaimedJob>, Error>) {
         self.requests.is_asked = false;
         self.requests.arrived = Some(claimed.map(|claimed| Claimed {
-            jobs: self.tickets(claimed.jobs, now),
+            jobs: self.tickets(claimed.jobs),
             due: claimed.due,
             opens: claimed.opens,
             known_wait: claimed.known_wait,

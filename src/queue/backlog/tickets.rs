@@ -3,23 +3,15 @@
 use super::*;
 
 impl StoreBacklog {
-    pub(super) fn tickets(&mut self, jobs: Vec<ClaimedJob>, now: Time) -> Vec<Ticket<JobTask>> {
-        let wall = self.clock.wall();
+    pub(super) fn tickets(&mut self, jobs: Vec<ClaimedJob>) -> Vec<Ticket<JobTask>> {
         self.unknown = self.lanes.lock().unknown.clone();
         self.running += jobs.len();
         self.alone |= jobs.iter().any(|job| job.crashes >= SUSPECT_CRASHES);
-        let tickets = jobs
-            .into_iter()
-            .filter_map(|job| self.ticket(job, now, wall));
+        let tickets = jobs.into_iter().filter_map(|job| self.ticket(job));
         tickets.collect()
     }
 
-    fn ticket(
-        &mut self,
-        claimed: ClaimedJob,
-        now: Time,
-        wall: Timestamp,
-    ) -> Option<Ticket<JobTask>> {
+    fn ticket(&mut self, claimed: ClaimedJob) -> Option<Ticket<JobTask>> {
         let (open, kinds_version) = {
             let mut lanes = self.lanes.lock();
             let open = lanes.open(&claimed.lane, &self.kinds)?.clone();
@@ -32,13 +24,6 @@ impl StoreBacklog {
         let mut tries = history.tries(step, &self.kinds.fallback_histories);
         let default = self.kinds.max_retries();
         tries.max_retries = Some(claimed.max_retries.unwrap_or(default));
-        // A later wait is measured from this time.
-        let waited_until = history.waited_until();
-        if let Some(until) = waited_until {
-            let ago = u64::try_from(wall.since(until).as_nanos()).unwrap_or(u64::MAX);
-            let since = Time::from_nanos(now.as_nanos().saturating_sub(ago));
-            tries.first = since.after(until.since(wall)).into();
-        }
         tries.in_doubt |= claimed.lost && matches!(*open.kind, Kind::Prompts { .. });
         self.order += 1;
         let cost = match &*open.kind {
@@ -61,35 +46,7 @@ impl StoreBacklog {
             order: self.order,
             class: open.class,
             tries,
-            prefix: self.prefix(&task, now),
-            timer: ItemTimer::default(),
             task,
         })
-    }
-
-    /// The beginning of a job's prompt, if the provider caches it. A payload that is too short for that is not read.
-    fn prefix(&mut self, task: &JobTask, now: Time) -> Prefix {
-        let Kind::Prompts {
-            route,
-            task: RequestTask::Complete,
-            ..
-        } = &*task.kind
-        else {
-            return Prefix::NONE;
-        };
-        let is_short = task.claimed.payload.get().len() < LEAST_BYTES;
-        // The client of a direct job waits for its answer.
-        let is_direct = task.claimed.lane.kind == DIRECT_COMPLETION_KIND;
-        if is_short || is_direct || !route.caches_prompts() || task.kind.model_call().is_some() {
-            return Prefix::NONE;
-        }
-        if self.prefixes.0 != task.kinds_version {
-            // The steps of routes may differ.
-            self.prefixes = (task.kinds_version, SeenPrefixes::default());
-        }
-        match prompts::known_request(task, RequestTask::Complete, &Context::new()) {
-            Ok(request) => route.prefix_of_next(&mut self.prefixes.1, &request, now),
-            Err(_) => Prefix::NONE,
-        }
     }
 }

@@ -9,7 +9,6 @@ use serde_json::value::RawValue;
 
 use crate::base::random::Random;
 use crate::base::{Clock, Error, ErrorKind, Timestamp};
-use crate::engine::item_time::ItemTime;
 use crate::engine::route::{Next, Tries, decide};
 use crate::llm::outcome_builder::OutcomeBuilder;
 use crate::llm::params::RequestTask;
@@ -171,11 +170,6 @@ impl ItemSettler {
         let names = |step| self.asked(claimed, route.as_deref(), asked, step);
         let at = Moment { now, wall };
         history.failed(&error, tries, &self.kinds.fallback_histories, names, at);
-        let waits = ItemTime {
-            backoff: due.since(wall),
-            ..in_batch(asked, wall)
-        };
-        history.add_time(Some(waits), due);
         ClaimOutcome::Retry {
             due_at: due,
             step: tries.step,
@@ -218,7 +212,7 @@ impl ItemSettler {
         let now = self.clock.wall();
         let asked = OutcomeBuilder {
             attempts: tries.calls.into(),
-            time: history.time(Some(in_batch(asked, now)), now),
+            latency: history.latency_in_batch(asked.since, now),
             provider: Some(asked.provider.clone()),
             model: asked.model.clone(),
             earlier: history.earlier(Vec::new()),
@@ -237,14 +231,6 @@ fn completed(line: Result<Box<RawValue>, Error>, spent: Option<Spent>) -> ClaimO
             result: None,
             spent,
         },
-    }
-}
-
-/// How the time in a batch was spent.
-fn in_batch(asked: &AskedProvider, now: Timestamp) -> ItemTime {
-    ItemTime {
-        provider: now.since(asked.since),
-        ..ItemTime::default()
     }
 }
 

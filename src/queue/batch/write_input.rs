@@ -12,7 +12,7 @@ use super::budget::reserve;
 use super::context::{BatchContext, check};
 use super::fill::fill;
 use super::machine::{Record, State, Written, key};
-use super::settle_items::{AskedProvider, request, untried};
+use super::settle_items::{AskedProvider, request};
 use super::spool::Draft;
 
 /// Jobs that are read at once.

@@ -5,11 +5,8 @@ use std::time::Duration;
 
 use crate::base::{Clock, Error, RateHints, Time};
 use crate::engine::dispatch::{Call, Dispatcher, EndedCall, Event, Turn};
-use crate::engine::limiter::{Limits, QuotaKey};
+use crate::engine::limiter::{Limiter, Limits, QuotaKey};
 use crate::engine::pack::Pack;
-use crate::hub::RedisHub;
-use crate::hub::shares::Share;
-use crate::hub::talker::BETWEEN_SHARES;
 use crate::llm::client::LlmClient;
 use crate::llm::request::Request;
 use crate::llm::response::Response;
@@ -40,7 +37,7 @@ impl LlmClient for Provider {
     }
 }
 
-/// Interval at which a worker checks for dead workers and for chores.
+/// Interval at which a worker checks for dead workers and for chores, and counts the workers.
 const MAINTENANCE: Duration = Duration::from_secs(2);
 pub(super) const LEASE: Duration = Duration::from_secs(15);
 /// Duration of an operation that cannot reach the database.
@@ -68,9 +65,7 @@ pub(super) struct Machine {
     /// Time of the next event.
     pub next: Time,
     pub cut_until: Time,
-    pub cut_from_redis_until: Time,
-    name: String,
-    hub: RedisHub,
+    limiter: Arc<Limiter>,
     dispatcher: Dispatcher<StoreWork>,
     flights: Vec<Flight>,
     /// Current time of its clock.
@@ -80,10 +75,6 @@ pub(super) struct Machine {
     wake: Option<Time>,
     next_maintenance: Time,
     next_renewal: Time,
-    next_share: Time,
-    last_share: Time,
-    /// Time at which the reply of Redis arrives.
-    share: Option<(Time, Vec<Share>)>,
 }
 
 impl Machine {
@@ -102,14 +93,14 @@ impl Machine {
             clock.advance(Duration::from_secs(world.below(1200)));
         }
         clock.advance(now.since(Time::ZERO));
-        let hub = RedisHub::simulated();
         let mut limits = Limits::default();
         if plan.is_set && plan.per_minute > 0.0 {
             limits = limits.requests_per_minute(plan.per_minute);
         }
         let route = Route::limited(Provider, limits).clock(clock.clone());
         let kinds = Kinds::new(Some(&route));
-        kinds.limiter.share_through(&hub, clock.clone());
+        let limiter = kinds.limiter.clone();
+        limiter.divide(plan.machines as u64, clock.now());
         kinds.set_prompts(route);
         let settings = WorkerSettings::default().poll_interval(MAINTENANCE);
         kinds.setup.change(|setup| setup.settings = settings);
@@ -124,9 +115,7 @@ impl Machine {
             clock,
             next: now,
             cut_until: Time::ZERO,
-            cut_from_redis_until: Time::ZERO,
-            name: format!("machine {number}"),
-            hub,
+            limiter,
             dispatcher: dispatcher(backlog, plan.slots, plan.seed + number),
             flights: Vec::new(),
             seen: now,
@@ -134,9 +123,6 @@ impl Machine {
             wake: Some(now),
             next_maintenance: now.after(spread),
             next_renewal: now.after(LEASE / 3),
-            next_share: now,
-            last_share: Time::ZERO,
-            share: None,
         }
     }
 
@@ -158,7 +144,6 @@ impl Machine {
         self.clock.advance(now.since(self.seen));
         self.seen = now;
         self.arrive(world);
-        self.exchange_shares(world);
         self.wire.set_time(world.database_time());
         if now >= self.cut_until {
             self.wire.set(Gets::Through);
@@ -171,13 +156,12 @@ impl Machine {
     fn next_event(&self) -> Time {
         let flights = self.flights.iter().map(|flight| flight.at);
         let replies = self.replies.iter().map(|(at, _)| *at);
-        let share = self.share.as_ref().map_or(self.next_share, |(at, _)| *at);
         let renewal = match self.server {
             Some(_) => self.next_renewal,
             None => Time::FAR,
         };
         let wake = self.wake.unwrap_or(Time::FAR);
-        let all = [wake, self.next_maintenance, share, renewal].into_iter();
+        let all = [wake, self.next_maintenance, renewal].into_iter();
         all.chain(flights).chain(replies).min().unwrap()
     }
 
@@ -191,38 +175,6 @@ impl Machine {
                 flight.result = Some((result, hints));
                 flight.at = world.now.after(took);
             }
-        }
-    }
-
-    /// Does the work of the hub's thread.
-    fn exchange_shares(&mut self, world: &mut World) {
-        let now = world.now;
-        if let Some((_, shares)) = self.share.take_if(|(arrives, _)| *arrives <= now) {
-            for user in self.hub.users() {
-                user.receive(&shares);
-            }
-            self.wake = Some(now);
-        }
-        let (often, soon) = BETWEEN_SHARES;
-        if self.hub.was_nudged() {
-            self.next_share = self.next_share.min(self.last_share.after(soon)).max(now);
-        }
-        if self.share.is_some() || self.next_share > now {
-            return;
-        }
-        (self.last_share, self.next_share) = (now, now.after(often));
-        for user in self.hub.users() {
-            let requests = user.ask();
-            if requests.is_empty() {
-                continue;
-            }
-            if self.cut_from_redis_until > now {
-                user.lose(world.plan.machines);
-                self.next_share = now.after(Duration::from_secs(1));
-                continue;
-            }
-            let shares = world.redis.exchange(&self.name, &requests, now);
-            self.share = Some((now.after(Duration::from_millis(1)), shares));
         }
     }
 
@@ -265,6 +217,9 @@ impl Machine {
         if is_maintained {
             self.next_maintenance = now.after(MAINTENANCE);
             let _ = self.store.maintain(wall);
+            if let Ok(live) = self.store.live_workers() {
+                self.limiter.divide(live, clock_now);
+            }
             if self.store.reclaim(wall).is_ok_and(|taken| taken > 0) {
                 self.dispatcher.handle(Event::Woken, clock_now);
             }

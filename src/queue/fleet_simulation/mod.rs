@@ -1,5 +1,5 @@
-//! Fifty machines on simulated time: the real dispatcher, claims, leases and limiter with the real script of the shared
-//! limits, on a real database that uses the time of the simulation. The simulation models the provider, the latency of
+//! Fifty machines on simulated time: the real dispatcher, claims, leases and limiter, which divides the limits, on a
+//! real database that uses the time of the simulation. The simulation models the provider, the latency of
 //! the database, clocks that differ, machine crashes and lost connections.
 //!
 //! Without a server the jobs are in SQLite. Then a machine can crash, but it cannot lose its connection to the
@@ -129,9 +129,9 @@ impl Fleet {
     fn trouble(&mut self) {
         let at = self.world.below(self.machines.len() as u64) as usize;
         let kinds = if self.machines[at].server.is_some() {
-            5
-        } else {
             3
+        } else {
+            1
         };
         let kind = self.world.below(kinds);
         let lasts = Duration::from_secs(5 + self.world.below(40));
@@ -143,15 +143,13 @@ impl Fleet {
                 let machine = self.start();
                 std::mem::replace(&mut self.machines[at], machine).die();
             }
-            1 => self.world.redis.empty(),
-            2 => self.machines[at].cut_from_redis_until = until,
             kind => {
                 // Other machines take over its unfinished jobs when its lease ends.
                 self.world.figures.at_risk += in_flight + self.world.plan.slots as u64;
                 let machine = &mut self.machines[at];
                 machine.cut_until = until;
                 machine.wire.set(match kind {
-                    3 => Gets::Lost,
+                    1 => Gets::Lost,
                     _ => Gets::Unanswered,
                 });
             }
@@ -211,7 +209,7 @@ fn fifty_machines_learn_one_limit() {
 }
 
 #[test]
-fn fifty_machines_lose_nothing_to_deaths_and_to_a_redis_that_is_away_or_emptied() {
+fn fifty_machines_lose_nothing_to_deaths() {
     let plan = Plan {
         is_troubled: true,
         ..PLAN

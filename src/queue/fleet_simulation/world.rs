@@ -1,11 +1,10 @@
-//! State that all machines share: the time, the provider, Redis, and the latency of the database.
+//! State that all machines share: the time, the provider, and the latency of the database.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::base::random::Random;
 use crate::base::{Clock, Error, ErrorKind, RateHints, RateWindow, Time, Timestamp};
-use crate::hub::shares::simulated_redis::SimulatedRedis;
 use crate::queue::store::mysql::wire::Counts;
 use crate::testing::ManualClock;
 
@@ -30,7 +29,7 @@ pub(super) struct Plan {
     pub parallel: usize,
     /// Additional time of a commit, for the disk.
     pub commit: Duration,
-    /// Whether to inject faults: crashes, lost connections, clocks that differ, an unreachable or emptied Redis.
+    /// Whether to inject faults: crashes, lost connections, clocks that differ.
     pub is_troubled: bool,
 }
 
@@ -92,7 +91,6 @@ pub(super) const START: Time = Time::from_nanos(1_000_000_000);
 pub(super) struct World {
     pub plan: Plan,
     pub now: Time,
-    pub redis: SimulatedRedis,
     pub figures: Figures,
     random: Random,
     /// Time from which each part of the database is free.
@@ -108,7 +106,6 @@ impl World {
         Self {
             plan,
             now: START,
-            redis: SimulatedRedis::new(),
             figures: Figures::default(),
             random: Random(plan.seed),
             database: vec![Time::ZERO; plan.parallel],

@@ -46,14 +46,6 @@ pub trait StoreDatabase: Send + Sync {
         false
     }
 
-    /// The connection to Redis, through which workers on all machines share limits per minute and cooldowns of the same
-    /// provider, key and model. Default: limits apply to one OS process, or to the folder that its routes
-    /// [share](crate::Route::share_limits).
-    #[cfg(feature = "redis")]
-    fn redis(&self) -> Option<crate::hub::RedisHub> {
-        None
-    }
-
     /// Registers `wake`, which is called whenever jobs become claimable through this store, until it is dropped. Jobs
     /// that [`settle`](super::ClaimStore::settle) returns to the queue are not reported, because its caller knows them;
     /// jobs that waited for a settled job are.

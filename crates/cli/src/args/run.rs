@@ -53,10 +53,9 @@ pub struct RunArgs {
 
     /// Use the provider's prompt cache: auto, always or never
     ///
-    /// The provider bills less for the beginning of a prompt that it has read before. `auto` uses the cache if at least
-    /// 10 prompts share a system text of at least 1,024 tokens, the model has a lower price for cached tokens, and the
-    /// address is the provider's own, because other servers may reject the marks; `always` uses it for every system text
-    /// of that length, also of standard input. One of the prompts is sent first, and the others after it
+    /// The provider bills less for the beginning of a prompt that it has read before. `auto` uses the cache for
+    /// system texts of at least 1,024 tokens at the provider's own address, because other servers may reject the marks;
+    /// `always` uses it at every address. If all prompts share their system text, one of them is sent first
     /// [env: BATCHWRIGHT_CACHE_PROMPT] [config: llm.cache_prompt] [default: auto]
     #[arg(help_heading = "Provider", long, value_name = "WHEN", value_parser = words_for("llm.cache_prompt"),
         hide_short_help = true)]

@@ -77,7 +77,7 @@ fn table(list: &[ProviderStatus], star: Option<usize>) -> String {
             let what = other.description();
             let model = other.models.first().map_or("-", String::as_str);
             let why = format!("{what}; --base-url {} takes it", other.base_url);
-            row(" ", model, other.slots.unwrap_or(1), &why);
+            row(" ", model, status.default_concurrency, &why);
         }
     }
     let mut out = table.lines(width());

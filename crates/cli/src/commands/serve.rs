@@ -38,7 +38,7 @@ fn serve(args: &ServeArgs) -> Result<Exit, Refusal> {
         "stopping: running requests and jobs have up to {} s to finish; press Ctrl-C again to stop now",
         ctx.grace().as_secs()
     );
-    let signals = Signals::watch(&ctx, (!quiet).then_some(stopping))?;
+    let _signals = Signals::watch(&ctx, (!quiet).then_some(stopping))?;
     let cancelled = Cancelled::of(&ctx);
     let say = move |line: String| {
         if !quiet {
@@ -49,12 +49,7 @@ fn serve(args: &ServeArgs) -> Result<Exit, Refusal> {
     let home = Home::open(&args.worker)?;
     let watch = home.settings(&args.worker)?;
     let settings = watch.settings().clone();
-    let manager = routes::manager(&args.worker, &settings, &ctx, quiet);
-    // A signal also ends the wait for a server that is loading its model.
-    if ctx.is_cancelled() {
-        return Ok(signals.exit().unwrap_or(Exit::CouldNotRun));
-    }
-    let manager = manager?;
+    let manager = routes::manager(&args.worker, &settings, quiet)?;
     let queue = home.queue(&args.worker, None)?;
     say(routes::line(manager.plan())?);
     let metrics = Metrics::new();

@@ -125,22 +125,22 @@ fn odd_billed_replies_are_requested_once() {
         (
             "lone surrogates",
             bytes(&answer(r#""a\ud800""#, "{}")),
-            Some("a\u{fffd}"),
+            None,
         ),
         (
             "no Unicode",
             answer("\"a?\"", "{}").replace('?', "\u{1}").into_bytes(),
-            Some("a\u{1}"),
+            None,
         ),
         (
             "no number",
             bytes(&answer("\"fine\"", r#"{"prompt_tokens":NaN}"#)),
-            Some("fine"),
+            None,
         ),
         (
             "twice",
             bytes(&answer(r#""no","content":"fine""#, "{}")),
-            Some("fine"),
+            None,
         ),
         (
             "deep, unread",

@@ -1,5 +1,7 @@
 //! The batch strategy through the real program: submit, show, collect, cancel.
 
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
@@ -230,15 +232,40 @@ fn cancel_ends_batches_without_a_worker_and_keeps_their_results() {
     assert_eq!(sim.stats().calls, 20 - stats.items_finished);
 }
 
-/// Mistral's client, and a server that accepts its files but has no batch endpoint.
+/// A server that forwards to the simulator, except for requests that create a batch.
+fn without_batches(sim: &Simulator) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (address, sim) = (listener.local_addr().unwrap(), sim.addr());
+    let forward = move |mut client: TcpStream| -> Option<()> {
+        let mut server = TcpStream::connect(sim).ok()?;
+        let (mut replies, mut to) = (server.try_clone().ok()?, client.try_clone().ok()?);
+        std::thread::spawn(move || std::io::copy(&mut replies, &mut to));
+        let mut bytes = vec![0; 1 << 16];
+        loop {
+            let read = client.read(&mut bytes).ok().filter(|read| *read > 0)?;
+            if bytes[..read].starts_with(b"POST /v1/batches ") {
+                let head = "HTTP/1.1 404 Not Found\r\ncontent-length: 2\r\nconnection: close";
+                write!(client, "{head}\r\n\r\n{{}}").ok()?;
+                return client.shutdown(Shutdown::Both).ok();
+            }
+            server.write_all(&bytes[..read]).ok()?;
+        }
+    };
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            std::thread::spawn(move || forward(client));
+        }
+    });
+    format!("http://{address}/v1")
+}
+
+/// A server that accepts files but has no batch endpoint.
 #[test]
 fn a_server_without_a_batch_api_does_not_get_the_input_repeatedly() {
     let (desk, sim) = (Desk::new(), taking(SHORT));
     let id = submit(&desk, &sim, 3);
     let mut work = command(&desk, &sim, "work --strategy batch --until-empty");
-    work.env("BATCHWRIGHT_PROVIDER", "mistral")
-        .env("MISTRAL_API_KEY", "k")
-        .env("MISTRAL_BASE_URL", format!("http://{}", sim.addr()));
+    work.env("OPENAI_BASE_URL", without_batches(&sim));
     work.ended().expect(4);
     let stats = sim.batch_stats();
     assert_eq!((stats.files_uploaded, stats.created), (3, 0));

@@ -39,7 +39,7 @@ fn troubles(at: &Dialect, random: &mut Random) -> BatchConfig {
     }
     match random.below(4) {
         // Anthropic's batches are distinguished by their counts, so no prompt of them may be missing.
-        0 if at.files && at.counts => config = config.missing(0.2),
+        0 if at.files => config = config.missing(0.2),
         1 => config = config.expire_first(1, [0.0, 0.5][random.below(2) as usize]),
         // Gemini's rejection requires minutes of waiting.
         2 if at.name != GEMINI.name => config = config.enqueued_tokens(60),
@@ -47,7 +47,7 @@ fn troubles(at: &Dialect, random: &mut Random) -> BatchConfig {
     }
     match random.below(4) {
         0 => config.cut_downloads(1 + random.below(2)),
-        1 if at.counts => config.short_downloads(1),
+        1 => config.short_downloads(1),
         2 if at.files => config.duplicates(3).strangers(3),
         3 => config.duplicates(3),
         _ => config,

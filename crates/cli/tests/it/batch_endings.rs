@@ -11,8 +11,7 @@ use batchwright_simulate::{BatchConfig, BatchStats, SimConfig};
 use serde_json::Value;
 
 use super::batch_site::{
-    ALL, ANTHROPIC, AZURE, DEEPINFRA, Dialect, GEMINI, GROQ, KINDS, MISTRAL, OPENAI, Site, XAI,
-    prompt,
+    ALL, ANTHROPIC, AZURE, DEEPINFRA, Dialect, GEMINI, GROQ, KINDS, OPENAI, Site, XAI, prompt,
 };
 use super::common::{PATIENCE, each};
 
@@ -82,7 +81,7 @@ fn the_next_batch_finishes_an_expired_one() {
 #[test]
 fn the_next_batch_finishes_one_that_was_cancelled_elsewhere() {
     // At Gemini, the finished results of a cancelled batch may be billed and lost.
-    each(&[&OPENAI, &GROQ, &MISTRAL, &XAI, &ANTHROPIC], |at| {
+    each(&[&OPENAI, &GROQ, &XAI, &ANTHROPIC], |at| {
         let slow = BatchConfig::default().duration(Duration::from_secs(3));
         let site = Site::new(at, slow, ITEMS);
         let worker = site.start();
@@ -142,7 +141,7 @@ pub fn one_failed(site: &Site, most: u64) {
 
 #[test]
 fn a_full_queue_at_the_provider_costs_no_attempt() {
-    // Gemini's rejection requires minutes of waiting; xAI and Mistral have no such limit.
+    // Gemini's rejection requires minutes of waiting; xAI has no such limit.
     each(&[&OPENAI, &GROQ, &ANTHROPIC], |at| {
         let site = Site::new(at, quick().enqueued_tokens(60), ITEMS);
         site.finish(0);

@@ -9,7 +9,7 @@ use batchwright::{Job, ProcessId, Request};
 use batchwright_simulate::{BatchConfig, BatchPoint, SimConfig};
 
 use super::batch_endings::{one_failed, poisoned};
-use super::batch_site::{ANTHROPIC, GEMINI, GROQ, MISTRAL, OPENAI, Site, XAI, prompt};
+use super::batch_site::{ANTHROPIC, GEMINI, GROQ, OPENAI, Site, XAI, prompt};
 use super::common::{PATIENCE, eventually};
 
 fn quick() -> BatchConfig {
@@ -106,7 +106,6 @@ fn long_batch_one_poison_line_among_20_000() {
         (&GROQ, true),
         (&OPENAI, false),
         (&GROQ, false),
-        (&MISTRAL, false),
         (&XAI, false),
         (&GEMINI, false),
         (&ANTHROPIC, false),

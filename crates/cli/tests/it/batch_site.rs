@@ -25,9 +25,6 @@ pub struct Dialect {
     pub path: &'static str,
     /// Whether the input is a file that can be deleted before prompts are submitted again.
     pub files: bool,
-    /// Whether it reports the number of answers of a batch. If not, a temporarily incomplete results file cannot be
-    /// noticed.
-    pub counts: bool,
 }
 
 const fn dialect(
@@ -42,23 +39,12 @@ const fn dialect(
         key,
         path,
         files: true,
-        counts: true,
     }
 }
 
 pub static OPENAI: Dialect = dialect("openai", None, "OPENAI_API_KEY", "/v1");
 pub static GROQ: Dialect = dialect("groq", None, "GROQ_API_KEY", "/openai/v1");
-pub static MISTRAL: Dialect = dialect("mistral", Some(Vendor::Mistral), "MISTRAL_API_KEY", "/v1");
 pub static XAI: Dialect = dialect("xai", Some(Vendor::Xai), "XAI_API_KEY", "/v1");
-pub static TOGETHER: Dialect = Dialect {
-    counts: false,
-    ..dialect(
-        "together",
-        Some(Vendor::Together),
-        "TOGETHER_API_KEY",
-        "/v1",
-    )
-};
 pub static DEEPINFRA: Dialect = dialect(
     "deepinfra",
     Some(Vendor::DeepInfra),
@@ -72,8 +58,8 @@ pub static ANTHROPIC: Dialect = Dialect {
     ..dialect("anthropic", None, "ANTHROPIC_API_KEY", "")
 };
 
-pub static ALL: [&Dialect; 9] = [
-    &OPENAI, &GROQ, &MISTRAL, &XAI, &TOGETHER, &DEEPINFRA, &AZURE, &ANTHROPIC, &GEMINI,
+pub static ALL: [&Dialect; 7] = [
+    &OPENAI, &GROQ, &XAI, &DEEPINFRA, &AZURE, &ANTHROPIC, &GEMINI,
 ];
 
 /// One provider of each kind: with files for input and results (OpenAI), with paged results (xAI), without files

@@ -1,4 +1,4 @@
-//! The program against local servers: what they report, models that load, truncated prompts.
+//! The program against local servers: what they list, models that load.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -50,25 +50,17 @@ fn start(desk: &Desk, url: &str, words: &[&str]) -> Running {
 }
 
 #[test]
-fn a_server_gets_as_many_concurrent_calls_as_it_has_slots() {
+fn a_server_gets_one_call_at_a_time_and_its_first_model_is_used() {
     let url = serve(|path, _| match path {
-        "/v1/models" => says(
-            200,
-            json!({"data": [{"id": "tiny", "owned_by": "llamacpp"}]}),
-        ),
-        "/props" => says(200, json!({"total_slots": 3})),
+        "/v1/models" => says(200, json!({"data": [{"id": "tiny"}, {"id": "big"}]})),
         "/v1/chat/completions" => answer_with(9),
         _ => unknown(),
     });
     let desk = Desk::with(6);
     start(&desk, &url, &["--provider", "local"])
         .wait()
-        .ends(0, "model tiny, 3 in flight");
+        .ends(0, "model tiny, 1 in flight");
     desk.prompts("in.jsonl", 12);
-    start(&desk, &url, &NAMED)
-        .wait()
-        .ends(0, "model tiny, 3 in flight");
-    desk.prompts("in.jsonl", 18);
     start(&desk, &url, &["-j", "2"])
         .wait()
         .ends(0, "model tiny, 2 in flight");
@@ -77,28 +69,11 @@ fn a_server_gets_as_many_concurrent_calls_as_it_has_slots() {
     let list = command.ended().json();
     let mut list = list["providers"].as_array().unwrap().iter();
     let local = list.find(|p| p["provider"] == "local").unwrap();
-    let server = json!({
-        "base_url": url, "server": "llama.cpp", "models": ["tiny"], "slots": 3, "state": "ready",
-    });
-    local.has(json!({"servers": [server], "default_concurrency": 3}));
+    let server = json!({"base_url": url, "models": ["tiny", "big"]});
+    local.has(json!({"servers": [server], "default_concurrency": 1}));
     let mut command = desk.command(["providers"]);
     let table = command.env("LOCAL_LLM_BASE_URL", &url).ended();
-    let words = "llama.cpp serves tiny, 3 slots";
-    table.shows(words);
-}
-
-#[test]
-fn a_server_that_reports_no_properties_is_still_used() {
-    let url = serve(|path, _| match path {
-        "/v1/chat/completions" => answer_with(9),
-        // Not even a rejection.
-        _ => None,
-    });
-    let desk = Desk::with(3);
-    start(&desk, &url, &NAMED)
-        .wait()
-        .ends(0, "model tiny, 1 in flight");
-    assert_eq!(desk.ids("out.jsonl"), all_ids(3));
+    table.shows("serves tiny, big");
 }
 
 #[test]
@@ -125,15 +100,19 @@ fn a_model_that_loads_during_the_run_is_waited_for_and_reported_once() {
 }
 
 #[test]
-fn a_server_that_loads_at_the_start_is_waited_for_and_retried() {
-    let loading = Duration::from_millis(700);
+fn a_server_that_loads_at_the_start_has_no_model_yet_and_a_named_one_is_waited_for() {
+    let loading = Duration::from_millis(1_500);
     let sim = simulator(SimConfig::default().loading(loading).models(["tiny"]));
     let desk = Desk::with(3);
     start(&desk, &sim.base_url(), &["--provider", "local"])
         .wait()
-        .ends(0, "local: the server is still loading its model; waiting")
-        .says("local: the server is ready after")
-        .says("model tiny, 1 in flight");
+        .ends(
+            4,
+            "it is still loading its model; try again, or name the model",
+        );
+    start(&desk, &sim.base_url(), &NAMED)
+        .wait()
+        .ends(0, "local: the server is still loading its model; waiting");
     assert_eq!(desk.ids("out.jsonl"), all_ids(3));
 }
 
@@ -159,30 +138,6 @@ fn a_server_that_replies_late_is_waited_for_although_there_is_a_fallback() {
     for line in desk.results("out.jsonl") {
         assert_eq!(line["provider"], "local");
     }
-}
-
-#[test]
-fn a_fallback_that_loads_gets_its_own_model_and_no_more_calls_than_slots() {
-    let broken = serve(|_, _| says(400, json!({"error": {"message": "no"}})));
-    let sim = simulator(
-        SimConfig::default()
-            .loading(Duration::from_millis(500))
-            .models(["tiny"]),
-    );
-    let desk = Desk::with(12);
-    let words = "run in.jsonl -o out.jsonl -j 6 --provider custom --model big --fallback local";
-    let mut command = desk.command(words.split(' '));
-    command
-        .env("CUSTOM_LLM_BASE_URL", broken)
-        .env("LOCAL_LLM_BASE_URL", sim.base_url());
-    command.ended().ends(0, "local: the server is ready after");
-    let results = desk.results("out.jsonl");
-    assert_eq!(results.len(), 12);
-    for line in results {
-        line.has(json!({"provider": "local", "model": "tiny"}));
-        assert_eq!(line["earlier"][0]["model"], "big");
-    }
-    assert_eq!(sim.stats().max_in_flight, 1);
 }
 
 #[test]
@@ -246,79 +201,18 @@ fn the_name_of_a_model_stays_in_its_row_of_the_table() {
     assert_eq!(local.unwrap()["model"], named);
 }
 
-#[test]
-fn a_loading_server_is_not_waited_for_without_items_to_send() {
-    let desk = Desk::with(3);
-    let ready = simulator(SimConfig::default());
-    let words =
-        |url: &str, more: &'static [&'static str]| start(&desk, url, &[&NAMED[..], more].concat());
-    let url = serve(|_, _| still_loading());
-    let dry = words(&url, &["--dry-run"])
-        .wait()
-        .ends(0, "the server is still loading its model");
-    words(&ready.base_url(), &[]).wait().expect(0);
-    let done = words(&url, &[]).wait().expect(0);
-    let all = [dry.stderr, done.stderr].concat();
-    assert!(!all.contains("waiting"), "{all}");
-}
-
 #[cfg(unix)]
 #[test]
-fn an_interrupt_ends_both_waits_at_once() {
-    let always = serve(|_, _| still_loading());
-    let later = serve(|path, _| match path {
+fn an_interrupt_ends_the_wait_at_once() {
+    let url = serve(|path, _| match path {
         "/v1/chat/completions" => still_loading(),
         _ => unknown(),
     });
-    for url in [always, later] {
-        let desk = Desk::with(3);
-        let running = start(&desk, &url, &NAMED);
-        running.hears("still loading its model; waiting");
-        running.signal("INT");
-        let ended = running.wait().expect(130);
-        ended.hides("is ready");
-        assert!(!desk.exists("out.jsonl") || desk.results("out.jsonl").is_empty());
-    }
-}
-
-#[cfg(unix)]
-#[test]
-fn an_interrupt_ends_the_wait_of_a_worker_as_it_ends_a_run() {
-    let url = serve(|_, _| still_loading());
-    for command in ["work", "serve --port 0"] {
-        let desk = Desk::new();
-        let words = format!("{command} --provider local");
-        let mut command = desk.command(words.split(' '));
-        let running = Running::start(command.env("LOCAL_LLM_BASE_URL", &url));
-        running.hears("still loading its model; waiting");
-        running.signal("INT");
-        running.wait().expect(130);
-    }
-}
-
-#[test]
-fn a_prompt_truncated_by_a_local_server_is_reported() {
-    let url = serve(|path, _| match path {
-        "/v1/chat/completions" => answer_with(2048),
-        _ => unknown(),
-    });
-    let desk = Desk::new();
-    let long = json!({"id": "long", "prompt": "word ".repeat(8000)});
-    let short = json!({"id": "short", "prompt": "word ".repeat(1600)});
-    desk.write("in.jsonl", format!("{long}\n{short}\n"));
-    let ended = start(&desk, &url, &NAMED).wait().expect(0);
-    let summary = ended.json();
-    assert_eq!(summary["summary"]["warnings"], 1);
-    ended.says("warnings   1 answers have a warning: the server has probably cut the prompt");
-    let results = desk.results("out.jsonl");
-    let of = |id: &str| results.iter().find(|line| line["id"] == id).unwrap();
-    assert!(
-        of("long")["warning"]
-            .as_str()
-            .unwrap()
-            .contains("2048 tokens")
-    );
-    assert!(of("short").get("warning").is_none());
-    let text = desk.read("out.jsonl");
-    assert!(text.contains(r#""cost_usd":null,"warning":"#), "{text}");
+    let desk = Desk::with(3);
+    let running = start(&desk, &url, &NAMED);
+    running.hears("still loading its model; waiting");
+    running.signal("INT");
+    let ended = running.wait().expect(130);
+    ended.hides("is ready");
+    assert!(!desk.exists("out.jsonl") || desk.results("out.jsonl").is_empty());
 }

@@ -229,8 +229,8 @@ fn what_is_written_without_a_mark_is_paid_and_booked() {
 }
 
 #[test]
-fn a_worker_of_a_queue_sends_one_prompt_of_a_group_first() {
-    for (when, unread) in [("always", 1), ("never", 60)] {
+fn a_worker_of_a_queue_writes_the_cache_at_most_once_per_slot() {
+    for (when, slots) in [("always", 8), ("never", 0)] {
         let (desk, sim) = (Desk::new(), caching(QUICK));
         desk.write("in.jsonl", prompt_lines(60));
         let words = |words: &str| desk.command(words.split_whitespace());
@@ -253,9 +253,10 @@ fn a_worker_of_a_queue_sends_one_prompt_of_a_group_first() {
         results.ended().expect(0);
         let lines = desk.results("out.jsonl");
         let read = sum(&lines, "cached_input_tokens");
-        assert_eq!(read, (60 - unread) * SHARED, "{when}");
         let written = sum(&lines, "cache_write_tokens");
-        assert_eq!(written, if when == "always" { SHARED } else { 0 });
+        assert!(written <= slots * SHARED, "{when}: {written}");
+        let all = if when == "always" { 60 * SHARED } else { 0 };
+        assert_eq!(read + written, all, "{when}");
         assert_eq!(sim.stats().paid, 60);
     }
 }

@@ -16,16 +16,7 @@ fn run(settings: SimConfig, flags: &str) -> (Value, Vec<Value>, SimStats) {
     assert_eq!(summary["summary"]["calls"], stats.calls);
     assert_eq!(summary["summary"]["retries"], stats.calls - 20);
     let lines = desk.results("out.jsonl");
-    lines.iter().for_each(time_adds_up);
     (summary["summary"].take(), lines, stats)
-}
-
-/// The time split is reported for items that were retried.
-fn time_adds_up(line: &Value) {
-    let parts = line.get("time_ms").map(|time| time.as_object().unwrap());
-    let sum = parts.map(|parts| parts.values().map(|part| part.as_u64().unwrap()).sum());
-    let latency = line["latency_ms"].as_u64();
-    assert_eq!(sum, latency.filter(|_| line["attempts"] != 1), "{line}");
 }
 
 #[test]

@@ -243,23 +243,6 @@ fn those_who_wait_leave_half_of_the_connections_to_others() {
 }
 
 #[test]
-fn a_job_that_was_tried_again_tells_where_its_time_went() {
-    let desk = Desk::at(
-        SimConfig::default()
-            .trouble(Trouble::Error500, 1.0)
-            .trouble_times(Trouble::Error500, Some(1)),
-    );
-    let prompt = json!({"type": "completion", "payload": {"prompt": "hi"}});
-    let made = desk.made("/api/v1/jobs", &prompt);
-    let job = ended(&desk, made["job_id"].as_str().unwrap());
-    let time = &job["time"];
-    assert!(time["backoff_seconds"].as_f64().unwrap() >= 1.0, "{job}");
-    assert!(time["provider_seconds"].is_number(), "{job}");
-    let once = desk.made("/api/v1/jobs", &shout("a"));
-    assert!(ended(&desk, once["job_id"].as_str().unwrap())["time"].is_null());
-}
-
-#[test]
 fn a_job_of_many_tells_how_many_of_them_have_ended() {
     let desk = Desk::new();
     desk.sim.hold();

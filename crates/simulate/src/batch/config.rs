@@ -42,7 +42,7 @@ pub struct BatchConfig {
     pub(super) name_lines: bool,
     /// Maximum number of prompt tokens in unfinished batches of one model. A batch that would exceed it fails
     /// validation with `token_limit_exceeded` at OpenAI and Groq, and is rejected with status 429 by Anthropic and
-    /// Gemini; xAI and Mistral have no such limit. Default: unlimited.
+    /// Gemini; xAI has no such limit. Default: unlimited.
     pub(super) enqueued_tokens: Option<u64>,
     /// Whether the order of results differs from that of the requests. Default: true.
     pub(super) reorder: bool,
@@ -59,11 +59,11 @@ pub struct BatchConfig {
     pub(super) download_rate: Option<u64>,
     /// Results are deleted this long after the end of their batch. Default: never.
     pub(super) retention: Option<Duration>,
-    /// The most requests of a batch. Default: 50,000; 100,000 at Anthropic, 1,000,000 at Mistral,
+    /// The most requests of a batch. Default: 50,000; 100,000 at Anthropic,
     /// unlimited at Gemini.
     pub(super) max_requests: Option<u64>,
     /// The largest input file, or body where there is no file, in bytes. Default: 200 MB; 256 MB at
-    /// Anthropic, 512 MB at Mistral, 2 GB at Gemini.
+    /// Anthropic, 2 GB at Gemini.
     pub(super) max_bytes: Option<u64>,
 }
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
 
 use super::intake::{CHAT, Intake, hours};
 use super::life::{Blob, Failure, Plan};
@@ -56,10 +56,7 @@ pub(super) fn from_file(desk: &Desk<'_>, model: &str, body: &[u8]) -> Outcome {
         model => model,
     };
     if !model.is_empty() && !desk.config().knows_model(model) {
-        return Err(match desk.family {
-            Family::Mistral => Refusal::told(400, format!("Invalid model: {model}")),
-            _ => Refusal::missing("model", model),
-        });
+        return Err(Refusal::missing("model", model));
     }
     let input = input(&root)?;
     let window = window(desk.family, &root, rules.hours)?;
@@ -85,13 +82,7 @@ pub(super) fn from_file(desk: &Desk<'_>, model: &str, body: &[u8]) -> Outcome {
     if let Some(input) = input {
         read(desk, rules, input, &mut plan)?;
     }
-    desk.create(plan, |batch, now| {
-        let shown = show::batch(desk, batch, now, true);
-        match desk.family {
-            Family::Together => json!({"job": shown}),
-            _ => shown,
-        }
-    })
+    desk.create(plan, |batch, now| show::batch(desk, batch, now, true))
 }
 
 /// Counts a request to create a batch, and holds it if the test requests that.
@@ -105,14 +96,7 @@ fn input<'v>(root: &Object<'v>) -> Result<Option<&'v str>, Fault> {
     if let Some(config) = root.object("inputConfig")? {
         return config.text("fileName");
     }
-    match root.list("input_files")?.map(Vec::as_slice) {
-        None => root.text("input_file_id"),
-        Some([Value::String(input)]) => Ok(Some(input)),
-        Some(_) => {
-            let message = "The simulator takes one input file to a job.";
-            Err(Fault::invalid("input_files", "too_long", message))
-        }
-    }
+    root.text("input_file_id")
 }
 
 /// Reads the requests of an input file; one that is not there is a failure of validation at most APIs.

@@ -34,11 +34,7 @@ pub(super) fn file(desk: &Desk<'_>, id: &str) -> Outcome {
 }
 
 pub(super) fn upload(desk: &Desk<'_>, body: Vec<u8>) -> Outcome {
-    let known: &[&str] = match desk.family {
-        Family::Together => &["purpose", "file", "file_name", "file_type"],
-        _ => &FORM,
-    };
-    let form = form::multipart(desk.header("content-type"), &body, known)?;
+    let form = form::multipart(desk.header("content-type"), &body, &FORM)?;
     let missing = |name: &str| Fault::Missing(name.to_owned());
     let purpose = match form.get("purpose") {
         Some(purpose) => purpose,
@@ -46,14 +42,7 @@ pub(super) fn upload(desk: &Desk<'_>, body: Vec<u8>) -> Outcome {
         None if desk.family == Family::Xai => "",
         None => return Err(missing("purpose").into()),
     };
-    let wanted = match desk.family {
-        Family::Together => "batch-api",
-        _ => "batch",
-    };
-    if desk.family == Family::Together && form.get("file_name").is_none() {
-        return Err(missing("file_name").into());
-    }
-    if !(purpose == wanted || purpose.is_empty() && desk.family == Family::Xai) {
+    if !(purpose == "batch" || purpose.is_empty() && desk.family == Family::Xai) {
         let message = format!("'{purpose}' is not a purpose the simulator knows; try 'batch'.");
         return Err(Fault::invalid("purpose", "invalid_value", message).into());
     }

@@ -217,8 +217,8 @@ impl Reading<'_> {
     }
 
     fn judge(&self, intake: &mut Intake, item: &mut Item, body: &RawValue, number: Option<u64>) {
-        // Anthropic and Mistral report errors only when they process the request.
-        let strict = !matches!(self.family, Family::Anthropic | Family::Mistral);
+        // Anthropic reports errors only when it processes the request.
+        let strict = self.family != Family::Anthropic;
         let prompt = match self.prompt(body) {
             Ok(prompt) => prompt,
             Err(fault) => {
@@ -250,9 +250,7 @@ impl Reading<'_> {
         }
         if intake.model.is_empty() {
             intake.model = prompt.model.clone();
-        } else if intake.model != prompt.model
-            && matches!(self.family, Family::OpenAi | Family::Mistral)
-        {
+        } else if intake.model != prompt.model && self.family == Family::OpenAi {
             intake.malformed = true;
             let message = "All requests of a batch must name the same model.".to_owned();
             intake.fail(number, "mismatched_model", message);
@@ -283,14 +281,7 @@ impl Reading<'_> {
     pub(super) fn prompt(&self, body: &RawValue) -> Result<Prompt, Fault> {
         let bytes = body.get().as_bytes();
         match self.dialect {
-            Dialect::OpenAi(vendor) => match openai::parse(bytes, vendor) {
-                Err(Fault::Missing(at)) if at == "model" && self.family == Family::Mistral => {
-                    let mut named = serde_json::from_slice::<Value>(bytes).unwrap_or_default();
-                    named["model"] = self.model.into();
-                    openai::parse(named.to_string().as_bytes(), vendor)
-                }
-                read => read,
-            },
+            Dialect::OpenAi(vendor) => openai::parse(bytes, vendor),
             Dialect::Anthropic => {
                 never_in_batches(bytes)?;
                 anthropic::parse(bytes, self.version)

@@ -24,8 +24,6 @@ mod anthropic_tests;
 #[cfg(test)]
 mod gemini_tests;
 #[cfg(test)]
-mod mistral_tests;
-#[cfg(test)]
 mod openai_tests;
 #[cfg(test)]
 mod test_kit;
@@ -95,9 +93,7 @@ pub(super) fn owns(path: &str) -> bool {
 enum Family {
     OpenAi,
     Groq,
-    Together,
     Xai,
-    Mistral,
     Anthropic,
     Gemini,
 }
@@ -114,9 +110,7 @@ impl Family {
             (_, Some(Vendor::Azure)) => Some(Family::OpenAi),
             (true, _) | (_, Some(Vendor::Groq)) => Some(Family::Groq),
             (_, None | Some(Vendor::OpenAi | Vendor::DeepInfra)) => Some(Family::OpenAi),
-            (_, Some(Vendor::Together)) => Some(Family::Together),
             (_, Some(Vendor::Xai)) => Some(Family::Xai),
-            (_, Some(Vendor::Mistral)) => Some(Family::Mistral),
             (_, Some(_)) => None,
         }
     }
@@ -125,9 +119,7 @@ impl Family {
         match self {
             Family::OpenAi => Dialect::OpenAi(config.vendor),
             Family::Groq => Dialect::OpenAi(Some(Vendor::Groq)),
-            Family::Together => Dialect::OpenAi(Some(Vendor::Together)),
             Family::Xai => Dialect::OpenAi(Some(Vendor::Xai)),
-            Family::Mistral => Dialect::OpenAi(Some(Vendor::Mistral)),
             Family::Anthropic => Dialect::Anthropic,
             Family::Gemini => Dialect::Gemini,
         }

@@ -12,7 +12,6 @@ use super::results::Which;
 use super::send::Reply;
 use super::{BatchPoint, Desk, Family, Outcome, Refusal, create, files, show, uploads, xai};
 use crate::prompt::Fault;
-use crate::reply::Rfc3339;
 use crate::template::Facts;
 
 /// The purpose of a request.
@@ -107,8 +106,6 @@ pub(super) struct Paging {
     after: Option<String>,
     before: Option<String>,
     from: Option<String>,
-    /// The field for the number of a page.
-    page: Option<String>,
     /// The field for a page token, and the prefix of such tokens.
     token: Option<(String, String)>,
     /// The error for an unknown token.
@@ -131,13 +128,9 @@ impl Paging {
         let place = |id: &str| ids.iter().position(|known| known == id);
         let known = |id: &str| place(id).ok_or_else(|| Refusal::missing(what, id));
         let bad_token = || Refusal::bad(400, self.bad_token.as_str());
-        let mut start = 0;
-        if let Some(page) = &self.page {
-            start = query.whole(page, 0..=1_000_000, 0)?;
-        }
         let (name, usual, most) = &self.limit;
         let limit = query.whole(name, 1..=*most, *usual)?;
-        start = start.saturating_mul(limit).min(ids.len());
+        let mut start = 0;
         if let Some(after) = get(&self.after) {
             start = known(after)? + 1;
         }
@@ -187,34 +180,14 @@ impl Paging {
 
 fn list(desk: &Desk<'_>, query: &Query) -> Outcome {
     desk.pass(BatchPoint::ListArrived);
-    let after = query.get("created_after").map(seconds).transpose()?;
-    let states: Vec<_> = query.all("status").collect();
     let known: Vec<_> = query.all("id").collect();
     if known.len() > 200 {
         return Err(Refusal::bad(400, "At most 200 ids can be asked for."));
     }
-    let oldest_first = match query.get("order_by") {
-        None | Some("-created") => false,
-        Some("created") => true,
-        Some(_) => {
-            let message = "Input should be 'created' or '-created'";
-            return Err(Fault::invalid("order_by", "enum", message).into());
-        }
-    };
     desk.with(|inner, now| {
         inner.counts.lists += 1;
         let mut batches = inner.listed(desk.family, now, desk.batches());
-        batches.retain(|batch| {
-            let state = desk.wire().state(batch.phase(now, desk.batches()));
-            let model = query.get("model");
-            model.is_none_or(|model| batch.plan.model == model)
-                && (states.is_empty() || states.contains(&state))
-                && (known.is_empty() || known.contains(&batch.id.as_str()))
-                && after.is_none_or(|after| desk.unix(batch.created) >= after)
-        });
-        if oldest_first {
-            batches.reverse();
-        }
+        batches.retain(|batch| known.is_empty() || known.contains(&batch.id.as_str()));
         let paging = &desk.wire().batches;
         let ids: Vec<_> = batches.iter().map(|batch| batch.id.clone()).collect();
         let (range, facts) = paging.find(query, &ids, "batch")?;
@@ -222,16 +195,6 @@ fn list(desk: &Desk<'_>, query: &Query) -> Outcome {
         let shown = batches[range].iter();
         let shown = shown.map(|batch| show::batch(desk, batch, now, full));
         Ok(paging.reply(facts, shown.collect()))
-    })
-}
-
-/// Converts a time such as `2026-11-20T05:00:00Z` to seconds since the epoch.
-fn seconds(text: &str) -> Result<u64, Refusal> {
-    let time = humantime::parse_rfc3339_weak(text).ok();
-    let since = time.and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
-    since.map(|since| since.as_secs()).ok_or_else(|| {
-        let message = format!("Input should be a time such as {}", Rfc3339(0));
-        Fault::invalid("created_after", "datetime", message).into()
     })
 }
 

@@ -39,7 +39,6 @@ pub(super) fn batch(desk: &Desk<'_>, batch: &Batch, now: Duration, full: bool) -
         ("waiting", waiting, true),
         ("done", batch.done, true),
         ("failed", batch.failed, true),
-        ("worked", batch.done + batch.failed, true),
         ("accepted", total, accepted),
         ("accepted_done", batch.done, accepted),
         ("accepted_failed", batch.failed, accepted),
@@ -63,8 +62,6 @@ pub(super) fn batch(desk: &Desk<'_>, batch: &Batch, now: Duration, full: bool) -
     facts.set("error_file", error_file);
     if failed {
         failures(&mut facts, batch);
-    } else {
-        facts.set("failure_counts", json!([]));
     }
     let error = wire.errors.get(phase.name()).map(|error| facts.fill(error));
     if ended.is_some() && error.is_none() && full {
@@ -124,20 +121,6 @@ fn failures(facts: &mut Facts, batch: &Batch) {
         None => failure.message.clone(),
     });
     facts.set("failure_text", texts.collect::<Vec<_>>().join("; "));
-    // Lines are counted there, not named.
-    let mut counts: Vec<(&str, u64)> = Vec::new();
-    for failure in failures {
-        match counts
-            .iter_mut()
-            .find(|(message, _)| *message == failure.message)
-        {
-            Some((_, count)) => *count += 1,
-            None => counts.push((&failure.message, 1)),
-        }
-    }
-    let counts = counts.into_iter();
-    let counts = counts.map(|(message, count)| json!({"message": message, "count": count}));
-    facts.set("failure_counts", counts.collect::<Value>());
 }
 
 /// An input file.

@@ -21,19 +21,21 @@ pub(super) fn name_of(intent: &BatchIntent) -> String {
     format!("{}.jsonl", intent.label)
 }
 
-/// Uploads the input in a form with these fields.
+/// Uploads the input in a form.
 pub(super) fn upload(
     batch: &Submission<'_>,
-    path: &str,
-    fields: &[(&str, &str)],
     input: &mut dyn BatchInput,
 ) -> Result<BatchStage, Error> {
-    let form = Form::new(fields, &name_of(batch.intent), batch.intent.bytes);
+    let form = Form::new(
+        &[("purpose", "batch")],
+        &name_of(batch.intent),
+        batch.intent.bytes,
+    );
     let mut body = form.around(input.open()?);
     let headers = [form.content_type()];
     let reply = batch
         .http
-        .upload(path, &headers, &mut body, form.length())?;
+        .upload("/files", &headers, &mut body, form.length())?;
     Ok(BatchStage::Uploaded {
         file: named(&reply, &["id"])?,
         time: served_at(&reply),

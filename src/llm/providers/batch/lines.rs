@@ -19,26 +19,24 @@ use super::reply::{answer, answered, count, leniently, not_processed, without_re
 #[derive(Serialize)]
 struct Input<'a> {
     custom_id: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    method: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    url: Option<&'static str>,
+    method: &'static str,
+    url: &'static str,
     body: &'a RawValue,
 }
 
-/// The line of a request. It has a method and a URL if `url` is given.
+/// The line of a request.
 pub(super) fn write(
     vendor: &Vendor,
     key: &str,
     request: &Request,
     model: &str,
-    url: Option<&'static str>,
+    url: &'static str,
 ) -> Result<Vec<u8>, Error> {
     let unwritable = |error| invalid(format!("cannot encode the request: {error}"));
     let call = encode(vendor, request, Some(model))?;
     let line = Input {
         custom_id: key,
-        method: url.map(|_| "POST"),
+        method: "POST",
         url,
         body: serde_json::from_slice(&call.body).map_err(unwritable)?,
     };

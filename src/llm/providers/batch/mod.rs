@@ -7,7 +7,6 @@ mod form;
 mod gemini;
 mod http;
 mod lines;
-mod mistral;
 mod openai;
 #[cfg(test)]
 mod recorded_tests;
@@ -15,7 +14,6 @@ mod refusal;
 mod reply;
 #[cfg(test)]
 mod scripted;
-mod together;
 mod xai;
 
 use std::collections::HashSet;
@@ -78,9 +76,9 @@ trait Wire: Sync {
         lines::write(vendor, key, request, model, self.url())
     }
 
-    /// The address that the line of a request contains, if lines contain one.
-    fn url(&self) -> Option<&'static str> {
-        None
+    /// The address that the line of a request contains, if the format has such lines.
+    fn url(&self) -> &'static str {
+        ""
     }
 
     /// Sends the input as a separate file, if the format [does so](Self::uploads).
@@ -89,7 +87,7 @@ trait Wire: Sync {
         batch: &Submission<'_>,
         input: &mut dyn BatchInput,
     ) -> Result<BatchStage, Error> {
-        files::upload(batch, "/files", &[("purpose", "batch")], input)
+        files::upload(batch, input)
     }
 
     /// Refuses a file that a batch may not name yet.
@@ -159,9 +157,7 @@ fn wire(of: BatchWire) -> &'static dyn Wire {
         BatchWire::OpenAi => &openai::OPENAI,
         BatchWire::Groq => &openai::GROQ,
         BatchWire::Azure => &openai::AZURE,
-        BatchWire::Together => &together::Together,
         BatchWire::Xai => &xai::Xai,
-        BatchWire::Mistral => &mistral::Mistral,
         BatchWire::Anthropic => &anthropic::Anthropic,
         BatchWire::Gemini => &gemini::Gemini,
     }

@@ -66,8 +66,8 @@ impl OpenAi {
 }
 
 impl Wire for OpenAi {
-    fn url(&self) -> Option<&'static str> {
-        Some(self.endpoint)
+    fn url(&self) -> &'static str {
+        self.endpoint
     }
 
     fn check_input(

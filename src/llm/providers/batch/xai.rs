@@ -50,8 +50,8 @@ fn kept_until(batch: &Value) -> Option<Timestamp> {
 }
 
 impl Wire for Xai {
-    fn url(&self) -> Option<&'static str> {
-        Some("/v1/chat/completions")
+    fn url(&self) -> &'static str {
+        "/v1/chat/completions"
     }
 
     fn create(&self, batch: &Submission<'_>, _: &mut dyn BatchInput) -> Result<String, Error> {

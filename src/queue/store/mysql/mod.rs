@@ -109,8 +109,8 @@ impl MysqlStore {
     }
 
     /// Connects the workers on all machines through Redis or Valkey; all of them must use it. An OS process that makes
-    /// jobs claimable then wakes them, so they read the database every 2 s instead of 20 times per second. Limits per
-    /// minute and cooldowns of the same provider, key and model are shared by all workers. Default: no Redis.
+    /// jobs claimable then wakes them, so they read the database every 2 s instead of 20 times per second. Default: no
+    /// Redis.
     #[cfg(feature = "redis")]
     pub fn with_redis(mut self, hub: &crate::hub::RedisHub) -> Self {
         self.news = News::through(hub.clone(), &self.id, self.wakes.clone());
@@ -236,11 +236,6 @@ impl StoreDatabase for MysqlStore {
 
     fn hears_others(&self) -> bool {
         self.news.arrive()
-    }
-
-    #[cfg(feature = "redis")]
-    fn redis(&self) -> Option<crate::hub::RedisHub> {
-        self.news.hub()
     }
 
     fn on_work(&self, wake: Weak<WorkSignal>) {

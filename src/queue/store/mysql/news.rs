@@ -30,8 +30,6 @@ impl News {
 
     pub(super) fn tell_change(&self) {}
 
-    pub(super) fn note_workers(&self, _: usize) {}
-
     pub(super) fn arrive(&self) -> bool {
         false
     }
@@ -91,21 +89,10 @@ impl News {
         self.tell(Heard::Changed);
     }
 
-    /// Records the number of living workers: while Redis is unavailable, each limit is divided by it.
-    pub(super) fn note_workers(&self, workers: usize) {
-        if let Some(channel) = &self.channel {
-            channel.hub.note_workers(workers);
-        }
-    }
-
     fn tell(&self, news: Heard) {
         if let Some(channel) = &self.channel {
             channel.hub.publish(&channel.topic, news);
         }
-    }
-
-    pub(super) fn hub(&self) -> Option<RedisHub> {
-        self.channel.as_ref().map(|channel| channel.hub.clone())
     }
 
     /// Whether writes by others are notified immediately.

@@ -216,10 +216,7 @@ impl ClaimStore for MysqlStore {
 
     fn reclaim(&self, now: Timestamp) -> Result<u64, Error> {
         let mut affected = self.unregister_ended(now)?;
-        let workers = self.listed()?;
-        let alive = workers.iter().filter(|worker| !worker.is_dead).count();
-        self.news.note_workers(alive);
-        for worker in workers {
+        for worker in self.listed()? {
             if !worker.is_dead {
                 continue;
             }

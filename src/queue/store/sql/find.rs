@@ -5,7 +5,6 @@ use rusqlite::types::Value;
 use serde_json::value::RawValue;
 
 use crate::base::{Error, JobId, Timestamp};
-use crate::engine::item_time::ItemTime;
 use crate::queue::find::{JobFilter, JobPage};
 use crate::queue::job::{AttemptError, JobCounts, JobState, JobStatus};
 use crate::queue::store::JobReceipt;
@@ -261,7 +260,6 @@ pub(super) fn job_state(
         result: json(row.at(10)?)?,
         error: rows::error(written, row.at::<Option<String>>(9)?.as_deref()),
         errors: history.map_or_else(Vec::new, AttemptError::in_history),
-        time: history.and_then(|text| ItemTime::in_history(text, created_at)),
         receipt: status.is_final().then_some(JobReceipt { job: id, claim }),
         children: (!status.is_final() && children.total > 0).then_some(children),
     })

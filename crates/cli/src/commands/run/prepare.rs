@@ -259,7 +259,7 @@ fn say_plan(args: &RunArgs, plan: &RunPlan, session: &Session) {
     }
 }
 
-/// The plan, once its servers have loaded their models; a dry run does not wait for that.
+/// The plan, with what is said about it.
 fn made_ready(
     args: &RunArgs,
     mut plan: ProviderPlan,
@@ -271,15 +271,5 @@ fn made_ready(
         provider::for_json(&mut plan, &say)?;
     }
     notes.into_iter().for_each(say);
-    if args.dry_run {
-        if plan.first.is_loading() {
-            session.say("the server is still loading its model");
-        }
-        return Ok(plan);
-    }
-    let loaded = provider::once_loaded(plan, &session.ctx, &say);
-    if session.ctx.is_cancelled() {
-        return Err(session.interrupted());
-    }
-    Ok(loaded?)
+    Ok(plan)
 }

@@ -397,8 +397,7 @@ fn usage_lines(summary: &Summary, concurrency: Concurrency, asked: Option<u32>) 
     ));
     let truncated = "were cut at the token limit";
     lines.extend(answers(summary.truncated, "truncated", truncated));
-    let warnings = "have a warning: the server has probably cut the prompt, or the reply was mended (see \"warning\" in \
-                    the results)";
+    let warnings = "have a warning (see \"warning\" in the results)";
     lines.extend(answers(summary.warnings, "warnings", warnings));
     lines
 }

@@ -34,12 +34,7 @@ fn work(args: &WorkArgs) -> Result<Exit, Refusal> {
     let say = |line: String| args.show.say.say(&line);
     let home = Home::open(&args.worker)?;
     let watch = home.settings(&args.worker)?;
-    let manager = routes::manager(&args.worker, watch.settings(), &ctx, args.show.say.quiet);
-    // A signal also ends the wait for a server that is loading its model.
-    if ctx.is_cancelled() {
-        return Ok(signals.exit().unwrap_or(Exit::CouldNotRun));
-    }
-    let manager = manager?;
+    let manager = routes::manager(&args.worker, watch.settings(), args.show.say.quiet)?;
     let queue = home.queue(&args.worker, args.file.queue.as_deref())?;
     let processes = all_of(&queue, &args.processes)?;
     say(routes::line(manager.plan())?);

@@ -1,13 +1,12 @@
-//! Workers on several machines share the limit of a provider through Redis, also while Redis fails.
+//! Workers on several machines divide the limit of a provider.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use batchwright_simulate::{SimConfig, Simulator, Trouble};
+use batchwright_simulate::{SimConfig, Simulator};
 
 use super::super::common::{Desk, PATIENCE, Running, simulator};
 use super::mariadb::MariaDb;
-use super::redis::Redis;
-use super::{Queue, SLOTS, all_completed, prompts, wanted};
+use super::{Queue, all_completed, prompts, wanted};
 
 /// The workers of a queue, each with a separate data folder, like workers on several machines.
 pub fn machines(queue: &Queue, sim: &Simulator, number: usize, words: &str) -> Vec<Running> {
@@ -18,23 +17,22 @@ pub fn machines(queue: &Queue, sim: &Simulator, number: usize, words: &str) -> V
     (0..number).map(work).collect()
 }
 
-/// Number of calls by which workers may exceed the rate when Redis crashes, restarts or is emptied: the calls that were
-/// granted in advance, and those of one second.
+/// Number of calls by which workers may exceed the rate: the burst, and the calls of one second.
 const EXTRA: f64 = 110.0;
 
 #[test]
-fn no_limit_is_exceeded_when_redis_is_emptied_or_starts_again() {
+fn no_limit_is_exceeded_by_workers_that_start_one_after_the_other() {
     if !wanted() {
         return;
     }
     let (desk, jobs) = (Desk::new(), 1_200);
-    let (server, mut redis) = (MariaDb::primary(), Redis::new());
-    let queue = Queue::at(&desk, &[server.place()]).with(&redis);
+    let server = MariaDb::primary();
+    let queue = Queue::at(&desk, &[server.place()]);
     // The provider only counts calls and rejects none.
     let sim = simulator(SimConfig::default());
     prompts(&desk, jobs);
     let process = queue.submit();
-    let workers = machines(&queue, &sim, 4, "--rpm 6000");
+    let mut workers = machines(&queue, &sim, 2, "--rpm 6000");
     let calls = |more_than: u64| {
         assert!(
             sim.wait_until(|stats| stats.calls > more_than, PATIENCE),
@@ -54,13 +52,10 @@ fn no_limit_is_exceeded_when_redis_is_emptied_or_starts_again() {
         assert!(made <= allowed + EXTRA, "{event}: {made} in {took:?}");
         since = now;
     };
-    check("with Redis", 250);
-    redis.empty();
-    check("after it was emptied", 500);
-    redis.kill();
-    check("while it is away", 750);
-    redis.start();
-    check("after it has started again", 1_000);
+    check("2 workers", 250);
+    let third = "--until-empty --data-dir machine2 --rpm 6000";
+    workers.push(queue.work(&sim, third));
+    check("3 workers", 1_000);
     for worker in workers {
         worker.wait().expect(0);
     }
@@ -75,8 +70,8 @@ fn a_limit_that_replies_report_is_used_by_all_and_few_calls_are_refused() {
         return;
     }
     let (desk, jobs) = (Desk::new(), 1_200);
-    let (server, redis) = (MariaDb::primary(), Redis::new());
-    let queue = Queue::at(&desk, &[server.place()]).with(&redis);
+    let server = MariaDb::primary();
+    let queue = Queue::at(&desk, &[server.place()]);
     let sim = simulator(SimConfig::default().rpm(1_200).burst(20));
     prompts(&desk, jobs);
     let process = queue.submit();
@@ -96,43 +91,4 @@ fn a_limit_that_replies_report_is_used_by_all_and_few_calls_are_refused() {
         stats.refused_per_second
     );
     assert!(stats.refused <= jobs as u64 / 200, "{stats:?}");
-}
-
-/// A provider fails all calls of eight workers. Each slot makes at most two calls until all workers know of the outage.
-/// Then one call of all workers probes, after 1, 2, 4 and then every 8 seconds.
-#[test]
-#[ignore = "takes half a minute"]
-fn one_call_of_all_machines_probes_a_provider_that_is_down() {
-    if !wanted() {
-        return;
-    }
-    let (desk, jobs, number) = (Desk::new(), 400, 8);
-    let (server, redis) = (MariaDb::primary(), Redis::new());
-    let queue = Queue::at(&desk, &[server.place()]).with(&redis);
-    let latency = Duration::from_millis(100);
-    let down = SimConfig::default()
-        .latency(latency)
-        .trouble(Trouble::Error500, 1.0)
-        .trouble_times(Trouble::Error500, None);
-    let sim = simulator(down);
-    prompts(&desk, jobs);
-    let process = queue.submit();
-    let workers = machines(&queue, &sim, number, "");
-    assert!(sim.wait_until(|stats| stats.calls > 0, PATIENCE));
-    // The test has to wait: it counts the calls of a fixed time.
-    std::thread::sleep(Duration::from_secs(14));
-    let stats = sim.stats();
-    let (calls, port) = (stats.calls, sim.addr().port());
-    let heard = stats.first_call_ms / 1_000 + 4;
-    let late: u64 = stats.accepted_per_second.iter().skip(heard as usize).sum();
-    eprintln!("{calls} calls of {number} workers in 14 s, {late} of them after 4 s");
-    assert!(calls <= 2 * number as u64 * SLOTS + 4, "{stats:?}");
-    assert!(late <= 3, "{stats:?}");
-    drop(sim);
-    let sim = simulator(SimConfig::default().port(port));
-    for worker in workers {
-        worker.wait().expect(0);
-    }
-    eprintln!("{} calls after it was back", sim.stats().calls);
-    all_completed(&queue.outcomes(&process, jobs));
 }

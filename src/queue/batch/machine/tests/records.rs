@@ -40,7 +40,7 @@ fn results_are_kept_for_as_long_as_the_provider_says() {
         // Seen late, it may have ended long before.
         ("groq", days(9), Some(days(32) + 5)),
         ("gemini", days(1), Some(days(3))),
-        ("mistral", days(1), None),
+        ("azure", days(1), None),
         ("somebody's own", days(1), Some(days(3))),
     ] {
         record.account.provider = provider.to_owned();

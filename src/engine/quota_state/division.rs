@@ -1,0 +1,137 @@
+//! A quota of workers on several machines: each uses an equal part of the limits.
+
+use std::time::Duration;
+
+use crate::base::Time;
+
+use super::{LOOK_AGAIN, Quota};
+
+/// Workers count each other at least this often, so a new worker waits for this time before its first limited call.
+const NOTICED_AFTER: Duration = Duration::from_secs(2);
+/// A worker that could not count the others for this time starts no call, because they take over its jobs soon.
+const UNCOUNTED: Duration = Duration::from_secs(10);
+
+/// The number of workers that divide the limits.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::engine) struct Division {
+    workers: u32,
+    /// Time of the last count.
+    counted: Time,
+    /// The other workers know of this one from then on.
+    noticed: Time,
+}
+
+impl Division {
+    /// The division after a count of all live workers.
+    pub(in crate::engine) fn counted(before: Option<Self>, workers: u64, now: Time) -> Self {
+        Self {
+            workers: u32::try_from(workers).unwrap_or(u32::MAX).max(1),
+            counted: now,
+            noticed: before.map_or(now.after(NOTICED_AFTER), |before| before.noticed),
+        }
+    }
+}
+
+impl Quota {
+    fn part(&self) -> f64 {
+        let division = self.division;
+        division.map_or(1.0, |division| 1.0 / f64::from(division.workers))
+    }
+
+    /// Gives the buckets their part of the limits.
+    pub(super) fn apportion(&mut self, now: Time) {
+        let part = self.part();
+        let buckets = [&mut self.requests, &mut self.tokens];
+        for bucket in buckets.into_iter().flatten() {
+            bucket.apportion(part, now);
+        }
+    }
+
+    /// Calls in flight until the first reply.
+    pub(super) fn first_calls(&self) -> f64 {
+        let burst = if self.starts_with_one {
+            1
+        } else {
+            self.given.burst
+        };
+        (f64::from(burst) * self.part()).floor().max(1.0)
+    }
+
+    /// When to check again, if the other workers do not know of this one yet, or may consider it dead.
+    pub(super) fn held_by_division(&self, now: Time) -> Option<Time> {
+        let division = self.division?;
+        let is_limited = self.requests.is_some() || self.tokens.is_some();
+        if is_limited && division.noticed > now {
+            return Some(division.noticed);
+        }
+        (now.since(division.counted) >= UNCOUNTED).then(|| now.after(LOOK_AGAIN))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::RateHints;
+    use crate::engine::limiter::{CallEnd, Gate, Limiter, Limits, QuotaId, QuotaKey};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn limiter(limits: Limits, workers: u64) -> (Limiter, QuotaId) {
+        let limiter = Limiter::new();
+        limiter.divide(workers, Time::ZERO);
+        let quota = limiter.quota(QuotaKey::new(&["q"]), limits, 0, Time::ZERO);
+        (limiter, quota)
+    }
+
+    /// Calls that start in one minute, with a count of the workers each second.
+    fn calls_of_a_minute(limits: Limits, workers: u64) -> usize {
+        let (limiter, quota) = limiter(limits, workers);
+        let (begin, mut now, mut calls) = (Time::ZERO.after(NOTICED_AFTER), Time::ZERO, 0);
+        let mut next_count = Time::ZERO;
+        while now < begin.after(60 * SECOND) {
+            if now >= next_count {
+                limiter.divide(workers, now);
+                next_count = now.after(SECOND);
+            }
+            match limiter.try_acquire(quota, 10, Some(0), now) {
+                Gate::Go(permit) => {
+                    assert!(now >= begin, "a call at {now:?}");
+                    limiter.settle(permit, CallEnd::Replied(None), &RateHints::default(), now);
+                    calls += 1;
+                }
+                Gate::NotUntil(at) => now = at.min(next_count),
+            }
+        }
+        calls
+    }
+
+    #[test]
+    fn workers_use_equal_parts_of_a_limit_and_of_the_burst() {
+        let requests = Limits::default().requests_per_minute(600.0).burst(10);
+        assert!((600..=611).contains(&calls_of_a_minute(requests, 1)));
+        assert!((120..=123).contains(&calls_of_a_minute(requests, 5)));
+        // The burst is at least 1.
+        assert!((6..=7).contains(&calls_of_a_minute(requests, 100)));
+        let tokens = Limits::default().tokens_per_minute(6_000.0);
+        assert!((120..=141).contains(&calls_of_a_minute(tokens, 5)));
+    }
+
+    #[test]
+    fn a_worker_that_could_not_count_the_others_starts_no_call() {
+        let (limiter, quota) = limiter(Limits::default(), 3);
+        let start = |now| matches!(limiter.peek(quota, 1, None, now), Gate::Go(_));
+        assert!(start(Time::ZERO.after(9 * SECOND)));
+        assert!(!start(Time::ZERO.after(UNCOUNTED)));
+        limiter.divide(3, Time::ZERO.after(11 * SECOND));
+        assert!(start(Time::ZERO.after(11 * SECOND)));
+        limiter.undivide();
+        assert!(start(Time::ZERO.after(60 * SECOND)));
+    }
+
+    #[test]
+    fn until_the_first_reply_workers_divide_the_calls_in_flight_too() {
+        let (limiter, quota) = limiter(Limits::default().burst(10), 4);
+        let start = || matches!(limiter.try_acquire(quota, 1, None, Time::ZERO), Gate::Go(_));
+        assert!(start() && start() && !start());
+    }
+}
