@@ -98,7 +98,7 @@ pub(super) fn what_was_spent_is_counted_by_day_and_model_and_outlives_its_jobs(o
     assert_eq!(usage.input_tokens + usage.output_tokens, 5 * 13);
 
     let outcomes = receipts(&*db.two, process);
-    assert_eq!(db.two.ack(&outcomes, None, T).unwrap(), 4);
+    assert_eq!(db.two.ack(&outcomes, T).unwrap(), 4);
     assert!(db.two.process(process).unwrap().is_none());
     while store.maintain(T).unwrap() {}
     assert_eq!(store.spent_since(None).unwrap(), rows);
