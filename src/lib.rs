@@ -129,6 +129,7 @@ pub mod testing;
 pub mod unstable;
 
 pub use base::cancel::Context;
+pub use base::deadline::Deadline;
 pub use base::error::{Error, ErrorKind};
 pub use base::id::{JobId, ProcessId};
 pub use base::secret::Secret;
@@ -154,7 +155,6 @@ pub use llm::response::{FinishReason, Response};
 pub use llm::route::Route;
 pub use manager::LlmManager;
 pub use money::budget::{Amount, AmountUnit, Budget};
-pub use money::deadline::Deadline;
 pub use money::estimate::Estimate;
 pub use money::ledger::Ledger;
 pub use money::prices::Prices;

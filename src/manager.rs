@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 #[cfg(not(feature = "queue"))]
 use crate::base::error::ErrorKind;
-use crate::base::{Context, Error, Optional, ProcessId};
+use crate::base::{Context, Deadline, Error, Optional, ProcessId};
 use crate::bulk::run::{Bulk, BulkError};
 use crate::config::choices::Strategy;
 use crate::config::settings::Settings;
@@ -19,7 +19,6 @@ use crate::llm::providers::client::Client;
 use crate::llm::request::Request;
 use crate::llm::route::Route;
 use crate::money::budget::Budget;
-use crate::money::deadline::Deadline;
 use crate::money::ledger::ChargeBook;
 use crate::observe::calls::CallObserver;
 use crate::observe::progress::ProgressNotifier;
@@ -31,8 +30,6 @@ mod call_limits;
 #[cfg(feature = "queue")]
 mod durable;
 mod follow;
-#[cfg(feature = "queue")]
-mod in_time;
 mod monthly;
 mod options;
 mod plan;
@@ -173,14 +170,7 @@ impl LlmManager {
 
     /// Sets the deadline of [`run_bulk`](Self::run_bulk), and of the workers of this manager. With the strategy `sync` or
     /// `flex`, no call starts after it, see [`Bulk::deadline`]. With `batch`, the call returns at the deadline: what is in
-    /// batches stays there, and the same call attaches to it later. The strategy stays, also if another one would be in
-    /// time. To move items from batches to the flex tier and to standard calls in time, use a
-    #[cfg_attr(
-        feature = "queue",
-        doc = "[run of a file](crate::files::QueueRun::deadline)."
-    )]
-    #[cfg_attr(not(feature = "queue"), doc = "run of a file (feature `queue`).")]
-    /// Default: no deadline.
+    /// batches stays there, and the same call attaches to it later. Default: no deadline.
     pub fn deadline(mut self, deadline: Deadline) -> Self {
         self.deadline = Some(deadline);
         self

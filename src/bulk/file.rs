@@ -5,7 +5,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::base::store_path::store_path;
-use crate::base::{Context, Error, ErrorKind};
+use crate::base::{Context, Deadline, Error, ErrorKind};
 use crate::engine::class::Class;
 use crate::engine::dispatch::ErrorPolicy;
 use crate::engine::feeder::Feeder;
@@ -16,7 +16,6 @@ use crate::llm::params::RequestTask;
 use crate::llm::providers::attached::refusal;
 use crate::llm::request::Request;
 use crate::llm::route::Route;
-use crate::money::deadline::Deadline;
 use crate::observe::drive::RunOptions;
 use crate::observe::progress::ProgressNotifier;
 use crate::observe::tally::Tally;

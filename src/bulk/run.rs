@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, bounded};
 
 use crate::base::brief::Many;
 use crate::base::thread::spawn_scoped;
-use crate::base::{Context, Error, ErrorKind};
+use crate::base::{Context, Deadline, Error, ErrorKind};
 use crate::engine::dispatch::{ErrorPolicy, Event, StopReason};
 use crate::engine::pack::PackLimits;
 use crate::engine::run::{CallsAtOnce, Outlet, Waker};
@@ -21,7 +21,6 @@ use crate::llm::outcome::Outcome;
 use crate::llm::params::{CacheLifetime, RequestTask};
 use crate::llm::request::Request;
 use crate::llm::route::Route;
-use crate::money::deadline::Deadline;
 use crate::observe::drive::{Drive, DriveEnd, RunOptions};
 use crate::observe::progress::ProgressNotifier;
 use crate::observe::tally::{Summary, Tally};
@@ -155,8 +154,7 @@ impl<'a> Bulk<'a> {
     /// Starts no call after this deadline, whether a first call or a retry. Calls in flight then end normally, because
     /// their answers are billed. The run ends with [`StopReason::DeadlineExceeded`], and the requests that have no answer
     /// have an error of [`ErrorKind::DeadlineExceeded`]. Its message says whether the request was ever sent; one that was
-    /// not sent is not billed. Calls stay on the route's tier: only a `QueueRun` moves items from batches to the flex tier
-    /// and to the standard tier. The deadline of a [context](Self::context) aborts calls instead. Default: no deadline.
+    /// not sent is not billed. The deadline of a [context](Self::context) aborts calls instead. Default: no deadline.
     ///
     /// ```
     /// use std::time::SystemTime;

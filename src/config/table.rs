@@ -117,9 +117,6 @@ macro_rules! with_settings {
             pub batch_results_wait: Duration = "batch.results_wait" ["BATCHWRIGHT_BATCH_RESULTS_WAIT"]
                 Kind::Time, Is("600s"),
                 "How long --until-empty and run wait for missing results of an ended batch";
-            pub batch_cancel_wait: Duration = "batch.cancel_wait" ["BATCHWRIGHT_BATCH_CANCEL_WAIT"]
-                Kind::Time, Is("600s"),
-                "With a deadline (run --by): how long a provider may take to confirm that a batch is cancelled";
             pub batch_on_unknown: Option<OnUnknown> = "batch.on_unknown" ["BATCHWRIGHT_BATCH_ON_UNKNOWN"]
                 Kind::Choice(&ON_UNKNOWN), Rule("resubmit where the input can be deleted first, else hold"),
                 "What to do with a batch that was not found within batch.reconcile_wait";

@@ -11,7 +11,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::base::brief::beginning;
-use crate::base::{Clock, Context, Error, ErrorKind, ProcessId, Time, Timestamp};
+use crate::base::{Clock, Context, Deadline, Error, ErrorKind, ProcessId, Time, Timestamp};
 use crate::engine::availability::Availability;
 use crate::engine::item_time::ItemTimer;
 use crate::engine::limiter::QuotaId;
@@ -21,7 +21,6 @@ use crate::engine::time_split::Limit;
 use crate::engine::work::{Cost, Take, Ticket};
 use crate::llm::params::RequestTask;
 use crate::llm::prompt_cache::{LEAST_BYTES, SeenPrefixes};
-use crate::money::deadline::Deadline;
 
 use super::batch::BatchOverview;
 use super::claim_plan::{ClaimPlan, Claimed, MOST_CLAIMED, at_step};

@@ -15,7 +15,7 @@ use crate::observe::jobs::JobObserver;
 use crate::observe::progress::ProgressNotifier;
 
 use super::backlog::Scope;
-use super::batch::{BatchControl, BatchOverview, OwnBatch};
+use super::batch::{BatchControl, BatchOverview};
 use super::job::{COMPLETION_KIND, DIRECT_COMPLETION_KIND, EMBEDDING_KIND};
 use super::kind::Kind;
 use super::kinds::Kinds;
@@ -72,11 +72,6 @@ impl Controls {
     pub(crate) fn nudge(&self) {
         self.may_have_jobs.store(true, Ordering::SeqCst);
         self.waker.wake();
-    }
-
-    /// The batches of this worker.
-    pub(crate) fn own_batches(&self) -> Vec<OwnBatch> {
-        self.batch_overview.own.lock().clone()
     }
 
     /// Changes the setup in one step.

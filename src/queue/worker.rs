@@ -9,12 +9,11 @@ use derive_setters::Setters;
 use parking_lot::Mutex;
 
 use crate::base::thread::spawn;
-use crate::base::{Context, Error, ErrorKind, ProcessId};
+use crate::base::{Context, Deadline, Error, ErrorKind, ProcessId};
 use crate::engine::dispatch::ErrorPolicy;
 use crate::engine::run::Waker;
 use crate::llm::batch::{BatchAccount, BatchClient, BatchClients};
 use crate::llm::route::Route;
-use crate::money::deadline::Deadline;
 use crate::observe::jobs::JobObserver;
 use crate::observe::progress::ProgressNotifier;
 
@@ -242,8 +241,7 @@ impl Worker {
     /// Claims no job and creates no batch after this deadline, and ends as after a cancellation of its
     /// [context](Self::context): running jobs may finish within the grace period, and the others return to the queue. The
     /// report has [`StopReason::DeadlineExceeded`](crate::StopReason::DeadlineExceeded). Jobs stay in the queue, and batches
-    /// at their provider, for another worker. Only a [`QueueRun`](crate::files::QueueRun::deadline) moves jobs from batches
-    /// to calls so that they are in time. Default: no deadline.
+    /// at their provider, for another worker. Default: no deadline.
     pub fn deadline(mut self, deadline: Deadline) -> Self {
         self.scope.deadline = Some(deadline);
         self
@@ -305,22 +303,6 @@ impl Worker {
             controls,
             thread: Some(thread),
         })
-    }
-
-    /// The route of prompts and the Batch API for them, which a caller may change while the worker runs.
-    pub(crate) fn ways(&self) -> (Option<&Route<'static>>, Option<&Arc<dyn BatchClient>>) {
-        (self.completions.as_ref(), self.batches.as_ref())
-    }
-
-    /// The same with individual calls.
-    pub(crate) fn without_batches(mut self) -> Self {
-        self.batches = None;
-        self
-    }
-
-    /// How it works.
-    pub(crate) fn settings_now(&self) -> WorkerSettings {
-        self.settings
     }
 
     /// Registers it with the store, and returns what changes its setup while it runs.

@@ -135,11 +135,6 @@ pub(crate) struct Batches {
 }
 
 impl Batches {
-    /// Whether the results of a batch that is cancelled while it runs can be downloaded afterwards.
-    pub fn keeps_cancelled_results(&self) -> bool {
-        self.wire != BatchWire::Gemini
-    }
-
     pub fn limits(&self) -> BatchLimits {
         BatchLimits {
             requests: self.requests,

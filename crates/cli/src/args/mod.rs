@@ -4,7 +4,6 @@
 pub mod budget;
 pub mod cancel;
 pub mod config;
-pub mod deadline;
 pub mod doctor;
 pub mod estimate;
 pub mod exec;

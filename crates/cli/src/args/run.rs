@@ -6,7 +6,6 @@ use std::time::Duration;
 use batchwright::{ErrorPolicy, Usd};
 use clap::{ArgGroup, Args, ValueEnum, value_parser};
 
-use super::deadline::DeadlineArgs;
 use super::input::InputArgs;
 use super::shared::{MORE, MemoryArgs, PromptArgs, ProviderArgs, ShowArgs};
 use super::values::{at_least_one, dollars, seconds, words_for};
@@ -36,10 +35,9 @@ pub struct RunArgs {
     /// How to send prompts. `sync` sends each as an individual call. `flex` does so at the provider's flex tier, at
     /// about half the price: calls take longer, and wait while the provider has no capacity. `batch` submits them to
     /// the provider's Batch API, at half the price within a day. If the provider has no such tier or API, the flag is
-    /// rejected, and the setting means `sync`. `local` and `extract` always use `sync`. `auto` needs a deadline (--by,
-    /// --within) and uses the cheapest that meets it [env:
+    /// rejected, and the setting means `sync`. `local` and `extract` always use `sync`. [env:
     /// BATCHWRIGHT_BULK_STRATEGY] [config: llm.bulk_strategy] [default: sync]
-    #[arg(help_heading = "Provider", long, value_name = "NAME", value_parser = strategy)]
+    #[arg(help_heading = "Provider", long, value_name = "NAME", value_parser = words_for("llm.bulk_strategy"))]
     pub strategy: Option<String>,
 
     /// With --strategy flex: return to the full price after this time without capacity
@@ -63,17 +61,13 @@ pub struct RunArgs {
     pub cache_prompt: Option<String>,
 
     #[command(flatten)]
-    pub time: DeadlineArgs,
-
-    #[command(flatten)]
     pub prompt: PromptArgs,
 
     /// Send identical requests once
     ///
     /// Each item gets a result line with the answer; `answered_by` names the item that was sent. Answers that are
     /// already in the output are used too. Standard input is read to its end first; --dry-run reports how many
-    /// calls are saved. Runs in batches or with a deadline send every
-    /// prompt; they reject this flag
+    /// calls are saved. Runs in batches send every prompt; they reject this flag
     #[arg(help_heading = "Prompts", long, hide_short_help = true)]
     pub dedupe: bool,
 
@@ -181,17 +175,6 @@ pub struct RunArgs {
 
     #[command(flatten)]
     pub show: ShowArgs,
-}
-
-/// The strategy that the deadline of a run selects.
-pub const AUTO: &str = "auto";
-
-/// The names of strategies, and `auto`.
-fn strategy(words: &str) -> Result<String, String> {
-    if words == AUTO {
-        return Ok(words.to_owned());
-    }
-    words_for("llm.bulk_strategy")(words).map_err(|why| format!("{why}; or auto, with a deadline"))
 }
 
 /// How fast, and how patiently.

@@ -27,7 +27,6 @@ mod contained;
 #[cfg(unix)]
 mod copied_output;
 #[cfg(unix)]
-mod deadline;
 mod dedupe;
 mod deployments;
 mod disk;

@@ -27,9 +27,6 @@ pub(crate) struct Record {
     /// The process of its jobs and its owner, for what it is billed if the process is deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub payer: Option<(ProcessId, Option<String>)>,
-    /// When it was withdrawn: it is cancelled, and its unanswered jobs return to the queue untried.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub withdrawn: Option<Timestamp>,
 }
 
 impl Record {
@@ -55,7 +52,6 @@ impl Record {
             failures: 0,
             due: now,
             payer: None,
-            withdrawn: None,
         }
     }
 

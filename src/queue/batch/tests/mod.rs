@@ -11,4 +11,3 @@ mod shared_budgets;
 mod simulation;
 mod unknown_outcome;
 mod unwritable_store;
-mod withdrawn;

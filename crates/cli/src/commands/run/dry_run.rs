@@ -66,7 +66,7 @@ fn json(args: &RunArgs, prepared: &Prepared, tokens: Option<u64>) -> Value {
         "estimated_input_tokens": tokens,
         "concurrency": setup.concurrency.start(),
         "max_concurrency": setup.concurrency.most(),
-        "strategy": setup.strategy.name(),
+        "strategy": setup.strategy.strategy.as_str(),
         "fallback_reason": setup.strategy.fallback_reason,
         "estimate": prepared.estimate.as_ref().map(estimate_report::json),
     });
@@ -100,7 +100,6 @@ fn print(args: &RunArgs, prepared: &Prepared, tokens: Option<u64>) -> Exit {
         format!(", about {} input tokens", count(n))
     });
     let how = match setup.strategy.strategy {
-        _ if setup.strategy.in_time => "in the cheapest way that meets the deadline".to_owned(),
         Strategy::Sync => in_flight(setup.concurrency),
         Strategy::Flex => format!("{} at the flex tier", in_flight(setup.concurrency)),
         Strategy::Batch => "in batches".to_owned(),

@@ -3,8 +3,7 @@
 use std::time::SystemTime;
 
 use batchwright::plan::{
-    Bounds, CallLimits, Concurrency, DeadlineForecast, DurationEstimate, EarlierReplies,
-    EffectiveStrategy, Way, Workload,
+    Bounds, CallLimits, Concurrency, DurationEstimate, EarlierReplies, EffectiveStrategy, Workload,
 };
 use batchwright::{Estimate, FileRun, LlmClient, LlmManager, Prices, Settings, Strategy, Usd};
 
@@ -28,8 +27,6 @@ pub struct RunEstimate {
     pub duration: Option<DurationEstimate>,
     /// The number of calls in flight at most, if known.
     pub most_in_flight: Option<usize>,
-    /// How a run with `--by` or `--within` would begin.
-    pub deadline: Option<DeadlineForecast>,
 }
 
 pub struct ModelEstimate {
@@ -100,7 +97,6 @@ impl RunEstimate {
             let estimate = Estimate::new(&work, &of_input, &of_model);
             models.push(sources.priced(model, estimate)?);
         }
-        let ways: Vec<Way> = sources.strategies.iter().map(way_of).collect();
         let strategies = drop_unpriced(&sources.provider, sources.strategies, &mut models);
         let in_flight = manager.map(|_| setup.concurrency);
         let in_flight = in_flight.map(|calls: Concurrency| (calls.start(), calls.most()));
@@ -114,9 +110,7 @@ impl RunEstimate {
             Some(model) => format!("{}/{model}", status.provider),
             None => status.provider.to_owned(),
         });
-        let deadline = forecast(args, manager, &models, &ways, &duration)?;
         Ok(Some(Self {
-            deadline,
             provider: sources.provider,
             fallbacks: fallbacks.filter(|name| name != "extract").collect(),
             strategies,
@@ -126,43 +120,9 @@ impl RunEstimate {
         }))
     }
 
-    /// The cost of all items in the way in which a run with a deadline would begin; `None` if it is unknown.
-    pub fn deadline_cost(&self) -> Option<Bounds<Usd>> {
-        let way = self.deadline.as_ref()?.way;
-        let place = self
-            .strategies
-            .iter()
-            .position(|strategy| way_of(strategy) == way);
-        self.total_cost(place?)
-    }
-
     /// The cost of all models by the strategy at this place; `None` if a price is unknown.
     pub fn total_cost(&self, strategy: usize) -> Option<Bounds<Usd>> {
         self.models.iter().map(|model| model.costs[strategy]).sum()
-    }
-}
-
-/// How a run with a deadline would begin; `None` without one.
-fn forecast(
-    args: &RunArgs,
-    manager: Option<&LlmManager>,
-    models: &[ModelEstimate],
-    ways: &[Way],
-    calls: &DurationEstimate,
-) -> Result<Option<DeadlineForecast>, Refusal> {
-    let (Some(given), Some(manager)) = (args.time.given(), manager) else {
-        return Ok(None);
-    };
-    let items = models.iter().map(|model| model.estimate.requests).sum();
-    let forecast = manager.deadline_forecast(given.deadline, items, calls.range, ways);
-    forecast.map(Some).map_err(refused)
-}
-
-fn way_of(strategy: &Strategy) -> Way {
-    match strategy {
-        Strategy::Sync => Way::Sync,
-        Strategy::Flex => Way::Flex,
-        Strategy::Batch => Way::Batch,
     }
 }
 

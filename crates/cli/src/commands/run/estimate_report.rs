@@ -42,7 +42,6 @@ fn text(estimate: &RunEstimate) -> String {
         costs_of(&mut table, estimate, costs, "all models");
     }
     duration(&mut table, estimate);
-    deadline(&mut table, estimate);
     for line in missing(estimate) {
         table.below(&line);
     }
@@ -123,23 +122,6 @@ fn duration(table: &mut Table, estimate: &RunEstimate) {
         None => "no known limit".to_owned(),
     };
     table.row(["duration", &low, &high], &note);
-}
-
-/// Whether the deadline can be met, and how the run would begin.
-fn deadline(table: &mut Table, estimate: &RunEstimate) {
-    let Some(forecast) = &estimate.deadline else {
-        return;
-    };
-    let met = match forecast.is_met {
-        Some(true) => "can be met",
-        Some(false) => "will be missed",
-        None => "may be met",
-    };
-    table.row(
-        ["deadline", met, ""],
-        &format!("begins with strategy {}", forecast.way),
-    );
-    table.below(&format!("strategy {}: {}", forecast.way, forecast.reason));
 }
 
 /// The limit that determines the duration.
@@ -253,12 +235,6 @@ pub fn json(estimate: &RunEstimate) -> Value {
         "cost_usd": costs(&mut (0..estimate.strategies.len()).map(|at| estimate.total_cost(at))),
         "duration_seconds": range,
         "limited_by": limited_by,
-        "deadline": estimate.deadline.as_ref().map(|forecast| json!({
-            "way": forecast.way,
-            "met": forecast.is_met,
-            "cost_usd": estimate.deadline_cost(),
-            "reason": forecast.reason,
-        })),
         "models": models,
         "missing": missing(estimate),
     })

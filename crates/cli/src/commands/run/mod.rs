@@ -6,7 +6,6 @@
 
 mod already_submitted;
 mod confirm;
-mod deadline;
 mod dry_run;
 mod estimate;
 mod estimate_report;

@@ -197,7 +197,7 @@ impl PreparedRun {
             display::say(&format!("strategy: {why}"));
         }
         if let Self::ViaQueue(run) = self {
-            let lines = run.lines(args, providers, setup.strategy.strategy)?;
+            let lines = run.lines(providers, setup.strategy.strategy)?;
             lines.iter().for_each(|line| session.say(line));
         }
         provider::warn(providers, &|line| session.say(line));

@@ -119,7 +119,6 @@ fn exit_of_queued(
         }
         None if summary.pending > 0 && args.max_items.is_none() => Exit::StoppedEarly,
         None if summary.failed > 0 => Exit::SomeFailed,
-        None if queue.deadline_missed => Exit::Late,
         None => Exit::Success,
     }
 }

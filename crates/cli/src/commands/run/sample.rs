@@ -19,25 +19,21 @@ pub fn send(args: &mut RunArgs, items: usize, session: &Session) -> Result<(), E
         let why = "--sample reads the input twice, so it needs a file: save standard input or the pipe as one";
         return Err(Refusal::usage(why).into());
     }
-    // A batch takes up to a day, and the deadline is that of the run.
+    // A batch takes up to a day.
     let strategy = args.strategy.clone();
-    if args.time.given().is_some()
-        || resolve::settings(args)?.bulk_strategy().map_err(refused)? == Strategy::Batch
-    {
+    if resolve::settings(args)?.bulk_strategy().map_err(refused)? == Strategy::Batch {
         if args.dedupe {
             // What the run rejects is rejected before calls that are billed.
             resolve::resolve(args, resolve::settings(args)?, session)?;
         }
         args.strategy = Some("sync".to_owned());
     }
-    let (by, within) = (args.time.by.take(), args.time.within.take());
     let no_wait = std::mem::take(&mut args.no_wait);
     args.dry_run = false;
     let sent = send_missing(args, items, session);
     args.dry_run = true;
     args.no_wait = no_wait;
     args.strategy = strategy;
-    (args.time.by, args.time.within) = (by, within);
     sent
 }
 
