@@ -104,8 +104,8 @@ pub struct LlmManager {
     notifier: Option<Arc<dyn ProgressNotifier>>,
     deadline: Option<Deadline>,
     budget: Option<Budget>,
-    /// Books what each call of [`run_bulk`](Self::run_bulk) is billed with the strategies `sync` and `flex`, before its
-    /// outcome is returned. With `batch`, the queue in the data folder books it, see `JobQueue::ledger`. Default: no book.
+    /// Books what each call of [`run_bulk`](Self::run_bulk) is billed with the strategy `sync`, before its outcome is
+    /// returned. With `batch`, the queue in the data folder books it, see `JobQueue::ledger`. Default: no book.
     #[setters(generate, rename = "booking")]
     book: Option<Arc<dyn ChargeBook>>,
     /// Gets every call of the routes and workers of this manager, except calls of Batch APIs. Default: none.
@@ -168,8 +168,8 @@ impl LlmManager {
         self
     }
 
-    /// Sets the deadline of [`run_bulk`](Self::run_bulk), and of the workers of this manager. With the strategy `sync` or
-    /// `flex`, no call starts after it, see [`Bulk::deadline`]. With `batch`, the call returns at the deadline: what is in
+    /// Sets the deadline of [`run_bulk`](Self::run_bulk), and of the workers of this manager. With the strategy `sync`, no
+    /// call starts after it, see [`Bulk::deadline`]. With `batch`, the call returns at the deadline: what is in
     /// batches stays there, and the same call attaches to it later. Default: no deadline.
     pub fn deadline(mut self, deadline: Deadline) -> Self {
         self.deadline = Some(deadline);
@@ -243,7 +243,7 @@ impl LlmManager {
             log::warn!("{reason}");
         }
         match strategy.strategy {
-            Strategy::Sync | Strategy::Flex => now.run_sync(requests),
+            Strategy::Sync => now.run_sync(requests),
             Strategy::Batch => now.run_batch(process, requests),
         }
     }

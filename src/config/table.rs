@@ -16,10 +16,7 @@ macro_rules! with_settings {
                 "Model for prompts that name none; changing it runs nothing again";
             pub bulk_strategy: Strategy = "llm.bulk_strategy" ["BATCHWRIGHT_BULK_STRATEGY"]
                 Kind::Choice(&STRATEGIES), Is("sync"),
-                "How to send queued prompts: as individual calls, at the provider's flex tier, or through its Batch API";
-            pub flex_patience: Option<Duration> = "llm.flex_patience" ["BATCHWRIGHT_FLEX_PATIENCE"]
-                Kind::Time, Rule("wait for capacity"),
-                "With the strategy flex: time without an answer after which calls are made at the standard tier and its full price";
+                "How to send queued prompts: as individual calls, or through the provider's Batch API";
             /// The number is in US dollars.
             pub monthly_budget: Option<f64> = "llm.monthly_budget" ["BATCHWRIGHT_MONTHLY_BUDGET"]
                 Kind::Positive, Rule("none"),

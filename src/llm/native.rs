@@ -99,11 +99,6 @@ impl Native {
         }
     }
 
-    /// Adds a field.
-    pub(crate) fn set(&mut self, field: &str, value: Value) {
-        self.body.insert(field.to_owned(), value);
-    }
-
     /// The first field that cannot be translated for other providers; `None` if all fields can be.
     pub fn untranslated(&self) -> Option<&str> {
         self.lost.as_deref()

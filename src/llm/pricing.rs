@@ -1,6 +1,6 @@
 //! The cost of a call: the one that its reply reports, else by the prices of the model.
 
-use crate::base::{Charge, ChargeSum, Day, Error, Mark, Paid, Timestamp};
+use crate::base::{Charge, ChargeSum, Day, Error, Paid, Timestamp};
 use crate::money::ledger::ChargeBook;
 use crate::money::prices::{Prices, tier_name};
 
@@ -81,10 +81,7 @@ impl Pricing<'_> {
                 let reported = answer.details().service_tier.as_deref();
                 (answer.paid(), answer.model.as_deref(), reported)
             }
-            Err(error) => {
-                let reported = error.is_marked(Mark::FlexTier).then_some("flex");
-                (error.paid(), error.answered_model(), reported)
-            }
+            Err(error) => (error.paid(), error.answered_model(), None),
         };
         let is_complete = result.as_ref().err().is_none_or(|e| e.is_billed_reply());
         let is_billed = paid.is_known() || is_complete;

@@ -91,16 +91,6 @@ impl Controls {
         self.set_prompts(setup, &names, RequestTask::Complete, route);
     }
 
-    /// Sends direct prompts through a route that differs from that of other prompts.
-    pub(crate) fn set_direct(&self, setup: &mut WorkerSetup, route: Route<'static>) {
-        self.set_prompts(
-            setup,
-            &[DIRECT_COMPLETION_KIND],
-            RequestTask::Complete,
-            route,
-        );
-    }
-
     /// Sends texts to embed through a route; without one, this worker takes none any more.
     pub(crate) fn set_embeddings(&self, setup: &mut WorkerSetup, route: Option<Route<'static>>) {
         match route {

@@ -82,10 +82,6 @@ pub struct Worker {
     /// Sends prompts through this route. Default: they wait for another worker.
     #[setters(generate, into)]
     completions: Option<Route<'static>>,
-    /// Sends [direct](crate::Job::direct) prompts through this route. Default: through that of
-    /// [other prompts](Self::completions).
-    #[setters(generate, rename = "direct_completions", into)]
-    direct: Option<Route<'static>>,
     /// Sends texts to embed through this route, many with each call. Default: they wait for another worker.
     #[setters(generate, into)]
     embeddings: Option<Route<'static>>,
@@ -126,7 +122,6 @@ impl Worker {
         Self {
             queue: queue.clone(),
             completions: None,
-            direct: None,
             embeddings: None,
             collecting: None,
             batches: None,
@@ -349,9 +344,6 @@ impl Worker {
         controls.change(|setup| {
             if let Some(route) = self.completions {
                 controls.set_completions(setup, route);
-            }
-            if let Some(route) = self.direct {
-                controls.set_direct(setup, route);
             }
             if self.embeddings.is_some() {
                 controls.set_embeddings(setup, self.embeddings);

@@ -47,14 +47,10 @@ impl RunStrategy {
     ) -> Result<Self, Refusal> {
         let asked = settings.bulk_strategy().map_err(refused)?;
         let effective = match (asked, plan) {
-            (Strategy::Batch | Strategy::Flex, _) if args.prompt.task == TaskArg::Embed => Self {
+            (Strategy::Batch, _) if args.prompt.task == TaskArg::Embed => Self {
                 strategy: Strategy::Sync,
                 fallback_reason: Some(
-                    match asked {
-                        Strategy::Flex => "embeddings have no flex tier: uses strategy sync",
-                        _ => "embeddings are not made in batches: uses strategy sync",
-                    }
-                    .to_owned(),
+                    "embeddings are not made in batches: uses strategy sync".to_owned(),
                 ),
             },
             (_, Some(plan)) => Self::of(&plan.strategy(), settings)?,
@@ -65,11 +61,6 @@ impl RunStrategy {
             // There is no provider.
             (_, None) => Self::default(),
         };
-        if args.prompt.service_tier.is_some() && asked == Strategy::Flex {
-            return Err(Refusal::usage(
-                "--service-tier and --strategy flex exclude each other: the strategy selects the tier",
-            ));
-        }
         if args.no_wait && asked != Strategy::Batch {
             return Err(Refusal::usage("--no-wait applies only to --strategy batch"));
         }

@@ -26,7 +26,6 @@ mod events;
 pub mod extract;
 mod fields;
 mod files;
-mod flex;
 mod gemini;
 pub mod headers;
 mod left_out;

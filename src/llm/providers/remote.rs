@@ -3,10 +3,10 @@
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::base::secret::redacted_url;
-use crate::base::{Context, Error, ErrorKind, Mark};
+use crate::base::{Context, Error};
 use crate::engine::limiter::QuotaKey;
 use crate::engine::pack::PackLimits;
 use crate::llm::client::LlmClient;
@@ -21,7 +21,6 @@ use super::attached::taken;
 use super::cache_marks;
 use super::dialect::{CHAT, Call, decode, encode, join_stream};
 use super::embed;
-use super::flex::{Flex, at_flex_tier, lacks_capacity};
 use super::live::{LiveReader, STREAM_FACTOR, Unstreamed, broken_off, may_be_refused, streams};
 use super::local_reply::{cut_warning, mark_loading};
 use super::speech;
@@ -53,8 +52,6 @@ pub(super) struct Remote {
     pub model: ModelChoice,
     pub left_out: OmissionWarnings,
     pub unstreamed: Unstreamed,
-    /// Set if calls are made at the flex tier.
-    pub flex: Option<Flex>,
     pub concurrency: usize,
     pub timeout: Duration,
     pub max_reply: Option<u64>,
@@ -66,14 +63,6 @@ impl LlmClient for Remote {
         if request.task == RequestTask::Speech {
             return self.speak(request, ctx);
         }
-        let flex = self
-            .flex
-            .as_ref()
-            .filter(|flex| flex.is_used(Instant::now()));
-        let request = &*match flex {
-            Some(_) => at_flex_tier(self.vendor, request),
-            None => Cow::Borrowed(request),
-        };
         let memory = ReplyShare::of_process(self.max_replies);
         let streamed = self.stream(request, &memory, ctx)?;
         let is_refused = matches!(streamed, Streamed::Refused);
@@ -95,11 +84,6 @@ impl LlmClient for Remote {
                 } else if is_streamed && response.usage.is_none() {
                     self.do_not_stream(request, "their tokens are not reported");
                 }
-                if let Some(flex) = flex {
-                    flex.answered();
-                    let tier = &mut response.details_mut().service_tier;
-                    tier.get_or_insert_with(|| "flex".to_owned());
-                }
                 self.warn_of_cut(request, &mut response);
                 if request.keep_reply {
                     let body = String::from_utf8_lossy(&reply.body);
@@ -113,11 +97,6 @@ impl LlmClient for Remote {
                     broken_off(error, &reply.body)
                 } else {
                     error
-                };
-                let error = match flex {
-                    Some(flex) if lacks_capacity(&error) => self.waiting_for_capacity(flex, error),
-                    Some(_) => error.marked(Mark::FlexTier),
-                    None => error,
                 };
                 Err(self.access.redacted(self.explained(error)))
             }
@@ -156,11 +135,7 @@ impl LlmClient for Remote {
         let model = self.model.of_request(request).unwrap_or("");
         let access = &self.access;
         let (url, account) = (&access.address.base_url, &access.account);
-        // Want of capacity at the flex tier does not slow other calls.
-        match &self.flex {
-            Some(_) => QuotaKey::new(&[self.vendor.name, url, account, model, "flex"]),
-            None => QuotaKey::new(&[self.vendor.name, url, account, model]),
-        }
+        QuotaKey::new(&[self.vendor.name, url, account, model])
     }
 
     fn provider(&self) -> &str {
@@ -263,21 +238,6 @@ impl Remote {
     fn do_not_stream(&self, request: &Request, why: &str) {
         let model = self.model.of_request(request).unwrap_or_default();
         self.unstreamed.add(self.vendor.name, model, why);
-    }
-
-    /// A rejection for want of capacity waits like a rate-limited call, and is no attempt.
-    fn waiting_for_capacity(&self, flex: &Flex, error: Error) -> Error {
-        if let Some(time) = flex.rejected(Instant::now()) {
-            log::warn!(
-                "{}: no capacity for the flex tier; calls are made at the standard tier, at its full price, for the \
-                 next {} s",
-                self.vendor.name,
-                time.as_secs()
-            );
-        }
-        error
-            .with_kind(ErrorKind::RateLimited)
-            .marked(Mark::NoCapacity)
     }
 
     fn speak(&self, request: &Request, ctx: &Context) -> Result<Response, Error> {

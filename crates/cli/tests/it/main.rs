@@ -54,7 +54,6 @@ mod field_order;
 #[cfg(unix)]
 mod files_in_prompts;
 mod first;
-mod flex;
 mod format;
 mod headers;
 mod help;

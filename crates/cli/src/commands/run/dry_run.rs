@@ -101,7 +101,6 @@ fn print(args: &RunArgs, prepared: &Prepared, tokens: Option<u64>) -> Exit {
     });
     let how = match setup.strategy.strategy {
         Strategy::Sync => in_flight(setup.concurrency),
-        Strategy::Flex => format!("{} at the flex tier", in_flight(setup.concurrency)),
         Strategy::Batch => "in batches".to_owned(),
     };
     let name = if args.estimates {

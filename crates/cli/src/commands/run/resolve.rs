@@ -47,7 +47,6 @@ pub fn settings(args: &RunArgs) -> Result<Settings, Refusal> {
     let settings = provider::with_flags(settings, &args.provider)?;
     let flags = [
         ("llm.bulk_strategy", "--strategy", &args.strategy),
-        ("llm.flex_patience", "--flex-patience", &args.flex_patience),
         ("llm.cache_prompt", "--cache-prompt", &args.cache_prompt),
         ("llm.sync_concurrency", "--concurrency", &pace.concurrency),
         ("llm.requests_per_minute", "--rpm", &pace.rpm),
@@ -103,9 +102,7 @@ pub fn resolve(args: &RunArgs, settings: Settings, session: &Session) -> Result<
 fn refused_in_queue(strategy: &RunStrategy) -> Refusal {
     let advice = match strategy.strategy {
         Strategy::Batch => "remove it, or use --strategy sync",
-        Strategy::Sync | Strategy::Flex => {
-            "remove it until the earlier run of this output is finished"
-        }
+        Strategy::Sync => "remove it until the earlier run of this output is finished",
     };
     Refusal::usage(format!(
         "--dedupe is for calls that the run makes itself, and this one goes through the queue, where each prompt is a \

@@ -129,7 +129,7 @@ impl RunQueue {
         let batches = queue.batches(Some(id)).map_err(failed)?;
         let account = match strategy {
             Strategy::Batch => providers.batches().map_err(refused)?,
-            Strategy::Sync | Strategy::Flex => None,
+            Strategy::Sync => None,
         };
         let submitted = AlreadySubmitted {
             batches: &batches,
@@ -153,7 +153,7 @@ impl RunQueue {
             Strategy::Batch => {
                 format!("strategy batch: prompts go to {name} in batches, as process {id}")
             }
-            Strategy::Sync | Strategy::Flex => format!(
+            Strategy::Sync => format!(
                 "process {id} of an earlier run goes on, which the queue has; what is new runs {strategy}"
             ),
         });

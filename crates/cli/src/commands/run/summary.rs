@@ -103,8 +103,6 @@ pub fn print(args: &RunArgs, report: &RunReport, setup: &Setup, queue: Option<&Q
     )];
     if let Some(reason) = &setup.strategy.fallback_reason {
         lines.push(row("strategy", reason));
-    } else if setup.strategy.strategy == Strategy::Flex {
-        lines.push(row("strategy", "flex"));
     }
     if let Some(queue) = queue {
         lines.push(row("strategy", setup.strategy.strategy.as_str()));
