@@ -81,7 +81,6 @@
 //! | `parquet` | no | Parquet files as inputs and as tables of results |
 //! | `excel` | no | the same for `.xlsx` files |
 //! | `files` | no | folders of source files (module `sources`) and their processing (module `processing`); the parsers need a C compiler |
-//! | `tokenizer` | no | counts the input of OpenAI's models with their tokenizer, for [`Request::input_size_for`]; adds 6 MB to a program |
 //! | `templates` | no | blocks and filters of Jinja in prompt templates |
 //! | `schema` | no | checks answers against the requested JSON Schema, and adds 40 crates; without it, batchwright only checks that the answer is JSON |
 //!

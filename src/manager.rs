@@ -26,7 +26,6 @@ use crate::observe::progress::ProgressNotifier;
 use crate::queue::job_kinds::JobKinds;
 
 mod accounts;
-mod call_limits;
 #[cfg(feature = "queue")]
 mod durable;
 mod follow;
@@ -56,7 +55,7 @@ pub use worker::WorkerPlan;
 ///
 /// Money and time: [`ProviderOptions`] have the prices and the data folder with its [`MonthlyBudget`]. The manager has a
 /// [`budget`](Self::budget), a [book](Self::booking), for example a ledger, and a [`deadline`](Self::deadline). An
-/// [`Estimate`](crate::Estimate) is computed before a call, from [`Request::input_size_for`].
+/// [`Estimate`](crate::Estimate) is computed before a call, from [`Request::estimated_tokens`].
 ///
 /// ```no_run
 /// use batchwright::plan::{ProviderOptions, ProviderPlan};

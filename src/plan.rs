@@ -10,7 +10,7 @@
 //! | see what a data folder may spend in a month | [`MonthlyBudget`] |
 //! | see the number of calls in flight | [`Concurrency`] |
 //! | receive the effect of changed settings | [`SettingsEvent`] |
-//! | estimate tokens, cost and duration with [`Estimate`](crate::Estimate) | [`Workload`], [`InputSize`], [`ModelReplies`], [`MeasuredReply`], [`EarlierReplies`], [`EstimateBasis`], [`Bounds`]; [`DurationEstimate`], [`CallLimits`], [`BindingLimit`] |
+//! | estimate tokens and cost with [`Estimate`](crate::Estimate) | [`EstimatedCost`] |
 #![cfg_attr(
     feature = "queue",
     doc = "| see the parts of a worker | [`WorkerPlan`] |"
@@ -23,7 +23,4 @@ pub use crate::manager::{
     Concurrency, EffectiveStrategy, MonthlyBudget, ProviderOptions, ProviderPlan,
     ProviderPlanError, RoutePlan, RouteStep, SettingsEvent,
 };
-pub use crate::money::duration::{BindingLimit, CallLimits, DurationEstimate};
-pub use crate::money::estimate::{Bounds, EstimateBasis};
-pub use crate::money::replies::{EarlierReplies, MeasuredReply, ModelReplies};
-pub use crate::money::workload::{InputSize, Workload};
+pub use crate::money::estimate::EstimatedCost;

@@ -8,7 +8,6 @@ use crate::engine::counters::Counters;
 use crate::engine::dispatch::StopReason;
 use crate::llm::outcome::Outcome;
 use crate::llm::request::Request;
-use crate::money::replies::EarlierReplies;
 use crate::observe::progress::{Phase, Progress};
 use crate::observe::tally::{Measure, Tally};
 
@@ -291,7 +290,6 @@ impl Checkpoint {
             summary,
             stop,
             unsaved: Vec::new(),
-            replies: EarlierReplies::default(),
             compaction,
         };
         (report, file)

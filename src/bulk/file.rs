@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use crate::base::store_path::store_path;
 use crate::base::{Context, Deadline, Error, ErrorKind};
 use crate::engine::class::Class;
@@ -39,23 +37,20 @@ use super::tidy::{Marks, Tidy, tidy};
 mod estimate;
 mod prepare;
 
-use estimate::equals_of;
 use prepare::{prepare_file, prepare_stream};
 
 /// A run from prompts to result lines. It is prepared first, so that all mistakes are reported before anything is sent.
 ///
 /// Money and time: the [`Route`] has the [prices](Route::prices), also for your own client, the [budget](Route::budget),
 /// and the [book](Route::booking), for example a [`RunBook`](crate::unstable::RunBook) of the output.
-/// [`deadline`](Self::deadline) is of the run. [`workloads`](Self::workloads) and [`replies`](Self::replies) are what an
-/// [`Estimate`](crate::Estimate) needs.
+/// [`deadline`](Self::deadline) is of the run. [`estimates`](Self::estimates) shows what it
+/// would send.
 pub struct FileRun<'a> {
     pub(super) prompts: Prepared,
     pub(super) output: OpenOutput,
     pub(super) plan: RunPlan,
     pub(super) options: FileRunOptions,
     sending: RunOptions<'a>,
-    /// The only items to send, in the order of the input; `None` for all of the plan.
-    chosen: Option<Arc<[u32]>>,
 }
 
 /// An input, and the result of its comparison with the output.
@@ -123,7 +118,6 @@ impl<'a> FileRun<'a> {
             plan,
             options,
             sending: RunOptions::new(CallsAtOnce::exactly(5)),
-            chosen: None,
         })
     }
 
@@ -266,7 +260,6 @@ impl<'a> FileRun<'a> {
             input,
             index,
             replies,
-            measured: Mutex::default(),
         };
         let turn = FileTurn {
             route: &route,
@@ -274,7 +267,6 @@ impl<'a> FileRun<'a> {
         };
         let call = |ticket: &Ticket<Pack<FileTask>>, ctx: &Context| runner.call(ticket, ctx);
         let mut ended = turn.run(backlog, self.output, tally, &call, waker, woken)?;
-        ended.report.replies = std::mem::take(&mut *runner.measured.lock());
         let (options, prompts) = (&self.options, &self.prompts);
         let is_stream = self.plan.total.is_none();
         if is_stream {
@@ -344,13 +336,7 @@ impl<'a> FileRun<'a> {
         };
         replaced |= known.write(&mut shared, output, tally, &self.sending.ctx)?;
         if prompts.stream.is_none() {
-            let (asked, equal) = match &self.chosen {
-                Some(chosen) => (
-                    chosen.len() as u64,
-                    equals_of(chosen, &shared.equals, index),
-                ),
-                None => shared.equals.to_ask(index, options),
-            };
+            let (asked, equal) = shared.equals.to_ask(index, options);
             tally.will_send(asked + equal);
         }
         Ok((shared, replaced))
@@ -368,11 +354,9 @@ impl<'a> FileRun<'a> {
         let mut class_of = move |kind: &RequestKind| route.class(&kind.request(), &mut last);
         let limits = route.pack_limits(prompts.task);
         let classes: Vec<Class> = prompts.kinds.iter().map(&mut class_of).collect();
-        let chosen = self.chosen.take();
         let to_send = ItemsToSend {
             shared: &shared,
             options: &self.options,
-            only: chosen.as_deref(),
         };
         let (groups, prefixes) = to_send.groups(&prompts.kinds, &classes, route);
         let packs = prompts.kinds.iter().map(|kind| kind.packs);
@@ -390,7 +374,7 @@ impl<'a> FileRun<'a> {
             limits,
         );
         let Some(stream) = prompts.stream.take() else {
-            return Ok(backlog.only(chosen).grouped(groups));
+            return Ok(backlog.grouped(groups));
         };
         let packed_bytes = |arrival: &Arrival| arrival.packs.then_some(arrival.bytes);
         let ahead = self.sending.calls.read_ahead();

@@ -19,8 +19,6 @@ use super::shared::SharedFile;
 pub(super) struct ItemsToSend<'s> {
     pub shared: &'s SharedFile,
     pub options: &'s FileRunOptions,
-    /// The only items, in order; `None` for all that are wanted.
-    pub only: Option<&'s [u32]>,
 }
 
 impl ItemsToSend<'_> {
@@ -33,13 +31,8 @@ impl ItemsToSend<'_> {
     ) -> (PrefixGroups, Vec<Prefix>) {
         let beginnings: Vec<_> = kinds.iter().map(|kind| kind.prefix).collect();
         let index = &self.shared.index;
-        let is_sent = |item: &usize| {
-            self.options.wants(index, *item)
-                && !self.shared.equals.is_spared(*item)
-                && self
-                    .only
-                    .is_none_or(|only| only.binary_search(&(*item as u32)).is_ok())
-        };
+        let is_sent =
+            |item: &usize| self.options.wants(index, *item) && !self.shared.equals.is_spared(*item);
         let most = self.options.max_items.unwrap_or(usize::MAX);
         let mut items = (0..index.len()).filter(is_sent).take(most);
         let mut decide = |kind: usize, count: usize, number: u32| match &beginnings[kind] {

@@ -105,7 +105,7 @@ pub fn execute_bulk_sync<C: LlmClient + ?Sized>(
 ///
 /// Money and time: the [`Route`] has the [prices](Route::prices), also for your own client, the [budget](Route::budget),
 /// and the [book](Route::booking), for example a ledger. [`deadline`](Self::deadline) is of the run. An
-/// [`Estimate`](crate::Estimate) is computed before it, from [`Request::input_size_for`].
+/// [`Estimate`](crate::Estimate) is computed before it, from [`Request::estimated_tokens`].
 pub struct Bulk<'a> {
     route: Route<'a>,
     options: RunOptions<'a>,

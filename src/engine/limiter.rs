@@ -28,12 +28,6 @@ use shares::Shares;
 #[cfg(feature = "redis")]
 mod shares;
 
-/// The requests and the tokens per minute that replies reported to OS processes that share their quotas in this folder.
-/// Nothing is created.
-pub fn reported_limits(folder: &Path, key: QuotaKey) -> [Option<f64>; 2] {
-    shared_quota::reported(folder, key.0)
-}
-
 struct State {
     ids: HashMap<QuotaKey, QuotaId>,
     quotas: Vec<Quota>,

@@ -30,7 +30,6 @@ pub mod schema_given;
 mod single_call;
 pub(crate) mod spending;
 pub mod structured_output;
-mod tokenizer;
 pub mod translate;
 pub mod transport;
 pub mod user_data;

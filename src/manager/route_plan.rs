@@ -13,7 +13,6 @@ use crate::llm::providers::config::LlmConfig;
 use crate::llm::providers::survey::ProviderStatus;
 use crate::llm::route::{Route, SkippedStep};
 use crate::llm::transport::is_loopback_url;
-use crate::money::duration::CallLimits;
 use crate::money::prices::Prices;
 
 use super::monthly::MonthlyBudget;
@@ -238,14 +237,6 @@ impl CallSettings {
         RouteStep {
             config: self.applied_to(config).concurrency(calls.most()),
             limits,
-        }
-    }
-
-    /// The limits that the user sets for the first provider.
-    pub(super) fn limits(&self) -> CallLimits {
-        CallLimits {
-            requests_per_minute: self.rpm,
-            tokens_per_minute: self.tpm,
         }
     }
 

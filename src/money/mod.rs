@@ -3,10 +3,7 @@
 pub mod account;
 pub mod books;
 pub mod budget;
-pub mod duration;
 pub mod estimate;
 pub mod ledger;
 pub mod prices;
-pub mod replies;
 pub mod table;
-pub mod workload;

@@ -31,7 +31,7 @@ use super::owners::{FindLimits, OwnerLimits, Owners};
 use super::purse::Purses;
 use super::settings::WorkerSettings;
 use super::worker_limits::WorkerLimits;
-use super::worker_run::{PreparedRun, WorkerReport, WorkerRun};
+use super::worker_run::{PreparedRun, WorkerReport};
 
 /// Processes the jobs of a [`JobQueue`].
 ///
@@ -274,8 +274,7 @@ impl Worker {
     /// # Errors
     /// When the worker could not start; the report has the reason of its end.
     pub fn run(self) -> Result<WorkerReport, Error> {
-        let (run, _) = self.register()?;
-        run.run()
+        self.prepare()?.register()?.run()
     }
 
     /// Runs on a separate thread. If the queue cannot be written now, for example because its disk is full, the worker
@@ -298,13 +297,6 @@ impl Worker {
             controls,
             thread: Some(thread),
         })
-    }
-
-    /// Registers it with the store, and returns what changes its setup while it runs.
-    pub(crate) fn register(self) -> Result<(WorkerRun, Arc<Controls>), Error> {
-        let prepared = self.prepare()?;
-        let controls = prepared.controls.clone();
-        Ok((prepared.register()?, controls))
     }
 
     fn prepare(self) -> Result<PreparedRun, Error> {

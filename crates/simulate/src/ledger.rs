@@ -384,17 +384,10 @@ impl Inner {
 
     /// The trouble of a call with these prompts. An API checks a call as a whole before it processes any input, so
     /// rejections come first, then invalid inputs.
-    fn trouble(
-        &mut self,
-        keys: &[u64],
-        form: Form,
-        config: &SimConfig,
-    ) -> Option<Trouble> {
+    fn trouble(&mut self, keys: &[u64], form: Form, config: &SimConfig) -> Option<Trouble> {
         let prompts = &mut self.prompts;
         let mut pending = keys.iter().filter_map(|key| {
-            let kind = config
-                .plan_key(*key)
-                .filter(|kind| kind.applies_to(form))?;
+            let kind = config.plan_key(*key).filter(|kind| kind.applies_to(form))?;
             let met = prompts.get(*key).map_or(0, |memory| memory.met);
             config.script.continues(kind, met.into()).then_some(kind)
         });

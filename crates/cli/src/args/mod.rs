@@ -5,7 +5,6 @@ pub mod budget;
 pub mod cancel;
 pub mod config;
 pub mod doctor;
-pub mod estimate;
 pub mod exec;
 pub mod export;
 pub mod folder;
@@ -40,7 +39,6 @@ use budget::BudgetArgs;
 use cancel::CancelArgs;
 use config::ConfigArgs;
 use doctor::DoctorArgs;
-use estimate::EstimateArgs;
 use exec::ExecArgs;
 use export::ExportArgs;
 use ledger::LedgerArgs;
@@ -70,7 +68,6 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Run(Box<RunArgs>),
-    Estimate(Box<EstimateArgs>),
     Submit(Box<SubmitArgs>),
     Work(Box<WorkArgs>),
     Serve(Box<ServeArgs>),

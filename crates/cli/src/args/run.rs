@@ -66,23 +66,9 @@ pub struct RunArgs {
 
     /// Send nothing; print what would be done
     ///
-    /// The input is checked as before a real run, and its tokens, cost and duration are estimated as with
-    /// `batchwright estimate`. No key is needed.
+    /// The input is checked as before a real run, and its tokens and cost are estimated. No key is needed.
     #[arg(help_heading = "Results", long)]
     pub dry_run: bool,
-
-    /// With --dry-run: send N items first, and estimate from their replies
-    ///
-    /// These calls are billed. The items are spread evenly over the input, and their results are written to the
-    /// output, so the later run does not send them again. If the output already has results of this input, only as
-    /// many are sent as are missing to N. They are sent as individual calls, also with --strategy batch
-    #[arg(help_heading = "Results", long, value_name = "N", requires_all = ["dry_run", "output"],
-        value_parser = at_least_one, hide_short_help = true)]
-    pub sample: Option<usize>,
-
-    /// Whether the command is `estimate`: the estimate is its result.
-    #[arg(skip)]
-    pub estimates: bool,
 
     /// With --dry-run: print the first N requests
     ///

@@ -68,12 +68,9 @@ fn a_plan_of_batches_counts_duplicates_that_the_queue_sends() {
     let (desk, sim) = (Desk::new(), taking(SHORT));
     desk.write("in.jsonl", with_equals(9, 3));
     let words = format!("{WORDS} --temperature 0 --json --strategy batch");
-    for plan in ["estimate", "run --dry-run"] {
-        let plan = other(&desk, &sim, &format!("{plan} {words}")).expect(0);
-        plan.json().has(
-            json!({"to_send": 9, "equal": 0, "calls_saved": 0, "/estimate/models/0/requests": 9}),
-        );
-    }
+    let plan = other(&desk, &sim, &format!("run --dry-run {words}")).expect(0);
+    plan.json()
+        .has(json!({"to_send": 9, "equal": 0, "calls_saved": 0, "/models/0/requests": 9}));
     let words = format!("run {WORDS} --temperature 0 --strategy batch");
     other(&desk, &sim, &words).ends(0, "9 items: 9 to send");
     assert_eq!(sim.batch_stats().items_accepted, 9);
@@ -87,7 +84,7 @@ fn a_run_through_the_queue_and_its_plan_reject_dedupe() {
     let (desk, sim) = (Desk::new(), taking(SHORT));
     desk.write("in.jsonl", with_equals(9, 3));
     let why = "goes through the queue, where each prompt is a separate request: remove it, or ";
-    for start in ["run", "run --dry-run", "estimate", "estimate --sample 2"] {
+    for start in ["run", "run --dry-run"] {
         let words = format!("{start} {WORDS} --strategy batch --dedupe");
         other(&desk, &sim, &words)
             .ends(2, "--dedupe is for calls")

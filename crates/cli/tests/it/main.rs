@@ -36,7 +36,6 @@ mod dry_run;
 mod embed;
 mod embed_runs;
 mod errors;
-mod estimate;
 #[path = "../../../../tests/it/every_provider.rs"]
 mod every_provider;
 #[cfg(target_os = "linux")]

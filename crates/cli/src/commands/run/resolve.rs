@@ -60,7 +60,7 @@ pub fn settings(args: &RunArgs) -> Result<Settings, Refusal> {
 pub fn session(args: &RunArgs, settings: &Settings) -> Result<Session, Refusal> {
     let ctx = Context::new().with_grace(args.pace.grace);
     let stopping = match settings.bulk_strategy() {
-        _ if args.dry_run && args.sample.is_none() => "stopping: nothing was sent".to_owned(),
+        _ if args.dry_run => "stopping: nothing was sent".to_owned(),
         Ok(Strategy::Batch) => {
             stopping_line(&ctx, "batches that are at their provider go on there, ")
         }

@@ -3,7 +3,7 @@
 use batchwright::files::RunReport;
 use batchwright::plan::Concurrency;
 use batchwright::provider::redacted_url;
-use batchwright::{ErrorKind, StopReason, Strategy, Summary, Usd};
+use batchwright::{ErrorKind, StopReason, Summary, Usd};
 
 use crate::args::run::RunArgs;
 use crate::budget::RunBudget;
