@@ -163,7 +163,6 @@ fn what_a_file_run_could_not_save_is_counted() {
         summary: tally.summary(&Counters::default(), Default::default(), Time::ZERO),
         stop: Some(StopReason::Fatal(failure())),
         unsaved: vec![text().into_bytes(); 9],
-        replies: plan::EarlierReplies::default(),
         compaction: Err(failure()),
     };
     is_private(&report);

@@ -15,8 +15,7 @@
 //! | find the store of an output's earlier run | [`store_path`] |
 #![cfg_attr(
     feature = "queue",
-    doc = "| run a file through a queue, for batches | [`QueueRun`], [`RunStore`], [`QueueRunReport`] |
-| meet a deadline at the least cost | [`InTime`], for [`QueueRun::deadline`] |"
+    doc = "| run a file through a queue, for batches | [`QueueRun`], [`RunStore`], [`QueueRunReport`] |"
 )]
 
 pub use crate::base::store_path::store_path;
@@ -27,4 +26,4 @@ pub use crate::bulk::requests::PromptRequests;
 pub use crate::config::choices::CachePrompt;
 pub use crate::export::{Export, ExportFormat, ExportReport};
 #[cfg(feature = "queue")]
-pub use crate::queue_run::{InTime, QueueRun, QueueRunReport, RunStore};
+pub use crate::queue_run::{QueueRun, QueueRunReport, RunStore};

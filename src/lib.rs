@@ -81,7 +81,6 @@
 //! | `parquet` | no | Parquet files as inputs and as tables of results |
 //! | `excel` | no | the same for `.xlsx` files |
 //! | `files` | no | folders of source files (module `sources`) and their processing (module `processing`); the parsers need a C compiler |
-//! | `tokenizer` | no | counts the input of OpenAI's models with their tokenizer, for [`Request::input_size_for`]; adds 6 MB to a program |
 //! | `templates` | no | blocks and filters of Jinja in prompt templates |
 //! | `schema` | no | checks answers against the requested JSON Schema, and adds 40 crates; without it, batchwright only checks that the answer is JSON |
 //!
@@ -129,6 +128,7 @@ pub mod testing;
 pub mod unstable;
 
 pub use base::cancel::Context;
+pub use base::deadline::Deadline;
 pub use base::error::{Error, ErrorKind};
 pub use base::id::{JobId, ProcessId};
 pub use base::secret::Secret;
@@ -154,7 +154,6 @@ pub use llm::response::{FinishReason, Response};
 pub use llm::route::Route;
 pub use manager::LlmManager;
 pub use money::budget::Budget;
-pub use money::deadline::Deadline;
 pub use money::estimate::Estimate;
 pub use money::prices::Prices;
 pub use observe::progress::{Progress, ProgressNotifier};

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 #[cfg(not(feature = "queue"))]
 use crate::base::error::ErrorKind;
-use crate::base::{Context, Error, Optional, ProcessId};
+use crate::base::{Context, Deadline, Error, Optional, ProcessId};
 use crate::bulk::run::{Bulk, BulkError};
 use crate::config::choices::Strategy;
 use crate::config::settings::Settings;
@@ -19,19 +19,15 @@ use crate::llm::providers::client::Client;
 use crate::llm::request::Request;
 use crate::llm::route::Route;
 use crate::money::budget::Budget;
-use crate::money::deadline::Deadline;
 use crate::observe::calls::CallObserver;
 use crate::observe::progress::ProgressNotifier;
 #[cfg(feature = "queue")]
 use crate::queue::job_kinds::JobKinds;
 
 mod accounts;
-mod call_limits;
 #[cfg(feature = "queue")]
 mod durable;
 mod follow;
-#[cfg(feature = "queue")]
-mod in_time;
 mod options;
 mod plan;
 mod route_plan;
@@ -56,7 +52,7 @@ pub use worker::WorkerPlan;
 ///
 /// Money and time: [`ProviderOptions`] have the prices. The manager has a [`budget`](Self::budget) and a
 /// [`deadline`](Self::deadline). An
-/// [`Estimate`](crate::Estimate) is computed before a call, from [`Request::input_size_for`].
+/// [`Estimate`](crate::Estimate) is computed before a call, from [`Request::estimated_tokens`].
 ///
 /// ```no_run
 /// use batchwright::plan::{ProviderOptions, ProviderPlan};
@@ -163,16 +159,9 @@ impl LlmManager {
         self
     }
 
-    /// Sets the deadline of [`run_bulk`](Self::run_bulk), and of the workers of this manager. With the strategy `sync` or
-    /// `flex`, no call starts after it, see [`Bulk::deadline`]. With `batch`, the call returns at the deadline: what is in
-    /// batches stays there, and the same call attaches to it later. The strategy stays, also if another one would be in
-    /// time. To move items from batches to the flex tier and to standard calls in time, use a
-    #[cfg_attr(
-        feature = "queue",
-        doc = "[run of a file](crate::files::QueueRun::deadline)."
-    )]
-    #[cfg_attr(not(feature = "queue"), doc = "run of a file (feature `queue`).")]
-    /// Default: no deadline.
+    /// Sets the deadline of [`run_bulk`](Self::run_bulk), and of the workers of this manager. With the strategy `sync`, no
+    /// call starts after it, see [`Bulk::deadline`]. With `batch`, the call returns at the deadline: what is in
+    /// batches stays there, and the same call attaches to it later. Default: no deadline.
     pub fn deadline(mut self, deadline: Deadline) -> Self {
         self.deadline = Some(deadline);
         self
@@ -240,7 +229,7 @@ impl LlmManager {
             log::warn!("{reason}");
         }
         match strategy.strategy {
-            Strategy::Sync | Strategy::Flex => now.run_sync(requests),
+            Strategy::Sync => now.run_sync(requests),
             Strategy::Batch => now.run_batch(process, requests),
         }
     }

@@ -9,8 +9,7 @@
 //! | see the providers of a route, and those that it skips | [`RoutePlan`], [`RouteStep`], [`SkippedStep`] |
 //! | see the number of calls in flight | [`Concurrency`] |
 //! | receive the effect of changed settings | [`SettingsEvent`] |
-//! | estimate tokens, cost and duration with [`Estimate`](crate::Estimate) | [`Workload`], [`InputSize`], [`ModelReplies`], [`MeasuredReply`], [`EarlierReplies`], [`EstimateBasis`], [`Bounds`]; [`DurationEstimate`], [`CallLimits`], [`BindingLimit`] |
-//! | see how a run meets a [`Deadline`](crate::Deadline) | [`DeadlineForecast`] before it, [`DeadlinePlan`], [`PlanChange`], [`Way`], [`WayPrices`], [`CallPace`] |
+//! | estimate tokens and cost with [`Estimate`](crate::Estimate) | [`EstimatedCost`] |
 #![cfg_attr(
     feature = "queue",
     doc = "| see the parts of a worker | [`WorkerPlan`] |"
@@ -23,10 +22,4 @@ pub use crate::manager::{
     Concurrency, EffectiveStrategy, ProviderOptions, ProviderPlan, ProviderPlanError, RoutePlan,
     RouteStep, SettingsEvent,
 };
-pub use crate::money::call_rate::CallPace;
-pub use crate::money::deadline::{DeadlinePlan, PlanChange, Way, WayPrices};
-pub use crate::money::duration::{BindingLimit, CallLimits, DurationEstimate};
-pub use crate::money::estimate::{Bounds, EstimateBasis};
-pub use crate::money::forecast::DeadlineForecast;
-pub use crate::money::replies::{EarlierReplies, MeasuredReply, ModelReplies};
-pub use crate::money::workload::{InputSize, Workload};
+pub use crate::money::estimate::EstimatedCost;

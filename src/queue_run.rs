@@ -8,12 +8,9 @@ use crate::bulk::checkpoint::Checkpoint;
 use crate::bulk::file::FileRun;
 use crate::bulk::options::{FileRunError, FileRunOptions, RunOutput, RunReport};
 use crate::bulk::prompts::Prompts;
-use crate::config::choices::CachePrompt;
 use crate::engine::counters::Counters;
 use crate::engine::dispatch::{ErrorPolicy, StopReason};
 use crate::money::budget::Budget;
-use crate::money::deadline::DeadlinePlan;
-use crate::money::prices::Prices;
 use crate::observe::progress::{Progress, ProgressNotifier};
 use crate::queue::batch::BatchInfo;
 use crate::queue::host::JobQueue;
@@ -23,29 +20,18 @@ use crate::queue::worker::Worker;
 use crate::queue::worker_run::WorkerReport;
 
 mod attach;
-mod batch_progress;
 mod collecting;
-mod deadline_control;
-mod deadline_news;
 mod execution;
-mod in_time;
 #[cfg(test)]
 mod lost_tests;
-mod meter;
-mod own_batches;
-mod pilot;
-mod portions;
 mod record;
 mod store;
 mod trouble;
 mod watch;
 
 use attach::Attached;
-use deadline_control::DeadlineControl;
 use derive_setters::Setters;
-use execution::{Execution, Portions};
-pub use in_time::InTime;
-use pilot::{Pilots, Rule};
+use execution::Execution;
 use record::Record;
 pub use store::RunStore;
 use store::{OpenStore, refuse_another_output};
@@ -77,15 +63,9 @@ pub struct QueueRun {
     /// The description of its process, which is kept as long as the process. Default: its earlier description.
     #[setters(rename = "described", generate)]
     info: Option<ProcessInfo>,
-    /// Meets a deadline at the least cost. The worker of [`run`](Self::run) then has a route at the standard tier, and a
-    /// Batch API if the provider has one; the run decides which of them is used. Default: the worker's strategy.
-    #[setters(generate)]
-    deadline: Option<InTime>,
-    known: Option<DeadlinePlan>,
     budget: Option<Budget>,
     /// The output, where a later run can come back to it.
     output: Option<PathBuf>,
-    caching: Option<Rule>,
 }
 
 /// What a [`QueueRun`] did.
@@ -109,10 +89,6 @@ pub struct QueueRunReport {
     pub batches: Vec<BatchInfo>,
     /// Where the process stands; `None` when nothing of it is left.
     pub left: Option<ProcessState>,
-    /// The deadline, and how the run went about it; `None` without a [deadline](QueueRun::deadline).
-    pub deadline: Option<DeadlinePlan>,
-    /// Whether the deadline has passed before all items had their outcome.
-    pub deadline_missed: bool,
 }
 
 impl QueueRun {
@@ -160,7 +136,6 @@ impl QueueRun {
             refuse_another_output(path, &run, known.as_ref()).map_err(FileRunError::Usage)?;
         }
         run.set_to_collect(attached.ended);
-        let plan = known.as_ref().and_then(|known| known.info.deadline.clone());
         run.set_under_way_superseded(attached.superseded, attached.differing);
         Ok(Self {
             store,
@@ -170,11 +145,8 @@ impl QueueRun {
             until_submitted: false,
             on_error: ErrorPolicy::StopOnCriticalError,
             info: None,
-            deadline: None,
-            known: plan,
             budget: None,
             output: path,
-            caching: None,
         })
     }
 
@@ -200,33 +172,6 @@ impl QueueRun {
         self
     }
 
-    /// The deadline of an earlier run that this one continues.
-    pub fn known_deadline(&self) -> Option<&DeadlinePlan> {
-        self.known.as_ref()
-    }
-
-    /// Sets which prompts use the prompt cache of the provider of the batches, see [`CachePrompt`]. One request of each
-    /// shared beginning is then submitted in a batch by itself. The others follow when it has its answer, at most 15 minutes
-    /// later, and are marked only if it has written the cache; other requests wait until it is in its batch. `address` is
-    /// that of the provider's API, and `model` the model of requests that name none. With `may_wait` false, for a run [until all is submitted](Self::until_submitted), and for one with a
-    /// [deadline](Self::deadline), no cache is used. Default: no cache.
-    pub fn cache_prompt(
-        mut self,
-        which: CachePrompt,
-        (provider, address, model): (&str, &str, Option<&str>),
-        prices: &Prices,
-        may_wait: bool,
-    ) -> Self {
-        self.caching = Some(Rule {
-            mode: which,
-            prices: prices.clone(),
-            provider: provider.to_owned(),
-            address: address.to_owned(),
-            model: model.map(str::to_owned),
-            may_wait,
-        });
-        self
-    }
 
     /// Limits what its process may cost, with what was spent on the output before. The queue counts what is spent, and this
     /// budget, with its [record](Budget::recorded_in), takes that over. Default: no limit, or the one that the process has.
@@ -247,13 +192,6 @@ impl QueueRun {
         let (store, output) = (self.store, self.output);
         let (queue, process) = (store.queue(), store.process());
         let record = Record::begin(queue, process, self.info, output)?;
-        let control = self
-            .deadline
-            .map(|options| DeadlineControl::new(options, record.plan()));
-        // A run until all is submitted does not stay until a pilot has ended, and a deadline leaves no time for that.
-        let may_wait = !self.until_submitted && control.is_none();
-        let caching = self.caching.filter(|rule| rule.may_wait && may_wait);
-        let pilots = Pilots::of_earlier_run(record.pilots(), caching.as_ref());
         let checkpoint = match Checkpoint::open(self.run) {
             Ok(Some(checkpoint)) => checkpoint,
             other => {
@@ -272,15 +210,9 @@ impl QueueRun {
             until_submitted: self.until_submitted,
             on_error: self.on_error,
             budget: self.budget,
-            caching,
-            portions: Portions {
-                pilots,
-                ..Portions::default()
-            },
             attached: 0,
+            submitted: 0,
             unwanted: Vec::new(),
-            control,
-            unsaved_plan: false,
             sum: WorkerReport::default(),
         };
         let stop = execution.carry_out(&mut || worker(store.queue())).err();
@@ -295,7 +227,7 @@ impl QueueRun {
     ) -> QueueRunReport {
         // Nobody could come back to what never began.
         if !execution.checkpoint.plan().resumable
-            && execution.portions.submitted == 0
+            && execution.submitted == 0
             && stop.is_some()
             && let Err(error) = execution.queue.delete(execution.process)
         {
@@ -314,11 +246,6 @@ impl QueueRun {
         // Not before what could not be recorded is in the report.
         let failed = left.as_ref().err().or(batches.as_ref().err());
         stop = stop.or_else(|| failed.cloned().map(StopReason::Fatal));
-        let plan = execution
-            .control
-            .as_ref()
-            .map(|control| control.plan().clone());
-        let deadline_missed = plan.as_ref().is_some_and(|plan| plan.deadline.is_missed());
         let sum = execution.sum;
         let counters = Counters {
             calls: sum.calls,
@@ -356,15 +283,13 @@ impl QueueRun {
         report.unsaved = unsaved.map(|line| (line + "\n").into_bytes()).collect();
         QueueRunReport {
             report,
-            submitted: execution.portions.submitted,
+            submitted: execution.submitted,
             attached: execution.attached,
             foreign,
             superseded,
             created: sum.batches,
             batches: batches.unwrap_or_default(),
             left: left.unwrap_or_default(),
-            deadline: plan,
-            deadline_missed,
         }
     }
 }

@@ -74,10 +74,6 @@ pub(crate) enum Mark {
     ClaimLost,
     Storage,
     Critical,
-    /// A rejection at the flex tier because of missing capacity. The call waits for capacity.
-    NoCapacity,
-    /// The call was made at the flex tier, which determines its price.
-    FlexTier,
     /// The budget of the call's process did not allow it: the process is paused, and the job returns to the queue.
     ProcessPaused,
 }
@@ -335,12 +331,6 @@ impl Error {
     /// Puts a prefix before the message, for example the source of the input.
     pub fn context(mut self, prefix: impl fmt::Display) -> Self {
         self.0.message = format!("{prefix}: {}", self.0.message);
-        self
-    }
-
-    /// The same failure, as one of another kind.
-    pub(crate) fn with_kind(mut self, kind: ErrorKind) -> Self {
-        self.0.kind = kind;
         self
     }
 

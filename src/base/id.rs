@@ -7,7 +7,6 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 use uuid::{Builder, Uuid};
 
-use super::clock::Timestamp;
 use super::error::{Error, ErrorKind};
 
 macro_rules! id {
@@ -96,26 +95,9 @@ impl ProcessId {
 /// The namespace of [`ProcessId::named`]; another one would lose waiting processes.
 const NAMES: Uuid = Uuid::from_u128(0x6f2b_8c1e_47d5_4a90_b3f6_1d8e_92c7_5a04);
 
-impl JobId {
-    /// When the job was created, if the id contains that.
-    pub(crate) fn created_at(&self) -> Option<Timestamp> {
-        let (seconds, nanos) = self.0.get_timestamp()?.to_unix();
-        let millis = seconds.saturating_mul(1000) + u64::from(nanos) / 1_000_000;
-        i64::try_from(millis).ok().map(Timestamp)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_id_of_a_job_contains_the_time_of_its_creation() {
-        let id: JobId = "019aa0f4-5b7c-7d1e-8f00-0123456789ab".parse().unwrap();
-        assert_eq!(id.created_at(), Some(Timestamp(0x019a_a0f4_5b7c)));
-        let named = JobId(ProcessId::named(b"x").0);
-        assert_eq!(named.created_at(), None);
-    }
 
     #[test]
     fn a_name_always_has_the_same_id() {

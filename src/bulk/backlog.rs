@@ -105,8 +105,6 @@ pub(crate) struct FileBacklog<'r> {
     limits: PackLimits,
     waiting: Waiting<(u32, Range<u32>, Tries)>,
     growing: Option<Growing<'r>>,
-    /// The only items to take, in order; `None` for all that are wanted.
-    only: Option<Arc<[u32]>>,
 }
 
 impl<'r> FileBacklog<'r> {
@@ -127,17 +125,11 @@ impl<'r> FileBacklog<'r> {
             limits,
             waiting: Waiting::default(),
             growing: None,
-            only: None,
         };
         backlog.add_kinds(kinds, 0);
         backlog
     }
 
-    /// Takes only these items, which are in order, unless that is `None`.
-    pub(super) fn only(mut self, items: Option<Arc<[u32]>>) -> Self {
-        self.only = items;
-        self
-    }
 
     /// The same for a stream.
     pub(super) fn growing(mut self, growing: Growing<'r>) -> Self {
@@ -228,12 +220,6 @@ impl<'r> FileBacklog<'r> {
             && (!index.is_bad(at) || self.tells_bad(at))
             && self.options.want(index.state(at))
             && !self.shared.equals.is_spared(at)
-            && self.is_chosen(at)
-    }
-
-    fn is_chosen(&self, at: usize) -> bool {
-        let only = self.only.as_ref();
-        only.is_none_or(|items| items.binary_search(&(at as u32)).is_ok())
     }
 
     /// Whether it is a row of a stream that makes no prompt and has no line in the output yet. Such rows of a file have

@@ -1,6 +1,5 @@
 //! A file run whose calls are made elsewhere: selects the requests to submit, and saves the results.
 
-use std::collections::HashMap;
 use std::io::{self, Write};
 use std::sync::Arc;
 
@@ -8,18 +7,14 @@ use crate::base::{Clock, Error, SystemClock, Time};
 use crate::engine::counters::Counters;
 use crate::engine::dispatch::StopReason;
 use crate::llm::outcome::Outcome;
-use crate::llm::params::CacheLifetime;
-use crate::llm::prompt_cache::PromptPrefix;
 use crate::llm::request::Request;
-use crate::money::replies::EarlierReplies;
 use crate::observe::progress::{Phase, Progress};
 use crate::observe::tally::{Measure, Tally};
 
 use super::file::FileRun;
-use super::input::{FileIndex, Fit, InputFile, Item, Matching, State, hash_prefix};
+use super::input::{FileIndex, Fit, InputFile, Matching, State, hash_prefix};
 use super::open_output::OpenOutput;
 use super::options::{FileRunOptions, RunPlan, RunReport};
-use super::prompts::RequestKind;
 use super::results::superseded::turn;
 use super::results::{PreviousLine, ResultsFile};
 use super::tidy::{Tidy, tidy};
@@ -30,12 +25,6 @@ pub(crate) struct Line {
     pub request_hash: Option<String>,
     pub success: bool,
     pub text: String,
-}
-
-/// Whether a request is submitted, and how long its beginning is to be cached.
-pub(crate) enum Submit {
-    Now(Option<CacheLifetime>),
-    Later,
 }
 
 /// Why no line was saved.
@@ -56,9 +45,6 @@ pub(crate) struct Checkpoint {
     output: OpenOutput,
     plan: RunPlan,
     options: FileRunOptions,
-    kinds: Vec<RequestKind>,
-    /// How many requests may still be submitted.
-    left: usize,
     /// Whether the output has several lines of one item.
     repeated: bool,
     tally: Tally,
@@ -105,9 +91,7 @@ impl Checkpoint {
             items: Items::InOrder(index),
             output,
             plan,
-            left: options.max_items.unwrap_or(usize::MAX),
             options,
-            kinds: prompts.kinds,
             repeated: replaced || prompts.repeated,
             tally,
             started,
@@ -141,85 +125,22 @@ impl Checkpoint {
         }
     }
 
-    /// The beginnings that the requests to submit share, with their model and how many there are.
-    pub(crate) fn beginnings(&mut self) -> HashMap<PromptPrefix, (Option<String>, usize)> {
-        let mut all = HashMap::new();
-        if self.kinds.iter().all(|kind| kind.prefix.is_none()) {
-            return all;
-        }
-        let (options, left) = (self.options, self.left);
-        let kinds = std::mem::take(&mut self.kinds);
-        let index = self.in_order();
-        let wanted = (0..index.len()).filter(|i| options.wants(index, *i));
-        for i in wanted.take(left) {
-            let kind = &kinds[usize::from(index.class(i))];
-            if let Some(prefix) = kind.prefix {
-                let found = all.entry(prefix).or_insert((kind.model.clone(), 0));
-                found.1 += 1;
-            }
-        }
-        self.kinds = kinds;
-        all
-    }
-
-    /// The requests that were not submitted and that `decide` wants, in the order of the input. It gets the beginning that
-    /// a provider could cache. Each counts as submitted once this iterator returned it. The last item is an error if the
-    /// file has changed since it was checked.
-    pub(crate) fn unsent<'c>(
-        &'c mut self,
-        decide: &'c mut dyn FnMut(Option<&PromptPrefix>) -> Submit,
-    ) -> impl Iterator<Item = Result<(Request, Option<PromptPrefix>), Error>> + 'c {
+    /// The requests that were not submitted, in the order of the input. Each counts as submitted once this iterator
+    /// returned it. The last item is an error if the file has changed since it was checked.
+    pub(crate) fn unsent(&mut self) -> impl Iterator<Item = Result<Request, Error>> + '_ {
         let input = self.input.clone();
         let options = self.options;
-        self.in_order();
-        let Self {
-            items, kinds, left, ..
-        } = self;
-        let mut next = 0;
-        std::iter::from_fn(move || {
-            let Items::InOrder(index) = items else {
-                unreachable!("it was just sorted");
-            };
-            while next < index.len() && *left > 0 {
-                let i = next;
-                next += 1;
-                if !options.wants(index, i) {
-                    continue;
-                }
-                let prefix = kinds[usize::from(index.class(i))].prefix;
-                let Submit::Now(cache_prefix) = decide(prefix.as_ref()) else {
-                    continue;
-                };
-                *left -= 1;
-                let item = input.read(i, index);
-                index.hold(i);
-                let cached = |item: Item| Request {
-                    cache_prefix,
-                    ..item.request
-                };
-                let request = item.map(cached).map_err(Error::from);
-                return Some(request.map(|request| (request, prefix)));
-            }
-            None
-        })
-    }
-
-    /// How many requests may still be submitted.
-    pub(crate) fn left(&self) -> usize {
-        self.left
-    }
-
-    /// Changes how many requests may still be submitted.
-    pub(crate) fn limit(&mut self, left: usize) {
-        self.left = left;
-    }
-
-    /// How many requests are to be submitted.
-    pub(crate) fn count_unsent(&mut self) -> u64 {
-        let (options, left) = (self.options, self.left);
+        let most = options.max_items.unwrap_or(usize::MAX);
         let index = self.in_order();
-        let wanted = (0..index.len()).filter(|i| options.wants(index, *i));
-        wanted.take(left).count() as u64
+        let mut next = 0;
+        let unsent = std::iter::from_fn(move || {
+            let i = (next..index.len()).find(|i| options.wants(index, *i))?;
+            next = i + 1;
+            let item = input.read(i, index);
+            index.hold(i);
+            Some(item.map(|item| item.request).map_err(Error::from))
+        });
+        unsent.take(most)
     }
 
     /// Saves received lines and syncs them to the disk if they answer the current request of an item, or belong to an
@@ -369,7 +290,6 @@ impl Checkpoint {
             summary,
             stop,
             unsaved: Vec::new(),
-            replies: EarlierReplies::default(),
             compaction,
         };
         (report, file)

@@ -2,10 +2,8 @@
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use crate::base::store_path::store_path;
-use crate::base::{Context, Error, ErrorKind};
+use crate::base::{Context, Deadline, Error, ErrorKind};
 use crate::engine::class::Class;
 use crate::engine::dispatch::ErrorPolicy;
 use crate::engine::feeder::Feeder;
@@ -16,7 +14,6 @@ use crate::llm::params::RequestTask;
 use crate::llm::providers::attached::refusal;
 use crate::llm::request::Request;
 use crate::llm::route::Route;
-use crate::money::deadline::Deadline;
 use crate::observe::drive::RunOptions;
 use crate::observe::progress::ProgressNotifier;
 use crate::observe::tally::Tally;
@@ -39,22 +36,18 @@ use super::tidy::{Marks, Tidy, tidy};
 mod estimate;
 mod prepare;
 
-use estimate::equals_of;
 use prepare::{prepare_file, prepare_stream};
 
 /// A run from prompts to result lines. It is prepared first, so that all mistakes are reported before anything is sent.
 ///
 /// Money and time: the [`Route`] has the [prices](Route::prices), also for your own client, and the [budget](Route::budget).
-/// [`deadline`](Self::deadline) is of the run. [`workloads`](Self::workloads) and [`replies`](Self::replies) are what an
-/// [`Estimate`](crate::Estimate) needs.
+/// [`deadline`](Self::deadline) is of the run. [`estimates`](Self::estimates) shows what it would send.
 pub struct FileRun<'a> {
     pub(super) prompts: Prepared,
     pub(super) output: OpenOutput,
     pub(super) plan: RunPlan,
     pub(super) options: FileRunOptions,
     sending: RunOptions<'a>,
-    /// The only items to send, in the order of the input; `None` for all of the plan.
-    chosen: Option<Arc<[u32]>>,
 }
 
 /// An input, and the result of its comparison with the output.
@@ -122,7 +115,6 @@ impl<'a> FileRun<'a> {
             plan,
             options,
             sending: RunOptions::new(CallsAtOnce::exactly(5)),
-            chosen: None,
         })
     }
 
@@ -265,7 +257,6 @@ impl<'a> FileRun<'a> {
             input,
             index,
             replies,
-            measured: Mutex::default(),
         };
         let turn = FileTurn {
             route: &route,
@@ -273,7 +264,6 @@ impl<'a> FileRun<'a> {
         };
         let call = |ticket: &Ticket<Pack<FileTask>>, ctx: &Context| runner.call(ticket, ctx);
         let mut ended = turn.run(backlog, self.output, tally, &call, waker, woken)?;
-        ended.report.replies = std::mem::take(&mut *runner.measured.lock());
         let (options, prompts) = (&self.options, &self.prompts);
         let is_stream = self.plan.total.is_none();
         if is_stream {
@@ -343,13 +333,7 @@ impl<'a> FileRun<'a> {
         };
         replaced |= known.write(&mut shared, output, tally, &self.sending.ctx)?;
         if prompts.stream.is_none() {
-            let (asked, equal) = match &self.chosen {
-                Some(chosen) => (
-                    chosen.len() as u64,
-                    equals_of(chosen, &shared.equals, index),
-                ),
-                None => shared.equals.to_ask(index, options),
-            };
+            let (asked, equal) = shared.equals.to_ask(index, options);
             tally.will_send(asked + equal);
         }
         Ok((shared, replaced))
@@ -367,7 +351,6 @@ impl<'a> FileRun<'a> {
         let mut class_of = move |kind: &RequestKind| route.class(&kind.request(), &mut last);
         let limits = route.pack_limits(prompts.task);
         let classes: Vec<Class> = prompts.kinds.iter().map(&mut class_of).collect();
-        let chosen = self.chosen.take();
         if let [first, others @ ..] = &prompts.kinds[..]
             && others.iter().all(|kind| kind.prefix == first.prefix)
         {
@@ -383,7 +366,7 @@ impl<'a> FileRun<'a> {
             limits,
         );
         let Some(stream) = prompts.stream.take() else {
-            return Ok(backlog.only(chosen));
+            return Ok(backlog);
         };
         let packed_bytes = |arrival: &Arrival| arrival.packs.then_some(arrival.bytes);
         let ahead = self.sending.calls.read_ahead();

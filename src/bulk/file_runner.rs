@@ -1,8 +1,6 @@
 //! The work of a worker thread on items of a file: it reads them, makes the call and renders the lines, so that this
 //! does not happen under the engine's lock.
 
-use parking_lot::Mutex;
-
 use crate::base::{Context, Error, MemoryManager};
 use crate::engine::pack::Pack;
 use crate::engine::run::Reply;
@@ -10,12 +8,10 @@ use crate::engine::work::Ticket;
 use crate::llm::outcome_builder::OutcomeBuilder;
 use crate::llm::request::Request;
 use crate::llm::route::Route;
-use crate::money::replies::EarlierReplies;
 
 use super::call::{Answered, call_step, measure};
 use super::input::{FileIndex, InputFile, Unread};
 use super::lines::{Lines, Named};
-use super::measure::measured;
 use super::replies::Replies;
 use super::shared::FileTask;
 
@@ -25,8 +21,6 @@ pub(super) struct FileRunner<'r> {
     pub index: &'r FileIndex,
     /// Where large unusable replies are stored.
     pub replies: Option<Replies>,
-    /// The replies in numbers.
-    pub measured: Mutex<EarlierReplies>,
 }
 
 /// Why a task makes no request.
@@ -140,11 +134,6 @@ impl FileRunner<'_> {
             let asked = OutcomeBuilder::asked(self.route, request, &tries, latency);
             let outcome = named.item(asked).build(result);
             outcome.write_line(&mut lines.bytes)?;
-            if let Some(reply) = measured(request, &outcome)
-                && let (Some(provider), Some(model)) = (&outcome.provider, &outcome.model)
-            {
-                self.measured.lock().add(provider, model, &reply);
-            }
             member.task.ended(outcome, &mut lines);
         }
         lines.unwritten = MemoryManager::of_process().holds_result(lines.bytes.len());

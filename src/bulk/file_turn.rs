@@ -10,7 +10,6 @@ use crate::engine::dispatch::{Dispatcher, Event, StopReason};
 use crate::engine::pack::{Backlog, Pack, Packed};
 use crate::engine::run::{Outlet, Runner, Waker};
 use crate::llm::route::Route;
-use crate::money::replies::EarlierReplies;
 use crate::observe::drive::{Drive, RunOptions};
 use crate::observe::tally::Tally;
 
@@ -146,7 +145,6 @@ impl<'r> FileTurn<'_, 'r> {
                 summary: end.summary(),
                 stop: writer.failure().or(end.stop),
                 unsaved: writer.unsaved,
-                replies: EarlierReplies::default(),
                 compaction: Ok(()),
             },
             superseded: end.work.sink.superseded,

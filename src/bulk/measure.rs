@@ -1,30 +1,8 @@
-//! The contributions of answers to the counters and to estimates.
+//! The contributions of answers to the counters.
 
 use crate::base::Usage;
-use crate::llm::outcome::Outcome;
-use crate::llm::request::Request;
 use crate::llm::response::{FinishReason, Response};
-use crate::money::replies::MeasuredReply;
 use crate::observe::tally::{Measure, range};
-
-/// The tokens, the cost and the duration of a reply; `None` if it reports no tokens, or is the answer of another item.
-pub(crate) fn measured(request: &Request, outcome: &Outcome) -> Option<MeasuredReply> {
-    let usage = outcome.usage()?;
-    if outcome.answered_by.is_some() {
-        return None;
-    }
-    let calls = outcome.attempts.max(1);
-    // A batch takes another time, and has other prices.
-    let answer = outcome.result.as_ref().ok();
-    let tier = answer.and_then(|answer| answer.details().service_tier.as_deref());
-    let is_call = tier != Some("batch");
-    Some(MeasuredReply {
-        likely_input: request.estimated_tokens().into(),
-        usage,
-        cost_usd: outcome.cost_usd().filter(|_| is_call),
-        took: is_call.then(|| outcome.latency / calls),
-    })
-}
 
 impl Measure {
     /// The measurements of the answers to one call.

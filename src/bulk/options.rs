@@ -10,7 +10,6 @@ use crate::base::Error;
 use crate::base::brief::Many;
 use crate::base::disk::is_regular;
 use crate::engine::dispatch::StopReason;
-use crate::money::replies::EarlierReplies;
 use crate::observe::causes::FailureCause;
 use crate::observe::tally::{Summary, Tally};
 
@@ -161,10 +160,6 @@ pub struct RunReport {
     /// Result lines that could not be written after all attempts.
     #[debug("{:?}", Many(unsaved.len()))]
     pub unsaved: Vec<Vec<u8>>,
-    /// The replies of this run in numbers, for later estimates; see
-    /// [`EarlierReplies::add_to_folder`](crate::plan::EarlierReplies::add_to_folder). Those of batches are not included.
-    #[debug(skip)]
-    pub replies: EarlierReplies,
     /// An error if the finished output could not be sorted or cleaned of superseded lines, or is no longer at its path.
     pub compaction: Result<(), Error>,
 }

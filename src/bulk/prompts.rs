@@ -290,11 +290,6 @@ impl Prompts {
         &self.left_out
     }
 
-    /// Estimated input tokens in total; `None` for a stream.
-    pub fn estimated_tokens(&self) -> Option<u64> {
-        self.file().map(|file| file.items.totals().tokens)
-    }
-
     fn file(&self) -> Option<&CheckedFile> {
         match &self.source {
             PromptSource::File(file) => Some(file),

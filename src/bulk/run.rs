@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, bounded};
 
 use crate::base::brief::Many;
 use crate::base::thread::spawn_scoped;
-use crate::base::{Context, Error, ErrorKind};
+use crate::base::{Context, Deadline, Error, ErrorKind};
 use crate::engine::dispatch::{ErrorPolicy, Event, StopReason};
 use crate::engine::pack::PackLimits;
 use crate::engine::run::{CallsAtOnce, Outlet, Waker};
@@ -22,7 +22,6 @@ use crate::llm::params::RequestTask;
 use crate::llm::prompt_cache::PromptPrefix;
 use crate::llm::request::Request;
 use crate::llm::route::Route;
-use crate::money::deadline::Deadline;
 use crate::observe::drive::{Drive, DriveEnd, RunOptions};
 use crate::observe::progress::ProgressNotifier;
 use crate::observe::tally::{Summary, Tally};
@@ -107,7 +106,7 @@ pub fn execute_bulk_sync<C: LlmClient + ?Sized>(
 ///
 /// Money and time: the [`Route`] has the [prices](Route::prices), also for your own client, and the [budget](Route::budget).
 /// [`deadline`](Self::deadline) is of the run. An
-/// [`Estimate`](crate::Estimate) is computed before it, from [`Request::input_size_for`].
+/// [`Estimate`](crate::Estimate) is computed before it, from [`Request::estimated_tokens`].
 pub struct Bulk<'a> {
     route: Route<'a>,
     options: RunOptions<'a>,
@@ -156,8 +155,7 @@ impl<'a> Bulk<'a> {
     /// Starts no call after this deadline, whether a first call or a retry. Calls in flight then end normally, because
     /// their answers are billed. The run ends with [`StopReason::DeadlineExceeded`], and the requests that have no answer
     /// have an error of [`ErrorKind::DeadlineExceeded`]. Its message says whether the request was ever sent; one that was
-    /// not sent is not billed. Calls stay on the route's tier: only a `QueueRun` moves items from batches to the flex tier
-    /// and to the standard tier. The deadline of a [context](Self::context) aborts calls instead. Default: no deadline.
+    /// not sent is not billed. The deadline of a [context](Self::context) aborts calls instead. Default: no deadline.
     ///
     /// ```
     /// use std::time::SystemTime;

@@ -75,9 +75,6 @@ pub enum Strategy {
     /// Each prompt is an individual call, answered immediately.
     #[default]
     Sync,
-    /// Like `Sync`, at the provider's flex tier: cheaper and slower; the provider rejects calls while it has no
-    /// capacity.
-    Flex,
     /// Prompts are submitted to the provider's Batch API: cheaper, answered within a day.
     Batch,
 }
@@ -116,7 +113,7 @@ pub enum OnUnknown {
 }
 
 /// The names of [`Strategy`].
-pub(super) static STRATEGIES: Choices = Choices::new("strategy", &["sync", "flex", "batch"]);
+pub(super) static STRATEGIES: Choices = Choices::new("strategy", &["sync", "batch"]);
 
 /// The names of [`CachePrompt`].
 pub(super) static CACHE_PROMPTS: Choices = Choices::new("choice", &["auto", "always", "never"]);

@@ -16,10 +16,7 @@ macro_rules! with_settings {
                 "Model for prompts that name none; changing it runs nothing again";
             pub bulk_strategy: Strategy = "llm.bulk_strategy" ["BATCHWRIGHT_BULK_STRATEGY"]
                 Kind::Choice(&STRATEGIES), Is("sync"),
-                "How to send queued prompts: as individual calls, at the provider's flex tier, or through its Batch API";
-            pub flex_patience: Option<Duration> = "llm.flex_patience" ["BATCHWRIGHT_FLEX_PATIENCE"]
-                Kind::Time, Rule("wait for capacity"),
-                "With the strategy flex: time without an answer after which calls are made at the standard tier and its full price";
+                "How to send queued prompts: as individual calls, or through the provider's Batch API";
             pub(crate) prices: Option<String> = "llm.prices" ["BATCHWRIGHT_PRICES"]
                 Kind::Text, Rule("the table in the program"),
                 "File with prices of models in US dollars per million tokens; they come before those of the table in the program";
@@ -116,9 +113,6 @@ macro_rules! with_settings {
             pub batch_results_wait: Duration = "batch.results_wait" ["BATCHWRIGHT_BATCH_RESULTS_WAIT"]
                 Kind::Time, Is("600s"),
                 "How long --until-empty and run wait for missing results of an ended batch";
-            pub batch_cancel_wait: Duration = "batch.cancel_wait" ["BATCHWRIGHT_BATCH_CANCEL_WAIT"]
-                Kind::Time, Is("600s"),
-                "With a deadline (run --by): how long a provider may take to confirm that a batch is cancelled";
             pub batch_on_unknown: Option<OnUnknown> = "batch.on_unknown" ["BATCHWRIGHT_BATCH_ON_UNKNOWN"]
                 Kind::Choice(&ON_UNKNOWN), Rule("resubmit where the input can be deleted first, else hold"),
                 "What to do with a batch that was not found within batch.reconcile_wait";

@@ -19,12 +19,6 @@ pub use super::quota_state::{Gate, Permit};
 use super::quota_status::{LearnedLimit, QuotaStatus};
 use super::shared_quota::{self, Share, WallClock, system_wall};
 
-/// The requests and the tokens per minute that replies reported to OS processes that share their quotas in this folder.
-/// Nothing is created.
-pub fn reported_limits(folder: &Path, key: QuotaKey) -> [Option<f64>; 2] {
-    shared_quota::reported(folder, key.0)
-}
-
 struct State {
     ids: HashMap<QuotaKey, QuotaId>,
     quotas: Vec<Quota>,

@@ -90,11 +90,6 @@ impl RetryPolicy {
         longest.max(self.max_delay).mul_f64(1.0 + JITTER)
     }
 
-    /// The longest wait before a retry if the provider requests none.
-    pub(crate) fn longest_backoff(&self) -> Duration {
-        self.max_delay.mul_f64(1.0 + JITTER)
-    }
-
     /// The wait before retry number `retry` (from 1), without jitter.
     fn backoff(&self, retry: u8) -> Duration {
         let doublings = u32::from(retry.saturating_sub(1)).min(20);

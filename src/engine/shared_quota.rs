@@ -275,18 +275,6 @@ fn write(mut file: &File, record: &Record) -> io::Result<()> {
     file.write_all(&text)
 }
 
-/// The requests and the tokens per minute that replies reported to the OS processes of this folder, if they did. Nothing
-/// is created.
-pub(super) fn reported(folder: &Path, name: u64) -> [Option<f64>; 2] {
-    let path = folder.join(format!("{PREFIX}{name:016x}{SUFFIX}"));
-    let record = File::open(path).and_then(|file| read(&file));
-    let record = record.unwrap_or_default();
-    [record.requests, record.tokens].map(|level| {
-        let level = level.filter(|level| level.learned)?;
-        Some(level.per_second * 60.0)
-    })
-}
-
 /// Removes the files of quotas that were not used for a week.
 pub(super) fn remove_unused(folder: &Path, now: SystemTime) {
     let Ok(files) = fs::read_dir(folder) else {

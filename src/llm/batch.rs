@@ -114,12 +114,6 @@ pub trait BatchClient: Send + Sync {
         RawJson::new(&String::from_utf8_lossy(line))
     }
 
-    /// Whether the results of a batch that is cancelled while it runs can be [downloaded](Self::download) afterwards.
-    /// Default: `true`.
-    fn keeps_cancelled_results(&self) -> bool {
-        true
-    }
-
     /// Cancels a batch; finished results stay.
     ///
     /// # Errors

@@ -29,6 +29,5 @@ pub mod schema_given;
 mod single_call;
 pub(crate) mod spending;
 pub mod structured_output;
-mod tokenizer;
 pub mod transport;
 pub mod user_data;

@@ -67,8 +67,4 @@ impl Native {
         &self.body
     }
 
-    /// Adds a field.
-    pub(crate) fn set(&mut self, field: &str, value: Value) {
-        self.body.insert(field.to_owned(), value);
-    }
 }

@@ -1,6 +1,6 @@
 //! The cost of a call: the one that its reply reports, else by the prices of the model.
 
-use crate::base::{Charge, Error, Mark, Paid, Timestamp, Usd};
+use crate::base::{Charge, Error, Paid, Timestamp, Usd};
 use crate::money::prices::Prices;
 
 use super::client::{LlmClient, guarded};
@@ -73,10 +73,7 @@ impl Pricing<'_> {
                 let reported = answer.details().service_tier.as_deref();
                 (answer.paid(), answer.model.as_deref(), reported)
             }
-            Err(error) => {
-                let reported = error.is_marked(Mark::FlexTier).then_some("flex");
-                (error.paid(), error.answered_model(), reported)
-            }
+            Err(error) => (error.paid(), error.answered_model(), None),
         };
         let is_complete = result.as_ref().err().is_none_or(|e| e.is_billed_reply());
         let is_billed = paid.is_known() || is_complete;

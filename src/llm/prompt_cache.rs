@@ -5,7 +5,6 @@
 //! answer, which providers read before the messages.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::time::Duration;
 
 use serde_json::Value;
 use ureq::http;
@@ -218,26 +217,6 @@ pub(crate) fn least_tokens(provider: &str, model: &str) -> u32 {
     }
 }
 
-/// Whether a provider caches beginnings of this length in its batches, if they are marked.
-#[cfg(feature = "queue")]
-pub(crate) fn caches_in_batches(provider: &str, model: &str, tokens: u32) -> bool {
-    matches!(provider, "anthropic" | "openai") && tokens >= least_tokens(provider, model)
-}
-
-/// Whether the beginning of a request, which its pilot has written, is still in the cache when a batch is formed. OpenAI
-/// keeps beginnings for 30 minutes, Anthropic for the hour that the mark asks for.
-#[cfg(feature = "queue")]
-pub(crate) fn is_warm(model: &str, queued: Timestamp, now: Timestamp) -> bool {
-    let minutes = if has_breakpoints(model) { 25 } else { 50 };
-    now <= queued.after(Duration::from_secs(60 * minutes))
-}
-
-/// Whether writing the cache costs more than reading a prompt without it, and is reported.
-#[cfg(feature = "queue")]
-pub(crate) fn writes_cost(provider: &str, model: &str) -> bool {
-    provider == "anthropic" || has_breakpoints(model)
-}
-
 /// Whether a model of OpenAI accepts explicit breakpoints, and bills what is written: GPT-5.6 and later ones.
 pub(crate) fn has_breakpoints(model: &str) -> bool {
     let Some(version) = model.strip_prefix("gpt-") else {
@@ -257,6 +236,8 @@ pub(crate) fn has_breakpoints(model: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use serde_json::json;
 
     use super::*;
@@ -357,16 +338,6 @@ mod tests {
             .messages
             .push(system("a note for this item".to_owned()));
         assert!(PromptPrefix::of(&request).is_none());
-    }
-
-    #[cfg(feature = "queue")]
-    #[test]
-    fn a_request_that_waited_for_long_finds_no_cache() {
-        let queued = Timestamp(1_000_000);
-        let after = |minutes: i64| Timestamp(queued.0 + 60_000 * minutes);
-        assert!(is_warm("claude-sonnet-4-5", queued, after(50)));
-        assert!(!is_warm("claude-sonnet-4-5", queued, after(51)));
-        assert!(is_warm("gpt-5.6", queued, after(25)) && !is_warm("gpt-5.6", queued, after(26)));
     }
 
     #[test]

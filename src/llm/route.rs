@@ -257,15 +257,6 @@ impl<'a> Route<'a> {
         self
     }
 
-    /// Has another observer take the place of that of the route, which it is given.
-    pub(crate) fn observed_by(
-        mut self,
-        make: impl FnOnce(Option<Arc<dyn CallObserver>>) -> Arc<dyn CallObserver>,
-    ) -> Self {
-        self.observer = Some(make(self.observer.take()));
-        self
-    }
-
     /// One prompt, with the route's limits, retries and fallback, on the calling thread.
     ///
     /// # Errors

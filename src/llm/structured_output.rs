@@ -3,7 +3,7 @@
 
 use crate::base::brief::beginning;
 use crate::base::error::RAW_LIMIT;
-use crate::base::{Context, Error, ErrorKind, Mark, Sent};
+use crate::base::{Context, Error, ErrorKind, Sent};
 
 use super::client::LlmClient;
 use super::json_answer::Shape;
@@ -113,10 +113,6 @@ fn refused(shape: &Shape, misfit: String, response: &Response) -> Failed {
         .with_paid(response.paid())
         .with_answered_model(response.model.clone())
         .with_raw(&response.text);
-    let error = match response.details().service_tier.as_deref() {
-        Some("flex") => error.marked(Mark::FlexTier),
-        _ => error,
-    };
     if cut {
         return error.into();
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::base::{Error, Optional};
-use crate::config::choices::{CachePrompt, Strategy};
+use crate::config::choices::CachePrompt;
 use crate::config::settings::Settings;
 use crate::engine::limiter::Limits;
 use crate::engine::route::RetryPolicy;
@@ -13,7 +13,6 @@ use crate::llm::providers::config::LlmConfig;
 use crate::llm::providers::survey::ProviderStatus;
 use crate::llm::route::{Route, SkippedStep};
 use crate::llm::transport::is_loopback_url;
-use crate::money::duration::CallLimits;
 use crate::money::prices::Prices;
 
 use super::options::ProviderOptions;
@@ -131,24 +130,6 @@ impl RoutePlan {
         steps.try_for_each(|step| step.config.client().map(drop))
     }
 
-    /// The same route at the standard tier.
-    #[cfg(feature = "queue")]
-    pub(super) fn at_standard_tier(&self) -> Self {
-        let mut plan = self.clone();
-        for step in std::iter::once(&mut plan.first).chain(&mut plan.fallbacks) {
-            step.config = step.config.clone().without_flex();
-        }
-        plan
-    }
-
-    /// The same route with its first step at the flex tier.
-    #[cfg(feature = "queue")]
-    pub(super) fn at_flex_tier(&self, patience: Option<Duration>) -> Self {
-        let mut plan = self.clone();
-        plan.first.config = plan.first.config.clone().flex(patience);
-        plan
-    }
-
     /// The same route without fallbacks.
     pub(super) fn without_fallbacks(&self) -> Self {
         Self {
@@ -165,8 +146,6 @@ pub(super) struct CallSettings {
     pub(super) prices: Prices,
     pub(super) cache_prompt: CachePrompt,
     timeout: Option<Duration>,
-    /// Set if completions are made at the flex tier: for how long they wait for capacity, if not forever.
-    flex: Option<Option<Duration>>,
     max_reply: Option<u64>,
     max_replies: u64,
     pub(super) transfer_idle: Duration,
@@ -183,17 +162,11 @@ pub(super) struct CallSettings {
 
 impl CallSettings {
     pub(super) fn of(settings: &Settings, options: &ProviderOptions) -> Result<Self, Error> {
-        let is_flex = settings.bulk_strategy()? == Strategy::Flex;
         Ok(Self {
             retry: options.retry(settings)?,
             prices: options.all_prices(settings)?,
             cache_prompt: settings.cache_prompt()?,
             timeout: settings.request_timeout()?,
-            flex: if is_flex {
-                Some(settings.flex_patience()?)
-            } else {
-                None
-            },
             max_reply: settings.max_reply_bytes()?,
             max_replies: settings.max_replies_bytes()?,
             transfer_idle: settings.transfer_idle_timeout()?,
@@ -206,10 +179,9 @@ impl CallSettings {
         })
     }
 
-    /// The same at the standard tier, with this time limit of a call, unless one is set.
+    /// The same with this time limit of a call, unless one is set.
     pub(super) fn within(mut self, time: Duration) -> Self {
         self.timeout.get_or_insert(time);
-        self.flex = None;
         self
     }
 
@@ -237,7 +209,6 @@ impl CallSettings {
             .transfer_idle_timeout(self.transfer_idle)
             .max_replies_bytes(self.max_replies)
             .set(self.max_reply, LlmConfig::max_reply_bytes)
-            .set(self.flex, LlmConfig::flex)
             .set(self.timeout, LlmConfig::request_timeout)
     }
 
@@ -259,14 +230,6 @@ impl CallSettings {
         RouteStep {
             config: self.applied_to(config).concurrency(calls.most()),
             limits,
-        }
-    }
-
-    /// The limits that the user sets for the first provider.
-    pub(super) fn limits(&self) -> CallLimits {
-        CallLimits {
-            requests_per_minute: self.rpm,
-            tokens_per_minute: self.tpm,
         }
     }
 

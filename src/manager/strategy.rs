@@ -17,7 +17,7 @@ pub struct EffectiveStrategy {
     pub asked: Strategy,
     /// Why the strategy differs from the setting, as text for people. The setting does not change.
     pub fallback_reason: Option<String>,
-    /// The provider that charges the full price for these calls, although a strategy at half the price was requested.
+    /// The provider that charges the full price for these calls, although batches were requested.
     full_price_at: Option<String>,
 }
 
@@ -45,26 +45,19 @@ impl EffectiveStrategy {
     /// The effect of a strategy at the provider with this name.
     pub fn new(asked: Strategy, provider: &str) -> Self {
         let possible = known(provider).is_ok_and(|vendor| vendor.batches.is_some());
-        let sells_flex = known(provider).is_ok_and(|vendor| vendor.flex);
-        match asked {
-            Strategy::Batch if !possible => Self::at_full_price(asked, provider, "Batch API"),
-            Strategy::Flex if !sells_flex => Self::at_full_price(asked, provider, "flex tier"),
-            _ => Self::possible(asked),
+        if asked == Strategy::Sync || possible {
+            return Self::possible(asked);
         }
-    }
-
-    /// Falls back to individual calls, because the provider lacks what the strategy needs.
-    fn at_full_price(asked: Strategy, provider: &str, lacks: &str) -> Self {
         Self {
             strategy: Strategy::Sync,
             asked,
-            fallback_reason: Some(format!("{provider} has no {lacks}: runs sync")),
+            fallback_reason: Some(format!("{provider} has no Batch API: runs sync")),
             full_price_at: has_allowance(provider).then(|| provider.to_owned()),
         }
     }
 
-    /// Checks that prompts cost no more than the setting requests: a paid provider without a Batch API or flex tier
-    /// charges the full price where others charge half. Local servers and `extract` cost the same either way.
+    /// Checks that prompts cost no more than the setting requests: a paid provider without a Batch API charges the full
+    /// price where others charge half. Local servers and `extract` cost the same either way.
     ///
     /// # Errors
     /// If they cost more; the error names the providers that support the strategy.
@@ -72,12 +65,7 @@ impl EffectiveStrategy {
         let Some(provider) = &self.full_price_at else {
             return Ok(());
         };
-        let vendor = known(provider)?;
-        let checked = match self.asked {
-            Strategy::Flex => vendor.check_flex(),
-            _ => vendor.batch_api().map(drop),
-        };
-        let Err(error) = checked else {
+        let Err(error) = known(provider)?.batch_api() else {
             return Ok(());
         };
         let why = format!(

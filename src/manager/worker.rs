@@ -1,7 +1,6 @@
 //! Workers of a queue, created from the plan of a manager.
 
 use crate::base::{Error, Optional};
-use crate::config::choices::Strategy;
 use crate::config::settings::Settings;
 use crate::engine::dispatch::ErrorPolicy;
 use crate::llm::providers::config::LlmConfig;
@@ -23,9 +22,6 @@ use super::route_plan::{CallSettings, Caller, RoutePlan};
 pub struct WorkerPlan {
     /// The route of jobs that need an answer.
     pub completions: RoutePlan,
-    /// The route of [direct](crate::Job::direct) prompts, if it is not that of the others: it never uses the flex
-    /// tier.
-    pub direct: Option<RoutePlan>,
     /// The route of texts to embed, if the first provider makes embeddings. It has no fallbacks, because embeddings of
     /// two models cannot be compared.
     pub embeddings: Option<RoutePlan>,
@@ -116,7 +112,6 @@ impl LlmManager {
                 .embeddings
                 .then(|| completions.without_fallbacks()),
             model_calls: job_types.transpose()?.map(|plan| plan.route_of(caller)),
-            direct: (plan.asked == Strategy::Flex).then(|| completions.at_standard_tier()),
             completions,
             batches: plan.batches_config(),
             settings: plan.settings_of_worker(&plan.settings, caller)?,
@@ -134,7 +129,6 @@ impl LlmManager {
             .batch_clients(self.plan.clients_by_account())
             .on_error(ErrorPolicy::StopOnCriticalError)
             .set(self.deadline, Worker::deadline)
-            .set(route(&plan.direct).transpose()?, Worker::direct_completions)
             .set(route(&plan.embeddings).transpose()?, Worker::embeddings)
             .set(batches.transpose()?, Worker::batches)
             .set(self.notifier.clone(), Worker::notifier);

@@ -162,10 +162,7 @@ impl LlmManager {
             let route = || now.as_ref().map(|plan| self.route_by(plan)).transpose();
             (before != now).then(route).transpose()
         };
-        let prompts = || {
-            let direct = now.direct.as_ref().map(|plan| self.route_by(plan));
-            Ok::<_, Error>((self.route_by(&now.completions)?, direct.transpose()?))
-        };
+        let prompts = || self.route_by(&now.completions);
         let prompts = (before.completions != now.completions).then(prompts);
         let prompts = prompts.transpose()?;
         let embeddings = changed(&before.embeddings, &now.embeddings)?;
@@ -181,11 +178,8 @@ impl LlmManager {
             if before.settings != now.settings {
                 setup.settings = now.settings;
             }
-            if let Some((route, direct)) = prompts {
+            if let Some(route) = prompts {
                 controls.set_completions(setup, route);
-                if let Some(route) = direct {
-                    controls.set_direct(setup, route);
-                }
                 setup.batch_clients = Some(Arc::new(self.plan.clients_by_account()));
             }
             if let Some(route) = embeddings {

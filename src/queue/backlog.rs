@@ -11,13 +11,12 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::base::brief::beginning;
-use crate::base::{Clock, Context, Error, ErrorKind, ProcessId, Time};
+use crate::base::{Clock, Context, Deadline, Error, ErrorKind, ProcessId, Time};
 use crate::engine::availability::Availability;
 use crate::engine::pack::{Backlog, PackLimits};
 use crate::engine::time_split::Limit;
 use crate::engine::work::{Cost, Take, Ticket};
 use crate::llm::params::RequestTask;
-use crate::money::deadline::Deadline;
 
 use super::batch::BatchOverview;
 use super::claim_plan::{ClaimPlan, Claimed, MOST_CLAIMED, at_step};

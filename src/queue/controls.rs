@@ -15,7 +15,7 @@ use crate::observe::jobs::JobObserver;
 use crate::observe::progress::ProgressNotifier;
 
 use super::backlog::Scope;
-use super::batch::{BatchControl, BatchOverview, OwnBatch};
+use super::batch::{BatchControl, BatchOverview};
 use super::job::{COMPLETION_KIND, DIRECT_COMPLETION_KIND, EMBEDDING_KIND};
 use super::kind::Kind;
 use super::kinds::Kinds;
@@ -74,11 +74,6 @@ impl Controls {
         self.waker.wake();
     }
 
-    /// The batches of this worker.
-    pub(crate) fn own_batches(&self) -> Vec<OwnBatch> {
-        self.batch_overview.own.lock().clone()
-    }
-
     /// Changes the setup in one step.
     pub(crate) fn change(&self, change: impl FnOnce(&mut WorkerSetup)) {
         let (before, now) = self.batch_control.change(change);
@@ -94,16 +89,6 @@ impl Controls {
     pub(crate) fn set_completions(&self, setup: &mut WorkerSetup, route: Route<'static>) {
         let names = [COMPLETION_KIND, DIRECT_COMPLETION_KIND];
         self.set_prompts(setup, &names, RequestTask::Complete, route);
-    }
-
-    /// Sends direct prompts through a route that differs from that of other prompts.
-    pub(crate) fn set_direct(&self, setup: &mut WorkerSetup, route: Route<'static>) {
-        self.set_prompts(
-            setup,
-            &[DIRECT_COMPLETION_KIND],
-            RequestTask::Complete,
-            route,
-        );
     }
 
     /// Sends texts to embed through a route; without one, this worker takes none any more.

@@ -4,7 +4,6 @@ use derive_setters::Setters;
 use serde::{Deserialize, Serialize};
 
 use crate::base::{JobId, ProcessId};
-use crate::money::deadline::DeadlinePlan;
 
 use super::budget::ProcessBudget;
 
@@ -48,10 +47,6 @@ pub struct ProcessInfo {
     #[setters(into)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,
-    /// The deadline of a [run](crate::files::QueueRun), and its decisions so far.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[setters(skip)]
-    pub deadline: Option<DeadlinePlan>,
     /// What its jobs may cost together. Only the first jobs set it; [`ProcessState::budget`](super::ProcessState::budget)
     /// has the budget of a stored process.
     #[serde(skip)]

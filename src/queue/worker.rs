@@ -8,12 +8,11 @@ use derive_setters::Setters;
 use parking_lot::Mutex;
 
 use crate::base::thread::spawn;
-use crate::base::{Context, Error, ErrorKind, ProcessId};
+use crate::base::{Context, Deadline, Error, ErrorKind, ProcessId};
 use crate::engine::dispatch::ErrorPolicy;
 use crate::engine::run::Waker;
 use crate::llm::batch::{BatchAccount, BatchClient, BatchClients};
 use crate::llm::route::Route;
-use crate::money::deadline::Deadline;
 use crate::observe::jobs::JobObserver;
 use crate::observe::progress::ProgressNotifier;
 
@@ -30,7 +29,7 @@ use super::model_call::ModelCall;
 use super::purse::Purses;
 use super::settings::WorkerSettings;
 use super::worker_limits::WorkerLimits;
-use super::worker_run::{PreparedRun, WorkerReport, WorkerRun};
+use super::worker_run::{PreparedRun, WorkerReport};
 
 /// Processes the jobs of a [`JobQueue`].
 ///
@@ -81,10 +80,6 @@ pub struct Worker {
     /// Sends prompts through this route. Default: they wait for another worker.
     #[setters(generate, into)]
     completions: Option<Route<'static>>,
-    /// Sends [direct](crate::Job::direct) prompts through this route. Default: through that of
-    /// [other prompts](Self::completions).
-    #[setters(generate, rename = "direct_completions", into)]
-    direct: Option<Route<'static>>,
     /// Sends texts to embed through this route, many with each call. Default: they wait for another worker.
     #[setters(generate, into)]
     embeddings: Option<Route<'static>>,
@@ -124,7 +119,6 @@ impl Worker {
         Self {
             queue: queue.clone(),
             completions: None,
-            direct: None,
             embeddings: None,
             collecting: None,
             batches: None,
@@ -238,8 +232,7 @@ impl Worker {
     /// Claims no job and creates no batch after this deadline, and ends as after a cancellation of its
     /// [context](Self::context): running jobs may finish within the grace period, and the others return to the queue. The
     /// report has [`StopReason::DeadlineExceeded`](crate::StopReason::DeadlineExceeded). Jobs stay in the queue, and batches
-    /// at their provider, for another worker. Only a [`QueueRun`](crate::files::QueueRun::deadline) moves jobs from batches
-    /// to calls so that they are in time. Default: no deadline.
+    /// at their provider, for another worker. Default: no deadline.
     pub fn deadline(mut self, deadline: Deadline) -> Self {
         self.scope.deadline = Some(deadline);
         self
@@ -264,8 +257,7 @@ impl Worker {
     /// # Errors
     /// When the worker could not start; the report has the reason of its end.
     pub fn run(self) -> Result<WorkerReport, Error> {
-        let (run, _) = self.register()?;
-        run.run()
+        self.prepare()?.register()?.run()
     }
 
     /// Runs on a separate thread. If the queue cannot be written now, for example because its disk is full, the worker
@@ -288,29 +280,6 @@ impl Worker {
             controls,
             thread: Some(thread),
         })
-    }
-
-    /// The route of prompts and the Batch API for them, which a caller may change while the worker runs.
-    pub(crate) fn ways(&self) -> (Option<&Route<'static>>, Option<&Arc<dyn BatchClient>>) {
-        (self.completions.as_ref(), self.batches.as_ref())
-    }
-
-    /// The same with individual calls.
-    pub(crate) fn without_batches(mut self) -> Self {
-        self.batches = None;
-        self
-    }
-
-    /// How it works.
-    pub(crate) fn settings_now(&self) -> WorkerSettings {
-        self.settings
-    }
-
-    /// Registers it with the store, and returns what changes its setup while it runs.
-    pub(crate) fn register(self) -> Result<(WorkerRun, Arc<Controls>), Error> {
-        let prepared = self.prepare()?;
-        let controls = prepared.controls.clone();
-        Ok((prepared.register()?, controls))
     }
 
     fn prepare(self) -> Result<PreparedRun, Error> {
@@ -342,9 +311,6 @@ impl Worker {
         controls.change(|setup| {
             if let Some(route) = self.completions {
                 controls.set_completions(setup, route);
-            }
-            if let Some(route) = self.direct {
-                controls.set_direct(setup, route);
             }
             if self.embeddings.is_some() {
                 controls.set_embeddings(setup, self.embeddings);

@@ -11,13 +11,12 @@ use serde::{Serialize, Serializer};
 
 use crate::base::random::Random;
 use crate::base::thread::spawn_scoped;
-use crate::base::{Clock, Context, Error, ErrorKind, ProcessId, Time};
+use crate::base::{Clock, Context, Deadline, Error, ErrorKind, ProcessId, Time};
 use crate::engine::dispatch::{Dispatcher, Options, StopReason};
 use crate::engine::pack::Pack;
 use crate::engine::run::{Finish, Observer, Permits, RunSetup, TICK, run};
 use crate::engine::time_split::TimeSplit;
 use crate::engine::work::{Ticket, Work};
-use crate::money::deadline::Deadline;
 
 use super::backlog::StoreBacklog;
 use super::batch::{

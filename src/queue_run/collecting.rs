@@ -51,8 +51,6 @@ impl Execution {
             let mut chunk = self.queue.peek(self.process, CHUNK)?;
             let counts = self.queue.process(self.process)?.map(|now| now.counts);
             let left = counts.map_or(0, |counts| counts.total - counts.consumed);
-            // Also of the result that stays.
-            self.pilots_ended(&chunk)?;
             if chunk.len() as u64 >= left
                 && (keep_last || !self.queue.batches(Some(self.process))?.is_empty())
             {
@@ -76,7 +74,7 @@ impl Execution {
 }
 
 /// The result line of a job; `None` if it was cancelled, because it was never sent.
-pub(super) fn line(delivery: &DeliveredResult) -> Option<Line> {
+fn line(delivery: &DeliveredResult) -> Option<Line> {
     let result = &delivery.result;
     (result.status != JobStatus::Cancelled).then(|| Line {
         id: result.item_id.clone().unwrap_or_default(),

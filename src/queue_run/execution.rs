@@ -1,7 +1,6 @@
 //! A run under way: hands over what is new, has it worked on, and takes what has ended into the output.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded, select};
@@ -12,49 +11,19 @@ use crate::bulk::checkpoint::Checkpoint;
 use crate::engine::dispatch::{ErrorPolicy, StopReason};
 use crate::money::budget::Budget;
 use crate::observe::progress::ProgressNotifier;
-use crate::queue::controls::Controls;
-use crate::queue::host::JobQueue;
-use crate::queue::job::ProcessState;
+use crate::queue::budget::ProcessBudget;
+use crate::queue::host::{EnqueueError, JobQueue};
+use crate::queue::job::{Job, ProcessState};
 use crate::queue::worker::Worker;
 use crate::queue::worker_run::WorkerReport;
 
 use super::attach::{self, Attached};
-use super::deadline_control::DeadlineControl;
-use super::pilot::{Pilots, Rule};
 use super::record::Record;
 use super::trouble::{Trouble, waiting};
 use super::watch::Watch;
 
 /// How often it is looked for results that another worker has brought, and for what it left.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
-
-/// The same with a deadline.
-const STEER_INTERVAL: Duration = Duration::from_millis(200);
-
-/// What a run has submitted, and what waits.
-#[derive(Default)]
-pub(super) struct Portions {
-    pub pilots: Pilots,
-    /// Items that were submitted.
-    pub submitted: u64,
-    /// Items that wait for a later portion.
-    pub waiting: u64,
-    /// The same, for the progress.
-    pub unsubmitted: Arc<AtomicU64>,
-    /// A portion of at most this many items is due. It remains due if the store has a temporary problem.
-    pub due: Option<usize>,
-    /// An attempt to submit has not ended yet: how many jobs and how many items to submit there were at its beginning.
-    pub attempt: Option<(u64, usize)>,
-    /// The process was cancelled or deleted while items waited. They are not submitted.
-    pub was_cancelled: bool,
-}
-
-impl Portions {
-    pub fn wait_for(&mut self, items: u64) {
-        self.waiting = items;
-        self.unsubmitted.store(items, Ordering::Relaxed);
-    }
-}
 
 /// A run under way.
 pub(super) struct Execution {
@@ -68,16 +37,12 @@ pub(super) struct Execution {
     pub on_error: ErrorPolicy,
     /// What the process may cost.
     pub budget: Option<Budget>,
-    /// Which beginnings of prompts are cached.
-    pub caching: Option<Rule>,
-    pub portions: Portions,
+    /// Items that were on the queue at the beginning.
     pub attached: u64,
+    /// Items that this run has put on the queue.
+    pub submitted: u64,
     /// Jobs that were under way at the beginning although the input does not ask for them.
     pub unwanted: Vec<JobId>,
-    /// Keeps the run to its deadline, if it has one.
-    pub control: Option<DeadlineControl>,
-    /// The plan has changed and could not be stored yet.
-    pub unsaved_plan: bool,
     pub sum: WorkerReport,
 }
 
@@ -104,48 +69,9 @@ impl Execution {
             attached = self.attach(true).map_err(StopReason::Fatal)?;
         }
         (self.attached, self.unwanted) = (attached.items, attached.unwanted);
-        self.begin(make_worker)?;
-        let portions = &self.portions;
-        let expected = self.attached + portions.submitted + portions.waiting;
-        self.checkpoint.will_take(expected);
+        self.submit()?;
+        self.checkpoint.will_take(self.attached + self.submitted);
         self.work(make_worker)
-    }
-
-    /// Stores the plan if it has changed.
-    pub(super) fn save_plan(&mut self) -> Result<(), Error> {
-        if !self.unsaved_plan {
-            return Ok(());
-        }
-        match &self.control {
-            Some(control) => {
-                let (paces, course) = (control.paces(), control.course());
-                self.record
-                    .planned(Some(control.plan()), paces, Some(course))?;
-            }
-            None => self.record.planned(None, [None; 2], None)?,
-        }
-        self.unsaved_plan = false;
-        Ok(())
-    }
-
-    /// Has it decided how to go on to meet the deadline.
-    fn steer(&mut self, controls: &Controls) -> Result<(), Trouble> {
-        let Some(control) = &mut self.control else {
-            return Ok(());
-        };
-        let Some(found) = self.queue.process(self.process)? else {
-            return Ok(());
-        };
-        self.unsaved_plan |= control.steer(&found.counts, controls);
-        let stuck = control.is_stuck(&found.counts, controls);
-        self.save_plan()?;
-        match stuck {
-            None => Ok(()),
-            Some(why) => {
-                let error = Error::new(ErrorKind::Transient, why);
-                Err(Trouble::Lasting(StopReason::Fatal(error)))
-            }
-        }
     }
 
     /// Gives the process of an earlier run its new limit.
@@ -177,9 +103,45 @@ impl Execution {
     /// Compares the input with the queue. With `cancel`, waiting jobs that the input does not ask for are cancelled.
     pub(super) fn attach(&mut self, cancel: bool) -> Result<Attached, Error> {
         let items = self.checkpoint.by_id();
-        let attached = attach::compare(&self.queue, self.process, items, cancel)?;
-        self.portions.pilots.lost(|item| !items.is_held(item));
-        Ok(attached)
+        attach::compare(&self.queue, self.process, items, cancel)
+    }
+
+    /// Puts what is new on the queue. The items start when all of them are there.
+    fn submit(&mut self) -> Result<(), StopReason> {
+        self.submitted = self.enqueue()?;
+        // An earlier run may have been killed when all its items were on the queue.
+        let found = self.queue.process(self.process);
+        if found
+            .map_err(StopReason::Fatal)?
+            .is_some_and(|process| !process.sealed)
+        {
+            self.queue.seal(self.process).map_err(StopReason::Fatal)?;
+        }
+        Ok(())
+    }
+
+    fn enqueue(&mut self) -> Result<u64, StopReason> {
+        let ctx = &self.ctx;
+        let jobs = self.checkpoint.unsent().map(|request| {
+            let request = request?;
+            if ctx.is_cancelled() {
+                Err(Error::cancelled())
+            } else {
+                Ok(Job::from(&request))
+            }
+        });
+        if let Some(budget) = &self.budget {
+            let limited = ProcessBudget::new(budget.limit(), budget.spent());
+            self.record.limited(limited);
+        }
+        let queue = self.record.described();
+        let submitted = queue.try_enqueue_iter(self.process, jobs);
+        submitted.map_err(|error| match error {
+            EnqueueError::Source(error) if error.kind() == ErrorKind::Cancelled => {
+                StopReason::Cancelled
+            }
+            EnqueueError::Source(error) | EnqueueError::Queue(error) => StopReason::Fatal(error),
+        })
     }
 
     /// Works and collects until nothing is left of the process, or nothing but what cannot be helped.
@@ -191,28 +153,17 @@ impl Execution {
             .map_err(StopReason::Fatal)?
             .is_none()
         {
-            return if self.portions.waiting == 0 {
-                Ok(())
-            } else {
-                Err(StopReason::Cancelled)
-            };
+            return Ok(());
         }
         loop {
             let stop = self.employ(make_worker)?;
             self.note_spent().map_err(StopReason::Fatal)?;
-            if stop.is_none() && self.portions.waiting > 0 {
-                self.advance_alone()?;
-                continue;
-            }
             self.collect_all()?;
             let found = self.queue.process(self.process);
             if let Some(stop) = stop {
                 return Err(stop);
             }
             let process = found.map_err(StopReason::Fatal)?;
-            if self.portions.was_cancelled {
-                return Err(StopReason::Cancelled);
-            }
             let Some(process) = process else {
                 return Ok(());
             };
@@ -264,18 +215,7 @@ impl Execution {
         let found = self.queue.process(self.process);
         let counts = found.map_err(StopReason::Fatal)?.map(|now| now.counts);
         let watch = self.watch(counts.map_or(0, |counts| counts.failed), wake);
-        let mut worker = make_worker().map_err(StopReason::Fatal)?;
-        if let Some(control) = &mut self.control {
-            let all = counts.filter(|_| self.portions.waiting == 0);
-            worker = control.employs(worker, all.as_ref());
-            self.unsaved_plan = true;
-        }
-        match self.save_plan() {
-            Err(error) if error.kind() != ErrorKind::Transient => {
-                return Err(StopReason::Fatal(error));
-            }
-            _ => {}
-        }
+        let worker = make_worker().map_err(StopReason::Fatal)?;
         let worker = worker
             .processes([self.process])
             .until_empty(!self.until_submitted)
@@ -284,12 +224,11 @@ impl Execution {
             .context(&ctx)
             .notifier(Arc::new(watch));
         let (done, ended) = bounded(1);
-        let (worker, controls) = worker.register().map_err(StopReason::Fatal)?;
         let worker = spawn("batchwright-worker", move || {
             let _ = done.send(worker.run());
         });
         let worker = worker.map_err(StopReason::Fatal)?;
-        let (report, stop) = self.attend(&controls, &ctx, &ended, &woken);
+        let (report, stop) = self.attend(&ctx, &ended, &woken);
         let _ = worker.join();
         let panicked = || Error::new(ErrorKind::Panic, "the worker panicked");
         let report = report.unwrap_or_else(|| Err(panicked()));
@@ -298,33 +237,23 @@ impl Execution {
         Ok(stop.or(report.stop))
     }
 
-    /// Submits, decides and collects while a worker runs. Returns its report, and why it was stopped.
+    /// Collects while a worker runs. Returns its report, and why it was stopped.
     fn attend(
         &mut self,
-        controls: &Controls,
         ctx: &Context,
         ended: &Receiver<Result<WorkerReport, Error>>,
         woken: &Receiver<()>,
     ) -> (Option<Result<WorkerReport, Error>>, Option<StopReason>) {
-        let interval = match self.control {
-            Some(_) => STEER_INTERVAL,
-            None => STATUS_INTERVAL,
-        };
         let mut stop = None;
         let mut trouble = WarnOnce::default();
         loop {
             select! {
                 recv(ended) -> report => return (report.ok(), stop),
                 recv(woken) -> _ => {}
-                default(interval) => {}
+                default(STATUS_INTERVAL) => {}
             }
             // A step that fails does not keep the others from what they save.
-            let steps = [
-                self.advance(Some(controls)),
-                self.steer(controls),
-                self.release(),
-                self.collect(true),
-            ];
+            let steps = [self.release(), self.collect(true)];
             if steps.iter().all(Result::is_ok) {
                 trouble.clear();
             }
@@ -342,12 +271,11 @@ impl Execution {
 
     /// Passes the progress of the process on.
     fn watch(&self, failed: u64, wake: Sender<()>) -> Watch {
-        let (plan, portions) = (self.checkpoint.plan(), &self.portions);
-        let all = plan.done + self.attached + portions.submitted + portions.waiting;
+        let plan = self.checkpoint.plan();
+        let all = plan.done + self.attached + self.submitted;
         Watch {
             process: self.process,
             goal: plan.total.unwrap_or(0).min(all),
-            unsubmitted: portions.unsubmitted.clone(),
             failed,
             notifier: self.notifier.clone(),
             wake,

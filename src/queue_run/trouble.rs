@@ -12,15 +12,6 @@ pub(super) enum Trouble {
     Lasting(StopReason),
 }
 
-impl Trouble {
-    pub(super) fn of(reason: StopReason) -> Self {
-        match reason {
-            StopReason::Fatal(error) => error.into(),
-            reason => Self::Lasting(reason),
-        }
-    }
-}
-
 impl From<Error> for Trouble {
     fn from(error: Error) -> Self {
         match error.kind() {

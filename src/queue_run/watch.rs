@@ -1,7 +1,6 @@
 //! The progress of a run, from the progress of its process.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_channel::Sender;
 
@@ -13,8 +12,6 @@ pub(super) struct Watch {
     pub process: ProcessId,
     /// Items that will have their outcome at the end.
     pub goal: u64,
-    /// The part of them that is not on the queue yet.
-    pub unsubmitted: Arc<AtomicU64>,
     /// Failures of the process in earlier runs.
     pub failed: u64,
     pub notifier: Option<Arc<dyn ProgressNotifier>>,
@@ -34,7 +31,6 @@ impl ProgressNotifier for Watch {
         let left = progress
             .total
             .map_or(0, |total| total.saturating_sub(ended));
-        let left = left + self.unsubmitted.load(Ordering::Relaxed);
         let settled = self.goal.saturating_sub(left);
         let failed = progress.failed.saturating_sub(self.failed).min(settled);
         notifier.on_progress(&Progress {
@@ -52,7 +48,3 @@ impl ProgressNotifier for Watch {
         });
     }
 }
-
-#[cfg(test)]
-#[path = "watch_tests.rs"]
-mod tests;

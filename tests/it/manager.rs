@@ -139,7 +139,6 @@ fn equal_settings_make_equal_plans_and_others_do_not() {
         ("llm.requests_per_minute", "60"),
         ("llm.max_reply_mib", "2"),
         ("llm.max_rate_limit_wait", "2m"),
-        ("llm.bulk_strategy", "flex"),
         ("queue.max_retries", "1"),
     ] {
         assert_ne!(of_nothing, plan(&[other]), "{other:?}");
@@ -240,7 +239,7 @@ mod following {
     use batchwright::plan::SettingsEvent;
     use batchwright::queue::{WorkerScale, WorkerSettings};
     use batchwright::testing::ScriptedClient;
-    use batchwright::{Job, JobQueue, Progress, RunningWorker, Secret, Worker};
+    use batchwright::{Job, JobQueue, Progress, RunningWorker, Worker};
 
     use super::*;
 
@@ -327,32 +326,6 @@ mod following {
         manager.refresh().unwrap();
         assert_ne!(manager.plan().route_plan(), plan);
         worker.stop().unwrap();
-    }
-
-    #[test]
-    fn a_worker_uses_the_flex_tier_for_prompts_and_not_for_those_that_a_client_waits_for() {
-        let (desk, sim) = (Desk::new(), good());
-        let flex = settings(&[("llm.bulk_strategy", "flex")]);
-        let provider = at("openai", &sim);
-        // Like a key in the environment, which tests do not set.
-        let options = ProviderOptions::new().provider(provider);
-        let options = options.api_key("openai", Secret::new("k"));
-        let manager = LlmManager::of(ProviderPlan::new(flex, options).unwrap());
-        let queue = queue(&desk);
-        let process = ProcessId::new();
-        let job = |text| Job::from(Request::new(text).with_model("sim-1"));
-        let jobs = [job("a"), job("b").direct()];
-        queue.enqueue(process, jobs).unwrap();
-        let worker = manager.worker(&queue).unwrap().until_empty(true);
-        worker.run().unwrap();
-        let lines = queue.get_results(process).map(|result| {
-            let line = result.unwrap().line();
-            let line: serde_json::Value = serde_json::from_str(&line).unwrap();
-            assert_eq!(line["success"], true, "{line}");
-            line
-        });
-        let tiers: Vec<_> = lines.map(|line| line["service_tier"].clone()).collect();
-        assert_eq!(tiers, ["flex".into(), serde_json::Value::Null]);
     }
 
     #[test]

@@ -22,8 +22,6 @@ pub enum Exit {
     SomeFailed,
     /// Stopped early, can be resumed.
     StoppedEarly,
-    /// Finished, but after its deadline.
-    Late,
     /// Ended by a signal; finished items are saved.
     Signal(u8),
 }
@@ -37,7 +35,6 @@ impl Exit {
             Self::Usage => 2,
             Self::SomeFailed => 3,
             Self::StoppedEarly => 4,
-            Self::Late => 5,
             Self::Signal(number) => 128 + number,
         }
     }

@@ -66,7 +66,6 @@ fn execute(mut cli: Cli) -> Exit {
     }
     match cli.command {
         Command::Run(args) => run::execute(*args),
-        Command::Estimate(args) => run::execute(args.run()),
         Command::Submit(args) => submit::execute(&args),
         Command::Work(args) => work::execute(&args),
         Command::Serve(args) => serve::execute(&args),

@@ -7,7 +7,7 @@ use clap::builder::StyledStr;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Command, Error, FromArgMatches};
 
-use super::args::{Cli, estimate, variables};
+use super::args::{Cli, variables};
 use super::exit::{Exit, Refusal};
 
 /// Removed commands, flags of one command, and flags of any command, each with its replacement.
@@ -15,7 +15,7 @@ const REMOVED: &str = include_str!("../data/removed.txt");
 
 /// Parses the command line. Otherwise prints what is wrong with it, or the requested help, and returns the exit code.
 pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Cli, Exit> {
-    let words = estimate::as_dry_run(words.into_iter().collect());
+    let words: Vec<OsString> = words.into_iter().collect();
     let texts = words.iter().skip(1).map(|word| word.to_string_lossy());
     let texts: Vec<String> = texts.map(String::from).collect();
     let has = |flag: &str| {

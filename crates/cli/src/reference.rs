@@ -179,7 +179,6 @@ fn the_reference_explains_every_error_kind_and_exit_code() {
         Exit::Usage,
         Exit::SomeFailed,
         Exit::StoppedEarly,
-        Exit::Late,
         Exit::Signal(2),
         Exit::Signal(15),
     ];

@@ -48,7 +48,6 @@ pub fn line(plan: &ProviderPlan) -> Result<String, Refusal> {
         let name = plan.first.provider;
         line += &match strategy.strategy {
             Strategy::Sync => String::new(),
-            Strategy::Flex => format!("\n  strategy flex: prompts go to {name} at the flex tier"),
             Strategy::Batch => format!("\n  strategy batch: prompts go to {name} in batches"),
         };
     }

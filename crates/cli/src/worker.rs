@@ -76,7 +76,6 @@ impl Home {
         let settings = provider::with_flags(settings, &args.provider)?;
         let flags = [
             ("llm.bulk_strategy", "--strategy", &args.strategy),
-            ("llm.flex_patience", "--flex-patience", &args.flex_patience),
             ("llm.sync_concurrency", "--concurrency", &args.concurrency),
             ("llm.requests_per_minute", "--rpm", &args.rpm),
             ("llm.tokens_per_minute", "--tpm", &args.tpm),

@@ -92,7 +92,6 @@ pub(super) fn problem<'a>(
             wait: retry_after.unwrap_or(Duration::from_secs(2)),
         },
         Trouble::Overloaded => Problem::Overloaded,
-        Trouble::NoCapacity => Problem::NoCapacity,
         Trouble::RateLimit => Problem::RateLimit {
             wait: asked_to_wait(retry_after.unwrap_or(Duration::from_secs(1))),
         },

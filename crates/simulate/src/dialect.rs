@@ -52,10 +52,8 @@ impl Work {
 
     /// Its question to the ledger, with its [`keys`](Work::keys).
     pub(super) fn ask<'w>(&'w self, keys: &'w [u64], config: &SimConfig) -> Ask<'w> {
-        let mut flex = false;
         let (tokens, form, inputs) = match self {
             Work::Answer(prompt) => {
-                flex = prompt.flex;
                 let form = match prompt.shape {
                     Some(_) => Form::Shaped,
                     None => Form::Text,
@@ -70,7 +68,6 @@ impl Work {
             keys,
             tokens,
             form,
-            flex,
             inputs,
         }
     }

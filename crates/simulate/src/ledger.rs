@@ -34,8 +34,6 @@ pub(super) enum Ask<'a> {
         keys: &'a [u64],
         tokens: u64,
         form: Form,
-        /// Whether it names the flex tier.
-        flex: bool,
         /// How many vectors it wants to have.
         inputs: u64,
     },
@@ -299,7 +297,6 @@ impl Inner {
                 keys,
                 tokens,
                 form,
-                flex,
                 inputs,
                 ..
             } => {
@@ -307,7 +304,7 @@ impl Inner {
                 stats.embedding_calls += u64::from(form == Form::Vectors);
                 stats.speech_calls += u64::from(form == Form::Sound);
                 memos = self.meet(keys, track);
-                let trouble = self.trouble(keys, form, flex, config);
+                let trouble = self.trouble(keys, form, config);
                 let verdict = self.judge(now, model, tokens, trouble);
                 if let Verdict::Trouble(kind) = verdict {
                     self.met[kind as usize] += 1;
@@ -387,18 +384,10 @@ impl Inner {
 
     /// The trouble of a call with these prompts. An API checks a call as a whole before it processes any input, so
     /// rejections come first, then invalid inputs.
-    fn trouble(
-        &mut self,
-        keys: &[u64],
-        form: Form,
-        flex: bool,
-        config: &SimConfig,
-    ) -> Option<Trouble> {
+    fn trouble(&mut self, keys: &[u64], form: Form, config: &SimConfig) -> Option<Trouble> {
         let prompts = &mut self.prompts;
         let mut pending = keys.iter().filter_map(|key| {
-            let kind = config
-                .plan_key(*key)
-                .filter(|kind| kind.applies_to(form, flex))?;
+            let kind = config.plan_key(*key).filter(|kind| kind.applies_to(form))?;
             let met = prompts.get(*key).map_or(0, |memory| memory.met);
             config.script.continues(kind, met.into()).then_some(kind)
         });
@@ -435,7 +424,7 @@ impl Inner {
 
     fn buy(&mut self, key: u64, form: Form, config: &SimConfig, track: bool) -> Option<Trouble> {
         let _ = self.meet(&[key], track);
-        let kind = self.trouble(&[key], form, false, config);
+        let kind = self.trouble(&[key], form, config);
         let kind = kind.filter(|kind| kind.is_in_batches());
         if let Some(kind) = kind {
             self.met[kind as usize] += 1;

@@ -14,7 +14,6 @@ fn prompt(keys: &[u64]) -> Ask<'_> {
         keys,
         tokens: 1,
         form: Form::Text,
-        flex: false,
         inputs: 0,
     }
 }
@@ -25,7 +24,6 @@ fn pack(keys: &[u64]) -> Ask<'_> {
         keys,
         tokens: 1,
         form: Form::Vectors,
-        flex: false,
         inputs: keys.len() as u64,
     }
 }

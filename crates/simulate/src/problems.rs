@@ -39,7 +39,6 @@ const KINDS: &[&str] = &[
     "overload",
     "unavailable",
     "overloaded",
-    "no_capacity",
     "batch",
     "batch_404",
     "batch_409",
@@ -203,7 +202,6 @@ pub(super) fn write(out: &mut Vec<u8>, problem: &Problem<'_>, vendor: &str, call
         Problem::ServerError => &["any", "server_error"],
         Problem::Unavailable { .. } => &["any", "overload", "unavailable"],
         Problem::Overloaded => &["any", "overload", "overloaded"],
-        Problem::NoCapacity => &["any", "overload", "no_capacity"],
     };
     rules::get(&TABLE).write(out, vendor, kinds, facts, 400)
 }

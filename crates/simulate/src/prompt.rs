@@ -215,7 +215,6 @@ pub(super) enum Problem<'a> {
         wait: Duration,
     },
     Overloaded,
-    NoCapacity,
 }
 
 impl Problem<'_> {

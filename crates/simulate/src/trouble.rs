@@ -59,13 +59,10 @@ pub enum Trouble {
     Overloaded,
     /// `length`: status 200 with half an answer and the finish reason for a reached cap, always.
     Length,
-    /// `no_capacity`: a call at the flex tier is rejected, with status 429 `resource_unavailable` from OpenAI and 503
-    /// from Gemini, once; other calls are answered normally.
-    NoCapacity,
 }
 
 /// Each kind at its own number, with its name and how many calls of one prompt meet it by default.
-const KINDS: [(Trouble, &str, Option<u32>); 20] = [
+const KINDS: [(Trouble, &str, Option<u32>); 19] = [
     (Trouble::Error500, "error_500", Some(2)),
     (Trouble::RateLimit, "rate_limit", Some(1)),
     (Trouble::Drop, "drop", Some(1)),
@@ -85,7 +82,6 @@ const KINDS: [(Trouble, &str, Option<u32>); 20] = [
     (Trouble::Refusal, "refusal", None),
     (Trouble::Overloaded, "overloaded", Some(1)),
     (Trouble::Length, "length", None),
-    (Trouble::NoCapacity, "no_capacity", Some(1)),
 ];
 
 impl Trouble {
@@ -141,14 +137,12 @@ impl Trouble {
                 | Trouble::BrokenJson
                 | Trouble::Html502
                 | Trouble::Unauthorized
-                | Trouble::NoCapacity
         )
     }
 
-    /// Whether a call that requests `form`, maybe at the flex tier, can meet this kind.
-    pub(super) fn applies_to(self, form: Form, flex: bool) -> bool {
+    /// Whether a call that requests `form` can meet this kind.
+    pub(super) fn applies_to(self, form: Form) -> bool {
         match self {
-            Trouble::NoCapacity => flex,
             Trouble::InvalidJson => form == Form::Shaped,
             Trouble::ContentFilter | Trouble::Refusal | Trouble::Length => {
                 matches!(form, Form::Text | Form::Shaped)
@@ -157,13 +151,10 @@ impl Trouble {
         }
     }
 
-    /// Whether the call is rejected because of its key, its model, a limit, an exhausted account or a lack of capacity:
+    /// Whether the call is rejected because of its key, its model, a limit or an exhausted account:
     /// such a call has no latency and uses no limit.
     pub(super) fn is_refusal(self) -> bool {
-        matches!(
-            self,
-            Trouble::Unauthorized | Trouble::UnknownModel | Trouble::NoCapacity
-        ) || self.is_429()
+        matches!(self, Trouble::Unauthorized | Trouble::UnknownModel) || self.is_429()
     }
 
     pub(super) fn is_429(self) -> bool {

@@ -37,7 +37,6 @@ pub(crate) struct Hooks<'a> {
 
 struct Checked {
     entry: Entry,
-    tokens: u32,
     unnamed: bool,
     files: Option<Box<OfRecord>>,
 }
@@ -116,7 +115,6 @@ impl Entries {
             self.attached.add(files);
         }
         self.totals.items += 1;
-        self.totals.tokens += u64::from(checked.tokens);
         self.totals.unnamed += u64::from(checked.unnamed);
         self.totals.bad += u64::from(checked.entry.is_bad());
         self.all.push(checked.entry);
@@ -281,13 +279,11 @@ impl FileCheck<'_> {
         Ok(match request {
             Some(request) => Checked {
                 entry,
-                tokens: request.estimated_tokens(),
                 unnamed: request.model.is_none(),
                 files: OfRecord::of(&request),
             },
             None => Checked {
                 entry: entry.bad(),
-                tokens: 0,
                 unnamed: false,
                 files: None,
             },

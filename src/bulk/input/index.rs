@@ -21,8 +21,6 @@ pub(crate) struct Totals {
     pub(crate) unnamed: u64,
     /// Items that make no prompt.
     pub(crate) bad: u64,
-    /// Estimated input tokens.
-    pub(crate) tokens: u64,
     /// Size of the files.
     pub(crate) bytes: u64,
 }

@@ -51,11 +51,6 @@ impl Matching {
         }
     }
 
-    /// Whether a job processes the item with this id.
-    pub(crate) fn is_held(&self, id: &str) -> bool {
-        self.find(id).is_some_and(|at| self.entries[at].is_held())
-    }
-
     /// Removes all such marks.
     pub(crate) fn release_all(&mut self) {
         self.entries.iter_mut().for_each(Entry::release);

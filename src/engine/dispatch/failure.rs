@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::base::{Error, ErrorKind, Mark, RateHints, Time};
+use crate::base::{Error, ErrorKind, RateHints, Time};
 
 use super::super::breaker::{Detour, may_be_shared};
 use super::super::class::StepId;
@@ -160,7 +160,6 @@ impl<W: Work> Dispatcher<W> {
     ) {
         let &EndFacts { step, out, .. } = facts;
         let elsewhere = facts.has_next_step();
-        let lacks_capacity = error.is_marked(Mark::NoCapacity);
         let health = self.refusals.refused(step, ticket.quota(), now);
         let error = if self.options.retry.exceeds_longest_wait(&error) {
             let asked = error.retry_after().unwrap_or_default();
@@ -179,25 +178,21 @@ impl<W: Work> Dispatcher<W> {
                 return;
             }
             error
-        } else if health == QuotaHealth::RefusesAll && !lacks_capacity {
+        } else if health == QuotaHealth::RefusesAll {
             error.context("all calls were rejected for 10 minutes")
         } else {
             let waits = match health {
                 QuotaHealth::Answering => true,
                 // It is unknown whether the quota ever answers. A run that would stop for this waits, as does durable
                 // work.
-                _ => {
-                    lacks_capacity
-                        || self.options.durable
-                        || (!elsewhere && self.stops_when_critical())
-                }
+                _ => self.options.durable || (!elsewhere && self.stops_when_critical()),
             };
             let mut tries = ticket.tries;
             let jitter = self.options.jitter.share();
             let at = route::after_refusal(&self.options.retry, &mut tries, &error, now, jitter);
             self.refusals.waits(step, ticket.quota(), at);
             let in_time = self.options.durable || self.options.deadline.is_none_or(|end| at <= end);
-            let may_wait = lacks_capacity || ticket.tries.waited < MOST_WAITED;
+            let may_wait = ticket.tries.waited < MOST_WAITED;
             if waits && in_time && may_wait {
                 ticket.tries = tries;
                 self.last_failure = Some(error.clone());

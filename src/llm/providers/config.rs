@@ -16,7 +16,6 @@ use super::batch::BatchApi;
 use super::client::{Client, ProviderClient};
 use super::credential::{Credential, key_from, no_key, setting, withheld_headers};
 use super::extract::Extract;
-use super::flex::Flex;
 use super::headers::CallHeader;
 use super::remote::Remote;
 use super::sent_headers::{SentHeaders, plain};
@@ -28,9 +27,6 @@ const LOCAL_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The default time limit of a call.
 const TIMEOUT: Duration = Duration::from_secs(600);
-
-/// The same at the flex tier, as OpenAI recommends it.
-const FLEX_TIMEOUT: Duration = Duration::from_secs(900);
 
 /// The default limit of the memory for large replies of all calls of an OS process. It is enough for four replies with
 /// embeddings or sixteen others of the maximum size, and for dozens of the usual size.
@@ -71,13 +67,9 @@ pub struct LlmConfig {
     headers: Vec<CallHeader>,
     /// Calls in flight. Default: the provider's own, see [`Client::default_concurrency`].
     concurrency: Option<usize>,
-    /// The maximum wait for the reply to one call. Default: 600 s, at the [flex tier](Self::flex) 900 s, because the
-    /// first byte of a reply arrives only when the reply is complete.
+    /// The maximum wait for the reply to one call. Default: 600 s, because the first byte of a
+    /// reply arrives only when the reply is complete.
     request_timeout: Option<Duration>,
-    #[setters(skip)]
-    flex: bool,
-    #[setters(skip)]
-    flex_patience: Option<Duration>,
     /// The maximum number of bytes of a reply to one call. A longer reply fails as [`ErrorKind::Malformed`], its first
     /// 16 KiB are kept, and it is not retried. Default: 64 MiB for embeddings, 16 MiB for others.
     #[setters(rename = "max_reply_bytes")]
@@ -113,8 +105,6 @@ impl LlmConfig {
             headers: Vec::new(),
             concurrency: None,
             request_timeout: None,
-            flex: false,
-            flex_patience: None,
             max_reply: None,
             max_replies: MAX_REPLIES,
             transfer_idle: Duration::from_secs(60),
@@ -164,21 +154,6 @@ impl LlmConfig {
         self
     }
 
-    /// Makes completions at the provider's flex tier, if it has one and the request names no tier: they cost about half
-    /// and take longer. If the provider rejects calls for want of capacity and has answered none for this time, calls
-    /// use the standard tier for the same time, at least a minute. Without a time, they wait for capacity. Default: the
-    /// standard tier.
-    pub fn flex(mut self, patience: Option<Duration>) -> Self {
-        (self.flex, self.flex_patience) = (true, patience);
-        self
-    }
-
-    /// Makes calls at the standard tier.
-    pub(crate) fn without_flex(mut self) -> Self {
-        (self.flex, self.flex_patience) = (false, None);
-        self
-    }
-
     /// Makes the client.
     ///
     /// # Errors
@@ -207,11 +182,7 @@ impl LlmConfig {
         }
         let access = self.access(vendor, env)?;
         let concurrency = self.concurrency.unwrap_or(vendor.concurrency);
-        let flex = (self.flex && vendor.flex).then(|| Flex::new(self.flex_patience));
-        let timeout = self.request_timeout.unwrap_or(match flex {
-            Some(_) => FLEX_TIMEOUT,
-            None => TIMEOUT,
-        });
+        let timeout = self.request_timeout.unwrap_or(TIMEOUT);
         let transport = transport.unwrap_or_else(|| {
             Arc::new(if vendor.probed {
                 HttpTransport::connecting_within(
@@ -235,7 +206,6 @@ impl LlmConfig {
             access,
             model: ModelChoice::new(self.model.clone(), self.only_model),
             left_out: OmissionWarnings::default(),
-            flex,
             concurrency,
             timeout,
             max_reply: self.max_reply,

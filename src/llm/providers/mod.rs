@@ -25,7 +25,6 @@ mod errors;
 pub mod extract;
 mod fields;
 mod files;
-mod flex;
 mod gemini;
 pub mod headers;
 mod left_out;

@@ -2,10 +2,10 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::base::secret::redacted_url;
-use crate::base::{Context, Error, ErrorKind, Mark};
+use crate::base::{Context, Error};
 use crate::engine::limiter::QuotaKey;
 use crate::engine::pack::PackLimits;
 use crate::llm::client::LlmClient;
@@ -20,7 +20,6 @@ use super::attached::taken;
 use super::cache_marks;
 use super::dialect::{CHAT, Call, decode, encode};
 use super::embed;
-use super::flex::{Flex, at_flex_tier, lacks_capacity};
 use super::local_reply::mark_loading;
 use super::speech;
 use super::vendor::Vendor;
@@ -50,8 +49,6 @@ pub(super) struct Remote {
     pub chat_url: Option<String>,
     pub model: ModelChoice,
     pub left_out: OmissionWarnings,
-    /// Set if calls are made at the flex tier.
-    pub flex: Option<Flex>,
     pub concurrency: usize,
     pub timeout: Duration,
     pub max_reply: Option<u64>,
@@ -63,14 +60,6 @@ impl LlmClient for Remote {
         if request.task == RequestTask::Speech {
             return self.speak(request, ctx);
         }
-        let flex = self
-            .flex
-            .as_ref()
-            .filter(|flex| flex.is_used(Instant::now()));
-        let request = &*match flex {
-            Some(_) => at_flex_tier(self.vendor, request),
-            None => Cow::Borrowed(request),
-        };
         let memory = ReplyShare::of_process(self.max_replies);
         let reply = {
             let (call, _held) = self.call(request, ctx)?;
@@ -80,11 +69,6 @@ impl LlmClient for Remote {
         };
         match decode(self.vendor, &reply, request.unchecked) {
             Ok(mut response) => {
-                if let Some(flex) = flex {
-                    flex.answered();
-                    let tier = &mut response.details_mut().service_tier;
-                    tier.get_or_insert_with(|| "flex".to_owned());
-                }
                 if request.keep_reply {
                     let body = String::from_utf8_lossy(&reply.body);
                     response.details_mut().reply = Some(RawJson::new(&body));
@@ -93,11 +77,6 @@ impl LlmClient for Remote {
                 Ok(response)
             }
             Err(error) => {
-                let error = match flex {
-                    Some(flex) if lacks_capacity(&error) => self.waiting_for_capacity(flex, error),
-                    Some(_) => error.marked(Mark::FlexTier),
-                    None => error,
-                };
                 Err(self.access.redacted(self.explained(error)))
             }
         }
@@ -135,11 +114,7 @@ impl LlmClient for Remote {
         let model = self.model.of_request(request).unwrap_or("");
         let access = &self.access;
         let (url, account) = (&access.address.base_url, &access.account);
-        // Want of capacity at the flex tier does not slow other calls.
-        match &self.flex {
-            Some(_) => QuotaKey::new(&[self.vendor.name, url, account, model, "flex"]),
-            None => QuotaKey::new(&[self.vendor.name, url, account, model]),
-        }
+        QuotaKey::new(&[self.vendor.name, url, account, model])
     }
 
     fn provider(&self) -> &str {
@@ -172,20 +147,6 @@ impl LlmClient for Remote {
 }
 
 impl Remote {
-    /// A rejection for want of capacity waits like a rate-limited call, and is no attempt.
-    fn waiting_for_capacity(&self, flex: &Flex, error: Error) -> Error {
-        if let Some(time) = flex.rejected(Instant::now()) {
-            log::warn!(
-                "{}: no capacity for the flex tier; calls are made at the standard tier, at its full price, for the \
-                 next {} s",
-                self.vendor.name,
-                time.as_secs()
-            );
-        }
-        error
-            .with_kind(ErrorKind::RateLimited)
-            .marked(Mark::NoCapacity)
-    }
 
     fn speak(&self, request: &Request, ctx: &Context) -> Result<Response, Error> {
         let model = self.model.of_request(request);

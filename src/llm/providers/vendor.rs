@@ -100,9 +100,6 @@ pub(crate) struct Vendor {
     /// How much one call may embed, if it supports embeddings. This is well below the documented limits:
     /// tokens are estimated, a reply contains all vectors, and a call that is killed is paid for again.
     pub embeds: Option<PackLimits>,
-    /// Whether it sells calls at a flex tier for about half the price.
-    #[serde(default)]
-    pub flex: bool,
     /// How it caches the beginnings of prompts; `None` if it does not, or if that is not known.
     pub prompt_cache: Option<PromptCache>,
     /// Whether it supports OpenAI's call for speech.
@@ -123,11 +120,6 @@ pub(crate) struct Batches {
 }
 
 impl Batches {
-    /// Whether the results of a batch that is cancelled while it runs can be downloaded afterwards.
-    pub fn keeps_cancelled_results(&self) -> bool {
-        self.wire != BatchWire::Gemini
-    }
-
     pub fn limits(&self) -> BatchLimits {
         BatchLimits {
             requests: self.requests,
@@ -208,18 +200,6 @@ impl Vendor {
             let why = format!("{name} has no Batch API; these have one: {names}");
             Error::new(ErrorKind::Invalid, why)
         })
-    }
-
-    /// Rejects a vendor without a flex tier. The error names the vendors that have one.
-    pub(crate) fn check_flex(&self) -> Result<(), Error> {
-        if self.flex {
-            return Ok(());
-        }
-        let selling = VENDORS.iter().filter(|vendor| vendor.flex);
-        let names: Vec<&str> = selling.map(|vendor| vendor.name).collect();
-        let (name, names) = (self.name, names.join(", "));
-        let why = format!("{name} has no flex tier; these have one: {names}");
-        Err(Error::new(ErrorKind::Invalid, why))
     }
 
     /// The base URL for a value of [`url_var`](Self::url_var). OpenAI's SDKs append their paths to the value unchanged,

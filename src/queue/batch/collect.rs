@@ -13,7 +13,7 @@ use crate::queue::store::{BatchNo, Settlement};
 
 use super::context::{BatchContext, check};
 use super::machine::{Collected, Record, Results, number};
-use super::settle_items::{AskedProvider, is_unchecked, keeps_reply, untried};
+use super::settle_items::{AskedProvider, is_unchecked, keeps_reply};
 use super::spool::Stopped;
 
 /// Results that are stored in one transaction.
@@ -60,7 +60,6 @@ pub(crate) fn collect(
         chunk: HashMap::new(),
         bytes: 0,
         second_pass: None,
-        returns_jobs: returns_jobs(record, results),
         collected: Collected::default(),
     };
     // A deleted file is fetched again, because its results were billed.
@@ -100,12 +99,7 @@ pub(crate) fn collect(
         return Ok(collected);
     }
     let why = results.why.error();
-    let end = if returns_jobs(record, results) {
-        JobEnd::Returned
-    } else {
-        JobEnd::Failed(&why)
-    };
-    collected.missing = end_all(context, no, record, end, ctx)?;
+    collected.missing = unanswered(context, no, record, &why, ctx)?;
     Ok(collected)
 }
 
@@ -135,11 +129,6 @@ fn fetch_all(
         });
     }
     Ok(here)
-}
-
-/// Whether unanswered jobs of a batch return to the queue untried: it was withdrawn, so they go another way.
-fn returns_jobs(record: &Record, results: &Results) -> bool {
-    record.withdrawn.is_some() && !results.completed
 }
 
 /// If billed results are missing: why.
@@ -255,8 +244,6 @@ struct ResultReader<'a> {
     chunk: HashMap<u32, ReadLine>,
     bytes: usize,
     second_pass: Option<SecondPass>,
-    /// Requests that were not processed return to the queue untried.
-    returns_jobs: bool,
     collected: Collected,
 }
 
@@ -400,10 +387,6 @@ impl ResultReader<'_> {
                     }
                     result => result,
                 },
-                BatchLineResult::NotProcessed(_) if self.returns_jobs => {
-                    ends.push(untried(claimed));
-                    continue;
-                }
                 // The provider did not process the request, so it is not the cause.
                 BatchLineResult::NotProcessed(error) => {
                     Err(Error::new(ErrorKind::Transient, error.message()))
@@ -424,24 +407,6 @@ pub(crate) fn unanswered(
     error: &Error,
     ctx: &Context,
 ) -> Result<u64, Error> {
-    end_all(context, no, record, JobEnd::Failed(error), ctx)
-}
-
-/// The end of a job in a batch without a result for it.
-#[derive(Clone, Copy)]
-enum JobEnd<'e> {
-    Failed(&'e Error),
-    /// It returns to the queue untried.
-    Returned,
-}
-
-fn end_all(
-    context: &BatchContext,
-    no: BatchNo,
-    record: &Record,
-    end: JobEnd<'_>,
-    ctx: &Context,
-) -> Result<u64, Error> {
     let asked = AskedProvider::from(record);
     let (mut after, mut count) = (None, 0);
     loop {
@@ -452,13 +417,8 @@ fn end_all(
         };
         after = Some(last.receipt.job);
         count += jobs.len() as u64;
-        let settle = |claimed| match end {
-            JobEnd::Failed(error) => {
-                let settler = &context.settler;
-                settler.settlement(claimed, &asked, Err(error.clone()))
-            }
-            JobEnd::Returned => untried(claimed),
-        };
+        let settler = &context.settler;
+        let settle = |claimed| settler.settlement(claimed, &asked, Err(error.clone()));
         let ends: Vec<Settlement> = jobs.iter().map(settle).collect();
         context.settle(&ends, &asked)?;
     }

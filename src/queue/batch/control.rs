@@ -4,12 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use parking_lot::Mutex;
 
 use crate::llm::batch::{BatchClient, BatchClients};
 
 use crate::queue::live::{LiveSetup, WorkerSetup};
-use crate::queue::store::BatchNo;
 
 use super::settings::BatchSettings;
 
@@ -18,8 +16,6 @@ pub(crate) struct BatchControl {
     setup: Arc<LiveSetup>,
     pub(super) store_changed: AtomicBool,
     pub(super) settings_changed: AtomicBool,
-    /// Batches to withdraw.
-    pub(super) withdrawals: Mutex<Vec<BatchNo>>,
     waker: Sender<()>,
     pub(super) woken: Receiver<()>,
 }
@@ -31,7 +27,6 @@ impl BatchControl {
             setup,
             store_changed: AtomicBool::new(true),
             settings_changed: AtomicBool::new(false),
-            withdrawals: Mutex::default(),
             waker,
             woken,
         }
@@ -82,13 +77,6 @@ impl BatchControl {
     #[cfg(test)]
     pub(super) fn set_client(&self, client: Option<Arc<dyn BatchClient>>) {
         self.change(|setup| setup.batches = client);
-    }
-
-    /// Cancels these batches of this worker and returns their unanswered jobs to the queue, when the provider has
-    /// confirmed that it will not process them. A batch that is busy just now must be named again.
-    pub(crate) fn withdraw(&self, batches: impl IntoIterator<Item = BatchNo>) {
-        self.withdrawals.lock().extend(batches);
-        let _ = self.waker.try_send(());
     }
 
     /// Makes the poller read the store.

@@ -107,13 +107,8 @@ impl Poller<'_> {
             return;
         };
         let no = batch.no;
-        // Without its client, it is unknown whether its answers would be lost if it was cancelled.
-        let client = self.accounts.client(self.options.control, &record.account);
         let open = OwnedBatch {
             uploads: false,
-            keeps_results: client.is_some_and(|client| client.keeps_cancelled_results()),
-            was_kept: false,
-            asked_at: None,
             due: self.clock.now(),
             busy: false,
             asked_in_vain: false,

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::base::{Error, ProcessId};
 use crate::engine::dispatch::ErrorPolicy;
-use crate::llm::batch::{BatchClient, BatchState, BatchStatus};
+use crate::llm::batch::BatchClient;
 use crate::queue::store::{BatchNo, JobLane};
 
 use super::machine::{Effect, Event, Facts, Input, Record, State, Step, apply, next};
@@ -27,13 +27,6 @@ pub(super) struct About {
     pub items: u64,
     /// Where its jobs wait if they are in no batch.
     pub group: (Option<ProcessId>, Arc<JobLane>),
-}
-
-/// Whether the provider reports that it has processed no request of the batch.
-fn has_no_answer(status: &BatchStatus) -> bool {
-    let counts = status.counts;
-    let runs = matches!(status.state, BatchState::Validating | BatchState::Running);
-    runs && counts.is_some_and(|counts| counts.completed == 0 && counts.failed == 0)
 }
 
 impl Poller<'_> {
@@ -86,7 +79,6 @@ impl Poller<'_> {
             return;
         };
         open.uploads = client.uploads();
-        open.keeps_results = client.keeps_cancelled_results();
         if let Some(until) = paused.filter(|until| *until > self.clock.now()) {
             open.due = until;
             return;
@@ -163,7 +155,7 @@ impl Poller<'_> {
             Step::CancelDuplicate(id) => {
                 Event::DuplicateCancelled(client.cancel(&id, self.options.ctx))
             }
-            Step::Cancel(id) => return self.cancel(no, &id, client),
+            Step::Cancel(id) => Event::CancelAnswered(client.cancel(&id, self.options.ctx)),
             Step::AskStatus(id) => Event::StatusAnswered(client.status(&id, self.options.ctx)),
             Step::Collect(id, results) => {
                 let most = self.options.control.settings().max_result_bytes;
@@ -171,33 +163,6 @@ impl Poller<'_> {
             }
         };
         self.feed(no, event);
-    }
-
-    /// Cancels a batch. If answers would be lost with a batch that was withdrawn, it must have none at this moment.
-    fn cancel(&mut self, no: BatchNo, id: &str, client: &Arc<dyn BatchClient>) {
-        let Some(open) = self.batches.get(&no) else {
-            return;
-        };
-        if open.batch.is_stopped || client.keeps_cancelled_results() {
-            let answer = client.cancel(id, self.options.ctx);
-            self.feed(no, Event::CancelAnswered(answer));
-            return;
-        }
-        let status = client.status(id, self.options.ctx);
-        if status.as_ref().is_ok_and(has_no_answer) {
-            let answer = client.cancel(id, self.options.ctx);
-            self.feed(no, Event::CancelAnswered(answer));
-            return;
-        }
-        let is_known = status.is_ok();
-        self.feed(no, Event::StatusAnswered(status));
-        let Some(open) = self.batches.get_mut(&no) else {
-            return;
-        };
-        if is_known && matches!(open.record.state, State::Running(_)) {
-            open.was_kept = true;
-            self.feed(no, Event::Kept);
-        }
     }
 
     /// Uploads the input or creates the batch, after the record says so. Steps that send the input are long.
@@ -318,8 +283,7 @@ impl Poller<'_> {
                 self.accounts.note_call(account, answer.as_ref().err(), now)
             }
             Event::StatusAnswered(answer) => {
-                open.asked_at = Some(now);
-                self.accounts.note_call(account, answer.as_ref().err(), now);
+                self.accounts.note_call(account, answer.as_ref().err(), now)
             }
             Event::Listed(answer) => self.accounts.note_call(account, answer.as_ref().err(), now),
             _ => {}
@@ -351,7 +315,6 @@ impl Poller<'_> {
             now: self.clock.wall(),
             is_stopped: open.batch.is_stopped,
             stopped_at: open.batch.stopped_at,
-            is_withdrawn: open.record.withdrawn.is_some(),
             uploads: open.uploads,
             settings: self.options.control.settings(),
             jitter: self.jitter.share(),

@@ -149,9 +149,6 @@ impl Poller<'_> {
             due: self.clock.now(),
             busy: false,
             uploads: false,
-            keeps_results: false,
-            was_kept: false,
-            asked_at: None,
             asked_in_vain: false,
             unsaved: None,
         }

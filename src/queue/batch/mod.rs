@@ -33,7 +33,7 @@ pub(crate) use context::BatchContext;
 pub(crate) use control::BatchControl;
 pub use info::{BatchInfo, UncollectedResults};
 pub(crate) use machine::is_cut_off;
-pub(crate) use overview::{BatchOverview, OwnBatch};
+pub(crate) use overview::BatchOverview;
 pub(crate) use poller::{Poller, PollerOptions};
 pub use settings::BatchSettings;
 pub(crate) use settle_items::ItemSettler;

@@ -1,12 +1,10 @@
 //! The state of a worker's batches, for its other threads.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::base::{Error, ProcessId, Timestamp};
-use crate::queue::store::BatchNo;
+use crate::base::Error;
 
 /// Written by the poller, read by the worker.
 #[derive(Debug, Default)]
@@ -34,35 +32,8 @@ pub(crate) struct BatchOverview {
     pub possibly_paid_twice: AtomicU64,
     /// Why batches make no progress.
     pub trouble: Mutex<Option<String>>,
-    /// The batches of this worker.
-    pub own: Mutex<Vec<OwnBatch>>,
     /// A failure that affects all batches.
     pub critical: Mutex<Option<Error>>,
-}
-
-/// A batch of this worker, for decisions about when its jobs will end.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct OwnBatch {
-    pub no: BatchNo,
-    pub process: Option<ProcessId>,
-    /// Its name for people.
-    pub name: String,
-    pub items: u64,
-    /// Requests that the provider has answered or failed, if it reports them.
-    pub answered: Option<u64>,
-    pub withdrawn: Option<Timestamp>,
-    /// Whether the provider may have it.
-    pub is_sent: bool,
-    /// Whether the provider has ended it.
-    pub has_ended: bool,
-    /// Whether its results are missing, or it is unknown whether it exists.
-    pub is_stuck: bool,
-    /// Whether its worker ends without it.
-    pub is_left: bool,
-    /// Whether it is known to be ours, and nothing that it has answered is lost if it is cancelled.
-    pub may_be_cancelled: bool,
-    /// The time between its last poll and the next one; `None` before the first poll since this worker owns it.
-    pub every: Option<Duration>,
 }
 
 /// Number of batches of a worker by state.

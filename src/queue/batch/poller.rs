@@ -17,8 +17,8 @@ use crate::queue::store::{BatchNo, JobLane, StoredBatch};
 use super::accounts::Accounts;
 use super::context::BatchContext;
 use super::control::BatchControl;
-use super::machine::{Event, Record, State};
-use super::overview::{Counts, OwnBatch};
+use super::machine::{Event, Record};
+use super::overview::Counts;
 use super::sizes::Sizes;
 use super::transfer::Transfers;
 
@@ -37,12 +37,6 @@ pub(super) struct OwnedBatch {
     pub due: Time,
     /// Whether the provider takes input as a file, as its client last reported.
     pub uploads: bool,
-    /// The provider keeps the results of a cancelled batch, as its client last reported; `false` until then.
-    pub keeps_results: bool,
-    /// It was not cancelled, because answers would have been lost.
-    pub was_kept: bool,
-    /// When it was last polled since this worker owns it.
-    pub asked_at: Option<Time>,
     /// A transfer thread processes it.
     pub busy: bool,
     /// Its results were requested without success since this worker owns it.
@@ -62,31 +56,6 @@ impl OwnedBatch {
         let uncollected = self.record.uncollected();
         let is_late = uncollected.is_some_and(|what| self.record.due > what.since.after(patience));
         self.asked_in_vain && !self.busy && is_late
-    }
-}
-
-impl OwnedBatch {
-    /// The batch for decisions about its jobs. `patience` is the wait for missing results.
-    fn shown(&self, patience: Duration) -> OwnBatch {
-        let (open, record) = (self, &self.record);
-        let counts = record.state.remote().and_then(|remote| remote.counts);
-        let answered = counts.map(|counts| counts.completed.saturating_add(counts.failed));
-        OwnBatch {
-            no: open.batch.no,
-            process: open.batch.process_id,
-            name: record.name().to_owned(),
-            items: record.intent.items.max(open.batch.jobs),
-            answered,
-            withdrawn: record.withdrawn,
-            is_sent: !record.is_unsent(),
-            has_ended: matches!(record.state, State::Ended(_)),
-            is_stuck: record.is_held() || record.uncollected().is_some(),
-            is_left: record.is_held() || open.is_put_off(patience),
-            may_be_cancelled: !record.is_presumed()
-                && !open.was_kept
-                && (open.keeps_results || answered == Some(0)),
-            every: open.asked_at.map(|at| open.due.since(at)),
-        }
     }
 }
 
@@ -200,7 +169,6 @@ impl<'a> Poller<'a> {
                 self.feed(no, Event::RecheckNow);
             }
         }
-        self.withdraw();
         self.scan_store();
         self.take_steps();
         self.stop_unreached();
@@ -272,16 +240,6 @@ impl<'a> Poller<'a> {
         due.map(|open| open.batch.no).collect()
     }
 
-    /// Withdraws the batches that another thread has named.
-    fn withdraw(&mut self) {
-        let named = std::mem::take(&mut *self.options.control.withdrawals.lock());
-        for no in named {
-            if self.batches.get(&no).is_some_and(|open| !open.busy) {
-                self.feed(no, Event::Withdrawn);
-            }
-        }
-    }
-
     /// Publishes the states of all batches.
     pub(super) fn report(&self) {
         let mut counts = Counts::default();
@@ -307,11 +265,6 @@ impl<'a> Poller<'a> {
         }
         let overview = &self.options.context.overview;
         *overview.trouble.lock() = trouble;
-        *overview.own.lock() = self
-            .batches
-            .values()
-            .map(|open| open.shown(patience))
-            .collect();
         overview.report(counts);
         if self.options.until_empty {
             (self.options.wake)();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use derive_setters::Setters;
 
-use crate::base::{Error, Timestamp};
+use crate::base::Error;
 use crate::config::choices::OnUnknown;
 use crate::config::settings::Settings;
 
@@ -21,18 +21,12 @@ pub struct BatchSettings {
     /// request would be later than this after the first one, the worker ends without them. They stay at the provider,
     /// and the next worker requests them at once. Default: 600 s.
     pub(crate) results_wait: Duration,
-    /// How long a provider may take to confirm that a batch is cancelled. A run with a [deadline](crate::Deadline)
-    /// withdraws batches this much earlier. If it takes longer, their items stay on hold. Default: 600 s.
-    pub(crate) cancel_wait: Duration,
     /// The maximum number of result bytes per request of a batch, on average. If a download is longer, its beginning
     /// is read, and the other results count as [missing](crate::batch::BatchInfo::uncollected). Default: 16 MiB.
     pub(crate) max_result_bytes: u64,
     /// What to do with a batch that was not found by then. Default: [`OnUnknown::Resubmit`] if its input file can be
     /// deleted first, so that it can no longer start; otherwise [`OnUnknown::Hold`].
     pub(crate) on_unknown: Option<OnUnknown>,
-    /// When the results are needed.
-    #[setters(skip)]
-    pub(crate) deadline: Option<Timestamp>,
 }
 
 impl Default for BatchSettings {
@@ -41,10 +35,8 @@ impl Default for BatchSettings {
             poll_interval: None,
             reconcile_wait: Duration::from_secs(300),
             results_wait: Duration::from_secs(600),
-            cancel_wait: Duration::from_secs(600),
             max_result_bytes: 16 << 20,
             on_unknown: None,
-            deadline: None,
         }
     }
 }
@@ -53,8 +45,6 @@ impl Default for BatchSettings {
 const SOONEST: Duration = Duration::from_secs(10);
 /// later polls after this part of its age,
 const PART: u32 = 10;
-/// with a deadline after this part of the time that is left,
-const PART_OF_LEFT: u32 = 20;
 /// and at most after this time.
 const LATEST: Duration = Duration::from_secs(300);
 /// Longest wait before a poll that a provider can request, because results are not kept for ever.
@@ -74,8 +64,8 @@ pub(super) const LISTINGS: u32 = 4;
 const BETWEEN_LISTINGS_OF_HELD: Duration = Duration::from_secs(300);
 
 impl Settings {
-    /// The settings of the batch strategy: `batch.poll_interval`, `batch.reconcile_wait`, `batch.results_wait`,
-    /// `batch.cancel_wait` and `batch.on_unknown`.
+    /// The settings of the batch strategy: `batch.poll_interval`, `batch.reconcile_wait`, `batch.results_wait`
+    /// and `batch.on_unknown`.
     ///
     /// # Errors
     /// When one of them has an invalid value.
@@ -85,9 +75,7 @@ impl Settings {
             poll_interval: self.batch_poll_interval()?,
             reconcile_wait: self.batch_reconcile_wait()?,
             results_wait: self.batch_results_wait()?,
-            cancel_wait: self.batch_cancel_wait()?,
             on_unknown: self.batch_on_unknown()?,
-            deadline: None,
             max_result_bytes: self.max_reply_bytes()?.unwrap_or(default.max_result_bytes),
         })
     }
@@ -101,15 +89,6 @@ impl BatchSettings {
         }
         let own = (age / PART).clamp(SOONEST, LATEST);
         lengthened(asked.unwrap_or(own).min(LATEST), jitter)
-    }
-
-    /// The wait until a poll, shortened if a deadline is near: results that arrive in time are to be seen in time.
-    pub(super) fn in_time(&self, wait: Duration, now: Timestamp) -> Duration {
-        let left = self.deadline.map(|deadline| deadline.since(now));
-        match left.filter(|left| self.poll_interval.is_none() && !left.is_zero()) {
-            Some(left) => wait.min((left / PART_OF_LEFT).max(SOONEST)),
-            None => wait,
-        }
     }
 
     /// The wait after this many consecutive failures. It never ends, because a billed batch must be fetched.
@@ -197,23 +176,6 @@ mod tests {
             exact.poll(seconds(9000), Some(seconds(45)), 1.0),
             seconds(2)
         );
-    }
-
-    #[test]
-    fn the_nearer_a_deadline_the_more_often_the_looks() {
-        let now = Timestamp(1_000_000);
-        let settings = |left| BatchSettings {
-            deadline: Some(now.after(seconds(left))),
-            ..BatchSettings::default()
-        };
-        for (left, wait) in [(86_400, 300), (4000, 200), (240, 12), (100, 10), (0, 300)] {
-            let found = settings(left).in_time(seconds(300), now);
-            assert_eq!(found, seconds(wait), "{left}");
-        }
-        let none = BatchSettings::default();
-        assert_eq!(none.in_time(seconds(300), now), seconds(300));
-        let exact = settings(240).poll_interval(Some(seconds(60)));
-        assert_eq!(exact.in_time(seconds(60), now), seconds(60));
     }
 
     #[test]

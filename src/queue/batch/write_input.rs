@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use crate::base::{Context, Error, ErrorKind, Timestamp};
 use crate::llm::batch::{BatchClient, BatchLimits};
-use crate::llm::prompt_cache::is_warm;
 use crate::llm::request::Request;
 use crate::queue::store::{BatchNo, ClaimedJob, Settlement};
 
@@ -111,10 +110,7 @@ impl Input<'_> {
         let (client, limits, settler) = (self.client, self.limits, &self.context.settler);
         let written = &mut self.written;
         let key = key(&self.record.intent.label, claimed.receipt.number());
-        let mut request = request(claimed);
-        if let Ok(request) = &mut request {
-            forget_cold_cache(request, claimed, self.record, settler.clock.wall());
-        }
+        let request = request(claimed);
         // Files that would not fit are not read.
         let files = request.as_ref().map_or(0, Request::encoded_files);
         if files > 0 && written.items > 0 && written.bytes + files > limits.bytes {
@@ -146,17 +142,4 @@ impl Input<'_> {
 fn too_long(bytes: u64, most: u64) -> Error {
     let why = format!("the request has {bytes} bytes; the limit of a batch is {most}");
     Error::new(ErrorKind::Invalid, why)
-}
-
-/// Removes the mark of a request that has waited so long that its prompt cache is gone: each request of the batch would
-/// write the cache again, which costs more than a request without a mark.
-fn forget_cold_cache(request: &mut Request, claimed: &ClaimedJob, record: &Record, now: Timestamp) {
-    if request.cache_prefix.is_none() {
-        return;
-    }
-    let model = request.model.as_deref().or(record.intent.model.as_deref());
-    let queued = claimed.job_id.created_at();
-    if !queued.is_some_and(|queued| is_warm(model.unwrap_or_default(), queued, now)) {
-        request.cache_prefix = None;
-    }
 }

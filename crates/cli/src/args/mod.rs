@@ -3,9 +3,7 @@
 
 pub mod cancel;
 pub mod config;
-pub mod deadline;
 pub mod doctor;
-pub mod estimate;
 pub mod exec;
 pub mod export;
 pub mod folder;
@@ -37,7 +35,6 @@ use clap::{Parser, Subcommand};
 use cancel::CancelArgs;
 use config::ConfigArgs;
 use doctor::DoctorArgs;
-use estimate::EstimateArgs;
 use exec::ExecArgs;
 use export::ExportArgs;
 use providers::ProvidersArgs;
@@ -65,7 +62,6 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Run(Box<RunArgs>),
-    Estimate(Box<EstimateArgs>),
     Submit(Box<SubmitArgs>),
     Work(Box<WorkArgs>),
     Serve(Box<ServeArgs>),

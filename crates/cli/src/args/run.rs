@@ -6,7 +6,6 @@ use std::time::Duration;
 use batchwright::{ErrorPolicy, Usd};
 use clap::{ArgGroup, Args, ValueEnum};
 
-use super::deadline::DeadlineArgs;
 use super::input::InputArgs;
 use super::shared::{MORE, MemoryArgs, PromptArgs, ProviderArgs, ShowArgs};
 use super::values::{at_least_one, dollars, seconds, words_for};
@@ -31,25 +30,14 @@ pub struct RunArgs {
     #[command(flatten)]
     pub provider: ProviderArgs,
 
-    /// sync; half the price: flex (slow), batch (in a day)
+    /// sync, or batch: half the price within a day
     ///
-    /// How to send prompts. `sync` sends each as an individual call. `flex` does so at the provider's flex tier, at
-    /// about half the price: calls take longer, and wait while the provider has no capacity. `batch` submits them to
-    /// the provider's Batch API, at half the price within a day. If the provider has no such tier or API, the flag is
-    /// rejected, and the setting means `sync`. `local` and `extract` always use `sync`. `auto` needs a deadline (--by,
-    /// --within) and uses the cheapest that meets it [env:
+    /// How to send prompts. `sync` sends each as an individual call. `batch` submits them to the provider's
+    /// Batch API, at half the price within a day. If the provider has no such API, the flag is rejected, and the
+    /// setting means `sync`. `local` and `extract` always use `sync` [env:
     /// BATCHWRIGHT_BULK_STRATEGY] [config: llm.bulk_strategy] [default: sync]
-    #[arg(help_heading = "Provider", long, value_name = "NAME", value_parser = strategy)]
+    #[arg(help_heading = "Provider", long, value_name = "NAME", value_parser = words_for("llm.bulk_strategy"))]
     pub strategy: Option<String>,
-
-    /// With --strategy flex: return to the full price after this time without capacity
-    ///
-    /// If the provider rejects calls for want of capacity and has answered none for this time, calls are made at the
-    /// standard tier for the same time, at least a minute, and then at the flex tier again [env:
-    /// BATCHWRIGHT_FLEX_PATIENCE] [config: llm.flex_patience] [default: wait for capacity]
-    #[arg(help_heading = "Provider", long, value_name = "TIME", value_parser = words_for("llm.flex_patience"),
-        hide_short_help = true)]
-    pub flex_patience: Option<String>,
 
     /// Use the provider's prompt cache: auto, always or never
     ///
@@ -62,17 +50,13 @@ pub struct RunArgs {
     pub cache_prompt: Option<String>,
 
     #[command(flatten)]
-    pub time: DeadlineArgs,
-
-    #[command(flatten)]
     pub prompt: PromptArgs,
 
     /// Send identical requests once
     ///
     /// Each item gets a result line with the answer; `answered_by` names the item that was sent. Answers that are
     /// already in the output are used too. Standard input is read to its end first; --dry-run reports how many
-    /// calls are saved. Runs in batches or with a deadline send every
-    /// prompt; they reject this flag
+    /// calls are saved. Runs in batches send every prompt; they reject this flag
     #[arg(help_heading = "Prompts", long, hide_short_help = true)]
     pub dedupe: bool,
 
@@ -81,23 +65,9 @@ pub struct RunArgs {
 
     /// Send nothing; print what would be done
     ///
-    /// The input is checked as before a real run, and its tokens, cost and duration are estimated as with
-    /// `batchwright estimate`. No key is needed.
+    /// The input is checked as before a real run, and its tokens and cost are estimated. No key is needed.
     #[arg(help_heading = "Results", long)]
     pub dry_run: bool,
-
-    /// With --dry-run: send N items first, and estimate from their replies
-    ///
-    /// These calls are billed. The items are spread evenly over the input, and their results are written to the
-    /// output, so the later run does not send them again. If the output already has results of this input, only as
-    /// many are sent as are missing to N. They are sent as individual calls, also with --strategy batch
-    #[arg(help_heading = "Results", long, value_name = "N", requires_all = ["dry_run", "output"],
-        value_parser = at_least_one, hide_short_help = true)]
-    pub sample: Option<usize>,
-
-    /// Whether the command is `estimate`: the estimate is its result.
-    #[arg(skip)]
-    pub estimates: bool,
 
     /// With --dry-run: print the first N requests
     ///
@@ -174,17 +144,6 @@ pub struct RunArgs {
 
     #[command(flatten)]
     pub show: ShowArgs,
-}
-
-/// The strategy that the deadline of a run selects.
-pub const AUTO: &str = "auto";
-
-/// The names of strategies, and `auto`.
-fn strategy(words: &str) -> Result<String, String> {
-    if words == AUTO {
-        return Ok(words.to_owned());
-    }
-    words_for("llm.bulk_strategy")(words).map_err(|why| format!("{why}; or auto, with a deadline"))
 }
 
 /// How fast, and how patiently.

@@ -13,24 +13,14 @@ pub struct WorkerArgs {
     #[command(flatten)]
     pub provider: ProviderArgs,
 
-    /// sync; half the price: flex (slow), batch (in a day)
+    /// sync, or batch: half the price within a day
     ///
-    /// How to send prompts. `sync` sends each as an individual call. `flex` does so at the provider's flex tier, at
-    /// about half the price: calls take longer, and wait while the provider has no capacity. `batch` submits them to
-    /// the provider's Batch API, at half the price within a day. If the provider has no such tier or API, the flag is
-    /// rejected, and the setting means `sync`. `local` and `extract` always use `sync` [env:
+    /// How to send prompts. `sync` sends each as an individual call. `batch` submits them to the provider's
+    /// Batch API, at half the price within a day. If the provider has no such API, the flag is rejected, and the
+    /// setting means `sync`. `local` and `extract` always use `sync` [env:
     /// BATCHWRIGHT_BULK_STRATEGY] [config: llm.bulk_strategy] [default: sync]
     #[arg(long, value_name = "NAME", value_parser = words_for("llm.bulk_strategy"))]
     pub strategy: Option<String>,
-
-    /// With --strategy flex: return to the full price after this time without capacity
-    ///
-    /// If the provider rejects calls for want of capacity and has answered none for this time, calls are made at the
-    /// standard tier for the same time, at least a minute, and then at the flex tier again [env:
-    /// BATCHWRIGHT_FLEX_PATIENCE] [config: llm.flex_patience] [default: wait for capacity]
-    #[arg(long, value_name = "TIME", value_parser = words_for("llm.flex_patience"),
-        hide_short_help = true)]
-    pub flex_patience: Option<String>,
 
     /// Number of jobs at once
     ///

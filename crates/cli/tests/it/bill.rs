@@ -49,8 +49,6 @@ struct World {
     provider: &'static str,
     model: &'static str,
     strategy: &'static str,
-    /// Whether calls at the flex tier return to the standard tier.
-    is_impatient: bool,
     has_fallback: bool,
     /// The value of `--cache-prompt`, if the prompts share a long system text.
     caches: Option<&'static str>,
@@ -77,7 +75,6 @@ impl World {
             Trouble::Drop,
             Trouble::BrokenJson,
             Trouble::Truncated,
-            Trouble::NoCapacity,
         ];
         let (sim, trouble) = troubled(seed, &mut random, &kinds);
         let batches = batches(&mut random);
@@ -107,13 +104,21 @@ impl World {
             provider,
             model,
             strategy,
-            is_impatient: pick(2) == 0,
             has_fallback: pick(2) == 0,
             caches,
             items: 20 + pick(60) as usize,
             kills: pick(3),
             trouble,
             sim,
+        }
+    }
+
+    /// The flag of the prompts.
+    fn tier(&self) -> &'static str {
+        if self.strategy == "flex" {
+            "--service-tier flex"
+        } else {
+            ""
         }
     }
 
@@ -133,11 +138,11 @@ impl World {
     /// The flags of the command that sends the prompts.
     fn flags(&self) -> String {
         let mut words = format!(
-            "-q -j {CONCURRENCY} --max-retries 9 --provider {} --model {} --strategy {}",
-            self.provider, self.model, self.strategy
+            "-q -j {CONCURRENCY} --max-retries 9 --provider {} --model {}",
+            self.provider, self.model
         );
-        if self.strategy == "flex" && self.is_impatient {
-            words += " --flex-patience 1ms";
+        if self.is_batch() {
+            words += " --strategy batch";
         }
         if self.has_fallback {
             words += " --fallback mistral:m --fallback-blocked";
@@ -205,9 +210,9 @@ impl Site {
     }
 
     fn sending(&self) -> String {
-        let flags = self.world.flags();
+        let (flags, tier) = (self.world.flags(), self.world.tier());
         match self.world.way {
-            Way::Run => format!("run in.jsonl -o out.jsonl {flags} --prices prices.json"),
+            Way::Run => format!("run in.jsonl -o out.jsonl {flags} {tier} --prices prices.json"),
             Way::Queue => {
                 format!("work --until-empty {flags} --rpm 600000 --tpm 99999999")
             }
@@ -218,7 +223,7 @@ impl Site {
     fn send(&self, seed: u64) -> u64 {
         let world = &self.world;
         let process = (world.way == Way::Queue).then(|| {
-            let words = format!("submit in.jsonl --model {}", world.model);
+            let words = format!("submit in.jsonl --model {} {}", world.model, world.tier());
             let ended = self.execute(&words).expect(0);
             ended.stdout.trim().parse::<ProcessId>().unwrap()
         });

@@ -67,14 +67,10 @@ fn duplicates_are_sent_once_with_dedupe() {
 fn a_plan_of_batches_counts_duplicates_that_the_queue_sends() {
     let (desk, sim) = (Desk::new(), taking(SHORT));
     desk.write("in.jsonl", with_equals(9, 3));
-    for flags in ["--strategy batch", "--within 8h"] {
-        let words = format!("{WORDS} --temperature 0 --json {flags}");
-        for plan in ["estimate", "run --dry-run"] {
-            let plan = other(&desk, &sim, &format!("{plan} {words}")).expect(0);
-            plan.json()
-                .has(json!({"to_send": 9, "equal": 0, "calls_saved": 0, "/estimate/models/0/requests": 9}));
-        }
-    }
+    let words = format!("{WORDS} --temperature 0 --json --strategy batch");
+    let plan = other(&desk, &sim, &format!("run --dry-run {words}")).expect(0);
+    plan.json()
+        .has(json!({"to_send": 9, "equal": 0, "calls_saved": 0, "/models/0/requests": 9}));
     let words = format!("run {WORDS} --temperature 0 --strategy batch");
     other(&desk, &sim, &words).ends(0, "9 items: 9 to send");
     assert_eq!(sim.batch_stats().items_accepted, 9);
@@ -88,16 +84,11 @@ fn a_run_through_the_queue_and_its_plan_reject_dedupe() {
     let (desk, sim) = (Desk::new(), taking(SHORT));
     desk.write("in.jsonl", with_equals(9, 3));
     let why = "goes through the queue, where each prompt is a separate request: remove it, or ";
-    for (strategy, instead) in [
-        ("--strategy batch", "use --strategy sync"),
-        ("--within 8h", "the deadline"),
-    ] {
-        for start in ["run", "run --dry-run", "estimate", "estimate --sample 2"] {
-            let words = format!("{start} {WORDS} {strategy} --dedupe");
-            other(&desk, &sim, &words)
-                .ends(2, "--dedupe is for calls")
-                .says(&format!("{why}{instead}"));
-        }
+    for start in ["run", "run --dry-run"] {
+        let words = format!("{start} {WORDS} --strategy batch --dedupe");
+        other(&desk, &sim, &words)
+            .ends(2, "--dedupe is for calls")
+            .says(&format!("{why}use --strategy sync"));
     }
     assert_eq!(
         (sim.stats().calls, sim.batch_stats().items_accepted),

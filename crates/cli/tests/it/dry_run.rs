@@ -99,6 +99,45 @@ fn the_schema_is_part_of_the_estimate() {
 }
 
 #[test]
+fn a_dry_run_reports_tokens_and_cost_by_call_and_by_batch_of_what_is_to_be_sent() {
+    let (desk, sim) = (Desk::with(40), good());
+    let sent = |words: &str| {
+        let words = format!("run in.jsonl -o out.jsonl --provider openai {words}");
+        let mut command = desk.command(words.split_whitespace());
+        command
+            .env("OPENAI_API_KEY", "k")
+            .env("OPENAI_BASE_URL", sim.base_url());
+        command.ended()
+    };
+    let priced = "--model gpt-4o-mini --max-tokens 20";
+    sent(&format!("{priced} --max-items 30")).expect(0);
+    let calls = sim.stats().calls;
+    let plan = sent(&format!("{priced} --dry-run --json")).expect(0).json();
+    plan.has(json!({"total": 40, "finished_before": 30, "to_send": 10}));
+    let model = &plan["models"][0];
+    model.has(json!({"model": "openai/gpt-4o-mini", "requests": 10, "max_output_tokens": 200}));
+    let cost = |strategy: &str, end: &str| model["cost_usd"][strategy][end].as_f64().unwrap();
+    let input = model["input_tokens"].as_u64().unwrap() as f64;
+    assert!(
+        (cost("sync", "input") - input * 0.15e-6).abs() < 1e-9,
+        "{model}"
+    );
+    let most = cost("sync", "input") + 200.0 * 0.6e-6;
+    assert!((cost("sync", "most") - most).abs() < 1e-9, "{model}");
+    assert!((cost("batch", "most") - most / 2.0).abs() < 1e-9, "{model}");
+    sent(&format!("{priced} --dry-run"))
+        .ends(0, "dry run: would send 10 items, about ")
+        .says("openai/gpt-4o-mini, sync: $")
+        .says("openai/gpt-4o-mini, batch: $")
+        .says("for the input of 10 requests; at most $");
+    sent("--model gpt-4o-mini --dry-run").ends(0, "--max-tokens limits it");
+    let unknown = sent("--model house --dry-run --json").expect(0).json();
+    assert_eq!(unknown["models"][0]["cost_usd"]["sync"], Value::Null);
+    sent("--model house --dry-run").ends(0, "openai/house, sync: the price is unknown");
+    assert_eq!(sim.stats().calls, calls, "nothing was sent");
+}
+
+#[test]
 fn ids_can_be_ignored_and_rows_with_repeated_ids_skipped() {
     let (desk, sim) = (Desk::new(), good());
     desk.write("in.csv", "id,prompt\na,one\nb,two\na,three\na,\nb,five\n");

@@ -5,10 +5,9 @@ use super::common::{Desk, RunToEnd};
 /// Two screens of 24 lines, minus the lines of the prompt.
 const TWO_SCREENS: usize = 46;
 
-const COMMANDS: [&str; 21] = [
+const COMMANDS: [&str; 20] = [
     "",
     "run",
-    "estimate",
     "submit",
     "work",
     "status",
@@ -68,7 +67,7 @@ fn short_help_fits_two_screens_and_a_line_a_flag() {
 
 #[test]
 fn long_help_has_every_flag_of_the_short_one_and_more() {
-    for command in ["run", "estimate", "simulate"] {
+    for command in ["run", "simulate"] {
         let (short, long) = (help(command, "-h"), help(command, "--help"));
         let (few, all) = (flags(&short), flags(&long));
         let missing: Vec<_> = few.iter().filter(|flag| !all.contains(flag)).collect();

@@ -27,7 +27,6 @@ mod contained;
 #[cfg(unix)]
 mod copied_output;
 #[cfg(unix)]
-mod deadline;
 mod dedupe;
 mod deployments;
 mod disk;
@@ -37,7 +36,6 @@ mod dry_run;
 mod embed;
 mod embed_runs;
 mod errors;
-mod estimate;
 #[path = "../../../../tests/it/every_provider.rs"]
 mod every_provider;
 #[cfg(target_os = "linux")]
@@ -55,7 +53,6 @@ mod field_order;
 #[cfg(unix)]
 mod files_in_prompts;
 mod first;
-mod flex;
 mod format;
 mod headers;
 mod help;

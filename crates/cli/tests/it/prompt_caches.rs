@@ -1,4 +1,4 @@
-//! Prompt caches through the real program: what is read from them in calls and in batches, and what they saved.
+//! Prompt caches through the real program: what is read from them, and what they saved.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -7,10 +7,8 @@ use batchwright::Usd;
 use batchwright_simulate::{BatchConfig, SimConfig, SimPrice, SimTier, Simulator, Trouble};
 use serde_json::Value;
 
-use super::batch_runs::{
-    accepted, clean, command, kill, only_process, queue, submitted, with_provider,
-};
-use super::common::{Desk, Ended, RunToEnd, Running, all_ids, eventually, prompt_lines, simulator};
+use super::batch_runs::{clean, command, with_provider};
+use super::common::{Desk, Ended, RunToEnd, Running, prompt_lines, simulator};
 
 /// Tokens of the system text, at 4 bytes per token.
 const SHARED: u64 = 3_000;
@@ -71,12 +69,7 @@ fn long_two_thousand_prompts_read_nearly_all_that_they_share() {
 
 fn read_nearly_all(prompts: usize) {
     let all = prompts as u64;
-    for (at, words) in [
-        (ANTHROPIC, "-j 16"),
-        (OPENAI, "-j 16"),
-        (ANTHROPIC, "--strategy batch"),
-        (OPENAI, "--strategy batch"),
-    ] {
+    for (at, words) in [(ANTHROPIC, "-j 16"), (OPENAI, "-j 16")] {
         let (desk, sim) = (Desk::new(), caching(QUICK));
         desk.write("in.jsonl", prompt_lines(prompts));
         let told = run(&desk, &sim, at, &format!("{words} --json")).expect(0);
@@ -159,38 +152,28 @@ fn the_summary_tells_what_the_cache_saved() {
 /// Refusals and empty answers are billed too, and so is what they read from the cache or wrote.
 #[test]
 fn the_saving_includes_answers_that_cannot_be_used() {
-    for words in ["", "--strategy batch"] {
-        let config = SimConfig::default().prompt_caches(true).seed(3);
-        let config = config
-            .trouble(Trouble::Refusal, 0.2)
-            .trouble(Trouble::Empty, 0.2);
-        let batches = BatchConfig::default().duration(QUICK);
-        let (desk, sim) = (Desk::new(), simulator(config.batches(batches)));
-        desk.write("in.jsonl", prompt_lines(60));
-        let told = run(&desk, &sim, ANTHROPIC, &format!("{words} --json")).expect(3);
-        let summary = &told.json()["summary"];
-        let count = |name: &str| summary["usage"][name].as_f64().unwrap_or_default();
-        // $3.00 per million, read at $0.30, written at $3.75 for 5 minutes and at $6.00 for an hour; half in batches.
-        let (extra, factor) = if words.is_empty() {
-            (0.75, 1.0)
-        } else {
-            (3.0, 0.5)
-        };
-        let read = count("cached_input_tokens") * 2.7;
-        let expected = (read - count("cache_write_tokens") * extra) * factor / 1e6;
-        let saved = summary["cache_saved_usd"].as_f64().unwrap();
-        assert!(
-            (saved - expected).abs() < 1e-9,
-            "{words}: {saved}, not {expected}"
-        );
-        let lines = desk.results("out.jsonl");
-        let failed = |line: &&Value| line["success"] == false && line["cache_saved_usd"].is_f64();
-        assert!(lines.iter().any(|line| failed(&line)), "{words}");
-        let of_lines = lines
-            .iter()
-            .filter_map(|line| line["cache_saved_usd"].as_f64());
-        assert!((saved - of_lines.sum::<f64>()).abs() < 1e-9);
-    }
+    let config = SimConfig::default().prompt_caches(true).seed(3);
+    let config = config
+        .trouble(Trouble::Refusal, 0.2)
+        .trouble(Trouble::Empty, 0.2);
+    let batches = BatchConfig::default().duration(QUICK);
+    let (desk, sim) = (Desk::new(), simulator(config.batches(batches)));
+    desk.write("in.jsonl", prompt_lines(60));
+    let told = run(&desk, &sim, ANTHROPIC, "--json").expect(3);
+    let summary = &told.json()["summary"];
+    let count = |name: &str| summary["usage"][name].as_f64().unwrap_or_default();
+    // $3.00 per million, read at $0.30, written at $3.75 for 5 minutes.
+    let read = count("cached_input_tokens") * 2.7;
+    let expected = (read - count("cache_write_tokens") * 0.75) / 1e6;
+    let saved = summary["cache_saved_usd"].as_f64().unwrap();
+    assert!((saved - expected).abs() < 1e-9, "{saved}, not {expected}");
+    let lines = desk.results("out.jsonl");
+    let failed = |line: &&Value| line["success"] == false && line["cache_saved_usd"].is_f64();
+    assert!(lines.iter().any(|line| failed(&line)));
+    let of_lines = lines
+        .iter()
+        .filter_map(|line| line["cache_saved_usd"].as_f64());
+    assert!((saved - of_lines.sum::<f64>()).abs() < 1e-9);
 }
 
 /// Models that bill what they write read a prompt again only up to a mark.
@@ -259,157 +242,4 @@ fn a_worker_of_a_queue_writes_the_cache_at_most_once_per_slot() {
         assert_eq!(read + written, all, "{when}");
         assert_eq!(sim.stats().paid, 60);
     }
-}
-
-#[test]
-fn a_run_that_is_killed_while_its_pilot_is_at_the_provider_buys_nothing_twice() {
-    let (desk, sim) = (Desk::new(), caching(Duration::from_secs(2)));
-    desk.write("in.jsonl", prompt_lines(40));
-    let words = "in.jsonl -o out.jsonl --strategy batch --cache-prompt always";
-    let running = Running::start(&mut caches(&desk, &sim, ANTHROPIC, words));
-    accepted(&sim, 1);
-    kill(running);
-    run(&desk, &sim, ANTHROPIC, "--strategy batch").expect(0);
-    assert_eq!(desk.ids("out.jsonl"), all_ids(40));
-    assert_eq!((sim.stats().paid, sim.stats().paid_twice), (40, 0));
-    let written = sum(&desk.results("out.jsonl"), "cache_write_tokens");
-    assert_eq!(written, SHARED);
-    // The pilot of the killed run, and the others.
-    assert_eq!(sim.batch_stats().created, 2);
-    clean(&desk);
-}
-
-#[test]
-fn a_run_that_is_cancelled_while_others_wait_for_its_pilot_buys_nothing_more() {
-    let (desk, sim) = (Desk::new(), caching(Duration::from_secs(2)));
-    desk.write("in.jsonl", prompt_lines(40));
-    let words = "in.jsonl -o out.jsonl --strategy batch --cache-prompt always";
-    let running = Running::start(&mut caches(&desk, &sim, ANTHROPIC, words));
-    submitted(&desk, 1);
-    queue(&desk).cancel(only_process(&desk)).unwrap();
-    let ended = running.wait();
-    assert!(!ended.status.success(), "{}", ended.stderr);
-    assert!(sim.stats().paid <= 1, "{:?}", sim.stats());
-    assert_eq!(sim.batch_stats().items_accepted, 1);
-}
-
-#[test]
-fn a_run_whose_pilot_was_cancelled_sends_another_one() {
-    let (desk, sim) = (Desk::new(), caching(Duration::from_secs(2)));
-    desk.write("in.jsonl", prompt_lines(40));
-    let words = "in.jsonl -o out.jsonl --strategy batch --cache-prompt always";
-    let running = Running::start(&mut caches(&desk, &sim, ANTHROPIC, words));
-    submitted(&desk, 1);
-    kill(running);
-    queue(&desk).cancel(only_process(&desk)).unwrap();
-    run(&desk, &sim, ANTHROPIC, "--strategy batch").expect(0);
-    assert_eq!(desk.ids("out.jsonl"), all_ids(40));
-    assert_eq!((sim.stats().paid, sim.stats().paid_twice), (40, 0));
-    let written = sum(&desk.results("out.jsonl"), "cache_write_tokens");
-    assert_eq!(written, SHARED);
-    clean(&desk);
-}
-
-/// The other provider reports cached tokens, which say nothing about the cache of the first one.
-#[test]
-fn a_pilot_that_another_provider_answers_has_written_no_cache() {
-    let batches = BatchConfig::default().duration(QUICK);
-    let config = SimConfig::default().prompt_caches(true).batches(batches);
-    let config = config.trouble(Trouble::Error500, 0.05);
-    let config = config.trouble_times(Trouble::Error500, None);
-    let fails = |config: &SimConfig, i: usize| config.plan(&format!("prompt {i}")).is_some();
-    let mut seeds = (0..).map(|seed| config.clone().seed(seed));
-    let only_the_first = |config: &SimConfig| (0..20).all(|i| fails(config, i) == (i == 0));
-    let first = simulator(seeds.find(only_the_first).unwrap());
-    let other = SimConfig::default().cached_tokens(4);
-    let other = simulator(other.batches(BatchConfig::default().duration(QUICK)));
-    let desk = Desk::new();
-    desk.write("in.jsonl", prompt_lines(20));
-    let words = "in.jsonl -o out.jsonl --strategy batch --cache-prompt always --max-retries 0 --fallback mistral:m";
-    let mut command = caches(&desk, &first, ANTHROPIC, words);
-    command
-        .env("MISTRAL_API_KEY", "k")
-        .env("MISTRAL_BASE_URL", other.base_url());
-    command.ended().expect(0);
-    let lines = desk.results("out.jsonl");
-    assert_eq!(lines[0]["provider"], "mistral");
-    assert_eq!(sum(&lines, "cache_write_tokens"), 0);
-}
-
-/// A run that has the answer of its pilot, and is submitting other requests.
-fn submitting(desk: &Desk, sim: &Simulator) -> Running {
-    const ITEMS: u64 = 12_000;
-    let shared = "rule ".repeat(2_400);
-    let row = |i: u64| match i {
-        0 | 1 => format!("{{\"id\":\"i-{i}\",\"prompt\":\"p {i}\",\"system\":\"{shared}\"}}\n"),
-        _ => format!("{{\"id\":\"i-{i}\",\"prompt\":\"p {i}\"}}\n"),
-    };
-    desk.write("in.jsonl", (0..ITEMS).map(row).collect::<String>());
-    let words =
-        "in.jsonl -o out.jsonl --strategy batch --cache-prompt always --model claude-sonnet-4-5";
-    let mut command = command(desk, sim, words);
-    command
-        .env("BATCHWRIGHT_PROVIDER", "anthropic")
-        .env("ANTHROPIC_API_KEY", "k")
-        .env("ANTHROPIC_BASE_URL", format!("http://{}", sim.addr()));
-    let running = Running::start(&mut command);
-    submitted(desk, 1);
-    let (queue, process) = (queue(desk), only_process(desk));
-    let is_halfway = || {
-        let counts = queue.process(process).unwrap().unwrap().counts;
-        counts.completed == 1 && counts.total > 1 && counts.total < ITEMS
-    };
-    assert!(eventually(is_halfway));
-    running
-}
-
-#[test]
-fn a_run_that_is_interrupted_while_it_submits_keeps_what_is_answered() {
-    let (desk, sim) = (Desk::new(), caching(QUICK));
-    let running = submitting(&desk, &sim);
-    running.signal("INT");
-    running
-        .wait()
-        .ends(130, "interrupted; what finished is saved");
-    assert_eq!(desk.results("out.jsonl").len(), 1);
-}
-
-#[test]
-fn a_run_that_is_cancelled_while_it_submits_ends_as_cancelled() {
-    let (desk, sim) = (Desk::new(), caching(QUICK));
-    let running = submitting(&desk, &sim);
-    queue(&desk).cancel(only_process(&desk)).unwrap();
-    running
-        .wait()
-        .ends(4, "interrupted; what finished is saved");
-    assert_eq!(desk.results("out.jsonl").len(), 1);
-    assert_eq!(sim.stats().paid, 1);
-}
-
-#[test]
-fn requests_that_share_nothing_do_not_wait_for_a_pilot() {
-    let (desk, sim) = (Desk::new(), caching(QUICK));
-    let shared = "rule ".repeat(2_400);
-    let row = |i: usize| match i % 2 {
-        0 => format!("{{\"id\":\"i-{i}\",\"prompt\":\"prompt {i}\",\"system\":\"{shared}\"}}\n"),
-        _ => format!("{{\"id\":\"i-{i}\",\"prompt\":\"prompt {i}\"}}\n"),
-    };
-    desk.write("in.jsonl", (0..60).map(row).collect::<String>());
-    let words =
-        "in.jsonl -o out.jsonl --strategy batch --cache-prompt always --model claude-sonnet-4-5";
-    let mut command = command(&desk, &sim, words);
-    command
-        .env("BATCHWRIGHT_PROVIDER", "anthropic")
-        .env("ANTHROPIC_API_KEY", "k")
-        .env("ANTHROPIC_BASE_URL", format!("http://{}", sim.addr()));
-    command.ended().expect(0);
-    assert_eq!(
-        sim.batch_stats().created,
-        3,
-        "the pilot, the others, and those that share"
-    );
-    assert_eq!(
-        sum(&desk.results("out.jsonl"), "cached_input_tokens"),
-        29 * SHARED
-    );
 }

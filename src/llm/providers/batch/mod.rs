@@ -405,11 +405,6 @@ impl BatchClient for BatchApi {
             .cleaned(body.unwrap_or_else(|| RawJson::new(&line)))
     }
 
-    fn keeps_cancelled_results(&self) -> bool {
-        let batches = self.vendor.batches;
-        batches.is_none_or(|batches| batches.keeps_cancelled_results())
-    }
-
     fn cancel(&self, id: &str, ctx: &Context) -> Result<(), Error> {
         let http = self.http(ctx);
         let Err(refused) = http.ask(&self.wire.cancel(id)) else {

@@ -47,8 +47,6 @@ impl Change<'_> {
             // A delayed list gets its time, however often the user cancels.
             (S::Reconciling(_), Event::RecheckNow) => {}
             (_, Event::RecheckNow) => self.wait(Duration::ZERO),
-            (_, Event::Withdrawn) => self.withdrawn(),
-            (_, Event::Kept) if self.record.withdrawn.is_some() => self.kept(),
             (_, Event::Postponed(wait)) => self.wait(wait),
             (_, Event::Panicked) => self.unusable("the client of the Batch API panicked"),
             (_, Event::NoKey) => self.unusable("its API key is not set"),
@@ -189,25 +187,6 @@ impl Change<'_> {
             self.record.word()
         );
         self.effects.log(Level::Info, text);
-    }
-
-    /// A batch without an id keeps its time: it must first be known whether it exists.
-    fn withdrawn(&mut self) {
-        self.record.withdrawn.get_or_insert(self.facts.now);
-        if !matches!(self.record.state, State::Reconciling(_) | State::Held(_)) {
-            self.wait(Duration::ZERO);
-        }
-        self.save();
-    }
-
-    fn kept(&mut self) {
-        self.record.withdrawn = None;
-        let text = format!(
-            "batch {} is not cancelled, because its answers would be lost",
-            self.record.name()
-        );
-        self.log(Level::Info, text);
-        self.save();
     }
 
     fn unusable(&mut self, why: &str) {

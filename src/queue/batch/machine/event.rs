@@ -16,8 +16,6 @@ pub(crate) struct Facts {
     pub is_stopped: bool,
     /// Time of the last cancellation.
     pub stopped_at: Option<Timestamp>,
-    /// It was withdrawn: its unanswered jobs are sent in another way.
-    pub is_withdrawn: bool,
     /// The provider's batches take their input as a file.
     pub uploads: bool,
     pub settings: BatchSettings,
@@ -35,11 +33,6 @@ impl Facts {
     /// The wait after this many consecutive failures. See [`BatchSettings::after_failures`].
     pub(crate) fn after_failures(&self, failures: u32, asked: Option<Duration>) -> Duration {
         self.settings.after_failures(failures, asked, self.jitter)
-    }
-
-    /// Whether it is to be cancelled, or not to be created any more.
-    pub(crate) fn is_unwanted(&self) -> bool {
-        self.is_stopped || self.is_withdrawn
     }
 
     /// What to do with a batch that cannot be found. A cancelled batch that can no longer be created is abandoned.
@@ -60,10 +53,6 @@ pub(crate) enum Event {
     TakenOver,
     /// Its process was cancelled, or the settings have changed: waiting batches are checked again.
     RecheckNow,
-    /// It is to be cancelled, so that its unanswered jobs can be sent in another way.
-    Withdrawn,
-    /// It was withdrawn, and has answers that would be lost: it is not cancelled.
-    Kept,
     /// Nothing can be done for this time.
     Postponed(Duration),
     /// The client panicked during a step.

@@ -34,7 +34,7 @@ pub(crate) enum Step {
 /// Decides the next step.
 pub(crate) fn next(state: &State, facts: &Facts) -> Step {
     match state {
-        State::Forming | State::Formed(_) if facts.is_unwanted() => Step::GiveUp,
+        State::Forming | State::Formed(_) if facts.is_stopped => Step::GiveUp,
         State::Forming | State::Formed(_) => Step::WriteInput,
         State::Submitting(submitting) => submit(submitting, facts),
         State::Reconciling(reconciling) | State::Held(reconciling) => reconcile(reconciling, facts),
@@ -49,7 +49,7 @@ fn submit(submitting: &Submitting, facts: &Facts) -> Step {
     match submitting.creates(facts.uploads) {
         // It may exist: the outcome of its creation is unknown.
         true if submitting.sent => Step::ReadList(submitting.input.clone()),
-        _ if facts.is_unwanted() => Step::GiveUp,
+        _ if facts.is_stopped => Step::GiveUp,
         true => Step::Create,
         false => Step::Upload,
     }
@@ -80,7 +80,7 @@ fn watch(running: &Running, facts: &Facts) -> Step {
             Owner::Ours {
                 cancel_asked: false,
             },
-        ) if facts.is_unwanted() => Step::Cancel(remote.id.clone()),
+        ) if facts.is_stopped => Step::Cancel(remote.id.clone()),
         (None, _) => Step::AskStatus(remote.id.clone()),
     }
 }

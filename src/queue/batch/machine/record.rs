@@ -24,9 +24,6 @@ pub(crate) struct Record {
     /// When its next step is due.
     #[serde(default)]
     pub due: Timestamp,
-    /// When it was withdrawn: it is cancelled, and its unanswered jobs return to the queue untried.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub withdrawn: Option<Timestamp>,
 }
 
 impl Record {
@@ -50,7 +47,6 @@ impl Record {
             problem: None,
             failures: 0,
             due: now,
-            withdrawn: None,
         }
     }
 

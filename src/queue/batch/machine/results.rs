@@ -39,7 +39,7 @@ impl Change<'_> {
 
     fn say_what_is_odd(&mut self, id: &str, collected: &Collected) {
         // In a cancelled batch, requests without a result are expected.
-        let missing = if self.facts.is_unwanted() {
+        let missing = if self.facts.is_stopped {
             0
         } else {
             collected.missing

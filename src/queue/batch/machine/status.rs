@@ -5,7 +5,7 @@ use std::time::Duration;
 use log::Level;
 
 use crate::base::{Error, ErrorKind};
-use crate::llm::batch::{BatchCounts, BatchRefusal, BatchState, BatchStatus};
+use crate::llm::batch::{BatchRefusal, BatchState, BatchStatus};
 
 use super::apply::{Change, is_cut_off};
 use super::effect::{Effect, ItemEnds};
@@ -94,7 +94,6 @@ impl Change<'_> {
         let word = status.state.as_str().to_owned();
         let remote = &mut running.remote;
         let has_changed = remote.status.as_ref() != Some(&word) || remote.counts != status.counts;
-        let known = remote.counts;
         remote.status = Some(word);
         remote.counts = status.counts.or(remote.counts);
         self.record.state = State::Running(running.clone());
@@ -108,7 +107,6 @@ impl Change<'_> {
             self.add(Effect::AllowNext);
         }
         let is_completed = matches!(status.state, BatchState::Completed);
-        let lost = self.lost_answers(&status, known);
         // Providers bill the requests on which they worked before that.
         let is_cut = matches!(status.state, BatchState::Expired | BatchState::Cancelled);
         let why = match status.state {
@@ -142,7 +140,7 @@ impl Change<'_> {
         };
         let results = Results {
             files: status.results,
-            expected: status.expected.or(lost),
+            expected: status.expected,
             why: Why {
                 // Then, results that are missing would be noticed.
                 unworked: is_cut && status.expected.is_some(),
@@ -156,20 +154,6 @@ impl Change<'_> {
         self.save();
     }
 
-    /// The number of requests of a withdrawn batch that may have been answered although the provider names no results.
-    /// Some providers drop the results of a cancelled batch. Its jobs are not sent again before that is settled.
-    fn lost_answers(&self, status: &BatchStatus, known: Option<BatchCounts>) -> Option<u64> {
-        let is_cut = matches!(status.state, BatchState::Cancelled | BatchState::Expired);
-        if !(self.facts.is_withdrawn && is_cut && status.results.is_empty()) {
-            return None;
-        }
-        let worked = |counts: BatchCounts| counts.completed.saturating_add(counts.failed);
-        let counts = status.counts.into_iter().chain(known);
-        // Without counts, nothing shows that it answered nothing.
-        let most = counts.map(worked).max().unwrap_or(1);
-        (most > 0).then_some(most)
-    }
-
     fn goes_on(&mut self, mut running: Running, asked: Option<Duration>, has_changed: bool) {
         // Earlier replies that it had ended, or did not exist, were wrong.
         let known = running.remote.uncollected.take();
@@ -177,7 +161,7 @@ impl Change<'_> {
         self.record.state = State::Running(running);
         let settings = &self.facts.settings;
         let wait = settings.poll(age, asked, self.facts.jitter);
-        self.wait(settings.in_time(wait, self.facts.now));
+        self.wait(wait);
         if has_changed || known.is_some() {
             self.save();
             self.add(Effect::Wake);

@@ -5,7 +5,7 @@ use crate::queue::store::{BatchStore, ClaimStore, EnqueueStore, StoreDatabase};
 use std::collections::HashSet;
 use std::io::Write;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -74,8 +74,6 @@ pub(crate) struct ScriptedClient {
     pub(crate) download: Script<String, String>,
     pub(crate) read: Script<Vec<u8>, BatchLine>,
     pub(crate) cancel: Script<String, ()>,
-    /// The provider drops the results of a cancelled batch.
-    pub(crate) drops_results: AtomicBool,
 }
 
 impl ScriptedClient {
@@ -88,7 +86,6 @@ impl ScriptedClient {
             advance: unscripted(),
             status: unscripted(),
             discard: unscripted(),
-            drops_results: AtomicBool::new(false),
             download: unscripted(),
             read: unscripted(),
             cancel: unscripted(),
@@ -113,9 +110,6 @@ impl BatchClient for ScriptedClient {
             credential: self.credential.to_owned(),
             ..self.fake.account()
         }
-    }
-    fn keeps_cancelled_results(&self) -> bool {
-        !self.drops_results.load(Ordering::SeqCst)
     }
     fn limits(&self) -> BatchLimits {
         self.fake.limits()

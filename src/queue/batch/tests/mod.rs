@@ -10,4 +10,3 @@ mod rotated_key;
 mod simulation;
 mod unknown_outcome;
 mod unwritable_store;
-mod withdrawn;

@@ -3,7 +3,7 @@
 use batchwright::Strategy;
 use serde_json::Value;
 
-use super::estimate_report;
+use super::estimate::RunEstimate;
 use super::prepare::Prepared;
 use crate::args::run::RunArgs;
 use crate::args::shared::TaskArg;
@@ -12,23 +12,6 @@ use crate::exit::Exit;
 use crate::format::{count, number_of};
 use crate::provider::in_flight;
 use crate::stdout;
-
-/// Shows the result of a dry run.
-pub fn dry_run(args: &RunArgs, prepared: &Prepared) -> Exit {
-    let plan = &prepared.plan;
-    // The input's tokens, multiplied by the part of the items that would be sent.
-    let tokens = match (prepared.input_tokens, plan.total, plan.to_send) {
-        (Some(tokens), Some(total), Some(n)) if total > 0 => {
-            Some((u128::from(tokens) * u128::from(n) / u128::from(total)) as u64)
-        }
-        _ => None,
-    };
-    let exit = print(args, prepared, tokens);
-    match &prepared.estimate {
-        Some(estimate) if !args.json => estimate_report::print(args, estimate, exit),
-        _ => exit,
-    }
-}
 
 /// The calls that are saved by equal prompts.
 fn saved_calls(args: &RunArgs, prepared: &Prepared) -> u64 {
@@ -41,7 +24,7 @@ fn saved_calls(args: &RunArgs, prepared: &Prepared) -> u64 {
 }
 
 /// The result of a dry run for scripts.
-fn json(args: &RunArgs, prepared: &Prepared, tokens: Option<u64>) -> Value {
+fn json(args: &RunArgs, prepared: &Prepared, estimate: &RunEstimate) -> Value {
     let (plan, setup) = (&prepared.plan, &prepared.setup);
     let mut value = serde_json::json!({
         "total": plan.total,
@@ -63,12 +46,12 @@ fn json(args: &RunArgs, prepared: &Prepared, tokens: Option<u64>) -> Value {
         "answered_by_earlier_results": plan.answered,
         "unusable_equal": plan.unusable_equal,
         "calls_saved": saved_calls(args, prepared),
-        "estimated_input_tokens": tokens,
+        "estimated_input_tokens": estimate.input_tokens(),
         "concurrency": setup.concurrency.start(),
         "max_concurrency": setup.concurrency.most(),
-        "strategy": setup.strategy.name(),
+        "strategy": setup.strategy.strategy.as_str(),
         "fallback_reason": setup.strategy.fallback_reason,
-        "estimate": prepared.estimate.as_ref().map(estimate_report::json),
+        "models": estimate.json(),
     });
     if args.shown_requests.is_some() {
         value["requests"] = prepared.shown.as_slice().into();
@@ -76,12 +59,12 @@ fn json(args: &RunArgs, prepared: &Prepared, tokens: Option<u64>) -> Value {
     value
 }
 
-/// Prints the result of a dry run, except its estimate for people.
-fn print(args: &RunArgs, prepared: &Prepared, tokens: Option<u64>) -> Exit {
+/// Shows the result of a dry run.
+pub fn dry_run(args: &RunArgs, prepared: &Prepared, estimate: &RunEstimate) -> Exit {
     let (plan, setup) = (&prepared.plan, &prepared.setup);
     let mut exit = Exit::Success;
     if args.json {
-        exit = stdout::json(&json(args, prepared, tokens), exit);
+        exit = stdout::json(&json(args, prepared, estimate), exit);
     } else {
         for request in &prepared.shown {
             exit = stdout::json(request, exit);
@@ -94,32 +77,19 @@ fn print(args: &RunArgs, prepared: &Prepared, tokens: Option<u64>) -> Exit {
         || "every line".to_owned(),
         |n| format!("{} items", count(n)),
     );
-    // The estimate has a range of them.
-    let tokens = tokens.filter(|_| prepared.estimate.is_none());
-    let tokens = tokens.map_or_else(String::new, |n| {
-        format!(", about {} input tokens", count(n))
-    });
+    let tokens = count(estimate.input_tokens());
     let how = match setup.strategy.strategy {
-        _ if setup.strategy.in_time => "in the cheapest way that meets the deadline".to_owned(),
         Strategy::Sync => in_flight(setup.concurrency),
-        Strategy::Flex => format!("{} at the flex tier", in_flight(setup.concurrency)),
         Strategy::Batch => "in batches".to_owned(),
     };
-    let name = if args.estimates {
-        "estimate"
-    } else {
-        "dry run"
-    };
-    let mut line = format!("{name}: would send {to_send}{tokens}, {how}");
+    let mut line = format!("dry run: would send {to_send}, about {tokens} input tokens, {how}");
     let saved = saved_calls(args, prepared);
     if saved > 0 {
         let calls = number_of(saved, "call", "calls");
         line.push_str(&format!("; equal prompts save {calls}"));
     }
-    let nothing = match args.sample {
-        Some(_) => "nothing but the sample was sent",
-        None => "nothing was sent",
-    };
-    display::say(&format!("{line}; {nothing}"));
+    display::say(&format!("{line}; nothing was sent"));
+    let costs = estimate.lines();
+    costs.iter().for_each(|line| display::say(line));
     exit
 }

@@ -1,65 +1,37 @@
-//! The estimate of a run: what it would cost, and how long it would take.
+//! What a dry run reports of the cost.
 
 use std::time::SystemTime;
 
-use batchwright::plan::{
-    Bounds, CallLimits, Concurrency, DeadlineForecast, DurationEstimate, EarlierReplies,
-    EffectiveStrategy, Way, Workload,
-};
-use batchwright::{Estimate, FileRun, LlmClient, LlmManager, Prices, Settings, Strategy, Usd};
+use batchwright::plan::{EffectiveStrategy, EstimatedCost};
+use batchwright::{Estimate, FileRun, LlmManager, Prices, Settings, Strategy};
+use serde_json::{Value, json};
 
-use super::summary::Setup;
 use crate::args::run::RunArgs;
 use crate::args::shared::TaskArg;
 use crate::data_dir::data_dir;
-use crate::exit::{About, Refusal, could_not_run};
+use crate::exit::{About, Refusal};
+use crate::format::number_of;
 use crate::settings::refused;
 
 /// What a run would use of the models of its first provider.
-pub struct RunEstimate {
-    pub provider: String,
-    /// The providers that items can fail over to. Their prices are not in the estimate.
-    pub fallbacks: Vec<String>,
-    pub models: Vec<ModelEstimate>,
-    /// The strategies that the provider has and that have a price; `sync` also without one.
-    pub strategies: Vec<Strategy>,
-    /// `None` for batches, which the provider answers within a day.
-    pub duration: Option<DurationEstimate>,
-    /// The number of calls in flight at most, if known.
-    pub most_in_flight: Option<usize>,
-    /// How a run with `--by` or `--within` would begin.
-    pub deadline: Option<DeadlineForecast>,
-}
+pub struct RunEstimate(Vec<ModelEstimate>);
 
-pub struct ModelEstimate {
-    pub model: String,
-    pub estimate: Estimate,
-    /// One for each strategy; `None` if the price is unknown.
-    pub costs: Vec<Option<Bounds<Usd>>>,
-    pub limits: CallLimits,
-    /// Whether the model bills searches apart.
-    pub bills_searches: bool,
-}
-
-/// Where the provider and the numbers come from.
-struct Sources<'s> {
-    args: &'s RunArgs,
-    manager: Option<&'s LlmManager>,
-    provider: String,
-    prices: Prices,
-    earlier: EarlierReplies,
-    strategies: Vec<Strategy>,
+struct ModelEstimate {
+    /// `PROVIDER/MODEL`; `None` if one of them is unknown.
+    name: Option<String>,
+    estimate: Estimate,
+    /// By each strategy that the provider has; `None` if the price is unknown. Empty if it bills nothing.
+    costs: Vec<(Strategy, Option<EstimatedCost>)>,
 }
 
 impl RunEstimate {
-    /// The estimate of what this run would send; `None` if its provider or its model is unknown, or costs nothing.
+    /// The estimate of what this run would send.
     pub fn of(
         args: &RunArgs,
         settings: &Settings,
         manager: Option<&LlmManager>,
         run: &FileRun<'_>,
-        setup: &Setup,
-    ) -> Result<Option<Self>, Refusal> {
+    ) -> Result<Self, Refusal> {
         let first = manager.map(|manager| &manager.plan().first);
         let (provider, default) = match first {
             Some(first) => (Some(first.provider.to_owned()), first.model.clone()),
@@ -68,178 +40,91 @@ impl RunEstimate {
                 settings.model().map_err(refused)?,
             ),
         };
-        let Some(provider) = provider.filter(|name| name != "extract") else {
-            return Ok(None);
-        };
         let folder = data_dir(args.pace.data_dir.as_deref());
-        let earlier = folder
-            .as_ref()
-            .map(|folder| EarlierReplies::of_folder(folder));
-        let sources = Sources {
-            args,
-            manager,
-            prices: settings.model_prices().map_err(refused)?,
-            earlier: earlier.unwrap_or_default(),
-            strategies: strategies(args, &provider),
-            provider,
-        };
-        let workloads = run.workloads(default.as_deref());
-        let workloads = workloads.map_err(|error| refused(error).about(About::Input))?;
-        let mut replies = run.replies(&sources.provider).map_err(could_not_run)?;
-        let mut models = Vec::new();
-        for (named, work) in workloads {
-            let Some(model) = named.clone().or_else(|| default.clone()) else {
-                return Ok(None);
-            };
-            let of_input = replies.remove(&named).unwrap_or_default();
-            let of_model = sources.earlier.of_model(&sources.provider, &model);
-            let work = sources.packed(work)?;
-            let estimate = Estimate::new(&work, &of_input, &of_model);
-            models.push(sources.priced(model, estimate)?);
-        }
-        let ways: Vec<Way> = sources.strategies.iter().map(way_of).collect();
-        let strategies = drop_unpriced(&sources.provider, sources.strategies, &mut models);
-        let in_flight = manager.map(|_| setup.concurrency);
-        let in_flight = in_flight.map(|calls: Concurrency| (calls.start(), calls.most()));
-        let parts: Vec<_> = models
-            .iter()
-            .map(|model| (&model.estimate, model.limits))
-            .collect();
-        let duration = DurationEstimate::new(&parts, in_flight);
-        let fallbacks = manager.map_or(&[][..], |manager| &manager.plan().fallbacks);
-        let fallbacks = fallbacks.iter().map(|status| match &status.model {
-            Some(model) => format!("{}/{model}", status.provider),
-            None => status.provider.to_owned(),
+        let prices = settings.model_prices().map_err(refused)?;
+        let estimates = run.estimates();
+        let estimates = estimates.map_err(|error| refused(error).about(About::Input))?;
+        let models = estimates.into_iter().map(|(named, estimate)| {
+            let model = named.or_else(|| default.clone());
+            let named = provider.as_deref().zip(model.as_deref());
+            ModelEstimate {
+                costs: named.map_or_else(Vec::new, |named| costs(args, &prices, named, &estimate)),
+                name: named.map(|(provider, model)| format!("{provider}/{model}")),
+                estimate,
+            }
         });
-        let deadline = forecast(args, manager, &models, &ways, &duration)?;
-        Ok(Some(Self {
-            deadline,
-            provider: sources.provider,
-            fallbacks: fallbacks.filter(|name| name != "extract").collect(),
-            strategies,
-            duration: (setup.strategy.strategy != Strategy::Batch).then_some(duration),
-            most_in_flight: in_flight.map(|(_, most)| most),
-            models,
-        }))
+        Ok(Self(models.collect()))
     }
 
-    /// The cost of all items in the way in which a run with a deadline would begin; `None` if it is unknown.
-    pub fn deadline_cost(&self) -> Option<Bounds<Usd>> {
-        let way = self.deadline.as_ref()?.way;
-        let place = self
-            .strategies
-            .iter()
-            .position(|strategy| way_of(strategy) == way);
-        self.total_cost(place?)
+    /// The number of input tokens.
+    pub fn input_tokens(&self) -> u64 {
+        self.0.iter().map(|model| model.estimate.input_tokens).sum()
     }
 
-    /// The cost of all models by the strategy at this place; `None` if a price is unknown.
-    pub fn total_cost(&self, strategy: usize) -> Option<Bounds<Usd>> {
-        self.models.iter().map(|model| model.costs[strategy]).sum()
+    /// The lines about the cost, for people.
+    pub fn lines(&self) -> Vec<String> {
+        let of_model = |model: &ModelEstimate| {
+            let name = model.name.as_deref().unwrap_or_default();
+            let requests = number_of(model.estimate.requests, "request", "requests");
+            let costs = model.costs.iter();
+            let costs = costs.map(|(strategy, cost)| match cost {
+                None => {
+                    format!("  {name}, {strategy}: the price is unknown: name it with --prices")
+                }
+                Some(EstimatedCost { input, most, .. }) => {
+                    let most = most.map_or_else(
+                        || "the length of answers is unknown: --max-tokens limits it".to_owned(),
+                        |most| format!("at most {most}"),
+                    );
+                    format!("  {name}, {strategy}: {input} for the input of {requests}; {most}")
+                }
+            });
+            costs.collect::<Vec<_>>()
+        };
+        self.0.iter().flat_map(of_model).collect()
+    }
+
+    /// The same for scripts: a list of models.
+    pub fn json(&self) -> Value {
+        let of_model = |model: &ModelEstimate| {
+            let costs = model.costs.iter();
+            let costs = costs.map(|(strategy, cost)| (strategy.to_string(), json!(cost)));
+            json!({
+                "model": model.name,
+                "requests": model.estimate.requests,
+                "input_tokens": model.estimate.input_tokens,
+                "max_output_tokens": model.estimate.max_output_tokens,
+                "cost_usd": costs.collect::<serde_json::Map<_, _>>(),
+            })
+        };
+        self.0.iter().map(of_model).collect()
     }
 }
 
-/// How a run with a deadline would begin; `None` without one.
-fn forecast(
+/// The cost by each strategy that the provider has for such a task.
+fn costs(
     args: &RunArgs,
-    manager: Option<&LlmManager>,
-    models: &[ModelEstimate],
-    ways: &[Way],
-    calls: &DurationEstimate,
-) -> Result<Option<DeadlineForecast>, Refusal> {
-    let (Some(given), Some(manager)) = (args.time.given(), manager) else {
-        return Ok(None);
-    };
-    let items = models.iter().map(|model| model.estimate.requests).sum();
-    let forecast = manager.deadline_forecast(given.deadline, items, calls.range, ways);
-    forecast.map(Some).map_err(refused)
-}
-
-fn way_of(strategy: &Strategy) -> Way {
-    match strategy {
-        Strategy::Sync => Way::Sync,
-        Strategy::Flex => Way::Flex,
-        Strategy::Batch => Way::Batch,
+    prices: &Prices,
+    (provider, model): (&str, &str),
+    estimate: &Estimate,
+) -> Vec<(Strategy, Option<EstimatedCost>)> {
+    if provider == "extract" || provider == "local" {
+        return Vec::new();
     }
-}
-
-/// The strategies without those that no model has a price for: not every model has a flex tier. The standard price is
-/// missed, except for a model on this machine.
-fn drop_unpriced(
-    provider: &str,
-    strategies: Vec<Strategy>,
-    models: &mut [ModelEstimate],
-) -> Vec<Strategy> {
-    let is_shown: Vec<bool> = strategies
-        .iter()
-        .enumerate()
-        .map(|(at, strategy)| {
-            let is_priced = models.iter().any(|model| model.costs[at].is_some());
-            is_priced || (*strategy == Strategy::Sync && provider != "local")
-        })
-        .collect();
-    for model in models {
-        let mut shown = is_shown.iter();
-        model.costs.retain(|_| shown.next() == Some(&true));
-    }
-    let mut shown = is_shown.into_iter();
-    let mut strategies = strategies;
-    strategies.retain(|_| shown.next() == Some(true));
-    strategies
-}
-
-/// The strategies that the provider has for such a task.
-fn strategies(args: &RunArgs, provider: &str) -> Vec<Strategy> {
-    let mut all = vec![Strategy::Sync];
-    if args.prompt.task == TaskArg::Complete {
-        let others = [Strategy::Flex, Strategy::Batch].into_iter();
-        all.extend(others.filter(|strategy| {
-            let effective = EffectiveStrategy::new(*strategy, provider);
-            effective.strategy == *strategy
-        }));
-    }
-    all
-}
-
-impl Sources<'_> {
-    /// Embeddings share calls.
-    fn packed(&self, work: Workload) -> Result<Workload, Refusal> {
-        let Some(manager) = self
-            .manager
-            .filter(|_| self.args.prompt.task == TaskArg::Embed)
-        else {
-            return Ok(work);
+    let has_batches = args.prompt.task == TaskArg::Complete
+        && EffectiveStrategy::new(Strategy::Batch, provider).strategy == Strategy::Batch;
+    let strategies = [Strategy::Sync, Strategy::Batch].into_iter();
+    let strategies = strategies.filter(|strategy| *strategy == Strategy::Sync || has_batches);
+    let prices = prices.of_model(provider, model);
+    let now = SystemTime::now().into();
+    let priced = strategies.map(|strategy| {
+        let tier = match strategy {
+            Strategy::Sync => args.prompt.service_tier.as_deref().unwrap_or_default(),
+            Strategy::Batch => "batch",
         };
-        let client = manager.client().map_err(could_not_run)?;
-        Ok(work.requests_per_call(client.pack_limits().inputs.into()))
-    }
-
-    fn priced(&self, model: String, estimate: Estimate) -> Result<ModelEstimate, Refusal> {
-        let prices = self.prices.of_model(&self.provider, &model);
-        let now = SystemTime::now().into();
-        let costs = self.strategies.iter().map(|strategy| {
-            let tier = match strategy {
-                Strategy::Sync => self.args.prompt.service_tier.as_deref().unwrap_or_default(),
-                Strategy::Flex => "flex",
-                Strategy::Batch => "batch",
-            };
-            let by_price = prices.as_ref();
-            let by_price = by_price.and_then(|prices| estimate.cost(prices, tier, now));
-            let reported = estimate
-                .reported_cost
-                .filter(|_| *strategy == Strategy::Sync);
-            by_price.or(reported)
-        });
-        let limits = self.manager.map_or_else(
-            || Ok(CallLimits::default()),
-            |manager| manager.plan().call_limits(Some(&model)),
-        );
-        Ok(ModelEstimate {
-            costs: costs.collect(),
-            limits: limits.map_err(could_not_run)?,
-            bills_searches: prices.is_some_and(|prices| prices.bills_searches()),
-            model,
-            estimate,
-        })
-    }
+        let cost = prices.as_ref();
+        let cost = cost.and_then(|prices| estimate.cost(prices, tier, now));
+        (strategy, cost)
+    });
+    priced.collect()
 }

@@ -32,7 +32,6 @@ pub fn execute(args: &RunArgs, prepared: Prepared, session: &Session) -> Result<
             };
             let run = run.notifier(session.display.clone());
             let report = direct(args, run, route, &prepared.setup, session)?;
-            keep_replies(args, &report);
             (report, None)
         }
         PreparedRun::ViaQueue(run) => {
@@ -68,20 +67,6 @@ fn limited(args: &RunArgs, manager: &LlmManager, setup: &Setup) -> Result<Route<
     Ok(route)
 }
 
-/// Keeps the replies in numbers for later estimates, if there is a data folder. A problem with that costs only their
-/// accuracy.
-fn keep_replies(args: &RunArgs, report: &RunReport) {
-    let folder = data_dir(args.pace.data_dir.as_deref());
-    if let Some(folder) = folder.filter(|folder| folder.is_dir() && !report.replies.is_empty())
-        && let Err(error) = report.replies.add_to_folder(&folder)
-    {
-        let folder = folder.display();
-        log::warn!(
-            "{folder}: {}; the replies are not kept for estimates",
-            error.message()
-        );
-    }
-}
 
 /// The client of a run that sends nothing.
 struct Nobody;

@@ -2,14 +2,12 @@
 //!
 //! In four steps, one file each: [`resolve`] determines the settings, inputs and providers, [`prepare`] compares the
 //! input with finished items, [`execute`] makes the calls, itself or through the queue, and [`report`] shows the
-//! results. A dry run ends after the second step with an [`estimate`], and may begin with a [`sample`] of the calls.
+//! results. A dry run ends after the second step with an [`estimate`].
 
 mod already_submitted;
 mod confirm;
-mod deadline;
 mod dry_run;
 mod estimate;
-mod estimate_report;
 mod execute;
 mod plan;
 mod prepare;
@@ -17,29 +15,25 @@ mod preview;
 mod report;
 mod resolve;
 mod run_queue;
-mod sample;
 mod summary;
 mod via_queue;
 
 use crate::args::run::RunArgs;
 use crate::exit::{Early, Exit};
 
-pub fn execute(mut args: RunArgs) -> Exit {
+pub fn execute(args: RunArgs) -> Exit {
     args.show.say.start_log();
     args.memory.apply();
-    run(&mut args).unwrap_or_else(|early| early.end(args.json, args.show.say.quiet))
+    run(&args).unwrap_or_else(|early| early.end(args.json, args.show.say.quiet))
 }
 
-fn run(args: &mut RunArgs) -> Result<Exit, Early> {
+fn run(args: &RunArgs) -> Result<Exit, Early> {
     let settings = resolve::settings(args)?;
     let session = resolve::session(args, &settings)?;
-    if let Some(items) = args.sample {
-        sample::send(args, items, &session)?;
-    }
     let resolved = resolve::resolve(args, settings, &session)?;
     let prepared = prepare::prepare(args, resolved, &session)?;
-    if args.dry_run {
-        return Ok(dry_run::dry_run(args, &prepared));
+    if let Some(estimate) = &prepared.estimate {
+        return Ok(dry_run::dry_run(args, &prepared, estimate));
     }
     confirm::confirm(args, &prepared.plan, &session)?;
     let ended = execute::execute(args, prepared, &session)?;

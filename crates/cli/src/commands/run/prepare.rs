@@ -32,9 +32,7 @@ pub struct Prepared {
     /// The manager of the calls; `None` if no item is to be sent.
     pub manager: Option<LlmManager>,
     pub setup: Setup,
-    /// Estimated tokens of the whole input; `None` for a stream.
-    pub input_tokens: Option<u64>,
-    /// The estimate of a dry run, if it sends prompts to a known model.
+    /// The estimate of a dry run.
     pub estimate: Option<RunEstimate>,
 }
 
@@ -48,7 +46,6 @@ pub fn prepare(args: &RunArgs, resolved: Resolved, session: &Session) -> Result<
     let from_zero = starts_from_zero(args);
     let queue = resolved.queue;
     let prompts = read_stream(args, resolved.prompts, queue.as_ref(), session)?;
-    let input_tokens = prompts.estimated_tokens();
     let models = resolved.plan.as_ref().is_ok_and(provider::asks_a_model);
     let output = output(args, &session.ctx);
     let run = compare(args, prompts, output, queue, models)?;
@@ -83,13 +80,9 @@ pub fn prepare(args: &RunArgs, resolved: Resolved, session: &Session) -> Result<
         Some(LlmManager::of(providers))
     };
     let estimate = if args.dry_run {
-        RunEstimate::of(
-            args,
-            &resolved.settings,
-            manager.as_ref(),
-            run.compared(),
-            &setup,
-        )?
+        let manager = manager.as_ref();
+        let estimate = RunEstimate::of(args, &resolved.settings, manager, run.compared())?;
+        Some(estimate)
     } else {
         None
     };
@@ -104,7 +97,6 @@ pub fn prepare(args: &RunArgs, resolved: Resolved, session: &Session) -> Result<
         plan,
         manager,
         setup,
-        input_tokens,
         estimate,
     })
 }
@@ -197,7 +189,7 @@ impl PreparedRun {
             display::say(&format!("strategy: {why}"));
         }
         if let Self::ViaQueue(run) = self {
-            let lines = run.lines(args, providers, setup.strategy.strategy)?;
+            let lines = run.lines(providers, setup.strategy.strategy)?;
             lines.iter().for_each(|line| session.say(line));
         }
         provider::warn(providers, &|line| session.say(line));

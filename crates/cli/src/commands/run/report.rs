@@ -9,30 +9,11 @@ use super::execute::Ended;
 use super::summary::{self, QueueFacts};
 use crate::args::run::RunArgs;
 use crate::display;
-use crate::exit::{Early, Exit};
+use crate::exit::Exit;
 use crate::format::number_of;
 use crate::session::Session;
 use crate::signals::Signals;
 use crate::{stderr, stdout};
-
-/// How a sample ended.
-///
-/// # Errors
-/// If it was stopped early, or not all of its results could be saved.
-pub fn sample(args: &RunArgs, ended: &Ended, session: &Session) -> Result<(), Early> {
-    let report = &ended.report;
-    print_unsaved(report);
-    if let Err(error) = &report.compaction {
-        display::error(error.message());
-    }
-    if let Some(stop) = &report.stop {
-        display::error(&format!("the sample was stopped: {stop}"));
-    }
-    match exit_of_direct(args, report, &session.signals) {
-        Exit::Success | Exit::SomeFailed => Ok(()),
-        exit => Err(Early::Ended(exit)),
-    }
-}
 
 pub fn report(args: &RunArgs, ended: &Ended, session: &Session) -> Exit {
     let Ended {
@@ -84,7 +65,7 @@ fn exit_of_direct(args: &RunArgs, report: &RunReport, signals: &Signals) -> Exit
     let summary = &report.summary;
     if report.compaction.is_err() {
         Exit::CouldNotRun
-    } else if summary.pending > 0 && args.max_items.is_none() && args.sample.is_none() {
+    } else if summary.pending > 0 && args.max_items.is_none() {
         Exit::StoppedEarly
     } else if summary.total == 0 {
         display::error(&args.input.nothing());
@@ -119,7 +100,6 @@ fn exit_of_queued(
         }
         None if summary.pending > 0 && args.max_items.is_none() => Exit::StoppedEarly,
         None if summary.failed > 0 => Exit::SomeFailed,
-        None if queue.deadline_missed => Exit::Late,
         None => Exit::Success,
     }
 }

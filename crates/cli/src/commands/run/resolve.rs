@@ -11,7 +11,7 @@ use batchwright::unstable::Optional;
 use batchwright::{Context, Error, Prompts, Settings, Strategy};
 
 use super::run_queue::RunQueue;
-use crate::args::run::{AUTO, RunArgs};
+use crate::args::run::RunArgs;
 use crate::args::shared::TaskArg;
 use crate::command_line::{command_line_to, quoted_path};
 use crate::data_dir::data_dir;
@@ -45,10 +45,8 @@ pub fn settings(args: &RunArgs) -> Result<Settings, Refusal> {
     let pace = &args.pace;
     let settings = settings::settings(pace.data_dir.as_deref())?;
     let settings = provider::with_flags(settings, &args.provider)?;
-    let strategy = args.strategy.clone().filter(|name| name != AUTO);
     let flags = [
-        ("llm.bulk_strategy", "--strategy", &strategy),
-        ("llm.flex_patience", "--flex-patience", &args.flex_patience),
+        ("llm.bulk_strategy", "--strategy", &args.strategy),
         ("llm.cache_prompt", "--cache-prompt", &args.cache_prompt),
         ("llm.sync_concurrency", "--concurrency", &pace.concurrency),
         ("llm.requests_per_minute", "--rpm", &pace.rpm),
@@ -62,10 +60,7 @@ pub fn settings(args: &RunArgs) -> Result<Settings, Refusal> {
 pub fn session(args: &RunArgs, settings: &Settings) -> Result<Session, Refusal> {
     let ctx = Context::new().with_grace(args.pace.grace);
     let stopping = match settings.bulk_strategy() {
-        _ if args.dry_run && args.sample.is_none() => "stopping: nothing was sent".to_owned(),
-        Ok(_) if args.time.given().is_some() => {
-            stopping_line(&ctx, "batches that are at their provider go on there, ")
-        }
+        _ if args.dry_run => "stopping: nothing was sent".to_owned(),
         Ok(Strategy::Batch) => {
             stopping_line(&ctx, "batches that are at their provider go on there, ")
         }
@@ -106,11 +101,8 @@ pub fn resolve(args: &RunArgs, settings: Settings, session: &Session) -> Result<
 /// Why --dedupe is rejected: in the queue, each prompt is a separate request.
 fn refused_in_queue(strategy: &RunStrategy) -> Refusal {
     let advice = match strategy.strategy {
-        _ if strategy.in_time => "remove it, or the deadline",
         Strategy::Batch => "remove it, or use --strategy sync",
-        Strategy::Sync | Strategy::Flex => {
-            "remove it until the earlier run of this output is finished"
-        }
+        Strategy::Sync => "remove it until the earlier run of this output is finished",
     };
     Refusal::usage(format!(
         "--dedupe is for calls that the run makes itself, and this one goes through the queue, where each prompt is a \

@@ -111,7 +111,6 @@ impl RunQueue {
         providers: &ProviderPlan,
         run: &QueueRun,
         strategy: Strategy,
-        deadline: Option<String>,
     ) -> Result<Vec<String>, Refusal> {
         let (queue, id, plan, name) = (
             run.queue(),
@@ -123,9 +122,8 @@ impl RunQueue {
         let known = queue.process(id).map_err(failed)?;
         let batches = queue.batches(Some(id)).map_err(failed)?;
         let account = match strategy {
-            _ if deadline.is_some() => providers.batch_client().map_err(refused)?,
             Strategy::Batch => providers.batches().map_err(refused)?,
-            Strategy::Sync | Strategy::Flex => None,
+            Strategy::Sync => None,
         };
         let submitted = AlreadySubmitted {
             batches: &batches,
@@ -143,14 +141,13 @@ impl RunQueue {
             _ if cancelled => format!(
                 "process {id} was cancelled: what its batches have not answered is sent again once they have ended"
             ),
-            _ if let Some(line) = deadline => format!("{line}, as process {id}"),
             Strategy::Batch if plan.to_send == Some(0) && known.is_some() => {
                 format!("strategy batch: nothing new to submit (process {id})")
             }
             Strategy::Batch => {
                 format!("strategy batch: prompts go to {name} in batches, as process {id}")
             }
-            Strategy::Sync | Strategy::Flex => format!(
+            Strategy::Sync => format!(
                 "process {id} of an earlier run goes on, which the queue has; what is new runs {strategy}"
             ),
         });

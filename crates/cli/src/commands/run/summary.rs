@@ -3,7 +3,7 @@
 use batchwright::files::RunReport;
 use batchwright::plan::Concurrency;
 use batchwright::provider::redacted_url;
-use batchwright::{ErrorKind, StopReason, Strategy, Summary, Usd};
+use batchwright::{ErrorKind, StopReason, Summary, Usd};
 
 use crate::args::run::RunArgs;
 use crate::budget::RunBudget;
@@ -42,9 +42,6 @@ pub struct QueueFacts {
     pub in_batches: u64,
     /// Whether a batch on hold needs a decision.
     pub has_held: bool,
-    /// Whether the deadline was met, if there is one.
-    pub deadline: Option<String>,
-    pub deadline_missed: bool,
 }
 
 impl Default for Setup {
@@ -106,12 +103,9 @@ pub fn print(args: &RunArgs, report: &RunReport, setup: &Setup, queue: Option<&Q
     )];
     if let Some(reason) = &setup.strategy.fallback_reason {
         lines.push(row("strategy", reason));
-    } else if setup.strategy.strategy == Strategy::Flex {
-        lines.push(row("strategy", "flex"));
     }
     if let Some(queue) = queue {
-        lines.push(row("strategy", setup.strategy.name()));
-        lines.extend(queue.deadline.iter().map(|text| row("deadline", text)));
+        lines.push(row("strategy", setup.strategy.strategy.as_str()));
         lines.push(row("batches", &queue.batches));
     }
     if summary.calls > 0 {
@@ -452,7 +446,7 @@ pub fn print_json(
         "output": args.output.as_ref().map(|path| path.to_string_lossy()),
         "exit_code": exit.code(),
         "budget": setup.budget.as_ref().map(RunBudget::json),
-        "strategy": setup.strategy.name(),
+        "strategy": setup.strategy.strategy.as_str(),
         "fallback_reason": setup.strategy.fallback_reason,
     });
     for (name, fact) in queue.iter().flat_map(|queue| &queue.json) {

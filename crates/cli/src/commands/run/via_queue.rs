@@ -13,7 +13,6 @@ use batchwright::{
     Strategy,
 };
 
-use super::deadline;
 use super::run_queue::RunQueue;
 use super::summary::QueueFacts;
 use crate::args::run::RunArgs;
@@ -90,15 +89,8 @@ impl ViaQueue {
     }
 
     /// Lines on the strategy and on batches of earlier runs.
-    pub fn lines(
-        &self,
-        args: &RunArgs,
-        plan: &ProviderPlan,
-        strategy: Strategy,
-    ) -> Result<Vec<String>, Refusal> {
-        let given = args.time.given();
-        let deadline = given.map(|given| deadline::line(given, self.run.known_deadline()));
-        self.queue.lines(plan, &self.run, strategy, deadline)
+    pub fn lines(&self, plan: &ProviderPlan, strategy: Strategy) -> Result<Vec<String>, Refusal> {
+        self.queue.lines(plan, &self.run, strategy)
     }
 
     /// Executes the run. There is no manager if no item is to be sent.
@@ -111,8 +103,6 @@ impl ViaQueue {
     ) -> Result<(RunReport, QueueFacts), Refusal> {
         let Self { queue, run } = self;
         let process = run.process();
-        let in_time = deadline::in_time(args, &run, manager, session)?;
-        let is_in_time = in_time.is_some();
         queue.note_store();
         // Also with --quiet: the same command would buy everything again.
         queue
@@ -125,24 +115,10 @@ impl ViaQueue {
             .until_submitted(args.no_wait)
             .on_error(args.on_error.policy())
             .described(queue.info(args, manager))
-            .set(in_time, QueueRun::deadline)
             .set(budget, QueueRun::budget);
-        let run = match manager.map(LlmManager::plan) {
-            Some(plan) if plan.strategy().strategy == Strategy::Batch => {
-                let (first, route) = (&plan.first, plan.route_plan());
-                let address = first.base_url.as_deref().unwrap_or_default();
-                let asked = (first.provider, address, first.model.as_deref());
-                run.cache_prompt(route.cache_prompt, asked, &route.prices, true)
-            }
-            _ => run,
-        };
         let make_worker = |queue: &JobQueue| {
             let manager = manager.ok_or_else(|| Error::new(ErrorKind::Invalid, NO_MANAGER))?;
-            if is_in_time {
-                manager.worker_in_time(queue)
-            } else {
-                manager.run_worker(queue)
-            }
+            manager.run_worker(queue)
         };
         let ended = run.run(make_worker);
         session.display.clear();
@@ -150,8 +126,6 @@ impl ViaQueue {
         let facts = QueueFacts {
             batches: batches_line(&ended),
             remaining: queue.remaining(&ended, process, &lacks_its_key(manager)),
-            deadline: deadline::outcome(&ended),
-            deadline_missed: ended.deadline_missed,
             json: json(process, &ended),
             has_remaining: ended.left.is_some(),
             in_batches: ended
@@ -179,7 +153,6 @@ fn lacks_its_key(manager: Option<&LlmManager>) -> impl Fn(&BatchInfo) -> bool + 
 /// The members about the queue in the JSON of a run.
 fn json(process: ProcessId, ended: &QueueRunReport) -> Vec<(&'static str, serde_json::Value)> {
     vec![
-        ("deadline", deadline::json(ended)),
         ("process_id", serde_json::json!(process)),
         ("submitted", ended.submitted.into()),
         ("attached", ended.attached.into()),
@@ -195,12 +168,7 @@ fn batches_line(ended: &QueueRunReport) -> String {
         "results of items that the input no longer has",
         "answers to requests that have changed since",
     );
-    // With a deadline, items on the queue may be sent as calls.
-    let queued = if ended.deadline.is_some() {
-        0
-    } else {
-        ended.submitted
-    };
+    let queued = ended.submitted;
     let unsent = ended.batches.iter().filter(|batch| batch.unsent);
     let unsent: u64 = unsent.map(|batch| batch.total).sum();
     let waiting = ended.left.as_ref().map_or(0, |left| left.counts.pending);

@@ -14,7 +14,6 @@ use batchwright::{JobQueue, ProcessId, Settings, Strategy};
 use console::Term;
 use serde_json::{Value, json};
 
-use crate::args::deadline::shown as shown_deadline;
 use crate::args::status::StatusArgs;
 use crate::batches;
 use crate::display;
@@ -224,7 +223,6 @@ fn once(args: &StatusArgs) -> Result<(), Early> {
     if !rows.is_empty() {
         print(&table(&rows, false, width()))?;
         print(&batch_lines(&rows, width()))?;
-        print(&deadline_lines(&rows))?;
     }
     if workers > 0 {
         let number = number_of(workers, "worker is", "workers are");
@@ -293,21 +291,6 @@ fn batch_lines(rows: &[Row], width: Option<usize>) -> String {
         for (n, line) in wrapped(&line, room).iter().enumerate() {
             let indent = if n == 0 { "  " } else { "    " };
             out.push_str(&format!("{indent}{line}\n"));
-        }
-    }
-    out
-}
-
-/// The deadlines of runs, and how they are met: each decision on a line.
-fn deadline_lines(rows: &[Row]) -> String {
-    let plans = rows
-        .iter()
-        .filter_map(|row| row.process.info.deadline.as_ref());
-    let mut out = String::new();
-    for plan in plans {
-        out.push_str(&format!("  deadline {}\n", shown_deadline(plan.deadline)));
-        for change in &plan.changes {
-            out.push_str(&format!("    {}\n", change.line));
         }
     }
     out

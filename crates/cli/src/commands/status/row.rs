@@ -64,7 +64,7 @@ impl Row {
             "output": self.process.info.output,
             "command": self.process.info.command,
             "queue": self.store,
-            "strategy": self.strategy_now(),
+            "strategy": self.effective.strategy,
             "fallback_reason": self.effective.fallback_reason,
             "total": counts.total,
             "pending": counts.pending,
@@ -85,7 +85,6 @@ impl Row {
             "output_tokens": self.process.spent.output_tokens,
             "cost_usd": self.process.spent.cost_usd,
             "unpriced": self.process.spent.unpriced,
-            "deadline": self.process.info.deadline,
         })
     }
 
@@ -99,15 +98,7 @@ impl Row {
         if self.is_finished() && self.batches.is_empty() {
             "-".to_owned()
         } else {
-            self.strategy_now()
-        }
-    }
-
-    /// A run with a deadline selects its strategy itself.
-    fn strategy_now(&self) -> String {
-        match self.process.info.deadline {
-            Some(_) => "auto".to_owned(),
-            None => self.effective.strategy.to_string(),
+            self.effective.strategy.to_string()
         }
     }
 

@@ -39,10 +39,6 @@ fn replayed(page: &Path) -> Vec<String> {
 }
 
 #[test]
-#[cfg_attr(
-    feature = "tokenizer",
-    ignore = "estimates in the docs are those from bytes"
-)]
 fn every_transcript_is_what_the_program_prints() {
     // Pages mostly wait for their simulators, so all of them run at once.
     let pages = pages();

@@ -43,11 +43,6 @@ pub fn normal(line: &str) -> String {
             continue;
         }
         let id = id_length(rest);
-        if is_date(rest) {
-            out.push_str("<date>");
-            rest = &rest[DATE.len()..];
-            continue;
-        }
         if first == '…' && end_of_id(&rest[first.len_utf8()..]) {
             out.push_str("…<id>");
             rest = &rest[first.len_utf8() + 8..];
@@ -76,21 +71,6 @@ pub fn normal(line: &str) -> String {
         }
     }
     out
-}
-
-/// The form of a deadline, with a 0 for each digit.
-const DATE: &str = "0000-00-00 00:00:00 +00:00";
-
-fn is_date(text: &str) -> bool {
-    let form = |c: char| match c {
-        '0'..='9' => '0',
-        '-' if text.get(20..21) == Some("-") => '-',
-        other => other,
-    };
-    text.get(..DATE.len()).is_some_and(|date| {
-        let date: String = date.chars().map(form).collect();
-        date.replace(" -", " +") == DATE
-    })
 }
 
 /// The number of bytes at the beginning that are an id or a hash: eight or more hexadecimal digits, at least one of

@@ -35,7 +35,6 @@ pub(super) fn facts(uploads: bool, policy: Option<OnUnknown>, is_stopped: bool) 
         now: NOW,
         is_stopped,
         stopped_at: is_stopped.then_some(NOW),
-        is_withdrawn: false,
         uploads,
         settings: BatchSettings::default().on_unknown(policy),
         jitter: 0.5,
@@ -229,8 +228,6 @@ pub(super) fn events() -> Vec<Event> {
     let mut events = vec![
         Event::TakenOver,
         Event::RecheckNow,
-        Event::Withdrawn,
-        Event::Kept,
         Event::Postponed(second),
         Event::Panicked,
         Event::NoKey,

@@ -57,11 +57,6 @@ impl Search {
             };
             self.hurried(cancelled, depth);
         }
-        if node.record.withdrawn.is_none() {
-            self.feed(node.clone(), Event::Withdrawn, depth);
-        } else {
-            self.feed(node.clone(), Event::Kept, depth);
-        }
         self.reach(node.clone().dies(), depth);
         // Or its next step is taken.
         let mut due = node.clone();

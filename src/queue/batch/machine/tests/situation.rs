@@ -70,7 +70,6 @@ impl Node {
                 .is_stopped
                 .then_some(if self.stopped_early { NOW } else { late }),
             jitter: 0.0,
-            is_withdrawn: self.record.withdrawn.is_some(),
             ..facts
         }
     }
@@ -90,7 +89,6 @@ impl Node {
                 intent,
                 state,
                 failures,
-                withdrawn,
                 // Always the same.
                 account: _,
                 // Without effect.
@@ -98,7 +96,7 @@ impl Node {
                 due: _,
             } = normal(record.clone());
             let sizes = (intent.label, intent.items, intent.bytes);
-            let parts = (sizes, state, failures, withdrawn, is_late);
+            let parts = (sizes, state, failures, is_late);
             serde_json::to_string(&parts).unwrap()
         };
         let (record, provider) = (text(&self.record), &self.provider);
