@@ -19,7 +19,7 @@ use crate::background::Background;
 use crate::problem::Problem;
 use crate::records::batches::{BatchFault, BatchRecord, BatchState};
 use crate::records::files::{FileRecord, now};
-use crate::records::{owners, settled};
+use crate::records::settled;
 
 /// Interval of checks of open batches.
 const LOOK: Duration = Duration::from_millis(250);

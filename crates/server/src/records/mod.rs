@@ -33,7 +33,6 @@ const TABLES: &[&str] = &[
     batches::TABLE,
     webhooks::TABLE,
     reads::TABLE,
-    owners::TABLE,
 ];
 
 /// An open database of records.
