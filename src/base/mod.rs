@@ -39,7 +39,6 @@ pub(crate) mod thread;
 pub mod usage;
 pub mod usd;
 pub(crate) mod warn_once;
-pub(crate) mod zstd;
 
 pub use atomic_file::AtomicFile;
 pub use cancel::{CancelHook, Context};

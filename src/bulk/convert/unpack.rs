@@ -4,9 +4,9 @@ use std::fmt;
 use std::io::{self, BufRead, BufReader, Chain, Cursor, Read};
 use std::path::{Path, PathBuf};
 
-use flate2::bufread::GzDecoder;
-
-use crate::base::zstd::Frames;
+use flate2::bufread::MultiGzDecoder;
+use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
+use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
 /// A compression format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,7 +69,7 @@ enum State<R> {
     /// Nothing was read yet.
     New(R),
     Plain(Started<R>),
-    Gzip(Box<Members<BufReader<Started<R>>>>),
+    Gzip(Box<MultiGzDecoder<BufReader<Started<R>>>>),
     Zstd(Box<Frames<BufReader<Started<R>>>>),
     /// While it changes.
     Nothing,
@@ -109,12 +109,8 @@ impl<R: Read> Unpacked<R> {
         let buffered = |started| BufReader::with_capacity(1 << 16, started);
         self.0 = match found {
             None => State::Plain(started),
-            Some(Packing::Gzip) => {
-                State::Gzip(Box::new(Members(Some(GzDecoder::new(buffered(started))))))
-            }
-            Some(Packing::Zstd) => {
-                State::Zstd(Box::new(Frames::new(buffered(started), MOST_WINDOW)))
-            }
+            Some(Packing::Gzip) => State::Gzip(Box::new(MultiGzDecoder::new(buffered(started)))),
+            Some(Packing::Zstd) => State::Zstd(Box::new(Frames::new(buffered(started)))),
         };
         Ok(())
     }
@@ -132,61 +128,85 @@ impl<R: Read> Read for Unpacked<R> {
     }
 }
 
-/// Unpacks one gzip member after the other. Tapes and block devices pad the last one with NUL bytes.
-struct Members<R>(Option<GzDecoder<R>>);
+/// The frames of Zstandard data, one after the other.
+struct Frames<R> {
+    source: R,
+    decoder: FrameDecoder,
+    within: bool,
+}
 
-impl<R: BufRead> Read for Members<R> {
+impl<R: BufRead> Frames<R> {
+    fn new(source: R) -> Self {
+        Self {
+            source,
+            decoder: FrameDecoder::new(),
+            within: false,
+        }
+    }
+
+    /// Starts the next frame with data; false at the end.
+    fn next(&mut self) -> io::Result<bool> {
+        while !self.source.fill_buf()?.is_empty() {
+            // A reused decoder accepts only smaller windows.
+            self.decoder = FrameDecoder::new();
+            let skipped = match self.decoder.reset(&mut self.source) {
+                Ok(()) => return Ok(true),
+                Err(FrameDecoderError::ReadFrameHeaderError(ReadFrameHeaderError::SkipFrame {
+                    length,
+                    ..
+                })) => u64::from(length),
+                Err(error) => return Err(invalid(error)),
+            };
+            if io::copy(&mut (&mut self.source).take(skipped), &mut io::sink())? < skipped {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        Ok(false)
+    }
+}
+
+impl<R: BufRead> Read for Frames<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
-            let Some(member) = &mut self.0 else {
+            if !self.within && !self.next()? {
                 return Ok(0);
-            };
-            let read = member.read(buffer)?;
-            if read > 0 || buffer.is_empty() || !has_next(member.get_mut())? {
+            }
+            self.within = true;
+            while !self.decoder.is_finished() && self.decoder.can_collect() < buffer.len() {
+                let wanted = buffer.len() - self.decoder.can_collect();
+                let strategy = BlockDecodingStrategy::UptoBytes(wanted);
+                let decoded = self.decoder.decode_blocks(&mut self.source, strategy);
+                decoded.map_err(invalid)?;
+            }
+            let read = self.decoder.read(buffer)?;
+            if read > 0 || buffer.is_empty() || !self.decoder.is_finished() {
                 return Ok(read);
             }
-            let ended = self.0.take();
-            self.0 = ended.map(|ended| GzDecoder::new(ended.into_inner()));
+            let told = self.decoder.get_checksum_from_data();
+            if told.is_some() && told != self.decoder.get_calculated_checksum() {
+                return Err(invalid("its checksum differs"));
+            }
+            self.within = false;
         }
     }
 }
 
-/// Whether another member follows.
-fn has_next(reader: &mut impl BufRead) -> io::Result<bool> {
-    loop {
-        let rest = reader.fill_buf()?;
-        match rest.iter().position(|byte| *byte != 0) {
-            _ if rest.is_empty() => return Ok(false),
-            Some(at) if rest[at] == 0x1f => {
-                reader.consume(at);
-                return Ok(true);
-            }
-            Some(_) => {
-                let why = "other data follows its end";
-                return Err(io::Error::new(io::ErrorKind::InvalidData, why));
-            }
-            None => {
-                let padding = rest.len();
-                reader.consume(padding);
-            }
-        }
-    }
+fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
 /// Distinguishes damaged data from a failure to read it.
 fn broken(packing: Packing, error: io::Error) -> io::Error {
-    let found = match error.kind() {
-        io::ErrorKind::UnexpectedEof => format!("the {packing} data is cut off"),
-        io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => {
-            format!("the {packing} data is damaged ({error})")
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => {
+            io::Error::new(
+                error.kind(),
+                format!("the {packing} data is damaged or cut off ({error})"),
+            )
         }
-        _ => return error,
-    };
-    io::Error::new(error.kind(), found)
+        _ => error,
+    }
 }
-
-/// Maximum window of a frame, which is in memory while it is unpacked: that of the highest level.
-const MOST_WINDOW: u64 = 128 << 20;
 
 #[cfg(test)]
 mod tests {
@@ -251,49 +271,10 @@ mod tests {
     }
 
     #[test]
-    fn padding_after_gzip_data_is_skipped_and_other_data_is_named() {
-        let padded = [gzip(b"a"), vec![0; 3000], gzip(b"b"), vec![0; 70_000]].concat();
-        for piece in [1 << 20, 7] {
-            assert_eq!(unpacked(&padded, piece).unwrap(), b"ab");
-            for rest in ["garbage", "\0\0x"] {
-                let whole = [&gzip(b"a")[..], rest.as_bytes()].concat();
-                let error = unpacked(&whole, piece).unwrap_err().to_string();
-                assert_eq!(
-                    error,
-                    "the gzip data is damaged (other data follows its end)"
-                );
-            }
-        }
-    }
-
-    /// A frame of a text with a window of this descriptor.
-    fn with_window(descriptor: u8, text: &[u8]) -> Vec<u8> {
-        let block = (text.len() as u32) << 3 | 1;
-        let header = [0x28, 0xb5, 0x2f, 0xfd, 0, descriptor];
-        [&header, &block.to_le_bytes()[..3], text].concat()
-    }
-
-    #[test]
-    fn a_window_of_the_highest_level_fits_and_a_larger_one_is_refused() {
-        let largest = with_window(17 << 3, b"end");
-        let text = unpacked(&[largest.clone(), zstd(b"x"), largest].concat(), 7).unwrap();
-        assert_eq!(text, b"endxend");
-        let one_segment = [
-            &[0x28, 0xb5, 0x2f, 0xfd, 0xa0][..],
-            &(1_u32 << 31).to_le_bytes(),
-        ]
-        .concat();
-        for (frame, size) in [
-            (with_window(25 << 3, b"x"), "32768"),
-            (with_window(17 << 3 | 1, b"x"), "144"),
-            (one_segment, "2048"),
-        ] {
-            for whole in [frame.clone(), [zstd(b"x"), frame].concat()] {
-                let error = unpacked(&whole, 7).unwrap_err().to_string();
-                let said = format!("unpacking it takes a window of {size} MiB, of at most 128: ");
-                assert!(error.starts_with(&said), "{error}");
-            }
-        }
+    fn other_data_after_gzip_data_is_an_error() {
+        let whole = [&gzip(b"a")[..], b"garbage"].concat();
+        let error = unpacked(&whole, 7).unwrap_err().to_string();
+        assert!(error.contains("damaged or cut off"), "{error}");
     }
 
     #[test]
@@ -309,26 +290,16 @@ mod tests {
                 if end == zstd(text).len() && Packing::of(&whole) == Some(Packing::Zstd) {
                     continue;
                 }
-                let error = unpacked(&whole[..end], 7).unwrap_err();
-                assert!(
-                    error.to_string().ends_with("data is cut off"),
-                    "{end}: {error}"
-                );
+                let error = unpacked(&whole[..end], 7).unwrap_err().to_string();
+                assert!(error.contains("damaged or cut off"), "{end}: {error}");
             }
         }
-        let mut damaged = gzip(text);
-        let at = damaged.len() - 6;
-        damaged[at] ^= 1;
-        let error = unpacked(&damaged, 1024).unwrap_err().to_string();
-        assert!(error.starts_with("the gzip data is damaged ("), "{error}");
-        let mut damaged = zstd(text);
-        let at = damaged.len() - 1;
-        damaged[at] ^= 1;
-        let error = unpacked(&damaged, 1024).unwrap_err().to_string();
-        assert_eq!(
-            error,
-            "the Zstandard data is damaged (its checksum differs)"
-        );
+        for (mut damaged, from_end) in [(gzip(text), 6), (zstd(text), 1)] {
+            let at = damaged.len() - from_end;
+            damaged[at] ^= 1;
+            let error = unpacked(&damaged, 1024).unwrap_err().to_string();
+            assert!(error.contains("damaged or cut off"), "{error}");
+        }
     }
 
     proptest! {
