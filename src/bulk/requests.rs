@@ -138,7 +138,7 @@ mod tests {
         let path = r#"[{"type": "image", "path": "/etc/hostname"}]"#;
         for (line, found) in [
             (line(path, ""), "a file of this machine"),
-            (line("\"hi\"", r#", "n": 2"#), "more than one answer"),
+            (line("\"hi\"", r#", "n": 2"#), "repeat the line"),
             ("{}".to_owned(), "prompt"),
             ("[]".to_owned(), "list"),
         ] {

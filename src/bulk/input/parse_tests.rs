@@ -161,10 +161,7 @@ fn a_batch_line_maps_known_fields_and_passes_on_others() {
 
 #[test]
 fn a_template_writes_numbers_as_the_record_does() {
-    let mut templates = vec![with_template("{{ n }}")];
-    if cfg!(feature = "templates") {
-        templates.push(with_template("{% if n > 0 %}{{ n }}{% endif %}"));
-    }
+    let settings = with_template("{{ n }}");
     for number in [
         "1.10",
         "1e2",
@@ -174,10 +171,8 @@ fn a_template_writes_numbers_as_the_record_does() {
         "0.1234567890123456789",
     ] {
         let line = format!(r#"{{"other":2.50, "\u006e": {number} }}"#);
-        for settings in &templates {
-            let request = parsed(Form::Jsonl, None, line.as_bytes(), settings).unwrap();
-            assert_eq!(request, Request::new(number));
-        }
+        let request = parsed(Form::Jsonl, None, line.as_bytes(), &settings).unwrap();
+        assert_eq!(request, Request::new(number));
     }
 }
 

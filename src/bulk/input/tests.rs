@@ -80,11 +80,11 @@ fn the_extension_selects_the_format() {
     for (name, text) in [
         (
             "a.ods",
-            "a.ods: found a spreadsheet (.ods); expected .jsonl, .json, .csv, .tsv, .txt, .parquet, .xlsx or .sqlite: save it as .xlsx or CSV UTF-8",
+            "a.ods: found a spreadsheet (.ods); expected .jsonl, .json, .csv, .tsv, .txt, .parquet or .xlsx: save it as .xlsx or CSV UTF-8",
         ),
         (
             "a",
-            "a: found a file without an extension; expected .jsonl, .json, .csv, .tsv, .txt, .parquet, .xlsx or .sqlite, or --format with its format",
+            "a: found a file without an extension; expected .jsonl, .json, .csv, .tsv, .txt, .parquet or .xlsx, or --format with its format",
         ),
         (
             "/",

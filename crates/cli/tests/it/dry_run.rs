@@ -191,15 +191,6 @@ fn ids_can_be_ignored_and_rows_with_repeated_ids_skipped() {
     )
     .expect(3);
     assert_eq!(desk.results("out.jsonl").len(), 5);
-    let export = |words: &str| {
-        let words = format!("export out.jsonl --input in.csv --template V2:{{{{prompt}}}} {words}");
-        desk.plain(&words)
-    };
-    export("-o table.csv").ends(2, "which line 2 has already");
-    export("-o table.csv --bad-rows skip --columns prompt,text,success").expect(0);
-    let table = desk.read("table.csv");
-    assert!(table.contains("one,echo: V2:one,true\n"), "{table}");
-    assert_eq!(table.matches(",,false\n").count(), 3, "{table}");
     desk.write("in.csv", "id,prompt\na,one\nb,two\nc,three\n");
     desk.run(
         &sim,

@@ -19,7 +19,7 @@ fn results_of_a_run_become_a_table() {
     desk.run(&sim, "in.csv --template {{text}} -j 1 -o out.jsonl")
         .expect(0);
     desk.plain("export out.jsonl -o out.csv")
-        .ends(0, "2 rows of 26 columns written to out.csv");
+        .ends(0, "2 rows of 24 columns written to out.csv");
     let table = desk.read("out.csv");
     let lines: Vec<&str> = table.lines().collect();
     assert!(lines[0].starts_with(

@@ -181,7 +181,7 @@ fn an_output_with_a_byte_order_mark_is_read() {
     desk.run(&sim, RUN)
         .ends(0, "5 finished before, nothing to send");
     assert_eq!(desk.read("out.jsonl"), marked);
-    let table = desk.plain("export out.jsonl -o - --format csv --columns id");
+    let table = desk.plain("export out.jsonl -o - --columns id");
     let table = table.expect(0).stdout;
     assert_eq!(table.lines().count(), 6, "{table}");
 
