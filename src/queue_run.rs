@@ -172,7 +172,6 @@ impl QueueRun {
         self
     }
 
-
     /// Limits what its process may cost, with what was spent on the output before. The queue counts what is spent, and this
     /// budget, with its [record](Budget::recorded_in), takes that over. Default: no limit, or the one that the process has.
     pub fn budget(mut self, budget: &Budget) -> Self {

@@ -130,7 +130,6 @@ impl<'r> FileBacklog<'r> {
         backlog
     }
 
-
     /// The same for a stream.
     pub(super) fn growing(mut self, growing: Growing<'r>) -> Self {
         self.growing = Some(growing);

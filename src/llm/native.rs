@@ -66,5 +66,4 @@ impl Native {
     pub fn body(&self) -> &Map<String, Value> {
         &self.body
     }
-
 }

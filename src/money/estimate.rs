@@ -105,12 +105,12 @@ mod tests {
     use super::*;
     use crate::money::prices::Prices;
 
-    const PRICES: &str = r#"{"providers": {"openai": [{"models": ["m"], "prices": [
+    const PRICES: &str = r#"{"providers": {"*": {"models": [{"models": ["m"], "prices": [
         {"input": 1, "output": 10, "above": [{"tokens": 1000, "input": 2, "output": 20}]},
-        {"tier": "batch", "input": 0.5, "output": 5}]}]}}"#;
+        {"tier": "batch", "input": 0.5, "output": 5}]}]}}}"#;
 
     fn cost(estimate: &Estimate, tier: &str) -> Option<(f64, Option<f64>)> {
-        let prices = Prices::none().with_table("test", PRICES).unwrap();
+        let prices = Prices::none().overridden("test", PRICES).unwrap();
         let model = prices.of_model("openai", "m").unwrap();
         let cost = estimate.cost(&model, tier, Timestamp(0))?;
         Some((cost.input.dollars(), cost.most.map(Usd::dollars)))

@@ -76,9 +76,7 @@ impl LlmClient for Remote {
                 self.access.remove_keys(&mut response);
                 Ok(response)
             }
-            Err(error) => {
-                Err(self.access.redacted(self.explained(error)))
-            }
+            Err(error) => Err(self.access.redacted(self.explained(error))),
         }
     }
 
@@ -147,7 +145,6 @@ impl LlmClient for Remote {
 }
 
 impl Remote {
-
     fn speak(&self, request: &Request, ctx: &Context) -> Result<Response, Error> {
         let model = self.model.of_request(request);
         let call = speech::encode(self.vendor, request, model)?;

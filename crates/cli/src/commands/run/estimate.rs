@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 
 use crate::args::run::RunArgs;
 use crate::args::shared::TaskArg;
-use crate::data_dir::data_dir;
 use crate::exit::{About, Refusal};
 use crate::format::number_of;
 use crate::settings::refused;
@@ -40,7 +39,6 @@ impl RunEstimate {
                 settings.model().map_err(refused)?,
             ),
         };
-        let folder = data_dir(args.pace.data_dir.as_deref());
         let prices = settings.model_prices().map_err(refused)?;
         let estimates = run.estimates();
         let estimates = estimates.map_err(|error| refused(error).about(About::Input))?;

@@ -10,7 +10,6 @@ use super::prepare::{Prepared, PreparedRun};
 use super::summary::{QueueFacts, Setup};
 use crate::args::run::RunArgs;
 use crate::budget::{self, RunBudget};
-use crate::data_dir::data_dir;
 use crate::exit::{Refusal, could_not_run};
 use crate::session::Session;
 
@@ -66,7 +65,6 @@ fn limited(args: &RunArgs, manager: &LlmManager, setup: &Setup) -> Result<Route<
     budget::check(args, &route)?;
     Ok(route)
 }
-
 
 /// The client of a run that sends nothing.
 struct Nobody;
