@@ -90,7 +90,6 @@ pub(crate) fn process(process: &ProcessState, pace: Option<Pace>) -> Value {
     if let Some(budget) = &process.budget {
         shown["budget"] = json!(budget);
     }
-    }
     shown
 }
 

@@ -99,8 +99,10 @@ fn errors_in_compressed_inputs_name_the_compressed_file() {
         .says("in.csv.gz:6: found the id \"a\", which line 2 has already");
     let packed = gzip(&b"id,prompt\na,one\n".repeat(50));
     desk.write("in.csv.gz", &packed[..packed.len() - 3]);
-    desk.run(&sim, "in.csv.gz")
-        .ends(2, "in.csv.gz: cannot be read: the gzip data is damaged or cut off");
+    desk.run(&sim, "in.csv.gz").ends(
+        2,
+        "in.csv.gz: cannot be read: the gzip data is damaged or cut off",
+    );
     desk.write("in.csv.gz", ROWS);
     desk.run(&sim, "in.csv.gz")
         .ends(2, "found no gzip data, although the name says so");
