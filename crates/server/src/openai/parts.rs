@@ -1,5 +1,6 @@
-//! Requests with several parts: embeddings of a list of texts. Each part is a separate request. A line of a batch with several parts is one job that creates its parts as child jobs and ends when all of
-//! them have: they are enqueued once and billed once, whatever crashes in between.
+//! Requests with several parts: embeddings of a list of texts. Each part is a separate request. A line of a batch with
+//! several parts is one job that creates its parts as child jobs and ends when all of them have: they are enqueued once
+//! and billed once, whatever crashes in between.
 
 use std::fmt::Write;
 
