@@ -13,6 +13,7 @@ use crate::sanitize::{self, harmless};
 use crate::stdout;
 use crate::table::width;
 use crate::wrap::wrapped;
+use machine::{room, sandbox, writable};
 
 mod machine;
 
