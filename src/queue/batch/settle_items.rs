@@ -260,17 +260,6 @@ pub(super) fn is_unchecked(claimed: &ClaimedJob) -> bool {
         && request(claimed).is_ok_and(|request| request.unchecked)
 }
 
-/// Returns a job unchanged.
-pub(crate) fn untried(claimed: &ClaimedJob) -> Settlement {
-    let history = claimed.history.as_deref().map(History::parse);
-    let calls = history.map_or(0, |history| history.calls());
-    let outcome = ClaimOutcome::Snooze { due_at: None };
-    Settlement {
-        budget: BudgetEnd::Unbilled,
-        ..Settlement::new(claimed.receipt, calls, outcome)
-    }
-}
-
 /// The request in a job's payload.
 pub(crate) fn request(claimed: &ClaimedJob) -> Result<Request, Error> {
     prompts::read(claimed.payload.get(), RequestTask::Complete)

@@ -7,7 +7,7 @@ use std::path::Path;
 use batchwright::queue::HealthFinding;
 use batchwright_exec::{Sandbox, SandboxMode};
 
-use super::{bad, good, note, warning};
+use super::{bad, good, note};
 
 /// Tries to write, which is more reliable than checking permissions.
 pub fn writable(folder: &Path) -> HealthFinding {
