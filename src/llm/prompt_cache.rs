@@ -9,17 +9,11 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use serde_json::Value;
 use ureq::http;
 
-use crate::base::Timestamp;
-use crate::config::choices::CachePrompt;
-use crate::money::prices::Prices;
-
 use super::params::RequestTask;
 use super::request::{Request, Text, text_bytes};
 
 /// Shorter beginnings are not cached. No provider with a lower minimum has much to save below it.
 pub(crate) const LEAST_TOKENS: u32 = 1024;
-/// By default, fewer prompts do not use a cache: writing it may cost more than an ordinary call.
-pub(crate) const LEAST_PROMPTS: usize = 10;
 /// Bytes of text per token, as estimated elsewhere.
 const BYTES: usize = 4;
 
@@ -125,52 +119,6 @@ fn hash(request: &Request) -> u64 {
     hasher.finish()
 }
 
-/// Which beginnings are cached.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct CacheRule<'p> {
-    pub mode: CachePrompt,
-    pub prices: &'p Prices,
-    /// How requests are sold: empty for calls, or `batch`.
-    pub tier: &'static str,
-    pub at: Timestamp,
-}
-
-impl CacheRule<'_> {
-    /// Whether the beginning of this number of prompts is cached at a provider. `None` prompts: their number is unknown.
-    /// By default, requests to an address that is not the provider's own get no new fields, because its server may reject
-    /// them.
-    pub(crate) fn caches(
-        &self,
-        prompts: Option<usize>,
-        (provider, address): (&str, &str),
-        model: Option<&str>,
-    ) -> bool {
-        match self.mode {
-            CachePrompt::Never => false,
-            // It is known that nobody would read the cache of a single prompt.
-            CachePrompt::Always => prompts.is_none_or(|prompts| prompts > 1),
-            CachePrompt::Auto => {
-                prompts.is_some_and(|prompts| prompts >= LEAST_PROMPTS)
-                    && accepts_marks(provider, address)
-                    && self.has_price(provider, model)
-            }
-        }
-    }
-
-    /// Whether cached tokens are cheaper than others.
-    fn has_price(&self, provider: &str, model: Option<&str>) -> bool {
-        let prices = self.prices.of_call(provider, None, model);
-        let entry = prices
-            .as_ref()
-            .and_then(|prices| prices.entry(self.tier, self.at));
-        entry.is_some_and(|entry| {
-            entry
-                .cached_input
-                .is_some_and(|price| price.0 < entry.input.0)
-        })
-    }
-}
-
 /// Whether requests to this address certainly may have the fields that mark a beginning: it is the provider's own, or the
 /// provider caches without a mark.
 pub(crate) fn accepts_marks(provider: &str, address: &str) -> bool {
@@ -236,8 +184,6 @@ pub(crate) fn has_breakpoints(model: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use serde_json::json;
 
     use super::*;
@@ -251,57 +197,6 @@ mod tests {
         Request::new("U").with_system("All rules. ".repeat(2_000))
     }
 
-    fn caches(
-        mode: CachePrompt,
-        tier: &'static str,
-        prompts: usize,
-        at: (&str, &str),
-        model: &str,
-    ) -> bool {
-        let prices = Prices::default();
-        let rule = CacheRule {
-            mode,
-            prices: &prices,
-            tier,
-            at: Timestamp(1_795_000_000_000),
-        };
-        rule.caches(Some(prompts), at, Some(model))
-    }
-
-    const OPENAI: (&str, &str) = ("openai", "https://api.openai.com/v1");
-    const ANTHROPIC: (&str, &str) = ("anthropic", "https://api.anthropic.com/v1");
-
-    #[test]
-    fn by_default_ten_prompts_and_a_lower_price_for_cached_tokens_are_needed() {
-        use CachePrompt::{Always, Auto, Never};
-        assert!(caches(Auto, "", 10, ANTHROPIC, "claude-sonnet-4-5"));
-        assert!(!caches(Auto, "", 9, ANTHROPIC, "claude-sonnet-4-5"));
-        assert!(!caches(Auto, "", 10, ANTHROPIC, "a-model-without-a-price"));
-        assert!(caches(Always, "", 2, ANTHROPIC, "a-model-without-a-price"));
-        assert!(!caches(Always, "", 1, ANTHROPIC, "claude-sonnet-4-5"));
-        assert!(!caches(Never, "", 10, ANTHROPIC, "claude-sonnet-4-5"));
-    }
-
-    #[test]
-    fn batches_whose_cached_tokens_cost_as_much_as_others_use_no_cache() {
-        assert!(caches(CachePrompt::Auto, "", 10, OPENAI, "gpt-4o-mini"));
-        assert!(!caches(
-            CachePrompt::Auto,
-            "batch",
-            10,
-            OPENAI,
-            "gpt-4o-mini"
-        ));
-        assert!(caches(CachePrompt::Auto, "batch", 10, OPENAI, "gpt-5"));
-        assert!(caches(
-            CachePrompt::Auto,
-            "batch",
-            10,
-            ANTHROPIC,
-            "claude-sonnet-4-5"
-        ));
-    }
-
     #[test]
     fn by_default_no_gateway_gets_fields_that_it_may_reject() {
         for (address, expected) in [
@@ -312,13 +207,7 @@ mod tests {
             ("http://127.0.0.1:8090/v1", false),
             ("", false),
         ] {
-            let at = ("openai", address);
-            assert_eq!(
-                caches(CachePrompt::Auto, "", 10, at, "gpt-5"),
-                expected,
-                "{address}"
-            );
-            assert!(caches(CachePrompt::Always, "", 10, at, "gpt-5"));
+            assert_eq!(accepts_marks("openai", address), expected, "{address}");
         }
         assert!(
             accepts_marks("deepseek", "http://127.0.0.1:8090/v1"),

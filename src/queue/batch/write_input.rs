@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::base::{Context, Error, ErrorKind, Timestamp};
+use crate::base::{Context, Error, ErrorKind};
 use crate::llm::batch::{BatchClient, BatchLimits};
 use crate::llm::request::Request;
 use crate::queue::store::{BatchNo, ClaimedJob, Settlement};
