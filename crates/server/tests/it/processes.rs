@@ -257,19 +257,24 @@ fn a_failure_that_ended_anew_is_not_deleted_for_the_one_that_was_read() {
     desk.get(&place).is(404);
 }
 
-/// A process is paused before it could use more than its budget, and says how it continues.
-#[test]
-fn a_process_with_a_budget_is_paused_until_it_gets_a_higher_one() {
+/// A server with a price of its model, 1 dollar per million tokens.
+fn priced() -> Desk {
     let mut desk = Desk::new();
     desk.stop();
     let prices = json!({"providers": {"*": {"models": [
         {"models": ["sim-1"], "prices": [{"input": 1, "output": 1}]}]}}});
     let file = desk.folder.path().join("prices.json");
     std::fs::write(&file, prices.to_string()).unwrap();
-    desk.store
-        .set("llm.prices", file.to_str().unwrap())
-        .unwrap();
+    let file = file.to_str().unwrap();
+    desk.store.set("llm.prices", file).unwrap();
     desk.start(|server| server);
+    desk
+}
+
+/// A process is paused before it could use more than its budget, and says how it continues.
+#[test]
+fn a_process_with_a_budget_is_paused_until_it_gets_a_higher_one() {
+    let desk = priced();
     let body: String = (0..60)
         .map(|n| {
             format!("{{\"id\": \"{n}\", \"prompt\": \"prompt {n:02}\", \"max_tokens\": 20}}\n")
@@ -297,18 +302,44 @@ fn a_process_with_a_budget_is_paused_until_it_gets_a_higher_one() {
     assert!(spent <= used && used <= 0.0006, "{paused}");
     assert!(paused["completed"].as_u64().unwrap() >= 5, "{paused}");
 
-    let resume = format!("/api/v1/resume?process_id={id}");
-    let refused = desk.post(&resume, &json!({})).is(409);
-    assert!(refused.text.contains("is used up"), "{}", refused.text);
-    assert!(
-        refused.text.contains(&format!("{path}/budget?usd=USD")),
-        "{}",
-        refused.text
-    );
     desk.post(&format!("{path}/budget"), &json!({})).is(400);
     let more = desk.post(&format!("{path}/budget?usd=1"), &json!({}));
     more.is(200).json()["budget"].has(json!({"limit": 1.0, "paused": null}));
     let ended = until_finished(&desk, &id);
     assert_eq!(ended["completed"], 60);
-    desk.post(&resume, &json!({})).is(200);
+}
+
+/// Every way to enqueue work counts in what was spent, and it stays when the results are gone.
+#[test]
+fn what_was_spent_is_shown_by_model_and_outlives_the_results() {
+    let desk = priced();
+    let chat = json!({"model": "sim-1", "messages": [{"role": "user", "content": "hi"}]});
+    desk.post("/v1/chat/completions", &chat).is(200);
+    let job = json!({"type": "completion", "payload": {"prompt": "hi"}});
+    desk.post("/api/v1/jobs", &job).is(201);
+    let body = "{\"prompt\":\"a\"}\n{\"prompt\":\"b\"}\n";
+    let made = lines(&desk, "?type=completion", body).is(201).json();
+    let id = made["process_id"].as_str().unwrap().to_owned();
+    until_finished(&desk, &id);
+
+    let spent = || desk.read("/api/v1/spent")["data"].clone();
+    let began = std::time::Instant::now();
+    while spent()[0]["calls"] != 4 {
+        assert!(began.elapsed().as_secs() < 30, "{}", spent());
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    let rows = spent();
+    assert_eq!(rows.as_array().unwrap().len(), 1, "{rows}");
+    rows[0].has(json!({"model": "sim-1", "calls": 4}));
+    assert!(rows[0]["tokens"].as_u64().unwrap() > 0);
+    assert!(rows[0]["cost_usd"].as_f64().unwrap() > 0.0);
+
+    desk.delete(&format!("/api/v1/processes/{id}")).is(200);
+    assert_eq!(spent(), rows);
+    let metrics = desk.get("/metrics").is(200).text;
+    let series = "batchwright_month_cost_usd{gen_ai_request_model=\"sim-1\"} ";
+    assert!(metrics.contains(series), "{metrics}");
+    for wrong in ["?since=yesterday", "?x=1"] {
+        desk.get(&format!("/api/v1/spent{wrong}")).is(400);
+    }
 }
