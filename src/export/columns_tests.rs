@@ -22,7 +22,7 @@ fn kind_of(columns: &[Column], name: &str) -> ColumnType {
     column.unwrap_or_else(|| panic!("no {name}")).kind
 }
 
-const ALWAYS: [&str; 22] = [
+const ALWAYS: [&str; 21] = [
     "success",
     "error_kind",
     "error_status",
