@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use batchwright::progress::Metrics;
-use batchwright::queue::{ProcessState, WorkerLimits};
+use batchwright::queue::WorkerLimits;
 use batchwright::{JobId, JobQueue};
 use batchwright_jobs::JobTypes;
 use parking_lot::Mutex;

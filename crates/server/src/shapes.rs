@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use batchwright::batch::BatchInfo;
 use batchwright::progress::{ProviderLimits, RateStatus, Timestamp};
-use batchwright::queue::{
-    AttemptError, JobResult, JobState, JobStatus, LimitReached, ProcessState,
-};
+use batchwright::queue::{AttemptError, JobResult, JobState, JobStatus, ProcessState};
 use batchwright::unstable::{Clock, SystemClock};
 use batchwright::{Error, JobId, ProcessId};
 use serde::Serialize;

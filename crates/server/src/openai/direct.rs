@@ -409,7 +409,7 @@ mod tests {
         let starts = open();
         let waiting = Arc::new(Waiting::default());
         let second = asked(&starts);
-        let waits = waiting.begin(second, None, false);
+        let waits = waiting.begin(second, None);
         assert!(settle_abandoned(&queue, &starts, &waiting).unwrap());
         assert_eq!((cancelled(first), cancelled(second)), (true, false));
         assert!(!settle_abandoned(&queue, &starts, &waiting).unwrap());

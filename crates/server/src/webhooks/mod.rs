@@ -247,7 +247,7 @@ fn message(app: &App, subject: &str) -> Result<Option<Value>, Problem> {
     let id: ProcessId = subject.parse()?;
     let data = match app.queue.process(id)? {
         Some(process) if !process.is_finished() => return Ok(None),
-        Some(process) => shapes::process(&process, None, None),
+        Some(process) => shapes::process(&process, None),
         // A client was quicker and has taken all its results.
         None => json!({"process_id": id, "state": "consumed"}),
     };
