@@ -7,7 +7,7 @@ use std::path::Path;
 use batchwright::queue::HealthFinding;
 use batchwright_exec::{Sandbox, SandboxMode};
 
-use super::{bad, good, note};
+use super::{bad, good, note, warning};
 
 /// Tries to write, which is more reliable than checking permissions.
 pub fn writable(folder: &Path) -> HealthFinding {

@@ -125,6 +125,10 @@ fn note(what: &str, seen: impl Into<String>, advice: &str) -> HealthFinding {
     advised(what, Severity::Note, seen, advice)
 }
 
+fn warning(what: &str, seen: impl Into<String>, advice: &str) -> HealthFinding {
+    advised(what, Severity::Warning, seen, advice)
+}
+
 fn bad(what: &str, seen: impl Into<String>, advice: &str) -> HealthFinding {
     advised(what, Severity::Bad, seen, advice)
 }
