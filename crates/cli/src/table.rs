@@ -45,11 +45,6 @@ impl Table {
         self.rows.push((cells, one_line(note)));
     }
 
-    /// Adds lines after the last row.
-    pub fn below(&mut self, text: &str) {
-        self.rows.push((Vec::new(), one_line(text)));
-    }
-
     /// The lines, not longer than `width` unless a word is: the longest cells are shortened, except the first of a row,
     /// and a note that does not fit next to its row is put below it.
     pub fn lines(&self, width: Option<usize>) -> String {
@@ -69,7 +64,7 @@ impl Table {
                 let blanks = width + GAP - len.min(width);
                 line.extend(std::iter::repeat_n(' ', blanks));
             }
-            let below = cells.is_empty() || beside + note.chars().count() > room;
+            let below = beside + note.chars().count() > room;
             if !below {
                 line.push_str(note);
             }

@@ -121,10 +121,6 @@ fn advised(what: &str, how: Severity, seen: impl Into<String>, advice: &str) -> 
     HealthFinding::new(what, how, seen.into(), Some(advice))
 }
 
-fn warning(what: &str, seen: impl Into<String>, advice: &str) -> HealthFinding {
-    advised(what, Severity::Warning, seen, advice)
-}
-
 fn note(what: &str, seen: impl Into<String>, advice: &str) -> HealthFinding {
     advised(what, Severity::Note, seen, advice)
 }
