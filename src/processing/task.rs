@@ -272,13 +272,6 @@ mod tests {
             bytes: b"one\ntwo\n\xff".to_vec(),
         };
         assert!(file.text().unwrap_err().message().contains("line 3"));
-        let declared = ProcessTask::new("a.py");
-        let bytes = b"# coding: latin-1\n\xe9".to_vec();
-        let declared = SourceFile {
-            task: &declared,
-            bytes,
-        };
-        assert!(declared.text().unwrap().ends_with('é'));
         assert_eq!(format!("{file:?}"), r#"SourceFile { path: "a", bytes: 9 }"#);
     }
 }

@@ -414,7 +414,7 @@ mod queue {
         assert_eq!(text("PRAGMA journal_mode"), "wal");
         let columns = text("SELECT group_concat(name) FROM pragma_table_info('jobs')");
         assert!(
-            columns.contains("process") && columns.contains("status"),
+            columns.contains("batch") && columns.contains("status"),
             "{columns}"
         );
         drop(file);

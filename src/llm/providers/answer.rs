@@ -203,10 +203,9 @@ pub(super) fn unreadable(error: &serde_json::Error, body: &[u8]) -> Error {
     if is_web_page(body) {
         return unlike(WEB_PAGE, body);
     }
-    if [&b"data:"[..], b"event:"]
-        .iter()
-        .any(|field| body.starts_with(field))
-    {
+    // Events may begin with a comment.
+    let mut fields = [&b"data:"[..], b"event:", b":"].iter();
+    if fields.any(|field| body.starts_with(field)) {
         return unlike("it is a stream of events, which was not requested", body);
     }
     unlike(error, body)

@@ -180,22 +180,6 @@ impl Transport for Always {
     }
 }
 
-#[test]
-fn only_local_servers_get_the_warning_about_truncated_prompts() {
-    let body = r#"{"choices":[{"finish_reason":"stop","message":{"content":"x"}}],
-        "usage":{"prompt_tokens":4096,"completion_tokens":1}}"#;
-    let answer = |provider: &str| {
-        let config = LlmConfig::new(provider)
-            .api_key(Secret::new("k"))
-            .model("m");
-        let client = config.client_over(Arc::new(Always(200, body))).unwrap();
-        let request = Request::new("word ".repeat(8000));
-        client.complete(&request, &Context::new()).unwrap()
-    };
-    assert!(answer("local").warning.unwrap().contains("4096 tokens"));
-    assert_eq!(answer("openai").warning, None);
-}
-
 /// A server chooses every word of its reply, also those that are no text.
 #[test]
 fn a_key_that_is_echoed_in_any_part_of_an_answer_is_not_shown() {
