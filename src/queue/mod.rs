@@ -56,6 +56,7 @@ mod maintenance;
 #[cfg(feature = "metrics")]
 mod metrics;
 pub(crate) mod model_call;
+mod process_budget;
 mod progress_reporter;
 mod prompt_job;
 pub(crate) mod prompts;

@@ -127,7 +127,14 @@ fn rows() -> Vec<Row> {
             true,
         ),
         row("groq", "api.groq.com", "", Vendor::Groq, false, true),
-        row("mistral", "api.mistral.ai", "", Vendor::Mistral, true, false),
+        row(
+            "mistral",
+            "api.mistral.ai",
+            "",
+            Vendor::Mistral,
+            true,
+            false,
+        ),
         row("xai", "api.x.ai", "/v1", Vendor::Xai, false, true),
         row(
             "anthropic",

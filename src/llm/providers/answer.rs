@@ -204,7 +204,7 @@ pub(super) fn unreadable(error: &serde_json::Error, body: &[u8]) -> Error {
         return unlike(WEB_PAGE, body);
     }
     // Events may begin with a comment.
-    let mut fields = [&b"data:"[..], b"event:", b":"].iter();
+    let mut fields = [&b"data:"[..], b"event:", b":"].into_iter();
     if fields.any(|field| body.starts_with(field)) {
         return unlike("it is a stream of events, which was not requested", body);
     }

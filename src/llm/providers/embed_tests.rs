@@ -205,9 +205,7 @@ fn an_unusable_vector_fails_only_its_text() {
             {{"values":[3,1]}}],"usageMetadata":{{"promptTokenCount":8}}}}"#
         )
     };
-    let bad = [
-        "null", "[]", "[1]", "[1,2,3]", "[1,null]", "[1e99,1]", "{}",
-    ];
+    let bad = ["null", "[]", "[1]", "[1,2,3]", "[1,null]", "[1e99,1]", "{}"];
     let bodies = bad.map(|bad| [("openai", openai(bad)), ("gemini", gemini(bad))]);
     let in_place = r#"{"data":[{"embedding":[0,1]},null,{"embedding":[2,1]},{"embedding":[3,1]}]}"#;
     let missing = r#"{"data":[{"index":0,"embedding":[0,1]},null,{"index":2,"embedding":[2,1]},
