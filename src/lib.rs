@@ -77,7 +77,7 @@
 //! | `bundled` | yes | SQLite compiled in; without it, `queue` links the system's library |
 //! | `metrics` | no | counts and times in the text format of Prometheus |
 //! | `mysql` | no | the queue in MySQL or MariaDB, for workers on many machines |
-//! | `redis` | no | wake-ups and shared limits of such workers, through Redis or Valkey |
+//! | `redis` | no | wake-ups of such workers, through Redis or Valkey |
 //! | `parquet` | no | Parquet files as inputs and as tables of results |
 //! | `excel` | no | the same for `.xlsx` files |
 //! | `files` | no | folders of source files (module `sources`) and their processing (module `processing`); the parsers need a C compiler |

@@ -84,7 +84,7 @@ pub struct Response {
     /// The cost of the call, if the provider reports it. If it does not, a [`Route`](crate::Route) sets it by its
     /// [prices](crate::Route::prices).
     pub cost_usd: Option<Usd>,
-    /// A warning about the answer, for people: for example that a local server has probably cut the prompt.
+    /// A warning about the answer, for people: for example that a reply was repaired.
     #[debug("{:?}", warning.as_deref().map(Message))]
     pub warning: Option<String>,
     /// How much less the call cost because of the provider's prompt cache, in picodollars; negative if it only wrote the

@@ -393,7 +393,7 @@ pub struct Summary {
     pub unusable_replies: u64,
     /// Answers cut at the token limit.
     pub truncated: u64,
-    /// Answers with a warning: a local server has probably cut the prompt, or a reply was repaired.
+    /// Answers with a warning, for example because a reply was repaired.
     pub warnings: u64,
     /// Placeholder answers of `extract`.
     pub extracted: u64,
