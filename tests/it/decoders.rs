@@ -184,7 +184,7 @@ fn a_partial_reply_is_not_an_answer() {
 }
 
 /// Replacements for a value, as JSON text.
-const ODD: [&str; 23] = [
+const ODD: [&str; 22] = [
     "null",
     "true",
     "0",
@@ -200,7 +200,6 @@ const ODD: [&str; 23] = [
     "\"429\"",
     "\"18446744073709551615\"",
     "\"1e400s\"",
-    "\"\\ud800\"",
     "\"\\u0000\\u2028\"",
     "[]",
     "[null]",

@@ -15,7 +15,8 @@ pub(super) fn read<T>(
     body: &[u8],
     strictly: impl Fn(&[u8]) -> serde_json::Result<T>,
 ) -> serde_json::Result<(T, Option<String>)> {
-    let body = without_bom(body);
+    // A cut-off reply stays one if a proxy ends it with white space.
+    let body = without_bom(body).trim_ascii_end();
     let read = strictly(body).map(|read| (read, None));
     read.or_else(|error| match String::from_utf8_lossy(body) {
         Cow::Owned(text) => Ok((strictly(text.as_bytes())?, Some(WARNING.to_owned()))),

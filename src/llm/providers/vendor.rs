@@ -180,6 +180,12 @@ impl Vendor {
     }
 
     /// Rejects a vendor without embeddings. The error names the vendors that have them.
+    /// Whether a request gets this service tier, because the field is sent.
+    pub(crate) fn takes_tier(&self, tier: &str) -> bool {
+        let checked = self.fields.check(self.name, "service_tier", &tier.into());
+        checked.is_ok()
+    }
+
     pub(crate) fn check_embeddings(&self) -> Result<(), Error> {
         if self.embeds.is_some() {
             return Ok(());

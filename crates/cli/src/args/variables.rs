@@ -124,6 +124,7 @@ mod tests {
             "BATCHWRIGHT_DATA_DIR",
             "BATCHWRIGHT_STORE",
             "BATCHWRIGHT_REDIS",
+            "BATCHWRIGHT_LOG_LEVEL",
         ];
         assert_eq!(named("status"), status);
     }

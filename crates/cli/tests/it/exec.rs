@@ -78,7 +78,7 @@ fn lists_fill_placeholders_and_no_argument_is_code() {
 }
 
 #[test]
-fn flags_of_gnu_parallel_get_advice_before_anything_runs() {
+fn words_of_gnu_parallel_get_advice_before_anything_runs() {
     let desk = Desk::new();
     for (words, says) in [
         (&["echo", ":::", "a"][..], "follows `--`"),
@@ -93,12 +93,6 @@ fn flags_of_gnu_parallel_get_advice_before_anything_runs() {
         (
             &["-j", "0", "--", "echo", ":::", "a"],
             "from 1 to exec.max_concurrency (10 unless",
-        ),
-        (&["-P", "4", "--", "echo", ":::", "a"], "'-j N'"),
-        (&["--delay", "1", "--", "echo", ":::", "a"], "'--rate 5/s'"),
-        (
-            &["--halt", "now", "--", "echo", ":::", "a"],
-            "--on-stop kill",
         ),
     ] {
         let ended = piped(&desk, words, b"").expect(2);

@@ -25,10 +25,10 @@ fn the_table_shows_which_providers_support_embeddings_and_batches() {
     assert!(!embeds("groq") && !embeds("anthropic") && !embeds("extract"));
     let at = head.find("batch").unwrap();
     let batches = |name: &str| row(&table, name)[at..].starts_with("yes");
-    for name in ["openai", "anthropic", "gemini", "mistral", "groq", "xai"] {
+    for name in ["openai", "anthropic", "gemini", "groq", "xai"] {
         assert!(batches(name), "{name}");
     }
-    assert!(!batches("local") && !batches("custom") && !batches("extract"));
+    assert!(!batches("mistral") && !batches("local") && !batches("custom") && !batches("extract"));
 }
 
 #[test]

@@ -50,7 +50,7 @@ fn every_record_of_a_command_names_its_end() {
     let mut records: Vec<JobRecord> = ended.collect();
     records.sort_by_key(|record| record.status == JobStatus::Completed);
     let fields: Value = serde_json::to_value(&records[0]).unwrap();
-    fields.has(json!({"id": "bad", "command": "false", "status": "failed"}));
+    fields.has(json!({"id": "bad", "command": ["false"], "file": null, "status": "failed"}));
     assert!(records[0].error.is_some() && records[1].error.is_none());
     let counts: JobCounts = monitor.counts();
     assert_eq!((counts.completed, counts.failed, counts.pending), (1, 1, 0));

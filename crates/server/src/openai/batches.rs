@@ -58,7 +58,7 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         }
         let record = record(id, asked, strict)?;
         let input = FileRecord::get(&mut app.records.single(), &record.input_file)?;
-        if !input.is_some_and(|input| input.purpose == "batch") {
+        if input.is_none_or(|input| input.purpose != "batch") {
             let why = format!("no file {} with the purpose batch", record.input_file);
             return Err(Problem::invalid(why).param("input_file_id"));
         }

@@ -56,9 +56,7 @@ impl<'a> Caller<'a, '_> {
                 Claim::Answered(before, _) | Claim::Busy(before) => *before,
                 Claim::Mine(held) => held.request,
             };
-            if let Err(problem) = once::refuse_another(before, request) {
-                return Err(problem);
-            }
+            once::refuse_another(before, request)?;
             if !matches!(claim, Claim::Busy(_)) {
                 return Ok(Some(claim));
             }

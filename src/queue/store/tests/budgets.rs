@@ -81,7 +81,7 @@ pub(super) fn a_process_whose_budget_is_drawn_waits_until_enough_comes_back(open
     assert_eq!(draw(store, of, 0, 50), BudgetDraw::Drawn(50));
     assert_eq!(used(&db, process), 640);
     // Nothing limits what belongs to no process.
-    let gone = JobBudget { no: 99, ..of };
+    let gone = JobBudget { no: 99 };
     assert_eq!(draw(store, gone, 0, 9), BudgetDraw::Unlimited);
     db.sound();
 }
