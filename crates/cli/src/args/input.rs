@@ -33,7 +33,7 @@ pub struct InputArgs {
     /// a line of JSON. `all` is every column; for JSON it is every field with --template, and otherwise every field
     /// that would be rejected as unknown. Changing this flag does not run finished items again [default of run: all
     /// columns of rows of up to 4 KiB]
-    #[arg(long, value_name = "COLUMN,…|all|none", value_delimiter = ',', value_parser = name)]
+    #[arg(long, value_name = "COLUMNS", value_delimiter = ',', value_parser = name)]
     pub keep: Vec<String>,
 
     #[command(flatten)]

@@ -113,7 +113,7 @@ fn an_output_without_saved_results_is_rejected() {
 
 #[test]
 fn an_output_that_lacks_unbilled_outdated_failures_still_belongs_to_its_store() {
-    let config = BatchConfig::default().duration(SHORT).item_failures(1.0);
+    let config = BatchConfig::default().duration(LONG).item_failures(1.0);
     let (desk, sim) = (Desk::with(2), with(config));
     run(&desk, &sim, &format!("{WORDS} --no-wait")).expect(0);
     let work = format!("work --strategy batch --until-empty --queue {STORE}");

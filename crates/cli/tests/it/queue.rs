@@ -265,7 +265,7 @@ fn a_killed_submission_is_shown_and_can_be_cancelled() {
     let words = format!("submit - --process {id}");
     let mut running = Running::start(on_queue(&desk, &words).stdin(Stdio::piped()));
     running.feed(&prompt_lines(GROUP));
-    half_queued(&desk);
+    assert!(eventually(|| half_queued(&desk) == GROUP as u64));
     drop(running);
     let ended = plain(&desk, "status").expect(0);
     ended.shows("unsealed");

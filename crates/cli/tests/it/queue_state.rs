@@ -8,7 +8,7 @@ use batchwright::ProcessId;
 use batchwright::testing::ScriptedClient;
 use serde_json::{Value, json};
 
-use super::common::{Desk, Has, RunToEnd, Running, eventually};
+use super::common::{Desk, Has, RunToEnd, Running, eventually, good};
 use super::queue::{
     adds_up, database, on_queue, plain, queue, status, submit_one, submitted, work, worker,
 };
@@ -19,7 +19,11 @@ fn status_counts_the_workers() {
     let (desk, _) = submitted(1);
     let count = || plain(&desk, "status --json").expect(0).json()["workers"].clone();
     assert_eq!(count(), 0);
-    let words = "work --provider local --base-url http://127.0.0.1:9 --model sim-1 -q";
+    let sim = good();
+    let words = format!(
+        "work --provider local --base-url {} --model sim-1 -q",
+        sim.base_url()
+    );
     let worker = Running::start(&mut desk.command(words.split(' ')));
     assert!(eventually(|| count() == 1));
     plain(&desk, "status").ends(0, "1 worker is running");

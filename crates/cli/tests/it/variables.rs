@@ -20,7 +20,9 @@ fn the_flags_that_say_where_the_queue_is_have_variables() {
     given.hides(submitted.stdout.trim());
     // A flag that names a file overrides the variable of a server; an empty variable counts as unset.
     let server = [("BATCHWRIGHT_STORE", "mysql://nobody@127.0.0.1:9/none")];
-    ended(&desk, "status --queue elsewhere/llm_jobs.db", &server).ends(0, submitted.stdout.trim());
+    ended(&desk, "status --queue elsewhere/llm_jobs.db", &server)
+        .expect(0)
+        .shows(submitted.stdout.trim());
     ended(&desk, "status", &[("BATCHWRIGHT_STORE", "")]).expect(0);
     let wrong = ended(&desk, "run in.jsonl", &[("BATCHWRIGHT_PROGRESS", "maybe")]);
     wrong.ends(2, "maybe");

@@ -65,7 +65,7 @@ fn a_streamed_completion_comes_as_one_chunk() {
         panic!("{data:?}");
     };
     let chunk: Value = serde_json::from_str(chunk).unwrap();
-    let choice = json!({"index": 0, "delta": {"content": "echo: Hello."}, "finish_reason": "stop"});
+    let choice = json!({"index": 0, "delta": {"role": "assistant", "content": "echo: Hello.", "refusal": null}, "finish_reason": "stop"});
     chunk.has(json!({"object": "chat.completion.chunk"}));
     chunk["choices"][0].has(choice);
     assert!(chunk["usage"]["total_tokens"].as_u64() > Some(0));

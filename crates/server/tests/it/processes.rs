@@ -293,7 +293,7 @@ fn a_process_with_a_budget_is_paused_until_it_gets_a_higher_one() {
         if now["budget"]["paused"].is_string() && now["in_progress"] == 0 {
             break now;
         }
-        assert!(began.elapsed().as_secs() < 30, "{now}");
+        assert!(began.elapsed().as_secs() < 180, "{now}");
         std::thread::sleep(std::time::Duration::from_millis(10));
     };
     paused["budget"].has(json!({"limit": 0.0006}));
@@ -334,7 +334,8 @@ fn what_was_spent_is_shown_by_model_and_outlives_the_results() {
     assert!(rows[0]["tokens"].as_u64().unwrap() > 0);
     assert!(rows[0]["cost_usd"].as_f64().unwrap() > 0.0);
 
-    desk.delete(&format!("/api/v1/processes/{id}")).is(200);
+    desk.delete(&format!("/api/v1/processes/{id}?force=true"))
+        .is(200);
     assert_eq!(spent(), rows);
     let metrics = desk.get("/metrics").is(200).text;
     let series = "batchwright_month_cost_usd{gen_ai_request_model=\"sim-1\"} ";
