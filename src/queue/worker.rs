@@ -46,8 +46,7 @@ use super::worker_run::{PreparedRun, WorkerReport};
 /// Money and time: the [`Route`] has the [prices](Route::prices), also for your own client. The queue keeps the budget of
 /// each [process](crate::queue::ProcessInfo::budget), for calls and batches. A
 /// [budget of the route](Route::budget) limits the individual calls of workers with clones of it: if it is used up, they end,
-/// and their jobs stay in the queue. It is rejected together with a Batch API, because it does not limit batches. A
-/// [book of the route](Route::booking) is not for a worker, because the queue books the same calls.
+/// and their jobs stay in the queue. It is rejected together with a Batch API, because it does not limit batches.
 /// [`deadline`](Self::deadline) is of the worker. It has no [`Estimate`](crate::Estimate), which is for requests that are not
 /// submitted yet.
 ///
