@@ -196,7 +196,7 @@ mod files {
     }
 
     fn length(file: &SourceFile<'_>) -> Result<usize, Error> {
-        match file.text()?.as_ref() {
+        match file.text()? {
             "b = 2\n" => Err(Error::new(ErrorKind::Invalid, "b is wrong")),
             text => Ok(text.len()),
         }
@@ -447,7 +447,7 @@ mod queue {
         assert!(refused.is_err());
         assert_eq!(queue.get_results(process).count(), 3);
         let peeked = queue.peek(process, 1).unwrap();
-        assert_eq!(queue.ack(&[peeked[0].receipt.clone()]).unwrap(), 1);
+        assert_eq!(queue.ack(&[peeked[0].receipt]).unwrap(), 1);
         let mut saved = Vec::new();
         let kept = queue.consume(process, |results| {
             saved.extend(results.iter().map(JobResult::line));

@@ -87,7 +87,8 @@ fn a_file_that_cannot_be_used_is_named_with_a_remedy() {
         bytes[..100].fill(b'x');
         fs::write(path, bytes).unwrap();
     };
-    let spoils: [(&str, &dyn Fn(&Path)); 6] = [
+    type Spoil<'s> = (&'s str, &'s dyn Fn(&Path));
+    let spoils: [Spoil<'_>; 6] = [
         ("is damaged (", &overwrite),
         ("is damaged (", &cut_off),
         ("has version 99", &|path| set_version(path, 99)),
