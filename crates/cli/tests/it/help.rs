@@ -5,7 +5,7 @@ use super::common::{Desk, RunToEnd};
 /// Two screens of 24 lines, minus the lines of the prompt.
 const TWO_SCREENS: usize = 46;
 
-const COMMANDS: [&str; 20] = [
+const COMMANDS: [&str; 19] = [
     "",
     "run",
     "submit",
@@ -25,7 +25,6 @@ const COMMANDS: [&str; 20] = [
     "token new",
     "simulate",
     "completions",
-    "man",
 ];
 
 fn help(command: &str, flag: &str) -> String {

@@ -24,7 +24,7 @@ fn status_counts_the_workers() {
         "work --provider local --base-url {} --model sim-1 -q",
         sim.base_url()
     );
-    let worker = Running::start(&mut desk.command(words.split(' ')));
+    let worker = Running::start(&mut on_queue(&desk, &words));
     assert!(eventually(|| count() == 1));
     plain(&desk, "status").ends(0, "1 worker is running");
     worker.signal("KILL");

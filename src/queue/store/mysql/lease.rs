@@ -13,7 +13,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::base::Error;
 
 use super::Database;
-use super::writer::{CLOCK, Fault, Queries as _, Statements as _, Tx, by, list};
+use super::writer::{CLOCK, Fault, Statements as _, Tx, by, list};
 
 /// The longest lease of another process, in leases of this one.
 const LONGEST: u32 = 4;
@@ -61,11 +61,6 @@ impl Heartbeat {
             state: Mutex::default(),
             changed: Condvar::new(),
         }))
-    }
-
-    /// Duration of a lease.
-    pub(super) fn lease(&self) -> Duration {
-        self.0.lease
     }
 
     /// The end of a lease that begins now, as an SQL expression.

@@ -26,7 +26,7 @@ pub(super) mod provider;
 pub(super) mod results;
 pub(super) mod row;
 pub(super) mod spent;
-mod standing;
+pub(super) mod standing;
 pub(super) mod statements;
 mod waiting;
 pub(super) mod workers;

@@ -51,11 +51,6 @@ impl Row {
         self
     }
 
-    #[cfg(feature = "mysql")]
-    pub(crate) fn values(self) -> Vec<Value> {
-        self.0
-    }
-
     /// Bytes of a text; 0 for NULL.
     pub(crate) fn bytes(&self, at: usize) -> usize {
         match self.0.get(at) {
