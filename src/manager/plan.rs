@@ -33,7 +33,7 @@ pub struct ProviderPlan {
     pub fallbacks: Vec<ProviderStatus>,
     /// The unusable providers before the first one, if the settings name none.
     pub passed: Option<Vec<ProviderStatus>>,
-    /// Providers that [job types](Self::for_job_types) skip, because they cannot be called.
+    /// Providers that job types skip, because they cannot be called.
     pub skipped: Vec<SkippedStep>,
     pub(super) settings: Settings,
     pub(super) options: ProviderOptions,
