@@ -110,7 +110,6 @@ fn every_provider_gets_only_supported_files() {
 
 /// A short row can name a large file many times.
 #[test]
-#[ignore = "hashes 500 MB, which takes a minute without optimization"]
 fn a_row_of_more_than_memory_holds_is_refused_with_its_line() {
     let (desk, sim) = (desk(), good());
     let file = std::fs::OpenOptions::new()
