@@ -11,7 +11,7 @@
 //! | [`replacement`] | what to use instead of a removed name | |
 //! | [`Optional`] | changes a builder only under a condition | |
 //! | [`UniqueJson`] | reads JSON, and rejects an object that names a field twice | |
-//! | [`BatchClient`] | a provider's Batch API | [`BatchIntent`], [`BatchStage`], [`BatchInput`], [`BatchLimits`], [`ListedBatches`], [`BatchStatus`], [`BatchState`], [`BatchCounts`], [`BatchRefusal`], [`BatchLine`], [`BatchLineResult`] |
+//! | [`BatchClient`] | a provider's Batch API | [`BatchIntent`], [`BatchStage`], [`BatchInput`], [`BatchLimits`], [`ListedBatches`], [`BatchStatus`], [`BatchState`], [`BatchCounts`], [`BatchRefusal`], [`RequestName`], [`BatchLine`], [`BatchLineResult`] |
 #![cfg_attr(
     feature = "queue",
     doc = "| [`JobStore`] | the database of jobs | [`StoreDatabase`], [`EnqueueStore`], [`ResultStore`], [`ClaimStore`], [`BatchStore`], [`BudgetStore`], [`JobBudget`], [`BudgetDraw`], [`BudgetEnd`], [`JobParts`], [`WorkerId`], [`ClaimRequest`], [`ClaimReply`], [`ClaimedJob`], [`Settlement`], [`Charge`], [`ClaimOutcome`], [`ConsumerLock`], [`WorkSignal`], [`StoredBatch`], [`BatchNo`], [`WaitingJobs`], [`BatchFill`], [`MAX_CRASHES`], [`SUSPECT_CRASHES`] |"
@@ -29,7 +29,7 @@ pub use crate::base::removed::replacement;
 pub use crate::base::rescue::{copy_beside, same_file};
 pub use crate::llm::batch::{
     BatchClient, BatchCounts, BatchInput, BatchIntent, BatchLimits, BatchLine, BatchLineResult,
-    BatchRefusal, BatchStage, BatchState, BatchStatus, ListedBatches,
+    BatchRefusal, BatchStage, BatchState, BatchStatus, ListedBatches, RequestName,
 };
 pub use crate::llm::transport::{
     HttpHeaders, HttpMethod, HttpReply, HttpRequest, HttpTransfer, HttpTransport, PublicResolver,

@@ -292,18 +292,60 @@ impl BatchState {
     }
 }
 
-/// Why the provider rejected a batch after its creation.
+/// Why the provider rejected an input or a batch. Nothing was billed.
 #[derive(Clone, derive_more::Debug)]
 pub enum BatchRefusal {
-    /// Invalid input lines, counted from 1.
-    #[debug("Lines({}, the first {:?})", _0.len(), _0.first())]
-    Lines(Vec<(u64, Error)>),
-    /// An invalid line whose number is not reported.
-    SomeLine(Error),
+    /// Invalid requests.
+    #[debug("Named({}, the first {:?})", _0.len(), _0.first())]
+    Named(Vec<(RequestName, Error)>),
+    /// An invalid request that is not named, or a reason that is not known.
+    Unnamed(Error),
+    /// The batch is larger than one may be.
+    TooLarge(Error),
     /// The provider's batch queue is full; it may accept a smaller batch later.
     TooMuchQueued(Error),
-    /// A reason that applies to all requests, for example the model.
+    /// The account has no room for a batch now: the storage of its files, the number of its batches, or what it may
+    /// spend. The error says what to do.
+    Account(Error),
+    /// The input file does not exist at the provider (any more).
+    NoFile(Error),
+    /// The provider has trouble, or the call came too early: it is made again.
+    Busy(Error),
+    /// A reason that applies to all requests: their model, or the key.
     Whole(Error),
+}
+
+/// How a provider names a request of a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RequestName {
+    /// By its line of the input, counted from 1.
+    Line(u64),
+    /// By its `custom_id`.
+    Key(String),
+}
+
+impl BatchRefusal {
+    /// Why an upload or a creation was refused with this error, which has a status.
+    pub(crate) fn of(error: Error) -> Self {
+        super::providers::batch::refusal_of(error)
+    }
+
+    /// The same with other errors.
+    pub(crate) fn map(self, change: impl Fn(Error) -> Error) -> Self {
+        match self {
+            Self::Named(names) => {
+                let names = names.into_iter();
+                Self::Named(names.map(|(name, error)| (name, change(error))).collect())
+            }
+            Self::Unnamed(error) => Self::Unnamed(change(error)),
+            Self::TooLarge(error) => Self::TooLarge(change(error)),
+            Self::TooMuchQueued(error) => Self::TooMuchQueued(change(error)),
+            Self::Account(error) => Self::Account(change(error)),
+            Self::NoFile(error) => Self::NoFile(change(error)),
+            Self::Busy(error) => Self::Busy(change(error)),
+            Self::Whole(error) => Self::Whole(change(error)),
+        }
+    }
 }
 
 /// A result line.

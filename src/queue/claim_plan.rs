@@ -159,7 +159,7 @@ impl ClaimPlan {
         opens: &mut Option<Time>,
     ) -> usize {
         let (kinds, now) = (&self.kinds, self.now);
-        let step = at_step(lane.step, open.class.steps());
+        let step = at_step(lane.route_step(), open.class.steps());
         let Some(live) = availability.callable_step(&open.class, step) else {
             return 0;
         };

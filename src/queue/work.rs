@@ -305,7 +305,7 @@ impl StoreWork {
         let due_at = wall.after(due.since(now));
         let outcome = ClaimOutcome::Retry {
             due_at,
-            step: tries.step,
+            step: task.claimed.lane.at_step(tries.step),
             attempt: tries.attempt,
             in_doubt: tries.in_doubt,
             spent,

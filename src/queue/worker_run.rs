@@ -231,6 +231,7 @@ impl WorkerRun {
                 processes: &plan.scope.processes,
                 on_error: plan.on_error,
                 until_empty: plan.scope.until_empty || plan.scope.until_submitted,
+                until_submitted: plan.scope.until_submitted,
                 wake: &wake,
                 seed,
             };

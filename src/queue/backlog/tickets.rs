@@ -20,7 +20,7 @@ impl StoreBacklog {
         let history = claimed.history.as_deref().map(History::parse);
         let history = history.unwrap_or_default();
         // The route may have become shorter since.
-        let step = at_step(claimed.lane.step, open.class.steps());
+        let step = at_step(claimed.lane.route_step(), open.class.steps());
         let mut tries = history.tries(step, &self.kinds.fallback_histories);
         let default = self.kinds.max_retries();
         tries.max_retries = Some(claimed.max_retries.unwrap_or(default));

@@ -18,6 +18,8 @@ const NEVER_REACHED: Duration = Duration::from_secs(8);
 pub(super) struct Accounts {
     clients: HashMap<BatchAccount, Arc<dyn BatchClient>>,
     pauses: HashMap<BatchAccount, Pause>,
+    /// Accounts that have no room for a new batch: until when, and why.
+    holds: HashMap<BatchAccount, (Time, String)>,
     /// Accounts whose server has replied, with any status.
     reached: HashSet<BatchAccount>,
     /// Accounts whose server never replied: since when, and the last error.
@@ -79,6 +81,25 @@ impl Accounts {
         }
         let wait = facts.after_failures(pause.times, error.retry_after());
         pause.until = now.after(wait);
+    }
+
+    /// Forms no batch of an account before this time.
+    pub(super) fn hold(&mut self, account: BatchAccount, until: Time, why: String) {
+        let known = self.holds.insert(account, (until, why.clone()));
+        if known.is_none_or(|(_, known)| known != why) {
+            log::warn!("{why}");
+        }
+    }
+
+    /// Time before which no batch of an account is formed.
+    pub(super) fn held_until(&self, account: &BatchAccount) -> Option<Time> {
+        self.holds.get(account).map(|(until, _)| *until)
+    }
+
+    /// Why an account has no room for a new batch now.
+    pub(super) fn held(&self, now: Time) -> Option<&str> {
+        let mut held = self.holds.values().filter(|(until, _)| *until > now);
+        held.next().map(|(_, why)| &**why)
     }
 
     /// Records the outcome of a call, for [`never_reached`](Self::never_reached).

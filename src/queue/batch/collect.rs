@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::base::{Context, Error, ErrorKind, Sent};
-use crate::llm::batch::{BatchClient, BatchLineResult};
+use crate::llm::batch::{BatchClient, BatchLineResult, RequestName};
 use crate::queue::store::{BatchNo, Settlement};
 
 use super::context::{BatchContext, check};
@@ -424,19 +424,18 @@ pub(crate) fn unanswered(
     }
 }
 
-/// Fails or retries the jobs of these lines of a batch's input, from 1. The lines have the order of the jobs in the
-/// batch.
-pub(crate) fn fail_lines(
+/// Fails or retries the jobs of these requests of a batch. The lines of its input have the order of the jobs in it.
+pub(crate) fn fail_named(
     context: &BatchContext,
     no: BatchNo,
     record: &Record,
-    lines: &[(u64, Error)],
+    names: &[(RequestName, Error)],
 ) -> Result<u64, Error> {
     let asked = AskedProvider::from(record);
-    let (mut after, mut line, mut hit) = (None, 0_u64, 0);
-    let last = lines.iter().map(|(line, _)| *line).max().unwrap_or(0);
+    let label = &record.intent.label;
+    let (mut after, mut line) = (None, 0_u64);
     let mut ends = Vec::new();
-    while line < last {
+    loop {
         let jobs = context.store.batch_jobs(no, after, CHUNK, CHUNK_BYTES)?;
         let Some(end) = jobs.last() else {
             break;
@@ -444,16 +443,41 @@ pub(crate) fn fail_lines(
         after = Some(end.receipt.job);
         for claimed in &jobs {
             line += 1;
-            if let Some((_, error)) = lines.iter().find(|(named, _)| *named == line) {
-                ends.push(
-                    context
-                        .settler
-                        .settlement(claimed, &asked, Err(error.clone())),
-                );
-                hit += 1;
+            let is_it = |name: &RequestName| match name {
+                RequestName::Line(named) => *named == line,
+                RequestName::Key(key) => number(label, key) == Some(claimed.receipt.number()),
+            };
+            if let Some((_, error)) = names.iter().find(|(name, _)| is_it(name)) {
+                let error = Err(error.clone());
+                ends.push(context.settler.settlement(claimed, &asked, error));
             }
         }
     }
     context.settle(&ends, &asked)?;
-    Ok(hit)
+    Ok(ends.len() as u64)
+}
+
+/// Returns the jobs of a refused batch to the queue, to be called one by one. Nothing was billed for them.
+pub(crate) fn call_each(
+    context: &BatchContext,
+    no: BatchNo,
+    record: &Record,
+    ctx: &Context,
+) -> Result<u64, Error> {
+    let asked = AskedProvider::from(record);
+    let (mut after, mut count) = (None, 0);
+    loop {
+        check(ctx)?;
+        let jobs = context.store.batch_jobs(no, after, CHUNK, CHUNK_BYTES)?;
+        let Some(last) = jobs.last() else {
+            return Ok(count);
+        };
+        after = Some(last.receipt.job);
+        count += jobs.len() as u64;
+        let ends: Vec<Settlement> = jobs
+            .iter()
+            .map(|claimed| context.settler.called(claimed))
+            .collect();
+        context.settle(&ends, &asked)?;
+    }
 }

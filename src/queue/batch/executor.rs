@@ -12,7 +12,7 @@ use crate::engine::dispatch::ErrorPolicy;
 use crate::llm::batch::BatchClient;
 use crate::queue::store::{BatchNo, JobLane};
 
-use super::machine::{Effect, Event, Facts, Input, Record, State, Step, apply, next};
+use super::machine::{Effect, Event, Facts, Input, ItemEnds, Record, State, Step, apply, next};
 use super::poller::{OwnedBatch, Poller, RETRY_AFTER, Unsaved};
 use super::sizes::Model;
 use super::transfer::Task;
@@ -307,9 +307,10 @@ impl Poller<'_> {
     fn facts(&mut self, no: BatchNo) -> Option<(State, Facts)> {
         let open = self.batches.get(&no)?;
         let key = (open.batch.process_id, open.batch.lane.clone());
-        let is_submitting = matches!(open.record.state, State::Submitting(_));
         let mut others = self.batches.values().filter(|other| {
-            other.record.account == open.record.account && other.record.id().is_some()
+            other.batch.no != no
+                && other.record.account == open.record.account
+                && other.record.id().is_some()
         });
         let facts = Facts {
             now: self.clock.wall(),
@@ -319,8 +320,8 @@ impl Poller<'_> {
             settings: self.options.control.settings(),
             jitter: self.jitter.share(),
             is_ending: self.options.ctx.is_cancelled(),
-            others_there: is_submitting && others.next().is_some(),
-            refusals: self.refusals.get(&key).copied().unwrap_or(0),
+            others_there: others.next().is_some(),
+            refusals: self.refusals.get(&key).copied().unwrap_or_default(),
         };
         Some((open.record.state.clone(), facts))
     }
@@ -353,6 +354,9 @@ impl Poller<'_> {
                 }
             }
             Effect::SettleItems(ends) => {
+                if let ItemEnds::Called(error) = &ends {
+                    self.say_called(about, error);
+                }
                 if let Some(client) = self.accounts.client(self.options.control, account) {
                     self.transfer(no, &client, Task::SettleItems(ends));
                 }
@@ -373,8 +377,19 @@ impl Poller<'_> {
                 self.sizes.reduce(model, about.items, facts, now);
             }
             Effect::AllowNext => self.sizes.allow_next(&about.model),
-            Effect::CountRefusal => {
-                *self.refusals.entry(about.group.clone()).or_default() += 1;
+            Effect::ReportHeld(error) => {
+                if self.options.until_submitted {
+                    *overview.critical.lock() = Some(error);
+                    (self.options.wake)();
+                }
+            }
+            Effect::HoldAccount(error) => {
+                let until = now.after(facts.settings.hold());
+                let why = format!("{error}; it is tried again every minute");
+                self.accounts.hold(account.clone(), until, why);
+            }
+            Effect::CountRefusals(refusals) => {
+                self.refusals.insert(about.group.clone(), refusals);
             }
             Effect::ForgetRefusals => {
                 self.refusals.remove(&about.group);
@@ -394,6 +409,21 @@ impl Poller<'_> {
             Effect::Wake => (self.options.wake)(),
         }
         true
+    }
+
+    /// Says once that calls are made, which cost more than a batch.
+    fn say_called(&mut self, about: &About, error: &Error) {
+        let level = match std::mem::replace(&mut self.has_said_called, true) {
+            false => log::Level::Warn,
+            true => log::Level::Info,
+        };
+        log::log!(
+            level,
+            "{} refused a batch and named none of its {} requests ({error}); they are called one by one, at the price of \
+             calls and within the budget, like all that is refused so in batches of less than 100",
+            about.model.0.provider,
+            about.items
+        );
     }
 
     /// Reports a failed call that affects all batches of its account.

@@ -55,6 +55,7 @@ impl Poller<'_> {
         let (wall, mut scan_at, mut has_started) = (self.clock.wall(), self.scan_at, false);
         let account = client.account();
         self.accounts.add(account.clone(), client.clone());
+        let held = self.accounts.held_until(&account);
         let mut later = |at: Time| scan_at = Some(scan_at.map_or(at, |known| known.min(at)));
         let mut seen = std::mem::take(&mut self.seen);
         let mut still = std::collections::HashMap::new();
@@ -80,7 +81,9 @@ impl Poller<'_> {
             let full = group.due >= limits.requests as u64;
             let paused = self.sizes.paused_until(&model);
             let linger = if full { since } else { since.after(LINGER) };
-            let from = paused.map_or(linger, |pause| linger.max(pause));
+            let from = linger
+                .max(paused.unwrap_or(linger))
+                .max(held.unwrap_or(linger));
             if from > now {
                 later(from);
             } else if submitting >= MOST_SUBMITTED || self.is_taken_care_of(&group) {

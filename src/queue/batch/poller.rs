@@ -17,7 +17,7 @@ use crate::queue::store::{BatchNo, JobLane, StoredBatch};
 use super::accounts::Accounts;
 use super::context::BatchContext;
 use super::control::BatchControl;
-use super::machine::{Event, Record};
+use super::machine::{Event, Record, Refusals};
 use super::overview::Counts;
 use super::sizes::Sizes;
 use super::transfer::Transfers;
@@ -75,8 +75,10 @@ pub(crate) struct Poller<'a> {
     /// When waiting jobs were first seen: more may arrive.
     pub(super) seen: HashMap<(ProcessId, Arc<JobLane>), Time>,
     pub(super) sizes: Sizes,
-    /// Rejections for unnamed lines in a row, without an accepted batch in between.
-    pub(super) refusals: HashMap<(Option<ProcessId>, Arc<JobLane>), u32>,
+    /// Refusals in a row, without an accepted batch in between.
+    pub(super) refusals: HashMap<(Option<ProcessId>, Arc<JobLane>), Refusals>,
+    /// It was said that requests are called although their batch was asked for.
+    pub(super) has_said_called: bool,
     pub(super) jitter: Random,
     /// Time of the last scan of the store.
     pub(super) scanned_at: Option<Time>,
@@ -98,6 +100,8 @@ pub(crate) struct PollerOptions<'a> {
     pub processes: &'a [ProcessId],
     pub on_error: ErrorPolicy,
     pub until_empty: bool,
+    /// The worker ends when everything is submitted.
+    pub until_submitted: bool,
     /// Called when something has changed that others wait for.
     pub wake: &'a (dyn Fn() + Sync),
     /// Seed of the jitter.
@@ -113,6 +117,7 @@ impl<'a> Poller<'a> {
             seen: HashMap::new(),
             sizes: Sizes::default(),
             refusals: HashMap::new(),
+            has_said_called: false,
             jitter: Random(options.seed),
             scanned_at: None,
             scan_at: None,
@@ -247,7 +252,8 @@ impl<'a> Poller<'a> {
         let crowded = self.sizes.crowded(self.clock.now());
         let crowded = crowded
             .map(|provider| format!("too much is queued at {provider}; smaller batches follow"));
-        let mut trouble = self.missing_credentials.clone().or(crowded);
+        let held = self.accounts.held(self.clock.now()).map(str::to_owned);
+        let mut trouble = self.missing_credentials.clone().or(held).or(crowded);
         for open in self.batches.values() {
             if let Some(unsaved) = &open.unsaved {
                 // If the worker ended now, its successor would not know this state.

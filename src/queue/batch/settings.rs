@@ -60,6 +60,8 @@ const JITTER: f64 = 0.1;
 /// How often the provider's list is read before a batch counts as not created.
 pub(super) const LISTINGS: u32 = 4;
 
+/// How often a batch is sent again while its account has no room for it.
+const HOLD: Duration = Duration::from_secs(60);
 /// Interval of searches for a batch on hold.
 const BETWEEN_LISTINGS_OF_HELD: Duration = Duration::from_secs(300);
 
@@ -89,6 +91,11 @@ impl BatchSettings {
         }
         let own = (age / PART).clamp(SOONEST, LATEST);
         lengthened(asked.unwrap_or(own).min(LATEST), jitter)
+    }
+
+    /// The wait before a batch is sent again for which its account had no room.
+    pub(super) fn hold(&self) -> Duration {
+        self.poll_interval.unwrap_or(HOLD).min(HOLD)
     }
 
     /// The wait after this many consecutive failures. It never ends, because a billed batch must be fetched.

@@ -22,7 +22,7 @@ use crate::queue::history::{History, Moment};
 use crate::queue::job::{COMPLETION_KIND, Spent};
 use crate::queue::kinds::Kinds;
 use crate::queue::prompts;
-use crate::queue::store::{BudgetEnd, ClaimOutcome, ClaimedJob, Settlement};
+use crate::queue::store::{BudgetEnd, ClaimOutcome, ClaimedJob, JobLane, Settlement};
 
 use super::machine::Record;
 
@@ -122,6 +122,23 @@ impl ItemSettler {
             outcome,
             charge,
             budget,
+        }
+    }
+
+    /// The end of a job in a refused batch that is to be called instead. This is no attempt, and nothing was billed.
+    pub(crate) fn called(&self, claimed: &ClaimedJob) -> Settlement {
+        let history = claimed.history.clone();
+        let outcome = ClaimOutcome::Retry {
+            due_at: self.clock.wall(),
+            step: claimed.lane.step | JobLane::CALLED,
+            attempt: claimed.attempt,
+            in_doubt: claimed.in_doubt,
+            spent: None,
+            history: history.unwrap_or_else(|| History::default().text()),
+        };
+        Settlement {
+            budget: BudgetEnd::Unbilled,
+            ..Settlement::new(claimed.receipt, claimed.calls, outcome)
         }
     }
 

@@ -13,7 +13,7 @@ use crate::base::{Context, Error, ErrorKind, Sent};
 use crate::llm::batch::{BatchClient, BatchLimits, BatchStage};
 use crate::queue::store::BatchNo;
 
-use super::collect::{ResultsToFetch, collect, fail_lines, unanswered};
+use super::collect::{ResultsToFetch, call_each, collect, fail_named, unanswered};
 use super::context::BatchContext;
 use super::machine::{Event, ItemEnds, ItemsSettled, Record, Results};
 use super::write_input::write_input;
@@ -195,11 +195,14 @@ fn settle_items(
     ends: ItemEnds,
     ctx: &Context,
 ) -> Result<ItemsSettled, Error> {
-    let lines = match ends {
+    let names = match ends {
         ItemEnds::All(error) => {
             return unanswered(context, no, record, &error, ctx).map(ItemsSettled::Jobs);
         }
-        ItemEnds::Lines(lines) => lines,
+        ItemEnds::Called(_) => {
+            return call_each(context, no, record, ctx).map(ItemsSettled::Jobs);
+        }
+        ItemEnds::Named(names) => names,
     };
     // If a job of the batch is already settled, its line numbers no longer match the sent input.
     let whole = context.store.batches(None)?;
@@ -207,9 +210,9 @@ fn settle_items(
     if whole.is_none_or(|batch| batch.jobs != record.intent.items) {
         return Ok(ItemsSettled::Jobs(0));
     }
-    let hit = fail_lines(context, no, record, &lines)?;
-    Ok(match (hit, lines.into_iter().next()) {
-        (0, Some((_, error))) => ItemsSettled::NoSuchLine(error),
+    let hit = fail_named(context, no, record, &names)?;
+    Ok(match (hit, names.into_iter().next()) {
+        (0, Some((_, error))) => ItemsSettled::NoSuchRequest(error),
         _ => ItemsSettled::Jobs(hit),
     })
 }

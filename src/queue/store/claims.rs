@@ -65,6 +65,26 @@ pub struct JobLane {
     pub step: u8,
 }
 
+impl JobLane {
+    /// This bit of the step marks jobs that a provider refused in a batch without naming them: they are called one by
+    /// one, at the step of the other bits.
+    pub(crate) const CALLED: u8 = 0x80;
+
+    /// The step of the route.
+    pub(crate) fn route_step(&self) -> u8 {
+        self.step & !Self::CALLED
+    }
+
+    /// The same lane's number of a step of the route. A job that is called instead of going into a batch stays so.
+    pub(crate) fn at_step(&self, step: u8) -> u8 {
+        if step == self.route_step() {
+            self.step
+        } else {
+            step
+        }
+    }
+}
+
 /// The number of a worker in its store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WorkerId(pub i64);

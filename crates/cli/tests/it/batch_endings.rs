@@ -108,10 +108,24 @@ fn only_a_line_named_by_the_provider_fails() {
 }
 
 #[test]
-fn an_unnamed_faulty_line_is_found_by_halving() {
+fn an_unnamed_faulty_line_is_halved_until_few_requests_are_called() {
     each(&[&OPENAI, &XAI, &GEMINI], |at| {
         let site = poisoned(at, quick().name_lines(false), 300, &[117]);
-        one_fails(&site, 16);
+        site.finish(0)
+            .says("they are called one by one, at the price of calls");
+        let (stats, calls) = (site.sim.batch_stats(), site.sim.stats());
+        assert_eq!(
+            (site.answers().len(), stats.bought_twice),
+            (300, 0),
+            "{}",
+            at.name
+        );
+        assert_eq!(
+            (stats.items_finished, calls.calls),
+            (225, 75),
+            "{}",
+            at.name
+        );
     });
     let site = poisoned(&ANTHROPIC, quick(), 300, &[117]);
     one_fails(&site, 0);

@@ -100,18 +100,10 @@ fn long_batch_120_000_requests() {
 #[test]
 #[ignore = "takes minutes"]
 fn long_batch_one_poison_line_among_20_000() {
-    // Providers that can name the faulty line, and those that cannot or do not.
-    for (at, named) in [
-        (&OPENAI, true),
-        (&GROQ, true),
-        (&OPENAI, false),
-        (&GROQ, false),
-        (&XAI, false),
-        (&GEMINI, false),
-        (&ANTHROPIC, false),
-    ] {
-        let site = poisoned(at, quick().name_lines(named), 20_000, &[13_131]);
+    // Providers that can name the faulty line. The others are tried with fewer requests.
+    for at in [&OPENAI, &GROQ] {
+        let site = poisoned(at, quick(), 20_000, &[13_131]);
         assert_eq!(work(&site).0, Some(3));
-        one_failed(&site, if named { 1 } else { 28 });
+        one_failed(&site, 1);
     }
 }

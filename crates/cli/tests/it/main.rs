@@ -99,6 +99,8 @@ mod run;
 mod run_batch;
 #[cfg(unix)]
 mod run_batch_attach;
+#[cfg(unix)]
+mod run_batch_refused;
 #[cfg(target_os = "linux")]
 mod run_batch_superseded;
 #[cfg(unix)]

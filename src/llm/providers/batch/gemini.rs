@@ -34,7 +34,7 @@ use super::http::{Http, Page, json as body_of, named, served_at, unusable};
 use super::reply::{
     answered, count, inside, leniently, list_entries, not_processed, text, time, without_response,
 };
-use super::{Submission, Wire, expected};
+use super::{Submission, Wire, expected, refusal};
 
 /// How long to wait if a creation is rate-limited and the reply has no `Retry-After`.
 const PATIENCE: Duration = Duration::from_secs(15 * 60);
@@ -353,20 +353,17 @@ fn failed(vendor: &Vendor, error: Option<&Value>) -> BatchState {
         );
         return BatchState::Failed(error.with_sent(Sent::Answered));
     };
-    let error_body = ErrorBody::from_error(error);
-    let failure = failure(vendor, error);
-    match (code_of(error), failure.kind()) {
-        (Some(8), _) if error_body.mentions(&["quota", "enqueued"]) => {
-            BatchState::Refused(BatchRefusal::TooMuchQueued(failure))
-        }
-        (_, ErrorKind::UnknownModel) => BatchState::Refused(BatchRefusal::Whole(failure)),
-        (_, ErrorKind::Auth | ErrorKind::Quota) => BatchState::Failed(failure),
-        (Some(3), _) => BatchState::Refused(BatchRefusal::SomeLine(failure)),
-        _ => {
-            let message = failure.message().to_owned();
-            let error = Error::new(ErrorKind::Transient, message);
-            BatchState::Failed(error.with_sent(Sent::Answered))
-        }
+    let (code, failure) = (code_of(error), failure(vendor, error));
+    let transient = |error: &Error| {
+        let error = Error::new(ErrorKind::Transient, error.message());
+        BatchState::Failed(error.with_sent(Sent::Answered))
+    };
+    match refusal::of(failure) {
+        BatchRefusal::Whole(error) if error.kind() == ErrorKind::Auth => BatchState::Failed(error),
+        // Google's code for an invalid input.
+        BatchRefusal::Unnamed(error) if code != Some(3) => transient(&error),
+        BatchRefusal::Busy(error) | BatchRefusal::NoFile(error) => transient(&error),
+        refusal => BatchState::Refused(refusal),
     }
 }
 

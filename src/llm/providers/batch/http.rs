@@ -14,6 +14,7 @@ use crate::llm::providers::errors::failure;
 use crate::llm::providers::limits::{RateHeaders, retry_after};
 use crate::llm::transport::{HttpMethod, HttpReply, HttpTransfer};
 
+use super::refusal::places_of;
 use super::{BatchApi, REPLY};
 
 /// A list with more pages is assumed to repeat itself.
@@ -249,7 +250,12 @@ impl<'a> Http<'a> {
     fn judged(&self, reply: HttpReply) -> Result<HttpReply, Error> {
         match reply.status {
             200..300 => Ok(reply),
-            _ => Err(failure(self.api.vendor, &reply).with_request_id(request_id(&reply))),
+            _ => {
+                let error = failure(self.api.vendor, &reply).with_request_id(request_id(&reply));
+                let places = places_of(&reply.body);
+                let why = format!("{}{places}", error.message());
+                Err(error.reworded(why))
+            }
         }
     }
 }

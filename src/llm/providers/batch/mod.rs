@@ -7,6 +7,7 @@ mod form;
 mod gemini;
 mod http;
 mod lines;
+mod named;
 mod openai;
 #[cfg(test)]
 mod recorded_tests;
@@ -152,6 +153,11 @@ trait Wire: Sync {
     }
 }
 
+/// Why an upload or a creation was refused with this error.
+pub(crate) fn refusal_of(error: Error) -> BatchRefusal {
+    refusal::of(error)
+}
+
 fn wire(of: BatchWire) -> &'static dyn Wire {
     match of {
         BatchWire::OpenAi => &openai::OPENAI,
@@ -239,18 +245,7 @@ impl BatchApi {
     fn redacted_state(&self, state: BatchState) -> BatchState {
         match state {
             BatchState::Failed(error) => BatchState::Failed(self.redacted(error)),
-            BatchState::Refused(why) => BatchState::Refused(match why {
-                BatchRefusal::Lines(lines) => {
-                    let lines = lines.into_iter();
-                    let redacted = lines.map(|(line, error)| (line, self.redacted(error)));
-                    BatchRefusal::Lines(redacted.collect())
-                }
-                BatchRefusal::SomeLine(error) => BatchRefusal::SomeLine(self.redacted(error)),
-                BatchRefusal::TooMuchQueued(error) => {
-                    BatchRefusal::TooMuchQueued(self.redacted(error))
-                }
-                BatchRefusal::Whole(error) => BatchRefusal::Whole(self.redacted(error)),
-            }),
+            BatchState::Refused(why) => BatchState::Refused(why.map(|error| self.redacted(error))),
             other => other,
         }
     }

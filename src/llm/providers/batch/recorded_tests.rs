@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::scripted::{DATE, NoInput, intent, says, scripted};
 use super::*;
+use crate::llm::batch::RequestName;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -165,14 +166,21 @@ fn statuses_are_understood() {
             );
             let mut lines = Vec::new();
             let (refusal, error) = match &status.state {
-                BatchState::Refused(BatchRefusal::Lines(all)) => {
-                    lines.extend(all.iter().map(|(line, _)| *line));
-                    (Some("lines"), &all[0].1)
+                BatchState::Refused(BatchRefusal::Named(all)) => {
+                    lines.extend(all.iter().filter_map(|(name, _)| match name {
+                        RequestName::Line(line) => Some(*line),
+                        RequestName::Key(_) => None,
+                    }));
+                    (Some("named"), &all[0].1)
                 }
-                BatchState::Refused(BatchRefusal::SomeLine(error)) => (Some("some_line"), error),
+                BatchState::Refused(BatchRefusal::Unnamed(error)) => (Some("unnamed"), error),
                 BatchState::Refused(BatchRefusal::TooMuchQueued(error)) => {
                     (Some("too_much_queued"), error)
                 }
+                BatchState::Refused(BatchRefusal::TooLarge(error)) => (Some("too_large"), error),
+                BatchState::Refused(BatchRefusal::Account(error)) => (Some("account"), error),
+                BatchState::Refused(BatchRefusal::NoFile(error)) => (Some("no_file"), error),
+                BatchState::Refused(BatchRefusal::Busy(error)) => (Some("busy"), error),
                 BatchState::Refused(BatchRefusal::Whole(error)) => (Some("whole"), error),
                 BatchState::Failed(error) => (None, error),
                 _ => continue,

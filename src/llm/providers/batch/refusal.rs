@@ -1,12 +1,13 @@
-//! Why a provider rejected a batch that it had created: a line, the whole batch, or the amount of queued requests.
+//! Why a provider rejected an input or a batch: named requests, one that is not named, its size, or the account.
 
 use serde_json::Value;
 
 use crate::base::{Error, ErrorKind};
-use crate::llm::batch::{BatchRefusal, BatchState};
+use crate::llm::batch::{BatchRefusal, BatchState, RequestName};
 use crate::llm::providers::error_body::ErrorBody;
 use crate::llm::providers::vendor::Vendor;
 
+use super::named::named;
 use super::reply::count;
 
 /// The kind of the failure of a batch or of one of its requests, also without a status.
@@ -54,38 +55,68 @@ pub(super) fn kind(vendor: &Vendor, error_body: &ErrorBody, status: Option<u16>)
 
 /// The state of a batch that was rejected with these errors: a list, an object with a list, a text, or nothing.
 pub(super) fn refused(vendor: &Vendor, errors: Option<&Value>) -> BatchState {
-    let complaints: Vec<RefusedPart> = entries(errors)
-        .iter()
-        .map(|entry| RefusedPart::read(vendor, entry))
-        .collect();
-    let first = |fits: &dyn Fn(&RefusedPart) -> bool| {
-        let found = complaints.iter().find(|complaint| fits(complaint));
-        found.map(|complaint| complaint.error.clone())
-    };
-    if let Some(error) = first(&|complaint| complaint.about == Subject::Queue) {
-        return BatchState::Refused(BatchRefusal::TooMuchQueued(error));
+    let all = entries(errors);
+    let mut parts: Vec<BatchRefusal> = all.iter().map(|entry| part(vendor, entry)).collect();
+    // What concerns the account or the whole batch decides; otherwise, all named requests count.
+    parts.sort_by_key(rank);
+    let mut names: Vec<(RequestName, Error)> = Vec::new();
+    for part in parts {
+        match part {
+            BatchRefusal::Named(more) => {
+                for (name, error) in more {
+                    if names.iter().all(|(known, _)| *known != name) {
+                        names.push((name, error));
+                    }
+                }
+            }
+            BatchRefusal::Unnamed(_) if !names.is_empty() => break,
+            BatchRefusal::Busy(error) => return BatchState::Failed(error),
+            other => return BatchState::Refused(other),
+        }
     }
-    if let Some(error) = first(&|complaint| complaint.about == Subject::All) {
-        return BatchState::Refused(BatchRefusal::Whole(error));
-    }
-    if let Some(error) = first(&|complaint| complaint.about == Subject::Server) {
-        return BatchState::Failed(error);
-    }
-    let lines = complaints.iter().filter_map(|complaint| {
-        let error = complaint.error.clone();
-        complaint.line.map(|line| (line, error))
-    });
-    let mut lines: Vec<(u64, Error)> = lines.collect();
-    lines.sort_by_key(|(line, _)| *line);
-    lines.dedup_by_key(|(line, _)| *line);
-    BatchState::Refused(if !lines.is_empty() {
-        BatchRefusal::Lines(lines)
+    BatchState::Refused(if names.is_empty() {
+        let why = format!("{} rejected the batch without a reason", vendor.name);
+        BatchRefusal::Unnamed(Error::new(ErrorKind::Invalid, why))
     } else {
-        BatchRefusal::SomeLine(first(&|_| true).unwrap_or_else(|| {
-            let why = format!("{} rejected the batch without a reason", vendor.name);
-            Error::new(ErrorKind::Invalid, why)
-        }))
+        names.sort_by_key(|(name, _)| match name {
+            RequestName::Line(line) => *line,
+            RequestName::Key(_) => 0,
+        });
+        BatchRefusal::Named(names)
     })
+}
+
+fn rank(refusal: &BatchRefusal) -> u8 {
+    match refusal {
+        BatchRefusal::Account(_) => 0,
+        BatchRefusal::TooMuchQueued(_) => 1,
+        BatchRefusal::TooLarge(_) => 2,
+        BatchRefusal::Whole(_) => 3,
+        BatchRefusal::NoFile(_) => 4,
+        BatchRefusal::Busy(_) => 5,
+        BatchRefusal::Named(_) => 6,
+        BatchRefusal::Unnamed(_) => 7,
+    }
+}
+
+/// One entry of the errors of a batch.
+fn part(vendor: &Vendor, entry: &Value) -> BatchRefusal {
+    let error_body = ErrorBody::from_error(entry);
+    let line = entry.get("line").and_then(count).filter(|line| *line > 0);
+    let kind = kind(vendor, &error_body, None);
+    let error = Error::new(kind, message(vendor, &error_body));
+    match line {
+        Some(line) if kind != ErrorKind::Quota => {
+            let kind = match kind {
+                _ if is_of_model(&error.message().to_lowercase()) => ErrorKind::UnknownModel,
+                ErrorKind::Auth => ErrorKind::Invalid,
+                kind => kind,
+            };
+            let error = Error::new(kind, error.message());
+            BatchRefusal::Named(vec![(RequestName::Line(line), error)])
+        }
+        _ => of(error),
+    }
 }
 
 /// The state of a batch that failed while it ran, with these errors. Requests without an answer may be sent again.
@@ -100,57 +131,306 @@ pub(super) fn broken_off(vendor: &Vendor, errors: Option<&Value>) -> BatchState 
     BatchState::Failed(Error::new(ErrorKind::Transient, why))
 }
 
-#[derive(PartialEq, Eq)]
-enum Subject {
-    Line,
-    Queue,
-    All,
-    Server,
-}
-
-struct RefusedPart {
-    about: Subject,
-    error: Error,
-    line: Option<u64>,
-}
-
-impl RefusedPart {
-    fn read(vendor: &Vendor, entry: &Value) -> Self {
-        let error_body = ErrorBody::from_error(entry);
-        let line = entry.get("line").and_then(count).filter(|line| *line > 0);
-        let kind = kind(vendor, &error_body, None);
-        let queue = error_body
-            .words
-            .iter()
-            .any(|word| word == "token_limit_exceeded")
-            || error_body.mentions(&["enqueued token limit"]);
-        // The limit is lower than expected: halves of the batch may pass.
-        let size = line.is_none()
-            && error_body.mentions(&["too large", "too many", "maximum", "at most"])
-            && error_body.mentions(&["requests", "lines", "size", "bytes"]);
-        let no_model = error_body.mentions(&["model"])
-            && error_body.mentions(&["not supported", "unsupported", "not available"]);
-        let file = error_body.mentions(&["input file", "input_file", "file id"]);
-        let no_file = line.is_none()
-            && file
-            && error_body.mentions(&["not found", "not exist", "missing", "deleted", "no such"]);
-        let (about, kind) = match kind {
-            _ if queue || size => (Subject::Queue, ErrorKind::RateLimited),
-            kind if kind.is_critical() => (Subject::All, kind),
-            _ if no_model => (Subject::All, ErrorKind::UnknownModel),
-            // The requests are valid: with a new file they may succeed.
-            _ if no_file => (Subject::All, ErrorKind::Transient),
-            ErrorKind::Transient | ErrorKind::RateLimited if line.is_none() => {
-                (Subject::Server, ErrorKind::Transient)
-            }
-            kind => (Subject::Line, kind),
-        };
-        Self {
-            about,
-            error: Error::new(kind, message(vendor, &error_body)),
-            line,
+/// Why an upload, a creation or a batch was refused, judged by the text of the error and its kind. Providers use few
+/// codes here and change their words, so that each decision is one about words; in doubt, no request is judged.
+pub(super) fn of(error: Error) -> BatchRefusal {
+    let text = error.message().to_lowercase();
+    let says = |parts: &[&str]| parts.iter().any(|part| text.contains(part));
+    let kind = error.kind();
+    if kind == ErrorKind::Quota {
+        return account(error, BILLING);
+    }
+    let concerns_requests = matches!(
+        kind,
+        ErrorKind::Invalid | ErrorKind::Blocked | ErrorKind::UnknownModel | ErrorKind::Auth
+    );
+    if concerns_requests {
+        let names = named(&text);
+        if !names.is_empty() {
+            let error = of_request(error);
+            let names = names.into_iter();
+            return BatchRefusal::Named(names.map(|name| (name, error.clone())).collect());
         }
     }
+    let limits = says(LIMIT);
+    if says(STORAGE) && (limits || error.status() == Some(507)) {
+        return account(error, DELETE_FILES);
+    }
+    let queue = says(QUEUE) && limits || kind == ErrorKind::RateLimited && says(&["quota"]);
+    if queue || says(&["token_limit_exceeded", "enqueued token"]) {
+        let why = format!("{error}; {WAIT}");
+        return BatchRefusal::TooMuchQueued(with_kind(error, ErrorKind::RateLimited).reworded(why));
+    }
+    let counts_requests = says(&["requests", "lines", "bytes", "size"]);
+    if limits && (says(BATCHES) || says(&["batches"]) && !counts_requests) {
+        return account(error, WAIT);
+    }
+    if says(MONEY) {
+        return account(error, BILLING);
+    }
+    let is_amount = says(TOO_LARGE) && says(SIZES) && !says(&["token", "context"]);
+    match kind {
+        ErrorKind::Auth => BatchRefusal::Whole(error),
+        ErrorKind::UnknownModel => BatchRefusal::Whole(error),
+        _ if error.is_too_large() || is_amount => BatchRefusal::TooLarge(error),
+        ErrorKind::RateLimited | ErrorKind::Transient | ErrorKind::Malformed => {
+            BatchRefusal::Busy(error)
+        }
+        _ if says(&["file"]) && says(GONE) => {
+            BatchRefusal::NoFile(with_kind(error, ErrorKind::Transient))
+        }
+        _ if is_of_model(&text) => BatchRefusal::Whole(with_kind(error, ErrorKind::UnknownModel)),
+        _ => BatchRefusal::Unnamed(error),
+    }
+}
+
+/// Whether a text says that a model cannot be used.
+fn is_of_model(text: &str) -> bool {
+    let says = |parts: &[&str]| parts.iter().any(|part| text.contains(part));
+    says(&["model"]) && says(NO_MODEL) && !says(FIELDS)
+}
+
+/// Words of a limit that is reached.
+const LIMIT: &[&str] = &[
+    "limit",
+    "quota",
+    "exceed",
+    "surpass",
+    "maximum",
+    "max ",
+    "too many",
+    "too much",
+    "full",
+    "reached",
+    "already have",
+    "at most",
+    "not enough",
+    "insufficient",
+    "no space",
+    "out of",
+    "used up",
+    "over your",
+    "concurrent",
+    "capacity",
+    "allowance",
+];
+/// Room for files, or their number, of the whole account.
+const STORAGE: &[&str] = &[
+    "storage",
+    "disk space",
+    "disk quota",
+    "file quota",
+    "files quota",
+    "quota for files",
+    "quota of files",
+    "number of files",
+    "too many files",
+    "file limit",
+    "files limit",
+    "file count",
+    "stored files",
+    "uploaded files",
+    "existing files",
+    "maximum files",
+    "max files",
+    "all files",
+    "total size of files",
+    "no space",
+];
+/// What waits in the provider's queue.
+const QUEUE: &[&str] = &[
+    "enqueued",
+    "queue",
+    "pending tokens",
+    "tokens in flight",
+    "in-flight tokens",
+    "outstanding tokens",
+    "batch tokens",
+    "tokens in progress",
+];
+/// The number of batches at once.
+const BATCHES: &[&str] = &[
+    "too many batches",
+    "number of batch",
+    "concurrent batch",
+    "concurrent job",
+    "active batch",
+    "active job",
+    "pending batch",
+    "running batch",
+    "open batch",
+    "ongoing batch",
+    "unfinished batch",
+    "simultaneous",
+    "parallel batch",
+    "batch job limit",
+    "batch limit",
+    "batches limit",
+    "batch quota",
+    "batch jobs",
+    "batches at once",
+    "batches at a time",
+    "batches in progress",
+    "batches per",
+    "batch creation",
+    "maximum batches",
+    "max batches",
+    "in_progress batch",
+    "in-progress batch",
+];
+/// What the account may spend.
+const MONEY: &[&str] = &[
+    "billing",
+    "credit balance",
+    "credits",
+    "out of credit",
+    "no credit",
+    "insufficient credit",
+    "credit limit",
+    "available credit",
+    "prepaid",
+    "prepayment",
+    "account balance",
+    "insufficient balance",
+    "insufficient funds",
+    "payment",
+    "unpaid",
+    "spend limit",
+    "spending limit",
+    "spending cap",
+    "hard limit",
+    "budget",
+    "past due",
+    "overdue",
+    "invoice",
+    "usage limit",
+    "monthly limit",
+    "subscription",
+    "free tier",
+    "free plan",
+    "paid plan",
+    "paid tier",
+    "insufficient_quota",
+    "account is suspended",
+    "account is not active",
+    "upgrade your plan",
+    "upgrade your account",
+];
+const TOO_LARGE: &[&str] = &[
+    "too large",
+    "too big",
+    "too long",
+    "larger than",
+    "bigger than",
+    "too many",
+    "exceed",
+    "maximum",
+    "max size",
+    "size limit",
+    "limit of",
+    "at most",
+    "more than",
+    "up to",
+];
+const SIZES: &[&str] = &[
+    "requests", "lines", "size", "bytes", "file", "batch", " mb", "mib", " gb", "body", "payload",
+    "entity", "items", "rows",
+];
+const GONE: &[&str] = &[
+    "not found",
+    "not exist",
+    "no such",
+    "cannot find",
+    "can't find",
+    "could not find",
+    "couldn't find",
+    "unable to find",
+    "not have access",
+    "deleted",
+    "file is missing",
+    "missing file",
+    "file expired",
+    "has expired",
+];
+const NO_MODEL: &[&str] = &[
+    "not supported",
+    "unsupported",
+    "not support",
+    "not available",
+    "unavailable",
+    "not exist",
+    "not found",
+    "unknown model",
+    "invalid model",
+    "not enabled",
+];
+/// Then a part of a request is refused, not its model.
+const FIELDS: &[&str] = &[
+    "parameter",
+    "argument",
+    "field",
+    "with this model",
+    "by this model",
+    "value",
+    "schema",
+    "image",
+    "tool",
+    "content",
+];
+
+const DELETE_FILES: &str = "delete files there that you no longer need";
+const WAIT: &str = "wait until earlier batches there have ended, or cancel some";
+const BILLING: &str = "add credit or raise the limit in the billing settings of the account";
+
+/// A refusal that concerns the account, with what to do.
+fn account(error: Error, advice: &str) -> BatchRefusal {
+    let why = format!("{error}; {advice}");
+    BatchRefusal::Account(with_kind(error, ErrorKind::Quota).reworded(why))
+}
+
+/// The failure of a named request: what concerns the key does not concern it.
+fn of_request(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::Auth => with_kind(error, ErrorKind::Invalid),
+        _ => error,
+    }
+}
+
+fn with_kind(error: Error, kind: ErrorKind) -> Error {
+    let other = Error::new(kind, error.message())
+        .with_sent(error.sent())
+        .with_retry_after(error.retry_after())
+        .with_request_id(error.request_id());
+    match error.status() {
+        Some(status) => other.with_status(status),
+        None => other,
+    }
+}
+
+/// The places that the body of a refusal names apart from its message, for the message: a line or a parameter.
+pub(super) fn places_of(body: &[u8]) -> String {
+    let Ok(body) = serde_json::from_slice::<Value>(body) else {
+        return String::new();
+    };
+    let body = match &body {
+        Value::Array(list) => list.first().cloned().unwrap_or_default(),
+        _ => body,
+    };
+    let error = body.get("error").unwrap_or(&body);
+    let mut all = vec![error.clone(), body.clone()];
+    all.extend(entries(error.get("errors").or_else(|| body.get("errors"))));
+    let mut places = String::new();
+    for entry in &all {
+        if let Some(line) = entry.get("line").and_then(count).filter(|line| *line > 0) {
+            places += &format!(" (line {line})");
+        }
+        if let Some(param) = entry.get("param").and_then(Value::as_str)
+            && !named(param).is_empty()
+        {
+            places += &format!(" ({param})");
+        }
+    }
+    places
 }
 
 /// The provider's message about a batch or a part of it.

@@ -117,15 +117,23 @@ impl Change<'_> {
             (S::Ended(ended), Event::Collected(collected)) => self.collected(ended, collected),
 
             // Settling jobs, and division.
-            (S::Running(_), Event::ItemsSettled(Ok(ItemsSettled::NoSuchLine(error)))) => {
-                self.refused_for_a_line(error);
+            (
+                S::Submitting(_) | S::Running(_),
+                Event::ItemsSettled(Ok(ItemsSettled::NoSuchRequest(error))),
+            ) => {
+                self.divide_or_call(error);
             }
             (
                 S::Submitting(_) | S::Running(_),
                 Event::ItemsSettled(Ok(ItemsSettled::Jobs(jobs))),
             ) => {
-                let text = format!("{jobs} jobs of batch {} ended with it", self.record.name());
+                let text = format!(
+                    "{jobs} jobs left batch {}, which was refused",
+                    self.record.name()
+                );
                 self.log(Level::Info, text);
+                // Nothing is billed for a refused batch.
+                self.add(Effect::GiveBack);
                 self.close();
             }
             (S::Submitting(_) | S::Running(_), Event::ItemsSettled(Err(error))) => {

@@ -3,7 +3,9 @@
 use log::Level;
 
 use crate::base::Error;
+use crate::llm::batch::RequestName;
 
+use super::event::Refusals;
 use super::next::Step;
 
 /// Effects in their order. Those after a failed close or division are skipped: the batch is unchanged, and its next
@@ -43,13 +45,17 @@ pub(crate) enum Effect {
     ResumeAccount,
     /// Report a failure that ends the worker if its error policy says so.
     ReportCritical(Error),
+    /// Report that its account has no room now. This ends a worker that only submits.
+    ReportHeld(Error),
+    /// Form no batch of its account for a while, for this reason.
+    HoldAccount(Error),
     /// Make similar batches smaller for a while.
     ReduceSize,
     /// The provider has accepted a batch of this model: others may follow at once.
     AllowNext,
-    /// Count a rejection because of an unnamed line.
-    CountRefusal,
-    /// A batch was accepted, so earlier rejections were because of their lines.
+    /// The present number of alike refusals.
+    CountRefusals(Refusals),
+    /// A batch was accepted, so earlier refusals were because of their requests.
     ForgetRefusals,
     /// Count a request for results that did not return all of them.
     CountVainFetch,
@@ -64,8 +70,10 @@ pub(crate) enum Effect {
 pub(crate) enum ItemEnds {
     /// All jobs.
     All(Error),
-    /// The jobs of these lines of its input, from 1.
-    Lines(Vec<(u64, Error)>),
+    /// The jobs of these requests.
+    Named(Vec<(RequestName, Error)>),
+    /// All jobs return to the queue, to be called one by one, because their batch was refused with this error.
+    Called(Error),
 }
 
 impl Effects {

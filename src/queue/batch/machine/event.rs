@@ -1,5 +1,6 @@
 //! Inputs of the machine: facts from elsewhere, and every reply from outside.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use crate::base::{Error, Timestamp};
@@ -25,8 +26,43 @@ pub(crate) struct Facts {
     pub is_ending: bool,
     /// Another batch of its account is at the provider.
     pub others_there: bool,
-    /// Rejections of similar batches for unnamed lines in a row, without an accepted batch in between.
-    pub refusals: u32,
+    /// Refusals of similar batches in a row, without an accepted batch in between.
+    pub refusals: Refusals,
+}
+
+/// Alike refusals in a row.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Refusals {
+    /// A hash of their words, without those that have digits, such as names of lines.
+    words: u64,
+    count: u32,
+}
+
+impl Refusals {
+    /// Their number, if this one is alike.
+    pub(super) fn alike(self, why: &Error) -> u32 {
+        if self.words == words(why) {
+            self.count
+        } else {
+            0
+        }
+    }
+
+    /// With this one.
+    pub(super) fn and(self, why: &Error) -> Self {
+        Self {
+            words: words(why),
+            count: self.alike(why).saturating_add(1),
+        }
+    }
+}
+
+fn words(why: &Error) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    let words = why.message().split_whitespace();
+    let words = words.filter(|word| !word.contains(|c: char| c.is_ascii_digit()));
+    words.for_each(|word| word.hash(&mut hasher));
+    hasher.finish()
 }
 
 impl Facts {
@@ -133,6 +169,6 @@ pub(crate) struct Collected {
 pub(crate) enum ItemsSettled {
     /// The number of settled jobs.
     Jobs(u64),
-    /// The lines that the provider rejected are not in the batch.
-    NoSuchLine(Error),
+    /// The requests that the provider named are not in the batch.
+    NoSuchRequest(Error),
 }

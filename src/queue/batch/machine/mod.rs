@@ -21,7 +21,7 @@ mod tests;
 pub(super) use apply::apply;
 pub(crate) use apply::is_cut_off;
 pub(super) use effect::{Effect, ItemEnds};
-pub(super) use event::{Collected, Event, Facts, ItemsSettled, Written};
+pub(super) use event::{Collected, Event, Facts, ItemsSettled, Refusals, Written};
 pub(super) use next::{Step, next};
 pub(super) use record::{Record, key, new_label, number};
 pub(super) use state::{Input, Results, State};

@@ -9,17 +9,17 @@
 //!     [*] --> Formed
 //!     Forming --> Submitting: InputWritten
 //!     Formed --> Submitting: InputWritten
-//!     Submitting --> Formed: InputRemoved, Submitted
-//!     Submitting --> Running: Listed, Submitted
+//!     Submitting --> Formed: InputRemoved, ItemsSettled, Submitted
 //!     Submitting --> Reconciling: Listed, Submitted
-//!     Reconciling --> Running: Listed
+//!     Submitting --> Running: Listed, Submitted
 //!     Reconciling --> Held: Listed
-//!     Held --> Running: Listed
+//!     Reconciling --> Running: Listed
 //!     Held --> Reconciling: FileDeleted, Listed, TakenOver
+//!     Held --> Running: Listed
 //!     Running --> Formed: ItemsSettled, StatusAnswered
 //!     Running --> Ended: StatusAnswered
-//!     Ended --> Running: Collected
 //!     Ended --> Reconciling: Collected
+//!     Ended --> Running: Collected
 //!     Forming --> [*]: AccountChanged, GivenUp, InputWritten
 //!     Formed --> [*]: AccountChanged, GivenUp, InputWritten
 //!     Submitting --> [*]: AccountChanged, GivenUp, ItemsSettled, NotDivided

@@ -8,14 +8,12 @@ use crate::base::{Error, ErrorKind};
 use crate::llm::batch::{BatchRefusal, BatchState, BatchStatus};
 
 use super::apply::{Change, is_cut_off};
-use super::effect::{Effect, ItemEnds};
+use super::effect::Effect;
 use super::next::Step;
 use super::state::{Ended, Owner, Remote, Results, Running, State, Why};
 
 /// After this many refusals a cancellation is given up.
 const MOST_CANCELS: u32 = 3;
-/// This many rejections for unnamed lines in a row, without an accepted batch, have another cause than a line.
-const MOST_REFUSALS: u32 = 16;
 
 impl Change<'_> {
     /// Outcome of cancelling a duplicate.
@@ -168,53 +166,37 @@ impl Change<'_> {
         }
     }
 
-    /// The batch was rejected after its creation.
+    /// The batch was refused after its creation.
     fn on_refused_batch(&mut self, refused: BatchRefusal) {
-        let file = self.record.file().map(str::to_owned);
+        let (name, file) = (
+            self.record.name().to_owned(),
+            self.record.file().map(str::to_owned),
+        );
+        let is_queue = matches!(refused, BatchRefusal::TooMuchQueued(_));
         match refused {
-            BatchRefusal::Lines(lines) if !lines.is_empty() => {
-                self.add(Effect::SettleItems(ItemEnds::Lines(lines)));
-            }
-            BatchRefusal::Lines(_) => {
-                let why = "the provider rejected the batch for some of its lines and did not report which";
-                self.refused_for_a_line(Error::new(ErrorKind::Invalid, why));
-            }
-            BatchRefusal::SomeLine(error) => self.refused_for_a_line(error),
-            // Its jobs wait for a smaller batch; this is not an attempt.
-            BatchRefusal::TooMuchQueued(error) => {
+            // Its jobs wait for another batch, or a smaller one; this is not an attempt.
+            BatchRefusal::TooMuchQueued(error)
+            | BatchRefusal::Account(error)
+            | BatchRefusal::NoFile(error)
+            | BatchRefusal::Busy(error) => {
                 self.delete_file(file);
-                let text = format!(
-                    "the provider rejected batch {}: {error}",
-                    self.record.name()
+                self.log(
+                    Level::Info,
+                    format!("the provider refused batch {name}: {error}"),
                 );
-                self.log(Level::Info, text);
-                self.add(Effect::ReduceSize);
+                if is_queue && !self.facts.others_there && self.record.intent.items > 1 {
+                    self.add(Effect::ReduceSize);
+                } else {
+                    self.add(Effect::HoldAccount(error.clone()));
+                }
+                if !is_queue || !self.may_shrink() {
+                    self.add(Effect::ReportHeld(error));
+                }
                 self.add(Effect::GiveBack);
                 self.close();
             }
-            BatchRefusal::Whole(error) => {
-                self.add(Effect::SettleItems(ItemEnds::All(error)));
-            }
+            refused => self.refused(refused),
         }
-    }
-
-    /// The batch was rejected because of an unnamed line. Both halves are sent, and the half with the line is divided
-    /// in turn: only a batch of one line proves that the line is bad.
-    pub(super) fn refused_for_a_line(&mut self, error: Error) {
-        let file = self.record.file().map(str::to_owned);
-        self.delete_file(file);
-        self.add(Effect::CountRefusal);
-        let items = self.record.intent.items;
-        if items <= 1 || self.facts.refusals >= MOST_REFUSALS {
-            return self.add(Effect::SettleItems(ItemEnds::All(error)));
-        }
-        let text = format!(
-            "the provider rejected batch {} for one of its {items} requests and did not report which \
-             ({error}); both halves of it are sent",
-            self.record.name()
-        );
-        self.log(Level::Warn, text);
-        self.add(Effect::Divide);
     }
 }
 

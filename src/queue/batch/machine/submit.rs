@@ -5,7 +5,7 @@ use std::time::Duration;
 use log::Level;
 
 use crate::base::{Error, ErrorKind};
-use crate::llm::batch::{BatchStage, is_unknown};
+use crate::llm::batch::{BatchRefusal, BatchStage, RequestName, is_unknown};
 
 use super::apply::Change;
 use super::effect::{Effect, ItemEnds};
@@ -18,6 +18,12 @@ const MOST_UPLOADS: u32 = 2;
 const HANG_UPS: u32 = 6;
 /// After this many rate-limited submissions without another batch at the provider, this batch itself is too large.
 const TOO_MUCH: u32 = 4;
+/// This many alike refusals in a row, without an accepted batch, have another cause than a request.
+const MOST_REFUSALS: u32 = 16;
+/// A refused batch with fewer requests is not divided: they are called one by one.
+const FEWEST_DIVIDED: u64 = 100;
+/// The longest wait that a provider can request before a batch is sent again.
+const LONGEST_HOLD: Duration = Duration::from_secs(3600);
 
 impl Change<'_> {
     pub(super) fn input_written(&mut self, written: Result<Written, Error>) {
@@ -152,47 +158,69 @@ impl Change<'_> {
         let (items, failures) = (self.record.intent.items, self.record.failures);
         let sends_input = submitting.input == Input::Local;
         let hung_up = sends_input && error.status().is_none() && !error.is_unreachable();
-        match error.kind() {
-            _ if error.is_too_large() => self.halve(error),
-            // Repeated rate limiting without another batch at the provider means that this one is too large.
-            ErrorKind::RateLimited
-                if creates
-                    && items > 1
-                    && failures.is_multiple_of(TOO_MUCH)
-                    && !self.facts.others_there =>
+        // Some servers reset the connection instead of answering 413.
+        if error.kind() == ErrorKind::Transient
+            && hung_up
+            && items > 1
+            && failures.is_multiple_of(HANG_UPS)
+        {
+            return self.halve(error);
+        }
+        // A reply of the provider may concern the jobs; anything else, such as a deadline, does not. Nor does a reply of
+        // an address that accepts no batches.
+        if error.status().is_none() || error.is_unreachable() {
+            if matches!(
+                error.kind(),
+                ErrorKind::Invalid | ErrorKind::Auth | ErrorKind::Quota
+            ) {
+                self.add(Effect::ReportCritical(error.clone()));
+            }
+            return self.retry(&error);
+        }
+        // Repeated rate limiting without another batch at the provider means that this one is too large.
+        let is_alone =
+            creates && items > 1 && failures.is_multiple_of(TOO_MUCH) && !self.facts.others_there;
+        match BatchRefusal::of(error) {
+            BatchRefusal::Busy(error) | BatchRefusal::TooMuchQueued(error)
+                if is_alone && error.kind() == ErrorKind::RateLimited =>
             {
                 self.add(Effect::ReduceSize);
                 self.halve(error);
             }
-            // Some servers reset the connection instead of answering 413.
-            ErrorKind::Transient if hung_up && items > 1 && failures.is_multiple_of(HANG_UPS) => {
-                self.halve(error);
-            }
-            ErrorKind::RateLimited | ErrorKind::Transient | ErrorKind::Malformed => {
-                self.retry(&error);
-            }
-            ErrorKind::Auth | ErrorKind::Quota => {
+            BatchRefusal::Busy(error) => self.retry(&error),
+            BatchRefusal::TooMuchQueued(error) | BatchRefusal::Account(error) => self.hold(error),
+            BatchRefusal::TooLarge(error) => self.halve(error),
+            BatchRefusal::Whole(error) if error.kind() == ErrorKind::Auth => {
                 self.add(Effect::ReportCritical(error.clone()));
                 self.retry(&error);
             }
-            // The input file has disappeared; another upload repairs that.
-            ErrorKind::Invalid
-                if creates && error.is_not_found() && submitting.lost_files < MOST_UPLOADS =>
-            {
+            // Another upload repairs that.
+            BatchRefusal::NoFile(error) if creates && submitting.lost_files < MOST_UPLOADS => {
                 self.record.state = State::Formed(Formed {
                     lost_files: submitting.lost_files + 1,
                 });
                 self.retry(&error);
             }
-            // This address does not accept batches: the jobs are not the cause.
-            ErrorKind::Invalid if error.is_unreachable() => {
-                self.add(Effect::ReportCritical(error.clone()));
-                self.retry(&error);
-            }
-            // A reply of the provider concerns the jobs; anything else, such as a deadline, does not.
-            _ if error.status().is_some() => self.add(Effect::SettleItems(ItemEnds::All(error))),
-            _ => self.retry(&error),
+            refusal => self.refused(refusal),
         }
+    }
+
+    /// The account has no room for the batch now, which says nothing about its jobs. It is sent again each minute.
+    fn hold(&mut self, error: Error) {
+        self.problem(format!("{error}; it is tried again every minute"));
+        let asked = error.retry_after().unwrap_or_default().min(LONGEST_HOLD);
+        let wait = self.facts.settings.hold().max(asked);
+        self.wait(wait);
+        let is_queue = error.kind() == ErrorKind::RateLimited;
+        if !is_queue || !self.may_shrink() {
+            self.add(Effect::ReportHeld(error));
+        }
+        self.save();
+    }
+
+    /// Whether much smaller batches may be accepted where this one is refused.
+    pub(super) fn may_shrink(&self) -> bool {
+        !self.facts.others_there && self.record.intent.items >= FEWEST_DIVIDED
     }
 
     /// It is too large, and is divided.
@@ -204,5 +232,93 @@ impl Change<'_> {
         self.add(Effect::Divide);
         // Until the division is recorded, the whole batch is sent again.
         self.delete_file(file);
+    }
+
+    /// The refusal of an input or a batch that concerns its requests. It is no verdict on those that it does not name.
+    pub(super) fn refused(&mut self, refusal: BatchRefusal) {
+        match refusal {
+            BatchRefusal::Named(names) if !names.is_empty() => self.refused_by_name(names),
+            BatchRefusal::Named(_) => {
+                let why =
+                    "the provider refused the batch for some of its requests and did not name them";
+                self.refused_unnamed(Error::new(ErrorKind::Invalid, why));
+            }
+            BatchRefusal::TooLarge(error) => self.halve(error),
+            BatchRefusal::Whole(error) => self.add(Effect::SettleItems(ItemEnds::All(error))),
+            BatchRefusal::Unnamed(error)
+            | BatchRefusal::NoFile(error)
+            | BatchRefusal::TooMuchQueued(error)
+            | BatchRefusal::Account(error)
+            | BatchRefusal::Busy(error) => self.refused_unnamed(error),
+        }
+    }
+
+    /// Named requests fail alone. All requests of a batch have one model, so that what is said about it applies to all.
+    fn refused_by_name(&mut self, names: Vec<(RequestName, Error)>) {
+        let (_, first) = &names[0];
+        let model = self.record.intent.model.as_deref();
+        let is_model = |error: &Error| {
+            error.kind() == ErrorKind::UnknownModel
+                && model.is_some_and(|model| error.message().contains(model))
+        };
+        if names.iter().all(|(_, error)| is_model(error)) {
+            return self.add(Effect::SettleItems(ItemEnds::All(first.clone())));
+        }
+        let count = self.count(first);
+        // A provider that names one request each time gets smaller batches after a while.
+        if count >= MOST_REFUSALS && self.record.intent.items >= FEWEST_DIVIDED {
+            return match count >= 2 * MOST_REFUSALS {
+                true => self.applies_to_all(first.clone()),
+                false => self.divide_or_call(first.clone()),
+            };
+        }
+        let text = format!(
+            "the provider refused batch {} for {} of its requests, which fail; the others are sent again",
+            self.record.name(),
+            names.len()
+        );
+        self.log(Level::Warn, text);
+        self.add(Effect::SettleItems(ItemEnds::Named(names)));
+    }
+
+    /// No request is named.
+    fn refused_unnamed(&mut self, error: Error) {
+        if self.count(&error) >= MOST_REFUSALS {
+            self.applies_to_all(error);
+        } else {
+            self.divide_or_call(error);
+        }
+    }
+
+    /// Counts a refusal, and returns how many alike ones there were in a row.
+    fn count(&mut self, error: &Error) -> u32 {
+        let refusals = self.facts.refusals.and(error);
+        self.add(Effect::CountRefusals(refusals));
+        refusals.alike(error)
+    }
+
+    fn applies_to_all(&mut self, error: Error) {
+        let text = format!(
+            "batches were refused in the same way again and again ({error}): the reason applies to all requests"
+        );
+        self.log(Level::Warn, text);
+        self.add(Effect::SettleItems(ItemEnds::All(error)));
+    }
+
+    /// Both halves are sent, and what is refused in turn is called one by one once it is small.
+    pub(super) fn divide_or_call(&mut self, error: Error) {
+        let items = self.record.intent.items;
+        if items < FEWEST_DIVIDED {
+            return self.add(Effect::SettleItems(ItemEnds::Called(error)));
+        }
+        let name = self.record.name();
+        let text = format!(
+            "the provider refused batch {name} and named none of its {items} requests ({error}); both halves of it are \
+             sent"
+        );
+        let file = self.record.file().map(str::to_owned);
+        self.log(Level::Warn, text);
+        self.delete_file(file);
+        self.add(Effect::Divide);
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::base::{Clock, Context, Error, ErrorKind, Sent};
 use crate::llm::batch::{
     BatchClient, BatchInput, BatchIntent, BatchLine, BatchLineResult, BatchRefusal, BatchStage,
-    BatchState, BatchStatus,
+    BatchState, BatchStatus, RequestName,
 };
 
 use super::super::overview::Counts;
@@ -265,26 +265,28 @@ fn an_input_that_cannot_be_deleted_does_not_hide_a_batch_that_is_there() {
 }
 
 #[test]
-fn what_is_refused_whatever_it_holds_is_not_halved_line_by_line() {
+fn what_is_refused_whatever_it_holds_fails_after_a_few_batches() {
     let harness = Harness::new();
+    harness.fake.lock().limits.requests = 5_000;
     let client = harness.client();
-    let names: Vec<String> = (0..32).map(|n| format!("p{n}")).collect();
+    let names: Vec<String> = (0..4_000).map(|n| format!("p{n}")).collect();
     let prompts: Vec<&str> = names.iter().map(String::as_str).collect();
     let process = harness.enqueue(&prompts);
     *client.status.lock() = Box::new(|_| {
         let why = refused("something that nobody knows here", 400);
-        Some(Ok(in_state(BatchState::Refused(BatchRefusal::SomeLine(
+        Some(Ok(in_state(BatchState::Refused(BatchRefusal::Unnamed(
             why,
         )))))
     });
     let mut poller = harness.poller(harness.worker(), &[]);
     harness.until(&mut poller, || harness.is_over(process));
-    let creates = harness.fake.lock().creates;
-    assert!(creates <= 2 * 32, "{creates} submissions of 32 requests");
+    let (creates, counts) = (harness.fake.lock().creates, harness.counts(process));
+    assert!(creates <= 32, "{creates} submissions");
+    assert!(counts.failed > 3_000, "{counts:?}");
 }
 
 #[test]
-fn a_batch_that_was_refused_once_fails_no_line_that_was_never_sent_alone() {
+fn a_batch_that_was_refused_once_fails_no_request() {
     let harness = Harness::new();
     let client = harness.client();
     let prompts = ["a", "b", "c"];
@@ -293,7 +295,7 @@ fn a_batch_that_was_refused_once_fails_no_line_that_was_never_sent_alone() {
     *client.status.lock() = Box::new(move |_| {
         std::mem::take(&mut first).then(|| {
             let why = refused("something was wrong for a moment", 400);
-            Ok(in_state(BatchState::Refused(BatchRefusal::SomeLine(why))))
+            Ok(in_state(BatchState::Refused(BatchRefusal::Unnamed(why))))
         })
     });
     let mut poller = harness.poller(harness.worker(), &[]);
@@ -308,8 +310,8 @@ fn lines_that_a_batch_does_not_have_are_not_complained_of_for_ever() {
     let client = harness.client();
     let process = harness.enqueue(&["a", "b"]);
     *client.status.lock() = Box::new(|_| {
-        let lines = vec![(900, refused("bad line", 400))];
-        Some(Ok(in_state(BatchState::Refused(BatchRefusal::Lines(
+        let lines = vec![(RequestName::Line(900), refused("bad line", 400))];
+        Some(Ok(in_state(BatchState::Refused(BatchRefusal::Named(
             lines,
         )))))
     });
@@ -382,13 +384,13 @@ fn requests_that_had_no_turn_because_somebody_cancelled_the_batch_go_back() {
 }
 
 #[test]
-fn a_queue_that_others_fill_for_a_day_fails_nothing() {
+fn a_queue_that_others_fill_for_hours_fails_nothing() {
     let harness = Harness::new();
     let client = harness.client();
     let process = harness.enqueue(&["a"]);
     let (clock, free) = (
         harness.clock.clone(),
-        harness.clock.now().after(seconds(86_400)),
+        harness.clock.now().after(seconds(20_000)),
     );
     *client.status.lock() = Box::new(move |_| {
         let full = refused("enqueued token limit reached", 400);
@@ -440,7 +442,7 @@ fn credit_that_is_gone_when_the_batch_has_been_made_fails_no_job() {
     *client.status.lock() = Box::new(move |_| {
         let gone = Error::new(ErrorKind::Quota, "billing_hard_limit_reached");
         std::mem::take(&mut first)
-            .then(|| Ok(in_state(BatchState::Refused(BatchRefusal::Whole(gone)))))
+            .then(|| Ok(in_state(BatchState::Refused(BatchRefusal::Account(gone)))))
     });
     let mut poller = harness.poller(harness.worker(), &[]);
     harness.until(&mut poller, || harness.is_over(process));

@@ -12,7 +12,7 @@ use crate::base::random::Random;
 use crate::base::{Clock, Context, Error, ErrorKind, Sent, Time};
 use crate::llm::batch::{
     BatchAccount, BatchClient, BatchCounts, BatchInput, BatchIntent, BatchLimits, BatchLine,
-    BatchLineResult, BatchRefusal, BatchStage, BatchState, BatchStatus, ListedBatches,
+    BatchLineResult, BatchRefusal, BatchStage, BatchState, BatchStatus, ListedBatches, RequestName,
 };
 use crate::llm::request::Request;
 use crate::llm::response::Response;
@@ -40,6 +40,12 @@ pub(crate) struct Remote {
     failed: HashSet<String>,
     /// Times its results came cut short.
     shorts: u32,
+}
+
+impl Remote {
+    pub fn is_refused(&self) -> bool {
+        self.refused.is_some()
+    }
 }
 
 pub(crate) struct FakeProvider {
@@ -438,7 +444,7 @@ impl BatchClient for FakeClient {
             let poisoned = |remote: &Remote| {
                 let lines = remote.items.iter().enumerate();
                 let bad = lines.filter(|(_, (_, prompt))| prompt.contains("poison"));
-                bad.map(|(at, _)| (at as u64 + 1, refusal("poison")))
+                bad.map(|(at, _)| (RequestName::Line(at as u64 + 1), refusal("poison")))
                     .take(1)
                     .collect()
             };
@@ -446,9 +452,9 @@ impl BatchClient for FakeClient {
             let state = match remote.refused {
                 Some("queue") => BatchState::Refused(BatchRefusal::TooMuchQueued(refusal("queue"))),
                 Some(_) if names_lines => {
-                    BatchState::Refused(BatchRefusal::Lines(poisoned(remote)))
+                    BatchState::Refused(BatchRefusal::Named(poisoned(remote)))
                 }
-                Some(_) => BatchState::Refused(BatchRefusal::SomeLine(refusal("poison"))),
+                Some(_) => BatchState::Refused(BatchRefusal::Unnamed(refusal("poison"))),
                 None if !remote.over && remote.cancelled.is_some() => BatchState::Cancelling,
                 None if !remote.over => BatchState::Running,
                 None if remote.cancelled.is_some() => BatchState::Cancelled,

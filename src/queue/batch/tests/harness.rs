@@ -19,20 +19,22 @@ use crate::llm::batch::{
 };
 use crate::llm::providers::extract::Extract;
 use crate::llm::request::Request;
+use crate::llm::response::Response;
 use crate::llm::route::Route;
 use crate::queue::job::{Job, JobCounts};
 use crate::queue::kinds::Kinds;
 use crate::queue::settings::WorkerSettings;
-use crate::queue::store::WorkerId;
 use crate::queue::store::sqlite::{SqliteOptions, SqliteStore};
+use crate::queue::store::{ClaimRequest, ClaimedJob, JobLane, Settlement, WorkerId};
 use crate::testing::ManualClock;
 
 use super::super::context::BatchContext;
 use super::super::control::BatchControl;
+use super::super::machine::Record;
 use super::super::overview::BatchOverview;
 use super::super::poller::{Poller, PollerOptions};
 use super::super::settings::BatchSettings;
-use super::super::settle_items::ItemSettler;
+use super::super::settle_items::{AskedProvider, ItemSettler, request};
 use super::super::spool::Spool;
 use super::super::transfer::Transfers;
 use super::fake_provider::{FakeClient, FakeProvider, seconds};
@@ -282,6 +284,7 @@ impl Harness {
             processes,
             on_error: ErrorPolicy::ContinueOnError,
             until_empty: false,
+            until_submitted: false,
             wake: &|| {},
             seed: 5,
         })
@@ -292,6 +295,7 @@ impl Harness {
         poller.receive_answers();
         poller.turn();
         poller.receive_answers();
+        answer_calls(&poller.options.context, &self.fake);
         let now = self.clock.now();
         let due = poller.next_due().unwrap_or(now.after(seconds(1)));
         let wait = due.since(now).clamp(Duration::from_millis(10), seconds(60));
@@ -328,4 +332,41 @@ impl Harness {
     pub(crate) fn bought(&self, prompt: &str) -> u32 {
         self.fake.lock().bought.get(prompt).copied().unwrap_or(0)
     }
+}
+
+/// Answers the jobs that are to be called because their batch was refused, as the rest of a worker does.
+pub(crate) fn answer_calls(context: &BatchContext, fake: &Arc<Mutex<FakeProvider>>) {
+    let mut open = |lane: &Arc<JobLane>| {
+        if lane.step == JobLane::CALLED {
+            usize::MAX
+        } else {
+            0
+        }
+    };
+    let wanted = ClaimRequest {
+        most: 1000,
+        idle: true,
+        processes: &[],
+        look_again: false,
+        open: &mut open,
+    };
+    let wall = context.settler.clock.wall();
+    // Some tests take the store or the worker away.
+    let Ok(jobs) = context.store.claim(context.worker, wanted, wall) else {
+        return;
+    };
+    let account = FakeClient(fake.clone()).account();
+    let asked = AskedProvider::from(&Record::new(account, String::new(), None, wall));
+    let end = |job: &ClaimedJob| {
+        let prompt = request(job).unwrap().messages[0].text();
+        let result = if prompt.contains("poison") || prompt.contains("bad") {
+            Err(refused("called in vain", 400))
+        } else {
+            *fake.lock().bought.entry(prompt.clone()).or_default() += 1;
+            Ok(Response::new("fake", format!("echo: {prompt}")))
+        };
+        context.settler.settlement(job, &asked, result)
+    };
+    let ends: Vec<Settlement> = jobs.jobs.iter().map(end).collect();
+    context.settle(&ends, &asked).unwrap();
 }

@@ -6,6 +6,7 @@ mod budgets;
 pub(super) mod fake_provider;
 pub(super) mod harness;
 mod late_results;
+mod refusals;
 mod rotated_key;
 mod simulation;
 mod unknown_outcome;

@@ -36,7 +36,7 @@ use super::super::settle_items::ItemSettler;
 use super::super::spool::Spool;
 use super::super::transfer::Transfers;
 use super::fake_provider::{Died, FakeClient, FakeProvider, seconds};
-use super::harness::prompt_kinds;
+use super::harness::{answer_calls, prompt_kinds};
 
 const RECONCILE: Duration = Duration::from_secs(300);
 
@@ -126,6 +126,7 @@ impl Scene {
                 processes: &[],
                 on_error: ErrorPolicy::ContinueOnError,
                 until_empty: false,
+                until_submitted: false,
                 wake: &|| {},
                 seed,
             });
@@ -142,6 +143,7 @@ impl Scene {
                 poller.turn();
                 poller.receive_answers();
                 works.store(true, Ordering::SeqCst);
+                answer_calls(&context, &self.fake);
                 // Whoever cancels what has ended does without its results, and is not simulated.
                 let undecided = ["preparing", "submitting", "creating", "looking_for"];
                 let again = || {

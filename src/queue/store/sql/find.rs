@@ -249,7 +249,7 @@ pub(super) fn job_state(
         status,
         at_provider: written == AT_PROVIDER,
         priority: small(row.at(4)?),
-        step: lane.step,
+        step: lane.route_step(),
         attempts: u32::try_from(row.at::<i64>(5)?).unwrap_or(u32::MAX),
         crashes: small(row.at(6)?),
         created_at,

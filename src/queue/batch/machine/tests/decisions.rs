@@ -1,13 +1,13 @@
 //! What is next for a batch.
 
-use crate::base::ErrorKind;
+use crate::base::{Error, ErrorKind};
 use crate::config::choices::OnUnknown::{Hold, Resubmit};
 use crate::llm::batch::{BatchRefusal, BatchState, ListedBatches};
 use crate::queue::batch::settings::LISTINGS;
 
 use super::super::apply::apply;
-use super::super::effect::Effect;
-use super::super::event::{Event, Facts, ItemsSettled};
+use super::super::effect::{Effect, ItemEnds};
+use super::super::event::{Event, Facts, ItemsSettled, Refusals};
 use super::super::next::{Step, next};
 use super::super::state::{Fence, Formed, Input, Owner, Reconciling, Remote, State};
 use super::examples::{
@@ -128,10 +128,11 @@ fn a_batch_that_is_refused_and_halved_leaves_no_input_at_the_provider() {
         file: Some("file-1".to_owned()),
         ..remote(OURS)
     };
-    let no_such_line = Event::ItemsSettled(Ok(ItemsSettled::NoSuchLine(refusal(400))));
-    let unnamed = BatchState::Refused(BatchRefusal::SomeLine(refusal(400)));
+    let no_such_line = Event::ItemsSettled(Ok(ItemsSettled::NoSuchRequest(refusal(400))));
+    let unnamed = BatchState::Refused(BatchRefusal::Unnamed(refusal(400)));
     for event in [no_such_line, Event::StatusAnswered(Ok(status(unnamed)))] {
         let mut record = record(running(there.clone()));
+        record.intent.items = 200;
         let effects = apply(&mut record, event, &facts(true, None, false)).list;
         let place = |which: fn(&Effect) -> bool| effects.iter().position(which);
         let deleted =
@@ -141,38 +142,49 @@ fn a_batch_that_is_refused_and_halved_leaves_no_input_at_the_provider() {
     }
 }
 
+fn refused_for(why: &str) -> Error {
+    Error::new(ErrorKind::Invalid, why).with_status(400)
+}
+
 #[test]
-fn a_line_fails_only_when_it_was_refused_by_itself() {
-    let unnamed = BatchState::Refused(BatchRefusal::SomeLine(refusal(400)));
+fn requests_fail_only_when_all_are_refused_in_the_same_way() {
+    let unnamed = BatchState::Refused(BatchRefusal::Unnamed(refusal(400)));
     let refused = Event::StatusAnswered(Ok(status(unnamed)));
     let facts = facts(true, None, false);
     let mut several = record(running(remote(OURS)));
-    several.intent.items = 3;
+    several.intent.items = 201;
     let effects = apply(&mut several, refused.clone(), &facts).list;
     assert!(matches!(effects[..], [.., Effect::Divide]), "{effects:?}");
     let labels = ["bw-2", "bw-3"].map(str::to_owned);
     let (half, rest) = several.halves(labels, facts.now);
     // What was refused is listed under the label that it had.
     assert_eq!((&*half.intent.label, &*rest.intent.label), ("bw-2", "bw-3"));
-    assert_eq!((half.intent.items, rest.intent.items), (1, 2));
+    assert_eq!((half.intent.items, rest.intent.items), (100, 101));
     for half in [&half, &rest] {
         assert!(matches!(half.state, State::Formed(_)) && half.due == facts.now);
     }
-    let mut alone = record(running(remote(OURS)));
-    alone.intent.items = 1;
-    let effects = apply(&mut alone, refused.clone(), &facts).list;
-    assert!(
-        matches!(effects[..], [.., Effect::SettleItems(_)]),
-        "{effects:?}"
-    );
-    // Whatever is sent is refused: the lines are not the cause.
+    for items in [99, 1] {
+        let mut few = record(running(remote(OURS)));
+        few.intent.items = items;
+        let effects = apply(&mut few, refused.clone(), &facts).list;
+        assert!(
+            matches!(effects[..], [.., Effect::SettleItems(ItemEnds::Called(_))]),
+            "{effects:?}"
+        );
+    }
+    // Whatever is sent is refused: the requests are not the cause.
     let facts = Facts {
-        refusals: 16,
+        refusals: (0..15).fold(Refusals::default(), |all, _| all.and(&refusal(400))),
         ..facts
     };
     let effects = apply(&mut record(running(remote(OURS))), refused, &facts).list;
     assert!(
-        matches!(effects[..], [.., Effect::SettleItems(_)]),
+        matches!(effects[..], [.., Effect::SettleItems(ItemEnds::All(_))]),
         "{effects:?}"
     );
+    // Another reason begins anew.
+    let other = BatchState::Refused(BatchRefusal::Unnamed(refused_for("something else")));
+    let other = Event::StatusAnswered(Ok(status(other)));
+    let effects = apply(&mut several.clone(), other, &facts).list;
+    assert!(matches!(effects[..], [.., Effect::Divide]), "{effects:?}");
 }

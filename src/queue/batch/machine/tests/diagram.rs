@@ -7,10 +7,10 @@ use crate::config::choices::OnUnknown::{Hold, Resubmit};
 
 use super::super::apply::apply;
 use super::super::effect::{Effect, Effects};
-use super::super::event::{Event, Facts};
+use super::super::event::{Event, Facts, Refusals};
 use super::super::record::Record;
 use super::super::state::State;
-use super::examples::{events, facts, record, states};
+use super::examples::{events, facts, record, refusal, states};
 
 /// From, to, and the events that lead there.
 type Arrows = BTreeMap<(String, String), BTreeSet<String>>;
@@ -24,7 +24,7 @@ fn all_facts() -> Vec<Facts> {
                 let facts = facts(uploads, Some(policy), is_stopped);
                 all.push(facts);
                 all.push(Facts {
-                    refusals: 16,
+                    refusals: (0..40).fold(Refusals::default(), |all, _| all.and(&refusal(400))),
                     others_there: true,
                     ..facts
                 });
@@ -41,7 +41,7 @@ fn batches() -> impl Iterator<Item = Record> {
         (record.intent.items, record.failures) = (items, failures);
         record
     };
-    let all = [(8, 0), (1, 0), (8, 3), (8, 5)];
+    let all = [(200, 0), (8, 0), (1, 0), (200, 3), (200, 5)];
     let pairs = move |state: State| all.map(|counts| (state.clone(), counts));
     states().into_iter().flat_map(pairs).map(one)
 }

@@ -5,11 +5,11 @@ use std::time::Duration;
 use crate::base::{Error, ErrorKind, Sent, Timestamp};
 use crate::config::choices::OnUnknown;
 use crate::llm::batch::{
-    BatchAccount, BatchRefusal, BatchStage, BatchState, BatchStatus, ListedBatches,
+    BatchAccount, BatchRefusal, BatchStage, BatchState, BatchStatus, ListedBatches, RequestName,
 };
 use crate::queue::batch::settings::{BatchSettings, LISTINGS};
 
-use super::super::event::{Collected, Event, Facts, ItemsSettled, Written};
+use super::super::event::{Collected, Event, Facts, ItemsSettled, Refusals, Written};
 use super::super::record::Record;
 use super::super::state::{
     Ended, Fence, Formed, Input, Owner, Reconciling, Remote, Results, Running, State, Submitting,
@@ -40,7 +40,7 @@ pub(super) fn facts(uploads: bool, policy: Option<OnUnknown>, is_stopped: bool) 
         jitter: 0.5,
         is_ending: false,
         others_there: false,
-        refusals: 0,
+        refusals: Refusals::default(),
     }
 }
 
@@ -200,11 +200,13 @@ fn statuses() -> Vec<BatchState> {
         BatchState::Expired,
         BatchState::Cancelled,
         BatchState::Failed(bad()),
-        BatchState::Refused(BatchRefusal::Lines(vec![(1, bad())])),
-        BatchState::Refused(BatchRefusal::Lines(Vec::new())),
-        BatchState::Refused(BatchRefusal::SomeLine(bad())),
+        BatchState::Refused(BatchRefusal::Named(vec![(RequestName::Line(1), bad())])),
+        BatchState::Refused(BatchRefusal::Named(Vec::new())),
+        BatchState::Refused(BatchRefusal::Unnamed(bad())),
         BatchState::Refused(BatchRefusal::TooMuchQueued(bad())),
         BatchState::Refused(BatchRefusal::Whole(bad())),
+        BatchState::Refused(BatchRefusal::Account(bad())),
+        BatchState::Refused(BatchRefusal::TooLarge(bad())),
     ]
 }
 
@@ -242,7 +244,7 @@ pub(super) fn events() -> Vec<Event> {
         Event::DuplicateCancelled(Ok(())),
         Event::CancelAnswered(Ok(())),
         Event::ItemsSettled(Ok(ItemsSettled::Jobs(1))),
-        Event::ItemsSettled(Ok(ItemsSettled::NoSuchLine(refusal(400)))),
+        Event::ItemsSettled(Ok(ItemsSettled::NoSuchRequest(refusal(400)))),
     ];
     events.extend(answers());
     for error in errors() {

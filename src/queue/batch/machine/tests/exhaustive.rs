@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::base::{Error, ErrorKind};
 use crate::config::choices::OnUnknown;
-use crate::llm::batch::{BatchRefusal, BatchStage, BatchState, ListedBatches};
+use crate::llm::batch::{BatchRefusal, BatchStage, BatchState, ListedBatches, RequestName};
 
 use super::super::effect::{Effect, Effects, ItemEnds};
 use super::super::event::{Collected, Event, ItemsSettled, Written};
@@ -86,7 +86,7 @@ impl Search {
     fn step(&mut self, node: Node, step: Step, depth: u32) {
         match step {
             Step::WriteInput => {
-                for items in [8, 0] {
+                for items in [200, 0] {
                     let written = Written { items, bytes: 9 };
                     self.feed(node.clone(), Event::InputWritten(Ok(written)), depth);
                 }
@@ -216,10 +216,12 @@ impl Search {
         let going_on = [BatchState::Validating, BatchState::Running];
         let over = [BatchState::Completed, BatchState::Expired];
         let refused = [
-            BatchRefusal::Lines(vec![(1, bad())]),
-            BatchRefusal::SomeLine(bad()),
+            BatchRefusal::Named(vec![(RequestName::Line(1), bad())]),
+            BatchRefusal::Unnamed(bad()),
             BatchRefusal::TooMuchQueued(bad()),
             BatchRefusal::Whole(bad()),
+            BatchRefusal::Account(bad()),
+            BatchRefusal::TooLarge(bad()),
         ];
         let refused = refused.map(BatchState::Refused);
         let is_paid = node.provider.paid;
@@ -308,8 +310,8 @@ impl Search {
                     let settled = Ok(ItemsSettled::Jobs(1));
                     self.feed(node.clone(), Event::ItemsSettled(settled), depth);
                     self.feed(node.clone(), Event::ItemsSettled(Err(busy())), depth);
-                    if let ItemEnds::Lines(_) = ends {
-                        let none = Ok(ItemsSettled::NoSuchLine(refusal(400)));
+                    if let ItemEnds::Named(_) = ends {
+                        let none = Ok(ItemsSettled::NoSuchRequest(refusal(400)));
                         self.feed(node, Event::ItemsSettled(none), depth);
                     }
                     return;
