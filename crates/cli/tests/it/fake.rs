@@ -77,7 +77,7 @@ fn exchange(
         reader.read_line(&mut head).ok().filter(|n| *n > 0)?;
     }
     let lower = head.to_ascii_lowercase();
-    let length = lower.split("content-length: ").nth(1);
+    let length = lower.split("\ncontent-length: ").nth(1);
     let length = length.map_or(Some(0), |rest| rest.lines().next()?.parse().ok())?;
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
