@@ -47,7 +47,7 @@ use commands::{
 use exit::Exit;
 
 fn main() -> ExitCode {
-    // Must be first: this process may have been started to become a confined command.
+    // Must be first: this process may have been started to keep the commands of another one.
     batchwright_exec::confine_main();
     let exit = match parse::parse(std::env::args_os()) {
         Ok(cli) => execute(cli),

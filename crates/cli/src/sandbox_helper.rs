@@ -1,4 +1,4 @@
-//! The program `batchwright-sandbox`: `batchwright exec` starts it to confine a command.
+//! The program `batchwright-sandbox`: `batchwright exec` starts it to confine commands and to start them.
 
 use std::process::ExitCode;
 

@@ -14,14 +14,11 @@
 //! | write records to a file | [`RecordFile`] |
 //! | see the progress of a run | [`Monitor`], [`JobCounts`] |
 //! | set what commands may use: programs, environment, files, network, limits | [`Sandbox`], [`SandboxMode`], [`Limits`] |
-//! | confine commands that you start yourself | [`Prepared`], [`Confined`], [`ConfinedProcess`], [`Containment`] |
+//! | find out what of it this system enforces | [`SandboxStatus`] |
 //! | let a program be its own helper | [`confine_main`] |
 
-#[cfg(unix)]
-mod group_watchdog;
 mod job;
 mod joblog;
-mod launch;
 mod line_file;
 mod monitor;
 mod order;
@@ -32,17 +29,13 @@ mod process;
 #[cfg(not(unix))]
 #[path = "process_elsewhere.rs"]
 mod process;
-#[cfg(unix)]
-mod reap;
+mod quotes;
 mod record;
 mod record_file;
-mod refusal;
 mod runner;
 mod sandbox;
 mod script;
-mod shell_text;
-#[cfg(unix)]
-mod started;
+mod start;
 mod submit;
 mod template;
 mod words;
@@ -54,10 +47,8 @@ pub use output::{Output, Overflow};
 pub use record::{CommandResult, FailureKind, JobError, JobRecord, JobStatus};
 pub use record_file::RecordFile;
 pub use runner::{CommandReport, CommandRunner, OnStop};
-pub use sandbox::confined::{Confined, ConfinedProcess};
 pub use sandbox::limits::Limits;
-pub use sandbox::prepared::{Containment, Prepared};
-pub use sandbox::{Sandbox, SandboxMode, confine_main};
+pub use sandbox::{Sandbox, SandboxMode, SandboxStatus, confine_main};
 pub use script::{Commands, Jobs};
 pub use submit::SubmittedJobs;
 pub use template::Template;

@@ -1,13 +1,12 @@
 //! The output of a command: its beginning in memory, the rest dropped or in a file, with a limit in all cases.
 
 use std::fs::File;
-use std::io::{self, PipeReader, Read, Seek, Write};
+use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use batchwright::{Error, ErrorKind};
-use parking_lot::RwLock;
 
 use super::output_folder::OutputFolder;
 
@@ -35,16 +34,7 @@ pub(super) struct OutputSettings {
     in_memory: usize,
     most: u64,
     beyond: Beyond,
-    /// Open while the run lasts, for [`Reserve`]s; `None` if no output goes to a file.
-    spare: Option<PipeReader>,
-    /// Held while a command is started, so that it cannot take a descriptor that an output has just released.
-    opening: RwLock<()>,
 }
-
-/// A file descriptor of each output of a running command. Without it, a command that already runs could fail because
-/// others that start afterwards have opened all files that this program may open.
-#[derive(Debug, Default)]
-pub(super) struct Reserve(Option<PipeReader>);
 
 /// An [`Overflow`] that is ready for writing.
 #[derive(Debug)]
@@ -71,33 +61,10 @@ impl OutputSettings {
                 Beyond::Folder(Arc::new(folder))
             }
         };
-        let spare = match beyond {
-            Beyond::Nowhere => None,
-            _ => Some(io::pipe().map_err(|why| {
-                Error::new(ErrorKind::Invalid, format!("cannot make a pipe: {why}"))
-            })?),
-        };
         Ok(Self {
             in_memory: in_memory.min(usize::try_from(most).unwrap_or(usize::MAX)),
             most,
             beyond,
-            spare: spare.map(|(spare, _)| spare),
-            opening: RwLock::default(),
-        })
-    }
-
-    /// Opens what a command needs, but not while an output exchanges its reserve for a file.
-    pub fn opening<T>(&self, open: impl FnOnce() -> T) -> T {
-        let _opening = self.opening.read();
-        open()
-    }
-
-    /// Starts a command, with a reserve for each of its outputs.
-    pub fn start<T>(&self, start: impl FnOnce() -> io::Result<T>) -> io::Result<(T, [Reserve; 2])> {
-        self.opening(|| {
-            let reserve = || (self.spare.as_ref()).map(PipeReader::try_clone).transpose();
-            let reserves = [Reserve(reserve()?), Reserve(reserve()?)];
-            Ok((start()?, reserves))
         })
     }
 
@@ -208,17 +175,15 @@ pub(super) struct Capture<'a> {
     settings: &'a OutputSettings,
     /// The command's number and the stream, which determine the name of the file if it has one.
     name: (u64, String),
-    reserve: Reserve,
-    pub failed: Option<io::Error>,
+    failed: Option<io::Error>,
 }
 
 impl<'a> Capture<'a> {
-    pub fn new(settings: &'a OutputSettings, reserve: Reserve, seq: u64, stream: &str) -> Self {
+    pub fn new(settings: &'a OutputSettings, seq: u64, stream: &str) -> Self {
         Self {
             output: Output::default(),
             settings,
             name: (seq, stream.to_owned()),
-            reserve,
             failed: None,
         }
     }
@@ -250,11 +215,6 @@ impl<'a> Capture<'a> {
         let file = match &output.file {
             Some(file) => file.clone(),
             None => {
-                let _opening = self
-                    .reserve
-                    .0
-                    .take()
-                    .map(|_reserve| self.settings.opening.write());
                 let file = match &self.settings.beyond {
                     Beyond::Nowhere => return Ok(()),
                     Beyond::Temporary => tempfile::tempfile()?,
@@ -279,12 +239,13 @@ impl<'a> Capture<'a> {
         Ok(())
     }
 
-    pub fn end(mut self) -> Output {
+    /// The output, and the reason if a part of it is missing.
+    pub fn end(mut self) -> (Output, Option<io::Error>) {
         // A file with a name is reopened for reading; a file without one can only be read through its descriptor.
         if self.output.named.is_some() {
             self.output.file = None;
         }
-        self.output
+        (self.output, self.failed)
     }
 }
 
@@ -294,11 +255,11 @@ mod tests {
 
     fn captured(overflow: Overflow, most: u64, pieces: &[&[u8]]) -> Output {
         let settings = OutputSettings::new(4, most, &overflow).unwrap();
-        let mut capture = Capture::new(&settings, Reserve::default(), 3, "stdout");
+        let mut capture = Capture::new(&settings, 3, "stdout");
         pieces.iter().for_each(|piece| capture.take(piece));
         assert!(capture.failed.is_none());
         settings.leave();
-        capture.end()
+        capture.end().0
     }
 
     fn written(output: &Output) -> Vec<u8> {
@@ -326,24 +287,6 @@ mod tests {
         );
         let short = captured(Overflow::Temporary, 100, &[b"ab"]);
         assert!(!short.is_truncated() && short.file.is_none());
-    }
-
-    #[test]
-    fn an_output_that_goes_to_a_file_has_a_descriptor_for_it_from_the_start() {
-        let folder = Overflow::Folder(tempfile::tempdir().unwrap().path().join("outputs"));
-        for overflow in [Overflow::Temporary, folder] {
-            let settings = OutputSettings::new(4, 100, &overflow).unwrap();
-            let ((), [reserve, _]) = settings.start(|| Ok(())).unwrap();
-            let mut capture = Capture::new(&settings, reserve, 3, "stdout");
-            capture.take(b"abcd");
-            assert!(capture.reserve.0.is_some());
-            capture.take(b"e");
-            assert!(capture.reserve.0.is_none() && capture.failed.is_none());
-            settings.leave();
-        }
-        let settings = OutputSettings::new(4, 100, &Overflow::Drop).unwrap();
-        let ((), [reserve, _]) = settings.start(|| Ok(())).unwrap();
-        assert!(reserve.0.is_none());
     }
 
     #[test]

@@ -1,35 +1,34 @@
-//! Runs one command from its start to its end, in a separate process group.
+//! Runs one command from its start to its end.
 //!
-//! One loop waits for all events: the end of the process (through a pidfd if the system has them), its two pipes,
-//! the request to stop, and the next deadline. It starts no thread, and with pidfds it does not poll. As soon as
-//! the command itself has ended, the rest of its group is killed: immediately if no process holds its pipes any
-//! more, otherwise after a moment in which the last output is read. The process is reaped after that, so no other
-//! process can have its number when the group is killed.
+//! One loop waits for all events: the end of the process, its two pipes, the request to stop, and the next deadline. It
+//! starts no thread. As soon as the command itself has ended, the rest of its group is killed: immediately if no process
+//! holds its pipes any more, otherwise after a moment in which the last output is read. The process is reaped after that,
+//! so no other process can have its number when the group is killed.
 
 use std::cell::Cell;
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use batchwright::progress::Timestamp;
 use batchwright::unstable::{Clock, SystemClock};
 use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::Signal;
+use rustix::process::{
+    Pid, Signal, WaitId, WaitIdOptions, getpgid, kill_process, kill_process_group, waitid,
+};
 
 use super::job::CommandJob;
-use super::launch::{Deadlines, Ended, NotStarted};
-use super::output::{Capture, Output, OutputSettings, STRAGGLERS};
-use super::record::{CommandResult, FailureKind, JobError};
-use super::sandbox::confined::Confined;
-use super::started::Started;
+use super::output::{Capture, OutputSettings, STRAGGLERS};
+use super::record::CommandResult;
+use super::start::{Deadlines, Ended, Launcher, NotStarted};
+#[cfg(target_os = "linux")]
+use crate::sandbox::{Launched, Reply};
 
-/// Time to read the output of a killed command; after that, only its end is awaited.
-const DEAD: Duration = Duration::from_secs(1);
-/// Interval at which orphaned processes are reaped. No event of the command reports their end.
-const REAP: Duration = Duration::from_secs(1);
+/// A killed command whose end is not reported after this time is left behind.
+const AFTER_KILL: Duration = Duration::from_secs(10);
 /// Interval of checks for the end of a process if no event reports it.
 const LOOK: Duration = Duration::from_millis(5);
 /// Number of bytes read at once; a pipe holds no more.
@@ -64,6 +63,14 @@ impl StopCall {
         self.stop();
         self.abort.dark.lock().take();
     }
+
+    /// Waits for a request to end the running commands, at most this long.
+    pub fn wait(&self, longest: Duration) {
+        ready(
+            [Some(self.stop.seen.as_fd()), None, None, None],
+            Some(longest),
+        );
+    }
 }
 
 /// A pipe that becomes readable when it is lit, because its writing end is closed.
@@ -82,12 +89,166 @@ impl Flare {
     }
 }
 
+/// The process of a command that was started.
+enum Process {
+    /// A child of this program, the leader of its group.
+    Child {
+        child: Child,
+        pidfd: Option<OwnedFd>,
+    },
+    #[cfg(target_os = "linux")]
+    Launched {
+        launched: Launched,
+        not_started: Option<NotStarted>,
+        end: Option<End>,
+    },
+}
+
+/// How a process ended.
+#[derive(Clone, Copy)]
+struct End {
+    code: Option<i32>,
+    signal: Option<i32>,
+}
+
+impl Process {
+    fn start(
+        launcher: &Launcher,
+        job: &CommandJob,
+        outputs: [PipeWriter; 2],
+    ) -> Result<Self, NotStarted> {
+        let words = launcher.words(job)?;
+        let failed = |why: io::Error| NotStarted::new(job, &why);
+        #[cfg(target_os = "linux")]
+        if let Some(keeper) = launcher.keeper() {
+            let outputs = [outputs[0].as_fd(), outputs[1].as_fd()];
+            let launched = keeper.run(words, outputs).map_err(|why| match why.kind() {
+                io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => NotStarted::lost(),
+                _ => failed(why),
+            })?;
+            return Ok(Self::Launched {
+                launched,
+                not_started: None,
+                end: None,
+            });
+        }
+        let [stdout, stderr] = outputs;
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).current_dir(launcher.folder());
+        if let Some(environment) = launcher.environment() {
+            command
+                .env_clear()
+                .envs(environment.iter().map(|(name, value)| (name, value)));
+        }
+        command.stdin(Stdio::null()).stdout(stdout).stderr(stderr);
+        let child = command.process_group(0).spawn().map_err(failed)?;
+        #[cfg(target_os = "linux")]
+        let pidfd = rustix::process::pidfd_open(
+            Pid::from_child(&child),
+            rustix::process::PidfdFlags::empty(),
+        )
+        .ok();
+        #[cfg(not(target_os = "linux"))]
+        let pidfd = None;
+        Ok(Self::Child { child, pidfd })
+    }
+
+    /// Becomes readable when it has ended, if an event reports that.
+    fn event(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Child { pidfd, .. } => pidfd.as_ref().map(AsFd::as_fd),
+            #[cfg(target_os = "linux")]
+            Self::Launched { launched, .. } => Some(launched.event()),
+        }
+    }
+
+    /// Whether it has ended, which is not reaped here. `event`: the event was seen.
+    fn has_ended(&mut self, event: bool, job: &CommandJob) -> bool {
+        match self {
+            Self::Child { pidfd: Some(_), .. } => event,
+            Self::Child { child, .. } => {
+                let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+                match waitid(WaitId::Pid(Pid::from_child(child)), options) {
+                    Ok(status) => status.is_some(),
+                    Err(error) => error != Errno::INTR,
+                }
+            }
+            #[cfg(target_os = "linux")]
+            Self::Launched {
+                launched,
+                not_started,
+                end,
+            } => {
+                if event && end.is_none() {
+                    match launched.reply() {
+                        Ok(Reply::Ended { code, signal }) => *end = Some(End { code, signal }),
+                        Ok(Reply::NotStarted { why, scarce }) => {
+                            *not_started = Some(NotStarted::refused(job, why, scarce));
+                            return false;
+                        }
+                        Err(_) => *not_started = Some(NotStarted::lost()),
+                    }
+                }
+                event
+            }
+        }
+    }
+
+    /// Signals the command and its group.
+    fn signal(&self, signal: Signal) {
+        match self {
+            Self::Child { child, .. } => signal_group(Pid::from_child(child), signal),
+            #[cfg(target_os = "linux")]
+            Self::Launched { launched, .. } => launched.signal(signal.as_raw()),
+        }
+    }
+
+    /// How the command ended, after [`has_ended`](Self::has_ended). What is left of its group is killed.
+    fn end(self, launcher: &Launcher) -> Result<End, NotStarted> {
+        match self {
+            Self::Child { mut child, .. } => {
+                signal_group(Pid::from_child(&child), Signal::KILL);
+                let status = child.wait().map_err(NotStarted::unknown_end)?;
+                Ok(End {
+                    code: status.code(),
+                    signal: status.signal(),
+                })
+            }
+            #[cfg(target_os = "linux")]
+            Self::Launched {
+                launched,
+                not_started,
+                end,
+            } => {
+                // The keeper kills the rest of the group before the next command, or after a moment.
+                if let (Some(_), Some(keeper)) = (end, launcher.keeper()) {
+                    keeper.keep(launched);
+                }
+                match (not_started, end) {
+                    (Some(why), _) => Err(why),
+                    (None, Some(end)) => Ok(end),
+                    (None, None) => Err(NotStarted::lost()),
+                }
+            }
+        }
+    }
+}
+
+/// Signals a group, and its first process if it has left the group. That one must not be reaped yet, so that the number is
+/// valid.
+pub(crate) fn signal_group(leader: Pid, signal: Signal) {
+    let _ = kill_process_group(leader, signal);
+    if getpgid(Some(leader)) != Ok(leader) {
+        let _ = kill_process(leader, signal);
+    }
+}
+
 /// Runs the command until it ends.
 ///
 /// # Errors
 /// If it cannot be started.
 pub(super) fn run(
-    mut command: Confined,
+    launcher: &Launcher,
     job: &CommandJob,
     deadlines: Deadlines,
     output: &OutputSettings,
@@ -95,19 +256,14 @@ pub(super) fn run(
 ) -> Result<Ended, NotStarted> {
     let start = SystemClock.wall();
     let began = Instant::now();
-    let failed = |why: io::Error| NotStarted::new(job, &why);
-    let started = output.start(|| command.start_piped(None));
-    let (mut process, [of_stdout, of_stderr]) = started.map_err(failed)?;
+    let pipes = || Ok((io::pipe()?, io::pipe()?));
+    let pipes = pipes().map_err(|why| NotStarted::new(job, &why))?;
+    let ((stdout, out_writer), (stderr, err_writer)) = pipes;
     let mut watched = Watched {
-        stdout: Stream::new(
-            process.stdout.take(),
-            Capture::new(output, of_stdout, job.seq, "stdout"),
-        ),
-        stderr: Stream::new(
-            process.stderr.take(),
-            Capture::new(output, of_stderr, job.seq, "stderr"),
-        ),
-        process,
+        process: Process::start(launcher, job, [out_writer, err_writer])?,
+        job,
+        stdout: Stream::new(stdout, Capture::new(output, job.seq, "stdout")),
+        stderr: Stream::new(stderr, Capture::new(output, job.seq, "stderr")),
         calls: [
             Some((stop.stop.seen.as_fd(), deadlines.grace)),
             Some((stop.abort.seen.as_fd(), deadlines.abort_grace)),
@@ -116,15 +272,9 @@ pub(super) fn run(
     };
     let mut killing = Killing::after(deadlines.timeout, began);
     let mut buffer = READ.take();
-    let mut reap_at = began + REAP;
     loop {
-        let next = killing.next().map_or(reap_at, |at| at.min(reap_at));
-        let events = watched.wait(Some(next), &mut buffer);
+        let events = watched.wait(killing.next(), &mut buffer);
         let now = Instant::now();
-        if reap_at <= now {
-            command.reap_orphans();
-            reap_at = now + REAP;
-        }
         if events.ended {
             killing.give_up_at = Some(now + STRAGGLERS);
         }
@@ -140,16 +290,36 @@ pub(super) fn run(
         }
     }
     let duration = began.elapsed();
-    // The command has ended but is not reaped, so its number is still valid.
-    watched.process.signal(Signal::KILL);
-    if let Some((group, pid)) = command.group.as_ref().zip(watched.process.pid()) {
-        group.ended(pid);
-    }
     // A process that has left the group may print for ever.
     watched.drain(&mut buffer, Instant::now() + STRAGGLERS);
     READ.set(buffer);
-    watched.result(&mut command, job, start, duration, &killing)
+    let end = if watched.ended {
+        Some(watched.process.end(launcher)?)
+    } else {
+        log::warn!("{}", NEVER_ENDS);
+        None
+    };
+    let (stdout, out_error) = watched.stdout.capture.end();
+    let (stderr, err_error) = watched.stderr.capture.end();
+    Ok(Ended {
+        result: CommandResult {
+            exit_code: end.and_then(|end| end.code),
+            signal: end.and_then(|end| end.signal),
+            start,
+            duration,
+            stdout,
+            stderr,
+        },
+        timed_out: killing.timed_out,
+        stopped: killing.stopped,
+        left: end.is_none(),
+        output_error: out_error.or(err_error),
+    })
 }
+
+/// The message about a process whose end is no longer waited for.
+pub(super) const NEVER_ENDS: &str =
+    "it was killed, but the system does not report its end; it is left behind";
 
 /// The times at which a group is asked to end, is killed, and is abandoned.
 struct Killing {
@@ -177,7 +347,7 @@ impl Killing {
         times.into_iter().flatten().min()
     }
 
-    fn ask_to_end(&mut self, process: &Started, now: Instant, grace: Duration) {
+    fn ask_to_end(&mut self, process: &Process, now: Instant, grace: Duration) {
         self.timeout_at = None;
         process.signal(Signal::TERM);
         // A stopped process could not react to the signal.
@@ -199,8 +369,8 @@ impl Killing {
         }
         if due(self.kill_at) {
             self.kill_at = None;
-            watched.process.kill();
-            self.give_up_at = now.checked_add(DEAD);
+            watched.process.signal(Signal::KILL);
+            self.give_up_at = now.checked_add(AFTER_KILL);
         }
         due(self.give_up_at)
     }
@@ -208,7 +378,8 @@ impl Killing {
 
 /// The sources of events of a command.
 struct Watched<'a> {
-    process: Started,
+    process: Process,
+    job: &'a CommandJob,
     stdout: Stream<'a>,
     stderr: Stream<'a>,
     /// Requests to stop that were not noticed yet, each with its grace period.
@@ -254,7 +425,7 @@ impl Watched<'_> {
         let heard = call
             .filter(|_| called)
             .and_then(|call| self.calls[call].take());
-        let ended = !self.ended && self.process.has_ended(exited);
+        let ended = !self.ended && self.process.has_ended(exited, self.job);
         self.ended |= ended;
         let stop = heard.map(|(_, grace)| grace);
         Events { ended, stop }
@@ -275,45 +446,6 @@ impl Watched<'_> {
                 self.stderr.read(buffer);
             }
         }
-    }
-
-    /// What the command did, after its end: its process is reaped.
-    fn result(
-        mut self,
-        command: &mut Confined,
-        job: &CommandJob,
-        start: Timestamp,
-        duration: Duration,
-        killing: &Killing,
-    ) -> Result<Ended, NotStarted> {
-        // It was started, so it is not tried again.
-        let unknown = |why| {
-            let why = format!("how it ended is unknown: {why}");
-            JobError::new(FailureKind::NotStarted, why)
-        };
-        let end = self.process.end().map_err(unknown)?;
-        if let Some(refusal) = end.not_started {
-            return Err(NotStarted::refused(job, refusal));
-        }
-        let status = end.status.as_ref();
-        let (code, signal) = status.map_or((None, None), |status| (status.code(), status.signal()));
-        let (stdout, out_error) = self.stdout.end();
-        let (stderr, err_error) = self.stderr.end();
-        Ok(Ended {
-            excess: signal.and_then(|signal| command.excess(signal)),
-            left: end.left,
-            result: CommandResult {
-                exit_code: code,
-                signal,
-                start,
-                duration,
-                stdout,
-                stderr,
-            },
-            timed_out: killing.timed_out,
-            stopped: killing.stopped,
-            output_error: out_error.or(err_error),
-        })
     }
 }
 
@@ -336,13 +468,16 @@ fn ready(watched: [Option<BorrowedFd<'_>>; 4], timeout: Option<Duration>) -> [bo
 /// One of the command's two outputs.
 struct Stream<'a> {
     /// `None` after it was closed.
-    pipe: Option<OwnedFd>,
+    pipe: Option<PipeReader>,
     capture: Capture<'a>,
 }
 
 impl<'a> Stream<'a> {
-    fn new(pipe: Option<OwnedFd>, capture: Capture<'a>) -> Self {
-        Self { pipe, capture }
+    fn new(pipe: PipeReader, capture: Capture<'a>) -> Self {
+        Self {
+            pipe: Some(pipe),
+            capture,
+        }
     }
 
     fn fd(&self) -> Option<BorrowedFd<'_>> {
@@ -359,10 +494,5 @@ impl<'a> Stream<'a> {
             Err(Errno::INTR | Errno::AGAIN) => {}
             Err(_) => self.pipe = None,
         }
-    }
-
-    fn end(mut self) -> (Output, Option<io::Error>) {
-        let error = self.capture.failed.take();
-        (self.capture.end(), error)
     }
 }

@@ -1,11 +1,13 @@
 //! On systems without process groups, no command is started, because its child processes could not be killed.
 
 use std::io;
+use std::time::Duration;
 
 use super::job::CommandJob;
-use super::launch::{Deadlines, Ended, NotStarted};
 use super::output::OutputSettings;
-use super::sandbox::confined::Confined;
+use super::start::{Deadlines, Ended, Launcher, NotStarted};
+
+pub(super) const NEVER_ENDS: &str = "";
 
 pub(super) struct StopCall;
 
@@ -17,10 +19,12 @@ impl StopCall {
     pub fn stop(&self) {}
 
     pub fn abort(&self) {}
+
+    pub fn wait(&self, _: Duration) {}
 }
 
 pub(super) fn run(
-    _: Confined,
+    _: &Launcher,
     job: &CommandJob,
     _: Deadlines,
     _: &OutputSettings,

@@ -71,7 +71,7 @@ pub enum FailureKind {
     Limit,
     /// It could not be started for another reason.
     NotStarted,
-    /// It was not started, because this process may open no more files or start no more processes.
+    /// It was not started, because open files, processes or memory were missing.
     Resources,
     /// The disk has no space for its output.
     DiskFull,
@@ -287,10 +287,4 @@ impl Serialize for JobRecord {
         }
         .serialize(serializer)
     }
-}
-/// The message about a process whose end is no longer waited for.
-pub fn never_ends(pid: i32) -> String {
-    format!(
-        "the system does not report the end of process {pid}, which was killed; it is left behind"
-    )
 }

@@ -2,7 +2,6 @@
 //! stops.
 
 mod run;
-mod starts;
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -51,7 +50,7 @@ pub enum OnStop {
 ///
 /// When a command has ended, its process group is killed, including background processes: immediately if they do
 /// not hold the command's output open, otherwise after 200 ms in which the last output is read. A process that has
-/// started its own session (`setsid`) is not killed without a [`sandbox`](Self::sandbox).
+/// started its own session (`setsid`) is killed when the run ends.
 // More than 15 fields, because each is a setting with its own setter.
 #[derive(Clone, Setters)]
 pub struct CommandRunner {
@@ -95,10 +94,9 @@ pub struct CommandRunner {
     /// The permissions of commands; rules that the kernel cannot enforce are logged. Default: the permissions and the
     /// environment of this process.
     ///
-    /// If this process is killed, its commands are killed. Without a sandbox, a shell that watches the run kills their
-    /// process groups, including those of commands that are being started; if the shell is killed first, commands
-    /// continue to run. On Linux, a sandbox ends all of their processes, even with
-    /// [`SandboxMode::Off`](crate::SandboxMode::Off).
+    /// On Linux, a second instance of this program keeps the commands together and ends them with this process, however it
+    /// ends: see [`confine_main`](crate::confine_main). If this program cannot be that instance and there is no sandbox,
+    /// commands are children of this process, and go on if it is killed.
     #[setters(strip_option)]
     sandbox: Option<Sandbox>,
     /// Number of commands, for progress. Default: the number that the iterator reports, if any.

@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use batchwright::{Error, ErrorKind};
 
 use super::job::{CommandJob, os_string};
-use super::shell_text::ShellText;
+use super::quotes::Quotes;
 use super::template::Template;
 use super::words::split;
 
@@ -279,9 +279,9 @@ impl Reader {
         if text.contains(&0) {
             return Err("the line has a NUL byte".to_owned());
         }
-        let read = ShellText::of(text);
+        let read = Quotes::of(text);
         let more = match read.unclosed() {
-            Some(open) => format!("{open} is not closed on its line"),
+            Some(open) => format!("the quote {open} is not closed on its line"),
             None if read.has_here_document() && !text.contains(&b'\n') => {
                 "the lines of a here-document would be commands of their own".to_owned()
             }
@@ -316,7 +316,7 @@ impl Reader {
                 Ok(Some(CommandJob::shell(os_string(text.to_vec()))))
             }
             Form::Commands => {
-                let words = split(&line).map_err(|why| why.to_string())?;
+                let words = split(&line)?;
                 if words.is_empty() {
                     return Ok(None);
                 }
@@ -369,7 +369,7 @@ impl Lines {
         let end = if nul { 0 } else { b'\n' };
         let first = self.number + 1;
         let mut line = Vec::new();
-        let mut text = ShellText::default();
+        let mut text = Quotes::default();
         loop {
             let from = line.len();
             let room = LONGEST_LINE.saturating_sub(from as u64) + 1;
@@ -411,7 +411,7 @@ impl Lines {
                 return Ok(Some((first, line)));
             }
             text.join();
-            text.pass_all(&line[from..]);
+            text.pass(&line[from..]);
             if !text.continues() {
                 return Ok(Some((first, line)));
             }

@@ -7,46 +7,6 @@
 use std::iter::{Copied, Peekable};
 use std::slice::Iter;
 
-/// Why a line cannot be split.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum SyntaxError {
-    /// Syntax that a shell would execute.
-    Shell(String),
-    /// Not a valid program name.
-    Builtin(String),
-    /// A quote that is not closed.
-    OpenQuote(char),
-    /// Nothing follows the last backslash.
-    TrailingBackslash,
-    /// A NUL byte, which no argument can contain.
-    Nul,
-}
-
-impl std::fmt::Display for SyntaxError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Shell(what) => write!(
-                f,
-                "{what}, and no shell reads this line: use --shell, or quote what is meant as it stands"
-            ),
-            Self::Builtin(name) => write!(
-                f,
-                "`{name}` is carried out by a shell itself, and no shell reads this line: use --shell{}",
-                match name.as_str() {
-                    "cd" | "pushd" => ", or --workdir for the folder of all commands",
-                    "export" => " (each line has a shell of its own), or --env for all commands",
-                    _ => " (each line has a shell of its own)",
-                }
-            ),
-            Self::OpenQuote(quote) => write!(f, "the quote {quote} is not closed on its line"),
-            Self::TrailingBackslash => f.write_str("nothing follows the backslash at the end"),
-            Self::Nul => f.write_str(
-                "the line has a NUL byte, which no argument can hold (-0 reads lists that NUL separates)",
-            ),
-        }
-    }
-}
-
 /// Words that a shell executes itself in place of a program and for which no program exists. Words for which
 /// systems also have programs, such as `echo`, `test`, `kill` and `pwd`, are not in the list.
 const BUILTINS: [&str; 56] = [
@@ -59,39 +19,41 @@ const BUILTINS: [&str; 56] = [
 ];
 
 /// Rejects a program name that only a shell understands.
-pub(super) fn check_program(name: &[u8]) -> Result<(), SyntaxError> {
-    match BUILTINS.iter().find(|known| known.as_bytes() == name) {
-        Some(known) => Err(SyntaxError::Builtin((*known).to_owned())),
-        None => Ok(()),
-    }
+pub(super) fn check_program(name: &[u8]) -> Result<(), String> {
+    let Some(known) = BUILTINS.iter().find(|known| known.as_bytes() == name) else {
+        return Ok(());
+    };
+    let instead = match *known {
+        "cd" | "pushd" => ", or --workdir for the folder of all commands",
+        "export" => " (each line has a shell of its own), or --env for all commands",
+        _ => " (each line has a shell of its own)",
+    };
+    Err(format!(
+        "`{known}` is carried out by a shell itself, and no shell reads this line: use --shell{instead}"
+    ))
 }
 
-type Bytes<'a> = Peekable<Copied<Iter<'a, u8>>>;
-
 /// The words of a line; empty for a blank line or a comment.
-pub(super) fn split(line: &[u8]) -> Result<Vec<Vec<u8>>, SyntaxError> {
+pub(super) fn split(line: &[u8]) -> Result<Vec<Vec<u8>>, String> {
     if line.contains(&0) {
-        return Err(SyntaxError::Nul);
+        return Err(
+            "the line has a NUL byte, which no argument can hold (-0 reads lists that NUL separates)"
+                .to_owned(),
+        );
     }
     let mut bytes = line.iter().copied().peekable();
     let mut words: Vec<Vec<u8>> = Vec::new();
     let mut ended = false;
     while let Some(&byte) = bytes.peek() {
         match byte {
-            b' ' | b'\t' => {
-                bytes.next();
-            }
+            b' ' | b'\t' => drop(bytes.next()),
             b'\n' => {
                 ended = !words.is_empty();
                 bytes.next();
             }
             b'#' => while bytes.next_if(|byte| *byte != b'\n').is_some() {},
-            b'\\' if continues(&bytes) => {
-                bytes.nth(1);
-            }
-            _ if ended => {
-                return Err(SyntaxError::Shell("a line end between words".into()));
-            }
+            b'\\' if bytes.clone().nth(1) == Some(b'\n') => drop(bytes.nth(1)),
+            _ if ended => return Err(shell("a line end between words")),
             _ => {
                 words.push(word(&mut bytes, words.is_empty())?);
                 if let [program] = &words[..] {
@@ -103,111 +65,81 @@ pub(super) fn split(line: &[u8]) -> Result<Vec<Vec<u8>>, SyntaxError> {
     Ok(words)
 }
 
-/// Whether a backslash and a line end come next, which a shell removes.
-fn continues(bytes: &Bytes<'_>) -> bool {
-    bytes.clone().nth(1) == Some(b'\n')
-}
-
-fn word(bytes: &mut Bytes<'_>, first: bool) -> Result<Vec<u8>, SyntaxError> {
+fn word(bytes: &mut Peekable<Copied<Iter<'_, u8>>>, first: bool) -> Result<Vec<u8>, String> {
     let mut word = Vec::new();
+    let mut quote = None;
     // Until a part is quoted, the word may be an assignment.
-    let mut plain = true;
-    let mut bracket = false;
+    let (mut plain, mut bracket) = (true, false);
     while let Some(&byte) = bytes.peek() {
-        if matches!(byte, b' ' | b'\t' | b'\n') {
+        if quote.is_none() && b" \t\n".contains(&byte) {
             break;
         }
         bytes.next();
-        match byte {
-            b'\'' => {
-                plain = false;
-                single_quoted(bytes, &mut word)?;
+        match (quote, byte) {
+            (Some(open), _) if byte == open => quote = None,
+            (Some(b'\''), _) => word.push(byte),
+            (None, b'\'' | b'"') => (quote, plain) = (Some(byte), false),
+            (_, b'\\') => match (quote, bytes.next()) {
+                (_, Some(b'\n')) => {}
+                (Some(_), Some(next)) if !b"$`\"\\".contains(&next) => word.extend([byte, next]),
+                (_, Some(next)) => {
+                    plain = false;
+                    word.push(next);
+                }
+                (Some(_), None) => break,
+                (None, None) => return Err("nothing follows the backslash at the end".to_owned()),
+            },
+            (_, b'`') => return Err(shell("`` ` `` is shell syntax")),
+            (_, b'$') => {
+                // One that begins no expansion is an ordinary character.
+                let next = bytes.peek().copied().unwrap_or(b' ');
+                let joined = next == b'\\' && bytes.clone().nth(1) == Some(b'\n');
+                let begins = next.is_ascii_alphanumeric() || b"_{([@*#?$!-'".contains(&next);
+                if joined || begins || (quote.is_none() && next == b'"') {
+                    return Err(shell(&format!(
+                        "`${}` is replaced by a shell",
+                        char::from(next)
+                    )));
+                }
+                word.push(byte);
             }
-            b'"' => {
-                plain = false;
-                double_quoted(bytes, &mut word)?;
-            }
-            b'\\' if bytes.next_if_eq(&b'\n').is_some() => {}
-            b'\\' => {
-                plain = false;
-                word.push(bytes.next().ok_or(SyntaxError::TrailingBackslash)?);
-            }
-            // Its meaning differs between shells.
-            b'$' if bytes.peek() == Some(&b'"') => return Err(shell(b'$')),
-            b'$' => dollar(bytes, &mut word)?,
-            b'`' | b'|' | b'&' | b';' | b'<' | b'>' | b'(' | b')' => return Err(shell(byte)),
-            b'*' | b'?' => return Err(glob(byte)),
-            b']' if bracket => return Err(glob(b'[')),
-            b'~' if word.is_empty() && plain => {
-                return Err(SyntaxError::Shell("`~` stands for a home folder".into()));
-            }
-            b'=' if first && plain && is_name(&word) => {
-                let name = String::from_utf8_lossy(&word);
-                return Err(SyntaxError::Shell(format!(
-                    "`{name}=` sets a variable (as does `env {name}=… PROGRAM`)"
-                )));
-            }
-            _ => {
+            (None, _) => {
+                refuse(byte, &word, plain, plain && first, bracket)?;
                 bracket |= byte == b'[';
                 word.push(byte);
             }
+            (Some(_), _) => word.push(byte),
         }
     }
-    Ok(word)
-}
-
-fn single_quoted(bytes: &mut Bytes<'_>, word: &mut Vec<u8>) -> Result<(), SyntaxError> {
-    loop {
-        match bytes.next() {
-            None => return Err(SyntaxError::OpenQuote('\'')),
-            Some(b'\'') => return Ok(()),
-            Some(byte) => word.push(byte),
-        }
+    match quote {
+        Some(quote) => Err(format!(
+            "the quote {} is not closed on its line",
+            char::from(quote)
+        )),
+        None => Ok(word),
     }
 }
 
-fn double_quoted(bytes: &mut Bytes<'_>, word: &mut Vec<u8>) -> Result<(), SyntaxError> {
-    loop {
-        match bytes.next() {
-            None => return Err(SyntaxError::OpenQuote('"')),
-            Some(b'"') => return Ok(()),
-            Some(b'`') => return Err(shell(b'`')),
-            Some(b'$') => dollar(bytes, word)?,
-            Some(b'\\') => match bytes.next() {
-                None => return Err(SyntaxError::OpenQuote('"')),
-                Some(b'\n') => {}
-                Some(escaped @ (b'$' | b'`' | b'"' | b'\\')) => word.push(escaped),
-                Some(other) => word.extend([b'\\', other]),
-            },
-            Some(byte) => word.push(byte),
+/// Rejects an unquoted byte that a shell would not pass on, after this part of a word.
+fn refuse(byte: u8, word: &[u8], plain: bool, assigns: bool, bracket: bool) -> Result<(), String> {
+    let shown = char::from(byte);
+    let name = String::from_utf8_lossy(word);
+    Err(shell(&match byte {
+        b'|' | b'&' | b';' | b'<' | b'>' | b'(' | b')' => format!("`{shown}` is shell syntax"),
+        b'*' | b'?' => format!("`{shown}` stands for names of files"),
+        b']' if bracket => "`[` stands for names of files".to_owned(),
+        b'~' if word.is_empty() && plain => "`~` stands for a home folder".to_owned(),
+        b'=' if assigns && is_name(word) => {
+            format!("`{name}=` sets a variable (as does `env {name}=… PROGRAM`)")
         }
-    }
+        _ => return Ok(()),
+    }))
 }
 
-/// A dollar sign that begins no expansion is an ordinary character.
-fn dollar(bytes: &mut Bytes<'_>, word: &mut Vec<u8>) -> Result<(), SyntaxError> {
-    match bytes.peek().copied() {
-        Some(b'\\') if continues(bytes) => Err(shell(b'$')),
-        Some(next) if next.is_ascii_alphanumeric() || b"_{([@*#?$!-'".contains(&next) => {
-            let next = char::from(next);
-            Err(SyntaxError::Shell(format!(
-                "`${next}` is replaced by a shell"
-            )))
-        }
-        _ => {
-            word.push(b'$');
-            Ok(())
-        }
-    }
-}
-
-fn shell(byte: u8) -> SyntaxError {
-    SyntaxError::Shell(format!("`{}` is shell syntax", char::from(byte)))
-}
-
-fn glob(byte: u8) -> SyntaxError {
-    let byte = char::from(byte);
-    SyntaxError::Shell(format!("`{byte}` stands for names of files"))
+fn shell(what: &str) -> String {
+    format!(
+        "{what}, and no shell reads this line: use --shell, or quote what is meant as it stands"
+    )
 }
 
 /// Whether this may be the name of a variable.
@@ -216,31 +148,14 @@ fn is_name(word: &[u8]) -> bool {
     word.first().is_some_and(|byte| !byte.is_ascii_digit()) && word.iter().all(named)
 }
 
-/// Whether this has the same meaning for a shell with and without quotes.
-pub(super) fn is_plain(word: &[u8]) -> bool {
-    word.iter()
-        .all(|byte| byte.is_ascii_alphanumeric() || b"-_./:,@%+".contains(byte))
-}
-
 /// A word quoted for a shell: one argument, whatever it contains.
 pub(super) fn quote(word: &[u8]) -> Vec<u8> {
-    if is_plain(word) && !word.is_empty() {
-        word.to_vec()
-    } else {
-        single_quote(word)
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_./:,@%+".contains(byte);
+    if word.iter().all(is_plain) && !word.is_empty() {
+        return word.to_vec();
     }
-}
-
-pub(super) fn single_quote(word: &[u8]) -> Vec<u8> {
-    let mut quoted = vec![b'\''];
-    for &byte in word {
-        match byte {
-            b'\'' => quoted.extend_from_slice(br"'\''"),
-            _ => quoted.push(byte),
-        }
-    }
-    quoted.push(b'\'');
-    quoted
+    let parts: Vec<&[u8]> = word.split(|byte| *byte == b'\'').collect();
+    [b"'", &parts.join(&br"'\''"[..])[..], b"'"].concat()
 }
 
 #[cfg(test)]
@@ -280,7 +195,7 @@ mod tests {
             "echo $1",
         ] {
             let refused = split(line.as_bytes());
-            assert!(matches!(refused, Err(SyntaxError::Shell(_))), "{line}");
+            assert!(refused.unwrap_err().contains("no shell reads"), "{line}");
         }
         for (line, words) in [
             (
@@ -315,10 +230,8 @@ mod tests {
             "! a",
             "while a",
         ] {
-            assert!(
-                matches!(split(line.as_bytes()), Err(SyntaxError::Builtin(_))),
-                "{line}"
-            );
+            let refused = split(line.as_bytes()).unwrap_err();
+            assert!(refused.contains("carried out by a shell"), "{line}");
         }
         for line in [
             "echo cd",
@@ -331,7 +244,7 @@ mod tests {
         ] {
             split(line.as_bytes()).unwrap();
         }
-        let why = split(b"cd /tmp && ls").unwrap_err().to_string();
+        let why = split(b"cd /tmp && ls").unwrap_err();
         assert!(
             why.contains("--shell") && why.contains("--workdir"),
             "{why}"
@@ -367,10 +280,15 @@ mod tests {
 
     #[test]
     fn unclosed_quotes_and_escapes_are_rejected() {
-        assert_eq!(split(b"a 'b"), Err(SyntaxError::OpenQuote('\'')));
-        assert_eq!(split(b"a \"b\\"), Err(SyntaxError::OpenQuote('"')));
-        assert_eq!(split(b"a \\"), Err(SyntaxError::TrailingBackslash));
-        assert_eq!(split(b"a \0"), Err(SyntaxError::Nul));
+        for (line, why) in [
+            (&b"a 'b"[..], "the quote ' is not closed"),
+            (b"a \"b\\", "the quote \" is not closed"),
+            (b"a \\", "nothing follows the backslash"),
+            (b"a \0", "NUL byte"),
+        ] {
+            let refused = split(line).unwrap_err();
+            assert!(refused.contains(why), "{refused}");
+        }
     }
 
     /// Compares with a real shell, for words made of all special characters.

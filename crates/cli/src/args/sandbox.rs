@@ -14,8 +14,8 @@ pub struct SandboxArgs {
     /// on (the default), best-effort or off
     ///
     /// `on`: commands write only below their folder and a TMPDIR that the run makes for all of them, use no
-    /// network, do not affect other processes, and stay within limits. If the kernel cannot enforce a rule, nothing
-    /// runs. `best-effort`: run anyway, and warn about the missing rules. `off`: enforce only --max-... and --cpu.
+    /// network, and do not affect other processes. If the kernel cannot enforce a rule, nothing runs. `best-effort`: run
+    /// anyway, and warn about the missing rules. `off`: enforce only --cpu, --memory and --max-file.
     /// --allow and --env apply in every mode [env: BATCHWRIGHT_EXEC_SANDBOX] [config: exec.sandbox].
     #[arg(long, value_name = "MODE", value_parser = words_for("exec.sandbox"))]
     pub sandbox: Option<String>,
@@ -54,15 +54,13 @@ pub struct SandboxArgs {
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..), hide_short_help = true)]
     pub cpu: Option<u64>,
 
-    /// Memory limit of a command, for example 500M or 2G; 0 is no limit [default: 500 MB]
+    /// Memory limit of each process of a command, for example 500M or 2G
+    ///
+    /// A process above it gets no more memory. Memory that processes share does not count [default: no limit]
     #[arg(long, value_name = "SIZE", value_parser = bytes, hide_short_help = true)]
-    pub max_memory: Option<u64>,
+    pub memory: Option<u64>,
 
     /// Maximum size of a file that a command writes, for example 10M or 2G
     #[arg(long, value_name = "SIZE", value_parser = bytes, hide_short_help = true)]
     pub max_file: Option<u64>,
-
-    /// Maximum number of processes and threads of a command; 0 is no limit [default: 512]
-    #[arg(long, value_name = "N", hide_short_help = true)]
-    pub max_procs: Option<u64>,
 }

@@ -85,7 +85,7 @@ fn words_of_gnu_parallel_get_advice_before_anything_runs() {
         (&["no-such-file"], "a command itself follows `--`"),
         (
             &["--", "echo", "{1}", ":::", "a"],
-            "with one list, it is {}",
+            "there is one list, and known are {}",
         ),
         (&["--", "echo", ":::", "a", ":::", "b"], "there is one list"),
         (&["--", "cd", ":::", "a"], "--workdir"),

@@ -1,12 +1,9 @@
 //! How a run of `batchwright exec` ends: signals, full disks, deleted files and kills; and how it resumes.
 
 use std::process::Stdio;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::common::{Desk, Running, each, eventually, line_count, results};
+use super::common::{Desk, Running, eventually, line_count, results};
 use super::exec::logged;
-
-const HELPER: &str = env!("CARGO_BIN_EXE_batchwright");
 
 /// Commands that sleep for this many seconds are killed.
 const FOR_EVER: &str = "1000";
@@ -216,81 +213,9 @@ pub fn killed(commands: usize, kills: usize) {
 }
 
 /// Whether a shell of this desk still runs.
-fn is_running(desk: &Desk) -> bool {
+pub fn is_running(desk: &Desk) -> bool {
     let folder = desk.path(".").canonicalize().unwrap();
     let processes = std::fs::read_dir("/proc").unwrap().flatten();
     let mut folders = processes.map(|process| std::fs::read_link(process.path().join("cwd")));
     folders.any(|own| own.is_ok_and(|own| own == folder))
-}
-
-/// A command that cannot be started for want of file descriptors waits for the end of another one.
-#[cfg(unix)]
-#[test]
-fn few_file_descriptors_fail_no_command() {
-    let desk = Desk::new();
-    desk.plain("config set exec.max_concurrency 100").expect(0);
-    desk.write("jobs.txt", "sleep 0.01\n".repeat(300));
-    let few = "ulimit -n 64; exec \"$0\" exec jobs.txt -j 100 --sandbox off --joblog log";
-    let mut command = desk.other("sh", ["-c", few, HELPER]);
-    Running::start(&mut command).wait().expect(0);
-    assert_eq!(logged(&desk.read("log")).len(), 300);
-}
-
-/// Runs `exec jobs.txt` with at most this many open files. Returns its end and the numbers of completed and failed
-/// commands in its log.
-#[cfg(unix)]
-fn with_files(desk: &Desk, limit: u32, flags: &str) -> (super::common::Ended, usize, usize) {
-    let few = format!("ulimit -n {limit}; exec \"$0\" exec jobs.txt {flags} --joblog log");
-    let mut command = desk.other("sh", ["-c", &few, HELPER]);
-    let ended = Running::start(&mut command).wait();
-    let log = std::fs::read_to_string(desk.path("log")).unwrap_or_default();
-    let _ = std::fs::remove_file(desk.path("log"));
-    let _ = std::fs::remove_dir_all(desk.path("log.outputs"));
-    let codes = log.lines().skip(1).map(|line| line.split('\t').nth(6));
-    let (done, failed): (Vec<_>, Vec<_>) = codes.partition(|code| *code == Some("0"));
-    (ended, done.len(), failed.len())
-}
-
-/// If not even one command can be started, the run ends, and the commands count as not run.
-#[cfg(unix)]
-#[test]
-fn without_file_descriptors_no_command_counts_as_run() {
-    // The program itself needs some; which number is too low for a command only depends on the system.
-    let starved = AtomicUsize::new(0);
-    each(&Vec::from_iter(8..32), |&limit| {
-        let desk = Desk::new();
-        desk.write("jobs.txt", "echo a\necho b\n");
-        let (single, one_by_one, _) = with_files(&desk, limit, "--sandbox off -j 1");
-        let (ended, done, failed) = with_files(&desk, limit, "--sandbox off");
-        assert_eq!(failed, 0, "{}", ended.stderr);
-        ended.hides("failed to");
-        if one_by_one == 2 {
-            assert_eq!(done, 2, "{limit}: {}", ended.stderr);
-        } else if single.stderr.contains("ulimit -n") {
-            starved.fetch_add(1, Ordering::Relaxed);
-            single.says("0 completed, 0 failed, 2 not run");
-            assert_eq!(done, 0);
-        }
-    });
-    assert_ne!(starved.into_inner(), 0);
-}
-
-/// Commands that wait for descriptors leave those alone that the outputs of running ones need.
-#[cfg(unix)]
-#[test]
-fn with_few_file_descriptors_all_commands_run_and_keep_their_outputs() {
-    let desk = Desk::new();
-    let long = "sh -c 'head -c 300000 /dev/zero; head -c 300000 /dev/zero >&2'\n";
-    for (commands, flags) in [
-        ("echo a\n", "--sandbox off"),
-        ("echo a\n", ""),
-        (long, "--sandbox off"),
-        (long, ""),
-    ] {
-        desk.write("jobs.txt", commands.repeat(20));
-        for limit in [40, 48] {
-            let (ended, done, failed) = with_files(&desk, limit, &format!("{flags} -j 10"));
-            assert_eq!((done, failed), (20, 0), "{limit} {flags}: {}", ended.stderr);
-        }
-    }
 }

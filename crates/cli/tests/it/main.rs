@@ -22,8 +22,6 @@ mod children;
 #[path = "../../../../tests/it/common.rs"]
 mod common;
 mod config;
-#[cfg(target_os = "linux")]
-mod contained;
 #[cfg(unix)]
 mod copied_output;
 #[cfg(unix)]
@@ -42,8 +40,6 @@ mod every_provider;
 mod exec;
 #[cfg(target_os = "linux")]
 mod exec_ends;
-#[cfg(target_os = "linux")]
-mod exec_helpers;
 #[cfg(target_os = "linux")]
 mod exec_long;
 mod export;
@@ -111,11 +107,7 @@ mod run_killed;
 #[cfg(unix)]
 mod run_output;
 #[cfg(target_os = "linux")]
-mod sandbox;
-#[cfg(target_os = "linux")]
 mod sandbox_exec;
-#[cfg(target_os = "linux")]
-mod sandbox_host;
 #[cfg(unix)]
 mod scan;
 mod schema;

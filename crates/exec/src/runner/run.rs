@@ -2,26 +2,26 @@
 
 use std::io;
 use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use batchwright::unstable::{Pool, TaskEnd};
 use batchwright::{Context, Error, ErrorKind, ErrorPolicy, RetryPolicy, StopReason};
 use parking_lot::Mutex;
 
-use super::starts::Starts;
 use super::{CommandReport, CommandRunner, OnStop};
 use crate::job::CommandJob;
-use crate::launch::{Deadlines, Ended, Launcher, NotStarted};
 use crate::order::{Gate, Reorder};
 use crate::output::OutputSettings;
 use crate::process::{self, StopCall};
 use crate::record::{CommandResult, FailureKind, JobError, JobRecord, JobStatus};
-use crate::sandbox::Sandbox;
-use crate::sandbox::prepared::Prepared;
+use crate::start::{Deadlines, Ended, Launcher, NotStarted};
 
 /// Time between SIGTERM and SIGKILL for aborted commands.
 const ABORT_GRACE: Duration = Duration::from_millis(250);
+/// How often a command that lacks open files, processes or memory is started again, and how long it waits before that.
+const SCARCE: (u32, Duration) = (3, Duration::from_secs(1));
 
 /// A command in the pool.
 pub(super) struct Task {
@@ -42,7 +42,10 @@ pub(super) struct Run<'a> {
     output: OutputSettings,
     stop: Arc<StopCall>,
     gate: Arc<Gate>,
-    starts: Arc<Starts>,
+    /// No more commands are started.
+    stopping: Arc<AtomicBool>,
+    /// Why the keeper has ended, which ends the run.
+    lost: OnceLock<Error>,
 }
 
 impl<'a> Run<'a> {
@@ -50,22 +53,6 @@ impl<'a> Run<'a> {
         runner.check()?;
         let stop = StopCall::new()
             .map_err(|why| Error::new(ErrorKind::Invalid, format!("cannot make a pipe: {why}")))?;
-        let sandbox = (runner.sandbox.as_ref())
-            .map(Sandbox::prepare)
-            .transpose()?;
-        let missing = sandbox.as_ref().map_or(&[][..], Prepared::not_in_force);
-        if !missing.is_empty() {
-            log::warn!(
-                "commands run without what this system cannot enforce: {}",
-                missing.join("; ")
-            );
-        }
-        if let Some(sandbox) = &sandbox {
-            log::info!(
-                "the processes of a command are held together by: {}",
-                sandbox.containment()
-            );
-        }
         let folder = match &runner.folder {
             Some(folder) => std::path::absolute(folder),
             None => std::env::current_dir(),
@@ -76,13 +63,27 @@ impl<'a> Run<'a> {
                 format!("cannot tell the working directory: {why}"),
             )
         })?;
+        let launcher = Launcher::new(folder, runner.sandbox.as_ref())?;
+        if !launcher.status.missing.is_empty() {
+            log::warn!(
+                "commands run without what this system cannot enforce: {}",
+                launcher.status.missing.join("; ")
+            );
+        }
+        if let Some(why) = &launcher.status.no_namespace {
+            log::warn!(
+                "commands get no process namespace ({why}): a process that leaves its command is looked for and killed \
+                 at the end of the run, and may be missed"
+            );
+        }
         Ok(Self {
             runner,
-            launcher: Launcher::new(folder, sandbox),
+            launcher,
             output: OutputSettings::new(runner.output_limit, runner.max_output, &runner.overflow)?,
             stop: Arc::new(stop),
             gate: Arc::default(),
-            starts: Arc::default(),
+            stopping: Arc::default(),
+            lost: OnceLock::new(),
         })
     }
 
@@ -127,8 +128,8 @@ impl<'a> Run<'a> {
         let kill = self.stop.clone();
         let _kill =
             (runner.on_stop == OnStop::Kill).then(|| runner.ctx.on_cancel(move || kill.stop()));
-        let starts = self.starts.clone();
-        let _starts = runner.ctx.on_cancel(move || starts.stop());
+        let stopping = self.stopping.clone();
+        let _stopping = (runner.ctx).on_cancel(move || stopping.store(true, Ordering::SeqCst));
         let mut closed = false;
         let (mut completed, mut failed, mut cancelled) = (0, 0, 0);
         let mut hand_out = |record: JobRecord| {
@@ -148,7 +149,7 @@ impl<'a> Run<'a> {
             let index = end.task.index;
             let record = self.record(end);
             runner.monitor.ended(index, &record);
-            let mut over = ended(&record).is_break() | self.starts.starved().is_some();
+            let mut over = ended(&record).is_break() | self.lost.get().is_some();
             if over {
                 self.gate.open();
             }
@@ -157,7 +158,7 @@ impl<'a> Run<'a> {
                 None => over |= hand_out(record),
             }
             if over {
-                self.starts.stop();
+                self.stop_starts();
                 ControlFlow::Break(())
             } else {
                 ControlFlow::Continue(())
@@ -180,30 +181,31 @@ impl<'a> Run<'a> {
             cancelled,
             retries: end.summary.retries,
             elapsed: end.summary.elapsed,
-            stop: match self.starts.starved() {
-                Some(why) => Some(StopReason::Critical(Error::new(
-                    ErrorKind::Invalid,
-                    why.message.clone(),
-                ))),
+            stop: match self.lost.get() {
+                Some(why) => Some(StopReason::Critical(why.clone())),
                 None => end.stop,
             },
         })
     }
 
+    fn stop_starts(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+    }
+
     fn call(&self, task: &Task, attempt: u32, ctx: &Context) -> Result<(), Error> {
         let monitor = &self.runner.monitor;
         monitor.started(task.index, attempt);
-        let (abort, starts) = (self.stop.clone(), self.starts.clone());
+        let (abort, stopping) = (self.stop.clone(), self.stopping.clone());
         let _abort = ctx.on_cancel(move || {
             abort.abort();
-            starts.stop();
+            stopping.store(true, Ordering::SeqCst);
         });
         // The output of an earlier attempt must not be mistaken for that of this one.
         if let (Some(mut earlier), _) = std::mem::take(&mut *task.last.lock()) {
             earlier.stdout.remove();
             earlier.stderr.remove();
         }
-        let (result, error) = match self.starts.attempt(|| self.try_once(task)) {
+        let (result, error) = match self.try_once(task) {
             Ok(ended) => self.judge(ended),
             Err(error) => (None, Some(error)),
         };
@@ -213,7 +215,7 @@ impl<'a> Run<'a> {
             if !self.is_retried(engine_error.kind(), attempt)
                 && self.ends_run(error, result.as_ref())
             {
-                self.starts.stop();
+                self.stop_starts();
             }
             Err(engine_error)
         });
@@ -222,24 +224,36 @@ impl<'a> Run<'a> {
         outcome
     }
 
-    fn try_once(&self, task: &Task) -> Result<Ended, NotStarted> {
+    fn try_once(&self, task: &Task) -> Result<Ended, JobError> {
         let runner = self.runner;
         let deadlines = Deadlines {
             timeout: runner.timeout,
             grace: runner.kill_grace,
             abort_grace: ABORT_GRACE.min(runner.kill_grace),
         };
-        let command = (self.output).opening(|| self.launcher.command(&task.job));
-        let ended = command.and_then(|command| {
-            process::run(command, &task.job, deadlines, &self.output, &self.stop)
-        });
-        if let Err(NotStarted {
-            scarce: Some(_), ..
-        }) = &ended
-        {
-            self.launcher.end_unused();
+        let (mut again, pause) = SCARCE;
+        loop {
+            if self.stopping.load(Ordering::SeqCst) {
+                let why = "the run ended before it started";
+                return Err(JobError::new(FailureKind::Cancelled, why));
+            }
+            let (launcher, job) = (&self.launcher, &task.job);
+            match process::run(launcher, job, deadlines, &self.output, &self.stop) {
+                Ok(ended) => return Ok(ended),
+                Err(NotStarted { scarce: true, .. }) if again > 0 => {
+                    again -= 1;
+                    self.stop.wait(pause);
+                }
+                Err(NotStarted { why, lost, .. }) => {
+                    if lost {
+                        let why = Error::new(ErrorKind::Invalid, why.message.clone());
+                        self.lost.get_or_init(|| why.with_critical());
+                        self.stop_starts();
+                    }
+                    return Err(why);
+                }
+            }
         }
-        ended
     }
 
     /// Converts the end of a command to the result of its attempt.
@@ -252,13 +266,13 @@ impl<'a> Run<'a> {
                 _ => FailureKind::NotStarted,
             };
             (kind, format!("its output cannot be kept: {why}"))
-        } else if let Some(why) = ended.excess {
+        } else if let Some(why) = self.exceeded(&result) {
             (FailureKind::Limit, format!("killed: {why}"))
         } else if ended.timed_out {
             let limit = humantime::format_duration(runner.timeout.unwrap_or_default());
             (FailureKind::Timeout, format!("killed after {limit}"))
-        } else if let Some(pid) = ended.left {
-            (FailureKind::Signal, crate::record::never_ends(pid))
+        } else if ended.left {
+            (FailureKind::Signal, process::NEVER_ENDS.to_owned())
         } else if result.exit_code == Some(0) {
             return (Some(result), None);
         } else if ended.stopped {
@@ -273,6 +287,14 @@ impl<'a> Run<'a> {
         (Some(result), Some(JobError::new(kind, why)))
     }
 
+    /// The limit of its sandbox that a command exceeded.
+    fn exceeded(&self, result: &CommandResult) -> Option<String> {
+        #[cfg(unix)]
+        return self.launcher.limits.exceeded(result.signal?);
+        #[cfg(not(unix))]
+        return None;
+    }
+
     /// The same as an error for the engine, which decides what follows.
     fn engine_error(
         &self,
@@ -281,7 +303,7 @@ impl<'a> Run<'a> {
         attempt: u32,
     ) -> Error {
         let kind = match error.kind {
-            FailureKind::Cancelled | FailureKind::Resources => ErrorKind::Cancelled,
+            FailureKind::Cancelled => ErrorKind::Cancelled,
             kind if kind.is_retried() => ErrorKind::Transient,
             _ => ErrorKind::Invalid,
         };
@@ -333,7 +355,7 @@ impl<'a> Run<'a> {
         let ends_run = |error: &JobError| self.ends_run(error, result.as_ref());
         if status == JobStatus::Failed && error.as_ref().is_some_and(ends_run) {
             self.gate.open();
-            self.starts.stop();
+            self.stop_starts();
             if self.runner.on_stop == OnStop::Kill {
                 self.stop.stop();
             }

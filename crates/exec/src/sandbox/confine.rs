@@ -1,21 +1,22 @@
 //! The permissions that the kernel removes from a command: files outside of its folder, signals to others,
 //! privileges of root.
 
-use std::fs::File;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
+use fork::Fork;
 use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, LandlockStatus,
     PathBeneath, RestrictionStatus, Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr,
     RulesetError, Scope,
 };
-use rustix::process::fchdir;
+use rustix::process::{Pid, WaitOptions, fchdir, waitpid};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
-use super::place::{self, Place};
-use super::policy::Policy;
 use super::system_calls;
+use super::wire::Policy;
 
 /// The version of Landlock whose rights are requested.
 const WANTED: ABI = ABI::V6;
@@ -40,76 +41,102 @@ const DEVICES: [(&str, u64); 3] = [
     ("/dev/full", 0x107),
 ];
 
-/// The part that is the same for all commands of a run.
-pub fn confine_process(policy: &Policy) -> Result<Vec<String>, String> {
-    // Files that were left open by the program that started batchwright.
-    close_fds::set_fds_cloexec(3, &[]);
+/// The folder of the commands, and the files that they may write. They are opened once, before the first command, so a
+/// command that replaces one of them gains nothing.
+pub struct Site {
+    folder: File,
+    /// `None` if commands are not confined.
+    rules: Option<RulesetCreated>,
+}
+
+impl Site {
+    /// Opens all, and takes the restrictions that all commands share. Returns also what the kernel lacks.
+    pub fn new(policy: &Policy) -> Result<(Self, Vec<String>), String> {
+        let opened = |path: &std::ffi::OsString| {
+            open(Path::new(path)).map_err(|why| format!("cannot open {}: {why}", path.display()))
+        };
+        let folder = opened(&policy.folder)?;
+        let mut missing = Vec::new();
+        let mut rules = None;
+        if policy.confine {
+            let others = policy.writable.iter().map(opened);
+            let others = others.collect::<Result<Vec<_>, _>>()?;
+            let landlock = |why: RulesetError| format!("Landlock: {why}");
+            let made = landlock_rules(policy, others.iter().chain([&folder])).map_err(landlock)?;
+            missing.extend(confine_process(policy)?);
+            missing.extend(lacking(&made)?);
+            rules = Some(made);
+        }
+        Ok((Self { folder, rules }, missing))
+    }
+
+    /// Enters the folder. Forbids this process, and all that it starts, to write elsewhere and to signal others.
+    pub fn enter(&self, policy: &Policy) -> Result<(), String> {
+        fchdir(&self.folder)
+            .map_err(|why| format!("cannot work in {}: {why}", policy.folder.display()))?;
+        let Some(rules) = &self.rules else {
+            return Ok(());
+        };
+        let restricted = rules.try_clone().map_err(|why| why.to_string());
+        let restricted =
+            restricted.and_then(|rules| restrict(rules).map_err(|why| why.to_string()));
+        restricted
+            .map(drop)
+            .map_err(|why| format!("Landlock: {why}"))
+    }
+}
+
+fn restrict(rules: RulesetCreated) -> Result<RestrictionStatus, RulesetError> {
+    rules.restrict_self()
+}
+
+/// The part that is the same for all commands of a run. Returns what the kernel lacks.
+fn confine_process(policy: &Policy) -> Result<Option<String>, String> {
     // When memory runs out, the kernel should kill commands and not batchwright. If this cannot be set, it stays as it
     // was.
     let _ = std::fs::write("/proc/self/oom_score_adj", "500");
     drop_privileges(policy.network).map_err(|error| format!("cannot drop privileges: {error}"))?;
     let restricted = system_calls::restrict(policy);
-    let missing = restricted
-        .err()
-        .map(|error| format!("no network and no local sockets (seccomp: {error})"));
-    tolerate(policy, missing.into_iter().collect())
+    let missing = |error| format!("no network and no local sockets (seccomp: {error})");
+    Ok(restricted.err().map(missing))
 }
 
-/// The folder of a command, and the files that it may write. They are opened once for all commands in this folder.
-pub struct Site {
-    place: Place,
-    folder: File,
-    rules: RulesetCreated,
-}
-
-impl Site {
-    /// Opens the folder and the other places to which commands may write.
-    pub fn new(policy: &Policy, place: &Place) -> Result<Self, String> {
-        let folder = place.open()?;
-        let others = policy.writable.iter().map(Place::open);
-        let others = others.collect::<Result<Vec<_>, _>>()?;
-        let writable = others.iter().chain([&folder]);
-        let rules = rules(policy, writable).map_err(|error| format!("Landlock: {error}"))?;
-        Ok(Self {
-            place: place.clone(),
-            folder,
-            rules,
-        })
-    }
-
-    /// Whether it is the site of commands in this folder. Fails if a path refers to something else now: the rules
-    /// would still permit what was there before.
-    pub fn serves(&self, policy: &Policy, place: &Place) -> Result<bool, String> {
-        if self.place != *place {
-            return Ok(false);
+/// The promised rights that the kernel lacks, tried out by a process that ends then.
+fn lacking(rules: &RulesetCreated) -> Result<Vec<String>, String> {
+    let failed = |why: io::Error| format!("cannot try out Landlock: {why}");
+    let child = match fork::fork().map_err(failed)? {
+        Fork::Parent(child) => child,
+        Fork::Child => {
+            // The exit code is the number of promised rights.
+            let status = rules
+                .try_clone()
+                .ok()
+                .and_then(|rules| restrict(rules).ok());
+            let abi = status.map(|status| match status.landlock {
+                LandlockStatus::Available { effective_abi, .. } => effective_abi,
+                _ => ABI::Unsupported,
+            });
+            let held = |abi: ABI| PROMISED.iter().filter(|(since, ..)| abi >= *since).count();
+            std::process::exit(
+                abi.map_or(FAILED, |abi| i32::try_from(held(abi)).unwrap_or(FAILED)),
+            );
         }
-        for place in policy.writable.iter().chain([place]) {
-            place.check()?;
-        }
-        Ok(true)
-    }
-
-    /// Enters the folder. Forbids this thread, and all processes that it starts, to write elsewhere, and to signal
-    /// other processes. Returns what the kernel lacks.
-    pub fn confine(&self, policy: &Policy) -> Result<Vec<String>, String> {
-        fchdir(&self.folder).map_err(|error| self.place.unusable(&error.into()))?;
-        let rules = self.rules.try_clone();
-        let rules = rules.map_err(|error| format!("Landlock: {error}"))?;
-        let status = rules.restrict_self();
-        let status = status.map_err(|error| format!("Landlock: {error}"))?;
-        tolerate(policy, lacking(&status))
-    }
+    };
+    let ended = waitpid(Pid::from_raw(child), WaitOptions::empty());
+    let ended = ended.map_err(|why| failed(why.into()))?;
+    let code = ended.and_then(|(_, status)| status.exit_status());
+    let held = code.and_then(|code| usize::try_from(code).ok());
+    let lacking = held.and_then(|held| PROMISED.get(held..));
+    let lacking = lacking.ok_or("Landlock cannot be enforced")?.iter();
+    Ok(lacking
+        .map(|(_, what, since)| format!("{what} (Landlock of Linux {since})"))
+        .collect())
 }
 
-fn tolerate(policy: &Policy, missing: Vec<String>) -> Result<Vec<String>, String> {
-    if policy.strict && !missing.is_empty() {
-        Err(format!("the kernel does not offer: {}", missing.join("; ")))
-    } else {
-        Ok(missing)
-    }
-}
+/// The exit code of a trial that failed.
+const FAILED: i32 = super::launch::FAILED;
 
-fn rules<'a>(
+fn landlock_rules<'a>(
     policy: &Policy,
     writable: impl Iterator<Item = &'a File>,
 ) -> Result<RulesetCreated, RulesetError> {
@@ -120,15 +147,15 @@ fn rules<'a>(
     if !policy.network {
         rules = rules.handle_access(AccessNet::from_all(WANTED))?;
     }
-    // The privileges were dropped before.
+    // The privileges are dropped before a command takes the rules.
     let mut rules = rules.create()?.no_new_privs(false);
     for opened in writable {
         let is_folder = opened.metadata().is_ok_and(|about| about.is_dir());
         rules = rules.add_rule(PathBeneath::new(opened, rights(is_folder)))?;
     }
     for (device, number) in DEVICES {
-        // A missing device cannot be written to. A command that may write to `/dev` can replace it.
-        if let Ok(opened) = place::open(Path::new(device))
+        // A missing device cannot be written to.
+        if let Ok(opened) = open(Path::new(device))
             && opened
                 .metadata()
                 .is_ok_and(|about| about.file_type().is_char_device() && about.rdev() == number)
@@ -139,16 +166,11 @@ fn rules<'a>(
     Ok(rules)
 }
 
-/// The promised rights that the kernel lacks.
-fn lacking(status: &RestrictionStatus) -> Vec<String> {
-    let abi = match status.landlock {
-        LandlockStatus::Available { effective_abi, .. } => effective_abi,
-        _ => ABI::Unsupported,
-    };
-    let lacking = PROMISED.iter().filter(|(since, ..)| abi < *since);
-    lacking
-        .map(|(_, what, since)| format!("{what} (Landlock of Linux {since})"))
-        .collect()
+/// Opens it neither for reading nor for writing: this needs no permission for the file, and does not wait for the other
+/// end of a pipe.
+fn open(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(libc::O_PATH).open(path)
 }
 
 /// The permitted operations. Creating devices is never permitted: through its own device, root could access every

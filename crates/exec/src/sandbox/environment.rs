@@ -5,17 +5,6 @@ use std::ffi::{OsStr, OsString};
 /// Variables that commands always get: where programs are, the user's files, and the language.
 const PASSED: [&str; 6] = ["PATH", "HOME", "LANG", "TZ", "TERM", "TMPDIR"];
 
-/// Variables that make a program load code when it starts.
-#[cfg(target_os = "linux")]
-const LOADED_EARLY: [&[u8]; 2] = [b"LD_", b"GLIBC_TUNABLES"];
-
-/// Whether such a variable would affect a launcher, which is not confined.
-#[cfg(target_os = "linux")]
-pub fn is_loaded_early(name: &OsStr) -> bool {
-    let name = name.as_encoded_bytes();
-    LOADED_EARLY.iter().any(|early| name.starts_with(early))
-}
-
 /// The folders in which programs are searched if `PATH` is not set.
 pub const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 

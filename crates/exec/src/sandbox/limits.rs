@@ -1,41 +1,20 @@
-//! The limits of a command's resources.
+//! The limits of a command's resources, which the kernel enforces for each of its processes.
 
 #[cfg(target_os = "linux")]
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 
-/// Limits of one command. `None` means no limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// Limits of each process of a command. `None` means no limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Processor time in seconds, for each process of the command. Default: none.
+    /// Processor time in seconds. Default: none.
     pub cpu_seconds: Option<u64>,
-    /// Memory in bytes, of all processes of the command together. Default: 500 MB.
-    ///
-    /// The use is measured ten times a second, and a command above the limit is killed. In addition, the kernel refuses
-    /// a single process more than eight times as much private memory.
+    /// Private memory in bytes: above it, the program gets no more memory. Memory that programs share does not count.
+    /// Default: none.
     pub memory: Option<u64>,
-    /// Maximum size in bytes of each file that the command writes. Default: none.
+    /// Maximum size in bytes of each file that it writes. Default: none.
     pub file_size: Option<u64>,
-    /// Maximum number of processes and threads of the command at once. Default: 512.
-    ///
-    /// They are counted ten times a second, and a command with more is killed.
-    pub processes: Option<u64>,
-}
-
-/// The private memory that a process may reserve, as a multiple of the memory that it may use.
-#[cfg(target_os = "linux")]
-const RESERVED: u64 = 8;
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            cpu_seconds: None,
-            memory: Some(500_000_000),
-            file_size: None,
-            processes: Some(512),
-        }
-    }
 }
 
 impl Limits {
@@ -44,71 +23,51 @@ impl Limits {
         cpu_seconds: None,
         memory: None,
         file_size: None,
-        processes: None,
     };
-}
 
-/// A limit of a process as the kernel knows it.
-#[cfg(target_os = "linux")]
-pub(super) struct Lowered {
-    what: &'static str,
-    resource: Resource,
-    limit: Rlimit,
-}
+    /// The limit that a process exceeded, if the kernel ended it with this signal for that.
+    #[cfg(unix)]
+    pub(crate) fn exceeded(&self, signal: i32) -> Option<String> {
+        use rustix::process::Signal;
 
-#[cfg(target_os = "linux")]
-impl Lowered {
-    /// Limits this process and those that it starts.
-    pub fn apply(&self) -> Result<(), String> {
-        setrlimit(self.resource, self.limit)
-            .map_err(|error| format!("cannot limit {}: {error}", self.what))
+        match Signal::from_named_raw(signal)? {
+            Signal::XCPU => {
+                let limit = self.cpu_seconds?;
+                Some(format!(
+                    "it used more than {limit} s of processor time; --cpu SECONDS allows more"
+                ))
+            }
+            Signal::XFSZ => {
+                let limit = self.file_size?;
+                Some(format!(
+                    "it wrote a file of more than {limit} bytes; --max-file SIZE allows more"
+                ))
+            }
+            _ => None,
+        }
     }
-}
 
-#[cfg(target_os = "linux")]
-impl Limits {
-    /// The limits that the kernel supports, or those of this process if they are lower.
-    pub(super) fn lowered(&self) -> Vec<Lowered> {
-        // Language runtimes reserve many times the memory that they use: almost unlimited address space, and several
-        // times as much private memory.
-        let reserved = self.memory.map(|used| used.saturating_mul(RESERVED));
+    /// Limits this process and those that it starts. An existing lower limit stays.
+    #[cfg(target_os = "linux")]
+    pub(super) fn apply(&self) -> Result<(), String> {
         // A crash would otherwise write its memory to a file.
         let core = (*self != Self::NONE).then_some(0);
+        // SIGXCPU comes at the limit, and SIGKILL a second later.
         let limits = [
-            ("processor time", Resource::Cpu, self.cpu_seconds, Some(1)),
-            ("memory", Resource::Data, reserved, Some(0)),
-            (
-                "the size of files",
-                Resource::Fsize,
-                self.file_size,
-                Some(0),
-            ),
-            ("core files", Resource::Core, core, None),
+            ("processor time", Resource::Cpu, self.cpu_seconds, 1),
+            ("memory", Resource::Data, self.memory, 0),
+            ("the size of files", Resource::Fsize, self.file_size, 0),
+            ("core files", Resource::Core, core, 0),
         ];
-        let lowered = |(what, resource, limit, until_killed): (_, _, Option<u64>, Option<u64>)| {
-            let current = limit?;
-            let maximum = until_killed.map(|more| current.saturating_add(more));
-            Some(Lowered {
-                what,
-                resource,
-                limit: lower(resource, current, maximum),
-            })
-        };
-        limits.into_iter().filter_map(lowered).collect()
-    }
-}
-
-/// Never raises an existing limit.
-#[cfg(target_os = "linux")]
-fn lower(resource: Resource, current: u64, maximum: Option<u64>) -> Rlimit {
-    let now = getrlimit(resource);
-    let least = |limit: Option<u64>, other: Option<u64>| match (limit, other) {
-        (Some(limit), Some(other)) => Some(limit.min(other)),
-        (limit, other) => limit.or(other),
-    };
-    let maximum = least(maximum, now.maximum);
-    Rlimit {
-        current: least(least(Some(current), maximum), now.current),
-        maximum,
+        for (what, resource, limit, until_killed) in limits {
+            let Some(limit) = limit else { continue };
+            let now = getrlimit(resource);
+            let least = |new: u64, now: Option<u64>| Some(now.map_or(new, |now| now.min(new)));
+            let maximum = least(limit.saturating_add(until_killed), now.maximum);
+            let current = least(limit, now.current).min(maximum);
+            setrlimit(resource, Rlimit { current, maximum })
+                .map_err(|error| format!("cannot limit {what}: {error}"))?;
+        }
+        Ok(())
     }
 }

@@ -1,101 +1,60 @@
 //! The permissions of a command: programs, environment, files, network, and limits.
 //!
-//! The program starts itself again as a small launcher, which drops the permissions that commands must not have, and
-//! starts commands one after the other.
-
-pub(super) mod confined;
-pub(super) mod limits;
-pub(super) mod prepared;
+//! On Linux, a helper keeps the processes of a run together, confines and starts them: see `keeper`.
 
 #[cfg(target_os = "linux")]
-mod cgroup;
+mod client;
 #[cfg(target_os = "linux")]
 mod confine;
-#[cfg(target_os = "linux")]
-mod encoding;
 mod environment;
 #[cfg(target_os = "linux")]
-mod helper;
+mod keeper;
 #[cfg(target_os = "linux")]
-mod helper_program;
-#[cfg(target_os = "linux")]
-mod orders;
-#[cfg(target_os = "linux")]
-mod place;
-#[cfg(target_os = "linux")]
-mod policy;
-#[cfg(target_os = "linux")]
-pub(super) mod processes;
+mod launch;
+pub(super) mod limits;
 pub(super) mod programs;
-#[cfg(target_os = "linux")]
-mod remove;
-#[cfg(target_os = "linux")]
-mod run;
-#[cfg(target_os = "linux")]
-mod serve;
-#[cfg(target_os = "linux")]
-pub(super) mod slot;
 #[cfg(target_os = "linux")]
 mod system_calls;
 #[cfg(target_os = "linux")]
-mod watchdog;
-#[cfg(target_os = "linux")]
-mod watched;
-#[cfg(target_os = "linux")]
-pub(super) mod wire;
+mod wire;
 
 use std::ffi::OsString;
 use std::fmt;
-use std::path::PathBuf;
-#[cfg(target_os = "linux")]
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 
 use batchwright::Error;
-
 use derive_setters::Setters;
+
 #[cfg(target_os = "linux")]
-use environment::is_loaded_early;
+pub(super) use client::{Keeper, Launched};
 use environment::{Variable, environment};
-#[cfg(target_os = "linux")]
-use helper_program::HelperProgram;
 use limits::Limits;
+use programs::{Programs, refused};
 #[cfg(target_os = "linux")]
-use policy::Policy;
-use prepared::Prepared;
-use programs::Programs;
-#[cfg(target_os = "linux")]
-use slot::Slots;
+pub(super) use wire::Reply;
 
-#[cfg(target_os = "linux")]
-use super::reap;
-
-/// The number of the helper that runs no command. Launchers are numbered from one.
-#[cfg(target_os = "linux")]
-const TRIAL: u64 = 0;
-
-/// Lets this program be the helper of its own sandboxes. Call it first in `main`.
+/// Lets this program be the helper that starts its commands. Call it first in `main`.
 ///
-/// Commands are started by launchers, which confine them. A launcher is a second instance of this program, in which
-/// this function does not return. In all other cases it returns immediately. A host that does not want this can name an
-/// installed `batchwright` instead, see [`Sandbox::helper`].
+/// The helper is a second instance of this program, in which this function does not return. In all other cases it returns
+/// immediately. A host that does not want this can name an installed `batchwright` instead, see [`Sandbox::helper`].
 ///
 /// ```no_run
-/// use batchwright_exec::{Sandbox, SandboxMode, confine_main};
+/// use std::ops::ControlFlow;
+/// use batchwright_exec::{CommandJob, CommandRunner, Sandbox, SandboxMode, confine_main};
 ///
 /// fn main() -> Result<(), batchwright::Error> {
 ///     confine_main();
-///     let folder = std::env::temp_dir();
-///     let sandbox = Sandbox::new(SandboxMode::On).allow(["date"]).prepare()?;
-///     let program = sandbox.resolve("date".as_ref(), &folder)?;
-///     let mut date = sandbox.command(&program, &["-u".into()], &folder);
-///     let output = date.output()?;
-///     println!("{}", String::from_utf8_lossy(&output.stdout));
+///     let sandbox = Sandbox::new(SandboxMode::On).allow(["date"]);
+///     CommandRunner::new().sandbox(sandbox).run([CommandJob::new("date").arg("-u")], |record| {
+///         println!("{}", record.result.map(|result| result.stdout.text()).unwrap_or_default());
+///         ControlFlow::Continue(())
+///     })?;
 ///     Ok(())
 /// }
 /// ```
 pub fn confine_main() {
     #[cfg(target_os = "linux")]
-    helper::main();
+    keeper::main();
 }
 
 /// How much of a [`Sandbox`] the kernel must enforce.
@@ -157,13 +116,33 @@ pub struct Sandbox {
     local_sockets: bool,
     #[setters(skip)]
     writable: Vec<PathBuf>,
-    /// Sets the limits of each command. Default: [`Limits::default`]; with [`SandboxMode::Off`], [`Limits::NONE`] costs
-    /// least.
+    /// Sets the limits of each process of a command. Default: [`Limits::NONE`].
     limits: Limits,
-    /// Declares that this process starts only commands. Then every other child that exists at the end was left behind
-    /// by a command and is killed, even if it left its group and session and cleared its environment. Default: no; then
-    /// such a process cannot be distinguished from others.
-    owns_children: bool,
+}
+
+/// What a [`Sandbox`] is worth on this system, see [`Sandbox::check`].
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct SandboxStatus {
+    /// The requested rules that the kernel does not enforce here; empty unless the mode is
+    /// [`BestEffort`](SandboxMode::BestEffort).
+    pub missing: Vec<String>,
+    /// Why commands get no process namespace: then a process that leaves its command is killed at the end of the run by
+    /// the helper instead of the kernel.
+    pub no_namespace: Option<String>,
+    /// The separate program that starts commands; `None` if it is this program, which takes longer if it is large.
+    pub helper: Option<PathBuf>,
+}
+
+/// A sandbox for the commands of one run.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    pub programs: Programs,
+    pub environment: Vec<(OsString, OsString)>,
+    pub limits: Limits,
+    pub status: SandboxStatus,
+    #[cfg(target_os = "linux")]
+    pub keeper: Keeper,
 }
 
 impl Sandbox {
@@ -175,9 +154,8 @@ impl Sandbox {
         }
     }
 
-    /// Allows only these programs. A name means the program that `PATH` has for it, a path the program at this path. A
-    /// program that is changed afterwards is rejected. Programs that an allowed program starts are not checked.
-    /// Default: every program.
+    /// Allows only these programs. A name means the program that `PATH` has for it, a path the program at this path.
+    /// Programs that an allowed program starts are not checked. Default: every program.
     pub fn allow<I>(mut self, programs: I) -> Self
     where
         I: IntoIterator,
@@ -203,24 +181,30 @@ impl Sandbox {
     }
 
     /// Allows commands to write to a file, or below a folder, in addition to their working directory. It must exist
-    /// when the sandbox is prepared; if it is replaced later, no further command is started.
+    /// when the run begins; if it is replaced later, its path is not writable any more.
     pub fn write_to(mut self, path: impl Into<PathBuf>) -> Self {
         self.writable.push(path.into());
         self
     }
 
-    /// Tests whether the kernel enforces the sandbox, and starts the watchdog.
+    /// Finds out what this system enforces, without running a command.
     ///
     /// # Errors
     /// A [critical](Error::is_critical) one if the kernel lacks a feature and the mode is [`SandboxMode::On`], if there
     /// is no helper, or if an allowed program or a writable path does not exist.
-    pub fn prepare(&self) -> Result<Prepared, Error> {
+    pub fn check(&self) -> Result<SandboxStatus, Error> {
+        let here = std::env::current_dir().unwrap_or_default();
+        Ok(self.prepare(&here)?.status)
+    }
+
+    /// Prepares a run whose commands work in this folder.
+    pub(super) fn prepare(&self, folder: &Path) -> Result<Prepared, Error> {
         let environment = environment(std::env::vars_os(), &self.variables);
         let path = environment.iter().find(|(name, _)| name == "PATH");
         let path = path.map(|(_, path)| path.clone()).unwrap_or_default();
         let here = std::env::current_dir().unwrap_or_default();
         let programs = Programs::new(path, self.allowed.as_deref(), &here)?;
-        self.prepare_with(programs, environment)
+        self.prepare_with(programs, environment, folder)
     }
 
     #[cfg(not(target_os = "linux"))]
@@ -228,20 +212,22 @@ impl Sandbox {
         &self,
         programs: Programs,
         environment: Vec<(OsString, OsString)>,
+        _folder: &Path,
     ) -> Result<Prepared, Error> {
         let wanted = self.mode != SandboxMode::Off || self.limits != Limits::NONE;
-        let missing = if wanted {
-            vec!["anything but the choice of programs and variables".to_owned()]
-        } else {
-            vec![]
-        };
+        let missing = "anything but the choice of programs and variables".to_owned();
+        let missing = if wanted { vec![missing] } else { Vec::new() };
         if self.mode == SandboxMode::On {
             return Err(lacking(&missing));
         }
         Ok(Prepared {
             programs,
             environment,
-            not_in_force: missing,
+            limits: Limits::NONE,
+            status: SandboxStatus {
+                missing,
+                ..SandboxStatus::default()
+            },
         })
     }
 
@@ -249,133 +235,79 @@ impl Sandbox {
     fn prepare_with(
         &self,
         programs: Programs,
-        environment: Vec<(OsString, OsString)>,
+        mut environment: Vec<(OsString, OsString)>,
+        folder: &Path,
     ) -> Result<Prepared, Error> {
-        let mut prepared = Prepared {
-            programs,
-            environment,
-            not_in_force: Vec::new(),
-            run: None,
-            slots: None,
-        };
-        let needed = self.mode != SandboxMode::Off || self.limits != Limits::NONE;
-        let helper = match HelperProgram::find(self.helper.as_deref()) {
-            Some(helper) => helper,
-            None if !needed => return Ok(prepared),
-            None => {
-                return Err(programs::refused(
-                    "no program confines commands: call batchwright_exec::confine_main() first in main, or name \
-                     an installed batchwright with Sandbox::helper"
-                        .to_owned(),
-                ));
-            }
-        };
-        let run = run::Run::start(&helper, &self.limits, self.owns_children, needed)?;
-        let run = Arc::new(run);
-        prepared.run = Some(run.clone());
-        if needed {
-            let (mut policy, places) = self.policy(&mut prepared, &run)?;
-            // The watchdog kills children that were not announced to it.
-            let _ = run.announce(orders::News::Starting(TRIAL));
-            let mut tried = self.try_out(&helper, &policy);
-            if let Err(error) = &tried
-                && policy.cgroup.take().is_some()
-            {
-                log::debug!("commands get no cgroup: {}", error.message());
-                tried = self.try_out(&helper, &policy);
-            }
-            let _ = run.announce(orders::News::NotStarted(TRIAL));
-            prepared.not_in_force = tried?;
-            prepared.slots = Some(Arc::new(Slots {
-                environment: prepared.environment.clone(),
-                helper,
-                policy,
-                run,
-                free: parking_lot::Mutex::default(),
-                places: parking_lot::Mutex::new(places),
-            }));
-        }
-        Ok(prepared)
-    }
-
-    /// The policy for all commands of a run, with the places to which they may write; temporary files of commands go to
-    /// its folder.
-    #[cfg(target_os = "linux")]
-    fn policy(
-        &self,
-        prepared: &mut Prepared,
-        run: &run::Run,
-    ) -> Result<(Policy, Vec<place::Held>), Error> {
-        let mut places = Vec::new();
-        let mut writable = self.writable.clone();
         let confine = self.mode != SandboxMode::Off;
-        let cgroups = run.cgroups.as_ref();
-        let mut policy = Policy {
-            confine,
-            strict: self.mode == SandboxMode::On,
-            network: self.network,
-            local_sockets: self.local_sockets,
-            limits: self.limits,
-            cgroup: cgroups.map(|tree| tree.path().to_owned()),
-            ..Policy::default()
-        };
+        let mut writable = self.writable.clone();
+        let mut temporary = None;
         let named = |wish: &Variable| match wish {
             Variable::Passed(name) | Variable::Set(name, _) => name == "TMPDIR",
         };
         if confine && !self.variables.iter().any(named) {
-            prepared.environment.retain(|(name, _)| name != "TMPDIR");
-            let folder = run.temporary().into_os_string();
-            prepared.environment.push(("TMPDIR".into(), folder));
-            writable.push(run.temporary());
+            let id = uuid::Uuid::now_v7().simple();
+            let folder = std::env::temp_dir().join(format!("batchwright-{id}"));
+            batchwright::unstable::make_private_folder(&folder)
+                .map_err(|why| refused(format!("cannot make {}: {why}", folder.display())))?;
+            environment.retain(|(name, _)| name != "TMPDIR");
+            environment.push(("TMPDIR".into(), folder.clone().into()));
+            writable.push(folder.clone());
+            temporary = Some(folder);
         }
-        for path in writable.iter().filter(|_| confine) {
-            let held = place::Held::new(path).map_err(|error| {
-                programs::refused(format!(
-                    "commands cannot write to {}: {error}",
-                    path.display()
-                ))
-            })?;
-            policy.writable.push(held.place.clone());
-            places.push(held);
-        }
-        let late = |(name, _): &mut (OsString, OsString)| is_loaded_early(name);
-        policy.late_variables = prepared.environment.extract_if(.., late).collect();
-        Ok((policy, places))
-    }
-
-    /// Confines a helper that runs no command, and returns what the kernel lacks.
-    #[cfg(target_os = "linux")]
-    fn try_out(&self, helper: &HelperProgram, policy: &Policy) -> Result<Vec<String>, Error> {
-        let policy = Policy {
-            strict: false,
-            ..policy.of_launcher(TRIAL)
+        let policy = wire::Policy {
+            confine,
+            network: self.network,
+            local_sockets: self.local_sockets,
+            folder: folder.into(),
+            writable: writable.into_iter().map(Into::into).collect(),
+            environment: Some(environment.clone()),
+            limits: self.limits,
         };
-        let mut command = helper.command();
-        command.arg(helper::TRY).env_clear();
-        command.env(policy::VARIABLE, encoding::encode(&policy));
-        let output = reap::output(command)
-            .map_err(|error| programs::refused(format!("cannot start {helper}: {error}")))?;
-        if let Some(cgroup) = &policy.cgroup {
-            let _ = cgroup::end(cgroup);
+        // Without a sandbox, commands see the processes of the system, and an ordinary user may use sudo.
+        let keeper = Keeper::start(self.helper.as_deref(), &policy, confine, temporary.clone());
+        let keeper = keeper.and_then(|keeper| keeper.ok_or_else(no_helper));
+        let keeper = keeper.inspect_err(|_| {
+            let _ = temporary.map(std::fs::remove_dir);
+        })?;
+        if self.mode == SandboxMode::On && !keeper.missing.is_empty() {
+            return Err(lacking(&keeper.missing));
         }
-        let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
-        if !output.status.success() {
-            let why = said(&output.stderr);
-            return Err(programs::refused(format!(
-                "{helper} cannot confine commands: {why}"
-            )));
-        }
-        let missing: Vec<String> = said(&output.stdout).lines().map(str::to_owned).collect();
-        if self.mode == SandboxMode::On && !missing.is_empty() {
-            Err(lacking(&missing))
-        } else {
-            Ok(missing)
-        }
+        let status = SandboxStatus {
+            missing: keeper.missing.clone(),
+            no_namespace: keeper.no_namespace.clone(),
+            helper: keeper.helper.clone(),
+        };
+        Ok(Prepared {
+            programs,
+            environment,
+            limits: self.limits,
+            status,
+            keeper,
+        })
     }
 }
 
+/// The keeper of a run without a sandbox; `None` if there is no helper.
+#[cfg(target_os = "linux")]
+pub(super) fn plain_keeper(folder: &Path) -> Result<Option<Keeper>, Error> {
+    let policy = wire::Policy {
+        folder: folder.into(),
+        ..wire::Policy::default()
+    };
+    Keeper::start(None, &policy, false, None)
+}
+
+#[cfg(target_os = "linux")]
+fn no_helper() -> Error {
+    refused(
+        "no program confines commands: call batchwright_exec::confine_main() first in main, or name an installed \
+         batchwright with Sandbox::helper"
+            .to_owned(),
+    )
+}
+
 fn lacking(missing: &[String]) -> Error {
-    programs::refused(format!(
+    refused(format!(
         "this system cannot enforce: {}; --sandbox=best-effort runs commands without, --sandbox=off without any of it",
         missing.join("; ")
     ))

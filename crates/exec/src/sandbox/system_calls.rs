@@ -8,7 +8,7 @@ use seccompiler::{
     SeccompFilter, SeccompRule, sock_filter,
 };
 
-use super::policy::Policy;
+use super::wire::Policy;
 
 /// Bits that distinguish socket types (the lowest four bits) from the connection-oriented ones, `SOCK_STREAM` and
 /// `SOCK_SEQPACKET`: a type that has one of these bits is not connection-oriented. Three rules cost less than one

@@ -1,4 +1,5 @@
-//! What passes between batchwright and a launcher, on a socket: values and signals.
+//! The messages between batchwright and its keeper: values in JSON on a stream socket, each after its length, with the
+//! files that belong to it.
 
 use std::ffi::OsString;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
@@ -13,50 +14,54 @@ use rustix::net::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::encoding::{decode, encode};
-use super::place::Place;
-use crate::refusal::Refusal;
+use super::limits::Limits;
 
-/// A command. Its standard output and standard error are passed with it, and its standard input if it has one.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Order {
-    pub folder: Place,
-    pub program: OsString,
-    pub arguments: Vec<OsString>,
+/// What all commands of a run may do; the first message to a keeper.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Policy {
+    /// Whether the kernel confines commands at all.
+    pub confine: bool,
+    pub network: bool,
+    pub local_sockets: bool,
+    /// The folder in which commands run.
+    pub folder: OsString,
+    /// Files and folders to which commands may write, in addition to their folder.
+    pub writable: Vec<OsString>,
+    /// `None`: the variables of this program.
+    pub environment: Option<Vec<(OsString, OsString)>>,
+    pub limits: Limits,
+}
+
+/// The answer to a policy.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Greeting {
+    /// Commands can start, without these rules, which the kernel lacks.
+    Ready { missing: Vec<String> },
+    /// The process namespace cannot be made.
+    NoNamespace(String),
+    /// Commands cannot be confined as the policy requires.
+    Failed(String),
+}
+
+/// What a connection receives. It has at most one command at a time.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Order {
+    /// The program and its arguments. Standard output and standard error are passed with it.
+    Run(Vec<OsString>),
+    /// A signal for the running command and its group.
+    Signal(i32),
 }
 
 /// What became of a command.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Reply {
-    NotStarted(Refusal),
+    /// Why it did not start, with the error of the system if another attempt may succeed. `Ended` follows.
+    NotStarted { why: String, scarce: Option<i32> },
+    /// Its exit code, or the signal that ended it.
     Ended {
-        /// As the kernel reports it; `None` if a debugger holds the process.
-        status: Option<i32>,
-        pid: i32,
-        /// It left nothing behind, so the launcher can start another command. After any other reply, it is replaced.
-        clean: bool,
+        code: Option<i32>,
+        signal: Option<i32>,
     },
-}
-
-/// What a launcher receives.
-#[derive(Debug)]
-pub enum Message {
-    /// For the running command.
-    Signal(i32),
-    Value(Vec<u8>, Vec<OwnedFd>),
-}
-
-/// Marks a signal; other messages begin with their length.
-const SIGNAL: u32 = 1 << 31;
-
-impl Message {
-    /// The value and its files, if it is a complete one of this type.
-    pub fn value<T: DeserializeOwned>(self) -> Option<(T, Vec<OwnedFd>)> {
-        match self {
-            Self::Value(bytes, files) => Some((decode(&bytes)?, files)),
-            Self::Signal(_) => None,
-        }
-    }
 }
 
 /// Sends a value, and opened files with it.
@@ -65,12 +70,10 @@ pub fn send(
     value: &impl Serialize,
     files: &[BorrowedFd<'_>],
 ) -> io::Result<()> {
-    let text = encode(value);
-    let length = u32::try_from(text.len()).ok();
-    let length = length.filter(|length| length & SIGNAL == 0);
-    let length = length.ok_or(io::ErrorKind::FileTooLarge)?;
-    let bytes = [&length.to_le_bytes(), text.as_bytes()].concat();
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
+    let text = serde_json::to_vec(value)?;
+    let length = u32::try_from(text.len()).map_err(|_| io::ErrorKind::FileTooLarge)?;
+    let bytes = [&length.to_le_bytes()[..], &text].concat();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !files.is_empty() {
         control.push(SendAncillaryMessage::ScmRights(files));
@@ -84,15 +87,12 @@ pub fn send(
     socket.write_all(&bytes[sent..])
 }
 
-/// Sends a signal for the running command.
-pub fn send_signal(mut socket: &UnixStream, signal: i32) -> io::Result<()> {
-    socket.write_all(&(SIGNAL | signal.cast_unsigned()).to_le_bytes())
-}
-
-/// The next message; `None` at the end.
-pub fn receive(mut socket: &UnixStream) -> io::Result<Option<Message>> {
+/// The next value, with the files that were sent with it; `None` at the end.
+pub fn receive<T: DeserializeOwned>(
+    mut socket: &UnixStream,
+) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
     let mut head = [0; 4];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let received = rustix::io::retry_on_intr(|| {
         let into = &mut [IoSliceMut::new(&mut head)];
@@ -108,13 +108,9 @@ pub fn receive(mut socket: &UnixStream) -> io::Result<Option<Message>> {
         }
     }
     socket.read_exact(&mut head[received.bytes..])?;
-    let head = u32::from_le_bytes(head);
-    if head & SIGNAL != 0 {
-        return Ok(Some(Message::Signal((head & !SIGNAL).cast_signed())));
-    }
-    let mut bytes = vec![0; head as usize];
+    let mut bytes = vec![0; u32::from_le_bytes(head) as usize];
     socket.read_exact(&mut bytes)?;
-    Ok(Some(Message::Value(bytes, files)))
+    Ok(Some((serde_json::from_slice(&bytes)?, files)))
 }
 
 #[cfg(test)]
@@ -124,35 +120,34 @@ mod tests {
     use std::os::unix::ffi::OsStringExt;
 
     #[test]
-    fn any_order_arrives_with_its_files_and_signals_stay_apart() {
+    fn any_command_arrives_with_its_files() {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let odd = OsString::from_vec(b"a b\n:\xff".to_vec());
         // More than the socket holds at once.
-        let long = OsString::from("a".repeat(1_000_000));
-        let order = || Order {
-            folder: Place::default(),
-            program: odd.clone(),
-            arguments: vec![odd.clone(), long.clone(), OsString::new()],
+        let words = || {
+            vec![
+                OsString::from_vec(b"a b\n:\xff".to_vec()),
+                OsString::from("a".repeat(1_000_000)),
+                OsString::new(),
+            ]
         };
         let (read, write) = io::pipe().unwrap();
         let received = std::thread::scope(|scope| {
             let receiver = scope.spawn(|| {
-                let next = || receive(&theirs).unwrap();
-                [next(), next(), next(), next()]
+                let next = || receive::<Order>(&theirs).unwrap();
+                [next(), next(), next()]
             });
-            send_signal(&ours, 9).unwrap();
-            send(&ours, &order(), &[write.as_fd(), write.as_fd()]).unwrap();
-            send_signal(&ours, 15).unwrap();
+            send(&ours, &Order::Run(words()), &[write.as_fd(), write.as_fd()]).unwrap();
+            send(&ours, &Order::Signal(15), &[]).unwrap();
             drop((ours, write));
             receiver.join().unwrap()
         });
-        let [first, second, third, end] = received;
-        assert!(matches!(first, Some(Message::Signal(9))));
-        assert!(matches!(third, Some(Message::Signal(15))));
+        let [first, second, end] = received;
+        assert!(matches!(second, Some((Order::Signal(15), _))));
         assert!(end.is_none());
-        let (arrived, files) = second.unwrap().value::<Order>().unwrap();
-        assert_eq!(arrived, order());
-        assert_eq!(files.len(), 2);
+        let Some((Order::Run(arrived), files)) = first else {
+            panic!("no command arrived");
+        };
+        assert_eq!((arrived, files.len()), (words(), 2));
         for file in files {
             std::fs::File::from(file).write_all(b"x").unwrap();
         }

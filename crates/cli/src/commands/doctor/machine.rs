@@ -96,29 +96,31 @@ fn free_bytes(_: &Path) -> Option<u64> {
     None
 }
 
-/// How commands of `exec` are confined and contained, tested with a command that is prepared but not started.
+/// How commands of `exec` are confined and kept together, found out without running one.
 pub fn sandbox() -> HealthFinding {
     const WHAT: &str = "sandbox";
-    match Sandbox::new(SandboxMode::BestEffort).prepare() {
-        Ok(prepared) => {
-            let held = format!(
-                "processes of a command are held together by: {}",
-                prepared.containment()
-            );
-            let missing = prepared.not_in_force();
-            if !missing.is_empty() {
-                let seen = format!("{held}; not in force: {}", missing.join("; "));
-                let advice = "exec needs --sandbox best-effort or --sandbox off here";
-                note(WHAT, seen, advice)
-            } else if prepared.helper().is_none() {
-                let seen = format!("{held}; batchwright-sandbox of this version was not found");
-                let advice = "exec works, but each command takes longer to start: put batchwright-sandbox, which is \
-                              installed with batchwright, into the folder of batchwright";
-                note(WHAT, seen, advice)
-            } else {
-                good(WHAT, held)
-            }
-        }
-        Err(error) => note(WHAT, error.message(), "exec needs --sandbox off here"),
+    let status = match Sandbox::new(SandboxMode::BestEffort).check() {
+        Ok(status) => status,
+        Err(error) => return note(WHAT, error.message(), "exec needs --sandbox off here"),
+    };
+    let held = match &status.no_namespace {
+        None => "processes of a run are kept together by a process namespace".to_owned(),
+        Some(why) => format!("processes of a run are not kept together by the kernel ({why})"),
+    };
+    if !status.missing.is_empty() {
+        let seen = format!("{held}; not in force: {}", status.missing.join("; "));
+        let advice = "exec needs --sandbox best-effort or --sandbox off here";
+        note(WHAT, seen, advice)
+    } else if status.helper.is_none() {
+        let seen = format!("{held}; batchwright-sandbox of this version was not found");
+        let advice = "exec works, but each command takes longer to start: put batchwright-sandbox, which is \
+                      installed with batchwright, into the folder of batchwright";
+        note(WHAT, seen, advice)
+    } else if status.no_namespace.is_some() {
+        let advice = "exec works, but a process that leaves its command may outlive batchwright if that is killed: \
+                      allow user namespaces here, or run batchwright in a container";
+        note(WHAT, held, advice)
+    } else {
+        good(WHAT, held)
     }
 }

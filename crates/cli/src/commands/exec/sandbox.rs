@@ -24,8 +24,7 @@ pub fn sandbox(exec: &ExecArgs, mode: SandboxMode) -> Result<Sandbox, Refusal> {
     let mut sandbox = Sandbox::new(mode)
         .network(args.net)
         .local_sockets(args.local_sockets)
-        .limits(limits(mode, args))
-        .owns_children(true);
+        .limits(limits(args));
     if !args.allow.is_empty() {
         sandbox = sandbox.allow(&args.allow);
     }
@@ -45,21 +44,11 @@ pub fn sandbox(exec: &ExecArgs, mode: SandboxMode) -> Result<Sandbox, Refusal> {
     Ok(sandbox)
 }
 
-/// With the sandbox off, only requested limits apply, because limits need launchers.
-fn limits(mode: SandboxMode, args: &SandboxArgs) -> Limits {
-    let mut limits = match mode {
-        SandboxMode::Off => Limits::NONE,
-        _ => Limits::default(),
-    };
-    let asked = |asked: Option<u64>, default: Option<u64>| match asked {
-        Some(0) => None,
-        Some(limit) => Some(limit),
-        None => default,
-    };
+fn limits(args: &SandboxArgs) -> Limits {
+    let mut limits = Limits::NONE;
     limits.cpu_seconds = args.cpu;
+    limits.memory = args.memory;
     limits.file_size = args.max_file;
-    limits.memory = asked(args.max_memory, limits.memory);
-    limits.processes = asked(args.max_procs, limits.processes);
     limits
 }
 
