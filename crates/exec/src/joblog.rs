@@ -3,14 +3,15 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use batchwright::Error;
 use batchwright::progress::Timestamp;
 use batchwright::unstable::{Clock, SystemClock};
-use batchwright::{Error, ErrorKind};
 use sha2::{Digest, Sha256};
 
 use super::job::CommandJob;
 use super::line_file::{LineFile, Tail};
 use super::record::{FailureKind, JobRecord, JobStatus};
+use crate::invalid;
 
 const HEADER: &[u8] = b"Seq\tHost\tStarttime\tJobRuntime\tSend\tReceive\tExitval\tSignal\tCommand";
 
@@ -92,7 +93,7 @@ impl JobLog {
     /// and stays unchanged.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] if a log exists and `resume` is `None`, if the file is not a job log, if another run
+    /// [`ErrorKind::Invalid`](batchwright::ErrorKind::Invalid) if a log exists and `resume` is `None`, if the file is not a job log, if another run
     /// writes to it, or if it cannot be opened.
     pub fn open(path: impl AsRef<Path>, resume: Option<Resume>) -> Result<Self, Error> {
         let path = path.as_ref();
@@ -127,15 +128,12 @@ impl JobLog {
         let Some(resume) = resume else {
             if lines > 1 {
                 let ended = lines - 1;
-                return Err(Error::new(
-                    ErrorKind::Invalid,
-                    format!(
-                        "{} has {ended} commands of an earlier run: --resume goes on with it, \
+                return Err(invalid(format!(
+                    "{} has {ended} commands of an earlier run: --resume goes on with it, \
                          --resume-failed also runs those again that failed, and a run from the \
                          beginning needs another file",
-                        path.display()
-                    ),
-                ));
+                    path.display()
+                )));
             }
             return Ok(Self {
                 new: lines == 0,
@@ -190,13 +188,10 @@ impl JobLog {
 }
 
 fn no_log(path: &Path, line: u64) -> Error {
-    Error::new(
-        ErrorKind::Invalid,
-        format!(
-            "{} is no job log, by its line {line}; it was left as it is",
-            path.display()
-        ),
-    )
+    invalid(format!(
+        "{} is no job log, by its line {line}; it was left as it is",
+        path.display()
+    ))
 }
 
 fn log_line(record: &JobRecord) -> Vec<u8> {

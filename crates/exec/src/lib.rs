@@ -23,7 +23,6 @@ mod line_file;
 mod monitor;
 mod order;
 mod output;
-mod output_folder;
 #[cfg(unix)]
 mod process;
 #[cfg(not(unix))]
@@ -52,6 +51,11 @@ pub use sandbox::{Sandbox, SandboxMode, SandboxStatus, confine_main};
 pub use script::{Commands, Jobs};
 pub use submit::SubmittedJobs;
 pub use template::Template;
+
+/// The error of settings, inputs and files that cannot be used.
+fn invalid(why: impl Into<String>) -> batchwright::Error {
+    batchwright::Error::new(batchwright::ErrorKind::Invalid, why)
+}
 
 /// The program in the documentation compiles.
 #[cfg(all(doctest, unix))]

@@ -5,10 +5,12 @@ use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use batchwright::unstable::{copy_beside, same_file};
-use batchwright::{Error, ErrorKind};
+
+use crate::invalid;
+use batchwright::Error;
 
 /// A longer line was not written by this program.
-const LONGEST: u64 = 64 * 1024 * 1024;
+const LONGEST: u64 = 256 * 1024 * 1024;
 
 /// The end of a file that does not end with a line end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +55,7 @@ impl LineFile {
                 "{} is a link, which is not followed: name the file itself",
                 path.display()
             );
-            return Err(Error::new(ErrorKind::Invalid, why));
+            return Err(invalid(why));
         }
         // A pipe that is also open for reading would keep itself open.
         let regular = found.is_none_or(|found| found.is_file());
@@ -74,7 +76,7 @@ impl LineFile {
         }
         file.try_lock().map_err(|_| {
             let why = format!("{} is being written by another run", path.display());
-            Error::new(ErrorKind::Invalid, why)
+            invalid(why)
         })?;
         file.seek(SeekFrom::Start(0)).map_err(trouble)?;
         let (mut whole, mut tail) = (0, None);
@@ -86,10 +88,10 @@ impl LineFile {
             let read = bounded.read_until(b'\n', &mut text).map_err(trouble)? as u64;
             if read == LONGEST {
                 let why = format!(
-                    "{} has a line of more than 64 MiB, which is none of ours; the file was left as it is",
+                    "{} has a line of more than 256 MiB, which is none of ours; the file was left as it is",
                     path.display()
                 );
-                return Err(Error::new(ErrorKind::Invalid, why));
+                return Err(invalid(why));
             }
             if text.last() == Some(&b'\n') {
                 text.pop();
@@ -192,7 +194,7 @@ impl LineFile {
                  {length} bytes where the run had written {whole}; nothing more is run"
             )
         };
-        let lost = Error::new(ErrorKind::Invalid, why);
+        let lost = invalid(why);
         self.lost = Some(lost.clone());
         Err(lost)
     }
@@ -221,8 +223,5 @@ fn follow_no_link(options: &mut OpenOptions) {
 fn follow_no_link(_: &mut OpenOptions) {}
 
 fn trouble(path: &Path, what: &str, why: &io::Error) -> Error {
-    Error::new(
-        ErrorKind::Invalid,
-        format!("{what} {}: {why}", path.display()),
-    )
+    invalid(format!("{what} {}: {why}", path.display()))
 }

@@ -120,7 +120,7 @@ impl Process {
         let words = launcher.words(job)?;
         let failed = |why: io::Error| NotStarted::new(job, &why);
         #[cfg(target_os = "linux")]
-        if let Some(keeper) = launcher.keeper() {
+        if let Some(keeper) = &launcher.keeper {
             let outputs = [outputs[0].as_fd(), outputs[1].as_fd()];
             let launched = keeper.run(words, outputs).map_err(|why| match why.kind() {
                 io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => NotStarted::lost(),
@@ -134,8 +134,8 @@ impl Process {
         }
         let [stdout, stderr] = outputs;
         let mut command = Command::new(&words[0]);
-        command.args(&words[1..]).current_dir(launcher.folder());
-        if let Some(environment) = launcher.environment() {
+        command.args(&words[1..]).current_dir(&launcher.folder);
+        if let Some(environment) = &launcher.environment {
             command
                 .env_clear()
                 .envs(environment.iter().map(|(name, value)| (name, value)));
@@ -221,7 +221,7 @@ impl Process {
                 end,
             } => {
                 // The keeper kills the rest of the group before the next command, or after a moment.
-                if let (Some(_), Some(keeper)) = (end, launcher.keeper()) {
+                if let (Some(_), Some(keeper)) = (end, &launcher.keeper) {
                     keeper.keep(launched);
                 }
                 match (not_started, end) {
@@ -251,7 +251,7 @@ pub(super) fn run(
     launcher: &Launcher,
     job: &CommandJob,
     deadlines: Deadlines,
-    output: &OutputSettings,
+    output: OutputSettings,
     stop: &StopCall,
 ) -> Result<Ended, NotStarted> {
     let start = SystemClock.wall();
@@ -262,8 +262,8 @@ pub(super) fn run(
     let mut watched = Watched {
         process: Process::start(launcher, job, [out_writer, err_writer])?,
         job,
-        stdout: Stream::new(stdout, Capture::new(output, job.seq, "stdout")),
-        stderr: Stream::new(stderr, Capture::new(output, job.seq, "stderr")),
+        stdout: Stream::new(stdout, Capture::new(output)),
+        stderr: Stream::new(stderr, Capture::new(output)),
         calls: [
             Some((stop.stop.seen.as_fd(), deadlines.grace)),
             Some((stop.abort.seen.as_fd(), deadlines.abort_grace)),
@@ -380,8 +380,8 @@ impl Killing {
 struct Watched<'a> {
     process: Process,
     job: &'a CommandJob,
-    stdout: Stream<'a>,
-    stderr: Stream<'a>,
+    stdout: Stream,
+    stderr: Stream,
     /// Requests to stop that were not noticed yet, each with its grace period.
     calls: [Option<(BorrowedFd<'a>, Duration)>; 2],
     ended: bool,
@@ -466,14 +466,14 @@ fn ready(watched: [Option<BorrowedFd<'_>>; 4], timeout: Option<Duration>) -> [bo
 }
 
 /// One of the command's two outputs.
-struct Stream<'a> {
+struct Stream {
     /// `None` after it was closed.
     pipe: Option<PipeReader>,
-    capture: Capture<'a>,
+    capture: Capture,
 }
 
-impl<'a> Stream<'a> {
-    fn new(pipe: PipeReader, capture: Capture<'a>) -> Self {
+impl Stream {
+    fn new(pipe: PipeReader, capture: Capture) -> Self {
         Self {
             pipe: Some(pipe),
             capture,

@@ -27,7 +27,7 @@ pub(super) fn run(
     _: &Launcher,
     job: &CommandJob,
     _: Deadlines,
-    _: &OutputSettings,
+    _: OutputSettings,
     _: &StopCall,
 ) -> Result<Ended, NotStarted> {
     let why =

@@ -1,8 +1,7 @@
 //! The results of commands, as data.
 
-use std::ffi::OsString;
 use std::fmt;
-use std::path::Path;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,10 +9,11 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use batchwright::StopReason;
 use batchwright::progress::Timestamp;
+use serde::ser::Error as _;
 use serde::{Serialize, Serializer};
 
 use super::job::CommandJob;
-use super::output::Output;
+use super::output::{Output, shown};
 
 /// The state of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -138,10 +138,9 @@ pub struct CommandResult {
 ///
 /// In JSON it is one flat object: `id`, `seq`, `success` (whether it ended with exit code 0), `command` (the
 /// words), `text`, `file`, `line`, `status`, `attempts`, `result` (`exit_code`, `signal`, `start` in milliseconds
-/// since 1970, `duration_ms`, `stdout`, `stderr`, `stdout_bytes`, `stderr_bytes`, `stdout_file`, `stderr_file`,
-/// `truncated`) and `error` (`kind`, `message`). In texts, invalid UTF-8 is replaced by U+FFFD. Only in that case,
-/// the original bytes are added in base64: `command_base64` (all words), `file_base64`, and in `result`
-/// `stdout_base64` and `stderr_base64`, unless a file contains the complete output.
+/// since 1970, `duration_ms`, `stdout`, `stderr`, `stdout_bytes`, `stderr_bytes`, `truncated`) and `error` (`kind`,
+/// `message`). In texts, invalid UTF-8 is replaced by U+FFFD. Only in that case, the original bytes of the standard
+/// output are added in base64, as `stdout_base64`.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct JobRecord {
@@ -207,12 +206,8 @@ struct RecordLine<'a> {
     seq: u64,
     success: bool,
     command: Vec<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    command_base64: Option<Vec<String>>,
     text: String,
     file: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    file_base64: Option<String>,
     line: Option<u64>,
     status: JobStatus,
     attempts: u32,
@@ -230,59 +225,50 @@ struct ResultLine {
     #[serde(skip_serializing_if = "Option::is_none")]
     stdout_base64: Option<String>,
     stderr: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    stderr_base64: Option<String>,
     stdout_bytes: u64,
     stderr_bytes: u64,
-    stdout_file: Option<String>,
-    stderr_file: Option<String>,
     truncated: bool,
 }
 
-/// An output that is not UTF-8, unless a file contains it.
-fn in_base64(output: &Output) -> Option<String> {
-    let is_bytes = output.path().is_none() && output.utf8().is_none();
-    is_bytes.then(|| STANDARD.encode(output.head()))
+impl ResultLine {
+    fn of(result: &CommandResult) -> io::Result<Self> {
+        let (stdout, stderr) = (&result.stdout, &result.stderr);
+        let (out, err) = (stdout.kept()?, stderr.kept()?);
+        let out_text = shown(&out, stdout.lost() > 0);
+        // Bytes that are not UTF-8, beside a character that was cut off.
+        let is_bytes = !out.starts_with(out_text.as_bytes());
+        Ok(Self {
+            exit_code: result.exit_code,
+            signal: result.signal,
+            start: result.start.0,
+            duration_ms: (result.duration.as_secs_f64() * 1e6).round() / 1e3,
+            stdout_base64: is_bytes.then(|| STANDARD.encode(&out)),
+            stdout: out_text,
+            stderr: shown(&err, stderr.lost() > 0),
+            stdout_bytes: stdout.total(),
+            stderr_bytes: stderr.total(),
+            truncated: stdout.lost() + stderr.lost() > 0,
+        })
+    }
 }
 
 impl Serialize for JobRecord {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let shown = |path: &Path| path.to_string_lossy().into_owned();
-        let words = self.job.command();
-        let bytes = |word: &OsString| STANDARD.encode(word.as_encoded_bytes());
-        let is_bytes = words.iter().any(|word| word.to_str().is_none());
-        let file = self.job.file();
+        let result = self.result.as_ref().map(ResultLine::of).transpose();
+        let words = self.job.command().iter();
         RecordLine {
             id: &self.job.id(),
             seq: self.job.seq(),
             success: self.status == JobStatus::Completed,
-            command_base64: is_bytes.then(|| words.iter().map(bytes).collect()),
             command: words
-                .iter()
                 .map(|word| word.to_string_lossy().into_owned())
                 .collect(),
             text: self.job.text(),
-            file: file.map(shown),
-            file_base64: (file.filter(|file| file.to_str().is_none()))
-                .map(|file| STANDARD.encode(file.as_os_str().as_encoded_bytes())),
+            file: (self.job.file()).map(|file| file.to_string_lossy().into_owned()),
             line: self.job.line(),
             status: self.status,
             attempts: self.attempts,
-            result: self.result.as_ref().map(|result| ResultLine {
-                exit_code: result.exit_code,
-                signal: result.signal,
-                start: result.start.0,
-                duration_ms: (result.duration.as_secs_f64() * 1e6).round() / 1e3,
-                stdout: result.stdout.text(),
-                stdout_base64: in_base64(&result.stdout),
-                stderr: result.stderr.text(),
-                stderr_base64: in_base64(&result.stderr),
-                stdout_bytes: result.stdout.total(),
-                stderr_bytes: result.stderr.total(),
-                stdout_file: result.stdout.path().map(shown),
-                stderr_file: result.stderr.path().map(shown),
-                truncated: result.stdout.is_truncated() || result.stderr.is_truncated(),
-            }),
+            result: result.map_err(S::Error::custom)?,
             error: self.error.as_ref(),
         }
         .serialize(serializer)

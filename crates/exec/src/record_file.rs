@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
-use batchwright::{Error, ErrorKind};
+use batchwright::Error;
 use serde::de::IgnoredAny;
 
 use super::line_file::{LineFile, Tail};
 use super::record::JobRecord;
+use crate::invalid;
 
 /// A file of [`JobRecord`]s, one line of JSON each, written as commands end.
 pub struct RecordFile(LineFile);
@@ -16,7 +17,7 @@ impl RecordFile {
     /// of a killed run is removed. A link is not followed.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] if it has lines and `resume` is not set, if they are not records, if another run writes
+    /// [`ErrorKind::Invalid`](batchwright::ErrorKind::Invalid) if it has lines and `resume` is not set, if they are not records, if another run writes
     /// to it, or if it cannot be opened.
     pub fn open(path: &Path, resume: bool) -> Result<Self, Error> {
         let mut lines = 0_u64;
@@ -26,24 +27,18 @@ impl RecordFile {
             match begins_as_record(line) {
                 true if whole => Ok(Tail::Line),
                 true if !ended => Ok(Tail::Torn),
-                _ => Err(Error::new(
-                    ErrorKind::Invalid,
-                    format!(
-                        "line {lines} of {} is no record of a command; the file was left as it is",
-                        path.display()
-                    ),
-                )),
+                _ => Err(invalid(format!(
+                    "line {lines} of {} is no record of a command; the file was left as it is",
+                    path.display()
+                ))),
             }
         })?;
         if lines > 0 && !resume {
-            return Err(Error::new(
-                ErrorKind::Invalid,
-                format!(
-                    "{} has {lines} records of an earlier run: --resume with its --joblog adds to them, \
+            return Err(invalid(format!(
+                "{} has {lines} records of an earlier run: --resume with its --joblog adds to them, \
                      and a run from the beginning needs another file",
-                    path.display()
-                ),
-            ));
+                path.display()
+            )));
         }
         Ok(Self(file))
     }
@@ -53,8 +48,7 @@ impl RecordFile {
     /// # Errors
     /// If it cannot be written; then the file is unchanged.
     pub fn append(&mut self, record: &JobRecord) -> Result<(), Error> {
-        let mut line = serde_json::to_vec(record)
-            .map_err(|why| Error::new(ErrorKind::Invalid, why.to_string()))?;
+        let mut line = serde_json::to_vec(record).map_err(|why| invalid(why.to_string()))?;
         line.push(b'\n');
         self.0.append(&line)
     }

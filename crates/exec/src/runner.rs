@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use derive_setters::Setters;
 
-use batchwright::{Context, Error, ErrorKind, ErrorPolicy, ProgressNotifier, StopReason};
+use batchwright::{Context, Error, ErrorPolicy, ProgressNotifier, StopReason};
 
 use super::job::CommandJob;
 use super::monitor::Monitor;
@@ -19,6 +19,7 @@ use super::output::Overflow;
 use super::record::JobRecord;
 use super::sandbox::Sandbox;
 use super::script::Commands;
+use crate::invalid;
 use run::Run;
 
 /// Higher values are rejected unless [`CommandRunner::max_concurrency`] allows them.
@@ -193,7 +194,7 @@ impl CommandRunner {
         } else {
             return Ok(());
         };
-        Err(Error::new(ErrorKind::Invalid, why))
+        Err(invalid(why))
     }
 
     /// Runs jobs, and passes each record to `sink` on this thread when the command ends. Returning `Break` stops the
@@ -202,7 +203,7 @@ impl CommandRunner {
     /// [`Cancelled`](crate::JobStatus::Cancelled) with the reason.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] if the settings are invalid; the message names what they accept. Nothing was run then.
+    /// [`ErrorKind::Invalid`](batchwright::ErrorKind::Invalid) if the settings are invalid; the message names what they accept. Nothing was run then.
     pub fn run<I>(
         &self,
         jobs: I,

@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use batchwright::{Error, ErrorKind};
+use batchwright::Error;
 
 use super::job::{CommandJob, os_string};
 use super::quotes::Quotes;
 use super::template::Template;
 use super::words::split;
+use crate::invalid;
 
 /// Maximum length of a line, including continuation lines: no system accepts longer commands.
 const LONGEST_LINE: u64 = 2 * 1024 * 1024;
@@ -115,7 +116,7 @@ impl Commands {
     /// to `each`. Returns the number of commands; `None` if a source can be read only once, which is then not read.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] for the first line that is not a command, with file and line; or if a file cannot be
+    /// [`ErrorKind::Invalid`](batchwright::ErrorKind::Invalid) for the first line that is not a command, with file and line; or if a file cannot be
     /// read.
     pub fn check(&self, mut each: impl FnMut(&CommandJob)) -> Result<Option<u64>, Error> {
         let mut reader = Reader::new(self.form.clone(), self.nul);
@@ -432,10 +433,6 @@ impl Lines {
 
 fn unreadable(path: &Path, why: &io::Error) -> Error {
     invalid(format!("cannot read {}: {why}", path.display()))
-}
-
-fn invalid(why: String) -> Error {
-    Error::new(ErrorKind::Invalid, why)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::env;
 use std::ffi::OsString;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use batchwright::Error;
@@ -14,7 +14,7 @@ use super::sandbox::limits::Limits;
 use super::sandbox::programs::{Programs, Unusable};
 #[cfg(target_os = "linux")]
 use super::sandbox::{Keeper, plain_keeper};
-use super::sandbox::{Prepared, Sandbox, SandboxStatus};
+use super::sandbox::{Sandbox, SandboxStatus};
 
 /// Time limits of a command: for running, and for ending.
 #[derive(Debug, Clone, Copy)]
@@ -39,36 +39,21 @@ pub(super) struct Ended {
 
 /// What the commands of a run have in common.
 pub(super) struct Launcher {
-    folder: PathBuf,
-    programs: Programs,
-    environment: Option<Vec<(OsString, OsString)>>,
+    pub folder: PathBuf,
+    pub programs: Programs,
+    /// The variables of commands, if they are not those of this program.
+    pub environment: Option<Vec<(OsString, OsString)>>,
     pub limits: Limits,
     pub status: SandboxStatus,
     /// `None` if this program starts commands itself.
     #[cfg(target_os = "linux")]
-    keeper: Option<Keeper>,
+    pub keeper: Option<Keeper>,
 }
 
 impl Launcher {
     pub fn new(folder: PathBuf, sandbox: Option<&Sandbox>) -> Result<Self, Error> {
         if let Some(sandbox) = sandbox {
-            let prepared = sandbox.prepare(&folder)?;
-            let Prepared {
-                programs,
-                environment,
-                limits,
-                status,
-                ..
-            } = prepared;
-            return Ok(Self {
-                folder,
-                programs,
-                environment: Some(environment),
-                limits,
-                status,
-                #[cfg(target_os = "linux")]
-                keeper: Some(prepared.keeper),
-            });
+            return sandbox.prepare(&folder);
         }
         Ok(Self {
             #[cfg(target_os = "linux")]
@@ -93,20 +78,6 @@ impl Launcher {
             .into_iter()
             .chain(arguments)
             .collect())
-    }
-
-    pub fn folder(&self) -> &Path {
-        &self.folder
-    }
-
-    /// The variables of commands, if they are not those of this program.
-    pub fn environment(&self) -> Option<&[(OsString, OsString)]> {
-        self.environment.as_deref()
-    }
-
-    #[cfg(target_os = "linux")]
-    pub fn keeper(&self) -> Option<&Keeper> {
-        self.keeper.as_ref()
     }
 }
 

@@ -14,6 +14,7 @@ use super::job::CommandJob;
 use super::monitor::Monitor;
 use super::record::JobRecord;
 use super::runner::{CommandReport, CommandRunner};
+use crate::invalid;
 
 /// The thread that runs them.
 const THREAD: &str = "batchwright-commands";
@@ -80,7 +81,7 @@ impl CommandRunner {
             Ok(report)
         };
         let thread = Builder::new().name(THREAD.to_owned()).spawn(run);
-        let refused = |why| Error::new(ErrorKind::Invalid, format!("cannot start a thread: {why}"));
+        let refused = |why| invalid(format!("cannot start a thread: {why}"));
         Ok(SubmittedJobs {
             thread: Some(thread.map_err(refused)?),
             records: Some(records),

@@ -2,11 +2,12 @@
 
 use std::ffi::OsString;
 
-use batchwright::{Error, ErrorKind};
+use batchwright::Error;
 
 use super::job::{CommandJob, os_string};
 use super::quotes::Quotes;
 use super::words::{check_program, quote, split};
+use crate::invalid;
 
 /// A command with placeholders for an argument.
 ///
@@ -87,7 +88,7 @@ impl Template {
             words = split(line).map_err(|why| invalid(format!("the command: {why}")))?;
         }
         let Some(program) = words.first() else {
-            return Err(invalid("there is no command to run".to_owned()));
+            return Err(invalid("there is no command to run"));
         };
         check_program(program).map_err(|why| invalid(format!("the command: {why}")))?;
         let words = words.iter().map(|word| pieces(word));
@@ -109,7 +110,7 @@ impl Template {
         let words: Vec<Vec<u8>> = words.into_iter().map(into_bytes).collect();
         let text = words.join(&b' ');
         if text.trim_ascii().is_empty() {
-            return Err(invalid("there is no command to run".to_owned()));
+            return Err(invalid("there is no command to run"));
         }
         let mut whole = pieces(&text)?;
         if !has_place(&whole) {
@@ -163,8 +164,7 @@ impl Script {
                 None => {}
                 Some("quotes") => {
                     return Err(invalid(
-                        "the command: an argument cannot be put into quotes: write {} without them, it stays one argument"
-                            .to_owned(),
+                        "the command: an argument cannot be put into quotes: write {} without them, it stays one argument",
                     ));
                 }
                 Some(place) => {
@@ -246,10 +246,6 @@ fn folder(path: &[u8]) -> &[u8] {
 
 fn into_bytes(word: impl Into<OsString>) -> Vec<u8> {
     word.into().as_encoded_bytes().to_vec()
-}
-
-fn invalid(why: String) -> Error {
-    Error::new(ErrorKind::Invalid, why)
 }
 
 fn has_place(pieces: &[Piece]) -> bool {

@@ -147,8 +147,7 @@ pub struct FailureArgs {
 pub struct ExecResultArgs {
     /// File for results, one JSON line per command
     ///
-    /// The results contain the output of the commands, and standard output does not; outputs above 64 KiB are in
-    /// the folder FILE.outputs. `-` is standard output. Without this flag, the output of each command goes to
+    /// The results contain the output of the commands, and standard output does not. `-` is standard output. Without this flag, the output of each command goes to
     /// standard output and standard error when the command ends.
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
@@ -185,8 +184,10 @@ pub struct ExecResultArgs {
     pub json: bool,
 
     /// Maximum size of each output of a command, for example 64K, 10M or 2G; output above it is dropped
-    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = bytes, hide_short_help = true)]
-    pub max_output: u64,
+    ///
+    /// In results (-o) at most 16M [default: 1G, with -o 1M]
+    #[arg(long, value_name = "SIZE", value_parser = bytes, hide_short_help = true)]
+    pub max_output: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

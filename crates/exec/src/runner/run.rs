@@ -11,6 +11,7 @@ use batchwright::{Context, Error, ErrorKind, ErrorPolicy, RetryPolicy, StopReaso
 use parking_lot::Mutex;
 
 use super::{CommandReport, CommandRunner, OnStop};
+use crate::invalid;
 use crate::job::CommandJob;
 use crate::order::{Gate, Reorder};
 use crate::output::OutputSettings;
@@ -51,18 +52,13 @@ pub(super) struct Run<'a> {
 impl<'a> Run<'a> {
     pub(super) fn new(runner: &'a CommandRunner) -> Result<Self, Error> {
         runner.check()?;
-        let stop = StopCall::new()
-            .map_err(|why| Error::new(ErrorKind::Invalid, format!("cannot make a pipe: {why}")))?;
+        let stop = StopCall::new().map_err(|why| invalid(format!("cannot make a pipe: {why}")))?;
         let folder = match &runner.folder {
             Some(folder) => std::path::absolute(folder),
             None => std::env::current_dir(),
         };
-        let folder = folder.map_err(|why| {
-            Error::new(
-                ErrorKind::Invalid,
-                format!("cannot tell the working directory: {why}"),
-            )
-        })?;
+        let folder =
+            folder.map_err(|why| invalid(format!("cannot tell the working directory: {why}")))?;
         let launcher = Launcher::new(folder, runner.sandbox.as_ref())?;
         if !launcher.status.missing.is_empty() {
             log::warn!(
@@ -79,7 +75,11 @@ impl<'a> Run<'a> {
         Ok(Self {
             runner,
             launcher,
-            output: OutputSettings::new(runner.output_limit, runner.max_output, &runner.overflow)?,
+            output: OutputSettings {
+                in_memory: runner.output_limit,
+                most: runner.max_output,
+                overflow: runner.overflow,
+            },
             stop: Arc::new(stop),
             gate: Arc::default(),
             stopping: Arc::default(),
@@ -166,14 +166,13 @@ impl<'a> Run<'a> {
         };
         let call = |task: &Task, attempt: u32, ctx: &Context| self.call(task, attempt, ctx);
         let end = run(&pool, &call, &mut take);
-        self.output.leave();
         if let Some(order) = order {
             order.rest(|record| {
                 let _ = hand_out(record);
             });
         }
         if let Some(StopReason::Misuse(why)) = end.stop {
-            return Err(Error::new(ErrorKind::Invalid, why));
+            return Err(invalid(why));
         }
         Ok(CommandReport {
             completed,
@@ -200,11 +199,6 @@ impl<'a> Run<'a> {
             abort.abort();
             stopping.store(true, Ordering::SeqCst);
         });
-        // The output of an earlier attempt must not be mistaken for that of this one.
-        if let (Some(mut earlier), _) = std::mem::take(&mut *task.last.lock()) {
-            earlier.stdout.remove();
-            earlier.stderr.remove();
-        }
         let (result, error) = match self.try_once(task) {
             Ok(ended) => self.judge(ended),
             Err(error) => (None, Some(error)),
@@ -238,7 +232,7 @@ impl<'a> Run<'a> {
                 return Err(JobError::new(FailureKind::Cancelled, why));
             }
             let (launcher, job) = (&self.launcher, &task.job);
-            match process::run(launcher, job, deadlines, &self.output, &self.stop) {
+            match process::run(launcher, job, deadlines, self.output, &self.stop) {
                 Ok(ended) => return Ok(ended),
                 Err(NotStarted { scarce: true, .. }) if again > 0 => {
                     again -= 1;
@@ -246,7 +240,7 @@ impl<'a> Run<'a> {
                 }
                 Err(NotStarted { why, lost, .. }) => {
                     if lost {
-                        let why = Error::new(ErrorKind::Invalid, why.message.clone());
+                        let why = invalid(why.message.clone());
                         self.lost.get_or_init(|| why.with_critical());
                         self.stop_starts();
                     }

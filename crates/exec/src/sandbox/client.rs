@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
+use super::SandboxStatus;
 use super::keeper::{self, Hold};
 use super::programs::refused;
 use super::wire::{self, Greeting, Order, Policy, Reply};
@@ -35,12 +36,7 @@ pub struct Keeper {
     socket: Option<UnixStream>,
     process: Child,
     idle: Mutex<Vec<UnixStream>>,
-    /// The separate program that is the keeper.
-    pub helper: Option<PathBuf>,
-    /// The rules that the kernel lacks.
-    pub missing: Vec<String>,
-    /// Why there is no process namespace.
-    pub no_namespace: Option<String>,
+    pub status: SandboxStatus,
     folder: Option<PathBuf>,
 }
 
@@ -79,9 +75,11 @@ impl Keeper {
                         socket: Some(socket),
                         process,
                         idle: Mutex::default(),
-                        helper: (program != Path::new(OWN)).then(|| program.clone()),
-                        missing,
-                        no_namespace,
+                        status: SandboxStatus {
+                            missing,
+                            no_namespace,
+                            helper: (program != Path::new(OWN)).then(|| program.clone()),
+                        },
                         folder,
                     }));
                 }

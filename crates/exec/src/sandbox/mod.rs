@@ -25,6 +25,8 @@ use std::path::{Path, PathBuf};
 use batchwright::Error;
 use derive_setters::Setters;
 
+use super::start::Launcher;
+
 #[cfg(target_os = "linux")]
 pub(super) use client::{Keeper, Launched};
 use environment::{Variable, environment};
@@ -134,17 +136,6 @@ pub struct SandboxStatus {
     pub helper: Option<PathBuf>,
 }
 
-/// A sandbox for the commands of one run.
-#[derive(Debug)]
-pub(super) struct Prepared {
-    pub programs: Programs,
-    pub environment: Vec<(OsString, OsString)>,
-    pub limits: Limits,
-    pub status: SandboxStatus,
-    #[cfg(target_os = "linux")]
-    pub keeper: Keeper,
-}
-
 impl Sandbox {
     /// A sandbox in this mode.
     pub fn new(mode: SandboxMode) -> Self {
@@ -198,7 +189,7 @@ impl Sandbox {
     }
 
     /// Prepares a run whose commands work in this folder.
-    pub(super) fn prepare(&self, folder: &Path) -> Result<Prepared, Error> {
+    pub(super) fn prepare(&self, folder: &Path) -> Result<Launcher, Error> {
         let environment = environment(std::env::vars_os(), &self.variables);
         let path = environment.iter().find(|(name, _)| name == "PATH");
         let path = path.map(|(_, path)| path.clone()).unwrap_or_default();
@@ -212,17 +203,18 @@ impl Sandbox {
         &self,
         programs: Programs,
         environment: Vec<(OsString, OsString)>,
-        _folder: &Path,
-    ) -> Result<Prepared, Error> {
+        folder: &Path,
+    ) -> Result<Launcher, Error> {
         let wanted = self.mode != SandboxMode::Off || self.limits != Limits::NONE;
         let missing = "anything but the choice of programs and variables".to_owned();
         let missing = if wanted { vec![missing] } else { Vec::new() };
         if self.mode == SandboxMode::On {
             return Err(lacking(&missing));
         }
-        Ok(Prepared {
+        Ok(Launcher {
+            folder: folder.to_owned(),
             programs,
-            environment,
+            environment: Some(environment),
             limits: Limits::NONE,
             status: SandboxStatus {
                 missing,
@@ -237,7 +229,7 @@ impl Sandbox {
         programs: Programs,
         mut environment: Vec<(OsString, OsString)>,
         folder: &Path,
-    ) -> Result<Prepared, Error> {
+    ) -> Result<Launcher, Error> {
         let confine = self.mode != SandboxMode::Off;
         let mut writable = self.writable.clone();
         let mut temporary = None;
@@ -269,20 +261,16 @@ impl Sandbox {
         let keeper = keeper.inspect_err(|_| {
             let _ = temporary.map(std::fs::remove_dir);
         })?;
-        if self.mode == SandboxMode::On && !keeper.missing.is_empty() {
-            return Err(lacking(&keeper.missing));
+        if self.mode == SandboxMode::On && !keeper.status.missing.is_empty() {
+            return Err(lacking(&keeper.status.missing));
         }
-        let status = SandboxStatus {
-            missing: keeper.missing.clone(),
-            no_namespace: keeper.no_namespace.clone(),
-            helper: keeper.helper.clone(),
-        };
-        Ok(Prepared {
+        Ok(Launcher {
+            folder: folder.to_owned(),
             programs,
-            environment,
+            environment: Some(environment),
             limits: self.limits,
-            status,
-            keeper,
+            status: keeper.status.clone(),
+            keeper: Some(keeper),
         })
     }
 }

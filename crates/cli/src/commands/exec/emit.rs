@@ -224,7 +224,7 @@ impl Emitter {
     fn note(&mut self, record: &JobRecord) {
         if let Some(result) = &record.result {
             for (output, name) in [(&result.stdout, "output"), (&result.stderr, "error output")] {
-                self.note_lost(record, output, name);
+                Self::note_lost(record, output, name);
             }
         }
         let Some(error) = record
@@ -241,12 +241,8 @@ impl Emitter {
         }
     }
 
-    fn note_lost(&self, record: &JobRecord, output: &Output, name: &str) {
-        let is_lost = match self.records {
-            Records::Outputs | Records::OutputsAside | Records::File(_) => output.lost() > 0,
-            Records::Stdout => output.is_truncated(),
-        };
-        if is_lost {
+    fn note_lost(record: &JobRecord, output: &Output, name: &str) {
+        if output.lost() > 0 {
             log::warn!(
                 "{}: of its {name} of {} bytes not all was kept",
                 named(record),

@@ -92,11 +92,16 @@ fn refuse_contradictions(args: &ExecArgs) -> Result<(), Refusal> {
         "--json and -o - would both print to standard output; name a file by -o"
     } else if is_same_file(results.output.as_deref(), results.joblog.as_deref()) {
         "-o and --joblog are the same file; name another for one of them"
+    } else if results.output.is_some() && results.max_output > Some(MOST_IN_RESULT) {
+        "--max-output: results (-o) have at most 16M of each output"
     } else {
         return Ok(());
     };
     Err(Refusal::usage(why))
 }
+
+/// Maximum size of an output in a result, which is one line of a file.
+const MOST_IN_RESULT: u64 = 16 * 1024 * 1024;
 
 /// Whether both name the same file, which need not exist; devices and pipes do not count.
 fn is_same_file(a: Option<&Path>, b: Option<&Path>) -> bool {
@@ -136,14 +141,11 @@ fn runner(
     let policy = OnError::from_str(&on_error, false)
         .unwrap_or(OnError::Continue)
         .policy();
-    let overflow = match args.results.output.as_deref() {
-        None => Overflow::Temporary,
-        Some(path) if source::is_stdin(Some(path)) => Overflow::Drop,
-        Some(path) => {
-            let mut name = path.as_os_str().to_owned();
-            name.push(".outputs");
-            Overflow::Folder(name.into())
-        }
+    let results = &args.results;
+    let most = if results.output.is_some() {
+        1 << 20
+    } else {
+        1 << 30
     };
     let mut runner = CommandRunner::new()
         .max_concurrency(settings.exec_max_concurrency().map_err(refused)?)
@@ -163,8 +165,8 @@ fn runner(
         .timeout(args.pace.timeout)
         .retries(args.failures.retries)
         .retry_delay(args.failures.retry_delay)
-        .overflow(overflow)
-        .max_output(args.results.max_output)
+        .overflow(Overflow::Temporary)
+        .max_output(results.max_output.unwrap_or(most))
         .sandbox(sandbox::sandbox(args, mode)?);
     if let Some(folder) = &args.workdir {
         if !folder.is_dir() {
