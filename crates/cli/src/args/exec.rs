@@ -45,8 +45,8 @@ pub struct ExecArgs {
 
     /// Run each line, or COMMAND, with `sh -c`
     ///
-    /// For pipes, redirections, variables and patterns. The value of {} is still one argument, whatever it
-    /// contains. If a shell would split it, as in backticks and here-documents, {} is rejected.
+    /// For pipes, redirections, variables and patterns. The value of {} is still one argument, whatever it contains.
+    /// Write it without quotes: {} is rejected within quotes, backticks and here-documents.
     #[arg(help_heading = "Commands", long)]
     pub shell: bool,
 
