@@ -14,7 +14,6 @@ pub(crate) struct Choices {
 }
 
 /// The load that a worker's slots follow: that of the whole machine or of the process.
-pub(crate) static SCALE_SCOPES: Choices = Choices::new("scope", &["machine", "process"]);
 
 /// The providers, in the order in which the first usable one is chosen.
 pub(crate) static PROVIDERS: Choices = Choices {

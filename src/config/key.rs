@@ -5,7 +5,7 @@ use crate::base::removed::replacement;
 use crate::base::{Error, ErrorKind};
 
 use super::choices::{
-    CACHE_PROMPTS, ERROR_POLICIES, ON_UNKNOWN, PROVIDERS, SANDBOX_MODES, SCALE_SCOPES, STRATEGIES,
+    CACHE_PROMPTS, ERROR_POLICIES, ON_UNKNOWN, PROVIDERS, SANDBOX_MODES, STRATEGIES,
 };
 use super::credential;
 use super::table::with_settings;

@@ -78,13 +78,10 @@ macro_rules! with_settings {
                 "Maximum slots of a queue worker";
             pub max_cpu_percent: u8 = "queue.max_cpu_percent" []
                 Kind::Whole(1, 100), Is("70"),
-                "Processor use above which a queue worker reduces its slots";
+                "Processor use of the machine above which a queue worker adds no slots; it removes some while its own part is at least a tenth";
             pub max_memory_percent: u8 = "queue.max_memory_percent" []
                 Kind::Whole(1, 100), Is("80"),
-                "Memory use above which a queue worker reduces its slots";
-            scale_scope: String = "scale.scope" ["BATCHWRIGHT_SCALE_SCOPE"]
-                Kind::Choice(&SCALE_SCOPES), Is("machine"),
-                "Which load reduces the slots of a queue worker: that of the whole machine, or only load to which this OS process adds a tenth or more";
+                "The same for memory";
             pub max_retries: u8 = "queue.max_retries" ["JOB_QUEUE_MAX_RETRIES"]
                 Kind::Whole(0, 255), Is("3"),
                 "Retries of a job at each provider, unless the job sets its own number";

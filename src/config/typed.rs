@@ -197,14 +197,6 @@ impl Settings {
         }
     }
 
-    /// `scale.scope`: whether a worker's slots follow the load of the whole machine. Default: true.
-    ///
-    /// # Errors
-    /// If the value in use cannot be used.
-    pub fn scales_with_machine(&self) -> Result<bool, Error> {
-        Ok(self.scale_scope()? != "process")
-    }
-
     /// `exec.concurrency`: number of commands at once. Default: 5, or a smaller `exec.max_concurrency`.
     ///
     /// # Errors

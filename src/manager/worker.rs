@@ -49,8 +49,7 @@ impl Settings {
                 slots(self.max_workers()?),
             )
             .cpu_percent(self.max_cpu_percent()?.into())
-            .memory_percent(self.max_memory_percent()?.into())
-            .whole_machine(self.scales_with_machine()?);
+            .memory_percent(self.max_memory_percent()?.into());
         let max_retries = self.max_retries()?;
         Ok(WorkerSettings {
             scale,

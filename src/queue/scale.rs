@@ -1,4 +1,5 @@
-//! How many jobs a worker runs at once: more while all slots are busy, fewer while the machine is.
+//! How many jobs a worker runs at once: more while all slots are busy, no more while the machine is, and fewer while that is
+//! its own doing.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,17 +14,13 @@ pub struct WorkerScale {
     least: usize,
     start: usize,
     most: usize,
-    /// Processor use above which fewer jobs run: of the machine, or of the control group of this OS process relative
-    /// to its limit. Linux only. Default: 70 %.
+    /// Processor use above which the number does not grow: of the machine, or of the control group of this OS process
+    /// relative to its limit. It shrinks only while this OS process uses at least a tenth. Linux only. Default: 70 %.
     #[setters(generate)]
     cpu_percent: f64,
     /// The same for memory. Default: 80 %.
     #[setters(generate)]
     memory_percent: f64,
-    /// Whether the load of other OS processes counts too. Otherwise fewer jobs run only if this OS process uses at
-    /// least a tenth of the machine. Default: yes.
-    #[setters(generate)]
-    whole_machine: bool,
 }
 
 impl Default for WorkerScale {
@@ -34,7 +31,6 @@ impl Default for WorkerScale {
             most: 10,
             cpu_percent: 70.0,
             memory_percent: 80.0,
-            whole_machine: true,
         }
     }
 }
@@ -80,16 +76,25 @@ impl WorkerScale {
 
     /// The number of jobs after a second in which `now` were allowed.
     pub(crate) fn next(&self, now: usize, all_busy: bool, load: Load) -> usize {
-        let least = if self.whole_machine { 0.0 } else { A_PART };
-        let over = load.cpu.exceeds(self.cpu_percent, least)
-            || load.memory.exceeds(self.memory_percent, least);
-        let wanted = match (over, all_busy) {
-            (true, _) => now.saturating_sub(1),
-            (false, true) => now + 1,
-            (false, false) => now,
+        let cpu = load.cpu.above(self.cpu_percent);
+        let memory = load.memory.above(self.memory_percent);
+        let wanted = match cpu.max(memory) {
+            Above::ByUs => now.saturating_sub(1),
+            Above::ByOthers => now,
+            Above::No if all_busy => now + 1,
+            Above::No => now,
         };
         wanted.clamp(self.least, self.most)
     }
+}
+
+/// Whether the use of a resource is above its limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Above {
+    No,
+    /// This OS process has little part in it, so fewer jobs would not help.
+    ByOthers,
+    ByUs,
 }
 
 /// Use of a resource in percent; unknown parts are not counted.
@@ -103,8 +108,12 @@ pub(crate) struct Used {
 const A_PART: f64 = 10.0;
 
 impl Used {
-    fn exceeds(self, percent: f64, least_of_us: f64) -> bool {
-        self.by_all > percent && self.by_us >= least_of_us
+    fn above(self, percent: f64) -> Above {
+        match self.by_all > percent {
+            false => Above::No,
+            true if self.by_us < A_PART => Above::ByOthers,
+            true => Above::ByUs,
+        }
     }
 
     /// All use of the group counts as this OS process's own.
@@ -252,7 +261,7 @@ mod tests {
     };
 
     #[test]
-    fn slots_grow_while_all_are_busy_and_shrink_while_the_machine_is() {
+    fn slots_grow_while_all_are_busy_and_shrink_only_while_the_load_is_their_own() {
         let scale = WorkerScale::default().slots(2, 4, 6);
         let load = |cpu, memory| Load { cpu, memory };
         assert_eq!(scale.next(4, true, load(CALM, CALM)), 5);
@@ -263,11 +272,11 @@ mod tests {
         assert_eq!(scale.next(4, true, load(CALM, FULL)), 3);
         assert_eq!(scale.next(4, true, Load::default()), 5);
         let others = Used { by_us: 2.0, ..FULL };
-        assert_eq!(scale.next(4, true, load(others, CALM)), 3);
-        assert_eq!(scale.next(4, true, load(CALM, others)), 3);
-        let own = scale.whole_machine(false);
-        assert_eq!(own.next(4, true, load(others, CALM)), 5);
-        assert_eq!(own.next(4, true, load(FULL, CALM)), 3);
+        assert_eq!(scale.next(4, true, load(others, CALM)), 4);
+        assert_eq!(scale.next(4, false, load(CALM, others)), 4);
+        assert_eq!(scale.next(4, true, load(others, FULL)), 3);
+        let set = WorkerScale::fixed(4);
+        assert_eq!(set.next(4, true, load(FULL, FULL)), 4);
     }
 
     #[test]
