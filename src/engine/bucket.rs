@@ -105,6 +105,16 @@ impl Bucket {
         self.per_second * 60.0
     }
 
+    /// The level, and what the bucket gains in a second.
+    pub(super) fn flow(&self) -> (f64, f64) {
+        (self.level, self.per_second * self.part)
+    }
+
+    /// A need, or the level at which a larger one is served.
+    pub(super) fn at_most_full(&self, need: f64) -> f64 {
+        need.min(self.most())
+    }
+
     /// Adds what was reserved in excess, or takes what was used in addition. Replies can report any number, so one
     /// reply creates a debt of at most a minute's refill.
     pub(super) fn correct(&mut self, by: f64) {
@@ -115,7 +125,7 @@ impl Bucket {
     /// Time until `need` is available, or until the bucket is full if `need` exceeds the capacity.
     pub(super) fn wait_for(&self, need: f64) -> Duration {
         // A small tolerance, so that rounding does not cause a second, empty wait.
-        let missing = need.min(self.most()) - self.level - 1e-6;
+        let missing = self.at_most_full(need) - self.level - 1e-6;
         if missing <= 0.0 {
             Duration::ZERO
         } else {

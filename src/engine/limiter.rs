@@ -14,6 +14,7 @@ use crate::base::{RateHints, Time};
 
 pub use super::quota::{CallEnd, Limits, QuotaId, QuotaKey};
 pub(super) use super::quota_state::LOADING_AGAIN;
+pub(crate) use super::quota_state::{AHEAD, NEAR, Room};
 use super::quota_state::{BUSY_FOR, Division, Quota};
 pub use super::quota_state::{Gate, Permit};
 use super::quota_status::{LearnedLimit, QuotaStatus};
@@ -23,8 +24,8 @@ struct State {
     ids: HashMap<QuotaKey, QuotaId>,
     quotas: Vec<Quota>,
     folder: Option<(PathBuf, WallClock)>,
-    /// Set if workers on several machines divide the limits.
-    division: Option<Division>,
+    /// Workers on several machines divide the limits.
+    is_divided: bool,
 }
 
 /// The quotas of a route, shared by all users of the route.
@@ -46,7 +47,7 @@ impl Limiter {
                 ids: HashMap::new(),
                 quotas: Vec::new(),
                 folder: None,
-                division: None,
+                is_divided: false,
             }),
         }
     }
@@ -82,7 +83,7 @@ impl Limiter {
         }
         let mut quota = Quota::new(limits, now);
         quota.config_version = config_version;
-        quota.division = state.division;
+        quota.division = state.is_divided.then(|| Division::unlisted(now));
         if let Some((folder, wall)) = state.folder.clone() {
             match Share::open(&folder, key.0, wall) {
                 Ok(share) => {
@@ -178,6 +179,13 @@ impl Limiter {
         })
     }
 
+    /// The calls for which a worker may fetch items now.
+    pub(crate) fn room(&self, quota: QuotaId, now: Time) -> Room {
+        let mut state = self.state.lock();
+        let quota = state.get(quota);
+        quota.map_or(Room::FREE, |quota| quota.room(now))
+    }
+
     /// Whether a quota is in cooldown after a rejected or failed call, rather than waiting for its allowance.
     pub(crate) fn cools_down(&self, quota: QuotaId, now: Time) -> bool {
         self.paused_until(quota) > now
@@ -190,20 +198,6 @@ impl Limiter {
         quota.map_or(Time::ZERO, |quota| quota.paused_until)
     }
 
-    /// Number of calls that could start now, apart from their tokens.
-    pub(crate) fn room(&self, quota: QuotaId, now: Time) -> usize {
-        let mut state = self.state.lock();
-        let Some(quota) = state.get(quota) else {
-            return usize::MAX;
-        };
-        if quota.closed_until(now).is_some() {
-            return 0;
-        }
-        let requests = quota.requests.map_or(f64::INFINITY, |bucket| bucket.level);
-        // An open quota has capacity for one call, whatever the rounding.
-        quota.free().min(requests).max(1.0) as usize
-    }
-
     /// Allows one call in flight until the first reply of a quota.
     pub(crate) fn start_with_one(&self, quota: QuotaId) {
         if let Some(quota) = self.state.lock().get(quota) {
@@ -211,17 +205,37 @@ impl Limiter {
         }
     }
 
-    /// Divides each limit per minute equally among `workers`, which is the number of live workers now. The first call of
-    /// a limited quota waits until the other workers have counted this one.
-    pub(crate) fn divide(&self, workers: u64, now: Time) {
+    /// The keys of all quotas. A worker lists them, so that the others know which limits it uses.
+    pub(crate) fn keys(&self) -> Vec<u64> {
+        let state = self.state.lock();
+        let mut keys: Vec<u64> = state.ids.keys().map(|key| key.0).collect();
+        keys.sort_unstable();
+        keys
+    }
+
+    /// Divides each limit per minute equally among the live workers that use it. `own` are the keys that this worker has
+    /// listed, `live` those of every live worker. The first call to a limit waits until the others know of this worker.
+    pub(crate) fn divide(&self, own: &[u64], live: &[&[u64]], now: Time) {
         let mut state = self.state.lock();
-        let division = Division::counted(state.division, workers, now);
-        state.set_division(Some(division));
+        state.is_divided = true;
+        let State { ids, quotas, .. } = &mut *state;
+        for (key, id) in ids {
+            let Some(quota) = quotas.get_mut(id.0 as usize - 1) else {
+                continue;
+            };
+            let workers = live.iter().filter(|listed| listed.contains(&key.0)).count();
+            let before = quota.division.unwrap_or(Division::unlisted(now));
+            quota.division = Some(before.counted(workers, own.contains(&key.0), now));
+        }
     }
 
     /// Ends the division, because the worker ends.
     pub(crate) fn undivide(&self) {
-        self.state.lock().set_division(None);
+        let mut state = self.state.lock();
+        state.is_divided = false;
+        for quota in &mut state.quotas {
+            quota.division = None;
+        }
     }
 
     /// Ends a reservation with the real usage of the call and the limits that its reply reports. Returns the time
@@ -263,13 +277,6 @@ impl Limiter {
 }
 
 impl State {
-    fn set_division(&mut self, division: Option<Division>) {
-        self.division = division;
-        for quota in &mut self.quotas {
-            quota.division = division;
-        }
-    }
-
     fn get(&mut self, id: QuotaId) -> Option<&mut Quota> {
         self.quotas.get_mut((id.0 as usize).checked_sub(1)?)
     }

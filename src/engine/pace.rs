@@ -295,6 +295,13 @@ impl Pace {
         })
     }
 
+    /// The calls that may start, and how many more each second, if there is a rate.
+    pub(super) fn flow(&mut self, now: Time) -> Option<(f64, f64)> {
+        let rate = self.rate.as_mut()?;
+        rate.bucket.refill(now);
+        Some(rate.bucket.flow())
+    }
+
     /// Calls per minute at this rate, and the time since a call was last rejected because of it.
     pub(super) fn inferred(&self, now: Time) -> Option<(u64, Duration)> {
         let rate = self.rate.as_ref()?;

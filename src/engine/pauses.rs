@@ -25,6 +25,12 @@ impl Pauses {
         self.0.get(quota.0 as usize).is_some_and(|t| *t > now)
     }
 
+    /// The end of the quota's pause, if it is paused.
+    pub(crate) fn until(&self, quota: QuotaId, now: Time) -> Option<Time> {
+        let until = self.0.get(quota.0 as usize).copied();
+        until.filter(|until| *until > now)
+    }
+
     /// The quotas that are paused.
     pub(super) fn paused(&self, now: Time) -> impl Iterator<Item = QuotaId> + '_ {
         let paused = self

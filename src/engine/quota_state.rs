@@ -26,8 +26,10 @@ use super::window::{Answer, Epoch, Window};
 mod division;
 mod learn;
 mod refused;
+mod room;
 
 pub(super) use division::Division;
+pub(crate) use room::{AHEAD, NEAR, Room};
 
 /// The limiter's answer.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -288,15 +290,20 @@ impl Quota {
         self.free() <= 0.0
     }
 
-    /// Time until which no call of this quota can start, whatever its cost.
-    pub(super) fn closed_until(&mut self, now: Time) -> Option<Time> {
+    /// Time until which no call of this quota can start, whatever its rate.
+    fn held_until(&self, now: Time) -> Option<Time> {
         if self.paused_until > now {
             return Some(self.paused_until);
         }
         if self.is_busy() {
             return Some(now.after(LOOK_AGAIN));
         }
-        if let Some(until) = self.held_by_division(now) {
+        self.held_by_division(now)
+    }
+
+    /// Time until which no call of this quota can start, whatever its cost.
+    pub(super) fn closed_until(&mut self, now: Time) -> Option<Time> {
+        if let Some(until) = self.held_until(now) {
             return Some(until);
         }
         let known = self.requests.as_mut().map(|bucket| {

@@ -1,13 +1,12 @@
 //! The thread that receives messages.
 
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
 use redis::{RedisResult, Value};
 
 use super::talker::connect;
-use super::{ANSWER, Backoff, CHANNEL, News, Shared};
+use super::{ANSWER, Backoff, CHANNEL, Shared};
 
 /// Maximum time of one blocking read, and so of the wait for the end of this thread.
 const TURN: Duration = Duration::from_millis(250);
@@ -18,9 +17,7 @@ const SILENCE: Duration = Duration::from_secs(5);
 pub(super) fn run(shared: &Shared, stopped: &Receiver<()>) {
     let mut backoff = Backoff::new();
     loop {
-        let ended = listen(shared, stopped, &mut backoff);
-        shared.hears.store(false, Ordering::SeqCst);
-        match ended {
+        match listen(shared, stopped, &mut backoff) {
             Ok(()) => return,
             Err(error) => shared.note_away(&error),
         }
@@ -34,11 +31,10 @@ fn listen(shared: &Shared, stopped: &Receiver<()>, backoff: &mut Backoff) -> Red
     let mut connection = connect(shared)?;
     let mut channel = connection.as_pubsub();
     channel.subscribe(CHANNEL)?;
-    shared.hears.store(true, Ordering::SeqCst);
     shared.note_back();
     *backoff = Backoff::new();
     // Messages from before the connection are unknown, so there may be work.
-    shared.deliver(None, News::Work);
+    shared.deliver(None);
     channel.set_read_timeout(Some(TURN))?;
     let mut heard = Instant::now();
     while stopped.try_recv() == Err(TryRecvError::Empty) {
@@ -46,8 +42,9 @@ fn listen(shared: &Shared, stopped: &Receiver<()>, backoff: &mut Backoff) -> Red
             Ok(message) => {
                 heard = Instant::now();
                 let text = std::str::from_utf8(message.get_payload_bytes());
-                if let Some((topic, news)) = text.ok().and_then(|text| read(text, &shared.me)) {
-                    shared.deliver(Some(topic), news);
+                let sent = text.ok().and_then(|text| text.split_once(' '));
+                if let Some((_, topic)) = sent.filter(|(from, _)| *from != shared.me) {
+                    shared.deliver(Some(topic));
                 }
             }
             Err(error) if error.is_timeout() => {
@@ -62,17 +59,4 @@ fn listen(shared: &Shared, stopped: &Receiver<()>, backoff: &mut Backoff) -> Red
         }
     }
     Ok(())
-}
-
-/// The topic and the news in a message of another process; `None` for an own message, and for one of a later
-/// version that this version does not know.
-fn read<'t>(text: &'t str, me: &str) -> Option<(&'t str, News)> {
-    let mut words = text.splitn(3, ' ');
-    let (from, word, topic) = (words.next()?, words.next()?, words.next()?);
-    let news = match word {
-        "changed" => News::Changed,
-        "work" => News::Work,
-        _ => return None,
-    };
-    (from != me).then_some((topic, news))
 }

@@ -1,7 +1,7 @@
 //! Messages between OS processes on many machines through Redis or Valkey: that there is work.
 //!
-//! Redis never has the only copy of data that must not be lost. While it is unavailable, processes poll the
-//! database at short intervals. No other thread waits for Redis: two threads talk to it, one that sends
+//! Redis stores nothing. While it is unavailable, processes notice work when they next look at the database, which they
+//! do every second anyway. No other thread waits for Redis: two threads talk to it, one that sends
 //! ([`talker`]) and one that receives ([`listener`]).
 
 mod listener;
@@ -11,9 +11,9 @@ mod talker;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ use crate::base::thread::spawn;
 pub use options::RedisOptions;
 
 /// The channel on which all processes publish.
-const CHANNEL: &str = "batchwright:news";
+const CHANNEL: &str = "batchwright:work";
 /// Time-out of a reply of the server.
 const ANSWER: Duration = Duration::from_secs(2);
 /// Time-out of a connection attempt.
@@ -35,22 +35,13 @@ const CONNECT: Duration = Duration::from_secs(1);
 /// Wait before a reconnect, at first and at most.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
-/// What happened in a store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum News {
-    /// Something was written.
-    Changed,
-    /// Jobs have become claimable.
-    Work,
-}
-
-/// Called by a thread of the hub for messages of other processes. Must return immediately.
-pub(crate) type Subscriber = dyn Fn(News) + Send + Sync;
+/// Called by a thread of the hub when another process has made jobs claimable. Must return immediately.
+pub(crate) type Subscriber = dyn Fn() + Send + Sync;
 
 /// A connection to Redis or Valkey, over which workers on many machines wake each other. Clones share it.
 ///
-/// Creating it succeeds even if the server is unavailable: a warning is logged once, workers poll the database at
-/// short intervals, and use Redis as soon as it is available.
+/// Creating it succeeds even if the server is unavailable: a warning is logged once, workers look at the database every
+/// second, and use Redis as soon as it is available.
 #[derive(Clone, derive_more::Debug)]
 #[debug("RedisHub({:?})", self.location())]
 pub struct RedisHub(Arc<Owner>);
@@ -70,12 +61,12 @@ impl RedisHub {
             outbox: Mutex::default(),
             filled: Condvar::new(),
             subscriptions: Mutex::default(),
-            hears: AtomicBool::new(false),
             is_away: AtomicBool::new(false),
         });
         Ok(Self(Arc::new(Owner {
             shared,
-            threads: Mutex::default(),
+            talker: OnceLock::new(),
+            listener: OnceLock::new(),
             stop: Some(stop),
             stopped,
         })))
@@ -86,22 +77,9 @@ impl RedisHub {
         self.0.shared.location.clone()
     }
 
-    /// Whether messages of other processes arrive immediately.
-    pub(crate) fn hears(&self) -> bool {
-        self.0.shared.hears.load(Ordering::SeqCst)
-    }
-
-    /// Publishes news about a topic. Returns immediately; if Redis is unavailable, the message is sent later.
-    pub(crate) fn publish(&self, topic: &str, news: News) {
-        {
-            let mut outbox = self.0.shared.outbox.lock();
-            match outbox.news.get_mut(topic) {
-                Some(known) => *known = news.max(*known),
-                None => {
-                    outbox.news.insert(topic.to_owned(), news);
-                }
-            }
-        }
+    /// Tells other processes of work in a store. Returns immediately; if Redis is unavailable, the message is sent later.
+    pub(crate) fn publish(&self, topic: &str) {
+        self.0.shared.outbox.lock().topics.insert(topic.to_owned());
         self.0.shared.filled.notify_one();
         self.0.talk();
     }
@@ -109,43 +87,42 @@ impl RedisHub {
     /// Calls `subscriber` for messages of other processes about a topic, until it is dropped, and also after each
     /// reconnect, because messages may have been missed.
     pub(crate) fn subscribe(&self, topic: &str, subscriber: Weak<Subscriber>) {
-        let subscription = (topic.to_owned(), subscriber);
-        self.0.shared.subscriptions.lock().push(subscription);
+        let mut subscriptions = self.0.shared.subscriptions.lock();
+        if !subscriptions
+            .iter()
+            .any(|(_, known)| known.ptr_eq(&subscriber))
+        {
+            subscriptions.push((topic.to_owned(), subscriber));
+        }
+        drop(subscriptions);
         self.0.listen();
     }
 }
 
-/// Ends the threads when the last clone of the hub is dropped.
+/// Ends the threads when the last clone of the hub is dropped. They start when they are first needed.
 struct Owner {
     shared: Arc<Shared>,
-    threads: Mutex<Threads>,
+    talker: OnceLock<Option<JoinHandle<()>>>,
+    listener: OnceLock<Option<JoinHandle<()>>>,
     /// Dropped to stop the listener.
     stop: Option<Sender<()>>,
     stopped: Receiver<()>,
 }
 
-#[derive(Default)]
-struct Threads {
-    talker: Option<JoinHandle<()>>,
-    listens: bool,
-}
-
 impl Owner {
     fn talk(&self) {
-        let mut threads = self.threads.lock();
-        if threads.talker.is_none() {
+        self.talker.get_or_init(|| {
             let shared = self.shared.clone();
-            threads.talker = started(spawn("bw-redis-talker", move || talker::run(&shared)));
-        }
+            started(spawn("bw-redis-talker", move || talker::run(&shared)))
+        });
     }
 
     fn listen(&self) {
-        let mut threads = self.threads.lock();
-        if !threads.listens {
+        self.listener.get_or_init(|| {
             let (shared, stopped) = (self.shared.clone(), self.stopped.clone());
             let listener = move || listener::run(&shared, &stopped);
-            threads.listens = started(spawn("bw-redis-listener", listener)).is_some();
-        }
+            started(spawn("bw-redis-listener", listener))
+        });
     }
 }
 
@@ -162,7 +139,7 @@ impl Drop for Owner {
         self.shared.outbox.lock().ends = true;
         self.shared.filled.notify_one();
         // The last messages must still be sent.
-        if let Some(talker) = self.threads.get_mut().talker.take()
+        if let Some(Some(talker)) = self.talker.take()
             // The talker thread itself may have dropped the last clone.
             && talker.thread().id() != std::thread::current().id()
         {
@@ -180,21 +157,19 @@ struct Shared {
     outbox: Mutex<Outbox>,
     filled: Condvar,
     subscriptions: Mutex<Vec<(String, Weak<Subscriber>)>>,
-    hears: AtomicBool,
     is_away: AtomicBool,
 }
 
-/// Messages to send.
+/// Topics with messages to send.
 #[derive(Default)]
 struct Outbox {
-    /// By topic.
-    news: BTreeMap<String, News>,
+    topics: BTreeSet<String>,
     ends: bool,
 }
 
 impl Shared {
     /// Calls the subscribers of a topic, or all.
-    fn deliver(&self, topic: Option<&str>, news: News) {
+    fn deliver(&self, topic: Option<&str>) {
         let mut alive = Vec::new();
         self.subscriptions.lock().retain(|(of, subscriber)| {
             let subscriber = subscriber.upgrade();
@@ -204,7 +179,7 @@ impl Shared {
         });
         // Without the lock, because subscribers may publish.
         for subscriber in alive {
-            subscriber(news);
+            subscriber();
         }
     }
 

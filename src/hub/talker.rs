@@ -1,14 +1,11 @@
 //! The thread that sends messages.
 
-use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::collections::BTreeSet;
+use std::time::Instant;
 
 use redis::{Connection, RedisResult};
 
-use super::{ANSWER, Backoff, CHANNEL, CONNECT, News, Shared};
-
-/// Minimum time between two messages about changes.
-const BETWEEN_CHANGES: Duration = Duration::from_millis(100);
+use super::{ANSWER, Backoff, CHANNEL, CONNECT, Shared};
 
 /// Sends the outbox until the hub ends, and then the rest once more.
 pub(super) fn run(shared: &Shared) {
@@ -17,10 +14,9 @@ pub(super) fn run(shared: &Shared) {
         connection: None,
         backoff: Backoff::new(),
         again: None,
-        changes_sent: None,
     };
-    while let Some(news) = talker.next() {
-        talker.send(news);
+    while let Some(topics) = talker.next() {
+        talker.send(topics);
     }
 }
 
@@ -30,52 +26,35 @@ struct Talker<'s> {
     backoff: Backoff,
     /// Redis was unavailable, and is not called before this time.
     again: Option<Instant>,
-    /// Time of the last message about changes.
-    changes_sent: Option<Instant>,
 }
 
 impl Talker<'_> {
-    /// Waits until there are messages to send, and returns them; `None` at the end.
-    fn next(&self) -> Option<BTreeMap<String, News>> {
+    /// Waits until there are messages to send, and returns their topics; `None` at the end.
+    fn next(&self) -> Option<BTreeSet<String>> {
         let mut outbox = self.shared.outbox.lock();
         loop {
-            if outbox.ends && (outbox.news.is_empty() || self.again.is_some()) {
-                return None;
-            }
-            let now = Instant::now();
-            let due = outbox.news.values().max().map(|newest| {
-                let due = match (newest, self.changes_sent) {
-                    (News::Changed, Some(sent)) => sent + BETWEEN_CHANGES,
-                    _ => now,
-                };
-                self.again.map_or(due, |again| due.max(again))
-            });
-            match due {
-                Some(due) if due <= now || outbox.ends => {
-                    return Some(std::mem::take(&mut outbox.news));
+            let again = self.again.filter(|again| *again > Instant::now());
+            match again {
+                _ if outbox.ends && (outbox.topics.is_empty() || self.again.is_some()) => {
+                    return None;
                 }
-                Some(due) => {
-                    self.shared.filled.wait_until(&mut outbox, due);
+                _ if outbox.topics.is_empty() => self.shared.filled.wait(&mut outbox),
+                Some(again) => {
+                    self.shared.filled.wait_until(&mut outbox, again);
                 }
-                None => self.shared.filled.wait(&mut outbox),
+                None => return Some(std::mem::take(&mut outbox.topics)),
             }
         }
     }
 
-    fn send(&mut self, news: BTreeMap<String, News>) {
-        match self.publish(&news) {
+    fn send(&mut self, topics: BTreeSet<String>) {
+        match self.publish(&topics) {
             Ok(()) => {
-                self.changes_sent = Some(Instant::now());
                 self.shared.note_back();
                 (self.backoff, self.again) = (Backoff::new(), None);
             }
             Err(error) => {
-                let mut outbox = self.shared.outbox.lock();
-                for (topic, news) in news {
-                    let known = outbox.news.entry(topic).or_insert(news);
-                    *known = news.max(*known);
-                }
-                drop(outbox);
+                self.shared.outbox.lock().topics.extend(topics);
                 self.shared.note_away(&error);
                 self.connection = None;
                 self.again = Some(Instant::now() + self.backoff.next());
@@ -83,14 +62,10 @@ impl Talker<'_> {
         }
     }
 
-    fn publish(&mut self, news: &BTreeMap<String, News>) -> RedisResult<()> {
+    fn publish(&mut self, topics: &BTreeSet<String>) -> RedisResult<()> {
         let mut pipeline = redis::pipe();
-        for (topic, news) in news {
-            let word = match news {
-                News::Changed => "changed",
-                News::Work => "work",
-            };
-            let text = format!("{} {word} {topic}", self.shared.me);
+        for topic in topics {
+            let text = format!("{} {topic}", self.shared.me);
             pipeline.cmd("PUBLISH").arg(CHANNEL).arg(text).ignore();
         }
         let connection = match &mut self.connection {

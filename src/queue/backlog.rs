@@ -4,7 +4,7 @@
 //! fill a call of several items. They are few, and are given back when they must wait.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use crate::llm::params::RequestTask;
 
 use super::batch::BatchOverview;
 use super::claim_plan::{ClaimPlan, Claimed, MOST_CLAIMED, at_step};
+use super::controls::Heard;
 use super::history::History;
 use super::kind::Kind;
 use super::kinds::{Kinds, Lanes};
@@ -59,15 +60,17 @@ pub(crate) struct StoreBacklog {
     /// State of the batches that jobs go into.
     pub batch_overview: Arc<BatchOverview>,
     last_look: LastLook,
-    /// Another thread has announced more jobs.
-    pub may_have_jobs: Arc<AtomicBool>,
+    /// What other threads have announced.
+    pub heard: Arc<Heard>,
     lanes: Arc<Mutex<Lanes>>,
     /// A kind that this worker does not support. The last claim found jobs of it.
     unknown: Option<String>,
     pub requests: Requests,
     prefetched: VecDeque<Ticket<JobTask>>,
-    /// The last claim was empty. Without an event, no job can be claimed before this time.
+    /// The last claim found all that it could. Without an event, no more can be claimed before this time.
     quiet_until: Option<Time>,
+    /// Only time makes more jobs claimable: calls wait for their limits, and the ends of others make no room.
+    only_waits: bool,
     /// Jobs that are claimed and not settled, including prefetched ones.
     running: usize,
     /// The one running job must run by itself, because it may crash its worker.
@@ -84,12 +87,15 @@ pub(crate) struct StoreBacklog {
     closed: usize,
 }
 
-/// Prefetched jobs that cannot start are given back after this time.
-const HOLD: Duration = Duration::from_secs(1);
+/// Prefetched jobs that cannot start are given back after this time. They are fetched up to a second early.
+const HOLD: Duration = Duration::from_secs(2);
+/// Poll intervals between two claims from a database server that has not changed.
+const POLLS_OF_A_SERVER: u32 = 12;
 /// Time until a failed claim is retried.
 const CLAIM_AGAIN: Duration = Duration::from_secs(1);
-/// Interval of checks while other programs release a sealed process.
+/// Interval of checks while other programs release a sealed process, and while another machine may be dead.
 const CHORES_AGAIN: Duration = Duration::from_millis(20);
+const OTHERS_AGAIN: Duration = Duration::from_millis(500);
 
 impl StoreBacklog {
     pub(crate) fn new(
@@ -101,7 +107,7 @@ impl StoreBacklog {
     ) -> Self {
         Self {
             batch_overview: Arc::default(),
-            may_have_jobs: Arc::default(),
+            heard: Arc::default(),
             store,
             worker,
             kinds,
@@ -113,6 +119,7 @@ impl StoreBacklog {
             requests: Requests::default(),
             prefetched: VecDeque::new(),
             quiet_until: None,
+            only_waits: false,
             running: 0,
             alone: false,
             batch: 0,
@@ -143,10 +150,12 @@ impl StoreBacklog {
         }
     }
 
-    /// Records that this many jobs have ended or were given back.
-    pub(crate) fn settled(&mut self, jobs: usize) {
-        self.quiet_until = None;
-        self.requests.is_stale = true;
+    /// Records that this many jobs have ended or were given back. `is_back`: they can be claimed again.
+    pub(crate) fn settled(&mut self, jobs: usize, is_back: bool) {
+        if is_back || !self.only_waits {
+            self.quiet_until = None;
+            self.requests.is_stale = true;
+        }
         self.running = self.running.saturating_sub(jobs);
         self.alone &= self.running > 0;
     }
@@ -228,19 +237,21 @@ impl StoreBacklog {
         availability: &Availability,
         now: Time,
     ) -> Take<JobTask> {
-        let poll = self
-            .kinds
-            .setup
-            .now()
-            .settings
-            .poll_interval
-            .max(Duration::from_millis(1));
+        let poll = self.kinds.setup.now().settings.poll_interval;
+        let poll = poll.max(Duration::from_millis(1));
+        // Whatever changes a database server is noticed without a claim.
+        let poll = match self.store.is_shared() && !self.only_waits {
+            true => poll * POLLS_OF_A_SERVER,
+            false => poll,
+        };
         let hold = (!self.prefetched.is_empty()).then(|| now.after(HOLD));
+        // The ends of pauses until the next permit are known by the claim: prefetched jobs start then.
+        let next_change = availability.next_change(now).filter(|_| !self.only_waits);
         let until = [
             Some(now.after(poll)),
             found.and_then(|found| found.due),
             found.and_then(|found| found.opens),
-            availability.next_change(now),
+            next_change,
             hold,
         ];
         let until = until.into_iter().flatten().min();
@@ -275,10 +286,12 @@ impl StoreBacklog {
         if self.requests.is_asked {
             return Some(idle_until(None));
         }
-        let may_have_jobs = self.may_have_jobs.swap(false, Ordering::SeqCst);
+        let has_jobs = self.heard.jobs.swap(false, Ordering::SeqCst);
+        let has_writes = self.heard.writes.swap(false, Ordering::SeqCst);
         let quiet_until = self.quiet_until.filter(|until| *until > now);
-        let until = quiet_until.filter(|_| !may_have_jobs)?;
-        Some(idle_until(Some(until)))
+        let until = quiet_until.filter(|_| !has_jobs && (!has_writes || self.only_waits))?;
+        let hold = (!self.prefetched.is_empty()).then(|| now.after(HOLD));
+        Some(idle_until(Some(hold.map_or(until, |hold| hold.min(until)))))
     }
 
     /// Decides after an empty claim whether the worker waits or has finished.
@@ -299,7 +312,15 @@ impl StoreBacklog {
             match self.left_to_do(found) {
                 None => return Ok(Take::Done),
                 Some(Remaining::Jobs) => {}
-                Some(Remaining::Chores) => return Ok(idle_until(Some(now.after(CHORES_AGAIN)))),
+                Some(Remaining::Chores) => {
+                    let is_shared = self.store.is_shared();
+                    let wait = if is_shared {
+                        OTHERS_AGAIN
+                    } else {
+                        CHORES_AGAIN
+                    };
+                    return Ok(idle_until(Some(now.after(wait))));
+                }
                 Some(Remaining::LastLook) => return self.take(max, availability, now),
             }
         }
@@ -391,7 +412,7 @@ impl Backlog for StoreBacklog {
         let closed = availability.exclusions.closed();
         if closed < std::mem::replace(&mut self.closed, closed) {
             // Jobs that were skipped can start.
-            self.may_have_jobs.store(true, Ordering::SeqCst);
+            self.heard.jobs.store(true, Ordering::SeqCst);
         }
         // Read before the claim, because results of a batch are stored before the batch disappears.
         let batches = self.batch_overview.open(self.scope.until_submitted);
@@ -443,13 +464,20 @@ impl Backlog for StoreBacklog {
             (None, Some(_)) => Some(Limit::Backoff),
             (None, None) => None,
         };
+        let is_partial = found.jobs.len() < asked.jobs;
+        self.only_waits = is_partial && found.opens.is_some() && !found.waits_for_call;
         self.adapt(asked.jobs, found.jobs.len());
+        // Events since the request to the store may have made other jobs claimable.
+        let has_writes = self.heard.writes.load(Ordering::SeqCst) && !self.only_waits;
+        let is_stale =
+            self.requests.is_stale || self.heard.jobs.load(Ordering::SeqCst) || has_writes;
         if !found.jobs.is_empty() || !out.is_empty() {
+            if is_partial && !is_stale {
+                self.idle(Some(&found), availability, now);
+            }
             out.extend(found.jobs);
             return Ok(Take::Items(out));
         }
-        // Events since the request to the store may have made other jobs claimable.
-        let is_stale = self.requests.is_stale || self.may_have_jobs.load(Ordering::SeqCst);
         if is_stale {
             return self.take(max, availability, now);
         }

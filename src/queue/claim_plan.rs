@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use crate::base::{Error, ProcessId, Time, Timestamp};
 use crate::engine::availability::Availability;
-use crate::engine::limiter::QuotaId;
+use crate::engine::limiter::{AHEAD, NEAR, QuotaId};
 
 use super::batch::BatchOverview;
 use super::job::COMPLETION_KIND;
@@ -43,12 +43,30 @@ pub(super) struct ClaimPlan {
 pub(super) struct Claimed<J> {
     pub jobs: Vec<J>,
     pub due: Option<Time>,
-    /// When the limiter has capacity again for a skipped lane.
+    /// When the limiter has capacity again for a lane of which not all jobs could be claimed.
     pub opens: Option<Time>,
+    /// Whether the end of a call can make room in such a lane.
+    pub waits_for_call: bool,
     /// Whether jobs of a supported kind wait, due or not.
     pub known_wait: bool,
     /// Whether the store has chores left; `None` if that does not matter for now.
     pub has_chores: Option<bool>,
+}
+
+/// Why not all jobs can be claimed.
+#[derive(Default)]
+struct Closed {
+    opens: Option<Time>,
+    waits_for_call: bool,
+}
+
+impl Closed {
+    fn note(&mut self, at: Option<Time>) {
+        self.opens = match (self.opens, at) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+    }
 }
 
 /// More jobs for calls that take many.
@@ -117,7 +135,8 @@ impl ClaimPlan {
         filling: Option<&Filling>,
         availability: &Availability,
     ) -> Result<Claimed<ClaimedJob>, Error> {
-        let (mut known_wait, mut opens) = (false, None::<Time>);
+        let mut known_wait = false;
+        let mut closed = Closed::default();
         let mut open = |lane: &Arc<JobLane>| {
             if filling.is_some_and(|filling| !filling.lanes.contains(lane)) {
                 return 0;
@@ -131,7 +150,7 @@ impl ClaimPlan {
                 return 0;
             }
             known_wait = true;
-            self.room(lane, &open, availability, &mut opens)
+            self.room(lane, &open, availability, &mut closed)
         };
         let wanted = ClaimRequest {
             most: filling.map_or(self.most, |filling| filling.jobs),
@@ -144,7 +163,8 @@ impl ClaimPlan {
         Ok(Claimed {
             jobs: reply.jobs,
             due: reply.next.map(|due| self.now.after(due.since(self.wall))),
-            opens,
+            opens: closed.opens,
+            waits_for_call: closed.waits_for_call,
             known_wait,
             has_chores: None,
         })
@@ -156,27 +176,30 @@ impl ClaimPlan {
         lane: &Arc<JobLane>,
         open: &Open,
         availability: &Availability,
-        opens: &mut Option<Time>,
+        closed: &mut Closed,
     ) -> usize {
         let (kinds, now) = (&self.kinds, self.now);
         let step = at_step(lane.route_step(), open.class.steps());
         let Some(live) = availability.callable_step(&open.class, step) else {
             return 0;
         };
-        if availability.is_paused(&open.class, live, now) {
-            return 0;
-        }
         let quota = open.class.quota(live);
-        // The limiter may have a limit before a pause exists. Prefetched jobs come first.
-        if let Some(at) = kinds.limiter.closed_until(quota, now) {
-            *opens = Some(opens.map_or(at, |known| known.min(at)));
+        let room = kinds.limiter.room(quota, now);
+        closed.waits_for_call |= room.is_full;
+        // A pause, or tokens that the limiter could not foresee. Prefetched jobs come first.
+        let pause = availability.pauses.until(quota, now);
+        if let Some(until) = pause.filter(|until| until.since(now) > NEAR) {
+            closed.note(Some(now.after(until.since(now) - AHEAD)));
             return 0;
         }
+        closed.note(room.more_at);
         let is_probed = availability.exclusions.is_probed(&open.class, live);
         let most = if is_probed { 1 } else { usize::MAX };
-        let room = kinds.limiter.room(quota, now).min(most);
+        closed.waits_for_call |= is_probed;
+        let room = room.calls.min(most);
         let prefetched = self.prefetched.iter().filter(|of| **of == quota).count();
         match open.pack.inputs {
+            _ if room == 0 => 0,
             0 | 1 if prefetched > 0 => 0,
             0 | 1 => room,
             inputs => room

@@ -38,6 +38,15 @@ pub(crate) struct FixedOptions {
     pub follower: Option<Follower>,
 }
 
+/// Why a claim may find more than the last one.
+#[derive(Default)]
+pub(crate) struct Heard {
+    /// Jobs have become claimable.
+    pub jobs: AtomicBool,
+    /// Another program has written to the store.
+    pub writes: AtomicBool,
+}
+
 /// State that the threads of a worker share with callers that change its setup.
 pub(crate) struct Controls {
     pub permits: AtomicUsize,
@@ -48,8 +57,8 @@ pub(crate) struct Controls {
     /// What the worker has drawn from the budgets of processes.
     pub purses: Purses,
     pub waker: Waker,
-    /// There may be more jobs to claim.
-    pub may_have_jobs: Arc<AtomicBool>,
+    /// What was heard since the last claim.
+    pub heard: Arc<Heard>,
     /// Control channel of the poller.
     pub batch_control: BatchControl,
     pub batch_overview: Arc<BatchOverview>,
@@ -63,14 +72,24 @@ impl Controls {
     /// Makes the worker check for jobs now.
     pub(crate) fn wake(&self) {
         self.written.store(true, Ordering::SeqCst);
-        self.may_have_jobs.store(true, Ordering::SeqCst);
+        self.heard.jobs.store(true, Ordering::SeqCst);
         self.waker.wake();
         self.batch_control.wake();
     }
 
+    /// Another program has written to the store, perhaps only what its calls have led to.
+    pub(crate) fn hint(&self) {
+        self.written.store(true, Ordering::SeqCst);
+        self.heard.writes.store(true, Ordering::SeqCst);
+        self.waker.wake();
+        if self.kinds.setup.now().batches.is_some() || self.batch_overview.has_batches() {
+            self.batch_control.wake();
+        }
+    }
+
     /// Makes the worker check for jobs and poll its batches now.
     pub(crate) fn nudge(&self) {
-        self.may_have_jobs.store(true, Ordering::SeqCst);
+        self.heard.jobs.store(true, Ordering::SeqCst);
         self.waker.wake();
     }
 

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::base::{Clock, Error, ErrorKind, JobId, ProcessId, SystemClock};
@@ -52,8 +51,6 @@ const GROUP: usize = 1000;
 const GROUP_BYTES: usize = 4 << 20;
 /// and what arrives within this time.
 const GROUP_TIME: Duration = Duration::from_secs(1);
-/// Interval of checks whether a notification has arrived.
-const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
 
 /// Why [`JobQueue::try_enqueue_iter`] ended early. The jobs added before stay in the queue, and the process is not
 /// sealed.
@@ -169,31 +166,6 @@ impl JobQueue {
     /// The path of the queue's database, or its address without the password.
     pub fn location(&self) -> String {
         self.store.location()
-    }
-
-    /// Waits for `interval`, for a loop that polls the queue. If the store receives notifications of writes
-    /// (`MysqlStore::with_redis`), this method waits until a program has written since the last wait, for at most 8
-    /// intervals. `seen` is `None` at first; pass the same variable to the next wait.
-    pub fn wait_for_change(&self, seen: &mut Option<u64>, interval: Duration) {
-        let began = Instant::now();
-        if seen.is_none() {
-            *seen = self.store.version().ok();
-        }
-        loop {
-            let hears = self.store.hears_others();
-            // Without notifications, asking costs a query.
-            let version = hears.then(|| self.store.version().ok()).flatten();
-            if version.is_some() && version != *seen {
-                *seen = version;
-                return;
-            }
-            let longest = if hears { interval * 8 } else { interval };
-            let left = longest.saturating_sub(began.elapsed());
-            if left.is_zero() {
-                return;
-            }
-            thread::sleep(left.min(BETWEEN_LOOKS));
-        }
     }
 
     /// The id of this queue. A new queue at the same path has another id; a copy has the same.
@@ -416,13 +388,12 @@ impl JobQueue {
         Ok(infos.collect())
     }
 
-    /// The workers of the queue on all machines, oldest first, with their jobs. A crashed worker is included until
-    /// another worker takes over its jobs.
+    /// The number of live workers of the queue on all machines.
     ///
     /// # Errors
     /// As [`process`](Self::process).
     pub fn workers(&self) -> Result<u64, Error> {
-        self.store.live_workers()
+        Ok(self.store.workers()?.live.len() as u64)
     }
 
     /// The kinds of the stored jobs of a process and, for prompts, the models that they name; at least those of its

@@ -1,5 +1,8 @@
 //! The maintenance thread of a worker: notices jobs that other programs enqueue, takes over jobs of crashed workers,
 //! does the store's chores, counts the workers that divide the limits, and adapts the number of slots.
+//!
+//! A file is looked at 20 times per second. A database server is looked at once per second, with one statement as long as
+//! nothing has changed.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,104 +15,167 @@ use crate::base::{Error, WarnOnce};
 use super::controls::Controls;
 use super::scale::Meter;
 use super::set_back::ClockWatch;
-use super::store::JobStore;
+use super::store::{JobStore, WorkerId, Workers};
 
-/// Interval of checks whether another program has written.
-const CHECK_INTERVAL: Duration = Duration::from_millis(50);
-/// A store with notifications is checked after this many intervals without one: 2 s.
-const CHECKS_PER_QUIET_LOOK: u32 = 40;
-/// Jobs of crashed workers are taken over every this many checks: twice a second.
-const CHECKS_PER_RECLAIM: u32 = 10;
-/// Processes that a budget has paused are resumed every this many checks: 2 s.
-const CHECKS_PER_BUDGETS: u32 = 40;
-/// Interval of counts of the workers that divide the limits: 1 s.
-const CHECKS_PER_COUNT: u32 = 20;
+/// Interval of looks at a file.
+const TICK: Duration = Duration::from_millis(50);
+/// A database server is looked at every this many ticks: 1 s.
+const TICKS_PER_LOOK: u32 = 20;
+/// Jobs of crashed workers on this machine are taken over every this many ticks, and unused parts of budgets returned:
+/// twice a second.
+const TICKS_PER_RECLAIM: u32 = 10;
+/// Processes that a budget has paused are resumed every this many ticks: 2 s.
+const TICKS_PER_BUDGETS: u32 = 40;
+/// A count of the workers that took longer is too old.
+const TOO_OLD: Duration = Duration::from_secs(1);
 /// Maximum number of consecutive chores of the store.
 const MOST_CHORES: usize = 4;
 
 /// Works until the sender of `stop` is dropped.
 pub(super) fn maintain(
     store: &Arc<dyn JobStore>,
+    worker: WorkerId,
     controls: &Controls,
     mut clock_watch: ClockWatch,
     stop: &Receiver<()>,
 ) {
-    let mut troubles = Troubles::default();
-    let mut version = store.version().unwrap_or(0);
+    let mut upkeep = Upkeep {
+        store,
+        worker,
+        controls,
+        troubles: Troubles::default(),
+        version: store.version().unwrap_or(0),
+        listed: Vec::new(),
+    };
     let mut meter = Meter::default();
-    let mut has_chores = true;
     // Jobs that wait longer were written while the clock was ahead.
-    let longest = controls.kinds.setup.now().settings.retry.longest_wait();
-    make_due(store, controls, longest, &mut troubles);
-    for check in 0_u32.. {
-        if let Err(RecvTimeoutError::Disconnected) | Ok(()) = stop.recv_timeout(CHECK_INTERVAL) {
+    upkeep.make_due(controls.kinds.setup.now().settings.retry.longest_wait());
+    for tick in 0_u32.. {
+        if let Err(RecvTimeoutError::Disconnected) | Ok(()) = stop.recv_timeout(TICK) {
             return controls.kinds.limiter.undivide();
-        }
-        if check.is_multiple_of(CHECKS_PER_COUNT)
-            && store.is_shared()
-            && let Some(workers) = troubles.note("count workers of", store.live_workers())
-        {
-            let now = controls.clock.now();
-            controls.kinds.limiter.divide(workers, now);
-        }
-        let seen = troubles.note("look at", store.version());
-        let is_new = seen.is_some_and(|seen| seen != version);
-        if let Some(seen) = seen.filter(|_| is_new) {
-            version = seen;
-            controls.wake();
         }
         if clock_watch.is_set_back(&*controls.clock) {
             log::warn!("the clock was set back; all waiting jobs are due now");
-            make_due(store, controls, Duration::ZERO, &mut troubles);
+            upkeep.make_due(Duration::ZERO);
         }
-        if check.is_multiple_of(CHECKS_PER_RECLAIM) {
+        if tick.is_multiple_of(TICKS_PER_RECLAIM) {
             controls.purses.return_unused();
         }
-        if check.is_multiple_of(CHECKS_PER_BUDGETS) {
-            // A program that returned an amount may have crashed before it resumed the process.
-            troubles.note(
-                "resume processes of",
-                store.resume_budgets(controls.clock.wall()),
-            );
-        }
-        let is_quiet = store.hears_others() && !is_new && !has_chores;
-        if is_quiet && !check.is_multiple_of(CHECKS_PER_QUIET_LOOK) {
-            if check.is_multiple_of(2 * CHECKS_PER_RECLAIM) {
-                scale(controls, &mut meter);
-            }
-            continue;
-        }
-        let wall = controls.clock.wall();
-        for _ in 0..MOST_CHORES {
-            has_chores = troubles.note("tidy up", store.maintain(wall)) == Some(true);
-            if !has_chores {
-                break;
-            }
-        }
-        if !check.is_multiple_of(CHECKS_PER_RECLAIM) {
-            continue;
-        }
-        if let Some(taken) = troubles.note("take over jobs in", store.reclaim(wall))
-            && taken > 0
-        {
-            controls.wake();
-        }
-        if check.is_multiple_of(2 * CHECKS_PER_RECLAIM) {
+        if tick.is_multiple_of(TICKS_PER_LOOK) {
             scale(controls, &mut meter);
+        }
+        if store.is_shared() {
+            upkeep.look_at_server(tick);
+        } else {
+            upkeep.look_at_file(tick);
         }
     }
 }
 
-/// Makes jobs due that wait longer than this.
-fn make_due(
-    store: &Arc<dyn JobStore>,
-    controls: &Controls,
-    longest: Duration,
-    troubles: &mut Troubles,
-) {
-    let due = store.make_due(longest, controls.clock.wall());
-    if troubles.note("set due times right in", due) > Some(0) {
-        controls.wake();
+struct Upkeep<'u> {
+    store: &'u Arc<dyn JobStore>,
+    worker: WorkerId,
+    controls: &'u Controls,
+    troubles: Troubles,
+    version: u64,
+    /// The quotas of this worker at the last count.
+    listed: Vec<u64>,
+}
+
+impl Upkeep<'_> {
+    fn look_at_file(&mut self, tick: u32) {
+        if let Some(version) = self.troubles.note("look at", self.store.version()) {
+            self.note_version(version);
+        }
+        self.do_chores();
+        if tick.is_multiple_of(TICKS_PER_RECLAIM) {
+            self.reclaim();
+        }
+        if tick.is_multiple_of(TICKS_PER_BUDGETS) {
+            self.resume_budgets();
+        }
+    }
+
+    fn look_at_server(&mut self, tick: u32) {
+        let keys = self.controls.kinds.limiter.keys();
+        let is_new = keys != self.listed;
+        if !is_new && !tick.is_multiple_of(TICKS_PER_LOOK) {
+            return;
+        }
+        self.listed.clone_from(&keys);
+        let began = self.controls.clock.now();
+        let Some(mut workers) = self.troubles.note("look at", self.store.workers()) else {
+            return;
+        };
+        self.list(&keys, &mut workers);
+        let now = self.controls.clock.now();
+        if now.since(began) <= TOO_OLD {
+            let lists: Vec<&[u64]> = workers.live.iter().map(|(_, keys)| &keys[..]).collect();
+            let own = workers.live.iter().find(|(no, _)| *no == self.worker);
+            let own = own.map_or(&[][..], |(_, keys)| keys);
+            self.controls.kinds.limiter.divide(own, &lists, now);
+        }
+        self.note_version(workers.version);
+        if workers.any_dead {
+            self.reclaim();
+        }
+        if workers.has_chores {
+            self.do_chores();
+        }
+        if workers.waits_for_budget {
+            self.resume_budgets();
+        }
+    }
+
+    /// Lists the quotas of this worker for the others, if its row does not.
+    fn list(&mut self, keys: &[u64], workers: &mut Workers) {
+        let own = workers.live.iter_mut().find(|(no, _)| *no == self.worker);
+        let Some((_, listed)) = own.filter(|(_, listed)| listed != keys) else {
+            return;
+        };
+        let written = self.store.list_quotas(self.worker, keys);
+        if self.troubles.note("list limits in", written).is_some() {
+            *listed = keys.to_vec();
+        }
+    }
+
+    /// Any program may have written since the last look.
+    fn note_version(&mut self, version: u64) {
+        if std::mem::replace(&mut self.version, version) != version {
+            self.controls.hint();
+        }
+    }
+
+    fn do_chores(&mut self) {
+        let wall = self.controls.clock.wall();
+        for _ in 0..MOST_CHORES {
+            let more = self.troubles.note("tidy up", self.store.maintain(wall));
+            if more != Some(true) {
+                break;
+            }
+        }
+    }
+
+    /// Resumes processes that a budget has paused: a program that returned an amount may have crashed before it did.
+    fn resume_budgets(&mut self) {
+        let resumed = self.store.resume_budgets(self.controls.clock.wall());
+        self.troubles.note("resume processes of", resumed);
+    }
+
+    /// Takes over the jobs of crashed workers.
+    fn reclaim(&mut self) {
+        let taken = self.store.reclaim(self.controls.clock.wall());
+        if self.troubles.note("take over jobs in", taken) > Some(0) {
+            self.controls.wake();
+        }
+    }
+
+    /// Makes jobs due that wait longer than this.
+    fn make_due(&mut self, longest: Duration) {
+        let due = (self.store).make_due(longest, self.controls.clock.wall());
+        if self.troubles.note("set due times right in", due) > Some(0) {
+            self.controls.wake();
+        }
     }
 }
 

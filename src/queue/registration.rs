@@ -12,8 +12,6 @@ pub(crate) struct Registration {
     pub store: Arc<dyn JobStore>,
     pub clock: Arc<dyn Clock>,
     pub worker: WorkerId,
-    /// The number of live workers, if they divide the limits because they may run on several machines.
-    pub live_workers: Option<u64>,
 }
 
 impl Registration {
@@ -21,16 +19,11 @@ impl Registration {
     pub(crate) fn new(store: Arc<dyn JobStore>, clock: Arc<dyn Clock>) -> Result<Self, Error> {
         store.reclaim(clock.wall())?;
         let worker = store.register_worker()?;
-        let mut registration = Self {
+        Ok(Self {
             store,
             clock,
             worker,
-            live_workers: None,
-        };
-        if registration.store.is_shared() {
-            registration.live_workers = Some(registration.store.live_workers()?);
-        }
-        Ok(registration)
+        })
     }
 }
 

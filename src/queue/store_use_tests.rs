@@ -127,6 +127,48 @@ fn jobs_above_the_capacity_of_a_provider_stay_in_the_queue() {
     assert_eq!(client.calls().len(), 1, "nothing is sent after a cancel");
 }
 
+/// A worker waits for its limit, and meanwhile others write again and again, as workers of other machines do.
+#[test]
+fn a_worker_that_waits_for_its_limit_claims_nothing_when_others_write() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("jobs.db");
+    let open = || Arc::new(SqliteStore::open(&path, SqliteOptions::default()).unwrap());
+    let (store, others) = (open(), JobQueue::on(open()));
+    let claims = Arc::new(AtomicUsize::new(0));
+    let seen = claims.clone();
+    *store.unwritable.lock() = Some(Box::new(move || {
+        seen.fetch_add(1, Ordering::SeqCst);
+        None
+    }));
+    let queue = JobQueue::on(store);
+    let process = ProcessId::new();
+    queue.enqueue(process, [prompt("a"), prompt("b")]).unwrap();
+    let client = Arc::new(ScriptedClient::new());
+    let limits = Limits::default().requests_per_minute(1.0).burst(1).known();
+    let running = Worker::new(&queue)
+        .completions(Route::limited(Metered(client.clone()), limits))
+        .start()
+        .unwrap();
+    wait_until(|| queue.process(process).unwrap().unwrap().counts.completed == 1);
+    let before = claims.load(Ordering::SeqCst);
+    let writes = 20;
+    for n in 0..writes {
+        let info = crate::queue::info::ProcessInfo {
+            name: Some(n.to_string()),
+            ..Default::default()
+        };
+        others.describe(process, &info).unwrap();
+        thread::sleep(Duration::from_millis(60));
+    }
+    let claims = claims.load(Ordering::SeqCst) - before;
+    assert!(
+        claims < writes / 2,
+        "{claims} transactions while no call could start"
+    );
+    running.stop().unwrap();
+    assert_eq!(client.calls().len(), 1);
+}
+
 #[test]
 fn store_failures_are_reported_and_cleared() {
     let (queue, watched) = watched();

@@ -104,7 +104,7 @@ impl StoreWork {
         let items = &mut self.packed.items;
         items.requests.is_asked = false;
         match result {
-            Ok(_) => items.settled(tickets.len()),
+            Ok(_) => items.settled(tickets.len(), true),
             Err(error) => {
                 for ticket in tickets {
                     items.wait(ticket, Time::ZERO);
@@ -208,7 +208,7 @@ impl StoreWork {
         for settled in done.drain(..) {
             let (ticket, count) = match &settled {
                 Settled::Final(ticket, Ok(done)) if only_waits(done) => {
-                    self.packed.items.settled(ticket.task.len());
+                    self.packed.items.settled(ticket.task.len(), true);
                     continue;
                 }
                 Settled::Final(ticket, Ok(done)) => {
@@ -222,11 +222,12 @@ impl StoreWork {
                 Settled::Later(ticket, ..) => (ticket, None),
             };
             let jobs = ticket.task.len();
+            let is_back = !matches!(settled, Settled::Final(..));
             if let Some(count) = count {
                 *count += jobs as u64;
             }
             self.packed.items.progressed();
-            self.packed.items.settled(jobs);
+            self.packed.items.settled(jobs, is_back);
         }
         Ok(())
     }

@@ -302,7 +302,7 @@ impl Worker {
             kinds: Arc::new(kinds),
             clock: self.queue.clock.clone(),
             waker,
-            may_have_jobs: Arc::default(),
+            heard: Arc::default(),
             batch_overview: Arc::default(),
             exclusions: Mutex::default(),
             written: AtomicBool::new(false),

@@ -128,9 +128,10 @@ impl PreparedRun {
     }
 
     fn registered(self, registration: Registration) -> WorkerRun {
-        if let Some(workers) = registration.live_workers {
+        if self.store.is_shared() {
+            // No limited call starts before the others know of this worker.
             let now = self.controls.clock.now();
-            self.controls.kinds.limiter.divide(workers, now);
+            self.controls.kinds.limiter.divide(&[], &[], now);
         }
         WorkerRun {
             registration,
@@ -167,7 +168,10 @@ impl WorkerRun {
         let (stop_on_drop, stop) = bounded::<()>(0);
         thread::scope(|scope| {
             let clock_watch = ClockWatch::new(&*controls.clock);
-            let upkeep = || maintenance::maintain(store, controls, clock_watch, &stop);
+            let upkeep = || {
+                let worker = self.registration.worker;
+                maintenance::maintain(store, worker, controls, clock_watch, &stop);
+            };
             spawn_scoped(scope, "batchwright-upkeep", upkeep)?;
             if let Some(deadline) = self.plan.scope.deadline {
                 let (ctx, stop) = (&self.plan.ctx, stop.clone());
@@ -304,7 +308,7 @@ impl WorkerRun {
             controls.clock.clone(),
             plan.scope.clone(),
         );
-        backlog.may_have_jobs = controls.may_have_jobs.clone();
+        backlog.heard = controls.heard.clone();
         backlog.batch_overview = controls.batch_overview.clone();
         let now = clock.now();
         let options = Options {

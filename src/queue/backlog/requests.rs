@@ -58,6 +58,7 @@ impl StoreBacklog {
             jobs: self.tickets(claimed.jobs),
             due: claimed.due,
             opens: claimed.opens,
+            waits_for_call: claimed.waits_for_call,
             known_wait: claimed.known_wait,
             has_chores: claimed.has_chores,
         }));

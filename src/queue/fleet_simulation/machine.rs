@@ -1,6 +1,7 @@
 //! One machine: a worker with its store, its limiter and its clock.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::base::{Clock, Error, RateHints, Time};
@@ -100,7 +101,7 @@ impl Machine {
         let route = Route::limited(Provider, limits).clock(clock.clone());
         let kinds = Kinds::new(Some(&route));
         let limiter = kinds.limiter.clone();
-        limiter.divide(plan.machines as u64, clock.now());
+        limiter.divide(&[], &[], clock.now());
         kinds.set_prompts(route);
         let settings = WorkerSettings::default().poll_interval(MAINTENANCE);
         kinds.setup.change(|setup| setup.settings = settings);
@@ -217,12 +218,16 @@ impl Machine {
         if is_maintained {
             self.next_maintenance = now.after(MAINTENANCE);
             let _ = self.store.maintain(wall);
-            if let Ok(live) = self.store.live_workers() {
-                self.limiter.divide(live, clock_now);
+            if let Ok(workers) = self.store.workers() {
+                // All machines use the same limits.
+                let keys = self.limiter.keys();
+                let all = vec![&keys[..]; workers.live.len()];
+                self.limiter.divide(&keys, &all, clock_now);
             }
-            if self.store.reclaim(wall).is_ok_and(|taken| taken > 0) {
-                self.dispatcher.handle(Event::Woken, clock_now);
-            }
+            let _ = self.store.reclaim(wall);
+            // Others have written.
+            let heard = &self.dispatcher.work.packed.items.heard;
+            heard.writes.store(true, Ordering::SeqCst);
             self.reply_time(world);
         }
         let mut start = Vec::new();

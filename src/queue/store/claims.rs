@@ -37,8 +37,12 @@ pub trait ClaimStore: Send + Sync {
     /// Returns the changed processes in their new state.
     fn settle(&self, ends: &[Settlement], now: Timestamp) -> Result<Vec<ProcessState>, Error>;
 
-    /// The number of registered workers that are alive.
-    fn live_workers(&self) -> Result<u64, Error>;
+    /// The registered workers.
+    fn workers(&self) -> Result<Workers, Error>;
+
+    /// Lists the quotas that a worker uses, for [`workers`](Self::workers) on all machines. Only for a store that
+    /// [is shared](super::StoreDatabase::is_shared).
+    fn list_quotas(&self, worker: WorkerId, quotas: &[u64]) -> Result<(), Error>;
 
     /// The registered workers whose OS process has ended. They keep their jobs and batches until
     /// [`reclaim`](Self::reclaim).
@@ -94,6 +98,21 @@ impl WorkerId {
         let why = "the worker is not registered in this OS process";
         Error::new(ErrorKind::Invalid, why)
     }
+}
+
+/// The registered workers at a moment.
+#[derive(Debug, Clone, Default)]
+pub struct Workers {
+    /// Those that are alive, with the quotas that they have listed.
+    pub live: Vec<(WorkerId, Vec<u64>)>,
+    /// Whether [`reclaim`](ClaimStore::reclaim) has something to do.
+    pub any_dead: bool,
+    /// The [version](super::StoreDatabase::version) of the store.
+    pub version: u64,
+    /// Whether [`maintain`](super::StoreDatabase::maintain) continues an interrupted chore.
+    pub has_chores: bool,
+    /// Whether processes wait for a part of their budget.
+    pub waits_for_budget: bool,
 }
 
 /// A worker's request for jobs.

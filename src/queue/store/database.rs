@@ -39,13 +39,6 @@ pub trait StoreDatabase: Send + Sync {
     /// A number that changes when another program has written since the last call.
     fn version(&self) -> Result<u64, Error>;
 
-    /// Whether [`version`](Self::version) is notified immediately of writes by others, so that it costs nothing, and
-    /// [`on_work`](Self::on_work) also reports jobs from other OS processes. Workers then read the store less often.
-    /// Default: no.
-    fn hears_others(&self) -> bool {
-        false
-    }
-
     /// Registers `wake`, which is called whenever jobs become claimable through this store, until it is dropped. Jobs
     /// that [`settle`](super::ClaimStore::settle) returns to the queue are not reported, because its caller knows them;
     /// jobs that waited for a settled job are.

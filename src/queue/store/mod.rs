@@ -25,6 +25,7 @@ pub use batch::{BatchFill, BatchNo, BatchStore, JobSummary, StoredBatch, Waiting
 pub use budgets::{BudgetDraw, BudgetEnd, BudgetStore, JobBudget};
 pub use claims::{
     ClaimOutcome, ClaimReply, ClaimRequest, ClaimStore, ClaimedJob, JobLane, Settlement, WorkerId,
+    Workers,
 };
 use database::Wakes;
 pub use database::{StoreDatabase, WorkSignal};
@@ -45,7 +46,7 @@ pub use results::{ConsumerLock, DeliveredResult, ResultStore};
 /// | [`EnqueueStore`]: hosts enqueue, and look | [`insert`](EnqueueStore::insert), [`insert_described`](EnqueueStore::insert_described), [`seal`](EnqueueStore::seal), [`describe`](EnqueueStore::describe), [`process`](EnqueueStore::process), [`processes`](EnqueueStore::processes), [`changed_processes`](EnqueueStore::changed_processes), [`process_ids`](EnqueueStore::process_ids), [`newest_processes`](EnqueueStore::newest_processes), [`totals`](EnqueueStore::totals), [`job`](EnqueueStore::job), [`find`](EnqueueStore::find), [`payload`](EnqueueStore::payload), [`items`](EnqueueStore::items), [`lanes`](EnqueueStore::lanes), [`waiting_by_priority`](EnqueueStore::waiting_by_priority) |
 /// | [`ResultStore`]: hosts fetch results | [`peek`](ResultStore::peek), [`ack`](ResultStore::ack), [`lock_results`](ResultStore::lock_results) |
 /// | [`ResultStore`]: hosts decide | [`cancel`](ResultStore::cancel), [`cancel_jobs`](ResultStore::cancel_jobs), [`retry_failed`](ResultStore::retry_failed), [`retry_job`](ResultStore::retry_job), [`set_paused`](ResultStore::set_paused), [`is_paused`](ResultStore::is_paused), [`delete`](ResultStore::delete) |
-/// | [`ClaimStore`]: workers claim | [`register_worker`](ClaimStore::register_worker), [`unregister_worker`](ClaimStore::unregister_worker), [`claim`](ClaimStore::claim), [`settle`](ClaimStore::settle), [`live_workers`](ClaimStore::live_workers), [`dead_workers`](ClaimStore::dead_workers), [`reclaim`](ClaimStore::reclaim), [`make_due`](ClaimStore::make_due) |
+/// | [`ClaimStore`]: workers claim | [`register_worker`](ClaimStore::register_worker), [`unregister_worker`](ClaimStore::unregister_worker), [`claim`](ClaimStore::claim), [`settle`](ClaimStore::settle), [`workers`](ClaimStore::workers), [`list_quotas`](ClaimStore::list_quotas), [`dead_workers`](ClaimStore::dead_workers), [`reclaim`](ClaimStore::reclaim), [`make_due`](ClaimStore::make_due) |
 /// | [`BatchStore`]: workers keep batches | [`waiting_jobs`](BatchStore::waiting_jobs), [`open_batch`](BatchStore::open_batch), [`fill_batch`](BatchStore::fill_batch), [`batch_jobs`](BatchStore::batch_jobs), [`batch_jobs_by`](BatchStore::batch_jobs_by), [`save_batch`](BatchStore::save_batch), [`split_batch`](BatchStore::split_batch), [`give_back`](BatchStore::give_back), [`close_batch`](BatchStore::close_batch), [`leave_batch`](BatchStore::leave_batch), [`batches`](BatchStore::batches), [`adopt_batches`](BatchStore::adopt_batches) |
 /// | [`BudgetStore`]: limits of what processes spend | [`set_budget`](BudgetStore::set_budget), [`draw_budget`](BudgetStore::draw_budget), [`return_budget`](BudgetStore::return_budget), [`stop_budget`](BudgetStore::stop_budget), [`reserve_jobs`](BudgetStore::reserve_jobs), [`budget_pauses`](BudgetStore::budget_pauses), [`resume_budgets`](BudgetStore::resume_budgets) |
 ///

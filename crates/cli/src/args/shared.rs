@@ -226,8 +226,8 @@ pub struct StoreArgs {
 
     /// Redis or Valkey in addition to --store, for example redis://HOST:6379
     ///
-    /// Commands on any machine wake idle workers through it within milliseconds, and the workers share one rate
-    /// limit per provider, API key and model. Set it for every command that uses the queue. rediss:// encrypts the
+    /// Commands on any machine wake idle workers through it within milliseconds. Set it for every command that uses
+    /// the queue. rediss:// encrypts the
     /// connection; ?ca=FILE names the authority of the server's certificate. The password comes from the address,
     /// from BATCHWRIGHT_REDIS_PASSWORD, or from the file that BATCHWRIGHT_REDIS_PASSWORD_FILE names. If Redis is
     /// unreachable, work continues without it. [env: BATCHWRIGHT_REDIS] [config: queue.redis] [default:

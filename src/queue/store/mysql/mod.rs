@@ -109,8 +109,7 @@ impl MysqlStore {
     }
 
     /// Connects the workers on all machines through Redis or Valkey; all of them must use it. An OS process that makes
-    /// jobs claimable then wakes them, so they read the database every 2 s instead of 20 times per second. Default: no
-    /// Redis.
+    /// jobs claimable then wakes them at once; otherwise they notice it within a second. Default: no Redis.
     #[cfg(feature = "redis")]
     pub fn with_redis(mut self, hub: &crate::hub::RedisHub) -> Self {
         self.news = News::through(hub.clone(), &self.id, self.wakes.clone());
@@ -130,7 +129,7 @@ impl MysqlStore {
     /// Notifies workers of this and other OS processes that jobs have become claimable.
     fn wake(&self) {
         self.wakes.call();
-        self.news.tell_work();
+        self.news.tell();
     }
 }
 
@@ -227,19 +226,16 @@ impl StoreDatabase for MysqlStore {
     }
 
     fn version(&self) -> Result<u64, Error> {
-        self.news.version(|| self.read_version())
+        self.read_version()
     }
 
     fn clock(&self) -> Option<Arc<dyn Clock>> {
         Some(Arc::new(ServerClock(self.database.clone())))
     }
 
-    fn hears_others(&self) -> bool {
-        self.news.arrive()
-    }
-
     fn on_work(&self, wake: Weak<WorkSignal>) {
         self.wakes.add(wake);
+        self.news.listen();
     }
 
     fn check(&self) -> Result<Vec<HealthFinding>, Error> {

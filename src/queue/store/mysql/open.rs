@@ -24,7 +24,10 @@ use super::{Database, MysqlStore, SharedState};
 const SCHEMA: &str = include_str!("schema.sql");
 
 /// The version of the schema. Earlier versions were never released.
-pub(super) const SCHEMA_VERSION: i64 = 8;
+pub(super) const SCHEMA_VERSION: i64 = 9;
+
+/// The query for the version of the store.
+pub(super) const VERSION: &str = "SELECT CAST(SUM(version) AS SIGNED) FROM #versions";
 
 /// The default name of the table of jobs.
 const TABLES: &str = "job_queue";
@@ -432,12 +435,7 @@ fn statements(schema: &str) -> Vec<String> {
 
 impl MysqlStore {
     pub(super) fn read_version(&self) -> Result<u64, Error> {
-        let version: Option<Option<i64>> = self.read(|tx| {
-            tx.one(
-                "SELECT CAST(SUM(version) AS SIGNED) FROM #versions",
-                Vec::new(),
-            )
-        })?;
+        let version: Option<Option<i64>> = self.read(|tx| tx.one(VERSION, Vec::new()))?;
         Ok(crate::queue::store::rows::count(
             version.flatten().unwrap_or(0),
         ))

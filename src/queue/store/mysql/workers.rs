@@ -5,11 +5,13 @@ use std::time::Duration;
 use crate::base::host::host;
 use crate::base::{Error, ErrorKind, Timestamp};
 use crate::queue::job::ProcessState;
+use crate::queue::store::rows::{NO_CHORE, count};
 use crate::queue::store::sql::due;
 use crate::queue::store::sql::workers::{Departure, give_back};
-use crate::queue::store::{ClaimReply, ClaimRequest, ClaimStore, Settlement, WorkerId};
+use crate::queue::store::{ClaimReply, ClaimRequest, ClaimStore, Settlement, WorkerId, Workers};
 
 use super::MysqlStore;
+use super::open::VERSION;
 use super::writer::{Again, CLOCK, Fault, Queries as _, Statements, by, list};
 
 /// A worker as its row describes it.
@@ -20,6 +22,8 @@ pub(super) struct ListedWorker {
     /// By the clock of the database.
     pub lease_ended: bool,
     pub is_dead: bool,
+    /// The quotas that it uses.
+    pub quotas: Vec<u64>,
 }
 
 /// The name of this machine, cut to the size of the column.
@@ -123,24 +127,42 @@ impl MysqlStore {
         Ok(affected)
     }
 
-    /// All workers. A worker of this store never counts as dead: its lease is renewed as soon as the database can be
-    /// reached.
+    /// All workers.
     pub(super) fn listed(&self) -> Result<Vec<ListedWorker>, Error> {
+        Ok(self.look()?.0)
+    }
+
+    /// All workers, and what a worker looks at every second, with one statement. A worker of this store never counts as
+    /// dead: its lease is renewed as soon as the database can be reached.
+    fn look(&self) -> Result<(Vec<ListedWorker>, Workers), Error> {
+        let mut found = Workers::default();
         let mut all = self.read(|tx| {
             let rows = tx.rows(
                 &format!(
-                    "SELECT no, pid, host, lease_until <= {CLOCK}, lease_until FROM #workers ORDER BY no"
+                    "SELECT no, pid, host, lease_until <= {CLOCK}, lease_until, quotas, ({VERSION}),
+                       EXISTS(SELECT 1 FROM #processes WHERE chore > {NO_CHORE}),
+                       EXISTS(SELECT 1 FROM #processes WHERE budget_needed IS NOT NULL)
+                     FROM #workers ORDER BY no"
                 ),
                 Vec::new(),
             )?;
             let worker = |mut row: super::writer::Row| -> Result<(ListedWorker, bool), Fault> {
                 let lease_ended = row.at(3)?;
+                let quotas: Option<String> = row.at(5)?;
+                let quotas = quotas.unwrap_or_default();
+                found.version = count(row.at(6)?);
+                found.has_chores = row.at(7)?;
+                found.waits_for_budget = row.at(8)?;
                 let worker = ListedWorker {
                     no: row.at(0)?,
                     pid: row.at(1)?,
                     host: row.at(2)?,
                     lease_ended,
                     is_dead: lease_ended,
+                    quotas: quotas
+                        .split(' ')
+                        .filter_map(|key| key.parse().ok())
+                        .collect(),
                 };
                 Ok((worker, row.at::<i64>(4)? == 0))
             };
@@ -157,7 +179,10 @@ impl MysqlStore {
         for (worker, is_ended) in &mut all {
             worker.is_dead &= !is_own(worker) && (*is_ended || can_tell);
         }
-        Ok(all.into_iter().map(|(worker, _)| worker).collect())
+        let listed: Vec<ListedWorker> = all.into_iter().map(|(worker, _)| worker).collect();
+        found.any_dead =
+            listed.iter().any(|worker| worker.is_dead) || !self.heartbeat.left().is_empty();
+        Ok((listed, found))
     }
 }
 
@@ -203,9 +228,25 @@ impl ClaimStore for MysqlStore {
         self.settle_ends(ends, now)
     }
 
-    fn live_workers(&self) -> Result<u64, Error> {
-        let listed = self.listed()?.into_iter();
-        Ok(listed.filter(|worker| !worker.is_dead).count() as u64)
+    fn workers(&self) -> Result<Workers, Error> {
+        let (listed, mut found) = self.look()?;
+        let live = listed.into_iter().filter(|worker| !worker.is_dead);
+        found.live = live
+            .map(|worker| (WorkerId(worker.no), worker.quotas))
+            .collect();
+        Ok(found)
+    }
+
+    fn list_quotas(&self, worker: WorkerId, quotas: &[u64]) -> Result<(), Error> {
+        let keys: Vec<String> = quotas.iter().map(u64::to_string).collect();
+        let keys = keys.join(" ");
+        self.database.aside(|tx| {
+            tx.run(
+                "UPDATE #workers SET quotas = ? WHERE no = ?",
+                by![keys.clone(), worker.0],
+            )
+            .map(drop)
+        })
     }
 
     fn dead_workers(&self) -> Result<Vec<WorkerId>, Error> {

@@ -377,19 +377,9 @@ impl MysqlStore {
     pub(super) fn write<T>(
         &self,
         again: Again,
-        mut work: impl FnMut(&mut Tx<'_>) -> Result<T, Fault>,
+        work: impl FnMut(&mut Tx<'_>) -> Result<T, Fault>,
     ) -> Result<T, Error> {
-        let mut wrote = false;
-        let done = self.database.write(again, |tx| {
-            let done = work(tx);
-            wrote |= tx.wrote;
-            done
-        });
-        // Also if it is unknown whether the transaction was committed.
-        if wrote {
-            self.news.tell_change();
-        }
-        done
+        self.database.write(again, work)
     }
 
     pub(super) fn read<T>(

@@ -15,7 +15,9 @@ use crate::base::{Error, ErrorKind, LockedFile, Timestamp};
 use crate::queue::job::ProcessState;
 use crate::queue::store::sql::due;
 use crate::queue::store::sql::workers::{Departure, give_back};
-use crate::queue::store::{ClaimReply, ClaimRequest, ClaimStore, Settlement, WorkerId};
+use crate::queue::store::{
+    ClaimReply, ClaimRequest, ClaimStore, Settlement, StoreDatabase as _, WorkerId, Workers,
+};
 
 use super::SqliteStore;
 use super::writer::Sync;
@@ -208,10 +210,23 @@ impl ClaimStore for SqliteStore {
         self.settle_ends(ends, now)
     }
 
-    fn live_workers(&self) -> Result<u64, Error> {
-        let listed = self.listed()?.into_iter();
-        let alive = listed.filter(|worker| matches!(self.pulse(worker), Pulse::Alive));
-        Ok(alive.count() as u64)
+    fn workers(&self) -> Result<Workers, Error> {
+        let mut workers = Workers {
+            version: self.version()?,
+            ..Workers::default()
+        };
+        for worker in self.listed()? {
+            match self.pulse(&worker) {
+                Pulse::Alive => workers.live.push((WorkerId(worker.no), Vec::new())),
+                Pulse::Dead(_) => workers.any_dead = true,
+            }
+        }
+        Ok(workers)
+    }
+
+    /// Workers on one machine share their limits in another way.
+    fn list_quotas(&self, _: WorkerId, _: &[u64]) -> Result<(), Error> {
+        Ok(())
     }
 
     fn dead_workers(&self) -> Result<Vec<WorkerId>, Error> {

@@ -286,15 +286,15 @@ pub(super) fn two_handles_never_give_one_job_twice(open: Open<'_>) {
 
 pub(super) fn living_workers_are_counted(open: Open<'_>) {
     let mut db = open();
-    assert_eq!(db.two.live_workers().unwrap(), 0);
+    assert_eq!(db.two.workers().unwrap().live.len(), 0);
     enqueue(db.store(), jobs(&["a", "b", "c"]));
     let (busy, idle) = (db.worker(), Hand::new(&*db.two));
     let idle_id = idle.id;
     busy.claim(2, T);
-    assert_eq!(db.two.live_workers().unwrap(), 2);
+    assert_eq!(db.two.workers().unwrap().live.len(), 2);
     db.one = None;
-    assert_eq!(db.two.live_workers().unwrap(), 1);
+    assert_eq!(db.two.workers().unwrap().live.len(), 1);
     db.two.reclaim(T).unwrap();
     db.two.unregister_worker(idle_id, T).unwrap();
-    assert_eq!(db.two.live_workers().unwrap(), 0);
+    assert_eq!(db.two.workers().unwrap().live.len(), 0);
 }

@@ -247,7 +247,6 @@ fn watch(args: &StatusArgs) -> Result<(), Early> {
     let mut screen = Screen::default();
     let mut before = HashMap::new();
     let mut first = true;
-    let mut seen_version = None;
     loop {
         let rows = reader.read()?;
         if terminal {
@@ -271,10 +270,7 @@ fn watch(args: &StatusArgs) -> Result<(), Early> {
             }
             return Ok(());
         }
-        match &reader.queues[..] {
-            [only] => only.queue.wait_for_change(&mut seen_version, POLL_INTERVAL),
-            _ => thread::sleep(POLL_INTERVAL),
-        }
+        thread::sleep(POLL_INTERVAL);
     }
 }
 
