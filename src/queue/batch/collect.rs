@@ -21,6 +21,7 @@ const CHUNK: usize = 500;
 const CHUNK_BYTES: usize = 8 << 20;
 /// Longer lines are not results.
 const LONGEST: u64 = 64 << 20;
+
 /// How often results of another program must arrive before the batch counts as foreign.
 const FOREIGN_FETCHES: u32 = 3;
 

@@ -54,7 +54,7 @@ impl Poller<'_> {
                 let is_newly_stopped = batch.is_stopped && batch.stopped_at > open.batch.stopped_at;
                 open.batch = batch.clone();
                 if is_newly_stopped {
-                    self.feed(batch.no, Event::RecheckNow);
+                    self.feed(batch.no, Event::Recheck);
                 }
             }
             let own = batch.worker == Some(self.options.context.worker);

@@ -17,6 +17,8 @@ use super::poller::{OwnedBatch, Poller, RETRY_AFTER, Unsaved};
 use super::sizes::Model;
 use super::transfer::Task;
 
+/// Interval of attempts without the API key, or after a panic of the client.
+const UNUSABLE: Duration = Duration::from_secs(10);
 /// Interval of attempts if batches are created one after the other.
 const NEXT_CREATION: Duration = Duration::from_secs(1);
 
@@ -53,7 +55,8 @@ impl Poller<'_> {
             if _cause.is::<super::tests::fake_provider::Died>() {
                 std::panic::resume_unwind(_cause);
             }
-            self.feed(no, Event::Panicked);
+            let why = "the client of the Batch API panicked";
+            self.feed(no, Event::Delayed(UNUSABLE, Some(why)));
         }
     }
 
@@ -62,12 +65,13 @@ impl Poller<'_> {
             return;
         };
         if self.is_elsewhere_now(&open.record) {
-            self.feed(no, Event::AccountChanged);
+            self.feed(no, Event::GivenUp);
             return;
         }
         let account = open.record.account.clone();
         let Some(client) = self.accounts.client(self.options.control, &account) else {
-            self.feed(no, Event::NoKey);
+            let why = "its API key is not set";
+            self.feed(no, Event::Delayed(UNUSABLE, Some(why)));
             return;
         };
         if client.account() != account {
@@ -108,7 +112,7 @@ impl Poller<'_> {
             }
             Err(_) => {}
         }
-        self.feed(no, Event::StatusAnswered(answer));
+        self.feed(no, Event::Status(answer));
     }
 
     /// Leaves a batch to a worker with the key that created it.
@@ -147,16 +151,13 @@ impl Poller<'_> {
                 }
                 Err(error) => {
                     log::warn!("cannot look for batches: {error}");
-                    Event::Postponed(RETRY_AFTER)
+                    Event::Delayed(RETRY_AFTER, None)
                 }
             },
             Step::DeleteFile(file) => Event::FileDeleted(client.discard(&file, self.options.ctx)),
             Step::GiveUp => Event::GivenUp,
-            Step::CancelDuplicate(id) => {
-                Event::DuplicateCancelled(client.cancel(&id, self.options.ctx))
-            }
-            Step::Cancel(id) => Event::CancelAnswered(client.cancel(&id, self.options.ctx)),
-            Step::AskStatus(id) => Event::StatusAnswered(client.status(&id, self.options.ctx)),
+            Step::Cancel(id) => Event::Cancelled(client.cancel(&id, self.options.ctx)),
+            Step::AskStatus(id) => Event::Status(client.status(&id, self.options.ctx)),
             Step::Collect(id, results) => {
                 let most = self.options.control.settings().max_result_bytes;
                 return self.transfer(no, client, Task::Collect(id, results, most));
@@ -170,19 +171,14 @@ impl Poller<'_> {
         let Some(open) = self.batches.get(&no) else {
             return;
         };
-        let State::Submitting(submitting) = open.record.state.clone() else {
+        let State::Sending(sending) = open.record.state.clone() else {
             return;
         };
-        let sends_input = submitting.input == Input::Local;
-        let input = self.options.context.spool.input(&open.record.intent.label);
-        if sends_input && !input.exists() {
-            self.feed(no, Event::InputRemoved);
-            return;
-        }
+        let sends_input = sending.input == Input::Local;
         // If only their times distinguish batches, they are created one after the other.
-        let creates_alone = submitting.creates(open.uploads) && !open.uploads;
+        let creates_alone = sending.creates(open.uploads) && !open.uploads;
         if creates_alone && self.may_another_be_created(no) {
-            self.feed(no, Event::Postponed(NEXT_CREATION));
+            self.feed(no, Event::Delayed(NEXT_CREATION, None));
             return;
         }
         if !self.feed(no, Event::Sending) {
@@ -198,7 +194,7 @@ impl Poller<'_> {
             self.feed(no, Event::NotSent(Some(wait)));
             return;
         }
-        let stage = submitting.input.stage();
+        let stage = sending.input.stage();
         if sends_input {
             return self.transfer(no, client, Task::Submit(stage));
         }
@@ -282,9 +278,7 @@ impl Poller<'_> {
             Event::Submitted(answer) => {
                 self.accounts.note_call(account, answer.as_ref().err(), now)
             }
-            Event::StatusAnswered(answer) => {
-                self.accounts.note_call(account, answer.as_ref().err(), now)
-            }
+            Event::Status(answer) => self.accounts.note_call(account, answer.as_ref().err(), now),
             Event::Listed(answer) => self.accounts.note_call(account, answer.as_ref().err(), now),
             _ => {}
         }
@@ -316,6 +310,8 @@ impl Poller<'_> {
             now: self.clock.wall(),
             is_stopped: open.batch.is_stopped,
             stopped_at: open.batch.stopped_at,
+            is_elsewhere: self.is_elsewhere_now(&open.record),
+            has_input: self.options.context.spool.input(open.label()).exists(),
             uploads: open.uploads,
             settings: self.options.control.settings(),
             jitter: self.jitter.share(),
@@ -368,6 +364,13 @@ impl Poller<'_> {
                     log::debug!("the input file {file} stays at the provider: {error}");
                 }
             }
+            Effect::CancelDuplicate(id) => {
+                if let Some(client) = self.accounts.client(self.options.control, account)
+                    && let Err(error) = client.cancel(&id, self.options.ctx)
+                {
+                    log::warn!("the superfluous batch {id} could not be cancelled: {error}");
+                }
+            }
             Effect::DropInput => self.options.context.spool.drop_input(&about.label),
             Effect::PauseAccount(error) => self.accounts.pause(account.clone(), &error, facts, now),
             Effect::ResumeAccount => self.accounts.resume(account),
@@ -413,9 +416,10 @@ impl Poller<'_> {
 
     /// Says once that calls are made, which cost more than a batch.
     fn say_called(&mut self, about: &About, error: &Error) {
-        let level = match std::mem::replace(&mut self.has_said_called, true) {
-            false => log::Level::Warn,
-            true => log::Level::Info,
+        let level = if std::mem::replace(&mut self.has_said_called, true) {
+            log::Level::Info
+        } else {
+            log::Level::Warn
         };
         log::log!(
             level,

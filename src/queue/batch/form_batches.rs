@@ -111,7 +111,7 @@ impl Poller<'_> {
     /// Whether jobs of this group are being moved into a batch.
     fn is_taken_care_of(&self, group: &WaitingJobs) -> bool {
         self.batches.values().any(|open| {
-            matches!(open.record.state, State::Forming)
+            matches!(&open.record.state, State::Forming(forming) if !forming.is_filled)
                 && open.batch.process_id == Some(group.process_id)
                 && open.batch.lane == group.lane
         })

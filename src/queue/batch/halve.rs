@@ -3,7 +3,7 @@
 use crate::base::Error;
 use crate::queue::store::BatchNo;
 
-use super::machine::{Event, new_label};
+use super::machine::{Event, ItemsSettled, new_label};
 use super::poller::Poller;
 
 impl Poller<'_> {
@@ -17,12 +17,13 @@ impl Poller<'_> {
         let (half, rest) = whole.halves([new_label(), new_label()], wall);
         let at = match self.key_of_nth(no, half.intent.items) {
             Ok(Some(at)) => at,
+            // Jobs were removed from it; the rest is sent like any other batch.
             Ok(None) => {
-                self.feed(no, Event::NotDivided(None));
+                self.feed(no, Event::Settled(Ok(ItemsSettled::Jobs(0))));
                 return false;
             }
             Err(error) => {
-                self.feed(no, Event::NotDivided(Some(error)));
+                self.feed(no, Event::Settled(Err(error)));
                 return false;
             }
         };
@@ -30,7 +31,7 @@ impl Poller<'_> {
         let new = match store.split_batch(worker, no, at, &half.text(), &rest.text(), wall) {
             Ok(new) => new,
             Err(error) => {
-                self.feed(no, Event::NotDivided(Some(error)));
+                self.feed(no, Event::Settled(Err(error)));
                 return false;
             }
         };

@@ -171,7 +171,7 @@ impl<'a> Poller<'a> {
             .swap(false, Ordering::SeqCst)
         {
             for no in self.batches.keys().copied().collect::<Vec<_>>() {
-                self.feed(no, Event::RecheckNow);
+                self.feed(no, Event::Recheck);
             }
         }
         self.scan_store();

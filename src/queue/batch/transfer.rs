@@ -39,11 +39,11 @@ impl Task {
     /// The event if this fails.
     fn failed(&self) -> fn(Error) -> Event {
         match self {
-            Self::WriteInput(_) => |error| Event::InputWritten(Err(error)),
+            Self::WriteInput(_) => |error| Event::Written(Err(error)),
             Self::Submit(_) => |error| Event::Submitted(Err(error)),
             Self::ReadList(..) => |error| Event::Listed(Err(error)),
             Self::Collect(..) => |error| Event::Collected(Err(error)),
-            Self::SettleItems(_) => |error| Event::ItemsSettled(Err(error)),
+            Self::SettleItems(_) => |error| Event::Settled(Err(error)),
         }
     }
 }
@@ -153,7 +153,7 @@ fn carry_out(context: &BatchContext, order: Order, ctx: &Context) -> Event {
     }
     match task {
         Task::WriteInput(limits) => {
-            Event::InputWritten(write_input(context, no, &record, &client, limits, ctx))
+            Event::Written(write_input(context, no, &record, &client, limits, ctx))
         }
         Task::Submit(stage) => {
             Event::Submitted(context.advance(&*client, &record.intent, &stage, ctx))
@@ -183,7 +183,7 @@ fn carry_out(context: &BatchContext, order: Order, ctx: &Context) -> Event {
             if let Ok(ItemsSettled::Jobs(_)) = &settled {
                 tidy(context, &record, &*client, ctx);
             }
-            Event::ItemsSettled(settled)
+            Event::Settled(settled)
         }
     }
 }

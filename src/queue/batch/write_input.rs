@@ -27,7 +27,7 @@ pub(crate) fn write_input(
     limits: BatchLimits,
     ctx: &Context,
 ) -> Result<Written, Error> {
-    if record.state == State::Forming {
+    if matches!(&record.state, State::Forming(forming) if !forming.is_filled) {
         fill(context, no, limits, ctx)?;
     }
     let label = &record.intent.label;

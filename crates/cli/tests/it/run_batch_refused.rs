@@ -191,7 +191,11 @@ fn calls_for_refused_batches_stay_within_the_budget() {
     let words = "--prices prices.json --max-tokens 10 --budget 0.005";
     let ended = run_at(&OPENAI, &desk, &gate, words).ended();
     ended.ends(4, "the budget of");
-    assert!((1..40).contains(&sim.stats().calls), "{}", sim.stats().calls);
+    assert!(
+        (1..40).contains(&sim.stats().calls),
+        "{}",
+        sim.stats().calls
+    );
 }
 
 #[test]

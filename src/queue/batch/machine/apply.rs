@@ -10,13 +10,7 @@ use super::effect::{Effect, Effects};
 use super::event::{Event, Facts, ItemsSettled};
 use super::next::{Step, next};
 use super::record::Record;
-use super::state::{Fence, Formed, Reconciling, State, Submitting};
-
-/// Interval of attempts without the API key, or after a panic of the client.
-const UNUSABLE: Duration = Duration::from_secs(10);
-
-/// The steps that send something.
-const SUBMISSIONS: [Step; 2] = [Step::Upload, Step::Create];
+use super::state::{Fence, Input, Sending, State, Unknown};
 
 /// Applies an event to a batch, and returns what else to do.
 pub(crate) fn apply(record: &mut Record, event: Event, facts: &Facts) -> Effects {
@@ -37,115 +31,86 @@ pub(super) struct Change<'a> {
 }
 
 impl Change<'_> {
-    /// More than 80 lines, because one match lists every valid pair of a state and an event, as the diagram of
-    /// [`State`] does.
     fn apply(&mut self, event: Event) {
         use State as S;
         match (self.record.state.clone(), event) {
             // In any state.
             (_, Event::TakenOver) => self.taken_over(),
             // A delayed list gets its time, however often the user cancels.
-            (S::Reconciling(_), Event::RecheckNow) => {}
-            (_, Event::RecheckNow) => self.wait(Duration::ZERO),
-            (_, Event::Postponed(wait)) => self.wait(wait),
-            (_, Event::Panicked) => self.unusable("the client of the Batch API panicked"),
-            (_, Event::NoKey) => self.unusable("its API key is not set"),
-            (_, Event::AccountChanged) if self.record.is_unsent() => self.close(),
+            (S::Unknown(Unknown { held: false, .. }), Event::Recheck) => {}
+            (_, Event::Recheck) => self.wait(Duration::ZERO),
+            (_, Event::Delayed(wait, why)) => {
+                why.into_iter().for_each(|why| self.problem(why.to_owned()));
+                self.wait(wait);
+            }
 
-            // Forming and submitting.
-            (S::Forming | S::Formed(_), Event::InputWritten(written)) => {
-                self.input_written(written)
+            // Forming and sending.
+            (S::Forming(_), Event::Written(written)) => self.written(written),
+            // The local file had disappeared.
+            (S::Sending(sending), Event::Written(written))
+                if sending.input == Input::Local
+                    && !(sending.sent && sending.creates(self.facts.uploads)) =>
+            {
+                self.written(written);
             }
-            (S::Submitting(submitting), Event::InputRemoved) if self.is_next(&SUBMISSIONS) => {
-                self.record.state = S::Formed(Formed {
-                    lost_files: submitting.lost_files,
-                });
-                self.wait(Duration::ZERO);
-                self.save();
+            (S::Sending(sending), Event::Sending)
+                if self.is_next(&[Step::Upload, Step::Create]) =>
+            {
+                self.sending(sending);
             }
-            (S::Submitting(submitting), Event::Sending) if self.is_next(&SUBMISSIONS) => {
-                self.sending(submitting);
-            }
-            (S::Submitting(submitting), Event::NotSent(wait)) if submitting.sent => {
-                self.not_sent(submitting);
+            (S::Sending(sending), Event::NotSent(wait)) if sending.sent => {
+                self.not_sent(sending);
                 wait.into_iter().for_each(|wait| self.wait(wait));
             }
-            (S::Submitting(submitting), Event::Submitted(answer)) if submitting.sent => {
-                self.submitted(submitting, answer);
+            (S::Sending(sending), Event::Submitted(answer)) if sending.sent => {
+                self.submitted(sending, answer);
             }
 
-            // Reconciling.
-            (S::Submitting(Submitting { input, sent, .. }), Event::Listed(found)) if sent => {
-                let reconciling = Reconciling {
+            // Searching.
+            (S::Sending(Sending { input, sent, .. }), Event::Listed(found)) if sent => {
+                let unknown = Unknown {
                     input,
-                    ..Reconciling::default()
+                    ..Unknown::default()
                 };
-                self.listed(reconciling, found);
+                self.listed(unknown, found);
             }
-            (S::Reconciling(reconciling) | S::Held(reconciling), Event::Listed(found)) => {
-                self.listed(reconciling, found);
+            (S::Unknown(unknown), Event::Listed(found)) => self.listed(unknown, found),
+            (S::Unknown(unknown), Event::FileDeleted(answer)) => self.file_deleted(unknown, answer),
+            (S::Unknown(unknown), Event::GivenUp) if self.is_next(&[Step::GiveUp]) => {
+                self.not_created(&unknown);
             }
-            (S::Reconciling(reconciling) | S::Held(reconciling), Event::FileDeleted(answer)) => {
-                self.file_deleted(reconciling, answer);
-            }
-            (S::Reconciling(reconciling) | S::Held(reconciling), Event::GivenUp)
-                if self.is_next(&[Step::GiveUp]) =>
-            {
-                self.not_created(&reconciling);
-            }
-            (S::Forming | S::Formed(_) | S::Submitting(_), Event::GivenUp)
-                if self.is_next(&[Step::GiveUp]) =>
-            {
+            (S::Forming(_) | S::Sending(_), Event::GivenUp) if self.is_next(&[Step::GiveUp]) => {
                 let file = self.record.file().map(str::to_owned);
                 self.close();
                 self.delete_file(file);
             }
 
             // At the provider.
-            (S::Running(running), Event::DuplicateCancelled(answer)) => {
-                self.duplicate_cancelled(running, answer);
-            }
-            (S::Running(running), Event::CancelAnswered(answer)) => {
-                self.cancel_answered(running, answer);
-            }
-            (S::Running(running), Event::StatusAnswered(Ok(status))) => {
-                self.on_status(running, status);
-            }
-            (S::Running(running), Event::StatusAnswered(Err(error))) => {
-                self.no_status(running, &error);
-            }
-            (S::Ended(ended), Event::Collected(collected)) => self.collected(ended, collected),
+            (S::Running(remote), Event::Cancelled(answer)) => self.cancelled(remote, answer),
+            (S::Running(remote), Event::Status(Ok(status))) => self.on_status(remote, status),
+            (S::Running(remote), Event::Status(Err(error))) => self.no_status(remote, &error),
+            (S::Collecting(ended), Event::Collected(collected)) => self.collected(ended, collected),
 
-            // Settling jobs, and division.
-            (
-                S::Submitting(_) | S::Running(_),
-                Event::ItemsSettled(Ok(ItemsSettled::NoSuchRequest(error))),
-            ) => {
-                self.divide_or_call(error);
-            }
-            (
-                S::Submitting(_) | S::Running(_),
-                Event::ItemsSettled(Ok(ItemsSettled::Jobs(jobs))),
-            ) => {
-                let text = format!(
-                    "{jobs} jobs left batch {}, which was refused",
-                    self.record.name()
-                );
+            // Refused.
+            (S::Sending(_) | S::Running(_), Event::Settled(settled)) => self.settled(settled),
+
+            (_, event) => self.refuse(&event),
+        }
+    }
+
+    /// Jobs of a refused batch were settled, or it could not be divided.
+    fn settled(&mut self, settled: Result<ItemsSettled, Error>) {
+        match settled {
+            Ok(ItemsSettled::NoSuchRequest(error)) => self.divide_or_call(error),
+            Ok(ItemsSettled::Jobs(jobs)) => {
+                let name = self.record.name();
+                let text = format!("{jobs} jobs left batch {name}, which was refused");
                 self.log(Level::Info, text);
                 // Nothing is billed for a refused batch.
                 self.add(Effect::GiveBack);
                 self.close();
             }
-            (S::Submitting(_) | S::Running(_), Event::ItemsSettled(Err(error))) => {
-                self.failed(&error);
-            }
-            (S::Submitting(_) | S::Running(_), Event::NotDivided(Some(error))) => {
-                self.retry(&error);
-            }
-            // Jobs were removed from it; the rest is sent like any other batch.
-            (S::Submitting(_) | S::Running(_), Event::NotDivided(None)) => self.close(),
-
-            (_, event) => self.refuse(&event),
+            Err(error) => self.failed(&error),
         }
     }
 
@@ -169,19 +134,20 @@ impl Change<'_> {
         let left = self.record.due.since(self.facts.now);
         let poll = settings.poll(Duration::ZERO, None, 0.0);
         let wait = match &self.record.state {
-            State::Held(reconciling) => {
-                let reconciling = reconciling.clone();
+            State::Unknown(unknown) => {
+                let (unknown, longest) = (unknown.clone(), settings.reconcile_wait);
                 // The list that must show that nothing was created before the file was deleted keeps its time too.
-                let wait = match reconciling.fence {
-                    Fence::Closed { confirmed: false } => left.min(settings.reconcile_wait),
-                    _ => Duration::ZERO,
-                };
-                // The settings may have changed: the batch is searched once more before it is on hold again, with a
+                let is_confirming = unknown.fence == Fence::Closed { confirmed: false };
+                let is_free = unknown.held && !is_confirming;
+                // The settings may have changed: a held batch is searched once more before it is on hold again, with a
                 // new message.
-                self.reconciling(reconciling);
-                wait
+                self.searching(unknown);
+                if is_free {
+                    Duration::ZERO
+                } else {
+                    left.min(longest)
+                }
             }
-            State::Reconciling(_) => left.min(settings.reconcile_wait),
             // The user may have started this worker because the results are available now.
             _ if self.record.uncollected().is_some() => Duration::ZERO,
             // Or because the provider is reachable now, or accepts the API key.
@@ -195,11 +161,6 @@ impl Change<'_> {
             self.record.word()
         );
         self.effects.log(Level::Info, text);
-    }
-
-    fn unusable(&mut self, why: &str) {
-        self.problem(why.to_owned());
-        self.wait(UNUSABLE);
     }
 
     pub(super) fn add(&mut self, effect: Effect) {
@@ -255,10 +216,7 @@ impl Change<'_> {
         if failures >= WEB_PAGES
             && error.kind() == ErrorKind::Malformed
             && error.is_unreachable()
-            && matches!(
-                self.record.state,
-                State::Submitting(_) | State::Reconciling(_)
-            )
+            && matches!(self.record.state, State::Sending(_) | State::Unknown(_))
         {
             self.add(Effect::ReportCritical(error.clone()));
         }

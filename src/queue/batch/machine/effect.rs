@@ -35,6 +35,8 @@ pub(crate) enum Effect {
     Take(Step),
     /// Settle jobs of it.
     SettleItems(ItemEnds),
+    /// Cancel this superfluous batch. If that fails, it goes on.
+    CancelDuplicate(String),
     /// Delete this input file at the provider. If that fails, the file stays.
     DeleteFile(String),
     /// Delete the local input.

@@ -17,6 +17,10 @@ pub(crate) struct Facts {
     pub is_stopped: bool,
     /// Time of the last cancellation.
     pub stopped_at: Option<Timestamp>,
+    /// New batches use another account.
+    pub is_elsewhere: bool,
+    /// The file with its lines is on the disk.
+    pub has_input: bool,
     /// The provider's batches take their input as a file.
     pub uploads: bool,
     pub settings: BatchSettings,
@@ -88,19 +92,11 @@ pub(crate) enum Event {
     /// This worker has taken it over.
     TakenOver,
     /// Its process was cancelled, or the settings have changed: waiting batches are checked again.
-    RecheckNow,
-    /// Nothing can be done for this time.
-    Postponed(Duration),
-    /// The client panicked during a step.
-    Panicked,
-    /// Its API key is not available here.
-    NoKey,
-    /// New batches use another account.
-    AccountChanged,
+    Recheck,
+    /// Nothing can be done for this time, for this reason.
+    Delayed(Duration, Option<&'static str>),
     /// Its lines were written, or that failed.
-    InputWritten(Result<Written, Error>),
-    /// The file with its lines has disappeared from the disk.
-    InputRemoved,
+    Written(Result<Written, Error>),
     /// The next step of its submission is about to be sent, which must be recorded first.
     Sending,
     /// That step was not sent; it may be sent after this time.
@@ -113,18 +109,14 @@ pub(crate) enum Event {
     FileDeleted(Result<(), Error>),
     /// It was not created, or is not wanted any more.
     GivenUp,
-    /// Outcome of cancelling a duplicate of it.
-    DuplicateCancelled(Result<(), Error>),
     /// Outcome of cancelling it.
-    CancelAnswered(Result<(), Error>),
+    Cancelled(Result<(), Error>),
     /// Its state at the provider.
-    StatusAnswered(Result<BatchStatus, Error>),
+    Status(Result<BatchStatus, Error>),
     /// Outcome of fetching its results.
     Collected(Result<Collected, Error>),
-    /// Jobs of it were settled.
-    ItemsSettled(Result<ItemsSettled, Error>),
-    /// It could not be divided, because of an error or too few jobs.
-    NotDivided(Option<Error>),
+    /// Jobs of it were settled, or left it undivided.
+    Settled(Result<ItemsSettled, Error>),
 }
 
 impl Event {

@@ -4,7 +4,7 @@ use crate::config::choices::OnUnknown;
 
 use super::super::settings::LISTINGS;
 use super::event::Facts;
-use super::state::{Ended, Fence, Input, Owner, Reconciling, Results, Running, State, Submitting};
+use super::state::{Collecting, Fence, Input, Results, Sending, State, Unknown};
 
 /// The next step of a batch.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,8 +21,6 @@ pub(crate) enum Step {
     DeleteFile(String),
     /// It does not exist: return its jobs.
     GiveUp,
-    /// Cancel this duplicate.
-    CancelDuplicate(String),
     /// Cancel it at the provider.
     Cancel(String),
     /// Poll it.
@@ -34,22 +32,34 @@ pub(crate) enum Step {
 /// Decides the next step.
 pub(crate) fn next(state: &State, facts: &Facts) -> Step {
     match state {
-        State::Forming | State::Formed(_) if facts.is_stopped => Step::GiveUp,
-        State::Forming | State::Formed(_) => Step::WriteInput,
-        State::Submitting(submitting) => submit(submitting, facts),
-        State::Reconciling(reconciling) | State::Held(reconciling) => reconcile(reconciling, facts),
-        State::Running(running) => watch(running, facts),
-        State::Ended(Ended { remote, results }) => {
+        State::Forming(_) if facts.is_stopped || facts.is_elsewhere => Step::GiveUp,
+        State::Forming(_) => Step::WriteInput,
+        State::Sending(sending) => send(sending, facts),
+        State::Unknown(unknown) => search(unknown, facts),
+        // A batch that may belong to another program is not cancelled.
+        State::Running(remote)
+            if facts.is_stopped && remote.presumed.is_none() && !remote.cancel_asked =>
+        {
+            Step::Cancel(remote.id.clone())
+        }
+        State::Running(remote) => Step::AskStatus(remote.id.clone()),
+        State::Collecting(Collecting { remote, results }) => {
             Step::Collect(remote.id.clone(), results.clone())
         }
     }
 }
 
-fn submit(submitting: &Submitting, facts: &Facts) -> Step {
-    match submitting.creates(facts.uploads) {
+fn send(sending: &Sending, facts: &Facts) -> Step {
+    let (creates, is_local) = (
+        sending.creates(facts.uploads),
+        sending.input == Input::Local,
+    );
+    match creates {
         // It may exist: the outcome of its creation is unknown.
-        true if submitting.sent => Step::ReadList(submitting.input.clone()),
+        true if sending.sent => Step::ReadList(sending.input.clone()),
         _ if facts.is_stopped => Step::GiveUp,
+        _ if facts.is_elsewhere && is_local && !sending.sent => Step::GiveUp,
+        _ if is_local && !facts.has_input => Step::WriteInput,
         true => Step::Create,
         false => Step::Upload,
     }
@@ -57,30 +67,15 @@ fn submit(submitting: &Submitting, facts: &Facts) -> Step {
 
 /// A delayed list shows it later. A batch that did not appear in all that time is sent again only after the file that
 /// a delayed creation needs is deleted, and the list was read again.
-fn reconcile(reconciling: &Reconciling, facts: &Facts) -> Step {
-    let read = || Step::ReadList(reconciling.input.clone());
-    if reconciling.listings < LISTINGS || facts.policy() == OnUnknown::Hold {
+fn search(unknown: &Unknown, facts: &Facts) -> Step {
+    let read = || Step::ReadList(unknown.input.clone());
+    if unknown.listings < LISTINGS || facts.policy() == OnUnknown::Hold {
         return read();
     }
-    let file = reconciling.input.file().filter(|_| facts.uploads);
-    match (reconciling.fence, file) {
+    let file = unknown.input.file().filter(|_| facts.uploads);
+    match (unknown.fence, file) {
         (Fence::Open { .. }, Some(file)) => Step::DeleteFile(file.to_owned()),
         (Fence::Closed { confirmed: false }, Some(_)) => read(),
         (Fence::Closed { confirmed: true }, Some(_)) | (_, None) => Step::GiveUp,
-    }
-}
-
-fn watch(running: &Running, facts: &Facts) -> Step {
-    let remote = &running.remote;
-    match (running.duplicates.first(), &remote.owner) {
-        (Some(duplicate), _) => Step::CancelDuplicate(duplicate.clone()),
-        // A batch that may belong to another program is not cancelled.
-        (
-            None,
-            Owner::Ours {
-                cancel_asked: false,
-            },
-        ) if facts.is_stopped => Step::Cancel(remote.id.clone()),
-        (None, _) => Step::AskStatus(remote.id.clone()),
     }
 }

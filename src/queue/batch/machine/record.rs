@@ -7,7 +7,7 @@ use crate::llm::batch::{BatchAccount, BatchIntent};
 use crate::llm::providers::vendor::Vendor;
 use crate::queue::store::StoredBatch;
 
-use super::state::{Formed, Input, Owner, State, Submitting, Uncollected};
+use super::state::{Forming, Input, Sending, State, Uncollected};
 
 /// A batch as stored in its row.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -43,7 +43,7 @@ impl Record {
                 bytes: 0,
                 begun: now,
             },
-            state: State::Forming,
+            state: State::Forming(Forming::default()),
             problem: None,
             failures: 0,
             due: now,
@@ -86,8 +86,8 @@ impl Record {
     /// Whether nothing of it was sent, or all of it was rejected: it belongs to no account then.
     pub(crate) fn is_unsent(&self) -> bool {
         match &self.state {
-            State::Forming | State::Formed(_) => true,
-            State::Submitting(Submitting { input, sent, .. }) => *input == Input::Local && !sent,
+            State::Forming(_) => true,
+            State::Sending(Sending { input, sent, .. }) => *input == Input::Local && !sent,
             _ => false,
         }
     }
@@ -95,22 +95,22 @@ impl Record {
     /// Whether its provider was asked to cancel it.
     pub(crate) fn is_cancel_asked(&self) -> bool {
         let remote = self.state.remote();
-        remote.is_some_and(|remote| matches!(remote.owner, Owner::Ours { cancel_asked: true }))
+        remote.is_some_and(|remote| remote.cancel_asked)
     }
 
     /// Whether it may be created at any moment. If only their times distinguish batches, no other one is created
     /// meanwhile.
     pub(crate) fn may_be_created(&self) -> bool {
         match &self.state {
-            State::Submitting(submitting) => submitting.sent,
-            State::Reconciling(_) => true,
+            State::Sending(sending) => sending.sent,
+            State::Unknown(unknown) => !unknown.held,
             _ => false,
         }
     }
 
     /// Whether it waits for the user's decision.
     pub(crate) fn is_held(&self) -> bool {
-        matches!(self.state, State::Held(_))
+        matches!(&self.state, State::Unknown(unknown) if unknown.held)
     }
 
     /// Whether the provider has it, or may have it.
@@ -137,16 +137,15 @@ impl Record {
     /// Batches that were adopted as this one by mistake.
     pub(crate) fn not_ours(&self) -> &[String] {
         match &self.state {
-            State::Reconciling(reconciling) | State::Held(reconciling) => &reconciling.not_ours,
+            State::Unknown(unknown) => &unknown.not_ours,
             _ => &[],
         }
     }
 
     /// Whether its results must show that it is ours.
     pub(crate) fn is_presumed(&self) -> bool {
-        self.state
-            .remote()
-            .is_some_and(|remote| remote.is_presumed())
+        let remote = self.state.remote();
+        remote.is_some_and(|remote| remote.presumed.is_some())
     }
 
     /// How long its provider keeps the missing results, according to its documentation; `None` without a limit.
@@ -167,17 +166,17 @@ impl Record {
     /// The state for people and JSON.
     pub(crate) fn word(&self) -> &str {
         match &self.state {
-            State::Forming | State::Formed(_) => "preparing",
-            State::Submitting(submitting) => match &submitting.input {
+            State::Forming(_) => "preparing",
+            State::Sending(sending) => match &sending.input {
                 Input::Local => "submitting",
                 Input::Uploaded { .. } => "creating",
             },
-            State::Reconciling(_) => "looking_for",
-            State::Held(_) => "held",
-            State::Running(_) | State::Ended(_) if self.uncollected().is_some() => "uncollected",
-            State::Running(running) if running.remote.is_presumed() => PRESUMED,
-            State::Running(running) => running.remote.status.as_deref().unwrap_or("submitted"),
-            State::Ended(_) => "collecting",
+            State::Unknown(unknown) if unknown.held => "held",
+            State::Unknown(_) => "looking_for",
+            _ if self.uncollected().is_some() => "uncollected",
+            State::Running(remote) if remote.presumed.is_some() => PRESUMED,
+            State::Running(remote) => remote.status.as_deref().unwrap_or("submitted"),
+            State::Collecting(_) => "collecting",
         }
     }
 
@@ -186,17 +185,15 @@ impl Record {
         let [label, label_of_rest] = labels;
         let model = self.intent.model.clone();
         let mut half = Self::new(self.account.clone(), label, model, now);
-        half.state = State::Formed(Formed::default());
+        half.state = filled(0);
         half.intent.items = self.intent.items / 2;
         let mut rest = self.clone();
         rest.intent.items -= half.intent.items;
         rest.intent.label = label_of_rest;
         rest.failures = 0;
-        rest.state = State::Formed(Formed {
-            lost_files: match &self.state {
-                State::Submitting(Submitting { lost_files, .. }) => *lost_files,
-                _ => 0,
-            },
+        rest.state = filled(match &self.state {
+            State::Sending(Sending { lost_files, .. }) => *lost_files,
+            _ => 0,
         });
         rest.due = now;
         (half, rest)
@@ -207,6 +204,14 @@ impl Record {
         self.failures = 0;
         self.problem = None;
     }
+}
+
+/// A batch that has its jobs, and whose lines must be written.
+fn filled(lost_files: u32) -> State {
+    State::Forming(Forming {
+        is_filled: true,
+        lost_files,
+    })
 }
 
 /// The state of a batch that was identified only by its size and time.

@@ -6,14 +6,16 @@ use std::time::Duration;
 use log::Level;
 
 use crate::base::Error;
+use crate::config::choices::OnUnknown;
 
+use super::super::settings::LISTINGS;
 use super::apply::Change;
 use super::effect::Effect;
 use super::event::Collected;
-use super::state::{Ended, Input, Owner, Reconciling, Remote, Running, State, Uncollected};
+use super::state::{Collecting, Remote, State, Uncollected, Unknown};
 
 impl Change<'_> {
-    pub(super) fn collected(&mut self, ended: Ended, collected: Result<Collected, Error>) {
+    pub(super) fn collected(&mut self, ended: Collecting, collected: Result<Collected, Error>) {
         let collected = match collected {
             Ok(collected) => collected,
             Err(error) => return self.failed(&error),
@@ -26,7 +28,7 @@ impl Change<'_> {
         if let Some(why) = collected.withheld {
             return self.withheld(remote, why, collected.asked);
         }
-        if remote.is_presumed() && collected.requests > 0 {
+        if remote.presumed.is_some() && collected.requests > 0 {
             self.add(Effect::CountCreated);
         }
         let (id, requests) = (&remote.id, collected.requests);
@@ -56,24 +58,27 @@ impl Change<'_> {
         }
     }
 
-    /// It was identified only by its size and time, and its results show that it belongs to another program.
+    /// It was identified only by its size and time, and its results show that it belongs to another program. So it is
+    /// unknown again where ours is, and the user decides.
     fn foreign(&mut self, remote: Remote) {
-        let id = remote.id;
-        let text = format!(
-            "batch {id} belongs to another program: its results contain no request of this queue"
+        let mut not_ours = remote.presumed.unwrap_or_default();
+        not_ours.push(remote.id.clone());
+        let why = format!("batch {} belongs to another program", remote.id);
+        self.log(
+            Level::Warn,
+            format!("{why}: its results contain no request of this queue"),
         );
-        self.log(Level::Warn, text);
-        let mut not_ours = match remote.owner {
-            Owner::Presumed { not_ours } => not_ours,
-            Owner::Ours { .. } => Vec::new(),
-        };
-        not_ours.push(id);
-        self.reconciling(Reconciling {
-            input: Input::Local,
+        let mut unknown = Unknown {
             not_ours,
-            ..Reconciling::default()
-        });
+            ..Unknown::default()
+        };
         self.record.failures = 0;
+        if self.facts.policy() == OnUnknown::Hold {
+            unknown.listings = LISTINGS;
+            self.held(unknown, &why);
+        } else {
+            self.searching(unknown);
+        }
         self.wait(Duration::ZERO);
         self.save();
     }
@@ -113,10 +118,7 @@ impl Change<'_> {
         let wait = settings.fetch_again(remote.fetches, is_kept, asked, jitter);
         remote.uncollected = Some(uncollected);
         // The provider may have named its files too early, so its state is polled again.
-        self.record.state = State::Running(Running {
-            remote,
-            duplicates: Vec::new(),
-        });
+        self.record.state = State::Running(remote);
         self.record.problem = None;
         self.wait(wait);
         self.add(Effect::CountVainFetch);

@@ -6,32 +6,25 @@
 //! ```mermaid
 //! stateDiagram-v2
 //!     [*] --> Forming
-//!     [*] --> Formed
-//!     Forming --> Submitting: InputWritten
-//!     Formed --> Submitting: InputWritten
-//!     Submitting --> Formed: InputRemoved, ItemsSettled, Submitted
-//!     Submitting --> Reconciling: Listed, Submitted
-//!     Submitting --> Running: Listed, Submitted
-//!     Reconciling --> Held: Listed
-//!     Reconciling --> Running: Listed
-//!     Held --> Reconciling: FileDeleted, Listed, TakenOver
-//!     Held --> Running: Listed
-//!     Running --> Formed: ItemsSettled, StatusAnswered
-//!     Running --> Ended: StatusAnswered
-//!     Ended --> Reconciling: Collected
-//!     Ended --> Running: Collected
-//!     Forming --> [*]: AccountChanged, GivenUp, InputWritten
-//!     Formed --> [*]: AccountChanged, GivenUp, InputWritten
-//!     Submitting --> [*]: AccountChanged, GivenUp, ItemsSettled, NotDivided
-//!     Reconciling --> [*]: GivenUp
-//!     Held --> [*]: GivenUp
-//!     Running --> [*]: ItemsSettled, NotDivided, StatusAnswered
-//!     Ended --> [*]: Collected
+//!     Forming --> Sending: Written
+//!     Sending --> Forming: Settled, Submitted
+//!     Sending --> Unknown: Listed, Submitted
+//!     Sending --> Running: Listed, Submitted
+//!     Unknown --> Running: Listed
+//!     Running --> Forming: Settled, Status
+//!     Running --> Collecting: Status
+//!     Collecting --> Unknown: Collected
+//!     Collecting --> Running: Collected
+//!     Forming --> [*]: GivenUp, Written
+//!     Sending --> [*]: GivenUp, Settled, Written
+//!     Unknown --> [*]: GivenUp
+//!     Running --> [*]: Settled, Status
+//!     Collecting --> [*]: Collected
 //! ```
 //!
-//! `Formed` is the first state of both halves of a divided batch. A batch returns to it when its input is lost, locally
-//! or at the provider. `Ended` returns to `Running` while the provider does not return the results, and to
-//! `Reconciling` when the results show that the batch belongs to another program.
+//! Both halves of a divided batch begin as `Forming`. A batch returns to it when its input is lost, locally or at the
+//! provider. `Collecting` returns to `Running` while the provider does not return the results, and to `Unknown` when the
+//! results show that the batch belongs to another program.
 
 use serde::{Deserialize, Serialize};
 
@@ -42,20 +35,16 @@ use crate::llm::batch::{BatchCounts, BatchStage};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, strum::IntoStaticStr)]
 #[serde(rename_all = "snake_case", tag = "is")]
 pub(crate) enum State {
-    /// Jobs are being moved into it.
-    Forming,
-    /// It has its jobs; their lines must be written to a file.
-    Formed(Formed),
+    /// Jobs are being moved into it, and their lines written to a file.
+    Forming(Forming),
     /// Its input is written and is being submitted step by step.
-    Submitting(Submitting),
+    Sending(Sending),
     /// It is unknown whether it was created: the provider's list is read.
-    Reconciling(Reconciling),
-    /// The same, but nothing is done until the user decides, or the list shows the batch.
-    Held(Reconciling),
+    Unknown(Unknown),
     /// It is at the provider.
-    Running(Running),
+    Running(Remote),
     /// It has ended there; its results must be stored.
-    Ended(Ended),
+    Collecting(Collecting),
 }
 
 impl State {
@@ -67,9 +56,7 @@ impl State {
     /// The provider's batch, once its id is known.
     pub(crate) fn remote(&self) -> Option<&Remote> {
         match self {
-            Self::Running(Running { remote, .. }) | Self::Ended(Ended { remote, .. }) => {
-                Some(remote)
-            }
+            Self::Running(remote) | Self::Collecting(Collecting { remote, .. }) => Some(remote),
             _ => None,
         }
     }
@@ -77,9 +64,9 @@ impl State {
     /// The location of its input, until its id is known.
     pub(crate) fn input(&self) -> Option<&Input> {
         match self {
-            Self::Submitting(Submitting { input, .. })
-            | Self::Reconciling(Reconciling { input, .. })
-            | Self::Held(Reconciling { input, .. }) => Some(input),
+            Self::Sending(Sending { input, .. }) | Self::Unknown(Unknown { input, .. }) => {
+                Some(input)
+            }
             _ => None,
         }
     }
@@ -87,7 +74,9 @@ impl State {
 
 /// A batch whose lines must be written, possibly again.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Formed {
+pub(crate) struct Forming {
+    /// It has its jobs.
+    pub is_filled: bool,
     /// How often its input file was missing at the provider.
     #[serde(default)]
     pub lost_files: u32,
@@ -95,7 +84,7 @@ pub(crate) struct Formed {
 
 /// A batch that is being submitted.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Submitting {
+pub(crate) struct Sending {
     pub input: Input,
     /// The next step was about to be sent, and its outcome is unknown.
     pub sent: bool,
@@ -104,7 +93,7 @@ pub(crate) struct Submitting {
     pub lost_files: u32,
 }
 
-impl Submitting {
+impl Sending {
     /// Whether the next step creates the batch. Otherwise it uploads the input, which starts nothing.
     pub(crate) fn creates(&self, uploads: bool) -> bool {
         !uploads || self.input.file().is_some()
@@ -145,12 +134,14 @@ impl Input {
 
 /// A batch that may exist although its id is unknown.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Reconciling {
+pub(crate) struct Unknown {
     pub input: Input,
     /// How often the provider's list did not show it.
     pub listings: u32,
     pub fence: Fence,
-    /// Batches that were adopted as this one by mistake.
+    /// Nothing is done until the user decides, or the list shows the batch.
+    pub held: bool,
+    /// Batches that were taken for this one by mistake.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub not_ours: Vec<String>,
 }
@@ -171,18 +162,9 @@ impl Default for Fence {
     }
 }
 
-/// A batch that is being processed.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Running {
-    pub remote: Remote,
-    /// Duplicates that were created for the same intent and must be cancelled.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub duplicates: Vec<String>,
-}
-
 /// A batch that has ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Ended {
+pub(crate) struct Collecting {
     pub remote: Remote,
     pub results: Results,
 }
@@ -200,35 +182,19 @@ pub(crate) struct Remote {
     pub status: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counts: Option<BatchCounts>,
-    pub owner: Owner,
+    /// Its cancellation was requested.
+    #[serde(default)]
+    pub cancel_asked: bool,
+    /// It was taken for ours only by its size and time: the batches that were so taken by mistake before it. It is not
+    /// cancelled, because it may belong to another program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub presumed: Option<Vec<String>>,
     /// It has ended, and the provider does not return all of its results.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uncollected: Option<Uncollected>,
     /// How often its results were requested without getting all of them.
     #[serde(default)]
     pub fetches: u32,
-}
-
-impl Remote {
-    pub(crate) fn is_presumed(&self) -> bool {
-        matches!(self.owner, Owner::Presumed { .. })
-    }
-}
-
-/// Whose batch it is.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "is")]
-pub(crate) enum Owner {
-    Ours {
-        /// Its cancellation was requested.
-        cancel_asked: bool,
-    },
-    /// Identified only by its size and time. It is not cancelled, because it may belong to another program.
-    Presumed {
-        /// Batches that were presumed to be this one by mistake.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        not_ours: Vec<String>,
-    },
 }
 
 /// The results of an ended batch.

@@ -10,42 +10,19 @@ use crate::llm::batch::{BatchRefusal, BatchState, BatchStatus};
 use super::apply::{Change, is_cut_off};
 use super::effect::Effect;
 use super::next::Step;
-use super::state::{Ended, Owner, Remote, Results, Running, State, Why};
+use super::state::{Collecting, Remote, Results, State, Why};
 
-/// After this many refusals a cancellation is given up.
-const MOST_CANCELS: u32 = 3;
+/// A cancelled batch that its provider did not know this many times is given up.
+const MOST_UNKNOWN: u32 = 3;
 
 impl Change<'_> {
-    /// Outcome of cancelling a duplicate.
-    pub(super) fn duplicate_cancelled(&mut self, mut running: Running, answer: Result<(), Error>) {
-        match answer {
-            Err(error) if !error.is_not_found() && self.record.failures < MOST_CANCELS => {
-                return self.failed(&error);
-            }
-            Err(error) => {
-                let duplicate = running.duplicates.first().map_or("?", String::as_str);
-                let text =
-                    format!("the superfluous batch {duplicate} could not be cancelled: {error}");
-                self.log(Level::Warn, text);
-            }
-            Ok(()) => {}
-        }
-        running.duplicates.drain(..1.min(running.duplicates.len()));
-        self.record.state = State::Running(running);
-        self.record.clear_failures();
-        self.wait(Duration::ZERO);
-        self.save();
-    }
-
-    pub(super) fn cancel_answered(&mut self, mut running: Running, answer: Result<(), Error>) {
-        let id = running.remote.id.clone();
+    pub(super) fn cancelled(&mut self, mut remote: Remote, answer: Result<(), Error>) {
+        let id = remote.id.clone();
         match answer {
             Ok(()) => {
                 self.log(Level::Info, format!("batch {id} is cancelled"));
-                if let Owner::Ours { cancel_asked } = &mut running.remote.owner {
-                    *cancel_asked = true;
-                }
-                self.record.state = State::Running(running);
+                remote.cancel_asked = true;
+                self.record.state = State::Running(remote);
                 self.record.clear_failures();
                 self.wait(Duration::ZERO);
                 self.save();
@@ -60,10 +37,10 @@ impl Change<'_> {
         }
     }
 
-    pub(super) fn no_status(&mut self, running: Running, error: &Error) {
+    pub(super) fn no_status(&mut self, remote: Remote, error: &Error) {
         if error.is_not_found() {
             self.record.failures = self.record.failures.saturating_add(1);
-            return self.on_not_found(running.remote);
+            return self.on_not_found(remote);
         }
         if matches!(error.kind(), ErrorKind::Auth | ErrorKind::Quota) {
             self.add(Effect::ReportCritical(error.clone()));
@@ -76,7 +53,7 @@ impl Change<'_> {
     fn on_not_found(&mut self, remote: Remote) {
         // A new batch may not be visible everywhere yet.
         let is_settled = self.facts.now.since(remote.created) > self.facts.settings.reconcile_wait;
-        if self.facts.is_stopped && is_settled && self.record.failures >= MOST_CANCELS {
+        if self.facts.is_stopped && is_settled && self.record.failures >= MOST_UNKNOWN {
             return self.close();
         }
         let why = format!(
@@ -88,13 +65,12 @@ impl Change<'_> {
     }
 
     /// The provider has returned the state of a batch.
-    pub(super) fn on_status(&mut self, mut running: Running, status: BatchStatus) {
+    pub(super) fn on_status(&mut self, mut remote: Remote, status: BatchStatus) {
         let word = status.state.as_str().to_owned();
-        let remote = &mut running.remote;
         let has_changed = remote.status.as_ref() != Some(&word) || remote.counts != status.counts;
         remote.status = Some(word);
         remote.counts = status.counts.or(remote.counts);
-        self.record.state = State::Running(running.clone());
+        self.record.state = State::Running(remote.clone());
         self.record.clear_failures();
         self.add(Effect::ResumeAccount);
         if !matches!(
@@ -110,11 +86,11 @@ impl Change<'_> {
         let why = match status.state {
             BatchState::Refused(refused) => return self.on_refused_batch(refused),
             BatchState::Validating | BatchState::Running | BatchState::Cancelling => {
-                return self.goes_on(running, status.poll_after, has_changed);
+                return self.goes_on(remote, status.poll_after, has_changed);
             }
             BatchState::Unknown(word) => {
                 self.problem(format!("its state {word:?} is unknown to batchwright"));
-                return self.goes_on(running, status.poll_after, has_changed);
+                return self.goes_on(remote, status.poll_after, has_changed);
             }
             BatchState::Completed => missing(),
             BatchState::Expired => {
@@ -126,7 +102,7 @@ impl Change<'_> {
                 });
                 let text = format!(
                     "batch {} expired{answered}; requests without an answer go into another batch",
-                    running.remote.id
+                    remote.id
                 );
                 self.log(Level::Warn, text);
                 not_reached("the batch expired before this request was worked on")
@@ -146,17 +122,16 @@ impl Change<'_> {
             },
             completed: is_completed,
         };
-        let remote = running.remote;
-        self.record.state = State::Ended(Ended { remote, results });
+        self.record.state = State::Collecting(Collecting { remote, results });
         self.wait(Duration::ZERO);
         self.save();
     }
 
-    fn goes_on(&mut self, mut running: Running, asked: Option<Duration>, has_changed: bool) {
+    fn goes_on(&mut self, mut remote: Remote, asked: Option<Duration>, has_changed: bool) {
         // Earlier replies that it had ended, or did not exist, were wrong.
-        let known = running.remote.uncollected.take();
-        let age = self.facts.now.since(running.remote.created);
-        self.record.state = State::Running(running);
+        let known = remote.uncollected.take();
+        let age = self.facts.now.since(remote.created);
+        self.record.state = State::Running(remote);
         let settings = &self.facts.settings;
         let wait = settings.poll(age, asked, self.facts.jitter);
         self.wait(wait);

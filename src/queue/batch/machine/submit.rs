@@ -10,7 +10,7 @@ use crate::llm::batch::{BatchRefusal, BatchStage, RequestName, is_unknown};
 use super::apply::Change;
 use super::effect::{Effect, ItemEnds};
 use super::event::Written;
-use super::state::{Formed, Input, Owner, Reconciling, Remote, Running, State, Submitting};
+use super::state::{Forming, Input, Remote, Sending, State, Unknown};
 
 /// How often an input file that disappeared before the creation is uploaded again.
 const MOST_UPLOADS: u32 = 2;
@@ -26,18 +26,19 @@ const FEWEST_DIVIDED: u64 = 100;
 const LONGEST_HOLD: Duration = Duration::from_secs(3600);
 
 impl Change<'_> {
-    pub(super) fn input_written(&mut self, written: Result<Written, Error>) {
+    pub(super) fn written(&mut self, written: Result<Written, Error>) {
         let written = match written {
             Ok(written) if written.items == 0 => return self.close(),
             Ok(written) => written,
             Err(error) => return self.failed(&error),
         };
         let lost_files = match &self.record.state {
-            State::Formed(formed) => formed.lost_files,
+            State::Forming(Forming { lost_files, .. })
+            | State::Sending(Sending { lost_files, .. }) => *lost_files,
             _ => 0,
         };
         (self.record.intent.items, self.record.intent.bytes) = (written.items, written.bytes);
-        self.record.state = State::Submitting(Submitting {
+        self.record.state = State::Sending(Sending {
             input: Input::Local,
             sent: false,
             lost_files,
@@ -47,105 +48,98 @@ impl Change<'_> {
         self.save();
     }
 
-    pub(super) fn sending(&mut self, submitting: Submitting) {
-        if submitting.creates(self.facts.uploads) {
+    pub(super) fn sending(&mut self, sending: Sending) {
+        if sending.creates(self.facts.uploads) {
             // If only its time identifies the batch, it is searched around this time.
             self.record.intent.begun = self.facts.now;
         }
-        self.record.state = State::Submitting(Submitting {
+        self.record.state = State::Sending(Sending {
             sent: true,
-            ..submitting
+            ..sending
         });
         self.save();
     }
 
-    pub(super) fn not_sent(&mut self, submitting: Submitting) {
-        self.record.state = State::Submitting(Submitting {
+    pub(super) fn not_sent(&mut self, sending: Sending) {
+        self.record.state = State::Sending(Sending {
             sent: false,
-            ..submitting
+            ..sending
         });
         self.save();
     }
 
     /// Outcome of an upload or a creation.
-    pub(super) fn submitted(&mut self, submitting: Submitting, answer: Result<BatchStage, Error>) {
-        let creates = submitting.creates(self.facts.uploads);
+    pub(super) fn submitted(&mut self, sending: Sending, answer: Result<BatchStage, Error>) {
+        let creates = sending.creates(self.facts.uploads);
         let error = match answer {
-            Ok(stage) => return self.advanced(submitting, stage),
+            Ok(stage) => return self.advanced(sending, stage),
             Err(error) => error,
         };
         if creates && is_unknown(&error) {
-            self.reconciling(Reconciling {
-                input: submitting.input,
-                ..Reconciling::default()
+            self.searching(Unknown {
+                input: sending.input,
+                ..Unknown::default()
             });
             self.problem(format!("it is not known whether it was created ({error})"));
             self.wait(Duration::ZERO);
             return self.save();
         }
         if error.kind() == ErrorKind::Cancelled && self.facts.is_ending {
-            return self.not_sent(submitting);
+            return self.not_sent(sending);
         }
-        self.record.state = State::Submitting(Submitting {
+        self.record.state = State::Sending(Sending {
             sent: false,
-            ..submitting.clone()
+            ..sending.clone()
         });
         self.record.failures = self.record.failures.saturating_add(1);
-        self.on_refused(submitting, creates, error);
+        self.on_refused(sending, creates, error);
     }
 
-    fn advanced(&mut self, submitting: Submitting, stage: BatchStage) {
+    fn advanced(&mut self, sending: Sending, stage: BatchStage) {
         let input = match stage {
             BatchStage::Created { id, file } => {
-                let file = file.or_else(|| submitting.input.file().map(str::to_owned));
-                let owner = Owner::Ours {
-                    cancel_asked: false,
-                };
-                let remote = self.created(id, file, owner);
+                let file = file.or_else(|| sending.input.file().map(str::to_owned));
+                let remote = self.created(id, file);
                 self.add(Effect::CountCreated);
-                return self.running(remote, Vec::new());
+                return self.running(remote);
             }
             BatchStage::Uploaded { file, time } => Input::Uploaded { file, time },
             BatchStage::Ready => Input::Local,
         };
-        self.record.state = State::Submitting(Submitting {
+        self.record.state = State::Sending(Sending {
             input,
             sent: false,
-            ..submitting
+            ..sending
         });
         self.record.clear_failures();
         self.wait(Duration::ZERO);
         self.save();
     }
 
-    pub(super) fn created(&self, id: String, file: Option<String>, owner: Owner) -> Remote {
+    pub(super) fn created(&self, id: String, file: Option<String>) -> Remote {
         Remote {
             id,
             file,
             created: self.facts.now,
             status: None,
             counts: None,
-            owner,
+            cancel_asked: false,
+            presumed: None,
             uncollected: None,
             fetches: 0,
         }
     }
 
     /// The batch exists, with this id.
-    pub(super) fn running(&mut self, remote: Remote, duplicates: Vec<String>) {
+    pub(super) fn running(&mut self, remote: Remote) {
         let text = format!(
             "batch {} at {} holds {} requests",
             remote.id, self.record.account.provider, self.record.intent.items
         );
         self.log(Level::Info, text);
-        let first = self.facts.settings.poll(Duration::ZERO, None, 0.0);
-        let wait = if duplicates.is_empty() {
-            first
-        } else {
-            Duration::ZERO
-        };
-        self.record.state = State::Running(Running { remote, duplicates });
+        self.record.state = State::Running(remote);
         self.record.clear_failures();
+        let wait = self.facts.settings.poll(Duration::ZERO, None, 0.0);
         self.wait(wait);
         self.add(Effect::ResumeAccount);
         self.save();
@@ -154,9 +148,9 @@ impl Change<'_> {
     }
 
     /// The provider has rejected an upload or a creation, or was unreachable: nothing was created.
-    fn on_refused(&mut self, submitting: Submitting, creates: bool, error: Error) {
+    fn on_refused(&mut self, sending: Sending, creates: bool, error: Error) {
         let (items, failures) = (self.record.intent.items, self.record.failures);
-        let sends_input = submitting.input == Input::Local;
+        let sends_input = sending.input == Input::Local;
         let hung_up = sends_input && error.status().is_none() && !error.is_unreachable();
         // Some servers reset the connection instead of answering 413.
         if error.kind() == ErrorKind::Transient
@@ -195,9 +189,10 @@ impl Change<'_> {
                 self.retry(&error);
             }
             // Another upload repairs that.
-            BatchRefusal::NoFile(error) if creates && submitting.lost_files < MOST_UPLOADS => {
-                self.record.state = State::Formed(Formed {
-                    lost_files: submitting.lost_files + 1,
+            BatchRefusal::NoFile(error) if creates && sending.lost_files < MOST_UPLOADS => {
+                self.record.state = State::Forming(Forming {
+                    is_filled: true,
+                    lost_files: sending.lost_files + 1,
                 });
                 self.retry(&error);
             }
@@ -267,9 +262,10 @@ impl Change<'_> {
         let count = self.count(first);
         // A provider that names one request each time gets smaller batches after a while.
         if count >= MOST_REFUSALS && self.record.intent.items >= FEWEST_DIVIDED {
-            return match count >= 2 * MOST_REFUSALS {
-                true => self.applies_to_all(first.clone()),
-                false => self.divide_or_call(first.clone()),
+            return if count >= 2 * MOST_REFUSALS {
+                self.applies_to_all(first.clone())
+            } else {
+                self.divide_or_call(first.clone())
             };
         }
         let text = format!(

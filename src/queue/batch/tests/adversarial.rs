@@ -186,9 +186,7 @@ fn a_creation_that_somebody_left_undecided_keeps_no_other_process_waiting() {
     let mut poller = harness.poller(worker, &only);
     assert!(harness.until(&mut poller, || {
         let batches = harness.store.batches(None).unwrap();
-        batches
-            .iter()
-            .any(|batch| batch.record.contains("reconciling"))
+        batches.iter().any(|batch| batch.record.contains("unknown"))
     }));
     drop(poller);
     harness

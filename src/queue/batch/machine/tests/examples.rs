@@ -12,8 +12,7 @@ use crate::queue::batch::settings::{BatchSettings, LISTINGS};
 use super::super::event::{Collected, Event, Facts, ItemsSettled, Refusals, Written};
 use super::super::record::Record;
 use super::super::state::{
-    Ended, Fence, Formed, Input, Owner, Reconciling, Remote, Results, Running, State, Submitting,
-    Uncollected, Why,
+    Collecting, Fence, Forming, Input, Remote, Results, Sending, State, Uncollected, Unknown, Why,
 };
 
 pub(super) const NOW: Timestamp = Timestamp(1_000_000_000);
@@ -38,6 +37,8 @@ pub(super) fn facts(uploads: bool, policy: Option<OnUnknown>, is_stopped: bool) 
         uploads,
         settings: BatchSettings::default().on_unknown(policy),
         jitter: 0.5,
+        is_elsewhere: false,
+        has_input: true,
         is_ending: false,
         others_there: false,
         refusals: Refusals::default(),
@@ -51,45 +52,36 @@ pub(super) fn uploaded() -> Input {
     }
 }
 
-pub(super) fn submitting(input: Input, sent: bool) -> State {
-    State::Submitting(Submitting {
+pub(super) fn sending(input: Input, sent: bool) -> State {
+    State::Sending(Sending {
         input,
         sent,
         lost_files: 0,
     })
 }
 
-pub(super) fn remote(owner: Owner) -> Remote {
+pub(super) fn remote() -> Remote {
     Remote {
         id: "batch_1".to_owned(),
         file: None,
         created: Timestamp(0),
         status: None,
         counts: None,
-        owner,
+        cancel_asked: false,
+        presumed: None,
         uncollected: None,
         fetches: 0,
     }
 }
 
-pub(super) const OURS: Owner = Owner::Ours {
-    cancel_asked: false,
-};
-
-pub(super) fn presumed() -> Owner {
-    Owner::Presumed {
-        not_ours: vec!["batch_0".to_owned()],
+pub(super) fn presumed() -> Remote {
+    Remote {
+        presumed: Some(vec!["batch_0".to_owned()]),
+        ..remote()
     }
 }
 
-pub(super) fn running(remote: Remote) -> State {
-    State::Running(Running {
-        remote,
-        duplicates: Vec::new(),
-    })
-}
-
-pub(super) fn withheld(owner: Owner) -> Remote {
+fn withheld(remote: Remote) -> Remote {
     let uncollected = Uncollected {
         since: Timestamp(0),
         why: "no such file".to_owned(),
@@ -97,7 +89,7 @@ pub(super) fn withheld(owner: Owner) -> Remote {
     Remote {
         uncollected: Some(uncollected),
         fetches: 3,
-        ..remote(owner)
+        ..remote
     }
 }
 
@@ -108,7 +100,7 @@ fn ended(remote: Remote) -> State {
         why: Why::from(&error(ErrorKind::Transient, None)),
         completed: true,
     };
-    State::Ended(Ended { remote, results })
+    State::Collecting(Collecting { remote, results })
 }
 
 /// Each state, in all the ways that make a difference.
@@ -120,33 +112,36 @@ pub(super) fn states() -> Vec<State> {
         Fence::Closed { confirmed: true },
     ];
     let mut states = vec![
-        State::Forming,
-        State::Formed(Formed { lost_files: 2 }),
-        State::Running(Running {
-            remote: remote(OURS),
-            duplicates: vec!["batch_2".to_owned()],
+        State::Forming(Forming::default()),
+        State::Forming(Forming {
+            is_filled: true,
+            lost_files: 2,
         }),
     ];
     for input in [Input::Local, uploaded()] {
-        states.extend([false, true].map(|sent| submitting(input.clone(), sent)));
+        states.extend([false, true].map(|sent| sending(input.clone(), sent)));
         for (listings, fence) in [0, LISTINGS - 1, LISTINGS]
             .into_iter()
             .flat_map(|listings| fences.map(|fence| (listings, fence)))
         {
-            let reconciling = Reconciling {
-                input: input.clone(),
-                listings,
-                fence,
-                not_ours: Vec::new(),
-            };
-            states.push(State::Reconciling(reconciling.clone()));
-            states.push(State::Held(reconciling));
+            states.extend([false, true].map(|held| {
+                State::Unknown(Unknown {
+                    input: input.clone(),
+                    listings,
+                    fence,
+                    held,
+                    not_ours: Vec::new(),
+                })
+            }));
         }
     }
-    let asked = Owner::Ours { cancel_asked: true };
-    for owner in [OURS, asked, presumed()] {
-        for remote in [remote(owner.clone()), withheld(owner.clone())] {
-            states.extend([running(remote.clone()), ended(remote)]);
+    let asked = Remote {
+        cancel_asked: true,
+        ..remote()
+    };
+    for remote in [remote(), asked, presumed()] {
+        for remote in [remote.clone(), withheld(remote)] {
+            states.extend([State::Running(remote.clone()), ended(remote)]);
         }
     }
     states
@@ -229,44 +224,37 @@ pub(super) fn events() -> Vec<Event> {
     let second = Duration::from_secs(1);
     let mut events = vec![
         Event::TakenOver,
-        Event::RecheckNow,
-        Event::Postponed(second),
-        Event::Panicked,
-        Event::NoKey,
-        Event::AccountChanged,
-        Event::InputRemoved,
+        Event::Recheck,
+        Event::Delayed(second, None),
+        Event::Delayed(second, Some("its API key is not set")),
         Event::Sending,
         Event::NotSent(None),
         Event::NotSent(Some(second)),
         Event::GivenUp,
-        Event::NotDivided(None),
         Event::FileDeleted(Ok(())),
-        Event::DuplicateCancelled(Ok(())),
-        Event::CancelAnswered(Ok(())),
-        Event::ItemsSettled(Ok(ItemsSettled::Jobs(1))),
-        Event::ItemsSettled(Ok(ItemsSettled::NoSuchRequest(refusal(400)))),
+        Event::Cancelled(Ok(())),
+        Event::Settled(Ok(ItemsSettled::Jobs(1))),
+        Event::Settled(Ok(ItemsSettled::NoSuchRequest(refusal(400)))),
     ];
     events.extend(answers());
     for error in errors() {
         let error = || error.clone();
         events.extend([
-            Event::InputWritten(Err(error())),
+            Event::Written(Err(error())),
             Event::Submitted(Err(error())),
             Event::Listed(Err(error())),
             Event::FileDeleted(Err(error())),
-            Event::DuplicateCancelled(Err(error())),
-            Event::CancelAnswered(Err(error())),
-            Event::StatusAnswered(Err(error())),
+            Event::Cancelled(Err(error())),
+            Event::Status(Err(error())),
             Event::Collected(Err(error())),
-            Event::ItemsSettled(Err(error())),
-            Event::NotDivided(Some(error())),
+            Event::Settled(Err(error())),
         ]);
     }
     events
 }
 
 fn answers() -> impl Iterator<Item = Event> {
-    let written = [0, 8].map(|items| Event::InputWritten(Ok(Written { items, bytes: 9 })));
+    let written = [0, 8].map(|items| Event::Written(Ok(Written { items, bytes: 9 })));
     let created = BatchStage::Created {
         id: "batch_1".to_owned(),
         file: None,
@@ -295,7 +283,7 @@ fn answers() -> impl Iterator<Item = Event> {
     };
     let collected = [whole, withheld, foreign].map(|found| Event::Collected(Ok(found)));
     let statuses = statuses().into_iter().map(status);
-    let statuses = statuses.map(|status| Event::StatusAnswered(Ok(status)));
+    let statuses = statuses.map(|status| Event::Status(Ok(status)));
     let answers = written.into_iter().chain(submitted).chain(listed);
     answers.chain(collected).chain(statuses)
 }

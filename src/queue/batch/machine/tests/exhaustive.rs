@@ -63,15 +63,15 @@ impl Search {
         due.pass();
         for due in due.with_late_creation() {
             // Or cannot be: for the store, the client, or the key.
-            for event in [
-                Event::Postponed(Duration::from_secs(1)),
-                Event::Panicked,
-                Event::NoKey,
-            ] {
-                self.feed(due.clone(), event, depth);
-            }
+            self.feed(
+                due.clone(),
+                Event::Delayed(Duration::from_secs(1), None),
+                depth,
+            );
             if due.record.is_unsent() {
-                self.feed(due.clone(), Event::AccountChanged, depth);
+                let mut elsewhere = due.clone();
+                elsewhere.is_elsewhere = true;
+                self.feed(elsewhere, Event::GivenUp, depth);
             }
             let step = next(&due.record.state, &due.facts());
             self.step(due, step, depth);
@@ -79,7 +79,7 @@ impl Search {
     }
 
     fn hurried(&mut self, node: Node, depth: u32) {
-        self.feed(node, Event::RecheckNow, depth);
+        self.feed(node, Event::Recheck, depth);
     }
 
     /// Takes a step, in all the ways that it may go.
@@ -88,9 +88,9 @@ impl Search {
             Step::WriteInput => {
                 for items in [200, 0] {
                     let written = Written { items, bytes: 9 };
-                    self.feed(node.clone(), Event::InputWritten(Ok(written)), depth);
+                    self.feed(node.clone(), Event::Written(Ok(written)), depth);
                 }
-                self.feed(node, Event::InputWritten(Err(busy())), depth);
+                self.feed(node, Event::Written(Err(busy())), depth);
             }
             Step::Upload | Step::Create => self.submit(node, step, depth),
             Step::ReadList(_) => self.read_list(node, depth),
@@ -105,15 +105,10 @@ impl Search {
                 self.feed(node, Event::FileDeleted(Ok(())), depth);
             }
             Step::GiveUp => self.feed(node, Event::GivenUp, depth),
-            Step::CancelDuplicate(_) => {
-                for answer in [Ok(()), Err(refusal(404)), Err(busy())] {
-                    self.feed(node.clone(), Event::DuplicateCancelled(answer), depth);
-                }
-            }
             Step::Cancel(_) => {
                 let unreachable = error(ErrorKind::Transient, None).with_unreachable();
                 for answer in [Ok(()), Err(busy()), Err(unreachable)] {
-                    self.feed(node.clone(), Event::CancelAnswered(answer), depth);
+                    self.feed(node.clone(), Event::Cancelled(answer), depth);
                 }
             }
             Step::AskStatus(_) => self.ask_status(node, depth),
@@ -124,11 +119,15 @@ impl Search {
     /// An upload or a creation: written down first, and not sent when that fails.
     fn submit(&mut self, node: Node, step: Step, depth: u32) {
         let creates = step == Step::Create;
-        assert!(matches!(node.record.state, State::Submitting(_)));
+        assert!(matches!(node.record.state, State::Sending(_)));
         assert!(!creates || !node.may_exist(), "created twice: {node:?}");
         let sends_input = node.record.file().is_none();
         if sends_input {
-            self.feed(node.clone(), Event::InputRemoved, depth);
+            let written = Written {
+                items: 200,
+                bytes: 9,
+            };
+            self.feed(node.clone(), Event::Written(Ok(written)), depth);
         }
         let mut sent = node.clone();
         let effects = sent.apply(Event::Sending);
@@ -164,7 +163,8 @@ impl Search {
         for node in [sent, &created, &coming] {
             // Nobody hears what came of it.
             self.reach(node.clone().dies(), depth);
-            self.feed(node.clone(), Event::Panicked, depth);
+            let panicked = Event::Delayed(Duration::from_secs(10), Some("it panicked"));
+            self.feed(node.clone(), panicked, depth);
             for status in [None, Some(503), Some(409)] {
                 let error =
                     status.map_or_else(lost, |status| error(ErrorKind::Transient, Some(status)));
@@ -210,7 +210,7 @@ impl Search {
 
     fn ask_status(&mut self, node: Node, depth: u32) {
         for error in [busy(), refusal(404), error(ErrorKind::Auth, Some(401))] {
-            self.feed(node.clone(), Event::StatusAnswered(Err(error)), depth);
+            self.feed(node.clone(), Event::Status(Err(error)), depth);
         }
         let bad = || refusal(400);
         let going_on = [BatchState::Validating, BatchState::Running];
@@ -236,7 +236,7 @@ impl Search {
             }
             let is_ours = node.record.id() == Some("ours");
             node.provider.paid |= state.is_final() && is_ours && node.provider.exists;
-            self.feed(node, Event::StatusAnswered(Ok(status(state))), depth);
+            self.feed(node, Event::Status(Ok(status(state))), depth);
         }
     }
 
@@ -299,8 +299,8 @@ impl Search {
                         };
                         self.reach(divided, depth);
                     }
-                    for error in [None, Some(busy())] {
-                        self.feed(node.clone(), Event::NotDivided(error), depth);
+                    for settled in [Ok(ItemsSettled::Jobs(0)), Err(busy())] {
+                        self.feed(node.clone(), Event::Settled(settled), depth);
                     }
                     return;
                 }
@@ -308,11 +308,11 @@ impl Search {
                     assert!(!node.may_exist(), "{what}: {before:?}");
                     node.provider.paid = false;
                     let settled = Ok(ItemsSettled::Jobs(1));
-                    self.feed(node.clone(), Event::ItemsSettled(settled), depth);
-                    self.feed(node.clone(), Event::ItemsSettled(Err(busy())), depth);
+                    self.feed(node.clone(), Event::Settled(settled), depth);
+                    self.feed(node.clone(), Event::Settled(Err(busy())), depth);
                     if let ItemEnds::Named(_) = ends {
                         let none = Ok(ItemsSettled::NoSuchRequest(refusal(400)));
-                        self.feed(node, Event::ItemsSettled(none), depth);
+                        self.feed(node, Event::Settled(none), depth);
                     }
                     return;
                 }
@@ -343,7 +343,7 @@ impl Search {
         let mut node = node.clone();
         // What is held waits for this decision, and for nothing else.
         node.policy = OnUnknown::Resubmit;
-        node.apply(Event::RecheckNow);
+        node.apply(Event::Recheck);
         for _ in 0..60 {
             node.pass();
             let step = next(&node.record.state, &node.facts());
@@ -374,7 +374,7 @@ fn usual(node: &Node, step: &Step) -> Vec<Event> {
     };
     let written = Written { items: 1, bytes: 1 };
     vec![match step {
-        Step::WriteInput => Event::InputWritten(Ok(written)),
+        Step::WriteInput => Event::Written(Ok(written)),
         Step::Upload => {
             let stage = uploaded().stage();
             return vec![Event::Sending, Event::Submitted(Ok(stage))];
@@ -389,9 +389,8 @@ fn usual(node: &Node, step: &Step) -> Vec<Event> {
         }
         Step::DeleteFile(_) => Event::FileDeleted(Ok(())),
         Step::GiveUp => Event::GivenUp,
-        Step::CancelDuplicate(_) => Event::DuplicateCancelled(Ok(())),
-        Step::Cancel(_) => Event::CancelAnswered(Ok(())),
-        Step::AskStatus(_) => Event::StatusAnswered(Ok(status(BatchState::Completed))),
+        Step::Cancel(_) => Event::Cancelled(Ok(())),
+        Step::AskStatus(_) => Event::Status(Ok(status(BatchState::Completed))),
         Step::Collect(..) => Event::Collected(Ok(Collected::default())),
     }]
 }

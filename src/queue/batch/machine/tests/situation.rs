@@ -10,7 +10,7 @@ use super::super::apply::apply;
 use super::super::effect::Effects;
 use super::super::event::{Event, Facts};
 use super::super::record::Record;
-use super::super::state::{Fence, Owner, Remote, State};
+use super::super::state::{Fence, Forming, Remote, State};
 use super::examples::{NOW, facts, record};
 
 /// What is true at the provider, whoever knows of it.
@@ -40,11 +40,13 @@ pub(super) struct Node {
     pub is_stopped: bool,
     /// Nothing was known of withheld results when its process was cancelled.
     pub stopped_early: bool,
+    /// New batches use another account.
+    pub is_elsewhere: bool,
 }
 
 impl Node {
     pub fn new(uploads: bool) -> Self {
-        let mut record = record(State::Forming);
+        let mut record = record(State::Forming(Forming::default()));
         (record.due, record.intent.begun) = (NOW, NOW);
         Self {
             saved: record.clone(),
@@ -58,6 +60,7 @@ impl Node {
             },
             is_stopped: false,
             stopped_early: false,
+            is_elsewhere: false,
         }
     }
 
@@ -70,6 +73,7 @@ impl Node {
                 .is_stopped
                 .then_some(if self.stopped_early { NOW } else { late }),
             jitter: 0.0,
+            is_elsewhere: self.is_elsewhere,
             ..facts
         }
     }
@@ -158,26 +162,26 @@ fn normal(mut record: Record) -> Record {
     record.problem = None;
     record.failures = match &mut record.state {
         // Refusals count in fours and sixes.
-        State::Submitting(_) => record.failures % 12,
-        State::Reconciling(reconciling) | State::Held(reconciling) => {
-            reconciling.listings = reconciling.listings.min(LISTINGS);
-            if let Fence::Open { refusals } = &mut reconciling.fence {
+        State::Sending(_) => record.failures % 12,
+        State::Unknown(unknown) => {
+            unknown.listings = unknown.listings.min(LISTINGS);
+            if let Fence::Open { refusals } = &mut unknown.fence {
                 *refusals = (*refusals).min(3);
             }
-            reconciling.not_ours.dedup();
+            unknown.not_ours.dedup();
             0
         }
-        State::Running(running) => {
-            normal_remote(&mut running.remote);
+        State::Running(remote) => {
+            normal_remote(remote);
             record.failures.min(3)
         }
-        State::Ended(ended) => {
+        State::Collecting(ended) => {
             normal_remote(&mut ended.remote);
             ended.results.why.message.clear();
             ended.results.completed = true;
             0
         }
-        _ => 0,
+        State::Forming(_) => 0,
     };
     record
 }
@@ -187,7 +191,7 @@ fn normal_remote(remote: &mut Remote) {
     if let Some(uncollected) = &mut remote.uncollected {
         uncollected.why.clear();
     }
-    if let Owner::Presumed { not_ours } = &mut remote.owner {
+    if let Some(not_ours) = &mut remote.presumed {
         not_ours.dedup();
     }
 }
