@@ -160,6 +160,14 @@ impl Change<'_> {
         {
             return self.halve(error);
         }
+        // The input file may have disappeared, which another upload repairs.
+        if creates && error.is_not_found() && sending.lost_files < MOST_UPLOADS {
+            self.record.state = State::Forming(Forming {
+                is_filled: true,
+                lost_files: sending.lost_files + 1,
+            });
+            return self.retry(&error);
+        }
         // A reply of the provider may concern the jobs; anything else, such as a deadline, does not. Nor does a reply of
         // an address that accepts no batches.
         if error.status().is_none() || error.is_unreachable() {
