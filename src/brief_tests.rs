@@ -271,7 +271,7 @@ fn the_debug_of_the_queues_types_is_short_and_shows_no_payload() {
             calls: 1,
             outcome,
             charge: None,
-            budget: Default::default(),
+            lost: 0,
         });
     }
     is_private(&StoredBatch {

@@ -40,7 +40,7 @@ pub use crate::pool::{Pool, PoolEnd, TaskEnd};
 pub use crate::queue::job::JobParts;
 #[cfg(feature = "queue")]
 pub use crate::queue::store::{
-    BatchFill, BatchNo, BatchStore, BudgetDraw, BudgetEnd, BudgetStore, ClaimOutcome, ClaimReply,
+    BatchFill, BatchNo, BatchStore, BudgetStore, ClaimOutcome, ClaimReply,
     ClaimRequest, ClaimStore, ClaimedJob, ConsumerLock, EnqueueStore, JobBudget, JobStore,
     MAX_CRASHES, ResultStore, SUSPECT_CRASHES, Settlement, StoreDatabase, StoredBatch, WaitingJobs,
     WorkSignal, WorkerId,

@@ -12,10 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::{AtomicFile, Context, Error, ErrorKind, Usd};
 
 /// The record on the disk may be ahead of the spending by this part of the limit, so that most calls need no write.
-pub(crate) const SLICES: u64 = 64;
-
-/// A slice is for at most this many calls.
-const CALLS_AT_ONCE: u64 = 32;
+const SLICES: u64 = 64;
 
 /// The most that calls may cost together. Clones share what is spent.
 ///
@@ -272,13 +269,6 @@ impl Shared {
             cannot_count(error).context(why)
         })
     }
-}
-
-/// How much to draw for a call that can cost `least`: more, so that most calls need no write, but no more than some calls
-/// need, because what a crashed program drew stays spent. `None` if less is left.
-pub(crate) fn slice(limit: u64, least: u64, left: u64) -> Option<u64> {
-    let slice = (limit / SLICES).min(least.saturating_mul(CALLS_AT_ONCE));
-    (least <= left).then(|| least.max(slice.min(left)))
 }
 
 /// What a record says.

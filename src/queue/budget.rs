@@ -7,41 +7,32 @@ use crate::base::Usd;
 
 /// What the calls and batches of a process may cost together, including those of its child processes.
 ///
-/// Workers reserve the most that a call or a batch can cost before they send it, and settle with its reply. A call of
-/// unknown outcome counts as the most that it can cost. If the next call does not fit, the process is paused, until
-/// money comes back from calls or batches that cost less than was reserved, or until it gets a
-/// [higher limit](crate::JobQueue::set_budget).
+/// Before a call, what is spent, the most that calls in flight and open batches can cost, and the most that this call can
+/// cost must not exceed the limit. A call of unknown outcome counts as the most that it can cost, a job of a worker that died
+/// as the mean of the calls before. If the next call does not fit, the process waits until a batch has cost less than it
+/// could, or until it gets a [higher limit](crate::JobQueue::set_budget). A worker does not count the calls in flight of
+/// other workers: by so many calls the limit may be exceeded. A job whose call has no known upper bound fails.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProcessBudget {
     /// The limit.
     pub limit: Usd,
-    /// What is spent or reserved. Each worker reserves up to a 64th of the limit, so that a call needs no write.
+    /// What is spent, or reserved for open batches.
     pub used: Usd,
-    /// Why the process is paused; `None` if its budget has not paused it.
-    pub pause: Option<BudgetPause>,
+    /// What is reserved for open batches.
+    pub held: Usd,
+    /// The most that the next call can cost, if that does not fit; `None` while jobs can start.
+    pub needed: Option<Usd>,
 }
 
-/// Why a budget has paused its process.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum BudgetPause {
-    /// The next call or request of a batch can cost this much, and less is left.
-    UsedUp(Usd),
-    /// It is unknown what the next request can cost at most. The text names what is missing.
-    Unbounded(String),
-}
-
-/// For people and programs: `{"limit": 12.5, "used": 3.25, "paused": null, "needed": null}`.
+/// For people and programs: `{"limit": 12.5, "used": 3.25, "held": 0, "paused": null, "needed": null}`.
 impl Serialize for ProcessBudget {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let needed = match self.pause {
-            Some(BudgetPause::UsedUp(needed)) => Some(needed),
-            _ => None,
-        };
-        let mut fields = serializer.serialize_struct("ProcessBudget", 4)?;
+        let mut fields = serializer.serialize_struct("ProcessBudget", 5)?;
         fields.serialize_field("limit", &self.limit)?;
         fields.serialize_field("used", &self.used)?;
+        fields.serialize_field("held", &self.held)?;
         fields.serialize_field("paused", &self.why())?;
-        fields.serialize_field("needed", &needed)?;
+        fields.serialize_field("needed", &self.needed)?;
         fields.end()
     }
 }
@@ -57,18 +48,20 @@ impl ProcessBudget {
         Self {
             limit,
             used,
-            pause: None,
+            held: Usd::ZERO,
+            needed: None,
         }
     }
 
-    /// Why the process is paused, as a sentence; `None` if its budget has not paused it.
+    /// Why no job of the process starts, as a sentence; `None` if jobs can start.
     pub fn why(&self) -> Option<String> {
-        Some(match self.pause.as_ref()? {
-            BudgetPause::UsedUp(needed) => format!(
-                "the budget of {} is used up: {} is spent or reserved, and the next call could cost {needed}",
-                self.limit, self.used
-            ),
-            BudgetPause::Unbounded(why) => why.clone(),
-        })
+        let (limit, used, needed) = (self.limit, self.used, self.needed?);
+        let spent = if self.held > Usd::ZERO { "spent or reserved" } else { "spent" };
+        let next = if needed > Usd::ZERO {
+            format!(", and the next call could cost {needed}")
+        } else {
+            String::new()
+        };
+        Some(format!("the budget of {limit} is used up: {used} is {spent}{next}"))
     }
 }

@@ -15,13 +15,13 @@ use crate::observe::jobs::JobObserver;
 use crate::observe::progress::ProgressNotifier;
 
 use super::backlog::Scope;
+use super::budgets::Budgets;
 use super::batch::{BatchControl, BatchOverview};
 use super::job::{COMPLETION_KIND, DIRECT_COMPLETION_KIND, EMBEDDING_KIND};
 use super::kind::Kind;
 use super::kinds::Kinds;
 use super::live::WorkerSetup;
 use super::model_call::ModelCall;
-use super::purse::Purses;
 
 /// Maximum number of jobs that a worker runs at once.
 pub(crate) const MOST_SLOTS: usize = 10_000;
@@ -54,8 +54,8 @@ pub(crate) struct Controls {
     pub all_busy: AtomicBool,
     pub kinds: Arc<Kinds>,
     pub clock: Arc<dyn Clock>,
-    /// What the worker has drawn from the budgets of processes.
-    pub purses: Purses,
+    /// The budgets of the processes whose jobs the worker has.
+    pub budgets: Arc<Budgets>,
     pub waker: Waker,
     /// What was heard since the last claim.
     pub heard: Arc<Heard>,

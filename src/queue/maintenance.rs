@@ -21,11 +21,8 @@ use super::store::{JobStore, WorkerId, Workers};
 const TICK: Duration = Duration::from_millis(50);
 /// A database server is looked at every this many ticks: 1 s.
 const TICKS_PER_LOOK: u32 = 20;
-/// Jobs of crashed workers on this machine are taken over every this many ticks, and unused parts of budgets returned:
-/// twice a second.
+/// Jobs of crashed workers on this machine are taken over every this many ticks: twice a second.
 const TICKS_PER_RECLAIM: u32 = 10;
-/// Processes that a budget has paused are resumed every this many ticks: 2 s.
-const TICKS_PER_BUDGETS: u32 = 40;
 /// A count of the workers that took longer is too old.
 const TOO_OLD: Duration = Duration::from_secs(1);
 /// Maximum number of consecutive chores of the store.
@@ -58,9 +55,6 @@ pub(super) fn maintain(
             log::warn!("the clock was set back; all waiting jobs are due now");
             upkeep.make_due(Duration::ZERO);
         }
-        if tick.is_multiple_of(TICKS_PER_RECLAIM) {
-            controls.purses.return_unused();
-        }
         if tick.is_multiple_of(TICKS_PER_LOOK) {
             scale(controls, &mut meter);
         }
@@ -91,9 +85,6 @@ impl Upkeep<'_> {
         if tick.is_multiple_of(TICKS_PER_RECLAIM) {
             self.reclaim();
         }
-        if tick.is_multiple_of(TICKS_PER_BUDGETS) {
-            self.resume_budgets();
-        }
     }
 
     fn look_at_server(&mut self, tick: u32) {
@@ -121,9 +112,6 @@ impl Upkeep<'_> {
         }
         if workers.has_chores {
             self.do_chores();
-        }
-        if workers.waits_for_budget {
-            self.resume_budgets();
         }
     }
 
@@ -154,12 +142,6 @@ impl Upkeep<'_> {
                 break;
             }
         }
-    }
-
-    /// Resumes processes that a budget has paused: a program that returned an amount may have crashed before it did.
-    fn resume_budgets(&mut self) {
-        let resumed = self.store.resume_budgets(self.controls.clock.wall());
-        self.troubles.note("resume processes of", resumed);
     }
 
     /// Takes over the jobs of crashed workers.

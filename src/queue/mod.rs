@@ -10,7 +10,7 @@
 //! | see what was spent on each model on each day | [`DaySpent`], by [`JobQueue::spent_since`](crate::JobQueue::spent_since) |
 //! | look at one job | [`JobState`], [`JobStatus`], [`AttemptError`]; briefly [`JobSummary`] |
 //! | read jobs by process, state and kind | [`JobFilter`], [`JobPage`] |
-//! | limit what the jobs of a process may cost | [`ProcessBudget`], [`BudgetPause`] |
+//! | limit what the jobs of a process may cost | [`ProcessBudget`] |
 //! | fetch results | [`ProcessResults`], [`JobResult`]; in two steps [`DeliveredResult`], [`JobReceipt`] |
 //! | see why enqueueing or fetching ended early | [`EnqueueError`], [`ConsumeError`] |
 //! | set the number of jobs at once, retries and intervals | [`WorkerScale`], [`WorkerSettings`] |
@@ -35,6 +35,7 @@
 mod backlog;
 pub(crate) mod batch;
 pub(crate) mod budget;
+pub(crate) mod budgets;
 pub(crate) mod children;
 mod claim_plan;
 mod consume;
@@ -60,7 +61,6 @@ mod process_budget;
 mod progress_reporter;
 mod prompt_job;
 pub(crate) mod prompts;
-pub(crate) mod purse;
 mod registration;
 pub(crate) mod scale;
 mod set_back;
@@ -80,7 +80,7 @@ pub(crate) mod worker_run;
 
 #[cfg(feature = "redis")]
 pub use crate::hub::{RedisHub, RedisOptions};
-pub use budget::{BudgetPause, ProcessBudget};
+pub use budget::ProcessBudget;
 pub use children::Children;
 pub use consume::{ConsumeError, ProcessResults};
 pub use find::{JobFilter, JobPage};

@@ -3,12 +3,11 @@
 use crate::base::{Error, ProcessId, Usd};
 use crate::money::budget::Budget;
 
-use super::budget::BudgetPause;
 use super::host::JobQueue;
 
 impl JobQueue {
-    /// Sets the limit of a process. The first limit counts what the process has spent before. If the budget has paused
-    /// the process, this resumes it. Calls that are in flight when a process gets its first limit count when they end.
+    /// Sets the limit of a process. The first limit counts what the process has spent before. If the budget was
+    /// used up, its jobs can start again. Calls that are in flight when a process gets its first limit count when they end.
     /// To create a process with a budget, use [`ProcessInfo::budget`](crate::queue::ProcessInfo::budget).
     ///
     /// [`ProcessState::budget`](crate::queue::ProcessState::budget) has the limit and what is used.
@@ -32,10 +31,6 @@ impl JobQueue {
         let Some(known) = process.and_then(|process| process.budget) else {
             return Ok(());
         };
-        let refused = match known.pause {
-            Some(BudgetPause::UsedUp(needed)) => Some(needed),
-            _ => None,
-        };
-        budget.replace(known.used, before, refused)
+        budget.replace(known.used, before, known.needed)
     }
 }

@@ -14,11 +14,11 @@ use crate::llm::request_json::input_of;
 use crate::llm::response::Response;
 use crate::llm::route::Route;
 
+use super::budgets::Budgets;
 use super::handler::RunningJob;
 use super::history::History;
 use super::job::Spent;
 pub(crate) use super::prompt_job::{kind, read};
-use super::purse::Purses;
 use super::store::ClaimedJob;
 use super::task::{Done, JobEnd, JobTask};
 
@@ -48,7 +48,7 @@ pub(crate) fn known_request(
 /// Makes the call of a pack and renders its lines.
 pub(crate) fn call(
     route: &Route<'_>,
-    purses: &Purses,
+    budgets: &Budgets,
     kind: RequestTask,
     pack: &[&JobTask],
     tries: &Tries,
@@ -81,7 +81,7 @@ pub(crate) fn call(
         route.remember(request, &noted, task.history.paid());
     }
     let asked: Vec<&Request> = requests.iter().map(|request| &**request).collect();
-    let reply = purses.call(route, pack, &asked, &noted, ctx, || {
+    let reply = budgets.call(route, pack, &asked, &noted, ctx, || {
         route.answers(&asked, &noted, ctx)
     });
     let mut after = *tries;

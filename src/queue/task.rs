@@ -2,11 +2,13 @@
 
 use std::sync::{Arc, OnceLock};
 
+use parking_lot::Mutex;
 use serde_json::value::RawValue;
 
 use crate::base::{Charge, Error, Time};
 use crate::llm::request::Request;
 
+use super::budgets::Part;
 use super::children::Awaited;
 use super::history::History;
 use super::job::Spent;
@@ -20,6 +22,8 @@ pub(crate) struct JobTask {
     pub history: History,
     /// The request of a prompt, once its payload was read.
     pub request: OnceLock<Result<Arc<Request>, Error>>,
+    /// Its part in the budget of its process.
+    pub part: Mutex<Option<Part>>,
     /// Since when it has waited for capacity.
     pub waiting_since: Option<Time>,
     /// The version of the kinds at its claim.

@@ -16,6 +16,7 @@ use crate::engine::work::{SettleIo, Settled, Take, TakeIo, Ticket, Work};
 use crate::observe::jobs::{EndedJob, JobObserver};
 
 use super::backlog::{Request, StoreBacklog};
+use super::budgets::{Budgets, Part};
 use super::children::{Awaited, Children};
 use super::handler::RunningJob;
 use super::history::Moment;
@@ -23,8 +24,7 @@ use super::info::ParentJob;
 use super::job::ProcessState;
 use super::kind::Kind;
 use super::prompts;
-use super::purse::Purses;
-use super::store::{BudgetEnd, ClaimOutcome, JobStore, Settlement};
+use super::store::{ClaimOutcome, JobStore, Settlement};
 use super::task::{Done, JobEnd, JobTask};
 
 type SettledPack = Settled<Pack<JobTask>, Done>;
@@ -52,11 +52,17 @@ pub(crate) struct StoreWork {
     /// Processes that have changed since the last check.
     pub changed: Mutex<HashMap<ProcessId, ProcessState>>,
     observer: Option<Arc<dyn JobObserver>>,
+    budgets: Arc<Budgets>,
 }
 
 impl StoreWork {
-    pub(crate) fn new(backlog: StoreBacklog, observer: Option<Arc<dyn JobObserver>>) -> Self {
+    pub(crate) fn new(
+        backlog: StoreBacklog,
+        observer: Option<Arc<dyn JobObserver>>,
+        budgets: Arc<Budgets>,
+    ) -> Self {
         Self {
+            budgets,
             packed: Packed::new(backlog),
             tally: JobTally::default(),
             changed: Mutex::default(),
@@ -198,6 +204,7 @@ impl StoreWork {
         now: Time,
     ) -> Result<(), Error> {
         let changed = changed?;
+        self.budgets.note(changed.iter());
         let wall = prepared.wall;
         let mut seen = self.changed.lock();
         seen.extend(changed.into_iter().map(|state| (state.process_id, state)));
@@ -358,15 +365,7 @@ fn end(
         calls: ticket.tries.calls.into(),
         outcome,
         charge,
-        budget: in_budget(&member.task),
-    }
-}
-
-/// How the end of a call counts: the worker has taken what it cost from what it drew for the process.
-fn in_budget(task: &JobTask) -> BudgetEnd {
-    match &*task.kind {
-        Kind::Prompts { .. } if task.claimed.budget.is_some() => BudgetEnd::Drawn,
-        _ => BudgetEnd::Spent,
+        lost: member.task.part.lock().as_ref().map_or(0, Part::lost),
     }
 }
 
@@ -400,7 +399,9 @@ fn doubtful(task: &JobTask) -> Settlement {
         spent: None,
         history: task.history.clone().in_doubt().text(),
     };
-    Settlement::new(task.claimed.receipt, task.history.calls(), outcome)
+    let end = Settlement::new(task.claimed.receipt, task.history.calls(), outcome);
+    let lost = task.part.lock().as_ref().map_or(0, Part::lost);
+    Settlement { lost, ..end }
 }
 
 impl Work for StoreWork {
@@ -489,14 +490,14 @@ pub(crate) fn call(
     ticket: &Ticket<Pack<JobTask>>,
     ctx: &Context,
     clock: &Arc<dyn Clock>,
-    purses: &Purses,
+    budgets: &Budgets,
 ) -> Reply<Done> {
     let pack = &ticket.task;
     let first = &pack[0].task;
     match &*first.kind {
         Kind::Prompts { route, task, .. } => {
             let tasks: Vec<&JobTask> = pack.iter().map(|member| &member.task).collect();
-            prompts::call(route, purses, *task, &tasks, &ticket.tries, ctx)
+            prompts::call(route, budgets, *task, &tasks, &ticket.tries, ctx)
         }
         Kind::Host(handler) => {
             let job = RunningJob::new(&first.claimed, ticket.tries.calls.into());

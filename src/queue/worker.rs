@@ -26,7 +26,7 @@ use super::job_kinds::JobKinds;
 use super::kind::Kind;
 use super::kinds::Kinds;
 use super::model_call::ModelCall;
-use super::purse::Purses;
+use super::budgets::Budgets;
 use super::settings::WorkerSettings;
 use super::worker_limits::WorkerLimits;
 use super::worker_run::{PreparedRun, WorkerReport};
@@ -295,7 +295,7 @@ impl Worker {
         let slots = self.settings.scale.start().min(MOST_SLOTS);
         let (waker, woken) = Waker::new();
         let controls = Arc::new(Controls {
-            purses: Purses::new(self.queue.store.clone(), self.queue.clock.clone()),
+            budgets: Arc::new(Budgets::new(self.queue.store.clone())),
             permits: AtomicUsize::new(slots),
             all_busy: AtomicBool::new(false),
             batch_control: BatchControl::new(kinds.setup.clone()),

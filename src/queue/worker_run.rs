@@ -25,7 +25,6 @@ use super::batch::{
 use super::controls::{Controls, FixedOptions, MOST_SLOTS};
 use super::maintenance;
 use super::progress_reporter::{ProgressReporter, Snapshot};
-use super::purse::ClosePurses;
 use super::registration::Registration;
 use super::set_back::ClockWatch;
 use super::store::{JobStore, WorkSignal};
@@ -224,7 +223,6 @@ impl WorkerRun {
         // The poller itself writes, so its writes must not wake it.
         let wake = || controls.nudge();
         let (polling, stop) = bounded::<()>(0);
-        let close_purses = ClosePurses(&controls.purses);
         let report = thread::scope(|scope| {
             let begin = PollerOptions {
                 transfers: Transfers::start(scope, &context, &plan.ctx)?,
@@ -244,7 +242,6 @@ impl WorkerRun {
             spawn_scoped(scope, "batchwright-batches", move || poller.run(&stop))?;
             self.run_jobs()
         })?;
-        drop(close_purses);
         Ok(self.stopped_by_budget(self.with_batches(report)))
     }
 
@@ -272,17 +269,17 @@ impl WorkerRun {
         report
     }
 
-    /// If a budget has paused what is left, the worker did not end because no job is left.
+    /// If the budget of what is left is used up, the worker did not end because no job is left.
     fn stopped_by_budget(&self, mut report: WorkerReport) -> WorkerReport {
         let scope = &self.plan.scope;
         if report.stop.is_some() || !(scope.until_empty || scope.until_submitted) {
             return report;
         }
-        match self.registration.store.budget_pauses() {
-            Ok(paused) => {
+        match self.registration.store.closed_processes() {
+            Ok(closed) => {
                 let is_ours =
                     |id: &ProcessId| scope.processes.is_empty() || scope.processes.contains(id);
-                let mut ours = paused.into_iter().filter(|(id, _)| is_ours(id));
+                let mut ours = closed.into_iter().filter(|(id, _)| is_ours(id));
                 if let Some((id, budget)) = ours.next() {
                     let why = budget.why().unwrap_or_default();
                     let why = match scope.processes[..] {
@@ -324,7 +321,7 @@ impl WorkerRun {
         };
         let limiter = controls.kinds.limiter.clone();
         let dispatcher = Dispatcher::new(
-            StoreWork::new(backlog, plan.observer.clone()),
+            StoreWork::new(backlog, plan.observer.clone(), controls.budgets.clone()),
             limiter,
             options,
         );
@@ -355,8 +352,7 @@ impl WorkerRun {
                 .is_some_and(|them| them.every_item()),
         };
         let runner = |ticket: &Ticket<Pack<JobTask>>, ctx: &Context| {
-            let purses = &controls.purses;
-            work::call(store, ticket, ctx, &controls.clock, purses)
+            work::call(store, ticket, ctx, &controls.clock, &controls.budgets)
         };
         let mut observer = Observer {
             look: &|d: &mut Dispatcher<StoreWork>, now: Time| {

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
-use batchwright::queue::{BudgetPause, ProcessBudget};
+use batchwright::queue::ProcessBudget;
 use batchwright::{Budget, Error, ProcessId, Request, Route, Summary, Usd};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -160,14 +160,8 @@ pub fn advice(
     budget: &ProcessBudget,
 ) -> Option<String> {
     let why = budget.why()?;
-    Some(match &budget.pause {
-        Some(BudgetPause::Unbounded(_)) => {
-            let same = format!("retry {id} --budget {}", budget.limit.dollars());
-            format!("paused: {why}. When that is set: {}", command(&same))
-        }
-        _ => format!(
-            "paused: {why}; to continue with a higher budget: {}",
-            command(&format!("retry {id} --budget USD"))
-        ),
-    })
+    Some(format!(
+        "paused: {why}; to continue with a higher budget: {}",
+        command(&format!("retry {id} --budget USD"))
+    ))
 }

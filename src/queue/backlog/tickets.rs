@@ -38,6 +38,7 @@ impl StoreBacklog {
             kind: open.kind,
             history,
             request: OnceLock::new(),
+            part: Mutex::default(),
             waiting_since: None,
             kinds_version,
         };

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use serde_json::value::RawValue;
 
 use crate::base::random::Random;
-use crate::base::{Clock, Error, ErrorKind, Timestamp};
+use crate::base::{Clock, Error, ErrorKind, Paid, Timestamp};
 use crate::engine::route::{Next, Tries, decide};
 use crate::llm::outcome_builder::OutcomeBuilder;
 use crate::llm::params::RequestTask;
@@ -22,7 +22,7 @@ use crate::queue::history::{History, Moment};
 use crate::queue::job::{COMPLETION_KIND, Spent};
 use crate::queue::kinds::Kinds;
 use crate::queue::prompts;
-use crate::queue::store::{BudgetEnd, ClaimOutcome, ClaimedJob, JobLane, Settlement};
+use crate::queue::store::{ClaimOutcome, ClaimedJob, JobLane, Settlement};
 
 use super::machine::Record;
 
@@ -90,13 +90,9 @@ impl ItemSettler {
             Ok(response) => response.charge.take(),
             Err(error) => error.charge().cloned().map(Box::new),
         };
-        let is_unbilled = result
-            .as_ref()
-            .is_err_and(|error| !error.paid().is_known() && spending::is_unbilled(error));
-        let budget = if is_unbilled {
-            BudgetEnd::Unbilled
-        } else {
-            BudgetEnd::Spent
+        let lost = match &result {
+            Ok(response) => self.lost(claimed, asked, response.paid(), None),
+            Err(error) => self.lost(claimed, asked, error.paid(), Some(error)),
         };
         let outcome = match result {
             Ok(mut response) => {
@@ -121,7 +117,7 @@ impl ItemSettler {
             calls: tries.calls.into(),
             outcome,
             charge,
-            budget,
+            lost,
         }
     }
 
@@ -136,10 +132,26 @@ impl ItemSettler {
             spent: None,
             history: history.unwrap_or_else(|| History::default().text()),
         };
-        Settlement {
-            budget: BudgetEnd::Unbilled,
-            ..Settlement::new(claimed.receipt, claimed.calls, outcome)
+        Settlement::new(claimed.receipt, claimed.calls, outcome)
+    }
+
+    /// What a request of unknown cost may have cost, in picodollars.
+    fn lost(
+        &self,
+        claimed: &ClaimedJob,
+        asked: &AskedProvider,
+        paid: Paid,
+        error: Option<&Error>,
+    ) -> u64 {
+        if claimed.budget.is_none() || paid.cost_usd.is_some() {
+            return 0;
         }
+        let payee = [&*asked.provider, asked.model.as_deref().unwrap_or_default()];
+        let most = self.kinds.prompt_route().and_then(|route| {
+            let request = request(claimed).ok()?;
+            spending::most_batched(&route.pricing(), payee, &request).ok()
+        });
+        spending::spent(paid, error, most.unwrap_or(0))
     }
 
     fn failed(

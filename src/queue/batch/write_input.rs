@@ -7,7 +7,7 @@ use crate::llm::batch::{BatchClient, BatchLimits};
 use crate::llm::request::Request;
 use crate::queue::store::{BatchNo, ClaimedJob, Settlement};
 
-use super::budget::reserve;
+use super::budget::Held;
 use super::context::{BatchContext, check};
 use super::fill::fill;
 use super::machine::{Record, State, Written, key};
@@ -39,6 +39,7 @@ pub(crate) fn write_input(
         asked: AskedProvider::from(record),
         draft: context.spool.draft(context.spool.input(label))?,
         written: Written::default(),
+        held: Held::default(),
     };
     let mut after = None;
     loop {
@@ -68,6 +69,7 @@ struct Input<'c> {
     asked: AskedProvider,
     draft: Draft,
     written: Written,
+    held: Held,
 }
 
 /// What becomes of a job.
@@ -83,34 +85,42 @@ enum Place {
 impl Input<'_> {
     /// Writes the lines of these jobs that are affordable. Returns the last job of a full batch.
     fn add_all(&mut self, no: BatchNo, jobs: &[ClaimedJob]) -> Result<Option<i64>, Error> {
-        let affordable = reserve(self.context, no, self.record, jobs)?;
         let mut ends: Vec<Settlement> = Vec::new();
         let mut full = None;
-        for (at, claimed) in jobs.iter().enumerate() {
-            let place = if at < affordable {
-                self.add(claimed)?
-            } else {
-                Place::Next
-            };
-            match place {
-                Place::Written => {}
-                Place::Out(end) => ends.push(end),
-                Place::Next => {
-                    full = Some(claimed.receipt.job - 1);
-                    break;
+        let mut rest = jobs;
+        while let (Some(first), None) = (rest.first(), full) {
+            let (affordable, unbounded) =
+                self.held.add(self.context, no, self.record, rest)?;
+            if affordable == 0 {
+                full = Some(first.receipt.job - 1);
+            }
+            let (now, later) = rest.split_at(affordable);
+            for (at, claimed) in now.iter().enumerate() {
+                let error = unbounded.as_ref().filter(|_| at + 1 == now.len());
+                match self.add(claimed, error)? {
+                    Place::Written => {}
+                    Place::Out(end) => ends.push(end),
+                    Place::Next => {
+                        full = Some(claimed.receipt.job - 1);
+                        break;
+                    }
                 }
             }
+            rest = later;
         }
         self.context.settle(&ends, &self.asked)?;
         Ok(full)
     }
 
-    /// Writes the line of a job if it fits.
-    fn add(&mut self, claimed: &ClaimedJob) -> Result<Place, Error> {
+    /// Writes the line of a job if it fits, unless its budget refuses it.
+    fn add(&mut self, claimed: &ClaimedJob, refused: Option<&Error>) -> Result<Place, Error> {
         let (client, limits, settler) = (self.client, self.limits, &self.context.settler);
         let written = &mut self.written;
         let key = key(&self.record.intent.label, claimed.receipt.number());
-        let request = request(claimed);
+        let request = match refused {
+            Some(error) => Err(error.clone()),
+            None => request(claimed),
+        };
         // Files that would not fit are not read.
         let files = request.as_ref().map_or(0, Request::encoded_files);
         if files > 0 && written.items > 0 && written.bytes + files > limits.bytes {

@@ -25,7 +25,7 @@ use crate::queue::handler::{Handler, RunningJob};
 use crate::queue::job::{Job, ProcessState, Spent};
 use crate::queue::kind::Kind;
 use crate::queue::kinds::Kinds;
-use crate::queue::purse::Purses;
+use crate::queue::budgets::Budgets;
 use crate::queue::settings::WorkerSettings;
 use crate::queue::store::JobStore;
 use crate::queue::task::{Done, JobEnd, JobTask};
@@ -329,8 +329,8 @@ impl Scene {
     fn call_handler(&self, at: usize, call: &Call<Pack<JobTask>>) -> Reply<Done> {
         let store: Arc<dyn JobStore> = self.workers[at].store.clone();
         let clock: Arc<dyn Clock> = self.clock.clone();
-        let purses = Purses::new(store.clone(), clock.clone());
-        work::call(&store, &call.ticket, &Context::new(), &clock, &purses)
+        let budgets = Budgets::new(store.clone());
+        work::call(&store, &call.ticket, &Context::new(), &clock, &budgets)
     }
 
     fn end_call(&mut self, call: Call<Pack<JobTask>>, now: Time) -> EndedCall<Pack<JobTask>, Done> {
@@ -389,6 +389,7 @@ impl Scene {
 /// A dispatcher over these jobs that continues after every error, as that of a worker.
 pub(crate) fn dispatcher(backlog: StoreBacklog, slots: usize, seed: u64) -> Dispatcher<StoreWork> {
     let kinds = backlog.kinds.clone();
+    let budgets = Arc::new(Budgets::new(backlog.store.clone()));
     let options = Options {
         concurrency: slots,
         retry: RetryPolicy::default(),
@@ -400,7 +401,7 @@ pub(crate) fn dispatcher(backlog: StoreBacklog, slots: usize, seed: u64) -> Disp
         multi_tenant: true,
         no_shared_fate: false,
     };
-    let work = StoreWork::new(backlog, None);
+    let work = StoreWork::new(backlog, None, budgets);
     Dispatcher::new(work, kinds.limiter.clone(), options)
 }
 

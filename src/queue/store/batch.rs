@@ -87,7 +87,7 @@ pub trait BatchStore: Send + Sync {
     ) -> Result<BatchNo, Error>;
 
     /// Returns the jobs of a batch with keys above `after` to the queue as untried, due at `due` or at their earlier
-    /// due time, and releases what is [reserved](super::BudgetStore::reserve_jobs) for them. Jobs of a cancelled process are cancelled instead. Uses short transactions; after a failure, call it
+    /// due time. Jobs of a cancelled process are cancelled instead. Uses short transactions; after a failure, call it
     /// again. Returns the number of jobs.
     fn give_back(
         &self,
@@ -98,8 +98,8 @@ pub trait BatchStore: Send + Sync {
         now: Timestamp,
     ) -> Result<u64, Error>;
 
-    /// Returns the remaining jobs of a batch to the queue, and deletes the batch. What is reserved for the jobs counts as
-    /// spent.
+    /// Returns the remaining jobs of a batch to the queue, and deletes the batch. Their part of what it
+    /// [holds](super::BudgetStore::hold_batch) counts as spent; the rest is released.
     fn close_batch(&self, worker: WorkerId, batch: BatchNo, now: Timestamp) -> Result<(), Error>;
 
     /// Leaves a batch without an owner, so that another worker can take it over.

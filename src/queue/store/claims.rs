@@ -9,7 +9,7 @@ use crate::base::brief::{Bytes, Many, Name};
 use crate::base::{Charge, Error, ErrorKind, JobId, ProcessId, Timestamp};
 use crate::queue::job::{JobReceipt, ProcessState, Spent};
 
-use super::budgets::{BudgetEnd, JobBudget};
+use super::budgets::JobBudget;
 
 /// Workers and their claims. A part of [`JobStore`](super::JobStore).
 pub trait ClaimStore: Send + Sync {
@@ -154,7 +154,7 @@ pub struct ClaimedJob {
     pub job_id: JobId,
     /// The process it belongs to.
     pub process_id: ProcessId,
-    /// The budget of this process.
+    /// The budget of this process, or of its oldest ancestor.
     pub budget: Option<JobBudget>,
     /// Kind, name and step.
     pub lane: Arc<JobLane>,
@@ -219,19 +219,19 @@ pub struct Settlement {
     /// What the last call was billed. The store adds the tokens and the cost that the outcome reports as `spent` to what was
     /// spent on this model, see [`EnqueueStore::spent_since`](super::EnqueueStore::spent_since).
     pub charge: Option<Box<Charge>>,
-    /// How it counts in the budget of its process.
-    pub budget: BudgetEnd,
+    /// What its last call may have cost beyond that, in picodollars, if it is unknown. It counts in the budget of the process.
+    pub lost: u64,
 }
 
 impl Settlement {
-    /// An end without a charge, which counts in the budget as by default.
+    /// An end without a charge.
     pub fn new(receipt: JobReceipt, calls: u32, outcome: ClaimOutcome) -> Self {
         Self {
             receipt,
             calls,
             outcome,
             charge: None,
-            budget: BudgetEnd::default(),
+            lost: 0,
         }
     }
 }

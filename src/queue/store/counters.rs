@@ -1,15 +1,12 @@
 //! The counters of processes. The changes of one transaction are added up here and written to the rows of the processes
 //! before it commits.
 
-use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use crate::base::Charge;
 use crate::base::brief::beginning;
 use crate::queue::job::Spent;
 
-use super::budgets::EndInBudget;
-use super::claims::Settlement;
 use super::rows::{HELD, WAITING, bounded, process_of};
 
 /// The changes of one transaction to the jobs of a process.
@@ -24,8 +21,8 @@ pub(super) struct Change {
     /// In picodollars.
     pub(super) cost: i64,
     pub(super) unpriced: i64,
-    /// Ends of its jobs, for its budget.
-    pub(super) in_budget: Vec<EndInBudget>,
+    /// What calls of unknown outcome may have cost, in picodollars.
+    pub(super) lost: i64,
 }
 
 /// What one transaction adds to what was spent on a model.
@@ -46,8 +43,6 @@ pub(super) struct CounterChanges {
     pub(super) processes: BTreeMap<i64, Change>,
     /// By model.
     pub(super) spent: BTreeMap<String, SpentMore>,
-    /// Whether a budget has more left than before, once the changes are written.
-    pub(super) released: Cell<bool>,
 }
 
 impl CounterChanges {
@@ -94,22 +89,12 @@ impl CounterChanges {
         more.cost = bounded_sum(more.cost, cost);
     }
 
-    /// The end of a claim.
-    pub(super) fn in_budget(&mut self, end: &Settlement) {
-        let job = end.receipt.job;
-        let change = self.processes.entry(process_of(job)).or_default();
-        let spent = end.outcome.spent().copied();
-        // A job of unknown cost counts as such once, but each of its calls can be of unknown cost.
-        let charge = end.charge.as_deref();
-        let is_partial = spent.is_some_and(|spent| spent.unpriced > 0)
-            || charge.is_some_and(|charge| charge.cost_usd.is_none());
-        change.in_budget.push(EndInBudget {
-            job,
-            end: end.budget,
-            spent,
-            is_partial,
-            claim: end.receipt.claim,
-        });
+    /// A call for a job may have cost this much, in picodollars.
+    pub(super) fn lost(&mut self, job: i64, picos: u64) {
+        if picos > 0 {
+            let change = self.processes.entry(process_of(job)).or_default();
+            change.lost = bounded_sum(change.lost, picos);
+        }
     }
 
     /// The outcome of a job was consumed.

@@ -22,7 +22,7 @@ mod tests;
 
 pub use super::job::JobReceipt;
 pub use batch::{BatchFill, BatchNo, BatchStore, JobSummary, StoredBatch, WaitingJobs};
-pub use budgets::{BudgetDraw, BudgetEnd, BudgetStore, JobBudget};
+pub use budgets::{BudgetStore, JobBudget};
 pub use claims::{
     ClaimOutcome, ClaimReply, ClaimRequest, ClaimStore, ClaimedJob, JobLane, Settlement, WorkerId,
     Workers,
@@ -48,7 +48,7 @@ pub use results::{ConsumerLock, DeliveredResult, ResultStore};
 /// | [`ResultStore`]: hosts decide | [`cancel`](ResultStore::cancel), [`cancel_jobs`](ResultStore::cancel_jobs), [`retry_failed`](ResultStore::retry_failed), [`retry_job`](ResultStore::retry_job), [`set_paused`](ResultStore::set_paused), [`is_paused`](ResultStore::is_paused), [`delete`](ResultStore::delete) |
 /// | [`ClaimStore`]: workers claim | [`register_worker`](ClaimStore::register_worker), [`unregister_worker`](ClaimStore::unregister_worker), [`claim`](ClaimStore::claim), [`settle`](ClaimStore::settle), [`workers`](ClaimStore::workers), [`list_quotas`](ClaimStore::list_quotas), [`dead_workers`](ClaimStore::dead_workers), [`reclaim`](ClaimStore::reclaim), [`make_due`](ClaimStore::make_due) |
 /// | [`BatchStore`]: workers keep batches | [`waiting_jobs`](BatchStore::waiting_jobs), [`open_batch`](BatchStore::open_batch), [`fill_batch`](BatchStore::fill_batch), [`batch_jobs`](BatchStore::batch_jobs), [`batch_jobs_by`](BatchStore::batch_jobs_by), [`save_batch`](BatchStore::save_batch), [`split_batch`](BatchStore::split_batch), [`give_back`](BatchStore::give_back), [`close_batch`](BatchStore::close_batch), [`leave_batch`](BatchStore::leave_batch), [`batches`](BatchStore::batches), [`adopt_batches`](BatchStore::adopt_batches) |
-/// | [`BudgetStore`]: limits of what processes spend | [`set_budget`](BudgetStore::set_budget), [`draw_budget`](BudgetStore::draw_budget), [`return_budget`](BudgetStore::return_budget), [`stop_budget`](BudgetStore::stop_budget), [`reserve_jobs`](BudgetStore::reserve_jobs), [`budget_pauses`](BudgetStore::budget_pauses), [`resume_budgets`](BudgetStore::resume_budgets) |
+/// | [`BudgetStore`]: limits of what processes spend | [`set_budget`](BudgetStore::set_budget), [`hold_batch`](BudgetStore::hold_batch), [`note_refused`](BudgetStore::note_refused), [`note_most`](BudgetStore::note_most), [`closed_processes`](BudgetStore::closed_processes) |
 ///
 /// # Errors
 ///

@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use crate::base::{Error, JobId, Timestamp, Usd};
-use crate::queue::budget::{BudgetPause, ProcessBudget};
+use crate::queue::budget::ProcessBudget;
 use crate::queue::info::ProcessInfo;
 use crate::queue::job::{JobCounts, JobStatus, ProcessState, Spent};
 
@@ -82,7 +82,7 @@ pub(super) fn small(number: i64) -> u8 {
 
 pub(super) const PROCESS_COLUMNS: &str = "id, sealed, cancelled, total, pending, in_progress, at_provider, \
      completed, failed, cancelled_jobs, consumed, input_tokens, output_tokens, cost_picos, unpriced, \
-     created_at, changed_at, info, owner, budget_limit, budget_used, budget_needed, budget_stop";
+     created_at, changed_at, info, owner, budget_limit, budget_used, budget_held, budget_needed, closed";
 
 /// Index of the first column in [`PROCESS_COLUMNS`] that [`process_budget`] reads.
 const BUDGET_COLUMNS: usize = 19;
@@ -132,23 +132,19 @@ pub(super) fn process(row: &mut Row) -> Result<ProcessState, Fault> {
     })
 }
 
-/// A budget from four cells of a row.
+/// A budget from five cells of a row.
 pub(super) fn process_budget(row: &mut Row, first: usize) -> Result<Option<ProcessBudget>, Fault> {
     let Some(limit) = row.at::<Option<i64>>(first)? else {
         return Ok(None);
     };
-    let amount = |number: i64| Usd::from_picos(count(number));
-    let used = amount(row.at(first + 1)?);
-    let needed: Option<i64> = row.at(first + 2)?;
-    let why: Option<String> = row.at(first + 3)?;
-    let pause = why.map(|why| match needed {
-        Some(needed) => BudgetPause::UsedUp(amount(needed)),
-        None => BudgetPause::Unbounded(why),
-    });
+    let mut amount = |at: usize| -> Result<Usd, Fault> { Ok(Usd::from_picos(count(row.at(at)?))) };
+    let (used, held, needed) = (amount(first + 1)?, amount(first + 2)?, amount(first + 3)?);
+    let is_closed = row.at::<Option<i64>>(first + 4)?.is_some();
     Ok(Some(ProcessBudget {
-        limit: amount(limit),
-        used,
-        pause,
+        limit: Usd::from_picos(count(limit)),
+        used: Usd::from_picos(used.picos().saturating_add(held.picos())),
+        held,
+        needed: is_closed.then_some(needed),
     }))
 }
 

@@ -6,7 +6,7 @@ use crate::llm::providers::extract::Extract;
 use crate::llm::request::Request;
 use crate::llm::route::Route;
 use crate::money::prices::Prices;
-use crate::queue::budget::{BudgetPause, ProcessBudget};
+use crate::queue::budget::ProcessBudget;
 use crate::queue::store::{BatchStore, BudgetStore, EnqueueStore, ResultStore};
 
 use super::harness::{Harness, refused};
@@ -124,7 +124,7 @@ fn a_batch_takes_what_is_affordable_and_waits_for_the_rest() {
     let process = limited(&harness, &["a", "b", "c"], 2 * one + one / 2);
     let mut poller = harness.poller(harness.worker(), &[]);
     let paused = || {
-        budget(&harness, process).pause.is_some() && {
+        budget(&harness, process).needed.is_some() && {
             harness.store.batches(None).unwrap().is_empty()
         }
     };
@@ -136,7 +136,7 @@ fn a_batch_takes_what_is_affordable_and_waits_for_the_rest() {
     let known = budget(&harness, process);
     assert!(known.used <= known.limit, "{known:?}");
     if c == 0 {
-        assert_eq!(known.pause, Some(BudgetPause::UsedUp(micros(one))));
+        assert_eq!(known.needed, Some(micros(one)));
         let more = micros(10 * one);
         let wall = harness.clock.wall();
         harness.store.set_budget(process, more, wall).unwrap();

@@ -15,18 +15,19 @@ use crate::queue::store::sql::candidates::{Candidates, Head, MOST_STOPPED};
 use crate::queue::store::sql::claimed::{WHOLE, read_claimed};
 use crate::queue::store::sql::counting::CHANGED;
 use crate::queue::store::sql::lineage::{self, in_scope};
-use crate::queue::store::sql::pauses::{self, Paused};
+use crate::queue::store::sql::budgets::{BUDGET, CLOSED, job_budget, not_closed};
+use crate::queue::store::sql::pauses;
 use crate::queue::store::sql::standing::{Standing, lock, locking, standings, stops_starting};
 use crate::queue::store::sql::statements::{id_of, with_list};
 use crate::queue::store::{
-    ClaimReply, ClaimRequest, ClaimedJob, JobLane, SUSPECT_CRASHES, WorkerId,
+    ClaimReply, ClaimRequest, ClaimedJob, JobBudget, JobLane, SUSPECT_CRASHES, WorkerId,
 };
 
 use super::MysqlStore;
 use super::workers::keeping;
 use super::writer::{Again, Fault, Queries as _, Statements as _, Tx, by, list};
 use crate::queue::store::rows::{
-    CANCELLED, HELD, IN_PROGRESS, PENDING, RELEASING, WAITING, process_of, small,
+    CANCELLED, IN_PROGRESS, PENDING, RELEASING, WAITING, process_of, small,
 };
 
 /// Jobs of a lane and priority that are read at once.
@@ -41,8 +42,6 @@ struct Picks {
     /// With the indices of their lanes.
     given: Vec<(i64, usize)>,
     stopped: Vec<i64>,
-    /// Jobs of paused processes.
-    held: Vec<i64>,
     alone: bool,
 }
 
@@ -51,7 +50,6 @@ struct Picks {
 struct Picked {
     jobs: Vec<ClaimedJob>,
     stopped: Vec<i64>,
-    held: Vec<i64>,
     processes: BTreeMap<i64, Standing>,
     alone: bool,
 }
@@ -60,9 +58,11 @@ struct Picking<'a> {
     store: &'a MysqlStore,
     scope: Option<Vec<i64>>,
     now: Timestamp,
-    paused: Paused,
+    is_paused: bool,
+    /// The condition that excludes closed processes.
+    open: String,
     candidates: Candidates,
-    processes: BTreeMap<i64, (ProcessId, bool)>,
+    processes: BTreeMap<i64, (ProcessId, Option<JobBudget>, bool)>,
 }
 
 impl MysqlStore {
@@ -100,14 +100,15 @@ impl MysqlStore {
                 store: self,
                 scope: lineage::scope(tx, processes)?,
                 now,
-                paused: Paused::default(),
+                is_paused: false,
+                open: String::new(),
                 candidates: Candidates::default(),
                 processes: BTreeMap::new(),
             };
             picking.look(tx, worker, look_again, |no, lane| {
                 *answers.entry(no).or_insert_with(|| open(lane))
             })?;
-            if picking.paused.queue {
+            if picking.is_paused {
                 return Ok(ClaimReply::default());
             }
             let claims = picking.claim(tx, worker, most, idle, given)?;
@@ -199,9 +200,16 @@ impl Picking<'_> {
             first("AND priority = p.priority")
         );
         let first_waiting = format!("{waiting} LIMIT 1");
-        let queries = [&keeping(worker), &first_waiting, pauses::READ, &groups];
-        let [listed, waits, pauses, mut found] = tx.rows_of(queries)?;
-        self.paused = Paused::read(tx, pauses)?;
+        let queries = [
+            &keeping(worker),
+            &first_waiting,
+            pauses::IS_PAUSED,
+            CLOSED,
+            &groups,
+        ];
+        let [listed, waits, pauses, closed, mut found] = tx.rows_of(queries)?;
+        self.is_paused = !pauses.is_empty();
+        self.open = not_closed(tx, closed)?;
         if listed.is_empty() {
             self.store.list_again(tx, worker)?;
         }
@@ -232,7 +240,7 @@ impl Picking<'_> {
 
     /// Reads the next jobs of the groups that have none left in memory.
     fn read_heads(&mut self, tx: &mut Tx<'_>, wanted: usize) -> Result<(), Fault> {
-        let scope = in_scope(self.scope.as_ref());
+        let scope = in_scope(self.scope.as_ref()) + &self.open;
         let empty = self
             .candidates
             .groups
@@ -262,8 +270,9 @@ impl Picking<'_> {
             });
             // Each job with the state of its process.
             let sql = format!(
-                "SELECT h.place, h.visible_at, h.id, h.crashes, p.id, p.chore FROM ({}) h
-                 LEFT JOIN #processes p ON p.no = h.id DIV 4294967296",
+                "SELECT h.place, h.visible_at, h.id, h.crashes, p.id, p.chore, {BUDGET} FROM ({}) h
+                 LEFT JOIN #processes p ON p.no = h.id DIV 4294967296
+                 LEFT JOIN #processes b ON b.no = IFNULL(p.root, p.no)",
                 parts.collect::<Vec<_>>().join(" UNION ALL ")
             );
             let mut found: HashMap<usize, Vec<Head>> = HashMap::new();
@@ -274,7 +283,8 @@ impl Picking<'_> {
                     crashes: row.at(3)?,
                 };
                 if let (Some(id), Some(chore)) = (row.at::<Option<Vec<u8>>>(4)?, row.at(5)?) {
-                    let process = (id_of(&id)?, stops_starting(chore));
+                    let budget = job_budget(&mut row, 6)?;
+                    let process = (id_of(&id)?, budget, stops_starting(chore));
                     self.processes.insert(process_of(head.id), process);
                 }
                 found.entry(row.at(0)?).or_default().push(head);
@@ -306,10 +316,10 @@ impl Picking<'_> {
             if picked.jobs.len() >= most || picked.alone {
                 break;
             }
-            let (has, stopped) = (picked.jobs.len(), picked.stopped.len() + picked.held.len());
+            let (has, stopped) = (picked.jobs.len(), picked.stopped.len());
             let picks = self.pick(tx, most, idle, given, has, stopped)?;
             picked.alone = picks.alone;
-            if picks.given.is_empty() && picks.stopped.is_empty() && picks.held.is_empty() {
+            if picks.given.is_empty() && picks.stopped.is_empty() {
                 break;
             }
             if self.take(tx, picks, &mut picked)? {
@@ -323,8 +333,7 @@ impl Picking<'_> {
     /// them.
     fn take(&mut self, tx: &mut Tx<'_>, picks: Picks, picked: &mut Picked) -> Result<bool, Fault> {
         let given: Vec<i64> = picks.given.iter().map(|(id, _)| *id).collect();
-        let put_away = picks.stopped.iter().chain(&picks.held);
-        let wanted: Vec<i64> = given.iter().chain(put_away).copied().collect();
+        let wanted: Vec<i64> = given.iter().chain(&picks.stopped).copied().collect();
         let lock = format!(
             "SELECT id FROM #jobs FORCE INDEX (PRIMARY)
              WHERE id IN {} AND status = {PENDING} AND visible_at <= {} ORDER BY id FOR UPDATE SKIP LOCKED",
@@ -346,8 +355,8 @@ impl Picking<'_> {
         let lanes: HashMap<i64, usize> = picks.given.iter().copied().collect();
         let of = |id: i64| {
             let lane = lanes.get(&id).filter(|_| got.contains(&id))?;
-            let process = self.processes.get(&process_of(id))?.0;
-            Some((process, self.candidates.lanes[*lane].lane.clone()))
+            let (process, budget, _) = *self.processes.get(&process_of(id))?;
+            Some((process, budget, self.candidates.lanes[*lane].lane.clone()))
         };
         let mut jobs = read_claimed(self.store, tx, jobs, of)?;
         for (id, lane) in picks.given {
@@ -364,8 +373,6 @@ impl Picking<'_> {
         }
         let stopped = picks.stopped.into_iter();
         picked.stopped.extend(stopped.filter(|id| got.contains(id)));
-        let held = picks.held.into_iter();
-        picked.held.extend(held.filter(|id| got.contains(id)));
         Ok(got.len() == wanted.len())
     }
 
@@ -390,12 +397,9 @@ impl Picking<'_> {
                 break;
             };
             let lane = self.candidates.groups[at].lane;
-            if self.process(tx, process_of(head.id))?.1 {
+            if self.process(tx, process_of(head.id))?.2 {
                 picks.stopped.push(head.id);
-                picks.alone = stopped + picks.stopped.len() + picks.held.len() >= MOST_STOPPED;
-            } else if self.paused.processes.contains(&process_of(head.id)) {
-                picks.held.push(head.id);
-                picks.alone = stopped + picks.stopped.len() + picks.held.len() >= MOST_STOPPED;
+                picks.alone = stopped + picks.stopped.len() >= MOST_STOPPED;
             } else if small(head.crashes) >= SUSPECT_CRASHES {
                 picks.alone = true;
                 if !idle || has > 0 {
@@ -423,14 +427,10 @@ impl Picking<'_> {
         let Picked {
             mut jobs,
             stopped,
-            held,
             processes,
             alone,
         } = picked;
-        let put_away = stopped.len() + held.len();
-        if !held.is_empty() {
-            self.hold(tx, held)?;
-        }
+        let put_away = stopped.len();
         let mut changes = CounterChanges::default();
         if !jobs.is_empty() {
             tx.defer_text(&format!(
@@ -458,7 +458,7 @@ impl Picking<'_> {
                 list(stopped)
             ));
         }
-        let scope = in_scope(self.scope.as_ref());
+        let scope = in_scope(self.scope.as_ref()) + &self.open;
         let next_look = format!(
             "SELECT MIN(visible_at) FROM #jobs FORCE INDEX (to_claim) WHERE status = {WAITING} {scope}"
         );
@@ -495,30 +495,27 @@ impl Picking<'_> {
         })
     }
 
-    /// Holds locked jobs of paused processes until they are resumed.
-    fn hold(&self, tx: &mut Tx<'_>, jobs: Vec<i64>) -> Result<(), Fault> {
-        // A process that was resumed meanwhile has released its jobs. While these rows are locked, none is resumed.
-        let lock = "SELECT no FROM #pauses ORDER BY no LOCK IN SHARE MODE";
-        let now: Vec<i64> = tx.column(lock, Vec::new())?;
-        if now != self.paused.numbers {
-            return Err(Fault::Overtaken);
-        }
-        tx.defer_text(&format!(
-            "UPDATE #jobs SET status = {HELD} WHERE id IN {}",
-            list(jobs)
-        ));
-        Ok(())
-    }
-
     /// A process, and whether its jobs must not start any more.
-    fn process(&mut self, tx: &mut Tx<'_>, no: i64) -> Result<(ProcessId, bool), Fault> {
+    fn process(
+        &mut self,
+        tx: &mut Tx<'_>,
+        no: i64,
+    ) -> Result<(ProcessId, Option<JobBudget>, bool), Fault> {
         if let Some(known) = self.processes.get(&no) {
             return Ok(*known);
         }
-        let found = tx.first("SELECT id, chore FROM #processes WHERE no = ?", by![no])?;
+        let find = format!(
+            "SELECT p.id, p.chore, {BUDGET} FROM #processes p
+               JOIN #processes b ON b.no = IFNULL(p.root, p.no) WHERE p.no = ?"
+        );
+        let found = tx.first(&find, by![no])?;
         // The process was removed between the two reads.
         let mut row = found.ok_or(Fault::Overtaken)?;
-        let process = (id_of(&row.at::<Vec<u8>>(0)?)?, stops_starting(row.at(1)?));
+        let process = (
+            id_of(&row.at::<Vec<u8>>(0)?)?,
+            job_budget(&mut row, 2)?,
+            stops_starting(row.at(1)?),
+        );
         self.processes.insert(no, process);
         Ok(process)
     }

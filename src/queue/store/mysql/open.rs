@@ -24,7 +24,7 @@ use super::{Database, MysqlStore, SharedState};
 const SCHEMA: &str = include_str!("schema.sql");
 
 /// The version of the schema. Earlier versions were never released.
-pub(super) const SCHEMA_VERSION: i64 = 9;
+pub(super) const SCHEMA_VERSION: i64 = 10;
 
 /// The query for the version of the store.
 pub(super) const VERSION: &str = "SELECT CAST(SUM(version) AS SIGNED) FROM #versions";

@@ -44,13 +44,18 @@ CREATE TABLE #processes (
   created_at BIGINT NOT NULL,
   changed_at BIGINT NOT NULL,
   info LONGTEXT,
-  -- The process whose budget limits this one: itself, or the process of its oldest ancestor.
-  budget BIGINT,
-  budget_limit BIGINT,                     -- in picodollars; these four only in the row that budget names
-  budget_used BIGINT NOT NULL DEFAULT 0,   -- spent, and reserved
-  budget_needed BIGINT,                    -- continues once this is available; NULL while it is not paused for that
-  budget_stop LONGTEXT,                    -- why its budget has paused it
-  KEY by_need (budget_needed),
+  -- The process of its oldest ancestor, whose budget limits this one; NULL if it has none but its own.
+  root BIGINT,
+  budget_limit BIGINT,                     -- in picodollars, as the others; NULL without a limit
+  budget_used BIGINT NOT NULL DEFAULT 0,   -- spent by it and its descendants, and lost
+  budget_held BIGINT NOT NULL DEFAULT 0,   -- the worst cases of their open batches
+  budget_needed BIGINT NOT NULL DEFAULT 0, -- the worst case of a call that was refused
+  budget_most BIGINT NOT NULL DEFAULT 0,   -- no call could cost more up to now
+  -- Nothing of it starts.
+  closed INT GENERATED ALWAYS AS
+    (CASE WHEN budget_used + budget_held + budget_needed > budget_limit THEN 1 END) STORED,
+  KEY by_closed (closed),
+  KEY by_root (root),
   UNIQUE KEY by_id (id),
   KEY by_parent (parent),
   KEY by_owner (owner),
@@ -130,21 +135,10 @@ CREATE TABLE #spent (
   PRIMARY KEY (day, model)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
--- What a job in a batch may cost at most, in picodollars. A row exists from before the batch is sent
--- until its result is booked. It belongs to the claim with which the job went into the batch.
-CREATE TABLE #reservations (
-  job BIGINT NOT NULL,
-  claim BIGINT NOT NULL,
-  amount BIGINT NOT NULL,
-  PRIMARY KEY (job, claim)
-) ENGINE=InnoDB;
-
--- Work that no worker starts: the queue (scope 0), a process by its budget (3).
+-- It has a row while the queue is paused.
 CREATE TABLE #pauses (
-  no BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,
-  scope INT NOT NULL,
-  process BIGINT
-) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+  no BIGINT NOT NULL PRIMARY KEY
+) ENGINE=InnoDB;
 
 -- A row of work that was handed to a provider as one. It outlives its process, whose number is never given to another.
 CREATE TABLE #batches (
@@ -154,6 +148,8 @@ CREATE TABLE #batches (
   worker BIGINT,
   record LONGTEXT NOT NULL,
   created_at BIGINT NOT NULL,
+  held BIGINT NOT NULL DEFAULT 0,          -- what it may cost at most, in picodollars
+  held_jobs BIGINT NOT NULL DEFAULT 0,     -- for so many jobs
   KEY by_worker (worker),
   KEY by_process (process)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;

@@ -11,10 +11,8 @@ use crate::base::{Error, ProcessId, Timestamp};
 use crate::queue::job::ProcessState;
 use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::sql::SqlStore as _;
-use crate::queue::store::sql::budget_rows;
 use crate::queue::store::sql::counting::Counted;
 use crate::queue::store::sql::lineage::{self, Ended, EndedFamilies};
-use crate::queue::store::sql::pauses;
 use crate::queue::store::sql::standing::{Standing, lock};
 use crate::queue::store::sql::statements::{RESULTS, Statements as _, Table, error_text};
 use crate::queue::store::{ClaimOutcome, Settlement};
@@ -159,13 +157,10 @@ impl MysqlStore {
         } else {
             ends
         };
-        let (changed, woken, released) =
+        let (changed, woken) =
             self.write(Again::Harmless, |tx| self.settle_in(tx, ends, now))?;
         if woken {
             self.wake();
-        }
-        if released {
-            pauses::resume_after_commit(self, now);
         }
         Ok(changed)
     }
@@ -203,13 +198,13 @@ impl MysqlStore {
         end
     }
 
-    /// Returns the changed processes, whether jobs were woken, and whether a budget has more left.
+    /// Returns the changed processes, and whether jobs were woken.
     pub(super) fn settle_in(
         &self,
         tx: &mut Tx<'_>,
         ends: &[Settlement],
         now: Timestamp,
-    ) -> Result<(Vec<ProcessState>, bool, bool), Fault> {
+    ) -> Result<(Vec<ProcessState>, bool), Fault> {
         let mut settling = Settling::begin(self, tx, ends, now)?;
         for end in ends {
             settling.end(tx, end)?;
@@ -263,9 +258,9 @@ impl<'a> Settling<'a> {
             )
         });
         if families {
-            // The budget of a child is in the row of its oldest ancestor, which has a lower number.
+            // The cost of a child counts in the row of its oldest ancestor, which has a lower number.
             let budgets =
-                "SELECT DISTINCT budget FROM #processes WHERE budget IS NOT NULL AND no IN :list";
+                "SELECT DISTINCT root FROM #processes WHERE root IS NOT NULL AND no IN :list";
             let known: Vec<i64> = wanted.iter().copied().collect();
             for mut row in tx.rows_in(budgets, &known)? {
                 wanted.insert(row.at(0)?);
@@ -290,8 +285,8 @@ impl<'a> Settling<'a> {
         })
     }
 
-    /// Writes all changes. Returns the changed processes, whether jobs were woken, and whether a budget has more left.
-    fn finish(self, tx: &mut Tx<'_>) -> Result<(Vec<ProcessState>, bool, bool), Fault> {
+    /// Writes all changes. Returns the changed processes, and whether jobs were woken.
+    fn finish(self, tx: &mut Tx<'_>) -> Result<(Vec<ProcessState>, bool), Fault> {
         tx.upsert_rows(&RESULTS, &mut self.outcomes.into_values())?;
         let histories = self.histories.into_iter();
         tx.upsert_rows(&HISTORIES, &mut histories.map(|(job, body)| by![job, body]))?;
@@ -306,21 +301,20 @@ impl<'a> Settling<'a> {
         }
         // The use of child jobs is counted with their parents.
         if !self.ended_families.is_empty() {
-            states = self.changes.states(tx)?;
+            states.extend(self.changes.states(tx)?);
         }
-        Ok((states, woken, self.changes.released.get()))
+        Ok((states, woken))
     }
 }
 
 impl Settling<'_> {
     fn end(&mut self, tx: &mut Tx<'_>, end: &Settlement) -> Result<(), Fault> {
-        let counts = self.apply(tx, end)?;
-        if counts || budget_rows::is_reserved(tx, end)? {
-            self.changes.in_budget(end);
-        }
-        if counts && let Some(spent) = end.outcome.spent() {
-            let charge = end.charge.as_deref();
-            self.changes.spent(end.receipt.job, spent, charge);
+        if self.apply(tx, end)? {
+            self.changes.lost(end.receipt.job, end.lost);
+            if let Some(spent) = end.outcome.spent() {
+                let charge = end.charge.as_deref();
+                self.changes.spent(end.receipt.job, spent, charge);
+            }
         }
         Ok(())
     }

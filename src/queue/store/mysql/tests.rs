@@ -177,7 +177,7 @@ fn completed(job: &crate::queue::store::ClaimedJob) -> Settlement {
             spent: None,
         },
         charge: None,
-        budget: Default::default(),
+        lost: 0,
     }
 }
 

@@ -8,6 +8,7 @@ use crate::queue::store::{
     BatchFill, BatchNo, BatchStore, ClaimedJob, JobLane, StoredBatch, WaitingJobs, WorkerId,
 };
 
+use super::budgets;
 use super::lineage;
 use super::provider::{READ_AT_ONCE, Wanted, empty_batch, fill, load, owned, read_in_batch};
 use super::statements::{Fault, Queries as _, Row, Statements, by, id_of, limit, list};
@@ -168,10 +169,11 @@ impl<S: SqlStore> BatchStore for S {
         self.write(Again::Doubtful, |tx| {
             let old = owned(tx, worker, batch)?;
             let new = add(tx, worker, old.process, old.lane, new_record, now)?;
-            tx.run(
+            let moved = tx.run(
                 "UPDATE #jobs SET batch = ? WHERE batch = ? AND id < ?",
                 by![new.0, batch.0, at],
             )?;
+            budgets::divide(tx, batch, new, moved)?;
             set_record(tx, batch, old_record)?;
             Ok(new)
         })

@@ -1,242 +1,271 @@
-//! Budgets of processes: limits, draws of workers, reservations of batches, and pauses.
+//! Budgets of processes: limits, what batches can cost, and which processes are closed.
+
+use std::collections::BTreeMap;
+
+use const_format::formatcp;
 
 use crate::base::{Error, ErrorKind, ProcessId, Timestamp, Usd};
-use crate::money::budget::{SLICES, slice};
 use crate::queue::budget::ProcessBudget;
-use crate::queue::store::budgets::{BudgetDraw, BudgetStore, JobBudget};
-use crate::queue::store::rows::{bounded, process_budget};
-use crate::queue::store::{BatchNo, JobReceipt, WorkerId};
+use crate::queue::store::budgets::{BudgetStore, JobBudget};
+use crate::queue::store::counters::CounterChanges;
+use crate::queue::store::rows::{DELETING, bounded, count, key, process_budget};
+use crate::queue::store::{BatchNo, WorkerId};
 
-use super::budget_rows::{lock, set_used, sum, take};
-use super::chores::lock_family;
-use super::pauses;
 use super::provider::owned;
-use super::statements::{Dialect, Fault, Queries as _, Statements, by, id_of, list};
+use super::statements::{Fault, Queries as _, Row, Statements, by, id_of, list, stored};
 use super::{Again, SqlStore};
 
-/// The columns of [`process_budget`].
-const COLUMNS: &str = "budget_limit, budget_used, budget_needed, budget_stop";
+/// The limit of sums, so that three of them can be added.
+pub(super) const MOST: i64 = i64::MAX / 4;
 
-/// Pauses the process of a budget, with its descendants. Without `needed`, only a new limit resumes it.
-///
-/// Several calls may be refused before the pause stops them. It ends when there is enough for the smallest of them, and
-/// a request without a bound pauses the process again then. If that was the first one, its reason stays.
-fn stop(tx: &mut dyn Statements, no: i64, needed: Option<u64>, why: &str) -> Result<(), Fault> {
-    tx.run(
-        "UPDATE #processes SET
-           budget_needed = CASE WHEN budget_stop IS NULL THEN ? ELSE LEAST(budget_needed, IFNULL(?, budget_needed)) END,
-           budget_stop = IFNULL(budget_stop, ?)
-         WHERE no = ?",
-        by![
-            needed.map(bounded),
-            needed.map(bounded),
-            why.to_owned(),
-            no
-        ],
-    )?;
-    pauses::stop_for_budget(tx, no)
+/// What [`job_budget`] reads of the row of a budget.
+pub(crate) const BUDGET: &str = "b.id, b.budget_limit, b.budget_used, b.budget_held, b.budget_most";
+
+/// The budget of a job, from five cells of a row.
+pub(crate) fn job_budget(row: &mut Row, first: usize) -> Result<Option<JobBudget>, Fault> {
+    let Some(limit) = row.at::<Option<i64>>(first + 1)? else {
+        return Ok(None);
+    };
+    Ok(Some(JobBudget {
+        process: id_of(&row.at::<Vec<u8>>(first)?)?,
+        limit: count(limit),
+        used: count(row.at(first + 2)?),
+        held: count(row.at(first + 3)?),
+        most: count(row.at(first + 4)?),
+    }))
 }
 
-impl<S: SqlStore> BudgetStore for S {
-    fn set_budget(&self, process: ProcessId, limit: Usd, now: Timestamp) -> Result<(), Error> {
-        let no = self.write(Again::Harmless, |tx| set_limit(tx, process, limit))?;
-        pauses::resume_budget(self, no, false, now)
-    }
+/// The processes whose budgets are used up.
+pub(crate) const CLOSED: &str = "SELECT no FROM #processes WHERE closed = 1";
 
-    fn draw_budget(
-        &self,
-        budget: JobBudget,
-        back: u64,
-        least: u64,
-        _now: Timestamp,
-    ) -> Result<BudgetDraw, Error> {
-        self.write(Again::Doubtful, |tx| {
-            let Some(mut found) = lock(tx, budget.no)? else {
-                return Ok(BudgetDraw::Unlimited);
-            };
-            found.used = found.used.saturating_sub(back);
-            let Some(drawn) = slice(found.limit, least, found.left()) else {
-                set_used(tx, budget.no, found.used)?;
-                stop(tx, budget.no, Some(least), "used up")?;
-                return Ok(BudgetDraw::Paused);
-            };
-            set_used(tx, budget.no, found.used + drawn)?;
-            Ok(BudgetDraw::Drawn(drawn))
-        })
+/// The condition that a job does not belong to closed processes, given the rows of [`CLOSED`], nor to their descendants.
+pub(crate) fn not_closed(tx: &mut dyn Statements, closed: Vec<Row>) -> Result<String, Fault> {
+    let roots = closed.into_iter().map(|mut row| row.at(0));
+    let mut closed: Vec<i64> = roots.collect::<Result<_, Fault>>()?;
+    if closed.is_empty() {
+        return Ok(String::new());
     }
+    let below = format!(
+        "SELECT no FROM #processes WHERE root IN {}",
+        list(closed.iter().copied())
+    );
+    closed.extend(tx.column_once::<i64>(&below)?);
+    Ok(format!(" AND id DIV 4294967296 NOT IN {}", list(closed)))
+}
 
-    fn return_budget(&self, budget: JobBudget, amount: i64, now: Timestamp) -> Result<(), Error> {
-        self.write(Again::Doubtful, |tx| {
-            let Some(found) = lock(tx, budget.no)? else {
-                return Ok(());
-            };
-            let used = match u64::try_from(amount) {
-                Ok(back) => found.used.saturating_sub(back),
-                Err(_) => found.used.saturating_add(amount.unsigned_abs()),
-            };
-            set_used(tx, budget.no, used)
-        })?;
-        pauses::resume_after_commit(self, now);
+impl CounterChanges {
+    /// The jobs of a worker that died: each may have had a call in flight, and counts as the mean of the calls up to now, or
+    /// as the most that a call can cost.
+    pub(super) fn lost_with_worker(
+        &mut self,
+        tx: &mut dyn Statements,
+        jobs: &BTreeMap<i64, i64>,
+    ) -> Result<(), Fault> {
+        let numbers: Vec<i64> = jobs.keys().copied().collect();
+        let find = "SELECT p.no, p.cost_picos, p.completed + p.failed, b.budget_most FROM #processes p
+             CROSS JOIN #processes b ON b.no = IFNULL(p.root, p.no) WHERE p.no IN :list";
+        for mut row in tx.rows_in(find, &numbers)? {
+            let (no, cost): (i64, i64) = (row.at(0)?, row.at(1)?);
+            let (ended, most): (i64, i64) = (row.at(2)?, row.at(3)?);
+            let mean = if ended > 0 { cost / ended } else { most };
+            let jobs = jobs.get(&no).copied().unwrap_or(0);
+            self.lost(key(no, 0), count(mean.saturating_mul(jobs)));
+        }
         Ok(())
     }
+}
 
-    fn stop_budget(&self, budget: JobBudget, why: &str) -> Result<(), Error> {
-        self.write(Again::Harmless, |tx| {
-            if lock(tx, budget.no)?.is_some() {
-                stop(tx, budget.no, None, why)?;
-            }
-            Ok(())
-        })
+/// Adds to what a batch holds of its budget. Returns nothing if its process no longer exists.
+fn hold(tx: &mut dyn Statements, process: i64, more: i64) -> Result<(), Fault> {
+    // One statement that reads the table that it changes would be an error in MySQL.
+    let find = "SELECT IFNULL(root, no) FROM #processes WHERE no = ?";
+    if let Some(root) = tx.one::<i64>(find, by![process])? {
+        let hold = formatcp!(
+            "UPDATE #processes SET budget_held = LEAST(GREATEST(budget_held + ?, 0), {MOST}) WHERE no = ?"
+        );
+        tx.run(hold, by![more, root])?;
     }
+    Ok(())
+}
 
-    fn reserve_jobs(
-        &self,
-        worker: WorkerId,
-        batch: BatchNo,
-        budget: JobBudget,
-        jobs: &[(JobReceipt, u64)],
-        _now: Timestamp,
-    ) -> Result<usize, Error> {
-        self.write(Again::Harmless, |tx| {
-            owned(tx, worker, batch)?;
-            let Some(mut found) = lock(tx, budget.no)? else {
-                return Ok(jobs.len());
-            };
-            let before = take(tx, jobs.iter().map(|(job, _)| (job.job, job.claim)))?;
-            found.used = found.used.saturating_sub(sum(before.values()));
-            let all = sum(jobs.iter().map(|(_, amount)| amount));
-            let first = jobs.first().map_or(0, |(_, amount)| *amount);
-            // Otherwise, the last of the money would go into ever smaller batches.
-            let least = all.min(found.limit / SLICES).max(first);
-            let mut taken = 0;
-            for (_, amount) in jobs {
-                if *amount > found.left() || taken == 0 && least > found.left() {
-                    break;
-                }
-                found.used += amount;
-                taken += 1;
-            }
-            let rows = jobs[..taken].iter().filter(|(_, amount)| *amount > 0);
-            let mut rows = rows.map(|(job, amount)| by![job.job, job.claim, bounded(*amount)]);
-            tx.insert_rows(
-                "INSERT INTO #reservations (job, claim, amount) VALUES",
-                &mut rows,
-            )?;
-            set_used(tx, budget.no, found.used)?;
-            if taken == 0 && !jobs.is_empty() {
-                stop(tx, budget.no, Some(least), "used up")?;
-            }
-            Ok(taken)
-        })
+/// Releases what an ended batch holds. `left`: jobs that the provider may have billed without a result; they count with their
+/// part.
+pub(super) fn release(
+    tx: &mut dyn Statements,
+    batch: BatchNo,
+    process: i64,
+    left: usize,
+    changes: &mut CounterChanges,
+) -> Result<(), Fault> {
+    let held = "SELECT held, held_jobs FROM #batches WHERE no = ?";
+    let Some(mut row) = tx.first(held, by![batch.0])? else {
+        return Ok(());
+    };
+    let (held, jobs): (i64, i64) = (row.at(0)?, row.at(1)?);
+    if held == 0 {
+        return Ok(());
     }
+    let left = i64::try_from(left).unwrap_or(i64::MAX).min(jobs);
+    let lost = part(held, left, jobs);
+    changes.lost(key(process, 0), count(lost));
+    let gone = "UPDATE #batches SET held = held - ?, held_jobs = held_jobs - ? WHERE no = ?";
+    tx.run(gone, by![lost, left, batch.0])?;
+    hold(tx, process, -lost)
+}
 
-    fn budget_pauses(&self) -> Result<Vec<(ProcessId, ProcessBudget)>, Error> {
-        self.read(|tx| {
-            let sql = format!(
-                "SELECT p.id, {COLUMNS} FROM #pauses s JOIN #processes p ON p.no = s.process
-                 WHERE s.scope = {} AND p.budget_stop IS NOT NULL ORDER BY s.no",
-                pauses::BUDGET
-            );
-            let mut found = Vec::new();
-            for mut row in tx.rows(&sql, Vec::new())? {
-                let id = id_of(&row.at::<Vec<u8>>(0)?)?;
-                found.extend(process_budget(&mut row, 1)?.map(|budget| (id, budget)));
-            }
-            Ok(found)
-        })
+/// Gives the rest back when the batch ends.
+pub(super) fn release_rest(
+    tx: &mut dyn Statements,
+    batch: BatchNo,
+    process: i64,
+) -> Result<(), Fault> {
+    let held = "SELECT held FROM #batches WHERE no = ?";
+    match tx.one::<i64>(held, by![batch.0])? {
+        Some(held) if held > 0 => hold(tx, process, -held),
+        _ => Ok(()),
     }
+}
 
-    fn resume_budgets(&self, now: Timestamp) -> Result<bool, Error> {
-        let index = |dialect| match dialect {
-            Dialect::Sqlite => "",
-            #[cfg(feature = "mysql")]
-            Dialect::Mysql => " FORCE INDEX (by_need)",
-        };
-        let found: Vec<i64> = self.read(|tx| {
-            let sql = format!(
-                "SELECT no FROM #processes{} WHERE budget_needed IS NOT NULL
-                   AND budget_needed <= budget_limit - budget_used",
-                index(tx.dialect())
-            );
-            tx.column(&sql, Vec::new())
-        })?;
-        for no in &found {
-            pauses::resume_budget(self, *no, true, now)?;
-        }
-        Ok(!found.is_empty())
+/// Moves the part of these jobs to another batch of the same process.
+pub(super) fn divide(
+    tx: &mut dyn Statements,
+    from: BatchNo,
+    to: BatchNo,
+    moved: u64,
+) -> Result<(), Fault> {
+    let held = "SELECT held, held_jobs FROM #batches WHERE no = ?";
+    let Some(mut row) = tx.first(held, by![from.0])? else {
+        return Ok(());
+    };
+    let (held, jobs): (i64, i64) = (row.at(0)?, row.at(1)?);
+    let moved = bounded(moved).min(jobs);
+    let share = part(held, moved, jobs);
+    for (batch, share, jobs) in [(from, -share, -moved), (to, share, moved)] {
+        let change = "UPDATE #batches SET held = held + ?, held_jobs = held_jobs + ? WHERE no = ?";
+        tx.run(change, by![share, jobs, batch.0])?;
     }
+    Ok(())
+}
+
+/// The part of some of the jobs, rounded up.
+fn part(held: i64, some: i64, all: i64) -> i64 {
+    let part = (i128::from(held) * i128::from(some)).div_euclid(i128::from(all.max(1)));
+    let is_odd = all > 0 && (i128::from(held) * i128::from(some)) % i128::from(all) != 0;
+    i64::try_from(part + i128::from(is_odd))
+        .unwrap_or(held)
+        .min(held)
 }
 
 fn refuse(why: String) -> Fault {
     Error::new(ErrorKind::Invalid, why).into()
 }
 
-/// The number of a process that can have a budget, whose row is locked, and its budget.
-fn locked(
-    tx: &mut dyn Statements,
-    process: ProcessId,
-) -> Result<(i64, Option<ProcessBudget>), Fault> {
-    let no = tx.process_no(process)?;
-    let no = no.ok_or_else(|| refuse(format!("process {process} does not exist")))?;
-    let sql = format!("SELECT parent, {COLUMNS} FROM #processes WHERE no = ? FOR UPDATE");
-    let found = tx.first(&sql, by![no])?;
-    let mut row = found.ok_or_else(|| refuse(format!("process {process} does not exist")))?;
-    if row.at::<Option<i64>>(0)?.is_some() {
-        return Err(refuse(format!(
-            "process {process} belongs to a job of another process: set the budget of that process"
-        )));
-    }
-    Ok((no, process_budget(&mut row, 1)?))
+/// The least call that does not fit closes the process.
+fn note_refused(tx: &mut dyn Statements, root: i64, most: u64) -> Result<(), Fault> {
+    let sql = formatcp!(
+        "UPDATE #processes SET budget_needed =
+           CASE WHEN closed = 1 AND budget_needed > 0 THEN LEAST(budget_needed, ?) ELSE ? END WHERE no = ?"
+    );
+    let most = bounded(most).min(MOST);
+    tx.run(sql, by![most, most, root]).map(drop)
 }
 
-/// Sets the limit. Returns the number of the process.
-fn set_limit(tx: &mut dyn Statements, process: ProcessId, limit: Usd) -> Result<i64, Fault> {
-    let (no, known) = locked(tx, process)?;
-    match known {
-        Some(_) => {
-            let sql = "UPDATE #processes SET budget_limit = ? WHERE no = ?";
-            tx.run(sql, by![bounded(limit.picos()), no])?;
-        }
-        None => first_limit(tx, process, no, limit)?,
+impl<S: SqlStore> BudgetStore for S {
+    fn set_budget(&self, process: ProcessId, limit: Usd, _now: Timestamp) -> Result<(), Error> {
+        self.write(Again::Harmless, |tx| {
+            let find = formatcp!(
+                "SELECT no, parent, unpriced, budget_limit FROM #processes WHERE id = ? AND chore <> {DELETING} FOR UPDATE"
+            );
+            let Some(mut row) = tx.first(find, by![stored(process)])? else {
+                return Err(refuse(format!("process {process} does not exist")));
+            };
+            if row.at::<Option<i64>>(1)?.is_some() {
+                return Err(refuse(format!(
+                    "process {process} belongs to a job of another process: set the budget of that process"
+                )));
+            }
+            // Under a budget, they count as the most that they could cost.
+            if row.at::<i64>(2)? > 0 && row.at::<Option<i64>>(3)?.is_none() {
+                return Err(refuse(format!(
+                    "the cost of some calls of process {process} is unknown, so that a budget cannot be kept"
+                )));
+            }
+            let set = "UPDATE #processes SET budget_limit = ?, budget_needed = 0 WHERE no = ?";
+            let limit = bounded(limit.picos()).min(MOST);
+            tx.run(set, by![limit, row.at::<i64>(0)?]).map(drop)
+        })?;
+        self.wake_workers();
+        Ok(())
     }
-    Ok(no)
-}
 
-/// Gives a process and its descendants their first budget. It counts what all of them have spent.
-fn first_limit(
-    tx: &mut dyn Statements,
-    process: ProcessId,
-    no: i64,
-    limit: Usd,
-) -> Result<(), Fault> {
-    let mut family = vec![no];
-    // Nothing can be added below them until this commits.
-    family.extend(lock_family(tx, no)?);
-    let (mut cost, mut unpriced) = (0_i64, 0_i64);
-    let rows = tx.rows_in(
-        "SELECT cost_picos, unpriced FROM #processes WHERE no IN :list",
-        &family,
-    )?;
-    for mut row in rows {
-        cost = cost.saturating_add(row.at(0)?);
-        unpriced = unpriced.saturating_add(row.at(1)?);
+    fn hold_batch(
+        &self,
+        worker: WorkerId,
+        batch: BatchNo,
+        (first, first_jobs): (u64, usize),
+        amounts: &[u64],
+    ) -> Result<usize, Error> {
+        self.write(Again::Harmless, |tx| {
+            let of = owned(tx, worker, batch)?;
+            let held = "SELECT held FROM #batches WHERE no = ?";
+            let own: i64 = tx.one(held, by![batch.0])?.unwrap_or(0);
+            let find = "SELECT IFNULL(root, no) FROM #processes WHERE no = ?";
+            let root: Option<i64> = tx.one(find, by![of.process])?;
+            let find = "SELECT no, budget_limit, budget_used, budget_held FROM #processes
+                 WHERE no = ? AND budget_limit IS NOT NULL FOR UPDATE";
+            let Some(mut row) = tx.first(find, by![root])? else {
+                return Ok(amounts.len());
+            };
+            let root: i64 = row.at(0)?;
+            let (limit, used, all): (i64, i64, i64) = (row.at(1)?, row.at(2)?, row.at(3)?);
+            let left = count(limit.saturating_sub(used).saturating_sub(all - own));
+            let (mut sum, mut fits) = (first, 0);
+            for amount in amounts {
+                match sum.checked_add(*amount).filter(|sum| *sum <= left) {
+                    Some(more) => (sum, fits) = (more, fits + 1),
+                    None => break,
+                }
+            }
+            let jobs = bounded((first_jobs + fits) as u64);
+            let sum = bounded(sum);
+            tx.run(
+                "UPDATE #batches SET held = ?, held_jobs = ? WHERE no = ?",
+                by![sum, jobs, batch.0],
+            )?;
+            hold(tx, root, sum - own)?;
+            if let (0, Some(least)) = (jobs, amounts.first()) {
+                note_refused(tx, root, *least)?;
+            }
+            Ok(fits)
+        })
     }
-    if unpriced > 0 {
-        return Err(refuse(format!(
-            "the cost of some calls of process {process} is unknown, so that a budget cannot be kept"
-        )));
+
+    fn note_refused(&self, process: ProcessId, most: u64) -> Result<(), Error> {
+        self.write(Again::Harmless, |tx| match tx.process_no(process)? {
+            Some(no) => note_refused(tx, no, most),
+            None => Ok(()),
+        })
     }
-    tx.run(
-        "UPDATE #processes SET budget_limit = ?, budget_used = ? WHERE no = ?",
-        by![
-            bounded(limit.picos()),
-            bounded(u64::try_from(cost).unwrap_or(0)),
-            no
-        ],
-    )?;
-    tx.run_once(&format!(
-        "UPDATE #processes SET budget = {no} WHERE no IN {}",
-        list(family)
-    ))?;
-    Ok(())
+
+    fn note_most(&self, process: ProcessId, most: u64) -> Result<(), Error> {
+        self.write(Again::Harmless, |tx| {
+            let note = "UPDATE #processes SET budget_most = GREATEST(budget_most, ?) WHERE id = ?";
+            tx.run(note, by![bounded(most).min(MOST), stored(process)])
+                .map(drop)
+        })
+    }
+
+    fn closed_processes(&self) -> Result<Vec<(ProcessId, ProcessBudget)>, Error> {
+        self.read(|tx| {
+            let find = "SELECT b.id, b.budget_limit, b.budget_used, b.budget_held, b.budget_needed, b.closed
+                 FROM #processes b WHERE b.closed = 1 AND (b.pending > 0
+                   OR EXISTS (SELECT 1 FROM #processes p WHERE p.root = b.no AND p.pending > 0)) ORDER BY b.no";
+            let mut found = Vec::new();
+            for mut row in tx.rows(find, Vec::new())? {
+                let id = id_of(&row.at::<Vec<u8>>(0)?)?;
+                found.extend(process_budget(&mut row, 1)?.map(|budget| (id, budget)));
+            }
+            Ok(found)
+        })
+    }
 }

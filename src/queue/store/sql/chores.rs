@@ -378,7 +378,7 @@ fn chunk(
         }
         RETRYING => retry_chunk(store, tx, keys, now, changes),
         _ => {
-            for table in ["#payloads", "#results", "#histories", "#reservations"] {
+            for table in ["#payloads", "#results", "#histories"] {
                 run(&format!("DELETE FROM {table} WHERE job >= ? AND job < ?"))?;
             }
             run("DELETE FROM #jobs WHERE id >= ? AND id < ?")

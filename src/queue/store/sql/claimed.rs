@@ -12,13 +12,16 @@ use crate::queue::store::{ClaimedJob, JobBudget, JobLane, JobReceipt};
 use super::SqlStore;
 use super::statements::{Fault, Row, Statements};
 
+/// The process of a job, the budget that limits it, and its lane.
+pub(crate) type Of = (ProcessId, Option<JobBudget>, Arc<JobLane>);
+
 /// Jobs with all data that their handlers need, and the receipts of their last claims, in the order of the ids. Jobs
 /// that no longer exist are left out.
 pub(crate) fn claimed(
     store: &impl SqlStore,
     tx: &mut dyn Statements,
     ids: &[i64],
-    of: impl FnMut(i64) -> Option<(ProcessId, Arc<JobLane>)>,
+    of: impl FnMut(i64) -> Option<Of>,
 ) -> Result<Vec<ClaimedJob>, Fault> {
     if ids.is_empty() {
         return Ok(Vec::new());
@@ -33,13 +36,13 @@ pub(crate) fn read_claimed(
     store: &impl SqlStore,
     tx: &mut dyn Statements,
     rows: Vec<Row>,
-    mut of: impl FnMut(i64) -> Option<(ProcessId, Arc<JobLane>)>,
+    mut of: impl FnMut(i64) -> Option<Of>,
 ) -> Result<HashMap<i64, ClaimedJob>, Fault> {
     let mut found: HashMap<i64, ClaimedJob> = HashMap::new();
     let mut with_history = Vec::new();
     for mut row in rows {
         let id: i64 = row.at(0)?;
-        let Some((process_id, lane)) = of(id) else {
+        let Some((process_id, budget, lane)) = of(id) else {
             continue;
         };
         if row.at::<i64>(11)? != 0 {
@@ -53,7 +56,7 @@ pub(crate) fn read_claimed(
             },
             job_id: store.job_id(id, Timestamp(row.at(2)?)),
             process_id,
-            budget: row.at::<Option<i64>>(15)?.map(|no| JobBudget { no }),
+            budget,
             lane,
             item_id: row.at(12)?,
             request_hash: row.at(13)?,
@@ -84,6 +87,5 @@ pub(crate) fn read_claimed(
 /// The query for jobs with their payloads.
 pub(crate) const WHOLE: &str =
     "SELECT j.id, j.claim, j.created_at, j.priority, j.max_retries, j.crashes, j.lost, j.visible_at,
-       j.attempt, j.calls, j.in_doubt, j.has_history, p.item_id, p.request_hash, p.body,
-       (SELECT budget FROM #processes WHERE no = j.id DIV 4294967296)
+       j.attempt, j.calls, j.in_doubt, j.has_history, p.item_id, p.request_hash, p.body
      FROM #jobs j CROSS JOIN #payloads p ON p.job = j.id WHERE j.id IN :list";

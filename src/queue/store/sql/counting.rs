@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use const_format::formatcp;
 use rusqlite::types::Value;
 
 use crate::base::Timestamp;
@@ -9,16 +10,17 @@ use crate::queue::job::ProcessState;
 use crate::queue::store::counters::{Change, CounterChanges};
 use crate::queue::store::rows::{self, DELETING, PROCESS_COLUMNS};
 
+use super::budgets::MOST;
 use super::standing::stops_starting;
 use super::statements::{Fault, Row, Statements, by};
-use super::{budget_rows, lineage, spent};
+use super::{lineage, spent};
 
 /// Limit of counted tokens: the sum of two such numbers does not overflow.
 const MOST_TOKENS: i64 = i64::MAX / 2;
 
 /// The query whose rows [`CounterChanges::count`] needs.
-pub(in crate::queue::store) const CHANGED: &str = const_format::formatcp!(
-    "SELECT no, chore, parent, pending + in_progress + at_provider, budget, {PROCESS_COLUMNS}
+pub(in crate::queue::store) const CHANGED: &str = formatcp!(
+    "SELECT no, chore, parent, pending + in_progress + at_provider, root, {PROCESS_COLUMNS}
      FROM #processes WHERE no IN :list ORDER BY no"
 );
 
@@ -73,14 +75,14 @@ impl CounterChanges {
         rows: Vec<Row>,
         now: Timestamp,
     ) -> Result<Counted, Fault> {
-        let mut counted = Counted::default();
+        let (mut counted, mut roots) = (Counted::default(), Vec::new());
         for mut row in rows {
             let (no, chore): (i64, i64) = (row.at(0)?, row.at(1)?);
             let (parent, open): (Option<i64>, i64) = (row.at(2)?, row.at(3)?);
             if !stops_starting(chore) {
                 counted.startable.insert(no);
             }
-            let budget: Option<i64> = row.at(4)?;
+            let root: Option<i64> = row.at(4)?;
             let state = rows::process(&mut row.behind(5))?;
             let Some(change) = self.processes.get(&no) else {
                 continue;
@@ -88,14 +90,22 @@ impl CounterChanges {
             if let (Some(parent), 0) = (parent, open) {
                 counted.woken |= lineage::wake(tx, parent, now)?;
             }
-            if let Some(budget) = budget
-                && budget_rows::book(tx, budget, &change.in_budget)?
-            {
-                self.released.set(true);
+            let used = change.cost.saturating_add(change.lost);
+            if let (Some(root), 1..) = (root, used) {
+                // It has a lower number, and was not locked before: a deadlock makes the server repeat one of the two.
+                tx.run(
+                    formatcp!("UPDATE #processes SET budget_used = LEAST(budget_used + ?, {MOST}) WHERE no = ?"),
+                    by![used, root],
+                )?;
+                roots.push(root);
             }
             if chore != DELETING {
                 counted.states.push(state);
             }
+        }
+        if !roots.is_empty() {
+            // Workers learn from them what the budgets have left.
+            counted.states.extend(states(tx, &roots)?);
         }
         Ok(counted)
     }
@@ -105,28 +115,33 @@ impl CounterChanges {
         &self,
         tx: &mut dyn Statements,
     ) -> Result<Vec<ProcessState>, Fault> {
-        let sql = format!(
-            "SELECT {PROCESS_COLUMNS} FROM #processes WHERE no IN :list AND chore <> {DELETING} ORDER BY no"
-        );
-        let rows = tx.rows_in(&sql, &self.numbers())?;
-        rows.into_iter()
-            .map(|mut row| rows::process(&mut row))
-            .collect()
+        states(tx, &self.numbers())
     }
+}
+
+fn states(tx: &mut dyn Statements, numbers: &[i64]) -> Result<Vec<ProcessState>, Fault> {
+    let sql = formatcp!(
+        "SELECT {PROCESS_COLUMNS} FROM #processes WHERE no IN :list AND chore <> {DELETING} ORDER BY no"
+    );
+    let rows = tx.rows_in(sql, numbers)?;
+    rows.into_iter()
+        .map(|mut row| rows::process(&mut row))
+        .collect()
 }
 
 /// Adds a change to a process.
 fn add(tx: &mut dyn Statements, no: i64, change: &Change, now: Timestamp) -> Result<(), Fault> {
     let [pending, _, in_progress, at_provider, ends @ ..] = change.counts;
     let [completed, failed, cancelled] = ends;
-    let sql = const_format::formatcp!(
+    let sql = formatcp!(
         "UPDATE #processes SET total = total + ?, pending = pending + ?,
            in_progress = in_progress + ?, at_provider = at_provider + ?,
            completed = completed + ?, failed = failed + ?,
            cancelled_jobs = cancelled_jobs + ?, consumed = consumed + ?,
            input_tokens = LEAST(input_tokens + ?, {MOST_TOKENS}),
            output_tokens = LEAST(output_tokens + ?, {MOST_TOKENS}),
-           cost_picos = LEAST(cost_picos + ?, {MOST_TOKENS}), unpriced = unpriced + ?, changed_at = GREATEST(changed_at, ?)
+           cost_picos = LEAST(cost_picos + ?, {MOST_TOKENS}), unpriced = unpriced + ?,
+           budget_used = LEAST(budget_used + ?, {MOST}), changed_at = GREATEST(changed_at, ?)
          WHERE no = ?"
     );
     let counts = [
@@ -140,6 +155,7 @@ fn add(tx: &mut dyn Statements, no: i64, change: &Change, now: Timestamp) -> Res
         .map(Value::from)
         .collect();
     values.extend(by![change.input_tokens, change.output_tokens, change.cost]);
-    values.extend(by![change.unpriced, now.0, no]);
+    let used = change.cost.saturating_add(change.lost);
+    values.extend(by![change.unpriced, used, now.0, no]);
     tx.defer(sql, values)
 }

@@ -1,17 +1,19 @@
 //! Adding jobs: claimable immediately, or held until their process is sealed.
 
-use crate::base::{Error, ErrorKind, JobId, ProcessId, Timestamp};
+use crate::base::{Error, ErrorKind, JobId, ProcessId, Timestamp, Usd};
 use crate::queue::info::ProcessInfo;
 use crate::queue::job::Job;
 use crate::queue::store::JobLane;
 use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::group_commit::{Insert, Inserted};
 use crate::queue::store::rows::{
-    DELETING, HELD, MOST_JOBS, MOST_PROCESSES, NO_CHORE, PENDING, RELEASING, key, process_of,
+    DELETING, HELD, MOST_JOBS, MOST_PROCESSES, NO_CHORE, PENDING, RELEASING, bounded, key,
+    process_of,
 };
 
 use super::statements::{Fault, Queries as _, Statements, by, stored};
-use super::{SqlStore, budget_rows, lineage};
+use super::budgets::MOST;
+use super::{SqlStore, lineage};
 
 /// The state of a process that decides how jobs are added to it.
 struct Target {
@@ -192,9 +194,23 @@ fn target(tx: &mut dyn Statements, insert: &Insert, parent: Option<i64>) -> Resu
         )),
         Some((target, false)) => Ok(target),
         None => {
+            // Its cost counts in the budget of its oldest ancestor, so that a child has none of its own.
+            let root: Option<i64> = match parent {
+                Some(parent) => {
+                    let find = "SELECT IFNULL(root, no) FROM #processes WHERE no = ?";
+                    tx.one(find, by![process_of(parent)])?
+                }
+                None => None,
+            };
+            let budget = insert.budget.as_ref().filter(|_| parent.is_none());
+            let picos = |amount: Usd| bounded(amount.picos()).min(MOST);
+            let limit = budget.map(|budget| picos(budget.limit));
+            let used = budget.map_or(0, |budget| picos(budget.used));
+            let (owner, at) = (insert.owner.clone(), insert.now.0);
             let made = tx.run(
-                "INSERT INTO #processes (id, parent, owner, created_at, changed_at) VALUES (?, ?, ?, ?, ?)",
-                by![stored(id), parent, insert.owner.clone(), insert.now.0, insert.now.0],
+                "INSERT INTO #processes (id, parent, root, owner, created_at, changed_at, budget_limit, budget_used)
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                by![stored(id), parent, root, owner, at, at, limit, used],
             );
             match made {
                 // Another transaction has created it in the meantime.
@@ -204,9 +220,6 @@ fn target(tx: &mut dyn Statements, insert: &Insert, parent: Option<i64>) -> Resu
             let no = tx.last_id();
             if no >= MOST_PROCESSES {
                 return Err(Fault::Odd("it has had more than a billion processes"));
-            }
-            if parent.is_some() || insert.budget.is_some() {
-                budget_rows::begin(tx, no, parent.map(process_of), insert.budget.as_ref())?;
             }
             Ok(Target {
                 no,

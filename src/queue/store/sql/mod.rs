@@ -9,8 +9,7 @@
 //! database instead.
 
 mod batches;
-pub(super) mod budget_rows;
-mod budgets;
+pub(super) mod budgets;
 pub(super) mod candidates;
 pub(super) mod chores;
 pub(super) mod claimed;

@@ -7,9 +7,8 @@ use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::rows::{AT_PROVIDER, CANCELLED, DELETING, MOST_JOBS, PENDING, count, key};
 use crate::queue::store::{BatchFill, BatchNo, ClaimedJob, WorkerId};
 
-use super::budget_rows;
+use super::budgets::{self, BUDGET, job_budget};
 use super::claimed::claimed;
-use super::pauses;
 use super::standing::lock;
 use super::statements::{Fault, Queries as _, Statements, by, id_of, limit, list};
 use super::{Again, SqlStore};
@@ -168,8 +167,9 @@ pub(super) fn read_in_batch(
     store.read_moment(|tx| {
         let found = tx.first(
             &format!(
-                "SELECT p.no, p.id, b.lane FROM #batches b JOIN #processes p ON p.no = b.process
-                 WHERE b.no = ? AND p.chore <> {DELETING}"
+                "SELECT p.no, p.id, a.lane, {BUDGET} FROM #batches a JOIN #processes p ON p.no = a.process
+                   JOIN #processes b ON b.no = IFNULL(p.root, p.no)
+                 WHERE a.no = ? AND p.chore <> {DELETING}"
             ),
             by![batch.0],
         )?;
@@ -178,6 +178,7 @@ pub(super) fn read_in_batch(
         };
         let (no, process) = (row.at(0)?, id_of(&row.at::<Vec<u8>>(1)?)?);
         let lane = store.lane(tx, row.at(2)?)?;
+        let budget = job_budget(&mut row, 3)?;
         let ids = which(tx, no)?;
         let mut jobs = Vec::with_capacity(ids.len());
         let mut rest = &ids[..];
@@ -186,7 +187,9 @@ pub(super) fn read_in_batch(
             let mut seen = HashSet::new();
             let some = rest.iter().take(READ_AT_ONCE);
             let (now, later) = rest.split_at(some.take_while(|id| seen.insert(**id)).count());
-            jobs.extend(claimed(store, tx, now, |_| Some((process, lane.clone())))?);
+            jobs.extend(claimed(store, tx, now, |_| {
+                Some((process, budget, lane.clone()))
+            })?);
             rest = later;
         }
         Ok(jobs)
@@ -206,22 +209,20 @@ pub(super) fn empty_batch(
     let mut back = 0;
     loop {
         store.shared().next_chunk()?;
-        let (changed, more, waits, released) = store.write(Again::Doubtful, |tx| {
+        let (changed, more, waits) = store.write(Again::Doubtful, |tx| {
             let of = owned(tx, worker, batch)?;
-            let (mut changed, mut more, mut waits, mut released) = (0, false, false, false);
+            let (mut changed, mut more, mut waits) = (0, false, false);
             // Jobs of a deleted process are deleted with it.
             if of.cancelled.is_some() {
                 let unload = Unload { after, due, close };
-                (changed, more, waits, released) = unload_jobs(store, tx, &of, unload, now)?;
+                (changed, more, waits) = unload_jobs(store, tx, &of, unload, now)?;
             }
             if close && !more {
+                budgets::release_rest(tx, batch, of.process)?;
                 tx.run("DELETE FROM #batches WHERE no = ?", by![batch.0])?;
             }
-            Ok((changed, more, waits, released))
+            Ok((changed, more, waits))
         })?;
-        if released {
-            pauses::resume_after_commit(store, now);
-        }
         if changed > 0 && waits {
             store.wake_workers();
         }
@@ -241,15 +242,14 @@ struct Unload {
     close: bool,
 }
 
-/// Returns a chunk of jobs to the queue. Returns their number, whether more are left, whether they wait again, and whether
-/// a budget has more left.
+/// Returns a chunk of jobs to the queue. Returns their number, whether more are left, and whether they wait again.
 fn unload_jobs(
     store: &impl SqlStore,
     tx: &mut dyn Statements,
     of: &Owned,
     Unload { after, due, close }: Unload,
     now: Timestamp,
-) -> Result<(u64, bool, bool, bool), Fault> {
+) -> Result<(u64, bool, bool), Fault> {
     let most = usize::try_from(store.shared().chunk).unwrap_or(1);
     let mut ids: Vec<i64> = tx.column(
         "SELECT id FROM #jobs WHERE batch = ? AND id > ? ORDER BY id LIMIT ?",
@@ -264,22 +264,18 @@ fn unload_jobs(
         of.no.0
     );
     let ids: Vec<i64> = tx.column_once(&sql)?;
-    let budget = "SELECT budget FROM #processes WHERE no = ?";
-    let budget: Option<i64> = tx.one(budget, by![of.process])?.flatten();
-    // Of a child: in the row of its oldest ancestor, which has a lower number.
-    let standing = lock(tx, budget.into_iter().chain([of.process]))?;
+    let standing = lock(tx, [of.process])?;
     let Some(process) = standing
         .get(&of.process)
         .filter(|process| process.chore != DELETING)
     else {
-        return Ok((0, more, false, false));
+        return Ok((0, more, false));
     };
     let (status, waits) = if !process.is_cancelled {
         (PENDING, true)
     } else {
         (CANCELLED, false)
     };
-    let mut released = false;
     if !ids.is_empty() {
         let due = due.map_or("visible_at".to_owned(), |due| due.0.to_string());
         let put = format!(
@@ -287,11 +283,13 @@ fn unload_jobs(
             list(ids.iter().copied())
         );
         tx.run_once(&put)?;
-        released = budget_rows::leave_batch(tx, of.process, &ids, !close)?;
         let changed = i64::try_from(ids.len()).unwrap_or(0);
         let mut changes = CounterChanges::default();
         changes.moved_many(of.process, AT_PROVIDER, status, changed);
+        if close {
+            budgets::release(tx, of.no, of.process, ids.len(), &mut changes)?;
+        }
         changes.write(tx, now)?;
     }
-    Ok((ids.len() as u64, more, waits, released))
+    Ok((ids.len() as u64, more, waits))
 }

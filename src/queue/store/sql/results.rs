@@ -95,7 +95,6 @@ impl<S: SqlStore> ResultStore for S {
                 "#payloads WHERE job IN :list",
                 "#results WHERE job IN :list",
                 "#histories WHERE job IN :list",
-                "#reservations WHERE job IN :list",
                 "#jobs WHERE id IN :list",
             ] {
                 tx.run_in(&format!("DELETE FROM {rows}"), &gone)?;

@@ -14,7 +14,8 @@ use crate::queue::store::rows::{
 
 use super::chores::carry_out;
 use super::lineage::{self, in_scope};
-use super::pauses::{self, Paused};
+use super::budgets::{CLOSED, not_closed};
+use super::pauses;
 use super::standing::lock;
 use super::statements::{Fault, Queries as _, Statements, by, id_of};
 use super::{Again, SqlStore};
@@ -60,11 +61,14 @@ pub(super) fn read_waiting(
     store.read_moment(|tx| {
         let mut groups: HashMap<(i64, i64), Group> = HashMap::new();
         let scope = in_scope(lineage::scope(tx, processes)?.as_ref());
-        let rows = tx.rows(pauses::READ, Vec::new())?;
-        let paused = Paused::read(tx, rows)?;
+        if tx.exists(pauses::IS_PAUSED, Vec::new())? {
+            return Ok(Vec::new());
+        }
+        let closed = tx.rows(CLOSED, Vec::new())?;
+        let scope = scope + &not_closed(tx, closed)?;
         let lanes = tx.rows("SELECT no, kind FROM #lanes WHERE step = 0", Vec::new())?;
         for mut row in lanes {
-            if row.at::<String>(1)? != kind || paused.queue {
+            if row.at::<String>(1)? != kind {
                 continue;
             }
             let lane: i64 = row.at(0)?;
@@ -79,7 +83,6 @@ pub(super) fn read_waiting(
                 Ok(true)
             })?;
         }
-        groups.retain(|(process, _), _| !paused.processes.contains(process));
         let mut groups: Vec<_> = groups.into_iter().collect();
         groups.sort_by_key(|(_, group)| (group.first.is_none(), group.first, group.soonest));
         let mut waiting = Vec::new();

@@ -1,5 +1,7 @@
 //! How the jobs and batches of an unregistered worker are returned.
 
+use std::collections::BTreeMap;
+
 use crate::base::{Error, ErrorKind, Timestamp};
 use crate::queue::store::MAX_CRASHES;
 use crate::queue::store::counters::CounterChanges;
@@ -77,6 +79,13 @@ pub(crate) fn give_back(
         }
     }
     tx.upsert_rows(&RESULTS, &mut errors.into_iter())?;
+    if lost {
+        let mut jobs = BTreeMap::new();
+        for (id, _) in &held {
+            *jobs.entry(process_of(*id)).or_insert(0) += 1;
+        }
+        changes.lost_with_worker(tx, &jobs)?;
+    }
     changes.write(tx, now)?;
     Ok(Some(held.len() as u64))
 }

@@ -12,24 +12,30 @@ use rusqlite::{Connection, OptionalExtension, params};
 use crate::base::{Error, ErrorKind, ProcessId, Timestamp};
 use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::sql::candidates::{Candidates, Head, MOST_STOPPED};
-use crate::queue::store::sql::claimed::claimed;
-use crate::queue::store::sql::pauses::{self, Paused};
+use crate::queue::store::sql::claimed::{Of, claimed};
+use crate::queue::store::sql::budgets::{BUDGET, CLOSED, job_budget, not_closed};
+use crate::queue::store::sql::pauses;
+use crate::queue::store::sql::standing::stops_starting;
 use crate::queue::store::sql::statements::{Fault, Queries as _, Statements, by, id_of};
 use crate::queue::store::sql::{SqlStore as _, lineage};
-use crate::queue::store::{ClaimReply, ClaimRequest, JobLane, SUSPECT_CRASHES, WorkerId};
+use crate::queue::store::{
+    ClaimReply, ClaimRequest, JobBudget, JobLane, SUSPECT_CRASHES, WorkerId,
+};
 
 use super::SqliteStore;
 use super::writer::Sync;
 use crate::queue::store::rows::{
-    CANCELLED, CANCELLING, DELETING, HELD, IN_PROGRESS, NO_CHORE, PENDING, RELEASING, WAITING,
-    process_of,
+    CANCELLED, IN_PROGRESS, NO_CHORE, PENDING, RELEASING, WAITING, process_of,
 };
 
 /// The condition that a job belongs to a [scope](lineage::scope), which is the statement's first parameter.
 const IN_SCOPE: &str = "(?1 IS NULL OR id >> 32 IN (SELECT value FROM json_each(?1)))";
 
+/// The place of the condition that excludes closed processes.
+const OPEN: &str = "/*open*/";
+
 const FROM: &str =
-    formatcp!("FROM jobs INDEXED BY jobs_to_claim WHERE status = {PENDING} AND {IN_SCOPE}");
+    formatcp!("FROM jobs INDEXED BY jobs_to_claim WHERE status = {PENDING} AND {IN_SCOPE}{OPEN}");
 
 pub(super) const GROUP: &str = formatcp!(
     "SELECT lane, priority, visible_at, id {FROM} AND (lane, priority) >= (?2, ?3)
@@ -64,14 +70,15 @@ struct Picking<'a> {
     scope: Option<String>,
     worker: WorkerId,
     now: Timestamp,
-    paused: Paused,
+    /// The condition that excludes closed processes.
+    open: String,
     candidates: Candidates,
-    processes: BTreeMap<i64, (ProcessId, bool)>,
+    processes: BTreeMap<i64, (ProcessId, Option<JobBudget>, bool)>,
     changes: CounterChanges,
     stopped: usize,
     /// The claimed jobs in order, and the process and lane of each.
     ids: Vec<i64>,
-    given: BTreeMap<i64, (ProcessId, Arc<JobLane>)>,
+    given: BTreeMap<i64, Of>,
     claims: ClaimReply,
 }
 
@@ -95,11 +102,11 @@ impl SqliteStore {
         let claims = self.write(Sync::Lazy, |conn| {
             let tx = &mut { conn };
             check_worker(tx, worker)?;
-            let pauses = tx.rows(pauses::READ, Vec::new())?;
-            let paused = Paused::read(tx, pauses)?;
-            if paused.queue {
+            if tx.exists(pauses::IS_PAUSED, Vec::new())? {
                 return Ok(ClaimReply::default());
             }
+            let closed = tx.rows(CLOSED, Vec::new())?;
+            let open = not_closed(tx, closed)?.replace(" DIV 4294967296", " >> 32");
             let scope = lineage::scope(tx, wanted.processes)?;
             let mut picking = Picking {
                 store: self,
@@ -107,7 +114,7 @@ impl SqliteStore {
                 scope: scope.map(|numbers| serde_json::to_string(&numbers).unwrap_or_default()),
                 worker,
                 now,
-                paused,
+                open,
                 candidates: Candidates::default(),
                 processes: BTreeMap::new(),
                 changes: CounterChanges::default(),
@@ -125,7 +132,7 @@ impl SqliteStore {
                 return Err(Fault::Odd("a job without its payload"));
             }
             picking.changes.write(tx, now)?;
-            let mut any = conn.prepare_cached(ANY)?;
+            let mut any = conn.prepare_cached(&picking.of_open(ANY))?;
             picking.claims.more = any.query_row([&picking.scope], |row| row.get(0))?;
             Ok(picking.claims)
         })?;
@@ -147,6 +154,11 @@ pub(super) fn check_worker(tx: &mut dyn Statements, worker: WorkerId) -> Result<
 }
 
 impl Picking<'_> {
+    /// A statement in which closed processes are excluded.
+    fn of_open(&self, sql: &str) -> String {
+        sql.replace(OPEN, &self.open)
+    }
+
     /// Makes jobs claimable that have waited for others long enough, or all waiting jobs.
     fn look_again(&mut self, all: bool) -> Result<(), Fault> {
         let mut look = self.conn.prepare_cached(LOOK_AGAIN)?;
@@ -157,7 +169,8 @@ impl Picking<'_> {
 
     /// Finds the groups, and asks once per lane how many of its jobs can start.
     fn look(&mut self, open: &mut dyn FnMut(&Arc<JobLane>) -> usize) -> Result<(), Fault> {
-        let mut next = self.conn.prepare_cached(GROUP)?;
+        let conn = self.conn;
+        let mut next = conn.prepare_cached(&self.of_open(GROUP))?;
         // With `>` SQLite would step through all rows of the previous group.
         let (mut lane, mut priority) = (0_i64, 0_i64);
         loop {
@@ -215,6 +228,7 @@ impl Picking<'_> {
     /// Advances to the group's next job.
     fn advance(&mut self, at: usize, most: usize) -> Result<(), Fault> {
         let left = *self.candidates.left(at);
+        let (conn, heads) = (self.conn, self.of_open(HEADS));
         let group = &mut self.candidates.groups[at];
         group.heads.pop_front();
         if !group.heads.is_empty() || left == 0 {
@@ -222,7 +236,7 @@ impl Picking<'_> {
         }
         // One more, to know when the next job is due.
         let few = (most - self.ids.len().min(most)).min(left).min(256) + 1;
-        let mut more = self.conn.prepare_cached(HEADS)?;
+        let mut more = conn.prepare_cached(&heads)?;
         let range = params![
             self.scope,
             group.no,
@@ -248,14 +262,7 @@ impl Picking<'_> {
     }
 
     fn give(&mut self, id: i64, at: usize, idle: bool) -> Result<Picked, Fault> {
-        if self.paused.processes.contains(&process_of(id)) {
-            let mut hold = self
-                .conn
-                .prepare_cached(formatcp!("UPDATE jobs SET status = {HELD} WHERE id = ?1"))?;
-            hold.execute([id])?;
-            return Ok(Picked::PutAway);
-        }
-        let (process_id, stopping) = self.process(process_of(id))?;
+        let (process_id, budget, stopping) = self.process(process_of(id))?;
         if stopping {
             let mut stop = self.conn.prepare_cached(formatcp!(
                 "UPDATE jobs SET status = {CANCELLED} WHERE id = ?1"
@@ -278,7 +285,7 @@ impl Picking<'_> {
         ))?;
         take.execute([id, self.worker.0])?;
         self.changes.moved(id, PENDING, IN_PROGRESS);
-        self.given.insert(id, (process_id, lane.clone()));
+        self.given.insert(id, (process_id, budget, lane.clone()));
         self.ids.push(id);
         Ok(if suspect {
             Picked::Alone
@@ -288,17 +295,21 @@ impl Picking<'_> {
     }
 
     /// A process, and whether its jobs must not start any more.
-    fn process(&mut self, no: i64) -> Result<(ProcessId, bool), Fault> {
+    fn process(&mut self, no: i64) -> Result<(ProcessId, Option<JobBudget>, bool), Fault> {
         if let Some(known) = self.processes.get(&no) {
             return Ok(*known);
         }
-        let mut read = self
-            .conn
-            .prepare_cached("SELECT id, chore FROM processes WHERE no = ?1")?;
-        let (id, doing): (Vec<u8>, i64) =
-            read.query_row([no], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        let stopping = doing == CANCELLING || doing == DELETING;
-        let process = (id_of(&id)?, stopping);
+        let find = formatcp!(
+            "SELECT p.id, p.chore, {BUDGET} FROM processes p
+               CROSS JOIN processes b ON b.no = ifnull(p.root, p.no) WHERE p.no = ?"
+        );
+        let found = (&mut { self.conn }).first(find, by![no])?;
+        let mut row = found.ok_or(Fault::Odd("a job without its process"))?;
+        let process = (
+            id_of(&row.at::<Vec<u8>>(0)?)?,
+            job_budget(&mut row, 2)?,
+            stops_starting(row.at(1)?),
+        );
         self.processes.insert(no, process);
         Ok(process)
     }

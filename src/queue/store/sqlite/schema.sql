@@ -37,14 +37,19 @@ CREATE TABLE processes (
   -- first jobs: the info holds the same as ids, for people.
   parent INTEGER,
   owner TEXT,                              -- who may see it at a server; also fixed by the first jobs
-  -- The process whose budget limits this one: itself, or the process of its oldest ancestor.
-  budget INTEGER,
-  budget_limit INTEGER,                    -- in picodollars; these four only in the row that budget names
-  budget_used INTEGER NOT NULL DEFAULT 0,  -- spent, and reserved
-  budget_needed INTEGER,                   -- continues once this is available; NULL while it is not paused for that
-  budget_stop TEXT                         -- why its budget has paused it
+  -- The process of its oldest ancestor, whose budget limits this one; NULL if it has none but its own.
+  root INTEGER,
+  budget_limit INTEGER,                    -- in picodollars, as the others; NULL without a limit
+  budget_used INTEGER NOT NULL DEFAULT 0,  -- spent by it and its descendants, and lost
+  budget_held INTEGER NOT NULL DEFAULT 0,  -- the worst cases of their open batches
+  budget_needed INTEGER NOT NULL DEFAULT 0, -- the worst case of a call that was refused
+  budget_most INTEGER NOT NULL DEFAULT 0,  -- no call could cost more up to now
+  -- Nothing of it starts.
+  closed INTEGER GENERATED ALWAYS AS
+    (CASE WHEN budget_used + budget_held + budget_needed > budget_limit THEN 1 END) VIRTUAL
 );
-CREATE INDEX processes_by_need ON processes (no) WHERE budget_needed IS NOT NULL;
+CREATE INDEX processes_closed ON processes (closed) WHERE closed IS NOT NULL;
+CREATE INDEX processes_by_root ON processes (root) WHERE root IS NOT NULL;
 CREATE INDEX processes_with_chore ON processes (chore) WHERE chore <> 0;
 CREATE INDEX processes_by_parent ON processes (parent) WHERE parent IS NOT NULL;
 CREATE INDEX processes_by_owner ON processes (owner)
@@ -121,7 +126,9 @@ CREATE TABLE batches (
   lane INTEGER NOT NULL,
   worker INTEGER,                          -- whose it is; NULL when that one has gone
   record TEXT NOT NULL,
-  created_at INTEGER NOT NULL
+  created_at INTEGER NOT NULL,
+  held INTEGER NOT NULL DEFAULT 0,         -- what it may cost at most, in picodollars
+  held_jobs INTEGER NOT NULL DEFAULT 0     -- for so many jobs
 );
 CREATE INDEX batches_by_worker ON batches (worker);
 CREATE INDEX batches_by_process ON batches (process);
@@ -136,18 +143,7 @@ CREATE TABLE spent (
   PRIMARY KEY (day, model)
 ) WITHOUT ROWID;
 
--- What a job in a batch may cost at most, in picodollars. A row exists from before the batch is sent
--- until its result is booked. It belongs to the claim with which the job went into the batch.
-CREATE TABLE reservations (
-  job INTEGER NOT NULL,
-  claim INTEGER NOT NULL,
-  amount INTEGER NOT NULL,
-  PRIMARY KEY (job, claim)
-) WITHOUT ROWID;
-
--- Work that no worker starts: the queue (scope 0), a process by its budget (3).
+-- It has a row while the queue is paused.
 CREATE TABLE pauses (
-  no INTEGER PRIMARY KEY,
-  scope INTEGER NOT NULL,
-  process INTEGER
+  no INTEGER PRIMARY KEY
 );

@@ -10,10 +10,8 @@ use crate::base::{Error, Timestamp};
 use crate::queue::job::ProcessState;
 use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::sql::SqlStore as _;
-use crate::queue::store::sql::budget_rows;
 use crate::queue::store::sql::counting::Counted;
 use crate::queue::store::sql::lineage::{self, Ended};
-use crate::queue::store::sql::pauses;
 use crate::queue::store::sql::statements::{Fault, error_text};
 use crate::queue::store::{ClaimOutcome, Settlement};
 
@@ -79,7 +77,7 @@ impl SqliteStore {
         if ends.is_empty() {
             return Ok(Vec::new());
         }
-        let (changed, woken, released) = self.write(Sync::AsSet, |conn| {
+        let (changed, woken) = self.write(Sync::AsSet, |conn| {
             let mut settling = Settling {
                 store: self,
                 conn,
@@ -101,15 +99,12 @@ impl SqliteStore {
                     lineage::job_ended(tx, &ended_families, now)?;
                 }
                 // The use of child jobs is counted with their parents.
-                states = settling.changes.states(tx)?;
+                states.extend(settling.changes.states(tx)?);
             }
-            Ok((states, woken, settling.changes.released.get()))
+            Ok((states, woken))
         })?;
         if woken {
             self.wake();
-        }
-        if released {
-            pauses::resume_after_commit(self, now);
         }
         Ok(changed)
     }
@@ -117,13 +112,12 @@ impl SqliteStore {
 
 impl Settling<'_> {
     fn end(&mut self, end: &Settlement) -> Result<(), Fault> {
-        let counts = self.apply(end)?;
-        if counts || budget_rows::is_reserved(&mut { self.conn }, end)? {
-            self.changes.in_budget(end);
-        }
-        if counts && let Some(spent) = end.outcome.spent() {
-            let charge = end.charge.as_deref();
-            self.changes.spent(end.receipt.job, spent, charge);
+        if self.apply(end)? {
+            self.changes.lost(end.receipt.job, end.lost);
+            if let Some(spent) = end.outcome.spent() {
+                let charge = end.charge.as_deref();
+                self.changes.spent(end.receipt.job, spent, charge);
+            }
         }
         Ok(())
     }

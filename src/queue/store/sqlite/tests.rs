@@ -8,19 +8,14 @@ use std::sync::{Arc, Weak};
 use tempfile::TempDir;
 
 use crate::base::seeds::random_cases;
-use crate::base::{ErrorKind, ProcessId, Usd};
+use crate::base::{ErrorKind, ProcessId};
 
 use super::*;
-use crate::queue::budget::ProcessBudget;
-use crate::queue::info::ProcessInfo;
-use crate::queue::job::{Job, Spent};
+use crate::queue::job::Job;
 use crate::queue::store::rows::{NO_CHORE, PENDING, RELEASING};
 use crate::queue::store::sql::{lineage, results};
 use crate::queue::store::tests::{TestDatabase, random_operations, suite};
-use crate::queue::store::{
-    BatchStore, BudgetDraw, BudgetEnd, BudgetStore, ClaimOutcome, ClaimStore, EnqueueStore,
-    JobLane, JobStore, ResultStore, Settlement,
-};
+use crate::queue::store::{ClaimStore, EnqueueStore, JobStore, ResultStore};
 
 const T: Timestamp = Timestamp(1_763_000_000_000);
 
@@ -359,56 +354,4 @@ fn hot_statements_use_their_indexes() {
             "{plan:?}"
         );
     }
-}
-
-#[test]
-fn what_was_settled_is_settled_although_its_process_could_not_be_resumed() {
-    let store = SqliteStore::in_memory(SqliteOptions::default()).unwrap();
-    let process = ProcessId::new();
-    let info = ProcessInfo::new().budget(ProcessBudget::of(Usd::from_picos(100)));
-    let jobs = ["a", "b"].map(|name| Job::new("test", &name).unwrap());
-    store
-        .insert_described(process, Some(&info), jobs.to_vec(), true, T)
-        .unwrap();
-    let worker = store.register_worker().unwrap();
-    let lane = JobLane {
-        kind: "test".to_owned(),
-        name: None,
-        step: 0,
-    };
-    let batch = store.open_batch(worker, process, &lane, "{}", T).unwrap();
-    store
-        .fill_batch(worker, batch, None, 1, u64::MAX, T)
-        .unwrap();
-    let job = store.batch_jobs(batch, None, 1, usize::MAX).unwrap();
-    let (budget, receipt) = (job[0].budget.unwrap(), job[0].receipt);
-    let reserved = [(receipt, 90)];
-    let taken = store.reserve_jobs(worker, batch, budget, &reserved, T);
-    assert_eq!(taken.unwrap(), 1);
-    let paused = store.draw_budget(budget, 0, 50, T).unwrap();
-    assert_eq!(paused, BudgetDraw::Paused);
-
-    let mut writes = 0;
-    *store.unwritable.lock() = Some(Box::new(move || {
-        writes += 1;
-        (writes > 1).then(|| Error::new(ErrorKind::Transient, "the disk is full"))
-    }));
-    let end = Settlement {
-        receipt,
-        calls: 1,
-        outcome: ClaimOutcome::Completed {
-            result: serde_json::value::to_raw_value(&1).unwrap(),
-            spent: Some(Spent {
-                cost_usd: Some(Usd::from_picos(10)),
-                ..Spent::default()
-            }),
-        },
-        charge: None,
-        budget: BudgetEnd::Spent,
-    };
-    store.settle(&[end], T).unwrap();
-    *store.unwritable.lock() = None;
-    let state = store.process(process).unwrap().unwrap();
-    assert_eq!(state.budget.unwrap().used, Usd::from_picos(10));
-    assert!(store.resume_budgets(T).unwrap());
 }

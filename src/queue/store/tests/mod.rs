@@ -429,13 +429,12 @@ macro_rules! suite {
             what_children_came_to_is_collected_by_their_parent
             what_was_spent_is_counted_by_day_and_model_and_outlives_its_jobs
             large_sums_saturate
-            a_process_whose_budget_is_drawn_waits_until_enough_comes_back
-            a_new_limit_resumes_its_process_whatever_stopped_it
+            a_closed_process_opens_by_itself_or_with_a_higher_limit
             a_budget_that_comes_later_counts_what_was_spent_before
-            a_batch_releases_once_what_its_jobs_did_not_spend
-            a_late_result_releases_no_reservation_of_a_later_claim
             a_process_and_its_children_share_a_budget
-            the_first_budget_counts_what_child_processes_have_spent
+            jobs_of_a_dead_worker_count_as_the_mean_or_the_worst_case
+            what_batches_can_cost_is_checked_together_and_released
+            jobs_without_a_result_keep_their_part_of_a_batch
         }
     };
 }
