@@ -62,7 +62,6 @@ impl Bench {
             most,
             idle: true,
             processes: &[],
-            look_again: false,
             open: &mut |_| usize::MAX,
         };
         let claims = self.store.claim(self.worker, wanted, now());
@@ -72,7 +71,7 @@ impl Bench {
     fn settle(&self, claimed: &[ClaimedJob], outcome: &ClaimOutcome) {
         let end = |job: &ClaimedJob| Settlement {
             charge: None,
-            budget: Default::default(),
+            lost: 0,
             receipt: job.receipt,
             calls: 1,
             outcome: outcome.clone(),

@@ -291,7 +291,6 @@ fn claim_times(store: &dyn JobStore, rounds: usize) -> (f64, f64) {
                 most: 10,
                 idle: true,
                 processes: &[],
-                look_again: false,
                 open: &mut |_| usize::MAX,
             };
             let began = Instant::now();
@@ -302,7 +301,7 @@ fn claim_times(store: &dyn JobStore, rounds: usize) -> (f64, f64) {
             let took = began.elapsed().as_secs_f64() * 1_000.0;
             let back = |receipt| Settlement {
                 charge: None,
-                budget: Default::default(),
+                lost: 0,
                 receipt,
                 calls: 0,
                 outcome: ClaimOutcome::Snooze { due_at: None },

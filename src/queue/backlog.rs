@@ -59,7 +59,6 @@ pub(crate) struct StoreBacklog {
     pub scope: Scope,
     /// State of the batches that jobs go into.
     pub batch_overview: Arc<BatchOverview>,
-    last_look: LastLook,
     /// What other threads have announced.
     pub heard: Arc<Heard>,
     lanes: Arc<Mutex<Lanes>>,
@@ -113,7 +112,6 @@ impl StoreBacklog {
             kinds,
             clock,
             scope,
-            last_look: LastLook::default(),
             lanes: Arc::default(),
             unknown: None,
             requests: Requests::default(),
@@ -160,11 +158,6 @@ impl StoreBacklog {
         self.alone &= self.running > 0;
     }
 
-    /// Records that a job has changed otherwise than by waiting: other jobs may wait for that.
-    pub(crate) fn progressed(&mut self) {
-        self.last_look = LastLook::NotYet;
-    }
-
     /// Takes the prefetched jobs to give back: those that were prefetched too long ago or for a replaced route; or
     /// all of them.
     pub(crate) fn release_claims(&mut self, all: bool, now: Time) -> Vec<Ticket<JobTask>> {
@@ -207,7 +200,6 @@ impl StoreBacklog {
             most: asked.jobs,
             calls: asked.calls,
             idle: self.running == 0,
-            look_again: self.last_look == LastLook::Now,
             may_end: (self.scope.until_empty || self.scope.until_submitted) && !asked.batches,
             prefetched: self.prefetched.iter().map(Ticket::quota).collect(),
             now,
@@ -297,20 +289,18 @@ impl StoreBacklog {
     /// Decides after an empty claim whether the worker waits or has finished.
     fn found_nothing(
         &mut self,
-        max: usize,
         found: &Claimed<Ticket<JobTask>>,
         batches: bool,
         availability: &Availability,
         now: Time,
-    ) -> Result<Take<JobTask>, Error> {
+    ) -> Take<JobTask> {
         let until_submitted = self.scope.until_submitted;
         if self.scope.until_empty || until_submitted {
             if batches || self.batch_overview.open(until_submitted) {
-                self.last_look = LastLook::NotYet;
-                return Ok(self.idle(Some(found), availability, now));
+                return self.idle(Some(found), availability, now);
             }
             match self.left_to_do(found) {
-                None => return Ok(Take::Done),
+                None => return Take::Done,
                 Some(Remaining::Jobs) => {}
                 Some(Remaining::Chores) => {
                     let is_shared = self.store.is_shared();
@@ -319,26 +309,21 @@ impl StoreBacklog {
                     } else {
                         CHORES_AGAIN
                     };
-                    return Ok(idle_until(Some(now.after(wait))));
+                    return idle_until(Some(now.after(wait)));
                 }
-                Some(Remaining::LastLook) => return self.take(max, availability, now),
             }
         }
-        Ok(self.idle(Some(found), availability, now))
+        self.idle(Some(found), availability, now)
     }
 
     /// What a worker waits for that ends when no job is left.
-    fn left_to_do(&mut self, found: &Claimed<Ticket<JobTask>>) -> Option<Remaining> {
+    fn left_to_do(&self, found: &Claimed<Ticket<JobTask>>) -> Option<Remaining> {
         if self.running > 0 || found.known_wait {
             return Some(Remaining::Jobs);
         }
         match found.has_chores {
             None => Some(Remaining::Jobs),
             Some(true) => Some(Remaining::Chores),
-            Some(false) if self.last_look == LastLook::NotYet => {
-                self.last_look = LastLook::Now;
-                Some(Remaining::LastLook)
-            }
             Some(false) => None,
         }
     }
@@ -384,17 +369,6 @@ fn items_or(items: Vec<Ticket<JobTask>>, otherwise: Take<JobTask>) -> Take<JobTa
 enum Remaining {
     Jobs,
     Chores,
-    LastLook,
-}
-
-/// Before a worker ends, the jobs that wait for others are checked once more: the end of those may not have been
-/// announced.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum LastLook {
-    #[default]
-    NotYet,
-    Now,
-    Taken,
 }
 
 impl Backlog for StoreBacklog {
@@ -456,9 +430,6 @@ impl Backlog for StoreBacklog {
             Err(error) => return self.store_failed(error, out, now),
         };
         (self.trouble, self.troubled_since) = (None, None);
-        if self.last_look == LastLook::Now {
-            self.last_look = LastLook::Taken;
-        }
         self.held_by = match (found.opens, found.due) {
             (Some(_), _) => Some(Limit::Quota),
             (None, Some(_)) => Some(Limit::Backoff),
@@ -481,7 +452,7 @@ impl Backlog for StoreBacklog {
         if is_stale {
             return self.take(max, availability, now);
         }
-        self.found_nothing(max, &found, asked.batches, availability, now)
+        Ok(self.found_nothing(&found, asked.batches, availability, now))
     }
 
     fn more(&mut self, availability: &Availability, now: Time) -> Result<Take<JobTask>, Error> {

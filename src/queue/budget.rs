@@ -56,12 +56,18 @@ impl ProcessBudget {
     /// Why no job of the process starts, as a sentence; `None` if jobs can start.
     pub fn why(&self) -> Option<String> {
         let (limit, used, needed) = (self.limit, self.used, self.needed?);
-        let spent = if self.held > Usd::ZERO { "spent or reserved" } else { "spent" };
+        let spent = if self.held > Usd::ZERO {
+            "spent or reserved"
+        } else {
+            "spent"
+        };
         let next = if needed > Usd::ZERO {
             format!(", and the next call could cost {needed}")
         } else {
             String::new()
         };
-        Some(format!("the budget of {limit} is used up: {used} is {spent}{next}"))
+        Some(format!(
+            "the budget of {limit} is used up: {used} is {spent}{next}"
+        ))
     }
 }

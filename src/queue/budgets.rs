@@ -202,15 +202,16 @@ impl Budgets {
             if let Some(budget) = task.claimed.budget {
                 // It is not sent, which is no reason for other jobs to wait.
                 let most = route.most(request, tries);
-                let most =
-                    most.map_err(|error| Error::new(ErrorKind::Invalid, error.message()))?;
+                let most = most.map_err(|error| Error::new(ErrorKind::Invalid, error.message()))?;
                 let need = needs.entry(budget.process);
                 let (_, parts) = need.or_insert_with(|| (budget, Vec::new()));
                 parts.push((task, most));
             }
         }
         for (budget, parts) in needs.into_values() {
-            let all = parts.iter().fold(0_u64, |all, (_, most)| all.saturating_add(*most));
+            let all = parts
+                .iter()
+                .fold(0_u64, |all, (_, most)| all.saturating_add(*most));
             let account = self.hold(budget, all, ctx)?;
             for (task, most) in parts {
                 *task.part.lock() = Some(Part {

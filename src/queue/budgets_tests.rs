@@ -8,8 +8,8 @@ use crate::base::{Clock as _, SystemClock};
 use crate::queue::budget::ProcessBudget;
 use crate::queue::info::ProcessInfo;
 use crate::queue::job::Job;
-use crate::queue::store::{BudgetStore as _, ClaimRequest, ClaimStore as _, EnqueueStore as _};
 use crate::queue::store::sqlite::{SqliteOptions, SqliteStore};
+use crate::queue::store::{BudgetStore as _, ClaimRequest, ClaimStore as _, EnqueueStore as _};
 
 struct Fixture {
     store: Arc<SqliteStore>,
@@ -75,7 +75,10 @@ fn own_calls_count_until_the_store_counts_them() {
     // The refusal closes the process once the cost is recorded.
     let needed = Some(Usd::from_picos(71));
     assert_eq!(fixture.state().budget.unwrap().needed, None);
-    fixture.store.note_refused(fixture.budget.process, 101).unwrap();
+    fixture
+        .store
+        .note_refused(fixture.budget.process, 101)
+        .unwrap();
     let state = fixture.state();
     assert_ne!(state.budget.clone().unwrap().needed, needed);
     drop(first);
@@ -117,11 +120,15 @@ fn the_store_knows_the_worst_case_before_the_call() {
             most: 1,
             idle: true,
             processes: &[],
-            look_again: false,
             open: &mut open,
         };
         let wall = SystemClock.wall();
-        let job = fixture.store.claim(worker, wanted, wall).unwrap().jobs.remove(0);
+        let job = fixture
+            .store
+            .claim(worker, wanted, wall)
+            .unwrap()
+            .jobs
+            .remove(0);
         fixture.store.unregister_worker(worker, wall).unwrap();
         job.budget.unwrap().most
     };

@@ -1,8 +1,8 @@
 //! Jobs that a job creates: enqueued once, waited for without a slot, and deleted with their parent.
 //!
 //! Children form a separate process whose id follows from the parent's. A worker that continues the parent, also after a
-//! crash, therefore finds them instead of enqueueing them again. The store wakes the parent when the last child has
-//! its outcome, and deletes the children with the parent's own end.
+//! crash, therefore finds them instead of enqueueing them again. The parent returns to the queue and looks again after a part
+//! of their age; the store deletes the children with the parent's own end.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,8 +18,6 @@ use super::store::JobStore;
 
 /// More jobs than this are enqueued in several transactions.
 const ONE_TRANSACTION: usize = 1000;
-/// Interval at which a parent checks its children although they will wake it.
-const UNWOKEN: Duration = Duration::from_secs(60);
 /// A job that waits for other jobs checks again after this part of their age: a quarter,
 const LOOKS_PER_AGE: u32 = 4;
 /// but at least after this time,
@@ -36,22 +34,8 @@ pub struct Children {
     parent: ParentJob,
     name: String,
     priority: u8,
-    waits: Arc<Mutex<Waits>>,
-}
-
-/// What a job waits for.
-pub(crate) struct Awaited {
-    /// Until one of these processes has no open job.
-    pub processes: Vec<ProcessId>,
-    /// The longest wait.
-    pub at_most: Duration,
-}
-
-/// The open results that one call of a handler requested.
-#[derive(Default)]
-struct Waits {
-    processes: Vec<ProcessId>,
-    at_most: Option<Duration>,
+    /// When the handler looks again, if it waits for anything.
+    looks_again: Arc<Mutex<Option<Duration>>>,
 }
 
 impl Children {
@@ -67,7 +51,7 @@ impl Children {
             parent,
             name,
             priority,
-            waits: Arc::default(),
+            looks_again: Arc::default(),
         }
     }
 
@@ -104,7 +88,7 @@ impl Children {
             }
         };
         if !state.counts.is_finished() {
-            self.wait(process, UNWOKEN);
+            self.look_again(state.created_at);
             return Ok(None);
         }
         if state.cancelled && self.is_cancelled()? {
@@ -113,7 +97,7 @@ impl Children {
         let results: Vec<JobResult> = self.queue.get_results(process).collect::<Result<_, _>>()?;
         // Another program is requeueing them.
         if (results.len() as u64) < state.counts.total - state.counts.consumed {
-            self.wait(process, SOONEST);
+            self.look_again(self.queue.clock.wall());
             return Ok(None);
         }
         Ok(Some(results))
@@ -147,17 +131,12 @@ impl Children {
         }
     }
 
-    /// Sets the wait for jobs that started at `since` and whose end is not announced.
+    /// Sets the wait for jobs that started at `since`.
     fn look_again(&self, since: Timestamp) {
         let age = self.queue.clock.wall().since(since);
         let wait = (age / LOOKS_PER_AGE).clamp(SOONEST, LATEST);
-        self.waits.lock().at_most(wait);
-    }
-
-    fn wait(&self, process: ProcessId, at_most: Duration) {
-        let mut waits = self.waits.lock();
-        waits.processes.push(process);
-        waits.at_most(at_most);
+        let mut known = self.looks_again.lock();
+        *known = Some(known.map_or(wait, |known| known.min(wait)));
     }
 
     /// Whether the parent was cancelled together with them; then they have no outcome.
@@ -189,18 +168,8 @@ impl Children {
         self.queue.process(process)
     }
 
-    /// What the parent waits for.
-    pub(super) fn awaited(&self) -> Awaited {
-        let waits = self.waits.lock();
-        Awaited {
-            processes: waits.processes.clone(),
-            at_most: waits.at_most.unwrap_or(WITHOUT_REASON),
-        }
-    }
-}
-
-impl Waits {
-    fn at_most(&mut self, wait: Duration) {
-        self.at_most = Some(self.at_most.map_or(wait, |known| known.min(wait)));
+    /// How long the parent waits.
+    pub(super) fn wait(&self) -> Duration {
+        self.looks_again.lock().unwrap_or(WITHOUT_REASON)
     }
 }

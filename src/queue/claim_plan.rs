@@ -30,7 +30,6 @@ pub(super) struct ClaimPlan {
     pub calls: usize,
     /// Whether the worker runs no job.
     pub idle: bool,
-    pub look_again: bool,
     /// Whether a worker that runs no job ends when no job is left.
     pub may_end: bool,
     /// Quotas of prefetched jobs, one for each job. These jobs come before others of the same quota.
@@ -156,7 +155,6 @@ impl ClaimPlan {
             most: filling.map_or(self.most, |filling| filling.jobs),
             idle: self.idle && filling.is_none(),
             processes: &self.processes,
-            look_again: self.look_again && filling.is_none(),
             open: &mut open,
         };
         let reply = self.store.claim(self.worker, wanted, self.wall)?;

@@ -15,8 +15,8 @@ use crate::observe::jobs::JobObserver;
 use crate::observe::progress::ProgressNotifier;
 
 use super::backlog::Scope;
-use super::budgets::Budgets;
 use super::batch::{BatchControl, BatchOverview};
+use super::budgets::Budgets;
 use super::job::{COMPLETION_KIND, DIRECT_COMPLETION_KIND, EMBEDDING_KIND};
 use super::kind::Kind;
 use super::kinds::Kinds;

@@ -111,12 +111,12 @@ impl Handler {
     }
 
     /// A handler of jobs that create child jobs. It [gathers](Children::gather) the results of jobs of any kind, and
-    /// returns `None` while they are open. The job then waits without a slot; this uses up no attempt. When the
-    /// children have ended, the handler starts again from the beginning, so it should do its own work after
+    /// returns `None` while they are open. The job then waits without a slot; this uses up no attempt. The handler starts
+    /// again from the beginning after a quarter of the children's age, 20 ms to 5 s, so it should do its own work after
     /// gathering. The children are enqueued once, even after a crash, in a process with its own id. They are deleted
     /// when the job is completed. If the job fails, they stay until its result is consumed: if the job is
-    /// [requeued](crate::JobQueue::retry_failed), only failed children run again. Their tokens and cost are added to
-    /// the job's process when the job has ended.
+    /// [requeued](crate::JobQueue::retry_failed), only failed children run again. Their tokens and cost also
+    /// count for the process of their oldest ancestor.
     ///
     /// ```
     /// use batchwright::{Context, Handler, Job, JobQueue, ProcessId, RunningJob, Worker};

@@ -1,6 +1,7 @@
 //! A job that a worker has claimed.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde_json::value::RawValue;
@@ -9,7 +10,6 @@ use crate::base::{Charge, Error, Time};
 use crate::llm::request::Request;
 
 use super::budgets::Part;
-use super::children::Awaited;
 use super::history::History;
 use super::job::Spent;
 use super::kind::Kind;
@@ -39,8 +39,8 @@ pub(crate) enum JobEnd {
     Result(Box<RawValue>, Option<Spent>, Option<Box<Charge>>),
     /// It failed although the call returned results for others.
     Failed(Error),
-    /// It waits for other jobs.
-    Wait(Awaited),
+    /// It waits for other jobs, and looks again after this time.
+    Wait(Duration),
 }
 
 impl JobEnd {

@@ -17,7 +17,7 @@ use crate::observe::jobs::{EndedJob, JobObserver};
 
 use super::backlog::{Request, StoreBacklog};
 use super::budgets::{Budgets, Part};
-use super::children::{Awaited, Children};
+use super::children::Children;
 use super::handler::RunningJob;
 use super::history::Moment;
 use super::info::ParentJob;
@@ -233,7 +233,6 @@ impl StoreWork {
             if let Some(count) = count {
                 *count += jobs as u64;
             }
-            self.packed.items.progressed();
             self.packed.items.settled(jobs, is_back);
         }
         Ok(())
@@ -250,7 +249,7 @@ impl StoreWork {
                             end(member, ticket, outcome, charge.clone())
                         }
                         JobEnd::Failed(error) => failed(member, ticket, error, now),
-                        JobEnd::Wait(awaited) => waits(&member.task, awaited, wall),
+                        JobEnd::Wait(time) => waits(&member.task, wall.after(*time)),
                     });
                 }
             }
@@ -377,10 +376,9 @@ fn back(task: &JobTask, calls: u32) -> Settlement {
 }
 
 /// Returns a job that waits for others; nothing was spent.
-fn waits(task: &JobTask, awaited: &Awaited, wall: Timestamp) -> Settlement {
-    let outcome = ClaimOutcome::Wait {
-        processes: awaited.processes.clone(),
-        due_at: wall.after(awaited.at_most),
+fn waits(task: &JobTask, until: Timestamp) -> Settlement {
+    let outcome = ClaimOutcome::Snooze {
+        due_at: Some(until),
     };
     Settlement::new(task.claimed.receipt, task.history.calls(), outcome)
 }
@@ -524,7 +522,7 @@ pub(crate) fn call(
             let result = result.map_err(|error| error.marked(Mark::ExactWait));
             let result = result.map(|made| match made {
                 Some(result) => JobEnd::Result(result, None, None),
-                None => JobEnd::Wait(children.awaited()),
+                None => JobEnd::Wait(children.wait()),
             });
             Reply {
                 result: result.map(|end| vec![end]),

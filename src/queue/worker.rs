@@ -18,6 +18,7 @@ use crate::observe::progress::ProgressNotifier;
 
 use super::backlog::Scope;
 use super::batch::BatchControl;
+use super::budgets::Budgets;
 use super::controls::{Controls, FixedOptions, Follower, MOST_SLOTS};
 use super::handler::Handler;
 use super::host::JobQueue;
@@ -26,7 +27,6 @@ use super::job_kinds::JobKinds;
 use super::kind::Kind;
 use super::kinds::Kinds;
 use super::model_call::ModelCall;
-use super::budgets::Budgets;
 use super::settings::WorkerSettings;
 use super::worker_limits::WorkerLimits;
 use super::worker_run::{PreparedRun, WorkerReport};

@@ -211,7 +211,6 @@ fn a_worker_that_could_not_unregister_keeps_no_jobs_after_recovery() {
         most: 1,
         idle: true,
         processes: &[],
-        look_again: false,
         open: &mut |_| 1,
     };
     assert_eq!(store.claim(worker, wanted, now).unwrap().jobs.len(), 1);

@@ -89,8 +89,7 @@ impl Input<'_> {
         let mut full = None;
         let mut rest = jobs;
         while let (Some(first), None) = (rest.first(), full) {
-            let (affordable, unbounded) =
-                self.held.add(self.context, no, self.record, rest)?;
+            let (affordable, unbounded) = self.held.add(self.context, no, self.record, rest)?;
             if affordable == 0 {
                 full = Some(first.receipt.job - 1);
             }

@@ -20,12 +20,12 @@ use crate::llm::route::Route;
 use crate::testing::ManualClock;
 
 use crate::queue::backlog::{Scope, StoreBacklog};
+use crate::queue::budgets::Budgets;
 use crate::queue::children::Children;
 use crate::queue::handler::{Handler, RunningJob};
 use crate::queue::job::{Job, ProcessState, Spent};
 use crate::queue::kind::Kind;
 use crate::queue::kinds::Kinds;
-use crate::queue::budgets::Budgets;
 use crate::queue::settings::WorkerSettings;
 use crate::queue::store::JobStore;
 use crate::queue::task::{Done, JobEnd, JobTask};

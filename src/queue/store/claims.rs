@@ -111,8 +111,6 @@ pub struct Workers {
     pub version: u64,
     /// Whether [`maintain`](super::StoreDatabase::maintain) continues an interrupted chore.
     pub has_chores: bool,
-    /// Whether processes wait for a part of their budget.
-    pub waits_for_budget: bool,
 }
 
 /// A worker's request for jobs.
@@ -124,8 +122,6 @@ pub struct ClaimRequest<'a> {
     pub idle: bool,
     /// Only jobs of these processes and of the processes that these jobs wait for; all processes if the list is empty.
     pub processes: &'a [ProcessId],
-    /// Whether jobs that [wait for others](ClaimOutcome::Wait) can be claimed too, so that they check again.
-    pub look_again: bool,
     /// Maximum number of jobs of a lane that can start now; 0 if the lane is closed. Called once per lane and claim,
     /// within the claim's transaction, so it must not use the store.
     pub open: &'a mut dyn FnMut(&Arc<JobLane>) -> usize,
@@ -137,7 +133,7 @@ pub struct ClaimReply {
     /// The claimed jobs, in the order in which they should start.
     #[debug("{:?}", Many(jobs.len()))]
     pub jobs: Vec<ClaimedJob>,
-    /// When the next job of an open lane comes due, or a waiting job checks again; only set if fewer jobs were claimed
+    /// When the next job of an open lane comes due; only set if fewer jobs were claimed
     /// than requested.
     pub next: Option<Timestamp>,
     /// Whether more jobs wait than were claimed, in any lane, due or not.
@@ -194,7 +190,7 @@ impl ClaimOutcome {
         match self {
             Self::Completed { .. } => Some(None),
             Self::Failed { error, .. } => Some(Some(error)),
-            Self::Retry { .. } | Self::Snooze { .. } | Self::Wait { .. } => None,
+            Self::Retry { .. } | Self::Snooze { .. } => None,
         }
     }
 }
@@ -243,7 +239,7 @@ impl ClaimOutcome {
             Self::Completed { spent, .. }
             | Self::Failed { spent, .. }
             | Self::Retry { spent, .. } => spent.as_ref(),
-            Self::Snooze { .. } | Self::Wait { .. } => None,
+            Self::Snooze { .. } => None,
         }
     }
 }
@@ -292,13 +288,5 @@ pub enum ClaimOutcome {
     Snooze {
         /// New due time; `None` keeps its position.
         due_at: Option<Timestamp>,
-    },
-    /// The job waits until one of these processes has no open job or no longer exists, and is due then; immediately if
-    /// that is already the case. While it waits, it does not count as a job that can be claimed.
-    Wait {
-        /// The processes it waits for.
-        processes: Vec<ProcessId>,
-        /// When it checks again in any case.
-        due_at: Timestamp,
     },
 }

@@ -7,7 +7,7 @@ use crate::base::Charge;
 use crate::base::brief::beginning;
 use crate::queue::job::Spent;
 
-use super::rows::{HELD, WAITING, bounded, process_of};
+use super::rows::{HELD, bounded, process_of};
 
 /// The changes of one transaction to the jobs of a process.
 #[derive(Default)]
@@ -23,6 +23,13 @@ pub(super) struct Change {
     pub(super) unpriced: i64,
     /// What calls of unknown outcome may have cost, in picodollars.
     pub(super) lost: i64,
+}
+
+impl Change {
+    /// Whether it adds tokens, or calls of unknown cost.
+    pub(super) fn has_usage(&self) -> bool {
+        (self.input_tokens, self.output_tokens, self.unpriced) != (0, 0, 0)
+    }
 }
 
 /// What one transaction adds to what was spent on a model.
@@ -105,7 +112,7 @@ impl CounterChanges {
 
 fn place(status: i64) -> usize {
     match status {
-        WAITING | HELD => 0,
+        HELD => 0,
         other => usize::try_from(other).unwrap_or(0),
     }
 }

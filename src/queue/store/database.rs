@@ -40,8 +40,7 @@ pub trait StoreDatabase: Send + Sync {
     fn version(&self) -> Result<u64, Error>;
 
     /// Registers `wake`, which is called whenever jobs become claimable through this store, until it is dropped. Jobs
-    /// that [`settle`](super::ClaimStore::settle) returns to the queue are not reported, because its caller knows them;
-    /// jobs that waited for a settled job are.
+    /// that [`settle`](super::ClaimStore::settle) returns to the queue are not reported, because its caller knows them.
     fn on_work(&self, wake: Weak<WorkSignal>);
 
     /// Checks the store's health. [`Severity::Bad`](super::Severity::Bad) means that counters or claims are wrong.

@@ -76,11 +76,11 @@ pub use results::{ConsumerLock, DeliveredResult, ResultStore};
 /// **A process may have a parent**, a job of another process that waits for its jobs: the job that
 /// `ProcessInfo::parent` names when the first jobs are added. Jobs can be added only while the parent is open and its
 /// process is not cancelled; otherwise this fails with an error [that says so](crate::Error::with_claim_lost). A filter
-/// by process includes the descendants. Cancelling or deleting a process does the same to its descendants, except that
-/// unsealed descendants are deleted. Requeueing a process also requeues the descendants whose parent had failed or was
-/// cancelled. When the parent is completed, or its outcome is deleted, its child processes are deleted; when it fails,
-/// those in which no job is open or completed are deleted. The usage of deleted child processes is added to the
-/// parent's process. Hosts cannot acknowledge outcomes of child jobs.
+/// by a process that has no parent includes the descendants. Cancelling or deleting a process does the same to its
+/// descendants, except that unsealed descendants are deleted. Requeueing a process also requeues the descendants whose
+/// parent had failed or was cancelled. When the parent is completed, or its outcome is deleted, its child processes are
+/// deleted. What they use also counts for the process of their oldest ancestor. Hosts cannot acknowledge outcomes of child
+/// jobs.
 ///
 /// **A success** counts as long as its job has not ended, even if another worker has claimed the job since, because it
 /// was billed. **Any other end** counts only if its claim is the job's last one. Jobs of a cancelled process do not

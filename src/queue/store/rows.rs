@@ -9,8 +9,6 @@ use crate::queue::job::{JobCounts, JobStatus, ProcessState, Spent};
 
 use super::sql::row::{Fault, Row, id_of};
 
-/// Cannot be claimed until the processes that it waits for have ended; shown as pending.
-pub(super) const WAITING: i64 = -1;
 pub(super) const PENDING: i64 = 0;
 /// Cannot be claimed until its process is sealed; shown as pending.
 pub(super) const HELD: i64 = 1;
@@ -24,8 +22,7 @@ pub(super) const CANCELLED: i64 = 6;
 pub(super) const NO_CHORE: i64 = 0;
 pub(super) const RELEASING: i64 = 1;
 pub(super) const CANCELLING: i64 = 2;
-pub(super) const RETRYING: i64 = 3;
-pub(super) const DELETING: i64 = 4;
+pub(super) const DELETING: i64 = 3;
 
 /// Maximum number of jobs of a process, and of processes of a database.
 pub(super) const MOST_JOBS: i64 = 1 << 32;

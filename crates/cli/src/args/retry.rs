@@ -20,7 +20,7 @@ pub struct RetryArgs {
 
     /// New maximum cost of the process in US dollars
     ///
-    /// It includes what the process has spent before, and resumes a process that its budget has paused
+    /// It includes what the process has spent before. Jobs that the old budget held back can start
     #[arg(long, value_name = "USD", value_parser = dollars)]
     pub budget: Option<Usd>,
 

@@ -42,8 +42,8 @@ pub struct SubmitArgs {
 
     /// Maximum cost of the process in US dollars
     ///
-    /// Workers reserve the most that a call or a batch can cost before they send it, and pause the process when the
-    /// next one could exceed the budget. To change it: batchwright retry --budget
+    /// No job of the process starts when the most that the next call can cost does not fit. Calls in flight of several
+    /// workers may exceed it. A request without a known price fails. To change it: batchwright retry --budget
     #[arg(help_heading = "Queue", long, alias = "max-cost", value_name = "USD", value_parser = dollars)]
     pub budget: Option<Usd>,
 

@@ -113,8 +113,9 @@ fn a_process_near_its_limit_holds_no_slot_of_others() {
     assert!(completed(&desk, limited) <= 10);
 }
 
+/// It is not sent, and its job fails.
 #[test]
-fn a_request_without_a_bound_pauses_its_process_until_its_limit_is_set_again() {
+fn a_request_without_a_known_price_is_refused_under_a_budget() {
     let (desk, sim) = (Desk::new(), simulator(SimConfig::default()));
     desk.write("in.jsonl", lines(0..3));
     let words = "submit in.jsonl --model new --max-tokens 9 --budget 1";
@@ -124,17 +125,16 @@ fn a_request_without_a_bound_pauses_its_process_until_its_limit_is_set_again() {
         .trim()
         .parse()
         .unwrap();
-    let work = "work --rpm 600000 --model new --until-empty";
-    let ended = done(&desk, &sim, work)
-        .ends(4, "no price of \"new\" at openai is known")
-        .says(&format!("retry {id} --budget 1"));
-    ended.hides("9223372");
-    assert_eq!(sim.stats().calls, 0);
-
+    for strategy in ["", "--strategy batch"] {
+        let work = &format!("work --rpm 600000 --model new --until-empty {strategy}");
+        done(&desk, &sim, work);
+        let counts = home(&desk).process(id).unwrap().unwrap().counts;
+        assert_eq!((counts.failed, sim.stats().calls), (3, 0), "{strategy}");
+        done(&desk, &sim, &format!("retry {id}")).expect(0);
+    }
     let prices = r#"{"providers": {"*": {"models": [{"models": ["new"], "prices": [{"input": 1, "output": 2}]}]}}}"#;
     desk.write("prices.json", prices);
-    let work = &format!("{work} --prices prices.json");
-    done(&desk, &sim, &format!("retry {id} --budget 1")).expect(0);
+    let work = "work --rpm 600000 --model new --until-empty --prices prices.json";
     done(&desk, &sim, work).expect(0);
     assert_eq!(completed(&desk, id), 3);
 }

@@ -347,7 +347,6 @@ pub(crate) fn answer_calls(context: &BatchContext, fake: &Arc<Mutex<FakeProvider
         most: 1000,
         idle: true,
         processes: &[],
-        look_again: false,
         open: &mut open,
     };
     let wall = context.settler.clock.wall();

@@ -12,6 +12,8 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::base::Error;
 
+use crate::queue::job::JobReceipt;
+
 use super::Database;
 use super::writer::{CLOCK, Fault, Statements as _, Tx, by, list};
 
@@ -27,8 +29,8 @@ pub(super) struct RegisteredWorker {
     is_idle: bool,
     /// It has ended, but its row could not be deleted.
     pub(super) left: bool,
-    /// Claims whose commit is in doubt: job and number.
-    pub(super) doubtful: Vec<(i64, i64)>,
+    /// Claims whose commit is in doubt.
+    pub(super) doubtful: Vec<JobReceipt>,
 }
 
 #[derive(Default)]

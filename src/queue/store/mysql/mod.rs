@@ -5,7 +5,6 @@
 //! deadlock and one transaction is repeated ([`writer`]). Long operations are decided in one short transaction and
 //! applied in many ([`chores`]).
 
-mod claim;
 mod clock;
 mod inspect;
 mod lanes;
@@ -13,7 +12,6 @@ mod lease;
 mod news;
 mod open;
 mod pool;
-mod settle;
 mod workers;
 mod writer;
 
@@ -203,8 +201,8 @@ impl SqlStore for MysqlStore {
         self.number_of_lane(lane).map(drop)
     }
 
-    fn check_worker(&self, tx: &mut dyn Statements, worker: WorkerId) -> Result<(), Fault> {
-        self.keep_listed(tx, worker)
+    fn enlist_again(&self, tx: &mut dyn Statements, worker: WorkerId) -> Result<(), Fault> {
+        self.enlist(tx, worker)
     }
 }
 

@@ -523,8 +523,8 @@ mod tests {
     fn a_schema_is_cut_into_statements() {
         let found = statements(SCHEMA);
         let tables = found.iter().filter(|one| one.starts_with("CREATE TABLE #"));
-        assert_eq!(tables.count(), 24);
-        assert_eq!(found.len(), 26);
+        assert_eq!(tables.count(), 12);
+        assert_eq!(found.len(), 14);
         assert!(
             found
                 .iter()

@@ -27,8 +27,6 @@ CREATE TABLE #processes (
   sealed BIGINT NOT NULL DEFAULT 0,        -- jobs numbered below may be claimed, or soon
   cancelled BIGINT NOT NULL DEFAULT 0,
   chore INT NOT NULL DEFAULT 0,            -- decided, and not carried out for all jobs yet
-  progress BIGINT NOT NULL DEFAULT 0,      -- jobs numbered below have been through the chore
-  chore_changed BIGINT NOT NULL DEFAULT 0,
   total BIGINT NOT NULL DEFAULT 0,         -- also the number of the next job
   pending BIGINT NOT NULL DEFAULT 0,
   in_progress BIGINT NOT NULL DEFAULT 0,

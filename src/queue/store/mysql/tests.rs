@@ -161,7 +161,6 @@ fn claim(
         most,
         idle: true,
         processes: &[],
-        look_again: false,
         open: &mut |_| usize::MAX,
     };
     store.claim(worker, wanted, T).unwrap().jobs

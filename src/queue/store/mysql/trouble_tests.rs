@@ -53,7 +53,6 @@ fn a_worker_that_is_cut_off_is_fenced_and_goes_on() {
         most: 1,
         idle: true,
         processes: &[],
-        look_again: false,
         open: &mut |_| usize::MAX,
     };
     let refused = cut_off.claim(worker, wanted, T).unwrap_err();

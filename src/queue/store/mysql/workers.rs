@@ -5,14 +5,19 @@ use std::time::Duration;
 use crate::base::host::host;
 use crate::base::{Error, ErrorKind, Timestamp};
 use crate::queue::job::ProcessState;
-use crate::queue::store::rows::{NO_CHORE, count};
-use crate::queue::store::sql::due;
+use crate::queue::store::counters::CounterChanges;
+use crate::queue::store::rows::{CANCELLED, IN_PROGRESS, NO_CHORE, PENDING, count, process_of};
+use crate::queue::store::sql::standing::lock;
 use crate::queue::store::sql::workers::{Departure, give_back};
-use crate::queue::store::{ClaimReply, ClaimRequest, ClaimStore, Settlement, WorkerId, Workers};
+use crate::queue::store::sql::{claim, due, settle};
+use crate::queue::store::{
+    ClaimOutcome, ClaimReply, ClaimRequest, ClaimStore, JobReceipt, Settlement, WorkerId, Workers,
+};
 
 use super::MysqlStore;
+use super::lease::RegisteredWorker;
 use super::open::VERSION;
-use super::writer::{Again, CLOCK, Fault, Queries as _, Statements, by, list};
+use super::writer::{Again, CLOCK, Fault, Queries as _, Statements, by, list, too_large};
 
 /// A worker as its row describes it.
 pub(super) struct ListedWorker {
@@ -31,39 +36,13 @@ fn shown_host() -> String {
     host().chars().take(255).collect()
 }
 
-/// The query that finds a registered worker and locks its row until the transaction ends.
-pub(super) fn keeping(worker: WorkerId) -> String {
-    let no = worker.0;
-    format!("SELECT 1 FROM #workers WHERE no = {no} LOCK IN SHARE MODE")
-}
-
 impl MysqlStore {
-    /// Locks a worker's row until the transaction ends: no one returns the jobs of a worker that is not registered.
-    ///
-    /// # Errors
-    /// As with [`list_again`](Self::list_again).
-    pub(super) fn keep_listed(
-        &self,
-        tx: &mut dyn Statements,
-        worker: WorkerId,
-    ) -> Result<(), Fault> {
-        if !tx.rows_once(&keeping(worker))?.is_empty() {
-            Ok(())
-        } else {
-            self.list_again(tx, worker)
-        }
-    }
-
     /// Registers a worker again that others considered dead while it could not reach the database. Others have its
     /// former jobs.
     ///
     /// # Errors
     /// When the worker does not belong to this store, or has ended.
-    pub(super) fn list_again(
-        &self,
-        tx: &mut dyn Statements,
-        worker: WorkerId,
-    ) -> Result<(), Fault> {
+    pub(super) fn enlist(&self, tx: &mut dyn Statements, worker: WorkerId) -> Result<(), Fault> {
         if self.heartbeat.worker(worker.0, |known| known.left) != Some(false) {
             let why =
                 "the worker is not registered: it has ended, or belongs to another OS process";
@@ -114,6 +93,43 @@ impl MysqlStore {
         Ok(waits)
     }
 
+    /// Returns jobs that were claimed without the worker's knowledge.
+    fn undo(&self, worker: WorkerId, claims: &[JobReceipt], now: Timestamp) -> Result<(), Error> {
+        if claims.is_empty() {
+            return Ok(());
+        }
+        self.write(Again::Harmless, |tx| {
+            let sql = format!(
+                "SELECT id, claim FROM #jobs FORCE INDEX (PRIMARY)
+                 WHERE id IN {} AND worker = {} AND status = {IN_PROGRESS} ORDER BY id FOR UPDATE",
+                list(claims.iter().map(|claim| claim.job)),
+                worker.0
+            );
+            let mut held = Vec::new();
+            for mut row in tx.rows(&sql, Vec::new())? {
+                let (job, claim) = (row.at(0)?, row.at(1)?);
+                if claims.contains(&JobReceipt { job, claim }) {
+                    held.push(job);
+                }
+            }
+            let processes = lock(tx, held.iter().map(|id| process_of(*id)))?;
+            let mut changes = CounterChanges::default();
+            for id in held {
+                let process = processes.get(&process_of(id));
+                let status = if process.is_none_or(|process| process.stops_trying()) {
+                    CANCELLED
+                } else {
+                    PENDING
+                };
+                let back =
+                    format!("UPDATE #jobs SET status = {status}, worker = NULL WHERE id = ?");
+                tx.run(&back, by![id])?;
+                changes.moved(id, IN_PROGRESS, status);
+            }
+            changes.write(tx, now).map(drop)
+        })
+    }
+
     /// Unregisters workers of this process that have ended while that could not be written.
     fn unregister_ended(&self, now: Timestamp) -> Result<u64, Error> {
         let mut affected = 0;
@@ -140,8 +156,7 @@ impl MysqlStore {
             let rows = tx.rows(
                 &format!(
                     "SELECT no, pid, host, lease_until <= {CLOCK}, lease_until, quotas, ({VERSION}),
-                       EXISTS(SELECT 1 FROM #processes WHERE chore > {NO_CHORE}),
-                       EXISTS(SELECT 1 FROM #processes WHERE budget_needed IS NOT NULL)
+                       EXISTS(SELECT 1 FROM #processes WHERE chore > {NO_CHORE})
                      FROM #workers ORDER BY no"
                 ),
                 Vec::new(),
@@ -152,7 +167,6 @@ impl MysqlStore {
                 let quotas = quotas.unwrap_or_default();
                 found.version = count(row.at(6)?);
                 found.has_chores = row.at(7)?;
-                found.waits_for_budget = row.at(8)?;
                 let worker = ListedWorker {
                     no: row.at(0)?,
                     pid: row.at(1)?,
@@ -221,11 +235,32 @@ impl ClaimStore for MysqlStore {
         wanted: ClaimRequest<'_>,
         now: Timestamp,
     ) -> Result<ClaimReply, Error> {
-        self.claim_jobs(worker, wanted, now)
+        let of =
+            |worker: &mut RegisteredWorker| (worker.given, std::mem::take(&mut worker.doubtful));
+        let known = self.heartbeat.worker(worker.0, of);
+        let (given, doubtful) = known.ok_or_else(|| worker.unknown())?;
+        let mut attempted = doubtful;
+        let claimed = self
+            .undo(worker, &attempted, now)
+            .and_then(|()| claim::claim(self, worker, given, wanted, now, &mut attempted));
+        match &claimed {
+            Ok(claimed) => self.heartbeat.given(worker.0, claimed.jobs.len()),
+            // It is unknown whether the jobs were claimed: if they were, the next claim returns them.
+            Err(_) => drop(
+                self.heartbeat
+                    .worker(worker.0, |worker| worker.doubtful = attempted),
+            ),
+        }
+        claimed
     }
 
     fn settle(&self, ends: &[Settlement], now: Timestamp) -> Result<Vec<ProcessState>, Error> {
-        self.settle_ends(ends, now)
+        let most = self.database.most_value();
+        if ends.iter().all(|end| is_fitting(end, most)) {
+            return settle::settle(self, ends, now);
+        }
+        let fitting = ends.iter().map(|end| fitting(end, most));
+        settle::settle(self, &fitting.collect::<Vec<_>>(), now)
     }
 
     fn workers(&self) -> Result<Workers, Error> {
@@ -290,4 +325,37 @@ impl ClaimStore for MysqlStore {
     fn make_due(&self, longest: Duration, now: Timestamp) -> Result<u64, Error> {
         due::make_due(self, longest, now)
     }
+}
+
+/// Whether the server accepts the result.
+fn is_fitting(end: &Settlement, most: usize) -> bool {
+    match &end.outcome {
+        ClaimOutcome::Completed { result, .. }
+        | ClaimOutcome::Failed {
+            result: Some(result),
+            ..
+        } => result.get().len() <= most,
+        _ => true,
+    }
+}
+
+/// The same end, or a failure in place of a result that is too large: otherwise its worker would try in vain to save it, and
+/// no other end with it.
+fn fitting(end: &Settlement, most: usize) -> Settlement {
+    let mut end = end.clone();
+    if is_fitting(&end, most) {
+        return end;
+    }
+    match &mut end.outcome {
+        ClaimOutcome::Completed { result, spent } => {
+            end.outcome = ClaimOutcome::Failed {
+                error: too_large("the result", result.get().len(), most),
+                result: None,
+                spent: spent.take(),
+            };
+        }
+        ClaimOutcome::Failed { result, .. } => *result = None,
+        _ => {}
+    }
+    end
 }

@@ -62,7 +62,8 @@ impl CounterChanges {
         jobs: &BTreeMap<i64, i64>,
     ) -> Result<(), Fault> {
         let numbers: Vec<i64> = jobs.keys().copied().collect();
-        let find = "SELECT p.no, p.cost_picos, p.completed + p.failed, b.budget_most FROM #processes p
+        let find =
+            "SELECT p.no, p.cost_picos, p.completed + p.failed, b.budget_most FROM #processes p
              CROSS JOIN #processes b ON b.no = IFNULL(p.root, p.no) WHERE p.no IN :list";
         for mut row in tx.rows_in(find, &numbers)? {
             let (no, cost): (i64, i64) = (row.at(0)?, row.at(1)?);

@@ -1,10 +1,19 @@
 //! The jobs that can be claimed, by lane and priority, and which of them comes next.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use crate::base::Timestamp;
-use crate::queue::store::JobLane;
+use const_format::formatcp;
+
+use crate::base::{ProcessId, Timestamp};
+#[cfg(feature = "mysql")]
+use crate::queue::job::PRIORITIES;
+use crate::queue::store::rows::{PENDING, process_of};
+use crate::queue::store::{JobBudget, JobLane};
+
+use super::budgets::{BUDGET, job_budget};
+use super::standing::stops_starting;
+use super::statements::{Dialect, Fault, Row, Statements, by, id_of, limit};
 
 /// One of this many jobs is the oldest one, whatever its priority.
 const OLDEST_OF: u64 = 8;
@@ -12,12 +21,14 @@ const OLDEST_OF: u64 = 8;
 /// Maximum number of jobs of cancelled processes that one claim cancels when it finds them.
 pub(crate) const MOST_STOPPED: usize = 1_000;
 
+/// Groups whose jobs are read at once.
+const AT_ONCE: usize = 32;
+
 /// A job that can be claimed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Head {
     pub due: i64,
     pub id: i64,
-    /// 0 in a store that reads it separately.
     pub crashes: i64,
 }
 
@@ -26,17 +37,13 @@ pub(crate) struct Group {
     /// The index of its lane.
     pub lane: usize,
     /// The number of its lane.
-    pub no: i64,
-    pub priority: i64,
+    no: i64,
+    priority: i64,
     pub heads: VecDeque<Head>,
     /// Due time and key of the last job that was read.
-    pub last: (i64, i64),
+    last: (i64, i64),
     /// No more jobs are to be read.
-    #[cfg_attr(
-        not(feature = "mysql"),
-        expect(dead_code, reason = "only a server's groups are read later")
-    )]
-    pub is_read: bool,
+    is_read: bool,
 }
 
 /// A lane, and how many more of its jobs can be claimed.
@@ -46,10 +53,75 @@ pub(crate) struct OpenLane {
     pub left: usize,
 }
 
+/// A process of candidates: its id, the budget that limits it, and whether its jobs must not start any more.
+pub(crate) type Known = (ProcessId, Option<JobBudget>, bool);
+
 #[derive(Default)]
 pub(crate) struct Candidates {
     pub groups: Vec<Group>,
     pub lanes: Vec<OpenLane>,
+    pub processes: BTreeMap<i64, Known>,
+}
+
+/// The query for the groups of jobs, by lane and priority. `which` is a condition on the jobs.
+pub(crate) fn groups(dialect: Dialect, which: &str) -> String {
+    match dialect {
+        // One seek per group. With `>` SQLite would step through all rows of the previous group.
+        Dialect::Sqlite => {
+            let next = |from: &str| {
+                format!(
+                    "(SELECT lane * 16 + priority FROM jobs INDEXED BY jobs_to_claim
+                      WHERE status = {PENDING} AND (lane, priority) >= ({from}) {which}
+                      ORDER BY lane, priority LIMIT 1)"
+                )
+            };
+            format!(
+                "WITH RECURSIVE found (place) AS (SELECT {} UNION ALL
+                   SELECT {} FROM found WHERE place IS NOT NULL)
+                 SELECT place / 16, place % 16 FROM found WHERE place IS NOT NULL",
+                next("0, 0"),
+                next("place / 16, place % 16 + 1")
+            )
+        }
+        // One index lookup for each lane, and one for each priority of the lanes with jobs: grouping would read all
+        // waiting jobs. The limits prevent the server from rewriting the query into a grouping.
+        #[cfg(feature = "mysql")]
+        Dialect::Mysql => {
+            let first = |of: &str| {
+                format!(
+                    "(SELECT 1 FROM #jobs FORCE INDEX (to_claim)
+                      WHERE status = {PENDING} AND lane = l.no {of} {which} LIMIT 1) IS NOT NULL"
+                )
+            };
+            let priorities = PRIORITIES.map(|priority| format!("SELECT {priority} AS priority"));
+            let priorities: Vec<String> = priorities.collect();
+            format!(
+                "SELECT l.no, p.priority FROM #lanes l JOIN ({}) p
+                 WHERE {} AND {} ORDER BY l.no, p.priority",
+                priorities.join(" UNION ALL "),
+                first(""),
+                first("AND priority = p.priority")
+            )
+        }
+    }
+}
+
+/// Jobs with the states of their processes.
+fn with_processes(heads: &str) -> String {
+    format!(
+        "SELECT h.place, h.visible_at, h.id, h.crashes, p.id, p.chore, {BUDGET} FROM ({heads}) h
+         LEFT JOIN #processes p ON p.no = h.id DIV 4294967296
+         LEFT JOIN #processes b ON b.no = IFNULL(p.root, p.no)"
+    )
+}
+
+/// The first jobs of a group in SQLite.
+pub(crate) fn heads_in_sqlite(which: &str) -> String {
+    const HEADS: &str = formatcp!(
+        "SELECT ? AS place, visible_at, id, crashes FROM jobs INDEXED BY jobs_to_claim
+         WHERE status = {PENDING} AND lane = ? AND priority = ? AND (visible_at, id) > (?, ?)"
+    );
+    with_processes(&format!("{HEADS} {which} ORDER BY visible_at, id LIMIT ?"))
 }
 
 impl Candidates {
@@ -63,23 +135,18 @@ impl Candidates {
     }
 
     /// Adds a group of the last lane, unless the lane is closed.
-    pub(crate) fn add_group(&mut self, priority: i64, head: Option<Head>) {
+    pub(crate) fn add_group(&mut self, priority: i64) {
         let place = self.lanes.len().saturating_sub(1);
         if let Some(lane) = self.lanes.last().filter(|lane| lane.left > 0) {
             self.groups.push(Group {
                 lane: place,
                 no: lane.no,
                 priority,
-                heads: head.into_iter().collect(),
-                last: head.map_or((i64::MIN, i64::MIN), |head| (head.due, head.id)),
+                heads: VecDeque::new(),
+                last: (i64::MIN, i64::MIN),
                 is_read: false,
             });
         }
-    }
-
-    /// How many more jobs of a group's lane can be claimed.
-    pub(crate) fn left(&mut self, group: usize) -> &mut usize {
-        &mut self.lanes[self.groups[group].lane].left
     }
 
     /// The first job of each group whose lane is open.
@@ -98,5 +165,96 @@ impl Candidates {
         let rank = |at: usize| if oldest { 0 } else { -self.groups[at].priority };
         due.min_by_key(|(at, head)| (rank(*at), head.due, head.id))
             .map(|(at, _)| at)
+    }
+
+    /// Reads the next jobs of the groups that have none left in memory, up to `wanted` of each.
+    pub(crate) fn read_heads(
+        &mut self,
+        tx: &mut dyn Statements,
+        which: &str,
+        wanted: usize,
+    ) -> Result<(), Fault> {
+        let is_empty = |group: &Group| {
+            group.heads.is_empty() && !group.is_read && self.lanes[group.lane].left > 0
+        };
+        let groups = self.groups.iter().enumerate();
+        let empty = groups.filter(|(_, group)| is_empty(group));
+        let empty: Vec<usize> = empty.map(|(at, _)| at).collect();
+        for some in empty.chunks(AT_ONCE) {
+            // One more, to know when the next job is due.
+            let few = |at: &usize| {
+                let group = &self.groups[*at];
+                let is_first = group.last.0 == i64::MIN && tx.dialect() == Dialect::Sqlite;
+                // Without a server, reading more of the groups from which jobs are claimed costs little.
+                let most = if is_first { 0 } else { wanted };
+                most.min(self.lanes[group.lane].left) + 1
+            };
+            let limits: Vec<(usize, usize)> = some.iter().map(|at| (*at, few(at))).collect();
+            for row in self.heads(tx, which, &limits)? {
+                self.add_head(row)?;
+            }
+            for (at, few) in limits {
+                let group = &mut self.groups[at];
+                let heads = group.heads.make_contiguous();
+                heads.sort_by_key(|head| (head.due, head.id));
+                group.is_read = heads.len() < few;
+                if let Some(last) = heads.last() {
+                    group.last = (last.due, last.id);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn add_head(&mut self, mut row: Row) -> Result<(), Fault> {
+        let head = Head {
+            due: row.at(1)?,
+            id: row.at(2)?,
+            crashes: row.at(3)?,
+        };
+        if let (Some(id), Some(chore)) = (row.at::<Option<Vec<u8>>>(4)?, row.at(5)?) {
+            let budget = job_budget(&mut row, 6)?;
+            let known = (id_of(&id)?, budget, stops_starting(chore));
+            self.processes.insert(process_of(head.id), known);
+        }
+        self.groups[row.at::<usize>(0)?].heads.push_back(head);
+        Ok(())
+    }
+
+    /// The first jobs of groups after the last ones that were read, up to a limit for each group.
+    fn heads(
+        &self,
+        tx: &mut dyn Statements,
+        which: &str,
+        limits: &[(usize, usize)],
+    ) -> Result<Vec<Row>, Fault> {
+        match tx.dialect() {
+            Dialect::Sqlite => {
+                let (mut rows, heads) = (Vec::new(), heads_in_sqlite(which));
+                for (at, few) in limits {
+                    let group = &self.groups[*at];
+                    let (due, id) = group.last;
+                    let values = by![*at as i64, group.no, group.priority, due, id, limit(*few)];
+                    rows.extend(tx.rows(&heads, values)?);
+                }
+                Ok(rows)
+            }
+            #[cfg(feature = "mysql")]
+            Dialect::Mysql => {
+                let parts = limits.iter().map(|(at, few)| {
+                    let group = &self.groups[*at];
+                    let (due, id) = group.last;
+                    format!(
+                        "(SELECT {at} AS place, visible_at, id, crashes FROM #jobs FORCE INDEX (to_claim)
+                          WHERE status = {PENDING} AND lane = {} AND priority = {} AND visible_at >= {due}
+                            AND (visible_at > {due} OR id > {id}) {which}
+                          ORDER BY visible_at, id LIMIT {few})",
+                        group.no, group.priority
+                    )
+                });
+                let parts: Vec<String> = parts.collect();
+                tx.rows_once(&with_processes(&parts.join(" UNION ALL ")))
+            }
+        }
     }
 }

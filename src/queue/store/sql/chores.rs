@@ -1,23 +1,26 @@
 //! Chores: changes to all jobs of a process. One short transaction stores the decision and many apply it; after a
-//! crash, any program continues.
+//! crash, any program continues. The states of the jobs tell which of them are left.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
+
+use const_format::formatcp;
+use rusqlite::types::Value;
 
 use crate::base::{Error, ErrorKind, JobId, ProcessId, Timestamp};
 use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::rows::{
-    CANCELLED, CANCELLING, DELETING, FAILED, HELD, MOST_JOBS, NO_CHORE, PENDING, RELEASING,
-    RETRYING, count, key, key_of, process_of,
+    CANCELLED, CANCELLING, DELETING, FAILED, HELD, MOST_JOBS, NO_CHORE, PENDING, RELEASING, count,
+    key, key_of, process_of,
 };
 
 use super::lineage;
 use super::standing::{Standing, lock};
-use super::statements::{Dialect, Fault, Queries as _, Statements, by, list, stored};
+use super::statements::{Dialect, Fault, Queries as _, Statements, by, stored};
 use super::{Again, SqlStore};
 
-/// Performs a step of the first interrupted chore. False if none is left.
+/// Continues the first interrupted chore for a while. False if none is left.
 pub(crate) fn resume(store: &impl SqlStore, now: Timestamp) -> Result<bool, Error> {
+    const CHUNKS: u32 = 20;
     let halfway: Option<i64> = store.read(|tx| {
         // The condition that each database finds in its index.
         let condition = match tx.dialect() {
@@ -28,33 +31,27 @@ pub(crate) fn resume(store: &impl SqlStore, now: Timestamp) -> Result<bool, Erro
         let find = format!("SELECT no FROM #processes {condition} {NO_CHORE} LIMIT 1");
         tx.one(&find, Vec::new())
     })?;
-    match halfway {
-        Some(no) => step(store, no, now).map(|_| true),
-        None => Ok(false),
+    let Some(no) = halfway else {
+        return Ok(false);
+    };
+    let mut from = key(no, 0);
+    for _ in 0..CHUNKS {
+        match step(store, no, from, now)? {
+            Some(next) => from = next,
+            None => break,
+        }
     }
+    Ok(true)
 }
 
-/// The result of a decision.
+/// What a decision leads to.
 enum Decided<T> {
-    /// The chore must be applied to these processes; the requested process is the last one.
-    Yes { on: Vec<i64>, reply: T },
-    /// Another chore of this process must be applied first.
-    After(i64),
+    /// The chore of the process must be applied.
+    Yes(T),
+    /// Another chore of the process must be applied first.
+    After,
     /// No change is necessary.
     NothingToDo(T),
-}
-
-/// Locks a process and all its descendants, parents first. Nothing can be added below locked processes.
-pub(super) fn lock_family(tx: &mut dyn Statements, no: i64) -> Result<Vec<i64>, Fault> {
-    let mut family = lineage::below_process(tx, no)?;
-    loop {
-        lock(tx, family.iter().copied())?;
-        let now = lineage::below_process(tx, no)?;
-        if now == family {
-            return Ok(family);
-        }
-        family = now;
-    }
 }
 
 pub(super) fn seal_process(
@@ -69,28 +66,19 @@ pub(super) fn seal_process(
             return Err(Error::new(ErrorKind::Invalid, why).into());
         };
         match standing.chore {
-            RELEASING => {}
             NO_CHORE if standing.sealed == standing.total => {
                 return Ok(Decided::NothingToDo(()));
             }
-            NO_CHORE => {
-                let begin = format!(
-                    "UPDATE #processes SET chore = {RELEASING}, progress = sealed WHERE no = ?"
-                );
-                tx.run(&begin, by![no])?;
-            }
-            _ => return Ok(Decided::After(no)),
+            NO_CHORE | RELEASING => {}
+            _ => return Ok(Decided::After),
         }
-        tx.run(
-            "UPDATE #processes SET sealed = total, changed_at = GREATEST(changed_at, ?) WHERE no = ?",
-            by![now.0, no],
-        )?;
-        Ok(Decided::Yes {
-            on: vec![no],
-            reply: (),
-        })
-    })?;
-    Ok(())
+        let seal = formatcp!(
+            "UPDATE #processes SET chore = {RELEASING}, sealed = total, changed_at = GREATEST(changed_at, ?)
+             WHERE no = ?"
+        );
+        tx.run(seal, by![now.0, no])?;
+        Ok(Decided::Yes(()))
+    })
 }
 
 pub(super) fn cancel_process(
@@ -98,130 +86,22 @@ pub(super) fn cancel_process(
     id: ProcessId,
     now: Timestamp,
 ) -> Result<u64, Error> {
-    let (cancelled, _) = decide(store, id, now, |tx, standing| {
+    decide(store, id, now, |tx, standing| {
         let Some((no, Standing { chore, pending, .. })) = standing else {
             return Ok(Decided::NothingToDo(0));
         };
-        if chore != NO_CHORE && chore != RELEASING {
-            return Ok(Decided::After(no));
+        if chore == DELETING {
+            return Ok(Decided::After);
         }
-        let mut family = lock_family(tx, no)?;
-        let busy = format!(
-            "SELECT no FROM #processes WHERE no IN {} AND chore IN ({CANCELLING}, {RETRYING}) ORDER BY no LIMIT 1",
-            list(family.iter().copied())
-        );
-        if let Some(child) = tx.column_once(&busy)?.pop() {
-            return Ok(Decided::After(child));
-        }
-        // Incomplete children that are requeued later would count as complete.
-        lineage::delete_unsealed(tx, &family)?;
-        family.insert(0, no);
         // No job can be added any more, so the existing jobs count as sealed. The time shows whether missing results
         // were known by then.
-        let family = list(family);
-        let cancel = format!(
-            "UPDATE #processes SET cancelled = {}, sealed = total,
-               chore = CASE WHEN pending > 0 THEN {CANCELLING} ELSE {NO_CHORE} END, progress = 0
-             WHERE no IN {family} AND chore <> {DELETING}",
-            now.0.max(1)
+        let cancel = formatcp!(
+            "UPDATE #processes SET cancelled = ?, sealed = total, chore = {CANCELLING} WHERE no = ?"
         );
-        tx.run_once(&cancel)?;
-        let begun = format!(
-            "SELECT no FROM #processes WHERE no IN {family} AND chore = {CANCELLING} ORDER BY no DESC"
-        );
-        let on = tx.column_once(&begun)?;
-        Ok(Decided::Yes { on, reply: pending })
-    })?;
-    Ok(count(cancelled))
-}
-
-/// Children first, because a requeued parent checks them immediately. If the OS process crashes in between, children
-/// are requeued and the parent can still be requeued.
-pub(super) fn retry_process(
-    store: &impl SqlStore,
-    id: ProcessId,
-    now: Timestamp,
-) -> Result<u64, Error> {
-    let children = store.read(|tx| match tx.process_no(id)? {
-        Some(no) => lineage::to_retry(tx, key(no, 0), key(no, MOST_JOBS - 1)),
-        None => Ok(Vec::new()),
-    })?;
-    for child in children {
-        retry_one(store, child, now)?;
-    }
-    retry_one(store, id, now)
-}
-
-fn retry_one(store: &impl SqlStore, id: ProcessId, now: Timestamp) -> Result<u64, Error> {
-    let ((), changed) = decide(store, id, now, |tx, standing| {
-        let Some((no, Standing { chore, .. })) = standing else {
-            return Ok(Decided::NothingToDo(()));
-        };
-        if chore != NO_CHORE {
-            return Ok(Decided::After(no));
-        }
-        let begin = format!(
-            "UPDATE #processes SET cancelled = 0, chore = {RETRYING}, progress = 0, chore_changed = 0 WHERE no = ?"
-        );
-        tx.run(&begin, by![no])?;
-        Ok(Decided::Yes {
-            on: vec![no],
-            reply: (),
-        })
-    })?;
-    Ok(count(changed))
-}
-
-/// Requeues a failed or cancelled job, and its children before it.
-pub(super) fn retry_job(store: &impl SqlStore, job: JobId, now: Timestamp) -> Result<bool, Error> {
-    let id = key_of(job);
-    for child in store.read(|tx| lineage::to_retry(tx, id, id))? {
-        retry_one(store, child, now)?;
-    }
-    loop {
-        let done = store.write(Again::Harmless, |tx| retry_in(store, tx, job, now))?;
-        match done {
-            Ok(retried) => {
-                store.wake_workers();
-                return Ok(retried);
-            }
-            Err(busy) => carry_out(store, busy, now)?,
-        };
-    }
-}
-
-/// Returns whether the job was requeued, or its process, if that has a chore that must be applied first.
-fn retry_in(
-    store: &impl SqlStore,
-    tx: &mut dyn Statements,
-    job: JobId,
-    now: Timestamp,
-) -> Result<Result<bool, i64>, Fault> {
-    let sql = format!(
-        "SELECT lane, status, created_at FROM #jobs FORCE INDEX (PRIMARY)
-         WHERE id = ? AND status IN ({FAILED}, {CANCELLED}) FOR UPDATE"
-    );
-    let id = key_of(job);
-    let Some(mut row) = tx.first(&sql, by![id])? else {
-        return Ok(Ok(false));
-    };
-    let ended = (id, row.at(0)?, row.at(1)?);
-    let no = process_of(id);
-    let Some(process) = lock(tx, [no])?.remove(&no) else {
-        return Ok(Ok(false));
-    };
-    // The rest of the id must match too, because it may belong to another database.
-    let is_same = store.job_id(id, Timestamp(row.at(2)?)) == job;
-    if !is_same || process.stops_trying() {
-        return Ok(Ok(false));
-    }
-    if process.chore != NO_CHORE {
-        return Ok(Err(no));
-    }
-    let mut changes = CounterChanges::default();
-    requeue(store, tx, &[ended], now, &mut changes)?;
-    changes.write(tx, now)?;
-    Ok(Ok(true))
+        tx.run(cancel, by![now.0.max(1), no])?;
+        cancel_below(tx, "root = ?", by![no], now)?;
+        Ok(Decided::Yes(count(pending)))
+    })
 }
 
 pub(super) fn delete_process(
@@ -229,246 +109,353 @@ pub(super) fn delete_process(
     id: ProcessId,
     now: Timestamp,
 ) -> Result<u64, Error> {
-    let (deleted, _) = decide(store, id, now, |tx, standing| {
+    decide(store, id, now, |tx, standing| {
         let Some((no, standing)) = standing else {
             return Ok(Decided::NothingToDo(0));
         };
-        let mut family = vec![no];
-        family.extend(lock_family(tx, no)?);
-        lineage::add_usage_to_parent(tx, &family, now)?;
-        lineage::delete(tx, &family)?;
-        family.reverse();
-        Ok(Decided::Yes {
-            on: family,
-            reply: standing.total - standing.consumed,
-        })
-    })?;
-    Ok(count(deleted))
+        let delete = formatcp!("UPDATE #processes SET chore = {DELETING} WHERE no = ?");
+        tx.run(delete, by![no])?;
+        delete_below(tx, "root = ?", by![no])?;
+        Ok(Decided::Yes(count(standing.total - standing.consumed)))
+    })
 }
 
-/// Stores a decision and applies it. Returns the decision's reply, and the number of changed jobs.
+/// Requeues the failed and cancelled jobs of a process: each once, by rising key, and only those that had ended so before it
+/// began. Children first, because a requeued parent looks at them. After a crash, what is left can still be requeued.
+pub(super) fn retry_process(
+    store: &impl SqlStore,
+    id: ProcessId,
+    now: Timestamp,
+) -> Result<u64, Error> {
+    let begun = decide(store, id, now, |tx, standing| {
+        let Some((no, Standing { chore, .. })) = standing else {
+            return Ok(Decided::NothingToDo(None));
+        };
+        if chore != NO_CHORE {
+            return Ok(Decided::After);
+        }
+        tx.run("UPDATE #processes SET cancelled = 0 WHERE no = ?", by![no])?;
+        Ok(Decided::NothingToDo(Some(no)))
+    })?;
+    let Some(no) = begun else {
+        return Ok(0);
+    };
+    let (first, last) = (key(no, 0), key(no, MOST_JOBS - 1));
+    retry_children(store, first, last, now)?;
+    let find = formatcp!(
+        "SELECT id, claim FROM #jobs WHERE id BETWEEN ? AND ? AND status >= {FAILED} ORDER BY id"
+    );
+    let mut ended: Vec<(i64, i64)> = Vec::new();
+    store.read(|tx| {
+        ended.clear();
+        tx.each(find, by![first, last], &mut |mut row| {
+            ended.push((row.at(0)?, row.at(1)?));
+            Ok(true)
+        })
+    })?;
+    let chunk = usize::try_from(store.shared().chunk).unwrap_or(1).max(1);
+    let mut requeued = 0;
+    for some in ended.chunks(chunk) {
+        store.shared().next_chunk()?;
+        requeued += store.write(Again::Harmless, |tx| requeue(store, tx, no, some, now))?;
+    }
+    store.wake_workers();
+    Ok(requeued)
+}
+
+fn retry_children(
+    store: &impl SqlStore,
+    first: i64,
+    last: i64,
+    now: Timestamp,
+) -> Result<(), Error> {
+    for child in store.read(|tx| lineage::to_retry(tx, first, last))? {
+        retry_process(store, child, now)?;
+    }
+    Ok(())
+}
+
+/// Requeues a failed or cancelled job, and its children before it.
+pub(super) fn retry_job(store: &impl SqlStore, job: JobId, now: Timestamp) -> Result<bool, Error> {
+    let id = key_of(job);
+    retry_children(store, id, id, now)?;
+    loop {
+        let done = store.write(Again::Harmless, |tx| {
+            let find = formatcp!(
+                "SELECT claim, created_at FROM #jobs WHERE id = ? AND status >= {FAILED}"
+            );
+            let Some(mut row) = tx.first(find, by![id])? else {
+                return Ok(Some(false));
+            };
+            // The rest of the id must match too, because it may belong to another database.
+            if store.job_id(id, Timestamp(row.at(1)?)) != job {
+                return Ok(Some(false));
+            }
+            let busy = "SELECT chore FROM #processes WHERE no = ?";
+            if tx.one(busy, by![process_of(id)])? != Some(NO_CHORE) {
+                return Ok(None);
+            }
+            let ended = [(id, row.at(0)?)];
+            let requeued = requeue(store, tx, process_of(id), &ended, now)?;
+            Ok(Some(requeued > 0))
+        })?;
+        match done {
+            Some(retried) => {
+                store.wake_workers();
+                return Ok(retried);
+            }
+            None => carry_out(store, process_of(id), now)?,
+        }
+    }
+}
+
+/// Requeues those of these jobs of a process that are still in the states in which they were found, unless the process was
+/// cancelled. Returns their number.
+fn requeue(
+    store: &impl SqlStore,
+    tx: &mut dyn Statements,
+    no: i64,
+    ended: &[(i64, i64)],
+    now: Timestamp,
+) -> Result<u64, Fault> {
+    let claims: BTreeMap<i64, i64> = ended.iter().copied().collect();
+    let ids: Vec<i64> = claims.keys().copied().collect();
+    let find = formatcp!(
+        "SELECT id, claim, lane, status FROM #jobs FORCE INDEX (PRIMARY)
+         WHERE id IN :list AND status >= {FAILED} ORDER BY id FOR UPDATE"
+    );
+    let rows = tx.rows_in(find, &ids)?;
+    let standing = lock(tx, [no])?;
+    if standing.get(&no).is_none_or(Standing::stops_trying) {
+        return Ok(0);
+    }
+    let mut changes = CounterChanges::default();
+    let mut by_lane: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
+    let mut all = Vec::new();
+    for mut row in rows {
+        let (id, claim): (i64, i64) = (row.at(0)?, row.at(1)?);
+        if claims.get(&id) == Some(&claim) {
+            let lane = store.at_step(tx, row.at(2)?, 0)?;
+            by_lane.entry(lane).or_default().push(id);
+            changes.moved(id, row.at(3)?, PENDING);
+            all.push(id);
+        }
+    }
+    for (lane, jobs) in by_lane {
+        let retry = format!(
+            "UPDATE #jobs SET status = {PENDING}, claim = claim + 1, visible_at = {}, lane = {lane}, crashes = 0,
+               attempt = 0, has_history = 0 WHERE id IN :list",
+            now.0
+        );
+        tx.run_in(&retry, &jobs)?;
+    }
+    tx.defer_in("DELETE FROM #results WHERE job IN :list", &all)?;
+    tx.defer_in("DELETE FROM #histories WHERE job IN :list", &all)?;
+    changes.write(tx, now)?;
+    Ok(all.len() as u64)
+}
+
+/// Stores a decision and applies it. Returns the decision's reply.
 fn decide<T>(
     store: &impl SqlStore,
     id: ProcessId,
     now: Timestamp,
     decision: impl Fn(&mut dyn Statements, Option<(i64, Standing)>) -> Result<Decided<T>, Fault>,
-) -> Result<(T, i64), Error> {
+) -> Result<T, Error> {
     loop {
-        let decided = store.write(Again::Harmless, |tx| {
+        let (no, decided) = store.write(Again::Harmless, |tx| {
             let no: Option<i64> =
                 tx.one("SELECT no FROM #processes WHERE id = ?", by![stored(id)])?;
             let standing = match no {
                 None => None,
                 Some(no) => lock(tx, [no])?.pop_first(),
             };
-            decision(tx, standing)
+            Ok((no.unwrap_or(0), decision(tx, standing)?))
         })?;
         match decided {
-            Decided::NothingToDo(reply) => return Ok((reply, 0)),
-            Decided::After(no) => {
+            Decided::NothingToDo(reply) => return Ok(reply),
+            Decided::After => carry_out(store, no, now)?,
+            Decided::Yes(reply) => {
                 carry_out(store, no, now)?;
-            }
-            Decided::Yes { on, reply } => {
-                let mut changed = 0;
-                for no in on {
-                    changed = carry_out(store, no, now)?;
-                }
-                return Ok((reply, changed));
+                return Ok(reply);
             }
         }
     }
 }
 
-/// Applies the rest of a process's chore. Returns the number of changed jobs.
-pub(super) fn carry_out(store: &impl SqlStore, no: i64, now: Timestamp) -> Result<i64, Error> {
-    loop {
-        let (more, changed) = step(store, no, now)?;
-        if !more {
-            return Ok(changed);
-        }
+/// Applies the rest of the chores of a process and its descendants.
+pub(super) fn carry_out(store: &impl SqlStore, no: i64, now: Timestamp) -> Result<(), Error> {
+    let mut from = key(no, 0);
+    while let Some(next) = step(store, no, from, now)? {
+        from = next;
     }
+    let below = formatcp!(
+        "SELECT no FROM #processes WHERE parent BETWEEN ? AND ? AND chore <> {NO_CHORE} ORDER BY no"
+    );
+    let range = by![key(no, 0), key(no, MOST_JOBS - 1)];
+    for child in store.read(|tx| tx.column(below, range.clone()))? {
+        carry_out(store, child, now)?;
+    }
+    Ok(())
 }
 
-/// One short transaction of a process's chore. Returns whether more is left, and the number of jobs changed so far.
-pub(crate) fn step(store: &impl SqlStore, no: i64, now: Timestamp) -> Result<(bool, i64), Error> {
+/// One short transaction of a process's chore. Returns the key at which the next one continues.
+fn step(store: &impl SqlStore, no: i64, from: i64, now: Timestamp) -> Result<Option<i64>, Error> {
     store.shared().next_chunk()?;
-    let (more, changed, woken) = store.write(Again::Harmless, |tx| step_in(store, tx, no, now))?;
+    let chunk = store.shared().chunk;
+    let (next, woken) = store.write(Again::Harmless, |tx| step_in(tx, no, from, chunk, now))?;
     if woken {
         store.wake_workers();
     }
-    Ok((more, changed))
+    Ok(next)
 }
 
 fn step_in(
-    store: &impl SqlStore,
     tx: &mut dyn Statements,
     no: i64,
+    from: i64,
+    chunk: i64,
     now: Timestamp,
-) -> Result<(bool, i64, bool), Fault> {
+) -> Result<(Option<i64>, bool), Fault> {
     // Read first, and locked after the jobs.
-    let read = "SELECT chore, progress, sealed, chore_changed FROM #processes WHERE no = ?";
-    let Some(mut row) = tx.first(read, by![no])? else {
-        return Ok((false, 0, false));
+    let read = "SELECT chore FROM #processes WHERE no = ?";
+    let chore = tx.one::<i64>(read, by![no])?.unwrap_or(NO_CHORE);
+    let which = match chore {
+        NO_CHORE => return Ok((None, false)),
+        RELEASING => formatcp!("AND status = {HELD}"),
+        CANCELLING => formatcp!("AND status IN ({PENDING}, {HELD})"),
+        _ => "",
     };
-    let (doing, progress): (i64, i64) = (row.at(0)?, row.at(1)?);
-    let (sealed, before): (i64, i64) = (row.at(2)?, row.at(3)?);
-    if doing == NO_CHORE {
-        return Ok((false, before, false));
-    }
-    let end = if doing == RELEASING {
-        sealed
-    } else {
-        MOST_JOBS
-    };
-    let from = key(no, 0) + progress;
-    let behind = key(no, 0) + end;
-    let next: Option<i64> = tx.one(
-        "SELECT id FROM #jobs FORCE INDEX (PRIMARY) WHERE id >= ? AND id < ? ORDER BY id LIMIT 1 OFFSET ?",
-        by![from, behind, store.shared().chunk],
-    )?;
-    let to = next.unwrap_or(behind);
-    if tx.dialect() != Dialect::Sqlite {
-        let lock = "SELECT id FROM #jobs FORCE INDEX (PRIMARY) WHERE id >= ? AND id < ? ORDER BY id FOR UPDATE";
-        tx.rows(lock, by![from, to])?;
-    }
+    let find = format!(
+        "SELECT id FROM #jobs FORCE INDEX (PRIMARY) WHERE id >= ? AND id < ? {which} ORDER BY id LIMIT ? FOR UPDATE"
+    );
+    let jobs: Vec<i64> = tx.column(&find, by![from, key(no, 0) + MOST_JOBS, chunk])?;
     let standing = lock(tx, [no])?.remove(&no).ok_or(Fault::Overtaken)?;
-    if (
-        standing.chore,
-        standing.progress,
-        standing.sealed,
-        standing.chore_changed,
-    ) != (doing, progress, sealed, before)
-    {
+    if standing.chore != chore {
         return Err(Fault::Overtaken);
     }
     let mut changes = CounterChanges::default();
-    let changed = chunk(store, tx, doing, no, from..to, now, &mut changes)?;
-    let mut woken = changes.write(tx, now)?.woken;
-    woken |= finish(tx, doing, no, next, changed, now)?;
-    woken |= changed > 0 && (doing == RELEASING || doing == RETRYING);
-    Ok((next.is_some(), before + changed, woken))
-}
-
-/// Applies the chore to these locked jobs. Returns the number of changed jobs.
-fn chunk(
-    store: &impl SqlStore,
-    tx: &mut dyn Statements,
-    doing: i64,
-    no: i64,
-    keys: Range<i64>,
-    now: Timestamp,
-    changes: &mut CounterChanges,
-) -> Result<i64, Fault> {
-    let mut run = |sql: &str| -> Result<i64, Fault> {
-        let changed = tx.run(sql, by![keys.start, keys.end])?;
-        Ok(i64::try_from(changed).unwrap_or(0))
-    };
-    match doing {
-        RELEASING => run(&format!(
-            "UPDATE #jobs SET status = {PENDING}, visible_at = LEAST(visible_at, {})
-             WHERE id >= ? AND id < ? AND status = {HELD}",
-            now.0
-        )),
-        CANCELLING => {
-            let changed = run(&format!(
-                "UPDATE #jobs SET status = {CANCELLED} WHERE id >= ? AND id < ? AND status <= {HELD}"
-            ))?;
-            changes.moved_many(no, HELD, CANCELLED, changed);
-            Ok(changed)
+    match chore {
+        RELEASING => {
+            let release = format!(
+                "UPDATE #jobs SET status = {PENDING}, visible_at = LEAST(visible_at, {}) WHERE id IN :list",
+                now.0
+            );
+            tx.defer_in(&release, &jobs)?;
         }
-        RETRYING => retry_chunk(store, tx, keys, now, changes),
+        CANCELLING => {
+            let cancel = formatcp!("UPDATE #jobs SET status = {CANCELLED} WHERE id IN :list");
+            tx.defer_in(cancel, &jobs)?;
+            let cancelled = i64::try_from(jobs.len()).unwrap_or(0);
+            changes.moved_many(no, PENDING, CANCELLED, cancelled);
+        }
         _ => {
             for table in ["#payloads", "#results", "#histories"] {
-                run(&format!("DELETE FROM {table} WHERE job >= ? AND job < ?"))?;
+                tx.defer_in(&format!("DELETE FROM {table} WHERE job IN :list"), &jobs)?;
             }
-            run("DELETE FROM #jobs WHERE id >= ? AND id < ?")
+            tx.defer_in("DELETE FROM #jobs WHERE id IN :list", &jobs)?;
         }
     }
+    if chore != DELETING {
+        changes.write(tx, now)?;
+    }
+    let is_last = (jobs.len() as i64) < chunk;
+    if is_last {
+        finish(tx, chore, no, now)?;
+    }
+    let next = jobs.last().filter(|_| !is_last).map(|last| last + 1);
+    Ok((next, chore == RELEASING && !jobs.is_empty()))
 }
 
-fn retry_chunk(
-    store: &impl SqlStore,
-    tx: &mut dyn Statements,
-    keys: Range<i64>,
-    now: Timestamp,
-    changes: &mut CounterChanges,
-) -> Result<i64, Fault> {
-    let rows = tx.rows(
-        &format!(
-            "SELECT id, lane, status FROM #jobs FORCE INDEX (PRIMARY)
-             WHERE id >= ? AND id < ? AND status IN ({FAILED}, {CANCELLED}) ORDER BY id FOR UPDATE"
-        ),
-        by![keys.start, keys.end],
-    )?;
-    let ended = rows
-        .into_iter()
-        .map(|mut row| Ok((row.at(0)?, row.at(1)?, row.at(2)?)));
-    let ended: Vec<(i64, i64, i64)> = ended.collect::<Result<_, Fault>>()?;
-    requeue(store, tx, &ended, now, changes)
+/// The end of a chore, which the children get next; those of a root have it already.
+fn finish(tx: &mut dyn Statements, chore: i64, no: i64, now: Timestamp) -> Result<(), Fault> {
+    const CHILDREN: &str = "parent BETWEEN ? AND ?";
+    let range = by![key(no, 0), key(no, MOST_JOBS - 1)];
+    if chore == DELETING {
+        delete_below(tx, CHILDREN, range)?;
+        return tx
+            .run("DELETE FROM #processes WHERE no = ?", by![no])
+            .map(drop);
+    }
+    if chore == CANCELLING {
+        cancel_below(tx, CHILDREN, range, now)?;
+    }
+    let end = formatcp!("UPDATE #processes SET chore = {NO_CHORE} WHERE no = ?");
+    tx.run(end, by![no]).map(drop)
 }
 
-/// Requeues locked jobs, given with their lanes and states. Returns their number.
-fn requeue(
-    store: &impl SqlStore,
-    tx: &mut dyn Statements,
-    ended: &[(i64, i64, i64)],
-    now: Timestamp,
-    changes: &mut CounterChanges,
-) -> Result<i64, Fault> {
-    let mut by_lane: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
-    for (id, lane, status) in ended {
-        let lane = store.at_step(tx, *lane, 0)?;
-        by_lane.entry(lane).or_default().push(*id);
-        changes.moved(*id, *status, PENDING);
-    }
-    for (lane, jobs) in by_lane {
-        let retry = format!(
-            "UPDATE #jobs SET status = {PENDING}, claim = claim + 1, visible_at = {}, lane = {lane}, crashes = 0,
-               attempt = 0, has_history = 0 WHERE id IN {}",
-            now.0,
-            list(jobs)
-        );
-        tx.run_once(&retry)?;
-    }
-    if !ended.is_empty() {
-        let jobs = list(ended.iter().map(|(id, _, _)| *id));
-        tx.run_once(&format!("DELETE FROM #results WHERE job IN {jobs}"))?;
-        tx.run_once(&format!("DELETE FROM #histories WHERE job IN {jobs}"))?;
-    }
-    Ok(i64::try_from(ended.len()).unwrap_or(0))
+fn delete_below(tx: &mut dyn Statements, which: &str, by: Vec<Value>) -> Result<(), Fault> {
+    let delete =
+        format!("UPDATE #processes SET chore = {DELETING} WHERE {which} AND chore <> {DELETING}");
+    tx.run(&delete, by).map(drop)
 }
 
-/// Records the progress of the chore; a process whose jobs are all deleted is removed. Returns whether a job was woken
-/// that waited for the process.
-fn finish(
+fn cancel_below(
     tx: &mut dyn Statements,
-    doing: i64,
-    no: i64,
-    next: Option<i64>,
-    changed: i64,
+    which: &str,
+    by: Vec<Value>,
     now: Timestamp,
-) -> Result<bool, Fault> {
-    match next {
-        None if doing == DELETING => {
-            // Jobs may have ended since the decision.
-            let parent = lineage::add_usage_to_parent(tx, &[no], now)?;
-            tx.run("DELETE FROM #processes WHERE no = ?", by![no])?;
-            if let Some(parent) = parent {
-                return lineage::wake(tx, parent, now);
-            }
-        }
-        None => {
-            let end = format!(
-                "UPDATE #processes SET chore = {NO_CHORE}, progress = 0, chore_changed = chore_changed + ? WHERE no = ?"
-            );
-            tx.run(&end, by![changed, no])?;
-        }
-        Some(next) => {
-            tx.run(
-                "UPDATE #processes SET progress = ?, chore_changed = chore_changed + ? WHERE no = ?",
-                by![next - key(no, 0), changed, no],
-            )?;
-        }
+) -> Result<(), Fault> {
+    // Incomplete children that are requeued later would count as complete.
+    delete_below(tx, &format!("{which} AND sealed < total"), by.clone())?;
+    let cancel = format!(
+        "UPDATE #processes SET cancelled = {}, chore = {CANCELLING}
+         WHERE {which} AND cancelled = 0 AND chore <> {DELETING}",
+        now.0.max(1)
+    );
+    tx.run(&cancel, by).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::job::Job;
+    use crate::queue::store::sqlite::{SqliteOptions, SqliteStore};
+    use crate::queue::store::{
+        ClaimOutcome, ClaimRequest, ClaimStore as _, EnqueueStore as _, Settlement,
+    };
+
+    /// A job that runs again and fails again during the retry of a large process stays failed.
+    #[test]
+    fn a_retry_takes_each_job_once_and_only_if_it_had_failed_before_it_began() {
+        const T: Timestamp = Timestamp(1_763_000_000_000);
+        let store = SqliteStore::in_memory(SqliteOptions::default()).unwrap();
+        let jobs = ["a", "b"].map(|name| Job::new("test", &name).unwrap());
+        let process = ProcessId::new();
+        store.insert(process, jobs.to_vec(), true, T).unwrap();
+        let worker = store.register_worker().unwrap();
+        let fail = |most| {
+            let wanted = ClaimRequest {
+                most,
+                idle: true,
+                processes: &[],
+                open: &mut |_| usize::MAX,
+            };
+            let claimed = store.claim(worker, wanted, T).unwrap().jobs;
+            let failed = claimed.iter().map(|job| {
+                let outcome = ClaimOutcome::Failed {
+                    error: Error::new(ErrorKind::Invalid, "no"),
+                    result: None,
+                    spent: None,
+                };
+                Settlement::new(job.receipt, 1, outcome)
+            });
+            store.settle(&failed.collect::<Vec<_>>(), T).unwrap();
+            let ended = claimed.iter();
+            let ended = ended.map(|job| (job.receipt.job, job.receipt.claim));
+            ended.collect::<Vec<_>>()
+        };
+        let before = fail(2);
+        let no = process_of(before[0].0);
+        let again = |jobs: &[(i64, i64)]| {
+            SqlStore::write(&store, Again::Harmless, |tx| {
+                requeue(&store, tx, no, jobs, T)
+            })
+            .unwrap()
+        };
+        assert_eq!(again(&before[..1]), 1);
+        assert_eq!(fail(1).len(), 1);
+        assert_eq!(again(&before), 1);
+        assert_eq!(again(&before), 0);
     }
-    Ok(false)
 }

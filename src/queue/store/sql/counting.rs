@@ -11,24 +11,22 @@ use crate::queue::store::counters::{Change, CounterChanges};
 use crate::queue::store::rows::{self, DELETING, PROCESS_COLUMNS};
 
 use super::budgets::MOST;
+use super::spent;
 use super::standing::stops_starting;
 use super::statements::{Fault, Row, Statements, by};
-use super::{lineage, spent};
 
 /// Limit of counted tokens: the sum of two such numbers does not overflow.
 const MOST_TOKENS: i64 = i64::MAX / 2;
 
 /// The query whose rows [`CounterChanges::count`] needs.
 pub(in crate::queue::store) const CHANGED: &str = formatcp!(
-    "SELECT no, chore, parent, pending + in_progress + at_provider, root, {PROCESS_COLUMNS}
+    "SELECT no, chore, root, {PROCESS_COLUMNS}
      FROM #processes WHERE no IN :list ORDER BY no"
 );
 
 /// Outcome of changes to counters.
 #[derive(Default)]
 pub(in crate::queue::store) struct Counted {
-    /// Jobs that waited for a process can be claimed again.
-    pub woken: bool,
     /// Processes whose jobs may start.
     pub startable: BTreeSet<i64>,
     /// The processes that changed, as they are now, without those that are being deleted.
@@ -36,8 +34,7 @@ pub(in crate::queue::store) struct Counted {
 }
 
 impl CounterChanges {
-    /// Updates the counters in the rows, which are locked, and wakes jobs that waited for processes which have ended
-    /// with this change.
+    /// Updates the counters in the rows, which are locked.
     pub(in crate::queue::store) fn write(
         &self,
         tx: &mut dyn Statements,
@@ -78,25 +75,24 @@ impl CounterChanges {
         let (mut counted, mut roots) = (Counted::default(), Vec::new());
         for mut row in rows {
             let (no, chore): (i64, i64) = (row.at(0)?, row.at(1)?);
-            let (parent, open): (Option<i64>, i64) = (row.at(2)?, row.at(3)?);
             if !stops_starting(chore) {
                 counted.startable.insert(no);
             }
-            let root: Option<i64> = row.at(4)?;
-            let state = rows::process(&mut row.behind(5))?;
+            let root: Option<i64> = row.at(2)?;
+            let state = rows::process(&mut row.behind(3))?;
             let Some(change) = self.processes.get(&no) else {
                 continue;
             };
-            if let (Some(parent), 0) = (parent, open) {
-                counted.woken |= lineage::wake(tx, parent, now)?;
-            }
             let used = change.cost.saturating_add(change.lost);
-            if let (Some(root), 1..) = (root, used) {
+            if let Some(root) = root.filter(|_| used > 0 || change.has_usage()) {
                 // It has a lower number, and was not locked before: a deadlock makes the server repeat one of the two.
-                tx.run(
-                    formatcp!("UPDATE #processes SET budget_used = LEAST(budget_used + ?, {MOST}) WHERE no = ?"),
-                    by![used, root],
-                )?;
+                let usage = Change {
+                    counts: [0; 7],
+                    total: 0,
+                    consumed: 0,
+                    ..*change
+                };
+                add(tx, root, &usage, now)?;
                 roots.push(root);
             }
             if chore != DELETING {
@@ -108,14 +104,6 @@ impl CounterChanges {
             counted.states.extend(states(tx, &roots)?);
         }
         Ok(counted)
-    }
-
-    /// The processes that changed, as they are now, without those that are being deleted.
-    pub(in crate::queue::store) fn states(
-        &self,
-        tx: &mut dyn Statements,
-    ) -> Result<Vec<ProcessState>, Fault> {
-        states(tx, &self.numbers())
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::base::{Error, Timestamp};
-use crate::queue::store::rows::{PENDING, WAITING};
+use crate::queue::store::rows::PENDING;
 
 use super::statements::Queries as _;
 use super::{Again, SqlStore};
@@ -16,22 +16,16 @@ pub(crate) fn make_due(
     let (far, now) = (now.after(longest).0, now.0);
     let is_late = format!("visible_at > {now} AND (visible_at > {far} OR created_at > {now})");
     // Read first, because the update looks at all jobs, and hardly ever changes one.
-    let any = [
-        format!(
-            "SELECT 1 FROM #jobs FORCE INDEX (to_claim) WHERE status = {PENDING} AND {is_late} LIMIT 1"
-        ),
-        format!("SELECT 1 FROM #jobs WHERE status = {WAITING} AND {is_late} LIMIT 1"),
-    ];
-    let is_there = store.read(|tx| {
-        let [pending, waiting] = &any;
-        Ok(tx.exists(pending, Vec::new())? || tx.exists(waiting, Vec::new())?)
-    })?;
+    let any = format!(
+        "SELECT 1 FROM #jobs FORCE INDEX (to_claim) WHERE status = {PENDING} AND {is_late} LIMIT 1"
+    );
+    let is_there = store.read(|tx| tx.exists(&any, Vec::new()))?;
     if !is_there {
         return Ok(0);
     }
     store.write_lazily(Again::Harmless, |tx| {
         tx.run_once(&format!(
-            "UPDATE #jobs SET visible_at = {now} WHERE status IN ({WAITING}, {PENDING}) AND {is_late}"
+            "UPDATE #jobs SET visible_at = {now} WHERE status = {PENDING} AND {is_late}"
         ))
     })
 }

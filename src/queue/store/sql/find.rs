@@ -254,7 +254,7 @@ pub(super) fn job_state(
         crashes: small(row.at(6)?),
         created_at,
         due_at: match written {
-            rows::WAITING | rows::PENDING | rows::HELD => Some(Timestamp(row.at(7)?)),
+            rows::PENDING | rows::HELD => Some(Timestamp(row.at(7)?)),
             _ => None,
         },
         result: json(row.at(10)?)?,

@@ -11,8 +11,8 @@ use crate::queue::store::rows::{
     process_of,
 };
 
-use super::statements::{Fault, Queries as _, Statements, by, stored};
 use super::budgets::MOST;
+use super::statements::{Fault, Queries as _, Statements, by, stored};
 use super::{SqlStore, lineage};
 
 /// The state of a process that decides how jobs are added to it.

@@ -12,6 +12,7 @@ mod batches;
 pub(super) mod budgets;
 pub(super) mod candidates;
 pub(super) mod chores;
+pub(super) mod claim;
 pub(super) mod claimed;
 pub(super) mod counting;
 pub(super) mod due;
@@ -24,6 +25,7 @@ pub(super) mod pauses;
 pub(super) mod provider;
 pub(super) mod results;
 pub(super) mod row;
+pub(super) mod settle;
 pub(super) mod spent;
 pub(super) mod standing;
 pub(super) mod statements;
@@ -45,6 +47,7 @@ use super::group_commit::{GroupCommit, Insert, Inserted};
 use super::rows::{job_id, small};
 use super::{ConsumerLock, JobLane, WorkerId};
 use statements::{Fault, Queries as _, Statements, by};
+use workers::keeping;
 
 /// Whether a transaction may be repeated if its outcome is unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,8 +149,17 @@ pub(super) trait SqlStore: Send + Sync {
         Ok(())
     }
 
-    /// Fails if a worker is not registered, because its jobs would never return to the queue.
-    fn check_worker(&self, tx: &mut dyn Statements, worker: WorkerId) -> Result<(), Fault>;
+    /// Fails if a worker is not registered, because its jobs would never return to the queue. Its row stays locked until the
+    /// transaction ends.
+    fn check_worker(&self, tx: &mut dyn Statements, worker: WorkerId) -> Result<(), Fault> {
+        if tx.rows(&keeping(worker), Vec::new())?.is_empty() {
+            self.enlist_again(tx, worker)?;
+        }
+        Ok(())
+    }
+
+    /// A worker of this store has no row. Fails if its jobs would never return to the queue.
+    fn enlist_again(&self, tx: &mut dyn Statements, worker: WorkerId) -> Result<(), Fault>;
 
     /// See [`ResultStore::lock_results`](super::ResultStore::lock_results).
     fn lock_outcomes(&self, _: ProcessId, _who: &str) -> Result<Option<ConsumerLock>, Error> {

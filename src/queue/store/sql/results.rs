@@ -12,7 +12,7 @@ use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::rows::{self, COMPLETED, MOST_JOBS, key, key_of, process_of, shown};
 use crate::queue::store::{ConsumerLock, DeliveredResult, JobLane, JobReceipt, ResultStore};
 
-use super::lineage::{self, Ended};
+use super::lineage;
 use super::standing::lock;
 use super::statements::{Dialect, Fault, Queries as _, Row, Statements, by, limit};
 use super::{Again, SqlStore, chores, pauses, waiting};
@@ -58,10 +58,7 @@ impl<S: SqlStore> ResultStore for S {
         // All of them in one transaction, because the caller has saved all of them or none.
         self.write(Again::Harmless, |tx| {
             deleted = 0;
-            let families = lineage::any(tx)?;
-            if families {
-                lineage::are_hosts(tx, jobs.iter().map(|job| process_of(*job)))?;
-            }
+            lineage::are_hosts(tx, jobs.iter().map(|job| process_of(*job)))?;
             let sql = formatcp!(
                 "SELECT id, claim FROM #jobs FORCE INDEX (PRIMARY)
              WHERE id IN :list AND status >= {COMPLETED} ORDER BY id FOR UPDATE"
@@ -76,21 +73,8 @@ impl<S: SqlStore> ResultStore for S {
             if gone.is_empty() {
                 return Ok(());
             }
-            let mut ended_families = Vec::new();
-            if families {
-                for job in &gone {
-                    ended_families.push(lineage::ended_families(tx, *job, Ended::ForGood)?);
-                }
-            }
-            let below = ended_families
-                .iter()
-                .flat_map(|ended_families| ended_families.families.iter().flatten());
-            let wanted: Vec<i64> = gone
-                .iter()
-                .map(|job| process_of(*job))
-                .chain(below.copied())
-                .collect();
-            lock(tx, wanted)?;
+            lock(tx, gone.iter().map(|job| process_of(*job)))?;
+            lineage::delete_below(tx, &gone)?;
             for rows in [
                 "#payloads WHERE job IN :list",
                 "#results WHERE job IN :list",
@@ -104,9 +88,6 @@ impl<S: SqlStore> ResultStore for S {
                 changes.consumed(*job);
             }
             changes.write(tx, now)?;
-            for ended_families in &ended_families {
-                lineage::job_ended(tx, ended_families, now)?;
-            }
             let empty =
                 "DELETE FROM #processes WHERE no IN :list AND consumed = total AND sealed = total";
             let numbers: Vec<i64> = changes.processes.keys().copied().collect();

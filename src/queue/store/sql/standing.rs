@@ -4,8 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::queue::store::rows::DELETING;
 
-#[cfg(feature = "mysql")]
-use super::statements::with_list;
 use super::statements::{Fault, Row, Statements};
 
 /// The state of a process that limits changes to its jobs.
@@ -13,17 +11,10 @@ use super::statements::{Fault, Row, Statements};
 pub(crate) struct Standing {
     pub chore: i64,
     pub is_cancelled: bool,
-    pub progress: i64,
     pub sealed: i64,
     pub total: i64,
     pub pending: i64,
     pub consumed: i64,
-    pub chore_changed: i64,
-    #[cfg_attr(
-        not(feature = "mysql"),
-        expect(dead_code, reason = "only a server's tables need it")
-    )]
-    pub open: i64,
 }
 
 /// Whether a chore prevents the start of jobs.
@@ -33,7 +24,6 @@ pub(crate) fn stops_starting(chore: i64) -> bool {
 
 impl Standing {
     /// Whether its jobs must not start any more.
-    #[cfg(feature = "mysql")]
     pub(crate) fn stops_starting(&self) -> bool {
         stops_starting(self.chore)
     }
@@ -44,17 +34,9 @@ impl Standing {
     }
 }
 
-const LOCKING: &str =
-    "SELECT no, chore, cancelled, progress, sealed, total, pending, consumed, chore_changed,
-       pending + in_progress + at_provider
-     FROM #processes FORCE INDEX (PRIMARY) WHERE no IN :list ORDER BY no FOR UPDATE";
-
 /// The query that locks processes, lowest number first.
-#[cfg(feature = "mysql")]
-pub(crate) fn locking(numbers: impl IntoIterator<Item = i64>) -> String {
-    let numbers: BTreeSet<i64> = numbers.into_iter().collect();
-    with_list(LOCKING, numbers)
-}
+pub(crate) const LOCKING: &str = "SELECT no, chore, cancelled, sealed, total, pending, consumed
+     FROM #processes FORCE INDEX (PRIMARY) WHERE no IN :list ORDER BY no FOR UPDATE";
 
 /// Locks processes, lowest number first, and reads their current states.
 pub(crate) fn lock(
@@ -76,13 +58,10 @@ pub(crate) fn standings(rows: Vec<Row>) -> Result<BTreeMap<i64, Standing>, Fault
         let standing = Standing {
             chore: row.at(1)?,
             is_cancelled: row.at::<i64>(2)? != 0,
-            progress: row.at(3)?,
-            sealed: row.at(4)?,
-            total: row.at(5)?,
-            pending: row.at(6)?,
-            consumed: row.at(7)?,
-            chore_changed: row.at(8)?,
-            open: row.at(9)?,
+            sealed: row.at(3)?,
+            total: row.at(4)?,
+            pending: row.at(5)?,
+            consumed: row.at(6)?,
         };
         found.insert(row.at(0)?, standing);
     }

@@ -59,6 +59,13 @@ pub(crate) fn error_text(error: &Error) -> Result<String, Fault> {
     serde_json::to_string(error).map_err(|_| Fault::Odd("an error that is not JSON"))
 }
 
+/// A query of several that are sent together.
+pub(crate) enum Query<'a> {
+    Of(&'a str),
+    /// With these numbers in place of its [`LIST`].
+    In(&'a str, &'a [i64]),
+}
+
 /// Executes statements, within a transaction or separately.
 pub(crate) trait Statements {
     fn dialect(&self) -> Dialect;
@@ -88,6 +95,17 @@ pub(crate) trait Statements {
     /// Changes rows with a statement with a [`LIST`], like [`rows_in`](Self::rows_in).
     fn run_in(&mut self, sql: &str, list: &[i64]) -> Result<u64, Fault>;
 
+    /// Changes rows with a [`LIST`], like [`defer`](Self::defer); nothing for an empty list.
+    fn defer_in(&mut self, sql: &str, list: &[i64]) -> Result<(), Fault> {
+        if list.is_empty() {
+            return Ok(());
+        }
+        self.run_in(sql, list).map(drop)
+    }
+
+    /// The rows of several queries. A server receives them together.
+    fn rows_of_all(&mut self, queries: &[Query<'_>]) -> Result<Vec<Vec<Row>>, Fault>;
+
     /// All rows of a query whose text differs each time, because it contains numbers.
     fn rows_once(&mut self, sql: &str) -> Result<Vec<Row>, Fault>;
 
@@ -108,12 +126,26 @@ pub(crate) trait Statements {
         rows: &mut dyn Iterator<Item = Vec<Value>>,
     ) -> Result<(), Fault>;
 
+    /// Changes existing rows to these.
+    fn update_rows(
+        &mut self,
+        table: &Table,
+        rows: &mut dyn Iterator<Item = Vec<Value>>,
+    ) -> Result<(), Fault>;
+
     /// The number that was assigned to the last inserted row.
     fn last_id(&self) -> i64;
 }
 
 /// Queries that return one row or one column.
 pub(crate) trait Queries: Statements {
+    /// The rows of several queries.
+    fn rows_of<const N: usize>(&mut self, queries: [Query<'_>; N]) -> Result<[Vec<Row>; N], Fault> {
+        let all = self.rows_of_all(&queries)?;
+        all.try_into()
+            .map_err(|_| Fault::Odd("the number of replies differs from the number of queries"))
+    }
+
     fn first(&mut self, sql: &str, by: Vec<Value>) -> Result<Option<Row>, Fault> {
         Ok(self.rows(sql, by)?.into_iter().next())
     }

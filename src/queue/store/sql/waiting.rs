@@ -8,13 +8,10 @@ use const_format::formatcp;
 use crate::base::{Error, JobId, ProcessId, Timestamp};
 use crate::queue::store::WaitingJobs;
 use crate::queue::store::counters::CounterChanges;
-use crate::queue::store::rows::{
-    CANCELLED, DELETING, HELD, NO_CHORE, PENDING, RETRYING, key_of, process_of,
-};
+use crate::queue::store::rows::{CANCELLED, DELETING, HELD, NO_CHORE, PENDING, key_of, process_of};
 
-use super::chores::carry_out;
-use super::lineage::{self, in_scope};
 use super::budgets::{CLOSED, not_closed};
+use super::lineage::{self, in_scope};
 use super::pauses;
 use super::standing::lock;
 use super::statements::{Fault, Queries as _, Statements, by, id_of};
@@ -43,13 +40,6 @@ impl Group {
             self.soonest = Some(self.soonest.map_or(rank, |soonest| soonest.min(rank)));
         }
     }
-}
-
-/// The result of cancelling some jobs.
-enum Cancelled {
-    Jobs(u64),
-    /// This process is being requeued, which would requeue the jobs that are cancelled now.
-    After(i64),
 }
 
 pub(super) fn read_waiting(
@@ -111,18 +101,7 @@ pub(super) fn cancel_waiting(
     let mut cancelled = 0;
     let chunk = usize::try_from(store.shared().chunk).unwrap_or(1).max(1);
     for jobs in jobs.chunks(chunk) {
-        loop {
-            let done = store.write(Again::Harmless, |tx| cancel_chunk(store, tx, jobs, now))?;
-            match done {
-                Cancelled::Jobs(count) => {
-                    cancelled += count;
-                    break;
-                }
-                Cancelled::After(process) => {
-                    carry_out(store, process, now)?;
-                }
-            }
-        }
+        cancelled += store.write(Again::Harmless, |tx| cancel_chunk(store, tx, jobs, now))?;
     }
     Ok(cancelled)
 }
@@ -132,11 +111,11 @@ fn cancel_chunk(
     tx: &mut dyn Statements,
     jobs: &[JobId],
     now: Timestamp,
-) -> Result<Cancelled, Fault> {
+) -> Result<u64, Fault> {
     let wanted: HashMap<i64, JobId> = jobs.iter().map(|job| (key_of(*job), *job)).collect();
     let sql = formatcp!(
         "SELECT id, created_at FROM #jobs FORCE INDEX (PRIMARY)
-         WHERE id IN :list AND status <= {HELD} ORDER BY id FOR UPDATE"
+         WHERE id IN :list AND status IN ({PENDING}, {HELD}) ORDER BY id FOR UPDATE"
     );
     let keys: Vec<i64> = wanted.keys().copied().collect();
     let mut found = Vec::new();
@@ -152,12 +131,6 @@ fn cancel_chunk(
         let process = processes.get(&process_of(*id));
         process.is_some_and(|process| process.chore != DELETING)
     });
-    let retried = processes.iter().find(|(no, process)| {
-        process.chore == RETRYING && found.iter().any(|id| process_of(*id) == **no)
-    });
-    if let Some((no, _)) = retried {
-        return Ok(Cancelled::After(*no));
-    }
     let mut changes = CounterChanges::default();
     if !found.is_empty() {
         let cancel = formatcp!("UPDATE #jobs SET status = {CANCELLED} WHERE id IN :list");
@@ -167,5 +140,5 @@ fn cancel_chunk(
         changes.moved(*id, PENDING, CANCELLED);
     }
     changes.write(tx, now)?;
-    Ok(Cancelled::Jobs(found.len() as u64))
+    Ok(found.len() as u64)
 }

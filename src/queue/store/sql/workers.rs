@@ -3,12 +3,18 @@
 use std::collections::BTreeMap;
 
 use crate::base::{Error, ErrorKind, Timestamp};
-use crate::queue::store::MAX_CRASHES;
 use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::rows::{CANCELLED, FAILED, IN_PROGRESS, PENDING, process_of, small};
+use crate::queue::store::{MAX_CRASHES, WorkerId};
 
 use super::standing::lock;
 use super::statements::{Fault, RESULTS, Statements, by, error_text};
+
+/// The query that finds a registered worker and locks its row until the transaction ends.
+pub(crate) fn keeping(worker: WorkerId) -> String {
+    let no = worker.0;
+    format!("SELECT 1 FROM #workers WHERE no = {no} LOCK IN SHARE MODE")
+}
 
 /// Why a worker is unregistered, which decides about its remaining jobs.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -4,13 +4,11 @@
 //! in one short transaction and applied in many ([`chores`]).
 
 mod chores;
-mod claim;
 mod inspect;
 mod mounts;
 mod movable;
 mod open;
 mod readers;
-mod settle;
 mod taking;
 mod translate;
 mod workers;
@@ -28,7 +26,7 @@ use derive_setters::Setters;
 use parking_lot::{FairMutex, Mutex};
 use rusqlite::Connection;
 
-use crate::base::{Error, ProcessId, Timestamp};
+use crate::base::{Error, ErrorKind, ProcessId, Timestamp};
 
 use super::group_commit::{Insert, Inserted};
 use super::rows::count;
@@ -238,8 +236,10 @@ impl SqlStore for SqliteStore {
         Ok(tx.last_id())
     }
 
-    fn check_worker(&self, tx: &mut dyn Statements, worker: WorkerId) -> Result<(), Fault> {
-        claim::check_worker(tx, worker)
+    fn enlist_again(&self, _: &mut dyn Statements, _: WorkerId) -> Result<(), Fault> {
+        let why =
+            "the worker is no longer registered: other workers took over its jobs. Start it again";
+        Err(Error::new(ErrorKind::Invalid, why).into())
     }
 
     fn lock_outcomes(&self, process: ProcessId, who: &str) -> Result<Option<ConsumerLock>, Error> {

@@ -16,8 +16,6 @@ CREATE TABLE processes (
   sealed INTEGER NOT NULL DEFAULT 0,       -- jobs numbered below may be claimed, or soon
   cancelled INTEGER NOT NULL DEFAULT 0,
   chore INTEGER NOT NULL DEFAULT 0,        -- decided, and not carried out for all jobs yet
-  cursor INTEGER NOT NULL DEFAULT 0,       -- jobs numbered below have been through the chore
-  chore_changed INTEGER NOT NULL DEFAULT 0,
   total INTEGER NOT NULL DEFAULT 0,        -- also the number of the next job
   pending INTEGER NOT NULL DEFAULT 0,
   in_progress INTEGER NOT NULL DEFAULT 0,
@@ -77,7 +75,7 @@ CREATE TABLE jobs (
   id INTEGER PRIMARY KEY,
   lane INTEGER NOT NULL,
   priority INTEGER NOT NULL,
-  status INTEGER NOT NULL,  -- -1 waits for others, 0 pending, 1 held, 2 in progress, 3 at provider, 4 completed, 5 failed, 6 cancelled
+  status INTEGER NOT NULL,  -- 0 pending, 1 held, 2 in progress, 3 at provider, 4 completed, 5 failed, 6 cancelled
   visible_at INTEGER NOT NULL,
   created_at INTEGER NOT NULL,
   claim INTEGER NOT NULL DEFAULT 0,
@@ -97,8 +95,6 @@ CREATE INDEX jobs_with_outcome ON jobs (id) WHERE status >= 4;
 -- Few: found among a million others.
 CREATE INDEX jobs_not_completed ON jobs (status, id) WHERE status >= 5;
 CREATE INDEX jobs_in_batch ON jobs (batch, id) WHERE batch IS NOT NULL;
--- Jobs that wait for others, by when they look again if nothing wakes them.
-CREATE INDEX jobs_that_wait ON jobs (visible_at) WHERE status = -1;
 
 CREATE TABLE payloads (
   job INTEGER PRIMARY KEY,

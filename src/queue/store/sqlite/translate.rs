@@ -1,9 +1,13 @@
 //! Translates the statements of [`sql`](crate::queue::store::sql), which are written in MySQL's SQL, for SQLite.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+
 use rusqlite::types::Value;
 use rusqlite::{Connection, Statement, params_from_iter};
 
-use crate::queue::store::sql::statements::{Dialect, Fault, LIST, Row, Statements, Table};
+use crate::queue::store::sql::statements::{Dialect, Fault, LIST, Query, Row, Statements, Table};
 
 /// MySQL's words, and SQLite's. A transaction locks the whole database, so row locks are dropped.
 const WORDS: [(&str, &str); 14] = [
@@ -15,15 +19,15 @@ const WORDS: [(&str, &str); 14] = [
     (" FORCE INDEX (to_claim)", " INDEXED BY jobs_to_claim"),
     (" FORCE INDEX (in_batch)", " INDEXED BY jobs_in_batch"),
     (" FORCE INDEX (by_status)", ""),
+    (" FORCE INDEX (by_parent)", ""),
     (" FORCE INDEX (by_worker)", " INDEXED BY jobs_by_worker"),
     (" STRAIGHT_JOIN ", " CROSS JOIN "),
     (" DIV 4294967296", " >> 32"),
     ("GREATEST(", "max("),
     ("LEAST(", "min("),
-    (" progress", " cursor"),
 ];
 
-pub(super) fn translated(sql: &str) -> String {
+fn translated(sql: &str) -> String {
     let mut text = sql.to_owned();
     for (mysql, sqlite) in WORDS {
         if text.contains(mysql) {
@@ -31,6 +35,25 @@ pub(super) fn translated(sql: &str) -> String {
         }
     }
     text
+}
+
+/// Number of statements that are kept with their translations.
+const MOST_KEPT: usize = 256;
+
+/// The translation of a statement that is used again and again.
+pub(super) fn kept(sql: &str) -> Rc<str> {
+    thread_local!(static KEPT: RefCell<HashMap<String, Rc<str>>> = RefCell::default());
+    KEPT.with_borrow_mut(|kept| {
+        if let Some(known) = kept.get(sql) {
+            return known.clone();
+        }
+        if kept.len() >= MOST_KEPT {
+            kept.clear();
+        }
+        let new: Rc<str> = translated(sql).into();
+        kept.insert(sql.to_owned(), new.clone());
+        new
+    })
 }
 
 /// Binds the numbers of a [`LIST`] as one JSON text, so that the statement stays the same.
@@ -75,11 +98,11 @@ impl Statements for &Connection {
     }
 
     fn rows(&mut self, sql: &str, by: Vec<Value>) -> Result<Vec<Row>, Fault> {
-        all(&mut *self.prepare_cached(&translated(sql))?, by)
+        all(&mut *self.prepare_cached(&kept(sql))?, by)
     }
 
     fn run(&mut self, sql: &str, by: Vec<Value>) -> Result<u64, Fault> {
-        let mut statement = self.prepare_cached(&translated(sql))?;
+        let mut statement = self.prepare_cached(&kept(sql))?;
         Ok(statement.execute(params_from_iter(by))? as u64)
     }
 
@@ -89,7 +112,7 @@ impl Statements for &Connection {
         by: Vec<Value>,
         act: &mut dyn FnMut(Row) -> Result<bool, Fault>,
     ) -> Result<(), Fault> {
-        each_row(&mut *self.prepare_cached(&translated(sql))?, by, act)
+        each_row(&mut *self.prepare_cached(&kept(sql))?, by, act)
     }
 
     fn rows_in(&mut self, sql: &str, list: &[i64]) -> Result<Vec<Row>, Fault> {
@@ -100,6 +123,15 @@ impl Statements for &Connection {
     fn run_in(&mut self, sql: &str, list: &[i64]) -> Result<u64, Fault> {
         let (sql, by) = listing(sql, list);
         self.run(&sql, by)
+    }
+
+    fn rows_of_all(&mut self, queries: &[Query<'_>]) -> Result<Vec<Vec<Row>>, Fault> {
+        let all = queries.iter().map(|query| match query {
+            Query::Of(sql) => self.rows(sql, Vec::new()),
+            Query::In(_, []) => Ok(Vec::new()),
+            Query::In(sql, list) => self.rows_in(sql, list),
+        });
+        all.collect()
     }
 
     fn rows_once(&mut self, sql: &str) -> Result<Vec<Row>, Fault> {
@@ -120,7 +152,7 @@ impl Statements for &Connection {
             return Ok(());
         };
         let marks = vec!["?"; first.len()].join(", ");
-        let mut insert = self.prepare_cached(&translated(&format!("{head} ({marks})")))?;
+        let mut insert = self.prepare_cached(&kept(&format!("{head} ({marks})")))?;
         for row in rows {
             insert.execute(params_from_iter(row))?;
         }
@@ -135,6 +167,22 @@ impl Statements for &Connection {
         let columns = table.columns.join(", ");
         let head = format!("INSERT OR REPLACE INTO {} ({columns}) VALUES", table.name);
         self.insert_rows(&head, rows)
+    }
+
+    fn update_rows(
+        &mut self,
+        table: &Table,
+        rows: &mut dyn Iterator<Item = Vec<Value>>,
+    ) -> Result<(), Fault> {
+        let set = table.columns[1..].iter().zip(2..);
+        let set: Vec<String> = set.map(|(name, at)| format!("{name} = ?{at}")).collect();
+        let (name, key) = (table.name, table.columns[0]);
+        let sql = format!("UPDATE {name} SET {} WHERE {key} = ?1", set.join(", "));
+        let mut update = self.prepare_cached(&kept(&sql))?;
+        for row in rows {
+            update.execute(params_from_iter(row))?;
+        }
+        Ok(())
     }
 
     fn last_id(&self) -> i64 {

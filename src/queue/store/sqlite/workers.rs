@@ -13,8 +13,8 @@ use crate::base::host::host;
 use crate::base::private;
 use crate::base::{Error, ErrorKind, LockedFile, Timestamp};
 use crate::queue::job::ProcessState;
-use crate::queue::store::sql::due;
 use crate::queue::store::sql::workers::{Departure, give_back};
+use crate::queue::store::sql::{claim, due, settle};
 use crate::queue::store::{
     ClaimReply, ClaimRequest, ClaimStore, Settlement, StoreDatabase as _, WorkerId, Workers,
 };
@@ -203,11 +203,17 @@ impl ClaimStore for SqliteStore {
         wanted: ClaimRequest<'_>,
         now: Timestamp,
     ) -> Result<ClaimReply, Error> {
-        self.claim_jobs(worker, wanted, now)
+        let given = self.workers.lock().get(&worker.0).map(|known| known.given);
+        let given = given.ok_or_else(|| worker.unknown())?;
+        let claimed = claim::claim(self, worker, given, wanted, now, &mut Vec::new())?;
+        if let Some(registered) = self.workers.lock().get_mut(&worker.0) {
+            registered.given += claimed.jobs.len() as u64;
+        }
+        Ok(claimed)
     }
 
     fn settle(&self, ends: &[Settlement], now: Timestamp) -> Result<Vec<ProcessState>, Error> {
-        self.settle_ends(ends, now)
+        settle::settle(self, ends, now)
     }
 
     fn workers(&self) -> Result<Workers, Error> {

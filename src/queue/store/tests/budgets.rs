@@ -49,7 +49,10 @@ pub(super) fn a_closed_process_opens_by_itself_or_with_a_higher_limit(open: Open
     let (worker, store) = (db.worker(), db.store());
     let first = worker.one();
     let of = first.budget.unwrap();
-    assert_eq!((of.process, of.limit, of.used, of.held), (process, 100, 0, 0));
+    assert_eq!(
+        (of.process, of.limit, of.used, of.held),
+        (process, 100, 0, 0)
+    );
     worker.settle(first.receipt, answered(60));
     // A call that does not fit closes it, and the least of several counts.
     refuse(&db, process, 50);
@@ -176,7 +179,9 @@ pub(super) fn what_batches_can_cost_is_checked_together_and_released(open: Open<
         assert_eq!(budget(&db, process).held, picos(72));
     }
     // The next one is smaller, because both count; and an empty one closes the process.
-    let second = store.open_batch(worker.id, process, &lane(), "{}", T).unwrap();
+    let second = store
+        .open_batch(worker.id, process, &lane(), "{}", T)
+        .unwrap();
     assert_eq!(hold(second, (0, 0), &[18, 18]), 1);
     assert_eq!(hold(second, (0, 0), &[29, 1]), 0);
     assert_eq!(budget(&db, process).needed, Some(picos(29)));
@@ -187,7 +192,9 @@ pub(super) fn what_batches_can_cost_is_checked_together_and_released(open: Open<
     // What was divided is held by both.
     let inside = inside(store, batch);
     let at = inside[1].receipt.job;
-    let half = store.split_batch(worker.id, batch, at, "{}", "{}", T).unwrap();
+    let half = store
+        .split_batch(worker.id, batch, at, "{}", "{}", T)
+        .unwrap();
     assert_eq!(used(&db, process), 72);
     store.give_back(worker.id, half, None, None, T).unwrap();
     store.close_batch(worker.id, half, T).unwrap();
@@ -205,7 +212,9 @@ pub(super) fn jobs_without_a_result_keep_their_part_of_a_batch(open: Open<'_>) {
     let jobs = inside(store, batch);
     let amounts = vec![30; jobs.len()];
     let all = 30 * jobs.len() as u64;
-    store.hold_batch(worker.id, batch, (0, 0), &amounts).unwrap();
+    store
+        .hold_batch(worker.id, batch, (0, 0), &amounts)
+        .unwrap();
     worker.settle(jobs[0].receipt, answered(4));
     assert_eq!(used(&db, process), 4 + all);
     store.close_batch(worker.id, batch, T).unwrap();

@@ -204,7 +204,6 @@ pub(super) fn what_a_worker_had_that_retires_goes_back_untouched(open: Open<'_>)
         most: 1,
         idle: true,
         processes: &[],
-        look_again: false,
         open: &mut open,
     };
     let refused = db.store().claim(worker.id, wanted, T).unwrap_err();

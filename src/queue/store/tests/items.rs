@@ -137,13 +137,11 @@ pub(super) fn single_jobs_are_cancelled_while_they_wait(open: Open<'_>) {
     assert!(!db.two.process(process).unwrap().unwrap().cancelled);
     db.store().seal(process, T).unwrap();
     assert_eq!(named(&worker.claim(9, T)), ["w4"]);
-    // What is being put back is put back first.
     db.abandon_after(1);
     db.is_abandoned(db.store().retry_failed(process, T));
     db.abandon_after(None);
-    db.two.maintain(T).unwrap();
+    db.two.retry_failed(process, T).unwrap();
     let told = db.store().cancel_jobs(&ids[3..], T).unwrap();
-    while db.two.maintain(T).unwrap() {}
     assert_eq!(told, 4);
     assert_eq!(db.counts(process).cancelled, 4);
     db.sound();

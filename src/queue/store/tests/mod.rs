@@ -193,7 +193,6 @@ impl<'a> Hand<'a> {
             most,
             idle,
             processes,
-            look_again: false,
             open: &mut open,
         };
         self.store.claim(self.id, wanted, now).unwrap()
@@ -418,13 +417,11 @@ macro_rules! suite {
             jobs_are_found_by_process_state_and_kind
             a_search_stops_after_some_jobs_and_continues
             a_paused_queue_starts_nothing
-            who_waits_for_others_is_woken_by_their_end
-            who_waits_for_others_looks_again_in_the_end
             a_process_stands_for_those_below_it
             children_are_enqueued_for_open_jobs_alone
             an_open_job_tells_where_its_children_stand
             children_go_with_their_parent
-            what_children_used_is_counted_once_with_their_parent
+            what_children_used_counts_for_their_root_too
             children_are_cancelled_and_put_back_with_their_parent
             what_children_came_to_is_collected_by_their_parent
             what_was_spent_is_counted_by_day_and_model_and_outlives_its_jobs

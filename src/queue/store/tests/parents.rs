@@ -9,11 +9,16 @@ fn children(store: &dyn JobStore, parent: &ClaimedJob, names: &[&str]) -> Proces
     described(store, &child_of(parent), names)
 }
 
-fn waits(processes: &[ProcessId], due_at: Timestamp) -> ClaimOutcome {
-    ClaimOutcome::Wait {
-        processes: processes.to_vec(),
-        due_at,
+/// It looks again at this time.
+fn waits(until: Timestamp) -> ClaimOutcome {
+    ClaimOutcome::Snooze {
+        due_at: Some(until),
     }
+}
+
+/// Carries out what was decided.
+fn tidied(db: &Opened) {
+    while db.two.maintain(T).unwrap() {}
 }
 
 fn used(tokens: u64, usd: f64) -> Option<Spent> {
@@ -40,53 +45,6 @@ fn lost(tokens: u64, usd: f64) -> ClaimOutcome {
     }
 }
 
-pub(super) fn who_waits_for_others_is_woken_by_their_end(open: Open<'_>) {
-    let db = open();
-    let process = enqueue(db.store(), jobs(&["parent"]));
-    let worker = db.worker();
-    let parent = worker.one();
-    let below = children(db.store(), &parent, &["a", "b"]);
-    worker.settle(parent.receipt, waits(&[below], at(1_000_000)));
-    assert_eq!(db.counts(process).pending, 1);
-    assert_eq!(db.two.waiting_by_priority().unwrap(), [(5, 2)]);
-    let both = worker.claim(9, T);
-    assert_eq!(named(&both), ["a", "b"]);
-    let none = worker.ask(9, true, T, |_| usize::MAX);
-    assert!(
-        none.jobs.is_empty() && !none.more,
-        "it waits for nobody to claim it"
-    );
-    assert_eq!(none.next, Some(at(1_000_000)));
-    let elsewhere = worker.ask_for(&[ProcessId::new()], 9, true, T, |_| usize::MAX);
-    assert_eq!(elsewhere.next, None, "it does not concern the others");
-    worker.settle(both[0].receipt, failed());
-    assert!(worker.claim(9, T).is_empty());
-    let (_wake, seen) = count_wakes(db.store());
-    worker.settle(both[1].receipt, completed());
-    assert!(seen.load(Ordering::SeqCst) > 0);
-    let again = worker.claim(9, T);
-    assert_eq!(named(&again), ["parent"]);
-
-    // They have ended while it looked.
-    worker.settle(again[0].receipt, waits(&[below], at(1_000_000)));
-    let again = worker.one();
-    // And so has what is gone.
-    db.store().delete(below, T).unwrap();
-    worker.settle(again.receipt, waits(&[below], at(1_000_000)));
-    let again = worker.one();
-    let below = children(db.store(), &again, &["c"]);
-    worker.settle(again.receipt, waits(&[below], at(1_000_000)));
-    db.store().delete(below, T).unwrap();
-    let again = worker.one();
-    // Of several processes one is enough.
-    let below = ["c", "d"].map(|name| children(db.store(), &again, &[name]));
-    worker.settle(again.receipt, waits(&below, at(1_000_000)));
-    let c = worker.one();
-    worker.settle(c.receipt, completed());
-    assert_eq!(named(&worker.claim(9, T)), ["parent", "d"]);
-    db.sound();
-}
-
 pub(super) fn an_open_job_tells_where_its_children_stand(open: Open<'_>) {
     let db = open();
     let process = enqueue(db.store(), jobs(&["parent", "alone"]));
@@ -95,8 +53,10 @@ pub(super) fn an_open_job_tells_where_its_children_stand(open: Open<'_>) {
     let told = |job: &ClaimedJob| db.store().job(job.job_id).unwrap().unwrap().children;
     assert_eq!((told(&parent), told(&alone)), (None, None));
     // Of two stages.
-    let below = [&["a", "b"][..], &["c"]].map(|names| children(db.store(), &parent, names));
-    worker.settle(parent.receipt, waits(&below, at(1_000_000)));
+    for names in [&["a", "b"][..], &["c"]] {
+        children(db.store(), &parent, names);
+    }
+    worker.settle(parent.receipt, waits(at(1_000_000)));
     let all = worker.claim(9, T);
     assert_eq!(named(&all), ["a", "b", "c"]);
     worker.settle(all[0].receipt, failed());
@@ -106,47 +66,11 @@ pub(super) fn an_open_job_tells_where_its_children_stand(open: Open<'_>) {
     assert_eq!((counts.completed, counts.failed), (1, 1));
     assert_eq!(told(&alone), None);
     worker.settle(all[1].receipt, completed());
-    let parent = worker.one();
+    let parent = worker.claim(1, at(1_000_000)).remove(0);
     assert_eq!(told(&parent).unwrap().finished(), 3);
     worker.settle(parent.receipt, completed());
     assert_eq!(told(&parent), None);
     assert_eq!(db.counts(process).completed, 1);
-    db.sound();
-}
-
-pub(super) fn who_waits_for_others_looks_again_in_the_end(open: Open<'_>) {
-    let db = open();
-    let process = enqueue(db.store(), jobs(&["parent"]));
-    let worker = db.worker();
-    let parent = worker.one();
-    worker.settle(parent.receipt, waits(&[], at(50)));
-    assert!(worker.claim(9, at(49)).is_empty());
-    let parent = worker.claim(9, at(50)).remove(0);
-    worker.settle(parent.receipt, waits(&[], at(1_000_000)));
-    // The clock may have been set back since.
-    let hour = Duration::from_secs(3600);
-    let pulled = |now| worker.store.make_due(hour, now);
-    assert_eq!(pulled(T).unwrap(), 0);
-    assert_eq!(pulled(at(-3_600_000)).unwrap(), 1);
-    let look = |processes: &[ProcessId]| {
-        let wanted = ClaimRequest {
-            most: 9,
-            idle: true,
-            processes,
-            look_again: true,
-            open: &mut |_| usize::MAX,
-        };
-        worker.store.claim(worker.id, wanted, at(60)).unwrap().jobs
-    };
-    let other = enqueue(db.store(), Vec::new());
-    assert!(look(&[other]).is_empty());
-    assert_eq!(named(&look(&[process])), ["parent"]);
-    assert_eq!(db.counts(process).in_progress, 1);
-    // A worker that dies over it takes nothing with it.
-    let mut db = db;
-    db.one = None;
-    assert_eq!(db.two.reclaim(T).unwrap(), 1);
-    assert_eq!(named(&Hand::new(&*db.two).claim(9, at(60))), ["parent"]);
     db.sound();
 }
 
@@ -163,7 +87,8 @@ pub(super) fn a_process_stands_for_those_below_it(open: Open<'_>) {
     let waiting = db.two.waiting_jobs("test", &[process], T).unwrap();
     let waiting: Vec<ProcessId> = waiting.iter().map(|group| group.process_id).collect();
     assert_eq!(waiting, [deep]);
-    let last = claim(&[below]).jobs;
+    assert!(claim(&[below]).jobs.is_empty());
+    let last = claim(&[deep]).jobs;
     assert_eq!(named(&last), ["grandchild"]);
     worker.settle(last[0].receipt, PLACE);
     // A thousand more: a list of processes may be long.
@@ -257,6 +182,8 @@ pub(super) fn children_go_with_their_parent(open: Open<'_>) {
     };
     let (_, parent, below) = family();
     worker.settle(parent.receipt, completed());
+    assert!(!exists(below[0]));
+    tidied(&db);
     assert!(gone(&below));
 
     let (process, parent, below) = family();
@@ -264,23 +191,16 @@ pub(super) fn children_go_with_their_parent(open: Open<'_>) {
     assert!(below.iter().all(|process| exists(*process)));
     let ended = receipts(&*db.two, process);
     assert_eq!(db.store().ack(&ended, T).unwrap(), 1);
+    tidied(&db);
     assert!(gone(&below) && !exists(process));
 
     let (process, _, below) = family();
     assert_eq!(db.store().delete(process, T).unwrap(), 1);
     assert!(gone(&below));
-
-    // Of children that have all failed nothing is worth keeping.
-    enqueue(db.store(), jobs(&["parent"]));
-    let parent = worker.one();
-    let below = children(db.store(), &parent, &["child"]);
-    worker.settle(worker.one().receipt, failed());
-    worker.settle(parent.receipt, failed());
-    assert!(!exists(below));
     db.sound();
 }
 
-pub(super) fn what_children_used_is_counted_once_with_their_parent(open: Open<'_>) {
+pub(super) fn what_children_used_counts_for_their_root_too(open: Open<'_>) {
     let db = open();
     let worker = db.worker();
     let spent = |process: ProcessId| {
@@ -294,27 +214,29 @@ pub(super) fn what_children_used_is_counted_once_with_their_parent(open: Open<'_
     worker.settle(both[0].receipt, bought(10, 0.5));
     worker.settle(both[1].receipt, lost(20, 0.25));
     assert_eq!(spent(below), (30, 2, Usd::from_dollars(0.75)));
-    assert_eq!(spent(process), (0, 0, Usd::from_dollars(0.0)));
+    assert_eq!(spent(process), (30, 2, Usd::from_dollars(0.75)));
     let changed = worker.settle(parents[0].receipt, lost(1, 0.0));
     let told = changed.iter().find(|state| state.process_id == process);
     assert_eq!(told.unwrap().spent.input_tokens, 31);
     assert_eq!(spent(process), (31, 3, Usd::from_dollars(0.75)));
-    assert_eq!(spent(below), (0, 0, Usd::from_dollars(0.0)));
 
     // What is used after it was put back is added, and nothing twice.
     assert_eq!(db.store().retry_failed(process, T).unwrap(), 1);
     let again = worker.claim(9, T);
     assert_eq!(named(&again), ["parent", "b"]);
+    let deep = children(db.store(), &again[1], &["deep"]);
+    worker.settle(worker.one().receipt, bought(9, 0.0));
+    assert_eq!(spent(deep), (9, 1, Usd::from_dollars(0.0)));
     worker.settle(again[1].receipt, bought(40, 1.0));
     worker.settle(again[0].receipt, completed());
-    assert_eq!(spent(process), (71, 4, Usd::from_dollars(1.75)));
+    assert_eq!(spent(process), (80, 5, Usd::from_dollars(1.75)));
     assert!(db.two.process(below).unwrap().is_none());
 
     // Of what is deleted as well.
     let below = children(db.store(), &parents[1], &["c"]);
     worker.settle(worker.one().receipt, bought(100, 0.0));
     db.store().delete(below, T).unwrap();
-    assert_eq!(spent(process), (171, 5, Usd::from_dollars(1.75)));
+    assert_eq!(spent(process), (180, 6, Usd::from_dollars(1.75)));
     db.sound();
 }
 
@@ -330,8 +252,8 @@ pub(super) fn children_are_cancelled_and_put_back_with_their_parent(open: Open<'
     let two = worker.claim(2, T);
     worker.settle(two[0].receipt, PLACE);
     let deep = children(db.store(), &two[1], &["x", "y"]);
-    worker.settle(two[1].receipt, waits(&[deep], at(1_000_000)));
-    worker.settle(parent.receipt, waits(&[below], at(1_000_000)));
+    worker.settle(two[1].receipt, waits(at(1_000_000)));
+    worker.settle(parent.receipt, waits(at(1_000_000)));
 
     db.abandon_after(1);
     let cancelled = db.store().cancel(process, T);

@@ -179,7 +179,7 @@ pub(super) fn a_cancellation_holds_from_its_decision_on(open: Open<'_>) {
 }
 
 pub(super) fn failed_and_cancelled_jobs_can_be_put_back(open: Open<'_>) {
-    for chunks in 0..3 {
+    for chunks in 0..2 {
         let db = open();
         let process = enqueue(db.store(), jobs(&["ok", "bad", "tried", "waits", "w2"]));
         let worker = db.worker();
@@ -192,7 +192,8 @@ pub(super) fn failed_and_cancelled_jobs_can_be_put_back(open: Open<'_>) {
         let old = receipts(&*db.two, process);
         db.abandon_after(chunks);
         db.is_abandoned(db.store().retry_failed(process, at(1)));
-        while db.two.maintain(at(1)).unwrap() {}
+        // Whoever began it repeats it.
+        db.two.retry_failed(process, at(1)).unwrap();
         let again = Hand::new(&*db.two).claim(9, at(2));
         assert_eq!(named(&again), ["bad", "tried", "waits", "w2"]);
         assert!(

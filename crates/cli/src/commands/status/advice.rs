@@ -33,7 +33,7 @@ pub fn advise(args: &StatusArgs, only: Option<ProcessId>, rows: &[Row]) {
             row.process
                 .budget
                 .as_ref()
-                .is_some_and(|it| it.pause.is_some())
+                .is_some_and(|it| it.needed.is_some())
         };
         row.process.sealed && row.process.counts.pending > 0 && !is_paused(row)
     });

@@ -122,7 +122,7 @@ impl Row {
             remarks.push("cancelled".to_owned());
         }
         let budget = self.process.budget.as_ref();
-        if budget.is_some_and(|budget| budget.pause.is_some()) {
+        if budget.is_some_and(|budget| budget.needed.is_some()) {
             remarks.push("paused by its budget".to_owned());
         }
         match self.process.counts.consumed {

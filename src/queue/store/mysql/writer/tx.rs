@@ -6,7 +6,9 @@ use mysql::prelude::Queryable;
 use rusqlite::types::Value;
 
 use crate::llm::hash::hex;
-use crate::queue::store::sql::statements::{Dialect, Row, Statements, Table, with_list};
+use crate::queue::store::sql::statements::{
+    Dialect, Queries as _, Query, Row, Statements, Table, with_list,
+};
 
 use super::{Database, Fault};
 
@@ -23,6 +25,9 @@ pub(in crate::queue::store::mysql) struct Tx<'a> {
 /// Numbers of rows per statement. There are few of them, so few different statements are prepared. They are close to
 /// each other, so rows that may be written twice fill up a statement.
 const AT_ONCE: [usize; 14] = [128, 96, 64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2, 1];
+
+/// Rows of a table of short rows that one statement updates.
+const MOST_UPDATED: usize = 1_000;
 
 /// Maximum number of bytes of rows in one statement, unless a single row has more. A server with a low packet limit gets
 /// less.
@@ -95,16 +100,6 @@ impl<'a> Tx<'a> {
 }
 
 impl Tx<'_> {
-    /// The rows of several queries, which are sent together and executed in order.
-    pub(in crate::queue::store::mysql) fn rows_of<const N: usize>(
-        &mut self,
-        queries: [&str; N],
-    ) -> Result<[Vec<Row>; N], Fault> {
-        let (sets, _) = self.send(&queries)?;
-        sets.try_into()
-            .map_err(|_| Fault::Odd("the number of replies differs from the number of queries"))
-    }
-
     /// Defers a statement that changes rows until the next statement, or the commit.
     pub(in crate::queue::store::mysql) fn defer_text(&mut self, sql: &str) {
         self.deferred.push(self.database.named(sql));
@@ -262,8 +257,25 @@ impl Statements for Tx<'_> {
         self.run_once(&with_list(sql, list.iter().copied()))
     }
 
+    fn defer_in(&mut self, sql: &str, list: &[i64]) -> Result<(), Fault> {
+        if !list.is_empty() {
+            self.defer_text(&with_list(sql, list.iter().copied()));
+        }
+        Ok(())
+    }
+
+    fn rows_of_all(&mut self, queries: &[Query<'_>]) -> Result<Vec<Vec<Row>>, Fault> {
+        let texts = queries.iter().map(|query| match query {
+            Query::Of(sql) => (*sql).to_owned(),
+            Query::In(sql, list) => with_list(sql, list.iter().copied()),
+        });
+        let texts: Vec<String> = texts.collect();
+        let texts: Vec<&str> = texts.iter().map(|text| &**text).collect();
+        Ok(self.send(&texts)?.0)
+    }
+
     fn rows_once(&mut self, sql: &str) -> Result<Vec<Row>, Fault> {
-        let [rows] = self.rows_of([sql])?;
+        let [rows] = self.rows_of([Query::Of(sql)])?;
         Ok(rows)
     }
 
@@ -296,6 +308,30 @@ impl Statements for Tx<'_> {
             .map(|name| format!("{name} = VALUES({name})"));
         let set = set.collect::<Vec<_>>().join(", ");
         self.insert(&head, &format!("ON DUPLICATE KEY UPDATE {set}"), rows)
+    }
+
+    /// The values become a part of the text, so that the rows are sent together with the next statement.
+    fn update_rows(
+        &mut self,
+        table: &Table,
+        rows: &mut dyn Iterator<Item = Vec<Value>>,
+    ) -> Result<(), Fault> {
+        let set = table.columns[1..].iter();
+        let set: Vec<String> = set.map(|name| format!("{name} = VALUES({name})")).collect();
+        let (name, columns) = (table.name, table.columns.join(", "));
+        let rows = rows.map(|row| {
+            let cells: Vec<String> = row.into_iter().map(literal).collect();
+            format!("({})", cells.join(","))
+        });
+        let rows: Vec<String> = rows.collect();
+        for some in rows.chunks(MOST_UPDATED) {
+            self.defer_text(&format!(
+                "INSERT INTO {name} ({columns}) VALUES {} ON DUPLICATE KEY UPDATE {}",
+                some.join(","),
+                set.join(", ")
+            ));
+        }
+        Ok(())
     }
 
     fn last_id(&self) -> i64 {

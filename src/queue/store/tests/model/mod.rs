@@ -295,6 +295,10 @@ impl Model {
     fn retry(&mut self) {
         let process = self.any_process();
         let reported = self.halfway(|store, now| store.retry_failed(process, now));
+        if reported.is_none() {
+            // Whoever began it repeats it.
+            self.db.two.retry_failed(process, self.wall()).unwrap();
+        }
         let (now, mut back) = (self.now, 0);
         self.each(process, |job| {
             if matches!(job.state, State::Failed | State::Cancelled) {
@@ -395,7 +399,6 @@ impl Model {
             most,
             idle,
             processes: only.as_slice(),
-            look_again: false,
             open: &mut open,
         };
         let claims = self

@@ -1,0 +1,324 @@
+//! Claims jobs for a worker in one transaction.
+//!
+//! The earliest jobs of each lane and priority are read without locks, and these lists are merged: highest priority
+//! first, then oldest first. Jobs behind them, for example the backlog of a closed lane, are not read. The picked jobs are
+//! then locked, skipping jobs that another transaction has locked; other jobs are picked instead.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use crate::base::{Error, Timestamp};
+use crate::queue::store::counters::CounterChanges;
+use crate::queue::store::rows::{CANCELLED, IN_PROGRESS, PENDING, RELEASING, process_of, small};
+use crate::queue::store::{
+    ClaimReply, ClaimRequest, ClaimedJob, JobLane, JobReceipt, SUSPECT_CRASHES, WorkerId,
+};
+
+use super::budgets::{CLOSED, not_closed};
+use super::candidates::{Candidates, MOST_STOPPED, groups};
+use super::claimed::{WHOLE, read_claimed};
+use super::counting::CHANGED;
+use super::lineage::{self, in_scope};
+use super::pauses;
+use super::standing::{LOCKING, Standing, standings};
+use super::statements::{Dialect, Fault, Queries as _, Query, Row, Statements};
+use super::workers::keeping;
+use super::{Again, SqlStore};
+
+/// Jobs of a lane and priority that are read at once.
+const MOST_HEADS: usize = 256;
+
+/// How often other jobs are picked for those that another transaction has locked.
+const MOST_ROUNDS: usize = 16;
+
+/// Jobs that were picked and are not locked yet.
+#[derive(Default)]
+struct Picks {
+    /// With the indices of their lanes.
+    given: Vec<(i64, usize)>,
+    stopped: Vec<i64>,
+    /// Nothing may be claimed with or after the last one.
+    alone: bool,
+}
+
+/// Jobs that are locked, with their processes.
+#[derive(Default)]
+struct Picked {
+    jobs: Vec<ClaimedJob>,
+    stopped: Vec<i64>,
+    processes: BTreeMap<i64, Standing>,
+    alone: bool,
+}
+
+struct Picking<'a, S> {
+    store: &'a S,
+    now: Timestamp,
+    /// The condition on the processes of the jobs.
+    which: String,
+    candidates: Candidates,
+}
+
+/// `given` is the number of jobs that the worker has claimed up to now. `attempted` gets what is claimed if the transaction
+/// is committed, which may be unknown.
+pub(crate) fn claim(
+    store: &impl SqlStore,
+    worker: WorkerId,
+    given: u64,
+    wanted: ClaimRequest<'_>,
+    now: Timestamp,
+    attempted: &mut Vec<JobReceipt>,
+) -> Result<ClaimReply, Error> {
+    let ClaimRequest {
+        most,
+        idle,
+        processes,
+        open,
+    } = wanted;
+    // If the transaction is repeated, no lane is asked twice.
+    let mut answers: HashMap<i64, usize> = HashMap::new();
+    store.write_lazily(Again::Doubtful, |tx| {
+        attempted.clear();
+        let scope = in_scope(lineage::scope(tx, processes)?.as_ref());
+        let (keeping, groups) = (keeping(worker), groups(tx.dialect(), &scope));
+        let [listed, paused, closed, groups] = tx.rows_of([
+            Query::Of(&keeping),
+            Query::Of(pauses::IS_PAUSED),
+            Query::Of(CLOSED),
+            Query::Of(&groups),
+        ])?;
+        if listed.is_empty() {
+            store.enlist_again(tx, worker)?;
+        }
+        if !paused.is_empty() {
+            return Ok(ClaimReply::default());
+        }
+        let mut picking = Picking {
+            store,
+            now,
+            which: scope + &not_closed(tx, closed)?,
+            candidates: Candidates::default(),
+        };
+        picking.look(tx, groups, |no, lane| {
+            *answers.entry(no).or_insert_with(|| open(lane))
+        })?;
+        let reply = picking.claim(tx, worker, most, idle, given)?;
+        attempted.extend(reply.jobs.iter().map(|job| job.receipt));
+        Ok(reply)
+    })
+}
+
+impl<S: SqlStore> Picking<'_, S> {
+    /// Finds the groups, and asks once per lane how many of its jobs can start.
+    fn look(
+        &mut self,
+        tx: &mut dyn Statements,
+        groups: Vec<Row>,
+        mut open: impl FnMut(i64, &Arc<JobLane>) -> usize,
+    ) -> Result<(), Fault> {
+        for mut row in groups {
+            let (no, priority): (i64, i64) = (row.at(0)?, row.at(1)?);
+            if self.candidates.is_new(no) {
+                let lane = self.store.lane(tx, no)?;
+                let left = open(no, &lane);
+                self.candidates.add_lane(no, lane, left);
+            }
+            self.candidates.add_group(priority);
+        }
+        Ok(())
+    }
+
+    fn claim(
+        &mut self,
+        tx: &mut dyn Statements,
+        worker: WorkerId,
+        most: usize,
+        idle: bool,
+        given: u64,
+    ) -> Result<ClaimReply, Fault> {
+        let mut picked = Picked::default();
+        for _ in 0..MOST_ROUNDS {
+            if picked.jobs.len() >= most || picked.alone {
+                break;
+            }
+            let picks = self.pick(tx, most, idle, given, &picked)?;
+            picked.alone = picks.alone;
+            if picks.given.is_empty() && picks.stopped.is_empty() {
+                break;
+            }
+            if self.take(tx, picks, &mut picked)? {
+                break;
+            }
+        }
+        self.give(tx, worker, picked, most)
+    }
+
+    /// Picks jobs, without locking any.
+    fn pick(
+        &mut self,
+        tx: &mut dyn Statements,
+        most: usize,
+        idle: bool,
+        given: u64,
+        picked: &Picked,
+    ) -> Result<Picks, Fault> {
+        let mut picks = Picks::default();
+        loop {
+            let has = picked.jobs.len() + picks.given.len();
+            if has >= most || picks.alone {
+                return Ok(picks);
+            }
+            let few = (most - has).min(MOST_HEADS);
+            self.candidates.read_heads(tx, &self.which, few)?;
+            let Some(at) = self.candidates.best(given + has as u64, self.now) else {
+                return Ok(picks);
+            };
+            let Some(head) = self.candidates.groups[at].heads.front().copied() else {
+                return Ok(picks);
+            };
+            let process = self.candidates.processes.get(&process_of(head.id));
+            // Without it, the process was removed between the two reads.
+            if process.ok_or(Fault::Overtaken)?.2 {
+                picks.stopped.push(head.id);
+                let stopped = picked.stopped.len() + picks.stopped.len();
+                picks.alone = stopped >= MOST_STOPPED;
+            } else {
+                if small(head.crashes) >= SUSPECT_CRASHES {
+                    picks.alone = true;
+                    if !idle || has > 0 {
+                        return Ok(picks);
+                    }
+                }
+                let lane = self.candidates.groups[at].lane;
+                self.candidates.lanes[lane].left -= 1;
+                picks.given.push((head.id, lane));
+            }
+            self.candidates.groups[at].heads.pop_front();
+        }
+    }
+
+    /// Locks the picked jobs that no other worker has locked, and their processes. Returns whether it locked all of
+    /// them.
+    fn take(
+        &mut self,
+        tx: &mut dyn Statements,
+        picks: Picks,
+        picked: &mut Picked,
+    ) -> Result<bool, Fault> {
+        let given: Vec<i64> = picks.given.iter().map(|(id, _)| *id).collect();
+        let wanted: Vec<i64> = given.iter().chain(&picks.stopped).copied().collect();
+        let due = match tx.dialect() {
+            // Nobody else writes meanwhile, and a text that stays the same is prepared once.
+            Dialect::Sqlite => String::new(),
+            #[cfg(feature = "mysql")]
+            Dialect::Mysql => format!("AND visible_at <= {}", self.now.0),
+        };
+        let lock = format!(
+            "SELECT id FROM #jobs FORCE INDEX (PRIMARY)
+             WHERE id IN :list AND status = {PENDING} {due} ORDER BY id FOR UPDATE SKIP LOCKED"
+        );
+        // If jobs are only claimed, the update of the counters locks the row of the process, for which all machines
+        // wait.
+        let mut stopping: Vec<i64> = picks.stopped.iter().map(|id| process_of(*id)).collect();
+        stopping.sort_unstable();
+        stopping.dedup();
+        let [locked, jobs, processes] = tx.rows_of([
+            Query::In(&lock, &wanted),
+            Query::In(WHOLE, &given),
+            Query::In(LOCKING, &stopping),
+        ])?;
+        let got = locked.into_iter().map(|mut row| row.at(0));
+        let got: HashSet<i64> = got.collect::<Result<_, Fault>>()?;
+        picked.processes.extend(standings(processes)?);
+        let lanes: HashMap<i64, usize> = picks.given.iter().copied().collect();
+        let of = |id: i64| {
+            let lane = lanes.get(&id).filter(|_| got.contains(&id))?;
+            let (process, budget, _) = *self.candidates.processes.get(&process_of(id))?;
+            Some((process, budget, self.candidates.lanes[*lane].lane.clone()))
+        };
+        let mut jobs = read_claimed(self.store, tx, jobs, of)?;
+        for (id, lane) in picks.given {
+            if got.contains(&id) {
+                let job = jobs.remove(&id);
+                picked
+                    .jobs
+                    .push(job.ok_or(Fault::Odd("a job without a payload"))?);
+            } else {
+                // Another worker has it: a different job of its lane may be claimed.
+                self.candidates.lanes[lane].left =
+                    self.candidates.lanes[lane].left.saturating_add(1);
+            }
+        }
+        let stopped = picks.stopped.into_iter();
+        picked.stopped.extend(stopped.filter(|id| got.contains(id)));
+        Ok(got.len() == wanted.len())
+    }
+
+    /// Assigns the locked jobs to the worker, and cancels jobs of stopped processes.
+    fn give(
+        &mut self,
+        tx: &mut dyn Statements,
+        worker: WorkerId,
+        picked: Picked,
+        most: usize,
+    ) -> Result<ClaimReply, Fault> {
+        let Picked {
+            mut jobs,
+            stopped,
+            processes,
+            alone,
+        } = picked;
+        let put_away = stopped.len();
+        let mut changes = CounterChanges::default();
+        let given: Vec<i64> = jobs.iter().map(|job| job.receipt.job).collect();
+        let take = format!(
+            "UPDATE #jobs SET status = {IN_PROGRESS}, worker = {}, claim = claim + 1 WHERE id IN :list",
+            worker.0
+        );
+        tx.defer_in(&take, &given)?;
+        for job in &mut jobs {
+            job.receipt.claim += 1;
+            changes.moved(job.receipt.job, PENDING, IN_PROGRESS);
+        }
+        // If a process is requeued meanwhile, it keeps these jobs.
+        let is_stopped = |id: &i64| {
+            let process = processes.get(&process_of(*id));
+            process.is_none_or(Standing::stops_starting)
+        };
+        let stopped: Vec<i64> = stopped.into_iter().filter(is_stopped).collect();
+        for id in &stopped {
+            changes.moved(*id, PENDING, CANCELLED);
+        }
+        let cancel = format!("UPDATE #jobs SET status = {CANCELLED} WHERE id IN :list");
+        tx.defer_in(&cancel, &stopped)?;
+        changes.add(tx, self.now)?;
+        let any = format!(
+            "SELECT 1 FROM #jobs FORCE INDEX (to_claim) WHERE status = {PENDING} {} LIMIT 1",
+            self.which
+        );
+        let releasing = format!("SELECT 1 FROM #processes WHERE chore = {RELEASING} LIMIT 1");
+        let [changed, any, releasing] = tx.rows_of([
+            Query::In(CHANGED, &changes.numbers()),
+            Query::Of(&any),
+            Query::Of(&releasing),
+        ])?;
+        let counted = changes.count(tx, changed, self.now)?;
+        // A process may have been cancelled since its jobs were picked: these jobs must be removed.
+        let may_start = |job: &ClaimedJob| counted.startable.contains(&process_of(job.receipt.job));
+        if !jobs.iter().all(may_start) {
+            return Err(Fault::Overtaken);
+        }
+        let mut next = None;
+        if jobs.len() < most && !alone {
+            let due = self.candidates.open_heads().map(|(_, head)| head.due);
+            next = due.min().map(Timestamp);
+        } else if jobs.is_empty() && put_away >= MOST_STOPPED {
+            // What is behind the jobs that were put away must not wait.
+            next = Some(self.now);
+        }
+        Ok(ClaimReply {
+            jobs,
+            next,
+            more: !any.is_empty() || !releasing.is_empty(),
+        })
+    }
+}
