@@ -20,6 +20,9 @@ use super::task::JobTask;
 
 type Answers = Vec<Result<Response, Error>>;
 
+/// A budget, and its jobs in a call with what each can cost.
+type Need<'t> = (JobBudget, Vec<(&'t JobTask, u64)>);
+
 /// From this number of processes on, those without calls are forgotten.
 const MANY: usize = 1_000;
 
@@ -197,7 +200,7 @@ impl Budgets {
         tries: &Tries,
         ctx: &Context,
     ) -> Result<(), Error> {
-        let mut needs: BTreeMap<ProcessId, (JobBudget, Vec<(&JobTask, u64)>)> = BTreeMap::new();
+        let mut needs: BTreeMap<ProcessId, Need<'_>> = BTreeMap::new();
         for (task, request) in pack.iter().zip(requests) {
             if let Some(budget) = task.claimed.budget {
                 // It is not sent, which is no reason for other jobs to wait.
