@@ -13,8 +13,6 @@ pub(crate) struct Choices {
     also: fn(&str) -> Option<&'static str>,
 }
 
-/// The load that a worker's slots follow: that of the whole machine or of the process.
-
 /// The providers, in the order in which the first usable one is chosen.
 pub(crate) static PROVIDERS: Choices = Choices {
     what: "provider",

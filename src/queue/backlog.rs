@@ -232,9 +232,10 @@ impl StoreBacklog {
         let poll = self.kinds.setup.now().settings.poll_interval;
         let poll = poll.max(Duration::from_millis(1));
         // Whatever changes a database server is noticed without a claim.
-        let poll = match self.store.is_shared() && !self.only_waits {
-            true => poll * POLLS_OF_A_SERVER,
-            false => poll,
+        let poll = if self.store.is_shared() && !self.only_waits {
+            poll * POLLS_OF_A_SERVER
+        } else {
+            poll
         };
         let hold = (!self.prefetched.is_empty()).then(|| now.after(HOLD));
         // The ends of pauses until the next permit are known by the claim: prefetched jobs start then.

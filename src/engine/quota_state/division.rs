@@ -39,9 +39,10 @@ impl Division {
         Self {
             workers: u32::try_from(workers).unwrap_or(u32::MAX).max(1),
             counted: now,
-            noticed: match is_listed {
-                false => Time::FAR,
-                true => self.noticed.min(now.after(NOTICED_AFTER)),
+            noticed: if is_listed {
+                self.noticed.min(now.after(NOTICED_AFTER))
+            } else {
+                Time::FAR
             },
         }
     }
