@@ -151,7 +151,6 @@ impl Answer {
             return Ok(());
         }
         let (kind, what) = match finish_reason {
-            FinishReason::Length if !self.text.is_empty() => return Ok(()),
             FinishReason::Length => {
                 let what = "the token limit was used up before any text came; allow more tokens (max_tokens)";
                 (ErrorKind::Invalid, what.to_owned())

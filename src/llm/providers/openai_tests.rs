@@ -302,6 +302,20 @@ fn said(name: &str, message: &Value, more: &Value) -> Response {
     decoded(name, &body.to_string()).unwrap()
 }
 
+/// All tokens were spent on thinking.
+#[test]
+fn white_space_at_the_token_limit_is_no_answer() {
+    for text in ["", " ", "\n\n"] {
+        let body = json!({"choices": [{"message": {"content": text}, "finish_reason": "length"}]});
+        let error = decoded("openai", &body.to_string()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert!(
+            error.message().contains("the token limit was used up"),
+            "{error}"
+        );
+    }
+}
+
 /// From the documentation of function calling, and of custom tools.
 #[test]
 fn a_reply_with_tool_calls_is_an_answer() {
