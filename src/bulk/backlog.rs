@@ -1,6 +1,5 @@
 //! The backlog of a file: an index in memory, the prompts themselves on disk.
 
-use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
@@ -44,8 +43,6 @@ pub(super) struct Growing<'r> {
     pub kinds: Box<dyn FnMut(usize) -> Vec<KindPlan> + Send + 'r>,
     /// Items that were read and not taken.
     untaken: usize,
-    /// Errors of untaken items that make no prompt.
-    unsent: HashMap<u32, Error>,
     ended: bool,
     /// Why reading ended with an error.
     broken: Option<Error>,
@@ -63,7 +60,6 @@ impl<'r> Growing<'r> {
             fed,
             kinds: Box::new(kinds),
             untaken: 0,
-            unsent: HashMap::new(),
             ended: false,
             broken: None,
         }
@@ -102,7 +98,8 @@ pub(crate) struct FileBacklog<'r> {
     /// Number of items that can still be taken for the first time.
     allowance: usize,
     output_cap: Option<u32>,
-    limits: PackLimits,
+    /// How much goes into one call at the moment.
+    limits: Box<dyn Fn() -> PackLimits + Send + 'r>,
     waiting: Waiting<(u32, Range<u32>, Tries)>,
     growing: Option<Growing<'r>>,
 }
@@ -113,7 +110,7 @@ impl<'r> FileBacklog<'r> {
         kinds: impl IntoIterator<Item = KindPlan>,
         options: FileRunOptions,
         output_cap: Option<u32>,
-        limits: PackLimits,
+        limits: impl Fn() -> PackLimits + Send + 'r,
     ) -> Self {
         let mut backlog = Self {
             kinds: Vec::new(),
@@ -122,7 +119,7 @@ impl<'r> FileBacklog<'r> {
             shared,
             options,
             output_cap,
-            limits,
+            limits: Box::new(limits),
             waiting: Waiting::default(),
             growing: None,
         };
@@ -155,13 +152,10 @@ impl<'r> FileBacklog<'r> {
         let Some(growing) = &mut self.growing else {
             return false;
         };
-        let Some(mut arrival) = growing.next() else {
+        let Some(arrival) = growing.next() else {
             return false;
         };
         let first = self.shared.index.len();
-        for (place, why) in arrival.unsent.drain(..) {
-            growing.unsent.insert((first + place) as u32, why);
-        }
         self.shared.index.grow(arrival);
         let kinds = (growing.kinds)(self.kinds.len());
         self.add_kinds(kinds, first);
@@ -216,15 +210,9 @@ impl<'r> FileBacklog<'r> {
     fn wanted(&self, at: usize, cursor: usize) -> bool {
         let index = self.index();
         self.kinds[usize::from(index.class(at))].cursor == cursor
-            && (!index.is_bad(at) || self.tells_bad(at))
+            && !index.is_bad(at)
             && self.options.want(index.state(at))
             && !self.shared.equals.is_spared(at)
-    }
-
-    /// Whether it is a row of a stream that makes no prompt and has no line in the output yet. Such rows of a file have
-    /// their lines already.
-    fn tells_bad(&self, at: usize) -> bool {
-        self.growing.is_some() && self.index().state(at) != State::Failed
     }
 
     fn index(&self) -> &FileIndex {
@@ -233,8 +221,6 @@ impl<'r> FileBacklog<'r> {
 
     /// The ticket of an item, and of the items at these positions, which share its answer.
     fn ticket(&mut self, item: u32, places: Range<u32>, tries: Tries) -> Ticket<FileTask> {
-        let growing = self.growing.as_mut();
-        let unsent = growing.and_then(|growing| growing.unsent.remove(&item));
         let (i, index) = (item as usize, self.index());
         let bytes = index.end(i) - index.offset(i);
         let group = Again {
@@ -247,7 +233,6 @@ impl<'r> FileBacklog<'r> {
             task: FileTask {
                 index: item,
                 supersedes: index.state(i) != State::New,
-                unsent,
                 named: OnceLock::new(),
                 group: group.map(|group| Box::new(Group::new(&self.shared, group))),
             },
@@ -338,15 +323,7 @@ impl Backlog for FileBacklog<'_> {
 
     fn wait(&mut self, ticket: Ticket<FileTask>, due: Time) {
         let quota = ticket.quota();
-        let FileTask {
-            index,
-            group,
-            unsent,
-            ..
-        } = ticket.task;
-        if let (Some(growing), Some(why)) = (&mut self.growing, unsent) {
-            growing.unsent.insert(index, why);
-        }
+        let FileTask { index, group, .. } = ticket.task;
         let places = match group.map(|group| *group) {
             Some(Group {
                 shared,
@@ -402,7 +379,7 @@ impl Backlog for FileBacklog<'_> {
 
     fn limits(&self, task: &FileTask) -> PackLimits {
         if task.needs_call() {
-            self.limits
+            (self.limits)()
         } else {
             PackLimits::ONE
         }
@@ -439,7 +416,7 @@ mod tests {
             kinds,
             FileRunOptions::default(),
             None,
-            PackLimits::ONE,
+            || PackLimits::ONE,
         )
     }
 
@@ -507,7 +484,7 @@ mod tests {
             packs.into_iter().map(|packs| (class.clone(), packs)),
             FileRunOptions::default(),
             None,
-            PackLimits::ONE,
+            || PackLimits::ONE,
         );
         assert_eq!(backlog.cursors.len(), 1);
         let Ok(Take::Items(items)) = backlog.take(rows + 1, &Availability::default(), NOW) else {

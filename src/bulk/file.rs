@@ -349,7 +349,8 @@ impl<'a> FileRun<'a> {
         let prompts = &mut self.prompts;
         let mut last = None;
         let mut class_of = move |kind: &RequestKind| route.class(&kind.request(), &mut last);
-        let limits = route.pack_limits(prompts.task);
+        let task = prompts.task;
+        let limits = route.pack_limits(task);
         let classes: Vec<Class> = prompts.kinds.iter().map(&mut class_of).collect();
         if let [first, others @ ..] = &prompts.kinds[..]
             && others.iter().all(|kind| kind.prefix == first.prefix)
@@ -363,7 +364,7 @@ impl<'a> FileRun<'a> {
             kinds,
             self.options,
             prompts.output_cap,
-            limits,
+            move || route.pack_limits(task),
         );
         let Some(stream) = prompts.stream.take() else {
             return Ok(backlog);

@@ -3,13 +3,16 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use batchwright::unstable::HttpReply;
-use batchwright::{Client, Context, Error, ErrorKind, LlmClient, Request, Response};
+use batchwright::unstable::{HttpHeaders, HttpReply, HttpRequest, Transport};
+use batchwright::{
+    Client, Context, Error, ErrorKind, LlmClient, Request, Response, execute_bulk_sync,
+};
 use serde::Deserialize;
-use serde_json::Value;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
 use crate::conformance::{Schema, client};
 use crate::decoders::{Dice, Next, garble, is_json, replaced, some};
@@ -303,4 +306,43 @@ fn garbled_embeddings_are_assigned_to_no_other_text() {
             }
         }
     }
+}
+
+/// Gives each vector the index 0, as some servers do.
+#[derive(Default)]
+struct Alike(AtomicUsize);
+
+impl Transport for Alike {
+    fn send(&self, request: &HttpRequest<'_>, _: &Context) -> Result<HttpReply, Error> {
+        self.0.fetch_add(1, Relaxed);
+        let body: Value = serde_json::from_slice(request.body.unwrap()).unwrap();
+        let texts = body["input"].as_array().unwrap();
+        let entry = |text: &Value| json!({"index": 0, "embedding": [text.as_str().unwrap().len()]});
+        let data: Vec<Value> = texts.iter().map(entry).collect();
+        Ok(HttpReply {
+            status: 200,
+            headers: HttpHeaders::default(),
+            body: json!({"data": data}).to_string().into_bytes(),
+        })
+    }
+}
+
+#[test]
+fn texts_go_singly_after_a_reply_that_numbers_all_vectors_alike() {
+    let server = Arc::new(Alike::default());
+    let client = client("openai", server.clone()).unwrap();
+    let texts: Vec<Request> = (1..=8).map(|n| Request::embedding("x".repeat(n))).collect();
+    let calls = |texts: &[Request]| {
+        let before = server.0.load(Relaxed);
+        let outcomes = execute_bulk_sync(&Context::new(), &client, texts, 1).unwrap();
+        let lengths: Vec<f32> = outcomes
+            .iter()
+            .map(|outcome| outcome.result.as_ref().unwrap().embedding.as_ref().unwrap()[0])
+            .collect();
+        let expected: Vec<f32> = (1..=texts.len()).map(|n| n as f32).collect();
+        assert_eq!(lengths, expected);
+        server.0.load(Relaxed) - before
+    };
+    assert_eq!(calls(&texts), 1 + 8);
+    assert_eq!(calls(&texts[..3]), 3);
 }

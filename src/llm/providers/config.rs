@@ -1,6 +1,7 @@
 //! Makes a client from settings: provider, model, key, address, timeouts.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use derive_setters::Setters;
@@ -196,6 +197,7 @@ impl LlmConfig {
             })
         });
         Ok(Client(ProviderClient::Remote(Box::new(Remote {
+            unordered: AtomicBool::new(false),
             vendor,
             transport,
             chat_url: if access.address.by_deployment {

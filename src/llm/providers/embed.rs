@@ -260,6 +260,13 @@ fn read_openai(
     })
 }
 
+/// Whether a reply numbers its vectors in a way that pairs none with its text, for example each with 0.
+pub(super) fn is_unordered(body: &[u8], texts: usize) -> bool {
+    let data = serde_json::from_slice::<OpenAiReply<'_>>(body);
+    let data = data.ok().and_then(|reply| reply.data).unwrap_or_default();
+    data.len() == texts && in_order(data, texts).is_err()
+}
+
 /// Sorts vectors in the order of their texts: by their index, or in the order of the reply if they have none.
 fn in_order(data: Vec<Option<Entry<'_>>>, texts: usize) -> Result<Vec<Embedded>, String> {
     if data.len() != texts {

@@ -2,10 +2,11 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use crate::base::secret::redacted_url;
-use crate::base::{Context, Error};
+use crate::base::{Context, Error, ErrorKind};
 use crate::engine::limiter::QuotaKey;
 use crate::engine::pack::PackLimits;
 use crate::llm::client::LlmClient;
@@ -53,6 +54,8 @@ pub(super) struct Remote {
     pub timeout: Duration,
     pub max_reply: Option<u64>,
     pub max_replies: u64,
+    /// Set when a reply did not say which vector is which text's: each text then needs a call of its own.
+    pub unordered: AtomicBool,
 }
 
 impl LlmClient for Remote {
@@ -95,7 +98,19 @@ impl LlmClient for Remote {
         let memory = ReplyShare::of_process(self.max_replies);
         let reply = self.send(&call, model, MAX_VECTORS, &memory, ctx)?;
         let failed = |error| self.access.redacted(self.explained(error));
-        let vectors = embed::decode(self.vendor, &reply, requests).map_err(failed)?;
+        let vectors = embed::decode(self.vendor, &reply, requests).map_err(|error| {
+            if error.kind() == ErrorKind::Malformed
+                && requests.len() > 1
+                && embed::is_unordered(&reply.body, requests.len())
+                && !self.unordered.swap(true, Relaxed)
+            {
+                log::warn!(
+                    "{} does not say which vector belongs to which text, so each text has its own call from now on",
+                    self.vendor.name
+                );
+            }
+            failed(error)
+        })?;
         let cleaned = vectors.into_iter().map(|vector| {
             let mut vector = vector.map_err(failed)?;
             self.access.remove_keys(&mut vector);
@@ -105,7 +120,10 @@ impl LlmClient for Remote {
     }
 
     fn pack_limits(&self) -> PackLimits {
-        self.vendor.embeds.unwrap_or(PackLimits::ONE)
+        match self.vendor.embeds {
+            Some(limits) if !self.unordered.load(Relaxed) => limits,
+            _ => PackLimits::ONE,
+        }
     }
 
     fn quota(&self, request: &Request) -> QuotaKey {
