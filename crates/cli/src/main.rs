@@ -60,6 +60,10 @@ fn main() -> ExitCode {
 
 fn execute(mut cli: Cli) -> Exit {
     signals::outlive_size_limits();
+    // Commands that `exec` starts keep the limit that the caller has set.
+    if !matches!(cli.command, Command::Exec(_)) {
+        signals::raise_open_files();
+    }
     if let Err(refusal) = store_address::find(&mut cli.command) {
         let (json, quiet) = cli.command.error_form();
         return refusal.end(json, quiet);

@@ -105,6 +105,19 @@ pub fn outlive_size_limits() {
     }
 }
 
+/// Raises the limit of open files as far as the system allows: each call in flight has a connection.
+pub fn raise_open_files() {
+    #[cfg(unix)]
+    {
+        use rustix::process::{Resource, getrlimit, setrlimit};
+        let mut limit = getrlimit(Resource::Nofile);
+        limit.current = limit.maximum;
+        if let Err(error) = setrlimit(Resource::Nofile, limit) {
+            log::debug!("the limit of open files stays: {error}");
+        }
+    }
+}
+
 /// Blocks until a signal to stop arrives.
 pub fn wait_for_stop() {
     let (tx, rx) = crossbeam_channel::bounded(1);

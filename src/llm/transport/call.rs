@@ -4,7 +4,9 @@ use std::borrow::Cow;
 use std::io::{self, Read};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::base::secret::redacted_url;
 use crate::base::{CancelHook, Context, Sent};
@@ -18,6 +20,20 @@ use super::input::{BUFFER, CHUNK_BYTES};
 use super::pool::Pool;
 use super::target::Target;
 use super::timeouts::Patience;
+
+/// Time between two attempts to connect while this machine has too little of something.
+const SHORTAGE_PAUSE: Duration = Duration::from_millis(50);
+
+/// Says once what this machine lacks.
+fn tell_shortage(fault: &Fault) {
+    static TOLD: AtomicBool = AtomicBool::new(false);
+    if !TOLD.swap(true, Ordering::Relaxed) {
+        log::warn!(
+            "{fault}: this machine allows fewer calls at once than were asked for, so calls wait for each other; raise the \
+             limit (ulimit -n), or allow fewer calls at once"
+        );
+    }
+}
 
 /// The body of a request.
 pub(super) enum Outgoing<'b> {
@@ -72,14 +88,23 @@ impl<'p> Call<'p> {
             let abort = abort.clone();
             move || abort.abort()
         });
-        let kept = pool.take(target);
-        let reused = kept.is_some();
-        let connection = match kept {
-            Some(connection) => {
+        let (connection, reused) = loop {
+            if let Some(connection) = pool.take(target) {
                 abort.attach(connection.tcp());
-                connection
+                break (connection, true);
             }
-            None => connector.connect(target, &Patience::new(Some(connect_timeout)), &abort)?,
+            let connecting = Patience::new(Some(connect_timeout));
+            match connector.connect(target, &connecting, &abort) {
+                // The server is not to blame, and other calls of this process give back what they use.
+                Err(fault) if fault.is_shortage() && !abort.is_aborted() => {
+                    if patience.left(Instant::now(), Duration::ZERO).0 < SHORTAGE_PAUSE {
+                        return Err(fault);
+                    }
+                    tell_shortage(&fault);
+                    thread::sleep(SHORTAGE_PAUSE);
+                }
+                connected => break (connected?, false),
+            }
         };
         Ok(Self {
             pool,

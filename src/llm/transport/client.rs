@@ -229,6 +229,13 @@ fn unconnected(fault: Fault, url: &str, timeout: Duration) -> Error {
         Fault::Late(_) => format!("no connection to {host} within {} s", timeout.as_secs_f64()),
         other => {
             let why = other.to_string();
+            if why.contains("invalid peer certificate") {
+                let why = format!(
+                    "the certificate of {host} is not trusted ({why}); if your own authority has issued it, name the \
+                     authority's file in the variable SSL_CERT_FILE"
+                );
+                return setting(why);
+            }
             let hint = if host.starts_with("https:") && no_tls(&why) {
                 " (does the server speak TLS? else http://…)"
             } else {
@@ -240,6 +247,13 @@ fn unconnected(fault: Fault, url: &str, timeout: Duration) -> Error {
     Error::new(ErrorKind::Transient, why)
         .with_sent(Sent::No)
         .with_unreachable()
+}
+
+/// The error of a call that the settings prevent, as they prevent all others.
+fn setting(why: String) -> Error {
+    Error::new(ErrorKind::Invalid, why)
+        .with_sent(Sent::No)
+        .with_critical()
 }
 
 /// The error of a call whose connection was open.
@@ -259,6 +273,9 @@ fn broken_off(fault: Fault, sent: Sent, url: &str, limits: &dyn Fn(Limit) -> Dur
         Fault::BadRequest => {
             Error::new(ErrorKind::Invalid, format!("not a valid request to {host}"))
         }
+        Fault::Tls => setting(format!(
+            "{host} speaks TLS: its address begins with https://"
+        )),
         // It was billed, and a retry would be billed again.
         Fault::EndlessHead => unusable(large_head(url), None, Vec::new()),
         Fault::BadReply(why) => transient(format!("the reply of {host} cannot be read: {why}")),

@@ -22,6 +22,8 @@ pub(super) enum Fault {
     BadRequest,
     /// The reply is not valid HTTP.
     BadReply(&'static str),
+    /// The server answered plain HTTP with an alert of TLS.
+    Tls,
     /// The head of the reply does not end.
     EndlessHead,
     /// The proxy did not connect, and replied with this status.
@@ -30,6 +32,28 @@ pub(super) enum Fault {
 }
 
 impl Fault {
+    /// Whether this machine, and not the server, has too little of something: open files, memory or ports.
+    #[cfg(unix)]
+    pub fn is_shortage(&self) -> bool {
+        use rustix::io::Errno;
+        let Self::Io(error) = self else { return false };
+        let number = error.raw_os_error().map(Errno::from_raw_os_error);
+        let scarce = [
+            Errno::MFILE,
+            Errno::NFILE,
+            Errno::NOMEM,
+            Errno::NOBUFS,
+            Errno::AGAIN,
+        ];
+        number.is_some_and(|number| scarce.contains(&number))
+    }
+
+    /// Whether this machine, and not the server, has too little of something: open files, memory or ports.
+    #[cfg(not(unix))]
+    pub fn is_shortage(&self) -> bool {
+        false
+    }
+
     /// The connection ended within a reply.
     pub fn cut() -> Self {
         Self::Io(io::Error::new(
@@ -45,6 +69,7 @@ impl fmt::Display for Fault {
             Self::Late(_) => f.write_str("a time limit has ended"),
             Self::BadRequest => f.write_str("a header of the request is not valid"),
             Self::BadReply(why) => f.write_str(why),
+            Self::Tls => f.write_str("it speaks TLS"),
             Self::EndlessHead => f.write_str("the headers do not end"),
             Self::Refused(status) => write!(f, "the proxy refused, status {status}"),
             Self::Io(error) => error.fmt(f),

@@ -17,6 +17,9 @@ pub(super) const ENDLESS: usize = 1024 * 1024;
 /// Number of header lines that need no allocation.
 const USUAL_LINES: usize = 64;
 
+/// The first byte of an alert (RFC 8446, section 5.1).
+const TLS_ALERT: u8 = 0x15;
+
 const PROTOCOL: &[u8] = b"HTTP/1.";
 const NO_REPLY: &str = "the server closed it without a reply";
 
@@ -99,7 +102,10 @@ impl Head {
             input.consume(rest);
             let unread = input.unread();
             if !unread.starts_with(&PROTOCOL[..unread.len().min(PROTOCOL.len())]) {
-                return Err(Fault::BadReply("it is not HTTP/1.1"));
+                return Err(match unread {
+                    [TLS_ALERT, ..] => Fault::Tls,
+                    _ => Fault::BadReply("it is not HTTP/1.1"),
+                });
             }
             if let Some(end) = end_of_head(&unread[searched..]) {
                 let end = searched + end;

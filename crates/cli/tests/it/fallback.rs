@@ -2,7 +2,7 @@
 
 use batchwright_simulate::{SimConfig, Simulator, Trouble};
 
-use super::common::{Desk, Ended, RunToEnd, cases, good, simulator};
+use super::common::{Desk, Ended, RunToEnd, Running, all_ids, cases, good, simulator};
 use super::fake::{Fake, says};
 
 /// Nine prompts for `custom`, model `big`, with these words; `xai` is the other simulator.
@@ -265,4 +265,36 @@ fn an_address_that_answers_and_is_no_server_is_refused_also_with_a_fallback() {
     let mut command = desk.command(words.split(' '));
     let ended = command.env("LOCAL_LLM_BASE_URL", other.url()).ended();
     ended.ends(1, "which is not a list of models");
+}
+
+/// A limit of this machine is none of the provider's faults.
+#[cfg(unix)]
+#[test]
+fn too_few_open_files_neither_fail_an_item_nor_move_it_to_a_fallback() {
+    let (desk, sim, other) = (Desk::with(300), good(), good());
+    sim.hold();
+    let words =
+        "run in.jsonl -o out.jsonl --provider custom --model big -j 100 --fallback xai:small";
+    let mut command = desk.command(words.split_whitespace());
+    command
+        .env("CUSTOM_LLM_BASE_URL", sim.base_url())
+        .env("XAI_API_KEY", "k")
+        .env("XAI_BASE_URL", other.base_url());
+    let mut limited = std::process::Command::new("sh");
+    limited.args(["-c", "ulimit -n 48 && exec \"$@\"", "sh"]);
+    limited.arg(command.get_program()).args(command.get_args());
+    limited.current_dir(command.get_current_dir().unwrap());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => limited.env(name, value),
+            None => limited.env_remove(name),
+        };
+    }
+    let running = Running::start(&mut limited);
+    running.hears("this machine allows fewer calls at once");
+    sim.release();
+    let ended = running.wait().expect(0);
+    assert_eq!(ended.stderr.matches("this machine allows fewer").count(), 1);
+    assert_eq!((sim.stats().calls, other.stats().calls), (300, 0));
+    assert_eq!(desk.ids("out.jsonl"), all_ids(300));
 }

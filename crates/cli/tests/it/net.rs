@@ -213,9 +213,40 @@ fn an_untrusted_certificate_is_rejected_with_a_clear_message() {
     assert!(!lines.is_empty());
     for line in &lines {
         let message = line["error"]["message"].as_str().unwrap();
-        assert!(message.contains("certificate"), "{message}");
+        assert!(
+            message.contains("name the authority's file in the variable SSL_CERT_FILE"),
+            "{message}"
+        );
     }
     assert_eq!(sim.stats().calls, 0);
+}
+
+#[test]
+fn plain_http_to_a_server_that_speaks_tls_ends_at_once() {
+    let desk = Desk::with(5);
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/v1", server.local_addr().unwrap());
+    let calls = std::thread::spawn(move || {
+        for stream in server.incoming() {
+            let mut stream = stream.unwrap();
+            let mut start = [0; 4];
+            stream.read_exact(&mut start).unwrap();
+            if &start == b"STOP" {
+                return;
+            }
+            // A fatal alert: an unexpected message.
+            let _ = stream.write_all(&[0x15, 3, 3, 0, 2, 2, 10]);
+            let _ = std::io::copy(&mut stream, &mut std::io::sink());
+        }
+    });
+    let words = "run in.jsonl -o out.jsonl --provider openai --model m --base-url";
+    let mut command = desk.command(words.split(' ').chain([&*url]));
+    let ended = command.env("OPENAI_API_KEY", "sk-x").ended();
+    ended.ends(4, "speaks TLS: its address begins with https://");
+    let address = url.trim_start_matches("http://").trim_end_matches("/v1");
+    let mut stop = TcpStream::connect(address).unwrap();
+    stop.write_all(b"STOP").unwrap();
+    calls.join().unwrap();
 }
 
 #[cfg(unix)]
