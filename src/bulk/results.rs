@@ -160,7 +160,7 @@ impl ResultsFile {
         let read = file.seek(SeekFrom::Start(at));
         let read = read.and_then(|_| file.take(LONGEST_LINE).read_line(&mut line));
         read.map_err(|e| trouble(&self.path, "cannot read", &e))?;
-        Ok(line)
+        Ok(line.trim_start_matches('\0').to_owned())
     }
 
     /// Passes the text of every line to `visit`.
@@ -179,8 +179,8 @@ impl ResultsFile {
             // With another output, the results in this file would be billed again.
             let advice = if is_output {
                 format!(
-                    "take that line out, by sed -i {number}d {shown}, and the same command keeps the \
-                 other results and sends again what is missing"
+                    "keep that line elsewhere, by sed -n {number}p {shown} >{shown}.line{number} && sed -i {number}d \
+                     {shown}, and the same command keeps the other results and sends again what is missing"
                 )
             } else {
                 "name another output".to_owned()
@@ -325,6 +325,8 @@ impl ResultsFile {
                 if read == 0 {
                     return Ok(());
                 }
+                let zeros = line.len() - without_zeros(&line).len();
+                line.drain(..zeros);
                 edit(at, &mut line).map_err(io::Error::other)?;
                 out.write_all(&line)?;
                 at += read as u64;
@@ -395,6 +397,12 @@ pub(crate) fn could_be_torn(line: &[u8], at: u64) -> bool {
     }
 }
 
+/// The line without zeros before it.
+pub(crate) fn without_zeros(line: &[u8]) -> &[u8] {
+    let zeros = line.iter().take_while(|byte| **byte == 0).count();
+    &line[zeros..]
+}
+
 /// Moves to the first line and returns its position: some editors write a byte order mark before it.
 fn to_text(file: &mut (impl BufRead + Seek)) -> io::Result<u64> {
     file.seek(SeekFrom::Start(0))?;
@@ -431,7 +439,11 @@ fn each_line_within(
         // A line that is too long arrives in pieces.
         number += u64::from(whole);
         whole = line.last() == Some(&b'\n');
-        let text = line.trim_ascii();
+        // The end of a file may be zeros after a power failure; the next result was appended to them.
+        let text = match without_zeros(&line).trim_ascii() {
+            [] if !whole => line.trim_ascii(),
+            text => text,
+        };
         if !text.is_empty() {
             visit(text, at, number, whole).map_err(Ok)?;
         }

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use crate::base::bom::without_bom;
 use crate::base::{Context, Error, ErrorKind};
-use crate::bulk::results::{LONGEST_LINE, could_be_torn};
+use crate::bulk::results::{LONGEST_LINE, could_be_torn, without_zeros};
 
 /// Result files, one after the other. Lines that are appended while they are read are ignored.
 pub(super) struct ResultFiles {
@@ -203,6 +203,10 @@ impl ResultFile {
                 without_bom(&line)
             } else {
                 &line
+            };
+            let text = match without_zeros(text) {
+                [] => text,
+                rest => rest,
             };
             let begins = at + (line.len() - text.len()) as u64;
             let bytes = text.trim_ascii();

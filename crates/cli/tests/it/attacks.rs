@@ -267,12 +267,12 @@ fn removing_a_broken_output_line_as_advised_resends_no_other_item() {
         lines[line - 1] = &broken;
         desk.write("out.jsonl", lines.join("\n") + "\n");
         let ended = desk.run(&sim, "in.jsonl -o out.jsonl").expect(2);
-        let advice = format!("sed -i {line}d out.jsonl");
+        let advice =
+            format!("sed -n {line}p out.jsonl >out.jsonl.line{line} && sed -i {line}d out.jsonl");
         ended.errs(&advice);
-        let cure = desk
-            .other("sed", ["-i", &format!("{line}d"), "out.jsonl"])
-            .status();
+        let cure = desk.other("sh", ["-c", &advice]).status();
         assert!(cure.unwrap().success());
+        assert_eq!(desk.read(&format!("out.jsonl.line{line}")), broken + "\n");
         desk.run(&sim, "in.jsonl -o out.jsonl").expect(0);
         assert_eq!(desk.ids("out.jsonl"), all_ids(20));
         assert_eq!(sim.stats().calls, before + 1);

@@ -170,6 +170,28 @@ fn a_file_of_anything_else_is_refused_and_untouched() {
     assert_eq!(desk.ids("out.jsonl"), all_ids(2));
 }
 
+/// A power failure leaves them at the end of the file, and later results stand behind them.
+#[test]
+fn zeros_before_a_result_cost_no_answer() {
+    let (desk, sim) = (Desk::with(20), good());
+    desk.run(&sim, "in.jsonl -o out.jsonl").expect(0);
+    let text = desk.read("out.jsonl");
+    let zeros = |n: usize| "\0".repeat(n);
+    let damaged: String = text
+        .lines()
+        .enumerate()
+        .map(|(i, line)| zeros(i % 7) + line + "\n" + if i == 3 { "\0\0\n" } else { "" })
+        .collect();
+    desk.write("out.jsonl", damaged);
+    desk.run(&sim, "in.jsonl -o out.jsonl")
+        .ends(0, "20 finished before");
+    desk.plain("export out.jsonl -o out.csv").expect(0);
+    assert_eq!(desk.read("out.csv").lines().count(), 21);
+    desk.run(&sim, "in.jsonl -o out.jsonl --ordered").expect(0);
+    assert_eq!(sim.stats().calls, 20);
+    assert_eq!(desk.order("out.jsonl"), ids_in_order(20));
+}
+
 /// As some editors write at the beginning of a file.
 #[test]
 fn an_output_with_a_byte_order_mark_is_read() {
