@@ -7,7 +7,8 @@ use std::time::Duration;
 use batchwright_simulate::{SimConfig, Simulator, Trouble};
 
 use super::common::{
-    Desk, Ended, PATIENCE, RunToEnd, Running, all_ids, good, ids_in_order, results, simulator,
+    Desk, Ended, PATIENCE, RunToEnd, Running, all_ids, eventually, good, ids_in_order, results,
+    simulator,
 };
 
 #[test]
@@ -30,6 +31,27 @@ fn the_lock_holds_through_a_compaction() {
     assert_eq!(sim.stats().calls, 1000);
 }
 
+/// Closes the only end that reads from this child. Children that other tests start at the moment have copies of it until
+/// they execute their programs.
+#[cfg(target_os = "linux")]
+fn close_for_all(end: BufReader<ChildStdout>, child: u32) {
+    use std::os::fd::AsRawFd;
+    let links = |process: &std::path::Path| {
+        let fds = std::fs::read_dir(process.join("fd"));
+        let fds = fds.into_iter().flatten().flatten();
+        fds.filter_map(|fd| std::fs::read_link(fd.path()).ok())
+    };
+    let own = format!("/proc/self/fd/{}", end.get_ref().as_raw_fd());
+    let pipe = std::fs::read_link(own).unwrap();
+    drop(end);
+    let child = std::path::PathBuf::from(format!("/proc/{child}"));
+    assert!(eventually(|| {
+        let mut processes = std::fs::read_dir("/proc").unwrap().flatten();
+        !processes.any(|one| one.path() != child && links(&one.path()).any(|link| link == pipe))
+    }));
+}
+
+#[cfg(target_os = "linux")]
 #[test]
 fn a_closed_reader_stops_the_run() {
     let (desk, sim) = (Desk::with(5000), good());
@@ -38,7 +60,7 @@ fn a_closed_reader_stops_the_run() {
     stdout.read_line(&mut String::new()).unwrap();
     sim.hold();
     let before = sim.stats().calls;
-    drop(stdout);
+    close_for_all(stdout, running.child.id());
     sim.release();
     let ended = running.wait().expect(4);
     // Two in flight, two outcomes that wait to be written, and two more calls started meanwhile.

@@ -167,8 +167,8 @@ mod of_worksheets {
             "{unknown}"
         );
         // An error names a row by its number in the worksheet.
-        let settings = PromptSettings::new().template("{{text}}").unwrap();
-        let settings = settings.id_column("id");
+        let settings = PromptSettings::new().template("{{id}}").unwrap();
+        let settings = settings.id_column("n");
         let faulty = Prompts::open(&path, &settings, &Context::new(), &|_, _| {})
             .err()
             .unwrap();
