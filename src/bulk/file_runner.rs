@@ -70,18 +70,6 @@ impl FileRunner<'_> {
 
     fn read(&self, task: &FileTask) -> Result<Request, NotRead> {
         let i = task.index as usize;
-        if let Some(why) = &task.unsent {
-            let row = self.input.read_bad(i, self.index);
-            let row = row.map_err(|changed| NotRead {
-                error: changed.into(),
-                fatal: true,
-            })?;
-            task.named.get_or_init(|| Named::of_bad_row(row));
-            return Err(NotRead {
-                error: why.clone(),
-                fatal: false,
-            });
-        }
         match self.input.read(i, self.index) {
             Ok(item) => {
                 let mut request = item.request;

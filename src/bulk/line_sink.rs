@@ -14,7 +14,7 @@ use crate::llm::request::Request;
 use crate::llm::route::Route;
 use crate::observe::tally::Tally;
 
-use super::lines::{Lines, REUSED_BUFFER_BYTES, each_line, unsent_line};
+use super::lines::{Lines, REUSED_BUFFER_BYTES, each_line};
 use super::results::ResultsFile;
 use super::shared::FileTask;
 use super::work::{Sink, count};
@@ -69,10 +69,6 @@ impl LineSink<'_> {
         let Some(named) = task.named() else {
             return;
         };
-        if task.unsent.is_some() {
-            let _ = unsent_line(bytes, named, error.clone());
-            return;
-        }
         let request = Request {
             model: named.model.clone(),
             ..Request::default()

@@ -14,6 +14,9 @@ use super::results::ResultsFile;
 use super::results::archive::Archived;
 use super::results::superseded::SupersededFlags;
 
+/// Rows whose lines are found in one pass over the input.
+const ROWS: usize = 4096;
+
 /// An open output.
 pub(super) enum OpenOutput {
     File(ResultsFile),
@@ -48,15 +51,23 @@ impl OpenOutput {
         let mut replaced = false;
         let mut lines = Vec::new();
         let untold = (0..index.len()).filter(|i| index.is_bad(*i));
-        for i in untold.filter(|i| index.state(*i) != State::Failed) {
-            replaced |= index.state(i) != State::New;
-            let row = input.read_bad(i, index)?;
-            let error = Error::new(ErrorKind::Invalid, format!("not sent: {}", row.why));
-            tally.failed(&error, 1);
-            unsent_line(&mut lines, &Named::of_bad_row(row), error)?;
-            if lines.len() > REUSED_BUFFER_BYTES {
-                self.write(&lines)?;
-                lines.clear();
+        let untold: Vec<usize> = untold
+            .filter(|i| index.state(*i) != State::Failed)
+            .collect();
+        for rows in untold.chunks(ROWS) {
+            for (&i, line) in rows.iter().zip(input.lines(rows, index)?) {
+                replaced |= index.state(i) != State::New;
+                let row = input.read_bad(i, index)?;
+                let not_sent =
+                    |why: &str| Error::new(ErrorKind::Invalid, format!("not sent: {why}"));
+                // The summary counts rows with the same fault together.
+                tally.failed(&not_sent(&row.why), 1);
+                let error = not_sent(&input.told(i, line, &row.why, index));
+                unsent_line(&mut lines, &Named::of_bad_row(row), error)?;
+                if lines.len() > REUSED_BUFFER_BYTES {
+                    self.write(&lines)?;
+                    lines.clear();
+                }
             }
         }
         self.write(&lines).map(|()| replaced)

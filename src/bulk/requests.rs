@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::base::{Error, ErrorKind};
 use crate::llm::request::Request;
 
-use super::input::{FileIndex, InputFile, StreamLines, StreamedItem, parse_alone};
+use super::input::{FileIndex, InputFile, StreamLines, parse_alone};
 use super::prompts::{PromptSettings, PromptSource, Prompts};
 
 /// The requests of [`Prompts`], in their order; see [`Prompts::into_requests`].
@@ -76,12 +76,7 @@ impl Source {
                 *next += 1;
                 Some(input.read(*next - 1, index)?)
             }
-            Self::Stream(lines) => match lines.next()? {
-                Some(StreamedItem {
-                    unsent: Some(why), ..
-                }) => return Err(why),
-                next => next.map(|next| next.item),
-            },
+            Self::Stream(lines) => lines.next()?.map(|next| next.item),
         };
         Ok(item.map(|item| item.request))
     }

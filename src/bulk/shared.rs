@@ -163,8 +163,6 @@ impl Again {
 pub(crate) struct FileTask {
     pub index: u32,
     pub supersedes: bool,
-    /// Why it makes no prompt.
-    pub unsent: Option<Error>,
     pub named: OnceLock<Named>,
     /// The items that share its answer.
     pub group: Option<Box<Group>>,
@@ -173,7 +171,7 @@ pub(crate) struct FileTask {
 impl FileTask {
     pub(super) fn needs_call(&self) -> bool {
         let group = self.group.as_ref();
-        self.unsent.is_none() && group.is_none_or(|group| group.answer.is_none())
+        group.is_none_or(|group| group.answer.is_none())
     }
 }
 
@@ -291,7 +289,6 @@ mod tests {
         let task = FileTask {
             index: 0,
             supersedes: false,
-            unsent: None,
             named: OnceLock::new(),
             group: Some(Box::new(Group::new(&shared, again))),
         };

@@ -180,9 +180,8 @@ impl Arrivals {
         let Some(class) = class else {
             return Err(Classes::too_many(self.lines.name()));
         };
-        let is_told = item.is_bad() && state == State::Failed;
-        let is_wanted = self.options.want(state) && !is_told;
-        arrival.add(&item, class, state, is_wanted);
+        let is_wanted = self.options.want(state);
+        arrival.add(&item, class, state);
         // The first arrival decides how far the others are read ahead.
         arrival.packs = request.task == RequestTask::Embed;
         if is_wanted {

@@ -134,6 +134,7 @@ impl ReadingArgs {
                 column => settings.id_column(column),
             })
             .set(self.delimiter, PromptSettings::delimiter)
+            .set(self.quotes, PromptSettings::quotes)
             .set(self.sheet.as_ref(), PromptSettings::sheet)
             .set(self.max_unpacked, PromptSettings::max_unpacked)
             .set(folder, PromptSettings::spool_folder)

@@ -31,6 +31,7 @@ pub(super) fn open(
     let others = [
         (settings.form.is_some(), "--format"),
         (settings.delimiter.is_some(), "--delimiter"),
+        (settings.quotes.is_some(), "--quotes"),
         (settings.encoding.is_some(), "--encoding"),
         (settings.sheet.is_some(), "--sheet"),
     ];

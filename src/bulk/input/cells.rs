@@ -11,10 +11,30 @@ use super::fault::Fault;
 /// The fields of one row. Like other readers, it accepts a quote inside an unquoted field, and text after a closing
 /// quote, unchanged.
 pub(super) fn fields(row: &str, delimiter: u8) -> Vec<Cow<'_, str>> {
+    read(row, delimiter).0
+}
+
+/// The fields of one row that may be quoted.
+///
+/// # Errors
+/// If text follows a closing quote: its author may have meant another field, or several rows.
+pub(super) fn quoted_fields(row: &str, delimiter: u8) -> Result<Vec<Cow<'_, str>>, Fault> {
+    match read(row, delimiter) {
+        (fields, None) => Ok(fields),
+        (_, Some(field)) => Err(Fault::new(
+            format!("text after the closing quotation mark of field {field}"),
+            "a delimiter or the end of the row there: inside quotes, \" is written \"\"; if quotation marks are text in \
+             this file, say --quotes off",
+        )),
+    }
+}
+
+/// The fields, and the number of the first one with text after its closing quote.
+fn read(row: &str, delimiter: u8) -> (Vec<Cow<'_, str>>, Option<usize>) {
     let bytes = row.as_bytes();
     let plain_end =
         |from: usize| memchr(delimiter, &bytes[from..]).map_or(bytes.len(), |i| from + i);
-    let mut out = Vec::new();
+    let (mut out, mut misquoted) = (Vec::new(), None);
     let mut at = 0;
     loop {
         let end = if bytes.get(at) == Some(&b'"') {
@@ -22,6 +42,7 @@ pub(super) fn fields(row: &str, delimiter: u8) -> Vec<Cow<'_, str>> {
             let end = plain_end(closed);
             if end > closed {
                 field.to_mut().push_str(&row[closed..end]);
+                misquoted = misquoted.or(Some(out.len() + 1));
             }
             out.push(field);
             end
@@ -31,7 +52,7 @@ pub(super) fn fields(row: &str, delimiter: u8) -> Vec<Cow<'_, str>> {
             end
         };
         if end == bytes.len() {
-            return out;
+            return (out, misquoted);
         }
         at = end + 1;
     }

@@ -267,7 +267,7 @@ impl FileCheck<'_> {
         let fingerprint = prefix(&parsed.digest);
         let request = match parsed.request {
             Ok(request) => Some(request),
-            Err(fault) if fault.of_null || self.settings.skip_bad_rows => None,
+            Err(_) if self.settings.skip_bad_rows => None,
             Err(fault) => return Err(fault),
         };
         let class = request.as_ref().map_or(0, self.hooks.classify);

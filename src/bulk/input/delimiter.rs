@@ -58,12 +58,12 @@ fn counts(start: &[u8], by: u8, last: bool) -> (usize, Option<usize>) {
         start: at,
         end,
         after,
-    } = next_row(start, by, last)
+    } = next_row(start, by, true, last)
     else {
         return (0, None);
     };
     let below = &start[after..];
-    let row = match next_row(below, by, last) {
+    let row = match next_row(below, by, true, last) {
         Next::Record { start, end, .. } => Some(count(&below[start..end])),
         _ => None,
     };

@@ -95,7 +95,7 @@ fn asked(line: &str, form: Form) -> Fault {
         Form::Json => ("a JSON list", "json"),
         Form::Jsonl | Form::JsonRows => ("JSON lines", "jsonl"),
         Form::Tsv => ("a table", "tsv"),
-        Form::Csv | Form::Delimited(_) | Form::Text => ("a table", "csv"),
+        Form::Csv | Form::Delimited(_) | Form::Plain(_) | Form::Text => ("a table", "csv"),
     };
     Fault::new(
         format!("what looks like {what} ({})", excerpt(line)),

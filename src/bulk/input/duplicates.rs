@@ -47,9 +47,7 @@ pub(super) fn repeats(
     };
     let why = |Duplicate { id, first, second }| {
         let here = input.part_of(second);
-        let (first, place) = (place(first, here), place(second, here));
-        let fault = repeated(&id, &first);
-        (second, format!("{place}: {fault}"))
+        (second, repeated(&id, &place(first, here)).to_string())
     };
     Ok(found.into_iter().map(why).collect())
 }

@@ -23,8 +23,6 @@ pub(crate) struct Fault {
     flags: Option<String>,
     /// Whether it concerns a file that the record names, not the record itself.
     pub(super) of_file: bool,
-    /// Whether a field of the prompt is null, which concerns only this record.
-    pub(super) of_null: bool,
 }
 
 impl Fault {
@@ -34,16 +32,12 @@ impl Fault {
             expected: expected.into(),
             flags: None,
             of_file: false,
-            of_null: false,
         }
     }
 
     /// The fault of a field of the prompt that is null.
     pub(super) fn null(name: &str) -> Self {
-        Self {
-            of_null: true,
-            ..Self::new(format!("null in \"{name}\""), "a value")
-        }
+        Self::new(format!("null in \"{name}\""), "a value")
     }
 
     /// A fault from a text of the form `found …; expected …`.

@@ -165,10 +165,15 @@ impl InputFile {
             let base = parts.last().map_or(0, Part::end);
             parts.push(Part::open(file, base, &settings)?);
         }
-        if let (Some(_), Some(first)) = (settings.delimiter, parts.first())
-            && !parts.iter().any(|part| part.form.is_table())
+        let flag = match (settings.delimiter, settings.quotes) {
+            (Some(_), _) => Some("--delimiter"),
+            (None, Some(_)) => Some("--quotes"),
+            (None, None) => None,
+        };
+        if let (Some(flag), Some(first)) = (flag, parts.first())
+            && !parts.iter().any(|part| part.form.delimiter().is_some())
         {
-            let fault = Fault::new("--delimiter", "a table: other inputs have no columns");
+            let fault = Fault::new(flag, "a table of text: other inputs have neither");
             return Err(InputError::of_file(&first.name, fault.to_string()).into());
         }
         Ok(Self {
@@ -253,6 +258,25 @@ impl InputFile {
             why,
             input: parsed.input,
         })
+    }
+
+    /// The lines of these items, which are in the order of the input, in one pass over each file.
+    pub(crate) fn lines(&self, items: &[usize], index: &FileIndex) -> Result<Vec<u64>, InputError> {
+        let part = |i: &usize| self.part_of(index.offset(*i));
+        let mut lines = Vec::with_capacity(items.len());
+        for items in items.chunk_by(|a, b| part(a).base == part(b).base) {
+            let part = part(&items[0]);
+            let offsets: Vec<u64> = items.iter().map(|i| index.offset(*i) - part.base).collect();
+            let found = part.source.lines_of(&offsets);
+            lines.extend(found.map_err(|error| part.unreadable(&error))?);
+        }
+        Ok(lines)
+    }
+
+    /// A message about item `i`, with its file and line.
+    pub(crate) fn told(&self, i: usize, line: u64, why: &str, index: &FileIndex) -> String {
+        let part = self.part_of(index.offset(i));
+        InputError::at(&part.name, part.place(line), why).to_string()
     }
 
     fn read_record(&self, i: usize, index: &FileIndex) -> Result<(String, ReadRecord), InputError> {
@@ -390,7 +414,7 @@ impl Part {
         self.body = (bom as u64, 1);
         let mut from = bom;
         match self.form {
-            Form::Csv | Form::Tsv | Form::Delimited(_) => {
+            Form::Csv | Form::Tsv | Form::Delimited(_) | Form::Plain(_) => {
                 let named = delimiter::named(&start[bom..]);
                 from += named.map_or(0, |(_, len)| len);
                 let by = match (settings.delimiter, named, self.form.delimiter()) {
@@ -398,7 +422,11 @@ impl Part {
                     (None, None, Some(by)) if self.form != Form::Csv => by,
                     _ => delimiter::find(&start[from..], n < FIRST_LOOK).map_err(of_file)?,
                 };
-                self.form = Form::Delimited(by);
+                self.form = if settings.quotes.unwrap_or(self.form.quotes()) {
+                    Form::Delimited(by)
+                } else {
+                    Form::Plain(by)
+                };
             }
             Form::JsonRows => {}
             Form::Json => return self.find_list(&start[bom..]),

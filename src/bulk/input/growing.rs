@@ -4,7 +4,6 @@ use super::entry::{Entry, State};
 use super::id::id_hash;
 use super::index::{FileIndex, Matching, Totals};
 use super::stream::StreamedItem;
-use crate::base::Error;
 
 /// Items that have arrived, in the order of the stream.
 #[derive(Debug, Default)]
@@ -18,17 +17,12 @@ pub(crate) struct Arrival {
     pub(crate) wanted: usize,
     /// Whether they may share calls.
     pub(crate) packs: bool,
-    /// Errors of items that make no prompt, by their positions here.
-    pub(crate) unsent: Vec<(usize, Error)>,
 }
 
 impl Arrival {
-    pub(crate) fn add(&mut self, item: &StreamedItem, class: u16, state: State, is_wanted: bool) {
+    pub(crate) fn add(&mut self, item: &StreamedItem, class: u16, state: State) {
         let mut entry = item.entry.of_class(class);
         entry.set_state(state);
-        let unsent = item.unsent.clone().filter(|_| is_wanted);
-        let unsent = unsent.map(|why| (self.entries.len(), why));
-        self.unsent.extend(unsent);
         self.entries.push(entry);
         self.end = item.end;
     }
@@ -62,7 +56,7 @@ impl FileIndex {
         for entry in self.entries.read().iter() {
             match entry.state() {
                 State::Done => done += 1,
-                State::Failed if entry.is_bad() || !wants(State::Failed) => failed += 1,
+                State::Failed if !wants(State::Failed) => failed += 1,
                 State::Unusable if !wants(State::Unusable) => unusable += 1,
                 State::New | State::Changed | State::Failed | State::Unusable => {}
             }

@@ -88,6 +88,8 @@ pub enum Form {
     Tsv,
     /// A table with a header row whose fields are separated by this byte.
     Delimited(u8),
+    /// The same without quoting: quotation marks are text, and each line is a row.
+    Plain(u8),
     /// A table of typed values: one JSON list per line; the first one has the names of the columns.
     JsonRows,
     /// One prompt per line.
@@ -135,9 +137,14 @@ impl Form {
         match self {
             Self::Csv => Some(b','),
             Self::Tsv => Some(b'\t'),
-            Self::Delimited(by) => Some(by),
+            Self::Delimited(by) | Self::Plain(by) => Some(by),
             Self::Jsonl | Self::Json | Self::JsonRows | Self::Text => None,
         }
+    }
+
+    /// Whether fields may be quoted.
+    fn quotes(self) -> bool {
+        !matches!(self, Self::Plain(_))
     }
 }
 
@@ -194,6 +201,9 @@ pub struct PromptSettings {
     /// The separator of a table's fields: one ASCII character that is not a quote or a line end. Default: according to
     /// the [format](crate::files::InputFormat), or a first line such as `sep=;`.
     pub(crate) delimiter: Option<u8>,
+    /// Whether fields of a table may be quoted; if not, quotation marks are text, and each line is a row. Default: yes,
+    /// but a quoted field of a tab-separated table is rejected if each of its lines could be a row.
+    pub(crate) quotes: Option<bool>,
     /// The encoding of the input's text, if it is not UTF-8.
     #[setters(skip)]
     pub(crate) encoding: Option<&'static Encoding>,

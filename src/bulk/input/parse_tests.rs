@@ -281,6 +281,8 @@ fn every_fault_names_found_and_expected_values() {
         (r#"{"prompt":"a","prompt":"b"}"#.into(), "found a field twice (\"prompt\" occurs twice at column 22); expected each field once".into()),
         (r#"{"prompt":"a","extra":{"k":[{"x":1,"x":2}]}}"#.into(), "found a field twice (\"x\" occurs twice at column 38); expected each field once".into()),
         (r#"{"prompt":"a" x}"#.into(), "found invalid JSON (expected `,` or `}` at column 15); expected one JSON object per line".into()),
+        (r#"{"prompt":"a","n":NaN}"#.into(), "found NaN (at column 19); expected null, a number or a string: JSON has no such number".into()),
+        (r#"{"prompt":"a","n":-Infinity}"#.into(), "found -Infinity (at column 20); expected null, a number or a string: JSON has no such number".into()),
         (r#"{"prompt":"a\ud83d"}"#.into(), r"found half of a character (unexpected end of hex escape at column 19); expected both halves, such as \ud83d\ude00, or neither".into()),
         (r#"{"prompt":"a"} {"prompt":"b"}"#.into(), "found invalid JSON (trailing characters at column 16); expected one JSON object per line".into()),
         (r#"{"promt":"a"}"#.into(), format!("found an unknown field \"promt\" (did you mean \"prompt\"?); {}", unread(short, "promt"))),

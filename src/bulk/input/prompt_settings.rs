@@ -37,6 +37,7 @@ impl fmt::Debug for PromptSettings {
             )
             .field_if("input_format", self.form)
             .field_if("delimiter", self.delimiter.map(char::from))
+            .field_if("quotes", self.quotes)
             .field_if("max_unpacked", self.max_unpacked)
             .field_if("encoding", self.encoding.map(Encoding::name))
             .field_if("id_column", self.id_column.as_deref().map(Name))

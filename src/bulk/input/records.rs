@@ -3,13 +3,13 @@
 use memchr::memchr_iter;
 
 use super::fault::Fault;
-use super::rows::{MAX_RECORD_BYTES, Next, Record, next_line, next_row};
+use super::rows::{MAX_RECORD_BYTES, Next, Record, next_line, next_row, next_text};
 use super::{Form, array};
 
 /// Finds the first record. `last` means that no more bytes follow.
 pub(super) fn next_record(form: Form, bytes: &[u8], last: bool) -> Next {
     match form.delimiter() {
-        Some(delimiter) => next_row(bytes, delimiter, last),
+        Some(delimiter) => next_row(bytes, delimiter, form.quotes(), last),
         None if form == Form::Json => match array::next_element(bytes) {
             Some((start, end)) => Next::Record {
                 start,
@@ -18,6 +18,7 @@ pub(super) fn next_record(form: Form, bytes: &[u8], last: bool) -> Next {
             },
             None => Next::Partial(0),
         },
+        None if form == Form::Text => next_text(bytes, last),
         None => next_line(bytes, last),
     }
 }
@@ -72,7 +73,7 @@ impl Splitter {
                     self.pass(&bytes[at..at + start]);
                     return Err(Fault::new(
                         "a quoted field that is still open at the end of the file",
-                        "a closing quote",
+                        "a closing quote, or --quotes off if quotation marks are text in this file",
                     ));
                 }
             };

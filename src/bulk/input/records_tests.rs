@@ -119,6 +119,20 @@ fn lines_are_counted_over_blank_ones() {
 }
 
 #[test]
+fn lone_carriage_returns_end_lines_of_text() {
+    for bytes in [&b"a\rb\r \r\rc"[..], b"\ra\rb\rc\r", b"a\r\nb\rc\n"] {
+        for piece in 1..=bytes.len() {
+            let found = split(Form::Text, bytes, piece).unwrap();
+            let found = found
+                .iter()
+                .map(|(from, r)| &bytes[from + r.start..from + r.end]);
+            let found: Vec<&[u8]> = found.collect();
+            assert_eq!(found, [b"a", b"b", b"c"], "in pieces of {piece}");
+        }
+    }
+}
+
+#[test]
 fn a_record_beyond_the_limit_is_a_fault() {
     let bytes = vec![b'x'; MAX_RECORD_BYTES + 1];
     for last in [false, true] {

@@ -121,7 +121,7 @@ fn faults_are_collected_by_line_up_to_twenty() {
     assert_eq!(
         open,
         "p:3: found a quoted field that is still open at the end of the file; \
-         expected a closing quote"
+         expected a closing quote, or --quotes off if quotation marks are text in this file"
     );
     let header = Scratch::new("csv", "\nquestion\n").check().unwrap_err();
     assert!(
@@ -286,4 +286,41 @@ fn a_template_is_checked_against_the_columns_before_any_row() {
         input.read(1, &index).unwrap().request.messages[0].text(),
         "D/C"
     );
+}
+
+#[test]
+fn rows_that_quoting_would_merge_or_alter_are_refused() {
+    let table = |extension: &str, text: &str| Scratch::new(extension, text).check();
+    let misquoted = [
+        ("csv", "id,prompt\n1,\"Size 12\\\" pipe\"\n", "p:2: "),
+        ("csv", "prompt\nx\n\"a\"b\n", "p:3: "),
+        ("tsv", "id\tprompt\n1\t\"a\n2\tb\n3\t\"c\n", "p:2: "),
+        ("csv", "\"id\"x,prompt\n1,a\n", "p:1: "),
+    ];
+    for (extension, text, place) in misquoted {
+        let fault = table(extension, text).unwrap_err();
+        assert!(fault.starts_with(place), "{fault}");
+        let told = fault.contains("found text after the closing quotation mark of field ")
+            && fault.contains("--quotes off");
+        assert!(told, "{fault}");
+    }
+    let merged = "id\tprompt\n1\t\"a\n2\tb\"\n";
+    assert_eq!(
+        table("tsv", merged).unwrap_err(),
+        "p:2: found a quoted field of several lines, each of which could be a row; expected --quotes off if quotation \
+         marks are text in this file, or --quotes on if they enclose fields"
+    );
+    // What a spreadsheet writes, and what cannot be two rows.
+    table("csv", "id,prompt\n1,\"a\n2,b\"\n").unwrap();
+    table("tsv", "id\tprompt\n1\t\"a\nb\"\n").unwrap();
+    let prompts = |quotes: bool| {
+        let file = Scratch::new("tsv", merged);
+        let input = file.open(PromptSettings::new().quotes(quotes)).unwrap();
+        let index = input.check(hooks()).unwrap().finish();
+        let texts = items(&input, &index).into_iter();
+        let texts = texts.map(|item| item.request.messages[0].content.to_string());
+        texts.collect::<Vec<_>>()
+    };
+    assert_eq!(prompts(false), [r#""\"a""#, r#""b\"""#]);
+    assert_eq!(prompts(true), [r#""a\n2\tb""#]);
 }

@@ -76,11 +76,31 @@ pub(super) fn next_line(bytes: &[u8], last: bool) -> Next {
     }
 }
 
-/// Finds the first row. Rows of empty cells count as blank lines, because spreadsheets write them below a table.
-pub(super) fn next_row(bytes: &[u8], delimiter: u8, last: bool) -> Next {
+/// Finds the first line of a text, in which a lone carriage return ends a line, too.
+pub(super) fn next_text(bytes: &[u8], last: bool) -> Next {
     let mut at = 0;
     loop {
-        match any_row(&bytes[at..], delimiter, last) {
+        match any_row(&bytes[at..], 0, false, last) {
+            Next::Record { start, end, after } if is_blank(&bytes[at + start..at + end]) => {
+                at += after;
+            }
+            Next::Record { start, end, after } => {
+                return Next::Record {
+                    start: at + start,
+                    end: at + end,
+                    after: at + after,
+                };
+            }
+            Next::Partial(start) | Next::Unclosed(start) => return Next::Partial(at + start),
+        }
+    }
+}
+
+/// Finds the first row. Rows of empty cells count as blank lines, because spreadsheets write them below a table.
+pub(super) fn next_row(bytes: &[u8], delimiter: u8, quotes: bool, last: bool) -> Next {
+    let mut at = 0;
+    loop {
+        match any_row(&bytes[at..], delimiter, quotes, last) {
             Next::Record { start, end, after } => {
                 let (start, end) = (at + start, at + end);
                 if !is_empty_row(&bytes[start..end], delimiter) {
@@ -105,14 +125,15 @@ fn is_empty_row(row: &[u8], delimiter: u8) -> bool {
             .all(|cell| cell.trim().is_empty())
 }
 
-fn any_row(bytes: &[u8], delimiter: u8, last: bool) -> Next {
+fn any_row(bytes: &[u8], delimiter: u8, quotes: bool, last: bool) -> Next {
     let is_end = |b: &u8| matches!(b, b'\n' | b'\r');
     let Some(start) = bytes.iter().position(|b| !is_end(b)) else {
         return Next::Partial(bytes.len());
     };
     let row = &bytes[start..];
     let end = match memchr2(b'\n', b'\r', row) {
-        Some(end) if memchr(b'"', &row[..end]).is_none() => Some(end),
+        Some(end) if !quotes || memchr(b'"', &row[..end]).is_none() => Some(end),
+        None if !quotes => last.then_some(row.len()),
         _ => match quoted_row_end(row, delimiter) {
             (Some(end), _) => Some(end),
             (None, open) if last && open => return Next::Unclosed(start),

@@ -12,15 +12,14 @@ use super::fault::{Fault, InputError, utf8};
 use super::file::Item;
 use super::id::{RecordId, id_hash, prefix};
 use super::keep::{self, MissingFields};
-use super::parse::{bad_row, parse_record};
+use super::parse::parse_record;
 use super::records::next_record;
 use super::rows::{MAX_RECORD_BYTES, Next, is_blank};
 use super::{Form, PromptSettings};
 use crate::base::bom::without_bom;
-use crate::base::{Error, ErrorKind, Sent};
+use crate::base::{Error, ErrorKind};
 use crate::llm::attachment::Root;
 use crate::llm::hash::{digest, hex};
-use crate::llm::request::Request;
 
 /// Number of maps that grow separately, because a growing map temporarily needs half as much memory again.
 const SHARDS: usize = 64;
@@ -96,25 +95,8 @@ impl StreamChecker {
         if bytes.len() > MAX_RECORD_BYTES {
             return Err(Fault::new("a line of more than 64 MiB", "at most 64 MiB"));
         }
-        let parsed = parse_record(self.form, None, bytes, &self.settings, &self.root);
-        let (mut request, digest, null) = match parsed {
-            Ok(request) => {
-                let digest = digest(&request);
-                (request, digest, None)
-            }
-            Err(fault) if fault.of_null => {
-                let (id, digest) = bad_row(self.form, None, bytes, &self.settings);
-                let task = self.settings.task;
-                let request = Request {
-                    id,
-                    task,
-                    ..Request::default()
-                };
-                (request, digest, Some(fault))
-            }
-            Err(fault) => return Err(fault),
-        };
-        let is_bad = null.is_some();
+        let mut request = parse_record(self.form, None, bytes, &self.settings, &self.root)?;
+        let digest = digest(&request);
         if self.settings.keep.is_on() {
             // The end of a stream may never come, so the first line shows whether a name is misspelled.
             if !std::mem::replace(&mut self.has_kept, true) {
@@ -128,10 +110,9 @@ impl StreamChecker {
         {
             request.input = keep::of_line(utf8(without_bom(bytes))?, &self.settings);
         }
-        let line_number = line;
         let line = u32::try_from(line).unwrap_or(u32::MAX).min(!AUTO);
         let hash = prefix(&digest);
-        let (id, match_line, mut entry) = match request.id.take() {
+        let (id, match_line, entry) = match request.id.take() {
             Some(id) => {
                 let entry = Entry::new(id_hash(&id), hash, 0, 0);
                 (id, line, entry)
@@ -147,21 +128,13 @@ impl StreamChecker {
                 (record.to_string(), line | AUTO, entry)
             }
         };
-        if is_bad {
-            entry = entry.bad();
-        }
         self.take_id(&id, match_line)?;
         request.id = Some(id);
-        let unsent = null.map(|fault| {
-            let why = InputError::at(&self.name, line_number, fault).to_string();
-            Error::new(ErrorKind::Invalid, why).with_sent(Sent::No)
-        });
         Ok(StreamedItem {
             item: Item {
                 request,
                 request_hash: hex(&digest),
             },
-            unsent,
             entry,
             end: 0,
         })
@@ -212,18 +185,10 @@ impl StreamChecker {
 #[derive(Debug)]
 pub(crate) struct StreamedItem {
     pub(crate) item: Item,
-    /// Why it is not sent: only this item fails, and the stream continues.
-    pub(crate) unsent: Option<Error>,
     /// Its entry in an index.
     pub(super) entry: Entry,
     /// The end of its line.
     pub(super) end: u64,
-}
-
-impl StreamedItem {
-    pub(crate) fn is_bad(&self) -> bool {
-        self.unsent.is_some()
-    }
 }
 
 /// Slightly more than the checker accepts.

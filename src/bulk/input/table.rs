@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::value::RawValue;
 
-use super::cells::{Field, fields, values};
+use super::cells::{Field, quoted_fields, values};
 use super::fault::{Fault, utf8};
 use super::id;
 use super::json::{Filling, filled, prompt};
@@ -16,10 +16,19 @@ use super::{Form, PromptSettings};
 use crate::llm::reply_details::RawJson;
 use crate::llm::request::Request;
 
+/// The cells of a row of text.
+fn text_cells(form: Form, row: &str, delimiter: u8) -> Result<Vec<Cow<'_, str>>, Fault> {
+    if form.quotes() {
+        return quoted_fields(row, delimiter);
+    }
+    let cells = row.split(char::from(delimiter));
+    Ok(cells.map(Cow::Borrowed).collect())
+}
+
 /// The typed cells of a row.
 fn typed_cells(form: Form, row: &str) -> Result<Vec<Field<'_>>, Fault> {
     Ok(match form.delimiter() {
-        Some(delimiter) => fields(row, delimiter)
+        Some(delimiter) => text_cells(form, row, delimiter)?
             .into_iter()
             .map(Field::Text)
             .collect(),
@@ -142,9 +151,30 @@ impl CsvHeader {
         }
     }
 
+    /// Rejects a row of several lines of which each could be a row: most programs write tabs between fields without
+    /// any quoting, and then a text that begins with a quotation mark would swallow the rows below it.
+    fn one_row(&self, row: &str) -> Result<(), Fault> {
+        let whole = |line: &str| line.matches('\t').count() + 1 == self.names.len();
+        if self.form != Form::Delimited(b'\t')
+            || self.names.len() < 2
+            || !row.contains('\n')
+            || !row.lines().all(whole)
+        {
+            return Ok(());
+        }
+        Err(Fault::new(
+            "a quoted field of several lines, each of which could be a row",
+            "--quotes off if quotation marks are text in this file, or --quotes on if they enclose fields",
+        ))
+    }
+
     /// The request of a row.
     pub(super) fn request(&self, row: &str, settings: &PromptSettings) -> Result<Request, Fault> {
-        let mut row = typed_cells(self.form, row)?;
+        let text = row;
+        let mut row = typed_cells(self.form, text)?;
+        if settings.quotes.is_none() {
+            self.one_row(text)?;
+        }
         if row.len() != self.names.len() {
             return Err(Fault::new(
                 format!("a row of {} fields", row.len()),
@@ -254,7 +284,7 @@ impl CsvHeader {
         let columns = 0..self.names.len();
         Ok(match self.form.delimiter() {
             Some(delimiter) => {
-                let cells = fields(row, delimiter);
+                let cells = text_cells(self.form, row, delimiter)?;
                 let texts = columns.zip(&cells);
                 texts.for_each(|(i, cell)| visit(i, Cell::Text(cell)));
                 cells.len()

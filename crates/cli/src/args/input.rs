@@ -56,6 +56,12 @@ pub struct ReadingArgs {
     #[arg(long, value_name = "CHAR", value_parser = delimiter, hide_short_help = true)]
     pub delimiter: Option<u8>,
 
+    /// Whether fields of a table may be quoted: with off, quotation marks are text and each line is a row, as most
+    /// programs write tab-separated tables [default: on, but a tab-separated field of several lines is rejected if each
+    /// line could be a row]
+    #[arg(long, value_name = "ON|OFF", value_parser = one_of(&SWITCH), hide_possible_values = true, hide_short_help = true)]
+    pub quotes: Option<bool>,
+
     /// Encoding of the text if it is not UTF-8: windows-1252, latin1, utf-16, shift_jis or another name that
     /// browsers know
     #[arg(long, value_name = "NAME", value_parser = name, hide_short_help = true)]
@@ -102,6 +108,8 @@ pub struct ReadingArgs {
     #[command(flatten)]
     pub folder: FolderArgs,
 }
+
+const SWITCH: [(&str, bool); 2] = [("on", true), ("off", false)];
 
 /// The formats of inputs of text, by their names.
 const FORMATS: [(&str, InputFormat); 5] = [

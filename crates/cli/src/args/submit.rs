@@ -130,6 +130,7 @@ impl SubmitArgs {
                 "--encoding",
             ),
             (reading.delimiter.is_some(), "--delimiter"),
+            (reading.quotes.is_some(), "--quotes"),
             (reading.sheet.is_some(), "--sheet"),
         ];
         given

@@ -73,7 +73,7 @@ fn submit_prompts(args: &SubmitArgs) -> Result<Exit, Early> {
     let left_out = prompts.bad_rows().unwrap_or(0);
     if left_out > 0 {
         display::say(&format!(
-            "skipped {} rows (invalid, or with a null in a column of the prompt)",
+            "skipped {} rows that are invalid",
             count(left_out)
         ));
     }

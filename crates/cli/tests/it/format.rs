@@ -248,14 +248,11 @@ fn bad_rows_are_named_or_fail_unsent() {
         .collect();
     assert_eq!((lines.len(), failed.len()), (4, 2));
     assert_eq!((id(failed[0]), id(failed[1])), ("b".into(), "d".into()));
-    for line in &failed {
+    for (line, at) in failed.iter().zip([3, 5]) {
         line.has(json!({"/error/kind": "invalid", "attempts": 0}));
-        assert!(
-            line["error"]["message"]
-                .as_str()
-                .unwrap()
-                .starts_with("not sent: found ")
-        );
+        let why = line["error"]["message"].as_str().unwrap();
+        let told = format!("not sent: in.csv:{at}: found ");
+        assert!(why.starts_with(&told), "{why}");
     }
     // A second run neither writes nor sends anything for them.
     let before = desk.read("out.jsonl");
