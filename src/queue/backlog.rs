@@ -4,7 +4,7 @@
 //! fill a call of several items. They are few, and are given back when they must wait.
 
 use std::collections::VecDeque;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -20,7 +20,6 @@ use crate::llm::params::RequestTask;
 
 use super::batch::BatchOverview;
 use super::claim_plan::{ClaimPlan, Claimed, MOST_CLAIMED, at_step};
-use super::controls::Heard;
 use super::history::History;
 use super::kind::Kind;
 use super::kinds::{Kinds, Lanes};
@@ -29,10 +28,12 @@ use super::store::{ClaimedJob, JobStore, SUSPECT_CRASHES, WorkerId};
 use super::task::JobTask;
 
 mod requests;
+mod sleepers;
 mod tickets;
 
 use requests::Asked;
 pub(crate) use requests::{Request, Requests};
+pub(crate) use sleepers::Sleepers;
 
 /// How long a failed access to the store is retried while batches are open.
 const STORE_RETRY_TIME: Duration = Duration::from_secs(60);
@@ -50,6 +51,15 @@ pub(crate) struct Scope {
     pub deadline: Option<Deadline>,
 }
 
+/// Why a claim may find more than the last one.
+#[derive(Default)]
+pub(crate) struct Heard {
+    /// Jobs have become claimable.
+    pub jobs: AtomicBool,
+    /// Another program has written to the store.
+    pub writes: AtomicBool,
+}
+
 /// More than 15 fields: what a claim needs, what the last claim returned, and what waits between two claims.
 pub(crate) struct StoreBacklog {
     pub store: Arc<dyn JobStore>,
@@ -62,6 +72,7 @@ pub(crate) struct StoreBacklog {
     /// What other threads have announced.
     pub heard: Arc<Heard>,
     lanes: Arc<Mutex<Lanes>>,
+    pub sleepers: Sleepers,
     /// A kind that this worker does not support. The last claim found jobs of it.
     unknown: Option<String>,
     pub requests: Requests,
@@ -113,6 +124,7 @@ impl StoreBacklog {
             clock,
             scope,
             lanes: Arc::default(),
+            sleepers: Sleepers::default(),
             unknown: None,
             requests: Requests::default(),
             prefetched: VecDeque::new(),
@@ -200,6 +212,7 @@ impl StoreBacklog {
             most: asked.jobs,
             calls: asked.calls,
             idle: self.running == 0,
+            in_vain: self.sleepers.in_vain(),
             may_end: (self.scope.until_empty || self.scope.until_submitted) && !asked.batches,
             prefetched: self.prefetched.iter().map(Ticket::quota).collect(),
             now,

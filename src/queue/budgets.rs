@@ -14,6 +14,7 @@ use crate::llm::response::Response;
 use crate::llm::route::Route;
 use crate::llm::spending;
 
+use super::account::{Account, Cost, Part};
 use super::job::ProcessState;
 use super::store::{JobBudget, JobStore};
 use super::task::JobTask;
@@ -30,87 +31,6 @@ const MANY: usize = 1_000;
 pub(crate) struct Budgets {
     store: Arc<dyn JobStore>,
     accounts: Mutex<HashMap<ProcessId, Arc<Account>>>,
-}
-
-/// The budget of a process.
-struct Account {
-    numbers: Mutex<JobBudget>,
-    own: Mutex<Own>,
-    changed: Condvar,
-}
-
-/// What the store does not count yet, in picodollars.
-#[derive(Default)]
-struct Own {
-    /// The worst cases of calls in flight.
-    in_flight: u64,
-    /// What calls have cost whose ends are not recorded yet.
-    unrecorded: u64,
-}
-
-impl Account {
-    /// Takes over what the store has counted. Of two readings, the one with more is the later one.
-    fn note(&self, read: JobBudget) {
-        let mut known = self.numbers.lock();
-        if read.used >= known.used {
-            let most = known.most.max(read.most);
-            *known = JobBudget { most, ..read };
-        }
-    }
-
-    /// What is left for calls, if this worker had none.
-    fn left(&self) -> u64 {
-        let known = *self.numbers.lock();
-        (known.limit)
-            .saturating_sub(known.used)
-            .saturating_sub(known.held)
-    }
-}
-
-/// The part of a job in a call: while the call runs, its worst case; then what it has cost, until its end is recorded.
-pub(crate) struct Part {
-    account: Arc<Account>,
-    /// While it is in flight.
-    most: u64,
-    ended: Option<Cost>,
-}
-
-/// What a call has cost in picodollars, or may have cost.
-#[derive(Clone, Copy)]
-struct Cost {
-    picos: u64,
-    is_known: bool,
-}
-
-impl Part {
-    fn end(&mut self, cost: Cost) {
-        let mut own = self.account.own.lock();
-        own.in_flight = own.in_flight.saturating_sub(self.most);
-        own.unrecorded = own.unrecorded.saturating_add(cost.picos);
-        self.ended = Some(cost);
-        self.account.changed.notify_all();
-    }
-
-    /// What the call may have cost, if that is unknown.
-    pub(crate) fn lost(&self) -> u64 {
-        match self.ended {
-            None => self.most,
-            Some(cost) if cost.is_known => 0,
-            Some(cost) => cost.picos,
-        }
-    }
-}
-
-/// The end of the job was recorded, or another worker has it.
-impl Drop for Part {
-    fn drop(&mut self) {
-        let mut own = self.account.own.lock();
-        match self.ended {
-            None => own.in_flight = own.in_flight.saturating_sub(self.most),
-            Some(cost) => own.unrecorded = own.unrecorded.saturating_sub(cost.picos),
-        }
-        self.account.changed.notify_all();
-    }
 }
 
 impl Budgets {

@@ -1,5 +1,6 @@
 //! A planned claim with all data that it needs, because it runs without the dispatcher's lock.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -30,6 +31,8 @@ pub(super) struct ClaimPlan {
     pub calls: usize,
     /// Whether the worker runs no job.
     pub idle: bool,
+    /// Number of jobs that wait for others in vain, if all waiting ones do.
+    pub in_vain: Option<u64>,
     /// Whether a worker that runs no job ends when no job is left.
     pub may_end: bool,
     /// Quotas of prefetched jobs, one for each job. These jobs come before others of the same quota.
@@ -78,12 +81,16 @@ impl ClaimPlan {
     /// Claims jobs that this availability allows to start.
     pub(super) fn run(&self, availability: &Availability) -> Result<Claimed<ClaimedJob>, Error> {
         self.lanes.lock().refresh(&self.kinds);
-        let mut claimed = self.claim(None, availability)?;
+        let mut queued = Vec::new();
+        let mut claimed = self.claim(None, availability, &mut queued)?;
         if let Some(filling) = self.filling(&claimed.jobs) {
-            match self.claim(Some(&filling), availability) {
+            match self.claim(Some(&filling), availability, &mut Vec::new()) {
                 Ok(more) => claimed.jobs.extend(more.jobs),
                 Err(error) => log::debug!("calls start before they are full: {error}"),
             }
+        }
+        if self.may_end && self.idle && claimed.jobs.is_empty() && self.only_sleep(&queued)? {
+            claimed.known_wait = false;
         }
         if self.may_end && self.idle && claimed.jobs.is_empty() && !claimed.known_wait {
             claimed.known_wait = self.awaits_batch()?;
@@ -92,6 +99,23 @@ impl ClaimPlan {
             claimed.has_chores = Some(self.store.maintain(self.wall)?);
         }
         Ok(claimed)
+    }
+
+    /// Whether all jobs of these lanes wait for others in vain.
+    fn only_sleep(&self, queued: &[Arc<JobLane>]) -> Result<bool, Error> {
+        let Some(in_vain) = self.in_vain else {
+            return Ok(false);
+        };
+        if queued.iter().any(|lane| lane.step != 0) {
+            return Ok(false);
+        }
+        let kinds: BTreeSet<&str> = queued.iter().map(|lane| &*lane.kind).collect();
+        let mut waiting = 0;
+        for kind in kinds {
+            let jobs = self.store.waiting_jobs(kind, &self.processes, self.wall)?;
+            waiting += jobs.iter().map(|group| group.all).sum::<u64>();
+        }
+        Ok(waiting <= in_vain)
     }
 
     /// Whether jobs wait that go into batches. The last scan for batches may be older than some jobs.
@@ -133,6 +157,7 @@ impl ClaimPlan {
         &self,
         filling: Option<&Filling>,
         availability: &Availability,
+        queued: &mut Vec<Arc<JobLane>>,
     ) -> Result<Claimed<ClaimedJob>, Error> {
         let mut known_wait = false;
         let mut closed = Closed::default();
@@ -149,6 +174,7 @@ impl ClaimPlan {
                 return 0;
             }
             known_wait = true;
+            queued.push(lane.clone());
             self.room(lane, &open, availability, &mut closed)
         };
         let wanted = ClaimRequest {

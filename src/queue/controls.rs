@@ -14,7 +14,7 @@ use crate::llm::route::Route;
 use crate::observe::jobs::JobObserver;
 use crate::observe::progress::ProgressNotifier;
 
-use super::backlog::Scope;
+use super::backlog::{Heard, Scope};
 use super::batch::{BatchControl, BatchOverview};
 use super::budgets::Budgets;
 use super::job::{COMPLETION_KIND, DIRECT_COMPLETION_KIND, EMBEDDING_KIND};
@@ -36,15 +36,6 @@ pub(crate) struct FixedOptions {
     pub multi_tenant: bool,
     pub scope: Scope,
     pub follower: Option<Follower>,
-}
-
-/// Why a claim may find more than the last one.
-#[derive(Default)]
-pub(crate) struct Heard {
-    /// Jobs have become claimable.
-    pub jobs: AtomicBool,
-    /// Another program has written to the store.
-    pub writes: AtomicBool,
 }
 
 /// State that the threads of a worker share with callers that change its setup.

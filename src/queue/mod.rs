@@ -32,6 +32,7 @@
 )]
 //! | check the health of the queue | [`HealthFinding`], [`Severity`] |
 
+mod account;
 mod backlog;
 pub(crate) mod batch;
 pub(crate) mod budget;

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use crate::base::{Charge, Error, Time};
 use crate::llm::request::Request;
 
-use super::budgets::Part;
+use super::account::Part;
 use super::history::History;
 use super::job::Spent;
 use super::kind::Kind;

@@ -15,8 +15,9 @@ use crate::engine::time_split::Limit;
 use crate::engine::work::{SettleIo, Settled, Take, TakeIo, Ticket, Work};
 use crate::observe::jobs::{EndedJob, JobObserver};
 
+use super::account::Part;
 use super::backlog::{Request, StoreBacklog};
-use super::budgets::{Budgets, Part};
+use super::budgets::Budgets;
 use super::children::Children;
 use super::handler::RunningJob;
 use super::history::Moment;
@@ -216,6 +217,10 @@ impl StoreWork {
             let (ticket, count) = match &settled {
                 Settled::Final(ticket, Ok(done)) if only_waits(done) => {
                     self.packed.items.settled(ticket.task.len(), true);
+                    for member in &ticket.task {
+                        let job = member.task.claimed.job_id;
+                        self.packed.items.sleepers.waits(job);
+                    }
                     continue;
                 }
                 Settled::Final(ticket, Ok(done)) => {
@@ -228,6 +233,9 @@ impl StoreWork {
                 Settled::Unsent(ticket, _) => (ticket, Some(&mut self.tally.given_back)),
                 Settled::Later(ticket, ..) => (ticket, None),
             };
+            for member in &ticket.task {
+                self.packed.items.sleepers.ended(member.task.claimed.job_id);
+            }
             let jobs = ticket.task.len();
             let is_back = !matches!(settled, Settled::Final(..));
             if let Some(count) = count {

@@ -129,7 +129,7 @@ fn only_failed_children_are_repeated_and_billed_again() {
     let [children] = scene.children().try_into().unwrap();
     assert_eq!(
         (children.counts.completed, children.spent.input_tokens),
-        (2, 0)
+        (2, 2 * TOKENS)
     );
 
     assert_eq!(scene.queue.retry_failed(process).unwrap(), 1);

@@ -157,6 +157,8 @@ pub struct WaitingJobs {
     pub process_id: ProcessId,
     /// Their lane.
     pub lane: Arc<JobLane>,
+    /// Number of its jobs.
+    pub all: u64,
     /// Number of due jobs.
     pub due: u64,
     /// When the next of the other jobs is due.

@@ -9,7 +9,7 @@ use batchwright::{Job, ProcessId, Request};
 use batchwright_simulate::{BatchConfig, BatchPoint, SimConfig};
 
 use super::batch_endings::{one_failed, poisoned};
-use super::batch_site::{ANTHROPIC, GEMINI, GROQ, OPENAI, Site, XAI, prompt};
+use super::batch_site::{GROQ, OPENAI, Site, prompt};
 use super::common::{PATIENCE, eventually};
 
 fn quick() -> BatchConfig {

@@ -275,21 +275,13 @@ fn too_few_open_files_neither_fail_an_item_nor_move_it_to_a_fallback() {
     sim.hold();
     let words =
         "run in.jsonl -o out.jsonl --provider custom --model big -j 100 --fallback xai:small";
-    let mut command = desk.command(words.split_whitespace());
-    command
+    let program = env!("CARGO_BIN_EXE_batchwright");
+    let mut limited = desk.other("sh", ["-c", "ulimit -n 48 && exec \"$@\"", "sh", program]);
+    limited
+        .args(words.split_whitespace())
         .env("CUSTOM_LLM_BASE_URL", sim.base_url())
         .env("XAI_API_KEY", "k")
         .env("XAI_BASE_URL", other.base_url());
-    let mut limited = std::process::Command::new("sh");
-    limited.args(["-c", "ulimit -n 48 && exec \"$@\"", "sh"]);
-    limited.arg(command.get_program()).args(command.get_args());
-    limited.current_dir(command.get_current_dir().unwrap());
-    for (name, value) in command.get_envs() {
-        match value {
-            Some(value) => limited.env(name, value),
-            None => limited.env_remove(name),
-        };
-    }
     let running = Running::start(&mut limited);
     running.hears("this machine allows fewer calls at once");
     sim.release();

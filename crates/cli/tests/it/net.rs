@@ -223,7 +223,7 @@ fn an_untrusted_certificate_is_rejected_with_a_clear_message() {
 
 #[test]
 fn plain_http_to_a_server_that_speaks_tls_ends_at_once() {
-    let desk = Desk::with(5);
+    let desk = Desk::with(300);
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/v1", server.local_addr().unwrap());
     let calls = std::thread::spawn(move || {

@@ -145,11 +145,8 @@ fn unfinished_changes_wait_for_free_space() {
     assert!(queue.try_enqueue_iter(process, broken).is_err());
     // As if the command had crashed directly after it completed the submission.
     let conn = rusqlite::Connection::open(database(&disk.desk)).unwrap();
-    conn.execute(
-        "UPDATE processes SET chore = 1, sealed = total, cursor = 0",
-        [],
-    )
-    .unwrap();
+    conn.execute("UPDATE processes SET chore = 1, sealed = total", [])
+        .unwrap();
     drop(conn);
     let worker = Worker::new(&queue).until_empty(true);
     let (worker, trouble) = listen(worker);

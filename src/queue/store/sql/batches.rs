@@ -10,7 +10,8 @@ use crate::queue::store::{
 
 use super::budgets;
 use super::lineage;
-use super::provider::{READ_AT_ONCE, Wanted, empty_batch, fill, load, owned, read_in_batch};
+use super::owned::owned;
+use super::provider::{READ_AT_ONCE, Wanted, empty_batch, fill, load, read_in_batch};
 use super::statements::{Fault, Queries as _, Row, Statements, by, id_of, limit, list};
 use super::waiting;
 use super::{Again, SqlStore};

@@ -11,7 +11,7 @@ use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::rows::{DELETING, bounded, count, key, process_budget};
 use crate::queue::store::{BatchNo, WorkerId};
 
-use super::provider::owned;
+use super::owned::owned;
 use super::statements::{Fault, Queries as _, Row, Statements, by, id_of, list, stored};
 use super::{Again, SqlStore};
 

@@ -79,12 +79,12 @@ pub(crate) fn claim(
     store.write_lazily(Again::Doubtful, |tx| {
         attempted.clear();
         let scope = in_scope(lineage::scope(tx, processes)?.as_ref());
-        let (keeping, groups) = (keeping(worker), groups(tx.dialect(), &scope));
-        let [listed, paused, closed, groups] = tx.rows_of([
+        let (keeping, all) = (keeping(worker), groups(tx.dialect(), &scope));
+        let [listed, paused, closed, mut found] = tx.rows_of([
             Query::Of(&keeping),
             Query::Of(pauses::IS_PAUSED),
             Query::Of(CLOSED),
-            Query::Of(&groups),
+            Query::Of(&all),
         ])?;
         if listed.is_empty() {
             store.enlist_again(tx, worker)?;
@@ -92,13 +92,19 @@ pub(crate) fn claim(
         if !paused.is_empty() {
             return Ok(ClaimReply::default());
         }
+        let open_ones = not_closed(tx, closed)?;
+        let which = scope + &open_ones;
+        if !open_ones.is_empty() {
+            // Nobody waits for a lane that has only jobs of closed processes.
+            found = tx.rows(&groups(tx.dialect(), &which), Vec::new())?;
+        }
         let mut picking = Picking {
             store,
             now,
-            which: scope + &not_closed(tx, closed)?,
+            which,
             candidates: Candidates::default(),
         };
-        picking.look(tx, groups, |no, lane| {
+        picking.look(tx, found, |no, lane| {
             *answers.entry(no).or_insert_with(|| open(lane))
         })?;
         let reply = picking.claim(tx, worker, most, idle, given)?;

@@ -21,6 +21,7 @@ mod find;
 pub(super) mod health;
 mod insert;
 pub(super) mod lineage;
+mod owned;
 pub(super) mod pauses;
 pub(super) mod provider;
 pub(super) mod results;

@@ -20,6 +20,7 @@ use super::{Again, SqlStore};
 /// Waiting jobs of one process and lane.
 #[derive(Default)]
 struct Group {
+    all: u64,
     due: u64,
     next: Option<i64>,
     /// Priority, due time and key of the job that would be claimed first.
@@ -30,6 +31,7 @@ struct Group {
 
 impl Group {
     fn meet(&mut self, priority: i64, visible_at: i64, id: i64, now: Timestamp) {
+        self.all += 1;
         if visible_at <= now.0 {
             self.due += 1;
             let rank = (Reverse(priority), visible_at, id);
@@ -84,6 +86,7 @@ pub(super) fn read_waiting(
                 waiting.push(WaitingJobs {
                     process_id: id_of(&id)?,
                     lane: store.lane(tx, lane)?,
+                    all: group.all,
                     due: group.due,
                     next: group.next.map(Timestamp),
                 });
