@@ -100,11 +100,13 @@ impl Scene {
 }
 
 #[test]
-fn a_parent_is_called_twice_however_long_its_children_take() {
+fn a_parent_looks_seldom_however_long_its_children_take() {
     let scene = Scene::new();
     let (process, _) = scene.enqueue(&[&["a", "b", "c", "d", "e", "f"]]);
     scene.work();
-    assert_eq!(scene.looks.load(Ordering::SeqCst), 2);
+    // Each wait is a quarter longer than the one before.
+    let looks = scene.looks.load(Ordering::SeqCst);
+    assert!((2..=40).contains(&looks), "{looks}");
     let state = scene.state(process);
     assert_eq!(
         (state.counts.completed, state.spent.input_tokens),

@@ -34,6 +34,8 @@ mod record_file;
 mod runner;
 mod sandbox;
 mod script;
+#[cfg(unix)]
+mod signal;
 mod start;
 mod submit;
 mod template;

@@ -16,14 +16,14 @@ use batchwright::unstable::{Clock, SystemClock};
 use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{
-    Pid, Signal, WaitId, WaitIdOptions, getpgid, kill_process, kill_process_group, waitid,
-};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
 
 use super::job::CommandJob;
 use super::output::{Capture, OutputSettings, STRAGGLERS};
 use super::record::CommandResult;
-use super::start::{Deadlines, Ended, Launcher, NotStarted};
+use super::sandbox::Launcher;
+use super::signal::signal_group;
+use super::start::{Deadlines, Ended, NotStarted};
 #[cfg(target_os = "linux")]
 use crate::sandbox::{Launched, Reply};
 
@@ -231,15 +231,6 @@ impl Process {
                 }
             }
         }
-    }
-}
-
-/// Signals a group, and its first process if it has left the group. That one must not be reaped yet, so that the number is
-/// valid.
-pub(crate) fn signal_group(leader: Pid, signal: Signal) {
-    let _ = kill_process_group(leader, signal);
-    if getpgid(Some(leader)) != Ok(leader) {
-        let _ = kill_process(leader, signal);
     }
 }
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::job::CommandJob;
 use super::output::OutputSettings;
-use super::start::{Deadlines, Ended, Launcher, NotStarted};
+use super::sandbox::Launcher;
+use super::start::{Deadlines, Ended, NotStarted};
 
 pub(super) const NEVER_ENDS: &str = "";
 

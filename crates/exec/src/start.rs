@@ -1,20 +1,13 @@
 //! Finds the program of a job, and describes why a command was not started.
 
-use std::env;
 use std::ffi::OsString;
 use std::io;
-use std::path::PathBuf;
 use std::time::Duration;
-
-use batchwright::Error;
 
 use super::job::CommandJob;
 use super::record::{CommandResult, FailureKind, JobError};
-use super::sandbox::limits::Limits;
-use super::sandbox::programs::{Programs, Unusable};
-#[cfg(target_os = "linux")]
-use super::sandbox::{Keeper, plain_keeper};
-use super::sandbox::{Sandbox, SandboxStatus};
+use super::sandbox::Launcher;
+use super::sandbox::programs::Unusable;
 
 /// Time limits of a command: for running, and for ending.
 #[derive(Debug, Clone, Copy)]
@@ -37,35 +30,7 @@ pub(super) struct Ended {
     pub left: bool,
 }
 
-/// What the commands of a run have in common.
-pub(super) struct Launcher {
-    pub folder: PathBuf,
-    pub programs: Programs,
-    /// The variables of commands, if they are not those of this program.
-    pub environment: Option<Vec<(OsString, OsString)>>,
-    pub limits: Limits,
-    pub status: SandboxStatus,
-    /// `None` if this program starts commands itself.
-    #[cfg(target_os = "linux")]
-    pub keeper: Option<Keeper>,
-}
-
 impl Launcher {
-    pub fn new(folder: PathBuf, sandbox: Option<&Sandbox>) -> Result<Self, Error> {
-        if let Some(sandbox) = sandbox {
-            return sandbox.prepare(&folder);
-        }
-        Ok(Self {
-            #[cfg(target_os = "linux")]
-            keeper: plain_keeper(&folder)?,
-            folder,
-            programs: Programs::all(env::var_os("PATH")),
-            environment: None,
-            limits: Limits::NONE,
-            status: SandboxStatus::default(),
-        })
-    }
-
     /// The program of a command, and its arguments.
     pub fn words(&self, job: &CommandJob) -> Result<Vec<OsString>, NotStarted> {
         let program = self.programs.resolve(job.program(), &self.folder);

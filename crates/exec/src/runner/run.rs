@@ -17,7 +17,8 @@ use crate::order::{Gate, Reorder};
 use crate::output::OutputSettings;
 use crate::process::{self, StopCall};
 use crate::record::{CommandResult, FailureKind, JobError, JobRecord, JobStatus};
-use crate::start::{Deadlines, Ended, Launcher, NotStarted};
+use crate::sandbox::Launcher;
+use crate::start::{Deadlines, Ended, NotStarted};
 
 /// Time between SIGTERM and SIGKILL for aborted commands.
 const ABORT_GRACE: Duration = Duration::from_millis(250);

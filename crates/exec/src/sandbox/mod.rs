@@ -3,6 +3,8 @@
 //! On Linux, a helper keeps the processes of a run together, confines and starts them: see `keeper`.
 
 #[cfg(target_os = "linux")]
+mod below;
+#[cfg(target_os = "linux")]
 mod client;
 #[cfg(target_os = "linux")]
 mod confine;
@@ -18,14 +20,13 @@ mod system_calls;
 #[cfg(target_os = "linux")]
 mod wire;
 
+use std::env;
 use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use batchwright::Error;
 use derive_setters::Setters;
-
-use super::start::Launcher;
 
 #[cfg(target_os = "linux")]
 pub(super) use client::{Keeper, Launched};
@@ -34,6 +35,36 @@ use limits::Limits;
 use programs::{Programs, refused};
 #[cfg(target_os = "linux")]
 pub(super) use wire::Reply;
+
+/// What the commands of a run have in common.
+pub(super) struct Launcher {
+    pub folder: PathBuf,
+    pub programs: Programs,
+    /// The variables of commands, if they are not those of this program.
+    pub environment: Option<Vec<(OsString, OsString)>>,
+    pub limits: Limits,
+    pub status: SandboxStatus,
+    /// `None` if this program starts commands itself.
+    #[cfg(target_os = "linux")]
+    pub keeper: Option<Keeper>,
+}
+
+impl Launcher {
+    pub fn new(folder: PathBuf, sandbox: Option<&Sandbox>) -> Result<Self, Error> {
+        if let Some(sandbox) = sandbox {
+            return sandbox.prepare(&folder);
+        }
+        Ok(Self {
+            #[cfg(target_os = "linux")]
+            keeper: plain_keeper(&folder)?,
+            folder,
+            programs: Programs::all(env::var_os("PATH")),
+            environment: None,
+            limits: Limits::NONE,
+            status: SandboxStatus::default(),
+        })
+    }
+}
 
 /// Lets this program be the helper that starts its commands. Call it first in `main`.
 ///
