@@ -89,13 +89,13 @@ impl ClaimPlan {
                 Err(error) => log::debug!("calls start before they are full: {error}"),
             }
         }
-        if self.may_end && self.idle && claimed.jobs.is_empty() && self.only_sleep(&queued)? {
-            claimed.known_wait = false;
-        }
-        if self.may_end && self.idle && claimed.jobs.is_empty() && !claimed.known_wait {
+        let may_end = self.may_end && self.idle && claimed.jobs.is_empty();
+        let waits_in_vain = queued.is_empty() || may_end && self.only_sleep(&queued)?;
+        claimed.known_wait |= !waits_in_vain;
+        if may_end && !claimed.known_wait {
             claimed.known_wait = self.awaits_batch()?;
         }
-        if self.may_end && self.idle && claimed.jobs.is_empty() && !claimed.known_wait {
+        if may_end && !claimed.known_wait {
             claimed.has_chores = Some(self.store.maintain(self.wall)?);
         }
         Ok(claimed)
@@ -173,7 +173,6 @@ impl ClaimPlan {
                 known_wait |= !self.batch_overview.none_waiting.load(Ordering::SeqCst);
                 return 0;
             }
-            known_wait = true;
             queued.push(lane.clone());
             self.room(lane, &open, availability, &mut closed)
         };

@@ -173,9 +173,10 @@ fn not_a_number(text: &str, error: &serde_json::Error) -> Option<&'static str> {
     let (before, rest) = line.split_at_checked(error.column().checked_sub(1)?)?;
     let words = ["NaN", "Infinity", "-Infinity"];
     let found = words.into_iter().find(|word| rest.starts_with(word))?;
-    Some(match before.ends_with('-') {
-        true => "-Infinity",
-        false => found,
+    Some(if before.ends_with('-') {
+        "-Infinity"
+    } else {
+        found
     })
 }
 
