@@ -58,7 +58,7 @@ impl CriticalFailures {
     ) -> bool {
         let quota = match error.kind() {
             ErrorKind::RateLimited | ErrorKind::Auth => quota,
-            kind => return kind.is_critical(),
+            _ => return error.is_critical(),
         };
         let forbidden = error.kind() == ErrorKind::Auth && error.status() == Some(403);
         let seen = self.0.entry((step, quota)).or_default();

@@ -1,8 +1,10 @@
 //! Fallbacks through the program: which failures fail over, what is reported, and what is rejected.
 
+use std::time::Duration;
+
 use batchwright_simulate::{SimConfig, Simulator, Trouble};
 
-use super::common::{Desk, Ended, RunToEnd, Running, all_ids, cases, good, simulator};
+use super::common::{Desk, Ended, RunToEnd, all_ids, cases, good, simulator};
 use super::fake::{Fake, says};
 
 /// Nine prompts for `custom`, model `big`, with these words; `xai` is the other simulator.
@@ -271,22 +273,19 @@ fn an_address_that_answers_and_is_no_server_is_refused_also_with_a_fallback() {
 #[cfg(unix)]
 #[test]
 fn too_few_open_files_neither_fail_an_item_nor_move_it_to_a_fallback() {
-    let (desk, sim, other) = (Desk::with(300), good(), good());
-    sim.hold();
+    let slow = SimConfig::default().latency(Duration::from_millis(200));
+    let (desk, sim, other) = (Desk::with(600), simulator(slow), good());
     let words =
         "run in.jsonl -o out.jsonl --provider custom --model big -j 100 --fallback xai:small";
     let program = env!("CARGO_BIN_EXE_batchwright");
-    let mut limited = desk.other("sh", ["-c", "ulimit -n 48 && exec \"$@\"", "sh", program]);
+    let mut limited = desk.other("sh", ["-c", "ulimit -n 40 && exec \"$@\"", "sh", program]);
     limited
         .args(words.split_whitespace())
         .env("CUSTOM_LLM_BASE_URL", sim.base_url())
         .env("XAI_API_KEY", "k")
         .env("XAI_BASE_URL", other.base_url());
-    let running = Running::start(&mut limited);
-    running.hears("this machine allows fewer calls at once");
-    sim.release();
-    let ended = running.wait().expect(0);
+    let ended = limited.ended().expect(0);
     assert_eq!(ended.stderr.matches("this machine allows fewer").count(), 1);
-    assert_eq!((sim.stats().calls, other.stats().calls), (300, 0));
-    assert_eq!(desk.ids("out.jsonl"), all_ids(300));
+    assert_eq!((sim.stats().calls, other.stats().calls), (600, 0));
+    assert_eq!(desk.ids("out.jsonl"), all_ids(600));
 }

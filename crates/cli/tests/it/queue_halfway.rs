@@ -88,7 +88,7 @@ fn an_unfinished_deletion_does_not_damage_the_counters() {
     let (desk, id) = enqueued(100);
     let conn = rusqlite::Connection::open(database(&desk)).unwrap();
     conn.execute_batch(
-        "UPDATE processes SET chore = 4;
+        "UPDATE processes SET chore = 3;
          DELETE FROM payloads WHERE job & 0xffffffff < 50;
          DELETE FROM jobs WHERE id & 0xffffffff < 50",
     )
