@@ -24,8 +24,8 @@ struct State {
     ids: HashMap<QuotaKey, QuotaId>,
     quotas: Vec<Quota>,
     folder: Option<(PathBuf, WallClock)>,
-    /// Workers on several machines divide the limits.
-    is_divided: bool,
+    /// The number of live workers, if workers on several machines divide the limits.
+    divided_by: Option<usize>,
 }
 
 /// The quotas of a route, shared by all users of the route.
@@ -47,7 +47,7 @@ impl Limiter {
                 ids: HashMap::new(),
                 quotas: Vec::new(),
                 folder: None,
-                is_divided: false,
+                divided_by: None,
             }),
         }
     }
@@ -83,7 +83,7 @@ impl Limiter {
         }
         let mut quota = Quota::new(limits, now);
         quota.config_version = config_version;
-        quota.division = state.is_divided.then(|| Division::unlisted(now));
+        quota.division = state.divided_by.map(|live| Division::unlisted(live, now));
         if let Some((folder, wall)) = state.folder.clone() {
             match Share::open(&folder, key.0, wall) {
                 Ok(share) => {
@@ -217,22 +217,25 @@ impl Limiter {
     /// listed, `live` those of every live worker. The first call to a limit waits until the others know of this worker.
     pub(crate) fn divide(&self, own: &[u64], live: &[&[u64]], now: Time) {
         let mut state = self.state.lock();
-        state.is_divided = true;
+        state.divided_by = Some(live.len());
         let State { ids, quotas, .. } = &mut *state;
         for (key, id) in ids {
             let Some(quota) = quotas.get_mut(id.0 as usize - 1) else {
                 continue;
             };
             let workers = live.iter().filter(|listed| listed.contains(&key.0)).count();
-            let before = quota.division.unwrap_or(Division::unlisted(now));
-            quota.division = Some(before.counted(workers, own.contains(&key.0), now));
+            let before = quota.division.unwrap_or(Division::unlisted(live.len(), now));
+            let is_listed = own.contains(&key.0);
+            // Until the others list it too, all of them may use it.
+            let workers = if is_listed { workers } else { live.len() };
+            quota.division = Some(before.counted(workers, is_listed, now));
         }
     }
 
     /// Ends the division, because the worker ends.
     pub(crate) fn undivide(&self) {
         let mut state = self.state.lock();
-        state.is_divided = false;
+        state.divided_by = None;
         for quota in &mut state.quotas {
             quota.division = None;
         }

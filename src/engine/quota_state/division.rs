@@ -25,10 +25,10 @@ pub(in crate::engine) struct Division {
 }
 
 impl Division {
-    /// The division of a quota of which the others do not know yet that this worker uses it.
-    pub(in crate::engine) fn unlisted(now: Time) -> Self {
+    /// The division of a quota of which the others do not know yet that this worker uses it: all of them may use it.
+    pub(in crate::engine) fn unlisted(live: usize, now: Time) -> Self {
         Self {
-            workers: 1,
+            workers: u32::try_from(live).unwrap_or(u32::MAX).max(1),
             counted: now,
             noticed: Time::FAR,
         }
