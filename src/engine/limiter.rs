@@ -224,7 +224,9 @@ impl Limiter {
                 continue;
             };
             let workers = live.iter().filter(|listed| listed.contains(&key.0)).count();
-            let before = quota.division.unwrap_or(Division::unlisted(live.len(), now));
+            let before = quota
+                .division
+                .unwrap_or(Division::unlisted(live.len(), now));
             let is_listed = own.contains(&key.0);
             // Until the others list it too, all of them may use it.
             let workers = if is_listed { workers } else { live.len() };

@@ -130,7 +130,10 @@ impl PreparedRun {
         if self.store.is_shared() {
             // No limited call starts before the others know of this worker.
             let now = self.controls.clock.now();
-            self.controls.kinds.limiter.divide(&[], &[], now);
+            // Until the others list what they use, all of them count.
+            let live = self.store.workers().map_or(1, |workers| workers.live.len());
+            let limiter = &self.controls.kinds.limiter;
+            limiter.divide(&[], &vec![&[][..]; live], now);
         }
         WorkerRun {
             registration,

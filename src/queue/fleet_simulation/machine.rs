@@ -101,7 +101,7 @@ impl Machine {
         let route = Route::limited(Provider, limits).clock(clock.clone());
         let kinds = Kinds::new(Some(&route));
         let limiter = kinds.limiter.clone();
-        limiter.divide(&[], &[], clock.now());
+        limiter.divide(&[], &vec![&[][..]; plan.machines], clock.now());
         kinds.set_prompts(route);
         let settings = WorkerSettings::default().poll_interval(MAINTENANCE);
         kinds.setup.change(|setup| setup.settings = settings);
