@@ -239,7 +239,11 @@ fn fifty_machines_lose_nothing_to_ways_that_are_cut() {
         figures.took
     );
     // A worker that cannot renew starts no call, and its part of the limits is free after its lease.
-    assert!(figures.took < Duration::from_secs(180), "{:?}", figures.took);
+    assert!(
+        figures.took < Duration::from_secs(180),
+        "{:?}",
+        figures.took
+    );
 }
 
 /// Throughput of one database: machines, jobs per second, and its utilization.
