@@ -148,7 +148,7 @@ fn redis_is_reached_over_tls_by_its_authority() {
         if is_trusted {
             let listens = || {
                 redis
-                    .ask("PUBSUB NUMSUB batchwright:news")
+                    .ask("PUBSUB NUMSUB batchwright:work")
                     .unwrap()
                     .ends_with(":1\r\n")
             };
