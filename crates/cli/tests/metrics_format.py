@@ -39,7 +39,9 @@ def main(program):
             for _ in range(1800):
                 text = urllib.request.urlopen(address.rstrip("/") + "/metrics").read().decode()
                 families = {family.name: family for family in text_string_to_metric_families(text)}
-                states = {sample.labels["state"]: sample.value for sample in families["batchwright_items"].samples}
+                # There are items once the worker has reported them.
+                items = families["batchwright_items"].samples if "batchwright_items" in families else []
+                states = {sample.labels["state"]: sample.value for sample in items}
                 if states.get("completed") == 30:
                     break
                 time.sleep(0.1)
