@@ -151,7 +151,7 @@ impl CsvHeader {
         }
     }
 
-    /// Rejects a row of several lines of which each could be a row: most programs write tabs between fields without
+    /// Rejects a row of several lines if each of them could be a row: most programs write tabs between fields without
     /// any quoting, and then a text that begins with a quotation mark would swallow the rows below it.
     fn one_row(&self, row: &str) -> Result<(), Fault> {
         let whole = |line: &str| line.matches('\t').count() + 1 == self.names.len();

@@ -25,7 +25,7 @@ pub(in crate::engine) struct Division {
 }
 
 impl Division {
-    /// The division of a quota of which the others do not know yet that this worker uses it: all of them may use it.
+    /// The division before the others know that this worker uses the quota: all of them may use it.
     pub(in crate::engine) fn unlisted(live: usize, now: Time) -> Self {
         Self {
             workers: u32::try_from(live).unwrap_or(u32::MAX).max(1),

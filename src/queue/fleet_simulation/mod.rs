@@ -240,7 +240,7 @@ fn fifty_machines_lose_nothing_to_ways_that_are_cut() {
     );
     // A worker that cannot renew starts no call, and its part of the limits is free after its lease.
     assert!(
-        figures.took < Duration::from_secs(180),
+        figures.took < Duration::from_secs(150),
         "{:?}",
         figures.took
     );

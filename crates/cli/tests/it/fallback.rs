@@ -269,7 +269,7 @@ fn an_address_that_answers_and_is_no_server_is_refused_also_with_a_fallback() {
     ended.ends(1, "which is not a list of models");
 }
 
-/// A limit of this machine is none of the provider's faults.
+/// A provider is not charged with a limit of this machine.
 #[cfg(unix)]
 #[test]
 fn too_few_open_files_neither_fail_an_item_nor_move_it_to_a_fallback() {
