@@ -18,7 +18,7 @@ use crate::engine::run::{Finish, Observer, Permits, RunSetup, TICK, run};
 use crate::engine::time_split::TimeSplit;
 use crate::engine::work::{Ticket, Work};
 
-use super::backlog::StoreBacklog;
+use super::backlog::{Sleepers, StoreBacklog};
 use super::batch::{
     BatchContext, ItemSettler, Poller, PollerOptions, Spool, Transfers, is_cut_off,
 };
@@ -310,6 +310,7 @@ impl WorkerRun {
         );
         backlog.heard = controls.heard.clone();
         backlog.batch_overview = controls.batch_overview.clone();
+        backlog.sleepers = Sleepers::new(controls.batch_overview.clone());
         let now = clock.now();
         let options = Options {
             concurrency: controls.permits.load(Ordering::SeqCst),

@@ -1,8 +1,11 @@
 //! Jobs that wait for other jobs. They keep no worker that ends with an empty queue, because nobody may run the others.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::base::JobId;
+use crate::queue::batch::BatchOverview;
 
 /// Looks of a waiting job after which it waits in vain, unless something else ends here meanwhile.
 const LOOKS: u32 = 2;
@@ -10,18 +13,32 @@ const LOOKS: u32 = 2;
 /// The jobs of this worker that wait for others.
 #[derive(Default)]
 pub(crate) struct Sleepers {
-    /// Number of other ends.
+    /// Number of other jobs that ended here.
     ends: u64,
+    /// Counts the batches that ended.
+    batches: Arc<BatchOverview>,
     /// The number of ends at the last look of each job, and the looks since then.
     looks: HashMap<JobId, (u64, u32)>,
 }
 
 impl Sleepers {
+    pub(crate) fn new(batches: Arc<BatchOverview>) -> Self {
+        Self {
+            batches,
+            ..Self::default()
+        }
+    }
+
+    fn ends(&self) -> u64 {
+        self.ends + self.batches.closed.load(Ordering::SeqCst)
+    }
+
     /// A job has looked, and waits again.
     pub(crate) fn waits(&mut self, job: JobId) {
-        let (at, looks) = self.looks.entry(job).or_insert((self.ends, 0));
-        if *at != self.ends {
-            (*at, *looks) = (self.ends, 0);
+        let ends = self.ends();
+        let (at, looks) = self.looks.entry(job).or_insert((ends, 0));
+        if *at != ends {
+            (*at, *looks) = (ends, 0);
         }
         *looks += 1;
     }
@@ -34,7 +51,8 @@ impl Sleepers {
 
     /// Number of waiting jobs if all of them wait in vain.
     pub(crate) fn in_vain(&self) -> Option<u64> {
-        let vain = |(at, looks): &(u64, u32)| *at == self.ends && *looks >= LOOKS;
+        let ends = self.ends();
+        let vain = |(at, looks): &(u64, u32)| *at == ends && *looks >= LOOKS;
         let all = !self.looks.is_empty() && self.looks.values().all(vain);
         all.then_some(self.looks.len() as u64)
     }
@@ -60,6 +78,12 @@ mod tests {
         sleepers.waits(job(1));
         assert_eq!(sleepers.in_vain(), Some(2));
         sleepers.ended(job(0));
+        sleepers.waits(job(1));
+        sleepers.waits(job(1));
+        assert_eq!(sleepers.in_vain(), Some(1));
+        // The jobs that it waits for may have been in that batch.
+        sleepers.batches.closed.fetch_add(1, Ordering::SeqCst);
+        assert_eq!(sleepers.in_vain(), None);
         sleepers.waits(job(1));
         sleepers.waits(job(1));
         assert_eq!(sleepers.in_vain(), Some(1));

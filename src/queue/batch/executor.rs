@@ -508,6 +508,7 @@ impl Poller<'_> {
                     context.spool.drop_input(open.label());
                 }
                 let overview = &self.options.context.overview;
+                overview.closed.fetch_add(1, Ordering::SeqCst);
                 overview.none_waiting.store(false, Ordering::SeqCst);
                 (self.options.wake)();
                 self.options.control.wake();

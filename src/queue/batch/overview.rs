@@ -24,6 +24,8 @@ pub(crate) struct BatchOverview {
     pub none_waiting: AtomicBool,
     /// Batches that were created.
     pub created: AtomicU64,
+    /// Batches that were closed, after all their results were stored.
+    pub closed: AtomicU64,
     /// Jobs whose results were stored.
     pub completed: AtomicU64,
     /// Jobs that failed permanently.
