@@ -214,8 +214,7 @@ impl Change<'_> {
         self.problem(error.message().to_owned());
         self.wait(wait);
         if failures >= WEB_PAGES
-            && error.kind() == ErrorKind::Malformed
-            && error.is_unreachable()
+            && is_web_page(error)
             && matches!(self.record.state, State::Sending(_) | State::Unknown(_))
         {
             self.add(Effect::ReportCritical(error.clone()));
@@ -229,7 +228,11 @@ impl Change<'_> {
 }
 
 /// After this many web pages in a row, the address is probably wrong. Until then, the page may be one for maintenance.
-const WEB_PAGES: u32 = 4;
+pub(super) const WEB_PAGES: u32 = 4;
+
+pub(super) fn is_web_page(error: &Error) -> bool {
+    error.kind() == ErrorKind::Malformed && error.is_unreachable()
+}
 
 /// The provider is unreachable, so the other batches of its account would fail too.
 pub(crate) fn is_cut_off(error: &Error) -> bool {

@@ -7,7 +7,7 @@ use log::Level;
 use crate::base::{Error, ErrorKind};
 use crate::llm::batch::{BatchRefusal, BatchStage, RequestName, is_unknown};
 
-use super::apply::Change;
+use super::apply::{Change, WEB_PAGES, is_web_page};
 use super::effect::{Effect, ItemEnds};
 use super::event::Written;
 use super::state::{Forming, Input, Remote, Sending, State, Unknown};
@@ -76,6 +76,10 @@ impl Change<'_> {
             Err(error) => error,
         };
         if creates && is_unknown(&error) {
+            // Each is followed by a search that finds nothing, so these pages are not failures of one batch.
+            if is_web_page(&error) && self.count(&error) >= WEB_PAGES {
+                self.add(Effect::ReportCritical(error.clone()));
+            }
             self.searching(Unknown {
                 input: sending.input,
                 ..Unknown::default()

@@ -1,8 +1,10 @@
 //! Refusals of whole inputs and batches, which are no verdicts on the requests in them.
 
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::base::{Error, ProcessId};
+use crate::engine::dispatch::ErrorPolicy;
 use crate::llm::batch::BatchStage;
 use crate::queue::store::{BatchStore, ResultStore};
 
@@ -198,6 +200,31 @@ fn a_worker_that_only_submits_ends_while_the_account_has_no_room() {
     assert!(harness.until(&mut poller, stops));
     assert_eq!(harness.counts(process).failed, 0);
     assert_eq!(harness.overview.failed.load(Ordering::SeqCst), 0);
+}
+
+#[test]
+fn creations_that_are_answered_with_web_pages_end_the_worker_after_four() {
+    let harness = Harness::new();
+    let client = harness.client();
+    let pages = Arc::new(AtomicU64::new(0));
+    let count = pages.clone();
+    *client.advance.lock() = Box::new(move |stage| {
+        matches!(stage, BatchStage::Uploaded { .. }).then(|| {
+            count.fetch_add(1, Ordering::SeqCst);
+            let page = Error::new(
+                crate::base::ErrorKind::Malformed,
+                "it is a web page, not JSON",
+            );
+            Err(page.with_status(200).with_unreachable())
+        })
+    });
+    let process = enqueue(&harness, &names(3));
+    let mut poller = harness.poller(harness.worker(), &[]);
+    poller.options.on_error = ErrorPolicy::StopOnCriticalError;
+    let stops = || harness.overview.critical.lock().is_some();
+    assert!(harness.until(&mut poller, stops));
+    assert_eq!(pages.load(Ordering::SeqCst), 4);
+    assert_eq!(harness.counts(process).failed, 0);
 }
 
 #[test]
