@@ -73,6 +73,31 @@ impl Connector {
         patience: &Patience,
         abort: &AbortHandle,
     ) -> Result<Connection, Fault> {
+        let mut connection = self.open(target, patience, abort)?;
+        if target.tls {
+            connection.secure(&target.host, patience)?;
+        }
+        Ok(connection)
+    }
+
+    /// Whether a server with a plain URL speaks TLS. Many close a plain connection without a word.
+    pub fn speaks_tls(&self, target: &Target, patience: &Patience) -> bool {
+        let connection = self.open(target, patience, &AbortHandle::default());
+        let secured =
+            connection.and_then(|mut connection| Ok(connection.secure(&target.host, patience)?));
+        match secured {
+            Ok(_) => true,
+            Err(fault) => is_untrusted(&fault.to_string()),
+        }
+    }
+
+    /// A connection that is not encrypted yet, through the proxy if there is one.
+    fn open(
+        &self,
+        target: &Target,
+        patience: &Patience,
+        abort: &AbortHandle,
+    ) -> Result<Connection, Fault> {
         let proxy = self.proxy.as_ref();
         let proxy = proxy.filter(|proxy| !proxy.is_no_proxy(&target.uri));
         let (host, port) = match proxy {
@@ -89,11 +114,13 @@ impl Connector {
             }
             pass_through(proxy, &mut connection, target, patience)?;
         }
-        if target.tls {
-            connection.secure(&target.host, patience)?;
-        }
         Ok(connection)
     }
+}
+
+/// Whether a handshake failed because of the server's certificate.
+pub(super) fn is_untrusted(why: &str) -> bool {
+    why.contains("invalid peer certificate")
 }
 
 /// Tries the addresses of a host in turn. Each but the last gets half of the time that is left.

@@ -6,7 +6,7 @@ use crate::base::secret::redacted_url;
 use crate::base::{Context, Error, ErrorKind, Sent};
 
 use super::call::{Call, Outgoing};
-use super::client::{HttpTransport, failed};
+use super::client::HttpTransport;
 use super::exchange::{ERROR_LIMIT, HttpMethod, HttpReply, HttpTransfer, REPLY_LIMIT};
 use super::fault::{Fault, Limit};
 use super::head::is_success;
@@ -43,7 +43,7 @@ impl HttpTransport {
                 call.finish();
                 Ok(reply)
             }
-            (None, Err(fault)) => Err(failed(call, fault, url, &limit_of, ctx)),
+            (None, Err(fault)) => Err(self.failed(call, fault, url, &limit_of, ctx)),
         }
     }
 }

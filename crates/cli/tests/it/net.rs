@@ -249,6 +249,36 @@ fn plain_http_to_a_server_that_speaks_tls_ends_at_once() {
     calls.join().unwrap();
 }
 
+/// As servers with OpenSSL do.
+#[test]
+fn plain_http_to_a_server_of_tls_that_closes_without_a_byte_ends_at_once() {
+    let (desk, sim) = (Desk::with(300), good());
+    let secure = Secure::start(&sim);
+    let secure = secure
+        .url
+        .trim_start_matches("https://")
+        .trim_end_matches("/v1")
+        .to_owned();
+    let front = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/v1", front.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for mut stream in front.incoming().flatten() {
+            let mut first = [0];
+            if stream.peek(&mut first).is_err() || first != [0x16] {
+                continue;
+            }
+            let mut server = TcpStream::connect(&*secure).unwrap();
+            let (mut back, mut there) = (stream.try_clone().unwrap(), server.try_clone().unwrap());
+            std::thread::spawn(move || std::io::copy(&mut server, &mut back));
+            std::thread::spawn(move || std::io::copy(&mut stream, &mut there));
+        }
+    });
+    let words = "run in.jsonl -o out.jsonl --provider openai --model m --base-url";
+    let mut command = desk.command(words.split(' ').chain([&*url]));
+    let ended = command.env("OPENAI_API_KEY", "sk-x").ended();
+    ended.ends(4, "speaks TLS: its address begins with https://");
+}
+
 #[cfg(unix)]
 #[test]
 fn a_handshake_that_hangs_is_ended_by_signals() {
