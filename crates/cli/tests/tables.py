@@ -346,6 +346,23 @@ def check_conversations(address):
     print("conversations of Parquet files are sent as they are")
 
 
+def check_formulas(address):
+    """A formula that no program has calculated is a null, and the message names its cell."""
+    book = openpyxl.Workbook()
+    book.active.append(["id", "text"])
+    for row in ([1, "one"], [2, "=A2&\"x\""], [3, "=A3&\"x\""]):
+        book.active.append(row)
+    book.save("formulas.xlsx")
+    asked = ["run", "formulas.xlsx", "--template", "{{text}}", "--base-url", address, "--model", "sim-1"]
+    said = run(*asked, "-o", "formulas.jsonl", exit_code=2)
+    assert "2 cells of the sheet \"Sheet\" have a formula without a stored value" in said, said
+    assert "the first one is B3" in said and not Path("formulas.jsonl").exists(), said
+    run(*asked, "-o", "formulas.jsonl", "--bad-rows", "skip", exit_code=1)
+    assert sorted(line["success"] for line in json_of(Path("formulas.jsonl"))) == [False, False, True]
+    for done in ["formulas.xlsx", "formulas.jsonl"]:
+        Path(done).unlink()
+
+
 def main():
     cells = 0
     Path("schema.json").write_text(json.dumps(SCHEMA))
@@ -364,6 +381,7 @@ def main():
             for done in [name, "results.jsonl"]:
                 Path(done).unlink()
         check_conversations(simulator.address)
+        check_formulas(simulator.address)
         Path("nul.csv").write_bytes(b"id,text\n1,a\0b\n")
         said = run("run", "nul.csv", *asked, "-o", "nul.jsonl", exit_code=2)
         assert "NUL" in said and not Path("nul.jsonl").exists(), said

@@ -46,6 +46,11 @@ impl<'r> Rows<'r> {
         })
     }
 
+    /// The input's name.
+    pub(super) fn name(&self) -> &str {
+        self.name
+    }
+
     /// The complete rows as an input.
     pub(super) fn into_file(self, origin: Source, first_row: u64) -> Result<NamedFile, Error> {
         let file = made_from(origin, self.name.to_owned(), Form::JsonRows, self.spool)?;

@@ -1,5 +1,6 @@
 //! A worksheet of a workbook. It is read twice, because a column may have cells but no name.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
@@ -14,6 +15,8 @@ use crate::base::Error;
 
 /// Up to this number, floating-point numbers represent all integers exactly.
 const EXACT: f64 = 9_007_199_254_740_992.0;
+/// This many empty cells of a worksheet are remembered, to say which of them have a formula.
+const MOST_EMPTY: usize = 100_000;
 
 /// Writes the rows below the header of a worksheet, the first one unless another is named; returns the worksheet's
 /// number of the first row.
@@ -88,8 +91,12 @@ struct Columns {
 fn columns(book: &mut Book, sheet: &str, rows: &mut Rows<'_>) -> Result<Option<Columns>, Error> {
     let mut header = None;
     let mut named: Vec<Option<String>> = Vec::new();
+    let mut empty = HashSet::new();
     each_cell(book, sheet, rows, &mut |_, row, column, cell| {
         let value = json(cell);
+        if matches!(cell.get_value(), DataRef::Empty) && empty.len() < MOST_EMPTY {
+            empty.insert(cell.get_position());
+        }
         if is_nothing(&value) {
             return Ok(());
         }
@@ -106,6 +113,7 @@ fn columns(book: &mut Book, sheet: &str, rows: &mut Rows<'_>) -> Result<Option<C
         }
         Ok(())
     })?;
+    warn_of_formulas(book, sheet, rows, &empty)?;
     let places = named.iter().scan(0, |next, name| {
         *next += usize::from(name.is_some());
         Some(name.as_ref().map(|_| *next - 1))
@@ -116,6 +124,40 @@ fn columns(book: &mut Book, sheet: &str, rows: &mut Rows<'_>) -> Result<Option<C
         places,
         names: named.iter().flatten().cloned().collect(),
     }))
+}
+
+/// Says which of these empty cells have a formula. Programs that do not calculate write one without its value.
+fn warn_of_formulas(
+    book: &mut Book,
+    sheet: &str,
+    rows: &Rows<'_>,
+    empty: &HashSet<(u32, u32)>,
+) -> Result<(), Error> {
+    if empty.is_empty() {
+        return Ok(());
+    }
+    let reader = book.worksheet_cells_reader(sheet);
+    let mut reader = reader.map_err(|error| rows.unreadable(&error))?;
+    let (mut first, mut count) = (None, 0);
+    while let Some(cell) = reader
+        .next_formula()
+        .map_err(|error| rows.unreadable(&error))?
+    {
+        if empty.contains(&cell.get_position()) && !cell.get_value().is_empty() {
+            first.get_or_insert(cell.get_position());
+            count += 1;
+        }
+    }
+    if let Some((row, column)) = first {
+        log::warn!(
+            "{}: {count} cells of the sheet \"{sheet}\" have a formula without a stored value and count as null, the \
+             first one is {}{}; open the workbook in a spreadsheet program and save it, which calculates them",
+            rows.name(),
+            letters(column as usize),
+            u64::from(row) + 1,
+        );
+    }
+    Ok(())
 }
 
 /// Processes a cell with its row and column, from 0.
