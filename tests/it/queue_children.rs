@@ -224,11 +224,9 @@ fn workers_with_different_job_types_complete_a_process_together() {
     let prompts = scene.worker().completions(scene.prompts());
     assert_eq!(prompts.until_submitted(true).run().unwrap().completed, 2);
     assert_eq!(parents().completed, 1);
-    assert_eq!(
-        scene.looks.load(Ordering::SeqCst),
-        3,
-        "once more before the first one ended"
-    );
+    // At least twice in vain; a slow machine looks more often before the first worker ends.
+    let looks = scene.looks.load(Ordering::SeqCst);
+    assert!((3..40).contains(&looks), "{looks}");
 }
 
 /// Waits for the outcomes of other jobs.
