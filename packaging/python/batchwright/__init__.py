@@ -1,0 +1,1 @@
+"""The program batchwright. This package only starts it: `python -m batchwright`."""
