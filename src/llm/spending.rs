@@ -56,6 +56,25 @@ pub(super) fn most<'r>(
     Ok(all)
 }
 
+/// The longest answer, in tokens, with which a call for this request costs no more than `limit`, in picodollars.
+pub(super) fn fitting_tokens(
+    pricing: &Pricing<'_>,
+    client: &dyn LlmClient,
+    request: &Request,
+    tries: &Tries,
+    limit: u64,
+) -> Option<u64> {
+    let with = |tokens: u32| {
+        let mut request = request.clone();
+        request.params.max_tokens = Some(tokens);
+        most(pricing, client, std::iter::once(&request), tries).ok()
+    };
+    let (one, more) = (with(1)?, with(1_001)?);
+    let thousand = more.checked_sub(one).filter(|thousand| *thousand > 0)?;
+    let left = u128::from(limit.checked_sub(one)?);
+    u64::try_from(1 + left * 1_000 / u128::from(thousand)).ok()
+}
+
 /// The most that a request in a batch can cost.
 ///
 /// # Errors
@@ -83,12 +102,12 @@ pub(crate) fn most_batched(
         .ok_or_else(|| unbounded(no_price(provider, model)))
 }
 
-/// What a call has cost, in picodollars. If that is unknown, `most`.
-pub(crate) fn spent(paid: Paid, error: Option<&Error>, most: u64) -> u64 {
+/// What a call has cost, in picodollars, if that is known.
+pub(crate) fn spent(paid: Paid, error: Option<&Error>) -> Option<u64> {
     match (error, paid.cost_usd) {
-        (_, Some(cost)) => cost.picos(),
-        (Some(error), None) if !paid.is_known() && is_unbilled(error) => 0,
-        (_, None) => most,
+        (_, Some(cost)) => Some(cost.picos()),
+        (Some(error), None) if !paid.is_known() && is_unbilled(error) => Some(0),
+        (_, None) => None,
     }
 }
 

@@ -109,17 +109,17 @@ fn a_call_counts_as_what_its_reply_reports_or_as_the_most_that_it_can_cost() {
         }
     };
     let answered = |paid| (paid, None);
-    let spent = |(paid, error): (Paid, Option<Error>)| spent(paid, error.as_ref(), 99);
-    assert_eq!(spent(answered(paid)), 11);
-    assert_eq!(spent(answered(unpriced)), 99);
-    assert_eq!(spent(answered(Paid::default())), 99);
+    let spent = |(paid, error): (Paid, Option<Error>)| spent(paid, error.as_ref());
+    assert_eq!(spent(answered(paid)), Some(11));
+    assert_eq!(spent(answered(unpriced)), None);
+    assert_eq!(spent(answered(Paid::default())), None);
     let billed = error(Sent::Answered, Some(200)).with_paid(paid);
-    assert_eq!(spent(failed(billed)), 11);
-    assert_eq!(spent(failed(error(Sent::No, None))), 0);
-    assert_eq!(spent(failed(error(Sent::Answered, Some(429)))), 0);
-    assert_eq!(spent(failed(error(Sent::Maybe, None))), 99);
-    assert_eq!(spent(failed(error(Sent::Maybe, Some(504)))), 99);
-    assert_eq!(spent(failed(error(Sent::Answered, Some(200)))), 99);
+    assert_eq!(spent(failed(billed)), Some(11));
+    assert_eq!(spent(failed(error(Sent::No, None))), Some(0));
+    assert_eq!(spent(failed(error(Sent::Answered, Some(429)))), Some(0));
+    assert_eq!(spent(failed(error(Sent::Maybe, None))), None);
+    assert_eq!(spent(failed(error(Sent::Maybe, Some(504)))), None);
+    assert_eq!(spent(failed(error(Sent::Answered, Some(200)))), None);
 }
 
 #[test]

@@ -75,7 +75,7 @@ impl LlmManager {
         let Some(budget) = &self.budget else {
             return Ok((queue.clone(), None));
         };
-        let (limit, spent) = (budget.limit(), budget.spent());
+        let (limit, spent) = (budget.limit(), budget.used());
         let mut before = spent;
         if queue.process(process)?.is_some() {
             queue.set_budget(process, limit)?;

@@ -11,15 +11,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::{AtomicFile, Context, Error, ErrorKind, Usd};
 
-/// The record on the disk may be ahead of the spending by this part of the limit, so that most calls need no write.
-const SLICES: u64 = 64;
-
 /// The most that calls may cost together. Clones share what is spent.
 ///
 /// Before a call it reserves the most that this call can cost, and afterwards it counts what the reply cost. A call that
 /// could exceed the limit waits for the calls in flight, which usually cost less than was reserved for them. If that is
 /// not enough, the call is not made, and ends with [`ErrorKind::BudgetExceeded`]. A call whose cost is unknown, for
-/// example after a time-out, counts as the most that it can cost.
+/// example after a time-out, is [lost](Self::lost), and counts as the most that it can cost.
 ///
 /// ```
 /// use batchwright::{Budget, Bulk, Extract, Request, Usd};
@@ -41,24 +38,38 @@ struct Shared {
     changed: Condvar,
 }
 
-/// What is spent and reserved, in picodollars.
+/// What is spent, lost and reserved, in picodollars.
 #[derive(Default)]
 struct Spending {
     spent: u64,
+    /// What calls without a known end can have cost.
+    lost: u64,
     /// Reserved for calls in flight.
     held: u64,
-    /// What the record says. It is at least `spent` and `held` together, so a crash forgets nothing.
+    /// Calls in flight.
+    calls: u64,
+    /// The number of calls in flight that the record says.
     recorded: u64,
+    /// The most that one call could cost so far.
+    most: u64,
     /// The least that a call could cost that was not made.
     refused: Option<u64>,
 }
 
 /// The file beside an output.
-#[derive(Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Record {
-    /// What was spent, and what was reserved when it was written.
+    /// What was spent when it was written. Since then, results say what was spent.
     picodollars: u64,
+    #[serde(default)]
+    lost: u64,
+    /// The calls that may be in flight, up to the next power of two.
+    #[serde(default)]
+    in_flight: u64,
+    /// The most that one of them can cost.
+    #[serde(default)]
+    most: u64,
 }
 
 impl fmt::Debug for Budget {
@@ -70,33 +81,43 @@ impl fmt::Debug for Budget {
 impl Budget {
     /// At most this much money.
     pub fn usd(limit: Usd) -> Self {
-        Self::new(limit, None, 0)
+        Self::new(limit, None, Spending::default())
     }
 
-    fn new(limit: Usd, record: Option<PathBuf>, spent: u64) -> Self {
+    fn new(limit: Usd, record: Option<PathBuf>, spending: Spending) -> Self {
         Self(Arc::new(Shared {
             limit,
             record,
-            spending: Mutex::new(Spending {
-                spent,
-                recorded: spent,
-                ..Spending::default()
-            }),
+            spending: Mutex::new(spending),
             changed: Condvar::new(),
         }))
     }
 
-    /// The same limit, with a file that records what is spent, so that it counts after a crash or in a later run. If a
-    /// program is killed, up to a 64th of the limit, and the most that its calls in flight could cost, count as spent.
-    /// One program at a time may use the file. Without such a file, `before` was spent.
+    /// The same limit, with a file that records what is spent and lost, so that it counts after a crash or in a later run.
+    /// The saved results of earlier runs cost `before` in all, for this many `calls`. If a program is killed, each call that
+    /// may have been in flight is lost, and counts as much as the mean of `calls`; without any, as the most that it could
+    /// cost. One program at a time may use the file.
     ///
     /// # Errors
     /// If the file exists and is something else, or if it cannot be read or written.
-    pub fn recorded_in(&self, file: impl AsRef<Path>, before: Usd) -> Result<Self, Error> {
+    pub fn recorded_in(
+        &self,
+        file: impl AsRef<Path>,
+        before: Usd,
+        calls: u64,
+    ) -> Result<Self, Error> {
         let file = file.as_ref();
-        let spent = read(file)?.unwrap_or(before.picos());
-        let budget = Self::new(self.limit(), Some(file.to_owned()), spent);
-        budget.0.write(spent)?;
+        let known = read(file)?.unwrap_or_default();
+        let mean = before.picos().checked_div(calls).unwrap_or(known.most);
+        let spending = Spending {
+            spent: known.picodollars.max(before.picos()),
+            lost: known
+                .lost
+                .saturating_add(known.in_flight.saturating_mul(mean)),
+            ..Spending::default()
+        };
+        let budget = Self::new(self.limit(), Some(file.to_owned()), spending);
+        budget.0.write(&budget.0.spending.lock(), 0)?;
         Ok(budget)
     }
 
@@ -108,6 +129,18 @@ impl Budget {
     /// What was spent up to now. Calls in flight are not included.
     pub fn spent(&self) -> Usd {
         Usd::from_picos(self.0.spending.lock().spent)
+    }
+
+    /// What calls without a known end can have cost: those in flight when a program was killed, and those whose reply did
+    /// not come. It counts towards the limit.
+    pub fn lost(&self) -> Usd {
+        Usd::from_picos(self.0.spending.lock().lost)
+    }
+
+    /// What counts towards the limit without calls in flight.
+    #[cfg(feature = "queue")]
+    pub(crate) fn used(&self) -> Usd {
+        Usd::from_picos(self.0.spending.lock().used())
     }
 
     /// The least that a call could cost that was not made because of the limit.
@@ -170,8 +203,9 @@ impl Budget {
             )
         } else {
             format!(
-                "the budget of {limit} is used up: {} is spent, and the next call could cost {most}",
+                "the budget of {limit} is used up: {} is spent{}, and the next call could cost {most}",
                 Usd::from_picos(spending.spent),
+                lost_words(Usd::from_picos(spending.lost)),
             )
         };
         Error::new(ErrorKind::BudgetExceeded, why)
@@ -190,74 +224,79 @@ impl Budget {
         refused: Option<Usd>,
     ) -> Result<(), Error> {
         let mut spending = self.0.spending.lock();
-        let mut spent = used.picos();
+        let (known, mut all) = (spending.used(), used.picos());
         if let Some(before) = before {
-            let more = spent.saturating_sub(before.picos());
-            spent = spent.max(spending.spent.saturating_add(more));
+            let more = all.saturating_sub(before.picos());
+            all = all.max(known.saturating_add(more));
         }
-        if spending.recorded != spent {
-            self.0.write(spent)?;
-        }
-        (spending.spent, spending.recorded) = (spent, spent);
+        spending.lost = spending.lost.min(all);
+        spending.spent = all - spending.lost;
         spending.refused = refused.map(Usd::picos);
-        Ok(())
+        if known == all {
+            return Ok(());
+        }
+        self.0.write(&spending, spending.recorded)
     }
 
     /// Writes the exact amount to the record. Call it at the end of a run.
     ///
     /// # Errors
-    /// If the record cannot be written. It says more than was spent then.
+    /// If the record cannot be written.
     pub fn close(&self) -> Result<(), Error> {
         let mut spending = self.0.spending.lock();
-        let exact = spending.needed();
-        if spending.recorded != exact {
-            self.0.write(exact)?;
-            spending.recorded = exact;
-        }
-        Ok(())
+        spending.recorded = spending.calls;
+        self.0.write(&spending, spending.calls)
+    }
+}
+
+/// Says what is lost, if anything.
+fn lost_words(lost: Usd) -> String {
+    match lost {
+        Usd::ZERO => String::new(),
+        lost => format!(", {lost} is lost with calls whose reply did not come"),
     }
 }
 
 impl Spending {
-    /// Everything that it needs.
-    fn needed(&self) -> u64 {
-        self.spent.saturating_add(self.held)
+    fn used(&self) -> u64 {
+        self.spent.saturating_add(self.lost)
     }
 }
 
 impl Shared {
-    /// Holds an amount for a call if it fits, and makes sure that the record covers what is spent and held.
+    /// Holds an amount for a call if it fits. Before the calls in flight first reach 1, 2, 4, 8 …, their number is written,
+    /// so that a crash forgets none.
     fn hold(&self, spending: &mut Spending, most: u64) -> Result<bool, Error> {
-        let all = spending.spent.checked_add(spending.held);
+        let all = spending.used().checked_add(spending.held);
         let all = all.and_then(|all| all.checked_add(most));
         if all.is_none_or(|all| all > self.limit.picos()) {
             return Ok(false);
         }
-        spending.held += most;
-        if let Err(error) = self.record(spending) {
-            spending.held -= most;
-            return Err(error);
+        let calls = spending.calls + 1;
+        let (recorded, highest) = (spending.recorded, spending.most);
+        spending.most = highest.max(most);
+        if calls > recorded {
+            let next = calls.next_power_of_two();
+            if let Err(error) = self.write(spending, next) {
+                spending.most = highest;
+                return Err(error);
+            }
+            spending.recorded = next;
         }
+        (spending.calls, spending.held) = (calls, spending.held + most);
         Ok(true)
     }
 
-    /// Makes sure that the record covers what is spent and held.
-    fn record(&self, spending: &mut Spending) -> Result<(), Error> {
-        let needed = spending.needed();
-        if needed > spending.recorded {
-            let limit = self.limit.picos();
-            let ahead = needed.saturating_add(limit / SLICES).min(limit).max(needed);
-            self.write(ahead)?;
-            spending.recorded = ahead;
-        }
-        Ok(())
-    }
-
-    fn write(&self, spent: u64) -> Result<(), Error> {
+    fn write(&self, spending: &Spending, in_flight: u64) -> Result<(), Error> {
         let Some(file) = &self.record else {
             return Ok(());
         };
-        let record = Record { picodollars: spent };
+        let record = Record {
+            picodollars: spending.spent,
+            lost: spending.lost,
+            in_flight,
+            most: spending.most,
+        };
         let replace = || -> io::Result<()> {
             let new = AtomicFile::create(file, OpenOptions::new().write(true))?;
             serde_json::to_writer(new.file(), &record)?;
@@ -272,7 +311,7 @@ impl Shared {
 }
 
 /// What a record says.
-fn read(file: &Path) -> Result<Option<u64>, Error> {
+fn read(file: &Path) -> Result<Option<Record>, Error> {
     let json = match fs::read(file) {
         Ok(json) => json,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -281,14 +320,14 @@ fn read(file: &Path) -> Result<Option<u64>, Error> {
             return Err(cannot_count(error).context(why));
         }
     };
-    let record: Record = serde_json::from_slice(&json).map_err(|error| {
+    let record = serde_json::from_slice(&json).map_err(|error| {
         let why = format!(
             "{} is not a record of a budget ({error}): delete it to start from zero",
             file.display()
         );
         Error::new(ErrorKind::Invalid, why)
     })?;
-    Ok(Some(record.picodollars))
+    Ok(Some(record))
 }
 
 /// The error of a file that counts what is spent, with what to do.
@@ -306,7 +345,7 @@ fn cannot_count(error: io::Error) -> Error {
     Error::new(error.kind(), message).with_storage()
 }
 
-/// What is reserved for a call. If it is dropped unsettled, the call counts as the most that it could cost.
+/// What is reserved for a call. If it is dropped unsettled, the call is lost, and counts as the most that it could cost.
 pub(crate) struct Reservation {
     budget: Arc<Shared>,
     most: u64,
@@ -316,27 +355,31 @@ pub(crate) struct Reservation {
 impl Reservation {
     /// Counts what the call cost.
     pub(crate) fn settle(mut self, spent: u64) {
-        self.end(spent);
+        self.settled = true;
+        let mut spending = self.budget.spending.lock();
+        spending.spent = spending.spent.saturating_add(spent);
+        self.release(&mut spending);
     }
 
-    fn end(&mut self, spent: u64) {
-        if std::mem::replace(&mut self.settled, true) {
-            return;
-        }
-        let mut spending = self.budget.spending.lock();
+    fn release(&self, spending: &mut Spending) {
         spending.held -= self.most;
-        spending.spent = spending.spent.saturating_add(spent);
+        spending.calls -= 1;
         self.budget.changed.notify_all();
-        // Only if the call cost more than was reserved.
-        if let Err(error) = self.budget.record(&mut spending) {
-            log::warn!("{}", error.message());
-        }
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.end(self.most);
+        if self.settled {
+            return;
+        }
+        let mut spending = self.budget.spending.lock();
+        spending.lost = spending.lost.saturating_add(self.most);
+        self.release(&mut spending);
+        // No result says what it cost.
+        if let Err(error) = self.budget.write(&spending, spending.recorded) {
+            log::warn!("{}", error.message());
+        }
     }
 }
 

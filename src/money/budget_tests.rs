@@ -85,53 +85,81 @@ fn what_was_spent_before_the_first_record_counts() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("out.budget");
     let budget = budget_of(10)
-        .recorded_in(&file, Usd::from_picos(7))
+        .recorded_in(&file, Usd::from_picos(7), 1)
         .unwrap();
     assert!(reserve(&budget, 4).is_err());
     assert_eq!(budget.refused(), Some(Usd::from_picos(4)));
-    // A call that costs more than was reserved is recorded at once.
-    reserve(&budget, 1).unwrap().settle(50);
-    let again = budget_of(100)
-        .recorded_in(&file, Usd::from_picos(0))
-        .unwrap();
-    assert!(again.spent() >= Usd::from_picos(57));
     let nowhere = folder.path().join("no/out.budget");
     let error = budget_of(10)
-        .recorded_in(&nowhere, Usd::from_picos(0))
+        .recorded_in(&nowhere, Usd::ZERO, 0)
         .unwrap_err();
     assert!(error.is_storage(), "{error}");
 }
 
 #[test]
 fn a_call_without_a_known_end_counts_as_the_most_that_it_can_cost() {
-    let budget = budget_of(100);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("out.budget");
+    let open = |calls| budget_of(100).recorded_in(&file, Usd::ZERO, calls).unwrap();
+    let budget = open(0);
     drop(reserve(&budget, 70).unwrap());
-    assert_eq!(budget.spent(), Usd::from_picos(70));
+    assert_eq!(
+        (budget.spent(), budget.lost()),
+        (Usd::ZERO, Usd::from_picos(70))
+    );
+    let error = reserve(&budget, 31).err().unwrap();
+    assert!(
+        error
+            .message()
+            .contains("$0 is spent, <$0.000001 is lost with calls"),
+        "{}",
+        error.message()
+    );
+    budget.close().unwrap();
+    assert_eq!(open(0).lost(), Usd::from_picos(70));
 }
 
 #[test]
-fn what_was_recorded_counts_in_the_next_run() {
+fn what_was_spent_counts_in_the_next_run() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("out.budget");
-    let budget = Budget::usd(dollars(1.0))
-        .recorded_in(&file, Usd::ZERO)
-        .unwrap();
+    let open = |before: f64, calls| {
+        Budget::usd(dollars(2.0))
+            .recorded_in(&file, dollars(before), calls)
+            .unwrap()
+    };
+    let budget = open(0.0, 0);
     let cent = dollars(0.01).picos();
     reserve(&budget, cent).unwrap().settle(cent / 2);
     budget.close().unwrap();
-    let again = Budget::usd(dollars(2.0))
-        .recorded_in(&file, Usd::ZERO)
-        .unwrap();
-    assert_eq!(again.spent(), dollars(0.005));
-    // A killed program leaves what it had reserved, and not more than a slice.
-    let killed = reserve(&again, cent).unwrap();
-    let after = Budget::usd(dollars(2.0))
-        .recorded_in(&file, Usd::ZERO)
-        .unwrap();
-    let spent = after.spent();
-    assert!(spent >= dollars(0.015), "{spent}");
-    assert!(spent <= dollars(0.015 + 2.0 / 64.0), "{spent}");
-    killed.settle(cent);
+    assert_eq!(open(0.0, 0).spent(), dollars(0.005));
+    // Results that were saved after the last record was written.
+    assert_eq!(open(0.007, 2).spent(), dollars(0.007));
+}
+
+/// The advice after a crash must not count the calls in flight as if each had the longest answer.
+#[test]
+fn calls_of_a_killed_program_are_lost_at_their_mean() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("out.budget");
+    let open = |before: u64, calls| {
+        let before = Usd::from_picos(before);
+        budget_of(1_000).recorded_in(&file, before, calls).unwrap()
+    };
+    let lost = |budget: &Budget| budget.lost().picos();
+    let killed = open(0, 0);
+    let held = [50, 70, 60].map(|most| reserve(&killed, most).unwrap());
+    // Without a result, each counts as the dearest; four may have been in flight.
+    let again = open(0, 0);
+    assert_eq!(lost(&again), 4 * 70);
+    // A clean start, and no call.
+    assert_eq!(lost(&open(0, 0)), 4 * 70);
+    let more = [10, 10].map(|most| reserve(&again, most).unwrap());
+    assert_eq!(lost(&open(30, 10)), 4 * 70 + 2 * 3);
+    held.into_iter().chain(more).for_each(|call| call.settle(1));
+    // A clean end knows them.
+    again.close().unwrap();
+    assert_eq!(lost(&open(40, 10)), 4 * 70);
 }
 
 #[test]
@@ -139,9 +167,7 @@ fn a_record_that_is_something_else_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("out.budget");
     fs::write(&file, "{").unwrap();
-    let error = budget_of(10)
-        .recorded_in(&file, Usd::from_picos(0))
-        .unwrap_err();
+    let error = budget_of(10).recorded_in(&file, Usd::ZERO, 0).unwrap_err();
     assert!(
         error.message().contains("delete it to start from zero"),
         "{error}"
@@ -154,9 +180,7 @@ fn a_record_that_is_something_else_is_refused() {
 fn the_limit_holds_for_many_threads_and_the_record_covers_them() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("out.budget");
-    let budget = budget_of(10_000)
-        .recorded_in(&file, Usd::from_picos(0))
-        .unwrap();
+    let budget = budget_of(10_000).recorded_in(&file, Usd::ZERO, 0).unwrap();
     thread::scope(|scope| {
         for seed in 0..4_u64 {
             let (budget, file) = (&budget, &file);
@@ -173,7 +197,7 @@ fn the_limit_holds_for_many_threads_and_the_record_covers_them() {
                     let now = budget.0.spending.lock();
                     let recorded: Record =
                         serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
-                    assert!(recorded.picodollars >= now.spent + now.held);
+                    assert!(recorded.in_flight >= now.calls);
                     assert!(now.spent + now.held <= 10_000);
                     drop(now);
                     reserved.settle(most / 2);

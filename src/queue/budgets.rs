@@ -233,7 +233,7 @@ fn cost(at: usize, parts: usize, reply: &Reply<Answers>, most: u64) -> Cost {
         Ok(None) => (Paid::default(), None),
     };
     let is_known = paid.cost_usd.is_some();
-    let picos = spending::spent(paid, error, most);
+    let picos = spending::spent(paid, error).unwrap_or(most);
     Cost { picos, is_known }
 }
 

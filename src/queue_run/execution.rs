@@ -131,7 +131,7 @@ impl Execution {
             }
         });
         if let Some(budget) = &self.budget {
-            let limited = ProcessBudget::new(budget.limit(), budget.spent());
+            let limited = ProcessBudget::new(budget.limit(), budget.used());
             self.record.limited(limited);
         }
         let queue = self.record.described();

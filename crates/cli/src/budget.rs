@@ -53,12 +53,17 @@ impl RunBudget {
     pub fn line(&self, has_batches: bool) -> String {
         let reserved = if has_batches { " or reserved" } else { "" };
         let (spent, limit) = (self.budget.spent(), self.budget.limit());
-        format!("{spent} of {limit} spent{reserved}")
+        let lost = match self.budget.lost() {
+            Usd::ZERO => String::new(),
+            lost => format!(", {lost} lost with calls whose reply did not come"),
+        };
+        format!("{spent} of {limit} spent{reserved}{lost}")
     }
 
     /// For the summary in JSON.
     pub fn json(&self) -> Value {
-        json!({"limit": self.budget.limit(), "spent": self.budget.spent()})
+        let budget = &self.budget;
+        json!({"limit": budget.limit(), "spent": budget.spent(), "lost": budget.lost()})
     }
 
     /// The cost of `waiting` items, at the [mean](Self::mean_cost) of this run; and the budget that is enough for them, or
@@ -69,7 +74,7 @@ impl RunBudget {
         bad_rows: u64,
         waiting: u64,
     ) -> Option<(Option<String>, String)> {
-        let spent = self.budget.spent().dollars();
+        let spent = self.budget.spent().dollars() + self.budget.lost().dollars();
         let next = self.budget.refused()?.dollars();
         let rest = self.mean_cost(summary, bad_rows);
         let rest = rest.map(|mean| mean * waiting as f64);
@@ -111,7 +116,8 @@ fn recorded(budget: &Budget, output: &Path, from_zero: bool) -> Result<Budget, R
         io::ErrorKind::NotFound => Ok(()),
         _ => Err(Error::from(error)),
     });
-    let budget = removed.and_then(|()| budget.recorded_in(&file, spent_on(output)));
+    let (spent, calls) = spent_on(output);
+    let budget = removed.and_then(|()| budget.recorded_in(&file, spent, calls));
     budget.map_err(|error| {
         let refusal = if error.is_storage() {
             could_not_run(error)
@@ -130,8 +136,8 @@ fn regular(output: Option<&Path>) -> Option<PathBuf> {
     (!is_stream && output.file_name().is_some()).then_some(output)
 }
 
-/// What the lines of an output cost: earlier runs may have had no budget.
-fn spent_on(output: &Path) -> Usd {
+/// What the lines of an output cost, and how many have a cost.
+fn spent_on(output: &Path) -> (Usd, u64) {
     #[derive(Default, Deserialize)]
     struct Line {
         #[serde(default)]
@@ -142,7 +148,8 @@ fn spent_on(output: &Path) -> Usd {
     // An incomplete line has no cost yet.
     let lines =
         lines.map(|line| serde_json::from_str::<Line>(without_bom(&line)).unwrap_or_default());
-    lines.filter_map(|line| line.cost_usd).sum()
+    let costs = lines.filter_map(|line| line.cost_usd);
+    costs.fold((Usd::ZERO, 0), |(all, calls), cost| (all + cost, calls + 1))
 }
 
 /// Refuses a run whose calls have no upper bound.

@@ -151,7 +151,7 @@ impl ItemSettler {
             let request = request(claimed).ok()?;
             spending::most_batched(&route.pricing(), payee, &request).ok()
         });
-        spending::spent(paid, error, most.unwrap_or(0))
+        spending::spent(paid, error).unwrap_or(most.unwrap_or(0))
     }
 
     fn failed(

@@ -71,6 +71,62 @@ fn a_budget_below_the_cost_of_a_call_is_reported_with_what_to_do() {
     run(&desk, &sim, "-o out.jsonl --budget 0.01").expect(0);
 }
 
+/// The number is one with which the next run makes calls.
+#[test]
+fn a_budget_below_the_cost_of_a_long_answer_suggests_a_length() {
+    let desk = Desk::new();
+    let sim = simulator(SimConfig::default());
+    desk.write("in.jsonl", lines(0..1));
+    let words = "in.jsonl -o out.jsonl --model gpt-4o-mini --budget 0.001";
+    let ended = command(&desk, &sim, words).ended().expect(4);
+    assert_eq!(sim.stats().calls, 0);
+    let (_, fits) = ended.stderr.split_once("(--max-tokens ").unwrap();
+    let (fits, _) = fits.split_once(" fits)").unwrap();
+    let words = format!("{words} --max-tokens {fits}");
+    command(&desk, &sim, &words).ended().expect(0);
+    let more = fits.parse::<u64>().unwrap() + 2;
+    std::fs::remove_file(desk.path("out.jsonl")).unwrap();
+    let words =
+        format!("in.jsonl -o out.jsonl --model gpt-4o-mini --budget 0.001 --max-tokens {more}");
+    command(&desk, &sim, &words).ended().expect(4);
+}
+
+/// Each call in flight counts as much as the others cost, not as the most that it could cost.
+#[cfg(unix)]
+#[test]
+fn four_kills_leave_most_of_a_budget_usable() {
+    let desk = Desk::new();
+    let one = cost_of_one();
+    let sim = simulator(SimConfig::default());
+    desk.write("in.jsonl", lines(0..400));
+    let budget = times(one, 200);
+    let words = format!(
+        "in.jsonl {MODEL} -o out.jsonl -j 4 --budget {}",
+        flag(budget)
+    );
+    for round in 1..=4 {
+        let running = Running::start(&mut command(&desk, &sim, &words));
+        assert!(sim.wait_until(|stats| stats.paid >= 10 * round, super::common::PATIENCE));
+        sim.hold();
+        assert!(sim.wait_until(|stats| stats.in_flight == 4, super::common::PATIENCE));
+        running.signal("KILL");
+        running.wait();
+        sim.release();
+    }
+    let ended = command(&desk, &sim, &words).ended().expect(4);
+    let told = &ended.json()["budget"];
+    let (spent, lost) = (usd(&told["spent"]), usd(&told["lost"]));
+    assert_eq!(lost, times(one, 16));
+    assert!(spent >= times(one, 160), "{spent} of {budget}");
+    ended.tells(" lost with calls whose reply did not come");
+    let lines: Usd = desk
+        .results("out.jsonl")
+        .iter()
+        .map(|line| usd(&line["cost_usd"]))
+        .sum();
+    assert_eq!(spent, lines);
+}
+
 /// A budget applies to the output: costs of runs without a budget count too.
 #[test]
 fn earlier_costs_of_an_output_count_towards_its_budget() {
