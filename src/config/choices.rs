@@ -118,13 +118,6 @@ pub(super) static CACHE_PROMPTS: Choices = Choices::new("choice", &["auto", "alw
 /// The names of [`OnUnknown`].
 pub(super) static ON_UNKNOWN: Choices = Choices::new("choice", &["hold", "resubmit"]);
 
-/// What to do about the other commands when a command fails.
-pub(super) static ERROR_POLICIES: Choices =
-    Choices::new("policy", &["continue", "stop", "stop-critical"]);
-
-/// How much of a command's sandbox the kernel has to enforce.
-pub(super) static SANDBOX_MODES: Choices = Choices::new("mode", &["on", "best-effort", "off"]);
-
 impl Choices {
     /// A list whose entries have no other names.
     const fn new(what: &'static str, all: &'static [&'static str]) -> Self {

@@ -89,8 +89,8 @@ fn is_followed(open: &dyn Fn() -> Arc<dyn ConfigStore>) {
 fn takes_many_writers(open: &dyn Fn() -> Arc<dyn ConfigStore>) {
     let keys = [
         "queue.worker_count",
-        "queue.min_workers",
-        "queue.max_workers",
+        "llm.sync_concurrency",
+        "llm.burst_size",
         "queue.batch_size",
     ];
     let stores = keys.map(|key| (key, open()));

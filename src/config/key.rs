@@ -4,9 +4,7 @@ use crate::base::names::closest;
 use crate::base::removed::replacement;
 use crate::base::{Error, ErrorKind};
 
-use super::choices::{
-    CACHE_PROMPTS, ERROR_POLICIES, ON_UNKNOWN, PROVIDERS, SANDBOX_MODES, STRATEGIES,
-};
+use super::choices::{CACHE_PROMPTS, ON_UNKNOWN, PROVIDERS, STRATEGIES};
 use super::credential;
 use super::table::with_settings;
 use super::value::{Kind, Value};
@@ -284,13 +282,10 @@ mod tests {
             ("queue.modle", "did you mean llm.model?"),
             ("llm.request-timeout", "did you mean llm.request_timeout?"),
             (
-                "timeout",
-                "did you mean llm.request_timeout or batch.transfer_idle_timeout?",
+                "interval",
+                "did you mean queue.poll_interval or batch.poll_interval?",
             ),
-            (
-                "workers",
-                "did you mean queue.min_workers or queue.max_workers?",
-            ),
+            ("worker", "did you mean queue.worker_count?"),
             (
                 "colour",
                 "unknown setting `colour`; expected one of: llm.provider",
@@ -330,9 +325,9 @@ mod tests {
             ),
             ("llm.fallback", "", "unset it"),
             (
-                "queue.max_cpu_percent",
-                "101",
-                "queue.max_cpu_percent=101: write a whole number from 1 to 100",
+                "queue.max_retries",
+                "256",
+                "queue.max_retries=256: write a whole number from 0 to 255",
             ),
         ] {
             let error = SettingKey::named(name)

@@ -171,22 +171,22 @@ fn defaults_are_those_of_the_table() {
     assert_eq!(none.max_concurrent_requests().unwrap(), 10);
     assert!(none.fallback().unwrap().is_empty() && none.fallback_enabled().unwrap());
     assert_eq!(none.request_timeout().unwrap(), None);
-    assert_eq!(none.max_reply_bytes().unwrap(), None);
-    assert_eq!(none.max_replies_bytes().unwrap(), 256 << 20);
     assert_eq!(none.requests_per_minute().unwrap(), None);
     assert_eq!(none.tokens_per_minute().unwrap(), None);
     assert_eq!(none.burst_size().unwrap(), 10);
     assert_eq!(none.worker_count().unwrap(), 5);
-    assert_eq!(none.min_workers().unwrap(), 1);
-    assert_eq!(none.max_workers().unwrap(), 10);
-    let few = with(&[], &[], &[("queue.max_workers", "3")]);
-    assert_eq!(few.max_workers().unwrap(), 3, "a default raises nothing");
-    assert_eq!(few.worker_count().unwrap(), 3);
-    let many = [("queue.max_workers", "9"), ("queue.worker_count", "17")];
-    let many = with(&[], &[], &many);
-    assert_eq!(many.max_workers().unwrap(), 17, "a larger count raises it");
-    assert_eq!(none.max_cpu_percent().unwrap(), 70);
-    assert_eq!(none.max_memory_percent().unwrap(), 80);
+    let many = with(&[], &[], &[("queue.worker_count", "17")]);
+    assert_eq!(
+        many.max_concurrent_requests().unwrap(),
+        17,
+        "a larger count raises it"
+    );
+    let both = [
+        ("queue.worker_count", "17"),
+        ("llm.max_concurrent_requests", "9"),
+    ];
+    let both = with(&[], &[], &both);
+    assert_eq!(both.max_concurrent_requests().unwrap(), 9);
     assert_eq!(none.max_retries().unwrap(), 3);
     assert_eq!(none.batch_size().unwrap(), 10);
     assert_eq!(none.poll_interval().unwrap(), Duration::from_secs(5));
@@ -196,17 +196,7 @@ fn defaults_are_those_of_the_table() {
         none.batch_reconcile_wait().unwrap(),
         Duration::from_secs(300)
     );
-    assert_eq!(none.batch_results_wait().unwrap(), Duration::from_secs(600));
     assert_eq!(none.batch_on_unknown().unwrap(), None);
-    assert_eq!(
-        none.transfer_idle_timeout().unwrap(),
-        Duration::from_secs(60)
-    );
-    assert_eq!(none.exec_concurrency().unwrap(), 5);
-    assert_eq!(none.exec_max_concurrency().unwrap(), 10);
-    assert_eq!(none.exec_rate().unwrap(), None);
-    assert_eq!(none.exec_on_error().unwrap(), "continue");
-    assert_eq!(none.exec_sandbox().unwrap(), "on");
 }
 
 #[test]
@@ -214,28 +204,20 @@ fn stored_values_are_read_as_numbers_choices_and_switches() {
     let stored = [
         ("llm.sync_concurrency", "11"),
         ("batch.on_unknown", "hold"),
-        ("serve.strict", "true"),
+        ("llm.fallback_enabled", "no"),
     ];
     let settings = with(&[], &[], &stored);
     assert_eq!(settings.sync_concurrency().unwrap(), Some(11));
     assert_eq!(settings.batch_on_unknown().unwrap(), Some(OnUnknown::Hold));
-    assert!(settings.serve_strict().unwrap());
+    assert!(!settings.fallback_enabled().unwrap());
 }
 
+/// Nobody reads a longer list; a new setting takes the place of another one.
 #[test]
-fn too_many_commands_at_once_are_rejected_with_the_setting_that_allows_them() {
-    let given = |most: &str, own: &str| {
-        let flag = [("exec.concurrency", "--concurrency", own)];
-        let flag: &[_] = if own.is_empty() { &[] } else { &flag };
-        with(flag, &[], &[("exec.max_concurrency", most)]).exec_concurrency()
-    };
-    assert_eq!(given("20", "20").unwrap(), 20);
-    // The default is lowered to the allowed maximum.
-    assert_eq!(given("3", "").unwrap(), 3);
-    let refused = given("10", "11").unwrap_err();
-    assert_eq!(
-        refused.message(),
-        "--concurrency 11: write a whole number from 1 to 10; more are allowed by `batchwright \
-         config set exec.max_concurrency 11`"
-    );
+fn there_are_at_most_25_settings() {
+    let all = SettingKey::all();
+    assert!(all.len() <= 25, "{}", all.len());
+    for key in all {
+        assert!(!key.doc().contains(". "), "{}: one sentence", key.name());
+    }
 }

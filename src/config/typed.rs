@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::de::value::StrDeserializer;
 use serde::de::{DeserializeOwned, IntoDeserializer};
 
-use crate::base::{Error, ErrorKind};
+use crate::base::Error;
 
 use super::articles::ArticleSource;
 use super::choices::{CachePrompt, OnUnknown, Strategy};
@@ -118,7 +118,7 @@ fn whole(number: u64) -> usize {
 
 /// The values that depend on two settings.
 impl Settings {
-    /// `llm.sync_concurrency`: maximum calls in flight at a provider; `None` if it is `auto` or not set.
+    /// `llm.sync_concurrency`: the number of calls or jobs at once; `None` if it is `auto` or not set.
     ///
     /// # Errors
     /// If the value in use cannot be used.
@@ -138,19 +138,19 @@ impl Settings {
         Ok(matches!(given, Some(NumberOrAuto::Auto)))
     }
 
-    /// `llm.max_concurrent_requests`: maximum calls in flight of a queue worker, for all its providers together.
-    /// Default: 10, or a larger `queue.max_workers`.
+    /// `llm.max_concurrent_requests`: the most jobs that a worker runs at once while `llm.sync_concurrency` is not set.
+    /// Default: 10, or a larger `queue.worker_count`.
     ///
     /// # Errors
-    /// If the value in use, or that of `queue.max_workers`, cannot be used.
+    /// If the value in use, or that of `queue.worker_count`, cannot be used.
     pub fn max_concurrent_requests(&self) -> Result<usize, Error> {
         let given = self.given_max_concurrent_requests()?;
-        let from_workers = if given.is_default() {
-            self.workers_set()?.unwrap_or_default()
+        let start = if given.is_default() {
+            self.worker_count()?
         } else {
             0
         };
-        Ok(given.value?.max(from_workers))
+        Ok(given.value?.max(start))
     }
 
     /// `llm.fallback`: the providers after the first, each as `name` or `name:model`. It is empty while
@@ -167,53 +167,12 @@ impl Settings {
         }
     }
 
-    /// `queue.worker_count`: slots of a queue worker at its start. Default: 5, or a smaller `queue.max_workers`.
+    /// `queue.worker_count`: the jobs that a worker runs at once when it starts, while `llm.sync_concurrency` is not
+    /// set. Default: 5.
     ///
     /// # Errors
-    /// If the value in use, or that of `queue.max_workers`, cannot be used.
+    /// If the value in use cannot be used.
     pub fn worker_count(&self) -> Result<usize, Error> {
-        let given = self.given_worker_count()?;
-        if given.is_default() {
-            Ok(given.value?.min(self.given_max_workers()?.value?))
-        } else {
-            given.value
-        }
-    }
-
-    /// `queue.max_workers`: maximum slots of a queue worker. Default: 10. A larger `queue.worker_count` raises it.
-    ///
-    /// # Errors
-    /// If the value in use, or that of `queue.worker_count`, cannot be used.
-    pub fn max_workers(&self) -> Result<usize, Error> {
-        Ok(self.given_max_workers()?.value?.max(self.worker_count()?))
-    }
-
-    /// [`max_workers`](Self::max_workers), if that or `queue.worker_count` is set.
-    pub(crate) fn workers_set(&self) -> Result<Option<usize>, Error> {
-        if self.given_max_workers()?.is_default() && self.given_worker_count()?.is_default() {
-            Ok(None)
-        } else {
-            self.max_workers().map(Some)
-        }
-    }
-
-    /// `exec.concurrency`: number of commands at once. Default: 5, or a smaller `exec.max_concurrency`.
-    ///
-    /// # Errors
-    /// If the value in use cannot be used, or exceeds `exec.max_concurrency`.
-    pub fn exec_concurrency(&self) -> Result<usize, Error> {
-        let given = self.given_exec_concurrency()?;
-        let (is_default, set_by) = (given.is_default(), given.set_by);
-        let (number, most) = (given.value?, self.exec_max_concurrency()?);
-        if number <= most || is_default {
-            return Ok(number.min(most));
-        }
-        Err(Error::new(
-            ErrorKind::Invalid,
-            format!(
-                "{set_by} {number}: write a whole number from 1 to {most}; more are allowed by \
-                 `batchwright config set exec.max_concurrency {number}`"
-            ),
-        ))
+        self.given_worker_count()?.value
     }
 }

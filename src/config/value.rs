@@ -16,17 +16,10 @@ pub(super) enum Kind {
     Route(&'static Choices, usize),
     /// A whole number in this range.
     Whole(u64, u64),
-    /// A whole number of MiB in this range; its value is in bytes.
-    Mib(u64, u64),
     /// A whole number in this range, or `auto`.
     WholeOrAuto(u64, u64),
-    /// A whole number from 1 to the value of another setting (the first name), checked if both are known, and the
-    /// default of that setting.
-    WholeUpTo(&'static str, &'static str),
     /// A number above 0.
     Positive,
-    /// A number per second, or per another time.
-    Rate,
     /// A time above 0.
     Time,
     /// Yes or no.
@@ -65,20 +58,13 @@ impl Kind {
                 "providers separated by commas, each perhaps with a model: groq:MODEL,extract"
                     .into()
             }
-            Self::Whole(least, most) | Self::Mib(least, most) => {
+            Self::Whole(least, most) => {
                 format!("a whole number from {least} to {most}")
             }
             Self::WholeOrAuto(least, most) => {
                 format!("a whole number from {least} to {most}, or auto")
             }
-            Self::WholeUpTo(limit, unset) => {
-                format!("a whole number from 1 to {limit} ({unset} unless that is set)")
-            }
             Self::Positive => "a number above 0".into(),
-            Self::Rate => {
-                "a rate, for example 5/s, 0.5/s or 30/m, above 0 (a bare number is per second)"
-                    .into()
-            }
             Self::Time => {
                 "a time, for example 50ms, 2s or 1m, above 0 (a bare number is in seconds)".into()
             }
@@ -107,22 +93,12 @@ impl Kind {
                 let number = text.parse().ok().filter(|n| (least..=most).contains(&n));
                 number.map(Value::Whole)
             }
-            Self::Mib(least, most) => {
-                let number: Option<u64> = text.parse().ok();
-                let number = number.filter(|n| (least..=most).contains(&n));
-                number.map(|mib| Value::Whole(mib << 20))
-            }
-            Self::WholeUpTo(..) => {
-                let number = text.parse().ok().filter(|n| *n >= 1);
-                number.map(Value::Whole)
-            }
             Self::Positive => {
                 let number = text.parse().ok();
                 number
                     .filter(|n: &f64| *n > 0.0 && n.is_finite())
                     .map(Value::Number)
             }
-            Self::Rate => rate(text).map(Value::Number),
             Self::Time => time(text).filter(|time| !time.is_zero()).map(Value::Time),
             Self::Switch => match text.to_lowercase().as_str() {
                 "true" | "yes" | "on" | "1" => Some(Value::Switch(true)),
@@ -208,19 +184,6 @@ fn models(text: &str, among: &Choices) -> Result<Option<Vec<(String, String)>>, 
     Ok(Some(models))
 }
 
-/// The rate per second.
-fn rate(text: &str) -> Option<f64> {
-    let (number, unit) = text.split_once('/').unwrap_or((text, "s"));
-    let seconds = match unit.trim() {
-        "s" | "sec" | "second" => 1.0,
-        "m" | "min" | "minute" => 60.0,
-        "h" | "hour" => 3600.0,
-        _ => return None,
-    };
-    let number: f64 = number.trim().parse().ok()?;
-    Some(number / seconds).filter(|rate| *rate > 0.0 && rate.is_finite())
-}
-
 fn time(text: &str) -> Option<Duration> {
     let unit_at = text.find(|c: char| c.is_ascii_alphabetic());
     let (number, unit) = text.split_at(unit_at.unwrap_or(text.len()));
@@ -252,10 +215,6 @@ mod tests {
                 Value::Text("auto".into()),
             ),
             (Kind::Positive, "0.5", Value::Number(0.5)),
-            (Kind::Rate, "20", Value::Number(20.0)),
-            (Kind::Rate, "0.5/s", Value::Number(0.5)),
-            (Kind::Rate, "30/m", Value::Number(0.5)),
-            (Kind::Rate, "1800 / h", Value::Number(0.5)),
             (Kind::Time, "50ms", ms(50)),
             (Kind::Time, "1.5 s", ms(1500)),
             (Kind::Time, "2m", ms(120_000)),
@@ -315,19 +274,13 @@ mod tests {
     fn rejected_values_name_the_accepted_ones() {
         const WHOLE: &str = "write a whole number from 1 to 10";
         const FROM_0: &str = "write a whole number from 0 to 9";
-        const OF_EXEC: &str =
-            "write a whole number from 1 to exec.max_concurrency (10 unless that is set)";
         const ADDRESS: &str = "write an address such as";
         const FOLDER: &str = "write a folder";
         const MODELS: &str = "write a model for each provider";
         const TWICE: &str = "groq has two models; write one of them";
-        let cases: [(Kind, &[(&str, &str)]); 13] = [
+        let cases: [(Kind, &[(&str, &str)]); 11] = [
             (Kind::Whole(1, 10), &[("0", WHOLE), ("11", WHOLE)]),
             (Kind::Whole(0, 9), &[("-1", FROM_0), ("1.5", FROM_0)]),
-            (
-                Kind::WholeUpTo("exec.max_concurrency", "10"),
-                &[("0", OF_EXEC)],
-            ),
             (
                 Kind::WholeOrAuto(1, 9),
                 &[("10", "write a whole number from 1 to 9, or auto")],
@@ -335,10 +288,6 @@ mod tests {
             (
                 Kind::Positive,
                 &["0", "inf", "NaN"].map(|text| (text, "write a number above 0")),
-            ),
-            (
-                Kind::Rate,
-                &["0/s", "5/week"].map(|text| (text, "write a rate, for example 5/s")),
             ),
             (
                 Kind::Time,

@@ -390,11 +390,11 @@ fn while_a_model_loads_one_call_per_second_checks_it() {
 }
 
 #[test]
-fn an_assumed_rate_applies_until_a_reply_reports_another() {
+fn a_configured_limit_replaces_a_learned_one() {
     let limiter = Limiter::new();
-    let assumed = Limits::default().burst(1).assume_requests_per_minute(60.0);
-    let key = QuotaKey::new(&["assumed"]);
-    let quota = limiter.quota(key, assumed, 0, Time::ZERO);
+    let unset = Limits::default().burst(1);
+    let key = QuotaKey::new(&["learned"]);
+    let quota = limiter.quota(key, unset, 0, Time::ZERO);
     let now = Time::from_nanos(1);
     let Gate::Go(permit) = limiter.try_acquire(quota, 1, Some(0), now) else {
         panic!("the first call may start");
@@ -417,9 +417,9 @@ fn an_assumed_rate_applies_until_a_reply_reports_another() {
     let later = now.after(Duration::from_millis(11));
     let go = |at| matches!(limiter.peek(quota, 1, Some(0), at), Gate::Go(_));
     assert!(go(later), "6,000 a minute are 100 a second");
-    limiter.quota(key, assumed.burst(2), 1, later);
+    limiter.quota(key, unset.burst(2), 1, later);
     assert!(go(later), "a reported limit outlives a new setting");
-    limiter.quota(key, assumed.burst(2).requests_per_minute(1.0), 2, later);
+    limiter.quota(key, unset.burst(2).requests_per_minute(1.0), 2, later);
     for _ in 0..2 {
         let _ = limiter.try_acquire(quota, 1, Some(0), later);
     }

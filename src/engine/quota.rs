@@ -52,7 +52,6 @@ pub struct Limits {
     pub(super) in_flight: Option<u32>,
     /// First and highest number of calls in flight, if the number is to be found.
     pub(super) window: Option<(u32, u32)>,
-    pub(super) assumed_rpm: Option<f64>,
     pub(super) known: bool,
 }
 
@@ -64,7 +63,6 @@ impl Default for Limits {
             burst: 10,
             in_flight: None,
             window: None,
-            assumed_rpm: None,
             known: false,
         }
     }
@@ -78,16 +76,6 @@ impl Limits {
     pub fn requests_per_minute(mut self, rpm: f64) -> Self {
         assert!(rpm > 0.0 && rpm.is_finite(), "rpm must be positive");
         self.requests_per_minute = Some(rpm);
-        self
-    }
-
-    /// Requests per minute until a reply reports them, if none are configured. Default: no limit.
-    ///
-    /// # Panics
-    /// If `rpm` is not a positive finite number.
-    pub fn assume_requests_per_minute(mut self, rpm: f64) -> Self {
-        assert!(rpm > 0.0 && rpm.is_finite(), "rpm must be positive");
-        self.assumed_rpm = Some(rpm);
         self
     }
 

@@ -148,7 +148,6 @@ impl Quota {
     pub(super) fn new(given: Limits, now: Time) -> Self {
         let requests = given
             .requests_per_minute
-            .or(given.assumed_rpm)
             .map(|rpm| Bucket::per_minute(rpm, f64::from(given.burst), now));
         let tokens = given
             .tokens_per_minute

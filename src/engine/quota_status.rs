@@ -78,6 +78,4 @@ pub enum LimitSource {
     OtherRun,
     /// Inferred from rate-limited calls, because no reply reports a limit.
     Refusals,
-    /// No reply has reported a limit yet, and a worker assumes this one.
-    Assumed,
 }

@@ -1,7 +1,6 @@
 //! Clients for the accounts that batches were made with.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::llm::batch::{BatchAccount, BatchClient};
 use crate::llm::providers::batch::BatchApi;
@@ -10,15 +9,13 @@ use crate::llm::providers::config::LlmConfig;
 /// Finds the client of an account with which batches were created: the client of `own`, or of the account's
 /// provider at the address and with the API key that the environment has now. If that key differs from the one that
 /// created the batches, the client of the same address is used: it collects the batches that the provider shows to it.
-/// An API key is never sent to an address only because a batch was created there. `idle` as in
-/// [`LlmConfig::transfer_idle_timeout`].
+/// An API key is never sent to an address only because a batch was created there.
 pub fn clients_by_account(
     own: Option<LlmConfig>,
-    idle: Duration,
 ) -> impl Fn(&BatchAccount) -> Option<Arc<dyn BatchClient>> + Send + Sync + use<> {
     move |account| {
         let there = |client: &BatchApi| client.account().is_at_the_same_address(account);
-        let clients = present_clients(own.clone(), account, idle).filter(there);
+        let clients = present_clients(own.clone(), account).filter(there);
         let client = clients.min_by_key(|client| client.account() != *account)?;
         Some(Arc::new(client))
     }
@@ -28,9 +25,8 @@ pub fn clients_by_account(
 fn present_clients(
     own: Option<LlmConfig>,
     account: &BatchAccount,
-    idle: Duration,
 ) -> impl Iterator<Item = BatchApi> + use<> {
     let configs = [own, Some(LlmConfig::new(&account.provider))];
     let configs = configs.into_iter().flatten();
-    configs.filter_map(move |config| config.transfer_idle_timeout(idle).batch_client().ok())
+    configs.filter_map(|config| config.batch_client().ok())
 }

@@ -47,9 +47,6 @@ pub struct ProviderOptions {
     max_retries: Option<u8>,
     /// Whether a blocked answer fails over to the next provider. Default: no.
     fall_back_when_blocked: bool,
-    /// Whether a worker has exactly as many slots as a run has [calls in flight](super::ProviderPlan::concurrency) at
-    /// the first provider. Default: no, `queue.min_workers`, `queue.worker_count` and `queue.max_workers` set them.
-    pub(super) fixed_slots: bool,
     /// Whether no message says that a local server is slow, because a worker looks for it again.
     #[setters(skip)]
     pub(super) quiet: bool,
@@ -95,7 +92,7 @@ impl ProviderOptions {
     }
 
     pub(super) fn retry(&self, settings: &Settings) -> Result<RetryPolicy, Error> {
-        let policy = settings.retry_policy(self.retries(settings)?)?;
+        let policy = RetryPolicy::default().max_retries(self.retries(settings)?);
         Ok(policy.fall_back_when_blocked(self.fall_back_when_blocked))
     }
 }
@@ -110,16 +107,5 @@ impl Settings {
             Some(file) => Prices::of_file(Path::new(&file)),
             None => Ok(Prices::default()),
         }
-    }
-
-    /// The retry policy of these settings, with this number of retries at each provider.
-    ///
-    /// # Errors
-    /// If `llm.max_rate_limit_wait` or `llm.max_retry_after` cannot be used.
-    pub fn retry_policy(&self, max_retries: u8) -> Result<RetryPolicy, Error> {
-        Ok(RetryPolicy::default()
-            .max_retries(max_retries)
-            .max_rate_limit_wait(self.max_rate_limit_wait()?)
-            .max_retry_after(self.max_retry_after()?))
     }
 }

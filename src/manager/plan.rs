@@ -104,6 +104,11 @@ impl ProviderPlan {
         }
     }
 
+    /// The settings of this plan.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
     /// The strategy of bulk work at the first provider.
     pub fn strategy(&self) -> EffectiveStrategy {
         EffectiveStrategy::new(self.asked, self.first.provider)
@@ -183,14 +188,14 @@ impl ProviderPlan {
         first.provider != "extract" && first.model.is_none()
     }
 
-    /// Calls of a run in flight at the first provider: `llm.sync_concurrency`, else 1 for a local server, else
-    /// a number that adapts to the provider.
+    /// Calls of a run in flight at the first provider: `llm.sync_concurrency`, else the slots of a local server or 1,
+    /// else a number that adapts to the provider.
     pub fn concurrency(&self) -> Concurrency {
         self.concurrency_of(Caller::Run)
     }
 
-    /// Calls of a worker in flight at the first provider: `llm.sync_concurrency`, else the provider's default. The
-    /// slots of the worker, which are for all providers, may be fewer.
+    /// Calls of a worker in flight at the first provider: `llm.sync_concurrency`, else the slots of a local server or 1,
+    /// else as many as the worker runs jobs at once.
     #[cfg(feature = "queue")]
     pub fn worker_concurrency(&self) -> Concurrency {
         self.concurrency_of(Caller::Worker)
@@ -263,7 +268,7 @@ impl ProviderPlan {
     pub fn clients_by_account(
         &self,
     ) -> impl Fn(&BatchAccount) -> Option<Arc<dyn BatchClient>> + Send + Sync + use<> {
-        clients_by_account(Some(self.first_config()), self.calls.transfer_idle)
+        clients_by_account(Some(self.first_config()))
     }
 
     /// How the first provider is called, before the settings of calls are applied.

@@ -12,16 +12,12 @@ use crate::engine::route::RetryPolicy;
 use crate::llm::providers::config::LlmConfig;
 use crate::llm::providers::survey::ProviderStatus;
 use crate::llm::route::{Route, SkippedStep};
-use crate::llm::transport::is_loopback_url;
 use crate::money::prices::Prices;
 
 use super::options::ProviderOptions;
 
-/// Requests per minute of a worker, if no setting and no reply limits them.
-const ASSUMED_RPM: f64 = 100.0;
-
 /// Maximum calls in flight at a provider if their number adapts.
-const MOST_FOUND: usize = 256;
+pub(super) const MOST_FOUND: usize = 256;
 
 /// How many calls are in flight at a provider.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,15 +142,12 @@ pub(super) struct CallSettings {
     pub(super) prices: Prices,
     pub(super) cache_prompt: CachePrompt,
     timeout: Option<Duration>,
-    max_reply: Option<u64>,
-    max_replies: u64,
-    pub(super) transfer_idle: Duration,
-    /// Calls in flight at a provider, if set.
+    /// The number of calls at once, if set.
     calls: Option<usize>,
-    /// Maximum slots of a worker, if set.
-    workers: Option<usize>,
     /// The number of calls in flight adapts, also for a worker.
     finds_calls: bool,
+    /// Most jobs at once of a worker for which no number is set.
+    most_jobs: usize,
     burst: u32,
     rpm: Option<f64>,
     tpm: Option<f64>,
@@ -167,12 +160,9 @@ impl CallSettings {
             prices: options.all_prices(settings)?,
             cache_prompt: settings.cache_prompt()?,
             timeout: settings.request_timeout()?,
-            max_reply: settings.max_reply_bytes()?,
-            max_replies: settings.max_replies_bytes()?,
-            transfer_idle: settings.transfer_idle_timeout()?,
             calls: settings.sync_concurrency()?,
-            workers: settings.workers_set()?,
             finds_calls: settings.finds_concurrency()?,
+            most_jobs: settings.max_concurrent_requests()?,
             burst: settings.burst_size()?,
             rpm: settings.requests_per_minute()?,
             tpm: settings.tokens_per_minute()?,
@@ -197,19 +187,16 @@ impl CallSettings {
                     most: MOST_FOUND.max(start),
                 }
             }
-            None => Concurrency::Fixed(match (caller, self.workers) {
-                (Caller::Worker, Some(slots)) if has_allowance(status.provider) => start.max(slots),
-                _ => start,
-            }),
+            // The worker decides how many jobs it runs; a local server has its own slots.
+            None if caller == Caller::Worker && status.provider != "local" => {
+                Concurrency::Fixed(self.most_jobs)
+            }
+            None => Concurrency::Fixed(start),
         }
     }
 
     pub(super) fn applied_to(&self, config: LlmConfig) -> LlmConfig {
-        config
-            .transfer_idle_timeout(self.transfer_idle)
-            .max_replies_bytes(self.max_replies)
-            .set(self.max_reply, LlmConfig::max_reply_bytes)
-            .set(self.timeout, LlmConfig::request_timeout)
+        config.set(self.timeout, LlmConfig::request_timeout)
     }
 
     /// The first step of a route, called through `config`.
@@ -225,7 +212,7 @@ impl CallSettings {
             .set(self.rpm, Limits::requests_per_minute)
             .set(self.tpm, Limits::tokens_per_minute);
         if caller == Caller::Worker {
-            limits = assumed(limits.in_flight(whole(calls.most())), status);
+            limits = limits.in_flight(whole(calls.most()));
         }
         RouteStep {
             config: self.applied_to(config).concurrency(calls.most()),
@@ -256,8 +243,7 @@ impl CallSettings {
         let limits = Limits::default()
             .burst(self.burst)
             .when(!own_slots, |limits| own.tuned(limits))
-            .set(most.map(whole), Limits::in_flight)
-            .when(caller == Caller::Worker, |limits| assumed(limits, status));
+            .set(most.map(whole), Limits::in_flight);
         let config = status.config().only_model(true);
         RouteStep {
             config: self
@@ -270,19 +256,6 @@ impl CallSettings {
 
 fn whole(calls: usize) -> u32 {
     u32::try_from(calls).unwrap_or(u32::MAX).max(1)
-}
-
-fn assumed(limits: Limits, status: &ProviderStatus) -> Limits {
-    let is_assumed = has_allowance(status.provider) && !is_on_loopback(status);
-    limits.when(is_assumed, |limits| {
-        limits.assume_requests_per_minute(ASSUMED_RPM)
-    })
-}
-
-/// Whether it is the user's own server on this machine.
-fn is_on_loopback(status: &ProviderStatus) -> bool {
-    let url = status.base_url.as_deref();
-    status.provider == "custom" && url.is_some_and(is_loopback_url)
 }
 
 /// Whether a provider limits requests per minute. The user's own server has slots instead.

@@ -3,6 +3,7 @@
 use crate::base::{Error, Optional};
 use crate::config::settings::Settings;
 use crate::engine::dispatch::ErrorPolicy;
+use crate::engine::route::RetryPolicy;
 use crate::llm::providers::config::LlmConfig;
 use crate::llm::providers::extract::Extract;
 use crate::llm::route::Route;
@@ -14,7 +15,7 @@ use crate::queue::worker::Worker;
 use super::LlmManager;
 use super::options::ProviderOptions;
 use super::plan::ProviderPlan;
-use super::route_plan::{CallSettings, Caller, RoutePlan};
+use super::route_plan::{CallSettings, Caller, MOST_FOUND, RoutePlan};
 
 /// The parts of a [`Worker`], as plain values.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,30 +35,36 @@ pub struct WorkerPlan {
 }
 
 impl Settings {
-    /// The settings of a queue's worker: `queue.…`, `batch.…`, `llm.max_concurrent_requests`,
-    /// `llm.max_rate_limit_wait` and `llm.max_retry_after`.
+    /// The settings of a queue's worker: `llm.sync_concurrency`, `llm.max_concurrent_requests`, `queue.…` and `batch.…`.
     ///
     /// # Errors
     /// If one of them cannot be used.
     pub fn worker_settings(&self) -> Result<WorkerSettings, Error> {
-        let most = self.max_concurrent_requests()?;
-        let slots = |n: usize| n.min(most).max(1);
-        let scale = WorkerScale::default()
-            .slots(
-                slots(self.min_workers()?),
-                slots(self.worker_count()?),
-                slots(self.max_workers()?),
-            )
-            .cpu_percent(self.max_cpu_percent()?.into())
-            .memory_percent(self.max_memory_percent()?.into());
         let max_retries = self.max_retries()?;
         Ok(WorkerSettings {
-            scale,
-            retry: self.retry_policy(max_retries)?,
+            scale: self.worker_scale()?,
+            retry: RetryPolicy::default().max_retries(max_retries),
             max_retries,
             batch_size: self.batch_size()?,
             poll_interval: self.poll_interval()?,
             batches: self.batch_settings()?,
+        })
+    }
+
+    /// How many jobs a worker runs at once: the number of `llm.sync_concurrency`, else as many as the load of the
+    /// machine allows, and with `auto` as many as the providers answer well.
+    fn worker_scale(&self) -> Result<WorkerScale, Error> {
+        if let Some(jobs) = self.sync_concurrency()? {
+            return Ok(WorkerScale::fixed(jobs));
+        }
+        let most = self.max_concurrent_requests()?;
+        let start = self.worker_count()?.min(most);
+        Ok(if self.finds_concurrency()? {
+            WorkerScale::default()
+                .slots(1, start, MOST_FOUND.max(start))
+                .doubling()
+        } else {
+            WorkerScale::default().slots(1, start, most)
         })
     }
 }
@@ -83,8 +90,8 @@ impl LlmManager {
     }
 
     /// A worker of this queue for the jobs of all programs, with the [strategy](Self::effective_strategy), settings,
-    /// context and notifier of this manager. It makes 100 requests per minute at a provider that limits them and
-    /// does not report its limit, other than a `custom` one on this machine.
+    /// context and notifier of this manager. Limits per minute that no setting names are learned from the provider's
+    /// replies.
     ///
     /// # Errors
     /// If a setting or a provider cannot be used.
@@ -149,7 +156,7 @@ impl ProviderPlan {
         let by_settings = by_settings
             .retry(self.options.retry(settings)?)
             .max_retries(self.options.retries(settings)?);
-        Ok(if caller == Caller::Run || self.options.fixed_slots {
+        Ok(if caller == Caller::Run {
             let calls = CallSettings::of(settings, &self.options)?;
             let calls = calls.concurrency(&self.first, Caller::Run);
             by_settings.scale(WorkerScale::fixed(calls.start()))

@@ -14,6 +14,8 @@ pub struct WorkerScale {
     least: usize,
     start: usize,
     most: usize,
+    /// Grows by doubling instead of by 1.
+    doubles: bool,
     /// Processor use above which the number does not grow: of the machine, or of the control group of this OS process
     /// relative to its limit. It shrinks only while this OS process uses at least a tenth. Linux only. Default: 70 %.
     #[setters(generate)]
@@ -29,6 +31,7 @@ impl Default for WorkerScale {
             least: 1,
             start: 5,
             most: 10,
+            doubles: false,
             cpu_percent: 70.0,
             memory_percent: 80.0,
         }
@@ -66,6 +69,12 @@ impl WorkerScale {
         self
     }
 
+    /// The number doubles while all slots are busy, for calls whose number the provider limits.
+    pub(crate) fn doubling(mut self) -> Self {
+        self.doubles = true;
+        self
+    }
+
     pub(crate) fn start(&self) -> usize {
         self.start
     }
@@ -81,6 +90,7 @@ impl WorkerScale {
         let wanted = match cpu.max(memory) {
             Above::ByUs => now.saturating_sub(1),
             Above::ByOthers => now,
+            Above::No if all_busy && self.doubles => 2 * now,
             Above::No if all_busy => now + 1,
             Above::No => now,
         };
@@ -275,6 +285,13 @@ mod tests {
         assert_eq!(scale.next(4, true, load(others, CALM)), 4);
         assert_eq!(scale.next(4, false, load(CALM, others)), 4);
         assert_eq!(scale.next(4, true, load(others, FULL)), 3);
+        assert_eq!(
+            WorkerScale::default()
+                .slots(1, 4, 20)
+                .doubling()
+                .next(4, true, load(CALM, CALM)),
+            8
+        );
         let set = WorkerScale::fixed(4);
         assert_eq!(set.next(4, true, load(FULL, FULL)), 4);
     }

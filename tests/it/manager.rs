@@ -137,8 +137,6 @@ fn equal_settings_make_equal_plans_and_others_do_not() {
         ("llm.sync_concurrency", "9"),
         ("llm.burst_size", "2"),
         ("llm.requests_per_minute", "60"),
-        ("llm.max_reply_mib", "2"),
-        ("llm.max_rate_limit_wait", "2m"),
         ("queue.max_retries", "1"),
     ] {
         assert_ne!(of_nothing, plan(&[other]), "{other:?}");
@@ -149,7 +147,7 @@ fn equal_settings_make_equal_plans_and_others_do_not() {
 #[test]
 fn a_worker_has_separate_limits_for_each_provider() {
     let sim = good();
-    let settings = settings(&[("queue.max_workers", "50")]);
+    let settings = settings(&[("queue.worker_count", "50")]);
     let plan = with_fallback(&settings, at("local", &sim), at("mistral", &sim));
     let slots = u32::try_from(plan.first.default_concurrency).unwrap();
     let plan = LlmManager::of(plan).worker_plan().unwrap();
@@ -157,8 +155,9 @@ fn a_worker_has_separate_limits_for_each_provider() {
         plan.completions.first.limits,
         Limits::default().in_flight(slots)
     );
-    let untold = Limits::default().assume_requests_per_minute(100.0);
-    assert_eq!(plan.completions.fallbacks[0].limits, untold.in_flight(50));
+    // No rate is assumed: it is learned from replies.
+    let limits = Limits::default().in_flight(50);
+    assert_eq!(plan.completions.fallbacks[0].limits, limits);
     let embeddings = plan.embeddings.unwrap();
     assert_eq!(embeddings.first, plan.completions.first);
     assert!(embeddings.fallbacks.is_empty(), "vectors of two models");
@@ -166,38 +165,39 @@ fn a_worker_has_separate_limits_for_each_provider() {
 
 #[cfg(feature = "queue")]
 #[test]
-fn a_custom_provider_on_this_machine_is_not_assumed_to_limit_requests() {
-    let sim = good();
-    let plan = plan(
-        &settings(&[("queue.max_workers", "50")]),
-        at("custom", &sim),
-    );
-    let plan = LlmManager::of(plan).worker_plan().unwrap();
-    let limits = Limits::default().in_flight(50);
-    assert_eq!(plan.completions.first.limits, limits);
-}
+fn one_number_is_the_calls_and_the_jobs_at_once() {
+    use batchwright::queue::WorkerScale;
 
-#[cfg(feature = "queue")]
-#[test]
-fn calls_of_a_worker_grow_with_the_slots_that_are_set() {
     let sim = good();
-    let calls = |set: &[(&str, &str)]| {
-        let plan = plan(&settings(set), at("custom", &sim));
-        (
-            plan.worker_concurrency().start(),
-            settings(set).max_concurrent_requests().unwrap(),
-        )
+    let of = |set: &[(&str, &str)], provider: &str| {
+        let settings = settings(set);
+        let plan = LlmManager::of(plan(&settings, at(provider, &sim)))
+            .worker_plan()
+            .unwrap();
+        (plan.settings, plan.completions.first.limits)
     };
-    assert_eq!(calls(&[]), (5, 10));
-    assert_eq!(calls(&[("queue.max_workers", "40")]), (40, 40));
-    assert_eq!(calls(&[("queue.worker_count", "20")]), (20, 20));
-    let set = [("queue.max_workers", "40"), ("llm.sync_concurrency", "3")];
-    assert_eq!(calls(&set), (3, 40));
-    let set = [
-        ("queue.max_workers", "40"),
-        ("llm.max_concurrent_requests", "8"),
-    ];
-    assert_eq!(calls(&set), (40, 8));
+    let calls = |n| Limits::default().in_flight(n);
+    let expect = |set: &[(&str, &str)], scale: WorkerScale, most| {
+        let (found, limits) = of(set, "custom");
+        assert_eq!(found, found.scale(scale), "{set:?}");
+        assert_eq!(limits, calls(most), "{set:?}");
+    };
+    let by_load = |start, most| WorkerScale::default().slots(1, start, most);
+    let (set, start, most) = (
+        "llm.sync_concurrency",
+        "queue.worker_count",
+        "llm.max_concurrent_requests",
+    );
+    expect(&[], by_load(5, 10), 10);
+    expect(&[(start, "20")], by_load(20, 20), 20);
+    expect(&[(start, "20"), (most, "8")], by_load(8, 8), 8);
+    expect(&[(most, "40")], by_load(5, 40), 40);
+    expect(&[(set, "40")], WorkerScale::fixed(40), 40);
+    // The number is exact whatever the others say.
+    let all = [(set, "40"), (start, "3"), (most, "8")];
+    expect(&all, WorkerScale::fixed(40), 40);
+    let (_, limits) = of(&[(set, "3")], "local");
+    assert_eq!(limits, calls(3), "also at a local server");
 }
 
 #[test]
@@ -222,7 +222,7 @@ fn an_unusable_named_provider_is_not_replaced_by_another() {
 
 #[test]
 fn a_setting_of_calls_that_cannot_be_used_is_refused_when_the_plan_is_made() {
-    for key in ["llm.burst_size", "llm.max_retry_after", "queue.max_retries"] {
+    for key in ["llm.burst_size", "llm.request_timeout", "queue.max_retries"] {
         let settings = settings(&[("llm.provider", "extract"), (key, "many")]);
         let error = LlmManager::new(settings).err().unwrap();
         assert!(error.message().starts_with("test: write "), "{error}");
@@ -462,9 +462,7 @@ mod following {
             .enqueue(ProcessId::new(), jobs.collect::<Vec<_>>())
             .unwrap();
         let store = file(&desk);
-        for (key, value) in [("queue.worker_count", "2"), ("queue.max_workers", "2")] {
-            store.set(key, value).unwrap();
-        }
+        store.set("llm.sync_concurrency", "2").unwrap();
         let unlimited = Limits::default().burst(100);
         let worker = Worker::new(&queue)
             .completions(batchwright::Route::limited(client.clone(), unlimited))
@@ -474,7 +472,7 @@ mod following {
             .start()
             .unwrap();
         assert!(client.wait_for_calls(2));
-        store.set("queue.worker_count", "9").unwrap();
+        store.set("llm.sync_concurrency", "9").unwrap();
         assert!(client.wait_for_calls(9));
         client.release();
         worker.stop().unwrap();

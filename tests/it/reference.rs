@@ -321,8 +321,7 @@ fn a_worker_scales_from_5_between_1_and_10() {
     }
     for (key, value) in [
         ("queue.worker_count", "5"),
-        ("queue.min_workers", "1"),
-        ("queue.max_workers", "10"),
+        ("llm.max_concurrent_requests", "10"),
     ] {
         assert_eq!(default_of(key), value, "{key}");
     }

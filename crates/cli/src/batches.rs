@@ -69,7 +69,7 @@ pub fn missing_advice(id: &str, back: Option<&str>, command: impl Fn(&str) -> St
 
 /// True if no worker owns it and no API key for its address is set here.
 pub fn lacks_its_key(batch: &BatchInfo) -> bool {
-    let clients = clients_by_account(None, Duration::from_secs(60));
+    let clients = clients_by_account(None);
     !batch.attended && !batch.provider.is_empty() && clients(&batch.account()).is_none()
 }
 

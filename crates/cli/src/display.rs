@@ -251,7 +251,7 @@ impl Parts {
 /// The flags that influence a part of the time.
 fn lever(limit: &str) -> &'static str {
     match limit {
-        "concurrency" => " (-j)",
+        "concurrency" | "load" | "memory" => " (-j)",
         "quota" => " (--rpm, --tpm)",
         _ => "",
     }
@@ -263,7 +263,6 @@ fn source(limit: &LearnedLimit) -> String {
         LimitSource::Header(name) => format!("by {name}"),
         LimitSource::OtherRun => "from another run".to_owned(),
         LimitSource::Refusals => "inferred from refused calls".to_owned(),
-        LimitSource::Assumed => "until a reply reports a limit (--rpm sets another)".to_owned(),
         _ => "from a reply".to_owned(),
     };
     let age = match limit.age.as_secs() {
@@ -323,7 +322,6 @@ pub fn line(progress: &Progress, room: usize) -> String {
         let learned = progress.learned_limit.as_ref();
         let mut text = match learned.map(|limit| limit.source) {
             None => format!("limited by {limit}{}", lever(limit)),
-            Some(LimitSource::Assumed) => "limited by an assumed limit".to_owned(),
             Some(_) => "limited by the provider's limit".to_owned(),
         };
         if let Some(wait) = progress.resumes_in {

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use batchwright::config::SettingSource;
 use batchwright::files::RunPlan;
 use batchwright::plan::{Concurrency, ProviderOptions, ProviderPlan, ProviderPlanError};
 use batchwright::provider::{CallHeader, ProviderStatus};
@@ -92,8 +93,9 @@ pub fn steps(plan: &ProviderPlan) -> Vec<(&'static str, Option<String>)> {
     [first].into_iter().chain(fallbacks).collect()
 }
 
-/// Which providers are called, at which address, for which model.
-pub fn line(plan: &ProviderPlan, calls: Concurrency) -> String {
+/// Which providers are called, at which address, for which model, how many calls or jobs run at once, and the limits
+/// per minute.
+pub fn line(plan: &ProviderPlan, at_once: &str) -> String {
     let status = &plan.first;
     let part = |before: &str, text: &Option<String>| {
         let text = text.as_deref();
@@ -107,10 +109,37 @@ pub fn line(plan: &ProviderPlan, calls: Concurrency) -> String {
     });
     let then: String = then.collect();
     format!(
-        "provider {}{at}{with}{then}, {}",
+        "provider {}{at}{with}{then}, {at_once}{}{}",
         status.provider,
-        in_flight(calls)
+        set_by(plan, "llm.sync_concurrency"),
+        per_minute(plan)
     )
+}
+
+/// What sets this setting, in parentheses; empty if nothing does.
+fn set_by(plan: &ProviderPlan, key: &str) -> String {
+    let setting = plan.settings().explain(key).ok();
+    let setting = setting.filter(|setting| setting.source != SettingSource::Default);
+    setting.map_or_else(String::new, |setting| format!(" ({})", setting.set_by()))
+}
+
+/// The limits per minute at the first provider, and where they come from.
+fn per_minute(plan: &ProviderPlan) -> String {
+    let units = [
+        ("llm.requests_per_minute", "requests"),
+        ("llm.tokens_per_minute", "tokens"),
+    ];
+    let set = units.into_iter().filter_map(|(key, unit)| {
+        let number = plan.settings().explain(key).ok()?.value?;
+        Some(format!(", {number} {unit}/min{}", set_by(plan, key)))
+    });
+    let set: String = set.collect();
+    let limits_by_itself = !matches!(plan.first.provider, "local" | "extract");
+    if set.is_empty() && limits_by_itself {
+        ", limits per minute learned from replies".to_owned()
+    } else {
+        set
+    }
 }
 
 /// Number of concurrent calls.
@@ -403,7 +432,7 @@ mod tests {
         for (key, value) in [
             ("llm.requests_per_minute", "60"),
             ("llm.sync_concurrency", "9"),
-            ("llm.max_retry_after", "5s"),
+            ("llm.request_timeout", "5s"),
         ] {
             let settings = set(key, value).unwrap();
             let folder = Path::new("data");

@@ -19,10 +19,7 @@ pub fn manager(args: &WorkerArgs, settings: &Settings, quiet: bool) -> Result<Ll
             display::say(&line);
         }
     };
-    let fixed_slots =
-        settings.sync_concurrency().map_err(refused)?.is_some() && args.concurrency.is_some();
-    let options =
-        provider::options(&args.provider, args.data_dir.as_deref()).fixed_slots(fixed_slots);
+    let options = provider::options(&args.provider, args.data_dir.as_deref());
     settings.worker_settings().map_err(refused)?;
     let notes = RefCell::new(Vec::new());
     let note = |line| notes.borrow_mut().push(line);
@@ -40,7 +37,7 @@ pub fn manager(args: &WorkerArgs, settings: &Settings, quiet: bool) -> Result<Ll
 
 /// The providers, their address and model, the strategy, and the providers that are skipped.
 pub fn line(plan: &ProviderPlan) -> Result<String, Refusal> {
-    let mut line = provider::line(plan, plan.worker_concurrency());
+    let mut line = provider::line(plan, &jobs_at_once(plan)?);
     let strategy = plan.strategy();
     if let Some(reason) = &strategy.fallback_reason {
         line += &format!("\n  strategy: {reason}");
@@ -59,6 +56,23 @@ pub fn line(plan: &ProviderPlan) -> Result<String, Refusal> {
         line += "\n  summaries are the first 300 characters of their text (extract), marked as degraded";
     }
     Ok(line)
+}
+
+/// How many jobs a worker of this plan runs at once.
+fn jobs_at_once(plan: &ProviderPlan) -> Result<String, Refusal> {
+    let settings = plan.settings();
+    if let Some(jobs) = settings.sync_concurrency().map_err(refused)? {
+        return Ok(format!("{jobs} at once"));
+    }
+    let most = settings.max_concurrent_requests().map_err(refused)?;
+    let start = settings.worker_count().map_err(refused)?.min(most);
+    Ok(if settings.finds_concurrency().map_err(refused)? {
+        format!("{start} jobs at once, more while that helps")
+    } else if plan.first.provider == "local" {
+        provider::in_flight(plan.worker_concurrency())
+    } else {
+        format!("{start} jobs at once, 1 to {most} by load")
+    })
 }
 
 /// Reports the effect of changed settings on a running worker.

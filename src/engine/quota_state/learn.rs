@@ -51,14 +51,11 @@ impl Quota {
 
     /// A call was answered: limits that its reply does not report are doubted, and later dropped.
     pub(super) fn drop_unreported(&mut self, hints: &RateHints, now: Time) {
-        let assumed = self.given.assumed_rpm;
-        let burst = f64::from(self.given.burst);
-        let assumed = assumed.map(|rpm| Bucket::per_minute(rpm, burst, now));
         let limits = [
-            ("requests", &mut self.requests, hints.requests, assumed),
-            ("tokens", &mut self.tokens, hints.tokens, None),
+            ("requests", &mut self.requests, hints.requests),
+            ("tokens", &mut self.tokens, hints.tokens),
         ];
-        for (part, (unit, bucket, window, otherwise)) in limits.into_iter().enumerate() {
+        for (part, (unit, bucket, window)) in limits.into_iter().enumerate() {
             let is_reported = window.is_some_and(|window| is_minute(&window));
             if let Some(dropped) = bucket
                 && !is_reported
@@ -68,7 +65,7 @@ impl Quota {
                     "replies no longer report a limit of {:.0} {unit} per minute: it is dropped",
                     dropped.minute()
                 );
-                *bucket = otherwise;
+                *bucket = None;
                 self.dropped[part] = Some(now);
             }
         }
@@ -88,17 +85,9 @@ impl Quota {
         if self.paused_until > now {
             return None;
         }
-        let is_assumed = self.given.requests_per_minute.is_none();
         let bucket = |unit, bucket: Bucket| {
             let per_minute = bucket.minute().round().max(1.0) as u64;
-            let Some(learned) = bucket.learned else {
-                return (unit == "requests" && is_assumed).then_some(LearnedLimit {
-                    unit,
-                    per_minute,
-                    source: LimitSource::Assumed,
-                    age: Duration::ZERO,
-                });
-            };
+            let learned = bucket.learned?;
             Some(LearnedLimit {
                 unit,
                 per_minute,

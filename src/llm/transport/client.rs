@@ -218,8 +218,7 @@ fn most_of(request: &HttpRequest<'_>, status: u16) -> u64 {
 fn too_large(request: &HttpRequest<'_>, status: u16, mut body: Vec<u8>) -> Error {
     let (host, most) = (redacted_url(request.url), request.reply_limit as f64);
     let why = format!(
-        "the reply of {host} is larger than {:.1} MiB, the most that is read of one; to read more: \
-         batchwright config set llm.max_reply_mib",
+        "the reply of {host} is larger than {:.1} MiB, the most that is read of one",
         most / 1_048_576.0
     );
     body.truncate(RAW_LIMIT);

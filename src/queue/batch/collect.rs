@@ -216,7 +216,7 @@ fn download(
 
 fn too_long(most: u64) -> Error {
     let why = format!(
-        "they are larger than {:.1} MiB, the limit for its requests (llm.max_reply_mib for each)",
+        "they are larger than {:.1} MiB, the limit for its requests",
         most as f64 / 1_048_576.0
     );
     Error::new(ErrorKind::Malformed, why).with_sent(Sent::Answered)

@@ -66,19 +66,19 @@ const HOLD: Duration = Duration::from_secs(60);
 const BETWEEN_LISTINGS_OF_HELD: Duration = Duration::from_secs(300);
 
 impl Settings {
-    /// The settings of the batch strategy: `batch.poll_interval`, `batch.reconcile_wait`, `batch.results_wait`
-    /// and `batch.on_unknown`.
+    /// The settings of the batch strategy: `batch.poll_interval`, `batch.reconcile_wait` and
+    /// `batch.on_unknown`. Missing results are waited for twice as long as a lost batch.
     ///
     /// # Errors
     /// When one of them has an invalid value.
     pub fn batch_settings(&self) -> Result<BatchSettings, Error> {
-        let default = BatchSettings::default();
+        let reconcile_wait = self.batch_reconcile_wait()?;
         Ok(BatchSettings {
             poll_interval: self.batch_poll_interval()?,
-            reconcile_wait: self.batch_reconcile_wait()?,
-            results_wait: self.batch_results_wait()?,
+            reconcile_wait,
+            results_wait: 2 * reconcile_wait,
             on_unknown: self.batch_on_unknown()?,
-            max_result_bytes: self.max_reply_bytes()?.unwrap_or(default.max_result_bytes),
+            ..BatchSettings::default()
         })
     }
 }

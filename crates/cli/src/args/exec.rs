@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use super::run::OnError;
 use super::sandbox::SandboxArgs;
 use super::shared::{MORE, ShowArgs};
-use super::values::{bytes, seconds, words_for};
+use super::values::{bytes, commands_at_once, rate, seconds};
 
 /// Run commands in parallel, with rate limit, retries and resume
 ///
@@ -73,27 +73,25 @@ pub struct ExecArgs {
 pub struct ExecPaceArgs {
     /// Commands at once, 1 to 10
     ///
-    /// The setting exec.max_concurrency raises the range [env: BATCHWRIGHT_EXEC_CONCURRENCY] [config:
-    /// exec.concurrency] [default: 5]
-    #[arg(short = 'j', long, value_name = "N", value_parser = words_for("exec.concurrency"))]
-    pub concurrency: Option<String>,
+    /// More need --more-than-10.
+    #[arg(short = 'j', long, value_name = "N", value_parser = commands_at_once, default_value = "5")]
+    pub concurrency: usize,
+
+    /// Allow -j to be more than 10
+    #[arg(long)]
+    pub more_than_10: bool,
 
     /// Maximum start rate: 5/s, 0.5/s or 30/m
     ///
-    /// Starts are evenly spaced, without bursts; retries count [config: exec.rate] [default: no limit]
-    #[arg(long, value_name = "RATE", value_parser = words_for("exec.rate"))]
-    pub rate: Option<String>,
+    /// Starts are evenly spaced, without bursts; retries count [default: no limit]
+    #[arg(long, value_name = "RATE", value_parser = rate)]
+    pub rate: Option<f64>,
 
     /// Time limit of a command
     ///
     /// At the limit its process group gets SIGTERM, and SIGKILL two seconds later [default: no limit]
     #[arg(long, value_name = "TIME", value_parser = seconds)]
     pub timeout: Option<Duration>,
-
-    /// Folder of the settings, see `batchwright config` [env: BATCHWRIGHT_HOME] [default: the platform's
-    /// data folder]
-    #[arg(long, value_name = "DIR", hide_short_help = true)]
-    pub data_dir: Option<PathBuf>,
 
     /// Time that running commands have to finish after Ctrl-C, unless --on-stop kill
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = seconds, hide_short_help = true)]
@@ -119,9 +117,10 @@ pub struct FailureArgs {
     ///
     /// What to do when a command fails. `stop-critical` stops only for a program that is not found, not allowed, or
     /// cannot be confined or started, a command that a signal ended or that exceeded a limit of the sandbox, a full
-    /// disk, and the codes of --critical-exit, each after the last retry [config: exec.on_error]
-    #[arg(long, value_name = "POLICY", value_enum, hide_possible_values = true)]
-    pub on_error: Option<OnError>,
+    /// disk, and the codes of --critical-exit, each after the last retry.
+    #[arg(long, value_name = "POLICY", value_enum, default_value_t = OnError::Continue,
+        hide_default_value = true, hide_possible_values = true)]
+    pub on_error: OnError,
 
     /// finish (the default) or kill running commands
     ///
@@ -152,17 +151,18 @@ pub struct ExecResultArgs {
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
 
-    /// File for a job log in GNU parallel's columns
+    /// File for a job log, from which the same command resumes
+    ///
+    /// It has GNU parallel's columns. Commands in the log are skipped. They are identified by their text: you can insert, remove and reorder lines,
+    /// and a changed command runs.
     #[arg(long, value_name = "FILE")]
     pub joblog: Option<PathBuf>,
 
-    /// Skip the commands in --joblog
-    ///
-    /// Commands are identified by their text: you can insert, remove and reorder lines, and a changed command runs.
-    #[arg(long, requires = "joblog")]
+    /// Changes nothing: a run with --joblog always goes on with its log
+    #[arg(long, requires = "joblog", hide_short_help = true)]
     pub resume: bool,
 
-    /// Like --resume, but run failed commands again
+    /// Run failed commands of --joblog again
     #[arg(long, requires = "joblog")]
     pub resume_failed: bool,
 

@@ -3,9 +3,16 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use batchwright_exec::SandboxMode;
 use clap::Args;
 
-use super::values::{bytes, words_for};
+use super::values::{bytes, one_of};
+
+const MODES: [(&str, SandboxMode); 3] = [
+    ("on", SandboxMode::On),
+    ("best-effort", SandboxMode::BestEffort),
+    ("off", SandboxMode::Off),
+];
 
 /// What commands may do.
 #[derive(Debug, Args)]
@@ -16,9 +23,10 @@ pub struct SandboxArgs {
     /// `on`: commands write only below their folder and a TMPDIR that the run makes for all of them, use no
     /// network, and do not affect other processes. If the kernel cannot enforce a rule, nothing runs. `best-effort`: run
     /// anyway, and warn about the missing rules. `off`: enforce only --cpu, --memory and --max-file.
-    /// --allow and --env apply in every mode [env: BATCHWRIGHT_EXEC_SANDBOX] [config: exec.sandbox].
-    #[arg(long, value_name = "MODE", value_parser = words_for("exec.sandbox"))]
-    pub sandbox: Option<String>,
+    /// --allow and --env apply in every mode [env: BATCHWRIGHT_EXEC_SANDBOX].
+    #[arg(long, value_name = "MODE", value_parser = one_of(&MODES), default_value = "on", hide_default_value = true,
+        hide_possible_values = true)]
+    pub sandbox: SandboxMode,
 
     /// Allowed programs; all others are rejected
     ///

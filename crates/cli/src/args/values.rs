@@ -108,6 +108,35 @@ pub fn split(text: &str) -> Result<Split, String> {
         .map_err(|error: batchwright::Error| error.message().to_owned())
 }
 
+/// Maximum number of commands at once.
+pub fn commands_at_once(text: &str) -> Result<usize, String> {
+    let number = text.trim().parse().ok();
+    let number = number.filter(|number| (1..=10_000).contains(number));
+    number.ok_or_else(|| "write a whole number from 1 to 10000".to_owned())
+}
+
+/// A rate per second; units are seconds, minutes and hours.
+pub fn rate(text: &str) -> Result<f64, String> {
+    let bad = || {
+        "write a rate, for example 5/s, 0.5/s or 30/m, above 0 (a bare number is per second)"
+            .to_owned()
+    };
+    let (number, unit) = text.split_once('/').unwrap_or((text, "s"));
+    let seconds = match unit.trim() {
+        "s" | "sec" | "second" => 1.0,
+        "m" | "min" | "minute" => 60.0,
+        "h" | "hour" => 3600.0,
+        _ => return Err(bad()),
+    };
+    let number: f64 = number.trim().parse().map_err(|_| bad())?;
+    let rate = number / seconds;
+    if rate > 0.0 && rate.is_finite() {
+        Ok(rate)
+    } else {
+        Err(bad())
+    }
+}
+
 /// A temperature.
 pub fn temperature(text: &str) -> Result<f64, String> {
     match text.trim().parse::<f64>() {
@@ -141,5 +170,28 @@ pub fn words_for(key: &'static str) -> impl Fn(&str) -> Result<String, String> +
         SettingKey::named(key)
             .and_then(|key| key.check(words))
             .map_err(|error| error.message().to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_have_units_and_are_above_0() {
+        for (text, per_second) in [
+            ("20", 20.0),
+            ("0.5/s", 0.5),
+            ("30/m", 0.5),
+            ("1800 / h", 0.5),
+        ] {
+            assert_eq!(rate(text), Ok(per_second), "{text}");
+        }
+        for text in ["0/s", "5/week", "x", "inf"] {
+            assert!(
+                rate(text).unwrap_err().contains("for example 5/s"),
+                "{text}"
+            );
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! The environment variables of flags: the six that several commands share. Variables of settings are read with the
+//! The environment variables of flags: six that several commands share, and that of the sandbox. Variables of settings are read with the
 //! settings.
 
 use std::env;
@@ -9,13 +9,14 @@ use clap::{Arg, Command, CommandFactory};
 use super::Cli;
 
 /// The flags that have a variable, with every command that knows them.
-const FLAGS: [(&str, &str); 6] = [
+const FLAGS: [(&str, &str); 7] = [
     ("data-dir", "BATCHWRIGHT_DATA_DIR"),
     ("base-url", "BATCHWRIGHT_BASE_URL"),
     ("store", "BATCHWRIGHT_STORE"),
     ("redis", "BATCHWRIGHT_REDIS"),
     ("log-level", "BATCHWRIGHT_LOG_LEVEL"),
     ("progress", "BATCHWRIGHT_PROGRESS"),
+    ("sandbox", "BATCHWRIGHT_EXEC_SANDBOX"),
 ];
 const PREFIX: &str = "BATCHWRIGHT_";
 /// Variables of no flag and no setting; the last two are those of commands that `exec` runs.
@@ -105,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn six_flags_have_a_variable_with_every_command() {
+    fn flags_that_commands_share_have_a_variable_with_every_command() {
         let cli = command(&|_| true);
         let named = |command| {
             let flags = cli.find_subcommand(command).unwrap().get_arguments();

@@ -22,17 +22,19 @@ pub struct WorkerArgs {
     #[arg(long, value_name = "NAME", value_parser = words_for("llm.bulk_strategy"))]
     pub strategy: Option<String>,
 
-    /// Number of jobs at once
+    /// Number of jobs at once, or auto
     ///
-    /// [default: from queue.min_workers to queue.max_workers, depending on the load of the machine, and at most
-    /// llm.sync_concurrency per provider]
+    /// A number is exact. `auto` grows while the providers answer well. By default a worker starts at
+    /// JOB_QUEUE_WORKER_COUNT (5) and stays between 1 and AI_MAX_CONCURRENT_REQUESTS (10), by the load of the machine;
+    /// a local server gets as many calls as it has slots, or 1 [env: BATCHWRIGHT_SYNC_CONCURRENCY] [config:
+    /// llm.sync_concurrency]
     #[arg(help_heading = "Pace", short = 'j', long, value_name = "N", value_parser = words_for("llm.sync_concurrency"))]
     pub concurrency: Option<String>,
 
     /// Requests per minute
     ///
-    /// [env: RATE_LIMIT_REQUESTS_PER_MINUTE] [config: llm.requests_per_minute] [default: detected from the
-    /// provider's replies, 100 until then]
+    /// [env: RATE_LIMIT_REQUESTS_PER_MINUTE] [config: llm.requests_per_minute] [default: learned from the
+    /// provider's replies]
     #[arg(help_heading = "Pace", long, value_name = "N", value_parser = words_for("llm.requests_per_minute"))]
     pub rpm: Option<String>,
 

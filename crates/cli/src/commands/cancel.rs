@@ -175,13 +175,12 @@ fn cancel_batches(
             span(args.wait)
         ));
         let settings = common.data.settings()?;
-        let idle = settings.transfer_idle_timeout().map_err(refused)?;
         let batches = settings.batch_settings().map_err(refused)?;
         let options =
             ProviderOptions::new().set(common.data.folder().ok(), ProviderOptions::data_dir);
         let worker = Worker::new(queue)
             .processes([id])
-            .batch_clients(clients_by_account(own, idle))
+            .batch_clients(clients_by_account(own))
             .collecting(options.collecting_route(&settings).map_err(refused)?)
             .settings(WorkerSettings::default().batches(batches))
             .context(&Context::new().with_timeout(args.wait))

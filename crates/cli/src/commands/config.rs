@@ -31,6 +31,7 @@ fn carry_out(args: &ConfigArgs) -> Result<String, Refusal> {
         }
         ConfigAction::Set { key, value } => {
             let store = stored_at(args)?;
+            refuse_unusable(args, key, value)?;
             change(&store, key, Some(value))?;
             changed(args, &store, key, false)
         }
@@ -57,6 +58,18 @@ fn stored_at(args: &ConfigArgs) -> Result<SqliteConfig, Refusal> {
             "there is no folder for settings: use --data-dir or BATCHWRIGHT_HOME",
         )
     })
+}
+
+/// Refuses what a command would refuse later, for example a file of prices that does not exist.
+fn refuse_unusable(args: &ConfigArgs, key: &str, value: &str) -> Result<(), Refusal> {
+    known(key)?.check_stored(value).map_err(refused)?;
+    let given = Some(value.trim().to_owned());
+    let settings = settings_of(args)?.flag(key, "config set", given);
+    let prices = settings.and_then(|settings| settings.model_prices());
+    match (key, prices) {
+        ("llm.prices", Err(error)) => Err(refused(error.context("llm.prices"))),
+        _ => Ok(()),
+    }
 }
 
 fn change(store: &SqliteConfig, key: &str, value: Option<&str>) -> Result<(), Refusal> {

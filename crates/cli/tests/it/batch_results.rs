@@ -15,7 +15,7 @@ use super::common::{Desk, Has, RunToEnd, all_ids, each};
 const ITEMS: usize = 24;
 
 /// A worker that ends when all is done does not wait for missing results.
-const IMPATIENT: (&str, &str) = ("BATCHWRIGHT_BATCH_RESULTS_WAIT", "150ms");
+const IMPATIENT: (&str, &str) = ("BATCHWRIGHT_BATCH_RECONCILE_WAIT", "75ms");
 
 #[test]
 fn missing_results_stay_uncollected_until_the_user_abandons_them() {

@@ -7,7 +7,9 @@ use batchwright::config::{ConfigStore, SettingsWatch, SqliteConfig};
 use batchwright_simulate::{SimConfig, Simulator};
 use serde_json::{Value, json};
 
-use super::common::{Desk, Ended, HOME, Has, RunToEnd, Running, eventually, good, simulator};
+use super::common::{
+    Desk, Ended, HOME, Has, PATIENCE, RunToEnd, Running, eventually, good, simulator,
+};
 
 const FILE: &str = "home/config.db";
 
@@ -442,4 +444,48 @@ fn the_list_fits_the_terminal_and_is_complete_in_a_pipe() {
         narrow.contains("`batchwright config get SETTING`"),
         "{narrow}"
     );
+}
+
+/// One number, exact in `run` from its start and in `work` as soon as it is stored, whatever it began with.
+#[test]
+fn a_number_of_calls_at_once_is_exact_and_followed() {
+    let desk = Desk::with(60);
+    let sim = simulator(SimConfig::default());
+    sim.hold();
+    let in_flight = |n| sim.wait_until(|stats| stats.in_flight == n, PATIENCE);
+    let start = |words: &str| {
+        let mut command = desk.command(words.split_whitespace());
+        command
+            .args(["--provider", "custom", "--model", "sim-1"])
+            .args(["--base-url", &sim.base_url()])
+            .env("RATE_LIMIT_BURST_SIZE", "100");
+        Running::start(&mut command)
+    };
+    let run = start("run in.jsonl -o out.jsonl -j 30");
+    assert!(in_flight(30), "{:?}", sim.stats());
+    sim.release();
+    run.wait().expect(0);
+    assert_eq!(sim.stats().max_in_flight, 30);
+
+    sim.hold();
+    desk.plain("submit in.jsonl").expect(0);
+    let work = start("work --until-empty");
+    assert!(sim.wait_until(|stats| stats.in_flight >= 5, PATIENCE));
+    for n in ["40", "50"] {
+        set(&desk, "llm.sync_concurrency", n);
+        assert!(in_flight(n.parse().unwrap()), "{:?}", sim.stats());
+    }
+    sim.release();
+    work.wait().expect(0);
+    assert_eq!(sim.stats().max_in_flight, 50);
+}
+
+#[test]
+fn a_file_of_prices_that_a_command_would_refuse_is_not_stored() {
+    let desk = Desk::new();
+    config(&desk, &["set", "llm.prices", "nowhere.json"]).ends(2, "nowhere.json");
+    desk.write("prices.json", "{}");
+    config(&desk, &["set", "llm.prices", "prices.json"]).expect(2);
+    let none = config(&desk, &["get", "llm.prices"]).expect(0);
+    assert_eq!(none.stdout, "");
 }

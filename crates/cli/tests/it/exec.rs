@@ -92,7 +92,7 @@ fn words_of_gnu_parallel_get_advice_before_anything_runs() {
         (&["--shell", "--", "echo `cat {}`", ":::", "a"], "backticks"),
         (
             &["-j", "0", "--", "echo", ":::", "a"],
-            "from 1 to exec.max_concurrency (10 unless",
+            "write a whole number from 1 to 10000",
         ),
     ] {
         let ended = piped(&desk, words, b"").expect(2);
@@ -186,29 +186,20 @@ fn outputs_are_complete_and_with_keep_order_in_order() {
 }
 
 #[test]
-fn settings_limit_the_run_and_errors_name_accepted_values() {
+fn more_than_10_at_once_need_a_flag_and_errors_name_accepted_values() {
     let desk = Desk::new();
     desk.write("jobs.txt", "true\n");
-    let refused = desk.plain("exec jobs.txt -j 11").expect(2);
-    let error = refused.error();
-    assert!(
-        error.contains("--concurrency 11: write a whole number from 1 to 10"),
-        "{error}"
-    );
-    assert!(
-        error.contains("batchwright config set exec.max_concurrency 11"),
-        "{error}"
-    );
-    desk.plain("config set exec.max_concurrency 11").expect(0);
-    desk.plain("exec jobs.txt -j 11").expect(0);
+    desk.plain("exec jobs.txt -j 10").expect(0);
+    desk.plain("exec jobs.txt -j 11")
+        .ends(2, "-j 11 is more than 10 commands at once")
+        .says("add --more-than-10");
+    desk.plain("exec jobs.txt -j 11 --more-than-10").expect(0);
     desk.plain("exec jobs.txt --rate 0/s")
         .ends(2, "write a rate, for example 5/s");
-    desk.plain("config set exec.on_error stop").expect(0);
-    desk.plain("config set exec.rate 1000/s").expect(0);
     desk.write("jobs.txt", "false\ntrue\ntrue\n");
-    desk.plain("exec jobs.txt -j 1")
+    desk.plain("exec jobs.txt -j 1 --on-error stop")
         .ends(4, "an item failed: exit code 1");
-    desk.plain("exec jobs.txt -j 1 --on-error continue")
+    desk.plain("exec jobs.txt -j 1 --rate 1000/s")
         .ends(3, "2 completed, 1 failed");
     desk.write("jobs.txt", "true\nsh -c 'exit 9'\ntrue\ntrue\ntrue\ntrue\n");
     let critical = "exec jobs.txt -j 1 --on-error stop-critical --critical-exit";
@@ -229,19 +220,12 @@ fn a_run_resumes_from_its_log_after_changes_of_the_script() {
         entry("1", "false"),
     ];
     assert_eq!(logged(&desk.read("log")), first);
-    let refused = desk.plain("exec jobs.txt --joblog log").expect(2);
-    assert!(
-        refused
-            .error()
-            .contains("3 commands of an earlier run: --resume"),
-        "{}",
-        refused.stderr
-    );
     // The earlier failure still counts.
-    let ended = desk.plain("exec jobs.txt --joblog log --resume").expect(3);
+    let ended = desk.plain("exec jobs.txt --joblog log").expect(3);
     assert_eq!(ended.stdout, "");
     ended
-        .says("3 commands: 3 finished before (1 of them failed), 0 to run")
+        .says("3 of 3 are done (1 of them failed), 0 to run")
+        .says("to start afresh, delete log or name another --joblog")
         .says("3 finished before (1 of them failed), 0 completed, 0 failed")
         .says("to run failed commands again, add --resume-failed");
     // Lines inserted, reordered and changed.
@@ -249,7 +233,7 @@ fn a_run_resumes_from_its_log_after_changes_of_the_script() {
     let ended = desk.plain("exec jobs.txt --joblog log --resume").expect(3);
     assert_eq!(sorted(&ended.stdout), ["A", "new"]);
     ended.says(
-        "4 commands: 2 finished before (1 of them failed), 2 to run; 1 commands of the log are not in the input",
+        "2 of 4 are done (1 of them failed), 2 to run; 1 commands of the log are not in the input",
     );
     let ended = desk
         .plain("exec jobs.txt --joblog log --resume-failed")

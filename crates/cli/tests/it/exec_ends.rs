@@ -24,8 +24,8 @@ fn ctrl_c_lets_running_commands_end_or_kills_them() {
     let ended = running.wait().expect(130);
     assert_eq!(ended.stdout, "done\n");
     assert!(!desk.exists("second"));
-    ended.says("1 not run").says("add --resume");
-    desk.plain("exec jobs.txt --joblog log --resume").expect(0);
+    ended.says("1 not run").says("to go on:");
+    desk.plain("exec jobs.txt --joblog log").expect(0);
     assert!(desk.exists("second"));
     // Killed by the first signal, or by the second one.
     desk.write(
@@ -179,14 +179,10 @@ pub fn killed(commands: usize, kills: usize) {
     // Each command appends a line atomically, so lines are never truncated.
     let line = |i: usize| format!("sh -c 'echo {i} >> ran'\n");
     desk.write("jobs.txt", (0..commands).map(line).collect::<String>());
-    let words = |resume: bool| {
-        let resume = if resume { "--resume" } else { "" };
-        format!("exec jobs.txt -j 5 -q --joblog log {resume}")
-    };
+    let words = "exec jobs.txt -j 5 -q --joblog log";
     let (mut finished, mut lines) = (Vec::new(), 0);
     for round in 0..kills {
         let goal = (round + 1) * commands / (kills + 1);
-        let words = words(round > 0);
         let running = Running::start(&mut desk.command(words.split_whitespace()));
         assert!(eventually(|| line_count(&desk.path("log")) > goal));
         running.signal("KILL");
@@ -202,7 +198,7 @@ pub fn killed(commands: usize, kills: usize) {
         "a command outlived its run"
     );
     let at_the_kill = desk.read("ran").lines().count();
-    desk.plain(&words(true)).expect(0);
+    desk.plain(words).expect(0);
     let ran = desk.read("ran");
     let mut runs = vec![0; commands];
     ran.lines()

@@ -183,6 +183,6 @@ fn progress_names_the_learned_limit_that_slows_a_run() {
         );
         let set = set.join().unwrap();
         set.tells("limited by quota (--rpm, --tpm)");
-        set.hides("/min");
+        set.hides("limited by the provider's limit");
     });
 }

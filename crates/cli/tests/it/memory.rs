@@ -76,31 +76,16 @@ fn server(go_on: Arc<Barrier>) -> String {
     url
 }
 
-/// The limit that prevents large replies from being in memory at once.
-enum Limit {
-    /// The limit for replies, with capacity for two.
-    Replies,
-    /// The memory limit of the program, which it exceeds from the start.
-    Program,
-}
-
 /// The program requests all of them at once, with memory for few. Each is saved, and the peak memory is that of a
 /// few replies.
-fn take_turns(temporary: Option<&str>, limit: Limit) {
+fn take_turns(temporary: Option<&str>) {
     let desk = Desk::new();
     desk.prompts("in.jsonl", CALLS + 1);
-    let flag = match limit {
-        Limit::Replies => {
-            let room = format!("config set llm.max_replies_mib {}", 2 * MIB);
-            desk.plain(&room).expect(0);
-            ""
-        }
-        Limit::Program => "--max-memory 1M",
-    };
     let go_on = Arc::new(Barrier::new(2));
     let url = server(go_on.clone());
     let calls = CALLS + 1;
-    let words = format!("run in.jsonl -o out.jsonl --provider custom --model m -j {calls} {flag}");
+    let words =
+        format!("run in.jsonl -o out.jsonl --provider custom --model m -j {calls} --max-memory 1M");
     let mut command = desk.command(words.split_whitespace());
     command.env("CUSTOM_LLM_BASE_URL", url);
     command.env("RATE_LIMIT_BURST_SIZE", "100");
@@ -117,7 +102,7 @@ fn take_turns(temporary: Option<&str>, limit: Limit) {
     go_on.wait();
     let said = running.wait().expect(0).stderr;
     let warned = said.matches("raise the memory limit").count();
-    assert_eq!(warned, usize::from(!flag.is_empty()), "{said}");
+    assert_eq!(warned, 1, "{said}");
     assert_eq!(desk.ids("out.jsonl"), all_ids(calls));
     // Without the limit, bodies and decoded texts would take twice the size of all replies.
     let all = CALLS * MIB;
@@ -126,17 +111,12 @@ fn take_turns(temporary: Option<&str>, limit: Limit) {
 
 #[test]
 fn large_replies_without_memory_spill_to_disk_and_are_saved() {
-    take_turns(None, Limit::Replies);
+    take_turns(None);
 }
 
 #[test]
 fn large_replies_that_cannot_spill_to_disk_wait_and_are_saved() {
-    take_turns(Some("/there/is/no/such/folder"), Limit::Replies);
-}
-
-#[test]
-fn at_the_memory_limit_large_replies_are_processed_one_at_a_time() {
-    take_turns(None, Limit::Program);
+    take_turns(Some("/there/is/no/such/folder"));
 }
 
 /// Prompts that are themselves large.

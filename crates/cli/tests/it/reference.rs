@@ -9,9 +9,10 @@ use batchwright_exec::{
     CommandJob, CommandRunner, JobCounts, JobRecord, JobStatus, Monitor, SubmittedJobs,
 };
 use batchwright_jobs::JobTypes;
+use batchwright_simulate::SimConfig;
 use serde_json::{Value, json};
 
-use super::common::{Desk, Has, PATIENCE, RunToEnd, eventually, good};
+use super::common::{Desk, Has, PATIENCE, RunToEnd, Running, eventually, good, simulator};
 use super::serve::serve;
 
 /// Sends a request and reads the reply: its status, and its body as JSON.
@@ -71,15 +72,9 @@ fn every_record_of_a_command_names_its_end() {
 fn exec_has_a_limit_of_10_a_rate_and_policies() {
     assert_eq!(ErrorPolicy::default(), ErrorPolicy::ContinueOnError);
     let desk = Desk::new();
-    let defaults = desk.plain("config list --json").expect(0).stdout;
-    for (key, value) in [("exec.concurrency", "5"), ("exec.max_concurrency", "10")] {
-        assert!(defaults.contains(key), "{key} in {defaults}");
-        let shown = desk.plain(&format!("config get {key}")).expect(0).stdout;
-        assert_eq!(shown.trim(), value, "{key}");
-    }
     desk.write("list", "true\nfalse\ntrue\n");
     desk.plain("exec --sandbox off --shell -j 11 list")
-        .ends(2, "exec.max_concurrency");
+        .ends(2, "--more-than-10");
     desk.plain("exec --sandbox off --shell --rate 100 list")
         .expect(3);
     let stopped = "exec --sandbox off --shell -j 1 --on-error stop list";
@@ -234,4 +229,42 @@ fn nine_variables_set_a_worker() {
             .stdout;
         assert_eq!(shown.trim(), value, "{key}");
     }
+}
+
+/// 3.9: a worker runs with the file of nine lines, and works by them.
+#[test]
+fn a_worker_runs_with_the_nine_lines_of_the_example() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/job-queue.env");
+    let text = std::fs::read_to_string(file).unwrap();
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    let nine: Vec<(&str, &str)> = lines.filter_map(|line| line.split_once('=')).collect();
+    let values: Vec<&str> = nine.iter().map(|(_, value)| *value).collect();
+    let expected = ["5", "3", "10", "5s", "30s", "10", "true", "100", "10"];
+    assert_eq!(values, expected, "{nine:?}");
+    // Each call is held, so that the number in flight is the number of jobs at once.
+    let sim = simulator(SimConfig::default());
+    sim.hold();
+    let desk = Desk::with(12);
+    let submit = ["submit", "in.jsonl", "--model", "sim-1"];
+    desk.command(submit).ended().expect(0);
+    let work = [
+        "work",
+        "--until-empty",
+        "--provider",
+        "openai",
+        "--model",
+        "sim-1",
+    ];
+    let mut command = desk.command(work);
+    command
+        .args(["--base-url", &sim.base_url()])
+        .env("OPENAI_API_KEY", "sk-test")
+        .envs(nine);
+    let running = Running::start(&mut command);
+    let at_once = |n| sim.wait_until(|stats| stats.in_flight == n, PATIENCE);
+    assert!(at_once(5), "{:?} {}", sim.stats(), running.said());
+    sim.release();
+    let said = running.wait().expect(0).stderr;
+    assert_eq!(sim.stats().answered, 12, "{said}");
+    assert!(sim.stats().max_in_flight <= 10, "{said}");
 }

@@ -53,18 +53,14 @@ pub(crate) const ROUTES: &[Route] = &[
 ];
 
 impl App {
-    /// Whether answers to this request are checked: according to its header, otherwise to the setting `serve.strict`.
+    /// Whether answers to this request are checked, as its header says.
     fn is_strict(&self, head: &Head) -> Result<bool, Problem> {
-        match (head.header("x-batchwright-strict"), &self.settings) {
-            (Some("true" | "1"), _) => Ok(true),
-            (Some("false" | "0"), _) | (None, None) => Ok(false),
-            (Some(_), _) => {
+        match head.header("x-batchwright-strict") {
+            Some("true" | "1") => Ok(true),
+            Some("false" | "0") | None => Ok(false),
+            Some(_) => {
                 let why = "x-batchwright-strict is true or false";
                 Err(Problem::invalid(why).param("x-batchwright-strict"))
-            }
-            (None, Some(live)) => {
-                let settings = live.settings(&self.events)?;
-                Ok(settings.serve_strict()?)
             }
         }
     }

@@ -511,9 +511,6 @@ SETTINGS = {
     "llm.sync_concurrency": "2",
     "llm.requests_per_minute": "100000",
     "batch.poll_interval": "1s",
-    # However busy this machine is.
-    "queue.min_workers": "10",
-    "queue.worker_count": "10",
 }
 
 

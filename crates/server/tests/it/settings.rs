@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use batchwright::Settings;
 use batchwright::config::{ConfigStore, SqliteConfig};
+use batchwright_simulate::SimConfig;
 use serde_json::json;
 
 use super::common::{Desk, Has, PATIENCE};
@@ -81,12 +82,8 @@ fn every_change_is_told_also_one_made_elsewhere() {
 #[test]
 fn a_change_reaches_the_running_worker() {
     let desk = Desk::new();
-    // However busy this machine is.
-    for key in ["min", "max"] {
-        let path = format!("/api/v1/config/queue.{key}_workers");
-        desk.put(&path, &json!({"value": "3"})).is(200);
-    }
-    desk.put(COUNT, &json!({"value": "3"})).is(200);
+    let number = "/api/v1/config/llm.sync_concurrency";
+    desk.put(number, &json!({"value": "3"})).is(200);
     let deadline = Instant::now() + PATIENCE;
     loop {
         let overview = desk.read("/api/v1/overview");
@@ -112,4 +109,22 @@ fn what_the_environment_overrides_is_shown_as_such() {
     let shown = desk.read("/api/v1/config/llm.bulk_strategy");
     shown.has(json!({"value": "sync", "source": "environment",
         "set_by": "BATCHWRIGHT_BULK_STRATEGY", "stored": "batch"}));
+}
+
+/// One number: what is saved is what the running worker has in flight, whatever the worker began with.
+#[test]
+fn a_number_that_is_saved_is_the_number_of_calls_of_the_running_worker() {
+    let desk = super::openai::unlimited(SimConfig::default());
+    desk.sim.hold();
+    let job = json!({"type": "completion", "payload": {"prompt": "Hello.", "model": "sim-1"}});
+    for _ in 0..60 {
+        desk.post("/api/v1/jobs", &job).is(201);
+    }
+    let in_flight = |n| desk.sim.wait_until(|stats| stats.in_flight == n, PATIENCE);
+    // Where none is set, it starts at 5 and grows by load.
+    assert!(desk.sim.wait_until(|stats| stats.in_flight >= 5, PATIENCE));
+    let number = "/api/v1/config/llm.sync_concurrency";
+    desk.put(number, &json!({"value": "40"})).is(200);
+    assert!(in_flight(40), "{:?}", desk.sim.stats());
+    desk.sim.release();
 }

@@ -19,16 +19,11 @@ fn a_thousand_callers_at_once_are_all_answered_and_each_is_paid_for_once() {
     let sim = SimConfig::default()
         .latency(Duration::from_millis(20))
         .max_parallel(AT_ONCE);
-    // No rate is set: none is assumed for a provider on this machine.
     let desk = Desk::prepared(sim, |store| {
         use batchwright::config::ConfigStore;
-        for key in [
-            "llm.sync_concurrency",
-            "queue.max_workers",
-            "queue.worker_count",
-        ] {
-            store.set(key, &AT_ONCE.to_string()).unwrap();
-        }
+        store
+            .set("llm.sync_concurrency", &AT_ONCE.to_string())
+            .unwrap();
     });
     // No call ends before all callers are there.
     desk.sim.hold();

@@ -3,6 +3,7 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use batchwright::{Context, Error, StopReason};
@@ -57,20 +58,23 @@ impl Emitter {
     pub fn open(args: &ExecArgs, ctx: &Context) -> Result<Self, Refusal> {
         let results = &args.results;
         let refused = |error: Error| Refusal::usage(error.message()).about(About::Output);
-        let resume = match (results.resume, results.resume_failed) {
-            (_, true) => Some(Resume::Succeeded),
-            (true, _) => Some(Resume::Ended),
-            _ => None,
+        // The same command goes on with its log, as a run goes on with its output.
+        let resume = if results.resume_failed {
+            Resume::Succeeded
+        } else {
+            Resume::Ended
         };
+        let log_exists = |path: &PathBuf| path.exists();
+        let continues = results.resume || results.joblog.as_ref().is_some_and(log_exists);
         // A dry run creates no file.
         let wanted = |path: &&std::path::PathBuf| !results.dry_run || path.exists();
         let log = results.joblog.as_ref().filter(wanted);
-        let log = log.map(|path| JobLog::open(path, resume)).transpose();
+        let log = log.map(|path| JobLog::open(path, Some(resume))).transpose();
         let records = match results.output.as_ref().filter(wanted) {
             None if results.json => Records::OutputsAside,
             None => Records::Outputs,
             Some(path) if is_stdin(Some(path)) => Records::Stdout,
-            Some(path) => Records::File(RecordFile::open(path, resume.is_some()).map_err(refused)?),
+            Some(path) => Records::File(RecordFile::open(path, continues).map_err(refused)?),
         };
         if matches!(records, Records::Outputs | Records::Stdout) && stdout::is_closed() {
             return Err(Refusal::could_not_run(CLOSED));

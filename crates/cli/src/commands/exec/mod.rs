@@ -10,16 +10,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use batchwright::{Context, Error, Settings};
-use batchwright_exec::{CommandRunner, OnStop, Overflow, SandboxMode};
-use clap::ValueEnum as _;
+use batchwright::{Context, Error};
+use batchwright_exec::{CommandRunner, OnStop, Overflow};
 
 use crate::args::exec::{ExecArgs, OnStopArg};
-use crate::args::run::OnError;
 use crate::display::Display;
 use crate::exit::{About, Early, Exit, Refusal};
 use crate::session::Session;
-use crate::settings::{self, refused};
 use emit::Emitter;
 use report::Ended;
 use source::Source;
@@ -31,10 +28,8 @@ pub fn execute(args: &ExecArgs) -> Exit {
 
 fn run(args: &ExecArgs) -> Result<Exit, Early> {
     refuse_contradictions(args)?;
-    let settings = settings(args)?;
-    let mode = settings.exec_sandbox().map_err(refused)?;
-    let mode = SandboxMode::parse(&mode).unwrap_or_default();
-    let runner = runner(args, &settings, mode)?;
+    let mode = args.sandbox.sandbox;
+    let runner = runner(args)?;
     let source = Source::open(args)?;
     let ctx = Context::new().with_grace(args.pace.grace);
     let mut emitter = Emitter::open(args, &ctx)?;
@@ -44,7 +39,7 @@ fn run(args: &ExecArgs) -> Result<Exit, Early> {
     }
     let mut session = Session::start(&args.show, ctx, stopping_line(args))?;
     session.display = Arc::new(Display::new(&args.show).with_line(report::progress_line));
-    if let Some(line) = report::plan_line(&plan) {
+    if let Some(line) = report::plan_line(args, &plan) {
         session.say(line);
     }
     if let Some(line) = sandbox::wide(args, mode) {
@@ -117,30 +112,16 @@ fn is_same_file(a: Option<&Path>, b: Option<&Path>) -> bool {
     place(a).is_some_and(|a| place(b) == Some(a))
 }
 
-fn settings(args: &ExecArgs) -> Result<Settings, Refusal> {
-    let pace = &args.pace;
-    let on_error = args.failures.on_error;
-    let on_error = on_error.and_then(|policy| policy.to_possible_value());
-    let on_error = on_error.map(|policy| policy.get_name().to_owned());
-    let settings = settings::settings(pace.data_dir.as_deref())?;
-    let flags = [
-        ("exec.concurrency", "--concurrency", &pace.concurrency),
-        ("exec.rate", "--rate", &pace.rate),
-        ("exec.on_error", "--on-error", &on_error),
-        ("exec.sandbox", "--sandbox", &args.sandbox.sandbox),
-    ];
-    settings::with_flags(settings, &flags)
-}
+/// `-j` may be more only with a flag that says so, because a slip of the keyboard could otherwise start thousands.
+const MOST_AT_ONCE: usize = 10;
 
-fn runner(
-    args: &ExecArgs,
-    settings: &Settings,
-    mode: SandboxMode,
-) -> Result<CommandRunner, Refusal> {
-    let on_error = settings.exec_on_error().map_err(refused)?;
-    let policy = OnError::from_str(&on_error, false)
-        .unwrap_or(OnError::Continue)
-        .policy();
+fn runner(args: &ExecArgs) -> Result<CommandRunner, Refusal> {
+    let at_once = args.pace.concurrency;
+    if at_once > MOST_AT_ONCE && !args.pace.more_than_10 {
+        return Err(Refusal::usage(format!(
+            "-j {at_once} is more than {MOST_AT_ONCE} commands at once; to run so many, add --more-than-10"
+        )));
+    }
     let results = &args.results;
     let most = if results.output.is_some() {
         1 << 20
@@ -148,10 +129,10 @@ fn runner(
         1 << 30
     };
     let mut runner = CommandRunner::new()
-        .max_concurrency(settings.exec_max_concurrency().map_err(refused)?)
-        .concurrency(settings.exec_concurrency().map_err(refused)?)
-        .rate(settings.exec_rate().map_err(refused)?)
-        .on_error(policy)
+        .max_concurrency(at_once.max(MOST_AT_ONCE))
+        .concurrency(at_once)
+        .rate(args.pace.rate)
+        .on_error(args.failures.on_error.policy())
         .on_stop(match args.failures.on_stop {
             OnStopArg::Finish => OnStop::Finish,
             OnStopArg::Kill => OnStop::Kill,
@@ -167,7 +148,7 @@ fn runner(
         .retry_delay(args.failures.retry_delay)
         .overflow(Overflow::Temporary)
         .max_output(results.max_output.unwrap_or(most))
-        .sandbox(sandbox::sandbox(args, mode)?);
+        .sandbox(sandbox::sandbox(args)?);
     if let Some(folder) = &args.workdir {
         if !folder.is_dir() {
             let why = format!("--workdir {}: the folder does not exist", folder.display());

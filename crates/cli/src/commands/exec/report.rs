@@ -57,14 +57,15 @@ impl Ended {
     }
 }
 
-/// What the run will do if an earlier run has finished a part of the commands.
-pub fn plan_line(plan: &Plan) -> Option<String> {
+/// What the run will do if an earlier run has finished a part of the commands, and how to start afresh.
+pub fn plan_line(args: &ExecArgs, plan: &Plan) -> Option<String> {
     let total = plan.total.filter(|_| plan.finished + plan.foreign > 0)?;
     let to_run = count(total - plan.finished);
     let mut line = format!(
-        "{} commands: {}, {to_run} to run",
+        "{} of {} are done{}, {to_run} to run",
+        count(plan.finished),
         count(total),
-        finished_before(plan.finished, plan.failed)
+        of_them_failed(plan.failed)
     );
     if plan.foreign > 0 {
         let foreign = count(plan.foreign);
@@ -72,15 +73,25 @@ pub fn plan_line(plan: &Plan) -> Option<String> {
             "; {foreign} commands of the log are not in the input"
         ));
     }
+    if let Some(log) = &args.results.joblog {
+        let log = log.display();
+        line.push_str(&format!(
+            "; to start afresh, delete {log} or name another --joblog"
+        ));
+    }
     Some(line)
 }
 
 fn finished_before(finished: u64, failed: u64) -> String {
-    let failed = match failed {
+    let failed = of_them_failed(failed);
+    format!("{} finished before{failed}", count(finished))
+}
+
+fn of_them_failed(failed: u64) -> String {
+    match failed {
         0 => String::new(),
         n => format!(" ({} of them failed)", count(n)),
-    };
-    format!("{} finished before{failed}", count(finished))
+    }
 }
 
 /// Prints the commands that would run.
@@ -217,12 +228,10 @@ fn print(args: &ExecArgs, ended: &Ended) {
 }
 
 fn how_to_go_on(args: &ExecArgs, ended: &Ended) -> Option<String> {
-    let resumes = args.results.resume || args.results.resume_failed;
     let left = ended.pending() != Some(0);
     let failed = ended.report.failed + ended.failed_before;
     match (&args.results.joblog, left) {
-        (Some(_), true) if resumes => Some(format!("to go on:\n    {}", command_line())),
-        (Some(_), true) => Some("to resume, add --resume to the same command".to_owned()),
+        (Some(_), true) => Some(format!("to go on:\n    {}", command_line())),
         (Some(_), false) if failed > 0 && !args.results.resume_failed => {
             Some("to run failed commands again, add --resume-failed to the same command".to_owned())
         }

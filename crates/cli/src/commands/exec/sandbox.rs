@@ -11,8 +11,8 @@ use crate::args::sandbox::SandboxArgs;
 use crate::data_dir::data_dir;
 use crate::exit::Refusal;
 
-/// `mode` comes from the settings.
-pub fn sandbox(exec: &ExecArgs, mode: SandboxMode) -> Result<Sandbox, Refusal> {
+/// The sandbox of the commands.
+pub fn sandbox(exec: &ExecArgs) -> Result<Sandbox, Refusal> {
     let args = &exec.sandbox;
     let is_sh = |program: &OsStr| Path::new(program).file_name() == Some("sh".as_ref());
     if exec.shell && !args.allow.is_empty() && !args.allow.iter().any(|program| is_sh(program)) {
@@ -21,7 +21,7 @@ pub fn sandbox(exec: &ExecArgs, mode: SandboxMode) -> Result<Sandbox, Refusal> {
              program may run, so leave out one of the two",
         ));
     }
-    let mut sandbox = Sandbox::new(mode)
+    let mut sandbox = Sandbox::new(args.sandbox)
         .network(args.net)
         .local_sockets(args.local_sockets)
         .limits(limits(args));
@@ -78,7 +78,7 @@ pub fn wide(exec: &ExecArgs, mode: SandboxMode) -> Option<String> {
     let folder = exec.workdir.clone().unwrap_or_else(|| PathBuf::from("."));
     let mut writable = exec.sandbox.write.iter().chain([&folder]);
     let home = env::var_os("HOME").map(|home| (PathBuf::from(home), "your home folder"));
-    let data = data_dir(exec.pace.data_dir.as_deref());
+    let data = data_dir(None);
     let data = data.map(|data| (data, "the data of batchwright itself"));
     let places = [home, data].into_iter().flatten();
     let places: Vec<_> = places

@@ -183,7 +183,10 @@ impl PreparedRun {
         };
         setup.steps = provider::steps(providers);
         self.check_files(&setup.steps)?;
-        session.say(provider::line(providers, setup.concurrency));
+        session.say(provider::line(
+            providers,
+            &provider::in_flight(setup.concurrency),
+        ));
         if let Some(why) = &setup.strategy.fallback_reason {
             // Also with --quiet, because it may cost twice as much as the setting requests.
             display::say(&format!("strategy: {why}"));
