@@ -11,6 +11,10 @@ pub trait JobObserver: Send + Sync {
 
     /// `used` of the worker's `slots` have a job; called about ten times a second. Default: does nothing.
     fn on_slots(&self, _used: usize, _slots: usize) {}
+
+    /// What limited the worker in about the last second, as in
+    /// [`Progress::limited_by`](crate::Progress::limited_by); called about ten times a second. Default: does nothing.
+    fn on_limit(&self, _limited_by: &'static str) {}
 }
 
 /// A finished job, without its contents.

@@ -49,6 +49,19 @@ const MOST_NAMES: usize = 100;
 /// The name that replaces all further ones.
 const OTHER_NAME: &str = "_OTHER";
 
+/// What can limit a worker, by the same words as in its progress.
+const LIMITS: [&str; 9] = [
+    "concurrency",
+    "quota",
+    "cooldown",
+    "backoff",
+    "provider",
+    "disk",
+    "source",
+    "load",
+    "memory",
+];
+
 /// Counts events and writes the counts in the text format of Prometheus (version 0.0.4). Clones share their
 /// numbers; nothing is global.
 ///
@@ -60,6 +73,7 @@ const OTHER_NAME: &str = "_OTHER";
 /// | `batchwright_rate_limited_total` | calls refused for their pace (429), by provider |
 /// | `batchwright_job_duration_seconds` | jobs of a queue and how long they took from their first call to their outcome, by `kind`, provider and `error_type` |
 /// | `batchwright_worker_slots`, `batchwright_worker_slots_used` | jobs that the worker may have at once, and has |
+/// | `batchwright_worker_limited_by` | 1 for what limits the worker at the moment, as [`Progress::limited_by`](crate::Progress::limited_by) names it, 0 for all others |
 /// | `batchwright_items` | items by state; for a queue, of all stored processes whose progress the worker has reported |
 /// | `batchwright_success_ratio` | of the items that have their outcome, the share that succeeded |
 /// | `batchwright_cost_usd`, `batchwright_unpriced_items` | their known cost so far, and items of unknown cost |
@@ -126,6 +140,7 @@ struct QueueSeries {
     kinds: Names,
     slots: IntGauge,
     slots_used: IntGauge,
+    limited_by: IntGaugeVec,
     lengths: IntGaugeVec,
     batches: IntGaugeVec,
     batch_ages: IntGaugeVec,
@@ -291,6 +306,11 @@ impl Series {
                     "batchwright_worker_slots_used",
                     "Slots of the worker in use.",
                 )?,
+                limited_by: gauge(
+                    "batchwright_worker_limited_by",
+                    "1 for what limits the worker at the moment.",
+                    &["limit"],
+                )?,
                 lengths: gauge("batchwright_queue_length", "Waiting jobs.", &["priority"])?,
                 batches: gauge(
                     "batchwright_batches",
@@ -374,6 +394,13 @@ impl JobObserver for Metrics {
         let series = &self.0.queue;
         for (gauge, slots) in [(&series.slots_used, used), (&series.slots, slots)] {
             gauge.set(i64::try_from(slots).unwrap_or(i64::MAX));
+        }
+    }
+
+    fn on_limit(&self, limited_by: &'static str) {
+        for limit in LIMITS {
+            let gauge = self.0.queue.limited_by.with_label_values(&[limit]);
+            gauge.set(i64::from(limit == limited_by));
         }
     }
 }

@@ -71,8 +71,8 @@ pub struct Progress {
     /// Items of unknown cost.
     pub unpriced: u64,
     /// What limited the run most in about the last second: the name of a part of
-    /// [`TimeSplit`](crate::progress::TimeSplit), or `"concurrency"` if more concurrent calls would help. `None` if
-    /// unknown.
+    /// [`TimeSplit`](crate::progress::TimeSplit), or `"concurrency"` if more concurrent calls would help. A worker
+    /// also has `"load"` and `"memory"`, if they keep it from running more jobs at once. `None` if unknown.
     pub limited_by: Option<&'static str>,
     /// The learned limit that slows the run, while `limited_by` is `"quota"` and the user did not set that limit.
     pub learned_limit: Option<LearnedLimit>,

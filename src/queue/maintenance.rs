@@ -164,10 +164,13 @@ impl Upkeep<'_> {
 fn scale(controls: &Controls, meter: &mut Meter) {
     let scale = controls.kinds.setup.now().settings.scale;
     if scale.is_fixed() {
+        *controls.held_by.lock() = None;
         return;
     }
     let now = controls.permits.load(Ordering::SeqCst);
-    let next = scale.next(now, controls.all_busy.load(Ordering::SeqCst), meter.look());
+    let (all_busy, load) = (controls.all_busy.load(Ordering::SeqCst), meter.look());
+    let next = scale.next(now, all_busy, load);
+    *controls.held_by.lock() = scale.held_by(now, all_busy, load);
     if next != now {
         log::debug!("{next} slots instead of {now}");
         controls.permits.store(next, Ordering::SeqCst);

@@ -85,6 +85,14 @@ impl ProgressReporter {
         reporter
     }
 
+    /// What limited the worker in about the last second. If it is the number of jobs, and the machine keeps that from
+    /// growing, it is the machine.
+    pub(crate) fn limited_by(&self) -> Option<&'static str> {
+        let held_by = *self.controls.held_by.lock();
+        let limit = self.lately.limited_by?;
+        Some(held_by.filter(|_| limit == "concurrency").unwrap_or(limit))
+    }
+
     pub(crate) fn report(&mut self, mut snapshot: Snapshot) {
         match &snapshot.stuck {
             Some(why) => self
@@ -92,10 +100,10 @@ impl ProgressReporter {
                 .warn(format!("{why}; no new jobs start until it works")),
             None => self.stuck.clear(),
         }
+        self.lately.note(snapshot.time, snapshot.learned_limit);
         let Some(notifier) = self.notifier.clone() else {
             return;
         };
-        self.lately.note(snapshot.time, snapshot.learned_limit);
         self.look_at_processes(&mut snapshot);
         self.look_at_batches(&mut snapshot);
         let obstacle = (
@@ -131,7 +139,7 @@ impl ProgressReporter {
                 progress.trouble.clone_from(&snapshot.trouble);
                 progress.trouble_kind = snapshot.trouble_kind;
                 progress.loading = snapshot.loading;
-                progress.limited_by = self.lately.limited_by;
+                progress.limited_by = self.limited_by();
                 progress.learned_limit = self.lately.learned_limit;
             }
             if snapshot.stopping && progress.phase == Phase::Running {

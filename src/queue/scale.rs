@@ -83,6 +83,18 @@ impl WorkerScale {
         self.least == self.most
     }
 
+    /// What keeps `now` jobs from becoming more although all slots are busy: the load of the processor, or memory.
+    pub(crate) fn held_by(&self, now: usize, all_busy: bool, load: Load) -> Option<&'static str> {
+        let is_full = |used: Used, percent| used.above(percent) != Above::No;
+        if !all_busy || now >= self.most {
+            None
+        } else if is_full(load.cpu, self.cpu_percent) {
+            Some("load")
+        } else {
+            is_full(load.memory, self.memory_percent).then_some("memory")
+        }
+    }
+
     /// The number of jobs after a second in which `now` were allowed.
     pub(crate) fn next(&self, now: usize, all_busy: bool, load: Load) -> usize {
         let cpu = load.cpu.above(self.cpu_percent);
@@ -292,6 +304,12 @@ mod tests {
                 .next(4, true, load(CALM, CALM)),
             8
         );
+        let held = |now, all_busy, cpu, memory| scale.held_by(now, all_busy, load(cpu, memory));
+        assert_eq!(held(4, true, others, CALM), Some("load"));
+        assert_eq!(held(4, true, CALM, FULL), Some("memory"));
+        assert_eq!(held(4, true, CALM, CALM), None);
+        assert_eq!(held(4, false, FULL, FULL), None, "nothing waits for a slot");
+        assert_eq!(held(6, true, FULL, FULL), None, "it would not grow anyway");
         let set = WorkerScale::fixed(4);
         assert_eq!(set.next(4, true, load(FULL, FULL)), 4);
     }

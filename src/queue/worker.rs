@@ -298,6 +298,7 @@ impl Worker {
             budgets: Arc::new(Budgets::new(self.queue.store.clone())),
             permits: AtomicUsize::new(slots),
             all_busy: AtomicBool::new(false),
+            held_by: Mutex::default(),
             batch_control: BatchControl::new(kinds.setup.clone()),
             kinds: Arc::new(kinds),
             clock: self.queue.clock.clone(),

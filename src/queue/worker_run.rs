@@ -337,6 +337,9 @@ impl WorkerRun {
                 observer.on_slots(snapshot.slots.0, snapshot.slots.1);
             }
             reporter.report(snapshot);
+            if let Some((observer, limit)) = plan.observer.as_ref().zip(reporter.limited_by()) {
+                observer.on_limit(limit);
+            }
         };
         let setup = RunSetup {
             ctx: &plan.ctx,

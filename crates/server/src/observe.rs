@@ -167,4 +167,8 @@ impl JobObserver for Observer {
         self.used.store(used, Ordering::Relaxed);
         self.slots.store(slots, Ordering::Relaxed);
     }
+
+    fn on_limit(&self, limited_by: &'static str) {
+        self.metrics.on_limit(limited_by);
+    }
 }

@@ -119,6 +119,11 @@ impl ProgressNotifier for QueueProgress {
             sum.output_tokens += one.output_tokens;
             sum.trouble = sum.trouble.take().or(one.trouble.clone());
         }
+        // What limits the worker is the same for all, and known best from the latest event.
+        if progress.limited_by.is_some() {
+            sum.limited_by = progress.limited_by;
+            sum.learned_limit = progress.learned_limit;
+        }
         let done = sum.completed + sum.failed + sum.cancelled;
         let total = sum.total.unwrap_or(done);
         let left = total.saturating_sub(done);
