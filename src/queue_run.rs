@@ -92,8 +92,7 @@ pub struct QueueRunReport {
 }
 
 impl QueueRun {
-    /// Opens the output and compares it, and what is in the store, with the prompts, which must not be a stream: see
-    /// [`Prompts::spool`]. Nothing is changed yet; but a store of the run's own is made, which goes when this is dropped.
+    /// Opens the output and compares it, and what is in the store, with the prompts. Nothing is changed yet; but a store of the run's own is made, which goes when this is dropped.
     ///
     /// # Errors
     /// When the output cannot be written, belongs to another run or to another store, or is no results file; when the
@@ -105,9 +104,6 @@ impl QueueRun {
         store: RunStore,
     ) -> Result<Self, FileRunError> {
         let usage = |why: &str| FileRunError::Usage(Error::new(ErrorKind::Invalid, why));
-        if prompts.items().is_none() {
-            return Err(usage("a stream cannot be compared with a queue: spool it"));
-        }
         let path = output.regular_file().map(ToOwned::to_owned);
         if matches!((&store, &path), (RunStore::Beside(_), None)) {
             return Err(usage("nothing can lie beside an output that is not a file"));
@@ -192,11 +188,10 @@ impl QueueRun {
         let (queue, process) = (store.queue(), store.process());
         let record = Record::begin(queue, process, self.info, output)?;
         let checkpoint = match Checkpoint::open(self.run) {
-            Ok(Some(checkpoint)) => checkpoint,
-            other => {
+            Ok(checkpoint) => checkpoint,
+            Err(error) => {
                 store.leave();
-                let stream = Error::new(ErrorKind::Invalid, "the input is a stream");
-                return Err(other.err().unwrap_or(stream));
+                return Err(error);
             }
         };
         let mut execution = Execution {

@@ -6,14 +6,13 @@ use std::sync::{Arc, OnceLock};
 use crate::base::{Error, Time};
 use crate::engine::availability::Availability;
 use crate::engine::class::Class;
-use crate::engine::feeder::{Fed, Next};
 use crate::engine::limiter::QuotaId;
 use crate::engine::pack::PackLimits;
 use crate::engine::route::Tries;
 use crate::engine::waiting::Waiting;
 use crate::engine::work::{Cost, Take, Ticket};
 
-use super::input::{Arrival, FileIndex, State};
+use super::input::{FileIndex, State};
 use super::options::FileRunOptions;
 use super::shared::{Again, FileTask, Group, SharedFile};
 use crate::engine::pack::Backlog;
@@ -36,58 +35,7 @@ struct Cursor {
     next: usize,
 }
 
-/// The part of a stream that was not read yet.
-pub(super) struct Growing<'r> {
-    pub fed: Fed<Arrival>,
-    /// Returns the kinds of items from a number on.
-    pub kinds: Box<dyn FnMut(usize) -> Vec<KindPlan> + Send + 'r>,
-    /// Items that were read and not taken.
-    untaken: usize,
-    ended: bool,
-    /// Why reading ended with an error.
-    broken: Option<Error>,
-}
-
-/// Maximum number of items that wait for closed quotas; above it, reading pauses.
-const MOST_UNTAKEN: usize = 4096;
-
-impl<'r> Growing<'r> {
-    pub(super) fn new(
-        fed: Fed<Arrival>,
-        kinds: impl FnMut(usize) -> Vec<KindPlan> + Send + 'r,
-    ) -> Self {
-        Self {
-            fed,
-            kinds: Box::new(kinds),
-            untaken: 0,
-            ended: false,
-            broken: None,
-        }
-    }
-
-    fn is_open(&self) -> bool {
-        !self.ended && self.untaken < MOST_UNTAKEN
-    }
-
-    fn next(&mut self) -> Option<Arrival> {
-        if !self.is_open() {
-            return None;
-        }
-        match self.fed.next() {
-            Next::Item(Ok(arrival)) => {
-                self.untaken += arrival.wanted;
-                return Some(arrival);
-            }
-            // Items that were read before a fault are sent first.
-            Next::Item(Err(error)) => (self.broken, self.ended) = (Some(error), true),
-            Next::NotYet => {}
-            Next::Ended => self.ended = true,
-        }
-        None
-    }
-}
-
-/// The items of a file or stream that are to be sent.
+/// The items of a file that are to be sent.
 pub(crate) struct FileBacklog<'r> {
     shared: Arc<SharedFile>,
     /// The kinds of items, by the number in the index.
@@ -101,7 +49,6 @@ pub(crate) struct FileBacklog<'r> {
     /// How much goes into one call at the moment.
     limits: Box<dyn Fn() -> PackLimits + Send + 'r>,
     waiting: Waiting<(u32, Range<u32>, Tries)>,
-    growing: Option<Growing<'r>>,
 }
 
 impl<'r> FileBacklog<'r> {
@@ -112,73 +59,30 @@ impl<'r> FileBacklog<'r> {
         output_cap: Option<u32>,
         limits: impl Fn() -> PackLimits + Send + 'r,
     ) -> Self {
-        let mut backlog = Self {
-            kinds: Vec::new(),
-            cursors: Vec::new(),
+        let (mut plans, mut cursors) = (Vec::new(), Vec::<Cursor>::new());
+        // There may be as many kinds as sets of fields, but only as many classes as models.
+        for (class, packs) in kinds {
+            let known = cursors.iter().rposition(|cursor| cursor.class == class);
+            let cursor = known.unwrap_or_else(|| {
+                cursors.push(Cursor { class, next: 0 });
+                cursors.len() - 1
+            });
+            plans.push(ItemKind { cursor, packs });
+        }
+        Self {
+            kinds: plans,
+            cursors,
             allowance: options.max_items.unwrap_or(usize::MAX),
             shared,
             options,
             output_cap,
             limits: Box::new(limits),
             waiting: Waiting::default(),
-            growing: None,
-        };
-        backlog.add_kinds(kinds, 0);
-        backlog
-    }
-
-    /// The same for a stream.
-    pub(super) fn growing(mut self, growing: Growing<'r>) -> Self {
-        self.growing = Some(growing);
-        self
-    }
-
-    /// Adds kinds whose items come at this position or later.
-    fn add_kinds(&mut self, kinds: impl IntoIterator<Item = KindPlan>, next: usize) {
-        // There may be as many kinds as sets of fields, but only as many classes as models.
-        for (class, packs) in kinds {
-            let cursors = &mut self.cursors;
-            let known = cursors.iter().rposition(|cursor| cursor.class == class);
-            let cursor = known.unwrap_or_else(|| {
-                cursors.push(Cursor { class, next });
-                cursors.len() - 1
-            });
-            self.kinds.push(ItemKind { cursor, packs });
         }
     }
 
-    /// Adds items that arrived from a stream. Returns false if there are none.
-    fn grow(&mut self) -> bool {
-        let Some(growing) = &mut self.growing else {
-            return false;
-        };
-        let Some(arrival) = growing.next() else {
-            return false;
-        };
-        let first = self.shared.index.len();
-        self.shared.index.grow(arrival);
-        let kinds = (growing.kinds)(self.kinds.len());
-        self.add_kinds(kinds, first);
-        true
-    }
-
-    /// The first item of an open class that was never taken; it may have just arrived.
+    /// The first item of an open class that was never taken.
     fn fresh(&mut self, availability: &Availability, now: Time) -> Option<usize> {
-        loop {
-            if let Some(item) = self.fresh_of_index(availability, now) {
-                let Some(growing) = &mut self.growing else {
-                    return Some(item);
-                };
-                growing.untaken = growing.untaken.saturating_sub(1);
-                return Some(item);
-            }
-            if self.allowance == 0 || !self.grow() {
-                return None;
-            }
-        }
-    }
-
-    fn fresh_of_index(&mut self, availability: &Availability, now: Time) -> Option<usize> {
         if self.allowance == 0 {
             return None;
         }
@@ -278,10 +182,8 @@ impl<'r> FileBacklog<'r> {
 
     /// True if no item is left that was never taken.
     fn exhausted(&mut self) -> bool {
-        let more = self.growing.as_ref().is_some_and(|growing| !growing.ended);
         self.allowance == 0
-            || !more
-                && (0..self.cursors.len()).all(|cursor| self.advance(cursor) >= self.index().len())
+            || (0..self.cursors.len()).all(|cursor| self.advance(cursor) >= self.index().len())
     }
 }
 
@@ -311,13 +213,11 @@ impl Backlog for FileBacklog<'_> {
             return Ok(Take::Items(out));
         }
         if self.waiting.is_empty() && self.exhausted() {
-            let growing = self.growing.as_mut();
-            let broken = growing.and_then(|growing| growing.broken.take());
-            return broken.map_or(Ok(Take::Done), Err);
+            return Ok(Take::Done);
         }
         Ok(Take::Idle {
             until: self.waiting.next_due(availability, now),
-            source_open: self.growing.as_ref().is_some_and(Growing::is_open),
+            source_open: false,
         })
     }
 
@@ -347,11 +247,7 @@ impl Backlog for FileBacklog<'_> {
     }
 
     fn has_more(&mut self) -> bool {
-        let at_hand = match &self.growing {
-            Some(growing) => growing.untaken > 0 || !growing.fed.is_empty(),
-            None => !self.exhausted(),
-        };
-        at_hand || !self.waiting.is_empty()
+        !self.exhausted() || !self.waiting.is_empty()
     }
 
     fn waits_for(&mut self, quota: QuotaId, availability: &Availability) -> bool {
@@ -367,14 +263,7 @@ impl Backlog for FileBacklog<'_> {
     }
 
     fn left(&mut self) -> u64 {
-        let Some(growing) = &mut self.growing else {
-            return 0;
-        };
-        while let Next::Item(Ok(arrival)) = growing.fed.next() {
-            growing.untaken += arrival.wanted;
-        }
-        let left = growing.untaken.min(self.allowance) + self.waiting.len();
-        left as u64
+        0
     }
 
     fn limits(&self, task: &FileTask) -> PackLimits {

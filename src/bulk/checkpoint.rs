@@ -17,7 +17,7 @@ use super::open_output::OpenOutput;
 use super::options::{FileRunOptions, RunPlan, RunReport};
 use super::results::superseded::turn;
 use super::results::{PreviousLine, ResultsFile};
-use super::tidy::{Tidy, tidy};
+use super::tidy::tidy;
 
 /// A received result line without its line end.
 pub(crate) struct Line {
@@ -64,8 +64,8 @@ enum Items {
 }
 
 impl Checkpoint {
-    /// Takes over a prepared run and repairs what a killed run left behind; `None` if the run reads a stream.
-    pub(crate) fn open(run: FileRun<'_>) -> Result<Option<Self>, Error> {
+    /// Takes over a prepared run and repairs what a killed run left behind.
+    pub(crate) fn open(run: FileRun<'_>) -> Result<Self, Error> {
         let FileRun {
             prompts,
             mut output,
@@ -73,20 +73,17 @@ impl Checkpoint {
             options,
             ..
         } = run;
-        let index = Arc::into_inner(prompts.index).filter(|_| prompts.stream.is_none());
-        let Some(index) = index else {
-            return Ok(None);
-        };
+        let index = Arc::unwrap_or_clone(prompts.index);
         let input = prompts.input;
         if let OpenOutput::File(file) = &mut output {
             file.mend()?;
         }
         output.write_flags(&prompts.flags, &prompts.restored)?;
         let started = SystemClock.now();
-        let mut tally = Tally::new(plan.total, started);
+        let mut tally = Tally::new(Some(plan.total), started);
         plan.count_before(&options, &index, &mut tally);
         let replaced = output.tell_bad_rows(&input, &index, &mut tally)?;
-        Ok(Some(Self {
+        Ok(Self {
             input,
             items: Items::InOrder(index),
             output,
@@ -97,7 +94,7 @@ impl Checkpoint {
             started,
             foreign: 0,
             superseded: 0,
-        }))
+        })
     }
 
     /// The index, sorted by id.
@@ -266,12 +263,7 @@ impl Checkpoint {
             summary.latency_p99,
         ) = (None, None, None);
         let ordered = self.options.ordered;
-        let how = Tidy {
-            compacts: (self.repeated || ordered) && stop.is_none(),
-            ordered,
-            marks: None,
-            is_stream: false,
-        };
+        let compacts = (self.repeated || ordered) && stop.is_none();
         let mut compaction = Ok(());
         let mut file = match self.output {
             OpenOutput::File(file) => Some(file),
@@ -280,8 +272,8 @@ impl Checkpoint {
         if let Some(file) = &mut file {
             match file.undisturbed() {
                 Err(lost) => stop = Some(StopReason::OutputLost(lost)),
-                Ok(()) if !how.is_nothing() => {
-                    compaction = tidy(file, &into_matching(self.items), how);
+                Ok(()) if compacts => {
+                    compaction = tidy(file, &into_matching(self.items), ordered);
                 }
                 Ok(()) => {}
             }

@@ -59,7 +59,7 @@ impl Equals {
     /// From now on the first item of each group is sent for all of it. Items without duplicates leave their groups.
     pub(super) fn choose(&mut self, index: &FileIndex) {
         let items = index.len();
-        let prefix = index.request_prefixes();
+        let prefix = |item: u32| index.request_prefix(item as usize);
         let (mut kept, mut start) = (0, 0);
         while start < self.order.len() {
             let request = prefix(self.order[start]);
@@ -125,7 +125,7 @@ impl Equals {
 pub(super) mod tests {
     use super::*;
     use crate::base::cancel::Context;
-    use crate::bulk::prompts::{CheckedFile, PromptSettings, PromptSource, Prompts};
+    use crate::bulk::prompts::{CheckedFile, PromptSettings, Prompts};
 
     /// A file with these prompts.
     pub(in crate::bulk) fn checked(prompts: &[&str]) -> CheckedFile {
@@ -142,10 +142,7 @@ pub(super) mod tests {
         let path = folder.path().join(name);
         std::fs::write(&path, text).unwrap();
         let prompts = Prompts::open(&path, settings, &Context::new(), &|_, _| {}).unwrap();
-        match prompts.source {
-            PromptSource::File(file) => file,
-            PromptSource::Stream { .. } => unreachable!("a file was opened"),
-        }
+        prompts.file
     }
 
     fn places(equals: &Equals, index: &FileIndex, item: usize) -> Vec<usize> {

@@ -6,7 +6,6 @@ use crate::base::store_path::store_path;
 use crate::base::{Context, Deadline, Error, ErrorKind};
 use crate::engine::class::Class;
 use crate::engine::dispatch::ErrorPolicy;
-use crate::engine::feeder::Feeder;
 use crate::engine::pack::Pack;
 use crate::engine::run::{CallsAtOnce, Waker};
 use crate::engine::work::Ticket;
@@ -18,25 +17,24 @@ use crate::observe::drive::RunOptions;
 use crate::observe::progress::ProgressNotifier;
 use crate::observe::tally::Tally;
 
-use super::backlog::{FileBacklog, Growing, KindPlan};
+use super::backlog::{FileBacklog, KindPlan};
 use super::equals::Equals;
 use super::file_runner::FileRunner;
 use super::file_turn::FileTurn;
-use super::input::{Arrival, AttachedFiles, FileIndex, InputFile, Matching};
+use super::input::{AttachedFiles, FileIndex, InputFile, Matching};
 use super::known::{self, KnownAnswers, OutputAnswers};
 use super::open_output::OpenOutput;
 use super::options::{FileRunError, FileRunOptions, RunOutput, RunPlan, RunReport};
-use super::prompts::{Classes, PromptSource, Prompts, RequestKind};
+use super::prompts::{Prompts, RequestKind};
 use super::results::archive::Archived;
 use super::results::superseded::SupersededFlags;
 use super::shared::{FileTask, SharedFile};
-use super::stream::{self, StreamInput};
-use super::tidy::{Marks, Tidy, tidy};
+use super::tidy::tidy;
 
 mod estimate;
 mod prepare;
 
-use prepare::{prepare_file, prepare_stream};
+use prepare::prepare_file;
 
 /// A run from prompts to result lines. It is prepared first, so that all mistakes are reported before anything is sent.
 ///
@@ -61,14 +59,10 @@ pub(super) struct Prepared {
     task: RequestTask,
     /// Whether the output has several lines of one item.
     pub repeated: bool,
-    /// Whether lines are marked as superseded in an output that a stream resumes.
-    has_marks: bool,
     pub flags: SupersededFlags,
     /// Answers in the archive that are restored.
     pub restored: Vec<Archived>,
     attached: AttachedFiles,
-    /// The text of a stream, before it is read.
-    pub stream: Option<Box<StreamInput>>,
 }
 
 impl<'a> FileRun<'a> {
@@ -105,10 +99,7 @@ impl<'a> FileRun<'a> {
         compare: &mut dyn FnMut(&mut Matching) -> Result<(), Error>,
     ) -> Result<Self, FileRunError> {
         let mut plan = RunPlan::default();
-        let (prompts, output) = match prompts.source {
-            PromptSource::File(_) => prepare_file(prompts, output, &options, &mut plan, compare)?,
-            PromptSource::Stream { .. } => prepare_stream(prompts, output, &options, &mut plan)?,
-        };
+        let (prompts, output) = prepare_file(prompts, output, &options, &mut plan, compare)?;
         Ok(Self {
             prompts,
             output,
@@ -135,8 +126,8 @@ impl<'a> FileRun<'a> {
 
     /// Checks that at least one of these providers supports each file that the prompts to be sent name, by its type and
     /// size. [`run`](Self::run) does this itself; this method is for programs that check it earlier. A provider that is
-    /// unknown here supports all files. Streams are not checked, and neither are inputs whose bad rows are
-    /// [skipped](crate::files::PromptSettings::skip_bad_rows): there each such item fails, unsent.
+    /// unknown here supports all files. Inputs whose bad rows are
+    /// [skipped](crate::files::PromptSettings::skip_bad_rows) are not checked: there each such item fails, unsent.
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`] with file, line and reason.
@@ -159,7 +150,7 @@ impl<'a> FileRun<'a> {
         }
     }
 
-    /// The first requests that would be sent, in the order of the input, up to the limit; none for a stream.
+    /// The first requests that would be sent, in the order of the input, up to the limit.
     ///
     /// # Errors
     /// If the input, or a file that a prompt names, has changed since it was checked.
@@ -184,7 +175,7 @@ impl<'a> FileRun<'a> {
     pub(crate) fn set_under_way_superseded(&mut self, answers: u64, items: u64) {
         let plan = &mut self.plan;
         plan.under_way_superseded = answers;
-        let most = plan.to_send.unwrap_or(0).max(plan.differing);
+        let most = plan.to_send.max(plan.differing);
         plan.differing = (plan.differing + items).min(most);
     }
 
@@ -244,13 +235,12 @@ impl<'a> FileRun<'a> {
         let route = route.into();
         self.check_files(&route.providers())?;
         self.mark_superseded()?;
-        let before = self.output.len();
-        let mut tally = Tally::new(self.plan.total, route.clock_ref().now())
+        let mut tally = Tally::new(Some(self.plan.total), route.clock_ref().now())
             .by(route.providers())
             .embedding(self.prompts.task == RequestTask::Embed);
         let (shared, replaced) = self.settle_known(&mut tally)?;
         let (waker, woken) = Waker::new();
-        let backlog = self.backlog(&route, shared, &waker)?;
+        let backlog = self.backlog(&route, shared);
         let (input, index) = (&self.prompts.input, &self.prompts.index);
         let runner = FileRunner {
             route: &route,
@@ -264,32 +254,15 @@ impl<'a> FileRun<'a> {
         };
         let call = |ticket: &Ticket<Pack<FileTask>>, ctx: &Context| runner.call(ticket, ctx);
         let mut ended = turn.run(backlog, self.output, tally, &call, waker, woken)?;
-        let (options, prompts) = (&self.options, &self.prompts);
-        let is_stream = self.plan.total.is_none();
-        if is_stream {
-            let (done, failed, unusable) = index.left(|state| options.want(state));
-            let summary = &mut ended.report.summary;
-            summary.add_before(done, failed, unusable);
-        }
-        let untidy = prompts.repeated || replaced || options.ordered || ended.superseded > 0;
-        let may_be_marked = is_stream
-            && before > 0
-            && (prompts.has_marks || ended.superseded > 0 || index.has_changed());
+        let (ordered, prompts) = (self.options.ordered, self.prompts);
+        let untidy = prompts.repeated || replaced || ordered || ended.superseded > 0;
         ended.tidy(|file, clean| {
-            let marks = Marks {
-                before,
-                redo_extracts: options.redo_extracts,
-            };
-            let how = Tidy {
-                compacts: clean && untidy,
-                ordered: options.ordered,
-                marks: may_be_marked.then_some(marks),
-                is_stream,
-            };
-            if how.is_nothing() {
+            if !clean || !untidy {
                 return Ok(());
             }
-            tidy(file, &index.take_matching(), how)
+            // A call that was abandoned may still hold the index.
+            let index = Arc::unwrap_or_clone(prompts.index);
+            tidy(file, &index.into_matching(), ordered)
         });
         Ok(ended.report)
     }
@@ -332,25 +305,17 @@ impl<'a> FileRun<'a> {
             options,
         };
         replaced |= known.write(&mut shared, output, tally, &self.sending.ctx)?;
-        if prompts.stream.is_none() {
-            let (asked, equal) = shared.equals.to_ask(index, options);
-            tally.will_send(asked + equal);
-        }
+        let (asked, equal) = shared.equals.to_ask(index, options);
+        tally.will_send(asked + equal);
         Ok((shared, replaced))
     }
 
-    /// The items to send; reading of a stream starts here.
-    fn backlog<'r>(
-        &mut self,
-        route: &'r Route<'r>,
-        shared: SharedFile,
-        waker: &Waker,
-    ) -> Result<FileBacklog<'r>, Error> {
-        let prompts = &mut self.prompts;
+    /// The items to send.
+    fn backlog<'r>(&self, route: &'r Route<'r>, shared: SharedFile) -> FileBacklog<'r> {
+        let prompts = &self.prompts;
         let mut last = None;
         let mut class_of = move |kind: &RequestKind| route.class(&kind.request(), &mut last);
         let task = prompts.task;
-        let limits = route.pack_limits(task);
         let classes: Vec<Class> = prompts.kinds.iter().map(&mut class_of).collect();
         if let [first, others @ ..] = &prompts.kinds[..]
             && others.iter().all(|kind| kind.prefix == first.prefix)
@@ -359,36 +324,12 @@ impl<'a> FileRun<'a> {
         }
         let packs = prompts.kinds.iter().map(|kind| kind.packs);
         let kinds: Vec<KindPlan> = classes.into_iter().zip(packs).collect();
-        let backlog = FileBacklog::new(
+        FileBacklog::new(
             Arc::new(shared),
             kinds,
             self.options,
             prompts.output_cap,
             move || route.pack_limits(task),
-        );
-        let Some(stream) = prompts.stream.take() else {
-            return Ok(backlog);
-        };
-        let packed_bytes = |arrival: &Arrival| arrival.packs.then_some(arrival.bytes);
-        let ahead = self.sending.calls.read_ahead();
-        let (feeder, fed, _) = Feeder::new(ahead, (limits.inputs, packed_bytes), waker.clone());
-        let classes = Arc::<Classes>::default();
-        let known = classes.clone();
-        stream::read(
-            *stream,
-            prompts.input.clone(),
-            classes,
-            feeder,
-            &self.options,
-        )?;
-        let kinds = move |first: usize| {
-            let kinds = known.from(first);
-            if let ([kind, ..], 0) = (&kinds[..], first) {
-                route.start_with_one(kind.prefix.as_ref(), &kind.request());
-            }
-            let plan = kinds.iter().map(|kind| (class_of(kind), kind.packs));
-            plan.collect()
-        };
-        Ok(backlog.growing(Growing::new(fed, kinds)))
+        )
     }
 }

@@ -144,7 +144,7 @@ impl KnownAnswers<'_> {
                 plan.equal += others;
             }
         }
-        plan.to_send = Some(to_send);
+        plan.to_send = to_send;
     }
 
     /// Writes the lines of items whose answer is known, and of their duplicates. Returns true if one of them replaces

@@ -29,7 +29,6 @@ pub mod run;
 mod shared;
 mod sinks;
 mod spool;
-mod stream;
 mod tidy;
 mod work;
 

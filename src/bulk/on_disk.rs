@@ -1,69 +1,54 @@
-//! A stream that is stored on the disk, so that it can be checked completely and read twice.
+//! Inputs that can be read only once, such as standard input: stored on the disk, and then checked like a file.
 
 use std::io::Read;
-use std::path::Path;
 
 use crate::base::{Context, Error};
 
 use super::convert::plain_text;
-use super::input::{Form, NamedFile};
-use super::prompts::{PromptSettings, PromptSource, Prompts, STDIN};
+use super::input::NamedFile;
+use super::prompts::{PromptSettings, Prompts};
 use super::spool::{SpoolFile, copy};
+
+/// The name of standard input in messages.
+const STDIN: &str = "(standard input)";
 
 /// Maximum length of a first line that shows the format of the rest.
 const FIRST_LINE: usize = 1 << 16;
 
 impl Prompts {
-    /// Reads JSON lines, or one prompt per line, from a stream to its end, and checks all of it like
-    /// [`open`](Self::open). The stream is stored in a file in this folder, which is deleted when the program ends. A
-    /// read that blocks is not interrupted; `ctx` is checked between two reads.
+    /// Reads a stream such as standard input to its end, and checks all of it like [`open`](Self::open). The stream is
+    /// stored in a file in the [spool folder](PromptSettings::spool_folder), or if that is not writable in the system's
+    /// folder for temporary files. The file is deleted when the program ends. A read that blocks is not interrupted;
+    /// `ctx` is checked between two reads.
     ///
     /// # Errors
     /// As [`open`](Self::open), and when the stream cannot be read or the file cannot be written.
-    pub fn spool(
+    pub fn from_reader(
         reader: impl Read,
-        folder: impl AsRef<Path>,
         settings: &PromptSettings,
         ctx: &Context,
     ) -> Result<Self, Error> {
-        let folder = folder.as_ref();
-        let text = plain_text(reader, settings.encoding);
-        Self::spool_text(STDIN, text, folder, settings, ctx)
+        Self::from_named(STDIN, reader, settings, ctx)
     }
 
-    /// Reads a stream to its end and stores it like [`spool`](Self::spool); a file is unchanged.
+    /// The same for a stream with this name in messages, such as a pipe's path.
     ///
     /// # Errors
-    /// As [`spool`](Self::spool).
-    pub fn on_disk(self, folder: impl AsRef<Path>, ctx: &Context) -> Result<Self, Error> {
-        let folder = folder.as_ref();
-        match self.source {
-            PromptSource::Stream { name, reader } => {
-                Self::spool_text(&name, reader, folder, &self.settings, ctx)
-            }
-            PromptSource::File(_) => Ok(self),
-        }
-    }
-
-    /// True for a stream that must be read to its end first: a table, a list, or one with rows to skip. Put it [on the
-    /// disk](Self::on_disk) before the run.
-    pub fn needs_disk(&self) -> bool {
-        let settings = &self.settings;
-        let whole = settings.skip_bad_rows
-            || settings.delimiter.is_some()
-            || settings.form.is_some_and(Form::needs_all);
-        whole && matches!(self.source, PromptSource::Stream { .. })
-    }
-
-    fn spool_text(
+    /// As [`from_reader`](Self::from_reader).
+    pub fn from_named(
         name: &str,
-        text: impl Read,
-        folder: &Path,
+        reader: impl Read,
         settings: &PromptSettings,
         ctx: &Context,
     ) -> Result<Self, Error> {
-        let mut spool = SpoolFile::new(folder, name, settings.most_unpacked(u64::MAX))?;
+        let most = settings.most_unpacked(u64::MAX);
+        let folder = settings.spool_folder_or_default();
+        // A run may have no writable folder.
+        let spool = SpoolFile::new(&folder, name, most)
+            .or_else(|_| SpoolFile::new(&std::env::temp_dir(), name, most));
+        let mut spool = spool?;
         let mut start = Vec::new();
+        let text = plain_text(reader, settings.encoding);
         copy(text, &mut spool, name, ctx, &mut |piece| {
             if start.trim_ascii_start().is_empty() {
                 start.clear();
@@ -84,16 +69,13 @@ impl Prompts {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::path::Path;
 
     use super::*;
 
     fn spooled(text: &str, folder: &Path) -> Result<Prompts, Error> {
-        Prompts::spool(
-            text.as_bytes(),
-            folder,
-            &PromptSettings::new(),
-            &Context::new(),
-        )
+        let settings = PromptSettings::new().spool_folder(folder);
+        Prompts::from_reader(text.as_bytes(), &settings, &Context::new())
     }
 
     #[test]
@@ -105,7 +87,7 @@ mod tests {
             "\n \n{\"prompt\": \"a\"}\n{\"prompt\": \"b\"}\n",
             folder.path(),
         );
-        assert_eq!(prompts.unwrap().items(), Some(2));
+        assert_eq!(prompts.unwrap().items(), 2);
         let bad = spooled("{\"prompt\": \"a\"}\n{\n", folder.path())
             .err()
             .unwrap();

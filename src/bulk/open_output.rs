@@ -96,14 +96,6 @@ impl OpenOutput {
             },
         }
     }
-
-    /// Bytes in the file.
-    pub(super) fn len(&self) -> u64 {
-        match self {
-            Self::File(file) => file.len(),
-            Self::Writer(_) | Self::Closed => 0,
-        }
-    }
 }
 
 /// The error of a stream that does not accept the results.

@@ -90,8 +90,8 @@ impl std::error::Error for FileRunError {}
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct RunPlan {
-    /// Items in the input; `None` for a stream.
-    pub total: Option<u64>,
+    /// Items in the input.
+    pub total: u64,
     /// Items finished by earlier runs.
     pub done: u64,
     /// Items that failed in earlier runs, except those of `unusable_before`.
@@ -103,16 +103,15 @@ pub struct RunPlan {
     pub changed: u64,
     /// Answers to outdated requests of such items, or to requests that this input had before it was changed back.
     /// Before the first call they are marked in the output (`"superseded":true` at the end of the line); a run that
-    /// ends normally removes them. Unknown for a stream.
+    /// ends normally removes them.
     pub superseded: u64,
     /// Answers to outdated requests of such items that a queue has or will have. They are marked in the output when
     /// they arrive, like those of [`superseded`](Self::superseded).
     pub under_way_superseded: u64,
     /// Items with a billed answer to another request, existing or in progress, which are sent again. For items without an
-    /// own id it is an upper bound, because their ids change with their requests. Unknown for a stream.
+    /// own id it is an upper bound, because their ids change with their requests.
     pub differing: u64,
-    /// Finished items whose answer an earlier run moved to `OUTPUT.superseded.jsonl`: it is restored. Unknown for a
-    /// stream, which restores none.
+    /// Finished items whose answer an earlier run moved to `OUTPUT.superseded.jsonl`: it is restored.
     pub restored: u64,
     /// Results of items that this input does not have; they are kept.
     pub foreign: u64,
@@ -127,23 +126,22 @@ pub struct RunPlan {
     pub under_way: u64,
     /// Items of an earlier run whose outcome is in a queue: it is written to the output.
     pub to_collect: u64,
-    /// Items to send; `None` for a stream.
-    pub to_send: Option<u64>,
+    /// Items to send.
+    pub to_send: u64,
     /// Items whose request equals that of an earlier item, and which are sent because
-    /// [`dedupe`](FileRunOptions::dedupe) is not set. Unknown for a stream.
+    /// [`dedupe`](FileRunOptions::dedupe) is not set.
     pub repeated: u64,
-    /// Items that are not sent because another item has the same request: they share its answer. Unknown for a stream.
+    /// Items that are not sent because another item has the same request: they share its answer.
     pub equal: u64,
-    /// Items whose answer is in the output, for another item of an earlier run with the same request. Unknown for a
-    /// stream.
+    /// Items whose answer is in the output, for another item of an earlier run with the same request.
     pub answered: u64,
     /// Items whose request got a billed but unusable reply in an earlier run, for another item: they fail with it,
-    /// unless [`ask_again`](FileRunOptions::ask_again) is set. Unknown for a stream.
+    /// unless [`ask_again`](FileRunOptions::ask_again) is set.
     pub unusable_equal: u64,
     /// Models that answered items of this input in earlier runs, as the providers name them.
     pub models_before: Vec<String>,
     /// For [`RequestTask::Embed`](crate::client::RequestTask::Embed): the makers of the finished embeddings, each
-    /// provider with its name of the model, including those of equal items of this input. Empty for a stream.
+    /// provider with its name of the model, including those of equal items of this input.
     pub vectors_before: Vec<(String, String)>,
     /// Whether a run can resume from the output.
     pub resumable: bool,

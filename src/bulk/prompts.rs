@@ -1,7 +1,6 @@
-//! The prompts of a run: a file that was checked completely, or a stream that is checked as it arrives.
+//! The prompts of a run: files, or a stream that was stored on the disk, all of them checked.
 
 use std::collections::HashMap;
-use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,29 +13,17 @@ use crate::llm::request::Request;
 #[cfg(feature = "files")]
 use crate::sources::LeftOut;
 
-use super::convert::{self, plain_text};
-use super::input::{Hooks, InputFile, Matching, NamedFile, first_checked};
+use super::convert;
+use super::input::{Hooks, InputFile, Matching, NamedFile};
 
 pub use super::input::{Form as InputFormat, PromptSettings};
 
-/// The name of standard input in messages.
-pub(super) const STDIN: &str = "(standard input)";
-
 /// The prompts of a [`FileRun`](crate::FileRun).
 pub struct Prompts {
-    pub(crate) source: PromptSource,
+    pub(crate) file: CheckedFile,
     pub(super) settings: PromptSettings,
     #[cfg(feature = "files")]
     left_out: LeftOut,
-}
-
-pub(crate) enum PromptSource {
-    File(CheckedFile),
-    Stream {
-        /// Its name in messages.
-        name: String,
-        reader: Box<dyn Read + Send>,
-    },
 }
 
 pub(crate) struct CheckedFile {
@@ -222,78 +209,35 @@ impl Prompts {
             return Err(Classes::too_many(&names.join(", ")));
         }
         Ok(Self {
-            source: PromptSource::File(CheckedFile {
+            file: CheckedFile {
                 input: Arc::new(input),
                 items,
                 kinds,
-            }),
+            },
             settings: settings.clone(),
             #[cfg(feature = "files")]
             left_out,
         })
     }
 
-    /// Reads JSON lines, or one prompt per line, from a stream such as standard input. Each line is checked when it
-    /// arrives. A separate thread reads the stream; if it blocks when the run ends, it is abandoned.
-    pub fn from_reader(reader: impl Read + Send + 'static, settings: &PromptSettings) -> Self {
-        Self::from_named(STDIN, reader, settings)
+    /// Number of items.
+    pub fn items(&self) -> u64 {
+        self.file.items.totals().items
     }
 
-    /// The same for a stream with this name in messages, such as a pipe's path.
-    pub fn from_named(
-        name: impl Into<String>,
-        reader: impl Read + Send + 'static,
-        settings: &PromptSettings,
-    ) -> Self {
-        Self {
-            source: PromptSource::Stream {
-                name: name.into(),
-                reader: Box::new(plain_text(reader, settings.encoding)),
-            },
-            settings: settings.clone(),
-            #[cfg(feature = "files")]
-            left_out: LeftOut::default(),
-        }
+    /// Number of items that make no prompt, and are not sent.
+    pub fn bad_rows(&self) -> u64 {
+        self.file.items.totals().bad
     }
 
-    /// Reads a stream up to its first prompt and checks that, so that an unusable stream is rejected before a run
-    /// begins; nothing of it is lost. Blocks until the first prompt was read. A file is unchanged.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Invalid`] when the first prompt is invalid, the format is unclear, or the stream cannot be read.
-    pub fn first_checked(mut self) -> Result<Self, Error> {
-        if let PromptSource::Stream { name, reader } = self.source {
-            let reader = first_checked(&name, reader, &self.settings)?;
-            self.source = PromptSource::Stream { name, reader };
-        }
-        Ok(self)
-    }
-
-    /// Number of items; `None` for a stream.
-    pub fn items(&self) -> Option<u64> {
-        self.file().map(|file| file.items.totals().items)
-    }
-
-    /// Number of items that make no prompt, and are not sent; `None` for a stream.
-    pub fn bad_rows(&self) -> Option<u64> {
-        self.file().map(|file| file.items.totals().bad)
-    }
-
-    /// Number of items without a model; `None` for a stream.
-    pub fn without_model(&self) -> Option<u64> {
-        self.file().map(|file| file.items.totals().unnamed)
+    /// Number of items without a model.
+    pub fn without_model(&self) -> u64 {
+        self.file.items.totals().unnamed
     }
 
     /// The files of folders that were skipped.
     #[cfg(feature = "files")]
     pub fn left_out(&self) -> &LeftOut {
         &self.left_out
-    }
-
-    fn file(&self) -> Option<&CheckedFile> {
-        match &self.source {
-            PromptSource::File(file) => Some(file),
-            PromptSource::Stream { .. } => None,
-        }
     }
 }

@@ -1,46 +1,32 @@
 //! Checked prompts as requests, in order, for callers that send them elsewhere.
 
-use std::io::Read;
 use std::iter::FusedIterator;
 use std::sync::Arc;
 
 use crate::base::{Error, ErrorKind};
 use crate::llm::request::Request;
 
-use super::input::{FileIndex, InputFile, StreamLines, parse_alone};
-use super::prompts::{PromptSettings, PromptSource, Prompts};
+use super::input::{FileIndex, InputFile, parse_alone};
+use super::prompts::{PromptSettings, Prompts};
 
 /// The requests of [`Prompts`], in their order; see [`Prompts::into_requests`].
-pub struct PromptRequests(Option<Source>);
-
-enum Source {
-    File {
-        input: Arc<InputFile>,
-        index: Box<FileIndex>,
-        next: usize,
-    },
-    Stream(Box<StreamLines<Box<dyn Read + Send>>>),
+pub struct PromptRequests {
+    input: Arc<InputFile>,
+    index: Box<FileIndex>,
+    next: usize,
 }
 
 impl Prompts {
     /// The requests, in the order of the input and each with its id, as a [`FileRun`](crate::FileRun) would send them,
-    /// for example for a queue. A file is read again during the iteration, a stream is checked as it is read; neither
-    /// is stored in memory.
+    /// for example for a queue. The input is read again during the iteration; it is not stored in memory.
     ///
-    /// The last item is an error if the file has changed since it was checked, a line of the stream is not a prompt, or
-    /// the input cannot be read.
+    /// The last item is an error if the input has changed since it was checked, or cannot be read.
     pub fn into_requests(self) -> PromptRequests {
-        let source = match self.source {
-            PromptSource::File(file) => Source::File {
-                input: file.input,
-                index: Box::new(file.items.finish()),
-                next: 0,
-            },
-            PromptSource::Stream { name, reader } => {
-                Source::Stream(Box::new(StreamLines::new(name, reader, self.settings)))
-            }
-        };
-        PromptRequests(Some(source))
+        PromptRequests {
+            input: self.file.input,
+            index: Box::new(self.file.items.finish()),
+            next: 0,
+        }
     }
 }
 
@@ -63,34 +49,18 @@ impl PromptSettings {
     }
 }
 
-impl Source {
-    fn next(&mut self) -> Result<Option<Request>, Error> {
-        let item = match self {
-            Self::File { input, index, next } => {
-                while *next < index.len() && index.is_bad(*next) {
-                    *next += 1;
-                }
-                if *next == index.len() {
-                    return Ok(None);
-                }
-                *next += 1;
-                Some(input.read(*next - 1, index)?)
-            }
-            Self::Stream(lines) => lines.next()?.map(|next| next.item),
-        };
-        Ok(item.map(|item| item.request))
-    }
-}
-
 impl Iterator for PromptRequests {
     type Item = Result<Request, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let next = self.0.as_mut()?.next().transpose();
-        if !matches!(next, Some(Ok(_))) {
-            self.0 = None;
+        let Self { input, index, next } = self;
+        let item = (*next..index.len()).find(|i| !index.is_bad(*i))?;
+        *next = item + 1;
+        let read = input.read(item, index).map(|item| item.request);
+        if read.is_err() {
+            *next = index.len();
         }
-        next
+        Some(read.map_err(Error::from))
     }
 }
 
@@ -113,7 +83,7 @@ mod tests {
         std::fs::write(&path, text).unwrap();
         let settings = PromptSettings::new().model("m");
         let file = Prompts::open(&path, &settings, &Context::new(), &|_, _| {}).unwrap();
-        let stream = Prompts::from_reader(text.as_bytes(), &settings);
+        let stream = Prompts::from_reader(text.as_bytes(), &settings, &Context::new()).unwrap();
         let file = ids(file.into_requests());
         assert_eq!(file, ids(stream.into_requests()));
         assert_eq!(file.len(), 3);

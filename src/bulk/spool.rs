@@ -54,10 +54,6 @@ pub(super) struct SpoolFile {
     /// Maximum number of bytes.
     most: u64,
     looked: u64,
-    /// Free bytes of the disk that are left.
-    left_free: u64,
-    /// The end of the message about a text that cannot be stored.
-    ends: &'static str,
     /// Reads free and total bytes of a disk.
     room: fn(&Path) -> Option<(u64, u64)>,
 }
@@ -81,8 +77,6 @@ impl SpoolFile {
             written: 0,
             most,
             looked: 0,
-            left_free: LEFT_FREE,
-            ends: "nothing was sent",
             room,
         })
     }
@@ -99,7 +93,7 @@ impl SpoolFile {
         }
         if self.written - self.looked >= LOOK_BYTES {
             self.looked = self.written;
-            if (self.room)(&self.folder).is_some_and(|(free, _)| free < self.left_free) {
+            if (self.room)(&self.folder).is_some_and(|(free, _)| free < LEFT_FREE) {
                 return Err(self.refused(&format!(
                     "it needs more than {} MiB in {}, and that disk is nearly full",
                     self.written >> 20,
@@ -112,27 +106,8 @@ impl SpoolFile {
     }
 
     fn refused(&self, why: &str) -> Error {
-        let why = format!("{}: {why}; {}", self.name, self.ends);
+        let why = format!("{}: {why}; nothing was sent", self.name);
         Error::new(ErrorKind::Invalid, why)
-    }
-
-    /// Stores what is read of a text from now on, so that it can be read again at the same time. The file has no name
-    /// any more, so it disappears with the program.
-    pub(super) fn growing<R: Read>(mut self, text: R) -> Result<(Source, Spooled<R>), Error> {
-        // Another process may have removed the name before the file was locked.
-        #[cfg(unix)]
-        let opened = self.file.get_ref().try_clone();
-        // Two copies of one handle would share the write position.
-        #[cfg(not(unix))]
-        let opened = File::open(&self.path);
-        let opened = opened.and_then(Source::growing);
-        let source = opened.map_err(|error| unwritable(&self.folder, &error))?;
-        let _ = fs::remove_file(&self.path);
-        self.ends = "sending stopped";
-        // The limit starts with the first item, whatever space the disk has.
-        let free = (self.room)(&self.folder).map_or(u64::MAX, |(free, _)| free);
-        self.left_free = LEFT_FREE.min(free / 4);
-        Ok((source, Spooled { text, spool: self }))
     }
 
     /// The written bytes for reading, with this handle, because another process may have removed the name before the
@@ -144,25 +119,6 @@ impl SpoolFile {
             .and_then(|()| self.file.get_ref().try_clone());
         let read = file.and_then(Source::of);
         read.map_err(|error| unwritable(&self.folder, &error))
-    }
-}
-
-/// A text that is stored in a file as it is read.
-pub(super) struct Spooled<R> {
-    text: R,
-    spool: SpoolFile,
-}
-
-impl<R: Read> Read for Spooled<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.text.read(buffer)?;
-        let spool = &mut self.spool;
-        let kept = spool.write(&buffer[..n]).and_then(|()| {
-            let written = spool.file.flush();
-            written.map_err(|error| unwritable(&spool.folder, &error))
-        });
-        kept.map_err(|error| io::Error::other(error.with_storage()))?;
-        Ok(n)
     }
 }
 

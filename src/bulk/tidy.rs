@@ -7,83 +7,25 @@ use crate::base::Error;
 use super::id_key::{Key, key};
 use super::input::Matching;
 use super::results::archive::Replaced;
-use super::results::superseded::turn;
 use super::results::{PreviousLine, ResultsFile};
-
-/// How to change the output.
-#[derive(Clone, Copy)]
-pub(super) struct Tidy {
-    /// Keep one line per item: the last one that is not marked as superseded; if there is none, the last one.
-    pub compacts: bool,
-    /// Sort these in the order of the input.
-    pub ordered: bool,
-    /// Mark the lines of earlier runs that answer outdated requests. For a file, this is done before the run.
-    pub marks: Option<Marks>,
-    /// Whether the input is a stream, which may have other rows each time.
-    pub is_stream: bool,
-}
-
-/// Which lines get or lose their marks.
-#[derive(Clone, Copy)]
-pub(super) struct Marks {
-    /// Only lines before this position.
-    pub before: u64,
-    pub redo_extracts: bool,
-}
-
-impl Tidy {
-    pub(super) fn is_nothing(&self) -> bool {
-        !self.compacts && self.marks.is_none()
-    }
-
-    /// Whether the line is to be marked as superseded.
-    fn is_marked(&self, index: &Matching, line: &PreviousLine, at: u64) -> bool {
-        let marks = self.marks.filter(|marks| at < marks.before);
-        let answers = marks.and_then(|marks| {
-            let request = line.prefix(marks.redo_extracts);
-            index.answers(&line.id, request)
-        });
-        answers.map_or(line.superseded, |answers| !answers)
-    }
-}
 
 /// The beginning of the message about a failure.
 const FAILED: &str = "all results are saved, but cannot tidy up";
 
-/// Tidies the output of a file's items.
-pub(super) fn tidy(file: &mut ResultsFile, index: &Matching, how: Tidy) -> Result<(), Error> {
-    let mut best = BestLines::new(if how.compacts { index.len() } else { 0 });
-    let mut changed = how.compacts;
+/// Tidies the output of a file's items: keeps one line per item, the last one that is not marked as superseded; if
+/// there is none, the last one. `ordered` sorts them in the order of the input.
+pub(super) fn tidy(file: &mut ResultsFile, index: &Matching, ordered: bool) -> Result<(), Error> {
+    let mut best = BestLines::new(index.len());
     file.scan(&mut |line, at| {
-        let is_marked = how.is_marked(index, &line, at);
-        changed |= is_marked != line.superseded;
         let item = index.find(&line.id);
         // The file no longer has such a row, or the row makes a prompt now.
-        let is_gone = !how.is_stream && item.is_none() && line.is_unnamed_bad_row();
-        if how.compacts && !is_gone {
-            best.add(item, &line, is_marked, at);
+        if item.is_some() || !line.is_unnamed_bad_row() {
+            best.add(item, &line, at);
         }
     })?;
-    if !changed {
-        return Ok(());
-    }
-    let mut places = None;
-    if how.compacts {
-        file.archive(std::mem::take(&mut best.replaced))?;
-        places = Some(best.into_places(how.ordered.then(|| index.in_input_order())));
-    }
-    file.rewrite(FAILED, places, &mut |at, line| {
-        if how.marks.is_none() {
-            return Ok(());
-        }
-        let Ok(known) = serde_json::from_slice::<PreviousLine>(line) else {
-            return Ok(());
-        };
-        if how.is_marked(index, &known, at) != known.superseded {
-            turn(line);
-        }
-        Ok(())
-    })
+    file.archive(std::mem::take(&mut best.replaced))?;
+    let places = best.into_places(ordered.then(|| index.in_input_order()));
+    file.rewrite(FAILED, Some(places), &mut |_, _| Ok(()))
 }
 
 /// The unused bits of a position show whether its line is marked as superseded, and whether it is a billed reply.
@@ -109,12 +51,12 @@ impl BestLines {
     }
 
     /// Adds the next line, of an item of the index or of another one.
-    fn add(&mut self, item: Option<usize>, line: &PreviousLine, is_marked: bool, at: u64) {
+    fn add(&mut self, item: Option<usize>, line: &PreviousLine, at: u64) {
         let best = match item {
             Some(item) => &mut self.of_items[item],
             None => self.of_others.entry(key(&line.id)).or_insert(NOWHERE),
         };
-        let is_marked = u64::from(is_marked) * MARKED;
+        let is_marked = u64::from(line.superseded) * MARKED;
         let mut worse = (at << 2) | (u64::from(line.is_paid_reply()) * PAID) | is_marked;
         if is_marked <= *best & MARKED {
             std::mem::swap(best, &mut worse);
@@ -175,14 +117,8 @@ mod tests {
         ];
         std::fs::write(&path, before.concat()).unwrap();
         let mut file = ResultsFile::open(&path, false, &mut |_, _| {}).unwrap();
-        let how = Tidy {
-            compacts: true,
-            ordered: true,
-            marks: None,
-            is_stream: false,
-        };
         let index = index.into_matching();
-        tidy(&mut file, &index, how).unwrap();
+        tidy(&mut file, &index, true).unwrap();
         let after = [
             line("a", true, &a, ",\"input\":{\"k\":7}"),
             line("b", true, &b, ""),

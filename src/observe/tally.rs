@@ -470,15 +470,6 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Adds items of a stream that did not need to be sent.
-    pub(crate) fn add_before(&mut self, completed: u64, failed: u64, unusable: u64) {
-        self.total += completed + failed;
-        self.completed += completed;
-        self.completed_before += completed;
-        self.failed += failed;
-        self.unusable_replies += unusable;
-    }
-
     /// What limited the run most: the name of a part of its [`time`](Self::time), `"nothing"`, or `"concurrency"` if
     /// that part is the provider's and items waited, during at least a third of it, while all slots had calls in
     /// flight.

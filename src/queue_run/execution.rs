@@ -275,7 +275,7 @@ impl Execution {
         let all = plan.done + self.attached + self.submitted;
         Watch {
             process: self.process,
-            goal: plan.total.unwrap_or(0).min(all),
+            goal: plan.total.min(all),
             failed,
             notifier: self.notifier.clone(),
             wake,

@@ -87,7 +87,7 @@ fn a_file_that_changes_between_check_and_call_fails_its_items_alone() {
     // A new request sends the present contents of the file.
     desk.write("c.png", PNG);
     let run = FileRun::prepare(prompts(), output(), FileRunOptions::new()).unwrap();
-    assert_eq!(run.plan().to_send, Some(2));
+    assert_eq!(run.plan().to_send, 2);
     run.run(&client).unwrap();
     assert_eq!(calls.load(Ordering::Relaxed), 3);
 }

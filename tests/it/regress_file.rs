@@ -1,8 +1,6 @@
 //! Former bugs of runs from a file or a stream to a file.
 
-use std::io::Cursor;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::time::Duration;
@@ -62,7 +60,7 @@ fn lines(n: usize) -> String {
 }
 
 fn stream(text: &str) -> Prompts {
-    Prompts::from_reader(Cursor::new(text.to_owned()), &PromptSettings::new())
+    Prompts::from_reader(text.as_bytes(), &PromptSettings::new(), &Context::new()).unwrap()
 }
 
 fn run(prompts: Prompts, output: PathBuf, ctx: &Context, client: impl LlmClient) -> RunReport {
@@ -102,7 +100,7 @@ fn a_stream_is_read_although_its_folder_cannot_be_created() {
     let folder = Folder::new();
     folder.write("taken", "");
     let settings = PromptSettings::new().spool_folder(folder.path("taken/data"));
-    let prompts = Prompts::from_reader(Cursor::new(lines(2)), &settings);
+    let prompts = Prompts::from_reader(lines(2).as_bytes(), &settings, &Context::new()).unwrap();
     let report = run(prompts, folder.path("out.jsonl"), &Context::new(), Extract);
     assert!(report.stop.is_none(), "{:?}", report.stop);
     assert_eq!(folder.results("out.jsonl").len(), 2);
@@ -238,32 +236,16 @@ fn a_cancelled_stream_counts_items_that_wait_for_a_retry_as_pending() {
 }
 
 #[test]
-fn lines_before_a_bad_line_of_a_stream_all_have_outcomes() {
-    for good in 0..12 {
-        let (report, results, calls) = ends(move || {
-            let folder = Folder::new();
-            let text: String = (0..good)
-                .map(|i| format!("{{\"prompt\":\"p{i}\"}}\n"))
-                .chain(["{\"prompt\":7}\n{\"prompt\":\"after\"}\n".to_owned()])
-                .collect();
-            let calls = Arc::new(AtomicUsize::new(0));
-            let count = calls.clone();
-            let client = client_fn(move |_: &Request, _: &Context| {
-                count.fetch_add(1, Ordering::SeqCst);
-                Ok(Response::new("own", "x"))
-            });
-            let output = folder.path("out.jsonl");
-            let report = run(stream(&text), output, &Context::new(), client);
-            let results = folder.results("out.jsonl");
-            (report, results, calls.load(Ordering::SeqCst))
-        });
-        assert!(matches!(report.stop, Some(StopReason::Fatal(_))));
-        let summary = report.summary;
-        assert_eq!(summary.completed, calls as u64);
-        assert_eq!(results.len(), calls);
-        assert_eq!((summary.total, summary.failed), (good, 0));
-        assert_eq!(summary.pending, good - summary.completed);
-    }
+fn a_bad_line_of_a_stream_is_found_before_anything_is_sent() {
+    let text = "{\"prompt\":\"p0\"}\n{\"prompt\":7}\n{\"prompt\":\"after\"}\n";
+    let read = Prompts::from_reader(text.as_bytes(), &PromptSettings::new(), &Context::new());
+    let error = read.map(drop).unwrap_err();
+    assert!(
+        error
+            .message()
+            .starts_with("(standard input):2: found a number (7)"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The sources of prompts: files, standard input, or a named pipe.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::iter;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use batchwright::files::{PromptRequests, PromptSettings};
 use batchwright::{Context, Error, ErrorKind, Prompts, Request};
 
 use super::args::input::{BadRows, InputArgs, ReadingArgs};
-use super::background::{Background, Event, interrupted, iter_in_background};
+use super::background::{Background, Event, interrupted};
 use super::display::Display;
 use super::exit::{About, Early, Refusal};
 use super::folder;
@@ -54,11 +54,16 @@ impl InputArgs {
         self.reading.settings(settings, folder)
     }
 
-    /// Opens the prompts: files are checked completely, streams are not read yet.
+    /// Opens and checks the prompts. A stream is read to its end first, and stored on the disk while the program runs.
     pub fn open(&self, settings: &PromptSettings, session: &Session) -> Result<Prompts, Early> {
-        let prompts = self.checked(settings, &session.ctx, &session.display);
-        session.display.clear();
-        let prompts = read(prompts, session)?;
+        let prompts = match self.stream() {
+            Some(path) => read_stream(path, settings, session)?,
+            None => {
+                let prompts = self.checked(settings, &session.ctx, &session.display);
+                session.display.clear();
+                read(prompts, session)?
+            }
+        };
         folder::left_out_lines(&prompts)
             .iter()
             .for_each(|line| session.say(line));
@@ -71,14 +76,6 @@ impl InputArgs {
         ctx: &Context,
         display: &Display,
     ) -> Result<Prompts, Error> {
-        if let Some(path) = self.stream() {
-            return Ok(if path == Path::new("-") {
-                Prompts::from_reader(io::stdin(), settings)
-            } else {
-                let name = path.display().to_string();
-                Prompts::from_named(name, Pipe::Closed(path.to_owned()), settings)
-            });
-        }
         if let Some(path) = self.files.iter().find(|path| is_stream(path)) {
             let why = format!(
                 "{}: standard input or a pipe must be the only input; save it as a file",
@@ -161,54 +158,36 @@ fn is_stream(path: &Path) -> bool {
 /// The thread that reads a stream.
 const SOURCE_THREAD: &str = "batchwright-source";
 
-/// A pipe by its path. The first read opens it, because opening waits for its writer.
-enum Pipe {
-    Closed(PathBuf),
-    Open(File),
-}
-
-impl Read for Pipe {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if let Self::Closed(path) = self {
-            *self = Self::Open(File::open(path)?);
-        }
-        match self {
-            Self::Open(file) => file.read(buffer),
-            Self::Closed(_) => Ok(0),
-        }
-    }
-}
-
-/// Reads all of a stream, and stores it in that folder while the program runs.
-pub fn on_disk(prompts: Prompts, folder: &Path, session: &Session) -> Result<Prompts, Early> {
-    let (folder, reading) = (folder.to_owned(), session.ctx.clone());
-    let prompts = in_background(move || prompts.on_disk(&folder, &reading), session, || {})?;
-    match prompts.items() {
-        Some(0) => Err(Refusal::usage("the input held no prompts").into()),
-        _ => Ok(prompts),
-    }
-}
-
 /// After this time without input, a line reports that the run waits for it.
 const SILENCE: Duration = Duration::from_millis(500);
 
-/// Waits for the first prompt of a stream, and rejects a stream that begins with something else.
-pub fn first_checked(prompts: Prompts, session: &Session) -> Result<Prompts, Early> {
-    let waiting = || session.say("waiting for the input");
-    in_background(move || prompts.first_checked(), session, waiting)
-}
-
-fn in_background(
-    reading: impl FnOnce() -> Result<Prompts, Error> + Send + 'static,
+/// Reads standard input, or the pipe at this path, on another thread: the read may block when a signal comes.
+fn read_stream(
+    path: &Path,
+    settings: &PromptSettings,
     session: &Session,
-    waiting: impl Fn(),
 ) -> Result<Prompts, Early> {
+    let (path, settings, ctx) = (path.to_owned(), settings.clone(), session.ctx.clone());
+    let reading = move || {
+        if path == Path::new("-") {
+            return Prompts::from_reader(io::stdin(), &settings, &ctx);
+        }
+        let name = path.display().to_string();
+        // Opening a pipe waits for its writer.
+        let pipe = File::open(&path).map_err(|error| {
+            Error::new(
+                ErrorKind::Invalid,
+                format!("{name}: cannot be read: {error}"),
+            )
+        })?;
+        Prompts::from_named(&name, pipe, &settings, &ctx)
+    };
     let reader = Background::spawn(SOURCE_THREAD, iter::once_with(reading), &session.ctx)?;
     let mut patience = Some(SILENCE);
     loop {
         match reader.next(patience.take()) {
             Event::Item(prompts) => return read(prompts, session),
-            Event::Silence => waiting(),
+            Event::Silence => session.say("waiting for the end of the input"),
             Event::Cancelled => return Err(session.interrupted()),
             Event::Ended => {
                 let error = Error::new(ErrorKind::Panic, "the input is no longer read");
@@ -235,16 +214,7 @@ fn read(prompts: Result<Prompts, Error>, session: &Session) -> Result<Prompts, E
     })
 }
 
-/// Requests of a stream, read on another thread.
-pub fn requests_in_background(
-    requests: PromptRequests,
-    ctx: &Context,
-) -> Result<impl Iterator<Item = Result<Request, Error>> + use<>, Refusal> {
-    let lost = "standard input is no longer read";
-    iter_in_background(SOURCE_THREAD, requests, ctx, lost)
-}
-
-/// Requests of files, up to a signal.
+/// Requests, up to a signal.
 pub fn until_cancelled(
     requests: PromptRequests,
     ctx: &Context,

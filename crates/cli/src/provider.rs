@@ -69,13 +69,11 @@ pub fn warn(plan: &ProviderPlan, say: &dyn Fn(String)) {
 }
 
 /// Rejects a plan that cannot work. The model of a server that is still loading is unknown, and is not rejected.
-/// `unnamed` is the number of requests without a model, if known.
-pub fn check(plan: &ProviderPlan, unnamed: Option<u64>) -> Result<(), Refusal> {
-    if let Some(n) = unnamed.filter(|n| *n > 0)
-        && plan.lacks_model()
-    {
+/// `unnamed` is the number of requests without a model.
+pub fn check(plan: &ProviderPlan, unnamed: u64) -> Result<(), Refusal> {
+    if unnamed > 0 && plan.lacks_model() {
         return Err(Refusal::usage(format!(
-            "{n} requests name no model, and {} has no default: use --model, \
+            "{unnamed} requests name no model, and {} has no default: use --model, \
              BATCHWRIGHT_MODEL or the setting llm.model",
             plan.first.provider
         ))
@@ -180,12 +178,12 @@ pub fn plan(
     settings: &Settings,
     options: ProviderOptions,
     embed: bool,
-    unnamed: Option<u64>,
+    unnamed: u64,
     say: &dyn Fn(String),
 ) -> Result<ProviderPlan, Refusal> {
     let options = with_headers(options, args, settings)?
         .embeddings(embed)
-        .every_request_names_a_model(unnamed == Some(0));
+        .every_request_names_a_model(unnamed == 0);
     let plan = ProviderPlan::new(settings.clone(), options);
     let plan = plan.map_err(|error| not_planned(error, embed))?;
     tell_choice(&plan, args, embed, say);
@@ -371,7 +369,7 @@ pub fn note_changed_default(plan: &RunPlan, default: Option<&str>, say: &dyn Fn(
 /// request, so an item that another model answered is not finished.
 pub fn fits_vectors(
     plan: &ProviderPlan,
-    unnamed: Option<u64>,
+    unnamed: u64,
     run: &RunPlan,
     output: &Path,
 ) -> Result<(), Refusal> {
@@ -437,7 +435,7 @@ mod tests {
             let settings = set(key, value).unwrap();
             let folder = Path::new("data");
             let options = options(&args, Some(folder));
-            let run = plan(&args, &settings, options, false, Some(1), &|_| {});
+            let run = plan(&args, &settings, options, false, 1, &|_| {});
             let host = ProviderOptions::new()
                 .base_url(args.base_url.clone())
                 .data_dir(folder)

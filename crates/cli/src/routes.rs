@@ -24,9 +24,9 @@ pub fn manager(args: &WorkerArgs, settings: &Settings, quiet: bool) -> Result<Ll
     let notes = RefCell::new(Vec::new());
     let note = |line| notes.borrow_mut().push(line);
     // Jobs without a model fail one by one with a clear message if there is no default model.
-    let plan = provider::plan(&args.provider, settings, options, false, Some(0), &note)?;
+    let plan = provider::plan(&args.provider, settings, options, false, 0, &note)?;
     notes.into_inner().into_iter().for_each(say);
-    provider::check(&plan, Some(0))?;
+    provider::check(&plan, 0)?;
     strategy::refuse_full_price(&plan.strategy(), settings)?;
     if let Some(why) = plan.strategy().fallback_reason.filter(|_| quiet) {
         // Also with --quiet, because it may cost twice as much as the setting requests.

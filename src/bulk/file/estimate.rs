@@ -30,16 +30,13 @@ impl FileRun<'_> {
     }
 
     /// The requests that the run would send, by the model that they name; those without one are under `None`. They are read
-    /// again for this. Items that need no call, such as finished ones and duplicates, are not included. Empty for a stream.
+    /// again for this. Items that need no call, such as finished ones and duplicates, are not included.
     ///
     /// # Errors
     /// If the input, or a file that a prompt names, has changed since it was checked.
     pub fn estimates(&self) -> Result<BTreeMap<Option<String>, Estimate>, Error> {
         let prompts = &self.prompts;
         let (input, index) = (&prompts.input, &prompts.index);
-        if prompts.stream.is_some() {
-            return Ok(BTreeMap::new());
-        }
         let completes = prompts.task == RequestTask::Complete;
         let add = |mut all: BTreeMap<Option<String>, Estimate>, item: &u32| {
             let request = input.read(*item as usize, index)?.request;

@@ -4,18 +4,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::base::{Error, ErrorKind};
-use crate::bulk::equals::Equals;
-use crate::bulk::input::{
-    AttachedFiles, FileIndex, InputFile, Match, Matching, Totals, is_automatic,
-};
-use crate::bulk::known::{self, KnownAnswers, OutputAnswers, remember};
+use crate::bulk::input::{FileIndex, InputFile, Match, Matching, Totals, is_automatic};
+use crate::bulk::known::{self, KnownAnswers, remember};
 use crate::bulk::open_output::{OpenOutput, Opened, open, refuse_same_file};
 use crate::bulk::options::{FileRunError, FileRunOptions, RunOutput, RunPlan};
-use crate::bulk::prompts::{PromptSource, Prompts};
+use crate::bulk::prompts::Prompts;
 use crate::bulk::results::archive::Archived;
 use crate::bulk::results::superseded::SupersededFlags;
 use crate::bulk::results::{PreviousLine, ResultsFile};
-use crate::bulk::stream::{Previous, StreamInput};
 use crate::llm::params::RequestTask;
 use crate::observe::causes::{Causes, FailureCause};
 
@@ -28,9 +24,7 @@ pub(super) fn prepare_file(
     plan: &mut RunPlan,
     compare: &mut dyn FnMut(&mut Matching) -> Result<(), Error>,
 ) -> Result<(Prepared, OpenOutput), FileRunError> {
-    let PromptSource::File(mut checked) = prompts.source else {
-        unreachable!("asked for files only");
-    };
+    let mut checked = prompts.file;
     let mut earlier = EarlierLines {
         embeds: prompts.settings.task == RequestTask::Embed,
         redo_extracts: options.redo_extracts,
@@ -80,7 +74,6 @@ pub(super) fn prepare_file(
     }
     let known_items = tally.done + tally.failed + tally.unusable + tally.changed;
     let prepared = Prepared {
-        has_marks: false,
         input: checked.input,
         index: Arc::new(index),
         kinds: checked.kinds,
@@ -92,7 +85,6 @@ pub(super) fn prepare_file(
         flags,
         restored,
         attached,
-        stream: None,
     };
     Ok((prepared, output))
 }
@@ -102,7 +94,7 @@ impl RunPlan {
     fn count(&mut self, index: &FileIndex, totals: Totals) {
         let tally = index.tally();
         self.under_way = (0..index.len()).filter(|i| index.is_taken(*i)).count() as u64;
-        self.total = Some(index.len() as u64);
+        self.total = index.len() as u64;
         self.done = tally.done;
         self.failed_before = tally.failed;
         self.unusable_before = tally.unusable;
@@ -187,49 +179,4 @@ fn bad_row_causes(input: &InputFile, index: &FileIndex) -> Result<Vec<FailureCau
         causes.add(&Error::new(ErrorKind::Invalid, why), 1);
     }
     Ok(causes.sorted())
-}
-
-pub(super) fn prepare_stream(
-    prompts: Prompts,
-    output: RunOutput,
-    options: &FileRunOptions,
-    plan: &mut RunPlan,
-) -> Result<(Prepared, OpenOutput), FileRunError> {
-    let PromptSource::Stream { name, reader } = prompts.source else {
-        unreachable!("asked for streams only");
-    };
-    let settings = prompts.settings;
-    let mut previous = Previous::default();
-    let output = match open(output, options)? {
-        Opened::Writer(writer) => OpenOutput::Writer(writer),
-        Opened::File(path) => {
-            plan.resumable = true;
-            let file = ResultsFile::open(&path, options.fsync, &mut |line, _| {
-                previous.add(&line, options.redo_extracts);
-            })?;
-            OpenOutput::File(file)
-        }
-    };
-    previous.seal();
-    let prepared = Prepared {
-        input: Arc::new(InputFile::growing(settings.clone())),
-        index: Arc::new(FileIndex::growing()),
-        kinds: Vec::new(),
-        equals: Equals::default(),
-        of_output: OutputAnswers::default(),
-        output_cap: settings.output_cap(),
-        task: settings.task,
-        repeated: previous.repeated,
-        has_marks: previous.marked,
-        flags: SupersededFlags::default(),
-        restored: Vec::new(),
-        attached: AttachedFiles::default(),
-        stream: Some(Box::new(StreamInput {
-            name,
-            reader,
-            settings,
-            previous,
-        })),
-    };
-    Ok((prepared, output))
 }

@@ -119,18 +119,6 @@ impl Entry {
         self.packed & BAD != 0
     }
 
-    /// The same with an offset, for an entry that was made without one.
-    pub(super) fn at(mut self, offset: u64) -> Self {
-        self.packed |= offset << OFFSET_SHIFT;
-        self
-    }
-
-    /// The same with a class, for an entry that was made without one.
-    pub(super) fn of_class(mut self, class: u16) -> Self {
-        self.packed |= u64::from(class) << CLASS_SHIFT;
-        self
-    }
-
     pub(super) fn is_auto(&self) -> bool {
         self.packed & AUTO != 0
     }

@@ -3,7 +3,6 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::OnceLock;
 
 use super::entry::LARGEST_FILE;
 use super::fault::{Fault, InputError, InputErrors, Place, utf8};
@@ -117,8 +116,7 @@ impl NamedFile {
 /// Open files of prompts. Any thread may read from them.
 #[derive(Debug)]
 pub(crate) struct InputFile {
-    /// A stream has one, once its first item has arrived.
-    parts: OnceLock<Vec<Part>>,
+    parts: Vec<Part>,
     settings: PromptSettings,
 }
 
@@ -176,31 +174,7 @@ impl InputFile {
             let fault = Fault::new(flag, "a table of text: other inputs have neither");
             return Err(InputError::of_file(&first.name, fault.to_string()).into());
         }
-        Ok(Self {
-            parts: parts.into(),
-            settings,
-        })
-    }
-
-    /// A stream that is stored on the disk as it arrives.
-    pub(crate) fn growing(settings: PromptSettings) -> Self {
-        Self {
-            parts: OnceLock::new(),
-            settings,
-        }
-    }
-
-    /// Sets the source of the stream's items, when the first one has arrived.
-    pub(crate) fn begin(&self, name: &str, form: Form, source: Source) {
-        let file = NamedFile::new(name.to_owned(), form, source);
-        let _ = self.parts.set(vec![Part::new(file, 0, &self.settings)]);
-    }
-
-    /// Sets the end of the stream, when its last item has arrived.
-    pub(crate) fn end(&self, len: u64) {
-        if let [part] = self.parts() {
-            part.source.end(len);
-        }
+        Ok(Self { parts, settings })
     }
 
     /// Reads item `i` again.
@@ -328,7 +302,7 @@ impl InputFile {
     }
 
     pub(super) fn parts(&self) -> &[Part] {
-        self.parts.get().map_or(&[], Vec::as_slice)
+        &self.parts
     }
 
     /// The file of an offset.

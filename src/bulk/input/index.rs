@@ -3,9 +3,7 @@
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering as Order};
 
-use parking_lot::RwLock;
 use rayon::prelude::*;
 
 use super::attached::AttachedFiles;
@@ -57,7 +55,7 @@ pub(crate) struct MatchCounts {
 }
 
 /// Faults of records that repeat an id, by offset.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 struct Repeats(HashMap<u64, String>);
 
 /// The index by id: the result of a check.
@@ -246,12 +244,6 @@ impl Matching {
         })
     }
 
-    /// Whether a line answers the current request of the item with that id; `None` if there is no such item.
-    pub(crate) fn answers(&self, id: &str, request_hash_prefix: u64) -> Option<bool> {
-        let at = self.find(id)?;
-        Some(self.entries[at].request == request_hash_prefix)
-    }
-
     /// Ends the matching: from now on items are in input order.
     pub(crate) fn finish(mut self) -> FileIndex {
         let mut tally = MatchCounts {
@@ -272,11 +264,10 @@ impl Matching {
         }
         self.entries.par_sort_unstable_by_key(Entry::offset);
         FileIndex {
-            entries: RwLock::new(self.entries),
+            entries: self.entries,
             hash: self.hash,
             collisions: self.collisions,
             repeats: self.repeats,
-            end: AtomicU64::new(self.totals.bytes),
             totals: self.totals,
             tally,
         }
@@ -284,15 +275,12 @@ impl Matching {
 }
 
 /// The index in input order; `i` counts items from 0.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct FileIndex {
-    /// Items of a stream are appended one by one.
-    pub(super) entries: RwLock<Vec<Entry>>,
+    pub(super) entries: Vec<Entry>,
     pub(super) hash: IdHash,
     pub(super) collisions: HashMap<String, u64>,
     repeats: Box<Repeats>,
-    /// The end of the last record.
-    end: AtomicU64,
     pub(super) totals: Totals,
     pub(super) tally: MatchCounts,
 }
@@ -300,7 +288,7 @@ pub(crate) struct FileIndex {
 impl FileIndex {
     /// Number of items.
     pub(crate) fn len(&self) -> usize {
-        self.entries.read().len()
+        self.entries.len()
     }
 
     #[cfg(test)]
@@ -321,37 +309,23 @@ impl FileIndex {
 
     /// Upper bound for its end: the next item or the end of the input.
     pub(crate) fn end(&self, i: usize) -> u64 {
-        let entries = self.entries.read();
-        match entries.get(i + 1) {
-            Some(next) => next.offset(),
-            None => self.end.load(Order::Acquire),
-        }
-    }
-
-    pub(super) fn set_end(&self, end: u64) {
-        self.end.store(end, Order::Release);
+        let next = self.entries.get(i + 1);
+        next.map_or(self.totals.bytes, Entry::offset)
     }
 
     pub(super) fn entry(&self, i: usize) -> Entry {
-        self.entries.read()[i]
+        self.entries[i]
     }
 
     /// Sorts items by request, and those of one request in the order of the input.
     pub(crate) fn sort_by_request(&self, items: &mut [u32]) {
-        let entries = self.entries.read();
-        let entries: &[Entry] = &entries;
+        let entries = &self.entries;
         items.par_sort_unstable_by_key(|item| (entries[*item as usize].request, *item));
     }
 
     /// Its class.
     pub(crate) fn class(&self, i: usize) -> u16 {
         self.entry(i).class()
-    }
-
-    /// The first 8 bytes of the request hash of many items, which are not changed meanwhile.
-    pub(crate) fn request_prefixes(&self) -> impl Fn(u32) -> u64 {
-        let entries = self.entries.read();
-        move |item| entries[item as usize].request
     }
 
     /// The first 8 bytes of its request hash.
@@ -409,26 +383,11 @@ impl FileIndex {
     /// Sorts by id again without loss of data.
     pub(crate) fn into_matching(self) -> Matching {
         let repeats = self.repeats;
-        let mut by_id = Matching::sorted(self.entries.into_inner(), self.hash, self.totals);
+        let mut by_id = Matching::sorted(self.entries, self.hash, self.totals);
         by_id.set_collisions(self.collisions);
         by_id.repeats = repeats;
         by_id.unknown_lines = self.tally.unknown_lines;
         by_id
-    }
-
-    /// The same at the end of a run, when the thread that reads a stream may still hold the index. This one becomes
-    /// empty.
-    pub(crate) fn take_matching(&self) -> Matching {
-        let taken = Self {
-            entries: std::mem::take(&mut *self.entries.write()).into(),
-            hash: self.hash,
-            collisions: self.collisions.clone(),
-            repeats: Box::default(),
-            end: self.end.load(Order::Acquire).into(),
-            totals: self.totals,
-            tally: self.tally,
-        };
-        taken.into_matching()
     }
 }
 

@@ -15,7 +15,6 @@ mod expression;
 mod fault;
 mod fields;
 mod file;
-mod growing;
 mod id;
 mod index;
 mod json;
@@ -32,7 +31,6 @@ mod refused_files;
 mod rows;
 mod said;
 mod source;
-mod stream;
 mod table;
 mod template;
 mod template_tokens;
@@ -56,7 +54,6 @@ pub(crate) use check::Hooks;
 pub(crate) use entry::{EarlierResult, State};
 pub(crate) use fault::InputError;
 pub(crate) use file::{BadRow, InputFile, Item, NamedFile, Unread};
-pub(crate) use growing::Arrival;
 pub(crate) use id::{hash_prefix, is_automatic};
 pub(crate) use index::{FileIndex, Match, Matching, Totals};
 pub(crate) use json_object::{JsonObject, JsonString};
@@ -65,7 +62,6 @@ pub(crate) use queued::Fit;
 #[cfg(feature = "tables")]
 pub(crate) use rows::{Bounded, MAX_RECORD_BYTES};
 pub(crate) use source::Source;
-pub(crate) use stream::{StreamLines, StreamedItem, first_checked};
 pub(crate) use template::Template;
 
 use crate::llm::params::ResponseFormat;
@@ -121,11 +117,6 @@ impl Form {
                 "found a .{other} file; expected {ACCEPTED}, or --format with its format"
             )),
         }
-    }
-
-    /// True if a stream must be read to its end before its first record can be used.
-    pub(crate) fn needs_all(self) -> bool {
-        self == Self::Json || self.is_table()
     }
 
     fn is_table(self) -> bool {

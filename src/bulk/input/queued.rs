@@ -69,7 +69,7 @@ impl Matching {
 impl FileIndex {
     /// Marks it as processed by a job.
     pub(crate) fn hold(&mut self, i: usize) {
-        self.entries.get_mut()[i].hold();
+        self.entries[i].hold();
     }
 }
 

@@ -4,13 +4,11 @@
 use std::fs::{File, Metadata};
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use memchr::memchr_iter;
 
 use super::Form;
-use super::entry::LARGEST_FILE;
 use super::records::next_record;
 use super::rows::{MAX_RECORD_BYTES, Next};
 
@@ -22,8 +20,6 @@ pub(crate) struct Source {
     #[cfg(not(unix))]
     file: parking_lot::Mutex<File>,
     stamp: Stamp,
-    /// For a file that is still being written: its end, once it is known.
-    growing: Option<AtomicU64>,
 }
 
 /// The properties that show whether a file has changed.
@@ -90,27 +86,12 @@ impl Source {
             #[cfg(not(unix))]
             file: parking_lot::Mutex::new(file),
             stamp,
-            growing: None,
         })
     }
 
-    /// A file that another handle continues to write to.
-    pub(crate) fn growing(file: File) -> io::Result<Self> {
-        let growing = Some(AtomicU64::new(LARGEST_FILE));
-        Self::of(file).map(|source| Self { growing, ..source })
-    }
-
-    /// Sets the end of the file when its last byte was written.
-    pub(super) fn end(&self, len: u64) {
-        if let Some(end) = &self.growing {
-            end.store(len, Ordering::Release);
-        }
-    }
-
-    /// Bytes in the file when it was opened; for a file that is still being written, the largest number.
+    /// Bytes in the file when it was opened.
     pub(crate) fn len(&self) -> u64 {
-        let end = self.growing.as_ref();
-        end.map_or(self.stamp.len, |end| end.load(Ordering::Acquire))
+        self.stamp.len
     }
 
     /// A reader of the whole file from its beginning.
@@ -123,9 +104,6 @@ impl Source {
 
     /// How the file differs from what was opened.
     pub(super) fn change(&self) -> Option<String> {
-        if self.growing.is_some() {
-            return None;
-        }
         #[cfg(unix)]
         let metadata = self.file.metadata().ok()?;
         #[cfg(not(unix))]

@@ -55,8 +55,7 @@ pub struct RunArgs {
     /// Send identical requests once
     ///
     /// Each item gets a result line with the answer; `answered_by` names the item that was sent. Answers that are
-    /// already in the output are used too. Standard input is read to its end first; --dry-run reports how many
-    /// calls are saved. Runs in batches send every prompt; they reject this flag
+    /// already in the output are used too; --dry-run reports how many calls are saved. Runs in batches send every prompt; they reject this flag
     #[arg(help_heading = "Prompts", long, hide_short_help = true)]
     pub dedupe: bool,
 

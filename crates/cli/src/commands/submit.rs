@@ -2,14 +2,14 @@
 
 use batchwright::plan::EffectiveStrategy;
 use batchwright::queue::{EnqueueError, ProcessBudget, ProcessInfo};
-use batchwright::{Context, Error, ErrorKind, Job, JobQueue, ProcessId, Request};
+use batchwright::{Context, Error, ErrorKind, Job, JobQueue, ProcessId};
 
 use crate::args::submit::SubmitArgs;
 use crate::data_dir::data_dir;
 use crate::display;
 use crate::exit::{About, Early, Exit, Refusal};
 use crate::format::count;
-use crate::input::{on_disk, requests_in_background, until_cancelled};
+use crate::input::until_cancelled;
 use crate::job_types;
 use crate::payloads;
 use crate::prompts;
@@ -62,29 +62,19 @@ fn submit_prompts(args: &SubmitArgs) -> Result<Exit, Early> {
     let settings = prompts::settings(&args.prompt, args.model.as_deref())?;
     let folder = data_dir(args.data.data_dir.as_deref());
     let settings = args.input.settings(settings, folder)?;
-    let mut prompts = args.input.open(&settings, &session)?;
+    let prompts = args.input.open(&settings, &session)?;
 
     let queue = args.data.open()?;
     let process = args.process.unwrap_or_else(ProcessId::new);
     refuse_known(args, &queue, process)?;
-    if prompts.needs_disk() {
-        prompts = on_disk(prompts, &args.data.folder()?, &session)?;
-    }
-    let left_out = prompts.bad_rows().unwrap_or(0);
+    let left_out = prompts.bad_rows();
     if left_out > 0 {
         display::say(&format!(
             "skipped {} rows that are invalid",
             count(left_out)
         ));
     }
-    let requests: Box<dyn Iterator<Item = Result<Request, Error>>> = if prompts.items().is_none() {
-        Box::new(requests_in_background(
-            prompts.into_requests(),
-            &session.ctx,
-        )?)
-    } else {
-        Box::new(until_cancelled(prompts.into_requests(), &session.ctx))
-    };
+    let requests = until_cancelled(prompts.into_requests(), &session.ctx);
     let jobs =
         requests.map(|request| request.map(|request| with_options(args, Job::from(&request))));
     queued(args, &queue, process, jobs, &session)

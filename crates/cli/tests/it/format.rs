@@ -56,7 +56,7 @@ fn a_named_pipe_is_read_like_standard_input() {
     fed(&desk, &sim, "/dev/stdin", "{\"prompt\":\"a\"}\n{\n")
         .ends(2, "/dev/stdin:2: found invalid JSON");
     fed(&desk, &sim, "/dev/stdin|more.jsonl", "").ends(2, "must be the only input");
-    fed(&desk, &sim, "/dev/stdin", "").ends(2, "/dev/stdin held no prompts");
+    fed(&desk, &sim, "/dev/stdin", "").ends(2, "/dev/stdin: found no prompts");
 }
 
 #[test]

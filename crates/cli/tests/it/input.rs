@@ -1,8 +1,6 @@
 //! Standard input as JSON lines or text.
 
-use std::process::Stdio;
-
-use super::common::{Desk, Running, good, id, results};
+use super::common::{Desk, good, id, results};
 use super::program::fed;
 
 #[test]
@@ -17,7 +15,7 @@ fn standard_input_is_json_lines_or_text() {
     let found = results(&ended.stdout);
     assert_eq!(found[1]["text"], "echo: two");
     assert_eq!(id(&found[2]), format!("{}-2", id(&found[0])));
-    feed("", "- -o none.jsonl").ends(2, "held no prompts");
+    feed("", "- -o none.jsonl").ends(2, "found no prompts");
 
     let calls = sim.stats().calls;
     feed("one\ntwo\nthree\n", "- -o out.jsonl").expect(0);
@@ -27,21 +25,12 @@ fn standard_input_is_json_lines_or_text() {
 }
 
 #[test]
-fn a_bad_line_of_standard_input_keeps_earlier_results() {
+fn a_bad_line_of_standard_input_is_found_before_anything_is_sent() {
     let (desk, sim) = (Desk::new(), good());
-    let mut command = desk.against(&sim, "- -o out.jsonl -j 1");
-    let mut running = Running::start(command.stdin(Stdio::piped()));
-    running.feed("{\"id\":\"a\",\"prompt\":\"one\"}\n");
-    let out = desk.path("out.jsonl");
-    assert!(super::common::eventually(|| super::common::line_count(
-        &out
-    ) == 1));
-    running.feed("{\"id\":\"a\",\"prompt\":\"two\"}\n{\"id\":\"c\",\"prompt\":\"three\"}\n");
-    drop(running.child.stdin.take());
-    running
-        .wait()
-        .ends(2, "line 1")
-        .says("\"a\"")
-        .says("standard input");
-    assert_eq!(desk.ids("out.jsonl"), ["a"]);
+    let lines = "{\"id\":\"a\",\"prompt\":\"one\"}\n{\"id\":\"a\",\"prompt\":\"two\"}\n";
+    super::program::fed(&mut desk.against(&sim, "- -o out.jsonl"), lines).ends(
+        2,
+        "(standard input):2: found the id \"a\", which line 1 has already",
+    );
+    assert_eq!(sim.stats().calls, 0);
 }

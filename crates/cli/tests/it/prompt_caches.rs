@@ -118,7 +118,7 @@ fn a_run_that_is_resumed_with_another_setting_sends_nothing_again() {
 }
 
 #[test]
-fn prompts_of_a_stream_are_cached_only_if_all_are() {
+fn prompts_of_a_stream_are_cached_like_those_of_a_file() {
     for (words, cached) in [("", false), ("--cache-prompt always", true)] {
         let (desk, sim) = (Desk::new(), caching(QUICK));
         let words = format!("- -o out.jsonl {words}");

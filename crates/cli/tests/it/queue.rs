@@ -188,8 +188,17 @@ fn bad_input_is_reported_by_line_and_submits_nothing() {
     assert!(!database(&desk).exists());
 }
 
-fn piped(desk: &Desk) -> Running {
-    Running::start(on_queue(desk, "submit -").stdin(Stdio::piped()))
+/// Payloads are queued while they arrive.
+fn piped(desk: &Desk, more: &str) -> Running {
+    let words = format!("submit - --type summarize --id-column id {more}");
+    Running::start(on_queue(desk, &words).stdin(Stdio::piped()))
+}
+
+/// Payloads with the ids `i-0`, `i-1`, …
+fn payloads(n: usize) -> String {
+    (0..n)
+        .map(|i| format!("{{\"id\":\"i-{i}\",\"article_id\":\"{i}\",\"content\":\"text\"}}\n"))
+        .collect()
 }
 
 /// More jobs than are written at once.
@@ -221,8 +230,8 @@ fn jobs_told(said: &str) -> u64 {
 #[test]
 fn a_bad_line_of_standard_input_submits_nothing() {
     let desk = Desk::new();
-    let mut running = piped(&desk);
-    running.feed(&prompt_lines(GROUP));
+    let mut running = piped(&desk, "");
+    running.feed(&payloads(GROUP));
     let there = half_queued(&desk);
     running.feed("{\"id\":\"i-7\",\"prompt\":\"again\"}\n");
     let ended = running.wait().expect(2);
@@ -241,8 +250,8 @@ fn a_bad_line_of_standard_input_submits_nothing() {
 fn a_signal_during_submit_removes_the_queued_jobs() {
     for (name, code) in [("INT", 130), ("TERM", 143)] {
         let desk = Desk::new();
-        let mut running = piped(&desk);
-        running.feed(&prompt_lines(GROUP));
+        let mut running = piped(&desk, "");
+        running.feed(&payloads(GROUP));
         let there = half_queued(&desk);
         running.signal(name);
         let pipe = running.child.stdin.take();
@@ -262,9 +271,8 @@ fn a_signal_during_submit_removes_the_queued_jobs() {
 fn a_killed_submission_is_shown_and_can_be_cancelled() {
     let desk = Desk::new();
     let id = ProcessId::new();
-    let words = format!("submit - --process {id}");
-    let mut running = Running::start(on_queue(&desk, &words).stdin(Stdio::piped()));
-    running.feed(&prompt_lines(GROUP));
+    let mut running = piped(&desk, &format!("--process {id}"));
+    running.feed(&payloads(GROUP));
     half_queued(&desk);
     drop(running);
     let there = queue(&desk).process(id).unwrap().unwrap().counts.total;

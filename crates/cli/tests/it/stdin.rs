@@ -1,26 +1,26 @@
-//! Standard input that stays open.
+//! Standard input, which is read to its end.
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader};
 use std::process::Stdio;
+use std::time::Duration;
 
-use super::common::{Desk, Running, all_ids, eventually, good, id, line_count, prompt_line};
+use batchwright_simulate::SimConfig;
+
+use super::common::{Desk, PATIENCE, Running, all_ids, good, id, prompt_line, simulator};
 use super::program::fed;
 
 #[test]
-fn each_answer_is_written_before_the_next_prompt_is_read() {
+fn nothing_is_sent_before_the_end_of_the_input() {
     let (desk, sim) = (Desk::new(), good());
-    let mut command = desk.against(&sim, "-");
+    let mut command = desk.against(&sim, "- -o out.jsonl");
     let mut running = Running::start(command.stdin(Stdio::piped()));
-    let mut stdout = BufReader::new(running.child.stdout.take().unwrap());
-    for i in 0..3 {
-        running.feed(&format!("question {i}\n"));
-        let mut line = String::new();
-        stdout.read_line(&mut line).unwrap();
-        assert!(line.contains(&format!("echo: question {i}")), "{line}");
-    }
+    running.feed(&prompt_line(0));
+    running.hears("waiting for the end of the input");
+    assert_eq!(sim.stats().calls, 0);
+    running.feed(&prompt_line(1));
     drop(running.child.stdin.take());
     running.wait().expect(0);
+    assert_eq!(desk.ids("out.jsonl"), all_ids(2));
 }
 
 #[cfg(unix)]
@@ -31,46 +31,14 @@ fn a_signal_ends_the_program_although_the_read_blocks() {
         let mut command = desk.against(&sim, "- -o out.jsonl");
         let mut running = Running::start(command.stdin(Stdio::piped()));
         running.feed(&prompt_line(0));
-        assert!(eventually(|| line_count(&desk.path("out.jsonl")) == 1));
-        running.hears("provider local");
-        running.signal(name);
+        running.hears("waiting for the end of the input");
         let pipe = running.child.stdin.take();
-        running.wait().ends(code, "interrupted");
+        running.signal(name);
+        running.wait().expect(code);
         drop(pipe);
-        assert_eq!(desk.ids("out.jsonl"), ["i-0"]);
     }
-    // No input was ever given.
-    let mut command = desk.against(&sim, "-");
-    let mut running = Running::start(command.stdin(Stdio::piped()));
-    running.hears("waiting for the input");
-    let pipe = running.child.stdin.take();
-    running.signal("INT");
-    running.wait().expect(130);
-    drop(pipe);
-}
-
-#[test]
-fn a_closed_output_ends_the_program_although_the_read_blocks() {
-    let (desk, sim) = (Desk::new(), good());
-    let mut command = desk.against(&sim, "-");
-    let mut running = Running::start(command.stdin(Stdio::piped()));
-    drop(running.child.stdout.take());
-    running.feed("a question\n");
-    let pipe = running.child.stdin.take();
-    running.wait().ends(4, "reader of the results");
-    drop(pipe);
-}
-
-#[test]
-fn a_bounded_number_of_items_ends_although_the_input_stays_open() {
-    let (desk, sim) = (Desk::new(), good());
-    let mut command = desk.against(&sim, "- -o out.jsonl --max-items 2");
-    let mut running = Running::start(command.stdin(Stdio::piped()));
-    running.feed(&(0..3).map(prompt_line).collect::<String>());
-    let pipe = running.child.stdin.take();
-    running.wait().expect(0);
-    drop(pipe);
-    assert_eq!(desk.ids("out.jsonl"), all_ids(2));
+    assert_eq!(sim.stats().calls, 0);
+    assert!(!desk.exists("out.jsonl"));
 }
 
 #[test]
@@ -109,12 +77,14 @@ fn kept_inputs(folder: &std::path::Path) -> Vec<String> {
 #[test]
 fn the_copy_of_standard_input_is_private_and_deleted_at_exit() {
     use std::os::unix::fs::MetadataExt;
-    let (desk, sim) = (Desk::new(), good());
+    let slow = SimConfig::default().latency(Duration::from_secs(60));
+    let (desk, sim) = (Desk::new(), simulator(slow));
     let folder = desk.path("spool");
     let words = "- -o out.jsonl --data-dir spool";
     let mut running = Running::start(desk.against(&sim, words).stdin(Stdio::piped()));
     running.feed(&prompt_line(0));
-    assert!(eventually(|| line_count(&desk.path("out.jsonl")) == 1));
+    drop(running.child.stdin.take());
+    assert!(sim.wait_until(|stats| stats.calls == 1, PATIENCE));
     let open = format!("/proc/{}/fd", running.child.id());
     let copies: Vec<_> = std::fs::read_dir(open)
         .unwrap()

@@ -1,10 +1,8 @@
 //! Answers to requests that changed afterwards.
 
-use std::process::Stdio;
-
 use serde_json::Value;
 
-use super::common::{Desk, Running, all_ids, eventually, good, id, line_count, prompt_lines};
+use super::common::{Desk, all_ids, good, id, prompt_lines};
 use super::program::fed;
 
 const RUN: &str = "in.jsonl -o out.jsonl -j 1 --template";
@@ -70,50 +68,6 @@ fn outdated_answers_are_marked_before_the_first_call_and_restored_if_requested_a
             .iter()
             .all(|text| text.starts_with("echo: B:"))
     );
-}
-
-#[test]
-fn a_stream_that_ends_early_leaves_no_ambiguous_answers() {
-    let (desk, sim) = (Desk::new(), good());
-    let feed = |text: &str| {
-        let mut command = desk.against(&sim, "- -o out.jsonl -j 1");
-        let mut running = Running::start(command.stdin(Stdio::piped()));
-        running.feed(text);
-        running
-    };
-    let old = prompt_lines(4);
-    let mut running = feed(&old);
-    drop(running.child.stdin.take());
-    running.wait().expect(0);
-    let before = desk.read("out.jsonl");
-    let new = old
-        .replace("prompt", "question")
-        .replace("\"question\":", "\"prompt\":");
-    let new: String = new
-        .lines()
-        .take(2)
-        .map(|line| format!("{line}\n"))
-        .collect();
-    let mut running = feed(&new);
-    assert!(eventually(|| line_count(&desk.path("out.jsonl")) == 6));
-    running.feed("{\n");
-    drop(running.child.stdin.take());
-    running.wait().expect(2);
-    let lines = desk.results("out.jsonl");
-    let marked: Vec<String> = lines
-        .iter()
-        .filter(|line| is_marked(line))
-        .map(id)
-        .collect();
-    assert_eq!(
-        (lines.len(), marked),
-        (6, vec!["i-0".to_owned(), "i-1".to_owned()])
-    );
-    // With the first requests again, their answers are available.
-    let mut running = feed(&old);
-    drop(running.child.stdin.take());
-    running.wait().expect(0);
-    assert_eq!((desk.read("out.jsonl"), sim.stats().calls), (before, 6));
 }
 
 /// The archived lines: id, text and reason of each.

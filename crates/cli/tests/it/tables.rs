@@ -291,7 +291,6 @@ fn a_null_in_a_used_column_is_a_bad_row_of_any_format() {
     let lines = desk.results("0.jsonl");
     let filled = lines.iter().find(|line| line["id"] == "b").unwrap();
     assert_eq!(filled["text"], "echo: 4 and 1");
-    // A pipe is read further while it runs, so it ends there; with `skip` it is read first.
     let rows = "{\"n\":1}\n{\"id\":\"b\",\"n\":null}\n{\"n\":2}\n";
     for task in ["", " --task embed --model e"] {
         let words = format!("- --template {{{{n}}}} -j 1{task}");

@@ -20,7 +20,7 @@ const FEW: u64 = 20;
 /// If the answer is no, or a signal came.
 pub fn confirm(args: &RunArgs, plan: &RunPlan, session: &Session) -> Result<(), Early> {
     let most = args.max_items.map_or(u64::MAX, |items| items as u64);
-    let again = plan.differing.min(plan.to_send.unwrap_or(0)).min(most);
+    let again = plan.differing.min(plan.to_send).min(most);
     if again <= FEW || args.yes || !stdin().is_terminal() || !stderr().is_terminal() {
         return Ok(());
     }

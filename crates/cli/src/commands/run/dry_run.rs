@@ -73,16 +73,14 @@ pub fn dry_run(args: &RunArgs, prepared: &Prepared, estimate: &RunEstimate) -> E
     if args.show.say.quiet {
         return exit;
     }
-    let to_send = plan.to_send.map_or_else(
-        || "every line".to_owned(),
-        |n| format!("{} items", count(n)),
-    );
+    let to_send = count(plan.to_send);
     let tokens = count(estimate.input_tokens());
     let how = match setup.strategy.strategy {
         Strategy::Sync => in_flight(setup.concurrency),
         Strategy::Batch => "in batches".to_owned(),
     };
-    let mut line = format!("dry run: would send {to_send}, about {tokens} input tokens, {how}");
+    let mut line =
+        format!("dry run: would send {to_send} items, about {tokens} input tokens, {how}");
     let saved = saved_calls(args, prepared);
     if saved > 0 {
         let calls = number_of(saved, "call", "calls");

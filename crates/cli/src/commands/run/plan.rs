@@ -11,7 +11,7 @@ const CHANGED_WITHOUT_IDS: &str = " (rows without ids become new items if a sett
     their results, or name a new output)";
 
 /// The plan on one line.
-pub fn plan_line(plan: &RunPlan, total: u64) -> String {
+pub fn plan_line(plan: &RunPlan) -> String {
     let bad_rows = match plan.bad_rows {
         1 => "bad row that is not sent",
         _ => "bad rows that are not sent",
@@ -25,7 +25,7 @@ pub fn plan_line(plan: &RunPlan, total: u64) -> String {
         (plan.bad_rows, bad_rows),
         (plan.under_way, "under way"),
         (plan.to_collect, "done, to be collected"),
-        (plan.to_send.unwrap_or(0), "to send"),
+        (plan.to_send, "to send"),
         (
             plan.repeated,
             "of them equal to others (--dedupe sends those once)",
@@ -34,10 +34,10 @@ pub fn plan_line(plan: &RunPlan, total: u64) -> String {
         (plan.answered, "answered by earlier results of equal ones"),
         (plan.unusable_equal, unusable),
     ]);
-    if plan.to_send == Some(0) {
+    if plan.to_send == 0 {
         parts.push("nothing to send".to_owned());
     }
-    let mut line = format!("{} items: {}", count(total), parts.join(", "));
+    let mut line = format!("{} items: {}", count(plan.total), parts.join(", "));
     if plan.without_id > 0 && plan.done + plan.failed_before + plan.foreign == 0 {
         let rows = number_of(
             plan.without_id,
@@ -118,7 +118,7 @@ pub fn differing_line(args: &RunArgs, plan: &RunPlan) -> Option<String> {
     Some(format!(
         "{} of {} requests differ from those answered before; {answers}",
         count(plan.differing),
-        count(plan.total.unwrap_or(plan.differing)),
+        count(plan.total),
     ))
 }
 

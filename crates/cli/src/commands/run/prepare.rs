@@ -18,7 +18,6 @@ use crate::args::run::RunArgs;
 use crate::budget::{RunBudget, starts_from_zero};
 use crate::display;
 use crate::exit::{About, Early, Refusal};
-use crate::input::{first_checked, on_disk};
 use crate::provider;
 use crate::session::Session;
 use crate::settings::refused;
@@ -45,10 +44,9 @@ pub enum PreparedRun {
 pub fn prepare(args: &RunArgs, resolved: Resolved, session: &Session) -> Result<Prepared, Early> {
     let from_zero = starts_from_zero(args);
     let queue = resolved.queue;
-    let prompts = read_stream(args, resolved.prompts, queue.as_ref(), session)?;
     let models = resolved.plan.as_ref().is_ok_and(provider::asks_a_model);
     let output = output(args, &session.ctx);
-    let run = compare(args, prompts, output, queue, models)?;
+    let run = compare(args, resolved.prompts, output, queue, models)?;
     let plan = run.compared().plan().clone();
     say_plan(args, &plan, session);
 
@@ -63,8 +61,8 @@ pub fn prepare(args: &RunArgs, resolved: Resolved, session: &Session) -> Result<
         budget,
         ..Setup::default()
     };
-    let manager = if plan.to_send == Some(0) && !run.has_items_in_queue()? {
-        if resolved.unnamed != Some(0) {
+    let manager = if plan.to_send == 0 && !run.has_items_in_queue()? {
+        if resolved.unnamed != 0 {
             let model = resolved.settings.model().map_err(refused)?;
             provider::note_changed_default(&plan, model.as_deref(), &|line| session.say(line));
         }
@@ -99,23 +97,6 @@ pub fn prepare(args: &RunArgs, resolved: Resolved, session: &Session) -> Result<
         setup,
         estimate,
     })
-}
-
-/// Reads what a run needs of a stream before it begins: all of it for a queue, otherwise its first prompt.
-fn read_stream(
-    args: &RunArgs,
-    mut prompts: Prompts,
-    queue: Option<&RunQueue>,
-    session: &Session,
-) -> Result<Prompts, Early> {
-    if let Some(queue) = queue.filter(|_| prompts.items().is_none()) {
-        prompts = on_disk(prompts, &queue.spool_folder(), session)?;
-    }
-    if prompts.items().is_none() && !args.dry_run {
-        first_checked(prompts, session)
-    } else {
-        Ok(prompts)
-    }
 }
 
 fn compare(
@@ -166,7 +147,7 @@ impl PreparedRun {
         &self,
         args: &RunArgs,
         providers: &ProviderPlan,
-        unnamed: Option<u64>,
+        unnamed: u64,
         setup: &mut Setup,
         session: &Session,
     ) -> Result<(), Refusal> {
@@ -196,7 +177,7 @@ impl PreparedRun {
             lines.iter().for_each(|line| session.say(line));
         }
         provider::warn(providers, &|line| session.say(line));
-        if unnamed != Some(0) && args.provider.model.is_none() {
+        if unnamed != 0 && args.provider.model.is_none() {
             let default = providers.first.model.as_deref();
             provider::note_changed_default(plan, default, &|line| session.say(line));
         }
@@ -243,15 +224,13 @@ fn say_plan(args: &RunArgs, plan: &RunPlan, session: &Session) {
     if !plan.resumable && args.output.is_some() && !args.dry_run {
         session.say("the output is not a regular file: this run cannot be resumed");
     }
-    if let Some(total) = plan.total {
-        session.say(plan::plan_line(plan, total));
-        let bad_rows = plan::bad_row_lines(plan);
-        bad_rows.iter().for_each(|line| session.say(line));
-        let differing = plan::differing_line(args, plan);
-        differing.iter().for_each(|line| session.say(line));
-        let unusable = plan::unusable_line(args, plan);
-        unusable.iter().for_each(|line| session.say(line));
-    }
+    session.say(plan::plan_line(plan));
+    let bad_rows = plan::bad_row_lines(plan);
+    bad_rows.iter().for_each(|line| session.say(line));
+    let differing = plan::differing_line(args, plan);
+    differing.iter().for_each(|line| session.say(line));
+    let unusable = plan::unusable_line(args, plan);
+    unusable.iter().for_each(|line| session.say(line));
 }
 
 /// The plan, with what is said about it.

@@ -57,8 +57,6 @@ fn exit_of_direct(args: &RunArgs, report: &RunReport, signals: &Signals) -> Exit
     match &report.stop {
         Some(StopReason::Cancelled) => return signals.exit().unwrap_or(Exit::StoppedEarly),
         Some(StopReason::Fatal(error)) if error.is_storage() => return Exit::CouldNotRun,
-        // A bad line of standard input is bad input; a file was checked before.
-        Some(StopReason::Fatal(_)) if args.input.is_stream() => return Exit::Usage,
         Some(_) => return Exit::StoppedEarly,
         None => {}
     }
@@ -67,9 +65,6 @@ fn exit_of_direct(args: &RunArgs, report: &RunReport, signals: &Signals) -> Exit
         Exit::CouldNotRun
     } else if summary.pending > 0 && args.max_items.is_none() {
         Exit::StoppedEarly
-    } else if summary.total == 0 {
-        display::error(&args.input.nothing());
-        Exit::Usage
     } else if summary.failed > 0 {
         Exit::SomeFailed
     } else {

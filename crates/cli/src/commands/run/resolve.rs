@@ -16,7 +16,7 @@ use crate::args::shared::TaskArg;
 use crate::command_line::{command_line_to, quoted_path};
 use crate::data_dir::data_dir;
 use crate::exit::{About, Early, Refusal};
-use crate::input::{SMALL_ROW_BYTES, on_disk};
+use crate::input::SMALL_ROW_BYTES;
 use crate::prompts;
 use crate::provider;
 use crate::session::Session;
@@ -28,8 +28,8 @@ use crate::strategy::RunStrategy;
 pub struct Resolved {
     pub settings: Settings,
     pub prompts: Prompts,
-    /// Requests that name no model, if known.
-    pub unnamed: Option<u64>,
+    /// Requests that name no model.
+    pub unnamed: u64,
     /// Stored as a `Result`: if all items are finished, no provider is needed, and the error does not matter.
     pub plan: Result<ProviderPlan, Refusal>,
     /// Lines about the choice, shown if the provider is needed.
@@ -74,7 +74,7 @@ pub fn resolve(args: &RunArgs, settings: Settings, session: &Session) -> Result<
         return Err(Refusal::could_not_run(stdout::CLOSED).into());
     }
     let prompt_settings = prompt_settings(args)?;
-    let prompts = open(args, &prompt_settings, session)?;
+    let prompts = args.input.open(&prompt_settings, session)?;
     let unnamed = prompts.without_model();
     let notes = RefCell::new(Vec::new());
     let plan = make_plan(args, &settings, unnamed, session, &|note| {
@@ -110,20 +110,10 @@ fn refused_in_queue(strategy: &RunStrategy) -> Refusal {
     ))
 }
 
-fn open(args: &RunArgs, settings: &PromptSettings, session: &Session) -> Result<Prompts, Early> {
-    let prompts = args.input.open(settings, session)?;
-    // Duplicates may come last in the stream, and an estimate needs all of it.
-    if !prompts.needs_disk() && !args.dedupe && !args.dry_run {
-        return Ok(prompts);
-    }
-    let folder = data_dir(args.pace.data_dir.as_deref());
-    on_disk(prompts, &folder.unwrap_or_else(std::env::temp_dir), session)
-}
-
 fn make_plan(
     args: &RunArgs,
     settings: &Settings,
-    unnamed: Option<u64>,
+    unnamed: u64,
     session: &Session,
     note: &dyn Fn(String),
 ) -> Result<Result<ProviderPlan, Refusal>, Early> {

@@ -93,11 +93,6 @@ impl RunQueue {
         }))
     }
 
-    /// The folder for streams that are stored while they are read: the data folder, if there is one.
-    pub fn spool_folder(&self) -> PathBuf {
-        self.folder.clone().unwrap_or_else(std::env::temp_dir)
-    }
-
     /// Adds the store of the run to those that `status` reads.
     pub fn note_store(&self) {
         if let (Some(folder), Some(output)) = (&self.folder, &self.output) {
@@ -141,7 +136,7 @@ impl RunQueue {
             _ if cancelled => format!(
                 "process {id} was cancelled: what its batches have not answered is sent again once they have ended"
             ),
-            Strategy::Batch if plan.to_send == Some(0) && known.is_some() => {
+            Strategy::Batch if plan.to_send == 0 && known.is_some() => {
                 format!("strategy batch: nothing new to submit (process {id})")
             }
             Strategy::Batch => {
