@@ -1,6 +1,5 @@
 //! The backlog of a file: an index in memory, the prompts themselves on disk.
 
-use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use crate::base::{Error, Time};
@@ -12,9 +11,10 @@ use crate::engine::route::Tries;
 use crate::engine::waiting::Waiting;
 use crate::engine::work::{Cost, Take, Ticket};
 
+use super::copies::Copies;
+use super::file_runner::FileTask;
 use super::input::{FileIndex, State};
 use super::options::FileRunOptions;
-use super::shared::{Again, FileTask, Group, SharedFile};
 use crate::engine::pack::Backlog;
 
 /// Items that share calls, or could.
@@ -37,7 +37,7 @@ struct Cursor {
 
 /// The items of a file that are to be sent.
 pub(crate) struct FileBacklog<'r> {
-    shared: Arc<SharedFile>,
+    copies: Arc<Copies>,
     /// The kinds of items, by the number in the index.
     kinds: Vec<ItemKind>,
     /// One per class, so the items of a closed quota are skipped without a check of each.
@@ -48,12 +48,12 @@ pub(crate) struct FileBacklog<'r> {
     output_cap: Option<u32>,
     /// How much goes into one call at the moment.
     limits: Box<dyn Fn() -> PackLimits + Send + 'r>,
-    waiting: Waiting<(u32, Range<u32>, Tries)>,
+    waiting: Waiting<(u32, Tries)>,
 }
 
 impl<'r> FileBacklog<'r> {
     pub(crate) fn new(
-        shared: Arc<SharedFile>,
+        copies: Arc<Copies>,
         kinds: impl IntoIterator<Item = KindPlan>,
         options: FileRunOptions,
         output_cap: Option<u32>,
@@ -73,7 +73,7 @@ impl<'r> FileBacklog<'r> {
             kinds: plans,
             cursors,
             allowance: options.max_items.unwrap_or(usize::MAX),
-            shared,
+            copies,
             options,
             output_cap,
             limits: Box::new(limits),
@@ -116,29 +116,21 @@ impl<'r> FileBacklog<'r> {
         self.kinds[usize::from(index.class(at))].cursor == cursor
             && !index.is_bad(at)
             && self.options.want(index.state(at))
-            && !self.shared.equals.is_spared(at)
+            && !self.copies.equals.is_spared(at)
     }
 
     fn index(&self) -> &FileIndex {
-        &self.shared.index
+        &self.copies.index
     }
 
-    /// The ticket of an item, and of the items at these positions, which share its answer.
-    fn ticket(&mut self, item: u32, places: Range<u32>, tries: Tries) -> Ticket<FileTask> {
+    fn ticket(&self, item: u32, tries: Tries) -> Ticket<FileTask> {
         let (i, index) = (item as usize, self.index());
         let bytes = index.end(i) - index.offset(i);
-        let group = Again {
-            item,
-            places,
-            answer: None,
-        };
-        let group = (!group.places.is_empty()).then_some(group);
         Ticket {
             task: FileTask {
                 index: item,
                 supersedes: index.state(i) != State::New,
                 named: OnceLock::new(),
-                group: group.map(|group| Box::new(Group::new(&self.shared, group))),
             },
             cost: Cost {
                 input: u32::try_from(bytes / 4).unwrap_or(u32::MAX),
@@ -153,31 +145,6 @@ impl<'r> FileBacklog<'r> {
     fn class(&self, item: u32) -> &Class {
         let kind = usize::from(self.index().class(item as usize));
         &self.cursors[self.kinds[kind].cursor].class
-    }
-
-    /// The rest of a group: an answer for more of its items, which needs no call, or an item that must be sent after
-    /// all and waits for its turn.
-    fn left_of_group(&mut self) -> Option<Ticket<FileTask>> {
-        while let Some(again) = self.shared.next() {
-            let item = again.item;
-            if let Some((_, step)) = again.answer {
-                let tries = Tries {
-                    step,
-                    ..Tries::default()
-                };
-                let mut ticket = self.ticket(item, 0..0, tries);
-                ticket.task.supersedes = false;
-                ticket.task.group = Some(Box::new(Group::new(&self.shared, again)));
-                return Some(ticket);
-            }
-            if self.allowance > 0 {
-                self.allowance -= 1;
-                let quota = self.class(item).quota(0);
-                let first = (item, again.places, Tries::default());
-                self.waiting.push(quota, Time::ZERO, item.into(), first);
-            }
-        }
-        None
     }
 
     /// True if no item is left that was never taken.
@@ -198,13 +165,10 @@ impl Backlog for FileBacklog<'_> {
     ) -> Result<Take<FileTask>, Error> {
         let mut out = Vec::new();
         while out.len() < max {
-            if let Some(ticket) = self.left_of_group() {
-                out.push(ticket);
-            } else if let Some((item, places, tries)) = self.waiting.pop(availability, now) {
-                out.push(self.ticket(item, places, tries));
+            if let Some((item, tries)) = self.waiting.pop(availability, now) {
+                out.push(self.ticket(item, tries));
             } else if let Some(item) = self.fresh(availability, now) {
-                let places = self.shared.equals.asked_for(self.index(), item);
-                out.push(self.ticket(item as u32, places, Default::default()));
+                out.push(self.ticket(item as u32, Tries::default()));
             } else {
                 break;
             }
@@ -223,26 +187,7 @@ impl Backlog for FileBacklog<'_> {
 
     fn wait(&mut self, ticket: Ticket<FileTask>, due: Time) {
         let quota = ticket.quota();
-        let FileTask { index, group, .. } = ticket.task;
-        let places = match group.map(|group| *group) {
-            Some(Group {
-                shared,
-                places,
-                answer: answer @ Some(_),
-                ..
-            }) => {
-                let item = index;
-                shared.put_back(Again {
-                    item,
-                    places,
-                    answer,
-                });
-                return;
-            }
-            Some(group) => group.places,
-            None => 0..0,
-        };
-        let item = (index, places, ticket.tries);
+        let item = (ticket.task.index, ticket.tries);
         self.waiting.push(quota, due, ticket.order, item);
     }
 
@@ -262,38 +207,40 @@ impl Backlog for FileBacklog<'_> {
             || may_take && (0..self.cursors.len()).any(|cursor| has_untaken(self, cursor))
     }
 
-    fn left(&mut self) -> u64 {
-        0
-    }
-
-    fn limits(&self, task: &FileTask) -> PackLimits {
-        if task.needs_call() {
-            (self.limits)()
-        } else {
-            PackLimits::ONE
-        }
+    fn limits(&self, _: &FileTask) -> PackLimits {
+        (self.limits)()
     }
 
     fn alike(&self, a: &FileTask, b: &FileTask) -> bool {
         let kind = |task: &FileTask| self.index().class(task.index as usize);
-        kind(a) == kind(b)
-            && self.kinds[usize::from(kind(a))].packs
-            && a.needs_call()
-            && b.needs_call()
+        kind(a) == kind(b) && self.kinds[usize::from(kind(a))].packs
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::cancel::Context;
     use crate::base::error::ErrorKind;
     use crate::bulk::equals::Equals;
     use crate::bulk::equals::tests::{checked, checked_file};
+    use crate::bulk::input::InputFile;
     use crate::bulk::prompts::{MOST_PACKED, PromptSettings};
     use crate::engine::limiter::QuotaId;
     use crate::llm::params::RequestTask;
 
     const NOW: Time = Time::from_nanos(1_000);
+
+    fn without_copies(input: Arc<InputFile>, index: Arc<FileIndex>) -> Copies {
+        Copies {
+            input,
+            index,
+            equals: Equals::default(),
+            options: FileRunOptions::default(),
+            ctx: Context::new(),
+            begins: 0,
+        }
+    }
 
     /// A backlog of ten items, each with a route of two providers.
     fn backlog() -> FileBacklog<'static> {
@@ -301,7 +248,7 @@ mod tests {
         let index = Arc::new(file.items.finish());
         let kinds = [(Class::new([QuotaId(1), QuotaId(2)]), true)];
         FileBacklog::new(
-            Arc::new(SharedFile::new(file.input, index, Equals::default())),
+            Arc::new(without_copies(file.input, index)),
             kinds,
             FileRunOptions::default(),
             None,
@@ -341,18 +288,6 @@ mod tests {
     }
 
     #[test]
-    fn a_supposed_duplicate_with_another_request_is_sent() {
-        let (mut backlog, availability) = (backlog(), Availability::default());
-        backlog.allowance = 1;
-        backlog.shared.ask([7, 8]);
-        let mut taken = |max| match backlog.take(max, &availability, NOW) {
-            Ok(Take::Items(items)) => items.iter().map(|item| item.task.index).collect(),
-            _ => Vec::new(),
-        };
-        assert_eq!((taken(1), taken(5)), (vec![7], Vec::new()));
-    }
-
-    #[test]
     fn texts_with_other_fields_are_taken_in_one_pass_and_share_no_call() {
         let texts = PromptSettings::new().task(RequestTask::Embed);
         let rows = MOST_PACKED + 3;
@@ -365,11 +300,7 @@ mod tests {
         assert!(!packs[MOST_PACKED] && packs[..MOST_PACKED].iter().all(|packs| *packs));
         let class = Class::new([QuotaId(1)]);
         let mut backlog = FileBacklog::new(
-            Arc::new(SharedFile::new(
-                file.input,
-                Arc::new(file.items.finish()),
-                Equals::default(),
-            )),
+            Arc::new(without_copies(file.input, Arc::new(file.items.finish()))),
             packs.into_iter().map(|packs| (class.clone(), packs)),
             FileRunOptions::default(),
             None,

@@ -18,8 +18,9 @@ use crate::observe::progress::ProgressNotifier;
 use crate::observe::tally::Tally;
 
 use super::backlog::{FileBacklog, KindPlan};
+use super::copies::Copies;
 use super::equals::Equals;
-use super::file_runner::FileRunner;
+use super::file_runner::{FileRunner, FileTask};
 use super::file_turn::FileTurn;
 use super::input::{AttachedFiles, FileIndex, InputFile, Matching};
 use super::known::{self, KnownAnswers, OutputAnswers};
@@ -28,7 +29,6 @@ use super::options::{FileRunError, FileRunOptions, RunOutput, RunPlan, RunReport
 use super::prompts::{Prompts, RequestKind};
 use super::results::archive::Archived;
 use super::results::superseded::SupersededFlags;
-use super::shared::{FileTask, SharedFile};
 use super::tidy::tidy;
 
 mod estimate;
@@ -238,9 +238,10 @@ impl<'a> FileRun<'a> {
         let mut tally = Tally::new(Some(self.plan.total), route.clock_ref().now())
             .by(route.providers())
             .embedding(self.prompts.task == RequestTask::Embed);
-        let (shared, replaced) = self.settle_known(&mut tally)?;
+        let (copies, replaced) = self.settle_known(&mut tally)?;
+        let copies = Arc::new(copies);
         let (waker, woken) = Waker::new();
-        let backlog = self.backlog(&route, shared);
+        let backlog = self.backlog(&route, copies.clone());
         let (input, index) = (&self.prompts.input, &self.prompts.index);
         let runner = FileRunner {
             route: &route,
@@ -251,6 +252,7 @@ impl<'a> FileRun<'a> {
         let turn = FileTurn {
             route: &route,
             options: &self.sending,
+            copies: Some(copies).filter(|copies| !copies.equals.is_empty()),
         };
         let call = |ticket: &Ticket<Pack<FileTask>>, ctx: &Context| runner.call(ticket, ctx);
         let mut ended = turn.run(backlog, self.output, tally, &call, waker, woken)?;
@@ -293,25 +295,35 @@ impl<'a> FileRun<'a> {
     }
 
     /// Writes the lines of items that need no call. Returns true if one of them replaces another result.
-    fn settle_known(&mut self, tally: &mut Tally) -> Result<(SharedFile, bool), Error> {
+    fn settle_known(&mut self, tally: &mut Tally) -> Result<(Copies, bool), Error> {
         let (prompts, options, output) = (&mut self.prompts, &self.options, &mut self.output);
         let (input, index) = (&prompts.input, &prompts.index);
         self.plan.count_before(options, index, tally);
         let mut replaced = output.tell_bad_rows(input, index, tally)?;
         let equals = std::mem::take(&mut prompts.equals);
-        let mut shared = SharedFile::new(input.clone(), index.clone(), equals);
-        let known = KnownAnswers {
-            of_output: &prompts.of_output,
-            options,
+        let mut copies = Copies {
+            input: input.clone(),
+            index: index.clone(),
+            equals,
+            options: *options,
+            ctx: self.sending.ctx.clone(),
+            begins: 0,
         };
-        replaced |= known.write(&mut shared, output, tally, &self.sending.ctx)?;
-        let (asked, equal) = shared.equals.to_ask(index, options);
+        if let OpenOutput::File(file) = output {
+            let known = KnownAnswers {
+                of_output: &prompts.of_output,
+                options,
+            };
+            replaced |= copies.of_earlier_runs(&known, file, tally)? > 0;
+            copies.begins = file.len();
+        }
+        let (asked, equal) = copies.equals.to_ask(index, options);
         tally.will_send(asked + equal);
-        Ok((shared, replaced))
+        Ok((copies, replaced))
     }
 
     /// The items to send.
-    fn backlog<'r>(&self, route: &'r Route<'r>, shared: SharedFile) -> FileBacklog<'r> {
+    fn backlog<'r>(&self, route: &'r Route<'r>, copies: Arc<Copies>) -> FileBacklog<'r> {
         let prompts = &self.prompts;
         let mut last = None;
         let mut class_of = move |kind: &RequestKind| route.class(&kind.request(), &mut last);
@@ -324,12 +336,8 @@ impl<'a> FileRun<'a> {
         }
         let packs = prompts.kinds.iter().map(|kind| kind.packs);
         let kinds: Vec<KindPlan> = classes.into_iter().zip(packs).collect();
-        FileBacklog::new(
-            Arc::new(shared),
-            kinds,
-            self.options,
-            prompts.output_cap,
-            move || route.pack_limits(task),
-        )
+        FileBacklog::new(copies, kinds, self.options, prompts.output_cap, move || {
+            route.pack_limits(task)
+        })
     }
 }

@@ -1,6 +1,8 @@
 //! The work of a worker thread on items of a file: it reads them, makes the call and renders the lines, so that this
 //! does not happen under the engine's lock.
 
+use std::sync::OnceLock;
+
 use crate::base::{Context, Error, MemoryManager};
 use crate::engine::pack::Pack;
 use crate::engine::run::Reply;
@@ -13,7 +15,14 @@ use super::call::{Answered, call_step, measure};
 use super::input::{FileIndex, InputFile, Unread};
 use super::lines::{Lines, Named};
 use super::replies::Replies;
-use super::shared::FileTask;
+
+/// A task of a file: its position, and its id once a worker has read it.
+pub(crate) struct FileTask {
+    pub index: u32,
+    /// True if an earlier run wrote a line for it.
+    pub supersedes: bool,
+    pub named: OnceLock<Named>,
+}
 
 pub(super) struct FileRunner<'r> {
     pub route: &'r Route<'r>,
@@ -114,7 +123,7 @@ impl FileRunner<'_> {
         let latency = tries.latency(now);
         let pack = requests.iter().zip(&ticket.task);
         for (result, (request, member)) in answered.responses.into_iter().zip(pack) {
-            let Some(named) = member.task.named() else {
+            let Some(named) = member.task.named.get() else {
                 continue;
             };
             let result = result.map_err(|error| self.with_reply_in_file(error));
@@ -122,7 +131,6 @@ impl FileRunner<'_> {
             let asked = OutcomeBuilder::asked(self.route, request, &tries, latency);
             let outcome = named.item(asked).build(result);
             outcome.write_line(&mut lines.bytes)?;
-            member.task.ended(outcome, &mut lines);
         }
         lines.unwritten = MemoryManager::of_process().holds_result(lines.bytes.len());
         Ok(lines)

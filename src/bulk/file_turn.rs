@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, bounded};
 
@@ -14,17 +15,19 @@ use crate::observe::drive::{Drive, RunOptions};
 use crate::observe::tally::Tally;
 
 use super::backlog::FileBacklog;
+use super::copies::Copies;
+use super::file_runner::FileTask;
 use super::line_sink::{LineSink, SentLines, Target};
 use super::lines::{Lines, each_line};
 use super::open_output::{OpenOutput, not_written};
 use super::options::RunReport;
 use super::results::ResultsFile;
-use super::shared::FileTask;
 use super::work::{Job, dispatcher};
 
 pub(super) struct FileTurn<'t, 'r> {
     pub route: &'r Route<'r>,
     pub options: &'t RunOptions<'t>,
+    pub copies: Option<Arc<Copies>>,
 }
 
 pub(super) struct FileRunEnd {
@@ -118,6 +121,8 @@ impl<'r> FileTurn<'_, 'r> {
                 target,
                 superseded: 0,
                 buffer: Vec::new(),
+                copies: self.copies.clone(),
+                is_cancelled: false,
             },
         };
         let mut dispatcher = dispatcher(job, route, self.options);
@@ -138,12 +143,14 @@ impl<'r> FileTurn<'_, 'r> {
         let mut end = drive.run(dispatcher, runner, waker, woken, outlet, &watch)?;
         let left = end.work.backlog.items.left();
         end.work.tally.leave(left);
+        let cancelled = end.work.sink.is_cancelled;
+        let cancelled = cancelled.then_some(StopReason::Cancelled);
         let lost = end.work.sink.lines_of(&end.lost, end.now);
         writer.unsaved.extend(lost);
         Ok(FileRunEnd {
             report: RunReport {
                 summary: end.summary(),
-                stop: writer.failure().or(end.stop),
+                stop: writer.failure().or(end.stop).or(cancelled),
                 unsaved: writer.unsaved,
                 compaction: Ok(()),
             },

@@ -2,17 +2,14 @@
 
 use std::collections::HashMap;
 
-use crate::base::{Context, Error};
+use crate::base::Error;
 use crate::llm::outcome::Outcome;
-use crate::observe::tally::Tally;
 
 use super::equals::Equals;
-use super::input::{EarlierResult, FileIndex, State};
-use super::lines::Lines;
+use super::input::{EarlierResult, FileIndex};
 use super::open_output::OpenOutput;
 use super::options::{FileRunOptions, RunPlan};
-use super::results::PreviousLine;
-use super::shared::SharedFile;
+use super::results::{PreviousLine, ResultsFile};
 
 /// The lines of the output that answer items of the input, sorted by the first 8 bytes of the request hash.
 #[derive(Default)]
@@ -68,8 +65,9 @@ pub(super) fn find(
     }
     let mut answers = Vec::with_capacity(found.len());
     for (request, earlier) in found {
-        // A line of another program may not be an outcome.
-        if outcome_at(output, earlier.at)?.is_some() {
+        if let OpenOutput::File(file) = output
+            && outcome_at(file, earlier.at)?.is_some()
+        {
             answers.push((request, earlier));
         }
     }
@@ -102,8 +100,9 @@ pub(super) fn remember<M: PartialEq>(models: &mut Vec<M>, model: Option<M>) {
     }
 }
 
-pub(super) fn outcome_at(output: &OpenOutput, at: u64) -> Result<Option<Outcome>, Error> {
-    Ok(serde_json::from_str(&output.line_at(at)?).ok())
+/// The outcome on the line at this position; `None` if the line of another program is none.
+pub(super) fn outcome_at(file: &ResultsFile, at: u64) -> Result<Option<Outcome>, Error> {
+    Ok(serde_json::from_str(&file.line_at(at)?).ok())
 }
 
 /// Where answers are searched, and for which items.
@@ -131,7 +130,7 @@ impl KnownAnswers<'_> {
                 continue;
             }
             let others = equals.asked_for(index, item).len() as u64;
-            if let Some(earlier) = self.in_output(index, item) {
+            if let Some(earlier) = self.earlier(index, item) {
                 *if earlier.unusable {
                     &mut plan.unusable_equal
                 } else {
@@ -147,62 +146,12 @@ impl KnownAnswers<'_> {
         plan.to_send = to_send;
     }
 
-    /// Writes the lines of items whose answer is known, and of their duplicates. Returns true if one of them replaces
-    /// another result.
-    pub(super) fn write(
-        &self,
-        shared: &mut SharedFile,
-        output: &mut OpenOutput,
-        tally: &mut Tally,
-        ctx: &Context,
-    ) -> Result<bool, Error> {
-        let mut superseded = false;
-        if self.of_output.0.is_empty() {
-            return Ok(superseded);
-        }
-        for item in 0..shared.index.len() {
-            if ctx.is_cancelled() {
-                break;
-            }
-            let Some((outcome, lines)) = self.line(shared, output, item)? else {
-                continue;
-            };
-            let step = tally.step_of(outcome.provider.as_deref().unwrap_or_default());
-            let places = shared.equals.asked_for(&shared.index, item);
-            let told = &mut |lines: &Lines| {
-                superseded |= lines.superseded > 0;
-                lines.tell(step, tally);
-            };
-            shared.write(&outcome, places, lines, output, told, ctx)?;
-            superseded |= shared.index.state(item) != State::New;
-            shared.equals.spare_item(item, &shared.index);
-        }
-        Ok(superseded)
+    /// The position of the line that answers an item.
+    pub(super) fn in_output(&self, index: &FileIndex, item: usize) -> Option<u64> {
+        self.earlier(index, item).map(|earlier| earlier.at)
     }
 
-    /// The line of an item whose answer is known, and the outcome for its duplicates.
-    fn line(
-        &self,
-        shared: &SharedFile,
-        output: &OpenOutput,
-        item: usize,
-    ) -> Result<Option<(Outcome, Lines)>, Error> {
-        let index = &shared.index;
-        if !self.options.wants(index, item) || shared.equals.is_spared(item) {
-            return Ok(None);
-        }
-        if let Some(earlier) = self.in_output(index, item)
-            && let Some(outcome) = outcome_at(output, earlier.at)?
-            && let Some(equal) = shared.equal(item, &outcome)
-        {
-            let mut lines = Lines::default();
-            lines.add_equal(&outcome, &equal);
-            return Ok(Some((outcome, lines)));
-        }
-        Ok(None)
-    }
-
-    fn in_output(&self, index: &FileIndex, item: usize) -> Option<Earlier> {
+    fn earlier(&self, index: &FileIndex, item: usize) -> Option<Earlier> {
         let (answers, request) = (&self.of_output.0, index.request_prefix(item));
         let at = answers.binary_search_by_key(&request, |(request, _)| *request);
         at.ok().map(|at| answers[at].1)

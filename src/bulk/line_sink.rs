@@ -1,6 +1,7 @@
 //! Appends the lines of a file run in groups.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use crossbeam_channel::Sender;
 
@@ -14,9 +15,10 @@ use crate::llm::request::Request;
 use crate::llm::route::Route;
 use crate::observe::tally::Tally;
 
+use super::copies::Copies;
+use super::file_runner::FileTask;
 use super::lines::{Lines, REUSED_BUFFER_BYTES, each_line};
 use super::results::ResultsFile;
-use super::shared::FileTask;
 use super::work::{Sink, count};
 
 /// Where lines are written.
@@ -40,6 +42,10 @@ pub(super) struct LineSink<'r> {
     /// Number of lines written for items that had one already.
     pub superseded: u64,
     pub buffer: Vec<u8>,
+    /// Items that get copies of these lines at the end.
+    pub copies: Option<Arc<Copies>>,
+    /// Whether a signal ended the copying.
+    pub is_cancelled: bool,
 }
 
 impl LineSink<'_> {
@@ -66,7 +72,7 @@ impl LineSink<'_> {
         error: &Error,
         now: Time,
     ) {
-        let Some(named) = task.named() else {
+        let Some(named) = task.named.get() else {
             return;
         };
         let request = Request {
@@ -76,12 +82,10 @@ impl LineSink<'_> {
         let latency = tries.latency(now);
         let asked = OutcomeBuilder::asked(self.route, &request, tries, latency);
         let outcome = named.item(asked).build(Err(error.clone()));
-        let mut lines = Lines::default();
-        if outcome.write_line(&mut lines.bytes).is_err() {
-            return;
+        let begins = bytes.len();
+        if outcome.write_line(bytes).is_err() {
+            bytes.truncate(begins);
         }
-        task.ended(outcome, &mut lines);
-        bytes.append(&mut lines.bytes);
     }
 
     /// The lines of outcomes that could not be written.
@@ -102,27 +106,8 @@ impl LineSink<'_> {
         let members = ticket.task.iter();
         let superseding = members.filter(|member| member.task.supersedes);
         self.superseded += superseding.count() as u64;
-        match result {
-            Ok(lines) => {
-                self.superseded += lines.superseded;
-                lines
-                    .failures
-                    .iter()
-                    .for_each(|error| tally.failed(error, 1));
-                if let Some((error, items)) = &lines.failed {
-                    tally.failed_as_equals(error, *items);
-                }
-            }
-            Err(error) => {
-                let too = ticket.task.iter().map(|member| member.task.failed_too());
-                let (items, superseding) = too.fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
-                tally.failed_as_equals(error, items);
-                self.superseded += superseding;
-            }
-        }
-        for member in &ticket.task {
-            member.task.settled(ticket.tries.step);
-        }
+        let failures = result.iter().flat_map(|lines| &lines.failures);
+        failures.for_each(|error| tally.failed(error, 1));
     }
 }
 
@@ -178,10 +163,18 @@ impl Sink<FileTask> for LineSink<'_> {
         matches!(self.target, Target::Caller(_))
     }
 
-    fn known(&self, pack: &Pack<FileTask>) -> Option<Lines> {
-        match &pack[..] {
-            [only] => only.task.known(),
-            _ => None,
+    fn conclude(&mut self, tally: &mut Tally) {
+        let (Target::File(file), Some(copies)) = (&mut self.target, &self.copies) else {
+            return;
+        };
+        if file.undisturbed().is_err() {
+            return;
         }
+        match copies.of_this_run(file, tally) {
+            Ok(replacing) => self.superseded += replacing,
+            // The next run copies them.
+            Err(error) => log::warn!("{error}"),
+        }
+        self.is_cancelled = copies.ctx.is_cancelled() && tally.pending() > 0;
     }
 }

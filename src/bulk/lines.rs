@@ -83,12 +83,6 @@ impl Lines {
         *items += 1;
     }
 
-    /// Number of items that share a failure, and how many of them had a line already.
-    pub(crate) fn failed_too(&self) -> (u64, u64) {
-        let failed = self.failed.as_ref();
-        failed.map_or((0, 0), |(_, items)| (*items, self.superseded))
-    }
-
     /// Adds the results of items without a call to the tally.
     pub(crate) fn tell(&self, step: u8, tally: &mut Tally) {
         tally.answered(step, &self.measure);

@@ -73,14 +73,6 @@ impl OpenOutput {
         self.write(&lines).map(|()| replaced)
     }
 
-    /// The line of an earlier run at a position.
-    pub(super) fn line_at(&self, at: u64) -> Result<String, Error> {
-        match self {
-            Self::File(file) => file.line_at(at),
-            Self::Writer(_) | Self::Closed => Ok(String::new()),
-        }
-    }
-
     /// Writes lines before the run begins.
     pub(super) fn write(&mut self, lines: &[u8]) -> Result<(), Error> {
         match self {
@@ -109,13 +101,13 @@ pub(super) fn not_written(error: &io::Error) -> Error {
 /// Opens the output; a regular file is read later.
 pub(super) fn open(output: RunOutput, options: &FileRunOptions) -> Result<Opened, FileRunError> {
     match output.0 {
-        OutputTarget::Writer(writer) => no_order(options).map(|()| Opened::Writer(writer)),
+        OutputTarget::Writer(writer) => only_lines(options).map(|()| Opened::Writer(writer)),
         OutputTarget::File(path) if options.dry_run && !path.exists() => {
             Ok(Opened::Writer(Box::new(io::sink())))
         }
         OutputTarget::File(path) if is_regular(&path) => Ok(Opened::File(path)),
         OutputTarget::File(path) => {
-            no_order(options)?;
+            only_lines(options)?;
             let file = std::fs::OpenOptions::new().write(true).open(&path);
             file.map(|file| Opened::Writer(Box::new(file) as Box<dyn Write + Send>))
                 .map_err(|e| FileRunError::Output(cannot_open(&path, &e)))
@@ -135,12 +127,16 @@ fn cannot_open(path: &Path, error: &io::Error) -> Error {
     )
 }
 
-fn no_order(options: &FileRunOptions) -> Result<(), FileRunError> {
-    if options.ordered {
-        let why = "the output is not a regular file, so it cannot be put into order afterwards";
-        return Err(FileRunError::Usage(Error::new(ErrorKind::Invalid, why)));
-    }
-    Ok(())
+/// Rejects options that read the output at the end of the run.
+fn only_lines(options: &FileRunOptions) -> Result<(), FileRunError> {
+    let why = if options.ordered {
+        "the output is not a regular file, so it cannot be put into order afterwards"
+    } else if options.dedupe {
+        "the output is not a regular file, so answers cannot be copied from it to items with equal requests: name a file"
+    } else {
+        return Ok(());
+    };
+    Err(FileRunError::Usage(Error::new(ErrorKind::Invalid, why)))
 }
 
 /// Rejects an output that is the input under any name.

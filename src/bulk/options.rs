@@ -183,7 +183,8 @@ pub struct FileRunOptions {
     /// as finished.
     pub(super) redo_extracts: bool,
     /// Whether items with equal requests are sent once and share the answer; the output is also searched for answers to
-    /// such requests. A run through a queue sends each. Default: no.
+    /// such requests. The lines of the items that were not sent are written when the run ends, so the output must be a
+    /// file. A run through a queue sends each item. Default: no.
     pub(super) dedupe: bool,
 }
 

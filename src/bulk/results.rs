@@ -143,6 +143,11 @@ impl ResultsFile {
         Replies::beside(&self.path)
     }
 
+    /// Number of bytes of complete lines.
+    pub(super) fn len(&self) -> u64 {
+        self.len
+    }
+
     /// Passes every line to `visit` with its position.
     pub(crate) fn scan(&self, visit: &mut VisitLine<'_>) -> Result<(), Error> {
         self.read(visit).map(drop)

@@ -36,10 +36,8 @@ pub(crate) trait Sink<T> {
         None
     }
 
-    /// The result of a pack that needs no call.
-    fn known(&self, _pack: &Pack<T>) -> Option<Self::Done> {
-        None
-    }
+    /// Writes what can be written only when all items have ended.
+    fn conclude(&mut self, _tally: &mut Tally) {}
 }
 
 /// A backlog and a sink in the form that the dispatcher needs.
@@ -104,10 +102,6 @@ impl<B: Backlog, K: Sink<B::Task>> Work for Job<B, K> {
         task.len()
     }
 
-    fn known(&self, pack: &Pack<B::Task>) -> Option<K::Done> {
-        self.sink.known(pack)
-    }
-
     fn failure_of_one<'d>(&self, done: &'d K::Done) -> Option<&'d Error> {
         K::failure_of_one(done)
     }
@@ -128,6 +122,10 @@ impl<B: Backlog, K: Sink<B::Task>> Work for Job<B, K> {
 impl<B: Backlog, K: Sink<B::Task>> Counted for Job<B, K> {
     fn tally(&mut self) -> &mut Tally {
         &mut self.tally
+    }
+
+    fn conclude(&mut self) {
+        self.sink.conclude(&mut self.tally);
     }
 }
 

@@ -19,6 +19,9 @@ use super::tally::{Summary, Tally};
 /// Work whose outcomes are counted.
 pub(crate) trait Counted: Work {
     fn tally(&mut self) -> &mut Tally;
+
+    /// Called when all items have ended, before the last report of progress.
+    fn conclude(&mut self) {}
 }
 
 /// Options that runs of lists, of files and of pools have in common.
@@ -118,6 +121,7 @@ impl Drive<'_> {
             mut dispatcher,
             lost,
         } = run(dispatcher, runner, setup, outlet, &mut observer)?;
+        dispatcher.work.conclude();
         let now = self.clock.now();
         self.notify(&Progress {
             phase: Phase::Finished,
