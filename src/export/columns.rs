@@ -26,10 +26,15 @@ pub(super) struct Column {
 /// A table with more columns has probably used data as names.
 const MOST_COLUMNS: usize = 10_000;
 
+/// Number of columns of a table for which no columns were named.
+const MOST_BY_DEFAULT: usize = 12;
+
 /// Which columns the table has, and their order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) enum Selection {
+    /// The columns of the rows, the ids, the answers and the errors, at most [`MOST_BY_DEFAULT`].
     #[default]
+    Usual,
     All,
     /// The ids and the answers.
     Answers,
@@ -199,11 +204,11 @@ impl ColumnsSeen {
         }
     }
 
-    /// The columns, in order.
+    /// The columns, in order, and how many were omitted because there are too many.
     ///
     /// # Errors
     /// If no column has a selected name.
-    pub(super) fn columns(&self, selection: &Selection) -> Result<Vec<Column>, Error> {
+    pub(super) fn columns(&self, selection: &Selection) -> Result<(Vec<Column>, u64), Error> {
         use Rank::{Always, Answer, Input, Sometimes};
         let mut layout = Layout {
             seen: self,
@@ -259,21 +264,35 @@ impl ColumnsSeen {
                 && !["success", "refusal", REPLY].contains(&name)
         });
         layout.fields_seen(|name| name == REPLY);
-        if *selection == Selection::Answers {
-            layout.columns.retain(|(_, column)| match &column.source {
-                CellSource::Input(name) => has_id && is_id(name),
-                CellSource::Id
-                | CellSource::Text
-                | CellSource::Answer(_)
-                | CellSource::Embedding => true,
-                CellSource::Error(_) | CellSource::Usage(_) | CellSource::Field(_) => false,
-            });
-        }
-        let columns = layout.named();
+        let mut columns = layout.named();
+        let is_answer = |column: &Column| match &column.source {
+            CellSource::Input(name) => has_id && is_id(name),
+            CellSource::Id | CellSource::Text | CellSource::Answer(_) | CellSource::Embedding => {
+                true
+            }
+            CellSource::Error(_) | CellSource::Usage(_) | CellSource::Field(_) => false,
+        };
+        let mut left_out = 0;
         match selection {
-            Selection::Named(names) => selected(&columns, names),
-            Selection::All | Selection::Answers => Ok(columns),
+            Selection::Named(names) => columns = selected(&columns, names)?,
+            Selection::All => {}
+            Selection::Answers => columns.retain(is_answer),
+            Selection::Usual => {
+                let is_error = |column: &Column| column.source == CellSource::Error("message");
+                columns.retain(|column| {
+                    let is_input = matches!(column.source, CellSource::Input(_));
+                    is_input || is_answer(column) || is_error(column)
+                });
+                // Columns of the rows give way to answers, and the last ones to the first ones.
+                while columns.len() > MOST_BY_DEFAULT {
+                    let is_row = |column: &Column| !is_answer(column) && !is_error(column);
+                    let last = columns.iter().rposition(is_row);
+                    columns.remove(last.unwrap_or(columns.len() - 2));
+                    left_out += 1;
+                }
+            }
         }
+        Ok((columns, left_out))
     }
 }
 

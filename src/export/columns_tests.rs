@@ -10,7 +10,7 @@ fn columns_of(
     for line in lines {
         with_row(line, by_property, |row| seen.add(row)).unwrap();
     }
-    seen.columns(&Selection::All).unwrap()
+    seen.columns(&Selection::All).unwrap().0
 }
 
 fn names(columns: &[Column]) -> Vec<&str> {
@@ -133,6 +133,7 @@ fn columns_are_selected_by_their_names_or_as_answers() {
     let select = |names: &[&str]| {
         let names = names.iter().map(|name| (*name).to_owned());
         seen.columns(&Selection::Named(names.collect()))
+            .map(|(columns, _)| columns)
     };
     let some = select(&["model", "answer_label", "id"]).unwrap();
     assert_eq!(names(&some), ["model", "answer_label", "id"]);
@@ -143,13 +144,40 @@ fn columns_are_selected_by_their_names_or_as_answers() {
         ),
         "{error}"
     );
-    let answers = seen.columns(&Selection::Answers).unwrap();
+    let answers = seen.columns(&Selection::Answers).unwrap().0;
     assert_eq!(names(&answers), ["id", "label", "text"]);
     let vector = r#"{"id":"a","success":true,"text":null,"embedding":[0.5],"input":{"nr":1}}"#;
     let mut seen = ColumnsSeen::default();
     with_row(vector, false, |row| seen.add(row)).unwrap();
-    let answers = seen.columns(&Selection::Answers).unwrap();
+    let answers = seen.columns(&Selection::Answers).unwrap().0;
     assert_eq!(names(&answers), ["id", "embedding"]);
+}
+
+#[test]
+fn usual_columns_are_ids_rows_answers_and_errors_and_at_most_twelve() {
+    let usual = |line: &str, by_property| {
+        let mut seen = ColumnsSeen::default();
+        with_row(line, by_property, |row| seen.add(row)).unwrap();
+        seen.columns(&Selection::Usual).unwrap()
+    };
+    let line = r#"{"id":"a","success":true,"text":"{\"label\":1}","cost_usd":1,"input":{"id":"a","label":"x"}}"#;
+    let (columns, left_out) = usual(line, true);
+    let expected = ["id", "label", "answer_label", "text", "error_message"];
+    assert_eq!((names(&columns), left_out), (expected.to_vec(), 0));
+    let cells: Vec<String> = (0..20).map(|i| format!("\"n{i}\":1")).collect();
+    let wide = format!(
+        r#"{{"id":"a","success":true,"text":"x","input":{{{}}}}}"#,
+        cells.join(",")
+    );
+    let (columns, left_out) = usual(&wide, false);
+    assert_eq!((columns.len(), left_out), (12, 11));
+    let expected = ["n7", "n8", "id", "text", "error_message"];
+    assert_eq!(names(&columns)[7..], expected);
+    let deep = wide.replace("\"x\",\"input\":", "null,\"result\":");
+    let (columns, left_out) = usual(&deep, false);
+    assert_eq!((columns.len(), left_out), (12, 11));
+    assert_eq!(names(&columns)[..2], ["id", "n0"]);
+    assert_eq!(names(&columns)[11], "error_message");
 }
 
 #[test]

@@ -43,10 +43,11 @@ pub use format::ExportFormat;
 
 /// Converts result files to a table: one row per item. If an item has several lines, the last one counts.
 ///
-/// The columns are, in this order: the columns of the input rows, as the lines keep them; `id`, unless a column of the rows with this name contains it; the answer as
-/// `text`, [by property](Self::json_schema) or as `embedding`; `success` and the error; tokens, cost, model and
-/// other fields of the result line. They do not depend on the outcomes of the items: a table without failures has
-/// the columns of the error too. Fields that depend on the request (tool calls, reasoning, citations,
+/// The columns are, in this order: the columns of the input rows, as the lines keep them; `id`, unless a column of the
+/// rows with this name contains it; the answer as `text`, [by property](Self::json_schema) or as `embedding`; and
+/// `error_message`: at most 12, without the last ones of the rows if there are more. [All](Self::all_columns) columns
+/// include `success` and the rest of the error; tokens, cost, model and other fields of the result line. They do not
+/// depend on the outcomes of the items: a table without failures has the columns of the error too. Fields that depend on the request (tool calls, reasoning, citations,
 /// probabilities, the complete reply) have a column if any line has the field. If two columns have the same name
 /// (ignoring case), the column of the rows keeps it, a property is named `answer_…`, and any other column
 /// `result_…`.
@@ -114,6 +115,8 @@ pub struct ExportReport {
     pub without_row: u64,
     /// Rows with an outdated result: the prompt was changed and not sent again. Their column `superseded` is true.
     pub superseded: u64,
+    /// Columns of the rows and the answers that the table omits because there are too many.
+    pub left_out: u64,
     /// All answers are JSON objects, and they were not split into columns.
     pub could_be_columns: bool,
 }
@@ -127,7 +130,17 @@ impl Export {
         }
     }
 
-    /// The columns of the table, in this order, by the names that they have without this setting. Default: all.
+    /// Whether the table has all columns. Replaces [`columns`](Self::columns). Default: no.
+    pub fn all_columns(mut self, yes: bool) -> Self {
+        self.selection = if yes {
+            Selection::All
+        } else {
+            Selection::Usual
+        };
+        self
+    }
+
+    /// The columns of the table, in this order, by the names that they have among [all](Self::all_columns) columns.
     pub fn columns<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
         self.selection = Selection::Named(names.into_iter().map(Into::into).collect());
         self
@@ -140,7 +153,7 @@ impl Export {
         self.selection = if yes {
             Selection::Answers
         } else {
-            Selection::All
+            Selection::Usual
         };
         self
     }
@@ -245,7 +258,7 @@ impl Export {
             read.each(ctx, &mut |row| table.add(row))?;
         }
         read.report.could_be_columns = !read.by_property && table.answers.are_objects();
-        read.columns = table.columns.columns(&self.selection)?;
+        (read.columns, read.report.left_out) = table.columns.columns(&self.selection)?;
         let names = read.columns.iter().map(|column| column.name.clone());
         read.report.columns = names.collect();
         Ok(read)

@@ -17,7 +17,7 @@ impl Place {
     }
 
     fn export(&self) -> Export {
-        Export::new([self.path("results.jsonl")])
+        Export::new([self.path("results.jsonl")]).all_columns(true)
     }
 
     fn write(&self, export: Export, name: &str) -> Result<ExportReport, Error> {

@@ -10,7 +10,7 @@ use super::values::{delimiter, name, one_of};
 
 /// Make a table of results: CSV, Excel, Parquet
 ///
-/// Writes one row per item: the input columns, the answer, and tokens, cost and latency. If an id has several
+/// Writes one row per item: its id, the input columns, the answer, and the message of an error. If an id has several
 /// lines, the last one is used. The output file appears only when it is complete.
 #[derive(Debug, Args)]
 #[command(after_help = MORE, after_long_help = include_str!("../../data/help/export.txt"))]
@@ -42,9 +42,10 @@ pub struct ExportArgs {
     #[arg(long)]
     pub json_mode: bool,
 
-    /// Columns of the table, in this order [default: all]
+    /// Columns of the table, in this order
     ///
-    /// Use the names of the complete table: `--columns id,text,cost_usd`.
+    /// `--columns all` writes all, with tokens, cost and latency. For some, use their names: `--columns id,text,cost_usd`.
+    /// Default: at most 12, of the input, the answers and the errors.
     #[arg(long, value_name = "NAME,…", value_delimiter = ',', value_parser = name)]
     pub columns: Vec<String>,
 

@@ -314,7 +314,7 @@ fn the_summary_as_json_needs_no_file_and_results_become_a_table() {
 
     desk.plain(&format!("{words} -o jobs.jsonl")).expect(3);
     for table in ["jobs.csv", "rows.jsonl"] {
-        let export = format!("export jobs.jsonl -o {table}");
+        let export = format!("export jobs.jsonl -o {table} --columns all");
         desk.plain(&export).ends(0, "2 rows");
     }
     let rows = std::fs::read_to_string(desk.path("rows.jsonl")).unwrap();

@@ -18,7 +18,13 @@ fn results_of_a_run_become_a_table() {
     desk.write("in.csv", "id,text\n1,one\n2,two\n");
     desk.run(&sim, "in.csv --template {{text}} -j 1 -o out.jsonl")
         .expect(0);
-    desk.plain("export out.jsonl -o out.csv")
+    desk.plain("export out.jsonl -o usual.csv")
+        .ends(0, "2 rows of 4 columns written to usual.csv");
+    assert_eq!(
+        desk.read("usual.csv"),
+        "id,text,result_text,error_message\n1,one,echo: one,\n2,two,echo: two,\n"
+    );
+    desk.plain("export out.jsonl -o out.csv --columns all")
         .ends(0, "2 rows of 24 columns written to out.csv");
     let table = desk.read("out.csv");
     let lines: Vec<&str> = table.lines().collect();
@@ -30,13 +36,13 @@ fn results_of_a_run_become_a_table() {
     desk.plain("export out.jsonl -o out.csv")
         .expect(2)
         .says("out.csv: it already exists; to replace it, add --overwrite");
-    desk.plain("export out.jsonl -o out.csv --overwrite --quiet")
+    desk.plain("export out.jsonl -o out.csv --columns all --overwrite --quiet")
         .expect(0);
     assert_eq!(desk.read("out.csv"), table);
-    let ended = desk.plain("export out.jsonl -o -").expect(0);
+    let ended = desk.plain("export out.jsonl -o - --columns all").expect(0);
     assert_eq!(ended.stdout, table);
     let ended = desk
-        .plain("export out.jsonl -o - --output-format jsonl")
+        .plain("export out.jsonl -o - --columns all --output-format jsonl")
         .expect(0);
     assert!(ended.stdout.starts_with(
         "{\"id\":\"1\",\"text\":\"one\",\"result_text\":\"echo: one\",\"success\":true,"
@@ -52,12 +58,14 @@ fn every_format_is_written_and_a_spreadsheet_gets_no_formula() {
         names.extend(["o.xlsx", "o.parquet"]);
     }
     for name in names {
-        desk.plain(&format!("export r.jsonl -o {name} --json-mode"))
-            .expect(0);
+        desk.plain(&format!(
+            "export r.jsonl -o {name} --json-mode --columns all"
+        ))
+        .expect(0);
         assert!(desk.exists(name));
     }
     assert!(desk.read("o.csv").contains("\na,'=cmd(),'=1+1,,true,"));
-    desk.plain("export r.jsonl -o raw.csv --json-mode --raw --bom")
+    desk.plain("export r.jsonl -o raw.csv --json-mode --columns all --raw --bom")
         .expect(0);
     let raw = desk.read("raw.csv");
     assert!(
@@ -76,7 +84,7 @@ fn every_format_is_written_and_a_spreadsheet_gets_no_formula() {
         .expect(0);
     assert!(
         desk.read("schema.csv")
-            .starts_with("id,city,n,label,text,success,")
+            .starts_with("id,city,n,label,text,error_message\n")
     );
     desk.plain("export r.jsonl -o none.csv --json-schema {\"type\":\"array\"}")
         .ends(2, "names no properties");

@@ -17,6 +17,9 @@ use crate::stdout;
 use batchwright::unstable::Optional;
 use table_stdout::TableStdout;
 
+/// This name means all columns.
+const ALL: &str = "all";
+
 pub fn execute(args: &ExportArgs) -> Exit {
     args.say.start_log();
     export(args).unwrap_or_else(|early| early.end(args.json, args.say.quiet))
@@ -65,9 +68,11 @@ fn table(args: &ExportArgs) -> Result<Export, Refusal> {
         let bad = |error: Error| Refusal::usage(format!("{name}: {}", error.message()));
         table = table.json_schema(schema).map_err(bad)?;
     }
-    let columns = (!args.columns.is_empty()).then(|| args.columns.iter().cloned());
+    let all = args.columns == [ALL];
+    let columns = (!args.columns.is_empty() && !all).then(|| args.columns.iter().cloned());
     Ok(table
         .set(columns, Export::columns)
+        .when(all, |table| table.all_columns(true))
         .when(args.only_answers, |table| table.only_answers(true))
         .set(args.output_delimiter, Export::delimiter)
         .set(args.output_format, Export::format))

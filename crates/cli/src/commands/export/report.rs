@@ -12,7 +12,8 @@ const REPLACED: &str = "lines skipped, because later lines have the same id";
 const IN_SEVERAL_FILES: &str = "ids are in several files: the last file is used";
 const CUT_CELLS: &str = "cells exceed the 32,767 characters of .xlsx: they are truncated, and end with the name of the \
                          file that has the complete text";
-const SUPERSEDED: &str = "answers are outdated (column superseded): run again to update them";
+const SUPERSEDED: &str =
+    "answers are outdated (`--columns all` marks them): run again to update them";
 
 /// Lines for people; the first one reports what was written.
 pub fn lines(args: &ExportArgs, report: &ExportReport) -> Vec<String> {
@@ -36,6 +37,12 @@ pub fn lines(args: &ExportArgs, report: &ExportReport) -> Vec<String> {
         (report.superseded, SUPERSEDED),
     ];
     lines.extend(counts(counted).iter().map(|line| format!("  {line}")));
+    if report.left_out > 0 {
+        lines.push(format!(
+            "  {} more columns of the input or the answers: --columns all",
+            count(report.left_out)
+        ));
+    }
     match report.without_row {
         0 => {}
         n if n == report.rows => lines.push(
@@ -67,6 +74,7 @@ pub fn json(report: &ExportReport) -> Value {
         "rows": report.rows,
         "failed": report.failed,
         "columns": report.columns,
+        "columns_left_out": report.left_out,
         "replaced_lines": report.replaced,
         "ids_in_several_files": report.in_several_files,
         "torn_files": torn,
