@@ -18,7 +18,6 @@ pub mod serve;
 pub mod shared;
 pub mod shell;
 pub mod simulate;
-pub mod simulate_batches;
 pub mod status;
 pub mod submit;
 pub mod text_file;

@@ -13,7 +13,6 @@ pub mod scan;
 pub mod serve;
 pub mod shell;
 pub mod simulate;
-mod simulate_batches;
 pub mod status;
 pub mod submit;
 pub mod token;

@@ -3,9 +3,8 @@
 
 use std::io::{self, Write};
 
-use batchwright_simulate::{SimConfig, SimStats, Simulator};
+use batchwright_simulate::{BatchConfig, BatchStats, SimConfig, SimStats, Simulator};
 
-use super::simulate_batches;
 use crate::args::simulate::SimulateArgs;
 use batchwright::unstable::Optional;
 
@@ -14,10 +13,9 @@ pub fn run(args: &SimulateArgs, wait_for_stop: impl FnOnce()) -> io::Result<()> 
     let sim = Simulator::start(config(args))?;
     let url = sim.base_url();
     writeln!(io::stdout(), "ready {url}")?;
-    let model = args.model.first().map_or("sim-1", String::as_str);
     eprintln!(
         "try: batchwright run prompts.txt -o results.jsonl --base-url {url} --provider local \
-         --model {model}"
+         --model sim-1"
     );
     wait_for_stop();
     let (stats, batches) = (sim.stats(), sim.batch_stats());
@@ -27,52 +25,23 @@ pub fn run(args: &SimulateArgs, wait_for_stop: impl FnOnce()) -> io::Result<()> 
         all["batches"] = serde_json::to_value(&batches)?;
         writeln!(io::stdout(), "{}", serde_json::to_string_pretty(&all)?)
     } else {
-        let tables = table(&stats) + &simulate_batches::table(&batches);
+        let tables = table(&stats) + &batch_table(&batches);
         write!(io::stderr(), "{tables}")
     }
 }
 
 fn config(args: &SimulateArgs) -> SimConfig {
+    let batches = BatchConfig::default().duration(args.batch_duration);
     let mut config = SimConfig::default()
         .port(args.port)
         .latency(args.latency)
-        .jitter(args.jitter)
-        .tell_limits(!args.no_limit_headers)
-        .retry_after_header(!args.no_limit_headers)
-        .output_tokens(args.output_tokens)
-        .reasoning_tokens(args.reasoning_tokens)
-        .cached_tokens(args.cached_tokens)
-        .prompt_caches(args.prompt_caches)
-        .stall(args.stall)
-        .idle_timeout(args.idle_timeout)
         .seed(args.seed)
-        .track(!args.no_track)
-        .batches(simulate_batches::config(&args.batches))
+        .batches(batches)
         .set(args.vendor, SimConfig::vendor)
-        .set(args.context, SimConfig::context)
-        .set(args.slots, SimConfig::slots)
         .set(args.rpm, SimConfig::rpm)
         .set(args.tpm, SimConfig::tpm)
         .set(args.burst, SimConfig::burst)
-        .set(args.token_burst, SimConfig::token_burst)
-        .set(args.full_speed, SimConfig::full_speed)
-        .set(args.max_parallel, SimConfig::max_parallel)
-        .set(args.api_key.as_ref(), |config, key| config.api_key(key))
-        .set(args.retry_after, SimConfig::retry_after)
-        .set(
-            args.max_requests_per_connection,
-            SimConfig::max_requests_per_connection,
-        )
-        .set(args.loading, SimConfig::loading);
-    for (model, rpm) in &args.model_rpm {
-        config = config.model_rpm(model, *rpm);
-    }
-    for change in &args.change {
-        config = config.change(change.clone());
-    }
-    if !args.model.is_empty() {
-        config = config.models(&args.model);
-    }
+        .set(args.max_parallel, SimConfig::max_parallel);
     for (kind, rate) in &args.trouble {
         config = config.trouble(*kind, *rate);
     }
@@ -97,41 +66,67 @@ fn table(stats: &SimStats) -> String {
         ("most at once", stats.max_in_flight),
     ];
     let troubles = stats.by_trouble.iter();
-    rows.into_iter()
-        .map(|(name, count)| format!("{name:<24}{count:>12}\n"))
-        .chain(troubles.map(|(name, count)| format!("  {name:<22}{count:>12}\n")))
-        .collect()
+    let troubles = troubles.map(|(name, count)| format!("  {name:<22}{count:>12}\n"));
+    lines(&rows) + &troubles.collect::<String>()
+}
+
+/// The counts of batches for people; empty if no batch was requested.
+fn batch_table(stats: &BatchStats) -> String {
+    if stats.creates == 0 && stats.files_uploaded == 0 {
+        return String::new();
+    }
+    let rows = [
+        ("files uploaded", stats.files_uploaded),
+        ("files left", stats.files_left),
+        ("batches created", stats.created),
+        ("batches started", stats.started),
+        ("batches failed", stats.failed),
+        ("batches expired", stats.expired),
+        ("batches cancelled", stats.cancelled),
+        ("batches ended", stats.ended),
+        ("requests in batches", stats.items_accepted),
+        ("requests finished", stats.items_finished),
+        ("bought twice", stats.bought_twice),
+        ("downloads of results", stats.downloads),
+    ];
+    lines(&rows)
+}
+
+fn lines(rows: &[(&str, u64)]) -> String {
+    let line = |(name, count): &(&str, u64)| format!("{name:<24}{count:>12}\n");
+    rows.iter().map(line).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use batchwright_simulate::Trouble;
+    use std::time::Duration;
+
+    use batchwright_simulate::{Trouble, Vendor};
 
     use super::*;
     use crate::args::simulate::parse;
 
     #[test]
     fn flags_reach_the_simulator() {
-        let line = "simulate --port 0 --rpm 60 --burst 2 --trouble bad_request=1 --model a --json";
-        let sim = Simulator::start(config(&parse(line).unwrap())).unwrap();
-        assert_eq!(sim.config().plan("x"), Some(Trouble::BadRequest));
-        assert!(parse("simulate --burst 2").is_err());
-        let own = parse("simulate --port 0 --burst 2 --model-rpm a=b=3").unwrap();
-        assert_eq!(own.model_rpm, [("a=b".to_owned(), 3)]);
-        assert!(parse("simulate --model-rpm a=0").is_err());
+        let line = "simulate --port 0 --as groq --latency 5 --rpm 60 --burst 2 --tpm 70 --max-parallel 8 \
+            --seed 3 --trouble bad_request=1 --batch-duration 5";
+        let wanted = SimConfig::default()
+            .vendor(Vendor::Groq)
+            .latency(Duration::from_millis(5))
+            .rpm(60)
+            .burst(2)
+            .tpm(70)
+            .max_parallel(8)
+            .seed(3)
+            .trouble(Trouble::BadRequest, 1.0)
+            .batches(BatchConfig::default().duration(Duration::from_secs(5)));
+        let config = config(&parse(line).unwrap());
+        assert_eq!(format!("{config:?}"), format!("{wanted:?}"));
         let error = parse("simulate --as acme").unwrap_err();
         assert!(
             error.contains("known ones: openai, xai, groq, mistral, "),
             "{error}"
         );
-        let local = "simulate --port 0 --as local --context 9 --slots 2 --reasoning-tokens 3";
-        assert!(Simulator::start(config(&parse(local).unwrap())).is_ok());
-        let changing = "simulate --port 0 --tpm 9 --token-burst 1 --full-speed 2 --change 5:rpm=3 \
-            --change 4:rpm=2";
-        let error = Simulator::start(config(&parse(changing).unwrap())).unwrap_err();
-        assert!(error.to_string().contains("order"), "{error}");
-        let bare = parse("simulate --port 0 --context 9").unwrap();
-        assert!(Simulator::start(config(&bare)).is_err());
     }
 
     #[test]
@@ -151,6 +146,18 @@ mod tests {
         );
         assert!(
             text.contains("  drop                             3\n"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn the_table_of_batches_is_printed_only_with_batches() {
+        let mut stats = BatchStats::default();
+        assert_eq!(batch_table(&stats), "");
+        (stats.creates, stats.bought_twice) = (1, 7);
+        let text = batch_table(&stats);
+        assert!(
+            text.contains("bought twice                       7\n"),
             "{text}"
         );
     }

@@ -66,7 +66,7 @@ fn short_help_fits_two_screens_and_a_line_a_flag() {
 
 #[test]
 fn long_help_has_every_flag_of_the_short_one_and_more() {
-    for command in ["run", "simulate"] {
+    for command in ["run", "work"] {
         let (short, long) = (help(command, "-h"), help(command, "--help"));
         let (few, all) = (flags(&short), flags(&long));
         let missing: Vec<_> = few.iter().filter(|flag| !all.contains(flag)).collect();

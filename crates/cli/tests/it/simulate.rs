@@ -56,7 +56,7 @@ fn counts_are_json_with_the_flag() {
 #[test]
 fn a_run_sends_no_request_that_the_vendor_rejects() {
     let desk = Desk::with(3);
-    let (simulator, url) = start(&desk, "--json --as local --slots 2");
+    let (simulator, url) = start(&desk, "--json --as local");
     run(&desk, &url).expect(0);
     simulator.signal("TERM");
     let stats = simulator.wait().expect(0).json();
@@ -72,6 +72,7 @@ fn unsupported_options_of_the_simulator_are_rejected() {
         simulate --port 0 --trouble drop=2 => from 0 to 1
         simulate --port 0 --latency soon => 50ms, 2s or 1m
         simulate --port 0 --burst 5 => --rpm
+        simulate --port 0 --api-key k => every key
         simulate --port 0 --as acme => openai, xai, groq
     ",
     ) {
