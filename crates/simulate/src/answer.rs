@@ -26,10 +26,7 @@ pub(super) fn write(
     odd: Option<Trouble>,
     place: Place,
 ) {
-    let mut tokens = Tokens::of(prompt, config);
-    if matches!(odd, Some(Trouble::ContentFilter | Trouble::Empty)) {
-        tokens = tokens.without_output();
-    }
+    let tokens = tokens(prompt, config, odd);
     let (finish, text): (_, Cow<'_, str>) = match odd {
         None => {
             let whole = config.output_tokens.saturating_add(config.reasoning_tokens);
@@ -74,6 +71,15 @@ pub(super) fn write(
         tokens,
     };
     dialect.answer(out, &answer);
+}
+
+/// The tokens of the answer to `prompt`, or of a wrong one.
+pub(super) fn tokens(prompt: &Prompt, config: &SimConfig, odd: Option<Trouble>) -> Tokens {
+    let tokens = Tokens::of(prompt, config);
+    match odd {
+        Some(Trouble::ContentFilter | Trouble::Empty) => tokens.without_output(),
+        _ => tokens,
+    }
 }
 
 /// The error for `kind`; `None` for kinds that are not errors of the API. `at` is the field that a bad request names.

@@ -68,7 +68,6 @@ pub(super) fn parse(body: &[u8], version: Version) -> Result<Prompt, Fault> {
         conversation.say(message.text("role")? == Some("user"), said);
     }
     Ok(Prompt {
-        cache_use: None,
         tools: tool_rules::anthropic(&root)?.map(Box::new),
         logprobs: false,
         flex: false,
@@ -161,21 +160,16 @@ pub(super) fn answer(out: &mut Vec<u8>, answer: &Answer<'_>) {
         Finish::Length => "max_tokens",
         Finish::Refused | Finish::Filtered | Finish::Blocked => "refusal",
     };
-    let (written, hour) = tokens.written;
     let mut message = json!({
         "id": format!("msg_sim_{}", answer.call), "type": "message", "role": "assistant",
         "model": answer.model, "content": content,
         "stop_reason": stop_reason, "stop_sequence": null,
         "usage": {
-            "input_tokens": tokens.prompt - tokens.cached - written,
-            "cache_creation_input_tokens": written, "cache_read_input_tokens": tokens.cached,
+            "input_tokens": tokens.prompt - tokens.cached,
+            "cache_creation_input_tokens": 0, "cache_read_input_tokens": tokens.cached,
             "output_tokens": tokens.completion(),
             "output_tokens_details": {"thinking_tokens": tokens.reasoning},
             "service_tier": "standard"}});
-    if written > 0 {
-        message["usage"]["cache_creation"] = json!({
-            "ephemeral_5m_input_tokens": written - hour, "ephemeral_1h_input_tokens": hour});
-    }
     if found.is_some() {
         message["usage"]["server_tool_use"] = json!({"web_search_requests": 1});
     }

@@ -7,13 +7,10 @@ use std::time::{Duration, Instant};
 
 use super::Trouble;
 use super::answer::{self, Place};
-use super::bill;
 use super::dialect::{self, Dialect, Work};
 use super::http::{Endpoint, Request};
 use super::ledger::{Ask, Call, Delivery, Verdict};
-use super::prices::SimTier;
 use super::prompt::{Problem, Prompt};
-use super::prompt_cache::Points;
 use super::reply::Head;
 use super::script::unit;
 use super::serve::{Connection, Next, Shared};
@@ -33,8 +30,6 @@ struct Job {
     /// The key of the first prompt.
     key: u64,
     now: Duration,
-    /// What it writes into the prompt cache.
-    cached: Option<Points>,
 }
 
 impl Connection<'_> {
@@ -58,7 +53,7 @@ impl Connection<'_> {
         };
         let read = admitted
             .and_then(|()| dialect::read(endpoint, dialect, request).map_err(Problem::Fault));
-        let mut work = match read {
+        let work = match read {
             Ok(work) => work,
             Err(problem) => {
                 let ask = match problem {
@@ -86,22 +81,11 @@ impl Connection<'_> {
             return self.finish(request, &call, head, Sent::Whole, held);
         }
         let key = keys.first().copied().unwrap_or_default();
-        let caches = &self.shared.prompt_caches;
-        let cached = match &mut work {
-            // Refused requests neither read nor write.
-            Work::Answer(prompt) if !call.verdict.is_refusal() => {
-                let asked = caches.ask(dialect, request.body, config, now);
-                prompt.cache_use = asked.as_ref().map(|(_, used)| *used);
-                asked.map(|(points, _)| points)
-            }
-            _ => None,
-        };
         let job = Job {
             dialect,
             work,
             key,
             now,
-            cached,
         };
         call.cost = self.cost(&call, &job);
         let (head, sent, waited) = self.prepare_reply(&call, job, arrived);
@@ -141,32 +125,21 @@ impl Connection<'_> {
         }
     }
 
-    /// What the call costs, in picodollars: by the usage of its reply, also if that will not be sent whole.
+    /// What the call costs, in picodollars, also if its reply will not be sent whole.
     fn cost(&self, call: &Call, job: &Job) -> u64 {
         let config = &self.shared.config;
         let odd = match call.verdict {
-            _ if config.prices.is_empty() => return 0,
             Verdict::Plain => None,
-            Verdict::Trouble(kind) if !kind.is_paid() => return 0,
-            Verdict::Trouble(Trouble::Empty) => Some(Trouble::Empty),
-            Verdict::Trouble(kind) => Some(kind).filter(|kind| !kind.is_uncertain()),
-            Verdict::Limited(_) | Verdict::Busy => return 0,
+            Verdict::Trouble(kind) if kind.is_paid() => Some(kind),
+            Verdict::Trouble(_) | Verdict::Limited(_) | Verdict::Busy => return 0,
         };
-        let mut body = Vec::new();
-        let mut tier = SimTier::Standard;
         match &job.work {
             Work::Answer(prompt) => {
-                let place = self.place(call, job);
-                answer::write(&mut body, job.dialect, config, prompt, odd, place);
-                if prompt.flex {
-                    tier = SimTier::Flex;
-                }
+                let tokens = answer::tokens(prompt, config, odd);
+                config.prices.cost(&prompt.model, tokens, prompt.flex)
             }
-            Work::Vectors(pack) => job.dialect.vectors(&mut body, pack),
-            Work::Sound(_) => return 0,
+            Work::Vectors(_) | Work::Sound(_) => 0,
         }
-        let model = job.work.model();
-        bill::cost(&config.prices, job.dialect, model, tier, &body)
     }
 
     /// Prepares the reply to a call that meets the problem `kind`.
@@ -250,10 +223,6 @@ impl Connection<'_> {
     fn write_answer(&mut self, call: &Call, job: &Job, prompt: &Prompt, odd: Option<Trouble>) {
         let place = self.place(call, job);
         let config = &self.shared.config;
-        if let Some(points) = &job.cached {
-            let Shared { prompt_caches, .. } = self.shared;
-            prompt_caches.reply(points, config, self.shared.now());
-        }
         answer::write(&mut self.body, job.dialect, config, prompt, odd, place);
     }
 

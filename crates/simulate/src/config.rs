@@ -8,7 +8,7 @@ use derive_setters::Setters;
 
 use super::change::{Change, Present};
 use super::limits::Limits;
-use super::prices::{PriceList, SimPrice, SimTier};
+use super::prices::{PriceList, SimPrice};
 use super::script::{Script, prompt_key};
 use super::{BatchConfig, Recorder, Trouble, Vendor};
 
@@ -75,11 +75,6 @@ pub struct SimConfig {
     pub(super) reasoning_tokens: u64,
     /// Number of a prompt's tokens that are reported as read from the vendor's cache, at most all of them. Default: 0.
     pub(super) cached_tokens: u64,
-    /// Whether the beginnings of prompts are cached as OpenAI and Anthropic document it, in calls and in batches, which
-    /// decides what usage reports instead of [`cached_tokens`](SimConfig::cached_tokens). Default: false.
-    pub(super) prompt_caches: bool,
-    /// How much faster time passes for these caches: with 60, an entry for 5 minutes lasts 5 seconds. Default: 1.
-    pub(super) cache_speed: u32,
     /// Maximum number of tokens of a prompt that the model reads; a longer prompt is truncated without an error, and
     /// the usage reports exactly this number, as with Ollama. Only for [`Vendor::Local`]. Default: unlimited.
     pub(super) context: Option<u64>,
@@ -135,8 +130,6 @@ impl Default for SimConfig {
             output_tokens: 16,
             reasoning_tokens: 0,
             cached_tokens: 0,
-            prompt_caches: false,
-            cache_speed: 1,
             context: None,
             slots: None,
             answer: None,
@@ -182,10 +175,10 @@ impl SimConfig {
         self
     }
 
-    /// The prices of a model at a tier, for [`SimStats::billed_picos`](super::SimStats::billed_picos). Default: replies
-    /// cost nothing.
-    pub fn price(mut self, model: impl Into<String>, tier: SimTier, price: SimPrice) -> SimConfig {
-        self.prices.set(model.into(), tier, price);
+    /// The prices of a model, for [`SimStats::billed_picos`](super::SimStats::billed_picos): requests of batches and at
+    /// the flex tier cost half. Default: replies cost nothing.
+    pub fn price(mut self, model: impl Into<String>, price: SimPrice) -> SimConfig {
+        self.prices.set(model.into(), price);
         self
     }
 

@@ -41,7 +41,6 @@ pub(super) fn parse(body: &[u8], model: &str) -> Result<Prompt, Fault> {
     let config = root.object("generationConfig")?;
     let wanted = config.map(|config| config.flag("responseLogprobs"));
     Ok(Prompt {
-        cache_use: None,
         tools: tool_rules::gemini(&root, model)?.map(Box::new),
         logprobs: wanted.transpose()?.flatten() == Some(true),
         flex: root.text("serviceTier")? == Some("flex"),

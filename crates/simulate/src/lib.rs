@@ -51,7 +51,6 @@
 mod answer;
 mod anthropic;
 mod batch;
-mod bill;
 mod call;
 mod change;
 mod config;
@@ -71,7 +70,6 @@ mod openai;
 mod prices;
 mod problems;
 mod prompt;
-mod prompt_cache;
 mod recorder;
 mod reply;
 mod rules;
@@ -119,7 +117,7 @@ pub use batch::{BatchConfig, BatchPoint, BatchSeen, BatchStats, Pause};
 pub use change::Change;
 pub use config::SimConfig;
 pub use embed::embedding;
-pub use prices::{SimPrice, SimTier};
+pub use prices::SimPrice;
 pub use recorder::Recorder;
 pub use speech::speech;
 pub use stats::SimStats;
@@ -130,7 +128,6 @@ use batch::Store;
 use gate::Gate;
 use ledger::Ledger;
 use listen::Listener;
-use prompt_cache::PromptCaches;
 use serve::Shared;
 
 /// A running simulator; dropping it closes all connections and joins all of its threads.
@@ -157,7 +154,6 @@ impl Simulator {
         let shared = Arc::new(Shared {
             ledger: Ledger::new(&config),
             gate: Gate::default(),
-            prompt_caches: PromptCaches::default(),
             batches: Store::new(&config.batches),
             started: Instant::now(),
             epoch: SystemTime::now()

@@ -1,19 +1,17 @@
-//! Prices of models.
+//! What a provider charges: a price per token for each model.
 
 use std::collections::HashMap;
 
-/// The prices of a model, in picodollars (10⁻¹² US dollars) per token: the same number as millionths of a dollar per
-/// million tokens. See [`SimConfig::price`](super::SimConfig::price).
+use super::prompt::Tokens;
+
+/// The prices of a model for calls, in picodollars (10⁻¹² US dollars) per token: the same number as millionths of a
+/// dollar per million tokens. See [`SimConfig::price`](super::SimConfig::price).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SimPrice {
-    /// Input tokens that were neither read from a cache nor written to one.
+    /// Input tokens that were not read from a cache.
     pub input: u64,
     /// Input tokens that were read from a cache.
     pub cached_input: u64,
-    /// Input tokens that were written to a cache for five minutes.
-    pub cache_write: u64,
-    /// Input tokens that were written to a cache for an hour.
-    pub cache_write_1h: u64,
     /// Output tokens, including reasoning.
     pub output: u64,
 }
@@ -24,39 +22,29 @@ impl SimPrice {
         SimPrice {
             input,
             cached_input: input,
-            cache_write: input,
-            cache_write_1h: input,
             output,
         }
     }
 }
 
-/// How the provider sells a reply.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
-pub enum SimTier {
-    /// Calls.
-    Standard,
-    /// Calls at the flex tier.
-    Flex,
-    /// Requests of batches.
-    Batch,
-}
+/// The part of the price that is charged for requests of batches, and for calls at the flex tier: a half.
+const REDUCED: u64 = 2;
 
 /// The prices of all models.
 #[derive(Debug, Clone, Default)]
-pub(super) struct PriceList(HashMap<(String, SimTier), SimPrice>);
+pub(super) struct PriceList(HashMap<String, SimPrice>);
 
 impl PriceList {
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    pub(super) fn set(&mut self, model: String, price: SimPrice) {
+        self.0.insert(model, price);
     }
 
-    pub(super) fn set(&mut self, model: String, tier: SimTier, price: SimPrice) {
-        self.0.insert((model, tier), price);
-    }
-
-    pub(super) fn get(&self, model: &str, tier: SimTier) -> Option<&SimPrice> {
-        self.0.get(&(model.to_owned(), tier))
+    /// The cost of a reply with these tokens, in picodollars; 0 if the model has no price.
+    pub(super) fn cost(&self, model: &str, tokens: Tokens, reduced: bool) -> u64 {
+        let price = self.0.get(model).copied().unwrap_or_default();
+        let cost = (tokens.prompt - tokens.cached) * price.input
+            + tokens.cached * price.cached_input
+            + tokens.completion() * price.output;
+        if reduced { cost / REDUCED } else { cost }
     }
 }

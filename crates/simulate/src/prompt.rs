@@ -22,18 +22,6 @@ pub(super) struct Prompt {
     pub(super) logprobs: bool,
     /// Whether it is for the flex tier.
     pub(super) flex: bool,
-    /// What it did with the cache, if there are caches.
-    pub(super) cache_use: Option<CacheUse>,
-}
-
-/// What a request did with the cache, in tokens.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct CacheUse {
-    pub(super) read: u64,
-    /// Written for any time.
-    pub(super) written: u64,
-    /// The part of these that is written for an hour.
-    pub(super) written_1h: u64,
 }
 
 /// The texts of a conversation. One of them is the prompt.
@@ -107,8 +95,6 @@ pub(super) struct Tokens {
     pub(super) prompt: u64,
     /// The number of prompt tokens from a cache.
     pub(super) cached: u64,
-    /// The number of prompt tokens that are written to a cache, and the part of these that is written for an hour.
-    pub(super) written: (u64, u64),
     /// Without reasoning.
     pub(super) output: u64,
     pub(super) reasoning: u64,
@@ -122,14 +108,7 @@ impl Tokens {
         let read = prompt.tokens.min(config.context.unwrap_or(u64::MAX));
         Tokens {
             prompt: read,
-            cached: match prompt.cache_use {
-                Some(cache) => cache.read.min(read),
-                None => config.cached_tokens.min(read),
-            },
-            written: prompt.cache_use.map_or((0, 0), |cache| {
-                let written = cache.written.min(read - cache.read.min(read));
-                (written, cache.written_1h.min(written))
-            }),
+            cached: config.cached_tokens.min(read),
             output: config.output_tokens.min(cap - reasoning),
             reasoning,
         }
@@ -242,7 +221,6 @@ mod tests {
             tools: None,
             logprobs: false,
             flex: false,
-            cache_use: None,
         };
         let tokens = Tokens::of(&prompt, config);
         (tokens.reasoning, tokens.output)

@@ -15,7 +15,6 @@ use super::http::{BODY_LIMIT, Method, Reader, Refusal, Request, Target};
 use super::http::{Endpoint, Version};
 use super::ledger::Ledger;
 use super::prompt::Problem;
-use super::prompt_cache::PromptCaches;
 use super::reply::{Head, Rfc3339};
 use super::{SimConfig, SimStats};
 
@@ -25,7 +24,6 @@ pub(super) struct Shared {
     pub(super) config: SimConfig,
     pub(super) ledger: Ledger,
     pub(super) gate: Gate,
-    pub(super) prompt_caches: PromptCaches,
     pub(super) batches: Store,
     pub(super) started: Instant,
     /// The start in seconds since the epoch.

@@ -3,35 +3,20 @@
 use std::process::Command;
 
 use batchwright::{ProcessId, Usd};
-use batchwright_simulate::{
-    BatchConfig, SimConfig, SimPrice, SimStats, SimTier, Simulator, Trouble,
-};
+use batchwright_simulate::{BatchConfig, SimConfig, SimPrice, SimStats, Simulator, Trouble};
 
 use super::batch_runs::SHORT;
 use super::bills::{self, CONCURRENCY, Sims, check_all, kill_when, many, price_file, troubled};
 use super::common::{Desk, Ended, Random, RunToEnd, Running, all_ids, eventually, simulator, usd};
 
-/// In picodollars per token: at the standard, flex and batch tier.
-const PRICES: [(SimTier, &str, SimPrice); 3] = [
-    (SimTier::Standard, "", price(1)),
-    (SimTier::Flex, "flex", price(2)),
-    (SimTier::Batch, "batch", price(4)),
-];
-/// The second one bills what it writes to its cache without being asked.
-const MODELS: [&str; 2] = ["m", "gpt-5.6"];
-/// Tokens of a system text that can be cached, at 4 bytes per token.
-const SHARED: usize = 1_200;
+/// In picodollars per token, all even, because batches and the flex tier cost half.
+const PRICE: SimPrice = SimPrice {
+    input: 1_250_000,
+    cached_input: 130_004,
+    output: 7_300_004,
+};
 /// The most tokens of a call: of a prompt, and of an answer with what providers may add.
-const MOST_TOKENS: (u64, u64) = (SHARED as u64 + 200, 400);
-
-/// The prices divided by `share`.
-const fn price(share: u64) -> SimPrice {
-    let mut price = SimPrice::new(1_250_000 / share, 7_300_004 / share);
-    price.cached_input = 130_004 / share;
-    price.cache_write = 1_560_000 / share;
-    price.cache_write_1h = 2_500_000 / share;
-    price
-}
+const MOST_TOKENS: (u64, u64) = (200, 400);
 
 /// How the prompts are sent, and what becomes of them.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -47,11 +32,8 @@ enum Way {
 struct World {
     way: Way,
     provider: &'static str,
-    model: &'static str,
     strategy: &'static str,
     has_fallback: bool,
-    /// The value of `--cache-prompt`, if the prompts share a long system text.
-    caches: Option<&'static str>,
     items: usize,
     kills: u64,
     /// The share of prompts with a problem, for each of those that can occur.
@@ -85,15 +67,7 @@ impl World {
             _ => &["openai", "gemini", "anthropic"],
         };
         let provider = providers[pick(providers.len() as u64) as usize];
-        let model = match provider {
-            "openai" => MODELS[pick(2) as usize],
-            _ => MODELS[0],
-        };
-        let caches = [None, Some("always"), Some("never")][pick(3) as usize];
-        let sim = sim
-            .cached_tokens(pick(3) * 2)
-            .reasoning_tokens(pick(2) * 5)
-            .prompt_caches(caches.is_some());
+        let sim = sim.cached_tokens(pick(3) * 2).reasoning_tokens(pick(2) * 5);
         let way = match pick(2) {
             0 => Way::Run,
             _ => Way::Queue,
@@ -102,10 +76,8 @@ impl World {
         World {
             way,
             provider,
-            model,
             strategy,
             has_fallback: pick(2) == 0,
-            caches,
             items: 20 + pick(60) as usize,
             kills: pick(3),
             trouble,
@@ -138,8 +110,8 @@ impl World {
     /// The flags of the command that sends the prompts.
     fn flags(&self) -> String {
         let mut words = format!(
-            "-q -j {CONCURRENCY} --max-retries 9 --provider {} --model {}",
-            self.provider, self.model
+            "-q -j {CONCURRENCY} --max-retries 9 --provider {} --model m",
+            self.provider
         );
         if self.is_batch() {
             words += " --strategy batch";
@@ -176,32 +148,17 @@ struct Site {
 impl Site {
     fn new(seed: u64) -> Site {
         let world = World::new(seed);
-        let sims = [(); 2].map(|()| {
-            let start = world.sim.clone();
-            let priced = PRICES.into_iter().fold(start, |sim, (tier, _, price)| {
-                let add = |sim: SimConfig, model: &str| sim.price(model, tier, price);
-                MODELS.into_iter().fold(sim, add)
-            });
-            simulator(priced)
-        });
+        let sims = [(); 2].map(|()| simulator(world.sim.clone().price("m", PRICE)));
         let desk = Desk::new();
         desk.write("in.jsonl", world.input());
-        let prices = PRICES.map(|(_, tier, price)| (tier, price));
-        desk.write("prices.json", price_file(&MODELS, &prices));
+        desk.write("prices.json", price_file(PRICE));
         desk.plain("config set llm.prices prices.json").expect(0);
         Site { world, desk, sims }
     }
 
     fn command(&self, words: &str) -> Command {
         let mut command = bills::command(&self.desk, &self.sims, words);
-        command.env("BATCHWRIGHT_BATCH_POLL_INTERVAL", "50ms").env(
-            "BATCHWRIGHT_CACHE_PROMPT",
-            self.world.caches.unwrap_or("auto"),
-        );
-        let is_input = words.starts_with("run") || words.starts_with("submit");
-        if is_input && self.world.caches.is_some() {
-            command.arg("--system").arg("rule".repeat(SHARED));
-        }
+        command.env("BATCHWRIGHT_BATCH_POLL_INTERVAL", "50ms");
         command
     }
 
@@ -223,7 +180,7 @@ impl Site {
     fn send(&self, seed: u64) -> u64 {
         let world = &self.world;
         let process = (world.way == Way::Queue).then(|| {
-            let words = format!("submit in.jsonl --model {} {}", world.model, world.tier());
+            let words = format!("submit in.jsonl --model m {}", world.tier());
             let ended = self.execute(&words).expect(0);
             ended.stdout.trim().parse::<ProcessId>().unwrap()
         });
@@ -276,7 +233,7 @@ fn check(seed: u64) {
     } else if world.way == Way::Queue {
         // The calls in flight at a kill are lost to the program.
         let (input, output) = MOST_TOKENS;
-        let most = input * PRICES[0].2.cache_write_1h + output * PRICES[0].2.output;
+        let most = input * PRICE.input + output * PRICE.output;
         let most = Usd::from_picos(kills * CONCURRENCY * most);
         assert!(
             spent <= billed && billed.saturating_sub(spent) <= most,

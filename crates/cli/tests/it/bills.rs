@@ -15,18 +15,17 @@ pub const CONCURRENCY: u64 = 4;
 /// The first provider, which has the API of several vendors, and the one to which calls fail over.
 pub type Sims = [Simulator; 2];
 
-/// Prices of these models, each at a tier, as a file.
-pub fn price_file(models: &[&str], prices: &[(&str, SimPrice)]) -> String {
-    let dollars = |picos: u64| picos as f64 / 1e6;
-    let entries = prices.iter().map(|(tier, price)| {
+/// The prices of the model `m` as a file: half of them for batches and at the flex tier.
+pub fn price_file(price: SimPrice) -> String {
+    let entry = |(tier, share): (&str, u64)| {
+        let dollars = |picos: u64| (picos / share) as f64 / 1e6;
         json!({
             "tier": tier, "input": dollars(price.input), "output": dollars(price.output),
-            "cached_input": dollars(price.cached_input), "cache_write": dollars(price.cache_write),
-            "cache_write_1h": dollars(price.cache_write_1h),
+            "cached_input": dollars(price.cached_input),
         })
-    });
-    let entries: Vec<_> = entries.collect();
-    json!({"providers": {"*": {"models": [{"models": models, "prices": entries}]}}}).to_string()
+    };
+    let entries: Vec<_> = [("", 1), ("flex", 2), ("batch", 2)].map(entry).into();
+    json!({"providers": {"*": {"models": [{"models": ["m"], "prices": entries}]}}}).to_string()
 }
 
 /// A provider whose calls take some random milliseconds, and meet each kind of trouble with the same random share, which is

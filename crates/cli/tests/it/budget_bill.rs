@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use batchwright::Usd;
-use batchwright_simulate::{SimConfig, SimPrice, SimStats, SimTier, Simulator, Trouble};
+use batchwright_simulate::{SimConfig, SimPrice, SimStats, Simulator, Trouble};
 
 use super::bills::{self, CONCURRENCY, Sims, check_all, kill_when, many, price_file, troubled};
 use super::common::{Desk, Random, RunToEnd, Running, prompt_lines, simulator};
@@ -52,7 +52,7 @@ impl World {
             kills: seed / 2 % 3,
             has_fallback: pick(2) == 0,
             items: 60 + pick(60),
-            sim: sim.price("m", SimTier::Standard, PRICE),
+            sim: sim.price("m", PRICE),
         }
     }
 
@@ -103,7 +103,7 @@ fn check(seed: u64) {
     let desk = Desk::new();
     let sims = [(); 2].map(|()| simulator(world.sim.clone()));
     let execute = |words: &str| world.command(&desk, &sims, words).ended().expect(0);
-    desk.write("prices.json", price_file(&["m"], &[("", PRICE)]));
+    desk.write("prices.json", price_file(PRICE));
     execute("config set llm.prices prices.json");
     desk.write("in.jsonl", prompt_lines(world.items as usize));
     // An answer has 16 tokens and the prompt has about 3.

@@ -17,7 +17,7 @@ use crate::http::Version;
 use crate::prompt::{Fault, Prompt};
 use crate::script::prompt_key;
 use crate::trouble::Form;
-use crate::{SimConfig, Trouble, anthropic, gemini, openai};
+use crate::{SimConfig, Trouble, answer, anthropic, gemini, openai};
 
 /// Maximum number of reported errors.
 const FAILURES: usize = 50;
@@ -210,7 +210,7 @@ impl Reading<'_> {
             key: 0,
             form: Form::Text,
             fate: Fate::Waiting,
-            cache_use: None,
+            costs: [0; 2],
         };
         self.judge(intake, &mut item, body, number);
         intake.items.push(item);
@@ -232,6 +232,10 @@ impl Reading<'_> {
             }
         };
         item.key = prompt_key(&prompt.text);
+        item.costs = [None, Some(Trouble::Empty)].map(|odd| {
+            let tokens = answer::tokens(&prompt, self.config, odd);
+            self.config.prices.cost(&prompt.model, tokens, true)
+        });
         if prompt.shape.is_some() {
             item.form = Form::Shaped;
         }

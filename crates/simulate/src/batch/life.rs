@@ -11,7 +11,6 @@ use super::Family;
 use super::config::BatchConfig;
 use crate::Trouble;
 use crate::http::Version;
-use crate::prompt::CacheUse;
 use crate::trouble::Form;
 
 /// Received bytes, and the positions of the relevant parts.
@@ -41,8 +40,8 @@ pub(super) struct Item {
     pub(super) key: u64,
     pub(super) form: Form,
     pub(super) fate: Fate,
-    /// What it did with the prompt cache, if there is one.
-    pub(super) cache_use: Option<CacheUse>,
+    /// What its answer costs, and what an answer without text does, in picodollars.
+    pub(super) costs: [u64; 2],
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +53,18 @@ pub(super) enum Fate {
     Invalid,
     /// It was answered, or met this trouble.
     Done(Option<Trouble>),
+}
+
+impl Item {
+    /// What its outcome costs, in picodollars.
+    pub(super) fn cost(&self) -> u64 {
+        match self.fate {
+            fate if fate.is_error() => 0,
+            Fate::Waiting | Fate::Missing => 0,
+            Fate::Done(Some(Trouble::ContentFilter | Trouble::Empty)) => self.costs[1],
+            Fate::Invalid | Fate::Done(_) => self.costs[0],
+        }
+    }
 }
 
 impl Fate {

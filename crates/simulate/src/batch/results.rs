@@ -7,11 +7,9 @@ use super::Family;
 use super::intake::{CHAT, CHAT_AT_AZURE, Reading, split};
 use super::life::{Batch, Fate, Part};
 use crate::answer::{self, Place};
-use crate::bill;
 use crate::dialect::Dialect;
 use crate::http::Version;
-use crate::prices::SimTier;
-use crate::prompt::{CacheUse, Problem};
+use crate::prompt::Problem;
 use crate::template::Facts;
 use crate::{SimConfig, Trouble};
 
@@ -121,14 +119,8 @@ impl Results {
         let mut place = self.order[line] as usize;
         if self.order[line] == STRANGER {
             let id = format!("stranger-{line}");
-            return self.wrap(
-                out,
-                config,
-                place,
-                &id,
-                (Fate::Done(Some(Trouble::BadRequest)), None),
-                "",
-            );
+            let fate = Fate::Done(Some(Trouble::BadRequest));
+            return self.wrap(out, config, place, &id, fate, "");
         }
         let number = place;
         for part in &self.parts {
@@ -137,35 +129,9 @@ impl Results {
                 continue;
             }
             if let Ok((id, body)) = split(self.family, self.endpoint, part.line(place)) {
-                let fate = (part.fate(place), part.items[place].cache_use);
-                self.wrap(out, config, number, &id, fate, body.get());
+                self.wrap(out, config, number, &id, part.fate(place), body.get());
             }
             return;
-        }
-    }
-
-    /// What the request with this index costs, in picodollars.
-    pub(super) fn cost(&self, config: &SimConfig, number: usize) -> u64 {
-        let mut place = number;
-        let mut parts = self.parts.iter();
-        let part = parts.find(|part| {
-            let is_here = place < part.items.len();
-            place -= if is_here { 0 } else { part.items.len() };
-            is_here
-        });
-        let (Some(part), mut reply) = (part, Vec::new()) else {
-            return 0;
-        };
-        let Ok((_, body)) = split(self.family, self.endpoint, part.line(place)) else {
-            return 0;
-        };
-        let fate = (part.fate(place), part.items[place].cache_use);
-        match self.result(&mut reply, config, number, fate, body.get()) {
-            (200, model) => {
-                let list = &config.prices;
-                bill::cost(list, self.dialect, &model, SimTier::Batch, &reply)
-            }
-            _ => 0,
         }
     }
 
@@ -175,7 +141,7 @@ impl Results {
         config: &SimConfig,
         number: usize,
         id: &str,
-        (fate, cache_use): (Fate, Option<CacheUse>),
+        fate: Fate,
         body: &str,
     ) {
         let wire = self.family.wire();
@@ -187,7 +153,7 @@ impl Results {
             return wire.left_line(out, &facts);
         }
         let mut result = Vec::new();
-        let (status, _) = self.result(&mut result, config, number, (fate, cache_use), body);
+        let status = self.result(&mut result, config, number, fate, body);
         if status != 200 {
             facts.set("rpc", rpc(status));
             facts.set("message", message(&result));
@@ -195,22 +161,21 @@ impl Results {
         wire.line(out, facts, status, &result);
     }
 
-    /// Appends the body that a call would get, and returns its status and its model.
+    /// Appends the body that a call would get, and returns its status.
     fn result(
         &self,
         out: &mut Vec<u8>,
         config: &SimConfig,
         number: usize,
-        (fate, cache_use): (Fate, Option<CacheUse>),
+        fate: Fate,
         body: &str,
-    ) -> (u16, String) {
-        let failed = |status| (status, String::new());
+    ) -> u16 {
         let call = number as u64 + 1;
         let dialect = self.dialect;
         if let Fate::Done(Some(kind)) = fate
             && let Some(problem) = answer::problem(kind, config, &self.model, "messages")
         {
-            return failed(dialect.problem(out, &problem, call));
+            return dialect.problem(out, &problem, call);
         }
         let reading = Reading {
             family: self.family,
@@ -221,16 +186,15 @@ impl Results {
             config,
         };
         let Ok(body) = serde_json::from_str(body) else {
-            return failed(dialect.problem(out, &Problem::ServerError, call));
+            return dialect.problem(out, &Problem::ServerError, call);
         };
-        let mut prompt = match reading.prompt(body) {
+        let prompt = match reading.prompt(body) {
             Ok(prompt) if config.knows_model(&prompt.model) => prompt,
             Ok(prompt) => {
-                return failed(dialect.problem(out, &Problem::NoModel(&prompt.model), call));
+                return dialect.problem(out, &Problem::NoModel(&prompt.model), call);
             }
-            Err(fault) => return failed(dialect.problem(out, &Problem::Fault(fault), call)),
+            Err(fault) => return dialect.problem(out, &Problem::Fault(fault), call),
         };
-        prompt.cache_use = cache_use;
         let odd = match fate {
             Fate::Done(odd) => odd,
             _ => None,
@@ -241,7 +205,7 @@ impl Results {
             key: crate::script::prompt_key(&prompt.text),
         };
         answer::write(out, dialect, config, &prompt, odd, place);
-        (200, prompt.model)
+        200
     }
 }
 

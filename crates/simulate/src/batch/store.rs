@@ -8,10 +8,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use parking_lot::{Condvar, Mutex};
 
 use super::config::BatchConfig;
-use super::intake::split;
 use super::life::{Batch, Blob, Failure, Fate, Item, Part, Phase, Plan};
 use super::pause::Pauses;
-use super::results::{Results, Which};
 use super::stats::{BatchSeen, BatchStats};
 use super::{Family, Refusal, names};
 use crate::config::LONGEST;
@@ -387,13 +385,9 @@ fn book(batch: &mut Batch, place: usize, finished: usize, shared: &Shared) -> u6
         done,
         failed,
         missing,
-        plan,
         ..
     } = batch;
-    let before: usize = parts[..place].iter().map(|part| part.items.len()).sum();
     let part = &mut parts[place];
-    let blob = part.blob.clone();
-    let new = before + part.booked..before + finished;
     let items = &mut Arc::make_mut(&mut part.items)[part.booked..finished];
     part.booked = finished;
     let waiting = |fate| fate == Fate::Waiting;
@@ -407,46 +401,15 @@ fn book(batch: &mut Batch, place: usize, finished: usize, shared: &Shared) -> u6
     for (item, met) in bought.zip(met) {
         item.fate = Fate::Done(met);
     }
-    if shared.config.prompt_caches {
-        cache(items, &blob, plan, shared);
-    }
+    let mut cost = 0;
     for item in items {
+        cost += item.cost();
         match item.fate {
             Fate::Missing => *missing += 1,
             fate if fate.is_error() => *failed += 1,
             _ => *done += 1,
         }
     }
-    if !shared.config.prices.is_empty() {
-        let results = Results::new(batch, &shared.config, Which::All, 0);
-        let costs = new.map(|number| results.cost(&shared.config, number));
-        shared.ledger.bill(costs.sum());
-    }
+    shared.ledger.bill(cost);
     again
-}
-
-/// The part of a batch's time that each of its requests takes: what it writes into the prompt cache is there that much later.
-const REPLIES_AFTER: u32 = 8;
-
-/// Has the items of a batch use the prompt cache.
-fn cache(items: &mut [Item], blob: &Blob, plan: &Plan, shared: &Shared) {
-    let (config, caches, now) = (&shared.config, &shared.prompt_caches, shared.now());
-    let dialect = plan.family.dialect(config);
-    let replied = now + config.batches.duration / REPLIES_AFTER;
-    for item in items
-        .iter_mut()
-        .filter(|item| matches!(item.fate, Fate::Done(_)))
-    {
-        let at = item.at as usize;
-        let line = &blob.bytes[at..at + item.size as usize];
-        if item.fate.is_error() {
-            continue;
-        }
-        if let Ok((_, body)) = split(plan.family, &plan.endpoint, line)
-            && let Some((points, used)) = caches.ask(dialect, body.get().as_bytes(), config, now)
-        {
-            item.cache_use = Some(used);
-            caches.reply(&points, config, replied);
-        }
-    }
 }

@@ -168,9 +168,6 @@ fn usage(out: &mut Vec<u8>, answer: &Answer<'_>, vendor: Option<Vendor>) {
             out,
             format_args!(r#","prompt_tokens_details":{{"cached_tokens":{cached}"#),
         );
-        if let (written @ 1.., _) = tokens.written {
-            put(out, format_args!(r#","cache_write_tokens":{written}"#));
-        }
         out.push(b'}');
     }
     match vendor {
@@ -257,7 +254,6 @@ mod tests {
             tokens: Tokens {
                 prompt: 10,
                 cached: 4,
-                written: (0, 0),
                 output: 3,
                 reasoning,
             },

@@ -36,7 +36,6 @@ pub(crate) fn parse(body: &[u8], vendor: Option<Vendor>) -> Result<Prompt, Fault
     let newer = root.whole("max_completion_tokens", 0)?;
     let logprobs = root.get("logprobs");
     Ok(Prompt {
-        cache_use: None,
         tools: tools(&root, vendor)?.map(Box::new),
         flex: root.text("service_tier")? == Some("flex"),
         logprobs: logprobs.is_some_and(|wanted| *wanted != false && *wanted != 0),
