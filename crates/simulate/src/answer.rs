@@ -60,9 +60,7 @@ pub(super) fn write(
     let calls = calls.unwrap_or_default();
     let answer = Answer {
         calls: &calls,
-        logprobs: prompt.logprobs,
         flex: prompt.flex,
-        found: tools.and_then(|tools| tools.search.then_some("https://example.com/page")),
         call: place.call,
         created: place.created,
         model: &prompt.model,

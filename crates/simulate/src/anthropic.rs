@@ -2,7 +2,6 @@
 
 use serde_json::{Map, Value, json};
 
-use super::grammar;
 use super::http::{Request, Shown, Version};
 use super::objects;
 use super::prompt::{Answer, Conversation, Fault, Finish, Problem, Prompt};
@@ -69,7 +68,6 @@ pub(super) fn parse(body: &[u8], version: Version) -> Result<Prompt, Fault> {
     }
     Ok(Prompt {
         tools: tool_rules::anthropic(&root)?.map(Box::new),
-        logprobs: false,
         flex: false,
         model: root.text("model")?.unwrap_or_default().to_owned(),
         tokens: conversation.tokens(),
@@ -109,11 +107,6 @@ fn shape(root: &Object<'_>) -> Result<Option<Shape>, Fault> {
         return Ok(None);
     };
     let schema = format.get("schema").unwrap_or(&Value::Null);
-    let at = format.at("schema");
-    grammar::check(schema).map_err(|problem| {
-        let message = format!("{at}: {problem}");
-        Fault::invalid(at, "", message)
-    })?;
     Ok(Some(Shape::Schema(schema.clone())))
 }
 
@@ -129,25 +122,8 @@ pub(super) fn answer(out: &mut Vec<u8>, answer: &Answer<'_>) {
         answer.finish,
         Finish::Refused | Finish::Filtered | Finish::Blocked
     );
-    let found = answer.found.filter(|_| answer.calls.is_empty());
-    if let Some(url) = found {
-        let id = format!("srvtoolu_sim_{}", answer.call);
-        content.push(
-            json!({"type": "server_tool_use", "id": id, "name": "web_search",
-            "input": {"query": "simulated"}}),
-        );
-        let page = json!({"type": "web_search_result", "url": url, "title": "A page",
-            "encrypted_content": "c2ltdWxhdGVk", "page_age": null});
-        content.push(json!({"type": "web_search_tool_result", "tool_use_id": id,
-            "content": [page]}));
-    }
     if !answer.text.is_empty() && !refused {
-        let mut text = json!({"type": "text", "text": answer.text});
-        if let Some(url) = found {
-            text["citations"] = json!([{"type": "web_search_result_location", "url": url,
-                "title": "A page", "encrypted_index": "c2ltdWxhdGVk", "cited_text": "A page."}]);
-        }
-        content.push(text);
+        content.push(json!({"type": "text", "text": answer.text}));
     }
     for (call, number) in answer.calls.iter().zip(1_u32..) {
         let id = format!("toolu_sim_{}_{number}", answer.call);
@@ -170,9 +146,6 @@ pub(super) fn answer(out: &mut Vec<u8>, answer: &Answer<'_>) {
             "output_tokens": tokens.completion(),
             "output_tokens_details": {"thinking_tokens": tokens.reasoning},
             "service_tier": "standard"}});
-    if found.is_some() {
-        message["usage"]["server_tool_use"] = json!({"web_search_requests": 1});
-    }
     if refused {
         message["stop_details"] = json!({"type": "refusal", "category": "general_harms",
             "explanation": answer.text});
@@ -263,14 +236,12 @@ mod tests {
 {"messages": [{"role": "user", "content": ""}]} => messages.0.content: text content
 {"format": {"type": "json_object"}} => output_config.format.type: Input should
 {"format": {"type": "json_schema"}} => output_config.format.schema: Field required
-{"format": {"type": "json_schema", "schema": {"type": "object"}}} => output_config.format.schema: For 'object' type, 'additionalProperties' must
 {"format": {"type": "json_schema", "schema": {}, "name": "x"}} => output_config.format.name: Extra inputs are not permitted
 {"metadata": {"run": "r7"}} => metadata.run: Extra inputs are not permitted
 {"service_tier": "flex"} => service_tier: Input should be
 {"stop_sequences": ["END", "\n"]} => stop_sequences: each stop sequence must contain
 {"system": ""} => system: text content must be non-empty
 {"output_config": {"effort": "minimal"}} => output_config.effort: unexpected value 'minimal'
-{"tools": [{"type": "function", "function": {}}]} => tools: Input tag 'function' does not match
 {"thinking": {"type": "enabled", "budget_tokens": 1024}} => `max_tokens` must be greater than
 {"temperature": 1.5} => 'temperature' must be from 0 to 1, found 1.5.
 "#;

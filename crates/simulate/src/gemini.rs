@@ -38,11 +38,8 @@ pub(super) fn parse(body: &[u8], model: &str) -> Result<Prompt, Fault> {
         Some(config) => configured(&config)?,
         None => (None, None),
     };
-    let config = root.object("generationConfig")?;
-    let wanted = config.map(|config| config.flag("responseLogprobs"));
     Ok(Prompt {
-        tools: tool_rules::gemini(&root, model)?.map(Box::new),
-        logprobs: wanted.transpose()?.flatten() == Some(true),
+        tools: tool_rules::gemini(&root)?.map(Box::new),
         flex: root.text("serviceTier")? == Some("flex"),
         model: model.to_owned(),
         tokens: conversation.tokens(),
@@ -167,17 +164,6 @@ pub(super) fn answer(out: &mut Vec<u8>, answer: &Answer<'_>) {
         let mut candidate = json!({"finishReason": reason});
         if !parts.is_empty() {
             candidate["content"] = json!({"role": "model", "parts": parts});
-        }
-        if let Some(url) = answer.found.filter(|_| answer.calls.is_empty()) {
-            candidate["groundingMetadata"] = json!({"webSearchQueries": ["simulated"],
-                "groundingChunks": [{"web": {"uri": url, "title": "A page"}}]});
-        }
-        if answer.logprobs && answer.calls.is_empty() {
-            let tokens = answer.text.split_inclusive(' ');
-            let tokens = tokens.map(|token| json!({"token": token, "logProbability": -0.25}));
-            let tokens: Vec<_> = tokens.collect();
-            candidate["avgLogprobs"] = json!(-0.25);
-            candidate["logprobsResult"] = json!({"chosenCandidates": tokens});
         }
         body.insert("candidates".into(), json!([candidate]));
     }

@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::media;
 use super::problems::dotted;
 use super::prompt::Fault;
 use super::rules::{self, Rules};
@@ -90,10 +89,6 @@ struct Field {
     /// The characters of a name in addition to letters, digits, `_` and `-`.
     #[serde(default)]
     characters: String,
-    /// Another field, which has the media type of the base64 in this one.
-    media: Option<String>,
-    /// The accepted media types of a data URL.
-    url: Option<Vec<String>>,
     code: Option<String>,
     /// The message for a value that is not accepted, instead of the default message.
     message: Option<String>,
@@ -181,14 +176,13 @@ impl Api {
                 Ok(())
             };
         };
-        let fault = |mut facts: Facts, message: &str, why: Option<String>| {
-            facts.set("why", why);
+        let fault = |mut facts: Facts, message: &str| {
             let words = field.words.iter().flatten().filter_map(Value::as_str);
             facts.set("words", words.collect::<Vec<_>>().join("', '"));
             let code = field.code.as_ref().unwrap_or(&self.code);
             Err(Fault::invalid(object.at(name), code, facts.text(message)))
         };
-        let fault = |message: &str, why| fault(facts(object.at(name), value), message, why);
+        let fault = |message: &str| fault(facts(object.at(name), value), message);
         let kind = match field.kind.strip_prefix("string or ") {
             Some(_) if value.is_string() => "string",
             Some(other) if !value.is_array() && !self.objects.contains_key(other) => {
@@ -204,28 +198,22 @@ impl Api {
             value => value.is_string() && text.is_empty(),
         };
         if let (true, Some(message)) = (is_empty, &field.empty) {
-            return fault(message, None);
+            return fault(message);
         }
         let message = |usual: &'static str| field.message.as_deref().unwrap_or(usual);
         if kind == "name" {
             is_name(object, name, field.longest.unwrap_or(64), &field.characters)?;
         } else if field.longest.is_some_and(|longest| text.len() > longest) {
-            return fault(field.too_long.as_deref().unwrap_or("too long"), None);
+            return fault(field.too_long.as_deref().unwrap_or("too long"));
         }
         if field
             .words
             .as_ref()
             .is_some_and(|words| !words.contains(value))
         {
-            return fault(message("Invalid value: '{value}'."), None);
+            return fault(message("Invalid value: '{value}'."));
         }
-        let media = match (&field.media, &field.url) {
-            _ if !value.is_string() => Ok(()),
-            (Some(media), _) => media::check(object.text(media)?.unwrap_or_default(), text),
-            (None, Some(takes)) => media::check_url(text, takes),
-            (None, None) => Ok(()),
-        };
-        media.or_else(|why| fault(message("{why}"), Some(why)))
+        Ok(())
     }
 
     /// Rejects a value that is not of this type.

@@ -18,8 +18,6 @@ pub(super) struct Prompt {
     /// The requested JSON format of the answer, if any.
     pub(super) shape: Option<Shape>,
     pub(super) tools: Option<Box<Tools>>,
-    /// Whether the probabilities of tokens are requested.
-    pub(super) logprobs: bool,
     /// Whether it is for the flex tier.
     pub(super) flex: bool,
 }
@@ -69,9 +67,6 @@ pub(super) struct Answer<'a> {
     pub(super) model: &'a str,
     pub(super) text: &'a str,
     pub(super) calls: &'a [Call],
-    pub(super) logprobs: bool,
-    /// The URL that a web search found; `None` without a search.
-    pub(super) found: Option<&'static str>,
     pub(super) finish: Finish,
     pub(super) flex: bool,
     pub(super) tokens: Tokens,
@@ -219,7 +214,6 @@ mod tests {
             cap,
             shape: None,
             tools: None,
-            logprobs: false,
             flex: false,
         };
         let tokens = Tokens::of(&prompt, config);

@@ -12,8 +12,8 @@ pub(super) struct Tools {
     pub(super) choice: Choice,
     /// One at a time.
     pub(super) single: bool,
-    /// The provider is to search the web itself.
-    pub(super) search: bool,
+    /// The calls without a result yet: their ids, or the names of their functions.
+    pub(super) open: Vec<String>,
     /// Whether the last message is the result of a call.
     pub(super) answered: bool,
 }
@@ -22,8 +22,6 @@ pub(super) struct Tools {
 pub(super) struct Function {
     pub(super) name: String,
     pub(super) parameters: Value,
-    /// Whether it accepts a text instead of arguments.
-    pub(super) custom: bool,
 }
 
 #[derive(Debug, Default, PartialEq)]
@@ -40,7 +38,6 @@ pub(super) enum Choice {
 pub(super) struct Call {
     pub(super) name: String,
     pub(super) arguments: Value,
-    pub(super) custom: bool,
 }
 
 impl Tools {
@@ -56,17 +53,8 @@ impl Tools {
         let functions = self.functions.iter().filter(called).take(most);
         let call = |function: &Function| Call {
             name: function.name.clone(),
-            arguments: if function.custom {
-                text.into()
-            } else {
-                Shape::Schema(function.parameters.clone()).instance(text)
-            },
-            custom: function.custom,
+            arguments: Shape::Schema(function.parameters.clone()).instance(text),
         };
         functions.map(call).collect()
-    }
-
-    pub(super) fn has(&self, name: &str) -> bool {
-        self.functions.iter().any(|function| function.name == name)
     }
 }

@@ -18,7 +18,7 @@ use super::values::{millis, seconds};
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub struct SimulateArgs {
-    /// Port on 127.0.0.1; 0 for a free one
+    /// Port; 0 for a free one
     #[arg(long, default_value_t = 8080)]
     pub port: u16,
 
@@ -43,7 +43,7 @@ pub struct SimulateArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub tpm: Option<u64>,
 
-    /// Number of requests accepted at once after a pause [default: those of 1 minute]
+    /// Requests accepted at once [default: --rpm]
     #[arg(long, value_name = "N", requires = "rpm", value_parser = clap::value_parser!(u64).range(1..))]
     pub burst: Option<u64>,
 
@@ -53,9 +53,9 @@ pub struct SimulateArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub max_parallel: Option<u64>,
 
-    /// Share of prompts that fail, such as error_500=0.05
+    /// Share of prompts that fail
     ///
-    /// Repeatable. To list the kinds, give an unknown one.
+    /// For example error_500=0.05. Repeatable. To list the kinds, give an unknown one.
     #[arg(long, value_name = "KIND=RATE", value_parser = trouble)]
     pub trouble: Vec<(Trouble, f64)>,
 
@@ -71,7 +71,9 @@ pub struct SimulateArgs {
     #[arg(long)]
     pub json: bool,
 
-    /// Duration of a batch; a bare number is in seconds
+    /// Duration of a batch
+    ///
+    /// A bare number is in seconds.
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = seconds)]
     pub batch_duration: Duration,
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use parking_lot::{Condvar, Mutex};
 
 use super::config::BatchConfig;
-use super::life::{Batch, Blob, Failure, Fate, Item, Part, Phase, Plan};
+use super::life::{Batch, Blob, Failure, Fate, Part, Phase, Plan};
 use super::pause::Pauses;
 use super::stats::{BatchSeen, BatchStats};
 use super::{Family, Refusal, names};

@@ -85,24 +85,8 @@ fn content(out: &mut Vec<u8>, answer: &Answer<'_>, vendor: Option<Vendor>) {
         put(out, format_args!(r#","{name}":"#));
         quote(out, THOUGHTS);
     }
-    let found = answer.found.filter(|_| answer.calls.is_empty());
-    if let (Some(url), true) = (found, vendor != Some(Vendor::Xai)) {
-        let end = answer.text.chars().count();
-        let cited = json!({"url": url, "title": "A page", "start_index": 0, "end_index": end});
-        let cited = json!([{"type": "url_citation", "url_citation": cited}]);
-        put(out, format_args!(r#","annotations":{cited}"#));
-    }
     out.extend_from_slice(b"}");
-    if answer.logprobs && answer.calls.is_empty() {
-        put(
-            out,
-            format_args!(r#","logprobs":{}"#, logprobs(answer.text)),
-        );
-    }
     out.extend_from_slice(b"}]");
-    if let (Some(url), true) = (found, vendor == Some(Vendor::Xai)) {
-        put(out, format_args!(r#","citations":["{url}"]"#));
-    }
 }
 
 fn calls(answer: &Answer<'_>, vendor: Option<Vendor>) -> Value {
@@ -115,26 +99,10 @@ fn calls(answer: &Answer<'_>, vendor: Option<Vendor>) -> Value {
                 Some(Vendor::Mistral) => format!("{:07}{number:02}", answer.call % 10_000_000),
                 _ => format!("call_sim_{}_{number}", answer.call),
             };
-            if call.custom {
-                json!({"id": id, "type": "custom",
-            "custom": {"name": call.name, "input": call.arguments}})
-            } else {
-                json!({"id": id, "type": "function",
+            json!({"id": id, "type": "function",
             "function": {"name": call.name, "arguments": call.arguments.to_string()}})
-            }
         });
     calls.collect()
-}
-
-/// Every word is a token.
-fn logprobs(text: &str) -> Value {
-    let tokens = text.split_inclusive(' ').map(|token| {
-        let told = json!({"token": token, "logprob": -0.25, "bytes": token.as_bytes()});
-        let mut whole = told.clone();
-        whole["top_logprobs"] = json!([told]);
-        whole
-    });
-    json!({"content": tokens.collect::<Vec<_>>(), "refusal": null})
 }
 
 fn usage(out: &mut Vec<u8>, answer: &Answer<'_>, vendor: Option<Vendor>) {
@@ -206,10 +174,9 @@ fn costs(out: &mut Vec<u8>, answer: &Answer<'_>, vendor: Option<Vendor>) {
                 .completion()
                 .saturating_mul(10_000)
                 .saturating_add(prompt);
-            let sources = u8::from(answer.found.is_some());
             put(
                 out,
-                format_args!(r#","num_sources_used":{sources},"cost_in_usd_ticks":{ticks}"#),
+                format_args!(r#","num_sources_used":0,"cost_in_usd_ticks":{ticks}"#),
             );
         }
         Some(Vendor::DeepSeek) => {
@@ -243,9 +210,7 @@ mod tests {
     fn answer(reasoning: u64, vendor: Option<Vendor>) -> Value {
         let answer = Answer {
             calls: &[],
-            logprobs: false,
             flex: false,
-            found: None,
             call: 7,
             created: 1_790_000_000,
             model: "a\"b",

@@ -6,8 +6,7 @@ use super::{fields, format};
 use crate::Vendor;
 use crate::objects;
 use crate::prompt::{Conversation, Fault, Prompt};
-use crate::tool_rules::{self, IdCheck, SchemaCheck};
-use crate::tools::Tools;
+use crate::tool_rules;
 use crate::tree::{Object, Spelling};
 
 /// Reads a request's body as `vendor` does; without one everything is taken that any of them takes.
@@ -34,11 +33,9 @@ pub(crate) fn parse(body: &[u8], vendor: Option<Vendor>) -> Result<Prompt, Fault
     fields::values(&root, vendor)?;
     let shape = format::read(&root, vendor)?;
     let newer = root.whole("max_completion_tokens", 0)?;
-    let logprobs = root.get("logprobs");
     Ok(Prompt {
-        tools: tools(&root, vendor)?.map(Box::new),
+        tools: tool_rules::openai(&root, vendor)?.map(Box::new),
         flex: root.text("service_tier")? == Some("flex"),
-        logprobs: logprobs.is_some_and(|wanted| *wanted != false && *wanted != 0),
         model: root.text("model")?.unwrap_or_default().to_owned(),
         tokens: conversation.tokens(),
         text: conversation.prompt(),
@@ -116,20 +113,6 @@ fn colons(body: &[u8]) -> usize {
         }
     }
     count
-}
-
-fn tools(root: &Object<'_>, vendor: Option<Vendor>) -> Result<Option<Tools>, Fault> {
-    let strict: Option<SchemaCheck> = match vendor {
-        Some(Vendor::OpenAi) => Some(format::strict),
-        _ => None,
-    };
-    let customs = matches!(vendor, None | Some(Vendor::OpenAi));
-    let ids: Option<IdCheck> = match vendor {
-        Some(Vendor::OpenAi | Vendor::Azure) => Some(tool_rules::forty_characters),
-        Some(Vendor::Mistral) => Some(tool_rules::nine_characters),
-        _ => None,
-    };
-    tool_rules::openai(root, strict, customs, ids)
 }
 
 #[cfg(test)]
