@@ -94,7 +94,7 @@ fn permanently_rejected_speech_is_requested_once() {
     let unknown = Request::speech("Hello.", "nobody");
     let outcomes = run(client(&sim, "openai"), &[unknown]);
     let error = outcomes[0].result.as_ref().unwrap_err();
-    assert!(error.message().contains("Invalid voice"), "{error}");
+    assert!(error.message().contains("voice"), "{error}");
 }
 
 #[test]

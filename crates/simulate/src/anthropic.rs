@@ -15,7 +15,7 @@ const SAMPLING: [&str; 3] = ["temperature", "top_p", "top_k"];
 /// Rejects a request without its version or without exactly one key.
 pub(super) fn admit(request: &Request<'_>) -> Result<(), Problem<'static>> {
     let keys = request.credentials;
-    let fault = |message: &str| Err(Problem::Fault(Fault::invalid("", "", message)));
+    let fault = |message: &str| Err(Problem::Fault(Fault::invalid("", message)));
     match (keys.x_api_key, keys.bearer) {
         (Shown::Nothing, Shown::Nothing) => return Err(Problem::NoKey),
         (Shown::Nothing, key) | (key, Shown::Nothing) => {
@@ -42,23 +42,7 @@ pub(super) fn parse(body: &[u8], version: Version) -> Result<Prompt, Fault> {
         return Err(Fault::Unknown(gone.clone()));
     }
     let root = objects::request(&value, Spelling::Exact, "anthropic", "request")?;
-    for stop in root.list("stop_sequences")?.into_iter().flatten() {
-        let message = match stop.as_str() {
-            None => "stop_sequences: Input should be a list of strings",
-            Some(stop) if stop.trim().is_empty() => {
-                "stop_sequences: each stop sequence must contain non-whitespace"
-            }
-            Some(_) => continue,
-        };
-        return Err(Fault::invalid("stop_sequences", "", message));
-    }
     let cap = root.whole("max_tokens", 1)?;
-    let budget = root.object("thinking")?;
-    let budget = budget.map(|thinking| thinking.whole("budget_tokens", 0));
-    if budget.transpose()?.flatten() >= cap {
-        let message = "`max_tokens` must be greater than `thinking.budget_tokens`.";
-        return Err(Fault::invalid("max_tokens", "", message));
-    }
     let system = text(&root, "system")?;
     let mut conversation = Conversation::default();
     conversation.instruct(&system);
@@ -230,19 +214,17 @@ mod tests {
 {"output_format": {}} => output_format: Extra inputs are not permitted
 {"max_tokens": null} => max_tokens: Field required
 {"max_tokens": 0} => 'max_tokens' must be at least 1.
-{"messages": []} => messages: at least one message is required
-{"messages": [{"role": "system", "content": "x"}]} => messages: Unexpected role "system".
+{"messages": []} => Invalid value for 'messages'
+{"messages": [{"role": "system", "content": "x"}]} => Invalid value for 'messages[0].role'
 {"messages": [{"role": "user", "content": "x", "name": "y"}]} => messages.0.name: Extra inputs are not permitted
-{"messages": [{"role": "user", "content": ""}]} => messages.0.content: text content
-{"format": {"type": "json_object"}} => output_config.format.type: Input should
+{"messages": [{"role": "user", "content": ""}]} => Invalid value for 'messages[0].content'
+{"format": {"type": "json_object", "schema": {}}} => Invalid value for 'output_config.format.type'
 {"format": {"type": "json_schema"}} => output_config.format.schema: Field required
 {"format": {"type": "json_schema", "schema": {}, "name": "x"}} => output_config.format.name: Extra inputs are not permitted
 {"metadata": {"run": "r7"}} => metadata.run: Extra inputs are not permitted
-{"service_tier": "flex"} => service_tier: Input should be
-{"stop_sequences": ["END", "\n"]} => stop_sequences: each stop sequence must contain
-{"system": ""} => system: text content must be non-empty
-{"output_config": {"effort": "minimal"}} => output_config.effort: unexpected value 'minimal'
-{"thinking": {"type": "enabled", "budget_tokens": 1024}} => `max_tokens` must be greater than
+{"service_tier": "flex"} => Invalid value for 'service_tier'
+{"system": ""} => Invalid value for 'system'
+{"output_config": {"effort": "minimal"}} => Invalid value for 'output_config.effort'
 {"temperature": 1.5} => 'temperature' must be from 0 to 1, found 1.5.
 "#;
 

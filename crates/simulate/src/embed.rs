@@ -96,7 +96,7 @@ pub(super) fn parse_openai(body: &[u8], vendor: Option<Vendor>) -> Result<Pack, 
         Value::Array(texts) if !are_tokens(texts) => texts.as_slice(),
         one => std::slice::from_ref(one),
     };
-    let fault = |message: &str| Err(Fault::invalid("input", "invalid_value", message));
+    let fault = |message: &str| Err(Fault::invalid("input", message));
     if texts.is_empty() {
         return fault("Invalid 'input': empty array.");
     }
@@ -133,7 +133,7 @@ pub(super) fn parse_gemini(body: &[u8], model: &str) -> Result<Pack, Fault> {
     if requests.is_empty() || requests.len() > GEMINI_INPUTS {
         let message = "* BatchEmbedContentsRequest.requests: at least one and at most 100 requests \
                        can be in one batch\n";
-        return Err(Fault::invalid("requests", "", message));
+        return Err(Fault::invalid("requests", message));
     }
     let mut inputs = Vec::with_capacity(requests.len());
     for request in &requests {
@@ -144,13 +144,13 @@ pub(super) fn parse_gemini(body: &[u8], model: &str) -> Result<Pack, Fault> {
         {
             let at = request.at("model");
             let message = format!("* {at}: must be models/{model}, as in the address\n");
-            return Err(Fault::invalid(at, "", message));
+            return Err(Fault::invalid(at, message));
         }
         let content = request.object("content")?;
         let text = gemini::text(&content.ok_or_else(|| request.missing("content"))?)?;
         if text.is_empty() {
             let at = request.at("content");
-            return Err(Fault::invalid(at, "", "content is empty"));
+            return Err(Fault::invalid(at, "content is empty"));
         }
         let wanted = request.whole("outputDimensionality", 1)?;
         let dimensions = dimensions(wanted, || request.at("outputDimensionality"))?;
@@ -164,7 +164,7 @@ fn dimensions(wanted: Option<u64>, at: impl FnOnce() -> String) -> Result<usize,
     if wanted > MOST_DIMENSIONS {
         let at = at();
         let message = format!("'{at}' must be at most {MOST_DIMENSIONS}, found {wanted}.");
-        return Err(Fault::invalid(at, "invalid_value", message));
+        return Err(Fault::invalid(at, message));
     }
     Ok(wanted as usize)
 }

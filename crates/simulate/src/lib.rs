@@ -141,12 +141,10 @@ pub struct Simulator {
 }
 
 impl Simulator {
-    /// Starts listening. Fails with [`io::ErrorKind::InvalidInput`] on a setting that cannot be, with
-    /// [`io::ErrorKind::InvalidData`] if a table of the vendors' rules is malformed, and if the port
+    /// Starts listening. Fails with [`io::ErrorKind::InvalidInput`] on a setting that cannot be, and if the port
     /// is taken.
     pub fn start(config: SimConfig) -> io::Result<Simulator> {
         config.check()?;
-        check_rules().map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         let port = config.port;
         let listener = bind(port)?;
         let shared = Arc::new(Shared {
@@ -240,25 +238,9 @@ impl Simulator {
     }
 }
 
-/// Returns the error of the first invalid table of the vendors' rules.
-fn check_rules() -> Result<(), String> {
-    rules::check(&problems::TABLE)?;
-    rules::check(&objects::TABLES)?;
-    rules::check(&openai::TABLE)?;
-    rules::check(&batch::TABLE)
-}
-
 fn bind(port: u16) -> io::Result<TcpListener> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(|error| {
         let message = format!("cannot listen on 127.0.0.1:{port}: {error}");
         io::Error::new(error.kind(), message)
     })
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn all_tables_are_in_order() {
-        assert_eq!(super::check_rules(), Ok(()));
-    }
 }

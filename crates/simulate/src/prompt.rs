@@ -136,20 +136,14 @@ pub(super) enum Fault {
     Missing(String),
     Invalid {
         at: String,
-        code: &'static str,
         message: String,
     },
 }
 
 impl Fault {
-    pub(super) fn invalid(
-        at: impl Into<String>,
-        code: &'static str,
-        message: impl Into<String>,
-    ) -> Fault {
+    pub(super) fn invalid(at: impl Into<String>, message: impl Into<String>) -> Fault {
         Fault::Invalid {
             at: at.into(),
-            code,
             message: message.into(),
         }
     }

@@ -58,7 +58,7 @@ impl Speech {
             if chars > MOST_CHARS {
                 let message =
                     format!("Invalid '{name}': at most {MOST_CHARS} characters, found {chars}.");
-                return Err(Fault::invalid(name, "invalid_value", message));
+                return Err(Fault::invalid(name, message));
             }
         }
         let text = root.text("input")?.unwrap_or_default();

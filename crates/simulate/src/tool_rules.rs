@@ -27,7 +27,7 @@ impl Tools {
             }
             None => {
                 let message = format!("'{id}' is the result of no call.");
-                Err(Fault::invalid(object.at(field), "invalid_value", message))
+                Err(Fault::invalid(object.at(field), message))
             }
         }
     }
@@ -37,7 +37,7 @@ impl Tools {
         match &self.choice {
             Choice::One(name) if self.functions.iter().all(|f| f.name != *name) => {
                 let message = format!("Tool choice '{name}' not found in 'tools' parameter.");
-                Err(Fault::invalid("tool_choice", "invalid_value", message))
+                Err(Fault::invalid("tool_choice", message))
             }
             _ => Ok(Some(self).filter(|tools| !tools.functions.is_empty())),
         }
@@ -84,7 +84,7 @@ pub(super) fn openai(root: &Object<'_>, vendor: Option<Vendor>) -> Result<Option
             let id = wanted(&call, "id")?;
             if !id_fits(vendor, id) {
                 let message = format!("'{id}' does not have the length of an id.");
-                return Err(Fault::invalid(call.at("id"), "invalid_value", message));
+                return Err(Fault::invalid(call.at("id"), message));
             }
             tools.open.push(id.to_owned());
         }

@@ -48,10 +48,6 @@ impl<'v> Object<'v> {
         }
     }
 
-    pub(super) fn names(&self) -> impl Iterator<Item = &'v String> {
-        self.map.keys()
-    }
-
     /// Rejects fields that are not `known`.
     pub(super) fn only<'k>(&self, known: impl IntoIterator<Item = &'k str>) -> Result<(), Fault> {
         let known: Vec<&str> = known.into_iter().collect();
@@ -93,11 +89,7 @@ impl<'v> Object<'v> {
         };
         if number < least {
             let message = format!("'{}' must be at least {least}.", self.at(name));
-            return Err(Fault::invalid(
-                self.at(name),
-                "integer_below_min_value",
-                message,
-            ));
+            return Err(Fault::invalid(self.at(name), message));
         }
         Ok(Some(number))
     }
@@ -168,12 +160,12 @@ pub(super) fn in_range(
         range.start(),
         range.end()
     );
-    Err(Fault::invalid(at, "invalid_value", message))
+    Err(Fault::invalid(at, message))
 }
 
 pub(super) fn wrong(at: String, expected: &str) -> Fault {
     let message = format!("Invalid type for '{at}': expected {expected}.");
-    Fault::invalid(at, "invalid_type", message)
+    Fault::invalid(at, message)
 }
 
 /// `maxOutputTokens` as `max_output_tokens`.

@@ -49,7 +49,7 @@ pub(super) fn from_file(desk: &Desk<'_>, model: &str, body: &[u8]) -> Outcome {
     let endpoint = root.text("endpoint")?.unwrap_or_default();
     if !rules.endpoints.is_empty() && !rules.endpoints.iter().any(|known| known == endpoint) {
         let message = format!("Invalid endpoint: the simulator runs no batches for '{endpoint}'.");
-        return Err(Fault::invalid("endpoint", "invalid_value", message).into());
+        return Err(Fault::invalid("endpoint", message).into());
     }
     let model = match model {
         "" => root.text("model")?.unwrap_or_default(),
@@ -140,7 +140,7 @@ fn window(family: Family, root: &Object<'_>, usual: u64) -> Result<Duration, Fau
     if let Some(timeout) = root.whole("timeout_hours", 1)? {
         if timeout >= 7 * 24 {
             let message = "Input should be less than 168";
-            return Err(Fault::invalid("timeout_hours", "less_than", message));
+            return Err(Fault::invalid("timeout_hours", message));
         }
         return Ok(hours(timeout));
     }
@@ -157,7 +157,7 @@ fn window(family: Family, root: &Object<'_>, usual: u64) -> Result<Duration, Fau
         _ => {
             let at = "completion_window";
             let message = format!("Invalid value: '{text}'. Supported value is: '24h'.");
-            Err(Fault::invalid(at, "invalid_value", message))
+            Err(Fault::invalid(at, message))
         }
     }
 }
@@ -167,7 +167,7 @@ fn metadata(root: &Object<'_>, longest: usize) -> Result<(), Fault> {
     let Some(value) = root.get("metadata") else {
         return Ok(());
     };
-    let bad = |message: &str| Err(Fault::invalid("metadata", "invalid_value", message));
+    let bad = |message: &str| Err(Fault::invalid("metadata", message));
     let Some(pairs) = value.as_object() else {
         return bad("'metadata' must be an object.");
     };
@@ -196,10 +196,10 @@ pub(super) fn inline(desk: &Desk<'_>, body: Vec<u8>) -> Outcome {
         return Err(Refusal::bad(413, "Request exceeds the maximum size"));
     }
     let read: Body<'_> = serde_json::from_slice(&body)
-        .map_err(|error| Fault::invalid("requests", "", format!("requests: {error}")))?;
+        .map_err(|error| Fault::invalid("requests", format!("requests: {error}")))?;
     if read.requests.is_empty() {
         let message = "requests: List should have at least 1 item after validation";
-        return Err(Fault::invalid("requests", "", message).into());
+        return Err(Fault::invalid("requests", message).into());
     }
     let mut intake = Intake::default();
     let reading = desk.reading(CHAT, "");

@@ -44,7 +44,7 @@ pub(super) fn upload(desk: &Desk<'_>, body: Vec<u8>) -> Outcome {
     };
     if !(purpose == "batch" || purpose.is_empty() && desk.family == Family::Xai) {
         let message = format!("'{purpose}' is not a purpose the simulator knows; try 'batch'.");
-        return Err(Fault::invalid("purpose", "invalid_value", message).into());
+        return Err(Fault::invalid("purpose", message).into());
     }
     let purpose = purpose.to_owned();
     let expires = expiry(&form)?;
@@ -52,7 +52,7 @@ pub(super) fn upload(desk: &Desk<'_>, body: Vec<u8>) -> Outcome {
     let suffixed = name.ends_with(".jsonl");
     if !suffixed {
         let message = "Invalid file: the name of a file for batches ends in '.jsonl'.";
-        return Err(Fault::invalid("file", "invalid_file_format", message).into());
+        return Err(Fault::invalid("file", message).into());
     }
     let most = desk.family.max_bytes(desk.batches()).min(LARGEST as u64);
     if range.len() as u64 > most {
@@ -60,7 +60,7 @@ pub(super) fn upload(desk: &Desk<'_>, body: Vec<u8>) -> Outcome {
         return Err(Refusal::bad(413, message));
     }
     if range.is_empty() {
-        return Err(Fault::invalid("file", "invalid_file", "The file is empty.").into());
+        return Err(Fault::invalid("file", "The file is empty.").into());
     }
     desk.pass(BatchPoint::UploadArrived);
     let shown = desk.with(|inner, now| {
@@ -91,14 +91,14 @@ fn expiry(form: &form::Form) -> Result<Option<u64>, Fault> {
             Ok(seconds @ 3_600..=2_592_000) => Ok(Some(seconds)),
             _ => {
                 let message = "Invalid 'expires_after[seconds]': expected 3600 to 2592000.";
-                Err(Fault::invalid(seconds, "invalid_value", message))
+                Err(Fault::invalid(seconds, message))
             }
         },
         (None, Some(_)) => Err(Fault::Missing(anchor.to_owned())),
         (Some("created_at"), None) => Err(Fault::Missing(seconds.to_owned())),
         (Some(_), _) => {
             let message = "Invalid 'expires_after[anchor]': expected 'created_at'.";
-            Err(Fault::invalid(anchor, "invalid_value", message))
+            Err(Fault::invalid(anchor, message))
         }
     }
 }
@@ -219,7 +219,7 @@ pub(super) fn list(desk: &Desk<'_>, query: &Query) -> Outcome {
         Some("asc") => files.reverse(),
         Some(_) => {
             let message = "Invalid 'order': expected 'asc' or 'desc'.";
-            return Err(Fault::invalid("order", "invalid_value", message).into());
+            return Err(Fault::invalid("order", message).into());
         }
     }
     let (ids, shown): (Vec<_>, Vec<_>) = files.into_iter().unzip();

@@ -51,7 +51,7 @@ impl Query {
                 let (least, most) = range.into_inner();
                 let message =
                     format!("Invalid '{name}': expected a number from {least} to {most}.");
-                Err(Fault::invalid(name, "invalid_value", message))
+                Err(Fault::invalid(name, message))
             }
         }
     }

@@ -38,21 +38,19 @@ pub use config::BatchConfig;
 pub use pause::{BatchPoint, Pause};
 pub use stats::{BatchSeen, BatchStats};
 pub(super) use store::Store;
-pub(super) use wire::TABLE;
 
 use intake::{Intake, Reading};
 use life::Batch;
 use results::{Results, Which};
 use send::{Reply, Source};
 use store::{Inner, Spoiled};
-use wire::Wire;
+use wire::{TABLE, Wire};
 
 use super::dialect::Dialect;
 use super::http::{Address, Request, Target, Version, find};
 use super::problems;
 use super::prompt::{Fault, Problem};
 use super::reply::Head;
-use super::rules;
 use super::serve::{Connection, Next, Shared, is_in_its_place, name};
 use super::template::Facts;
 use super::{SimConfig, Vendor};
@@ -131,7 +129,7 @@ impl Family {
     }
 
     fn wire(self) -> &'static Wire {
-        &rules::get(&TABLE)[self.name()]
+        &TABLE[self.name()]
     }
 
     fn max_requests(self, config: &BatchConfig) -> u64 {
@@ -233,7 +231,7 @@ impl Desk<'_> {
     /// How this API shows batches.
     fn wire(&self) -> &'static Wire {
         match self.family {
-            Family::OpenAi if self.is_azure() => &rules::get(&TABLE)["azure"],
+            Family::OpenAi if self.is_azure() => &TABLE["azure"],
             family => family.wire(),
         }
     }

@@ -151,7 +151,7 @@ impl Paging {
         if let Some(before) = get(&self.before) {
             if get(&self.after).is_some() {
                 let message = "Only one of after_id and before_id may be given";
-                return Err(Fault::invalid("after_id", "", message).into());
+                return Err(Fault::invalid("after_id", message).into());
             }
             end = known(before)?;
             start = end.saturating_sub(limit);

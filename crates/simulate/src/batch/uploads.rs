@@ -58,7 +58,7 @@ fn start(desk: &Desk<'_>, body: &[u8]) -> Outcome {
         if name.is_some_and(|name| !is_name(name)) {
             let message = "* CreateFileRequest.file.name: must be files/ and up to 40 lower-case \
                            letters, digits and inner dashes\n";
-            return Err(Fault::invalid("file.name", "", message).into());
+            return Err(Fault::invalid("file.name", message).into());
         }
     }
     let id = desk.with(|inner, _| {

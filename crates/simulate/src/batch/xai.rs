@@ -34,7 +34,7 @@ pub(super) fn add(desk: &Desk<'_>, id: &str, body: Vec<u8>) -> Outcome {
     }
     let mut intake = Intake::default();
     let added: Added<'_> = serde_json::from_slice(&body)
-        .map_err(|error| Fault::invalid("batch_requests", "", error.to_string()))?;
+        .map_err(|error| Fault::invalid("batch_requests", error.to_string()))?;
     let reading = desk.reading(CHAT, "");
     for raw in &added.batch_requests {
         reading.part(&mut intake, &body, raw);

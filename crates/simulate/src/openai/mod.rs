@@ -5,7 +5,6 @@ mod format;
 mod reply;
 mod request;
 
-pub(super) use fields::TABLE;
 pub(super) use reply::write as answer;
 pub(super) use request::parse;
 
