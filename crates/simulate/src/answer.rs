@@ -88,7 +88,6 @@ pub(super) fn problem<'a>(
     at: &'static str,
 ) -> Option<Problem<'a>> {
     let retry_after = config.retry_after;
-    let asked_to_wait = |wait| Some(wait).filter(|_| config.retry_after_header);
     Some(match kind {
         Trouble::UnknownModel => Problem::NoModel(model),
         Trouble::Error500 => Problem::ServerError,
@@ -97,10 +96,10 @@ pub(super) fn problem<'a>(
         },
         Trouble::Overloaded => Problem::Overloaded,
         Trouble::RateLimit => Problem::RateLimit {
-            wait: asked_to_wait(retry_after.unwrap_or(Duration::from_secs(1))),
+            wait: Some(retry_after.unwrap_or(Duration::from_secs(1))),
         },
         Trouble::RateLimitForever => Problem::RateLimit {
-            wait: asked_to_wait(Duration::ZERO),
+            wait: Some(Duration::ZERO),
         },
         Trouble::Quota => Problem::NoCredit,
         Trouble::Unauthorized => Problem::WrongKey,

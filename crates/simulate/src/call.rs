@@ -94,13 +94,12 @@ impl Connection<'_> {
 
     /// Prepares the reply to a valid call, after its latency; the last value is whether it waited.
     fn prepare_reply(&mut self, call: &Call, job: Job, arrived: Instant) -> (Head, Sent, bool) {
-        let config = &self.shared.config;
         match call.verdict {
             Verdict::Limited(denial) => {
                 let problem = Problem::Limited {
                     denial,
                     model: job.work.model(),
-                    wait: denial.wait.filter(|_| config.retry_after_header),
+                    wait: denial.wait,
                 };
                 let head = self.problem(job.dialect, &problem, call, job.now);
                 (head, Sent::Whole, false)
@@ -260,7 +259,7 @@ impl Connection<'_> {
     /// Waits for the latency; returns whether there was any.
     fn wait(&self, arrived: Instant, call: &Call) -> bool {
         let config = &self.shared.config;
-        let mut latency = call.latency;
+        let mut latency = config.latency;
         if !config.jitter.is_zero() {
             latency += config.jitter.mul_f64(unit(config.seed ^ call.number));
         }

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use derive_setters::Setters;
 
-use super::change::{Change, Present};
 use super::limits::Limits;
 use super::prices::{PriceList, SimPrice};
 use super::script::{Script, prompt_key};
@@ -44,26 +43,15 @@ pub struct SimConfig {
     pub(super) burst: Option<u64>,
     #[setters(skip)]
     pub(super) model_rpm: Vec<(String, u64)>,
-    /// The capacity of the bucket of [`tpm`](SimConfig::tpm) in tokens. Default: the tokens of one minute.
-    pub(super) token_burst: Option<u64>,
     /// Maximum number of concurrent calls; a further one gets status 429 immediately, like [`Trouble::RateLimit`], with
     /// the wait of [`retry_after`](SimConfig::retry_after). Default: unlimited.
     pub(super) max_parallel: Option<u64>,
-    /// Number of calls that are processed at full speed; with more calls each takes proportionally longer, so the
-    /// throughput does not increase. Default: unlimited.
-    pub(super) full_speed: Option<u64>,
-    #[setters(skip)]
-    pub(super) changes: Vec<Change>,
     #[setters(skip)]
     pub(super) prices: PriceList,
     /// Whether replies to calls contain rate-limit headers for the configured limits, in the format of the vendor.
     /// OpenAI's are `x-ratelimit-*`: `remaining` is the number of whole requests or tokens left in the bucket, `reset`
     /// the time until it is full, as a Go duration. Gemini, xAI and Mistral send none. Default: true.
     pub(super) tell_limits: bool,
-    /// Whether replies with status 429 contain `Retry-After` (seconds, rounded up) and `retry-after-ms`: for a limit,
-    /// the time until the call would be accepted. Gemini reports it in the body instead, xAI and Mistral not at all.
-    /// Default: true.
-    pub(super) retry_after_header: bool,
     /// The wait that [`Trouble::RateLimit`] and [`Trouble::Error503`] request. Default: 1 s for the former, 2 s for the
     /// latter.
     pub(super) retry_after: Option<Duration>,
@@ -75,20 +63,12 @@ pub struct SimConfig {
     pub(super) reasoning_tokens: u64,
     /// Number of a prompt's tokens that are reported as read from the vendor's cache, at most all of them. Default: 0.
     pub(super) cached_tokens: u64,
-    /// Maximum number of tokens of a prompt that the model reads; a longer prompt is truncated without an error, and
-    /// the usage reports exactly this number, as with Ollama. Only for [`Vendor::Local`]. Default: unlimited.
-    pub(super) context: Option<u64>,
     /// The `total_slots` that `GET /props` returns, as with llama.cpp. Default: the path does not exist.
     pub(super) slots: Option<u64>,
     /// The text of every answer, in any requested format. Default: `echo: ` and the first 60 characters of the last
     /// user message; for JSON, an instance of its schema with that text in the first suitable string.
     #[setters(into)]
     pub(super) answer: Option<String>,
-    /// A connection without any input for this time is closed. Default: 60 s.
-    pub(super) idle_timeout: Duration,
-    /// After this many replies a connection is closed, without announcing it in a header, as
-    /// llama.cpp does. Default: unlimited.
-    pub(super) max_requests_per_connection: Option<u64>,
     /// How long a call with [`Trouble::Stall`] hangs before its connection is closed. Default: 20 s.
     pub(super) stall: Duration,
     /// For this long after the start every endpoint but the statistics answers 503 "Loading model".
@@ -119,22 +99,15 @@ impl Default for SimConfig {
             tpm: None,
             burst: None,
             model_rpm: Vec::new(),
-            token_burst: None,
             max_parallel: None,
-            full_speed: None,
-            changes: Vec::new(),
             prices: PriceList::default(),
             tell_limits: true,
-            retry_after_header: true,
             retry_after: None,
             output_tokens: 16,
             reasoning_tokens: 0,
             cached_tokens: 0,
-            context: None,
             slots: None,
             answer: None,
-            idle_timeout: Duration::from_secs(60),
-            max_requests_per_connection: None,
             stall: Duration::from_secs(20),
             loading: None,
             track: true,
@@ -165,13 +138,6 @@ impl SimConfig {
     /// limits.
     pub fn model_rpm(mut self, model: impl Into<String>, requests: u64) -> SimConfig {
         self.model_rpm.push((model.into(), requests));
-        self
-    }
-
-    /// Settings that change at a time, for calls that arrive later; buckets keep their contents, and their capacity
-    /// changes with their rate. Add changes in the order of their times. Default: none.
-    pub fn change(mut self, change: Change) -> SimConfig {
-        self.changes.push(change);
         self
     }
 
@@ -221,21 +187,9 @@ impl SimConfig {
 
     pub(super) fn own_limits(&self) -> Vec<(String, Limits)> {
         let limits = |(model, rpm): &(String, u64)| {
-            (
-                model.clone(),
-                Limits::new(Some(*rpm), self.burst, None, None),
-            )
+            (model.clone(), Limits::new(Some(*rpm), self.burst, None))
         };
         self.model_rpm.iter().map(limits).collect()
-    }
-
-    pub(super) fn at_first(&self) -> Present {
-        Present {
-            max_parallel: self.max_parallel,
-            full_speed: self.full_speed,
-            latency: self.latency,
-            changed: 0,
-        }
     }
 
     pub(super) fn check(&self) -> io::Result<()> {
@@ -247,48 +201,19 @@ impl SimConfig {
         let whole = [
             ("rpm", self.rpm),
             ("tpm", self.tpm),
-            ("context", self.context),
             ("slots", self.slots),
             ("max_parallel", self.max_parallel),
             ("burst", self.burst),
-            ("token_burst", self.token_burst),
-            ("full_speed", self.full_speed),
-            (
-                "max_requests_per_connection",
-                self.max_requests_per_connection,
-            ),
         ];
         let own = self.model_rpm.iter();
         let own = own.map(|(_, requests)| ("model_rpm", Some(*requests)));
         no_zero(whole.into_iter().chain(own))?;
-        let without_rpm = self.rpm.is_none() && self.model_rpm.is_empty();
-        for (is_wrong, why) in [
-            (
-                self.context.is_some() && self.vendor != Some(Vendor::Local),
-                "context is set without vendor local",
-            ),
-            (
-                self.burst.is_some() && without_rpm,
-                "burst is set without rpm",
-            ),
-            (
-                self.token_burst.is_some() && self.tpm.is_none(),
-                "token_burst is set without tpm",
-            ),
-            (
-                !self.changes.is_sorted_by_key(|change| change.at),
-                "changes are not in the order of their times",
-            ),
-            (self.idle_timeout.is_zero(), "idle_timeout is zero"),
-        ] {
-            if is_wrong {
-                return Err(why.to_owned());
-            }
+        if self.burst.is_some() && self.rpm.is_none() && self.model_rpm.is_empty() {
+            return Err("burst is set without rpm".to_owned());
         }
         at_most_a_year([
             ("latency", self.latency),
             ("jitter", self.jitter),
-            ("idle_timeout", self.idle_timeout),
             ("stall", self.stall),
         ])?;
         self.batches.check()?;
@@ -334,15 +259,10 @@ mod tests {
             (base().rpm(0), "rpm"),
             (base().tpm(0), "tpm"),
             (base().burst(5), "burst"),
-            (base().token_burst(5), "token_burst"),
-            (base().full_speed(0), "full_speed"),
-            (base().context(5), "vendor"),
             (base().slots(0), "slots"),
             (base().max_parallel(0), "max_parallel"),
-            (base().idle_timeout(Duration::ZERO), "idle_timeout"),
             (base().latency(Duration::MAX), "latency"),
             (base().trouble(Trouble::Drop, 1.5), "drop"),
-            (base().max_requests_per_connection(0), "max_requests"),
         ];
         for (config, name) in cases {
             let error = config.check().unwrap_err();

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::change::Present;
 use super::config::LONGEST;
 use super::limits::{Denial, Limits, Told};
 use super::memory::Prompts;
@@ -69,8 +68,6 @@ pub(super) struct Call {
     pub(super) number: u64,
     /// State of both buckets after this call.
     pub(super) limits: [Option<Told>; 2],
-    /// How long it takes at least.
-    pub(super) latency: Duration,
     /// It counts among those that are being answered.
     admitted: bool,
     /// Of each prompt which of its calls this is, if its fate may yet be unknown to the client.
@@ -121,7 +118,6 @@ struct Inner {
     limits: Limits,
     /// The limits of models that have separate ones.
     own_limits: Vec<(String, Limits)>,
-    present: Present,
     prompts: Prompts,
     /// Calls that are being answered.
     admitted: u64,
@@ -135,8 +131,7 @@ impl Ledger {
             inner: Mutex::new(Inner {
                 stats: SimStats::default(),
                 met: [0; Trouble::ALL.len()],
-                limits: Limits::new(config.rpm, config.burst, config.tpm, config.token_burst),
-                present: config.at_first(),
+                limits: Limits::new(config.rpm, config.burst, config.tpm),
                 own_limits: config.own_limits(),
                 prompts: Prompts::default(),
                 admitted: 0,
@@ -260,11 +255,6 @@ impl Ledger {
 
 impl Inner {
     fn arrive(&mut self, now: Duration, ask: Ask<'_>, config: &SimConfig, track: bool) -> Call {
-        let changes = config.changes.iter().skip(self.present.changed);
-        for change in changes.take_while(|change| change.at <= now) {
-            self.limits.change(now, change.rpm, change.tpm);
-            self.present.take(change);
-        }
         let millis = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
         let stats = &mut self.stats;
         if stats.calls == 0 {
@@ -305,7 +295,7 @@ impl Inner {
                 stats.speech_calls += u64::from(form == Form::Sound);
                 memos = self.meet(keys, track);
                 let trouble = self.trouble(keys, form, config);
-                let verdict = self.judge(now, model, tokens, trouble);
+                let verdict = self.judge(now, model, tokens, trouble, config);
                 if let Verdict::Trouble(kind) = verdict {
                     self.met[kind as usize] += 1;
                     self.meet_trouble(&memos, kind, config);
@@ -323,10 +313,8 @@ impl Inner {
             [None; 2]
         };
         let admitted = wanted_an_answer && !verdict.is_refusal();
-        let latency = self.present.latency(self.admitted);
         self.admitted += u64::from(admitted);
         Call {
-            latency,
             verdict,
             number,
             limits,
@@ -344,8 +332,9 @@ impl Inner {
         model: &str,
         tokens: u64,
         trouble: Option<Trouble>,
+        config: &SimConfig,
     ) -> Verdict {
-        let most = self.present.max_parallel;
+        let most = config.max_parallel;
         match trouble {
             Some(kind) if kind.is_refusal() => Verdict::Trouble(kind),
             _ if most.is_some_and(|most| self.admitted >= most) => Verdict::Busy,

@@ -52,7 +52,6 @@ mod answer;
 mod anthropic;
 mod batch;
 mod call;
-mod change;
 mod config;
 mod dialect;
 mod embed;
@@ -112,7 +111,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use parking_lot::Mutex;
 
 pub use batch::{BatchConfig, BatchPoint, BatchSeen, BatchStats, Pause};
-pub use change::Change;
 pub use config::SimConfig;
 pub use embed::embedding;
 pub use prices::SimPrice;

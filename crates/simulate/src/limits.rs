@@ -53,26 +53,10 @@ pub(super) struct Told {
 }
 
 impl Limits {
-    pub(super) fn new(
-        rpm: Option<u64>,
-        burst: Option<u64>,
-        tpm: Option<u64>,
-        token_burst: Option<u64>,
-    ) -> Limits {
+    pub(super) fn new(rpm: Option<u64>, burst: Option<u64>, tpm: Option<u64>) -> Limits {
         Limits {
             requests: rpm.map(|rpm| Bucket::new(rpm, burst.unwrap_or(rpm))),
-            tokens: tpm.map(|tpm| Bucket::new(tpm, token_burst.unwrap_or(tpm))),
-        }
-    }
-
-    /// Other rates from now on, where some are named.
-    pub(super) fn change(&mut self, now: Duration, rpm: Option<u64>, tpm: Option<u64>) {
-        for (bucket, rate) in [(&mut self.requests, rpm), (&mut self.tokens, tpm)] {
-            match (bucket, rate) {
-                (Some(bucket), Some(rate)) => bucket.change(now, rate),
-                (bucket, Some(rate)) => *bucket = Some(Bucket::new(rate, rate)),
-                (_, None) => {}
-            }
+            tokens: tpm.map(|tpm| Bucket::new(tpm, tpm)),
         }
     }
 
@@ -145,13 +129,6 @@ impl Bucket {
             level: capacity as f64,
             refilled: Duration::ZERO,
         }
-    }
-
-    fn change(&mut self, now: Duration, per_minute: u64) {
-        self.refill(now);
-        self.capacity *= per_minute as f64 / self.per_minute as f64;
-        self.level = self.level.min(self.capacity);
-        self.per_minute = per_minute;
     }
 
     fn refill(&mut self, now: Duration) {
@@ -231,7 +208,7 @@ mod tests {
 
     #[test]
     fn a_full_bucket_lets_its_burst_through_and_then_the_rate() {
-        let mut limits = Limits::new(Some(60), Some(3), None, None);
+        let mut limits = Limits::new(Some(60), Some(3), None);
         for _ in 0..3 {
             assert_eq!(limits.take(ms(0), 0), Ok(()));
         }
@@ -244,7 +221,7 @@ mod tests {
 
     #[test]
     fn a_refused_call_takes_nothing_from_either_bucket() {
-        let mut limits = Limits::new(Some(60), None, Some(600), None);
+        let mut limits = Limits::new(Some(60), None, Some(600));
         assert_eq!(limits.take(ms(0), 595), Ok(()));
         let denial = limits.take(ms(0), 10).unwrap_err();
         assert_eq!((denial.bucket, denial.asked), ("tokens", 10));
@@ -255,26 +232,15 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_that_changes_changes_what_a_bucket_holds() {
-        let mut limits = Limits::new(Some(600), Some(10), None, None);
-        limits.change(ms(0), Some(60), Some(100));
-        assert_eq!(limits.take(ms(0), 100), Ok(()));
-        let denial = limits.take(ms(0), 0).unwrap_err();
-        assert_eq!(denial.wait, Some(ms(1_000)));
-        limits.change(ms(0), Some(6_000), None);
-        assert_eq!(limits.take(ms(10), 0), Ok(()));
-    }
-
-    #[test]
     fn a_call_larger_than_the_bucket_never_fits() {
-        let mut limits = Limits::new(None, None, Some(100), None);
+        let mut limits = Limits::new(None, None, Some(100));
         let denial = limits.take(ms(0), 101).unwrap_err();
         assert_eq!(denial.wait, None);
     }
 
     #[test]
     fn reset_is_the_time_until_the_bucket_is_full() {
-        let mut limits = Limits::new(Some(60), Some(10), None, None);
+        let mut limits = Limits::new(Some(60), Some(10), None);
         for _ in 0..4 {
             assert_eq!(limits.take(ms(0), 0), Ok(()));
         }
@@ -290,7 +256,7 @@ mod tests {
 
     #[test]
     fn an_hour_at_the_rate_lets_exactly_the_rate_through() {
-        let mut limits = Limits::new(Some(600), Some(1), None, None);
+        let mut limits = Limits::new(Some(600), Some(1), None);
         let accepted = (0..36_000)
             .filter(|tick| limits.take(ms(tick * 100), 0).is_ok())
             .count();
@@ -299,7 +265,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_steps_back_gives_nothing() {
-        let mut limits = Limits::new(Some(60), Some(1), None, None);
+        let mut limits = Limits::new(Some(60), Some(1), None);
         assert_eq!(limits.take(ms(5_000), 0), Ok(()));
         assert!(limits.take(ms(4_000), 0).is_err());
         assert!(limits.take(ms(5_999), 0).is_err());
@@ -308,9 +274,9 @@ mod tests {
 
     #[test]
     fn absurd_limits_do_not_overflow() {
-        let mut limits = Limits::new(Some(1), Some(u64::MAX), Some(u64::MAX), None);
+        let mut limits = Limits::new(Some(1), Some(u64::MAX), Some(u64::MAX));
         assert!(limits.take(ms(0), u64::MAX / 2).is_ok());
-        let mut slow = Limits::new(Some(1), Some(u64::MAX), None, None);
+        let mut slow = Limits::new(Some(1), Some(u64::MAX), None);
         slow.requests.as_mut().unwrap().level = 0.0;
         let [told, _] = slow.tell(ms(0));
         assert_eq!(told.map(|told| told.reset), Some(Duration::MAX));

@@ -100,10 +100,9 @@ impl Tokens {
     pub(super) fn of(prompt: &Prompt, config: &SimConfig) -> Tokens {
         let cap = prompt.cap.unwrap_or(u64::MAX);
         let reasoning = config.reasoning_tokens.min(cap);
-        let read = prompt.tokens.min(config.context.unwrap_or(u64::MAX));
         Tokens {
-            prompt: read,
-            cached: config.cached_tokens.min(read),
+            prompt: prompt.tokens,
+            cached: config.cached_tokens.min(prompt.tokens),
             output: config.output_tokens.min(cap - reasoning),
             reasoning,
         }

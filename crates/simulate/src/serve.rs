@@ -18,6 +18,9 @@ use super::prompt::Problem;
 use super::reply::{Head, Rfc3339};
 use super::{SimConfig, SimStats};
 
+/// A connection without any input for this time is closed.
+const IDLE: Duration = Duration::from_secs(60);
+
 /// The state that all connections share.
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -58,7 +61,7 @@ pub(super) fn connection(shared: &Shared, stream: &TcpStream) {
     let config = &shared.config;
     let ready = stream
         .set_nodelay(true)
-        .and_then(|()| stream.set_read_timeout(Some(config.idle_timeout)));
+        .and_then(|()| stream.set_read_timeout(Some(IDLE)));
     if let Err(error) = ready {
         log::debug!("simulator: connection not set up: {error}");
         return;
@@ -71,7 +74,6 @@ pub(super) fn connection(shared: &Shared, stream: &TcpStream) {
         body: Vec::new(),
         out: Vec::new(),
     };
-    let mut served = 0;
     loop {
         let next = match reader.next() {
             Ok(request) => connection.answer(request),
@@ -80,11 +82,7 @@ pub(super) fn connection(shared: &Shared, stream: &TcpStream) {
                 Next::Close
             }
         };
-        served += 1;
-        let worn = config
-            .max_requests_per_connection
-            .is_some_and(|most| served >= most);
-        if next == Next::Close || worn || shared.gate.is_stopped() {
+        if next == Next::Close || shared.gate.is_stopped() {
             return;
         }
     }

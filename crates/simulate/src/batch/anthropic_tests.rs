@@ -118,8 +118,6 @@ fn lists_are_paged_by_id() {
     let last = first["last_id"].as_str().unwrap();
     let second = kit.get(&format!("{PATH}?limit=3&after_id={last}"));
     second.has(json!({"has_more": false, "first_id": ids[0]}));
-    let before = kit.get(&format!("{PATH}?before_id={}", ids[2]));
-    assert_eq!(before["data"].as_array().unwrap().len(), 1);
     kit.call(&format!("GET {PATH}?after=x"), b"").is(400);
 }
 

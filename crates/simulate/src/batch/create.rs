@@ -1,7 +1,6 @@
 //! Creating batches: from a file, or from the requests in the body.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -24,11 +23,8 @@ pub(super) struct Rules {
     /// The endpoints for the requests; all that the rule allows if empty.
     #[serde(default)]
     endpoints: Vec<String>,
-    /// The hours until it expires, if the request does not set them.
+    /// The hours until it expires.
     hours: u64,
-    /// The longest key of metadata.
-    #[serde(default)]
-    longest_key: usize,
     /// Whether a missing file is rejected immediately instead of by validation.
     #[serde(default)]
     needs_file: bool,
@@ -59,10 +55,6 @@ pub(super) fn from_file(desk: &Desk<'_>, model: &str, body: &[u8]) -> Outcome {
         return Err(Refusal::missing("model", model));
     }
     let input = input(&root)?;
-    let window = window(desk.family, &root, rules.hours)?;
-    if rules.longest_key > 0 {
-        metadata(&root, rules.longest_key)?;
-    }
     let mut plan = Plan {
         family: desk.family,
         version: desk.version,
@@ -72,9 +64,8 @@ pub(super) fn from_file(desk: &Desk<'_>, model: &str, body: &[u8]) -> Outcome {
             .unwrap_or_default(),
         model: model.to_owned(),
         endpoint: endpoint.to_owned(),
-        window,
+        window: hours(rules.hours),
         input: input.map(str::to_owned),
-        sealed: input.is_some(),
         requests: None,
         failures: Vec::new(),
         tokens: Vec::new(),
@@ -135,53 +126,6 @@ fn read(desk: &Desk<'_>, rules: &Rules, id: &str, plan: &mut Plan) -> Result<(),
     Ok(())
 }
 
-/// The time until the batch expires: as requested, or the usual number of hours.
-fn window(family: Family, root: &Object<'_>, usual: u64) -> Result<Duration, Fault> {
-    if let Some(timeout) = root.whole("timeout_hours", 1)? {
-        if timeout >= 7 * 24 {
-            let message = "Input should be less than 168";
-            return Err(Fault::invalid("timeout_hours", message));
-        }
-        return Ok(hours(timeout));
-    }
-    let Some(text) = root.text("completion_window")? else {
-        return Ok(hours(usual));
-    };
-    let number = |unit| text.strip_suffix(unit)?.parse::<u64>().ok();
-    let length = match family {
-        Family::Groq => number('h').or_else(|| number('d')?.checked_mul(24)),
-        _ => (text == "24h").then_some(24),
-    };
-    match length {
-        Some(length @ 24..=168) => Ok(hours(length)),
-        _ => {
-            let at = "completion_window";
-            let message = format!("Invalid value: '{text}'. Supported value is: '24h'.");
-            Err(Fault::invalid(at, message))
-        }
-    }
-}
-
-/// Up to 16 pairs of short strings.
-fn metadata(root: &Object<'_>, longest: usize) -> Result<(), Fault> {
-    let Some(value) = root.get("metadata") else {
-        return Ok(());
-    };
-    let bad = |message: &str| Err(Fault::invalid("metadata", message));
-    let Some(pairs) = value.as_object() else {
-        return bad("'metadata' must be an object.");
-    };
-    let fits = |(key, value): (&String, &Value)| {
-        let value = value.as_str().map(|text| text.chars().count());
-        (1..=longest).contains(&key.chars().count()) && value.is_some_and(|size| size <= 512)
-    };
-    match pairs.len() {
-        ..=16 if pairs.iter().all(fits) => Ok(()),
-        ..=16 => bad("'metadata' takes short strings only."),
-        _ => bad("'metadata' must have at most 16 pairs."),
-    }
-}
-
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Body<'a> {
@@ -218,7 +162,6 @@ pub(super) fn inline(desk: &Desk<'_>, body: Vec<u8>) -> Outcome {
         endpoint: String::new(),
         window: hours(24),
         input: None,
-        sealed: true,
         requests: Some((Arc::new(Blob::whole(body)), intake.items)),
         failures: Vec::new(),
         tokens: intake.tokens,

@@ -3,33 +3,24 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Value, json};
-
-use super::form::{self, Query};
+use super::form;
 use super::life::{Batch, Blob, Phase};
-use super::results::{Results, Which};
+use super::results::Which;
 use super::send::{Reply, Source};
-use super::store::{File, Inner, Spoiled};
+use super::store::{File, Spoiled};
 use super::{BatchPoint, Desk, Family, Outcome, Refusal, names, show};
 use crate::prompt::Fault;
 
-const FORM: [&str; 4] = [
-    "purpose",
-    "file",
-    "expires_after[anchor]",
-    "expires_after[seconds]",
-];
+const FORM: [&str; 2] = ["purpose", "file"];
 const LARGEST: usize = 512_000_000;
 
 pub(super) fn file(desk: &Desk<'_>, id: &str) -> Outcome {
-    desk.with(|inner, now| {
-        let mut shown = show_all(desk, inner, now).into_iter();
-        let found = shown.find(|(known, _)| known == id);
-        let known = inner.files.iter_mut().find(|file| file.id == id);
-        known.into_iter().for_each(|file| file.looked_at = true);
-        found
-            .map(|(_, shown)| Reply::Json(shown))
-            .ok_or_else(|| desk.no_file(id))
+    desk.with(|inner, _| {
+        let mut files = inner.files.iter_mut();
+        let found = files.find(|file| file.id == id && file.family == desk.family);
+        let file = found.ok_or_else(|| desk.no_file(id))?;
+        file.looked_at = true;
+        Ok(Reply::Json(show::file(desk, file)))
     })
 }
 
@@ -47,10 +38,8 @@ pub(super) fn upload(desk: &Desk<'_>, body: Vec<u8>) -> Outcome {
         return Err(Fault::invalid("purpose", message).into());
     }
     let purpose = purpose.to_owned();
-    let expires = expiry(&form)?;
     let (name, range) = form.file.ok_or_else(|| missing("file"))?;
-    let suffixed = name.ends_with(".jsonl");
-    if !suffixed {
+    if !name.ends_with(".jsonl") {
         let message = "Invalid file: the name of a file for batches ends in '.jsonl'.";
         return Err(Fault::invalid("file", message).into());
     }
@@ -72,7 +61,6 @@ pub(super) fn upload(desk: &Desk<'_>, body: Vec<u8>) -> Outcome {
             name,
             purpose,
             created: now,
-            expires,
             blob: Arc::new(Blob { bytes: body, range }),
             looked_at: false,
         });
@@ -82,33 +70,10 @@ pub(super) fn upload(desk: &Desk<'_>, body: Vec<u8>) -> Outcome {
     Ok(Reply::Json(shown))
 }
 
-/// The seconds after which the file is to expire.
-fn expiry(form: &form::Form) -> Result<Option<u64>, Fault> {
-    let (anchor, seconds) = ("expires_after[anchor]", "expires_after[seconds]");
-    match (form.get(anchor), form.get(seconds)) {
-        (None, None) => Ok(None),
-        (Some("created_at"), Some(text)) => match text.parse() {
-            Ok(seconds @ 3_600..=2_592_000) => Ok(Some(seconds)),
-            _ => {
-                let message = "Invalid 'expires_after[seconds]': expected 3600 to 2592000.";
-                Err(Fault::invalid(seconds, message))
-            }
-        },
-        (None, Some(_)) => Err(Fault::Missing(anchor.to_owned())),
-        (Some("created_at"), None) => Err(Fault::Missing(seconds.to_owned())),
-        (Some(_), _) => {
-            let message = "Invalid 'expires_after[anchor]': expected 'created_at'.";
-            Err(Fault::invalid(anchor, message))
-        }
-    }
-}
-
 /// A result file of a batch.
 struct ResultFile {
     id: String,
     which: Which,
-    kind: &'static str,
-    created: Duration,
 }
 
 /// The result files of a batch that there are.
@@ -134,37 +99,9 @@ fn of_batch(desk: &Desk<'_>, batch: &Batch, now: Duration) -> Vec<ResultFile> {
     let files = there.map(|(which, kind, _)| ResultFile {
         id: names::results(desk.family, &batch.id, kind),
         which,
-        kind,
-        created,
     });
     let deleted = &batch.deleted_files;
     files.filter(|file| !deleted.contains(&file.id)).collect()
-}
-
-/// Every file with its id, the newest first.
-fn show_all(desk: &Desk<'_>, inner: &Inner, now: Duration) -> Vec<(String, Value)> {
-    let files = inner.files.iter().filter(|file| file.family == desk.family);
-    let mut shown: Vec<_> = files
-        .map(|file| (file.created, (file.id.clone(), show::file(desk, file))))
-        .collect();
-    // Google does not list its result files.
-    let batches = inner.batches.iter();
-    for batch in batches.filter(|_| desk.family != Family::Gemini) {
-        for file in of_batch(desk, batch, now) {
-            let errors = usize::from(file.which == Which::Errors);
-            let size = batch.sizes[errors].get_or_init(|| {
-                let created = desk.unix(batch.created);
-                Results::new(batch, desk.config(), file.which, created).size(desk.config())
-            });
-            let value = json!({"id": file.id, "object": "file", "bytes": size,
-                "status": "processed", "created_at": desk.unix(file.created),
-                "purpose": "batch_output",
-                "filename": format!("{}_{}.jsonl", batch.id, file.kind)});
-            shown.push((file.created, (file.id, value)));
-        }
-    }
-    shown.sort_by_key(|(created, _)| std::cmp::Reverse(*created));
-    shown.into_iter().map(|(_, file)| file).collect()
 }
 
 /// A file as a download; Google gives out results only.
@@ -207,23 +144,4 @@ pub(super) fn delete(desk: &Desk<'_>, id: &str) -> Outcome {
         return Err(desk.no_file(id));
     }
     Ok(desk.deleted(&desk.wire().deleted_file, id))
-}
-
-pub(super) fn list(desk: &Desk<'_>, query: &Query) -> Outcome {
-    let mut files = desk.with(|inner, now| show_all(desk, inner, now));
-    if let Some(purpose) = query.get("purpose") {
-        files.retain(|(_, file)| file["purpose"] == purpose);
-    }
-    match query.get("order") {
-        None | Some("desc") => {}
-        Some("asc") => files.reverse(),
-        Some(_) => {
-            let message = "Invalid 'order': expected 'asc' or 'desc'.";
-            return Err(Fault::invalid("order", message).into());
-        }
-    }
-    let (ids, shown): (Vec<_>, Vec<_>) = files.into_iter().unzip();
-    let paging = desk.wire().files.as_ref().ok_or(Refusal::Nowhere)?;
-    let (range, facts) = paging.find(query, &ids, &desk.wire().file_word)?;
-    Ok(paging.reply(facts, shown[range].to_vec()))
 }

@@ -56,8 +56,6 @@ pub(super) struct Intake {
 pub(super) struct RequestForm {
     id: String,
     body: String,
-    /// The field inside of the body that has the request, where that is one further down.
-    inner: Option<String>,
     /// Whether it also has a method and an address.
     #[serde(default)]
     addressed: bool,
@@ -72,11 +70,7 @@ pub(super) fn split<'l>(
     line: &'l [u8],
 ) -> Result<(String, &'l RawValue), Reason> {
     let fields = fields(line)?;
-    let forms = &family.wire().requests;
-    let form = forms.iter().find(|form| fields.contains_key(&form.id));
-    let Some(form) = form.or(forms.first()) else {
-        return Err(invalid("there are no batches"));
-    };
+    let form = &family.wire().request;
     let addressed: &[&str] = if form.addressed {
         &["method", "url"]
     } else {
@@ -100,14 +94,7 @@ pub(super) fn split<'l>(
         let message = format!("The url must be the batch's endpoint, {endpoint}.");
         return Err(("invalid_url", message));
     }
-    let mut body = fields[&form.body];
-    if let Some(inner) = &form.inner {
-        let within = self::fields(body.get().as_bytes())?;
-        body = match within.get(inner) {
-            Some(body) if within.len() == 1 => body,
-            _ => return Err(invalid(format!("expected one field, `{inner}`"))),
-        };
-    }
+    let body = fields[&form.body];
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
     if !(1..=64).contains(&id.len()) || !id.bytes().all(plain) {
         let message = "custom_id: String should match pattern '^[a-zA-Z0-9_-]{1,64}$'";

@@ -2,7 +2,7 @@
 //! there is no background work here, and no clock is read.
 
 use std::ops::Range;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -85,12 +85,11 @@ impl Fate {
     }
 }
 
-/// Requests that were received together.
-#[derive(Debug, Clone)]
+/// The requests of a batch.
+#[derive(Debug, Clone, Default)]
 pub(super) struct Part {
     pub(super) blob: Arc<Blob>,
     pub(super) items: Arc<Vec<Item>>,
-    pub(super) start: Duration,
     /// How many of the items, from the first on, have been finished and paid.
     pub(super) booked: usize,
 }
@@ -134,8 +133,6 @@ pub(super) struct Plan {
     pub(super) window: Duration,
     /// The id of the input file.
     pub(super) input: Option<String>,
-    /// No requests can be added to it.
-    pub(super) sealed: bool,
     pub(super) requests: Option<(Arc<Blob>, Vec<Item>)>,
     /// Why validation fails; empty if it does not.
     pub(super) failures: Vec<Failure>,
@@ -176,7 +173,7 @@ pub(super) struct Batch {
     /// Since the simulator's start, like all times here.
     pub(super) created: Duration,
     pub(super) plan: Plan,
-    pub(super) parts: Vec<Part>,
+    pub(super) part: Part,
     /// The share of its items that is finished when it expires, if it does.
     pub(super) expires: Option<f64>,
     pub(super) cancelled: Option<Duration>,
@@ -186,13 +183,11 @@ pub(super) struct Batch {
     pub(super) deleted: bool,
     /// Result files that have been deleted.
     pub(super) deleted_files: Vec<String>,
-    /// The sizes of its result files in bytes, computed on first use.
-    pub(super) sizes: [OnceLock<u64>; 2],
 }
 
 impl Batch {
     pub(super) fn total(&self) -> u64 {
-        self.parts.iter().map(|part| part.items.len() as u64).sum()
+        self.part.items.len() as u64
     }
 
     /// How many items are neither finished nor lost.
@@ -210,8 +205,7 @@ impl Batch {
 
     /// When it ends of itself.
     fn due(&self, config: &BatchConfig) -> Duration {
-        let start = self.parts.last().map_or(self.created, |part| part.start);
-        start + config.duration
+        self.created + config.duration
     }
 
     pub(super) fn phase(&self, now: Duration, config: &BatchConfig) -> Phase {
@@ -226,8 +220,6 @@ impl Batch {
             Phase::Validating
         } else if self.has_failed() {
             Phase::Failed
-        } else if !self.plan.sealed {
-            Phase::Running
         } else if now >= self.due(config) {
             match self.expires {
                 Some(_) => Phase::Expired,
@@ -250,14 +242,14 @@ impl Batch {
         }
     }
 
-    /// How many items of a part have been finished by `now`, counted from its first.
-    pub(super) fn finished(&self, part: &Part, now: Duration, config: &BatchConfig) -> usize {
+    /// How many items have been finished by `now`, counted from the first.
+    pub(super) fn finished(&self, now: Duration, config: &BatchConfig) -> usize {
         let now = self.cancelled.map_or(now, |at| at.min(now));
-        let start = part.start + config.validation;
+        let start = self.began(config);
         if self.has_failed() || now < start {
             return 0;
         }
-        let all = part.items.len() as f64;
+        let all = self.total() as f64;
         let time = (config.duration - config.validation).as_secs_f64() * 0.9;
         let progress = if time > 0.0 {
             ((now - start).as_secs_f64() / time).min(1.0)

@@ -17,7 +17,6 @@ mod stats;
 mod store;
 mod uploads;
 mod wire;
-mod xai;
 
 #[cfg(test)]
 mod anthropic_tests;

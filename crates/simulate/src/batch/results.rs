@@ -33,7 +33,7 @@ pub(super) struct Results {
     endpoint: &'static str,
     version: Version,
     model: String,
-    parts: Vec<Part>,
+    part: Part,
     /// The indices of the requests, in the order of their lines.
     order: Vec<u32>,
     /// The outcome of requests that were not processed.
@@ -64,8 +64,8 @@ impl Results {
             (Which::All, Fate::Waiting) => family == Family::Anthropic,
             (Which::All, _) => true,
         };
-        let parts = batch.parts.iter();
-        let fates = parts.flat_map(|part| (0..part.items.len()).map(|place| part.fate(place)));
+        let part = &batch.part;
+        let fates = (0..part.items.len()).map(|place| part.fate(place));
         let places = (0..STRANGER).zip(fates);
         let mut order: Vec<u32> = places
             .filter(|(_, fate)| shown(*fate))
@@ -87,7 +87,7 @@ impl Results {
             endpoint: endpoint_of(batch),
             version: batch.plan.version,
             model: batch.plan.model.clone(),
-            parts: batch.parts.clone(),
+            part: batch.part.clone(),
             order,
             left_over: if expired { "expired" } else { "canceled" },
             created,
@@ -116,22 +116,14 @@ impl Results {
 
     /// Appends one result without a line's end.
     pub(super) fn write(&self, out: &mut Vec<u8>, config: &SimConfig, line: usize) {
-        let mut place = self.order[line] as usize;
+        let place = self.order[line] as usize;
         if self.order[line] == STRANGER {
             let id = format!("stranger-{line}");
             let fate = Fate::Done(Some(Trouble::BadRequest));
             return self.wrap(out, config, place, &id, fate, "");
         }
-        let number = place;
-        for part in &self.parts {
-            if place >= part.items.len() {
-                place -= part.items.len();
-                continue;
-            }
-            if let Ok((id, body)) = split(self.family, self.endpoint, part.line(place)) {
-                self.wrap(out, config, number, &id, part.fate(place), body.get());
-            }
-            return;
+        if let Ok((id, body)) = split(self.family, self.endpoint, self.part.line(place)) {
+            self.wrap(out, config, place, &id, self.part.fate(place), body.get());
         }
     }
 

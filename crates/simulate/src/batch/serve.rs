@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 
 use super::form::Query;
 use super::life::Batch;
-use super::results::Which;
-use super::send::Reply;
-use super::{BatchPoint, Desk, Family, Outcome, Refusal, create, files, show, uploads, xai};
-use crate::prompt::Fault;
+use super::results::{Results, Which};
+use super::send::{Reply, Source};
+use super::store::Spoiled;
+use super::{BatchPoint, Desk, Family, Outcome, Refusal, create, files, show, uploads};
 use crate::template::Facts;
 
 /// The purpose of a request.
@@ -20,7 +20,6 @@ use crate::template::Facts;
 enum Action {
     Upload,
     UploadParts,
-    ListFiles,
     File,
     Content,
     Download,
@@ -31,9 +30,7 @@ enum Action {
     Cancel,
     Delete,
     Results,
-    AddRequests,
-    ListRequests,
-    ListResults,
+    ResultPage,
 }
 
 /// One kind of request.
@@ -74,7 +71,6 @@ pub(super) fn serve(desk: &Desk<'_>, body: Vec<u8>) -> Outcome {
     match route.action {
         Action::Upload => files::upload(desk, body),
         Action::UploadParts => uploads::upload(desk, &query, body),
-        Action::ListFiles => files::list(desk, &query),
         Action::File => files::file(desk, id),
         Action::Content => files::content(desk, id),
         Action::Download if query.get("alt") != Some("media") => {
@@ -90,9 +86,7 @@ pub(super) fn serve(desk: &Desk<'_>, body: Vec<u8>) -> Outcome {
         Action::Cancel => desk.cancel(id, show),
         Action::Delete => delete(desk, id),
         Action::Results => results(desk, id),
-        Action::AddRequests => xai::add(desk, id, body),
-        Action::ListRequests => xai::requests(desk, id, &query),
-        Action::ListResults => xai::results(desk, id, &query),
+        Action::ResultPage => result_page(desk, id, &query),
     }
 }
 
@@ -102,9 +96,8 @@ pub(super) fn serve(desk: &Desk<'_>, body: Vec<u8>) -> Outcome {
 pub(super) struct Paging {
     /// The field for the size of a page, its default and its most.
     limit: (String, usize, usize),
-    /// The fields for the id before the first item, for the id after the last item, and for the number of items.
+    /// The fields for the id before the first item, and for the first id.
     after: Option<String>,
-    before: Option<String>,
     from: Option<String>,
     /// The field for a page token, and the prefix of such tokens.
     token: Option<(String, String)>,
@@ -146,17 +139,8 @@ impl Paging {
                 .filter(|start| *start <= ids.len())
                 .ok_or_else(bad_token)?;
         }
-        let mut end = ids.len().min(start.saturating_add(limit));
-        let mut more = end < ids.len();
-        if let Some(before) = get(&self.before) {
-            if get(&self.after).is_some() {
-                let message = "Only one of after_id and before_id may be given";
-                return Err(Fault::invalid("after_id", message).into());
-            }
-            end = known(before)?;
-            start = end.saturating_sub(limit);
-            more = start > 0;
-        }
+        let end = ids.len().min(start.saturating_add(limit));
+        let more = end < ids.len();
         let page = &ids[start..end];
         let last = page.last().map(String::as_str);
         let mut facts = Facts::default();
@@ -231,4 +215,34 @@ fn delete(desk: &Desk<'_>, id: &str) -> Outcome {
     })?;
     desk.pass(BatchPoint::DeleteDone);
     Ok(desk.deleted(&desk.wire().deleted_batch, id))
+}
+
+/// A page of a batch's results.
+fn result_page(desk: &Desk<'_>, id: &str, query: &Query) -> Outcome {
+    desk.with(|inner, now| {
+        let batch = &inner.batches[inner.batch(desk.family, id)?];
+        let ended = batch.ended(now, desk.batches());
+        if ended.is_some_and(|ended| !desk.is_kept(ended, now)) {
+            return Err(Refusal::missing("batch result", id));
+        }
+        let created = desk.unix(batch.created);
+        let results = Results::new(batch, desk.config(), Which::All, created);
+        let paging = desk.wire().parts.as_ref().ok_or(Refusal::Nowhere)?;
+        let all = vec![String::new(); results.len()];
+        let (mut range, facts) = paging.find(query, &all, "result")?;
+        let spoiled = inner.next_download();
+        if spoiled == Spoiled::Short {
+            range.end = range.start + range.len() * 2 / 3;
+        }
+        let mut body = br#"{"results":["#.to_vec();
+        for line in range.clone() {
+            if line > range.start {
+                body.push(b',');
+            }
+            results.write(&mut body, desk.config(), line);
+        }
+        let next = facts.fill(&"$token".into());
+        body.extend_from_slice(format!(r#"],"pagination_token":{next}}}"#).as_bytes());
+        Ok(Reply::Download(Source::Page(body), spoiled))
+    })
 }

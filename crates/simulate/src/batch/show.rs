@@ -126,8 +126,7 @@ fn failures(facts: &mut Facts, batch: &Batch) {
 /// An input file.
 pub(super) fn file(desk: &Desk<'_>, file: &File) -> Value {
     let wire = desk.wire();
-    let kept = file.expires.map(Duration::from_secs);
-    let kept = kept.unwrap_or(hours(wire.file_hours.unwrap_or(0)));
+    let kept = hours(wire.file_hours.unwrap_or(0));
     let looked_at = if file.looked_at {
         "processed"
     } else {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use parking_lot::{Condvar, Mutex};
 
 use super::config::BatchConfig;
-use super::life::{Batch, Blob, Failure, Fate, Part, Phase, Plan};
+use super::life::{Batch, Blob, Failure, Fate, Item, Part, Phase, Plan};
 use super::pause::Pauses;
 use super::stats::{BatchSeen, BatchStats};
 use super::{Family, Refusal, names};
@@ -31,8 +31,6 @@ pub(super) struct File {
     pub(super) name: String,
     pub(super) purpose: String,
     pub(super) created: Duration,
-    /// In seconds after its creation, if the client requested it.
-    pub(super) expires: Option<u64>,
     pub(super) blob: Arc<Blob>,
     /// Whether its client has polled it.
     pub(super) looked_at: bool,
@@ -45,7 +43,6 @@ pub(super) struct Session {
     pub(super) name: String,
     pub(super) display_name: String,
     pub(super) size: u64,
-    pub(super) bytes: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -165,13 +162,9 @@ impl Inner {
             }
         }
         for batch in &mut self.batches {
-            for place in 0..batch.parts.len() {
-                let part = &batch.parts[place];
-                let finished = batch.finished(part, now, &shared.config.batches);
-                if finished > part.booked {
-                    let again = book(batch, place, finished, shared);
-                    self.counts.bought_twice += again;
-                }
+            let finished = batch.finished(now, &shared.config.batches);
+            if finished > batch.part.booked {
+                self.counts.bought_twice += book(batch, finished, shared);
             }
         }
     }
@@ -213,15 +206,16 @@ impl Inner {
         self.counts.created += 1;
         let id = names::batch(plan.family, self.fresh());
         let requests = plan.requests.take();
-        let starts = plan.failures.is_empty() && plan.sealed;
+        let starts = plan.failures.is_empty();
         self.counts.started += u64::from(starts);
         let expires = (starts && self.expiring > 0).then_some(config.batches.expire_first.1);
         self.expiring -= u64::from(expires.is_some());
+        let part = self.part(requests, starts, config);
         self.batches.push(Batch {
             id,
             created: now,
             plan,
-            parts: Vec::new(),
+            part,
             expires,
             cancelled: None,
             done: 0,
@@ -229,46 +223,37 @@ impl Inner {
             missing: 0,
             deleted: false,
             deleted_files: Vec::new(),
-            sizes: Default::default(),
         });
-        let place = self.batches.len() - 1;
-        if let Some((blob, items)) = requests {
-            self.add(place, blob, items, now, config);
-        }
-        place
+        self.batches.len() - 1
     }
 
-    /// Adds requests to a batch.
-    pub(super) fn add(
+    /// Decides what becomes of the requests of a batch, which starts or not.
+    fn part(
         &mut self,
-        place: usize,
-        blob: Arc<Blob>,
-        mut items: Vec<super::life::Item>,
-        now: Duration,
+        requests: Option<(Arc<Blob>, Vec<Item>)>,
+        starts: bool,
         config: &SimConfig,
-    ) {
-        let batch = &mut self.batches[place];
+    ) -> Part {
+        let (blob, mut items) = requests.unwrap_or_default();
         let salted = |item: u64, what| unit(item ^ mix(config.seed ^ what));
         for item in items.iter_mut().filter(|item| item.fate == Fate::Waiting) {
             if salted(item.key, FAILS) < config.batches.item_failures {
                 item.fate = Fate::Done(Some(Trouble::BadRequest));
-            } else if !batch.has_failed()
+            } else if starts
                 && salted(item.key, LACKS) < config.batches.missing
                 && self.lacked.insert(item.key)
             {
                 item.fate = Fate::Missing;
             }
         }
-        if !batch.has_failed() {
+        if starts {
             self.counts.items_accepted += items.len() as u64;
-            self.counts.started += u64::from(!batch.plan.sealed && batch.parts.is_empty());
         }
-        batch.parts.push(Part {
+        Part {
             blob,
             items: Arc::new(items),
-            start: now,
             booked: 0,
-        });
+        }
     }
 
     /// A model whose limit of enqueued tokens the plan would exceed.
@@ -378,16 +363,15 @@ impl Inner {
     }
 }
 
-/// Finishes the items of a part up to `finished`; returns how many of them had been billed before.
-fn book(batch: &mut Batch, place: usize, finished: usize, shared: &Shared) -> u64 {
+/// Finishes the items of a batch up to `finished`; returns how many of them had been billed before.
+fn book(batch: &mut Batch, finished: usize, shared: &Shared) -> u64 {
     let Batch {
-        parts,
+        part,
         done,
         failed,
         missing,
         ..
     } = batch;
-    let part = &mut parts[place];
     let items = &mut Arc::make_mut(&mut part.items)[part.booked..finished];
     part.booked = finished;
     let waiting = |fate| fate == Fate::Waiting;

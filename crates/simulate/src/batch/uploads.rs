@@ -1,4 +1,4 @@
-//! Files as Google takes them: in two requests or more, under a name of the caller's choice.
+//! Files as Google takes them: in two requests, under a name of the caller's choice.
 
 use std::sync::Arc;
 
@@ -73,7 +73,6 @@ fn start(desk: &Desk<'_>, body: &[u8]) -> Outcome {
             name,
             display_name,
             size,
-            bytes: Vec::new(),
         });
         Ok::<_, Refusal>(id)
     })?;
@@ -100,41 +99,20 @@ fn is_free(inner: &Inner, name: &str) -> Result<(), Refusal> {
 }
 
 fn receive(desk: &Desk<'_>, id: &str, body: Vec<u8>) -> Outcome {
-    let command = wanted(desk, "x-goog-upload-command")?;
-    let last = match command {
-        "upload" => false,
-        "upload, finalize" => true,
-        _ => {
-            return Err(Refusal::bad(
-                400,
-                "The upload's command is not one of those known.",
-            ));
-        }
-    };
-    let offset = wanted(desk, "x-goog-upload-offset")?.parse::<u64>().ok();
-    let gone = || Refusal::told(404, "There is no such upload.");
-    if last {
-        desk.pass(BatchPoint::UploadArrived);
+    if wanted(desk, "x-goog-upload-command")? != "upload, finalize" {
+        let message = "The simulator receives a file in one piece.";
+        return Err(Refusal::bad(400, message));
     }
+    wanted(desk, "x-goog-upload-offset")?;
+    let gone = || Refusal::told(404, "There is no such upload.");
+    desk.pass(BatchPoint::UploadArrived);
     let shown = desk.with(|inner, now| {
         let mut sessions = inner.sessions.iter_mut();
         let place = sessions
             .position(|session| session.id == id)
             .ok_or_else(gone)?;
-        let session = &mut inner.sessions[place];
-        if offset != Some(session.bytes.len() as u64) {
-            return Err(Refusal::bad(400, "The upload goes on at another offset."));
-        }
-        if session.bytes.is_empty() {
-            session.bytes = body;
-        } else {
-            session.bytes.extend_from_slice(&body);
-        }
-        if !last {
-            return Ok(None);
-        }
         let session = inner.sessions.remove(place);
-        if session.bytes.len() as u64 != session.size {
+        if body.len() as u64 != session.size {
             return Err(Refusal::bad(
                 400,
                 "The upload is not as long as was announced.",
@@ -148,15 +126,12 @@ fn receive(desk: &Desk<'_>, id: &str, body: Vec<u8>) -> Outcome {
             name: session.display_name,
             purpose: String::new(),
             created: now,
-            expires: None,
-            blob: Arc::new(Blob::whole(session.bytes)),
+            blob: Arc::new(Blob::whole(body)),
             looked_at: false,
         });
-        Ok(inner.files.last().map(|file| show::file(desk, file)))
+        let file = &inner.files[inner.files.len() - 1];
+        Ok::<_, Refusal>(show::file(desk, file))
     })?;
-    let Some(shown) = shown else {
-        return Ok(Reply::Headed((STATUS, "active".to_owned()), None));
-    };
     desk.pass(BatchPoint::UploadDone);
     let shown = json!({"file": shown});
     Ok(Reply::Headed((STATUS, "final".to_owned()), Some(shown)))

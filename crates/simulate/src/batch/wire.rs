@@ -22,13 +22,11 @@ pub(super) static TABLE: LazyLock<BTreeMap<String, Wire>> =
 pub(super) struct Wire {
     pub(super) max_requests: Option<u64>,
     pub(super) max_bytes: u64,
-    /// The requests that there are, and how lists are cut: of batches, of files, and of a batch's parts.
+    /// The requests that there are, and how lists are cut: of batches, and of results.
     pub(super) routes: Vec<Route>,
-    /// The forms of a request in a batch.
-    #[serde(default)]
-    pub(super) requests: Vec<intake::RequestForm>,
+    /// The form of a request in a batch.
+    pub(super) request: intake::RequestForm,
     pub(super) batches: Paging,
-    pub(super) files: Option<Paging>,
     pub(super) parts: Option<Paging>,
     /// The rules for creating a batch from a file.
     pub(super) create: Option<create::Rules>,

@@ -21,14 +21,6 @@ fn id(batch: &Value) -> String {
     batch["batch_id"].as_str().unwrap().to_owned()
 }
 
-fn requests(ids: &[&str]) -> Value {
-    let request = |id: &&str| {
-        let body = json!({"model": "m", "messages": [{"role": "user", "content": id}]});
-        json!({"batch_request_id": id, "batch_request": {"chat_get_completion": body}})
-    };
-    json!({"batch_requests": ids.iter().map(request).collect::<Vec<_>>()})
-}
-
 #[test]
 fn a_batch_from_a_file_tells_its_state_by_counts_alone() {
     let mut kit = xai(quick());
@@ -53,30 +45,6 @@ fn a_batch_from_a_file_tells_its_state_by_counts_alone() {
     let response = &results[0]["batch_result"]["response"]["chat_get_completion"];
     assert!(response["choices"][0]["message"]["content"].is_string());
     assert_eq!(kit.malformed(), 0);
-}
-
-#[test]
-fn a_container_takes_requests_until_it_is_cancelled() {
-    let mut kit = xai(quick());
-    let batch = id(&kit.post("/v1/batches", &json!({"name": "r2"})));
-    assert_eq!(kit.get(&format!("/v1/batches/{batch}"))["state"], json!({}));
-    let add = format!("/v1/batches/{batch}/requests");
-    for ids in [&["a", "b"][..], &["c"]] {
-        assert_eq!(kit.post(&add, &requests(ids)), json!({}));
-    }
-    assert_eq!(kit.refused(&add, &requests(&["d", "c"])), 400);
-    kit.wait_for(|stats| stats.items_finished == 3);
-    let rows = kit.get(&format!("{add}?limit=2"));
-    assert_eq!(rows["batch_request_metadata"][1]["batch_request_id"], "b");
-    assert_eq!(rows["batch_request_metadata"][1]["state"], "succeeded");
-    assert!(rows["pagination_token"].is_string());
-    let results = kit.get(&format!("/v1/batches/{batch}/results"));
-    assert_eq!(results["results"].as_array().unwrap().len(), 3);
-    let cancelled = kit.post(&format!("/v1/batches/{batch}:cancel"), &Value::Null);
-    assert!(cancelled["cancel_time"].is_string());
-    assert_eq!(cancelled["cancel_by_xai_message"], Value::Null);
-    assert_eq!(kit.refused(&add, &requests(&["e"])), 400);
-    assert_eq!(kit.sim.batch_stats().started, 1);
 }
 
 #[test]
