@@ -246,14 +246,6 @@ mod tests {
             ),
             (
                 Kind::Articles,
-                "sqlite:a.db? select text from t where id = ?",
-                Value::Articles(ArticleSource::Sqlite {
-                    file: "a.db".into(),
-                    query: "select text from t where id = ?".into(),
-                }),
-            ),
-            (
-                Kind::Articles,
                 "https://host?id={article_id}",
                 Value::Articles(ArticleSource::Url("https://host?id={article_id}".into())),
             ),

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use rusqlite::{Connection, OpenFlags};
 use ureq::Agent;
 use ureq::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use ureq::unversioned::transport::DefaultConnector;
@@ -26,7 +25,6 @@ const LONGEST: u64 = 16 << 20;
 const LONGEST_ID: usize = 200;
 const FETCH_TIMEOUT: Duration = Duration::from_secs(20);
 const MOST_REDIRECTS: u32 = 5;
-const DATABASE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Finds the texts of articles according to the setting `jobs.articles`, which may change at any time.
 pub(crate) struct FollowedArticles {
@@ -93,10 +91,6 @@ impl Articles for FollowedArticles {
 /// A source of articles.
 enum Finder {
     Folder(PathBuf),
-    Sqlite {
-        file: PathBuf,
-        query: String,
-    },
     Url {
         template: String,
         agent: Agent,
@@ -108,7 +102,6 @@ impl Finder {
     fn new(source: &ArticleSource, private: bool) -> Self {
         match source.clone() {
             ArticleSource::Folder(folder) => Self::Folder(folder),
-            ArticleSource::Sqlite { file, query } => Self::Sqlite { file, query },
             ArticleSource::Url(template) => Self::Url {
                 template,
                 agent: agent(private),
@@ -121,7 +114,6 @@ impl Finder {
         ctx.check()?;
         let found = match self {
             Self::Folder(folder) => in_folder(folder, id),
-            Self::Sqlite { file, query } => in_database(file, query, id),
             Self::Url {
                 template,
                 agent,
@@ -198,50 +190,6 @@ fn text(bytes: &[u8], is_page: bool) -> Result<String, Error> {
         return article_text(&text);
     }
     Ok(text)
-}
-
-fn in_database(file: &Path, query: &str, id: &str) -> Result<String, Error> {
-    let failed = |error: rusqlite::Error| {
-        let busy = matches!(
-            error.sqlite_error_code(),
-            Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked)
-        );
-        let kind = if busy {
-            ErrorKind::Transient
-        } else {
-            ErrorKind::Invalid
-        };
-        Error::new(kind, format!("jobs.articles: {}: {error}", file.display()))
-    };
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let database = Connection::open_with_flags(file, flags).map_err(failed)?;
-    database.busy_timeout(DATABASE_TIMEOUT).map_err(failed)?;
-    let careful = "PRAGMA trusted_schema = OFF; PRAGMA query_only = ON";
-    database.execute_batch(careful).map_err(failed)?;
-    let mut statement = database.prepare(query).map_err(failed)?;
-    if !statement.readonly() || statement.parameter_count() != 1 {
-        return Err(invalid(
-            "jobs.articles: the query must be one SELECT with one parameter `?`, the id",
-        ));
-    }
-    let mut rows = statement.query([id]).map_err(failed)?;
-    let Some(row) = rows.next().map_err(failed)? else {
-        return Err(not_found(format!("{} has no such article", file.display())));
-    };
-    let value = row.get_ref(0).map_err(failed)?;
-    let bytes = match value {
-        rusqlite::types::ValueRef::Text(bytes) | rusqlite::types::ValueRef::Blob(bytes) => bytes,
-        other => {
-            let kind = other.data_type();
-            return Err(invalid(format!(
-                "its text in the database is {kind}, not text"
-            )));
-        }
-    };
-    if bytes.len() as u64 > LONGEST {
-        return Err(too_long());
-    }
-    Ok(decoded(bytes))
 }
 
 fn agent(private: bool) -> Agent {

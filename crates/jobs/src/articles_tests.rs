@@ -91,27 +91,11 @@ fn a_folder_has_a_file_for_each_article_and_no_id_leads_out_of_it() {
 }
 
 #[test]
-fn a_query_gets_the_id_as_its_parameter_and_cannot_write() {
-    let desk = tempfile::tempdir().unwrap();
-    let file = desk.path().join("cms.db");
-    let database = Connection::open(&file).unwrap();
-    database
-        .execute_batch(
-            "CREATE TABLE articles (id TEXT, text); INSERT INTO articles VALUES ('a', 'It rained.'), \
-             ('it''s', 'It snowed.'), ('n', NULL), ('7', 7)",
-        )
-        .unwrap();
-    let setting = |query: &str| format!("sqlite:{}?{query}", file.display());
-    let plain = setting("SELECT text FROM articles WHERE id = ?");
-    assert_eq!(find(&plain, "a").unwrap(), "It rained.");
-    assert_eq!(find(&plain, "it's").unwrap(), "It snowed.");
-    assert_eq!(kind(find(&plain, "' OR 1=1 --")), ErrorKind::NotFound);
-    assert_eq!(kind(find(&plain, "n")), ErrorKind::Invalid);
-    assert_eq!(kind(find(&plain, "7")), ErrorKind::Invalid);
-    let two = setting("SELECT text FROM articles WHERE id = ? OR id = ?");
-    assert_eq!(kind(find(&two, "a")), ErrorKind::Invalid);
-    let none = setting("SELECT text FROM nothing WHERE id = ?");
-    assert_eq!(kind(find(&none, "a")), ErrorKind::Invalid);
+fn a_database_is_no_source_any_more() {
+    let setting = "sqlite:cms.db?SELECT text FROM articles WHERE id = ?";
+    let settings = Settings::new().flag("jobs.articles", "test", Some(setting.to_owned()));
+    let error = settings.unwrap().articles().unwrap_err().to_string();
+    assert!(error.contains("a folder or `https://"), "{error}");
 }
 
 #[test]

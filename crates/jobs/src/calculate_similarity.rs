@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use batchwright::queue::{Children, EMBEDDING_KIND, JobState};
-use batchwright::{Context, Error, ErrorKind, Handler, Job, JobId, Request, RunningJob};
+use batchwright::queue::Children;
+use batchwright::{Context, Error, ErrorKind, Handler, Job, Request, RunningJob};
 
 use super::fields::{Fields, PayloadError};
 use super::job_type::JobType;
@@ -37,8 +37,6 @@ struct Payload<'v> {
 enum Source<'v> {
     Text(&'v str),
     Vector(Vec<f32>),
-    /// An earlier job that made an embedding.
-    Job(JobId),
 }
 
 impl<'v> Payload<'v> {
@@ -50,7 +48,7 @@ impl<'v> Payload<'v> {
         let mut items = Vec::with_capacity(members.len());
         let mut seen = HashSet::new();
         for (i, (path, member)) in members.into_iter().enumerate() {
-            let item = Fields::at(path, member, &["id", "text", "embedding", "job_id"])?;
+            let item = Fields::at(path, member, &["id", "text", "embedding"])?;
             let id = item
                 .text("id")?
                 .map_or_else(|| i.to_string(), str::to_owned);
@@ -59,7 +57,7 @@ impl<'v> Payload<'v> {
             }
             items.push((id, source(&item)?));
         }
-        let query = fields.object("query", &["text", "embedding", "job_id"])?;
+        let query = fields.object("query", &["text", "embedding"])?;
         let query = query.map(|query| source(&query)).transpose()?;
         if query.is_none() && !(2..=MOST_PAIRED).contains(&items.len()) {
             let why =
@@ -91,18 +89,11 @@ impl<'v> Payload<'v> {
 }
 
 fn source<'v>(fields: &Fields<'v>) -> Result<Source<'v>, PayloadError> {
-    let given = ["text", "embedding", "job_id"].map(|name| fields.get(name).is_some());
-    if given.iter().filter(|given| **given).count() != 1 {
-        return Err(fields.bad("text", "write one of text, embedding and job_id"));
+    if fields.get("text").is_some() == fields.get("embedding").is_some() {
+        return Err(fields.bad("text", "write either text or embedding"));
     }
     if let Some(text) = fields.text("text")? {
         return Ok(Source::Text(text));
-    }
-    if let Some(id) = fields.text("job_id")? {
-        let id = id.parse();
-        return id
-            .map(Source::Job)
-            .map_err(|_| fields.bad("job_id", "write the id of a job of the queue"));
     }
     let vector = fields.get("embedding").map(Vec::<f32>::deserialize);
     match vector {
@@ -154,29 +145,20 @@ fn calculate(job: &RunningJob, children: &Children, _: &Context) -> Result<Optio
 
 /// The embeddings of all sources; `None` while some are not made yet.
 fn vectors(payload: &Payload<'_>, children: &Children) -> Result<Option<Vec<Vec<f32>>>, Error> {
-    // Checked before anything is billed, because a missing embedding fails the whole job.
-    let mut earlier = Vec::new();
-    for source in payload.sources() {
-        if let Source::Job(id) = source {
-            let job = children.outcome(*id)?;
-            earlier.push(job.map(|job| made_earlier(&job)).transpose()?);
-        }
-    }
     let texts = payload.sources().filter_map(|source| match source {
         Source::Text(text) => Some(payload.embedding(text)),
-        _ => None,
+        Source::Vector(_) => None,
     });
     let asked: Vec<Job> = texts.collect();
-    let made = if !asked.is_empty() {
-        children.gather("embeddings", || Ok(asked))?
+    let made = if asked.is_empty() {
+        Vec::new()
     } else {
-        Some(Vec::new())
+        match children.gather("embeddings", || Ok(asked))? {
+            Some(made) => made,
+            None => return Ok(None),
+        }
     };
-    let earlier: Option<Vec<Vec<f32>>> = earlier.into_iter().collect();
-    let (Some(made), Some(earlier)) = (made, earlier) else {
-        return Ok(None);
-    };
-    let (mut made, mut earlier) = (made.iter(), earlier.into_iter());
+    let mut made = made.iter();
     let vector = |source: &Source<'_>| match source {
         Source::Vector(vector) => Ok(vector.clone()),
         Source::Text(_) => {
@@ -184,34 +166,15 @@ fn vectors(payload: &Payload<'_>, children: &Children) -> Result<Option<Vec<Vec<
             let line = line.unwrap_or_else(|| Err(Error::cancelled()));
             line.map(|line| line.embedding).map_err(|e| missing(&e))
         }
-        Source::Job(_) => earlier.next().ok_or_else(|| missing(&Error::cancelled())),
     };
-    payload
-        .sources()
-        .map(vector)
-        .collect::<Result<_, _>>()
-        .map(Some)
+    let vectors: Result<_, Error> = payload.sources().map(vector).collect();
+    vectors.map(Some)
 }
 
 /// The required fields of an embedding's result.
 #[derive(Deserialize)]
 struct Line {
     embedding: Vec<f32>,
-}
-
-/// The embedding of an earlier, finished job.
-fn made_earlier(job: &JobState) -> Result<Vec<f32>, Error> {
-    if job.kind != EMBEDDING_KIND {
-        let (id, kind) = (job.job_id, &job.kind);
-        let why = format!("job {id} is of the kind {kind:?}, and made no vector");
-        return Err(Error::new(ErrorKind::Invalid, why));
-    }
-    let line = job.result.as_ref();
-    let line = line.and_then(|line| serde_json::from_str::<Line>(line.get()).ok());
-    line.map(|line| line.embedding).ok_or_else(|| {
-        let error = job.error.clone();
-        missing(&error.unwrap_or_else(Error::cancelled))
-    })
 }
 
 fn missing(error: &Error) -> Error {

@@ -240,19 +240,6 @@ fn texts_are_compared_by_their_vectors() {
     );
     let error = results["odd"]["error"]["message"].as_str().unwrap();
     assert!(error.contains("cannot be compared"), "{error}");
-
-    // Embeddings of earlier jobs, while these are in the queue.
-    let (embedded, text) = (Desk::new(), json!({"text": "It rained."}));
-    embedded.write("in.jsonl", format!("{text}\n"));
-    let id = submit(&embedded, "--type embedding in.jsonl");
-    let job = queue(&embedded).items(id, None, 1).unwrap()[0].job_id;
-    let line = json!({"items": [{"job_id": job}], "query": text});
-    embedded.write("in.jsonl", format!("{line}\n"));
-    let id = submit(&embedded, "--type calculate_similarity in.jsonl");
-    working(&embedded, &sim, "--until-empty").wait().expect(0);
-    let results = taken(&embedded, id);
-    let line = results.values().next().unwrap();
-    assert_eq!(line["result"]["matches"][0]["score"], 1.0);
 }
 
 #[test]
