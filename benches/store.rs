@@ -1,12 +1,11 @@
 //! What the queue's store costs: adding jobs, a claim with its settling, the whole life of a job, and
 //! one job more beside very many, some of which are backed off.
 
-use batchwright::unstable::{ClaimStore, EnqueueStore, ResultStore};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use batchwright::progress::Timestamp;
-use batchwright::queue::{SqliteOptions, SqliteStore};
+use batchwright::queue::{SqliteOptions, Store};
 use batchwright::unstable::{ClaimOutcome, ClaimRequest, ClaimedJob, Settlement, WorkerId};
 use batchwright::{Job, ProcessId};
 use criterion::measurement::WallTime;
@@ -24,7 +23,7 @@ const AT_ONCE: usize = 10_000;
 
 /// A store in a folder of its own, and a worker on its list.
 struct Bench {
-    store: SqliteStore,
+    store: Store,
     worker: WorkerId,
     nothing: Box<RawValue>,
     _folder: TempDir,
@@ -43,7 +42,7 @@ impl Bench {
     fn new() -> Self {
         let folder = tempfile::tempdir().expect("there is a folder for temporary files");
         let path = Path::new(folder.path()).join("llm_jobs.db");
-        let store = SqliteStore::open(&path, SqliteOptions::default()).expect("the file is new");
+        let store = Store::open(&path, SqliteOptions::default()).expect("the file is new");
         Self {
             worker: store.register_worker().expect("the store takes workers"),
             store,

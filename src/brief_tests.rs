@@ -274,8 +274,8 @@ fn the_debug_of_the_queues_types_is_short_and_shows_no_payload() {
             lost: 0,
         });
     }
-    is_private(&StoredBatch {
-        no: BatchNo(1),
+    is_private(&crate::queue::store::StoredBatch {
+        no: crate::queue::store::BatchNo(1),
         process_id: Some(ids.1),
         lane,
         worker: None,

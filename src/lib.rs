@@ -58,7 +58,7 @@
 | [`sources`] | source files below a folder: found, filtered, split into functions, classes or lines |"
 )]
 //! | [`testing`] | for tests of your programs: a scripted client, a manual clock, rules for job stores |
-//! | [`unstable`] | traits and types that may change in any release: [`Transport`](unstable::Transport), [`Clock`](unstable::Clock), [`BatchClient`](unstable::BatchClient), `JobStore` |
+//! | [`unstable`] | traits and types that may change in any release: [`Transport`](unstable::Transport), [`Clock`](unstable::Clock), [`BatchClient`](unstable::BatchClient) |
 //!
 //! # Failures
 //!

@@ -14,7 +14,7 @@
 //! | [`BatchClient`] | a provider's Batch API | [`BatchIntent`], [`BatchStage`], [`BatchInput`], [`BatchLimits`], [`ListedBatches`], [`BatchStatus`], [`BatchState`], [`BatchCounts`], [`BatchRefusal`], [`RequestName`], [`BatchLine`], [`BatchLineResult`] |
 #![cfg_attr(
     feature = "queue",
-    doc = "| [`JobStore`] | the database of jobs | [`StoreDatabase`], [`EnqueueStore`], [`ResultStore`], [`ClaimStore`], [`BatchStore`], [`BudgetStore`], [`JobBudget`], [`JobParts`], [`WorkerId`], [`ClaimRequest`], [`ClaimReply`], [`ClaimedJob`], [`Settlement`], [`Charge`], [`ClaimOutcome`], [`ConsumerLock`], [`WorkSignal`], [`StoredBatch`], [`BatchNo`], [`WaitingJobs`], [`BatchFill`], [`MAX_CRASHES`], [`SUSPECT_CRASHES`] |"
+    doc = "| | the methods of a [`Store`](crate::queue::Store) with which a worker works | [`JobParts`], [`WorkerId`], [`ClaimRequest`], [`ClaimReply`], [`ClaimedJob`], [`JobBudget`], [`Settlement`], [`Charge`], [`ClaimOutcome`], [`MAX_CRASHES`], [`SUSPECT_CRASHES`] |"
 )]
 
 #[cfg(feature = "queue")]
@@ -40,8 +40,6 @@ pub use crate::pool::{Pool, PoolEnd, TaskEnd};
 pub use crate::queue::job::JobParts;
 #[cfg(feature = "queue")]
 pub use crate::queue::store::{
-    BatchFill, BatchNo, BatchStore, BudgetStore, ClaimOutcome, ClaimReply, ClaimRequest,
-    ClaimStore, ClaimedJob, ConsumerLock, EnqueueStore, JobBudget, JobStore, MAX_CRASHES,
-    ResultStore, SUSPECT_CRASHES, Settlement, StoreDatabase, StoredBatch, WaitingJobs, WorkSignal,
-    WorkerId,
+    ClaimOutcome, ClaimReply, ClaimRequest, ClaimedJob, JobBudget, MAX_CRASHES, SUSPECT_CRASHES,
+    Settlement, WorkerId,
 };

@@ -14,10 +14,8 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use batchwright::progress::Timestamp;
-use batchwright::queue::{
-    MysqlOptions, MysqlStore, SqliteOptions, SqliteStore, WorkerScale, WorkerSettings,
-};
-use batchwright::unstable::{ClaimOutcome, ClaimRequest, JobStore, Settlement};
+use batchwright::queue::{MysqlOptions, SqliteOptions, Store, WorkerScale, WorkerSettings};
+use batchwright::unstable::{ClaimOutcome, ClaimRequest, Settlement, Store};
 use batchwright::{Handler, Job, JobQueue, ProcessId, Worker};
 use serde_json::value::to_raw_value;
 
@@ -78,11 +76,11 @@ fn jobs(count: usize) -> Vec<Job> {
 }
 
 /// Opens the store at a server address or at the path of a file.
-fn open(place: &str) -> Arc<dyn JobStore> {
+fn open(place: &str) -> Arc<Store> {
     if place.starts_with("mysql://") {
-        Arc::new(MysqlStore::open(MysqlOptions::new(place)).expect("the server is there"))
+        Arc::new(Store::on_server(MysqlOptions::new(place)).expect("the server is there"))
     } else {
-        let store = SqliteStore::open(Path::new(place), SqliteOptions::default());
+        let store = Store::open(Path::new(place), SqliteOptions::default());
         Arc::new(store.expect("the file can be opened"))
     }
 }
@@ -265,7 +263,7 @@ impl Bench {
     }
 }
 
-fn insert(store: &dyn JobStore, process: ProcessId, count: usize, group: usize) {
+fn insert(store: &Store, process: ProcessId, count: usize, group: usize) {
     for _ in 0..count / group {
         let added = store.insert(process, jobs(group), true, now());
         added.expect("there is room");
@@ -283,7 +281,7 @@ fn now() -> Timestamp {
 }
 
 /// Median and 99th percentile, in milliseconds, of claims. Each claim is released afterwards.
-fn claim_times(store: &dyn JobStore, rounds: usize) -> (f64, f64) {
+fn claim_times(store: &Store, rounds: usize) -> (f64, f64) {
     let worker = store.register_worker().expect("it takes workers");
     let mut times: Vec<f64> = (0..rounds)
         .map(|_| {

@@ -24,7 +24,7 @@ use super::history::History;
 use super::kind::Kind;
 use super::kinds::{Kinds, Lanes};
 use super::prompts;
-use super::store::{ClaimedJob, JobStore, SUSPECT_CRASHES, WorkerId};
+use super::store::{ClaimedJob, SUSPECT_CRASHES, Store, WorkerId};
 use super::task::JobTask;
 
 mod requests;
@@ -62,7 +62,7 @@ pub(crate) struct Heard {
 
 /// More than 15 fields: what a claim needs, what the last claim returned, and what waits between two claims.
 pub(crate) struct StoreBacklog {
-    pub store: Arc<dyn JobStore>,
+    pub store: Arc<Store>,
     pub worker: WorkerId,
     pub kinds: Arc<Kinds>,
     pub clock: Arc<dyn Clock>,
@@ -109,7 +109,7 @@ const OTHERS_AGAIN: Duration = Duration::from_millis(500);
 
 impl StoreBacklog {
     pub(crate) fn new(
-        store: Arc<dyn JobStore>,
+        store: Arc<Store>,
         worker: WorkerId,
         kinds: Arc<Kinds>,
         clock: Arc<dyn Clock>,

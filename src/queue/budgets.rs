@@ -16,7 +16,7 @@ use crate::llm::spending;
 
 use super::account::{Account, Cost, Part};
 use super::job::ProcessState;
-use super::store::{JobBudget, JobStore};
+use super::store::{JobBudget, Store};
 use super::task::JobTask;
 
 type Answers = Vec<Result<Response, Error>>;
@@ -29,12 +29,12 @@ const MANY: usize = 1_000;
 
 /// The budgets of the processes whose jobs a worker has.
 pub(crate) struct Budgets {
-    store: Arc<dyn JobStore>,
+    store: Arc<Store>,
     accounts: Mutex<HashMap<ProcessId, Arc<Account>>>,
 }
 
 impl Budgets {
-    pub(crate) fn new(store: Arc<dyn JobStore>) -> Self {
+    pub(crate) fn new(store: Arc<Store>) -> Self {
         Self {
             store,
             accounts: Mutex::default(),

@@ -8,18 +8,19 @@ use crate::base::{Clock as _, SystemClock};
 use crate::queue::budget::ProcessBudget;
 use crate::queue::info::ProcessInfo;
 use crate::queue::job::Job;
-use crate::queue::store::sqlite::{SqliteOptions, SqliteStore};
-use crate::queue::store::{BudgetStore as _, ClaimRequest, ClaimStore as _, EnqueueStore as _};
+use crate::queue::store::ClaimRequest;
+use crate::queue::store::Store;
+use crate::queue::store::sqlite::SqliteOptions;
 
 struct Fixture {
-    store: Arc<SqliteStore>,
+    store: Arc<Store>,
     budgets: Budgets,
     budget: JobBudget,
 }
 
 /// A process with a budget of 100 picodollars.
 fn fixture() -> Fixture {
-    let store = Arc::new(SqliteStore::in_memory(SqliteOptions::default()).unwrap());
+    let store = Arc::new(Store::in_memory(SqliteOptions::default()).unwrap());
     let process = ProcessId::new();
     let info = ProcessInfo::new().budget(ProcessBudget::of(Usd::from_picos(100)));
     let jobs = vec![Job::new("test", &1).unwrap()];

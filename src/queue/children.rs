@@ -14,7 +14,7 @@ use crate::base::{Clock, Error, ErrorKind, JobId, ProcessId, Timestamp};
 use super::host::JobQueue;
 use super::info::{ParentJob, ProcessInfo};
 use super::job::{Job, JobResult, JobState, ProcessState};
-use super::store::JobStore;
+use super::store::Store;
 
 /// More jobs than this are enqueued in several transactions.
 const ONE_TRANSACTION: usize = 1000;
@@ -40,7 +40,7 @@ pub struct Children {
 
 impl Children {
     pub(super) fn new(
-        store: &Arc<dyn JobStore>,
+        store: &Arc<Store>,
         clock: &Arc<dyn Clock>,
         parent: ParentJob,
         name: String,

@@ -13,13 +13,13 @@ use crate::engine::limiter::{AHEAD, NEAR, QuotaId};
 use super::batch::BatchOverview;
 use super::job::COMPLETION_KIND;
 use super::kinds::{Kinds, Lanes, Open};
-use super::store::{ClaimRequest, ClaimedJob, JobLane, JobStore, SUSPECT_CRASHES, WorkerId};
+use super::store::{ClaimRequest, ClaimedJob, JobLane, SUSPECT_CRASHES, Store, WorkerId};
 
 /// Maximum number of jobs in one claim.
 pub(super) const MOST_CLAIMED: usize = 1000;
 
 pub(super) struct ClaimPlan {
-    pub store: Arc<dyn JobStore>,
+    pub store: Arc<Store>,
     pub worker: WorkerId,
     pub kinds: Arc<Kinds>,
     pub batch_overview: Arc<BatchOverview>,

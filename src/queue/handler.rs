@@ -228,16 +228,15 @@ mod tests {
     use super::*;
     use crate::base::clock::{Clock, SystemClock};
     use crate::queue::info::ParentJob;
-    use crate::queue::store::JobStore;
-    use crate::queue::store::sqlite::{SqliteOptions, SqliteStore};
+    use crate::queue::store::Store;
+    use crate::queue::store::sqlite::SqliteOptions;
 
     fn job() -> RunningJob {
         RunningJob::of(&Job::new("test", &7).unwrap())
     }
 
     fn children() -> Children {
-        let store: Arc<dyn JobStore> =
-            Arc::new(SqliteStore::in_memory(SqliteOptions::default()).unwrap());
+        let store: Arc<Store> = Arc::new(Store::in_memory(SqliteOptions::default()).unwrap());
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let job = job();
         let parent = ParentJob {

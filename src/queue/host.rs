@@ -10,8 +10,8 @@ use super::batch::BatchInfo;
 use super::info::ProcessInfo;
 use super::job::{Job, JobState, ProcessState, QueueTotals};
 use super::prompt_job::embed_files;
-use super::store::sqlite::{SqliteOptions, SqliteStore};
-use super::store::{HealthFinding, JobLane, JobStore, JobSummary};
+use super::store::sqlite::SqliteOptions;
+use super::store::{HealthFinding, JobLane, JobSummary, Store};
 
 /// A durable queue of jobs. Clones share it.
 ///
@@ -39,7 +39,7 @@ use super::store::{HealthFinding, JobLane, JobStore, JobSummary};
 /// ```
 #[derive(Clone)]
 pub struct JobQueue {
-    pub(super) store: Arc<dyn JobStore>,
+    pub(super) store: Arc<Store>,
     pub(super) clock: Arc<dyn Clock>,
     /// Description for processes to which jobs are added.
     info: Option<Arc<ProcessInfo>>,
@@ -90,7 +90,7 @@ impl JobQueue {
     /// As [`open`](Self::open).
     pub fn open_with(path: impl AsRef<Path>, options: SqliteOptions) -> Result<Self, Error> {
         let path = path.as_ref();
-        Ok(Self::on(Arc::new(SqliteStore::open(path, options)?)))
+        Ok(Self::on(Arc::new(Store::open(path, options)?)))
     }
 
     /// A queue in memory, for tests. It works with a [`Worker`](crate::Worker) like any other queue, and ends when
@@ -114,12 +114,12 @@ impl JobQueue {
     /// # Errors
     /// When the linked SQLite was built without in-memory databases.
     pub fn in_memory() -> Result<Self, Error> {
-        let store = SqliteStore::in_memory(SqliteOptions::default())?;
+        let store = Store::in_memory(SqliteOptions::default())?;
         Ok(Self::on(Arc::new(store)))
     }
 
     /// A queue on an open store, for example one on a database server.
-    pub fn on(store: Arc<dyn JobStore>) -> Self {
+    pub fn on(store: Arc<Store>) -> Self {
         Self {
             clock: store.clock().unwrap_or_else(|| Arc::new(SystemClock)),
             store,
@@ -165,7 +165,7 @@ impl JobQueue {
 
     /// The path of the queue's database, or its address without the password.
     pub fn location(&self) -> String {
-        self.store.location()
+        self.store.location().to_owned()
     }
 
     /// The id of this queue. A new queue at the same path has another id; a copy has the same.
@@ -173,7 +173,7 @@ impl JobQueue {
     /// # Errors
     /// As [`process`](Self::process).
     pub fn id(&self) -> Result<String, Error> {
-        self.store.id()
+        Ok(self.store.id().to_owned())
     }
 
     /// Rejects to consume or delete the results of a process that has another collector than this queue.

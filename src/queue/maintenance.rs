@@ -15,7 +15,7 @@ use crate::base::{Error, WarnOnce};
 use super::controls::Controls;
 use super::scale::Meter;
 use super::set_back::ClockWatch;
-use super::store::{JobStore, WorkerId, Workers};
+use super::store::{Store, WorkerId, Workers};
 
 /// Interval of looks at a file.
 const TICK: Duration = Duration::from_millis(50);
@@ -30,7 +30,7 @@ const MOST_CHORES: usize = 4;
 
 /// Works until the sender of `stop` is dropped.
 pub(super) fn maintain(
-    store: &Arc<dyn JobStore>,
+    store: &Arc<Store>,
     worker: WorkerId,
     controls: &Controls,
     mut clock_watch: ClockWatch,
@@ -67,7 +67,7 @@ pub(super) fn maintain(
 }
 
 struct Upkeep<'u> {
-    store: &'u Arc<dyn JobStore>,
+    store: &'u Arc<Store>,
     worker: WorkerId,
     controls: &'u Controls,
     troubles: Troubles,

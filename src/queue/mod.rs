@@ -21,10 +21,10 @@
 //! | let a job wait for other jobs that it creates | [`Children`]; their process names its [`ParentJob`] |
 //! | see which jobs share a quota | [`JobLane`] |
 //! | see the kinds of prompts, and the priorities of jobs | [`COMPLETION_KIND`], [`DIRECT_COMPLETION_KIND`], [`EMBEDDING_KIND`], [`PRIORITIES`] |
-//! | set how the database is opened | [`SqliteOptions`], [`Durability`], [`SqliteStore`] |
+//! | set how the database is opened | [`Store`], [`SqliteOptions`], [`Durability`] |
 #![cfg_attr(
     feature = "mysql",
-    doc = "| use a database server, for workers on many machines | [`MysqlOptions`], [`MysqlStore`] |"
+    doc = "| use a database server, for workers on many machines | [`MysqlOptions`] |"
 )]
 #![cfg_attr(
     feature = "redis",
@@ -97,9 +97,9 @@ pub use scale::WorkerScale;
 pub use settings::WorkerSettings;
 pub use spent::DaySpent;
 #[cfg(feature = "mysql")]
-pub use store::mysql::{MysqlOptions, MysqlStore};
-pub use store::sqlite::{Durability, SqliteOptions, SqliteStore};
-pub use store::{DeliveredResult, HealthFinding, JobLane, JobReceipt, JobSummary, Severity};
+pub use store::mysql::MysqlOptions;
+pub use store::sqlite::{Durability, SqliteOptions};
+pub use store::{DeliveredResult, HealthFinding, JobLane, JobReceipt, JobSummary, Severity, Store};
 pub use tracker::ProcessTracker;
 pub use worker_limits::WorkerLimits;
 pub use worker_run::WorkerReport;

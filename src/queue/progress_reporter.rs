@@ -13,7 +13,7 @@ use crate::observe::progress::{Phase, ProgressNotifier};
 use super::batch::BatchInfo;
 use super::controls::Controls;
 use super::job::ProcessState;
-use super::store::JobStore;
+use super::store::Store;
 use super::tracker::ProcessTracker;
 
 /// Interval of checks for changes by others.
@@ -46,7 +46,7 @@ pub(crate) struct Snapshot {
 }
 
 pub(crate) struct ProgressReporter {
-    store: Arc<dyn JobStore>,
+    store: Arc<Store>,
     controls: Arc<Controls>,
     notifier: Option<Arc<dyn ProgressNotifier>>,
     tracker: ProcessTracker,
@@ -64,7 +64,7 @@ pub(crate) struct ProgressReporter {
 
 impl ProgressReporter {
     pub(crate) fn new(
-        store: Arc<dyn JobStore>,
+        store: Arc<Store>,
         controls: Arc<Controls>,
         notifier: Option<Arc<dyn ProgressNotifier>>,
     ) -> Self {

@@ -18,7 +18,8 @@ use crate::queue::host::JobQueue;
 use crate::queue::job::Job;
 use crate::queue::scale::WorkerScale;
 use crate::queue::settings::WorkerSettings;
-use crate::queue::store::sqlite::{SqliteOptions, SqliteStore};
+use crate::queue::store::Store;
+use crate::queue::store::sqlite::SqliteOptions;
 use crate::queue::worker::Worker;
 use crate::testing::ScriptedClient;
 
@@ -30,7 +31,7 @@ struct Watched {
 }
 
 fn watched() -> (JobQueue, Arc<Watched>) {
-    let store = Arc::new(SqliteStore::in_memory(SqliteOptions::default()).unwrap());
+    let store = Arc::new(Store::in_memory(SqliteOptions::default()).unwrap());
     let watched = Arc::<Watched>::default();
     let seen = watched.clone();
     *store.unwritable.lock() = Some(Box::new(move || {
@@ -132,7 +133,7 @@ fn jobs_above_the_capacity_of_a_provider_stay_in_the_queue() {
 fn a_worker_that_waits_for_its_limit_claims_nothing_when_others_write() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("jobs.db");
-    let open = || Arc::new(SqliteStore::open(&path, SqliteOptions::default()).unwrap());
+    let open = || Arc::new(Store::open(&path, SqliteOptions::default()).unwrap());
     let (store, others) = (open(), JobQueue::on(open()));
     let claims = Arc::new(AtomicUsize::new(0));
     let seen = claims.clone();

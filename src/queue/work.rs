@@ -25,7 +25,7 @@ use super::info::ParentJob;
 use super::job::ProcessState;
 use super::kind::Kind;
 use super::prompts;
-use super::store::{ClaimOutcome, JobStore, Settlement};
+use super::store::{ClaimOutcome, Settlement, Store};
 use super::task::{Done, JobEnd, JobTask};
 
 type SettledPack = Settled<Pack<JobTask>, Done>;
@@ -492,7 +492,7 @@ impl Work for StoreWork {
 
 /// Makes the call of a pack.
 pub(crate) fn call(
-    store: &Arc<dyn JobStore>,
+    store: &Arc<Store>,
     ticket: &Ticket<Pack<JobTask>>,
     ctx: &Context,
     clock: &Arc<dyn Clock>,

@@ -27,7 +27,7 @@ use super::maintenance;
 use super::progress_reporter::{ProgressReporter, Snapshot};
 use super::registration::Registration;
 use super::set_back::ClockWatch;
-use super::store::{JobStore, WorkSignal};
+use super::store::{Store, WorkSignal};
 use super::task::JobTask;
 use super::work::{self, StoreWork};
 
@@ -83,7 +83,7 @@ fn stop_text<S: Serializer>(stop: &Option<StopReason>, serializer: S) -> Result<
 
 /// A worker before its registration.
 pub(crate) struct PreparedRun {
-    pub store: Arc<dyn JobStore>,
+    pub store: Arc<Store>,
     pub controls: Arc<Controls>,
     pub woken: Receiver<()>,
     pub plan: FixedOptions,
@@ -479,11 +479,11 @@ mod tests {
     use crate::queue::host::JobQueue;
     use crate::queue::job::Job;
     use crate::queue::settings::WorkerSettings;
-    use crate::queue::store::sqlite::{SqliteOptions, SqliteStore};
+    use crate::queue::store::sqlite::SqliteOptions;
     use crate::queue::worker::Worker;
 
     /// Answers once; from then on the store rejects all writes.
-    struct Last(Arc<SqliteStore>, Context);
+    struct Last(Arc<Store>, Context);
 
     impl LlmClient for Last {
         fn complete(&self, request: &Request, _: &Context) -> Result<Response, Error> {
@@ -505,7 +505,7 @@ mod tests {
 
     #[test]
     fn a_worker_waits_for_a_queue_that_cannot_be_written() {
-        let store = Arc::new(SqliteStore::in_memory(SqliteOptions::default()).unwrap());
+        let store = Arc::new(Store::in_memory(SqliteOptions::default()).unwrap());
         let queue = JobQueue::on(store.clone());
         let tries = AtomicU64::new(0);
         let full = move || {
@@ -530,7 +530,7 @@ mod tests {
             ("paid", None),
             ("refused", None),
         ] {
-            let store = Arc::new(SqliteStore::in_memory(SqliteOptions::default()).unwrap());
+            let store = Arc::new(Store::in_memory(SqliteOptions::default()).unwrap());
             let queue = JobQueue::on(store.clone());
             let job = Job::from(Request::new(prompt).with_id("a"));
             queue.enqueue(ProcessId::new(), [job]).unwrap();

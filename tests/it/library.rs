@@ -313,7 +313,7 @@ mod in_memory {
     use std::thread;
     use std::time::Duration;
 
-    use batchwright::queue::{SqliteOptions, SqliteStore, WorkerScale, WorkerSettings};
+    use batchwright::queue::{SqliteOptions, Store, WorkerScale, WorkerSettings};
     use batchwright::{Job, JobQueue, ProcessId, RetryPolicy, Worker};
 
     use super::*;
@@ -379,8 +379,8 @@ mod in_memory {
 
     #[test]
     fn a_database_in_memory_leaves_no_files() {
-        let store = SqliteStore::in_memory(SqliteOptions::default()).unwrap();
-        let path = store.path().to_owned();
+        let store = Store::in_memory(SqliteOptions::default()).unwrap();
+        let path = std::path::PathBuf::from(store.location());
         let queue = JobQueue::on(Arc::new(store));
         let client = Arc::new(ScriptedClient::new());
         queue.enqueue(ProcessId::new(), [job(0)]).unwrap();

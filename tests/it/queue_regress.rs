@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use batchwright::progress::{Phase, Timestamp};
-use batchwright::queue::{JobStatus, SqliteOptions, SqliteStore, WorkerSettings};
+use batchwright::queue::{JobStatus, SqliteOptions, Store, WorkerSettings};
 use batchwright::testing::ScriptedClient;
-use batchwright::unstable::{ClaimRequest, ClaimStore, EnqueueStore};
+use batchwright::unstable::ClaimRequest;
 use batchwright::{
     Context, Error, ErrorKind, Extract, Handler, Job, JobQueue, Limits, ProcessId, Progress,
     Request, RetryPolicy, Route, RunningJob, StopReason, Worker,
@@ -202,7 +202,7 @@ fn a_deleted_process_is_reported() {
 fn a_worker_that_could_not_unregister_keeps_no_jobs_after_recovery() {
     let folder = tempfile::tempdir().unwrap();
     let (there, away) = (folder.path().join("data"), folder.path().join("away"));
-    let store = SqliteStore::open(&there.join("jobs.db"), SqliteOptions::default()).unwrap();
+    let store = Store::open(&there.join("jobs.db"), SqliteOptions::default()).unwrap();
     let now = Timestamp(1_000);
     let jobs = vec![Job::new("kind", &1).unwrap()];
     let id = store.insert(ProcessId::new(), jobs, true, now).unwrap()[0];

@@ -255,9 +255,9 @@ pub fn store(
     args: &StoreArgs,
     address: &str,
     folder: &Path,
-) -> Result<std::sync::Arc<batchwright::queue::MysqlStore>, Error> {
-    use batchwright::queue::{MysqlOptions, MysqlStore};
-    let store = MysqlStore::open(MysqlOptions::new(address).folder(folder))?;
+) -> Result<std::sync::Arc<batchwright::queue::Store>, Error> {
+    use batchwright::queue::{MysqlOptions, Store};
+    let store = Store::on_server(MysqlOptions::new(address).folder(folder))?;
     let redis = match &args.redis {
         Some(address) => Some(address.clone()),
         None => Settings::new()
@@ -288,18 +288,18 @@ pub fn knows_no_server() -> Error {
 
 #[cfg(feature = "redis")]
 fn with_redis(
-    store: batchwright::queue::MysqlStore,
+    store: batchwright::queue::Store,
     address: &str,
-) -> Result<batchwright::queue::MysqlStore, Error> {
+) -> Result<batchwright::queue::Store, Error> {
     use batchwright::queue::{RedisHub, RedisOptions};
     Ok(store.with_redis(&RedisHub::new(RedisOptions::new(address))?))
 }
 
 #[cfg(all(feature = "mysql", not(feature = "redis")))]
 fn with_redis(
-    _store: batchwright::queue::MysqlStore,
+    _store: batchwright::queue::Store,
     _address: &str,
-) -> Result<batchwright::queue::MysqlStore, Error> {
+) -> Result<batchwright::queue::Store, Error> {
     Err(Error::new(
         batchwright::ErrorKind::Invalid,
         "--redis or queue.redis: this program was built without the feature redis; build it again with: \

@@ -21,7 +21,7 @@ pub struct Home {
     /// Where settings are stored.
     pub config: Arc<SqliteConfig>,
     #[cfg(feature = "mysql")]
-    server: Option<Arc<batchwright::queue::MysqlStore>>,
+    server: Option<Arc<batchwright::queue::Store>>,
 }
 
 impl Home {

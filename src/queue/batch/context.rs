@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use crate::base::{Context, Error};
 use crate::llm::batch::{BatchClient, BatchIntent, BatchStage};
 use crate::observe::jobs::JobObserver;
-use crate::queue::store::{JobStore, Settlement, WorkerId};
+use crate::queue::store::{Settlement, Store, WorkerId};
 
 use super::overview::BatchOverview;
 use super::settle_items::{AskedProvider, ItemSettler, outcomes};
@@ -14,7 +14,7 @@ use super::spool::{InputFile, Spool};
 
 /// State that the threads of the batch strategy share.
 pub(crate) struct BatchContext {
-    pub store: Arc<dyn JobStore>,
+    pub store: Arc<Store>,
     pub worker: WorkerId,
     pub spool: Spool,
     pub settler: ItemSettler,

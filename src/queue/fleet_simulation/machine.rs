@@ -16,8 +16,7 @@ use crate::queue::backlog::{Scope, StoreBacklog};
 use crate::queue::kinds::Kinds;
 use crate::queue::settings::WorkerSettings;
 use crate::queue::simulation::scene::{answer, dispatcher};
-use crate::queue::store::JobStore;
-use crate::queue::store::mysql::MysqlStore;
+use crate::queue::store::Store;
 use crate::queue::store::mysql::wire::{Gets, Wire};
 use crate::queue::task::JobTask;
 use crate::queue::work::StoreWork;
@@ -46,8 +45,8 @@ const GIVEN_UP: Duration = Duration::from_secs(5);
 /// Longest way of a call to the provider, in microseconds.
 const WAY: u64 = 20_000;
 
-/// The store of a machine, and its `MysqlStore` if it is on a server.
-pub(super) type Opened = (Arc<dyn JobStore>, Option<Arc<MysqlStore>>);
+/// The store of a machine, and its `Store` if it is on a server.
+pub(super) type Opened = (Arc<Store>, Option<Arc<Store>>);
 
 /// A call on its way to the provider, or back.
 struct Flight {
@@ -58,10 +57,10 @@ struct Flight {
 }
 
 pub(super) struct Machine {
-    pub store: Arc<dyn JobStore>,
+    pub store: Arc<Store>,
     pub wire: Arc<Wire>,
     /// The store on a server.
-    pub server: Option<Arc<MysqlStore>>,
+    pub server: Option<Arc<Store>>,
     pub clock: Arc<ManualClock>,
     /// Time of the next event.
     pub next: Time,

@@ -15,10 +15,10 @@ use crate::base::{Clock, ProcessId};
 use crate::llm::request::Request;
 
 use super::job::{Job, JobStatus};
+use super::store::Store;
 use super::store::mysql::MysqlOptions;
-use super::store::mysql::MysqlStore;
 use super::store::mysql::wire::{Gets, Wire};
-use super::store::sqlite::{Durability, SqliteOptions, SqliteStore};
+use super::store::sqlite::{Durability, SqliteOptions};
 use machine::{LEASE, Machine, Opened};
 use world::{Figures, Plan, World};
 
@@ -161,7 +161,7 @@ fn in_sqlite() -> Open {
     let folder = tempfile::tempdir().unwrap();
     Box::new(move |_| {
         let options = SqliteOptions::default().durability(Durability::Normal);
-        let store = SqliteStore::open(folder.path().join("jobs.db"), options);
+        let store = Store::open(folder.path().join("jobs.db"), options);
         (Arc::new(store.unwrap()), None)
     })
 }
@@ -175,7 +175,7 @@ fn on_server() -> Option<Open> {
     let tables = format!("fleet_{}", ProcessId::new().to_string().replace('-', ""));
     Some(Box::new(move |wire| {
         let options = MysqlOptions::new(&address).tables(&tables).lease(LEASE);
-        let store = MysqlStore::open(options.connections(1).wire(wire));
+        let store = Store::on_server(options.connections(1).wire(wire));
         let store = Arc::new(store.unwrap());
         (store.clone(), Some(store))
     }))

@@ -13,7 +13,8 @@ use crate::base::seeds::{each_seed, seeds};
 use crate::base::{Clock, ErrorKind, JobId, ProcessId, Time, Usd};
 
 use super::job::JobStatus;
-use super::store::sqlite::{SqliteOptions, SqliteStore};
+use super::store::Store;
+use super::store::sqlite::SqliteOptions;
 use super::store::{MAX_CRASHES, Severity};
 use scene::{GATHER, LOCKED, Open, Scene, prompt};
 
@@ -135,7 +136,7 @@ fn sqlite() -> Open {
     let folder = tempfile::tempdir().unwrap();
     Box::new(move || {
         let path = folder.path().join("jobs.db");
-        Arc::new(SqliteStore::open(path, SqliteOptions::default()).unwrap())
+        Arc::new(Store::open(path, SqliteOptions::default()).unwrap())
     })
 }
 

@@ -27,7 +27,7 @@ use crate::queue::job::{Job, ProcessState, Spent};
 use crate::queue::kind::Kind;
 use crate::queue::kinds::Kinds;
 use crate::queue::settings::WorkerSettings;
-use crate::queue::store::JobStore;
+use crate::queue::store::Store;
 use crate::queue::task::{Done, JobEnd, JobTask};
 use crate::queue::work::{self, StoreWork};
 
@@ -66,7 +66,7 @@ enum Asked {
 /// A worker in its own OS process.
 pub(super) struct SimulatedWorker {
     dispatcher: Dispatcher<StoreWork>,
-    pub(super) store: Arc<dyn JobStore>,
+    pub(super) store: Arc<Store>,
     in_flight: Vec<Flight>,
     /// A request to the store or its reply, and the time at which the worker receives it.
     io: Vec<(Time, Asked)>,
@@ -102,7 +102,7 @@ fn gather(job: &RunningJob, children: &Children, _: &Context) -> Result<Option<u
 }
 
 /// Opens the database once more, as another OS process would.
-pub(crate) type Open = Box<dyn Fn() -> Arc<dyn JobStore>>;
+pub(crate) type Open = Box<dyn Fn() -> Arc<Store>>;
 
 pub(super) struct Scene {
     pub(super) random: Random,
@@ -183,7 +183,7 @@ impl Scene {
         }
     }
 
-    pub(super) fn store(&self) -> &dyn JobStore {
+    pub(super) fn store(&self) -> &Store {
         &*self.workers[0].store
     }
 
@@ -327,7 +327,7 @@ impl Scene {
 
     /// Calls the handler of a job that waits for others.
     fn call_handler(&self, at: usize, call: &Call<Pack<JobTask>>) -> Reply<Done> {
-        let store: Arc<dyn JobStore> = self.workers[at].store.clone();
+        let store: Arc<Store> = self.workers[at].store.clone();
         let clock: Arc<dyn Clock> = self.clock.clone();
         let budgets = Budgets::new(store.clone());
         work::call(&store, &call.ticket, &Context::new(), &clock, &budgets)

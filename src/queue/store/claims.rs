@@ -1,62 +1,12 @@
 //! The interface between a worker and its store: claims, and how they end.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde_json::value::RawValue;
 
 use crate::base::brief::{Bytes, Many, Name};
 use crate::base::{Charge, Error, ErrorKind, JobId, ProcessId, Timestamp};
-use crate::queue::job::{JobReceipt, ProcessState, Spent};
-
-use super::budgets::JobBudget;
-
-/// Workers and their claims. A part of [`JobStore`](super::JobStore).
-pub trait ClaimStore: Send + Sync {
-    /// Registers a worker. Its claims and batches last until it is [unregistered](Self::unregister_worker) or its OS
-    /// process ends.
-    fn register_worker(&self) -> Result<WorkerId, Error>;
-
-    /// Unregisters a worker. Its unfinished jobs return to the queue as if they had never been claimed; its batches
-    /// keep their jobs and have no owner.
-    fn unregister_worker(&self, worker: WorkerId, now: Timestamp) -> Result<(), Error>;
-
-    /// Claims due jobs for a worker: highest priority first, then oldest first, then by key if they came due together.
-    /// One of every 8 jobs that a worker claims is the oldest due job of any priority. A job whose worker crashed
-    /// [twice](super::SUSPECT_CRASHES) is claimed by itself, and while it is next, no job after it is claimed. Fails if
-    /// the worker is not registered.
-    fn claim(
-        &self,
-        worker: WorkerId,
-        wanted: ClaimRequest<'_>,
-        now: Timestamp,
-    ) -> Result<ClaimReply, Error>;
-
-    /// Records ends of jobs that run or are in a batch, in one transaction. A success counts while its job has not
-    /// ended; any other end counts only if its claim is the last one. An end that does not count is not an error.
-    /// Returns the changed processes in their new state.
-    fn settle(&self, ends: &[Settlement], now: Timestamp) -> Result<Vec<ProcessState>, Error>;
-
-    /// The registered workers.
-    fn workers(&self) -> Result<Workers, Error>;
-
-    /// Lists the quotas that a worker uses, for [`workers`](Self::workers) on all machines. Only for a store that
-    /// [is shared](super::StoreDatabase::is_shared).
-    fn list_quotas(&self, worker: WorkerId, quotas: &[u64]) -> Result<(), Error>;
-
-    /// The registered workers whose OS process has ended. They keep their jobs and batches until
-    /// [`reclaim`](Self::reclaim).
-    fn dead_workers(&self) -> Result<Vec<WorkerId>, Error>;
-
-    /// Returns the jobs of workers whose OS process has ended to the queue; their batches keep their jobs and have no
-    /// owner. A job whose worker crashed for the [fifth](super::MAX_CRASHES) time fails as
-    /// [`ErrorKind::Crashed`](crate::ErrorKind::Crashed) instead. Returns the number of affected jobs.
-    fn reclaim(&self, now: Timestamp) -> Result<u64, Error>;
-
-    /// Makes waiting jobs due that come due more than `longest` from now, or were enqueued at a future time: the clock
-    /// was ahead when that was written. Returns the number of changed jobs.
-    fn make_due(&self, longest: Duration, now: Timestamp) -> Result<u64, Error>;
-}
+use crate::queue::job::{JobReceipt, Spent};
 
 /// Jobs with the same lane share a quota: the kind, the job's [lane](crate::Job::lane), and the step of the route.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -105,11 +55,11 @@ impl WorkerId {
 pub struct Workers {
     /// Those that are alive, with the quotas that they have listed.
     pub live: Vec<(WorkerId, Vec<u64>)>,
-    /// Whether [`reclaim`](ClaimStore::reclaim) has something to do.
+    /// Whether [`reclaim`](super::Store::reclaim) has something to do.
     pub any_dead: bool,
-    /// The [version](super::StoreDatabase::version) of the store.
+    /// The [version](super::Store::version) of the store.
     pub version: u64,
-    /// Whether [`maintain`](super::StoreDatabase::maintain) continues an interrupted chore.
+    /// Whether [`maintain`](super::Store::maintain) continues an interrupted chore.
     pub has_chores: bool,
 }
 
@@ -213,7 +163,7 @@ pub struct Settlement {
     /// The outcome.
     pub outcome: ClaimOutcome,
     /// What the last call was billed. The store adds the tokens and the cost that the outcome reports as `spent` to what was
-    /// spent on this model, see [`EnqueueStore::spent_since`](super::EnqueueStore::spent_since).
+    /// spent on this model, see [`Store::spent_since`](super::Store::spent_since).
     pub charge: Option<Box<Charge>>,
     /// What its last call may have cost beyond that, in picodollars, if it is unknown. It counts in the budget of the process.
     pub lost: u64,
@@ -280,7 +230,7 @@ pub enum ClaimOutcome {
         spent: Option<Spent>,
         /// Returned with the next claim, in JSON of at most about 64 KiB. Errors of earlier attempts belong into its
         /// member `errors`, a list of [`AttemptError`](crate::queue::AttemptError), which
-        /// [`job`](crate::unstable::EnqueueStore::job) returns.
+        /// [`job`](crate::JobQueue::job) returns.
         #[debug("{:?}", Bytes(history.len()))]
         history: String,
     },
@@ -289,4 +239,19 @@ pub enum ClaimOutcome {
         /// New due time; `None` keeps its position.
         due_at: Option<Timestamp>,
     },
+}
+
+/// The budget that limits the calls of a job, as its claim has read it. Amounts are in picodollars.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JobBudget {
+    /// The process that has the budget.
+    pub process: ProcessId,
+    /// The limit.
+    pub limit: u64,
+    /// What is spent or lost. It never falls.
+    pub used: u64,
+    /// The most that open batches can cost.
+    pub held: u64,
+    /// The most that a call of the process can cost, as far as a worker has noted it.
+    pub most: u64,
 }

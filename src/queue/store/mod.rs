@@ -1,54 +1,68 @@
-//! The store of jobs: the interface between the queue and a database.
+//! The store of jobs, in an SQLite file or on a server of MySQL or MariaDB.
 //!
 //! A store knows states and times, not the meaning of a job. Each method is one transaction or a few short ones. Once
-//! it returns `Ok`, its change survives a crash of the OS process.
+//! it returns `Ok`, its change survives a crash of the OS process. The statements are written once, in [`sql`]; what
+//! differs between the two databases is in their folders.
 
 mod batch;
-pub(crate) mod budgets;
 mod claims;
 mod counters;
-mod database;
-mod enqueue;
 mod group_commit;
 mod health;
 #[cfg(feature = "mysql")]
 pub(crate) mod mysql;
-mod results;
 mod rows;
 mod sql;
 pub(crate) mod sqlite;
 #[cfg(test)]
 mod tests;
+mod workers;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+
+use crate::base::{Clock, Error, JobId, Timestamp};
 
 pub use super::job::JobReceipt;
-pub use batch::{BatchFill, BatchNo, BatchStore, JobSummary, StoredBatch, WaitingJobs};
-pub use budgets::{BudgetStore, JobBudget};
+pub use batch::JobSummary;
+pub(crate) use batch::{BatchFill, BatchNo, StoredBatch, WaitingJobs};
+pub(crate) use claims::Workers;
 pub use claims::{
-    ClaimOutcome, ClaimReply, ClaimRequest, ClaimStore, ClaimedJob, JobLane, Settlement, WorkerId,
-    Workers,
+    ClaimOutcome, ClaimReply, ClaimRequest, ClaimedJob, JobBudget, JobLane, Settlement, WorkerId,
 };
-use database::Wakes;
-pub use database::{StoreDatabase, WorkSignal};
-pub use enqueue::EnqueueStore;
+use group_commit::{GroupCommit, Insert, Inserted};
 pub use health::{HealthFinding, Severity};
-pub use results::{ConsumerLock, DeliveredResult, ResultStore};
+#[cfg(feature = "mysql")]
+use mysql::{Mysql, MysqlOptions};
+use rows::job_id;
+pub use sql::results::DeliveredResult;
+use sql::statements::{Fault, Statements};
+use sql::{Again, KnownLanes, chores};
+pub(crate) use sqlite::ConsumerLock;
+use sqlite::{Saved, Sqlite, SqliteOptions};
+use workers::Registry;
+
+/// A job fails after this number of worker crashes.
+pub const MAX_CRASHES: u8 = 5;
+
+/// After this number of crashes, a job runs only while its worker runs no other job.
+pub const SUSPECT_CRASHES: u8 = 2;
+
+/// Called, from any thread, when jobs may have become claimable. Must return immediately.
+pub(crate) type WorkSignal = dyn Fn() + Send + Sync;
+
+/// Called before each transaction; an error prevents the transaction.
+#[cfg(test)]
+pub(crate) type Unwritable = dyn FnMut() -> Option<Error> + Send;
 
 /// A database of jobs, used by a [`JobQueue`](crate::JobQueue) and its [`Worker`](crate::Worker)s; see
-/// [`JobQueue::on`](crate::JobQueue::on). **Unstable**: it may change in any release.
+/// [`JobQueue::on`](crate::JobQueue::on). Opening is slow: one store per OS process is enough.
 ///
 /// All methods can be called from several threads, and from several OS processes on one database. Once a method returns
-/// `Ok`, its change survives a crash of the OS process. Times are arguments: a store reads no clock. The trait combines
-/// six traits by topic; a type that implements all six is a store.
-///
-/// | part | methods |
-/// |---|---|
-/// | [`StoreDatabase`]: the store itself | [`location`](StoreDatabase::location), [`id`](StoreDatabase::id), [`folder`](StoreDatabase::folder), [`version`](StoreDatabase::version), [`on_work`](StoreDatabase::on_work), [`check`](StoreDatabase::check), [`maintain`](StoreDatabase::maintain) |
-/// | [`EnqueueStore`]: hosts enqueue, and look | [`insert`](EnqueueStore::insert), [`insert_described`](EnqueueStore::insert_described), [`seal`](EnqueueStore::seal), [`describe`](EnqueueStore::describe), [`process`](EnqueueStore::process), [`processes`](EnqueueStore::processes), [`changed_processes`](EnqueueStore::changed_processes), [`process_ids`](EnqueueStore::process_ids), [`newest_processes`](EnqueueStore::newest_processes), [`totals`](EnqueueStore::totals), [`job`](EnqueueStore::job), [`find`](EnqueueStore::find), [`payload`](EnqueueStore::payload), [`items`](EnqueueStore::items), [`lanes`](EnqueueStore::lanes), [`waiting_by_priority`](EnqueueStore::waiting_by_priority) |
-/// | [`ResultStore`]: hosts fetch results | [`peek`](ResultStore::peek), [`ack`](ResultStore::ack), [`lock_results`](ResultStore::lock_results) |
-/// | [`ResultStore`]: hosts decide | [`cancel`](ResultStore::cancel), [`cancel_jobs`](ResultStore::cancel_jobs), [`retry_failed`](ResultStore::retry_failed), [`retry_job`](ResultStore::retry_job), [`set_paused`](ResultStore::set_paused), [`is_paused`](ResultStore::is_paused), [`delete`](ResultStore::delete) |
-/// | [`ClaimStore`]: workers claim | [`register_worker`](ClaimStore::register_worker), [`unregister_worker`](ClaimStore::unregister_worker), [`claim`](ClaimStore::claim), [`settle`](ClaimStore::settle), [`workers`](ClaimStore::workers), [`list_quotas`](ClaimStore::list_quotas), [`dead_workers`](ClaimStore::dead_workers), [`reclaim`](ClaimStore::reclaim), [`make_due`](ClaimStore::make_due) |
-/// | [`BatchStore`]: workers keep batches | [`waiting_jobs`](BatchStore::waiting_jobs), [`open_batch`](BatchStore::open_batch), [`fill_batch`](BatchStore::fill_batch), [`batch_jobs`](BatchStore::batch_jobs), [`batch_jobs_by`](BatchStore::batch_jobs_by), [`save_batch`](BatchStore::save_batch), [`split_batch`](BatchStore::split_batch), [`give_back`](BatchStore::give_back), [`close_batch`](BatchStore::close_batch), [`leave_batch`](BatchStore::leave_batch), [`batches`](BatchStore::batches), [`adopt_batches`](BatchStore::adopt_batches) |
-/// | [`BudgetStore`]: limits of what processes spend | [`set_budget`](BudgetStore::set_budget), [`hold_batch`](BudgetStore::hold_batch), [`note_refused`](BudgetStore::note_refused), [`note_most`](BudgetStore::note_most), [`closed_processes`](BudgetStore::closed_processes) |
+/// `Ok`, its change survives a crash of the OS process. Times are arguments: a store reads no clock.
 ///
 /// # Errors
 ///
@@ -57,7 +71,7 @@ pub use results::{ConsumerLock, DeliveredResult, ResultStore};
 /// requests: a worker that is not registered, a process that accepts no more jobs. If a batch does not belong to the
 /// worker (any more), the error is marked by [`Error::with_claim_lost`](crate::Error::with_claim_lost), and the worker
 /// forgets the batch. A failed call has changed nothing, or has stored a decision that
-/// [`maintain`](StoreDatabase::maintain) completes; it can be repeated.
+/// [`maintain`](Self::maintain) completes; it can be repeated.
 ///
 /// # What a store keeps
 ///
@@ -66,7 +80,7 @@ pub use results::{ConsumerLock, DeliveredResult, ResultStore};
 ///
 /// **A job** has a key, `number of the process << 32 | index in the process`, with the index counted from 0 and never
 /// reused ([`JobReceipt::job`]), and the number of its last claim. That number increases with every claim, with every
-/// requeue by [`retry_failed`](ResultStore::retry_failed), and when a success overrules a claim. A job is
+/// requeue by [`retry_failed`](Self::retry_failed), and when a success overrules a claim. A job is
 ///
 /// - *waiting*: with a due time, a lane and a priority; shown as [`JobStatus::Pending`](crate::queue::JobStatus);
 /// - *running*: a worker has claimed it; or *in a batch*. Both are shown as `InProgress`, and are counted separately in
@@ -87,20 +101,378 @@ pub use results::{ConsumerLock, DeliveredResult, ResultStore};
 /// return to the queue; they are cancelled instead.
 ///
 /// **A worker** belongs to this OS process until it is unregistered or the OS process ends. On one machine, other
-/// workers notice that immediately; a store for several machines may need the duration of a lease.
-pub trait JobStore:
-    StoreDatabase + EnqueueStore + ResultStore + ClaimStore + BatchStore + BudgetStore
-{
+/// workers notice that immediately. On a server it counts as alive as long as its lease, by the clock of the database; a
+/// thread of the store renews it.
+///
+/// **A budget** of a process counts what it and its descendants have spent, what calls of unknown outcome may have cost,
+/// and the most that their open batches can cost. If that, together with the worst case of a call that was refused,
+/// exceeds the limit, the process is closed: no claim returns its jobs. It opens by itself when the sum falls, or with a
+/// higher limit.
+#[derive(derive_more::Debug)]
+#[debug("Store({location:?})")]
+// More than 15 fields in tests: the last two simulate faults.
+pub struct Store {
+    db: Db,
+    id: String,
+    location: String,
+    folder: PathBuf,
+    /// A part of every job id, to recognize ids of other databases.
+    salt: u16,
+    lanes: KnownLanes,
+    inserts: GroupCommit,
+    /// Number of jobs per transaction of a chore.
+    chunk: i64,
+    workers: Arc<Registry>,
+    wakes: Arc<Wakes>,
+    /// Number of chunks until the operation is aborted, to simulate a crash.
+    #[cfg(test)]
+    pub(crate) chunks_left: std::sync::atomic::AtomicI64,
+    /// Why no transaction can be written.
+    #[cfg(test)]
+    pub(crate) unwritable: Mutex<Option<Box<Unwritable>>>,
 }
 
-impl<Store> JobStore for Store where
-    Store:
-        StoreDatabase + EnqueueStore + ResultStore + ClaimStore + BatchStore + BudgetStore + ?Sized
-{
+/// The two databases.
+enum Db {
+    Sqlite(Sqlite),
+    #[cfg(feature = "mysql")]
+    Mysql(Mysql),
 }
 
-/// A job fails after this number of worker crashes.
-pub const MAX_CRASHES: u8 = 5;
+/// What a store is called, and how it writes.
+struct Setup {
+    location: String,
+    folder: PathBuf,
+    chunk: i64,
+    workers: Arc<Registry>,
+}
 
-/// After this number of crashes, a job runs only while its worker runs no other job.
-pub const SUSPECT_CRASHES: u8 = 2;
+impl Store {
+    /// Opens the SQLite file at `path`, which is created with its folder if it does not exist.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if the folder cannot be written, is on a network file system,
+    /// or if the file is not a queue, is damaged or was written by a newer version; the message says what to do.
+    pub fn open(path: impl AsRef<Path>, options: SqliteOptions) -> Result<Self, Error> {
+        let chunk = options.chunk;
+        Self::in_file(sqlite::open(path.as_ref(), options)?, chunk)
+    }
+
+    /// A database in memory, which exists as long as this store: for tests. No other program can open it. Only inputs
+    /// and results of batches need a folder, which is below the system's temporary folder until the store is dropped.
+    ///
+    /// # Errors
+    /// When the linked SQLite was built without in-memory databases.
+    pub fn in_memory(options: SqliteOptions) -> Result<Self, Error> {
+        let chunk = options.chunk;
+        Self::in_file(sqlite::open_in_memory(options)?, chunk)
+    }
+
+    fn in_file(db: Sqlite, chunk: i64) -> Result<Self, Error> {
+        let setup = Setup {
+            location: db.path.to_string_lossy().into_owned(),
+            folder: db.beside(".batches"),
+            chunk,
+            workers: Arc::default(),
+        };
+        let (id, salt) = db.identity()?;
+        Ok(Self::new(Db::Sqlite(db), (id, salt), setup))
+    }
+
+    /// Opens a database on a server of MySQL 8 or MariaDB 10.6 and newer, for workers on any number of machines, and
+    /// creates the tables if they do not exist.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if the address or password is rejected, the server is too old,
+    /// or the tables have a newer version; [`ErrorKind::Transient`](crate::ErrorKind::Transient) if the server cannot
+    /// be reached. Messages never contain the password.
+    #[cfg(feature = "mysql")]
+    pub fn on_server(options: MysqlOptions) -> Result<Self, Error> {
+        let (db, identity, setup) = mysql::open(options)?;
+        Ok(Self::new(Db::Mysql(db), identity, setup))
+    }
+
+    fn new(db: Db, (id, salt): (String, i64), setup: Setup) -> Self {
+        Self {
+            db,
+            id,
+            location: setup.location,
+            folder: setup.folder,
+            salt: u16::try_from(salt & 0xfff).unwrap_or(0),
+            lanes: Mutex::new(HashMap::new()),
+            inserts: GroupCommit::default(),
+            chunk: setup.chunk,
+            workers: setup.workers,
+            wakes: Arc::default(),
+            #[cfg(test)]
+            chunks_left: std::sync::atomic::AtomicI64::new(i64::MAX),
+            #[cfg(test)]
+            unwritable: Mutex::default(),
+        }
+    }
+
+    /// Connects the workers on all machines through Redis or Valkey; all of them must use it. An OS process that makes
+    /// jobs claimable then wakes them at once; otherwise they notice it within a second. Default: no Redis. Workers of an
+    /// SQLite file need none.
+    #[cfg(feature = "redis")]
+    pub fn with_redis(mut self, hub: &crate::hub::RedisHub) -> Self {
+        if let Db::Mysql(db) = &mut self.db {
+            db.news = mysql::News::through(hub.clone(), &self.id, self.wakes.clone());
+        }
+        self
+    }
+
+    /// The absolute path of the file, or the address of the server without a credential. For a database in memory, a
+    /// path that does not exist.
+    pub fn location(&self) -> &str {
+        &self.location
+    }
+
+    /// Identifies this store; a store that replaces it at the same location has another id. A copy has the same id.
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// A folder for large data: inputs of batches before they are sent, and results before they are stored.
+    pub(crate) fn folder(&self) -> PathBuf {
+        self.folder.clone()
+    }
+
+    /// Whether workers on other machines may take its jobs. If so, a job contains the bytes of the files that its
+    /// prompt names.
+    pub(crate) fn is_shared(&self) -> bool {
+        !matches!(self.db, Db::Sqlite(_))
+    }
+
+    /// The clock that decides when jobs are due, if several machines with different clocks share the store. Otherwise
+    /// it is the clock of the machine.
+    pub(crate) fn clock(&self) -> Option<Arc<dyn Clock>> {
+        match &self.db {
+            Db::Sqlite(_) => None,
+            #[cfg(feature = "mysql")]
+            Db::Mysql(db) => Some(db.clock()),
+        }
+    }
+
+    /// A number that changes when another program has written since the last call.
+    pub(crate) fn version(&self) -> Result<u64, Error> {
+        match &self.db {
+            Db::Sqlite(db) => db.version(),
+            #[cfg(feature = "mysql")]
+            Db::Mysql(db) => db.version(),
+        }
+    }
+
+    /// Registers `wake`, which is called whenever jobs become claimable through this store, until it is dropped. Jobs
+    /// that [`settle`](Self::settle) returns to the queue are not reported, because its caller knows them.
+    pub(crate) fn on_work(&self, wake: Weak<WorkSignal>) {
+        self.wakes.add(wake);
+        #[cfg(feature = "mysql")]
+        if let Db::Mysql(db) = &self.db {
+            db.news.listen();
+        }
+    }
+
+    /// Notifies workers that jobs have become claimable.
+    fn wake_workers(&self) {
+        self.wakes.call();
+        #[cfg(feature = "mysql")]
+        if let Db::Mysql(db) = &self.db {
+            db.news.tell();
+        }
+    }
+
+    /// Checks the store's health. [`Severity::Bad`] means that counters or claims are wrong.
+    pub(crate) fn check(&self) -> Result<Vec<HealthFinding>, Error> {
+        self.read_moment(|tx| {
+            let mut found = match &self.db {
+                Db::Sqlite(db) => db.look_at_health(tx)?,
+                #[cfg(feature = "mysql")]
+                Db::Mysql(_) => mysql::look_at_health(tx)?,
+            };
+            found.extend(sql::health::look(tx)?);
+            Ok(found)
+        })
+    }
+
+    /// Performs one short piece of maintenance, if there is any: continues an interrupted chore, or frees disk space.
+    /// Returns true if more is left.
+    pub(crate) fn maintain(&self, now: Timestamp) -> Result<bool, Error> {
+        match &self.db {
+            Db::Sqlite(db) => {
+                db.copy_log()?;
+                Ok(chores::resume(self, now)? || db.tidy(now)?)
+            }
+            #[cfg(feature = "mysql")]
+            Db::Mysql(db) => Ok(chores::resume(self, now)? || self.await_silent(db, now)?),
+        }
+    }
+
+    /// Runs queries. Each sees what was committed before it started.
+    fn read<T>(
+        &self,
+        mut work: impl FnMut(&mut dyn Statements) -> Result<T, Fault>,
+    ) -> Result<T, Error> {
+        match &self.db {
+            Db::Sqlite(db) => db.read(|mut conn| work(&mut conn)),
+            #[cfg(feature = "mysql")]
+            Db::Mysql(db) => db.database.read(|tx| work(tx)),
+        }
+    }
+
+    /// Runs queries that all see the same snapshot.
+    fn read_moment<T>(
+        &self,
+        mut work: impl FnMut(&mut dyn Statements) -> Result<T, Fault>,
+    ) -> Result<T, Error> {
+        match &self.db {
+            Db::Sqlite(db) => db.read(|conn| work(&mut &*conn.unchecked_transaction()?)),
+            #[cfg(feature = "mysql")]
+            Db::Mysql(db) => db.database.read_moment(|tx| work(tx)),
+        }
+    }
+
+    /// Runs one transaction, and repeats it as often as the database requires.
+    fn write<T>(
+        &self,
+        again: Again,
+        work: impl FnMut(&mut dyn Statements) -> Result<T, Fault>,
+    ) -> Result<T, Error> {
+        self.write_with(again, Saved::AsSet, work)
+    }
+
+    /// Runs one transaction that may be lost in a power failure without harm.
+    fn write_lazily<T>(
+        &self,
+        again: Again,
+        work: impl FnMut(&mut dyn Statements) -> Result<T, Fault>,
+    ) -> Result<T, Error> {
+        self.write_with(again, Saved::Lazily, work)
+    }
+
+    fn write_with<T>(
+        &self,
+        _again: Again,
+        saved: Saved,
+        mut work: impl FnMut(&mut dyn Statements) -> Result<T, Fault>,
+    ) -> Result<T, Error> {
+        self.check_writable()?;
+        match &self.db {
+            Db::Sqlite(db) => db.write(saved, |mut conn| work(&mut conn)),
+            #[cfg(feature = "mysql")]
+            Db::Mysql(db) => db.database.write(_again, |tx| work(tx)),
+        }
+    }
+
+    /// Performs an insert in one transaction with those of other threads. `add` performs one of them.
+    fn write_insert(
+        &self,
+        insert: Insert,
+        mut add: impl FnMut(&mut dyn Statements, &Insert) -> Result<Inserted, Fault>,
+    ) -> Inserted {
+        let mut all = |tx: &mut dyn Statements, inserts: &[Insert]| -> Result<Vec<_>, Fault> {
+            inserts.iter().map(|insert| add(tx, insert)).collect()
+        };
+        self.check_writable()?;
+        let failed = |error: Error, inserts: &[Insert]| -> Vec<Inserted> {
+            inserts.iter().map(|_| Err(error.clone())).collect()
+        };
+        match &self.db {
+            Db::Sqlite(db) => self.inserts.run(
+                insert,
+                || db.writer.lock(),
+                |writer, inserts| {
+                    let work = |mut conn: &rusqlite::Connection| all(&mut conn, &inserts);
+                    let done = db.write_locked(writer, Saved::AsSet, work);
+                    done.unwrap_or_else(|error| failed(error, &inserts))
+                },
+            ),
+            #[cfg(feature = "mysql")]
+            Db::Mysql(db) => {
+                // Before other inserts share its transaction.
+                for job in &insert.jobs {
+                    db.check_fits(job)?;
+                }
+                self.inserts.run(
+                    insert,
+                    || (),
+                    |(), inserts| {
+                        let work = |tx: &mut mysql::Tx<'_>| all(tx, &inserts);
+                        let done = db.database.write(Again::Doubtful, work);
+                        done.unwrap_or_else(|error| failed(error, &inserts))
+                    },
+                )
+            }
+        }
+    }
+
+    /// Fails where a test wants it to.
+    fn check_writable(&self) -> Result<(), Error> {
+        #[cfg(test)]
+        if let Some(error) = self.unwritable.lock().as_mut().and_then(|why| why()) {
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    /// Called before each of many short transactions. A test may abort after some of them.
+    fn next_chunk(&self) -> Result<(), Error> {
+        #[cfg(test)]
+        if self
+            .chunks_left
+            .fetch_sub(1, std::sync::atomic::Ordering::Relaxed)
+            <= 0
+        {
+            let kind = crate::base::error::ErrorKind::Transient;
+            return Err(Error::new(kind, "abandoned by the test"));
+        }
+        Ok(())
+    }
+
+    fn job_id(&self, key: i64, created_at: Timestamp) -> JobId {
+        job_id(key, created_at, self.salt)
+    }
+}
+
+#[cfg(test)]
+impl Store {
+    pub(crate) fn sqlite(&self) -> &Sqlite {
+        match &self.db {
+            Db::Sqlite(db) => db,
+            #[cfg(feature = "mysql")]
+            Db::Mysql(_) => panic!("the store is on a server"),
+        }
+    }
+
+    #[cfg(feature = "mysql")]
+    pub(crate) fn mysql(&self) -> &Mysql {
+        match &self.db {
+            Db::Mysql(db) => db,
+            Db::Sqlite(_) => panic!("the store is a file"),
+        }
+    }
+}
+
+/// Callbacks of this OS process that are called when jobs have become claimable.
+#[derive(Default)]
+struct Wakes(Mutex<Vec<Weak<WorkSignal>>>);
+
+impl Wakes {
+    fn add(&self, wake: Weak<WorkSignal>) {
+        self.0.lock().push(wake);
+    }
+
+    fn call(&self) {
+        let mut alive = Vec::new();
+        self.0.lock().retain(|wake| {
+            let wake = wake.upgrade();
+            let keep = wake.is_some();
+            alive.extend(wake);
+            keep
+        });
+        // Called outside the lock, because a callback may register another one.
+        for wake in alive {
+            wake();
+        }
+    }
+}

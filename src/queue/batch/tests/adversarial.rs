@@ -1,7 +1,6 @@
 //! Single orders of events that the seeded schedules do not make: servers that lie, files that go,
 //! calls that fail for good, and what is done elsewhere meanwhile.
 
-use crate::queue::store::{BatchStore, ClaimStore, ResultStore, StoreDatabase};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -327,14 +326,10 @@ fn a_line_that_was_refused_is_failed_once_though_the_batch_could_not_be_closed()
     let mut poller = harness.poller(harness.worker(), &[]);
     assert!(harness.until(&mut poller, || !harness.fake.lock().batches.is_empty()));
     // The disk is full when the batch is to be closed, and has room again later.
-    harness.store.shared.chunks_left.store(0, Ordering::Relaxed);
+    harness.store.chunks_left.store(0, Ordering::Relaxed);
     assert!(harness.until(&mut poller, || harness.counts(process).failed > 0));
     harness.turn(&mut poller);
-    harness
-        .store
-        .shared
-        .chunks_left
-        .store(i64::MAX, Ordering::Relaxed);
+    harness.store.chunks_left.store(i64::MAX, Ordering::Relaxed);
     harness.until_over(&mut poller, process);
     let counts = harness.counts(process);
     assert_eq!((counts.completed, counts.failed), (2, 1));

@@ -1,6 +1,5 @@
 //! Batches of prompts that name files: how many go into one, and when the files are read.
 
-use crate::queue::store::BatchStore;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

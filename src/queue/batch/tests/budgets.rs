@@ -7,7 +7,6 @@ use crate::llm::request::Request;
 use crate::llm::route::Route;
 use crate::money::prices::Prices;
 use crate::queue::budget::ProcessBudget;
-use crate::queue::store::{BatchStore, BudgetStore, EnqueueStore, ResultStore};
 
 use super::harness::{Harness, refused};
 

@@ -1,7 +1,6 @@
 //! What tests of the poller work on: a store, a fake provider whose client can be made to answer otherwise, and
 //! the time.
 
-use crate::queue::store::{BatchStore, ClaimStore, EnqueueStore, StoreDatabase};
 use std::collections::HashSet;
 use std::io::Write;
 use std::sync::Arc;
@@ -24,7 +23,8 @@ use crate::llm::route::Route;
 use crate::queue::job::{Job, JobCounts};
 use crate::queue::kinds::Kinds;
 use crate::queue::settings::WorkerSettings;
-use crate::queue::store::sqlite::{SqliteOptions, SqliteStore};
+use crate::queue::store::Store;
+use crate::queue::store::sqlite::SqliteOptions;
 use crate::queue::store::{ClaimRequest, ClaimedJob, JobLane, Settlement, WorkerId};
 use crate::testing::ManualClock;
 
@@ -193,7 +193,7 @@ pub(crate) struct Harness {
     pub(crate) folder: tempfile::TempDir,
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) fake: Arc<Mutex<FakeProvider>>,
-    pub(crate) store: Arc<SqliteStore>,
+    pub(crate) store: Arc<Store>,
     pub(crate) kinds: Arc<Kinds>,
     pub(crate) control: BatchControl,
     pub(crate) ctx: Context,
@@ -220,7 +220,7 @@ impl Harness {
         let path = folder.path().join("jobs.db");
         let harness = Self {
             fake: Arc::new(Mutex::new(FakeProvider::new(7, clock.clone()))),
-            store: Arc::new(SqliteStore::open(&path, SqliteOptions::default()).unwrap()),
+            store: Arc::new(Store::open(&path, SqliteOptions::default()).unwrap()),
             folder,
             clock,
             control: BatchControl::new(kinds.setup.clone()),

@@ -1,7 +1,6 @@
 //! Results that a batch which has ended does not give out, or not all of them: asked for ever more
 //! rarely, held, and never failed or bought again.
 
-use crate::queue::store::{BatchStore, ClaimStore, ResultStore, StoreDatabase};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::base::{Error, ProcessId};
 use crate::engine::dispatch::ErrorPolicy;
 use crate::llm::batch::BatchStage;
-use crate::queue::store::{BatchStore, ResultStore};
 
 use super::fake_provider::seconds;
 use super::harness::{Harness, refused};

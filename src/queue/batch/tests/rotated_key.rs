@@ -7,7 +7,7 @@ use super::harness::{Harness, ScriptedClient};
 use crate::base::clock::Clock;
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::llm::batch::BatchStage;
-use crate::queue::store::{BatchStore, ClaimStore, StoredBatch};
+use crate::queue::store::StoredBatch;
 
 fn rotated(harness: &Harness) -> Arc<ScriptedClient> {
     let client = Arc::new(ScriptedClient {

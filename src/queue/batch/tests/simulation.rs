@@ -5,7 +5,6 @@
 //!
 //! `SIMULATION_SEED=n cargo test --lib batch::tests::simulation` replays one schedule.
 
-use crate::queue::store::{BatchStore, ClaimStore, EnqueueStore, ResultStore, StoreDatabase};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,7 +22,8 @@ use crate::llm::batch::BatchLimits;
 use crate::llm::request::Request;
 use crate::queue::job::{Job, JobStatus, ProcessState};
 use crate::queue::kinds::Kinds;
-use crate::queue::store::sqlite::{SqliteOptions, SqliteStore};
+use crate::queue::store::Store;
+use crate::queue::store::sqlite::SqliteOptions;
 use crate::testing::ManualClock;
 
 use super::super::context::BatchContext;
@@ -81,8 +81,8 @@ impl Scene {
         scene
     }
 
-    fn store(&self) -> Arc<SqliteStore> {
-        Arc::new(SqliteStore::open(&self.path, SqliteOptions::default()).unwrap())
+    fn store(&self) -> Arc<Store> {
+        Arc::new(Store::open(&self.path, SqliteOptions::default()).unwrap())
     }
 
     /// One life of a worker's poller, until all is done or it dies.

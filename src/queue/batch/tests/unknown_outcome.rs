@@ -1,7 +1,6 @@
 //! Batches of which nobody knows whether they are there, or whose they are: created without a reply,
 //! presumed by size and time, or listed late.
 
-use crate::queue::store::{BatchStore, ResultStore};
 use std::sync::Arc;
 
 use crate::base::{Clock, Context, Error, ErrorKind, ProcessId, Sent};

@@ -1,7 +1,6 @@
 //! What becomes of batches when the store cannot be written for a while: they stay with their worker,
 //! nothing is lost or bought twice, and whoever ends when all is done does not end.
 
-use crate::queue::store::{BatchStore, ClaimStore};
 use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -2,34 +2,31 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::base::{Error, Timestamp};
+use crate::base::Timestamp;
 use crate::queue::store::sql::health;
-use crate::queue::store::sql::statements::Queries as _;
+use crate::queue::store::sql::statements::{Queries as _, Statements};
 use crate::queue::store::{HealthFinding, Severity};
 
-use super::MysqlStore;
 use super::open::SCHEMA_VERSION;
-use super::writer::{CLOCK, Fault, Tx};
+use super::writer::{CLOCK, Fault};
 
 /// Tolerated difference of clocks.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(2);
 /// Required packet size: a job with its files, or a result, is one packet.
 const LEAST_PACKET: u64 = 16 << 20;
 
-impl MysqlStore {
-    pub(super) fn look_at_health(&self) -> Result<Vec<HealthFinding>, Error> {
-        self.database.read_moment(|tx| {
-            let mut found = server(tx)?;
-            let version = "SELECT value FROM #schema WHERE name = 'version'";
-            let version = tx.one(version, Vec::new())?.unwrap_or(0);
-            found.push(health::schema(version, SCHEMA_VERSION, "tables"));
-            found.extend(health::look(tx)?);
-            Ok(found)
-        })
-    }
+/// Checks the server and the version of the tables.
+pub(in crate::queue::store) fn look_at_health(
+    tx: &mut dyn Statements,
+) -> Result<Vec<HealthFinding>, Fault> {
+    let mut found = server(tx)?;
+    let version = "SELECT value FROM #schema WHERE name = 'version'";
+    let version = tx.one(version, Vec::new())?.unwrap_or(0);
+    found.push(health::schema(version, SCHEMA_VERSION, "tables"));
+    Ok(found)
 }
 
-fn server(tx: &mut Tx<'_>) -> Result<Vec<HealthFinding>, Fault> {
+fn server(tx: &mut dyn Statements) -> Result<Vec<HealthFinding>, Fault> {
     let sql = format!("SELECT VERSION(), @@max_allowed_packet, @@sql_mode, {CLOCK}");
     let found = tx.first(&sql, Vec::new())?;
     let mut row = found.ok_or(Fault::Odd("no variables"))?;

@@ -6,7 +6,7 @@ use crate::base::Error;
 use crate::queue::store::JobLane;
 use crate::queue::store::sql::MOST_LANES;
 
-use super::MysqlStore;
+use super::Mysql;
 use super::writer::{Fault, Queries as _, Statements as _, by};
 
 /// A hash that identifies a lane, whatever its texts contain.
@@ -19,10 +19,10 @@ pub(super) fn hash(lane: &JobLane) -> Vec<u8> {
     hash.finalize().to_vec()
 }
 
-impl MysqlStore {
+impl Mysql {
     /// The number of a lane, which is created if it does not exist: in a separate transaction, so that no one waits for
     /// a lane while jobs are locked.
-    pub(super) fn number_of_lane(&self, lane: &JobLane) -> Result<i64, Error> {
+    pub(in crate::queue::store) fn lane_no(&self, lane: &JobLane) -> Result<i64, Error> {
         if let Some(no) = self.lane_numbers.lock().get(lane) {
             return Ok(*no);
         }

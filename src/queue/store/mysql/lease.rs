@@ -12,7 +12,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::base::Error;
 
-use crate::queue::job::JobReceipt;
+use crate::queue::store::workers::Registry;
 
 use super::Database;
 use super::writer::{CLOCK, Fault, Statements as _, Tx, by, list};
@@ -20,22 +20,8 @@ use super::writer::{CLOCK, Fault, Statements as _, Tx, by, list};
 /// The longest lease of another process, in leases of this one.
 const LONGEST: u32 = 4;
 
-/// A worker of this store.
-#[derive(Default)]
-pub(super) struct RegisteredWorker {
-    /// Number of jobs that it has claimed.
-    pub(super) given: u64,
-    /// Its last claim found no job.
-    is_idle: bool,
-    /// It has ended, but its row could not be deleted.
-    pub(super) left: bool,
-    /// Claims whose commit is in doubt.
-    pub(super) doubtful: Vec<JobReceipt>,
-}
-
 #[derive(Default)]
 struct State {
-    workers: HashMap<i64, RegisteredWorker>,
     /// When the leases of other workers were last seen to end, since a worker of this store had work.
     seen: HashMap<i64, i64>,
     thread: Option<JoinHandle<()>>,
@@ -47,18 +33,20 @@ struct State {
 /// State that the thread and the store share.
 struct Shared {
     database: Arc<Database>,
+    workers: Arc<Registry>,
     lease: Duration,
     state: Mutex<State>,
     changed: Condvar,
 }
 
 /// Renews the leases of a store, starting with the first one.
-pub(super) struct Heartbeat(Arc<Shared>);
+pub(in crate::queue::store) struct Heartbeat(Arc<Shared>);
 
 impl Heartbeat {
-    pub(super) fn new(database: Arc<Database>, lease: Duration) -> Self {
+    pub(super) fn new(database: Arc<Database>, workers: Arc<Registry>, lease: Duration) -> Self {
         Self(Arc::new(Shared {
             database,
+            workers,
             lease,
             state: Mutex::default(),
             changed: Condvar::new(),
@@ -85,63 +73,20 @@ impl Heartbeat {
         self.0.database.unsteady();
     }
 
-    /// Records that a worker has claimed this number of jobs.
-    pub(super) fn given(&self, no: i64, jobs: usize) {
-        let mut state = self.0.state.lock();
-        if jobs > 0 {
-            state.seen.clear();
-        }
-        if let Some(worker) = state.workers.get_mut(&no) {
-            worker.is_idle = jobs == 0;
-            worker.given += jobs as u64;
-        }
+    /// A worker of this store has claimed jobs.
+    pub(in crate::queue::store) fn has_work(&self) {
+        self.0.state.lock().seen.clear();
     }
 
-    /// Whether a worker of this store has claimed without finding a job.
-    pub(super) fn has_idle(&self) -> bool {
-        let state = self.0.state.lock();
-        state.workers.values().any(|worker| worker.is_idle)
+    /// Whether it renews the lease of this worker.
+    pub(super) fn is_own(&self, worker: i64) -> bool {
+        self.0.workers.has(worker)
     }
 
     /// Whether another worker has renewed its lease since the first check.
     pub(super) fn has_renewed(&self, no: i64, lease_until: i64) -> bool {
         let mut state = self.0.state.lock();
         lease_until > *state.seen.entry(no).or_insert(lease_until)
-    }
-
-    /// The workers of this store.
-    pub(super) fn workers(&self) -> Vec<i64> {
-        self.0.state.lock().workers.keys().copied().collect()
-    }
-
-    pub(super) fn has(&self, worker: i64) -> bool {
-        self.0.state.lock().workers.contains_key(&worker)
-    }
-
-    pub(super) fn add_worker(&self, no: i64) -> Result<(), Error> {
-        self.start(|state| {
-            state.workers.insert(no, RegisteredWorker::default());
-        })
-    }
-
-    /// Reads or changes a worker if it belongs to this store.
-    pub(super) fn worker<T>(
-        &self,
-        no: i64,
-        look: impl FnOnce(&mut RegisteredWorker) -> T,
-    ) -> Option<T> {
-        self.0.state.lock().workers.get_mut(&no).map(look)
-    }
-
-    pub(super) fn remove_worker(&self, no: i64) {
-        self.0.state.lock().workers.remove(&no);
-    }
-
-    /// Workers that have ended while their rows could not be deleted.
-    pub(super) fn left(&self) -> Vec<i64> {
-        let state = self.0.state.lock();
-        let left = state.workers.iter().filter(|(_, worker)| worker.left);
-        left.map(|(no, _)| *no).collect()
     }
 
     /// Simulates that the thread can no longer reach the database.
@@ -163,14 +108,9 @@ impl Heartbeat {
         self.0.renew()
     }
 
-    #[cfg(test)]
-    pub(super) fn forget(&self) {
-        self.0.state.lock().workers.clear();
-    }
-
-    fn start(&self, change: impl FnOnce(&mut State)) -> Result<(), Error> {
+    /// Starts the thread, if it does not run yet.
+    pub(in crate::queue::store) fn start(&self) -> Result<(), Error> {
         let mut state = self.0.state.lock();
-        change(&mut state);
         #[cfg(test)]
         if self.0.database.wire.is_some() {
             return Ok(());
@@ -190,17 +130,17 @@ impl Heartbeat {
 
 impl Drop for Heartbeat {
     fn drop(&mut self) {
-        let (thread, workers) = {
+        let thread = {
             let mut state = self.0.state.lock();
             state.ends = true;
-            let workers: Vec<i64> = state.workers.keys().copied().collect();
-            (state.thread.take(), workers)
+            state.thread.take()
         };
         self.0.changed.notify_all();
         if let Some(thread) = thread {
             let _ = thread.join();
         }
         // Other workers do not have to wait for the leases of workers that ended with their store.
+        let workers = self.0.workers.numbers();
         if !workers.is_empty() {
             let end = format!(
                 "UPDATE #workers SET lease_until = 0 WHERE no IN {}",
@@ -260,7 +200,7 @@ impl Shared {
     }
 
     fn renew(&self) -> Result<(), Error> {
-        let workers: Vec<i64> = self.state.lock().workers.keys().copied().collect();
+        let workers = self.workers.numbers();
         let until = self.until();
         self.database.aside(|tx| {
             self.database.offset.read(tx)?;

@@ -10,7 +10,7 @@ use crate::queue::store::Wakes;
 
 /// Notifications to and from other OS processes. Without Redis there are none.
 #[derive(Default)]
-pub(super) struct News {
+pub(in crate::queue::store) struct News {
     #[cfg(feature = "redis")]
     channel: Option<Channel>,
 }
@@ -26,7 +26,7 @@ struct Channel {
 
 impl News {
     #[cfg(feature = "redis")]
-    pub(super) fn through(hub: RedisHub, id: &str, wakes: Arc<Wakes>) -> Self {
+    pub(in crate::queue::store) fn through(hub: RedisHub, id: &str, wakes: Arc<Wakes>) -> Self {
         let channel = Channel {
             hub,
             topic: id.to_owned(),
@@ -38,7 +38,7 @@ impl News {
     }
 
     /// Tells others that jobs have become claimable.
-    pub(super) fn tell(&self) {
+    pub(in crate::queue::store) fn tell(&self) {
         #[cfg(feature = "redis")]
         if let Some(channel) = &self.channel {
             channel.hub.publish(&channel.topic);
@@ -46,7 +46,7 @@ impl News {
     }
 
     /// A worker of this store waits for messages of others from now on.
-    pub(super) fn listen(&self) {
+    pub(in crate::queue::store) fn listen(&self) {
         #[cfg(feature = "redis")]
         if let Some(channel) = &self.channel {
             let subscriber = Arc::downgrade(&channel.subscriber);

@@ -11,13 +11,13 @@ use crate::base::ProcessId;
 use crate::hub::{RedisHub, RedisOptions};
 use crate::queue::host::JobQueue;
 use crate::queue::job::Job;
-use crate::queue::store::mysql::MysqlStore;
-use crate::queue::store::{StoreDatabase, WorkSignal};
+use crate::queue::store::Store;
+use crate::queue::store::WorkSignal;
 
 const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A store as another machine has it.
-fn machine(tables: &Tables, redis: &str) -> Arc<MysqlStore> {
+fn machine(tables: &Tables, redis: &str) -> Arc<Store> {
     let hub = RedisHub::new(RedisOptions::new(redis)).unwrap();
     Arc::new(tables.open().with_redis(&hub))
 }

@@ -19,7 +19,8 @@ use super::lease::Heartbeat;
 use super::news::News;
 use super::pool::{Pool, SILENCE, place};
 use super::writer::{Fault, Queries as _, Statements as _, Tx, by};
-use super::{Database, MysqlStore, SharedState};
+use super::{Database, Mysql};
+use crate::queue::store::Setup;
 
 const SCHEMA: &str = include_str!("schema.sql");
 
@@ -70,6 +71,8 @@ pub struct MysqlOptions {
     #[cfg(test)]
     #[debug(skip)]
     wire: Option<Arc<super::wire::Wire>>,
+    #[cfg(test)]
+    awaits_others: bool,
 }
 
 impl MysqlOptions {
@@ -99,6 +102,8 @@ impl MysqlOptions {
             chunk: 1_000,
             #[cfg(test)]
             wire: None,
+            #[cfg(test)]
+            awaits_others: true,
         }
     }
 
@@ -114,6 +119,13 @@ impl MysqlOptions {
     #[cfg(test)]
     pub(crate) fn wire(mut self, wire: Arc<super::wire::Wire>) -> Self {
         self.wire = Some(wire);
+        self
+    }
+
+    /// Lets maintenance not wait for other workers, in a simulation of time.
+    #[cfg(test)]
+    pub(super) fn awaits_no_others(mut self) -> Self {
+        self.awaits_others = false;
         self
     }
 
@@ -268,7 +280,10 @@ pub(super) fn connect(options: &MysqlOptions) -> Result<Arc<Database>, Error> {
     Ok(database)
 }
 
-pub(super) fn open(options: MysqlOptions) -> Result<MysqlStore, Error> {
+/// Opens the database. Returns also its id, and the part of it that each job id contains.
+pub(in crate::queue::store) fn open(
+    options: MysqlOptions,
+) -> Result<(Mysql, (String, i64), Setup), Error> {
     let database = connect(&options)?;
     let (id, salt): (String, i64) = database.read(|tx| {
         let mut of = |name: &str| -> Result<String, Fault> {
@@ -285,19 +300,21 @@ pub(super) fn open(options: MysqlOptions) -> Result<MysqlStore, Error> {
         Ok((of("id")?, salt))
     })?;
     let folder = options.folder.unwrap_or_else(env::temp_dir);
-    let folder = folder.join(format!("batchwright-{id}.batches"));
-    Ok(MysqlStore {
+    let setup = Setup {
+        location: database.location.clone(),
+        folder: folder.join(format!("batchwright-{id}.batches")),
+        chunk: options.chunk,
+        workers: Arc::default(),
+    };
+    let db = Mysql {
         news: News::default(),
-        heartbeat: Heartbeat::new(database.clone(), options.lease),
+        heartbeat: Heartbeat::new(database.clone(), setup.workers.clone(), options.lease),
         database,
-        id,
-        shared: SharedState::new(salt, options.chunk),
-        folder,
         lane_numbers: Mutex::default(),
-        wakes: Arc::default(),
         #[cfg(test)]
-        awaits_others: true,
-    })
+        awaits_others: options.awaits_others,
+    };
+    Ok((db, (id, salt), setup))
 }
 
 /// Rejects servers that cannot skip locked rows.
@@ -431,15 +448,6 @@ fn statements(schema: &str) -> Vec<String> {
         .split(";\n")
         .map(|one| one.trim_end_matches(';').trim().to_owned());
     statements.filter(|one| !one.is_empty()).collect()
-}
-
-impl MysqlStore {
-    pub(super) fn read_version(&self) -> Result<u64, Error> {
-        let version: Option<Option<i64>> = self.read(|tx| tx.one(VERSION, Vec::new()))?;
-        Ok(crate::queue::store::rows::count(
-            version.flatten().unwrap_or(0),
-        ))
-    }
 }
 
 #[cfg(test)]

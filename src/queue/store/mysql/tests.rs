@@ -5,14 +5,12 @@ use std::sync::Weak;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::base::{ErrorKind, ProcessId};
+use crate::base::{ErrorKind, ProcessId, Timestamp};
 use crate::queue::job::Job;
 use crate::queue::store::tests::{self as rules, TestDatabase};
-use crate::queue::store::{
-    ClaimOutcome, ClaimRequest, ClaimStore, EnqueueStore, JobStore, ResultStore, Settlement,
-};
+use crate::queue::store::{ClaimOutcome, ClaimRequest, Settlement, Store};
 
-use super::writer::{Again, Fault, Queries as _, Statements as _, Tx, by};
+use super::writer::{Again, Fault, Queries as _, Statements, Tx, by};
 use super::*;
 
 #[cfg(feature = "redis")]
@@ -50,8 +48,8 @@ impl Tables {
         MysqlOptions::new(&self.address).tables(&self.name)
     }
 
-    fn open(&self) -> MysqlStore {
-        MysqlStore::open(self.options()).unwrap()
+    fn open(&self) -> Store {
+        Store::on_server(self.options()).unwrap()
     }
 }
 
@@ -72,10 +70,10 @@ impl Drop for Tables {
 
 fn database(address: String) -> TestDatabase {
     let tables = Tables::new(address);
-    let latest = Arc::new(Mutex::new(Weak::<MysqlStore>::new()));
+    let latest = Arc::new(Mutex::new(Weak::<Store>::new()));
     let opened = latest.clone();
     let open = move || {
-        let store = MysqlStore::open(
+        let store = Store::on_server(
             tables
                 .options()
                 .chunk(2)
@@ -84,12 +82,12 @@ fn database(address: String) -> TestDatabase {
         );
         let store = Arc::new(store.unwrap());
         *opened.lock() = Arc::downgrade(&store);
-        store as Arc<dyn JobStore>
+        store
     };
     TestDatabase::new(open).abandons(move |pieces| {
         let left = pieces.map_or(i64::MAX, |pieces| i64::try_from(pieces).unwrap());
         let store = latest.lock().upgrade().unwrap();
-        store.shared.chunks_left.store(left, Ordering::Relaxed);
+        store.chunks_left.store(left, Ordering::Relaxed);
     })
 }
 
@@ -140,9 +138,8 @@ fn seeded_lives_and_deaths_keep_every_promise() {
     crate::queue::simulation::run_seeds(2_500, || {
         let tables = Tables::new(address.clone());
         Box::new(move || {
-            let mut store = tables.open();
-            store.awaits_others = false;
-            Arc::new(store)
+            let options = tables.options().awaits_no_others();
+            Arc::new(Store::on_server(options).unwrap())
         })
     });
 }
@@ -153,7 +150,7 @@ fn jobs(count: usize) -> Vec<Job> {
 }
 
 fn claim(
-    store: &MysqlStore,
+    store: &Store,
     worker: crate::queue::store::WorkerId,
     most: usize,
 ) -> Vec<crate::queue::store::ClaimedJob> {
@@ -253,7 +250,7 @@ fn tables_are_made_once_by_whoever_comes_first_and_newer_ones_are_refused() {
     let Some(address) = address() else { return };
     let tables = Tables::new(address);
     let ids: Vec<String> = std::thread::scope(|scope| {
-        let open = || tables.open().id.clone();
+        let open = || tables.open().id().to_owned();
         let threads: Vec<_> = (0..6).map(|_| scope.spawn(open)).collect();
         threads
             .into_iter()
@@ -267,7 +264,7 @@ fn tables_are_made_once_by_whoever_comes_first_and_newer_ones_are_refused() {
         store.read(|tx| tx.run(sql, by![version])).unwrap();
     };
     set(99);
-    let error = MysqlStore::open(tables.options()).unwrap_err();
+    let error = Store::on_server(tables.options()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
     assert!(error.message().contains("newer version"), "{error}");
     set(super::open::SCHEMA_VERSION);
@@ -284,7 +281,7 @@ fn a_wrong_password_is_refused_without_being_shown() {
         .unwrap();
     let user = user.split(':').next().unwrap();
     let wrong = MysqlOptions::new(format!("mysql://{user}:wr0ng@{place}"));
-    let error = MysqlStore::open(wrong).unwrap_err();
+    let error = Store::on_server(wrong).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
     assert!(error.message().contains("password"), "{error}");
     assert!(!format!("{error:?} {error}").contains("wr0ng"));
@@ -318,9 +315,9 @@ fn jobs_come_due_by_the_clock_of_the_server() {
     let queue = crate::JobQueue::on(Arc::new(tables.open()));
     let store = tables.open();
     let clock = store.clock().unwrap();
-    let server = |store: &MysqlStore| -> i64 {
+    let server = |store: &Store| -> i64 {
         let read = |tx: &mut Tx<'_>| tx.one(&format!("SELECT {}", writer::CLOCK), Vec::new());
-        store.database.read(read).unwrap().unwrap()
+        store.mysql().database.read(read).unwrap().unwrap()
     };
     let apart = || clock.wall().0.abs_diff(server(&store));
     assert!(apart() < 5_000, "{} ms", apart());
@@ -331,7 +328,7 @@ fn jobs_come_due_by_the_clock_of_the_server() {
     let created = queue.process(process).unwrap().unwrap().created_at;
     assert!(created.0.abs_diff(server(&store)) < 60_000);
     // It was read a while ago, and differs since.
-    store.database.offset.shift(86_400_000);
+    store.mysql().database.offset.shift(86_400_000);
     assert!(apart() > 80_000_000);
     let worker = store.register_worker().unwrap();
     let began = Instant::now();

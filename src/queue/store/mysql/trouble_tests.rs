@@ -14,8 +14,8 @@ fn a_worker_that_is_cut_off_is_fenced_and_goes_on() {
     let Some(address) = address() else { return };
     let tables = Tables::new(address);
     let lease = Duration::from_secs(1);
-    let cut_off = MysqlStore::open(tables.options().lease(lease)).unwrap();
-    let other = MysqlStore::open(tables.options().lease(lease)).unwrap();
+    let cut_off = Store::on_server(tables.options().lease(lease)).unwrap();
+    let other = Store::on_server(tables.options().lease(lease)).unwrap();
     let process = ProcessId::new();
     cut_off.insert(process, jobs(2), true, T).unwrap();
     let worker = cut_off.register_worker().unwrap();
@@ -24,7 +24,7 @@ fn a_worker_that_is_cut_off_is_fenced_and_goes_on() {
     // Others see it live, for as long as it renews its lease.
     let heir = other.register_worker().unwrap();
     assert!(other.dead_workers().unwrap().is_empty());
-    cut_off.heartbeat.stop_for_test();
+    cut_off.mysql().heartbeat.stop_for_test();
     wait_for("the lease ends", || other.reclaim(T).unwrap() > 0);
     let passed_on = claim(&other, heir, 2);
     assert_eq!(passed_on.len(), 2);
@@ -65,8 +65,8 @@ fn what_a_silent_worker_has_is_left_to_do() {
     let Some(address) = address() else { return };
     let tables = Tables::new(address);
     let lease = Duration::from_secs(1);
-    let silent = MysqlStore::open(tables.options().lease(lease)).unwrap();
-    let other = MysqlStore::open(tables.options().lease(lease)).unwrap();
+    let silent = Store::on_server(tables.options().lease(lease)).unwrap();
+    let other = Store::on_server(tables.options().lease(lease)).unwrap();
     let process = ProcessId::new();
     silent.insert(process, jobs(2), true, T).unwrap();
     let worker = silent.register_worker().unwrap();
@@ -79,7 +79,7 @@ fn what_a_silent_worker_has_is_left_to_do() {
         other.process(process).unwrap().unwrap().counts.in_progress,
         2
     );
-    silent.heartbeat.stop_for_test();
+    silent.mysql().heartbeat.stop_for_test();
     other.insert(process, jobs(1), true, T).unwrap();
     let own = claim(&other, idle, 1);
     other.settle(&[completed(&own[0])], T).unwrap();
@@ -96,7 +96,7 @@ fn workers_whose_renewals_are_blocked_keep_their_jobs() {
     let Some(address) = address() else { return };
     let tables = Tables::new(address.clone());
     let lease = Duration::from_secs(2);
-    let open = || MysqlStore::open(tables.options().lease(lease)).unwrap();
+    let open = || Store::on_server(tables.options().lease(lease)).unwrap();
     let (store, other) = (open(), open());
     let process = ProcessId::new();
     store.insert(process, jobs(2), true, T).unwrap();
@@ -104,7 +104,7 @@ fn workers_whose_renewals_are_blocked_keep_their_jobs() {
     assert_eq!(claim(&store, worker, 2).len(), 2);
     other.register_worker().unwrap();
     wait_for("the other one trusts its connection", || {
-        other.heartbeat.can_tell()
+        other.mysql().heartbeat.can_tell()
     });
     let mut backup = mysql::Conn::new(mysql::Opts::from_url(&address).unwrap()).unwrap();
     let lock = format!("LOCK TABLES `{}_workers` READ", tables.name);
@@ -112,7 +112,8 @@ fn workers_whose_renewals_are_blocked_keep_their_jobs() {
     let (began, mut expired) = (Instant::now(), false);
     while began.elapsed() < lease * 4 {
         if began.elapsed() > lease * 2 && !expired {
-            expired = other.listed().unwrap().iter().all(|one| one.lease_ended);
+            let living = format!("SELECT 1 FROM #workers WHERE lease_until > {CLOCK}");
+            expired = !other.read(|tx| tx.exists(&living, Vec::new())).unwrap();
             assert!(expired, "nobody could renew a lease");
             backup.query_drop("UNLOCK TABLES").unwrap();
         }
@@ -120,7 +121,7 @@ fn workers_whose_renewals_are_blocked_keep_their_jobs() {
         std::thread::sleep(Duration::from_millis(5));
     }
     // The lease of one that dies afterwards counts.
-    store.heartbeat.stop_for_test();
+    store.mysql().heartbeat.stop_for_test();
     wait_for("the lease ends", || other.reclaim(T).unwrap() > 0);
 }
 
@@ -131,7 +132,7 @@ fn a_clock_that_is_set_forward_ends_no_living_worker() {
     let tables = Tables::new(address);
     let wire = Arc::new(Wire::default());
     wire.set_time(T);
-    let open = || Arc::new(MysqlStore::open(tables.options().wire(wire.clone())).unwrap());
+    let open = || Arc::new(Store::on_server(tables.options().wire(wire.clone())).unwrap());
     let (store, other) = (open(), open());
     store.insert(ProcessId::new(), jobs(2), true, T).unwrap();
     let worker = store.register_worker().unwrap();
@@ -162,7 +163,7 @@ fn a_clock_that_is_set_back_does_not_keep_the_dead_alive() {
     let tables = Tables::new(address);
     let wire = Arc::new(Wire::default());
     wire.set_time(T);
-    let open = || Arc::new(MysqlStore::open(tables.options().wire(wire.clone())).unwrap());
+    let open = || Arc::new(Store::on_server(tables.options().wire(wire.clone())).unwrap());
     let (dead, other) = (open(), open());
     dead.insert(ProcessId::new(), jobs(2), true, T).unwrap();
     let worker = dead.register_worker().unwrap();
@@ -190,7 +191,7 @@ fn what_is_too_large_for_the_server_fails_alone() {
     store.insert(process, jobs(2), true, T).unwrap();
     let worker = store.register_worker().unwrap();
     let held = claim(&store, worker, 2);
-    let limit = || store.database.pool.limit_for_test(1 << 20);
+    let limit = || store.mysql().database.pool.limit_for_test(1 << 20);
 
     limit();
     let mut large = jobs(1);
@@ -258,9 +259,8 @@ fn a_transaction_that_loses_its_connection_is_carried_out_once() {
             tx.run(set, Vec::new())?;
             if tries == 1 {
                 let own: i64 = tx.one("SELECT CONNECTION_ID()", Vec::new())?.unwrap_or(0);
-                let kill = |tx: &mut super::writer::Tx<'_>| {
-                    tx.run(&format!("KILL CONNECTION {own}"), Vec::new())
-                };
+                let kill =
+                    |tx: &mut dyn Statements| tx.run(&format!("KILL CONNECTION {own}"), Vec::new());
                 other.read(kill).map_err(Fault::from)?;
                 // Whatever is sent now fails.
                 tx.run(
@@ -289,9 +289,8 @@ fn a_call_is_booked_once_if_the_reply_to_its_commit_is_lost() {
             tries += 1;
             let own: i64 = tx.one("SELECT CONNECTION_ID()", Vec::new())?.unwrap_or(0);
             if tries == 1 {
-                let kill = |tx: &mut super::writer::Tx<'_>| {
-                    tx.run(&format!("KILL CONNECTION {own}"), Vec::new())
-                };
+                let kill =
+                    |tx: &mut dyn Statements| tx.run(&format!("KILL CONNECTION {own}"), Vec::new());
                 other.read(kill).map_err(Fault::from)?;
             }
             Ok(())
@@ -326,7 +325,7 @@ fn billed(job: &ClaimedJob) -> Settlement {
 }
 
 /// The number of calls that are booked.
-fn calls(store: &MysqlStore) -> u64 {
+fn calls(store: &Store) -> u64 {
     let spent = store.spent_since(None).unwrap();
     spent.iter().map(|row| row.calls).sum()
 }
@@ -338,7 +337,7 @@ fn a_call_is_booked_once_if_it_is_settled_again_after_its_job_was_deleted() {
     let tables = Tables::new(address);
     let wire = Arc::new(Wire::default());
     wire.set_time(T);
-    let store = MysqlStore::open(tables.options().wire(wire.clone())).unwrap();
+    let store = Store::on_server(tables.options().wire(wire.clone())).unwrap();
     let other = tables.open();
     let process = ProcessId::new();
     store.insert(process, jobs(3), true, T).unwrap();
@@ -355,6 +354,52 @@ fn a_call_is_booked_once_if_it_is_settled_again_after_its_job_was_deleted() {
     other.delete(process, T).unwrap();
     store.settle(&first, T).unwrap();
     assert_eq!(calls(&other), 1);
+}
+
+/// The reply to the commit of a claim is lost: the next claim has its jobs, at no cost, and those that are there no more not.
+#[test]
+fn a_claim_whose_reply_is_lost_is_made_once() {
+    let Some(address) = address() else { return };
+    let tables = Tables::new(address);
+    let wire = Arc::new(Wire::default());
+    wire.set_time(T);
+    let store = Store::on_server(tables.options().wire(wire.clone())).unwrap();
+    let other = tables.open();
+    let processes = [ProcessId::new(), ProcessId::new()];
+    for process in processes {
+        store.insert(process, jobs(2), true, T).unwrap();
+    }
+    let worker = store.register_worker().unwrap();
+    let claim_of = |most| {
+        let wanted = ClaimRequest {
+            most,
+            idle: true,
+            processes: &[],
+            open: &mut |_| usize::MAX,
+        };
+        store.claim(worker, wanted, T)
+    };
+    wire.set(Gets::Lost);
+    assert!(claim_of(3).is_err());
+    wire.set(Gets::Unanswered);
+    assert!(claim_of(3).is_err());
+    wire.set(Gets::Through);
+    let running = |process| other.process(process).unwrap().unwrap().counts.in_progress;
+    assert_eq!(processes.map(running), [2, 1], "it was committed");
+    other.delete(processes[1], T).unwrap();
+    let held = claim_of(1).unwrap().jobs;
+    assert_eq!(held.len(), 2);
+    assert!(
+        held.iter()
+            .all(|job| job.crashes == 0 && job.receipt.claim == 1)
+    );
+    let ends: Vec<_> = held.iter().map(completed).collect();
+    let states = store.settle(&ends, T).unwrap();
+    assert_eq!(
+        (states[0].counts.completed, states[0].counts.in_progress),
+        (2, 0)
+    );
+    assert!(claim_of(1).unwrap().jobs.is_empty());
 }
 
 /// Two transactions that wait for each other: the server ends one, which begins anew.
@@ -393,7 +438,7 @@ fn deadlocks_are_tried_again() {
 fn a_transaction_that_stands_still_is_ended_by_the_server() {
     let Some(address) = address() else { return };
     let tables = Tables::new(address);
-    let open = || MysqlStore::open(tables.options().lease(Duration::from_secs(1))).unwrap();
+    let open = || Store::on_server(tables.options().lease(Duration::from_secs(1))).unwrap();
     let (stands, goes_on) = (open(), open());
     let touch = "UPDATE #schema SET value = value + 1 WHERE name = 'touched'";
     let number = || -> i64 {

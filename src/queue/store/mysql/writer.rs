@@ -7,13 +7,13 @@ use mysql::prelude::Queryable;
 
 use crate::base::{Error, ErrorKind, Optional, Sent};
 
-use super::{Database, MysqlStore};
+use super::Database;
 
 mod tx;
 
 pub(super) use crate::queue::store::sql::Again;
-pub(super) use crate::queue::store::sql::statements::{Fault, Queries, Row, Statements, by, list};
-pub(super) use tx::Tx;
+pub(super) use crate::queue::store::sql::statements::{Fault, Queries, Statements, by, list};
+pub(in crate::queue::store) use tx::Tx;
 
 /// How to handle a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -170,7 +170,8 @@ fn in_doubt(location: &str, error: impl Display) -> Error {
 }
 
 /// The time of the database in milliseconds, as an SQL expression.
-pub(super) const CLOCK: &str = "CAST(FLOOR(UNIX_TIMESTAMP(NOW(3)) * 1000) AS SIGNED)";
+pub(in crate::queue::store) const CLOCK: &str =
+    "CAST(FLOOR(UNIX_TIMESTAMP(NOW(3)) * 1000) AS SIGNED)";
 
 /// Number of rows, from 0, whose sum shows whether any program has written.
 const VERSION_SLOTS: u64 = 64;
@@ -196,7 +197,7 @@ enum Mode {
 
 impl Database {
     /// Runs one transaction, and repeats it as often as needed.
-    pub(super) fn write<T>(
+    pub(in crate::queue::store) fn write<T>(
         &self,
         again: Again,
         work: impl FnMut(&mut Tx<'_>) -> Result<T, Fault>,
@@ -205,7 +206,7 @@ impl Database {
     }
 
     /// Runs queries. Each sees what was committed before it started.
-    pub(super) fn read<T>(
+    pub(in crate::queue::store) fn read<T>(
         &self,
         work: impl FnMut(&mut Tx<'_>) -> Result<T, Fault>,
     ) -> Result<T, Error> {
@@ -213,7 +214,7 @@ impl Database {
     }
 
     /// Runs statements that are committed one by one, while a transaction of the same thread may be open.
-    pub(super) fn aside<T>(
+    pub(in crate::queue::store) fn aside<T>(
         &self,
         work: impl FnMut(&mut Tx<'_>) -> Result<T, Fault>,
     ) -> Result<T, Error> {
@@ -221,7 +222,7 @@ impl Database {
     }
 
     /// Runs queries that all see the same snapshot.
-    pub(super) fn read_moment<T>(
+    pub(in crate::queue::store) fn read_moment<T>(
         &self,
         work: impl FnMut(&mut Tx<'_>) -> Result<T, Fault>,
     ) -> Result<T, Error> {
@@ -370,23 +371,6 @@ impl Database {
             wire.end()?;
         }
         Ok(())
-    }
-}
-
-impl MysqlStore {
-    pub(super) fn write<T>(
-        &self,
-        again: Again,
-        work: impl FnMut(&mut Tx<'_>) -> Result<T, Fault>,
-    ) -> Result<T, Error> {
-        self.database.write(again, work)
-    }
-
-    pub(super) fn read<T>(
-        &self,
-        work: impl FnMut(&mut Tx<'_>) -> Result<T, Fault>,
-    ) -> Result<T, Error> {
-        self.database.read(work)
     }
 }
 

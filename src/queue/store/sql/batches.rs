@@ -4,17 +4,15 @@ use std::collections::HashSet;
 
 use crate::base::{Error, ErrorKind, ProcessId, Timestamp};
 use crate::queue::store::rows::{DELETING, count, key};
-use crate::queue::store::{
-    BatchFill, BatchNo, BatchStore, ClaimedJob, JobLane, StoredBatch, WaitingJobs, WorkerId,
-};
+use crate::queue::store::{BatchFill, BatchNo, ClaimedJob, JobLane, StoredBatch, WorkerId};
 
+use super::Again;
 use super::budgets;
 use super::lineage;
 use super::owned::owned;
 use super::provider::{READ_AT_ONCE, Wanted, empty_batch, fill, load, read_in_batch};
 use super::statements::{Fault, Queries as _, Row, Statements, by, id_of, limit, list};
-use super::waiting;
-use super::{Again, SqlStore};
+use crate::queue::store::Store;
 
 /// Adds an empty batch.
 fn add(
@@ -40,17 +38,10 @@ fn set_record(tx: &mut dyn Statements, batch: BatchNo, record: &str) -> Result<(
     Ok(())
 }
 
-impl<S: SqlStore> BatchStore for S {
-    fn waiting_jobs(
-        &self,
-        kind: &str,
-        processes: &[ProcessId],
-        now: Timestamp,
-    ) -> Result<Vec<WaitingJobs>, Error> {
-        waiting::read_waiting(self, kind, processes, now)
-    }
-
-    fn open_batch(
+impl Store {
+    /// Creates an empty batch that belongs to the worker. Fails if the worker is not registered or the process does not
+    /// exist.
+    pub(crate) fn open_batch(
         &self,
         worker: WorkerId,
         process: ProcessId,
@@ -70,8 +61,17 @@ impl<S: SqlStore> BatchStore for S {
         })
     }
 
+    /// Moves due jobs of the batch's process and lane into it, by ascending key after `after`, in one transaction: at
+    /// most this number of jobs and this number of payload bytes, but at least one job if the batch is empty and a job
+    /// is due. So the batch is full if and only if a position to continue from is returned. Cancelled jobs are not
+    /// moved. The number of each claim increases.
+    ///
+    /// If the batch does not belong to this worker (any more), this fails with an error [that says
+    /// so](crate::Error::with_claim_lost), like all methods with a worker and a batch. After any other failure the
+    /// batch still belongs to the worker.
+    ///
     /// The jobs are found without locks; only moving them is a transaction.
-    fn fill_batch(
+    pub(crate) fn fill_batch(
         &self,
         worker: WorkerId,
         batch: BatchNo,
@@ -91,7 +91,9 @@ impl<S: SqlStore> BatchStore for S {
         })
     }
 
-    fn batch_jobs(
+    /// Up to `most` jobs of a batch, by ascending key after `after`, with about `bytes` bytes of payload at most; at
+    /// least one if there is any. Their receipts settle them.
+    pub(crate) fn batch_jobs(
         &self,
         batch: BatchNo,
         after: Option<i64>,
@@ -126,7 +128,13 @@ impl<S: SqlStore> BatchStore for S {
         })
     }
 
-    fn batch_jobs_by(&self, batch: BatchNo, numbers: &[u32]) -> Result<Vec<ClaimedJob>, Error> {
+    /// The jobs with these [numbers](crate::queue::JobReceipt::number) that are in a batch, in the order of the
+    /// numbers.
+    pub(crate) fn batch_jobs_by(
+        &self,
+        batch: BatchNo,
+        numbers: &[u32],
+    ) -> Result<Vec<ClaimedJob>, Error> {
         read_in_batch(self, batch, |tx, process| {
             let wanted: Vec<i64> = numbers
                 .iter()
@@ -145,7 +153,8 @@ impl<S: SqlStore> BatchStore for S {
         })
     }
 
-    fn save_batch(
+    /// Replaces a batch's record.
+    pub(crate) fn save_batch(
         &self,
         worker: WorkerId,
         batch: BatchNo,
@@ -158,7 +167,9 @@ impl<S: SqlStore> BatchStore for S {
         })
     }
 
-    fn split_batch(
+    /// Moves the jobs with keys below `at` to a new batch of the same process, lane and worker, and replaces the record
+    /// of the old batch, in one transaction.
+    pub(crate) fn split_batch(
         &self,
         worker: WorkerId,
         batch: BatchNo,
@@ -180,7 +191,10 @@ impl<S: SqlStore> BatchStore for S {
         })
     }
 
-    fn give_back(
+    /// Returns the jobs of a batch with keys above `after` to the queue as untried, due at `due` or at their earlier
+    /// due time. Jobs of a cancelled process are cancelled instead. Uses short transactions; after a failure, call it
+    /// again. Returns the number of jobs.
+    pub(crate) fn give_back(
         &self,
         worker: WorkerId,
         batch: BatchNo,
@@ -191,18 +205,28 @@ impl<S: SqlStore> BatchStore for S {
         empty_batch(self, worker, batch, after, due, false, now)
     }
 
-    fn close_batch(&self, worker: WorkerId, batch: BatchNo, now: Timestamp) -> Result<(), Error> {
+    /// Returns the remaining jobs of a batch to the queue, and deletes the batch. Their part of what it
+    /// [holds](super::Store::hold_batch) counts as spent; the rest is released.
+    pub(crate) fn close_batch(
+        &self,
+        worker: WorkerId,
+        batch: BatchNo,
+        now: Timestamp,
+    ) -> Result<(), Error> {
         empty_batch(self, worker, batch, None, None, true, now).map(drop)
     }
 
-    fn leave_batch(&self, worker: WorkerId, batch: BatchNo) -> Result<(), Error> {
+    /// Leaves a batch without an owner, so that another worker can take it over.
+    pub(crate) fn leave_batch(&self, worker: WorkerId, batch: BatchNo) -> Result<(), Error> {
         self.write(Again::Harmless, |tx| {
             let leave = "UPDATE #batches SET worker = NULL WHERE no = ? AND worker = ?";
             tx.run(leave, by![batch.0, worker.0]).map(drop)
         })
     }
 
-    fn batches(&self, process: Option<ProcessId>) -> Result<Vec<StoredBatch>, Error> {
+    /// The batches of a process and of its descendants, oldest first. Without a process: all batches, including those
+    /// whose process no longer exists.
+    pub(crate) fn batches(&self, process: Option<ProcessId>) -> Result<Vec<StoredBatch>, Error> {
         self.read_moment(|tx| {
             let scope = match process {
                 Some(process) => lineage::scope(tx, &[process])?,
@@ -212,8 +236,12 @@ impl<S: SqlStore> BatchStore for S {
         })
     }
 
+    /// Assigns batches without an owner to a worker if `mine` accepts them: those of these processes, or of all
+    /// processes if the list is empty, then including batches whose process no longer exists. Oldest first. The
+    /// callback runs outside of the transaction; batches that another worker took in the meantime are left out.
+    ///
     /// The callback runs outside of the transaction, so the owner may have changed in the meantime.
-    fn adopt_batches(
+    pub(crate) fn adopt_batches(
         &self,
         worker: WorkerId,
         mine: &mut dyn FnMut(&StoredBatch) -> bool,
@@ -253,7 +281,7 @@ fn of_scope(scope: Option<Vec<i64>>, of_all: &str) -> String {
 
 /// A batch without a process is one whose process no longer exists or is being deleted.
 fn select_batches(
-    store: &impl SqlStore,
+    store: &Store,
     tx: &mut dyn Statements,
     which: &str,
 ) -> Result<Vec<StoredBatch>, Fault> {
@@ -270,7 +298,7 @@ fn select_batches(
 }
 
 fn stored_batch(
-    store: &impl SqlStore,
+    store: &Store,
     tx: &mut dyn Statements,
     mut row: Row,
 ) -> Result<StoredBatch, Fault> {

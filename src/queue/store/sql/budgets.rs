@@ -6,14 +6,14 @@ use const_format::formatcp;
 
 use crate::base::{Error, ErrorKind, ProcessId, Timestamp, Usd};
 use crate::queue::budget::ProcessBudget;
-use crate::queue::store::budgets::{BudgetStore, JobBudget};
 use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::rows::{DELETING, bounded, count, key, process_budget};
-use crate::queue::store::{BatchNo, WorkerId};
+use crate::queue::store::{BatchNo, JobBudget, WorkerId};
 
+use super::Again;
 use super::owned::owned;
 use super::statements::{Fault, Queries as _, Row, Statements, by, id_of, list, stored};
-use super::{Again, SqlStore};
+use crate::queue::store::Store;
 
 /// The limit of sums, so that three of them can be added.
 pub(super) const MOST: i64 = i64::MAX / 4;
@@ -56,7 +56,7 @@ pub(crate) fn not_closed(tx: &mut dyn Statements, closed: Vec<Row>) -> Result<St
 impl CounterChanges {
     /// The jobs of a worker that died: each may have had a call in flight, and counts as the mean of the calls up to now, or
     /// as the most that a call can cost.
-    pub(super) fn lost_with_worker(
+    pub(in crate::queue::store) fn lost_with_worker(
         &mut self,
         tx: &mut dyn Statements,
         jobs: &BTreeMap<i64, i64>,
@@ -171,8 +171,15 @@ fn note_refused(tx: &mut dyn Statements, root: i64, most: u64) -> Result<(), Fau
     tx.run(sql, by![most, most, root]).map(drop)
 }
 
-impl<S: SqlStore> BudgetStore for S {
-    fn set_budget(&self, process: ProcessId, limit: Usd, _now: Timestamp) -> Result<(), Error> {
+impl Store {
+    /// Sets the limit of a process, and forgets which call was refused. Fails if the process does not exist, is a child, or
+    /// has calls of unknown cost.
+    pub(crate) fn set_budget(
+        &self,
+        process: ProcessId,
+        limit: Usd,
+        _now: Timestamp,
+    ) -> Result<(), Error> {
         self.write(Again::Harmless, |tx| {
             let find = formatcp!(
                 "SELECT no, parent, unpriced, budget_limit FROM #processes WHERE id = ? AND chore <> {DELETING} FOR UPDATE"
@@ -199,7 +206,10 @@ impl<S: SqlStore> BudgetStore for S {
         Ok(())
     }
 
-    fn hold_batch(
+    /// Writes what a batch can cost at most, and checks it against the budget of its process. `held` is that of its first
+    /// jobs, which fit before; `amounts` are those of the next ones, in picodollars. Returns how many of these fit. If the
+    /// batch would stay empty, the first amount is [refused](Self::note_refused). A repetition changes nothing.
+    pub(crate) fn hold_batch(
         &self,
         worker: WorkerId,
         batch: BatchNo,
@@ -241,14 +251,17 @@ impl<S: SqlStore> BudgetStore for S {
         })
     }
 
-    fn note_refused(&self, process: ProcessId, most: u64) -> Result<(), Error> {
+    /// Closes a process because a call that can cost this much, in picodollars, does not fit.
+    pub(crate) fn note_refused(&self, process: ProcessId, most: u64) -> Result<(), Error> {
         self.write(Again::Harmless, |tx| match tx.process_no(process)? {
             Some(no) => note_refused(tx, no, most),
             None => Ok(()),
         })
     }
 
-    fn note_most(&self, process: ProcessId, most: u64) -> Result<(), Error> {
+    /// Notes that a call of a process can cost this much, in picodollars. As long as no job of it has ended, that counts for
+    /// each job that a worker had when it died.
+    pub(crate) fn note_most(&self, process: ProcessId, most: u64) -> Result<(), Error> {
         self.write(Again::Harmless, |tx| {
             let note = "UPDATE #processes SET budget_most = GREATEST(budget_most, ?) WHERE id = ?";
             tx.run(note, by![bounded(most).min(MOST), stored(process)])
@@ -256,7 +269,8 @@ impl<S: SqlStore> BudgetStore for S {
         })
     }
 
-    fn closed_processes(&self) -> Result<Vec<(ProcessId, ProcessBudget)>, Error> {
+    /// The closed processes for which jobs wait, oldest first.
+    pub(crate) fn closed_processes(&self) -> Result<Vec<(ProcessId, ProcessBudget)>, Error> {
         self.read(|tx| {
             let find = "SELECT b.id, b.budget_limit, b.budget_used, b.budget_held, b.budget_needed, b.closed
                  FROM #processes b WHERE b.closed = 1 AND (b.pending > 0

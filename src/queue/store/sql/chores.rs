@@ -13,13 +13,14 @@ use crate::queue::store::rows::{
     key, key_of, process_of,
 };
 
+use super::Again;
 use super::lineage;
 use super::standing::{Standing, lock};
 use super::statements::{Dialect, Fault, Queries as _, Statements, by, stored};
-use super::{Again, SqlStore};
+use crate::queue::store::Store;
 
 /// Continues the first interrupted chore for a while. False if none is left.
-pub(crate) fn resume(store: &impl SqlStore, now: Timestamp) -> Result<bool, Error> {
+pub(crate) fn resume(store: &Store, now: Timestamp) -> Result<bool, Error> {
     const CHUNKS: u32 = 20;
     let halfway: Option<i64> = store.read(|tx| {
         // The condition that each database finds in its index.
@@ -54,157 +55,156 @@ enum Decided<T> {
     NothingToDo(T),
 }
 
-pub(super) fn seal_process(
-    store: &impl SqlStore,
-    id: ProcessId,
-    now: Timestamp,
-) -> Result<(), Error> {
-    decide(store, id, now, |tx, standing| {
-        let Some((no, standing)) = standing else {
-            let why =
-                format!("the process {id} does not exist: nothing was enqueued, or it was deleted");
-            return Err(Error::new(ErrorKind::Invalid, why).into());
-        };
-        match standing.chore {
-            NO_CHORE if standing.sealed == standing.total => {
-                return Ok(Decided::NothingToDo(()));
+impl Store {
+    /// Makes all added jobs claimable. The decision is one transaction, and short transactions apply it; if the OS
+    /// process crashes, [`maintain`](super::Store::maintain) continues. Fails if the process does not exist,
+    /// because its jobs have been deleted.
+    pub(crate) fn seal(&self, id: ProcessId, now: Timestamp) -> Result<(), Error> {
+        decide(self, id, now, |tx, standing| {
+            let Some((no, standing)) = standing else {
+                let why = format!(
+                    "the process {id} does not exist: nothing was enqueued, or it was deleted"
+                );
+                return Err(Error::new(ErrorKind::Invalid, why).into());
+            };
+            match standing.chore {
+                NO_CHORE if standing.sealed == standing.total => {
+                    return Ok(Decided::NothingToDo(()));
+                }
+                NO_CHORE | RELEASING => {}
+                _ => return Ok(Decided::After),
             }
-            NO_CHORE | RELEASING => {}
-            _ => return Ok(Decided::After),
-        }
-        let seal = formatcp!(
+            let seal = formatcp!(
             "UPDATE #processes SET chore = {RELEASING}, sealed = total, changed_at = GREATEST(changed_at, ?)
              WHERE no = ?"
         );
-        tx.run(seal, by![now.0, no])?;
-        Ok(Decided::Yes(()))
-    })
-}
+            tx.run(seal, by![now.0, no])?;
+            Ok(Decided::Yes(()))
+        })
+    }
 
-pub(super) fn cancel_process(
-    store: &impl SqlStore,
-    id: ProcessId,
-    now: Timestamp,
-) -> Result<u64, Error> {
-    decide(store, id, now, |tx, standing| {
-        let Some((no, Standing { chore, pending, .. })) = standing else {
-            return Ok(Decided::NothingToDo(0));
-        };
-        if chore == DELETING {
-            return Ok(Decided::After);
-        }
-        // No job can be added any more, so the existing jobs count as sealed. The time shows whether missing results
-        // were known by then.
-        let cancel = formatcp!(
-            "UPDATE #processes SET cancelled = ?, sealed = total, chore = {CANCELLING} WHERE no = ?"
-        );
-        tx.run(cancel, by![now.0.max(1), no])?;
-        cancel_below(tx, "root = ?", by![no], now)?;
-        Ok(Decided::Yes(count(pending)))
-    })
-}
+    /// Cancels the waiting jobs. Running jobs, and jobs at a provider, finish without retries, and no job can be added.
+    /// Returns the number of waiting jobs. The decision is one transaction, and short transactions apply it; the same
+    /// applies to [`retry_failed`](Self::retry_failed) and [`delete`](Self::delete). The three methods also
+    /// succeed if the process does not exist.
+    pub(crate) fn cancel(&self, id: ProcessId, now: Timestamp) -> Result<u64, Error> {
+        decide(self, id, now, |tx, standing| {
+            let Some((no, Standing { chore, pending, .. })) = standing else {
+                return Ok(Decided::NothingToDo(0));
+            };
+            if chore == DELETING {
+                return Ok(Decided::After);
+            }
+            // No job can be added any more, so the existing jobs count as sealed. The time shows whether missing results
+            // were known by then.
+            let cancel = formatcp!(
+                "UPDATE #processes SET cancelled = ?, sealed = total, chore = {CANCELLING} WHERE no = ?"
+            );
+            tx.run(cancel, by![now.0.max(1), no])?;
+            cancel_below(tx, "root = ?", by![no], now)?;
+            Ok(Decided::Yes(count(pending)))
+        })
+    }
 
-pub(super) fn delete_process(
-    store: &impl SqlStore,
-    id: ProcessId,
-    now: Timestamp,
-) -> Result<u64, Error> {
-    decide(store, id, now, |tx, standing| {
-        let Some((no, standing)) = standing else {
-            return Ok(Decided::NothingToDo(0));
-        };
-        let delete = formatcp!("UPDATE #processes SET chore = {DELETING} WHERE no = ?");
-        tx.run(delete, by![no])?;
-        delete_below(tx, "root = ?", by![no])?;
-        Ok(Decided::Yes(count(standing.total - standing.consumed)))
-    })
+    /// Deletes a process with its jobs and results; later ends of its jobs are ignored. Returns the number of deleted
+    /// jobs.
+    pub(crate) fn delete(&self, id: ProcessId, now: Timestamp) -> Result<u64, Error> {
+        decide(self, id, now, |tx, standing| {
+            let Some((no, standing)) = standing else {
+                return Ok(Decided::NothingToDo(0));
+            };
+            let delete = formatcp!("UPDATE #processes SET chore = {DELETING} WHERE no = ?");
+            tx.run(delete, by![no])?;
+            delete_below(tx, "root = ?", by![no])?;
+            Ok(Decided::Yes(count(standing.total - standing.consumed)))
+        })
+    }
 }
 
 /// Requeues the failed and cancelled jobs of a process: each once, by rising key, and only those that had ended so before it
 /// began. Children first, because a requeued parent looks at them. After a crash, what is left can still be requeued.
-pub(super) fn retry_process(
-    store: &impl SqlStore,
-    id: ProcessId,
-    now: Timestamp,
-) -> Result<u64, Error> {
-    let begun = decide(store, id, now, |tx, standing| {
-        let Some((no, Standing { chore, .. })) = standing else {
-            return Ok(Decided::NothingToDo(None));
+impl Store {
+    /// Requeues failed and cancelled jobs with their full number of retries, at the first step of the route and without
+    /// a history. Returns their number.
+    pub(crate) fn retry_failed(&self, id: ProcessId, now: Timestamp) -> Result<u64, Error> {
+        let begun = decide(self, id, now, |tx, standing| {
+            let Some((no, Standing { chore, .. })) = standing else {
+                return Ok(Decided::NothingToDo(None));
+            };
+            if chore != NO_CHORE {
+                return Ok(Decided::After);
+            }
+            tx.run("UPDATE #processes SET cancelled = 0 WHERE no = ?", by![no])?;
+            Ok(Decided::NothingToDo(Some(no)))
+        })?;
+        let Some(no) = begun else {
+            return Ok(0);
         };
-        if chore != NO_CHORE {
-            return Ok(Decided::After);
+        let (first, last) = (key(no, 0), key(no, MOST_JOBS - 1));
+        retry_children(self, first, last, now)?;
+        let find = formatcp!(
+            "SELECT id, claim FROM #jobs WHERE id BETWEEN ? AND ? AND status >= {FAILED} ORDER BY id"
+        );
+        let mut ended: Vec<(i64, i64)> = Vec::new();
+        self.read(|tx| {
+            ended.clear();
+            tx.each(find, by![first, last], &mut |mut row| {
+                ended.push((row.at(0)?, row.at(1)?));
+                Ok(true)
+            })
+        })?;
+        let chunk = usize::try_from(self.chunk).unwrap_or(1).max(1);
+        let mut requeued = 0;
+        for some in ended.chunks(chunk) {
+            self.next_chunk()?;
+            requeued += self.write(Again::Harmless, |tx| requeue(self, tx, no, some, now))?;
         }
-        tx.run("UPDATE #processes SET cancelled = 0 WHERE no = ?", by![no])?;
-        Ok(Decided::NothingToDo(Some(no)))
-    })?;
-    let Some(no) = begun else {
-        return Ok(0);
-    };
-    let (first, last) = (key(no, 0), key(no, MOST_JOBS - 1));
-    retry_children(store, first, last, now)?;
-    let find = formatcp!(
-        "SELECT id, claim FROM #jobs WHERE id BETWEEN ? AND ? AND status >= {FAILED} ORDER BY id"
-    );
-    let mut ended: Vec<(i64, i64)> = Vec::new();
-    store.read(|tx| {
-        ended.clear();
-        tx.each(find, by![first, last], &mut |mut row| {
-            ended.push((row.at(0)?, row.at(1)?));
-            Ok(true)
-        })
-    })?;
-    let chunk = usize::try_from(store.shared().chunk).unwrap_or(1).max(1);
-    let mut requeued = 0;
-    for some in ended.chunks(chunk) {
-        store.shared().next_chunk()?;
-        requeued += store.write(Again::Harmless, |tx| requeue(store, tx, no, some, now))?;
+        self.wake_workers();
+        Ok(requeued)
     }
-    store.wake_workers();
-    Ok(requeued)
 }
 
-fn retry_children(
-    store: &impl SqlStore,
-    first: i64,
-    last: i64,
-    now: Timestamp,
-) -> Result<(), Error> {
+fn retry_children(store: &Store, first: i64, last: i64, now: Timestamp) -> Result<(), Error> {
     for child in store.read(|tx| lineage::to_retry(tx, first, last))? {
-        retry_process(store, child, now)?;
+        store.retry_failed(child, now)?;
     }
     Ok(())
 }
 
 /// Requeues a failed or cancelled job, and its children before it.
-pub(super) fn retry_job(store: &impl SqlStore, job: JobId, now: Timestamp) -> Result<bool, Error> {
-    let id = key_of(job);
-    retry_children(store, id, id, now)?;
-    loop {
-        let done = store.write(Again::Harmless, |tx| {
-            let find = formatcp!(
-                "SELECT claim, created_at FROM #jobs WHERE id = ? AND status >= {FAILED}"
-            );
-            let Some(mut row) = tx.first(find, by![id])? else {
-                return Ok(Some(false));
-            };
-            // The rest of the id must match too, because it may belong to another database.
-            if store.job_id(id, Timestamp(row.at(1)?)) != job {
-                return Ok(Some(false));
+impl Store {
+    /// Requeues a failed or cancelled job like [`retry_failed`](Self::retry_failed), unless its process was cancelled.
+    /// Its child jobs are requeued too. Returns whether it was requeued.
+    pub(crate) fn retry_job(&self, job: JobId, now: Timestamp) -> Result<bool, Error> {
+        let id = key_of(job);
+        retry_children(self, id, id, now)?;
+        loop {
+            let done = self.write(Again::Harmless, |tx| {
+                let find = formatcp!(
+                    "SELECT claim, created_at FROM #jobs WHERE id = ? AND status >= {FAILED}"
+                );
+                let Some(mut row) = tx.first(find, by![id])? else {
+                    return Ok(Some(false));
+                };
+                // The rest of the id must match too, because it may belong to another database.
+                if self.job_id(id, Timestamp(row.at(1)?)) != job {
+                    return Ok(Some(false));
+                }
+                let busy = "SELECT chore FROM #processes WHERE no = ?";
+                if tx.one(busy, by![process_of(id)])? != Some(NO_CHORE) {
+                    return Ok(None);
+                }
+                let ended = [(id, row.at(0)?)];
+                let requeued = requeue(self, tx, process_of(id), &ended, now)?;
+                Ok(Some(requeued > 0))
+            })?;
+            match done {
+                Some(retried) => {
+                    self.wake_workers();
+                    return Ok(retried);
+                }
+                None => carry_out(self, process_of(id), now)?,
             }
-            let busy = "SELECT chore FROM #processes WHERE no = ?";
-            if tx.one(busy, by![process_of(id)])? != Some(NO_CHORE) {
-                return Ok(None);
-            }
-            let ended = [(id, row.at(0)?)];
-            let requeued = requeue(store, tx, process_of(id), &ended, now)?;
-            Ok(Some(requeued > 0))
-        })?;
-        match done {
-            Some(retried) => {
-                store.wake_workers();
-                return Ok(retried);
-            }
-            None => carry_out(store, process_of(id), now)?,
         }
     }
 }
@@ -212,7 +212,7 @@ pub(super) fn retry_job(store: &impl SqlStore, job: JobId, now: Timestamp) -> Re
 /// Requeues those of these jobs of a process that are still in the states in which they were found, unless the process was
 /// cancelled. Returns their number.
 fn requeue(
-    store: &impl SqlStore,
+    store: &Store,
     tx: &mut dyn Statements,
     no: i64,
     ended: &[(i64, i64)],
@@ -257,7 +257,7 @@ fn requeue(
 
 /// Stores a decision and applies it. Returns the decision's reply.
 fn decide<T>(
-    store: &impl SqlStore,
+    store: &Store,
     id: ProcessId,
     now: Timestamp,
     decision: impl Fn(&mut dyn Statements, Option<(i64, Standing)>) -> Result<Decided<T>, Fault>,
@@ -284,7 +284,7 @@ fn decide<T>(
 }
 
 /// Applies the rest of the chores of a process and its descendants.
-pub(super) fn carry_out(store: &impl SqlStore, no: i64, now: Timestamp) -> Result<(), Error> {
+pub(super) fn carry_out(store: &Store, no: i64, now: Timestamp) -> Result<(), Error> {
     let mut from = key(no, 0);
     while let Some(next) = step(store, no, from, now)? {
         from = next;
@@ -300,9 +300,9 @@ pub(super) fn carry_out(store: &impl SqlStore, no: i64, now: Timestamp) -> Resul
 }
 
 /// One short transaction of a process's chore. Returns the key at which the next one continues.
-fn step(store: &impl SqlStore, no: i64, from: i64, now: Timestamp) -> Result<Option<i64>, Error> {
-    store.shared().next_chunk()?;
-    let chunk = store.shared().chunk;
+fn step(store: &Store, no: i64, from: i64, now: Timestamp) -> Result<Option<i64>, Error> {
+    store.next_chunk()?;
+    let chunk = store.chunk;
     let (next, woken) = store.write(Again::Harmless, |tx| step_in(tx, no, from, chunk, now))?;
     if woken {
         store.wake_workers();
@@ -410,16 +410,14 @@ fn cancel_below(
 mod tests {
     use super::*;
     use crate::queue::job::Job;
-    use crate::queue::store::sqlite::{SqliteOptions, SqliteStore};
-    use crate::queue::store::{
-        ClaimOutcome, ClaimRequest, ClaimStore as _, EnqueueStore as _, Settlement,
-    };
+    use crate::queue::store::sqlite::SqliteOptions;
+    use crate::queue::store::{ClaimOutcome, ClaimRequest, Settlement};
 
     /// A job that runs again and fails again during the retry of a large process stays failed.
     #[test]
     fn a_retry_takes_each_job_once_and_only_if_it_had_failed_before_it_began() {
         const T: Timestamp = Timestamp(1_763_000_000_000);
-        let store = SqliteStore::in_memory(SqliteOptions::default()).unwrap();
+        let store = Store::in_memory(SqliteOptions::default()).unwrap();
         let jobs = ["a", "b"].map(|name| Job::new("test", &name).unwrap());
         let process = ProcessId::new();
         store.insert(process, jobs.to_vec(), true, T).unwrap();
@@ -448,10 +446,9 @@ mod tests {
         let before = fail(2);
         let no = process_of(before[0].0);
         let again = |jobs: &[(i64, i64)]| {
-            SqlStore::write(&store, Again::Harmless, |tx| {
-                requeue(&store, tx, no, jobs, T)
-            })
-            .unwrap()
+            store
+                .write(Again::Harmless, |tx| requeue(&store, tx, no, jobs, T))
+                .unwrap()
         };
         assert_eq!(again(&before[..1]), 1);
         assert_eq!(fail(1).len(), 1);

@@ -10,10 +10,12 @@ use std::sync::Arc;
 use crate::base::{Error, Timestamp};
 use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::rows::{CANCELLED, IN_PROGRESS, PENDING, RELEASING, process_of, small};
+use crate::queue::store::workers::keeping;
 use crate::queue::store::{
-    ClaimReply, ClaimRequest, ClaimedJob, JobLane, JobReceipt, SUSPECT_CRASHES, WorkerId,
+    ClaimReply, ClaimRequest, ClaimedJob, JobLane, SUSPECT_CRASHES, WorkerId,
 };
 
+use super::Again;
 use super::budgets::{CLOSED, not_closed};
 use super::candidates::{Candidates, MOST_STOPPED, groups};
 use super::claimed::{WHOLE, read_claimed};
@@ -22,8 +24,7 @@ use super::lineage::{self, in_scope};
 use super::pauses;
 use super::standing::{LOCKING, Standing, standings};
 use super::statements::{Dialect, Fault, Queries as _, Query, Row, Statements};
-use super::workers::keeping;
-use super::{Again, SqlStore};
+use crate::queue::store::Store;
 
 /// Jobs of a lane and priority that are read at once.
 const MOST_HEADS: usize = 256;
@@ -50,23 +51,23 @@ struct Picked {
     alone: bool,
 }
 
-struct Picking<'a, S> {
-    store: &'a S,
+struct Picking<'a> {
+    store: &'a Store,
     now: Timestamp,
     /// The condition on the processes of the jobs.
     which: String,
     candidates: Candidates,
 }
 
-/// `given` is the number of jobs that the worker has claimed up to now. `attempted` gets what is claimed if the transaction
-/// is committed, which may be unknown.
+/// `given` is the number of jobs that the worker has claimed up to now. `attempt` is what an earlier transaction claims if it
+/// was committed, which is unknown since the reply to its commit was lost; after a failure, that of this one.
 pub(crate) fn claim(
-    store: &impl SqlStore,
+    store: &Store,
     worker: WorkerId,
     given: u64,
     wanted: ClaimRequest<'_>,
     now: Timestamp,
-    attempted: &mut Vec<JobReceipt>,
+    attempt: &mut Option<ClaimReply>,
 ) -> Result<ClaimReply, Error> {
     let ClaimRequest {
         most,
@@ -76,8 +77,13 @@ pub(crate) fn claim(
     } = wanted;
     // If the transaction is repeated, no lane is asked twice.
     let mut answers: HashMap<i64, usize> = HashMap::new();
-    store.write_lazily(Again::Doubtful, |tx| {
-        attempted.clear();
+    store.write_lazily(Again::Harmless, |tx| {
+        if let Some(earlier) = attempt.as_mut()
+            && has_claimed(tx, worker, earlier)?
+        {
+            return Ok(());
+        }
+        *attempt = None;
         let scope = in_scope(lineage::scope(tx, processes)?.as_ref());
         let (keeping, all) = (keeping(worker), groups(tx.dialect(), &scope));
         let [listed, paused, closed, mut found] = tx.rows_of([
@@ -90,7 +96,7 @@ pub(crate) fn claim(
             store.enlist_again(tx, worker)?;
         }
         if !paused.is_empty() {
-            return Ok(ClaimReply::default());
+            return Ok(());
         }
         let open_ones = not_closed(tx, closed)?;
         let which = scope + &open_ones;
@@ -107,13 +113,35 @@ pub(crate) fn claim(
         picking.look(tx, found, |no, lane| {
             *answers.entry(no).or_insert_with(|| open(lane))
         })?;
-        let reply = picking.claim(tx, worker, most, idle, given)?;
-        attempted.extend(reply.jobs.iter().map(|job| job.receipt));
-        Ok(reply)
-    })
+        *attempt = Some(picking.claim(tx, worker, most, idle, given)?);
+        Ok(())
+    })?;
+    Ok(attempt.take().unwrap_or_default())
 }
 
-impl<S: SqlStore> Picking<'_, S> {
+/// Whether the worker has the jobs of an earlier claim, whose reply is reduced to them: the numbers of their claims show
+/// that they are from that one.
+fn has_claimed(
+    tx: &mut dyn Statements,
+    worker: WorkerId,
+    earlier: &mut ClaimReply,
+) -> Result<bool, Fault> {
+    let ids: Vec<i64> = earlier.jobs.iter().map(|job| job.receipt.job).collect();
+    let find = format!(
+        "SELECT id, claim FROM #jobs FORCE INDEX (PRIMARY)
+         WHERE id IN :list AND worker = {} AND status = {IN_PROGRESS}",
+        worker.0
+    );
+    let mut held = HashSet::new();
+    for mut row in tx.rows_in(&find, &ids)? {
+        held.insert((row.at::<i64>(0)?, row.at::<i64>(1)?));
+    }
+    let is_held = |job: &ClaimedJob| held.contains(&(job.receipt.job, job.receipt.claim));
+    earlier.jobs.retain(is_held);
+    Ok(!earlier.jobs.is_empty())
+}
+
+impl Picking<'_> {
     /// Finds the groups, and asks once per lane how many of its jobs can start.
     fn look(
         &mut self,

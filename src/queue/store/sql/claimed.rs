@@ -9,8 +9,8 @@ use crate::base::{ProcessId, Timestamp};
 use crate::queue::store::rows::small;
 use crate::queue::store::{ClaimedJob, JobBudget, JobLane, JobReceipt};
 
-use super::SqlStore;
 use super::statements::{Fault, Row, Statements};
+use crate::queue::store::Store;
 
 /// The process of a job, the budget that limits it, and its lane.
 pub(crate) type Of = (ProcessId, Option<JobBudget>, Arc<JobLane>);
@@ -18,7 +18,7 @@ pub(crate) type Of = (ProcessId, Option<JobBudget>, Arc<JobLane>);
 /// Jobs with all data that their handlers need, and the receipts of their last claims, in the order of the ids. Jobs
 /// that no longer exist are left out.
 pub(crate) fn claimed(
-    store: &impl SqlStore,
+    store: &Store,
     tx: &mut dyn Statements,
     ids: &[i64],
     of: impl FnMut(i64) -> Option<Of>,
@@ -33,7 +33,7 @@ pub(crate) fn claimed(
 
 /// The jobs that a query of [`WHOLE`] has found and `of` accepts, by their ids.
 pub(crate) fn read_claimed(
-    store: &impl SqlStore,
+    store: &Store,
     tx: &mut dyn Statements,
     rows: Vec<Row>,
     mut of: impl FnMut(i64) -> Option<Of>,

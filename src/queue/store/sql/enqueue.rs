@@ -5,22 +5,20 @@ use std::sync::Arc;
 
 use const_format::formatcp;
 use rusqlite::types::Value;
-use serde_json::value::RawValue;
 
 use crate::base::{Day, Error, JobId, ProcessId, Timestamp};
-use crate::queue::find::{JobFilter, JobPage};
 use crate::queue::info::ProcessInfo;
-use crate::queue::job::{Job, JobCounts, JobState, ProcessState, QueueTotals};
+use crate::queue::job::{JobCounts, JobState, ProcessState, QueueTotals};
 use crate::queue::spent::DaySpent;
 use crate::queue::store::rows::{
     self, AT_PROVIDER, DELETING, MOST_JOBS, PENDING, PROCESS_COLUMNS, bounded, count, key, key_of,
     shown, small,
 };
-use crate::queue::store::{EnqueueStore, JobLane, JobSummary};
+use crate::queue::store::{JobLane, JobSummary, Store};
 
-use super::insert::{insert_jobs, written};
+use super::insert::written;
 use super::statements::{Fault, Queries as _, Row, Statements, by, id_of, limit, stored};
-use super::{Again, SqlStore, chores, find, spent};
+use super::{Again, find, spent};
 
 /// The number of jobs of several processes by state. Sums may exceed an integer.
 const SUMS: &str = "IFNULL(SUM(total + 0e0), 0), IFNULL(SUM(pending + 0e0), 0), \
@@ -43,7 +41,7 @@ fn sums(row: &mut Row, first: usize) -> Result<JobCounts, Fault> {
 }
 
 fn select_processes(
-    store: &impl SqlStore,
+    store: &Store,
     which: &str,
     by: Vec<Value>,
 ) -> Result<Vec<ProcessState>, Error> {
@@ -69,27 +67,15 @@ fn each_process(
     })
 }
 
-impl<S: SqlStore> EnqueueStore for S {
-    fn spent_since(&self, day: Option<Day>) -> Result<Vec<DaySpent>, Error> {
+impl Store {
+    /// What was spent from this day on, by day and model, in order; `None`: ever. The store adds it in the transactions that
+    /// add the usage of jobs to their processes, and keeps it when jobs and processes are gone.
+    pub(crate) fn spent_since(&self, day: Option<Day>) -> Result<Vec<DaySpent>, Error> {
         self.read(|tx| spent::since(tx, day))
     }
 
-    fn insert_described(
-        &self,
-        process: ProcessId,
-        info: Option<&ProcessInfo>,
-        jobs: Vec<Job>,
-        sealed: bool,
-        now: Timestamp,
-    ) -> Result<Vec<JobId>, Error> {
-        insert_jobs(self, process, info, jobs, sealed, now)
-    }
-
-    fn seal(&self, process: ProcessId, now: Timestamp) -> Result<(), Error> {
-        chores::seal_process(self, process, now)
-    }
-
-    fn describe(
+    /// Replaces the description of a process. Returns false if the process does not exist.
+    pub(crate) fn describe(
         &self,
         process: ProcessId,
         info: &ProcessInfo,
@@ -105,15 +91,20 @@ impl<S: SqlStore> EnqueueStore for S {
         })
     }
 
-    fn process(&self, process: ProcessId) -> Result<Option<ProcessState>, Error> {
+    /// A process, if it exists.
+    pub fn process(&self, process: ProcessId) -> Result<Option<ProcessState>, Error> {
         Ok(select_processes(self, "AND id = ?", by![stored(process)])?.pop())
     }
 
-    fn processes(&self) -> Result<Vec<ProcessState>, Error> {
+    /// Every process, oldest first.
+    pub fn processes(&self) -> Result<Vec<ProcessState>, Error> {
         select_processes(self, "ORDER BY no", Vec::new())
     }
 
-    fn changed_processes(
+    /// Calls back for every process whose jobs, seal or cancellation has changed at this time or later, perhaps for
+    /// others too, and perhaps more than once. Called once per second: a store should not hold all of them in memory
+    /// at once, because thousands of allocations at a time delay the other threads.
+    pub(crate) fn changed_processes(
         &self,
         since: Timestamp,
         each: &mut dyn FnMut(ProcessState),
@@ -121,7 +112,8 @@ impl<S: SqlStore> EnqueueStore for S {
         self.read(|tx| each_process(tx, "AND changed_at >= ? ORDER BY no", by![since.0], each))
     }
 
-    fn process_ids(&self) -> Result<HashSet<ProcessId>, Error> {
+    /// The ids of all processes.
+    pub(crate) fn process_ids(&self) -> Result<HashSet<ProcessId>, Error> {
         self.read(|tx| {
             let sql = formatcp!("SELECT id FROM #processes WHERE chore <> {DELETING}");
             let mut ids = HashSet::new();
@@ -133,7 +125,9 @@ impl<S: SqlStore> EnqueueStore for S {
         })
     }
 
-    fn newest_processes(
+    /// Up to `most` processes with their numbers, newest first, from below the number `before`: all of them, or those
+    /// that are or are not `finished`. A store may have to pass over the others.
+    pub(crate) fn newest_processes(
         &self,
         before: Option<u64>,
         finished: Option<bool>,
@@ -160,7 +154,8 @@ impl<S: SqlStore> EnqueueStore for S {
         })
     }
 
-    fn totals(&self) -> Result<QueueTotals, Error> {
+    /// The number of all jobs by state, and the number of processes.
+    pub(crate) fn totals(&self) -> Result<QueueTotals, Error> {
         self.read(|tx| {
             let sql = formatcp!(
                 "SELECT {SUMS}, COUNT(*),
@@ -178,7 +173,9 @@ impl<S: SqlStore> EnqueueStore for S {
         })
     }
 
-    fn job(&self, job: JobId) -> Result<Option<JobState>, Error> {
+    /// A job, if it exists. With an outcome it contains the receipt that acknowledges it; before that, the states of
+    /// its child jobs, if any.
+    pub fn job(&self, job: JobId) -> Result<Option<JobState>, Error> {
         let id = key_of(job);
         let sql = formatcp!(
             "SELECT j.created_at, p.id, j.lane, j.status, j.priority, j.calls, j.crashes,
@@ -202,20 +199,8 @@ impl<S: SqlStore> EnqueueStore for S {
         })
     }
 
-    fn find(
-        &self,
-        filter: &JobFilter,
-        after: Option<JobId>,
-        most: usize,
-    ) -> Result<JobPage, Error> {
-        find::find(self, filter, after, most)
-    }
-
-    fn payload(&self, job: JobId) -> Result<Option<Box<RawValue>>, Error> {
-        find::payload(self, job)
-    }
-
-    fn items(
+    /// Up to `most` stored jobs of a process, in the order in which they were enqueued, after `after`.
+    pub(crate) fn items(
         &self,
         process: ProcessId,
         after: Option<JobId>,
@@ -247,7 +232,8 @@ impl<S: SqlStore> EnqueueStore for S {
         })
     }
 
-    fn lanes(&self, process: ProcessId) -> Result<Vec<Arc<JobLane>>, Error> {
+    /// The lanes of the stored jobs of a process; at least of its first 1,000 jobs.
+    pub(crate) fn lanes(&self, process: ProcessId) -> Result<Vec<Arc<JobLane>>, Error> {
         self.read(|tx| {
             let Some(no) = tx.process_no(process)? else {
                 return Ok(Vec::new());
@@ -261,7 +247,10 @@ impl<S: SqlStore> EnqueueStore for S {
         })
     }
 
-    fn waiting_by_priority(&self) -> Result<Vec<(u8, u64)>, Error> {
+    /// The number of waiting jobs by priority, highest first, due or not, without jobs that wait for others. Jobs of a
+    /// process that is being cancelled or deleted may be included. Reads one key of every waiting job, and nothing
+    /// else.
+    pub(crate) fn waiting_by_priority(&self) -> Result<Vec<(u8, u64)>, Error> {
         self.read(|tx| {
             let sql = formatcp!(
                 "SELECT priority, COUNT(*) FROM #jobs FORCE INDEX (to_claim)

@@ -13,9 +13,9 @@ use crate::queue::store::rows::{
     key_of, process_of, small,
 };
 
-use super::SqlStore;
 use super::results::json;
 use super::statements::{Dialect, Fault, Queries as _, Row, Statements, by, id_of, limit};
+use crate::queue::store::Store;
 
 /// Number of jobs that one call looks at, in chunks of a chore: 20,000 jobs.
 const CHUNKS: i64 = 20;
@@ -37,13 +37,16 @@ struct Search {
     keys: (i64, i64),
 }
 
-pub(super) fn find(
-    store: &impl SqlStore,
-    filter: &JobFilter,
-    after: Option<JobId>,
-    most: usize,
-) -> Result<JobPage, Error> {
-    store.read(|tx| {
+impl Store {
+    /// Up to `most` jobs that a filter selects, after `after`; see [`JobQueue::find`](crate::JobQueue::find). A call
+    /// looks at a bounded number of jobs, and does not delay writes.
+    pub(crate) fn find(
+        &self,
+        filter: &JobFilter,
+        after: Option<JobId>,
+        most: usize,
+    ) -> Result<JobPage, Error> {
+        self.read(|tx| {
         let Some(search) = search(tx, filter, after)? else {
             return Ok(JobPage::default());
         };
@@ -59,7 +62,7 @@ pub(super) fn find(
         let last = format!(
             "SELECT j.id, j.created_at FROM #jobs j {index} WHERE {range} ORDER BY j.id {order} LIMIT 1 OFFSET ?"
         );
-        let looked_at = (store.shared().chunk * CHUNKS).max(1);
+        let looked_at = (self.chunk * CHUNKS).max(1);
         let last = tx.first(&last, by![start, end, looked_at - 1])?;
         let last: Option<(i64, i64)> = match last {
             Some(mut row) => Some((row.at(0)?, row.at(1)?)),
@@ -81,34 +84,36 @@ pub(super) fn find(
         let is_full = rows.len() >= most;
         let mut found = Vec::new();
         for row in rows {
-            found.push(shown(store, tx, row)?);
+            found.push(shown(self, tx, row)?);
         }
         let next = match found.last() {
             Some(job) if is_full => Some(job.job_id),
-            _ => last.map(|(id, created_at)| store.job_id(id, Timestamp(created_at))),
+            _ => last.map(|(id, created_at)| self.job_id(id, Timestamp(created_at))),
         };
         Ok(JobPage { jobs: found, next })
     })
-}
+    }
 
-pub(super) fn payload(store: &impl SqlStore, job: JobId) -> Result<Option<Box<RawValue>>, Error> {
-    store.read(|tx| {
-        let id = key_of(job);
-        let sql = formatcp!(
-            "SELECT j.created_at, b.body FROM #jobs j CROSS JOIN #payloads b ON b.job = j.id
+    /// The payload of a job, if the job exists.
+    pub(crate) fn payload(&self, job: JobId) -> Result<Option<Box<RawValue>>, Error> {
+        self.read(|tx| {
+            let id = key_of(job);
+            let sql = formatcp!(
+                "SELECT j.created_at, b.body FROM #jobs j CROSS JOIN #payloads b ON b.job = j.id
                CROSS JOIN #processes p ON p.no = j.id DIV 4294967296
              WHERE j.id = ? AND p.chore <> {DELETING}"
-        );
-        let Some(mut row) = tx.first(sql, by![id])? else {
-            return Ok(None);
-        };
-        // The rest of the id must match too, because it may belong to another database.
-        if store.job_id(id, Timestamp(row.at(0)?)) == job {
-            json(row.at(1)?)
-        } else {
-            Ok(None)
-        }
-    })
+            );
+            let Some(mut row) = tx.first(sql, by![id])? else {
+                return Ok(None);
+            };
+            // The rest of the id must match too, because it may belong to another database.
+            if self.job_id(id, Timestamp(row.at(0)?)) == job {
+                json(row.at(1)?)
+            } else {
+                Ok(None)
+            }
+        })
+    }
 }
 
 /// Which jobs are to be looked at; `None` if none can fit.
@@ -220,14 +225,14 @@ fn conditions(filter: &JobFilter) -> (String, Vec<Value>) {
     (sql, values)
 }
 
-fn shown(store: &impl SqlStore, tx: &mut dyn Statements, mut row: Row) -> Result<JobState, Fault> {
+fn shown(store: &Store, tx: &mut dyn Statements, mut row: Row) -> Result<JobState, Fault> {
     let id = row.at(13)?;
     job_state(store, tx, &mut row, id, JobCounts::default())
 }
 
 /// A job from 13 columns.
 pub(super) fn job_state(
-    store: &impl SqlStore,
+    store: &Store,
     tx: &mut dyn Statements,
     row: &mut Row,
     id: i64,

@@ -12,8 +12,9 @@ use crate::queue::store::rows::{
 };
 
 use super::budgets::MOST;
+use super::lineage;
 use super::statements::{Fault, Queries as _, Statements, by, stored};
-use super::{SqlStore, lineage};
+use crate::queue::store::Store;
 
 /// The state of a process that decides how jobs are added to it.
 struct Target {
@@ -23,47 +24,64 @@ struct Target {
     chore: i64,
 }
 
-pub(super) fn insert_jobs(
-    store: &impl SqlStore,
-    process: ProcessId,
-    info: Option<&ProcessInfo>,
-    jobs: Vec<Job>,
-    sealed: bool,
-    now: Timestamp,
-) -> Inserted {
-    if jobs.is_empty() {
-        return Ok(Vec::new());
+impl Store {
+    /// The same as [`insert_described`](Self::insert_described) without a description.
+    pub fn insert(
+        &self,
+        process: ProcessId,
+        jobs: Vec<Job>,
+        sealed: bool,
+        now: Timestamp,
+    ) -> Result<Vec<JobId>, Error> {
+        self.insert_described(process, None, jobs, sealed, now)
     }
-    // Done before the transaction, because others wait for that.
-    let mut last: Option<&Job> = None;
-    for job in &jobs {
-        if last.is_none_or(|last| last.kind != job.kind || last.lane != job.lane) {
-            store.make_lane(&first_lane(job))?;
+
+    /// Adds jobs to a process in one transaction; the first jobs create the process. With `sealed` they can be claimed
+    /// at once, unless an unsealed part precedes them. Without it the process is unsealed from now on, and the added
+    /// jobs cannot be claimed before [`seal`](Self::seal). A process that was cancelled or is being deleted accepts no
+    /// jobs. An empty list changes nothing. The description replaces an earlier one; `None` keeps it.
+    pub(crate) fn insert_described(
+        &self,
+        process: ProcessId,
+        info: Option<&ProcessInfo>,
+        jobs: Vec<Job>,
+        sealed: bool,
+        now: Timestamp,
+    ) -> Result<Vec<JobId>, Error> {
+        if jobs.is_empty() {
+            return Ok(Vec::new());
         }
-        last = Some(job);
+        // Done before the transaction, because others wait for that.
+        let mut last: Option<&Job> = None;
+        for job in &jobs {
+            if last.is_none_or(|last| last.kind != job.kind || last.lane != job.lane) {
+                self.make_lane(&first_lane(job))?;
+            }
+            last = Some(job);
+        }
+        let insert = Insert {
+            process,
+            info: info.map(written),
+            parent: info
+                .and_then(|info| info.parent)
+                .map(|parent| parent.job_id),
+            owner: info.and_then(|info| info.owner.clone()),
+            budget: info.and_then(|info| info.budget.clone()),
+            jobs,
+            sealed,
+            now,
+        };
+        let ids = self.write_insert(insert, |tx, insert| add(self, tx, insert))?;
+        if sealed {
+            self.wake_workers();
+        }
+        Ok(ids)
     }
-    let insert = Insert {
-        process,
-        info: info.map(written),
-        parent: info
-            .and_then(|info| info.parent)
-            .map(|parent| parent.job_id),
-        owner: info.and_then(|info| info.owner.clone()),
-        budget: info.and_then(|info| info.budget.clone()),
-        jobs,
-        sealed,
-        now,
-    };
-    let ids = store.write_insert(insert, |tx, insert| add(store, tx, insert))?;
-    if sealed {
-        store.wake_workers();
-    }
-    Ok(ids)
 }
 
 /// One of several inserts in a transaction. It is rejected before it has written anything, so the others are not
 /// affected; a failure of the database fails all.
-fn add(store: &impl SqlStore, tx: &mut dyn Statements, insert: &Insert) -> Result<Inserted, Fault> {
+fn add(store: &Store, tx: &mut dyn Statements, insert: &Insert) -> Result<Inserted, Fault> {
     let parent = insert
         .parent
         .map(|parent| lineage::parent(store, tx, parent));
@@ -102,7 +120,7 @@ fn add(store: &impl SqlStore, tx: &mut dyn Statements, insert: &Insert) -> Resul
 }
 
 fn add_rows(
-    store: &impl SqlStore,
+    store: &Store,
     tx: &mut dyn Statements,
     target: &Target,
     insert: &Insert,

@@ -9,8 +9,8 @@ use const_format::formatcp;
 use crate::base::{Error, ErrorKind, JobId, ProcessId, Timestamp};
 use crate::queue::store::rows::{CANCELLED, COMPLETED, DELETING, FAILED, key_of, process_of};
 
-use super::SqlStore;
 use super::statements::{Fault, Queries as _, Statements, by, id_of, list};
+use crate::queue::store::Store;
 
 /// The numbers of these processes and their descendants; `None` for all processes.
 pub(crate) fn scope(tx: &mut dyn Statements, of: &[ProcessId]) -> Result<Option<Vec<i64>>, Fault> {
@@ -71,11 +71,7 @@ pub(crate) fn are_hosts(
 }
 
 /// The key of a new process's parent, which is locked as open until the transaction ends.
-pub(crate) fn parent(
-    store: &impl SqlStore,
-    tx: &mut dyn Statements,
-    parent: JobId,
-) -> Result<i64, Fault> {
+pub(crate) fn parent(store: &Store, tx: &mut dyn Statements, parent: JobId) -> Result<i64, Fault> {
     let id = key_of(parent);
     let job = tx.one::<i64>(
         &format!(

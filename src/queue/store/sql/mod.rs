@@ -1,7 +1,7 @@
 //! The logic of SQL stores, written once: its statements run on SQLite and on MySQL.
 //!
 //! Statements are written in MySQL's SQL, and `#jobs` is replaced by the name of the table of jobs.
-//! [`SqliteStore`](super::SqliteStore) [translates](super::sqlite) the few words in which SQLite differs. Parts with
+//! A file of SQLite [translates](super::sqlite) the few words in which SQLite differs. Parts with
 //! larger differences are in the folders of the two stores: opening, locks, claims, ends of jobs, counters, and the
 //! detection of dead workers.
 //!
@@ -31,24 +31,18 @@ pub(super) mod spent;
 pub(super) mod standing;
 pub(super) mod statements;
 mod waiting;
-pub(super) mod workers;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-#[cfg(test)]
-use std::sync::atomic::{AtomicI64, Ordering};
 
 use parking_lot::Mutex;
 
-#[cfg(test)]
-use crate::base::error::ErrorKind;
-use crate::base::{Error, JobId, ProcessId, Timestamp};
+use crate::base::Error;
 
-use super::group_commit::{GroupCommit, Insert, Inserted};
-use super::rows::{job_id, small};
-use super::{ConsumerLock, JobLane, WorkerId};
+use super::rows::small;
+use super::workers::keeping;
+use super::{Db, JobLane, Store, WorkerId, sqlite};
 use statements::{Fault, Queries as _, Statements, by};
-use workers::keeping;
 
 /// Whether a transaction may be repeated if its outcome is unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,91 +59,7 @@ pub(super) type KnownLanes = Mutex<HashMap<i64, Arc<JobLane>>>;
 /// Maximum number of cached lanes, because hosts may create any number of them.
 pub(super) const MOST_LANES: usize = 10_000;
 
-/// State of a database store in memory.
-pub(crate) struct SharedState {
-    /// A part of every job id, to recognize ids of other databases.
-    pub(super) salt: u16,
-    pub(super) lanes: KnownLanes,
-    pub(super) inserts: GroupCommit,
-    /// Number of jobs per transaction of a chore.
-    pub(super) chunk: i64,
-    /// Number of chunks until the operation is aborted, to simulate a crash.
-    #[cfg(test)]
-    pub(crate) chunks_left: AtomicI64,
-}
-
-impl SharedState {
-    pub(super) fn new(salt: i64, chunk: i64) -> Self {
-        Self {
-            salt: u16::try_from(salt & 0xfff).unwrap_or(0),
-            lanes: Mutex::default(),
-            inserts: GroupCommit::default(),
-            chunk,
-            #[cfg(test)]
-            chunks_left: AtomicI64::new(i64::MAX),
-        }
-    }
-
-    /// Called before each of many short transactions. A test may abort after some of them.
-    fn next_chunk(&self) -> Result<(), Error> {
-        #[cfg(test)]
-        if self.chunks_left.fetch_sub(1, Ordering::Relaxed) <= 0 {
-            return Err(Error::new(ErrorKind::Transient, "abandoned by the test"));
-        }
-        Ok(())
-    }
-}
-
-/// The parts that differ between databases of jobs. All other parts of a store use them.
-pub(super) trait SqlStore: Send + Sync {
-    /// Runs queries. Each sees what was committed before it started.
-    fn read<T>(
-        &self,
-        work: impl FnMut(&mut dyn Statements) -> Result<T, Fault>,
-    ) -> Result<T, Error>;
-
-    /// Runs queries that all see the same snapshot.
-    fn read_moment<T>(
-        &self,
-        work: impl FnMut(&mut dyn Statements) -> Result<T, Fault>,
-    ) -> Result<T, Error>;
-
-    /// Runs one transaction, and repeats it as often as the database requires.
-    fn write<T>(
-        &self,
-        again: Again,
-        work: impl FnMut(&mut dyn Statements) -> Result<T, Fault>,
-    ) -> Result<T, Error>;
-
-    /// Runs one transaction that may be lost in a power failure without harm.
-    fn write_lazily<T>(
-        &self,
-        again: Again,
-        work: impl FnMut(&mut dyn Statements) -> Result<T, Fault>,
-    ) -> Result<T, Error> {
-        self.write(again, work)
-    }
-
-    /// Performs an insert in one transaction with those of other threads. `add` performs one of them.
-    fn write_insert(
-        &self,
-        insert: Insert,
-        add: impl FnMut(&mut dyn Statements, &Insert) -> Result<Inserted, Fault>,
-    ) -> Inserted;
-
-    /// Notifies workers that jobs have become claimable.
-    fn wake_workers(&self);
-
-    fn shared(&self) -> &SharedState;
-
-    /// The number of a lane, which is created if it does not exist.
-    fn lane_no(&self, tx: &mut dyn Statements, lane: &JobLane) -> Result<i64, Fault>;
-
-    /// Creates a lane before a transaction that others would wait for.
-    fn make_lane(&self, _lane: &JobLane) -> Result<(), Error> {
-        Ok(())
-    }
-
+impl Store {
     /// Fails if a worker is not registered, because its jobs would never return to the queue. Its row stays locked until the
     /// transaction ends.
     fn check_worker(&self, tx: &mut dyn Statements, worker: WorkerId) -> Result<(), Fault> {
@@ -159,17 +69,27 @@ pub(super) trait SqlStore: Send + Sync {
         Ok(())
     }
 
-    /// A worker of this store has no row. Fails if its jobs would never return to the queue.
-    fn enlist_again(&self, tx: &mut dyn Statements, worker: WorkerId) -> Result<(), Fault>;
+    /// The number of a lane, which is created if it does not exist.
+    fn lane_no(&self, tx: &mut dyn Statements, lane: &JobLane) -> Result<i64, Fault> {
+        match &self.db {
+            Db::Sqlite(_) => sqlite::lane_no(tx, lane),
+            #[cfg(feature = "mysql")]
+            Db::Mysql(db) => Ok(db.lane_no(lane)?),
+        }
+    }
 
-    /// See [`ResultStore::lock_results`](super::ResultStore::lock_results).
-    fn lock_outcomes(&self, _: ProcessId, _who: &str) -> Result<Option<ConsumerLock>, Error> {
-        Ok(None)
+    /// Creates a lane before a transaction that others would wait for.
+    fn make_lane(&self, _lane: &JobLane) -> Result<(), Error> {
+        #[cfg(feature = "mysql")]
+        if let Db::Mysql(db) = &self.db {
+            db.lane_no(_lane)?;
+        }
+        Ok(())
     }
 
     /// A lane by its number.
     fn lane(&self, tx: &mut dyn Statements, no: i64) -> Result<Arc<JobLane>, Fault> {
-        if let Some(lane) = self.shared().lanes.lock().get(&no) {
+        if let Some(lane) = self.lanes.lock().get(&no) {
             return Ok(lane.clone());
         }
         let found = tx.first("SELECT kind, name, step FROM #lanes WHERE no = ?", by![no])?;
@@ -179,7 +99,7 @@ pub(super) trait SqlStore: Send + Sync {
             name: row.at(1)?,
             step: small(row.at(2)?),
         });
-        let mut lanes = self.shared().lanes.lock();
+        let mut lanes = self.lanes.lock();
         if lanes.len() >= MOST_LANES {
             lanes.clear();
         }
@@ -198,9 +118,5 @@ pub(super) trait SqlStore: Send + Sync {
             ..JobLane::clone(&lane)
         };
         self.lane_no(tx, &other)
-    }
-
-    fn job_id(&self, key: i64, created_at: Timestamp) -> JobId {
-        job_id(key, created_at, self.shared().salt)
     }
 }

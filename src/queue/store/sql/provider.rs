@@ -7,12 +7,13 @@ use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::rows::{AT_PROVIDER, CANCELLED, DELETING, MOST_JOBS, PENDING, count, key};
 use crate::queue::store::{BatchFill, BatchNo, ClaimedJob, WorkerId};
 
+use super::Again;
 use super::budgets::{self, BUDGET, job_budget};
 use super::claimed::claimed;
 use super::owned::{Owned, owned};
 use super::standing::lock;
 use super::statements::{Fault, Queries as _, Statements, by, id_of, limit, list};
-use super::{Again, SqlStore};
+use crate::queue::store::Store;
 
 /// Which jobs an owner wants in its batch, and how many of them.
 pub(super) struct Wanted {
@@ -122,7 +123,7 @@ pub(super) fn fill(
 
 /// Reads jobs of a batch in one snapshot; none if its process no longer exists.
 pub(super) fn read_in_batch(
-    store: &impl SqlStore,
+    store: &Store,
     batch: BatchNo,
     which: impl Fn(&mut dyn Statements, i64) -> Result<Vec<i64>, Fault>,
 ) -> Result<Vec<ClaimedJob>, Error> {
@@ -160,7 +161,7 @@ pub(super) fn read_in_batch(
 
 /// Returns jobs of a batch to the queue; with `close`, deletes the batch together with the last of them.
 pub(super) fn empty_batch(
-    store: &impl SqlStore,
+    store: &Store,
     worker: WorkerId,
     batch: BatchNo,
     after: Option<i64>,
@@ -170,7 +171,7 @@ pub(super) fn empty_batch(
 ) -> Result<u64, Error> {
     let mut back = 0;
     loop {
-        store.shared().next_chunk()?;
+        store.next_chunk()?;
         let (changed, more, waits) = store.write(Again::Doubtful, |tx| {
             let of = owned(tx, worker, batch)?;
             let (mut changed, mut more, mut waits) = (0, false, false);
@@ -206,13 +207,13 @@ struct Unload {
 
 /// Returns a chunk of jobs to the queue. Returns their number, whether more are left, and whether they wait again.
 fn unload_jobs(
-    store: &impl SqlStore,
+    store: &Store,
     tx: &mut dyn Statements,
     of: &Owned,
     Unload { after, due, close }: Unload,
     now: Timestamp,
 ) -> Result<(u64, bool, bool), Fault> {
-    let most = usize::try_from(store.shared().chunk).unwrap_or(1);
+    let most = usize::try_from(store.chunk).unwrap_or(1);
     let mut ids: Vec<i64> = tx.column(
         "SELECT id FROM #jobs WHERE batch = ? AND id > ? ORDER BY id LIMIT ?",
         by![of.no.0, after.unwrap_or(-1), limit(most + 1)],

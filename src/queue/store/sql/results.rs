@@ -10,15 +10,27 @@ use crate::base::{Error, JobId, ProcessId, Timestamp};
 use crate::queue::job::JobResult;
 use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::rows::{self, COMPLETED, MOST_JOBS, key, key_of, process_of, shown};
-use crate::queue::store::{ConsumerLock, DeliveredResult, JobLane, JobReceipt, ResultStore};
+use crate::queue::store::{ConsumerLock, Db, JobLane, JobReceipt};
 
+use super::Again;
 use super::lineage;
 use super::standing::lock;
 use super::statements::{Dialect, Fault, Queries as _, Row, Statements, by, limit};
-use super::{Again, SqlStore, chores, pauses, waiting};
+use crate::queue::store::Store;
 
-impl<S: SqlStore> ResultStore for S {
-    fn peek(
+/// An outcome that was read, with the receipt that acknowledges it once it is saved.
+#[derive(Debug)]
+pub struct DeliveredResult {
+    /// The receipt.
+    pub receipt: JobReceipt,
+    /// The outcome.
+    pub result: JobResult,
+}
+
+impl Store {
+    /// Up to `most` outcomes of a process in the order of its jobs, after the job `after`, which need not exist any
+    /// more, with about `bytes` bytes at most; at least one if there is any.
+    pub fn peek(
         &self,
         process: ProcessId,
         after: Option<JobId>,
@@ -43,7 +55,9 @@ impl<S: SqlStore> ResultStore for S {
         })
     }
 
-    fn ack(&self, receipts: &[JobReceipt], now: Timestamp) -> Result<u64, Error> {
+    /// Deletes these outcomes, except of jobs that were requeued since. A sealed process is removed with its last
+    /// outcome. Returns the number of deleted outcomes.
+    pub fn ack(&self, receipts: &[JobReceipt], now: Timestamp) -> Result<u64, Error> {
         if receipts.is_empty() {
             return Ok(0);
         }
@@ -98,36 +112,20 @@ impl<S: SqlStore> ResultStore for S {
         Ok(deleted)
     }
 
-    fn lock_results(&self, process: ProcessId, who: &str) -> Result<Option<ConsumerLock>, Error> {
-        self.lock_outcomes(process, who)
-    }
-
-    fn cancel(&self, process: ProcessId, now: Timestamp) -> Result<u64, Error> {
-        chores::cancel_process(self, process, now)
-    }
-
-    fn cancel_jobs(&self, jobs: &[JobId], now: Timestamp) -> Result<u64, Error> {
-        waiting::cancel_waiting(self, jobs, now)
-    }
-
-    fn retry_failed(&self, process: ProcessId, now: Timestamp) -> Result<u64, Error> {
-        chores::retry_process(self, process, now)
-    }
-
-    fn retry_job(&self, job: JobId, now: Timestamp) -> Result<bool, Error> {
-        chores::retry_job(self, job, now)
-    }
-
-    fn set_paused(&self, paused: bool) -> Result<(), Error> {
-        pauses::set(self, paused)
-    }
-
-    fn is_paused(&self) -> Result<bool, Error> {
-        self.read(|tx| tx.exists(pauses::IS_PAUSED, Vec::new()))
-    }
-
-    fn delete(&self, process: ProcessId, now: Timestamp) -> Result<u64, Error> {
-        chores::delete_process(self, process, now)
+    /// Makes the caller the only consumer of the outcomes of a process on this machine, until the returned value is
+    /// dropped or the caller's OS process ends. If another program has the lock, fails with an error that names it; `who`
+    /// is the description of this program in that error, after the number of its OS process. `None` in a store that
+    /// machines share.
+    pub(crate) fn lock_results(
+        &self,
+        process: ProcessId,
+        who: &str,
+    ) -> Result<Option<ConsumerLock>, Error> {
+        match &self.db {
+            Db::Sqlite(db) => db.lock_results(process, who).map(Some),
+            #[cfg(feature = "mysql")]
+            Db::Mysql(_) => Ok(None),
+        }
     }
 }
 
@@ -222,7 +220,7 @@ fn outcomes_in_mysql(
 }
 
 fn delivery(
-    store: &impl SqlStore,
+    store: &Store,
     tx: &mut dyn Statements,
     mut row: Row,
     process_id: ProcessId,

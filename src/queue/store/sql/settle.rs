@@ -17,7 +17,8 @@ use crate::queue::store::{ClaimOutcome, Settlement};
 
 use super::standing::{Standing, lock};
 use super::statements::{Fault, RESULTS, Row, Statements, Table, by, error_text};
-use super::{Again, SqlStore, lineage};
+use super::{Again, lineage};
+use crate::queue::store::Store;
 
 /// A job, with everything that an end of its claim can change.
 struct Job {
@@ -119,7 +120,7 @@ struct Settling {
 }
 
 pub(crate) fn settle(
-    store: &impl SqlStore,
+    store: &Store,
     ends: &[Settlement],
     now: Timestamp,
 ) -> Result<Vec<ProcessState>, Error> {
@@ -179,7 +180,7 @@ impl Settling {
 
     fn end(
         &mut self,
-        store: &impl SqlStore,
+        store: &Store,
         tx: &mut dyn Statements,
         end: &Settlement,
     ) -> Result<(), Fault> {
@@ -199,7 +200,7 @@ impl Settling {
     /// Changes the job. Returns its former and its new status, if this end counts.
     fn apply(
         &mut self,
-        store: &impl SqlStore,
+        store: &Store,
         tx: &mut dyn Statements,
         end: &Settlement,
     ) -> Result<Option<(i64, i64)>, Fault> {
@@ -258,7 +259,7 @@ impl Settling {
     /// Returns a job to the queue. Returns its former status.
     fn put_back(
         &mut self,
-        store: &impl SqlStore,
+        store: &Store,
         tx: &mut dyn Statements,
         end: &Settlement,
     ) -> Result<Option<i64>, Fault> {

@@ -10,12 +10,13 @@ use crate::queue::store::WaitingJobs;
 use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::rows::{CANCELLED, DELETING, HELD, NO_CHORE, PENDING, key_of, process_of};
 
+use super::Again;
 use super::budgets::{CLOSED, not_closed};
 use super::lineage::{self, in_scope};
 use super::pauses;
 use super::standing::lock;
 use super::statements::{Fault, Queries as _, Statements, by, id_of};
-use super::{Again, SqlStore};
+use crate::queue::store::Store;
 
 /// Waiting jobs of one process and lane.
 #[derive(Default)]
@@ -44,13 +45,18 @@ impl Group {
     }
 }
 
-pub(super) fn read_waiting(
-    store: &impl SqlStore,
-    kind: &str,
-    processes: &[ProcessId],
-    now: Timestamp,
-) -> Result<Vec<WaitingJobs>, Error> {
-    store.read_moment(|tx| {
+impl Store {
+    /// The waiting jobs of a kind at the first step, by process and lane, in the order of claims: first the groups with
+    /// due jobs, by the highest priority among their first due jobs, then the oldest; after them the groups without due
+    /// jobs, by the next due time. Limited to these processes; all processes if the list is empty. Excludes cancelled
+    /// jobs, and processes with a pending chore. Reads one key of every waiting job of the kind, and nothing else.
+    pub(crate) fn waiting_jobs(
+        &self,
+        kind: &str,
+        processes: &[ProcessId],
+        now: Timestamp,
+    ) -> Result<Vec<WaitingJobs>, Error> {
+        self.read_moment(|tx| {
         let mut groups: HashMap<(i64, i64), Group> = HashMap::new();
         let scope = in_scope(lineage::scope(tx, processes)?.as_ref());
         if tx.exists(pauses::IS_PAUSED, Vec::new())? {
@@ -85,7 +91,7 @@ pub(super) fn read_waiting(
             if let Some(id) = tx.one::<Vec<u8>>(&sql, by![process])? {
                 waiting.push(WaitingJobs {
                     process_id: id_of(&id)?,
-                    lane: store.lane(tx, lane)?,
+                    lane: self.lane(tx, lane)?,
                     all: group.all,
                     due: group.due,
                     next: group.next.map(Timestamp),
@@ -94,23 +100,21 @@ pub(super) fn read_waiting(
         }
         Ok(waiting)
     })
-}
-
-pub(super) fn cancel_waiting(
-    store: &impl SqlStore,
-    jobs: &[JobId],
-    now: Timestamp,
-) -> Result<u64, Error> {
-    let mut cancelled = 0;
-    let chunk = usize::try_from(store.shared().chunk).unwrap_or(1).max(1);
-    for jobs in jobs.chunks(chunk) {
-        cancelled += store.write(Again::Harmless, |tx| cancel_chunk(store, tx, jobs, now))?;
     }
-    Ok(cancelled)
+
+    /// Cancels the jobs of this list that wait, in short transactions. Returns their number.
+    pub(crate) fn cancel_jobs(&self, jobs: &[JobId], now: Timestamp) -> Result<u64, Error> {
+        let mut cancelled = 0;
+        let chunk = usize::try_from(self.chunk).unwrap_or(1).max(1);
+        for jobs in jobs.chunks(chunk) {
+            cancelled += self.write(Again::Harmless, |tx| cancel_chunk(self, tx, jobs, now))?;
+        }
+        Ok(cancelled)
+    }
 }
 
 fn cancel_chunk(
-    store: &impl SqlStore,
+    store: &Store,
     tx: &mut dyn Statements,
     jobs: &[JobId],
     now: Timestamp,

@@ -1,36 +1,29 @@
-//! Checks the health of the file and of its jobs.
+//! Checks the health of the file.
 
-use rusqlite::Connection;
-
-use crate::base::Error;
 use crate::queue::store::sql::health;
-use crate::queue::store::sql::statements::Fault;
+use crate::queue::store::sql::statements::{Fault, Queries as _, Statements};
 use crate::queue::store::{HealthFinding, Severity};
 
-use super::SqliteStore;
+use super::Sqlite;
 use super::open::SCHEMA_VERSION;
 
-impl SqliteStore {
-    pub(super) fn look_at_health(&self) -> Result<Vec<HealthFinding>, Error> {
+impl Sqlite {
+    pub(in crate::queue::store) fn look_at_health(
+        &self,
+        tx: &mut dyn Statements,
+    ) -> Result<Vec<HealthFinding>, Fault> {
         self.still_there()?;
-        self.read(|conn| {
-            // All queries see the same snapshot.
-            let moment = conn.unchecked_transaction()?;
-            let version = moment.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-            let mut found = vec![
-                integrity(&moment)?,
-                health::schema(version, SCHEMA_VERSION, "file"),
-            ];
-            found.extend(health::look(&mut &*moment)?);
-            Ok(found)
-        })
+        let version = tx.one("PRAGMA user_version", Vec::new())?.unwrap_or(0);
+        Ok(vec![
+            integrity(tx)?,
+            health::schema(version, SCHEMA_VERSION, "file"),
+        ])
     }
 }
 
-fn integrity(conn: &Connection) -> Result<HealthFinding, Fault> {
-    let mut check = conn.prepare("PRAGMA quick_check(5)")?;
-    let rows = check.query_map([], |row| row.get::<_, String>(0))?;
-    let said = rows.collect::<Result<Vec<_>, _>>()?.join("; ");
+fn integrity(tx: &mut dyn Statements) -> Result<HealthFinding, Fault> {
+    let said: Vec<String> = tx.column("PRAGMA quick_check(5)", Vec::new())?;
+    let said = said.join("; ");
     if said == "ok" {
         return Ok(HealthFinding::new("integrity", Severity::Good, said, None));
     }

@@ -1,42 +1,40 @@
 //! The store of jobs in one SQLite file, for any number of threads and OS processes of one machine.
 //!
 //! All writes use one connection behind a fair lock ([`writer`]); reads never wait for it. Long operations are decided
-//! in one short transaction and applied in many ([`chores`]).
+//! in one short transaction and applied in many.
 
-mod chores;
 mod inspect;
 mod mounts;
 mod movable;
 mod open;
 mod readers;
+mod signs;
 mod taking;
+mod tidy;
 mod translate;
-mod workers;
 mod writer;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
-use std::path::{Path, PathBuf};
-use std::sync::Weak;
+use std::path::PathBuf;
 use std::sync::atomic::AtomicI64;
 
 use derive_setters::Setters;
 use parking_lot::{FairMutex, Mutex};
 use rusqlite::Connection;
 
-use crate::base::{Error, ErrorKind, ProcessId, Timestamp};
+use crate::base::Error;
 
-use super::group_commit::{Insert, Inserted};
+use super::JobLane;
 use super::rows::count;
 use super::sql::statements::{Fault, Queries as _, Statements, by};
-use super::sql::{Again, SharedState, SqlStore};
-use super::{ConsumerLock, HealthFinding, JobLane, StoreDatabase, Wakes, WorkSignal, WorkerId};
 use open::Identity;
+pub(super) use open::{open, open_in_memory};
 use readers::Readers;
-use workers::RegisteredWorker;
-use writer::{Sync, Writer};
+pub(crate) use taking::ConsumerLock;
+pub(super) use writer::Saved;
+use writer::Writer;
 
 /// What a power failure can lose. A crash of an OS process loses nothing in either case.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -60,7 +58,7 @@ pub struct SqliteOptions {
     durability: Durability,
     makes_file: bool,
     only_looks: bool,
-    chunk: i64,
+    pub(super) chunk: i64,
 }
 
 impl Default for SqliteOptions {
@@ -96,15 +94,10 @@ impl SqliteOptions {
     }
 }
 
-/// Called before each transaction; an error prevents the transaction.
-#[cfg(test)]
-pub(crate) type Unwritable = dyn FnMut() -> Option<Error> + Send;
-
-/// The jobs in an SQLite file. Clones are cheap and opening is slow: one store per OS process is enough.
-// More than 15 fields: its connections have a lock each, because reads, copies of the log and writes must not wait for
-// each other.
-pub struct SqliteStore {
-    path: PathBuf,
+/// An open file.
+pub(crate) struct Sqlite {
+    /// Absolute; in memory, a path that does not exist.
+    pub(super) path: PathBuf,
     /// `None` in memory.
     file: Option<Identity>,
     durability: Durability,
@@ -112,40 +105,23 @@ pub struct SqliteStore {
     is_movable: bool,
     /// The key of the record that this OS process uses the store of a run.
     held: Option<String>,
-    pub(crate) shared: SharedState,
     readers: Readers,
     watcher: Mutex<Connection>,
     /// Copies the log into the database.
     copier: Mutex<Connection>,
     /// Closed after the reading connections: the last one removes the log.
-    writer: FairMutex<Writer>,
-    workers: Mutex<HashMap<i64, RegisteredWorker>>,
-    wakes: Wakes,
+    pub(super) writer: FairMutex<Writer>,
     /// When the write-ahead log was last truncated.
     cut_back: AtomicI64,
-    /// Why no transaction can be written; for tests.
-    #[cfg(test)]
-    pub(crate) unwritable: Mutex<Option<Box<Unwritable>>>,
 }
 
-impl SqliteStore {
-    /// Opens the database at `path`, which is created with its folder if it does not exist.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if the folder cannot be written, is on a network file system,
-    /// or if the file is not a queue, is damaged or was written by a newer version; the message says what to do.
-    pub fn open(path: impl AsRef<Path>, options: SqliteOptions) -> Result<Self, Error> {
-        let path = path.as_ref();
-        open::open(path, options)
-    }
-
-    /// A database in memory, which exists as long as this store: for tests. No other program can open it. Only inputs
-    /// and results of batches need a folder, which is below the system's temporary folder until the store is dropped.
-    ///
-    /// # Errors
-    /// When the linked SQLite was built without in-memory databases.
-    pub fn in_memory(options: SqliteOptions) -> Result<Self, Error> {
-        open::open_in_memory(options)
+impl Sqlite {
+    /// The id of the database, and the part of it that each job id contains.
+    pub(super) fn identity(&self) -> Result<(String, i64), Error> {
+        self.read(|conn| {
+            let ask = "SELECT max(value) FILTER (WHERE key = 'id'), max(value) FILTER (WHERE key = 'salt') FROM meta";
+            Ok(conn.query_row(ask, [], |row| Ok((row.get(0)?, row.get(1)?)))?)
+        })
     }
 
     /// Fails if the file was removed or replaced, because writes to it would be lost.
@@ -156,125 +132,15 @@ impl SqliteStore {
         }
     }
 
-    /// The database's absolute path; for a database in memory, a path that does not exist.
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// A file next to the database.
+    pub(super) fn beside(&self, suffix: &str) -> PathBuf {
+        let mut name = self.path.clone().into_os_string();
+        name.push(suffix);
+        name.into()
     }
 
-    /// Notifies workers that jobs have become claimable.
-    fn wake(&self) {
-        self.wakes.call();
-    }
-}
-
-impl SqlStore for SqliteStore {
-    fn read<T>(
-        &self,
-        mut work: impl FnMut(&mut dyn Statements) -> Result<T, Fault>,
-    ) -> Result<T, Error> {
-        self.read(|mut conn| work(&mut conn))
-    }
-
-    fn read_moment<T>(
-        &self,
-        mut work: impl FnMut(&mut dyn Statements) -> Result<T, Fault>,
-    ) -> Result<T, Error> {
-        self.read(|conn| work(&mut &*conn.unchecked_transaction()?))
-    }
-
-    fn write<T>(
-        &self,
-        _again: Again,
-        mut work: impl FnMut(&mut dyn Statements) -> Result<T, Fault>,
-    ) -> Result<T, Error> {
-        self.write(Sync::AsSet, |mut conn| work(&mut conn))
-    }
-
-    fn write_lazily<T>(
-        &self,
-        _again: Again,
-        mut work: impl FnMut(&mut dyn Statements) -> Result<T, Fault>,
-    ) -> Result<T, Error> {
-        self.write(Sync::Lazy, |mut conn| work(&mut conn))
-    }
-
-    fn write_insert(
-        &self,
-        insert: Insert,
-        mut add: impl FnMut(&mut dyn Statements, &Insert) -> Result<Inserted, Fault>,
-    ) -> Inserted {
-        let lock = || self.writer.lock();
-        self.shared.inserts.run(insert, lock, |writer, inserts| {
-            let done = self.write_locked(writer, Sync::AsSet, |mut conn| {
-                inserts
-                    .iter()
-                    .map(|insert| add(&mut conn, insert))
-                    .collect()
-            });
-            done.unwrap_or_else(|error: Error| inserts.iter().map(|_| Err(error.clone())).collect())
-        })
-    }
-
-    fn wake_workers(&self) {
-        self.wake();
-    }
-
-    fn shared(&self) -> &SharedState {
-        &self.shared
-    }
-
-    fn lane_no(&self, tx: &mut dyn Statements, lane: &JobLane) -> Result<i64, Fault> {
-        let lane = by![lane.kind.clone(), lane.name.clone(), lane.step];
-        let find = "SELECT no FROM #lanes WHERE kind = ? AND IFNULL(name, x'') = IFNULL(?, x'') AND step = ?";
-        if let Some(no) = tx.one(find, lane.clone())? {
-            return Ok(no);
-        }
-        tx.run(
-            "INSERT INTO #lanes (kind, name, step) VALUES (?, ?, ?)",
-            lane,
-        )?;
-        Ok(tx.last_id())
-    }
-
-    fn enlist_again(&self, _: &mut dyn Statements, _: WorkerId) -> Result<(), Fault> {
-        let why =
-            "the worker is no longer registered: other workers took over its jobs. Start it again";
-        Err(Error::new(ErrorKind::Invalid, why).into())
-    }
-
-    fn lock_outcomes(&self, process: ProcessId, who: &str) -> Result<Option<ConsumerLock>, Error> {
-        self.lock_results_file(process, who).map(Some)
-    }
-}
-
-impl Drop for SqliteStore {
-    fn drop(&mut self) {
-        self.put_log_away();
-        if self.file.is_none() {
-            for folder in [".batches", ".workers"] {
-                let _ = std::fs::remove_dir_all(self.beside(folder));
-            }
-        }
-    }
-}
-
-impl StoreDatabase for SqliteStore {
-    fn location(&self) -> String {
-        self.path.to_string_lossy().into_owned()
-    }
-
-    fn id(&self) -> Result<String, Error> {
-        self.read(|conn| {
-            let mut read = conn.prepare_cached("SELECT value FROM meta WHERE key = 'id'")?;
-            Ok(read.query_row([], |row| row.get(0))?)
-        })
-    }
-
-    fn folder(&self) -> PathBuf {
-        self.beside(".batches")
-    }
-
-    fn version(&self) -> Result<u64, Error> {
+    /// A number that changes when another program has written since the last call.
+    pub(super) fn version(&self) -> Result<u64, Error> {
         let conn = self.watcher.lock();
         let version = conn
             .prepare_cached("PRAGMA data_version")
@@ -283,16 +149,30 @@ impl StoreDatabase for SqliteStore {
             .map(count)
             .map_err(|error| Fault::from(error).in_file(&self.path))
     }
+}
 
-    fn on_work(&self, wake: Weak<WorkSignal>) {
-        self.wakes.add(wake);
+/// The number of a lane, which is created if it does not exist.
+pub(super) fn lane_no(tx: &mut dyn Statements, lane: &JobLane) -> Result<i64, Fault> {
+    let lane = by![lane.kind.clone(), lane.name.clone(), lane.step];
+    let find =
+        "SELECT no FROM #lanes WHERE kind = ? AND IFNULL(name, x'') = IFNULL(?, x'') AND step = ?";
+    if let Some(no) = tx.one(find, lane.clone())? {
+        return Ok(no);
     }
+    tx.run(
+        "INSERT INTO #lanes (kind, name, step) VALUES (?, ?, ?)",
+        lane,
+    )?;
+    Ok(tx.last_id())
+}
 
-    fn check(&self) -> Result<Vec<HealthFinding>, Error> {
-        self.look_at_health()
-    }
-
-    fn maintain(&self, now: Timestamp) -> Result<bool, Error> {
-        self.do_chore(now)
+impl Drop for Sqlite {
+    fn drop(&mut self) {
+        self.put_log_away();
+        if self.file.is_none() {
+            for folder in [".batches", ".workers"] {
+                let _ = std::fs::remove_dir_all(self.beside(folder));
+            }
+        }
     }
 }

@@ -17,8 +17,8 @@ use uuid::Uuid;
 use crate::base::host::host;
 use crate::base::{Error, ErrorKind};
 
-use super::SqliteStore;
-use super::workers::is_gone;
+use super::Sqlite;
+use super::signs::is_gone;
 use crate::queue::store::sql::statements::Fault;
 
 /// Maximum time for copying the log while others read.
@@ -58,7 +58,7 @@ pub(super) fn keep_log(conn: &Connection, yes: bool) -> Result<(), rusqlite::Err
         .map(drop)
 }
 
-impl SqliteStore {
+impl Sqlite {
     /// Records that this OS process uses the store of a run, before it writes anything else.
     ///
     /// # Errors

@@ -13,14 +13,13 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use crate::base::private;
 use crate::base::sqlite_header::sqlite_header;
 use crate::base::{Error, ErrorKind};
-use crate::queue::store::Wakes;
 use crate::queue::store::sql::statements::Fault;
 
 use super::mounts::network_of;
 use super::movable;
 use super::readers::Readers;
 use super::writer::{Writer, be_patient};
-use super::{SharedState, SqliteOptions, SqliteStore};
+use super::{Sqlite, SqliteOptions};
 
 /// Identifies a file of this program: "bwjq".
 const APPLICATION_ID: i64 = 0x6277_6a71;
@@ -74,7 +73,7 @@ fn invalid(why: String) -> Error {
     Error::new(ErrorKind::Invalid, why).with_storage()
 }
 
-pub(super) fn open(path: &Path, options: SqliteOptions) -> Result<SqliteStore, Error> {
+pub(in crate::queue::store) fn open(path: &Path, options: SqliteOptions) -> Result<Sqlite, Error> {
     if !options.makes_file && !path.exists() {
         return Err(invalid(format!(
             "{}: this queue does not exist",
@@ -100,7 +99,7 @@ pub(super) fn open(path: &Path, options: SqliteOptions) -> Result<SqliteStore, E
 
 /// A database of this OS process, which exists until its last connection is closed. Data that is too long for a
 /// database is in a separate temporary folder.
-pub(super) fn open_in_memory(options: SqliteOptions) -> Result<SqliteStore, Error> {
+pub(in crate::queue::store) fn open_in_memory(options: SqliteOptions) -> Result<Sqlite, Error> {
     let name = format!("batchwright-{}", uuid::Uuid::now_v7());
     let uri = format!("file:/{name}?vfs=memdb");
     let beside = std::env::temp_dir().join(name);
@@ -161,7 +160,7 @@ fn connect(
     in_memory: bool,
     is_movable: bool,
     options: SqliteOptions,
-) -> Result<SqliteStore, Error> {
+) -> Result<Sqlite, Error> {
     let mut flags = OpenFlags::SQLITE_OPEN_NO_MUTEX;
     flags.set(OpenFlags::SQLITE_OPEN_URI, in_memory);
     let mut write = flags | OpenFlags::SQLITE_OPEN_READ_WRITE;
@@ -178,11 +177,9 @@ fn connect(
         let mut conn = connector.writer()?;
         movable::keep_log(&conn, is_movable)?;
         set_up(&mut conn, &path, in_memory)?;
-        let find = "SELECT value FROM meta WHERE key = 'salt'";
-        let salt: i64 = conn.query_row(find, [], |row| row.get(0))?;
-        Ok((conn, salt))
+        Ok(conn)
     };
-    let (conn, salt) = begin(&connector).map_err(|fault| connector.fail(fault))?;
+    let conn = begin(&connector).map_err(|fault| connector.fail(fault))?;
     if !in_memory {
         let cannot = |error| invalid(format!("{} cannot be read: {error}", path.display()));
         connector.file = Some(Identity::of(&path).map_err(cannot)?);
@@ -191,7 +188,7 @@ fn connect(
     let watcher = connector.reader()?;
     let copier = connector.copier().map_err(|error| connector.fail(error))?;
     let writer = Writer::new(conn).map_err(|error| connector.fail(error))?;
-    Ok(SqliteStore {
+    Ok(Sqlite {
         watcher: Mutex::new(watcher),
         readers: Readers::new(move || connector.reader())?,
         copier: Mutex::new(copier),
@@ -200,12 +197,7 @@ fn connect(
         durability: options.durability,
         is_movable,
         held: None,
-        shared: SharedState::new(salt, options.chunk),
-        workers: Mutex::default(),
-        wakes: Wakes::default(),
         cut_back: AtomicI64::new(0),
-        #[cfg(test)]
-        unwritable: Mutex::default(),
         path,
     })
 }

@@ -3,17 +3,29 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::path::PathBuf;
 
 use uuid::Uuid;
 
+use super::Sqlite;
 use crate::base::private;
 use crate::base::{Error, ErrorKind, LockedFile, ProcessId};
-use crate::queue::store::ConsumerLock;
 
-use super::SqliteStore;
+/// While it is held, no other program on this machine consumes the outcomes of a process.
+pub(crate) struct ConsumerLock {
+    _file: LockedFile,
+    path: PathBuf,
+}
 
-impl SqliteStore {
-    pub(super) fn lock_results_file(
+impl Drop for ConsumerLock {
+    fn drop(&mut self) {
+        // Removed while it is locked: no other program has begun to use it.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+impl Sqlite {
+    pub(in crate::queue::store) fn lock_results(
         &self,
         process: ProcessId,
         who: &str,
@@ -48,7 +60,7 @@ impl SqliteStore {
             file.write_all(mark.as_bytes()).map_err(cannot)?;
             // The former owner may have removed it in between.
             if fs::read_to_string(&path).is_ok_and(|found| found == mark) {
-                return Ok(ConsumerLock::new(file, path));
+                return Ok(ConsumerLock { _file: file, path });
             }
         }
     }

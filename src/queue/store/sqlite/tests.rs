@@ -2,40 +2,41 @@
 
 use const_format::formatcp;
 use std::fs;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use tempfile::TempDir;
 
 use crate::base::seeds::random_cases;
-use crate::base::{ErrorKind, ProcessId};
+use crate::base::{ErrorKind, ProcessId, Timestamp};
 
 use super::*;
 use crate::queue::job::Job;
+use crate::queue::store::Store;
 use crate::queue::store::rows::{NO_CHORE, PENDING, RELEASING};
 use crate::queue::store::sql::budgets::CLOSED;
 use crate::queue::store::sql::statements::Dialect;
 use crate::queue::store::sql::{candidates, results};
 use crate::queue::store::tests::{TestDatabase, random_operations, suite};
-use crate::queue::store::{ClaimStore, EnqueueStore, JobStore, ResultStore};
 
 const T: Timestamp = Timestamp(1_763_000_000_000);
 
 fn database(durability: Durability) -> TestDatabase {
     let dir = TempDir::new().unwrap();
-    let latest = Arc::new(Mutex::new(Weak::<SqliteStore>::new()));
+    let latest = Arc::new(Mutex::new(Weak::<Store>::new()));
     let opened = latest.clone();
     let open = move || {
         let options = SqliteOptions::default().durability(durability).chunk(2);
-        let store = SqliteStore::open(&dir.path().join("llm_jobs.db"), options);
+        let store = Store::open(&dir.path().join("llm_jobs.db"), options);
         let store = Arc::new(store.unwrap());
         *opened.lock() = Arc::downgrade(&store);
-        store as Arc<dyn JobStore>
+        store
     };
     TestDatabase::new(open).abandons(move |pieces| {
         let left = pieces.map_or(i64::MAX, |pieces| i64::try_from(pieces).unwrap());
         let store = latest.lock().upgrade().unwrap();
-        store.shared.chunks_left.store(left, Ordering::Relaxed);
+        store.chunks_left.store(left, Ordering::Relaxed);
     })
 }
 
@@ -57,8 +58,8 @@ fn path(dir: &TempDir) -> PathBuf {
     dir.path().join("llm_jobs.db")
 }
 
-fn open(path: &Path) -> Result<SqliteStore, Error> {
-    SqliteStore::open(path, SqliteOptions::default())
+fn open(path: &Path) -> Result<Store, Error> {
+    Store::open(path, SqliteOptions::default())
 }
 
 fn refused(path: &Path, part: &str) {
@@ -159,7 +160,7 @@ fn a_database_that_vanished_or_was_replaced_is_noticed() {
 fn a_file_that_must_be_there_is_not_made() {
     let dir = tempfile::tempdir().unwrap();
     let options = SqliteOptions::default().existing();
-    let missing = SqliteStore::open(&path(&dir), options.clone()).err();
+    let missing = Store::open(&path(&dir), options.clone()).err();
     assert!(
         missing
             .unwrap()
@@ -168,7 +169,7 @@ fn a_file_that_must_be_there_is_not_made() {
     );
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     drop(open(&path(&dir)));
-    SqliteStore::open(&path(&dir), options).unwrap();
+    Store::open(&path(&dir), options).unwrap();
 }
 
 /// The log looks like that of another store until the record of a use is copied into the database.
@@ -201,7 +202,7 @@ fn the_store_of_a_run_has_it_on_record_while_it_is_used() {
     // A command that writes without a worker, another one that looks at it meanwhile, and a copy without the log.
     let used = open(&store).unwrap();
     let looks = SqliteOptions::default().only_look();
-    let looked = SqliteStore::open(&store, looks).unwrap();
+    let looked = Store::open(&store, looks).unwrap();
     std::fs::copy(&store, &moved).unwrap();
     refused(&moved, "one of them is missing");
     drop(used);
@@ -231,9 +232,9 @@ fn a_lock_file_that_somebody_removed_kills_no_worker() {
     let worker = one.register_worker().unwrap();
     fs::remove_dir_all(dir.path().join("llm_jobs.db.workers")).unwrap();
     assert_eq!(two.reclaim(T).unwrap(), 0);
-    assert_eq!(two.listed().unwrap().len(), 1);
+    assert_eq!(two.sqlite().listed(&two.workers).unwrap().len(), 1);
     one.unregister_worker(worker, T).unwrap();
-    assert!(two.listed().unwrap().is_empty());
+    assert!(two.sqlite().listed(&two.workers).unwrap().is_empty());
 }
 
 #[test]
@@ -279,6 +280,7 @@ fn room_is_given_back() {
     store.delete(process, T).unwrap();
     while store.maintain(T).unwrap() {}
     let pages: i64 = store
+        .sqlite()
         .read(|conn| Ok(conn.query_row("PRAGMA page_count", [], |row| row.get(0))?))
         .unwrap();
     assert!(pages < 1_400, "{pages} pages are left");
@@ -340,6 +342,7 @@ fn hot_statements_use_their_indexes() {
     ];
     for (sql, part) in cases {
         let plan: Vec<String> = store
+            .sqlite()
             .read(|conn| {
                 let mut explain = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}"))?;
                 let rows = explain.query_map([], |row| row.get(3))?;

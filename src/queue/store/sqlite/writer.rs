@@ -12,18 +12,18 @@ use rusqlite::{Connection, ErrorCode};
 use crate::base::{Error, ErrorKind};
 use crate::queue::store::sql::statements::Fault;
 
-use super::{Durability, SqliteStore};
+use super::{Durability, Sqlite};
 
 /// Whether a transaction is synced to the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Sync {
+pub(in crate::queue::store) enum Saved {
     /// According to the options.
     AsSet,
     /// Not synced: losing it in a power failure costs nothing.
-    Lazy,
+    Lazily,
 }
 
-pub(super) struct Writer {
+pub(in crate::queue::store) struct Writer {
     pub(super) conn: Connection,
     full: bool,
 }
@@ -166,29 +166,25 @@ impl Drop for OpenTransaction<'_> {
     }
 }
 
-impl SqliteStore {
+impl Sqlite {
     /// Runs one transaction.
-    pub(super) fn write<T>(
+    pub(in crate::queue::store) fn write<T>(
         &self,
-        sync: Sync,
+        saved: Saved,
         work: impl FnOnce(&Connection) -> Result<T, Fault>,
     ) -> Result<T, Error> {
-        self.write_locked(self.writer.lock(), sync, work)
+        self.write_locked(self.writer.lock(), saved, work)
     }
 
     /// Runs one transaction under a lock that was taken before.
-    pub(super) fn write_locked<T>(
+    pub(in crate::queue::store) fn write_locked<T>(
         &self,
         mut writer: FairMutexGuard<'_, Writer>,
-        sync: Sync,
+        saved: Saved,
         work: impl FnOnce(&Connection) -> Result<T, Fault>,
     ) -> Result<T, Error> {
-        #[cfg(test)]
-        if let Some(error) = self.unwritable.lock().as_mut().and_then(|why| why()) {
-            return Err(error);
-        }
         self.still_there()?;
-        let full = sync == Sync::AsSet && self.durability == Durability::Full;
+        let full = saved == Saved::AsSet && self.durability == Durability::Full;
         let run = |writer: &mut Writer| {
             writer.set_full(full)?;
             let open = OpenTransaction::begin(&writer.conn)?;
@@ -200,7 +196,7 @@ impl SqliteStore {
     }
 
     /// Runs queries concurrently with writes; threads are served in the order of their requests.
-    pub(super) fn read<T>(
+    pub(in crate::queue::store) fn read<T>(
         &self,
         work: impl FnOnce(&Connection) -> Result<T, Fault>,
     ) -> Result<T, Error> {

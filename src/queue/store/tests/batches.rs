@@ -42,13 +42,13 @@ impl Hand<'_> {
     }
 }
 
-pub(super) fn inside(store: &dyn JobStore, batch: BatchNo) -> Vec<ClaimedJob> {
+pub(super) fn inside(store: &Store, batch: BatchNo) -> Vec<ClaimedJob> {
     store
         .batch_jobs(batch, None, usize::MAX, usize::MAX)
         .unwrap()
 }
 
-fn batch(store: &dyn JobStore, no: BatchNo) -> StoredBatch {
+fn batch(store: &Store, no: BatchNo) -> StoredBatch {
     let mut all = store.batches(None).unwrap();
     all.retain(|batch| batch.no == no);
     all.remove(0)

@@ -3,7 +3,7 @@
 use super::*;
 
 /// The item ids of all jobs that the filter selects, read in pages of this size.
-fn found(store: &dyn JobStore, filter: &JobFilter, most: usize) -> Vec<String> {
+fn found(store: &Store, filter: &JobFilter, most: usize) -> Vec<String> {
     let (mut names, mut after) = (Vec::new(), None);
     loop {
         let page = store.find(filter, after, most).unwrap();

@@ -1,4 +1,4 @@
-//! The rules of a [`JobStore`], as checks that the stores in SQLite and on a server are put to.
+//! The rules of a [`Store`], as checks that it is put to in SQLite and on a server.
 //!
 //! A store under test is a [`TestDatabase`]: how a handle on it is opened. Each check makes a new one, opens
 //! it twice, as two processes would, and panics where the store breaks a rule.
@@ -45,7 +45,7 @@ use crate::queue::store::*;
 
 /// A new and empty database of a store under test.
 pub(super) struct TestDatabase {
-    open: Box<dyn Fn() -> Arc<dyn JobStore>>,
+    open: Box<dyn Fn() -> Arc<Store>>,
     abandon: Option<Box<dyn Fn(Option<u64>)>>,
 }
 
@@ -53,7 +53,7 @@ impl TestDatabase {
     /// A database on which the closure opens a handle, as a process of its own would: what the handles have
     /// in common is in the database alone. A handle that is dropped stands for a process that died, and its
     /// workers with it.
-    pub(super) fn new(open: impl Fn() -> Arc<dyn JobStore> + 'static) -> Self {
+    pub(super) fn new(open: impl Fn() -> Arc<Store> + 'static) -> Self {
         Self {
             open: Box::new(open),
             abandon: None,
@@ -98,8 +98,8 @@ pub(super) fn random_operations(seed: u64, operations: u32, new: impl Fn() -> Te
 
 /// One database, opened twice.
 struct Opened {
-    one: Option<Arc<dyn JobStore>>,
-    two: Arc<dyn JobStore>,
+    one: Option<Arc<Store>>,
+    two: Arc<Store>,
     database: TestDatabase,
 }
 
@@ -138,7 +138,7 @@ impl Opened {
         assert_eq!(done.is_err(), self.abandons(), "{done:?}");
     }
 
-    fn store(&self) -> &dyn JobStore {
+    fn store(&self) -> &Store {
         self.one.as_deref().unwrap()
     }
 
@@ -161,12 +161,12 @@ impl Opened {
 
 /// A worker that is given whatever it asks for.
 struct Hand<'a> {
-    store: &'a dyn JobStore,
+    store: &'a Store,
     id: WorkerId,
 }
 
 impl<'a> Hand<'a> {
-    fn new(store: &'a dyn JobStore) -> Self {
+    fn new(store: &'a Store) -> Self {
         let id = store.register_worker().unwrap();
         Self { store, id }
     }
@@ -274,14 +274,14 @@ fn retry(due_at: Timestamp, step: u8) -> ClaimOutcome {
 
 const PLACE: ClaimOutcome = ClaimOutcome::Snooze { due_at: None };
 
-fn enqueue(store: &dyn JobStore, jobs: Vec<Job>) -> ProcessId {
+fn enqueue(store: &Store, jobs: Vec<Job>) -> ProcessId {
     let process = ProcessId::new();
     store.insert(process, jobs, true, T).unwrap();
     process
 }
 
 /// A new process of jobs with these names.
-fn described(store: &dyn JobStore, info: &ProcessInfo, names: &[&str]) -> ProcessId {
+fn described(store: &Store, info: &ProcessInfo, names: &[&str]) -> ProcessId {
     let process = ProcessId::new();
     let added = store.insert_described(process, Some(info), jobs(names), true, T);
     added.unwrap();
@@ -298,12 +298,12 @@ fn child_of(parent: &ClaimedJob) -> ProcessInfo {
     info
 }
 
-fn peek(store: &dyn JobStore, process: ProcessId) -> Vec<DeliveredResult> {
+fn peek(store: &Store, process: ProcessId) -> Vec<DeliveredResult> {
     store.peek(process, None, usize::MAX, usize::MAX).unwrap()
 }
 
 /// The receipts of all outcomes.
-fn receipts(store: &dyn JobStore, process: ProcessId) -> Vec<JobReceipt> {
+fn receipts(store: &Store, process: ProcessId) -> Vec<JobReceipt> {
     let outcomes = peek(store, process);
     outcomes.iter().map(|outcome| outcome.receipt).collect()
 }
@@ -322,7 +322,7 @@ fn is_lost<T: std::fmt::Debug>(done: Result<T, Error>) {
 }
 
 /// Counts how often a store says that there is work, as long as the first value lives.
-fn count_wakes(store: &dyn JobStore) -> (Arc<WorkSignal>, Arc<AtomicUsize>) {
+fn count_wakes(store: &Store) -> (Arc<WorkSignal>, Arc<AtomicUsize>) {
     let woken = Arc::new(AtomicUsize::new(0));
     let count = woken.clone();
     let wake: Arc<WorkSignal> = Arc::new(move || {
@@ -332,7 +332,7 @@ fn count_wakes(store: &dyn JobStore) -> (Arc<WorkSignal>, Arc<AtomicUsize>) {
     (wake, woken)
 }
 
-fn statuses(store: &dyn JobStore, process: ProcessId) -> Vec<JobStatus> {
+fn statuses(store: &Store, process: ProcessId) -> Vec<JobStatus> {
     peek(store, process)
         .iter()
         .map(|delivery| delivery.result.status)

@@ -5,7 +5,7 @@ use crate::base::Usd;
 use super::*;
 
 /// Children of a job that runs.
-fn children(store: &dyn JobStore, parent: &ClaimedJob, names: &[&str]) -> ProcessId {
+fn children(store: &Store, parent: &ClaimedJob, names: &[&str]) -> ProcessId {
     described(store, &child_of(parent), names)
 }
 

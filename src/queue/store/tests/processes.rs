@@ -260,10 +260,10 @@ pub(super) fn a_deleted_process_leaves_nothing(open: Open<'_>) {
 
 pub(super) fn what_is_told_of_a_process_stays_with_it(open: Open<'_>) {
     let db = open();
-    assert_eq!(db.store().id().unwrap(), db.two.id().unwrap());
-    assert_ne!(db.store().id().unwrap(), open().two.id().unwrap());
+    assert_eq!(db.store().id(), db.two.id());
+    assert_ne!(db.store().id(), open().two.id());
     let process = ProcessId::new();
-    let told = |store: &dyn JobStore| store.process(process).unwrap().unwrap().info;
+    let told = |store: &Store| store.process(process).unwrap().unwrap().info;
     let first = ProcessInfo::new()
         .name("May")
         .input("/in.jsonl")

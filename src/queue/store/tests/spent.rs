@@ -34,7 +34,7 @@ fn billed(charge: &Charge) -> ClaimOutcome {
 }
 
 fn settle(
-    store: &dyn JobStore,
+    store: &Store,
     job: &ClaimedJob,
     outcome: ClaimOutcome,
     charge: Option<&Charge>,

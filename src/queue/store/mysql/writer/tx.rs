@@ -13,7 +13,7 @@ use crate::queue::store::sql::statements::{
 use super::{Database, Fault};
 
 /// A connection, within a transaction or for single statements.
-pub(in crate::queue::store::mysql) struct Tx<'a> {
+pub(in crate::queue::store) struct Tx<'a> {
     conn: &'a mut Conn,
     database: &'a Database,
     /// Whether it has changed rows.

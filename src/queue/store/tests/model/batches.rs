@@ -53,7 +53,7 @@ impl Model {
         Some((at, worker))
     }
 
-    fn any_store(&mut self) -> Arc<dyn JobStore> {
+    fn any_store(&mut self) -> Arc<Store> {
         let handle = self.below(2);
         self.store(handle)
     }
@@ -250,7 +250,7 @@ impl Model {
     }
 
     /// Does it with the first handle, which may give up halfway, and once more.
-    fn twice<T>(&mut self, mut work: impl FnMut(&dyn JobStore, Timestamp) -> T) -> (T, T) {
+    fn twice<T>(&mut self, mut work: impl FnMut(&Store, Timestamp) -> T) -> (T, T) {
         let chunks = self.below(4) as u64;
         self.db.abandon_after(chunks);
         let once = work(&*self.store(0), self.wall());

@@ -127,7 +127,7 @@ impl Model {
         self.names[at]
     }
 
-    fn store(&self, handle: usize) -> Arc<dyn JobStore> {
+    fn store(&self, handle: usize) -> Arc<Store> {
         if handle == 0 {
             self.db.one.clone().unwrap()
         } else {
@@ -243,7 +243,7 @@ impl Model {
     /// Lets what the first handle does be abandoned halfway sometimes, and has the other one finish.
     fn halfway<T>(
         &mut self,
-        work: impl FnOnce(&dyn JobStore, Timestamp) -> Result<T, Error>,
+        work: impl FnOnce(&Store, Timestamp) -> Result<T, Error>,
     ) -> Option<T> {
         let chunks = if self.below(2) == 0 {
             1_000

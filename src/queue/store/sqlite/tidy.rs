@@ -1,4 +1,4 @@
-//! Maintenance: continues chores, and keeps the file small.
+//! Maintenance: keeps the file small.
 
 use std::fs;
 use std::sync::atomic::Ordering;
@@ -7,11 +7,10 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use crate::base::{Error, Timestamp};
-use crate::queue::store::sql::chores;
 use crate::queue::store::sql::statements::Fault;
 
-use super::SqliteStore;
-use super::writer::{Sync, be_patient};
+use super::Sqlite;
+use super::writer::{Saved, be_patient};
 
 /// Up to this number of free pages the file is not shrunk.
 const FEW_PAGES: i64 = 1_000;
@@ -24,14 +23,11 @@ const WORTH_COPYING: u64 = 2 << 20;
 /// The size from which the write-ahead log is truncated, which needs a moment without readers.
 const LONG_LOG: u64 = 64 << 20;
 
-impl SqliteStore {
-    pub(super) fn do_chore(&self, now: Timestamp) -> Result<bool, Error> {
-        self.copy_log()?;
-        if chores::resume(self, now)? {
-            return Ok(true);
-        }
+impl Sqlite {
+    /// Gives free pages back to the disk, and truncates the log. Returns true if more is left.
+    pub(in crate::queue::store) fn tidy(&self, now: Timestamp) -> Result<bool, Error> {
         if self.spare_pages()? {
-            self.write(Sync::Lazy, |conn| {
+            self.write(Saved::Lazily, |conn| {
                 // Each row frees one page.
                 let mut shrink =
                     conn.prepare(&format!("PRAGMA incremental_vacuum({SHRINK_BY})"))?;
@@ -64,7 +60,7 @@ impl SqliteStore {
     /// Copies the write-ahead log into the database concurrently with writes, so that no transaction has to wait for
     /// it. The log restarts only after all of it was copied, which does not happen during constant writes; but the rest
     /// is short by then.
-    fn copy_log(&self) -> Result<(), Error> {
+    pub(in crate::queue::store) fn copy_log(&self) -> Result<(), Error> {
         if self.log_size() < WORTH_COPYING {
             return Ok(());
         }
@@ -106,7 +102,7 @@ impl SqliteStore {
             Ok(ask.query_row([], |row| row.get::<_, bool>(0))?)
         })?;
         if idle {
-            self.write(Sync::Lazy, |conn| {
+            self.write(Saved::Lazily, |conn| {
                 conn.execute(&format!("DELETE FROM lanes WHERE {unused}"), [])?;
                 Ok(())
             })?;

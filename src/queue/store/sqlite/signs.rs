@@ -1,0 +1,150 @@
+//! Signs of life: each worker locks a file of its own as long as its OS process exists, so a claim needs no lease and a
+//! suspended process keeps its jobs.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use uuid::Uuid;
+
+use crate::base::host::host;
+use crate::base::private;
+use crate::base::{Error, ErrorKind, LockedFile};
+use crate::queue::store::workers::{ListedWorker, Registry};
+
+use super::Sqlite;
+
+/// A locked file.
+type Sign = (LockedFile, PathBuf);
+
+impl Sqlite {
+    fn lock_path(&self, name: &str) -> PathBuf {
+        self.beside(".workers").join(format!("{name}.lock"))
+    }
+
+    /// A name for a worker, and its locked file, if other processes can look at it.
+    pub(in crate::queue::store) fn make_sign(&self) -> Result<(String, Option<Sign>), Error> {
+        if self.file.is_none() {
+            return Ok((Uuid::now_v7().to_string(), None));
+        }
+        let folder = self.beside(".workers");
+        let cannot = |error: io::Error| {
+            let why = format!(
+                "{}: no lock file can be made there ({error}). The folder must be writable for this user",
+                folder.display()
+            );
+            Error::new(ErrorKind::Invalid, why)
+        };
+        private::make_folder(&folder).map_err(cannot)?;
+        self.sweep(&folder)?;
+        let (name, path, file) = locked_file(|name| self.lock_path(name)).map_err(cannot)?;
+        Ok((name, Some((file, path))))
+    }
+
+    /// All workers. `own`: those of this OS process.
+    pub(in crate::queue::store) fn listed(
+        &self,
+        own: &Registry,
+    ) -> Result<Vec<ListedWorker>, Error> {
+        let all = self.rows()?.into_iter().map(|(no, name, pid, host)| {
+            let (is_dead, sign) = match own.has(no) {
+                true => (false, None),
+                false => self.pulse(&name, pid, &host),
+            };
+            let quotas = Vec::new();
+            ListedWorker {
+                no,
+                pid,
+                host,
+                is_dead,
+                quotas,
+                sign,
+            }
+        });
+        Ok(all.collect())
+    }
+
+    /// Number, name, process and machine of each worker.
+    fn rows(&self) -> Result<Vec<(i64, String, i64, String)>, Error> {
+        self.read(|conn| {
+            let mut read =
+                conn.prepare_cached("SELECT no, name, pid, host FROM workers ORDER BY no")?;
+            let all = read.query_map([], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+            })?;
+            Ok(all.collect::<Result<_, _>>()?)
+        })
+    }
+
+    /// Whether a worker is dead. While its file is locked, no other process detects that.
+    fn pulse(&self, name: &str, pid: i64, host: &str) -> (bool, Option<Sign>) {
+        let path = self.lock_path(name);
+        match try_lock(&path) {
+            Ok(Some(file)) => (true, Some((file, path))),
+            // The lock file was removed, which shows nothing about the worker; or the store was moved without it.
+            Err(error)
+                if error.kind() == io::ErrorKind::NotFound
+                    && (self.is_movable || is_gone(pid, host)) =>
+            {
+                (true, None)
+            }
+            Ok(None) | Err(_) => (false, None),
+        }
+    }
+
+    /// Removes lock files that no process has locked and no row names: a process crashed between the two steps.
+    fn sweep(&self, folder: &Path) -> Result<(), Error> {
+        let is_listed = |name: &str, rows: &[(i64, String, i64, String)]| {
+            rows.iter().any(|(_, listed, ..)| listed == name)
+        };
+        let known = self.rows()?;
+        let Ok(files) = fs::read_dir(folder) else {
+            return Ok(());
+        };
+        for path in files.flatten().map(|file| file.path()) {
+            let name = path.file_stem().and_then(|name| name.to_str());
+            let name = name.unwrap_or_default().to_owned();
+            if is_listed(&name, &known)
+                || path.extension().is_none_or(|extension| extension != "lock")
+            {
+                continue;
+            }
+            // If this locks the file, its creator has crashed or has not locked it yet, and then creates another.
+            if let Ok(Some(_held)) = try_lock(&path)
+                && !is_listed(&name, &self.rows()?)
+            {
+                let _ = fs::remove_file(&path);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A new file under a new name, and its lock.
+fn locked_file(path: impl Fn(&str) -> PathBuf) -> io::Result<(String, PathBuf, LockedFile)> {
+    loop {
+        let name = Uuid::now_v7().to_string();
+        let path = path(&name);
+        let file = private::open(
+            File::options().read(true).write(true).create_new(true),
+            &path,
+        )?;
+        // Another process's sweep may have locked it for a moment, and removed it.
+        if let Some(file) = LockedFile::try_lock(file)?
+            && path.exists()
+        {
+            return Ok((name, path, file));
+        }
+    }
+}
+
+/// The lock of an existing file, if no process has locked it.
+fn try_lock(path: &Path) -> io::Result<Option<LockedFile>> {
+    LockedFile::try_lock(File::options().read(true).write(true).open(path)?)
+}
+
+/// Whether an OS process has ended. A process of another machine came here with a copy of its database.
+pub(super) fn is_gone(pid: i64, of: &str) -> bool {
+    let processes = Path::new("/proc");
+    of != host() || processes.join("self").exists() && !processes.join(pid.to_string()).exists()
+}

@@ -1,0 +1,409 @@
+//! Workers: which of them are alive, what they claim, and how the jobs and batches of one that has ended are returned.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+
+use parking_lot::Mutex;
+
+use crate::base::host::host;
+use crate::base::{Error, ErrorKind, LockedFile, Timestamp};
+use crate::queue::job::ProcessState;
+
+use super::counters::CounterChanges;
+#[cfg(feature = "mysql")]
+use super::mysql;
+use super::rows::{CANCELLED, FAILED, IN_PROGRESS, PENDING, process_of, small};
+use super::sql::standing::lock;
+use super::sql::statements::{Dialect, Fault, RESULTS, Statements, by, error_text};
+use super::sql::{Again, claim, settle};
+use super::{ClaimReply, ClaimRequest, Db, MAX_CRASHES, Settlement, Store, WorkerId, Workers};
+
+/// The workers of a store.
+#[derive(Default)]
+pub(super) struct Registry {
+    workers: Mutex<BTreeMap<i64, Registered>>,
+}
+
+/// A worker of this store.
+#[derive(Default)]
+struct Registered {
+    /// Number of jobs that it has claimed.
+    given: u64,
+    /// Its last claim found no job.
+    is_idle: bool,
+    /// It has ended, but its row could not be deleted.
+    left: bool,
+    /// A claim that may have been committed, although the reply was lost.
+    attempt: Option<ClaimReply>,
+    /// Its locked file, with which it shows other OS processes that it is alive.
+    sign: Option<(LockedFile, PathBuf)>,
+}
+
+impl Registry {
+    pub(super) fn has(&self, worker: i64) -> bool {
+        self.workers.lock().contains_key(&worker)
+    }
+
+    /// The numbers of all workers.
+    #[cfg(feature = "mysql")]
+    pub(super) fn numbers(&self) -> Vec<i64> {
+        self.workers.lock().keys().copied().collect()
+    }
+
+    /// Whether a worker has claimed without finding a job.
+    #[cfg(feature = "mysql")]
+    pub(super) fn has_idle(&self) -> bool {
+        self.workers.lock().values().any(|worker| worker.is_idle)
+    }
+
+    /// Workers that have ended while their rows could not be deleted.
+    pub(super) fn left(&self) -> Vec<i64> {
+        let workers = self.workers.lock();
+        let left = workers.iter().filter(|(_, worker)| worker.left);
+        left.map(|(no, _)| *no).collect()
+    }
+
+    /// Whether a worker of this store has ended.
+    pub(super) fn has_left(&self, worker: i64) -> bool {
+        self.look(worker, |known| known.left) != Some(false)
+    }
+
+    /// Reads or changes a worker if it belongs to this store.
+    fn look<T>(&self, worker: i64, look: impl FnOnce(&mut Registered) -> T) -> Option<T> {
+        self.workers.lock().get_mut(&worker).map(look)
+    }
+
+    /// Simulates a power failure.
+    #[cfg(all(test, feature = "mysql"))]
+    pub(super) fn forget_all(&self) {
+        self.workers.lock().clear();
+    }
+}
+
+/// A worker as its row describes it.
+pub(super) struct ListedWorker {
+    pub no: i64,
+    pub pid: i64,
+    pub host: String,
+    pub is_dead: bool,
+    /// The quotas that it uses.
+    pub quotas: Vec<u64>,
+    /// The locked file of a dead worker: meanwhile no other OS process finds it dead.
+    pub sign: Option<(LockedFile, PathBuf)>,
+}
+
+impl Store {
+    /// Registers a worker. Its claims and batches last until it is [unregistered](Self::unregister_worker) or its OS
+    /// process ends.
+    pub fn register_worker(&self) -> Result<WorkerId, Error> {
+        // A file is locked before the row is visible: no OS process ever finds a living worker unlocked.
+        let (name, sign) = match &self.db {
+            Db::Sqlite(db) => db.make_sign()?,
+            #[cfg(feature = "mysql")]
+            Db::Mysql(_) => Default::default(),
+        };
+        let no = self.write(Again::Harmless, |tx| {
+            match &self.db {
+                Db::Sqlite(_) => tx.run(
+                    "INSERT INTO #workers (name, pid, host) VALUES (?, ?, ?)",
+                    by![name.clone(), std::process::id(), host().to_owned()],
+                )?,
+                #[cfg(feature = "mysql")]
+                Db::Mysql(db) => db.enlist(tx, None)?,
+            };
+            Ok(tx.last_id())
+        })?;
+        let worker = Registered {
+            sign,
+            ..Registered::default()
+        };
+        self.workers.workers.lock().insert(no, worker);
+        #[cfg(feature = "mysql")]
+        if let Db::Mysql(db) = &self.db {
+            db.heartbeat.start()?;
+        }
+        Ok(WorkerId(no))
+    }
+
+    /// A worker has no row. It is registered again if its lease has ended while it could not reach the database; others
+    /// have its former jobs.
+    ///
+    /// # Errors
+    /// When its jobs would never return to the queue.
+    pub(super) fn enlist_again(
+        &self,
+        _tx: &mut dyn Statements,
+        _worker: WorkerId,
+    ) -> Result<(), Fault> {
+        match &self.db {
+            Db::Sqlite(_) => {
+                let why = "the worker is no longer registered: other workers took over its jobs. Start it again";
+                Err(Error::new(ErrorKind::Invalid, why).into())
+            }
+            #[cfg(feature = "mysql")]
+            Db::Mysql(_) if self.workers.has_left(_worker.0) => {
+                let why =
+                    "the worker is not registered: it has ended, or belongs to another OS process";
+                Err(Error::new(ErrorKind::Invalid, why).into())
+            }
+            #[cfg(feature = "mysql")]
+            Db::Mysql(db) => {
+                log::warn!(
+                    "the database could not be reached for longer than a lease, and other workers took over the jobs of this \
+                     one; it continues with new jobs"
+                );
+                db.enlist(_tx, Some(_worker.0)).map(drop)
+            }
+        }
+    }
+
+    /// Unregisters a worker. Its unfinished jobs return to the queue as if they had never been claimed; its batches
+    /// keep their jobs and have no owner.
+    pub fn unregister_worker(&self, worker: WorkerId, now: Timestamp) -> Result<(), Error> {
+        let given_back = self.write(Again::Harmless, |tx| {
+            give_back(tx, worker.0, Departure::Retired, now).map(|back| back.unwrap_or(0))
+        });
+        if given_back.is_err() {
+            self.workers.look(worker.0, |worker| worker.left = true);
+        }
+        let given_back = given_back?;
+        self.forget(worker.0);
+        if given_back > 0 {
+            self.wake_workers();
+        }
+        Ok(())
+    }
+
+    fn forget(&self, worker: i64) {
+        let known = self.workers.workers.lock().remove(&worker);
+        if let Some((_locked, path)) = known.and_then(|worker| worker.sign) {
+            let _ = fs::remove_file(path);
+        }
+    }
+
+    /// Claims due jobs for a worker: highest priority first, then oldest first, then by key if they came due together.
+    /// One of every 8 jobs that a worker claims is the oldest due job of any priority. A job whose worker crashed
+    /// [twice](super::SUSPECT_CRASHES) is claimed by itself, and while it is next, no job after it is claimed. Fails if
+    /// the worker is not registered.
+    pub fn claim(
+        &self,
+        worker: WorkerId,
+        wanted: ClaimRequest<'_>,
+        now: Timestamp,
+    ) -> Result<ClaimReply, Error> {
+        let known = self
+            .workers
+            .look(worker.0, |worker| (worker.given, worker.attempt.take()));
+        let (given, mut attempt) = known.ok_or_else(|| worker.unknown())?;
+        let claimed = claim::claim(self, worker, given, wanted, now, &mut attempt);
+        self.workers.look(worker.0, |worker| match &claimed {
+            Ok(claimed) => {
+                worker.is_idle = claimed.jobs.is_empty();
+                worker.given += claimed.jobs.len() as u64;
+            }
+            // It is unknown whether the jobs were claimed: if they were, the next claim has them.
+            Err(_) => worker.attempt = attempt,
+        });
+        #[cfg(feature = "mysql")]
+        if let (Db::Mysql(db), Ok(claimed)) = (&self.db, &claimed)
+            && !claimed.jobs.is_empty()
+        {
+            db.heartbeat.has_work();
+        }
+        claimed
+    }
+
+    /// Records ends of jobs that run or are in a batch, in one transaction. A success counts while its job has not
+    /// ended; any other end counts only if its claim is the last one. An end that does not count is not an error.
+    /// Returns the changed processes in their new state.
+    pub fn settle(&self, ends: &[Settlement], now: Timestamp) -> Result<Vec<ProcessState>, Error> {
+        let ends = match &self.db {
+            Db::Sqlite(_) => Cow::Borrowed(ends),
+            #[cfg(feature = "mysql")]
+            Db::Mysql(db) => db.fitting(ends),
+        };
+        settle::settle(self, &ends, now)
+    }
+
+    /// The registered workers.
+    pub(crate) fn workers(&self) -> Result<Workers, Error> {
+        let (listed, mut found) = self.look()?;
+        found.any_dead =
+            listed.iter().any(|worker| worker.is_dead) || !self.workers.left().is_empty();
+        let live = listed.into_iter().filter(|worker| !worker.is_dead);
+        found.live = live
+            .map(|worker| (WorkerId(worker.no), worker.quotas))
+            .collect();
+        Ok(found)
+    }
+
+    /// All workers, and what else a worker looks at every second.
+    fn look(&self) -> Result<(Vec<ListedWorker>, Workers), Error> {
+        match &self.db {
+            Db::Sqlite(db) => {
+                let workers = Workers {
+                    version: db.version()?,
+                    ..Workers::default()
+                };
+                Ok((db.listed(&self.workers)?, workers))
+            }
+            #[cfg(feature = "mysql")]
+            Db::Mysql(db) => db.look(),
+        }
+    }
+
+    /// Lists the quotas that a worker uses, for [`workers`](Self::workers) on all machines. Workers on one machine share
+    /// their limits in another way.
+    pub(crate) fn list_quotas(&self, _worker: WorkerId, _quotas: &[u64]) -> Result<(), Error> {
+        match &self.db {
+            Db::Sqlite(_) => Ok(()),
+            #[cfg(feature = "mysql")]
+            Db::Mysql(db) => db.list_quotas(_worker, _quotas),
+        }
+    }
+
+    /// The registered workers whose OS process has ended. They keep their jobs and batches until
+    /// [`reclaim`](Self::reclaim).
+    pub(crate) fn dead_workers(&self) -> Result<Vec<WorkerId>, Error> {
+        let listed = self.look()?.0.into_iter();
+        let dead = listed.filter(|worker| worker.is_dead);
+        Ok(dead.map(|worker| WorkerId(worker.no)).collect())
+    }
+
+    /// Returns the jobs of workers whose OS process has ended to the queue; their batches keep their jobs and have no
+    /// owner. A job whose worker crashed for the [fifth](super::MAX_CRASHES) time fails as
+    /// [`ErrorKind::Crashed`](crate::ErrorKind::Crashed) instead. Returns the number of affected jobs.
+    pub fn reclaim(&self, now: Timestamp) -> Result<u64, Error> {
+        let mut affected = 0;
+        // Those of this OS process that have ended while that could not be written.
+        for no in self.workers.left() {
+            let back = self.write(Again::Harmless, |tx| {
+                give_back(tx, no, Departure::Unsaved, now)
+            })?;
+            affected += back.unwrap_or(0);
+            self.forget(no);
+        }
+        for worker in self.look()?.0 {
+            if !worker.is_dead {
+                continue;
+            }
+            let back = self.write(Again::Harmless, |tx| {
+                give_back(tx, worker.no, Departure::Died, now)
+            })?;
+            if let Some((_locked, path)) = &worker.sign {
+                let _ = fs::remove_file(path);
+            }
+            if let Some(jobs) = back {
+                log::info!(
+                    "a worker died (process {} on {}): {jobs} of its jobs returned to the queue",
+                    worker.pid,
+                    worker.host
+                );
+                affected += jobs;
+            }
+        }
+        if affected > 0 {
+            self.wake_workers();
+        }
+        Ok(affected)
+    }
+}
+
+/// The query that finds a registered worker and locks its row until the transaction ends.
+pub(super) fn keeping(worker: WorkerId) -> String {
+    let no = worker.0;
+    format!("SELECT 1 FROM #workers WHERE no = {no} LOCK IN SHARE MODE")
+}
+
+/// Why a worker is unregistered, which decides about its remaining jobs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Departure {
+    /// It ended: its jobs were not started.
+    Retired,
+    /// The ends of its jobs could not be recorded.
+    Unsaved,
+    /// It crashed: its jobs may be the cause.
+    Died,
+}
+
+/// Returns a worker's jobs to the queue and unregisters it. Returns `None` if it was not registered.
+pub(super) fn give_back(
+    tx: &mut dyn Statements,
+    worker: i64,
+    departure: Departure,
+    now: Timestamp,
+) -> Result<Option<u64>, Fault> {
+    let (died, lost) = (
+        departure == Departure::Died,
+        departure != Departure::Retired,
+    );
+    let gone = match tx.dialect() {
+        // It may have renewed its lease since it was found dead.
+        #[cfg(feature = "mysql")]
+        Dialect::Mysql if died => {
+            format!(
+                "DELETE FROM #workers WHERE no = ? AND lease_until <= {}",
+                mysql::CLOCK
+            )
+        }
+        _ => "DELETE FROM #workers WHERE no = ?".to_owned(),
+    };
+    if tx.run(&gone, by![worker])? == 0 {
+        return Ok(None);
+    }
+    tx.run(
+        "UPDATE #batches SET worker = NULL WHERE worker = ?",
+        by![worker],
+    )?;
+    let rows = tx.rows(
+        "SELECT id, crashes FROM #jobs WHERE worker = ? ORDER BY id FOR UPDATE",
+        by![worker],
+    )?;
+    let mut held = Vec::with_capacity(rows.len());
+    for mut row in rows {
+        held.push((row.at::<i64>(0)?, row.at::<i64>(1)?));
+    }
+    let standing = lock(tx, held.iter().map(|(id, _)| process_of(*id)))?;
+    let mut changes = CounterChanges::default();
+    let mut by_status: [Vec<i64>; 3] = Default::default();
+    let mut errors = Vec::new();
+    for (id, crashes) in &held {
+        let crashes = crashes + i64::from(died);
+        let process = standing.get(&process_of(*id));
+        let (at, status) = if process.is_none_or(|process| process.stops_trying()) {
+            (0, CANCELLED)
+        } else if died && small(crashes) >= MAX_CRASHES {
+            let why = format!("its worker died while it ran, for the {MAX_CRASHES}th time");
+            let error = Error::new(ErrorKind::Crashed, why);
+            errors.push(by![*id, error_text(&error)?, None::<String>]);
+            (1, FAILED)
+        } else {
+            (2, PENDING)
+        };
+        by_status[at].push(*id);
+        changes.moved(*id, IN_PROGRESS, status);
+    }
+    for (status, jobs) in [CANCELLED, FAILED, PENDING].into_iter().zip(by_status) {
+        if !jobs.is_empty() {
+            let update = format!(
+                "UPDATE #jobs SET status = {status}, worker = NULL, crashes = crashes + {}, lost = GREATEST(lost, {})
+                 WHERE id IN :list",
+                i64::from(died),
+                i64::from(lost),
+            );
+            tx.run_in(&update, &jobs)?;
+        }
+    }
+    tx.upsert_rows(&RESULTS, &mut errors.into_iter())?;
+    if lost {
+        let mut jobs = BTreeMap::new();
+        for (id, _) in &held {
+            *jobs.entry(process_of(*id)).or_insert(0) += 1;
+        }
+        changes.lost_with_worker(tx, &jobs)?;
+    }
+    changes.write(tx, now)?;
+    Ok(Some(held.len() as u64))
+}
