@@ -16,7 +16,9 @@ use super::counters::CounterChanges;
 use super::mysql;
 use super::rows::{CANCELLED, FAILED, IN_PROGRESS, PENDING, process_of, small};
 use super::sql::standing::lock;
-use super::sql::statements::{Dialect, Fault, RESULTS, Statements, by, error_text};
+#[cfg(feature = "mysql")]
+use super::sql::statements::Dialect;
+use super::sql::statements::{Fault, RESULTS, Statements, by, error_text};
 use super::sql::{Again, claim, settle};
 use super::{ClaimReply, ClaimRequest, Db, MAX_CRASHES, Settlement, Store, WorkerId, Workers};
 
@@ -32,6 +34,7 @@ struct Registered {
     /// Number of jobs that it has claimed.
     given: u64,
     /// Its last claim found no job.
+    #[cfg(feature = "mysql")]
     is_idle: bool,
     /// It has ended, but its row could not be deleted.
     left: bool,
@@ -65,7 +68,8 @@ impl Registry {
         left.map(|(no, _)| *no).collect()
     }
 
-    /// Whether a worker of this store has ended.
+    /// Whether a worker has ended, or belongs to another store.
+    #[cfg(feature = "mysql")]
     pub(super) fn has_left(&self, worker: i64) -> bool {
         self.look(worker, |known| known.left) != Some(false)
     }
@@ -200,7 +204,10 @@ impl Store {
         let claimed = claim::claim(self, worker, given, wanted, now, &mut attempt);
         self.workers.look(worker.0, |worker| match &claimed {
             Ok(claimed) => {
-                worker.is_idle = claimed.jobs.is_empty();
+                #[cfg(feature = "mysql")]
+                {
+                    worker.is_idle = claimed.jobs.is_empty();
+                }
                 worker.given += claimed.jobs.len() as u64;
             }
             // It is unknown whether the jobs were claimed: if they were, the next claim has them.

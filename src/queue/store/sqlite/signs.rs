@@ -47,9 +47,10 @@ impl Sqlite {
         own: &Registry,
     ) -> Result<Vec<ListedWorker>, Error> {
         let all = self.rows()?.into_iter().map(|(no, name, pid, host)| {
-            let (is_dead, sign) = match own.has(no) {
-                true => (false, None),
-                false => self.pulse(&name, pid, &host),
+            let (is_dead, sign) = if own.has(no) {
+                (false, None)
+            } else {
+                self.pulse(&name, pid, &host)
             };
             let quotas = Vec::new();
             ListedWorker {
