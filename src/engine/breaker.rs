@@ -22,6 +22,10 @@
 //! first calls of their items. If several items share a call (embeddings), a failure that one of them may have caused
 //! does not count.
 //!
+//! An internal error of the provider (500) may also be the fault of its prompt. While untried items are left, they decide:
+//! one after the other probes the step. If only items are left that have failed before, the failures are taken for
+//! theirs: the breaker closes ([`Breakers::release`]), and each item ends after its own attempts.
+//!
 //! A step is *in doubt* after a time-out, if it answered nothing during that whole call. Until it answers, calls that
 //! can fail over have a shorter time-out ([`Patience`]): three quarters of that time, and at least twice the longest
 //! time that the step has taken to answer. An abandoned call fails over and counts as a time-out. No further call
@@ -84,6 +88,8 @@ struct Breaker {
     slowest: Option<Duration>,
     last_answer: Option<Time>,
     since_answer: Failures,
+    /// Only items that had failed before were left, so their failures are their own until the step answers or trips.
+    released: bool,
 }
 
 /// Failures since the last answer.
@@ -174,6 +180,21 @@ pub(super) fn may_be_shared(error: &Error) -> bool {
     Sign::of_error(error).is_failure()
 }
 
+/// Whether the prompt may have caused the failure: the provider replied, and not with a status that concerns every
+/// request.
+fn may_be_of_item(error: &Error) -> bool {
+    error.kind() == ErrorKind::Transient
+        && error.status().is_some()
+        && !error.is_unreachable()
+        && !error.timed_out()
+        && !is_overload(error)
+}
+
+/// Statuses that concern the provider, whatever the request. Cloudflare uses 520 to 530.
+pub(super) fn is_overload(error: &Error) -> bool {
+    matches!(error.status(), Some(502..=504 | 520..=530))
+}
+
 /// A call that ended, as its breaker sees it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ended {
@@ -213,6 +234,7 @@ impl Breakers {
                 slowest: None,
                 last_answer: None,
                 since_answer: Failures::default(),
+                released: false,
             });
             self.0.len() - 1
         });
@@ -223,10 +245,16 @@ impl Breakers {
             (Sign::Answered, _) => {
                 breaker.last_answer = Some(now);
                 breaker.slowest = breaker.slowest.max(Some(now.since(call.began)));
+                breaker.released = false;
                 return breaker.close(true);
             }
             (Sign::Reached, _) => return breaker.close(false),
             (Sign::Failed, _) if call.of_one => return breaker.close(false),
+            (Sign::Failed, Err(error))
+                if breaker.released && !call.first && may_be_of_item(error) =>
+            {
+                return breaker.close(false);
+            }
             (_, Err(error)) => error,
             (_, Ok(_)) => return false,
         };
@@ -294,6 +322,30 @@ impl Breakers {
         }
     }
 
+    /// If a breaker is half open because of failures that may be those of items, and no call probes its step: the number
+    /// of items to look at in search of one that never failed.
+    pub(super) fn items_in_question(&self, now: Time) -> Option<usize> {
+        let in_question = self.0.iter().filter(|breaker| breaker.is_half_open(now));
+        let failed = in_question.filter(|breaker| breaker.may_be_of_items());
+        failed
+            .map(|breaker| breaker.since_answer.all as usize)
+            .max()
+    }
+
+    /// Whether only the items themselves may be the reason why the breaker of this step is half open.
+    pub(super) fn is_in_question(&self, step: StepId, now: Time) -> bool {
+        let known = self.of(step);
+        known.is_some_and(|breaker| breaker.is_half_open(now) && breaker.may_be_of_items())
+    }
+
+    /// Closes the breaker of a step for which only items are left that have failed before: the provider may be fine.
+    pub(super) fn release(&mut self, step: StepId) {
+        if let Some(breaker) = self.0.iter_mut().find(|breaker| breaker.step == step) {
+            breaker.close(false);
+            breaker.released = true;
+        }
+    }
+
     /// Why the step is not called while another step can be.
     pub(super) fn open_reason(&self, step: StepId) -> Option<&Error> {
         match &self.of(step)?.state {
@@ -321,13 +373,9 @@ impl Breakers {
         !self.0.is_empty() && self.0.iter().all(is_open)
     }
 
-    /// Whether a breaker is half open and its probe may start. Breakers without a recent probe are ignored: no item
-    /// waits for them.
+    /// Whether the probe of a breaker may start.
     pub(super) fn any_half_open(&self, now: Time) -> bool {
-        self.0.iter().any(|breaker| match breaker.state {
-            State::HalfOpen { since, probing, .. } => !probing && now.since(since) <= UNPROBED,
-            _ => false,
-        })
+        self.0.iter().any(|breaker| breaker.is_half_open(now))
     }
 
     /// If items without another step stop waiting after this failure: the reason. `out`: other calls to the step that
@@ -377,6 +425,21 @@ impl Breakers {
 }
 
 impl Breaker {
+    /// Whether a probe may start. Breakers without a recent probe are ignored: no item waits for them.
+    fn is_half_open(&self, now: Time) -> bool {
+        match self.state {
+            State::HalfOpen { since, probing, .. } => !probing && now.since(since) <= UNPROBED,
+            _ => false,
+        }
+    }
+
+    fn may_be_of_items(&self) -> bool {
+        match &self.state {
+            State::Closed => false,
+            State::Open { why, .. } | State::HalfOpen { why, .. } => may_be_of_item(why),
+        }
+    }
+
     fn count(&mut self, sign: Sign, call: Ended, now: Time) {
         let failures = &mut self.since_answer;
         failures.all += 1;
@@ -452,6 +515,7 @@ impl Breaker {
     /// Opens the breaker for twice as long as before.
     fn open(&mut self, why: &Error, before: Duration, detour: Detour, now: Time) {
         self.open_since.get_or_insert(now);
+        self.released = false;
         let (first, longest) = match detour {
             Detour::NextStep => (FIRST_OPEN, LONGEST_OPEN),
             _ => (FIRST_WAIT, LONGEST_WAIT),

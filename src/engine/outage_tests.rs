@@ -215,8 +215,38 @@ fn items_that_cause_their_failures_fail_after_their_attempts() {
             assert_eq!(answered, 100 - poison.len());
             assert_eq!(ended.calls, answered + 4 * poison.len());
             assert!(
-                run.stop_reason().is_none() && ended.took < ms(330_000),
+                run.stop_reason().is_none() && ended.took < ms(60_000),
                 "{ended:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn prompts_that_fail_alone_are_no_outage() {
+    // The last prompts of a run, and jobs that are all that a worker has.
+    for (good, bad, durable) in [(100, 24, false), (100, 24, true), (0, 6, true)] {
+        for concurrency in [1, 8, 64] {
+            let provider = |_, item| {
+                if item >= good {
+                    status(500)
+                } else {
+                    answers(ms(100))
+                }
+            };
+            let mut run = start(good + bad, concurrency);
+            run.options.durable = durable;
+            let ended = turn_to_end(&mut run, &provider);
+            let (answered, mut failed) = outcomes(&run);
+            failed.sort_unstable();
+            assert_eq!(answered, good);
+            assert_eq!(failed, Vec::from_iter(good..good + bad), "{ended:?}");
+            assert_eq!(ended.calls, good + 4 * bad, "{ended:?}");
+            let since = ended.answered.last().copied().unwrap_or(Time::ZERO);
+            let took = ended.took.saturating_sub(since.since(Time::ZERO));
+            assert!(
+                took < ms(40_000),
+                "{good}, {bad}, {durable}, {concurrency}: {took:?}"
             );
         }
     }

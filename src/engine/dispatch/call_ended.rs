@@ -4,12 +4,11 @@ use std::time::Duration;
 
 use crate::base::{Error, ErrorKind, Mark, Sent, Time};
 
-use super::super::breaker::{Detour, Ended, Patience, may_be_shared};
+use super::super::breaker::{Detour, Ended, Patience, is_overload, may_be_shared};
 use super::super::class::StepId;
 use super::super::limiter::{CallEnd, LOADING_AGAIN};
 use super::super::route;
 use super::super::work::{Settled, Ticket, Work};
-use super::outage::is_overload;
 use super::{Call, Dispatcher, EndedCall, ErrorPolicy, StopReason};
 
 /// Facts about a call that has ended.

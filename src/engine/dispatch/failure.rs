@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use crate::base::{Error, ErrorKind, RateHints, Time};
 
-use super::super::breaker::{Detour, may_be_shared};
+use super::super::breaker::{Detour, is_overload, may_be_shared};
 use super::super::class::StepId;
 use super::super::quota::QuotaId;
 use super::super::refusals::{self, QuotaHealth};
 use super::super::route::{self, Next};
 use super::super::work::{Settled, Ticket, Work};
 use super::call_ended::{EndFacts, is_pace};
-use super::outage::{is_of_provider, is_overload};
+use super::outage::is_of_provider;
 use super::{Dispatcher, ErrorPolicy, StopReason};
 
 /// Consecutive items that failed without a connection: no request gets through.

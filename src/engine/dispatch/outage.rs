@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::base::{Error, ErrorKind, Sent, Time};
 
-use super::super::breaker::Detour;
+use super::super::breaker::{Detour, is_overload};
 use super::super::class::{Class, StepId};
 use super::super::quota::QuotaId;
 use super::super::work::{Settled, Ticket, Work};
@@ -20,12 +20,46 @@ impl<W: Work> Dispatcher<W> {
     /// Number of items to take. If a provider is to be probed, several to choose from, unless returning them needs a
     /// write.
     pub(super) fn wanted(&self, free: usize, now: Time) -> usize {
-        if !self.availability.breakers.any_half_open(now) {
+        let breakers = &self.availability.breakers;
+        if !breakers.any_half_open(now) {
             free
         } else if self.options.durable {
             1
         } else {
-            free.max(CHOICE)
+            let failed = breakers.items_in_question(now).unwrap_or_default();
+            free.max(failed + CHOICE)
+        }
+    }
+
+    /// Looks for items that never failed among those that could be taken. Where there are none, the failures are those
+    /// of the items, and nothing is held back any longer. A store returns the jobs that wait longest first, and these
+    /// are the untried ones.
+    pub(super) fn release_items(&mut self, items: &[Ticket<W::Task>], is_all: bool, now: Time) {
+        if !(is_all || self.options.durable) {
+            return;
+        }
+        let mut steps: Vec<(StepId, bool)> = Vec::new();
+        for Ticket { class, tries, .. } in items {
+            let Some(step) = self.availability.callable_step(class, tries.step) else {
+                continue;
+            };
+            let (at, untried) = (class.at(step), step != tries.step || tries.attempt == 0);
+            if !self.availability.breakers.is_in_question(at, now)
+                || self.detour(class, step) != Detour::Wait
+            {
+                continue;
+            }
+            match steps.iter_mut().find(|(known, _)| *known == at) {
+                Some((_, any)) => *any |= untried,
+                None => steps.push((at, untried)),
+            }
+        }
+        for (step, _) in steps.into_iter().filter(|(_, untried)| !untried) {
+            self.availability.breakers.release(step);
+            self.availability.pauses.forget();
+            log::warn!(
+                "only items are left that have failed before: each ends after its own attempts"
+            );
         }
     }
 
@@ -131,9 +165,4 @@ impl<W: Work> Dispatcher<W> {
 pub(super) fn is_of_provider(error: &Error) -> bool {
     let refused = error.is_unreachable() || is_overload(error);
     refused && error.kind() == ErrorKind::Transient && error.sent() != Sent::Maybe
-}
-
-/// Statuses that concern the provider, whatever the request. Cloudflare uses 520 to 530.
-pub(super) fn is_overload(error: &Error) -> bool {
-    matches!(error.status(), Some(502..=504 | 520..=530))
 }

@@ -39,6 +39,7 @@ impl<W: Work> Dispatcher<W> {
             match self.work.take(wanted, &self.availability, now) {
                 Err(error) => self.stop_for(StopReason::Fatal(error)),
                 Ok(Take::Items(items)) => {
+                    self.release_items(&items, items.len() < wanted, now);
                     let any_known = self.start_items(items, now, start);
                     self.flush(now);
                     if any_known {

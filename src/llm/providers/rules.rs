@@ -1,5 +1,5 @@
 //! The rules that give a failed reply the kind of its error, in the order in which they are tried: those
-//! of the vendor (`tables/vendors.json`), those of its dialect, of gateways, and of statuses in general
+//! that recognize a prompt that is too long, those of the vendor (`tables/vendors.json`), those of its dialect, of gateways, and of statuses in general
 //! (`tables/errors.json`). The first rule that matches decides.
 
 use std::sync::LazyLock;
@@ -74,6 +74,7 @@ impl Rule {
 pub(super) struct ErrorRules {
     #[serde(rename = "notes")]
     _notes: IgnoredAny,
+    too_long: Vec<Rule>,
     pub openai: Vec<Rule>,
     pub anthropic: Vec<Rule>,
     pub gemini: Vec<Rule>,
@@ -111,7 +112,13 @@ pub(super) fn classify<'r>(
     status: u16,
     error_body: &ErrorBody,
 ) -> &'r Rule {
-    let rules = [own, of_dialect, &RULES.gateways, &RULES.common];
+    let rules = [
+        &RULES.too_long,
+        own,
+        of_dialect,
+        &RULES.gateways,
+        &RULES.common,
+    ];
     let mut fitting = rules
         .into_iter()
         .flatten()

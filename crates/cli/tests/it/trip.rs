@@ -6,7 +6,8 @@ use std::time::Duration;
 use batchwright_simulate::{SimConfig, Simulator, Trouble};
 use serde_json::{Value, json};
 
-use super::common::{Desk, Has, RunToEnd, good, simulator};
+use super::common::{Desk, Has, RunToEnd, Running, good, simulator};
+use super::fake::{Asked, Fake, says};
 
 /// Runs this number of prompts past this provider; returns the summary and standard error.
 fn past(first: &Simulator, second: &Simulator, items: usize, words: &str) -> (Value, String) {
@@ -113,4 +114,83 @@ fn items_return_to_a_recovered_provider() {
             "{summary}"
         );
     });
+}
+
+/// A server that answers prompts with these words by a 500 with this message, and all others.
+fn fails_on(word: &'static str, message: &'static str) -> Fake {
+    Fake::start(move |asked| match &*asked.path {
+        "/v1/chat/completions" if text(asked).contains(word) => {
+            let error = json!({"code": 500, "message": message, "type": "server_error"});
+            says(500, json!({ "error": error }))
+        }
+        "/v1/chat/completions" => {
+            let choice = json!({"finish_reason": "stop", "message": {"content": "Blue."}});
+            let usage = json!({"prompt_tokens": 9, "completion_tokens": 1});
+            says(
+                200,
+                json!({"model": "m", "choices": [choice], "usage": usage}),
+            )
+        }
+        _ => says(404, json!({"error": {"message": "File Not Found"}})),
+    })
+}
+
+fn text(asked: &Asked) -> String {
+    String::from_utf8_lossy(&asked.body).into_owned()
+}
+
+fn calls(server: &Fake) -> usize {
+    let asked = server.asked();
+    asked
+        .iter()
+        .filter(|asked| asked.path.ends_with("/chat/completions"))
+        .count()
+}
+
+#[test]
+fn prompts_that_fail_alone_are_no_outage() {
+    // A prompt that is too long fails at once, any other after its attempts, although only such prompts are left.
+    for (message, attempts) in [
+        ("Context size has been exceeded.", 1),
+        ("internal error", 4),
+    ] {
+        let server = fails_on("poison", message);
+        let desk = Desk::new();
+        let lines = (0..64).map(|i| match i {
+            0..40 => format!("prompt {i}\n"),
+            _ => format!("poison {i}\n"),
+        });
+        desk.write("in.txt", lines.collect::<String>());
+        let words = "run in.txt -o out.jsonl --provider custom --model m -j 8 --json --base-url";
+        let words = words.split(' ').map(str::to_owned).chain([server.url()]);
+        let ended = Running::start(&mut desk.command(words)).wait().expect(3);
+        let summary = ended.json();
+        assert_eq!(summary["summary"]["completed"], 40, "{summary}");
+        assert_eq!(summary["summary"]["failed"], 24, "{summary}");
+        assert_eq!(calls(&server), 40 + 24 * attempts, "{message}");
+        let results = desk.results("out.jsonl");
+        let failed = results.iter().filter(|line| line["success"] == false);
+        let kind = if attempts == 1 {
+            "invalid"
+        } else {
+            "transient"
+        };
+        for line in failed {
+            line.has(json!({"error": {"kind": kind}, "attempts": attempts}));
+        }
+    }
+}
+
+#[test]
+fn jobs_that_fail_alone_are_no_outage() {
+    let server = fails_on("poison", "internal error");
+    let desk = Desk::new();
+    let lines = (0..6).map(|i| format!("poison {i}\n"));
+    desk.write("in.txt", lines.collect::<String>());
+    desk.plain("submit in.txt").expect(0);
+    let words = "work --provider custom --model m -j 4 --until-empty --json --base-url";
+    let words = words.split(' ').map(str::to_owned).chain([server.url()]);
+    let ended = Running::start(&mut desk.command(words)).wait();
+    assert_eq!(calls(&server), 24, "{}", ended.stderr);
+    desk.plain("status --json").shows(r#""failed":6"#);
 }
