@@ -269,6 +269,24 @@ fn items_return_to_a_recovered_provider() {
 }
 
 #[test]
+fn a_run_that_starts_with_one_call_at_a_time_grows_if_the_server_gains_by_it() {
+    let limits = || Limits::default().self_tuned(1, 256);
+    let mut run = dispatcher(vec![1; 300], limits(), 256, ErrorPolicy::default());
+    let ended = turn_to_end(&mut run, &|_, _| answers(ms(100)));
+    assert!(ended.took < ms(3_000), "{ended:?}");
+    // A server that answers one call after the other.
+    let free = Cell::new(Time::ZERO);
+    let one_by_one = |now: Time, _| {
+        free.set(free.get().max(now).after(ms(100)));
+        answers(free.get().since(now))
+    };
+    let mut run = dispatcher(vec![1; 300], limits(), 256, ErrorPolicy::default());
+    let ended = turn_to_end(&mut run, &one_by_one);
+    assert!(ended.took < ms(30_100), "{ended:?}");
+    assert!(run.counters().most_in_flight <= 2, "{:?}", run.counters());
+}
+
+#[test]
 fn without_another_provider_a_hanging_one_has_the_full_time_out() {
     let limits = Limits::default().burst(100);
     let mut run = dispatcher(vec![1; 8], limits, 2, ErrorPolicy::default());

@@ -10,7 +10,7 @@
 //! it to calls. Like its Gradient2, a tuned window compares the cost of calls at two sizes, here by a trial that is
 //! undone if it gained nothing.
 //!
-//! - **Climb.** The window grows by half at first, by one call with each answer. A size is kept if it was really used,
+//! - **Climb.** The window doubles at first, then grows by half, by one call with each answer. A size is kept if it was really used,
 //!   nothing was rejected and, for a tuned window, it brought a good part of the possible gain: work per time, which is
 //!   size divided by cost ([`SlotCost`]). Otherwise the window returns to the useful size, or to where the gain ended.
 //! - **Cut.** A rejection during a trial undoes the trial. At a size that was accepted before, the first rejection halves
@@ -45,6 +45,9 @@ const TELLING: f64 = 1.1;
 const LARGE: f64 = 1.4;
 /// Factor of the first steps, and maximum of later ones.
 const FASTEST: f64 = 1.5;
+/// A window below this size doubles at first: a server on this machine starts with one call at a time.
+const FEW: u32 = 5;
+const DOUBLE: f64 = 2.0;
 /// The same if rejections are what limits the window.
 const TELLING_IF_CUT: f64 = LARGE;
 /// Changes of cost that exceed noise: upwards, where a trial may cost something, and downwards.
@@ -55,7 +58,9 @@ const EIGHTH: f64 = 1.125;
 /// Answers that distinguish costs that differ by a tenth.
 const ENOUGH: u32 = 100;
 /// Answers that distinguish costs that differ by half.
-const ENOUGH_FOR_DOUBLE: u32 = 10;
+const ENOUGH_FOR_HALF: u32 = 10;
+/// Answers that distinguish a cost from its double.
+const ENOUGH_FOR_DOUBLE: u32 = 5;
 /// A window of at least this size limits nothing.
 const OPEN: u32 = 4096;
 
@@ -362,8 +367,10 @@ impl Window {
         match self.phase {
             _ if !self.tuned => size,
             Phase::Climb { from, .. } => match from.map(trial) {
-                None => size.max(ENOUGH_FOR_DOUBLE),
-                Some(ratio) if ratio >= LARGE => size.max(ENOUGH_FOR_DOUBLE),
+                None if size < FEW => size.max(ENOUGH_FOR_DOUBLE),
+                Some(ratio) if ratio >= DOUBLE => size.max(ENOUGH_FOR_DOUBLE),
+                None => size.max(ENOUGH_FOR_HALF),
+                Some(ratio) if ratio >= LARGE => size.max(ENOUGH_FOR_HALF),
                 Some(ratio) if ratio < self.telling() => size,
                 Some(_) => (2 * size).max(ENOUGH),
             },
@@ -440,6 +447,11 @@ impl Window {
 
     /// Tries a larger size than `size`.
     fn climb(&mut self, from: Level, size: u32, factor: f64) {
+        let factor = if size < FEW && factor >= FASTEST {
+            DOUBLE
+        } else {
+            factor
+        };
         let more = ((f64::from(size) * factor).round() as u32).max(size + 1);
         if more > self.most && !self.tuned {
             // All calls fit.

@@ -11,7 +11,9 @@ use crate::llm::providers::batch::BatchApi;
 use crate::llm::providers::client::Client;
 use crate::llm::providers::config::{LlmConfig, known};
 use crate::llm::providers::survey::api_keys_set;
-use crate::llm::providers::survey::{Given, ProviderStatus, inspect, inspect_with, survey};
+use crate::llm::providers::survey::{
+    Given, ProviderStatus, inspect, inspect_with, provider_at, survey,
+};
 use crate::llm::route::SkippedStep;
 #[cfg(feature = "queue")]
 use crate::queue::model_call::ModelCall;
@@ -188,8 +190,8 @@ impl ProviderPlan {
         first.provider != "extract" && first.model.is_none()
     }
 
-    /// Calls of a run in flight at the first provider: `llm.sync_concurrency`, else the slots of a local server or 1,
-    /// else a number that adapts to the provider.
+    /// Calls of a run in flight at the first provider: `llm.sync_concurrency`, else the slots of a llama.cpp server, else
+    /// a number that adapts to the provider, at a local server from 1.
     pub fn concurrency(&self) -> Concurrency {
         self.concurrency_of(Caller::Run)
     }
@@ -315,10 +317,14 @@ fn first(settings: &Settings, options: &ProviderOptions) -> Result<First, Provid
     let model = settings.model()?;
     let model = model.as_deref();
     let url = options.base_url.as_deref();
+    let named = settings.provider()?;
+    // What belongs to an address without a provider is given to `local`.
+    let alone = named.is_none() && url.is_some();
     let look = |name: &str| {
-        let own = options.headers.as_ref().filter(|(whose, _)| whose == name);
+        let is_own = |whose: &str| whose == name || alone && whose == "local";
+        let own = options.headers.as_ref().filter(|(whose, _)| is_own(whose));
         let own = own.map_or(&[][..], |(_, headers)| headers);
-        let key = options.api_key.as_ref().filter(|(whose, _)| whose == name);
+        let key = options.api_key.as_ref().filter(|(whose, _)| is_own(whose));
         let given = Given {
             base_url: url,
             api_key: key.map(|(_, key)| key),
@@ -326,13 +332,14 @@ fn first(settings: &Settings, options: &ProviderOptions) -> Result<First, Provid
             models_named: options.models_named,
             headers: own,
             quiet: options.quiet,
+            asks_models: alone,
         };
         inspect_with(name, &given)
     };
-    let (first, passed) = match settings.provider()? {
-        Some(name) => (look(&name)?, None),
-        None if url.is_some() => (look("local")?, Some(Vec::new())),
-        None => first_usable(model, options)?,
+    let (first, passed) = match (named, url) {
+        (Some(name), _) => (look(&name)?, None),
+        (None, Some(url)) => (look(provider_at(url))?, Some(Vec::new())),
+        (None, None) => first_usable(model, options)?,
     };
     if !first.usable && !first.lacks_model() {
         return Err(ProviderPlanError::Unusable(Box::new(first)));

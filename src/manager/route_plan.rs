@@ -178,7 +178,7 @@ impl CallSettings {
     /// Calls in flight at a provider.
     pub(super) fn concurrency(&self, status: &ProviderStatus, caller: Caller) -> Concurrency {
         let start = status.default_concurrency;
-        let by_itself = caller == Caller::Run && has_allowance(status.provider);
+        let by_itself = caller == Caller::Run && !status.reports_slots();
         match self.calls {
             Some(calls) => Concurrency::Fixed(calls),
             None if status.provider != "extract" && (self.finds_calls || by_itself) => {

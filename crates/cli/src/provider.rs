@@ -314,8 +314,9 @@ fn tell_choice(plan: &ProviderPlan, args: &ProviderArgs, embed: bool, say: &dyn 
         return;
     };
     if args.base_url.is_some() {
-        let who = "taking an OpenAI-compatible server (local)";
-        return say(format!("--base-url without --provider: {who}"));
+        let name = plan.first.provider;
+        let who = "taking an OpenAI-compatible server";
+        return say(format!("--base-url without --provider: {who} ({name})"));
     }
     half_configured(passed, embed).for_each(say);
     let lacks = lacks(passed, embed);

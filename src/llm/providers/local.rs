@@ -37,6 +37,9 @@ pub struct LocalServer {
     pub base_url: String,
     /// The models it lists, in its order.
     pub models: Vec<String>,
+    /// The number of calls that it answers at once, if it reports that (llama.cpp).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slots: Option<usize>,
     #[serde(skip)]
     pub(super) address: Address,
 }
@@ -44,7 +47,7 @@ pub struct LocalServer {
 impl LocalServer {
     /// A short description of the server.
     pub fn description(&self) -> String {
-        match &self.models[..] {
+        let does = match &self.models[..] {
             [] => "answers, but lists no model".to_owned(),
             models if models.len() <= SHOWN => format!("serves {}", models.join(", ")),
             models => format!(
@@ -52,6 +55,11 @@ impl LocalServer {
                 models[..SHOWN].join(", "),
                 models.len() - SHOWN
             ),
+        };
+        match self.slots {
+            Some(1) => format!("{does}, 1 slot"),
+            Some(slots) => format!("{does}, {slots} slots"),
+            None => does,
         }
     }
 }
@@ -72,7 +80,7 @@ pub(super) fn find(
     for (i, address) in addresses.iter().enumerate() {
         let (tx, address, headers) = (tx.clone(), address.clone(), headers.clone());
         let ask = move || {
-            let _ = tx.send((i, models(&address, &headers, patience)));
+            let _ = tx.send((i, server(&address, &headers, patience)));
         };
         // Without a thread it counts as not answered.
         let _ = thread::Builder::new().spawn(ask);
@@ -85,15 +93,11 @@ pub(super) fn find(
     let mut notice = (patience > BRIEF && !quiet).then(|| Instant::now() + BRIEF);
     loop {
         match rx.recv_deadline(notice.unwrap_or(deadline)) {
-            Ok((i, models)) => {
-                if models.is_ok() {
+            Ok((i, server)) => {
+                if server.is_ok() {
                     (deadline, notice) = (deadline.min(Instant::now() + BRIEF), None);
                 }
-                found[i] = models.map(|models| LocalServer {
-                    base_url: redacted_url(&addresses[i]),
-                    models,
-                    address: Address(addresses[i].clone()),
-                });
+                found[i] = server;
             }
             Err(RecvTimeoutError::Timeout) if notice.take().is_some() => {
                 let seconds = patience.as_secs();
@@ -104,14 +108,53 @@ pub(super) fn find(
     }
 }
 
-/// The models that a server lists.
-fn models(address: &str, headers: &Headers, timeout: Duration) -> Result<Vec<String>, Error> {
+/// The server at this address, with the models that it lists.
+fn server(address: &str, headers: &Headers, timeout: Duration) -> Result<LocalServer, Error> {
+    let reply = get(address, "/models", headers, timeout)?;
+    let models = listed(&reply)?;
+    let signed = reply.headers.get("server") == Some("llama.cpp");
+    let is_llama_cpp = signed || contains(&reply.body, LLAMA_CPP);
+    let slots = is_llama_cpp.then(|| slots(address, headers)).flatten();
+    Ok(LocalServer {
+        base_url: redacted_url(address),
+        models,
+        slots,
+        address: Address(address.to_owned()),
+    })
+}
+
+/// The owner of the models in a list of llama.cpp.
+const LLAMA_CPP: &[u8] = b"\"llamacpp\"";
+
+fn contains(body: &[u8], part: &[u8]) -> bool {
+    body.windows(part.len()).any(|window| window == part)
+}
+
+/// The maximum number of slots; a higher reported number is ignored.
+const MOST_SLOTS: u64 = 1024;
+
+/// The number of calls that a server answers at once. llama.cpp reports it; others do not know the address.
+pub(super) fn slots(address: &str, headers: &Headers) -> Option<usize> {
+    let root = address.strip_suffix("/v1").unwrap_or(address);
+    let reply = get(root, "/props", headers, BRIEF).ok()?;
+    let props: Value = serde_json::from_slice(&reply.body).ok()?;
+    let slots = props.get("total_slots")?.as_u64()?;
+    let is_usable = reply.status == 200 && (1..=MOST_SLOTS).contains(&slots);
+    is_usable.then_some(usize::try_from(slots).ok()?)
+}
+
+fn get(
+    address: &str,
+    path: &str,
+    headers: &Headers,
+    timeout: Duration,
+) -> Result<HttpReply, Error> {
     if !address.starts_with("http://") && !address.starts_with("https://") {
         let why = "the address must start with http:// or https://";
         return Err(Error::new(ErrorKind::Invalid, why));
     }
     let request = HttpRequest {
-        url: &format!("{address}/models"),
+        url: &format!("{address}{path}"),
         headers,
         body: None,
         timeout,
@@ -119,7 +162,7 @@ fn models(address: &str, headers: &Headers, timeout: Duration) -> Result<Vec<Str
         memory: &ReplyShare::of_process(MAX_REPLIES),
     };
     let transport = HttpTransport::new(address, 1, timeout);
-    listed(&transport.send(&request, &Context::new())?)
+    transport.send(&request, &Context::new())
 }
 
 /// The names in a list of models.

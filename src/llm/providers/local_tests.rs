@@ -30,6 +30,7 @@ fn a_description_names_the_first_models() {
     let server = |models: &[&str]| LocalServer {
         base_url: "http://127.0.0.1:8080/v1".to_owned(),
         models: models.iter().map(|model| (*model).to_owned()).collect(),
+        slots: None,
         address: Address("http://127.0.0.1:8080/v1".to_owned()),
     };
     assert_eq!(server(&["a", "b"]).description(), "serves a, b");

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::base::secret::{Address, redacted_url};
 use crate::base::{Error, Optional, Secret};
+use crate::llm::transport::is_loopback_url;
 
 use super::config::{LlmConfig, known};
 use super::credential::{key_from, no_key, setting, withheld_headers};
@@ -30,7 +31,7 @@ pub struct ProviderStatus {
     pub batch_api: bool,
     /// Whether it supports embeddings.
     pub embeddings: bool,
-    /// The number of calls in flight if none is set.
+    /// The number of calls in flight if none is set: what suits the provider, or the slots of a llama.cpp server.
     pub default_concurrency: usize,
     /// The local servers that replied; a run uses the first one.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -43,6 +44,9 @@ pub struct ProviderStatus {
     /// Whether the address was found and not named by the user. No key was sent there.
     #[serde(skip)]
     unnamed: bool,
+    /// Whether the server has reported how many calls it answers at once.
+    #[serde(skip)]
+    reports_slots: bool,
     #[serde(skip)]
     half_configured: bool,
     #[serde(skip)]
@@ -90,6 +94,19 @@ impl ProviderStatus {
             .check(vendor.name, "service_tier", &tier.into())
     }
 
+    /// Whether the server has reported how many calls it answers at once, so that no other number is looked for.
+    pub(crate) fn reports_slots(&self) -> bool {
+        self.reports_slots
+    }
+
+    fn with_slots(self, slots: Option<usize>) -> Self {
+        Self {
+            reports_slots: slots.is_some(),
+            default_concurrency: slots.unwrap_or(self.default_concurrency),
+            ..self
+        }
+    }
+
     /// The status with this model for requests without a model.
     pub(crate) fn with_model(&self, model: &str) -> Self {
         Self {
@@ -124,6 +141,7 @@ pub fn survey(model: Option<&str>, every_request_names_one: bool) -> Vec<Provide
         headers: &[],
         patience: local::BRIEF,
         quiet: true,
+        asks_models: false,
         env: &|name| std::env::var(name).ok(),
     };
     look.at_all()
@@ -161,6 +179,17 @@ pub(crate) struct Given<'a> {
     pub headers: &'a [CallHeader],
     /// Whether no message says that a local server is slow, because this is asked again and again.
     pub quiet: bool,
+    /// Whether a server of which only the address is known is asked which model it serves.
+    pub asks_models: bool,
+}
+
+/// The provider at an address for which none is named: a server on this machine is `local`, any other `custom`.
+pub(crate) fn provider_at(url: &str) -> &'static str {
+    if is_loopback_url(url.trim()) {
+        "local"
+    } else {
+        "custom"
+    }
 }
 
 /// The status of one provider with these settings.
@@ -172,6 +201,7 @@ pub(crate) fn inspect_with(provider: &str, given: &Given<'_>) -> Result<Provider
         headers: given.headers,
         patience: local::PATIENT,
         quiet: given.quiet,
+        asks_models: given.asks_models,
         env: &|name| match (given.base_url, given.api_key) {
             (Some(url), _) if name == vendor.url_var => Some(vendor.normalise(url)),
             (_, Some(key)) if vendor.key_vars.contains(&name) => Some(key.expose().to_owned()),
@@ -202,6 +232,8 @@ struct Look<'a> {
     patience: Duration,
     /// Whether a longer wait for it is not reported.
     quiet: bool,
+    /// Whether a server of which only the address is known is asked which model it serves.
+    asks_models: bool,
     /// Reads a variable.
     env: &'a dyn Fn(&str) -> Option<String>,
 }
@@ -256,6 +288,12 @@ impl Look<'_> {
         let lacks_key = refused.as_ref() == Some(&no_key(vendor));
         let configured = reachable && (key || !vendor.needs_key);
         let unnamed = unnamed && refused.is_none();
+        let model = if unnamed && self.asks_models && reachable {
+            self.only_model(vendor, &address)
+        } else {
+            self.model.map(str::to_owned)
+        };
+        let unnamed = unnamed && model.is_none();
         let verdict = if !reachable {
             Err(format!("no address: use --base-url or {}", vendor.url_var))
         } else if let Some(why) = refused {
@@ -269,7 +307,7 @@ impl Look<'_> {
         };
         let stopped = configured && verdict.is_err();
         ProviderStatus {
-            model: self.model.map(str::to_owned).filter(|_| configured),
+            model: model.filter(|_| configured),
             base_url: reachable.then(|| redacted_url(&address)),
             address: reachable.then_some(Address(address)),
             half_configured: stopped,
@@ -279,10 +317,36 @@ impl Look<'_> {
         }
     }
 
+    /// The model that the server at this address lists, if it lists only one: which of several is meant, and what it
+    /// costs, only the user knows.
+    fn only_model(&self, vendor: &Vendor, address: &str) -> Option<String> {
+        let address = [address.to_owned()];
+        let found = local::find(&address, &self.sent_with(vendor), self.patience, self.quiet);
+        let mut models = found.into_iter().next()?.ok()?.models;
+        models.pop().filter(|_| models.is_empty())
+    }
+
+    /// The headers of a request to the server that the user named.
+    fn sent_with(&self, vendor: &Vendor) -> local::Headers {
+        let credential = key_from(vendor, self.env);
+        let credential = credential.filter(|_| !self.headers.iter().any(CallHeader::pays));
+        let key = credential.map(|credential| format!("Bearer {}", credential.key.expose()));
+        let key = key.map(|key| ("authorization".into(), key));
+        self.headers
+            .iter()
+            .map(CallHeader::sent)
+            .chain(key)
+            .collect()
+    }
+
     /// The status of a local server whose address and model are set.
     fn named(&self, vendor: &'static Vendor, url: &str, model: &str) -> ProviderStatus {
         let address = vendor.normalise(url);
         let refused = self.refused(vendor, &address);
+        let slots = match refused {
+            None => local::slots(&address, &self.sent_with(vendor)),
+            Some(_) => None,
+        };
         let verdict = refused.map_or_else(|| Ok("address and model named".to_owned()), Err);
         ProviderStatus {
             base_url: Some(redacted_url(&address)),
@@ -290,6 +354,7 @@ impl Look<'_> {
             model: Some(model.to_owned()),
             ..status(vendor, verdict)
         }
+        .with_slots(slots)
     }
 
     fn local(&self, vendor: &'static Vendor, usual: &[&str]) -> ProviderStatus {
@@ -301,16 +366,10 @@ impl Look<'_> {
             return self.named(vendor, url, model);
         }
         // An unknown server on a usual port must not get the key.
-        let credential = given.as_ref().and_then(|_| key_from(vendor, self.env));
-        let credential = credential.filter(|_| !self.headers.iter().any(CallHeader::pays));
-        let key = credential.map(|credential| format!("Bearer {}", credential.key.expose()));
-        let key = key.map(|key| ("authorization".into(), key));
-        let asked_with = self
-            .headers
-            .iter()
-            .map(CallHeader::sent)
-            .chain(key)
-            .collect();
+        let asked_with = match &given {
+            Some(_) => self.sent_with(vendor),
+            None => local::Headers::new(),
+        };
         let addresses: Vec<String> = match &given {
             Some(url) => vec![vendor.normalise(url)],
             None => usual.iter().map(|url| (*url).to_owned()).collect(),
@@ -359,7 +418,8 @@ impl Look<'_> {
                 .or_else(|| first.models.first().cloned()),
             unnamed: given.is_none(),
             ..status(vendor, Ok(first.description()))
-        };
+        }
+        .with_slots(first.slots);
         found.servers = servers;
         found
     }
@@ -379,6 +439,7 @@ fn status(vendor: &'static Vendor, verdict: Result<String, String>) -> ProviderS
         headers: Vec::new(),
         address: None,
         unnamed: false,
+        reports_slots: false,
         half_configured: false,
         lacks_model: false,
         lacks_key: false,

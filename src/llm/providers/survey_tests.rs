@@ -29,6 +29,7 @@ fn look<'a>(model: Option<&'a str>, env: &'a dyn Fn(&str) -> Option<String>) -> 
         headers: &[],
         patience: local::BRIEF,
         quiet: true,
+        asks_models: false,
         env,
     }
 }

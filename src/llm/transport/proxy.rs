@@ -8,7 +8,9 @@ use crate::base::secret::redacted_url;
 /// Whether a URL names a server of this machine by its loopback address, or as `localhost`.
 pub(crate) fn is_loopback_url(url: &str) -> bool {
     let uri = url.parse::<http::Uri>().ok();
-    uri.is_some_and(|uri| uri.host().is_some_and(is_on_this_machine))
+    // Servers print the address that they listen at.
+    let is_own = |host: &str| is_on_this_machine(host) || host == "0.0.0.0";
+    uri.is_some_and(|uri| uri.host().is_some_and(is_own))
 }
 
 fn is_on_this_machine(host: &str) -> bool {

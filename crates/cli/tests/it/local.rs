@@ -77,6 +77,64 @@ fn a_server_gets_one_call_at_a_time_and_its_first_model_is_used() {
 }
 
 #[test]
+fn a_server_that_only_its_address_names_is_asked_what_it_is() {
+    // llama.cpp reports its slots, and gets as many calls at once, whether the model is named or not.
+    let url = serve(|path, _| match path {
+        "/v1/models" => says(
+            200,
+            json!({"data": [{"id": "tiny", "owned_by": "llamacpp"}]}),
+        ),
+        "/props" => says(200, json!({"total_slots": 3})),
+        "/v1/chat/completions" => answer_with(9),
+        _ => unknown(),
+    });
+    let desk = Desk::with(6);
+    start(&desk, &url, &[])
+        .wait()
+        .ends(0, "provider local at ")
+        .says("model tiny, 3 in flight\n");
+    desk.prompts("in.jsonl", 9);
+    start(&desk, &url, &["--model", "tiny"])
+        .wait()
+        .ends(0, "model tiny, 3 in flight\n");
+    desk.prompts("in.jsonl", 12);
+    start(&desk, &url, &["-j", "2"])
+        .wait()
+        .ends(0, "model tiny, 2 in flight");
+    let mut command = desk.command(["providers"]);
+    let table = command.env("LOCAL_LLM_BASE_URL", &url).ended();
+    table.shows("serves tiny, 3 slots");
+    // Any other server on this machine starts with one call.
+    let sim = simulator(SimConfig::default().models(["tiny"]));
+    desk.prompts("in.jsonl", 15);
+    start(&desk, &sim.base_url(), &[])
+        .wait()
+        .ends(0, "model tiny, 1 in flight, up to 256 while that helps");
+    // Elsewhere is another service, which must name its model or have only one.
+    desk.prompts("in.jsonl", 18);
+    start(
+        &desk,
+        "http://192.0.2.1:9/v1",
+        &["--model", "m", "--dry-run"],
+    )
+    .wait()
+    .ends(0, "taking an OpenAI-compatible server (custom)")
+    .says("provider custom at http://192.0.2.1:9/v1, model m, 5 in flight");
+}
+
+#[test]
+fn calls_to_a_server_on_this_machine_grow_from_one_while_it_gains_by_them() {
+    let sim = simulator(SimConfig::default().latency(Duration::from_millis(100)));
+    let desk = Desk::with(300);
+    let ended = start(&desk, &sim.base_url(), &["--model", "m"])
+        .wait()
+        .expect(0);
+    ended.says("1 in flight, up to 256 while that helps");
+    let most = sim.stats().max_in_flight;
+    assert!(most >= 8, "{most} at once");
+}
+
+#[test]
 fn a_model_that_loads_during_the_run_is_waited_for_and_reported_once() {
     for progress in ["auto", "never"] {
         let url = serve(|path, number| match (path, number) {
