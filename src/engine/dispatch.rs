@@ -14,15 +14,13 @@ use crate::base::{Error, RateHints, Time};
 use super::abandonable_calls::AbandonableCalls;
 use super::availability::Availability;
 use super::counters::Counters;
-use super::critical::CriticalFailures;
 use super::exclusions::Exclusions;
 use super::fallback_history::FallbackHistories;
-use super::first_replies::FirstReplies;
+use super::health::{self, Health};
 use super::limiter::{Limiter, Permit};
 use super::loading::Loading;
 use super::quota::QuotaId;
 use super::quota_status::LearnedLimit;
-use super::refusals::{self, Refusals};
 use super::route::RetryPolicy;
 pub use super::stop::{ErrorPolicy, StopReason};
 use super::time_split::{Limit, Stopwatch, TimeSplit};
@@ -146,9 +144,7 @@ pub(crate) struct Dispatcher<W: Work> {
     /// The latest failure that will be retried, until something succeeds.
     last_failure: Option<Error>,
     availability: Availability,
-    critical_failures: CriticalFailures,
-    refusals: Refusals,
-    first_replies: FirstReplies,
+    health: Health,
     stop: Option<StopReason>,
     /// Consecutive items that failed without a connection.
     unreached: u32,
@@ -179,9 +175,7 @@ impl<W: Work> Dispatcher<W> {
             settle_error: None,
             last_failure: None,
             availability: Availability::default(),
-            critical_failures: CriticalFailures::default(),
-            refusals: Refusals::default(),
-            first_replies: FirstReplies::default(),
+            health: Health::default(),
             stop: None,
             unreached: 0,
             unreachable_logged: false,
@@ -362,10 +356,10 @@ impl<W: Work> Dispatcher<W> {
     /// Logs a long pause of a quota once, with the reason.
     fn log_long_pause(&mut self, quota: QuotaId, until: Time, now: Time, why: &dyn Display) {
         let wait = until.since(now);
-        if wait <= LONG_PAUSE || !self.refusals.is_new_pause(quota, until) {
+        if wait <= LONG_PAUSE || !self.health.is_new_pause(quota, until) {
             return;
         }
-        let (wait, at) = (refusals::long(wait), refusals::time_of_day(wait));
+        let (wait, at) = (health::long(wait), health::time_of_day(wait));
         // Otherwise the limiter delays the calls: the provider rejected nothing.
         if self.limiter.paused_until(quota) >= until {
             log::warn!(

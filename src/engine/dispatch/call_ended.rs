@@ -224,9 +224,7 @@ impl<W: Work> Dispatcher<W> {
         if std::mem::take(&mut self.unreachable_logged) {
             log::warn!("the provider answers again");
         }
-        self.critical_failures.answered(step, ticket.quota());
-        self.refusals.answered(step, ticket.quota());
-        self.first_replies.answered(step);
+        self.health.answered(step, ticket.quota());
         if self.options.on_error == ErrorPolicy::StopOnError
             && let Some(error) = self.work.failure_of_one(&done).cloned()
         {
@@ -240,8 +238,7 @@ impl<W: Work> Dispatcher<W> {
     fn note_reached(&mut self, ended: Ended, result: &Result<W::Done, Error>, now: Time) {
         let (step, quota) = (ended.step, ended.quota);
         let in_doubt = self.availability.breakers.patience(step).is_some();
-        if in_doubt || self.is_unavailable(step) || self.critical_failures.in_question(step, quota)
-        {
+        if in_doubt || self.is_unavailable(step) || self.health.in_question(step, quota) {
             // Items were held back until the result of this call.
             self.availability.pauses.forget();
         }

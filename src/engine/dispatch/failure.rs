@@ -6,8 +6,8 @@ use crate::base::{Error, ErrorKind, RateHints, Time};
 
 use super::super::breaker::{Detour, is_overload, may_be_shared};
 use super::super::class::StepId;
+use super::super::health::{self, Refusal};
 use super::super::quota::QuotaId;
-use super::super::refusals::{self, QuotaHealth};
 use super::super::route::{self, Next};
 use super::super::work::{Settled, Ticket, Work};
 use super::call_ended::{EndFacts, is_pace};
@@ -111,7 +111,7 @@ impl<W: Work> Dispatcher<W> {
             ErrorKind::Auth if !self.options.multi_tenant => QuotaId::NONE,
             _ => ticket.quota(),
         };
-        let critical = self.critical_failures.is_critical(step, quota, &error, out);
+        let critical = self.health.is_critical(step, quota, &error, out);
         let critical =
             critical && !(self.options.multi_tenant && error.kind() == ErrorKind::UnknownModel);
         if critical {
@@ -139,7 +139,7 @@ impl<W: Work> Dispatcher<W> {
     /// Stops a run before it pays for more unusable replies, or sends more requests that are always rejected.
     /// Rejected items fail over if another provider can be called; items with unusable replies do not.
     fn note_first_reply(&mut self, step: StepId, error: &Error, elsewhere: bool) {
-        let Some(why) = self.first_replies.failed(step, error) else {
+        let Some(why) = self.health.failed_at_first(step, error) else {
             return;
         };
         let goes_on = elsewhere && error.is_unclassified();
@@ -160,14 +160,13 @@ impl<W: Work> Dispatcher<W> {
     ) {
         let &EndFacts { step, out, .. } = facts;
         let elsewhere = facts.has_next_step();
-        let health = self.refusals.refused(step, ticket.quota(), now);
+        let refusal = self.health.refused(step, ticket.quota(), now);
         let error = if self.options.retry.exceeds_longest_wait(&error) {
             let asked = error.retry_after().unwrap_or_default();
             let quota = ticket.quota();
             // A used-up allowance concerns all items.
-            let affects_all =
-                is_empty(hints) || self.critical_failures.is_critical(step, quota, &error, out);
-            let error = error.context(format!("it requests a wait of {}", refusals::long(asked)));
+            let affects_all = is_empty(hints) || self.health.is_critical(step, quota, &error, out);
+            let error = error.context(format!("it requests a wait of {}", health::long(asked)));
             if !affects_all {
                 if self.options.durable && !elsewhere {
                     let at = now.after(self.options.retry.asked(&error));
@@ -178,11 +177,11 @@ impl<W: Work> Dispatcher<W> {
                 return;
             }
             error
-        } else if health == QuotaHealth::RefusesAll {
+        } else if refusal == Refusal::OfAll {
             error.context("all calls were rejected for 10 minutes")
         } else {
-            let waits = match health {
-                QuotaHealth::Answering => true,
+            let waits = match refusal {
+                Refusal::Answering => true,
                 // It is unknown whether the quota ever answers. A run that would stop for this waits, as does durable
                 // work.
                 _ => self.options.durable || (!elsewhere && self.stops_when_critical()),
@@ -190,7 +189,7 @@ impl<W: Work> Dispatcher<W> {
             let mut tries = ticket.tries;
             let jitter = self.options.jitter.share();
             let at = route::after_refusal(&self.options.retry, &mut tries, &error, now, jitter);
-            self.refusals.waits(step, ticket.quota(), at);
+            self.health.waits(step, ticket.quota(), at);
             let in_time = self.options.durable || self.options.deadline.is_none_or(|end| at <= end);
             let may_wait = ticket.tries.waited < MOST_WAITED;
             if waits && in_time && may_wait {

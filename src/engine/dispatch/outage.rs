@@ -101,7 +101,7 @@ impl<W: Work> Dispatcher<W> {
         {
             return Some(until.max(now.after(SOON)));
         }
-        let in_question = self.critical_failures.in_question(at, class.quota(step));
+        let in_question = self.health.in_question(at, class.quota(step));
         if in_question && self.can_hold(class, step) && self.abandonable_calls.to(at) > 0 {
             return Some(now.after(LOOK_AGAIN));
         }

@@ -266,7 +266,7 @@ impl<W: Work> Dispatcher<W> {
         self.availability
             .exclusions
             .begin_call(step, quota, self.started);
-        self.refusals.called(step, quota, now);
+        self.health.called(step, quota, now);
         Call {
             number: self.started,
             began: now,

@@ -1,0 +1,447 @@
+//! What calls have shown about the steps of routes and their quotas, besides [connections](super::breaker).
+//!
+//! - **Critical failures.** A rejected API key or a `Retry-After` of hours concerns all items, unless other calls are
+//!   answered: a host's own client may use another API key for one item. So a step that has answered, or has other
+//!   calls in flight, is in question until enough consecutive calls have failed in this way. An account without credit
+//!   is critical at once.
+//! - **First replies.** If the first ten replies of a step failed in the same way before it answered anything, further
+//!   calls would fail in the same way.
+//! - **Rate limits.** A quota is given up when all its calls were rate-limited for ten minutes.
+
+use std::time::{Duration, SystemTime};
+
+use crate::base::brief::beginning;
+use crate::base::{Error, ErrorKind, Time};
+
+use super::class::StepId;
+use super::limiter::QuotaId;
+
+/// Consecutive critical failures that single items no longer explain.
+const ENOUGH: u32 = 3;
+/// The same for status 403: a content filter or a foreign file id can reject single prompts.
+const ENOUGH_FORBIDDEN: u32 = 5;
+/// Consecutive equal failures, before any answer, after which all further calls would fail.
+const ENOUGH_ALIKE: u32 = 10;
+/// Bytes of the last reply that the message shows.
+const HEAD: usize = 160;
+/// Give up on a quota after this long without a single answer.
+const GIVE_UP_AFTER: Duration = Duration::from_secs(600);
+/// A quota that is not called for this long although it could be has no items; jitter and other items' turns take
+/// less.
+const IDLE: Duration = Duration::from_secs(120);
+
+/// Of all steps and quotas that were called.
+#[derive(Debug, Default)]
+pub(super) struct Health {
+    steps: Vec<(StepId, StepHealth)>,
+    /// Tasks without a quota have one of their own at each step.
+    quotas: Vec<((StepId, QuotaId), QuotaHealth)>,
+    /// Pauses that were logged, by their ends.
+    logged: Vec<(QuotaId, Time)>,
+}
+
+#[derive(Debug, Default)]
+struct StepHealth {
+    critical: Critical,
+    /// Consecutive complete but unusable replies.
+    unusable: u32,
+    /// Consecutive rejections with the same message.
+    rejected: u32,
+    words: Option<(Option<u16>, String)>,
+}
+
+#[derive(Debug, Default)]
+struct QuotaHealth {
+    critical: Critical,
+    /// First rate-limited call since the last answer, moved forward by the time in which the quota was not called.
+    refuses_since: Option<Time>,
+    /// When the quota was last called, or may be called again.
+    next_call: Time,
+}
+
+#[derive(Debug, Default)]
+struct Critical {
+    answered: bool,
+    /// Critical failures since the last answer.
+    failures: u32,
+}
+
+impl Critical {
+    fn answered(&mut self) {
+        (self.answered, self.failures) = (true, 0);
+    }
+}
+
+/// What a rate-limited call shows about the quota.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// Something was answered within the last ten minutes.
+    Answering,
+    /// Nothing was answered yet.
+    Unknown,
+    /// All calls were rate-limited for ten minutes.
+    OfAll,
+}
+
+/// The entry of a key, which is added if it is missing.
+fn entry<K: PartialEq, V: Default>(list: &mut Vec<(K, V)>, key: K) -> &mut V {
+    let at = list.iter().position(|(known, _)| *known == key);
+    let at = at.unwrap_or_else(|| {
+        list.push((key, V::default()));
+        list.len() - 1
+    });
+    &mut list[at].1
+}
+
+impl Health {
+    /// An item was answered: later failures concern single items until others follow.
+    pub(super) fn answered(&mut self, step: StepId, quota: QuotaId) {
+        entry(&mut self.steps, step).critical.answered();
+        let quota = entry(&mut self.quotas, (step, quota));
+        quota.critical.answered();
+        quota.refuses_since = None;
+    }
+
+    /// Whether calls have failed critically since the last answer.
+    pub(super) fn in_question(&self, step: StepId, quota: QuotaId) -> bool {
+        let steps = self.steps.iter().filter(|(known, _)| *known == step);
+        let quotas = self.quotas.iter();
+        let quotas = quotas.filter(|(known, _)| *known == (step, quota));
+        let of_step = steps.map(|(_, health)| &health.critical);
+        let mut all = of_step.chain(quotas.map(|(_, health)| &health.critical));
+        all.any(|critical| critical.failures > 0)
+    }
+
+    /// Records a failure. Returns true if every further call would fail in the same way. A rejected API key concerns
+    /// the quota if many callers name models, otherwise the step (with [`QuotaId::NONE`]); a rate limit concerns the
+    /// quota. `out`: other calls to the step that may still be answered.
+    pub(super) fn is_critical(
+        &mut self,
+        step: StepId,
+        quota: QuotaId,
+        error: &Error,
+        out: usize,
+    ) -> bool {
+        if !matches!(error.kind(), ErrorKind::RateLimited | ErrorKind::Auth) {
+            return error.is_critical();
+        }
+        let critical = if quota == QuotaId::NONE {
+            &mut entry(&mut self.steps, step).critical
+        } else {
+            &mut entry(&mut self.quotas, (step, quota)).critical
+        };
+        critical.failures += 1;
+        let forbidden = error.kind() == ErrorKind::Auth && error.status() == Some(403);
+        let enough = if forbidden { ENOUGH_FORBIDDEN } else { ENOUGH };
+        critical.failures >= enough || (!critical.answered && out == 0)
+    }
+
+    /// Records a reply that is no answer. Returns the error that ends the run if all further calls would fail in the
+    /// same way.
+    pub(super) fn failed_at_first(&mut self, step: StepId, error: &Error) -> Option<Error> {
+        let replies = entry(&mut self.steps, step);
+        let complete = error.status().is_none_or(|status| status < 300);
+        let malformed = error.kind() == ErrorKind::Malformed && complete;
+        let unusable = malformed || error.is_unusable_reply();
+        let is_reply = error.status().is_some() || unusable;
+        // Temporary failures do not show how the provider treats a request.
+        let trouble = matches!(error.kind(), ErrorKind::Transient | ErrorKind::RateLimited);
+        if replies.critical.answered || !is_reply || trouble {
+            return None;
+        }
+        if unusable {
+            (replies.rejected, replies.words) = (0, None);
+            replies.unusable += 1;
+            return (replies.unusable == ENOUGH_ALIKE).then(|| {
+                let head = beginning(error.raw().unwrap_or_default(), HEAD);
+                error.clone().reworded(format!(
+                    "the first {ENOUGH_ALIKE} replies were all unusable, and each was billed: {error}; \
+                     the last one begins with {head:?}"
+                ))
+            });
+        }
+        replies.unusable = 0;
+        if !error.is_unclassified() {
+            (replies.rejected, replies.words) = (0, None);
+            return None;
+        }
+        let words = (error.status(), without_numbers(error.message()));
+        if replies.words.as_ref() != Some(&words) {
+            (replies.rejected, replies.words) = (0, Some(words));
+        }
+        replies.rejected += 1;
+        (replies.rejected == ENOUGH_ALIKE).then(|| {
+            let why = format!(
+                "the first {ENOUGH_ALIKE} requests were all rejected with the same message: {error}"
+            );
+            error.clone().reworded(why)
+        })
+    }
+
+    /// Records the start of a call of the quota.
+    pub(super) fn called(&mut self, step: StepId, quota: QuotaId, now: Time) {
+        let quota = entry(&mut self.quotas, (step, quota));
+        let idle = now.since(quota.next_call);
+        if idle > IDLE {
+            let since = &mut quota.refuses_since;
+            *since = since.map(|since| since.after(idle));
+        }
+        quota.next_call = quota.next_call.max(now);
+    }
+
+    /// A rate-limited call will be retried at `until`.
+    pub(super) fn waits(&mut self, step: StepId, quota: QuotaId, until: Time) {
+        let quota = entry(&mut self.quotas, (step, quota));
+        quota.next_call = quota.next_call.max(until);
+    }
+
+    pub(super) fn refused(&mut self, step: StepId, quota: QuotaId, now: Time) -> Refusal {
+        let quota = entry(&mut self.quotas, (step, quota));
+        quota.next_call = quota.next_call.max(now);
+        let since = *quota.refuses_since.get_or_insert(now);
+        match quota.critical.answered {
+            _ if now.since(since) >= GIVE_UP_AFTER => Refusal::OfAll,
+            true => Refusal::Answering,
+            false => Refusal::Unknown,
+        }
+    }
+
+    /// Whether a pause until `until` was not logged yet.
+    pub(super) fn is_new_pause(&mut self, quota: QuotaId, until: Time) -> bool {
+        let logged = entry(&mut self.logged, quota);
+        // A later end by jitter or rounding is not a new pause.
+        let is_new = *logged == Time::ZERO || until > logged.after(Duration::from_secs(1));
+        *logged = until.max(*logged);
+        is_new
+    }
+}
+
+/// The message without words that contain digits (numbers, ids, times), which differ from call to call.
+fn without_numbers(message: &str) -> String {
+    let words = message.split(|c: char| !(c.is_alphanumeric() || c == '-' || c == '_'));
+    let words =
+        words.filter(|word| !word.is_empty() && !word.contains(|c: char| c.is_ascii_digit()));
+    words.collect::<Vec<_>>().join(" ")
+}
+
+/// A duration for messages.
+pub(super) fn long(time: Duration) -> String {
+    match time.as_secs() {
+        s if s < 120 => format!("{s} s"),
+        s if s < 2 * 3600 => format!("{} min", s / 60),
+        s if s < 48 * 3600 => format!("{} h", s / 3600),
+        s => format!("{} days", s / 86_400),
+    }
+}
+
+/// The time of day `wait` from now.
+pub(super) fn time_of_day(wait: Duration) -> String {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let minutes = now
+        .unwrap_or_default()
+        .saturating_add(wait)
+        .as_secs()
+        .div_ceil(60);
+    format!("{:02}:{:02} UTC", minutes / 60 % 24, minutes % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::error::Sent;
+    use crate::engine::class::Class;
+
+    const QUOTA: QuotaId = QuotaId(1);
+
+    fn step(step: u8) -> StepId {
+        Class::new([]).at(step)
+    }
+
+    fn rejected(kind: ErrorKind, status: u16) -> Error {
+        Error::new(kind, "no").with_status(status)
+    }
+
+    /// After how many such failures in a row all further calls would fail.
+    fn enough(critical: &mut Health, error: &Error, out: usize) -> Option<usize> {
+        (1..10).find(|_| critical.is_critical(step(0), QUOTA, error, out))
+    }
+
+    #[test]
+    fn the_first_critical_failure_affects_all_without_other_calls() {
+        for (kind, status) in [
+            (ErrorKind::Auth, 401),
+            (ErrorKind::Auth, 403),
+            (ErrorKind::Quota, 402),
+            (ErrorKind::RateLimited, 429),
+        ] {
+            let error = rejected(kind, status);
+            assert_eq!(enough(&mut Health::default(), &error, 0), Some(1));
+        }
+        let busy = rejected(ErrorKind::Transient, 503);
+        assert_eq!(enough(&mut Health::default(), &busy, 0), None);
+    }
+
+    #[test]
+    fn with_other_calls_several_consecutive_critical_failures_are_needed() {
+        for (kind, status, most) in [
+            (ErrorKind::Auth, 401, 3),
+            (ErrorKind::Auth, 403, 5),
+            (ErrorKind::Quota, 403, 1),
+            (ErrorKind::RateLimited, 429, 3),
+            (ErrorKind::UnknownModel, 404, 1),
+        ] {
+            let error = rejected(kind, status);
+            let mut critical = Health::default();
+            assert_eq!(enough(&mut critical, &error, 7), Some(most));
+            critical.answered(step(0), QUOTA);
+            assert!(!critical.in_question(step(0), QUOTA));
+            assert_eq!(enough(&mut critical, &error, 0), Some(most));
+            assert_eq!(critical.in_question(step(0), QUOTA), most > 1);
+        }
+    }
+
+    #[test]
+    fn refusals_are_counted_by_step_and_quota() {
+        let mut critical = Health::default();
+        critical.answered(step(0), QUOTA);
+        let late = rejected(ErrorKind::RateLimited, 429);
+        assert!(critical.is_critical(step(0), QuotaId(2), &late, 0));
+        assert!(!critical.is_critical(step(0), QUOTA, &late, 0));
+        let key = rejected(ErrorKind::Auth, 401);
+        assert!(!critical.is_critical(step(0), QuotaId::NONE, &key, 0));
+        assert!(critical.is_critical(step(0), QuotaId(3), &key, 0));
+        assert!(critical.is_critical(step(1), QUOTA, &key, 0));
+    }
+
+    #[test]
+    fn a_quota_is_given_up_ten_minutes_after_the_first_rejection_without_an_answer() {
+        let step = Class::new([]).at(0);
+        let (a, b) = (QuotaId(1), QuotaId(2));
+        let at = |seconds| Time::ZERO.after(Duration::from_secs(seconds));
+        let mut refusals = Health::default();
+        assert_eq!(refusals.refused(step, a, at(5)), Refusal::Unknown);
+        assert_eq!(refusals.refused(step, a, at(604)), Refusal::Unknown);
+        assert_eq!(refusals.refused(step, a, at(605)), Refusal::OfAll);
+        assert_eq!(refusals.refused(step, b, at(605)), Refusal::Unknown);
+        refusals.answered(step, a);
+        assert_eq!(refusals.refused(step, a, at(700)), Refusal::Answering);
+        assert_eq!(refusals.refused(step, a, at(1299)), Refusal::Answering);
+        assert_eq!(refusals.refused(step, a, at(1300)), Refusal::OfAll);
+    }
+
+    #[test]
+    fn time_without_calls_does_not_count() {
+        let step = Class::new([]).at(0);
+        let quota = QuotaId(1);
+        let at = |seconds| Time::ZERO.after(Duration::from_secs(seconds));
+        let mut refusals = Health::default();
+        let mut refused = |from, to, until| {
+            refusals.called(step, quota, at(from));
+            let health = refusals.refused(step, quota, at(to));
+            refusals.waits(step, quota, at(until));
+            health
+        };
+        assert_eq!(refused(0, 1, 2), Refusal::Unknown);
+        // The next job arrives eleven minutes later.
+        assert_eq!(refused(662, 663, 664), Refusal::Unknown);
+        // A wait that the provider requested is not idle time.
+        assert_eq!(refused(664, 665, 1_200), Refusal::Unknown);
+        assert_eq!(refused(1_262, 1_263, 1_300), Refusal::OfAll);
+    }
+
+    #[test]
+    fn a_pause_is_reported_once() {
+        let at = |seconds| Time::ZERO.after(Duration::from_secs(seconds));
+        let mut refusals = Health::default();
+        let mut is_new = |quota, until| refusals.is_new_pause(QuotaId(quota), at(until));
+        let asked = [(1, 100), (1, 100), (2, 100), (1, 99), (1, 200)];
+        assert_eq!(
+            asked.map(|(quota, until)| is_new(quota, until)),
+            [true, false, true, false, true]
+        );
+    }
+
+    #[test]
+    fn long_times_are_written_in_suitable_units() {
+        let long = |seconds| super::long(Duration::from_secs(seconds));
+        assert_eq!(long(90), "90 s");
+        assert_eq!(long(2_500), "41 min");
+        assert_eq!(long(86_400), "24 h");
+        assert_eq!(long(31_536_000), "365 days");
+    }
+
+    fn unusable() -> Error {
+        let error = Error::new(ErrorKind::Malformed, "not a usable reply");
+        error.with_unusable_reply("<html>\u{1b}[2J\n\u{202e}")
+    }
+
+    fn refused(message: String) -> Error {
+        let error = Error::new(ErrorKind::Invalid, message).with_sent(Sent::Answered);
+        error.with_status(400).with_unclassified()
+    }
+
+    fn count(replies: &mut Health, error: impl Fn(u32) -> Error) -> Option<(u32, Error)> {
+        (1..50).find_map(|n| {
+            replies
+                .failed_at_first(step(0), &error(n))
+                .map(|error| (n, error))
+        })
+    }
+
+    #[test]
+    fn ten_unusable_replies_suffice_and_the_last_is_shown_safely() {
+        let (n, error) = count(&mut Health::default(), |_| unusable()).unwrap();
+        assert_eq!(n, 10);
+        let shown = error.message();
+        assert!(
+            shown.contains(r#"begins with "<html>\u{1b}[2J\n\u{202e}""#),
+            "{shown}"
+        );
+        let long = |_| Error::new(ErrorKind::Malformed, "no").with_unusable_reply("ä".repeat(9999));
+        let (_, error) = count(&mut Health::default(), long).unwrap();
+        assert!(error.message().len() < 400, "{error}");
+    }
+
+    #[test]
+    fn ten_identical_rejections_suffice_whatever_their_numbers() {
+        let alike = |n| refused(format!("no tier for team-{n} (request req_{n}a, {n} ms)"));
+        let (n, error) = count(&mut Health::default(), alike).unwrap();
+        assert_eq!((n, error.status()), (10, Some(400)));
+        let letters = |n| {
+            refused(format!(
+                "field {} is wrong",
+                char::from(b'a' + n as u8 % 20)
+            ))
+        };
+        assert!(count(&mut Health::default(), letters).is_none());
+    }
+
+    #[test]
+    fn an_answer_or_another_reply_in_between_makes_them_single_failures() {
+        let mut replies = Health::default();
+        replies.answered(step(0), QUOTA);
+        assert!(count(&mut replies, |_| unusable()).is_none());
+        let blocked = Error::new(ErrorKind::Blocked, "no").with_status(400);
+        let mixed = |n: u32| {
+            if n.is_multiple_of(9) {
+                blocked.clone()
+            } else {
+                unusable()
+            }
+        };
+        assert!(count(&mut Health::default(), mixed).is_none());
+        // An error that a rule of the table recognizes concerns one prompt.
+        let known = |_| Error::new(ErrorKind::Invalid, "too long").with_status(400);
+        assert!(count(&mut Health::default(), known).is_none());
+        let busy = Error::new(ErrorKind::Transient, "busy").with_status(503);
+        let troubled = |n: u32| {
+            if n.is_multiple_of(2) {
+                busy.clone()
+            } else {
+                unusable()
+            }
+        };
+        let (n, _) = count(&mut Health::default(), troubled).unwrap();
+        assert_eq!(n, 19);
+    }
+}
