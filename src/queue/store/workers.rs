@@ -34,7 +34,6 @@ struct Registered {
     /// Number of jobs that it has claimed.
     given: u64,
     /// Its last claim found no job.
-    #[cfg(feature = "mysql")]
     is_idle: bool,
     /// It has ended, but its row could not be deleted.
     left: bool,
@@ -68,7 +67,7 @@ impl Registry {
         left.map(|(no, _)| *no).collect()
     }
 
-    /// Whether a worker has ended, or belongs to another store.
+    /// Whether a worker of this store has ended.
     #[cfg(feature = "mysql")]
     pub(super) fn has_left(&self, worker: i64) -> bool {
         self.look(worker, |known| known.left) != Some(false)
@@ -204,10 +203,7 @@ impl Store {
         let claimed = claim::claim(self, worker, given, wanted, now, &mut attempt);
         self.workers.look(worker.0, |worker| match &claimed {
             Ok(claimed) => {
-                #[cfg(feature = "mysql")]
-                {
-                    worker.is_idle = claimed.jobs.is_empty();
-                }
+                worker.is_idle = claimed.jobs.is_empty();
                 worker.given += claimed.jobs.len() as u64;
             }
             // It is unknown whether the jobs were claimed: if they were, the next claim has them.

@@ -165,3 +165,24 @@ fn unfinished_changes_wait_for_free_space() {
     let counts = queue.process(process).unwrap().unwrap().counts;
     assert_eq!(counts.completed, 4_000);
 }
+
+/// Only what frees the space waits for space; the answer does not.
+#[test]
+fn a_process_is_deleted_on_a_full_disk() {
+    let Some(disk) = SmallDisk::new("data", 16384) else {
+        return;
+    };
+    let queue = queue(&disk.desk);
+    let process = ProcessId::new();
+    queue.enqueue_iter(process, jobs(4_000)).unwrap();
+    disk.leave(64);
+    assert_eq!(queue.delete(process).unwrap(), 4_000);
+    assert!(queue.process(process).unwrap().is_none());
+    disk.make_room();
+    Worker::new(&queue).until_empty(true).run().unwrap();
+    let conn = rusqlite::Connection::open(database(&disk.desk)).unwrap();
+    let left: i64 = conn
+        .query_row("SELECT count(*) FROM jobs", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(left, 0);
+}

@@ -276,7 +276,11 @@ fn decide<T>(
             Decided::NothingToDo(reply) => return Ok(reply),
             Decided::After => carry_out(store, no, now)?,
             Decided::Yes(reply) => {
-                carry_out(store, no, now)?;
+                // It is decided, and what a full disk prevents now is done by whoever tidies up later.
+                match carry_out(store, no, now) {
+                    Err(error) if error.is_storage() => log::warn!("{error}"),
+                    done => done?,
+                }
                 return Ok(reply);
             }
         }
