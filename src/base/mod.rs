@@ -30,6 +30,7 @@ pub(crate) mod random;
 pub mod removed;
 pub(crate) mod rescue;
 pub mod secret;
+pub(crate) mod secret_file;
 #[cfg(test)]
 pub(crate) mod seeds;
 #[cfg(feature = "queue")]

@@ -1,11 +1,11 @@
 //! The password of a server whose address has none.
 
 use std::env;
-use std::fs;
 use std::path::Path;
 
-use super::error::{Error, ErrorKind};
+use super::error::Error;
 use super::secret::Secret;
+use super::secret_file;
 
 /// The password from these sources, in this order: `password`, the first line of the given file, the first
 /// variable, the first line of the file that the second variable names. `of` names the server in errors.
@@ -30,10 +30,6 @@ pub(crate) fn given(
             }
         }
     };
-    let text = fs::read_to_string(&file).map_err(|error| {
-        let file = file.display();
-        let why = format!("the file with the password of {of}, {file}, cannot be read: {error}");
-        Error::new(ErrorKind::Invalid, why)
-    })?;
+    let text = secret_file::text(&format!("the password of {of}"), &file)?;
     Ok(text.lines().next().map(str::to_owned))
 }

@@ -6,7 +6,7 @@ use batchwright::config::SettingSource;
 use batchwright::files::RunPlan;
 use batchwright::plan::{Concurrency, ProviderOptions, ProviderPlan, ProviderPlanError};
 use batchwright::provider::{CallHeader, ProviderStatus};
-use batchwright::{ErrorKind, LlmConfig, Settings};
+use batchwright::{ErrorKind, LlmConfig, Secret, Settings};
 
 use super::args::shared::{BatchProviderArgs, DataArgs, ProviderArgs};
 use super::args::text_file;
@@ -181,7 +181,7 @@ pub fn plan(
     unnamed: u64,
     say: &dyn Fn(String),
 ) -> Result<ProviderPlan, Refusal> {
-    let options = with_headers(options, args, settings)?
+    let options = with_headers_and_key(options, args, settings)?
         .embeddings(embed)
         .every_request_names_a_model(unnamed == 0);
     let plan = ProviderPlan::new(settings.clone(), options);
@@ -197,21 +197,35 @@ pub fn plan(
     Ok(plan)
 }
 
-/// Adds the headers of the flags, for the named provider.
-fn with_headers(
+/// Adds the headers and the key of the flags, for the named provider.
+fn with_headers_and_key(
     options: ProviderOptions,
     args: &ProviderArgs,
     settings: &Settings,
 ) -> Result<ProviderOptions, Refusal> {
     let headers = read_headers(&args.header)?;
+    let key = read_key(args.api_key_file.as_deref())?;
+    // A provider that is only selected by default gets nothing that is meant for another one.
+    let named = settings.provider().map_err(refused)?;
+    let local = || args.base_url.as_ref().map(|_| "local".to_owned());
+    let name = named.or_else(local);
+    let options = match key {
+        Some(key) => options.api_key(name.clone().ok_or_else(key_of_nobody)?, key),
+        None => options,
+    };
     if headers.is_empty() {
         return Ok(options);
     }
-    // A provider that is only selected by default gets no headers that are meant for another one.
-    let named = settings.provider().map_err(refused)?;
-    let local = || args.base_url.as_ref().map(|_| "local".to_owned());
-    let name = named.or_else(local).ok_or_else(headers_of_nobody)?;
-    Ok(options.headers(name, headers))
+    Ok(options.headers(name.ok_or_else(headers_of_nobody)?, headers))
+}
+
+fn read_key(file: Option<&Path>) -> Result<Option<Secret>, Refusal> {
+    let read = file.map(Secret::from_file).transpose();
+    read.map_err(|error| Refusal::usage(format!("--api-key-file: {}", error.message())))
+}
+
+fn key_of_nobody() -> Refusal {
+    Refusal::usage("--api-key-file applies to one provider only: add --provider NAME")
 }
 
 /// The configuration of the provider that batches were created at, if flags give it.
@@ -226,15 +240,18 @@ pub fn own_of_batches(
     let settings = data.settings()?;
     let named = settings.flag("llm.provider", "--provider", args.provider.clone());
     let named = named.and_then(|settings| settings.provider());
-    let nobody = || {
-        if headers.is_empty() {
+    let key = read_key(args.api_key_file.as_deref())?;
+    let nobody = || match (headers.is_empty(), args.base_url.is_some()) {
+        (false, _) => headers_of_nobody(),
+        (true, true) => {
             Refusal::usage("--base-url applies to one provider only: add --provider NAME")
-        } else {
-            headers_of_nobody()
         }
+        (true, false) => key_of_nobody(),
     };
     let name = named.map_err(refused)?.ok_or_else(nobody)?;
-    let config = LlmConfig::new(name).headers(&headers);
+    let config = LlmConfig::new(name)
+        .headers(&headers)
+        .set(key, LlmConfig::api_key);
     Ok(Some(
         config.set(args.base_url.as_ref(), LlmConfig::base_url),
     ))
@@ -418,6 +435,7 @@ mod tests {
             model: Some("m".to_owned()),
             header: Vec::new(),
             base_url: Some("http://127.0.0.1:9/v1".to_owned()),
+            api_key_file: None,
             fallback: Some(vec!["extract".to_owned()]),
             fallback_blocked: true,
             prices: None,

@@ -61,8 +61,9 @@ pub struct LlmConfig {
     /// Whether the address was found and not named by the user.
     #[setters(skip)]
     unnamed: bool,
-    /// The credential. Default: the provider's environment variable. The variable of `local` is used only if
-    /// [`base_url`](Self::base_url) or `LOCAL_LLM_BASE_URL` names an address.
+    /// The credential. Default: the provider's environment variable, else the file that the variable with `_FILE` at
+    /// its end names, else the file with the variable's name in systemd's `CREDENTIALS_DIRECTORY`. Those of `local` are
+    /// used only if [`base_url`](Self::base_url) or `LOCAL_LLM_BASE_URL` names an address.
     api_key: Option<Secret>,
     #[setters(skip)]
     headers: Vec<CallHeader>,
@@ -292,7 +293,7 @@ impl LlmConfig {
         let credential = match &self.api_key {
             Some(key) => Some(Credential::given(vendor, key)),
             None if withheld => None,
-            None => key_from(vendor, env),
+            None => key_from(vendor, env)?,
         };
         match &credential {
             Some(credential) => {
@@ -316,7 +317,7 @@ impl LlmConfig {
     fn key_hint(&self, vendor: &Vendor, credential: Option<&Credential>, withheld: bool) -> String {
         match (credential, &vendor.key_vars[..]) {
             _ if self.pays_by_header() => "check the header with the account that pays".to_owned(),
-            (Some(credential), _) => format!("check {}", credential.variable),
+            (Some(credential), _) => format!("check {}", credential.place()),
             (None, [variable, ..]) if withheld => {
                 let named = vendor.url_var;
                 format!("{variable} is sent only to an address that {named} or --base-url names")

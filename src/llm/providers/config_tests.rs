@@ -42,6 +42,42 @@ fn sent(variables: &[(&str, &str)]) -> Result<Vec<(Cow<'static, str>, String)>, 
 }
 
 #[test]
+fn a_key_comes_from_the_variable_then_its_file_then_the_credentials_of_systemd() {
+    let place = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = place.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.into_os_string().into_string().unwrap()
+    };
+    let named = file("key", "sk-file\n");
+    let folder = place.path().to_str().unwrap();
+    let all = [
+        ("OPENAI_API_KEY", "sk-variable"),
+        ("OPENAI_API_KEY_FILE", &*named),
+        ("CREDENTIALS_DIRECTORY", folder),
+    ];
+    let key = |variables| {
+        let headers = sent(variables)?;
+        let found = headers.iter().find(|(name, _)| *name == "authorization");
+        Ok::<_, Error>(found.map(|(_, value)| value.clone()))
+    };
+    let error = key(&all[2..]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Auth, "{error}");
+    file("openai_api_key", "sk-lower");
+    assert_eq!(key(&all[2..]).unwrap().unwrap(), "Bearer sk-lower");
+    file("OPENAI_API_KEY", "sk-systemd");
+    for (from, wanted) in [(2, "sk-systemd"), (1, "sk-file"), (0, "sk-variable")] {
+        assert_eq!(
+            key(&all[from..]).unwrap().unwrap(),
+            format!("Bearer {wanted}")
+        );
+    }
+    file("key", " ");
+    let error = key(&all[1..]).unwrap_err();
+    assert!(error.message().contains(&named), "{error}");
+}
+
+#[test]
 fn variables_that_end_in_a_line_break_are_trimmed() {
     let headers = sent(&[
         ("OPENAI_API_KEY", " sk-1\r\n"),

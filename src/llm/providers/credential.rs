@@ -1,12 +1,13 @@
-//! Credentials, and the environment variables that contain them.
+//! Credentials, and the environment variables and files that contain them.
 
 use std::borrow::Cow;
+use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
 
-use crate::base::Secret;
+use crate::base::{Error, Secret};
 
 use super::vendor::Vendor;
 
@@ -21,6 +22,8 @@ pub(super) struct Credential {
     pub key: Secret,
     /// The variable that contains it, or could.
     pub variable: &'static str,
+    /// The file that it was read from.
+    pub file: Option<PathBuf>,
 }
 
 impl Credential {
@@ -29,28 +32,79 @@ impl Credential {
             header: vendor.key_header,
             key: key.clone(),
             variable: vendor.key_vars.first().copied().unwrap_or("the key"),
+            file: None,
+        }
+    }
+
+    /// Where it was found.
+    pub fn found(&self) -> String {
+        match &self.file {
+            None => format!("{} set", self.variable),
+            Some(file) => format!("{} in {}", self.variable, file.display()),
+        }
+    }
+
+    /// What to check if the provider rejects it.
+    pub fn place(&self) -> String {
+        match &self.file {
+            None => self.variable.to_owned(),
+            Some(file) => file.display().to_string(),
         }
     }
 }
 
-/// The credential in the environment: a key, or else a token.
+/// The folder with the credentials that systemd gives a service.
+const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
+
+/// The credential in the environment, a key or else a token: in a variable, in the file that `<VARIABLE>_FILE` names, or
+/// in a file of systemd's folder with the name of the variable, also in lower case.
+///
+/// # Errors
+/// If there is such a file, and it contains no credential that can be read.
 pub(super) fn key_from(
     vendor: &Vendor,
     env: &dyn Fn(&str) -> Option<String>,
-) -> Option<Credential> {
+) -> Result<Option<Credential>, Error> {
     let keys = vendor
         .key_vars
         .iter()
         .map(|name| (vendor.key_header, *name));
-    let mut all = keys.chain([("authorization", vendor.token_var)]);
-    all.find_map(|(header, variable)| {
-        let key = Secret::new(setting(variable, env)?.trim());
-        Some(Credential {
-            header,
-            key,
-            variable,
-        })
-    })
+    let all = keys.chain([("authorization", vendor.token_var)]);
+    let all: Vec<_> = all.filter(|(_, variable)| !variable.is_empty()).collect();
+    for &(header, variable) in &all {
+        if let Some(key) = setting(variable, env) {
+            return Ok(Some(Credential {
+                header,
+                key: Secret::new(key.trim()),
+                variable,
+                file: None,
+            }));
+        }
+    }
+    let named = all.iter().filter_map(|&(header, variable)| {
+        let file = setting(&format!("{variable}_FILE"), env)?;
+        Some((header, variable, PathBuf::from(file)))
+    });
+    let folder = setting(CREDENTIALS, env);
+    let given = all.iter().filter_map(|&(header, variable)| {
+        Some((header, variable, given_file(folder.as_deref()?, variable)?))
+    });
+    let Some((header, variable, file)) = named.chain(given).next() else {
+        return Ok(None);
+    };
+    Ok(Some(Credential {
+        header,
+        key: Secret::from_file(&file)?,
+        variable,
+        file: Some(file),
+    }))
+}
+
+/// The file of this folder of credentials that belongs to a variable.
+fn given_file(folder: &str, variable: &str) -> Option<PathBuf> {
+    let names = [variable.to_owned(), variable.to_lowercase()];
+    let mut files = names.iter().map(|name| Path::new(folder).join(name));
+    files.find(|file| file.exists())
 }
 
 /// The text that identifies the account of a credential: the credential itself, or the owner of a token of Microsoft

@@ -211,12 +211,15 @@ pub(crate) fn inspect_with(provider: &str, given: &Given<'_>) -> Result<Provider
     Ok(look.at(vendor))
 }
 
-/// All providers that require a key, each with the environment variable that contains one, if any. No key is checked
-/// with its provider.
+/// All providers that require a key, each with the environment variable that contains one or names its file, if any. No
+/// key is checked with its provider.
 pub fn api_keys_set() -> Vec<(&'static str, Option<&'static str>)> {
     let env = |name: &str| std::env::var(name).ok();
     let keyed = VENDORS.iter().filter(|vendor| vendor.needs_key);
-    let found = keyed.map(|vendor| (vendor.name, key_from(vendor, &env).map(|c| c.variable)));
+    let found = keyed.map(|vendor| {
+        let key = key_from(vendor, &env).ok().flatten();
+        (vendor.name, key.map(|credential| credential.variable))
+    });
     found.collect()
 }
 
@@ -271,7 +274,7 @@ impl Look<'_> {
 
     fn remote(&self, vendor: &'static Vendor) -> ProviderStatus {
         let credential = key_from(vendor, self.env);
-        let key = credential.is_some() || self.headers.iter().any(CallHeader::pays);
+        let key = !matches!(credential, Ok(None)) || self.headers.iter().any(CallHeader::pays);
         let unnamed = self.model.is_none() && !self.models_named;
         let given = setting(vendor.url_var, self.env);
         let address = match &given {
@@ -302,8 +305,8 @@ impl Look<'_> {
             let fix = "--model, BATCHWRIGHT_MODEL or the setting llm.model";
             Err(format!("{a} {set} is set, but no model is named: {fix}"))
         } else {
-            let variable = credential.map_or(set, |credential| credential.variable);
-            Ok(format!("{variable} set"))
+            let found = credential.ok().flatten().map(|found| found.found());
+            Ok(found.unwrap_or_else(|| format!("{set} set")))
         };
         let stopped = configured && verdict.is_err();
         ProviderStatus {
@@ -321,22 +324,20 @@ impl Look<'_> {
     /// costs, only the user knows.
     fn only_model(&self, vendor: &Vendor, address: &str) -> Option<String> {
         let address = [address.to_owned()];
-        let found = local::find(&address, &self.sent_with(vendor), self.patience, self.quiet);
+        let headers = self.sent_with(vendor).ok()?;
+        let found = local::find(&address, &headers, self.patience, self.quiet);
         let mut models = found.into_iter().next()?.ok()?.models;
         models.pop().filter(|_| models.is_empty())
     }
 
     /// The headers of a request to the server that the user named.
-    fn sent_with(&self, vendor: &Vendor) -> local::Headers {
-        let credential = key_from(vendor, self.env);
+    fn sent_with(&self, vendor: &Vendor) -> Result<local::Headers, Error> {
+        let credential = key_from(vendor, self.env)?;
         let credential = credential.filter(|_| !self.headers.iter().any(CallHeader::pays));
         let key = credential.map(|credential| format!("Bearer {}", credential.key.expose()));
         let key = key.map(|key| ("authorization".into(), key));
-        self.headers
-            .iter()
-            .map(CallHeader::sent)
-            .chain(key)
-            .collect()
+        let headers = self.headers.iter().map(CallHeader::sent);
+        Ok(headers.chain(key).collect())
     }
 
     /// The status of a local server whose address and model are set.
@@ -344,7 +345,10 @@ impl Look<'_> {
         let address = vendor.normalise(url);
         let refused = self.refused(vendor, &address);
         let slots = match refused {
-            None => local::slots(&address, &self.sent_with(vendor)),
+            None => self
+                .sent_with(vendor)
+                .ok()
+                .and_then(|headers| local::slots(&address, &headers)),
             Some(_) => None,
         };
         let verdict = refused.map_or_else(|| Ok("address and model named".to_owned()), Err);
@@ -368,7 +372,16 @@ impl Look<'_> {
         // An unknown server on a usual port must not get the key.
         let asked_with = match &given {
             Some(_) => self.sent_with(vendor),
-            None => local::Headers::new(),
+            None => Ok(local::Headers::new()),
+        };
+        let asked_with = match asked_with {
+            Ok(headers) => headers,
+            Err(error) => {
+                return ProviderStatus {
+                    half_configured: true,
+                    ..status(vendor, Err(error.message().to_owned()))
+                };
+            }
         };
         let addresses: Vec<String> = match &given {
             Some(url) => vec![vendor.normalise(url)],
@@ -405,7 +418,7 @@ impl Look<'_> {
             };
             return ProviderStatus {
                 half_configured: given.is_some()
-                    || wants_key.is_some_and(|_| key_from(vendor, self.env).is_some()),
+                    || wants_key.is_some_and(|_| !matches!(key_from(vendor, self.env), Ok(None))),
                 ..status(vendor, Err(tried))
             };
         };

@@ -32,6 +32,15 @@ pub struct ProviderArgs {
     #[arg(long, value_name = "URL", value_parser = name)]
     pub base_url: Option<String>,
 
+    /// File with the API key
+    ///
+    /// Of the provider that --provider or its setting names, instead of the key in the environment, and not of a
+    /// fallback. Only your user should have access to the file. Without the flag, the key comes from the provider's
+    /// variable, such as OPENAI_API_KEY, from the file that OPENAI_API_KEY_FILE names, or from a credential of systemd
+    /// with the name OPENAI_API_KEY.
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
+    pub api_key_file: Option<PathBuf>,
+
     /// Header for every call, as 'Name: value'
     ///
     /// Repeatable. Sent with calls, uploads and downloads of the named provider, but not to a fallback. @FILE reads
@@ -267,7 +276,7 @@ impl fmt::Debug for StoreArgs {
 /// Flags that select the provider of batches, if no variable does.
 #[derive(Debug, Args)]
 pub struct BatchProviderArgs {
-    /// Provider for --base-url and --header
+    /// Provider for --base-url, --api-key-file and --header
     ///
     /// [env: BATCHWRIGHT_PROVIDER] [config: llm.provider]
     #[arg(long, value_name = "NAME", value_parser = name)]
@@ -278,6 +287,10 @@ pub struct BatchProviderArgs {
     /// A batch belongs to the address that created it.
     #[arg(long, value_name = "URL", value_parser = name)]
     pub base_url: Option<String>,
+
+    /// File with the API key, if the run had one
+    #[arg(long, value_name = "FILE")]
+    pub api_key_file: Option<PathBuf>,
 
     /// Header for every call, as 'Name: value'
     ///
@@ -290,7 +303,7 @@ pub struct BatchProviderArgs {
 impl BatchProviderArgs {
     /// True when no flag is set.
     pub fn is_empty(&self) -> bool {
-        self.base_url.is_none() && self.header.is_empty()
+        self.base_url.is_none() && self.api_key_file.is_none() && self.header.is_empty()
     }
 }
 

@@ -1,0 +1,129 @@
+//! Secrets in files.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use parking_lot::Mutex;
+
+use super::error::{Error, ErrorKind};
+use super::secret::Secret;
+
+/// A longer file contains no key, but something else.
+const LONGEST: u64 = 64 << 10;
+
+/// The text of the file with a secret. `what` names the secret in errors, which never contain the text.
+pub(crate) fn text(what: &str, path: &Path) -> Result<String, Error> {
+    let mut text = String::new();
+    let read = File::open(path).and_then(|file| file.take(LONGEST + 1).read_to_string(&mut text));
+    let read = read.and_then(|length| {
+        if length as u64 > LONGEST {
+            return Err(io::Error::other("it has more than 64 KiB"));
+        }
+        Ok(())
+    });
+    read.map_err(|error| {
+        let path = path.display();
+        let why = format!("the file with {what}, {path}, cannot be read: {error}");
+        Error::new(ErrorKind::Invalid, why)
+    })?;
+    Ok(text)
+}
+
+impl Secret {
+    /// The API key in a file, without the white space around it. If all users of the machine may read the file, a
+    /// warning is logged, once for each file.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] if the file cannot be read, has more than 64 KiB or contains no key. The message names
+    /// the file and never contains its text.
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Self, Error> {
+        let path = path.as_ref();
+        let text = text("the API key", path)?;
+        let key = text.trim();
+        if key.is_empty() {
+            let why = format!("the file with the API key, {}, is empty", path.display());
+            return Err(Error::new(ErrorKind::Invalid, why));
+        }
+        warn_if_open(path);
+        Ok(Self::new(key))
+    }
+}
+
+/// Logs a warning if every user of the machine may read the file.
+fn warn_if_open(path: &Path) {
+    static WARNED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+    if is_open(path) && WARNED.lock().insert(path.to_owned()) {
+        let path = path.display();
+        log::warn!("every user of this machine can read the API key in {path}; chmod 600 {path}");
+    }
+}
+
+#[cfg(unix)]
+fn is_open(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    let found = std::fs::metadata(path);
+    found.is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o004 != 0)
+}
+
+#[cfg(not(unix))]
+fn is_open(_path: &Path) -> bool {
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_key_is_read_without_its_line_end() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("key");
+        for text in ["sk-1", "sk-1\n", " sk-1\r\n\n"] {
+            fs::write(&path, text).unwrap();
+            assert_eq!(Secret::from_file(&path).unwrap().expose(), "sk-1");
+        }
+    }
+
+    #[test]
+    fn an_error_names_the_file_and_never_its_text() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("key");
+        let refused = |why: &str| {
+            let error = Secret::from_file(&path).unwrap_err();
+            let text = error.to_string();
+            assert_eq!(error.kind(), ErrorKind::Invalid);
+            assert!(
+                text.contains(&*path.to_string_lossy()) && text.contains(why),
+                "{text}"
+            );
+            assert!(!text.contains("sk-"), "{text}");
+        };
+        refused("cannot be read");
+        fs::write(&path, " \n").unwrap();
+        refused("is empty");
+        fs::write(&path, b"sk-\xff").unwrap();
+        refused("cannot be read");
+        fs::write(&path, "sk-".repeat(30_000)).unwrap();
+        refused("more than 64 KiB");
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        refused("cannot be read");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_that_everybody_may_read_is_open() {
+        use std::os::unix::fs::PermissionsExt;
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("key");
+        fs::write(&path, "sk-1").unwrap();
+        for (mode, open) in [(0o600, false), (0o640, false), (0o644, true)] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(is_open(&path), open, "{mode:o}");
+        }
+    }
+}
