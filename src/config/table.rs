@@ -71,7 +71,7 @@ macro_rules! with_settings {
                 "The model of each provider for job types such as summarize, if llm.model and llm.fallback name none";
             pub articles: Option<ArticleSource> = "jobs.articles" ["BATCHWRIGHT_ARTICLES"]
                 Kind::Articles, Rule("none: a payload brings the text as content"),
-                "Where the text of an article_id comes from, for summarize and generate_podcast: a folder, a SQLite query or a URL";
+                "Where the text of an article_id comes from, for summarize and generate_podcast: a folder or a URL";
             pub private_articles: bool = "jobs.articles_private" ["BATCHWRIGHT_ARTICLES_PRIVATE"]
                 Kind::Switch, Is("false"),
                 "Whether the URL of jobs.articles may use private addresses and http://";
