@@ -176,7 +176,8 @@ fn prompts_that_fail_alone_are_no_outage() {
             "transient"
         };
         for line in failed {
-            line.has(json!({"error": {"kind": kind}, "attempts": attempts}));
+            assert_eq!(line["error"]["kind"], kind);
+            assert_eq!(line["attempts"], attempts);
         }
     }
 }
