@@ -164,7 +164,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out.jsonl");
         let line = format!(
-            "{{\"id\":\"x\",\"success\":true,\"text\":\"t\",\"request_hash\":\"{}\"}}\n",
+            "{{\"id\":\"x\",\"success\":true,\"text\":\"t\",\"attempts\":1,\"latency_ms\":1,\"request_hash\":\"{}\"}}\n",
             hash(0)
         );
         let outcome: Outcome = serde_json::from_str(&line).unwrap();

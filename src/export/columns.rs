@@ -264,36 +264,48 @@ impl ColumnsSeen {
                 && !["success", "refusal", REPLY].contains(&name)
         });
         layout.fields_seen(|name| name == REPLY);
+        let is_answer = |column: &Column| is_answer(column, has_id);
+        if *selection == Selection::Answers {
+            layout.columns.retain(|(_, column)| is_answer(column));
+        }
         let mut columns = layout.named();
-        let is_answer = |column: &Column| match &column.source {
-            CellSource::Input(name) => has_id && is_id(name),
-            CellSource::Id | CellSource::Text | CellSource::Answer(_) | CellSource::Embedding => {
-                true
-            }
-            CellSource::Error(_) | CellSource::Usage(_) | CellSource::Field(_) => false,
+        let left_out = match selection {
+            Selection::Usual => keep_usual(&mut columns, is_answer),
+            Selection::All | Selection::Answers | Selection::Named(_) => 0,
         };
-        let mut left_out = 0;
-        match selection {
-            Selection::Named(names) => columns = selected(&columns, names)?,
-            Selection::All => {}
-            Selection::Answers => columns.retain(is_answer),
-            Selection::Usual => {
-                let is_error = |column: &Column| column.source == CellSource::Error("message");
-                columns.retain(|column| {
-                    let is_input = matches!(column.source, CellSource::Input(_));
-                    is_input || is_answer(column) || is_error(column)
-                });
-                // Columns of the rows give way to answers, and the last ones to the first ones.
-                while columns.len() > MOST_BY_DEFAULT {
-                    let is_row = |column: &Column| !is_answer(column) && !is_error(column);
-                    let last = columns.iter().rposition(is_row);
-                    columns.remove(last.unwrap_or(columns.len() - 2));
-                    left_out += 1;
-                }
-            }
+        if let Selection::Named(names) = selection {
+            columns = selected(&columns, names)?;
         }
         Ok((columns, left_out))
     }
+}
+
+/// Whether a column has ids or answers. With `has_id`, the rows have the id.
+fn is_answer(column: &Column, has_id: bool) -> bool {
+    match &column.source {
+        CellSource::Input(name) => has_id && is_id(name),
+        CellSource::Id | CellSource::Text | CellSource::Answer(_) | CellSource::Embedding => true,
+        CellSource::Error(_) | CellSource::Usage(_) | CellSource::Field(_) => false,
+    }
+}
+
+/// Leaves the columns of the rows, the ids, the answers and the messages of errors, and returns how many were omitted
+/// because there are too many.
+fn keep_usual(columns: &mut Vec<Column>, is_answer: impl Fn(&Column) -> bool) -> u64 {
+    let is_error = |column: &Column| column.source == CellSource::Error("message");
+    columns.retain(|column| {
+        let is_input = matches!(column.source, CellSource::Input(_));
+        is_input || is_answer(column) || is_error(column)
+    });
+    let mut left_out = 0;
+    // Columns of the rows give way to answers, and the last ones to the first ones.
+    while columns.len() > MOST_BY_DEFAULT {
+        let is_row = |column: &Column| !is_answer(column) && !is_error(column);
+        let last = columns.iter().rposition(is_row);
+        columns.remove(last.unwrap_or(columns.len() - 2));
+        left_out += 1;
+    }
+    left_out
 }
 
 /// If several columns have the same name, the first of these kinds keeps it.

@@ -95,9 +95,10 @@ fn check_rule(api: &Api, object: &Object<'_>, name: &str) -> Result<(), Fault> {
 
 fn check_field(api: &Api, object: &Object<'_>, name: &str, field: &Field) -> Result<(), Fault> {
     let Some(value) = object.get(name) else {
-        return match field.required {
-            true => Err(object.missing(name)),
-            false => Ok(()),
+        return if field.required {
+            Err(object.missing(name))
+        } else {
+            Ok(())
         };
     };
     let is_empty = value == "" || value.as_array().is_some_and(Vec::is_empty);
