@@ -84,7 +84,7 @@ impl Connector {
     pub fn speaks_tls(&self, target: &Target, patience: &Patience) -> bool {
         let connection = self.open(target, patience, &AbortHandle::default());
         let secured =
-            connection.and_then(|mut connection| Ok(connection.secure(&target.host, patience)?));
+            connection.and_then(|mut connection| connection.secure(&target.host, patience));
         match secured {
             Ok(_) => true,
             Err(fault) => is_untrusted(&fault.to_string()),

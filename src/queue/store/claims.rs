@@ -44,6 +44,12 @@ impl JobLane {
 pub struct WorkerId(pub i64);
 
 impl WorkerId {
+    /// The query that finds its row and locks it until the transaction ends.
+    pub(super) fn keeping(self) -> String {
+        let no = self.0;
+        format!("SELECT 1 FROM #workers WHERE no = {no} LOCK IN SHARE MODE")
+    }
+
     pub(super) fn unknown(self) -> Error {
         let why = "the worker is not registered in this OS process";
         Error::new(ErrorKind::Invalid, why)

@@ -314,12 +314,6 @@ impl Store {
     }
 }
 
-/// The query that finds a registered worker and locks its row until the transaction ends.
-pub(super) fn keeping(worker: WorkerId) -> String {
-    let no = worker.0;
-    format!("SELECT 1 FROM #workers WHERE no = {no} LOCK IN SHARE MODE")
-}
-
 /// Why a worker is unregistered, which decides about its remaining jobs.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Departure {

@@ -25,7 +25,7 @@ pub struct CancelArgs {
     #[arg(long)]
     pub delete: bool,
 
-    /// Time to wait for the end of its batches
+    /// Time to wait for its batches
     ///
     /// The command cancels them at the provider.
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = seconds)]

@@ -87,7 +87,6 @@ fn a_key_in_a_file_is_sent_and_never_shown() {
     for words in [
         "run in.jsonl --provider openai --model m --api-key-file key",
         "work --until-empty --data-dir data --provider openai --model m --api-key-file key",
-        "cancel --data-dir data --provider openai --api-key-file key",
     ] {
         let ended = desk.command(words.split(' ')).ended();
         assert_ne!(ended.status.code(), Some(0));

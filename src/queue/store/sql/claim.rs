@@ -10,7 +10,6 @@ use std::sync::Arc;
 use crate::base::{Error, Timestamp};
 use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::rows::{CANCELLED, IN_PROGRESS, PENDING, RELEASING, process_of, small};
-use crate::queue::store::workers::keeping;
 use crate::queue::store::{
     ClaimReply, ClaimRequest, ClaimedJob, JobLane, SUSPECT_CRASHES, WorkerId,
 };
@@ -85,7 +84,7 @@ pub(crate) fn claim(
         }
         *attempt = None;
         let scope = in_scope(lineage::scope(tx, processes)?.as_ref());
-        let (keeping, all) = (keeping(worker), groups(tx.dialect(), &scope));
+        let (keeping, all) = (worker.keeping(), groups(tx.dialect(), &scope));
         let [listed, paused, closed, mut found] = tx.rows_of([
             Query::Of(&keeping),
             Query::Of(pauses::IS_PAUSED),

@@ -40,7 +40,6 @@ use parking_lot::Mutex;
 use crate::base::Error;
 
 use super::rows::small;
-use super::workers::keeping;
 use super::{Db, JobLane, Store, WorkerId, sqlite};
 use statements::{Fault, Queries as _, Statements, by};
 
@@ -63,7 +62,7 @@ impl Store {
     /// Fails if a worker is not registered, because its jobs would never return to the queue. Its row stays locked until the
     /// transaction ends.
     fn check_worker(&self, tx: &mut dyn Statements, worker: WorkerId) -> Result<(), Fault> {
-        if tx.rows(&keeping(worker), Vec::new())?.is_empty() {
+        if tx.rows(&worker.keeping(), Vec::new())?.is_empty() {
             self.enlist_again(tx, worker)?;
         }
         Ok(())
