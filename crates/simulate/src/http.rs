@@ -114,6 +114,9 @@ pub(super) enum Version {
     Other,
 }
 
+/// The first byte of a handshake (RFC 8446, section 5.1).
+const TLS_HANDSHAKE: u8 = 0x16;
+
 /// Why a request cannot be read.
 #[derive(Debug)]
 pub(super) enum Refusal {
@@ -173,6 +176,10 @@ impl<S: Read + Write> Reader<S> {
         let (size, request) = loop {
             if self.end > self.start {
                 let bytes = &self.buffer[self.start..self.end];
+                // A client asks with a handshake whether TLS is spoken here, after a connection ended without a reply.
+                if bytes[0] == TLS_HANDSHAKE {
+                    return Err(Refusal::Closed);
+                }
                 if let Some(parsed) = parse_head(bytes, self.key.as_deref())? {
                     break parsed;
                 }
