@@ -15,7 +15,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use batchwright::progress::Timestamp;
 use batchwright::queue::{MysqlOptions, SqliteOptions, Store, WorkerScale, WorkerSettings};
-use batchwright::unstable::{ClaimOutcome, ClaimRequest, Settlement, Store};
+use batchwright::unstable::{ClaimOutcome, ClaimRequest, Settlement};
 use batchwright::{Handler, Job, JobQueue, ProcessId, Worker};
 use serde_json::value::to_raw_value;
 
@@ -162,7 +162,7 @@ impl Bench {
             let address = self.server(delay);
             let store = open(&self.tables(&address));
             let began = Instant::now();
-            insert(&*store, ProcessId::new(), count, GROUP);
+            insert(&store, ProcessId::new(), count, GROUP);
             let ours = count as f64 / began.elapsed().as_secs_f64();
             plain::create(&self.address);
             let began = Instant::now();
@@ -200,7 +200,7 @@ impl Bench {
         let tables = here.split_once('?').expect("it names tables").1;
         let store = open(&here);
         let process = ProcessId::new();
-        insert(&*store, process, count, 1_000);
+        insert(&store, process, count, 1_000);
         let place = format!("{address}?{tables}");
         let call = call.as_millis().to_string();
         let workers = (0..workers).map(|_| spawn(&["worker", &place, &call]));
@@ -229,9 +229,9 @@ impl Bench {
         let process = ProcessId::new();
         let mut filled = 0;
         for rows in [10_000, 100_000, 1_000_000].map(|rows| rows / 20 * self.scale) {
-            insert(&*store, process, rows - filled, 1_000);
+            insert(&store, process, rows - filled, 1_000);
             filled = rows;
-            let (median, p99) = claim_times(&*store, 10 * self.scale);
+            let (median, p99) = claim_times(&store, 10 * self.scale);
             println!("| claim of 10 among {rows} jobs, ms | p50 {median:.2}, p99 {p99:.2} | | |");
         }
     }
@@ -244,7 +244,7 @@ impl Bench {
         let store = open(place);
         let count = self.count(Duration::ZERO);
         let began = Instant::now();
-        insert(&*store, ProcessId::new(), count, GROUP);
+        insert(&store, ProcessId::new(), count, GROUP);
         let rate_in = count as f64 / began.elapsed().as_secs_f64();
         println!("| SQLite: enqueue in groups of {GROUP}, jobs/s | {rate_in:.0} | | |");
         let done = || {

@@ -246,7 +246,7 @@ pub fn shown(address: &str) -> String {
 /// Opens the queue on a server. Data that is too long for a database is in the data folder.
 #[cfg(feature = "mysql")]
 fn on_server(args: &StoreArgs, address: &str, folder: &Path) -> Result<JobQueue, Error> {
-    store(args, address, folder).map(|store| JobQueue::on(store))
+    store(args, address, folder).map(JobQueue::on)
 }
 
 /// Opens the database of a queue on a server, and connects it with Redis if configured.

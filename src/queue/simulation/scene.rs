@@ -184,7 +184,7 @@ impl Scene {
     }
 
     pub(super) fn store(&self) -> &Store {
-        &*self.workers[0].store
+        &self.workers[0].store
     }
 
     pub(super) fn insert(&self, process: ProcessId, jobs: Vec<Job>) -> Vec<JobId> {

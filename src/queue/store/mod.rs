@@ -134,7 +134,7 @@ pub struct Store {
 
 /// The two databases.
 enum Db {
-    Sqlite(Sqlite),
+    Sqlite(Box<Sqlite>),
     #[cfg(feature = "mysql")]
     Mysql(Mysql),
 }
@@ -176,7 +176,7 @@ impl Store {
             workers: Arc::default(),
         };
         let (id, salt) = db.identity()?;
-        Ok(Self::new(Db::Sqlite(db), (id, salt), setup))
+        Ok(Self::new(Db::Sqlite(Box::new(db)), (id, salt), setup))
     }
 
     /// Opens a database on a server of MySQL 8 or MariaDB 10.6 and newer, for workers on any number of machines, and

@@ -63,7 +63,7 @@ fn open(path: &Path) -> Result<Store, Error> {
 }
 
 fn refused(path: &Path, part: &str) {
-    let error = open(path).err().expect("it is refused");
+    let error = open(path).expect_err("it is refused");
     assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
     assert!(error.message().contains(part), "{error}");
 }

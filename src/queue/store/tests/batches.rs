@@ -79,7 +79,7 @@ pub(super) fn a_batch_takes_what_is_due_up_to_its_size(open: Open<'_>) {
             .two
             .fill_batch(worker.id, no, after, most, bytes, at(5))
             .unwrap();
-        let jobs = inside(&*db.two, no);
+        let jobs = inside(&db.two, no);
         let names: Vec<String> = named(&jobs).iter().map(|&name| name.to_owned()).collect();
         (filled, names.join(" "))
     };
@@ -99,7 +99,7 @@ pub(super) fn a_batch_takes_what_is_due_up_to_its_size(open: Open<'_>) {
     let counts = db.counts(process);
     assert_eq!((counts.at_provider, counts.pending), (4, 2));
     assert_eq!(counts.total, 6);
-    let seen = batch(&*db.two, no);
+    let seen = batch(&db.two, no);
     assert_eq!((seen.jobs, seen.process_id), (4, Some(process)));
     assert_eq!((seen.worker, seen.created_at), (Some(worker.id), T));
     assert_eq!(*seen.lane, lane());
@@ -120,7 +120,7 @@ pub(super) fn jobs_of_a_batch_come_with_all_that_was_enqueued(open: Open<'_>) {
     let tried = worker.one();
     worker.settle(tried.receipt, retry(T, 0));
     let no = worker.batch(process);
-    let all = inside(&*db.two, no);
+    let all = inside(&db.two, no);
     assert_eq!(named(&all), ["a", "b", "c"]);
     let first = &all[0];
     assert_eq!((first.job_id, first.process_id), (tried.job_id, process));
@@ -158,8 +158,8 @@ pub(super) fn a_batch_outlives_its_owner(open: Open<'_>) {
         let (owned, empty) = (owner.batch(process), owner.begin(process));
         let saved = db.two.save_batch(owner.id, owned, "sent", T);
         saved.unwrap();
-        let old = inside(&*db.two, owned);
-        let heir = Hand::new(&*db.two);
+        let old = inside(&db.two, owned);
+        let heir = Hand::new(&db.two);
         assert!(heir.adopt().is_empty(), "its owner lives");
         let id = owner.id;
         if dies {
@@ -168,13 +168,13 @@ pub(super) fn a_batch_outlives_its_owner(open: Open<'_>) {
         } else {
             db.store().unregister_worker(id, T).unwrap();
         }
-        let free = batch(&*db.two, owned);
+        let free = batch(&db.two, owned);
         assert_eq!((free.worker, free.jobs), (None, 3));
         assert_eq!(db.counts(process).at_provider, 3);
         is_lost(db.two.save_batch(id, owned, "late", T));
         is_refused(db.two.adopt_batches(id, &mut |_| true, &[], T));
         is_refused(db.two.open_batch(id, process, &lane(), "", T));
-        let slow = Hand::new(&*db.two);
+        let slow = Hand::new(&db.two);
         let mut slower = |batch: &StoredBatch| {
             let mut one = |other: &StoredBatch| other.no == batch.no && batch.no == empty;
             let quick = db.two.adopt_batches(heir.id, &mut one, &[], T).unwrap();
@@ -197,7 +197,7 @@ pub(super) fn a_batch_outlives_its_owner(open: Open<'_>) {
         db.two.unregister_worker(heir.id, T).unwrap();
         let both: Vec<BatchNo> = slow.adopt().iter().map(|batch| batch.no).collect();
         assert_eq!(both, [owned, empty], "oldest first");
-        let jobs = inside(&*db.two, owned);
+        let jobs = inside(&db.two, owned);
         assert!(jobs.iter().all(|job| job.crashes == 0 && !job.lost));
         assert_eq!(heir.settle(old[0].receipt, completed()).len(), 1);
         assert_eq!(db.counts(process).completed, 1);
@@ -208,7 +208,7 @@ pub(super) fn a_batch_outlives_its_owner(open: Open<'_>) {
 pub(super) fn only_its_owner_changes_a_batch(open: Open<'_>) {
     let db = open();
     let process = enqueue(db.store(), jobs(&["a", "b"]));
-    let (owner, other) = (db.worker(), Hand::new(&*db.two));
+    let (owner, other) = (db.worker(), Hand::new(&db.two));
     let no = owner.begin(process);
     let store = &*db.two;
     is_lost(store.fill_batch(other.id, no, None, 9, 99, T));
@@ -238,7 +238,7 @@ pub(super) fn jobs_in_a_batch_end_as_others_do(open: Open<'_>) {
         worker.settle(job.receipt, PLACE);
     }
     let no = worker.batch(process);
-    let given = inside(&*db.two, no);
+    let given = inside(&db.two, no);
     // What is left of an earlier claim may not, except for what was paid for.
     for late in [failed(), PLACE, retry(at(1), 1)] {
         assert!(worker.settle(early[0].receipt, late).is_empty());
@@ -253,8 +253,8 @@ pub(super) fn jobs_in_a_batch_end_as_others_do(open: Open<'_>) {
     assert_eq!((counts.completed, counts.failed), (2, 1));
     assert_eq!((counts.pending, counts.at_provider), (2, 1));
     assert_eq!(counts.in_progress, 0);
-    assert_eq!(named(&inside(&*db.two, no)), ["stays"]);
-    assert_eq!(batch(&*db.two, no).jobs, 1);
+    assert_eq!(named(&inside(&db.two, no)), ["stays"]);
+    assert_eq!(batch(&db.two, no).jobs, 1);
     let again = worker.claim(9, at(9));
     assert_eq!(named(&again), ["again", "asleep"]);
     assert_eq!((again[0].attempt, again[0].lane.step), (2, 1));
@@ -275,10 +275,10 @@ pub(super) fn what_is_at_a_provider_outlives_a_cancellation(open: Open<'_>) {
     db.store().insert(process, jobs(&["w"]), true, T).unwrap();
     assert_eq!(db.two.cancel(process, T).unwrap(), 1, "the one that waits");
     assert_eq!(db.counts(process).at_provider, 6);
-    let seen = batch(&*db.two, no);
+    let seen = batch(&db.two, no);
     assert!(seen.is_stopped && seen.process_id == Some(process));
     assert_eq!(worker.fill(no, at(9)), BatchFill::default());
-    let given = inside(&*db.two, no);
+    let given = inside(&db.two, no);
     let endings = [completed(), failed(), retry(at(1), 0), PLACE];
     worker.settle_all(&given, endings);
     let after = Some(given[4].receipt.job);
@@ -288,14 +288,14 @@ pub(super) fn what_is_at_a_provider_outlives_a_cancellation(open: Open<'_>) {
     let ended = [
         Completed, Failed, Cancelled, Cancelled, Cancelled, Cancelled, Cancelled,
     ];
-    assert_eq!(statuses(&*db.two, process), ended);
+    assert_eq!(statuses(&db.two, process), ended);
     db.sound();
     assert_eq!(db.two.retry_failed(process, at(4)).unwrap(), 6);
-    assert!(!batch(&*db.two, no).is_stopped);
+    assert!(!batch(&db.two, no).is_stopped);
     assert_eq!(worker.fill(no, at(4)).jobs, 6);
     assert!(worker.settle(given[3].receipt, failed()).is_empty());
     // A process whose jobs are out does not end with its outcomes.
-    let done = peek(&*db.two, process).remove(0);
+    let done = peek(&db.two, process).remove(0);
     assert_eq!(db.two.ack(&[done.receipt], T).unwrap(), 1);
     assert_eq!(db.counts(process).at_provider, 6);
     db.sound();
@@ -307,16 +307,16 @@ pub(super) fn a_batch_outlives_its_process(open: Open<'_>) {
         let process = enqueue(db.store(), jobs(&["a", "b", "c"]));
         let owner = db.worker();
         let no = owner.batch(process);
-        let job = inside(&*db.two, no).remove(0);
+        let job = inside(&db.two, no).remove(0);
         db.abandon_after(chunks);
         let whole = chunks == 9 || !db.abandons();
         assert_eq!(db.store().delete(process, T).is_ok(), whole);
         db.abandon_after(None);
-        let seen = batch(&*db.two, no);
+        let seen = batch(&db.two, no);
         assert_eq!((seen.process_id, seen.jobs), (None, 0));
         assert!(seen.is_stopped);
         assert_eq!(*seen.lane, lane());
-        assert!(inside(&*db.two, no).is_empty());
+        assert!(inside(&db.two, no).is_empty());
         assert!(db.two.batch_jobs_by(no, &[0, 1, 2]).unwrap().is_empty());
         assert!(owner.settle(job.receipt, completed()).is_empty());
         assert_eq!(owner.give_back(no, None, None), 0);
@@ -324,7 +324,7 @@ pub(super) fn a_batch_outlives_its_process(open: Open<'_>) {
         db.sound();
         db.one = None;
         db.two.reclaim(T).unwrap();
-        let heir = Hand::new(&*db.two);
+        let heir = Hand::new(&db.two);
         let mut ask = |_: &StoredBatch| true;
         let only = db.two.adopt_batches(heir.id, &mut ask, &[process], T);
         assert!(only.unwrap().is_empty());
@@ -342,19 +342,19 @@ pub(super) fn a_batch_is_split(open: Open<'_>) {
     let process = enqueue(db.store(), jobs(&["a", "b", "c", "d"]));
     let worker = db.worker();
     let old = worker.batch(process);
-    let before = inside(&*db.two, old);
+    let before = inside(&db.two, old);
     let at = before[1].receipt.job;
     let new = db
         .two
         .split_batch(worker.id, old, at, "first", "rest", T)
         .unwrap();
     assert!(new > old);
-    let (first, rest) = (batch(&*db.two, new), batch(&*db.two, old));
+    let (first, rest) = (batch(&db.two, new), batch(&db.two, old));
     assert_eq!((first.record.as_str(), first.jobs), ("first", 1));
     assert_eq!((rest.record.as_str(), rest.jobs), ("rest", 3));
     assert_eq!((first.process_id, first.lane), (rest.process_id, rest.lane));
     assert_eq!(first.worker, Some(worker.id));
-    assert_eq!(named(&inside(&*db.two, new)), ["a"]);
+    assert_eq!(named(&inside(&db.two, new)), ["a"]);
     assert_eq!(db.counts(process).at_provider, 4);
     assert_eq!(worker.settle(before[0].receipt, completed()).len(), 1);
     db.two.close_batch(worker.id, old, T).unwrap();
@@ -370,7 +370,7 @@ pub(super) fn what_is_given_back_keeps_its_place(open: Open<'_>) {
         .unwrap();
     let worker = db.worker();
     let no = worker.batch(process);
-    let all = inside(&*db.two, no);
+    let all = inside(&db.two, no);
     let (_wake, woken) = count_wakes(db.store());
     // Abandoned after a chunk of two, and gone on with.
     let after = Some(all[1].receipt.job);
@@ -379,7 +379,7 @@ pub(super) fn what_is_given_back_keeps_its_place(open: Open<'_>) {
     db.abandon_after(None);
     let left = if db.abandons() { 3 } else { 0 };
     db.is_abandoned(abandoned);
-    assert_eq!(batch(&*db.two, no).jobs, 2 + left);
+    assert_eq!(batch(&db.two, no).jobs, 2 + left);
     assert!(woken.swap(0, Ordering::Relaxed) > 0);
     assert_eq!(worker.give_back(no, after, None), left);
     assert_eq!(worker.give_back(no, None, Some(at(9))), 2);
@@ -393,7 +393,7 @@ pub(super) fn what_is_given_back_keeps_its_place(open: Open<'_>) {
         assert!(worker.settle(job.receipt, failed()).is_empty());
     }
     assert_eq!(named(&worker.claim(9, at(9))), ["a", "b"]);
-    assert_eq!(batch(&*db.two, no).jobs, 0);
+    assert_eq!(batch(&db.two, no).jobs, 0);
     db.sound();
 }
 
@@ -403,14 +403,14 @@ pub(super) fn a_closed_batch_gives_back_what_is_left(open: Open<'_>) {
         let process = enqueue(db.store(), jobs(&["a", "b", "c", "d", "e"]));
         let worker = db.worker();
         let no = worker.batch(process);
-        let done = inside(&*db.two, no).remove(1);
+        let done = inside(&db.two, no).remove(1);
         worker.settle(done.receipt, completed());
         db.abandon_after(chunks);
         let closed = db.store().close_batch(worker.id, no, T);
         db.abandon_after(None);
         assert_eq!(closed.is_ok(), chunks * 2 >= 4 || !db.abandons());
         if closed.is_err() {
-            assert_eq!(batch(&*db.two, no).jobs, 4 - 2 * chunks);
+            assert_eq!(batch(&db.two, no).jobs, 4 - 2 * chunks);
             db.sound();
             db.two.close_batch(worker.id, no, T).unwrap();
         }
@@ -427,7 +427,7 @@ pub(super) fn two_never_get_one_job(open: Open<'_>) {
     let db = open();
     let all: Vec<String> = (0..300).map(|n| n.to_string()).collect();
     let process = enqueue(db.store(), all.iter().map(|name| job(name)).collect());
-    let hands = [db.worker(), Hand::new(&*db.two), Hand::new(&*db.two)];
+    let hands = [db.worker(), Hand::new(&db.two), Hand::new(&db.two)];
     let fill = |hand: &Hand<'_>| {
         let (no, mut after, mut jobs) = (hand.begin(process), None, 0);
         loop {

@@ -134,7 +134,7 @@ pub(super) fn a_job_comes_with_all_that_was_enqueued(open: Open<'_>) {
         .store()
         .insert(process, vec![full, plain], true, at(3))
         .unwrap();
-    let given = Hand::new(&*db.two).claim(2, at(4));
+    let given = Hand::new(&db.two).claim(2, at(4));
     let job = &given[0];
     assert_eq!((job.job_id, job.process_id), (ids[0], process));
     assert_eq!(job.payload.get(), "[1, \"ä\"]");
@@ -181,7 +181,7 @@ pub(super) fn what_a_dead_worker_had_is_taken_over(open: Open<'_>) {
     db.one = None;
     assert_eq!(db.two.reclaim(at(5)).unwrap(), 1);
     assert_eq!(db.two.reclaim(at(5)).unwrap(), 0);
-    let heir = Hand::new(&*db.two);
+    let heir = Hand::new(&db.two);
     let again = heir.claim(2, at(5));
     assert_eq!(named(&again), ["a", "b"], "it keeps its place");
     assert_eq!((again[0].lost, again[0].crashes), (true, 1));
@@ -197,7 +197,7 @@ pub(super) fn what_a_worker_had_that_retires_goes_back_untouched(open: Open<'_>)
     worker.one();
     db.store().unregister_worker(worker.id, T).unwrap();
     db.store().unregister_worker(worker.id, T).unwrap();
-    let again = Hand::new(&*db.two).one();
+    let again = Hand::new(&db.two).one();
     assert_eq!((again.lost, again.crashes), (false, 0));
     let mut open = |_: &Arc<JobLane>| 1;
     let wanted = ClaimRequest {
@@ -221,12 +221,12 @@ pub(super) fn a_job_that_kills_its_workers_fails_at_the_fifth(open: Open<'_>) {
         assert_eq!(db.two.reclaim(T).unwrap(), 1);
         db.reopen();
     }
-    let outcome = peek(&*db.two, process).remove(0).result;
+    let outcome = peek(&db.two, process).remove(0).result;
     assert_eq!(outcome.status, JobStatus::Failed);
     assert_eq!(outcome.error.unwrap().kind(), ErrorKind::Crashed);
     db.sound();
     assert_eq!(db.two.retry_failed(process, T).unwrap(), 1);
-    assert_eq!(Hand::new(&*db.two).one().crashes, 0);
+    assert_eq!(Hand::new(&db.two).one().crashes, 0);
 }
 
 pub(super) fn a_suspect_runs_alone(open: Open<'_>) {
@@ -242,7 +242,7 @@ pub(super) fn a_suspect_runs_alone(open: Open<'_>) {
         db.two.reclaim(T).unwrap();
         db.reopen();
     }
-    enqueue(&*db.two, vec![job("first").priority(7)]);
+    enqueue(&db.two, vec![job("first").priority(7)]);
     let worker = db.worker();
     let busy = worker.ask(9, false, T, |_| 9);
     assert_eq!(
@@ -265,7 +265,7 @@ pub(super) fn two_handles_never_give_one_job_twice(open: Open<'_>) {
     std::thread::scope(|scope| {
         for store in [&one, &db.two] {
             scope.spawn(move || {
-                let worker = Hand::new(&**store);
+                let worker = Hand::new(store);
                 loop {
                     let given = worker.claim(7, T);
                     if given.is_empty() {
@@ -287,7 +287,7 @@ pub(super) fn living_workers_are_counted(open: Open<'_>) {
     let mut db = open();
     assert_eq!(db.two.workers().unwrap().live.len(), 0);
     enqueue(db.store(), jobs(&["a", "b", "c"]));
-    let (busy, idle) = (db.worker(), Hand::new(&*db.two));
+    let (busy, idle) = (db.worker(), Hand::new(&db.two));
     let idle_id = idle.id;
     busy.claim(2, T);
     assert_eq!(db.two.workers().unwrap().live.len(), 2);

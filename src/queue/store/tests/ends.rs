@@ -7,7 +7,7 @@ use super::*;
 pub(super) fn a_late_failure_overwrites_nothing(open: Open<'_>) {
     let db = open();
     let process = enqueue(db.store(), jobs(&["a"]));
-    let (slow, quick) = (db.worker(), Hand::new(&*db.two));
+    let (slow, quick) = (db.worker(), Hand::new(&db.two));
     let old = slow.one();
     slow.settle(old.receipt, PLACE);
     let new = quick.one();
@@ -21,14 +21,14 @@ pub(super) fn a_late_failure_overwrites_nothing(open: Open<'_>) {
     for late in [failed(), PLACE, completed()] {
         assert!(quick.settle(new.receipt, late).is_empty());
     }
-    assert_eq!(statuses(&*db.two, process), [JobStatus::Completed]);
+    assert_eq!(statuses(&db.two, process), [JobStatus::Completed]);
     db.sound();
 }
 
 pub(super) fn a_late_success_is_never_thrown_away(open: Open<'_>) {
     let db = open();
     let process = enqueue(db.store(), jobs(&["a", "b"]));
-    let (slow, quick) = (db.worker(), Hand::new(&*db.two));
+    let (slow, quick) = (db.worker(), Hand::new(&db.two));
     let old = slow.claim(2, T);
     for job in &old {
         slow.settle(job.receipt, PLACE);
@@ -40,7 +40,7 @@ pub(super) fn a_late_success_is_never_thrown_away(open: Open<'_>) {
     }
     assert!(quick.settle(new.receipt, failed()).is_empty());
     assert!(quick.claim(2, at(9)).is_empty());
-    assert_eq!(statuses(&*db.two, process), [JobStatus::Completed; 2]);
+    assert_eq!(statuses(&db.two, process), [JobStatus::Completed; 2]);
     assert_eq!(db.counts(process).completed, 2);
     db.sound();
 }
@@ -53,8 +53,8 @@ pub(super) fn a_success_after_the_end_is_refused(open: Open<'_>) {
     worker.settle(job.receipt, PLACE);
     assert_eq!(db.store().cancel(process, T).unwrap(), 1);
     assert!(worker.settle(job.receipt, completed()).is_empty());
-    assert_eq!(statuses(&*db.two, process), [JobStatus::Cancelled]);
-    let error = peek(&*db.two, process).remove(0).result.error.unwrap();
+    assert_eq!(statuses(&db.two, process), [JobStatus::Cancelled]);
+    let error = peek(&db.two, process).remove(0).result.error.unwrap();
     assert_eq!(error.kind(), ErrorKind::Cancelled);
 }
 
@@ -153,7 +153,7 @@ pub(super) fn outcomes_are_read_in_order_and_deleted_when_acknowledged(open: Ope
     );
     worker.settle(given[1].receipt, failed());
     db.sound();
-    let last = receipts(&*db.two, process);
+    let last = receipts(&db.two, process);
     assert_eq!(db.two.ack(&last, T).unwrap(), 2);
     assert!(
         db.two.process(process).unwrap().is_none(),
@@ -168,7 +168,7 @@ pub(super) fn an_unsealed_process_outlives_its_outcomes(open: Open<'_>) {
     let worker = db.worker();
     worker.settle(worker.one().receipt, completed());
     db.store().insert(process, jobs(&["b"]), false, T).unwrap();
-    let ack = || db.two.ack(&receipts(&*db.two, process), T).unwrap();
+    let ack = || db.two.ack(&receipts(&db.two, process), T).unwrap();
     assert_eq!(ack(), 1);
     db.store().cancel(process, T).unwrap();
     assert_eq!(ack(), 1);

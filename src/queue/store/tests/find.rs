@@ -59,8 +59,8 @@ pub(super) fn jobs_are_found_by_process_state_and_kind(open: Open<'_>) {
         .fill_batch(worker.id, taken, None, 1, 99, at(1_000))
         .unwrap();
     let find = |filter: JobFilter| {
-        let names = found(&*db.two, &filter, 9);
-        assert_eq!(found(&*db.two, &filter, 1), names, "in pages of one job");
+        let names = found(&db.two, &filter, 9);
+        assert_eq!(found(&db.two, &filter, 1), names, "in pages of one job");
         names
     };
     let all = JobFilter::default;
@@ -136,7 +136,7 @@ pub(super) fn a_search_stops_after_some_jobs_and_continues(open: Open<'_>) {
         kind: Some("needle".to_owned()),
         ..JobFilter::default()
     };
-    assert_eq!(found(&*db.two, &filter, 9), ["needle"]);
+    assert_eq!(found(&db.two, &filter, 9), ["needle"]);
     let page = db.two.find(&filter, None, 9).unwrap();
     assert_eq!(page.next.is_some(), db.abandons(), "chunks of two jobs");
     // Processes without such jobs are skipped.
@@ -151,7 +151,7 @@ pub(super) fn a_search_stops_after_some_jobs_and_continues(open: Open<'_>) {
         process: Some(new),
         ..cancelled
     };
-    assert!(found(&*db.two, &none, 9).is_empty());
+    assert!(found(&db.two, &none, 9).is_empty());
 }
 
 pub(super) fn single_jobs_are_requeued_after_they_failed(open: Open<'_>) {
@@ -201,7 +201,7 @@ pub(super) fn a_paused_queue_starts_nothing(open: Open<'_>) {
     let none = db.worker().ask(9, true, T, |_| usize::MAX);
     assert!(none.jobs.is_empty() && !none.more);
     assert_eq!((waiting(), db.two.is_paused().unwrap()), (0, true));
-    let (_wake, woken) = count_wakes(&*db.two);
+    let (_wake, woken) = count_wakes(&db.two);
     db.two.set_paused(false).unwrap();
     assert!(woken.load(Ordering::SeqCst) > 0);
     assert_eq!((waiting(), db.two.is_paused().unwrap()), (1, false));

@@ -100,7 +100,7 @@ pub(super) fn what_a_process_holds_is_told_job_by_job(open: Open<'_>) {
     assert_eq!(items[0].request_hash.as_deref(), Some("1"));
     let rest = db.two.items(process, Some(items[1].job_id), 1).unwrap();
     assert_eq!(rest, items[2..3]);
-    db.two.ack(&receipts(&*db.two, process), T).unwrap();
+    db.two.ack(&receipts(&db.two, process), T).unwrap();
     assert_eq!(db.two.items(process, None, 9).unwrap(), items[1..]);
     assert!(db.two.items(ProcessId::new(), None, 9).unwrap().is_empty());
 }

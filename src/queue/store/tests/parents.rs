@@ -114,7 +114,7 @@ pub(super) fn a_process_stands_for_those_below_it(open: Open<'_>) {
     assert_eq!(ids(db.two.batches(Some(process)).unwrap()), [batch]);
     assert_eq!(ids(db.two.batches(Some(other)).unwrap()), []);
     worker.store.unregister_worker(worker.id, T).unwrap();
-    let heir = Hand::new(&*db.two);
+    let heir = Hand::new(&db.two);
     let adopt = |of: ProcessId| heir.store.adopt_batches(heir.id, &mut |_| true, &[of], T);
     assert_eq!(ids(adopt(other).unwrap()), []);
     assert_eq!(ids(adopt(process).unwrap()), [batch]);
@@ -189,7 +189,7 @@ pub(super) fn children_go_with_their_parent(open: Open<'_>) {
     let (process, parent, below) = family();
     worker.settle(parent.receipt, failed());
     assert!(below.iter().all(|process| exists(*process)));
-    let ended = receipts(&*db.two, process);
+    let ended = receipts(&db.two, process);
     assert_eq!(db.store().ack(&ended, T).unwrap(), 1);
     tidied(&db);
     assert!(gone(&below) && !exists(process));
@@ -264,7 +264,7 @@ pub(super) fn children_are_cancelled_and_put_back_with_their_parent(open: Open<'
     }
     db.abandon_after(None);
     assert!(
-        Hand::new(&*db.two).claim(9, T).is_empty(),
+        Hand::new(&db.two).claim(9, T).is_empty(),
         "all of it is cancelled from then on"
     );
     while db.two.maintain(T).unwrap() {}
@@ -296,7 +296,7 @@ pub(super) fn children_are_cancelled_and_put_back_with_their_parent(open: Open<'
     assert!(!state.cancelled);
 
     // Those of a parent that goes on are its own affair.
-    let hand = Hand::new(&*db.two);
+    let hand = Hand::new(&db.two);
     let all = hand.claim(9, T);
     assert_eq!(all.len(), 6);
     let x = all.iter().find(|job| job.item_id.as_deref() == Some("x"));
@@ -313,7 +313,7 @@ pub(super) fn what_children_came_to_is_collected_by_their_parent(open: Open<'_>)
     let parent = worker.one();
     let below = children(db.store(), &parent, &["a"]);
     worker.settle(worker.one().receipt, completed());
-    let [delivery] = peek(&*db.two, below).try_into().unwrap();
+    let [delivery] = peek(&db.two, below).try_into().unwrap();
     is_refused(db.two.ack(&[delivery.receipt], T));
-    assert_eq!(statuses(&*db.two, below), [JobStatus::Completed]);
+    assert_eq!(statuses(&db.two, below), [JobStatus::Completed]);
 }

@@ -114,7 +114,7 @@ pub(super) fn a_seal_is_carried_out_by_whoever_lives(open: Open<'_>) {
         );
         // What comes now must not overtake what is still held.
         db.two.insert(process, jobs(&["f"]), true, at(1)).unwrap();
-        let worker = Hand::new(&*db.two);
+        let worker = Hand::new(&db.two);
         let early = worker.claim(9, at(1));
         let mut names = named(&early);
         while db.two.maintain(at(2)).unwrap() {}
@@ -138,7 +138,7 @@ pub(super) fn cancelled_work_is_not_started_and_not_tried_again(open: Open<'_>) 
     worker.settle_all(&given, [completed(), retry(at(1), 0), PLACE, failed()]);
     use JobStatus::{Cancelled, Completed, Failed};
     let ended = [Completed, Cancelled, Cancelled, Failed, Cancelled];
-    assert_eq!(statuses(&*db.two, process), ended);
+    assert_eq!(statuses(&db.two, process), ended);
     is_refused(db.store().insert(process, jobs(&["more"]), true, T));
     assert!(db.store().process(process).unwrap().unwrap().cancelled);
     assert_eq!(db.two.cancel(process, T).unwrap(), 0);
@@ -153,7 +153,7 @@ pub(super) fn a_dead_workers_jobs_of_a_cancelled_process_are_cancelled(open: Ope
     db.two.cancel(process, T).unwrap();
     db.one = None;
     db.two.reclaim(T).unwrap();
-    assert_eq!(statuses(&*db.two, process), [JobStatus::Cancelled]);
+    assert_eq!(statuses(&db.two, process), [JobStatus::Cancelled]);
     db.sound();
 }
 
@@ -169,10 +169,10 @@ pub(super) fn a_cancellation_holds_from_its_decision_on(open: Open<'_>) {
         let other = enqueue(store, jobs(&["other"]));
         db.abandon_after(chunks);
         db.is_abandoned(store.cancel(process, T));
-        let worker = Hand::new(&*db.two);
+        let worker = Hand::new(&db.two);
         assert_eq!(named(&worker.claim(9, at(1))), ["other"]);
         while db.two.maintain(T).unwrap() {}
-        assert_eq!(statuses(&*db.two, process), [JobStatus::Cancelled; 5]);
+        assert_eq!(statuses(&db.two, process), [JobStatus::Cancelled; 5]);
         assert_eq!(db.counts(other).in_progress, 1);
         db.sound();
     }
@@ -189,12 +189,12 @@ pub(super) fn failed_and_cancelled_jobs_can_be_put_back(open: Open<'_>) {
         assert_eq!(named(std::slice::from_ref(&tried)), ["tried"]);
         worker.settle(tried.receipt, failed());
         db.store().cancel(process, T).unwrap();
-        let old = receipts(&*db.two, process);
+        let old = receipts(&db.two, process);
         db.abandon_after(chunks);
         db.is_abandoned(db.store().retry_failed(process, at(1)));
         // Whoever began it repeats it.
         db.two.retry_failed(process, at(1)).unwrap();
-        let again = Hand::new(&*db.two).claim(9, at(2));
+        let again = Hand::new(&db.two).claim(9, at(2));
         assert_eq!(named(&again), ["bad", "tried", "waits", "w2"]);
         assert!(
             again
@@ -231,7 +231,7 @@ pub(super) fn a_deleted_process_leaves_nothing(open: Open<'_>) {
     for chunks in [0, 1, 2, 9] {
         let db = open();
         let process = enqueue(db.store(), jobs(&["a", "b", "c", "d", "e"]));
-        let worker = Hand::new(&*db.two);
+        let worker = Hand::new(&db.two);
         let given = worker.claim(2, T);
         worker.settle(given[0].receipt, completed());
         db.abandon_after(chunks);
@@ -242,7 +242,7 @@ pub(super) fn a_deleted_process_leaves_nothing(open: Open<'_>) {
         assert!(db.two.process(process).unwrap().is_none());
         assert!(db.two.processes().unwrap().is_empty());
         assert!(db.two.job(given[0].job_id).unwrap().is_none());
-        assert!(peek(&*db.two, process).is_empty());
+        assert!(peek(&db.two, process).is_empty());
         assert!(worker.claim(9, T).is_empty());
         if !whole {
             db.two.insert(process, jobs(&["f"]), true, T).unwrap_err();
@@ -283,10 +283,10 @@ pub(super) fn what_is_told_of_a_process_stays_with_it(open: Open<'_>) {
     assert_eq!(added(info, &[], true), 0);
     assert!(db.two.process(process).unwrap().is_none());
     assert_eq!(added(info, &["a"], false), 1);
-    assert_eq!(told(&*db.two), first);
+    assert_eq!(told(&db.two), first);
     added(None, &["b"], true);
     db.store().seal(process, T).unwrap();
-    assert_eq!(told(&*db.two), first, "nothing new was told");
+    assert_eq!(told(&db.two), first, "nothing new was told");
     let worker = db.worker();
     let given = worker.claim(1, T);
     let changed = worker.settle(given[0].receipt, completed());
@@ -296,13 +296,13 @@ pub(super) fn what_is_told_of_a_process_stays_with_it(open: Open<'_>) {
     let info = second.clone();
     added(Some(&info), &["c"], true);
     second.owner = Some("shop".to_owned());
-    assert_eq!(told(&*db.two), second, "the first jobs fix the owner");
+    assert_eq!(told(&db.two), second, "the first jobs fix the owner");
     assert!(db.two.describe(process, &first, T).unwrap());
     assert_eq!(told(db.store()), first);
     db.store().delete(process, T).unwrap();
     assert!(!db.two.describe(process, &first, T).unwrap());
     added(None, &["anew"], true);
-    assert_eq!(told(&*db.two), ProcessInfo::default());
+    assert_eq!(told(&db.two), ProcessInfo::default());
     db.sound();
 }
 
@@ -330,7 +330,7 @@ pub(super) fn the_version_tells_of_others_writes(open: Open<'_>) {
     let db = open();
     let before = db.store().version().unwrap();
     assert_eq!(db.store().version().unwrap(), before);
-    enqueue(&*db.two, jobs(&["a"]));
+    enqueue(&db.two, jobs(&["a"]));
     assert_ne!(db.store().version().unwrap(), before);
 }
 

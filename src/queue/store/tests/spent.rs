@@ -97,7 +97,7 @@ pub(super) fn what_was_spent_is_counted_by_day_and_model_and_outlives_its_jobs(o
     assert_eq!(usage.cost_usd, Usd::from_dollars(1.25));
     assert_eq!(usage.input_tokens + usage.output_tokens, 5 * 13);
 
-    let outcomes = receipts(&*db.two, process);
+    let outcomes = receipts(&db.two, process);
     assert_eq!(db.two.ack(&outcomes, T).unwrap(), 4);
     assert!(db.two.process(process).unwrap().is_none());
     while store.maintain(T).unwrap() {}

@@ -253,9 +253,9 @@ impl Model {
     fn twice<T>(&mut self, mut work: impl FnMut(&Store, Timestamp) -> T) -> (T, T) {
         let chunks = self.below(4) as u64;
         self.db.abandon_after(chunks);
-        let once = work(&*self.store(0), self.wall());
+        let once = work(&self.store(0), self.wall());
         self.db.abandon_after(None);
-        (once, work(&*self.store(0), self.wall()))
+        (once, work(&self.store(0), self.wall()))
     }
 
     fn put_back(&mut self) {

@@ -251,7 +251,7 @@ impl Model {
             self.below(3) as u64
         };
         self.db.abandon_after(chunks);
-        let done = work(&*self.store(0), self.wall()).ok();
+        let done = work(&self.store(0), self.wall()).ok();
         self.db.abandon_after(None);
         while self.db.two.maintain(self.wall()).unwrap() {}
         done
