@@ -14,7 +14,7 @@
 //! | [`BatchClient`] | a provider's Batch API | [`BatchIntent`], [`BatchStage`], [`BatchInput`], [`BatchLimits`], [`ListedBatches`], [`BatchStatus`], [`BatchState`], [`BatchCounts`], [`BatchRefusal`], [`RequestName`], [`BatchLine`], [`BatchLineResult`] |
 #![cfg_attr(
     feature = "queue",
-    doc = "| | the methods of a [`Store`](crate::queue::Store) with which a worker works | [`JobParts`], [`WorkerId`], [`ClaimRequest`], [`ClaimReply`], [`ClaimedJob`], [`JobBudget`], [`Settlement`], [`Charge`], [`ClaimOutcome`], [`MAX_CRASHES`], [`SUSPECT_CRASHES`] |"
+    doc = "| [`JobParts`] | a job for a [`Store`](crate::queue::Store), and how a worker takes and ends it | [`WorkerId`], [`ClaimRequest`], [`ClaimReply`], [`ClaimedJob`], [`JobBudget`], [`Settlement`], [`Charge`], [`ClaimOutcome`], [`MAX_CRASHES`], [`SUSPECT_CRASHES`] |"
 )]
 
 #[cfg(feature = "queue")]

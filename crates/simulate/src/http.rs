@@ -122,6 +122,8 @@ const TLS_HANDSHAKE: u8 = 0x16;
 pub(super) enum Refusal {
     /// The connection ended, or was silent for too long.
     Closed,
+    /// The client speaks TLS, or asks after a connection without a reply whether this server does.
+    Handshake,
     /// The head is malformed.
     BadHead,
     HeadTooLarge,
@@ -176,9 +178,8 @@ impl<S: Read + Write> Reader<S> {
         let (size, request) = loop {
             if self.end > self.start {
                 let bytes = &self.buffer[self.start..self.end];
-                // A client asks with a handshake whether TLS is spoken here, after a connection ended without a reply.
                 if bytes[0] == TLS_HANDSHAKE {
-                    return Err(Refusal::Closed);
+                    return Err(Refusal::Handshake);
                 }
                 if let Some(parsed) = parse_head(bytes, self.key.as_deref())? {
                     break parsed;

@@ -200,6 +200,7 @@ impl Connection<'_> {
     fn refuse(&mut self, refusal: &Refusal) {
         let (status, message) = match refusal {
             Refusal::Closed => return,
+            Refusal::Handshake => (400, "This server does not speak TLS."),
             Refusal::BadHead => (400, "The request's head cannot be read."),
             Refusal::HeadTooLarge => (431, "The request's head is too large."),
             Refusal::LengthRequired => (411, "A Content-Length header is required."),
@@ -207,7 +208,9 @@ impl Connection<'_> {
         };
         self.body.clear();
         self.out.clear();
-        self.shared.ledger.malformed();
+        if !matches!(refusal, Refusal::Handshake) {
+            self.shared.ledger.malformed();
+        }
         invalid(&mut self.body, None, message);
         let head = Head {
             close: true,

@@ -276,7 +276,7 @@ impl fmt::Debug for StoreArgs {
 /// Flags that select the provider of batches, if no variable does.
 #[derive(Debug, Args)]
 pub struct BatchProviderArgs {
-    /// Provider for --base-url, --api-key-file and --header
+    /// Provider for the address, the key and headers
     ///
     /// [env: BATCHWRIGHT_PROVIDER] [config: llm.provider]
     #[arg(long, value_name = "NAME", value_parser = name)]
