@@ -16,8 +16,8 @@ use super::value::Value;
 macro_rules! getters {
     ($($(#[$note:meta])* $vis:vis $getter:ident: $type:ty = $name:literal [$($variable:literal),*]
         $kind:expr, $default:ident($text:literal), $doc:literal;)*) => {
-        /// Each getter fails with [`ErrorKind::Invalid`] if the value in use cannot be used. The message names where the
-        /// value is set, the value, and what is accepted.
+        /// Each getter fails with [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if the value in use cannot be used. The
+        /// message names where the value is set, the value, and what is accepted.
         impl Settings {
             $(
                 #[doc = concat!("`", $name, "`: ", $doc, ". Default: ", $text, ".")]

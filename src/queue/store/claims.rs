@@ -169,7 +169,7 @@ pub struct Settlement {
     /// The outcome.
     pub outcome: ClaimOutcome,
     /// What the last call was billed. The store adds the tokens and the cost that the outcome reports as `spent` to what was
-    /// spent on this model, see [`Store::spent_since`](super::Store::spent_since).
+    /// spent on this model, see `Store::spent_since`.
     pub charge: Option<Box<Charge>>,
     /// What its last call may have cost beyond that, in picodollars, if it is unknown. It counts in the budget of the process.
     pub lost: u64,

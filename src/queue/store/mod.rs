@@ -71,7 +71,7 @@ pub(crate) type Unwritable = dyn FnMut() -> Option<Error> + Send;
 /// requests: a worker that is not registered, a process that accepts no more jobs. If a batch does not belong to the
 /// worker (any more), the error is marked by [`Error::with_claim_lost`](crate::Error::with_claim_lost), and the worker
 /// forgets the batch. A failed call has changed nothing, or has stored a decision that
-/// [`maintain`](Self::maintain) completes; it can be repeated.
+/// `maintain` completes; it can be repeated.
 ///
 /// # What a store keeps
 ///
@@ -80,7 +80,7 @@ pub(crate) type Unwritable = dyn FnMut() -> Option<Error> + Send;
 ///
 /// **A job** has a key, `number of the process << 32 | index in the process`, with the index counted from 0 and never
 /// reused ([`JobReceipt::job`]), and the number of its last claim. That number increases with every claim, with every
-/// requeue by [`retry_failed`](Self::retry_failed), and when a success overrules a claim. A job is
+/// requeue by `retry_failed`, and when a success overrules a claim. A job is
 ///
 /// - *waiting*: with a due time, a lane and a priority; shown as [`JobStatus::Pending`](crate::queue::JobStatus);
 /// - *running*: a worker has claimed it; or *in a batch*. Both are shown as `InProgress`, and are counted separately in

@@ -25,7 +25,7 @@ struct Target {
 }
 
 impl Store {
-    /// The same as [`insert_described`](Self::insert_described) without a description.
+    /// The same as `insert_described` without a description.
     pub fn insert(
         &self,
         process: ProcessId,
