@@ -375,7 +375,7 @@ def main():
             results = {line["id"]: line for line in json_of(Path("results.jsonl"))}
             assert len(results) == ROWS and all(line["success"] for line in results.values()), name
             for table, (_, _, flags) in TABLES.items():
-                run("export", "results.jsonl", "-o", table, "--json-schema", "schema.json", "--overwrite", *flags)
+                run("export", "results.jsonl", "-o", table, "--json-schema", "schema.json", "--columns", "all", "--overwrite", *flags)
                 cells += check_table(table, name, wanted, results)
             print(f"{name}: {ROWS} rows, the same in {', '.join(TABLES)}")
             for done in [name, "results.jsonl"]:
