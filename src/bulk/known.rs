@@ -100,7 +100,7 @@ pub(super) fn remember<M: PartialEq>(models: &mut Vec<M>, model: Option<M>) {
     }
 }
 
-/// The outcome on the line at this position; `None` if the line of another program is none.
+/// The outcome on the line at this position; `None` if another program wrote the line and it has no outcome.
 pub(super) fn outcome_at(file: &ResultsFile, at: u64) -> Result<Option<Outcome>, Error> {
     Ok(serde_json::from_str(&file.line_at(at)?).ok())
 }

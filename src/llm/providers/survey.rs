@@ -179,7 +179,7 @@ pub(crate) struct Given<'a> {
     pub headers: &'a [CallHeader],
     /// Whether no message says that a local server is slow, because this is asked again and again.
     pub quiet: bool,
-    /// Whether a server of which only the address is known is asked which model it serves.
+    /// Whether a server is asked for its model if only its address is given.
     pub asks_models: bool,
 }
 
@@ -235,7 +235,7 @@ struct Look<'a> {
     patience: Duration,
     /// Whether a longer wait for it is not reported.
     quiet: bool,
-    /// Whether a server of which only the address is known is asked which model it serves.
+    /// Whether a server is asked for its model if only its address is given.
     asks_models: bool,
     /// Reads a variable.
     env: &'a dyn Fn(&str) -> Option<String>,

@@ -258,6 +258,6 @@ pub struct JobBudget {
     pub used: u64,
     /// The most that open batches can cost.
     pub held: u64,
-    /// The most that a call of the process can cost, as far as a worker has noted it.
+    /// The highest cost of a call of the process that a worker has recorded.
     pub most: u64,
 }

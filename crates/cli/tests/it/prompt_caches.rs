@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::batch_runs::{clean, command, with_provider};
 use super::common::{Desk, RunToEnd, Running, prompt_lines, simulator};
 
-/// Tokens of the system text, at 4 bytes per token, all of which the simulator reports as read from the cache.
+/// Tokens of the system text, at 4 bytes per token. The simulator reports all as read from the cache.
 const SHARED: u64 = 3_000;
 const ANTHROPIC: (&str, &str) = ("anthropic", "claude-sonnet-4-5");
 const OPENAI: (&str, &str) = ("openai", "gpt-5");

@@ -276,7 +276,7 @@ fn decide<T>(
             Decided::NothingToDo(reply) => return Ok(reply),
             Decided::After => carry_out(store, no, now)?,
             Decided::Yes(reply) => {
-                // It is decided, and what a full disk prevents now is done by whoever tidies up later.
+                // The decision is stored. If the disk is full, a later `maintain` deletes the rows.
                 match carry_out(store, no, now) {
                     Err(error) if error.is_storage() => log::warn!("{error}"),
                     done => done?,

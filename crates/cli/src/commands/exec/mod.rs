@@ -119,7 +119,7 @@ fn runner(args: &ExecArgs) -> Result<CommandRunner, Refusal> {
     let at_once = args.pace.concurrency;
     if at_once > MOST_AT_ONCE && !args.pace.more_than_10 {
         return Err(Refusal::usage(format!(
-            "-j {at_once} is more than {MOST_AT_ONCE} commands at once; to run so many, add --more-than-10"
+            "-j {at_once} is more than {MOST_AT_ONCE} commands at once; to allow that, add --more-than-10"
         )));
     }
     let results = &args.results;
