@@ -1,0 +1,317 @@
+//! What commands must not reach, and what a kernel cannot enforce.
+
+use super::*;
+
+pub const TESTS: Tests = &[
+    ("every_way_out_is_closed", every_way_out_is_closed),
+    (
+        "every_way_out_is_closed_without_a_namespace",
+        every_way_out_is_closed_without_a_namespace,
+    ),
+    (
+        "allowed_permissions_are_granted",
+        allowed_permissions_are_granted,
+    ),
+    ("each_process_is_limited", each_process_is_limited),
+    (
+        "a_command_reaches_no_other_command",
+        a_command_reaches_no_other_command,
+    ),
+    (
+        "a_replaced_path_is_not_written_to",
+        a_replaced_path_is_not_written_to,
+    ),
+    (
+        "nothing_passes_from_a_command_to_the_next",
+        nothing_passes_from_a_command_to_the_next,
+    ),
+    (
+        "missing_features_of_the_kernel_are_refused_or_reported",
+        missing_features_of_the_kernel_are_refused_or_reported,
+    ),
+    (
+        "a_program_that_is_not_a_helper_is_rejected",
+        a_program_that_is_not_a_helper_is_rejected,
+    ),
+];
+
+/// A process outside of every sandbox, which waits for its input to end.
+struct Victim(Child);
+
+impl Victim {
+    fn new() -> Self {
+        let child = Command::new("cat")
+            .env("SECRET", "of-another-process")
+            .stdin(Stdio::piped())
+            .spawn();
+        Self(child.unwrap())
+    }
+}
+
+impl Drop for Victim {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        assert!(self.0.wait().unwrap().success(), "it was left alone");
+    }
+}
+
+fn every_way_out_is_closed() {
+    if can_confine() {
+        try_escapes(|words| {
+            let job = CommandJob::new(&words[0]).arg(&words[1]).args(&words[3..]);
+            let mut limits = Limits::default();
+            limits.memory = Some(1_000_000_000);
+            // Not the first command of its connection.
+            let runner = runner(sandbox().limits(limits), words[2].as_ref());
+            let records = all(&runner, vec![sh("true"), job]).0;
+            records.iter().for_each(succeeded);
+            records.iter().map(stdout).collect()
+        });
+    }
+}
+
+fn every_way_out_is_closed_without_a_namespace() {
+    if can_confine() {
+        try_escapes(|words| {
+            let script = [&words[..2], &words[3..]].concat().join(" ");
+            let mut command = Command::new(python());
+            command.args(["-c", REFUSE, &UNSHARE.to_string(), "1"]);
+            command.arg(std::env::current_exe().unwrap());
+            command.args([HOST, "on", &words[2]]);
+            let limited = format!("ulimit -d 1000000; exec {script}");
+            let output = command.arg(limited).output().unwrap();
+            let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(output.status.success(), "{stderr}");
+            String::from_utf8(output.stdout).unwrap()
+        });
+    }
+}
+
+/// Runs the script of all attempts with its arguments; the third word is its folder.
+fn try_escapes(run: impl FnOnce(&[String]) -> String) {
+    let desk = folder();
+    for folder in ["inside", "outside"] {
+        fs::create_dir(desk.path().join(folder)).unwrap();
+    }
+    let (inside, outside) = (desk.path().join("inside"), desk.path().join("outside"));
+    fs::write(outside.join("kept"), "kept").unwrap();
+    fs::write(inside.join("escapes.py"), ESCAPES).unwrap();
+    let victim = Victim::new();
+    let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+    let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let tcp6 = TcpListener::bind("[::1]:0");
+    let _local = UnixListener::bind(outside.join("socket")).unwrap();
+    // Files that the program which starts batchwright left open are not passed to commands.
+    let leaked = File::open(outside.join("kept")).unwrap();
+    fcntl_setfd(&leaked, FdFlags::empty()).unwrap();
+    let port = |address: std::net::SocketAddr| address.port().to_string();
+    let printed = run(&[
+        python().to_owned(),
+        "escapes.py".to_owned(),
+        inside.display().to_string(),
+        outside.display().to_string(),
+        victim.0.id().to_string(),
+        port(tcp.local_addr().unwrap()),
+        port(udp.local_addr().unwrap()),
+        // Not every machine has IPv6.
+        tcp6.map_or("9".to_owned(), |tcp6| port(tcp6.local_addr().unwrap())),
+    ]);
+    let mut tried = 0;
+    let mut done = 0;
+    for line in printed.lines() {
+        match line.split_once(' ') {
+            Some(("opened" | "keys", got)) => assert_eq!(got, "[]", "{line}"),
+            Some((_, got)) => {
+                assert!(got.starts_with("refused"), "{line}");
+                tried += 1;
+            }
+            None => {
+                assert_eq!(line, "done");
+                done += 1;
+            }
+        }
+    }
+    assert!(done > 0, "{printed}");
+    assert_eq!(tried, done * ESCAPES.matches("\nattempt(").count());
+    assert_eq!(fs::read_to_string(outside.join("kept")).unwrap(), "kept");
+    assert_eq!(fs::read_dir(outside).unwrap().count(), 2);
+}
+
+fn allowed_permissions_are_granted() {
+    if !can_confine() {
+        return;
+    }
+    let desk = folder();
+    for folder in ["inside", "outside"] {
+        fs::create_dir(desk.path().join(folder)).unwrap();
+    }
+    let open = sandbox()
+        .network(true)
+        .local_sockets(true)
+        .write_to(desk.path().join("outside"));
+    let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+    let _local = UnixListener::bind(desk.path().join("outside/socket")).unwrap();
+    let script = format!(
+        "import socket\n\
+         socket.create_connection(('127.0.0.1', {}))\n\
+         socket.socket(socket.AF_UNIX).connect('../outside/socket')\n\
+         open('../outside/new', 'w')\n",
+        tcp.local_addr().unwrap().port()
+    );
+    succeeded(&one(
+        &runner(open, &desk.path().join("inside")),
+        py(&script),
+    ));
+    assert!(desk.path().join("outside/new").exists());
+}
+
+fn each_process_is_limited() {
+    let desk = folder();
+    let mut limits = Limits::default();
+    (limits.cpu_seconds, limits.file_size) = (Some(1), Some(1_000_000));
+    limits.memory = Some(200_000_000);
+    for mode in [SandboxMode::On, SandboxMode::Off] {
+        if mode == SandboxMode::On && !can_confine() {
+            continue;
+        }
+        let runner = runner(Sandbox::new(mode).limits(limits), desk.path());
+        let spun = one(&runner, sh("while :; do :; done"));
+        assert_eq!(spun.error.as_ref().unwrap().kind, FailureKind::Limit);
+        assert!(
+            message(&spun).contains("--cpu SECONDS allows more"),
+            "{spun:?}"
+        );
+        let full = one(&runner, sh("exec cat /dev/zero > huge"));
+        assert!(
+            message(&full).contains("--max-file SIZE allows more"),
+            "{full:?}"
+        );
+        let size = fs::metadata(desk.path().join("huge")).unwrap().len();
+        assert_eq!(size, 1_000_000);
+        let large = one(&runner, py("bytearray(500_000_000)"));
+        let stderr = large.result.as_ref().unwrap().stderr.text();
+        assert!(stderr.contains("MemoryError"), "{stderr}");
+        // A limit of each process, not of all together.
+        let several = "import os\nx = bytearray(120_000_000)\n\
+                       if os.fork() == 0:\n y = bytearray(50_000_000)\n os._exit(0)\n\
+                       exit(os.waitstatus_to_exitcode(os.wait()[1]))";
+        succeeded(&one(&runner, py(several)));
+    }
+}
+
+fn a_command_reaches_no_other_command() {
+    if !can_confine() {
+        return;
+    }
+    let desk = folder();
+    let runner = runner(sandbox(), desk.path()).concurrency(2);
+    let records = all(
+        &runner,
+        vec![
+            sh("echo $$ > pid; until [ -e done ]; do sleep 0.01; done"),
+            sh("until [ -s pid ]; do sleep 0.01; done
+                kill -9 $(cat pid); kill -9 -1; cat /proc/$(cat pid)/environ; readlink /proc/$(cat pid)/fd/0
+                touch done; true"),
+        ],
+    );
+    records.0.iter().for_each(succeeded);
+    assert_eq!(stdout(&records.0[1]), "");
+}
+
+fn a_replaced_path_is_not_written_to() {
+    if !can_confine() {
+        return;
+    }
+    for place in ["../more", "../work", "$TMPDIR"] {
+        let desk = folder();
+        for folder in ["base", "base/work", "base/more", "victim"] {
+            fs::create_dir(desk.path().join(folder)).unwrap();
+        }
+        let wide = sandbox()
+            .write_to(desk.path().join("base"))
+            .write_to(desk.path().join("base/more"))
+            .write_to(std::env::temp_dir());
+        // The folder of this test is in that of temporary files.
+        let victim = PathBuf::from("/var/tmp").join(desk.path().file_name().unwrap());
+        fs::create_dir(&victim).unwrap();
+        let swap = format!(
+            "mv {place} {place}.old && ln -s {} {place}",
+            victim.display()
+        );
+        let write = format!("echo x > {place}/x; echo x > {}/x; true", victim.display());
+        let runner = runner(wide, &desk.path().join("base/work"));
+        let records = all(&runner, vec![sh(&swap), sh(&write)]);
+        records.0.iter().for_each(succeeded);
+        assert_eq!(fs::read_dir(&victim).unwrap().count(), 0, "{place}");
+        fs::remove_dir(&victim).unwrap();
+    }
+}
+
+fn nothing_passes_from_a_command_to_the_next() {
+    if !can_confine() {
+        return;
+    }
+    let desk = folder();
+    let show = "pwd; umask; ulimit -a; env | sort; ls /proc/self/fd; grep flags /proc/$$/fdinfo/0";
+    let change = "cd /; umask 0; ulimit -n 20; ulimit -f 1; export A=b; exec 5>x";
+    let left = "setsid env -i sleep 1000 >x 2>&1 & exit 0";
+    let input = "import fcntl, os; fcntl.fcntl(0, fcntl.F_SETFL, os.O_NONBLOCK)";
+    let jobs = vec![
+        sh(show),
+        sh(change),
+        sh(show),
+        sh(left),
+        sh(show),
+        py(input),
+        sh(show),
+    ];
+    let (records, _) = all(&runner(sandbox(), desk.path()), jobs);
+    for at in [0, 2, 4, 6] {
+        succeeded(&records[at]);
+        assert_eq!(stdout(&records[at]), stdout(&records[0]));
+    }
+}
+
+/// What this program reports as a host, on a kernel that refuses a system call.
+fn refused(call: i64, error: i32, mode: &str, folder: &Path) -> (bool, String) {
+    let mut command = Command::new(python());
+    command.args(["-c", REFUSE, &call.to_string(), &error.to_string()]);
+    command.arg(std::env::current_exe().unwrap());
+    let output = command
+        .args([HOST, mode])
+        .arg(folder)
+        .arg("echo ran")
+        .output()
+        .unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8(said).unwrap())
+}
+
+fn missing_features_of_the_kernel_are_refused_or_reported() {
+    let desk = folder();
+    let (ran, said) = refused(LANDLOCK, libc::ENOSYS, "on", desk.path());
+    assert!(!ran && said.contains("cannot enforce"), "{said}");
+    assert!(said.contains("Landlock of Linux 5.13"), "{said}");
+    for mode in ["best-effort", "off"] {
+        let (ran, said) = refused(LANDLOCK, libc::ENOSYS, mode, desk.path());
+        assert!(ran && said.contains("ran\n"), "{said}");
+    }
+    if can_confine() {
+        let (ran, said) = refused(UNSHARE, libc::EPERM, "on", desk.path());
+        assert!(ran && said.contains("ran\n"), "{said}");
+        // Without a namespace, those that have left are killed at the end too.
+        fs::write(desk.path().join("a"), "").unwrap();
+        let mut command = Command::new(python());
+        command.args(["-c", REFUSE, &UNSHARE.to_string(), "1"]);
+        command.arg(std::env::current_exe().unwrap());
+        command.args([HOST, "on"]).arg(desk.path()).arg(ends::LEAVE);
+        assert!(command.status().unwrap().success());
+        assert_eq!(processes_in(desk.path()), [""; 0]);
+    }
+}
+
+fn a_program_that_is_not_a_helper_is_rejected() {
+    let other = Sandbox::new(SandboxMode::On).helper("/bin/true");
+    let error = other.check().unwrap_err();
+    assert!(error.message().contains("confine_main"), "{error}");
+}

@@ -1,0 +1,237 @@
+//! What ends with a command, with its run and with a host that is killed.
+
+use super::*;
+
+pub const TESTS: Tests = &[
+    (
+        "no_process_outlives_its_command_or_run",
+        no_process_outlives_its_command_or_run,
+    ),
+    (
+        "nothing_is_left_when_the_host_is_killed",
+        nothing_is_left_when_the_host_is_killed,
+    ),
+    (
+        "two_hundred_commands_end_with_the_host",
+        two_hundred_commands_end_with_the_host,
+    ),
+    (
+        "the_run_stops_if_its_first_process_is_killed",
+        the_run_stops_if_its_first_process_is_killed,
+    ),
+    (
+        "orphans_are_reaped_while_their_command_runs",
+        orphans_are_reaped_while_their_command_runs,
+    ),
+    (
+        "a_command_held_by_its_tracer_ends",
+        a_command_held_by_its_tracer_ends,
+    ),
+    (
+        "a_last_output_of_a_background_process_is_read",
+        a_last_output_of_a_background_process_is_read,
+    ),
+    ("temporary_files_are_removed", temporary_files_are_removed),
+];
+
+pub const LONG: Tests = &[(
+    "twenty_rounds_of_two_hundred_commands",
+    twenty_rounds_of_two_hundred_commands,
+)];
+
+/// Processes that leave their parent, group, session and environment.
+pub const LEAVE: &str = "setsid sh -c 'echo x >> a; exec sleep 1000' >/dev/null 2>&1 & \
+                     (env -i setsid sh -c \"trap '' TERM HUP; echo x >> a; sleep 1000; :\" >/dev/null 2>&1 &); \
+                     (sleep 1000 & echo x >> a); \
+                     until [ $(wc -l < a) -ge 3 ]; do sleep 0.01; done";
+
+fn no_process_outlives_its_command_or_run() {
+    for mode in SandboxMode::ALL {
+        if mode == SandboxMode::On && !can_confine() {
+            continue;
+        }
+        let desk = folder();
+        fs::write(desk.path().join("a"), "").unwrap();
+        let runner = runner(Sandbox::new(mode), desk.path());
+        succeeded(&one(&runner, sh(LEAVE)));
+        // The end of the run is the end of all.
+        assert_eq!(processes_in(desk.path()), [""; 0], "{mode}");
+        // The group of a command ends with it.
+        let records = all(
+            &runner,
+            vec![
+                sh("sleep 1000 >/dev/null 2>&1 & echo $! > b"),
+                sh(
+                    "while kill -0 $(cat b) 2>/dev/null && grep -q ') [^Z]' /proc/$(cat b)/stat; do sleep 0.01; done",
+                ),
+            ],
+        );
+        records.0.iter().for_each(succeeded);
+    }
+}
+
+fn nothing_is_left_when_the_host_is_killed() {
+    for mode in ["on", "off"] {
+        if mode == "on" && !can_confine() {
+            continue;
+        }
+        for with_keeper in [false, true] {
+            // Outside of a namespace, only the keeper finds those that have left.
+            if with_keeper && mode == "off" {
+                continue;
+            }
+            let desk = folder();
+            fs::write(desk.path().join("a"), "").unwrap();
+            let script = format!("{LEAVE}; touch ready; sleep 1000; :");
+            let mut host = start_host(mode, desk.path(), &[&script]);
+            eventually(|| desk.path().join("ready").exists());
+            assert!(processes_in(desk.path()).len() > 3);
+            if with_keeper {
+                let children = format!("/proc/{0}/task/{0}/children", host.id());
+                let keeper = fs::read_to_string(children).unwrap();
+                let keeper = Pid::from_raw(keeper.trim().parse().unwrap()).unwrap();
+                kill_process(keeper, Signal::KILL).unwrap();
+            }
+            host.kill().unwrap();
+            eventually(|| processes_in(desk.path()).is_empty());
+            host.wait().unwrap();
+        }
+    }
+}
+
+/// Kills the host in the middle of 200 commands, in every other round while they start.
+fn rounds(rounds: usize, mode: &str) {
+    let kinds = [
+        (100, "echo x >> n; exec sleep 1000"),
+        (
+            40,
+            "setsid sh -c 'echo x >> n; sleep 1000; :' & sleep 1000; :",
+        ),
+        (
+            30,
+            "(env -i setsid sh -c \"trap '' TERM HUP INT; echo x >> n; sleep 1000; :\" &); sleep 1000; :",
+        ),
+        (
+            20,
+            "( (setsid sleep 1000 &) & ); echo x >> n; sleep 1000; :",
+        ),
+        (
+            10,
+            "setsid sh -c 'while :; do setsid sleep 0.1 & sleep 0.05; done' & echo x >> n; sleep 1000; :",
+        ),
+    ];
+    let lines: Vec<&str> = kinds.iter().flat_map(|(n, line)| vec![*line; *n]).collect();
+    for round in 0..rounds {
+        let desk = folder();
+        let mut host = start_host(mode, desk.path(), &lines);
+        let begun =
+            || fs::read_to_string(desk.path().join("n")).map_or(0, |text| text.lines().count());
+        let wanted = if round % 2 == 0 { 200 } else { 20 };
+        eventually(|| begun() >= wanted);
+        host.kill().unwrap();
+        let began = Instant::now();
+        eventually(|| processes_in(desk.path()).is_empty());
+        println!("{mode}: gone after {:?}", began.elapsed());
+        host.wait().unwrap();
+    }
+}
+
+fn two_hundred_commands_end_with_the_host() {
+    if can_confine() {
+        rounds(2, "on");
+    }
+    rounds(2, "off");
+}
+
+fn twenty_rounds_of_two_hundred_commands() {
+    if can_confine() {
+        rounds(20, "on");
+    }
+    rounds(20, "off");
+}
+
+fn the_run_stops_if_its_first_process_is_killed() {
+    let desk = folder();
+    // Outside of a namespace, a command without a sandbox may kill the process that has started it.
+    let off = runner(Sandbox::new(SandboxMode::Off), desk.path());
+    let jobs = vec![sh("kill -9 $PPID; sleep 1000"), sh("touch second")];
+    let (records, report) = all(&off, jobs);
+    let why = "the process that keeps the commands of the run together was ended";
+    assert!(report.stop.unwrap().to_string().contains(why));
+    assert_eq!(
+        (report.completed, report.failed, report.cancelled),
+        (0, 0, 2)
+    );
+    assert!(message(&records[0]).contains(why), "{records:?}");
+    assert!(!desk.path().join("second").exists());
+    if can_confine() {
+        let on = runner(sandbox(), desk.path());
+        // In a namespace it cannot.
+        succeeded(&one(
+            &on,
+            sh("kill -9 $PPID 2>/dev/null; kill -9 1 2>/dev/null; true"),
+        ));
+    }
+}
+
+fn orphans_are_reaped_while_their_command_runs() {
+    for mode in [SandboxMode::BestEffort, SandboxMode::Off] {
+        let desk = folder();
+        let code = "import os, sys, time\ncame, tell = os.pipe()\nif os.fork() == 0:\n    \
+                    orphan = os.fork()\n    if orphan == 0: os._exit(0)\n    \
+                    os.write(tell, b'%d' % orphan)\n    os._exit(0)\nos.wait()\n\
+                    orphan = os.read(came, 20).decode()\n\
+                    while os.path.exists('/proc/' + orphan): time.sleep(0.05)\n";
+        succeeded(&one(&runner(Sandbox::new(mode), desk.path()), py(code)));
+    }
+}
+
+/// The kernel reports the end of a traced process only to its tracer.
+fn a_command_held_by_its_tracer_ends() {
+    let desk = folder();
+    let code = "import ctypes, os, time\ncommand = os.getpid()\nif os.fork() == 0:\n    \
+                seized = ctypes.CDLL(None).ptrace(0x4206, command, 0, 0)\n    \
+                open('seized', 'w').write(str(seized))\n    time.sleep(1000)\n\
+                while not os.path.exists('seized'): time.sleep(0.01)\n";
+    let record = one(
+        &runner(Sandbox::new(SandboxMode::Off), desk.path()),
+        py(code),
+    );
+    succeeded(&record);
+}
+
+fn a_last_output_of_a_background_process_is_read() {
+    let desk = folder();
+    for mode in [SandboxMode::BestEffort, SandboxMode::Off] {
+        let runner = runner(Sandbox::new(mode), desk.path());
+        let record = one(
+            &runner,
+            sh("mkfifo f; (read x < f; echo last) & echo > f; rm f"),
+        );
+        assert_eq!(stdout(&record), "last\n");
+    }
+}
+
+fn temporary_files_are_removed() {
+    if !can_confine() {
+        return;
+    }
+    let desk = folder();
+    let text = "echo $TMPDIR; mkdir -p $TMPDIR/a/b; echo x > $TMPDIR/a/b/c";
+    let record = one(&runner(sandbox(), desk.path()), sh(text));
+    succeeded(&record);
+    let temporary = PathBuf::from(stdout(&record).trim());
+    assert!(temporary.is_absolute() && !temporary.exists());
+    // Also if the host is killed.
+    let mut host = start_host(
+        "on",
+        desk.path(),
+        &["echo $TMPDIR > b; mv b tmp; sleep 1000"],
+    );
+    eventually(|| desk.path().join("tmp").exists());
+    let temporary = fs::read_to_string(desk.path().join("tmp")).unwrap();
+    assert!(Path::new(temporary.trim()).exists());
+    host.kill().unwrap();
+    eventually(|| !Path::new(temporary.trim()).exists());
+    host.wait().unwrap();
+}
