@@ -127,11 +127,6 @@ pub(crate) trait Work: Sized {
         1
     }
 
-    /// The answer to a task if it is known without a call; asked before each call.
-    fn known(&self, _task: &Self::Task) -> Option<Self::Done> {
-        None
-    }
-
     /// False if the task returned without a call: then it shows nothing about its provider.
     fn is_answer(&self, _done: &Self::Done) -> bool {
         true

@@ -40,15 +40,8 @@ impl<W: Work> Dispatcher<W> {
                 Err(error) => self.stop_for(StopReason::Fatal(error)),
                 Ok(Take::Items(items)) => {
                     self.release_items(&items, items.len() < wanted, now);
-                    let any_known = self.start_items(items, now, start);
+                    self.start_items(items, now, start);
                     self.flush(now);
-                    if any_known {
-                        // There may be many such items; the run must still react to a stop.
-                        return Started {
-                            wake: Some(now),
-                            ..Started::held_by(Limit::Disk)
-                        };
-                    }
                 }
                 Ok(Take::Idle { until, source_open }) => {
                     return self.nothing_to_start(until, source_open, now);
@@ -86,33 +79,25 @@ impl<W: Work> Dispatcher<W> {
         }
     }
 
-    /// Starts the calls of these items. Returns whether the answer to one of them was known.
+    /// Starts the calls of these items.
     fn start_items(
         &mut self,
         mut items: Vec<Ticket<W::Task>>,
         now: Time,
         start: &mut Vec<Call<W::Task>>,
-    ) -> bool {
+    ) {
         if self.availability.breakers.any_half_open(now) {
             // Items that never failed show best whether a provider is available again.
             let failures = |tries: &Tries| tries.refused + u16::from(tries.attempt);
             items.sort_by_key(|ticket| failures(&ticket.tries));
         }
-        let mut any_known = false;
         for ticket in items {
             if self.counters.in_flight >= self.options.concurrency {
                 self.pending.push(Settled::Later(ticket, Time::ZERO, None));
                 continue;
             }
-            match self.work.known(&ticket.task) {
-                Some(done) => {
-                    any_known = true;
-                    self.end_without_call(ticket, done, now);
-                }
-                None => self.admit(ticket, now, start),
-            }
+            self.admit(ticket, now, start);
         }
-        any_known
     }
 
     fn nothing_to_start(&mut self, until: Option<Time>, source_open: bool, now: Time) -> Started {
@@ -173,12 +158,6 @@ impl<W: Work> Dispatcher<W> {
         let (work, availability) = (&mut self.work, &self.availability);
         self.limiter
             .is_full(|quota| work.waits_for(quota, availability))
-    }
-
-    fn end_without_call(&mut self, ticket: Ticket<W::Task>, done: W::Done, now: Time) {
-        self.counters.in_flight += 1;
-        self.counters.last_end = Some(now);
-        self.pending.push(Settled::Final(ticket, Ok(done)));
     }
 
     fn admit(&mut self, mut ticket: Ticket<W::Task>, now: Time, start: &mut Vec<Call<W::Task>>) {
