@@ -1,6 +1,6 @@
 //! Prompt caches through the real program: which requests are marked, and what the summary says was saved.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use batchwright_simulate::{Recorder, SimConfig, Simulator};
@@ -100,6 +100,18 @@ fn a_run_that_is_resumed_with_another_setting_sends_nothing_again() {
         all(words);
         assert_eq!(site.marked(), (0, 0), "{words}");
     }
+}
+
+#[test]
+fn prompts_of_a_stream_are_marked_like_those_of_a_file() {
+    let site = Site::new(0);
+    let words = "- -o out.jsonl --cache-prompt always";
+    let mut command = site.asking(command(&site.desk, &site.sim, words), ANTHROPIC);
+    let mut running = Running::start(command.stdin(Stdio::piped()));
+    running.feed(&prompt_lines(40));
+    running.child.stdin = None;
+    running.wait().expect(0);
+    assert_eq!(site.marked(), (40, 40));
 }
 
 #[test]
