@@ -37,15 +37,18 @@ fn prompts(n: usize) -> Vec<Request> {
     (0..n).map(prompt).collect()
 }
 
-/// Anthropic rejects most features of a schema, and so does the simulator.
+/// Anthropic rejects most features of a schema, and objects with other properties
+/// (https://docs.anthropic.com, structured outputs, limits of JSON Schema).
 #[cfg(feature = "schema")]
 #[test]
 fn unsupported_schemas_are_converted_for_anthropic() {
     use batchwright::ResponseFormat;
+    use batchwright_simulate::Recorder;
     use serde_json::json;
 
     let anthropic = PROVIDERS.iter().find(|p| p.name == "anthropic").unwrap();
-    let sim = anthropic.simulator(SimConfig::default());
+    let recorder = Recorder::default();
+    let sim = anthropic.simulator(SimConfig::default().recorder(recorder.clone()));
     let row = |inner: serde_json::Value| json!({"type": "object", "properties": {"a": inner}});
     let schemas = [
         row(json!({"type": "integer", "minimum": 1, "maximum": 5, "multipleOf": 1})),
@@ -69,6 +72,26 @@ fn unsupported_schemas_are_converted_for_anthropic() {
         assert_eq!(outcome.attempts, 1, "{sent:?}");
     }
     assert_eq!(sim.stats().malformed, 0);
+    let bodies = recorder.take();
+    assert_eq!(bodies.len(), requests.len());
+    for body in bodies {
+        for word in [
+            "minimum",
+            "maximum",
+            "exclusiveMinimum",
+            "multipleOf",
+            "minLength",
+            "maxItems",
+            "uniqueItems",
+            "oneOf",
+            "uri-reference",
+        ] {
+            assert!(!body.contains(&format!("\"{word}\"")), "{word} in {body}");
+        }
+        let objects = body.matches("\"type\":\"object\"").count();
+        let closed = body.matches("\"additionalProperties\":false").count();
+        assert!(objects > 0 && closed == objects, "{body}");
+    }
 }
 
 const WEATHER: [(Trouble, f64); 11] = [
