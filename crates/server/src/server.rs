@@ -31,6 +31,7 @@ use crate::observe::Observer;
 use crate::openai;
 use crate::openai::state::OpenAi;
 use crate::openai::storage::Storage;
+use crate::openai::waiting::Waiting;
 use crate::overview::Overview;
 use crate::readiness::DiskCheck;
 use crate::records::Records;
@@ -203,31 +204,7 @@ impl Server {
             .map(|(watch, store)| LiveSettings::new(watch, store))
             .transpose()?;
         // Before the worker starts: it would buy answers that no client waits for.
-        match records.check() {
-            Ok(()) => {
-                for settled in [
-                    api::settle_abandoned(&self.queue, &records),
-                    openai::settle_abandoned(&self.queue, &records, &openai.waiting).map(drop),
-                ] {
-                    match settled {
-                        // On a full disk, the server starts, so that its results can be read. It tries this
-                        // again while it runs.
-                        Err(error)
-                            if error.is_storage() && error.kind() == ErrorKind::Transient =>
-                        {
-                            log::error!(
-                                "requests of servers that have ended are settled later: {error}"
-                            );
-                        }
-                        settled => settled?,
-                    }
-                }
-            }
-            Err(error) => log::error!(
-                "{error}. Until then the worker goes on, jobs can be created without an idempotency key and read, and \
-                 requests that need the file get 503"
-            ),
-        }
+        settle_earlier(&self.queue, &records, &openai.waiting)?;
         let kinds = kinds(&self.worker, self.manager.is_some());
         let worker = self
             .worker
@@ -345,6 +322,30 @@ fn raise_file_limit() {
             log::debug!("the limit of open files stays as it is: {error}");
         }
     }
+}
+
+/// Settles what clients of earlier servers no longer wait for.
+fn settle_earlier(queue: &JobQueue, records: &Records, waiting: &Waiting) -> Result<(), Error> {
+    if let Err(error) = records.check() {
+        log::error!(
+            "{error}. Until then the worker goes on, jobs can be created without an idempotency key and read, and \
+             requests that need the file get 503"
+        );
+        return Ok(());
+    }
+    for settled in [
+        api::settle_abandoned(queue, records),
+        openai::settle_abandoned(queue, records, waiting).map(drop),
+    ] {
+        match settled {
+            // On a full disk, the server starts, so that its results can be read. It tries this again while it runs.
+            Err(error) if error.is_storage() && error.kind() == ErrorKind::Transient => {
+                log::error!("requests of servers that have ended are settled later: {error}");
+            }
+            settled => settled?,
+        }
+    }
+    Ok(())
 }
 
 fn failed(what: impl fmt::Display, error: &io::Error) -> Error {
