@@ -45,7 +45,7 @@ const TELLING: f64 = 1.1;
 const LARGE: f64 = 1.4;
 /// Factor of the first steps, and maximum of later ones.
 const FASTEST: f64 = 1.5;
-/// A window below this size doubles at first: a server on this machine starts with one call at a time.
+/// A window below this size doubles until a call is rejected: a server on this machine starts with one call at a time.
 const FEW: u32 = 5;
 const DOUBLE: f64 = 2.0;
 /// The same if rejections are what limits the window.
@@ -447,7 +447,7 @@ impl Window {
 
     /// Tries a larger size than `size`.
     fn climb(&mut self, from: Level, size: u32, factor: f64) {
-        let factor = if size < FEW && factor >= FASTEST {
+        let factor = if size < FEW && factor >= FASTEST && !self.was_cut {
             DOUBLE
         } else {
             factor
