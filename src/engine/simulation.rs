@@ -274,6 +274,8 @@ impl Scene {
             }
             if error.is_not_ready() {
                 self.loading.refused(&call.ticket, self.now);
+            } else if error.status().is_some() || error.sent() == Sent::Answered {
+                self.loading.first.remove(&quota);
             }
             if error.kind().is_critical() {
                 let (quota, step) = (call.ticket.quota(), call.ticket.tries.step);

@@ -288,7 +288,8 @@ impl TimeModel {
 pub(super) struct LoadingModel {
     quotas: u32,
     until: Time,
-    first: HashMap<QuotaId, Time>,
+    /// Since when each server has answered nothing else.
+    pub(super) first: HashMap<QuotaId, Time>,
     /// The histories of items when they were rejected.
     tries: HashMap<u32, Tries>,
     refusals: HashMap<QuotaId, usize>,

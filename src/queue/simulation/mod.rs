@@ -106,15 +106,19 @@ impl Scene {
             "{twice} bought twice, {} at risk",
             self.at_risk
         );
-        // Usage is counted once: with a parent that has ended, or with its children until then.
+        // What children used counts for the process of their parent, too, from their end on.
         let all = self.processes();
-        let children = all.iter().filter(|process| process.info.parent.is_some());
-        answered += children
-            .map(|process| process.counts.completed)
-            .sum::<u64>();
-        let tokens: u64 = all.iter().map(|process| process.spent.input_tokens).sum();
+        let (children, roots): (Vec<_>, Vec<_>) = all
+            .iter()
+            .partition(|process| process.info.parent.is_some());
+        for child in children {
+            let completed = child.counts.completed;
+            assert_eq!(child.spent.input_tokens, completed, "{child:?}");
+            answered += completed;
+        }
+        let tokens: u64 = roots.iter().map(|root| root.spent.input_tokens).sum();
         assert_eq!(tokens, answered, "{all:?}");
-        let costs = all.iter().filter_map(|process| process.spent.cost_usd);
+        let costs = roots.iter().filter_map(|root| root.spent.cost_usd);
         assert_eq!(costs.sum::<Usd>(), Usd::from_picos(answered));
         for (process, ids) in [process, parents].into_iter().zip(ids) {
             assert_eq!(self.state(process).counts.total, ids.len() as u64);
