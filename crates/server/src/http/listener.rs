@@ -8,12 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 
 use super::call::new_request_id;
 use super::connection;
 use super::permits::Permits;
-use super::shared::{Connections, Limits, Open, Service, Shared};
+use super::shared::{Connections, Limits, Open, Register, Service, Shared};
 use super::threads::thread;
 
 /// With several threads, one is more likely to get a processor while clients keep all others busy.
@@ -49,8 +49,7 @@ impl Listener {
             limits,
             stopping: AtomicBool::new(false),
             permits: Permits::default(),
-            connections: Mutex::default(),
-            gone: Condvar::new(),
+            connections: Arc::default(),
         });
         let mut this = Self {
             address: listener.local_addr()?,
@@ -93,14 +92,14 @@ impl Listener {
             }
         }
         let brief = deadline.min(Instant::now() + UPLOADS_END);
-        self.shared.wait_for_all(&mut connections, brief);
+        (self.shared.connections).wait_for_all(&mut connections, brief);
         self.shared.permits.close();
         for open in connections.values() {
             if open.receiving.load(Ordering::Relaxed) {
                 let _ = open.stream.shutdown(Shutdown::Read);
             }
         }
-        self.shared.wait_for_all(&mut connections, deadline);
+        (self.shared.connections).wait_for_all(&mut connections, deadline);
         for open in connections.values() {
             let _ = open.stream.shutdown(Shutdown::Both);
         }
@@ -171,14 +170,16 @@ fn admit(shared: &Arc<Shared>, stream: TcpStream, number: u64) {
                 drop(connections);
                 return turn_away(shared, &open.stream);
             }
-            shared.gone.wait_for(&mut connections, LOOK);
+            shared.connections.gone.wait_for(&mut connections, LOOK);
         }
         connections.insert(number, Arc::clone(&open));
     }
     let all = Arc::clone(shared);
     let held = Arc::clone(&open);
     let serve = move || {
-        let _entry = Entry(&all, number);
+        let _entry = Entry(Arc::clone(&all.connections), number);
+        // Ends before the entry, whose end is the end of the connection for who waits.
+        let all = all;
         connection::serve(&held, &all);
         // Its place is free for others meanwhile.
         held.set_idle(true);
@@ -243,11 +244,11 @@ fn make_room(connections: &mut Connections, fresh: Duration) -> bool {
 }
 
 /// A connection's entry in the list, removed however its thread ends.
-struct Entry<'s>(&'s Shared, u64);
+struct Entry(Arc<Register>, u64);
 
-impl Drop for Entry<'_> {
+impl Drop for Entry {
     fn drop(&mut self) {
-        self.0.connections.lock().remove(&self.1);
+        self.0.lock().remove(&self.1);
         self.0.gone.notify_all();
     }
 }

@@ -111,11 +111,22 @@ pub(super) struct Shared {
     pub limits: Limits,
     pub stopping: AtomicBool,
     pub permits: Permits,
-    pub connections: Mutex<Connections>,
+    /// For itself: a thread leaves it after all else, so that a server that has stopped holds none of its files.
+    pub connections: Arc<Register>,
+}
+
+/// The open connections.
+#[derive(Default)]
+pub(super) struct Register {
+    open: Mutex<Connections>,
     pub gone: Condvar,
 }
 
-impl Shared {
+impl Register {
+    pub fn lock(&self) -> MutexGuard<'_, Connections> {
+        self.open.lock()
+    }
+
     /// Waits until no connection is left, or until this time.
     pub fn wait_for_all(&self, open: &mut MutexGuard<'_, Connections>, deadline: Instant) {
         while !open.is_empty() {
