@@ -9,7 +9,7 @@ use encoding_rs::Encoding;
 
 use crate::base::{Context, Error};
 
-use super::input::{Form, InputError, NamedFile, PromptSettings, Source};
+use super::input::{Form, InputError, NamedFile, PromptSettings, Source, check_file};
 use super::spool::{SpoolFile, copy};
 
 mod decode;
@@ -42,6 +42,7 @@ pub(super) fn open(
     let mut start = [0; table::START_BYTES];
     let n = source.fill(&mut start, 0).map_err(unreadable)?;
     let start = &start[..n];
+    check_file(&name, start)?;
     if let Some(kind) = table::Kind::of(path, start, settings)? {
         return kind.open(path, source, settings, folder, ctx);
     }

@@ -2,7 +2,7 @@
 //! ambiguous lines are rejected with a question.
 
 use super::cells::fields;
-use super::fault::{Fault, excerpt, utf8};
+use super::fault::{Fault, InputError, excerpt, utf8};
 use super::rows::is_blank;
 use super::{Form, delimiter};
 use crate::base::bom::without_bom;
@@ -34,9 +34,28 @@ pub(super) fn check_encoding(start: &[u8]) -> Result<(), Fault> {
         [b'S', b'Q', b'L', b'i', b't', b'e', b' ', ..] if start.contains(&0) => {
             ("an SQLite file", "name it as a file, not as a pipe")
         }
-        _ => return Ok(()),
+        _ => return check_pointer(start),
     };
     Err(Fault::new(found, format!("UTF-8 text: {mend}")))
+}
+
+/// The first bytes of what Git LFS leaves in place of a file, by its specification.
+const POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
+
+/// Rejects such a pointer, whatever the name says.
+fn check_pointer(start: &[u8]) -> Result<(), Fault> {
+    if start.starts_with(POINTER) {
+        return Err(Fault::new(
+            "a pointer of Git LFS, not the file itself",
+            "the file: fetch it with git lfs pull",
+        ));
+    }
+    Ok(())
+}
+
+/// The same for a file whose name says that it is not text.
+pub(crate) fn check_file(name: &str, start: &[u8]) -> Result<(), InputError> {
+    check_pointer(start).map_err(|fault| InputError::of_file(name, fault.to_string()))
 }
 
 /// The format of a stream according to its first line that is not blank.

@@ -96,6 +96,18 @@ pub(super) fn utf8(bytes: &[u8]) -> Result<&str, Fault> {
     })
 }
 
+/// Rejects a NUL byte in what should be text.
+pub(super) fn check_nul(text: &str) -> Result<(), Fault> {
+    if text.contains('\0') {
+        return Err(Fault::new(
+            "a NUL byte",
+            "UTF-8 text: if it is UTF-16, say --encoding utf-16le, or convert it: iconv -f UTF-16LE -t UTF-8 \
+             in.csv > out.csv",
+        ));
+    }
+    Ok(())
+}
+
 /// The place of a record in its file, from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, derive_more::From)]
 pub(super) enum Place {

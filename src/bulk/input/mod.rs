@@ -51,6 +51,7 @@ use crate::llm::params::RequestTask;
 
 pub(crate) use attached::AttachedFiles;
 pub(crate) use check::Hooks;
+pub(crate) use detect::check_file;
 pub(crate) use entry::{EarlierResult, State};
 pub(crate) use fault::InputError;
 pub(crate) use file::{BadRow, InputFile, Item, NamedFile, Unread};

@@ -4,7 +4,7 @@ use sha2::{Digest, Sha256};
 
 use super::attached::resolve;
 use super::cells::Field;
-use super::fault::{Fault, utf8};
+use super::fault::{Fault, check_nul, utf8};
 use super::json::{self, Filling, prompt};
 use super::said::Parsed;
 use super::table::CsvHeader;
@@ -33,12 +33,8 @@ pub(crate) fn parse_record(
     // A file that was appended to another one keeps its byte order mark.
     let text = utf8(without_bom(bytes))?;
     // JSON does not allow one, and its parser reports it.
-    if !matches!(form, Form::Jsonl | Form::Json) && text.contains('\0') {
-        return Err(Fault::new(
-            "a NUL byte",
-            "UTF-8 text: if it is UTF-16, say --encoding utf-16le, or convert it: iconv -f UTF-16LE -t UTF-8 \
-             in.csv > out.csv",
-        ));
+    if !matches!(form, Form::Jsonl | Form::Json) {
+        check_nul(text)?;
     }
     let parsed = match (form, header) {
         (Form::Jsonl | Form::Json, _) => json::line(text, settings)?,

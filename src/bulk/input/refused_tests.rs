@@ -43,6 +43,21 @@ fn repeated_ids_name_both_lines() {
 }
 
 #[test]
+fn what_is_no_text_is_refused_with_a_sentence() {
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n";
+    for (extension, content, said) in [
+        ("csv", "id,pro\0mpt\n1,a\n", "p:1: found a NUL byte"),
+        ("tsv", "id\tprompt\n1\ta\0b\n", "p:2: found a NUL byte"),
+        ("csv", pointer, "p: found a pointer of Git LFS"),
+        ("jsonl", pointer, "p: found a pointer of Git LFS"),
+        ("txt", pointer, "p: found a pointer of Git LFS"),
+    ] {
+        let text = Scratch::new(extension, content).check().unwrap_err();
+        assert!(text.starts_with(said), "{text}");
+    }
+}
+
+#[test]
 fn different_ids_of_one_hash_stay_apart() {
     let weak: IdHash = |id| id.len() as u64 / 4;
     let mut content = String::new();

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use serde_json::value::RawValue;
 
 use super::cells::{Field, quoted_fields, values};
-use super::fault::{Fault, utf8};
+use super::fault::{Fault, check_nul, utf8};
 use super::id;
 use super::json::{Filling, filled, prompt};
 use super::keep::{Keep, Object};
@@ -68,7 +68,9 @@ impl CsvHeader {
         settings: &PromptSettings,
     ) -> Result<Self, Fault> {
         let template = settings.template.as_ref();
-        let names: Vec<String> = cells(form, utf8(bytes)?)?
+        let header = utf8(bytes)?;
+        check_nul(header)?;
+        let names: Vec<String> = cells(form, header)?
             .iter()
             .map(|name| name.trim().to_owned())
             .collect();

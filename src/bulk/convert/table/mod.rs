@@ -40,7 +40,7 @@ impl fmt::Display for Kind {
 }
 
 /// Number of bytes of a file that show its kind.
-pub(super) const START_BYTES: usize = 4;
+pub(super) const START_BYTES: usize = 48;
 
 impl Kind {
     /// The kind according to the extension.

@@ -27,6 +27,8 @@ fn place() -> (tempfile::TempDir, PathBuf) {
     (folder, path)
 }
 
+const POINTER: &[u8] = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n";
+
 #[test]
 fn names_and_settings_must_match_the_kind_of_file() {
     let (_folder, path) = place();
@@ -48,6 +50,8 @@ fn names_and_settings_must_match_the_kind_of_file() {
             "found no Parquet data, although the name says so",
         ),
         ("xlsx", b"", plain(), "found no .xlsx data"),
+        ("parquet", POINTER, plain(), "fetch it with git lfs pull"),
+        ("txt", POINTER, plain(), "fetch it with git lfs pull"),
         (
             "csv",
             b"id\n",
