@@ -1,10 +1,7 @@
 //! Every name, number and default that programs rely on, row by row. The program's own tests have a file with the same
 //! name for the rows about commands, the program and the server.
 
-use std::fs;
-use std::path::Path;
 use std::sync::Arc;
-use std::thread::available_parallelism;
 use std::time::Duration;
 
 use batchwright::config::{ConfigStore, MemoryConfig, SettingKey};
@@ -177,6 +174,10 @@ fn the_policies_of_errors() {
 /// 2.1 to 2.8: files processed by a function.
 #[cfg(feature = "files")]
 mod files {
+    use std::fs;
+    use std::path::Path;
+    use std::thread::available_parallelism;
+
     use super::*;
     use batchwright::processing::{
         BatchProcessor, ErrorRecovery, FailedFile, ParallelConfig, ParallelExecutor, ProcessTask,
