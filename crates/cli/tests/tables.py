@@ -347,18 +347,20 @@ def check_conversations(address):
 
 
 def check_formulas(address):
-    """A formula that no program has calculated is a null, and the message names its cell."""
+    """A formula that no program has calculated is a null, as an error is, and the message names its cell."""
     book = openpyxl.Workbook()
     book.active.append(["id", "text"])
-    for row in ([1, "one"], [2, "=A2&\"x\""], [3, "=A3&\"x\""]):
+    for row in ([1, "one"], [2, "=A2&\"x\""], [3, "=A3&\"x\""], [4, "#N/A"]):
         book.active.append(row)
+    book.active["B5"].data_type = "e"
     book.save("formulas.xlsx")
     asked = ["run", "formulas.xlsx", "--template", "{{text}}", "--base-url", address, "--model", "sim-1"]
     said = run(*asked, "-o", "formulas.jsonl", exit_code=2)
     assert "2 cells of the sheet \"Sheet\" have a formula without a stored value" in said, said
+    assert "1 cells of the sheet \"Sheet\" have an error in place of a value" in said and "B5 (#N/A)" in said, said
     assert "the first one is B3" in said and not Path("formulas.jsonl").exists(), said
     run(*asked, "-o", "formulas.jsonl", "--bad-rows", "skip", exit_code=3)
-    assert sorted(line["success"] for line in json_of(Path("formulas.jsonl"))) == [False, False, True]
+    assert sorted(line["success"] for line in json_of(Path("formulas.jsonl"))) == [False, False, False, True]
     for done in ["formulas.xlsx", "formulas.jsonl"]:
         Path(done).unlink()
 

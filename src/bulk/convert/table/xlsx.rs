@@ -92,8 +92,13 @@ fn columns(book: &mut Book, sheet: &str, rows: &mut Rows<'_>) -> Result<Option<C
     let mut header = None;
     let mut named: Vec<Option<String>> = Vec::new();
     let mut empty = HashSet::new();
+    let (mut first_error, mut errors) = (None, 0);
     each_cell(book, sheet, rows, &mut |_, row, column, cell| {
         let value = json(cell);
+        if let DataRef::Error(error) = cell.get_value() {
+            first_error.get_or_insert_with(|| format!("{} ({error})", place(cell.get_position())));
+            errors += 1;
+        }
         if matches!(cell.get_value(), DataRef::Empty) && empty.len() < MOST_EMPTY {
             empty.insert(cell.get_position());
         }
@@ -114,6 +119,13 @@ fn columns(book: &mut Book, sheet: &str, rows: &mut Rows<'_>) -> Result<Option<C
         Ok(())
     })?;
     warn_of_formulas(book, sheet, rows, &empty)?;
+    if let Some(first) = first_error {
+        log::warn!(
+            "{}: {errors} cells of the sheet \"{sheet}\" have an error in place of a value and count as null, the first one is \
+             {first}",
+            rows.name()
+        );
+    }
     let places = named.iter().scan(0, |next, name| {
         *next += usize::from(name.is_some());
         Some(name.as_ref().map(|_| *next - 1))
@@ -148,16 +160,20 @@ fn warn_of_formulas(
             count += 1;
         }
     }
-    if let Some((row, column)) = first {
+    if let Some(first) = first {
         log::warn!(
             "{}: {count} cells of the sheet \"{sheet}\" have a formula without a stored value and count as null, the \
-             first one is {}{}; open the workbook in a spreadsheet program and save it, which calculates them",
+             first one is {}; open the workbook in a spreadsheet program and save it, which calculates them",
             rows.name(),
-            letters(column as usize),
-            u64::from(row) + 1,
+            place(first),
         );
     }
     Ok(())
+}
+
+/// As spreadsheet programs name a cell.
+fn place((row, column): (u32, u32)) -> String {
+    format!("{}{}", letters(column as usize), u64::from(row) + 1)
 }
 
 /// Processes a cell with its row and column, from 0.
