@@ -228,34 +228,16 @@ pub(crate) fn handler() -> Handler {
             let jobs = parts.requests.into_iter();
             Ok(jobs.map(|part| Job::from(part).direct()).collect())
         };
-        let Some(results) = children.gather("parts", parts)? else {
-            return Ok(None);
-        };
-        let (parts, failed) = (
-            results.len(),
-            results.iter().position(|part| !part.is_success()),
-        );
-        let done = done(results, as_base64)?;
-        match failed {
-            None => Ok(Some(done)),
-            // A line without all of its parts has failed. What the others cost is in their results.
-            Some(at) => {
-                let why = format!("part {} of {parts} has failed", at + 1);
-                Err(Error::new(ErrorKind::Invalid, why).with_unusable_reply(done.get()))
-            }
-        }
+        let results = children.gather("parts", parts)?;
+        results.map(|results| done(results, as_base64)).transpose()
     })
 }
 
 /// The answers to the requests of a batch's job, in their order.
 pub(super) fn answers(result: &JobResult) -> Answers {
-    let done = match (&result.result, &result.error) {
-        (Some(done), _) => Some(done.get()),
-        (None, error) => error.as_ref().and_then(Error::raw),
-    };
     if result.kind == KIND
-        && let Some(done) = done
-        && let Ok(done) = serde_json::from_str::<Done<'_>>(done)
+        && let Some(done) = &result.result
+        && let Ok(done) = serde_json::from_str::<Done<'_>>(done.get())
     {
         let mut answers = Answers {
             as_base64: done.as_base64,
