@@ -111,7 +111,7 @@ pub(super) struct Shared {
     pub limits: Limits,
     pub stopping: AtomicBool,
     pub permits: Permits,
-    /// For itself: a thread leaves it after all else, so that a server that has stopped holds none of its files.
+    /// Shared by itself: a thread leaves it last, when it has let go of the service and its files.
     pub connections: Arc<Register>,
 }
 
