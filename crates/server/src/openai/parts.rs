@@ -5,7 +5,7 @@
 use std::fmt::Write;
 
 use batchwright::queue::{Children, JobResult};
-use batchwright::{Error, ErrorKind, Handler, Job, Outcome, Request, RunningJob};
+use batchwright::{Error, ErrorKind, Handler, Job, Outcome, Request, RunningJob, Usage};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
@@ -181,8 +181,43 @@ struct Done<'d> {
     as_base64: bool,
 }
 
-/// Puts that together. Vectors are long: what a part has come to goes as its line is written.
+/// What a failed line keeps in its error: why a part of it failed, and what all of them used. Vectors are of no use to it,
+/// and thousands of them are more than a store takes.
+#[derive(Serialize, Deserialize)]
+struct Failed {
+    error: Error,
+    used: Option<Usage>,
+}
+
+/// The failure of a line with a failed part.
+fn failed(results: &[JobResult]) -> Option<Error> {
+    let at = results.iter().position(|part| !part.is_success())?;
+    let error = answer::outcome(&results[at]).and_then(|outcome| outcome.result);
+    let used = results.iter().filter_map(|part| {
+        let outcome = answer::outcome(part).and_then(|outcome| outcome.result);
+        answer::used(&outcome)
+    });
+    let failed = Failed {
+        error: error.err()?.with_raw(""),
+        used: used.reduce(|mut all, more| {
+            all += more;
+            all
+        }),
+    };
+    let why = format!("part {} of {} has failed", at + 1, results.len());
+    let failed = serde_json::to_string(&failed).unwrap_or_default();
+    // To its caller nothing would help but another request.
+    Some(Error::new(ErrorKind::Invalid, why).with_raw(&failed))
+}
+
+/// Puts the results of all parts together. Vectors are long: what a part has come to goes as its line is written.
+///
+/// # Errors
+/// When a part has failed.
 fn done(results: Vec<JobResult>, as_base64: bool) -> Result<Box<RawValue>, Error> {
+    if let Some(error) = failed(&results) {
+        return Err(error);
+    }
     let mut text = String::from("{\"parts\":[");
     for (n, result) in results.into_iter().enumerate() {
         if n > 0 {
@@ -228,8 +263,10 @@ pub(crate) fn handler() -> Handler {
             let jobs = parts.requests.into_iter();
             Ok(jobs.map(|part| Job::from(part).direct()).collect())
         };
-        let results = children.gather("parts", parts)?;
-        results.map(|results| done(results, as_base64)).transpose()
+        match children.gather("parts", parts)? {
+            None => Ok(None),
+            Some(results) => done(results, as_base64).map(Some),
+        }
     })
 }
 
@@ -251,7 +288,15 @@ pub(super) fn answers(result: &JobResult) -> Answers {
         return answers;
     }
     let mut answers = Answers::default();
-    answers.add(answer::outcome(result));
+    let failed = result.error.as_ref().filter(|_| result.kind == KIND);
+    match failed.and_then(|error| serde_json::from_str::<Failed>(error.raw()?).ok()) {
+        Some(Failed { error, used: None }) => answers.add(Err(error)),
+        Some(Failed {
+            error,
+            used: Some(used),
+        }) => answers.add(Err(error.with_usage(used))),
+        None => answers.add(answer::outcome(result)),
+    }
     answers
 }
 

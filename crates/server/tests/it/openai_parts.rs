@@ -1,6 +1,6 @@
 //! Lines of batches that stand for several requests: vectors of a list of texts.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use batchwright_simulate::{SimConfig, Trouble, embedding};
 use serde_json::{Value, json};
@@ -102,7 +102,48 @@ fn a_part_that_fails_fails_its_line_and_no_other() {
     assert_eq!(of(&output, "good")["data"].as_array().unwrap().len(), 2);
     let errors = content(&desk, &done["error_file_id"]);
     assert_eq!(errors[0]["response"]["status_code"], 400);
-    assert_eq!(of(&errors, "bad")["error"]["type"], "invalid_request_error");
+    let bad = of(&errors, "bad");
+    assert_eq!(bad["error"]["type"], "invalid_request_error");
+    // The other part was paid for.
+    let used = |body: &Value| body["usage"]["total_tokens"].as_u64().unwrap();
+    assert!(used(bad) > 0, "{bad}");
+    assert_eq!(
+        done["usage"]["total_tokens"],
+        used(bad) + used(of(&output, "good"))
+    );
+}
+
+#[test]
+fn a_batch_that_runs_counts_a_line_with_a_failed_part_as_failed() {
+    let config = SimConfig::default()
+        .trouble(Trouble::BadRequest, 0.01)
+        .latency(Duration::from_millis(20));
+    let mut texts = (0..).map(|n| format!("Text {n}."));
+    let bad = texts.find(|text| config.plan(text).is_some()).unwrap();
+    let good: Vec<String> = texts
+        .filter(|text| config.plan(text).is_none())
+        .take(800)
+        .collect();
+    let mut lines = vec![vectors("bad", json!([good[0], bad]))];
+    lines.extend((1..400).map(|n| vectors(&format!("good {n}"), json!(good[2 * n..][..2]))));
+    let desk = unlimited(config);
+    let batch = create(&desk, &uploaded(&desk, &text(&lines)), EMBEDDINGS);
+    let path = format!("/v1/batches/{}", batch["id"].as_str().unwrap());
+    let until = Instant::now() + PATIENCE;
+    let mut seen = Vec::new();
+    let done = loop {
+        let batch = desk.read(&path);
+        if batch["status"] == "completed" {
+            break batch;
+        }
+        seen.push(batch["request_counts"]["failed"].clone());
+        assert!(Instant::now() < until, "{batch}");
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    assert!(seen.contains(&json!(1)), "{seen:?}");
+    done.has(json!({"request_counts": {"total": 400, "completed": 399, "failed": 1}}));
+    let errors = content(&desk, &done["error_file_id"]);
+    assert_eq!(errors[0]["response"]["status_code"], 400);
 }
 
 #[test]
