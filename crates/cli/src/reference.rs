@@ -2,6 +2,7 @@
 //!
 //! `UPDATE_DOCS=1 cargo test --bin batchwright reference` writes the generated parts.
 
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 use std::path::Path;
 
@@ -75,23 +76,39 @@ fn meaning(arg: &Arg) -> String {
     out
 }
 
-fn flags_of(command: &Command, path: &str, out: &mut String) {
+/// The first command with a row.
+type Told = HashMap<String, String>;
+
+/// A row for each flag that no command before it has. The others are named with that command.
+fn flags_of(command: &Command, path: &str, told: &mut Told, out: &mut String) {
     let about = command.get_long_about().or(command.get_about());
     let about = about.map_or_else(String::new, ToString::to_string);
     let _ = write!(out, "### `{path}`\n\n{}\n\n", about.trim());
-    let args: Vec<&Arg> = command
+    let args = command
         .get_arguments()
-        .filter(|arg| !arg.is_hide_set() && !matches!(arg.get_id().as_str(), "help" | "version"))
-        .collect();
-    if !args.is_empty() {
-        out.push_str("| | |\n|---|---|\n");
-        for arg in args {
-            let _ = writeln!(out, "| `{}` | {} |", spelling(arg), cell(&meaning(arg)));
+        .filter(|arg| !arg.is_hide_set() && !matches!(arg.get_id().as_str(), "help" | "version"));
+    let (mut rows, mut known) = (String::new(), BTreeMap::<String, Vec<String>>::new());
+    for arg in args {
+        let row = format!("| `{}` | {} |\n", spelling(arg), cell(&meaning(arg)));
+        match told.get(&row) {
+            Some(first) => known
+                .entry(first.clone())
+                .or_default()
+                .push(format!("`{}`", spelling(arg))),
+            None => {
+                rows.push_str(&row);
+                told.insert(row, path.to_owned());
+            }
         }
-        out.push('\n');
+    }
+    if !rows.is_empty() {
+        let _ = write!(out, "| | |\n|---|---|\n{rows}\n");
+    }
+    for (first, flags) in known {
+        let _ = write!(out, "As for `{first}`: {}\n\n", flags.join(", "));
     }
     for inner in command.get_subcommands().filter(|inner| !is_help(inner)) {
-        flags_of(inner, &format!("{path} {}", inner.get_name()), out);
+        flags_of(inner, &format!("{path} {}", inner.get_name()), told, out);
     }
 }
 
@@ -100,12 +117,13 @@ fn is_help(command: &Command) -> bool {
 }
 
 fn flags() -> String {
-    let mut out = String::new();
+    let (mut out, mut told) = (String::new(), Told::new());
     let cli = variables::command(&|_| true);
     for command in cli.get_subcommands().filter(|inner| !is_help(inner)) {
         flags_of(
             command,
             &format!("batchwright {}", command.get_name()),
+            &mut told,
             &mut out,
         );
     }
