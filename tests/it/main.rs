@@ -30,7 +30,6 @@ mod manager;
 mod processing;
 mod prompt_caches;
 mod provider;
-mod public_names;
 #[cfg(feature = "queue")]
 mod queue;
 #[cfg(feature = "queue")]
