@@ -11,7 +11,7 @@ use super::info::ProcessInfo;
 use super::job::{Job, JobState, ProcessState, QueueTotals};
 use super::prompt_job::embed_files;
 use super::store::sqlite::SqliteOptions;
-use super::store::{HealthFinding, JobLane, JobSummary, Store};
+use super::store::{HealthFinding, JobLane, JobSummary, Part, Store};
 
 /// A durable queue of jobs. Clones share it.
 ///
@@ -199,6 +199,7 @@ impl JobQueue {
         process: ProcessId,
         mut jobs: Vec<Job>,
         sealed: bool,
+        part: Option<Part>,
     ) -> Result<Vec<JobId>, Error> {
         if self.store.is_shared() {
             jobs.iter_mut().try_for_each(embed_files)?;
@@ -206,7 +207,7 @@ impl JobQueue {
         let info = self.info.as_deref();
         let now = self.clock.wall();
         self.store
-            .insert_described(process, info, jobs, sealed, now)
+            .insert_part(process, info, jobs, sealed, part, now)
     }
 
     /// Adds jobs to a process in one transaction: all of them or none. The first jobs create the process. Workers can
@@ -220,7 +221,7 @@ impl JobQueue {
         process: ProcessId,
         jobs: impl Into<Vec<Job>>,
     ) -> Result<Vec<JobId>, Error> {
-        self.insert(process, jobs.into(), true)
+        self.insert(process, jobs.into(), true, None)
     }
 
     /// Adds any number of jobs to a process in little memory and without a long transaction. Workers start them when
@@ -249,13 +250,45 @@ impl JobQueue {
         process: ProcessId,
         jobs: impl IntoIterator<Item = Result<Job, E>>,
     ) -> Result<u64, EnqueueError<E>> {
+        self.enqueue_all(process, None, jobs)
+    }
+
+    /// The same for a request that may be sent again, also to another program over this queue: the process, whose id is
+    /// [derived](ProcessId::named) from a key of the request, gets each job once. A request that was interrupted is
+    /// continued, and one that was completed changes nothing, also if the process was cancelled. `request` is the hash of
+    /// the request, by which another one with the key is told apart; it is known for a day, and as long as the process
+    /// exists. Returns the number of jobs of the request.
+    ///
+    /// # Errors
+    /// That of the source, or of the queue. Its kind is [`Changed`](crate::ErrorKind::Changed) if the key was used with
+    /// another request, or more than a day ago, and [`NotFound`](crate::ErrorKind::NotFound) if the process of this
+    /// request is gone.
+    pub fn try_enqueue_once<E>(
+        &self,
+        process: ProcessId,
+        request: &str,
+        jobs: impl IntoIterator<Item = Result<Job, E>>,
+    ) -> Result<u64, EnqueueError<E>> {
+        self.enqueue_all(process, Some(request), jobs)
+    }
+
+    fn enqueue_all<E>(
+        &self,
+        process: ProcessId,
+        request: Option<&str>,
+        jobs: impl IntoIterator<Item = Result<Job, E>>,
+    ) -> Result<u64, EnqueueError<E>> {
         let mut group = Vec::new();
         let (mut bytes, mut count) = (0, 0);
         let mut began = Instant::now();
         let mut flush = |group: &mut Vec<Job>| {
+            let part = request.map(|request| Part {
+                request: request.to_owned(),
+                first: count,
+            });
             count += group.len() as u64;
             let jobs = std::mem::take(group);
-            self.insert(process, jobs, false)
+            self.insert(process, jobs, false, part)
                 .map_err(EnqueueError::Queue)
         };
         for job in jobs {

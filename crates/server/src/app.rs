@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use batchwright::progress::Metrics;
 use batchwright::queue::WorkerLimits;
-use batchwright::{JobId, JobQueue};
+use batchwright::{Error, JobId, JobQueue, ProcessId};
 use batchwright_jobs::JobTypes;
 use parking_lot::Mutex;
 
@@ -49,6 +49,16 @@ pub(crate) struct App {
     pub guard: Guard,
     pub page: Page,
     pub disk_check: DiskCheck,
+}
+
+impl App {
+    /// Has the end of a process told that was created, if the server has a webhook.
+    pub fn tell_end(&self, process: ProcessId) -> Result<(), Error> {
+        let database = &mut self.records.single();
+        self.records.tell_end(database, &process.to_string())?;
+        self.records.wake_sender();
+        Ok(())
+    }
 }
 
 /// Limits the number of requests that wait for the end of a job, so that other requests still get connections.

@@ -75,9 +75,12 @@ pub(crate) fn route(
         }
         allowed.push(route.method);
     }
+    let removed = removed(head).map(|instead| {
+        let (method, path) = (&head.method, &head.path);
+        format!("{method} {path} was removed; {instead}")
+    });
     if allowed.is_empty() {
-        if let Some(instead) = removed(head) {
-            let why = format!("{} {} was removed; {instead}", head.method, head.path);
+        if let Some(why) = removed {
             return Err(Problem::not_found(why));
         }
         let why = format!(
@@ -90,7 +93,8 @@ pub(crate) fn route(
         allowed.push("HEAD");
     }
     let allowed = allowed.join(", ");
-    let why = format!("{} accepts {allowed}, not {}", head.path, head.method);
+    let why =
+        removed.unwrap_or_else(|| format!("{} accepts {allowed}, not {}", head.path, head.method));
     Err(Problem::new(405, "method_not_allowed", why).header("allow", allowed))
 }
 

@@ -20,7 +20,6 @@ use batchwright_jobs::JobTypes;
 use derive_setters::Setters;
 use parking_lot::Mutex;
 
-use crate::api;
 use crate::app::{App, Waiters};
 use crate::background::{Background, Wake};
 use crate::dashboard::page::Page;
@@ -328,24 +327,19 @@ fn raise_file_limit() {
 fn settle_earlier(queue: &JobQueue, records: &Records, waiting: &Waiting) -> Result<(), Error> {
     if let Err(error) = records.check() {
         log::error!(
-            "{error}. Until then the worker goes on, jobs can be created without an idempotency key and read, and \
-             requests that need the file get 503"
+            "{error}. Until then the worker goes on, jobs can be created and read, and requests that need the \
+             file get 503"
         );
         return Ok(());
     }
-    for settled in [
-        api::settle_abandoned(queue, records),
-        openai::settle_abandoned(queue, records, waiting).map(drop),
-    ] {
-        match settled {
-            // On a full disk, the server starts, so that its results can be read. It tries this again while it runs.
-            Err(error) if error.is_storage() && error.kind() == ErrorKind::Transient => {
-                log::error!("requests of servers that have ended are settled later: {error}");
-            }
-            settled => settled?,
+    match openai::settle_abandoned(queue, records, waiting) {
+        // On a full disk, the server starts, so that its results can be read. It tries this again while it runs.
+        Err(error) if error.is_storage() && error.kind() == ErrorKind::Transient => {
+            log::error!("requests of servers that have ended are settled later: {error}");
+            Ok(())
         }
+        settled => settled.map(drop),
     }
-    Ok(())
 }
 
 fn failed(what: impl fmt::Display, error: &io::Error) -> Error {

@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use batchwright::batch::BatchInfo;
 use batchwright::progress::{ProviderLimits, RateStatus, Timestamp};
-use batchwright::queue::{AttemptError, JobResult, JobState, JobStatus, ProcessState};
+use batchwright::queue::{
+    AttemptError, DeliveredResult, JobReceipt, JobState, JobStatus, ProcessState,
+};
 use batchwright::unstable::{Clock, SystemClock};
 use batchwright::{Error, JobId, ProcessId};
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
@@ -91,6 +93,32 @@ pub(crate) fn process(process: &ProcessState, pace: Option<Pace>) -> Value {
     shown
 }
 
+/// What a result is deleted by: the job's key and the number of its claim, which a retry raises.
+pub(crate) struct Receipt(pub JobReceipt);
+
+impl Receipt {
+    fn text(&self) -> String {
+        format!("{}-{}", self.0.job, self.0.claim)
+    }
+}
+
+impl Serialize for Receipt {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&self.text())
+    }
+}
+
+impl<'de> Deserialize<'de> for Receipt {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        let numbers = text.split_once('-').and_then(|(job, claim)| {
+            let (job, claim) = (job.parse().ok()?, claim.parse().ok()?);
+            Some(Self(JobReceipt { job, claim }))
+        });
+        numbers.ok_or_else(|| de::Error::custom(format!("{text:?} is no receipt of a result")))
+    }
+}
+
 /// A job.
 #[derive(Serialize)]
 pub(crate) struct ShownJob<'a> {
@@ -106,6 +134,7 @@ pub(crate) struct ShownJob<'a> {
     attempts: u32,
     created_at: String,
     due_at: Option<String>,
+    receipt: Option<Receipt>,
     result: Option<&'a RawValue>,
     error: Option<&'a Error>,
     errors: Vec<ShownAttempt<'a>>,
@@ -151,6 +180,7 @@ impl<'a> ShownJob<'a> {
             attempts: job.attempts,
             created_at: time::text(job.created_at),
             due_at: job.due_at.map(time::text),
+            receipt: job.receipt.map(Receipt),
             result: job.result.as_deref(),
             error: job.error.as_ref(),
             errors: job.errors.iter().map(attempt).collect(),
@@ -159,10 +189,9 @@ impl<'a> ShownJob<'a> {
 }
 
 /// The line of an outcome, without its end.
-pub(crate) fn result_line(result: &JobResult) -> String {
+pub(crate) fn result_line(DeliveredResult { result, receipt }: &DeliveredResult) -> String {
     #[derive(Serialize)]
     struct Line<'a> {
-        job_id: JobId,
         item_id: Option<&'a str>,
         r#type: &'a str,
         status: JobStatus,
@@ -170,23 +199,23 @@ pub(crate) fn result_line(result: &JobResult) -> String {
         error: Option<&'a Error>,
         attempts: u32,
     }
-    let line = result.line();
-    if is_prompt(&result.kind)
-        && let Some(rest) = line.strip_prefix('{')
-    {
-        return format!("{{\"job_id\":\"{}\",{rest}", result.job_id);
-    }
-    let line = serde_json::to_string(&Line {
-        job_id: result.job_id,
-        item_id: result.item_id.as_deref(),
-        r#type: &result.kind,
-        status: result.status,
-        result: result.result.as_deref(),
-        error: result.error.as_ref(),
-        attempts: result.attempts,
-    });
-    // A result is JSON that was read before, in which line ends mean nothing.
-    line.unwrap_or_default().replace(['\n', '\r'], " ")
+    let rest = if is_prompt(&result.kind) {
+        result.line()
+    } else {
+        let line = serde_json::to_string(&Line {
+            item_id: result.item_id.as_deref(),
+            r#type: &result.kind,
+            status: result.status,
+            result: result.result.as_deref(),
+            error: result.error.as_ref(),
+            attempts: result.attempts,
+        });
+        // A result is JSON that was read before, in which line ends mean nothing.
+        line.unwrap_or_default().replace(['\n', '\r'], " ")
+    };
+    let (job, receipt) = (result.job_id, Receipt(*receipt).text());
+    let rest = rest.strip_prefix('{').unwrap_or_default();
+    format!("{{\"job_id\":\"{job}\",\"receipt\":\"{receipt}\",{rest}")
 }
 
 /// Whether jobs of this kind are prompts, whose results are result lines.

@@ -9,7 +9,6 @@ use batchwright::progress::Timestamp;
 use batchwright::{Error, JobId, ProcessId};
 use serde_json::{Value, json};
 
-use crate::api;
 use crate::app::App;
 use crate::background::{Background, Wake};
 use crate::shapes::{self, now};
@@ -19,7 +18,7 @@ const INTERVAL: Duration = Duration::from_millis(200);
 /// A process is told of at most twice a second.
 const PROCESS_INTERVAL: Duration = Duration::from_millis(500);
 const OVERVIEW_INTERVAL: Duration = Duration::from_secs(1);
-/// How often the metrics forget processes that have ended, and requests of other servers that have ended are settled.
+/// How often the metrics forget processes that have ended.
 const TIDY_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Starts the thread.
@@ -135,9 +134,7 @@ impl Looks {
             return Ok(());
         }
         self.tidied = Instant::now();
-        self.app.metrics.forget_ended_processes(&self.app.queue)?;
-        // Others may have died since this one started, or the disk was full then.
-        api::settle_abandoned(&self.app.queue, &self.app.records)
+        self.app.metrics.forget_ended_processes(&self.app.queue)
     }
 
     fn overview(&mut self) -> Result<(), Error> {

@@ -11,8 +11,19 @@ use crate::base::{Error, ErrorKind, JobId, ProcessId, Timestamp};
 use crate::queue::budget::ProcessBudget;
 use crate::queue::job::Job;
 
+/// Which part of a request the jobs of an insert are.
+#[derive(Debug, Clone)]
+pub(crate) struct Part {
+    /// The hash of the request.
+    pub request: String,
+    /// The number of the first job.
+    pub first: u64,
+}
+
 pub(super) struct Insert {
     pub process: ProcessId,
+    /// Jobs that are added once, however often they are inserted.
+    pub part: Option<Part>,
     /// The description of the process, as stored.
     pub info: Option<String>,
     /// The job that waits for these jobs.

@@ -33,6 +33,7 @@ pub(crate) use claims::Workers;
 pub use claims::{
     ClaimOutcome, ClaimReply, ClaimRequest, ClaimedJob, JobBudget, JobLane, Settlement, WorkerId,
 };
+pub(crate) use group_commit::Part;
 use group_commit::{GroupCommit, Insert, Inserted};
 pub use health::{HealthFinding, Severity};
 #[cfg(feature = "mysql")]

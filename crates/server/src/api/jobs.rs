@@ -6,7 +6,7 @@ use batchwright::queue::{JobState, JobStatus, PRIORITIES};
 use batchwright::unstable::Optional;
 use batchwright::{Job, JobId, ProcessId};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::types::{LONGEST_NAME, refuse_unknown};
 use super::{lines, once, processes};
@@ -14,7 +14,6 @@ use crate::app::App;
 use crate::events::{Filter, Next};
 use crate::http::{Call, Response};
 use crate::problem::Problem;
-use crate::records::{Asked, Claim, HeldKey, Makes, ReadEnd, busy, hash};
 use crate::shapes::ShownJob;
 
 /// Longest wait for the end of a job.
@@ -22,9 +21,6 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// Interval of checks of a job that a client waits for, because workers of other OS processes send no notification
 /// here.
 const LOOK: Duration = Duration::from_millis(250);
-/// The clock of a database server, which sets the times of jobs, may be behind that of this machine by this much.
-const CLOCKS: Duration = Duration::from_secs(10);
-
 /// The body of a request.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -40,109 +36,65 @@ struct NewJob {
 /// `POST /api/v1/jobs`.
 pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     call.takes(&[])?;
-    let sent = once::key(call)?;
+    let key = once::named(app, call)?;
     let body: Value = call.json()?;
-    let request = hash(&[body.to_string().as_bytes()]);
+    let request = once::hash(&[body.to_string().as_bytes()]);
     let new: NewJob = serde_json::from_value(body)
         .map_err(|error| Problem::invalid(format!("the body is not a valid job: {error}")))?;
     let named = new.process_id;
-    // A job in a shared process must be identified by a key, even if its client sent none. With a webhook, a key shows
-    // that its message can be recorded before the job is created.
-    let needs_key = named.is_some() || app.records.webhook.is_some();
-    let Some(key) = sent.or_else(|| needs_key.then(once::any_key)) else {
-        let job = job(app, new)?;
-        let process = ProcessId::new();
-        let id = enqueue(app, process, false, job)?;
-        return Ok(once::created(&once::job_answer(id, process)));
-    };
-    let asked = Asked {
-        request: Some(request),
-        process: named,
-        makes: Makes::Job,
-    };
-    match once::claim(app, key, asked)? {
-        Claim::Busy(_) => Err(busy().into()),
-        Claim::Answered(before, answer) => {
-            let answer = once::replayed(before, request, &answer)?;
-            Ok(once::again(&answer))
+    let job = job(app, new)?;
+    let Some(process) = key else {
+        if let Some(process) = named {
+            check_open(app, process)?;
         }
-        Claim::Mine(held) => {
-            once::refuse_another(held.request, request)?;
-            let made = create_once(app, new, &held, named.is_some());
-            match made {
-                Ok(id) => {
-                    let answer = once::job_answer(id, held.process);
-                    once::tell_end(&app.records, held.process)?;
-                    once::answered(&held, &answer)
-                }
-                Err(problem) => {
-                    once::give_up(&held, &problem)?;
-                    Err(problem)
-                }
-            }
-        }
+        let process = named.unwrap_or_else(ProcessId::new);
+        let id = app.queue.enqueue(process, [job])?.first().copied();
+        let id = id.ok_or_else(|| Problem::new(500, "internal_error", "the job got no id"))?;
+        return created(app, process, id, JobStatus::Pending);
+    };
+    if named.is_some() {
+        let why =
+            "process_id: the idempotency key names the process of the job: send one of the two";
+        return Err(Problem::invalid(why).param("process_id"));
     }
+    let is_known = app.queue.process(process)?.is_some();
+    once::enqueue(&app.queue, process, &request, [Ok(job)])?;
+    let jobs = app.queue.items(process, None, 1)?;
+    let Some(job) = jobs.first() else {
+        let why = format!("process {process} has ended: its result was fetched or deleted");
+        return Err(Problem::conflict(why));
+    };
+    let response = created(app, process, job.job_id, job.status)?;
+    Ok(once::replayed(response, is_known))
 }
 
-/// Enqueues the job, unless an earlier request with the key did.
-fn create_once(
+fn created(
     app: &App,
-    new: NewJob,
-    held: &HeldKey<'_>,
-    is_named: bool,
-) -> Result<JobId, Problem> {
-    let mut job = job(app, new)?;
-    let mut parts = job.clone().into_parts();
-    if is_named && parts.request_hash.is_none() {
-        let own = held.mark();
-        job = job.request_hash(&own);
-        parts.request_hash = Some(own);
+    process: ProcessId,
+    job: JobId,
+    status: JobStatus,
+) -> Result<Response, Problem> {
+    app.observer.touch(process);
+    if !status.is_final() {
+        app.tell_end(process)?;
     }
-    if held.resumed {
-        let mut last = None;
-        loop {
-            let jobs = app.queue.items(held.process, last, 1_000)?;
-            let Some(end) = jobs.last() else { break };
-            last = Some(end.job_id);
-            for known in &jobs {
-                let like =
-                    known.request_hash == parts.request_hash && known.item_id == parts.item_id;
-                let answer = || once::job_answer(known.job_id, held.process).to_string();
-                let fits = || -> Result<bool, Problem> {
-                    let state = app.queue.job(known.job_id)?;
-                    let after =
-                        state.is_some_and(|state| state.created_at.after(CLOCKS) >= held.since);
-                    Ok(after && !app.records.is_answer(&answer())?)
-                };
-                if !is_named || (like && fits()?) {
-                    return Ok(known.job_id);
-                }
-            }
-        }
-    }
-    enqueue(app, held.process, is_named, job)
+    let answer = json!({"job_id": job, "process_id": process, "status": status});
+    Ok(Response::json(201, &answer).header("location", format!("/api/v1/jobs/{job}")))
 }
 
-fn enqueue(app: &App, process: ProcessId, is_named: bool, job: Job) -> Result<JobId, Problem> {
-    if is_named && let Some(known) = app.queue.process(process)? {
-        if known.cancelled {
-            let why = format!("process {process} was cancelled and accepts no more jobs");
-            return Err(Problem::conflict(why).param("process_id"));
-        }
-        if let Some(collector) = known.info.collector {
-            let why =
-                format!("process {process} belongs to {collector}, which adds its jobs itself");
-            return Err(Problem::conflict(why).param("process_id"));
-        }
-        if known.info.parent.is_some() {
-            let why = format!("process {process} belongs to a job, which adds its jobs itself");
-            return Err(Problem::conflict(why).param("process_id"));
-        }
-    }
-    let ids = app.queue.enqueue(process, [job])?;
-    app.observer.touch(process);
-    let id = ids.first().copied();
-    id.ok_or_else(|| Problem::new(500, "internal_error", "the job got no id"))
+/// # Errors
+/// When a process accepts no jobs of clients.
+fn check_open(app: &App, process: ProcessId) -> Result<(), Problem> {
+    let Some(known) = app.queue.process(process)? else {
+        return Ok(());
+    };
+    let why = match (known.cancelled, known.info.collector, known.info.parent) {
+        (true, ..) => "was cancelled and accepts no more jobs".to_owned(),
+        (_, Some(owner), _) => format!("belongs to {owner}, which adds its jobs itself"),
+        (.., Some(_)) => "belongs to a job, which adds its jobs itself".to_owned(),
+        _ => return Ok(()),
+    };
+    Err(Problem::conflict(format!("process {process} {why}")).param("process_id"))
 }
 
 /// The requested job after validation.
@@ -177,12 +129,6 @@ pub(super) fn find(app: &App, id: JobId) -> Result<JobState, Problem> {
     app.queue.job(id)?.ok_or_else(gone)
 }
 
-/// The job for a client that reads its result.
-fn read(app: &App, job: &JobState) -> Response {
-    note_read(app, job, job.status != JobStatus::Completed);
-    shown(job)
-}
-
 pub(super) fn shown(job: &JobState) -> Response {
     Response::json(200, &ShownJob::of(job))
 }
@@ -203,7 +149,7 @@ pub(super) fn get(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
         }
     };
     if wait.is_zero() {
-        return Ok(read(app, &find(app, id)?));
+        return Ok(shown(&find(app, id)?));
     }
     let place = app.waiters.enter();
     let deadline = match place {
@@ -214,7 +160,7 @@ pub(super) fn get(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     loop {
         let job = find(app, id)?;
         if job.status.is_final() || Instant::now() >= deadline {
-            return Ok(read(app, &job));
+            return Ok(shown(&job));
         }
         // Until a notification arrives, or the next check is due.
         let look = deadline.min(Instant::now() + LOOK);
@@ -224,7 +170,7 @@ pub(super) fn get(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
                 Next::Events(_) => break,
                 Next::Lost => {}
                 Next::Nothing => break,
-                Next::Closed => return Ok(read(app, &job)),
+                Next::Closed => return Ok(shown(&job)),
             }
         }
     }
@@ -237,7 +183,7 @@ pub(super) fn cancel(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     let id: JobId = call.param("job_id")?;
     let job = find(app, id)?;
     if job.status.is_final() {
-        return Ok(read(app, &job));
+        return Ok(shown(&job));
     }
     let process = processes::find(app, job.process_id)?;
     processes::of_no_job(&process)?;
@@ -249,52 +195,9 @@ pub(super) fn cancel(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     }
     app.observer.touch(job.process_id);
     let job = find(app, id)?;
-    let mut response = read(app, &job);
+    let mut response = shown(&job);
     if !job.status.is_final() {
         response.status = 202;
     }
     Ok(response)
-}
-
-/// `DELETE /api/v1/jobs/{job_id}`: a job that has ended, with its result. If the job does not exist, it may have been
-/// deleted by an earlier request whose reply was lost.
-pub(super) fn delete(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
-    call.takes(&[])?;
-    let id: JobId = call.param("job_id")?;
-    let deleted = || Ok(Response::empty(204));
-    let Some(job) = app.queue.job(id)? else {
-        return deleted();
-    };
-    let Some(process) = app.queue.process(job.process_id)? else {
-        return deleted();
-    };
-    let queue = processes::queue_to_delete(app, &process)?;
-    let Some(receipt) = job.receipt else {
-        let why = format!("the job is open: cancel it first, by POST /api/v1/jobs/{id}/cancel");
-        return Err(Problem::conflict(why));
-    };
-    let read = app
-        .records
-        .read_failures(job.process_id, receipt.job..=receipt.job)?;
-    let is_read = read.iter().all(|(_, read)| *read == receipt);
-    if !is_read || (queue.ack(&[receipt])? == 0 && app.queue.job(id)?.is_some()) {
-        let why = "the job was put back after its failure was read: read its new result before you delete it";
-        return Err(Problem::conflict(why));
-    }
-    note_read(app, &job, false);
-    app.observer.touch(job.process_id);
-    deleted()
-}
-
-/// Records the end of a job that a client reads, or that the end is deleted. If it cannot be recorded, the client can
-/// read it anyway.
-fn note_read(app: &App, job: &JobState, failed: bool) {
-    let end = job.receipt.map(|receipt| ReadEnd {
-        id: job.job_id,
-        receipt,
-        failed,
-    });
-    if let Err(error) = app.records.note_read(job.process_id, end.as_slice()) {
-        log::warn!("the end of a job is read that is not noted as read: {error}");
-    }
 }

@@ -9,13 +9,10 @@ use batchwright::client::RequestTask;
 use batchwright::files::PromptSettings;
 use batchwright::queue::{COMPLETION_KIND, EMBEDDING_KIND};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
 use super::types::of_type;
 use crate::app::App;
-use crate::http::Incoming;
 use crate::problem::Problem;
-use crate::records::Hash;
 
 /// Maximum length of a line.
 const MOST_LINE_BYTES: u64 = 16 << 20;
@@ -26,42 +23,29 @@ const SHORT: usize = 64 << 10;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// The jobs of a body. The first invalid line ends them.
-pub(super) struct Lines<'a> {
+pub(super) struct Lines<'a, R> {
     app: &'a App,
     kind: &'a str,
     prompts: PromptSettings,
-    body: BufReader<&'a mut dyn Incoming>,
-    read: Sha256,
+    body: BufReader<R>,
     bytes: u64,
     line: u64,
     names: Names,
     buffer: Vec<u8>,
 }
 
-impl<'a> Lines<'a> {
-    pub fn new(app: &'a App, kind: &'a str, body: &'a mut dyn Incoming) -> Self {
+impl<'a, R: Read> Lines<'a, R> {
+    pub fn new(app: &'a App, kind: &'a str, body: R) -> Self {
         Self {
             app,
             kind,
             prompts: prompt_settings(kind),
             body: BufReader::with_capacity(64 << 10, body),
-            read: Sha256::new(),
             bytes: 0,
             line: 0,
             names: Names::default(),
             buffer: Vec::new(),
         }
-    }
-
-    /// The hash of the bytes read so far.
-    pub fn hash(&self) -> Hash {
-        self.read.clone().finalize().into()
-    }
-
-    /// Reads the rest of the body without parsing it.
-    pub fn skip(&mut self) -> Result<(), Problem> {
-        while self.next_line()? {}
-        Ok(())
     }
 
     /// Reads the next line. False at the end.
@@ -72,7 +56,6 @@ impl<'a> Lines<'a> {
         bounded.read_until(b'\n', &mut self.buffer)?;
         let length = self.buffer.len();
         self.line += 1;
-        self.read.update(&self.buffer);
         self.bytes += length as u64;
         if self.line > MOST_LINES && length > 0 {
             let why = format!("there are more than {MOST_LINES} lines: send several bodies");
@@ -93,7 +76,7 @@ impl<'a> Lines<'a> {
         problem.says(named).line(self.line)
     }
 
-    pub fn next_job(&mut self) -> Result<Option<Job>, Problem> {
+    fn next_job(&mut self) -> Result<Option<Job>, Problem> {
         while self.next_line()? {
             let line = match self.line {
                 1 => self
@@ -118,6 +101,14 @@ impl<'a> Lines<'a> {
             };
         }
         Ok(None)
+    }
+}
+
+impl<R: Read> Iterator for Lines<'_, R> {
+    type Item = Result<Job, Problem>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.next_job().transpose()
     }
 }
 

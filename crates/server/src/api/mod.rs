@@ -12,8 +12,6 @@ mod search;
 mod stream;
 mod types;
 
-pub(crate) use once::settle_abandoned;
-
 use crate::router::Route;
 use crate::tokens::Access::{Open, Operate, Read};
 
@@ -25,7 +23,6 @@ pub(crate) const ROUTES: &[Route] = &[
     Route::post("/api/v1/jobs", Operate, jobs::create),
     Route::get("/api/v1/jobs", Read, search::list),
     Route::get("/api/v1/jobs/{job_id}", Read, jobs::get),
-    Route::delete("/api/v1/jobs/{job_id}", Operate, jobs::delete),
     Route::post("/api/v1/jobs/{job_id}/cancel", Operate, jobs::cancel),
     Route::get("/api/v1/jobs/{job_id}/payload", Read, search::payload),
     Route::post("/api/v1/jobs/{job_id}/retry", Operate, search::retry),
@@ -49,10 +46,10 @@ pub(crate) const ROUTES: &[Route] = &[
         processes::set_budget,
     ),
     Route::get("/api/v1/processes/{process_id}/results", Read, results::get),
-    Route::delete(
-        "/api/v1/processes/{process_id}/results",
+    Route::post(
+        "/api/v1/processes/{process_id}/results/ack",
         Operate,
-        results::consume,
+        results::ack,
     ),
     Route::get(
         "/api/v1/processes/{process_id}/failures",

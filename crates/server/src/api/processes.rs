@@ -1,5 +1,6 @@
 //! Processes: jobs that were submitted together.
 
+use std::io::{self, Read as _};
 use std::path::Path;
 
 use batchwright::queue::{EnqueueError, ProcessBudget, ProcessInfo, ProcessState};
@@ -13,7 +14,6 @@ use crate::app::App;
 use crate::http::{Call, Response};
 use crate::problem::Problem;
 use crate::records::batches::BatchRecord;
-use crate::records::{Asked, Claim, HeldKey, Makes, busy, hash};
 use crate::shapes;
 
 /// Maximum number of processes that a filtered request reads.
@@ -40,67 +40,63 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     let kind = call.query::<String>("type")?;
     let kind = kind.unwrap_or_else(|| "completion".to_owned());
     refuse_unknown(app, &kind)?;
-    let name = name_of(call)?;
-    let key = once::key(call)?.unwrap_or_else(once::any_key);
-    let mut lines = Lines::new(app, &kind, &mut *call.body);
-    let request = |body: [u8; 32]| request_hash(&kind, name.as_deref(), &body, limit);
-    let asked = Asked {
-        makes: Makes::Process,
-        ..Asked::default()
-    };
-    let held = match once::claim(app, key, asked)? {
-        Claim::Answered(before, answer) => {
-            lines.skip()?;
-            let answer = once::replayed(before, request(lines.hash()), &answer)?;
-            return Ok(once::again(&answer));
-        }
-        Claim::Busy(_) => return Err(busy().into()),
-        Claim::Mine(held) => held,
-    };
-    // An earlier request with the key may have completed the request without a response, or a part of it.
-    if held.resumed
-        && let Some(known) = app.queue.process(held.process)?
-    {
-        if known.sealed {
-            lines.skip()?;
-            once::refuse_another(held.request, request(lines.hash()))?;
-            let answer = once::process_answer(held.process, known.counts.total);
-            once::tell_end(&app.records, held.process)?;
-            return once::answered(&held, &answer);
-        }
-        app.queue.delete(held.process)?;
-    }
     let mut info = ProcessInfo::new();
-    info.name.clone_from(&name);
+    info.name = name_of(call)?;
     info.budget = limit.map(ProcessBudget::of);
-    // A request that is rejected gives up its key.
-    let filled = fill(app, info, &held, || {
-        let job = lines.next_job()?;
-        if job.is_none() {
-            held.note_request(request(lines.hash()))?;
+    let Some(process) = once::named(app, call)? else {
+        let process = ProcessId::new();
+        let lines = Lines::new(app, &kind, &mut call.body);
+        let queue = app.queue.described(info);
+        let added = queue
+            .try_enqueue_iter(process, lines)
+            .map_err(|error| match error {
+                EnqueueError::Source(problem) => problem,
+                EnqueueError::Queue(error) => error.into(),
+            });
+        if added.is_err() {
+            app.queue.delete(process)?;
         }
-        Ok(job)
-    });
-    app.observer.touch(held.process);
-    match filled {
-        Ok(total) => {
-            let answer = once::process_answer(held.process, total);
-            once::tell_end(&app.records, held.process)?;
-            once::answered(&held, &answer)
-        }
-        Err(problem) => {
-            app.queue.delete(held.process)?;
-            held.forget()?;
-            Err(problem)
+        return created(app, process, added?, None);
+    };
+    // Read whole before anything is added: its hash tells whether it is the request that was sent before.
+    let mut spool = app.openai.storage.create()?;
+    let mut bounded = (&mut call.body).take(app.line_bytes + 1);
+    if io::copy(&mut bounded, &mut spool)? > app.line_bytes {
+        return Err(Problem::too_large(app.line_bytes));
+    }
+    let name = info.name.as_deref().unwrap_or_default();
+    let limit = limit.map_or_else(String::new, |limit| limit.to_string());
+    let parts = [kind.as_bytes(), name.as_bytes(), limit.as_bytes()];
+    let request = once::hash(&[&parts[..], &[&spool.hash()]].concat());
+    let known = app.queue.process(process)?;
+    if known.is_none() {
+        // A line that is no job leaves nothing behind.
+        for job in Lines::new(app, &kind, spool.reader()?) {
+            job?;
         }
     }
+    let lines = Lines::new(app, &kind, spool.reader()?);
+    let total = once::enqueue(&app.queue.described(info), process, &request, lines)?;
+    let response = created(app, process, total, known.as_ref())?;
+    Ok(once::replayed(response, known.is_some()))
 }
 
-/// What tells this request from others that have the same key.
-fn request_hash(kind: &str, name: Option<&str>, body: &[u8; 32], limit: Option<Usd>) -> [u8; 32] {
-    let name = name.unwrap_or_default();
-    let limit = limit.map_or_else(String::new, |limit| limit.to_string());
-    hash(&[kind.as_bytes(), name.as_bytes(), body, limit.as_bytes()])
+fn created(
+    app: &App,
+    process: ProcessId,
+    total: u64,
+    known: Option<&ProcessState>,
+) -> Result<Response, Problem> {
+    if total == 0 {
+        let why = "the body has no line: send a job on each";
+        return Err(Problem::invalid(why));
+    }
+    app.observer.touch(process);
+    if !known.is_some_and(ProcessState::is_finished) {
+        app.tell_end(process)?;
+    }
+    let answer = json!({"process_id": process, "total": total});
+    Ok(Response::json(201, &answer).header("location", format!("/api/v1/processes/{process}")))
 }
 
 /// A limit in US dollars in a query parameter.
@@ -140,25 +136,6 @@ fn name_of(call: &Call<'_>) -> Result<Option<String>, Problem> {
         return Err(Problem::invalid(why).param("name"));
     }
     Ok(name)
-}
-
-fn fill(
-    app: &App,
-    info: ProcessInfo,
-    held: &HeldKey<'_>,
-    mut next: impl FnMut() -> Result<Option<batchwright::Job>, Problem>,
-) -> Result<u64, Problem> {
-    let jobs = std::iter::from_fn(|| next().transpose());
-    let added = app
-        .queue
-        .described(info)
-        .try_enqueue_iter(held.process, jobs);
-    match added {
-        Ok(0) => Err(Problem::invalid("the body has no line: send a job on each")),
-        Ok(total) => Ok(total),
-        Err(EnqueueError::Source(problem)) => Err(problem),
-        Err(EnqueueError::Queue(error)) => Err(error.into()),
-    }
 }
 
 /// `GET /api/v1/processes`: newest first, a page at a time.
@@ -244,10 +221,6 @@ pub(super) fn delete(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     }
     let id = process.process_id;
     let deleted = queue.delete(id)?;
-    // The next start does, where this cannot be written.
-    if let Err(error) = app.records.forget_read(id, i64::MAX) {
-        log::debug!("what was read of process {id} is kept until the next start: {error}");
-    }
     app.observer.touch(id);
     Ok(Response::json(200, &json!({"deleted": deleted})))
 }

@@ -11,7 +11,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::endpoints::EMBEDDINGS;
-use crate::records::files::now;
 
 /// The beginning of the ids of completions.
 pub(super) const COMPLETION: &str = "chatcmpl-";
@@ -230,6 +229,7 @@ enum Numbers {
 pub(super) fn reply(
     endpoint: &str,
     id: String,
+    created: u64,
     model: &str,
     given: Answers,
 ) -> Result<Reply, Error> {
@@ -237,7 +237,7 @@ pub(super) fn reply(
         let answers = given.parts.into_iter().collect::<Result<Vec<_>, _>>()?;
         return Ok(Reply::Vectors(vectors(model, answers, given.as_base64)));
     }
-    let made = completion(id, now(), model, &given);
+    let made = completion(id, created, model, &given);
     made.map(Reply::Json).ok_or_else(|| {
         let mut failed = given.parts.into_iter().filter_map(Result::err);
         let failed = failed.find(|error| error.refusal().is_none());

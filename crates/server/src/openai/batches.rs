@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use batchwright::{Error, ProcessId};
+use batchwright::ProcessId;
 use serde::Deserialize;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value, json};
@@ -15,7 +15,6 @@ use crate::http::{Call, Response};
 use crate::problem::Problem;
 use crate::records::batches::{BatchRecord, BatchState};
 use crate::records::files::{FileRecord, id_of, new_id, now};
-use crate::records::hash;
 
 /// Most batches of one page, and how many there are on one unless somebody says so.
 const MOST: usize = 100;
@@ -42,34 +41,37 @@ struct Kept {
 
 /// `POST /v1/batches`.
 pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
-    let key = once::key(call)?;
-    once::made(app, key, |id, check| {
-        let asked: Map<String, Value> = call.json()?;
-        let strict = app.is_strict(&call.head)?;
-        let body = Value::Object(asked.clone()).to_string();
-        check(hash(&[body.as_bytes(), &[strict.into()]]))?;
-        let Some(id) = id.map(|id| id_of("batch_", id)) else {
-            return Ok(Value::Null);
-        };
-        if key.is_some()
-            && let Some(known) = BatchRecord::get(&mut app.records.single(), &id)?
-        {
-            return described(app, &known);
+    let key = once::named(app, call)?;
+    let asked: Map<String, Value> = call.json()?;
+    let strict = app.is_strict(&call.head)?;
+    let body = Value::Object(asked.clone()).to_string();
+    let request = once::hash(&[body.as_bytes(), &[strict.into()]]);
+    let id = id_of("batch_", key.unwrap_or_else(ProcessId::new));
+    let mut record = record(id, asked, strict)?;
+    record.request = Some(request);
+    let known = app.records.transaction(|database| -> Result<_, Problem> {
+        if let Some(known) = BatchRecord::get(database, &record.id)? {
+            return Ok(Some(known));
         }
-        let record = record(id, asked, strict)?;
-        let input = FileRecord::get(&mut app.records.single(), &record.input_file)?;
+        let input = FileRecord::get(database, &record.input_file)?;
         if input.is_none_or(|input| input.purpose != "batch") {
             let why = format!("no file {} with the purpose batch", record.input_file);
             return Err(Problem::invalid(why).param("input_file_id"));
         }
-        app.records.transaction(|database| -> Result<(), Error> {
-            app.records.tell_end(database, &record.id)?;
-            record.insert(database)
-        })?;
-        app.openai.wake.wake();
-        app.records.wake_sender();
-        described(app, &record)
-    })
+        app.records.tell_end(database, &record.id)?;
+        record.insert(database)?;
+        Ok(None)
+    })?;
+    if known
+        .as_ref()
+        .is_some_and(|known| known.request != record.request)
+    {
+        return Err(once::another());
+    }
+    app.openai.wake.wake();
+    app.records.wake_sender();
+    let shown = described(app, known.as_ref().unwrap_or(&record))?;
+    Ok(once::replayed(Response::json(200, &shown), known.is_some()))
 }
 
 /// The batch that a client asks for.
@@ -100,6 +102,7 @@ fn record(id: String, mut asked: Map<String, Value>, strict: bool) -> Result<Bat
         error_file: new_id("file-"),
         output_kept: kept,
         metadata,
+        request: None,
         strict,
         model: None,
         faults: Vec::new(),

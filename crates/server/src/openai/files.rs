@@ -1,10 +1,9 @@
 //! `/v1/files`: uploads, which are streamed to the disk, and what is to be fetched.
 
-use std::io::{self, Read, Write};
+use std::io;
 
 use batchwright::ProcessId;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use super::multipart::Multipart;
 use crate::api::once;
@@ -12,7 +11,6 @@ use crate::app::App;
 use crate::http::{Call, Response};
 use crate::problem::Problem;
 use crate::records::files::{FileQuery, FileRecord, id_of, now};
-use crate::records::{Hash, hash};
 
 const PURPOSES: [&str; 6] = [
     "assistants",
@@ -46,41 +44,16 @@ fn described(file: &FileRecord) -> Value {
     })
 }
 
-/// `POST /v1/files`.
+/// `POST /v1/files`: an upload is stored as a file with a new id, or with that of its key.
 pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
-    let key = once::key(call)?;
-    once::made(app, key, |id, check| {
-        let known = match id.filter(|_| key.is_some()) {
-            Some(id) => FileRecord::get(&mut app.records.single(), &id_of("file-", id))?,
-            None => None,
-        };
-        // An earlier upload with the key stored the file: this one is only compared with it.
-        let id = id.filter(|_| known.is_none());
-        let stored = store(app, call, id, key.is_some(), check)?;
-        let file = known.or(stored);
-        Ok(file.as_ref().map(described).unwrap_or_default())
-    })
-}
-
-/// Reads an upload and stores it as a file with this id, if there is one. `check` gets the hash of an upload with a key.
-fn store(
-    app: &App,
-    call: &mut Call<'_>,
-    id: Option<ProcessId>,
-    has_key: bool,
-    check: &dyn Fn(Hash) -> Result<(), Problem>,
-) -> Result<Option<FileRecord>, Problem> {
+    let key = once::named(app, call)?;
     let storage = &app.openai.storage;
-    // The disk must have room for what will be stored; a request that is only compared with a stored file needs none.
-    if id.is_some() {
-        let length = call.head.header("content-length");
-        let length = length.and_then(|length| length.parse().ok());
-        storage.check(length.unwrap_or(0))?;
-    }
+    let length = call.head.header("content-length");
+    let length = length.and_then(|length| length.parse().ok());
+    storage.check(length.unwrap_or(0))?;
     let kind = call.head.header("content-type").unwrap_or_default();
     let mut form = Multipart::new(kind, &mut *call.body)?;
     let (mut file, mut purpose, mut anchor, mut seconds) = (None, None, None, None);
-    let mut content = has_key.then(Sha256::new);
     while let Some(part) = form.next_part()? {
         match part.name.as_str() {
             "file" if file.is_some() => {
@@ -88,9 +61,8 @@ fn store(
             }
             "file" => {
                 check_name(part.filename.as_deref())?;
-                let new = id.map(|id| storage.create(id_of("file-", id)));
-                let mut new = new.transpose()?;
-                copy(&mut form, new.as_mut(), content.as_mut())?;
+                let mut new = storage.create()?;
+                io::copy(&mut form, &mut new)?;
                 file = Some((new, part.filename));
             }
             "purpose" => purpose = Some(form.text(100)?),
@@ -105,53 +77,39 @@ fn store(
     check_purpose(&purpose)?;
     let kept = kept_seconds(anchor.as_deref(), seconds.as_deref())?;
     let kept = kept.or((purpose == "batch").then_some(KEPT_SECONDS));
-    if let Some(content) = content {
-        let name = filename.as_deref().unwrap_or_default();
-        let kept = kept.unwrap_or_default().to_le_bytes();
-        check(hash(&[
-            name.as_bytes(),
-            purpose.as_bytes(),
-            &kept,
-            &content.finalize(),
-        ]))?;
+    let id = id_of("file-", key.unwrap_or_else(ProcessId::new));
+    let filename = filename.unwrap_or_else(|| id.clone());
+    let request = once::hash(&[
+        filename.as_bytes(),
+        purpose.as_bytes(),
+        &kept.unwrap_or_default().to_le_bytes(),
+        &new.hash(),
+    ]);
+    if let Some(known) = FileRecord::get(&mut app.records.single(), &id)? {
+        if known.request != Some(request) {
+            return Err(once::another());
+        }
+        return Ok(once::replayed(
+            Response::json(200, &described(&known)),
+            true,
+        ));
     }
-    let Some(new) = new else { return Ok(None) };
-    let (id, bytes) = new.keep()?;
+    let bytes = new.keep(&id)?;
     let created_at = now();
     let record = FileRecord {
-        filename: filename.unwrap_or_else(|| id.clone()),
         id,
         purpose,
+        filename,
         bytes,
         created_at,
         expires_at: kept.map(|kept| created_at + kept),
+        request: Some(request),
     };
     if let Err(error) = record.insert(&mut app.records.single()) {
         let _ = storage.remove(&record.id);
         return Err(error.into());
     }
-    Ok(Some(record))
-}
-
-/// Copies all bytes into a file and a hash, where they are wanted.
-fn copy(
-    from: &mut impl Read,
-    mut to: Option<&mut impl Write>,
-    mut hash: Option<&mut Sha256>,
-) -> io::Result<()> {
-    let mut buffer = vec![0; 64 << 10];
-    loop {
-        let read = from.read(&mut buffer)?;
-        if read == 0 {
-            return Ok(());
-        }
-        if let Some(to) = &mut to {
-            to.write_all(&buffer[..read])?;
-        }
-        if let Some(hash) = &mut hash {
-            hash.update(&buffer[..read]);
-        }
-    }
+    Ok(Response::json(200, &described(&record)))
 }
 
 /// Names are shown, in lists, pages and terminals.

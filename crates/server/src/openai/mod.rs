@@ -4,7 +4,6 @@
 
 mod answer;
 mod batches;
-mod caller;
 mod chat;
 mod direct;
 mod embeddings;

@@ -355,6 +355,7 @@ impl Rounds<'_> {
                             bytes,
                             created_at,
                             expires_at: Some(created_at + kept),
+                            request: None,
                         };
                         file.insert(database)?;
                     }

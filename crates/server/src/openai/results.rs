@@ -14,6 +14,7 @@ use super::storage::{GrowingFile, Storage};
 use super::{answer, parts};
 use crate::problem::Problem;
 use crate::records::batches::{BatchRecord, BatchState, BatchTotals};
+use crate::records::files::now;
 
 /// The queue returns at most 500 results before it deletes them, so this many of the last lines may be repeated.
 const MAY_COME_AGAIN: usize = 1_000;
@@ -260,7 +261,7 @@ impl<'s> ResultFiles<'s> {
             totals.usage += *used;
         }
         let id = answer::id_of(answer::COMPLETION, result.job_id);
-        match answer::reply(&self.endpoint, id, &self.model, answers) {
+        match answer::reply(&self.endpoint, id, now(), &self.model, answers) {
             Ok(body) => {
                 totals.completed += 1;
                 Made::Answered(200, body)

@@ -20,6 +20,7 @@ fn batch() -> BatchRecord {
         error_file: "err".to_owned(),
         output_kept: None,
         metadata: None,
+        request: None,
         strict: false,
         model: None,
         faults: Vec::new(),
@@ -148,9 +149,6 @@ fn the_answer_to_a_retried_request_replaces_its_failure() {
     ];
     resume().write(&first).unwrap();
     assert_eq!(lines(&storage, "err"), ["r-2", "r-3", "r-4"]);
-    // As if an earlier server had died while it did the same.
-    fs::write(folder.path().join("err.part"), "{").unwrap();
-    storage.take(1).unwrap();
     let again = [
         result(1, JobStatus::Completed),
         result(2, JobStatus::Failed),

@@ -8,7 +8,7 @@ use crate::background::Wake;
 
 /// The state of the Batch endpoint in addition to the queue.
 pub(crate) struct OpenAi {
-    pub(super) storage: Storage,
+    pub storage: Storage,
     pub waiting: Arc<Waiting>,
     /// Wakes the thread of [`progress`](super::progress).
     pub wake: Arc<Wake>,

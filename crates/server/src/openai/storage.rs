@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 use batchwright::unstable::{make_private_folder, open_private};
 use batchwright::{Error, ErrorKind};
 use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
 
 use crate::problem::Problem;
+use crate::records::files::new_id;
 
 /// Where files lie, and how much they take up.
 pub(crate) struct Storage {
@@ -93,19 +95,19 @@ impl Storage {
         *used = used.saturating_sub(bytes);
     }
 
-    /// A new file of this id. Ids are made here, never by clients.
+    /// A new file, which has no id yet.
     ///
     /// # Errors
     /// When it cannot be made.
-    pub fn create(&self, id: String) -> io::Result<NewFile<'_>> {
-        let partial = self.folder.join(format!("{id}{PARTIAL}"));
+    pub fn create(&self) -> io::Result<NewFile<'_>> {
+        let partial = self.folder.join(new_id("") + PARTIAL);
         let file = open_private(File::options().create_new(true).write(true), &partial)?;
         Ok(NewFile {
             storage: self,
-            id,
             file,
             partial,
             bytes: 0,
+            hash: Sha256::new(),
             kept: false,
         })
     }
@@ -167,24 +169,37 @@ impl Storage {
 /// A file that is being written. Dropped before it is [kept](Self::keep) it leaves nothing behind.
 pub(crate) struct NewFile<'s> {
     storage: &'s Storage,
-    id: String,
     file: File,
     partial: PathBuf,
     bytes: u64,
+    hash: Sha256,
     kept: bool,
 }
 
 impl NewFile<'_> {
-    /// Makes it a file of its id, and returns that and how long it is.
+    /// Makes it the file of this id, and returns how long it is. Ids are made here, never by clients.
     ///
     /// # Errors
     /// When it could not be written out.
-    pub fn keep(mut self) -> io::Result<(String, u64)> {
+    pub fn keep(mut self, id: &str) -> io::Result<u64> {
         self.file.sync_all()?;
-        fs::rename(&self.partial, self.storage.folder.join(&self.id))?;
+        fs::rename(&self.partial, self.storage.folder.join(id))?;
         self.kept = true;
         self.storage.sync()?;
-        Ok((self.id.clone(), self.bytes))
+        Ok(self.bytes)
+    }
+
+    /// The SHA-256 of what was written.
+    pub fn hash(&self) -> [u8; 32] {
+        self.hash.clone().finalize().into()
+    }
+
+    /// Reads what was written.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn reader(&self) -> io::Result<File> {
+        File::open(&self.partial)
     }
 }
 
@@ -194,6 +209,7 @@ impl Write for NewFile<'_> {
         match self.file.write_all(bytes) {
             Ok(()) => {
                 self.bytes += bytes.len() as u64;
+                self.hash.update(bytes);
                 Ok(bytes.len())
             }
             Err(error) => {
@@ -214,7 +230,7 @@ impl Drop for NewFile<'_> {
             return;
         }
         if let Err(error) = fs::remove_file(&self.partial) {
-            log::debug!("{} stays for now: {error}", self.id);
+            log::debug!("{} stays for now: {error}", self.partial.display());
         }
         self.storage.give_back(self.bytes);
     }
@@ -255,9 +271,7 @@ impl GrowingFile<'_> {
     /// When there is no room for what is left, or it cannot be written.
     pub fn retain(&mut self, mut stays: impl FnMut(&[u8]) -> bool) -> io::Result<()> {
         let storage = self.storage;
-        // A server may have died while it did the same.
-        storage.remove(&format!("{}{PARTIAL}", self.id))?;
-        let mut new = storage.create(self.id.clone())?;
+        let mut new = storage.create()?;
         let mut reader = BufReader::with_capacity(256 << 10, self.reader()?);
         let mut line = Vec::new();
         while reader.read_until(b'\n', &mut line)? > 0 {
@@ -267,7 +281,7 @@ impl GrowingFile<'_> {
             line.clear();
         }
         drop(reader);
-        new.keep()?;
+        new.keep(&self.id)?;
         storage.give_back(self.bytes);
         *self = storage.append(&self.id)?;
         Ok(())
@@ -313,10 +327,10 @@ mod tests {
     fn all_files_together_are_bounded_and_what_is_cut_off_leaves_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let storage = Storage::open(folder.path(), 10).unwrap();
-        let mut kept = storage.create("a".to_owned()).unwrap();
+        let mut kept = storage.create().unwrap();
         kept.write_all(b"12345").unwrap();
-        assert_eq!(kept.keep().unwrap(), ("a".to_owned(), 5));
-        let mut cut = storage.create("b".to_owned()).unwrap();
+        assert_eq!(kept.keep("a").unwrap(), 5);
+        let mut cut = storage.create().unwrap();
         cut.write_all(b"123").unwrap();
         let refused = Problem::from(cut.write_all(b"456").unwrap_err());
         assert_eq!(refused.status, 507);
@@ -327,7 +341,7 @@ mod tests {
         let full = storage.check(6).unwrap_err().to_string();
         assert!(full.contains("--max-uploads"), "{full}");
 
-        std::mem::forget(storage.create("c".to_owned()).unwrap());
+        std::mem::forget(storage.create().unwrap());
         let storage = Storage::open(folder.path(), 10).unwrap();
         assert_eq!(names(), 1, "a server that died leaves nothing either");
         assert!(storage.check(5).is_ok() && storage.check(6).is_err());

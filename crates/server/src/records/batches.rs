@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use super::Records;
 use super::database::{Row, Statements, by};
-use super::files::now;
+use super::files::{now, signed};
 
 pub(super) const TABLE: &str = "
     CREATE TABLE IF NOT EXISTS batches (
@@ -21,7 +21,8 @@ pub(super) const TABLE: &str = "
     CREATE INDEX IF NOT EXISTS open_batches ON batches (state)
         WHERE state IN ('validating', 'in_progress', 'finalizing', 'cancelling');
     CREATE TABLE IF NOT EXISTS direct_calls (
-        process TEXT PRIMARY KEY -- its caller waits at a connection
+        process TEXT PRIMARY KEY, -- its caller waits at a connection
+        kept_until INTEGER NOT NULL -- its answer; 0 without an idempotency key
     ) WITHOUT ROWID;";
 
 /// The state of a batch, as OpenAI names it.
@@ -81,6 +82,9 @@ pub(crate) struct BatchRecord {
     /// How long its files are kept, in seconds.
     pub output_kept: Option<u64>,
     pub metadata: Option<Box<RawValue>>,
+    /// The hash of what its client asked for, with an idempotency key.
+    #[serde(default)]
+    pub request: Option<String>,
     /// Whether answers are checked.
     #[serde(default)]
     pub strict: bool,
@@ -185,10 +189,10 @@ const SELECT: &str = "SELECT id, record FROM batches WHERE id = ?";
 pub(crate) struct DirectCalls;
 
 impl DirectCalls {
-    /// Records a process whose client waits.
-    pub fn insert(records: &Records, process: ProcessId) -> Result<(), Error> {
-        let sql = "REPLACE INTO direct_calls (process) VALUES (?)";
-        let by = by![process.to_string()];
+    /// Records a process whose client waits, and until when its answer is kept, unless it is recorded.
+    pub fn insert(records: &Records, process: ProcessId, kept_until: u64) -> Result<(), Error> {
+        let sql = "INSERT OR IGNORE INTO direct_calls (process, kept_until) VALUES (?, ?)";
+        let by = by![process.to_string(), signed(kept_until)];
         records.single().run(sql, by).map(drop)
     }
 
@@ -198,11 +202,10 @@ impl DirectCalls {
         records.single().run(sql, by).map(drop)
     }
 
-    /// All of them, also those of a server that has crashed.
-    pub fn all(records: &Records) -> Result<Vec<ProcessId>, Error> {
-        let rows = records
-            .single()
-            .rows("SELECT process FROM direct_calls", &[])?;
+    /// Those that nobody needs unless a client waits, also those of a server that has crashed.
+    pub fn due(records: &Records, now: u64) -> Result<Vec<ProcessId>, Error> {
+        let sql = "SELECT process FROM direct_calls WHERE kept_until <= ?";
+        let rows = records.single().rows(sql, by![signed(now)])?;
         let read = |mut row: Row| row.text(0)?.parse();
         rows.into_iter().map(read).collect()
     }

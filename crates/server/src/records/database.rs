@@ -67,19 +67,6 @@ impl Row {
             _ => Err(odd()),
         }
     }
-
-    pub fn optional_bytes(&mut self, at: usize) -> Result<Option<Vec<u8>>, Error> {
-        match self.at(at) {
-            Value::Null => Ok(None),
-            Value::Blob(bytes) => Ok(Some(bytes)),
-            _ => Err(odd()),
-        }
-    }
-
-    pub fn bytes<const N: usize>(&mut self, at: usize) -> Result<[u8; N], Error> {
-        let bytes = self.optional_bytes(at)?.ok_or_else(odd)?;
-        bytes.try_into().map_err(|_| odd())
-    }
 }
 
 /// `server.db`. If it cannot be used, for example because it is damaged, every use fails with this error.
@@ -158,11 +145,11 @@ impl Statements for OfConnection<'_> {
 }
 
 /// The version of the tables, in `server.db` as its `user_version`.
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 
 /// What the file is good for, and what to do if it cannot be used.
-const REMEDY: &str = "Jobs and their results are in the queue and not affected. Without the file, its idempotency keys, \
-     webhooks, and files and batches of /v1 are lost";
+const REMEDY: &str = "Jobs and their results are in the queue and not affected. Without the file, its webhooks, and \
+     files and batches of /v1 are lost";
 
 /// Opens `server.db`, which is created with these tables if it does not exist. The inner error is that of a file that
 /// cannot be used until someone repairs it; the outer one may not come again.

@@ -15,6 +15,7 @@ pub(super) const TABLE: &str = "
         bytes INTEGER NOT NULL,
         created_at INTEGER NOT NULL,
         expires_at INTEGER,
+        request TEXT, -- the hash of an upload with an idempotency key
         deleted_at INTEGER -- those that are gone are known for a while, so that lists go on behind them
     );
     CREATE INDEX IF NOT EXISTS deleted_files ON files (deleted_at) WHERE deleted_at IS NOT NULL;";
@@ -22,7 +23,7 @@ pub(super) const TABLE: &str = "
 /// How long the id of a deleted file can still be used to continue a list.
 const KNOWN_SECONDS: u64 = 24 * 3600;
 
-const COLUMNS: &str = "id, purpose, filename, bytes, created_at, expires_at";
+const COLUMNS: &str = "id, purpose, filename, bytes, created_at, expires_at, request";
 
 /// A file as it is listed. Times are seconds since 1970.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +34,7 @@ pub(crate) struct FileRecord {
     pub bytes: u64,
     pub created_at: u64,
     pub expires_at: Option<u64>,
+    pub request: Option<String>,
 }
 
 /// Which files are listed.
@@ -62,7 +64,7 @@ pub(crate) fn now() -> u64 {
 }
 
 /// SQLite's numbers have a sign; times and lengths stay far below the limit.
-fn signed(number: u64) -> i64 {
+pub(super) fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
@@ -79,18 +81,20 @@ impl FileRecord {
             bytes: unsigned(row.int(3)?),
             created_at: unsigned(row.int(4)?),
             expires_at: row.optional_int(5)?.map(unsigned),
+            request: row.optional_text(6)?,
         })
     }
 
     pub fn insert(&self, database: &mut dyn Statements) -> Result<(), Error> {
-        let sql = format!("REPLACE INTO files ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)");
+        let sql = format!("REPLACE INTO files ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)");
         let by = by![
             &*self.id,
             &*self.purpose,
             &*self.filename,
             signed(self.bytes),
             signed(self.created_at),
-            self.expires_at.map(signed)
+            self.expires_at.map(signed),
+            self.request
         ];
         database.run(&sql, by).map(drop)
     }

@@ -1,55 +1,32 @@
-//! Data of the server itself, in `server.db` in its folder: idempotency keys, uploaded files. Data that the queue has is
+//! Data of the server itself, in `server.db` in its folder: uploaded files, batches. Data that the queue has is
 //! not stored twice.
 
 pub(crate) mod batches;
 pub(crate) mod database;
 pub(crate) mod files;
-mod idempotency;
-mod reads;
 pub(crate) mod settled;
 #[cfg(test)]
 mod tests;
 pub(crate) mod webhooks;
 
-use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
 use batchwright::Error;
-use batchwright::progress::Timestamp;
 use batchwright::queue::Durability;
-use parking_lot::{Condvar, Mutex};
 
 use crate::background::Wake;
 
 use database::{Database, Single, Statements};
-pub(crate) use idempotency::{Abandoned, Asked, Claim, Hash, HeldKey, Makes, busy, hash};
-pub(crate) use reads::ReadEnd;
 
 /// The tables, defined where their records are. Released ones never change; new ones are appended.
-const TABLES: &[&str] = &[
-    idempotency::TABLE,
-    files::TABLE,
-    batches::TABLE,
-    webhooks::TABLE,
-    reads::TABLE,
-];
+const TABLES: &[&str] = &[files::TABLE, batches::TABLE, webhooks::TABLE];
 
 /// An open database of records.
 pub(crate) struct Records {
     database: Database,
-    keys: Keys,
     /// Wakes the thread that sends messages, if the server has a webhook.
     pub webhook: Option<Arc<Wake>>,
-}
-
-/// The idempotency keys whose requests threads of this server perform.
-#[derive(Default)]
-struct Keys {
-    held: Mutex<HashSet<Hash>>,
-    released: Condvar,
-    /// When old ones were last forgotten.
-    looked: Mutex<Timestamp>,
 }
 
 impl Records {
@@ -61,7 +38,6 @@ impl Records {
     pub fn open(path: &Path, durability: Durability) -> Result<Self, Error> {
         Ok(Self {
             database: Database::open(path, durability, TABLES)?,
-            keys: Keys::default(),
             webhook: None,
         })
     }

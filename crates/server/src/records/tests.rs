@@ -2,35 +2,8 @@
 
 use std::fs;
 
-use batchwright::queue::JobReceipt;
-use batchwright::{JobId, ProcessId};
-
 use super::files::{FileQuery, FileRecord};
 use super::*;
-
-#[test]
-fn what_was_read_is_known() {
-    let folder = tempfile::tempdir().unwrap();
-    let open = || Records::open(&folder.path().join("server.db"), Durability::Normal).unwrap();
-    let (first, second) = (open(), open());
-    let process = ProcessId::new();
-    let end = |job: i64, claim: i64, failed: bool| ReadEnd {
-        id: JobId::from_bytes([u8::try_from(job).unwrap(); 16]),
-        receipt: JobReceipt { job, claim },
-        failed,
-    };
-    let ends = [end(1, 1, true), end(2, 1, false), end(3, 1, true)];
-    first.note_read(process, &ends).unwrap();
-    first.note_read(process, &[]).unwrap();
-    second
-        .note_read(process, &[end(3, 2, false), end(1, 4, true)])
-        .unwrap();
-    let known = first.read_failures(process, 0..=9).unwrap();
-    let known: Vec<_> = known.iter().map(|(_, it)| (it.job, it.claim)).collect();
-    assert_eq!(known, [(1, 4)]);
-    second.forget_read_of_others(|_| Ok(false)).unwrap();
-    assert!(first.read_failures(process, 0..=9).unwrap().is_empty());
-}
 
 #[test]
 fn files_are_listed_in_pages() {
@@ -44,6 +17,7 @@ fn files_are_listed_in_pages() {
         bytes: 5_000_000_000,
         created_at: 1,
         expires_at: (id == "c").then_some(7),
+        request: None,
     };
     for (id, purpose) in [("a", "batch"), ("b", "vision"), ("c", "batch")] {
         file(id, purpose).insert(&mut first.single()).unwrap();

@@ -8,9 +8,9 @@ from importlib import import_module
 from io import BytesIO
 
 from batchwright_api import AuthenticatedClient
-from batchwright_api.api.jobs import create_job, delete_job, get_job, get_job_payload, list_jobs
+from batchwright_api.api.jobs import create_job, get_job, get_job_payload, list_jobs
 from batchwright_api.api.processes import (
-    consume_results,
+    ack_results,
     create_process,
     delete_process,
     get_process,
@@ -34,6 +34,7 @@ from batchwright_api.models import (
     ProcessState,
     Readiness,
     ResultLine,
+    SavedResults,
     Setting,
     SettingKey,
 )
@@ -52,15 +53,14 @@ for methods in document["paths"].values():
 new = NewCompletionJob(type_="completion", payload=CompletionPayload.from_dict({"prompt": "Say hello."}), item_id="greeting")
 made = create_job.sync(client=client, body=new, idempotency_key="order-17")
 assert isinstance(made, MadeJob) and made.status == JobStatus.PENDING, made
-assert create_job.sync(client=client, body=new, idempotency_key="order-17") == made
+assert create_job.sync(client=client, body=new, idempotency_key="order-17").job_id == made.job_id
 job = get_job.sync(made.job_id, client=client, wait=30)
 assert isinstance(job, Job) and job.status == JobStatus.COMPLETED, job
 assert job.result["text"] == "echo: Say hello.", job
 assert get_job_payload.sync(made.job_id, client=client).payload["messages"][0]["content"] == "Say hello."
 found = list_jobs.sync(client=client, process_id=made.process_id).data
 assert [one.item_id for one in found] == ["greeting"], found
-for _ in range(2):
-    assert delete_job.sync_detailed(made.job_id, client=client).status_code == 204
+assert ack_results.sync(made.process_id, client=client, body=SavedResults(receipts=[job.receipt])).consumed == 1
 gone = get_job.sync(made.job_id, client=client)
 assert isinstance(gone, Problem) and gone.status == 404, gone
 
@@ -83,7 +83,8 @@ assert isinstance(whole, File) and len(whole.payload.read().splitlines()) == 50
 process = get_process.sync(made.process_id, client=client)
 assert isinstance(process, Process) and process.state == ProcessState.FINISHED and process.completed == 50, process
 assert list_processes.sync(client=client, name="rivers").data[0].process_id == made.process_id
-assert consume_results.sync(made.process_id, client=client, through=results[-1].job_id).consumed == 50
+saved = SavedResults(receipts=[one.receipt for one in results])
+assert ack_results.sync(made.process_id, client=client, body=saved).consumed == 50
 assert delete_process.sync_detailed(made.process_id, client=client).status_code in (200, 404)
 refused = create_process.sync(client=client, body=File(payload=BytesIO(b"no JSON")))
 assert isinstance(refused, Problem) and refused.status == 400, refused

@@ -63,8 +63,8 @@ const whole = data(await client.GET("/api/v1/processes/{process_id}", { params: 
 check(whole.state === "finished" && whole.completed === 50, whole);
 const listed = data(await client.GET("/api/v1/processes", { params: { query: { name: "rivers" } } }));
 check(listed.data.some((one) => one.process_id === created.process_id), listed);
-const through = results[49].job_id;
-const consumed = data(await client.DELETE("/api/v1/processes/{process_id}/results", { params: { path: of, query: { through } } }));
+const receipts = results.map((one) => one.receipt);
+const consumed = data(await client.POST("/api/v1/processes/{process_id}/results/ack", { params: { path: of }, body: { receipts } }));
 check(consumed.consumed === 50, consumed);
 
 // The server and its settings.

@@ -32,24 +32,19 @@ fn only_a_batch_takes_its_results_and_a_process_that_is_cancelled_cancels_it() {
     wait_for(&desk, &batch, "in_progress");
     let process = newest(&desk);
     let until = Instant::now() + PATIENCE;
-    let results = || {
-        desk.get(&format!("{process}/results?open=skip"))
-            .is(200)
-            .text
-    };
+    let results = || desk.get(&format!("{process}/results")).is(200).text;
     while results().is_empty() {
         assert!(Instant::now() < until, "no result");
         thread::sleep(Duration::from_millis(20));
     }
     let line: Value = serde_json::from_str(results().lines().next().unwrap()).unwrap();
-    let job = line["job_id"].as_str().unwrap();
-    for path in [
-        format!("{process}/results?through={job}"),
-        format!("/api/v1/jobs/{job}"),
-        process.clone(),
-        format!("{process}?force=true"),
+    let saved = json!({"receipts": [line["receipt"]]});
+    for refused in [
+        desk.post(&format!("{process}/results/ack"), &saved),
+        desk.delete(&process),
+        desk.delete(&format!("{process}?force=true")),
     ] {
-        let refused = desk.delete(&path).is(409);
+        let refused = refused.is(409);
         assert!(refused.text.contains(batch["id"].as_str().unwrap()));
     }
     let id = process.rsplit('/').next().unwrap();

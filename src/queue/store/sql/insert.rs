@@ -5,7 +5,7 @@ use crate::queue::info::ProcessInfo;
 use crate::queue::job::Job;
 use crate::queue::store::JobLane;
 use crate::queue::store::counters::CounterChanges;
-use crate::queue::store::group_commit::{Insert, Inserted};
+use crate::queue::store::group_commit::{Insert, Inserted, Part};
 use crate::queue::store::rows::{
     DELETING, HELD, MOST_JOBS, MOST_PROCESSES, NO_CHORE, PENDING, RELEASING, bounded, key,
     process_of,
@@ -48,6 +48,20 @@ impl Store {
         sealed: bool,
         now: Timestamp,
     ) -> Result<Vec<JobId>, Error> {
+        self.insert_part(process, info, jobs, sealed, None, now)
+    }
+
+    /// The same for a part of a request that is inserted once: jobs whose numbers are taken are skipped. Within a day of
+    /// its first part, it is known also when its process is gone.
+    pub(crate) fn insert_part(
+        &self,
+        process: ProcessId,
+        info: Option<&ProcessInfo>,
+        jobs: Vec<Job>,
+        sealed: bool,
+        part: Option<Part>,
+        now: Timestamp,
+    ) -> Result<Vec<JobId>, Error> {
         if jobs.is_empty() {
             return Ok(Vec::new());
         }
@@ -61,6 +75,7 @@ impl Store {
         }
         let insert = Insert {
             process,
+            part,
             info: info.map(written),
             parent: info
                 .and_then(|info| info.parent)
@@ -82,25 +97,33 @@ impl Store {
 /// One of several inserts in a transaction. It is rejected before it has written anything, so the others are not
 /// affected; a failure of the database fails all.
 fn add(store: &Store, tx: &mut dyn Statements, insert: &Insert) -> Result<Inserted, Fault> {
-    let parent = insert
-        .parent
-        .map(|parent| lineage::parent(store, tx, parent));
-    let target = match parent
-        .transpose()
-        .and_then(|parent| target(tx, insert, parent))
-    {
-        Ok(target) => target,
+    let mut found = || -> Result<(usize, Option<Target>), Fault> {
+        let there = match &insert.part {
+            Some(part) => there(tx, insert, part)?,
+            None => 0,
+        };
+        if there >= insert.jobs.len() {
+            return Ok((there, None));
+        }
+        let parent = insert.parent;
+        let parent = parent.map(|parent| lineage::parent(store, tx, parent));
+        Ok((there, Some(target(tx, insert, parent.transpose()?)?)))
+    };
+    let (there, target) = match found() {
+        Ok((there, Some(target))) => (there, target),
+        Ok((_, None)) => return Ok(Ok(Vec::new())),
         Err(Fault::Refused(error)) => return Ok(Err(error)),
         Err(fault) => return Err(fault),
     };
+    let jobs = &insert.jobs[there..];
     let all_sealed = insert.sealed && target.sealed == target.total;
     let status = if all_sealed && target.chore != RELEASING {
         PENDING
     } else {
         HELD
     };
-    let ids = add_rows(store, tx, &target, insert, status)?;
-    let count = i64::try_from(insert.jobs.len()).unwrap_or(i64::MAX);
+    let ids = add_rows(store, tx, &target, jobs, insert.now, status)?;
+    let count = i64::try_from(jobs.len()).unwrap_or(i64::MAX);
     let mut changes = CounterChanges::default();
     changes.added(target.no, count);
     changes.write(tx, insert.now)?;
@@ -123,12 +146,13 @@ fn add_rows(
     store: &Store,
     tx: &mut dyn Statements,
     target: &Target,
-    insert: &Insert,
+    added: &[Job],
+    now: Timestamp,
     status: i64,
 ) -> Result<Vec<JobId>, Fault> {
-    let mut lanes = Vec::with_capacity(insert.jobs.len());
+    let mut lanes = Vec::with_capacity(added.len());
     let mut last: Option<(&Job, i64)> = None;
-    for job in &insert.jobs {
+    for job in added {
         let lane = match last {
             Some((like, lane)) if like.kind == job.kind && like.lane == job.lane => lane,
             _ => store.lane_no(tx, &first_lane(job))?,
@@ -136,9 +160,8 @@ fn add_rows(
         last = Some((job, lane));
         lanes.push(lane);
     }
-    let now = insert.now;
     let keys = (target.total..).map(|seq| key(target.no, seq));
-    let keyed = keys.clone().zip(&insert.jobs);
+    let keyed = keys.clone().zip(added);
     let mut jobs = keyed.clone().zip(lanes).map(|((id, job), lane)| {
         let (priority, retries) = (job.priority, job.max_retries);
         by![id, lane, priority, status, now.0, now.0, retries]
@@ -155,9 +178,50 @@ fn add_rows(
         "INSERT INTO #payloads (job, item_id, request_hash, body) VALUES",
         &mut payloads,
     )?;
-    let ids = keys.take(insert.jobs.len());
+    let ids = keys.take(added.len());
     Ok(ids.map(|id| store.job_id(id, now)).collect())
 }
+
+/// How many of the first jobs of a part its process has. Notes the request if it is new.
+fn there(tx: &mut dyn Statements, insert: &Insert, part: &Part) -> Result<usize, Fault> {
+    let (id, now) = (insert.process, insert.now);
+    let known: Option<String> = tx.one(
+        "SELECT request FROM #requests WHERE process = ? FOR UPDATE",
+        by![stored(id)],
+    )?;
+    let total: Option<i64> = tx.one(
+        &format!("SELECT total FROM #processes WHERE id = ? AND chore <> {DELETING}"),
+        by![stored(id)],
+    )?;
+    match (known, total) {
+        (None, None) => {
+            let before = now.0.saturating_sub(REQUEST_KNOWN_MILLIS);
+            tx.run("DELETE FROM #requests WHERE sent_at < ?", by![before])?;
+            let note = "INSERT INTO #requests (process, request, sent_at) VALUES (?, ?, ?)";
+            match tx.run(note, by![stored(id), part.request.clone(), now.0]) {
+                // Another transaction has done so in the meantime.
+                Err(fault) if fault.is_duplicate() => Err(Fault::Overtaken),
+                noted => noted.map(|_| 0),
+            }
+        }
+        (Some(known), Some(total)) if known == part.request => {
+            let there = u64::try_from(total).unwrap_or_default();
+            let there = there.saturating_sub(part.first);
+            Ok(usize::try_from(there).unwrap_or(usize::MAX))
+        }
+        (Some(known), None) if known == part.request => {
+            let why = format!("process {id} has ended: its results were fetched or deleted");
+            Err(Error::new(ErrorKind::NotFound, why).into())
+        }
+        _ => {
+            let why = format!("process {id} was created by another request");
+            Err(Error::new(ErrorKind::Changed, why).into())
+        }
+    }
+}
+
+/// How long a request is known.
+const REQUEST_KNOWN_MILLIS: i64 = 24 * 60 * 60 * 1000;
 
 /// The lane of a job at the first step.
 fn first_lane(job: &Job) -> JobLane {

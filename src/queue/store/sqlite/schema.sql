@@ -129,6 +129,14 @@ CREATE TABLE batches (
 CREATE INDEX batches_by_worker ON batches (worker);
 CREATE INDEX batches_by_process ON batches (process);
 
+-- Requests whose jobs are inserted once: known for a day, also when their processes are gone.
+CREATE TABLE requests (
+  process BLOB PRIMARY KEY,
+  request TEXT NOT NULL,                   -- its hash
+  sent_at INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX requests_by_time ON requests (sent_at);
+
 -- What was spent on calls. The rows stay when jobs and processes are gone.
 CREATE TABLE spent (
   day INTEGER NOT NULL,                    -- since 1970, of UTC

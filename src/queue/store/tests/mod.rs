@@ -390,6 +390,7 @@ macro_rules! suite {
             what_is_retried_is_counted
             a_deleted_process_leaves_nothing
             what_is_told_of_a_process_stays_with_it
+            a_request_is_inserted_once
             outcomes_are_read_in_order_and_deleted_when_acknowledged
             an_unsealed_process_outlives_its_outcomes
             what_was_spent_adds_up

@@ -417,3 +417,45 @@ pub(super) fn what_waits_too_long_is_made_due(open: Open<'_>) {
     assert_eq!(names, ["a", "b", "c", "d"]);
     db.sound();
 }
+
+pub(super) fn a_request_is_inserted_once(open: Open<'_>) {
+    let db = open();
+    let [process, other] = [ProcessId::new(), ProcessId::new()];
+    let insert = |store: &Store, names: &[&str], first, request: &str, now| {
+        let part = Part {
+            request: request.to_owned(),
+            first,
+        };
+        let added = store.insert_part(process, None, jobs(names), false, Some(part), now);
+        added.map(|added| added.len()).map_err(|error| error.kind())
+    };
+    assert_eq!(insert(db.store(), &["a", "b"], 0, "r", T), Ok(2));
+    // By another program, which groups them otherwise.
+    assert_eq!(insert(&db.two, &["a"], 0, "r", T), Ok(0));
+    assert_eq!(insert(&db.two, &["b", "c"], 1, "r", T), Ok(1));
+    assert_eq!(insert(db.store(), &["c"], 2, "r", T), Ok(0));
+    assert_eq!(
+        insert(db.store(), &["d"], 3, "other", T),
+        Err(ErrorKind::Changed)
+    );
+    db.store().seal(process, T).unwrap();
+    assert_eq!(db.two.process(process).unwrap().unwrap().counts.total, 3);
+    db.store().cancel(process, T).unwrap();
+    assert_eq!(insert(&db.two, &["a", "b", "c"], 0, "r", T), Ok(0));
+    db.store().delete(process, T).unwrap();
+    assert_eq!(insert(&db.two, &["a"], 0, "r", T), Err(ErrorKind::NotFound));
+    assert_eq!(insert(&db.two, &["a"], 0, "s", T), Err(ErrorKind::Changed));
+    // After a day it is a new request.
+    let later = T.after(Duration::from_secs(24 * 3600 + 1));
+    let part = |request: &str| Part {
+        request: request.to_owned(),
+        first: 0,
+    };
+    let add = |now| {
+        let part = Some(part("r"));
+        db.store()
+            .insert_part(other, None, jobs(&["a"]), true, part, now)
+    };
+    assert_eq!(add(later).unwrap().len(), 1);
+    assert_eq!(insert(&db.two, &["a"], 0, "s", later), Ok(1));
+}

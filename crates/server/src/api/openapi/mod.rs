@@ -202,7 +202,7 @@ mod tests {
         let name = "/paths/~1api~1v1~1processes/post/parameters/1/schema/maxLength";
         assert_eq!(document.pointer(name), Some(&json!(LONGEST_NAME)));
         let lines =
-            "/paths/~1api~1v1~1processes~1{process_id}~1results/get/parameters/3/schema/maximum";
+            "/paths/~1api~1v1~1processes~1{process_id}~1results/get/parameters/2/schema/maximum";
         assert_eq!(document.pointer(lines), Some(&json!(MOST_LINES)));
     }
 }
