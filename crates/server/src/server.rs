@@ -82,7 +82,7 @@ pub struct Server {
     #[setters(generate, rename = "max_upload_bytes")]
     upload_bytes: u64,
     webhook: Option<Receiver>,
-    /// What a power failure may lose of the server's own records, such as idempotency keys. Use the durability of the
+    /// What a power failure may lose of the server's own records, such as batches of `/v1`. Use the durability of the
     /// queue. Default: [`Durability::Normal`].
     #[setters(generate)]
     durability: Durability,
@@ -164,9 +164,8 @@ impl Server {
         Ok(self)
     }
 
-    /// Maximum number of connections at once; half of them may wait for answers. A further connection ends the one that
-    /// has been idle longest since its last request, or is rejected if no connection is idle. Each connection needs an
-    /// open file, so the server raises the soft limit of open files to the hard one. Default:
+    /// Maximum number of connections at once; half of them may wait for answers. Further ones are turned away. Each
+    /// connection needs an open file, so the server raises the soft limit of open files to the hard one. Default:
     /// [`DEFAULT_CONNECTIONS`](Self::DEFAULT_CONNECTIONS).
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.limits.connections = connections.max(1);
@@ -325,13 +324,6 @@ fn raise_file_limit() {
 
 /// Settles what clients of earlier servers no longer wait for.
 fn settle_earlier(queue: &JobQueue, records: &Records, waiting: &Waiting) -> Result<(), Error> {
-    if let Err(error) = records.check() {
-        log::error!(
-            "{error}. Until then the worker goes on, jobs can be created and read, and requests that need the \
-             file get 503"
-        );
-        return Ok(());
-    }
     match openai::settle_abandoned(queue, records, waiting) {
         // On a full disk, the server starts, so that its results can be read. It tries this again while it runs.
         Err(error) if error.is_storage() && error.kind() == ErrorKind::Transient => {

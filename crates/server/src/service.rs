@@ -26,10 +26,6 @@ fn check_encoding(head: &Head) -> Result<(), Problem> {
 }
 
 impl http::Service for App {
-    fn retry_after(&self) -> u64 {
-        self.waiters.retry_after()
-    }
-
     fn admit(&self, head: &Head, reached: SocketAddr) -> Result<Answer<'_>, Response> {
         let refused = |problem: Problem| problem.response(&head.path);
         self.guard.check(head, reached).map_err(refused)?;

@@ -41,7 +41,7 @@ pub struct ServeArgs {
     #[arg(long, value_name = "NAME")]
     pub allow_host: Vec<String>,
 
-    /// Maximum open connections; half of them may wait for answers; at the limit, idle ones are closed
+    /// Maximum open connections; half of them may wait for answers
     #[arg(long, value_name = "N", default_value_t = batchwright_server::Server::DEFAULT_CONNECTIONS,
         hide_short_help = true)]
     pub max_connections: usize,

@@ -17,8 +17,9 @@ use crate::problem::Problem;
 
 /// Number of bytes that are sent at once.
 const CHUNK: usize = 16 << 10;
-/// Maximum time for reading the rest of a body of unknown length, so that its connection can be reused.
+/// Maximum time for reading the rest of a body, so that its connection can be reused, and its number of bytes.
 const MOMENT: Duration = Duration::from_millis(20);
+const LEFTOVER: usize = 256 << 10;
 
 /// Serves a connection until it ends.
 pub(super) fn serve(open: &Open, shared: &Shared) {
@@ -39,7 +40,6 @@ pub(super) fn serve(open: &Open, shared: &Shared) {
         is_head: false,
         waits_for_us: false,
         body: (Vec::new(), 0),
-        left: None,
         permits: &shared.permits,
         permit: None,
         request: String::new(),
@@ -65,8 +65,6 @@ struct Wire<'s> {
     waits_for_us: bool,
     /// Received bytes of the body, and how many of them were read.
     body: (Vec<u8>, usize),
-    /// Number of unread bytes of the body, if its length is known.
-    left: Option<u64>,
     permits: &'s Permits,
     /// The permit for the body of the present request, if it is large.
     permit: Option<Permit<'s>>,
@@ -78,7 +76,7 @@ struct Wire<'s> {
 impl Wire<'_> {
     fn serve(&mut self, shared: &Shared, reached: SocketAddr) -> io::Result<()> {
         loop {
-            self.open.set_idle(true);
+            *self.open.idle.lock() = true;
             // A stopping server ends idle connections once; this one may have become idle just after that.
             if shared.stopping.load(Ordering::SeqCst) {
                 return Ok(());
@@ -90,7 +88,7 @@ impl Wire<'_> {
                 Err(Refused::Late) => return self.late(),
                 Err(Refused::Io(error)) => return Err(error),
             };
-            self.open.set_idle(false);
+            *self.open.idle.lock() = false;
             self.pace = Pace::new();
             let path = head.path.clone();
             self.is_head = head.method == "HEAD";
@@ -137,7 +135,6 @@ impl Wire<'_> {
                     let head = Head::of(&head);
                     self.body_ended = !head.has_body;
                     self.body = (Vec::new(), 0);
-                    self.left = head.length;
                     return Ok(Some(head));
                 }
                 ServerEvent::Closed => return Ok(None),
@@ -187,27 +184,14 @@ impl Wire<'_> {
         Ok(())
     }
 
-    /// Reads the rest of a short body, so that the connection can be reused.
+    /// Reads the rest of a body that is about to arrive, so that the connection can be reused. A client that streams
+    /// lines may pause, or never end: the response does not wait for that.
     fn drain(&mut self) {
-        let most = self.limits.leftover;
-        // It will not arrive, or is too long for that.
-        if self.waits_for_us || self.left.is_some_and(|left| left > most) {
-            return;
-        }
-        if self.left.is_none() {
-            return self.drain_chunks(most);
-        }
-        let mut left = (&mut *self).take(most);
-        let _ = io::copy(&mut left, &mut io::sink());
-    }
-
-    /// A client that streams lines may pause, or never end: the response does not wait for that.
-    fn drain_chunks(&mut self, most: u64) {
         let deadline = Instant::now() + MOMENT;
         let mut taken = 0;
-        while !self.body_ended && taken <= most {
+        while !self.body_ended && !self.waits_for_us && taken <= LEFTOVER {
             match self.http.poll() {
-                Ok(ServerEvent::Body(part)) => taken += part.len() as u64,
+                Ok(ServerEvent::Body(part)) => taken += part.len(),
                 Ok(ServerEvent::NeedInput) => {
                     let left = deadline.saturating_duration_since(Instant::now());
                     self.body_ended = self.fill(left).is_err();
@@ -241,8 +225,8 @@ impl Wire<'_> {
         head = match &response.body {
             Body::Empty => head,
             Body::Full(bytes) => head.body(bytes.clone()),
-            Body::Reader(_, Some(length)) => head.content_length(*length),
-            Body::Reader(_, None) | Body::Stream(_) => head.chunked(),
+            Body::Stream(Some(length), _) => head.content_length(*length),
+            Body::Stream(None, _) => head.chunked(),
         };
         self.out.clear();
         self.http.respond(&head, &mut self.out).map_err(|error| {
@@ -256,19 +240,7 @@ impl Wire<'_> {
         match response.body {
             Body::Empty | Body::Full(_) => {}
             _ if self.is_head => self.end_body()?,
-            Body::Reader(mut reader, _) => {
-                let mut buffer = vec![0; CHUNK];
-                loop {
-                    let n = reader.read(&mut buffer)?;
-                    if n == 0 {
-                        break;
-                    }
-                    self.send_body(&buffer[..n])?;
-                    self.send_out()?;
-                }
-                self.end_body()?;
-            }
-            Body::Stream(write) => {
+            Body::Stream(_, write) => {
                 self.send_out()?;
                 let mut outgoing = Outgoing {
                     wire: self,
@@ -384,7 +356,6 @@ impl Read for Wire<'_> {
                 let n = buffer.len().min(bytes.len() - *taken);
                 buffer[..n].copy_from_slice(&bytes[*taken..*taken + n]);
                 *taken += n;
-                self.left = self.left.map(|left| left.saturating_sub(n as u64));
                 return Ok(n);
             }
             if self.body_ended {
@@ -408,9 +379,7 @@ impl Read for Wire<'_> {
                     let before = Instant::now();
                     let buffered = self.http.remaining_input().len();
                     self.invite()?;
-                    self.open.set_receiving(true);
                     let filled = self.fill(self.limits.stall);
-                    self.open.set_receiving(false);
                     filled.map_err(|error| {
                         self.body_ended = true;
                         if is_timeout(&error) {

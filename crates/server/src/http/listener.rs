@@ -1,11 +1,10 @@
-//! Accepts connections, up to a maximum number; the one that has been idle longest is closed for a new one.
-//! A new connection is not idle at once, because its first request may still arrive: further ones wait for it.
+//! Accepts connections, up to a maximum number; further ones are turned away.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
+use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -13,17 +12,12 @@ use parking_lot::Mutex;
 use super::call::new_request_id;
 use super::connection;
 use super::permits::Permits;
-use super::shared::{Connections, Limits, Open, Register, Service, Shared};
-use super::threads::thread;
+use super::shared::{Limits, Open, Register, Service, Shared};
 
-/// With several threads, one is more likely to get a processor while clients keep all others busy.
-const ACCEPTORS: usize = 2;
-/// Time for bodies that are being received when the server stops.
-const UPLOADS_END: Duration = Duration::from_secs(2);
+/// Enough for nested JSON; hundreds of threads should not reserve eight megabytes each.
+const STACK_SIZE: usize = 1 << 20;
 /// Pause after the machine has no resources for another connection.
 const RETRY: Duration = Duration::from_millis(50);
-/// The interval at which a new connection looks for a free place.
-const LOOK: Duration = Duration::from_millis(10);
 /// How long a client may send on after its last response, and after it was turned away.
 const LINGER: Duration = Duration::from_secs(1);
 const REFUSED: Duration = Duration::from_millis(20);
@@ -34,7 +28,7 @@ const MOST_BYTES: usize = 1 << 20;
 pub(crate) struct Listener {
     address: SocketAddr,
     shared: Arc<Shared>,
-    accepting: Vec<JoinHandle<()>>,
+    accepting: Option<JoinHandle<()>>,
 }
 
 impl Listener {
@@ -51,18 +45,14 @@ impl Listener {
             permits: Permits::default(),
             connections: Arc::default(),
         });
-        let mut this = Self {
-            address: listener.local_addr()?,
+        let address = listener.local_addr()?;
+        let all = Arc::clone(&shared);
+        let accept = thread("http-accept", move || accept(&listener, &all))?;
+        Ok(Self {
+            address,
             shared,
-            accepting: Vec::new(),
-        };
-        for n in 0..ACCEPTORS {
-            let (listener, shared) = (listener.try_clone()?, Arc::clone(&this.shared));
-            let first = n as u64;
-            let accept = move || accept(&listener, &shared, first);
-            this.accepting.push(thread("http-accept", accept)?);
-        }
-        Ok(this)
+            accepting: Some(accept),
+        })
     }
 
     /// Where it listens.
@@ -78,26 +68,16 @@ impl Listener {
     /// Accepts no more connections, closes idle ones, and waits this long for the others; the remaining ones are then
     /// closed.
     pub fn stop(&mut self, wait: Duration) {
-        if !self.shared.stopping.swap(true, Ordering::SeqCst) {
-            self.wake_acceptors();
-            self.accepting
-                .drain(..)
-                .for_each(|thread| drop(thread.join()));
+        self.shared.stopping.store(true, Ordering::SeqCst);
+        if let Some(accepting) = self.accepting.take() {
+            self.wake_acceptor(&accepting);
+            drop(accepting.join());
         }
         let deadline = Instant::now() + wait;
-        let mut connections = self.shared.connections.lock();
-        for open in connections.values() {
-            if open.idle.lock().is_some() {
-                let _ = open.stream.shutdown(Shutdown::Both);
-            }
-        }
-        let brief = deadline.min(Instant::now() + UPLOADS_END);
-        (self.shared.connections).wait_for_all(&mut connections, brief);
         self.shared.permits.close();
-        for open in connections.values() {
-            if open.receiving.load(Ordering::Relaxed) {
-                let _ = open.stream.shutdown(Shutdown::Read);
-            }
+        let mut connections = self.shared.connections.lock();
+        for open in connections.values().filter(|open| *open.idle.lock()) {
+            let _ = open.stream.shutdown(Shutdown::Both);
         }
         (self.shared.connections).wait_for_all(&mut connections, deadline);
         for open in connections.values() {
@@ -106,7 +86,7 @@ impl Listener {
     }
 
     /// The standard library cannot interrupt an accept, but a connection ends one.
-    fn wake_acceptors(&self) {
+    fn wake_acceptor(&self, accepting: &JoinHandle<()>) {
         let mut address = self.address;
         if address.ip().is_unspecified() {
             address.set_ip(if address.is_ipv4() {
@@ -115,7 +95,7 @@ impl Listener {
                 std::net::Ipv6Addr::LOCALHOST.into()
             });
         }
-        while !self.accepting.iter().all(JoinHandle::is_finished) {
+        while !accepting.is_finished() {
             if TcpStream::connect_timeout(&address, RETRY).is_err() {
                 std::thread::park_timeout(RETRY);
             }
@@ -129,19 +109,23 @@ impl Drop for Listener {
     }
 }
 
-fn accept(listener: &TcpListener, shared: &Arc<Shared>, first: u64) {
-    let mut number = first;
+fn thread(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    let builder = Builder::new().name(name.to_owned());
+    builder.stack_size(STACK_SIZE).spawn(run)
+}
+
+fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
+    let mut number = 0;
     while !shared.stopping.load(Ordering::SeqCst) {
         match listener.accept() {
             Ok((stream, _)) if !shared.stopping.load(Ordering::SeqCst) => {
-                number += ACCEPTORS as u64;
+                number += 1;
                 admit(shared, stream, number);
             }
             Ok(_) => {}
             Err(error) => {
-                // As a rule no more file descriptors: an idle connection gives one back.
+                // As a rule no more file descriptors.
                 log::warn!("a connection could not be accepted: {error}");
-                make_room(&mut shared.connections.lock(), shared.limits.fresh);
                 std::thread::park_timeout(RETRY);
             }
         }
@@ -151,26 +135,13 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>, first: u64) {
 fn admit(shared: &Arc<Shared>, stream: TcpStream, number: u64) {
     let open = Arc::new(Open {
         stream,
-        idle: Mutex::new(Some(Instant::now())),
-        used: AtomicBool::new(false),
-        receiving: AtomicBool::new(false),
+        idle: Mutex::new(true),
     });
     {
-        // One lock for check and entry: several accepting threads could see the same last free place.
         let mut connections = shared.connections.lock();
-        let Limits {
-            connections: most,
-            fresh,
-            ..
-        } = shared.limits;
-        let deadline = Instant::now() + fresh;
-        while connections.len() >= most && !make_room(&mut connections, fresh) {
-            let is_new = |open: &Arc<Open>| !open.used.load(Ordering::Relaxed);
-            if Instant::now() >= deadline || !connections.values().any(is_new) {
-                drop(connections);
-                return turn_away(shared, &open.stream);
-            }
-            shared.connections.gone.wait_for(&mut connections, LOOK);
+        if connections.len() >= shared.limits.connections {
+            drop(connections);
+            return turn_away(shared, &open.stream);
         }
         connections.insert(number, Arc::clone(&open));
     }
@@ -181,8 +152,7 @@ fn admit(shared: &Arc<Shared>, stream: TcpStream, number: u64) {
         // Ends before the entry, whose end is the end of the connection for who waits.
         let all = all;
         connection::serve(&held, &all);
-        // Its place is free for others meanwhile.
-        held.set_idle(true);
+        *held.idle.lock() = true;
         see_off(&held.stream, LINGER);
     };
     if let Err(error) = thread("http", serve) {
@@ -197,9 +167,8 @@ fn turn_away(shared: &Shared, mut stream: &TcpStream) {
     let most = shared.limits.connections;
     let why = format!("{most} connections are open, the limit of --max-connections\n");
     let full = format!(
-        "HTTP/1.1 503 Service Unavailable\r\nretry-after: {}\r\nconnection: close\r\nx-request-id: {}\r\n\
+        "HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\nx-request-id: {}\r\n\
          content-type: text/plain\r\ncontent-length: {}\r\n\r\n{why}",
-        shared.service.retry_after(),
         new_request_id(),
         why.len()
     );
@@ -228,19 +197,6 @@ fn see_off(mut stream: &TcpStream, time: Duration) {
             Err(_) => return,
         }
     }
-}
-
-/// Ends the connection that has been idle longest, if there is one.
-fn make_room(connections: &mut Connections, fresh: Duration) -> bool {
-    let idle = connections.iter();
-    let idle = idle.filter_map(|(number, open)| Some((open.idle_since(fresh)?, *number)));
-    let Some((_, number)) = idle.min() else {
-        return false;
-    };
-    if let Some(open) = connections.remove(&number) {
-        let _ = open.stream.shutdown(Shutdown::Both);
-    }
-    true
 }
 
 /// A connection's entry in the list, removed however its thread ends.

@@ -10,7 +10,6 @@ mod response;
 mod shared;
 #[cfg(test)]
 mod tests;
-mod threads;
 
 pub(crate) use call::{Call, Head, Incoming, decoded, is_visible};
 pub(crate) use listener::Listener;

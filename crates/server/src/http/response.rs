@@ -21,13 +21,11 @@ pub(crate) enum Body {
     Empty,
     #[debug("Full({} bytes)", _0.len())]
     Full(Cow<'static, [u8]>),
-    /// Read while it is sent, so that it is never whole in memory; its length, where that is known.
-    #[debug("Reader({_1:?})")]
-    Reader(Box<dyn Read + Send>, Option<u64>),
     /// Written while it is generated; each flush sends the written part. An error ends the connection, so that a client
     /// does not take a part for the complete response.
-    #[debug("Stream")]
-    Stream(Box<Writes>),
+    /// Its length, where that is known.
+    #[debug("Stream({_0:?})")]
+    Stream(Option<u64>, Box<Writes>),
 }
 
 impl Response {
@@ -57,17 +55,14 @@ impl Response {
         }
     }
 
-    /// An answer that is read while it is sent.
-    pub fn reader(
-        kind: &'static str,
-        reader: impl Read + Send + 'static,
-        length: Option<u64>,
-    ) -> Self {
-        Self {
-            status: 200,
-            headers: vec![("content-type", kind.to_owned())],
-            body: Body::Reader(Box::new(reader), length),
+    /// An answer of this length that is read while it is sent.
+    pub fn reader(kind: &'static str, reader: impl Read + Send + 'static, length: u64) -> Self {
+        let mut reader = reader;
+        let mut response = Self::stream(kind, move |out| io::copy(&mut reader, out).map(drop));
+        if let Body::Stream(known, _) = &mut response.body {
+            *known = Some(length);
         }
+        response
     }
 
     /// A response that is written while it is generated.
@@ -78,7 +73,7 @@ impl Response {
         Self {
             status: 200,
             headers: vec![("content-type", kind.to_owned())],
-            body: Body::Stream(Box::new(write)),
+            body: Body::Stream(None, Box::new(write)),
         }
     }
 
