@@ -1,19 +1,18 @@
 //! The overview of the server: the states of all jobs, the worker, and the history of the last hour.
 
-use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use batchwright::plan::{EffectiveStrategy, ProviderPlan};
-use batchwright::progress::{ProviderLimits, Timestamp};
+use batchwright::progress::Timestamp;
 use batchwright::queue::WorkerLimits;
 use batchwright::{Error, JobQueue, LlmManager};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::observe::Observer;
-use crate::shapes::{limits, now, time};
+use crate::shapes::{now, time};
 
 /// An overview is reused for at least this time,
 const FRESH: Duration = Duration::from_secs(1);
@@ -23,8 +22,6 @@ const FRESH_TIMES: u32 = 20;
 const POINT: Duration = Duration::from_secs(10);
 /// and the number of stored points.
 const POINTS: usize = 360;
-/// Maximum number of providers and models whose limits are shown: the most frequently called ones.
-const SHOWN_LIMITS: usize = 20;
 /// The rate is measured over this time,
 const WINDOW: Duration = Duration::from_secs(10);
 /// and the rate for the time left over this one.
@@ -168,15 +165,6 @@ impl Overview {
         Some(look(manager.plan()))
     }
 
-    fn shown_limits(&self) -> Vec<ProviderLimits> {
-        let mut all = self.limits.all();
-        if all.len() > SHOWN_LIMITS {
-            all.sort_by_key(|limits| Reverse(limits.quota.in_flight));
-            all.truncate(SHOWN_LIMITS);
-        }
-        all
-    }
-
     /// With the ends per second in the last seconds, and in the last minute.
     fn look(&self, (rate, long_rate): (f64, f64)) -> Result<Value, Error> {
         let totals = self.queue.totals()?;
@@ -233,7 +221,6 @@ impl Overview {
                 "trouble": self.observer.trouble(),
                 "calls_in_flight": self.limits.calls_in_flight(),
                 "rate": rate,
-                "limits": self.shown_limits().iter().map(limits).collect::<Value>(),
             },
             "provider": provider,
             "strategy": strategy,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use batchwright::batch::BatchInfo;
-use batchwright::progress::{ProviderLimits, RateStatus, Timestamp};
+use batchwright::progress::Timestamp;
 use batchwright::queue::{
     AttemptError, DeliveredResult, JobReceipt, JobState, JobStatus, ProcessState,
 };
@@ -221,27 +221,6 @@ pub(crate) fn result_line(DeliveredResult { result, receipt }: &DeliveredResult)
 /// Whether jobs of this kind are prompts, whose results are result lines.
 pub(crate) fn is_prompt(kind: &str) -> bool {
     ["completion", "completion_direct", "embedding"].contains(&kind)
-}
-
-/// What a provider allows at a moment.
-pub(crate) fn limits(limits: &ProviderLimits) -> Value {
-    let quota = &limits.quota;
-    let rate = |rate: RateStatus| {
-        json!({
-            "limit": rate.limit,
-            "remaining": rate.remaining,
-            "reset_seconds": rate.reset_after.as_secs_f64(),
-        })
-    };
-    json!({
-        "provider": limits.provider,
-        "model": limits.model,
-        "requests": quota.requests.map(rate),
-        "tokens": quota.tokens.map(rate),
-        "calls_in_flight": quota.in_flight,
-        "most_in_flight": quota.most_in_flight,
-        "paused_seconds": quota.paused_for.as_secs_f64(),
-    })
 }
 
 /// A batch at a provider.
