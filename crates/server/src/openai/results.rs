@@ -1,7 +1,7 @@
 //! The output and the error file of a batch: lines are appended and synced before the queue deletes the results. The
 //! files themselves show the progress, so no separate record of it can be lost or wrong.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io::{self, BufRead, BufReader};
 
 use batchwright::Usage;
@@ -26,10 +26,10 @@ pub(super) struct ResultFiles<'s> {
     errors: GrowingFile<'s>,
     totals: BatchTotals,
     lines: u64,
-    /// Results that a server wrote before it died, and may be given again,
-    written: HashSet<String>,
-    /// and those of them in the error file: somebody may have retried their jobs since then.
-    in_errors: HashSet<String>,
+    /// Results that a server wrote before it died, and may be given again.
+    in_output: HashSet<String>,
+    /// With whether each counts as failed: cancelled requests do not.
+    in_errors: HashMap<String, bool>,
     endpoint: String,
     model: String,
     cancelled: &'static str,
@@ -102,8 +102,8 @@ impl<'s> ResultFiles<'s> {
             errors: storage.append(&batch.error_file)?,
             totals: BatchTotals::default(),
             lines: 0,
-            written: HashSet::new(),
-            in_errors: HashSet::new(),
+            in_output: HashSet::new(),
+            in_errors: HashMap::new(),
             endpoint: batch.endpoint.clone(),
             model: batch.model.clone().unwrap_or_default(),
             cancelled: if batch.has_been(BatchState::Expired)
@@ -145,8 +145,11 @@ impl<'s> ResultFiles<'s> {
                     break;
                 };
                 whole += read as u64;
+                if self.in_output.contains(&said.id) {
+                    continue;
+                }
                 self.lines += 1;
-                // Cancelled requests have none.
+                let has_reply = said.response.is_some();
                 if let Some(replied) = said.response {
                     let totals = &mut self.totals;
                     if is_output {
@@ -156,16 +159,17 @@ impl<'s> ResultFiles<'s> {
                     }
                     totals.usage += replied.body.usage.unwrap_or_default().into();
                 }
-                last.push_back(said.id);
+                last.push_back((said.id, has_reply));
                 if last.len() > MAY_COME_AGAIN {
                     last.pop_front();
                 }
             }
             drop(reader);
-            if !is_output {
-                self.in_errors.extend(last.iter().cloned());
+            if is_output {
+                self.in_output.extend(last.into_iter().map(|(id, _)| id));
+            } else {
+                self.in_errors.extend(last);
             }
-            self.written.extend(last);
             if whole < bytes {
                 side.cut(whole)?;
             }
@@ -178,15 +182,26 @@ impl<'s> ResultFiles<'s> {
     /// # Errors
     /// When there is no room, or they could not be written: then what was written is found again.
     pub fn write(&mut self, results: &[JobResult]) -> Result<(), Problem> {
-        self.forget_failures(results)?;
         let (mut output, mut errors) = (Vec::new(), Vec::new());
         let (mut totals, mut lines) = (self.totals, self.lines);
         for result in results {
             let id = answer::id_of("batch_req_", result.job_id);
-            if self.written.contains(&id) {
+            if self.in_output.contains(&id) {
                 continue;
             }
-            let (bytes, response, error) = match self.made(result, &mut totals) {
+            let mut sum = totals;
+            let made = self.made(result, &mut sum);
+            let failure = self.in_errors.get(&id).copied();
+            if failure.is_some() && !matches!(made, Made::Answered(200, _)) {
+                continue;
+            }
+            totals = sum;
+            if let Some(counts) = failure {
+                // Somebody has retried its job since then: it counts once, and the failure stays in the error file.
+                totals.failed -= u64::from(counts);
+                lines -= 1;
+            }
+            let (bytes, response, error) = match made {
                 Made::Cancelled(error) => (&mut errors, None, Some(error)),
                 Made::Answered(status_code, body) => {
                     let bytes = match status_code {
@@ -217,32 +232,6 @@ impl<'s> ResultFiles<'s> {
         }
         (self.totals, self.lines) = (totals, lines);
         Ok(())
-    }
-
-    /// Removes the lines of failed requests that were answered since: their jobs were retried, and each has one line. This
-    /// comes first, so that after a crash in between the request has no line, and the queue gives the answer again.
-    fn forget_failures(&mut self, results: &[JobResult]) -> io::Result<()> {
-        let mut answered = HashSet::new();
-        for result in results {
-            let id = answer::id_of("batch_req_", result.job_id);
-            let unused = &mut BatchTotals::default();
-            if self.in_errors.contains(&id)
-                && matches!(self.made(result, unused), Made::Answered(200, _))
-            {
-                answered.insert(id);
-            }
-        }
-        if answered.is_empty() {
-            return Ok(());
-        }
-        self.errors.retain(|line| {
-            let line = serde_json::from_slice::<Line>(line);
-            !line.is_ok_and(|line| answered.contains(&line.id))
-        })?;
-        (self.totals, self.lines) = (BatchTotals::default(), 0);
-        self.written.clear();
-        self.in_errors.clear();
-        self.read_back()
     }
 
     fn made(&self, result: &JobResult, totals: &mut BatchTotals) -> Made {

@@ -1,7 +1,7 @@
 //! The files of the Batch endpoint, on the disk: bounded all together.
 
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use batchwright::unstable::{make_private_folder, open_private};
@@ -262,28 +262,6 @@ impl GrowingFile<'_> {
         self.file.set_len(bytes)?;
         self.storage.give_back(self.bytes - bytes);
         self.bytes = bytes;
-        Ok(())
-    }
-
-    /// Removes all lines except of those that `stays` is true of. After a crash either all of these are gone or none.
-    ///
-    /// # Errors
-    /// When there is no room for what is left, or it cannot be written.
-    pub fn retain(&mut self, mut stays: impl FnMut(&[u8]) -> bool) -> io::Result<()> {
-        let storage = self.storage;
-        let mut new = storage.create()?;
-        let mut reader = BufReader::with_capacity(256 << 10, self.reader()?);
-        let mut line = Vec::new();
-        while reader.read_until(b'\n', &mut line)? > 0 {
-            if stays(&line) {
-                new.write_all(&line)?;
-            }
-            line.clear();
-        }
-        drop(reader);
-        new.keep(&self.id)?;
-        storage.give_back(self.bytes);
-        *self = storage.append(&self.id)?;
         Ok(())
     }
 
