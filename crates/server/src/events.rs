@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use batchwright::{JobId, ProcessId};
+use batchwright::ProcessId;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use serde::Serialize;
 
@@ -17,29 +17,10 @@ pub(crate) struct Event {
     pub number: u64,
     /// The event's name.
     pub name: &'static str,
-    /// The process, and the job, that it reports on.
-    about: Option<(ProcessId, Option<JobId>)>,
+    /// The process that it reports on.
+    about: Option<ProcessId>,
     /// Its data, in JSON.
     pub data: String,
-}
-
-/// Which events a listener receives.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Filter {
-    All,
-    Process(ProcessId),
-    Job(JobId),
-}
-
-impl Filter {
-    fn fits(self, event: &Event) -> bool {
-        match (self, event.about) {
-            (Self::All, _) => true,
-            (Self::Process(wanted), Some((process, _))) => process == wanted,
-            (Self::Job(wanted), Some((_, job))) => job == Some(wanted),
-            (_, None) => false,
-        }
-    }
 }
 
 /// The events of this server since it began.
@@ -115,10 +96,10 @@ impl Events {
         self.publish_about(None, name, data);
     }
 
-    /// Sends an event about a process, or about a job of it.
+    /// Sends an event about a process.
     pub fn publish_about(
         &self,
-        about: Option<(ProcessId, Option<JobId>)>,
+        about: Option<ProcessId>,
         name: &'static str,
         data: &impl Serialize,
     ) {
@@ -159,8 +140,8 @@ impl Events {
         self.kept.lock().last
     }
 
-    /// The events after the number `at` that fit; waits this long for one. `at` becomes the number to continue from.
-    pub fn after(&self, at: &mut u64, filter: Filter, wait: Duration) -> Next {
+    /// The events after the number `at`, of all or of a process; waits this long for one. `at` becomes the number to continue from.
+    pub fn after(&self, at: &mut u64, process: Option<ProcessId>, wait: Duration) -> Next {
         let deadline = Instant::now() + wait;
         let mut kept = self.kept.lock();
         loop {
@@ -172,7 +153,7 @@ impl Events {
             let skipped = (*at + 1 - first) as usize;
             let new = kept.events.iter().skip(skipped);
             let some: Vec<_> = new
-                .filter(|event| filter.fits(event))
+                .filter(|event| process.is_none() || event.about == process)
                 .take(MOST_AT_ONCE)
                 .cloned()
                 .collect();
@@ -220,7 +201,7 @@ mod tests {
             events.publish("n", &n);
         }
         let last = events.last();
-        let after = |at: &mut u64| events.after(at, Filter::All, Duration::ZERO);
+        let after = |at: &mut u64| events.after(at, None, Duration::ZERO);
         for mut lost in [3, last + 1] {
             assert!(matches!(after(&mut lost), Next::Lost));
             assert_eq!(lost, last);
@@ -242,28 +223,22 @@ mod tests {
     }
 
     #[test]
-    fn a_listener_receives_the_events_of_its_process_or_job() {
+    fn a_listener_receives_the_events_of_its_process() {
         let events = Events::default();
         let process = ProcessId::new();
-        let job = JobId::from_bytes(ProcessId::new().bytes());
         events.publish("overview", &0);
-        for about in [
-            (process, None),
-            (process, Some(job)),
-            (ProcessId::new(), None),
-        ] {
+        for about in [process, ProcessId::new(), process] {
             events.publish_about(Some(about), "event", &0);
         }
-        let numbers = |filter| {
+        let numbers = |process| {
             let mut at = 0;
-            let Next::Events(some) = events.after(&mut at, filter, Duration::ZERO) else {
-                panic!("{filter:?}");
+            let Next::Events(some) = events.after(&mut at, process, Duration::ZERO) else {
+                panic!("{process:?}");
             };
             assert_eq!(at, 4, "it goes on behind those of others");
             some.iter().map(|event| event.number).collect::<Vec<_>>()
         };
-        assert_eq!(numbers(Filter::All), [1, 2, 3, 4]);
-        assert_eq!(numbers(Filter::Process(process)), [2, 3]);
-        assert_eq!(numbers(Filter::Job(job)), [3]);
+        assert_eq!(numbers(None), [1, 2, 3, 4]);
+        assert_eq!(numbers(Some(process)), [2, 4]);
     }
 }

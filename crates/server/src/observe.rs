@@ -137,7 +137,6 @@ impl JobObserver for Observer {
             let mut failures = self.failures.lock();
             failures.count(error.kind().as_str(), error.message(), now());
         }
-        let about = job.ids.map(|(process, job)| (process, Some(job)));
         let (process_id, job_id) = job.ids.unzip();
         let status = if job.error.is_some() {
             "failed"
@@ -156,8 +155,8 @@ impl JobObserver for Observer {
             "provider": job.provider,
             "took_seconds": job.took.as_secs_f64(),
         });
-        self.events.publish_about(about, "job", &event);
-        if let Some((process, _)) = job.ids {
+        self.events.publish_about(process_id, "job", &event);
+        if let Some(process) = process_id {
             self.waiting.ended(process);
         }
     }

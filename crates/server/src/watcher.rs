@@ -116,13 +116,12 @@ impl Looks {
                 Some(process) if process.changed_at < self.began => {}
                 Some(process) => {
                     let shown = shapes::process(&process, app.observer.pace(id));
-                    app.events
-                        .publish_about(Some((id, None)), "process", &shown);
+                    app.events.publish_about(Some(id), "process", &shown);
                     self.told.insert(id, Instant::now());
                 }
                 None => {
                     let gone = json!({"process_id": id, "state": "deleted"});
-                    app.events.publish_about(Some((id, None)), "process", &gone);
+                    app.events.publish_about(Some(id), "process", &gone);
                 }
             }
         }

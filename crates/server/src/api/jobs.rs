@@ -11,7 +11,6 @@ use serde_json::{Value, json};
 use super::types::{LONGEST_NAME, refuse_unknown};
 use super::{lines, once, processes};
 use crate::app::App;
-use crate::events::{Filter, Next};
 use crate::http::{Call, Response};
 use crate::problem::Problem;
 use crate::shapes::ShownJob;
@@ -156,23 +155,14 @@ pub(super) fn get(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
         Some(_) => Instant::now() + wait,
         None => Instant::now(),
     };
-    let mut told = app.events.last();
+    let waiter = app.openai.waiting.begin(find(app, id)?.process_id);
     loop {
         let job = find(app, id)?;
-        if job.status.is_final() || Instant::now() >= deadline {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if job.status.is_final() || left.is_zero() || app.events.is_closed() {
             return Ok(shown(&job));
         }
-        // Until a notification arrives, or the next check is due.
-        let look = deadline.min(Instant::now() + LOOK);
-        loop {
-            let left = look.saturating_duration_since(Instant::now());
-            match app.events.after(&mut told, Filter::Job(id), left) {
-                Next::Events(_) => break,
-                Next::Lost => {}
-                Next::Nothing => break,
-                Next::Closed => return Ok(shown(&job)),
-            }
-        }
+        waiter.wait(left.min(LOOK));
     }
 }
 

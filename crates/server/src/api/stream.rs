@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::processes;
 use crate::app::App;
-use crate::events::{Events, Filter, Next};
+use crate::events::{Events, Next};
 use crate::http::{Call, Response};
 use crate::problem::Problem;
 
@@ -17,10 +17,10 @@ const ALIVE: &[u8] = b": here\n\n";
 /// `GET /api/v1/events`: those that follow on `Last-Event-ID`, or those from now on; of all, or of a process.
 pub(super) fn events(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     call.takes(&["last_event_id", "process_id"])?;
-    let filter = match call.query("process_id")? {
-        None => Filter::All,
-        Some(process) => Filter::Process(processes::find(app, process)?.process_id),
-    };
+    let process = call.query("process_id")?;
+    if let Some(process) = process {
+        processes::find(app, process)?;
+    }
     let named = call.query::<String>("last_event_id")?;
     let named = call
         .head
@@ -50,7 +50,7 @@ pub(super) fn events(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
             if events.round() != round {
                 return Ok(());
             }
-            match events.after(&mut at, filter, HEARTBEAT) {
+            match events.after(&mut at, process, HEARTBEAT) {
                 Next::Events(some) => {
                     for event in some {
                         let (boot, number) = (events.boot(), event.number);
