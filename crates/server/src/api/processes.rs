@@ -263,8 +263,8 @@ pub(super) fn queue_to_delete(app: &App, process: &ProcessState) -> Result<JobQu
     let Some(collector) = &process.info.collector else {
         return Ok(app.queue.clone());
     };
-    let mut database = app.records.single();
-    if BatchRecord::get(&mut database, collector)?.is_some() {
+    let database = app.records.single();
+    if BatchRecord::get(&database, collector)?.is_some() {
         let why = format!(
             "process {} belongs to {collector}, which collects its results: read them with GET …/results, or cancel \
              or delete {collector}",

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io::{self, Write};
 
 use batchwright::JobId;
-use batchwright::queue::{JobReceipt, JobStatus};
+use batchwright::queue::{JobFilter, JobReceipt, JobStatus};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -20,8 +20,8 @@ const CHUNK: usize = 500;
 pub(super) const MOST_LINES: usize = 1_000_000_000;
 /// Maximum number of failed jobs that are read.
 const MOST_FAILED: u64 = 10_000;
-/// Maximum number of jobs that are searched for failed ones.
-const MOST_LOOKED_AT: usize = 200_000;
+/// Failed jobs that are read at a time.
+const PAGE: usize = 500;
 /// Jobs that are named of each failure.
 const NAMED: usize = 5;
 
@@ -100,27 +100,28 @@ pub(super) fn failures(app: &App, call: &mut Call<'_>) -> Result<Response, Probl
     call.takes(&[])?;
     let process = processes::find(app, call.param("process_id")?)?;
     let mut groups: HashMap<(&'static str, String), (u64, Vec<JobId>)> = HashMap::new();
-    let (mut after, mut seen, mut looked_at) = (None, 0, 0);
-    let most = process.counts.failed.min(MOST_FAILED);
-    'pages: while seen < most && looked_at < MOST_LOOKED_AT {
-        let page = app.queue.items(process.process_id, after, 1_000)?;
-        let Some(last) = page.last() else { break };
-        after = Some(last.job_id);
-        looked_at += page.len();
-        for job in page.iter().filter(|job| job.status == JobStatus::Failed) {
-            let state = app.queue.job(job.job_id)?;
-            if let Some(error) = state.and_then(|state| state.error) {
-                let named = (error.kind().as_str(), error.message().to_owned());
-                let group = groups.entry(named).or_default();
-                group.0 += 1;
-                if group.1.len() < NAMED {
-                    group.1.push(job.job_id);
-                }
-            }
+    let filter = JobFilter {
+        process: Some(process.process_id),
+        status: Some(JobStatus::Failed),
+        at_provider: None,
+        kind: None,
+    };
+    let (mut after, mut seen) = (None, 0);
+    while seen < MOST_FAILED {
+        let page = app.queue.find(&filter, after, PAGE)?;
+        for job in page.jobs {
             seen += 1;
-            if seen == most {
-                break 'pages;
+            let Some(error) = job.error else { continue };
+            let named = (error.kind().as_str(), error.message().to_owned());
+            let group = groups.entry(named).or_default();
+            group.0 += 1;
+            if group.1.len() < NAMED {
+                group.1.push(job.job_id);
             }
+        }
+        after = page.next;
+        if after.is_none() {
+            break;
         }
     }
     let mut groups: Vec<_> = groups.into_iter().collect();
@@ -129,7 +130,7 @@ pub(super) fn failures(app: &App, call: &mut Call<'_>) -> Result<Response, Probl
         json!({"kind": kind, "message": message, "count": count, "job_ids": jobs})
     });
     let shown: Vec<_> = shown.collect();
-    let truncated = process.counts.failed > MOST_FAILED || looked_at >= MOST_LOOKED_AT;
+    let truncated = after.is_some();
     Ok(Response::json(
         200,
         &json!({"data": shown, "truncated": truncated}),

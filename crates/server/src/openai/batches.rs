@@ -182,13 +182,13 @@ pub(super) fn get(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
 pub(super) fn list(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     let limit = call.limit(DEFAULT, MOST)?;
     let after: Option<String> = call.query("after")?;
-    let mut database = app.records.single();
+    let database = app.records.single();
     if let Some(after) = &after
-        && BatchRecord::get(&mut database, after)?.is_none()
+        && BatchRecord::get(&database, after)?.is_none()
     {
         return Err(no_such(after).param("after"));
     }
-    let found = BatchRecord::list(&mut database, after.as_deref(), limit + 1)?;
+    let found = BatchRecord::list(&database, after.as_deref(), limit + 1)?;
     let shown: Result<Vec<(Value, String)>, Problem> = found
         .into_iter()
         .map(|record| Ok((described(app, &record)?, record.id)))
@@ -232,7 +232,7 @@ pub(super) fn cancel(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
 
 fn found(app: &App, call: &Call<'_>) -> Result<BatchRecord, Problem> {
     let id: String = call.param("batch_id")?;
-    BatchRecord::get(&mut app.records.single(), &id)?.ok_or_else(|| no_such(&id))
+    BatchRecord::get(&app.records.single(), &id)?.ok_or_else(|| no_such(&id))
 }
 
 fn no_such(id: &str) -> Problem {

@@ -85,7 +85,7 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         &kept.unwrap_or_default().to_le_bytes(),
         &new.hash(),
     ]);
-    if let Some(known) = FileRecord::get(&mut app.records.single(), &id)? {
+    if let Some(known) = FileRecord::get(&app.records.single(), &id)? {
         if known.request != Some(request) {
             return Err(once::another());
         }
@@ -105,7 +105,7 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         expires_at: kept.map(|kept| created_at + kept),
         request: Some(request),
     };
-    if let Err(error) = record.insert(&mut app.records.single()) {
+    if let Err(error) = record.insert(&app.records.single()) {
         let _ = storage.remove(&record.id);
         return Err(error.into());
     }
@@ -157,9 +157,9 @@ pub(super) fn list(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> 
     let after: Option<String> = call.query("after")?;
     let purpose: Option<String> = call.query("purpose")?;
     let ascending = call.is_ascending()?;
-    let mut database = app.records.single();
+    let database = app.records.single();
     if let Some(after) = &after
-        && !FileRecord::is_known(&mut database, after)?
+        && !FileRecord::is_known(&database, after)?
     {
         return Err(no_such(after).param("after"));
     }
@@ -168,7 +168,7 @@ pub(super) fn list(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> 
         after: after.as_deref(),
         ascending,
     };
-    let files = FileRecord::list(&mut database, &query, limit + 1)?;
+    let files = FileRecord::list(&database, &query, limit + 1)?;
     Ok(page(&files, limit, described, |file| &file.id))
 }
 
@@ -206,7 +206,7 @@ pub(super) fn delete(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     }
     // What is listed can be deleted again, what is not would lie there for good.
     app.openai.storage.remove(id)?;
-    FileRecord::delete(&mut app.records.single(), id)?;
+    FileRecord::delete(&app.records.single(), id)?;
     app.openai.wake.wake();
     let deleted = json!({"id": id, "object": "file", "deleted": true});
     Ok(Response::json(200, &deleted))
@@ -217,15 +217,13 @@ pub(super) fn content(app: &App, call: &mut Call<'_>) -> Result<Response, Proble
     let record = found(app, call)?;
     let (file, length) = app.openai.storage.read(&record.id)?;
     let name = format!("attachment; filename=\"{}\"", record.id);
-    Ok(
-        Response::reader("application/octet-stream", file, Some(length))
-            .header("content-disposition", name),
-    )
+    Ok(Response::reader("application/octet-stream", file, length)
+        .header("content-disposition", name))
 }
 
 fn found(app: &App, call: &Call<'_>) -> Result<FileRecord, Problem> {
     let id: String = call.param("file_id")?;
-    FileRecord::get(&mut app.records.single(), &id)?.ok_or_else(|| no_such(&id))
+    FileRecord::get(&app.records.single(), &id)?.ok_or_else(|| no_such(&id))
 }
 
 fn no_such(id: &str) -> Problem {

@@ -66,7 +66,7 @@ impl App {
 
     /// True while a batch reads this file.
     fn reads(&self, file: &str) -> Result<bool, Error> {
-        let open = BatchRecord::open(&mut self.records.single())?;
+        let open = BatchRecord::open(&self.records.single())?;
         let reads =
             |batch: &BatchRecord| batch.state == BatchState::Validating && batch.input_file == file;
         Ok(open.iter().any(reads))

@@ -19,7 +19,6 @@ use crate::background::Background;
 use crate::problem::Problem;
 use crate::records::batches::{BatchFault, BatchRecord, BatchState};
 use crate::records::files::{FileRecord, now};
-use crate::records::settled;
 
 /// Interval of checks of open batches.
 const LOOK: Duration = Duration::from_millis(250);
@@ -74,7 +73,7 @@ impl Rounds<'_> {
 
     /// Advances all batches. Returns true if the next check should follow soon.
     fn batches(&mut self) -> bool {
-        let open = BatchRecord::open(&mut self.app.records.single());
+        let open = BatchRecord::open(&self.app.records.single());
         let open = open.unwrap_or_else(|error| {
             warn!("batches cannot be read: {error}");
             Vec::new()
@@ -164,7 +163,7 @@ impl Rounds<'_> {
                 self.change(&batch.id, |batch| batch.enter(BatchState::Cancelled))?;
                 Ok(())
             }
-            (_, Some(process)) if settled::seconds() >= batch.expires_at && !process.cancelled => {
+            (_, Some(process)) if now() >= batch.expires_at && !process.cancelled => {
                 self.change(&batch.id, |batch| {
                     batch.times.insert(BatchState::Expired, now());
                 })?;
@@ -197,11 +196,11 @@ impl Rounds<'_> {
     /// Checks the input of a batch and enqueues its requests.
     fn begin(&self, batch: &BatchRecord) -> Result<(), Problem> {
         let (app, stopped) = (self.app, || self.app.openai.wake.is_stopped());
-        if settled::seconds() >= batch.expires_at {
+        if now() >= batch.expires_at {
             self.change(&batch.id, |batch| batch.enter(BatchState::Expired))?;
             return Ok(());
         }
-        let input = FileRecord::get(&mut app.records.single(), &batch.input_file)?;
+        let input = FileRecord::get(&app.records.single(), &batch.input_file)?;
         let Some(input) = input else {
             let why = format!("The file {} no longer exists.", batch.input_file);
             return self.fail(batch, vec![fault("file_not_found", why)]);
@@ -273,7 +272,7 @@ impl Rounds<'_> {
 
     /// Where a batch stands now.
     fn state(&self, batch: &BatchRecord) -> Result<Option<BatchState>, Error> {
-        let known = BatchRecord::get(&mut self.app.records.single(), &batch.id)?;
+        let known = BatchRecord::get(&self.app.records.single(), &batch.id)?;
         Ok(known.map(|batch| batch.state))
     }
 
@@ -376,14 +375,14 @@ impl Rounds<'_> {
         let tidied = || -> Result<bool, Problem> {
             let app = self.app;
             let left = self.settle_calls()?;
-            let expired = FileRecord::expired(&mut app.records.single(), settled::seconds())?;
+            let expired = FileRecord::expired(&app.records.single(), now())?;
             for file in &expired {
                 if app.reads(&file.id)? {
                     continue;
                 }
                 // What is listed can be deleted again, what is not would lie there for good.
                 app.openai.storage.remove(&file.id)?;
-                FileRecord::delete(&mut app.records.single(), &file.id)?;
+                FileRecord::delete(&app.records.single(), &file.id)?;
             }
             Ok(left)
         };

@@ -3,37 +3,15 @@
 
 use crate::problem::Problem;
 
-/// The first part of the path behind `/v1/`, and what OpenAI has there.
-const OTHERS: [(&str, &str); 23] = [
-    ("assistants", "the Assistants API"),
-    ("audio", "speech and transcription"),
-    ("chatkit", "ChatKit"),
-    ("containers", "containers"),
-    ("completions", "older completions; use /v1/chat/completions"),
-    ("conversations", "conversations; use /v1/chat/completions"),
-    ("edits", "edits; use /v1/chat/completions"),
-    ("engines", "engines; use /v1/models"),
-    ("evals", "evaluations"),
-    ("fine-tunes", "fine-tuning"),
-    ("fine_tuning", "fine-tuning"),
-    ("graders", "graders"),
-    ("images", "images"),
-    ("moderations", "moderations"),
-    (
-        "organization",
-        "the administration API; /api/v1 has the server's own",
-    ),
-    (
-        "projects",
-        "the administration API; /api/v1 has the server's own",
-    ),
-    ("realtime", "the Realtime API"),
-    ("responses", "the Responses API; use /v1/chat/completions"),
-    ("skills", "skills"),
-    ("threads", "the Assistants API"),
-    ("uploads", "uploads in parts; use /v1/files"),
-    ("vector_stores", "vector stores"),
-    ("videos", "videos"),
+/// The first part of the path behind `/v1/`, and what to use instead of what OpenAI has there.
+const INSTEAD: [(&str, &str); 7] = [
+    ("completions", "/v1/chat/completions"),
+    ("conversations", "/v1/chat/completions"),
+    ("edits", "/v1/chat/completions"),
+    ("engines", "/v1/models"),
+    ("organization", "/api/v1, which has the server's own"),
+    ("responses", "/v1/chat/completions"),
+    ("uploads", "/v1/files"),
 ];
 
 /// The endpoints of this server.
@@ -42,9 +20,9 @@ const OFFERED: &str = "chat/completions, embeddings, batches, files and models";
 /// Why a path below `/v1/` does not exist.
 pub(crate) fn unknown(method: &str, path: &str) -> Problem {
     let first = path.split('/').nth(2).unwrap_or_default();
-    let other = OTHERS.iter().find(|(name, _)| *name == first);
+    let other = INSTEAD.iter().find(|(name, _)| *name == first);
     let why = match other {
-        Some((_, what)) => format!("this server does not offer {what}"),
+        Some((_, instead)) => format!("this server does not offer {path}; use {instead}"),
         None => format!("unknown request URL: {method} {path}"),
     };
     let why = format!("{why}. The endpoints here are /v1/… {OFFERED}");

@@ -4,11 +4,12 @@
 use std::collections::BTreeMap;
 
 use batchwright::{Error, ErrorKind, ProcessId, Usage};
+use rusqlite::{Row, ToSql};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::Records;
-use super::database::{Row, Statements, by};
+use super::database::{Statements, by};
 use super::files::{now, signed};
 
 pub(super) const TABLE: &str = "
@@ -114,27 +115,31 @@ impl BatchRecord {
         self.times.contains_key(&state)
     }
 
-    fn of(mut row: Row) -> Result<Self, Error> {
-        let record: Self = serde_json::from_str(&row.text(1)?).map_err(|error| {
+    fn of((id, record): (String, String)) -> Result<Self, Error> {
+        let record: Self = serde_json::from_str(&record).map_err(|error| {
             let why = format!("a batch is damaged: {error}");
             Error::new(ErrorKind::Malformed, why).with_storage()
         })?;
-        let id = row.text(0)?;
         Ok(Self { id, ..record })
+    }
+
+    fn all(database: &Statements<'_>, sql: &str, by: &[&dyn ToSql]) -> Result<Vec<Self>, Error> {
+        let rows = database.rows(sql, by, |row| Ok((row.get(0)?, row.get(1)?)))?;
+        rows.into_iter().map(Self::of).collect()
     }
 
     fn written(&self) -> String {
         serde_json::to_string(self).expect("a batch has a form in JSON")
     }
 
-    pub fn insert(&self, database: &mut dyn Statements) -> Result<(), Error> {
+    pub fn insert(&self, database: &Statements<'_>) -> Result<(), Error> {
         let sql = "REPLACE INTO batches (id, state, record) VALUES (?, ?, ?)";
         let by = by![&*self.id, self.state.as_str(), self.written()];
         database.run(sql, by).map(drop)
     }
 
     /// Writes the changes.
-    fn update(&self, database: &mut dyn Statements) -> Result<(), Error> {
+    fn update(&self, database: &Statements<'_>) -> Result<(), Error> {
         let sql = "UPDATE batches SET state = ?, record = ? WHERE id = ?";
         let by = by![self.state.as_str(), self.written(), &*self.id];
         database.run(sql, by).map(drop)
@@ -143,7 +148,7 @@ impl BatchRecord {
     /// Changes the current record of a batch in a transaction; nothing if `change` fails. `None` if the batch does not
     /// exist.
     pub fn change<E: From<Error>>(
-        database: &mut dyn Statements,
+        database: &Statements<'_>,
         id: &str,
         change: impl FnOnce(&mut Self) -> Result<(), E>,
     ) -> Result<Option<Self>, E> {
@@ -155,13 +160,14 @@ impl BatchRecord {
         Ok(Some(batch))
     }
 
-    pub fn get(database: &mut dyn Statements, id: &str) -> Result<Option<Self>, Error> {
-        database.first(SELECT, by![id])?.map(Self::of).transpose()
+    pub fn get(database: &Statements<'_>, id: &str) -> Result<Option<Self>, Error> {
+        let sql = "SELECT id, record FROM batches WHERE id = ?";
+        Ok(Self::all(database, sql, by![id])?.pop())
     }
 
     /// Up to `most` batches after `after`, newest first.
     pub fn list(
-        database: &mut dyn Statements,
+        database: &Statements<'_>,
         after: Option<&str>,
         most: usize,
     ) -> Result<Vec<Self>, Error> {
@@ -169,21 +175,17 @@ impl BatchRecord {
                    WHERE (? IS NULL OR number < (SELECT number FROM batches WHERE id = ?))
                    ORDER BY number DESC LIMIT ?";
         let most = i64::try_from(most).unwrap_or(i64::MAX);
-        let rows = database.rows(sql, by![after, after, most])?;
-        rows.into_iter().map(Self::of).collect()
+        Self::all(database, sql, by![after, after, most])
     }
 
     /// Those that something is still to be done for, oldest first.
-    pub fn open(database: &mut dyn Statements) -> Result<Vec<Self>, Error> {
+    pub fn open(database: &Statements<'_>) -> Result<Vec<Self>, Error> {
         let sql = "SELECT id, record FROM batches
                    WHERE state IN ('validating', 'in_progress', 'finalizing', 'cancelling')
                    ORDER BY number";
-        let rows = database.rows(sql, &[])?;
-        rows.into_iter().map(Self::of).collect()
+        Self::all(database, sql, &[])
     }
 }
-
-const SELECT: &str = "SELECT id, record FROM batches WHERE id = ?";
 
 /// Processes whose client waits at a connection: after a crash, no one needs the rest of them.
 pub(crate) struct DirectCalls;
@@ -205,8 +207,8 @@ impl DirectCalls {
     /// Those that nobody needs unless a client waits, also those of a server that has crashed.
     pub fn due(records: &Records, now: u64) -> Result<Vec<ProcessId>, Error> {
         let sql = "SELECT process FROM direct_calls WHERE kept_until <= ?";
-        let rows = records.single().rows(sql, by![signed(now)])?;
-        let read = |mut row: Row| row.text(0)?.parse();
-        rows.into_iter().map(read).collect()
+        let read = |row: &Row<'_>| row.get::<_, String>(0);
+        let rows = records.single().rows(sql, by![signed(now)], read)?;
+        rows.iter().map(|process| process.parse()).collect()
     }
 }

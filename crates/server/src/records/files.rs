@@ -3,8 +3,9 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use batchwright::{Error, ProcessId};
+use rusqlite::Row;
 
-use super::database::{Row, Statements, by};
+use super::database::{Statements, by};
 
 pub(super) const TABLE: &str = "
     CREATE TABLE IF NOT EXISTS files (
@@ -73,19 +74,19 @@ fn unsigned(number: i64) -> u64 {
 }
 
 impl FileRecord {
-    fn of(mut row: Row) -> Result<Self, Error> {
+    fn of(row: &Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self {
-            id: row.text(0)?,
-            purpose: row.text(1)?,
-            filename: row.text(2)?,
-            bytes: unsigned(row.int(3)?),
-            created_at: unsigned(row.int(4)?),
-            expires_at: row.optional_int(5)?.map(unsigned),
-            request: row.optional_text(6)?,
+            id: row.get(0)?,
+            purpose: row.get(1)?,
+            filename: row.get(2)?,
+            bytes: unsigned(row.get(3)?),
+            created_at: unsigned(row.get(4)?),
+            expires_at: row.get::<_, Option<i64>>(5)?.map(unsigned),
+            request: row.get(6)?,
         })
     }
 
-    pub fn insert(&self, database: &mut dyn Statements) -> Result<(), Error> {
+    pub fn insert(&self, database: &Statements<'_>) -> Result<(), Error> {
         let sql = format!("REPLACE INTO files ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)");
         let by = by![
             &*self.id,
@@ -99,19 +100,19 @@ impl FileRecord {
         database.run(&sql, by).map(drop)
     }
 
-    pub fn get(database: &mut dyn Statements, id: &str) -> Result<Option<Self>, Error> {
+    pub fn get(database: &Statements<'_>, id: &str) -> Result<Option<Self>, Error> {
         let sql = format!("SELECT {COLUMNS} FROM files WHERE id = ? AND deleted_at IS NULL");
-        database.first(&sql, by![id])?.map(Self::of).transpose()
+        database.first(&sql, by![id], Self::of)
     }
 
     /// True also of a file that was there a while ago.
-    pub fn is_known(database: &mut dyn Statements, id: &str) -> Result<bool, Error> {
-        let found = database.first("SELECT 1 FROM files WHERE id = ?", by![id])?;
+    pub fn is_known(database: &Statements<'_>, id: &str) -> Result<bool, Error> {
+        let found = database.first("SELECT 1 FROM files WHERE id = ?", by![id], |_| Ok(()))?;
         Ok(found.is_some())
     }
 
     /// Takes it off the lists.
-    pub fn delete(database: &mut dyn Statements, id: &str) -> Result<(), Error> {
+    pub fn delete(database: &Statements<'_>, id: &str) -> Result<(), Error> {
         let now = now();
         let sql = "UPDATE files SET deleted_at = ? WHERE id = ? AND deleted_at IS NULL";
         database.run(sql, by![signed(now), id])?;
@@ -122,7 +123,7 @@ impl FileRecord {
 
     /// Up to `most` files.
     pub fn list(
-        database: &mut dyn Statements,
+        database: &Statements<'_>,
         query: &FileQuery<'_>,
         most: usize,
     ) -> Result<Vec<Self>, Error> {
@@ -141,16 +142,14 @@ impl FileRecord {
         let (purpose, after) = (query.purpose, query.after);
         let most = signed(most as u64);
         let by = by![purpose, purpose, after, after, most];
-        let rows = database.rows(&sql, by)?;
-        rows.into_iter().map(Self::of).collect()
+        database.rows(&sql, by, Self::of)
     }
 
     /// Expired files.
-    pub fn expired(database: &mut dyn Statements, now: u64) -> Result<Vec<Self>, Error> {
+    pub fn expired(database: &Statements<'_>, now: u64) -> Result<Vec<Self>, Error> {
         let sql = format!(
             "SELECT {COLUMNS} FROM files WHERE expires_at <= ? AND deleted_at IS NULL LIMIT 1000"
         );
-        let rows = database.rows(&sql, by![signed(now)])?;
-        rows.into_iter().map(Self::of).collect()
+        database.rows(&sql, by![signed(now)], Self::of)
     }
 }

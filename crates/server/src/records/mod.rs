@@ -4,7 +4,6 @@
 pub(crate) mod batches;
 pub(crate) mod database;
 pub(crate) mod files;
-pub(crate) mod settled;
 #[cfg(test)]
 mod tests;
 pub(crate) mod webhooks;
@@ -17,7 +16,7 @@ use batchwright::queue::Durability;
 
 use crate::background::Wake;
 
-use database::{Database, Single, Statements};
+use database::{Database, Statements};
 
 /// The tables, defined where their records are. Released ones never change; new ones are appended.
 const TABLES: &[&str] = &[files::TABLE, batches::TABLE, webhooks::TABLE];
@@ -30,11 +29,10 @@ pub(crate) struct Records {
 }
 
 impl Records {
-    /// Opens the file, which is created if it does not exist. If it cannot be used, every use fails, see
-    /// [`check`](Self::check).
+    /// Opens the file, which is created if it does not exist.
     ///
     /// # Errors
-    /// When it cannot be opened.
+    /// When it cannot be used; the message names its path and a remedy.
     pub fn open(path: &Path, durability: Durability) -> Result<Self, Error> {
         Ok(Self {
             database: Database::open(path, durability, TABLES)?,
@@ -42,17 +40,9 @@ impl Records {
         })
     }
 
-    /// Checks that they can be used.
-    ///
-    /// # Errors
-    /// When `server.db` is damaged, newer than this program, or cannot be written; the message names its path and a remedy.
-    pub fn check(&self) -> Result<(), Error> {
-        self.database.check()
-    }
-
     /// Statements that are committed one by one.
-    pub fn single(&self) -> Single<'_> {
-        self.database.single()
+    pub fn single(&self) -> Statements<'_> {
+        Statements::Single(&self.database)
     }
 
     /// Executes all of `work` or nothing of it.
@@ -61,7 +51,7 @@ impl Records {
     /// That of `work`, or of the database.
     pub fn transaction<T, E: From<Error>>(
         &self,
-        work: impl FnOnce(&mut dyn Statements) -> Result<T, E>,
+        work: impl FnOnce(&Statements<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
         self.database.transaction(work)
     }

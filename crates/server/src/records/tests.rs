@@ -20,9 +20,9 @@ fn files_are_listed_in_pages() {
         request: None,
     };
     for (id, purpose) in [("a", "batch"), ("b", "vision"), ("c", "batch")] {
-        file(id, purpose).insert(&mut first.single()).unwrap();
+        file(id, purpose).insert(&first.single()).unwrap();
     }
-    let database = &mut second.single();
+    let database = &second.single();
     let mut listed = |purpose, after, ascending| -> Vec<String> {
         let query = FileQuery {
             purpose,
@@ -66,10 +66,7 @@ fn a_file_that_cannot_be_used_is_named_with_a_remedy() {
         ("is damaged (", &overwrite),
         ("is damaged (", &cut_off),
         ("has version 99", &|path| set_version(path, 99)),
-        // As builds before the first version left it.
-        ("is from a batchwright before its first release", &|path| {
-            set_version(path, 0);
-        }),
+        ("has version 0", &|path| set_version(path, 0)),
         ("cannot be opened for writing (", &|path| {
             fs::remove_file(path).unwrap();
             fs::create_dir(path).unwrap();
@@ -81,10 +78,10 @@ fn a_file_that_cannot_be_used_is_named_with_a_remedy() {
     for (why, spoil) in spoils {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("server.db");
-        let open = || Records::open(&path, Durability::Full).unwrap();
-        open().check().unwrap();
+        let open = || Records::open(&path, Durability::Full);
+        drop(open().unwrap());
         spoil(&path);
-        let text = open().check().unwrap_err().to_string();
+        let text = open().err().unwrap().to_string();
         for part in [&*path.to_string_lossy(), why, "move", "Stop the server"] {
             assert!(text.contains(part), "{text}");
         }

@@ -1,9 +1,10 @@
 //! Messages of the webhook: the end of what each tells, and how far its delivery has come.
 
 use batchwright::Error;
+use rusqlite::Row;
 
 use super::Records;
-use super::database::{Row, Statements, by};
+use super::database::{Statements, by};
 use super::files::new_id;
 
 pub(super) const TABLE: &str = "
@@ -29,31 +30,30 @@ pub(crate) struct Webhook {
 }
 
 impl Webhook {
-    fn of(mut row: Row) -> Result<Self, Error> {
+    fn of(row: &Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self {
-            message: row.text(0)?,
-            subject: row.text(1)?,
-            body: row.optional_text(2)?.unwrap_or_default(),
-            attempts: u32::try_from(row.int(3)?).unwrap_or(u32::MAX),
+            message: row.get(0)?,
+            subject: row.get(1)?,
+            body: row.get::<_, Option<String>>(2)?.unwrap_or_default(),
+            attempts: row.get(3)?,
         })
     }
 
     /// Up to `most` messages that wait for the ends of their subjects, after this subject.
     pub fn waiting(
-        database: &mut dyn Statements,
+        database: &Statements<'_>,
         after: &str,
         most: usize,
     ) -> Result<Vec<Self>, Error> {
         let sql = "SELECT message, subject, body, attempts FROM webhooks
                    WHERE body IS NULL AND subject > ? ORDER BY subject LIMIT ?";
-        let rows = database.rows(sql, by![after, most as i64])?;
-        rows.into_iter().map(Self::of).collect()
+        database.rows(sql, by![after, most as i64], Self::of)
     }
 
     /// Up to `most` messages whose next attempt is due by this time, in seconds since 1970. A time after `latest` was
     /// planned while the clock was ahead.
     pub fn due(
-        database: &mut dyn Statements,
+        database: &Statements<'_>,
         now: i64,
         latest: i64,
         most: usize,
@@ -61,24 +61,23 @@ impl Webhook {
         let sql = "SELECT message, subject, body, attempts FROM webhooks
                    WHERE body IS NOT NULL AND (next_at <= ? OR next_at > ?)
                    ORDER BY next_at LIMIT ?";
-        let rows = database.rows(sql, by![now, latest, most as i64])?;
-        rows.into_iter().map(Self::of).collect()
+        database.rows(sql, by![now, latest, most as i64], Self::of)
     }
 
     /// Whether there is any message.
-    pub fn any(database: &mut dyn Statements) -> Result<bool, Error> {
-        let found = database.first("SELECT 1 FROM webhooks LIMIT 1", &[])?;
+    pub fn any(database: &Statements<'_>) -> Result<bool, Error> {
+        let found = database.first("SELECT 1 FROM webhooks LIMIT 1", &[], |_| Ok(()))?;
         Ok(found.is_some())
     }
 
     /// Writes down its body, its attempts and when the next one is due.
-    pub fn update(&self, database: &mut dyn Statements, next_at: i64) -> Result<(), Error> {
+    pub fn update(&self, database: &Statements<'_>, next_at: i64) -> Result<(), Error> {
         let sql = "UPDATE webhooks SET body = ?, attempts = ?, next_at = ? WHERE message = ?";
         let by = by![self.body, self.attempts, next_at, self.message];
         database.run(sql, by).map(drop)
     }
 
-    pub fn delete(&self, database: &mut dyn Statements) -> Result<(), Error> {
+    pub fn delete(&self, database: &Statements<'_>) -> Result<(), Error> {
         let sql = "DELETE FROM webhooks WHERE message = ?";
         database.run(sql, by![self.message]).map(drop)
     }
@@ -89,7 +88,7 @@ impl Records {
     ///
     /// # Errors
     /// When that cannot be written.
-    pub fn tell_end(&self, database: &mut dyn Statements, subject: &str) -> Result<(), Error> {
+    pub fn tell_end(&self, database: &Statements<'_>, subject: &str) -> Result<(), Error> {
         if self.webhook.is_none() {
             return Ok(());
         }
@@ -120,13 +119,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("server.db");
         let mut records = Records::open(&path, Durability::Normal).unwrap();
-        let add = |records: &Records| records.tell_end(&mut records.single(), "a").unwrap();
+        let add = |records: &Records| records.tell_end(&records.single(), "a").unwrap();
         add(&records);
-        assert!(!Webhook::any(&mut records.single()).unwrap(), "no webhook");
+        assert!(!Webhook::any(&records.single()).unwrap(), "no webhook");
         records.webhook = Some(Wake::new());
         add(&records);
         add(&records);
-        let database = &mut records.single();
+        let database = &records.single();
         let waiting = Webhook::waiting(database, "", 9).unwrap();
         assert_eq!(waiting.len(), 1);
         assert!(Webhook::waiting(database, "a", 9).unwrap().is_empty());

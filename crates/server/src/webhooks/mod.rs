@@ -156,7 +156,7 @@ impl Sender {
         let mut after = String::new();
         while !self.wake.is_stopped() {
             let looked = self.find_ended(&mut after).and_then(|()| self.send_due());
-            let any = looked.and_then(|()| Ok(Webhook::any(&mut self.app.records.single())?));
+            let any = looked.and_then(|()| Ok(Webhook::any(&self.app.records.single())?));
             let any = any.unwrap_or_else(|problem| {
                 warn!("the webhook is delayed: {}", problem.for_log());
                 true
@@ -167,7 +167,7 @@ impl Sender {
 
     /// Writes the messages of what has ended. With many subjects, each takes its turn.
     fn find_ended(&self, after: &mut String) -> Result<(), Problem> {
-        let database = &mut self.app.records.single();
+        let database = &self.app.records.single();
         let waiting = Webhook::waiting(database, after, AT_ONCE)?;
         after.clear();
         if let Some(last) = waiting.last().filter(|_| waiting.len() == AT_ONCE) {
@@ -187,7 +187,7 @@ impl Sender {
 
     /// Sends what is due, up to the first message that is not accepted: the others would not be either.
     fn send_due(&self) -> Result<(), Problem> {
-        let database = &mut self.app.records.single();
+        let database = &self.app.records.single();
         let longest = AGAIN.iter().max().copied().unwrap_or_default();
         let now = seconds();
         for mut webhook in Webhook::due(database, now, now + longest, AT_ONCE)? {
@@ -229,7 +229,7 @@ fn seconds() -> i64 {
 /// The message about the end of this, if it has ended.
 fn message(app: &App, subject: &str) -> Result<Option<Value>, Problem> {
     if subject.starts_with("batch_") {
-        let batch = BatchRecord::get(&mut app.records.single(), subject)?;
+        let batch = BatchRecord::get(&app.records.single(), subject)?;
         let state = batch.map(|batch| batch.state).filter(|state| {
             use BatchState::{Cancelled, Completed, Expired, Failed};
             matches!(state, Cancelled | Completed | Expired | Failed)

@@ -1,11 +1,10 @@
 //! A disk that cannot be used: clients are told to come again, and nothing of where things lie.
 
 use std::fs;
-use std::path::Path;
 
 use serde_json::json;
 
-use super::common::{Answer, Desk, ended, shout};
+use super::common::{Answer, Desk};
 
 /// What a client sees when the server cannot keep anything.
 #[track_caller]
@@ -16,61 +15,6 @@ fn is_refused(desk: &Desk, answer: Answer) {
     let place = desk.folder.path().file_name().unwrap().to_str().unwrap();
     assert!(!answer.text.contains(place), "{answer:?}");
     assert!(!answer.text.contains(".db"), "{answer:?}");
-}
-
-/// The queue is another file: jobs go on.
-#[test]
-fn a_server_db_that_cannot_be_used_stops_only_what_needs_it() {
-    let spoils: [fn(&Path); 6] = [
-        |path| {
-            let mut bytes = fs::read(path).unwrap();
-            bytes[..100].fill(b'x');
-            fs::write(path, bytes).unwrap();
-        },
-        |path| {
-            let file = fs::File::options().write(true).open(path).unwrap();
-            file.set_len(5_000).unwrap();
-        },
-        |path| {
-            let database = rusqlite::Connection::open(path).unwrap();
-            database.pragma_update(None, "user_version", 99).unwrap();
-        },
-        |path| {
-            // As builds before the first version left it.
-            let database = rusqlite::Connection::open(path).unwrap();
-            database.pragma_update(None, "user_version", 0).unwrap();
-        },
-        |path| {
-            fs::remove_file(path).unwrap();
-            fs::create_dir(path).unwrap();
-        },
-        |path| fs::create_dir(path.with_extension("db-wal")).unwrap(),
-    ];
-    for spoil in spoils {
-        let mut desk = Desk::new();
-        let waits = desk.made("/api/v1/jobs", &shout("before"));
-        ended(&desk, waits["job_id"].as_str().unwrap());
-        assert_eq!(desk.read("/readyz")["problems"], json!([]));
-        desk.stop();
-        let path = desk.folder.path().join("server.db");
-        spoil(&path);
-
-        desk.start(|server| server);
-        let ready = desk.read("/readyz");
-        assert_eq!(ready["problems"][0]["code"], "server_data");
-        let job = desk.made("/api/v1/jobs", &shout("after"));
-        let job = ended(&desk, job["job_id"].as_str().unwrap());
-        assert_eq!(job["result"], "AFTER");
-        let process = job["process_id"].as_str().unwrap();
-        let results = format!("/api/v1/processes/{process}/results");
-        assert_eq!(desk.get(&results).is(200).text.lines().count(), 1);
-        is_refused(&desk, desk.get("/v1/batches"));
-        desk.stop();
-        fs::rename(&path, path.with_extension("old")).unwrap();
-        let _ = fs::remove_dir(path.with_extension("db-wal"));
-        desk.start(|server| server);
-        desk.get("/v1/batches").is(200);
-    }
 }
 
 #[test]
