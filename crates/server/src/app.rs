@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use batchwright::progress::Metrics;
 use batchwright::queue::WorkerLimits;
-use batchwright::{Error, JobId, JobQueue, ProcessId};
+use batchwright::{JobId, JobQueue, ProcessId};
 use batchwright_jobs::JobTypes;
 use parking_lot::Mutex;
 
@@ -52,12 +52,15 @@ pub(crate) struct App {
 }
 
 impl App {
-    /// Has the end of a process told that was created, if the server has a webhook.
-    pub fn tell_end(&self, process: ProcessId) -> Result<(), Error> {
+    /// Has the end of a process told that was created, if the server has a webhook. The process is there in any case.
+    pub fn tell_end(&self, process: ProcessId) {
         let database = &self.records.single();
-        self.records.tell_end(database, &process.to_string())?;
-        self.records.wake_sender();
-        Ok(())
+        match self.records.tell_end(database, &process.to_string()) {
+            Ok(()) => self.records.wake_sender(),
+            Err(error) => {
+                log::error!("the webhook is not told the end of process {process}: {error}");
+            }
+        }
     }
 }
 

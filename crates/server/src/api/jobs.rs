@@ -49,7 +49,7 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         let process = named.unwrap_or_else(ProcessId::new);
         let id = app.queue.enqueue(process, [job])?.first().copied();
         let id = id.ok_or_else(|| Problem::new(500, "internal_error", "the job got no id"))?;
-        return created(app, process, id, JobStatus::Pending);
+        return Ok(created(app, process, id, JobStatus::Pending));
     };
     if named.is_some() {
         let why =
@@ -63,22 +63,17 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         let why = format!("process {process} has ended: its result was fetched or deleted");
         return Err(Problem::conflict(why));
     };
-    let response = created(app, process, job.job_id, job.status)?;
+    let response = created(app, process, job.job_id, job.status);
     Ok(once::replayed(response, is_known))
 }
 
-fn created(
-    app: &App,
-    process: ProcessId,
-    job: JobId,
-    status: JobStatus,
-) -> Result<Response, Problem> {
+fn created(app: &App, process: ProcessId, job: JobId, status: JobStatus) -> Response {
     app.observer.touch(process);
     if !status.is_final() {
-        app.tell_end(process)?;
+        app.tell_end(process);
     }
     let answer = json!({"job_id": job, "process_id": process, "status": status});
-    Ok(Response::json(201, &answer).header("location", format!("/api/v1/jobs/{job}")))
+    Response::json(201, &answer).header("location", format!("/api/v1/jobs/{job}"))
 }
 
 /// # Errors

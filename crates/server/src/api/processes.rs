@@ -93,7 +93,7 @@ fn created(
     }
     app.observer.touch(process);
     if !known.is_some_and(ProcessState::is_finished) {
-        app.tell_end(process)?;
+        app.tell_end(process);
     }
     let answer = json!({"process_id": process, "total": total});
     Ok(Response::json(201, &answer).header("location", format!("/api/v1/processes/{process}")))

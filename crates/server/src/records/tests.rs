@@ -23,7 +23,7 @@ fn files_are_listed_in_pages() {
         file(id, purpose).insert(&first.single()).unwrap();
     }
     let database = &second.single();
-    let mut listed = |purpose, after, ascending| -> Vec<String> {
+    let listed = |purpose, after, ascending| -> Vec<String> {
         let query = FileQuery {
             purpose,
             after,

@@ -10,15 +10,11 @@ use super::openai::unlimited;
 fn an_endpoint_that_is_not_offered_says_what_is() {
     let desk = unlimited(SimConfig::default());
     for (path, what) in [
-        ("/v1/assistants", "the Assistants API"),
-        ("/v1/completions", "older completions"),
-        ("/v1/fine_tuning/jobs", "fine-tuning"),
-        ("/v1/images/generations", "images"),
-        ("/v1/moderations", "moderations"),
-        ("/v1/responses", "the Responses API"),
-        ("/v1/responses/compact", "the Responses API"),
-        ("/v1/uploads", "uploads in parts; use /v1/files"),
-        ("/v1/unknown", "unknown request URL"),
+        ("/v1/completions", "use /v1/chat/completions"),
+        ("/v1/responses/compact", "use /v1/chat/completions"),
+        ("/v1/uploads", "use /v1/files"),
+        ("/v1/assistants", "unknown request URL"),
+        ("/v1/images/generations", "unknown request URL"),
     ] {
         // Not 501: clients would repeat the request.
         let refused = desk.post(path, &json!({})).is(404).json();
