@@ -69,7 +69,7 @@ fn loopback(c: &mut Criterion) {
         .sample_size(20)
         .warm_up_time(Duration::from_secs(1))
         .measurement_time(Duration::from_secs(4));
-    let sim = Simulator::start(SimConfig::default().track(false)).expect("a free port");
+    let sim = Simulator::start(SimConfig::default()).expect("a free port");
     let client = LlmConfig::new("local")
         .base_url(sim.base_url())
         .model("sim-1")

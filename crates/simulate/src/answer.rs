@@ -29,8 +29,8 @@ pub(super) fn write(
     let tokens = tokens(prompt, config, odd);
     let (finish, text): (_, Cow<'_, str>) = match odd {
         None => {
-            let whole = config.output_tokens.saturating_add(config.reasoning_tokens);
-            let finish = if tokens.completion() < whole {
+            let (output, reasoning) = config.tokens();
+            let finish = if tokens.completion() < output.saturating_add(reasoning) {
                 Finish::Length
             } else {
                 Finish::Stop
@@ -45,19 +45,13 @@ pub(super) fn write(
             let half = whole.chars().count() / 2;
             (Finish::Length, whole.chars().take(half).collect())
         }
-        Some(Trouble::InvalidJson) => {
-            let shape = prompt.shape.as_ref();
-            let text = shape.map(|shape| shape.misfit()).unwrap_or_default();
-            (Finish::Stop, text.into())
-        }
+        Some(Trouble::InvalidJson) => (Finish::Stop, "This is not JSON.".into()),
         Some(_) => (Finish::Stop, "".into()),
     };
-    let tools = prompt
-        .tools
-        .as_deref()
-        .filter(|_| finish == Finish::Stop && odd.is_none());
-    let calls = tools.map(|tools| tools.calls(&prompt.text));
-    let calls = calls.unwrap_or_default();
+    let calls = match odd {
+        None if finish == Finish::Stop => prompt.tools.calls(&prompt.text),
+        _ => Vec::new(),
+    };
     let answer = Answer {
         calls: &calls,
         flex: prompt.flex,
@@ -75,46 +69,41 @@ pub(super) fn write(
 pub(super) fn tokens(prompt: &Prompt, config: &SimConfig, odd: Option<Trouble>) -> Tokens {
     let tokens = Tokens::of(prompt, config);
     match odd {
-        Some(Trouble::ContentFilter | Trouble::Empty) => tokens.without_output(),
+        Some(Trouble::ContentFilter | Trouble::Empty) => Tokens {
+            output: 0,
+            reasoning: 0,
+            ..tokens
+        },
         _ => tokens,
     }
 }
 
 /// The error for `kind`; `None` for kinds that are not errors of the API. `at` is the field that a bad request names.
-pub(super) fn problem<'a>(
+pub(super) fn problem(
     kind: Trouble,
     config: &SimConfig,
-    model: &'a str,
+    model: &str,
     at: &'static str,
-) -> Option<Problem<'a>> {
-    let retry_after = config.retry_after;
-    Some(match kind {
-        Trouble::UnknownModel => Problem::NoModel(model),
-        Trouble::Error500 => Problem::ServerError,
-        Trouble::Error503 => Problem::Unavailable {
-            wait: retry_after.unwrap_or(Duration::from_secs(2)),
-        },
-        Trouble::Overloaded => Problem::Overloaded,
-        Trouble::RateLimit => Problem::RateLimit {
-            wait: Some(retry_after.unwrap_or(Duration::from_secs(1))),
-        },
-        Trouble::RateLimitForever => Problem::RateLimit {
-            wait: Some(Duration::ZERO),
-        },
-        Trouble::Quota => Problem::NoCredit,
-        Trouble::Unauthorized => Problem::WrongKey,
-        Trouble::BadRequest => Problem::BadPrompt { at },
-        Trouble::Drop
-        | Trouble::Stall
-        | Trouble::BrokenJson
-        | Trouble::Truncated
-        | Trouble::Html502
-        | Trouble::ContentFilter
-        | Trouble::Refusal
-        | Trouble::Empty
-        | Trouble::InvalidJson
-        | Trouble::Length => return None,
-    })
+) -> Option<Problem> {
+    let wait = |seconds| Some(config.retry_after.unwrap_or(Duration::from_secs(seconds)));
+    let mut problem = match kind {
+        Trouble::UnknownModel => Problem::no_model(model),
+        Trouble::Error500 => Problem::new("server_error", "server_error"),
+        Trouble::Error503 => Problem::new("overload", "unavailable"),
+        Trouble::Overloaded => Problem::new("overload", "overloaded"),
+        Trouble::RateLimit => Problem::rate("rate_limit", "requests", wait(1)),
+        Trouble::Quota => Problem::new("no_credit", "no_credit"),
+        Trouble::Unauthorized => Problem::new("key", "wrong_key"),
+        Trouble::BadRequest => Problem::new("bad_prompt", "bad_prompt"),
+        _ => return None,
+    };
+    if kind == Trouble::Error503 {
+        problem.wait = wait(2);
+    }
+    if kind == Trouble::BadRequest {
+        problem.facts.set("param", at);
+    }
+    Some(problem)
 }
 
 /// The text of an answer; empty if the limit leaves no token for it.

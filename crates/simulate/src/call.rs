@@ -7,13 +7,17 @@ use std::time::{Duration, Instant};
 
 use super::Trouble;
 use super::answer::{self, Place};
-use super::dialect::{self, Dialect, Work};
-use super::http::{Endpoint, Request};
+use super::dialect::{Content, Dialect, Endpoint, Work};
+use super::http::Request;
 use super::ledger::{Ask, Call, Delivery, Verdict};
-use super::prompt::{Problem, Prompt};
+use super::prompt::Problem;
 use super::reply::Head;
 use super::script::unit;
 use super::serve::{Connection, Next, Shared};
+use super::trouble::Form;
+
+/// How long a call hangs unless a test says otherwise.
+const STALL: Duration = Duration::from_secs(20);
 
 /// How much of a reply is sent before the connection is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,8 +31,6 @@ enum Sent {
 struct Job {
     dialect: Dialect,
     work: Work,
-    /// The key of the first prompt.
-    key: u64,
     now: Duration,
 }
 
@@ -37,7 +39,7 @@ impl Connection<'_> {
     pub(super) fn call(
         &mut self,
         endpoint: &Endpoint,
-        request: &Request<'_>,
+        request: &Request,
         arrived: Instant,
         now: Duration,
     ) -> Next {
@@ -47,60 +49,49 @@ impl Connection<'_> {
         // the client may be gone by then.
         let held = self.shared.gate.is_held();
         let admitted = if self.shared.is_loading(now) {
-            Err(Problem::Loading)
+            Err(Problem::new("loading", "loading"))
         } else {
             dialect.admit(request, config)
         };
-        let read = admitted
-            .and_then(|()| dialect::read(endpoint, dialect, request).map_err(Problem::Fault));
+        let read = admitted.and_then(|()| Ok(dialect.read(endpoint, request, config)?));
         let work = match read {
             Ok(work) => work,
             Err(problem) => {
-                let ask = match problem {
-                    Problem::Fault(_) => Ask::Malformed,
-                    _ => Ask::Rejected,
+                let ask = if problem.is_malformed() {
+                    Ask::Malformed
+                } else {
+                    Ask::Rejected
                 };
                 let call = ledger.arrive(now, ask, config);
                 let head = self.problem(dialect, &problem, &call, now);
                 return self.finish(request, &call, head, Sent::Whole, held);
             }
         };
-        if let (Work::Answer(_), Some(recorder)) = (&work, &config.recorder) {
-            recorder.record(request.body);
+        if let (Content::Answer(_), Some(recorder)) = (&work.content, &config.recorder) {
+            recorder.record(&request.body);
         }
-        let keys = work.keys();
-        let ask = if config.knows_model(work.model()) {
-            work.ask(&keys, config)
-        } else {
-            Ask::UnknownModel { keys: &keys }
-        };
-        let mut call = ledger.arrive(now, ask, config);
-        if let Ask::UnknownModel { .. } = ask {
-            let problem = Problem::NoModel(work.model());
-            let head = self.problem(dialect, &problem, &call, now);
+        if !config.knows_model(&work.model) {
+            let call = ledger.arrive(now, Ask::UnknownModel { keys: &work.keys }, config);
+            let head = self.problem(dialect, &Problem::no_model(&work.model), &call, now);
             return self.finish(request, &call, head, Sent::Whole, held);
         }
-        let key = keys.first().copied().unwrap_or_default();
-        let job = Job {
-            dialect,
-            work,
-            key,
-            now,
-        };
+        let mut call = ledger.arrive(now, Ask::Work(&work), config);
+        let mut job = Job { dialect, work, now };
         call.cost = self.cost(&call, &job);
-        let (head, sent, waited) = self.prepare_reply(&call, job, arrived);
+        let (head, sent, waited) = self.prepare_reply(&call, &mut job, arrived);
         self.finish(request, &call, head, sent, waited || held)
     }
 
     /// Prepares the reply to a valid call, after its latency; the last value is whether it waited.
-    fn prepare_reply(&mut self, call: &Call, job: Job, arrived: Instant) -> (Head, Sent, bool) {
+    fn prepare_reply(
+        &mut self,
+        call: &Call,
+        job: &mut Job,
+        arrived: Instant,
+    ) -> (Head, Sent, bool) {
         match call.verdict {
             Verdict::Limited(denial) => {
-                let problem = Problem::Limited {
-                    denial,
-                    model: job.work.model(),
-                    wait: denial.wait,
-                };
+                let problem = Problem::limited(&denial, &job.work.model);
                 let head = self.problem(job.dialect, &problem, call, job.now);
                 (head, Sent::Whole, false)
             }
@@ -119,7 +110,7 @@ impl Connection<'_> {
             }
             Verdict::Plain => {
                 let waited = self.wait(arrived, call);
-                (self.good(call, &job), Sent::Whole, waited)
+                (self.good(call, job, None), Sent::Whole, waited)
             }
         }
     }
@@ -132,35 +123,30 @@ impl Connection<'_> {
             Verdict::Trouble(kind) if kind.is_paid() => Some(kind),
             Verdict::Trouble(_) | Verdict::Limited(_) | Verdict::Busy => return 0,
         };
-        match &job.work {
-            Work::Answer(prompt) => {
+        match &job.work.content {
+            Content::Answer(prompt) => {
                 let tokens = answer::tokens(prompt, config, odd);
                 config.prices.cost(&prompt.model, tokens, prompt.flex)
             }
-            Work::Vectors(_) | Work::Sound(_) => 0,
+            Content::Vectors(_) | Content::Sound(_) => 0,
         }
     }
 
     /// Prepares the reply to a call that meets the problem `kind`.
-    fn trouble(&mut self, kind: Trouble, call: &Call, mut job: Job) -> (Head, Sent) {
+    fn trouble(&mut self, kind: Trouble, call: &Call, job: &mut Job) -> (Head, Sent) {
         let config = &self.shared.config;
-        let model = job.work.model().to_owned();
-        let at = match job.work {
-            Work::Vectors(_) | Work::Sound(_) => "input",
-            Work::Answer(_) => "messages",
-        };
-        let problem = match kind {
+        match kind {
             Trouble::Drop | Trouble::Stall => return (Head::default(), Sent::Nothing),
-            Trouble::BrokenJson if matches!(job.work, Work::Sound(_)) => {
+            Trouble::BrokenJson if job.work.form == Form::Sound => {
                 self.body.extend_from_slice(b"{\"status\": \"queued\"");
                 return (self.head(job.dialect, job.now), Sent::Whole);
             }
             Trouble::BrokenJson => {
-                let head = self.good(call, &job);
+                let head = self.good(call, job, None);
                 self.body.truncate(self.body.len() / 2);
                 return (head, Sent::Whole);
             }
-            Trouble::Truncated => return (self.good(call, &job), Sent::Cut),
+            Trouble::Truncated => return (self.good(call, job, None), Sent::Cut),
             Trouble::Html502 => {
                 self.body.extend_from_slice(
                     b"<html><head><title>502 Bad Gateway</title></head>\
@@ -173,77 +159,54 @@ impl Connection<'_> {
                 };
                 return (head, Sent::Whole);
             }
-            kind => match answer::problem(kind, config, &model, at) {
-                Some(problem) => problem,
-                None => return (self.odd(kind, call, &mut job), Sent::Whole),
-            },
+            _ => {}
+        }
+        let at = match job.work.content {
+            Content::Vectors(_) | Content::Sound(_) => "input",
+            Content::Answer(_) => "messages",
         };
-        let head = self.problem(job.dialect, &problem, call, job.now);
+        let head = match answer::problem(kind, config, &job.work.model, at) {
+            Some(problem) => self.problem(job.dialect, &problem, call, job.now),
+            None => self.good(call, job, Some(kind)),
+        };
         (head, Sent::Whole)
     }
 
-    /// Prepares the requested reply.
-    fn good(&mut self, call: &Call, job: &Job) -> Head {
-        match &job.work {
-            Work::Vectors(pack) => job.dialect.vectors(&mut self.body, pack),
-            Work::Answer(prompt) => self.write_answer(call, job, prompt, None),
-            Work::Sound(speech) => speech.write(&mut self.body),
-        }
-        self.head_of(job)
-    }
-
-    /// Prepares a reply with status 200 that is not the requested one.
-    fn odd(&mut self, kind: Trouble, call: &Call, job: &mut Job) -> Head {
-        match &mut job.work {
-            Work::Vectors(pack) => {
-                pack.clear();
+    /// Prepares the requested reply; with `odd`, one with status 200 that is not the requested one.
+    fn good(&mut self, call: &Call, job: &mut Job, odd: Option<Trouble>) -> Head {
+        let mut head = self.head(job.dialect, job.now);
+        match &mut job.work.content {
+            Content::Vectors(pack) => {
+                if odd.is_some() {
+                    pack.inputs.clear();
+                }
                 job.dialect.vectors(&mut self.body, pack);
             }
-            Work::Sound(speech) => {
-                speech.clear();
+            Content::Sound(speech) => {
+                if odd.is_some() {
+                    speech.text.clear();
+                }
                 speech.write(&mut self.body);
+                head.media = Some("audio/wav");
             }
-            Work::Answer(_) => {}
+            Content::Answer(prompt) => {
+                let place = Place {
+                    call: call.number,
+                    created: self.shared.epoch + job.now.as_secs(),
+                    key: job.work.keys[0],
+                };
+                let config = &self.shared.config;
+                answer::write(&mut self.body, job.dialect, config, prompt, odd, place);
+            }
         }
-        if let Work::Answer(prompt) = &job.work {
-            self.write_answer(call, job, prompt, Some(kind));
-        }
-        self.head_of(job)
+        head
     }
 
-    /// The head of the requested reply.
-    fn head_of(&self, job: &Job) -> Head {
-        Head {
-            media: matches!(job.work, Work::Sound(_)).then_some("audio/wav"),
-            ..self.head(job.dialect, job.now)
-        }
-    }
-
-    fn write_answer(&mut self, call: &Call, job: &Job, prompt: &Prompt, odd: Option<Trouble>) {
-        let place = self.place(call, job);
-        let config = &self.shared.config;
-        answer::write(&mut self.body, job.dialect, config, prompt, odd, place);
-    }
-
-    fn place(&self, call: &Call, job: &Job) -> Place {
-        Place {
-            call: call.number,
-            created: self.shared.epoch + job.now.as_secs(),
-            key: job.key,
-        }
-    }
-
-    fn problem(
-        &mut self,
-        dialect: Dialect,
-        problem: &Problem<'_>,
-        call: &Call,
-        now: Duration,
-    ) -> Head {
+    fn problem(&mut self, dialect: Dialect, problem: &Problem, call: &Call, now: Duration) -> Head {
         let status = dialect.problem(&mut self.body, problem, call.number);
         Head {
             status,
-            retry_after: problem.wait(),
+            retry_after: problem.wait,
             ..self.head(dialect, now)
         }
     }
@@ -272,7 +235,7 @@ impl Connection<'_> {
 
     /// Hangs until the client disconnects, the time is over, or the simulator stops. The socket reports all of these.
     fn stall(&self) {
-        let stall = self.shared.config.stall;
+        let stall = self.shared.config.stall.unwrap_or(STALL);
         let deadline = Instant::now() + stall;
         let timeout = Some(stall.max(Duration::from_millis(1)));
         let pipelined = self.stream.set_read_timeout(timeout).is_ok()
@@ -285,7 +248,7 @@ impl Connection<'_> {
     /// Ends a call: settles it, then sends the content of `body`.
     fn finish(
         &mut self,
-        request: &Request<'_>,
+        request: &Request,
         call: &Call,
         mut head: Head,
         sent: Sent,

@@ -1,13 +1,44 @@
 //! The API of a request, and its translation from bytes to a prompt and back. One module per dialect does the latter.
 
+use std::collections::BTreeSet;
+
+use super::anthropic::Version;
 use super::embed::{self, Pack};
-use super::http::{Endpoint, Request};
-use super::ledger::Ask;
-use super::prompt::{Answer, Fault, Problem, Prompt, Tokens};
+use super::fault::Fault;
+use super::http::Request;
+use super::prompt::{Answer, Problem, Prompt, Tokens};
 use super::script::prompt_key;
 use super::speech::Speech;
 use super::trouble::Form;
+use super::vendor::{Row, row};
 use super::{SimConfig, Vendor, anthropic, gemini, openai, problems};
+
+/// The endpoint of a call, with the model if it is a part of the path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Endpoint {
+    Chat,
+    Messages,
+    Generate(String),
+    Embeddings,
+    Speech,
+    BatchEmbed(String),
+}
+
+impl Endpoint {
+    pub(super) fn of(path: &str) -> Option<Endpoint> {
+        Some(match path {
+            "/v1/chat/completions" => Endpoint::Chat,
+            "/v1/messages" => Endpoint::Messages,
+            "/v1/embeddings" => Endpoint::Embeddings,
+            "/v1/audio/speech" => Endpoint::Speech,
+            _ => match path.strip_prefix("/v1beta/models/")?.rsplit_once(':')? {
+                (model, "generateContent") => Endpoint::Generate(model.to_owned()),
+                (model, "batchEmbedContents") => Endpoint::BatchEmbed(model.to_owned()),
+                _ => return None,
+            },
+        })
+    }
+}
 
 /// A protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,56 +57,69 @@ impl Default for Dialect {
 
 /// The request of a call.
 #[derive(Debug)]
-pub(super) enum Work {
+pub(super) struct Work {
+    pub(super) model: String,
+    /// The keys of its prompts, without duplicates.
+    pub(super) keys: Vec<u64>,
+    /// The tokens that its normal reply reports.
+    pub(super) tokens: u64,
+    pub(super) form: Form,
+    /// How many vectors it wants to have.
+    pub(super) inputs: u64,
+    pub(super) content: Content,
+}
+
+#[derive(Debug)]
+pub(super) enum Content {
     Answer(Prompt),
     Vectors(Pack),
     Sound(Speech),
 }
 
 impl Work {
-    pub(super) fn model(&self) -> &str {
-        match self {
-            Work::Answer(prompt) => &prompt.model,
-            Work::Vectors(pack) => &pack.model,
-            Work::Sound(speech) => &speech.model,
+    fn of_prompt(prompt: Prompt, config: &SimConfig) -> Work {
+        Work {
+            model: prompt.model.clone(),
+            keys: vec![prompt_key(&prompt.text)],
+            tokens: Tokens::of(&prompt, config).total(),
+            form: Form::of(prompt.shape.is_some()),
+            inputs: 0,
+            content: Content::Answer(prompt),
         }
     }
 
-    /// The keys of its prompts, without duplicates.
-    pub(super) fn keys(&self) -> Vec<u64> {
-        match self {
-            Work::Answer(prompt) => vec![prompt_key(&prompt.text)],
-            Work::Vectors(pack) => pack.keys.clone(),
-            Work::Sound(speech) => vec![speech.key],
+    fn of_pack(pack: Pack) -> Work {
+        let keys: BTreeSet<_> = pack
+            .inputs
+            .iter()
+            .map(|(text, _)| prompt_key(text))
+            .collect();
+        Work {
+            model: pack.model.clone(),
+            keys: keys.into_iter().collect(),
+            tokens: pack.tokens(),
+            form: Form::Vectors,
+            inputs: pack.inputs.len() as u64,
+            content: Content::Vectors(pack),
         }
     }
 
-    /// Its question to the ledger, with its [`keys`](Work::keys).
-    pub(super) fn ask<'w>(&'w self, keys: &'w [u64], config: &SimConfig) -> Ask<'w> {
-        let (tokens, form, inputs) = match self {
-            Work::Answer(prompt) => {
-                let form = match prompt.shape {
-                    Some(_) => Form::Shaped,
-                    None => Form::Text,
-                };
-                (Tokens::of(prompt, config).total(), form, 0)
-            }
-            Work::Vectors(pack) => (pack.tokens, Form::Vectors, pack.len() as u64),
-            Work::Sound(speech) => (speech.tokens, Form::Sound, 0),
-        };
-        Ask::Prompt {
-            model: self.model(),
-            keys,
-            tokens,
-            form,
-            inputs,
+    fn of_speech(speech: Speech) -> Work {
+        Work {
+            model: speech.model.clone(),
+            keys: vec![prompt_key(&speech.text)],
+            // A token for every four bytes of text, rounded up.
+            tokens: (speech.text.len() as u64).div_ceil(4),
+            form: Form::Sound,
+            inputs: 0,
+            content: Content::Sound(speech),
         }
     }
 }
 
 impl Dialect {
     /// The dialect of paths below `/v1` or `/openai/v1`.
-    pub(super) fn openai(request: &Request<'_>, config: &SimConfig) -> Dialect {
+    pub(super) fn openai(request: &Request, config: &SimConfig) -> Dialect {
         Dialect::OpenAi(if request.groq && config.vendor != Some(Vendor::Azure) {
             Some(Vendor::Groq)
         } else {
@@ -83,7 +127,7 @@ impl Dialect {
         })
     }
 
-    pub(super) fn of(endpoint: &Endpoint, request: &Request<'_>, config: &SimConfig) -> Dialect {
+    pub(super) fn of(endpoint: &Endpoint, request: &Request, config: &SimConfig) -> Dialect {
         match endpoint {
             Endpoint::Chat | Endpoint::Embeddings | Endpoint::Speech => {
                 Dialect::openai(request, config)
@@ -96,32 +140,31 @@ impl Dialect {
     /// The vendor whose errors are used.
     pub(super) fn vendor_name(self) -> &'static str {
         match self {
-            Dialect::OpenAi(Some(vendor)) => vendor.name(),
-            Dialect::OpenAi(None) => "openai",
+            Dialect::OpenAi(vendor) => vendor.map_or("openai", Vendor::name),
             Dialect::Anthropic => "anthropic",
             Dialect::Gemini => "gemini",
         }
     }
 
-    pub(super) fn has_embeddings(self) -> bool {
-        !matches!(self, Dialect::OpenAi(Some(vendor)) if !vendor.has_embeddings())
+    /// What a vendor of OpenAI's API has of its own.
+    pub(super) fn row(self) -> &'static Row {
+        match self {
+            Dialect::OpenAi(vendor) => row(vendor),
+            Dialect::Anthropic | Dialect::Gemini => row(None),
+        }
     }
 
     /// Rejects a request because of its headers or its address, mostly because of its key.
-    pub(super) fn admit(
-        self,
-        request: &Request<'_>,
-        config: &SimConfig,
-    ) -> Result<(), Problem<'static>> {
+    pub(super) fn admit(self, request: &Request, config: &SimConfig) -> Result<(), Problem> {
         match self {
             Dialect::OpenAi(vendor) => openai::admit(request, config, vendor),
-            Dialect::Anthropic => anthropic::admit(request),
-            Dialect::Gemini => gemini::admit(request),
+            Dialect::Anthropic => anthropic::admit(request, config),
+            Dialect::Gemini => gemini::admit(request, config),
         }
     }
 
     /// Appends an error body and returns its status.
-    pub(super) fn problem(self, out: &mut Vec<u8>, problem: &Problem<'_>, call: u64) -> u16 {
+    pub(super) fn problem(self, out: &mut Vec<u8>, problem: &Problem, call: u64) -> u16 {
         problems::write(out, problem, self.vendor_name(), call)
     }
 
@@ -141,25 +184,41 @@ impl Dialect {
             Dialect::OpenAi(_) | Dialect::Anthropic => embed::write_openai(out, pack),
         }
     }
-}
 
-/// Reads a request.
-pub(super) fn read(
-    endpoint: &Endpoint,
-    dialect: Dialect,
-    request: &Request<'_>,
-) -> Result<Work, Fault> {
-    let vendor = match dialect {
-        Dialect::OpenAi(vendor) => vendor,
-        Dialect::Anthropic | Dialect::Gemini => None,
-    };
-    let body = request.body;
-    match endpoint {
-        Endpoint::Chat => openai::parse(body, vendor).map(Work::Answer),
-        Endpoint::Messages => anthropic::parse(body, request.version).map(Work::Answer),
-        Endpoint::Generate(model) => gemini::parse(body, model).map(Work::Answer),
-        Endpoint::Embeddings => embed::parse_openai(body, vendor).map(Work::Vectors),
-        Endpoint::Speech => Speech::parse(body).map(Work::Sound),
-        Endpoint::BatchEmbed(model) => embed::parse_gemini(body, model).map(Work::Vectors),
+    /// Reads the body of a request for an answer; `model` is that of the address, or of the whole batch.
+    pub(super) fn prompt(
+        self,
+        body: &[u8],
+        version: Version,
+        model: &str,
+    ) -> Result<Prompt, Fault> {
+        match self {
+            Dialect::OpenAi(vendor) => openai::parse(body, vendor),
+            Dialect::Anthropic => anthropic::parse(body, version),
+            Dialect::Gemini => gemini::parse(body, model),
+        }
+    }
+
+    /// Reads the request of a call.
+    pub(super) fn read(
+        self,
+        endpoint: &Endpoint,
+        request: &Request,
+        config: &SimConfig,
+    ) -> Result<Work, Fault> {
+        let body = &request.body;
+        let rule = self.row().embeddings.as_deref().unwrap_or_default();
+        let version = Version::of(request);
+        let prompt = |model: &str| {
+            let prompt = self.prompt(body, version, model)?;
+            Ok(Work::of_prompt(prompt, config))
+        };
+        match endpoint {
+            Endpoint::Chat | Endpoint::Messages => prompt(""),
+            Endpoint::Generate(model) => prompt(model),
+            Endpoint::Embeddings => embed::parse_openai(body, rule).map(Work::of_pack),
+            Endpoint::Speech => Speech::parse(body).map(Work::of_speech),
+            Endpoint::BatchEmbed(model) => embed::parse_gemini(body, model).map(Work::of_pack),
+        }
     }
 }

@@ -1,21 +1,33 @@
 //! Counts calls, and decides the outcome of each: the trouble of its prompts, and the limits. One lock protects
 //! everything, so the counts are consistent at any time; it is held briefly, twice per call, and never during I/O.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
 use super::config::LONGEST;
+use super::dialect::Work;
 use super::limits::{Denial, Limits, Told};
-use super::memory::Prompts;
 use super::trouble::Form;
 use super::{SimConfig, SimStats, Trouble};
 
 #[derive(Debug)]
 pub(super) struct Ledger {
-    track: bool,
     inner: Mutex<Inner>,
     changed: Condvar,
+}
+
+/// What is remembered of a prompt.
+#[derive(Debug, Default)]
+struct Memory {
+    /// Only ever compared for equality, so it may wrap.
+    calls: u8,
+    /// Calls of unknown outcome that no other call has followed yet.
+    uncertain: u8,
+    /// How many calls met the prompt's trouble, up to 255.
+    met: u8,
+    paid: bool,
 }
 
 /// The contents of a call, once its request has been parsed.
@@ -27,21 +39,14 @@ pub(super) enum Ask<'a> {
     Malformed,
     /// Its model does not exist.
     UnknownModel { keys: &'a [u64] },
-    /// A valid request, whose normal reply would report this many tokens. The keys are distinct.
-    Prompt {
-        model: &'a str,
-        keys: &'a [u64],
-        tokens: u64,
-        form: Form,
-        /// How many vectors it wants to have.
-        inputs: u64,
-    },
+    /// A valid request.
+    Work(&'a Work),
 }
 
 /// The outcome of a call.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Verdict {
-    /// The normal reply: an answer for [`Ask::Prompt`], otherwise its error.
+    /// The normal reply: an answer for [`Ask::Work`], otherwise its error.
     Plain,
     Trouble(Trouble),
     Limited(Denial),
@@ -71,31 +76,13 @@ pub(super) struct Call {
     /// It counts among those that are being answered.
     admitted: bool,
     /// Of each prompt which of its calls this is, if its fate may yet be unknown to the client.
-    memos: Memos,
+    memos: Vec<Memo>,
     inputs: u64,
     /// What it costs, in picodollars. Set when the reply has been prepared.
     pub(super) cost: u64,
 }
 
-/// A chat call has one prompt, and needs no allocation.
-#[derive(Debug)]
-enum Memos {
-    None,
-    One(Memo),
-    Many(Vec<Memo>),
-}
-
 type Memo = (u64, u8);
-
-impl Memos {
-    fn as_slice(&self) -> &[Memo] {
-        match self {
-            Memos::None => &[],
-            Memos::One(memo) => std::slice::from_ref(memo),
-            Memos::Many(memos) => memos,
-        }
-    }
-}
 
 /// The trouble of each request, and how many prompts had been billed before.
 type Bought = (Vec<Option<Trouble>>, u64);
@@ -118,7 +105,8 @@ struct Inner {
     limits: Limits,
     /// The limits of models that have separate ones.
     own_limits: Vec<(String, Limits)>,
-    prompts: Prompts,
+    /// All prompts seen, by their keys.
+    prompts: HashMap<u64, Memory>,
     /// Calls that are being answered.
     admitted: u64,
     version: u64,
@@ -127,13 +115,12 @@ struct Inner {
 impl Ledger {
     pub(super) fn new(config: &SimConfig) -> Ledger {
         Ledger {
-            track: config.track,
             inner: Mutex::new(Inner {
                 stats: SimStats::default(),
                 met: [0; Trouble::ALL.len()],
                 limits: Limits::new(config.rpm, config.burst, config.tpm),
                 own_limits: config.own_limits(),
-                prompts: Prompts::default(),
+                prompts: HashMap::new(),
                 admitted: 0,
                 version: 0,
             }),
@@ -144,7 +131,7 @@ impl Ledger {
     /// Counts a call that arrived at `now` (since the start) and decides its outcome.
     pub(super) fn arrive(&self, now: Duration, ask: Ask<'_>, config: &SimConfig) -> Call {
         let mut inner = self.inner.lock();
-        let call = inner.arrive(now, ask, config, self.track);
+        let call = inner.arrive(now, ask, config);
         self.publish(&mut inner);
         call
     }
@@ -188,7 +175,7 @@ impl Ledger {
         let before = inner.stats.paid_twice;
         let met = asked
             .iter()
-            .map(|(key, form)| inner.buy(*key, *form, config, self.track))
+            .map(|(key, form)| inner.buy(*key, *form, config))
             .collect();
         let again = inner.stats.paid_twice - before;
         self.publish(&mut inner);
@@ -254,7 +241,7 @@ impl Ledger {
 }
 
 impl Inner {
-    fn arrive(&mut self, now: Duration, ask: Ask<'_>, config: &SimConfig, track: bool) -> Call {
+    fn arrive(&mut self, now: Duration, ask: Ask<'_>, config: &SimConfig) -> Call {
         let millis = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
         let stats = &mut self.stats;
         if stats.calls == 0 {
@@ -264,73 +251,51 @@ impl Inner {
         stats.calls += 1;
         stats.in_flight += 1;
         stats.max_in_flight = stats.max_in_flight.max(stats.in_flight);
-        let number = stats.calls;
-
-        let model = match ask {
-            Ask::Prompt { model, .. } => model,
-            _ => "",
+        let mut call = Call {
+            verdict: Verdict::Plain,
+            number: stats.calls,
+            limits: [None; 2],
+            admitted: false,
+            memos: Vec::new(),
+            inputs: 0,
+            cost: 0,
         };
-        let mut wanted = 0;
-        let mut memos = Memos::None;
-        let wanted_an_answer = matches!(ask, Ask::Prompt { .. });
-        let verdict = match ask {
-            Ask::Rejected => Verdict::Plain,
-            Ask::Malformed => {
-                stats.malformed += 1;
-                Verdict::Plain
-            }
-            Ask::UnknownModel { keys } => {
-                memos = self.meet(keys, track);
-                Verdict::Plain
-            }
-            Ask::Prompt {
-                keys,
-                tokens,
-                form,
-                inputs,
-                ..
-            } => {
-                wanted = inputs;
-                stats.embedding_calls += u64::from(form == Form::Vectors);
-                stats.speech_calls += u64::from(form == Form::Sound);
-                memos = self.meet(keys, track);
-                let trouble = self.trouble(keys, form, config);
-                let verdict = self.judge(now, model, tokens, trouble, config);
-                if let Verdict::Trouble(kind) = verdict {
+        let mut model = "";
+        match ask {
+            Ask::Rejected => {}
+            Ask::Malformed => stats.malformed += 1,
+            Ask::UnknownModel { keys } => call.memos = self.meet(keys),
+            Ask::Work(work) => {
+                stats.embedding_calls += u64::from(work.form == Form::Vectors);
+                stats.speech_calls += u64::from(work.form == Form::Sound);
+                model = &work.model;
+                call.inputs = work.inputs;
+                call.memos = self.meet(&work.keys);
+                let trouble = self.trouble(&work.keys, work.form, config);
+                call.verdict = self.judge(now, work, trouble, config);
+                if let Verdict::Trouble(kind) = call.verdict {
                     self.met[kind as usize] += 1;
-                    self.meet_trouble(&memos, kind, config);
+                    self.meet_trouble(&call.memos, kind, config);
                     if kind.is_uncertain() {
-                        memos = Memos::None;
+                        call.memos.clear();
                     }
                 }
-                self.count(now, verdict, keys, track);
-                verdict
+                self.count(now, call.verdict, &work.keys);
+                call.admitted = !call.verdict.is_refusal();
+                self.admitted += u64::from(call.admitted);
             }
-        };
-        let limits = if config.tell_limits {
-            self.limits_of(model).tell(now)
-        } else {
-            [None; 2]
-        };
-        let admitted = wanted_an_answer && !verdict.is_refusal();
-        self.admitted += u64::from(admitted);
-        Call {
-            verdict,
-            number,
-            limits,
-            admitted,
-            memos,
-            inputs: wanted,
-            cost: 0,
         }
+        if !config.hide_limits {
+            call.limits = self.limits_of(model).tell(now);
+        }
+        call
     }
 
     /// The outcome of a valid call with this trouble, if any.
     fn judge(
         &mut self,
         now: Duration,
-        model: &str,
-        tokens: u64,
+        work: &Work,
         trouble: Option<Trouble>,
         config: &SimConfig,
     ) -> Verdict {
@@ -338,7 +303,7 @@ impl Inner {
         match trouble {
             Some(kind) if kind.is_refusal() => Verdict::Trouble(kind),
             _ if most.is_some_and(|most| self.admitted >= most) => Verdict::Busy,
-            trouble => match (self.limits_of(model).take(now, tokens), trouble) {
+            trouble => match (self.limits_of(&work.model).take(now, work.tokens), trouble) {
                 (Err(denial), _) => Verdict::Limited(denial),
                 (Ok(()), Some(kind)) => Verdict::Trouble(kind),
                 (Ok(()), None) => Verdict::Plain,
@@ -355,51 +320,36 @@ impl Inner {
     }
 
     /// Remembers a call for each of these prompts.
-    fn meet(&mut self, keys: &[u64], track: bool) -> Memos {
-        if !track {
-            return Memos::None;
-        }
+    fn meet(&mut self, keys: &[u64]) -> Vec<Memo> {
         let mut meet = |key: &u64| {
-            let memory = self.prompts.meet(*key);
+            let memory = self.prompts.entry(*key).or_default();
             memory.calls = memory.calls.wrapping_add(1);
             self.stats.maybe_paid_resent += u64::from(std::mem::take(&mut memory.uncertain));
             (*key, memory.calls)
         };
-        match keys {
-            [key] => Memos::One(meet(key)),
-            keys => Memos::Many(keys.iter().map(meet).collect()),
-        }
+        keys.iter().map(&mut meet).collect()
     }
 
     /// The trouble of a call with these prompts. An API checks a call as a whole before it processes any input, so
     /// rejections come first, then invalid inputs.
-    fn trouble(&mut self, keys: &[u64], form: Form, config: &SimConfig) -> Option<Trouble> {
-        let prompts = &mut self.prompts;
-        let mut pending = keys.iter().filter_map(|key| {
+    fn trouble(&self, keys: &[u64], form: Form, config: &SimConfig) -> Option<Trouble> {
+        let pending = keys.iter().filter_map(|key| {
             let kind = config.plan_key(*key).filter(|kind| kind.applies_to(form))?;
-            let met = prompts.get(*key).map_or(0, |memory| memory.met);
+            let met = self.prompts.get(key).map_or(0, |memory| memory.met);
             config.script.continues(kind, met.into()).then_some(kind)
         });
-        let first = pending.next()?;
-        let rank = |kind: &Trouble| match kind {
+        // Of equal ranks the first is taken.
+        pending.min_by_key(|kind| match kind {
             kind if kind.is_refusal() => 0,
             Trouble::BadRequest => 1,
             _ => 2,
-        };
-        // Of equal ranks the first is taken.
-        Some(pending.fold(first, |best, kind| {
-            if rank(&kind) < rank(&best) {
-                kind
-            } else {
-                best
-            }
-        }))
+        })
     }
 
     /// Every prompt of the call that was to meet this kind has met it.
-    fn meet_trouble(&mut self, memos: &Memos, kind: Trouble, config: &SimConfig) {
-        for (key, _) in memos.as_slice() {
-            let Some(memory) = self.prompts.get(*key) else {
+    fn meet_trouble(&mut self, memos: &[Memo], kind: Trouble, config: &SimConfig) {
+        for (key, _) in memos {
+            let Some(memory) = self.prompts.get_mut(key) else {
                 continue;
             };
             if config.plan_key(*key) == Some(kind) {
@@ -411,32 +361,32 @@ impl Inner {
         }
     }
 
-    fn buy(&mut self, key: u64, form: Form, config: &SimConfig, track: bool) -> Option<Trouble> {
-        let _ = self.meet(&[key], track);
+    fn buy(&mut self, key: u64, form: Form, config: &SimConfig) -> Option<Trouble> {
+        let _ = self.meet(&[key]);
         let kind = self.trouble(&[key], form, config);
         let kind = kind.filter(|kind| kind.is_in_batches());
         if let Some(kind) = kind {
             self.met[kind as usize] += 1;
-            if let Some(memory) = self.prompts.get(key) {
+            if let Some(memory) = self.prompts.get_mut(&key) {
                 memory.met = memory.met.saturating_add(1);
             }
         }
         if kind.is_none_or(Trouble::is_paid) {
-            self.pay(&[key], track);
+            self.pay(&[key]);
         }
         kind
     }
 
-    fn pay(&mut self, keys: &[u64], track: bool) {
+    fn pay(&mut self, keys: &[u64]) {
         self.stats.paid += 1;
-        for key in keys.iter().filter(|_| track) {
-            let memory = self.prompts.meet(*key);
+        for key in keys {
+            let memory = self.prompts.entry(*key).or_default();
             self.stats.paid_twice += u64::from(memory.paid);
             memory.paid = true;
         }
     }
 
-    fn count(&mut self, now: Duration, verdict: Verdict, keys: &[u64], track: bool) {
+    fn count(&mut self, now: Duration, verdict: Verdict, keys: &[u64]) {
         let (accepted, paid, refused) = match verdict {
             Verdict::Plain => (true, true, false),
             Verdict::Limited(_) | Verdict::Busy => (false, false, true),
@@ -455,7 +405,7 @@ impl Inner {
             stats.refused_per_second[second] += u64::from(refused);
         }
         if paid {
-            self.pay(keys, track);
+            self.pay(keys);
         }
     }
 
@@ -476,9 +426,9 @@ impl Inner {
 
     /// A reply could not be delivered: the client's next call for the prompt, or one that is here
     /// already, is a repetition of a call that may have been paid.
-    fn abandon(&mut self, memos: &Memos) {
-        for (key, nth) in memos.as_slice() {
-            let Some(memory) = self.prompts.get(*key) else {
+    fn abandon(&mut self, memos: &[Memo]) {
+        for (key, nth) in memos {
+            let Some(memory) = self.prompts.get_mut(key) else {
                 continue;
             };
             if memory.calls == *nth {
@@ -491,9 +441,9 @@ impl Inner {
 
     fn snapshot(&self) -> SimStats {
         let mut stats = self.stats.clone();
-        stats.prompts = self.prompts.count();
+        stats.prompts = self.prompts.len() as u64;
         for kind in Trouble::ALL {
-            let met = self.met[kind as usize];
+            let met = self.met[*kind as usize];
             if met > 0 {
                 stats.by_trouble.insert(kind.name().to_owned(), met);
             }

@@ -2,30 +2,35 @@
 
 use std::time::Duration;
 
+use super::dialect::{Content, Work};
 use super::ledger::{Ask, Delivery, Ledger, Verdict};
 use super::trouble::Form;
 use super::{SimConfig, Trouble};
 
 const NOW: Duration = Duration::ZERO;
 
-fn prompt(keys: &[u64]) -> Ask<'_> {
-    Ask::Prompt {
-        model: "m",
-        keys,
+fn work(keys: &[u64], form: Form) -> Work {
+    let body = br#"{"model":"m","messages":[{"role":"user","content":"x"}]}"#;
+    Work {
+        model: "m".to_owned(),
+        keys: keys.to_vec(),
         tokens: 1,
-        form: Form::Text,
-        inputs: 0,
+        form,
+        inputs: if form == Form::Vectors {
+            keys.len() as u64
+        } else {
+            0
+        },
+        content: Content::Answer(crate::openai::parse(body, None).unwrap()),
     }
 }
 
-fn pack(keys: &[u64]) -> Ask<'_> {
-    Ask::Prompt {
-        model: "m",
-        keys,
-        tokens: 1,
-        form: Form::Vectors,
-        inputs: keys.len() as u64,
-    }
+fn prompt(keys: &[u64]) -> Work {
+    work(keys, Form::Text)
+}
+
+fn pack(keys: &[u64]) -> Work {
+    work(keys, Form::Vectors)
 }
 
 #[test]
@@ -33,7 +38,7 @@ fn a_second_answer_to_one_prompt_is_paid_twice() {
     let config = SimConfig::default();
     let ledger = Ledger::new(&config);
     for key in [1, 2, 1] {
-        let call = ledger.arrive(NOW, prompt(&[key]), &config);
+        let call = ledger.arrive(NOW, Ask::Work(&prompt(&[key])), &config);
         ledger.settle(&call, Delivery::Answered);
     }
     let stats = ledger.stats();
@@ -46,12 +51,12 @@ fn a_second_answer_to_one_prompt_is_paid_twice() {
 fn an_uncertain_call_counts_once_when_the_next_arrives() {
     let config = SimConfig::default().trouble(Trouble::Drop, 1.0);
     let ledger = Ledger::new(&config);
-    let first = ledger.arrive(NOW, prompt(&[1]), &config);
+    let first = ledger.arrive(NOW, Ask::Work(&prompt(&[1])), &config);
     assert_eq!(first.verdict, Verdict::Trouble(Trouble::Drop));
     ledger.settle(&first, Delivery::Failed);
     assert_eq!(ledger.stats().maybe_paid_resent, 0);
     for _ in 0..2 {
-        let next = ledger.arrive(NOW, prompt(&[1]), &config);
+        let next = ledger.arrive(NOW, Ask::Work(&prompt(&[1])), &config);
         assert_eq!(next.verdict, Verdict::Plain);
         ledger.settle(&next, Delivery::Answered);
         assert_eq!(ledger.stats().maybe_paid_resent, 1);
@@ -62,14 +67,14 @@ fn an_uncertain_call_counts_once_when_the_next_arrives() {
 fn an_undelivered_reply_counts_whether_the_next_call_comes_before_or_after() {
     let config = SimConfig::default();
     let ledger = Ledger::new(&config);
-    let first = ledger.arrive(NOW, prompt(&[1]), &config);
-    let second = ledger.arrive(NOW, prompt(&[1]), &config);
+    let first = ledger.arrive(NOW, Ask::Work(&prompt(&[1])), &config);
+    let second = ledger.arrive(NOW, Ask::Work(&prompt(&[1])), &config);
     ledger.settle(&first, Delivery::Gone);
     assert_eq!(ledger.stats().maybe_paid_resent, 1);
     ledger.settle(&second, Delivery::Answered);
     ledger.undelivered(&second, Delivery::Answered);
     assert_eq!(ledger.stats().maybe_paid_resent, 1);
-    let third = ledger.arrive(NOW, prompt(&[1]), &config);
+    let third = ledger.arrive(NOW, Ask::Work(&prompt(&[1])), &config);
     ledger.settle(&third, Delivery::Answered);
     let stats = ledger.stats();
     assert_eq!((stats.maybe_paid_resent, stats.answered), (2, 1));
@@ -80,7 +85,11 @@ fn accepted_and_refused_calls_fall_into_their_seconds() {
     let config = SimConfig::default().rpm(60).burst(1);
     let ledger = Ledger::new(&config);
     for millis in [100, 200, 2_500, 2_600] {
-        let call = ledger.arrive(Duration::from_millis(millis), prompt(&[millis]), &config);
+        let call = ledger.arrive(
+            Duration::from_millis(millis),
+            Ask::Work(&prompt(&[millis])),
+            &config,
+        );
         ledger.settle(&call, Delivery::Failed);
     }
     let stats = ledger.stats();
@@ -101,7 +110,7 @@ fn a_pack_is_one_call_and_each_of_its_inputs_a_prompt() {
     let config = SimConfig::default();
     let ledger = Ledger::new(&config);
     for keys in [&[1, 2, 3][..], &[3, 4]] {
-        let call = ledger.arrive(NOW, pack(keys), &config);
+        let call = ledger.arrive(NOW, Ask::Work(&pack(keys)), &config);
         ledger.settle(&call, Delivery::Answered);
     }
     let stats = ledger.stats();
@@ -114,10 +123,10 @@ fn a_pack_is_one_call_and_each_of_its_inputs_a_prompt() {
 fn all_inputs_of_a_pack_meet_a_trouble_together() {
     let config = SimConfig::default().trouble(Trouble::Drop, 1.0);
     let ledger = Ledger::new(&config);
-    let first = ledger.arrive(NOW, pack(&[1, 2, 3]), &config);
+    let first = ledger.arrive(NOW, Ask::Work(&pack(&[1, 2, 3])), &config);
     assert_eq!(first.verdict, Verdict::Trouble(Trouble::Drop));
     ledger.settle(&first, Delivery::Failed);
-    let second = ledger.arrive(NOW, pack(&[1, 2, 3]), &config);
+    let second = ledger.arrive(NOW, Ask::Work(&pack(&[1, 2, 3])), &config);
     assert_eq!(second.verdict, Verdict::Plain);
     assert_eq!(ledger.stats().maybe_paid_resent, 3);
     ledger.settle(&second, Delivery::Gone);
@@ -137,11 +146,11 @@ fn one_bad_input_goes_before_the_other_troubles_of_its_pack() {
     let keys = [key(Trouble::Error500), key(Trouble::BadRequest)];
     let ledger = Ledger::new(&config);
     for _ in 0..3 {
-        let call = ledger.arrive(NOW, pack(&keys), &config);
+        let call = ledger.arrive(NOW, Ask::Work(&pack(&keys)), &config);
         assert_eq!(call.verdict, Verdict::Trouble(Trouble::BadRequest));
         ledger.settle(&call, Delivery::Failed);
     }
-    let alone = ledger.arrive(NOW, pack(&keys[..1]), &config);
+    let alone = ledger.arrive(NOW, Ask::Work(&pack(&keys[..1])), &config);
     assert_eq!(alone.verdict, Verdict::Trouble(Trouble::Error500));
     ledger.settle(&alone, Delivery::Failed);
 }
@@ -150,14 +159,10 @@ fn one_bad_input_goes_before_the_other_troubles_of_its_pack() {
 fn a_wrong_shape_is_met_only_where_a_shape_was_asked_for() {
     let config = SimConfig::default().trouble(Trouble::InvalidJson, 1.0);
     let ledger = Ledger::new(&config);
-    let mut ask = prompt(&[1]);
-    let call = ledger.arrive(NOW, ask, &config);
+    let call = ledger.arrive(NOW, Ask::Work(&prompt(&[1])), &config);
     assert_eq!(call.verdict, Verdict::Plain);
     ledger.settle(&call, Delivery::Answered);
-    if let Ask::Prompt { form, .. } = &mut ask {
-        *form = Form::Shaped;
-    }
-    let call = ledger.arrive(NOW, ask, &config);
+    let call = ledger.arrive(NOW, Ask::Work(&work(&[1], Form::Shaped)), &config);
     assert_eq!(call.verdict, Verdict::Trouble(Trouble::InvalidJson));
     ledger.settle(&call, Delivery::Failed);
 }
@@ -173,7 +178,7 @@ fn requests_of_batches_are_paid_and_meet_troubles_as_calls_do() {
     }
     assert_eq!(ledger.stats().by_trouble["error_500"], 4);
     assert_eq!(ledger.buy(&asked, &config), (vec![None; 2], 0));
-    let call = ledger.arrive(NOW, prompt(&[1]), &config);
+    let call = ledger.arrive(NOW, Ask::Work(&prompt(&[1])), &config);
     ledger.settle(&call, Delivery::Answered);
     assert_eq!(ledger.buy(&asked[1..], &config), (vec![None], 1));
     let stats = ledger.stats();
@@ -185,7 +190,7 @@ fn troubles_of_connections_pass_batches_by() {
     let config = SimConfig::default().trouble(Trouble::Drop, 1.0);
     let ledger = Ledger::new(&config);
     assert_eq!(ledger.buy(&[(1, Form::Text)], &config), (vec![None], 0));
-    let call = ledger.arrive(NOW, prompt(&[1]), &config);
+    let call = ledger.arrive(NOW, Ask::Work(&prompt(&[1])), &config);
     assert_eq!(call.verdict, Verdict::Trouble(Trouble::Drop));
     ledger.settle(&call, Delivery::Failed);
 }

@@ -55,14 +55,13 @@ mod call;
 mod config;
 mod dialect;
 mod embed;
+mod fault;
 mod gate;
 mod gemini;
 mod http;
 mod ledger;
 mod limits;
 mod listen;
-mod memory;
-mod objects;
 mod openai;
 mod prices;
 mod problems;
@@ -76,9 +75,7 @@ mod shape;
 mod speech;
 mod stats;
 mod template;
-mod tool_rules;
 mod tools;
-mod tree;
 mod trouble;
 mod vendor;
 mod words;
@@ -117,8 +114,8 @@ pub use prices::SimPrice;
 pub use recorder::Recorder;
 pub use speech::speech;
 pub use stats::SimStats;
-pub use trouble::{Trouble, UnknownTrouble};
-pub use vendor::{UnknownVendor, Vendor};
+pub use trouble::Trouble;
+pub use vendor::{UnknownName, Vendor};
 
 use batch::Store;
 use gate::Gate;
@@ -128,9 +125,8 @@ use serve::Shared;
 
 /// A running simulator; dropping it closes all connections and joins all of its threads.
 ///
-/// In addition to the [calls](self) it answers `GET /v1/models`, `GET /health`, `GET /props` (see
-/// [`SimConfig::slots`]), `GET /_sim/stats` with its [`SimStats`] as JSON, and `GET /_sim/batches` with its
-/// [`BatchStats`].
+/// In addition to the [calls](self) it answers `GET /v1/models`, `GET /health`, `GET /_sim/stats` with its [`SimStats`]
+/// as JSON, and `GET /_sim/batches` with its [`BatchStats`].
 #[derive(Debug)]
 pub struct Simulator {
     shared: Arc<Shared>,

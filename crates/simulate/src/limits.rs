@@ -66,28 +66,18 @@ impl Limits {
             ("requests", self.requests.as_mut(), 1),
             ("tokens", self.tokens.as_mut(), tokens),
         ];
-        let mut worst: Option<Denial> = None;
-        for (name, bucket, asked) in sides {
-            let Some(bucket) = bucket else { continue };
+        let denials = sides.into_iter().filter_map(|(name, bucket, asked)| {
+            let bucket = bucket?;
             bucket.refill(now);
-            if bucket.holds(asked) {
-                continue;
-            }
-            let denial = Denial {
+            (!bucket.holds(asked)).then(|| Denial {
                 bucket: name,
                 per_minute: bucket.per_minute,
                 asked,
                 wait: bucket.wait_for(asked),
-            };
-            let longer = worst.is_none_or(|worst| match (worst.wait, denial.wait) {
-                (Some(old), Some(new)) => new > old,
-                (old, new) => old.is_some() && new.is_none(),
-            });
-            if longer {
-                worst = Some(denial);
-            }
-        }
-        if let Some(denial) = worst {
+            })
+        });
+        // The one that takes longest, or for ever.
+        if let Some(denial) = denials.max_by_key(|denial| denial.wait.unwrap_or(Duration::MAX)) {
             return Err(denial);
         }
         if let Some(bucket) = &mut self.requests {

@@ -57,7 +57,7 @@ fn a_burst_is_smaller_or_larger_than_a_minute() {
 
 #[test]
 fn limits_can_be_kept_silent() {
-    let (_sim, mut client) = start(SimConfig::default().rpm(1).tell_limits(false));
+    let (_sim, mut client) = start(SimConfig::default().rpm(1).hide_limits(true));
     client.chat("x").is(200);
     let refused = client.chat("x").is(429);
     assert_eq!(refused.header("x-ratelimit-limit-requests"), None);

@@ -7,16 +7,15 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::prompt::{Fault, Problem};
+use super::prompt::Problem;
 use super::rules;
 use super::template::Facts;
-use super::tree::snake;
 use super::words::reason;
 
 /// Each vendor's errors. A problem has several names, from the most general to its own. If a vendor has entries for
 /// several of them, the most specific entry applies.
 static TABLE: LazyLock<Table> =
-    LazyLock::new(|| rules::read("problems", include_str!("../rules/problems.json")));
+    LazyLock::new(|| rules::table("problems", include_str!("../rules/problems.json")));
 
 /// The vendors by name.
 #[derive(Debug, Deserialize)]
@@ -95,53 +94,11 @@ impl Table {
 }
 
 /// Appends the error body of a vendor and returns its status.
-pub(super) fn write(out: &mut Vec<u8>, problem: &Problem<'_>, vendor: &str, call: u64) -> u16 {
-    let mut facts = Facts::default();
+pub(super) fn write(out: &mut Vec<u8>, problem: &Problem, vendor: &str, call: u64) -> u16 {
+    let mut facts = problem.facts.clone();
     facts.set("call", call);
-    let wait = problem.wait().map(delay);
-    facts.set("delay", wait);
-    let kinds: &[&str] = match problem {
-        Problem::Loading => &["any", "loading"],
-        Problem::NoKey => &["any", "key", "no_key"],
-        Problem::WrongKey => &["any", "key", "wrong_key"],
-        Problem::Fault(fault) => {
-            place(&mut facts, fault.at());
-            match fault {
-                Fault::NotJson => &["any", "fault", "not_json"],
-                Fault::Unknown(_) => &["any", "fault", "unknown"],
-                Fault::Missing(_) => &["any", "fault", "missing"],
-                Fault::Invalid { message, .. } => {
-                    facts.set("message", message.as_str());
-                    &["any", "fault", "invalid"]
-                }
-            }
-        }
-        Problem::NoModel(model) => {
-            facts.set("model", *model);
-            &["any", "no_model"]
-        }
-        Problem::Limited { denial, model, .. } => {
-            facts.set("bucket", denial.bucket);
-            facts.set("message", denial.message(model));
-            match denial.bucket {
-                "tokens" => &["any", "rate", "limited", "limited_tokens"],
-                _ => &["any", "rate", "limited", "limited_requests"],
-            }
-        }
-        Problem::RateLimit { .. } => {
-            facts.set("bucket", "requests");
-            &["any", "rate", "rate_limit"]
-        }
-        Problem::NoCredit => &["any", "no_credit"],
-        Problem::BadPrompt { at } => {
-            facts.set("param", *at);
-            &["any", "bad_prompt"]
-        }
-        Problem::ServerError => &["any", "server_error"],
-        Problem::Unavailable { .. } => &["any", "overload", "unavailable"],
-        Problem::Overloaded => &["any", "overload", "overloaded"],
-    };
-    TABLE.write(out, vendor, kinds, facts, 400)
+    facts.set("delay", problem.wait.map(delay));
+    TABLE.write(out, vendor, &problem.names, facts, 400)
 }
 
 /// Appends the error body of a request for files or batches.
@@ -150,22 +107,6 @@ pub(super) fn write_batch(out: &mut Vec<u8>, vendor: &str, status: u16, message:
     facts.set("message", message);
     let own = format!("batch_{status}");
     TABLE.write(out, vendor, &["batch", &own], facts, status);
-}
-
-/// The place of a fault in all spellings of the vendors.
-fn place(facts: &mut Facts, at: &str) {
-    if !at.is_empty() {
-        facts.set("param", at);
-    }
-    facts.set("at", at);
-    // `messages[0].content` as `messages.0.content`.
-    facts.set("dotted", dotted(at));
-    facts.set("snake", snake(at));
-}
-
-/// `messages[0].content` as `messages.0.content`.
-pub(super) fn dotted(at: &str) -> String {
-    at.replace('[', ".").replace(']', "")
 }
 
 /// Decimal seconds, as protocol buffers write a duration.
@@ -178,73 +119,69 @@ fn delay(wait: Duration) -> String {
 mod tests {
     use super::*;
     use crate::Vendor;
+    use crate::fault::Fault;
     use serde_json::json;
 
-    fn body(problem: &Problem<'_>, vendor: Option<Vendor>) -> (u16, Value) {
+    fn body(problem: &Problem, vendor: &str) -> (u16, Value) {
         let mut out = Vec::new();
-        let status = write(&mut out, problem, vendor.map_or("openai", Vendor::name), 0);
+        let status = write(&mut out, problem, vendor, 1);
         (status, serde_json::from_slice(&out).unwrap())
     }
 
     #[test]
-    fn an_error_body_has_all_four_fields() {
-        let fault = Problem::Fault(Fault::NotJson);
-        let message = "We could not parse the JSON body of your request.";
-        let wanted = json!({"error": {"message": message, "type": "invalid_request_error",
-            "param": null, "code": null}});
-        assert_eq!(body(&fault, None), (400, wanted));
-    }
-
-    #[test]
-    fn an_unknown_field_is_refused_in_each_vendors_words() {
-        let fault = Problem::Fault(Fault::Unknown("messages[2].x".to_owned()));
+    fn each_vendor_has_its_own_words_for_an_unknown_field() {
+        let fault = Problem::from(Fault::unknown("messages[2].x"));
         let message = "Unknown parameter: 'messages[2].x'.";
         let bad = "invalid_request_error";
-        let cases = [
+        let google =
+            "Invalid JSON payload received. Unknown name \"messages[2].x\": Cannot find field.";
+        for (vendor, status, wanted) in [
             (
-                Vendor::OpenAi,
+                "openai",
                 400,
-                json!({"error": {"message": message, "type": bad,
-                "param": "messages[2].x", "code": "unknown_parameter"}}),
+                json!({"error": {"message": message, "type": bad, "param": "messages[2].x",
+                    "code": "unknown_parameter"}}),
             ),
             (
-                Vendor::Groq,
+                "groq",
                 400,
-                json!({"error": {"message": message, "type": bad,
-                "code": "unknown_parameter"}}),
+                json!({"error": {"message": message, "type": bad, "code": "unknown_parameter"}}),
             ),
             (
-                Vendor::Xai,
+                "xai",
                 400,
-                json!({"code": "Client specified an invalid argument",
-                "error": message}),
+                json!({"code": "Client specified an invalid argument", "error": message}),
             ),
             (
-                Vendor::Mistral,
+                "mistral",
                 422,
-                json!({"detail": [{"loc": ["body", "messages[2].x"],
-                "msg": "Extra inputs are not permitted", "type": "extra_forbidden"}]}),
+                json!({"detail": [{"loc": ["body", "messages[2].x"], "type": "extra_forbidden",
+                    "msg": "Extra inputs are not permitted"}]}),
             ),
             (
-                Vendor::Local,
+                "local",
                 400,
-                json!({"error": {"code": 400, "message": message,
-                "type": bad}}),
+                json!({"error": {"code": 400, "message": message, "type": bad}}),
             ),
-        ];
-        for (vendor, status, wanted) in cases {
-            assert_eq!(body(&fault, Some(vendor)), (status, wanted), "{vendor}");
+            (
+                "anthropic",
+                400,
+                json!({"type": "error", "request_id": "req_sim_1", "error": {"type": bad,
+                    "message": "messages.2.x: Extra inputs are not permitted"}}),
+            ),
+            (
+                "gemini",
+                400,
+                json!({"error": {"code": 400, "message": google, "status": "INVALID_ARGUMENT"}}),
+            ),
+        ] {
+            assert_eq!(body(&fault, vendor), (status, wanted), "{vendor}");
         }
     }
 
     #[test]
-    fn delays_are_decimal_seconds() {
-        for (millis, text) in [
-            (0, "0s"),
-            (1_500, "1.5s"),
-            (10_000, "10s"),
-            (57_238, "57.238s"),
-        ] {
+    fn a_wait_is_told_in_decimal_seconds() {
+        for (millis, text) in [(0, "0s"), (1_500, "1.5s"), (57_238, "57.238s")] {
             assert_eq!(delay(Duration::from_millis(millis)), text);
         }
     }

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use super::SimConfig;
+use super::fault::Fault;
 use super::limits::Denial;
 use super::shape::Shape;
+use super::template::Facts;
 use super::tools::{Call, Tools};
 
 /// The parts of a request that the simulator uses.
@@ -17,7 +19,7 @@ pub(super) struct Prompt {
     pub(super) cap: Option<u64>,
     /// The requested JSON format of the answer, if any.
     pub(super) shape: Option<Shape>,
-    pub(super) tools: Option<Box<Tools>>,
+    pub(super) tools: Tools,
     /// Whether it is for the flex tier.
     pub(super) flex: bool,
 }
@@ -57,6 +59,9 @@ impl Conversation {
         self.last_of_user.unwrap_or(self.last)
     }
 }
+
+/// What the model is said to think.
+pub(super) const THOUGHTS: &str = "The simulator thinks of an answer.";
 
 /// One answer to a prompt.
 #[derive(Debug)]
@@ -99,20 +104,13 @@ impl Tokens {
     /// The cost of a complete answer to `prompt`. Reasoning comes first and counts towards the limit.
     pub(super) fn of(prompt: &Prompt, config: &SimConfig) -> Tokens {
         let cap = prompt.cap.unwrap_or(u64::MAX);
-        let reasoning = config.reasoning_tokens.min(cap);
+        let (output, reasoning) = config.tokens();
+        let reasoning = reasoning.min(cap);
         Tokens {
             prompt: prompt.tokens,
             cached: config.cached_tokens.min(prompt.tokens),
-            output: config.output_tokens.min(cap - reasoning),
+            output: output.min(cap - reasoning),
             reasoning,
-        }
-    }
-
-    pub(super) fn without_output(self) -> Tokens {
-        Tokens {
-            output: 0,
-            reasoning: 0,
-            ..self
         }
     }
 
@@ -126,72 +124,65 @@ impl Tokens {
     }
 }
 
-/// An error in a request. Places are paths such as `messages[0].content`; the empty path is the whole request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Fault {
-    NotJson,
-    /// A field that the API does not know.
-    Unknown(String),
-    Missing(String),
-    Invalid {
-        at: String,
-        message: String,
-    },
-}
-
-impl Fault {
-    pub(super) fn invalid(at: impl Into<String>, message: impl Into<String>) -> Fault {
-        Fault::Invalid {
-            at: at.into(),
-            message: message.into(),
-        }
-    }
-
-    pub(super) fn at(&self) -> &str {
-        match self {
-            Fault::NotJson => "",
-            Fault::Unknown(at) | Fault::Missing(at) | Fault::Invalid { at, .. } => at,
-        }
-    }
-}
-
-/// Why a call gets an error.
+/// Why a call gets an error: its names in `rules/problems.json`, from the most general on, and the facts for its words.
 #[derive(Debug)]
-pub(super) enum Problem<'a> {
-    Loading,
-    NoKey,
-    WrongKey,
-    Fault(Fault),
-    NoModel(&'a str),
-    /// One of the simulator's own limits.
-    Limited {
-        denial: Denial,
-        model: &'a str,
-        wait: Option<Duration>,
-    },
-    RateLimit {
-        wait: Option<Duration>,
-    },
-    NoCredit,
-    /// The request is valid, but the API rejects it anyway.
-    BadPrompt {
-        at: &'static str,
-    },
-    ServerError,
-    Unavailable {
-        wait: Duration,
-    },
-    Overloaded,
+pub(super) struct Problem {
+    pub(super) names: [&'static str; 3],
+    pub(super) facts: Facts,
+    /// The wait that the client is asked for.
+    pub(super) wait: Option<Duration>,
 }
 
-impl Problem<'_> {
-    /// The wait that the client is asked for.
-    pub(super) fn wait(&self) -> Option<Duration> {
-        match self {
-            Problem::Limited { wait, .. } | Problem::RateLimit { wait } => *wait,
-            Problem::Unavailable { wait } => Some(*wait),
-            _ => None,
+impl Problem {
+    pub(super) fn new(general: &'static str, own: &'static str) -> Problem {
+        Problem {
+            names: ["any", general, own],
+            facts: Facts::default(),
+            wait: None,
         }
+    }
+
+    pub(super) fn no_model(model: &str) -> Problem {
+        let mut problem = Problem::new("no_model", "no_model");
+        problem.facts.set("model", model);
+        problem
+    }
+
+    /// A limit of requests or of tokens, or a trouble that pretends so.
+    pub(super) fn rate(own: &'static str, bucket: &'static str, wait: Option<Duration>) -> Problem {
+        let mut problem = Problem::new("rate", own);
+        problem.facts.set("bucket", bucket);
+        problem.wait = wait;
+        problem
+    }
+
+    /// One of the simulator's own limits.
+    pub(super) fn limited(denial: &Denial, model: &str) -> Problem {
+        let own = match denial.bucket {
+            "tokens" => "limited_tokens",
+            _ => "limited_requests",
+        };
+        let mut problem = Problem::rate(own, denial.bucket, denial.wait);
+        problem.facts.set("message", denial.message(model));
+        problem
+    }
+
+    /// No correct client sends such a request.
+    pub(super) fn is_malformed(&self) -> bool {
+        self.names[1] == "fault"
+    }
+}
+
+impl From<Fault> for Problem {
+    fn from(fault: Fault) -> Problem {
+        let mut problem = Problem::new("fault", fault.kind);
+        let dotted = fault.at.replace('[', ".").replace(']', "");
+        let param = Some(fault.at.as_str()).filter(|at| !at.is_empty());
+        problem.facts.set("param", param);
+        problem.facts.set("dotted", dotted);
+        problem.facts.set("message", fault.message);
+        problem.facts.set("at", fault.at);
+        problem
     }
 }
 
@@ -199,25 +190,21 @@ impl Problem<'_> {
 mod tests {
     use super::*;
 
-    fn tokens(cap: Option<u64>, config: &SimConfig) -> (u64, u64) {
-        let prompt = Prompt {
-            model: "m".into(),
-            text: "x".into(),
-            tokens: 9,
-            cap,
-            shape: None,
-            tools: None,
-            flex: false,
-        };
-        let tokens = Tokens::of(&prompt, config);
-        (tokens.reasoning, tokens.output)
-    }
-
     #[test]
     fn reasoning_comes_out_of_the_cap_first() {
         let config = SimConfig::default().output_tokens(10).reasoning_tokens(5);
-        assert_eq!(tokens(None, &config), (5, 10));
-        assert_eq!(tokens(Some(8), &config), (5, 3));
-        assert_eq!(tokens(Some(3), &config), (3, 0));
+        for (cap, reasoning, output) in [(None, 5, 10), (Some(8), 5, 3), (Some(3), 3, 0)] {
+            let prompt = Prompt {
+                model: "m".into(),
+                text: "x".into(),
+                tokens: 9,
+                cap,
+                shape: None,
+                tools: Tools::default(),
+                flex: false,
+            };
+            let tokens = Tokens::of(&prompt, &config);
+            assert_eq!((tokens.reasoning, tokens.output), (reasoning, output));
+        }
     }
 }

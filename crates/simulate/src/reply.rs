@@ -5,11 +5,9 @@ use std::fmt;
 use std::io::Write;
 use std::time::{Duration, SystemTime};
 
-use super::Vendor;
 use super::dialect::Dialect;
 use super::limits::{GoDuration, Told, millis_up};
-
-pub(super) use super::words::{Rfc3339, reason};
+use super::words::{Rfc3339, reason};
 
 /// Everything in a reply's head but the length of its body.
 #[derive(Debug, Default)]
@@ -91,36 +89,30 @@ impl Head {
 
     /// Appends what is left of both limits, with the header names of the vendor.
     fn write_limits(&self, out: &mut Vec<u8>) {
-        use Vendor::{Azure, Cerebras, Groq, Local, OpenAi};
+        let row = self.dialect.row();
         for (name, told) in NAMES.into_iter().zip(self.limits) {
             let Some(mut told) = told else { continue };
-            let daily = matches!(self.dialect, Dialect::OpenAi(Some(Groq | Cerebras)));
-            let period = match name {
-                "requests" if daily => {
-                    told = per_day(told, self.call);
-                    "day"
+            let mut period = "minute";
+            if row.daily && name == "requests" {
+                told = per_day(told, self.call);
+                period = "day";
+            }
+            let seconds = millis_up(told.reset).div_ceil(1_000);
+            let (header, reset) = match (self.dialect, &row.limits) {
+                (Dialect::Anthropic, _) => {
+                    let reset = Rfc3339(self.now.saturating_add(seconds)).to_string();
+                    ("anthropic-ratelimit-NAME-WHAT", reset)
                 }
-                _ => "minute",
-            };
-            let (header, reset) = match self.dialect {
-                Dialect::OpenAi(Some(Cerebras)) => (
-                    format!("x-ratelimit-WHAT-{name}-{period}"),
-                    told.reset.as_secs_f64().to_string(),
-                ),
-                Dialect::OpenAi(None | Some(OpenAi | Azure | Groq | Local)) => (
-                    format!("x-ratelimit-WHAT-{name}"),
-                    GoDuration(told.reset).to_string(),
-                ),
-                Dialect::Anthropic => {
-                    let seconds = millis_up(told.reset).div_ceil(1_000);
-                    let reset = Rfc3339(self.now.saturating_add(seconds));
-                    (
-                        format!("anthropic-ratelimit-{name}-WHAT"),
-                        reset.to_string(),
-                    )
+                (Dialect::OpenAi(_), Some(header)) => {
+                    if header.contains("PERIOD") {
+                        (header.as_str(), told.reset.as_secs_f64().to_string())
+                    } else {
+                        (header.as_str(), GoDuration(told.reset).to_string())
+                    }
                 }
-                Dialect::OpenAi(_) | Dialect::Gemini => return,
+                _ => return,
             };
+            let header = header.replace("NAME", name).replace("PERIOD", period);
             for (what, value) in [
                 ("limit", told.limit.to_string()),
                 ("remaining", told.remaining.to_string()),
@@ -135,15 +127,20 @@ impl Head {
     fn write_wait(&self, out: &mut Vec<u8>) {
         let Some(wait) = self.retry_after else { return };
         let millis = millis_up(wait);
-        let seconds = millis.div_ceil(1_000);
-        match self.dialect {
-            Dialect::Gemini => return,
-            Dialect::OpenAi(Some(vendor)) if !vendor.tells_waits() => return,
-            Dialect::OpenAi(Some(Vendor::Groq)) if self.status != 429 => return,
-            Dialect::OpenAi(Some(Vendor::Groq | Vendor::OpenRouter)) | Dialect::Anthropic => {}
-            Dialect::OpenAi(_) => put(out, format_args!("retry-after-ms: {millis}\r\n")),
+        let in_seconds = ["Retry-After".to_owned()];
+        let names = match self.dialect {
+            Dialect::OpenAi(_) => self.dialect.row().waits.as_slice(),
+            Dialect::Anthropic => &in_seconds,
+            Dialect::Gemini => &[],
+        };
+        for name in names {
+            let value = if name.ends_with("-ms") {
+                millis
+            } else {
+                millis.div_ceil(1_000)
+            };
+            put(out, format_args!("{name}: {value}\r\n"));
         }
-        put(out, format_args!("Retry-After: {seconds}\r\n"));
     }
 }
 
@@ -163,13 +160,10 @@ pub(super) fn put(out: &mut Vec<u8>, text: fmt::Arguments<'_>) {
     let _ = out.write_fmt(text);
 }
 
-pub(super) fn quote(out: &mut Vec<u8>, text: &str) {
-    let _ = serde_json::to_writer(out, text);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Vendor;
 
     fn head(dialect: Dialect) -> String {
         let mut out = Vec::new();
@@ -190,69 +184,52 @@ mod tests {
         String::from_utf8(out).unwrap()
     }
 
+    /// Dialects, and headers that they have, or have not.
     #[test]
-    fn a_wait_is_given_in_whole_seconds_rounded_up_and_in_milliseconds() {
-        let text = head(Dialect::OpenAi(None));
-        assert!(
-            text.ends_with("\r\nretry-after-ms: 1201\r\nRetry-After: 2\r\n\r\n{}"),
-            "{text}"
-        );
-        assert!(text.contains("x-request-id: req_sim_3\r\n"));
-    }
-
-    #[test]
-    fn groqs_requests_are_per_day() {
-        let text = head(Dialect::OpenAi(Some(Vendor::Groq)));
-        for line in [
-            "x-ratelimit-limit-requests: 86400\r\n",
-            "x-ratelimit-remaining-requests: 86397\r\n",
-            "x-ratelimit-reset-requests: 3s\r\n",
-            "x-ratelimit-limit-tokens: 60\r\n",
-            "Retry-After: 2\r\n",
+    fn each_dialect_tells_limits_and_waits_in_its_own_headers() {
+        let vendor = |vendor| Dialect::OpenAi(Some(vendor));
+        for (dialect, has, lacks) in [
+            (
+                Dialect::OpenAi(None),
+                "x-request-id: req_sim_3|x-ratelimit-reset-tokens: 1.5s|retry-after-ms: 1201|Retry-After: 2",
+                "anthropic",
+            ),
+            (
+                vendor(Vendor::Groq),
+                "x-ratelimit-limit-requests: 86400|x-ratelimit-remaining-requests: 86397|\
+                 x-ratelimit-reset-requests: 3s|x-ratelimit-limit-tokens: 60|Retry-After: 2",
+                "retry-after-ms",
+            ),
+            (
+                vendor(Vendor::Cerebras),
+                "x-ratelimit-limit-requests-day: 86400|x-ratelimit-remaining-tokens-minute: 7|\
+                 x-ratelimit-reset-tokens-minute: 1.5",
+                "limit-tokens:",
+            ),
+            (
+                Dialect::Anthropic,
+                "request-id: req_sim_3|anthropic-ratelimit-requests-limit: 60|Retry-After: 2|\
+                 anthropic-ratelimit-tokens-remaining: 7|anthropic-ratelimit-tokens-reset: 2026-11-20T05:00:02Z",
+                "x-ratelimit",
+            ),
+            (vendor(Vendor::Xai), "x-request-id: req_sim_3", "ratelimit"),
+            (
+                vendor(Vendor::DeepSeek),
+                "x-request-id: req_sim_3",
+                "Retry-After",
+            ),
+            (
+                Dialect::Gemini,
+                "HTTP/1.1 429 Too Many Requests",
+                "ratelimit",
+            ),
         ] {
-            assert!(text.contains(line), "{line}{text}");
-        }
-        assert!(!text.contains("retry-after-ms"));
-    }
-
-    #[test]
-    fn limits_of_cerebras_name_their_period() {
-        let text = head(Dialect::OpenAi(Some(Vendor::Cerebras)));
-        for line in [
-            "x-ratelimit-limit-requests-day: 86400\r\n",
-            "x-ratelimit-remaining-tokens-minute: 7\r\n",
-            "x-ratelimit-reset-tokens-minute: 1.5\r\n",
-        ] {
-            assert!(text.contains(line), "{line}{text}");
-        }
-        assert!(!text.contains("limit-tokens:"), "{text}");
-    }
-
-    #[test]
-    fn anthropics_resets_are_points_in_time() {
-        let text = head(Dialect::Anthropic);
-        for line in [
-            "\r\nrequest-id: req_sim_3\r\n",
-            "anthropic-ratelimit-requests-limit: 60\r\n",
-            "anthropic-ratelimit-tokens-remaining: 7\r\n",
-            "anthropic-ratelimit-tokens-reset: 2026-11-20T05:00:02Z\r\n",
-            "Retry-After: 2\r\n",
-        ] {
-            assert!(text.contains(line), "{line}{text}");
-        }
-        assert!(!text.contains("x-ratelimit"));
-    }
-
-    #[test]
-    fn some_tell_nothing() {
-        let quiet = [Vendor::Xai, Vendor::DeepSeek, Vendor::Fireworks];
-        let quiet = quiet.map(|vendor| Dialect::OpenAi(Some(vendor)));
-        for dialect in quiet.into_iter().chain([Dialect::Gemini]) {
-            let text = head(dialect).to_lowercase();
-            assert!(
-                !text.contains("ratelimit") && !text.contains("retry-after"),
-                "{text}"
-            );
+            let text = head(dialect);
+            assert!(text.ends_with("\r\n\r\n{}"), "{text}");
+            for line in has.split('|') {
+                assert!(text.contains(&format!("{line}\r\n")), "{line} {text}");
+            }
+            assert!(!text.contains(lacks), "{lacks} {text}");
         }
     }
 
@@ -262,7 +239,6 @@ mod tests {
             (0, "1970-01-01T00:00:00Z"),
             (951_782_399, "2000-02-28T23:59:59Z"),
             (951_868_799, "2000-02-29T23:59:59Z"),
-            (1_795_150_800, "2026-11-20T05:00:00Z"),
         ] {
             assert_eq!(Rfc3339(seconds).to_string(), text);
         }

@@ -16,7 +16,7 @@ impl Default for Script {
     fn default() -> Script {
         Script {
             shares: [0.0; KINDS],
-            times: Trouble::ALL.map(Trouble::times),
+            times: std::array::from_fn(|kind| Trouble::ALL[kind].times()),
         }
     }
 }
@@ -34,7 +34,7 @@ impl Script {
     pub(super) fn plan(&self, seed: u64, key: u64) -> Option<Trouble> {
         let place = unit(key ^ mix(seed));
         let mut end = 0.0;
-        Trouble::ALL.into_iter().find(|kind| {
+        Trouble::ALL.iter().copied().find(|kind| {
             end += self.shares[*kind as usize];
             place < end
         })
@@ -46,7 +46,7 @@ impl Script {
     }
 
     pub(super) fn check(&self) -> Result<(), String> {
-        for kind in Trouble::ALL {
+        for kind in Trouble::ALL.iter().copied() {
             let share = self.shares[kind as usize];
             if !(0.0..=1.0).contains(&share) {
                 return Err(format!(

@@ -1,21 +1,21 @@
 //! One connection from its first request to its end: selects the endpoint of a request, and decides when the connection
 //! ends. It runs on the connection's own thread. `call` makes the replies to calls; other modules parse and format.
 
-use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::io::{self, Write};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use super::Vendor;
-use super::batch::Store;
-use super::dialect::Dialect;
+use super::batch::{self, Store};
+use super::dialect::{Dialect, Endpoint};
 use super::gate::Gate;
-use super::http::{BODY_LIMIT, Method, Reader, Refusal, Request, Target};
-use super::http::{Endpoint, Version};
+use super::http::{Reader, Refusal, Request};
 use super::ledger::Ledger;
 use super::prompt::Problem;
-use super::reply::{Head, Rfc3339};
+use super::reply::Head;
+use super::words::Rfc3339;
 use super::{SimConfig, SimStats};
 
 /// A connection without any input for this time is closed.
@@ -58,7 +58,6 @@ pub(super) enum Next {
 
 /// Serves `stream` until either side closes it.
 pub(super) fn connection(shared: &Shared, stream: &TcpStream) {
-    let config = &shared.config;
     let ready = stream
         .set_nodelay(true)
         .and_then(|()| stream.set_read_timeout(Some(IDLE)));
@@ -66,8 +65,7 @@ pub(super) fn connection(shared: &Shared, stream: &TcpStream) {
         log::debug!("simulator: connection not set up: {error}");
         return;
     }
-    let key = config.api_key.as_ref().map(|key| key.0.clone());
-    let mut reader = Reader::new(stream, key);
+    let mut reader = Reader::new(stream);
     let mut connection = Connection {
         shared,
         stream,
@@ -89,7 +87,7 @@ pub(super) fn connection(shared: &Shared, stream: &TcpStream) {
 }
 
 /// Whether the vendor has an address of this kind. Azure has two kinds, which no other vendor has.
-pub(super) fn is_in_its_place(request: &Request<'_>, config: &SimConfig) -> bool {
+pub(super) fn is_in_its_place(request: &Request, config: &SimConfig) -> bool {
     match config.vendor {
         Some(Vendor::Azure) => request.groq || request.versioned,
         _ => !request.versioned,
@@ -106,69 +104,55 @@ pub(super) struct Connection<'a> {
 }
 
 impl Connection<'_> {
-    fn answer(&mut self, request: Request<'_>) -> Next {
+    fn answer(&mut self, request: Request) -> Next {
         self.body.clear();
         self.out.clear();
-        if let Target::Batch(_) = request.target {
-            return self.batch(request);
-        }
-        let request = &request;
-        let openai = Dialect::openai(request, &self.shared.config);
-        let (wanted, allow) = match &request.target {
-            Target::Call(_) if !is_in_its_place(request, &self.shared.config) => {
-                return self.nowhere(request, "at another vendor's address");
-            }
-            Target::Call(Endpoint::Embeddings) if !openai.has_embeddings() => {
-                return self.nowhere(request, "/v1/embeddings");
-            }
-            Target::Props if self.shared.config.slots.is_none() => {
-                return self.nowhere(request, "/props");
-            }
-            Target::Other(path) => return self.nowhere(request, path),
-            Target::Call(_) => (Method::Post, "POST"),
-            _ => (Method::Get, "GET"),
-        };
-        if request.method != wanted {
-            self.shared.ledger.malformed();
-            let message = format!("Not allowed to {} here.", name(&request.method));
-            invalid(&mut self.body, Some("method_not_supported"), &message);
-            let head = Head {
-                extra: Some(("Allow", allow.to_owned())),
-                ..Head::status(405)
-            };
-            return self.reply(request, head);
-        }
         let arrived = Instant::now();
         let now = arrived.duration_since(self.shared.started);
         let config = &self.shared.config;
-        let body = match &request.target {
-            Target::Call(endpoint) => return self.call(endpoint, request, arrived, now),
-            Target::Stats => json!(self.shared.stats()),
-            Target::BatchStats => json!(self.shared.batches.stats(self.shared)),
-            _ if self.shared.is_loading(now) => {
-                return self.error(request, openai, &Problem::Loading);
+        if batch::owns(&request.path) {
+            return self.batch(request);
+        }
+        let request = &request;
+        let path = request.path.as_str();
+        let openai = Dialect::openai(request, config);
+        if let Some(endpoint) = Endpoint::of(path) {
+            let has_none = endpoint == Endpoint::Embeddings && openai.row().embeddings.is_none();
+            if has_none || !is_in_its_place(request, config) || request.method != "POST" {
+                return self.nowhere(request);
             }
-            Target::Models | Target::GeminiModels => {
-                let dialect = match request.target {
-                    Target::GeminiModels => Dialect::Gemini,
-                    _ if request.version != Version::Absent => Dialect::Anthropic,
-                    _ => openai,
+            return self.call(&endpoint, request, arrived, now);
+        }
+        let body = match path {
+            _ if request.method != "GET" => return self.nowhere(request),
+            "/_sim/stats" => json!(self.shared.stats()),
+            "/_sim/batches" => json!(self.shared.batches.stats(self.shared)),
+            "/health" | "/v1/health" | "/v1/models" | "/v1beta/models"
+                if self.shared.is_loading(now) =>
+            {
+                return self.error(request, openai, &Problem::new("loading", "loading"));
+            }
+            "/health" | "/v1/health" => json!({"status": "ok"}),
+            "/v1/models" | "/v1beta/models" => {
+                let dialect = match request.header("anthropic-version") {
+                    _ if path == "/v1beta/models" => Dialect::Gemini,
+                    Some(_) => Dialect::Anthropic,
+                    None => openai,
                 };
                 if let Err(problem) = dialect.admit(request, config) {
                     return self.error(request, dialect, &problem);
                 }
                 models(config, dialect, self.shared.epoch)
             }
-            Target::Props => json!({"total_slots": config.slots}),
-            Target::Health | Target::Batch(_) | Target::Other(_) => json!({"status": "ok"}),
+            _ => return self.nowhere(request),
         };
         // Neither writing into memory nor this value can fail.
         let _ = serde_json::to_writer(&mut self.body, &body);
         self.reply(request, Head::status(200))
     }
 
-    fn error(&mut self, request: &Request<'_>, dialect: Dialect, problem: &Problem<'_>) -> Next {
-        if let Problem::Fault(_) = problem {
+    fn error(&mut self, request: &Request, dialect: Dialect, problem: &Problem) -> Next {
+        if problem.is_malformed() {
             self.shared.ledger.malformed();
         }
         let status = dialect.problem(&mut self.body, problem, 0);
@@ -176,19 +160,19 @@ impl Connection<'_> {
     }
 
     /// Replies that there is no such address. Only a request that sends something counts as malformed.
-    pub(super) fn nowhere(&mut self, request: &Request<'_>, path: &str) -> Next {
-        if request.method == Method::Post {
+    pub(super) fn nowhere(&mut self, request: &Request) -> Next {
+        if request.method == "POST" {
             self.shared.ledger.malformed();
         }
-        let message = format!("Invalid URL ({} {path})", name(&request.method));
-        invalid(&mut self.body, None, &message);
+        let message = format!("Invalid URL ({} {})", request.method, request.path);
+        invalid(&mut self.body, &message);
         self.reply(request, Head::status(404))
     }
 
     /// Sends the content of `body` as the reply to a request that is not a call.
-    fn reply(&mut self, request: &Request<'_>, mut head: Head) -> Next {
+    pub(super) fn reply(&mut self, request: &Request, mut head: Head) -> Next {
         // A reply to HEAD must not have a body. Closing the connection avoids a special case for it.
-        head.close = request.close || matches!(request.method, Method::Other(_));
+        head.close = request.close || request.method == "HEAD";
         head.write(&mut self.out, &self.body);
         if self.send().is_err() || head.close {
             return Next::Close;
@@ -198,65 +182,35 @@ impl Connection<'_> {
 
     /// Replies to a request that cannot be served.
     fn refuse(&mut self, refusal: &Refusal) {
-        let (status, message) = match refusal {
+        let (status, message) = match *refusal {
             Refusal::Closed => return,
             Refusal::Handshake => (400, "This server does not speak TLS."),
-            Refusal::BadHead => (400, "The request's head cannot be read."),
-            Refusal::HeadTooLarge => (431, "The request's head is too large."),
-            Refusal::LengthRequired => (411, "A Content-Length header is required."),
-            Refusal::BodyTooLarge => (413, "The request's body is too large."),
+            Refusal::Told(status, message) => (status, message),
         };
         self.body.clear();
         self.out.clear();
         if !matches!(refusal, Refusal::Handshake) {
             self.shared.ledger.malformed();
         }
-        invalid(&mut self.body, None, message);
+        invalid(&mut self.body, message);
         let head = Head {
             close: true,
             ..Head::status(status)
         };
         head.write(&mut self.out, &self.body);
-        if self.send().is_ok() {
-            self.linger();
-        }
+        let _ = self.send();
     }
 
     pub(super) fn send(&self) -> io::Result<()> {
         let mut stream = self.stream;
         stream.write_all(&self.out)
     }
-
-    /// Reads and drops what the client is still sending. Closing a connection with unread data would reset it, and the
-    /// reply would be lost.
-    fn linger(&self) {
-        let mut stream = self.stream;
-        let ready = stream
-            .shutdown(Shutdown::Write)
-            .and_then(|()| stream.set_read_timeout(Some(Duration::from_secs(1))));
-        let mut space = [0; 4 << 10];
-        let mut left = 2 * BODY_LIMIT;
-        while ready.is_ok() && left > 0 {
-            match stream.read(&mut space) {
-                Ok(read) if read > 0 => left = left.saturating_sub(read),
-                _ => return,
-            }
-        }
-    }
-}
-
-pub(super) fn name(method: &Method) -> &str {
-    match method {
-        Method::Get => "GET",
-        Method::Post => "POST",
-        Method::Other(name) => name,
-    }
 }
 
 /// Appends an error body in OpenAI's format, for requests that belong to no API.
-fn invalid(out: &mut Vec<u8>, code: Option<&str>, message: &str) {
+fn invalid(out: &mut Vec<u8>, message: &str) {
     let error = json!({"message": message, "type": "invalid_request_error", "param": null,
-        "code": code});
+        "code": null});
     let _ = serde_json::to_writer(out, &json!({"error": error}));
 }
 

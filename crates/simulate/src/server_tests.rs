@@ -46,8 +46,7 @@ fn the_other_endpoints_answer() {
 fn wrong_paths_methods_and_bodies_are_refused() {
     let (sim, mut client) = start(SimConfig::default());
     client.get("/v1/nothing").is(404);
-    let wrong = client.get("/v1/chat/completions");
-    assert_eq!((wrong.status, wrong.header("allow")), (405, Some("POST")));
+    client.get("/v1/chat/completions").is(404);
     for bad in ["", "{", r#"{"model":"m","messages":[]}"#] {
         let reply = client
             .call("POST /v1/chat/completions", "", bad.as_bytes())

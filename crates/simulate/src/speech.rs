@@ -1,19 +1,14 @@
 //! Speech: converts a text to audio. The audio depends only on the text and the voice, so tests detect a client that
 //! loses, repeats or swaps a part of it.
 
-use serde_json::Value;
-
-use super::objects;
-use super::prompt::Fault;
+use super::fault::Fault;
+use super::rules;
 use super::script::prompt_key;
-use super::tree::Spelling;
 
 /// Samples a second.
 const RATE: u32 = 24_000;
 /// How long a character sounds.
 const SAMPLES_PER_CHAR: usize = 480;
-/// OpenAI's limit.
-const MOST_CHARS: usize = 4_096;
 
 /// The samples of the sound that the simulator gives for a text: 24,000 a second, 20 ms for a character.
 ///
@@ -40,40 +35,20 @@ pub fn speech(text: &str, voice: &str) -> Vec<i16> {
 #[derive(Debug)]
 pub(super) struct Speech {
     pub(super) model: String,
-    text: String,
+    pub(super) text: String,
     voice: String,
-    /// Of the text.
-    pub(super) key: u64,
-    /// A token for every four bytes of text, rounded up.
-    pub(super) tokens: u64,
 }
 
 impl Speech {
     /// Reads a request in OpenAI's form.
     pub(super) fn parse(body: &[u8]) -> Result<Self, Fault> {
-        let value: Value = serde_json::from_slice(body).map_err(|_| Fault::NotJson)?;
-        let root = objects::request(&value, Spelling::Exact, "openai", "speech")?;
-        for name in ["input", "instructions"] {
-            let chars = root.text(name)?.map_or(0, |text| text.chars().count());
-            if chars > MOST_CHARS {
-                let message =
-                    format!("Invalid '{name}': at most {MOST_CHARS} characters, found {chars}.");
-                return Err(Fault::invalid(name, message));
-            }
-        }
-        let text = root.text("input")?.unwrap_or_default();
+        let root = rules::read(body, "openai", "speech")?;
+        let field = |name: &str| root[name].as_str().unwrap_or_default().to_owned();
         Ok(Self {
-            model: root.text("model")?.unwrap_or_default().to_owned(),
-            text: text.to_owned(),
-            voice: root.text("voice")?.unwrap_or_default().to_owned(),
-            key: prompt_key(text),
-            tokens: (text.len() as u64).div_ceil(4),
+            model: field("model"),
+            text: field("input"),
+            voice: field("voice"),
         })
-    }
-
-    /// Leaves the sound out of the reply.
-    pub(super) fn clear(&mut self) {
-        self.text.clear();
     }
 
     /// Appends a WAV file. Like a server that sends audio while it is generated, it does not declare the length.
@@ -94,7 +69,7 @@ impl Speech {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -110,7 +85,7 @@ mod tests {
             ("model", Value::Null),
             ("voice", json!("nobody")),
             ("input", json!("")),
-            ("input", json!("a".repeat(MOST_CHARS + 1))),
+            ("input", json!("a".repeat(4_097))),
             ("speed", json!(5)),
             ("response_format", json!("mp3")),
             ("temperature", json!(0)),

@@ -8,8 +8,7 @@ use serde::Serialize;
 ///
 /// A *call* is one `POST` to an endpoint for answers, embeddings or speech whose body arrived completely; other
 /// endpoints and requests that are invalid HTTP are not counted. Prompts are distinguished by the text of their last
-/// user message; each distinct input of an embedding call counts as a prompt. Fields marked *tracked* stay 0 if
-/// [`SimConfig::track`](super::SimConfig::track) is off.
+/// user message; each distinct input of an embedding call counts as a prompt.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct SimStats {
@@ -29,11 +28,11 @@ pub struct SimStats {
     /// The price of the paid replies that did not reach the client whole: drop, stall, truncated, broken_json, and
     /// replies that could not be delivered.
     pub billed_unseen_picos: u64,
-    /// Paid calls for a prompt that had been paid before. Tracked.
+    /// Paid calls for a prompt that had been paid before.
     pub paid_twice: u64,
     /// Calls whose outcome the client could not know and that were followed by another call for the same prompt: drop,
     /// stall, truncated, broken_json, empty, and replies that could not be delivered because the client had
-    /// disconnected. Each counts once, when the next call arrives. Tracked.
+    /// disconnected. Each counts once, when the next call arrives.
     pub maybe_paid_resent: u64,
     /// Calls with status 429, because of a limit or a trouble; also those with an exhausted account, whatever status
     /// the vendor uses for that.
@@ -47,7 +46,7 @@ pub struct SimStats {
     pub speech_calls: u64,
     /// Inputs whose vectors were sent, counted each time.
     pub embedded: u64,
-    /// Distinct prompts seen. Tracked.
+    /// Distinct prompts seen.
     pub prompts: u64,
     /// Good 200 replies written out in full.
     pub answered: u64,

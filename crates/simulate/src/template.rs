@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use super::words::Rfc3339;
 
 /// The values of a template's names.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Facts(Vec<(&'static str, Value)>);
 
 impl Facts {

@@ -1,18 +1,35 @@
 //! The kinds of trouble that the simulator can make, and the meaning of each for billing and for the client's
 //! knowledge. `config` decides which prompt meets which kind, `ledger` how often, and `serve` sends them.
 
-use std::fmt;
 use std::str::FromStr;
+
+use strum::VariantArray;
+
+use super::vendor::UnknownName;
 
 /// One way in which a provider can fail a call.
 ///
 /// A prompt meets at most one kind. A kind that ends does so separately for each prompt: the next call with the same
 /// prompt is answered normally. In text, on the command line and in
 /// [`SimStats::by_trouble`](super::SimStats::by_trouble), kinds are written in snake case.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    strum::Display,
+    strum::IntoStaticStr,
+    strum::VariantArray,
+)]
+#[strum(serialize_all = "snake_case")]
 #[non_exhaustive]
 pub enum Trouble {
     /// `error_500`: status 500 twice, then fine.
+    #[strum(serialize = "error_500")]
     Error500,
     /// `rate_limit`: status 429 with Retry-After 1 s (see
     /// [`SimConfig::retry_after`](super::SimConfig::retry_after)) once, then fine.
@@ -25,6 +42,7 @@ pub enum Trouble {
     /// `truncated`: status 200 whose Content-Length promises more than is sent before the close, once.
     Truncated,
     /// `html_502`: status 502 with an HTML page, as from a proxy in between, once.
+    #[strum(serialize = "html_502")]
     Html502,
     /// `bad_request`: status 400, always. One such input spoils a whole embedding call.
     BadRequest,
@@ -33,10 +51,9 @@ pub enum Trouble {
     ContentFilter,
     /// `stall`: no reply for [`SimConfig::stall`](super::SimConfig::stall), then a close, once.
     Stall,
-    /// `rate_limit_forever`: status 429 with Retry-After 0, always.
-    RateLimitForever,
     /// `error_503`: status 503 with Retry-After 2 s (see
     /// [`SimConfig::retry_after`](super::SimConfig::retry_after)) once, then fine.
+    #[strum(serialize = "error_503")]
     Error503,
     /// `empty`: status 200 with empty text and finish reason `stop`, or no vector, or silence of no length,
     /// once.
@@ -61,49 +78,28 @@ pub enum Trouble {
     Length,
 }
 
-/// Each kind at its own number, with its name and how many calls of one prompt meet it by default.
-const KINDS: [(Trouble, &str, Option<u32>); 19] = [
-    (Trouble::Error500, "error_500", Some(2)),
-    (Trouble::RateLimit, "rate_limit", Some(1)),
-    (Trouble::Drop, "drop", Some(1)),
-    (Trouble::BrokenJson, "broken_json", Some(1)),
-    (Trouble::Truncated, "truncated", Some(1)),
-    (Trouble::Html502, "html_502", Some(1)),
-    (Trouble::BadRequest, "bad_request", None),
-    (Trouble::ContentFilter, "content_filter", None),
-    (Trouble::Stall, "stall", Some(1)),
-    (Trouble::RateLimitForever, "rate_limit_forever", None),
-    (Trouble::Error503, "error_503", Some(1)),
-    (Trouble::Empty, "empty", Some(1)),
-    (Trouble::Quota, "quota", None),
-    (Trouble::Unauthorized, "unauthorized", None),
-    (Trouble::UnknownModel, "unknown_model", None),
-    (Trouble::InvalidJson, "invalid_json", Some(1)),
-    (Trouble::Refusal, "refusal", None),
-    (Trouble::Overloaded, "overloaded", Some(1)),
-    (Trouble::Length, "length", None),
-];
-
 impl Trouble {
     /// Every kind, in the order in which shares are laid out.
-    pub const ALL: [Trouble; KINDS.len()] = {
-        let mut all = [Trouble::Error500; KINDS.len()];
-        let mut place = 0;
-        while place < KINDS.len() {
-            all[place] = KINDS[place].0;
-            place += 1;
-        }
-        all
-    };
+    pub const ALL: &'static [Trouble] = Trouble::VARIANTS;
 
     /// The name in snake case, as [`FromStr`] accepts it.
     pub fn name(self) -> &'static str {
-        KINDS[self as usize].1
+        self.into()
     }
 
     /// Default number of calls of one prompt that meet this kind; `None` for all of them.
     pub fn times(self) -> Option<u32> {
-        KINDS[self as usize].2
+        match self {
+            Trouble::Error500 => Some(2),
+            Trouble::BadRequest
+            | Trouble::ContentFilter
+            | Trouble::Quota
+            | Trouble::Unauthorized
+            | Trouble::UnknownModel
+            | Trouble::Refusal
+            | Trouble::Length => None,
+            _ => Some(1),
+        }
     }
 
     /// Whether a real provider would charge for a call that meets this kind.
@@ -158,10 +154,7 @@ impl Trouble {
     }
 
     pub(super) fn is_429(self) -> bool {
-        matches!(
-            self,
-            Trouble::RateLimit | Trouble::RateLimitForever | Trouble::Quota
-        )
+        matches!(self, Trouble::RateLimit | Trouble::Quota)
     }
 }
 
@@ -176,38 +169,20 @@ pub(super) enum Form {
     Sound,
 }
 
-impl fmt::Display for Trouble {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
+impl Form {
+    /// Of an answer in words, in a given JSON format or not.
+    pub(super) fn of(shaped: bool) -> Form {
+        if shaped { Form::Shaped } else { Form::Text }
     }
 }
 
 impl FromStr for Trouble {
-    type Err = UnknownTrouble;
+    type Err = UnknownName;
 
-    fn from_str(text: &str) -> Result<Trouble, UnknownTrouble> {
-        Trouble::ALL
-            .into_iter()
-            .find(|kind| kind.name() == text)
-            .ok_or_else(|| UnknownTrouble(text.to_owned()))
+    fn from_str(text: &str) -> Result<Trouble, UnknownName> {
+        UnknownName::find("trouble", text, Trouble::ALL, Trouble::name)
     }
 }
-
-/// A name that is not a [`Trouble`]; its message lists the valid names.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UnknownTrouble(String);
-
-impl fmt::Display for UnknownTrouble {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "unknown trouble \"{}\"; known kinds:", self.0)?;
-        for (place, kind) in Trouble::ALL.into_iter().enumerate() {
-            write!(f, "{}{kind}", if place == 0 { " " } else { ", " })?;
-        }
-        Ok(())
-    }
-}
-
-impl std::error::Error for UnknownTrouble {}
 
 #[cfg(test)]
 mod tests {
@@ -216,28 +191,11 @@ mod tests {
     #[test]
     fn every_kind_is_read_back_from_its_name() {
         for kind in Trouble::ALL {
-            assert_eq!(kind.to_string().parse(), Ok(kind));
+            assert_eq!(kind.to_string().parse(), Ok(*kind));
+            assert!(!(kind.is_refusal() && kind.is_paid()), "{kind}");
         }
-    }
-
-    #[test]
-    fn kinds_sit_in_the_list_at_their_own_number() {
-        for (place, kind) in Trouble::ALL.into_iter().enumerate() {
-            assert_eq!(kind as usize, place);
-        }
-    }
-
-    #[test]
-    fn an_unknown_name_is_refused_with_the_known_ones() {
         let message = "explode".parse::<Trouble>().unwrap_err().to_string();
         assert!(message.contains("\"explode\""), "{message}");
         assert!(message.contains("error_500, rate_limit, drop"), "{message}");
-    }
-
-    #[test]
-    fn no_refusal_is_paid() {
-        for kind in Trouble::ALL {
-            assert!(!(kind.is_refusal() && kind.is_paid()), "{kind}");
-        }
     }
 }

@@ -56,16 +56,6 @@ fn a_stall_hangs_and_then_closes() {
 }
 
 #[test]
-fn a_lasting_rate_limit_asks_for_no_wait() {
-    let sim = troubled(Trouble::RateLimitForever);
-    for _ in 0..3 {
-        let reply = ask(&sim).is(429);
-        assert_eq!(reply.header("retry-after"), Some("0"));
-    }
-    assert_eq!((sim.stats().refused, sim.stats().accepted), (3, 0));
-}
-
-#[test]
 fn error_503_asks_for_the_configured_wait() {
     let sim = troubled(Trouble::Error503);
     let reply = ask(&sim).is(503);
@@ -110,16 +100,4 @@ fn an_empty_account_a_bad_key_and_an_unknown_model_never_end() {
         }
         assert_eq!((sim.stats().accepted, sim.stats().paid), (0, 0));
     }
-}
-
-#[test]
-fn without_tracking_a_trouble_never_ends() {
-    let config = SimConfig::default()
-        .trouble(Trouble::Html502, 1.0)
-        .track(false);
-    let sim = Simulator::start(config).unwrap();
-    for _ in 0..3 {
-        assert_eq!(ask(&sim).status, 502);
-    }
-    assert_eq!(sim.stats().prompts, 0);
 }

@@ -1,10 +1,28 @@
-//! The services with OpenAI's API, each with its own variant of it. The modules of `openai` contain the differences.
+//! The services with OpenAI's API, each with its own variant of it: a row in `rules/vendors.json`.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::LazyLock;
+
+use serde::Deserialize;
+use serde_json::Value;
+use strum::VariantArray;
+
+use super::rules;
 
 /// A service with OpenAI's API: the simulator uses its errors, bodies and headers on the paths of that API.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, strum::Display, strum::IntoStaticStr)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    strum::Display,
+    strum::IntoStaticStr,
+    strum::VariantArray,
+)]
 #[strum(serialize_all = "lowercase")]
 #[non_exhaustive]
 pub enum Vendor {
@@ -40,72 +58,105 @@ pub enum Vendor {
 
 impl Vendor {
     /// Every vendor.
-    pub const ALL: [Vendor; 13] = [
-        Vendor::OpenAi,
-        Vendor::Xai,
-        Vendor::Groq,
-        Vendor::Mistral,
-        Vendor::OpenRouter,
-        Vendor::DeepSeek,
-        Vendor::Together,
-        Vendor::Fireworks,
-        Vendor::DeepInfra,
-        Vendor::Cerebras,
-        Vendor::Nvidia,
-        Vendor::Azure,
-        Vendor::Local,
-    ];
+    pub const ALL: &'static [Vendor] = Vendor::VARIANTS;
 
     /// The name, as [`FromStr`] accepts it.
     pub fn name(self) -> &'static str {
         self.into()
     }
-
-    pub(super) fn has_embeddings(self) -> bool {
-        !matches!(self, Vendor::Groq | Vendor::DeepSeek | Vendor::Cerebras)
-    }
-
-    /// Whether its replies contain the requested wait in headers.
-    pub(super) fn tells_waits(self) -> bool {
-        matches!(
-            self,
-            Vendor::OpenAi | Vendor::Groq | Vendor::OpenRouter | Vendor::Azure | Vendor::Local
-        )
-    }
 }
 
 impl FromStr for Vendor {
-    type Err = UnknownVendor;
+    type Err = UnknownName;
 
-    fn from_str(text: &str) -> Result<Vendor, UnknownVendor> {
-        Vendor::ALL
-            .into_iter()
-            .find(|vendor| vendor.name() == text)
-            .ok_or_else(|| UnknownVendor(text.to_owned()))
+    fn from_str(text: &str) -> Result<Vendor, UnknownName> {
+        UnknownName::find("vendor", text, Vendor::ALL, Vendor::name)
     }
 }
 
-/// A name that is no [`Vendor`]; its message lists the names that are.
+/// A name that is no [`Vendor`] or no [`Trouble`](super::Trouble); its message lists the names that are.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UnknownVendor(String);
+pub struct UnknownName(String);
 
-impl fmt::Display for UnknownVendor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let known = Vendor::ALL.map(Vendor::name).join(", ");
-        write!(f, "unknown vendor \"{}\"; known ones: {known}", self.0)
+impl UnknownName {
+    pub(super) fn find<T: Copy>(
+        what: &str,
+        text: &str,
+        all: &[T],
+        name: impl Fn(T) -> &'static str,
+    ) -> Result<T, UnknownName> {
+        let found = all.iter().copied().find(|one| name(*one) == text);
+        found.ok_or_else(|| {
+            let known: Vec<_> = all.iter().map(|one| name(*one)).collect();
+            let known = known.join(", ");
+            UnknownName(format!("unknown {what} \"{text}\"; known ones: {known}"))
+        })
     }
 }
 
-impl std::error::Error for UnknownVendor {}
+impl fmt::Display for UnknownName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for UnknownName {}
+
+/// One vendor's variant of OpenAI's API.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Row {
+    /// The name by which `chat.json` knows its fields; it passes over fields that it does not know if there is none.
+    pub(super) fields: Option<String>,
+    /// The rules for parts of messages, for formats of answers, and for embeddings, which it has none of without one.
+    pub(super) parts: String,
+    pub(super) format: String,
+    pub(super) embeddings: Option<String>,
+    /// Whether a strict schema must require everything and allow nothing else.
+    #[serde(default)]
+    pub(super) strict: bool,
+    /// Whether it takes the newer of the two limits of output.
+    pub(super) newer_cap: bool,
+    /// The least and the most characters in the id of a tool's call.
+    pub(super) ids: Option<(usize, usize)>,
+    /// The field of a message that has the reasoning; `content` puts it before the text, in chunks.
+    pub(super) reasoning: Option<String>,
+    pub(super) stop: String,
+    /// Whether blank lines come before an answer, and whether the completion tokens are without those of reasoning.
+    #[serde(default)]
+    pub(super) blank: bool,
+    #[serde(default)]
+    pub(super) apart: bool,
+    /// Further fields of an answer and of its usage.
+    #[serde(default)]
+    pub(super) answer: Value,
+    #[serde(default)]
+    pub(super) usage: Value,
+    /// The header of a limit, and whether requests are counted by the day.
+    pub(super) limits: Option<String>,
+    #[serde(default)]
+    pub(super) daily: bool,
+    /// The headers with the requested wait.
+    #[serde(default)]
+    pub(super) waits: Vec<String>,
+}
+
+/// The row of a vendor; without one, of all that any vendor takes.
+pub(super) fn row(vendor: Option<Vendor>) -> &'static Row {
+    static ROWS: LazyLock<BTreeMap<String, Row>> =
+        LazyLock::new(|| rules::table("vendors", include_str!("../rules/vendors.json")));
+    &ROWS[vendor.map_or("any", Vendor::name)]
+}
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn every_vendor_is_read_back_from_its_name() {
+    fn every_vendor_is_read_back_from_its_name_and_has_a_row() {
         for vendor in Vendor::ALL {
-            assert_eq!(vendor.to_string().parse(), Ok(vendor));
+            assert_eq!(vendor.to_string().parse(), Ok(*vendor));
+            assert!(!row(Some(*vendor)).parts.is_empty());
         }
         let error = "acme".parse::<Vendor>().unwrap_err().to_string();
         assert!(

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use batchwright_simulate::{Trouble, UnknownVendor, Vendor};
+use batchwright_simulate::{Trouble, UnknownName, Vendor};
 use clap::Args;
 
 use super::values::{millis, seconds};
@@ -84,8 +84,7 @@ For example:
   batchwright run prompts.jsonl --base-url http://127.0.0.1:8080/v1 --model m";
 
 fn vendor(text: &str) -> Result<Vendor, String> {
-    text.parse()
-        .map_err(|error: UnknownVendor| error.to_string())
+    text.parse().map_err(|error: UnknownName| error.to_string())
 }
 
 fn trouble(text: &str) -> Result<(Trouble, f64), String> {

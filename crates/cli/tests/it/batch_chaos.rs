@@ -30,7 +30,7 @@ fn troubles(at: &Dialect, random: &mut Random) -> BatchConfig {
         .duration(millis(duration))
         .validation(millis(random.below(duration)))
         .listing_lag(millis(random.below(800)))
-        .reorder(random.below(2) == 0);
+        .in_order(random.below(2) == 0);
     if random.below(2) == 0 {
         let late = [0, random.below(900), 1500 + random.below(3000)];
         config = config

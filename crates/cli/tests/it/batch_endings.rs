@@ -110,7 +110,7 @@ fn only_a_line_named_by_the_provider_fails() {
 #[test]
 fn an_unnamed_faulty_line_is_halved_until_few_requests_are_called() {
     each(&[&OPENAI, &XAI, &GEMINI], |at| {
-        let site = poisoned(at, quick().name_lines(false), 300, &[117]);
+        let site = poisoned(at, quick().hide_lines(true), 300, &[117]);
         site.finish(0)
             .says("they are called one by one, at the price of calls");
         let (stats, calls) = (site.sim.batch_stats(), site.sim.stats());

@@ -127,7 +127,7 @@ impl World {
 fn batches(random: &mut Random) -> BatchConfig {
     let config = BatchConfig::default()
         .duration(SHORT)
-        .reorder(random.below(2) == 0)
+        .in_order(random.below(2) == 0)
         .duplicates(random.below(3))
         .cut_downloads(random.below(2));
     match random.below(4) {

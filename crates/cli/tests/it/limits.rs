@@ -163,7 +163,7 @@ fn an_address_without_a_server_stops_the_run() {
 #[test]
 fn progress_names_the_learned_limit_that_slows_a_run() {
     let slow = SimConfig::default().rpm(60).burst(1);
-    let silent = SimConfig::default().rpm(120).burst(1).tell_limits(false);
+    let silent = SimConfig::default().rpm(120).burst(1).hide_limits(true);
     let run = |config, prompts, flags: &str| {
         let (desk, sim) = (Desk::with(prompts), simulator(config));
         let words = format!("in.jsonl -o out.jsonl --progress always {flags}");

@@ -12,7 +12,7 @@ fn refused(home: impl Fn(usize) -> String) -> u64 {
         SimConfig::default()
             .rpm(1800)
             .burst(22)
-            .tell_limits(false)
+            .hide_limits(true)
             .retry_after(std::time::Duration::ZERO),
     );
     let desk = Desk::new();

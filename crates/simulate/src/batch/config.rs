@@ -4,17 +4,16 @@ use std::time::Duration;
 
 use derive_setters::Setters;
 
-use crate::config::{at_most_a_year, no_zero};
-
 /// The behaviour of batches of a [`Simulator`](crate::Simulator); see
 /// [`SimConfig::batches`](crate::SimConfig::batches).
-#[derive(Debug, Clone, Setters)]
+#[derive(Debug, Clone, Default, Setters)]
 #[setters(strip_option)]
 pub struct BatchConfig {
     /// The time from a batch's creation to its end. After [`validation`](BatchConfig::validation), requests finish
     /// evenly over the first nine tenths of the remaining time; the last tenth is for the result files. A cancelled
     /// batch ends a tenth of this time after the cancellation. Default: 2 s.
-    pub(super) duration: Duration,
+    #[setters(rename = "duration")]
+    pub(super) length: Option<Duration>,
     /// Duration of the validation of a new batch before it runs or fails. Default: none.
     pub(super) validation: Duration,
     /// The share of prompts, from 0 to 1, whose request fails in any batch with status 400, not billed. The seed and
@@ -37,15 +36,15 @@ pub struct BatchConfig {
     /// only the request fails. Default: none.
     #[setters(into)]
     pub(super) poison: Option<String>,
-    /// Whether a failed validation names the line, counted from 1, where the API can: OpenAI and
-    /// Groq. Default: true.
-    pub(super) name_lines: bool,
+    /// Whether a failed validation does not name the line, counted from 1, where the API can: OpenAI and Groq.
+    /// Default: false.
+    pub(super) hide_lines: bool,
     /// Maximum number of prompt tokens in unfinished batches of one model. A batch that would exceed it fails
     /// validation with `token_limit_exceeded` at OpenAI and Groq, and is rejected with status 429 by Anthropic and
     /// Gemini; xAI has no such limit. Default: unlimited.
     pub(super) enqueued_tokens: Option<u64>,
-    /// Whether the order of results differs from that of the requests. Default: true.
-    pub(super) reorder: bool,
+    /// Whether results are in the order of the requests, and not the other way round. Default: false.
+    pub(super) in_order: bool,
     /// How many lines each result file has twice. Default: 0.
     pub(super) duplicates: u64,
     /// Number of lines with unknown ids in each result file. Default: 0.
@@ -59,39 +58,6 @@ pub struct BatchConfig {
     pub(super) download_rate: Option<u64>,
     /// Results are deleted this long after the end of their batch. Default: never.
     pub(super) retention: Option<Duration>,
-    /// The most requests of a batch. Default: 50,000; 100,000 at Anthropic,
-    /// unlimited at Gemini.
-    pub(super) max_requests: Option<u64>,
-    /// The largest input file, or body where there is no file, in bytes. Default: 200 MB; 256 MB at
-    /// Anthropic, 2 GB at Gemini.
-    pub(super) max_bytes: Option<u64>,
-}
-
-impl Default for BatchConfig {
-    fn default() -> BatchConfig {
-        BatchConfig {
-            duration: Duration::from_secs(2),
-            validation: Duration::ZERO,
-            item_failures: 0.0,
-            missing: 0.0,
-            expire_first: (0, 0.0),
-            lost_creates: 0,
-            late_creates: Duration::ZERO,
-            listing_lag: Duration::ZERO,
-            poison: None,
-            name_lines: true,
-            enqueued_tokens: None,
-            reorder: true,
-            duplicates: 0,
-            strangers: 0,
-            cut_downloads: 0,
-            short_downloads: 0,
-            download_rate: None,
-            retention: None,
-            max_requests: None,
-            max_bytes: None,
-        }
-    }
 }
 
 impl BatchConfig {
@@ -101,6 +67,10 @@ impl BatchConfig {
     pub fn expire_first(mut self, batches: u64, share: f64) -> BatchConfig {
         self.expire_first = (batches, share);
         self
+    }
+
+    pub(super) fn duration_of(&self) -> Duration {
+        self.length.unwrap_or(Duration::from_secs(2))
     }
 
     pub(crate) fn check(&self) -> Result<(), String> {
@@ -114,21 +84,10 @@ impl BatchConfig {
                 return Err(format!("{name} is {share}; it must be from 0 to 1"));
             }
         }
-        at_most_a_year([
-            ("duration", self.duration),
-            ("validation", self.validation),
-            ("late_creates", self.late_creates),
-            ("listing_lag", self.listing_lag),
-            ("retention", self.retention.unwrap_or_default()),
-        ])?;
-        if self.validation > self.duration {
-            return Err("validation takes longer than duration".to_owned());
+        if self.validation > self.duration_of() {
+            Err("validation takes longer than duration".to_owned())
+        } else {
+            Ok(())
         }
-        no_zero([
-            ("download_rate", self.download_rate),
-            ("max_requests", self.max_requests),
-            ("max_bytes", self.max_bytes),
-            ("enqueued_tokens", self.enqueued_tokens),
-        ])
     }
 }

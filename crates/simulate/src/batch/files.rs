@@ -3,138 +3,118 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::form;
 use super::life::{Batch, Blob, Phase};
-use super::results::Which;
-use super::send::{Reply, Source};
+use super::results::{Results, Which};
 use super::store::{File, Spoiled};
-use super::{BatchPoint, Desk, Family, Outcome, Refusal, names, show};
-use crate::prompt::Fault;
+use super::{BatchPoint, Desk, Family, Outcome, Refusal, Reply, form, show};
+use crate::fault::Fault;
 
-const FORM: [&str; 2] = ["purpose", "file"];
-const LARGEST: usize = 512_000_000;
+const LARGEST: u64 = 512_000_000;
 
 pub(super) fn file(desk: &Desk<'_>, id: &str) -> Outcome {
     desk.with(|inner, _| {
-        let mut files = inner.files.iter_mut();
-        let found = files.find(|file| file.id == id && file.family == desk.family);
-        let file = found.ok_or_else(|| desk.no_file(id))?;
+        let file = inner
+            .file(desk.family, id)
+            .ok_or_else(|| desk.no_file(id))?;
         file.looked_at = true;
         Ok(Reply::Json(show::file(desk, file)))
     })
 }
 
 pub(super) fn upload(desk: &Desk<'_>, body: Vec<u8>) -> Outcome {
-    let form = form::multipart(desk.header("content-type"), &body, &FORM)?;
-    let missing = |name: &str| Fault::Missing(name.to_owned());
-    let purpose = match form.get("purpose") {
+    let form = form::multipart(desk.header("content-type"), &body)?;
+    let purpose = match form.purpose {
         Some(purpose) => purpose,
         // xAI's files have no purpose of need.
-        None if desk.family == Family::Xai => "",
-        None => return Err(missing("purpose").into()),
+        None if desk.family == Family::Xai => String::new(),
+        None => return Err(Fault::missing("purpose").into()),
     };
-    if !(purpose == "batch" || purpose.is_empty() && desk.family == Family::Xai) {
+    if !matches!(purpose.as_str(), "" | "batch") {
         let message = format!("'{purpose}' is not a purpose the simulator knows; try 'batch'.");
         return Err(Fault::invalid("purpose", message).into());
     }
-    let purpose = purpose.to_owned();
-    let (name, range) = form.file.ok_or_else(|| missing("file"))?;
-    if !name.ends_with(".jsonl") {
-        let message = "Invalid file: the name of a file for batches ends in '.jsonl'.";
+    let (name, range) = form.file.ok_or_else(|| Fault::missing("file"))?;
+    if !name.ends_with(".jsonl") || range.is_empty() {
+        let message =
+            "Invalid file: a file for batches is not empty, and its name ends in '.jsonl'.";
         return Err(Fault::invalid("file", message).into());
     }
-    let most = desk.family.max_bytes(desk.batches()).min(LARGEST as u64);
+    let most = desk.wire().max_bytes.min(LARGEST);
     if range.len() as u64 > most {
         let message = format!("The file is larger than {most} bytes.");
         return Err(Refusal::bad(413, message));
     }
-    if range.is_empty() {
-        return Err(Fault::invalid("file", "The file is empty.").into());
-    }
     desk.pass(BatchPoint::UploadArrived);
     let shown = desk.with(|inner, now| {
-        let id = names::file(desk.family, inner.fresh());
-        inner.counts.files_uploaded += 1;
-        inner.files.push(File {
-            id,
+        let file = File {
+            id: desk.family.file_id(inner.fresh()),
             family: desk.family,
             name,
             purpose,
             created: now,
             blob: Arc::new(Blob { bytes: body, range }),
             looked_at: false,
-        });
-        show::file(desk, &inner.files[inner.files.len() - 1])
+        };
+        show::file(desk, inner.add(file))
     });
     desk.pass(BatchPoint::UploadDone);
     Ok(Reply::Json(shown))
 }
 
-/// A result file of a batch.
-struct ResultFile {
-    id: String,
-    which: Which,
-}
-
-/// The result files of a batch that there are.
-fn of_batch(desk: &Desk<'_>, batch: &Batch, now: Duration) -> Vec<ResultFile> {
-    let Some(created) = batch.ended(now, desk.batches()) else {
-        return Vec::new();
-    };
-    if batch.plan.family != desk.family || !desk.is_kept(created, now) {
-        return Vec::new();
+/// Which results are in the file of this id, if it is one of the batch that is still there.
+fn in_file(desk: &Desk<'_>, batch: &Batch, id: &str, now: Duration) -> Option<Which> {
+    let ended = batch.ended(now, desk.batches())?;
+    let is_gone = !desk.is_kept(ended, now) || batch.deleted_files.iter().any(|gone| gone == id);
+    if batch.family() != desk.family || is_gone {
+        return None;
     }
     let [answers, errors] = batch.has_results();
-    let kinds = match desk.family {
-        Family::Gemini if batch.phase(now, desk.batches()) == Phase::Ended => {
-            vec![(Which::All, "", true)]
-        }
-        Family::Gemini => Vec::new(),
-        _ => vec![
+    let has_ended = batch.phase(now, desk.batches()) == Phase::Ended;
+    let files = match desk.family {
+        Family::Gemini => [(Which::All, "", has_ended), (Which::All, "", false)],
+        _ => [
             (Which::Answers, "output", answers),
             (Which::Errors, "error", errors),
         ],
     };
-    let there = kinds.into_iter().filter(|(_, _, there)| *there);
-    let files = there.map(|(which, kind, _)| ResultFile {
-        id: names::results(desk.family, &batch.id, kind),
-        which,
-    });
-    let deleted = &batch.deleted_files;
-    files.filter(|file| !deleted.contains(&file.id)).collect()
+    let is_it = |kind: &str| desk.family.results_id(&batch.id, kind) == id;
+    let found = files
+        .into_iter()
+        .find(|(_, kind, there)| *there && is_it(kind));
+    found.map(|(which, ..)| which)
 }
 
-/// A file as a download; Google gives out results only.
+/// The results of a batch as a download.
+pub(super) fn download(desk: &Desk<'_>, batch: &Batch, which: Which, spoiled: Spoiled) -> Reply {
+    let created = desk.millis(batch.created) / 1_000;
+    let mut results = Results::new(batch, desk.config(), which, created);
+    if spoiled == Spoiled::Short {
+        results.shorten();
+    }
+    Reply::Download(results, spoiled)
+}
+
+/// A result file as a download; input files are not given out.
 pub(super) fn content(desk: &Desk<'_>, id: &str) -> Outcome {
     desk.with(|inner, now| {
-        let file = inner.file(id).filter(|file| file.family == desk.family);
-        if let Some(file) = file.filter(|_| desk.family != Family::Gemini) {
-            let source = Source::File(Arc::clone(&file.blob));
-            return Ok(Reply::Download(source, Spoiled::No));
-        }
-        let mut batches = inner.batches.iter().enumerate();
-        let found = batches.find_map(|(place, batch)| {
-            let mut files = of_batch(desk, batch, now).into_iter();
-            let file = files.find(|file| file.id == id)?;
-            Some((place, file.which))
-        });
-        let (place, which) = found.ok_or_else(|| desk.no_file(id))?;
-        Ok(desk.results(inner, place, which))
+        let mut batches = inner.batches.iter();
+        let found = batches.position(|batch| in_file(desk, batch, id, now).is_some());
+        let place = found.ok_or_else(|| desk.no_file(id))?;
+        let spoiled = inner.next_download();
+        let batch = &inner.batches[place];
+        let which = in_file(desk, batch, id, now).unwrap_or(Which::All);
+        Ok(download(desk, batch, which, spoiled))
     })
 }
 
 pub(super) fn delete(desk: &Desk<'_>, id: &str) -> Outcome {
     desk.pass(BatchPoint::DeleteArrived);
     let deleted = desk.with(|inner, now| {
-        let file = inner.file(id).filter(|file| file.family == desk.family);
-        if file.is_some() {
-            return inner.delete_file(id);
+        if inner.delete_file(desk.family, id) {
+            return true;
         }
         let mut batches = inner.batches.iter_mut();
-        let owner = batches.find(|batch| {
-            let mut files = of_batch(desk, batch, now).into_iter();
-            files.any(|file| file.id == id)
-        });
+        let owner = batches.find(|batch| in_file(desk, batch, id, now).is_some());
         owner
             .map(|batch| batch.deleted_files.push(id.to_owned()))
             .is_some()
@@ -143,5 +123,5 @@ pub(super) fn delete(desk: &Desk<'_>, id: &str) -> Outcome {
     if !deleted {
         return Err(desk.no_file(id));
     }
-    Ok(desk.deleted(&desk.wire().deleted_file, id))
+    Desk::deleted(&desk.wire().deleted_file, id)
 }

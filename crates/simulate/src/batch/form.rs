@@ -1,11 +1,11 @@
 //! Parses requests for files or batches: addresses with their queries, and forms with a file.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use memchr::memmem;
 
 use super::Refusal;
-use crate::prompt::Fault;
+use crate::fault::Fault;
 
 /// The pairs of an address's query.
 #[derive(Debug, Default)]
@@ -15,23 +15,23 @@ impl Query {
     /// Parses a query that may only have these names.
     pub(super) fn read(query: &str, known: &[String]) -> Result<Query, Fault> {
         let pairs = query.split('&').filter(|pair| !pair.is_empty());
-        let decoded = pairs.map(|pair| {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (decode(name), decode(value))
-        });
-        let query = Query(decoded.collect());
-        match query.0.iter().find(|(name, _)| !known.contains(name)) {
-            Some((name, _)) => Err(Fault::Unknown(name.clone())),
-            None => Ok(query),
+        let pairs: Vec<_> = pairs
+            .map(|pair| {
+                let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+                (decode(name), decode(value))
+            })
+            .collect();
+        match pairs.iter().find(|(name, _)| !known.contains(name)) {
+            Some((name, _)) => Err(Fault::unknown(name)),
+            None => Ok(Query(pairs)),
         }
     }
 
     pub(super) fn get(&self, name: &str) -> Option<&str> {
-        let found = self.0.iter().find(|(known, _)| known == name);
-        found.map(|(_, value)| value.as_str())
+        self.all(name).next()
     }
 
-    pub(super) fn all<'q>(&'q self, name: &'q str) -> impl Iterator<Item = &'q str> {
+    pub(super) fn all(&self, name: &str) -> impl Iterator<Item = &str> {
         let pairs = self.0.iter().filter(move |(known, _)| known == name);
         pairs.map(|(_, value)| value.as_str())
     }
@@ -39,119 +39,80 @@ impl Query {
     pub(super) fn whole(
         &self,
         name: &str,
-        range: std::ops::RangeInclusive<usize>,
+        range: RangeInclusive<usize>,
         default: usize,
     ) -> Result<usize, Fault> {
         let Some(text) = self.get(name) else {
             return Ok(default);
         };
-        match text.parse() {
-            Ok(number) if range.contains(&number) => Ok(number),
-            _ => {
-                let (least, most) = range.into_inner();
-                let message =
-                    format!("Invalid '{name}': expected a number from {least} to {most}.");
-                Err(Fault::invalid(name, message))
-            }
-        }
+        let number = text.parse().ok().filter(|number| range.contains(number));
+        number.ok_or_else(|| {
+            let message = format!("Invalid '{name}': expected a number of {range:?}.");
+            Fault::invalid(name, message)
+        })
     }
 }
 
-/// Resolves `%41` and `+`.
-pub(super) fn decode(text: &str) -> String {
-    let hex = |bytes: &[u8]| {
-        let text = std::str::from_utf8(bytes).ok()?;
-        u8::from_str_radix(text, 16).ok()
-    };
-    let bytes = text.as_bytes();
-    let mut decoded = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let coded = (bytes[at] == b'%').then(|| bytes.get(at + 1..at + 3).and_then(hex));
-        match coded.flatten() {
-            Some(byte) => {
-                decoded.push(byte);
-                at += 3;
-            }
-            None => {
-                decoded.push(if bytes[at] == b'+' { b' ' } else { bytes[at] });
-                at += 1;
-            }
+/// Resolves `%41`.
+fn decode(text: &str) -> String {
+    let mut parts = text.split('%');
+    let mut decoded = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        let code = part
+            .get(..2)
+            .and_then(|code| u8::from_str_radix(code, 16).ok());
+        match code {
+            Some(byte) => decoded.push(byte),
+            None => decoded.push(b'%'),
         }
+        let rest = if code.is_some() { &part[2..] } else { part };
+        decoded.extend_from_slice(rest.as_bytes());
     }
     String::from_utf8_lossy(&decoded).into_owned()
 }
 
-/// An upload: the fields of a `multipart/form-data` body, and the position of its file.
+/// The parts of an upload.
 #[derive(Debug, Default)]
 pub(super) struct Form {
-    pub(super) fields: Vec<(String, String)>,
+    pub(super) purpose: Option<String>,
+    /// The name of the file, and where it is in the body.
     pub(super) file: Option<(String, Range<usize>)>,
 }
 
-impl Form {
-    pub(super) fn get(&self, name: &str) -> Option<&str> {
-        let mut fields = self.fields.iter();
-        let found = fields.find(|(known, _)| known == name);
-        found.map(|(_, value)| value.as_str())
-    }
-}
-
-/// Parses a form with this content type that may only have these parts.
-pub(super) fn multipart(kind: &str, body: &[u8], known: &[&str]) -> Result<Form, Refusal> {
-    let bad = |message: &str| Refusal::bad(400, message);
-    let boundary = kind
+/// Parses a `multipart/form-data` body with this content type.
+pub(super) fn multipart(kind: &str, body: &[u8]) -> Result<Form, Refusal> {
+    let broken = || Refusal::bad(400, "The body must be multipart/form-data with a boundary.");
+    let kind = kind
         .strip_prefix("multipart/form-data")
-        .and_then(|rest| rest.split_once("boundary="))
-        .map(|(_, rest)| rest.split(';').next().unwrap_or_default().trim_matches('"'))
-        .filter(|boundary| !boundary.is_empty())
-        .ok_or_else(|| bad("The body must be multipart/form-data with a boundary."))?;
-    let limit = format!("\r\n--{boundary}");
-    let broken = || bad("The multipart body cannot be read.");
-    let first = &limit.as_bytes()[2..];
-    let mut at = body
-        .starts_with(first)
-        .then_some(first.len())
         .ok_or_else(broken)?;
+    let (_, boundary) = kind.split_once("boundary=").ok_or_else(broken)?;
+    let boundary = boundary.split(';').next().unwrap_or_default();
+    let limit = format!("\r\n--{}", boundary.trim_matches('"'));
+    let mut at = limit.len() - 2;
+    if !body.starts_with(&limit.as_bytes()[2..]) {
+        return Err(broken());
+    }
     let mut form = Form::default();
-    loop {
-        if body[at..].starts_with(b"--") {
-            return Ok(form);
-        }
-        if !body[at..].starts_with(b"\r\n") {
-            return Err(broken());
-        }
-        let head = at + 2;
-        let head_end = memmem::find(&body[head..], b"\r\n\r\n").ok_or_else(broken)? + head;
+    while !body[at..].starts_with(b"--") {
+        let head_end = memmem::find(&body[at..], b"\r\n\r\n").ok_or_else(broken)? + at;
         let start = head_end + 4;
         let end = memmem::find(&body[start..], limit.as_bytes()).ok_or_else(broken)? + start;
-        let text = std::str::from_utf8(&body[head..head_end]).map_err(|_| broken())?;
-        let disposition = text
-            .lines()
-            .find(|line| {
-                line.to_ascii_lowercase()
-                    .starts_with("content-disposition:")
-            })
-            .ok_or_else(broken)?;
-        let name = parameter(disposition, "name").ok_or_else(broken)?;
-        if !known.contains(&name) {
-            return Err(Fault::Unknown(name.to_owned()).into());
-        }
-        match parameter(disposition, "filename") {
-            Some(file) if name == "file" => form.file = Some((file.to_owned(), start..end)),
-            None if name != "file" => {
-                let value = String::from_utf8_lossy(&body[start..end]).into_owned();
-                form.fields.push((name.to_owned(), value));
+        let head = String::from_utf8_lossy(&body[at..head_end]);
+        match (parameter(&head, "name"), parameter(&head, "filename")) {
+            (Some("file"), Some(name)) => form.file = Some((name.to_owned(), start..end)),
+            (Some("purpose"), None) => {
+                form.purpose = Some(String::from_utf8_lossy(&body[start..end]).into_owned());
             }
-            _ => return Err(bad("The part 'file', and it alone, must have a filename.")),
+            (name, _) => return Err(Fault::unknown(name.unwrap_or_default()).into()),
         }
         at = end + limit.len();
     }
+    Ok(form)
 }
 
-/// `"x"` of `; name="x"`.
-fn parameter<'a>(line: &'a str, name: &str) -> Option<&'a str> {
-    let mut parts = line.split(';').map(str::trim).skip(1);
+/// `x` of `; name="x"`, in the head of a part.
+fn parameter<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+    let mut parts = head.split([';', '\r', '\n']).map(str::trim);
     parts.find_map(|part| {
         let value = part.strip_prefix(name)?.strip_prefix('=')?;
         Some(value.trim_matches('"'))

@@ -2,41 +2,30 @@
 //! request is needed.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fmt::{self, Display};
-use std::time::Duration;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, Error, MapAccess, Visitor};
-use serde_json::Value;
+use serde_json::error::Category;
 use serde_json::value::RawValue;
 
 use super::Family;
-use super::life::{Blob, Failure, Fate, Item};
-use crate::dialect::Dialect;
-use crate::http::Version;
-use crate::prompt::{Fault, Prompt};
+use super::life::{Blob, Failure, Fate, Item, Reading};
+use crate::fault::Fault;
+use crate::prompt::Prompt;
 use crate::script::prompt_key;
 use crate::trouble::Form;
-use crate::{SimConfig, Trouble, answer, anthropic, gemini, openai};
+use crate::{SimConfig, Trouble, answer};
 
 /// Maximum number of reported errors.
 const FAILURES: usize = 50;
-pub(super) const CHAT: &str = "/v1/chat/completions";
 
-pub(super) const CHAT_AT_AZURE: &str = "/chat/completions";
-
-/// How the requests of one batch are to be read.
-#[derive(Debug, Clone)]
-pub(super) struct Reading<'a> {
-    pub(super) family: Family,
-    pub(super) dialect: Dialect,
-    /// The endpoint of its requests, for APIs whose lines contain it.
-    pub(super) endpoint: &'a str,
-    pub(super) version: Version,
-    /// The batch's, where the requests do not name one each.
-    pub(super) model: &'a str,
-    pub(super) config: &'a SimConfig,
-}
+/// Fields that Anthropic supports only in single calls.
+const NEVER_IN_BATCHES: [&str; 5] = [
+    "stream",
+    "speed",
+    "store",
+    "previous_thread_event_id",
+    "cache_hint",
+];
 
 /// The facts about all requests that were read.
 #[derive(Debug, Default)]
@@ -46,107 +35,69 @@ pub(super) struct Intake {
     /// Whether something was not as the API has it, poison aside.
     pub(super) malformed: bool,
     pub(super) model: String,
+    /// The prompt tokens of each model.
     pub(super) tokens: Vec<(String, u64)>,
     ids: HashSet<u64>,
 }
 
-/// The form of a request in a batch: the names of its fields.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RequestForm {
-    id: String,
-    body: String,
-    /// Whether it also has a method and an address.
-    #[serde(default)]
-    addressed: bool,
-}
-
 type Reason = (&'static str, String);
 
-/// The id of a request, and its body.
-pub(super) fn split<'l>(
-    family: Family,
-    endpoint: &str,
-    line: &'l [u8],
-) -> Result<(String, &'l RawValue), Reason> {
-    let fields = fields(line)?;
-    let form = &family.wire().request;
-    let addressed: &[&str] = if form.addressed {
-        &["method", "url"]
-    } else {
-        &[]
-    };
-    let own = [form.id.as_str(), &form.body];
-    let known = own.iter().chain(addressed);
-    if let Some(name) = known.clone().find(|name| !fields.contains_key(**name)) {
-        return Err(invalid(format!("missing field `{name}`")));
-    }
-    let mut names = fields.keys();
-    if let Some(name) = names.find(|name| !known.clone().any(|known| known == name)) {
-        return Err(invalid(format!("unknown field `{name}`")));
-    }
-    let text = |name: &str| serde_json::from_str::<String>(fields[name].get()).map_err(invalid);
-    let id = text(&form.id)?;
-    if form.addressed && text("method")? != "POST" {
-        return Err(("invalid_method", "The method must be POST.".to_owned()));
-    }
-    if form.addressed && text("url")? != endpoint {
-        let message = format!("The url must be the batch's endpoint, {endpoint}.");
-        return Err(("invalid_url", message));
-    }
-    let body = fields[&form.body];
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
-    if !(1..=64).contains(&id.len()) || !id.bytes().all(plain) {
-        let message = "custom_id: String should match pattern '^[a-zA-Z0-9_-]{1,64}$'";
-        return Err(("invalid_custom_id", message.to_owned()));
-    }
-    Ok((id, body))
+/// One request of a batch, in whatever API.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Line<'a> {
+    #[serde(rename = "custom_id", alias = "key")]
+    id: String,
+    method: Option<String>,
+    url: Option<String>,
+    #[serde(borrow, alias = "params", alias = "request")]
+    body: &'a RawValue,
 }
 
-/// The fields of an object, without duplicates.
-struct Fields<'a>(BTreeMap<String, &'a RawValue>);
+impl Reading {
+    /// The id of a request, and its body.
+    pub(super) fn split<'l>(&self, line: &'l [u8]) -> Result<(String, &'l RawValue), Reason> {
+        let line: Line<'l> = serde_json::from_slice(line).map_err(|error| {
+            let code = match error.classify() {
+                Category::Data => "invalid_request",
+                _ => "invalid_json_line",
+            };
+            (code, format!("This line is not a request: {error}"))
+        })?;
+        let url = self.family.wire().url.as_deref();
+        if line.method.as_deref() != url.map(|_| "POST") || line.url.as_deref() != url {
+            let message = format!(
+                "The method and the url must be POST {}.",
+                url.unwrap_or_default()
+            );
+            return Err(("invalid_url", message));
+        }
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+        if !(1..=64).contains(&line.id.len()) || !line.id.bytes().all(plain) {
+            let message = "custom_id: String should match pattern '^[a-zA-Z0-9_-]{1,64}$'";
+            return Err(("invalid_custom_id", message.to_owned()));
+        }
+        Ok((line.id, line.body))
+    }
 
-impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Object;
-        impl<'de> Visitor<'de> for Object {
-            type Value = Fields<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
-                let mut fields = BTreeMap::new();
-                while let Some((name, value)) = map.next_entry::<String, _>()? {
-                    if fields.insert(name.clone(), value).is_some() {
-                        return Err(A::Error::custom(format!("duplicate field `{name}`")));
-                    }
-                }
-                Ok(Fields(fields))
+    /// Reads the body of a request like that of a call.
+    pub(super) fn prompt(&self, body: &RawValue) -> Result<Prompt, Fault> {
+        if self.family == Family::Anthropic {
+            let fields: Result<BTreeMap<&str, &RawValue>, _> = serde_json::from_str(body.get());
+            let fields = fields.unwrap_or_default();
+            let never = NEVER_IN_BATCHES
+                .into_iter()
+                .find(|name| fields.contains_key(name));
+            if let Some(name) = never {
+                return Err(Fault::unknown(name));
             }
         }
-        deserializer.deserialize_map(Object)
+        let bytes = body.get().as_bytes();
+        self.dialect.prompt(bytes, self.version, &self.model)
     }
-}
 
-fn fields(json: &[u8]) -> Result<BTreeMap<String, &RawValue>, Reason> {
-    let read: Result<Fields<'_>, _> = serde_json::from_slice(json);
-    let read = read.map_err(|error| match error.classify() {
-        serde_json::error::Category::Data => invalid(error),
-        _ => ("invalid_json_line", invalid(error).1),
-    });
-    read.map(|Fields(fields)| fields)
-}
-
-fn invalid(why: impl Display) -> Reason {
-    let message = format!("This line is not a request: {why}");
-    ("invalid_request", message)
-}
-
-impl Reading<'_> {
     /// Reads all lines of a file.
-    pub(super) fn lines(&self, blob: &Blob) -> Intake {
+    pub(super) fn lines(&self, blob: &Blob, config: &SimConfig) -> Intake {
         let mut intake = Intake::default();
         let bytes = blob.get();
         let mut at = 0;
@@ -154,41 +105,44 @@ impl Reading<'_> {
         while at < bytes.len() {
             let end = memchr::memchr(b'\n', &bytes[at..]).map_or(bytes.len(), |end| at + end);
             number += 1;
-            let line = bytes[at..end]
-                .strip_suffix(b"\r")
-                .unwrap_or(&bytes[at..end]);
-            self.line(&mut intake, line, blob.range.start + at, Some(number));
+            let line = &bytes[at..end];
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            self.line(
+                &mut intake,
+                line,
+                blob.range.start + at,
+                Some(number),
+                config,
+            );
             at = end + 1;
-        }
-        if intake.items.is_empty() && intake.failures.is_empty() {
-            intake.malformed = true;
-            intake.fail(None, "empty_file", "The input file is empty.".to_owned());
         }
         intake
     }
 
-    /// Reads one request that is a part of `body`.
-    pub(super) fn part(&self, intake: &mut Intake, body: &[u8], part: &RawValue) {
-        let part = part.get().as_bytes();
-        let at = part.as_ptr() as usize - body.as_ptr() as usize;
-        self.line(intake, part, at, None);
-    }
-
     /// Reads one request at this position of its blob.
-    pub(super) fn line(&self, intake: &mut Intake, line: &[u8], at: usize, number: Option<u64>) {
-        let (id, body) = match split(self.family, self.endpoint, line) {
-            Ok(split) => split,
+    pub(super) fn line(
+        &self,
+        intake: &mut Intake,
+        line: &[u8],
+        at: usize,
+        number: Option<u64>,
+        config: &SimConfig,
+    ) {
+        let split = self.split(line).and_then(|(id, body)| {
+            let is_new = intake.ids.insert(prompt_key(&id));
+            let message = format!("The custom_id '{id}' is used more than once.");
+            is_new
+                .then_some(body)
+                .ok_or(("duplicate_custom_id", message))
+        });
+        let body = match split {
+            Ok(body) => body,
             Err((code, message)) => {
                 intake.malformed = true;
                 return intake.fail(number, code, message);
             }
         };
-        if !intake.ids.insert(prompt_key(&id)) {
-            intake.malformed = true;
-            let message = format!("The custom_id '{id}' is used more than once.");
-            return intake.fail(number, "duplicate_custom_id", message);
-        }
-        if let Some(recorder) = &self.config.recorder {
+        if let Some(recorder) = &config.recorder {
             recorder.record(body.get().as_bytes());
         }
         let mut item = Item {
@@ -199,85 +153,67 @@ impl Reading<'_> {
             fate: Fate::Waiting,
             costs: [0; 2],
         };
-        self.judge(intake, &mut item, body, number);
-        intake.items.push(item);
-    }
-
-    fn judge(&self, intake: &mut Intake, item: &mut Item, body: &RawValue, number: Option<u64>) {
-        // Anthropic reports errors only when it processes the request.
-        let strict = self.family != Family::Anthropic;
-        let prompt = match self.prompt(body) {
-            Ok(prompt) => prompt,
+        match self.prompt(body) {
+            Ok(prompt) => self.judge(intake, &mut item, prompt, number, config),
             Err(fault) => {
                 intake.malformed = true;
                 item.fate = Fate::Invalid;
-                if strict {
-                    let message = format!("The request is invalid at '{}': {fault:?}", fault.at());
-                    intake.fail(number, "invalid_request", message);
-                }
-                return;
+                let message = format!("The request is invalid at '{}': {fault:?}", fault.at);
+                self.fail(intake, number, "invalid_request", message);
             }
-        };
-        item.key = prompt_key(&prompt.text);
-        item.costs = [None, Some(Trouble::Empty)].map(|odd| {
-            let tokens = answer::tokens(&prompt, self.config, odd);
-            self.config.prices.cost(&prompt.model, tokens, true)
-        });
-        if prompt.shape.is_some() {
-            item.form = Form::Shaped;
         }
-        if !self.config.knows_model(&prompt.model) {
+        intake.items.push(item);
+    }
+
+    /// Fails the whole batch; Anthropic reports errors only when it processes the request.
+    fn fail(&self, intake: &mut Intake, line: Option<u64>, code: &'static str, message: String) {
+        if self.family != Family::Anthropic {
+            intake.fail(line, code, message);
+        }
+    }
+
+    fn judge(
+        &self,
+        intake: &mut Intake,
+        item: &mut Item,
+        prompt: Prompt,
+        number: Option<u64>,
+        config: &SimConfig,
+    ) {
+        item.key = prompt_key(&prompt.text);
+        item.form = Form::of(prompt.shape.is_some());
+        item.costs = [None, Some(Trouble::Empty)].map(|odd| {
+            let tokens = answer::tokens(&prompt, config, odd);
+            config.prices.cost(&prompt.model, tokens, true)
+        });
+        let model = prompt.model;
+        if !config.knows_model(&model) {
             item.fate = Fate::Invalid;
-            if strict {
-                let message = match self.family {
-                    Family::Xai => format!(
-                        "The model {} is not supported for batch processing.",
-                        prompt.model
-                    ),
-                    _ => format!("The model `{}` does not exist.", prompt.model),
-                };
-                intake.fail(number, "model_not_found", message);
-            }
+            let message = match self.family {
+                Family::Xai => format!("The model {model} is not supported for batch processing."),
+                _ => format!("The model `{model}` does not exist."),
+            };
+            self.fail(intake, number, "model_not_found", message);
         }
         if intake.model.is_empty() {
-            intake.model = prompt.model.clone();
-        } else if intake.model != prompt.model && self.family == Family::OpenAi {
+            intake.model.clone_from(&model);
+        } else if intake.model != model && matches!(self.family, Family::OpenAi | Family::Azure) {
             intake.malformed = true;
             let message = "All requests of a batch must name the same model.".to_owned();
             intake.fail(number, "mismatched_model", message);
         }
-        match intake
-            .tokens
-            .iter_mut()
-            .find(|(name, _)| *name == prompt.model)
-        {
-            Some((_, tokens)) => *tokens += prompt.tokens,
-            None => {
-                intake.tokens.push((prompt.model.clone(), prompt.tokens));
-            }
-        }
-        let poison = self.config.batches.poison.as_ref();
+        let poison = config.batches.poison.as_ref();
         if poison.is_some_and(|poison| prompt.text.contains(poison.as_str())) {
             if self.family == Family::Anthropic {
                 item.fate = Fate::Done(Some(Trouble::BadRequest));
-            } else {
-                let number = number.filter(|_| self.config.batches.name_lines);
-                let message = "The simulator refuses this prompt.".to_owned();
-                intake.fail(number, "invalid_request", message);
             }
+            let number = number.filter(|_| !config.batches.hide_lines);
+            let message = "The simulator refuses this prompt.".to_owned();
+            self.fail(intake, number, "invalid_request", message);
         }
-    }
-
-    /// Reads the body of a request like that of a call.
-    pub(super) fn prompt(&self, body: &RawValue) -> Result<Prompt, Fault> {
-        let bytes = body.get().as_bytes();
-        match self.dialect {
-            Dialect::OpenAi(vendor) => openai::parse(bytes, vendor),
-            Dialect::Anthropic => {
-                never_in_batches(bytes)?;
-                anthropic::parse(bytes, self.version)
-            }
-            Dialect::Gemini => gemini::parse(bytes, self.model),
+        match intake.tokens.iter_mut().find(|(name, _)| *name == model) {
+            Some((_, tokens)) => *tokens += prompt.tokens,
+            None => intake.tokens.push((model, prompt.tokens)),
         }
     }
 }
@@ -292,25 +228,4 @@ impl Intake {
             });
         }
     }
-}
-
-/// Rejects fields that Anthropic supports only in single calls.
-fn never_in_batches(body: &[u8]) -> Result<(), Fault> {
-    const NEVER: [&str; 5] = [
-        "stream",
-        "speed",
-        "store",
-        "previous_thread_event_id",
-        "cache_hint",
-    ];
-    let value: Value = serde_json::from_slice(body).map_err(|_| Fault::NotJson)?;
-    match NEVER.into_iter().find(|name| value.get(name).is_some()) {
-        Some(name) => Err(Fault::Unknown(name.to_owned())),
-        None => Ok(()),
-    }
-}
-
-/// Whole hours as a duration, for a batch's window.
-pub(super) fn hours(hours: u64) -> Duration {
-    Duration::from_secs(hours * 3_600)
 }

@@ -10,7 +10,8 @@ use serde_json::Value;
 use super::Family;
 use super::config::BatchConfig;
 use crate::Trouble;
-use crate::http::Version;
+use crate::anthropic::Version;
+use crate::dialect::Dialect;
 use crate::trouble::Form;
 
 /// Received bytes, and the positions of the relevant parts.
@@ -120,16 +121,23 @@ pub(super) struct Failure {
     pub(super) message: String,
 }
 
+/// How the requests of one batch are to be read.
+#[derive(Debug, Clone)]
+pub(super) struct Reading {
+    pub(super) family: Family,
+    pub(super) dialect: Dialect,
+    /// For Anthropic, whose fields depend on it.
+    pub(super) version: Version,
+    /// The batch's, where the requests do not name one each; otherwise that of the first.
+    pub(super) model: String,
+}
+
 /// A batch as it was requested.
 #[derive(Debug, Clone)]
 pub(super) struct Plan {
-    pub(super) family: Family,
-    /// For Anthropic, whose fields depend on it.
-    pub(super) version: Version,
+    pub(super) reading: Reading,
     /// Data of the client: metadata, or a name.
     pub(super) label: Value,
-    pub(super) model: String,
-    pub(super) endpoint: String,
     pub(super) window: Duration,
     /// The id of the input file.
     pub(super) input: Option<String>,
@@ -186,6 +194,10 @@ pub(super) struct Batch {
 }
 
 impl Batch {
+    pub(super) fn family(&self) -> Family {
+        self.plan.reading.family
+    }
+
     pub(super) fn total(&self) -> u64 {
         self.part.items.len() as u64
     }
@@ -205,13 +217,13 @@ impl Batch {
 
     /// When it ends of itself.
     fn due(&self, config: &BatchConfig) -> Duration {
-        self.created + config.duration
+        self.created + config.duration_of()
     }
 
     pub(super) fn phase(&self, now: Duration, config: &BatchConfig) -> Phase {
         let began = self.began(config);
         if let Some(at) = self.cancelled {
-            if now < at + config.duration / 10 {
+            if now < at + config.duration_of() / 10 {
                 Phase::Cancelling
             } else {
                 Phase::Cancelled
@@ -236,7 +248,7 @@ impl Batch {
     pub(super) fn ended(&self, now: Duration, config: &BatchConfig) -> Option<Duration> {
         match self.phase(now, config) {
             Phase::Failed => Some(self.began(config)),
-            Phase::Cancelled => self.cancelled.map(|at| at + config.duration / 10),
+            Phase::Cancelled => self.cancelled.map(|at| at + config.duration_of() / 10),
             Phase::Expired | Phase::Ended => Some(self.due(config)),
             _ => None,
         }
@@ -250,14 +262,14 @@ impl Batch {
             return 0;
         }
         let all = self.total() as f64;
-        let time = (config.duration - config.validation).as_secs_f64() * 0.9;
+        let time = (config.duration_of() - config.validation).as_secs_f64() * 0.9;
         let progress = if time > 0.0 {
             ((now - start).as_secs_f64() / time).min(1.0)
         } else {
             1.0
         };
         let most = match self.expires {
-            Some(_) if self.plan.family == Family::Gemini => 0.0,
+            Some(_) if self.family() == Family::Gemini => 0.0,
             Some(share) => (all * share).round(),
             None => all,
         };

@@ -7,7 +7,6 @@ mod files;
 mod form;
 mod intake;
 mod life;
-mod names;
 mod pause;
 mod results;
 mod send;
@@ -29,6 +28,7 @@ mod test_kit;
 #[cfg(test)]
 mod xai_tests;
 
+use std::mem;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -38,29 +38,29 @@ pub use pause::{BatchPoint, Pause};
 pub use stats::{BatchSeen, BatchStats};
 pub(super) use store::Store;
 
-use intake::{Intake, Reading};
 use life::Batch;
-use results::{Results, Which};
-use send::{Reply, Source};
+use results::Results;
 use store::{Inner, Spoiled};
 use wire::{TABLE, Wire};
 
 use super::dialect::Dialect;
-use super::http::{Address, Request, Target, Version, find};
+use super::fault::Fault;
+use super::http::{BODY_LIMIT, Request};
 use super::problems;
-use super::prompt::{Fault, Problem};
+use super::prompt::Problem;
 use super::reply::Head;
-use super::serve::{Connection, Next, Shared, is_in_its_place, name};
+use super::script::prompt_key;
+use super::serve::{Connection, Next, Shared, is_in_its_place};
 use super::template::Facts;
 use super::{SimConfig, Vendor};
 
 /// Maximum size of bodies that are read; the limits of the APIs are checked afterwards.
 pub(super) fn body_limit(path: &str) -> usize {
     match path {
-        "/v1/files" | "/v1/files/upload" => 513 << 20,
+        "/v1/files" => 513 << 20,
         "/v1/messages/batches" => 257 << 20,
         path if path.starts_with("/upload/") => (2 << 30) + (1 << 20),
-        _ => 32 << 20,
+        _ => BODY_LIMIT,
     }
 }
 
@@ -73,7 +73,6 @@ pub(super) fn owns(path: &str) -> bool {
     let places = [
         "/v1/files",
         "/v1/batches",
-        "/v1/batch/jobs",
         "/v1/messages/batches",
         "/v1beta/files",
         "/v1beta/batches",
@@ -89,6 +88,7 @@ pub(super) fn owns(path: &str) -> bool {
 #[strum(serialize_all = "lowercase")]
 enum Family {
     OpenAi,
+    Azure,
     Groq,
     Xai,
     Anthropic,
@@ -96,25 +96,27 @@ enum Family {
 }
 
 impl Family {
-    fn of(path: &str, groq: bool, vendor: Option<Vendor>) -> Option<Family> {
-        if path.starts_with("/v1/messages/") {
+    fn of(request: &Request, config: &SimConfig) -> Option<Family> {
+        if request.path.starts_with("/v1/messages/") {
             return Some(Family::Anthropic);
         }
-        if !path.starts_with("/v1/") {
+        if !request.path.starts_with("/v1/") {
             return Some(Family::Gemini);
         }
-        match (groq, vendor) {
-            (_, Some(Vendor::Azure)) => Some(Family::OpenAi),
-            (true, _) | (_, Some(Vendor::Groq)) => Some(Family::Groq),
-            (_, None | Some(Vendor::OpenAi | Vendor::DeepInfra)) => Some(Family::OpenAi),
-            (_, Some(Vendor::Xai)) => Some(Family::Xai),
-            (_, Some(_)) => None,
+        match Dialect::openai(request, config) {
+            Dialect::OpenAi(None | Some(Vendor::OpenAi | Vendor::DeepInfra)) => {
+                Some(Family::OpenAi)
+            }
+            Dialect::OpenAi(Some(Vendor::Azure)) => Some(Family::Azure),
+            Dialect::OpenAi(Some(Vendor::Groq)) => Some(Family::Groq),
+            Dialect::OpenAi(Some(Vendor::Xai)) => Some(Family::Xai),
+            _ => None,
         }
     }
 
     fn dialect(self, config: &SimConfig) -> Dialect {
         match self {
-            Family::OpenAi => Dialect::OpenAi(config.vendor),
+            Family::OpenAi | Family::Azure => Dialect::OpenAi(config.vendor),
             Family::Groq => Dialect::OpenAi(Some(Vendor::Groq)),
             Family::Xai => Dialect::OpenAi(Some(Vendor::Xai)),
             Family::Anthropic => Dialect::Anthropic,
@@ -122,30 +124,29 @@ impl Family {
         }
     }
 
-    /// Its name in the tables.
-    fn name(self) -> &'static str {
-        self.into()
-    }
-
+    /// How it shows batches.
     fn wire(self) -> &'static Wire {
-        &TABLE[self.name()]
+        let name: &str = self.into();
+        &TABLE[name]
     }
 
-    fn max_requests(self, config: &BatchConfig) -> u64 {
-        let usual = self.wire().max_requests;
-        config.max_requests.or(usual).unwrap_or(u64::MAX)
+    fn file_id(self, number: u64) -> String {
+        format!("{}{number:016x}", self.wire().file_id)
     }
 
-    fn max_bytes(self, config: &BatchConfig) -> u64 {
-        let usual = self.wire().max_bytes;
-        config.max_bytes.unwrap_or(usual)
+    /// The id of a result file of a batch; `kind` distinguishes its files.
+    fn results_id(self, batch: &str, kind: &str) -> String {
+        match self {
+            Family::Gemini => batch.replacen("batches/", "files/batch-", 1),
+            _ => self.file_id(prompt_key(&format!("{batch}/{kind}"))),
+        }
     }
 }
 
 /// Why a request fails.
 #[derive(Debug)]
 enum Refusal {
-    Problem(Problem<'static>),
+    Problem(Problem),
     Told {
         status: u16,
         message: String,
@@ -182,8 +183,21 @@ impl Refusal {
 
 impl From<Fault> for Refusal {
     fn from(fault: Fault) -> Refusal {
-        Refusal::Problem(Problem::Fault(fault))
+        Refusal::Problem(fault.into())
     }
+}
+
+/// The reply to a request.
+#[derive(Debug)]
+enum Reply {
+    Json(Value),
+    /// A header, and JSON if there is any.
+    Headed((&'static str, String), Option<Value>),
+    Download(Results, Spoiled),
+    /// A page of results, which has been made already.
+    Page(Vec<u8>, Spoiled),
+    /// The connection is closed without a reply.
+    Nothing,
 }
 
 type Outcome = Result<Reply, Refusal>;
@@ -193,10 +207,7 @@ struct Desk<'a> {
     shared: &'a Shared,
     family: Family,
     dialect: Dialect,
-    version: Version,
-    method: &'a str,
-    address: &'a Address,
-    headers: &'a [(String, String)],
+    request: &'a Request,
 }
 
 impl Desk<'_> {
@@ -208,14 +219,13 @@ impl Desk<'_> {
         &self.shared.config.batches
     }
 
-    /// A header; empty if it is missing.
-    fn header(&self, name: &str) -> &str {
-        find(self.headers, name).unwrap_or_default()
+    fn wire(&self) -> &'static Wire {
+        self.family.wire()
     }
 
-    /// Whether it is Azure's idea of OpenAI's batches.
-    fn is_azure(&self) -> bool {
-        self.config().vendor == Some(Vendor::Azure)
+    /// A header; empty if it is missing.
+    fn header(&self, name: &str) -> &str {
+        self.request.header(name).unwrap_or_default()
     }
 
     fn pass(&self, point: BatchPoint) {
@@ -227,39 +237,9 @@ impl Desk<'_> {
         self.shared.batches.with(self.shared, work)
     }
 
-    /// How this API shows batches.
-    fn wire(&self) -> &'static Wire {
-        match self.family {
-            Family::OpenAi if self.is_azure() => &TABLE["azure"],
-            family => family.wire(),
-        }
-    }
-
     /// Milliseconds since the epoch.
     fn millis(&self, time: Duration) -> u64 {
         self.shared.epoch * 1_000 + time.as_millis() as u64
-    }
-
-    /// Seconds since the epoch.
-    fn unix(&self, time: Duration) -> u64 {
-        self.shared.epoch + time.as_secs()
-    }
-
-    /// Reads a body of JSON.
-    fn json(&self, body: &[u8]) -> Result<Value, Refusal> {
-        serde_json::from_slice(body).map_err(|_| Fault::NotJson.into())
-    }
-
-    /// How requests that go to this endpoint are read.
-    fn reading<'r>(&'r self, endpoint: &'r str, model: &'r str) -> Reading<'r> {
-        Reading {
-            family: self.family,
-            dialect: self.dialect,
-            endpoint,
-            version: self.version,
-            model,
-            config: self.config(),
-        }
     }
 
     fn no_file(&self, id: &str) -> Refusal {
@@ -267,94 +247,10 @@ impl Desk<'_> {
     }
 
     /// The answer once something has been deleted.
-    fn deleted(&self, template: &Value, id: &str) -> Reply {
+    fn deleted(template: &Value, id: &str) -> Outcome {
         let mut facts = Facts::default();
         facts.set("id", id);
-        Reply::Json(facts.fill(template))
-    }
-
-    /// Counts a rejected request, appends its body and returns its status.
-    fn refuse(&self, out: &mut Vec<u8>, refusal: &Refusal) -> u16 {
-        let ledger = &self.shared.ledger;
-        match refusal {
-            Refusal::Problem(problem) => {
-                if let Problem::Fault(_) = problem {
-                    ledger.malformed();
-                }
-                self.dialect.problem(out, problem, 0)
-            }
-            Refusal::Told {
-                status,
-                message,
-                malformed,
-            } => {
-                if *malformed {
-                    ledger.malformed();
-                }
-                problems::write_batch(out, self.dialect.vendor_name(), *status, message);
-                *status
-            }
-            Refusal::Nowhere => 404,
-        }
-    }
-
-    /// Checks the requests of a batch against the rules for whole batches.
-    fn accept(&self, mut intake: Intake) -> Intake {
-        let most = self.family.max_requests(self.batches());
-        if intake.items.len() as u64 > most {
-            intake.malformed = true;
-            let message = format!("The batch has more than {most} requests.");
-            intake.fail(None, "too_many_requests", message);
-        }
-        if intake.malformed {
-            self.shared.ledger.malformed();
-        }
-        intake
-    }
-
-    /// Creates a batch and returns it, unless the reply is lost on purpose or the queue is full.
-    fn create(&self, plan: life::Plan, tell: impl FnOnce(&Batch, Duration) -> Value) -> Outcome {
-        let told = self.with(|inner, now| {
-            if matches!(self.family, Family::Anthropic | Family::Gemini)
-                && let Some(model) = inner.too_many_tokens(&plan, now, self.batches())
-            {
-                let message = format!("Too many tokens of batches are enqueued for {model}.");
-                return Err(Refusal::told(429, message));
-            }
-            let place = inner.create(plan, now, self.config());
-            Ok(place.map(|place| tell(&inner.batches[place], now)))
-        })?;
-        self.pass(BatchPoint::CreateDone);
-        Ok(told.map_or(Reply::Nothing, Reply::Json))
-    }
-
-    /// Returns the description of one batch.
-    fn status(&self, id: &str, tell: impl FnOnce(&Batch, Duration) -> Value) -> Outcome {
-        self.pass(BatchPoint::StatusArrived);
-        self.with(|inner, now| {
-            inner.counts.statuses += 1;
-            let place = inner.batch(self.family, id)?;
-            Ok(Reply::Json(tell(&inner.batches[place], now)))
-        })
-    }
-
-    /// Cancels a batch that is not over.
-    fn cancel(&self, id: &str, tell: impl FnOnce(&Batch, Duration) -> Value) -> Outcome {
-        self.pass(BatchPoint::CancelArrived);
-        let told = self.with(|inner, now| {
-            inner.counts.cancels += 1;
-            let place = inner.batch(self.family, id)?;
-            let batch = &mut inner.batches[place];
-            let phase = batch.phase(now, self.batches());
-            if phase.is_over() {
-                let message = format!("Cannot cancel a batch with status '{}'.", phase.name());
-                return Err(Refusal::told(400, message));
-            }
-            batch.cancelled.get_or_insert(now);
-            Ok(tell(batch, now))
-        })?;
-        self.pass(BatchPoint::CancelDone);
-        Ok(Reply::Json(told))
+        Ok(Reply::Json(facts.fill(template)))
     }
 
     /// Whether the results of a batch that ended then are still there.
@@ -363,86 +259,89 @@ impl Desk<'_> {
         retention.is_none_or(|retention| now < ended + retention)
     }
 
-    /// The results of a batch as a download.
-    fn results(&self, inner: &mut Inner, place: usize, which: Which) -> Reply {
-        let spoiled = inner.next_download();
-        let batch = &inner.batches[place];
-        let created = self.unix(batch.created);
-        let mut results = Results::new(batch, self.config(), which, created);
-        if spoiled == Spoiled::Short {
-            results.shorten();
+    fn show(&self, batch: &Batch, now: Duration) -> Value {
+        show::batch(self, batch, now, true)
+    }
+
+    /// Counts a rejected request, appends its body and returns its status.
+    fn refuse(&self, out: &mut Vec<u8>, refusal: &Refusal) -> u16 {
+        let (status, malformed) = match refusal {
+            Refusal::Problem(problem) => (
+                self.dialect.problem(out, problem, 0),
+                problem.is_malformed(),
+            ),
+            Refusal::Told {
+                status,
+                message,
+                malformed,
+            } => {
+                problems::write_batch(out, self.dialect.vendor_name(), *status, message);
+                (*status, *malformed)
+            }
+            Refusal::Nowhere => (404, false),
+        };
+        if malformed {
+            self.shared.ledger.malformed();
         }
-        Reply::Download(Source::Lines(results), spoiled)
+        status
     }
 }
 
 impl Connection<'_> {
     /// Answers a request for files or batches.
-    pub(super) fn batch(&mut self, mut request: Request<'_>) -> Next {
-        let Target::Batch(address) = &request.target else {
-            return Next::Close;
-        };
-        let address = address.clone();
+    pub(super) fn batch(&mut self, mut request: Request) -> Next {
         let shared = self.shared;
-        if !is_in_its_place(&request, &shared.config) {
-            return self.nowhere(&request, &address.path);
-        }
-        let Some(family) = Family::of(&address.path, request.groq, shared.config.vendor) else {
-            return self.nowhere(&request, &address.path);
+        let body = mem::take(&mut request.body);
+        let family = Family::of(&request, &shared.config);
+        let Some(family) = family.filter(|_| is_in_its_place(&request, &shared.config)) else {
+            return self.nowhere(&request);
         };
-        let body = std::mem::take(&mut request.upload);
         let desk = Desk {
             shared,
             family,
             dialect: family.dialect(&shared.config),
-            version: request.version,
-            method: name(&request.method),
-            address: &address,
-            headers: &request.headers,
+            request: &request,
         };
-        let outcome = if shared.is_loading(shared.now()) {
-            Err(Refusal::Problem(Problem::Loading))
+        let admitted = if shared.is_loading(shared.now()) {
+            Err(Problem::new("loading", "loading"))
         } else {
-            let admitted = desk.dialect.admit(&request, &shared.config);
-            admitted
-                .map_err(Refusal::Problem)
-                .and_then(|()| serve::serve(&desk, body))
+            desk.dialect.admit(&request, &shared.config)
         };
-        let close = request.close;
-        let (status, extra) = match outcome {
+        let mut head = Head {
+            dialect: desk.dialect,
+            of_batches: true,
+            close: request.close,
+            ..Head::status(200)
+        };
+        let outcome = admitted.map_err(Refusal::Problem);
+        let (bytes, spoiled) = match outcome.and_then(|()| serve::serve(&desk, body)) {
             Ok(Reply::Nothing) => return Next::Close,
-            Ok(Reply::Download(source, spoiled)) => {
-                let sent = send::download(shared, self.stream, family, &source, spoiled, close);
-                return if sent.is_err() || close {
-                    Next::Close
-                } else {
-                    Next::Keep
-                };
+            Err(Refusal::Nowhere) => return self.nowhere(&request),
+            Ok(Reply::Download(results, spoiled)) => {
+                head.media = Some("application/x-jsonl");
+                (results.bytes(&shared.config), spoiled)
             }
-            Err(Refusal::Nowhere) => return self.nowhere(&request, &address.path),
+            Ok(Reply::Page(bytes, spoiled)) => (bytes, spoiled),
             Ok(Reply::Json(value)) => {
                 let _ = serde_json::to_writer(&mut self.body, &value);
-                (200, None)
+                return self.reply(&request, head);
             }
             Ok(Reply::Headed(header, value)) => {
                 if let Some(value) = value {
                     let _ = serde_json::to_writer(&mut self.body, &value);
                 }
-                (200, Some(header))
+                head.extra = Some(header);
+                return self.reply(&request, head);
             }
-            Err(refusal) => (desk.refuse(&mut self.body, &refusal), None),
+            Err(refusal) => {
+                head.status = desk.refuse(&mut self.body, &refusal);
+                return self.reply(&request, head);
+            }
         };
-        let head = Head {
-            dialect: desk.dialect,
-            close,
-            extra,
-            of_batches: true,
-            ..Head::status(status)
-        };
-        head.write(&mut self.out, &self.body);
-        if self.send().is_err() || close {
-            return Next::Close;
+        let chunked = family == Family::Anthropic;
+        match send::download(shared, self.stream, &head, &bytes, spoiled, chunked) {
+            Ok(()) if !request.close => Next::Keep,
+            _ => Next::Close,
         }
-        Next::Keep
     }
 }

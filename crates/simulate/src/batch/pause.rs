@@ -1,6 +1,7 @@
 //! Requests held at a chosen point, for tests of clients that are killed there.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
@@ -43,7 +44,7 @@ pub enum BatchPoint {
 #[derive(Debug)]
 #[must_use = "dropping it releases the request"]
 pub struct Pause {
-    held: Arc<Held>,
+    id: u64,
     pauses: Arc<Pauses>,
 }
 
@@ -51,11 +52,12 @@ impl Pause {
     /// Waits until the request is held; false if that does not happen before `timeout` is over.
     pub fn wait(&self, timeout: Duration) -> bool {
         let deadline = Instant::now() + timeout.min(LONGEST);
-        let mut state = self.held.state.lock();
-        while !state.reached {
-            let wait = self.held.changed.wait_until(&mut state, deadline);
+        let mut list = self.pauses.list.lock();
+        let is_reached = |held: &Held| held.id == self.id && held.left == 0;
+        while !list.iter().any(is_reached) {
+            let wait = self.pauses.changed.wait_until(&mut list, deadline);
             if wait.timed_out() {
-                return state.reached;
+                return list.iter().any(is_reached);
             }
         }
         true
@@ -67,82 +69,60 @@ impl Pause {
 
 impl Drop for Pause {
     fn drop(&mut self) {
-        self.held.state.lock().released = true;
-        self.held.changed.notify_all();
-        let mut list = self.pauses.list.lock();
-        list.retain(|held| !Arc::ptr_eq(held, &self.held));
+        self.pauses.list.lock().retain(|held| held.id != self.id);
+        self.pauses.changed.notify_all();
     }
 }
 
+/// A pause that has not been released.
 #[derive(Debug)]
 struct Held {
+    id: u64,
     point: BatchPoint,
-    state: Mutex<State>,
+    /// Number of requests until the one to hold, including it.
+    left: u64,
+}
+
+/// All pauses that have not been released.
+#[derive(Debug, Default)]
+pub(crate) struct Pauses {
+    ids: AtomicU64,
+    list: Mutex<Vec<Held>>,
     changed: Condvar,
 }
 
-#[derive(Debug)]
-struct State {
-    /// Number of requests until the one to hold, including it.
-    left: u64,
-    reached: bool,
-    released: bool,
-}
-
-/// All requested pauses.
-#[derive(Debug, Default)]
-pub(crate) struct Pauses {
-    list: Mutex<Vec<Arc<Held>>>,
-}
-
 impl Pauses {
-    /// Holds the `nth` request, counted from 1 and from now on, that reaches `point`.
     pub(crate) fn add(self: &Arc<Self>, point: BatchPoint, nth: u64) -> Pause {
-        let held = Arc::new(Held {
-            point,
-            state: Mutex::new(State {
-                left: nth.max(1),
-                reached: false,
-                released: false,
-            }),
-            changed: Condvar::new(),
-        });
-        self.list.lock().push(Arc::clone(&held));
-        Pause {
-            held,
-            pauses: Arc::clone(self),
-        }
+        let mut list = self.list.lock();
+        let id = self.ids.fetch_add(1, Ordering::Relaxed);
+        let left = nth.max(1);
+        list.push(Held { id, point, left });
+        let pauses = Arc::clone(self);
+        Pause { id, pauses }
     }
 
     /// Waits at `point` if this request is to be held there.
     pub(super) fn pass(&self, point: BatchPoint, gate: &Gate) {
-        let here: Vec<_> = {
-            let list = self.list.lock();
-            let here = list.iter().filter(|held| held.point == point);
-            here.map(Arc::clone).collect()
-        };
-        for held in here {
-            let mut state = held.state.lock();
-            if state.left == 0 {
-                continue;
+        let mut list = self.list.lock();
+        let mut here = Vec::new();
+        for held in list
+            .iter_mut()
+            .filter(|held| held.point == point && held.left > 0)
+        {
+            held.left -= 1;
+            if held.left == 0 {
+                here.push(held.id);
             }
-            state.left -= 1;
-            if state.left > 0 {
-                continue;
-            }
-            state.reached = true;
-            held.changed.notify_all();
-            while !state.released && !gate.is_stopped() {
-                held.changed.wait(&mut state);
-            }
+        }
+        self.changed.notify_all();
+        while list.iter().any(|held| here.contains(&held.id)) && !gate.is_stopped() {
+            self.changed.wait(&mut list);
         }
     }
 
     /// Wakes all that are held, once the gate has been stopped.
     pub(crate) fn wake(&self) {
-        for held in self.list.lock().iter() {
-            let _state = held.state.lock();
-            held.changed.notify_all();
-        }
+        let _list = self.list.lock();
+        self.changed.notify_all();
     }
 }

@@ -1,107 +1,43 @@
-//! Replies about files and batches: small ones at once, downloads piece by piece, at a configured speed and with
-//! configured faults.
+//! Downloads of results piece by piece, at a configured speed and with configured faults.
 
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::net::TcpStream;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
-
-use super::Family;
-use super::life::Blob;
 use super::pause::BatchPoint;
-use super::results::Results;
 use super::store::Spoiled;
 use crate::reply::Head;
 use crate::serve::Shared;
 
 const PIECE: usize = 64 << 10;
 
-/// The reply to a request.
-#[derive(Debug)]
-pub(super) enum Reply {
-    Json(Value),
-    /// A header, and JSON if there is any.
-    Headed((&'static str, String), Option<Value>),
-    Download(Source, Spoiled),
-    /// The connection is closed without a reply.
-    Nothing,
-}
-
-/// The content of a download.
-#[derive(Debug)]
-pub(super) enum Source {
-    File(Arc<Blob>),
-    /// A page of results that has been made already.
-    Page(Vec<u8>),
-    /// One to a line.
-    Lines(Results),
-}
-
-impl Source {
-    fn size(&self, shared: &Shared) -> u64 {
-        match self {
-            Source::File(blob) => blob.range.len() as u64,
-            Source::Page(bytes) => bytes.len() as u64,
-            Source::Lines(results) => results.size(&shared.config),
-        }
-    }
-}
-
 /// Sends a download, head and all. An error means that the connection is over.
 pub(super) fn download(
     shared: &Shared,
-    stream: &TcpStream,
-    family: Family,
-    source: &Source,
+    mut stream: &TcpStream,
+    head: &Head,
+    bytes: &[u8],
     spoiled: Spoiled,
-    close: bool,
+    chunked: bool,
 ) -> io::Result<()> {
-    let size = source.size(shared);
-    let chunked = family == Family::Anthropic;
-    let head = Head {
-        dialect: family.dialect(&shared.config),
-        media: match source {
-            Source::Page(_) => None,
-            _ if chunked => Some("application/x-jsonl"),
-            _ => Some("application/octet-stream"),
-        },
-        close,
-        of_batches: true,
-        ..Head::status(200)
-    };
     let mut out = Vec::new();
-    head.write_for(&mut out, (!chunked).then_some(size));
-    let mut stream = stream;
+    head.write_for(&mut out, (!chunked).then_some(bytes.len() as u64));
     stream.write_all(&out)?;
-    let is_result = !matches!(source, Source::File(_));
     let mut pipe = Pipe {
         shared,
         stream,
         chunked,
-        half: is_result.then_some(size / 2),
-        cut: spoiled == Spoiled::Cut,
-        rate: shared.config.batches.download_rate.filter(|_| is_result),
         sent: 0,
         began: Instant::now(),
     };
-    match source {
-        Source::File(blob) => pipe.send(blob.get())?,
-        Source::Page(bytes) => pipe.send(bytes)?,
-        Source::Lines(results) => {
-            let mut piece = Vec::with_capacity(PIECE);
-            for nth in 0..results.len() {
-                results.write(&mut piece, &shared.config, nth);
-                piece.push(b'\n');
-                if piece.len() >= PIECE {
-                    pipe.send(&piece)?;
-                    piece.clear();
-                }
-            }
-            pipe.send(&piece)?;
-        }
+    let (first, second) = bytes.split_at(bytes.len() / 2);
+    pipe.send(first)?;
+    let Shared { batches, gate, .. } = shared;
+    batches.pauses.pass(BatchPoint::DownloadHalf, gate);
+    if spoiled == Spoiled::Cut {
+        return Err(ErrorKind::ConnectionAborted.into());
     }
+    pipe.send(second)?;
     if chunked {
         stream.write_all(b"0\r\n\r\n")?;
     }
@@ -112,57 +48,33 @@ struct Pipe<'a> {
     shared: &'a Shared,
     stream: &'a TcpStream,
     chunked: bool,
-    /// Where the middle is, until it has been passed.
-    half: Option<u64>,
-    cut: bool,
-    rate: Option<u64>,
     sent: u64,
     began: Instant,
 }
 
 impl Pipe<'_> {
-    fn send(&mut self, mut bytes: &[u8]) -> io::Result<()> {
-        loop {
-            if self.half == Some(self.sent) {
-                self.half = None;
-                let Shared { batches, gate, .. } = self.shared;
-                batches.pauses.pass(BatchPoint::DownloadHalf, gate);
-                if self.cut {
-                    return Err(io::ErrorKind::ConnectionAborted.into());
-                }
+    fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let rate = self.shared.config.batches.download_rate;
+        // Ten pieces a second: slow, but never standing still.
+        let piece = rate.map_or(PIECE, |rate| (rate / 10).max(1) as usize);
+        for piece in bytes.chunks(piece) {
+            if self.chunked {
+                self.stream
+                    .write_all(format!("{:x}\r\n", piece.len()).as_bytes())?;
             }
-            if bytes.is_empty() {
-                return Ok(());
+            self.stream.write_all(piece)?;
+            if self.chunked {
+                self.stream.write_all(b"\r\n")?;
             }
-            let mut most = bytes.len() as u64;
-            if let Some(half) = self.half {
-                most = most.min(half - self.sent);
-            }
-            if let Some(rate) = self.rate {
-                // Ten pieces a second: slow, but never standing still.
-                most = most.min((rate / 10).max(1));
-            }
-            let (now, later) = bytes.split_at(most as usize);
-            self.write(now)?;
-            bytes = later;
-            self.sent += most;
-            if let Some(rate) = self.rate {
+            self.sent += piece.len() as u64;
+            if let Some(rate) = rate {
                 let due = Duration::from_secs_f64(self.sent as f64 / rate as f64);
                 self.shared.gate.wait_until(self.began + due);
                 if self.shared.gate.is_stopped() {
-                    return Err(io::ErrorKind::ConnectionAborted.into());
+                    return Err(ErrorKind::ConnectionAborted.into());
                 }
             }
         }
-    }
-
-    fn write(&self, bytes: &[u8]) -> io::Result<()> {
-        let mut stream = self.stream;
-        if !self.chunked {
-            return stream.write_all(bytes);
-        }
-        stream.write_all(format!("{:x}\r\n", bytes.len()).as_bytes())?;
-        stream.write_all(bytes)?;
-        stream.write_all(b"\r\n")
+        Ok(())
     }
 }

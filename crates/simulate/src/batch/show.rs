@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::intake::hours;
 use super::life::{Batch, Phase};
 use super::store::File;
-use super::{Desk, Family, names};
+use super::{Desk, Family};
 use crate::template::Facts;
 
 /// A batch; lists omit some of the `full` fields.
@@ -21,10 +20,10 @@ pub(super) fn batch(desk: &Desk<'_>, batch: &Batch, now: Duration, full: bool) -
     let mut facts = Facts::default();
     facts.set("id", batch.id.as_str());
     facts.set("host", host);
-    facts.set("endpoint", batch.plan.endpoint.as_str());
+    facts.set("endpoint", wire.url.as_deref());
     facts.set("input", batch.plan.input.as_deref());
     facts.set("label", batch.plan.label.clone());
-    facts.set("model", batch.plan.model.as_str());
+    facts.set("model", batch.plan.reading.model.as_str());
     facts.set("hours", batch.plan.window.as_secs() / 3_600);
     facts.set("state", wire.state(phase));
     facts.set("over", ended.map(|_| true));
@@ -57,7 +56,7 @@ pub(super) fn batch(desk: &Desk<'_>, batch: &Batch, now: Duration, full: bool) -
     facts.set("percent", worked * 100.0);
     // At Azure an ended batch always has the field for an error file, which may be empty.
     let none = ended.map(|_| String::new());
-    facts.set("error_file_at_azure", error_file.clone().or(none));
+    facts.set("error_file_or_none", error_file.clone().or(none));
     facts.set("output", output);
     facts.set("error_file", error_file);
     if failed {
@@ -65,7 +64,7 @@ pub(super) fn batch(desk: &Desk<'_>, batch: &Batch, now: Duration, full: bool) -
     }
     let error = wire.errors.get(phase.name()).map(|error| facts.fill(error));
     if ended.is_some() && error.is_none() && full {
-        facts.set("results", names::results(Family::Gemini, &batch.id, ""));
+        facts.set("results", Family::Gemini.results_id(&batch.id, ""));
     }
     facts.set("error", error);
     facts.fill(&wire.batch)
@@ -126,7 +125,7 @@ fn failures(facts: &mut Facts, batch: &Batch) {
 /// An input file.
 pub(super) fn file(desk: &Desk<'_>, file: &File) -> Value {
     let wire = desk.wire();
-    let kept = hours(wire.file_hours.unwrap_or(0));
+    let kept = Duration::from_secs(wire.file_hours * 3_600);
     let looked_at = if file.looked_at {
         "processed"
     } else {
@@ -150,6 +149,6 @@ fn ids(desk: &Desk<'_>, batch: &Batch, now: Duration) -> [Option<String>; 2] {
         return [None, None];
     }
     let there = batch.has_results();
-    let id = |kind, there: bool| there.then(|| names::results(desk.family, &batch.id, kind));
+    let id = |kind, there: bool| there.then(|| desk.family.results_id(&batch.id, kind));
     [id("output", there[0]), id("error", there[1])]
 }

@@ -11,7 +11,7 @@ use super::config::BatchConfig;
 use super::life::{Batch, Blob, Failure, Fate, Item, Part, Phase, Plan};
 use super::pause::Pauses;
 use super::stats::{BatchSeen, BatchStats};
-use super::{Family, Refusal, names};
+use super::{Family, Refusal};
 use crate::config::LONGEST;
 use crate::script::{mix, unit};
 use crate::serve::Shared;
@@ -156,7 +156,7 @@ impl Inner {
             let gone = plan
                 .input
                 .as_deref()
-                .is_some_and(|id| self.file(id).is_none());
+                .is_some_and(|id| self.file(plan.reading.family, id).is_none());
             if !gone {
                 self.open(plan, due, &shared.config);
             }
@@ -190,7 +190,8 @@ impl Inner {
     }
 
     fn open(&mut self, mut plan: Plan, now: Duration, config: &SimConfig) -> usize {
-        if matches!(plan.family, Family::OpenAi | Family::Groq)
+        let family = plan.reading.family;
+        if matches!(family, Family::OpenAi | Family::Azure | Family::Groq)
             && plan.failures.is_empty()
             && let Some(model) = self.too_many_tokens(&plan, now, &config.batches)
         {
@@ -204,7 +205,7 @@ impl Inner {
             });
         }
         self.counts.created += 1;
-        let id = names::batch(plan.family, self.fresh());
+        let id = format!("{}{:016x}", family.wire().batch_id, self.fresh());
         let requests = plan.requests.take();
         let starts = plan.failures.is_empty();
         self.counts.started += u64::from(starts);
@@ -266,7 +267,7 @@ impl Inner {
         let most = config.enqueued_tokens?;
         let queued = |model: &str| {
             let here = self.batches.iter().filter(|batch| {
-                batch.plan.family == plan.family
+                batch.family() == plan.reading.family
                     && !batch.has_failed()
                     && !batch.phase(now, config).is_over()
             });
@@ -285,26 +286,35 @@ impl Inner {
         mix(self.salt ^ mix(self.ids))
     }
 
-    pub(super) fn file(&self, id: &str) -> Option<&File> {
-        self.files.iter().find(|file| file.id == id)
+    /// Stores an input file.
+    pub(super) fn add(&mut self, file: File) -> &File {
+        self.counts.files_uploaded += 1;
+        let place = self.files.len();
+        self.files.push(file);
+        &self.files[place]
+    }
+
+    pub(super) fn file(&mut self, family: Family, id: &str) -> Option<&mut File> {
+        let mut files = self.files.iter_mut();
+        files.find(|file| file.id == id && file.family == family)
     }
 
     /// Deletes a file. Returns whether it existed.
-    pub(super) fn delete_file(&mut self, id: &str) -> bool {
-        let Some(place) = self.files.iter().position(|file| file.id == id) else {
-            return false;
-        };
-        self.files.remove(place);
-        self.counts.files_deleted += 1;
-        true
+    pub(super) fn delete_file(&mut self, family: Family, id: &str) -> bool {
+        let before = self.files.len();
+        self.files
+            .retain(|file| file.id != id || file.family != family);
+        let deleted = self.files.len() < before;
+        self.counts.files_deleted += u64::from(deleted);
+        deleted
     }
 
-    /// The index of a batch.
-    pub(super) fn batch(&self, family: Family, id: &str) -> Result<usize, Refusal> {
-        let is_it = |batch: &Batch| batch.id == id && batch.plan.family == family;
-        let mut batches = self.batches.iter();
-        let place = batches.position(|batch| is_it(batch) && !batch.deleted);
-        place.ok_or_else(|| Refusal::missing("batch", id))
+    /// A batch that has not been deleted.
+    pub(super) fn batch(&mut self, family: Family, id: &str) -> Result<&mut Batch, Refusal> {
+        let is_it = |batch: &&mut Batch| batch.id == id && batch.family() == family;
+        let mut batches = self.batches.iter_mut().filter(|batch| !batch.deleted);
+        let found = batches.find(is_it);
+        found.ok_or_else(|| Refusal::missing("batch", id))
     }
 
     /// The batches that a list shows, the newest first.
@@ -317,7 +327,7 @@ impl Inner {
         let mut batches: Vec<_> = self
             .batches
             .iter()
-            .filter(|batch| batch.plan.family == family && !batch.deleted)
+            .filter(|batch| batch.family() == family && !batch.deleted)
             .filter(|batch| batch.created + config.listing_lag <= now)
             .collect();
         // Late ones are created out of turn.
