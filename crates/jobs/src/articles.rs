@@ -3,21 +3,18 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use ureq::Agent;
 use ureq::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use ureq::unversioned::transport::DefaultConnector;
 
-use batchwright::config::{ArticleSource, SettingsWatch};
+use batchwright::config::ArticleSource;
 use batchwright::provider::redacted_url;
 use batchwright::unstable::PublicResolver;
-use batchwright::{Context, Error, ErrorKind, Settings};
+use batchwright::{Context, Error, ErrorKind};
 
 use super::extract_content::{article_text, decoded};
-use super::job_type::Articles;
 
 /// Maximum size of an article in bytes; longer texts are rejected.
 const LONGEST: u64 = 16 << 20;
@@ -26,70 +23,8 @@ const LONGEST_ID: usize = 200;
 const FETCH_TIMEOUT: Duration = Duration::from_secs(20);
 const MOST_REDIRECTS: u32 = 5;
 
-/// Finds the texts of articles according to the setting `jobs.articles`, which may change at any time.
-pub(crate) struct FollowedArticles {
-    state: Mutex<State>,
-}
-
-struct State {
-    watch: SettingsWatch,
-    /// The finder, with the settings from which it was made.
-    known: Option<(ArticleSource, bool, Arc<Finder>)>,
-}
-
-impl FollowedArticles {
-    pub fn new(watch: SettingsWatch) -> Self {
-        let state = State { watch, known: None };
-        Self {
-            state: Mutex::new(state),
-        }
-    }
-
-    fn finder(&self) -> Result<Option<Arc<Finder>>, Error> {
-        let mut state = self.state.lock();
-        if let Err(error) = state.watch.refresh() {
-            log::warn!("settings: {error}; jobs.articles stays unchanged");
-        }
-        let (source, private) = of_settings(state.watch.settings())?;
-        let Some(source) = source else {
-            return Ok(None);
-        };
-        match &state.known {
-            Some((known, allowed, finder)) if (known, *allowed) == (&source, private) => {
-                Ok(Some(Arc::clone(finder)))
-            }
-            _ => {
-                let finder = Arc::new(Finder::new(&source, private));
-                state.known = Some((source, private, Arc::clone(&finder)));
-                Ok(Some(finder))
-            }
-        }
-    }
-}
-
-fn of_settings(settings: &Settings) -> Result<(Option<ArticleSource>, bool), Error> {
-    Ok((settings.articles()?, settings.private_articles()?))
-}
-
-impl Articles for FollowedArticles {
-    fn is_set(&self) -> bool {
-        // The job reports a value that cannot be used.
-        !matches!(self.finder(), Ok(None))
-    }
-
-    fn find(&self, id: &str, ctx: &Context) -> Result<String, Error> {
-        match self.finder()? {
-            Some(finder) => finder.find(id, ctx),
-            None => Err(Error::new(
-                ErrorKind::Invalid,
-                format!("article {id:?}: the payload has no content, and jobs.articles is not set"),
-            )),
-        }
-    }
-}
-
 /// A source of articles.
-enum Finder {
+pub(crate) enum Finder {
     Folder(PathBuf),
     Url {
         template: String,
@@ -99,8 +34,8 @@ enum Finder {
 }
 
 impl Finder {
-    fn new(source: &ArticleSource, private: bool) -> Self {
-        match source.clone() {
+    pub(crate) fn new(source: ArticleSource, private: bool) -> Self {
+        match source {
             ArticleSource::Folder(folder) => Self::Folder(folder),
             ArticleSource::Url(template) => Self::Url {
                 template,
@@ -110,7 +45,7 @@ impl Finder {
         }
     }
 
-    fn find(&self, id: &str, ctx: &Context) -> Result<String, Error> {
+    pub(crate) fn find(&self, id: &str, ctx: &Context) -> Result<String, Error> {
         ctx.check()?;
         let found = match self {
             Self::Folder(folder) => in_folder(folder, id),

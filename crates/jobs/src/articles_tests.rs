@@ -3,13 +3,13 @@ use std::net::TcpListener;
 use std::thread;
 
 use super::*;
-use batchwright::config::{ConfigStore, MemoryConfig};
+use batchwright::Settings;
 
 fn finder(setting: &str, private: bool) -> Finder {
     let settings = Settings::new()
         .flag("jobs.articles", "test", Some(setting.to_owned()))
         .unwrap();
-    Finder::new(&settings.articles().unwrap().unwrap(), private)
+    Finder::new(settings.articles().unwrap().unwrap(), private)
 }
 
 fn find(setting: &str, id: &str) -> Result<String, Error> {
@@ -168,21 +168,4 @@ fn a_key_in_the_url_is_in_no_error() {
     for error in errors {
         assert!(!error.to_string().contains(key), "{error}");
     }
-}
-
-#[test]
-fn a_change_of_the_setting_applies_to_the_next_job() {
-    let desk = tempfile::tempdir().unwrap();
-    std::fs::write(desk.path().join("a.txt"), "It rained.").unwrap();
-    let store = Arc::new(MemoryConfig::new());
-    let watch = SettingsWatch::new(Settings::new(), store.clone()).unwrap();
-    let types = crate::JobTypes::new().follow(watch);
-    let payload = serde_json::json!({"article_id": "a"});
-    let refused = types.job("summarize", payload.clone()).unwrap_err();
-    assert_eq!(refused.field, "content");
-    let folder = desk.path().to_str().unwrap();
-    store.set("jobs.articles", folder).unwrap();
-    types.job("summarize", payload.clone()).unwrap();
-    store.unset("jobs.articles").unwrap();
-    assert!(types.job("summarize", payload).is_err());
 }

@@ -5,11 +5,13 @@ use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
 use batchwright::unstable::{AtomicFile, disk_space, make_private_folder};
 use batchwright::{Error, ErrorKind, JobId};
 
-use super::script::Script;
-use super::speech::{HEADER_BYTES, Wav, header};
+use super::wav::{Format, HEADER_BYTES, Wav, header, seconds};
 
 /// No audio is requested if less than this number of bytes is free on the disk.
 const LEAST_ROOM: u64 = 128 << 20;
@@ -75,12 +77,12 @@ impl AudioFolder {
     }
 
     /// The stored script, if there is one.
-    pub(crate) fn script(&self, job: JobId) -> Option<Script> {
+    pub(crate) fn script<T: DeserializeOwned>(&self, job: JobId) -> Option<T> {
         let text = fs::read(self.parts(job).join(SCRIPT)).ok()?;
         serde_json::from_slice(&text).ok()
     }
 
-    pub(crate) fn keep_script(&self, job: JobId, script: &Script) -> Result<(), Error> {
+    pub(crate) fn keep_script(&self, job: JobId, script: &impl Serialize) -> Result<(), Error> {
         let text = serde_json::to_vec(script).unwrap_or_default();
         let path = self.parts(job).join(SCRIPT);
         write(&path, |file| file.write_all(&text))
@@ -105,13 +107,9 @@ impl AudioFolder {
 
     /// Joins parts to the file, which appears only when it is complete.
     pub(crate) fn join(&self, target: &Path, parts: &[PathBuf]) -> Result<(), Error> {
-        let unread = |path: &Path, error: &io::Error| {
-            let why = format!("{}: cannot be read: {error}", name(path));
-            Error::new(ErrorKind::Transient, why)
-        };
         let (mut format, mut total) = (None, 0);
         for part in parts {
-            let (this, size) = described(part).map_err(|error| unread(part, &error))?;
+            let (this, size) = described(part)?;
             let before = *format.get_or_insert(this);
             if before != this {
                 let why = format!("sounds of two formats cannot be joined: {before:?}, {this:?}");
@@ -140,15 +138,10 @@ impl AudioFolder {
 
     /// The properties of a finished file.
     pub(crate) fn finished(&self, target: PathBuf) -> Result<Finished, Error> {
-        let found = described(&target).map_err(|error| {
-            let why = format!("{}: cannot be read: {error}", name(&target));
-            Error::new(ErrorKind::Transient, why)
-        });
-        let ((channels, rate, bits), bytes) = found?;
-        let a_second = f64::from(rate) * f64::from(channels) * f64::from(bits / 8);
+        let (format, bytes) = described(&target)?;
         Ok(Finished {
             name: name(&target),
-            seconds: (bytes as f64 / a_second * 1000.0).round() / 1000.0,
+            seconds: (seconds(format, bytes) * 1000.0).round() / 1000.0,
             bytes: bytes + HEADER_BYTES,
         })
     }
@@ -165,13 +158,19 @@ impl AudioFolder {
 }
 
 /// The format of a file that was written here, and the number of bytes of its audio.
-fn described(path: &Path) -> io::Result<((u16, u32, u16), u64)> {
-    let mut head = [0; HEADER_BYTES as usize];
-    let mut file = File::open(path)?;
-    file.read_exact(&mut head)?;
-    let size = file.metadata()?.len() - HEADER_BYTES;
-    let format = Wav::format(&head).ok_or_else(|| io::Error::other("it is no WAV file"))?;
-    Ok((format, size))
+fn described(path: &Path) -> Result<(Format, u64), Error> {
+    let read = || {
+        let mut head = [0; HEADER_BYTES as usize];
+        let mut file = File::open(path)?;
+        file.read_exact(&mut head)?;
+        let size = file.metadata()?.len() - HEADER_BYTES;
+        let format = Wav::format(&head).ok_or_else(|| io::Error::other("it is no WAV file"))?;
+        Ok((format, size))
+    };
+    read().map_err(|error: io::Error| {
+        let why = format!("{}: cannot be read: {error}", name(path));
+        Error::new(ErrorKind::Transient, why)
+    })
 }
 
 fn write(path: &Path, fill: impl FnOnce(&mut &File) -> io::Result<()>) -> io::Result<()> {
@@ -196,7 +195,6 @@ fn name(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::script::Turn;
 
     #[test]
     fn an_unusable_audio_folder_affects_all_jobs_and_makes_no_call() {
@@ -247,17 +245,9 @@ mod tests {
         assert!(error.message().contains("two formats"), "{error}");
         assert_eq!(audio.finished(target).unwrap().bytes, 96_044);
 
-        assert_eq!(audio.script(job), None);
-        let turns = vec![Turn {
-            speaker: "Host".into(),
-            text: "Hello.".into(),
-        }];
-        let script = Script {
-            title: "a".into(),
-            turns,
-        };
-        audio.keep_script(job, &script).unwrap();
-        assert_eq!(audio.script(job), Some(script));
+        assert_eq!(audio.script::<String>(job), None);
+        audio.keep_script(job, &"Hello.").unwrap();
+        assert_eq!(audio.script(job), Some("Hello.".to_owned()));
         audio.forget(job);
         audio.forget(job);
         assert_eq!(fs::read_dir(folder.path().join("new")).unwrap().count(), 1);

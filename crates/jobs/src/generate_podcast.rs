@@ -14,16 +14,14 @@ use batchwright::{
 use super::audio::AudioFolder;
 use super::fields::{Fields, Length, PayloadError, Preferences};
 use super::job_type::{Host, JobType};
-use super::script::{self, Script, Turn};
-use super::speech::{self, Wav};
 use super::time::now;
+use super::wav::Wav;
 
 const NAME: &str = "generate_podcast";
 /// The kinds of the jobs that call models.
 const SCRIPT: &str = "generate_podcast.script";
 const SPEECH: &str = "generate_podcast.speech";
-const PRIORITY: u8 = Job::DEFAULT_PRIORITY;
-const FIELDS: [&str; 10] = [
+const FIELDS: [&str; 8] = [
     "article_id",
     "content",
     "script",
@@ -32,17 +30,14 @@ const FIELDS: [&str; 10] = [
     "model",
     "speech_model",
     "instructions",
-    "speed",
-    "chunk_chars",
 ];
 const SPEECH_MODEL: &str = "gpt-4o-mini-tts";
-/// Maximum length of a part: about a minute of speech, and generated in less than the time-out of a call.
-const CHUNK_CHARS: usize = 1000;
-const MOST_VOICES: usize = 6;
-/// Maximum length of a name in characters.
-const MOST_NAME: usize = 100;
-/// The names of speakers if only voices are given.
-const SPEAKERS: [&str; MOST_VOICES] = ["Host", "Guest", "Expert", "Critic", "Reporter", "Listener"];
+/// Who speaks, and the voices unless others are given.
+const SPEAKERS: [&str; 2] = ["Host", "Guest"];
+const VOICES: [&str; 2] = ["alloy", "nova"];
+/// Maximum length of a text that the endpoint accepts, in characters.
+const MOST_CHARS: usize = 4096;
+const MOST_TURNS: usize = 500;
 
 pub(crate) fn job_type(host: &Host) -> JobType {
     let finder = host.clone();
@@ -57,21 +52,14 @@ pub(crate) fn job_type(host: &Host) -> JobType {
         None => JobType::elsewhere(NAME),
     };
     made.about(about)
-        .priority(PRIORITY)
         .named_by("article_id")
         .check(move |payload| {
             let payload = Payload::read(payload)?;
-            if payload.script.is_some() || payload.content.is_some() || finder.finds_articles() {
-                Ok(())
-            } else {
-                Err(no_content())
+            match payload.script {
+                Some(_) => Ok(()),
+                None => finder.check_article(payload.content, payload.article_id),
             }
         })
-}
-
-fn no_content() -> PayloadError {
-    let why = "send the text of the article or a script, or set jobs.articles, which finds the text by article_id";
-    PayloadError::new("content", why)
 }
 
 /// The kinds of the model calls: the script, and the speech of one part.
@@ -88,12 +76,12 @@ fn write_script(host: &Host) -> ModelCall {
         let payload: Value = job.parse()?;
         let payload = Payload::read(&payload)?;
         let content = host.article(payload.content, payload.article_id, ctx)?;
-        payload.request(content.ok_or_else(no_content)?)
+        payload.request(content)
     };
     let make = |job: &RunningJob, answer: &Response| {
         let payload: Value = job.parse()?;
         let payload = Payload::read(&payload)?;
-        Script::of_answer(answer, &payload.speakers())
+        answer.parse::<Script>()?.spoken(payload.speakers())
     };
     let json = Request::default().with_response_format(ResponseFormat::JsonObject);
     ModelCall::new(ask, make).like(json)
@@ -123,18 +111,11 @@ struct Payload<'v> {
     content: Option<&'v str>,
     script: Option<Script>,
     preferences: Preferences<'v>,
-    voices: Vec<Voice<'v>>,
+    /// One for each speaker.
+    voices: Vec<&'v str>,
     model: Option<&'v str>,
     speech_model: &'v str,
     instructions: Option<&'v str>,
-    speed: Option<f64>,
-    chunk_chars: usize,
-}
-
-/// A speaker and the voice.
-struct Voice<'v> {
-    speaker: &'v str,
-    voice: &'v str,
 }
 
 impl<'v> Payload<'v> {
@@ -142,27 +123,19 @@ impl<'v> Payload<'v> {
         let fields = Fields::of(payload, &FIELDS)?;
         let preferences = Preferences::read(&fields)?;
         let voices = voices(&fields)?;
-        let script = turns(&fields, &voices)?;
+        let script = script(&fields, &SPEAKERS[..voices.len()])?;
         let content = fields.text("content")?;
         if script.is_some() && content.is_some() {
-            return Err(fields.bad(
-                "script",
-                "give either content or script: a script is written from content",
-            ));
+            let why = "give either content or script: a script is written from content";
+            return Err(fields.bad("script", why));
         }
-        let article_id = fields.text("article_id")?;
-        if script.is_none() && content.is_none() && article_id.is_none() {
-            return Err(no_content());
-        }
-        let speed = fields.number("speed", 0.25..=4.0)?;
-        let chunk_chars = fields.whole("chunk_chars", 50..=speech::MOST_CHARS)?;
         let instructions = fields.text("instructions")?;
-        if instructions.is_some_and(|text| text.chars().count() > speech::MOST_CHARS) {
-            let why = format!("at most {} characters", speech::MOST_CHARS);
+        if instructions.is_some_and(|text| text.chars().count() > MOST_CHARS) {
+            let why = format!("at most {MOST_CHARS} characters");
             return Err(fields.bad("instructions", why));
         }
         Ok(Self {
-            article_id,
+            article_id: fields.text("article_id")?,
             content,
             script,
             preferences,
@@ -170,13 +143,11 @@ impl<'v> Payload<'v> {
             model: fields.text("model")?,
             speech_model: fields.text("speech_model")?.unwrap_or(SPEECH_MODEL),
             instructions,
-            speed,
-            chunk_chars: chunk_chars.unwrap_or(CHUNK_CHARS),
         })
     }
 
-    fn speakers(&self) -> Vec<&'v str> {
-        self.voices.iter().map(|one| one.speaker).collect()
+    fn speakers(&self) -> &'static [&'static str] {
+        &SPEAKERS[..self.voices.len()]
     }
 
     /// The request for the script.
@@ -188,13 +159,9 @@ impl<'v> Payload<'v> {
         };
         let language = self.preferences.in_language();
         let speakers = self.speakers();
-        let who = match &speakers[..] {
+        let who = match speakers {
             [one] => format!("a talk by one speaker, {one}"),
-            all => format!(
-                "a conversation of {} speakers: {}",
-                all.len(),
-                all.join(", ")
-            ),
+            all => format!("a conversation of two speakers, {}", all.join(" and ")),
         };
         let system = format!(
             "Write the script of a podcast about the article that the user sends: {who}, {extent}, {language}. Say nothing \
@@ -203,7 +170,7 @@ impl<'v> Payload<'v> {
              sounds or stage directions. Answer with a JSON object alone: \"title\", and \"turns\", each with \
              \"speaker\", one of the names, and \"text\", what that one says."
         );
-        let format = ResponseFormat::json_schema(script::schema(&speakers, most_turns))?;
+        let format = ResponseFormat::json_schema(schema(speakers, most_turns))?;
         let request = Request::new(content).with_system(system);
         let request = request.with_response_format(format);
         Ok(match self.model {
@@ -212,95 +179,146 @@ impl<'v> Payload<'v> {
         })
     }
 
-    /// The script in parts, one per call of the speech model.
+    /// The script in parts, one per turn and call of the speech model.
     fn pieces(&self, podcast: JobId, script: &Script) -> Vec<Piece> {
-        let mut pieces = Vec::new();
-        for turn in &script.turns {
-            let known = self.voices.iter().find(|one| one.speaker == turn.speaker);
-            let voice = known.map_or("", |one| one.voice);
-            for text in speech::chunks(&turn.text, self.chunk_chars) {
-                pieces.push(Piece {
-                    podcast,
-                    model: self.speech_model.to_owned(),
-                    voice: voice.to_owned(),
-                    text: text.to_owned(),
-                    instructions: self.instructions.map(str::to_owned),
-                    speed: self.speed,
-                });
-            }
-        }
-        pieces
+        let voice = |speaker: &str| {
+            let place = SPEAKERS.iter().position(|known| *known == speaker);
+            self.voices.get(place.unwrap_or_default()).copied()
+        };
+        let piece = |turn: &Turn| Piece {
+            podcast,
+            model: self.speech_model.to_owned(),
+            voice: voice(&turn.speaker).unwrap_or_default().to_owned(),
+            text: turn.text.clone(),
+            instructions: self.instructions.map(str::to_owned),
+        };
+        script.turns.iter().map(piece).collect()
     }
 }
 
-/// The speakers with their voices; each is given as a voice, or as a name and a voice.
-fn voices<'v>(fields: &Fields<'v>) -> Result<Vec<Voice<'v>>, PayloadError> {
-    let given = fields.list("voices", MOST_VOICES)?;
-    let Some(given) = given else {
-        let voices = SPEAKERS.into_iter().zip(["alloy", "nova"]);
-        return Ok(voices
-            .map(|(speaker, voice)| Voice { speaker, voice })
-            .collect());
+/// The voices of the speakers, one or two.
+fn voices<'v>(fields: &Fields<'v>) -> Result<Vec<&'v str>, PayloadError> {
+    let Some(given) = fields.list("voices", SPEAKERS.len())? else {
+        return Ok(VOICES.to_vec());
     };
-    let mut voices: Vec<Voice<'v>> = Vec::with_capacity(given.len());
-    for ((path, member), speaker) in given.into_iter().zip(SPEAKERS) {
-        let one = match member {
-            Value::String(voice) => Voice { speaker, voice },
-            other => {
-                let fields = Fields::at(path.clone(), other, &["speaker", "voice"])?;
-                let voice = fields.required_text("voice")?;
-                let speaker = fields.text("speaker")?.unwrap_or(speaker);
-                Voice { speaker, voice }
-            }
-        };
-        let bad = |why: &str| Err(PayloadError::new(path.clone(), why));
-        let too_long = |name: &str| name.trim().is_empty() || name.chars().count() > MOST_NAME;
-        if too_long(one.voice) || too_long(one.speaker) {
-            return bad("write names of 1 to 100 characters");
-        }
-        if voices
-            .iter()
-            .any(|other| other.speaker.eq_ignore_ascii_case(one.speaker))
-        {
-            return bad("there is a speaker of that name already");
-        }
-        voices.push(one);
-    }
-    Ok(voices)
+    let voice = |(path, member): (String, &'v Value)| {
+        let named = |name: &&str| (1..=100).contains(&name.trim().chars().count());
+        let why = "write the name of a voice, of 1 to 100 characters";
+        let voice = member.as_str().filter(named);
+        voice.ok_or_else(|| PayloadError::new(path, why))
+    };
+    given.into_iter().map(voice).collect()
 }
 
 /// The script in the payload, if there is one.
-fn turns(fields: &Fields<'_>, voices: &[Voice<'_>]) -> Result<Option<Script>, PayloadError> {
-    let Some(given) = fields.list("script", script::MOST_TURNS)? else {
+fn script(fields: &Fields<'_>, speakers: &[&str]) -> Result<Option<Script>, PayloadError> {
+    let Some(given) = fields.list("script", MOST_TURNS)? else {
         return Ok(None);
     };
     let mut turns = Vec::with_capacity(given.len());
     for (path, member) in given {
         let fields = Fields::at(path, member, &["speaker", "text"])?;
-        let text = fields.required_text("text")?.to_owned();
-        let speaker = match fields.text("speaker")? {
-            None => voices.first().map_or("", |first| first.speaker),
-            Some(name) => match voices.iter().find(|one| one.speaker == name) {
-                Some(known) => known.speaker,
-                None => {
-                    let names: Vec<&str> = voices.iter().map(|one| one.speaker).collect();
-                    let why = format!("unknown speaker; `voices` has: {}", names.join(", "));
-                    return Err(fields.bad("speaker", why));
-                }
-            },
-        };
-        let speaker = speaker.to_owned();
-        turns.push(Turn { speaker, text });
+        let speaker = fields.text("speaker")?.unwrap_or(SPEAKERS[0]);
+        if !speakers.contains(&speaker) {
+            let why = format!("unknown speaker; known: {}", speakers.join(", "));
+            return Err(fields.bad("speaker", why));
+        }
+        turns.push(Turn {
+            speaker: speaker.to_owned(),
+            text: fields.required_text("text")?.to_owned(),
+        });
     }
-    let script = Script {
-        title: String::new(),
-        turns,
-    };
-    let speakers: Vec<&str> = voices.iter().map(|one| one.speaker).collect();
-    match script.spoken(&speakers) {
-        Ok(script) => Ok(Some(script)),
-        Err(error) => Err(fields.bad("script", error.message())),
+    let title = String::new();
+    let script = Script { title, turns }.spoken(speakers);
+    script
+        .map(Some)
+        .map_err(|error| fields.bad("script", error.message()))
+}
+
+/// A complete script.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Script {
+    pub title: String,
+    pub turns: Vec<Turn>,
+}
+
+/// What one speaker says at a time.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Turn {
+    pub speaker: String,
+    pub text: String,
+}
+
+/// The JSON Schema of a script. Without a maximum, small models never end a list.
+fn schema(speakers: &[&str], most_turns: usize) -> Value {
+    let turn = json!({
+        "type": "object",
+        "properties": {"speaker": {"type": "string", "enum": speakers}, "text": {"type": "string"}},
+        "required": ["speaker", "text"],
+        "additionalProperties": false,
+    });
+    json!({
+        "type": "object",
+        "properties": {
+            "title": {"type": "string"},
+            "turns": {"type": "array", "items": turn, "minItems": 1, "maxItems": most_turns},
+        },
+        "required": ["title", "turns"],
+        "additionalProperties": false,
+    })
+}
+
+impl Script {
+    /// The same script as speakable text by these speakers; empty turns are left out.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Malformed`] if it has a speaker that was not requested, or no text, or too long a one.
+    fn spoken(self, speakers: &[&str]) -> Result<Self, Error> {
+        let malformed = |why: String| Err(Error::new(ErrorKind::Malformed, why));
+        let mut turns = Vec::with_capacity(self.turns.len());
+        for turn in self.turns {
+            let name = spoken(&turn.speaker);
+            let name = name.trim_end_matches(':').trim_end();
+            let known = speakers.iter().find(|one| one.eq_ignore_ascii_case(name));
+            let Some(speaker) = known else {
+                let all = speakers.join(", ");
+                return malformed(format!(
+                    "the script has an unknown speaker; expected one of: {all}"
+                ));
+            };
+            let text = spoken(&turn.text);
+            // Some models also repeat the name at the beginning of the text.
+            let text = match text.split_once(':') {
+                Some((name, rest)) if name.eq_ignore_ascii_case(speaker) => rest.trim_start(),
+                _ => &text,
+            };
+            if text.chars().count() > MOST_CHARS {
+                return malformed(format!(
+                    "the script has a text of more than {MOST_CHARS} characters"
+                ));
+            }
+            if !text.is_empty() {
+                turns.push(Turn {
+                    speaker: (*speaker).to_owned(),
+                    text: text.to_owned(),
+                });
+            }
+        }
+        if turns.is_empty() || turns.len() > MOST_TURNS {
+            return malformed(format!(
+                "the script is empty, or has more than {MOST_TURNS} texts"
+            ));
+        }
+        let title = spoken(&self.title);
+        Ok(Self { title, turns })
     }
+}
+
+/// A text in one line, without the signs of Markdown for headings, emphasis and code.
+fn spoken(text: &str) -> String {
+    let plain = text.replace(['*', '`', '#'], "");
+    let words: Vec<&str> = plain.split_whitespace().collect();
+    words.join(" ")
 }
 
 /// The text of one call of the speech model.
@@ -312,25 +330,20 @@ struct Piece {
     voice: String,
     text: String,
     instructions: Option<String>,
-    speed: Option<f64>,
 }
 
 impl Piece {
     fn request(&self) -> Request {
-        let mut request = Request::speech(&self.text, &self.voice).with_model(&self.model);
-        if let Some(instructions) = &self.instructions {
-            request = request.with_extra("instructions", instructions.as_str().into());
+        let request = Request::speech(&self.text, &self.voice).with_model(&self.model);
+        match &self.instructions {
+            Some(how) => request.with_extra("instructions", how.as_str().into()),
+            None => request,
         }
-        if let Some(speed) = self.speed {
-            request = request.with_extra("speed", speed.into());
-        }
-        request
     }
 
     /// The name of its audio file: the same for the same audio.
     fn name(&self) -> String {
-        let (instructions, speed) = (&self.instructions, self.speed);
-        let all = json!([self.model, self.voice, self.text, instructions, speed]);
+        let all = json!([self.model, self.voice, self.text, self.instructions]);
         let hash = format!("{:x}", Sha256::digest(all.to_string()));
         hash[..32].to_owned()
     }
@@ -375,12 +388,8 @@ fn podcast(
             let why = spoken
                 .iter()
                 .find_map(|one| one.parse::<Box<RawValue>>().err());
-            let why = why.map_or_else(
-                || "it is gone".to_owned(),
-                |error| error.message().to_owned(),
-            );
-            let number = gone + 1;
-            let all = parts.len();
+            let why = why.as_ref().map_or("it is gone", Error::message);
+            let (number, all) = (gone + 1, parts.len());
             let why = format!("the audio of piece {number} of {all} is missing: {why}");
             return Err(Error::new(ErrorKind::Invalid, why));
         }
@@ -389,13 +398,13 @@ fn podcast(
     let finished = folder.finished(target)?;
     folder.forget(job.job_id);
     let characters: usize = pieces.iter().map(|piece| piece.text.chars().count()).sum();
-    let voices = payload.voices.iter();
-    let voices = voices.map(|one| (one.speaker.to_owned(), Value::from(one.voice)));
+    let voices = SPEAKERS.iter().zip(&payload.voices);
+    let voices = voices.map(|(speaker, voice)| ((*speaker).to_owned(), Value::from(*voice)));
     Ok(Some(json!({
         "audio": finished.name,
         "seconds": finished.seconds,
         "bytes": finished.bytes,
-        "chunks": pieces.len(),
+        "parts": pieces.len(),
         "characters": characters,
         "voices": voices.collect::<serde_json::Map<_, _>>(),
         "speech_model": payload.speech_model,
@@ -446,21 +455,17 @@ mod tests {
             .job(NAME, json!({"article_id": "a"}))
             .unwrap()
             .into_parts();
-        assert_eq!(
-            (parts.item_id.as_deref(), parts.priority),
-            (Some("a"), PRIORITY)
-        );
+        assert_eq!((parts.item_id.as_deref(), parts.priority), (Some("a"), 5));
     }
 
     #[test]
-    fn a_script_is_requested_with_its_speakers_and_split_by_them() {
-        let payload = json!({"content": "It rained.", "voices": ["ash", {"speaker": "Anna", "voice": "sage"}],
-            "chunk_chars": 50, "speed": 1.1, "model": "m",
+    fn a_script_is_requested_and_each_turn_is_a_part() {
+        let payload = json!({"content": "It rained.", "voices": ["ash", "sage"], "model": "m",
             "user_preferences": {"length": "short", "language": "ja"}});
         let payload = Payload::read(&payload).unwrap();
         let request = payload.request("It rained.".to_owned()).unwrap();
         let system = request.system.as_deref().unwrap();
-        for part in ["Host, Anna", "200 words", "the tag ja"] {
+        for part in ["Host and Guest", "200 words", "the tag ja"] {
             assert!(system.contains(part), "{system}");
         }
         assert_eq!(request.model.as_deref(), Some("m"));
@@ -468,29 +473,57 @@ mod tests {
             speaker: speaker.to_owned(),
             text: text.to_owned(),
         };
-        let long = "It rained all day in Bern. Nobody went out that day.";
         let script = Script {
             title: String::new(),
             turns: vec![
-                turn("Host", long),
-                turn("Anna", "Oh."),
                 turn("Host", "Oh."),
-                turn("Anna", "Oh."),
+                turn("Guest", "Oh."),
+                turn("Host", "Oh."),
             ],
         };
         let pieces = payload.pieces(JobId::from_bytes([1; 16]), &script);
-        let said: Vec<_> = pieces.iter().map(|one| (&*one.voice, &*one.text)).collect();
-        let expected = [
-            ("ash", "It rained all day in Bern."),
-            ("ash", "Nobody went out that day."),
-            ("sage", "Oh."),
-            ("ash", "Oh."),
-            ("sage", "Oh."),
-        ];
-        assert_eq!(said, expected);
+        let voices: Vec<_> = pieces.iter().map(|one| &*one.voice).collect();
+        assert_eq!(voices, ["ash", "sage", "ash"]);
         // The same words in the same voice have the same audio.
-        assert_eq!(pieces[2].name(), pieces[4].name());
-        assert_ne!(pieces[2].name(), pieces[3].name());
-        assert_eq!(pieces[0].request().extra["speed"], 1.1);
+        assert_eq!(pieces[0].name(), pieces[2].name());
+        assert_ne!(pieces[0].name(), pieces[1].name());
+    }
+
+    #[test]
+    fn an_answer_becomes_speakable_text_or_is_retried() {
+        let read = |turns: &[(&str, &str)]| {
+            let turns = turns
+                .iter()
+                .map(|(speaker, text)| json!({"speaker": speaker, "text": text}));
+            let script = json!({"title": "# Rain", "turns": turns.collect::<Vec<_>>()});
+            serde_json::from_value::<Script>(script)
+                .unwrap()
+                .spoken(&SPEAKERS)
+        };
+        let script = read(&[
+            ("**host:**", "Host: **It**\n_rained_, `all` day."),
+            ("Guest", " "),
+            ("GUEST", "Where: here?"),
+        ])
+        .unwrap();
+        let said: Vec<_> = script
+            .turns
+            .iter()
+            .map(|turn| (&*turn.speaker, &*turn.text))
+            .collect();
+        assert_eq!(script.title, "Rain");
+        assert_eq!(
+            said,
+            [("Host", "It _rained_, all day."), ("Guest", "Where: here?")]
+        );
+        let long = "a".repeat(MOST_CHARS + 1);
+        for turns in [
+            &[("Nobody", "Hello.")][..],
+            &[("Host", "** **")],
+            &[("Host", &long)],
+            &[],
+        ] {
+            assert_eq!(read(turns).unwrap_err().kind(), ErrorKind::Malformed);
+        }
     }
 }

@@ -172,57 +172,53 @@ impl JobType {
 
 type Resolve = dyn Fn(&str, &Context) -> Result<String, Error> + Send + Sync;
 
-/// Finds the texts of articles.
-pub(crate) trait Articles: Send + Sync {
-    /// Whether articles can be looked up at present.
-    fn is_set(&self) -> bool {
-        true
-    }
-
-    /// The text of the article with this id.
-    fn find(&self, id: &str, ctx: &Context) -> Result<String, Error>;
-}
-
-impl<F: Fn(&str, &Context) -> Result<String, Error> + Send + Sync> Articles for F {
-    fn find(&self, id: &str, ctx: &Context) -> Result<String, Error> {
-        self(id, ctx)
-    }
-}
-
 impl Host {
-    /// Whether articles can be looked up by id at present.
-    pub fn finds_articles(&self) -> bool {
-        self.articles.as_ref().is_some_and(|them| them.is_set())
+    /// Rejects a payload without a text, unless articles can be looked up by id.
+    pub fn check_article(
+        &self,
+        content: Option<&str>,
+        id: Option<&str>,
+    ) -> Result<(), PayloadError> {
+        if content.is_some() || id.is_some() && self.articles.is_some() {
+            Ok(())
+        } else {
+            Err(no_article())
+        }
     }
 
-    /// The text of the article that a payload contains or names; `None` if it has neither.
+    /// The text of the article that a payload contains or names.
     ///
     /// # Errors
-    /// If the text cannot be found or is blank.
+    /// If there is none, or it cannot be found or is blank.
     pub fn article(
         &self,
         content: Option<&str>,
         id: Option<&str>,
         ctx: &Context,
-    ) -> Result<Option<String>, Error> {
+    ) -> Result<String, Error> {
         let text = match (content, id, &self.articles) {
             (Some(content), ..) => content.to_owned(),
-            (None, Some(id), Some(articles)) => articles.find(id, ctx)?,
-            _ => return Ok(None),
+            (None, Some(id), Some(find)) => find(id, ctx)?,
+            _ => return Err(no_article().into()),
         };
         if text.trim().is_empty() {
             let why = format!("the article {} has no text", id.unwrap_or_default());
             return Err(Error::new(ErrorKind::Invalid, why));
         }
-        Ok(Some(text))
+        Ok(text)
     }
+}
+
+fn no_article() -> PayloadError {
+    let why = "it is missing: send the text of the article, or set jobs.articles, which finds it by article_id";
+    PayloadError::new("content", why)
 }
 
 /// What the host must provide for built-in types.
 #[derive(Clone, Default)]
 pub(crate) struct Host {
     /// The text of an article by its id.
-    pub articles: Option<Arc<dyn Articles>>,
+    pub articles: Option<Arc<Resolve>>,
     /// The page at an address, as HTML.
     pub pages: Option<Arc<Resolve>>,
     /// Whether payloads may name files of this machine.

@@ -41,13 +41,12 @@ mod job_type;
 mod prompts;
 #[cfg(test)]
 mod refused_payloads_tests;
-mod script;
-mod speech;
 mod summarize;
 mod text;
 mod time;
 mod types;
 mod validate_summary;
+mod wav;
 
 pub use fields::PayloadError;
 pub use job_type::JobType;

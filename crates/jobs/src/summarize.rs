@@ -19,7 +19,7 @@ pub(crate) fn job_type(host: &Host) -> JobType {
         let payload: Value = job.parse()?;
         let payload = Payload::read(&payload)?;
         let content = host.article(payload.content, Some(payload.article_id), ctx)?;
-        Ok(payload.request(content.ok_or_else(no_content)?))
+        Ok(payload.request(content))
     };
     let make = |_: &RunningJob, answer: &Response| {
         let mut result = json!({
@@ -39,17 +39,8 @@ pub(crate) fn job_type(host: &Host) -> JobType {
         .named_by("article_id")
         .check(move |payload| {
             let payload = Payload::read(payload)?;
-            if payload.content.is_some() || checks.finds_articles() {
-                Ok(())
-            } else {
-                Err(no_content())
-            }
+            checks.check_article(payload.content, Some(payload.article_id))
         })
-}
-
-fn no_content() -> PayloadError {
-    let why = "it is missing: send the text of the article, or set jobs.articles, which finds it by article_id";
-    PayloadError::new("content", why)
 }
 
 struct Payload<'v> {

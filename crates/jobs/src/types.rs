@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use batchwright::config::SettingsWatch;
+use batchwright::config::ArticleSource;
 use batchwright::queue::JobKinds;
 use batchwright::{Context, Error, Job};
 
-use super::articles::FollowedArticles;
+use super::articles::Finder;
 use super::audio::AudioFolder;
 use super::fields::PayloadError;
 use super::job_type::{Host, JobType, JobWork};
@@ -43,12 +43,11 @@ impl JobTypes {
         self
     }
 
-    /// Finds the text of an article by its `article_id` according to the setting `jobs.articles`, see
-    /// [`ArticleSource`](batchwright::config::ArticleSource). A change of the setting applies from the next job on.
-    /// While it is not set, jobs without a text are rejected. It replaces [`articles`](Self::articles).
-    pub fn follow(mut self, watch: SettingsWatch) -> Self {
-        self.host.articles = Some(Arc::new(FollowedArticles::new(watch)));
-        self
+    /// Finds the text of an article by its `article_id` at this source, as the setting `jobs.articles` names it; `private`
+    /// allows private addresses and `http://`. It replaces [`articles`](Self::articles).
+    pub fn article_source(self, source: ArticleSource, private: bool) -> Self {
+        let finder = Finder::new(source, private);
+        self.articles(move |id, ctx| finder.find(id, ctx))
     }
 
     /// Sets a function that fetches the page of a `url`, for `extract_content` jobs without HTML; this crate never

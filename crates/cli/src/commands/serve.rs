@@ -54,8 +54,8 @@ fn serve(args: &ServeArgs) -> Result<Exit, Refusal> {
     say(routes::line(manager.plan())?);
     let metrics = Metrics::new();
     let audio = args.worker.audio_dir.as_deref();
-    let types = job_types::of_worker(watch.clone(), audio, &home.folder);
-    let accepted = job_types::of_clients(Some(watch.clone()));
+    let types = job_types::of_worker(&settings, audio, &home.folder).map_err(could_not_run)?;
+    let accepted = job_types::of_clients(&settings).map_err(could_not_run)?;
     let manager = manager
         .context(&ctx)
         .observer(Arc::new(metrics.clone()))

@@ -2,12 +2,12 @@
 
 use batchwright::plan::EffectiveStrategy;
 use batchwright::queue::{EnqueueError, ProcessBudget, ProcessInfo};
-use batchwright::{Context, Error, ErrorKind, Job, JobQueue, ProcessId};
+use batchwright::{Context, Error, ErrorKind, Job, JobQueue, ProcessId, Settings};
 
 use crate::args::submit::SubmitArgs;
 use crate::data_dir::data_dir;
 use crate::display;
-use crate::exit::{About, Early, Exit, Refusal};
+use crate::exit::{About, Early, Exit, Refusal, could_not_run};
 use crate::format::count;
 use crate::input::until_cancelled;
 use crate::job_types;
@@ -33,7 +33,9 @@ fn submit(args: &SubmitArgs) -> Result<Exit, Early> {
 /// Payloads of a type, one a line.
 fn submit_payloads(args: &SubmitArgs, name: &str) -> Result<Exit, Early> {
     let session = start(args)?;
-    let types = job_types::built_in(args.data.watch()?);
+    let watch = args.data.watch()?;
+    let settings = watch.map_or_else(Settings::new, |watch| watch.settings().clone());
+    let types = job_types::built_in(&settings).map_err(could_not_run)?;
     let one = types.get(name);
     let one = one.map_err(|error| Refusal::usage(format!("--type {name}: {}", error.message)))?;
     if let Some(flag) = args.prompt_flag() {

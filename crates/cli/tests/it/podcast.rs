@@ -11,7 +11,7 @@ use super::common::{Desk, Has, PATIENCE, simulator};
 use super::job_types::{taken, working};
 use super::queue::{database, plain, queue, submit};
 
-const VOICES: [(&str, &str); 2] = [("Anna", "sage"), ("Bert", "echo")];
+const VOICES: [(&str, &str); 2] = [("Host", "sage"), ("Guest", "echo")];
 
 fn turns(n: usize) -> Vec<(&'static str, &'static str, String)> {
     let turn = |i: usize| {
@@ -25,7 +25,7 @@ fn turns(n: usize) -> Vec<(&'static str, &'static str, String)> {
 fn scripted(id: &str, n: usize) -> Value {
     let script = turns(n).into_iter();
     let script = script.map(|(speaker, _, text)| json!({"speaker": speaker, "text": text}));
-    let voices = VOICES.map(|(speaker, voice)| json!({"speaker": speaker, "voice": voice}));
+    let voices = VOICES.map(|(_, voice)| voice);
     json!({"id": id, "script": script.collect::<Vec<_>>(), "voices": voices, "speech_model": "tts-1"})
 }
 
@@ -118,8 +118,8 @@ fn podcasts_are_created_despite_faults_and_are_valid_audio() {
     let result = &results["scripted"]["result"];
     let casts = desk.path("casts");
     says_it_all(result, &casts, TURNS);
-    result.has(json!({"chunks": TURNS, "speech_model": "tts-1"}));
-    assert_eq!(result["voices"], json!({"Anna": "sage", "Bert": "echo"}));
+    result.has(json!({"parts": TURNS, "speech_model": "tts-1"}));
+    assert_eq!(result["voices"], json!({"Host": "sage", "Guest": "echo"}));
     let path = sound(result, &casts);
     if let Some(said) = read_by_python(&path) {
         let count = samples(&path).len();
@@ -212,7 +212,7 @@ fn invalid_podcasts_are_rejected_or_fail_with_the_reason() {
     );
     plain(&desk, "submit --type generate_podcast in.jsonl")
         .expect(2)
-        .says("in.jsonl line 2: field `voices[0]`: write an object, and not a number");
+        .says("in.jsonl line 2: field `voices[0]`: write the name of a voice");
     write(&desk, &[json!({"id": "p", "content": "It rained."})]);
     let id = submit(&desk, "--type generate_podcast in.jsonl");
     plain(&desk, "work --provider extract --until-empty").expect(3);

@@ -256,14 +256,17 @@ fn the_documented_job_of_an_article_id_succeeds_and_no_client_chooses_where_arti
     let (desk, sim) = (Desk::new(), good());
     std::fs::create_dir(desk.path("articles")).unwrap();
     desk.write("articles/a-1.md", "It rained all day.");
-    let (_running, address) = serve(&desk, &sim, "");
+    let (running, address) = serve(&desk, &sim, "");
     let request = r#"{"type": "summarize", "payload": {"article_id": "a-1"}}"#;
     let refused = sent(&address, "POST", "/api/v1/jobs", request);
     assert!(refused.starts_with("HTTP/1.1 400"), "{refused}");
     let change = r#"{"value": "/etc"}"#;
     let kept = sent(&address, "PUT", "/api/v1/config/jobs.articles", change);
     assert!(kept.starts_with("HTTP/1.1 403"), "{kept}");
+    running.signal("TERM");
+    running.wait().expect(0);
     desk.plain("config set jobs.articles articles").expect(0);
+    let (_running, address) = serve(&desk, &sim, "");
     let made = sent(&address, "POST", "/api/v1/jobs", request);
     assert!(made.starts_with("HTTP/1.1 201"), "{made}");
     assert!(eventually(|| sim.stats().answered == 1));

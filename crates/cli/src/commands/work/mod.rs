@@ -42,7 +42,8 @@ fn work(args: &WorkArgs) -> Result<Exit, Refusal> {
     note.update(&manager, &queue, &say);
     let progress = Arc::new(QueueProgress::new(&args.show, &queue).map_err(could_not_run)?);
     let audio = args.worker.audio_dir.as_deref();
-    let types = job_types::of_worker(watch.clone(), audio, &home.folder);
+    let types =
+        job_types::of_worker(watch.settings(), audio, &home.folder).map_err(could_not_run)?;
     let worker = manager
         .context(&ctx)
         .notifier(progress.clone())

@@ -1,50 +1,6 @@
-//! Cuts texts for a speech endpoint, and joins the resulting audio to one file.
+//! Audio as WAV files: reads what a speech endpoint sends, and writes headers.
 
 use batchwright::{Error, ErrorKind};
-
-/// Maximum length of a text that the endpoint accepts, in characters.
-pub(crate) const MOST_CHARS: usize = 4096;
-
-/// The text in pieces of at most `most` characters, in order and complete: cut after the end of a sentence if
-/// possible, otherwise at a blank, otherwise within a word.
-pub(crate) fn chunks(text: &str, most: usize) -> Vec<&str> {
-    let mut chunks = Vec::new();
-    let mut rest = text.trim();
-    while !rest.is_empty() {
-        let end = rest.char_indices().nth(most).map(|(at, _)| at);
-        let Some(end) = end else {
-            chunks.push(rest);
-            break;
-        };
-        let cut = cut(rest, end);
-        chunks.push(rest[..cut].trim_end());
-        rest = rest[cut..].trim_start();
-    }
-    chunks
-}
-
-/// The position at which to cut a text so that the first piece has at most `end` bytes.
-fn cut(text: &str, end: usize) -> usize {
-    let head = &text[..end];
-    let after = |(at, letter): (usize, char)| at + letter.len_utf8();
-    let next_is_blank = |at: usize| text[at..].starts_with(char::is_whitespace);
-    let sentence = head.char_indices().rev().find(|(at, letter)| match letter {
-        '。' | '！' | '？' => true,
-        '.' | '!' | '?' | '…' => next_is_blank(at + letter.len_utf8()),
-        '\n' => !head[..*at].trim().is_empty(),
-        _ => false,
-    });
-    let blank = || {
-        head.char_indices()
-            .rev()
-            .find(|(at, letter)| letter.is_whitespace() && *at > 0)
-    };
-    match sentence.map(after) {
-        Some(at) => at,
-        None if next_is_blank(end) => end,
-        None => blank().map_or(end, after),
-    }
-}
 
 /// PCM audio of a WAV file.
 #[derive(Debug, Clone, PartialEq)]
@@ -57,7 +13,7 @@ pub(crate) struct Wav {
 pub(crate) const HEADER_BYTES: u64 = 44;
 /// Servers that stream audio while they generate it write this size, or a larger one, because the real size is
 /// unknown.
-const UNKNOWN: u32 = 0x7fff_0000;
+const UNKNOWN: usize = 0x7fff_0000;
 
 impl Wav {
     /// Reads a file. If the size is unknown, the audio extends to the end.
@@ -76,20 +32,17 @@ impl Wav {
         while let Some(size) = u32_at(bytes, at + 4) {
             let body = at + 8;
             let left = bytes.len() - body;
-            if has(bytes, at, b"fmt ") {
-                if left < 16 {
-                    break;
-                }
+            let size = size as usize;
+            if has(bytes, at, b"fmt ") && left >= 16 {
                 format = Some(format_at(bytes, body).ok_or_else(|| invalid("is no PCM"))?);
             } else if has(bytes, at, b"data") {
                 let format = format.ok_or_else(|| invalid("has no format"))?;
-                let (channels, _, bits) = format;
-                let frame = usize::from(channels) * usize::from(bits / 8);
-                let size = match usize::try_from(size) {
-                    _ if size == 0 || size >= UNKNOWN => left,
-                    Ok(size) if size <= left => size,
+                let size = match size {
+                    size if size == 0 || size >= UNKNOWN => left,
+                    size if size <= left => size,
                     _ => return Err(malformed("is cut off")),
                 };
+                let frame = usize::from(format.0) * usize::from(format.2 / 8);
                 let samples = bytes[body..body + size - size % frame].to_vec();
                 return if samples.is_empty() {
                     Err(malformed("has no length"))
@@ -97,7 +50,6 @@ impl Wav {
                     Ok(Self { format, samples })
                 };
             }
-            let size = usize::try_from(size).unwrap_or(usize::MAX);
             at = body.saturating_add(size).saturating_add(size % 2);
         }
         Err(malformed("is cut off"))
@@ -110,10 +62,13 @@ impl Wav {
     }
 
     pub(crate) fn seconds(&self) -> f64 {
-        let (channels, rate, bits) = self.format;
-        let bytes = f64::from(rate) * f64::from(channels) * f64::from(bits / 8);
-        self.samples.len() as f64 / bytes
+        seconds(self.format, self.samples.len() as u64)
     }
+}
+
+/// The duration of this number of bytes of samples.
+pub(crate) fn seconds((channels, rate, bits): Format, bytes: u64) -> f64 {
+    bytes as f64 / (f64::from(rate) * f64::from(channels) * f64::from(bits / 8))
 }
 
 /// Channels, samples per second and bits per sample; only audio with the same format can be joined.
@@ -172,36 +127,6 @@ pub(crate) fn header((channels, rate, bits): Format, size: u32) -> [u8; HEADER_B
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn texts_are_cut_at_sentence_ends_and_lose_no_word() {
-        assert_eq!(
-            chunks("One. Two three. Four", 10),
-            ["One.", "Two three.", "Four"]
-        );
-        assert_eq!(chunks("v1.2 is out now", 9), ["v1.2 is", "out now"]);
-        assert_eq!(
-            chunks("雨が降った。川が上がった。", 8),
-            ["雨が降った。", "川が上がった。"]
-        );
-        assert_eq!(chunks("abcdefgh", 3), ["abc", "def", "gh"]);
-        assert_eq!(chunks("  ", 3), [""; 0]);
-        let long = "Ein Satz mit Wörtern, éé und 😀. ".repeat(500);
-        for most in [1, 2, 7, 40, MOST_CHARS] {
-            let pieces = chunks(&long, most);
-            assert!(
-                pieces
-                    .iter()
-                    .all(|p| !p.is_empty() && p.chars().count() <= most)
-            );
-            let plain = |text: &str| {
-                text.chars()
-                    .filter(|c| !c.is_whitespace())
-                    .collect::<String>()
-            };
-            assert_eq!(plain(&pieces.concat()), plain(&long));
-        }
-    }
 
     fn file(samples: usize) -> Vec<u8> {
         let bytes = 2 * samples;
