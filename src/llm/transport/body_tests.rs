@@ -1,8 +1,7 @@
+use std::io::Write;
 use std::net::TcpListener;
 use std::sync::{Arc, Barrier};
 use std::thread;
-
-use parking_lot::Mutex;
 
 use super::*;
 use crate::llm::transport::call::Outgoing;
@@ -16,26 +15,10 @@ fn text(length: usize) -> Vec<u8> {
     (0..length).map(|at| (at / 7) as u8).collect()
 }
 
-fn refused() -> io::Result<File> {
-    Err(io::ErrorKind::PermissionDenied.into())
-}
-
-/// A reader that records when it has been read to its end.
-struct Watched<'a>(&'a [u8], Arc<Mutex<bool>>);
-
-impl Read for Watched<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.0.read(buffer)?;
-        *self.1.lock() |= read == 0;
-        Ok(read)
-    }
-}
-
 /// Reads a body of any length.
 fn unannounced<'a>(
     share: &'a ReplyShare,
     ctx: &'a Context,
-    file: fn() -> io::Result<File>,
     paused: &'a dyn Fn(Duration),
 ) -> BodyReader<'a> {
     BodyReader {
@@ -43,111 +26,8 @@ fn unannounced<'a>(
         most: u64::MAX,
         share,
         ctx,
-        file,
         paused,
     }
-}
-
-/// Reads a body while another call holds all the memory, until this call waits for it. Returns the body, whether it
-/// had been read completely by then, and whether a pause was reported.
-fn crowded(
-    body: &[u8],
-    announced: bool,
-    most: u64,
-    file: fn() -> io::Result<File>,
-) -> (Vec<u8>, bool, bool) {
-    let memory = ReplyMemory::apart();
-    let other = memory.share(1);
-    assert!(other.take_now(1));
-    let (whole, paused) = (Arc::new(Mutex::new(false)), Mutex::new(false));
-    let read = thread::scope(|scope| {
-        let reader = Watched(body, whole.clone());
-        let paused = &paused;
-        let call = scope.spawn(move || {
-            let (share, ctx) = (memory.share(1), Context::new());
-            let reading = BodyReader {
-                announced: announced.then_some(body.len() as u64),
-                most,
-                share: &share,
-                ctx: &ctx,
-                file,
-                paused: &|_| *paused.lock() = true,
-            };
-            let read = reading.read(reader).unwrap();
-            let bytes = read.into_memory("http://host", &share, &ctx).unwrap();
-            assert_eq!(
-                memory.held(),
-                bytes.len() as u64,
-                "held until it is decoded"
-            );
-            bytes
-        });
-        memory.until_waiting(1);
-        let before = *whole.lock();
-        drop(other);
-        (call.join().unwrap(), before)
-    });
-    assert_eq!(memory.held(), 0);
-    (read.0, read.1, paused.into_inner())
-}
-
-#[test]
-fn a_reply_without_memory_is_still_read_to_its_end() {
-    let body = text(LONG + 5);
-    for announced in [true, false] {
-        let (read, whole, paused) = crowded(&body, announced, u64::MAX, nameless);
-        assert!(read == body);
-        assert!(whole && !paused);
-    }
-}
-
-#[test]
-fn a_reply_spills_to_disk_only_up_to_its_limit() {
-    let (read, whole, _) = crowded(&text(LONG), false, FREE + 9, nameless);
-    assert!(!whole);
-    assert!(read == text(LONG)[..FREE as usize + 9]);
-}
-
-#[test]
-fn without_a_file_the_reply_is_read_when_memory_is_free() {
-    let body = text(LONG);
-    let (read, whole, paused) = crowded(&body, true, u64::MAX, refused);
-    assert!(read == body);
-    assert!(!whole && paused);
-}
-
-#[cfg(target_os = "linux")]
-#[test]
-fn a_disk_that_is_full_loses_nothing() {
-    let full = || File::options().read(true).write(true).open("/dev/full");
-    let body = text(LONG);
-    let (read, whole, paused) = crowded(&body, true, u64::MAX, full);
-    assert!(read == body);
-    assert!(!whole && paused);
-}
-
-#[test]
-fn written_and_unwritten_bytes_are_returned_in_order() {
-    let mut file = nameless().unwrap();
-    file.write_all(b"cdef, of which a part").unwrap();
-    let mut aside = SpillFile {
-        file: Some(file),
-        written: 4,
-        rest: b"gh".to_vec(),
-    };
-    let mut bytes = b"ab".to_vec();
-    aside.bring_back(&mut bytes).unwrap();
-    assert_eq!(bytes, b"abcdefgh");
-}
-
-#[test]
-fn a_truncated_spill_file_is_an_error() {
-    let mut aside = SpillFile {
-        file: Some(nameless().unwrap()),
-        written: 4,
-        rest: Vec::new(),
-    };
-    assert!(aside.bring_back(&mut Vec::new()).is_err());
 }
 
 #[test]
@@ -160,12 +40,10 @@ fn a_small_reply_takes_no_memory_from_the_account() {
             most: u64::MAX,
             share: &share,
             ctx: &ctx,
-            file: || panic!("a small reply is kept in memory"),
             paused: &|_| panic!("a small reply waits for nothing"),
         };
         let body = text(FREE as usize - 1);
-        let read = reading.read(&body[..]).unwrap();
-        assert!(read.into_memory("", &share, &ctx).unwrap() == body);
+        assert!(reading.read(&body[..]).unwrap() == body);
     }
     assert_eq!(memory.peak(), 0);
 }
@@ -179,7 +57,6 @@ fn a_reply_holds_only_the_memory_of_its_length() {
         most: 1 << 24,
         share: &share,
         ctx: &ctx,
-        file: refused,
         paused: &|_| (),
     };
     reading.read(&text(LONG)[..]).unwrap();
@@ -189,25 +66,21 @@ fn a_reply_holds_only_the_memory_of_its_length() {
 }
 
 #[test]
-fn an_abort_ends_the_wait_for_memory_and_loses_no_bytes() {
+fn an_abort_ends_the_wait_for_memory() {
     let memory = ReplyMemory::apart();
     let other = memory.share(1);
     assert!(other.take_now(1));
-    for (file, has_come) in [(nameless as fn() -> _, true), (refused, false)] {
-        let ctx = Context::new();
-        thread::scope(|scope| {
-            let call = scope.spawn(|| {
-                let share = memory.share(1);
-                let reading = unannounced(&share, &ctx, file, &|_| ());
-                let body = reading.read(&text(LONG)[..]).ok()?;
-                body.into_memory("http://host", &share, &ctx).ok()
-            });
-            memory.until_waiting(1);
-            ctx.abort();
-            let bytes = call.join().unwrap();
-            assert_eq!(bytes.is_some_and(|bytes| bytes == text(LONG)), has_come);
+    let ctx = Context::new();
+    thread::scope(|scope| {
+        let call = scope.spawn(|| {
+            let share = memory.share(1);
+            let reading = unannounced(&share, &ctx, &|_| ());
+            reading.read(&text(LONG)[..]).is_err()
         });
-    }
+        memory.until_waiting(1);
+        ctx.abort();
+        assert!(call.join().unwrap());
+    });
     assert_eq!(memory.held(), 1);
 }
 
@@ -289,9 +162,8 @@ fn waiting_for_memory_does_not_count_as_server_time() {
             reply.head().unwrap();
             let patience = reply.patience.clone();
             let pause = |time| patience.exclude(time);
-            let reading = unannounced(&share, &ctx, refused, &pause);
-            let body = reading.read(&mut reply).unwrap();
-            body.into_memory(&base, &share, &ctx)
+            let reading = unannounced(&share, &ctx, &pause);
+            reading.read(&mut reply)
         });
         memory.until_waiting(1);
         // The test must wait here: only real time makes the time limit pass.

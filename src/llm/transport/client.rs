@@ -11,7 +11,7 @@ use crate::base::error::RAW_LIMIT;
 use crate::base::secret::redacted_url;
 use crate::base::{Context, Error, ErrorKind, Optional, Sent};
 
-use super::body::{Body, BodyReader, nameless};
+use super::body::BodyReader;
 use super::call::{Call, Outgoing};
 use super::connect::{Connector, is_untrusted};
 use super::exchange::{ERROR_LIMIT, HttpReply, HttpRequest, HttpTransfer, Transport};
@@ -86,7 +86,6 @@ impl Transport for HttpTransport {
             whole,
             ..
         } = head;
-        let body = body.into_memory(request.url, request.memory, ctx)?;
         if !is_success(status) {
             return Ok(HttpReply {
                 status,
@@ -179,7 +178,7 @@ impl HttpTransport {
         request: &HttpRequest<'_>,
         timeout: Duration,
         ctx: &Context,
-    ) -> Result<(Head, Body), Fault> {
+    ) -> Result<(Head, Vec<u8>), Fault> {
         let left = ctx.remaining().unwrap_or(Duration::MAX);
         let before_deadline = left.saturating_sub(timeout);
         let (method, body) = match request.body {
@@ -197,7 +196,6 @@ impl HttpTransport {
             most: most_of(request, head.status),
             share: request.memory,
             ctx,
-            file: nameless,
             paused: &|time| patience.exclude(time.min(before_deadline)),
         };
         let body = reading.read(call)?;

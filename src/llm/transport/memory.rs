@@ -173,29 +173,14 @@ impl ReplyShare {
         PROCESS.share(most)
     }
 
-    /// Takes the memory for a reply if it is available and no call waits. Once per reply.
-    pub(super) fn take_now(&self, bytes: u64) -> bool {
-        let mut state = self.memory.state.lock();
-        let process = self.memory.process();
-        let taken = state.line.is_empty() && state.take(bytes, self.most, process, Duration::ZERO);
-        self.note(taken, bytes);
-        taken
-    }
-
     /// Waits for the memory for a reply and takes it. Once per reply.
     ///
     /// # Errors
     /// If the context ends first.
     pub(crate) fn take(&self, bytes: u64, ctx: &Context) -> Result<(), Error> {
-        let result = self.memory.wait(bytes, self.most, ctx);
-        self.note(result.is_ok(), bytes);
-        result
-    }
-
-    fn note(&self, taken: bool, bytes: u64) {
-        if taken {
-            self.held.fetch_add(bytes, Ordering::Relaxed);
-        }
+        self.memory.wait(bytes, self.most, ctx)?;
+        self.held.fetch_add(bytes, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Returns the memory that the reply did not need.

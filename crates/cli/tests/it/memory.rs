@@ -78,7 +78,8 @@ fn server(go_on: Arc<Barrier>) -> String {
 
 /// The program requests all of them at once, with memory for few. Each is saved, and the peak memory is that of a
 /// few replies.
-fn take_turns(temporary: Option<&str>) {
+#[test]
+fn large_replies_wait_for_memory_and_are_saved() {
     let desk = Desk::new();
     desk.prompts("in.jsonl", CALLS + 1);
     let go_on = Arc::new(Barrier::new(2));
@@ -91,9 +92,6 @@ fn take_turns(temporary: Option<&str>) {
     command.env("RATE_LIMIT_BURST_SIZE", "100");
     // The C library keeps freed memory for each thread, except pieces above this size.
     command.env("MALLOC_MMAP_THRESHOLD_", "131072");
-    if let Some(folder) = temporary {
-        command.env("TMPDIR", folder);
-    }
     let running = Running::start(&mut command);
     let large = (CALLS * (MIB << 20)) as u64;
     let saved = || std::fs::metadata(desk.path("out.jsonl")).is_ok_and(|out| out.len() > large);
@@ -107,16 +105,6 @@ fn take_turns(temporary: Option<&str>) {
     // Without the limit, bodies and decoded texts would take twice the size of all replies.
     let all = CALLS * MIB;
     assert!(kib / 1024 < all + all / 3, "{kib} KiB for {all} MiB");
-}
-
-#[test]
-fn large_replies_without_memory_spill_to_disk_and_are_saved() {
-    take_turns(None);
-}
-
-#[test]
-fn large_replies_that_cannot_spill_to_disk_wait_and_are_saved() {
-    take_turns(Some("/there/is/no/such/folder"));
 }
 
 /// Prompts that are themselves large.
