@@ -1,5 +1,4 @@
-//! Reads limits and waits from the headers of replies: three families of headers, those of a gateway, and four formats
-//! of times.
+//! Reads limits and waits from the headers of replies: three families of headers, and four formats of times.
 
 use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
@@ -26,8 +25,8 @@ pub(crate) enum RateHeaders {
     Nothing,
 }
 
-/// The names of the headers of one limit: its size, what remains of it, and, if it is reported, when it is full again.
-type Names = Vec<&'static str>;
+/// The names of the headers of one limit: its size, what remains of it, and when it is full again.
+type Names = [&'static str; 3];
 
 /// The names of a provider's headers for requests and for tokens.
 type Family = [Names; 2];
@@ -41,17 +40,12 @@ struct HeaderTable {
     x_rate_limit: Family,
     anthropic: Family,
     cerebras: Family,
-    /// The limits of requests and of tokens, one per scope.
-    gateway: [Vec<Names>; 2],
 }
 
 static HEADERS: LazyLock<HeaderTable> = LazyLock::new(|| {
     let table = serde_json::from_str(include_str!("tables/rate_headers.json"));
     table.expect("the tests read this file too")
 });
-
-/// LiteLLM's prefix for the headers of the provider behind it.
-const PASSED_ON: &str = "llm_provider-";
 
 const MINUTE: u64 = 60;
 const DAY: u64 = 24 * 60 * MINUTE;
@@ -79,50 +73,26 @@ pub(super) fn rate_hints(tells: RateHeaders, headers: &HttpHeaders) -> RateHints
         RateHeaders::XRateLimit { request_period } => (&HEADERS.x_rate_limit, request_period),
         RateHeaders::Anthropic => (&HEADERS.anthropic, MINUTE),
         RateHeaders::Cerebras => (&HEADERS.cerebras, DAY),
-        RateHeaders::Nothing => return gateway_hints(headers),
+        RateHeaders::Nothing => return RateHints::default(),
     };
     let [requests, tokens] = family;
-    let header = own_or_passed_on(headers);
-    let now = || now_of_sender(headers);
-    let gateway = gateway_hints(headers);
     RateHints {
-        requests: tighter(
-            window(requests, request_period, now, &header),
-            gateway.requests,
-        ),
-        tokens: tighter(window(tokens, MINUTE, now, &header), gateway.tokens),
+        requests: window(requests, request_period, headers),
+        tokens: window(tokens, MINUTE, headers),
     }
 }
 
 /// The limit with these headers, for a period in seconds.
-fn window<'h>(
-    names: &'static Names,
-    period: u64,
-    now: impl Fn() -> SystemTime,
-    header: impl Fn(&str) -> Option<&'h str>,
-) -> Option<RateWindow> {
-    let [limit, remaining, reset @ ..] = &names[..] else {
-        return None;
-    };
-    let size = limit_in(header(limit)?)?;
-    let reset = reset.first().and_then(|name| header(name));
+fn window(names: &'static Names, period: u64, headers: &HttpHeaders) -> Option<RateWindow> {
+    let [limit, remaining, reset] = names;
+    let reset = headers.get(reset);
     Some(RateWindow {
-        limit: size,
+        limit: limit_in(headers.get(limit)?)?,
         period: Duration::from_secs(period),
-        remaining: header(remaining).and_then(left_in),
-        reset: reset.and_then(|text| reset_in(text, period, now())),
+        remaining: headers.get(remaining).and_then(left_in),
+        reset: reset.and_then(|text| reset_in(text, period, now_of_sender(headers))),
         header: Some(limit),
     })
-}
-
-/// The value of a header by its name, which may have the prefix of a gateway.
-fn own_or_passed_on<'h>(headers: &'h HttpHeaders) -> impl Fn(&str) -> Option<&'h str> {
-    // Most replies did not pass through a gateway.
-    let passed_on = headers.names_any(PASSED_ON);
-    move |name| {
-        let behind = || passed_on.then(|| headers.get_prefixed(PASSED_ON, name))?;
-        headers.get(name).or_else(behind)
-    }
 }
 
 fn number(text: &str) -> Option<f64> {
@@ -139,66 +109,19 @@ fn left_in(text: &str) -> Option<u64> {
     Some(number(text)?.max(0.0) as u64)
 }
 
-/// The limits of a gateway.
-fn gateway_hints(headers: &HttpHeaders) -> RateHints {
-    if !headers.names_any("x-ratelimit-") {
-        return RateHints::default();
-    }
-    let of = |scopes: &'static Vec<Names>| {
-        let windows = scopes.iter().map(|names| {
-            window(
-                names,
-                MINUTE,
-                || headers.received(),
-                |name| headers.get(name),
-            )
-        });
-        windows.fold(None, tighter)
-    };
-    let [requests, tokens] = &HEADERS.gateway;
-    RateHints {
-        requests: of(requests),
-        tokens: of(tokens),
-    }
-}
-
-/// Two limits that apply at the same time, as one: the lower rate, and the smaller remaining amount. If their periods
-/// differ, only the one with the lower rate counts.
-fn tighter(one: Option<RateWindow>, other: Option<RateWindow>) -> Option<RateWindow> {
-    let (Some(a), Some(b)) = (one, other) else {
-        return one.or(other);
-    };
-    let rate = |window: &RateWindow| window.limit as f64 / window.period.as_secs_f64();
-    let (low, high) = if rate(&b) < rate(&a) { (b, a) } else { (a, b) };
-    let fewer_left = high.period == low.period
-        && high
-            .remaining
-            .is_some_and(|left| low.remaining.is_none_or(|own| left < own));
-    Some(if fewer_left {
-        RateWindow {
-            remaining: high.remaining,
-            reset: high.reset.or(low.reset),
-            ..low
-        }
-    } else {
-        low
-    })
-}
-
 /// How long the server asks the client to wait: `retry-after-ms`, or else `retry-after` in seconds or as a date, or
 /// else the time until an exhausted limit is full again.
 pub(super) fn retry_after(tells: RateHeaders, headers: &HttpHeaders) -> Option<Duration> {
     let now = now_of_sender(headers);
     let number = |text: &str, scale: f64| wait(text.trim().parse::<f64>().ok()? * scale);
-    let header = own_or_passed_on(headers);
-    if let Some(wait) = header("retry-after-ms").and_then(|t| number(t, 1e-3)) {
+    if let Some(wait) = headers.get("retry-after-ms").and_then(|t| number(t, 1e-3)) {
         return Some(wait);
     }
     // LiteLLM reports a whole minute here too, but there is room again as soon as one of the calls in flight ends.
     if headers.get("rate_limit_type") == Some("max_parallel_requests") {
         return None;
     }
-    if let Some(text) = header("retry-after") {
+    if let Some(text) = headers.get("retry-after") {
         return moment(text, now).or_else(|| number(text, 1.0)).or_else(|| {
             let date = httpdate::parse_http_date(text.trim()).ok()?;
             Some(time_to(date, now))

@@ -54,51 +54,6 @@ fn limits_of_cerebras_apply_per_day_and_per_minute() {
 }
 
 #[test]
-fn the_tightest_limit_of_a_gateway_counts() {
-    let hints = |provider: &str, headers: &[(&str, &str)]| {
-        let hints = failed_with(provider, 500, headers, "{}").rate_hints();
-        let read = |window: Option<RateWindow>| window.map(|w| (w.limit, w.remaining));
-        (read(hints.requests), read(hints.tokens))
-    };
-    let key = [
-        ("x-ratelimit-api_key-limit-requests", "60"),
-        ("x-ratelimit-api_key-remaining-requests", "7"),
-        ("x-ratelimit-api_key-limit-tokens", "20000"),
-        ("x-ratelimit-api_key-remaining-tokens", "-3"),
-        ("x-ratelimit-api_key-limit-max_parallel_requests", "2"),
-    ];
-    let read = (Some((60, Some(7))), Some((20_000, Some(0))));
-    for provider in ["custom", "openai", "anthropic", "gemini"] {
-        assert_eq!(hints(provider, &key), read, "{provider}");
-    }
-    // What the gateway says of the one behind it, of itself, and of one model of this key.
-    let all = [
-        ("llm_provider-x-ratelimit-limit-requests", "5000"),
-        ("llm_provider-x-ratelimit-remaining-requests", "3"),
-        ("llm_provider-x-ratelimit-limit-tokens", "100"),
-        ("x-ratelimit-api_key-limit-requests", "60"),
-        ("x-ratelimit-api_key-remaining-requests", "50"),
-        ("x-ratelimit-model_per_key-limit-requests", "30"),
-        ("x-ratelimit-model_per_key-remaining-requests", "29"),
-    ];
-    let tightest = (Some((30, Some(3))), Some((100, None)));
-    assert_eq!(hints("openai", &all), tightest);
-    // Groq counts a day: the numbers left of a day and of a minute are not compared.
-    let day = [
-        ("x-ratelimit-limit-requests", "14400"),
-        ("x-ratelimit-remaining-requests", "1"),
-        ("x-ratelimit-api_key-limit-requests", "100"),
-        ("x-ratelimit-api_key-remaining-requests", "99"),
-    ];
-    assert_eq!(hints("groq", &day).0, Some((14_400, Some(1))));
-    assert_eq!(hints("groq", &day[2..]).0, Some((100, Some(99))));
-    assert_eq!(
-        hints("openai", &[("x-ratelimit-limit-requests", "-1")]).0,
-        None
-    );
-}
-
-#[test]
 fn a_limit_of_parallel_calls_causes_no_wait_of_a_minute() {
     let refused = |kind| {
         let headers = [("retry-after", "60"), ("rate_limit_type", kind)];
@@ -124,10 +79,6 @@ fn waits_are_read_in_every_format() {
     );
     let date = "Fri, 20 Nov 2026 08:00:30 GMT";
     assert_eq!(wait(&[("retry-after", date)]), seconds(30.0));
-    // What LiteLLM passes on, unless it has a wait of its own.
-    let passed_on = ("llm_provider-retry-after", "7");
-    assert_eq!(wait(&[passed_on]), seconds(7.0));
-    assert_eq!(wait(&[passed_on, ("retry-after", "2")]), seconds(2.0));
     let past = "Fri, 20 Nov 2026 07:00:30 GMT";
     assert_eq!(wait(&[("retry-after", past)]), seconds(0.0));
     for bad in ["soon", "-1", "NaN", ""] {

@@ -50,29 +50,9 @@ impl HttpHeaders {
         Self { received, ..self }
     }
 
-    /// Whether any name begins with this prefix.
-    pub(crate) fn names_any(&self, prefix: &str) -> bool {
-        self.fields.iter().any(|field| {
-            let begin = self.bytes[field.name.clone()].get(..prefix.len());
-            begin.is_some_and(|begin| begin.eq_ignore_ascii_case(prefix.as_bytes()))
-        })
-    }
-
     /// The first value of this name, if it is text.
     pub fn get(&self, name: &str) -> Option<&str> {
         std::str::from_utf8(self.all(name).next()?).ok()
-    }
-
-    /// The first value of the name that consists of these two parts, if it is text.
-    pub(crate) fn get_prefixed(&self, prefix: &str, name: &str) -> Option<&str> {
-        let field = self.fields.iter().find(|field| {
-            let parts = self.bytes[field.name.clone()].split_at_checked(prefix.len());
-            parts.is_some_and(|(first, second)| {
-                first.eq_ignore_ascii_case(prefix.as_bytes())
-                    && second.eq_ignore_ascii_case(name.as_bytes())
-            })
-        })?;
-        std::str::from_utf8(&self.bytes[field.value.clone()]).ok()
     }
 
     /// All values of this name.
