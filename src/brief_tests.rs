@@ -61,6 +61,7 @@ fn response() -> Response {
         logprobs: Some(RawJson::new(&text())),
         service_tier: Some("flex".to_owned()),
         degraded: Some(text()),
+        left_out: Vec::new(),
         reply: Some(RawJson::new(&text())),
         reply_bytes: Some(text().into_bytes()),
     };

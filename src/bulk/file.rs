@@ -10,7 +10,6 @@ use crate::engine::pack::Pack;
 use crate::engine::run::{CallsAtOnce, Waker};
 use crate::engine::work::Ticket;
 use crate::llm::params::RequestTask;
-use crate::llm::providers::attached::refusal;
 use crate::llm::request::Request;
 use crate::llm::route::Route;
 use crate::observe::drive::RunOptions;
@@ -22,7 +21,7 @@ use super::copies::Copies;
 use super::equals::Equals;
 use super::file_runner::{FileRunner, FileTask};
 use super::file_turn::FileTurn;
-use super::input::{AttachedFiles, FileIndex, InputFile, Matching};
+use super::input::{FileIndex, InputFile, Matching, NativeLines};
 use super::known::{self, KnownAnswers, OutputAnswers};
 use super::open_output::OpenOutput;
 use super::options::{FileRunError, FileRunOptions, RunOutput, RunPlan, RunReport};
@@ -62,7 +61,7 @@ pub(super) struct Prepared {
     pub flags: SupersededFlags,
     /// Answers in the archive that are restored.
     pub restored: Vec<Archived>,
-    attached: AttachedFiles,
+    native: NativeLines,
 }
 
 impl<'a> FileRun<'a> {
@@ -124,27 +123,25 @@ impl<'a> FileRun<'a> {
         Ok(found)
     }
 
-    /// Checks that at least one of these providers supports each file that the prompts to be sent name, by its type and
-    /// size. [`run`](Self::run) does this itself; this method is for programs that check it earlier. A provider that is
-    /// unknown here supports all files. Inputs whose bad rows are
+    /// Checks that one of these providers gets each line that is in the format of one provider.
+    /// [`run`](Self::run) does this itself; this method is for programs that check it earlier. Inputs whose bad rows are
     /// [skipped](crate::files::PromptSettings::skip_bad_rows) are not checked: there each such item fails, unsent.
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`] with file, line and reason.
-    pub fn check_files(&self, providers: &[String]) -> Result<(), Error> {
+    pub fn check_providers(&self, providers: &[String]) -> Result<(), Error> {
         let Prepared {
             input,
             index,
-            attached,
+            native,
             ..
         } = &self.prompts;
-        let refused = |files: &AttachedFiles| files.refused(providers, &refusal);
-        if input.skips_bad_rows() || refused(attached).is_none() {
+        if input.skips_bad_rows() || native.refused(providers).is_none() {
             return Ok(());
         }
         // Finished items are not sent.
         let wanted = (0..index.len()).filter(|i| self.options.wants(index, *i));
-        match input.first_refused(wanted, index, &refused)? {
+        match input.first_refused(wanted, index, providers)? {
             Some(refused) => Err(refused.into()),
             None => Ok(()),
         }
@@ -233,7 +230,7 @@ impl<'a> FileRun<'a> {
             OpenOutput::Writer(_) | OpenOutput::Closed => None,
         };
         let route = route.into();
-        self.check_files(&route.providers())?;
+        self.check_providers(&route.providers())?;
         self.mark_superseded()?;
         let mut tally = Tally::new(Some(self.plan.total), route.clock_ref().now())
             .by(route.providers())

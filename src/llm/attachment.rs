@@ -76,11 +76,6 @@ impl<'p> Attached<'p> {
         self.name.or_else(last).unwrap_or("file")
     }
 
-    /// The file name for messages to users.
-    pub fn shown_name(&self) -> String {
-        shown(self.name())
-    }
-
     pub fn kind(&self) -> Kind {
         Kind::of(self.media)
     }

@@ -18,39 +18,29 @@ use super::request::Request;
 use super::response::Response;
 use super::structured_output::{self, Correction, Failed};
 
-/// The maximum number and size of the entries; the oldest are dropped first. The costs of a dropped entry are not
-/// counted, and its answer is requested again without a description of the mistake.
-const MOST_ENTRIES: usize = 4_096;
-const MOST_BYTES: usize = 16 << 20;
+/// More corrections are not kept: such an answer is requested again without a description of the mistake.
+const MOST_CORRECTIONS: usize = 1_024;
 
 /// An item: its request, its id, and when its first call began.
 type Key = ([u8; 32], Option<String>, u64);
 
 /// The state of items that a route calls again.
 #[derive(Default)]
-pub(crate) struct CarriedCosts(Mutex<Entries>);
-
-#[derive(Default)]
-struct Entries {
-    carried: HashMap<Key, Carried>,
-    bytes: usize,
-    written: u64,
-}
+pub(crate) struct CarriedCosts(Mutex<HashMap<Key, Carried>>);
 
 #[derive(Default)]
 struct Carried {
     paid: Paid,
     correction: Option<Correction>,
-    number: u64,
 }
 
 impl CarriedCosts {
     /// Makes one call with the state of earlier calls of the item. `again` decides whether an item that failed in such a
-    /// way is called again.
+    /// way is called again. The requests are that of the item, and what the client gets of it.
     pub(crate) fn call(
         &self,
         client: &dyn LlmClient,
-        request: &Request,
+        [request, sent]: [&Request; 2],
         tries: &Tries,
         pricing: &Pricing<'_>,
         again: impl FnOnce(&Error) -> bool,
@@ -61,14 +51,14 @@ impl CarriedCosts {
             let misfit = carried.correction.filter(|_| tries.schema_mismatches > 0);
             (Some(carried.paid), misfit)
         });
-        let mut answered = match &request.params.response_format {
-            None => client.complete(request, ctx).map_err(Failed::from),
+        let mut answered = match &sent.params.response_format {
+            None => client.complete(sent, ctx).map_err(Failed::from),
             Some(format) => {
-                structured_output::complete(client, request, format, correction.as_ref(), ctx)
+                structured_output::complete(client, sent, format, correction.as_ref(), ctx)
             }
         };
         let priced = answered.as_mut().map_err(|failed| &mut failed.error);
-        pricing.price(client, request, true, priced);
+        pricing.price(client, sent, true, priced);
         match answered {
             Ok(mut response) => {
                 let call_paid = response.paid();
@@ -95,13 +85,7 @@ impl CarriedCosts {
                 if let Some(paid) = sum
                     && again(&error)
                 {
-                    let carried = Carried {
-                        paid,
-                        correction: misfit.or(correction),
-                        number: 0,
-                    };
-                    let key = key(request, tries);
-                    self.0.lock().put(key, carried);
+                    self.put(request, tries, paid, misfit.or(correction));
                 }
                 Reply {
                     paid: call,
@@ -119,19 +103,22 @@ impl CarriedCosts {
 
     /// Notes what the calls of an item have cost, some of which may have been made by another process.
     pub(crate) fn remember(&self, request: &Request, tries: &Tries, paid: Paid) {
+        let known = self.0.lock().remove(&key(request, tries));
+        let correction = known.and_then(|known| known.correction);
+        self.put(request, tries, paid, correction);
+    }
+
+    fn put(&self, request: &Request, tries: &Tries, paid: Paid, correction: Option<Correction>) {
+        let mut all = self.0.lock();
+        let correction = correction.filter(|_| all.len() < MOST_CORRECTIONS);
         let key = key(request, tries);
-        let mut entries = self.0.lock();
-        let correction = entries.remove(&key).and_then(|known| known.correction);
-        let carried = Carried {
-            paid,
-            correction,
-            number: 0,
-        };
-        entries.put(key, carried);
+        // Equal requests without an id that began at the same instant share what they paid.
+        let paid = all.get(&key).map_or(paid, |known| known.paid + paid);
+        all.insert(key, Carried { paid, correction });
     }
 
     fn take(&self, request: &Request, tries: &Tries) -> Option<Carried> {
-        if tries.calls == 0 || self.0.lock().carried.is_empty() {
+        if tries.calls == 0 || self.0.lock().is_empty() {
             return None;
         }
         let key = key(request, tries);
@@ -142,40 +129,6 @@ impl CarriedCosts {
 fn key(request: &Request, tries: &Tries) -> Key {
     let first = tries.first.time().unwrap_or_default();
     (digest(request), request.id.clone(), first.as_nanos())
-}
-
-impl Entries {
-    fn put(&mut self, key: Key, mut carried: Carried) {
-        if let Some(known) = self.remove(&key) {
-            // Equal requests without an id that began at the same instant share what they paid.
-            carried.paid = carried.paid + known.paid;
-        }
-        carried.number = self.written;
-        self.written += 1;
-        self.bytes += weight(&key, &carried);
-        self.carried.insert(key, carried);
-        while self.carried.len() > MOST_ENTRIES || self.bytes > MOST_BYTES {
-            let oldest = self
-                .carried
-                .iter()
-                .min_by_key(|(_, carried)| carried.number);
-            let Some(oldest) = oldest.map(|(key, _)| key.clone()) else {
-                return;
-            };
-            self.remove(&oldest);
-        }
-    }
-
-    fn remove(&mut self, key: &Key) -> Option<Carried> {
-        let carried = self.carried.remove(key)?;
-        self.bytes -= weight(key, &carried);
-        Some(carried)
-    }
-}
-
-fn weight(key: &Key, carried: &Carried) -> usize {
-    let text = carried.correction.as_ref().map_or(0, Correction::weight);
-    key.1.as_ref().map_or(0, String::len) + text
 }
 
 #[cfg(test)]

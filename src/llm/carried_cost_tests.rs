@@ -4,7 +4,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use super::*;
-use crate::base::error::RAW_LIMIT;
 use crate::base::{ErrorKind, Sent, Time, Timestamp, Usage, Usd};
 use crate::engine::limiter::Limits;
 use crate::llm::client::client_fn;
@@ -79,7 +78,7 @@ fn after(errors: &[&Error]) -> Tries {
 fn call(carried: &CarriedCosts, client: &Listed, tries: &Tries) -> Reply<Response> {
     carried.call(
         client,
-        &request(),
+        [&request(); 2],
         tries,
         &NO_PRICES,
         |_| true,
@@ -127,7 +126,7 @@ fn the_second_request_shows_the_first_answer_and_what_is_wrong_with_it() {
     assert_eq!(answer, &Message::new(Role::Assistant, "[1]"));
     assert_eq!(wrong.role, Role::User);
     assert!(wrong.text().contains("it is JSON, but no object"));
-    assert_eq!(carried.0.lock().bytes, 0);
+    assert!(carried.0.lock().is_empty());
 }
 
 #[test]
@@ -156,7 +155,7 @@ fn a_truncated_answer_is_not_requested_again() {
         "{error}"
     );
     assert_eq!(error.raw(), Some("{\"a\": \"b"));
-    assert!(carried.0.lock().carried.is_empty());
+    assert!(carried.0.lock().is_empty());
     // The limit may be reached with the last brace.
     assert!(call(&carried, &client, &first_try()).result.is_ok());
 }
@@ -194,7 +193,7 @@ fn a_note_is_used_only_for_its_item() {
     later.first = Time::from_nanos(8).into();
     assert!(call(&carried, &client, &later).result.is_ok());
     assert_eq!(client.asked.lock()[1], request());
-    assert_eq!(carried.0.lock().carried.len(), 1);
+    assert_eq!(carried.0.lock().len(), 1);
 }
 
 #[test]
@@ -256,45 +255,17 @@ fn a_schema_that_cannot_be_used_is_never_sent() {
     assert!(error.message().contains("at /type"), "{error}");
 }
 
-fn carried(bytes: usize) -> Carried {
-    let text = "x".repeat(bytes);
-    let correction = Correction::new(&text, String::new());
-    Carried {
-        correction: Some(correction),
-        ..Carried::default()
-    }
-}
-
-#[test]
-fn notes_are_limited_in_number_and_size_and_the_oldest_are_dropped() {
-    let key = |n: usize| ([0; 32], None, n as u64);
-    let mut entries = Entries::default();
-    (0..MOST_ENTRIES + 10).for_each(|n| entries.put(key(n), carried(1)));
-    assert_eq!(entries.carried.len(), MOST_ENTRIES);
-    assert!(entries.remove(&key(9)).is_none() && entries.remove(&key(10)).is_some());
-
-    let mut entries = Entries::default();
-    (0..2_000).for_each(|n| entries.put(key(n), carried(100 * RAW_LIMIT)));
-    assert_eq!(entries.bytes, MOST_BYTES);
-    assert_eq!(entries.carried.len(), MOST_BYTES / RAW_LIMIT);
-    assert!(entries.remove(&key(1_999)).is_some());
-    (0..2_000).for_each(|n| drop(entries.remove(&key(n))));
-    assert_eq!((entries.carried.len(), entries.bytes), (0, 0));
-}
-
 #[test]
 fn costs_of_equal_items_with_the_same_start_are_kept() {
-    let key = ([0; 32], None, 0);
-    let mut entries = Entries::default();
+    let (costs, tries) = (
+        CarriedCosts::default(),
+        after(&[&Error::new(ErrorKind::Malformed, "x")]),
+    );
     for tokens in [1, 10] {
         let paid = paid("no", tokens, None).unwrap().paid();
-        let item = Carried {
-            paid,
-            ..Carried::default()
-        };
-        entries.put(key.clone(), item);
+        costs.put(&request(), &tries, paid, None);
     }
-    let sum = entries.remove(&key).unwrap().paid.usage.unwrap();
+    let sum = costs.take_paid(&request(), &tries).usage.unwrap();
     assert_eq!(sum.input_tokens, 11);
 }
 
@@ -321,10 +292,17 @@ fn threads_do_not_mix_up_their_items() {
                 for n in 0..50 {
                     let request = Request::new(format!("{thread}-{n}"));
                     let request = request.with_response_format(ResponseFormat::JsonObject);
-                    let once =
-                        entries.call(client, &request, &first_try(), &NO_PRICES, |_| true, ctx);
+                    let once = entries.call(
+                        client,
+                        [&request; 2],
+                        &first_try(),
+                        &NO_PRICES,
+                        |_| true,
+                        ctx,
+                    );
                     let tries = after(&[&once.result.unwrap_err()]);
-                    let again = entries.call(client, &request, &tries, &NO_PRICES, |_| true, ctx);
+                    let again =
+                        entries.call(client, [&request; 2], &tries, &NO_PRICES, |_| true, ctx);
                     assert_eq!(again.result.unwrap().text, "{}");
                 }
             });
@@ -353,7 +331,7 @@ fn a_failure_has_the_cost_of_all_calls_of_its_item() {
     let tries = after(&[&misfit, &trouble]);
     let reply = entries.call(
         &client,
-        &request(),
+        [&request(); 2],
         &tries,
         &NO_PRICES,
         |_| false,
@@ -362,7 +340,7 @@ fn a_failure_has_the_cost_of_all_calls_of_its_item() {
     assert_eq!(reply.paid.tokens(), Some((3, 6)));
     assert_eq!(refusal(reply).usage().unwrap().output_tokens, 26);
     // Given up, it leaves nothing behind.
-    assert!(entries.0.lock().carried.is_empty());
+    assert!(entries.0.lock().is_empty());
     let error = refusal(call(&entries, &client, &tries));
     assert_eq!(error.usage().unwrap().input_tokens, 1);
 }
@@ -409,7 +387,7 @@ fn an_answer_in_a_wrong_format_without_tokens_is_a_billed_call_of_unknown_cost()
     let (costs, ctx) = (CarriedCosts::default(), Context::new());
     let reply = costs.call(
         &client,
-        &request(),
+        [&request(); 2],
         &first_try(),
         &NO_PRICES,
         |_| true,

@@ -228,6 +228,7 @@ impl Outcome {
         add(line, "warning", warning)?;
         add(line, "service_tier", details.service_tier.as_ref())?;
         add(line, "degraded", details.degraded.as_ref())?;
+        add(line, "left_out", filled(&details.left_out))?;
         line.field("request_hash", &self.request_hash)?;
         line.field("error", &failed)?;
         add(line, "earlier", filled(&self.earlier))?;
@@ -265,7 +266,7 @@ pub(super) fn unwritable(error: serde_json::Error) -> Error {
 }
 
 /// A hint for the serializer, which JSON does not need.
-const MOST_FIELDS: usize = 26;
+const MOST_FIELDS: usize = 27;
 
 /// A result line when it is read.
 #[derive(Deserialize)]
@@ -291,6 +292,8 @@ struct Line {
     warning: Option<String>,
     service_tier: Option<String>,
     degraded: Option<String>,
+    #[serde(default)]
+    left_out: Vec<String>,
     request_hash: Option<String>,
     error: Option<Error>,
     #[serde(default)]
@@ -320,6 +323,7 @@ impl<'de> Deserialize<'de> for Outcome {
                     logprobs: line.logprobs,
                     service_tier: line.service_tier,
                     degraded: line.degraded,
+                    left_out: line.left_out,
                     reply: line.reply,
                     reply_bytes: line
                         .reply_base64
@@ -393,6 +397,7 @@ mod tests {
             logprobs: Some(RawJson::new("{\"content\": [{\"logprob\": -0.10}]}")),
             service_tier: Some("flex".to_owned()),
             degraded: Some("groq: no key".to_owned()),
+            left_out: vec!["logit_bias".to_owned()],
             reply: Some(RawJson::new("{\"a\":12345678901234567890123,\"a\":1.50}")),
             reply_bytes: Some(b"{\"a\": \"\xe4\"}".to_vec()),
         });

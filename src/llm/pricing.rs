@@ -5,7 +5,6 @@ use crate::money::prices::Prices;
 
 use super::client::{LlmClient, guarded};
 use super::providers::extract::STAND_IN;
-use super::providers::vendor::Vendor;
 use super::request::Request;
 use super::response::Response;
 
@@ -35,14 +34,8 @@ impl Pricing<'_> {
         // A client that panics here does not cost its answer.
         let requested = || guarded("model_for()", || client.model_for(request)).flatten();
         if let Some(provider) = guarded("provider()", || client.provider()) {
-            let asked = request
-                .extra
-                .get("service_tier")
-                .and_then(|tier| tier.as_str());
-            // A tier that the provider does not have is not sent to it.
-            let takes =
-                |tier: &&str| Vendor::named(provider).is_none_or(|own| own.takes_tier(tier));
-            let asked = asked.filter(takes).unwrap_or_default();
+            let asked = request.extra.get("service_tier");
+            let asked = asked.and_then(|tier| tier.as_str()).unwrap_or_default();
             let payee = Payee {
                 provider,
                 tier: Err(asked),

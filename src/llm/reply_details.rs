@@ -40,6 +40,10 @@ pub struct ReplyDetails {
     /// models first: each of them with its error, or with the reason why it could not be called.
     #[debug("{:?}", degraded.as_ref().map(|why| Bytes(why.len())))]
     pub degraded: Option<String>,
+    /// Fields of the request that the provider that answered did not get: it has another wire format than the first one
+    /// of the route, or the field cannot be set.
+    #[debug("{:?}", Many(left_out.len()))]
+    pub left_out: Vec<String>,
     /// The whole body of the reply, if the request [asks for it](crate::Request::with_keep_reply) or if the reply has
     /// images, sound or files in addition to its text.
     pub reply: Option<RawJson>,
@@ -58,6 +62,7 @@ impl ReplyDetails {
         logprobs: None,
         service_tier: None,
         degraded: None,
+        left_out: Vec::new(),
         reply: None,
         reply_bytes: None,
     };

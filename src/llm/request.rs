@@ -53,8 +53,8 @@ pub struct Message {
     /// provider.
     #[debug("{:?}", Bytes(text_bytes(content)))]
     pub content: Value,
-    /// Further fields, for example `name` or `tool_call_id`. Fields that the provider does not support are left out, with
-    /// one warning.
+    /// Further fields, for example `name` or `tool_call_id`. Providers with the wire format of OpenAI get them unchanged;
+    /// the others get the tool calls and their results.
     #[debug("{:?}", Many(extra.len()))]
     pub extra: Map<String, Value>,
 }
@@ -130,9 +130,11 @@ pub struct Request {
     pub messages: Vec<Message>,
     /// Sampling parameters and the format of the answer.
     pub params: Params,
-    /// Further fields of OpenAI's chat API or of the provider's API. `reasoning_effort` is translated into the format of
-    /// the provider. Fields that it does not support are left out, with one warning. A field here cannot set anything
-    /// that [`Params`] sets, and cannot request several answers or a stream.
+    /// Further fields of the provider's API. The first provider of a [route](crate::Route) gets them unchanged, and so do
+    /// those after it that have the same wire format. The others get only the tools, in their own format; the answer
+    /// [says](crate::client::ReplyDetails::left_out) what they did not get. A provider that does not support a field
+    /// rejects the request. A field here cannot set anything that [`Params`] sets, and cannot request several answers or
+    /// a stream.
     #[debug("{:?}", Many(extra.len()))]
     pub extra: Map<String, Value>,
     /// Whether the answer keeps the provider's whole reply, in

@@ -30,6 +30,7 @@ use super::params::CacheLifetime;
 use super::params::RequestTask;
 use super::pricing::Pricing;
 use super::prompt_cache::{PromptPrefix, accepts_marks};
+use super::providers::further::for_provider;
 use super::request::Request;
 use super::response::Response;
 use super::single_call::Single;
@@ -133,6 +134,17 @@ impl<'a> Route<'a> {
             limits,
         });
         self
+    }
+
+    /// What the provider of a step gets of a request, and the names of the fields that it does not get.
+    fn own<'r>(&self, request: &'r Request, step: u8) -> (Cow<'r, Request>, Vec<String>) {
+        if request.extra.is_empty() && request.params.seed.is_none() {
+            return (Cow::Borrowed(request), Vec::new());
+        }
+        let provider = |step| {
+            guarded("provider()", || self.client(step).provider().to_owned()).unwrap_or_default()
+        };
+        for_provider(request, &provider(step), &provider(0))
     }
 
     /// The request for a step, with a mark for its system text if the provider caches it only with a mark.

@@ -147,9 +147,4 @@ impl Correction {
         }
         request
     }
-
-    /// Bytes of text.
-    pub(crate) fn weight(&self) -> usize {
-        self.text.len() + self.misfit.len()
-    }
 }

@@ -368,13 +368,13 @@ fn embedding_requests_match_the_documentation_of_the_providers() {
                 texts(2, |text| text.with_extra("input", json!([[7]]))),
             ),
         ];
-        // Mistral does not support the field `user`, and the client omits it.
-        let user = |text: Request| text.with_extra("user", json!("u"));
-        requests.push(("user", texts(2, user)));
-        if provider == "mistral" {
-            let typed = |text: Request| text.with_extra("output_dtype", json!("float"));
-            requests.push(("type", texts(2, typed)));
-        }
+        // Mistral does not support the field `user`.
+        let (field, value) = match provider {
+            "mistral" => ("output_dtype", "float"),
+            _ => ("user", "u"),
+        };
+        let further = |text: Request| text.with_extra(field, json!(value));
+        requests.push(("further", texts(2, further)));
         let schemas = Schema::all(schema);
         for (name, requests) in requests {
             let what = format!("{provider}, {name}");

@@ -91,26 +91,3 @@ fn a_file_that_changes_between_check_and_call_fails_its_items_alone() {
     run.run(&client).unwrap();
     assert_eq!(calls.load(Ordering::Relaxed), 3);
 }
-
-#[test]
-fn a_run_rejects_files_that_no_provider_supports() {
-    let desk = Desk::new();
-    desk.write("a.mov", b"\0\0\0\x14ftypqt  rest");
-    desk.write(
-        "in.jsonl",
-        r#"{"id":"1","messages":[{"role":"user","content":[{"type":"file","path":"a.mov"}]}]}"#,
-    );
-    let (path, settings) = (desk.path("in.jsonl"), PromptSettings::new());
-    let prompts = Prompts::open(&path, &settings, &Context::new(), &|_, _| {}).unwrap();
-    let output = RunOutput::file(desk.path("out.jsonl"));
-    let run = FileRun::prepare(prompts, output, FileRunOptions::new()).unwrap();
-    let openai = LlmConfig::new("openai").base_url("http://127.0.0.1:9/v1");
-    let openai = openai.api_key(Secret::new("k")).client().unwrap();
-    let error = run.run(&openai).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Invalid);
-    assert!(error.message().contains("in.jsonl:1"), "{error}");
-    assert!(
-        error.message().contains("openai does not support video"),
-        "{error}"
-    );
-}

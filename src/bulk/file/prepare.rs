@@ -54,7 +54,7 @@ pub(super) fn prepare_file(
     plan.restored = restored.len() as u64;
     let totals = checked.items.totals();
     compare(&mut checked.items).map_err(FileRunError::Output)?;
-    let attached = std::mem::take(&mut checked.items.attached);
+    let native = std::mem::take(&mut checked.items.native);
     let index = checked.items.finish();
     let tally = index.tally();
     let found = known::find(&index, &output, options, embeds, plan);
@@ -84,7 +84,7 @@ pub(super) fn prepare_file(
         repeated: has_old_bad_rows || !restored.is_empty() || matched > known_items,
         flags,
         restored,
-        attached,
+        native,
     };
     Ok((prepared, output))
 }

@@ -6,7 +6,7 @@ use std::io;
 use parking_lot::Mutex;
 use rayon::prelude::*;
 
-use super::attached::{AttachedFiles, OfRecord};
+use super::attached::NativeLines;
 use super::duplicates;
 use super::entry::Entry;
 use super::fault::{Fault, InputError, InputErrors, SHOWN};
@@ -19,6 +19,7 @@ use super::rows::Record;
 use super::source::Source;
 use super::{Form, PromptSettings};
 use crate::base::Optional;
+use crate::llm::native::NativeFormat;
 use crate::llm::request::Request;
 
 /// Number of bytes that are read at once.
@@ -38,7 +39,7 @@ pub(crate) struct Hooks<'a> {
 struct Checked {
     entry: Entry,
     unnamed: bool,
-    files: Option<Box<OfRecord>>,
+    native: Option<NativeFormat>,
 }
 
 /// The faults of all files; the first ones are shown.
@@ -73,7 +74,7 @@ impl InputFile {
         let Entries {
             all,
             totals,
-            attached,
+            native,
             faults,
         } = entries(self, settings, hash, hooks)?;
         let is_faulty = !faults.shown.is_empty();
@@ -85,7 +86,7 @@ impl InputFile {
             faults => faults,
         };
         let mut index = Matching::new(all, hash, totals);
-        index.attached = attached;
+        index.native = native;
         if settings.skip_bad_rows && faults.is_none() {
             let repeats = duplicates::repeats(self, &index)?;
             index = index.set_aside(repeats);
@@ -104,15 +105,15 @@ impl InputFile {
 struct Entries {
     all: Vec<Entry>,
     totals: Totals,
-    attached: AttachedFiles,
+    native: NativeLines,
     faults: Faults,
 }
 
 impl Entries {
     /// Adds the item of a record.
     fn add(&mut self, checked: Checked) {
-        if let Some(files) = &checked.files {
-            self.attached.add(files);
+        if let Some(format) = checked.native {
+            self.native.add(format);
         }
         self.totals.items += 1;
         self.totals.unnamed += u64::from(checked.unnamed);
@@ -280,12 +281,12 @@ impl FileCheck<'_> {
             Some(request) => Checked {
                 entry,
                 unnamed: request.model.is_none(),
-                files: OfRecord::of(&request),
+                native: request.native.as_ref().map(|native| native.format()),
             },
             None => Checked {
                 entry: entry.bad(),
                 unnamed: false,
-                files: None,
+                native: None,
             },
         })
     }

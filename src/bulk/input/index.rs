@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use rayon::prelude::*;
 
-use super::attached::AttachedFiles;
+use super::attached::NativeLines;
 use super::entry::{Entry, IdKey, State};
 use super::id::{IdHash, RecordId};
 use crate::bulk::input::EarlierResult;
@@ -68,8 +68,8 @@ pub(crate) struct Matching {
     /// Faults of records that repeat an id, by offset.
     repeats: Box<Repeats>,
     totals: Totals,
-    /// The files to send with the items.
-    pub(crate) attached: AttachedFiles,
+    /// The formats of lines that only one provider gets.
+    pub(crate) native: NativeLines,
     pub(super) unknown_lines: u64,
 }
 
@@ -97,7 +97,7 @@ impl Matching {
             collisions: HashMap::new(),
             repeats: Box::default(),
             totals,
-            attached: AttachedFiles::default(),
+            native: NativeLines::default(),
             unknown_lines: 0,
         }
     }
@@ -124,7 +124,7 @@ impl Matching {
             *entry = entry.repeated();
         }
         Self {
-            attached: self.attached,
+            native: self.native,
             repeats: Box::new(Repeats(repeats)),
             ..Self::new(entries, self.hash, totals)
         }

@@ -49,7 +49,7 @@ use serde_json::{Map, Value};
 use crate::llm::attachment::Root;
 use crate::llm::params::RequestTask;
 
-pub(crate) use attached::AttachedFiles;
+pub(crate) use attached::NativeLines;
 pub(crate) use check::Hooks;
 pub(crate) use detect::check_file;
 pub(crate) use entry::{EarlierResult, State};

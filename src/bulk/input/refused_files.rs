@@ -1,25 +1,23 @@
-//! Finds the item whose files no provider supports, among those to send.
+//! Finds the line in the format of a provider that is not asked, among those to send.
 
-use super::attached::{AttachedFiles, OfRecord};
+use super::attached::NativeLines;
 use super::fault::InputError;
 use super::file::{InputFile, Unread};
 use super::index::FileIndex;
 
 impl InputFile {
-    /// The first of these items whose files `refused` rejects, with its place.
+    /// The first of these items that none of the providers gets, with its place.
     pub(crate) fn first_refused(
         &self,
         items: impl Iterator<Item = usize>,
         index: &FileIndex,
-        refused: &dyn Fn(&AttachedFiles) -> Option<String>,
+        providers: &[String],
     ) -> Result<Option<InputError>, Unread> {
         for i in items {
-            let Some(record) = OfRecord::of(&self.read(i, index)?.request) else {
-                continue;
-            };
-            let mut files = AttachedFiles::default();
-            files.add(&record);
-            if let Some(why) = refused(&files) {
+            let mut lines = NativeLines::default();
+            let native = self.read(i, index)?.request.native;
+            native.iter().for_each(|native| lines.add(native.format()));
+            if let Some(why) = lines.refused(providers) {
                 let (part, place) = self.place_of(index.offset(i))?;
                 return Ok(Some(InputError::at(&part.name, place, why)));
             }

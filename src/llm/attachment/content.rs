@@ -15,23 +15,18 @@ use super::hashed::{Unhashed, open, read};
 use super::{Attached, shown};
 
 impl Attached<'_> {
-    /// Appends its bytes as base64.
+    /// Its bytes as base64.
     ///
     /// # Errors
     /// If it cannot be read or has changed.
-    pub fn append_base64(&self, out: &mut Vec<u8>) -> Result<(), Error> {
-        let (bytes, start) = (self.content()?, out.len());
-        out.resize(start + bytes.len().div_ceil(3) * 4, 0);
-        STANDARD
-            .encode_slice(bytes, &mut out[start..])
-            .expect("there is room for it");
-        Ok(())
+    pub fn base64(&self) -> Result<String, Error> {
+        Ok(STANDARD.encode(self.content()?))
     }
 
     /// Its text.
     ///
     /// # Errors
-    /// As [`append_base64`](Self::append_base64).
+    /// As [`base64`](Self::base64).
     pub fn text(&self) -> Result<String, Error> {
         let text = String::from_utf8(self.content()?).map_err(|_| self.failed("is no UTF-8"))?;
         Ok(match text.strip_prefix('\u{feff}') {
@@ -76,13 +71,10 @@ impl Attached<'_> {
 /// Puts the bytes of a file into the part that names it, because a machine without the file may send the prompt.
 ///
 /// # Errors
-/// As [`append_base64`](Attached::append_base64).
+/// As [`base64`](Attached::base64).
 pub(crate) fn embed(part: &mut Value) -> Result<(), Error> {
     let file = Attached::read(part)?;
-    let mut data = Vec::with_capacity(usize::try_from(file.encoded()).unwrap_or(0));
-    file.append_base64(&mut data)?;
-    // Base64 is ASCII.
-    part["data"] = String::from_utf8_lossy(&data).into();
+    part["data"] = file.base64()?.into();
     Ok(())
 }
 
@@ -100,25 +92,22 @@ mod tests {
             std::fs::write(&path, &bytes).unwrap();
             let part = Part::file(&path).unwrap();
             let file = Attached::read(part.value()).unwrap();
-            let mut out = b"x".to_vec();
-            file.append_base64(&mut out).unwrap();
-            assert_eq!(out.len() as u64, 1 + file.encoded());
-            assert_eq!(STANDARD.decode(&out[1..]).unwrap(), bytes, "{size}");
+            let out = file.base64().unwrap();
+            assert_eq!(out.len() as u64, file.encoded());
+            assert_eq!(STANDARD.decode(&out).unwrap(), bytes, "{size}");
             {
                 let mut embedded = part.value().clone();
                 embed(&mut embedded).unwrap();
                 std::fs::remove_file(&path).unwrap();
                 let file = Attached::read(&embedded).unwrap();
-                let mut away = b"x".to_vec();
-                file.append_base64(&mut away).unwrap();
-                assert_eq!(away, out);
+                assert_eq!(file.base64().unwrap(), out);
                 embedded["data"] = STANDARD.encode(&bytes[..size - 1]).into();
                 let file = Attached::read(&embedded).unwrap();
-                assert!(file.append_base64(&mut Vec::new()).is_err());
+                assert!(file.base64().is_err());
             }
             for other in [&bytes[..size - 1], &[bytes.clone(), vec![0]].concat()] {
                 std::fs::write(&path, other).unwrap();
-                let error = file.append_base64(&mut Vec::new()).unwrap_err();
+                let error = file.base64().unwrap_err();
                 assert_eq!(error.kind(), ErrorKind::Invalid);
                 assert!(
                     error

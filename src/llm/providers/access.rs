@@ -1,10 +1,8 @@
 //! The parts that all clients of a provider share: address, credential, model, and secrets to remove.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::base::{Error, ErrorKind, Secret};
@@ -14,8 +12,6 @@ use crate::llm::request::Request;
 use crate::llm::response::Response;
 
 use super::address::ApiAddress;
-use super::native;
-use super::vendor::Vendor;
 
 /// The address and the credential of a client.
 pub(super) struct Access {
@@ -139,26 +135,6 @@ impl ModelChoice {
         let is_asked = !self.only || request.task == RequestTask::Speech;
         let own = request.model.as_deref().filter(|_| is_asked);
         own.or(self.model.as_deref())
-    }
-}
-
-/// The omitted fields that users were warned about.
-#[derive(Default)]
-pub(super) struct OmissionWarnings(Mutex<HashSet<String>>);
-
-impl OmissionWarnings {
-    /// Logs one warning for each field that the vendor does not support.
-    pub fn tell(&self, vendor: &Vendor, request: &Request) {
-        if native::own(vendor, request).is_some() {
-            return;
-        }
-        for left_out in vendor.fields.left_out(request) {
-            let mut warned = self.0.lock();
-            if !warned.contains(&left_out.field) {
-                log::warn!("{} {left_out}", vendor.name);
-                warned.insert(left_out.field);
-            }
-        }
     }
 }
 

@@ -1,7 +1,6 @@
 //! From what a reply holds to an answer or a failure, the same way for every dialect.
 
 use std::borrow::Cow;
-use std::cell::Cell;
 use std::fmt;
 
 use serde_json::value::RawValue;
@@ -239,8 +238,7 @@ pub(super) fn beginning(body: &[u8]) -> Cow<'_, str> {
 
 /// A field that is read apart from the answer: a strange one must not cost it.
 pub(super) fn optional(raw: Option<&RawValue>) -> Option<Value> {
-    let most = Cell::new(bounded::MOST_NODES);
-    bounded::value(raw?.get().as_bytes(), &most).ok()
+    bounded::field(raw).ok()?
 }
 
 /// A list that is read apart from the answer.
@@ -260,13 +258,10 @@ pub(super) fn tool_call(
     let arguments = match arguments.unwrap_or_default() {
         // A tool without parameters may be called with nothing at all.
         Value::String(text) if text.trim().is_empty() => json!({}),
-        Value::String(text) => {
-            let most = Cell::new(bounded::MOST_NODES);
-            match bounded::value(text.as_bytes(), &most) {
-                Ok(read) if !(has_long_number(&text) && is_rounded(&read)) => read,
-                _ => Value::String(text),
-            }
-        }
+        Value::String(text) => match bounded::value(&text) {
+            Ok(read) if !(has_long_number(&text) && is_rounded(&read)) => read,
+            _ => Value::String(text),
+        },
         other => other,
     };
     ToolCall::new(

@@ -7,7 +7,6 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
-use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use crate::base::{Error, Paid, Usage};
@@ -18,13 +17,14 @@ use crate::llm::response::Response;
 
 use super::answer::{Answer, name_calls, reasoning, tool_call, unlike};
 use super::anthropic_schema;
-use super::bounded;
+use super::bounded::{self, Raw, field};
 use super::cache_marks;
 use super::calls::{self, Call, CallResult, Choice, Function};
-use super::content::{self, JSON_MODE, Part, invalid, lacking};
-use super::counts::{CacheWrites, Count, counts, object, server_tools};
+use super::content::{self, JSON_MODE, Part, invalid};
+use super::counts::Counts;
 use super::error_body::word;
 use super::errors::failure_inside;
+use super::further::{call_id, without_tools};
 use super::native;
 use super::vendor::Vendor;
 
@@ -39,10 +39,7 @@ pub(super) fn message(vendor: &Vendor, request: &Request, model: &str) -> Result
     }
     let (mut system, messages) = conversation(vendor, request)?;
     let params = &request.params;
-    let further = vendor.fields.further(request);
-    let mut further: Map<_, _> = further
-        .map(|(field, value)| (field.to_owned(), value.into_owned()))
-        .collect();
+    let mut further = without_tools(request);
     // Thinking counts towards the limit, which must leave room for an answer.
     let thinking = further.get("thinking").and_then(|t| t.get("budget_tokens"));
     let thinking = thinking.and_then(Value::as_u64).unwrap_or(0);
@@ -71,14 +68,17 @@ pub(super) fn message(vendor: &Vendor, request: &Request, model: &str) -> Result
     };
     let mark = cache_marks::cache_control(vendor, request, model);
     set("system", system.value(mark));
-    let temperature = vendor.fields.temperature(request);
-    set("temperature", temperature.map(Value::from));
+    set("temperature", params.temperature.map(Value::from));
     set("top_p", params.top_p.map(Value::from));
-    let stops = vendor.fields.stops(request);
+    let stops = &params.stop;
     set("stop_sequences", (!stops.is_empty()).then(|| json!(stops)));
-    let output = output_config(enforced, &mut further);
-    set("output_config", (!output.is_empty()).then(|| output.into()));
-    let (tools, choice) = tools(request)?;
+    if let Some(schema) = enforced {
+        // What the user wrote there stays.
+        let output = content::object(further.entry("output_config").or_insert_with(|| json!({})));
+        let format = json!({"type": "json_schema", "schema": schema});
+        output.insert("format".to_owned(), format);
+    }
+    let (tools, choice) = tools(request);
     set("tools", tools);
     set("tool_choice", choice);
     for (field, value) in further {
@@ -95,12 +95,7 @@ fn conversation(vendor: &Vendor, request: &Request) -> Result<(System, Vec<Value
         match role {
             "system" | "developer" => system.add(text),
             "user" | "assistant" => {
-                let own = extra.into_iter().flat_map(|e| vendor.fields.of_turn(e));
-                let own = own.map(|(field, value)| (field.clone(), value.clone()));
-                let mut message: Map<_, _> = own.collect();
-                message.insert("role".to_owned(), role.into());
-                message.insert("content".to_owned(), turn(vendor, text, extra)?);
-                messages.push(Value::Object(message));
+                messages.push(json!({"role": role, "content": turn(vendor, text, extra)?}));
             }
             "tool" => {
                 let (id, result) = calls::result(text, extra)?;
@@ -108,7 +103,7 @@ fn conversation(vendor: &Vendor, request: &Request) -> Result<(System, Vec<Value
                     CallResult::Text(text) => text.into(),
                     CallResult::Parts(parts) => blocks(parts)?,
                 };
-                let id = vendor.fields.call_id(id);
+                let id = call_id(vendor, id);
                 let block = json!({"type": "tool_result", "tool_use_id": id, "content": result});
                 answered(&mut messages, block);
             }
@@ -125,22 +120,6 @@ fn conversation(vendor: &Vendor, request: &Request) -> Result<(System, Vec<Value
         ));
     }
     Ok((system, messages))
-}
-
-/// The field `output_config`. What the user wrote in Anthropic's format stays, unless a parameter sets the same field.
-fn output_config(schema: Option<Value>, further: &mut Map<String, Value>) -> Map<String, Value> {
-    let mut output = match further.remove("output_config") {
-        Some(Value::Object(own)) => own,
-        _ => Map::new(),
-    };
-    if let Some(schema) = schema {
-        let format = json!({"type": "json_schema", "schema": schema});
-        output.insert("format".to_owned(), format);
-    }
-    if let Some(effort) = further.remove("reasoning_effort") {
-        output.insert("effort".to_owned(), effort);
-    }
-    output
 }
 
 /// The content of a turn: the thinking blocks that it began with, its text, and its tool calls.
@@ -174,7 +153,7 @@ fn turn(
             arguments,
             ..
         } = Call::read(call)?;
-        let id = vendor.fields.call_id(id);
+        let id = call_id(vendor, id);
         content.push(json!({"type": "tool_use", "id": id, "name": name, "input": arguments}));
     }
     Ok(content.into())
@@ -193,34 +172,27 @@ fn answered(messages: &mut Vec<Value>, block: Value) {
     }
 }
 
-/// The tools, and the choice among them. Anthropic rejects calls of undefined tools. If the request defines none but
-/// the conversation has calls, the called tools are defined, and the choice is that none may be called.
-fn tools(request: &Request) -> Result<(Option<Value>, Option<Value>), Error> {
+/// The tools, and the choice among them.
+fn tools(request: &Request) -> (Option<Value>, Option<Value>) {
     let tools = calls::tools(request);
     if tools.is_empty() {
-        if !calls::are_told(request) {
-            return Ok((None, None));
-        }
-        let named = calls::named(request)?.into_iter();
-        let schema = json!({"type": "object", "properties": {}});
-        let named = named.map(|name| json!({"name": name, "input_schema": schema}));
-        return Ok((Some(named.collect()), Some(json!({"type": "none"}))));
+        return (None, None);
     }
     let functions = tools.functions.iter().map(tool);
     let all = tools.own.iter().map(|own| (*own).clone()).chain(functions);
     let one = calls::one_at_a_time(request);
     let mut choice = match calls::choice(request) {
-        None if !one => return Ok((Some(all.collect()), None)),
+        None if !one => return (Some(all.collect()), None),
         None | Some(Choice::Auto) => json!({"type": "auto"}),
         Some(Choice::Never) => json!({"type": "none"}),
         Some(Choice::Any) => json!({"type": "any"}),
         Some(Choice::One(name)) => json!({"type": "tool", "name": name}),
         Some(Choice::Own(choice)) => choice.clone(),
     };
-    if one && choice["type"] != "none" {
+    if one && choice["type"] != "none" && choice.is_object() {
         choice["disable_parallel_tool_use"] = true.into();
     }
-    Ok((Some(all.collect()), Some(choice)))
+    (Some(all.collect()), Some(choice))
 }
 
 /// A function in Anthropic's format. It is strict only if its schema is supported.
@@ -312,38 +284,21 @@ fn blocks(text: Text<'_>) -> Result<Value, Error> {
                 "source": {"type": "base64", "media_type": kind, "data": base64},
             }),
             Part::Url(url) => json!({"type": "image", "source": {"type": "url", "url": url}}),
-            Part::File {
-                kind: kind @ "application/pdf",
-                base64,
-                name,
-            } => document(
-                json!({"type": "base64", "media_type": kind, "data": base64}),
-                name,
-            ),
             Part::File { kind, base64, name } if kind.starts_with("text/") => {
                 let text = STANDARD
                     .decode(base64)
                     .ok()
                     .and_then(|b| String::from_utf8(b).ok());
-                let text =
-                    text.ok_or_else(|| lacking("anthropic", "file", "its text is no UTF-8"))?;
-                document(
-                    json!({"type": "text", "media_type": "text/plain", "data": text}),
-                    name,
-                )
+                let text = text.ok_or_else(|| invalid("a text file is not UTF-8".to_owned()))?;
+                let source = json!({"type": "text", "media_type": "text/plain", "data": text});
+                document(source, name)
             }
-            Part::File { kind, .. } => {
-                let why = format!("it supports only PDF and text files, not {kind}");
-                return Err(lacking("anthropic", "file", &why));
+            Part::File { kind, base64, name } => {
+                let source = json!({"type": "base64", "media_type": kind, "data": base64});
+                document(source, name)
             }
-            Part::FileId(id) => {
-                let why = format!("{id} is kept by another provider; give it as file_data");
-                return Err(lacking("anthropic", "file", &why));
-            }
-            Part::Sound { .. } => return Err(lacking("anthropic", "input_audio", "")),
             // Texts have the same format here, and may have further fields.
-            Part::Text(_) => part.clone(),
-            Part::Other(other) => content::own("anthropic", other)?,
+            _ => part.clone(),
         })
     });
     blocks.collect()
@@ -360,19 +315,19 @@ fn document(source: Value, name: Option<&str>) -> Value {
 #[derive(Deserialize)]
 struct Reply<'b> {
     #[serde(borrow)]
-    id: Option<&'b RawValue>,
-    #[serde(default, deserialize_with = "bounded::word")]
-    model: String,
-    #[serde(default, deserialize_with = "bounded::field")]
-    content: Option<Value>,
-    #[serde(default, deserialize_with = "bounded::word")]
-    stop_reason: String,
-    #[serde(default, deserialize_with = "bounded::rare")]
-    stop_details: Option<Box<Value>>,
+    id: Raw<'b>,
     #[serde(borrow)]
-    usage: Option<&'b RawValue>,
-    #[serde(default, deserialize_with = "bounded::rare")]
-    error: Option<Box<Value>>,
+    model: Raw<'b>,
+    #[serde(borrow)]
+    content: Raw<'b>,
+    #[serde(borrow)]
+    stop_reason: Raw<'b>,
+    #[serde(borrow)]
+    stop_details: Raw<'b>,
+    #[serde(borrow)]
+    usage: Raw<'b>,
+    #[serde(borrow)]
+    error: Raw<'b>,
 }
 
 /// Reads the body of a success reply.
@@ -385,18 +340,18 @@ pub(super) fn read(
     unchecked: bool,
 ) -> serde_json::Result<Result<Response, Error>> {
     let reply: Reply<'_> = serde_json::from_slice(body)?;
-    let counts: Counts = counts(reply.usage).unwrap_or_default();
-    let usage = counts.usage();
-    let Some(Value::Array(blocks)) = reply.content else {
-        return Ok(Err(match reply.error.as_deref() {
-            Some(error) => failure_inside(vendor, error, body),
+    let counts = Counts::read(reply.usage);
+    let usage = usage(&counts);
+    let Some(Value::Array(blocks)) = field(reply.content)? else {
+        return Ok(Err(match field(reply.error)? {
+            Some(error) => failure_inside(vendor, &error, body),
             None => unlike("it has no content", body).with_paid(Paid::new(usage, None)),
         }));
     };
-    let finish = reply.stop_reason;
-    let details = reply.stop_details.filter(|_| finish == "refusal");
+    let finish = bounded::word(reply.stop_reason)?;
+    let details = field(reply.stop_details)?.filter(|_| finish == "refusal");
     let detail = |name| {
-        let text = word(details.as_deref().and_then(|d| d.get(name)));
+        let text = word(details.as_ref().and_then(|d| d.get(name)));
         Some(text).filter(|text| !text.is_empty())
     };
     let (refusal, category) = (detail("explanation"), detail("category"));
@@ -404,12 +359,13 @@ pub(super) fn read(
         refusal,
         category,
         finish,
-        model: Some(reply.model),
+        model: Some(bounded::word(reply.model)?),
         usage,
         ..content_of(blocks)
     };
     name_calls(&mut answer.details.tool_calls, reply.id);
-    answer.details.service_tier = Some(counts.service_tier).filter(|t| !t.is_empty());
+    let tier = word(counts.value("service_tier").as_ref());
+    answer.details.service_tier = Some(tier).filter(|tier| !tier.is_empty());
     Ok(answer.conclude(vendor.name, body, unchecked))
 }
 
@@ -446,56 +402,32 @@ fn content_of(blocks: Vec<Value>) -> Answer {
     answer
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Counts {
-    input_tokens: Count,
-    cache_creation_input_tokens: Count,
-    cache_read_input_tokens: Count,
-    output_tokens: Count,
-    #[serde(deserialize_with = "object")]
-    output_tokens_details: OutputDetails,
-    #[serde(deserialize_with = "object")]
-    cache_creation: CacheWrites,
-    server_tool_use: Option<Box<Value>>,
-    #[serde(deserialize_with = "bounded::word")]
-    service_tier: String,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct OutputDetails {
-    thinking_tokens: Count,
-}
-
-impl Counts {
-    fn usage(&self) -> Option<Usage> {
-        let cached = self.cache_read_input_tokens.or_zero();
-        let thinking = self.output_tokens_details.thinking_tokens;
-        let lasting = &self.cache_creation;
-        let short = lasting.ephemeral_5m_input_tokens.or_zero();
-        let long = lasting.ephemeral_1h_input_tokens.or_zero();
-        let both = self.cache_creation_input_tokens;
-        let cache_written = both.or_zero().max(short.saturating_add(long));
-        let (tools, searches) = server_tools(self.server_tool_use.as_deref());
-        Some(Usage {
-            // The input tokens do not include those read from or written to the cache.
-            input_tokens: self
-                .input_tokens
-                .0?
-                .saturating_add(cached)
-                .saturating_add(cache_written),
-            cached_input_tokens: cached,
-            output_tokens: self.output_tokens.0?,
-            reasoning_tokens: thinking.or_zero(),
-            cache_write_tokens: cache_written,
-            cache_write_5m_tokens: short,
-            cache_write_1h_tokens: long,
-            server_tool_calls: tools,
-            web_search_calls: searches,
-            ..Usage::default()
-        })
-    }
+fn usage(counts: &Counts<'_>) -> Option<Usage> {
+    let cached = counts.or_zero("cache_read_input_tokens");
+    let lasting = counts.of("cache_creation");
+    let short = lasting.or_zero("ephemeral_5m_input_tokens");
+    let long = lasting.or_zero("ephemeral_1h_input_tokens");
+    let both = counts.or_zero("cache_creation_input_tokens");
+    let cache_written = both.max(short.saturating_add(long));
+    let (tools, searches) = counts.of("server_tool_use").server_tools();
+    Some(Usage {
+        // The input tokens do not include those read from or written to the cache.
+        input_tokens: counts
+            .get("input_tokens")?
+            .saturating_add(cached)
+            .saturating_add(cache_written),
+        cached_input_tokens: cached,
+        output_tokens: counts.get("output_tokens")?,
+        reasoning_tokens: counts
+            .of("output_tokens_details")
+            .or_zero("thinking_tokens"),
+        cache_write_tokens: cache_written,
+        cache_write_5m_tokens: short,
+        cache_write_1h_tokens: long,
+        server_tool_calls: tools,
+        web_search_calls: searches,
+        ..Usage::default()
+    })
 }
 
 #[cfg(test)]

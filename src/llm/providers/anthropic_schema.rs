@@ -4,7 +4,7 @@
 //! dropped. Afterwards the answer is validated against the complete schema. Source: "JSON Schema limitations" in the
 //! documentation of structured outputs.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 /// Formats of strings.
 const FORMATS: [&str; 10] = [
@@ -19,12 +19,25 @@ const FORMATS: [&str; 10] = [
     "ipv6",
     "uuid",
 ];
+/// Keywords that are copied as they are.
+const KEPT: [&str; 8] = [
+    "type",
+    "title",
+    "description",
+    "enum",
+    "const",
+    "required",
+    "format",
+    "minItems",
+];
 /// The maximum numbers of optional properties and of unions in one request. Anthropic rejects more.
 const MOST_OPTIONAL: usize = 24;
 const MOST_UNIONS: usize = 16;
 
 /// The keywords that contain definitions.
 const GROUPS: [&str; 2] = ["$defs", "definitions"];
+/// Keywords that no closed copy can express.
+const INEXPRESSIBLE: [&str; 3] = ["allOf", "patternProperties", "prefixItems"];
 /// A schema with more parts or levels, if each reference counts as its definition, counts as recursive.
 const MOST_PARTS: usize = 2_000;
 const MOST_LEVELS: usize = 60;
@@ -35,162 +48,102 @@ pub(super) fn anthropic(schema: &Value) -> Option<Value> {
     let mut copier = Copier {
         root: schema,
         parts: 0,
-        levels: 0,
+        optional: 0,
+        unions: 0,
     };
-    let mut out = copier.copy(schema)?;
-    for group in GROUPS {
-        if let Some(inner) = schema.get(group) {
-            out[group] = copier.copies(inner)?;
-        }
-    }
-    let (mut optional, mut unions) = (0, 0);
-    measure(&out, &mut optional, &mut unions);
-    (optional <= MOST_OPTIONAL && unions <= MOST_UNIONS).then_some(out)
-}
-
-fn measure(copy: &Value, optional: &mut usize, unions: &mut usize) {
-    let Value::Object(fields) = copy else {
-        let items = copy.as_array().into_iter().flatten();
-        return items.for_each(|item| measure(item, optional, unions));
-    };
-    let size = |name| match fields.get(name) {
-        Some(Value::Object(inner)) => inner.len(),
-        Some(Value::Array(inner)) => inner.len(),
-        _ => 0,
-    };
-    *optional += size("properties").saturating_sub(size("required"));
-    *unions += usize::from(size("anyOf") > 0);
-    (fields.values()).for_each(|value| measure(value, optional, unions));
+    let copy = copier.copy(schema, 0)?;
+    (copier.optional <= MOST_OPTIONAL && copier.unions <= MOST_UNIONS).then_some(copy)
 }
 
 struct Copier<'s> {
     root: &'s Value,
     parts: usize,
-    levels: usize,
+    optional: usize,
+    unions: usize,
 }
 
-impl Copier<'_> {
-    fn copies(&mut self, schemas: &Value) -> Option<Value> {
-        let named = schemas.as_object()?.iter();
-        let copies = named.map(|(name, schema)| Some((name.clone(), self.copy(schema)?)));
-        copies.collect::<Option<Map<_, _>>>().map(Value::Object)
-    }
-
-    fn copy(&mut self, schema: &Value) -> Option<Value> {
-        if self.parts == MOST_PARTS || self.levels == MOST_LEVELS {
+impl<'s> Copier<'s> {
+    fn copy(&mut self, schema: &Value, level: usize) -> Option<Value> {
+        self.parts += 1;
+        if self.parts > MOST_PARTS || level > MOST_LEVELS {
             return None;
         }
-        (self.parts, self.levels) = (self.parts + 1, self.levels + 1);
-        let copy = self.copy_part(schema.as_object()?);
-        self.levels -= 1;
-        copy
-    }
-
-    fn copy_part(&mut self, fields: &Map<String, Value>) -> Option<Value> {
-        if let Some(target) = fields.get("$ref") {
-            let place = target.as_str()?.strip_prefix('#')?;
-            let (group, name) = place.strip_prefix('/')?.split_once('/')?;
-            let is_definition = GROUPS.contains(&group) && !name.contains('/');
-            let definition = self.root.pointer(place).filter(|_| is_definition)?;
-            self.copy(definition)?;
-            return Some(json!({"$ref": target}));
+        let fields = schema.as_object()?;
+        let is_reference = fields.contains_key("$ref");
+        let is = |kind: &str| fields.get("type").is_some_and(|own| own == kind);
+        let mut out = Map::new();
+        for (keyword, value) in fields {
+            let (keyword, value) = match (keyword.as_str(), value) {
+                (key, _) if INEXPRESSIBLE.contains(&key) => return None,
+                (key, _) if is_reference && key != "$ref" && !GROUPS.contains(&key) => continue,
+                ("additionalProperties", Value::Object(map)) if !map.is_empty() => return None,
+                ("properties" | "$defs" | "definitions", Value::Object(map)) => {
+                    let copies = map
+                        .iter()
+                        .map(|(name, one)| Some((name.clone(), self.copy(one, level + 1)?)));
+                    (keyword.as_str(), copies.collect::<Option<Value>>()?)
+                }
+                ("anyOf" | "oneOf", Value::Array(choices)) => {
+                    self.unions += 1;
+                    let copies = choices.iter().map(|one| self.copy(one, level + 1));
+                    ("anyOf", copies.collect::<Option<Value>>()?)
+                }
+                ("items", one) => ("items", self.copy(one, level + 1)?),
+                ("$ref", target) => {
+                    let definition = self.definition(target.as_str()?)?;
+                    let (optional, unions) = (self.optional, self.unions);
+                    self.copy(definition, level + 1)?;
+                    // It is counted where it stands.
+                    (self.optional, self.unions) = (optional, unions);
+                    ("$ref", target.clone())
+                }
+                ("enum", Value::Array(values))
+                    if values.iter().any(|v| v.is_object() || v.is_array()) =>
+                {
+                    return None;
+                }
+                ("format", name) if FORMATS.iter().all(|format| name != format) => continue,
+                ("minItems", least) if !matches!(least.as_u64(), Some(0 | 1)) => continue,
+                (key, _) if KEPT.contains(&key) => (key, value.clone()),
+                _ => continue,
+            };
+            out.insert(keyword.to_owned(), value);
         }
-        let mut out = self.form(fields)?;
-        for note in ["title", "description"] {
-            if let Some(text) = fields.get(note) {
-                out[note] = text.clone();
-            }
-        }
-        Some(out)
-    }
-
-    /// The constraints of a schema, without its descriptions.
-    fn form(&mut self, fields: &Map<String, Value>) -> Option<Value> {
-        if fields.contains_key("allOf") {
-            // Closed objects that each name a part of the properties exclude each other.
+        self.unions += usize::from(fields.get("type").is_some_and(Value::is_array));
+        if out.is_empty() || is("array") && !out.contains_key("items") {
             return None;
         }
-        let only = fields.get("const").map(std::slice::from_ref);
-        let choices = fields.get("enum").and_then(Value::as_array);
-        if let Some(values) = only.or(choices.map(Vec::as_slice)) {
-            let plain = |value: &Value| !value.is_object() && !value.is_array();
-            let mut out = json!({"enum": values});
-            if let Some(name @ Value::String(_)) = fields.get("type") {
-                out["type"] = name.clone();
-            }
-            return (!values.is_empty() && values.iter().all(plain)).then_some(out);
-        }
-        let mut choices = ["anyOf", "oneOf"].iter().filter_map(|key| fields.get(*key));
-        if let Some(first) = choices.next() {
-            let beside = ["properties", "required", "items", "prefixItems"];
-            if choices.next().is_some() || beside.iter().any(|key| fields.contains_key(*key)) {
+        if is("object") || out.contains_key("properties") {
+            let properties = out
+                .get("properties")?
+                .as_object()
+                .filter(|all| !all.is_empty())?;
+            let required = fields.get("required").and_then(Value::as_array);
+            self.optional += properties
+                .len()
+                .saturating_sub(required.map_or(0, Vec::len));
+            if out.contains_key("anyOf") {
+                // Closed objects that each name a part of the properties exclude each other.
                 return None;
             }
-            let copies = first.as_array()?.iter().map(|choice| self.copy(choice));
-            return Some(json!({"anyOf": copies.collect::<Option<Vec<_>>>()?}));
+            out.entry("type").or_insert_with(|| "object".into());
+            out.insert("additionalProperties".to_owned(), false.into());
         }
-        match fields.get("type") {
-            Some(Value::String(name)) => self.typed(name, fields),
-            Some(Value::Array(names)) => {
-                let forms = names.iter().map(|name| self.typed(name.as_str()?, fields));
-                Some(json!({"anyOf": forms.collect::<Option<Vec<_>>>()?}))
-            }
-            None if fields.contains_key("properties") => self.typed("object", fields),
-            None if fields.contains_key("items") => self.typed("array", fields),
-            _ => None,
-        }
+        Some(out.into())
     }
 
-    fn typed(&mut self, name: &str, fields: &Map<String, Value>) -> Option<Value> {
-        let mut out = json!({"type": name});
-        match name {
-            "object" => {
-                let properties = fields.get("properties").and_then(Value::as_object)?;
-                let open = match fields.get("additionalProperties") {
-                    Some(Value::Object(others)) => !others.is_empty(),
-                    _ => fields.contains_key("patternProperties"),
-                };
-                let required = fields.get("required").and_then(Value::as_array);
-                let is_named =
-                    |name: &Value| name.as_str().is_some_and(|n| properties.contains_key(n));
-                if open || properties.is_empty() || !required.is_none_or(|r| r.iter().all(is_named))
-                {
-                    return None;
-                }
-                out["properties"] = self.copies(&fields["properties"])?;
-                out["additionalProperties"] = false.into();
-                if let Some(required) = required {
-                    out["required"] = json!(required);
-                }
-            }
-            "array" => {
-                if fields.contains_key("prefixItems") {
-                    return None;
-                }
-                out["items"] = self.copy(fields.get("items")?)?;
-                if let Some(least) = fields
-                    .get("minItems")
-                    .filter(|least| matches!(least.as_u64(), Some(0 | 1)))
-                {
-                    out["minItems"] = least.clone();
-                }
-            }
-            "string" => {
-                if let Some(format) = fields
-                    .get("format")
-                    .filter(|name| name.as_str().is_some_and(|name| FORMATS.contains(&name)))
-                {
-                    out["format"] = format.clone();
-                }
-            }
-            _ => {}
-        }
-        Some(out)
+    fn definition(&self, target: &str) -> Option<&'s Value> {
+        let place = target.strip_prefix('#')?;
+        let (group, name) = place.strip_prefix('/')?.split_once('/')?;
+        let is_definition = GROUPS.contains(&group) && !name.contains('/');
+        self.root.pointer(place).filter(|_| is_definition)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -214,8 +167,8 @@ mod tests {
                 "age": {"type": "integer", "description": "in years"},
                 "tags": {"type": "array", "items": {"type": "string"}},
                 "days": {"type": "array", "minItems": 1, "items": {"type": "string", "format": "date"}},
-                "note": {"anyOf": [{"type": "string"}, {"type": "null"}]},
-                "kind": {"enum": ["a"]},
+                "note": {"type": ["string", "null"]},
+                "kind": {"const": "a"},
                 "of": {"anyOf": [{"$ref": "#/$defs/o"}, {"type": "null"}]},
             },
             "$defs": {"o": {"type": "object", "properties": {"b": {"enum": [1, null]}},
@@ -246,11 +199,7 @@ mod tests {
             ),
             object(json!({"type": "array", "prefixItems": [{"type": "null"}], "items": false})),
             object(json!({"enum": [{"b": 1}]})),
-            object(json!({"enum": []})),
             object(json!({"allOf": [object(json!({"type": "null"}))]})),
-            object(
-                json!({"type": "object", "properties": {"b": {"type": "null"}}, "required": ["c"]}),
-            ),
             object(json!({"anyOf": [{"required": ["b"]}], "properties": {"b": {"type": "null"}}})),
             object(json!({"$ref": "#"})),
             object(json!({"$ref": "https://example.com/s"})),

@@ -1,9 +1,8 @@
 //! The dialect against replies of every shape that is known.
 
 use super::*;
-use crate::base::{ErrorKind, Sent};
-use crate::llm::providers::dialect::encode;
-use crate::llm::providers::dialect::testing::{self, decoded, encoded, line};
+use crate::base::ErrorKind;
+use crate::llm::providers::dialect::testing::{decoded, encoded, line};
 use crate::llm::request::{Message, Role};
 use crate::llm::response::FinishReason;
 
@@ -105,34 +104,6 @@ fn malformed_details_do_not_lose_the_usage() {
     let body = reply("end_turn", TEXT).replace(r#"{"thinking_tokens":2}"#, "\"n/a\"");
     let usage = decoded("anthropic", &body).unwrap().usage.unwrap();
     assert_eq!((usage.input_tokens, usage.reasoning_tokens), (17, 0));
-}
-
-#[test]
-fn unsupported_parts_are_rejected() {
-    for (part, why) in [
-        (
-            json!({"type": "input_audio", "input_audio": {"format": "wav", "data": "UklG"}}),
-            "input_audio",
-        ),
-        (
-            json!({"type": "file", "file": {"file_id": "file-1"}}),
-            "file-1",
-        ),
-        (
-            json!({"type": "file", "file": {"file_data": "data:application/zip;base64,UEs="}}),
-            "zip",
-        ),
-        (
-            json!({"type": "file", "file": {"file_data": "UEs="}}),
-            "base64",
-        ),
-    ] {
-        let error = encode(vendor(), &testing::with_parts([part]), Some("m"))
-            .err()
-            .unwrap();
-        assert_eq!((error.kind(), error.sent()), (ErrorKind::Invalid, Sent::No));
-        assert!(error.message().contains(why), "{error}");
-    }
 }
 
 /// From the documentation of tool use and of extended thinking.

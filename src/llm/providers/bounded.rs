@@ -17,29 +17,29 @@ use super::error_body::own_word;
 /// The maximum number of values in one field, including lists and objects: far more than in any answer.
 pub(super) const MOST_NODES: usize = 50_000;
 
-/// Parses JSON that has at most `left` values, and subtracts their number from `left`.
-pub(super) fn value(json: &[u8], left: &Cell<usize>) -> serde_json::Result<Value> {
-    let mut from = serde_json::Deserializer::from_slice(json);
-    let value = bounded(left).deserialize(&mut from)?;
+/// A field as it came: it is parsed only if it is needed.
+pub(super) type Raw<'b> = Option<&'b RawValue>;
+
+/// Parses JSON that has no more values.
+pub(super) fn value(json: &str) -> serde_json::Result<Value> {
+    let left = Cell::new(MOST_NODES);
+    let reader = ValueReader {
+        left: Some(&left),
+        unique: false,
+    };
+    let mut from = serde_json::Deserializer::from_str(json);
+    let value = reader.deserialize(&mut from)?;
     from.end().map(|()| value)
 }
 
 /// A field that may be missing.
-pub(super) fn field<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Value>, D::Error> {
-    let left = Cell::new(MOST_NODES);
-    let value = bounded(&left).deserialize(from)?;
-    Ok(Some(value).filter(|value| !value.is_null()))
-}
-
-/// The same for a field that few replies have. It is on the heap, because a [`Value`] makes the structs around it large,
-/// and these are copied.
-pub(super) fn rare<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Box<Value>>, D::Error> {
-    Ok(field(from)?.map(Box::new))
+pub(super) fn field(raw: Raw<'_>) -> serde_json::Result<Option<Value>> {
+    raw.map(|raw| value(raw.get())).transpose()
 }
 
 /// A scalar as text; empty if it is missing.
-pub(super) fn word<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
-    Ok(own_word(field(from)?))
+pub(super) fn word(raw: Raw<'_>) -> serde_json::Result<String> {
+    Ok(own_word(field(raw)?))
 }
 
 /// The first entry of a list that may be missing. The other entries are not kept in memory.
@@ -49,18 +49,6 @@ where
     T: Deserialize<'de>,
 {
     from.deserialize_any(First(PhantomData))
-}
-
-pub(super) fn is_object(json: &RawValue) -> bool {
-    json.get().starts_with('{')
-}
-
-/// Parses a value and subtracts the number of its values from `left`.
-fn bounded(left: &Cell<usize>) -> ValueReader<'_> {
-    ValueReader {
-        left: Some(left),
-        unique: false,
-    }
 }
 
 struct First<T>(PhantomData<T>);
@@ -91,26 +79,26 @@ mod tests {
     use super::*;
 
     #[derive(Debug, Deserialize)]
-    struct Reply {
-        #[serde(default, deserialize_with = "field")]
-        any: Option<Value>,
+    struct Reply<'b> {
+        #[serde(borrow)]
+        any: Raw<'b>,
         #[serde(default, deserialize_with = "first")]
         list: Option<u8>,
     }
 
-    fn read(json: &str) -> serde_json::Result<Reply> {
-        serde_json::from_str(json)
+    fn read(json: &str) -> serde_json::Result<(Option<Value>, Option<u8>)> {
+        let reply: Reply<'_> = serde_json::from_str(json)?;
+        Ok((field(reply.any)?, reply.list))
     }
 
     #[test]
     fn a_field_holds_what_json_holds() {
         let all = json!({"a": [1, -1, 1.5, "x\n", true, null, {"b": []}]});
         let reply = read(&json!({ "any": all, "list": [7, 8] }).to_string()).unwrap();
-        assert_eq!((reply.any, reply.list), (Some(all), Some(7)));
-        let none = read(r#"{"any":null,"list":null}"#).unwrap();
-        assert_eq!((none.any, none.list), (None, None));
-        assert!(read("{}").unwrap().list.is_none());
-        assert!(read(r#"{"list":[]}"#).unwrap().list.is_none());
+        assert_eq!(reply, (Some(all), Some(7)));
+        for none in [r#"{"any":null,"list":null}"#, "{}", r#"{"list":[]}"#] {
+            assert_eq!(read(none).unwrap(), (None, None), "{none}");
+        }
         assert!(read(r#"{"list":5}"#).is_err());
     }
 
@@ -161,7 +149,7 @@ mod tests {
     fn a_field_of_very_many_values_is_refused() {
         let list = |values: usize| format!(r#"{{"any":[{}1]}}"#, "1,".repeat(values - 1));
         // The list is a value itself.
-        let most = read(&list(MOST_NODES - 1)).unwrap().any.unwrap();
+        let most = read(&list(MOST_NODES - 1)).unwrap().0.unwrap();
         assert_eq!(most.as_array().map(Vec::len), Some(MOST_NODES - 1));
         let error = read(&list(MOST_NODES)).unwrap_err();
         assert!(error.to_string().contains("more values than"), "{error}");

@@ -1,26 +1,14 @@
 //! Reads tools, the choice of a tool, tool calls and their results in OpenAI's format, which prompts use, for the
 //! dialects with another format.
 
-use std::borrow::Cow;
-
-use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::base::Error;
 use crate::llm::request::{Request, Text};
 
 use super::content::{invalid, plain};
-
-/// The fields of a request about tools.
-pub(super) const FIELDS: [&str; 3] = ["tools", "tool_choice", "parallel_tool_calls"];
-
-/// The format of tools, if it is not OpenAI's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Words {
-    Anthropic,
-    Gemini,
-}
+use super::further::call_id;
+use super::vendor::{SentReasoning, Vendor};
 
 /// The tool calls in a message of the assistant.
 pub(super) fn of_turn(extra: Option<&Map<String, Value>>) -> impl Iterator<Item = &Value> {
@@ -34,13 +22,6 @@ pub(super) fn reasoning_details(
 ) -> impl Iterator<Item = &Value> {
     let details = extra.and_then(|extra| extra.get("reasoning")?.get("details")?.as_array());
     details.into_iter().flatten()
-}
-
-/// Whether the conversation has tool calls or results of tools.
-pub(super) fn are_told(request: &Request) -> bool {
-    request
-        .rendered()
-        .any(|(role, _, extra)| role == "tool" || of_turn(extra).next().is_some())
 }
 
 /// One call: its id, the tool's name, and its arguments.
@@ -94,40 +75,24 @@ fn signature(call: &Value) -> Option<&str> {
     own.and_then(Value::as_str)
 }
 
-/// The calls of a message in OpenAI's format, also if they are in the format of a result line. Each gets an id that the
-/// vendor accepts.
-pub(super) fn in_openais_shape<'v>(
-    calls: &'v Value,
-    request: &Request,
-    signed: bool,
-    sent_id: &dyn for<'i> Fn(&'i str) -> Cow<'i, str>,
-) -> Cow<'v, Value> {
-    let list = calls.as_array().map_or(&[][..], Vec::as_slice);
-    let is_ours = |call: &Value| {
-        call.get("function").is_none() && call.get("custom").is_none() && call.get("name").is_some()
+/// The calls of a message in OpenAI's format, also if they are in the format of a result line.
+pub(super) fn in_openais_shape(vendor: &Vendor, calls: &Value, request: &Request) -> Value {
+    let Some(list) = calls.as_array() else {
+        return calls.clone();
     };
-    let other_id = |call: &Value| match sent_id(call.get("id")?.as_str()?) {
-        Cow::Owned(id) => Some(id),
-        Cow::Borrowed(_) => None,
-    };
-    if !list
-        .iter()
-        .any(|call| is_ours(call) || other_id(call).is_some())
-    {
-        return Cow::Borrowed(calls);
-    }
     let said = list.iter().map(|call| {
-        let mut said = if is_ours(call) {
-            said_to_openai(call, request, signed)
-        } else {
+        let is_in_shape = call.get("function").is_some() || call.get("custom").is_some();
+        let mut said = if is_in_shape || call.get("name").is_none() {
             call.clone()
+        } else {
+            said_to_openai(call, request, vendor.reasoning == SentReasoning::Signed)
         };
-        if let Some(id) = other_id(call) {
-            said["id"] = id.into();
+        if let Some(id) = call.get("id").and_then(Value::as_str) {
+            said["id"] = call_id(vendor, id).into();
         }
         said
     });
-    Cow::Owned(said.collect())
+    said.collect()
 }
 
 fn said_to_openai(call: &Value, request: &Request, signed: bool) -> Value {
@@ -204,54 +169,32 @@ impl Tools<'_> {
     }
 }
 
-/// The tools of a request, or only the allowed ones if it restricts them.
+/// The tools of a request. What is not a function in OpenAI's format is in that of the provider.
 pub(super) fn tools(request: &Request) -> Tools<'_> {
     let mut all = Tools::default();
-    let allowed = allowed(request);
-    let tools = request.extra.get("tools").and_then(Value::as_array);
-    for tool in tools.into_iter().flatten() {
-        if is_own(tool) {
-            all.own.push(tool);
-        } else if let Some(function) = function(tool)
-            && allowed
-                .as_ref()
-                .is_none_or(|names| names.contains(&function.name))
-        {
-            all.functions.push(function);
+    let tools = match request.extra.get("tools") {
+        None | Some(Value::Null) => &[],
+        Some(Value::Array(tools)) => &tools[..],
+        Some(other) => std::slice::from_ref(other),
+    };
+    for tool in tools {
+        match function(tool) {
+            Some(function) => all.functions.push(function),
+            None => all.own.push(tool),
         }
     }
     all
 }
 
-/// Whether a tool is not in OpenAI's format, which has an object under the name of its type.
-fn is_own(tool: &Value) -> bool {
-    tool.is_object() && tool.get("function").is_none() && !tool["custom"].is_object()
-}
-
 fn function(tool: &Value) -> Option<Function<'_>> {
     let function = tool.get("function")?;
-    let parameters = function.get("parameters");
+    let text = |field| function.get(field).and_then(Value::as_str);
     Some(Function {
-        name: function.get("name")?.as_str()?,
-        description: function.get("description").and_then(Value::as_str),
-        parameters: parameters.filter(|parameters| parameters.is_object()),
+        name: text("name")?,
+        description: text("description"),
+        parameters: function.get("parameters").filter(|p| p.is_object()),
         strict: function.get("strict") == Some(&Value::Bool(true)),
     })
-}
-
-/// The tools in the calls of the conversation, for a request that defines no tools. The provider would reject calls of
-/// undefined tools.
-pub(super) fn named(request: &Request) -> Result<Vec<String>, Error> {
-    let mut names = Vec::new();
-    for (_, _, extra) in request.rendered() {
-        for call in of_turn(extra) {
-            let name = Call::read(call)?.name.to_owned();
-            if !names.contains(&name) {
-                names.push(name);
-            }
-        }
-    }
-    Ok(names)
 }
 
 /// Which tool the model must call.
@@ -260,81 +203,26 @@ pub(super) enum Choice<'c> {
     Never,
     Any,
     One(&'c str),
-    /// In Anthropic's format.
+    /// In the format of the provider.
     Own(&'c Value),
 }
 
 /// The choice of the request, if it has one.
 pub(super) fn choice(request: &Request) -> Option<Choice<'_>> {
-    let choice = request.extra.get("tool_choice")?;
-    let mode = choice.pointer("/allowed_tools/mode").unwrap_or(choice);
-    match mode.as_str() {
-        Some("auto") => return Some(Choice::Auto),
-        Some("none") => return Some(Choice::Never),
-        Some("required") => return Some(Choice::Any),
-        Some(_) => return None,
-        None => {}
-    }
-    if let Some(name) = choice.pointer("/function/name") {
-        return Some(Choice::One(name.as_str()?));
-    }
-    let own = ["auto", "any", "tool", "none"];
-    let kind = choice.get("type").and_then(Value::as_str)?;
-    own.contains(&kind).then_some(Choice::Own(choice))
-}
-
-/// The names of the tools that the choice allows, if it restricts them.
-fn allowed(request: &Request) -> Option<Vec<&str>> {
-    let choice = request.extra.get("tool_choice")?;
-    let tools = choice.pointer("/allowed_tools/tools")?.as_array()?;
-    let names = tools.iter();
-    let names = names.filter_map(|tool| tool.pointer("/function/name")?.as_str());
-    Some(names.collect())
+    let choice = request.extra.get("tool_choice").filter(|c| !c.is_null())?;
+    let name = choice.pointer("/function/name").and_then(Value::as_str);
+    Some(match (choice.as_str(), name) {
+        (Some("auto"), _) => Choice::Auto,
+        (Some("none"), _) => Choice::Never,
+        (Some("required"), _) => Choice::Any,
+        (_, Some(name)) => Choice::One(name),
+        _ => Choice::Own(choice),
+    })
 }
 
 /// Whether the model may call at most one tool at a time.
 pub(super) fn one_at_a_time(request: &Request) -> bool {
     request.extra.get("parallel_tool_calls") == Some(&Value::Bool(false))
-}
-
-/// The fields that this format does not support, each with whether it supports another value of it.
-pub(super) fn left_out(words: Words, request: &Request) -> Vec<(String, bool)> {
-    let mut out = Vec::new();
-    let given = |field: &str| request.extra.get(field).filter(|value| !value.is_null());
-    if let Some(given) = given("tools") {
-        match given.as_array() {
-            None => out.push(("tools".to_owned(), true)),
-            Some(tools) if tools.iter().any(|tool| tool["custom"].is_object()) => {
-                out.push(("tools[].custom".to_owned(), false));
-            }
-            Some(tools)
-                if !tools
-                    .iter()
-                    .all(|tool| is_own(tool) || function(tool).is_some()) =>
-            {
-                out.push(("tools[]".to_owned(), true));
-            }
-            Some(_) => {}
-        }
-    }
-    let none = tools(request).is_empty();
-    if given("tool_choice").is_some() {
-        let place = match choice(request) {
-            _ if none => None,
-            Some(Choice::Own(_)) if words == Words::Gemini => Some(false),
-            choice => Some(choice.is_some()),
-        };
-        if place != Some(true) {
-            out.push(("tool_choice".to_owned(), place.is_some()));
-        }
-    }
-    if let Some(given) = given("parallel_tool_calls") {
-        let place = !none && (words == Words::Anthropic || *given == Value::Bool(true));
-        if !place || !given.is_boolean() {
-            out.push(("parallel_tool_calls".to_owned(), place));
-        }
-    }
-    out
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use crate::base::{Error, ErrorKind, Secret};
 use crate::config::choices::PROVIDERS;
 use crate::llm::transport::{HttpTransport, Transport};
 
-use super::access::{Access, ModelChoice, OmissionWarnings};
+use super::access::{Access, ModelChoice};
 use super::address::ApiAddress;
 use super::batch::BatchApi;
 use super::client::{Client, ProviderClient};
@@ -78,9 +78,8 @@ pub struct LlmConfig {
     max_reply: Option<u64>,
     /// The maximum memory for replies of more than 256 KiB, for all calls in flight of this OS process, until they are
     /// decoded. Decoding takes about the same amount again for the replies that are being decoded. If there is no room,
-    /// a reply is spilled to a temporary file without a name (in `TMPDIR`, or else `/var/tmp` on Unix) and decoded
-    /// later, so that no server waits. If no such file can be created, the reply is read when there is room. Such waits
-    /// do not count towards the timeout of the call; only the context ends them. A single reply always has room. All
+    /// the rest of a reply is read when there is. Such waits do not count towards the timeout of the call; only the context
+    /// ends them. A single reply always has room. All
     /// clients of an OS process share the memory, each with its own limit. Default: 256 MiB.
     #[setters(rename = "max_replies_bytes")]
     max_replies: u64,
@@ -208,7 +207,6 @@ impl LlmConfig {
             },
             access,
             model: ModelChoice::new(self.model.clone(), self.only_model),
-            left_out: OmissionWarnings::default(),
             concurrency,
             timeout,
             max_reply: self.max_reply,

@@ -1,7 +1,5 @@
 //! Reads the parts of a message in OpenAI's format, which prompt files use, for the dialects with another format.
 
-use std::collections::HashMap;
-
 use serde_json::{Map, Value};
 
 use crate::base::{Error, ErrorKind};
@@ -37,8 +35,6 @@ pub(super) enum Part<'p> {
         base64: &'p str,
         name: Option<&'p str>,
     },
-    /// The id of a file that is stored at OpenAI.
-    FileId(&'p str),
     /// A part in the format of the dialect, or of an unknown type.
     Other(&'p Value),
 }
@@ -66,9 +62,7 @@ pub(super) fn part(value: &Value) -> Part<'_> {
 fn file(file: &Value) -> Option<Part<'_>> {
     let text = |field| file.get(field).and_then(Value::as_str);
     let name = text("filename");
-    let Some(data) = text("file_data") else {
-        return text("file_id").map(Part::FileId);
-    };
+    let data = text("file_data")?;
     let (kind, base64) = match data_url(data) {
         Some(parts) => parts,
         // Some leave the address out of which the media type is told.
@@ -76,60 +70,6 @@ fn file(file: &Value) -> Option<Part<'_>> {
         None => return None,
     };
     Some(Part::File { kind, base64, name })
-}
-
-/// Rejects parts of these types with a message that names the supported alternative.
-pub(super) fn refuse(
-    vendor: &str,
-    text: Text<'_>,
-    lacks: &HashMap<String, String>,
-) -> Result<(), Error> {
-    let Text::Value(Value::Array(parts)) = text else {
-        return Ok(());
-    };
-    for value in parts {
-        let kind = value
-            .get("type")
-            .and_then(Value::as_str)
-            .unwrap_or_default();
-        if let Some(instead) = lacks.get(kind).filter(|_| is_openais(value)) {
-            return Err(lacking(vendor, kind, instead));
-        }
-    }
-    Ok(())
-}
-
-/// Whether the part is in OpenAI's format, which has an object under the name of its type. A part of the same type
-/// without that object is in the format of the provider.
-fn is_openais(part: &Value) -> bool {
-    let kind = part.get("type").and_then(Value::as_str);
-    kind.and_then(|kind| part.get(kind))
-        .is_some_and(Value::is_object)
-}
-
-/// A part in the format of the dialect.
-///
-/// # Errors
-/// If it is a part of OpenAI's format that has no equivalent.
-pub(super) fn own(vendor: &str, part: &Value) -> Result<Value, Error> {
-    let kind = part.get("type").and_then(Value::as_str).unwrap_or_default();
-    if ["file", "input_audio"].contains(&kind) && is_openais(part) {
-        Err(lacking(
-            vendor,
-            kind,
-            "it is not given as base64 with its media type",
-        ))
-    } else {
-        Ok(part.clone())
-    }
-}
-
-/// The error for a part that a provider does not support.
-pub(super) fn lacking(vendor: &str, kind: &str, instead: &str) -> Error {
-    let colon = if instead.is_empty() { "" } else { ": " };
-    invalid(format!(
-        "{vendor} does not support content parts of the type `{kind}`{colon}{instead}"
-    ))
 }
 
 fn picture(url: &str) -> Part<'_> {

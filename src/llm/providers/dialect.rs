@@ -249,13 +249,6 @@ pub(super) mod testing {
         failed(name, status, body).kind()
     }
 
-    /// A prompt of such parts.
-    pub fn with_parts<const N: usize>(parts: [Value; N]) -> Request {
-        let mut request = Request::new("");
-        request.messages[0].content = parts.into_iter().collect();
-        request
-    }
-
     /// A conversation with two tool calls and what came of them, in OpenAI's words.
     pub fn after_tool_calls() -> Request {
         let turn = |role, content: Value, extra: Value| {

@@ -19,9 +19,11 @@ use crate::llm::transport::HttpReply;
 
 use super::answer::{malformed, unlike, unreadable};
 use super::content::invalid;
+use super::counts::Counts;
 use super::dialect::{Call, request_id};
 use super::error_body::word;
 use super::errors::{failure, failure_inside};
+use super::further::further;
 use super::limits::rate_hints;
 use super::vendor::{Dialect, Vendor};
 use super::{gemini, lenient, openai};
@@ -79,10 +81,10 @@ fn add_shared(fields: &mut Map<String, Value>, vendor: &Vendor, alike: &Request)
     if let Some(dimensions) = alike.params.dimensions {
         fields.insert(vendor.dimensions_field.to_owned(), dimensions.into());
     }
-    for (key, value) in vendor.fields.further(alike) {
-        let set = ["model", "input", "content"].contains(&key);
-        if !set && !fields.contains_key(key) {
-            fields.insert(key.to_owned(), value.into_owned());
+    for (key, value) in further(alike) {
+        let is_set = ["input", "content"].contains(&key.as_str()) || fields.contains_key(key);
+        if !is_set {
+            fields.insert(key.clone(), value.clone());
         }
     }
 }
@@ -255,7 +257,7 @@ fn read_openai(
     let model = Some(word(reply.model.as_ref()));
     Ok(EmbedReply {
         vectors: in_order(data, texts).map_err(|what| unpaired(what, body, texts))?,
-        usage: openai::Counts::read(reply.usage).usage_of_vectors(),
+        usage: openai::usage(&Counts::read(reply.usage), true),
         model: model.filter(|model| !model.is_empty()),
     })
 }
@@ -323,13 +325,12 @@ fn read_gemini(
         let what = format!("{} vectors for {texts} texts", embeddings.len());
         return Err(unpaired(what, body, texts));
     }
-    let counts = gemini::Counts::read(reply.usage_metadata);
     Ok(EmbedReply {
         vectors: embeddings
             .into_iter()
             .map(|one| vector(one.and_then(|one| one.values)))
             .collect(),
-        usage: counts.and_then(gemini::Counts::usage_of_vectors),
+        usage: gemini::usage(&Counts::read(reply.usage_metadata), true),
         model: None,
     })
 }

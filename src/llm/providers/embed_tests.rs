@@ -36,17 +36,6 @@ fn encoded(name: &str, requests: &[Request], model: &str) -> (String, Value) {
     (call.path.into_owned(), body)
 }
 
-/// Lines of OpenAI's batch files bring it along.
-#[test]
-fn an_encoding_is_sent_only_to_vendors_that_support_it() {
-    let request = Request::embedding("x").with_extra("encoding_format", json!("float"));
-    let requests = [request];
-    let (_, body) = encoded("openai", &requests, "m");
-    assert_eq!(body["encoding_format"], "float");
-    let (_, body) = encoded("gemini", &requests, "m");
-    assert_eq!(body["requests"][0]["encoding_format"], Value::Null);
-}
-
 #[test]
 fn one_call_has_all_texts_in_each_dialect() {
     let mut requests = texts(2);

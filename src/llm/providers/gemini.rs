@@ -19,12 +19,13 @@ use crate::llm::request::{Request, Text};
 use crate::llm::response::Response;
 
 use super::answer::{Answer, name_calls, optional, reasoning, tool_call, unlike};
-use super::bounded;
+use super::bounded::{self, Raw, field};
 use super::calls::{self, Call, CallResult, Choice};
-use super::content::{self, Part, invalid, lacking};
-use super::counts::{Count, count_in, counts, output_of};
+use super::content::{self, Part, invalid};
+use super::counts::{Counts, count};
 use super::error_body::word;
 use super::errors::failure_inside;
+use super::further::without_tools;
 use super::native;
 use super::vendor::Vendor;
 
@@ -62,11 +63,8 @@ pub(super) fn content(vendor: &Vendor, request: &Request, model: &str) -> Result
     if !system.is_empty() {
         fields.insert("systemInstruction".to_owned(), json!({"parts": system}));
     }
-    let further = vendor.fields.further(request);
-    let mut further: Map<_, _> = further
-        .map(|(field, value)| (field.to_owned(), value.into_owned()))
-        .collect();
-    let config = generation_config(vendor, request, &mut further);
+    let mut further = without_tools(request);
+    let config = generation_config(request, further.remove("generationConfig"));
     if !config.is_empty() {
         fields.insert("generationConfig".to_owned(), config.into());
     }
@@ -227,8 +225,9 @@ fn tools(request: &Request, fields: &mut Map<String, Value>, has_choice: bool) {
     let strict = tools.functions.iter().any(|function| function.strict);
     let choice = match calls::choice(request) {
         _ if has_choice => return,
-        None | Some(Choice::Auto | Choice::Own(_)) if strict => json!({"mode": "VALIDATED"}),
-        None | Some(Choice::Own(_)) => return,
+        None | Some(Choice::Auto) if strict => json!({"mode": "VALIDATED"}),
+        None => return,
+        Some(Choice::Own(own)) => own.clone(),
         Some(Choice::Auto) => json!({"mode": "AUTO"}),
         Some(Choice::Never) => json!({"mode": "NONE"}),
         Some(Choice::Any) => json!({"mode": "ANY"}),
@@ -240,15 +239,10 @@ fn tools(request: &Request, fields: &mut Map<String, Value>, has_choice: bool) {
     );
 }
 
-/// The generation config, with the further fields that belong there; they are removed from `further`.
-fn generation_config(
-    vendor: &Vendor,
-    request: &Request,
-    further: &mut Map<String, Value>,
-) -> Map<String, Value> {
+/// The generation config. The given fields stay, unless a parameter sets the same field.
+fn generation_config(request: &Request, given: Option<Value>) -> Map<String, Value> {
     let params = &request.params;
-    // Fields in Gemini's format stay, unless a parameter sets the same field.
-    let mut config = match further.remove("generationConfig") {
+    let mut config = match given {
         Some(Value::Object(own)) => own,
         _ => Map::new(),
     };
@@ -256,27 +250,16 @@ fn generation_config(
     for name in ["candidateCount", "candidate_count"] {
         config.remove(name);
     }
-    if let Some(effort) = further.remove("reasoning_effort") {
-        let thinking = config.entry("thinkingConfig");
-        // It supports a level or a budget, but not both.
-        thinking.or_insert_with(|| json!({"thinkingLevel": effort}));
-    }
     let mut set = |name: &str, value: Option<Value>| {
         if let Some(value) = value {
             config.insert(name.to_owned(), value);
         }
     };
-    let temperature = vendor.fields.temperature(request);
-    set("temperature", temperature.map(Value::from));
+    set("temperature", params.temperature.map(Value::from));
     set("topP", params.top_p.map(Value::from));
-    set("topK", further.remove("top_k"));
-    set("responseLogprobs", further.remove("logprobs"));
-    set("logprobs", further.remove("top_logprobs"));
-    set("presencePenalty", further.remove("presence_penalty"));
-    set("frequencyPenalty", further.remove("frequency_penalty"));
     set("maxOutputTokens", params.max_tokens.map(Value::from));
-    set("seed", vendor.fields.seed(request).map(Value::from));
-    let stops = vendor.fields.stops(request);
+    set("seed", params.seed.map(Value::from));
+    let stops = &params.stop;
     set("stopSequences", (!stops.is_empty()).then(|| json!(stops)));
     let (kind, schema) = match &params.response_format {
         None => (None, None),
@@ -303,24 +286,17 @@ fn parts(text: Text<'_>, beside_calls: bool) -> Result<Vec<Value>, Error> {
         Text::Value(_) => return Err(invalid("gemini needs a text in every message".to_owned())),
     };
     let parts = parts.iter().map(|part| match content::part(part) {
-        Part::Text(text) => Ok(json!({"text": text})),
-        Part::Data { kind, base64 } => {
-            Ok(json!({"inlineData": {"mimeType": kind, "data": base64}}))
-        }
-        Part::Url(url) => Ok(json!({"fileData": {"fileUri": url}})),
+        Part::Text(text) => json!({"text": text}),
+        Part::Url(url) => json!({"fileData": {"fileUri": url}}),
         Part::Sound { format, base64 } => {
-            Ok(json!({"inlineData": {"mimeType": format!("audio/{format}"), "data": base64}}))
+            json!({"inlineData": {"mimeType": format!("audio/{format}"), "data": base64}})
         }
-        Part::File { kind, base64, .. } => {
-            Ok(json!({"inlineData": {"mimeType": kind, "data": base64}}))
+        Part::Data { kind, base64 } | Part::File { kind, base64, .. } => {
+            json!({"inlineData": {"mimeType": kind, "data": base64}})
         }
-        Part::FileId(id) => {
-            let why = format!("{id} is kept by another provider; give it as file_data");
-            Err(lacking("gemini", "file", &why))
-        }
-        Part::Other(other) => content::own("gemini", other),
+        Part::Other(other) => other.clone(),
     });
-    parts.collect()
+    Ok(parts.collect())
 }
 
 #[derive(Deserialize)]
@@ -328,36 +304,35 @@ fn parts(text: Text<'_>, beside_calls: bool) -> Result<Vec<Value>, Error> {
 struct Reply<'b> {
     #[serde(borrow, default, deserialize_with = "bounded::first")]
     candidates: Option<Candidate<'b>>,
-    #[serde(default, deserialize_with = "bounded::rare")]
-    prompt_feedback: Option<Box<Value>>,
     #[serde(borrow)]
-    usage_metadata: Option<&'b RawValue>,
-    #[serde(default, deserialize_with = "bounded::word")]
-    model_version: String,
+    prompt_feedback: Raw<'b>,
     #[serde(borrow)]
-    response_id: Option<&'b RawValue>,
-    #[serde(default, deserialize_with = "bounded::rare")]
-    error: Option<Box<Value>>,
+    usage_metadata: Raw<'b>,
+    #[serde(borrow)]
+    model_version: Raw<'b>,
+    #[serde(borrow)]
+    response_id: Raw<'b>,
+    #[serde(borrow)]
+    error: Raw<'b>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Candidate<'b> {
-    #[serde(default, deserialize_with = "bounded::field")]
-    content: Option<Value>,
-    #[serde(default, deserialize_with = "bounded::word")]
-    finish_reason: String,
-    #[serde(default, deserialize_with = "bounded::rare")]
-    safety_ratings: Option<Box<Value>>,
     #[serde(borrow)]
-    grounding_metadata: Option<&'b RawValue>,
+    content: Raw<'b>,
     #[serde(borrow)]
-    citation_metadata: Option<&'b RawValue>,
+    finish_reason: Raw<'b>,
     #[serde(borrow)]
-    avg_logprobs: Option<&'b RawValue>,
-    /// Not parsed, because the probabilities of a long answer are more values than the rest of a reply.
+    safety_ratings: Raw<'b>,
     #[serde(borrow)]
-    logprobs_result: Option<&'b RawValue>,
+    grounding_metadata: Raw<'b>,
+    #[serde(borrow)]
+    citation_metadata: Raw<'b>,
+    #[serde(borrow)]
+    avg_logprobs: Raw<'b>,
+    #[serde(borrow)]
+    logprobs_result: Raw<'b>,
 }
 
 impl Candidate<'_> {
@@ -406,44 +381,35 @@ pub(super) fn read(
     unchecked: bool,
 ) -> serde_json::Result<Result<Response, Error>> {
     let reply: Reply<'_> = serde_json::from_slice(body)?;
-    Ok(reply.judged(vendor, body, unchecked))
-}
-
-impl Reply<'_> {
-    /// The answer, or the reason for its absence.
-    fn judged(self, vendor: &Vendor, body: &[u8], unchecked: bool) -> Result<Response, Error> {
-        let counts = Counts::read(self.usage_metadata);
-        let usage = counts.as_ref().and_then(Counts::usage);
-        let paid = Paid::new(usage, None);
-        let Some(candidate) = self.candidates else {
-            if let Some(error) = &self.error {
-                return Err(failure_inside(vendor, error, body));
-            }
-            return Err(match blocked(vendor, self.prompt_feedback.as_deref()) {
-                Some(blocked) => blocked.with_paid(paid),
-                None => unlike("it has no candidates", body).with_paid(paid),
-            });
-        };
-        let (citations, searches) = candidate.citations();
-        let logprobs = candidate.logprobs();
-        let mut answer = Answer {
-            finish: candidate.finish_reason,
-            category: category(candidate.safety_ratings.as_deref()),
-            model: Some(self.model_version),
-            usage: usage.map(|usage| Usage {
-                server_tool_calls: searches,
-                web_search_calls: searches,
-                ..usage
-            }),
-            ..content_of(candidate.content)
-        };
-        name_calls(&mut answer.details.tool_calls, self.response_id);
-        answer.details.citations = citations;
-        answer.details.logprobs = logprobs;
-        let tier = counts.map(|counts| counts.service_tier);
-        answer.details.service_tier = tier.filter(|tier| !tier.is_empty());
-        answer.conclude(vendor.name, body, unchecked)
-    }
+    let counts = Counts::read(reply.usage_metadata);
+    let usage = usage(&counts, false);
+    let paid = Paid::new(usage, None);
+    let Some(candidate) = reply.candidates else {
+        if let Some(error) = field(reply.error)? {
+            return Ok(Err(failure_inside(vendor, &error, body)));
+        }
+        let blocked = blocked(vendor, field(reply.prompt_feedback)?.as_ref());
+        let error = blocked.unwrap_or_else(|| unlike("it has no candidates", body));
+        return Ok(Err(error.with_paid(paid)));
+    };
+    let (citations, searches) = candidate.citations();
+    let mut answer = Answer {
+        finish: bounded::word(candidate.finish_reason)?,
+        category: category(field(candidate.safety_ratings)?.as_ref()),
+        model: Some(bounded::word(reply.model_version)?),
+        usage: usage.map(|usage| Usage {
+            server_tool_calls: searches,
+            web_search_calls: searches,
+            ..usage
+        }),
+        ..content_of(field(candidate.content)?)
+    };
+    name_calls(&mut answer.details.tool_calls, reply.response_id);
+    answer.details.citations = citations;
+    answer.details.logprobs = candidate.logprobs();
+    let tier = word(counts.value("serviceTier").as_ref());
+    answer.details.service_tier = Some(tier).filter(|tier| !tier.is_empty());
+    Ok(answer.conclude(vendor.name, body, unchecked))
 }
 
 /// The failure of a prompt that was blocked.
@@ -502,61 +468,40 @@ fn category(ratings: Option<&Value>) -> Option<String> {
     Some(rating.get("category")?.as_str()?.to_owned())
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub(super) struct Counts {
-    prompt_token_count: Count,
-    cached_content_token_count: Count,
-    candidates_token_count: Count,
-    thoughts_token_count: Count,
-    total_token_count: Count,
-    /// The tokens that Google's own tools added to the prompt.
-    tool_use_prompt_token_count: Count,
-    prompt_tokens_details: Value,
-    candidates_tokens_details: Value,
-    #[serde(deserialize_with = "bounded::word")]
-    service_tier: String,
-}
-
 /// The number of tokens of one kind in a list of counts.
-fn of_kind(details: &Value, kind: &str) -> u64 {
-    let details = details.as_array().into_iter().flatten();
-    let of_kind = details.filter(|part| part.get("modality").and_then(Value::as_str) == Some(kind));
-    let counts = of_kind.filter_map(|part| count_in(part, "tokenCount"));
+fn of_kind(details: Option<&Value>, kind: &str) -> u64 {
+    let details = details.and_then(Value::as_array).into_iter().flatten();
+    let of_kind = details.filter(|part| part["modality"] == kind);
+    let counts = of_kind.filter_map(|part| count(&part["tokenCount"].to_string()));
     counts.fold(0, u64::saturating_add)
 }
 
-impl Counts {
-    pub(super) fn read(raw: Option<&RawValue>) -> Option<Self> {
-        counts(raw)
-    }
-
-    /// The usage of vectors, which have no output tokens.
-    pub(super) fn usage_of_vectors(mut self) -> Option<Usage> {
-        self.candidates_token_count = Count(Some(0));
-        self.usage()
-    }
-
-    fn usage(&self) -> Option<Usage> {
-        let thoughts = self.thoughts_token_count.or_zero();
-        let tools = self.tool_use_prompt_token_count.or_zero();
-        let input_tokens = self.prompt_token_count.0?.saturating_add(tools);
-        // The tokens of the candidates do not include those of thoughts.
-        let spoken = self.candidates_token_count.0;
-        let both = Count(spoken.map(|spoken| spoken.saturating_add(thoughts)));
-        let (read, written) = (&self.prompt_tokens_details, &self.candidates_tokens_details);
-        Some(Usage {
-            input_tokens,
-            cached_input_tokens: self.cached_content_token_count.or_zero(),
-            output_tokens: output_of(both, self.total_token_count, input_tokens)?,
-            reasoning_tokens: thoughts,
-            input_audio_tokens: of_kind(read, "AUDIO"),
-            input_image_tokens: of_kind(read, "IMAGE"),
-            output_audio_tokens: of_kind(written, "AUDIO"),
-            output_image_tokens: of_kind(written, "IMAGE"),
-            ..Usage::default()
-        })
-    }
+/// The tokens of a call, also if it `makes_vectors`, which are no tokens.
+pub(super) fn usage(counts: &Counts<'_>, makes_vectors: bool) -> Option<Usage> {
+    let thoughts = counts.or_zero("thoughtsTokenCount");
+    // The tokens that Google's own tools added to the prompt.
+    let tools = counts.or_zero("toolUsePromptTokenCount");
+    let input_tokens = counts.get("promptTokenCount")?.saturating_add(tools);
+    // The tokens of the candidates do not include those of thoughts.
+    let spoken = if makes_vectors {
+        Some(0)
+    } else {
+        counts.get("candidatesTokenCount")
+    };
+    let both = spoken.map(|spoken| spoken.saturating_add(thoughts));
+    let read = counts.value("promptTokensDetails");
+    let written = counts.value("candidatesTokensDetails");
+    Some(Usage {
+        input_tokens,
+        cached_input_tokens: counts.or_zero("cachedContentTokenCount"),
+        output_tokens: counts.output(both, "totalTokenCount", input_tokens)?,
+        reasoning_tokens: thoughts,
+        input_audio_tokens: of_kind(read.as_ref(), "AUDIO"),
+        input_image_tokens: of_kind(read.as_ref(), "IMAGE"),
+        output_audio_tokens: of_kind(written.as_ref(), "AUDIO"),
+        output_image_tokens: of_kind(written.as_ref(), "IMAGE"),
+        ..Usage::default()
+    })
 }
 
 #[cfg(test)]

@@ -3,23 +3,20 @@
 use serde_json::Value;
 
 use crate::base::{Error, Sent};
-use crate::llm::native::{Native, NativeFormat};
+use crate::llm::native::NativeFormat;
 use crate::llm::request::Request;
 
 use super::content::invalid;
-use super::vendor::{Dialect, VENDORS, Vendor};
+use super::vendor::{Dialect, Vendor};
 
-/// The body of a request that is sent unchanged to this vendor.
-pub(super) fn own<'r>(vendor: &Vendor, request: &'r Request) -> Option<&'r Native> {
-    let native = request.native.as_deref()?;
-    let own = match native.format() {
+fn takes(vendor: &Vendor, format: NativeFormat) -> bool {
+    match format {
         NativeFormat::AnthropicMessages => vendor.dialect == Dialect::Anthropic,
         NativeFormat::GeminiContent => vendor.dialect == Dialect::Gemini,
-    };
-    own.then_some(native)
+    }
 }
 
-/// The same body with the name of the model; `None` if the request is in the common format.
+/// The body of a request in the format of its provider, with the name of the model; `None` if the request is in the common format.
 ///
 /// # Errors
 /// If it is in the format of another vendor.
@@ -31,8 +28,8 @@ pub(super) fn body(
     let Some(native) = request.native.as_deref() else {
         return Ok(None);
     };
-    if own(vendor, request).is_none() {
-        let why = refusal(vendor, native);
+    if !takes(vendor, native.format()) {
+        let why = refusal(vendor, native.format());
         return Err(invalid(format!("{why}; nothing was sent")).with_sent(Sent::No));
     }
     let mut body = native.body().clone();
@@ -43,24 +40,18 @@ pub(super) fn body(
     Ok(Some(body.into()))
 }
 
-fn refusal(vendor: &Vendor, native: &Native) -> String {
-    let format = native.format().provider();
-    format!(
-        "a line in the format of {format}'s API goes only to {format}, and not to {}",
-        vendor.name
-    )
+/// Why a provider does not get a body of this format, if it does not. Clients of users get all.
+pub(crate) fn refused(format: NativeFormat, provider: &str) -> Option<String> {
+    let vendor = Vendor::named(provider)?;
+    (!takes(vendor, format)).then(|| refusal(vendor, format))
 }
 
-/// The providers that cannot get a native request, each with the reason. Empty for other requests.
-pub(crate) fn refusals(request: &Request) -> Vec<(&'static str, String)> {
-    let Some(native) = request.native.as_deref() else {
-        return Vec::new();
-    };
-    let others = VENDORS
-        .iter()
-        .filter(|vendor| own(vendor, request).is_none());
-    let refusing = others.map(|vendor| (vendor.name, refusal(vendor, native)));
-    refusing.collect()
+fn refusal(vendor: &Vendor, format: NativeFormat) -> String {
+    let own = format.provider();
+    format!(
+        "a line in the format of {own}'s API goes only to {own}, and not to {}",
+        vendor.name
+    )
 }
 
 #[cfg(test)]

@@ -14,14 +14,14 @@ use crate::llm::request::{Request, Text};
 use super::cache_marks::{Keyed, with_breakpoint};
 use super::calls;
 use super::content::{self, JSON_MODE, Part};
-use super::fields::Fields;
+use super::further::{call_id, further, of_turn};
 use super::native;
-use super::vendor::{CapField, Vendor};
+use super::vendor::{CapField, SentReasoning, Vendor};
 
 /// The body of a chat completion call.
 ///
 /// # Errors
-/// When a part of the content has no place at the vendor.
+/// If it is in the format of another vendor.
 pub(super) fn write(
     vendor: &Vendor,
     request: &Request,
@@ -31,9 +31,6 @@ pub(super) fn write(
     let unwritable = |error| content::invalid(format!("cannot encode the request: {error}"));
     if let Some(body) = native::body(vendor, request, model)? {
         return serde_json::to_writer(out, &body).map_err(unwritable);
-    }
-    for (_, text, _) in request.rendered() {
-        content::refuse(vendor.name, text, &vendor.fields.lacks_parts)?;
     }
     fields(vendor, request, model, out).map_err(unwritable)
 }
@@ -72,17 +69,16 @@ fn fields(
     if let Some(tokens) = params.max_tokens {
         field(out, cap, &tokens)?;
     }
-    if let Some(temperature) = vendor.fields.temperature(request) {
+    if let Some(temperature) = params.temperature {
         field(out, "temperature", &temperature)?;
     }
     if let Some(top_p) = params.top_p {
         field(out, "top_p", &top_p)?;
     }
-    let stops = vendor.fields.stops(request);
-    if !stops.is_empty() {
-        field(out, "stop", &stops)?;
+    if !params.stop.is_empty() {
+        field(out, "stop", &params.stop)?;
     }
-    if let Some(seed) = vendor.fields.seed(request) {
+    if let Some(seed) = params.seed.filter(|_| !vendor.seed_field.is_empty()) {
         field(out, vendor.seed_field, &seed)?;
     }
     match &params.response_format {
@@ -91,7 +87,7 @@ fn fields(
             name,
             schema,
             strict,
-        }) if vendor.fields.takes_schema(schema) => {
+        }) if vendor.schemas => {
             let format = json!({
                 "type": "json_schema",
                 "json_schema": {"name": name, "strict": strict, "schema": schema},
@@ -102,8 +98,8 @@ fn fields(
             field(out, "response_format", &json!({"type": "json_object"}))?;
         }
     }
-    for (name, value) in vendor.fields.further(request) {
-        field(out, name, &value)?;
+    for (name, value) in further(request) {
+        field(out, name, value)?;
     }
     out.push(b'}');
     Ok(())
@@ -130,7 +126,7 @@ fn messages(
     } else {
         None
     };
-    for (number, (role, content, extra)) in all.enumerate() {
+    for (number, (role, content, fields)) in all.enumerate() {
         let breakpoint = last_leading.filter(|last| *last == number);
         let breakpoint = breakpoint.and_then(|_| with_breakpoint(content));
         let content = breakpoint.as_ref().map_or(content, Text::Value);
@@ -149,14 +145,8 @@ fn messages(
             Text::Value(Value::String(text)) => write_string(text, out),
             Text::Value(value) => serde_json::to_writer(&mut *out, value)?,
         }
-        if let Some(fields) = extra {
-            let of = &vendor.fields;
-            Extra {
-                of,
-                request,
-                fields,
-            }
-            .write(out)?;
+        if let Some(fields) = fields {
+            turn_fields(vendor, request, fields, out)?;
         }
         out.push(b'}');
     }
@@ -167,7 +157,7 @@ fn messages(
 fn instruction(vendor: &Vendor, request: &Request) -> Option<Cow<'static, str>> {
     match request.params.response_format.as_ref()? {
         ResponseFormat::JsonObject if !mentions_json(request) => Some(Cow::Borrowed(JSON_MODE)),
-        ResponseFormat::JsonSchema { schema, .. } if !vendor.fields.takes_schema(schema) => {
+        ResponseFormat::JsonSchema { schema, .. } if !vendor.schemas => {
             Some(Cow::Owned(content::in_words(schema)))
         }
         _ => None,
@@ -210,67 +200,48 @@ fn with_instruction(system: Option<Text<'_>>, said: &str) -> Value {
 }
 
 /// The further fields of a message.
-struct Extra<'a> {
-    of: &'a Fields,
-    request: &'a Request,
-    fields: &'a Map<String, Value>,
+fn turn_fields(
+    vendor: &Vendor,
+    request: &Request,
+    fields: &Map<String, Value>,
+    out: &mut Vec<u8>,
+) -> serde_json::Result<()> {
+    for (name, value) in of_turn(fields) {
+        match (name.as_str(), value) {
+            ("tool_calls", calls) => {
+                field(out, name, &calls::in_openais_shape(vendor, calls, request))?;
+            }
+            ("tool_call_id", Value::String(id)) => field(out, name, &call_id(vendor, id))?,
+            ("reasoning", Value::Object(_)) => {}
+            _ => field(out, name, value)?,
+        }
+    }
+    match reasoning(vendor, fields) {
+        Some((name, value)) if !fields.contains_key(name) => field(out, name, &value),
+        _ => Ok(()),
+    }
 }
 
-impl Extra<'_> {
-    fn write(&self, out: &mut Vec<u8>) -> serde_json::Result<()> {
-        for (name, value) in self.of.of_turn(self.fields) {
-            match (name.as_str(), value) {
-                ("tool_calls", calls) => {
-                    let signed = self.of.takes_signatures();
-                    let calls = calls::in_openais_shape(calls, self.request, signed, &|id| {
-                        self.of.call_id(id)
-                    });
-                    field(out, name, &calls)?;
-                }
-                ("tool_call_id", Value::String(id)) => {
-                    field(out, name, &self.of.call_id(id))?;
-                }
-                ("reasoning", Value::Object(_)) => {}
-                _ => field(out, name, value)?,
-            }
-        }
-        match self.reasoning() {
-            Some((name, value)) => field(out, name, &value),
-            None => Ok(()),
-        }
+/// What is sent back of the reasoning that a result has: OpenRouter's details, Anthropic's blocks to a gateway before it,
+/// or the text to servers that want it as long as the model calls tools, as DeepSeek's.
+fn reasoning(vendor: &Vendor, fields: &Map<String, Value>) -> Option<(&'static str, Value)> {
+    let reasoning = fields.get("reasoning")?.as_object()?;
+    if vendor.reasoning == SentReasoning::Nothing {
+        return None;
     }
-
-    /// What is sent back of the reasoning that a result has: OpenRouter's details, Anthropic's blocks
-    /// to a gateway before it, or the text to servers that want it as long as the model calls tools, as
-    /// DeepSeek's.
-    fn reasoning(&self) -> Option<(&'static str, Value)> {
-        let reasoning = self.fields.get("reasoning")?.as_object()?;
-        let signed = |field: &'static str, is_one: fn(&str) -> bool| {
-            let details = calls::reasoning_details(Some(self.fields));
-            let kind = |block: &Value| {
-                block
-                    .get("type")
-                    .and_then(Value::as_str)
-                    .is_some_and(is_one)
-            };
-            let details: Vec<Value> = details.filter(|block| kind(block)).cloned().collect();
-            let wanted = self.of.takes_signatures() && !self.fields.contains_key(field);
-            (wanted && !details.is_empty()).then(|| (field, details.into()))
-        };
-        let routers = signed("reasoning_details", |kind| kind.starts_with("reasoning."));
-        let signed = routers.or_else(|| {
-            let is_one = |kind: &str| matches!(kind, "thinking" | "redacted_thinking");
-            signed("thinking_blocks", is_one)
-        });
-        if signed.is_some() {
-            return signed;
-        }
-        let text = reasoning
-            .get("text")?
-            .as_str()
-            .filter(|text| !text.is_empty())?;
-        let wanted =
-            self.fields.contains_key("tool_calls") && self.of.has_turn("reasoning_content");
-        wanted.then(|| ("reasoning_content", text.into()))
+    let signed = |is_one: fn(&str) -> bool| {
+        let details = calls::reasoning_details(Some(fields));
+        let kept = details.filter(|block| block["type"].as_str().is_some_and(is_one));
+        let kept: Vec<Value> = kept.cloned().collect();
+        (vendor.reasoning == SentReasoning::Signed && !kept.is_empty()).then(|| kept.into())
+    };
+    if let Some(details) = signed(|kind| kind.starts_with("reasoning.")) {
+        return Some(("reasoning_details", details));
     }
+    if let Some(blocks) = signed(|kind| matches!(kind, "thinking" | "redacted_thinking")) {
+        return Some(("thinking_blocks", blocks));
+    }
+    let text = reasoning.get("text")?.as_str()?;
+    let is_wanted = fields.contains_key("tool_calls") && !text.is_empty();
+    is_wanted.then(|| ("reasoning_content", text.into()))
 }

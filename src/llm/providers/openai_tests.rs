@@ -263,33 +263,6 @@ fn a_request_without_any_model_is_refused_before_it_is_sent() {
     assert_eq!((error.kind(), error.sent()), (ErrorKind::Invalid, Sent::No));
 }
 
-#[test]
-fn parts_that_a_vendor_has_no_place_for_are_refused_before_they_are_sent() {
-    let sound = json!({"type": "input_audio", "input_audio": {"format": "wav", "data": "UklG"}});
-    let file =
-        json!({"type": "file", "file": {"file_data": "data:application/pdf;base64,JVBERi0x"}});
-    for part in [&sound, &file] {
-        let request = testing::with_parts([part.clone()]);
-        for name in ["openai", "local", "custom"] {
-            let (_, body) = encoded(name, &request);
-            assert_eq!(body["messages"][0]["content"], json!([part]), "{name}");
-        }
-        for name in ["xai", "groq", "mistral"] {
-            let error = encode(vendor(name), &request, Some("m")).err().unwrap();
-            assert_eq!((error.kind(), error.sent()), (ErrorKind::Invalid, Sent::No));
-            let words = format!(
-                "{name} does not support content parts of the type `{}`",
-                part["type"].as_str().unwrap()
-            );
-            assert!(error.message().contains(&words), "{error}");
-        }
-    }
-    // In a vendor's own shape they are its own matter.
-    let own = json!({"type": "input_audio", "input_audio": "UklG"});
-    let (_, body) = encoded("mistral", &testing::with_parts([own.clone()]));
-    assert_eq!(body["messages"][0]["content"], json!([own]));
-}
-
 fn said(name: &str, message: &Value, more: &Value) -> Response {
     let mut body =
         json!({"id": "chatcmpl-1", "choices": [{"message": message, "finish_reason": "stop"}]});

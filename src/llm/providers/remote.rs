@@ -16,8 +16,8 @@ use crate::llm::request::Request;
 use crate::llm::response::Response;
 use crate::llm::transport::{HttpReply, HttpRequest, ReplyShare, Transport};
 
-use super::access::{Access, ModelChoice, OmissionWarnings};
-use super::attached::taken;
+use super::access::{Access, ModelChoice};
+use super::attached;
 use super::cache_marks;
 use super::dialect::{CHAT, Call, decode, encode};
 use super::embed;
@@ -49,7 +49,6 @@ pub(super) struct Remote {
     /// Where nearly every call goes, if that is one place.
     pub chat_url: Option<String>,
     pub model: ModelChoice,
-    pub left_out: OmissionWarnings,
     pub concurrency: usize,
     pub timeout: Duration,
     pub max_reply: Option<u64>,
@@ -66,7 +65,6 @@ impl LlmClient for Remote {
         let memory = ReplyShare::of_process(self.max_replies);
         let reply = {
             let (call, _held) = self.call(request, ctx)?;
-            self.left_out.tell(self.vendor, request);
             let model = self.model.of_request(request);
             self.send(&call, model, MAX_REPLY, &memory, ctx)?
         };
@@ -92,9 +90,6 @@ impl LlmClient for Remote {
             .first()
             .and_then(|first| self.model.of_request(first));
         let call = embed::encode(self.vendor, requests, model)?;
-        requests
-            .first()
-            .inspect(|request| self.left_out.tell(self.vendor, request));
         let memory = ReplyShare::of_process(self.max_replies);
         let reply = self.send(&call, model, MAX_VECTORS, &memory, ctx)?;
         let failed = |error| self.access.redacted(self.explained(error));
@@ -175,16 +170,14 @@ impl Remote {
     /// The call for a prompt, its files read, with the memory that they take meanwhile.
     fn call(&self, request: &Request, ctx: &Context) -> Result<(Call, Option<ReplyShare>), Error> {
         let model = self.model.of_request(request);
-        let Some(taken) = taken(self.vendor, request)? else {
+        let Some(bytes) = attached::memory(request)? else {
             return Ok((encode(self.vendor, request, model)?, None));
         };
         let memory = ReplyShare::of_requests(self.max_replies);
-        memory.take(taken.memory(), ctx)?;
-        let marked = taken.marked()?;
-        let Call { path, body } = encode(self.vendor, &marked.request, model)?;
-        let body = marked.filled(body)?;
-        memory.keep(body.len() as u64);
-        Ok((Call { path, body }, Some(memory)))
+        memory.take(bytes, ctx)?;
+        let call = encode(self.vendor, &attached::filled(self.vendor, request)?, model)?;
+        memory.keep(call.body.len() as u64);
+        Ok((call, Some(memory)))
     }
 
     /// The call that a request makes alone.

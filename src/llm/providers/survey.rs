@@ -80,20 +80,6 @@ impl ProviderStatus {
         known(self.provider)?.check_embeddings()
     }
 
-    /// Checks that it supports this service tier.
-    ///
-    /// # Errors
-    /// If it has no service tiers, or not this one. The error names those that it has.
-    pub fn check_service_tier(&self, tier: &str) -> Result<(), Error> {
-        let vendor = known(self.provider)?;
-        if vendor.dialect == Dialect::Extract {
-            return Ok(());
-        }
-        vendor
-            .fields
-            .check(vendor.name, "service_tier", &tier.into())
-    }
-
     /// Whether the server has reported how many calls it answers at once, so that no other number is looked for.
     pub(crate) fn reports_slots(&self) -> bool {
         self.reports_slots

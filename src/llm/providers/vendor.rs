@@ -1,6 +1,5 @@
 //! The table of vendors: addresses, variables, and differences from their dialect.
 
-use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use serde::Deserialize;
@@ -11,7 +10,6 @@ use crate::engine::pack::PackLimits;
 use crate::llm::batch::BatchLimits;
 
 use super::error_body::ErrorBody;
-use super::fields::Fields;
 use super::limits::RateHeaders;
 use super::retention::Retention;
 use super::rules::{RULES, Rule, classify};
@@ -45,6 +43,22 @@ pub(crate) enum PromptCache {
     Key,
     /// Where the request has a mark.
     CacheControl,
+}
+
+/// What a vendor gets of the reasoning in earlier answers of a conversation.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum SentReasoning {
+    #[default]
+    Nothing,
+    /// Its text, in turns with tool calls.
+    Text,
+    /// Also what another provider has signed: unknown servers, and those that forward it to that provider.
+    Signed,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// A row of `tables/vendors.json`: one provider. It has a field for each way in which vendors differ.
@@ -88,8 +102,18 @@ pub(crate) struct Vendor {
     pub may_load: bool,
     /// Whether it supports the role `developer`; otherwise `system` replaces it.
     pub developer_role: bool,
+    /// What it gets of the reasoning in earlier answers.
     #[serde(default)]
-    pub(super) fields: Fields,
+    pub reasoning: SentReasoning,
+    /// Whether it supports JSON Schemas; otherwise they are added to the system text.
+    #[serde(default = "yes")]
+    pub schemas: bool,
+    /// Whether ids of tool calls must have nine letters and digits.
+    #[serde(default)]
+    pub short_call_ids: bool,
+    /// Whether it expects documents and sound in Mistral's format.
+    #[serde(default)]
+    pub own_parts: bool,
     pub tells: RateHeaders,
     /// The errors that it reports in another way than others of its dialect.
     #[serde(default)]
@@ -143,17 +167,13 @@ pub(crate) enum BatchWire {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, bound(deserialize = "'de: 'static"))]
 struct VendorTable {
-    field_groups: HashMap<String, Vec<String>>,
     vendors: Vec<Vendor>,
 }
 
 /// Every provider, in the order in which the first usable one is selected.
 pub(crate) static VENDORS: LazyLock<Vec<Vendor>> = LazyLock::new(|| {
     let table = serde_json::from_str(include_str!("tables/vendors.json"));
-    let mut table: VendorTable = table.expect("the tests read this file too");
-    for vendor in &mut table.vendors {
-        vendor.fields.add_groups(&table.field_groups);
-    }
+    let table: VendorTable = table.expect("the tests read this file too");
     table.vendors
 });
 
@@ -180,12 +200,6 @@ impl Vendor {
     }
 
     /// Rejects a vendor without embeddings. The error names the vendors that have them.
-    /// Whether a request gets this service tier, because the field is sent.
-    pub(crate) fn takes_tier(&self, tier: &str) -> bool {
-        let checked = self.fields.check(self.name, "service_tier", &tier.into());
-        checked.is_ok()
-    }
-
     pub(crate) fn check_embeddings(&self) -> Result<(), Error> {
         if self.embeds.is_some() {
             return Ok(());

@@ -17,10 +17,10 @@ fn a_row_of_the_table_is_enough_for_a_new_vendor() {
         "key_vars": ["NEWCOMER_API_KEY"], "url_var": "NEWCOMER_BASE_URL", "needs_key": true,
         "key_header": "authorization", "cap": "max_tokens", "seed_field": "sampling_seed",
         "dimensions_field": "dimensions", "developer_role": false, "tells": "nothing", "concurrency": 5,
-        "speaks": false, "fields": {"lacks": ["store"]}
+        "speaks": false
     }"#;
     let row: Vendor = serde_json::from_str(row).unwrap();
-    let mut request = Request::new("U").with_extra("store", true.into());
+    let mut request = Request::new("U");
     request.params.seed = Some(7);
     request.params.max_tokens = Some(9);
     let call = encode(&row, &request, Some("m")).unwrap();
@@ -28,7 +28,6 @@ fn a_row_of_the_table_is_enough_for_a_new_vendor() {
     assert_eq!(call.path, "/chat/completions");
     assert_eq!(body["sampling_seed"], 7);
     assert_eq!(body["max_tokens"], 9);
-    assert!(body.get("store").is_none());
     let body = r#"{"choices":[{"finish_reason":"stop","message":{"content":"x"}}]}"#;
     let answer = decode(&row, &reply(200, &[], body), false).unwrap();
     assert_eq!(answer.provider, "newcomer");

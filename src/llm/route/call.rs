@@ -23,10 +23,13 @@ impl Route<'_> {
             |error: &Error| error.is_not_ready() || error.kind() == ErrorKind::Cancelled;
         let again = |error: &Error| may_go_on(error) || self.goes_on(tries, error);
         let client = self.client(tries.step);
-        let marked = self.marked(request, tries.step);
-        let mut reply = self
-            .carried
-            .call(client, &marked, tries, &self.pricing(), again, ctx);
+        let (own, left_out) = self.own(request, tries.step);
+        let sent = [request, &*self.marked(&own, tries.step)];
+        let pricing = self.pricing();
+        let mut reply = self.carried.call(client, sent, tries, &pricing, again, ctx);
+        if let (Ok(answer), false) = (&mut reply.result, left_out.is_empty()) {
+            answer.details_mut().left_out = left_out;
+        }
         if let Ok(answer) = &mut reply.result
             && answer.provider == "extract"
             && (tries.step > 0 || !self.skipped.is_empty())
@@ -183,7 +186,9 @@ impl Route<'_> {
                 .call(request.borrow(), tries, ctx)
                 .map(|answer| vec![Ok(answer)]);
         }
-        let requests: Vec<&Request> = requests.iter().map(Borrow::borrow).collect();
+        let all = requests.iter().map(Borrow::borrow);
+        let own: Vec<_> = all.map(|request| self.own(request, tries.step)).collect();
+        let requests: Vec<&Request> = own.iter().map(|(request, _)| &**request).collect();
         let mut vectors = match self.client(tries.step).embed(&requests, ctx) {
             Ok(vectors) => vectors,
             Err(error) => return error.into(),
@@ -191,6 +196,11 @@ impl Route<'_> {
         let pricing = self.pricing();
         for (at, (vector, request)) in vectors.iter_mut().zip(&requests).enumerate() {
             pricing.price(self.client(tries.step), request, at == 0, vector.as_mut());
+            if let (Ok(vector), (_, left_out)) = (vector, &own[at])
+                && !left_out.is_empty()
+            {
+                vector.details_mut().left_out = left_out.clone();
+            }
         }
         // A text that is alone fails as a prompt does: it may be tried again.
         if let ([_], [Err(_)]) = (&requests[..], &vectors[..])

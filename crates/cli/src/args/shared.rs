@@ -129,14 +129,15 @@ pub struct PromptArgs {
     /// Further fields of every request, as a JSON object
     ///
     /// Fields in an input line take precedence. @FILE reads the object from a file. The fields are part of the
-    /// request hash. Fields that the provider does not support are omitted with a warning.
+    /// request hash. The provider gets them unchanged, and rejects those that it does
+    /// not support.
     #[arg(long, value_name = "JSON", value_parser = text_or_file, hide_short_help = true)]
     pub extra: Option<String>,
 
     /// Service tier of the provider, for example flex or priority
     ///
-    /// The field `service_tier` of every request, as the provider calls it. A tier that the provider is known not
-    /// to have is rejected. The provider sets the price of a tier.
+    /// The field `service_tier` of every request, as the provider calls it. The provider rejects a tier that it does
+    /// not have, and sets the price of each.
     #[arg(long, value_name = "TIER", value_parser = name, hide_short_help = true)]
     pub service_tier: Option<String>,
 
@@ -176,9 +177,9 @@ pub enum When {
 pub struct MemoryArgs {
     /// Memory limit of the program, for example 500M or 2G
     ///
-    /// At the limit, prompts of more than 256K and attached files wait, and replies of more than 256K spill to
-    /// temporary files. One of them is always processed, even above the limit, with a warning. A prompt of more
-    /// than a third of SIZE is rejected with its line number. Small prompts and their answers never wait.
+    /// At the limit, prompts and replies of more than 256K and attached files wait. One of them is always processed,
+    /// even above the limit, with a warning. A prompt of more than a third of SIZE is rejected with its line
+    /// number. Small prompts and their answers never wait.
     #[arg(help_heading = "Pace", long, value_name = "SIZE", value_parser = bytes,
         default_value = "500M", hide_short_help = true)]
     pub max_memory: u64,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use batchwright_simulate::{SimConfig, Simulator, Trouble};
+use serde_json::json;
 
 use super::common::{Desk, Ended, RunToEnd, all_ids, cases, good, simulator};
 use super::fake::{Fake, says};
@@ -78,6 +79,30 @@ fn the_route_is_named_and_answers_are_counted_per_provider() {
     assert!(own > 0 && other > 0, "choose another seed: {own}");
     assert_eq!(*by, serde_json::json!({"custom": own, "xai": other}));
     ended.says(&format!("answers by custom {own}, xai/small {other}\n"));
+}
+
+#[test]
+fn a_fallback_gets_further_fields_only_in_the_same_wire_format() {
+    let extra = r#"{"min_p":0.05,"tools":[{"type":"function","function":{"name":"f"}}],"tool_choice":"none"}"#;
+    for (other, left_out) in [("local", json!(null)), ("anthropic", json!(["min_p"]))] {
+        let (desk, first, second) = (Desk::new(), always(Trouble::Error500), good());
+        desk.prompts("in.jsonl", 1);
+        let words = format!(
+            "run in.jsonl -o out.jsonl --provider custom --model m --max-retries 0 --fallback {other}:m"
+        );
+        let mut command = desk.command(words.split_whitespace());
+        command
+            .args(["--extra", extra])
+            .env("CUSTOM_LLM_BASE_URL", first.base_url())
+            .env("ANTHROPIC_API_KEY", "k")
+            .env("ANTHROPIC_BASE_URL", second.base_url())
+            .env("LOCAL_LLM_BASE_URL", second.base_url());
+        command.ended().expect(0);
+        let line = &desk.results("out.jsonl")[0];
+        assert_eq!(line["provider"], other);
+        assert_eq!(line["left_out"], left_out, "{line}");
+        assert_eq!(second.stats().malformed, 0);
+    }
 }
 
 #[test]

@@ -1,5 +1,4 @@
-//! Local files in prompts: read when they are sent, identified by their contents, and rejected before anything is
-//! sent if no provider supports them.
+//! Local files in prompts: read when they are sent, and identified by their contents.
 
 use std::process::Command;
 
@@ -10,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::batch_runs::{SHORT, taking};
 use super::batch_site::{ALL, Site};
-use super::common::{Desk, Ended, RunToEnd, Running, each, good, id, results, simulator};
+use super::common::{Desk, Ended, RunToEnd, Running, each, good, results, simulator};
 use super::every_provider::{PROVIDERS, Provider, never_malformed};
 
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\nrest";
@@ -74,43 +73,25 @@ fn takes(provider: &str) -> &'static [&'static str] {
 }
 
 #[test]
-fn every_provider_gets_only_supported_files() {
-    let all = ["a.png", "b.pdf", "c.mp3", "d.md"];
+fn every_provider_gets_files_in_its_own_format() {
     for provider in &PROVIDERS {
         let (desk, name) = (desk(), provider.name);
         let sim = provider.simulator(SimConfig::default());
-        let mut lines = about("fine", &[]);
-        for file in all {
-            lines += &about(file, &[&format!("scans/{file}")]);
-        }
-        desk.write("in.jsonl", lines);
-        let run = |flags: &str| {
-            let words = format!("in.jsonl -o out.jsonl {flags}");
-            against(&desk, provider, &sim, &words).ended()
-        };
         let taken = takes(name);
-        let refused = all.iter().position(|file| !taken.contains(file));
-        if let Some(first) = refused {
-            run("")
-                .expect(2)
-                .says(&format!("in.jsonl:{}: found a file of the type", first + 2))
-                .says(name);
-            assert_eq!(sim.stats().calls, 0, "{name}");
-        }
-        run("--bad-rows skip").expect(if refused.is_some() { 3 } else { 0 });
-        let mut answered = desk.results("out.jsonl");
-        answered.retain(|line| line["success"] == true);
-        let mut answered: Vec<String> = answered.iter().map(id).collect();
-        answered.sort();
-        assert_eq!(answered, [taken, &["fine"]].concat(), "{name}");
-        assert_eq!(sim.stats().calls, answered.len() as u64, "{name}");
+        let lines = taken
+            .iter()
+            .map(|file| about(file, &[&format!("scans/{file}")]));
+        desk.write("in.jsonl", lines.collect::<String>());
+        let mut command = against(&desk, provider, &sim, "in.jsonl -o out.jsonl");
+        command.ended().expect(0);
+        assert_eq!(sim.stats().calls, taken.len() as u64, "{name}");
         never_malformed(name, &sim.stats());
     }
 }
 
 /// A short row can name a large file many times.
 #[test]
-fn a_row_of_more_than_memory_holds_is_refused_with_its_line() {
+fn a_row_of_more_than_memory_holds_fails_unsent() {
     let (desk, sim) = (desk(), good());
     let file = std::fs::OpenOptions::new()
         .write(true)
@@ -122,11 +103,15 @@ fn a_row_of_more_than_memory_holds_is_refused_with_its_line() {
     );
     let words = ["run", "in.jsonl", "-o", "out.jsonl", "--model", "m"];
     let at = ["--base-url", &sim.base_url()];
-    desk.command([&words[..], &at].concat())
-        .ended()
-        .ends(2, "in.jsonl:2: found a file of the type image/png; ")
-        .says("at most 402653184 bytes in one request, not 500000000");
-    assert_eq!(sim.stats().calls, 0);
+    desk.command([&words[..], &at].concat()).ended().expect(3);
+    let results = desk.results("out.jsonl");
+    let failed = results.iter().find(|line| line["id"] == "x").unwrap();
+    let why = failed["error"]["message"].as_str().unwrap();
+    assert!(
+        why.contains("104857600 bytes together; nothing was sent"),
+        "{why}"
+    );
+    assert_eq!(sim.stats().calls, 1);
 }
 
 #[test]
@@ -145,12 +130,8 @@ fn a_fallback_may_support_files_that_the_first_provider_does_not() {
         [&lines[0]["provider"], &lines[1]["provider"]],
         ["openai", "xai"]
     );
-    let earlier = &lines[0]["earlier"][0]["error"]["message"];
-    assert!(
-        earlier.as_str().unwrap().contains("does not support PDF"),
-        "{earlier}"
-    );
-    assert_eq!((sim.stats().calls, other.stats().calls), (1, 1));
+    assert_eq!(lines[0]["earlier"][0]["error"]["kind"], "invalid");
+    assert_eq!(other.stats().calls, 1);
 }
 
 #[test]
@@ -249,19 +230,20 @@ fn the_batches_of_every_provider_contain_supported_files() {
         let config = SimConfig::default().batches(BatchConfig::default().duration(SHORT));
         let site = Site::with(at, config, 0, |_| String::new());
         let desk = desk();
-        let jobs = ["a.png", "b.pdf", "c.mp3", "d.md"].map(|file| {
+        let jobs = takes(at.name).iter().map(|file| {
             let part = Part::file(desk.path(&format!("scans/{file}"))).unwrap();
             let parts = [Part::text("what?"), part];
             let request = Request::chat(vec![Message::of_parts(Role::User, parts)]);
-            Job::from(request.with_id(file))
+            Job::from(request.with_id(*file))
         });
-        site.queue.enqueue(site.process, &jobs).unwrap();
+        let jobs: Vec<Job> = jobs.collect();
+        site.queue.enqueue(site.process, jobs).unwrap();
         let taken = takes(at.name).len() as u64;
         let ended = site.command("work --until-empty").ended();
         let counts = site.counts();
         assert_eq!(
             (counts.completed, counts.failed),
-            (taken, 4 - taken),
+            (taken, 0),
             "{}",
             ended.stderr
         );

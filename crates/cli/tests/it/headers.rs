@@ -325,9 +325,8 @@ fn queue_jobs_contain_extra_fields_and_the_worker_adds_headers() {
     assert_eq!(desk.ids("out.jsonl").len(), 2);
 }
 
-/// The simulated provider rejects a tier that the vendor does not have.
 #[test]
-fn a_tier_is_translated_for_the_provider_or_rejected() {
+fn a_tier_is_sent_to_the_provider() {
     let run = |provider: &str, vendor: Option<Vendor>, tier: &str| {
         let desk = Desk::with(2);
         let config = match vendor {
@@ -339,53 +338,21 @@ fn a_tier_is_translated_for_the_provider_or_rejected() {
         let url = format!("http://{}{path}", sim.addr());
         let mut command = run_at(&desk, provider, &url, &["--service-tier", tier]);
         let key = format!("{}_API_KEY", provider.to_uppercase());
-        let ended = command.env(key, "k").ended();
-        assert_eq!(
-            sim.stats().malformed,
-            0,
-            "{provider} {tier}: {}",
-            ended.stderr
-        );
-        ended
+        (command.env(key, "k").ended(), sim.stats().malformed)
     };
     for (provider, vendor, tier) in [
         ("openai", Some(Vendor::OpenAi), "flex"),
         ("xai", Some(Vendor::Xai), "priority"),
         ("groq", Some(Vendor::Groq), "flex"),
         ("gemini", None, "flex"),
-        ("gemini", None, "default"),
         ("anthropic", None, "standard_only"),
         ("openrouter", Some(Vendor::OpenRouter), "flex"),
         ("fireworks", Some(Vendor::Fireworks), "priority"),
         ("deepinfra", Some(Vendor::DeepInfra), "priority"),
         ("cerebras", Some(Vendor::Cerebras), "flex"),
     ] {
-        let ended = run(provider, vendor, tier).expect(0);
-        ended.hides("omitted");
-    }
-    for (provider, vendor, said) in [
-        (
-            "anthropic",
-            None,
-            "anthropic does not support service_tier \"flex\", only auto, standard_only",
-        ),
-        (
-            "xai",
-            Some(Vendor::Xai),
-            "xai does not support service_tier \"flex\", only default, priority",
-        ),
-        (
-            "mistral",
-            Some(Vendor::Mistral),
-            "mistral does not support service_tier",
-        ),
-        (
-            "deepseek",
-            Some(Vendor::DeepSeek),
-            "deepseek does not support service_tier",
-        ),
-    ] {
-        let ended = run(provider, vendor, "flex").expect(2);
-        ended.errs(said);
+        let (ended, malformed) = run(provider, vendor, tier);
+        ended.expect(0);
+        assert_eq!(malformed, 0, "{provider} {tier}");
     }
 }

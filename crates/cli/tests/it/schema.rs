@@ -176,7 +176,7 @@ fn a_bad_schema_file_is_refused_before_anything_is_sent() {
 }
 
 #[test]
-fn a_schema_that_anthropic_does_not_support_is_sent_as_text_and_reported_once() {
+fn a_schema_that_anthropic_does_not_support_is_sent_as_text() {
     let desk = desk();
     desk.prompts("in.jsonl", 3);
     let map = json!({"type": "object", "additionalProperties": {"type": "integer"}});
@@ -193,9 +193,7 @@ fn a_schema_that_anthropic_does_not_support_is_sent_as_text_and_reported_once() 
             .args(["--base-url", &url])
             .args(RUN.split_whitespace());
         let command = command.env("ANTHROPIC_API_KEY", "sk-right");
-        let ended = command.ended().expect(0);
-        let said = "anthropic does not support this schema as `answer`";
-        assert_eq!(ended.stderr.matches(said).count(), 1, "{}", ended.stderr);
+        command.ended().expect(0);
         assert_eq!(sim.stats().calls, 3, "{n}");
         std::fs::remove_file(desk.path("out.jsonl")).unwrap();
     }

@@ -17,6 +17,7 @@ mod reply;
 mod scripted;
 mod xai;
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::io::Write;
 use std::sync::Arc;
@@ -37,8 +38,8 @@ use crate::llm::request::Request;
 use crate::llm::response::Response;
 use crate::llm::transport::{HttpTransport, Transport};
 
-use super::access::{Access, ModelChoice, OmissionWarnings, escaped};
-use super::attached::{Taken, taken};
+use super::access::{Access, ModelChoice, escaped};
+use super::attached;
 use super::content::invalid;
 use super::dialect;
 use super::vendor::{BatchWire, Batches, Vendor};
@@ -178,7 +179,6 @@ pub struct BatchApi {
     limits: BatchLimits,
     access: Access,
     model: ModelChoice,
-    left_out: OmissionWarnings,
     transport: Arc<dyn Transport>,
     /// The longest that no byte may move.
     idle: Duration,
@@ -205,7 +205,6 @@ impl BatchApi {
             limits: batches.limits(),
             access,
             model,
-            left_out: OmissionWarnings::default(),
             transport,
             idle: Duration::from_secs(60),
         }
@@ -273,28 +272,21 @@ impl BatchClient for BatchApi {
         if request.task != RequestTask::Complete {
             return Err(invalid("no embeddings are made in batches".to_owned()));
         }
-        check::check(self.vendor, request)?;
+        check::check(request)?;
         let Some(model) = self.model.of_request(request) else {
             let why = "no model named: set one on the request or for the provider";
             return Err(invalid(why.to_owned()));
         };
-        let taken = taken(self.vendor, request)?;
-        let marked = taken.map(Taken::marked).transpose()?;
-        let shown = marked.as_ref().map_or(request, |marked| &marked.request);
-        let mut line = self.wire.line(self.vendor, key, shown, model)?;
-        let most = self.limits.bytes;
-        let length = match &marked {
-            Some(marked) => marked.length_of(&line),
-            None => line.len() as u64,
-        };
+        let mut own = Cow::Borrowed(request);
+        if attached::memory(request)?.is_some() {
+            own = Cow::Owned(attached::filled(self.vendor, request)?);
+        }
+        let line = self.wire.line(self.vendor, key, &own, model)?;
+        let (length, most) = (line.len() as u64, self.limits.bytes);
         if length > most {
             let why = format!("the request has {length} bytes, a whole batch at most {most}");
             return Err(invalid(why));
         }
-        if let Some(marked) = &marked {
-            line = marked.filled(line)?;
-        }
-        self.left_out.tell(self.vendor, request);
         Ok(line)
     }
 

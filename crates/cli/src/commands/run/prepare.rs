@@ -163,7 +163,7 @@ impl PreparedRun {
             Self::ViaQueue(_) => Concurrency::Fixed(calls.start()),
         };
         setup.steps = provider::steps(providers);
-        self.check_files(&setup.steps)?;
+        self.check_providers(&setup.steps)?;
         session.say(provider::line(
             providers,
             &provider::in_flight(setup.concurrency),
@@ -184,11 +184,11 @@ impl PreparedRun {
         Ok(())
     }
 
-    /// Rejects files in prompts that no provider of the route supports.
-    fn check_files(&self, steps: &[(&str, Option<String>)]) -> Result<(), Refusal> {
+    /// Rejects lines in the format of a provider that is not in the route.
+    fn check_providers(&self, steps: &[(&str, Option<String>)]) -> Result<(), Refusal> {
         let providers = steps.iter().map(|(provider, _)| (*provider).to_owned());
         let providers: Vec<String> = providers.collect();
-        let checked = self.compared().check_files(&providers);
+        let checked = self.compared().check_providers(&providers);
         checked.map_err(|error| refused(error).about(About::Input))
     }
 

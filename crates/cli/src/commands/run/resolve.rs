@@ -8,7 +8,7 @@ use std::path::Path;
 use batchwright::files::{ExportFormat, PromptSettings};
 use batchwright::plan::ProviderPlan;
 use batchwright::unstable::Optional;
-use batchwright::{Context, Error, Prompts, Settings, Strategy};
+use batchwright::{Context, Prompts, Settings, Strategy};
 
 use super::run_queue::RunQueue;
 use crate::args::run::RunArgs;
@@ -121,14 +121,6 @@ fn make_plan(
     let options = provider::options(&args.provider, args.pace.data_dir.as_deref())
         .max_retries(args.pace.max_retries);
     let plan = provider::plan(&args.provider, settings, options, embed, unnamed, note);
-    let plan = plan.and_then(|plan| {
-        if let Some(tier) = &args.prompt.service_tier {
-            let refused =
-                |error: Error| Refusal::usage(format!("--service-tier: {}", error.message()));
-            plan.first.check_service_tier(tier).map_err(refused)?;
-        }
-        Ok(plan)
-    });
     if session.ctx.is_cancelled() {
         return Err(session.interrupted());
     }

@@ -1,0 +1,181 @@
+//! The further fields of a request and of its messages, in OpenAI's format or in that of the provider. They are sent as
+//! they are: a provider that does not support one says so, and bills nothing.
+
+use std::borrow::Cow;
+
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+
+use crate::llm::hash::hex;
+use crate::llm::request::Request;
+
+use super::vendor::{Dialect, Vendor};
+
+/// The fields about tools, which each wire format has in its own words.
+const TOOLS: [&str; 3] = ["tools", "tool_choice", "parallel_tool_calls"];
+
+/// Fields that the request's own parameters set, or that are never set, for example the number of answers.
+const OWN: [&str; 14] = [
+    "model",
+    "messages",
+    "max_tokens",
+    "max_completion_tokens",
+    "temperature",
+    "top_p",
+    "stop",
+    "seed",
+    "random_seed",
+    "response_format",
+    "n",
+    "best_of",
+    "stream",
+    "stream_options",
+];
+
+/// The further fields that are sent.
+pub(super) fn further(request: &Request) -> impl Iterator<Item = (&String, &Value)> {
+    given(request).filter(|(field, _)| !OWN.contains(&field.as_str()))
+}
+
+/// The same without the fields about tools, for formats that have them in other words.
+pub(super) fn without_tools(request: &Request) -> Map<String, Value> {
+    let rest = further(request).filter(|(field, _)| !TOOLS.contains(&field.as_str()));
+    rest.map(|(field, value)| (field.clone(), value.clone()))
+        .collect()
+}
+
+fn given(request: &Request) -> impl Iterator<Item = (&String, &Value)> {
+    request.extra.iter().filter(|(_, value)| !value.is_null())
+}
+
+/// The further fields of a message that are not empty. In recorded conversations many are null or an empty list, and
+/// OpenAI rejects some of these.
+pub(super) fn of_turn(extra: &Map<String, Value>) -> impl Iterator<Item = (&String, &Value)> {
+    extra.iter().filter(|(field, value)| {
+        let empty = value.is_null() || value.as_array().is_some_and(Vec::is_empty);
+        !empty && !matches!(field.as_str(), "role" | "content")
+    })
+}
+
+/// The id of a tool call, which another provider may have made. One that the vendor rejects is replaced, always by the
+/// same one.
+pub(super) fn call_id<'i>(vendor: &Vendor, id: &'i str) -> Cow<'i, str> {
+    let mut bytes = id.bytes();
+    let is_accepted = if vendor.short_call_ids {
+        id.len() == 9 && bytes.all(|byte| byte.is_ascii_alphanumeric())
+    } else if vendor.dialect == Dialect::Anthropic {
+        !id.is_empty() && bytes.all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
+    } else {
+        true
+    };
+    if is_accepted {
+        Cow::Borrowed(id)
+    } else {
+        Cow::Owned(hex(&Sha256::digest(id))[..9].to_owned())
+    }
+}
+
+/// What a provider gets of a request that was made for `first`: without the further fields if its wire format is
+/// another one. Beside it the names of the fields that it does not get.
+pub(crate) fn for_provider<'r>(
+    request: &'r Request,
+    provider: &str,
+    first: &str,
+) -> (Cow<'r, Request>, Vec<String>) {
+    let (own, first) = (Vendor::named(provider), Vendor::named(first));
+    let (Some(own), Some(first), None) = (own, first, &request.native) else {
+        return (Cow::Borrowed(request), Vec::new());
+    };
+    if own.dialect == Dialect::Extract {
+        return (Cow::Borrowed(request), Vec::new());
+    }
+    let is_foreign = own.dialect != first.dialect;
+    let goes = |field: &str| TOOLS.contains(&field) || !(is_foreign || OWN.contains(&field));
+    let stays = given(request).filter(|(field, _)| !goes(field));
+    let mut left_out: Vec<String> = stays.map(|(field, _)| field.clone()).collect();
+    let mut sent = Cow::Borrowed(request);
+    if !left_out.is_empty() {
+        sent.to_mut().extra.retain(|field, _| goes(field));
+    }
+    if request.params.seed.is_some() && own.seed_field.is_empty() {
+        left_out.push("seed".to_owned());
+    }
+    (sent, left_out)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::llm::providers::dialect::testing::encoded;
+    use crate::llm::request::{Message, Role};
+
+    #[test]
+    fn further_fields_are_sent_unchanged_and_cannot_set_what_parameters_set() {
+        for name in ["openai", "groq", "mistral", "anthropic", "gemini", "custom"] {
+            let field = json!({"deep": [1, null, "x"]});
+            let request = Request::new("U").with_extra("new_field", field.clone());
+            // Five answers would be paid for, and one be read.
+            let request = OWN
+                .iter()
+                .fold(request, |r, own| r.with_extra(*own, 5.into()));
+            let request = request.with_extra("none", Value::Null);
+            let (_, body) = encoded(name, &request);
+            assert_eq!(body["new_field"], field, "{name}");
+            assert!(body.get("none").is_none(), "{name}");
+            for own in OWN {
+                assert_ne!(body.get(own), Some(&json!(5)), "{name} {own}");
+            }
+        }
+    }
+
+    #[test]
+    fn another_wire_format_gets_no_further_fields_but_tools() {
+        let tool = json!([{"type": "function", "function": {"name": "f"}}]);
+        let mut request = Request::new("U")
+            .with_extra("tools", tool)
+            .with_extra("logit_bias", json!({"5": 1}))
+            .with_extra("n", 5.into());
+        request.params.seed = Some(7);
+        for (provider, left_out) in [
+            ("openai", &["n"][..]),
+            ("groq", &["n"]),
+            ("deepseek", &["n", "seed"]),
+            ("gemini", &["logit_bias", "n"]),
+            ("anthropic", &["logit_bias", "n", "seed"]),
+            ("extract", &[]),
+            ("a client of a user", &[]),
+        ] {
+            let (sent, mut out) = for_provider(&request, provider, "openai");
+            out.sort();
+            assert_eq!(out, left_out, "{provider}");
+            assert!(sent.extra.contains_key("tools"), "{provider}");
+            let has_all = sent.extra.contains_key("logit_bias");
+            assert_eq!(has_all, !left_out.contains(&"logit_bias"), "{provider}");
+        }
+        let (sent, out) = for_provider(&request, "anthropic", "anthropic");
+        assert!(sent.extra.contains_key("logit_bias"));
+        assert_eq!(out, ["n", "seed"]);
+    }
+
+    #[test]
+    fn empty_fields_of_recorded_messages_are_not_sent() {
+        let mut turn = Message::new(Role::Assistant, "A");
+        for (field, value) in [
+            ("refusal", Value::Null),
+            ("annotations", json!([])),
+            ("tool_calls", json!([])),
+            ("name", json!("ann")),
+        ] {
+            turn.extra.insert(field.into(), value);
+        }
+        let request = Request::chat(vec![turn]);
+        let (_, body) = encoded("openai", &request);
+        let sent = json!({"role": "assistant", "content": "A", "name": "ann"});
+        assert_eq!(body["messages"], json!([sent]));
+        let (_, body) = encoded("anthropic", &request);
+        let sent = json!({"role": "assistant", "content": "A"});
+        assert_eq!(body["messages"], json!([sent]));
+    }
+}
