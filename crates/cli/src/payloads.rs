@@ -1,15 +1,12 @@
 //! Payloads of jobs, one line of JSON each.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::fs::File;
-use std::hash::{BuildHasher, RandomState};
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
 use batchwright::files::InputFormat;
 use batchwright::{Context, Error, ErrorKind, Job};
-use batchwright_jobs::{JobType, PayloadError};
+use batchwright_jobs::{JobNames, JobType, PayloadError};
 use serde_json::Value;
 
 use super::args::input::InputArgs;
@@ -38,7 +35,7 @@ pub fn open(
     let lines = Lines {
         sources: sources.into_iter(),
         open: None,
-        names: Names::default(),
+        names: JobNames::default(),
         id_column: input.reading.id_column.clone(),
         job_type,
         ended: false,
@@ -81,52 +78,11 @@ fn source(path: &Path, is_lines: bool) -> Result<Source, Refusal> {
 struct Lines {
     sources: std::vec::IntoIter<Source>,
     open: Option<Source>,
-    names: Names,
+    names: JobNames,
     /// The field with the job's name, instead of `id`.
     id_column: Option<String>,
     job_type: JobType,
     ended: bool,
-}
-
-/// Names in use, by their hashes, each with the number of names derived from it.
-#[derive(Default)]
-struct Names {
-    taken: HashMap<(u64, u64), u64>,
-    hash: (RandomState, RandomState),
-}
-
-impl Names {
-    fn key(&self, name: &str) -> (u64, u64) {
-        (self.hash.0.hash_one(name), self.hash.1.hash_one(name))
-    }
-
-    /// Whether the name was free.
-    fn take(&mut self, name: &str) -> bool {
-        let key = self.key(name);
-        match self.taken.entry(key) {
-            Entry::Occupied(_) => false,
-            Entry::Vacant(free) => {
-                free.insert(1);
-                true
-            }
-        }
-    }
-
-    /// The name, or the first free one derived from it.
-    fn take_like(&mut self, name: String) -> String {
-        if self.take(&name) {
-            return name;
-        }
-        let key = self.key(&name);
-        loop {
-            let repeat = self.taken.entry(key).or_insert(1);
-            *repeat += 1;
-            let made = format!("{name}-{repeat}");
-            if self.take(&made) {
-                return made;
-            }
-        }
-    }
 }
 
 impl Lines {
@@ -192,17 +148,8 @@ impl Lines {
             made => made,
         };
         let job = job.map_err(|error| error.to_string())?;
-        let name = match id {
-            Some(id) if self.names.take(&id) => id,
-            Some(id) => return Err(format!("field `{field}`: {id:?} occurs twice")),
-            None => {
-                let parts = job.clone().into_parts();
-                let own = parts.item_id;
-                let own = own.or_else(|| Some(parts.request_hash?[..16].to_owned()));
-                self.names.take_like(own.unwrap_or_default())
-            }
-        };
-        Ok(job.item_id(name))
+        let twice = |id| format!("field `{field}`: {id:?} occurs twice");
+        self.names.name(job, id).map_err(twice)
     }
 
     /// The error of a faulty line, and of the faulty lines after it.

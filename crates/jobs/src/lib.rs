@@ -28,6 +28,7 @@
 //! | to | use |
 //! |---|---|
 //! | have all types, and add your own | [`JobTypes`], [`JobType`] |
+//! | name the jobs of a file | [`JobNames`] |
 //! | know why a payload is refused | [`PayloadError`] |
 
 mod articles;
@@ -38,6 +39,7 @@ mod extract_content;
 mod fields;
 mod generate_podcast;
 mod job_type;
+mod names;
 mod prompts;
 #[cfg(test)]
 mod refused_payloads_tests;
@@ -50,6 +52,7 @@ mod wav;
 
 pub use fields::PayloadError;
 pub use job_type::JobType;
+pub use names::JobNames;
 pub use types::JobTypes;
 
 #[doc = include_str!("../../../docs/jobs.md")]

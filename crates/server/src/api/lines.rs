@@ -1,13 +1,12 @@
 //! A body of JSON lines as jobs, one after the other as they arrive.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
 use std::io::{BufRead, BufReader, Read};
 
 use batchwright::Job;
 use batchwright::client::RequestTask;
 use batchwright::files::PromptSettings;
 use batchwright::queue::{COMPLETION_KIND, EMBEDDING_KIND};
+use batchwright_jobs::JobNames;
 use serde_json::Value;
 
 use super::types::of_type;
@@ -30,7 +29,7 @@ pub(super) struct Lines<'a, R> {
     body: BufReader<R>,
     bytes: u64,
     line: u64,
-    names: Names,
+    names: JobNames,
     buffer: Vec<u8>,
 }
 
@@ -43,7 +42,7 @@ impl<'a, R: Read> Lines<'a, R> {
             body: BufReader::with_capacity(64 << 10, body),
             bytes: 0,
             line: 0,
-            names: Names::default(),
+            names: JobNames::default(),
             buffer: Vec::new(),
         }
     }
@@ -91,7 +90,11 @@ impl<'a, R: Read> Lines<'a, R> {
             let made = std::str::from_utf8(line)
                 .map_err(|_| Problem::invalid("it is no UTF-8"))
                 .and_then(|line| job(self.app, self.kind, &self.prompts, line));
-            let named = made.and_then(|job| self.names.named(job));
+            let named = made.and_then(|(job, name)| {
+                let twice =
+                    |name| Problem::invalid(format!("id: {name:?} occurs twice")).param("id");
+                self.names.name(job, name).map_err(twice)
+            });
             return match named {
                 Ok(job) => Ok(Some(job)),
                 Err(problem) => {
@@ -162,56 +165,4 @@ pub(super) fn job(
         made => made?,
     };
     Ok((job, name))
-}
-
-/// Names that are taken, by their hashes, each with how many others were made of it.
-#[derive(Default)]
-struct Names {
-    taken: HashMap<Key, u32>,
-    hash: (RandomState, RandomState),
-}
-
-type Key = (u64, u64);
-
-impl Names {
-    fn key(&self, name: &str) -> Key {
-        (self.hash.0.hash_one(name), self.hash.1.hash_one(name))
-    }
-
-    /// Whether it was free.
-    fn take(&mut self, name: &str) -> bool {
-        let key = self.key(name);
-        self.taken.insert(key, 1).is_none()
-    }
-
-    fn named(&mut self, (job, name): (Job, Option<String>)) -> Result<Job, Problem> {
-        if let Some(name) = name {
-            if !self.take(&name) {
-                return Err(Problem::invalid(format!("id: {name:?} occurs twice")).param("id"));
-            }
-            return Ok(job.item_id(name));
-        }
-        let parts = job.clone().into_parts();
-        let own = parts
-            .item_id
-            .or_else(|| Some(parts.request_hash?[..16].to_owned()));
-        let Some(own) = own else { return Ok(job) };
-        let key = self.key(&own);
-        let Some(repeats) = self.taken.get(&key).copied() else {
-            self.take(&own);
-            return Ok(job.item_id(own));
-        };
-        let mut repeat = repeats;
-        let name = loop {
-            repeat += 1;
-            let name = format!("{own}-{repeat}");
-            let key = self.key(&name);
-            if !self.taken.contains_key(&key) {
-                break name;
-            }
-        };
-        self.taken.insert(key, repeat);
-        self.take(&name);
-        Ok(job.item_id(name))
-    }
 }
