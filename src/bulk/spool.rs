@@ -87,7 +87,7 @@ impl SpoolFile {
         self.written += bytes.len() as u64;
         if self.written > self.most {
             return Err(self.refused(&format!(
-                "its unpacked or converted size exceeds {}, the limit of --max-unpacked",
+                "its unpacked or converted size exceeds {}, the limit for unpacked inputs",
                 shown(self.most)
             )));
         }
@@ -233,7 +233,7 @@ mod tests {
             };
             write(most).unwrap();
             let expected = format!(
-                "in.csv.gz: its unpacked or converted size exceeds {said}, the limit of --max-unpacked; \
+                "in.csv.gz: its unpacked or converted size exceeds {said}, the limit for unpacked inputs; \
                  nothing was sent"
             );
             assert_eq!(write(1).unwrap_err().message(), expected);

@@ -1,4 +1,4 @@
-//! Text about batches, and advice on them.
+//! Text about batches.
 
 use std::time::Duration;
 
@@ -20,7 +20,11 @@ pub fn line(batch: &BatchInfo) -> String {
         line.push_str(&format!("; {problem}"));
     }
     if let Some(waiting) = missing_results(batch) {
-        line.push_str(&format!("; {waiting}"));
+        line.push_str(&format!("; {waiting}; batchwright cancel abandons them"));
+    }
+    if lacks_its_key(batch) {
+        line.push_str("; its key is not set here: ");
+        line.push_str(NEEDS_ITS_KEY);
     }
     one_line(&line)
 }
@@ -47,26 +51,6 @@ pub fn missing_results(batch: &BatchInfo) -> Option<String> {
     Some(line)
 }
 
-/// How to request missing results now, and how to abandon them. `id` is that of the process, `back` the command of its
-/// run, if it belongs to one.
-pub fn missing_advice(id: &str, back: Option<&str>, command: impl Fn(&str) -> String) -> String {
-    if let Some(back) = back {
-        return format!(
-            "to abandon missing results that were billed: {}, after which the run's own \
-             command sends their prompts again, at full cost; to request the results now, use that command (a \
-             running worker requests them when it is restarted): {back}",
-            command(&format!("cancel {id}"))
-        );
-    }
-    format!(
-        "to request missing results now: {} (a running worker requests them when it is restarted); to \
-         abandon them although they were billed: {}, after which {} sends their prompts again, at full cost",
-        command("work --strategy batch --until-empty"),
-        command(&format!("cancel {id}")),
-        command(&format!("retry {id}"))
-    )
-}
-
 /// True if no worker owns it and no API key for its address is set here.
 pub fn lacks_its_key(batch: &BatchInfo) -> bool {
     let clients = clients_by_account(None);
@@ -80,7 +64,12 @@ pub const NEEDS_ITS_KEY: &str = "set the key that created them, or one of the sa
 /// The state, without parts that change only with time.
 pub fn state(batch: &BatchInfo) -> String {
     let name = batch.remote_id.as_deref().unwrap_or(&batch.label);
-    let mut line = format!("batch {name} at {}: {}", batch.provider, batch.state);
+    let state = match &*batch.state {
+        _ if batch.unsent => "not handed over",
+        _ if batch.cancel_asked => "being cancelled",
+        state => state,
+    };
+    let mut line = format!("batch {name} at {}: {state}", batch.provider);
     let total = count(batch.total);
     line.push_str(&match batch.completed {
         Some(done) => format!(", {} of {total} done", count(done)),

@@ -1,7 +1,6 @@
 //! Commands that users paste into a shell: quotes words, and finds the end of a command in a text.
 
 use std::ffi::OsStr;
-use std::path::Path;
 
 use batchwright::provider::redacted_url;
 
@@ -30,20 +29,6 @@ pub fn command_line_with_budget(value: &str) -> String {
     again(words.into_iter())
 }
 
-/// The same with another output instead of the named one.
-pub fn command_line_to(named: &Path, other: &Path) -> String {
-    let words = std::env::args_os();
-    let words = words.map(|word| word.to_string_lossy().into_owned());
-    again(words.map(|word| with_output(word, &named.to_string_lossy(), &other.to_string_lossy())))
-}
-
-fn with_output(word: String, named: &str, other: &str) -> String {
-    match word.strip_suffix(named) {
-        Some(flag @ ("" | "-o" | "--output=")) => format!("{flag}{other}"),
-        _ => word,
-    }
-}
-
 /// The same for a shell in any folder.
 pub fn command_line_from_anywhere() -> String {
     let command = command_line();
@@ -53,7 +38,7 @@ pub fn command_line_from_anywhere() -> String {
     }
 }
 
-/// The command to resume: without `--no-wait`, so that it collects results, without `--ask-again`, so that nothing is
+/// The command to resume: without `--no-wait`, so that it collects results, without `--resend`, so that nothing is
 /// billed again, and with progress shown.
 fn again(words: impl Iterator<Item = String>) -> String {
     let mut words = words;
@@ -63,7 +48,15 @@ fn again(words: impl Iterator<Item = String>) -> String {
         files |= word == "--";
         let shown = match word.as_str() {
             _ if files => word,
-            "--no-wait" | "--ask-again" | "--quiet" => continue,
+            "--no-wait" | "--quiet" => continue,
+            "--resend=all" => continue,
+            "--resend" => match words.next() {
+                Some(what) if what == "all" => continue,
+                what => {
+                    typed.push(word);
+                    what.unwrap_or_default()
+                }
+            },
             "--progress" => {
                 words.next();
                 continue;
@@ -110,7 +103,7 @@ fn without_value(header: &str) -> String {
 /// its value.
 fn without_quiet(word: &str) -> Option<String> {
     let flags = word.strip_prefix('-').unwrap_or_default();
-    let rest = flags.trim_start_matches(['q', 'v']);
+    let rest = flags.trim_start_matches('q');
     let plain = &flags[..flags.len() - rest.len()];
     if !plain.contains('q') {
         return Some(word.to_owned());
@@ -165,69 +158,10 @@ fn for_printf(c: char) -> String {
     }
 }
 
-/// The length of the command that a text begins with, if it begins with one. A command ends with its line,
-/// or at a closing bracket, semicolon or backtick outside of quotes.
-pub fn command_at(text: &str) -> Option<usize> {
-    let first = word_at(text);
-    let mut from = first;
-    let program = text[..first].trim_end_matches('\'').trim_start_matches('`');
-    if text[..first] == *"cd" {
-        let folder = 3 + word_at(text.get(3..)?);
-        from = folder + text[folder..].starts_with(" && ").then_some(4)?;
-    } else if !program.ends_with("batchwright") && !is_own_name(&text[..first]) {
-        return None;
-    }
-    let mut quotes = Quotes::default();
-    let closes = |c: char| !quotes.hold(c) && matches!(c, ')' | ';' | '`' | '\n');
-    let closed = text[from..].find(closes).map_or(text.len(), |at| from + at);
-    let after = &text[closed..];
-    Some(closed + after.find(char::is_whitespace).unwrap_or(after.len()))
-}
-
-/// Whether this word is a name of the program.
-fn is_own_name(word: &str) -> bool {
-    let called = std::env::args_os().next();
-    called.is_some_and(|called| !word.is_empty() && quoted_path(called) == word)
-}
-
-/// The length of the first word of a text.
-fn word_at(text: &str) -> usize {
-    let mut quotes = Quotes::default();
-    // Prose has apostrophes, so only a quote at the beginning counts.
-    let quoted = text.starts_with(['\'', '"']);
-    let ends = |c: char| !(quotes.hold(c) && quoted) && c.is_whitespace();
-    text.find(ends).unwrap_or(text.len())
-}
-
-/// The quoting state of a shell, limited to what [`quoted`] uses.
-#[derive(Default)]
-struct Quotes {
-    open: Option<char>,
-    escaped: bool,
-}
-
-impl Quotes {
-    /// Takes a character. True when it is quoted or escaped, or is itself a quote or an escape.
-    fn hold(&mut self, c: char) -> bool {
-        if std::mem::take(&mut self.escaped) {
-            return true;
-        }
-        match self.open {
-            Some(quote) if quote == c => self.open = None,
-            Some(_) => {}
-            None if c == '\\' => self.escaped = true,
-            None if c == '\'' || c == '"' => self.open = Some(c),
-            None => return false,
-        }
-        true
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::process::Command;
 
-    use super::super::wrap::fitted;
     use super::*;
 
     #[test]
@@ -259,12 +193,12 @@ mod tests {
     fn a_resume_command_shows_progress_and_resends_nothing() {
         let typed = |line: &str| again(line.split(' ').map(String::from));
         assert_eq!(
-            typed("bw run -q a -vq -qj4 --progress never --quiet -o -- -q --no-wait"),
-            "bw run a -v -j4 -o -- -q --no-wait"
+            typed("bw run -q a -qj4 --progress never --quiet -o -- -q --no-wait"),
+            "bw run a -j4 -o -- -q --no-wait"
         );
         assert_eq!(
             typed(
-                "bw --progress=plain -oq.jsonl --no-wait --ask-again --base-url https://a:b@h/v1"
+                "bw --progress=plain -oq.jsonl --no-wait --resend all --base-url https://a:b@h/v1"
             ),
             format!(
                 "bw -oq.jsonl --base-url {}",
@@ -276,7 +210,7 @@ mod tests {
     /// A displayed command can be pasted unchanged, whatever its words and its position in a text.
     #[test]
     #[cfg(unix)]
-    fn a_printed_command_has_the_same_words_at_every_width() {
+    fn a_printed_command_has_the_same_words() {
         let pieces = [
             "Don't explain; answer (yes) or `no`",
             "\n",
@@ -314,7 +248,7 @@ mod tests {
         };
         let mut script = String::new();
         let mut expected: Vec<String> = Vec::new();
-        for width in (40..=200).step_by(4) {
+        for _ in 0..40 {
             let mut words: Vec<String> = vec!["run".to_owned()];
             for _ in 0..below(4) + 1 {
                 words.push((0..below(5)).map(|_| pieces[below(pieces.len())]).collect());
@@ -325,28 +259,10 @@ mod tests {
                     .into_iter()
                     .chain(words.iter().cloned()),
             );
-            let place = [
-                "batchwright: to go on",
-                "process 1's results; a (long) line of words to come here",
-            ];
-            let message = match below(3) {
-                0 => format!("{}:\n    {command}\n  and more", place[below(2)]),
-                1 => format!(
-                    "{}: cd '/a b' && {command}; after that, more",
-                    place[below(2)]
-                ),
-                _ => format!("{}: {command}\n  and more", place[below(2)]),
-            };
-            let shown = crate::sanitize::harmless(&fitted(&message, width));
-            // The text before and after it, and the line break, are not part of it.
-            let begins = shown
-                .find(&command)
-                .unwrap_or_else(|| panic!("{command:?} in {shown:?}"));
-            let ends = begins + command.len();
+            assert_eq!(crate::sanitize::harmless(&command), command);
             let call = command.strip_prefix(&quoted(program)).unwrap();
             script.push_str(&format!("printf '%s\\0' {call}\n"));
             expected.extend(words);
-            assert!(shown[ends..].starts_with(['\n', ';']), "{shown:?}");
         }
         let said = Command::new("sh")
             .args(["-c", &script])

@@ -6,38 +6,36 @@ use std::time::{Duration, Instant};
 
 use batchwright::progress::{LearnedLimit, LimitSource, Phase};
 use batchwright::{Progress, ProgressNotifier, Usd};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use log::Level;
 
-use super::args::shared::{LogFormat, SayArgs, ShowArgs, When};
+use super::args::shared::{ShowArgs, When};
 use super::format::{count, span, time_of_day};
-use super::sanitize::shortened;
-use super::{logging, stderr};
+use super::logging::is_quiet;
+use super::sanitize::{harmless, shortened};
+use super::stderr;
 
-/// Writes a line for people, above the bar if there is one. A closed standard error is ignored.
+/// Writes a line for people, also with `--quiet`. A closed standard error is ignored.
 pub fn say(line: &str) {
-    logging::line(Level::Info, line);
+    stderr::write(format!("batchwright: {}\n", harmless(line)).into_bytes());
+}
+
+/// Writes a line for people unless `--quiet` is set.
+pub fn note(line: impl AsRef<str>) {
+    if !is_quiet() {
+        say(line.as_ref());
+    }
 }
 
 /// Writes an error for people.
 pub fn error(message: &str) {
-    logging::line(Level::Error, message);
+    say(&format!("error: {message}"));
 }
 
-impl SayArgs {
-    /// Prints a line unless `--quiet` is set.
-    pub fn say(&self, line: &str) {
-        if !self.quiet {
-            say(line);
-        }
-    }
-}
-
-/// Progress as a bar or as lines, whichever suits, and notes about a server that still loads its model.
+/// Progress as a line that is redrawn, or as lines, and notes about a server that still loads its model.
 pub struct Display {
     shape: Shape,
-    quiet: bool,
     line: Line,
+    /// When the next line is due.
+    next: Mutex<Instant>,
     /// When the server was first found loading, in the run's own time.
     loading_since: Mutex<Option<Duration>>,
 }
@@ -46,16 +44,14 @@ pub struct Display {
 type Line = fn(&Progress, usize) -> String;
 
 enum Shape {
-    Bar(Box<ProgressBar>),
-    Lines(Mutex<Lines>),
+    Bar,
+    /// A line at this interval.
+    Lines(Duration),
     Nothing,
 }
 
-/// When the next line is due.
-struct Lines {
-    next: Instant,
-    every: Duration,
-}
+/// Interval at which the line is redrawn.
+const REDRAWN: Duration = Duration::from_millis(125);
 
 impl Display {
     pub fn new(show: &ShowArgs) -> Self {
@@ -63,21 +59,19 @@ impl Display {
             && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
         let shape = match show.progress {
             When::Never => Shape::Nothing,
-            _ if show.say.quiet => Shape::Nothing,
-            When::Auto | When::Always if terminal && show.say.log_format == LogFormat::Text => {
-                let canvas = Box::<stderr::Canvas>::default();
-                let target = ProgressDrawTarget::term_like_with_hz(canvas, 8);
-                let bar = ProgressBar::with_draw_target(None, target);
-                bar.set_style(Self::spinner());
-                Shape::Bar(Box::new(bar))
-            }
-            When::Auto => Self::lines(Duration::from_secs(10)),
-            When::Always => Self::lines(Duration::from_secs(1)),
+            _ if is_quiet() => Shape::Nothing,
+            When::Auto | When::Always if terminal => Shape::Bar,
+            When::Auto => Shape::Lines(Duration::from_secs(10)),
+            When::Always => Shape::Lines(Duration::from_secs(1)),
+        };
+        let first = match shape {
+            Shape::Lines(every) => Instant::now() + every,
+            Shape::Bar | Shape::Nothing => Instant::now(),
         };
         Self {
             shape,
-            quiet: show.say.quiet,
             line,
+            next: Mutex::new(first),
             loading_since: Mutex::new(None),
         }
     }
@@ -88,44 +82,32 @@ impl Display {
         self
     }
 
-    fn lines(every: Duration) -> Shape {
-        Shape::Lines(Mutex::new(Lines {
-            next: Instant::now() + every,
-            every,
-        }))
-    }
-
-    fn spinner() -> ProgressStyle {
-        ProgressStyle::with_template("{spinner} {wide_msg}")
-            .unwrap_or_else(|_| ProgressStyle::default_spinner())
-    }
-
-    /// The bar and the message, all on one line.
-    fn bar() -> ProgressStyle {
-        let columns = bar_columns(width());
-        if columns == 0 {
-            return Self::spinner();
-        }
-        ProgressStyle::with_template(&format!("[{{bar:{columns}}}] {{wide_msg}}"))
-            .unwrap_or_else(|_| ProgressStyle::default_bar())
-            .progress_chars("=> ")
-    }
-
     /// Shows the progress of the check of the input.
     pub fn checking(&self, done: u64, total: u64) {
-        if let Shape::Bar(bar) = &self.shape {
-            bar.set_style(Self::bar());
-            bar.set_length(total.max(1));
-            bar.set_position(done);
-            bar.set_message(format!("checking the input, {} MB", total / 1_000_000));
+        if matches!(self.shape, Shape::Bar) && self.is_due(REDRAWN) {
+            let percent = done * 100 / total.max(1);
+            let megabytes = total / 1_000_000;
+            stderr::draw(format!("checking the input, {megabytes} MB: {percent}%"));
         }
     }
 
-    /// Removes the bar.
+    /// Removes the line that is redrawn.
     pub fn clear(&self) {
-        if let Shape::Bar(bar) = &self.shape {
-            bar.finish_and_clear();
+        if matches!(self.shape, Shape::Bar) {
+            stderr::draw(String::new());
         }
+    }
+
+    fn is_due(&self, every: Duration) -> bool {
+        let Ok(mut next) = self.next.lock() else {
+            return false;
+        };
+        let now = Instant::now();
+        let is_due = now >= *next;
+        if is_due {
+            *next = now + every;
+        }
+        is_due
     }
 
     /// Reports once that a server is loading its model, and once that it no longer is.
@@ -133,35 +115,19 @@ impl Display {
         let Ok(mut since) = self.loading_since.lock() else {
             return;
         };
-        let line = match (*since, progress.loading) {
+        match (*since, progress.loading) {
             (None, Some(time)) => {
                 *since = Some(progress.elapsed.saturating_sub(time));
                 let why = progress.trouble.as_deref().unwrap_or(LOADING);
-                format!("{}; waiting", shortened(why, 160))
+                note(format!("{}; waiting", shortened(why, 160)));
             }
             (Some(start), None) => {
                 *since = None;
                 let took = progress.elapsed.saturating_sub(start);
-                format!("the server is ready after {}", span(took))
+                note(format!("the server is ready after {}", span(took)));
             }
-            _ => return,
-        };
-        if !self.quiet {
-            say(&line);
+            _ => {}
         }
-    }
-}
-
-fn width() -> usize {
-    stderr::bar_width().into()
-}
-
-/// Columns of the bar, without its brackets, in a terminal of this width. On a narrow one, the message needs the space.
-fn bar_columns(width: usize) -> usize {
-    match width {
-        ..50 => 0,
-        50..90 => 8,
-        _ => 24,
     }
 }
 
@@ -170,82 +136,43 @@ const LOADING: &str = "the server is still loading its model";
 impl ProgressNotifier for Display {
     fn on_progress(&self, progress: &Progress) {
         self.note_loading(progress);
-        match &self.shape {
-            Shape::Nothing => {}
-            Shape::Bar(bar) => {
-                if progress.phase == Phase::Finished {
-                    bar.finish_and_clear();
-                    return;
-                }
-                // The bar of the input check was finished, and a finished bar is not drawn.
-                if bar.is_finished() {
-                    bar.set_message("");
-                    bar.reset();
-                }
-                match progress.total {
-                    Some(total) => {
-                        bar.set_style(Self::bar());
-                        bar.set_length(total.max(1));
-                        bar.set_position(progress.completed + progress.failed);
-                    }
-                    None => bar.set_style(Self::spinner()),
-                }
-                let width = width();
-                let room = width.saturating_sub(bar_columns(width) + "[] ".len());
-                bar.set_message((self.line)(progress, room));
+        let is_over = progress.phase == Phase::Finished;
+        match self.shape {
+            Shape::Bar if is_over => self.clear(),
+            Shape::Bar if self.is_due(REDRAWN) => {
+                stderr::draw((self.line)(progress, stderr::bar_width()));
             }
-            Shape::Lines(lines) => {
-                let Ok(mut lines) = lines.lock() else { return };
-                let now = Instant::now();
-                if progress.phase != Phase::Finished && now >= lines.next {
-                    lines.next = now + lines.every;
-                    say(&(self.line)(progress, usize::MAX));
-                }
+            Shape::Lines(every) if !is_over && self.is_due(every) => {
+                say(&(self.line)(progress, usize::MAX));
             }
+            _ => {}
         }
     }
 }
 
-/// A part of a line of progress.
-struct Part {
-    /// If space is short, parts with the highest rank are omitted first; parts of rank 0 stay.
-    rank: u8,
-    text: String,
+/// The first parts of a line that fit `room` columns. A cut within a part could leave a part of a number, which looks
+/// like a complete one.
+pub fn fitted(parts: Vec<String>, room: usize) -> String {
+    let mut line = String::new();
+    for part in parts {
+        let next = if line.is_empty() {
+            part
+        } else {
+            format!("{line} · {part}")
+        };
+        if !line.is_empty() && next.chars().count() > room {
+            break;
+        }
+        line = next;
+    }
+    line
 }
 
-/// The parts of a line of progress, in order.
-#[derive(Default)]
-pub struct Parts(Vec<Part>);
-
-impl Parts {
-    pub fn add(&mut self, rank: u8, text: String) {
-        self.0.push(Part { rank, text });
-    }
-
-    /// Adds the elapsed time of a run, and the expected remaining time.
-    pub fn add_times(&mut self, progress: &Progress, eta: Option<Duration>) {
-        self.add(0, format!("{} so far", span(progress.elapsed)));
-        if let Some(eta) = eta {
-            self.add(0, format!("{} left", span(eta)));
-        }
-    }
-
-    /// The parts in a line of `room` columns. A cut at the end could leave a part of a number, which looks like a
-    /// complete one, so less important parts are omitted first.
-    pub fn fitted(self, room: usize) -> String {
-        let Self(mut parts) = self;
-        loop {
-            let texts: Vec<&str> = parts.iter().map(|part| part.text.as_str()).collect();
-            let line = texts.join(" · ");
-            let least = parts.iter().enumerate().max_by_key(|(_, part)| part.rank);
-            match least {
-                Some((at, part)) if part.rank > 0 && line.chars().count() > room => {
-                    parts.remove(at);
-                }
-                _ => return line,
-            }
-        }
-    }
+/// The elapsed time of a run, and the expected remaining time.
+pub fn times(progress: &Progress, eta: Option<Duration>) -> Vec<String> {
+    let elapsed = format!("{} so far", span(progress.elapsed));
+    let left = eta.map(|eta| format!("{} left", span(eta)));
+    [elapsed].into_iter().chain(left).collect()
 }
 
 /// The flags that influence a part of the time.
@@ -276,74 +203,71 @@ fn source(limit: &LearnedLimit) -> String {
 /// One line of progress.
 pub fn line(progress: &Progress, room: usize) -> String {
     let settled = progress.completed + progress.failed;
-    let mut parts = Parts::default();
-    parts.add(
-        0,
-        match (progress.total, progress.percent) {
-            (Some(total), Some(percent)) => {
-                format!("{}/{} {percent:.1}%", count(settled), count(total))
-            }
-            _ => format!("{} done", count(settled)),
-        },
-    );
+    let mut parts = vec![match (progress.total, progress.percent) {
+        (Some(total), Some(percent)) => {
+            format!("{}/{} {percent:.1}%", count(settled), count(total))
+        }
+        _ => format!("{} done", count(settled)),
+    }];
     // A batch arrives all at once, so its beginning shows no rate.
     let paced = progress.at_provider == 0;
-    if paced {
-        parts.add(2, format!("{:.1}/s", progress.rate));
-    }
-    parts.add_times(progress, progress.eta.filter(|_| paced && settled > 0));
-    if progress.failed > 0 {
-        parts.add(1, format!("{} failed", count(progress.failed)));
-    }
+    parts.extend(times(
+        progress,
+        progress.eta.filter(|_| paced && settled > 0),
+    ));
     match (progress.at_provider, progress.at_provider_done) {
         (0, _) => {}
-        (n, Some(done)) => {
-            let text = format!("{} in batches: {} done", count(n), count(done));
-            parts.add(0, text);
-        }
+        (n, Some(done)) => parts.push(format!("{} in batches: {} done", count(n), count(done))),
         // Some providers report no counts; only the time can be shown.
-        (n, None) => parts.add(0, format!("{} in batches", count(n))),
+        (n, None) => parts.push(format!("{} in batches", count(n))),
+    }
+    if progress.phase == Phase::Stopping {
+        parts.push("stopping".to_owned());
+    }
+    if progress.failed > 0 {
+        parts.push(format!("{} failed", count(progress.failed)));
+    }
+    if let Some(trouble) = &progress.trouble {
+        let used = parts.join(" · ").chars().count();
+        let left = room.saturating_sub(used + 4);
+        parts.push(shortened(trouble, left.clamp(20, 160)));
+    }
+    parts.extend(limit(progress).filter(|_| paced));
+    if paced {
+        parts.push(format!("{:.1}/s", progress.rate));
     }
     if progress.in_flight > 0 || paced {
-        parts.add(3, format!("{} in flight", progress.in_flight));
+        parts.push(format!("{} in flight", progress.in_flight));
     }
     if progress.retries > 0 {
-        parts.add(4, format!("{} retries", count(progress.retries)));
+        parts.push(format!("{} retries", count(progress.retries)));
     }
     let tokens = progress.input_tokens.saturating_add(progress.output_tokens);
     if tokens > 0 {
-        parts.add(6, format!("{} tokens", count(tokens)));
+        parts.push(format!("{} tokens", count(tokens)));
     }
     if let Some(cost) = progress.cost_usd.filter(|cost| *cost > Usd::ZERO) {
         let more = if progress.unpriced > 0 { "+" } else { "" };
-        parts.add(6, format!("{cost}{more}"));
+        parts.push(format!("{cost}{more}"));
     }
-    if let Some(limit) = progress.limited_by.filter(|_| paced) {
-        let learned = progress.learned_limit.as_ref();
-        let mut text = match learned.map(|limit| limit.source) {
-            None => format!("limited by {limit}{}", lever(limit)),
-            Some(_) => "limited by the provider's limit".to_owned(),
-        };
-        if let Some(wait) = progress.resumes_in {
-            text.push_str(&format!(" until {}", time_of_day(wait)));
-        }
-        // A limit that no one configured may be wrong, so it is shown before most other parts.
-        parts.add(if learned.is_some() { 1 } else { 5 }, text);
-        if let Some(limit) = learned {
-            parts.add(2, source(limit));
-        }
-    }
-    if progress.phase == Phase::Stopping {
-        parts.add(0, "stopping".to_owned());
-    }
-    let Some(trouble) = &progress.trouble else {
-        return parts.fitted(room);
+    fitted(parts, room)
+}
+
+/// What limits a run, until when, and where the limit comes from if no one configured it.
+fn limit(progress: &Progress) -> Option<String> {
+    let limit = progress.limited_by?;
+    let learned = progress.learned_limit.as_ref();
+    let mut text = match learned {
+        None => format!("limited by {limit}{}", lever(limit)),
+        Some(_) => "limited by the provider's limit".to_owned(),
     };
-    // The cause is more important than all other parts that can be omitted.
-    let trouble = format!(" · {}", shortened(trouble, 160));
-    let line = parts.fitted(room.saturating_sub(trouble.chars().count()));
-    let left = room.saturating_sub(line.chars().count() + 1);
-    line + &shortened(&trouble, left)
+    if let Some(wait) = progress.resumes_in {
+        text.push_str(&format!(" until {}", time_of_day(wait)));
+    }
+    if let Some(limit) = learned {
+        text.push_str(&format!(" · {}", source(limit)));
+    }
+    Some(text)
 }
 
 #[cfg(test)]
@@ -368,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn on_narrow_terminals_times_stay_and_other_parts_are_omitted() {
+    fn a_narrow_line_has_whole_parts_only() {
         let mut progress = progress();
         (progress.rate, progress.eta) = (2.0, Some(Duration::from_secs(90)));
         (progress.input_tokens, progress.output_tokens) = (1_000_000, 234_567);
@@ -376,60 +300,27 @@ mod tests {
         progress.limited_by = Some("quota");
         progress.failed = 1;
         progress.completed = 0;
-        let whole = "1/1 100.0% · 2.0/s · 30.0 s so far · 1m 30s left · 1 failed · 0 in flight · \
-                     1,234,567 tokens · limited by quota (--rpm, --tpm)";
-        let without = |line: &str, part: &str| line.replace(&format!(" · {part}"), "");
+        let whole = "1/1 100.0% · 30.0 s so far · 1m 30s left · 1 failed · \
+                     limited by quota (--rpm, --tpm) · 2.0/s · 0 in flight · 1,234,567 tokens";
         assert_eq!(line(&progress, usize::MAX), whole);
-        let mut expected = whole.to_owned();
-        // From the least important part on; the times stay.
-        for part in [
-            "1,234,567 tokens",
-            "limited by quota (--rpm, --tpm)",
-            "0 in flight",
-            "2.0/s",
-            "1 failed",
-        ] {
-            let room = expected.chars().count();
-            assert_eq!(line(&progress, room), expected);
-            let shorter = without(&expected, part);
-            assert_ne!(shorter, expected);
-            expected = shorter;
-            assert_eq!(line(&progress, room - 1), expected);
+        let parts: Vec<&str> = whole.split(" · ").collect();
+        for n in (1..parts.len()).rev() {
+            let shorter = parts[..n].join(" · ");
+            assert_eq!(line(&progress, shorter.chars().count() + 3), shorter);
         }
-        assert_eq!(expected, "1/1 100.0% · 30.0 s so far · 1m 30s left");
-        assert_eq!(line(&progress, 0), expected);
-    }
-
-    #[test]
-    fn the_cause_of_trouble_comes_before_parts_that_can_be_omitted() {
-        let mut progress = progress();
-        progress.in_flight = 5;
-        progress.elapsed = Duration::from_secs(30);
+        assert_eq!(line(&progress, 0), parts[0]);
         progress.trouble = Some("cannot reach http://127.0.0.1:8090".to_owned());
-        let whole = line(&progress, usize::MAX);
-        assert!(whole.contains("5 in flight") && whole.ends_with("8090"));
-        let room = whole.chars().count() - 1;
-        let narrow = line(&progress, room);
-        assert!(
-            !narrow.contains("5 in flight")
-                && narrow.ends_with(" · cannot reach http://127.0.0.1:8090")
-        );
-        let short = line(&progress, 50);
-        assert!(
-            short.ends_with('…') && short.chars().count() <= 50,
-            "{short}"
-        );
-        assert!(short.contains(" left · cannot"), "{short}");
+        assert!(line(&progress, 80).contains(" left · 1 failed · cannot reach"));
     }
 
     #[test]
     fn a_wait_shows_its_end() {
         let mut progress = progress();
         progress.limited_by = Some("backoff");
-        assert!(line(&progress, usize::MAX).ends_with("limited by backoff"));
+        assert!(line(&progress, usize::MAX).contains(" · limited by backoff · "));
         progress.resumes_in = Some(Duration::from_secs(90));
         let shown = line(&progress, usize::MAX);
         let (_, until) = shown.split_once("limited by backoff until ").unwrap();
-        assert!(until.len() == 12 && until.ends_with(" UTC"), "{shown}");
+        assert_eq!(until[8..].split(" · ").next(), Some(" UTC"), "{shown}");
     }
 }

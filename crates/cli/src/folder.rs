@@ -20,10 +20,8 @@ pub fn scanner(patterns: &[String], args: &FolderArgs) -> FileScanner {
         .hidden(args.hidden)
         .ignore_files(!args.no_ignore)
         .set(links, FileScanner::symlinks)
-        .set(args.max_size, FileScanner::max_file_size)
-        .set(args.threads, FileScanner::threads);
-    let scanner = patterns.iter().fold(scanner, FileScanner::pattern);
-    args.types.iter().fold(scanner, FileScanner::file_type)
+        .set(args.max_size, FileScanner::max_file_size);
+    patterns.iter().fold(scanner, FileScanner::pattern)
 }
 
 /// Adds the selection and splitting of files in folders; rejects flags for that if no input is a folder.
@@ -48,7 +46,7 @@ pub fn settings(
 
 /// Messages about files that were not used as prompts.
 pub fn left_out_lines(prompts: &Prompts) -> Vec<String> {
-    told(prompts.left_out(), "-vv names all")
+    told(prompts.left_out(), "--log-level debug names all")
 }
 
 /// Messages about skipped files; `all` is the command that lists them.

@@ -124,7 +124,6 @@ impl ReadingArgs {
         folder: Option<PathBuf>,
     ) -> Result<PromptSettings, Refusal> {
         let settings = settings
-            .allow_outside(self.allow_outside)
             .set(self.root.as_ref(), PromptSettings::root)
             .set(self.id_column.as_deref(), |settings, column| match column {
                 NO_IDS => settings.without_ids(true),
@@ -133,7 +132,6 @@ impl ReadingArgs {
             .set(self.delimiter, PromptSettings::delimiter)
             .set(self.quotes, PromptSettings::quotes)
             .set(self.sheet.as_ref(), PromptSettings::sheet)
-            .set(self.max_unpacked, PromptSettings::max_unpacked)
             .set(folder, PromptSettings::spool_folder)
             .set(self.format, PromptSettings::input_format);
         match &self.encoding {

@@ -4,7 +4,6 @@ mod args;
 mod background;
 mod batches;
 mod budget;
-mod columns;
 mod command_line;
 mod commands;
 mod data_dir;
@@ -24,7 +23,6 @@ mod queue;
 mod reference;
 mod routes;
 mod run_process;
-mod runs;
 mod sanitize;
 mod session;
 mod settings;
@@ -35,7 +33,6 @@ mod store_address;
 mod strategy;
 mod table;
 mod worker;
-mod wrap;
 
 use std::process::ExitCode;
 
@@ -44,7 +41,7 @@ use commands::{
     cancel, config, doctor, exec, export, providers, results, retry, run, scan, serve, shell,
     simulate, status, submit, token, work,
 };
-use exit::Exit;
+use exit::{Early, Exit};
 
 fn main() -> ExitCode {
     // Must be first: this process may have been started to keep the commands of another one.
@@ -58,18 +55,21 @@ fn main() -> ExitCode {
     exit.into()
 }
 
-fn execute(mut cli: Cli) -> Exit {
+fn execute(cli: Cli) -> Exit {
+    cli.say.start_log();
     signals::outlive_size_limits();
     // Commands that `exec` starts keep the limit that the caller has set.
     if !matches!(cli.command, Command::Exec(_)) {
         signals::raise_open_files();
     }
-    if let Err(refusal) = store_address::find(&mut cli.command) {
-        let (json, quiet) = cli.command.error_form();
-        return refusal.end(json, quiet);
-    }
-    match cli.command {
-        Command::Run(args) => run::execute(*args),
+    let json = cli.command.json();
+    carry_out(cli.command).unwrap_or_else(|early| early.end(json))
+}
+
+fn carry_out(mut command: Command) -> Result<Exit, Early> {
+    store_address::find(&mut command)?;
+    match command {
+        Command::Run(args) => run::execute(&args),
         Command::Submit(args) => submit::execute(&args),
         Command::Work(args) => work::execute(&args),
         Command::Serve(args) => serve::execute(&args),
@@ -84,10 +84,7 @@ fn execute(mut cli: Cli) -> Exit {
         Command::Providers(args) => providers::execute(&args),
         Command::Config(args) => config::execute(&args),
         Command::Token(args) => token::execute(&args),
-        Command::Completions(args) => shell::execute(&args),
-        Command::Simulate(args) => match simulate::run(&args, signals::wait_for_stop) {
-            Ok(()) => Exit::Success,
-            Err(error) => exit::Refusal::could_not_run(error.to_string()).end(args.json, false),
-        },
+        Command::Completions(args) => Ok(shell::execute(&args)),
+        Command::Simulate(args) => simulate::execute(&args, signals::wait_for_stop),
     }
 }

@@ -30,7 +30,7 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Cli, Exit> {
             && !(name == "BATCHWRIGHT_STORE" && has("--queue"))
     };
     let command = variables::command(&is_set);
-    check_environment(&command, &texts).map_err(|refusal| refusal.end(has("--json"), false))?;
+    check_environment(&command, &texts).map_err(|refusal| refusal.end(has("--json")))?;
     let matches = command.try_get_matches_from(&words);
     let parsed = matches.and_then(|matches| Cli::from_arg_matches(&matches));
     parsed.map_err(|mut error| {

@@ -14,17 +14,11 @@ use batchwright::unstable::Optional;
 
 /// The settings from the flags.
 pub fn settings(prompt: &PromptArgs, model: Option<&str>) -> Result<PromptSettings, Refusal> {
-    match prompt.task {
-        TaskArg::Embed => fits_vectors(prompt)?,
-        TaskArg::Complete if prompt.dimensions.is_some() => {
-            return Err(Refusal::usage("--dimensions applies only to --task embed"));
-        }
-        TaskArg::Complete => {}
+    if prompt.task == TaskArg::Embed {
+        fits_vectors(prompt)?;
     }
     let mut settings = task_settings(prompt.task)
         .json_mode(prompt.json_mode)
-        .keep_reply(prompt.keep_reply)
-        .set(prompt.dimensions, PromptSettings::dimensions)
         .set(model, PromptSettings::model)
         .set(prompt.system.as_ref(), PromptSettings::system)
         .set(prompt.max_tokens, PromptSettings::max_tokens)
@@ -33,8 +27,16 @@ pub fn settings(prompt: &PromptArgs, model: Option<&str>) -> Result<PromptSettin
         settings = with_schema(settings, given)?;
     }
     settings = with_template(settings, prompt.template.as_deref())?;
-    let (extra, tier) = (&prompt.extra, &prompt.service_tier);
-    with_extra(settings, extra.as_deref(), tier.as_deref())
+    with_extra(settings, prompt)
+}
+
+impl PromptArgs {
+    /// The number of dimensions that `--extra` asks of embeddings.
+    pub fn dimensions(&self) -> Option<u32> {
+        let text = self.extra.as_ref().filter(|_| self.task == TaskArg::Embed);
+        let fields: Value = serde_json::from_str(text?).ok()?;
+        u32::try_from(fields["dimensions"].as_u64()?).ok()
+    }
 }
 
 /// The settings of prompts that request answers or embeddings.
@@ -58,13 +60,9 @@ fn with_template(
 }
 
 /// Adds further fields to every request: those of `--extra`, and `--service-tier`.
-fn with_extra(
-    settings: PromptSettings,
-    extra: Option<&str>,
-    tier: Option<&str>,
-) -> Result<PromptSettings, Refusal> {
+fn with_extra(settings: PromptSettings, prompt: &PromptArgs) -> Result<PromptSettings, Refusal> {
     let bad = |what: &str| Refusal::usage(format!("--extra: {what}"));
-    let mut fields = match extra {
+    let mut fields = match &prompt.extra {
         None => Map::new(),
         Some(text) => match serde_json::from_str(text) {
             Ok(Value::Object(fields)) => fields,
@@ -81,17 +79,21 @@ fn with_extra(
         ("max_tokens", "--max-tokens"),
         ("max_completion_tokens", "--max-tokens"),
         ("response_format", "--json-schema or --json-mode"),
-        ("dimensions", "--dimensions"),
     ];
     if let Some((field, flag)) = own.iter().find(|(field, _)| fields.contains_key(*field)) {
         return Err(bad(&format!("`{field}` is set by {flag}")));
     }
-    if let Some(tier) = tier {
+    let dimensions = prompt.dimensions();
+    if dimensions.is_some() {
+        fields.remove("dimensions");
+    }
+    if let Some(tier) = &prompt.service_tier {
         if fields.contains_key("service_tier") {
             return Err(bad("`service_tier` is set by --service-tier"));
         }
-        fields.insert("service_tier".to_owned(), tier.into());
+        fields.insert("service_tier".to_owned(), tier.as_str().into());
     }
+    let settings = settings.set(dimensions, PromptSettings::dimensions);
     settings.extra(fields).map_err(|error| bad(error.message()))
 }
 
@@ -126,7 +128,6 @@ fn fits_vectors(prompt: &PromptArgs) -> Result<(), Refusal> {
         (prompt.temperature.is_some(), "--temperature"),
         (prompt.json_mode, "--json-mode"),
         (prompt.json_schema.is_some(), "--json-schema"),
-        (prompt.keep_reply, "--keep-reply"),
         (prompt.service_tier.is_some(), "--service-tier"),
     ];
     match given.into_iter().find(|(given, _)| *given) {

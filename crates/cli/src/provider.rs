@@ -6,11 +6,12 @@ use batchwright::config::SettingSource;
 use batchwright::files::RunPlan;
 use batchwright::plan::{Concurrency, ProviderOptions, ProviderPlan, ProviderPlanError};
 use batchwright::provider::{CallHeader, ProviderStatus};
-use batchwright::{ErrorKind, LlmConfig, Secret, Settings};
+use batchwright::{ErrorKind, LlmConfig, Settings};
 
 use super::args::shared::{BatchProviderArgs, DataArgs, ProviderArgs};
 use super::args::text_file;
 use super::data_dir::data_dir;
+use super::display;
 use super::exit::{About, Refusal};
 use super::settings::{self, refused};
 use batchwright::unstable::Optional;
@@ -26,14 +27,14 @@ const WHAT_EACH_LACKS: &str = "\nWhat each provider lacks: batchwright providers
 
 /// Removes `extract` from a plan for answers in JSON: it cannot return JSON, and as a fallback it would only replace
 /// the model's failure by its own.
-pub fn for_json(plan: &mut ProviderPlan, say: &dyn Fn(String)) -> Result<(), Refusal> {
+pub fn for_json(plan: &mut ProviderPlan) -> Result<(), Refusal> {
     if !asks_a_model(plan) {
         return Err(Refusal::could_not_run(
             "extract has no model and cannot answer in JSON: name another provider",
         ));
     }
     if plan.remove_extract() {
-        say("extract cannot answer in JSON: removed from the fallbacks".to_owned());
+        display::note("extract cannot answer in JSON: removed from the fallbacks");
     }
     Ok(())
 }
@@ -44,27 +45,13 @@ pub fn asks_a_model(plan: &ProviderPlan) -> bool {
 }
 
 /// Warns if no model answers, and about fallbacks that have no effect.
-pub fn warn(plan: &ProviderPlan, say: &dyn Fn(String)) {
+pub fn warn(plan: &ProviderPlan) {
     if !asks_a_model(plan) {
-        say(NO_MODEL.to_owned());
+        display::note(NO_MODEL);
     }
-    let mut steps = Vec::from([&plan.first]);
-    for status in &plan.fallbacks {
-        if steps.iter().any(|step| step.provider == "extract") {
-            say("extract answers everything: providers after it are never called".to_owned());
-            return;
-        }
-        let same = |step: &&ProviderStatus| {
-            let of = |status: &ProviderStatus| (status.provider, status.model.clone());
-            of(step) == of(status) && step.base_url == status.base_url
-        };
-        if steps.iter().any(same) {
-            let model = status.model.as_deref();
-            let model = model.map_or_else(String::new, |model| format!("/{model}"));
-            let name = status.provider;
-            say(format!("{name}{model} is in the route twice"));
-        }
-        steps.push(status);
+    let steps = steps(plan);
+    if steps.iter().rev().skip(1).any(|step| *step == "extract") {
+        display::note("extract answers everything: providers after it are never called");
     }
 }
 
@@ -83,12 +70,10 @@ pub fn check(plan: &ProviderPlan, unnamed: u64) -> Result<(), Refusal> {
     checked.map_err(|error| Refusal::could_not_run(error.message()).about(About::Provider))
 }
 
-/// The provider of each step; for later steps also its model, because they are called only for that one.
-pub fn steps(plan: &ProviderPlan) -> Vec<(&'static str, Option<String>)> {
-    let first = (plan.first.provider, None);
-    let fallbacks = plan.fallbacks.iter();
-    let fallbacks = fallbacks.map(|status| (status.provider, status.model.clone()));
-    [first].into_iter().chain(fallbacks).collect()
+/// The provider of each step.
+pub fn steps(plan: &ProviderPlan) -> Vec<&'static str> {
+    let all = [&plan.first].into_iter().chain(&plan.fallbacks);
+    all.map(|status| status.provider).collect()
 }
 
 /// Which providers are called, at which address, for which model, how many calls or jobs run at once, and the limits
@@ -167,7 +152,6 @@ pub fn with_flags(settings: Settings, args: &ProviderArgs) -> Result<Settings, R
 pub fn options(args: &ProviderArgs, folder: Option<&Path>) -> ProviderOptions {
     ProviderOptions::new()
         .base_url(args.base_url.clone())
-        .fall_back_when_blocked(args.fallback_blocked)
         .set(data_dir(folder), ProviderOptions::data_dir)
 }
 
@@ -181,51 +165,32 @@ pub fn plan(
     unnamed: u64,
     say: &dyn Fn(String),
 ) -> Result<ProviderPlan, Refusal> {
-    let options = with_headers_and_key(options, args, settings)?
+    let options = with_headers(options, args, settings)?
         .embeddings(embed)
         .every_request_names_a_model(unnamed == 0);
     let plan = ProviderPlan::new(settings.clone(), options);
     let plan = plan.map_err(|error| not_planned(error, embed))?;
     tell_choice(&plan, args, embed, say);
-    if args.fallback_blocked && plan.fallbacks.is_empty() {
-        return Err(Refusal::usage(
-            "--fallback-blocked needs --fallback with the next provider",
-        ));
-    }
     // A plan that cannot work is rejected before anything is changed.
     check(&plan, unnamed)?;
     Ok(plan)
 }
 
-/// Adds the headers and the key of the flags, for the named provider.
-fn with_headers_and_key(
+/// Adds the headers of the flags, for the named provider.
+fn with_headers(
     options: ProviderOptions,
     args: &ProviderArgs,
     settings: &Settings,
 ) -> Result<ProviderOptions, Refusal> {
     let headers = read_headers(&args.header)?;
-    let key = read_key(args.api_key_file.as_deref())?;
-    // A provider that is only selected by default gets nothing that is meant for another one.
-    let named = settings.provider().map_err(refused)?;
-    let local = || args.base_url.as_ref().map(|_| "local".to_owned());
-    let name = named.or_else(local);
-    let options = match key {
-        Some(key) => options.api_key(name.clone().ok_or_else(key_of_nobody)?, key),
-        None => options,
-    };
     if headers.is_empty() {
         return Ok(options);
     }
-    Ok(options.headers(name.ok_or_else(headers_of_nobody)?, headers))
-}
-
-fn read_key(file: Option<&Path>) -> Result<Option<Secret>, Refusal> {
-    let read = file.map(Secret::from_file).transpose();
-    read.map_err(|error| Refusal::usage(format!("--api-key-file: {}", error.message())))
-}
-
-fn key_of_nobody() -> Refusal {
-    Refusal::usage("--api-key-file applies to one provider only: add --provider NAME")
+    // A provider that is only selected by default gets nothing that is meant for another one.
+    let named = settings.provider().map_err(refused)?;
+    let local = || args.base_url.as_ref().map(|_| "local".to_owned());
+    let name = named.or_else(local).ok_or_else(headers_of_nobody)?;
+    Ok(options.headers(name, headers))
 }
 
 /// The configuration of the provider that batches were created at, if flags give it.
@@ -240,18 +205,15 @@ pub fn own_of_batches(
     let settings = data.settings()?;
     let named = settings.flag("llm.provider", "--provider", args.provider.clone());
     let named = named.and_then(|settings| settings.provider());
-    let key = read_key(args.api_key_file.as_deref())?;
-    let nobody = || match (headers.is_empty(), args.base_url.is_some()) {
-        (false, _) => headers_of_nobody(),
-        (true, true) => {
+    let nobody = || {
+        if headers.is_empty() {
             Refusal::usage("--base-url applies to one provider only: add --provider NAME")
+        } else {
+            headers_of_nobody()
         }
-        (true, false) => key_of_nobody(),
     };
     let name = named.map_err(refused)?.ok_or_else(nobody)?;
-    let config = LlmConfig::new(name)
-        .headers(&headers)
-        .set(key, LlmConfig::api_key);
+    let config = LlmConfig::new(name).headers(&headers);
     Ok(Some(
         config.set(args.base_url.as_ref(), LlmConfig::base_url),
     ))
@@ -366,23 +328,6 @@ fn lacks(passed: &[ProviderStatus], embed: bool) -> String {
     parts.into_iter().flatten().collect::<Vec<_>>().join("; ")
 }
 
-/// Explains that a changed default model does not send items again.
-pub fn note_changed_default(plan: &RunPlan, default: Option<&str>, say: &dyn Fn(String)) {
-    let Some(default) = default else { return };
-    let same = plan
-        .models_before
-        .iter()
-        .any(|model| answers_to(model, default));
-    if plan.done > 0 && !plan.models_before.is_empty() && !same {
-        say(format!(
-            "{} finished results came from {} and are kept; the default model is {default} now. \
-             Name it with --model to run them again",
-            plan.done,
-            plan.models_before.join(", ")
-        ));
-    }
-}
-
 /// Rejects embeddings of another model next to existing ones. A model that the input or `--model` names is part of the
 /// request, so an item that another model answered is not finished.
 pub fn fits_vectors(
@@ -411,7 +356,7 @@ pub fn fits_vectors(
 }
 
 /// Providers reply with the requested name, or with a dated version of it.
-fn answers_to(model: &str, name: &str) -> bool {
+pub fn answers_to(model: &str, name: &str) -> bool {
     let own = model.rsplit('/').next().unwrap_or(model);
     let name = name.rsplit('/').next().unwrap_or(name);
     own.strip_prefix(name).is_some_and(|rest| {
@@ -435,9 +380,7 @@ mod tests {
             model: Some("m".to_owned()),
             header: Vec::new(),
             base_url: Some("http://127.0.0.1:9/v1".to_owned()),
-            api_key_file: None,
             fallback: Some(vec!["extract".to_owned()]),
-            fallback_blocked: true,
             prices: None,
         };
         let set = |key, value: &str| {
@@ -457,8 +400,7 @@ mod tests {
             let run = plan(&args, &settings, options, false, 1, &|_| {});
             let host = ProviderOptions::new()
                 .base_url(args.base_url.clone())
-                .data_dir(folder)
-                .fall_back_when_blocked(true);
+                .data_dir(folder);
             let host = ProviderPlan::new(settings, host).unwrap();
             let plan = run.ok().unwrap().route_plan();
             assert_eq!(plan, host.route_plan());

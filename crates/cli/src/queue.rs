@@ -12,9 +12,9 @@ use super::args::shared::{DataArgs, ProcessArgs, StoreArgs, StoreSource};
 use super::args::variables;
 use super::command_line::{quoted, quoted_path};
 use super::data_dir::data_dir;
+use super::display;
 use super::exit::{About, Exit, Refusal};
 use super::format::{age, count};
-use super::runs;
 use super::settings;
 use super::stdout;
 
@@ -105,10 +105,7 @@ impl DataArgs {
     }
 
     fn unknown(&self, named: &str, has_queue: bool) -> Refusal {
-        let why = if let Some(store) = self.run_of(named) {
-            let store = quoted_path(store);
-            format!("process {named} belongs to a run: name its queue, --queue {store}")
-        } else if has_queue {
+        let why = if has_queue {
             format!(
                 "no process {named} in {}; it may have been deleted, or all its results fetched. To list the \
                  processes: {}",
@@ -121,15 +118,6 @@ impl DataArgs {
             format!("process {named} not found: the queue {path} does not exist")
         };
         Refusal::usage(why).about(About::Queue)
-    }
-
-    /// The store of the run with this process, if the data folder lists it.
-    fn run_of(&self, named: &str) -> Option<PathBuf> {
-        if self.queue.is_some() {
-            return None;
-        }
-        let has_it = |store: &PathBuf| open_existing(store).is_ok_and(|queue| has(&queue, named));
-        runs::known(&self.folder().ok()?).into_iter().find(has_it)
     }
 
     fn only_process(&self) -> Result<(JobQueue, ProcessState), Refusal> {
@@ -179,28 +167,15 @@ pub fn queue_flags(data_dir: Option<&Path>, file: Option<&Path>, store: &StoreAr
 }
 
 impl ProcessArgs {
-    /// Changes a process and reports the effect, as text or as JSON.
-    pub fn carry_out(&self, work: impl FnOnce() -> Result<(String, Value), Refusal>) -> Exit {
-        self.say.start_log();
-        match work() {
-            Ok((line, facts)) => {
-                self.say.say(&line);
-                if self.json {
-                    stdout::json(&facts, Exit::Success)
-                } else {
-                    Exit::Success
-                }
-            }
-            Err(refusal) => refusal.end(self.json, self.say.quiet),
+    /// Reports a change of a process, as text and as JSON.
+    pub fn report(&self, (line, facts): (String, Value)) -> Exit {
+        display::note(line);
+        if self.json {
+            stdout::json(&facts, Exit::Success)
+        } else {
+            Exit::Success
         }
     }
-}
-
-/// Whether this names a process of the queue, by its id or by the beginning or the end of it.
-pub fn has(queue: &JobQueue, named: &str) -> bool {
-    let part = part_named(named);
-    let processes = queue.open_processes().unwrap_or_default();
-    part.len() >= LEAST && processes.iter().any(|process| is_named(process, &part))
 }
 
 /// A part of an id in the format of ids.
@@ -224,11 +199,6 @@ pub fn existing_file(file: &Path) -> Result<&Path, Refusal> {
         file.display()
     );
     Err(Refusal::usage(why).about(About::Queue))
-}
-
-/// Opens the store of a run for reading; a removed one is not created again.
-pub fn open_existing(file: &Path) -> Result<JobQueue, Error> {
-    JobQueue::open_with(file, SqliteOptions::default().only_look())
 }
 
 /// An address without its password.
@@ -337,15 +307,6 @@ pub fn all_of(queue: &JobQueue, named: &[String]) -> Result<Vec<ProcessId>, Refu
 const LEAST: usize = 4;
 /// Maximum number of candidates that are listed if a part of an id matches several.
 const LISTED: usize = 8;
-
-/// Number of characters at an id's end that distinguish processes. (Its beginning is the time of its creation.)
-const SHORT: usize = 8;
-
-/// The end of an id, after an ellipsis; people can type it instead of the id.
-pub fn short(id: ProcessId) -> String {
-    let id = id.to_string();
-    format!("…{}", &id[id.len() - SHORT..])
-}
 
 /// The process whose id begins or ends with this text.
 fn part_of(queue: &JobQueue, text: &str, bad: &Error) -> Result<Option<ProcessState>, Refusal> {

@@ -119,6 +119,11 @@ fn is_help(command: &Command) -> bool {
 fn flags() -> String {
     let (mut out, mut told) = (String::new(), Told::new());
     let cli = variables::command(&|_| true);
+    out.push_str("### Every command\n\n| | |\n|---|---|\n");
+    for arg in cli.get_arguments().filter(|arg| arg.is_global_set()) {
+        let _ = writeln!(out, "| `{}` | {} |", spelling(arg), cell(&meaning(arg)));
+    }
+    out.push('\n');
     for command in cli.get_subcommands().filter(|inner| !is_help(inner)) {
         flags_of(
             command,

@@ -8,27 +8,23 @@ use batchwright::{LlmManager, Settings, Strategy};
 use super::args::worker::WorkerArgs;
 use super::display;
 use super::exit::Refusal;
+use super::logging::is_quiet;
 use super::provider;
 use super::settings::refused;
 use super::strategy;
 
 /// The manager that makes the worker.
-pub fn manager(args: &WorkerArgs, settings: &Settings, quiet: bool) -> Result<LlmManager, Refusal> {
-    let say = &|line: String| {
-        if !quiet {
-            display::say(&line);
-        }
-    };
+pub fn manager(args: &WorkerArgs, settings: &Settings) -> Result<LlmManager, Refusal> {
     let options = provider::options(&args.provider, args.data_dir.as_deref());
     settings.worker_settings().map_err(refused)?;
     let notes = RefCell::new(Vec::new());
     let note = |line| notes.borrow_mut().push(line);
     // Jobs without a model fail one by one with a clear message if there is no default model.
     let plan = provider::plan(&args.provider, settings, options, false, 0, &note)?;
-    notes.into_inner().into_iter().for_each(say);
+    notes.into_inner().into_iter().for_each(display::note);
     provider::check(&plan, 0)?;
     strategy::refuse_full_price(&plan.strategy(), settings)?;
-    if let Some(why) = plan.strategy().fallback_reason.filter(|_| quiet) {
+    if let Some(why) = plan.strategy().fallback_reason.filter(|_| is_quiet()) {
         // Also with --quiet, because it may cost twice as much as the setting requests.
         display::say(&format!("strategy: {why}"));
     }
@@ -76,19 +72,19 @@ fn jobs_at_once(plan: &ProviderPlan) -> Result<String, Refusal> {
 }
 
 /// Reports the effect of changed settings on a running worker.
-pub fn tell_change(event: &SettingsEvent<'_>, say: &dyn Fn(String)) {
+pub fn tell_change(event: &SettingsEvent<'_>) {
     match event {
         SettingsEvent::Changed { key, before, now } => {
             let (before, now) = (before.unwrap_or("unset"), now.unwrap_or("unset"));
-            say(format!("settings changed: {key} {before} -> {now}"));
+            display::note(format!("settings changed: {key} {before} -> {now}"));
         }
         SettingsEvent::Applied(manager) => {
             if let Ok(line) = line(manager.plan()) {
-                say(line);
+                display::note(line);
             }
         }
         SettingsEvent::Refused(error) => {
-            say(format!("the old settings still apply: {}", error.message()));
+            display::note(format!("the old settings still apply: {}", error.message()));
         }
         _ => {}
     }

@@ -1,7 +1,6 @@
 //! Processes of runs: their results belong to the output of a run, which its own command collects.
 
 use batchwright::queue::{ProcessInfo, ProcessState};
-use batchwright::{JobQueue, ProcessId};
 
 /// The command that collects the results of such a process, or a description of it; `None` for a process that belongs
 /// to no run.
@@ -9,33 +8,6 @@ pub fn collect_command(info: &ProcessInfo) -> Option<String> {
     let output = info.output.as_ref()?;
     let unknown = || format!("the program that made it, with the output {output}");
     Some(info.command.clone().unwrap_or_else(unknown))
-}
-
-/// The same for the process of this id.
-pub fn collect_command_of(queue: &JobQueue, id: Option<ProcessId>) -> Option<String> {
-    collect_command(&queue.process(id?).ok()??.info)
-}
-
-/// The `work` command for processes that belong to no run. Processes of runs would be sent with the settings of `work`
-/// instead of those of the run.
-pub fn work_command(free: &[ProcessId], beside_runs: bool) -> String {
-    let named = |ids: &[ProcessId]| {
-        let ids: Vec<String> = ids.iter().map(ProcessId::to_string).collect();
-        format!("work --processes {}", ids.join(","))
-    };
-    match free {
-        _ if !beside_runs => "work".to_owned(),
-        [] | [_, _, _, ..] => "work --processes PROCESS".to_owned(),
-        few => named(few),
-    }
-}
-
-/// The id if there is only one such process, for a command that names it; otherwise a placeholder.
-pub fn id_for_command(processes: &[ProcessId]) -> String {
-    match processes {
-        [only] => only.to_string(),
-        _ => "PROCESS".to_owned(),
-    }
 }
 
 /// A line saying that it belongs to a run, and the command that collects its results.
@@ -56,4 +28,17 @@ pub fn collected_by_server(process: &ProcessState) -> Option<String> {
     Some(format!(
         "process {id} belongs to {collector} of batchwright serve, which collects its results; nothing was deleted"
     ))
+}
+
+/// A line saying who collects the results of the process, if users do not.
+pub fn collected_elsewhere(process: &ProcessState) -> Option<String> {
+    let of_job = process.info.parent.map(|parent| {
+        format!(
+            "job {} of process {} waits for these results and collects them",
+            parent.job_id, parent.process_id
+        )
+    });
+    of_job
+        .or_else(|| collected_by_server(process))
+        .or_else(|| line(process))
 }

@@ -27,9 +27,8 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Connects the process's signals to the context from now on. After the first signal, `line` is printed, if there
-    /// is one.
-    pub fn watch(ctx: &Context, line: Option<String>) -> Result<Self, Refusal> {
+    /// Connects the process's signals to the context from now on. After the first signal, `line` is printed.
+    pub fn watch(ctx: &Context, line: String) -> Result<Self, Refusal> {
         let signals = Self::default();
         let (first, ctx) = (signals.first.clone(), ctx.clone());
         each_signal(move |count, signal| {
@@ -37,9 +36,7 @@ impl Signals {
                 first.store(signal, Ordering::SeqCst);
                 ctx.cancel();
                 end_when_idle(&ctx, ctx.grace(), AFTER_GRACE, signal);
-                if let Some(line) = &line {
-                    display::say(line);
-                }
+                display::note(&line);
             } else if count == 2 {
                 // Also if no thread can be started.
                 ctx.abort();

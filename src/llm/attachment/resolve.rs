@@ -125,7 +125,7 @@ pub(super) fn found(
     if let Some((root, _)) = root.filter(outside) {
         return Err(Refused::new(
             format!("{what}, which is outside of {}", root.shown),
-            "a file below that folder; --root sets another folder, --allow-outside allows any file",
+            "a file below that folder; --root sets another folder",
         ));
     }
     let Some(whole) = path.to_str() else {

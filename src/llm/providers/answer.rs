@@ -57,12 +57,13 @@ impl Answer {
             self.check_text(known, &finish_reason, body)?;
         }
         let mut response = Response::new(provider, self.text);
+        response.set_details(self.details);
         if known == Some(End::Paused) {
+            response.details_mut().reply = Some(RawJson::new(&String::from_utf8_lossy(body)));
             let warning = "the provider paused this turn before it was done; a conversation goes on \
-                 with the whole reply, which --keep-reply keeps";
+                 with the whole reply, which is in `reply`";
             response.warn(warning);
         }
-        response.set_details(self.details);
         if let Some(media) = self.holds.media_description() {
             response.details_mut().reply = Some(RawJson::new(&String::from_utf8_lossy(body)));
             response.warn(&format!(

@@ -41,7 +41,7 @@ pub enum ConfigAction {
     },
     /// Store a value
     Set {
-        /// Name of the setting, for example llm.model; `batchwright config --help` lists all
+        /// Name of the setting, for example llm.model; `batchwright help config` lists all
         key: String,
         /// The value
         #[arg(allow_hyphen_values = true)]

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::shared::{DataArgs, QueueFileArg, SayArgs};
+use super::shared::{DataArgs, QueueFileArg};
 
 /// Check the queue and its environment, and say what to do
 #[derive(Debug, Args)]
@@ -17,7 +17,4 @@ pub struct DoctorArgs {
 
     #[command(flatten)]
     pub data: DataArgs,
-
-    #[command(flatten)]
-    pub say: SayArgs,
 }

@@ -92,10 +92,6 @@ pub struct ExecPaceArgs {
     /// At the limit its process group gets SIGTERM, and SIGKILL two seconds later [default: no limit]
     #[arg(long, value_name = "TIME", value_parser = seconds)]
     pub timeout: Option<Duration>,
-
-    /// Time that running commands have to finish after Ctrl-C, unless --on-stop kill
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = seconds, hide_short_help = true)]
-    pub grace: Duration,
 }
 
 /// What failures lead to.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use batchwright::files::ExportFormat;
 use clap::Args;
 
-use super::shared::{MORE, SayArgs};
+use super::shared::MORE;
 use super::values::{delimiter, name, one_of};
 
 /// Make a table of results: CSV, Excel, Parquet
@@ -86,9 +86,6 @@ pub struct ExportArgs {
     /// Print the summary, or the error, as JSON
     #[arg(long)]
     pub json: bool,
-
-    #[command(flatten)]
-    pub say: SayArgs,
 }
 
 /// The formats of tables, by their names.

@@ -7,7 +7,7 @@ use batchwright::sources::Split;
 use clap::{Args, ValueEnum};
 
 use super::folder::FolderArgs;
-use super::values::{bytes, delimiter, name, one_of, split};
+use super::values::{delimiter, name, one_of, split};
 
 /// What is read, and how.
 #[derive(Debug, Args)]
@@ -33,7 +33,7 @@ pub struct InputArgs {
     /// a line of JSON. `all` is every column; for JSON it is every field with --template, and otherwise every field
     /// that would be rejected as unknown. Changing this flag does not run finished items again [default of run: all
     /// columns of rows of up to 4 KiB]
-    #[arg(long, value_name = "COLUMNS", value_delimiter = ',', value_parser = name)]
+    #[arg(long, value_name = "COLUMNS", value_delimiter = ',', value_parser = name, hide_short_help = true)]
     pub keep: Vec<String>,
 
     #[command(flatten)]
@@ -48,7 +48,7 @@ pub struct ReadingArgs {
     ///
     /// For standard input, pipes and files with an unknown extension. Default for these: JSON lines if the input
     /// starts with `{`, else text; text that looks like a table or a JSON list is rejected.
-    #[arg(long, value_name = "FORMAT", value_parser = one_of(&FORMATS), hide_possible_values = true)]
+    #[arg(long, value_name = "FORMAT", value_parser = one_of(&FORMATS), hide_possible_values = true, hide_short_help = true)]
     pub format: Option<InputFormat>,
 
     /// Delimiter of a table: one character, or `tab` [default: a comma, or `;`, a tab or `|` if the header and the
@@ -71,38 +71,29 @@ pub struct ReadingArgs {
     #[arg(long, value_name = "NAME", value_parser = name, hide_short_help = true)]
     pub sheet: Option<String>,
 
-    /// Maximum size of an input after it is unpacked (.gz, .zst) or converted (Parquet, Excel), for example 500M
-    /// or 10G [default: 4G, or 64 times the size of the file if that is more]
-    #[arg(long, value_name = "SIZE", value_parser = bytes, hide_short_help = true)]
-    pub max_unpacked: Option<u64>,
-
     /// Column of a table, or field of a line, with the id of each item; every row must then have one [default: id
     /// or custom_id, if present]; `none` makes each id from the request
     #[arg(long, value_name = "NAME", value_parser = name, hide_short_help = true)]
     pub id_column: Option<String>,
 
-    /// Folder to which paths of files in prompts are relative; files outside of it are not read [default: the
-    /// input's folder; for standard input the working folder]
+    /// Folder to which paths of files in prompts are relative; files outside of it are not read, so `/` allows every
+    /// file [default: the input's folder; for standard input the working folder]
     #[arg(long, value_name = "DIR", hide_short_help = true)]
     pub root: Option<PathBuf>,
-
-    /// Allow prompts to name any file that you can read, also outside of --root
-    #[arg(long, hide_short_help = true)]
-    pub allow_outside: bool,
 
     /// Make a prompt of each function, class or lines:N
     ///
     /// file, function, class, lines:N or tokens:N. Functions and classes are found in Python, Rust, JavaScript,
     /// TypeScript and Go. Each is a row with the columns id, path, name, language, lines, start_line and content;
     /// without --template the content is the prompt [default: file]
-    #[arg(long, value_name = "PART", value_parser = split)]
+    #[arg(long, value_name = "PART", value_parser = split, hide_short_help = true)]
     pub split: Option<Split>,
 
     /// Files of a folder: '**/*.py'
     ///
     /// Syntax of .gitignore, for the path below the folder: *.py matches in any folder, /*.py only in the folder
     /// itself. Repeatable. Hidden and ignored files are skipped first.
-    #[arg(long, value_name = "GLOB", value_parser = name)]
+    #[arg(long, value_name = "GLOB", value_parser = name, hide_short_help = true)]
     pub pattern: Vec<String>,
 
     #[command(flatten)]

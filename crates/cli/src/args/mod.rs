@@ -42,7 +42,7 @@ use retry::RetryArgs;
 use run::RunArgs;
 use scan::ScanArgs;
 use serve::ServeArgs;
-use shared::StoreArgs;
+use shared::{SayArgs, StoreArgs};
 use shell::CompletionsArgs;
 use simulate::SimulateArgs;
 use status::StatusArgs;
@@ -54,6 +54,9 @@ use work::WorkArgs;
 #[derive(Debug, Parser)]
 #[command(name = "batchwright", version, arg_required_else_help = true)]
 pub struct Cli {
+    #[command(flatten)]
+    pub say: SayArgs,
+
     #[command(subcommand)]
     pub command: Command,
 }
@@ -112,18 +115,23 @@ impl Command {
         Some((data.data_dir.as_deref(), &mut data.store))
     }
 
-    /// Whether an error is printed as JSON in addition, and whether only as JSON.
-    pub fn error_form(&mut self) -> (bool, bool) {
+    /// Whether an error is printed as JSON, too.
+    pub fn json(&self) -> bool {
         match self {
-            Self::Work(args) => (args.json, args.show.say.quiet),
-            Self::Config(args) => (args.json, false),
-            Self::Submit(args) => (args.json, args.show.say.quiet),
-            Self::Status(args) => (args.json, args.say.quiet),
-            Self::Results(args) => (false, args.say.quiet),
-            Self::Cancel(args) => args.common.error_form(),
-            Self::Retry(args) => args.common.error_form(),
-            Self::Doctor(args) => (args.json, args.say.quiet),
-            _ => (false, false),
+            Self::Run(args) => args.json,
+            Self::Work(args) => args.json,
+            Self::Config(args) => args.json,
+            Self::Submit(args) => args.json,
+            Self::Status(args) => args.json,
+            Self::Export(args) => args.json,
+            Self::Scan(args) => args.json,
+            Self::Exec(args) => args.results.json,
+            Self::Cancel(args) => args.common.json,
+            Self::Retry(args) => args.common.json,
+            Self::Doctor(args) => args.json,
+            Self::Providers(args) => args.json,
+            Self::Simulate(args) => args.json,
+            Self::Serve(_) | Self::Results(_) | Self::Token(_) | Self::Completions(_) => false,
         }
     }
 }

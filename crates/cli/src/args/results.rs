@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::shared::{DataArgs, MORE, QueueFileArg, SayArgs};
+use super::shared::{DataArgs, MORE, QueueFileArg};
 
 /// Move the results of a process from the queue to a file
 ///
@@ -42,7 +42,4 @@ pub struct ResultsArgs {
 
     #[command(flatten)]
     pub data: DataArgs,
-
-    #[command(flatten)]
-    pub say: SayArgs,
 }

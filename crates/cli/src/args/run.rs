@@ -1,14 +1,13 @@
 //! The arguments of `batchwright run`.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use batchwright::{ErrorPolicy, Usd};
 use clap::{ArgGroup, Args, ValueEnum};
 
 use super::input::InputArgs;
 use super::shared::{MORE, MemoryArgs, PromptArgs, ProviderArgs, ShowArgs};
-use super::values::{at_least_one, dollars, seconds, words_for};
+use super::values::{at_least_one, dollars, words_for};
 
 /// Run prompts to completion; run the same command again to resume
 ///
@@ -24,7 +23,7 @@ pub struct RunArgs {
     /// File for the results; run the same again to resume
     ///
     /// Without it, results go to standard output, and the run cannot be resumed.
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(help_heading = None::<&str>, short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
 
     #[command(flatten)]
@@ -36,18 +35,8 @@ pub struct RunArgs {
     /// Batch API, at half the price within a day. If the provider has no such API, the flag is rejected, and the
     /// setting means `sync`. `local` and `extract` always use `sync` [env:
     /// BATCHWRIGHT_BULK_STRATEGY] [config: llm.bulk_strategy] [default: sync]
-    #[arg(help_heading = "Provider", long, value_name = "NAME", value_parser = words_for("llm.bulk_strategy"))]
+    #[arg(help_heading = None::<&str>, long, value_name = "NAME", value_parser = words_for("llm.bulk_strategy"))]
     pub strategy: Option<String>,
-
-    /// Use the provider's prompt cache: auto, always or never
-    ///
-    /// The provider bills less for the beginning of a prompt that it has read before. `auto` uses the cache for
-    /// system texts of at least 1,024 tokens at the provider's own address, because other servers may reject the marks;
-    /// `always` uses it at every address. If all prompts share their system text, one of them is sent first
-    /// [env: BATCHWRIGHT_CACHE_PROMPT] [config: llm.cache_prompt] [default: auto]
-    #[arg(help_heading = "Provider", long, value_name = "WHEN", value_parser = words_for("llm.cache_prompt"),
-        hide_short_help = true)]
-    pub cache_prompt: Option<String>,
 
     #[command(flatten)]
     pub prompt: PromptArgs,
@@ -65,21 +54,13 @@ pub struct RunArgs {
     /// Send nothing; print what would be done
     ///
     /// The input is checked as before a real run, and its tokens and cost are estimated. No key is needed.
-    #[arg(help_heading = "Results", long)]
+    #[arg(help_heading = None::<&str>, long)]
     pub dry_run: bool,
-
-    /// With --dry-run: print the first N requests
-    ///
-    /// Each is one line of JSON on standard output, with its id, URL and body; with --json they are in `requests`.
-    /// Keys are not printed
-    #[arg(help_heading = "Results", long = "show", value_name = "N", requires = "dry_run",
-        value_parser = at_least_one, hide_short_help = true)]
-    pub shown_requests: Option<usize>,
 
     /// Send at most this many items in this run
     ///
     /// If they all succeed, the exit code is 0 even if other items remain.
-    #[arg(help_heading = "Results", long, value_name = "N", value_parser = at_least_one)]
+    #[arg(help_heading = "Results", long, value_name = "N", value_parser = at_least_one, hide_short_help = true)]
     pub max_items: Option<usize>,
 
     /// Maximum cost of this output in US dollars
@@ -87,7 +68,7 @@ pub struct RunArgs {
     /// Before each call, the most that it can cost is reserved, by the price of the model, the length of the request
     /// and --max-tokens (or the model's own maximum). The run stops when the next call could exceed the budget. What
     /// was spent is in OUTPUT.budget and counts when the run is resumed, also after a crash
-    #[arg(help_heading = "Pace", long, alias = "max-cost", value_name = "USD", value_parser = dollars)]
+    #[arg(help_heading = None::<&str>, long, alias = "max-cost", value_name = "USD", value_parser = dollars)]
     pub budget: Option<Usd>,
 
     /// continue, stop, or stop-critical (the default)
@@ -97,33 +78,28 @@ pub struct RunArgs {
     /// called again.
     #[arg(help_heading = "Results", long, value_name = "POLICY", value_enum,
         default_value_t = OnError::StopCritical, hide_default_value = true,
-        hide_possible_values = true)]
+        hide_possible_values = true, hide_short_help = true)]
     pub on_error: OnError,
 
     /// Print the summary, or the error, as JSON (with -o)
     ///
     /// The summary goes to standard output as one JSON object; so does an error that prevents the
     /// run: {"error": {"kind": …, "message": …}, "exit_code": N}.
-    #[arg(help_heading = "Results", long, requires = "without_results")]
+    #[arg(
+        help_heading = "Results",
+        long,
+        requires = "without_results",
+        hide_short_help = true
+    )]
     pub json: bool,
 
-    /// Do not send failed items of earlier runs again
-    #[arg(help_heading = "Results", long, hide_short_help = true)]
-    pub keep_failed: bool,
-
-    /// Send items with an unusable reply again
+    /// Items to send again: failed, none or all
     ///
-    /// Earlier runs received and paid for a reply without a usable answer, for example an image without text. Each
-    /// of these items is billed again
-    #[arg(help_heading = "Results", long, hide_short_help = true)]
-    pub ask_again: bool,
-
-    /// Send changed items again without confirmation
-    ///
-    /// On a terminal, a run asks for confirmation before it sends more than 20 answered items again because their
-    /// requests changed. Each is billed again. Without a terminal it does not ask
-    #[arg(help_heading = "Results", long, short = 'y', hide_short_help = true)]
-    pub yes: bool,
+    /// `failed`: those that failed in earlier runs, but not those whose reply was paid for and has no usable answer, for
+    /// example an image without text. `all`: these too; each is billed again. `none`: no failed item
+    #[arg(help_heading = "Results", long, value_name = "WHAT", value_enum, default_value_t = Resend::Failed,
+        hide_default_value = true, hide_possible_values = true, hide_short_help = true)]
+    pub resend: Resend,
 
     /// With `--strategy batch`: exit when everything is submitted; run the same command later to collect the
     /// results
@@ -154,14 +130,14 @@ pub struct PaceArgs {
     /// `auto` starts at 5 and increases up to 256 while throughput grows and the provider does not reject calls
     /// [env: BATCHWRIGHT_SYNC_CONCURRENCY] [config: llm.sync_concurrency] [default: a local server's slots or 1,
     /// else auto]
-    #[arg(short = 'j', long, value_name = "N", value_parser = words_for("llm.sync_concurrency"))]
+    #[arg(help_heading = None::<&str>, short = 'j', long, value_name = "N", value_parser = words_for("llm.sync_concurrency"))]
     pub concurrency: Option<String>,
 
     /// Requests per minute
     ///
     /// [env: RATE_LIMIT_REQUESTS_PER_MINUTE] [config: llm.requests_per_minute] [default: detected from the
     /// provider's replies]
-    #[arg(long, value_name = "N", value_parser = words_for("llm.requests_per_minute"))]
+    #[arg(long, value_name = "N", value_parser = words_for("llm.requests_per_minute"), hide_short_help = true)]
     pub rpm: Option<String>,
 
     /// Tokens per minute [env: RATE_LIMIT_TOKENS_PER_MINUTE] [config: llm.tokens_per_minute] [default: detected]
@@ -180,10 +156,13 @@ pub struct PaceArgs {
     /// provider, key and model [env: BATCHWRIGHT_HOME] [default: the platform's data folder]
     #[arg(long, value_name = "DIR", hide_short_help = true)]
     pub data_dir: Option<PathBuf>,
+}
 
-    /// Time that calls in flight have to finish after Ctrl-C
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = seconds, hide_short_help = true)]
-    pub grace: Duration,
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Resend {
+    Failed,
+    None,
+    All,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -29,10 +29,6 @@ pub struct ScanArgs {
     #[command(flatten)]
     pub files: FolderArgs,
 
-    /// Check only names and sizes; open no file
-    #[arg(long, conflicts_with_all = ["split", "units"])]
-    pub no_check: bool,
-
     /// Count the prompts of `run`: function, lines:N …
     ///
     /// file, function, class, lines:N or tokens:N. Files that cannot be split are skipped, with the reason.

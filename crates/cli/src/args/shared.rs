@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use super::values::{bytes, name, temperature, text_or_file};
 
 /// The end of the short help.
-pub const MORE: &str = "--help also shows rare flags, examples and exit codes.";
+pub const MORE: &str = "All flags, examples and exit codes: batchwright help COMMAND";
 
 /// Flags that select the provider.
 #[derive(Debug, Args)]
@@ -18,28 +18,19 @@ pub struct ProviderArgs {
     /// Provider to use; `batchwright providers` lists them
     ///
     /// [env: BATCHWRIGHT_PROVIDER] [config: llm.provider] [default: the first usable one]
-    #[arg(long, value_name = "NAME", value_parser = name)]
+    #[arg(help_heading = None::<&str>, long, value_name = "NAME", value_parser = name)]
     pub provider: Option<String>,
 
     /// Model for prompts that name none
     ///
     /// It is part of the request hash: with another model, items run again. BATCHWRIGHT_MODEL and the setting
     /// llm.model set a default instead; changing it runs nothing again.
-    #[arg(long, value_name = "NAME", value_parser = name)]
+    #[arg(help_heading = None::<&str>, long, value_name = "NAME", value_parser = name)]
     pub model: Option<String>,
 
     /// Address of the provider's API
-    #[arg(long, value_name = "URL", value_parser = name)]
+    #[arg(help_heading = None::<&str>, long, value_name = "URL", value_parser = name)]
     pub base_url: Option<String>,
-
-    /// File with the API key
-    ///
-    /// Of the provider that --provider or its setting names, instead of the key in the environment, and not of a
-    /// fallback. Only your user should have access to the file. Without the flag, the key comes from the provider's
-    /// variable, such as OPENAI_API_KEY, from the file that OPENAI_API_KEY_FILE names, or from a credential of systemd
-    /// with the name OPENAI_API_KEY.
-    #[arg(long, value_name = "FILE", hide_short_help = true)]
-    pub api_key_file: Option<PathBuf>,
 
     /// Header for every call, as 'Name: value'
     ///
@@ -53,9 +44,14 @@ pub struct ProviderArgs {
     /// Next providers for failed items: groq:MODEL,extract
     ///
     /// Providers to try when the first one fails an item permanently, separated by commas, each with its model:
-    /// groq:MODEL,extract. Blocked prompts and refused answers do not fail over unless --fallback-blocked is set
+    /// groq:MODEL,extract. Blocked prompts and refused answers do not fail over
     /// [env: BATCHWRIGHT_FALLBACK] [config: llm.fallback] [default: none]
-    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    #[arg(
+        long,
+        value_name = "NAMES",
+        value_delimiter = ',',
+        hide_short_help = true
+    )]
     pub fallback: Option<Vec<String>>,
 
     /// File with prices of models
@@ -65,10 +61,6 @@ pub struct ProviderArgs {
     /// comes first [env: BATCHWRIGHT_PRICES] [config: llm.prices] [default: none]
     #[arg(long, value_name = "FILE", hide_short_help = true)]
     pub prices: Option<String>,
-
-    /// Also try the next provider of --fallback if one blocked the prompt or refused to answer
-    #[arg(long, hide_short_help = true)]
-    pub fallback_blocked: bool,
 }
 
 /// Flags that apply to each prompt.
@@ -81,26 +73,26 @@ pub struct PromptArgs {
     /// reads the template from a file. Conditions, loops and filters are those of Jinja: {% if lines > 40
     /// %}Briefly: {% endif %}{{content|trim}}. Fields of CSV are strings there: stars|int > 3. Write a name with
     /// blanks as {{row["Review Text"]}}
-    #[arg(long, value_name = "TEXT", value_parser = text_or_file)]
+    #[arg(help_heading = None::<&str>, long, value_name = "TEXT", value_parser = text_or_file)]
     pub template: Option<String>,
 
     /// System text for prompts without their own
     ///
     /// @FILE reads it from a file.
-    #[arg(long, value_name = "TEXT", value_parser = text_or_file)]
+    #[arg(long, value_name = "TEXT", value_parser = text_or_file, hide_short_help = true)]
     pub system: Option<String>,
 
     /// Request answers that fit a JSON Schema
     ///
     /// FILE, @FILE, or the schema itself, which begins with `{`. If an answer does not fit, it is requested once
     /// more with a description of the error, and then fails. Lines with a `response_format` keep theirs.
-    #[arg(long, value_name = "FILE", conflicts_with = "json_mode")]
+    #[arg(help_heading = None::<&str>, long, value_name = "FILE", conflicts_with = "json_mode")]
     pub json_schema: Option<PathBuf>,
 
     /// Maximum number of tokens of an answer
     ///
     /// [default: the provider's; 4096 for Anthropic, which requires one]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), hide_short_help = true)]
     pub max_tokens: Option<u32>,
 
     /// complete (the default), or embed
@@ -108,19 +100,13 @@ pub struct PromptArgs {
     /// What to request: `complete`, an answer to each prompt, or `embed`, its embedding; many embeddings share a
     /// call.
     #[arg(long, value_name = "TASK", value_enum, default_value_t = TaskArg::Complete,
-        hide_default_value = true, hide_possible_values = true)]
+        hide_default_value = true, hide_possible_values = true, hide_short_help = true)]
     pub task: TaskArg,
 
     /// Request answers that are JSON objects, also in the system text if the prompt does not mention JSON. Any
     /// other answer is requested once more and then fails
     #[arg(long, hide_short_help = true)]
     pub json_mode: bool,
-
-    /// Add the provider's whole reply to each result, as `reply`
-    ///
-    /// This includes data for which a result has no field. Finished items do not run again if you add this flag.
-    #[arg(help_heading = "Results", long, hide_short_help = true)]
-    pub keep_reply: bool,
 
     /// Randomness, 0 to 2 [default: the provider's]
     #[arg(long, value_name = "X", value_parser = temperature, hide_short_help = true)]
@@ -140,10 +126,6 @@ pub struct PromptArgs {
     /// not have, and sets the price of each.
     #[arg(long, value_name = "TIER", value_parser = name, hide_short_help = true)]
     pub service_tier: Option<String>,
-
-    /// Dimensions of an embedding, with --task embed [default: the model's own]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), hide_short_help = true)]
-    pub dimensions: Option<u32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -156,10 +138,6 @@ pub enum TaskArg {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Display")]
 pub struct ShowArgs {
-    /// Flags for messages and progress.
-    #[command(flatten)]
-    pub say: SayArgs,
-
     /// Progress on standard error: `auto` shows a bar on a terminal, and otherwise a line from time to time
     #[arg(long, value_name = "WHEN", value_enum, default_value_t = When::Auto, hide_short_help = true)]
     pub progress: When,
@@ -289,10 +267,6 @@ pub struct BatchProviderArgs {
     #[arg(long, value_name = "URL", value_parser = name)]
     pub base_url: Option<String>,
 
-    /// File with the API key, if the run had one
-    #[arg(long, value_name = "FILE")]
-    pub api_key_file: Option<PathBuf>,
-
     /// Header for every call, as 'Name: value'
     ///
     /// For this provider, as with run and work: repeatable, and @FILE reads one per line. Needed if a header
@@ -304,39 +278,31 @@ pub struct BatchProviderArgs {
 impl BatchProviderArgs {
     /// True when no flag is set.
     pub fn is_empty(&self) -> bool {
-        self.base_url.is_none() && self.api_key_file.is_none() && self.header.is_empty()
+        self.base_url.is_none() && self.header.is_empty()
     }
 }
 
-/// Flags for messages.
+/// Flags for messages, which every command has.
 #[derive(Debug, Args)]
 pub struct SayArgs {
     /// Print only errors
-    #[arg(short, long)]
+    #[arg(short, long, global = true, help_heading = "Display")]
     pub quiet: bool,
 
-    /// Print more detail; -vv prints the most
+    /// Minimum log level: error, warn, info or debug
     ///
-    /// Bodies and keys are never logged.
-    #[arg(short, long, action = clap::ArgAction::Count)]
-    pub verbose: u8,
-
-    /// Minimum log level; overrides -q, -v and RUST_LOG
+    /// Overrides -q and RUST_LOG. Bodies and keys are never logged.
     #[arg(
         long,
         value_name = "LEVEL",
         value_enum,
         ignore_case = true,
+        global = true,
+        help_heading = "Display",
+        hide_possible_values = true,
         hide_short_help = true
     )]
     pub log_level: Option<LogLevel>,
-
-    /// Format of standard error: text, or one JSON object per line
-    ///
-    /// JSON has the fields `timestamp`, `level`, `target` and `message`, and the fields of the event, for example
-    /// `gen_ai.provider.name`. Names follow OpenTelemetry where it defines them.
-    #[arg(long, value_name = "FORM", value_enum, default_value_t = LogFormat::Text, hide_short_help = true)]
-    pub log_format: LogFormat,
 }
 
 /// How bad an event must be to be logged.
@@ -348,12 +314,6 @@ pub enum LogLevel {
     Debug,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    Text,
-    Json,
-}
-
 /// Flags of the commands that change a process.
 #[derive(Debug, Args)]
 pub struct ProcessArgs {
@@ -363,14 +323,4 @@ pub struct ProcessArgs {
     /// Print the numbers, or the error, as JSON
     #[arg(long)]
     pub json: bool,
-
-    #[command(flatten)]
-    pub say: SayArgs,
-}
-
-impl ProcessArgs {
-    /// Whether an error is printed as JSON in addition, and whether only as JSON.
-    pub fn error_form(&self) -> (bool, bool) {
-        (self.json, self.say.quiet)
-    }
 }

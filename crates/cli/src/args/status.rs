@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::shared::{DataArgs, QueueFileArg, SayArgs};
+use super::shared::{DataArgs, QueueFileArg};
 
 /// Show what is queued, running, done and failed
 #[derive(Debug, Args)]
@@ -26,7 +26,4 @@ pub struct StatusArgs {
 
     #[command(flatten)]
     pub data: DataArgs,
-
-    #[command(flatten)]
-    pub say: SayArgs,
 }

@@ -1,21 +1,42 @@
 //! The arguments of `batchwright submit`.
 
-use batchwright::files::InputFormat;
 use batchwright::queue::PRIORITIES;
 use batchwright::{ProcessId, Usd};
 use batchwright_jobs::JobTypes;
-use clap::{Arg, Args};
+use clap::Args;
 
-use super::input::{BadRows, InputArgs};
-use super::shared::{DataArgs, MORE, PromptArgs, ShowArgs, TaskArg};
+use super::input::InputArgs;
+use super::shared::{DataArgs, MORE, PromptArgs, ShowArgs};
 use super::values::{dollars, name};
+
+/// Flags about prompts or their requests, and for other input than lines of JSON.
+const OF_PROMPTS: [&str; 18] = [
+    "model",
+    "template",
+    "system",
+    "json_schema",
+    "json_mode",
+    "max_tokens",
+    "temperature",
+    "extra",
+    "service_tier",
+    "task",
+    "bad_rows",
+    "keep",
+    "root",
+    "split",
+    "pattern",
+    "delimiter",
+    "quotes",
+    "sheet",
+];
 
 /// Put prompts on the queue; print the id of their process
 ///
 /// INPUT is checked completely before anything is queued, as with `run`. Nothing is sent: `batchwright work` does
 /// that, now or later, here or in another terminal. Either all prompts are queued or none.
 #[derive(Debug, Args)]
-#[command(after_help = MORE, after_long_help = include_str!("../../data/help/submit.txt"), mut_arg("types", type_flag))]
+#[command(after_help = MORE, after_long_help = include_str!("../../data/help/submit.txt"))]
 pub struct SubmitArgs {
     #[command(flatten)]
     pub input: InputArgs,
@@ -28,6 +49,11 @@ pub struct SubmitArgs {
 
     #[command(flatten)]
     pub prompt: PromptArgs,
+
+    /// Type of the jobs, if they are not prompts
+    #[arg(help_heading = "Queue", long = "type", value_name = "TYPE", long_help = types(), value_parser = name,
+        conflicts_with_all = OF_PROMPTS)]
+    pub job_type: Option<String>,
 
     /// Priority of the jobs, 1 to 10
     ///
@@ -74,86 +100,14 @@ pub struct SubmitArgs {
     pub show: ShowArgs,
 }
 
-impl SubmitArgs {
-    /// The type of the jobs whose payloads the lines contain, if they are not prompts: the value of `--type`, unless
-    /// that is a type of files in a folder.
-    pub fn job_type(&self) -> Option<&str> {
-        let name = self.input.reading.folder.types.first()?;
-        let known = JobTypes::new().get(name).is_ok();
-        let of_files = self.input.files.iter().any(|path| path.is_dir());
-        (known || !of_files).then_some(name)
-    }
-
-    /// A flag about prompts or their requests, if one is given.
-    pub fn prompt_flag(&self) -> Option<&'static str> {
-        let (prompt, input) = (&self.prompt, &self.input);
-        let reading = &input.reading;
-        let given = [
-            (self.model.is_some(), "--model"),
-            (prompt.template.is_some(), "--template"),
-            (prompt.system.is_some(), "--system"),
-            (prompt.json_schema.is_some(), "--json-schema"),
-            (prompt.json_mode, "--json-mode"),
-            (prompt.max_tokens.is_some(), "--max-tokens"),
-            (prompt.temperature.is_some(), "--temperature"),
-            (prompt.extra.is_some(), "--extra"),
-            (prompt.service_tier.is_some(), "--service-tier"),
-            (prompt.dimensions.is_some(), "--dimensions"),
-            (prompt.keep_reply, "--keep-reply"),
-            (matches!(prompt.task, TaskArg::Embed), "--task"),
-            (input.bad_rows == BadRows::Skip, "--bad-rows"),
-            (!input.keep.is_empty(), "--keep"),
-            (reading.root.is_some(), "--root"),
-            (reading.allow_outside, "--allow-outside"),
-            (reading.split.is_some(), "--split"),
-            (!reading.pattern.is_empty(), "--pattern"),
-        ];
-        given
-            .into_iter()
-            .find(|(given, _)| *given)
-            .map(|(_, flag)| flag)
-    }
-}
-
-impl SubmitArgs {
-    /// A flag for reading other formats than lines of JSON, if one is given.
-    pub fn other_input_flag(&self) -> Option<&'static str> {
-        let reading = &self.input.reading;
-        let is_utf8 = |name: &String| ["utf-8", "utf8"].contains(&&*name.to_ascii_lowercase());
-        let given = [
-            (
-                reading.format.is_some_and(|it| it != InputFormat::Jsonl),
-                "--format",
-            ),
-            (
-                reading.encoding.as_ref().is_some_and(|name| !is_utf8(name)),
-                "--encoding",
-            ),
-            (reading.delimiter.is_some(), "--delimiter"),
-            (reading.quotes.is_some(), "--quotes"),
-            (reading.sheet.is_some(), "--sheet"),
-        ];
-        given
-            .into_iter()
-            .find(|(given, _)| *given)
-            .map(|(_, flag)| flag)
-    }
-}
-
-fn type_flag(flag: Arg) -> Arg {
+fn types() -> String {
     let lines = JobTypes::new().all().into_iter();
     let lines = lines.map(|one| format!("\n  {}: {}", one.name(), one.description()));
-    let long = format!(
+    format!(
         "Type of the jobs, if they are not prompts\n\nEach line of INPUT is then a JSON object, the payload of a job; an `id` in \
-         it names the job. docs/jobs.md describes the payloads of these types:{}\n\nFor a folder: only files of this type, \
-         by ripgrep's names: py, rust, js, ts, go, md …",
+         it names the job. docs/jobs.md describes the payloads of these types:{}",
         lines.collect::<String>()
-    );
-    flag.help("Type of the jobs, if they are not prompts")
-        .long_help(long)
-        .help_heading("Queue")
-        .value_name("TYPE")
-        .hide_short_help(false)
+    )
 }
 
 /// A number, or a word for one.

@@ -1,6 +1,5 @@
 //! Parses values of command-line arguments.
 
-use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use batchwright::Usd;
@@ -91,14 +90,6 @@ pub fn name(text: &str) -> Result<String, String> {
     match text.trim() {
         "" => Err("the name is empty; give a name, or omit the flag".to_owned()),
         name => Ok(name.to_owned()),
-    }
-}
-
-/// Number of threads that read files.
-pub fn threads(text: &str) -> Result<NonZeroUsize, String> {
-    match text.trim().parse::<NonZeroUsize>() {
-        Ok(threads) if threads.get() <= 256 => Ok(threads),
-        _ => Err("write a number from 1 to 256".to_owned()),
     }
 }
 

@@ -4,7 +4,7 @@
 use std::env;
 
 use batchwright::config::SettingKey;
-use clap::{Arg, Command, CommandFactory};
+use clap::{Arg, ArgAction, Command, CommandFactory};
 
 use super::Cli;
 
@@ -32,12 +32,18 @@ const OTHERS: [&str; 9] = [
     "BATCHWRIGHT_CONFINE",
 ];
 
-/// The program's commands. If `is_set` is true for the variable of a flag, the flag gets its value unless it is given.
+/// The program's commands, whose `--help` is short; `batchwright help COMMAND` has all. If `is_set` is true for the variable of a flag, the flag gets its value unless it is given.
 pub fn command(is_set: &dyn Fn(&str) -> bool) -> Command {
     with_variables(Cli::command(), is_set)
 }
 
 fn with_variables(command: Command, is_set: &dyn Fn(&str) -> bool) -> Command {
+    let help = Arg::new("help")
+        .short('h')
+        .long("help")
+        .action(ArgAction::HelpShort)
+        .help("Print help");
+    let command = command.disable_help_flag(true).arg(help);
     let command = command.mut_args(|arg| match variable(&arg).filter(|name| is_set(name)) {
         Some(name) => arg.env(name).hide_env(true),
         None => arg,
@@ -115,7 +121,6 @@ mod tests {
         let run = [
             "BATCHWRIGHT_BASE_URL",
             "BATCHWRIGHT_DATA_DIR",
-            "BATCHWRIGHT_LOG_LEVEL",
             "BATCHWRIGHT_PROGRESS",
         ];
         let mut found = named("run");
@@ -125,9 +130,10 @@ mod tests {
             "BATCHWRIGHT_DATA_DIR",
             "BATCHWRIGHT_STORE",
             "BATCHWRIGHT_REDIS",
-            "BATCHWRIGHT_LOG_LEVEL",
         ];
         assert_eq!(named("status"), status);
+        let of_all: Vec<_> = cli.get_arguments().filter_map(Arg::get_env).collect();
+        assert_eq!(of_all, ["BATCHWRIGHT_LOG_LEVEL"]);
     }
 
     #[test]

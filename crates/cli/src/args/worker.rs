@@ -1,12 +1,11 @@
 //! The arguments of `work` and `serve` that configure a worker of the queue.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::Args;
 
 use super::shared::{MemoryArgs, ProviderArgs, StoreArgs};
-use super::values::{seconds, words_for};
+use super::values::words_for;
 
 #[derive(Debug, Args)]
 pub struct WorkerArgs {
@@ -74,11 +73,6 @@ pub struct WorkerArgs {
         hide_short_help = true
     )]
     pub audio_dir: Option<PathBuf>,
-
-    /// Time that calls in flight have to finish after Ctrl-C
-    #[arg(help_heading = "Queue", long, value_name = "TIME", default_value = "30s", value_parser = seconds,
-        hide_short_help = true)]
-    pub grace: Duration,
 
     /// Sync every result to the disk, so that it survives a power failure
     #[arg(help_heading = "Queue", long, hide_short_help = true)]

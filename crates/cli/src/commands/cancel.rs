@@ -5,7 +5,7 @@ use batchwright::files::RunStore;
 use batchwright::plan::ProviderOptions;
 use batchwright::queue::{JobCounts, ProcessState, WorkerSettings};
 use batchwright::unstable::Optional;
-use batchwright::{Context, JobQueue, LlmConfig, ProcessId, Worker};
+use batchwright::{Context, JobQueue, ProcessId, Worker};
 use serde_json::{Value, json};
 
 use crate::args::cancel::CancelArgs;
@@ -13,26 +13,29 @@ use crate::args::shared::DataArgs;
 use crate::batches;
 use crate::command_line::quoted;
 use crate::display;
-use crate::exit::{Exit, Refusal};
+use crate::exit::{Early, Exit, Refusal};
 use crate::format::{count, span};
 use crate::provider::own_of_batches;
 use crate::queue::failed;
 use crate::run_process;
-use crate::runs;
 use crate::settings::refused;
 
-pub fn execute(args: &CancelArgs) -> Exit {
-    args.common.carry_out(|| try_cancel(args))
+pub fn execute(args: &CancelArgs) -> Result<Exit, Early> {
+    let (queue, process) = args.common.data.process(args.process.as_deref())?;
+    let done = if args.delete {
+        delete(args, queue, &process)?
+    } else {
+        cancel(args, &queue, process)?
+    };
+    Ok(args.common.report(done))
 }
 
-fn try_cancel(args: &CancelArgs) -> Result<(String, Value), Refusal> {
-    let data = &args.common.data;
-    let own = own_of_batches(&args.at, data)?;
-    let (queue, process) = data.process(args.process.as_deref())?;
-    let id = process.process_id;
-    if args.delete {
-        return delete(args, queue, &process, own);
-    }
+fn cancel(
+    args: &CancelArgs,
+    queue: &JobQueue,
+    process: ProcessState,
+) -> Result<(String, Value), Refusal> {
+    let (data, id) = (&args.common.data, process.process_id);
     if !process.sealed {
         // If it were cancelled and requeued later, this part would count as complete.
         return Err(Refusal::usage(format!(
@@ -44,19 +47,37 @@ fn try_cancel(args: &CancelArgs) -> Result<(String, Value), Refusal> {
     }
     let before = answered(&process.counts);
     let cancelled = queue.cancel(id).map_err(failed)?;
-    let batches = cancel_batches(args, &queue, id, own)?;
+    let batches = cancel_batches(args, queue, id)?;
     let now = queue.process(id).map_err(failed)?.unwrap_or(process);
+    let counts = &now.counts;
     let cancelled = if batches.any {
-        now.counts.cancelled
+        counts.cancelled
     } else {
         cancelled
     };
-    let line = summary(data, &now, &batches, cancelled, before);
+    let mut line = format!("{} jobs cancelled", count(cancelled));
+    let came = answered(counts).saturating_sub(before);
+    if batches.any && came > 0 {
+        let came = count(came);
+        line.push_str(&format!(
+            "; meanwhile {came} results arrived from its batches and are billed"
+        ));
+    }
+    if counts.in_progress > 0 {
+        let running = count(counts.in_progress);
+        line.push_str(&format!(
+            "; {running} are running: they finish and are not retried"
+        ));
+    }
+    line.push_str(&batches.lines(data));
+    if counts.finished() > counts.consumed && now.info.collector.is_none() {
+        line.push_str(&to_take(data, &now));
+    }
     let facts = json!({
         "process_id": id,
         "cancelled": cancelled,
-        "in_progress": now.counts.in_progress,
-        "at_provider": now.counts.at_provider,
+        "in_progress": counts.in_progress,
+        "at_provider": counts.at_provider,
         "batches": batches.left.len(),
     });
     Ok((line, facts))
@@ -67,7 +88,6 @@ fn delete(
     args: &CancelArgs,
     queue: JobQueue,
     process: &ProcessState,
-    own: Option<LlmConfig>,
 ) -> Result<(String, Value), Refusal> {
     let (data, id) = (&args.common.data, process.process_id);
     if let Some(line) = run_process::collected_by_server(process) {
@@ -75,7 +95,7 @@ fn delete(
         return Err(Refusal::usage(format!("{line}. To cancel it: {cancel}")));
     }
     queue.cancel(id).map_err(failed)?;
-    let batches = cancel_batches(args, &queue, id, own)?;
+    let batches = cancel_batches(args, &queue, id)?;
     let now = queue.process(id).map_err(failed)?;
     let now = now.as_ref().unwrap_or(process);
     let came = answered(&now.counts).saturating_sub(answered(&process.counts));
@@ -89,47 +109,15 @@ fn delete(
     }
     let deleted = queue.delete(id).map_err(failed)?;
     drop(queue);
-    if let Some(output) = data.queue.as_deref().and_then(runs::output_of) {
-        RunStore::tidy(&output);
+    let store = data.queue.as_deref();
+    let store = store.filter(|store| store.extension().is_some_and(|e| e == "batchwright"));
+    if let Some(store) = store {
+        RunStore::tidy(&store.with_extension(""));
     }
     let line = format!("process {id} is deleted with {} jobs", count(deleted));
     let left = batches.left.len();
     let facts = json!({"process_id": id, "deleted": deleted, "batches": left});
-    Ok((line + &batches.lines(data, id, true), facts))
-}
-
-/// What was cancelled, and what to do with the results. `results_before` were there before the cancellation.
-fn summary(
-    data: &DataArgs,
-    now: &ProcessState,
-    batches: &CancelledBatches,
-    cancelled: u64,
-    results_before: u64,
-) -> String {
-    let (id, counts) = (now.process_id, &now.counts);
-    let mut line = format!("{} jobs cancelled", count(cancelled));
-    let came = answered(counts).saturating_sub(results_before);
-    if batches.any && came > 0 {
-        let came = count(came);
-        line.push_str(&format!(
-            "; meanwhile {came} results arrived from its batches and are billed"
-        ));
-    }
-    if counts.in_progress > 0 {
-        let running = count(counts.in_progress);
-        line.push_str(&format!(
-            "; {running} are running: they finish and are not retried"
-        ));
-    }
-    line.push_str(&batches.lines(data, id, false));
-    if counts.finished() > counts.consumed && now.info.collector.is_none() {
-        line.push_str(&to_take(data, now));
-        if counts.cancelled + counts.failed > 0 {
-            let again = data.command(&format!("retry {id}"));
-            line.push_str(&format!("\n  to put them back:      {again}"));
-        }
-    }
-    line
+    Ok((line + &batches.lines(data), facts))
 }
 
 /// The command that takes the results of a process.
@@ -164,20 +152,17 @@ fn cancel_batches(
     args: &CancelArgs,
     queue: &JobQueue,
     id: ProcessId,
-    own: Option<LlmConfig>,
 ) -> Result<CancelledBatches, Refusal> {
+    let data = &args.common.data;
+    let own = own_of_batches(&args.at, data)?;
     let read = || queue.batches(Some(id)).map_err(failed);
     let before = read()?;
     if before.iter().any(|batch| !batch.attended) {
-        let common = &args.common;
-        common.say.say(&format!(
-            "cancelling its batches, for up to {}",
-            span(args.wait)
-        ));
-        let settings = common.data.settings()?;
+        let time = span(args.wait);
+        display::note(format!("cancelling its batches, for up to {time}"));
+        let settings = data.settings()?;
         let batches = settings.batch_settings().map_err(refused)?;
-        let options =
-            ProviderOptions::new().set(common.data.folder().ok(), ProviderOptions::data_dir);
+        let options = ProviderOptions::new().set(data.folder().ok(), ProviderOptions::data_dir);
         let worker = Worker::new(queue)
             .processes([id])
             .batch_clients(clients_by_account(own))
@@ -204,59 +189,30 @@ fn cancel_batches(
 }
 
 impl CancelledBatches {
-    /// Lines about the remaining batches and their workers.
-    fn lines(&self, data: &DataArgs, id: ProcessId, deleted: bool) -> String {
-        let (attended, alone): (Vec<_>, Vec<_>) =
-            self.left.iter().partition(|batch| batch.attended);
+    /// Lines about abandoned results, and about the remaining batches.
+    fn lines(&self, data: &DataArgs) -> String {
         let mut out = String::new();
         for batch in &self.given_up {
             let name = batch.remote_id.as_deref().unwrap_or(&batch.label);
-            let why = batch
-                .problem
-                .as_deref()
-                .unwrap_or("the provider did not have them");
+            let problem = batch.problem.as_deref();
+            let why = problem.unwrap_or("the provider did not have them");
             out.push_str(&format!(
-                "\n  batch {name} at {}: its missing results are abandoned, although \
-                 they were billed: {why}",
+                "\n  batch {name} at {}: its missing results are abandoned, although they were billed: {why}",
                 batch.provider
             ));
         }
-        if !attended.is_empty() {
-            out.push_str(&format!(
-                "\n  {} batches are owned by a running worker: it cancels them at the provider",
-                count(attended.len() as u64)
-            ));
-        }
-        for batch in alone {
-            let name = batch.remote_id.as_deref().unwrap_or(&batch.label);
-            let why = batch.problem.as_deref();
-            let mut why = why.map_or_else(String::new, |why| format!(" ({why})"));
-            if let Some(waiting) = batches::missing_results(batch) {
-                why.push_str(&format!("; {waiting}"));
+        for batch in &self.left {
+            out.push_str(&format!("\n  not over yet: {}", batches::line(batch)));
+            if batch.attended {
+                out.push_str("; its worker cancels it");
+                continue;
             }
-            let collects = if deleted {
-                "any worker with its key ends it"
-            } else {
-                "any worker with its key collects its finished results"
-            };
-            out.push_str(&format!(
-                "\n  batch {name} at {}, {}, is not over yet{why}; {collects}: {}",
-                batch.provider,
-                batch.state,
-                if deleted {
-                    data.command("work")
-                } else {
-                    data.command(&format!("work --processes {id}"))
-                }
-            ));
+            let work = data.command("work");
+            out.push_str(&format!("; any worker with its key ends it: {work}"));
             if batches::lacks_its_key(batch) {
                 let (provider, url) = (quoted(&batch.provider), quoted(&batch.base_url));
-                let delete = if deleted { " --delete" } else { "" };
                 out.push_str(&format!(
-                    "; it was created at {url}; if the key is right but that address is not set: {}",
-                    data.command(&format!(
-                        "cancel {id}{delete} --provider {provider} --base-url {url}"
-                    ))
+                    "; with another address than here, give this command also: --provider {provider} --base-url {url}"
                 ));
             }
         }

@@ -7,18 +7,16 @@ use serde_json::{Value, json};
 use crate::args::config::{ConfigAction, ConfigArgs};
 use crate::args::variables;
 use crate::display;
-use crate::exit::{Exit, Refusal, could_not_run};
+use crate::exit::{Early, Exit, Refusal, could_not_run};
 use crate::queue::shown;
 use crate::settings::{place, refused, settings};
 use crate::stdout;
 use crate::store_address;
-use crate::table::{Table, width};
+use crate::table::Table;
 
-pub fn execute(args: &ConfigArgs) -> Exit {
-    match carry_out(args) {
-        Ok(text) => stdout::print(&text, Exit::Success),
-        Err(refusal) => refusal.end(args.json, false),
-    }
+pub fn execute(args: &ConfigArgs) -> Result<Exit, Early> {
+    let text = carry_out(args)?;
+    Ok(stdout::print(&text, Exit::Success))
 }
 
 /// The text for standard output.
@@ -153,29 +151,25 @@ fn list(settings: &Settings, json: bool) -> Result<String, Refusal> {
         let all: Vec<Value> = all.iter().map(as_json).collect();
         return Ok(line(&json!({ "settings": all, "unknown": unknown })));
     }
-    let mut table = Table::default().room_for_notes("default".len());
-    let sources = all.iter().map(|setting| setting.source.to_string());
-    let longest = sources.map(|source| source.len()).max().unwrap_or_default();
-    let note = |source: &str, overrides: &str| format!("{source:<longest$}  {overrides}");
-    let some = all.iter().any(|setting| !setting.overrides.is_empty());
-    let head = note("source", if some { "overrides" } else { "" });
-    table.row(["setting", "value"], head.trim_end());
+    let mut table = Table::new([
+        "setting",
+        "value",
+        "source",
+        "default, or what it overrides",
+    ]);
     for setting in &all {
-        let default = || format!("({})", setting.key.default_text());
-        let value = setting.value.clone().unwrap_or_else(default);
         let overrides = setting.overrides.iter();
-        let overrides: Vec<String> = overrides
+        let mut overrides: Vec<String> = overrides
             .map(|(by, value)| format!("{by}: {value}"))
             .collect();
+        if setting.value.is_none() {
+            overrides.push(setting.key.default_text().to_owned());
+        }
         let (key, source) = (setting.key.name(), setting.source.to_string());
-        let note = note(&source, &overrides.join(", "));
-        table.row([key, &value], note.trim_end());
+        let value = setting.value.as_deref().unwrap_or("-");
+        table.row([key, value, &source, &overrides.join(", ")]);
     }
-    let width = width();
-    let mut out = table.lines(width);
-    if table.is_cut(width) {
-        out.push_str("… is whole in `batchwright config get SETTING`, and with --json\n");
-    }
+    let mut out = table.lines();
     if settings
         .bulk_strategy()
         .is_ok_and(|strategy| strategy == Strategy::Batch)

@@ -5,17 +5,13 @@ use batchwright::provider::{ProviderStatus, survey};
 
 use crate::args::providers::ProvidersArgs;
 use crate::display;
-use crate::exit::{Exit, Refusal};
+use crate::exit::{Early, Exit};
 use crate::sanitize;
 use crate::settings::{refused, settings};
 use crate::stdout;
-use crate::table::{Table, width};
+use crate::table::Table;
 
-pub fn execute(args: &ProvidersArgs) -> Exit {
-    shown(args).unwrap_or_else(|refusal| refusal.end(args.json, false))
-}
-
-fn shown(args: &ProvidersArgs) -> Result<Exit, Refusal> {
+pub fn execute(args: &ProvidersArgs) -> Result<Exit, Early> {
     let settings = settings(args.data_dir.as_deref())?
         .flag("llm.model", "--model", args.model.clone())
         .map_err(refused)?;
@@ -53,18 +49,22 @@ fn taken(settings: &Settings, list: &[ProviderStatus]) -> Option<usize> {
 }
 
 fn table(list: &[ProviderStatus], star: Option<usize>) -> String {
-    let mut table = Table::default();
-    table.row(
-        ["  provider", "usable", "model", "embed", "batch", "calls"],
+    let mut table = Table::new([
+        "  provider",
+        "usable",
+        "model",
+        "embed",
+        "batch",
+        "calls",
         "why",
-    );
+    ]);
     for (i, status) in list.iter().enumerate() {
         let yes = |flag: bool| if flag { "yes" } else { "no" };
         let mut row = |mark, model, calls: usize, why: &str| {
             let (usable, embeds) = (yes(status.usable), yes(status.embeddings));
-            let (batch, calls) = (yes(status.batch_api), format!("{calls:>5}"));
+            let (batch, calls) = (yes(status.batch_api), calls.to_string());
             let name = format!("{mark} {}", status.provider);
-            table.row([&name, usable, model, embeds, batch, &calls], why);
+            table.row([&name, usable, model, embeds, batch, &calls, why]);
         };
         let mut why = status.reason.clone();
         if let Some(url) = status.base_url.as_deref().filter(|_| status.usable) {
@@ -80,7 +80,7 @@ fn table(list: &[ProviderStatus], star: Option<usize>) -> String {
             row(" ", model, status.default_concurrency, &why);
         }
     }
-    let mut out = table.lines(width());
+    let mut out = table.lines();
     out.push_str("* default of `batchwright run`\n");
     out
 }

@@ -9,38 +9,26 @@ use batchwright::queue::{ConsumeError, JobResult, ProcessState};
 use batchwright::{Context, Error, ErrorKind, JobQueue, ProcessId};
 
 use crate::args::results::ResultsArgs;
-use crate::exit::{Exit, Refusal};
+use crate::display;
+use crate::exit::{Early, Exit, Refusal};
 use crate::format::{count, counts};
 use crate::queue::failed;
 use crate::run_process;
 use crate::signals::Signals;
 use crate::stdout;
 
-pub fn execute(args: &ResultsArgs) -> Exit {
-    args.say.start_log();
-    results(args).unwrap_or_else(|refusal| refusal.end(false, args.say.quiet))
+pub fn execute(args: &ResultsArgs) -> Result<Exit, Early> {
+    Ok(results(args)?)
 }
 
 fn results(args: &ResultsArgs) -> Result<Exit, Refusal> {
     let ctx = Context::new();
     let stopping = "stopping after the current write; press Ctrl-C again to stop now";
-    let signals = Signals::watch(&ctx, (!args.say.quiet).then(|| stopping.to_owned()))?;
+    let signals = Signals::watch(&ctx, stopping.to_owned())?;
     let (queue, process) = args.data.process(args.process.as_deref())?;
     let id = process.process_id;
     let keeps = args.keep || !(args.take || saves(args));
-    if let Some(parent) = process.info.parent.filter(|_| !keeps) {
-        let look = args.data.command(&format!("results {id} --keep"));
-        return Err(Refusal::usage(format!(
-            "job {} of process {} waits for these results and collects them; nothing was deleted. To show \
-             them: {look}",
-            parent.job_id, parent.process_id
-        )));
-    }
-    if let Some(line) = run_process::collected_by_server(&process).filter(|_| !keeps) {
-        let look = args.data.command(&format!("results {id} --keep"));
-        return Err(Refusal::usage(format!("{line}. To show them: {look}")));
-    }
-    if let Some(line) = run_process::line(&process).filter(|_| !keeps) {
+    if let Some(line) = run_process::collected_elsewhere(&process).filter(|_| !keeps) {
         let look = args.data.command(&format!("results {id} --keep"));
         return Err(Refusal::usage(format!(
             "{line}\nnothing was deleted. To show them: {look}"
@@ -69,19 +57,19 @@ fn results(args: &ResultsArgs) -> Result<Exit, Refusal> {
         Ok(()) => {
             let open = queue.process(id).map_err(failed)?;
             let open = open.map_or(0, |now| now.counts.total - now.counts.finished());
-            args.say.say(&summary(args, &process, keeps, &saved, open));
+            display::note(&summary(args, &process, keeps, &saved, open));
             Ok(match saved.failed {
                 0 => Exit::Success,
                 _ => Exit::SomeFailed,
             })
         }
         Err(ConsumeError::Save(Stop::Interrupted)) => {
-            args.say.say(&format!("interrupted; {}", partly(&saved)));
+            display::note(&format!("interrupted; {}", partly(&saved)));
             Ok(signals.exit().unwrap_or(Exit::CouldNotRun))
         }
         Err(ConsumeError::Save(Stop::ReaderGone)) => {
             let line = format!("the reader of the results went away; {}", partly(&saved));
-            args.say.say(&line);
+            display::note(&line);
             Ok(Exit::StoppedEarly)
         }
         Err(ConsumeError::Save(Stop::Failed(error)) | ConsumeError::Queue(error)) => {

@@ -1,19 +1,15 @@
 //! `batchwright retry`: requeues the failed and cancelled jobs of a process.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::args::retry::RetryArgs;
 use crate::batches;
-use crate::exit::{About, Exit, Refusal};
+use crate::exit::{About, Early, Exit, Refusal};
 use crate::format::count;
 use crate::queue::failed;
 use crate::run_process;
 
-pub fn execute(args: &RetryArgs) -> Exit {
-    args.common.carry_out(|| try_retry(args))
-}
-
-fn try_retry(args: &RetryArgs) -> Result<(String, Value), Refusal> {
+pub fn execute(args: &RetryArgs) -> Result<Exit, Early> {
     let data = &args.common.data;
     let (queue, process) = data.process(args.process.as_deref())?;
     let id = process.process_id;
@@ -28,14 +24,7 @@ fn try_retry(args: &RetryArgs) -> Result<(String, Value), Refusal> {
         _ => format!(
             "{} jobs requeued: each is sent and billed again\n  to run them: {}",
             count(retried),
-            match run_process::collect_command(&process.info) {
-                Some(back) => back,
-                None => {
-                    let all = queue.open_processes().map_err(failed)?;
-                    let beside_runs = all.iter().any(|one| one.info.output.is_some());
-                    data.command(&run_process::work_command(&[id], beside_runs))
-                }
-            }
+            run_process::collect_command(&process.info).unwrap_or_else(|| data.command("work"))
         ),
     };
     for batch in queue.batches(Some(id)).map_err(failed)? {
@@ -46,5 +35,6 @@ fn try_retry(args: &RetryArgs) -> Result<(String, Value), Refusal> {
             ));
         }
     }
-    Ok((line, json!({"process_id": id, "retried": retried})))
+    let facts = json!({"process_id": id, "retried": retried});
+    Ok(args.common.report((line, facts)))
 }

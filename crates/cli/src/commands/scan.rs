@@ -8,21 +8,17 @@ use serde_json::{Value, json};
 
 use crate::args::scan::ScanArgs;
 use crate::display;
-use crate::exit::{About, Exit, Refusal};
+use crate::exit::{About, Early, Exit, Refusal};
 use crate::folder;
 use crate::format::{count, number_of, size};
 use crate::sanitize;
 use crate::stdout;
-use crate::table::{Table, width};
+use crate::table::Table;
 
-pub fn execute(args: &ScanArgs) -> Exit {
-    scan(args).unwrap_or_else(|refusal| refusal.end(args.json, false))
-}
-
-fn scan(args: &ScanArgs) -> Result<Exit, Refusal> {
-    let scanner = folder::scanner(&args.pattern, &args.files).check_contents(!args.no_check);
+pub fn execute(args: &ScanArgs) -> Result<Exit, Early> {
+    let scanner = folder::scanner(&args.pattern, &args.files).check_contents(true);
     if args.units {
-        return units(args, &scanner);
+        return Ok(units(args, &scanner)?);
     }
     let files = found(args, &scanner).map_err(|error| refused(&error))?;
     let totals = Totals::of(&files);
@@ -134,22 +130,19 @@ fn described((file, units): &Found) -> Value {
 }
 
 fn table<'f>(files: impl Iterator<Item = &'f Found>, split: bool) -> String {
-    let mut table = Table::default();
-    if split {
-        table.row(["path", "    size", "units"], "left out because")
-    } else {
-        table.row(["path", "    size"], "left out because")
-    }
+    let mut head = vec!["path", "size"];
+    head.extend(split.then_some("units"));
+    head.push("left out because");
+    let mut table = Table::new(head);
     for (file, units) in files {
         let why = file.skip_reason.as_ref();
         let why = why.map_or_else(String::new, ToString::to_string);
-        let (name, size) = (file.name(), format!("{:>8}", size(file.size)));
-        match units {
-            Some(units) => table.row([&name, &size, &format!("{:>5}", count(*units))], &why),
-            None => table.row([&name, &size], &why),
-        }
+        let mut cells = vec![file.name().into_owned(), format!("{:>8}", size(file.size))];
+        cells.extend(units.map(count));
+        cells.push(why);
+        table.row(cells.iter().map(String::as_str));
     }
-    table.lines(width())
+    table.lines()
 }
 
 /// The results of a scan.

@@ -12,10 +12,11 @@ use batchwright_server::{RunningServer, Server};
 use crate::args::serve::ServeArgs;
 use crate::background::Cancelled;
 use crate::display;
-use crate::exit::{Exit, Refusal, could_not_run};
+use crate::exit::{Early, Exit, Refusal, could_not_run};
 use crate::job_types;
 use crate::queue::durability;
 use crate::routes;
+use crate::session::GRACE;
 use crate::signals::Signals;
 use crate::worker::Home;
 use batchwright::unstable::Optional;
@@ -25,33 +26,22 @@ const TOKEN_CHARACTERS: usize = 16;
 /// Interval of checks whether the worker is still running.
 const LOOK: Duration = Duration::from_secs(1);
 
-pub fn execute(args: &ServeArgs) -> Exit {
-    args.show.say.start_log();
+pub fn execute(args: &ServeArgs) -> Result<Exit, Early> {
     args.worker.memory.apply();
-    serve(args).unwrap_or_else(|refusal| refusal.end(false, args.show.say.quiet))
-}
-
-fn serve(args: &ServeArgs) -> Result<Exit, Refusal> {
-    let ctx = Context::new().with_grace(args.worker.grace);
-    let quiet = args.show.say.quiet;
+    let ctx = Context::new().with_grace(GRACE);
     let stopping = format!(
         "stopping: running requests and jobs have up to {} s to finish; press Ctrl-C again to stop now",
         ctx.grace().as_secs()
     );
-    let _signals = Signals::watch(&ctx, (!quiet).then_some(stopping))?;
+    let _signals = Signals::watch(&ctx, stopping)?;
     let cancelled = Cancelled::of(&ctx);
-    let say = move |line: String| {
-        if !quiet {
-            display::say(&line);
-        }
-    };
     let token = token(args)?;
     let home = Home::open(&args.worker)?;
     let watch = home.settings(&args.worker)?;
     let settings = watch.settings().clone();
-    let manager = routes::manager(&args.worker, &settings, quiet)?;
+    let manager = routes::manager(&args.worker, &settings)?;
     let queue = home.queue(&args.worker, None)?;
-    say(routes::line(manager.plan())?);
+    display::note(routes::line(manager.plan())?);
     let metrics = Metrics::new();
     let audio = args.worker.audio_dir.as_deref();
     let types = job_types::of_worker(&settings, audio, &home.folder).map_err(could_not_run)?;
@@ -61,7 +51,7 @@ fn serve(args: &ServeArgs) -> Result<Exit, Refusal> {
         .observer(Arc::new(metrics.clone()))
         .follow(watch)
         .job_types(types)
-        .on_settings(move |event| routes::tell_change(event, &say));
+        .on_settings(routes::tell_change);
     let worker = manager
         .worker(&queue)
         .map_err(could_not_run)?
@@ -75,7 +65,7 @@ fn serve(args: &ServeArgs) -> Result<Exit, Refusal> {
         .metrics(metrics);
     let server = with_webhook(with_flags(server, args, token), args)?;
     let running = server.start().map_err(could_not_run)?;
-    announce(&running, args);
+    announce(&running);
     while cancelled.receiver.recv_timeout(LOOK).is_err() {
         if running.is_finished() {
             break;
@@ -88,9 +78,7 @@ fn serve(args: &ServeArgs) -> Result<Exit, Refusal> {
         ));
     }
     match report.stop.as_ref().filter(|_| !ctx.is_cancelled()) {
-        Some(stop) => Err(Refusal::could_not_run(format!(
-            "the worker stopped: {stop}"
-        ))),
+        Some(stop) => Err(Refusal::could_not_run(format!("the worker stopped: {stop}")).into()),
         None => Ok(Exit::Success),
     }
 }
@@ -102,7 +90,7 @@ fn with_flags(server: Server, args: &ServeArgs, token: Option<Secret>) -> Server
         .max_connections(args.max_connections)
         .max_upload_bytes(args.max_uploads)
         .durability(durability(args.worker.fsync))
-        .grace(args.worker.grace)
+        .grace(GRACE)
         .set(token, Server::token)
         .set(args.token_file.clone(), Server::token_file);
     args.allow_host.iter().fold(server, Server::allow_host)
@@ -128,17 +116,15 @@ fn with_webhook(server: Server, args: &ServeArgs) -> Result<Server, Refusal> {
 }
 
 /// Prints the address: for scripts on standard output, for people on standard error.
-fn announce(running: &RunningServer, args: &ServeArgs) {
+fn announce(running: &RunningServer) {
     let url = format!("http://{}", running.address());
     let mut out = std::io::stdout();
     let _ = writeln!(out, "ready {url}").and_then(|()| out.flush());
-    if !args.show.say.quiet {
-        display::say(&format!("  dashboard      {url}/"));
-        display::say(&format!(
-            "  jobs           {url}/api/v1  (described at {url}/api/v1/openapi.json)"
-        ));
-        display::say(&format!("  OpenAI clients {url}/v1"));
-    }
+    display::note(format!("  dashboard      {url}/"));
+    display::note(format!(
+        "  jobs           {url}/api/v1  (described at {url}/api/v1/openapi.json)"
+    ));
+    display::note(format!("  OpenAI clients {url}/v1"));
 }
 
 /// The token of the environment; the file overrides it.

@@ -3,13 +3,21 @@
 
 use std::io::{self, Write};
 
-use batchwright_simulate::{BatchConfig, BatchStats, SimConfig, SimStats, Simulator};
+use batchwright_simulate::{BatchConfig, SimConfig, Simulator};
+use serde_json::Value;
 
 use crate::args::simulate::SimulateArgs;
+use crate::exit::{Early, Exit, Refusal};
 use batchwright::unstable::Optional;
 
+pub fn execute(args: &SimulateArgs, wait_for_stop: impl FnOnce()) -> Result<Exit, Early> {
+    let ran = run(args, wait_for_stop);
+    ran.map_err(|error| Refusal::could_not_run(error.to_string()))?;
+    Ok(Exit::Success)
+}
+
 /// Runs a simulator until `wait_for_stop` returns, then prints its counts.
-pub fn run(args: &SimulateArgs, wait_for_stop: impl FnOnce()) -> io::Result<()> {
+fn run(args: &SimulateArgs, wait_for_stop: impl FnOnce()) -> io::Result<()> {
     let sim = Simulator::start(config(args))?;
     let url = sim.base_url();
     writeln!(io::stdout(), "ready {url}")?;
@@ -20,14 +28,34 @@ pub fn run(args: &SimulateArgs, wait_for_stop: impl FnOnce()) -> io::Result<()> 
     wait_for_stop();
     let (stats, batches) = (sim.stats(), sim.batch_stats());
     drop(sim);
+    let mut all = serde_json::to_value(&stats)?;
     if args.json {
-        let mut all = serde_json::to_value(&stats)?;
         all["batches"] = serde_json::to_value(&batches)?;
-        writeln!(io::stdout(), "{}", serde_json::to_string_pretty(&all)?)
-    } else {
-        let tables = table(&stats) + &batch_table(&batches);
-        write!(io::stderr(), "{tables}")
+        return writeln!(io::stdout(), "{}", serde_json::to_string_pretty(&all)?);
     }
+    let mut lines = lines(&all);
+    if batches.creates > 0 || batches.files_uploaded > 0 {
+        lines.push_str("batches:\n");
+        lines.push_str(&self::lines(&serde_json::to_value(&batches)?));
+    }
+    write!(io::stderr(), "{lines}")
+}
+
+/// The counts for people, those of troubles too.
+fn lines(counts: &Value) -> String {
+    let mut out = String::new();
+    for (name, count) in counts.as_object().into_iter().flatten() {
+        match count {
+            Value::Number(count) => {
+                let name = name.replace('_', " ");
+                let count = count.to_string();
+                out.push_str(&format!("{name:<28}{count:>12}\n"));
+            }
+            Value::Object(_) => out.push_str(&lines(count)),
+            _ => {}
+        }
+    }
+    out
 }
 
 fn config(args: &SimulateArgs) -> SimConfig {
@@ -48,60 +76,11 @@ fn config(args: &SimulateArgs) -> SimConfig {
     config
 }
 
-fn table(stats: &SimStats) -> String {
-    let rows = [
-        ("connections", stats.connections),
-        ("calls", stats.calls),
-        ("accepted", stats.accepted),
-        ("refused (429)", stats.refused),
-        ("malformed", stats.malformed),
-        ("answered", stats.answered),
-        ("embedding calls", stats.embedding_calls),
-        ("inputs embedded", stats.embedded),
-        ("speech calls", stats.speech_calls),
-        ("prompts", stats.prompts),
-        ("paid", stats.paid),
-        ("paid twice", stats.paid_twice),
-        ("maybe paid, sent again", stats.maybe_paid_resent),
-        ("most at once", stats.max_in_flight),
-    ];
-    let troubles = stats.by_trouble.iter();
-    let troubles = troubles.map(|(name, count)| format!("  {name:<22}{count:>12}\n"));
-    lines(&rows) + &troubles.collect::<String>()
-}
-
-/// The counts of batches for people; empty if no batch was requested.
-fn batch_table(stats: &BatchStats) -> String {
-    if stats.creates == 0 && stats.files_uploaded == 0 {
-        return String::new();
-    }
-    let rows = [
-        ("files uploaded", stats.files_uploaded),
-        ("files left", stats.files_left),
-        ("batches created", stats.created),
-        ("batches started", stats.started),
-        ("batches failed", stats.failed),
-        ("batches expired", stats.expired),
-        ("batches cancelled", stats.cancelled),
-        ("batches ended", stats.ended),
-        ("requests in batches", stats.items_accepted),
-        ("requests finished", stats.items_finished),
-        ("bought twice", stats.bought_twice),
-        ("downloads of results", stats.downloads),
-    ];
-    lines(&rows)
-}
-
-fn lines(rows: &[(&str, u64)]) -> String {
-    let line = |(name, count): &(&str, u64)| format!("{name:<24}{count:>12}\n");
-    rows.iter().map(line).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use batchwright_simulate::{Trouble, Vendor};
+    use batchwright_simulate::{SimStats, Trouble, Vendor};
 
     use super::*;
     use crate::args::simulate::parse;
@@ -130,35 +109,13 @@ mod tests {
     }
 
     #[test]
-    fn the_table_shows_counts_and_troubles() {
+    fn the_counts_are_shown_with_troubles() {
         let mut stats = SimStats::default();
         stats.paid_twice = 7;
-        stats.malformed = 2;
         stats.by_trouble.insert("drop".to_owned(), 3);
-        let text = table(&stats);
-        assert!(
-            text.contains("paid twice                         7\n"),
-            "{text}"
-        );
-        assert!(
-            text.contains("malformed                          2\n"),
-            "{text}"
-        );
-        assert!(
-            text.contains("  drop                             3\n"),
-            "{text}"
-        );
-    }
-
-    #[test]
-    fn the_table_of_batches_is_printed_only_with_batches() {
-        let mut stats = BatchStats::default();
-        assert_eq!(batch_table(&stats), "");
-        (stats.creates, stats.bought_twice) = (1, 7);
-        let text = batch_table(&stats);
-        assert!(
-            text.contains("bought twice                       7\n"),
-            "{text}"
-        );
+        let text = lines(&serde_json::to_value(&stats).unwrap());
+        for (name, count) in [("paid twice", 7), ("drop", 3)] {
+            assert!(text.contains(&format!("{name:<28}{count:>12}\n")), "{text}");
+        }
     }
 }

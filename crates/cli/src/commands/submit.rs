@@ -1,5 +1,6 @@
 //! `batchwright submit`: from prompts to jobs in the queue, all of them or none.
 
+use batchwright::files::InputFormat;
 use batchwright::plan::EffectiveStrategy;
 use batchwright::queue::{EnqueueError, ProcessBudget, ProcessInfo};
 use batchwright::{Context, Error, ErrorKind, Job, JobQueue, ProcessId, Settings};
@@ -18,13 +19,8 @@ use crate::session::Session;
 use crate::stdout;
 use batchwright::unstable::Optional;
 
-pub fn execute(args: &SubmitArgs) -> Exit {
-    args.show.say.start_log();
-    submit(args).unwrap_or_else(|early| early.end(args.json, args.show.say.quiet))
-}
-
-fn submit(args: &SubmitArgs) -> Result<Exit, Early> {
-    match args.job_type() {
+pub fn execute(args: &SubmitArgs) -> Result<Exit, Early> {
+    match &args.job_type {
         Some(name) => submit_payloads(args, name),
         None => submit_prompts(args),
     }
@@ -38,12 +34,12 @@ fn submit_payloads(args: &SubmitArgs, name: &str) -> Result<Exit, Early> {
     let types = job_types::built_in(&settings).map_err(could_not_run)?;
     let one = types.get(name);
     let one = one.map_err(|error| Refusal::usage(format!("--type {name}: {}", error.message)))?;
-    if let Some(flag) = args.prompt_flag() {
-        let why = format!("{flag} applies to prompts, and --type {name} has none");
-        return Err(Refusal::usage(why).into());
-    }
-    if let Some(flag) = args.other_input_flag() {
-        let why = format!("{flag}: payloads of a --type are lines of JSON, in UTF-8");
+    let reading = &args.input.reading;
+    let is_utf8 = |name: &String| ["utf-8", "utf8"].contains(&&*name.to_ascii_lowercase());
+    if reading.format.is_some_and(|it| it != InputFormat::Jsonl)
+        || reading.encoding.as_ref().is_some_and(|name| !is_utf8(name))
+    {
+        let why = "--format and --encoding: payloads of a --type are lines of JSON, in UTF-8";
         return Err(Refusal::usage(why).into());
     }
     let rows = payloads::open(&args.input, one, &session.ctx)?;
@@ -185,28 +181,20 @@ fn report(args: &SubmitArgs, process: ProcessId, total: u64) -> Exit {
             "process {process} is queued, but its id could not be printed: cannot write to standard output: {error}"
         ));
     }
-    if !args.show.say.quiet {
-        let command = |words: String| args.data.command(&words);
-        let by = args
-            .data
-            .settings()
-            .map(|settings| EffectiveStrategy::expected(&settings));
-        let by = by.map_or_else(
-            |_| String::new(),
-            |by| match (by.fallback_reason, by.strategy) {
-                (Some(reason), _) => format!("; {reason}"),
-                (None, strategy) => format!("; strategy: {strategy}"),
-            },
-        );
-        display::say(&format!(
-            "{} jobs are queued{by}\n  to run them:          {}\n  to see the progress:  {}\n  to fetch the \
-             results: {}",
-            count(total),
-            command("work".to_owned()),
-            command(format!("status {process}")),
-            command(format!("results {process} -o FILE")),
-        ));
-    }
+    let command = |words: String| args.data.command(&words);
+    let by = args.data.settings().ok();
+    let by = by.map(|settings| EffectiveStrategy::expected(&settings));
+    let by = by.map_or_else(String::new, |by| match by.fallback_reason {
+        Some(reason) => format!("; {reason}"),
+        None => format!("; strategy: {}", by.strategy),
+    });
+    display::note(format!(
+        "{} jobs are queued{by}\n  to run them:          {}\n  to see the progress:  {}\n  to fetch the results: {}",
+        count(total),
+        command("work".to_owned()),
+        command(format!("status {process}")),
+        command(format!("results {process} -o FILE")),
+    ));
     match printed {
         Ok(()) => Exit::Success,
         Err(_) => Exit::CouldNotRun,

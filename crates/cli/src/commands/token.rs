@@ -3,17 +3,13 @@
 use batchwright::ErrorKind;
 use batchwright_server::new_token;
 
-use crate::args::token::{NewTokenArgs, TokenAction, TokenArgs};
+use crate::args::token::{TokenAction, TokenArgs};
 use crate::display;
-use crate::exit::{Exit, Refusal, could_not_run};
+use crate::exit::{Early, Exit, Refusal, could_not_run};
 use crate::stdout;
 
-pub fn execute(args: &TokenArgs) -> Exit {
+pub fn execute(args: &TokenArgs) -> Result<Exit, Early> {
     let TokenAction::New(args) = &args.action;
-    new(args).unwrap_or_else(|refusal| refusal.end(false, false))
-}
-
-fn new(args: &NewTokenArgs) -> Result<Exit, Refusal> {
     let made = new_token(&args.name, args.role);
     let (token, line) = made.map_err(|error| match error.kind() {
         ErrorKind::Invalid => Refusal::usage(error.message()),

@@ -139,11 +139,11 @@ fn a_batch_is_submitted_at_night_and_collected_in_the_morning() {
         "work --strategy batch --until-submitted --json",
     )
     .expect(0);
-    let said = format!(
-        "1 batch (5 requests) goes on at openai; `batchwright work --strategy batch --data-dir data` collects them, \
-         `batchwright cancel {id} --data-dir data` cancels them"
-    );
-    let night = night.says(&said);
+    let night = night
+        .says(" at openai: submitted, 5 requests, no active worker")
+        .says(
+            "to collect the batches of no run: batchwright work --strategy batch --data-dir data",
+        );
     let report = night.json();
     report.has(json!({"batches": 1, "completed": 0}));
     assert_eq!(report["batches_open"], 1);
@@ -159,7 +159,6 @@ fn a_batch_is_submitted_at_night_and_collected_in_the_morning() {
     let named = format!("batch {remote} at openai: ");
     shown.shows(&named);
     shown.shows(", no active worker");
-    shown.says("batches have no active worker; to collect them: batchwright work --strategy batch --data-dir data");
     run(&desk, &sim, &format!("results {id} -o out.jsonl")).ends(0, "5 jobs are still open");
 
     // The strategy of the second worker does not matter: results of batches are collected.
@@ -197,7 +196,7 @@ fn a_running_worker_follows_the_strategy_and_old_batches_finish() {
     // The worker that owns the batch cancels it.
     run(&desk, &sim, &format!("cancel {old}"))
         .expect(0)
-        .says("1 batches are owned by a running worker: it cancels them at the provider");
+        .says("; its worker cancels it");
     assert!(sim.wait_for_batches(|stats| stats.cancelled == 1, PATIENCE));
     let over = || {
         let process = status(&desk, &sim, old);
@@ -279,7 +278,7 @@ fn cancel_without_waiting_reports_what_remains() {
     let id = submit(&desk, &sim, 2);
     run(&desk, &sim, "work --strategy batch --until-submitted").expect(0);
     let words = format!("cancel {id} --wait 400ms");
-    run(&desk, &sim, &words).ends(0, "any worker with its key collects its finished results");
+    run(&desk, &sim, &words).ends(0, "any worker with its key ends it");
     // The cancel request was sent anyway.
     assert_eq!(sim.batch_stats().cancels, 1);
     run(&desk, &sim, "work --until-empty").expect(0);
@@ -311,7 +310,7 @@ fn a_batch_of_unknown_state_is_on_hold_and_the_queue_is_not_empty() {
     assert_eq!(report["batches_held"], 1, "{report}");
     let process = status(&desk, &sim, id);
     assert_eq!(process["batches"][0]["state"], "held");
-    anthropic("status").ends(0, "held batches wait for you");
+    anthropic("status").expect(0).shows(resubmit);
     anthropic("config set batch.on_unknown resubmit").expect(0);
     anthropic("work --strategy batch --until-empty").expect(0);
     assert_eq!(status(&desk, &sim, id)["completed"], 2);

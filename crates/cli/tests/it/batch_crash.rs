@@ -198,7 +198,7 @@ fn a_suspended_submitter_keeps_its_batch() {
             let sleeper = site.start();
             assert!(create.wait(PATIENCE), "{}", at.name);
             sleeper.signal("STOP");
-            let other = Running::start(&mut site.command("work -v"));
+            let other = Running::start(&mut site.command("work --log-level info"));
             other.hears("in batches");
             // Longer than searching, deleting the file and submitting again take.
             std::thread::sleep(millis(1200));

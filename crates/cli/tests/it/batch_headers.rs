@@ -51,7 +51,7 @@ fn a_batch_created_with_a_header_is_cancelled_only_with_that_header() {
     submit(&site, work(&site, HEADER));
     let id = site.process.to_string();
     let mut without = keyless(&site, &["cancel", &id, "--wait", "300ms"]);
-    without.ended().says("is not over yet");
+    without.ended().says("not over yet");
     assert_eq!(site.sim.batch_stats().cancels, 0);
     let mut unnamed = keyless(&site, &["cancel", &id, "--header", HEADER]);
     unnamed

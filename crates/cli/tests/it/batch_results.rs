@@ -33,14 +33,13 @@ fn missing_results_stay_uncollected_until_the_user_abandons_them() {
             let report = ended.json();
             report.has(json!({"batches_uncollected": 1, "failed": 0, "calls": 0}));
             let ended = ended.says("24 billed results are missing for");
-            let ended = ended.says("to request missing results now: `batchwright work");
-            ended.says(&format!("batchwright cancel {}", site.process));
+            ended.says("; batchwright cancel abandons them");
             let counts = site.counts();
             assert_eq!(counts.at_provider, ITEMS as u64, "{} {counts:?}", at.name);
         }
         let status = site.desk.plain("status").expect(0);
         status.shows(": uncollected, ");
-        status.says("which batchwright retry");
+        status.shows("; batchwright cancel abandons them");
         let json = site.desk.plain("status --json").expect(0).json();
         let batch = &json["processes"][0]["batches"][0];
         assert_eq!(batch["uncollected"]["requests"], 24, "{batch}");

@@ -33,7 +33,7 @@ fn batches_of_a_rotated_key_are_collected_with_the_new_key() {
         // Its address differs from that of the batch, so the key is not sent there.
         let mut elsewhere = site.desk.command(["work", "--until-empty"]);
         let elsewhere = elsewhere.env(&key, "another").ended();
-        elsewhere.ends(4, "batches at");
+        elsewhere.ends(4, "its key is not set here");
 
         let mut work = site.command("work --until-empty");
         work.env(&key, "another").ended().expect(0);

@@ -150,7 +150,7 @@ impl Site {
 
     /// A worker that ends when no work is left.
     pub fn start(&self) -> Running {
-        Running::start(&mut self.command("work --until-empty -v"))
+        Running::start(&mut self.command("work --until-empty --log-level info"))
     }
 
     /// Lets a worker reach this point and kills it there. The request has not taken effect yet when `then` is called.
@@ -178,7 +178,7 @@ impl Site {
     #[track_caller]
     pub fn finish(&self, code: i32) -> Ended {
         for held in 0..6 {
-            let mut command = self.command("work --until-empty -v");
+            let mut command = self.command("work --until-empty --log-level info");
             if held > 1 {
                 command.env("BATCHWRIGHT_BATCH_ON_UNKNOWN", "resubmit");
             }

@@ -117,7 +117,7 @@ impl World {
             words += " --strategy batch";
         }
         if self.has_fallback {
-            words += " --fallback mistral:m --fallback-blocked";
+            words += " --fallback mistral:m";
         }
         words
     }

@@ -70,7 +70,7 @@ impl World {
         if words.starts_with("run") || words.starts_with("work") {
             words += &format!(" -j {CONCURRENCY} --max-retries 9 --provider openai --model m");
             if self.has_fallback {
-                words += " --fallback mistral:m --fallback-blocked";
+                words += " --fallback mistral:m";
             }
         }
         bills::command(desk, sims, &words)

@@ -140,7 +140,7 @@ fn credentials_are_refused_and_never_shown() {
 
 #[test]
 fn the_help_names_every_setting_with_its_variable() {
-    let help = config(&Desk::new(), &["--help"]).expect(0).stdout;
+    let help = Desk::new().plain("help config").expect(0).stdout;
     for key in batchwright::config::SettingKey::all() {
         let line = help
             .lines()
@@ -420,30 +420,11 @@ fn a_read_only_folder_can_be_read_and_says_why_it_cannot_be_written() {
 }
 
 #[test]
-fn the_list_fits_the_terminal_and_is_complete_in_a_pipe() {
-    let desk = Desk::new();
-    let shown = |env: &[(&str, &str)]| {
-        let mut command = desk.command(["config", "list"]);
-        command.env("RATE_LIMIT_REQUESTS_PER_MINUTE", "60");
-        command.envs(env.iter().copied()).ended().expect(0).stdout
-    };
-    let default = batchwright::config::SettingKey::named("batch.on_unknown")
-        .unwrap()
-        .default_text();
-    assert!(shown(&[]).contains(default));
-    let narrow = shown(&[("COLUMNS", "80")]);
-    assert!(
-        narrow.lines().all(|line| line.chars().count() <= 80),
-        "{narrow}"
-    );
-    assert!(
-        narrow.contains("RATE_LIMIT_REQUESTS_PER_MINUTE") && narrow.contains('…'),
-        "{narrow}"
-    );
-    assert!(
-        narrow.contains("`batchwright config get SETTING`"),
-        "{narrow}"
-    );
+fn the_list_has_the_default_of_each_setting() {
+    let shown = Desk::new().plain("config list").expect(0).stdout;
+    for key in batchwright::config::SettingKey::all() {
+        assert!(shown.contains(key.default_text()), "{shown}");
+    }
 }
 
 /// One number, exact in `run` from its start and in `work` as soon as it is stored, whatever it began with.

@@ -5,10 +5,10 @@ use std::fs;
 use batchwright_simulate::Simulator;
 
 use super::batch_runs::{
-    LONG, SHORT, STORE, WORDS, batch, bought, kill, left_alone, only_process, other, run, start,
-    stores, submitted, taking, whole,
+    LONG, STORE, WORDS, bought, kill, left_alone, only_process, other, run, start, stores,
+    submitted, taking, whole,
 };
-use super::common::{Desk, HOME, RunToEnd, all_ids};
+use super::common::{Desk, all_ids};
 
 #[test]
 fn a_copy_of_both_files_resends_nothing() {
@@ -40,54 +40,24 @@ fn after_moving_both_files_another_run_can_use_the_path() {
 }
 
 #[test]
-fn status_shows_a_run_listed_in_the_data_folder() {
+fn status_shows_a_run_by_its_queue_until_it_is_collected() {
     let (desk, sim) = left_alone(2);
-    let store = desk.path("").canonicalize().unwrap().join(STORE);
     let id = only_process(&desk).to_string();
-    let shown = |words: &str| {
-        let told = other(&desk, &sim, &format!("status --json {words}"))
-            .expect(0)
-            .json();
-        told["processes"].as_array().unwrap().clone()
-    };
-    for words in ["", &id, &id[28..], &format!("--queue {STORE}")] {
-        let [row] = shown(words).try_into().unwrap();
+    for words in ["", &id, &id[28..]] {
+        let words = format!("status --json --queue {STORE} {words}");
+        let told = other(&desk, &sim, &words).expect(0).json();
+        let row = &told["processes"][0];
         assert_eq!(row["process_id"], *id, "{words}");
         assert_eq!(row["at_provider"], 2);
-        let named = words.is_empty().then(|| store.to_str().unwrap());
-        assert!(named.is_none_or(|named| row["queue"] == named));
+        assert_eq!(row["queue"], STORE);
     }
-    let listed = || fs::read_dir(desk.path(HOME).join("runs")).unwrap().count();
-    assert_eq!(listed(), 1);
     run(&desk, &sim, WORDS).expect(0);
-    // Deleted stores are dropped from the list.
-    assert!(shown("").is_empty());
-    assert_eq!(listed(), 0);
     for words in ["cancel", "retry", "results", "status", "work"] {
         let ended = other(&desk, &sim, &format!("{words} --queue {STORE}"));
         let ended = ended.says("the file does not exist");
         assert!([1, 2].contains(&ended.status.code().unwrap()));
     }
     assert!(!desk.exists(STORE));
-}
-
-#[test]
-fn status_shows_the_other_runs_when_the_store_of_one_is_damaged() {
-    let (desk, sim) = left_alone(2);
-    fs::write(
-        desk.path("more.jsonl"),
-        "{\"id\":\"m\",\"prompt\":\"more\"}\n",
-    )
-    .unwrap();
-    run(&desk, &sim, "more.jsonl -o more-out.jsonl --no-wait").expect(0);
-    fs::write(desk.path("more-out.jsonl.batchwright"), "dear diary").unwrap();
-    let ended = other(&desk, &sim, "status --json").expect(0);
-    let told = ended.json();
-    let [row] = &told["processes"].as_array().unwrap()[..] else {
-        panic!("{told}")
-    };
-    assert_eq!(row["at_provider"], 2);
-    ended.says("more-out.jsonl.batchwright");
 }
 
 /// A run that was killed while its batch was at the provider.
@@ -127,30 +97,4 @@ fn a_moved_killed_run_resumes_only_with_its_log() {
     run(&desk, &sim, "in.jsonl -o arch/out.jsonl").expect(0);
     assert_eq!(desk.ids("arch/out.jsonl"), all_ids(3));
     bought(&sim, 3);
-}
-
-#[test]
-fn files_in_a_folder_named_runs_outside_a_data_folder_are_not_touched() {
-    let (desk, sim) = (Desk::with(1), taking(SHORT));
-    fs::create_dir(desk.path("runs")).unwrap();
-    let own = "runs/0190f5fe-7c00-7a00-8000-000000000000";
-    desk.write(own, "mine");
-    let mut command = batch(&desk, &sim, WORDS);
-    for name in ["HOME", "XDG_DATA_HOME", "BATCHWRIGHT_HOME"] {
-        command.env_remove(name);
-    }
-    command.ended().expect(0);
-    assert_eq!(desk.read(own), "mine");
-    assert_eq!(fs::read_dir(desk.path("runs")).unwrap().count(), 1);
-}
-
-#[test]
-fn a_process_of_a_run_is_named_with_its_queue() {
-    let (desk, sim) = left_alone(1);
-    let id = only_process(&desk).to_string();
-    for words in ["cancel", "results", "retry"] {
-        other(&desk, &sim, &format!("{words} {id}"))
-            .ends(2, "--queue ")
-            .says(STORE);
-    }
 }

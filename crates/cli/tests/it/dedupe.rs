@@ -228,7 +228,7 @@ fn an_unusable_reply_is_requested_once_for_all_duplicates() {
     let ended = desk
         .run(&sim, words)
         .ends(3, "2,002 equal to ones with unusable replies, not sent")
-        .says("3,002 items have replies that were paid for and cannot be read; --ask-again");
+        .says("3,002 items have replies that were paid for and cannot be read; --resend all");
     let told = summary(&ended.stdout);
     told.has(json!({"unusable_replies": 3002, "failed": 3002}));
     assert_eq!(
@@ -236,7 +236,7 @@ fn an_unusable_reply_is_requested_once_for_all_duplicates() {
         (1, 3002)
     );
     // The server answers now, and is called once more for all of them.
-    desk.run(&sim, &format!("{words} --ask-again")).expect(0);
+    desk.run(&sim, &format!("{words} --resend all")).expect(0);
     assert_eq!(
         (sim.stats().calls, desk.results("out.jsonl").len()),
         (2, 3002)

@@ -66,7 +66,7 @@ fn results_that_a_full_disk_rejects_are_printed_at_the_end() {
         let Some(disk) = small_disk() else { return };
         let sim = good();
         fill(&disk);
-        let running = disk.desk.start(&sim, &format!("{RUN} --grace 10m {fsync}"));
+        let running = disk.desk.start(&sim, &format!("{RUN} {fsync}"));
         running.hears("sending stops until it works");
         running.signal("INT");
         running.hears("stopping:");

@@ -38,10 +38,10 @@ fn embeddings_of_different_lengths_are_reported() {
 fn ignored_dimensions_are_reported() {
     let (desk, server) = (Desk::new(), Server::start(|texts, _| sized(texts, 4)));
     desk.prompts("in.jsonl", 10);
-    desk.embedded(&server, "in.jsonl -o out.jsonl --dimensions 2")
-        .ends(0, "10 of 4 numbers, although --dimensions 2 was asked for");
+    desk.embedded(&server, "in.jsonl -o out.jsonl --extra {\"dimensions\":2}")
+        .ends(0, "10 of 4 numbers, although 2 dimensions were asked for");
     let same = desk
-        .embedded(&server, "in.jsonl -o same.jsonl --dimensions 4")
+        .embedded(&server, "in.jsonl -o same.jsonl --extra {\"dimensions\":4}")
         .expect(0);
     same.hides("although");
 }
@@ -54,9 +54,9 @@ fn another_length_or_model_creates_new_embeddings() {
     for (flags, what, calls) in [
         ("--model a", "40 to send", 2),
         ("--model a", "nothing to send", 0),
-        ("--model a --dimensions 3", "40 changed", 2),
-        ("--model b --dimensions 3", "40 changed", 2),
-        ("--model b --dimensions 3", "nothing to send", 0),
+        ("--model a --extra {\"dimensions\":3}", "40 changed", 2),
+        ("--model b --extra {\"dimensions\":3}", "40 changed", 2),
+        ("--model b --extra {\"dimensions\":3}", "nothing to send", 0),
     ] {
         let words = format!("in.jsonl -o out.jsonl {flags}");
         desk.embedded(&server, &words).ends(0, what);

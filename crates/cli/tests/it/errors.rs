@@ -167,6 +167,6 @@ fn the_summary_lists_every_cause_with_its_count() {
         ended.tells(&row);
     }
     // Failures that a run does not retry are counted too.
-    desk.run(&sim, "in.jsonl -o out.jsonl --keep-failed")
+    desk.run(&sim, "in.jsonl -o out.jsonl --resend none")
         .ends(3, &format!("{failed} in earlier runs, not sent again"));
 }

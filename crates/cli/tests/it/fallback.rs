@@ -25,33 +25,12 @@ fn always(trouble: Trouble) -> Simulator {
 }
 
 #[test]
-fn a_blocked_answer_fails_over_only_with_the_flag() {
+fn a_blocked_answer_does_not_fail_over() {
     for trouble in [Trouble::ContentFilter, Trouble::Refusal] {
         let (desk, first, second) = (Desk::new(), always(trouble), good());
-        nine(&desk, &first, &second, "--fallback xai:small")
-            .ends(3, "9 blocked: not passed on (--fallback-blocked)");
+        nine(&desk, &first, &second, "--fallback xai:small").ends(3, "9 blocked: ");
         assert_eq!(second.stats().calls, 0);
-        let words = "--fallback xai:small --fallback-blocked";
-        let moved = nine(&desk, &first, &second, words).expect(0);
-        moved.hides("not passed on");
-        for line in desk.results("out.jsonl") {
-            assert_eq!(line["provider"], "xai");
-            assert_eq!(line["earlier"][0]["error"]["kind"], "blocked");
-        }
-        // Without another provider, there is no fallback.
-        let (desk, alone) = (
-            Desk::new(),
-            nine(&Desk::new(), &first, &second, "").expect(3),
-        );
-        alone.hides("not passed on");
-        nine(&desk, &first, &second, "--fallback-blocked")
-            .ends(2, "--fallback-blocked needs --fallback");
     }
-    let help = Desk::new().plain("run --help").expect(0).stdout;
-    let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
-    let words =
-        "Blocked prompts and refused answers do not fail over unless --fallback-blocked is set";
-    assert!(help.contains(words), "{help}");
 }
 
 #[test]
@@ -64,7 +43,7 @@ fn the_route_is_named_and_answers_are_counted_per_provider() {
     nine(&desk, &first, &second, &format!("{words} --dry-run")).ends(0, &route);
     nine(&desk, &first, &second, words)
         .ends(0, &route)
-        .says("answers by xai/small 9\n");
+        .says("answers by xai 9\n");
 
     let (desk, first) = (Desk::new(), good());
     let ended = nine(&desk, &first, &second, words).expect(0);
@@ -78,7 +57,7 @@ fn the_route_is_named_and_answers_are_counted_per_provider() {
     let (own, other) = (first.stats().answered, 9 - first.stats().answered);
     assert!(own > 0 && other > 0, "choose another seed: {own}");
     assert_eq!(*by, serde_json::json!({"custom": own, "xai": other}));
-    ended.says(&format!("answers by custom {own}, xai/small {other}\n"));
+    ended.says(&format!("answers by custom {own}, xai {other}\n"));
 }
 
 #[test]
@@ -220,14 +199,6 @@ fn an_account_without_credit_is_left_at_once_before_and_after_answers() {
 #[test]
 fn a_useless_fallback_is_reported() {
     for (fallback, said) in [
-        (
-            "custom:big,extract",
-            Some("custom/big is in the route twice"),
-        ),
-        (
-            "xai:small,xai:small",
-            Some("xai/small is in the route twice"),
-        ),
         ("custom:small,extract", None),
         (
             "extract,xai:small",

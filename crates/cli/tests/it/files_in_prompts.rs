@@ -153,14 +153,12 @@ fn a_table_names_files_by_a_column_and_paths_stay_below_the_root() {
     let rows = "id,scan,ask\n1,../scans/a.png,{{file:scan}} what?\n2,../scans/b.pdf,why?\n";
     desk.write("in/rows.csv", rows);
     run("in/rows.csv -o out.jsonl").expect(2);
-    run("in/rows.csv -o out.jsonl --allow-outside --ordered").expect(0);
+    desk.write("in/rows.csv", rows.replace("../", ""));
+    run("in/rows.csv -o out.jsonl --root . --ordered").expect(0);
     let lines = desk.results("out.jsonl");
     // A cell is sent to the model as text, and cannot refer to a file.
     assert_eq!(lines[0]["text"], "echo:  {{file:scan}} what?");
     assert_eq!(sim.stats().calls, 2);
-    // Relative to another root it is the same file, so the request is the same.
-    desk.write("in/rows.csv", rows.replace("../", ""));
-    run("in/rows.csv -o out.jsonl --root .").ends(0, "nothing to send");
     // From standard input paths are relative to the working folder.
     let command = &mut desk.against(&sim, "- -o stdin.jsonl");
     command.stdin(std::process::Stdio::piped());

@@ -66,7 +66,7 @@ fn a_header_goes_with_every_call_and_is_shown_nowhere() {
         let bearer = format!("Authorization: Bearer {TOKEN}2");
         let more = ["--header", &bearer, "--header=@headers.txt"];
         let mut command = run_at(&desk, "openai", &server.url, &more);
-        command.args(["-vv", "--max-retries", "0"]);
+        command.args(["--log-level", "debug", "--max-retries", "0"]);
         let ended = command.env("RUST_LOG", "trace").ended();
         let heads = server.heads();
         assert!(!heads.is_empty(), "{}", ended.stderr);

@@ -116,7 +116,7 @@ fn invalid_payloads_are_rejected_with_line_and_field() {
     desk.write("in.csv", "article_id\na\n");
     plain(&desk, "submit --type summarize in.csv").ends(2, ".jsonl");
     plain(&desk, "submit --type summarize in.jsonl --system brief").ends(2, "--system");
-    let help = plain(&desk, "submit --help").expect(0);
+    let help = desk.plain("help submit").expect(0);
     help.shows("summarize: Summary of an article in a few sentences");
 }
 

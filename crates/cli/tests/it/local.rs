@@ -221,7 +221,7 @@ fn texts_of_a_server_cannot_control_the_terminal() {
         _ => unknown(),
     });
     let desk = Desk::with(1);
-    let words = "run in.jsonl -o out.jsonl --provider local -v";
+    let words = "run in.jsonl -o out.jsonl --provider local --log-level info";
     let mut command = desk.command(words.split(' '));
     let ended = command.env("LOCAL_LLM_BASE_URL", url).ended();
     let ended = ended.ends(3, "local answered 400:  ]0;owned");

@@ -60,7 +60,6 @@ mod limits;
 mod local;
 #[cfg(target_os = "linux")]
 mod memory;
-mod metrics;
 #[cfg(unix)]
 mod native_lines;
 mod net;

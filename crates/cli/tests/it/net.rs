@@ -105,7 +105,8 @@ const ITEMS: usize = 2;
 /// Runs the items against a URL, with these variables and without retries.
 fn run(desk: &Desk, url: &str, variables: &[(&str, &str)]) -> Ended {
     desk.prompts("in.jsonl", ITEMS);
-    let words = "run in.jsonl -o out.jsonl -vv --max-retries 0 --provider openai --model m";
+    let words =
+        "run in.jsonl -o out.jsonl --log-level debug --max-retries 0 --provider openai --model m";
     let mut command = desk.command(words.split(' ').chain(["--base-url", url]));
     command.env("OPENAI_API_KEY", "sk-x");
     command.envs(variables.iter().copied());
@@ -285,7 +286,7 @@ fn a_handshake_that_hangs_is_ended_by_signals() {
     let desk = Desk::with(5);
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("https://{}/v1", silent.local_addr().unwrap());
-    let words = "run in.jsonl -o out.jsonl --grace 10m --provider openai --model m --base-url";
+    let words = "run in.jsonl -o out.jsonl --provider openai --model m --base-url";
     let mut command = desk.command(words.split(' ').chain([&*url]));
     let running = Running::start(command.env("OPENAI_API_KEY", "sk-x"));
     let accepted = silent.accept().unwrap();

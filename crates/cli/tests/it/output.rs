@@ -76,7 +76,7 @@ fn a_closed_reader_stops_the_run() {
 fn a_blocked_reader_stops_dispatch_and_two_signals_end_the_run() {
     let desk = Desk::with(500);
     let sim = simulator(SimConfig::default().answer("x".repeat(20_000)));
-    let mut running = desk.start(&sim, "in.jsonl -j 4 --grace 10m");
+    let mut running = desk.start(&sim, "in.jsonl -j 4");
     let unread = running.child.stdout.take();
     // A pipe holds 64 KiB: three lines and the beginning of the fourth; then there are the four permits.
     let most = 3 + 1 + 4;
@@ -116,10 +116,11 @@ fn billed_answers_are_written_if_the_reader_continues_after_a_signal() {
 
 #[cfg(unix)]
 #[test]
+#[ignore = "waits for the grace period"]
 fn the_grace_period_ends_although_the_output_is_blocked() {
     let desk = Desk::with(500);
     let sim = simulator(SimConfig::default().answer("x".repeat(20_000)));
-    let mut running = desk.start(&sim, "in.jsonl -j 4 --grace 1s");
+    let mut running = desk.start(&sim, "in.jsonl -j 4");
     let unread = running.child.stdout.take();
     assert!(sim.wait_until(|s| s.calls >= 7, PATIENCE));
     running.signal("INT");
@@ -184,7 +185,7 @@ fn file_names_that_are_not_unicode_are_supported() {
     let desk = Desk::with(2);
     let sim = simulator(SimConfig::default().trouble(Trouble::BadRequest, 1.0));
     let output = std::ffi::OsStr::from_bytes(b"o\xff.jsonl");
-    for flags in ["--json -q", "--json", "-v"] {
+    for flags in ["--json -q", "--json", "--log-level info"] {
         let mut command = desk.against(&sim, &format!("in.jsonl {flags} -o"));
         command.arg(output).ended().expect(3);
     }
@@ -375,7 +376,10 @@ fn an_output_that_is_the_input_by_another_name_is_refused() {
 #[test]
 fn a_closed_standard_error_is_ignored() {
     let (desk, sim) = (Desk::with(10), good());
-    let mut command = desk.against(&sim, "in.jsonl -o out.jsonl -vv --progress always");
+    let mut command = desk.against(
+        &sim,
+        "in.jsonl -o out.jsonl --log-level debug --progress always",
+    );
     let mut child = command.spawn().unwrap();
     drop(child.stderr.take());
     assert_eq!(child.wait().unwrap().code(), Some(0));

@@ -10,6 +10,7 @@ use super::batch_runs::{clean, command, with_provider};
 use super::common::{Desk, RunToEnd, Running, prompt_lines, simulator};
 
 /// Tokens of the system text, at 4 bytes per token. The simulator reports all as read from the cache.
+const CACHE: &str = "BATCHWRIGHT_CACHE_PROMPT";
 const SHARED: u64 = 3_000;
 const ANTHROPIC: (&str, &str) = ("anthropic", "claude-sonnet-4-5");
 const OPENAI: (&str, &str) = ("openai", "gpt-5");
@@ -69,8 +70,8 @@ impl Site {
 fn one_call_is_made_alone_and_each_request_is_marked() {
     for at in [ANTHROPIC, OPENAI] {
         let site = Site::new(40);
-        let mut run = site.run(at, "--cache-prompt always -j 16");
-        let running = Running::start(&mut run);
+        let mut run = site.run(at, "-j 16");
+        let running = Running::start(run.env(CACHE, "always"));
         let mut most = 0;
         let has_answered = |stats: &batchwright_simulate::SimStats| {
             if stats.answered == 0 {
@@ -90,23 +91,27 @@ fn one_call_is_made_alone_and_each_request_is_marked() {
 #[test]
 fn a_run_that_is_resumed_with_another_setting_sends_nothing_again() {
     let site = Site::new(30);
-    let all = |words: &str| site.run(ANTHROPIC, words).ended().expect(0);
-    all("--cache-prompt always --max-items 12");
+    let all = |when: &str, words: &str| {
+        let mut run = site.run(ANTHROPIC, words);
+        run.env(CACHE, when).ended().expect(0);
+    };
+    all("always", "--max-items 12");
     assert_eq!(site.marked(), (12, 12));
     // The address is not the provider's own.
-    all("--cache-prompt auto");
+    all("auto", "");
     assert_eq!(site.marked(), (18, 0));
-    for words in ["--cache-prompt never", "--cache-prompt always"] {
-        all(words);
-        assert_eq!(site.marked(), (0, 0), "{words}");
+    for when in ["never", "always"] {
+        all(when, "");
+        assert_eq!(site.marked(), (0, 0), "{when}");
     }
 }
 
 #[test]
 fn prompts_of_a_stream_are_marked_like_those_of_a_file() {
     let site = Site::new(0);
-    let words = "- -o out.jsonl --cache-prompt always";
+    let words = "- -o out.jsonl";
     let mut command = site.asking(command(&site.desk, &site.sim, words), ANTHROPIC);
+    let command = command.env(CACHE, "always");
     let mut running = Running::start(command.stdin(Stdio::piped()));
     running.feed(&prompt_lines(40));
     running.child.stdin = None;
@@ -137,7 +142,7 @@ fn a_worker_of_a_queue_marks_the_jobs_that_it_claims() {
         site.asking(submit, ANTHROPIC).ended().expect(0);
         let work = words("work --until-empty -j 8 --rpm 60000 --tpm 100000000");
         let mut work = site.of(with_provider(work, &site.sim), "anthropic");
-        work.env("BATCHWRIGHT_CACHE_PROMPT", when);
+        work.env(CACHE, when);
         work.ended().expect(0);
         assert_eq!(site.marked(), (20, marked), "{when}");
     }

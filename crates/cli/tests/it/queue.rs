@@ -281,7 +281,6 @@ fn a_killed_submission_is_shown_and_can_be_cancelled() {
     };
     let ended = plain(&desk, "status").expect(0);
     ended.shows("unsealed");
-    ended.says("interrupted");
     desk.prompts("in.jsonl", 2);
     let again = format!("submit in.jsonl --process {id}");
     plain(&desk, &again).ends(2, "cancel").says("--delete");

@@ -192,7 +192,7 @@ fn a_worker_is_woken_through_redis_and_works_without_it() {
             with_redis(&set).ended().expect(0);
         }
         let url = sim.base_url();
-        let work = format!("work --provider local --base-url {url} --model sim-1 -v");
+        let work = format!("work --provider local --base-url {url} --model sim-1 --log-level info");
         let worker = Running::start(&mut with_redis(&work));
         let submitted = with_redis("submit in.jsonl -q").ended();
         submitted.expect(0);

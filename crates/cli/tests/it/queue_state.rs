@@ -58,9 +58,6 @@ fn numbers_of_status_add_up() {
         process
     };
     assert_eq!(known(&all[0]), expected);
-    assert_eq!(all[0]["models"], json!([]), "no prompt names one");
-    assert_eq!(all[0]["providers"], json!(["scripted"]), "{}", all[0]);
-    all[1].has(json!({"models": [], "providers": []}));
     let single = status(&desk, &first.to_string());
     assert_eq!(
         single.iter().map(known).collect::<Vec<_>>(),
@@ -69,13 +66,9 @@ fn numbers_of_status_add_up() {
     let people = plain(&desk, "status").expect(0);
     let rows: Vec<&str> = people.stdout.lines().collect();
     assert_eq!(rows.len(), 4);
-    assert!(rows[1].ends_with("100.0 %  finished"), "{}", rows[1]);
-    assert!(rows[2].ends_with("0.0 %"), "{}", rows[2]);
+    assert!(rows[1].ends_with(" finished"), "{}", rows[1]);
+    assert!(rows[2].ends_with(" waiting"), "{}", rows[2]);
     assert!(rows[3].ends_with("cancelled, finished"), "{}", rows[3]);
-    people
-        .says("batchwright work")
-        .says("results PROCESS")
-        .says("retry PROCESS");
 }
 
 #[test]
@@ -132,7 +125,6 @@ fn a_watch_ends_when_all_is_finished() {
     let last = people.stdout.lines().last().unwrap();
     assert!(last.starts_with(&format!("{id} 3/3 100.0%")), "{last}");
     assert!(last.ends_with("finished"), "{last}");
-    people.says("results");
 }
 
 #[test]
@@ -229,42 +221,14 @@ fn doctor_gives_advice_for_a_damaged_file() {
 }
 
 #[test]
-fn status_fits_the_terminal_and_shows_readable_names() {
+fn status_shows_readable_names() {
     let desk = Desk::new();
     desk.prompts("reviews of a whole year.jsonl", 3);
     let mut submit = on_queue(&desk, "submit");
     submit.arg("reviews of a whole year.jsonl");
     let id = submit.ended().expect(0).stdout;
-    let id = id.trim();
-    let other = submit_one(&desk).to_string();
-    let shown = |columns: &str| {
-        let mut status = on_queue(&desk, "status");
-        let ended = status.env("COLUMNS", columns).ended().expect(0);
-        ended.stdout
-    };
-    for columns in [40, 60, 80, 100, 200] {
-        let table = shown(&columns.to_string());
-        let lines: Vec<&str> = table.lines().collect();
-        assert_eq!(lines.len(), 3, "{table}");
-        let widest = lines.iter().map(|line| line.chars().count()).max();
-        assert!(widest <= Some(columns), "{columns}\n{table}");
-        for (line, id) in [(lines[1], id), (lines[2], &*other)] {
-            assert!(
-                line.starts_with(id) || line.starts_with(&format!("…{}", &id[28..])),
-                "{table}"
-            );
-        }
-        assert!(lines[1].contains("review"), "{table}");
-    }
-    let table = shown("80");
-    for head in [
-        "name", "age", "model", "provider", "strategy", "total", "pending",
-    ] {
-        assert!(table.lines().next().unwrap().contains(head), "{table}");
-    }
-    assert!(!table.contains("cancelled"), "{table}");
     let whole = plain(&desk, "status").expect(0).stdout;
-    for text in [id, "reviews of a whole year.jsonl", "cancelled"] {
+    for text in [id.trim(), "reviews of a whole year.jsonl", "cancelled"] {
         assert!(whole.contains(text), "{whole}");
     }
 }
@@ -289,7 +253,6 @@ fn doctor_reports_problems_of_a_data_folder() {
             !found.contains("GB free") && !found.contains("MB free"),
             "{found}"
         );
-        assert!(!found.contains("it is made by"), "{found}");
     }
     let mut missing = desk.command(["doctor", "--data-dir", "a/b/c"]);
     let missing = missing.ended().expect(0).stdout;

@@ -126,7 +126,7 @@ fn failed_items_run_again_unless_kept() {
     let failed = failed.iter().filter(|l| l["success"] == false).count() as u64;
     assert!(failed > 3 && failed < 17);
     let before = desk.read("out.jsonl");
-    desk.run(&sim, &format!("{words} --keep-failed")).expect(3);
+    desk.run(&sim, &format!("{words} --resend none")).expect(3);
     assert_eq!(desk.read("out.jsonl"), before);
     assert_eq!(sim.stats().calls, 20);
     desk.run(&sim, &words).ends(3, "failed before");
@@ -284,7 +284,7 @@ fn a_named_model_is_part_of_the_request_and_a_default_is_not() {
 fn settings_of_the_answer_are_part_of_the_request_and_those_of_transport_are_not() {
     let (desk, sim) = (Desk::with(3), simulator(SimConfig::default().answer("{}")));
     desk.run(&sim, RUN).expect(0);
-    let carried = "-j 1 --rpm 6000 --tpm 1000000 --max-retries 1 --timeout 9s --grace 3s \
+    let carried = "-j 1 --rpm 6000 --tpm 1000000 --max-retries 1 --timeout 9s \
                    --on-error stop --fallback extract --progress never";
     let ended = desk.run(&sim, &format!("in.jsonl -o out.jsonl {carried}"));
     ended.ends(0, "nothing to send");

@@ -96,7 +96,7 @@ fn help_and_version_are_on_standard_output() {
         version.stdout.trim(),
         format!("batchwright {}", env!("CARGO_PKG_VERSION"))
     );
-    let help = desk.plain("run --help").expect(0);
+    let help = desk.plain("help run").expect(0);
     for words in ["Exit codes", "130, 143 interrupted", "--max-items", "csv"] {
         help.shows(words);
     }
@@ -208,7 +208,7 @@ fn the_json_summary_adds_up() {
     assert_eq!(n(&first, "pending"), 4);
     assert_eq!(n(&first, "calls"), 6);
     assert_eq!(n(&first, "completed") + n(&first, "failed"), 6);
-    let ended = desk.run(&sim, "in.jsonl -o out.jsonl --json --keep-failed");
+    let ended = desk.run(&sim, "in.jsonl -o out.jsonl --json --resend none");
     let second = ended.json();
     assert_eq!(second["exit_code"], ended.status.code().unwrap());
     assert_eq!(n(&second, "completed_before"), n(&first, "completed"));

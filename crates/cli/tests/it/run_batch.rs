@@ -222,7 +222,7 @@ fn failed_items_run_again_unless_they_are_to_stay() {
     assert_eq!(desk.results("out.jsonl").len(), 3);
     clean(&desk);
     let bought = sim.batch_stats().items_accepted;
-    run(&desk, &sim, &format!("{WORDS} --keep-failed")).expect(3);
+    run(&desk, &sim, &format!("{WORDS} --resend none")).expect(3);
     assert_eq!(sim.batch_stats().items_accepted, bought);
 
     let good = taking(SHORT);

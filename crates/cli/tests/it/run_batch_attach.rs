@@ -26,7 +26,7 @@ fn the_same_command_reattaches_from_another_folder_after_an_interrupt() {
     let store = desk.path("").canonicalize().unwrap().join(STORE);
     let remote = sim.batch_stats().batches[0].id.clone();
     let ended = ended.says("stopping: batches that are at their provider go on there");
-    let ended = ended.says(&format!("batch {remote} (5 requests) goes on at openai"));
+    let ended = ended.says(&format!("batch {remote} at openai: submitted, 5 requests"));
     let ended = ended.says("to collect the results, run the same command in this folder");
     ended.says(&format!(
         "to give it up:  batchwright cancel {} --queue {}",
@@ -140,7 +140,7 @@ fn a_run_that_does_not_wait_is_collected_by_the_same_command() {
     let told = ended.json();
     told.has(json!({"/summary/pending": 4, "exit_code": 0, "/batches/0/total": 4}));
     ended
-        .says("goes on at openai")
+        .says(" at openai: submitted, 4 requests")
         .says("run the same command in this folder");
     assert_eq!(desk.read("out.jsonl"), "");
     run(&desk, &sim, WORDS).expect(0);

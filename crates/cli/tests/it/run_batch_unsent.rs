@@ -20,7 +20,7 @@ fn at_nobody(desk: &Desk, sim: &Simulator, words: &str) {
         .expect(4)
         .says("the provider cannot be reached: cannot reach http://127.0.0.1:9/v1/files")
         .says("no server has been reached there")
-        .says("not handed over: 3 requests, which wait here for openai");
+        .says(" at openai: not handed over, 3 requests");
     says_nothing_of(&ended, &["goes on at", "items submitted", "are in a batch"]);
 }
 
@@ -37,7 +37,7 @@ fn an_address_without_a_server_ends_the_run_and_the_same_command_resumes() {
     at_nobody(&desk, &sim, &format!("{WORDS} --no-wait"));
     let ended = run(&desk, &sim, WORDS)
         .expect(0)
-        .says("3 items of an earlier run wait here: nothing of them was handed over");
+        .says(" at openai: not handed over, 3 requests");
     says_nothing_of(&ended, &["another key", "are in a batch", "cancel"]);
     whole(&desk, &sim, "out.jsonl", 3);
 }
@@ -64,7 +64,7 @@ fn a_run_resumes_with_the_right_key_after_a_wrong_one() {
     for words in ["", "--no-wait"] {
         let mut wrong = batch(&desk, &sim, &format!("{WORDS} {words}"));
         let ended = wrong.env("OPENAI_API_KEY", "wrong").ended();
-        let ended = ended.ends(4, "not handed over: 3 requests");
+        let ended = ended.ends(4, ": not handed over, 3 requests");
         says_nothing_of(&ended, &["adopt-batches"]);
     }
     let ended = run(&desk, &sim, WORDS).expect(0);
@@ -94,7 +94,7 @@ fn a_web_page_instead_of_the_batch_api_ends_the_run() {
     command
         .ended()
         .ends(4, "it is a web page, not JSON; is the base URL right?")
-        .says("not handed over: 3 requests");
+        .says(": not handed over, 3 requests");
     run(&desk, &sim, WORDS).expect(0);
     whole(&desk, &sim, "out.jsonl", 3);
 }
@@ -120,16 +120,15 @@ fn a_batch_that_is_being_cancelled_is_reported() {
     cancel.signal("TERM");
     cancel.wait();
     let ended = run(&desk, &sim, &format!("{WORDS} --no-wait"))
-        .ends(0, "s old, being cancelled)")
+        .ends(0, ": being cancelled, ")
         .says(
             "was cancelled: what its batches have not answered is sent again once they have ended",
-        )
-        .says("is being cancelled at openai");
+        );
     says_nothing_of(&ended, &["goes on at"]);
 }
 
 #[test]
 fn a_batch_that_continues_is_reported() {
     let (desk, sim) = left_alone(2);
-    run(&desk, &sim, WORDS).ends(0, "2 items are in a batch at openai");
+    run(&desk, &sim, WORDS).ends(0, " at openai: submitted, 2 requests");
 }

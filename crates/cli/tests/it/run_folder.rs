@@ -63,16 +63,10 @@ fn without_a_template_the_content_is_the_prompt() {
         (id(line), &line["text"]),
         ("notes.md".to_owned(), &json!("echo: # Notes\n"))
     );
-    // Parts of a few lines, on one thread and on many.
-    let order = |threads: u32| {
-        let words = format!("src --split lines:2 -o {threads}.jsonl --ordered --threads {threads}");
-        desk.run(&sim, &words).expect(0);
-        desk.order(&format!("{threads}.jsonl"))
-    };
-    let one = order(1);
+    desk.run(&sim, "src --split lines:2 -o parts.jsonl --ordered")
+        .expect(0);
     let first = ["a.py::lines.1", "a.py::lines.3", "deep/b.py::lines.1"];
-    assert_eq!(one[..3], first);
-    assert_eq!(order(4), one);
+    assert_eq!(desk.order("parts.jsonl")[..3], first);
 }
 
 #[test]

@@ -49,7 +49,7 @@ fn exec_reports_permissions_and_refused_operations() {
     };
     let (wide, reminder) = (
         "may write to all of",
-        "had no network (--net), could write only below",
+        "have no network (--net), write only below",
     );
     let failed = run("exec --sandbox on -- ls ::: missing", 3);
     assert!(

@@ -55,7 +55,7 @@ fn a_stream_with_an_output_is_resumed_failed_ones_included() {
     let text = desk.read("out.jsonl");
     let failed = text.replacen("\"success\":true", "\"success\":false", 1);
     desk.write("out.jsonl", &failed);
-    feed("--keep-failed").expect(3);
+    feed("--resend none").expect(3);
     assert_eq!(desk.read("out.jsonl"), failed);
     assert_eq!(sim.stats().calls, 4);
     feed("--ordered").expect(0);

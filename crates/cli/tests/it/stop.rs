@@ -98,7 +98,7 @@ fn the_second_signal_ends_calls_that_hang() {
     desk.run(&sim, "in.jsonl -o out.jsonl --max-items 5")
         .expect(0);
     let before = desk.read("out.jsonl");
-    let running = desk.held(&sim, "in.jsonl -o out.jsonl -j 3 --grace 10m", 3);
+    let running = desk.held(&sim, "in.jsonl -o out.jsonl -j 3", 3);
     running.signal("INT");
     running.hears("stopping:");
     running.signal("INT");
@@ -111,14 +111,15 @@ fn the_second_signal_ends_calls_that_hang() {
 
 #[cfg(unix)]
 #[test]
+#[ignore = "waits for the grace period"]
 fn the_grace_period_ends_by_itself() {
     let (desk, sim) = (Desk::with(20), good());
-    let running = desk.held(&sim, "in.jsonl -o out.jsonl -j 3 --grace 1s", 3);
+    let running = desk.held(&sim, "in.jsonl -o out.jsonl -j 3", 3);
     running.signal("TERM");
     let start = Instant::now();
-    running.hears("up to 1 s");
+    running.hears("up to 30 s");
     running.wait().ends(143, "3 cut off in flight");
-    assert!(start.elapsed() >= Duration::from_millis(900));
+    assert!(start.elapsed() >= Duration::from_secs(29));
     assert!(start.elapsed() < PATIENCE);
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use batchwright_simulate::Simulator;
 
-use super::common::{Desk, PATIENCE, RunToEnd, Running, all_ids, eventually, good};
+use super::common::{Desk, PATIENCE, Running, all_ids, eventually, good};
 
 /// A run whose standard error is a terminal; the display is written to the file `screen`, and the id of the run's
 /// process to `pid`.
@@ -65,7 +65,7 @@ fn a_blocked_terminal_delays_neither_run_nor_signal() {
     for (items, signal) in [(20, None), (50_000, Some("-TERM"))] {
         let (desk, sim) = (Desk::with(items), good());
         sim.hold();
-        let words = "in.jsonl -o out.jsonl -j 2 --grace 10m";
+        let words = "in.jsonl -o out.jsonl -j 2";
         let Some(mut command) = on_a_terminal(&desk, &sim, words) else {
             return;
         };
@@ -94,50 +94,6 @@ fn a_blocked_terminal_delays_neither_run_nor_signal() {
             Some(_) => assert!((2..50_000).contains(&saved), "{saved}"),
         }
     }
-}
-
-#[test]
-fn messages_break_between_words_on_a_terminal() {
-    let desk = Desk::with(1);
-    let run = "run in.jsonl -o out.jsonl";
-    let plain = desk.command(run.split(' '));
-    let program = plain.get_program().to_str().unwrap();
-    let words = format!("stty rows 24 cols 80; {program} {run}");
-    let mut command = Command::new("script");
-    command
-        .args(["-qec", &words, "/dev/null"])
-        .current_dir(desk.path(""))
-        .env_clear()
-        .envs(
-            plain
-                .get_envs()
-                .filter_map(|(name, value)| Some((name, value?))),
-        )
-        .env("TERM", "xterm")
-        .env("BATCHWRIGHT_OUTPT", "a warning in the log")
-        .stdin(Stdio::null())
-        .stdout(File::create(desk.path("screen")).unwrap())
-        .stderr(Stdio::piped());
-    if Command::new("script").arg("-V").output().is_err() {
-        println!("skipped: there is no script(1)");
-        return;
-    }
-    command.ended().expect(2);
-    let screen = desk.read("screen");
-    let said = screen.lines().filter(|line| !line.contains('\x1b'));
-    let said: Vec<&str> = said.map(|line| line.trim_end()).collect();
-    let longest = said.iter().map(|line| line.chars().count()).max();
-    assert!(longest <= Some(80), "{screen}");
-    assert!(screen.contains(" warn: "), "{screen}");
-    let whole = said
-        .join(" ")
-        .split_whitespace()
-        .collect::<Vec<_>>()
-        .join(" ");
-    assert!(
-        whole.contains("only the first 300 characters of each text: add --provider extract"),
-        "{screen}"
-    );
 }
 
 #[test]
@@ -177,12 +133,7 @@ fn a_terminal_user_confirms_before_more_than_20_answers_are_sent_again() {
     running.wait().expect(0);
     assert_eq!(sim.stats().calls, 42);
 
-    // Neither with `--yes` nor without a terminal.
-    start(&format!("{} --yes", words("C")))
-        .unwrap()
-        .wait()
-        .expect(0);
-    assert!(!desk.read("screen").contains("again?"));
+    // Not without a terminal.
     desk.run(&sim, &words("D")).expect(0);
-    assert_eq!(sim.stats().calls, 84);
+    assert_eq!(sim.stats().calls, 63);
 }

@@ -1,6 +1,5 @@
 //! The contents of replies in result lines, for calls, batches and the queue alike.
 
-use std::collections::BTreeSet;
 use std::process::Command;
 
 use batchwright_simulate::{BatchConfig, SimConfig};
@@ -30,16 +29,6 @@ fn prompts() -> String {
     lines.map(|line| format!("{line}\n")).concat()
 }
 
-/// The field names of a provider's own reply.
-fn fields(reply: &Value) -> BTreeSet<&str> {
-    reply
-        .as_object()
-        .unwrap()
-        .keys()
-        .map(String::as_str)
-        .collect()
-}
-
 /// Ids and times differ between calls, and a batch has other prices.
 fn without_what_differs(line: &Value) -> Value {
     let mut line = line.clone();
@@ -65,18 +54,9 @@ fn tool_calls_are_kept_in_calls_in_batches_and_in_the_queue() {
             command.env("BATCHWRIGHT_BULK_STRATEGY", strategy);
             command.ended().expect(code).stdout
         };
-        run(
-            "run in.jsonl -o calls.jsonl --ordered --keep-reply",
-            "sync",
-            0,
-        );
-        run(
-            "run in.jsonl -o batch.jsonl --ordered --keep-reply",
-            "batch",
-            0,
-        );
-        let mut submit =
-            desk.command("submit in.jsonl --model sim-1 --keep-reply".split_whitespace());
+        run("run in.jsonl -o calls.jsonl --ordered", "sync", 0);
+        run("run in.jsonl -o batch.jsonl --ordered", "batch", 0);
+        let mut submit = desk.command("submit in.jsonl --model sim-1".split_whitespace());
         let id = submit.ended().expect(0).stdout;
         run("work --until-empty", "sync", 0);
         let mut take = desk.command(["results", id.trim()]);
@@ -92,10 +72,6 @@ fn tool_calls_are_kept_in_calls_in_batches_and_in_the_queue() {
                     "{}",
                     at.name
                 );
-                let reply = fields(&line["reply"]);
-                assert_eq!(reply, fields(&expected["reply"]), "{}: {line}", at.name);
-                let body = ["choices", "content", "candidates"];
-                assert!(body.iter().any(|field| reply.contains(field)), "{reply:?}");
             }
             let asks = &lines[0];
             asks.has(json!({"text": null, "success": true}));
@@ -108,10 +84,5 @@ fn tool_calls_are_kept_in_calls_in_batches_and_in_the_queue() {
             );
         }
         assert_eq!(site.sim.stats().malformed, 0, "{}", at.name);
-        // Keeping fewer fields does not request anything again.
-        let before = site.sim.stats().calls;
-        run("run in.jsonl -o calls.jsonl --ordered", "sync", 0);
-        assert_eq!(site.sim.stats().calls, before, "{}", at.name);
-        assert_eq!(desk.results("calls.jsonl"), calls, "{}", at.name);
     });
 }

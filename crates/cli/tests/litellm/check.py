@@ -96,9 +96,7 @@ def check(folder):
     results, _ = run(folder, [refusal], 3)
     error = results["r"]["error"]
     assert error["kind"] == "blocked" and "I can't help with that." in error["message"], results
-    results, _ = run(folder, [refusal], 0, "--fallback", "extract", "--fallback-blocked")
-    assert results["r"]["provider"] == "extract", results
-    print("a refusal is blocked, and moves on with --fallback-blocked")
+    print("a refusal is blocked")
 
     results, _ = run(folder, [{"id": "t", "model": "anthropic", "prompt": "four and three?"}], 0)
     reasoning = results["t"]["reasoning"]

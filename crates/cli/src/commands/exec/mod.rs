@@ -16,22 +16,17 @@ use batchwright_exec::{CommandRunner, OnStop, Overflow};
 use crate::args::exec::{ExecArgs, OnStopArg};
 use crate::display::Display;
 use crate::exit::{About, Early, Exit, Refusal};
-use crate::session::Session;
+use crate::session::{GRACE, Session};
 use emit::Emitter;
 use report::Ended;
 use source::Source;
 
-pub fn execute(args: &ExecArgs) -> Exit {
-    args.show.say.start_log();
-    run(args).unwrap_or_else(|early| early.end(args.results.json, args.show.say.quiet))
-}
-
-fn run(args: &ExecArgs) -> Result<Exit, Early> {
+pub fn execute(args: &ExecArgs) -> Result<Exit, Early> {
     refuse_contradictions(args)?;
     let mode = args.sandbox.sandbox;
     let runner = runner(args)?;
     let source = Source::open(args)?;
-    let ctx = Context::new().with_grace(args.pace.grace);
+    let ctx = Context::new().with_grace(GRACE);
     let mut emitter = Emitter::open(args, &ctx)?;
     let plan = source.check(emitter.finished())?;
     if args.results.dry_run {
@@ -74,7 +69,6 @@ fn run(args: &ExecArgs) -> Result<Exit, Early> {
         skipped: skip.skipped.load(Ordering::Relaxed),
         failed_before: skip.failed.load(Ordering::Relaxed),
         plan,
-        confined: sandbox::reminder(args, mode),
         failures: emitter.failures,
         trouble: emitter.trouble,
     };
@@ -165,7 +159,7 @@ fn stopping_line(args: &ExecArgs) -> String {
         OnStopArg::Kill => "stopping: running commands are killed".to_owned(),
         OnStopArg::Finish => format!(
             "stopping: running commands have up to {} s to finish; press Ctrl-C again to kill them",
-            args.pace.grace.as_secs()
+            GRACE.as_secs()
         ),
     }
 }

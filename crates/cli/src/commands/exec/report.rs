@@ -4,16 +4,18 @@ use std::io::Write;
 
 use batchwright::progress::Phase;
 use batchwright::{Progress, StopReason};
-use batchwright_exec::{CommandReport, Finished};
+use batchwright_exec::{CommandReport, Finished, SandboxMode};
 
 use super::emit::Trouble;
+use super::sandbox::REMINDER;
 use super::source::{Plan, Source};
 use super::unreadable;
 use crate::args::exec::ExecArgs;
 use crate::command_line::command_line;
-use crate::display::Parts;
+use crate::display::{fitted, times};
 use crate::exit::{Exit, Refusal};
 use crate::format::{count, span};
+use crate::logging::is_quiet;
 use crate::session::Session;
 use crate::{display, stdout};
 
@@ -25,8 +27,6 @@ pub struct Ended {
     pub skipped: u64,
     /// The part of these that failed.
     pub failed_before: u64,
-    /// The operations that the sandbox refused.
-    pub confined: Option<String>,
     /// Commands that were not read, but are included in the results.
     pub not_read: u64,
     pub failures: Vec<String>,
@@ -127,25 +127,20 @@ pub fn dry_run(
 /// The state of a run on one line.
 pub fn progress_line(progress: &Progress, room: usize) -> String {
     let settled = progress.completed + progress.failed;
-    let mut parts = Parts::default();
-    parts.add(
-        0,
-        match (progress.total, progress.percent) {
-            (Some(total), Some(percent)) => {
-                format!("{percent:.1}% · {}/{}", count(settled), count(total))
-            }
-            _ => format!("{} done", count(settled)),
-        },
-    );
-    parts.add(4, format!("{} completed", count(progress.completed)));
-    let rank = if progress.failed > 0 { 1 } else { 3 };
-    parts.add(rank, format!("{} failed", count(progress.failed)));
-    parts.add(2, format!("{} running", progress.in_flight));
-    parts.add_times(progress, progress.eta.filter(|_| settled > 0));
+    let mut parts = vec![match (progress.total, progress.percent) {
+        (Some(total), Some(percent)) => {
+            format!("{percent:.1}% · {}/{}", count(settled), count(total))
+        }
+        _ => format!("{} done", count(settled)),
+    }];
+    parts.extend(times(progress, progress.eta.filter(|_| settled > 0)));
     if progress.phase == Phase::Stopping {
-        parts.add(0, "stopping".to_owned());
+        parts.push("stopping".to_owned());
     }
-    parts.fitted(room)
+    parts.push(format!("{} failed", count(progress.failed)));
+    parts.push(format!("{} running", progress.in_flight));
+    parts.push(format!("{} completed", count(progress.completed)));
+    fitted(parts, room)
 }
 
 pub fn report(args: &ExecArgs, ended: &Ended, session: &Session) -> Exit {
@@ -156,7 +151,7 @@ pub fn report(args: &ExecArgs, ended: &Ended, session: &Session) -> Exit {
     if args.results.json {
         exit = print_json(args, ended, exit);
     }
-    if !args.show.say.quiet {
+    if !is_quiet() {
         print(args, ended);
     } else if let (None | Some(Trouble::Gone), Some(why)) = (&ended.trouble, ended.stopped()) {
         display::error(&format!("stopped: {why}"));
@@ -217,8 +212,8 @@ fn print(args: &ExecArgs, ended: &Ended) {
     if more > 0 {
         lines.push(format!("  and {} more that failed", count(more)));
     }
-    if let (1.., Some(line)) = (report.failed, &ended.confined) {
-        lines.push(format!("  {line}"));
+    if report.failed > 0 && args.sandbox.sandbox == SandboxMode::On {
+        lines.push(format!("  {REMINDER}"));
     }
     if let Some(path) = &args.results.output {
         lines.push(format!("  results    {}", path.display()));

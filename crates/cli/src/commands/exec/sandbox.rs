@@ -94,34 +94,6 @@ pub fn wide(exec: &ExecArgs, mode: SandboxMode) -> Option<String> {
     })
 }
 
-/// What the sandbox forbids, for commands that do not report why they failed, with the flags that allow it.
-pub fn reminder(exec: &ExecArgs, mode: SandboxMode) -> Option<String> {
-    let mut lacked = Vec::new();
-    if mode == SandboxMode::On {
-        let folder = exec.workdir.clone().unwrap_or_else(|| PathBuf::from("."));
-        let folder = folder.canonicalize().unwrap_or(folder);
-        if !exec.sandbox.net {
-            lacked.push("had no network (--net)".to_owned());
-        }
-        let more = if exec.sandbox.write.is_empty() {
-            ""
-        } else {
-            ", the paths of --write"
-        };
-        lacked.push(format!(
-            "could write only below {}{more} and to TMPDIR (--write PATH)",
-            folder.display()
-        ));
-    }
-    let all_variables = exec.sandbox.env.iter().any(|wish| wish == "*");
-    if !all_variables {
-        lacked.push("got few of your environment variables (--env NAME)".to_owned());
-    }
-    let last = lacked.pop()?;
-    let first = lacked.join(", ");
-    Some(if first.is_empty() {
-        format!("commands {last}")
-    } else {
-        format!("commands {first} and {last}")
-    })
-}
+/// What the sandbox forbids, for commands that do not report why they failed.
+pub const REMINDER: &str = "in the sandbox, commands have no network (--net), write only below their folder and to TMPDIR \
+                            (--write PATH), and get few of your environment variables (--env NAME)";

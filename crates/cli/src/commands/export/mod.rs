@@ -10,6 +10,7 @@ use batchwright::files::{Export, ExportReport};
 use batchwright::{Context, Error, ErrorKind};
 
 use crate::args::export::ExportArgs;
+use crate::display;
 use crate::exit::{About, Early, Exit, Refusal};
 use crate::prompts::schema;
 use crate::signals::Signals;
@@ -20,12 +21,7 @@ use table_stdout::TableStdout;
 /// This name means all columns.
 const ALL: &str = "all";
 
-pub fn execute(args: &ExportArgs) -> Exit {
-    args.say.start_log();
-    export(args).unwrap_or_else(|early| early.end(args.json, args.say.quiet))
-}
-
-fn export(args: &ExportArgs) -> Result<Exit, Early> {
+pub fn execute(args: &ExportArgs) -> Result<Exit, Early> {
     let to_stdout = stdout::is_named(Some(&args.output));
     if args.json && to_stdout {
         let why = "--json needs -o FILE, because the table is on standard output";
@@ -41,7 +37,7 @@ fn export(args: &ExportArgs) -> Result<Exit, Early> {
     } else {
         "stopping: no file is written; press Ctrl-C again to stop now"
     };
-    let signals = Signals::watch(&ctx, (!args.say.quiet).then(|| stopping.to_owned()))?;
+    let signals = Signals::watch(&ctx, stopping.to_owned())?;
     let table = table(args)?;
     let written = if to_stdout {
         match to_stdout_unless_gone(table, &ctx) {
@@ -87,9 +83,7 @@ fn to_stdout_unless_gone(table: Export, ctx: &Context) -> Option<Result<ExportRe
 }
 
 fn show(args: &ExportArgs, report: &ExportReport) -> Exit {
-    for line in report::lines(args, report) {
-        args.say.say(&line);
-    }
+    report::lines(args, report).iter().for_each(display::note);
     if args.json {
         stdout::json(&report::json(report), Exit::Success)
     } else {

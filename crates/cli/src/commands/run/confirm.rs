@@ -21,7 +21,7 @@ const FEW: u64 = 20;
 pub fn confirm(args: &RunArgs, plan: &RunPlan, session: &Session) -> Result<(), Early> {
     let most = args.max_items.map_or(u64::MAX, |items| items as u64);
     let again = plan.differing.min(plan.to_send).min(most);
-    if again <= FEW || args.yes || !stdin().is_terminal() || !stderr().is_terminal() {
+    if again <= FEW || !stdin().is_terminal() || !stderr().is_terminal() {
         return Ok(());
     }
     let again = count(again);
@@ -44,7 +44,7 @@ pub fn confirm(args: &RunArgs, plan: &RunPlan, session: &Session) -> Result<(), 
         return Ok(());
     }
     Err(Refusal::usage(format!(
-        "nothing was sent: {again} answers would be bought again. To buy them, add --yes; to keep the earlier answers, \
+        "nothing was sent: {again} answers would be bought again. To buy them, answer y; to keep the earlier answers, \
          run with the earlier settings, or name another output with -o"
     ))
     .into())

@@ -1,22 +1,55 @@
 //! Lines at the start of a run: its plan.
 
 use batchwright::files::RunPlan;
-use batchwright::progress::FailureCause;
 
-use crate::args::run::RunArgs;
+use crate::args::run::{Resend, RunArgs};
 use crate::format::{count, counts, number_of};
 use crate::sanitize::shortened;
+
+/// Causes of bad rows that have a line each.
+const MOST_CAUSES: usize = 3;
 
 const CHANGED_WITHOUT_IDS: &str = " (rows without ids become new items if a setting changes: add ids to replace \
     their results, or name a new output)";
 
-/// The plan on one line.
-pub fn plan_line(plan: &RunPlan) -> String {
+/// The plan, why rows are not sent, and what happens to earlier answers.
+pub fn lines(args: &RunArgs, plan: &RunPlan) -> Vec<String> {
+    let mut lines = vec![plan_line(plan)];
+    lines.extend(bad_rows(plan));
+    if let Some(output) = args.output.as_ref().filter(|_| plan.differing > 0) {
+        let answers = match plan.changed + plan.under_way_superseded {
+            0 => "their earlier answers stay in the output".to_owned(),
+            _ => format!(
+                "their earlier answers move to {}.superseded.jsonl when the run ends",
+                output.display()
+            ),
+        };
+        lines.push(format!(
+            "{} of {} requests differ from those answered before; {answers}",
+            count(plan.differing),
+            count(plan.total),
+        ));
+    }
+    let unusable = plan.unusable_before + plan.unusable_equal;
+    if unusable > 0 {
+        let what = if args.resend == Resend::All {
+            "they are sent, and paid for, again"
+        } else {
+            "--resend all sends them again"
+        };
+        lines.push(format!(
+            "{} items have replies that were paid for and cannot be read; {what}",
+            count(unusable)
+        ));
+    }
+    lines
+}
+
+fn plan_line(plan: &RunPlan) -> String {
     let bad_rows = match plan.bad_rows {
         1 => "bad row that is not sent",
         _ => "bad rows that are not sent",
     };
-    let unusable = "equal to ones with unusable replies, not sent";
     let mut parts = counts([
         (plan.done, "finished before"),
         (plan.failed_before, "failed before"),
@@ -32,7 +65,10 @@ pub fn plan_line(plan: &RunPlan) -> String {
         ),
         (plan.equal, "answered with equal ones"),
         (plan.answered, "answered by earlier results of equal ones"),
-        (plan.unusable_equal, unusable),
+        (
+            plan.unusable_equal,
+            "equal to ones with unusable replies, not sent",
+        ),
     ]);
     if plan.to_send == 0 {
         parts.push("nothing to send".to_owned());
@@ -59,13 +95,12 @@ pub fn plan_line(plan: &RunPlan) -> String {
             line.push_str(CHANGED_WITHOUT_IDS);
         }
     }
-    if plan.restored > 0 {
-        let n = count(plan.restored);
-        line.push_str(&format!(
-            "; {n} answers are taken back from the superseded ones"
-        ));
-    }
     for (n, one, many) in [
+        (
+            plan.restored,
+            "answer is taken back from the superseded ones",
+            "answers are taken back from the superseded ones",
+        ),
         (
             plan.superseded,
             "earlier answer is superseded",
@@ -85,51 +120,23 @@ pub fn plan_line(plan: &RunPlan) -> String {
 }
 
 /// Why rows are not sent, each cause with its number of rows.
-pub fn bad_row_lines(plan: &RunPlan) -> Vec<String> {
-    let (shown, rest) = plan
-        .bad_row_causes
-        .split_at(plan.bad_row_causes.len().min(3));
+fn bad_rows(plan: &RunPlan) -> Vec<String> {
     let rows = |n| number_of(n, "bad row", "bad rows");
-    let cause = |cause: &FailureCause| {
-        let message = shortened(&cause.message, 200);
-        format!("  {}: {message}", rows(cause.items))
-    };
-    let mut lines: Vec<String> = shown.iter().map(cause).collect();
-    if !rest.is_empty() {
-        let others = rest.iter().map(|cause| cause.items).sum();
+    let causes = plan.bad_row_causes.iter();
+    let mut lines: Vec<String> = causes
+        .clone()
+        .take(MOST_CAUSES)
+        .map(|cause| {
+            format!(
+                "  {}: {}",
+                rows(cause.items),
+                shortened(&cause.message, 200)
+            )
+        })
+        .collect();
+    let others = causes.skip(MOST_CAUSES).map(|cause| cause.items).sum();
+    if others > 0 {
         lines.push(format!("  {} for other causes", rows(others)));
     }
     lines
-}
-
-/// How many answered items are sent again, and what happens to their earlier answers.
-pub fn differing_line(args: &RunArgs, plan: &RunPlan) -> Option<String> {
-    let output = args.output.as_ref()?;
-    if plan.differing == 0 {
-        return None;
-    }
-    let answers = match plan.changed + plan.under_way_superseded {
-        0 => "their earlier answers stay in the output".to_owned(),
-        _ => format!(
-            "their earlier answers move to {}.superseded.jsonl when the run ends",
-            output.display()
-        ),
-    };
-    Some(format!(
-        "{} of {} requests differ from those answered before; {answers}",
-        count(plan.differing),
-        count(plan.total),
-    ))
-}
-
-/// What happens to items with a billed but unusable reply.
-pub fn unusable_line(args: &RunArgs, plan: &RunPlan) -> Option<String> {
-    let items = plan.unusable_before + plan.unusable_equal;
-    let n = count(items);
-    (items > 0).then(|| if args.ask_again { format!(
-        "{n} items have replies that were paid for and cannot be read; they are sent, and paid \
-         for, again"
-    ) } else { format!(
-        "{n} items have replies that were paid for and cannot be read; --ask-again sends them again"
-    ) })
 }

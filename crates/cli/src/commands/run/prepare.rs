@@ -1,59 +1,74 @@
 //! Prepares a run: compares the input with the output and the queue, and prepares a provider if items are to be sent.
-//! Nothing is sent yet.
+//! Then executes it, with its own calls or through the queue.
 
 use std::path::Path;
 
-use batchwright::files::{FileRunError, RunOutput, RunPlan};
+use batchwright::files::{FileRunError, RunOutput, RunPlan, RunReport};
 use batchwright::plan::{Concurrency, ProviderPlan};
-use batchwright::{Context, FileRun, FileRunOptions, LlmManager, Prompts, Request};
-use serde_json::Value;
+use batchwright::{
+    Context, Error, ErrorKind, FileRun, FileRunOptions, LlmClient, LlmManager, Prompts, Request,
+    Response, Route,
+};
 
-use super::estimate::RunEstimate;
+use super::plan;
 use super::resolve::{Resolved, may_lack};
-use super::run_queue::RunQueue;
-use super::summary::Setup;
-use super::via_queue::ViaQueue;
-use super::{plan, preview};
-use crate::args::run::RunArgs;
-use crate::budget::{RunBudget, starts_from_zero};
+use super::summary::{QueueFacts, Setup};
+use super::via_queue::{RunQueue, ViaQueue};
+use crate::args::run::{Resend, RunArgs};
+use crate::budget::{self, RunBudget, starts_from_zero};
 use crate::display;
-use crate::exit::{About, Early, Refusal};
+use crate::exit::{About, Early, Refusal, could_not_run};
 use crate::provider;
 use crate::session::Session;
 use crate::settings::refused;
 use crate::stdout::ResultsOut;
 
 pub struct Prepared {
-    /// Requests that a dry run prints.
-    pub shown: Vec<Value>,
-    pub run: PreparedRun,
-    pub plan: RunPlan,
+    pub run: Plan,
     /// The manager of the calls; `None` if no item is to be sent.
     pub manager: Option<LlmManager>,
     pub setup: Setup,
-    /// The estimate of a dry run.
-    pub estimate: Option<RunEstimate>,
 }
 
 /// A run whose input was compared with the output, and with the queue if the run uses it.
-pub enum PreparedRun {
+pub enum Plan {
     Direct(Box<FileRun<'static>>),
     ViaQueue(Box<ViaQueue>),
 }
 
+/// How a run ended.
+pub struct Ended {
+    pub report: RunReport,
+    pub setup: Setup,
+    /// Facts about the queue, if the run used it.
+    pub queue: Option<QueueFacts>,
+}
+
 pub fn prepare(args: &RunArgs, resolved: Resolved, session: &Session) -> Result<Prepared, Early> {
     let from_zero = starts_from_zero(args);
-    let queue = resolved.queue;
     let models = resolved.plan.as_ref().is_ok_and(provider::asks_a_model);
-    let output = output(args, &session.ctx);
-    let run = compare(args, resolved.prompts, output, queue, models)?;
-    let plan = run.compared().plan().clone();
-    say_plan(args, &plan, session);
+    let output = match &args.output {
+        Some(path) if path != Path::new("-") => RunOutput::file(path),
+        _ => RunOutput::writer(ResultsOut::new(&session.ctx)),
+    };
+    let run = compare(args, resolved.prompts, output, resolved.queue, models)?;
+    let plan = run.compared().plan();
+    if !plan.resumable && args.output.is_some() && !args.dry_run {
+        session.say("the output is not a regular file: this run cannot be resumed");
+    }
+    plan::lines(args, plan).iter().for_each(display::note);
 
+    let queued = match &run {
+        Plan::Direct(_) => None,
+        Plan::ViaQueue(run) => run.process()?,
+    };
+    let is_unlimited = queued
+        .as_ref()
+        .is_some_and(|queued| queued.budget.is_none());
     let budget = if args.dry_run {
         None
     } else {
-        RunBudget::open(args, run.is_unlimited()?, from_zero)?
+        RunBudget::open(args, is_unlimited, from_zero)?
     };
     let mut setup = Setup {
         strategy: resolved.strategy,
@@ -61,41 +76,32 @@ pub fn prepare(args: &RunArgs, resolved: Resolved, session: &Session) -> Result<
         budget,
         ..Setup::default()
     };
-    let manager = if plan.to_send == 0 && !run.has_items_in_queue()? {
-        if resolved.unnamed != 0 {
-            let model = resolved.settings.model().map_err(refused)?;
-            provider::note_changed_default(&plan, model.as_deref(), &|line| session.say(line));
+    let manager = match resolved.plan {
+        _ if plan.to_send == 0 && queued.is_none() => {
+            if resolved.unnamed != 0 {
+                let model = resolved.settings.model().map_err(refused)?;
+                note_changed_default(plan, model.as_deref());
+            }
+            None
         }
-        None
-    } else if let Err(refusal) = &resolved.plan
-        && may_lack(args, refusal)
-    {
-        session.say(format!("nothing could be sent: {}", refusal.text()));
-        None
-    } else {
-        let providers = made_ready(args, resolved.plan?, resolved.provider_notes, session)?;
-        run.announce(args, &providers, resolved.unnamed, &mut setup, session)?;
-        Some(LlmManager::of(providers))
+        Err(refusal) if may_lack(args, &refusal) => {
+            session.say(format!("nothing could be sent: {}", refusal.text()));
+            None
+        }
+        Err(refusal) => return Err(refusal.into()),
+        Ok(mut providers) => {
+            if args.prompt.json_mode || args.prompt.json_schema.is_some() {
+                provider::for_json(&mut providers)?;
+            }
+            resolved.provider_notes.iter().for_each(display::note);
+            run.announce(args, &providers, resolved.unnamed, &mut setup)?;
+            Some(LlmManager::of(providers))
+        }
     };
-    let estimate = if args.dry_run {
-        let manager = manager.as_ref();
-        let estimate = RunEstimate::of(args, &resolved.settings, manager, run.compared())?;
-        Some(estimate)
-    } else {
-        None
-    };
-    let mut shown = Vec::new();
-    if let Some(most) = args.shown_requests {
-        let client = preview::client(args, &resolved.settings, manager.as_ref());
-        shown = preview::requests(&run.requests_to_send(most)?, client, session)?;
-    }
     Ok(Prepared {
-        shown,
         run,
-        plan,
         manager,
         setup,
-        estimate,
     })
 }
 
@@ -105,11 +111,11 @@ fn compare(
     output: RunOutput,
     queue: Option<RunQueue>,
     asks_a_model: bool,
-) -> Result<PreparedRun, Refusal> {
+) -> Result<Plan, Refusal> {
     let options = FileRunOptions::new()
         .redo_extracts(asks_a_model)
-        .keep_failed(args.keep_failed)
-        .ask_again(args.ask_again)
+        .keep_failed(args.resend == Resend::None)
+        .ask_again(args.resend == Resend::All)
         .max_items(args.max_items)
         .ordered(args.ordered)
         .fsync(args.fsync)
@@ -121,11 +127,9 @@ fn compare(
             if let Ok(run) = &run {
                 run.refuse_another_input(args)?;
             }
-            run.map(|run| PreparedRun::ViaQueue(Box::new(run)))
+            run.map(|run| Plan::ViaQueue(Box::new(run)))
         }
-        None => {
-            FileRun::prepare(prompts, output, options).map(|run| PreparedRun::Direct(Box::new(run)))
-        }
+        None => FileRun::prepare(prompts, output, options).map(|run| Plan::Direct(Box::new(run))),
     };
     run.map_err(|error| match error {
         FileRunError::Usage(error) => Refusal::usage(error.message()).about(About::Output),
@@ -133,9 +137,9 @@ fn compare(
     })
 }
 
-impl PreparedRun {
+impl Plan {
     /// The input compared with the output.
-    fn compared(&self) -> &FileRun<'static> {
+    pub fn compared(&self) -> &FileRun<'static> {
         match self {
             Self::Direct(run) => run,
             Self::ViaQueue(run) => run.compared(),
@@ -149,7 +153,6 @@ impl PreparedRun {
         providers: &ProviderPlan,
         unnamed: u64,
         setup: &mut Setup,
-        session: &Session,
     ) -> Result<(), Refusal> {
         let plan = self.compared().plan();
         if let Some(output) = &args.output {
@@ -163,87 +166,102 @@ impl PreparedRun {
             Self::ViaQueue(_) => Concurrency::Fixed(calls.start()),
         };
         setup.steps = provider::steps(providers);
-        self.check_providers(&setup.steps)?;
-        session.say(provider::line(
-            providers,
-            &provider::in_flight(setup.concurrency),
-        ));
+        let names: Vec<String> = setup.steps.iter().map(|name| (*name).to_owned()).collect();
+        let checked = self.compared().check_providers(&names);
+        checked.map_err(|error| refused(error).about(About::Input))?;
+        let in_flight = provider::in_flight(setup.concurrency);
+        display::note(provider::line(providers, &in_flight));
         if let Some(why) = &setup.strategy.fallback_reason {
             // Also with --quiet, because it may cost twice as much as the setting requests.
             display::say(&format!("strategy: {why}"));
         }
         if let Self::ViaQueue(run) = self {
             let lines = run.lines(providers, setup.strategy.strategy)?;
-            lines.iter().for_each(|line| session.say(line));
+            lines.iter().for_each(display::note);
         }
-        provider::warn(providers, &|line| session.say(line));
+        provider::warn(providers);
         if unnamed != 0 && args.provider.model.is_none() {
-            let default = providers.first.model.as_deref();
-            provider::note_changed_default(plan, default, &|line| session.say(line));
+            note_changed_default(plan, providers.first.model.as_deref());
         }
         Ok(())
     }
+}
 
-    /// Rejects lines in the format of a provider that is not in the route.
-    fn check_providers(&self, steps: &[(&str, Option<String>)]) -> Result<(), Refusal> {
-        let providers = steps.iter().map(|(provider, _)| (*provider).to_owned());
-        let providers: Vec<String> = providers.collect();
-        let checked = self.compared().check_providers(&providers);
-        checked.map_err(|error| refused(error).about(About::Input))
-    }
-
-    fn requests_to_send(&self, most: usize) -> Result<Vec<Request>, Refusal> {
-        let requests = self.compared().requests_to_send(most);
-        requests.map_err(|error| refused(error).about(About::Input))
-    }
-
-    fn has_items_in_queue(&self) -> Result<bool, Refusal> {
-        match self {
-            Self::Direct(_) => Ok(false),
-            Self::ViaQueue(run) => run.has_items(),
-        }
-    }
-
-    /// Whether an earlier run without a budget has items in the queue.
-    fn is_unlimited(&self) -> Result<bool, Refusal> {
-        match self {
-            Self::Direct(_) => Ok(false),
-            Self::ViaQueue(run) => run.is_unlimited(),
-        }
+/// Explains that a changed default model does not send items again.
+fn note_changed_default(plan: &RunPlan, default: Option<&str>) {
+    let Some(default) = default else { return };
+    let mut before = plan.models_before.iter();
+    let same = before.any(|model| provider::answers_to(model, default));
+    if plan.done > 0 && !plan.models_before.is_empty() && !same {
+        display::note(format!(
+            "{} finished results came from {} and are kept; the default model is {default} now. \
+             Name it with --model to run them again",
+            plan.done,
+            plan.models_before.join(", ")
+        ));
     }
 }
 
-fn output(args: &RunArgs, ctx: &Context) -> RunOutput {
-    match &args.output {
-        Some(path) if path != Path::new("-") => RunOutput::file(path),
-        _ => RunOutput::writer(ResultsOut::new(ctx)),
+impl Prepared {
+    /// Makes the calls.
+    pub fn execute(self, args: &RunArgs, session: &Session) -> Result<Ended, Refusal> {
+        let Self {
+            run,
+            manager,
+            setup,
+        } = self;
+        let budget = setup.budget.as_ref().map(|limited| &limited.budget);
+        let limited = |manager: &LlmManager| {
+            let route = manager.route().map_err(could_not_run)?;
+            let route = match budget {
+                Some(budget) => route.budget(budget),
+                None => route,
+            };
+            budget::check(args, &route)?;
+            Ok(route)
+        };
+        let (report, queue) = match run {
+            Plan::Direct(run) => {
+                let route = match &manager {
+                    Some(manager) => limited(manager)?,
+                    None => Route::new(Nobody),
+                };
+                let run = run.notifier(session.display.clone());
+                let run = match setup.concurrency {
+                    Concurrency::Auto { most, .. } => run.up_to(most),
+                    fixed => run.concurrency(fixed.most()),
+                };
+                let run = run.on_error(args.on_error.policy());
+                let report = run.context(&session.ctx).run(route);
+                session.display.clear();
+                if let Some(Err(error)) = budget.map(|budget| budget.close()) {
+                    log::warn!("{}", error.message());
+                }
+                (report.map_err(could_not_run)?, None)
+            }
+            Plan::ViaQueue(run) => {
+                // Refuses a run whose batches have no upper bound.
+                if let Some(manager) = manager.as_ref().filter(|_| budget.is_some()) {
+                    limited(manager)?;
+                }
+                let (report, facts) = run.run(args, manager.as_ref(), budget, session)?;
+                (report, Some(facts))
+            }
+        };
+        Ok(Ended {
+            report,
+            setup,
+            queue,
+        })
     }
 }
 
-fn say_plan(args: &RunArgs, plan: &RunPlan, session: &Session) {
-    if !plan.resumable && args.output.is_some() && !args.dry_run {
-        session.say("the output is not a regular file: this run cannot be resumed");
-    }
-    session.say(plan::plan_line(plan));
-    let bad_rows = plan::bad_row_lines(plan);
-    bad_rows.iter().for_each(|line| session.say(line));
-    let differing = plan::differing_line(args, plan);
-    differing.iter().for_each(|line| session.say(line));
-    let unusable = plan::unusable_line(args, plan);
-    unusable.iter().for_each(|line| session.say(line));
-}
+/// The client of a run that sends nothing.
+struct Nobody;
 
-/// The plan, with what is said about it.
-fn made_ready(
-    args: &RunArgs,
-    mut plan: ProviderPlan,
-    notes: Vec<String>,
-    session: &Session,
-) -> Result<ProviderPlan, Early> {
-    let say = |line: String| session.say(line);
-    if args.prompt.json_mode || args.prompt.json_schema.is_some() {
-        provider::for_json(&mut plan, &say)?;
+impl LlmClient for Nobody {
+    fn complete(&self, _: &Request, _: &Context) -> Result<Response, Error> {
+        let why = "something is to be sent now that was answered when the run began: give the same command again";
+        Err(Error::new(ErrorKind::Auth, why))
     }
-    notes.into_iter().for_each(say);
-    Ok(plan)
 }

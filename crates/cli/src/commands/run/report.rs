@@ -5,27 +5,21 @@ use std::io::Write;
 use batchwright::StopReason;
 use batchwright::files::RunReport;
 
-use super::execute::Ended;
+use super::prepare::Ended;
 use super::summary::{self, QueueFacts};
 use crate::args::run::RunArgs;
 use crate::display;
 use crate::exit::Exit;
 use crate::format::number_of;
+use crate::logging::is_quiet;
 use crate::session::Session;
 use crate::signals::Signals;
 use crate::{stderr, stdout};
 
 pub fn report(args: &RunArgs, ended: &Ended, session: &Session) -> Exit {
-    let Ended {
-        report,
-        setup,
-        queue,
-    } = ended;
-    let queue = queue.as_ref();
-    let mut exit = match queue {
-        Some(queue) => exit_of_queued(args, report, queue, &session.signals),
-        None => exit_of_direct(args, report, &session.signals),
-    };
+    let Ended { report, setup, .. } = ended;
+    let queue = ended.queue.as_ref();
+    let mut exit = exit_of(args, report, queue, &session.signals);
     print_unsaved(report);
     if let Err(error) = &report.compaction {
         display::error(error.message());
@@ -33,61 +27,36 @@ pub fn report(args: &RunArgs, ended: &Ended, session: &Session) -> Exit {
     if args.json {
         exit = summary::print_json(args, report, setup, exit, queue);
     }
-    if !args.show.say.quiet {
-        summary::print(args, report, setup, queue);
-    } else {
-        match &report.stop {
-            // It was asked for, and batches go on at the provider.
-            Some(StopReason::Cancelled) => {
-                display::say(summary::INTERRUPTED);
-                let remaining = queue.iter().flat_map(|queue| &queue.remaining);
-                remaining.for_each(|line| display::say(line));
-            }
-            Some(stop) => display::error(&format!("stopped: {stop}")),
-            None => {}
+    summary::print(args, report, setup, queue);
+    match report.stop.as_ref().filter(|_| is_quiet()) {
+        // It was asked for, and batches go on at the provider.
+        Some(StopReason::Cancelled) => {
+            display::say(summary::INTERRUPTED);
+            let remaining = queue.iter().flat_map(|queue| &queue.remaining);
+            remaining.for_each(|line| display::say(line));
         }
+        Some(stop) => display::error(&format!("stopped: {stop}")),
+        None => {}
     }
     exit
 }
 
-fn exit_of_direct(args: &RunArgs, report: &RunReport, signals: &Signals) -> Exit {
-    if has_unsaved(report) {
-        return Exit::CouldNotRun;
-    }
-    match &report.stop {
-        Some(StopReason::Cancelled) => return signals.exit().unwrap_or(Exit::StoppedEarly),
-        Some(StopReason::Fatal(error)) if error.is_storage() => return Exit::CouldNotRun,
-        Some(_) => return Exit::StoppedEarly,
-        None => {}
-    }
-    let summary = &report.summary;
-    if report.compaction.is_err() {
-        Exit::CouldNotRun
-    } else if summary.pending > 0 && args.max_items.is_none() {
-        Exit::StoppedEarly
-    } else if summary.failed > 0 {
-        Exit::SomeFailed
-    } else {
-        Exit::Success
-    }
-}
-
-fn exit_of_queued(
+fn exit_of(
     args: &RunArgs,
     report: &RunReport,
-    queue: &QueueFacts,
+    queue: Option<&QueueFacts>,
     signals: &Signals,
 ) -> Exit {
     let summary = &report.summary;
     match &report.stop {
-        _ if !report.unsaved.is_empty() => Exit::CouldNotRun,
+        _ if has_unsaved(report) => Exit::CouldNotRun,
         Some(StopReason::Cancelled) => signals.exit().unwrap_or(Exit::StoppedEarly),
         Some(StopReason::Fatal(error)) if error.is_storage() => Exit::CouldNotRun,
         Some(_) => Exit::StoppedEarly,
         None if report.compaction.is_err() => Exit::CouldNotRun,
         // The rest waits in the queue, as `--no-wait` requests; but a batch on hold needs a decision.
-        None if args.no_wait && queue.has_remaining => {
-            if queue.has_held {
+        None if args.no_wait && queue.is_some_and(|queue| queue.has_remaining) => {
+            if queue.is_some_and(|queue| queue.has_held) {
                 Exit::StoppedEarly
             } else {
                 Exit::Success

@@ -10,16 +10,16 @@ use batchwright::plan::ProviderPlan;
 use batchwright::unstable::Optional;
 use batchwright::{Context, Prompts, Settings, Strategy};
 
-use super::run_queue::RunQueue;
+use super::via_queue::RunQueue;
 use crate::args::run::RunArgs;
 use crate::args::shared::TaskArg;
-use crate::command_line::{command_line_to, quoted_path};
+use crate::command_line::quoted_path;
 use crate::data_dir::data_dir;
 use crate::exit::{About, Early, Refusal};
 use crate::input::SMALL_ROW_BYTES;
 use crate::prompts;
 use crate::provider;
-use crate::session::Session;
+use crate::session::{GRACE, Session};
 use crate::settings;
 use crate::signals::stopping_line;
 use crate::stdout;
@@ -47,7 +47,6 @@ pub fn settings(args: &RunArgs) -> Result<Settings, Refusal> {
     let settings = provider::with_flags(settings, &args.provider)?;
     let flags = [
         ("llm.bulk_strategy", "--strategy", &args.strategy),
-        ("llm.cache_prompt", "--cache-prompt", &args.cache_prompt),
         ("llm.sync_concurrency", "--concurrency", &pace.concurrency),
         ("llm.requests_per_minute", "--rpm", &pace.rpm),
         ("llm.tokens_per_minute", "--tpm", &pace.tpm),
@@ -58,7 +57,7 @@ pub fn settings(args: &RunArgs) -> Result<Settings, Refusal> {
 
 /// From here on a signal winds the run down.
 pub fn session(args: &RunArgs, settings: &Settings) -> Result<Session, Refusal> {
-    let ctx = Context::new().with_grace(args.pace.grace);
+    let ctx = Context::new().with_grace(GRACE);
     let stopping = match settings.bulk_strategy() {
         _ if args.dry_run => "stopping: nothing was sent".to_owned(),
         Ok(Strategy::Batch) => {
@@ -139,8 +138,7 @@ pub fn may_lack(args: &RunArgs, refusal: &Refusal) -> bool {
 
 fn prompt_settings(args: &RunArgs) -> Result<PromptSettings, Refusal> {
     let settings = prompts::settings(&args.prompt, args.provider.model.as_deref())?;
-    let falls_back = args.provider.fallback.is_some() || args.provider.fallback_blocked;
-    if !(args.prompt.task == TaskArg::Embed && falls_back) {
+    if !(args.prompt.task == TaskArg::Embed && args.provider.fallback.is_some()) {
         let folder = data_dir(args.pace.data_dir.as_deref());
         let settings = settings.set(args.output.as_ref(), PromptSettings::results);
         let keeps = args.input.keep.is_empty();
@@ -159,33 +157,17 @@ fn refuse_table(args: &RunArgs) -> Result<(), Refusal> {
     let Some(path) = &args.output else {
         return Ok(());
     };
-    let extension = path.extension().unwrap_or_default().to_string_lossy();
-    let others = ["xls", "ods"].contains(&extension.to_ascii_lowercase().as_str());
-    let table = match ExportFormat::of(path) {
-        Ok(ExportFormat::Jsonl) => false,
-        found => found.is_ok() || others,
-    };
-    if !table || args.input.files.contains(path) || begins_with_result(path) {
+    let is_table = ExportFormat::of(path).is_ok_and(|format| format != ExportFormat::Jsonl);
+    if !is_table || args.input.files.contains(path) || begins_with_result(path) {
         return Ok(());
     }
-    let results = path.with_extension("jsonl");
-    let properties = match &args.prompt.json_schema {
-        Some(schema) => format!(" --json-schema {}", quoted_path(schema)),
-        None if args.prompt.json_mode => " --json-mode".to_owned(),
-        None => String::new(),
-    };
-    let written = if others {
-        path.with_extension("xlsx")
-    } else {
-        path.clone()
-    };
+    let (results, table) = (path.with_extension("jsonl"), path.display());
     Err(Refusal::usage(format!(
-        "{}: results are JSON lines, from which a run can go on; a table is made of them:\n  {}\n  \
-         batchwright export {}{properties} -o {}",
-        path.display(),
-        command_line_to(path, &results),
-        quoted_path(results),
-        quoted_path(written),
+        "{table}: results are JSON lines, from which a run can go on; a table is made of them: run with -o {}, then\n  \
+         batchwright export {} -o {}",
+        results.display(),
+        quoted_path(&results),
+        quoted_path(path),
     ))
     .about(About::Output))
 }

@@ -1,27 +1,135 @@
-//! A run whose items go through the queue: for the batch strategy, and for items that an earlier run queued.
+//! A run whose items go through a store beside its output: for the batch strategy, and for items that an earlier run
+//! left there.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use batchwright::batch::BatchInfo;
 use batchwright::files::{
-    FileRunError, QueueRun, QueueRunReport, RunOutput, RunReport, store_path,
+    FileRunError, QueueRun, QueueRunReport, RunOutput, RunReport, RunStore, store_path,
 };
 use batchwright::plan::ProviderPlan;
-use batchwright::queue::ProcessState;
+use batchwright::provider::redacted_url;
+use batchwright::queue::{ProcessInfo, ProcessState, SqliteOptions};
+use batchwright::unstable::Optional;
 use batchwright::{
     Budget, Error, ErrorKind, FileRun, FileRunOptions, JobQueue, LlmManager, ProcessId, Prompts,
     Strategy,
 };
+use serde_json::json;
 
-use super::run_queue::RunQueue;
 use super::summary::QueueFacts;
 use crate::args::run::RunArgs;
+use crate::args::shared::{ProviderArgs, TaskArg};
+use crate::batches;
+use crate::command_line::{command_line_from_anywhere, quoted, quoted_path};
+use crate::data_dir::data_dir;
 use crate::display;
-use crate::exit::Refusal;
+use crate::exit::{About, Refusal};
 use crate::format::{count, counts};
-use crate::queue::failed;
+use crate::queue::{durability, failed};
 use crate::session::Session;
-use batchwright::unstable::Optional;
+use crate::strategy::RunStrategy;
+
+/// Where the items of a run wait.
+pub struct RunQueue {
+    store: RunStore,
+    /// The flag by which a command finds the queue, with a space before it; empty for the default queue.
+    flag: String,
+    /// Whether a later run can attach to the output.
+    attaches: bool,
+}
+
+impl RunQueue {
+    /// The queue of a run that uses one: because of its strategy, or because an earlier run of the same output has left
+    /// its store.
+    pub fn find(args: &RunArgs, strategy: &RunStrategy) -> Result<Option<Self>, Refusal> {
+        let batch = strategy.strategy == Strategy::Batch;
+        if args.prompt.task == TaskArg::Embed {
+            return Ok(None);
+        }
+        let output = args.output.as_deref().filter(|path| is_regular(path));
+        let store = output.and_then(|path| store_path(path).ok());
+        if let Some(output) = output.filter(|_| !args.dry_run) {
+            RunStore::tidy(output);
+        }
+        let is_there = store.as_ref().is_some_and(|store| store.exists());
+        if let Some(output) = output.filter(|_| !is_there) {
+            refuse_orphans(args, output)?;
+        }
+        if !is_there && (!batch || args.dry_run) {
+            return Ok(None);
+        }
+        strategy.check_error_policy(args)?;
+        let options = SqliteOptions::default().durability(durability(args.fsync));
+        let (store, flag) = match (output, store) {
+            (Some(_), Some(store)) => (
+                RunStore::Beside(options),
+                format!(" --queue {}", quoted_path(store)),
+            ),
+            (Some(output), None) => {
+                let why = format!(
+                    "{}: cannot open the output: its folder is not there",
+                    output.display()
+                );
+                return Err(Refusal::could_not_run(why).about(About::Output));
+            }
+            (None, _) => {
+                let named = args.pace.data_dir.as_deref();
+                let folder = data_dir(named).ok_or_else(|| {
+                    let why = "there is no place for the queue: name one with --data-dir";
+                    Refusal::could_not_run(why)
+                })?;
+                let queue = JobQueue::open_with(folder.join("llm_jobs.db"), options);
+                let flag = named.map(|folder| format!(" --data-dir {}", quoted_path(folder)));
+                let store = RunStore::On(queue.map_err(failed)?, ProcessId::new());
+                (store, flag.unwrap_or_default())
+            }
+        };
+        Ok(Some(Self {
+            store,
+            flag,
+            attaches: output.is_some(),
+        }))
+    }
+}
+
+/// Rejects a new output beside the store of another run of the same input whose output is gone: it may have been renamed
+/// without its store, and its items would be bought again.
+fn refuse_orphans(args: &RunArgs, output: &Path) -> Result<(), Refusal> {
+    let own = store_path(output).unwrap_or_default();
+    let input = args.input.whole();
+    let entries = own.parent().and_then(|folder| folder.read_dir().ok());
+    for store in entries.into_iter().flatten().flatten() {
+        let store = store.path();
+        let was = store.with_extension("");
+        let is_store = store.extension().is_some_and(|e| e == "batchwright") && store.is_file();
+        if !is_store || was.exists() || args.input.is_stream() {
+            continue;
+        }
+        let queue = JobQueue::open_with(&store, SqliteOptions::default().only_look());
+        // A file that is not a queue, or belongs to another program, stops no run.
+        let processes = queue.and_then(|queue| queue.open_processes());
+        let mut processes = processes.unwrap_or_default().into_iter();
+        let is_of_input = |known: &ProcessState| known.info.input.as_ref() == Some(&input);
+        if let Some(known) = processes.find(is_of_input) {
+            let (id, store) = (known.process_id, quoted_path(&store));
+            return Err(Refusal::usage(format!(
+                "{store} has items of this input that are under way, and its output {} is no longer there: they would be \
+                 bought again; nothing was sent. If {} is that output, move its store with it: mv {store} {}\n  To give them \
+                 up: batchwright cancel {id} --delete --queue {store}",
+                was.display(),
+                output.display(),
+                quoted_path(&own),
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn is_regular(path: &Path) -> bool {
+    let plain = std::fs::metadata(path).map_or(true, |metadata| metadata.is_file());
+    path != Path::new("-") && plain
+}
 
 /// A run that was compared with the queue.
 pub struct ViaQueue {
@@ -46,10 +154,15 @@ impl ViaQueue {
         self.run.compared()
     }
 
-    /// Rejects an empty output that replaced one which was renamed without its store: results of items in progress
-    /// would be written to it. An earlier run of this output with another input looks the same.
+    /// What the queue has of this output.
+    pub fn process(&self) -> Result<Option<ProcessState>, Refusal> {
+        let found = self.run.queue().process(self.run.process());
+        found.map_err(failed)
+    }
+
+    /// Rejects an empty output whose store has items of another input: their results would be written to it.
     pub fn refuse_another_input(&self, args: &RunArgs) -> Result<(), Refusal> {
-        let Some(known) = self.process_state()? else {
+        let Some(known) = self.process()? else {
             return Ok(());
         };
         let is_empty = |path: &PathBuf| path.metadata().map_or(true, |found| found.len() == 0);
@@ -62,35 +175,55 @@ impl ViaQueue {
         if args.input.is_stream() || input == args.input.whole() || !is_new {
             return Ok(());
         }
-        let store = store_path(output).unwrap_or_default();
-        let (store, output) = (store.display(), output.display());
+        let (id, flag) = (known.process_id, &self.queue.flag);
         Err(Refusal::usage(format!(
-            "{store} has items of another input, {input}, that are under way, and {output} is empty; nothing was sent. If \
-             their output was renamed, move its store with it. If not, run {input} to its end first, or give it up: \
-             batchwright cancel {} --delete --queue {store}",
-            known.process_id
+            "items of another input, {input}, are under way for {}, which is empty; nothing was sent. If their output was \
+             renamed, move its store with it; to give them up: batchwright cancel {id} --delete{flag}",
+            output.display()
         )))
     }
 
-    fn process_state(&self) -> Result<Option<ProcessState>, Refusal> {
-        let found = self.run.queue().process(self.run.process());
-        found.map_err(failed)
-    }
-
-    /// True when the queue has something of this output.
-    pub fn has_items(&self) -> Result<bool, Refusal> {
-        Ok(self.process_state()?.is_some())
-    }
-
-    /// True when the queue has something of this output, and no limit for it.
-    pub fn is_unlimited(&self) -> Result<bool, Refusal> {
-        let process = self.process_state()?;
-        Ok(process.is_some_and(|process| process.budget.is_none()))
-    }
-
-    /// Lines on the strategy and on batches of earlier runs.
+    /// Lines about batches of earlier runs and the strategy, shown before the run begins.
     pub fn lines(&self, plan: &ProviderPlan, strategy: Strategy) -> Result<Vec<String>, Refusal> {
-        self.queue.lines(plan, &self.run, strategy)
+        let (id, name) = (self.run.process(), plan.first.provider);
+        let known = self.process()?;
+        let batches = self.run.queue().batches(Some(id)).map_err(failed)?;
+        let mut lines: Vec<String> = batches.iter().map(batches::line).collect();
+        // Results that are to be collected may belong to the input or not; they are not counted as stale.
+        let plan = self.compared().plan();
+        let at_provider = known.as_ref().map_or(0, |known| known.counts.at_provider);
+        let unsent: u64 = batches
+            .iter()
+            .filter(|batch| batch.unsent)
+            .map(|batch| batch.total)
+            .sum();
+        let asked = plan.under_way + plan.to_collect;
+        let stale = at_provider.saturating_sub(asked);
+        let stale = stale.min(at_provider.saturating_sub(unsent));
+        if stale > 0 {
+            lines.push(format!(
+                "{} items in batches will be paid for, and this input does not ask for their answers: to stop all \
+                 batches: batchwright cancel {id}{}",
+                count(stale),
+                self.queue.flag
+            ));
+        }
+        let is_ending = |known: &ProcessState| known.cancelled && known.counts.at_provider > 0;
+        lines.push(match strategy {
+            _ if known.as_ref().is_some_and(is_ending) => format!(
+                "process {id} was cancelled: what its batches have not answered is sent again once they have ended"
+            ),
+            Strategy::Batch if plan.to_send == 0 && known.is_some() => {
+                format!("strategy batch: nothing new to submit (process {id})")
+            }
+            Strategy::Batch => {
+                format!("strategy batch: prompts go to {name} in batches, as process {id}")
+            }
+            Strategy::Sync => format!(
+                "process {id} of an earlier run goes on, which the queue has; what is new runs {strategy}"
+            ),
+        });
+        Ok(lines)
     }
 
     /// Executes the run. There is no manager if no item is to be sent.
@@ -103,18 +236,20 @@ impl ViaQueue {
     ) -> Result<(RunReport, QueueFacts), Refusal> {
         let Self { queue, run } = self;
         let process = run.process();
-        queue.note_store();
-        // Also with --quiet: the same command would buy everything again.
-        queue
-            .note(process)
-            .iter()
-            .for_each(|line| display::say(line));
+        if !queue.attaches {
+            // Also with --quiet: the same command would buy everything again.
+            display::say(&format!(
+                "the output cannot be attached to again: if this ends early, process {process} has the \
+                 rest; batchwright results {process}{} -o FILE",
+                queue.flag
+            ));
+        }
         let run = run
             .context(&session.ctx)
             .notifier(session.display.clone())
             .until_submitted(args.no_wait)
             .on_error(args.on_error.policy())
-            .described(queue.info(args, manager))
+            .described(info(args, manager, queue.attaches))
             .set(budget, QueueRun::budget);
         let make_worker = |queue: &JobQueue| {
             let manager = manager.ok_or_else(|| Error::new(ErrorKind::Invalid, NO_MANAGER))?;
@@ -123,15 +258,20 @@ impl ViaQueue {
         let ended = run.run(make_worker);
         session.display.clear();
         let ended = ended.map_err(failed)?;
+        let in_batches = |left: &ProcessState| left.counts.at_provider;
         let facts = QueueFacts {
             batches: batches_line(&ended),
-            remaining: queue.remaining(&ended, process, &lacks_its_key(manager)),
-            json: json(process, &ended),
+            remaining: remaining(args, &queue, &ended, process),
+            json: vec![
+                ("process_id", json!(process)),
+                ("submitted", ended.submitted.into()),
+                ("attached", ended.attached.into()),
+                ("superseded_answers", ended.superseded.into()),
+                ("batches_created", ended.created.into()),
+                ("batches", json!(ended.batches)),
+            ],
             has_remaining: ended.left.is_some(),
-            in_batches: ended
-                .left
-                .as_ref()
-                .map_or(0, |left| left.counts.at_provider),
+            in_batches: ended.left.as_ref().map_or(0, in_batches),
             has_held: ended.batches.iter().any(|batch| batch.state == "held"),
         };
         Ok((ended.report, facts))
@@ -141,35 +281,63 @@ impl ViaQueue {
 const NO_MANAGER: &str =
     "something is to be done now that was not when the run began: give the same command again";
 
-/// Recognizes batches without a worker whose API key is not set here.
-fn lacks_its_key(manager: Option<&LlmManager>) -> impl Fn(&BatchInfo) -> bool + use<> {
-    let clients = manager.map(|manager| manager.plan().clients_by_account());
-    move |batch| {
-        let mut clients = clients.iter();
-        !batch.attended && clients.any(|clients| clients(&batch.account()).is_none())
+/// The description of the process in the queue, for people.
+fn info(args: &RunArgs, manager: Option<&LlmManager>, attaches: bool) -> ProcessInfo {
+    let provider = manager.map(|manager| manager.plan().first.provider);
+    let input = (!args.input.is_stream()).then(|| args.input.whole());
+    let command = attaches.then(command_line_from_anywhere);
+    ProcessInfo::new()
+        .name(args.input.short())
+        .set(provider, ProcessInfo::provider)
+        .set(input, ProcessInfo::input)
+        .set(command, ProcessInfo::command)
+}
+
+/// Lines about remaining items, and how to resume or cancel them.
+fn remaining(
+    args: &RunArgs,
+    queue: &RunQueue,
+    ended: &QueueRunReport,
+    id: ProcessId,
+) -> Vec<String> {
+    let Some(process) = &ended.left else {
+        return Vec::new();
+    };
+    let mut lines: Vec<String> = ended.batches.iter().map(batches::line).collect();
+    let waiting = process.counts.pending;
+    if waiting > 0 {
+        lines.push(format!("{} items wait in the queue", count(waiting)));
     }
+    let (at, flag) = (provider_flags(&args.provider), &queue.flag);
+    lines.push(if queue.attaches {
+        "to collect the results, run the same command in this folder".to_owned()
+    } else {
+        format!(
+            "to collect:  batchwright work --strategy batch --processes {id} --until-empty{flag} \
+             && batchwright results {id}{flag} -o FILE"
+        )
+    });
+    lines.push(format!("to give it up:  batchwright cancel {id}{at}{flag}"));
+    lines
 }
 
-/// The members about the queue in the JSON of a run.
-fn json(process: ProcessId, ended: &QueueRunReport) -> Vec<(&'static str, serde_json::Value)> {
-    vec![
-        ("process_id", serde_json::json!(process)),
-        ("submitted", ended.submitted.into()),
-        ("attached", ended.attached.into()),
-        ("superseded_answers", ended.superseded.into()),
-        ("batches_created", ended.created.into()),
-        ("batches", serde_json::json!(ended.batches)),
-    ]
+/// The flags by which a command reaches the provider where this one names its address, with a space before each.
+fn provider_flags(args: &ProviderArgs) -> String {
+    let Some(url) = &args.base_url else {
+        return String::new();
+    };
+    let name = args.provider.as_ref();
+    let name = name.map_or_else(String::new, |name| format!(" --provider {}", quoted(name)));
+    format!("{name} --base-url {}", quoted(&redacted_url(url)))
 }
 
-/// The same for people.
+/// What became of the items that went through the queue.
 fn batches_line(ended: &QueueRunReport) -> String {
-    let (foreign, superseded) = (
-        "results of items that the input no longer has",
-        "answers to requests that have changed since",
-    );
     let queued = ended.submitted;
-    let unsent = ended.batches.iter().filter(|batch| batch.unsent);
+    let unsent = ended
+        .batches
+        .iter()
+        .filter(|batch: &&BatchInfo| batch.unsent);
     let unsent: u64 = unsent.map(|batch| batch.total).sum();
     let waiting = ended.left.as_ref().map_or(0, |left| left.counts.pending);
     // No provider has accepted these.
@@ -181,8 +349,14 @@ fn batches_line(ended: &QueueRunReport) -> String {
         (queued - waiting, "items submitted"),
         (waiting, "items put on the queue"),
         (ended.attached, "items attached to"),
-        (ended.foreign, foreign),
-        (ended.superseded, superseded),
+        (
+            ended.foreign,
+            "results of items that the input no longer has",
+        ),
+        (
+            ended.superseded,
+            "answers to requests that have changed since",
+        ),
     ]);
     let created = format!("{} created", count(ended.created));
     [vec![created], others].concat().join(", ")

@@ -1,8 +1,9 @@
 //! `batchwright status`: the state of the processes in the queue, once or until they are finished.
 
+mod spent;
+
 use std::collections::HashMap;
 use std::io::{self, IsTerminal};
-use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
@@ -10,193 +11,193 @@ use batchwright::batch::BatchInfo;
 use batchwright::plan::{EffectiveStrategy, ProviderPlan, SkippedStep};
 use batchwright::queue::{JobCounts, ProcessState, ProcessTracker};
 use batchwright::unstable::{Clock, SystemClock};
-use batchwright::{JobQueue, ProcessId, Settings, Strategy};
+use batchwright::{JobQueue, ProcessId, Progress, Settings, Strategy};
 use console::Term;
 use serde_json::{Value, json};
 
+use self::spent::Spent;
 use crate::args::status::StatusArgs;
 use crate::batches;
+use crate::budget::advice;
 use crate::display;
 use crate::exit::{Early, Exit, Refusal};
-use crate::format::{count, number_of};
-use crate::queue::{failed, has, open_existing};
+use crate::format::{count, number_of, span};
+use crate::queue::failed;
 use crate::routes;
-use crate::runs;
+use crate::run_process;
 use crate::sanitize::{self, shortened};
 use crate::stdout;
-use crate::table::width;
-use crate::wrap::wrapped;
-use advice::advise;
-use models::KnownModels;
-use row::Row;
-use spent::Spent;
-use table::table;
+use crate::table::Table;
 
-mod advice;
-mod models;
-mod row;
-mod spent;
-mod table;
-
-pub fn execute(args: &StatusArgs) -> Exit {
-    args.say.start_log();
-    let shown = if args.watch { watch(args) } else { once(args) };
-    match shown {
-        Ok(()) => Exit::Success,
-        Err(early) => early.end(args.json, args.say.quiet),
+pub fn execute(args: &StatusArgs) -> Result<Exit, Early> {
+    let mut reader = Reader::new(args)?;
+    if args.watch {
+        watch(args, &mut reader)?;
+    } else {
+        once(args, &mut reader)?;
     }
+    Ok(Exit::Success)
 }
 
-/// Ends the command once standard output is closed.
-fn closed(_: io::Error) -> Early {
-    Early::Ended(Exit::StoppedEarly)
+/// A process and its progress.
+struct Row {
+    process: ProcessState,
+    progress: Progress,
+    batches: Vec<BatchInfo>,
+    effective: EffectiveStrategy,
 }
 
-/// The strategy of a process: batch if it has batches, otherwise that of the present settings.
-fn effective(
-    process: &ProcessState,
-    batches: &[BatchInfo],
-    settings: &Settings,
-) -> EffectiveStrategy {
-    if !batches.is_empty() || process.counts.at_provider > 0 {
-        return EffectiveStrategy::possible(Strategy::Batch);
+impl Row {
+    fn id(&self) -> ProcessId {
+        self.process.process_id
     }
-    EffectiveStrategy::expected(settings)
-}
 
-/// A queue to read.
-struct Place {
-    queue: JobQueue,
-    /// Its file, for the store of a run.
-    store: Option<PathBuf>,
-    /// It was found in the list of runs. A failure to read it does not fail the command.
-    is_listed: bool,
+    fn state(&self) -> String {
+        let process = &self.process;
+        let budget = process.budget.as_ref();
+        let is_paused = budget.is_some_and(|budget| budget.needed.is_some());
+        let counts = &process.counts;
+        let runs = counts.in_progress + counts.at_provider > 0;
+        let taken = format!("{} results taken", count(counts.consumed));
+        let states = [
+            (!process.sealed, "unsealed"),
+            (process.cancelled, "cancelled"),
+            (is_paused, "paused by its budget"),
+            (counts.consumed > 0, &taken),
+            (process.is_finished(), "finished"),
+            (runs && !process.is_finished(), "running"),
+        ];
+        let states = states.iter().filter(|(is_so, _)| *is_so);
+        let states: Vec<&str> = states.map(|(_, state)| *state).collect();
+        match states.as_slice() {
+            [] => "waiting".to_owned(),
+            states => states.join(", "),
+        }
+    }
+
+    /// The known cost of its jobs; with a `+` if there are jobs of unknown cost.
+    fn cost(&self) -> String {
+        let spent = &self.process.spent;
+        let more = if spent.unpriced > 0 { "+" } else { "" };
+        let known = spent.cost_usd.map(|cost| format!("{cost}{more}"));
+        known.unwrap_or_else(|| "-".to_owned())
+    }
+
+    fn json(&self, args: &StatusArgs) -> Value {
+        let (process, counts) = (&self.process, &self.process.counts);
+        let eta = self.progress.eta.map(|eta| eta.as_secs_f64().ceil() as u64);
+        json!({
+            "process_id": process.process_id,
+            "name": process.info.name,
+            "input": process.info.input,
+            "output": process.info.output,
+            "command": process.info.command,
+            "queue": args.data.queue,
+            "strategy": self.effective.strategy,
+            "fallback_reason": self.effective.fallback_reason,
+            "total": counts.total,
+            "pending": counts.pending,
+            "in_progress": counts.in_progress,
+            "at_provider": counts.at_provider,
+            "completed": counts.completed,
+            "failed": counts.failed,
+            "cancelled": counts.cancelled,
+            "eta_seconds": eta,
+            "created_at": process.created_at,
+            "age_seconds": SystemClock.wall().since(process.created_at).as_secs(),
+            "batches": self.batches,
+            "sealed": process.sealed,
+            "consumed": counts.consumed,
+            "input_tokens": process.spent.input_tokens,
+            "output_tokens": process.spent.output_tokens,
+            "cost_usd": process.spent.cost_usd,
+            "unpriced": process.spent.unpriced,
+        })
+    }
 }
 
 /// Reads the states of the same processes repeatedly.
-struct StatusReader {
-    queues: Vec<Place>,
+struct Reader {
+    /// `None` if there is no queue yet, or its run has removed it.
+    queue: Option<JobQueue>,
     only: Option<ProcessId>,
     tracker: ProcessTracker,
     settings: Settings,
-    known_models: KnownModels,
 }
 
-impl StatusReader {
+impl Reader {
     fn new(args: &StatusArgs) -> Result<Self, Refusal> {
-        let stores = match args.data.queue {
-            Some(_) => Vec::new(),
-            None => args.data.folder().map(|folder| runs::known(&folder))?,
-        };
-        let opened = stores.into_iter().filter_map(|store| {
-            let queue = open_existing(&store).inspect_err(|error| log::warn!("{error}"));
-            Some(Place {
-                queue: queue.ok()?,
-                store: Some(store),
-                is_listed: true,
-            })
-        });
-        let mut runs = opened.collect::<Vec<_>>();
-        let own = |queue| Place {
-            queue,
-            store: args.data.queue.clone(),
-            is_listed: false,
-        };
-        let (queues, only) = match &args.process {
-            Some(named) => match runs.iter().position(|place| has(&place.queue, named)) {
-                Some(at) => (vec![runs.swap_remove(at)], None),
-                None => {
-                    let (queue, process) = args.data.process(Some(named))?;
-                    (vec![own(queue)], Some(process.process_id))
-                }
-            },
-            None => {
-                let own = args.data.existing()?.map(own);
-                (own.into_iter().chain(runs).collect(), None)
+        let (queue, only) = match &args.process {
+            Some(named) => {
+                let (queue, process) = args.data.process(Some(named))?;
+                (Some(queue), Some(process.process_id))
             }
+            None => (args.data.existing()?, None),
         };
         Ok(Self {
-            queues,
+            queue,
             only,
             tracker: ProcessTracker::new(),
-            known_models: KnownModels::default(),
             settings: args.data.settings()?,
         })
     }
 
-    /// The number of living workers of these queues.
+    /// The number of living workers.
     fn workers(&self) -> Result<u64, Refusal> {
-        let count = |place: &Place| match place.queue.workers() {
-            // It was reported when its processes were read.
-            Err(_) if place.is_listed => Ok(0),
-            counted => counted,
-        };
-        let counts = self.queues.iter().map(count);
-        counts.sum::<Result<u64, _>>().map_err(failed)
+        let workers = self.queue.as_ref().map(JobQueue::workers).transpose();
+        Ok(workers.map_err(failed)?.unwrap_or_default())
     }
 
-    /// What was spent in this month from the queue of the data folder, if all processes are shown.
+    /// What was spent in this month, if all processes are shown.
     fn spent(&self) -> Result<Option<Spent>, Refusal> {
-        let own = self.queues.iter().find(|place| !place.is_listed);
-        let spent = own
-            .filter(|_| self.only.is_none())
-            .map(|own| Spent::of(&own.queue, SystemClock.wall()));
+        let queue = self.queue.as_ref().filter(|_| self.only.is_none());
+        let spent = queue.map(|queue| Spent::of(queue, SystemClock.wall()));
         spent.transpose().map_err(failed)
     }
 
-    fn read(&mut self) -> Result<Vec<Row>, Refusal> {
+    fn read(&mut self, args: &StatusArgs) -> Result<Vec<Row>, Refusal> {
         // A run that has ended meanwhile has removed its store.
-        let is_there = |place: &Place| place.store.as_ref().is_none_or(|store| store.exists());
-        self.queues.retain(is_there);
-        let queues = std::mem::take(&mut self.queues);
-        let mut rows = Vec::new();
-        let read = queues.iter().try_for_each(|place| {
-            let read = self.read_from(place, &mut rows);
-            match read {
-                Err(refusal) if place.is_listed => {
-                    log::warn!("{}", refusal.text());
-                    Ok(())
-                }
-                read => read,
-            }
-        });
-        self.queues = queues;
-        read.map(|()| rows)
-    }
-
-    fn read_from(&mut self, place: &Place, rows: &mut Vec<Row>) -> Result<(), Refusal> {
-        let queue = &place.queue;
+        if args.data.queue.as_ref().is_some_and(|file| !file.exists()) {
+            self.queue = None;
+        }
+        let Some(queue) = &self.queue else {
+            return Ok(Vec::new());
+        };
         let processes = match self.only {
             Some(id) => queue.process(id).map(|found| found.into_iter().collect()),
             None => queue.open_processes(),
         };
-        let processes = processes.map_err(failed)?;
+        let processes: Vec<ProcessState> = processes.map_err(failed)?;
         let batches = queue.batches(self.only).map_err(failed)?;
         let (now, wall) = (SystemClock.now(), SystemClock.wall());
         let row = |process: ProcessState| {
-            let own = batches
-                .iter()
-                .filter(|batch| batch.process_id == Some(process.process_id));
-            let batches: Vec<BatchInfo> = own.cloned().collect();
+            let is_own = |batch: &&BatchInfo| batch.process_id == Some(process.process_id);
+            let own: Vec<BatchInfo> = batches.iter().filter(is_own).cloned().collect();
             let progress = self.tracker.progress(&process, now, wall);
-            let (models, providers) = self.known_models.of(queue, &process, &batches);
+            let effective = if own.is_empty() && process.counts.at_provider == 0 {
+                EffectiveStrategy::expected(&self.settings)
+            } else {
+                EffectiveStrategy::possible(Strategy::Batch)
+            };
             Row {
-                effective: effective(&process, &batches, &self.settings),
-                progress: progress.with_batches(&batches),
+                progress: progress.with_batches(&own),
                 process,
-                batches,
-                models,
-                providers,
-                store: place.store.clone(),
+                batches: own,
+                effective,
             }
         };
-        rows.extend(processes.into_iter().map(row));
-        Ok(())
+        Ok(processes.into_iter().map(row).collect())
     }
 }
 
-fn line_of(rows: &[Row], workers: u64, skipped: &[SkippedStep], spent: Option<&Spent>) -> String {
-    let rows: Vec<Value> = rows.iter().map(Row::json).collect();
+fn line_of(
+    args: &StatusArgs,
+    rows: &[Row],
+    workers: u64,
+    skipped: &[SkippedStep],
+    spent: Option<&Spent>,
+) -> String {
+    let rows: Vec<Value> = rows.iter().map(|row| row.json(args)).collect();
     let mut line = json!({ "processes": rows, "workers": workers });
     if !skipped.is_empty() {
         line["skipped_providers"] = json!(skipped);
@@ -207,66 +208,138 @@ fn line_of(rows: &[Row], workers: u64, skipped: &[SkippedStep], spent: Option<&S
     sanitize::json(&line) + "\n"
 }
 
+/// Ends the command once standard output is closed.
+fn closed(_: io::Error) -> Early {
+    Early::Ended(Exit::StoppedEarly)
+}
+
 fn print(text: &str) -> Result<(), Early> {
     stdout::write(text).map_err(closed)
 }
 
-fn once(args: &StatusArgs) -> Result<(), Early> {
-    let mut reader = StatusReader::new(args)?;
-    let rows = reader.read()?;
+fn once(args: &StatusArgs, reader: &mut Reader) -> Result<(), Early> {
+    let rows = reader.read(args)?;
     let workers = reader.workers()?;
     let spent = reader.spent()?;
     let skipped = ProviderPlan::skipped_by_job_types(&reader.settings);
     if args.json {
-        return print(&line_of(&rows, workers, &skipped, spent.as_ref()));
+        return print(&line_of(args, &rows, workers, &skipped, spent.as_ref()));
     }
     if !rows.is_empty() {
-        print(&table(&rows, false, width()))?;
-        print(&batch_lines(&rows, width()))?;
+        print(&table(&rows))?;
     }
     if workers > 0 {
         let number = number_of(workers, "worker is", "workers are");
-        args.say.say(&format!("{number} running"));
+        display::note(format!("{number} running"));
     }
-    advise(args, reader.only, &rows);
+    note_end(args, reader, &rows);
     if let Some(line) = spent.and_then(|spent| spent.line()) {
-        args.say.say(&line);
+        display::note(line);
     }
     for step in &skipped {
-        args.say.say(&routes::skipped(step));
+        display::note(routes::skipped(step));
     }
     Ok(())
+}
+
+/// What the table does not say: why it has no rows, how a process goes on, and why its strategy is not possible.
+fn note_end(args: &StatusArgs, reader: &Reader, rows: &[Row]) {
+    if rows.is_empty() {
+        display::note(match reader.only {
+            Some(_) => "all its results have been fetched",
+            None => "nothing is queued; to begin: batchwright submit INPUT",
+        });
+    }
+    for row in rows {
+        let (id, budget) = (row.id(), row.process.budget.as_ref());
+        let command = |words: &str| args.data.command(words);
+        if let Some(text) = budget.and_then(|budget| advice(&command, id, budget)) {
+            display::note(format!("process {id} is {text}"));
+        }
+        if let Some(line) = run_process::line(&row.process) {
+            display::note(line);
+        }
+    }
+    let mut reasons = rows
+        .iter()
+        .filter_map(|row| row.effective.fallback_reason.as_ref());
+    if let Some(reason) = reasons.next() {
+        display::note(format!("strategy: {reason}"));
+    }
+}
+
+/// The processes, and below them their batches, each on one line.
+fn table(rows: &[Row]) -> String {
+    const NUMBERS: [&str; 6] = ["total", "pending", "running", "done", "failed", "cancelled"];
+    let is_terminal = io::stdout().is_terminal();
+    let has_eta = rows.iter().any(|row| row.progress.eta.is_some());
+    let mut head = vec!["process", "name"];
+    head.extend(NUMBERS);
+    head.extend(has_eta.then_some("left"));
+    head.extend(["cost", "state"]);
+    let mut table = Table::new(head);
+    for row in rows {
+        let counts = &row.process.counts;
+        let name = row.process.info.name.clone();
+        let mut id = row.id().to_string();
+        if is_terminal {
+            // People can type the end of an id instead of the id.
+            id = format!("…{}", &id[id.len() - 8..]);
+        }
+        let mut cells = vec![id, name.unwrap_or_else(|| "-".to_owned())];
+        let numbers = [
+            counts.total,
+            counts.pending,
+            counts.in_progress + counts.at_provider,
+            counts.completed,
+            counts.failed,
+            counts.cancelled,
+        ];
+        cells.extend(numbers.map(count));
+        if has_eta {
+            cells.push(row.progress.eta.map_or_else(|| "-".to_owned(), span));
+        }
+        cells.extend([row.cost(), row.state()]);
+        table.row(cells.iter().map(String::as_str));
+    }
+    table.lines() + &rows.iter().map(batch_lines).collect::<String>()
+}
+
+fn batch_lines(row: &Row) -> String {
+    let line = |batch| format!("  {}\n", batches::line(batch));
+    row.batches.iter().map(line).collect()
 }
 
 /// Interval at which a watched queue is read.
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
-fn watch(args: &StatusArgs) -> Result<(), Early> {
+/// The values whose change prints a new line.
+type Seen = (JobCounts, bool, bool, Vec<String>);
+
+fn watch(args: &StatusArgs, reader: &mut Reader) -> Result<(), Early> {
     let terminal = io::stdout().is_terminal() && !args.json;
-    let mut reader = StatusReader::new(args)?;
     let mut screen = Screen::default();
-    let mut before = HashMap::new();
-    let mut first = true;
+    let mut before: Option<HashMap<ProcessId, Seen>> = None;
     loop {
-        let rows = reader.read()?;
+        let rows = reader.read(args)?;
         if terminal {
             screen.draw(&rows).map_err(closed)?;
         } else {
             let now: HashMap<ProcessId, Seen> = rows.iter().map(seen).collect();
-            if args.json && (first || now != before) {
-                print(&line_of(&rows, reader.workers()?, &[], None))?;
+            if args.json && before.as_ref() != Some(&now) {
+                print(&line_of(args, &rows, reader.workers()?, &[], None))?;
             } else if !args.json {
-                let changed = |row: &&Row| before.get(&row.id()) != now.get(&row.id());
+                let known = before.unwrap_or_default();
+                let changed = |row: &&Row| known.get(&row.id()) != now.get(&row.id());
                 for row in rows.iter().filter(changed) {
                     print(&event(row))?;
                 }
             }
-            before = now;
+            before = Some(now);
         }
-        first = false;
-        if rows.iter().all(Row::is_finished) {
+        if rows.iter().all(|row| row.process.is_finished()) {
             if !args.json {
-                advise(args, reader.only, &rows);
+                note_end(args, reader, &rows);
             }
             return Ok(());
         }
@@ -274,44 +347,21 @@ fn watch(args: &StatusArgs) -> Result<(), Early> {
     }
 }
 
-/// The values whose change prints a new line.
-type Seen = (JobCounts, bool, bool, Vec<String>);
-
-/// The batches, each on one line, or on several if the terminal is too narrow.
-fn batch_lines(rows: &[Row], width: Option<usize>) -> String {
-    let batches = rows.iter().flat_map(|row| &row.batches);
-    let mut out = String::new();
-    for batch in batches {
-        let line = batches::line(batch);
-        let room = width.map_or(usize::MAX, |width| width.saturating_sub(4));
-        for (n, line) in wrapped(&line, room).iter().enumerate() {
-            let indent = if n == 0 { "  " } else { "    " };
-            out.push_str(&format!("{indent}{line}\n"));
-        }
-    }
-    out
-}
-
 fn seen(row: &Row) -> (ProcessId, Seen) {
     let process = &row.process;
-    (
-        row.id(),
-        (
-            process.counts,
-            process.sealed,
-            process.cancelled,
-            row.batches.iter().map(batches::state).collect(),
-        ),
-    )
+    let batches = row.batches.iter().map(batches::state).collect();
+    let seen = (process.counts, process.sealed, process.cancelled, batches);
+    (row.id(), seen)
 }
 
 fn event(row: &Row) -> String {
     let line = display::line(&row.progress, usize::MAX);
-    let first = match row.remarks() {
-        remarks if remarks.is_empty() => format!("{} {line}\n", row.id()),
-        remarks => format!("{} {line} · {remarks}\n", row.id()),
-    };
-    first + &batch_lines(std::slice::from_ref(row), None)
+    format!(
+        "{} {line} · {}\n{}",
+        row.id(),
+        row.state(),
+        batch_lines(row)
+    )
 }
 
 /// A table that is redrawn in place.
@@ -327,7 +377,7 @@ impl Screen {
         // A line that wraps or scrolls away could not be overwritten.
         let most = usize::from(height).saturating_sub(2).max(2);
         let width = usize::from(width).saturating_sub(2);
-        let table = table(rows, true, Some(width)) + &batch_lines(rows, None);
+        let table = table(rows);
         let mut lines: Vec<String> = table.lines().map(|line| shortened(line, width)).collect();
         if lines.len() > most {
             let hidden = lines.len() - (most - 1);

@@ -1,55 +1,55 @@
 //! `batchwright work`: a worker of the queue in the foreground.
 
 mod queue_progress;
-mod remaining;
 mod report;
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use batchwright::plan::SettingsEvent;
-use batchwright::{Context, ErrorPolicy, JobQueue};
+use batchwright::queue::EMBEDDING_KIND;
+use batchwright::{Context, ErrorPolicy, JobQueue, LlmManager, Strategy};
 
 use self::queue_progress::QueueProgress;
-use self::remaining::{EmbeddingsNote, Remaining};
+use self::report::Remaining;
 use crate::args::work::WorkArgs;
-use crate::exit::{Exit, Refusal, could_not_run};
+use crate::display;
+use crate::exit::{Early, Exit, could_not_run};
+use crate::format::count;
 use crate::job_types;
 use crate::queue::all_of;
 use crate::routes;
+use crate::session::GRACE;
 use crate::signals::{Signals, stopping_line};
 use crate::worker::Home;
 
-pub fn execute(args: &WorkArgs) -> Exit {
-    args.show.say.start_log();
+pub fn execute(args: &WorkArgs) -> Result<Exit, Early> {
     args.worker.memory.apply();
-    work(args).unwrap_or_else(|refusal| refusal.end(args.json, args.show.say.quiet))
-}
-
-fn work(args: &WorkArgs) -> Result<Exit, Refusal> {
-    let ctx = Context::new().with_grace(args.worker.grace);
-    let signals = Signals::watch(
-        &ctx,
-        (!args.show.say.quiet).then(|| stopping_line(&ctx, "")),
-    )?;
-    let say = |line: String| args.show.say.say(&line);
+    let ctx = Context::new().with_grace(GRACE);
+    let signals = Signals::watch(&ctx, stopping_line(&ctx, ""))?;
     let home = Home::open(&args.worker)?;
     let watch = home.settings(&args.worker)?;
-    let manager = routes::manager(&args.worker, watch.settings(), args.show.say.quiet)?;
+    let manager = routes::manager(&args.worker, watch.settings())?;
     let queue = home.queue(&args.worker, args.file.queue.as_deref())?;
     let processes = all_of(&queue, &args.processes)?;
-    say(routes::line(manager.plan())?);
-    let mut note = EmbeddingsNote::default();
-    note.update(&manager, &queue, &say);
+    display::note(routes::line(manager.plan())?);
+    note_full_price(&manager, &queue);
     let progress = Arc::new(QueueProgress::new(&args.show, &queue).map_err(could_not_run)?);
     let audio = args.worker.audio_dir.as_deref();
     let types =
         job_types::of_worker(watch.settings(), audio, &home.folder).map_err(could_not_run)?;
+    let of_events = queue.clone();
+    let tell = move |event: &SettingsEvent<'_>| {
+        routes::tell_change(event);
+        if let SettingsEvent::Applied(manager) = event {
+            note_full_price(manager, &of_events);
+        }
+    };
     let worker = manager
         .context(&ctx)
         .notifier(progress.clone())
         .follow(watch)
         .job_types(types)
-        .on_settings(tell_changes(progress.clone(), queue.clone(), note))
+        .on_settings(tell)
         .worker(&queue)
         .map_err(could_not_run)?;
     let report = worker
@@ -65,23 +65,24 @@ fn work(args: &WorkArgs) -> Result<Exit, Refusal> {
         .map_err(could_not_run)?;
     progress.clear();
     let remaining = Remaining::of(args, &processes, &queue).map_err(could_not_run)?;
-    Ok(report::report(
-        args, &report, &remaining, &queue, &signals, &ctx,
-    ))
+    Ok(report::report(args, &report, &remaining, &queue, &signals))
 }
 
-/// Reports the effect of settings that change while the worker runs.
-fn tell_changes(
-    progress: Arc<QueueProgress>,
-    queue: JobQueue,
-    note: EmbeddingsNote,
-) -> impl Fn(&SettingsEvent<'_>) + Send + Sync {
-    let note = Mutex::new(note);
-    move |event| {
-        let say = |line: String| progress.say(&line);
-        routes::tell_change(event, &say);
-        if let (SettingsEvent::Applied(manager), Ok(mut note)) = (event, note.lock()) {
-            note.update(manager, &queue, &say);
+/// Reports what is called at the full price although batches were asked for or are there.
+fn note_full_price(manager: &LlmManager, queue: &JobQueue) {
+    // The worker itself reports a queue that cannot be read.
+    if manager.effective_strategy().strategy == Strategy::Batch {
+        let waiting = queue.waiting(EMBEDDING_KIND).unwrap_or(0);
+        if waiting > 0 {
+            let waiting = count(waiting);
+            display::note(format!(
+                "{waiting} embeddings wait: they are not made in batches, but by individual calls"
+            ));
         }
+    } else if queue.batches(None).is_ok_and(|batches| !batches.is_empty()) {
+        display::note(
+            "strategy sync: batches are collected, and their unanswered requests are sent as calls, at the full \
+             price; to use only batches: --strategy batch",
+        );
     }
 }

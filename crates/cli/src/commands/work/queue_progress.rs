@@ -15,7 +15,6 @@ use crate::run_process;
 /// Shows the sum of all open processes, and reports when one is finished.
 pub struct QueueProgress {
     display: Display,
-    quiet: bool,
     queue: JobQueue,
     known: Mutex<Known>,
 }
@@ -38,7 +37,6 @@ impl QueueProgress {
         let finished = there.filter(|process| process.sealed && process.counts.is_finished());
         Ok(Self {
             display: Display::new(show),
-            quiet: show.say.quiet,
             queue: queue.clone(),
             known: Mutex::new(Known {
                 finished: finished.map(|process| process.process_id).collect(),
@@ -48,26 +46,22 @@ impl QueueProgress {
         })
     }
 
-    /// Prints a line above the bar.
-    pub fn say(&self, line: &str) {
-        if !self.quiet {
-            display::say(line);
-        }
-    }
-
-    /// Removes the bar.
+    /// Removes the line of progress.
     pub fn clear(&self) {
         self.display.clear();
     }
 }
 
 impl QueueProgress {
-    /// Whether users fetch the results. The results of child jobs are collected by their parent, and deleted soon
-    /// after.
-    fn has_takers(&self, id: ProcessId) -> bool {
+    /// How users fetch the results; `None` for those of child jobs, which their parent collects.
+    fn collect_command(&self, id: ProcessId) -> Option<String> {
+        let own = || format!("batchwright results {id} -o FILE");
         match self.queue.process(id) {
-            Ok(process) => process.is_some_and(|process| process.info.parent.is_none()),
-            Err(_) => true,
+            Ok(Some(process)) if process.info.parent.is_none() => {
+                Some(run_process::collect_command(&process.info).unwrap_or_else(own))
+            }
+            Ok(_) => None,
+            Err(_) => Some(own()),
         }
     }
 }
@@ -83,9 +77,10 @@ impl ProgressNotifier for QueueProgress {
             }
             Phase::Finished => {
                 known.open.remove(&id);
-                if known.finished.insert(id) && !self.quiet && self.has_takers(id) {
-                    let collect_command = run_process::collect_command_of(&self.queue, Some(id));
-                    display::say(&finished(progress, collect_command.as_deref()));
+                if known.finished.insert(id)
+                    && let Some(collect) = self.collect_command(id)
+                {
+                    display::note(finished(id, progress, &collect));
                 }
             }
             _ => {
@@ -134,24 +129,12 @@ impl ProgressNotifier for QueueProgress {
     }
 }
 
-/// `collect_command`: the command of the run to which it belongs.
-fn finished(progress: &Progress, collect_command: Option<&str>) -> String {
-    let id = progress
-        .process_id
-        .map_or_else(String::new, |id| id.to_string());
+fn finished(id: ProcessId, progress: &Progress, collect: &str) -> String {
     let others = counts([
         (progress.failed, "failed"),
         (progress.cancelled, "cancelled"),
     ]);
     let done = format!("{id} is finished: {} done", count(progress.completed));
-    let mut line = [vec![done], others].concat().join(", ");
-    if let Some(collect_command) = collect_command {
-        return line
-            + &format!("; to write its results to the output of its run:\n  {collect_command}");
-    }
-    line.push_str(&format!("; batchwright results {id} -o FILE"));
-    if progress.failed > 0 {
-        line.push_str(&format!(", or before that: batchwright retry {id}"));
-    }
-    line
+    let line = [vec![done], others].concat().join(", ");
+    format!("{line}; to collect its results: {collect}")
 }

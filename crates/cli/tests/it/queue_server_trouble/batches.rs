@@ -40,7 +40,7 @@ impl<'a> Site<'a> {
     fn work(&self, words: &str, folder: &str) -> Running {
         let (name, sim, path) = (self.at.name, self.sim.addr(), self.at.path);
         let mut command = self.queue.command(&format!(
-            "work {words} -v --provider {name} --base-url http://{sim}{path} --model sim-1 --data-dir {folder}"
+            "work {words} --log-level info --provider {name} --base-url http://{sim}{path} --model sim-1 --data-dir {folder}"
         ));
         command
             .env(self.at.key, "k")
