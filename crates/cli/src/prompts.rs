@@ -18,7 +18,6 @@ pub fn settings(prompt: &PromptArgs, model: Option<&str>) -> Result<PromptSettin
         fits_vectors(prompt)?;
     }
     let mut settings = task_settings(prompt.task)
-        .json_mode(prompt.json_mode)
         .set(model, PromptSettings::model)
         .set(prompt.system.as_ref(), PromptSettings::system)
         .set(prompt.max_tokens, PromptSettings::max_tokens)
@@ -78,7 +77,7 @@ fn with_extra(settings: PromptSettings, prompt: &PromptArgs) -> Result<PromptSet
         ("temperature", "--temperature"),
         ("max_tokens", "--max-tokens"),
         ("max_completion_tokens", "--max-tokens"),
-        ("response_format", "--json-schema or --json-mode"),
+        ("response_format", "--json-schema"),
     ];
     if let Some((field, flag)) = own.iter().find(|(field, _)| fields.contains_key(*field)) {
         return Err(bad(&format!("`{field}` is set by {flag}")));
@@ -99,10 +98,18 @@ fn with_extra(settings: PromptSettings, prompt: &PromptArgs) -> Result<PromptSet
 
 /// Requests answers that fit the schema of the flag.
 pub fn with_schema(settings: PromptSettings, given: &Path) -> Result<PromptSettings, Refusal> {
+    if asks_any_object(given) {
+        return Ok(settings.json_mode(true));
+    }
     let (name, schema) = schema(given)?;
     settings.json_schema(schema).map_err(|error| {
         Refusal::usage(format!("{name}: no JSON Schema that can be used: {error}"))
     })
+}
+
+/// Whether the flag asks for any JSON object. A file with this name is written as `@object`.
+pub fn asks_any_object(given: &Path) -> bool {
+    given == Path::new("object")
 }
 
 /// The JSON of a schema in the flag itself or in the file that it names, and its name for messages.
@@ -126,7 +133,6 @@ fn fits_vectors(prompt: &PromptArgs) -> Result<(), Refusal> {
         (prompt.system.is_some(), "--system"),
         (prompt.max_tokens.is_some(), "--max-tokens"),
         (prompt.temperature.is_some(), "--temperature"),
-        (prompt.json_mode, "--json-mode"),
         (prompt.json_schema.is_some(), "--json-schema"),
         (prompt.service_tier.is_some(), "--service-tier"),
     ];

@@ -6,7 +6,7 @@ use batchwright::config::SettingSource;
 use batchwright::files::RunPlan;
 use batchwright::plan::{Concurrency, ProviderOptions, ProviderPlan, ProviderPlanError};
 use batchwright::provider::{CallHeader, ProviderStatus};
-use batchwright::{ErrorKind, LlmConfig, Settings};
+use batchwright::{ErrorKind, LlmConfig, Secret, Settings};
 
 use super::args::shared::{BatchProviderArgs, DataArgs, ProviderArgs};
 use super::args::text_file;
@@ -165,7 +165,7 @@ pub fn plan(
     unnamed: u64,
     say: &dyn Fn(String),
 ) -> Result<ProviderPlan, Refusal> {
-    let options = with_headers(options, args, settings)?
+    let options = with_headers_and_key(options, args, settings)?
         .embeddings(embed)
         .every_request_names_a_model(unnamed == 0);
     let plan = ProviderPlan::new(settings.clone(), options);
@@ -176,21 +176,31 @@ pub fn plan(
     Ok(plan)
 }
 
-/// Adds the headers of the flags, for the named provider.
-fn with_headers(
+/// Adds the headers and the key of the flags, for the named provider.
+fn with_headers_and_key(
     options: ProviderOptions,
     args: &ProviderArgs,
     settings: &Settings,
 ) -> Result<ProviderOptions, Refusal> {
     let headers = read_headers(&args.header)?;
-    if headers.is_empty() {
-        return Ok(options);
-    }
+    let key = args.api_key_file.as_ref().map(Secret::from_file);
+    let bad_key = |why: &str| Refusal::usage(format!("--api-key-file: {why}"));
+    let key = key.transpose().map_err(|error| bad_key(error.message()))?;
     // A provider that is only selected by default gets nothing that is meant for another one.
     let named = settings.provider().map_err(refused)?;
     let local = || args.base_url.as_ref().map(|_| "local".to_owned());
-    let name = named.or_else(local).ok_or_else(headers_of_nobody)?;
-    Ok(options.headers(name, headers))
+    let name = named.or_else(local);
+    let options = match key {
+        Some(key) => {
+            let nobody = || bad_key("it applies to one provider only: add --provider NAME");
+            options.api_key(name.clone().ok_or_else(nobody)?, key)
+        }
+        None => options,
+    };
+    if headers.is_empty() {
+        return Ok(options);
+    }
+    Ok(options.headers(name.ok_or_else(headers_of_nobody)?, headers))
 }
 
 /// The configuration of the provider that batches were created at, if flags give it.
@@ -379,6 +389,7 @@ mod tests {
             provider: Some("custom".to_owned()),
             model: Some("m".to_owned()),
             header: Vec::new(),
+            api_key_file: None,
             base_url: Some("http://127.0.0.1:9/v1".to_owned()),
             fallback: Some(vec!["extract".to_owned()]),
             prices: None,

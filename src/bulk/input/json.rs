@@ -57,7 +57,7 @@ fn native(
     let (params, provider) = (&request.params, format.provider());
     // It is sent unchanged, so the settings of the run would be lost.
     let shape = match &settings.format {
-        Some(ResponseFormat::JsonObject) => "--json-mode",
+        Some(ResponseFormat::JsonObject) => "--json-schema object",
         _ => "--json-schema",
     };
     let flags = [

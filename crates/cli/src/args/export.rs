@@ -31,16 +31,10 @@ pub struct ExportArgs {
 
     /// Make a column of each property of this JSON Schema
     ///
-    /// FILE, @FILE, or the schema itself, which begins with `{`. Properties that only the answers have follow.
-    /// Lists and objects are JSON, and an answer that is not a JSON object stays text.
+    /// FILE, @FILE, or the schema itself, which begins with `{`; `object` for each property that any answer has.
+    /// Properties that only the answers have follow. Lists and objects are JSON, and an answer that is not a JSON object stays text.
     #[arg(long, value_name = "FILE")]
     pub json_schema: Option<PathBuf>,
-
-    /// Make a column of each property that any answer has
-    ///
-    /// For answers that are JSON objects, in the order of first appearance.
-    #[arg(long)]
-    pub json_mode: bool,
 
     /// Columns of the table, in this order
     ///
@@ -51,7 +45,7 @@ pub struct ExportArgs {
 
     /// Write only the ids and the answers
     ///
-    /// The columns are `id` and `text`, or the properties of --json-schema or --json-mode, or `embedding`. A failed
+    /// The columns are `id` and `text`, or the properties of --json-schema, or `embedding`. A failed
     /// item has a row without an answer.
     #[arg(long, conflicts_with = "columns")]
     pub only_answers: bool,

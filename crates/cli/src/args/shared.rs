@@ -32,6 +32,14 @@ pub struct ProviderArgs {
     #[arg(help_heading = None::<&str>, long, value_name = "URL", value_parser = name)]
     pub base_url: Option<String>,
 
+    /// File with the API key
+    ///
+    /// Of the provider that --provider or its setting names, and not of a fallback. Without the flag, the key comes from
+    /// the provider's variable, such as OPENAI_API_KEY, from the file that OPENAI_API_KEY_FILE names, or from a
+    /// credential of systemd with the name OPENAI_API_KEY.
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
+    pub api_key_file: Option<PathBuf>,
+
     /// Header for every call, as 'Name: value'
     ///
     /// Repeatable. Sent with calls, uploads and downloads of the named provider, but not to a fallback. @FILE reads
@@ -84,9 +92,10 @@ pub struct PromptArgs {
 
     /// Request answers that fit a JSON Schema
     ///
-    /// FILE, @FILE, or the schema itself, which begins with `{`. If an answer does not fit, it is requested once
-    /// more with a description of the error, and then fails. Lines with a `response_format` keep theirs.
-    #[arg(help_heading = None::<&str>, long, value_name = "FILE", conflicts_with = "json_mode")]
+    /// FILE, @FILE, or the schema itself, which begins with `{`; `object` for any JSON object. If an answer does not
+    /// fit, it is requested once more with a description of the error, and then fails. Lines with a `response_format`
+    /// keep theirs.
+    #[arg(help_heading = None::<&str>, long, value_name = "FILE")]
     pub json_schema: Option<PathBuf>,
 
     /// Maximum number of tokens of an answer
@@ -102,11 +111,6 @@ pub struct PromptArgs {
     #[arg(long, value_name = "TASK", value_enum, default_value_t = TaskArg::Complete,
         hide_default_value = true, hide_possible_values = true, hide_short_help = true)]
     pub task: TaskArg,
-
-    /// Request answers that are JSON objects, also in the system text if the prompt does not mention JSON. Any
-    /// other answer is requested once more and then fails
-    #[arg(long, hide_short_help = true)]
-    pub json_mode: bool,
 
     /// Randomness, 0 to 2 [default: the provider's]
     #[arg(long, value_name = "X", value_parser = temperature, hide_short_help = true)]

@@ -10,12 +10,11 @@ use super::shared::{DataArgs, MORE, PromptArgs, ShowArgs};
 use super::values::{dollars, name};
 
 /// Flags about prompts or their requests, and for other input than lines of JSON.
-const OF_PROMPTS: [&str; 18] = [
+const OF_PROMPTS: [&str; 17] = [
     "model",
     "template",
     "system",
     "json_schema",
-    "json_mode",
     "max_tokens",
     "temperature",
     "extra",

@@ -288,7 +288,7 @@ fn options_without_a_meaning_for_embeddings_are_rejected() {
         --temperature 0 => --temperature is for answers
         --max-tokens 5 => --max-tokens is for answers
         --system x => --system is for answers
-        --json-mode => --json-mode is for answers
+        --json-schema object => --json-schema is for answers
         --fallback extract => --fallback does not go with --task embed
     ",
     ) {

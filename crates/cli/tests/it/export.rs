@@ -59,13 +59,13 @@ fn every_format_is_written_and_a_spreadsheet_gets_no_formula() {
     }
     for name in names {
         desk.plain(&format!(
-            "export r.jsonl -o {name} --json-mode --columns all"
+            "export r.jsonl -o {name} --json-schema object --columns all"
         ))
         .expect(0);
         assert!(desk.exists(name));
     }
     assert!(desk.read("o.csv").contains("\na,'=cmd(),'=1+1,,true,"));
-    desk.plain("export r.jsonl -o raw.csv --json-mode --columns all --raw --bom")
+    desk.plain("export r.jsonl -o raw.csv --json-schema object --columns all --raw --bom")
         .expect(0);
     let raw = desk.read("raw.csv");
     assert!(
@@ -99,7 +99,7 @@ fn the_report_of_a_table_is_available_as_json() {
         .ends(0, "2 rows of ")
         .says("1 of them without success")
         .says("2 lines skipped, because later lines")
-        .says("the answers are JSON objects: --json-mode")
+        .says("the answers are JSON objects: --json-schema object")
         .says("r.jsonl: skipped the incomplete last line");
     let told = ended.json();
     told.has(json!({"rows": 2, "replaced_lines": 2}));
@@ -210,7 +210,7 @@ fn memory_does_not_grow_with_the_number_of_results() {
     }
     lines.flush().unwrap();
     for name in ["o.csv", "o.parquet", "o.xlsx"] {
-        let words = format!("export r.jsonl -o {name} --json-mode");
+        let words = format!("export r.jsonl -o {name} --json-schema object");
         let running = Running::start(&mut desk.command(words.split_whitespace()));
         let (ended, most) = running.wait_with_peak();
         println!("{name}: {most} kB");

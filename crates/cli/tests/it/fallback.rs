@@ -216,7 +216,7 @@ fn a_useless_fallback_is_reported() {
         }
     }
     let (desk, first, second) = (Desk::new(), good(), good());
-    let words = "--fallback extract,xai:small --json-mode";
+    let words = "--fallback extract,xai:small --json-schema object";
     let json = nine(&desk, &first, &second, words);
     json.hides("never called");
 }

@@ -294,7 +294,7 @@ fn settings_of_the_answer_are_part_of_the_request_and_those_of_transport_are_not
         "--system short",
         "--max-tokens 5",
         "--temperature 0.5",
-        "--json-mode",
+        "--json-schema object",
     ] {
         desk.run(&sim, &format!("{RUN} {shaped}"))
             .ends(0, "3 changed, 3 to send");

@@ -170,7 +170,8 @@ fn a_bad_schema_file_is_refused_before_anything_is_sent() {
         .run(&sim, "in.jsonl -o out.jsonl --json-schema none.json")
         .expect(2);
     ended.errs("none.json: cannot be read: ");
-    desk.run(&sim, &format!("{RUN} --json-mode")).expect(2);
+    desk.run(&sim, &format!("{RUN} --json-schema object"))
+        .expect(2);
     assert_eq!(sim.stats().calls, 0);
     assert!(!desk.exists("out.jsonl"));
 }
@@ -305,7 +306,7 @@ fn a_bad_schema_in_a_line_is_named_with_its_place() {
 #[test]
 fn extract_is_not_used_for_json() {
     let (desk, sim) = (desk(), simulator(SimConfig::default().answer("none")));
-    for flags in ["--json-mode", "--json-schema schema.json"] {
+    for flags in ["--json-schema object", "--json-schema schema.json"] {
         let ended = desk.plain(&format!(
             "run in.jsonl -o out.jsonl --provider extract {flags}"
         ));

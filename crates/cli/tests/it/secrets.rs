@@ -68,17 +68,25 @@ fn a_key_in_a_file_is_sent_and_never_shown() {
     desk.prompts("in.jsonl", 1);
     desk.write("key", &format!("{KEY}\n"));
     let url = format!("http://{}/v1", server.address);
-    let words =
-        "run in.jsonl -o out.jsonl --provider openai --model m --log-level debug --base-url";
-    let mut command = desk.command(words.split_whitespace().chain([&*url]));
-    command.env("OPENAI_API_KEY_FILE", "key");
-    let ended = command.ended().expect(0);
-    clean(&[("stderr", &ended.stderr)]);
-    let last = server.asked().last().unwrap().head.clone();
-    assert!(last.contains(&format!("Bearer {KEY}")), "{last}");
+    for (flags, variable) in [("--api-key-file key", None), ("", Some("key"))] {
+        let words = format!(
+            "run in.jsonl --provider openai --model m --log-level debug {flags} --base-url"
+        );
+        let mut command = desk.command(words.split_whitespace().chain([&*url]));
+        command.envs(variable.map(|file| ("OPENAI_API_KEY_FILE", file)));
+        let ended = command.ended().expect(0);
+        clean(&[("stderr", &ended.stderr)]);
+        let last = server.asked().last().unwrap().head.clone();
+        assert!(last.contains(&format!("Bearer {KEY}")), "{last}");
+    }
+    let ended = desk
+        .command("run in.jsonl --api-key-file in.jsonl".split(' '))
+        .ended();
+    ended.says("--api-key-file: it applies to one provider only: add --provider NAME");
     desk.write("key", "\n");
     for words in [
         "run in.jsonl --provider openai --model m",
+        "run in.jsonl --provider openai --model m --api-key-file key",
         "work --until-empty --data-dir data --provider openai --model m",
     ] {
         let mut command = desk.command(words.split(' '));

@@ -53,8 +53,7 @@ pub fn lines(args: &ExportArgs, report: &ExportReport) -> Vec<String> {
     }
     if report.could_be_columns {
         lines.push(
-            "  the answers are JSON objects: --json-mode, or --json-schema FILE, makes a column of each \
-             property"
+            "  the answers are JSON objects: --json-schema object, or a schema, makes a column of each property"
                 .to_owned(),
         );
     }

@@ -90,7 +90,7 @@ pub fn prepare(args: &RunArgs, resolved: Resolved, session: &Session) -> Result<
         }
         Err(refusal) => return Err(refusal.into()),
         Ok(mut providers) => {
-            if args.prompt.json_mode || args.prompt.json_schema.is_some() {
+            if args.prompt.json_schema.is_some() {
                 provider::for_json(&mut providers)?;
             }
             resolved.provider_notes.iter().for_each(display::note);
