@@ -107,10 +107,15 @@ fn a_request_that_the_refusal_names_fails_alone_at_every_provider() {
         (
             &AZURE,
             true,
-            invalid("Validation failed on line 2 and line 5"),
+            invalid("Validation failed on rows 2 and 5"),
             2,
         ),
-        (&DEEPINFRA, false, invalid("requests[0]: invalid"), 1),
+        (
+            &DEEPINFRA,
+            false,
+            invalid("('body', 'requests', 0): invalid"),
+            1,
+        ),
         (
             &ANTHROPIC,
             false,
@@ -123,7 +128,7 @@ fn a_request_that_the_refusal_names_fails_alone_at_every_provider() {
             google("Invalid request on line 6 of the input file"),
             1,
         ),
-        (&XAI, true, invalid("Failed to parse line 1"), 1),
+        (&XAI, true, invalid("Failed to parse line number 1"), 1),
     ] {
         let (desk, sim) = (Desk::with(8), site(at));
         let once = std::sync::atomic::AtomicBool::new(true);
