@@ -174,7 +174,7 @@ fn progress_names_the_learned_limit_that_slows_a_run() {
         let told = scope.spawn(|| run(slow.clone(), 5, ""));
         let set = scope.spawn(|| run(slow.clone(), 5, "--rpm 60"));
         run(silent, 15, "")
-            .says("limited by the provider's limit · ")
+            .says("limited by the provider's limit")
             .says(" requests/min inferred from refused calls");
         let told = told.join().unwrap();
         told.hides("--rpm");
