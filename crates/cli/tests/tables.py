@@ -7,6 +7,7 @@ of table, and read back by the programs that people open them with. Every cell m
 
 import datetime
 import gzip
+import http.server
 import json
 import os
 import re
@@ -14,6 +15,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import openpyxl
@@ -323,6 +325,39 @@ def check_table(name, source, wanted, results):
     return cells
 
 
+def sent_by(*words):
+    """The messages of the requests that a command sends, in their order."""
+    sent = []
+
+    class Listener(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def reply(self, said):
+            body = json.dumps(said).encode()
+            self.send_response(200)
+            self.send_header("content-type", "application/json")
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def do_GET(self):
+            self.reply({"object": "list", "data": [{"id": "sim-1", "object": "model"}]})
+
+        def do_POST(self):
+            sent.append(json.loads(self.rfile.read(int(self.headers["content-length"])))["messages"])
+            self.reply({"id": "1", "object": "chat.completion", "model": "sim-1", "choices": [
+                {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "7"}}]})
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Listener)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    run(*words, "--base-url", f"http://127.0.0.1:{server.server_port}")
+    server.shutdown()
+    return sent
+
+
 def check_conversations(address):
     """Conversations as datasets for training have them: each message has the fields of all others, with nulls."""
     messages = [
@@ -334,10 +369,9 @@ def check_conversations(address):
         assert "name" in table[column][1].as_py()[0]
         pyarrow.parquet.write_table(table, "chat.parquet")
         run("run", "chat.parquet", "--provider", "local", "--base-url", address, "--model", "sim-1", "-o", "chat.jsonl")
-        shown = subprocess.run([PROGRAM, "run", "chat.parquet", "--dry-run", "--show", "2", "--base-url", address, "--model", "sim-1"],
-                               stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True)
-        sent = [json.loads(line)["body"]["messages"] for line in shown.stdout.splitlines()]
+        sent = sent_by("run", "chat.parquet", "-j", "1", "--model", "sim-1", "-o", "shown.jsonl")
         assert sent == messages, sent
+        Path("shown.jsonl").unlink()
         Path("chat.jsonl").unlink()
     pyarrow.parquet.write_table(table, "chat.parquet", compression="brotli")
     said = run("run", "chat.parquet", "--base-url", address, "--model", "sim-1", exit_code=2)

@@ -84,7 +84,7 @@ pub(super) fn ack(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     };
     if receipts.iter().any(is_other) {
         let why = "receipts: some are of another process";
-        return Err(Problem::invalid(why).param("receipts"));
+        return Err(Problem::conflict(why).param("receipts"));
     }
     let mut consumed = 0;
     // An open process without results has none to delete.

@@ -181,13 +181,18 @@ impl Candidates {
         let empty = groups.filter(|(_, group)| is_empty(group));
         let empty: Vec<usize> = empty.map(|(at, _)| at).collect();
         for some in empty.chunks(AT_ONCE) {
-            // One more, to know when the next job is due.
+            // One more, to know when the next job is due; on a server some more, for those that others have locked.
+            let spare = match tx.dialect() {
+                Dialect::Sqlite => 1,
+                #[cfg(feature = "mysql")]
+                Dialect::Mysql => 8,
+            };
             let few = |at: &usize| {
                 let group = &self.groups[*at];
                 let is_first = group.last.0 == i64::MIN && tx.dialect() == Dialect::Sqlite;
                 // Without a server, reading more of the groups from which jobs are claimed costs little.
                 let most = if is_first { 0 } else { wanted };
-                most.min(self.lanes[group.lane].left) + 1
+                most.min(self.lanes[group.lane].left) + spare
             };
             let limits: Vec<(usize, usize)> = some.iter().map(|at| (*at, few(at))).collect();
             for row in self.heads(tx, which, &limits)? {

@@ -6,6 +6,8 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use crate::base::{Error, Timestamp};
 use crate::queue::store::counters::CounterChanges;
@@ -30,6 +32,10 @@ const MOST_HEADS: usize = 256;
 
 /// How often other jobs are picked for those that another transaction has locked.
 const MOST_ROUNDS: usize = 16;
+
+/// A claim that found only jobs that others had locked ends after this time, or up to twice as long: workers that claim
+/// again and again at the same moments only disturb each other. Meanwhile more slots become free for the next one.
+const DISTURBED: Duration = Duration::from_millis(25);
 
 /// Jobs that were picked and are not locked yet.
 #[derive(Default)]
@@ -56,6 +62,8 @@ struct Picking<'a> {
     /// The condition on the processes of the jobs.
     which: String,
     candidates: Candidates,
+    /// Another transaction had locked some of the picked jobs.
+    is_disturbed: bool,
 }
 
 /// `given` is the number of jobs that the worker has claimed up to now. `attempt` is what an earlier transaction claims if it
@@ -76,6 +84,7 @@ pub(crate) fn claim(
     } = wanted;
     // If the transaction is repeated, no lane is asked twice.
     let mut answers: HashMap<i64, usize> = HashMap::new();
+    let mut is_disturbed = false;
     store.write_lazily(Again::Harmless, |tx| {
         if let Some(earlier) = attempt.as_mut()
             && has_claimed(tx, worker, earlier)?
@@ -108,14 +117,21 @@ pub(crate) fn claim(
             now,
             which,
             candidates: Candidates::default(),
+            is_disturbed: false,
         };
         picking.look(tx, found, |no, lane| {
             *answers.entry(no).or_insert_with(|| open(lane))
         })?;
         *attempt = Some(picking.claim(tx, worker, most, idle, given)?);
+        is_disturbed = picking.is_disturbed;
         Ok(())
     })?;
-    Ok(attempt.take().unwrap_or_default())
+    let claimed = attempt.take().unwrap_or_default();
+    if is_disturbed && claimed.jobs.is_empty() {
+        let share = (uuid::Uuid::now_v7().as_u64_pair().1 % 100) as f64 / 100.0;
+        thread::sleep(DISTURBED.mul_f64(1.0 + share));
+    }
+    Ok(claimed)
 }
 
 /// Whether the worker has the jobs of an earlier claim, whose reply is reduced to them: the numbers of their claims show
@@ -283,7 +299,9 @@ impl Picking<'_> {
         }
         let stopped = picks.stopped.into_iter();
         picked.stopped.extend(stopped.filter(|id| got.contains(id)));
-        Ok(got.len() == wanted.len())
+        let is_all = got.len() == wanted.len();
+        self.is_disturbed |= !is_all;
+        Ok(is_all)
     }
 
     /// Assigns the locked jobs to the worker, and cancels jobs of stopped processes.
