@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::io::{self, Write};
 
-use batchwright::JobId;
-use batchwright::queue::{JobFilter, JobReceipt, JobStatus};
+use batchwright::queue::{DeliveredResult, JobFilter, JobReceipt, JobStatus};
+use batchwright::{Error, JobId, JobQueue, ProcessId};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -25,7 +25,8 @@ const PAGE: usize = 500;
 /// Jobs that are named of each failure.
 const NAMED: usize = 5;
 
-/// `GET …/{process_id}/results`: a line each, as they are read, each with its receipt.
+/// `GET …/{process_id}/results`: a line each, as they are read, each with its receipt, up to the first job that is open:
+/// whoever goes on behind the last line misses none.
 pub(super) fn get(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     call.takes(&["after", "limit"])?;
     let process = processes::find(app, call.param("process_id")?)?.process_id;
@@ -34,7 +35,7 @@ pub(super) fn get(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     let queue = app.queue.clone();
     let write = move |out: &mut dyn Write| {
         while left > 0 {
-            let chunk = queue.peek_after(process, after, CHUNK.min(left));
+            let chunk = without_gap(&queue, process, after, CHUNK.min(left));
             let chunk = chunk.map_err(io::Error::other)?;
             let Some(last) = chunk.last() else { break };
             after = Some(last.result.job_id);
@@ -58,6 +59,22 @@ fn lines_type(call: &Call<'_>) -> &'static str {
     } else {
         "application/jsonl"
     }
+}
+
+/// The next outcomes, up to the first open job.
+fn without_gap(
+    queue: &JobQueue,
+    process: ProcessId,
+    after: Option<JobId>,
+    most: usize,
+) -> Result<Vec<DeliveredResult>, Error> {
+    // Jobs are read first, so that a job that ends or is requeued in between leaves no gap.
+    let jobs = queue.items(process, after, most)?;
+    let mut chunk = queue.peek_after(process, after, most)?;
+    let pairs = jobs.iter().zip(&chunk);
+    let whole = pairs.take_while(|(job, one)| job.job_id == one.result.job_id);
+    chunk.truncate(whole.count());
+    Ok(chunk)
 }
 
 /// The receipts of results that were saved.
