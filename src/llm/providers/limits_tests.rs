@@ -79,6 +79,10 @@ fn waits_are_read_in_every_format() {
     );
     let date = "Fri, 20 Nov 2026 08:00:30 GMT";
     assert_eq!(wait(&[("retry-after", date)]), seconds(30.0));
+    // What LiteLLM passes on, unless it has a wait of its own.
+    let passed_on = ("llm_provider-retry-after", "7");
+    assert_eq!(wait(&[passed_on]), seconds(7.0));
+    assert_eq!(wait(&[passed_on, ("retry-after", "2")]), seconds(2.0));
     let past = "Fri, 20 Nov 2026 07:00:30 GMT";
     assert_eq!(wait(&[("retry-after", past)]), seconds(0.0));
     for bad in ["soon", "-1", "NaN", ""] {

@@ -50,11 +50,11 @@ fn lines_go_in_and_come_out_and_reading_goes_on_where_it_was() {
     assert_eq!(read(&desk.get(&place).text), all[3..]);
     let other = desk.made("/api/v1/jobs", &shout("other"));
     let other = ended(&desk, other["job_id"].as_str().unwrap());
-    for (odd, param) in [
-        (json!("x"), None),
-        (other["receipt"].clone(), Some("receipts")),
+    for (odd, status, param) in [
+        (json!("x"), 400, None),
+        (other["receipt"].clone(), 409, Some("receipts")),
     ] {
-        let problem = ack(&[json!({"receipt": odd})]).is(400).json();
+        let problem = ack(&[json!({"receipt": odd})]).is(status).json();
         assert_eq!(problem["param"].as_str(), param, "{problem}");
     }
     assert_eq!(ack(&all[3..]).is(200).json()["consumed"], 2);
