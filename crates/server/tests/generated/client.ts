@@ -19,7 +19,7 @@ function data<T>(reply: { data?: T; error?: unknown }): T {
   return reply.data;
 }
 
-// A job, from its creation to its deletion.
+// A job, from its creation to the receipt of its result.
 const body: NewJob = { type: "completion", payload: { prompt: "Say hello." }, item_id: "greeting" };
 const made = data(await client.POST("/api/v1/jobs", { body }));
 const path = { job_id: made.job_id };
@@ -27,10 +27,14 @@ const job: Job = data(await client.GET("/api/v1/jobs/{job_id}", { params: { path
 check(job.status === "completed" && (job.result as ResultLine).text === "echo: Say hello.", job);
 const found = data(await client.GET("/api/v1/jobs", { params: { query: { process_id: made.process_id } } }));
 check(found.data.length === 1 && found.data[0].item_id === "greeting", found);
-for (const _ of [1, 2]) {
-  const deleted = await client.DELETE("/api/v1/jobs/{job_id}", { params: { path } });
-  check(deleted.response.status === 204, deleted.error);
-}
+check(typeof job.receipt === "string", job);
+const taken = data(
+  await client.POST("/api/v1/processes/{process_id}/results/ack", {
+    params: { path: { process_id: made.process_id } },
+    body: { receipts: [job.receipt] },
+  }),
+);
+check(taken.consumed === 1, taken);
 const gone = await client.GET("/api/v1/jobs/{job_id}", { params: { path } });
 check(gone.error?.status === 404, gone.data);
 
