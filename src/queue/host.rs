@@ -256,7 +256,7 @@ impl JobQueue {
     /// The same for a request that may be sent again, also to another program over this queue: the process, whose id is
     /// [derived](ProcessId::named) from a key of the request, gets each job once. A request that was interrupted is
     /// continued, and one that was completed changes nothing, also if the process was cancelled. `request` is the hash of
-    /// the request, by which another one with the key is told apart; it is known for a day, and as long as the process
+    /// the request. It distinguishes another request with the same key. It is known for a day, and as long as the process
     /// exists. Returns the number of jobs of the request.
     ///
     /// # Errors

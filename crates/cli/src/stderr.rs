@@ -16,7 +16,7 @@ const FLUSH_TIME: Duration = Duration::from_millis(500);
 
 enum Output {
     Lines(Vec<u8>),
-    /// The line of progress, instead of the former one; empty if there is none.
+    /// The line of progress, which replaces the former one. An empty text removes it.
     Bar(String),
     /// Everything before it is written.
     Flush(Sender<()>),

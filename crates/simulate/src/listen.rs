@@ -1,4 +1,4 @@
-//! Accepts and closes connections, each of which has its own thread. Several threads only accept, because the kernel's
+//! Accepts and closes connections, one thread for each. Several threads only accept, because the kernel's
 //! queue that the standard library requests is short, and overflows when hundreds of clients connect at once. Stopping
 //! shuts every socket down and wakes every parked thread.
 

@@ -64,7 +64,7 @@ struct Field {
     words: Option<Vec<Value>>,
 }
 
-/// The elements of a list; none if it is none.
+/// The elements of a list; empty for any other value.
 pub(super) fn list(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
 }

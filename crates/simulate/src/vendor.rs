@@ -106,9 +106,10 @@ impl std::error::Error for UnknownName {}
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Row {
-    /// The name by which `chat.json` knows its fields; it passes over fields that it does not know if there is none.
+    /// The name by which `chat.json` knows its fields; without a name, unknown fields are ignored.
     pub(super) fields: Option<String>,
-    /// The rules for parts of messages, for formats of answers, and for embeddings, which it has none of without one.
+    /// The rules for parts of messages, for formats of answers, and for embeddings. Without a
+    /// rule for them, the vendor has no embeddings.
     pub(super) parts: String,
     pub(super) format: String,
     pub(super) embeddings: Option<String>,

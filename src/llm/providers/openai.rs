@@ -349,8 +349,8 @@ pub(super) fn usage(counts: &Counts<'_>, makes_vectors: bool) -> Option<Usage> {
 }
 
 /// The price of the call, where the provider states it: xAI in ticks of 1e-10 dollars, OpenRouter in
-/// dollars, Perplexity as the total of an object. To whoever brings a key of their own OpenRouter
-/// states its fee alone, and beside it what the provider behind it takes.
+/// dollars, Perplexity as the total of an object. For a call with the user's own key of that
+/// provider, OpenRouter states its fee, and beside it the price of the provider.
 fn cost_usd(counts: &Counts<'_>) -> Option<Usd> {
     if let Some(ticks) = counts
         .value("cost_in_usd_ticks")

@@ -14,7 +14,7 @@ const LONGEST: usize = 255;
 /// The process, or the bits of the object of `/v1`, that the client's key of a request names, if it sent one.
 ///
 /// # Errors
-/// When the key is empty, too long or of other characters, of which some would be taken for the same.
+/// When the key is empty, too long, or has other characters: two such keys could be taken for the same one.
 pub(crate) fn named(app: &App, call: &Call<'_>) -> Result<Option<ProcessId>, Problem> {
     let Some(key) = call.head.header("idempotency-key") else {
         return Ok(None);

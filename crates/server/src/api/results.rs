@@ -26,7 +26,7 @@ const PAGE: usize = 500;
 const NAMED: usize = 5;
 
 /// `GET …/{process_id}/results`: a line each, as they are read, each with its receipt, up to the first job that is open:
-/// whoever goes on behind the last line misses none.
+/// a client that continues after the last line misses no result.
 pub(super) fn get(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     call.takes(&["after", "limit"])?;
     let process = processes::find(app, call.param("process_id")?)?.process_id;
