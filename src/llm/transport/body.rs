@@ -1,10 +1,11 @@
-//! The body of a reply, read into memory when there is memory for it.
+//! The body of a reply, read into memory when there is memory for it, and until then to the disk.
 
-use std::io::{self, Read};
-use std::time::{Duration, Instant};
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
 
 use crate::base::Context;
 
+use super::input::CHUNK_BYTES;
 use super::memory::{FREE, ReplyShare};
 
 /// Reads a body.
@@ -15,8 +16,6 @@ pub(super) struct BodyReader<'a> {
     pub most: u64,
     pub share: &'a ReplyShare,
     pub ctx: &'a Context,
-    /// Gets the time in which the body was not read, because other calls held the memory.
-    pub paused: &'a dyn Fn(Duration),
 }
 
 impl BodyReader<'_> {
@@ -30,19 +29,74 @@ impl BodyReader<'_> {
         }
         let announced = self.announced.unwrap_or(self.most);
         let needed = announced.min(self.most);
-        let began = Instant::now();
-        let taken = self.share.take(needed, self.ctx);
-        taken.map_err(io::Error::other)?;
-        (self.paused)(began.elapsed());
-        if self.announced.is_some() {
-            // Reserved at once, because a buffer that grows exists twice for a moment. If this fails, the body may still
-            // be smaller.
-            let left = (needed as usize).saturating_sub(bytes.len());
-            let _ = bytes.try_reserve_exact(left.saturating_add(1));
+        if self.share.take_now(needed) {
+            if self.announced.is_some() {
+                // Reserved at once, because a buffer that grows exists twice for a moment. If this fails, the body may
+                // still be smaller.
+                let left = (needed as usize).saturating_sub(bytes.len());
+                let _ = bytes.try_reserve_exact(left.saturating_add(1));
+            }
+            reader.read_to_end(&mut bytes)?;
+            self.share.keep(bytes.len() as u64);
+            return Ok(bytes);
         }
-        reader.read_to_end(&mut bytes)?;
-        self.share.keep(bytes.len() as u64);
+        // A server does not wait for ever until its reply is read, and this one is paid for.
+        let mut rest = SetAside::of(reader, tempfile::tempfile().ok())?;
+        let needed = bytes.len() as u64 + rest.length();
+        match self.share.take(needed, self.ctx) {
+            Err(error) if self.ctx.is_aborted() => return Err(io::Error::other(error)),
+            // After a deadline no call starts, but this one has its reply.
+            _ => rest.read_into(&mut bytes)?,
+        }
         Ok(bytes)
+    }
+}
+
+/// The part of a reply that waits for memory.
+struct SetAside {
+    file: Option<File>,
+    /// The number of bytes in the file.
+    filed: u64,
+    /// What comes after them, if the disk had no space.
+    held: Vec<u8>,
+}
+
+impl SetAside {
+    /// Reads all that comes. What a file does not take is kept in memory, although there is too little.
+    fn of(mut reader: impl Read, file: Option<File>) -> io::Result<Self> {
+        let mut aside = Self {
+            file,
+            filed: 0,
+            held: Vec::new(),
+        };
+        let mut piece = vec![0; CHUNK_BYTES];
+        loop {
+            let read = match reader.read(&mut piece) {
+                Ok(0) => return Ok(aside),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                read => read?,
+            };
+            let piece = &piece[..read];
+            let file = aside.file.as_mut().filter(|_| aside.held.is_empty());
+            match file.map(|file| file.write_all(piece)) {
+                Some(Ok(())) => aside.filed += read as u64,
+                _ => aside.held.extend_from_slice(piece),
+            }
+        }
+    }
+
+    fn length(&self) -> u64 {
+        self.filed + self.held.len() as u64
+    }
+
+    fn read_into(&mut self, bytes: &mut Vec<u8>) -> io::Result<()> {
+        bytes.reserve_exact(self.length() as usize);
+        if let Some(file) = &mut self.file {
+            file.rewind()?;
+            file.take(self.filed).read_to_end(bytes)?;
+        }
+        bytes.append(&mut self.held);
+        Ok(())
     }
 }
 

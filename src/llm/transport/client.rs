@@ -74,7 +74,7 @@ impl Transport for HttpTransport {
             .map_or(request.timeout, |left| left.min(request.timeout));
         let patience = Patience::new(Some(timeout));
         let mut call = self.begin(request.url, patience, ctx)?;
-        let (head, body) = match Self::exchange(&mut call, request, timeout, ctx) {
+        let (head, body) = match Self::exchange(&mut call, request, ctx) {
             Ok(reply) => reply,
             Err(fault) => return Err(self.failed(call, fault, request.url, &|_| timeout, ctx)),
         };
@@ -176,11 +176,8 @@ impl HttpTransport {
     fn exchange(
         call: &mut Call<'_>,
         request: &HttpRequest<'_>,
-        timeout: Duration,
         ctx: &Context,
     ) -> Result<(Head, Vec<u8>), Fault> {
-        let left = ctx.remaining().unwrap_or(Duration::MAX);
-        let before_deadline = left.saturating_sub(timeout);
         let (method, body) = match request.body {
             Some(body) => ("POST", Outgoing::Bytes(body)),
             None => ("GET", Outgoing::None),
@@ -190,13 +187,11 @@ impl HttpTransport {
             Some(head) => head,
             None => call.head()?,
         };
-        let patience = call.patience.clone();
         let reading = BodyReader {
             announced: call.announced(),
             most: most_of(request, head.status),
             share: request.memory,
             ctx,
-            paused: &|time| patience.exclude(time.min(before_deadline)),
         };
         let body = reading.read(call)?;
         Ok((head, body))

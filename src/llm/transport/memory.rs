@@ -2,7 +2,8 @@
 //!
 //! A limit per reply does not bound the memory of 256 calls in flight. Therefore a call that reads more than the first
 //! [`FREE`] bytes of a reply takes the memory for it from one account of the process, and returns it when the reply
-//! has been decoded. Small replies, which are nearly all, do not use the account and take no lock.
+//! has been decoded. Small replies, which are nearly all, do not use the account and take no lock. A reply that must
+//! wait is on the disk until then.
 //!
 //! No call can wait forever. A call takes from the account once and holds nothing before that, so a call that holds
 //! memory never waits. Waiting calls are served in order, so small ones do not overtake a large one. If no call holds
@@ -171,6 +172,17 @@ impl ReplyShare {
     pub const fn of_requests(most: u64) -> Self {
         static PROCESS: ReplyMemory = ReplyMemory::new();
         PROCESS.share(most)
+    }
+
+    /// Takes the memory for a reply if it is available and no call waits.
+    pub(super) fn take_now(&self, bytes: u64) -> bool {
+        let mut state = self.memory.state.lock();
+        let process = self.memory.process();
+        let taken = state.line.is_empty() && state.take(bytes, self.most, process, Duration::ZERO);
+        if taken {
+            self.held.fetch_add(bytes, Ordering::Relaxed);
+        }
+        taken
     }
 
     /// Waits for the memory for a reply and takes it. Once per reply.

@@ -6,14 +6,6 @@ use super::*;
 use crate::base::ErrorKind;
 use crate::base::random::Random;
 
-impl ReplyShare {
-    /// Takes the memory if it is available and no call waits.
-    pub(in crate::llm::transport) fn take_now(&self, bytes: u64) -> bool {
-        let ctx = Context::new().with_timeout(Duration::ZERO);
-        self.take(bytes, &ctx).is_ok()
-    }
-}
-
 impl ReplyMemory {
     pub(in crate::llm::transport) fn held(&self) -> u64 {
         self.state.lock().held

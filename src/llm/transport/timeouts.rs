@@ -18,7 +18,7 @@ pub(super) struct Patience {
     call: Option<Instant>,
     reply: Cell<Option<Instant>>,
     idle: Cell<Option<Duration>>,
-    /// The total time in which the process was stopped, or did not read. The other limits do not include it.
+    /// The total time in which the process was stopped. The other limits do not include it.
     excluded: Cell<Duration>,
 }
 
@@ -43,7 +43,7 @@ impl Patience {
     }
 
     /// Excludes this time from the limits.
-    pub fn exclude(&self, time: Duration) {
+    fn exclude(&self, time: Duration) {
         self.excluded.set(self.excluded.get().saturating_add(time));
     }
 
