@@ -49,7 +49,7 @@ impl Day {
 }
 
 /// The date of a number of days since 1 January 1970.
-pub(crate) fn date(days: i64) -> String {
+fn date(days: i64) -> String {
     // <https://howardhinnant.github.io/date_algorithms.html>, civil_from_days.
     let shifted = days + 719_468;
     let era = shifted.div_euclid(146_097);

@@ -6,15 +6,13 @@ mod cell;
 mod columns;
 mod format;
 mod output;
-#[cfg(feature = "tables")]
-mod parquet;
 mod results;
 mod row;
 mod sink;
+#[cfg(feature = "tables")]
+mod tables;
 mod text;
 mod value;
-#[cfg(feature = "tables")]
-mod xlsx;
 
 #[cfg(test)]
 mod tests;
@@ -272,28 +270,23 @@ impl Export {
     ) -> Result<Box<dyn Sink>, Error> {
         match format {
             #[cfg(feature = "tables")]
-            ExportFormat::Parquet => Ok(Box::new(parquet::ParquetTable::new(
-                file.handle()?,
-                &read.columns,
-            )?)),
+            ExportFormat::Parquet => {
+                let columns = tables::columns(&read.columns);
+                let table = batchwright_tables::ParquetTable::new(file.handle()?, &columns);
+                let kinds = columns.iter().map(|column| column.kind).collect();
+                let table = table.map_err(tables::failed)?;
+                Ok(Box::new(tables::ParquetSink(table, kinds)))
+            }
             #[cfg(feature = "tables")]
             ExportFormat::Xlsx => {
                 let folder = crate::base::disk::folder_of(file.path());
-                let whole = read.files.paths().map(|path| {
-                    path.file_name()
-                        .unwrap_or_default()
-                        .to_string_lossy()
-                        .into_owned()
-                });
-                let whole: Vec<String> = whole.collect();
-                let sheet = xlsx::Sheet::new(
-                    file.handle()?,
-                    folder,
-                    read.report.rows,
-                    &read.columns,
-                    whole.join(", "),
-                );
-                Ok(Box::new(sheet?))
+                let names = read.files.paths().filter_map(Path::file_name);
+                let whole: Vec<_> = names.map(|name| name.to_string_lossy()).collect();
+                let columns = tables::columns(&read.columns);
+                let (file, rows) = (file.handle()?, read.report.rows);
+                let sheet =
+                    batchwright_tables::Sheet::new(file, folder, rows, &columns, whole.join(", "));
+                Ok(Box::new(sheet.map_err(tables::failed)?))
             }
             _ => {
                 let out = BufWriter::with_capacity(1 << 18, file.handle()?);

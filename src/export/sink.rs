@@ -1,6 +1,6 @@
 //! The interface that all table formats implement.
 
-use std::io;
+use std::fmt;
 
 use super::cell::Cell;
 use crate::base::{Error, ErrorKind};
@@ -20,16 +20,7 @@ pub(super) trait Sink {
 }
 
 /// An error that does not depend on the request: a full disk, or a closed reader.
-pub(super) fn unwritable(error: &io::Error) -> Error {
-    Error::new(
-        ErrorKind::Transient,
-        format!("cannot write the table: {error}"),
-    )
-}
-
-/// The same for an error of a library that writes tables.
-#[cfg(feature = "tables")]
-pub(super) fn failed(error: &dyn std::error::Error) -> Error {
+pub(super) fn unwritable(error: &dyn fmt::Display) -> Error {
     Error::new(
         ErrorKind::Transient,
         format!("cannot write the table: {error}"),

@@ -135,6 +135,7 @@ fn files_have_no_import_cycles() {
         "crates/exec/src",
         "crates/jobs/src",
         "crates/simulate/src",
+        "crates/tables/src",
     ] {
         let mut graph = imports(&root().join(sources));
         // A file is in no cycle if it imports none of the remaining files.

@@ -2,15 +2,7 @@
 //! names of the columns.
 
 #[cfg(feature = "tables")]
-mod panics;
-#[cfg(feature = "tables")]
-mod parquet;
-#[cfg(feature = "tables")]
 mod rows;
-#[cfg(feature = "tables")]
-mod time;
-#[cfg(feature = "tables")]
-mod xlsx;
 
 use std::fmt;
 use std::path::Path;
@@ -108,12 +100,15 @@ impl Kind {
     ) -> Result<NamedFile, Error> {
         let name = path.display().to_string();
         let most = settings.most_unpacked(origin.len());
-        let mut rows = rows::Rows::new(&name, folder, most, ctx)?;
-        let first_row = match self {
-            Self::Parquet => parquet::write(path, &mut rows)?,
-            Self::Xlsx => xlsx::write(path, settings.sheet.as_deref(), &mut rows)?,
+        let mut rows = rows::Spooled::new(&name, folder, most, ctx)?;
+        let read = match self {
+            Self::Parquet => batchwright_tables::read_parquet(path, &mut rows),
+            Self::Xlsx => {
+                batchwright_tables::read_sheet(path, settings.sheet.as_deref(), &mut rows)
+            }
         };
-        rows.into_file(origin, first_row)
+        read.map_err(|error| rows.fault(error))?;
+        rows.into_file(origin)
     }
 
     /// Says how to get a program that reads it.

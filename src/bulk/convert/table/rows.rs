@@ -1,10 +1,9 @@
 //! The rows of a table, written as lines of JSON lists.
 
-use std::fmt;
 use std::path::Path;
 
+use batchwright_tables::{Error as TableError, Rows, Value};
 use serde::Serialize;
-use serde_json::Value;
 
 use crate::base::{Context, Error};
 use crate::bulk::convert::made_from;
@@ -12,23 +11,18 @@ use crate::bulk::input::{Bounded, Form, InputError, MAX_RECORD_BYTES, NamedFile,
 use crate::bulk::spool::SpoolFile;
 
 /// Rows of JSON that are being written.
-pub(super) struct Rows<'r> {
+pub(super) struct Spooled<'r> {
     spool: SpoolFile,
     line: Vec<u8>,
     /// The input's name.
     name: &'r str,
     written: u64,
     /// Rows before the first one, including the header.
-    pub(super) before: u64,
-    pub(super) ctx: &'r Context,
+    before: u64,
+    ctx: &'r Context,
 }
 
-/// Whether a cell is empty: a formula may have returned an empty text.
-pub(super) fn is_nothing(value: &Value) -> bool {
-    value.is_null() || value.as_str().is_some_and(|text| text.trim().is_empty())
-}
-
-impl<'r> Rows<'r> {
+impl<'r> Spooled<'r> {
     /// Rows in a file of the folder that has at most this size.
     pub(super) fn new(
         name: &'r str,
@@ -46,46 +40,31 @@ impl<'r> Rows<'r> {
         })
     }
 
-    /// The input's name.
-    pub(super) fn name(&self) -> &str {
-        self.name
-    }
-
     /// The complete rows as an input.
-    pub(super) fn into_file(self, origin: Source, first_row: u64) -> Result<NamedFile, Error> {
+    pub(super) fn into_file(self, origin: Source) -> Result<NamedFile, Error> {
         let file = made_from(origin, self.name.to_owned(), Form::JsonRows, self.spool)?;
         Ok(NamedFile {
-            first_row: Some(first_row),
+            first_row: Some(self.before + 1),
             ..file
         })
     }
 
-    /// Writes the first line.
-    pub(super) fn names<N: AsRef<str>>(&mut self, names: &[N]) -> Result<(), Error> {
-        if names.is_empty() {
-            return Err(self.refused("found no columns; expected a table with some"));
-        }
-        let names: Vec<Value> = names
-            .iter()
-            .map(|name| Value::from(name.as_ref()))
-            .collect();
-        self.line(&names)
-    }
-
-    /// Writes a row with one value per column. A row of empty cells becomes a blank line, as in a CSV file.
-    pub(super) fn row(&mut self, values: &[Value]) -> Result<(), Error> {
-        if values.iter().all(is_nothing) {
-            self.blank()
-        } else {
-            self.line(values)
+    /// An error of the table as one of the input.
+    pub(super) fn fault(&self, error: TableError) -> Error {
+        match error {
+            TableError::Failed(error) => match error.downcast::<Error>() {
+                Ok(error) => *error,
+                Err(other) => self.refused(other.to_string()),
+            },
+            refused => self.refused(refused.to_string()),
         }
     }
 
-    pub(super) fn blank(&mut self) -> Result<(), Error> {
-        self.line::<Value>(&[])
+    fn refused(&self, why: impl Into<String>) -> Error {
+        InputError::of_file(self.name, why).into()
     }
 
-    pub(super) fn line<V: Serialize>(&mut self, values: &[V]) -> Result<(), Error> {
+    fn line<V: Serialize>(&mut self, values: &[V]) -> Result<(), Error> {
         self.ctx.check()?;
         self.line.clear();
         if !values.is_empty() {
@@ -114,14 +93,28 @@ impl<'r> Rows<'r> {
             "{row} has more than {most} MiB; expected at most {most} MiB"
         ))
     }
+}
 
-    /// An error of the whole input.
-    pub(super) fn refused(&self, why: impl Into<String>) -> Error {
-        InputError::of_file(self.name, why).into()
+fn passed(error: Error) -> TableError {
+    TableError::Failed(error.into())
+}
+
+impl Rows for Spooled<'_> {
+    fn columns(&mut self, names: &[String], before: u64) -> Result<(), TableError> {
+        if names.is_empty() {
+            let why = "found no columns; expected a table with some";
+            return Err(TableError::Refused(why.to_owned()));
+        }
+        self.line(names).map_err(passed)?;
+        self.before = before;
+        Ok(())
     }
 
-    /// The error for an input whose contents do not have the expected format.
-    pub(super) fn unreadable(&self, why: &dyn fmt::Display) -> Error {
-        self.refused(format!("cannot be read: {why}"))
+    fn row(&mut self, values: &[Value]) -> Result<(), TableError> {
+        self.line(values).map_err(passed)
+    }
+
+    fn check(&self) -> Result<(), TableError> {
+        self.ctx.check().map_err(passed)
     }
 }

@@ -6,57 +6,55 @@ use std::io::BufReader;
 use std::path::Path;
 
 use calamine::{Cell, DataRef, ExcelDateTime, Reader, Xlsx};
-use serde_json::Value;
+use serde_json::Value as Json;
 
-use super::panics::unless_it_panics;
-use super::rows::{Rows, is_nothing};
-use super::time::{time, timestamp};
-use crate::base::Error;
+use crate::panics::unless_it_panics;
+use crate::time::{time, timestamp};
+use crate::{Error, Rows, Value, give};
 
 /// Up to this number, floating-point numbers represent all integers exactly.
 const EXACT: f64 = 9_007_199_254_740_992.0;
 /// This many empty cells of a worksheet are remembered, to say which of them have a formula.
 const MOST_EMPTY: usize = 100_000;
 
-/// Writes the rows below the header of a worksheet, the first one unless another is named; returns the worksheet's
-/// number of the first row.
-pub(super) fn write(path: &Path, sheet: Option<&str>, rows: &mut Rows<'_>) -> Result<u64, Error> {
+/// Reads the rows below the header of a worksheet: the one of this name, or the first one. A column without a name is
+/// named by its letters. A cell with an error in place of a value is null, which the log says.
+///
+/// # Errors
+/// [`Error::Refused`] for a file that is not a workbook, or has no such worksheet; the errors of `rows`.
+pub fn read_sheet(path: &Path, sheet: Option<&str>, rows: &mut dyn Rows) -> Result<(), Error> {
     // The reader panics on some numbers that are out of range.
-    let written = unless_it_panics(|| write_rows(path, sheet, rows));
-    written.unwrap_or_else(|| Err(rows.unreadable(&"it is damaged")))
+    let read = unless_it_panics(|| read(path, sheet, rows));
+    read.unwrap_or_else(|| Err(Error::unreadable("it is damaged")))
 }
 
-fn write_rows(path: &Path, sheet: Option<&str>, rows: &mut Rows<'_>) -> Result<u64, Error> {
-    let file = File::open(path).map_err(|error| rows.unreadable(&error))?;
-    let book = Xlsx::new(BufReader::new(file));
-    let mut book = book.map_err(|error| rows.unreadable(&error))?;
-    let sheet = chosen(book.sheet_names(), sheet).map_err(|why| rows.refused(why))?;
-    let Some(columns) = columns(&mut book, &sheet, rows)? else {
-        let why = format!(
+fn read(path: &Path, sheet: Option<&str>, rows: &mut dyn Rows) -> Result<(), Error> {
+    let file = File::open(path).map_err(Error::unreadable)?;
+    let mut book = Xlsx::new(BufReader::new(file)).map_err(Error::unreadable)?;
+    let sheet = chosen(book.sheet_names(), sheet).map_err(Error::Refused)?;
+    let Some(columns) = columns(&mut book, &sheet, path, rows)? else {
+        return Err(Error::Refused(format!(
             "found no cells in the sheet \"{sheet}\"; expected a header row and rows below it"
-        );
-        return Err(rows.refused(why));
+        )));
     };
-    rows.names(&columns.names)?;
-    rows.before = u64::from(columns.header) + 1;
-    let mut line: Vec<Value> = vec![Value::Null; columns.names.len()];
+    rows.columns(&columns.names, u64::from(columns.header) + 1)?;
+    let mut line = vec![Value::Json(Json::Null); columns.names.len()];
     let mut at = columns.header + 1;
     each_cell(&mut book, &sheet, rows, &mut |rows, row, column, cell| {
         if row <= columns.header {
             return Ok(());
         }
         while at < row {
-            rows.row(&line)?;
-            line.fill(Value::Null);
+            give(rows, &line)?;
+            line.fill(Value::Json(Json::Null));
             at += 1;
         }
         if let Some(place) = columns.places.get(column).copied().flatten() {
-            line[place] = json(cell);
+            line[place] = Value::Json(json(cell));
         }
         Ok(())
     })?;
-    rows.row(&line)?;
-    Ok(u64::from(columns.header) + 2)
+    give(rows, &line)
 }
 
 type Book = Xlsx<BufReader<File>>;
@@ -88,7 +86,12 @@ struct Columns {
 
 /// The columns that have a name or a cell below the header. A column without a name is named by its letters in the
 /// sheet.
-fn columns(book: &mut Book, sheet: &str, rows: &mut Rows<'_>) -> Result<Option<Columns>, Error> {
+fn columns(
+    book: &mut Book,
+    sheet: &str,
+    path: &Path,
+    rows: &mut dyn Rows,
+) -> Result<Option<Columns>, Error> {
     let mut header = None;
     let mut named: Vec<Option<String>> = Vec::new();
     let mut empty = HashSet::new();
@@ -102,7 +105,7 @@ fn columns(book: &mut Book, sheet: &str, rows: &mut Rows<'_>) -> Result<Option<C
         if matches!(cell.get_value(), DataRef::Empty) && empty.len() < MOST_EMPTY {
             empty.insert(cell.get_position());
         }
-        if is_nothing(&value) {
+        if Value::Json(value.clone()).is_nothing() {
             return Ok(());
         }
         if named.len() <= column {
@@ -118,12 +121,12 @@ fn columns(book: &mut Book, sheet: &str, rows: &mut Rows<'_>) -> Result<Option<C
         }
         Ok(())
     })?;
-    warn_of_formulas(book, sheet, rows, &empty)?;
+    warn_of_formulas(book, sheet, path, &empty)?;
     if let Some(first) = first_error {
         log::warn!(
             "{}: {errors} cells of the sheet \"{sheet}\" have an error in place of a value and count as null, the first one is \
              {first}",
-            rows.name()
+            path.display()
         );
     }
     let places = named.iter().scan(0, |next, name| {
@@ -142,19 +145,16 @@ fn columns(book: &mut Book, sheet: &str, rows: &mut Rows<'_>) -> Result<Option<C
 fn warn_of_formulas(
     book: &mut Book,
     sheet: &str,
-    rows: &Rows<'_>,
+    path: &Path,
     empty: &HashSet<(u32, u32)>,
 ) -> Result<(), Error> {
     if empty.is_empty() {
         return Ok(());
     }
     let reader = book.worksheet_cells_reader(sheet);
-    let mut reader = reader.map_err(|error| rows.unreadable(&error))?;
+    let mut reader = reader.map_err(Error::unreadable)?;
     let (mut first, mut count) = (None, 0);
-    while let Some(cell) = reader
-        .next_formula()
-        .map_err(|error| rows.unreadable(&error))?
-    {
+    while let Some(cell) = reader.next_formula().map_err(Error::unreadable)? {
         if empty.contains(&cell.get_position()) && !cell.get_value().is_empty() {
             first.get_or_insert(cell.get_position());
             count += 1;
@@ -164,7 +164,7 @@ fn warn_of_formulas(
         log::warn!(
             "{}: {count} cells of the sheet \"{sheet}\" have a formula without a stored value and count as null, the \
              first one is {}; open the workbook in a spreadsheet program and save it, which calculates them",
-            rows.name(),
+            path.display(),
             place(first),
         );
     }
@@ -177,40 +177,38 @@ fn place((row, column): (u32, u32)) -> String {
 }
 
 /// Processes a cell with its row and column, from 0.
-type Visit<'v> = dyn FnMut(&mut Rows<'_>, u32, usize, &Cell<DataRef<'_>>) -> Result<(), Error> + 'v;
+type Visit<'v> = dyn FnMut(&mut dyn Rows, u32, usize, &Cell<DataRef<'_>>) -> Result<(), Error> + 'v;
 
 fn each_cell(
     book: &mut Book,
     sheet: &str,
-    rows: &mut Rows<'_>,
+    rows: &mut dyn Rows,
     visit: &mut Visit<'_>,
 ) -> Result<(), Error> {
     let reader = book.worksheet_cells_reader(sheet);
-    let mut reader = reader.map_err(|error| rows.unreadable(&error))?;
+    let mut reader = reader.map_err(Error::unreadable)?;
     let mut last = (0, None);
     loop {
-        let cell = reader
-            .next_cell()
-            .map_err(|error| rows.unreadable(&error))?;
+        let cell = reader.next_cell().map_err(Error::unreadable)?;
         let Some(cell) = cell else {
             return Ok(());
         };
         let (row, column) = cell.get_position();
         // Cells of earlier rows would be added to rows that are written already.
         if (row, Some(column)) < last {
-            return Err(rows.unreadable(&"its cells are not in their order"));
+            return Err(Error::unreadable("its cells are not in their order"));
         }
         if row != last.0 && row.is_multiple_of(1000) {
-            rows.ctx.check()?;
+            rows.check()?;
         }
         last = (row, Some(column));
         visit(rows, row, column as usize, &cell)?;
     }
 }
 
-fn json(cell: &Cell<DataRef<'_>>) -> Value {
+fn json(cell: &Cell<DataRef<'_>>) -> Json {
     match cell.get_value() {
-        DataRef::Empty => Value::Null,
+        DataRef::Empty => Json::Null,
         DataRef::Int(n) => (*n).into(),
         DataRef::Float(x) => number(*x),
         DataRef::String(text) => text.as_str().into(),
@@ -219,12 +217,12 @@ fn json(cell: &Cell<DataRef<'_>>) -> Value {
         DataRef::DateTime(when) if !is_moment(when) => number(when.as_f64()),
         DataRef::DateTime(when) => moment(when).into(),
         DataRef::DateTimeIso(text) | DataRef::DurationIso(text) => text.as_str().into(),
-        DataRef::Error(_) => Value::Null,
+        DataRef::Error(_) => Json::Null,
     }
 }
 
 /// A number. Worksheets have no integers.
-fn number(x: f64) -> Value {
+fn number(x: f64) -> Json {
     if x.fract() == 0.0 && x.abs() <= EXACT {
         (x as i64).into()
     } else {

@@ -13,34 +13,36 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::Field;
 use parquet::record::reader::RowIter;
 use parquet::schema::types::Type;
-use serde::Serialize;
 use serde_json::value::RawValue;
-use serde_json::{Map, Number, Value};
+use serde_json::{Map, Number, Value as Json};
 
-use super::panics::unless_it_panics;
-use super::rows::{Rows, is_nothing};
-use super::time::{date, time, timestamp};
-use crate::base::Error;
+use crate::panics::unless_it_panics;
+use crate::time::{date, time, timestamp};
+use crate::{Error, Rows, Value, give};
 
-/// Writes all rows; the first is number 1.
-pub(super) fn write(path: &Path, rows: &mut Rows<'_>) -> Result<u64, Error> {
+/// Reads all rows of a Parquet file.
+///
+/// # Errors
+/// [`Error::Refused`] for a file that is not one, or has a column of a type or compression that is not known; the
+/// errors of `rows`.
+pub fn read_parquet(path: &Path, rows: &mut dyn Rows) -> Result<(), Error> {
     // The reader panics on some unsupported features.
-    match unless_it_panics(|| write_rows(path, rows)) {
-        Some(written) => written.map(|()| 1),
-        None => Err(rows.unreadable(&"it is damaged, or has a type of column that is not known")),
-    }
+    unless_it_panics(|| read(path, rows)).unwrap_or_else(|| {
+        let why = "it is damaged, or has a type of column that is not known";
+        Err(Error::unreadable(why))
+    })
 }
 
-fn write_rows(path: &Path, rows: &mut Rows<'_>) -> Result<(), Error> {
-    let file = File::open(path).map_err(|error| rows.unreadable(&error))?;
-    let reader = SerializedFileReader::new(file).map_err(|error| rows.unreadable(&error))?;
+fn read(path: &Path, rows: &mut dyn Rows) -> Result<(), Error> {
+    let file = File::open(path).map_err(Error::unreadable)?;
+    let reader = SerializedFileReader::new(file).map_err(Error::unreadable)?;
     if let Some(codec) = unsupported(reader.metadata()) {
-        return Err(rows.refused(format!(
+        return Err(Error::Refused(format!(
             "found columns compressed with {codec}; expected Snappy, gzip, Zstandard, LZ4 or no compression"
         )));
     }
     if let Some((column, of)) = unknown_type(reader.metadata()) {
-        return Err(rows.refused(format!(
+        return Err(Error::Refused(format!(
             "found the column \"{column}\" of type {of}, which cannot be read; leave it out of the file, or cast it to \
              another type, for example text"
         )));
@@ -50,35 +52,34 @@ fn write_rows(path: &Path, rows: &mut Rows<'_>) -> Result<(), Error> {
         .file_metadata()
         .schema_descr()
         .root_schema_ptr();
-    let names: Vec<&str> = schema
-        .get_fields()
-        .iter()
-        .map(|field| field.name())
-        .collect();
-    rows.names(&names)?;
-    let mut exact = Int96Column::all(&reader).map_err(|why| rows.refused(why))?;
+    let fields = schema.get_fields();
+    let names: Vec<String> = fields.iter().map(|of| of.name().to_owned()).collect();
+    rows.columns(&names, 0)?;
+    let mut exact = Int96Column::all(&reader).map_err(Error::Refused)?;
     let mut values = Vec::new();
-    let all = RowIter::from_file(None, &reader).map_err(|error| rows.unreadable(&error))?;
-    for row in all {
-        let row = row.map_err(|error| rows.unreadable(&error))?;
+    for row in RowIter::from_file(None, &reader).map_err(Error::unreadable)? {
+        let row = row.map_err(Error::unreadable)?;
         values.clear();
-        let cells = row.into_columns().into_iter().zip(schema.get_fields());
-        for ((name, cell), of) in cells {
+        for ((name, cell), of) in row.into_columns().into_iter().zip(fields) {
             values.push(match exact.iter_mut().find(|column| column.name == name) {
                 Some(column) if cell != Field::Null => {
-                    let nanos = column.next().map_err(|error| rows.unreadable(&error))?;
-                    Cell::Value(timestamp(nanos, is_utc(Some(of))).into())
+                    let nanos = column.next().map_err(Error::unreadable)?;
+                    Value::Json(timestamp(nanos, is_utc(Some(of))).into())
                 }
-                _ => Cell::of(cell, of),
+                _ => value_of(cell, of),
             });
         }
-        if values.iter().all(Cell::is_nothing) {
-            rows.blank()?
-        } else {
-            rows.line(&values)?
-        }
+        give(rows, &values)?;
     }
     Ok(())
+}
+
+fn value_of(cell: Field, of: &Type) -> Value {
+    let decimal = match &cell {
+        Field::Decimal(_) => RawValue::from_string(decimal(&cell)).ok(),
+        _ => None,
+    };
+    decimal.map_or_else(|| Value::Json(json(cell, Some(of))), Value::Decimal)
 }
 
 /// The compression of a column that cannot be unpacked.
@@ -103,29 +104,6 @@ fn unknown_type(metadata: &ParquetMetaData) -> Option<(String, ConvertedType)> {
             )
     });
     unknown.map(|column| (column.path().string(), column.converted_type()))
-}
-
-/// The value of a cell.
-#[derive(Serialize)]
-#[serde(untagged)]
-enum Cell {
-    Value(Value),
-    /// A number with all its digits.
-    Decimal(Box<RawValue>),
-}
-
-impl Cell {
-    fn of(cell: Field, of: &Type) -> Self {
-        let decimal = match &cell {
-            Field::Decimal(_) => RawValue::from_string(decimal(&cell)).ok(),
-            _ => None,
-        };
-        decimal.map_or_else(|| Self::Value(json(cell, Some(of))), Self::Decimal)
-    }
-
-    fn is_nothing(&self) -> bool {
-        matches!(self, Self::Value(value) if is_nothing(value))
-    }
 }
 
 /// A decimal. Without a fraction it still has a decimal point.
@@ -203,9 +181,9 @@ fn nanos_of(value: Int96) -> i128 {
 }
 
 /// A value, of this type if the type is known.
-fn json(value: Field, of: Option<&Type>) -> Value {
+fn json(value: Field, of: Option<&Type>) -> Json {
     match value {
-        Field::Null => Value::Null,
+        Field::Null => Json::Null,
         Field::Bool(yes) => yes.into(),
         Field::Byte(n) => n.into(),
         Field::Short(n) => n.into(),
@@ -230,7 +208,7 @@ fn json(value: Field, of: Option<&Type>) -> Value {
         Field::TimestampMicros(micros) => timestamp(i128::from(micros) * 1000, is_utc(of)).into(),
         Field::Group(row) => {
             let fields = row.into_columns().into_iter();
-            let object: Map<String, Value> = fields
+            let object: Map<String, Json> = fields
                 .map(|(name, value)| {
                     let value = json(value, of.and_then(|of| child(of, &name)));
                     (name, value)
@@ -248,7 +226,7 @@ fn json(value: Field, of: Option<&Type>) -> Value {
         Field::MapInternal(map) => {
             let [key, value] = of.map_or([None, None], pair);
             let entries = map.entries().iter().cloned();
-            let object: Map<String, Value> = entries
+            let object: Map<String, Json> = entries
                 .map(|(name, found)| {
                     let name = json(name, key);
                     let name = name
@@ -263,7 +241,7 @@ fn json(value: Field, of: Option<&Type>) -> Value {
 }
 
 /// An integer, or the time that it encodes: newer types of times have no other mark.
-fn integer(n: i64, of: Option<&Type>) -> Value {
+fn integer(n: i64, of: Option<&Type>) -> Json {
     let nanos = |unit: &TimeUnit| {
         let scale = match unit {
             TimeUnit::MILLIS => 1_000_000,
@@ -290,7 +268,7 @@ fn is_utc(of: Option<&Type>) -> bool {
     }
 }
 
-fn bytes_as_text(bytes: &[u8], of: Option<&Type>) -> Value {
+fn bytes_as_text(bytes: &[u8], of: Option<&Type>) -> Json {
     let logical = of.and_then(|of| of.get_basic_info().logical_type_ref());
     if let (Some(LogicalType::Uuid), Ok(id)) = (logical, uuid::Uuid::from_slice(bytes)) {
         return id.to_string().into();
@@ -302,7 +280,7 @@ fn bytes_as_text(bytes: &[u8], of: Option<&Type>) -> Value {
 }
 
 /// The shortest decimal number with the same value: 0.1, not 0.10000000149011612.
-fn single(x: f32) -> Value {
+fn single(x: f32) -> Json {
     match x.to_string().parse() {
         Ok(number) => double(number),
         Err(_) => double(x.into()),
@@ -310,10 +288,10 @@ fn single(x: f32) -> Value {
 }
 
 /// A number; NaN becomes null, and numbers that JSON cannot represent become texts.
-fn double(x: f64) -> Value {
+fn double(x: f64) -> Json {
     match Number::from_f64(x) {
         Some(number) => number.into(),
-        None if x.is_nan() => Value::Null,
+        None if x.is_nan() => Json::Null,
         None => x.to_string().into(),
     }
 }

@@ -1,9 +1,17 @@
 //! Dates and times in ISO 8601.
 
-pub(super) use crate::base::day::date;
+use chrono::DateTime;
 
 const NANOS: i128 = 1_000_000_000;
 const NANOS_OF_DAY: i128 = 86_400 * NANOS;
+
+/// The date of a number of days since 1970.
+pub(super) fn date(days: i64) -> String {
+    let start = days
+        .checked_mul(86_400)
+        .and_then(|s| DateTime::from_timestamp(s, 0));
+    start.unwrap_or_default().date_naive().to_string()
+}
 
 /// A time of day in nanoseconds, with as many digits as needed.
 pub(super) fn time(nanos: i128) -> String {

@@ -12,17 +12,14 @@ use parquet::file::properties::WriterProperties;
 use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::types::{Type, TypePtr};
 
-use super::cell::{Cell, ColumnType};
-use super::columns::Column;
-use super::sink::{Sink, failed};
-use crate::base::Error;
+use crate::{Cell, Column, ColumnType, Error};
 
 /// A group is written when it has this number of rows, or this number of bytes.
 const GROUP_ROWS: usize = 1 << 16;
 const GROUP_BYTES: usize = 16 << 20;
 
 /// A Parquet file that is being written.
-pub(super) struct ParquetTable {
+pub struct ParquetTable {
     file: SerializedFileWriter<File>,
     columns: Vec<Waiting>,
     rows: usize,
@@ -46,7 +43,11 @@ enum Values {
 }
 
 impl ParquetTable {
-    pub(super) fn new(out: File, columns: &[Column]) -> Result<Self, Error> {
+    /// Begins a file with these columns.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] if it cannot be written.
+    pub fn new(out: File, columns: &[Column]) -> Result<Self, Error> {
         let begun = schema(columns).and_then(|schema| {
             let properties = WriterProperties::builder()
                 .set_compression(Compression::SNAPPY)
@@ -54,7 +55,7 @@ impl ParquetTable {
             SerializedFileWriter::new(out, schema, Arc::new(properties.build()))
         });
         Ok(Self {
-            file: begun.map_err(|error| failed(&error))?,
+            file: begun.map_err(Error::failed)?,
             columns: columns
                 .iter()
                 .map(|column| Waiting::new(column.kind))
@@ -62,6 +63,31 @@ impl ParquetTable {
             rows: 0,
             bytes: 0,
         })
+    }
+
+    /// Writes a row with one cell per column.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] if it cannot be written.
+    pub fn row(&mut self, cells: &[Cell<'_>]) -> Result<(), Error> {
+        for (column, cell) in self.columns.iter_mut().zip(cells) {
+            self.bytes += column.push(cell);
+        }
+        self.rows += 1;
+        if self.rows >= GROUP_ROWS || self.bytes >= GROUP_BYTES {
+            self.write_group().map_err(Error::failed)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Completes the file.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] if it cannot be written.
+    pub fn finish(mut self) -> Result<(), Error> {
+        let ended = self.write_group().and_then(|()| self.file.close());
+        ended.map(drop).map_err(Error::failed)
     }
 
     fn write_group(&mut self) -> Result<(), ParquetError> {
@@ -74,25 +100,6 @@ impl ParquetTable {
         }
         (self.rows, self.bytes) = (0, 0);
         Ok(())
-    }
-}
-
-impl Sink for ParquetTable {
-    fn row(&mut self, cells: &[Cell<'_>]) -> Result<(), Error> {
-        for (column, cell) in self.columns.iter_mut().zip(cells) {
-            self.bytes += column.push(cell);
-        }
-        self.rows += 1;
-        if self.rows >= GROUP_ROWS || self.bytes >= GROUP_BYTES {
-            self.write_group().map_err(|error| failed(&error))
-        } else {
-            Ok(())
-        }
-    }
-
-    fn finish(mut self: Box<Self>) -> Result<(), Error> {
-        let ended = self.write_group().and_then(|()| self.file.close());
-        ended.map(drop).map_err(|error| failed(&error))
     }
 }
 
@@ -109,11 +116,9 @@ fn field(column: &Column) -> Result<Type, ParquetError> {
     let name = column.name.as_str();
     let (physical, logical) = match column.kind {
         ColumnType::Bool => (Physical::BOOLEAN, None),
-        ColumnType::Int | ColumnType::Long => (Physical::INT64, None),
+        ColumnType::Int => (Physical::INT64, None),
         ColumnType::Float => (Physical::DOUBLE, None),
-        ColumnType::Empty | ColumnType::Text | ColumnType::Json => {
-            (Physical::BYTE_ARRAY, Some(LogicalType::String))
-        }
+        ColumnType::Text => (Physical::BYTE_ARRAY, Some(LogicalType::String)),
         ColumnType::Vector => return list(name),
     };
     Type::primitive_type_builder(name, physical)
@@ -142,9 +147,9 @@ impl Waiting {
         Self {
             values: match kind {
                 ColumnType::Bool => Values::Bool(Vec::new()),
-                ColumnType::Int | ColumnType::Long => Values::Int(Vec::new()),
+                ColumnType::Int => Values::Int(Vec::new()),
                 ColumnType::Float => Values::Float(Vec::new()),
-                ColumnType::Empty | ColumnType::Text | ColumnType::Json => Values::Text(Vec::new()),
+                ColumnType::Text => Values::Text(Vec::new()),
                 ColumnType::Vector => Values::Vector(Vec::new()),
             },
             definitions: Vec::new(),
@@ -164,11 +169,7 @@ impl Waiting {
                 all.push(*n);
                 Some(8)
             }
-            (Values::Float(all), Cell::Int(n)) => {
-                all.push(*n as f64);
-                Some(8)
-            }
-            (Values::Float(all), Cell::Float(x, _)) => {
+            (Values::Float(all), Cell::Float(x)) => {
                 all.push(*x);
                 Some(8)
             }
@@ -185,10 +186,10 @@ impl Waiting {
                 }
                 return 8 * numbers.len() + 4;
             }
-            (Values::Text(all), cell) => cell.to_text().map(|text| {
+            (Values::Text(all), Cell::Text(text)) => {
                 all.push(ByteArray::from(text.as_bytes().to_vec()));
-                text.len() + size_of::<ByteArray>()
-            }),
+                Some(text.len() + size_of::<ByteArray>())
+            }
             // The type of a column fits each of its cells.
             _ => None,
         };

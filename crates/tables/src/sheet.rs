@@ -1,16 +1,13 @@
 //! A worksheet. Texts stay texts, whatever they begin with: nothing becomes a formula or a link.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use rust_xlsxwriter::{Workbook, XlsxError};
 
-use super::cell::Cell;
-use super::columns::Column;
-use super::sink::{Sink, failed, unwritable};
-use crate::base::{Error, ErrorKind};
+use crate::panics::unless_it_panics;
+use crate::{Cell, Column, Error};
 
 /// Maximum number of rows in a worksheet.
 const MOST_ROWS: u64 = 1_048_576;
@@ -21,7 +18,7 @@ const MOST_UNITS: usize = 32_767;
 const LARGEST: u64 = 999_999_999_999_999;
 
 /// A workbook with one worksheet, whose rows are buffered in a file.
-pub(super) struct Sheet {
+pub struct Sheet {
     workbook: Workbook,
     out: File,
     row: u32,
@@ -33,7 +30,10 @@ pub(super) struct Sheet {
 impl Sheet {
     /// Creates a worksheet for this number of rows. `whole` names the file with the complete texts of cut cells;
     /// buffered rows are written to `folder`.
-    pub(super) fn new(
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if a worksheet has too little room; [`Error::Failed`] if it cannot be written.
+    pub fn new(
         out: File,
         folder: &Path,
         rows: u64,
@@ -42,7 +42,7 @@ impl Sheet {
     ) -> Result<Self, Error> {
         let refused = |what: String| {
             let why = format!("{what}; .parquet and .csv have room");
-            Err(Error::new(ErrorKind::Invalid, why))
+            Err(Error::Refused(why))
         };
         if rows >= MOST_ROWS {
             let most = MOST_ROWS - 1;
@@ -63,7 +63,7 @@ impl Sheet {
             let sheet = workbook.add_worksheet_with_constant_memory()?;
             sheet.set_name("results")?.set_freeze_panes(1, 0).map(drop)
         });
-        begun.map_err(|error| failed(&error))?;
+        begun.map_err(Error::failed)?;
         let mut sheet = Self {
             workbook,
             out,
@@ -79,6 +79,32 @@ impl Sheet {
         Ok(sheet)
     }
 
+    /// Writes a row with one cell per column.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] if it cannot be written.
+    pub fn row(&mut self, cells: &[Cell<'_>]) -> Result<(), Error> {
+        written(|| self.write(cells).map_err(Error::failed))
+    }
+
+    /// Number of cells that were cut.
+    pub fn cut_cells(&self) -> u64 {
+        self.cut
+    }
+
+    /// Completes the file.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] if it cannot be written.
+    pub fn finish(mut self) -> Result<(), Error> {
+        let mut out = BufWriter::new(&self.out);
+        written(|| {
+            let saved = self.workbook.save_to_writer(&mut out);
+            saved.map_err(Error::failed)
+        })?;
+        out.flush().map_err(Error::failed)
+    }
+
     fn write(&mut self, cells: &[Cell<'_>]) -> Result<(), XlsxError> {
         let sheet = self.workbook.worksheet_from_index(0)?;
         for (column, cell) in cells.iter().enumerate() {
@@ -89,16 +115,18 @@ impl Sheet {
                 Cell::Int(n) if n.unsigned_abs() <= LARGEST => {
                     sheet.write_number(self.row, column, *n as f64)?;
                 }
-                Cell::Float(x, _) => drop(sheet.write_number(self.row, column, *x)?),
-                other => {
-                    let text = other.to_text().unwrap_or_default();
-                    match cut(&text, &self.whole) {
-                        None => sheet.write_string(self.row, column, &*text)?,
-                        Some(cut) => {
-                            self.cut += 1;
-                            sheet.write_string(self.row, column, cut)?
-                        }
-                    };
+                Cell::Float(x) => drop(sheet.write_number(self.row, column, *x)?),
+                Cell::Int(n) => drop(sheet.write_string(self.row, column, n.to_string())?),
+                Cell::Text(text) => {
+                    let cut = cut(text, &self.whole);
+                    self.cut += u64::from(cut.is_some());
+                    sheet.write_string(self.row, column, cut.as_deref().unwrap_or(text))?;
+                }
+                Cell::Vector(numbers) => {
+                    let text = serde_json::to_string(numbers).unwrap_or_default();
+                    let cut = cut(&text, &self.whole);
+                    self.cut += u64::from(cut.is_some());
+                    sheet.write_string(self.row, column, cut.as_deref().unwrap_or(&text))?;
                 }
             }
         }
@@ -107,30 +135,11 @@ impl Sheet {
     }
 }
 
-impl Sink for Sheet {
-    fn row(&mut self, cells: &[Cell<'_>]) -> Result<(), Error> {
-        unless_it_panics(|| self.write(cells).map_err(|error| failed(&error)))
-    }
-
-    fn finish(mut self: Box<Self>) -> Result<(), Error> {
-        let mut out = BufWriter::new(&self.out);
-        unless_it_panics(|| {
-            let saved = self.workbook.save_to_writer(&mut out);
-            saved.map_err(|error| failed(&error))
-        })?;
-        out.flush().map_err(|error| unwritable(&error))
-    }
-
-    fn cut_cells(&self) -> u64 {
-        self.cut
-    }
-}
-
 /// The library panics if it cannot write its temporary data.
-fn unless_it_panics<T>(write: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
-    catch_unwind(AssertUnwindSafe(write)).unwrap_or_else(|_| {
+fn written<T>(write: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    unless_it_panics(write).unwrap_or_else(|| {
         let why = "check the free space on its disk and in the folder for temporary files";
-        Err(unwritable(&io::Error::other(why)))
+        Err(Error::failed(why))
     })
 }
 
@@ -175,10 +184,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let full = File::options().write(true).open("/dev/full").unwrap();
         let sheet = Sheet::new(full, folder.path(), 0, &[], String::new());
-        let error = Box::new(sheet.unwrap()).finish().unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Transient);
-        let panicked = unless_it_panics(|| -> Result<(), Error> { panic!("cannot be written") });
-        assert_eq!(panicked.unwrap_err().kind(), ErrorKind::Transient);
+        let error = sheet.unwrap().finish().unwrap_err();
+        assert!(matches!(error, Error::Failed(_)));
+        let panicked = written(|| -> Result<(), Error> { panic!("cannot be written") });
+        assert!(matches!(panicked, Err(Error::Failed(_))));
     }
 
     #[test]
@@ -191,7 +200,7 @@ mod tests {
         assert!(sheet(1_048_575, &[]).is_none());
         let error = sheet(1_048_576, &[]).unwrap();
         assert!(
-            error.message().starts_with("1048576 items do not fit"),
+            error.to_string().starts_with("1048576 items do not fit"),
             "{error}"
         );
     }
