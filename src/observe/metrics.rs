@@ -50,7 +50,7 @@ const MOST_NAMES: usize = 100;
 const OTHER_NAME: &str = "_OTHER";
 
 /// What can limit a worker, by the same words as in its progress.
-const LIMITS: [&str; 9] = [
+const LIMITS: [&str; 10] = [
     "concurrency",
     "quota",
     "cooldown",
@@ -60,6 +60,7 @@ const LIMITS: [&str; 9] = [
     "source",
     "load",
     "memory",
+    "budget",
 ];
 
 /// Counts events and writes the counts in the text format of Prometheus (version 0.0.4). Clones share their

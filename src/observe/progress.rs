@@ -72,7 +72,8 @@ pub struct Progress {
     pub unpriced: u64,
     /// What limited the run most in about the last second: the name of a part of
     /// [`TimeSplit`](crate::progress::TimeSplit), or `"concurrency"` if more concurrent calls would help. A worker
-    /// also has `"load"` and `"memory"`, if they keep it from running more jobs at once. `None` if unknown.
+    /// also has `"load"` and `"memory"`, if they keep it from running more jobs at once, and `"budget"`, if the next call of
+    /// a process does not fit its budget. `None` if unknown.
     pub limited_by: Option<&'static str>,
     /// The learned limit that slows the run, while `limited_by` is `"quota"` and the user did not set that limit.
     pub learned_limit: Option<LearnedLimit>,

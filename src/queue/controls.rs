@@ -45,6 +45,8 @@ pub(crate) struct Controls {
     pub all_busy: AtomicBool,
     /// What kept the number of slots from growing at the last check.
     pub held_by: Mutex<Option<&'static str>>,
+    /// What limited the worker in about the last second.
+    pub limited_by: Mutex<Option<&'static str>>,
     pub kinds: Arc<Kinds>,
     pub clock: Arc<dyn Clock>,
     /// The budgets of the processes whose jobs the worker has.

@@ -1,5 +1,7 @@
 //! The host's side of a queue: enqueue jobs, read their states, cancel. `consume.rs` fetches results.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -427,6 +429,24 @@ impl JobQueue {
     /// As [`process`](Self::process).
     pub fn workers(&self) -> Result<u64, Error> {
         Ok(self.store.workers()?.live.len() as u64)
+    }
+
+    /// What limits the live workers at the moment, as [`Progress::limited_by`](crate::Progress::limited_by) names it,
+    /// with the number of workers, most first. A worker that has just started is missing.
+    ///
+    /// # Errors
+    /// As [`process`](Self::process).
+    pub fn limited_by(&self) -> Result<Vec<(String, u64)>, Error> {
+        let live = self.store.workers()?.live;
+        let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+        for (no, limit) in self.store.limits()? {
+            if live.iter().any(|(worker, _)| worker.0 == no) {
+                *counts.entry(limit).or_default() += 1;
+            }
+        }
+        let mut counts: Vec<_> = counts.into_iter().collect();
+        counts.sort_by_key(|(_, workers)| Reverse(*workers));
+        Ok(counts)
     }
 
     /// The kinds of the stored jobs of a process and, for prompts, the models that they name; at least those of its

@@ -43,6 +43,7 @@ pub(super) fn maintain(
         troubles: Troubles::default(),
         version: store.version().unwrap_or(0),
         listed: Vec::new(),
+        limited_by: None,
     };
     let mut meter = Meter::default();
     // Jobs that wait longer were written while the clock was ahead.
@@ -57,6 +58,7 @@ pub(super) fn maintain(
         }
         if tick.is_multiple_of(TICKS_PER_LOOK) {
             scale(controls, &mut meter);
+            upkeep.note_limit();
         }
         if store.is_shared() {
             upkeep.look_at_server(tick);
@@ -74,6 +76,8 @@ struct Upkeep<'u> {
     version: u64,
     /// The quotas of this worker at the last count.
     listed: Vec<u64>,
+    /// What limited this worker at the last look.
+    limited_by: Option<&'static str>,
 }
 
 impl Upkeep<'_> {
@@ -124,6 +128,17 @@ impl Upkeep<'_> {
         let written = self.store.list_quotas(self.worker, keys);
         if self.troubles.note("list limits in", written).is_some() {
             *listed = keys.to_vec();
+        }
+    }
+
+    /// Notes what limits this worker, for `status`.
+    fn note_limit(&mut self) {
+        let now = *self.controls.limited_by.lock();
+        if now != self.limited_by {
+            let noted = self.store.note_limit(self.worker, now);
+            if self.troubles.note("note a limit in", noted).is_some() {
+                self.limited_by = now;
+            }
         }
     }
 

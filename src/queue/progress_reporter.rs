@@ -62,6 +62,14 @@ pub(crate) struct ProgressReporter {
     stuck: WarnOnce,
 }
 
+const BUDGET: &str = "budget";
+
+/// Whether the next call of a process does not fit its budget.
+fn is_over_budget(process: &ProcessState) -> bool {
+    let budget = process.budget.as_ref();
+    !process.is_finished() && budget.is_some_and(|budget| budget.needed.is_some())
+}
+
 impl ProgressReporter {
     pub(crate) fn new(
         store: Arc<Store>,
@@ -86,11 +94,16 @@ impl ProgressReporter {
     }
 
     /// What limited the worker in about the last second. If it is the number of jobs, and the machine keeps that from
-    /// growing, it is the machine.
+    /// growing, it is the machine. If no job is due, it may be a budget.
     pub(crate) fn limited_by(&self) -> Option<&'static str> {
         let held_by = *self.controls.held_by.lock();
         let limit = self.lately.limited_by?;
-        Some(held_by.filter(|_| limit == "concurrency").unwrap_or(limit))
+        let mut processes = self.reported.values();
+        Some(match limit {
+            "concurrency" => held_by.unwrap_or(limit),
+            "source" if processes.any(is_over_budget) => BUDGET,
+            limit => limit,
+        })
     }
 
     pub(crate) fn report(&mut self, mut snapshot: Snapshot) {
@@ -101,6 +114,7 @@ impl ProgressReporter {
             None => self.stuck.clear(),
         }
         self.lately.note(snapshot.time, snapshot.learned_limit);
+        *self.controls.limited_by.lock() = self.limited_by();
         let Some(notifier) = self.notifier.clone() else {
             return;
         };
@@ -140,6 +154,9 @@ impl ProgressReporter {
                 progress.trouble_kind = snapshot.trouble_kind;
                 progress.loading = snapshot.loading;
                 progress.limited_by = self.limited_by();
+                if is_over_budget(&process) {
+                    progress.limited_by = Some(BUDGET);
+                }
                 progress.learned_limit = self.lately.learned_limit;
             }
             if snapshot.stopping && progress.phase == Phase::Running {

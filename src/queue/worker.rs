@@ -299,6 +299,7 @@ impl Worker {
             permits: AtomicUsize::new(slots),
             all_busy: AtomicBool::new(false),
             held_by: Mutex::default(),
+            limited_by: Mutex::default(),
             batch_control: BatchControl::new(kinds.setup.clone()),
             kinds: Arc::new(kinds),
             clock: self.queue.clock.clone(),

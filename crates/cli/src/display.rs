@@ -176,8 +176,9 @@ pub fn times(progress: &Progress, eta: Option<Duration>) -> Vec<String> {
 }
 
 /// The flags that influence a part of the time.
-fn lever(limit: &str) -> &'static str {
+pub fn lever(limit: &str) -> &'static str {
     match limit {
+        "budget" => " (--budget)",
         "concurrency" | "load" | "memory" => " (-j)",
         "quota" => " (--rpm, --tpm)",
         _ => "",

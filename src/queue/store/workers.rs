@@ -267,6 +267,24 @@ impl Store {
         }
     }
 
+    /// Notes what limits a worker at the moment, for displays.
+    pub(crate) fn note_limit(&self, worker: WorkerId, limit: Option<&str>) -> Result<(), Error> {
+        self.write_lazily(Again::Harmless, |tx| {
+            let note = "UPDATE #workers SET limited_by = ? WHERE no = ?";
+            tx.run(note, by![limit.map(str::to_owned), worker.0])
+                .map(drop)
+        })
+    }
+
+    /// What limits each worker at the moment.
+    pub(crate) fn limits(&self) -> Result<BTreeMap<i64, String>, Error> {
+        self.read(|tx| {
+            let read = "SELECT no, limited_by FROM #workers WHERE limited_by IS NOT NULL";
+            let rows = tx.rows(read, Vec::new())?.into_iter();
+            rows.map(|mut row| Ok((row.at(0)?, row.at(1)?))).collect()
+        })
+    }
+
     /// The registered workers whose OS process has ended. They keep their jobs and batches until
     /// [`reclaim`](Self::reclaim).
     pub(crate) fn dead_workers(&self) -> Result<Vec<WorkerId>, Error> {

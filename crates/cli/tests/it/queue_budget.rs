@@ -1,7 +1,7 @@
 //! Workers stop a process before it costs more than its budget, against a provider that bills by itself.
 
 use super::batch_runs::{SHORT, taking, with_provider};
-use super::common::{Desk, Ended, Running, simulator, usd};
+use super::common::{Desk, Ended, Running, eventually, simulator, usd};
 use batchwright::{ProcessId, Usd};
 use batchwright_simulate::{SimConfig, Simulator};
 
@@ -86,6 +86,14 @@ fn a_process_is_paused_before_its_budget_is_exceeded_and_continues_with_a_higher
     let told = done(&desk, &sim, "status").expect(0);
     told.shows("paused by its budget");
     told.says("is used up");
+
+    let waiting = start(&desk, &sim, &work("-j 8"));
+    let limit = || {
+        let line = done(&desk, &sim, "status --json").expect(0).json();
+        line["processes"][0]["limited_by"] == "budget" && line["workers"] == 1
+    };
+    assert!(eventually(limit));
+    drop(waiting);
 
     // The same worker does nothing more, and does not turn in circles.
     done(&desk, &sim, &work("--until-empty")).expect(4);

@@ -3,12 +3,14 @@
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 use std::sync::Arc;
+use std::time::Duration;
 
 use batchwright::ProcessId;
 use batchwright::testing::ScriptedClient;
+use batchwright_simulate::SimConfig;
 use serde_json::{Value, json};
 
-use super::common::{Desk, Has, RunToEnd, Running, eventually, good};
+use super::common::{Desk, Has, RunToEnd, Running, eventually, good, simulator};
 use super::queue::{
     adds_up, database, on_queue, plain, queue, status, submit_one, submitted, work, worker,
 };
@@ -30,6 +32,23 @@ fn status_counts_the_workers() {
     worker.signal("KILL");
     drop(worker);
     assert!(eventually(|| count() == 0));
+}
+
+#[test]
+fn status_names_what_limits_a_worker() {
+    let (desk, _) = submitted(2000);
+    let sim = simulator(SimConfig::default().latency(Duration::from_millis(50)));
+    let limit = || status(&desk, "")[0]["limited_by"].clone();
+    assert_eq!(limit(), Value::Null);
+    let words = format!(
+        "work -j 1 --provider local --base-url {} --model sim-1 -q",
+        sim.base_url()
+    );
+    let worker = Running::start(&mut on_queue(&desk, &words));
+    assert!(eventually(|| limit() == "concurrency"));
+    plain(&desk, "status").says("1 worker is running, limited by concurrency (-j)");
+    drop(worker);
+    assert!(eventually(|| limit() == Value::Null));
 }
 
 #[test]

@@ -25,7 +25,7 @@ use crate::queue::store::Setup;
 const SCHEMA: &str = include_str!("schema.sql");
 
 /// The version of the schema. Earlier versions were never released.
-pub(super) const SCHEMA_VERSION: i64 = 11;
+pub(super) const SCHEMA_VERSION: i64 = 12;
 
 /// The query for the version of the store.
 pub(super) const VERSION: &str = "SELECT CAST(SUM(version) AS SIGNED) FROM #versions";

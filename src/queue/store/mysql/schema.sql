@@ -71,13 +71,14 @@ CREATE TABLE #lanes (
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
 -- A worker lives until its lease ends, by the clock of the database; 0 says that it has died. The quotas are the limits that
--- it uses, as numbers with spaces between.
+-- it uses, as numbers with spaces between; what limits it at the moment is a word.
 CREATE TABLE #workers (
   no BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,
   pid BIGINT NOT NULL,
   host VARCHAR(255) NOT NULL,
   lease_until BIGINT NOT NULL,
-  quotas MEDIUMTEXT
+  quotas MEDIUMTEXT,
+  limited_by VARCHAR(16)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
 -- Small rows: what is long is written once, to the tables below. The id is the number of the process times 2^32 plus

@@ -66,7 +66,8 @@ CREATE TABLE workers (
   no INTEGER PRIMARY KEY AUTOINCREMENT,
   name TEXT NOT NULL UNIQUE,               -- of its lock file
   pid INTEGER NOT NULL,
-  host TEXT NOT NULL
+  host TEXT NOT NULL,
+  limited_by TEXT                          -- what limits it at the moment
 );
 
 -- Small rows: what is long is written once, to the tables below. The id is the number of the process

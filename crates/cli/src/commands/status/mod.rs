@@ -83,7 +83,19 @@ impl Row {
         known.unwrap_or_else(|| "-".to_owned())
     }
 
-    fn json(&self, args: &StatusArgs) -> Value {
+    /// What limits it at the moment; `workers` is what limits the workers.
+    fn limited_by<'w>(&self, workers: &'w [(String, u64)]) -> Option<&'w str> {
+        let budget = self.process.budget.as_ref();
+        if self.process.is_finished() {
+            None
+        } else if budget.is_some_and(|budget| budget.needed.is_some()) {
+            Some("budget")
+        } else {
+            workers.first().map(|(limit, _)| limit.as_str())
+        }
+    }
+
+    fn json(&self, args: &StatusArgs, workers: &[(String, u64)]) -> Value {
         let (process, counts) = (&self.process, &self.process.counts);
         let eta = self.progress.eta.map(|eta| eta.as_secs_f64().ceil() as u64);
         json!({
@@ -103,6 +115,7 @@ impl Row {
             "failed": counts.failed,
             "cancelled": counts.cancelled,
             "eta_seconds": eta,
+            "limited_by": self.limited_by(workers),
             "created_at": process.created_at,
             "age_seconds": SystemClock.wall().since(process.created_at).as_secs(),
             "batches": self.batches,
@@ -142,10 +155,15 @@ impl Reader {
         })
     }
 
-    /// The number of living workers.
-    fn workers(&self) -> Result<u64, Refusal> {
-        let workers = self.queue.as_ref().map(JobQueue::workers).transpose();
-        Ok(workers.map_err(failed)?.unwrap_or_default())
+    /// The number of living workers, and what limits them.
+    fn workers(&self) -> Result<(u64, Vec<(String, u64)>), Refusal> {
+        let Some(queue) = &self.queue else {
+            return Ok((0, Vec::new()));
+        };
+        let mut limits = queue.limited_by().map_err(failed)?;
+        // It only waits for jobs.
+        limits.retain(|(limit, _)| limit != "source");
+        Ok((queue.workers().map_err(failed)?, limits))
     }
 
     /// What was spent in this month, if all processes are shown.
@@ -193,11 +211,11 @@ impl Reader {
 fn line_of(
     args: &StatusArgs,
     rows: &[Row],
-    workers: u64,
+    (workers, limits): &(u64, Vec<(String, u64)>),
     skipped: &[SkippedStep],
     spent: Option<&Spent>,
 ) -> String {
-    let rows: Vec<Value> = rows.iter().map(|row| row.json(args)).collect();
+    let rows: Vec<Value> = rows.iter().map(|row| row.json(args, limits)).collect();
     let mut line = json!({ "processes": rows, "workers": workers });
     if !skipped.is_empty() {
         line["skipped_providers"] = json!(skipped);
@@ -223,14 +241,20 @@ fn once(args: &StatusArgs, reader: &mut Reader) -> Result<(), Early> {
     let spent = reader.spent()?;
     let skipped = ProviderPlan::skipped_by_job_types(&reader.settings);
     if args.json {
-        return print(&line_of(args, &rows, workers, &skipped, spent.as_ref()));
+        return print(&line_of(args, &rows, &workers, &skipped, spent.as_ref()));
     }
     if !rows.is_empty() {
         print(&table(&rows))?;
     }
+    let (workers, limits) = workers;
     if workers > 0 {
         let number = number_of(workers, "worker is", "workers are");
-        display::note(format!("{number} running"));
+        let limits = limits.iter().map(|(limit, of)| {
+            let some = (*of < workers).then(|| format!(" {of}"));
+            let some = some.unwrap_or_default();
+            format!(",{some} limited by {limit}{}", display::lever(limit))
+        });
+        display::note(format!("{number} running{}", limits.collect::<String>()));
     }
     note_end(args, reader, &rows);
     if let Some(line) = spent.and_then(|spent| spent.line()) {
@@ -327,7 +351,7 @@ fn watch(args: &StatusArgs, reader: &mut Reader) -> Result<(), Early> {
         } else {
             let now: HashMap<ProcessId, Seen> = rows.iter().map(seen).collect();
             if args.json && before.as_ref() != Some(&now) {
-                print(&line_of(args, &rows, reader.workers()?, &[], None))?;
+                print(&line_of(args, &rows, &reader.workers()?, &[], None))?;
             } else if !args.json {
                 let known = before.unwrap_or_default();
                 let changed = |row: &&Row| known.get(&row.id()) != now.get(&row.id());
