@@ -28,12 +28,10 @@ use super::store::{ClaimedJob, SUSPECT_CRASHES, Store, WorkerId};
 use super::task::JobTask;
 
 mod requests;
-mod sleepers;
 mod tickets;
 
 use requests::Asked;
 pub(crate) use requests::{Request, Requests};
-pub(crate) use sleepers::Sleepers;
 
 /// How long a failed access to the store is retried while batches are open.
 const STORE_RETRY_TIME: Duration = Duration::from_secs(60);
@@ -72,7 +70,9 @@ pub(crate) struct StoreBacklog {
     /// What other threads have announced.
     pub heard: Arc<Heard>,
     lanes: Arc<Mutex<Lanes>>,
-    pub sleepers: Sleepers,
+    /// Since another job or batch ended here: the number of closed batches, and how often waiting jobs have looked for
+    /// what they wait for.
+    looks: (u64, u64),
     /// A kind that this worker does not support. The last claim found jobs of it.
     unknown: Option<String>,
     pub requests: Requests,
@@ -124,7 +124,7 @@ impl StoreBacklog {
             clock,
             scope,
             lanes: Arc::default(),
-            sleepers: Sleepers::default(),
+            looks: (0, 0),
             unknown: None,
             requests: Requests::default(),
             prefetched: VecDeque::new(),
@@ -170,6 +170,15 @@ impl StoreBacklog {
         self.alone &= self.running > 0;
     }
 
+    /// A job has looked for others that it waits for, and waits again; or it has ended, so that others may not wait in vain.
+    pub(crate) fn looked(&mut self, waits: bool) {
+        let closed = self.batch_overview.closed.load(Ordering::SeqCst);
+        if !waits || self.looks.0 != closed {
+            self.looks = (closed, 0);
+        }
+        self.looks.1 += u64::from(waits);
+    }
+
     /// Takes the prefetched jobs to give back: those that were prefetched too long ago or for a replaced route; or
     /// all of them.
     pub(crate) fn release_claims(&mut self, all: bool, now: Time) -> Vec<Ticket<JobTask>> {
@@ -212,7 +221,7 @@ impl StoreBacklog {
             most: asked.jobs,
             calls: asked.calls,
             idle: self.running == 0,
-            in_vain: self.sleepers.in_vain(),
+            looks: self.looks.1,
             may_end: (self.scope.until_empty || self.scope.until_submitted) && !asked.batches,
             prefetched: self.prefetched.iter().map(Ticket::quota).collect(),
             now,

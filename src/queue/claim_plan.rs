@@ -18,6 +18,9 @@ use super::store::{ClaimRequest, ClaimedJob, JobLane, SUSPECT_CRASHES, Store, Wo
 /// Maximum number of jobs in one claim.
 pub(super) const MOST_CLAIMED: usize = 1000;
 
+/// Looks of a waiting job after which it waits in vain, unless something else ends here meanwhile.
+const LOOKS_IN_VAIN: u64 = 2;
+
 pub(super) struct ClaimPlan {
     pub store: Arc<Store>,
     pub worker: WorkerId,
@@ -31,8 +34,8 @@ pub(super) struct ClaimPlan {
     pub calls: usize,
     /// Whether the worker runs no job.
     pub idle: bool,
-    /// Number of jobs that wait for others in vain, if all waiting ones do.
-    pub in_vain: Option<u64>,
+    /// How often jobs have looked for others that they wait for, since something else ended here.
+    pub looks: u64,
     /// Whether a worker that runs no job ends when no job is left.
     pub may_end: bool,
     /// Quotas of prefetched jobs, one for each job. These jobs come before others of the same quota.
@@ -101,12 +104,10 @@ impl ClaimPlan {
         Ok(claimed)
     }
 
-    /// Whether all jobs of these lanes wait for others in vain.
+    /// Whether all jobs of these lanes wait for others in vain: they keep no worker that ends with an empty queue, because
+    /// nobody may run the others.
     fn only_sleep(&self, queued: &[Arc<JobLane>]) -> Result<bool, Error> {
-        let Some(in_vain) = self.in_vain else {
-            return Ok(false);
-        };
-        if queued.iter().any(|lane| lane.step != 0) {
+        if self.looks == 0 || queued.iter().any(|lane| lane.step != 0) {
             return Ok(false);
         }
         let kinds: BTreeSet<&str> = queued.iter().map(|lane| &*lane.kind).collect();
@@ -115,7 +116,7 @@ impl ClaimPlan {
             let jobs = self.store.waiting_jobs(kind, &self.processes, self.wall)?;
             waiting += jobs.iter().map(|group| group.all).sum::<u64>();
         }
-        Ok(waiting <= in_vain)
+        Ok(waiting * LOOKS_IN_VAIN <= self.looks)
     }
 
     /// Whether jobs wait that go into batches. The last scan for batches may be older than some jobs.

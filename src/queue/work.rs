@@ -217,10 +217,7 @@ impl StoreWork {
             let (ticket, count) = match &settled {
                 Settled::Final(ticket, Ok(done)) if only_waits(done) => {
                     self.packed.items.settled(ticket.task.len(), true);
-                    for member in &ticket.task {
-                        let job = member.task.claimed.job_id;
-                        self.packed.items.sleepers.waits(job);
-                    }
+                    self.packed.items.looked(true);
                     continue;
                 }
                 Settled::Final(ticket, Ok(done)) => {
@@ -233,9 +230,7 @@ impl StoreWork {
                 Settled::Unsent(ticket, _) => (ticket, Some(&mut self.tally.given_back)),
                 Settled::Later(ticket, ..) => (ticket, None),
             };
-            for member in &ticket.task {
-                self.packed.items.sleepers.ended(member.task.claimed.job_id);
-            }
+            self.packed.items.looked(false);
             let jobs = ticket.task.len();
             let is_back = !matches!(settled, Settled::Final(..));
             if let Some(count) = count {

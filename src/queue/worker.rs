@@ -259,8 +259,7 @@ impl Worker {
         self.prepare()?.register()?.run()
     }
 
-    /// Runs on a separate thread. If the queue cannot be written now, for example because its disk is full, the worker
-    /// begins when it can be.
+    /// Runs on a separate thread.
     ///
     /// # Errors
     /// When it could not begin.
@@ -272,8 +271,8 @@ impl Worker {
         }
         .prepare()?;
         let controls = prepared.controls.clone();
-        let registration = prepared.try_register()?;
-        let thread = spawn("batchwright-worker", move || prepared.run(registration))?;
+        let run = prepared.register()?;
+        let thread = spawn("batchwright-worker", move || run.run())?;
         Ok(RunningWorker {
             ctx,
             controls,

@@ -18,7 +18,7 @@ use crate::engine::run::{Finish, Observer, Permits, RunSetup, TICK, run};
 use crate::engine::time_split::TimeSplit;
 use crate::engine::work::{Ticket, Work};
 
-use super::backlog::{Sleepers, StoreBacklog};
+use super::backlog::StoreBacklog;
 use super::batch::{
     BatchContext, ItemSettler, Poller, PollerOptions, Spool, Transfers, is_cut_off,
 };
@@ -36,8 +36,6 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(300);
 /// Number of attempts to record remaining ends when the worker stops.
 const LAST_TRIES: usize = 5;
 const BETWEEN_TRIES: Duration = Duration::from_millis(300);
-/// Interval of attempts to register a worker whose store cannot be written.
-const BETWEEN_REGISTRATIONS: Duration = Duration::from_secs(1);
 
 /// What a worker did.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -90,43 +88,8 @@ pub(crate) struct PreparedRun {
 }
 
 impl PreparedRun {
-    /// Registers it. If the store cannot be written now, for example because its disk is full, there is no registration
-    /// yet.
-    pub(crate) fn try_register(&self) -> Result<Option<Registration>, Error> {
-        match Registration::new(self.store.clone(), self.controls.clock.clone()) {
-            Err(error) if error.is_storage() && error.kind() == ErrorKind::Transient => {
-                log::warn!("the worker waits for its queue: {error}");
-                Ok(None)
-            }
-            registration => registration.map(Some),
-        }
-    }
-
-    /// Registers it, if it is not, as soon as the store can be written, and runs it.
-    pub(crate) fn run(self, mut registration: Option<Registration>) -> Result<WorkerReport, Error> {
-        let ctx = self.plan.ctx.clone();
-        let registration = loop {
-            match registration {
-                Some(registration) => break registration,
-                None => ctx.cancel_signal().wait(BETWEEN_REGISTRATIONS),
-            }
-            if ctx.is_cancelled() {
-                return Ok(WorkerReport {
-                    stop: Some(StopReason::Cancelled),
-                    ..WorkerReport::default()
-                });
-            }
-            registration = self.try_register()?;
-        };
-        self.registered(registration).run()
-    }
-
     pub(crate) fn register(self) -> Result<WorkerRun, Error> {
         let registration = Registration::new(self.store.clone(), self.controls.clock.clone())?;
-        Ok(self.registered(registration))
-    }
-
-    fn registered(self, registration: Registration) -> WorkerRun {
         if self.store.is_shared() {
             // No limited call starts before the others know of this worker.
             let now = self.controls.clock.now();
@@ -135,12 +98,12 @@ impl PreparedRun {
             let limiter = &self.controls.kinds.limiter;
             limiter.divide(&[], &vec![&[][..]; live], now);
         }
-        WorkerRun {
+        Ok(WorkerRun {
             registration,
             controls: self.controls,
             woken: self.woken,
             plan: self.plan,
-        }
+        })
     }
 }
 
@@ -310,7 +273,6 @@ impl WorkerRun {
         );
         backlog.heard = controls.heard.clone();
         backlog.batch_overview = controls.batch_overview.clone();
-        backlog.sleepers = Sleepers::new(controls.batch_overview.clone());
         let now = clock.now();
         let options = Options {
             concurrency: controls.permits.load(Ordering::SeqCst),

@@ -3,13 +3,13 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::base::{Context, Error, ErrorKind, Sent};
 use crate::llm::batch::{BatchClient, BatchLineResult, RequestName};
-use crate::queue::store::{BatchNo, Settlement};
+use crate::queue::store::{BatchNo, ClaimedJob, Settlement};
 
 use super::context::{BatchContext, check};
 use super::machine::{Collected, Record, Results, number};
@@ -21,9 +21,6 @@ const CHUNK: usize = 500;
 const CHUNK_BYTES: usize = 8 << 20;
 /// Longer lines are not results.
 const LONGEST: u64 = 64 << 20;
-
-/// How often results of another program must arrive before the batch counts as foreign.
-const FOREIGN_FETCHES: u32 = 3;
 
 /// Results that a batch has at its provider.
 pub(crate) struct ResultsToFetch<'a> {
@@ -58,30 +55,23 @@ pub(crate) fn collect(
         client,
         asked: AskedProvider::from(record),
         seen: HashSet::new(),
-        chunk: HashMap::new(),
-        bytes: 0,
-        second_pass: None,
+        answers: Chunk::default(),
+        failures: Chunk::default(),
         collected: Collected::default(),
     };
     // A deleted file is fetched again, because its results were billed.
     for file in &here {
         reader.file(&file.path, file.refused.is_none(), ctx)?;
     }
-    // An answer takes precedence over a failure of the same request anywhere in the files.
-    if reader.begin_second_pass() {
-        for file in &here {
-            reader.file(&file.path, file.refused.is_none(), ctx)?;
-        }
-    }
+    reader.store_answers()?;
+    reader.store_failures()?;
     let refused = here.into_iter().find_map(|file| file.refused);
     let mut collected = reader.collected;
-    let foreign = record.is_presumed() && collected.requests == 0;
     // A batch that answered nothing cannot be identified by its results: nothing was billed, and ours may be another
     // one.
     let unanswered_at_all = results.expected == Some(0) && collected.broken == 0;
     let not_shown = collected.foreign_lines > 0 || unanswered_at_all;
-    let theirs = foreign && not_shown && refused.is_none();
-    if theirs && record.fetches() + 1 >= FOREIGN_FETCHES {
+    if record.is_presumed() && collected.requests == 0 && not_shown && refused.is_none() {
         context.spool.drop_results(label, results.files.len());
         collected.foreign = true;
         return Ok(collected);
@@ -240,42 +230,25 @@ struct ResultReader<'a> {
     label: &'a str,
     client: &'a Arc<dyn BatchClient>,
     asked: AskedProvider,
+    /// Requests whose line is stored, or in `answers`.
     seen: HashSet<u32>,
-    /// All from the file that is being read.
-    chunk: HashMap<u32, ReadLine>,
-    bytes: usize,
-    second_pass: Option<SecondPass>,
+    answers: Chunk,
+    /// Requests that failed. They are stored last, because an answer to the same request takes precedence.
+    failures: Chunk,
     collected: Collected,
 }
 
-/// The result of a request, and the position of its line in its file.
-struct ReadLine {
-    result: BatchLineResult,
-    offset: u64,
+/// Lines that are stored together.
+#[derive(Default)]
+struct Chunk {
+    lines: HashMap<u32, ReadLine>,
     bytes: usize,
 }
 
-/// Reads lines of results again for replies that must be kept. Holding all replies until their jobs are settled would
-/// take several times the memory.
-struct Replies {
-    path: PathBuf,
-    file: File,
-}
-
-impl Replies {
-    fn open(path: &Path) -> Result<Self, Error> {
-        let file = File::open(path).map_err(|error| unreadable(path, error))?;
-        let path = path.to_owned();
-        Ok(Self { path, file })
-    }
-
-    fn line(&mut self, offset: u64, bytes: usize) -> Result<Vec<u8>, Error> {
-        let mut line = vec![0; bytes];
-        let read = self.file.seek(SeekFrom::Start(offset));
-        let read = read.and_then(|_| self.file.read_exact(&mut line));
-        read.map_err(|error| unreadable(&self.path, error))?;
-        Ok(line)
-    }
+/// The result of a request, and its line.
+struct ReadLine {
+    result: BatchLineResult,
+    line: Vec<u8>,
 }
 
 fn unreadable(path: &Path, error: io::Error) -> Error {
@@ -283,120 +256,115 @@ fn unreadable(path: &Path, error: io::Error) -> Error {
     Error::new(ErrorKind::Transient, why)
 }
 
-/// How lines without an answer are handled; they come after all answers.
-#[derive(PartialEq, Eq)]
-enum SecondPass {
-    /// Such lines exist, and were skipped in the first pass.
-    Needed,
-    /// Only such lines are read.
-    Running,
-}
-
 impl ResultReader<'_> {
-    /// Starts the second pass if there were failed requests. Returns whether the files must be read again.
-    fn begin_second_pass(&mut self) -> bool {
-        let left = self.second_pass.is_some();
-        self.second_pass = left.then_some(SecondPass::Running);
-        left
-    }
-
     fn file(&mut self, path: &Path, is_whole: bool, ctx: &Context) -> Result<(), Error> {
         let unreadable = |error| unreadable(path, error);
         let mut lines = BufReader::with_capacity(1 << 18, File::open(path).map_err(unreadable)?);
-        let (mut line, mut offset) = (Vec::new(), 0);
-        let mut replies = Replies::open(path)?;
+        let mut line = Vec::new();
         loop {
-            offset += line.len() as u64;
             line.clear();
             let read = (&mut lines).take(LONGEST).read_until(b'\n', &mut line);
             if read.map_err(unreadable)? == 0 {
-                return self.store(&mut replies);
+                return Ok(());
             }
             let is_cut = !is_whole && line.last() != Some(&b'\n');
             if is_cut || line.iter().all(u8::is_ascii_whitespace) {
                 continue;
             }
-            self.line(&line, offset);
-            if self.chunk.len() >= CHUNK || self.bytes >= CHUNK_BYTES {
-                self.store(&mut replies)?;
+            self.line(&line);
+            if self.answers.lines.len() >= CHUNK || self.answers.bytes >= CHUNK_BYTES {
+                self.store_answers()?;
                 check(ctx)?;
+            }
+            if self.failures.bytes >= CHUNK_BYTES {
+                self.store_failures()?;
             }
         }
     }
 
-    fn line(&mut self, line: &[u8], offset: u64) {
-        let is_first = self.second_pass != Some(SecondPass::Running);
+    fn line(&mut self, line: &[u8]) {
         let read = match self.client.read(line) {
             Ok(read) => read,
             Err(error) => {
                 log::debug!("a line of results that cannot be read: {error}");
-                self.collected.broken += u64::from(is_first);
+                self.collected.broken += 1;
                 return;
             }
         };
         let Some(number) = number(self.label, &read.key) else {
-            self.collected.foreign_lines += u64::from(is_first);
+            self.collected.foreign_lines += 1;
             return;
         };
         let is_answer = matches!(&read.result, BatchLineResult::Answered(result) if result.is_ok());
-        if is_answer != is_first {
-            if is_first {
-                self.second_pass = Some(SecondPass::Needed);
-            }
-            return;
-        }
-        if !self.seen.insert(number) {
+        let has_failed = self.failures.lines.contains_key(&number);
+        if self.seen.contains(&number) || has_failed {
             self.collected.duplicates += 1;
-            return;
+            if !(is_answer && has_failed) {
+                return;
+            }
+        } else {
+            self.collected.requests += 1;
+            self.collected.answered +=
+                u64::from(matches!(read.result, BatchLineResult::Answered(_)));
         }
-        self.collected.requests += 1;
-        self.collected.answered += u64::from(matches!(read.result, BatchLineResult::Answered(_)));
-        self.bytes += line.len();
-        let read = ReadLine {
-            result: read.result,
-            offset,
-            bytes: line.len(),
+        let chunk = if is_answer {
+            self.failures.lines.remove(&number);
+            self.seen.insert(number);
+            &mut self.answers
+        } else {
+            &mut self.failures
         };
-        self.chunk.insert(number, read);
+        chunk.bytes += line.len();
+        let (result, line) = (read.result, line.to_owned());
+        chunk.lines.insert(number, ReadLine { result, line });
     }
 
-    /// Stores the chunk; jobs that were stored before are no longer in the batch.
-    fn store(&mut self, replies: &mut Replies) -> Result<(), Error> {
-        let mut chunk = std::mem::take(&mut self.chunk);
-        self.bytes = 0;
-        if chunk.is_empty() {
-            return Ok(());
-        }
-        let mut numbers: Vec<u32> = chunk.keys().copied().collect();
+    fn store_answers(&mut self) -> Result<(), Error> {
+        let answers = std::mem::take(&mut self.answers);
+        self.store(answers)
+    }
+
+    fn store_failures(&mut self) -> Result<(), Error> {
+        let failures = std::mem::take(&mut self.failures);
+        self.seen.extend(failures.lines.keys());
+        self.store(failures)
+    }
+
+    /// Stores these lines; jobs that were stored before are no longer in the batch.
+    fn store(&self, mut chunk: Chunk) -> Result<(), Error> {
+        let mut numbers: Vec<u32> = chunk.lines.keys().copied().collect();
         numbers.sort_unstable();
-        let jobs = self.context.store.batch_jobs_by(self.no, &numbers)?;
-        let mut ends = Vec::with_capacity(jobs.len());
-        for claimed in &jobs {
-            let Some(read) = chunk.remove(&claimed.receipt.number()) else {
-                continue;
-            };
-            let result = match read.result {
-                BatchLineResult::Answered(result) => match *result {
-                    Ok(mut response) if keeps_reply(claimed) => {
-                        let line = replies.line(read.offset, read.bytes)?;
-                        response.details_mut().reply = Some(self.client.reply(&line));
-                        Ok(response)
-                    }
-                    Err(error) if is_unchecked(claimed) => {
-                        let line = replies.line(read.offset, read.bytes)?;
-                        self.client.unchecked_answer(&line).ok_or(error)
-                    }
-                    result => result,
-                },
-                // The provider did not process the request, so it is not the cause.
-                BatchLineResult::NotProcessed(error) => {
-                    Err(Error::new(ErrorKind::Transient, error.message()))
-                }
-            };
-            let settler = &self.context.settler;
-            ends.push(settler.settlement(claimed, &self.asked, result));
+        for some in numbers.chunks(CHUNK) {
+            let jobs = self.context.store.batch_jobs_by(self.no, some)?;
+            let ends = jobs.iter().filter_map(|claimed| {
+                let read = chunk.lines.remove(&claimed.receipt.number())?;
+                Some(self.end(claimed, read))
+            });
+            let ends: Vec<Settlement> = ends.collect();
+            self.context.settle(&ends, &self.asked)?;
         }
-        self.context.settle(&ends, &self.asked)
+        Ok(())
+    }
+
+    fn end(&self, claimed: &ClaimedJob, ReadLine { result, line }: ReadLine) -> Settlement {
+        let result = match result {
+            BatchLineResult::Answered(result) => match *result {
+                Ok(mut response) if keeps_reply(claimed) => {
+                    response.details_mut().reply = Some(self.client.reply(&line));
+                    Ok(response)
+                }
+                Err(error) if is_unchecked(claimed) => {
+                    self.client.unchecked_answer(&line).ok_or(error)
+                }
+                result => result,
+            },
+            // The provider did not process the request, so it is not the cause.
+            BatchLineResult::NotProcessed(error) => {
+                Err(Error::new(ErrorKind::Transient, error.message()))
+            }
+        };
+        let settler = &self.context.settler;
+        settler.settlement(claimed, &self.asked, result)
     }
 }
 

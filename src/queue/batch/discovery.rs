@@ -109,6 +109,7 @@ impl Poller<'_> {
         let no = batch.no;
         let open = OwnedBatch {
             uploads: false,
+            most: None,
             due: self.clock.now(),
             busy: false,
             asked_in_vain: false,

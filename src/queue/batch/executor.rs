@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::base::{Error, ProcessId};
+use crate::base::Error;
 use crate::engine::dispatch::ErrorPolicy;
 use crate::llm::batch::BatchClient;
-use crate::queue::store::{BatchNo, JobLane};
+use crate::queue::store::BatchNo;
 
 use super::machine::{Effect, Event, Facts, Input, ItemEnds, Record, State, Step, apply, next};
-use super::poller::{OwnedBatch, Poller, RETRY_AFTER, Unsaved};
+use super::poller::{Group, OwnedBatch, Poller, RETRY_AFTER, Unsaved};
 use super::sizes::Model;
 use super::transfer::Task;
 
@@ -28,7 +28,7 @@ pub(super) struct About {
     pub label: String,
     pub items: u64,
     /// Where its jobs wait if they are in no batch.
-    pub group: (Option<ProcessId>, Arc<JobLane>),
+    pub group: Group,
 }
 
 impl Poller<'_> {
@@ -140,7 +140,9 @@ impl Poller<'_> {
             Step::WriteInput => {
                 let Some(about) = self.about(no) else { return };
                 let now = self.clock.now();
-                let limits = self.sizes.limits(&about.model, client.limits(), now);
+                let mut limits = self.sizes.limits(&about.model, client.limits(), now);
+                let most = self.batches.get(&no).and_then(|open| open.most);
+                limits.requests = limits.requests.min(most.unwrap_or(usize::MAX));
                 return self.transfer(no, client, Task::WriteInput(limits));
             }
             Step::Upload | Step::Create => return self.submit(no, client),
@@ -290,7 +292,7 @@ impl Poller<'_> {
             open.due = self.clock.now().after(wait);
         }
         let done = effects.list.into_iter().try_fold(true, |done, effect| {
-            let is_end = matches!(effect, Effect::GiveBack | Effect::Close | Effect::Divide);
+            let is_end = matches!(effect, Effect::GiveBack | Effect::Close);
             let is_done = self.carry_out(no, effect, &about, &facts);
             (is_done || !is_end).then_some(done && is_done)
         });
@@ -343,7 +345,11 @@ impl Poller<'_> {
             Effect::Save => return self.save(no),
             Effect::GiveBack => return self.give_back(no),
             Effect::Close => return self.close(no),
-            Effect::Divide => return self.divide(no),
+            Effect::Divide => {
+                let half = usize::try_from(about.items.div_ceil(2)).unwrap_or(usize::MAX);
+                let halves = self.halves.entry(about.group.clone()).or_default();
+                halves.extend([half, half]);
+            }
             Effect::Take(step) => {
                 if let Some(client) = self.accounts.client(self.options.control, account) {
                     self.act(no, step, &client);

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::base::{Error, ProcessId, Time};
+use crate::base::{Error, Time};
 use crate::llm::batch::BatchClient;
 use crate::llm::request::Request;
 use crate::queue::job::COMPLETION_KIND;
-use crate::queue::store::{BatchNo, JobLane, StoredBatch, WaitingJobs};
+use crate::queue::store::{StoredBatch, WaitingJobs};
 
 use super::machine::{Record, State, new_label};
 use super::poller::{OwnedBatch, Poller};
@@ -78,7 +78,12 @@ impl Poller<'_> {
             };
             let model = (account.clone(), client.model_for(&named));
             let limits = self.sizes.limits(&model, client.limits(), now);
-            let full = group.due >= limits.requests as u64;
+            let place = (Some(group.process_id), group.lane.clone());
+            let is_divided = self
+                .halves
+                .get(&place)
+                .is_some_and(|sizes| !sizes.is_empty());
+            let full = is_divided || group.due >= limits.requests as u64;
             let paused = self.sizes.paused_until(&model);
             let linger = if full { since } else { since.after(LINGER) };
             let from = linger
@@ -124,36 +129,28 @@ impl Poller<'_> {
         let text = record.text();
         let worker = self.options.context.worker;
         let no = store.open_batch(worker, group.process_id, &group.lane, &text, wall)?;
-        let process = Some(group.process_id);
-        Ok(self.begun(no, record, process, group.lane.clone()))
-    }
-
-    /// Registers a batch of this worker that was just recorded.
-    pub(super) fn begun(
-        &self,
-        no: BatchNo,
-        record: Record,
-        process: Option<ProcessId>,
-        lane: Arc<JobLane>,
-    ) -> OwnedBatch {
-        OwnedBatch {
+        let place = (Some(group.process_id), group.lane.clone());
+        let most = self.halves.get_mut(&place).and_then(Vec::pop);
+        let (process_id, lane) = place;
+        Ok(OwnedBatch {
             batch: StoredBatch {
                 no,
-                is_stopped: process.is_none(),
+                is_stopped: false,
                 stopped_at: None,
-                process_id: process,
+                process_id,
                 lane,
-                worker: Some(self.options.context.worker),
+                worker: Some(worker),
                 jobs: 0,
                 record: String::new(),
-                created_at: self.clock.wall(),
+                created_at: wall,
             },
             record,
             due: self.clock.now(),
             busy: false,
             uploads: false,
+            most,
             asked_in_vain: false,
             unsaved: None,
-        }
+        })
     }
 }

@@ -39,6 +39,8 @@ pub(super) struct OwnedBatch {
     pub uploads: bool,
     /// A transfer thread processes it.
     pub busy: bool,
+    /// The most jobs of a half of a divided batch.
+    pub most: Option<usize>,
     /// Its results were requested without success since this worker owns it.
     pub asked_in_vain: bool,
     /// State that could not be recorded: no step is taken before it is.
@@ -59,6 +61,9 @@ impl OwnedBatch {
     }
 }
 
+/// Where the jobs of a batch wait if they are in no batch.
+pub(super) type Group = (Option<ProcessId>, Arc<JobLane>);
+
 /// The state of a batch that could not be recorded.
 pub(super) struct Unsaved {
     /// Time of the next attempt.
@@ -75,8 +80,10 @@ pub(crate) struct Poller<'a> {
     /// When waiting jobs were first seen: more may arrive.
     pub(super) seen: HashMap<(ProcessId, Arc<JobLane>), Time>,
     pub(super) sizes: Sizes,
+    /// Sizes of the next batches of the jobs of divided ones.
+    pub(super) halves: HashMap<Group, Vec<usize>>,
     /// Refusals in a row, without an accepted batch in between.
-    pub(super) refusals: HashMap<(Option<ProcessId>, Arc<JobLane>), Refusals>,
+    pub(super) refusals: HashMap<Group, Refusals>,
     /// It was said that requests are called although their batch was asked for.
     pub(super) has_said_called: bool,
     pub(super) jitter: Random,
@@ -116,6 +123,7 @@ impl<'a> Poller<'a> {
             accounts: Accounts::default(),
             seen: HashMap::new(),
             sizes: Sizes::default(),
+            halves: HashMap::new(),
             refusals: HashMap::new(),
             has_said_called: false,
             jitter: Random(options.seed),

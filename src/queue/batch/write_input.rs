@@ -9,7 +9,6 @@ use crate::queue::store::{BatchNo, ClaimedJob, Settlement};
 
 use super::budget::Held;
 use super::context::{BatchContext, check};
-use super::fill::fill;
 use super::machine::{Record, State, Written, key};
 use super::settle_items::{AskedProvider, request};
 use super::spool::Draft;
@@ -18,7 +17,11 @@ use super::spool::Draft;
 pub(super) const CHUNK: usize = 500;
 pub(super) const CHUNK_BYTES: usize = 8 << 20;
 
-/// Moves jobs into a batch unless it already has them, and writes its input.
+/// Jobs that are moved into a batch first; twice that number after it, because they and their files have fitted.
+const FIRST_MOVED: usize = 100;
+const MOST_MOVED: usize = 1_000;
+
+/// Writes the input of a batch. Jobs are moved into it meanwhile, unless it already has all of them.
 pub(crate) fn write_input(
     context: &BatchContext,
     no: BatchNo,
@@ -27,9 +30,7 @@ pub(crate) fn write_input(
     limits: BatchLimits,
     ctx: &Context,
 ) -> Result<Written, Error> {
-    if matches!(&record.state, State::Forming(forming) if !forming.is_filled) {
-        fill(context, no, limits, ctx)?;
-    }
+    let mut fills = matches!(&record.state, State::Forming(forming) if !forming.is_filled);
     let label = &record.intent.label;
     let mut input = Input {
         context,
@@ -41,18 +42,29 @@ pub(crate) fn write_input(
         written: Written::default(),
         held: Held::default(),
     };
-    let mut after = None;
+    let (store, worker) = (&context.store, context.worker);
+    let (mut after, mut most) = (None, FIRST_MOVED);
     loop {
         check(ctx)?;
-        let jobs = context.store.batch_jobs(no, after, CHUNK, CHUNK_BYTES)?;
+        let jobs = store.batch_jobs(no, after, CHUNK, CHUNK_BYTES)?;
+        let wall = context.settler.clock.wall();
         let Some(last) = jobs.last() else {
-            break;
+            let room = limits.requests.saturating_sub(input.written.items as usize);
+            if !fills || room == 0 {
+                break;
+            }
+            let most_now = most.min(room);
+            let filled = store.fill_batch(worker, no, after, most_now, CHUNK_BYTES as u64, wall)?;
+            if filled.jobs == 0 {
+                break;
+            }
+            fills = filled.next.is_some();
+            most = (2 * most).min(MOST_MOVED);
+            continue;
         };
         after = Some(last.receipt.job);
         if let Some(last) = input.add_all(no, &jobs)? {
-            let wall = context.settler.clock.wall();
-            let store = &context.store;
-            store.give_back(context.worker, no, Some(last), None, wall)?;
+            store.give_back(worker, no, Some(last), None, wall)?;
             break;
         }
     }

@@ -1,9 +1,8 @@
-//! Inserts of several threads share a commit. The first thread becomes the leader and performs the inserts that other
-//! threads submitted while it waited for the write lock.
+//! Inserts of several threads share a commit. One thread performs the inserts that the others submitted while it waited
+//! for the write lock.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::mem;
-use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
 
@@ -39,60 +38,44 @@ pub(super) struct Insert {
 
 pub(super) type Inserted = Result<Vec<JobId>, Error>;
 
-enum Turn {
-    Wait,
-    Lead,
-    Done(Inserted),
-}
-
-struct Waiter {
-    turn: Mutex<Turn>,
-    called: Condvar,
-}
-
-impl Waiter {
-    fn call(&self, turn: Turn) {
-        *self.turn.lock() = turn;
-        self.called.notify_one();
-    }
-}
-
 #[derive(Default)]
 struct Queue {
-    has_leader: bool,
-    waiting: VecDeque<(Insert, Arc<Waiter>)>,
+    /// The number of the next insert.
+    next: u64,
+    waiting: VecDeque<(u64, Insert)>,
+    /// Inserts that another thread has performed.
+    done: HashMap<u64, Inserted>,
+    /// A thread performs inserts.
+    is_busy: bool,
 }
 
 /// Maximum number of jobs in one transaction, unless a single insert has more.
 const MOST_JOBS: usize = 1_000;
 
 #[derive(Default)]
-pub(super) struct GroupCommit(Mutex<Queue>);
+pub(super) struct GroupCommit {
+    queue: Mutex<Queue>,
+    changed: Condvar,
+}
 
-/// The inserts that are being performed. If the leader panics, each unanswered one gets an error.
+/// The inserts that are being performed. If that panics, each unanswered one gets an error.
 struct Group<'a> {
-    queue: &'a Mutex<Queue>,
-    waiters: Vec<Arc<Waiter>>,
+    commit: &'a GroupCommit,
+    numbers: Vec<u64>,
     results: Vec<Inserted>,
 }
 
 impl Drop for Group<'_> {
     fn drop(&mut self) {
+        let lost = || Error::new(ErrorKind::Panic, "the insert was abandoned by a panic");
         let mut results = mem::take(&mut self.results).into_iter();
-        for waiter in &self.waiters {
-            let lost = || {
-                Err(Error::new(
-                    ErrorKind::Panic,
-                    "the insert was abandoned by a panic",
-                ))
-            };
-            waiter.call(Turn::Done(results.next().unwrap_or_else(lost)));
+        let mut queue = self.commit.queue.lock();
+        for number in &self.numbers {
+            let result = results.next().unwrap_or_else(|| Err(lost()));
+            queue.done.insert(*number, result);
         }
-        let mut queue = self.queue.lock();
-        match queue.waiting.front() {
-            Some((_, next)) => next.call(Turn::Lead),
-            None => queue.has_leader = false,
-        }
+        queue.is_busy = false;
+        self.commit.changed.notify_all();
     }
 }
 
@@ -102,57 +85,51 @@ impl GroupCommit {
     pub(super) fn run<L>(
         &self,
         insert: Insert,
-        lock: impl FnOnce() -> L,
-        all: impl FnOnce(L, Vec<Insert>) -> Vec<Inserted>,
+        lock: impl Fn() -> L,
+        mut all: impl FnMut(L, Vec<Insert>) -> Vec<Inserted>,
     ) -> Inserted {
-        let waiter = Arc::new(Waiter {
-            turn: Mutex::new(Turn::Wait),
-            called: Condvar::new(),
-        });
-        let leads = {
-            let mut queue = self.0.lock();
-            queue.waiting.push_back((insert, waiter.clone()));
-            !mem::replace(&mut queue.has_leader, true)
-        };
-        if !leads {
-            let mut turn = waiter.turn.lock();
-            while matches!(*turn, Turn::Wait) {
-                waiter.called.wait(&mut turn);
-            }
-            if let Turn::Done(result) = mem::replace(&mut *turn, Turn::Wait) {
+        let mut queue = self.queue.lock();
+        let own = queue.next;
+        queue.next += 1;
+        queue.waiting.push_back((own, insert));
+        loop {
+            if let Some(result) = queue.done.remove(&own) {
                 return result;
             }
-        }
-        // Other threads can add inserts until the database is locked.
-        let lock = lock();
-        let (inserts, waiters) = self.take();
-        let mut group = Group {
-            queue: &self.0,
-            waiters,
-            results: Vec::new(),
-        };
-        group.results = all(lock, inserts);
-        drop(group);
-        // The leader's own insert is the first one of its group.
-        match mem::replace(&mut *waiter.turn.lock(), Turn::Wait) {
-            Turn::Done(result) => result,
-            _ => Err(Error::new(ErrorKind::Panic, "an insert was not performed")),
+            if queue.is_busy {
+                self.changed.wait(&mut queue);
+                continue;
+            }
+            queue.is_busy = true;
+            drop(queue);
+            // Other threads can add inserts until the database is locked.
+            let lock = lock();
+            let (numbers, inserts) = self.take();
+            let mut group = Group {
+                commit: self,
+                numbers,
+                results: Vec::new(),
+            };
+            group.results = all(lock, inserts);
+            drop(group);
+            queue = self.queue.lock();
         }
     }
 
-    fn take(&self) -> (Vec<Insert>, Vec<Arc<Waiter>>) {
-        let mut queue = self.0.lock();
-        let (mut inserts, mut waiters, mut jobs) = (Vec::new(), Vec::new(), 0);
-        while let Some((next, _)) = queue.waiting.front() {
-            jobs += next.jobs.len();
-            if jobs > MOST_JOBS && !inserts.is_empty() {
-                break;
-            }
-            if let Some((insert, waiter)) = queue.waiting.pop_front() {
-                inserts.push(insert);
-                waiters.push(waiter);
-            }
-        }
-        (inserts, waiters)
+    fn take(&self) -> (Vec<u64>, Vec<Insert>) {
+        let mut queue = self.queue.lock();
+        let mut jobs = 0;
+        let fits = |(_, insert): &(u64, Insert)| {
+            let is_first = jobs == 0;
+            jobs += insert.jobs.len();
+            is_first || jobs <= MOST_JOBS
+        };
+        let count = queue
+            .waiting
+            .iter()
+            .map(fits)
+            .take_while(|fits| *fits)
+            .count();
+        queue.waiting.drain(..count).unzip()
     }
 }

@@ -8,8 +8,8 @@ use crate::llm::batch::RequestName;
 use super::event::Refusals;
 use super::next::Step;
 
-/// Effects in their order. Those after a failed close or division are skipped: the batch is unchanged, and its next
-/// step leads here again.
+/// Effects in their order. Those after a failed close are skipped: the batch is unchanged, and its next step leads here
+/// again.
 #[derive(Debug, Default)]
 pub(crate) struct Effects {
     pub list: Vec<Effect>,
@@ -29,7 +29,7 @@ pub(crate) enum Effect {
     GiveBack,
     /// Return its remaining jobs to the queue, and delete its row.
     Close,
-    /// Divide it into two halves, and continue with both.
+    /// Let the next two batches of its jobs have half of its size.
     Divide,
     /// Take this step at once.
     Take(Step),

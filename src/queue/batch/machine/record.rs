@@ -180,38 +180,11 @@ impl Record {
         }
     }
 
-    /// Its two halves. Each has a new label, because a rejected batch stays in the provider's list under its label.
-    pub(crate) fn halves(&self, labels: [String; 2], now: Timestamp) -> (Self, Self) {
-        let [label, label_of_rest] = labels;
-        let model = self.intent.model.clone();
-        let mut half = Self::new(self.account.clone(), label, model, now);
-        half.state = filled(0);
-        half.intent.items = self.intent.items / 2;
-        let mut rest = self.clone();
-        rest.intent.items -= half.intent.items;
-        rest.intent.label = label_of_rest;
-        rest.failures = 0;
-        rest.state = filled(match &self.state {
-            State::Sending(Sending { lost_files, .. }) => *lost_files,
-            _ => 0,
-        });
-        rest.due = now;
-        (half, rest)
-    }
-
     /// Clears the failures after a success, for the next step.
     pub(super) fn clear_failures(&mut self) {
         self.failures = 0;
         self.problem = None;
     }
-}
-
-/// A batch that has its jobs, and whose lines must be written.
-fn filled(lost_files: u32) -> State {
-    State::Forming(Forming {
-        is_filled: true,
-        lost_files,
-    })
 }
 
 /// The state of a batch that was identified only by its size and time.

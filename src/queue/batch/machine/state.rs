@@ -7,23 +7,22 @@
 //! stateDiagram-v2
 //!     [*] --> Forming
 //!     Forming --> Sending: Written
-//!     Sending --> Forming: Settled, Submitted
+//!     Sending --> Forming: Submitted
 //!     Sending --> Unknown: Listed, Submitted
 //!     Sending --> Running: Listed, Submitted
 //!     Unknown --> Running: Listed
-//!     Running --> Forming: Settled, Status
 //!     Running --> Collecting: Status
 //!     Collecting --> Unknown: Collected
 //!     Collecting --> Running: Collected
 //!     Forming --> [*]: GivenUp, Written
-//!     Sending --> [*]: GivenUp, Settled, Written
+//!     Sending --> [*]: GivenUp, Settled, Submitted, Written
 //!     Unknown --> [*]: GivenUp
 //!     Running --> [*]: Settled, Status
 //!     Collecting --> [*]: Collected
 //! ```
 //!
-//! Both halves of a divided batch begin as `Forming`. A batch returns to it when its input is lost, locally or at the
-//! provider. `Collecting` returns to `Running` while the provider does not return the results, and to `Unknown` when the
+//! A batch returns to `Forming` when its input is lost, locally or at the provider. The jobs of a divided batch form new
+//! ones. `Collecting` returns to `Running` while the provider does not return the results, and to `Unknown` when the
 //! results show that the batch belongs to another program.
 
 use serde::{Deserialize, Serialize};

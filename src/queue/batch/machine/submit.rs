@@ -235,10 +235,17 @@ impl Change<'_> {
         if self.record.intent.items <= 1 {
             return self.add(Effect::SettleItems(ItemEnds::All(error)));
         }
+        self.divide();
+    }
+
+    /// Its jobs return to the queue, and the next two batches that are formed of them have half of its size. Nothing is
+    /// billed for a refused batch.
+    fn divide(&mut self) {
         let file = self.record.file().map(str::to_owned);
-        self.add(Effect::Divide);
-        // Until the division is recorded, the whole batch is sent again.
         self.delete_file(file);
+        self.add(Effect::GiveBack);
+        self.close();
+        self.add(Effect::Divide);
     }
 
     /// The refusal of an input or a batch that concerns its requests. It is no verdict on those that it does not name.
@@ -324,9 +331,7 @@ impl Change<'_> {
             "the provider refused batch {name} and named none of its {items} requests ({error}); both halves of it are \
              sent"
         );
-        let file = self.record.file().map(str::to_owned);
         self.log(Level::Warn, text);
-        self.delete_file(file);
-        self.add(Effect::Divide);
+        self.divide();
     }
 }

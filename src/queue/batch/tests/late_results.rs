@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use crate::base::{Clock, Context, Error, ErrorKind, ProcessId, Sent, Time};
 use crate::llm::batch::{BatchClient, BatchState, BatchStatus};
-use crate::llm::request::Request;
 
 use super::super::info::BatchInfo;
 use super::super::poller::Poller;
@@ -215,38 +214,6 @@ fn what_never_comes_is_held_and_what_can_be_read_is_stored_at_once() {
     // Results that the provider need not keep any more are asked for once a day.
     pass(&harness, &mut poller, 10 * DAY);
     assert!((5..=11).contains(&asked.load(Ordering::SeqCst)));
-}
-
-#[test]
-fn a_reply_that_is_kept_and_cannot_be_read_from_the_disk_is_fetched_again() {
-    let harness = Harness::new();
-    let (client, asked) = endpoint(&harness, Time::ZERO, || None);
-    let folder = harness.store.folder();
-    let mut whole = true;
-    *client.read.lock() = Box::new(move |_| {
-        if std::mem::take(&mut whole) {
-            for spooled in std::fs::read_dir(&folder).unwrap() {
-                let path = spooled.unwrap().path();
-                if path.extension().is_some_and(|end| end == "results") {
-                    let file = std::fs::File::options().write(true).open(path);
-                    file.unwrap().set_len(0).unwrap();
-                }
-            }
-        }
-        None
-    });
-    let keeping = |prompt| Request::new(prompt).with_id(prompt).with_keep_reply(true);
-    let process = harness.enqueue_requests(["a", "b"].map(keeping));
-    let mut poller = harness.poller(harness.worker(), &[]);
-    assert!(harness.until(&mut poller, || harness.is_over(process)));
-    let results = harness.store.peek(process, None, 9, usize::MAX).unwrap();
-    assert_eq!(results.len(), 2);
-    for result in results {
-        let line: serde_json::Value = serde_json::from_str(&result.result.line()).unwrap();
-        assert!(line["reply"].is_string(), "{line}");
-    }
-    assert_eq!(asked.load(Ordering::SeqCst), 2);
-    nothing_was_bought_again(&harness, process);
 }
 
 /// The provider names a second file that is empty. While that is downloaded, another program removes the first one.

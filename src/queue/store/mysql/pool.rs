@@ -7,8 +7,6 @@ use mysql::prelude::Queryable;
 use mysql::{Conn, Opts};
 use parking_lot::{Condvar, Mutex};
 
-use crate::base::WarnOnce;
-
 use super::writer::Fault;
 
 /// Seconds without a statement after which the server closes a connection, even within a transaction. Otherwise the
@@ -22,14 +20,10 @@ struct State {
     /// Idle connections since a time; the last used one at the end.
     idle: Vec<(Conn, Instant)>,
     lent: usize,
-    /// Increases when a connection is lost: older connections are not reused.
-    generation: u64,
     /// Time of the last lost connection or late renewal.
     steady_since: Instant,
     /// The server of the last connection.
     server: usize,
-    /// Why no other server could replace it; logged once.
-    told: WarnOnce,
 }
 
 /// Connections to one database, on one of several servers at a time.
@@ -46,7 +40,6 @@ pub(super) struct Pool {
 pub(super) struct Lent<'a> {
     pool: &'a Pool,
     conn: Option<Conn>,
-    generation: u64,
 }
 
 impl Pool {
@@ -58,10 +51,8 @@ impl Pool {
             state: Mutex::new(State {
                 idle: Vec::new(),
                 lent: 0,
-                generation: 0,
                 steady_since: Instant::now(),
                 server: 0,
-                told: WarnOnce::default(),
             }),
             returned: Condvar::new(),
         }
@@ -69,20 +60,18 @@ impl Pool {
 
     /// Waits for a connection while all are lent, unless the thread already has one.
     pub(super) fn lend(&self, has_one: bool) -> Result<Lent<'_>, Fault> {
-        let (idle, generation) = {
+        let idle = {
             let mut state = self.state.lock();
             while state.lent >= self.most && !has_one {
                 self.returned.wait(&mut state);
             }
             state.lent += 1;
             let idle = state.idle.pop();
-            let fresh = idle.filter(|(_, since)| since.elapsed() < MOST_IDLE);
-            (fresh.map(|(conn, _)| conn), state.generation)
+            idle.filter(|(_, since)| since.elapsed() < MOST_IDLE)
         };
         let mut lent = Lent {
             pool: self,
-            conn: idle,
-            generation,
+            conn: idle.map(|(conn, _)| conn),
         };
         if lent.conn.is_none() {
             // On failure it is dropped, so that another thread can connect.
@@ -101,17 +90,12 @@ impl Pool {
             match connect(opts) {
                 Ok((conn, packet)) => {
                     self.packet.store(packet, Ordering::Relaxed);
-                    let mut state = self.state.lock();
-                    state.server = at;
-                    state.told.clear();
+                    self.state.lock().server = at;
                     return Ok(conn);
                 }
                 Err(fault) if first.is_none() => first = Some(fault),
                 // The first server's failure is returned, so the other failures are logged.
-                Err(fault) => {
-                    let why = fault.at_server(&place(opts));
-                    self.state.lock().told.warn(why.message().to_owned());
-                }
+                Err(fault) => log::warn!("{}", fault.at_server(&place(opts))),
             }
         }
         Err(first.unwrap_or(Fault::Odd("no server")))
@@ -130,11 +114,7 @@ impl Pool {
     /// A connection was lost, so the others are probably lost too.
     pub(super) fn lost(&self) {
         self.unsteady();
-        let idle = {
-            let mut state = self.state.lock();
-            state.generation += 1;
-            std::mem::take(&mut state.idle)
-        };
+        let idle = std::mem::take(&mut self.state.lock().idle);
         drop(idle);
     }
 
@@ -174,9 +154,6 @@ impl Lent<'_> {
     pub(super) fn give_back(mut self) {
         let conn = self.conn.take();
         let mut state = self.pool.state.lock();
-        if self.generation != state.generation {
-            return;
-        }
         let old = |(_, since): &(Conn, Instant)| since.elapsed() >= MOST_IDLE;
         let old = state.idle.iter().take_while(|idle| old(idle)).count();
         let old: Vec<_> = state.idle.drain(..old).collect();

@@ -7,36 +7,11 @@ use crate::queue::store::rows::{DELETING, count, key};
 use crate::queue::store::{BatchFill, BatchNo, ClaimedJob, JobLane, StoredBatch, WorkerId};
 
 use super::Again;
-use super::budgets;
 use super::lineage;
 use super::owned::owned;
 use super::provider::{READ_AT_ONCE, Wanted, empty_batch, fill, load, read_in_batch};
 use super::statements::{Fault, Queries as _, Row, Statements, by, id_of, limit, list};
 use crate::queue::store::Store;
-
-/// Adds an empty batch.
-fn add(
-    tx: &mut dyn Statements,
-    worker: WorkerId,
-    process: i64,
-    lane: i64,
-    record: &str,
-    now: Timestamp,
-) -> Result<BatchNo, Fault> {
-    tx.run(
-        "INSERT INTO #batches (process, lane, worker, record, created_at) VALUES (?, ?, ?, ?, ?)",
-        by![process, lane, worker.0, record.to_owned(), now.0],
-    )?;
-    Ok(BatchNo(tx.last_id()))
-}
-
-fn set_record(tx: &mut dyn Statements, batch: BatchNo, record: &str) -> Result<(), Fault> {
-    tx.run(
-        "UPDATE #batches SET record = ? WHERE no = ?",
-        by![record.to_owned(), batch.0],
-    )?;
-    Ok(())
-}
 
 impl Store {
     /// Creates an empty batch that belongs to the worker. Fails if the worker is not registered or the process does not
@@ -57,7 +32,11 @@ impl Store {
                 return Err(Error::new(ErrorKind::Invalid, why).into());
             };
             let lane = self.lane_no(tx, lane)?;
-            add(tx, worker, no, lane, record, now)
+            tx.run(
+                "INSERT INTO #batches (process, lane, worker, record, created_at) VALUES (?, ?, ?, ?, ?)",
+                by![no, lane, worker.0, record.to_owned(), now.0],
+            )?;
+            Ok(BatchNo(tx.last_id()))
         })
     }
 
@@ -163,31 +142,8 @@ impl Store {
     ) -> Result<(), Error> {
         self.write(Again::Harmless, |tx| {
             owned(tx, worker, batch)?;
-            set_record(tx, batch, record)
-        })
-    }
-
-    /// Moves the jobs with keys below `at` to a new batch of the same process, lane and worker, and replaces the record
-    /// of the old batch, in one transaction.
-    pub(crate) fn split_batch(
-        &self,
-        worker: WorkerId,
-        batch: BatchNo,
-        at: i64,
-        new_record: &str,
-        old_record: &str,
-        now: Timestamp,
-    ) -> Result<BatchNo, Error> {
-        self.write(Again::Doubtful, |tx| {
-            let old = owned(tx, worker, batch)?;
-            let new = add(tx, worker, old.process, old.lane, new_record, now)?;
-            let moved = tx.run(
-                "UPDATE #jobs SET batch = ? WHERE batch = ? AND id < ?",
-                by![new.0, batch.0, at],
-            )?;
-            budgets::divide(tx, batch, new, moved)?;
-            set_record(tx, batch, old_record)?;
-            Ok(new)
+            let set = "UPDATE #batches SET record = ? WHERE no = ?";
+            tx.run(set, by![record.to_owned(), batch.0]).map(drop)
         })
     }
 

@@ -127,27 +127,6 @@ pub(super) fn release_rest(
     }
 }
 
-/// Moves the part of these jobs to another batch of the same process.
-pub(super) fn divide(
-    tx: &mut dyn Statements,
-    from: BatchNo,
-    to: BatchNo,
-    moved: u64,
-) -> Result<(), Fault> {
-    let held = "SELECT held, held_jobs FROM #batches WHERE no = ?";
-    let Some(mut row) = tx.first(held, by![from.0])? else {
-        return Ok(());
-    };
-    let (held, jobs): (i64, i64) = (row.at(0)?, row.at(1)?);
-    let moved = bounded(moved).min(jobs);
-    let share = part(held, moved, jobs);
-    for (batch, share, jobs) in [(from, -share, -moved), (to, share, moved)] {
-        let change = "UPDATE #batches SET held = held + ?, held_jobs = held_jobs + ? WHERE no = ?";
-        tx.run(change, by![share, jobs, batch.0])?;
-    }
-    Ok(())
-}
-
 /// The part of some of the jobs, rounded up.
 fn part(held: i64, some: i64, all: i64) -> i64 {
     let part = (i128::from(held) * i128::from(some)).div_euclid(i128::from(all.max(1)));

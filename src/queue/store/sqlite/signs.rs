@@ -1,7 +1,7 @@
 //! Signs of life: each worker locks a file of its own as long as its OS process exists, so a claim needs no lease and a
 //! suspended process keeps its jobs.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -36,9 +36,12 @@ impl Sqlite {
             Error::new(ErrorKind::Invalid, why)
         };
         private::make_folder(&folder).map_err(cannot)?;
-        self.sweep(&folder)?;
-        let (name, path, file) = locked_file(|name| self.lock_path(name)).map_err(cannot)?;
-        Ok((name, Some((file, path))))
+        let name = Uuid::now_v7().to_string();
+        let path = self.lock_path(&name);
+        let mut options = File::options();
+        let options = options.read(true).write(true).create_new(true);
+        let file = private::open(options, &path).and_then(LockedFile::try_lock);
+        Ok((name, file.map_err(cannot)?.map(|file| (file, path))))
     }
 
     /// All workers. `own`: those of this OS process.
@@ -46,7 +49,16 @@ impl Sqlite {
         &self,
         own: &Registry,
     ) -> Result<Vec<ListedWorker>, Error> {
-        let all = self.rows()?.into_iter().map(|(no, name, pid, host)| {
+        type Listed = (i64, String, i64, String);
+        let rows: Vec<Listed> = self.read(|conn| {
+            let mut read =
+                conn.prepare_cached("SELECT no, name, pid, host FROM workers ORDER BY no")?;
+            let all = read.query_map([], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+            })?;
+            Ok(all.collect::<Result<_, _>>()?)
+        })?;
+        let all = rows.into_iter().map(|(no, name, pid, host)| {
             let (is_dead, sign) = if own.has(no) {
                 (false, None)
             } else {
@@ -65,18 +77,6 @@ impl Sqlite {
         Ok(all.collect())
     }
 
-    /// Number, name, process and machine of each worker.
-    fn rows(&self) -> Result<Vec<(i64, String, i64, String)>, Error> {
-        self.read(|conn| {
-            let mut read =
-                conn.prepare_cached("SELECT no, name, pid, host FROM workers ORDER BY no")?;
-            let all = read.query_map([], |row| {
-                Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
-            })?;
-            Ok(all.collect::<Result<_, _>>()?)
-        })
-    }
-
     /// Whether a worker is dead. While its file is locked, no other process detects that.
     fn pulse(&self, name: &str, pid: i64, host: &str) -> (bool, Option<Sign>) {
         let path = self.lock_path(name);
@@ -90,51 +90,6 @@ impl Sqlite {
                 (true, None)
             }
             Ok(None) | Err(_) => (false, None),
-        }
-    }
-
-    /// Removes lock files that no process has locked and no row names: a process crashed between the two steps.
-    fn sweep(&self, folder: &Path) -> Result<(), Error> {
-        let is_listed = |name: &str, rows: &[(i64, String, i64, String)]| {
-            rows.iter().any(|(_, listed, ..)| listed == name)
-        };
-        let known = self.rows()?;
-        let Ok(files) = fs::read_dir(folder) else {
-            return Ok(());
-        };
-        for path in files.flatten().map(|file| file.path()) {
-            let name = path.file_stem().and_then(|name| name.to_str());
-            let name = name.unwrap_or_default().to_owned();
-            if is_listed(&name, &known)
-                || path.extension().is_none_or(|extension| extension != "lock")
-            {
-                continue;
-            }
-            // If this locks the file, its creator has crashed or has not locked it yet, and then creates another.
-            if let Ok(Some(_held)) = try_lock(&path)
-                && !is_listed(&name, &self.rows()?)
-            {
-                let _ = fs::remove_file(&path);
-            }
-        }
-        Ok(())
-    }
-}
-
-/// A new file under a new name, and its lock.
-fn locked_file(path: impl Fn(&str) -> PathBuf) -> io::Result<(String, PathBuf, LockedFile)> {
-    loop {
-        let name = Uuid::now_v7().to_string();
-        let path = path(&name);
-        let file = private::open(
-            File::options().read(true).write(true).create_new(true),
-            &path,
-        )?;
-        // Another process's sweep may have locked it for a moment, and removed it.
-        if let Some(file) = LockedFile::try_lock(file)?
-            && path.exists()
-        {
-            return Ok((name, path, file));
         }
     }
 }

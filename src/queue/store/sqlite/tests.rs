@@ -246,7 +246,6 @@ fn lock_files_do_not_pile_up() {
         store.reclaim(T).unwrap();
         store.register_worker().unwrap();
     }
-    fs::write(folder.join("stray.lock"), "").unwrap();
     let store = open(&path(&dir)).unwrap();
     store.reclaim(T).unwrap();
     store.register_worker().unwrap();

@@ -38,7 +38,6 @@ impl Sqlite {
             return self.spare_pages();
         }
         self.cut_log_back(now)?;
-        self.forget_lanes()?;
         Ok(false)
     }
 
@@ -91,23 +90,6 @@ impl Sqlite {
         let mut writer = self.writer.lock();
         let cut = truncate_log(&mut writer.conn);
         cut.map_err(|fault| fault.in_file(&self.path))
-    }
-
-    /// Lanes are small, but hosts may create any number of them; an empty queue needs none.
-    fn forget_lanes(&self) -> Result<(), Error> {
-        let unused = "(SELECT count(*) FROM lanes) > 100 AND NOT EXISTS (SELECT 1 FROM jobs)
-             AND NOT EXISTS (SELECT 1 FROM batches)";
-        let idle = self.read(|conn| {
-            let mut ask = conn.prepare_cached(&format!("SELECT {unused}"))?;
-            Ok(ask.query_row([], |row| row.get::<_, bool>(0))?)
-        })?;
-        if idle {
-            self.write(Saved::Lazily, |conn| {
-                conn.execute(&format!("DELETE FROM lanes WHERE {unused}"), [])?;
-                Ok(())
-            })?;
-        }
-        Ok(())
     }
 }
 

@@ -214,7 +214,6 @@ pub(super) fn only_its_owner_changes_a_batch(open: Open<'_>) {
     is_lost(store.fill_batch(other.id, no, None, 9, 99, T));
     owner.fill(no, T);
     is_lost(store.save_batch(other.id, no, "no", T));
-    is_lost(store.split_batch(other.id, no, i64::MAX, "no", "no", T));
     is_lost(store.give_back(other.id, no, None, None, T));
     is_lost(store.close_batch(other.id, no, T));
     is_lost(store.save_batch(owner.id, BatchNo(no.0 + 1), "no", T));
@@ -335,31 +334,6 @@ pub(super) fn a_batch_outlives_its_process(open: Open<'_>) {
         assert!(db.two.processes().unwrap().is_empty());
         db.sound();
     }
-}
-
-pub(super) fn a_batch_is_split(open: Open<'_>) {
-    let db = open();
-    let process = enqueue(db.store(), jobs(&["a", "b", "c", "d"]));
-    let worker = db.worker();
-    let old = worker.batch(process);
-    let before = inside(&db.two, old);
-    let at = before[1].receipt.job;
-    let new = db
-        .two
-        .split_batch(worker.id, old, at, "first", "rest", T)
-        .unwrap();
-    assert!(new > old);
-    let (first, rest) = (batch(&db.two, new), batch(&db.two, old));
-    assert_eq!((first.record.as_str(), first.jobs), ("first", 1));
-    assert_eq!((rest.record.as_str(), rest.jobs), ("rest", 3));
-    assert_eq!((first.process_id, first.lane), (rest.process_id, rest.lane));
-    assert_eq!(first.worker, Some(worker.id));
-    assert_eq!(named(&inside(&db.two, new)), ["a"]);
-    assert_eq!(db.counts(process).at_provider, 4);
-    assert_eq!(worker.settle(before[0].receipt, completed()).len(), 1);
-    db.two.close_batch(worker.id, old, T).unwrap();
-    assert_eq!(named(&worker.claim(9, T)), ["b", "c", "d"]);
-    db.sound();
 }
 
 pub(super) fn what_is_given_back_keeps_its_place(open: Open<'_>) {

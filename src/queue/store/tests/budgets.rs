@@ -189,17 +189,9 @@ pub(super) fn what_batches_can_cost_is_checked_together_and_released(open: Open<
     store.close_batch(worker.id, second, T).unwrap();
     store.set_budget(process, picos(100), T).unwrap();
 
-    // What was divided is held by both.
-    let inside = inside(store, batch);
-    let at = inside[1].receipt.job;
-    let half = store
-        .split_batch(worker.id, batch, at, "{}", "{}", T)
-        .unwrap();
-    assert_eq!(used(&db, process), 72);
-    store.give_back(worker.id, half, None, None, T).unwrap();
-    store.close_batch(worker.id, half, T).unwrap();
-    let share = 72_u64.div_ceil(4);
-    assert_eq!(used(&db, process), 72 - share);
+    store.give_back(worker.id, batch, None, None, T).unwrap();
+    store.close_batch(worker.id, batch, T).unwrap();
+    assert_eq!(used(&db, process), 0);
     db.sound();
 }
 

@@ -408,7 +408,6 @@ macro_rules! suite {
             jobs_in_a_batch_end_as_others_do
             what_is_at_a_provider_outlives_a_cancellation
             a_batch_outlives_its_process
-            a_batch_is_split
             what_is_given_back_keeps_its_place
             a_closed_batch_gives_back_what_is_left
             two_never_get_one_job

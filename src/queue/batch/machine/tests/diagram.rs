@@ -81,11 +81,6 @@ fn arrows_of_the_code() -> Arrows {
         let (to, name) = (after.state.name(), event.name());
         add(before.state.name(), to, name);
         for effect in effects.list {
-            if matches!(effect, Effect::Divide) {
-                let (half, rest) = after.halves(["bw-2", "bw-3"].map(str::to_owned), Timestamp(0));
-                add("[*]", half.state.name(), "");
-                add(to, rest.state.name(), name);
-            }
             if let Effect::Close = effect {
                 add(to, "[*]", name);
             }

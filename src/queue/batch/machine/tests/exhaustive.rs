@@ -13,8 +13,8 @@ use super::super::effect::{Effect, Effects, ItemEnds};
 use super::super::event::{Collected, Event, ItemsSettled, Written};
 use super::super::next::{Step, next};
 use super::super::state::{Input, State};
-use super::examples::{NOW, error, lost, refusal, status, uploaded};
-use super::situation::{Node, Provider};
+use super::examples::{error, lost, refusal, status, uploaded};
+use super::situation::Node;
 
 /// Tries everything.
 #[derive(Default)]
@@ -285,24 +285,6 @@ impl Search {
                     self.may_end(&node, what, is_given_up, is_counted > 0);
                     // That may fail, and is tried again.
                     break;
-                }
-                Effect::Divide => {
-                    assert!(!node.may_exist(), "{what}: {before:?}");
-                    let labels = ["bw-2", "bw-3"].map(str::to_owned);
-                    let (half, rest) = node.record.halves(labels, NOW);
-                    for record in [half, rest] {
-                        let divided = Node {
-                            saved: record.clone(),
-                            record,
-                            provider: Provider::default(),
-                            ..node.clone()
-                        };
-                        self.reach(divided, depth);
-                    }
-                    for settled in [Ok(ItemsSettled::Jobs(0)), Err(busy())] {
-                        self.feed(node.clone(), Event::Settled(settled), depth);
-                    }
-                    return;
                 }
                 Effect::SettleItems(ends) => {
                     assert!(!node.may_exist(), "{what}: {before:?}");

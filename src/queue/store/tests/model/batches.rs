@@ -23,8 +23,7 @@ impl Model {
             0..3 => self.open_batch(),
             3..9 => self.fill(),
             9..11 => self.save(),
-            11..13 => self.adopt(),
-            13..14 => self.split(),
+            11..14 => self.adopt(),
             14..16 => self.put_back(),
             16..17 => self.close(),
             17..18 => self.cancel_some(),
@@ -218,35 +217,6 @@ impl Model {
         }
         let adopted: Vec<_> = adopted.unwrap().iter().map(reported).collect();
         assert_eq!(adopted, expected);
-    }
-
-    fn split(&mut self) {
-        let Some((at, worker)) = self.any_batch() else {
-            return;
-        };
-        let no = self.batches[at].no;
-        let inside = self.inside(no);
-        let half = inside.len() / 2;
-        let key = inside.get(half).map_or(0, |at| self.key_of(*at));
-        let (store, now) = (self.any_store(), self.wall());
-        let split = store.split_batch(worker, no, key, "first half", "second half", now);
-        let Some(new) = self.may(at, worker, split) else {
-            return;
-        };
-        for at in &inside[..half] {
-            self.jobs[*at].state = State::AtProvider(new);
-        }
-        let old = &mut self.batches[at];
-        old.record = "second half".to_owned();
-        let half = ModelBatch {
-            no: new,
-            record: "first half".to_owned(),
-            next: None,
-            ..*old
-        };
-        self.batches.push(half);
-        self.receive(new, &[]);
-        self.receive(no, &[]);
     }
 
     /// Does it with the first handle, which may give up halfway, and once more.
