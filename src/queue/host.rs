@@ -13,7 +13,7 @@ use super::info::ProcessInfo;
 use super::job::{Job, JobState, ProcessState, QueueTotals};
 use super::prompt_job::embed_files;
 use super::store::sqlite::SqliteOptions;
-use super::store::{HealthFinding, JobLane, JobSummary, Part, Store};
+use super::store::{HealthFinding, JobSummary, Part, Store};
 
 /// A durable queue of jobs. Clones share it.
 ///
@@ -447,15 +447,6 @@ impl JobQueue {
         let mut counts: Vec<_> = counts.into_iter().collect();
         counts.sort_by_key(|(_, workers)| Reverse(*workers));
         Ok(counts)
-    }
-
-    /// The kinds of the stored jobs of a process and, for prompts, the models that they name; at least those of its
-    /// first 1,000 jobs.
-    ///
-    /// # Errors
-    /// As [`process`](Self::process).
-    pub fn lanes(&self, process: ProcessId) -> Result<Vec<Arc<JobLane>>, Error> {
-        self.store.lanes(process)
     }
 
     /// Cancels the waiting jobs of a process, and those for which its jobs wait. Running jobs, and jobs in a batch at

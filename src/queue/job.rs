@@ -261,23 +261,6 @@ pub struct QueueTotals {
     pub open: u64,
 }
 
-impl QueueTotals {
-    /// Adds a process, for stores without stored totals.
-    pub fn add(&mut self, process: &ProcessState) {
-        let (jobs, more) = (&mut self.jobs, &process.counts);
-        jobs.total += more.total;
-        jobs.pending += more.pending;
-        jobs.in_progress += more.in_progress;
-        jobs.at_provider += more.at_provider;
-        jobs.completed += more.completed;
-        jobs.failed += more.failed;
-        jobs.cancelled += more.cancelled;
-        jobs.consumed += more.consumed;
-        self.processes += 1;
-        self.open += u64::from(!process.is_finished());
-    }
-}
-
 /// A claim on a job. Each change of the job raises the number, so an old receipt has no effect on a later claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct JobReceipt {
@@ -344,37 +327,6 @@ pub struct JobState {
     /// Receipt for [`ack`](crate::JobQueue::ack), once it has its outcome.
     #[serde(skip)]
     pub receipt: Option<JobReceipt>,
-}
-
-impl JobState {
-    /// A waiting job for a store to fill in: of normal priority, never tried.
-    pub fn new(
-        job_id: JobId,
-        process_id: ProcessId,
-        kind: impl Into<String>,
-        created_at: Timestamp,
-    ) -> Self {
-        Self {
-            job_id,
-            process_id,
-            kind: kind.into(),
-            lane: None,
-            item_id: None,
-            status: JobStatus::Pending,
-            at_provider: false,
-            priority: Job::DEFAULT_PRIORITY,
-            step: 0,
-            attempts: 0,
-            crashes: 0,
-            created_at,
-            due_at: Some(created_at),
-            result: None,
-            error: None,
-            errors: Vec::new(),
-            children: None,
-            receipt: None,
-        }
-    }
 }
 
 /// Error of an attempt that was not the last one.

@@ -9,12 +9,11 @@ use std::time::Duration;
 
 use crate::base::Error;
 use crate::engine::dispatch::ErrorPolicy;
-use crate::llm::batch::BatchClient;
+use crate::llm::batch::{BatchAccount, BatchClient};
 use crate::queue::store::BatchNo;
 
 use super::machine::{Effect, Event, Facts, Input, ItemEnds, Record, State, Step, apply, next};
 use super::poller::{Group, OwnedBatch, Poller, RETRY_AFTER, Unsaved};
-use super::sizes::Model;
 use super::transfer::Task;
 
 /// Interval of attempts without the API key, or after a panic of the client.
@@ -24,7 +23,7 @@ const NEXT_CREATION: Duration = Duration::from_secs(1);
 
 /// Identity of a batch, for effects that run after it is closed.
 pub(super) struct About {
-    pub model: Model,
+    pub account: BatchAccount,
     pub label: String,
     pub items: u64,
     /// Where its jobs wait if they are in no batch.
@@ -138,9 +137,7 @@ impl Poller<'_> {
     fn act(&mut self, no: BatchNo, step: Step, client: &Arc<dyn BatchClient>) {
         let event = match step {
             Step::WriteInput => {
-                let Some(about) = self.about(no) else { return };
-                let now = self.clock.now();
-                let mut limits = self.sizes.limits(&about.model, client.limits(), now);
+                let mut limits = client.limits();
                 let most = self.batches.get(&no).and_then(|open| open.most);
                 limits.requests = limits.requests.min(most.unwrap_or(usize::MAX));
                 return self.transfer(no, client, Task::WriteInput(limits));
@@ -274,7 +271,7 @@ impl Poller<'_> {
         let Some(open) = self.batches.get_mut(&no) else {
             return false;
         };
-        let account = &about.model.0;
+        let account = &about.account;
         let now = self.clock.now();
         match &event {
             Event::Submitted(answer) => {
@@ -326,9 +323,9 @@ impl Poller<'_> {
 
     fn about(&self, no: BatchNo) -> Option<About> {
         let open = self.batches.get(&no)?;
-        let (account, intent) = (open.record.account.clone(), &open.record.intent);
+        let intent = &open.record.intent;
         Some(About {
-            model: (account, intent.model.clone()),
+            account: open.record.account.clone(),
             label: intent.label.clone(),
             items: intent.items,
             group: (open.batch.process_id, open.batch.lane.clone()),
@@ -337,7 +334,7 @@ impl Poller<'_> {
 
     /// Executes one effect. Returns whether it succeeded.
     fn carry_out(&mut self, no: BatchNo, effect: Effect, about: &About, facts: &Facts) -> bool {
-        let account = &about.model.0;
+        let account = &about.account;
         let overview = &self.options.context.overview;
         let now = self.clock.now();
         match effect {
@@ -381,11 +378,6 @@ impl Poller<'_> {
             Effect::PauseAccount(error) => self.accounts.pause(account.clone(), &error, facts, now),
             Effect::ResumeAccount => self.accounts.resume(account),
             Effect::ReportCritical(error) => self.report_critical(&error),
-            Effect::ReduceSize => {
-                let model = about.model.clone();
-                self.sizes.reduce(model, about.items, facts, now);
-            }
-            Effect::AllowNext => self.sizes.allow_next(&about.model),
             Effect::ReportHeld(error) => {
                 if self.options.until_submitted {
                     *overview.critical.lock() = Some(error);
@@ -431,7 +423,7 @@ impl Poller<'_> {
             level,
             "{} refused a batch and named none of its {} requests ({error}); they are called one by one, at the price of \
              calls and within the budget, like all that is refused so in batches of less than 100",
-            about.model.0.provider,
+            about.account.provider,
             about.items
         );
     }

@@ -5,14 +5,13 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::base::{Error, Time};
-use crate::llm::batch::BatchClient;
+use crate::llm::batch::{BatchAccount, BatchClient};
 use crate::llm::request::Request;
 use crate::queue::job::COMPLETION_KIND;
 use crate::queue::store::{StoredBatch, WaitingJobs};
 
 use super::machine::{Record, State, new_label};
 use super::poller::{OwnedBatch, Poller};
-use super::sizes::Model;
 
 /// Jobs that arrive one by one have this long to become a batch.
 const LINGER: Duration = Duration::from_millis(500);
@@ -76,25 +75,21 @@ impl Poller<'_> {
                 model: group.lane.name.clone(),
                 ..Request::default()
             };
-            let model = (account.clone(), client.model_for(&named));
-            let limits = self.sizes.limits(&model, client.limits(), now);
+            let model = client.model_for(&named);
             let place = (Some(group.process_id), group.lane.clone());
             let is_divided = self
                 .halves
                 .get(&place)
                 .is_some_and(|sizes| !sizes.is_empty());
-            let full = is_divided || group.due >= limits.requests as u64;
-            let paused = self.sizes.paused_until(&model);
+            let full = is_divided || group.due >= client.limits().requests as u64;
             let linger = if full { since } else { since.after(LINGER) };
-            let from = linger
-                .max(paused.unwrap_or(linger))
-                .max(held.unwrap_or(linger));
+            let from = linger.max(held.unwrap_or(linger));
             if from > now {
                 later(from);
             } else if submitting >= MOST_SUBMITTED || self.is_taken_care_of(&group) {
                 // The end of one of those batches wakes this thread.
             } else {
-                let batch = self.start(&group, &model)?;
+                let batch = self.start(&group, account.clone(), model)?;
                 // Jobs that do not fit go into the next batch.
                 if !full {
                     later(now.after(LINGER));
@@ -122,9 +117,14 @@ impl Poller<'_> {
         })
     }
 
-    fn start(&mut self, group: &WaitingJobs, model: &Model) -> Result<OwnedBatch, Error> {
+    fn start(
+        &mut self,
+        group: &WaitingJobs,
+        account: BatchAccount,
+        model: Option<String>,
+    ) -> Result<OwnedBatch, Error> {
         let wall = self.clock.wall();
-        let record = Record::new(model.0.clone(), new_label(), model.1.clone(), wall);
+        let record = Record::new(account, new_label(), model, wall);
         let store = &self.options.context.store;
         let text = record.text();
         let worker = self.options.context.worker;

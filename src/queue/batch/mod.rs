@@ -2,7 +2,7 @@
 //!
 //! [`machine`] decides the next step of a batch and the effect of each reply. [`executor`] carries that out on the
 //! thread of the [`poller`]. Slow work ([`write_input`], uploads, lists, [`collect`]) runs on two [`transfer`]
-//! threads. Batches share [`accounts`] and [`sizes`]; [`discovery`] and [`form_batches`] form new ones from waiting
+//! threads. Batches share [`accounts`]; [`discovery`] and [`form_batches`] form new ones from waiting
 //! jobs.
 
 mod accounts;
@@ -19,7 +19,6 @@ mod overview;
 mod poller;
 mod settings;
 mod settle_items;
-mod sizes;
 mod spool;
 #[cfg(test)]
 mod tests;

@@ -19,7 +19,6 @@ use super::context::BatchContext;
 use super::control::BatchControl;
 use super::machine::{Event, Record, Refusals};
 use super::overview::Counts;
-use super::sizes::Sizes;
 use super::transfer::Transfers;
 
 /// Minimum time between two scans of the store.
@@ -79,7 +78,6 @@ pub(crate) struct Poller<'a> {
     pub(super) accounts: Accounts,
     /// When waiting jobs were first seen: more may arrive.
     pub(super) seen: HashMap<(ProcessId, Arc<JobLane>), Time>,
-    pub(super) sizes: Sizes,
     /// Sizes of the next batches of the jobs of divided ones.
     pub(super) halves: HashMap<Group, Vec<usize>>,
     /// Refusals in a row, without an accepted batch in between.
@@ -122,7 +120,6 @@ impl<'a> Poller<'a> {
             batches: BTreeMap::new(),
             accounts: Accounts::default(),
             seen: HashMap::new(),
-            sizes: Sizes::default(),
             halves: HashMap::new(),
             refusals: HashMap::new(),
             has_said_called: false,
@@ -257,11 +254,8 @@ impl<'a> Poller<'a> {
     pub(super) fn report(&self) {
         let mut counts = Counts::default();
         let patience = self.options.control.settings().results_wait;
-        let crowded = self.sizes.crowded(self.clock.now());
-        let crowded = crowded
-            .map(|provider| format!("too much is queued at {provider}; smaller batches follow"));
         let held = self.accounts.held(self.clock.now()).map(str::to_owned);
-        let mut trouble = self.missing_credentials.clone().or(held).or(crowded);
+        let mut trouble = self.missing_credentials.clone().or(held);
         for open in self.batches.values() {
             if let Some(unsaved) = &open.unsaved {
                 // If the worker ended now, its successor would not know this state.

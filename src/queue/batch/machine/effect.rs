@@ -51,10 +51,6 @@ pub(crate) enum Effect {
     ReportHeld(Error),
     /// Form no batch of its account for a while, for this reason.
     HoldAccount(Error),
-    /// Make similar batches smaller for a while.
-    ReduceSize,
-    /// The provider has accepted a batch of this model: others may follow at once.
-    AllowNext,
     /// The present number of alike refusals.
     CountRefusals(Refusals),
     /// A batch was accepted, so earlier refusals were because of their requests.

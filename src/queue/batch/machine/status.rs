@@ -78,7 +78,6 @@ impl Change<'_> {
             BatchState::Validating | BatchState::Refused(_)
         ) {
             self.add(Effect::ForgetRefusals);
-            self.add(Effect::AllowNext);
         }
         let is_completed = matches!(status.state, BatchState::Completed);
         // Providers bill the requests on which they worked before that.
@@ -159,16 +158,15 @@ impl Change<'_> {
                     Level::Info,
                     format!("the provider refused batch {name}: {error}"),
                 );
-                if is_queue && !self.facts.others_there && self.record.intent.items > 1 {
-                    self.add(Effect::ReduceSize);
-                } else {
-                    self.add(Effect::HoldAccount(error.clone()));
-                }
+                self.add(Effect::HoldAccount(error.clone()));
                 if !is_queue || !self.may_shrink() {
                     self.add(Effect::ReportHeld(error));
                 }
                 self.add(Effect::GiveBack);
                 self.close();
+                if is_queue && !self.facts.others_there && self.record.intent.items > 1 {
+                    self.add(Effect::Divide);
+                }
             }
             refused => self.refused(refused),
         }

@@ -190,7 +190,7 @@ impl Change<'_> {
             BatchRefusal::Busy(error) | BatchRefusal::TooMuchQueued(error)
                 if is_alone && error.kind() == ErrorKind::RateLimited =>
             {
-                self.add(Effect::ReduceSize);
+                self.add(Effect::HoldAccount(error.clone()));
                 self.halve(error);
             }
             BatchRefusal::Busy(error) => self.retry(&error),

@@ -321,7 +321,7 @@ impl Database {
                 let slot = uuid::Uuid::now_v7().as_u64_pair().1 % VERSION_SLOTS;
                 tx.defer_text(&format!(
                     "UPDATE #versions SET version = version + 1 WHERE slot = {slot}"
-                ));
+                ))?;
             }
             *committing = mode == Mode::Write;
             tx.send(&["COMMIT"]).map(|_| done)

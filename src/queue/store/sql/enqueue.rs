@@ -1,7 +1,6 @@
 //! Adding jobs and describing processes, and reading processes and jobs.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 
 use const_format::formatcp;
 use rusqlite::types::Value;
@@ -14,7 +13,7 @@ use crate::queue::store::rows::{
     self, AT_PROVIDER, DELETING, MOST_JOBS, PENDING, PROCESS_COLUMNS, bounded, count, key, key_of,
     shown, small,
 };
-use crate::queue::store::{JobLane, JobSummary, Store};
+use crate::queue::store::{JobSummary, Store};
 
 use super::insert::written;
 use super::statements::{Fault, Queries as _, Row, Statements, by, id_of, limit, stored};
@@ -229,21 +228,6 @@ impl Store {
                 })
             });
             items.collect()
-        })
-    }
-
-    /// The lanes of the stored jobs of a process; at least of its first 1,000 jobs.
-    pub(crate) fn lanes(&self, process: ProcessId) -> Result<Vec<Arc<JobLane>>, Error> {
-        self.read(|tx| {
-            let Some(no) = tx.process_no(process)? else {
-                return Ok(Vec::new());
-            };
-            let lanes: Vec<i64> = tx.column(
-                "SELECT DISTINCT lane FROM
-                   (SELECT lane FROM #jobs WHERE id >= ? AND id <= ? ORDER BY id LIMIT 1000) AS first",
-                by![key(no, 0), key(no, MOST_JOBS - 1)],
-            )?;
-            lanes.into_iter().map(|no| self.lane(tx, no)).collect()
         })
     }
 

@@ -1,20 +1,19 @@
 //! Pages of jobs by process, state and kind. Each call looks at a bounded number of jobs.
 
 use const_format::formatcp;
-use rusqlite::types::Value;
 use serde_json::value::RawValue;
 
 use crate::base::{Error, JobId, Timestamp};
 use crate::queue::find::{JobFilter, JobPage};
-use crate::queue::job::{AttemptError, JobCounts, JobState, JobStatus};
+use crate::queue::job::{AttemptError, JobCounts, JobState};
 use crate::queue::store::JobReceipt;
 use crate::queue::store::rows::{
-    self, AT_PROVIDER, CANCELLED, COMPLETED, DELETING, FAILED, HELD, IN_PROGRESS, MOST_JOBS, key,
-    key_of, process_of, small,
+    self, AT_PROVIDER, CANCELLED, COMPLETED, DELETING, FAILED, HELD, IN_PROGRESS, MOST_JOBS,
+    PENDING, key, key_of, process_of, small,
 };
 
 use super::results::json;
-use super::statements::{Dialect, Fault, Queries as _, Row, Statements, by, id_of, limit};
+use super::statements::{Dialect, Fault, Queries as _, Row, Statements, by, id_of, limit, list};
 use crate::queue::store::Store;
 
 /// Number of jobs that one call looks at, in chunks of a chore: 20,000 jobs.
@@ -47,7 +46,8 @@ impl Store {
         most: usize,
     ) -> Result<JobPage, Error> {
         self.read(|tx| {
-        let Some(search) = search(tx, filter, after)? else {
+        let states = states(filter);
+        let Some(search) = search(tx, filter, &states, after)? else {
             return Ok(JobPage::default());
         };
         let Search {
@@ -68,16 +68,20 @@ impl Store {
             Some(mut row) => Some((row.at(0)?, row.at(1)?)),
             None => None,
         };
-        let (conditions, values) = conditions(filter);
+        let states = list(states);
+        let (kind, value) = match &filter.kind {
+            Some(kind) => ("AND l.kind = ?", by![kind.clone()]),
+            None => ("", Vec::new()),
+        };
         let mut bound = by![start, last.map_or(end, |(id, _)| id)];
-        bound.extend(values);
+        bound.extend(value);
         bound.push(limit(most).into());
         let rows = tx.rows(
             &format!(
                 "SELECT {FOUND} FROM #jobs j {index} STRAIGHT_JOIN #processes p ON p.no = j.id DIV 4294967296
                    STRAIGHT_JOIN #lanes l ON l.no = j.lane STRAIGHT_JOIN #payloads b ON b.job = j.id
                    LEFT JOIN #results r ON r.job = j.id
-                 WHERE {range} AND p.chore <> {DELETING} {conditions} ORDER BY j.id {order} LIMIT ?"
+                 WHERE {range} AND p.chore <> {DELETING} AND j.status IN {states} {kind} ORDER BY j.id {order} LIMIT ?"
             ),
             bound,
         )?;
@@ -120,16 +124,17 @@ impl Store {
 fn search(
     tx: &mut dyn Statements,
     filter: &JobFilter,
+    states: &[i64],
     after: Option<JobId>,
 ) -> Result<Option<Search>, Fault> {
-    let (index, indexed) = match (tx.dialect(), status(filter)) {
+    let (index, indexed) = match (tx.dialect(), states) {
         // The condition of the partial index is repeated, because SQLite does not derive it.
-        (Dialect::Sqlite, Some(status @ (FAILED | CANCELLED))) => (
+        (Dialect::Sqlite, [status @ (FAILED | CANCELLED)]) => (
             "INDEXED BY jobs_not_completed",
             format!("j.status >= {FAILED} AND j.status = {status} AND"),
         ),
         #[cfg(feature = "mysql")]
-        (Dialect::Mysql, Some(status)) => (
+        (Dialect::Mysql, [status]) => (
             "FORCE INDEX (by_status)",
             format!("j.status = {status} AND"),
         ),
@@ -154,7 +159,7 @@ fn search(
     }
     let start = after.map_or(i64::MAX, key_of);
     Ok(
-        newest_process(tx, filter, process_of(start))?.map(|no| Search {
+        newest_process(tx, states, process_of(start))?.map(|no| Search {
             index,
             indexed,
             beyond: "<",
@@ -165,64 +170,39 @@ fn search(
     )
 }
 
-/// The newest process up to this number that can have a job that fits, according to its counters.
+/// The newest process up to this number that can have a job in one of these states, according to its counters.
 fn newest_process(
     tx: &mut dyn Statements,
-    filter: &JobFilter,
+    states: &[i64],
     up_to: i64,
 ) -> Result<Option<i64>, Fault> {
-    let counters = match (filter.status, filter.at_provider) {
-        (Some(JobStatus::Pending), _) => "pending",
-        (Some(JobStatus::InProgress), Some(false)) => "in_progress",
-        (_, Some(true)) => "at_provider",
-        (Some(JobStatus::InProgress), None) => "in_progress + at_provider",
-        (Some(JobStatus::Completed), _) => "completed",
-        (Some(JobStatus::Failed), _) => "failed",
-        (Some(JobStatus::Cancelled), _) => "cancelled_jobs",
-        (None, _) => "total - consumed",
-    };
+    let counters = states.iter().map(|state| match *state {
+        PENDING | HELD => "pending",
+        IN_PROGRESS => "in_progress",
+        AT_PROVIDER => "at_provider",
+        COMPLETED => "completed",
+        FAILED => "failed",
+        _ => "cancelled_jobs",
+    });
+    let counters: Vec<&str> = counters.collect();
+    let any = format!("{} > 0 AND total > consumed", counters.join(" + "));
     let sql = format!(
-        "SELECT no FROM #processes WHERE no <= ? AND chore <> {DELETING} AND {counters} > 0 ORDER BY no DESC LIMIT 1"
+        "SELECT no FROM #processes WHERE no <= ? AND chore <> {DELETING} AND {any} ORDER BY no DESC LIMIT 1"
     );
     tx.one(&sql, by![up_to])
 }
 
-/// The stored state that the filter wants, if it is a single one.
-fn status(filter: &JobFilter) -> Option<i64> {
-    match (filter.status, filter.at_provider) {
-        (None, Some(true)) | (Some(JobStatus::InProgress), Some(true)) => Some(AT_PROVIDER),
-        (Some(JobStatus::InProgress), Some(false)) => Some(IN_PROGRESS),
-        (Some(JobStatus::Completed), _) => Some(COMPLETED),
-        (Some(JobStatus::Failed), _) => Some(FAILED),
-        (Some(JobStatus::Cancelled), _) => Some(CANCELLED),
-        _ => None,
-    }
-}
-
-/// The conditions of the filter on the rows, with their values.
-fn conditions(filter: &JobFilter) -> (String, Vec<Value>) {
-    let mut sql = String::new();
-    match filter.status {
-        None => {}
-        Some(JobStatus::Pending) => sql += &format!(" AND j.status <= {HELD}"),
-        Some(JobStatus::InProgress) => {
-            sql += &format!(" AND j.status IN ({IN_PROGRESS}, {AT_PROVIDER})");
-        }
-        Some(JobStatus::Completed) => sql += &format!(" AND j.status = {COMPLETED}"),
-        Some(JobStatus::Failed) => sql += &format!(" AND j.status = {FAILED}"),
-        Some(JobStatus::Cancelled) => sql += &format!(" AND j.status = {CANCELLED}"),
-    }
-    match filter.at_provider {
-        None => {}
-        Some(true) => sql += &format!(" AND j.status = {AT_PROVIDER}"),
-        Some(false) => sql += &format!(" AND j.status <> {AT_PROVIDER}"),
-    }
-    let mut values = Vec::new();
-    if let Some(kind) = &filter.kind {
-        sql += " AND l.kind = ?";
-        values.push(Value::from(kind.clone()));
-    }
-    (sql, values)
+/// The stored states that the filter wants.
+fn states(filter: &JobFilter) -> Vec<i64> {
+    let wanted = |state: &i64| {
+        filter
+            .status
+            .is_none_or(|status| rows::shown(*state) == status)
+            && filter
+                .at_provider
+                .is_none_or(|yes| yes == (*state == AT_PROVIDER))
+    };
+    (PENDING..=CANCELLED).filter(wanted).collect()
 }
 
 fn shown(store: &Store, tx: &mut dyn Statements, mut row: Row) -> Result<JobState, Fault> {

@@ -131,7 +131,9 @@ pub(crate) trait Statements {
         &mut self,
         table: &Table,
         rows: &mut dyn Iterator<Item = Vec<Value>>,
-    ) -> Result<(), Fault>;
+    ) -> Result<(), Fault> {
+        self.upsert_rows(table, rows)
+    }
 
     /// The number that was assigned to the last inserted row.
     fn last_id(&self) -> i64;

@@ -40,7 +40,7 @@ use spent::*;
 use crate::base::{Error, ErrorKind, JobId, ProcessId, Timestamp};
 use crate::queue::find::JobFilter;
 use crate::queue::info::{ParentJob, ProcessInfo};
-use crate::queue::job::{Job, JobCounts, JobStatus, ProcessState, QueueTotals, Spent};
+use crate::queue::job::{Job, JobCounts, JobStatus, ProcessState, Spent};
 use crate::queue::store::*;
 
 /// A new and empty database of a store under test.

@@ -22,19 +22,11 @@ pub(in crate::queue::store) struct Tx<'a> {
     pub(super) deferred: Vec<String>,
 }
 
-/// Numbers of rows per statement. There are few of them, so few different statements are prepared. They are close to
-/// each other, so rows that may be written twice fill up a statement.
-const AT_ONCE: [usize; 14] = [128, 96, 64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2, 1];
+/// Maximum number of bytes that are deferred. A server with a low packet limit gets less.
+const MOST_BYTES: usize = 1 << 20;
 
-/// Rows of a table of short rows that one statement updates.
-const MOST_UPDATED: usize = 1_000;
-
-/// Maximum number of bytes of rows in one statement, unless a single row has more. A server with a low packet limit gets
-/// less.
-const MOST_BYTES: usize = 4 << 20;
-
-/// Maximum number of bytes of rows that are written twice.
-const MOST_PADDING: usize = 64 << 10;
+/// A row of more bytes is bound, not written into the text of a statement.
+const LONGEST_LITERAL: usize = 16 << 10;
 
 /// Approximate number of bytes of a row in a statement.
 fn size(row: &[Value]) -> usize {
@@ -101,9 +93,18 @@ impl<'a> Tx<'a> {
 
 impl Tx<'_> {
     /// Defers a statement that changes rows until the next statement, or the commit.
-    pub(in crate::queue::store::mysql) fn defer_text(&mut self, sql: &str) {
+    pub(in crate::queue::store::mysql) fn defer_text(&mut self, sql: &str) -> Result<(), Fault> {
+        let bytes: usize = self.deferred.iter().map(String::len).sum();
+        if bytes + sql.len() > self.most_deferred() {
+            self.flush()?;
+        }
         self.deferred.push(self.database.named(sql));
         self.wrote = true;
+        Ok(())
+    }
+
+    fn most_deferred(&self) -> usize {
+        MOST_BYTES.min(self.database.pool.most_bytes() / 4)
     }
 
     /// Sends the deferred statements.
@@ -139,53 +140,33 @@ impl Tx<'_> {
         Ok((sets, found))
     }
 
-    /// Inserts many rows with few statements. `head` ends with VALUES, `tail` follows the rows; with a tail, a row may be
-    /// written twice.
-    pub(in crate::queue::store::mysql) fn insert(
+    /// Inserts rows, several with each statement, whose text contains their values. `head` ends with VALUES, `tail` follows
+    /// the rows. A row with a long value, which would be twice as long in a text, is sent by itself.
+    fn insert(
         &mut self,
         head: &str,
         tail: &str,
-        rows: impl IntoIterator<Item = Vec<Value>>,
+        rows: &mut dyn Iterator<Item = Vec<Value>>,
     ) -> Result<(), Fault> {
-        let most = MOST_BYTES.min(self.database.pool.most_bytes() / 2);
-        let mut rows = rows.into_iter().peekable();
-        let mut group: Vec<Vec<Value>> = Vec::new();
-        while let Some(row) = rows.next() {
-            group.push(row);
-            let next = rows.peek().map(|row| size(row));
-            let bytes: usize = group.iter().map(|row| size(row)).sum();
-            if group.len() == AT_ONCE[0] || next.is_none_or(|next| bytes + next > most) {
-                self.insert_group(head, tail, std::mem::take(&mut group))?;
+        let mut group: Vec<String> = Vec::new();
+        let mut bytes = 0;
+        for row in rows {
+            if size(&row) > LONGEST_LITERAL {
+                let cells = vec!["?"; row.len()].join(",");
+                self.run(&format!("{head} ({cells}) {tail}"), row)?;
+                continue;
             }
-        }
-        Ok(())
-    }
-
-    fn insert_group(
-        &mut self,
-        head: &str,
-        tail: &str,
-        mut rows: Vec<Vec<Value>>,
-    ) -> Result<(), Fault> {
-        // A row that overwrites itself changes nothing, and saves a round trip to the server.
-        let full = AT_ONCE.into_iter().rev().find(|full| *full >= rows.len());
-        if !tail.is_empty()
-            && let (Some(full), Some(row)) = (full, rows.iter().min_by_key(|row| size(row)))
-            && (full - rows.len()) * size(row) <= MOST_PADDING
-        {
-            let row = row.clone();
-            rows.resize(full, row);
-        }
-        for at_once in AT_ONCE {
-            while rows.len() >= at_once {
-                let rest = rows.split_off(at_once);
-                let cells = rows[0].len();
-                let row = format!("({})", vec!["?"; cells].join(","));
-                let sql = format!("{head} {} {tail}", vec![row; at_once].join(","));
-                let values: Vec<Value> = rows.into_iter().flatten().collect();
-                self.run(&sql, values)?;
-                rows = rest;
+            let cells: Vec<String> = row.into_iter().map(literal).collect();
+            let cells = format!("({})", cells.join(","));
+            if bytes + cells.len() > self.most_deferred() && !group.is_empty() {
+                self.defer_text(&format!("{head} {} {tail}", group.join(",")))?;
+                (group, bytes) = (Vec::new(), 0);
             }
+            bytes += cells.len() + 1;
+            group.push(cells);
+        }
+        if !group.is_empty() {
+            self.defer_text(&format!("{head} {} {tail}", group.join(",")))?;
         }
         Ok(())
     }
@@ -231,8 +212,7 @@ impl Statements for Tx<'_> {
             text += &literal(value);
             text += piece;
         }
-        self.defer_text(&text);
-        Ok(())
+        self.defer_text(&text)
     }
 
     fn each(
@@ -258,10 +238,10 @@ impl Statements for Tx<'_> {
     }
 
     fn defer_in(&mut self, sql: &str, list: &[i64]) -> Result<(), Fault> {
-        if !list.is_empty() {
-            self.defer_text(&with_list(sql, list.iter().copied()));
+        if list.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        self.defer_text(&with_list(sql, list.iter().copied()))
     }
 
     fn rows_of_all(&mut self, queries: &[Query<'_>]) -> Result<Vec<Vec<Row>>, Fault> {
@@ -308,30 +288,6 @@ impl Statements for Tx<'_> {
             .map(|name| format!("{name} = VALUES({name})"));
         let set = set.collect::<Vec<_>>().join(", ");
         self.insert(&head, &format!("ON DUPLICATE KEY UPDATE {set}"), rows)
-    }
-
-    /// The values become a part of the text, so that the rows are sent together with the next statement.
-    fn update_rows(
-        &mut self,
-        table: &Table,
-        rows: &mut dyn Iterator<Item = Vec<Value>>,
-    ) -> Result<(), Fault> {
-        let set = table.columns[1..].iter();
-        let set: Vec<String> = set.map(|name| format!("{name} = VALUES({name})")).collect();
-        let (name, columns) = (table.name, table.columns.join(", "));
-        let rows = rows.map(|row| {
-            let cells: Vec<String> = row.into_iter().map(literal).collect();
-            format!("({})", cells.join(","))
-        });
-        let rows: Vec<String> = rows.collect();
-        for some in rows.chunks(MOST_UPDATED) {
-            self.defer_text(&format!(
-                "INSERT INTO {name} ({columns}) VALUES {} ON DUPLICATE KEY UPDATE {}",
-                some.join(","),
-                set.join(", ")
-            ));
-        }
-        Ok(())
     }
 
     fn last_id(&self) -> i64 {
