@@ -22,7 +22,7 @@ use crate::money::budget::Budget;
 use crate::observe::calls::CallObserver;
 use crate::observe::progress::ProgressNotifier;
 #[cfg(feature = "queue")]
-use crate::queue::job_kinds::JobKinds;
+use crate::queue::kind::JobKinds;
 
 mod accounts;
 #[cfg(feature = "queue")]

@@ -27,7 +27,6 @@ mod lost_tests;
 mod record;
 mod store;
 mod trouble;
-mod watch;
 
 use attach::Attached;
 use derive_setters::Setters;

@@ -16,7 +16,7 @@ use crate::llm::providers::survey::{
 };
 use crate::llm::route::SkippedStep;
 #[cfg(feature = "queue")]
-use crate::queue::model_call::ModelCall;
+use crate::queue::kind::ModelCall;
 
 use super::accounts::clients_by_account;
 use super::options::ProviderOptions;

@@ -8,8 +8,8 @@ use crate::llm::providers::config::LlmConfig;
 use crate::llm::providers::extract::Extract;
 use crate::llm::route::Route;
 use crate::queue::host::JobQueue;
+use crate::queue::live::WorkerSettings;
 use crate::queue::scale::WorkerScale;
-use crate::queue::settings::WorkerSettings;
 use crate::queue::worker::Worker;
 
 use super::LlmManager;

@@ -21,17 +21,10 @@ use crate::llm::params::RequestTask;
 use super::batch::BatchOverview;
 use super::claim_plan::{ClaimPlan, Claimed, MOST_CLAIMED, at_step};
 use super::history::History;
-use super::kind::Kind;
+use super::kind::{JobTask, Kind};
 use super::kinds::{Kinds, Lanes};
 use super::prompts;
 use super::store::{ClaimedJob, SUSPECT_CRASHES, Store, WorkerId};
-use super::task::JobTask;
-
-mod requests;
-mod tickets;
-
-use requests::Asked;
-pub(crate) use requests::{Request, Requests};
 
 /// How long a failed access to the store is retried while batches are open.
 const STORE_RETRY_TIME: Duration = Duration::from_secs(60);
@@ -507,5 +500,115 @@ impl Backlog for StoreBacklog {
         };
         let requests = read(a).zip(read(b));
         same_route && requests.is_some_and(|(a, b)| a.shares_calls_with(&b))
+    }
+}
+
+// Requests to the store run without the dispatcher's lock: a database may be locked or far away. The next `take` uses
+// their outcome.
+
+/// A request to the store, made without the dispatcher's lock. One is in flight at a time.
+pub(crate) enum Request {
+    Claim(Box<ClaimPlan>, Availability),
+    GiveBack(Vec<Ticket<JobTask>>),
+}
+
+/// Requests to the store and their outcomes.
+#[derive(Default)]
+pub(crate) struct Requests {
+    pub request: Option<Request>,
+    /// Whether a request is in flight.
+    pub is_asked: bool,
+    /// A give-back that failed is tried again then.
+    pub give_back_at: Time,
+    asked: Asked,
+    arrived: Option<Result<Claimed<Ticket<JobTask>>, Error>>,
+    /// Whether jobs have ended or were released since the request.
+    is_stale: bool,
+}
+
+/// State before the claim, for comparison with the state after it.
+#[derive(Default, Clone, Copy)]
+struct Asked {
+    pub jobs: usize,
+    /// Number of calls that could start.
+    pub calls: usize,
+    /// Whether batches were open.
+    pub batches: bool,
+}
+
+impl StoreBacklog {
+    /// Requests a claim, unless a request is already in flight.
+    fn ask(&mut self, asked: Asked, availability: &Availability, now: Time) {
+        let plan = Box::new(self.plan(asked, now));
+        self.requests.request = Some(Request::Claim(plan, availability.clone()));
+        self.requests.is_asked = true;
+        self.requests.is_stale = false;
+        self.requests.asked = asked;
+        self.quiet_until = None;
+    }
+
+    /// Applies the outcome of a request.
+    pub(crate) fn arrive(&mut self, claimed: Result<Claimed<ClaimedJob>, Error>) {
+        self.requests.is_asked = false;
+        self.requests.arrived = Some(claimed.map(|claimed| Claimed {
+            jobs: self.tickets(claimed.jobs),
+            due: claimed.due,
+            opens: claimed.opens,
+            waits_for_call: claimed.waits_for_call,
+            known_wait: claimed.known_wait,
+            has_chores: claimed.has_chores,
+        }));
+    }
+}
+
+// Claimed jobs become tickets of the dispatcher.
+
+impl StoreBacklog {
+    fn tickets(&mut self, jobs: Vec<ClaimedJob>) -> Vec<Ticket<JobTask>> {
+        self.unknown = self.lanes.lock().unknown.clone();
+        self.running += jobs.len();
+        self.alone |= jobs.iter().any(|job| job.crashes >= SUSPECT_CRASHES);
+        let tickets = jobs.into_iter().filter_map(|job| self.ticket(job));
+        tickets.collect()
+    }
+
+    fn ticket(&mut self, claimed: ClaimedJob) -> Option<Ticket<JobTask>> {
+        let (open, kinds_version) = {
+            let mut lanes = self.lanes.lock();
+            let open = lanes.open(&claimed.lane, &self.kinds)?.clone();
+            (open, lanes.version())
+        };
+        let history = claimed.history.as_deref().map(History::parse);
+        let history = history.unwrap_or_default();
+        // The route may have become shorter since.
+        let step = at_step(claimed.lane.route_step(), open.class.steps());
+        let mut tries = history.tries(step, &self.kinds.fallback_histories);
+        let default = self.kinds.max_retries();
+        tries.max_retries = Some(claimed.max_retries.unwrap_or(default));
+        tries.in_doubt |= claimed.lost && matches!(*open.kind, Kind::Prompts { .. });
+        self.order += 1;
+        let cost = match &*open.kind {
+            Kind::Host(_) => Cost::default(),
+            Kind::Prompts { task, .. } => Cost {
+                input: u32::try_from(claimed.payload.get().len() / 4).unwrap_or(u32::MAX),
+                output_cap: (*task == RequestTask::Embed).then_some(0),
+            },
+        };
+        let task = JobTask {
+            claimed,
+            kind: open.kind,
+            history,
+            request: OnceLock::new(),
+            part: Mutex::default(),
+            waiting_since: None,
+            kinds_version,
+        };
+        Some(Ticket {
+            cost,
+            order: self.order,
+            class: open.class,
+            tries,
+            task,
+        })
     }
 }

@@ -71,3 +71,5 @@ impl ProcessBudget {
         ))
     }
 }
+
+// Limits of processes, and what calls outside of the queue may still spend.

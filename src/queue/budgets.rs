@@ -16,8 +16,8 @@ use crate::llm::spending;
 
 use super::account::{Account, Cost, Part};
 use super::job::ProcessState;
+use super::kind::JobTask;
 use super::store::{JobBudget, Store};
-use super::task::JobTask;
 
 type Answers = Vec<Result<Response, Error>>;
 

@@ -3,14 +3,14 @@
 use std::sync::mpsc;
 use std::thread;
 
-use super::*;
 use crate::base::{Clock as _, SystemClock};
 use crate::queue::budget::ProcessBudget;
 use crate::queue::info::ProcessInfo;
 use crate::queue::job::Job;
-use crate::queue::store::ClaimRequest;
-use crate::queue::store::Store;
 use crate::queue::store::sqlite::SqliteOptions;
+use crate::queue::store::{ClaimRequest, Store};
+
+use super::*;
 
 struct Fixture {
     store: Arc<Store>,
@@ -25,7 +25,7 @@ fn fixture() -> Fixture {
     let info = ProcessInfo::new().budget(ProcessBudget::of(Usd::from_picos(100)));
     let jobs = vec![Job::new("test", &1).unwrap()];
     store
-        .insert_described(process, Some(&info), jobs, true, SystemClock.wall())
+        .insert_part(process, Some(&info), jobs, true, None, SystemClock.wall())
         .unwrap();
     Fixture {
         budgets: Budgets::new(store.clone()),

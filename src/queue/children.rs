@@ -103,22 +103,13 @@ impl Children {
         Ok(Some(results))
     }
 
-    /// The outcome of any other job of the queue with the same owner; `None` while it has none.
+    /// The outcome of any other job of the queue; `None` while it has none.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] if the job does not exist, has another owner, or its result was consumed; or if the queue
+    /// [`ErrorKind::Invalid`] if the job does not exist, or its result was consumed; or if the queue
     /// could not be read.
     pub fn outcome(&self, job: JobId) -> Result<Option<JobState>, Error> {
-        let owner = |process| -> Result<Option<String>, Error> {
-            let process = self.queue.process(process)?;
-            Ok(process.and_then(|process| process.info.owner))
-        };
-        let own = owner(self.parent.process_id)?;
-        let state = match self.queue.job(job)? {
-            Some(state) if own.is_some() && own != owner(state.process_id)? => None,
-            state => state,
-        };
-        match state {
+        match self.queue.job(job)? {
             Some(state) if state.status.is_final() => Ok(Some(state)),
             Some(state) => {
                 self.look_again(state.created_at);
@@ -154,11 +145,9 @@ impl Children {
         for job in &mut jobs {
             job.priority = job.priority.max(self.priority);
         }
-        let parent = self.queue.process(self.parent.process_id)?;
-        let mut info = ProcessInfo::new()
+        let info = ProcessInfo::new()
             .name(format!("{} of {}", stage, self.name))
             .child_of(self.parent);
-        info.owner = parent.and_then(|parent| parent.info.owner);
         let queue = self.queue.described(info);
         match jobs.len() {
             0 => return Ok(None),

@@ -5,11 +5,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
-use crate::base::{Clock, Context};
+use crate::base::{Clock, Context, Error, ErrorKind};
 use crate::engine::dispatch::ErrorPolicy;
 use crate::engine::exclusions::Exclusions;
 use crate::engine::run::Waker;
 use crate::llm::params::RequestTask;
+use crate::llm::provider_limits::ProviderLimits;
+use crate::llm::request::Request;
 use crate::llm::route::Route;
 use crate::observe::jobs::JobObserver;
 use crate::observe::progress::ProgressNotifier;
@@ -18,10 +20,11 @@ use super::backlog::{Heard, Scope};
 use super::batch::{BatchControl, BatchOverview};
 use super::budgets::Budgets;
 use super::job::{COMPLETION_KIND, DIRECT_COMPLETION_KIND, EMBEDDING_KIND};
-use super::kind::Kind;
+use super::kind::{Kind, ModelCall};
 use super::kinds::Kinds;
 use super::live::WorkerSetup;
-use super::model_call::ModelCall;
+use super::prompts;
+use super::store::JobLane;
 
 /// Maximum number of jobs that a worker runs at once.
 pub(crate) const MOST_SLOTS: usize = 10_000;
@@ -159,3 +162,225 @@ impl Controls {
 
 /// Checks a few times per second for changed settings.
 pub(crate) type Follower = Box<dyn FnMut(&Controls) + Send>;
+
+// Current limits of a worker's providers, for displays.
+
+/// Reports the current limits of the providers of a [`RunningWorker`](crate::RunningWorker), as its limiter knows
+/// them, with the current settings. Reading them uses no quota and does not block.
+#[derive(Clone, derive_more::Debug)]
+#[debug("WorkerLimits")]
+pub struct WorkerLimits(Arc<Controls>);
+
+impl WorkerLimits {
+    pub(super) fn of_worker(controls: Arc<Controls>) -> Self {
+        Self(controls)
+    }
+
+    /// Why jobs with this request are not called at the moment: each of their providers rejected the API key or the
+    /// model, has no credit left, or could not be reached, and no later call was answered. Of the kind
+    /// [`Invalid`](crate::ErrorKind::Invalid), if the worker has no provider for such requests at all. `None` if at least
+    /// one can be called. As of a moment ago.
+    pub fn refusal(&self, request: &Request) -> Option<Error> {
+        let Some(kind) = self.kind_of(request) else {
+            let what = prompts::kind(request.task);
+            let why = format!("no provider of this worker answers requests of the kind {what}");
+            return Some(Error::new(ErrorKind::Invalid, why));
+        };
+        let open = self.0.kinds.open(&JobLane {
+            kind: kind.to_owned(),
+            name: request.model.clone(),
+            step: 0,
+        })?;
+        self.0.exclusions.lock().refusal(&open.class).cloned()
+    }
+
+    /// The kind of jobs that clients wait for with such a request.
+    fn kind_of(&self, request: &Request) -> Option<&'static str> {
+        let kinds = match request.task {
+            RequestTask::Embed => [EMBEDDING_KIND].as_slice(),
+            _ => &[DIRECT_COMPLETION_KIND, COMPLETION_KIND],
+        };
+        kinds.iter().find(|kind| self.0.kinds.has(kind)).copied()
+    }
+
+    /// The limits by provider and model: for the models that jobs have named so far (at most 1,000), and for the
+    /// default models.
+    pub fn all(&self) -> Vec<ProviderLimits> {
+        self.0.kinds.all_limits(self.0.clock.now())
+    }
+
+    /// Calls in flight. Calls that handlers make themselves are not included.
+    pub fn calls_in_flight(&self) -> u64 {
+        self.0.kinds.limiter.calls_in_flight()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::{Duration, Instant};
+
+    use crossbeam_channel::{Receiver, Sender, bounded};
+
+    use crate::base::cancel::Context;
+    use crate::base::error::{Error, ErrorKind};
+    use crate::base::id::ProcessId;
+    use crate::engine::dispatch::ErrorPolicy;
+    use crate::engine::limiter::{Limits, QuotaKey};
+    use crate::llm::client::LlmClient;
+    use crate::llm::request::Request;
+    use crate::llm::response::Response;
+    use crate::llm::route::Route;
+    use crate::queue::handler::Handler;
+    use crate::queue::host::JobQueue;
+    use crate::queue::job::Job;
+    use crate::queue::worker::Worker;
+    use crate::testing::ManualClock;
+
+    /// Answers when the test allows it; each model has a quota.
+    struct Held(Receiver<()>, Sender<()>);
+
+    impl LlmClient for Held {
+        fn complete(&self, _: &Request, _: &Context) -> Result<Response, Error> {
+            self.1.send(()).unwrap();
+            self.0.recv().unwrap();
+            Ok(Response::new("held", "yes"))
+        }
+
+        fn quota(&self, request: &Request) -> QuotaKey {
+            QuotaKey::new(&["held", request.model.as_deref().unwrap_or_default()])
+        }
+
+        fn provider(&self) -> &str {
+            "held"
+        }
+    }
+
+    #[test]
+    fn a_worker_tells_what_its_limiter_knows_while_calls_are_under_way_and_after() {
+        let clock = Arc::new(ManualClock::new());
+        let queue = JobQueue::in_memory().unwrap().clock(clock.clone());
+        let (go, may_go) = bounded::<()>(10);
+        let (began, has_begun) = bounded::<()>(10);
+        let limits = Limits::default().requests_per_minute(60.0).in_flight(7);
+        let route = Route::limited(Held(may_go, began), limits).clock(clock.clone());
+        let worker = Worker::new(&queue).completions(route).start().unwrap();
+        let told = worker.limits();
+        let [a, b] = ["a", "b"].map(|model| Request::new("hi").with_model(model));
+        assert!(told.all().is_empty());
+        assert_eq!(told.calls_in_flight(), 0);
+
+        let process = ProcessId::new();
+        let jobs = [Job::from(&a), Job::from(&a), Job::from(&b)];
+        queue.enqueue(process, jobs).unwrap();
+        for _ in 0..3 {
+            has_begun.recv_timeout(Duration::from_secs(30)).unwrap();
+        }
+        assert_eq!(told.calls_in_flight(), 3);
+        let seen: Vec<_> = told.all();
+        let of_models: Vec<_> = seen
+            .iter()
+            .map(|limits| {
+                let quota = limits.quota;
+                let requests = quota.requests.unwrap();
+                assert_eq!((limits.provider.as_str(), quota.tokens), ("held", None));
+                assert_eq!((requests.limit, quota.most_in_flight), (60, Some(7)));
+                let model = limits.model.as_deref().unwrap();
+                (model, requests.remaining, quota.in_flight)
+            })
+            .collect();
+        assert_eq!(of_models, [("a", 58, 2), ("b", 59, 1)]);
+
+        (0..3).for_each(|_| go.send(()).unwrap());
+        worker.stop().unwrap();
+        assert_eq!(told.calls_in_flight(), 0);
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(told.all()[0].quota.requests.unwrap().remaining, 59);
+    }
+
+    /// Rejects the key until the test accepts it.
+    struct Rejects(Receiver<bool>, Sender<()>);
+
+    impl LlmClient for Rejects {
+        fn complete(&self, _: &Request, _: &Context) -> Result<Response, Error> {
+            self.1.send(()).unwrap();
+            if self.0.recv().unwrap() {
+                Ok(Response::new("rejects", "yes"))
+            } else {
+                Err(Error::new(ErrorKind::Auth, "wrong key"))
+            }
+        }
+
+        fn quota(&self, _: &Request) -> QuotaKey {
+            QuotaKey::new(&["rejects"])
+        }
+
+        fn provider(&self) -> &str {
+            "rejects"
+        }
+    }
+
+    #[test]
+    fn one_waiting_job_at_a_time_tries_a_rejected_key_again() {
+        const PATIENCE: Duration = Duration::from_secs(30);
+        const JOBS: usize = 40;
+        let clock = Arc::new(ManualClock::new());
+        let queue = JobQueue::in_memory().unwrap().clock(clock.clone());
+        let (answer, answers) = bounded::<bool>(100);
+        let (began, has_begun) = bounded::<()>(100);
+        let (other, others) = bounded::<()>(100);
+        let limits = Limits::default().in_flight(3);
+        let route = Route::limited(Rejects(answers, began), limits).clock(clock.clone());
+        let worker = Worker::new(&queue)
+            .completions(route)
+            .on_error(ErrorPolicy::ContinueOnError)
+            .handle(
+                "other",
+                Handler::new(move |_, _| {
+                    other.send(()).unwrap();
+                    Ok("done")
+                }),
+            )
+            .start()
+            .unwrap();
+        let process = ProcessId::new();
+        let jobs = (0..JOBS).map(|n| Job::from(&Request::new(format!("prompt {n}"))));
+        queue.enqueue(process, jobs.collect::<Vec<_>>()).unwrap();
+        let begins = |calls: usize| {
+            // The worker looks for more jobs, and finds only these calls and this job.
+            queue
+                .enqueue(ProcessId::new(), [Job::new("other", &1).unwrap()])
+                .unwrap();
+            for _ in 0..calls {
+                has_begun.recv_timeout(PATIENCE).unwrap();
+            }
+            others.recv_timeout(PATIENCE).unwrap();
+            assert!(has_begun.try_recv().is_err(), "further calls");
+        };
+        let counts = || queue.process(process).unwrap().unwrap().counts;
+        let wait_for = |ready: &dyn Fn() -> bool| {
+            let until = Instant::now() + PATIENCE;
+            while !ready() {
+                assert!(Instant::now() < until, "{:?}", counts());
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        };
+        let is_back = || counts().pending == JOBS as u64;
+        begins(3);
+        (0..3).for_each(|_| answer.send(false).unwrap());
+        wait_for(&is_back);
+        begins(0);
+        for _ in 0..3 {
+            clock.advance(Duration::from_secs(10));
+            begins(1);
+            answer.send(false).unwrap();
+            wait_for(&is_back);
+            begins(0);
+        }
+        clock.advance(Duration::from_secs(10));
+        begins(1);
+        (0..JOBS).for_each(|_| answer.send(true).unwrap());
+        wait_for(&|| counts().completed == JOBS as u64);
+        worker.stop().unwrap();
+    }
+}

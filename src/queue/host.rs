@@ -6,11 +6,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::base::{Clock, Error, ErrorKind, JobId, ProcessId, SystemClock};
+use crate::base::{Clock, Day, Error, ErrorKind, JobId, ProcessId, SystemClock, Usd};
+use crate::money::budget::Budget;
 
 use super::batch::BatchInfo;
 use super::info::ProcessInfo;
-use super::job::{Job, JobState, ProcessState, QueueTotals};
+use super::job::{DaySpent, Job, JobState, ProcessState, QueueTotals};
 use super::prompt_job::embed_files;
 use super::store::sqlite::SqliteOptions;
 use super::store::{HealthFinding, JobSummary, Part, Store};
@@ -495,5 +496,42 @@ impl JobQueue {
     /// When the checks cannot run.
     pub fn check(&self) -> Result<Vec<HealthFinding>, Error> {
         self.store.check()
+    }
+
+    /// Sets the limit of a process. The first limit counts what the process has spent before. If the budget was
+    /// used up, its jobs can start again. Calls that are in flight when a process gets its first limit count when they end.
+    /// To create a process with a budget, use [`ProcessInfo::budget`](crate::queue::ProcessInfo::budget).
+    ///
+    /// [`ProcessState::budget`](crate::queue::ProcessState::budget) has the limit and what is used.
+    ///
+    /// # Errors
+    /// If the process does not exist, is a child of another one, or has calls of unknown cost; or if the queue cannot be
+    /// written.
+    pub fn set_budget(&self, process: ProcessId, limit: Usd) -> Result<(), Error> {
+        self.store.set_budget(process, limit, self.clock.wall())
+    }
+
+    /// Has a budget take over what the queue has counted for this process. If the process had used an amount `before`, the
+    /// budget adds the difference to what other calls have spent.
+    pub(crate) fn note_spent(
+        &self,
+        process: ProcessId,
+        budget: &Budget,
+        before: Option<Usd>,
+    ) -> Result<(), Error> {
+        let process = self.process(process)?;
+        let Some(known) = process.and_then(|process| process.budget) else {
+            return Ok(());
+        };
+        budget.replace(known.used, before, known.needed)
+    }
+
+    /// What was spent from this day on, by day and model, in order; `None`: ever. The store adds the cost of a call in the
+    /// transaction that records its end.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn spent_since(&self, day: Option<Day>) -> Result<Vec<DaySpent>, Error> {
+        self.store.spent_since(day)
     }
 }

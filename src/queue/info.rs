@@ -43,10 +43,6 @@ pub struct ProcessInfo {
     #[setters(into)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub collector: Option<String>,
-    /// Who owns the process at a server: the name of the token that created it, at most 64 bytes. The first jobs fix it.
-    #[setters(into)]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub owner: Option<String>,
     /// What its jobs may cost together. Only the first jobs set it; [`ProcessState::budget`](super::ProcessState::budget)
     /// has the budget of a stored process.
     #[serde(skip)]

@@ -5,13 +5,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::base::brief::{Bytes, Many, Name};
-use crate::base::{Error, ErrorKind, JobId, ProcessId, Timestamp, Usd};
+use crate::base::{Day, Error, ErrorKind, JobId, ProcessId, Timestamp, Usd};
 use crate::llm::outcome_builder::OutcomeBuilder;
 
 use super::budget::ProcessBudget;
 use super::info::ProcessInfo;
-
-pub use super::job_status::JobStatus;
 
 /// The kind of prompts.
 pub const COMPLETION_KIND: &str = "completion";
@@ -474,4 +472,66 @@ impl JobResult {
             )
         })
     }
+}
+
+// The states of a job.
+
+/// The state of a job.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    strum::IntoStaticStr,
+)]
+#[strum(serialize_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum JobStatus {
+    /// The job waits for a worker, for its due time, or until its process is sealed.
+    Pending,
+    /// A worker processes it.
+    InProgress,
+    /// It has its result.
+    Completed,
+    /// The job failed permanently.
+    Failed,
+    /// The job was cancelled before it ended.
+    Cancelled,
+}
+
+impl JobStatus {
+    /// True if the state is final, except for a requeue.
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Completed | Self::Failed | Self::Cancelled)
+    }
+
+    /// The name used in JSON.
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
+}
+
+// What was spent on calls.
+
+/// What was spent on a model on a day. It stays in the queue when the jobs and their results are gone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct DaySpent {
+    /// The day (UTC) on which the ends of the calls were recorded.
+    pub day: Day,
+    /// The model, as named by the replies, or by the requests if the replies name none; empty if it is unknown.
+    pub model: String,
+    /// Calls that were billed, failed ones included. Each request in a batch counts.
+    pub calls: u64,
+    /// Input and output tokens.
+    pub tokens: u64,
+    /// The cost of the calls whose cost is known.
+    pub cost_usd: Usd,
 }

@@ -71,7 +71,7 @@ mod tests {
     use crate::base::id::ProcessId;
     use crate::observe::progress::ProgressNotifier as _;
     use crate::queue::job::{Job, ProcessState};
-    use crate::queue::tracker::ProcessTracker;
+    use crate::queue::progress_reporter::ProcessTracker;
 
     /// Labels whose number of values grows neither with processes nor with jobs.
     const LABELS: [&str; 9] = [

@@ -49,34 +49,23 @@ mod history;
 pub(crate) mod host;
 pub(crate) mod info;
 pub(crate) mod job;
-pub(crate) mod job_kinds;
-mod job_status;
-mod kind;
+pub(crate) mod kind;
 mod kinds;
-mod live;
+pub(crate) mod live;
 mod maintenance;
 #[cfg(feature = "metrics")]
 mod metrics;
-pub(crate) mod model_call;
-mod process_budget;
-mod progress_reporter;
+pub(crate) mod progress_reporter;
 mod prompt_job;
 pub(crate) mod prompts;
-mod registration;
 pub(crate) mod scale;
-mod set_back;
-pub(crate) mod settings;
 #[cfg(test)]
 mod simulation;
-pub(crate) mod spent;
 pub(crate) mod store;
 #[cfg(test)]
 mod store_use_tests;
-mod task;
-pub(crate) mod tracker;
 mod work;
 pub(crate) mod worker;
-mod worker_limits;
 pub(crate) mod worker_run;
 
 #[cfg(feature = "redis")]
@@ -84,22 +73,20 @@ pub use crate::hub::{RedisHub, RedisOptions};
 pub use budget::ProcessBudget;
 pub use children::Children;
 pub use consume::{ConsumeError, ProcessResults};
+pub use controls::WorkerLimits;
 pub use find::{JobFilter, JobPage};
 pub use host::EnqueueError;
 pub use info::{ParentJob, ProcessInfo};
 pub use job::{
-    AttemptError, COMPLETION_KIND, DIRECT_COMPLETION_KIND, EMBEDDING_KIND, JobCounts, JobResult,
-    JobState, JobStatus, PRIORITIES, ProcessState, QueueTotals, Spent,
+    AttemptError, COMPLETION_KIND, DIRECT_COMPLETION_KIND, DaySpent, EMBEDDING_KIND, JobCounts,
+    JobResult, JobState, JobStatus, PRIORITIES, ProcessState, QueueTotals, Spent,
 };
-pub use job_kinds::JobKinds;
-pub use model_call::ModelCall;
+pub use kind::{JobKinds, ModelCall};
+pub use live::WorkerSettings;
+pub use progress_reporter::ProcessTracker;
 pub use scale::WorkerScale;
-pub use settings::WorkerSettings;
-pub use spent::DaySpent;
 #[cfg(feature = "mysql")]
 pub use store::mysql::MysqlOptions;
 pub use store::sqlite::{Durability, SqliteOptions};
 pub use store::{DeliveredResult, HealthFinding, JobLane, JobReceipt, JobSummary, Severity, Store};
-pub use tracker::ProcessTracker;
-pub use worker_limits::WorkerLimits;
 pub use worker_run::WorkerReport;

@@ -18,9 +18,9 @@ use super::budgets::Budgets;
 use super::handler::RunningJob;
 use super::history::History;
 use super::job::Spent;
+use super::kind::{Done, JobEnd, JobTask};
 pub(crate) use super::prompt_job::{kind, read};
 use super::store::ClaimedJob;
-use super::task::{Done, JobEnd, JobTask};
 
 /// The request in a job's payload.
 fn request(task: &JobTask, kind: RequestTask, ctx: &Context) -> Result<Request, Error> {

@@ -23,10 +23,9 @@ use super::handler::RunningJob;
 use super::history::Moment;
 use super::info::ParentJob;
 use super::job::ProcessState;
-use super::kind::Kind;
+use super::kind::{Done, JobEnd, JobTask, Kind};
 use super::prompts;
 use super::store::{ClaimOutcome, Settlement, Store};
-use super::task::{Done, JobEnd, JobTask};
 
 type SettledPack = Settled<Pack<JobTask>, Done>;
 

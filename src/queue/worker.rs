@@ -19,16 +19,17 @@ use crate::observe::progress::ProgressNotifier;
 use super::backlog::Scope;
 use super::batch::BatchControl;
 use super::budgets::Budgets;
-use super::controls::{Controls, FixedOptions, Follower, MOST_SLOTS};
+use super::controls::Controls;
+use super::controls::FixedOptions;
+use super::controls::Follower;
+use super::controls::MOST_SLOTS;
+use super::controls::WorkerLimits;
 use super::handler::Handler;
 use super::host::JobQueue;
 use super::job::{COMPLETION_KIND, EMBEDDING_KIND};
-use super::job_kinds::JobKinds;
-use super::kind::Kind;
+use super::kind::{JobKinds, Kind, ModelCall};
 use super::kinds::Kinds;
-use super::model_call::ModelCall;
-use super::settings::WorkerSettings;
-use super::worker_limits::WorkerLimits;
+use super::live::WorkerSettings;
 use super::worker_run::{PreparedRun, WorkerReport};
 
 /// Processes the jobs of a [`JobQueue`].
@@ -396,16 +397,6 @@ impl RunningWorker {
     pub fn set_completions(&self, route: impl Into<Route<'static>>) {
         let controls = &self.controls;
         controls.change(|setup| controls.set_completions(setup, route.into()));
-    }
-
-    /// Submits new prompts to this Batch API; `None` for individual calls. Existing batches are not affected.
-    pub fn set_batches(&self, client: Option<Arc<dyn BatchClient>>) {
-        self.controls.change(|setup| setup.batches = client);
-    }
-
-    /// Leaves jobs of a kind to other workers from now on. Running jobs finish.
-    pub fn forget(&self, kind: &str) {
-        self.controls.change(|setup| setup.remove_kind(kind));
     }
 
     fn join_thread(

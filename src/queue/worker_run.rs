@@ -23,12 +23,11 @@ use super::batch::{
     BatchContext, ItemSettler, Poller, PollerOptions, Spool, Transfers, is_cut_off,
 };
 use super::controls::{Controls, FixedOptions, MOST_SLOTS};
+use super::kind::JobTask;
 use super::maintenance;
+use super::maintenance::ClockWatch;
 use super::progress_reporter::{ProgressReporter, Snapshot};
-use super::registration::Registration;
-use super::set_back::ClockWatch;
-use super::store::{Store, WorkSignal};
-use super::task::JobTask;
+use super::store::{Store, WorkSignal, WorkerId};
 use super::work::{self, StoreWork};
 
 /// Interval of checks for changed settings, and for a changed clock before a deadline.
@@ -428,6 +427,37 @@ fn snapshot(dispatcher: &Dispatcher<StoreWork>, controls: &Controls, now: Time) 
     }
 }
 
+// A registered worker of a store.
+
+/// Unregisters the worker when dropped, also after a panic. Otherwise its jobs and batches would stay its own until its
+/// OS process ends.
+pub(crate) struct Registration {
+    pub store: Arc<Store>,
+    pub clock: Arc<dyn Clock>,
+    pub worker: WorkerId,
+}
+
+impl Registration {
+    /// Registers a worker. Jobs of crashed workers are taken over first, because they come before newer ones.
+    pub(crate) fn new(store: Arc<Store>, clock: Arc<dyn Clock>) -> Result<Self, Error> {
+        store.reclaim(clock.wall())?;
+        let worker = store.register_worker()?;
+        Ok(Self {
+            store,
+            clock,
+            worker,
+        })
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        if let Err(error) = self.store.unregister_worker(self.worker, self.clock.wall()) {
+            log::warn!("the worker's jobs and batches return to the queue later: {error}");
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
@@ -440,7 +470,7 @@ mod tests {
     use crate::llm::route::Route;
     use crate::queue::host::JobQueue;
     use crate::queue::job::Job;
-    use crate::queue::settings::WorkerSettings;
+    use crate::queue::live::WorkerSettings;
     use crate::queue::store::sqlite::SqliteOptions;
     use crate::queue::worker::Worker;
 
@@ -466,23 +496,12 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_waits_for_a_queue_that_cannot_be_written() {
+    fn a_worker_does_not_begin_while_its_queue_cannot_be_written() {
         let store = Arc::new(Store::in_memory(SqliteOptions::default()).unwrap());
-        let queue = JobQueue::on(store.clone());
-        let tries = AtomicU64::new(0);
-        let full = move || {
-            let error = Error::new(ErrorKind::Transient, "the disk is full").with_storage();
-            (tries.fetch_add(1, Ordering::SeqCst) == 0).then_some(error)
-        };
-        *store.unwritable.lock() = Some(Box::new(full));
-        let worker = Worker::new(&queue).until_empty(true).start().unwrap();
-        assert!(worker.join().unwrap().stop.is_none());
-
         let full = || Some(Error::new(ErrorKind::Transient, "full").with_storage());
         *store.unwritable.lock() = Some(Box::new(full));
-        let worker = Worker::new(&queue).start().unwrap();
-        let report = worker.stop().unwrap();
-        assert!(matches!(report.stop, Some(StopReason::Cancelled)));
+        let refused = Worker::new(&JobQueue::on(store)).start().err();
+        assert!(refused.is_some_and(|error| error.is_storage()));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::base::{Context, Error, ErrorKind, JobId, ProcessId, WarnOnce};
 use crate::bulk::checkpoint::Checkpoint;
 use crate::engine::dispatch::{ErrorPolicy, StopReason};
 use crate::money::budget::Budget;
-use crate::observe::progress::ProgressNotifier;
+use crate::observe::progress::{Phase, Progress, ProgressNotifier};
 use crate::queue::budget::ProcessBudget;
 use crate::queue::host::{EnqueueError, JobQueue};
 use crate::queue::job::{Job, ProcessState};
@@ -20,7 +20,6 @@ use crate::queue::worker_run::WorkerReport;
 use super::attach::{self, Attached};
 use super::record::Record;
 use super::trouble::{Trouble, waiting};
-use super::watch::Watch;
 
 /// How often it is looked for results that another worker has brought, and for what it left.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
@@ -290,4 +289,48 @@ fn add(sum: &mut WorkerReport, report: &WorkerReport) {
     sum.rate_limited += report.rate_limited;
     sum.possibly_paid_twice += report.possibly_paid_twice;
     sum.unsaved.extend_from_slice(&report.unsaved);
+}
+
+// The progress of a run, from the progress of its process.
+
+/// Passes on where the run stands, made of where its process stands.
+pub(super) struct Watch {
+    pub process: ProcessId,
+    /// Items that will have their outcome at the end.
+    pub goal: u64,
+    /// Failures of the process in earlier runs.
+    pub failed: u64,
+    pub notifier: Option<Arc<dyn ProgressNotifier>>,
+    pub wake: Sender<()>,
+}
+
+impl ProgressNotifier for Watch {
+    fn on_progress(&self, progress: &Progress) {
+        if progress.process_id != Some(self.process) {
+            return;
+        }
+        let _ = self.wake.try_send(());
+        let Some(notifier) = &self.notifier else {
+            return;
+        };
+        let ended = progress.completed + progress.failed + progress.cancelled;
+        let left = progress
+            .total
+            .map_or(0, |total| total.saturating_sub(ended));
+        let settled = self.goal.saturating_sub(left);
+        let failed = progress.failed.saturating_sub(self.failed).min(settled);
+        notifier.on_progress(&Progress {
+            // The run has not ended before its output is whole.
+            phase: match progress.phase {
+                Phase::Finished | Phase::Deleted => Phase::Running,
+                phase => phase,
+            },
+            total: Some(self.goal),
+            percent: (self.goal > 0).then(|| settled as f64 * 100.0 / self.goal as f64),
+            completed: settled - failed,
+            failed,
+            cancelled: 0,
+            ..progress.clone()
+        });
+    }
 }

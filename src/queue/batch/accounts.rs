@@ -2,16 +2,12 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::base::{Error, ErrorKind, Time};
 use crate::llm::batch::{BatchAccount, BatchClient};
 
-use super::control::BatchControl;
+use super::context::BatchControl;
 use super::machine::{Facts, is_cut_off};
-
-/// A server that is being started is up after this time, as for calls.
-const NEVER_REACHED: Duration = Duration::from_secs(8);
 
 /// The accounts of a worker's batches.
 #[derive(Default)]
@@ -22,8 +18,6 @@ pub(super) struct Accounts {
     holds: HashMap<BatchAccount, (Time, String)>,
     /// Accounts whose server has replied, with any status.
     reached: HashSet<BatchAccount>,
-    /// Accounts whose server never replied: since when, and the last error.
-    unreached: HashMap<BatchAccount, (Time, Error)>,
 }
 
 /// A pause of an account whose failure affects all its batches.
@@ -102,27 +96,16 @@ impl Accounts {
         held.next().map(|(_, why)| &**why)
     }
 
-    /// Records the outcome of a call, for [`never_reached`](Self::never_reached).
-    pub(super) fn note_call(&mut self, account: &BatchAccount, error: Option<&Error>, now: Time) {
-        match error {
-            Some(error) if error.kind() == ErrorKind::Cancelled => {}
-            Some(error) if is_cut_off(error) => {
-                if !self.reached.contains(account) {
-                    let unreached = self.unreached.entry(account.clone());
-                    unreached.or_insert((now, error.clone())).1 = error.clone();
-                }
-            }
-            _ => {
-                self.unreached.remove(account);
-                self.reached.insert(account.clone());
-            }
+    /// Records the outcome of a call, for [`is_reached`](Self::is_reached).
+    pub(super) fn note_call(&mut self, account: &BatchAccount, error: Option<&Error>) {
+        if error.is_none_or(|error| error.kind() != ErrorKind::Cancelled && !is_cut_off(error)) {
+            self.reached.insert(account.clone());
         }
     }
 
-    /// Accounts whose server was never reached, with the last error and how long to wait for it.
-    pub(super) fn never_reached(&self) -> impl Iterator<Item = (&BatchAccount, &Error, Time)> {
-        let all = self.unreached.iter();
-        all.map(|(account, (since, error))| (account, error, since.after(NEVER_REACHED)))
+    /// Whether the server of an account has ever replied.
+    pub(super) fn is_reached(&self, account: &BatchAccount) -> bool {
+        self.reached.contains(account)
     }
 
     /// Ends the pause of an account.

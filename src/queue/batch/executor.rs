@@ -272,13 +272,10 @@ impl Poller<'_> {
             return false;
         };
         let account = &about.account;
-        let now = self.clock.now();
         match &event {
-            Event::Submitted(answer) => {
-                self.accounts.note_call(account, answer.as_ref().err(), now)
-            }
-            Event::Status(answer) => self.accounts.note_call(account, answer.as_ref().err(), now),
-            Event::Listed(answer) => self.accounts.note_call(account, answer.as_ref().err(), now),
+            Event::Submitted(answer) => self.accounts.note_call(account, answer.as_ref().err()),
+            Event::Status(answer) => self.accounts.note_call(account, answer.as_ref().err()),
+            Event::Listed(answer) => self.accounts.note_call(account, answer.as_ref().err()),
             _ => {}
         }
         let effects = apply(&mut open.record, event, &facts);
@@ -316,6 +313,7 @@ impl Poller<'_> {
             jitter: self.jitter.share(),
             is_ending: self.options.ctx.is_cancelled(),
             others_there: others.next().is_some(),
+            is_reached: self.accounts.is_reached(&open.record.account),
             refusals: self.refusals.get(&key).copied().unwrap_or_default(),
         };
         Some((open.record.state.clone(), facts))
@@ -433,29 +431,6 @@ impl Poller<'_> {
         if self.options.on_error == ErrorPolicy::StopOnCriticalError {
             *self.options.context.overview.critical.lock() = Some(error.clone());
             (self.options.wake)();
-        }
-    }
-
-    /// Ends a worker with that error policy if a batch cannot be submitted because no server was ever reached.
-    pub(super) fn stop_unreached(&self) {
-        let now = self.clock.now();
-        for (account, error, until) in self.accounts.never_reached() {
-            let own = self
-                .batches
-                .values()
-                .filter(|open| open.record.account == *account);
-            let (mut any_busy, mut any_unsent) = (false, false);
-            for open in own {
-                any_busy |= open.busy;
-                any_unsent |= open.record.is_unsent();
-            }
-            if until <= now && any_unsent && !any_busy {
-                let why = format!(
-                    "{}; no server has been reached there: check the address and its port, and whether the server runs",
-                    error.message()
-                );
-                self.report_critical(&error.clone().reworded(why));
-            }
         }
     }
 

@@ -6,16 +6,13 @@
 //! jobs.
 
 mod accounts;
-mod budget;
 mod collect;
 mod context;
-mod control;
 mod discovery;
 mod executor;
 mod form_batches;
 mod info;
 mod machine;
-mod overview;
 mod poller;
 mod settings;
 mod settle_items;
@@ -23,14 +20,11 @@ mod spool;
 #[cfg(test)]
 mod tests;
 mod transfer;
-mod unsent;
 mod write_input;
 
-pub(crate) use context::BatchContext;
-pub(crate) use control::BatchControl;
+pub(crate) use context::{BatchContext, BatchControl, BatchOverview};
 pub use info::{BatchInfo, UncollectedResults};
 pub(crate) use machine::is_cut_off;
-pub(crate) use overview::BatchOverview;
 pub(crate) use poller::{Poller, PollerOptions};
 pub use settings::BatchSettings;
 pub(crate) use settle_items::ItemSettler;

@@ -15,10 +15,8 @@ use crate::queue::kinds::Kinds;
 use crate::queue::store::{BatchNo, JobLane, StoredBatch};
 
 use super::accounts::Accounts;
-use super::context::BatchContext;
-use super::control::BatchControl;
+use super::context::{BatchContext, BatchControl, Counts};
 use super::machine::{Event, Record, Refusals};
-use super::overview::Counts;
 use super::transfer::Transfers;
 
 /// Minimum time between two scans of the store.
@@ -181,7 +179,6 @@ impl<'a> Poller<'a> {
         }
         self.scan_store();
         self.take_steps();
-        self.stop_unreached();
         self.report();
     }
 
@@ -226,10 +223,7 @@ impl<'a> Poller<'a> {
             self.scanned_at
                 .map_or(Time::ZERO, |at| at.after(BETWEEN_SCANS))
         });
-        let now = self.clock.now();
-        let patience = self.accounts.never_reached().map(|(_, _, until)| until);
-        let patience = patience.filter(|until| *until > now);
-        due.chain(self.scan_at).chain(look).chain(patience).min()
+        due.chain(self.scan_at).chain(look).min()
     }
 
     /// Batches whose next step is due by then.

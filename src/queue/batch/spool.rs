@@ -5,8 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
-use crate::base::private;
-use crate::base::{Error, ErrorKind};
+use crate::base::{Error, ErrorKind, private};
 use crate::llm::batch::BatchInput;
 
 /// The folder of these files.

@@ -13,12 +13,12 @@ use crate::llm::request::Request;
 use crate::llm::response::Response;
 use crate::llm::route::Route;
 use crate::queue::backlog::{Scope, StoreBacklog};
+use crate::queue::kind::JobTask;
 use crate::queue::kinds::Kinds;
-use crate::queue::settings::WorkerSettings;
+use crate::queue::live::WorkerSettings;
 use crate::queue::simulation::scene::{answer, dispatcher};
 use crate::queue::store::Store;
 use crate::queue::store::mysql::wire::{Gets, Wire};
-use crate::queue::task::JobTask;
 use crate::queue::work::StoreWork;
 use crate::testing::ManualClock;
 
@@ -261,7 +261,7 @@ impl Machine {
 }
 
 impl Flight {
-    fn end(self) -> EndedCall<Pack<JobTask>, crate::queue::task::Done> {
+    fn end(self) -> EndedCall<Pack<JobTask>, crate::queue::kind::Done> {
         let (result, hints) = self.result.unwrap();
         EndedCall {
             call: self.call,

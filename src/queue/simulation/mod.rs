@@ -4,19 +4,19 @@
 //! `SIMULATION_SEED=n cargo test queue::simulation` replays one schedule. `SIMULATION_SEEDS=n` runs n / 250 schedules,
 //! because each one opens a database several times.
 
-pub(crate) mod scene;
-
 use std::sync::Arc;
 use std::time::Duration;
+
+use scene::{GATHER, LOCKED, Open, Scene, prompt};
 
 use crate::base::seeds::{each_seed, seeds};
 use crate::base::{Clock, ErrorKind, JobId, ProcessId, Time, Usd};
 
 use super::job::JobStatus;
-use super::store::Store;
 use super::store::sqlite::SqliteOptions;
-use super::store::{MAX_CRASHES, Severity};
-use scene::{GATHER, LOCKED, Open, Scene, prompt};
+use super::store::{MAX_CRASHES, Severity, Store};
+
+pub(crate) mod scene;
 
 impl Scene {
     fn run(mut self) {

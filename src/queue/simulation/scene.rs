@@ -17,19 +17,18 @@ use crate::llm::client::LlmClient;
 use crate::llm::request::Request;
 use crate::llm::response::Response;
 use crate::llm::route::Route;
-use crate::testing::ManualClock;
-
 use crate::queue::backlog::{Scope, StoreBacklog};
 use crate::queue::budgets::Budgets;
 use crate::queue::children::Children;
-use crate::queue::handler::{Handler, RunningJob};
+use crate::queue::handler::Handler;
+use crate::queue::handler::RunningJob;
 use crate::queue::job::{Job, ProcessState, Spent};
-use crate::queue::kind::Kind;
+use crate::queue::kind::{Done, JobEnd, JobTask, Kind};
 use crate::queue::kinds::Kinds;
-use crate::queue::settings::WorkerSettings;
+use crate::queue::live::WorkerSettings;
 use crate::queue::store::Store;
-use crate::queue::task::{Done, JobEnd, JobTask};
 use crate::queue::work::{self, StoreWork};
+use crate::testing::ManualClock;
 
 /// Never called: answers come from the schedule.
 struct NamedClient(u8);

@@ -27,8 +27,6 @@ pub(super) struct Insert {
     pub info: Option<String>,
     /// The job that waits for these jobs.
     pub parent: Option<JobId>,
-    /// The owner of the process, if these jobs create it.
-    pub owner: Option<String>,
     /// The budget of the process, if these jobs create it.
     pub budget: Option<ProcessBudget>,
     pub jobs: Vec<Job>,

@@ -4,7 +4,6 @@
 //! it returns `Ok`, its change survives a crash of the OS process. The statements are written once, in [`sql`]; what
 //! differs between the two databases is in their folders.
 
-mod batch;
 mod claims;
 mod counters;
 mod group_commit;
@@ -27,9 +26,9 @@ use parking_lot::Mutex;
 use crate::base::{Clock, Error, JobId, Timestamp};
 
 pub use super::job::JobReceipt;
-pub use batch::JobSummary;
-pub(crate) use batch::{BatchFill, BatchNo, StoredBatch, WaitingJobs};
+pub use claims::JobSummary;
 pub(crate) use claims::Workers;
+pub(crate) use claims::{BatchFill, BatchNo, StoredBatch, WaitingJobs};
 pub use claims::{
     ClaimOutcome, ClaimReply, ClaimRequest, ClaimedJob, JobBudget, JobLane, Settlement, WorkerId,
 };
@@ -302,7 +301,7 @@ impl Store {
         match &self.db {
             Db::Sqlite(db) => {
                 db.copy_log()?;
-                Ok(chores::resume(self, now)? || db.tidy(now)?)
+                Ok(chores::resume(self, now)? || db.tidy()?)
             }
             #[cfg(feature = "mysql")]
             Db::Mysql(db) => Ok(chores::resume(self, now)? || self.await_silent(db, now)?),

@@ -79,10 +79,10 @@ pub(super) fn small(number: i64) -> u8 {
 
 pub(super) const PROCESS_COLUMNS: &str = "id, sealed, cancelled, total, pending, in_progress, at_provider, \
      completed, failed, cancelled_jobs, consumed, input_tokens, output_tokens, cost_picos, unpriced, \
-     created_at, changed_at, info, owner, budget_limit, budget_used, budget_held, budget_needed, closed";
+     created_at, changed_at, info, budget_limit, budget_used, budget_held, budget_needed, closed";
 
 /// Index of the first column in [`PROCESS_COLUMNS`] that [`process_budget`] reads.
-const BUDGET_COLUMNS: usize = 19;
+const BUDGET_COLUMNS: usize = 18;
 
 pub(super) fn process(row: &mut Row) -> Result<ProcessState, Fault> {
     let process_id = id_of(&row.at::<Vec<u8>>(0)?)?;
@@ -107,10 +107,9 @@ pub(super) fn process(row: &mut Row) -> Result<ProcessState, Fault> {
     let cost = Usd::from_picos(number(13)?);
     let info: Option<String> = row.at(17)?;
     // An unreadable description must not hide the process.
-    let mut info: ProcessInfo = info
+    let info: ProcessInfo = info
         .and_then(|text| serde_json::from_str(&text).ok())
         .unwrap_or_default();
-    info.owner = row.at(18)?;
     Ok(ProcessState {
         process_id,
         sealed,

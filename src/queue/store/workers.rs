@@ -15,7 +15,7 @@ use super::counters::CounterChanges;
 #[cfg(feature = "mysql")]
 use super::mysql;
 use super::rows::{CANCELLED, FAILED, IN_PROGRESS, PENDING, process_of, small};
-use super::sql::standing::lock;
+use super::sql::lineage::lock;
 #[cfg(feature = "mysql")]
 use super::sql::statements::Dialect;
 use super::sql::statements::{Fault, RESULTS, Statements, by, error_text};

@@ -6,9 +6,7 @@ use log::Level;
 
 use crate::base::{Error, ErrorKind};
 
-use super::effect::{Effect, Effects};
-use super::event::{Event, Facts, ItemsSettled};
-use super::next::{Step, next};
+use super::event::{Effect, Effects, Event, Facts, ItemsSettled, Step, next};
 use super::record::Record;
 use super::state::{Fence, Input, Sending, State, Unknown};
 
@@ -219,6 +217,17 @@ impl Change<'_> {
         {
             self.add(Effect::ReportCritical(error.clone()));
         }
+        if failures >= UNREACHED
+            && is_cut_off(error)
+            && !self.facts.is_reached
+            && self.record.is_unsent()
+        {
+            let why = format!(
+                "{}; no server has been reached there: check the address and its port, and whether the server runs",
+                error.message()
+            );
+            self.add(Effect::ReportCritical(error.clone().reworded(why)));
+        }
         let shared = matches!(error.kind(), ErrorKind::Auth | ErrorKind::Quota);
         if shared || is_cut_off(error) {
             self.add(Effect::PauseAccount(error.clone()));
@@ -226,6 +235,10 @@ impl Change<'_> {
         self.save();
     }
 }
+
+/// After this many attempts in vain, and without any reply before, the address is probably wrong, too. A server that is
+/// being started is up by then.
+const UNREACHED: u32 = 2;
 
 /// After this many web pages in a row, the address is probably wrong. Until then, the page may be one for maintenance.
 pub(super) const WEB_PAGES: u32 = 4;

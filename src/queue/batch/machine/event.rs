@@ -3,11 +3,14 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
+use log::Level;
+
 use crate::base::{Error, Timestamp};
 use crate::config::choices::OnUnknown;
-use crate::llm::batch::{BatchStage, BatchStatus, ListedBatches};
+use crate::llm::batch::{BatchStage, BatchStatus, ListedBatches, RequestName};
 
-use super::super::settings::BatchSettings;
+use super::super::settings::{BatchSettings, LISTINGS};
+use super::state::{Collecting, Fence, Input, Results, Sending, State, Unknown};
 
 /// What a decision needs to know apart from the batch itself.
 #[derive(Debug, Clone, Copy)]
@@ -30,6 +33,8 @@ pub(crate) struct Facts {
     pub is_ending: bool,
     /// Another batch of its account is at the provider.
     pub others_there: bool,
+    /// The server of its account has replied, with any status.
+    pub is_reached: bool,
     /// Refusals of similar batches in a row, without an accepted batch in between.
     pub refusals: Refusals,
 }
@@ -163,4 +168,159 @@ pub(crate) enum ItemsSettled {
     Jobs(u64),
     /// The requests that the provider named are not in the batch.
     NoSuchRequest(Error),
+}
+
+// What follows from an event apart from the record, as data. The code that executes it decides nothing.
+
+/// Effects in their order. Those after a failed close are skipped: the batch is unchanged, and its next step leads here
+/// again.
+#[derive(Debug, Default)]
+pub(crate) struct Effects {
+    pub list: Vec<Effect>,
+    /// The time of its next step has changed.
+    pub reschedules: bool,
+    /// The event is invalid in this state; nothing has changed.
+    pub refused: bool,
+}
+
+/// A thing to be done.
+#[derive(Debug)]
+pub(crate) enum Effect {
+    Log(Level, String),
+    /// Store the record.
+    Save,
+    /// Return its jobs to the queue: it is certain that nothing was billed for them.
+    GiveBack,
+    /// Return its remaining jobs to the queue, and delete its row.
+    Close,
+    /// Let the next two batches of its jobs have half of its size.
+    Divide,
+    /// Take this step at once.
+    Take(Step),
+    /// Settle jobs of it.
+    SettleItems(ItemEnds),
+    /// Cancel this superfluous batch. If that fails, it goes on.
+    CancelDuplicate(String),
+    /// Delete this input file at the provider. If that fails, the file stays.
+    DeleteFile(String),
+    /// Delete the local input.
+    DropInput,
+    /// Pause its account, because all its batches would fail in the same way.
+    PauseAccount(Error),
+    /// End the pause of its account.
+    ResumeAccount,
+    /// Report a failure that ends the worker if its error policy says so.
+    ReportCritical(Error),
+    /// Report that its account has no room now. This ends a worker that only submits.
+    ReportHeld(Error),
+    /// Form no batch of its account for a while, for this reason.
+    HoldAccount(Error),
+    /// The present number of alike refusals.
+    CountRefusals(Refusals),
+    /// A batch was accepted, so earlier refusals were because of their requests.
+    ForgetRefusals,
+    /// Count a request for results that did not return all of them.
+    CountVainFetch,
+    CountCreated,
+    CountPossiblyPaidTwice(u64),
+    /// Notify waiting threads of a change.
+    Wake,
+}
+
+/// Which jobs to settle, and how.
+#[derive(Debug)]
+pub(crate) enum ItemEnds {
+    /// All jobs.
+    All(Error),
+    /// The jobs of these requests.
+    Named(Vec<(RequestName, Error)>),
+    /// All jobs return to the queue, to be called one by one, because their batch was refused with this error.
+    Called(Error),
+}
+
+impl Effects {
+    pub(super) fn add(&mut self, effect: Effect) -> &mut Self {
+        self.list.push(effect);
+        self
+    }
+
+    pub(super) fn log(&mut self, level: Level, text: String) -> &mut Self {
+        self.add(Effect::Log(level, text))
+    }
+}
+
+// The next step of a batch.
+
+/// The next step of a batch.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Step {
+    /// Move jobs into it if necessary, and write their lines.
+    WriteInput,
+    /// Upload its input, which creates nothing.
+    Upload,
+    /// Create it.
+    Create,
+    /// Search for it in the provider's list.
+    ReadList(Input),
+    /// Delete this input file at the provider, so that the batch can no longer be created.
+    DeleteFile(String),
+    /// It does not exist: return its jobs.
+    GiveUp,
+    /// Cancel it at the provider.
+    Cancel(String),
+    /// Poll it.
+    AskStatus(String),
+    /// Fetch and store its results.
+    Collect(String, Results),
+}
+
+/// Decides the next step.
+pub(crate) fn next(state: &State, facts: &Facts) -> Step {
+    match state {
+        State::Forming(_) if facts.is_stopped || facts.is_elsewhere => Step::GiveUp,
+        State::Forming(_) => Step::WriteInput,
+        State::Sending(sending) => send(sending, facts),
+        State::Unknown(unknown) => search(unknown, facts),
+        // A batch that may belong to another program is not cancelled.
+        State::Running(remote)
+            if facts.is_stopped && remote.presumed.is_none() && !remote.cancel_asked =>
+        {
+            Step::Cancel(remote.id.clone())
+        }
+        State::Running(remote) => Step::AskStatus(remote.id.clone()),
+        State::Collecting(Collecting { remote, results }) => {
+            Step::Collect(remote.id.clone(), results.clone())
+        }
+    }
+}
+
+fn send(sending: &Sending, facts: &Facts) -> Step {
+    let (creates, is_local) = (
+        sending.creates(facts.uploads),
+        sending.input == Input::Local,
+    );
+    match creates {
+        // It may exist: the outcome of its creation is unknown.
+        true if sending.sent => Step::ReadList(sending.input.clone()),
+        _ if facts.is_stopped => Step::GiveUp,
+        _ if facts.is_elsewhere && is_local && !sending.sent => Step::GiveUp,
+        _ if is_local && !facts.has_input => Step::WriteInput,
+        true => Step::Create,
+        false => Step::Upload,
+    }
+}
+
+/// A delayed list shows it later. A batch that did not appear in all that time is sent again only after the file that
+/// a delayed creation needs is deleted, and the list was read again.
+fn search(unknown: &Unknown, facts: &Facts) -> Step {
+    let read = || Step::ReadList(unknown.input.clone());
+    if unknown.listings < LISTINGS || facts.policy() == OnUnknown::Hold {
+        return read();
+    }
+    let file = unknown.input.file().filter(|_| facts.uploads);
+    match (unknown.fence, file) {
+        (Fence::Open { .. }, Some(file)) => Step::DeleteFile(file.to_owned()),
+        (Fence::Closed { confirmed: false }, Some(_)) => read(),
+        (Fence::Closed { confirmed: true }, Some(_)) | (_, None) => Step::GiveUp,
+    }
 }

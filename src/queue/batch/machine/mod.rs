@@ -6,12 +6,9 @@
 //! steps and effects decides nothing.
 
 mod apply;
-mod effect;
 mod event;
-mod next;
 mod reconcile;
 mod record;
-mod results;
 mod state;
 mod status;
 mod submit;
@@ -20,8 +17,8 @@ mod tests;
 
 pub(super) use apply::apply;
 pub(crate) use apply::is_cut_off;
-pub(super) use effect::{Effect, ItemEnds};
 pub(super) use event::{Collected, Event, Facts, ItemsSettled, Refusals, Written};
-pub(super) use next::{Step, next};
+pub(super) use event::{Effect, ItemEnds};
+pub(super) use event::{Step, next};
 pub(super) use record::{Record, key, new_label, number};
 pub(super) use state::{Input, Results, State};

@@ -10,7 +10,7 @@ use crate::llm::batch::ListedBatches;
 
 use super::super::settings::LISTINGS;
 use super::apply::Change;
-use super::effect::Effect;
+use super::event::Effect;
 use super::state::{Fence, State, Unknown};
 
 /// After this many refusals to delete an input file, the file stays.

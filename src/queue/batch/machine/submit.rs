@@ -8,8 +8,7 @@ use crate::base::{Error, ErrorKind};
 use crate::llm::batch::{BatchRefusal, BatchStage, RequestName, is_unknown};
 
 use super::apply::{Change, WEB_PAGES, is_web_page};
-use super::effect::{Effect, ItemEnds};
-use super::event::Written;
+use super::event::{Effect, ItemEnds, Written};
 use super::state::{Forming, Input, Remote, Sending, State, Unknown};
 
 /// How often an input file that disappeared before the creation is uploaded again.

@@ -12,7 +12,7 @@ use crate::llm::batch::{
     BatchState, BatchStatus, RequestName,
 };
 
-use super::super::overview::Counts;
+use super::super::context::Counts;
 use super::fake_provider::{FakeClient, seconds};
 use super::harness::{Harness, ScriptedClient, in_state, refused};
 

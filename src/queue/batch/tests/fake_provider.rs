@@ -18,7 +18,7 @@ use crate::llm::request::Request;
 use crate::llm::response::Response;
 use crate::testing::ManualClock;
 
-use super::super::overview::BatchOverview;
+use super::super::context::BatchOverview;
 
 /// What a caller that dies panics with.
 pub(crate) struct Died;

@@ -26,10 +26,8 @@ use crate::queue::store::Store;
 use crate::queue::store::sqlite::SqliteOptions;
 use crate::testing::ManualClock;
 
-use super::super::context::BatchContext;
-use super::super::control::BatchControl;
+use super::super::context::{BatchContext, BatchControl, BatchOverview};
 use super::super::info::BatchInfo;
-use super::super::overview::BatchOverview;
 use super::super::poller::{Poller, PollerOptions};
 use super::super::settings::BatchSettings;
 use super::super::settle_items::ItemSettler;

@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::unbounded;
 
-use super::Tables;
 use crate::base::ProcessId;
 use crate::hub::{RedisHub, RedisOptions};
 use crate::queue::host::JobQueue;
 use crate::queue::job::Job;
-use crate::queue::store::Store;
-use crate::queue::store::WorkSignal;
+use crate::queue::store::{Store, WorkSignal};
+
+use super::Tables;
 
 const PATIENCE: Duration = Duration::from_secs(180);
 

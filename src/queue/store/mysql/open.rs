@@ -11,8 +11,8 @@ use mysql::{Opts, OptsBuilder, SslOpts};
 use parking_lot::Mutex;
 use percent_encoding::percent_decode_str;
 
-use crate::base::password;
-use crate::base::{Error, ErrorKind, Secret};
+use crate::base::{Error, ErrorKind, Secret, password};
+use crate::queue::store::Setup;
 
 use super::clock::Offset;
 use super::lease::Heartbeat;
@@ -20,12 +20,11 @@ use super::news::News;
 use super::pool::{Pool, SILENCE, place};
 use super::writer::{Fault, Queries as _, Statements as _, Tx, by};
 use super::{Database, Mysql};
-use crate::queue::store::Setup;
 
 const SCHEMA: &str = include_str!("schema.sql");
 
 /// The version of the schema. Earlier versions were never released.
-pub(super) const SCHEMA_VERSION: i64 = 12;
+pub(super) const SCHEMA_VERSION: i64 = 13;
 
 /// The query for the version of the store.
 pub(super) const VERSION: &str = "SELECT CAST(SUM(version) AS SIGNED) FROM #versions";

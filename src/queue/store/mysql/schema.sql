@@ -23,7 +23,6 @@ CREATE TABLE #processes (
   no BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,
   id BINARY(16) NOT NULL,
   parent BIGINT,
-  owner VARCHAR(64),
   sealed BIGINT NOT NULL DEFAULT 0,        -- jobs numbered below may be claimed, or soon
   cancelled BIGINT NOT NULL DEFAULT 0,
   chore INT NOT NULL DEFAULT 0,            -- decided, and not carried out for all jobs yet
@@ -56,7 +55,6 @@ CREATE TABLE #processes (
   KEY by_root (root),
   UNIQUE KEY by_id (id),
   KEY by_parent (parent),
-  KEY by_owner (owner),
   KEY by_chore (chore)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 

@@ -4,14 +4,12 @@ use std::collections::HashSet;
 
 use crate::base::{Error, ErrorKind, ProcessId, Timestamp};
 use crate::queue::store::rows::{DELETING, count, key};
-use crate::queue::store::{BatchFill, BatchNo, ClaimedJob, JobLane, StoredBatch, WorkerId};
+use crate::queue::store::{BatchFill, BatchNo, ClaimedJob, JobLane, Store, StoredBatch, WorkerId};
 
-use super::Again;
-use super::lineage;
 use super::owned::owned;
-use super::provider::{READ_AT_ONCE, Wanted, empty_batch, fill, load, read_in_batch};
+use super::provider::{Wanted, empty_batch, fill, load, read_in_batch};
 use super::statements::{Fault, Queries as _, Row, Statements, by, id_of, limit, list};
-use crate::queue::store::Store;
+use super::{Again, lineage};
 
 impl Store {
     /// Creates an empty batch that belongs to the worker. Fails if the worker is not registered or the process does not
@@ -82,26 +80,17 @@ impl Store {
         let bytes = bytes as u64;
         read_in_batch(self, batch, |tx, _| {
             let (mut ids, mut size) = (Vec::new(), 0_u64);
-            let mut start = after.unwrap_or(-1);
-            while ids.len() < most {
-                let few = READ_AT_ONCE.min(most - ids.len());
-                let rows = tx.rows(
+            let rows = tx.rows(
                 "SELECT j.id, OCTET_LENGTH(p.body) FROM #jobs j FORCE INDEX (in_batch) CROSS JOIN #payloads p ON p.job = j.id
                  WHERE j.batch = ? AND j.id > ? ORDER BY j.id LIMIT ?",
-                by![batch.0, start, limit(few)],
+                by![batch.0, after.unwrap_or(-1), limit(most)],
             )?;
-                let is_last = rows.len() < few;
-                for mut row in rows {
-                    size = size.saturating_add(count(row.at(1)?));
-                    if size > bytes && !ids.is_empty() {
-                        return Ok(ids);
-                    }
-                    start = row.at(0)?;
-                    ids.push(start);
-                }
-                if is_last {
+            for mut row in rows {
+                size = size.saturating_add(count(row.at(1)?));
+                if size > bytes && !ids.is_empty() {
                     break;
                 }
+                ids.push(row.at(0)?);
             }
             Ok(ids)
         })
@@ -119,15 +108,12 @@ impl Store {
                 .iter()
                 .map(|number| key(process, i64::from(*number)))
                 .collect();
-            let mut found = HashSet::new();
-            for some in wanted.chunks(READ_AT_ONCE) {
-                let sql = format!(
-                    "SELECT id FROM #jobs FORCE INDEX (PRIMARY) WHERE id IN {} AND batch = {}",
-                    list(some.iter().copied()),
-                    batch.0
-                );
-                found.extend(tx.column_once::<i64>(&sql)?);
-            }
+            let sql = format!(
+                "SELECT id FROM #jobs FORCE INDEX (PRIMARY) WHERE id IN {} AND batch = {}",
+                list(wanted.iter().copied()),
+                batch.0
+            );
+            let found: HashSet<i64> = tx.column_once(&sql)?.into_iter().collect();
             Ok(wanted.into_iter().filter(|id| found.contains(id)).collect())
         })
     }

@@ -8,12 +8,11 @@ use crate::base::{Error, ErrorKind, ProcessId, Timestamp, Usd};
 use crate::queue::budget::ProcessBudget;
 use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::rows::{DELETING, bounded, count, key, process_budget};
-use crate::queue::store::{BatchNo, JobBudget, WorkerId};
+use crate::queue::store::{BatchNo, JobBudget, Store, WorkerId};
 
 use super::Again;
 use super::owned::owned;
 use super::statements::{Fault, Queries as _, Row, Statements, by, id_of, list, stored};
-use crate::queue::store::Store;
 
 /// The limit of sums, so that three of them can be added.
 pub(super) const MOST: i64 = i64::MAX / 4;

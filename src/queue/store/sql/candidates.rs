@@ -12,7 +12,7 @@ use crate::queue::store::rows::{PENDING, process_of};
 use crate::queue::store::{JobBudget, JobLane};
 
 use super::budgets::{BUDGET, job_budget};
-use super::standing::stops_starting;
+use super::lineage::stops_starting;
 use super::statements::{Dialect, Fault, Row, Statements, by, id_of, limit};
 
 /// One of this many jobs is the oldest one, whatever its priority.

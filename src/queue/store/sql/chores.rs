@@ -7,6 +7,7 @@ use const_format::formatcp;
 use rusqlite::types::Value;
 
 use crate::base::{Error, ErrorKind, JobId, ProcessId, Timestamp};
+use crate::queue::store::Store;
 use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::rows::{
     CANCELLED, CANCELLING, DELETING, FAILED, HELD, MOST_JOBS, NO_CHORE, PENDING, RELEASING, count,
@@ -14,10 +15,8 @@ use crate::queue::store::rows::{
 };
 
 use super::Again;
-use super::lineage;
-use super::standing::{Standing, lock};
+use super::lineage::{self, Standing, lock};
 use super::statements::{Dialect, Fault, Queries as _, Statements, by, stored};
-use crate::queue::store::Store;
 
 /// Continues the first interrupted chore for a while. False if none is left.
 pub(crate) fn resume(store: &Store, now: Timestamp) -> Result<bool, Error> {

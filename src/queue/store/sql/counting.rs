@@ -11,8 +11,8 @@ use crate::queue::store::counters::{Change, CounterChanges};
 use crate::queue::store::rows::{self, DELETING, PROCESS_COLUMNS};
 
 use super::budgets::MOST;
+use super::lineage::stops_starting;
 use super::spent;
-use super::standing::stops_starting;
 use super::statements::{Fault, Row, Statements, by};
 
 /// Limit of counted tokens: the sum of two such numbers does not overflow.

@@ -7,8 +7,7 @@ use rusqlite::types::Value;
 
 use crate::base::{Day, Error, JobId, ProcessId, Timestamp};
 use crate::queue::info::ProcessInfo;
-use crate::queue::job::{JobCounts, JobState, ProcessState, QueueTotals};
-use crate::queue::spent::DaySpent;
+use crate::queue::job::{DaySpent, JobCounts, JobState, ProcessState, QueueTotals};
 use crate::queue::store::rows::{
     self, AT_PROVIDER, DELETING, MOST_JOBS, PENDING, PROCESS_COLUMNS, bounded, count, key, key_of,
     shown, small,

@@ -6,15 +6,14 @@ use serde_json::value::RawValue;
 use crate::base::{Error, JobId, Timestamp};
 use crate::queue::find::{JobFilter, JobPage};
 use crate::queue::job::{AttemptError, JobCounts, JobState};
-use crate::queue::store::JobReceipt;
 use crate::queue::store::rows::{
     self, AT_PROVIDER, CANCELLED, COMPLETED, DELETING, FAILED, HELD, IN_PROGRESS, MOST_JOBS,
     PENDING, key, key_of, process_of, small,
 };
+use crate::queue::store::{JobReceipt, Store};
 
 use super::results::json;
 use super::statements::{Dialect, Fault, Queries as _, Row, Statements, by, id_of, limit, list};
-use crate::queue::store::Store;
 
 /// Number of jobs that one call looks at, in chunks of a chore: 20,000 jobs.
 const CHUNKS: i64 = 20;

@@ -3,18 +3,17 @@
 use crate::base::{Error, ErrorKind, JobId, ProcessId, Timestamp, Usd};
 use crate::queue::info::ProcessInfo;
 use crate::queue::job::Job;
-use crate::queue::store::JobLane;
 use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::group_commit::{Insert, Inserted, Part};
 use crate::queue::store::rows::{
     DELETING, HELD, MOST_JOBS, MOST_PROCESSES, NO_CHORE, PENDING, RELEASING, bounded, key,
     process_of,
 };
+use crate::queue::store::{JobLane, Store};
 
 use super::budgets::MOST;
 use super::lineage;
 use super::statements::{Fault, Queries as _, Statements, by, stored};
-use crate::queue::store::Store;
 
 /// The state of a process that decides how jobs are added to it.
 struct Target {
@@ -25,7 +24,7 @@ struct Target {
 }
 
 impl Store {
-    /// The same as `insert_described` without a description.
+    /// The same as `insert_part` without a description, for jobs that are inserted whenever this is called.
     pub fn insert(
         &self,
         process: ProcessId,
@@ -33,26 +32,16 @@ impl Store {
         sealed: bool,
         now: Timestamp,
     ) -> Result<Vec<JobId>, Error> {
-        self.insert_described(process, None, jobs, sealed, now)
+        self.insert_part(process, None, jobs, sealed, None, now)
     }
 
     /// Adds jobs to a process in one transaction; the first jobs create the process. With `sealed` they can be claimed
     /// at once, unless an unsealed part precedes them. Without it the process is unsealed from now on, and the added
     /// jobs cannot be claimed before [`seal`](Self::seal). A process that was cancelled or is being deleted accepts no
     /// jobs. An empty list changes nothing. The description replaces an earlier one; `None` keeps it.
-    pub(crate) fn insert_described(
-        &self,
-        process: ProcessId,
-        info: Option<&ProcessInfo>,
-        jobs: Vec<Job>,
-        sealed: bool,
-        now: Timestamp,
-    ) -> Result<Vec<JobId>, Error> {
-        self.insert_part(process, info, jobs, sealed, None, now)
-    }
-
-    /// The same for a part of a request that is inserted once: jobs whose numbers are taken are skipped. Within a day of
-    /// its first part, it is known also when its process is gone.
+    ///
+    /// A `part` of a request is inserted once: jobs whose numbers are taken are skipped. Within a day of its first part, it
+    /// is known also when its process is gone.
     pub(crate) fn insert_part(
         &self,
         process: ProcessId,
@@ -80,7 +69,6 @@ impl Store {
             parent: info
                 .and_then(|info| info.parent)
                 .map(|parent| parent.job_id),
-            owner: info.and_then(|info| info.owner.clone()),
             budget: info.and_then(|info| info.budget.clone()),
             jobs,
             sealed,
@@ -288,11 +276,11 @@ fn target(tx: &mut dyn Statements, insert: &Insert, parent: Option<i64>) -> Resu
             let picos = |amount: Usd| bounded(amount.picos()).min(MOST);
             let limit = budget.map(|budget| picos(budget.limit));
             let used = budget.map_or(0, |budget| picos(budget.used));
-            let (owner, at) = (insert.owner.clone(), insert.now.0);
+            let at = insert.now.0;
             let made = tx.run(
-                "INSERT INTO #processes (id, parent, root, owner, created_at, changed_at, budget_limit, budget_used)
-                 VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                by![stored(id), parent, root, owner, at, at, limit, used],
+                "INSERT INTO #processes (id, parent, root, created_at, changed_at, budget_limit, budget_used)
+                 VALUES (?, ?, ?, ?, ?, ?, ?)",
+                by![stored(id), parent, root, at, at, limit, used],
             );
             match made {
                 // Another transaction has created it in the meantime.

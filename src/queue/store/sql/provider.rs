@@ -5,15 +5,15 @@ use std::collections::HashSet;
 use crate::base::{Error, Timestamp};
 use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::rows::{AT_PROVIDER, CANCELLED, DELETING, MOST_JOBS, PENDING, count, key};
-use crate::queue::store::{BatchFill, BatchNo, ClaimedJob, WorkerId};
+use crate::queue::store::{BatchFill, BatchNo, ClaimedJob, Store, WorkerId};
 
 use super::Again;
 use super::budgets::{self, BUDGET, job_budget};
-use super::claimed::claimed;
-use super::owned::{Owned, owned};
-use super::standing::lock;
+use super::claim::claimed;
+use super::lineage::lock;
+use super::owned::Owned;
+use super::owned::owned;
 use super::statements::{Fault, Queries as _, Statements, by, id_of, limit, list};
-use crate::queue::store::Store;
 
 /// Which jobs an owner wants in its batch, and how many of them.
 pub(super) struct Wanted {
@@ -29,9 +29,6 @@ pub(super) struct Load {
     next: Option<i64>,
 }
 
-/// Number of keys that are read at once.
-pub(super) const READ_AT_ONCE: usize = 1_000;
-
 pub(super) fn load(
     tx: &mut dyn Statements,
     of: &Owned,
@@ -41,34 +38,27 @@ pub(super) fn load(
     let Wanted { after, most, bytes } = *wanted;
     let mut has_any = tx.exists("SELECT 1 FROM #jobs WHERE batch = ? LIMIT 1", by![of.no.0])?;
     let (first, last) = (key(of.process, 0), key(of.process, MOST_JOBS - 1));
-    let mut start = after.unwrap_or(first - 1).max(first - 1);
+    let start = after.unwrap_or(first - 1).max(first - 1);
     let mut load = Load::default();
     let mut left = bytes;
-    loop {
-        // One more, to know whether more exist.
-        let few = (most - load.jobs.len()).min(READ_AT_ONCE) + 1;
-        let sql = format!(
-            "SELECT j.id, OCTET_LENGTH(p.body) FROM #jobs j FORCE INDEX (PRIMARY) CROSS JOIN #payloads p ON p.job = j.id
-             WHERE j.id > ? AND j.id <= ? AND j.status = {PENDING} AND j.lane = ? AND j.visible_at <= ?
-             ORDER BY j.id LIMIT ?"
-        );
-        let rows = tx.rows(&sql, by![start, last, of.lane, now.0, limit(few)])?;
-        let is_last = rows.len() < few;
-        for mut row in rows {
-            let (id, size): (i64, u64) = (row.at(0)?, count(row.at(1)?));
-            if load.jobs.len() >= most || has_any && size > left {
-                load.next = Some(id - 1);
-                return Ok(load);
-            }
-            left = left.saturating_sub(size);
-            has_any = true;
-            load.jobs.push((id, size));
-            start = id;
+    let sql = format!(
+        "SELECT j.id, OCTET_LENGTH(p.body) FROM #jobs j FORCE INDEX (PRIMARY) CROSS JOIN #payloads p ON p.job = j.id
+         WHERE j.id > ? AND j.id <= ? AND j.status = {PENDING} AND j.lane = ? AND j.visible_at <= ?
+         ORDER BY j.id LIMIT ?"
+    );
+    // One more, to know whether more exist.
+    let few = limit(most.saturating_add(1));
+    for mut row in tx.rows(&sql, by![start, last, of.lane, now.0, few])? {
+        let (id, size): (i64, u64) = (row.at(0)?, count(row.at(1)?));
+        if load.jobs.len() >= most || has_any && size > left {
+            load.next = Some(id - 1);
+            break;
         }
-        if is_last {
-            return Ok(load);
-        }
+        left = left.saturating_sub(size);
+        has_any = true;
+        load.jobs.push((id, size));
     }
+    Ok(load)
 }
 
 /// Moves those jobs into a batch that were not claimed since they were found.
@@ -81,18 +71,16 @@ pub(super) fn fill(
     if of.cancelled != Some(false) {
         return Ok(BatchFill::default());
     }
-    let mut free = HashSet::new();
-    for jobs in load.jobs.chunks(READ_AT_ONCE) {
-        let sql = format!(
-            "SELECT id FROM #jobs FORCE INDEX (PRIMARY)
-             WHERE id IN {} AND status = {PENDING} AND lane = {} AND visible_at <= {}
-             ORDER BY id FOR UPDATE SKIP LOCKED",
-            list(jobs.iter().map(|(id, _)| *id)),
-            of.lane,
-            now.0
-        );
-        free.extend(tx.column_once::<i64>(&sql)?);
-    }
+    let wanted: Vec<i64> = load.jobs.iter().map(|(id, _)| *id).collect();
+    let sql = format!(
+        "SELECT id FROM #jobs FORCE INDEX (PRIMARY)
+         WHERE id IN {} AND status = {PENDING} AND lane = {} AND visible_at <= {}
+         ORDER BY id FOR UPDATE SKIP LOCKED",
+        list(wanted),
+        of.lane,
+        now.0
+    );
+    let free: HashSet<i64> = tx.column_once(&sql)?.into_iter().collect();
     let standing = lock(tx, [of.process])?;
     let process = standing.get(&of.process);
     if process.is_none_or(|process| process.stops_trying()) {
@@ -100,15 +88,13 @@ pub(super) fn fill(
     }
     let found = load.jobs.iter().filter(|(id, _)| free.contains(id));
     let put: Vec<(i64, u64)> = found.copied().collect();
-    for jobs in put.chunks(READ_AT_ONCE) {
-        let put = format!(
-            "UPDATE #jobs SET status = {AT_PROVIDER}, batch = {}, claim = claim + 1 WHERE id IN {}",
-            of.no.0,
-            list(jobs.iter().map(|(id, _)| *id))
-        );
-        tx.run_once(&put)?;
-    }
     if !put.is_empty() {
+        let ids: Vec<i64> = put.iter().map(|(id, _)| *id).collect();
+        let update = format!(
+            "UPDATE #jobs SET status = {AT_PROVIDER}, batch = {}, claim = claim + 1 WHERE id IN :list",
+            of.no.0
+        );
+        tx.run_in(&update, &ids)?;
         let moved = i64::try_from(put.len()).unwrap_or(0);
         let mut changes = CounterChanges::default();
         changes.moved_many(of.process, PENDING, AT_PROVIDER, moved);
@@ -143,19 +129,7 @@ pub(super) fn read_in_batch(
         let lane = store.lane(tx, row.at(2)?)?;
         let budget = job_budget(&mut row, 3)?;
         let ids = which(tx, no)?;
-        let mut jobs = Vec::with_capacity(ids.len());
-        let mut rest = &ids[..];
-        while !rest.is_empty() {
-            // A key that is requested twice is returned twice.
-            let mut seen = HashSet::new();
-            let some = rest.iter().take(READ_AT_ONCE);
-            let (now, later) = rest.split_at(some.take_while(|id| seen.insert(**id)).count());
-            jobs.extend(claimed(store, tx, now, |_| {
-                Some((process, budget, lane.clone()))
-            })?);
-            rest = later;
-        }
-        Ok(jobs)
+        claimed(store, tx, &ids, |_| Some((process, budget, lane.clone())))
     })
 }
 

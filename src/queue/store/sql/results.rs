@@ -10,13 +10,11 @@ use crate::base::{Error, JobId, ProcessId, Timestamp};
 use crate::queue::job::JobResult;
 use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::rows::{self, COMPLETED, MOST_JOBS, key, key_of, process_of, shown};
-use crate::queue::store::{ConsumerLock, Db, JobLane, JobReceipt};
+use crate::queue::store::{ConsumerLock, Db, JobLane, JobReceipt, Store};
 
 use super::Again;
-use super::lineage;
-use super::standing::lock;
+use super::lineage::{self, lock};
 use super::statements::{Dialect, Fault, Queries as _, Row, Statements, by, limit};
-use crate::queue::store::Store;
 
 /// An outcome that was read, with the receipt that acknowledges it once it is saved.
 #[derive(Debug)]
@@ -129,10 +127,6 @@ impl Store {
     }
 }
 
-/// Number of outcomes that are read at once.
-#[cfg(feature = "mysql")]
-const READ_AT_ONCE: usize = 256;
-
 /// The columns that [`delivery`] reads.
 const OUTCOME: &str = "j.id, j.claim, j.status, j.created_at, j.lane, j.calls, \
      p.item_id, p.request_hash, r.error, r.body";
@@ -185,38 +179,28 @@ fn outcomes_in_sqlite(
 #[cfg(feature = "mysql")]
 fn outcomes_in_mysql(
     tx: &mut dyn Statements,
-    mut start: i64,
+    start: i64,
     end: i64,
     most: usize,
     bytes: usize,
 ) -> Result<Vec<Row>, Fault> {
-    let (mut all, mut size) = (Vec::new(), 0);
-    loop {
-        let few = READ_AT_ONCE.min(most - all.len());
-        let found = tx.rows_once(&ended_in_mysql(start, end, few))?;
-        let is_last = found.len() < few;
-        let (mut ids, mut is_full) = (Vec::new(), false);
-        for mut row in found {
-            size += usize::try_from(row.at::<i64>(1)?).unwrap_or(usize::MAX);
-            if size > bytes && !(all.is_empty() && ids.is_empty()) {
-                is_full = true;
-                break;
-            }
-            ids.push(row.at::<i64>(0)?);
+    let (mut ids, mut size) = (Vec::new(), 0);
+    for mut row in tx.rows_once(&ended_in_mysql(start, end, most))? {
+        size += row.at::<usize>(1)?;
+        if size > bytes && !ids.is_empty() {
+            break;
         }
-        if let Some(last) = ids.last() {
-            start = *last;
-            let read = formatcp!(
-                "SELECT {OUTCOME}
-                 FROM #jobs j JOIN #payloads p ON p.job = j.id LEFT JOIN #results r ON r.job = j.id
-                 WHERE j.id IN :list ORDER BY j.id"
-            );
-            all.extend(tx.rows_in(read, &ids)?);
-        }
-        if is_last || is_full || all.len() >= most {
-            return Ok(all);
-        }
+        ids.push(row.at::<i64>(0)?);
     }
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let read = formatcp!(
+        "SELECT {OUTCOME}
+         FROM #jobs j JOIN #payloads p ON p.job = j.id LEFT JOIN #results r ON r.job = j.id
+         WHERE j.id IN :list ORDER BY j.id"
+    );
+    tx.rows_in(read, &ids)
 }
 
 fn delivery(

@@ -13,12 +13,11 @@ use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::rows::{
     AT_PROVIDER, CANCELLED, COMPLETED, FAILED, IN_PROGRESS, PENDING, process_of,
 };
-use crate::queue::store::{ClaimOutcome, Settlement};
+use crate::queue::store::{ClaimOutcome, Settlement, Store};
 
-use super::standing::{Standing, lock};
+use super::Again;
+use super::lineage::{self, Standing, lock};
 use super::statements::{Fault, RESULTS, Row, Statements, Table, by, error_text};
-use super::{Again, lineage};
-use crate::queue::store::Store;
 
 /// A job, with everything that an end of its claim can change.
 struct Job {

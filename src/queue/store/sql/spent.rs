@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use const_format::formatcp;
 
 use crate::base::{Day, Timestamp, Usd};
-use crate::queue::spent::DaySpent;
+use crate::queue::job::DaySpent;
 use crate::queue::store::counters::SpentMore;
 
 use super::statements::{Dialect, Fault, Row, Statements, by};

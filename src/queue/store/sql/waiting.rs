@@ -2,21 +2,19 @@
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
+use std::time::Duration;
 
 use const_format::formatcp;
 
 use crate::base::{Error, JobId, ProcessId, Timestamp};
-use crate::queue::store::WaitingJobs;
 use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::rows::{CANCELLED, DELETING, HELD, NO_CHORE, PENDING, key_of, process_of};
+use crate::queue::store::{Store, WaitingJobs};
 
 use super::Again;
 use super::budgets::{CLOSED, not_closed};
-use super::lineage::{self, in_scope};
-use super::pauses;
-use super::standing::lock;
+use super::lineage::{self, in_scope, lock};
 use super::statements::{Fault, Queries as _, Statements, by, id_of};
-use crate::queue::store::Store;
 
 /// Waiting jobs of one process and lane.
 #[derive(Default)]
@@ -59,7 +57,7 @@ impl Store {
         self.read_moment(|tx| {
         let mut groups: HashMap<(i64, i64), Group> = HashMap::new();
         let scope = in_scope(lineage::scope(tx, processes)?.as_ref());
-        if tx.exists(pauses::IS_PAUSED, Vec::new())? {
+        if tx.exists(IS_PAUSED, Vec::new())? {
             return Ok(Vec::new());
         }
         let closed = tx.rows(CLOSED, Vec::new())?;
@@ -148,4 +146,56 @@ fn cancel_chunk(
     }
     changes.write(tx, now)?;
     Ok(found.len() as u64)
+}
+
+// Due times that are too far in the future because the clock was set back.
+
+impl Store {
+    /// Makes waiting jobs due that come due more than `longest` from now, or were enqueued at a future time: the clock
+    /// was ahead when that was written. Returns the number of changed jobs.
+    pub(crate) fn make_due(&self, longest: Duration, now: Timestamp) -> Result<u64, Error> {
+        let (far, now) = (now.after(longest).0, now.0);
+        let is_late = format!("visible_at > {now} AND (visible_at > {far} OR created_at > {now})");
+        // Read first, because the update looks at all jobs, and hardly ever changes one.
+        let any = format!(
+            "SELECT 1 FROM #jobs FORCE INDEX (to_claim) WHERE status = {PENDING} AND {is_late} LIMIT 1"
+        );
+        let is_there = self.read(|tx| tx.exists(&any, Vec::new()))?;
+        if !is_there {
+            return Ok(0);
+        }
+        self.write_lazily(Again::Harmless, |tx| {
+            tx.run_once(&format!(
+                "UPDATE #jobs SET visible_at = {now} WHERE status = {PENDING} AND {is_late}"
+            ))
+        })
+    }
+}
+
+// The pause of the queue: no worker starts anything.
+
+/// Finds a row while the queue is paused.
+pub(crate) const IS_PAUSED: &str = "SELECT 1 FROM #pauses";
+
+impl Store {
+    /// Pauses or resumes the queue: while it is paused, claims and
+    /// [`waiting_jobs`](super::Store::waiting_jobs) return nothing.
+    pub(crate) fn set_paused(&self, paused: bool) -> Result<(), Error> {
+        self.write(Again::Harmless, |tx| {
+            tx.run("DELETE FROM #pauses", Vec::new())?;
+            if paused {
+                tx.run("INSERT INTO #pauses (no) VALUES (0)", Vec::new())?;
+            }
+            Ok(())
+        })?;
+        if !paused {
+            self.wake_workers();
+        }
+        Ok(())
+    }
+
+    /// Whether the queue is paused.
+    pub(crate) fn is_paused(&self) -> Result<bool, Error> {
+        self.read(|tx| tx.exists(IS_PAUSED, Vec::new()))
+    }
 }

@@ -3,13 +3,10 @@
 //! All writes use one connection behind a fair lock ([`writer`]); reads never wait for it. Long operations are decided
 //! in one short transaction and applied in many.
 
-mod inspect;
-mod mounts;
 mod movable;
 mod open;
 mod readers;
 mod signs;
-mod taking;
 mod tidy;
 mod translate;
 mod writer;
@@ -18,7 +15,6 @@ mod writer;
 mod tests;
 
 use std::path::PathBuf;
-use std::sync::atomic::AtomicI64;
 
 use derive_setters::Setters;
 use parking_lot::{FairMutex, Mutex};
@@ -32,7 +28,7 @@ use super::sql::statements::{Fault, Queries as _, Statements, by};
 use open::Identity;
 pub(super) use open::{open, open_in_memory};
 use readers::Readers;
-pub(crate) use taking::ConsumerLock;
+pub(crate) use signs::ConsumerLock;
 pub(super) use writer::Saved;
 use writer::Writer;
 
@@ -103,16 +99,14 @@ pub(crate) struct Sqlite {
     durability: Durability,
     /// Whether it is the store of a run, which users move.
     is_movable: bool,
-    /// The key of the record that this OS process uses the store of a run.
-    held: Option<String>,
+    /// Whether the store of a run has on record that this OS process uses it.
+    is_held: bool,
     readers: Readers,
     watcher: Mutex<Connection>,
     /// Copies the log into the database.
     copier: Mutex<Connection>,
     /// Closed after the reading connections: the last one removes the log.
     pub(super) writer: FairMutex<Writer>,
-    /// When the write-ahead log was last truncated.
-    cut_back: AtomicI64,
 }
 
 impl Sqlite {

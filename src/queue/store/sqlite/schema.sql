@@ -34,7 +34,6 @@ CREATE TABLE processes (
   -- The key of the job that waits for a process's jobs, its children; NULL for what a host has enqueued. Fixed by the
   -- first jobs: the info holds the same as ids, for people.
   parent INTEGER,
-  owner TEXT,                              -- who may see it at a server; also fixed by the first jobs
   -- The process of its oldest ancestor, whose budget limits this one; NULL if it has none but its own.
   root INTEGER,
   budget_limit INTEGER,                    -- in picodollars, as the others; NULL without a limit
@@ -50,8 +49,6 @@ CREATE INDEX processes_closed ON processes (closed) WHERE closed IS NOT NULL;
 CREATE INDEX processes_by_root ON processes (root) WHERE root IS NOT NULL;
 CREATE INDEX processes_with_chore ON processes (chore) WHERE chore <> 0;
 CREATE INDEX processes_by_parent ON processes (parent) WHERE parent IS NOT NULL;
-CREATE INDEX processes_by_owner ON processes (owner)
-  WHERE owner IS NOT NULL AND pending + in_progress + at_provider > 0;
 
 CREATE TABLE lanes (
   no INTEGER PRIMARY KEY AUTOINCREMENT,

@@ -180,7 +180,7 @@ fn the_store_of_a_run_waits_for_a_process_that_opens_it_on_a_slow_disk() {
     drop(open(&store).unwrap());
     let other = rusqlite::Connection::open(&store).unwrap();
     other
-        .execute_batch("INSERT INTO meta VALUES ('held by another', 1)")
+        .execute_batch("INSERT INTO meta VALUES ('held', 1)")
         .unwrap();
     std::thread::scope(|scope| {
         let opening = scope.spawn(|| open(&store).map(drop));

@@ -1,16 +1,17 @@
 //! Maintenance: keeps the file small.
 
 use std::fs;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use rusqlite::Connection;
 
-use crate::base::{Error, Timestamp};
-use crate::queue::store::sql::statements::Fault;
+use crate::base::Error;
+use crate::queue::store::sql::health;
+use crate::queue::store::sql::statements::{Fault, Queries as _, Statements};
+use crate::queue::store::{HealthFinding, Severity};
 
 use super::Sqlite;
-use super::writer::{Saved, be_patient};
+use super::open::SCHEMA_VERSION;
+use super::writer::Saved;
 
 /// Up to this number of free pages the file is not shrunk.
 const FEW_PAGES: i64 = 1_000;
@@ -20,12 +21,10 @@ const SHRINK_BY: i64 = 400;
 
 /// A log of this size is copied into the database.
 const WORTH_COPYING: u64 = 2 << 20;
-/// The size from which the write-ahead log is truncated, which needs a moment without readers.
-const LONG_LOG: u64 = 64 << 20;
 
 impl Sqlite {
-    /// Gives free pages back to the disk, and truncates the log. Returns true if more is left.
-    pub(in crate::queue::store) fn tidy(&self, now: Timestamp) -> Result<bool, Error> {
+    /// Gives free pages back to the disk. Returns true if more is left.
+    pub(in crate::queue::store) fn tidy(&self) -> Result<bool, Error> {
         if self.spare_pages()? {
             self.write(Saved::Lazily, |conn| {
                 // Each row frees one page.
@@ -37,7 +36,6 @@ impl Sqlite {
             })?;
             return self.spare_pages();
         }
-        self.cut_log_back(now)?;
         Ok(false)
     }
 
@@ -79,23 +77,36 @@ impl Sqlite {
         });
         copied.map(drop).map_err(|fault| fault.in_file(&self.path))
     }
+}
 
-    /// Truncates the write-ahead log, at most once per minute, and does not wait for readers.
-    fn cut_log_back(&self, now: Timestamp) -> Result<(), Error> {
-        let last = Timestamp(self.cut_back.load(Ordering::Relaxed));
-        if self.log_size() <= LONG_LOG || now.since(last) < Duration::from_secs(60) {
-            return Ok(());
-        }
-        self.cut_back.store(now.0, Ordering::Relaxed);
-        let mut writer = self.writer.lock();
-        let cut = truncate_log(&mut writer.conn);
-        cut.map_err(|fault| fault.in_file(&self.path))
+// Checks the health of the file.
+
+impl Sqlite {
+    pub(in crate::queue::store) fn look_at_health(
+        &self,
+        tx: &mut dyn Statements,
+    ) -> Result<Vec<HealthFinding>, Fault> {
+        self.still_there()?;
+        let version = tx.one("PRAGMA user_version", Vec::new())?.unwrap_or(0);
+        Ok(vec![
+            integrity(tx)?,
+            health::schema(version, SCHEMA_VERSION, "file"),
+        ])
     }
 }
 
-fn truncate_log(conn: &mut Connection) -> Result<(), Fault> {
-    be_patient(conn, false)?;
-    let cut = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
-    be_patient(conn, true)?;
-    Ok(cut?)
+fn integrity(tx: &mut dyn Statements) -> Result<HealthFinding, Fault> {
+    let said: Vec<String> = tx.column("PRAGMA quick_check(5)", Vec::new())?;
+    let said = said.join("; ");
+    if said == "ok" {
+        return Ok(HealthFinding::new("integrity", Severity::Good, said, None));
+    }
+    let advice = "stop all workers, copy the file with its -wal and -shm beside it, then rescue what \
+                  can be read: sqlite3 FILE .recover | sqlite3 rescued.db";
+    Ok(HealthFinding::new(
+        "integrity",
+        Severity::Bad,
+        said,
+        Some(advice),
+    ))
 }

@@ -283,7 +283,7 @@ fn enqueue(store: &Store, jobs: Vec<Job>) -> ProcessId {
 /// A new process of jobs with these names.
 fn described(store: &Store, info: &ProcessInfo, names: &[&str]) -> ProcessId {
     let process = ProcessId::new();
-    let added = store.insert_described(process, Some(info), jobs(names), true, T);
+    let added = store.insert_part(process, Some(info), jobs(names), true, None, T);
     added.unwrap();
     process
 }
@@ -398,7 +398,7 @@ macro_rules! suite {
             the_version_tells_of_others_writes
             a_hundred_threads_enqueue_and_each_gets_its_own
             two_handles_never_give_one_job_twice
-            a_check_counts_jobs_by_state
+            a_check_agrees_with_jobs_in_all_states
             what_waits_too_long_is_made_due
             what_waits_is_told_in_the_order_of_claims
             a_batch_takes_what_is_due_up_to_its_size

@@ -128,7 +128,7 @@ pub(super) fn children_are_enqueued_for_open_jobs_alone(open: Open<'_>) {
         let (info, jobs) = (child_of(parent), jobs(&["late"]));
         let error = db
             .two
-            .insert_described(ProcessId::new(), Some(&info), jobs, true, T);
+            .insert_part(ProcessId::new(), Some(&info), jobs, true, None, T);
         let error = error.unwrap_err();
         assert!(error.is_claim_lost(), "{error}");
     };
@@ -149,7 +149,7 @@ pub(super) fn children_are_enqueued_for_open_jobs_alone(open: Open<'_>) {
     let (below, info) = (ProcessId::new(), child_of(&parent));
     let part = |names| {
         db.store()
-            .insert_described(below, Some(&info), jobs(names), false, T)
+            .insert_part(below, Some(&info), jobs(names), false, None, T)
     };
     part(&["a"]).unwrap();
     db.two.cancel(process, T).unwrap();

@@ -1,7 +1,7 @@
 //! What was spent on each model on each day.
 
 use crate::base::{Charge, Day, Usd};
-use crate::queue::spent::DaySpent;
+use crate::queue::job::DaySpent;
 
 use super::*;
 

@@ -6,9 +6,7 @@ use crate::llm::batch::{BatchRefusal, BatchState, ListedBatches};
 use crate::queue::batch::settings::LISTINGS;
 
 use super::super::apply::apply;
-use super::super::effect::{Effect, ItemEnds};
-use super::super::event::{Event, Facts, ItemsSettled, Refusals};
-use super::super::next::{Step, next};
+use super::super::event::{Effect, Event, Facts, ItemEnds, ItemsSettled, Refusals, Step, next};
 use super::super::state::{Fence, Forming, Input, Remote, State, Unknown};
 use super::examples::{
     self, error, facts, presumed, record, refusal, remote, sending, status, uploaded,

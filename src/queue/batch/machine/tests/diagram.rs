@@ -6,8 +6,7 @@ use crate::base::Timestamp;
 use crate::config::choices::OnUnknown::{Hold, Resubmit};
 
 use super::super::apply::apply;
-use super::super::effect::{Effect, Effects};
-use super::super::event::{Event, Facts, Refusals};
+use super::super::event::{Effect, Effects, Event, Facts, Refusals};
 use super::super::record::Record;
 use super::super::state::{Forming, State};
 use super::examples::{events, facts, record, refusal, states};
@@ -31,6 +30,7 @@ fn all_facts() -> Vec<Facts> {
                 all.push(Facts {
                     refusals: (0..40).fold(Refusals::default(), |all, _| all.and(&refusal(400))),
                     others_there: true,
+                    is_reached: true,
                     ..facts
                 });
             }

@@ -41,6 +41,7 @@ pub(super) fn facts(uploads: bool, policy: Option<OnUnknown>, is_stopped: bool) 
         has_input: true,
         is_ending: false,
         others_there: false,
+        is_reached: true,
         refusals: Refusals::default(),
     }
 }

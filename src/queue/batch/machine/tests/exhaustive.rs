@@ -9,9 +9,9 @@ use crate::base::{Error, ErrorKind};
 use crate::config::choices::OnUnknown;
 use crate::llm::batch::{BatchRefusal, BatchStage, BatchState, ListedBatches, RequestName};
 
-use super::super::effect::{Effect, Effects, ItemEnds};
-use super::super::event::{Collected, Event, ItemsSettled, Written};
-use super::super::next::{Step, next};
+use super::super::event::{
+    Collected, Effect, Effects, Event, ItemEnds, ItemsSettled, Step, Written, next,
+};
 use super::super::state::{Input, State};
 use super::examples::{error, lost, refusal, status, uploaded};
 use super::situation::Node;

@@ -172,7 +172,7 @@ impl Model {
         let info = (self.below(4) == 0).then(|| self.any_info());
         let ids =
             self.store(handle)
-                .insert_described(process, info.as_ref(), jobs, sealed, self.wall());
+                .insert_part(process, info.as_ref(), jobs, sealed, None, self.wall());
         if kept.is_empty() {
             assert!(ids.unwrap().is_empty());
             return;
