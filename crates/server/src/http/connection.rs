@@ -327,9 +327,12 @@ impl Wire<'_> {
                     let buffered = self.http.remaining_input().len();
                     self.invite()?;
                     let filled = self.fill(self.limits.stall);
-                    filled.map_err(|error| match is_timeout(&error) {
-                        true => too_slow().into(),
-                        false => error,
+                    filled.map_err(|error| {
+                        if is_timeout(&error) {
+                            too_slow().into()
+                        } else {
+                            error
+                        }
                     })?;
                     let came = self.http.remaining_input().len().saturating_sub(buffered);
                     self.pace.moved(came, before.elapsed());
