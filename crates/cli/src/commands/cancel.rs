@@ -43,9 +43,10 @@ pub fn execute(args: &CancelArgs) -> Result<Exit, Early> {
     // Also before a process is deleted: without it no worker would collect their results.
     let batches = cancel_batches(args, &queue, id)?;
     let now = queue.process(id).map_err(failed)?.unwrap_or(process);
-    let came = match batches.any {
-        true => answered(&now.counts).saturating_sub(before),
-        false => 0,
+    let came = if batches.any {
+        answered(&now.counts).saturating_sub(before)
+    } else {
+        0
     };
     let done = if args.delete {
         delete(args, queue, &now, came, &batches)?
