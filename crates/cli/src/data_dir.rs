@@ -1,17 +1,30 @@
 //! The folder of the program's own data.
 
 use std::env;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+static NAMED: OnceLock<PathBuf> = OnceLock::new();
+
+/// Uses this folder, which `--data-dir` names.
+pub fn use_folder(named: PathBuf) {
+    NAMED.get_or_init(|| named);
+}
+
+/// The folder that `--data-dir` names.
+pub fn named_folder() -> Option<&'static PathBuf> {
+    NAMED.get()
+}
 
 /// The named folder; otherwise `BATCHWRIGHT_HOME`; otherwise the platform's default.
-pub fn data_dir(named: Option<&Path>) -> Option<PathBuf> {
+pub fn data_dir() -> Option<PathBuf> {
     let variable = |name: &str| {
         env::var_os(name)
             .filter(|v| !v.is_empty())
             .map(PathBuf::from)
     };
-    named
-        .map(Path::to_owned)
+    named_folder()
+        .cloned()
         .or_else(|| variable("BATCHWRIGHT_HOME"))
         .or_else(|| platform(&variable).map(|folder| folder.join("batchwright")))
 }

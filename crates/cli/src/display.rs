@@ -1,10 +1,11 @@
 //! Everything for people, on standard error: progress, the summary, errors.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use batchwright::progress::{LearnedLimit, LimitSource, Phase};
+use batchwright::queue::WorkerReport;
 use batchwright::{Progress, ProgressNotifier, Usd};
 
 use super::args::shared::{ShowArgs, When};
@@ -28,6 +29,15 @@ pub fn note(line: impl AsRef<str>) {
 /// Writes an error for people.
 pub fn error(message: &str) {
     say(&format!("error: {message}"));
+}
+
+/// Shows results that could not be recorded rather than to drop them.
+pub fn unsaved(report: &WorkerReport) {
+    for result in &report.unsaved {
+        error("a result could not be recorded; here it is:");
+        stderr::flush();
+        let _ = writeln!(std::io::stderr(), "{result}");
+    }
 }
 
 /// Progress as a line that is redrawn, or as lines, and notes about a server that still loads its model.

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::display;
-use super::logging::is_quiet;
+use super::logging::{is_json, is_quiet};
 
 /// How the program ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,11 +105,11 @@ impl Refusal {
 
     /// Ends the command: prints the error on standard error, and with `--json` on standard output too, instead of the
     /// result.
-    pub fn end(self, json: bool) -> Exit {
-        if json {
+    pub fn end(self) -> Exit {
+        if is_json() {
             self.print_json();
         }
-        if !json || !is_quiet() {
+        if !is_json() || !is_quiet() {
             display::error(&self.text());
         }
         self.exit
@@ -152,9 +152,9 @@ impl From<Refusal> for Early {
 
 impl Early {
     /// Ends the command, see [`Refusal::end`].
-    pub fn end(self, json: bool) -> Exit {
+    pub fn end(self) -> Exit {
         match self {
-            Self::Refused(refusal) => refusal.end(json),
+            Self::Refused(refusal) => refusal.end(),
             Self::Ended(exit) => exit,
         }
     }

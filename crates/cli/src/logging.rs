@@ -7,21 +7,27 @@ use std::time::SystemTime;
 use log::LevelFilter;
 
 use super::args::shared::{LogLevel, SayArgs};
-use super::args::variables;
 use super::sanitize::harmless;
 use super::stderr;
 
 static QUIET: AtomicBool = AtomicBool::new(false);
+static JSON: AtomicBool = AtomicBool::new(false);
 
 /// Whether only errors are printed.
 pub fn is_quiet() -> bool {
     QUIET.load(Ordering::Relaxed)
 }
 
+/// Whether the result, or the error, is printed as JSON.
+pub fn is_json() -> bool {
+    JSON.load(Ordering::Relaxed)
+}
+
 impl SayArgs {
     /// Starts the log at the requested level. `RUST_LOG` overrides `-q`, and `--log-level` overrides both.
     pub fn start_log(&self) {
         QUIET.store(self.quiet, Ordering::Relaxed);
+        JSON.store(self.json, Ordering::Relaxed);
         let level = if self.quiet { "error" } else { "warn" };
         let mut builder = env_logger::Builder::new();
         match self.log_level {
@@ -45,8 +51,5 @@ impl SayArgs {
             // It prints all transferred bytes, including keys, so RUST_LOG cannot enable it.
             .filter_module("ureq_proto::util", LevelFilter::Off)
             .try_init();
-        for name in variables::unknown() {
-            log::warn!("{}", variables::warning(&name));
-        }
     }
 }

@@ -21,7 +21,6 @@ mod provider;
 mod queue;
 #[cfg(test)]
 mod reference;
-mod routes;
 mod run_process;
 mod sanitize;
 mod session;
@@ -57,13 +56,13 @@ fn main() -> ExitCode {
 
 fn execute(cli: Cli) -> Exit {
     cli.say.start_log();
+    cli.say.data_dir.into_iter().for_each(data_dir::use_folder);
     signals::outlive_size_limits();
     // Commands that `exec` starts keep the limit that the caller has set.
     if !matches!(cli.command, Command::Exec(_)) {
         signals::raise_open_files();
     }
-    let json = cli.command.json();
-    carry_out(cli.command).unwrap_or_else(|early| early.end(json))
+    carry_out(cli.command).unwrap_or_else(Early::end)
 }
 
 fn carry_out(mut command: Command) -> Result<Exit, Early> {

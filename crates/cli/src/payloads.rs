@@ -17,11 +17,8 @@ use super::exit::{About, Refusal};
 const MOST_LINE_BYTES: u64 = 64 << 20;
 /// The byte order mark that some programs write at the start of a UTF-8 file.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
-/// Maximum number of faulty lines that are named.
-const NAMED: usize = 10;
 
-/// The jobs of the lines, until a signal. The first faulty line ends them, with an error that names it and the faulty
-/// lines after it.
+/// The jobs of the lines, until a signal. The first faulty line ends them, with an error that names it.
 pub fn open(
     input: &InputArgs,
     job_type: JobType,
@@ -151,33 +148,6 @@ impl Lines {
         let twice = |id| format!("field `{field}`: {id:?} occurs twice");
         self.names.name(job, id).map_err(twice)
     }
-
-    /// The error of a faulty line, and of the faulty lines after it.
-    fn faults(&mut self, first: String) -> Error {
-        let (mut named, mut more) = (vec![first], 0);
-        loop {
-            let fault = match self.next_line() {
-                Ok(None) => break,
-                Ok(Some((place, line))) => match self.job(&line) {
-                    Ok(_) => continue,
-                    Err(why) => format!("{place}: {why}"),
-                },
-                Err(why) => {
-                    named.push(why);
-                    break;
-                }
-            };
-            if named.len() < NAMED {
-                named.push(fault)
-            } else {
-                more += 1
-            }
-        }
-        if more > 0 {
-            named.push(format!("and {more} more faulty lines"));
-        }
-        Error::new(ErrorKind::Invalid, named.join("\n"))
-    }
 }
 
 impl Iterator for Lines {
@@ -187,17 +157,15 @@ impl Iterator for Lines {
         if self.ended {
             return None;
         }
-        let next = match self.next_line() {
-            Ok(None) => return None,
-            Ok(Some((place, line))) => self.job(&line).map_err(|why| format!("{place}: {why}")),
-            Err(why) => {
-                self.ended = true;
-                return Some(Err(Error::new(ErrorKind::Invalid, why)));
+        let next = self.next_line().and_then(|line| match line {
+            Some((place, line)) => {
+                let job = self.job(&line);
+                job.map(Some).map_err(|why| format!("{place}: {why}"))
             }
-        };
-        Some(next.map_err(|why| {
-            self.ended = true;
-            self.faults(why)
-        }))
+            None => Ok(None),
+        });
+        self.ended = !matches!(next, Ok(Some(_)));
+        next.map_err(|why| Error::new(ErrorKind::Invalid, why))
+            .transpose()
     }
 }

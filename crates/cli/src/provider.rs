@@ -8,7 +8,7 @@ use batchwright::plan::{Concurrency, ProviderOptions, ProviderPlan, ProviderPlan
 use batchwright::provider::{CallHeader, ProviderStatus};
 use batchwright::{ErrorKind, LlmConfig, Secret, Settings};
 
-use super::args::shared::{BatchProviderArgs, DataArgs, ProviderArgs};
+use super::args::shared::{BatchProviderArgs, ProviderArgs};
 use super::args::text_file;
 use super::data_dir::data_dir;
 use super::display;
@@ -149,10 +149,10 @@ pub fn with_flags(settings: Settings, args: &ProviderArgs) -> Result<Settings, R
 }
 
 /// The options of these flags.
-pub fn options(args: &ProviderArgs, folder: Option<&Path>) -> ProviderOptions {
+pub fn options(args: &ProviderArgs) -> ProviderOptions {
     ProviderOptions::new()
         .base_url(args.base_url.clone())
-        .set(data_dir(folder), ProviderOptions::data_dir)
+        .set(data_dir(), ProviderOptions::data_dir)
 }
 
 /// The plan of these settings and options, if it can work. `embed` requests embeddings instead of answers; `unnamed` is
@@ -163,14 +163,12 @@ pub fn plan(
     options: ProviderOptions,
     embed: bool,
     unnamed: u64,
-    say: &dyn Fn(String),
 ) -> Result<ProviderPlan, Refusal> {
     let options = with_headers_and_key(options, args, settings)?
         .embeddings(embed)
         .every_request_names_a_model(unnamed == 0);
     let plan = ProviderPlan::new(settings.clone(), options);
     let plan = plan.map_err(|error| not_planned(error, embed))?;
-    tell_choice(&plan, args, embed, say);
     // A plan that cannot work is rejected before anything is changed.
     check(&plan, unnamed)?;
     Ok(plan)
@@ -204,15 +202,12 @@ fn with_headers_and_key(
 }
 
 /// The configuration of the provider that batches were created at, if flags give it.
-pub fn own_of_batches(
-    args: &BatchProviderArgs,
-    data: &DataArgs,
-) -> Result<Option<LlmConfig>, Refusal> {
+pub fn own_of_batches(args: &BatchProviderArgs) -> Result<Option<LlmConfig>, Refusal> {
     if args.is_empty() {
         return Ok(None);
     }
     let headers = read_headers(&args.header)?;
-    let settings = data.settings()?;
+    let settings = settings::settings()?;
     let named = settings.flag("llm.provider", "--provider", args.provider.clone());
     let named = named.and_then(|settings| settings.provider());
     let nobody = || {
@@ -272,11 +267,14 @@ fn not_planned(error: ProviderPlanError, embed: bool) -> Refusal {
             } else {
                 ("", NO_MODEL_NEEDED)
             };
-            let mut why: Vec<String> = half_configured(&all, embed).collect();
-            why.push(lacks(&all, embed));
-            why.retain(|part| !part.is_empty());
-            let why = format!("no provider{what} can be used: {}", why.join("; "));
-            Refusal::usage(why)
+            let why: Vec<String> = half_configured(&all).collect();
+            let why = match why.join("; ") {
+                none if none.is_empty() => {
+                    "no key is set, and no server answers on this machine".to_owned()
+                }
+                why => why,
+            };
+            Refusal::usage(format!("no provider{what} can be used: {why}"))
                 .about(About::Provider)
                 .hint(format!("{A_MODEL}{without}{WHAT_EACH_LACKS}"))
         }
@@ -285,57 +283,27 @@ fn not_planned(error: ProviderPlanError, embed: bool) -> Refusal {
 }
 
 /// Why providers with a partial configuration cannot be used, one line each.
-fn half_configured(all: &[ProviderStatus], embed: bool) -> impl Iterator<Item = String> {
+fn half_configured(all: &[ProviderStatus]) -> impl Iterator<Item = String> {
     let halfway = all.iter().filter(|status| status.half_configured());
-    halfway.map(move |status| {
-        let why = if status.embeddings || !embed {
-            &status.reason
-        } else {
-            "it makes no embeddings"
-        };
-        format!("not {}: {why}", status.provider)
-    })
+    halfway.map(|status| format!("not {}: {}", status.provider, status.reason))
 }
 
-/// Reports which provider was selected by default, and why not the earlier ones.
-fn tell_choice(plan: &ProviderPlan, args: &ProviderArgs, embed: bool, say: &dyn Fn(String)) {
-    let Some(passed) = &plan.passed else {
-        return;
+/// Which provider was selected by default, and why not earlier ones that are half configured.
+pub fn choice(plan: &ProviderPlan, args: &ProviderArgs) -> Vec<String> {
+    let (first, Some(passed)) = (&plan.first, &plan.passed) else {
+        return Vec::new();
     };
     if args.base_url.is_some() {
-        let name = plan.first.provider;
-        let who = "taking an OpenAI-compatible server";
-        return say(format!("--base-url without --provider: {who} ({name})"));
+        return vec![format!(
+            "--base-url without --provider: taking an OpenAI-compatible server ({})",
+            first.provider
+        )];
     }
-    half_configured(passed, embed).for_each(say);
-    let lacks = lacks(passed, embed);
-    let first = &plan.first;
-    let taking = format!("taking {}: {}", first.provider, first.reason);
-    say(if lacks.is_empty() {
-        taking
-    } else {
-        format!("{lacks} (see batchwright providers); {taking}")
-    });
-}
-
-/// What providers without any configuration lack, in one line.
-fn lacks(passed: &[ProviderStatus], embed: bool) -> String {
-    let names = |what: &str, which: &dyn Fn(&ProviderStatus) -> bool| {
-        let untouched = passed.iter().filter(|status| !status.half_configured());
-        let names: Vec<_> = untouched.filter(|status| which(status)).collect();
-        let names: Vec<&str> = names.iter().map(|status| status.provider).collect();
-        (!names.is_empty()).then(|| format!("{what} {}", names.join(", ")))
-    };
-    let fits = |status: &ProviderStatus| status.embeddings || !embed;
-    let server = |status: &ProviderStatus| status.provider == "local" && !status.half_configured();
-    let parts = [
-        names("no key for", &|status| fits(status) && status.lacks_key()),
-        names("no embeddings from", &|status| {
-            !fits(status) && status.provider != "extract"
-        }),
-        (passed.iter().any(server)).then(|| "no server answers on this machine".to_owned()),
-    ];
-    parts.into_iter().flatten().collect::<Vec<_>>().join("; ")
+    let taking = format!(
+        "taking {}: {} (see batchwright providers)",
+        first.provider, first.reason
+    );
+    half_configured(passed).chain([taking]).collect()
 }
 
 /// Rejects embeddings of another model next to existing ones. A model that the input or `--model` names is part of the
@@ -407,8 +375,8 @@ mod tests {
         ] {
             let settings = set(key, value).unwrap();
             let folder = Path::new("data");
-            let options = options(&args, Some(folder));
-            let run = plan(&args, &settings, options, false, 1, &|_| {});
+            let options = options(&args).data_dir(folder);
+            let run = plan(&args, &settings, options, false, 1);
             let host = ProviderOptions::new()
                 .base_url(args.base_url.clone())
                 .data_dir(folder);

@@ -2,68 +2,44 @@
 
 use std::path::{Path, PathBuf};
 
-use batchwright::config::SettingsWatch;
+#[cfg(feature = "mysql")]
+use batchwright::Settings;
 use batchwright::queue::{Durability, ProcessState, SqliteOptions};
 use batchwright::unstable::{Clock, SystemClock};
-use batchwright::{Error, JobQueue, ProcessId, Settings};
+use batchwright::{Error, JobQueue, ProcessId};
 use serde_json::Value;
 
-use super::args::shared::{DataArgs, ProcessArgs, StoreArgs, StoreSource};
-use super::args::variables;
-use super::command_line::{quoted, quoted_path};
-use super::data_dir::data_dir;
+use super::args::shared::{DataArgs, QueueFileArg, StoreArgs};
+use super::command_line::quoted_path;
+use super::data_dir::{data_dir, named_folder};
 use super::display;
 use super::exit::{About, Exit, Refusal};
 use super::format::{age, count};
+use super::logging::is_json;
+#[cfg(feature = "mysql")]
 use super::settings;
 use super::stdout;
 
 impl DataArgs {
-    /// The folder.
-    pub fn folder(&self) -> Result<PathBuf, Refusal> {
-        data_dir(self.data_dir.as_deref())
-            .ok_or_else(|| Refusal::usage("no data folder: set --data-dir or BATCHWRIGHT_HOME"))
+    /// Opens the queue, which is created if it does not exist.
+    pub fn open(&self) -> Result<JobQueue, Refusal> {
+        let file = self.file.queue.as_deref().map(existing_file).transpose()?;
+        let options = SqliteOptions::default();
+        open(&self.store, file, &folder()?, options).map_err(failed)
     }
 
     /// The database, which may not exist yet.
     pub fn database(&self) -> Result<PathBuf, Refusal> {
-        match &self.queue {
+        match &self.file.queue {
             Some(file) => existing_file(file).map(Path::to_owned),
-            None => Ok(self.folder()?.join("llm_jobs.db")),
-        }
-    }
-
-    /// The settings of the data folder.
-    pub fn settings(&self) -> Result<Settings, Refusal> {
-        settings::settings(self.data_dir.as_deref())
-    }
-
-    /// The same, to follow later changes.
-    pub fn watch(&self) -> Result<Option<SettingsWatch>, Refusal> {
-        settings::watch(self.data_dir.as_deref())
-    }
-
-    /// Opens the queue, which is created if it does not exist.
-    pub fn open(&self) -> Result<JobQueue, Refusal> {
-        let (folder, database) = (self.folder()?, self.database()?);
-        self.connect(&folder, &database).map_err(failed)
-    }
-
-    /// Opens the queue on the server, otherwise in this file.
-    pub fn connect(&self, folder: &Path, database: &Path) -> Result<JobQueue, Error> {
-        match self.server() {
-            Some(address) => on_server(&self.store, address, folder),
-            None if self.queue.is_some() => {
-                JobQueue::open_with(database, SqliteOptions::default().existing())
-            }
-            None => JobQueue::open(database),
+            None => Ok(folder()?.join(FILE)),
         }
     }
 
     /// The address of the queue's server, if the queue is on one.
-    pub fn server(&self) -> Option<&str> {
+    fn server(&self) -> Option<&str> {
         let address = self.store.store.as_deref();
-        address.filter(|_| self.queue.is_none())
+        address.filter(|_| self.file.queue.is_none())
     }
 
     /// The place of the queue, for messages.
@@ -138,43 +114,32 @@ impl DataArgs {
 
     /// A command on this queue, ready to be pasted into a shell.
     pub fn command(&self, words: &str) -> String {
-        let flags = queue_flags(self.data_dir.as_deref(), self.queue.as_deref(), &self.store);
-        format!("batchwright {words}{flags}")
+        command(words, &self.file, &self.store)
     }
 }
 
-/// The flags that name a queue in another command, each with a space before it. The next command reads the same
-/// environment and settings, so it needs no flag for them.
-pub fn queue_flags(data_dir: Option<&Path>, file: Option<&Path>, store: &StoreArgs) -> String {
-    let mut flags = String::new();
-    if let Some(folder) = data_dir {
-        flags += &format!(" --data-dir {}", quoted_path(folder));
-    }
-    if let Some(file) = file {
-        return format!("{flags} --queue {}", quoted_path(file));
-    }
-    if store.source == StoreSource::Flag {
-        let address = store.store.as_deref().map(shown);
-        let address = address.unwrap_or_else(|| "none".to_owned());
-        flags += &format!(" --store {}", quoted(&address));
-    }
-    if let Some(redis) = &store.redis
-        && store.redis != variables::of_environment("BATCHWRIGHT_REDIS")
-    {
-        flags += &format!(" --redis {}", quoted(&shown(redis)));
-    }
-    flags
+/// The flag that names the data folder in another command, with a space before it.
+pub fn folder_flag() -> String {
+    let flag = named_folder().map(|folder| format!(" --data-dir {}", quoted_path(folder)));
+    flag.unwrap_or_default()
 }
 
-impl ProcessArgs {
-    /// Reports a change of a process, as text and as JSON.
-    pub fn report(&self, (line, facts): (String, Value)) -> Exit {
-        display::note(line);
-        if self.json {
-            stdout::json(&facts, Exit::Success)
-        } else {
-            Exit::Success
-        }
+/// A command on this queue, ready to be pasted into a shell.
+pub fn command(words: &str, file: &QueueFileArg, store: &StoreArgs) -> String {
+    let folder = folder_flag();
+    match &file.queue {
+        Some(file) => format!("batchwright {words}{folder} --queue {}", quoted_path(file)),
+        None => format!("batchwright {words}{folder}{}", store.flags),
+    }
+}
+
+/// Reports a change of a process, as text and as JSON.
+pub fn report((line, facts): (String, Value)) -> Exit {
+    display::note(line);
+    if is_json() {
+        stdout::json(&facts, Exit::Success)
+    } else {
+        Exit::Success
     }
 }
 
@@ -213,19 +178,34 @@ pub fn shown(address: &str) -> String {
     }
 }
 
-/// Opens the queue on a server. Data that is too long for a database is in the data folder.
-#[cfg(feature = "mysql")]
-fn on_server(args: &StoreArgs, address: &str, folder: &Path) -> Result<JobQueue, Error> {
-    store(args, address, folder).map(JobQueue::on)
+/// The file of a queue in the data folder.
+const FILE: &str = "llm_jobs.db";
+
+/// The data folder.
+pub fn folder() -> Result<PathBuf, Refusal> {
+    let none = "no data folder: set --data-dir or BATCHWRIGHT_HOME";
+    data_dir().ok_or_else(|| Refusal::could_not_run(none))
 }
 
-/// Opens the database of a queue on a server, and connects it with Redis if configured.
-#[cfg(feature = "mysql")]
-pub fn store(
-    args: &StoreArgs,
-    address: &str,
+/// Opens the queue in this file, otherwise on a server, otherwise in the data folder, where it is created if it does not
+/// exist.
+pub fn open(
+    store: &StoreArgs,
+    file: Option<&Path>,
     folder: &Path,
-) -> Result<std::sync::Arc<batchwright::queue::Store>, Error> {
+    options: SqliteOptions,
+) -> Result<JobQueue, Error> {
+    match (file, &store.store) {
+        (Some(file), _) => JobQueue::open_with(file, options.existing()),
+        (None, Some(address)) => on_server(store, address, folder),
+        (None, None) => JobQueue::open_with(folder.join(FILE), options),
+    }
+}
+
+/// Opens the queue on a server, and connects it with Redis if configured. Data that is too long for a database is in the
+/// data folder.
+#[cfg(feature = "mysql")]
+fn on_server(args: &StoreArgs, address: &str, folder: &Path) -> Result<JobQueue, Error> {
     use batchwright::queue::{MysqlOptions, Store};
     let store = Store::on_server(MysqlOptions::new(address).folder(folder))?;
     let redis = match &args.redis {
@@ -238,22 +218,12 @@ pub fn store(
         Some(address) => with_redis(store, &address)?,
         None => store,
     };
-    Ok(std::sync::Arc::new(store))
+    Ok(JobQueue::on(std::sync::Arc::new(store)))
 }
 
 #[cfg(not(feature = "mysql"))]
 fn on_server(_args: &StoreArgs, _address: &str, _folder: &Path) -> Result<JobQueue, Error> {
-    Err(knows_no_server())
-}
-
-/// Reports that this build does not support servers.
-#[cfg(not(feature = "mysql"))]
-pub fn knows_no_server() -> Error {
-    Error::new(
-        batchwright::ErrorKind::Invalid,
-        "--store or queue.store: this program was built without the feature mysql; build it again with: \
-         cargo install --locked --path crates/cli --features redis",
-    )
+    Err(not_built_with("--store or queue.store", "mysql"))
 }
 
 #[cfg(feature = "redis")]
@@ -270,11 +240,17 @@ fn with_redis(
     _store: batchwright::queue::Store,
     _address: &str,
 ) -> Result<batchwright::queue::Store, Error> {
-    Err(Error::new(
-        batchwright::ErrorKind::Invalid,
-        "--redis or queue.redis: this program was built without the feature redis; build it again with: \
-         cargo install --locked --path crates/cli --features redis",
-    ))
+    Err(not_built_with("--redis or queue.redis", "redis"))
+}
+
+/// Reports that this build does not support servers.
+#[cfg(not(feature = "redis"))]
+fn not_built_with(what: &str, feature: &str) -> Error {
+    let why = format!(
+        "{what}: this program was built without the feature {feature}; build it again with: cargo install --locked \
+         --path crates/cli --features redis"
+    );
+    Error::new(batchwright::ErrorKind::Invalid, why)
 }
 
 /// How safe each write is: with `--fsync` it also survives a power failure.

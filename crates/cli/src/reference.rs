@@ -10,8 +10,8 @@ use batchwright::ErrorKind;
 use batchwright::config::SettingKey;
 use clap::{Arg, ArgAction, Command};
 
-use super::args::variables;
 use super::exit::Exit;
+use super::parse::command;
 
 /// A cell of a Markdown table: characters that would end the cell are escaped, angle brackets are text.
 fn cell(text: &str) -> String {
@@ -118,7 +118,7 @@ fn is_help(command: &Command) -> bool {
 
 fn flags() -> String {
     let (mut out, mut told) = (String::new(), Told::new());
-    let cli = variables::command(&|_| true);
+    let cli = command();
     out.push_str("### Every command\n\n| | |\n|---|---|\n");
     for arg in cli.get_arguments().filter(|arg| arg.is_global_set()) {
         let _ = writeln!(out, "| `{}` | {} |", spelling(arg), cell(&meaning(arg)));

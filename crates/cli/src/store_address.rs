@@ -1,45 +1,42 @@
 //! Where a command finds the queue. A flag, the environment or the settings of the data folder name a server. If none
 //! of them does, the queue is the file in the data folder.
 
-use std::fmt;
-use std::path::Path;
+use std::env;
 
 use batchwright::Settings;
 
-use super::args::shared::{StoreArgs, StoreSource};
-use super::args::{Command, variables};
+use super::args::Command;
+use super::args::shared::StoreArgs;
+use super::command_line::quoted;
 use super::data_dir::data_dir;
 use super::exit::{Refusal, could_not_run};
+use super::queue::shown;
 use super::settings::in_folder;
 
 /// Selects the file in the data folder.
 const NONE: &str = "none";
-/// The setting.
-pub const KEY: &str = "queue.store";
 
 /// Completes the arguments of a command that uses the queue.
 pub fn find(command: &mut Command) -> Result<(), Refusal> {
     // It reports what is wrong, so it also works if the settings cannot be read.
     let tolerant = matches!(command, Command::Doctor(_));
-    let Some((folder, store)) = command.queue() else {
-        return Ok(());
-    };
-    match choose(folder, store) {
+    match command.store().map_or(Ok(()), choose) {
         Err(_) if tolerant => Ok(()),
         chosen => chosen,
     }
 }
 
-fn choose(folder: Option<&Path>, store: &mut StoreArgs) -> Result<(), Refusal> {
-    if store.store.is_some() {
-        let is_variable = store.store == variables::of_environment("BATCHWRIGHT_STORE");
-        store.source = if is_variable {
-            StoreSource::Variable
-        } else {
-            StoreSource::Flag
-        };
-    } else {
-        stored(folder, store)?;
+fn choose(store: &mut StoreArgs) -> Result<(), Refusal> {
+    let by_flag = |given: &Option<String>, name: &str| {
+        let given = given.clone();
+        given.filter(|given| {
+            env::var(name).is_ok_and(|value| value != *given) || env::var(name).is_err()
+        })
+    };
+    let flag = by_flag(&store.store, "BATCHWRIGHT_STORE");
+    let redis = by_flag(&store.redis, "BATCHWRIGHT_REDIS");
+    if store.store.is_none() {
+        store.store = stored()?;
     }
     match store.store.as_deref().map(str::trim) {
         Some("") => {
@@ -51,43 +48,30 @@ fn choose(folder: Option<&Path>, store: &mut StoreArgs) -> Result<(), Refusal> {
         _ => {}
     }
     if store.store.is_none() {
-        let is_variable = store.redis == variables::of_environment("BATCHWRIGHT_REDIS");
-        if store.redis.is_some() && !is_variable {
+        if redis.is_some() {
             return Err(Refusal::usage(
                 "--redis is for a queue on a database server only; name that server with --store ADDRESS",
             ));
         }
         store.redis = None;
     }
+    for (name, given) in [("--store", flag), ("--redis", redis)] {
+        let given = given.map(|given| if given == NONE { given } else { shown(&given) });
+        let words = given.map(|given| format!(" {name} {}", quoted(&given)));
+        store.flags.extend(words);
+    }
     Ok(())
 }
 
-/// Takes the address from the settings of the data folder.
-fn stored(folder: Option<&Path>, store: &mut StoreArgs) -> Result<(), Refusal> {
-    let Some(folder) = data_dir(folder) else {
-        return Ok(());
+/// The address in the settings of the data folder.
+fn stored() -> Result<Option<String>, Refusal> {
+    let Some(folder) = data_dir() else {
+        return Ok(None);
     };
     let config = in_folder(&folder);
     let settings = Settings::new().store(&config).map_err(could_not_run)?;
-    let address = settings.queue_store().map_err(|error| {
+    settings.queue_store().map_err(|error| {
         let message = format!("{} in {}", error.message(), config.path().display());
-        Refusal::usage(message).hint(format!("to delete it: batchwright config unset {KEY}"))
-    })?;
-    if address.is_some() {
-        store.source = StoreSource::Setting(config.path().to_owned());
-        store.store = address;
-    }
-    Ok(())
-}
-
-/// The source of the address, for messages.
-impl fmt::Display for StoreSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Default => f.write_str("default"),
-            Self::Flag => f.write_str("--store"),
-            Self::Variable => f.write_str("BATCHWRIGHT_STORE"),
-            Self::Setting(file) => write!(f, "{KEY} in {}", file.display()),
-        }
-    }
+        Refusal::usage(message).hint("to delete it: batchwright config unset queue.store")
+    })
 }

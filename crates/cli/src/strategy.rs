@@ -9,14 +9,6 @@ use super::args::shared::TaskArg;
 use super::exit::{About, Refusal};
 use super::settings::refused;
 
-/// The effect of the configured strategy.
-#[derive(Debug, Clone, Default)]
-pub struct RunStrategy {
-    pub strategy: Strategy,
-    /// Why it differs from the requested strategy.
-    pub fallback_reason: Option<String>,
-}
-
 /// Rejects a flag that requests half the price if only the full price is possible. A setting that was stored for other
 /// providers falls back instead.
 pub fn refuse_full_price(
@@ -38,54 +30,42 @@ pub fn refuse_full_price(
     }
 }
 
-impl RunStrategy {
-    /// The strategy of this plan, if there is one.
-    pub fn find(
-        args: &RunArgs,
-        settings: &Settings,
-        plan: Option<&ProviderPlan>,
-    ) -> Result<Self, Refusal> {
-        let asked = settings.bulk_strategy().map_err(refused)?;
-        let effective = match (asked, plan) {
-            (Strategy::Batch, _) if args.prompt.task == TaskArg::Embed => Self {
-                strategy: Strategy::Sync,
-                fallback_reason: Some(
-                    "embeddings are not made in batches: uses strategy sync".to_owned(),
-                ),
-            },
-            (_, Some(plan)) => Self::of(&plan.strategy(), settings)?,
-            // The key may be available where the real run will take place.
-            (_, None) if args.dry_run => {
-                Self::of(&EffectiveStrategy::expected(settings), settings)?
-            }
-            // There is no provider.
-            (_, None) => Self::default(),
-        };
-        if args.no_wait && asked != Strategy::Batch {
-            return Err(Refusal::usage("--no-wait applies only to --strategy batch"));
-        }
-        if effective.strategy == Strategy::Batch {
-            effective.check_error_policy(args)?;
-        }
-        Ok(effective)
+/// The strategy of a run with this plan, if there is one.
+pub fn find(
+    args: &RunArgs,
+    settings: &Settings,
+    plan: Option<&ProviderPlan>,
+) -> Result<EffectiveStrategy, Refusal> {
+    let asked = settings.bulk_strategy().map_err(refused)?;
+    let mut effective = match plan {
+        _ if args.prompt.task == TaskArg::Embed => EffectiveStrategy::possible(Strategy::Sync),
+        Some(plan) => plan.strategy(),
+        // The key may be available where the real run will take place.
+        None if args.dry_run => EffectiveStrategy::expected(settings),
+        // There is no provider.
+        None => EffectiveStrategy::possible(Strategy::Sync),
+    };
+    if asked == Strategy::Batch && args.prompt.task == TaskArg::Embed {
+        let why = "embeddings are not made in batches: uses strategy sync";
+        effective.fallback_reason = Some(why.to_owned());
     }
-
-    fn of(effective: &EffectiveStrategy, settings: &Settings) -> Result<Self, Refusal> {
-        refuse_full_price(effective, settings)?;
-        Ok(Self {
-            strategy: effective.strategy,
-            fallback_reason: effective.fallback_reason.clone(),
-        })
+    refuse_full_price(&effective, settings)?;
+    if args.no_wait && asked != Strategy::Batch {
+        return Err(Refusal::usage("--no-wait applies only to --strategy batch"));
     }
+    if effective.strategy == Strategy::Batch {
+        check_error_policy(args)?;
+    }
+    Ok(effective)
+}
 
-    /// Rejects a policy that has no meaning for items that are submitted together.
-    pub fn check_error_policy(&self, args: &RunArgs) -> Result<(), Refusal> {
-        match args.on_error {
-            OnError::Stop => Err(Refusal::usage(
-                "--on-error stop cannot be used with batches, because their items are submitted together: use \
-                 stop-critical, or --strategy sync",
-            )),
-            OnError::Continue | OnError::StopCritical => Ok(()),
-        }
+/// Rejects a policy that has no meaning for items that are submitted together.
+pub fn check_error_policy(args: &RunArgs) -> Result<(), Refusal> {
+    match args.on_error {
+        OnError::Stop => Err(Refusal::usage(
+            "--on-error stop cannot be used with batches, because their items are submitted together: use \
+             stop-critical, or --strategy sync",
+        )),
+        OnError::Continue | OnError::StopCritical => Ok(()),
     }
 }

@@ -1,88 +1,124 @@
-//! The parts of a worker for `work` and `serve`: the folder with its settings, and the queue in it or on a server.
+//! The worker of `work` and `serve`: its settings, its providers, and lines about them.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use batchwright::config::{SettingsWatch, SqliteConfig};
+use batchwright::plan::{ProviderPlan, SettingsEvent, SkippedStep};
 use batchwright::queue::SqliteOptions;
-use batchwright::{Error, JobQueue, Settings};
+use batchwright::{JobQueue, LlmManager, Settings, Strategy};
 
-use super::args::shared::StoreArgs;
 use super::args::worker::WorkerArgs;
-use super::data_dir::data_dir;
+use super::display;
 use super::exit::{Refusal, could_not_run};
+use super::logging::is_quiet;
 use super::provider;
-use super::queue::{durability, existing_file};
-use super::settings::{in_folder, with_flags};
+use super::queue::{durability, existing_file, failed, open};
+use super::settings::{of_environment, refused, with_flags};
+use super::strategy;
 
-/// The place of a worker's settings and queue.
-pub struct Home {
-    pub folder: PathBuf,
-    /// Where settings are stored.
-    pub config: Arc<SqliteConfig>,
-    #[cfg(feature = "mysql")]
-    server: Option<Arc<batchwright::queue::Store>>,
+/// The queue in this file, otherwise on a server or in the data folder.
+pub fn queue(args: &WorkerArgs, file: Option<&Path>, folder: &Path) -> Result<JobQueue, Refusal> {
+    let options = SqliteOptions::default().durability(durability(args.fsync));
+    let file = file.map(existing_file).transpose()?;
+    open(&args.store, file, folder, options).map_err(failed)
 }
 
-impl Home {
-    /// The place that these arguments name. A queue in a folder is not opened yet; a queue on a server is.
-    pub fn open(args: &WorkerArgs) -> Result<Self, Refusal> {
-        let folder = data_dir(args.data_dir.as_deref()).ok_or_else(|| {
-            Refusal::could_not_run("no data folder for the queue: set --data-dir")
-        })?;
-        match &args.store.store {
-            Some(address) => Self::on_server(&args.store, address, folder).map_err(could_not_run),
-            None => Ok(Self {
-                config: Arc::new(in_folder(&folder)),
-                folder,
-                #[cfg(feature = "mysql")]
-                server: None,
-            }),
-        }
-    }
+/// The settings of this place and environment, overridden by the flags, and their later changes.
+pub fn settings(args: &WorkerArgs, config: Arc<SqliteConfig>) -> Result<SettingsWatch, Refusal> {
+    let settings = provider::with_flags(of_environment(), &args.provider)?;
+    let flags = [
+        ("llm.bulk_strategy", "--strategy", &args.strategy),
+        ("llm.sync_concurrency", "--concurrency", &args.concurrency),
+        ("llm.requests_per_minute", "--rpm", &args.rpm),
+        ("llm.tokens_per_minute", "--tpm", &args.tpm),
+        ("llm.request_timeout", "--timeout", &args.timeout),
+        ("queue.max_retries", "--max-retries", &args.max_retries),
+    ];
+    let settings = with_flags(settings, &flags)?;
+    SettingsWatch::new(settings, config).map_err(could_not_run)
+}
 
-    #[cfg(feature = "mysql")]
-    fn on_server(args: &StoreArgs, address: &str, folder: PathBuf) -> Result<Self, Error> {
-        let server = super::queue::store(args, address, &folder)?;
-        Ok(Self {
-            config: Arc::new(in_folder(&folder)),
-            folder,
-            server: Some(server),
-        })
+/// The manager that makes the worker.
+pub fn manager(args: &WorkerArgs, settings: &Settings) -> Result<LlmManager, Refusal> {
+    settings.worker_settings().map_err(refused)?;
+    let options = provider::options(&args.provider);
+    // Jobs without a model fail one by one with a clear message if there is no default model.
+    let plan = provider::plan(&args.provider, settings, options, false, 0)?;
+    provider::choice(&plan, &args.provider)
+        .iter()
+        .for_each(display::note);
+    strategy::refuse_full_price(&plan.strategy(), settings)?;
+    if let Some(why) = plan.strategy().fallback_reason.filter(|_| is_quiet()) {
+        // Also with --quiet, because it may cost twice as much as the setting requests.
+        display::say(&format!("strategy: {why}"));
     }
+    Ok(LlmManager::of(plan))
+}
 
-    #[cfg(not(feature = "mysql"))]
-    fn on_server(_args: &StoreArgs, _address: &str, _folder: PathBuf) -> Result<Self, Error> {
-        Err(super::queue::knows_no_server())
-    }
-
-    /// The queue in this file, or without one, the queue in the data folder, which is created if it does not exist.
-    pub fn queue(&self, args: &WorkerArgs, file: Option<&Path>) -> Result<JobQueue, Refusal> {
-        #[cfg(feature = "mysql")]
-        if let Some(server) = self.server.as_ref().filter(|_| file.is_none()) {
-            return Ok(JobQueue::on(server.clone()));
-        }
-        let options = SqliteOptions::default().durability(durability(args.fsync));
-        let (path, options) = match file {
-            Some(file) => (existing_file(file)?.to_owned(), options.existing()),
-            None => (self.folder.join("llm_jobs.db"), options),
+/// The providers, their address and model, the strategy, and the providers that are skipped.
+pub fn line(plan: &ProviderPlan) -> Result<String, Refusal> {
+    let mut line = provider::line(plan, &jobs_at_once(plan)?);
+    let strategy = plan.strategy();
+    if let Some(reason) = &strategy.fallback_reason {
+        line += &format!("\n  strategy: {reason}");
+    } else {
+        let name = plan.first.provider;
+        line += &match strategy.strategy {
+            Strategy::Sync => String::new(),
+            Strategy::Batch => format!("\n  strategy batch: prompts go to {name} in batches"),
         };
-        JobQueue::open_with(&path, options).map_err(could_not_run)
     }
+    let job_types = plan.for_job_types().map_err(refused)?;
+    for step in &job_types.skipped {
+        line += &format!("\n  {}", skipped(step));
+    }
+    if !job_types.skipped.is_empty() && job_types.first.provider == "extract" {
+        line += "\n  summaries are the first 300 characters of their text (extract), marked as degraded";
+    }
+    Ok(line)
+}
 
-    /// The settings of this place and environment, overridden by the flags, and their later changes.
-    pub fn settings(&self, args: &WorkerArgs) -> Result<SettingsWatch, Refusal> {
-        let settings = Settings::new().environment(|name| std::env::var(name).ok());
-        let settings = provider::with_flags(settings, &args.provider)?;
-        let flags = [
-            ("llm.bulk_strategy", "--strategy", &args.strategy),
-            ("llm.sync_concurrency", "--concurrency", &args.concurrency),
-            ("llm.requests_per_minute", "--rpm", &args.rpm),
-            ("llm.tokens_per_minute", "--tpm", &args.tpm),
-            ("llm.request_timeout", "--timeout", &args.timeout),
-            ("queue.max_retries", "--max-retries", &args.max_retries),
-        ];
-        let settings = with_flags(settings, &flags)?;
-        SettingsWatch::new(settings, self.config.clone()).map_err(could_not_run)
+/// How many jobs a worker of this plan runs at once.
+fn jobs_at_once(plan: &ProviderPlan) -> Result<String, Refusal> {
+    let settings = plan.settings();
+    if let Some(jobs) = settings.sync_concurrency().map_err(refused)? {
+        return Ok(format!("{jobs} at once"));
     }
+    let most = settings.max_concurrent_requests().map_err(refused)?;
+    let start = settings.worker_count().map_err(refused)?.min(most);
+    Ok(if settings.finds_concurrency().map_err(refused)? {
+        format!("{start} jobs at once, more while that helps")
+    } else if plan.first.provider == "local" {
+        provider::in_flight(plan.worker_concurrency())
+    } else {
+        format!("{start} jobs at once, 1 to {most} by load")
+    })
+}
+
+/// Reports the effect of changed settings on a running worker.
+pub fn tell_change(event: &SettingsEvent<'_>) {
+    match event {
+        SettingsEvent::Changed { key, before, now } => {
+            let (before, now) = (before.unwrap_or("unset"), now.unwrap_or("unset"));
+            display::note(format!("settings changed: {key} {before} -> {now}"));
+        }
+        SettingsEvent::Applied(manager) => {
+            if let Ok(line) = line(manager.plan()) {
+                display::note(line);
+            }
+        }
+        SettingsEvent::Refused(error) => {
+            display::note(format!("the old settings still apply: {}", error.message()));
+        }
+        _ => {}
+    }
+}
+
+/// A provider that job types skip, for people.
+pub fn skipped(step: &SkippedStep) -> String {
+    format!(
+        "job types such as summarize skip {}: {}",
+        step.provider, step.reason
+    )
 }

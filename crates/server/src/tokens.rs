@@ -149,11 +149,6 @@ impl Tokens {
         }
     }
 
-    /// Why the present token file is not used.
-    pub fn problem(&self) -> Option<String> {
-        self.state.read().problem.clone()
-    }
-
     /// The role of who sent this header `authorization`.
     ///
     /// # Errors

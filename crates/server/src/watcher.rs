@@ -65,8 +65,8 @@ impl Looks {
                 self.processes(),
                 self.overview(),
                 self.metrics(),
-                self.app.overview.keep_history(),
             ];
+            self.app.overview.count();
             for error in looks.into_iter().filter_map(Result::err) {
                 log::debug!("changes could not be published: {error}");
             }
@@ -75,7 +75,7 @@ impl Looks {
 
     fn settings(&mut self) -> Result<(), Error> {
         match &self.app.settings {
-            Some(settings) => settings.look(&self.app.events),
+            Some(settings) => settings.settings(&self.app.events).map(drop),
             None => Ok(()),
         }
     }

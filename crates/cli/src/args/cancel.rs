@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::shared::{BatchProviderArgs, ProcessArgs, QueueFileArg};
+use super::shared::{BatchProviderArgs, DataArgs};
 use super::values::seconds;
 
 /// Cancel the waiting jobs of a process; running jobs finish
@@ -35,8 +35,5 @@ pub struct CancelArgs {
     pub at: BatchProviderArgs,
 
     #[command(flatten)]
-    pub file: QueueFileArg,
-
-    #[command(flatten)]
-    pub common: ProcessArgs,
+    pub data: DataArgs,
 }

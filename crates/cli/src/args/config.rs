@@ -1,7 +1,5 @@
 //! The arguments of `batchwright config`.
 
-use std::path::PathBuf;
-
 use batchwright::config::SettingKey;
 use clap::{Args, Subcommand};
 
@@ -16,16 +14,6 @@ use super::shared::MORE;
 pub struct ConfigArgs {
     #[command(subcommand)]
     pub action: ConfigAction,
-
-    /// Print JSON
-    #[arg(long, global = true)]
-    pub json: bool,
-
-    /// Folder of the settings
-    ///
-    /// [env: BATCHWRIGHT_HOME] [default: the platform's data folder]
-    #[arg(long, value_name = "DIR", global = true)]
-    pub data_dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -2,19 +2,12 @@
 
 use clap::Args;
 
-use super::shared::{DataArgs, QueueFileArg};
+use super::shared::DataArgs;
 
 /// Check the queue and its environment, and say what to do
 #[derive(Debug, Args)]
 #[command(after_long_help = include_str!("../../data/help/doctor.txt"))]
 pub struct DoctorArgs {
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
-
-    #[command(flatten)]
-    pub file: QueueFileArg,
-
     #[command(flatten)]
     pub data: DataArgs,
 }

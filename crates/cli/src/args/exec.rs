@@ -4,12 +4,12 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use super::run::OnError;
 use super::sandbox::SandboxArgs;
 use super::shared::{MORE, ShowArgs};
-use super::values::{bytes, commands_at_once, rate, seconds};
+use super::values::{commands_at_once, rate, seconds};
 
 /// Run commands in parallel, with rate limit, retries and resume
 ///
@@ -100,40 +100,19 @@ pub struct ExecPaceArgs {
 pub struct FailureArgs {
     /// Retries after a failure or a time-out
     ///
-    /// After an exit code other than 0 (also one of --critical-exit), a signal, or a time-out. A command that
+    /// After an exit code other than 0, a signal, or a time-out, at first after 1 s, each time after twice as long. A command that
     /// cannot be started, exceeds a limit of the sandbox or fills the disk is not retried.
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     pub retries: u8,
 
-    /// Wait before the first retry; it doubles with each further one, up to a minute
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = seconds, hide_short_help = true)]
-    pub retry_delay: Duration,
-
     /// continue (the default), stop, or stop-critical
     ///
     /// What to do when a command fails. `stop-critical` stops only for a program that is not found, not allowed, or
-    /// cannot be confined or started, a command that a signal ended or that exceeded a limit of the sandbox, a full
-    /// disk, and the codes of --critical-exit, each after the last retry.
+    /// cannot be confined or started, a command that a signal ended or that exceeded a limit of the sandbox, and
+    /// a full disk, each after the last retry.
     #[arg(long, value_name = "POLICY", value_enum, default_value_t = OnError::Continue,
         hide_default_value = true, hide_possible_values = true)]
     pub on_error: OnError,
-
-    /// finish (the default) or kill running commands
-    ///
-    /// What to do with running commands when the run stops (through --on-error or the first Ctrl-C). The second
-    /// Ctrl-C always kills them.
-    #[arg(long, value_name = "WHAT", value_enum, default_value_t = OnStopArg::Finish,
-        hide_default_value = true, hide_possible_values = true, hide_short_help = true)]
-    pub on_stop: OnStopArg,
-
-    /// Exit codes that stop a run with stop-critical
-    #[arg(
-        long,
-        value_name = "CODES",
-        value_delimiter = ',',
-        hide_short_help = true
-    )]
-    pub critical_exit: Vec<u8>,
 }
 
 /// Where results go.
@@ -162,32 +141,7 @@ pub struct ExecResultArgs {
     #[arg(long, requires = "joblog")]
     pub resume_failed: bool,
 
-    /// Print results in the order of the input
-    ///
-    /// FILE of -o and the job log are written as commands end; to sort them, use their field `seq`.
-    #[arg(short, long)]
-    pub keep_order: bool,
-
     /// Run nothing; print the commands
     #[arg(long)]
     pub dry_run: bool,
-
-    /// Print the summary, or the error, as JSON
-    ///
-    /// One JSON object on standard output, at the end. Without -o, the output of the commands then goes to standard
-    /// error.
-    #[arg(long)]
-    pub json: bool,
-
-    /// Maximum size of each output of a command, for example 64K, 10M or 2G; output above it is dropped
-    ///
-    /// In results (-o) at most 16M [default: 1G, with -o 1M]
-    #[arg(long, value_name = "SIZE", value_parser = bytes, hide_short_help = true)]
-    pub max_output: Option<u64>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum OnStopArg {
-    Finish,
-    Kill,
 }

@@ -76,10 +76,6 @@ pub struct ExportArgs {
     /// Delimiter of CSV: one character, or `tab` [default: a comma]
     #[arg(long, value_name = "CHAR", value_parser = delimiter, hide_short_help = true)]
     pub output_delimiter: Option<u8>,
-
-    /// Print the summary, or the error, as JSON
-    #[arg(long)]
-    pub json: bool,
 }
 
 /// The formats of tables, by their names.

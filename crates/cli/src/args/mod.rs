@@ -23,11 +23,8 @@ pub mod submit;
 pub mod text_file;
 pub mod token;
 pub mod values;
-pub mod variables;
 pub mod work;
 pub mod worker;
-
-use std::path::Path;
 
 use clap::{Parser, Subcommand};
 
@@ -83,55 +80,25 @@ pub enum Command {
 }
 
 impl Command {
-    /// Data folder and store arguments of a command that uses the queue.
-    pub fn queue(&mut self) -> Option<(Option<&Path>, &mut StoreArgs)> {
+    /// The address of the queue of a command that uses one.
+    pub fn store(&mut self) -> Option<&mut StoreArgs> {
         match self {
-            Self::Status(args) => args.data.queue.clone_from(&args.file.queue),
-            Self::Results(args) => args.data.queue.clone_from(&args.file.queue),
-            Self::Doctor(args) => args.data.queue.clone_from(&args.file.queue),
-            Self::Cancel(CancelArgs { common, file, .. })
-            | Self::Retry(RetryArgs { common, file, .. }) => {
-                common.data.queue.clone_from(&file.queue);
-            }
-            _ => {}
-        }
-        let data = match self {
             Self::Work(args) => {
-                let args = &mut args.worker;
-                return Some((args.data_dir.as_deref(), &mut args.store));
+                let store = &mut args.worker.store;
+                if args.file.queue.is_some() {
+                    store.store = None;
+                    return None;
+                }
+                Some(store)
             }
-            Self::Serve(args) => {
-                let args = &mut args.worker;
-                return Some((args.data_dir.as_deref(), &mut args.store));
-            }
-            Self::Submit(args) => &mut args.data,
-            Self::Status(args) => &mut args.data,
-            Self::Results(args) => &mut args.data,
-            Self::Cancel(args) => &mut args.common.data,
-            Self::Retry(args) => &mut args.common.data,
-            Self::Doctor(args) => &mut args.data,
-            _ => return None,
-        };
-        Some((data.data_dir.as_deref(), &mut data.store))
-    }
-
-    /// Whether an error is printed as JSON, too.
-    pub fn json(&self) -> bool {
-        match self {
-            Self::Run(args) => args.json,
-            Self::Work(args) => args.json,
-            Self::Config(args) => args.json,
-            Self::Submit(args) => args.json,
-            Self::Status(args) => args.json,
-            Self::Export(args) => args.json,
-            Self::Scan(args) => args.json,
-            Self::Exec(args) => args.results.json,
-            Self::Cancel(args) => args.common.json,
-            Self::Retry(args) => args.common.json,
-            Self::Doctor(args) => args.json,
-            Self::Providers(args) => args.json,
-            Self::Simulate(args) => args.json,
-            Self::Serve(_) | Self::Results(_) | Self::Token(_) | Self::Completions(_) => false,
+            Self::Serve(args) => Some(&mut args.worker.store),
+            Self::Submit(args) => Some(&mut args.data.store),
+            Self::Status(args) => Some(&mut args.data.store),
+            Self::Results(args) => Some(&mut args.data.store),
+            Self::Cancel(args) => Some(&mut args.data.store),
+            Self::Retry(args) => Some(&mut args.data.store),
+            Self::Doctor(args) => Some(&mut args.data.store),
+            _ => None,
         }
     }
 }

@@ -1,7 +1,5 @@
 //! The arguments of `batchwright providers`.
 
-use std::path::PathBuf;
-
 use clap::Args;
 
 use super::values::name;
@@ -14,14 +12,4 @@ pub struct ProvidersArgs {
     /// [env: BATCHWRIGHT_MODEL] [config: llm.model]
     #[arg(long, value_name = "NAME", value_parser = name)]
     pub model: Option<String>,
-
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
-
-    /// Folder of the settings
-    ///
-    /// [env: BATCHWRIGHT_HOME] [default: the platform's data folder]
-    #[arg(long, value_name = "DIR")]
-    pub data_dir: Option<PathBuf>,
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::shared::{DataArgs, MORE, QueueFileArg};
+use super::shared::{DataArgs, MORE};
 
 /// Move the results of a process from the queue to a file
 ///
@@ -36,9 +36,6 @@ pub struct ResultsArgs {
     /// They are deleted from the queue even if nothing read them.
     #[arg(long)]
     pub take: bool,
-
-    #[command(flatten)]
-    pub file: QueueFileArg,
 
     #[command(flatten)]
     pub data: DataArgs,

@@ -3,7 +3,7 @@
 use batchwright::Usd;
 use clap::Args;
 
-use super::shared::{ProcessArgs, QueueFileArg};
+use super::shared::DataArgs;
 use super::values::dollars;
 
 /// Requeue the failed and cancelled jobs of a process
@@ -25,8 +25,5 @@ pub struct RetryArgs {
     pub budget: Option<Usd>,
 
     #[command(flatten)]
-    pub file: QueueFileArg,
-
-    #[command(flatten)]
-    pub common: ProcessArgs,
+    pub data: DataArgs,
 }

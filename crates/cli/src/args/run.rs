@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use batchwright::{ErrorPolicy, Usd};
-use clap::{ArgGroup, Args, ValueEnum};
+use clap::{Args, ValueEnum};
 
 use super::input::InputArgs;
 use super::shared::{MORE, MemoryArgs, PromptArgs, ProviderArgs, ShowArgs};
@@ -15,7 +15,6 @@ use super::values::{at_least_one, dollars, words_for};
 /// The output file is the checkpoint: a second run skips finished items and sends failed, changed and new ones.
 #[derive(Debug, Args)]
 #[command(after_help = MORE, after_long_help = include_str!("../../data/help/run.txt"))]
-#[command(group(ArgGroup::new("without_results").args(["output", "dry_run"]).multiple(true)))]
 pub struct RunArgs {
     #[command(flatten)]
     pub input: InputArgs,
@@ -81,18 +80,6 @@ pub struct RunArgs {
         hide_possible_values = true, hide_short_help = true)]
     pub on_error: OnError,
 
-    /// Print the summary, or the error, as JSON (with -o)
-    ///
-    /// The summary goes to standard output as one JSON object; so does an error that prevents the
-    /// run: {"error": {"kind": …, "message": …}, "exit_code": N}.
-    #[arg(
-        help_heading = "Results",
-        long,
-        requires = "without_results",
-        hide_short_help = true
-    )]
-    pub json: bool,
-
     /// Items to send again: failed, none or all
     ///
     /// `failed`: those that failed in earlier runs, but not those whose reply was paid for and has no usable answer, for
@@ -151,11 +138,6 @@ pub struct PaceArgs {
     /// Time limit of one call [env: AI_REQUEST_TIMEOUT] [config: llm.request_timeout] [default: 600s]
     #[arg(long, value_name = "TIME", value_parser = words_for("llm.request_timeout"), hide_short_help = true)]
     pub timeout: Option<String>,
-
-    /// Folder for data that runs share: settings (see `batchwright config`), and the limits and cooldowns per
-    /// provider, key and model [env: BATCHWRIGHT_HOME] [default: the platform's data folder]
-    #[arg(long, value_name = "DIR", hide_short_help = true)]
-    pub data_dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -22,10 +22,10 @@ pub struct SandboxArgs {
     ///
     /// `on`: commands write only below their folder and a TMPDIR that the run makes for all of them, use no
     /// network, and do not affect other processes. If the kernel cannot enforce a rule, nothing runs. `best-effort`: run
-    /// anyway, and warn about the missing rules. `off`: enforce only --cpu, --memory and --max-file.
+    /// anyway, and warn about the missing rules. `off`: enforce only --memory.
     /// --allow and --env apply in every mode [env: BATCHWRIGHT_EXEC_SANDBOX].
     #[arg(long, value_name = "MODE", value_parser = one_of(&MODES), default_value = "on", hide_default_value = true,
-        hide_possible_values = true)]
+        hide_possible_values = true, env = "BATCHWRIGHT_EXEC_SANDBOX", hide_env = true)]
     pub sandbox: SandboxMode,
 
     /// Allowed programs; all others are rejected
@@ -46,29 +46,15 @@ pub struct SandboxArgs {
     #[arg(long)]
     pub net: bool,
 
-    /// Allow commands to connect to sockets in the file system, for example of ssh-agent and Docker
-    ///
-    /// A command that can connect to Docker or systemd can bypass the sandbox.
-    #[arg(long, hide_short_help = true)]
-    pub local_sockets: bool,
-
     /// A file or folder that commands may write to
     ///
     /// In addition to their working folder and TMPDIR.
     #[arg(long, value_name = "PATH")]
     pub write: Vec<PathBuf>,
 
-    /// Processor time limit of each process of a command, in seconds
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..), hide_short_help = true)]
-    pub cpu: Option<u64>,
-
     /// Memory limit of each process of a command, for example 500M or 2G
     ///
     /// A process above it gets no more memory. Memory that processes share does not count [default: no limit]
     #[arg(long, value_name = "SIZE", value_parser = bytes, hide_short_help = true)]
     pub memory: Option<u64>,
-
-    /// Maximum size of a file that a command writes, for example 10M or 2G
-    #[arg(long, value_name = "SIZE", value_parser = bytes, hide_short_help = true)]
-    pub max_file: Option<u64>,
 }

@@ -29,21 +29,10 @@ pub struct ScanArgs {
     #[command(flatten)]
     pub files: FolderArgs,
 
-    /// Count the prompts of `run`: function, lines:N …
+    /// Print the prompts of `run`: function, lines:N …
     ///
-    /// file, function, class, lines:N or tokens:N. Files that cannot be split are skipped, with the reason.
+    /// file, function, class, lines:N or tokens:N. Each part is a line of JSON with its content. Files that cannot be split
+    /// are skipped, with the reason.
     #[arg(long, value_name = "PART", value_parser = split)]
     pub split: Option<Split>,
-
-    /// Print each part with its content, as lines of JSON
-    #[arg(long, conflicts_with_all = ["json", "skipped"])]
-    pub units: bool,
-
-    /// Show only skipped files
-    #[arg(long)]
-    pub skipped: bool,
-
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
 }

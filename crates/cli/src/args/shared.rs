@@ -29,7 +29,8 @@ pub struct ProviderArgs {
     pub model: Option<String>,
 
     /// Address of the provider's API
-    #[arg(help_heading = None::<&str>, long, value_name = "URL", value_parser = name)]
+    #[arg(help_heading = None::<&str>, long, value_name = "URL", value_parser = name, env = "BATCHWRIGHT_BASE_URL",
+        hide_env = true)]
     pub base_url: Option<String>,
 
     /// File with the API key
@@ -143,7 +144,8 @@ pub enum TaskArg {
 #[command(next_help_heading = "Display")]
 pub struct ShowArgs {
     /// Progress on standard error: `auto` shows a bar on a terminal, and otherwise a line from time to time
-    #[arg(long, value_name = "WHEN", value_enum, default_value_t = When::Auto, hide_short_help = true)]
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = When::Auto, hide_short_help = true,
+        env = "BATCHWRIGHT_PROGRESS", hide_env = true)]
     pub progress: When,
 }
 
@@ -177,18 +179,11 @@ impl MemoryArgs {
 /// Flags that select the queue.
 #[derive(Debug, Args)]
 pub struct DataArgs {
-    /// Folder of the queue
-    ///
-    /// The queue is the file `llm_jobs.db` in it [env: BATCHWRIGHT_HOME] [default: the platform's data folder]
-    #[arg(long, value_name = "DIR")]
-    pub data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub file: QueueFileArg,
 
     #[command(flatten)]
     pub store: StoreArgs,
-
-    /// The file of `--queue`, with commands that have the flag.
-    #[arg(skip)]
-    pub queue: Option<PathBuf>,
 }
 
 /// A queue in a file that the user names.
@@ -198,7 +193,7 @@ pub struct QueueFileArg {
     ///
     /// Used instead of the queue in the data folder. `run --strategy batch` keeps its items in such a file next to its
     /// output.
-    #[arg(long, value_name = "FILE", conflicts_with = "store")]
+    #[arg(long, value_name = "FILE")]
     pub queue: Option<PathBuf>,
 }
 
@@ -213,7 +208,13 @@ pub struct StoreArgs {
     /// ?tls=off disables this, ?ca=FILE names the authority of the server's certificate, ?tables=NAME the tables.
     /// `none` selects the file in the data folder, regardless of the settings. [env: BATCHWRIGHT_STORE] [config:
     /// queue.store, in the data folder] [default: the file `llm_jobs.db` in the data folder]
-    #[arg(long, value_name = "ADDRESS", global = true, hide_short_help = true)]
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        hide_short_help = true,
+        env = "BATCHWRIGHT_STORE",
+        hide_env = true
+    )]
     pub store: Option<String>,
 
     /// Redis or Valkey in addition to --store, for example redis://HOST:6379
@@ -224,35 +225,25 @@ pub struct StoreArgs {
     /// from BATCHWRIGHT_REDIS_PASSWORD, or from the file that BATCHWRIGHT_REDIS_PASSWORD_FILE names. If Redis is
     /// unreachable, work continues without it. [env: BATCHWRIGHT_REDIS] [config: queue.redis] [default:
     /// none]
-    #[arg(long, value_name = "ADDRESS", hide_short_help = true)]
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        hide_short_help = true,
+        env = "BATCHWRIGHT_REDIS",
+        hide_env = true
+    )]
     pub redis: Option<String>,
 
-    /// Where the address of the server comes from.
+    /// The flags by which another command finds the queue, with a space before each: the environment and the settings
+    /// are the same for it.
     #[arg(skip)]
-    pub source: StoreSource,
-}
-
-/// The source of the queue's address.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum StoreSource {
-    /// The default: the file in the data folder.
-    #[default]
-    Default,
-    /// `--store`.
-    Flag,
-    /// BATCHWRIGHT_STORE.
-    Variable,
-    /// `queue.store` in this file of settings.
-    Setting(PathBuf),
+    pub flags: String,
 }
 
 impl fmt::Debug for StoreArgs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Addresses may contain passwords.
-        f.debug_struct("StoreArgs")
-            .field("is_given", &self.store.is_some())
-            .field("has_redis", &self.redis.is_some())
-            .finish()
+        f.write_str("StoreArgs")
     }
 }
 
@@ -268,7 +259,7 @@ pub struct BatchProviderArgs {
     /// Address of its API, if the run set one
     ///
     /// A batch belongs to the address that created it.
-    #[arg(long, value_name = "URL", value_parser = name)]
+    #[arg(long, value_name = "URL", value_parser = name, env = "BATCHWRIGHT_BASE_URL", hide_env = true)]
     pub base_url: Option<String>,
 
     /// Header for every call, as 'Name: value'
@@ -288,9 +279,10 @@ impl BatchProviderArgs {
 
 /// Flags for messages, which every command has.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Display")]
 pub struct SayArgs {
     /// Print only errors
-    #[arg(short, long, global = true, help_heading = "Display")]
+    #[arg(short, long, global = true)]
     pub quiet: bool,
 
     /// Minimum log level: error, warn, info or debug
@@ -302,11 +294,31 @@ pub struct SayArgs {
         value_enum,
         ignore_case = true,
         global = true,
-        help_heading = "Display",
         hide_possible_values = true,
-        hide_short_help = true
+        hide_short_help = true,
+        env = "BATCHWRIGHT_LOG_LEVEL",
+        hide_env = true
     )]
     pub log_level: Option<LogLevel>,
+
+    /// Print the result, or the error, as JSON
+    ///
+    /// One object on standard output, for scripts; an error is {"error": {"kind": …, "message": …}, "exit_code": N}.
+    #[arg(long, global = true, hide_short_help = true)]
+    pub json: bool,
+
+    /// Folder of the settings, the queue and the data that runs share
+    ///
+    /// [env: BATCHWRIGHT_HOME] [default: the platform's data folder]
+    #[arg(
+        long,
+        value_name = "DIR",
+        global = true,
+        hide_short_help = true,
+        env = "BATCHWRIGHT_DATA_DIR",
+        hide_env = true
+    )]
+    pub data_dir: Option<PathBuf>,
 }
 
 /// How bad an event must be to be logged.
@@ -316,15 +328,4 @@ pub enum LogLevel {
     Warn,
     Info,
     Debug,
-}
-
-/// Flags of the commands that change a process.
-#[derive(Debug, Args)]
-pub struct ProcessArgs {
-    #[command(flatten)]
-    pub data: DataArgs,
-
-    /// Print the numbers, or the error, as JSON
-    #[arg(long)]
-    pub json: bool,
 }

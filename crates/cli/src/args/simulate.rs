@@ -65,12 +65,6 @@ pub struct SimulateArgs {
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
 
-    /// Print the counts, or the error, as JSON
-    ///
-    /// Without it, a table is printed on standard error.
-    #[arg(long)]
-    pub json: bool,
-
     /// Duration of a batch
     ///
     /// A bare number is in seconds.

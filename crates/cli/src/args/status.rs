@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::shared::{DataArgs, QueueFileArg};
+use super::shared::DataArgs;
 
 /// Show what is queued, running, done and failed
 #[derive(Debug, Args)]
@@ -11,18 +11,11 @@ pub struct StatusArgs {
     /// Id of a process, or its first or last characters [default: all]
     pub process: Option<String>,
 
-    /// Print JSON, errors too; with --watch a line per change
-    #[arg(long)]
-    pub json: bool,
-
     /// Continue until everything is finished
     ///
-    /// On a terminal the view is redrawn; otherwise each change is one line.
+    /// On a terminal the view is redrawn; otherwise each change is one line, with --json of JSON.
     #[arg(short, long)]
     pub watch: bool,
-
-    #[command(flatten)]
-    pub file: QueueFileArg,
 
     #[command(flatten)]
     pub data: DataArgs,

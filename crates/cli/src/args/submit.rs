@@ -91,10 +91,6 @@ pub struct SubmitArgs {
     #[command(flatten, next_help_heading = "Queue")]
     pub data: DataArgs,
 
-    /// Print the id and the number of jobs, or the error, as JSON
-    #[arg(help_heading = "Display", long)]
-    pub json: bool,
-
     #[command(flatten)]
     pub show: ShowArgs,
 }

@@ -37,12 +37,6 @@ pub struct WorkArgs {
     #[command(flatten)]
     pub worker: WorkerArgs,
 
-    /// Print the summary, or the error, as JSON
-    ///
-    /// One JSON object on standard output, at the end.
-    #[arg(help_heading = "Queue", long)]
-    pub json: bool,
-
     #[command(flatten)]
     pub show: ShowArgs,
 }

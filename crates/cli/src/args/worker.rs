@@ -53,12 +53,6 @@ pub struct WorkerArgs {
         hide_short_help = true)]
     pub timeout: Option<String>,
 
-    /// Folder of the queue and the settings
-    ///
-    /// [env: BATCHWRIGHT_HOME] [default: the platform's data folder]
-    #[arg(help_heading = "Queue", long, value_name = "DIR")]
-    pub data_dir: Option<PathBuf>,
-
     #[command(flatten, next_help_heading = "Queue")]
     pub store: StoreArgs,
 

@@ -12,43 +12,57 @@ use crate::args::cancel::CancelArgs;
 use crate::args::shared::DataArgs;
 use crate::batches;
 use crate::command_line::quoted;
+use crate::data_dir::data_dir;
 use crate::display;
 use crate::exit::{Early, Exit, Refusal};
 use crate::format::{count, span};
 use crate::provider::own_of_batches;
-use crate::queue::failed;
+use crate::queue::{failed, report};
 use crate::run_process;
-use crate::settings::refused;
+use crate::settings::{self, refused};
 
 pub fn execute(args: &CancelArgs) -> Result<Exit, Early> {
-    let (queue, process) = args.common.data.process(args.process.as_deref())?;
-    let done = if args.delete {
-        delete(args, queue, &process)?
-    } else {
-        cancel(args, &queue, process)?
-    };
-    Ok(args.common.report(done))
-}
-
-fn cancel(
-    args: &CancelArgs,
-    queue: &JobQueue,
-    process: ProcessState,
-) -> Result<(String, Value), Refusal> {
-    let (data, id) = (&args.common.data, process.process_id);
-    if !process.sealed {
+    let (queue, process) = args.data.process(args.process.as_deref())?;
+    let id = process.process_id;
+    if let Some(line) = run_process::collected_by_server(&process).filter(|_| args.delete) {
+        let cancel = args.data.command(&format!("cancel {id}"));
+        return Err(Refusal::usage(format!("{line}. To cancel it: {cancel}")).into());
+    }
+    if !process.sealed && !args.delete {
         // If it were cancelled and requeued later, this part would count as complete.
         return Err(Refusal::usage(format!(
             "process {id} is incomplete: its submission was interrupted or is still running, so none of its \
              {} jobs runs. To delete it: {}",
             count(process.counts.total),
-            data.command(&format!("cancel {id} --delete"))
-        )));
+            args.data.command(&format!("cancel {id} --delete"))
+        ))
+        .into());
     }
     let before = answered(&process.counts);
     let cancelled = queue.cancel(id).map_err(failed)?;
-    let batches = cancel_batches(args, queue, id)?;
+    // Also before a process is deleted: without it no worker would collect their results.
+    let batches = cancel_batches(args, &queue, id)?;
     let now = queue.process(id).map_err(failed)?.unwrap_or(process);
+    let came = if batches.any {
+        answered(&now.counts).saturating_sub(before)
+    } else {
+        0
+    };
+    let done = if args.delete {
+        delete(args, queue, &now, came, &batches)?
+    } else {
+        cancelled_line(args, &now, cancelled, came, &batches)
+    };
+    Ok(report(done))
+}
+
+fn cancelled_line(
+    args: &CancelArgs,
+    now: &ProcessState,
+    cancelled: u64,
+    came: u64,
+    batches: &CancelledBatches,
+) -> (String, Value) {
     let counts = &now.counts;
     let cancelled = if batches.any {
         counts.cancelled
@@ -56,8 +70,7 @@ fn cancel(
         cancelled
     };
     let mut line = format!("{} jobs cancelled", count(cancelled));
-    let came = answered(counts).saturating_sub(before);
-    if batches.any && came > 0 {
+    if came > 0 {
         let came = count(came);
         line.push_str(&format!(
             "; meanwhile {came} results arrived from its batches and are billed"
@@ -69,37 +82,29 @@ fn cancel(
             "; {running} are running: they finish and are not retried"
         ));
     }
-    line.push_str(&batches.lines(data));
+    line.push_str(&batches.lines(&args.data));
     if counts.finished() > counts.consumed && now.info.collector.is_none() {
-        line.push_str(&to_take(data, &now));
+        line.push_str(&to_take(&args.data, now));
     }
     let facts = json!({
-        "process_id": id,
+        "process_id": now.process_id,
         "cancelled": cancelled,
         "in_progress": counts.in_progress,
         "at_provider": counts.at_provider,
         "batches": batches.left.len(),
     });
-    Ok((line, facts))
+    (line, facts)
 }
 
-/// Deletes a process. Its batches are cancelled first: without the process no worker would collect their results.
 fn delete(
     args: &CancelArgs,
     queue: JobQueue,
-    process: &ProcessState,
+    now: &ProcessState,
+    came: u64,
+    batches: &CancelledBatches,
 ) -> Result<(String, Value), Refusal> {
-    let (data, id) = (&args.common.data, process.process_id);
-    if let Some(line) = run_process::collected_by_server(process) {
-        let cancel = data.command(&format!("cancel {id}"));
-        return Err(Refusal::usage(format!("{line}. To cancel it: {cancel}")));
-    }
-    queue.cancel(id).map_err(failed)?;
-    let batches = cancel_batches(args, &queue, id)?;
-    let now = queue.process(id).map_err(failed)?;
-    let now = now.as_ref().unwrap_or(process);
-    let came = answered(&now.counts).saturating_sub(answered(&process.counts));
-    if batches.any && came > 0 {
+    let (data, id) = (&args.data, now.process_id);
+    if came > 0 {
         return Err(Refusal::could_not_run(format!(
             "process {id} is not deleted: {} results arrived from its batches meanwhile and are billed{}\n  to delete it anyway:   \
              the same command again",
@@ -109,7 +114,7 @@ fn delete(
     }
     let deleted = queue.delete(id).map_err(failed)?;
     drop(queue);
-    let store = data.queue.as_deref();
+    let store = data.file.queue.as_deref();
     let store = store.filter(|store| store.extension().is_some_and(|e| e == "batchwright"));
     if let Some(store) = store {
         RunStore::tidy(&store.with_extension(""));
@@ -153,16 +158,15 @@ fn cancel_batches(
     queue: &JobQueue,
     id: ProcessId,
 ) -> Result<CancelledBatches, Refusal> {
-    let data = &args.common.data;
-    let own = own_of_batches(&args.at, data)?;
+    let own = own_of_batches(&args.at)?;
     let read = || queue.batches(Some(id)).map_err(failed);
     let before = read()?;
     if before.iter().any(|batch| !batch.attended) {
         let time = span(args.wait);
         display::note(format!("cancelling its batches, for up to {time}"));
-        let settings = data.settings()?;
+        let settings = settings::settings()?;
         let batches = settings.batch_settings().map_err(refused)?;
-        let options = ProviderOptions::new().set(data.folder().ok(), ProviderOptions::data_dir);
+        let options = ProviderOptions::new().set(data_dir(), ProviderOptions::data_dir);
         let worker = Worker::new(queue)
             .processes([id])
             .batch_clients(clients_by_account(own))
@@ -171,11 +175,7 @@ fn cancel_batches(
             .context(&Context::new().with_timeout(args.wait))
             .until_empty(true);
         let report = worker.run().map_err(failed)?;
-        for line in &report.unsaved {
-            display::error(&format!(
-                "a result could not be recorded; here it is: {line}"
-            ));
-        }
+        display::unsaved(&report);
     }
     let (any, left) = (!before.is_empty(), read()?);
     let is_over = |batch: &BatchInfo| left.iter().all(|other| other.label != batch.label);

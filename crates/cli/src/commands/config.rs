@@ -5,13 +5,12 @@ use batchwright::{Settings, Strategy};
 use serde_json::{Value, json};
 
 use crate::args::config::{ConfigAction, ConfigArgs};
-use crate::args::variables;
+use crate::data_dir::data_dir;
 use crate::display;
 use crate::exit::{Early, Exit, Refusal, could_not_run};
-use crate::queue::shown;
-use crate::settings::{place, refused, settings};
+use crate::logging::is_json;
+use crate::settings::{in_folder, refused, settings};
 use crate::stdout;
-use crate::store_address;
 use crate::table::Table;
 
 pub fn execute(args: &ConfigArgs) -> Result<Exit, Early> {
@@ -22,22 +21,22 @@ pub fn execute(args: &ConfigArgs) -> Result<Exit, Early> {
 /// The text for standard output.
 fn carry_out(args: &ConfigArgs) -> Result<String, Refusal> {
     match &args.action {
-        ConfigAction::List => list(&settings_of(args)?, args.json),
+        ConfigAction::List => list(&settings()?, is_json()),
         ConfigAction::Get { key } => {
             known(key)?;
-            get(&settings_of(args)?, key, args.json)
+            get(&settings()?, key, is_json())
         }
         ConfigAction::Set { key, value } => {
-            let store = stored_at(args)?;
-            refuse_unusable(args, key, value)?;
+            let store = stored_at()?;
+            refuse_unusable(key, value)?;
             change(&store, key, Some(value))?;
-            changed(args, &store, key, false)
+            changed(&store, key, false)
         }
         ConfigAction::Unset { key } => {
-            let store = stored_at(args)?;
+            let store = stored_at()?;
             let before = store.get(key).map_err(could_not_run)?;
             change(&store, key, None)?;
-            changed(args, &store, key, before.is_some())
+            changed(&store, key, before.is_some())
         }
     }
 }
@@ -46,12 +45,8 @@ fn known(key: &str) -> Result<&'static SettingKey, Refusal> {
     SettingKey::named(key).map_err(refused)
 }
 
-fn settings_of(args: &ConfigArgs) -> Result<Settings, Refusal> {
-    settings(args.data_dir.as_deref())
-}
-
-fn stored_at(args: &ConfigArgs) -> Result<SqliteConfig, Refusal> {
-    place(args.data_dir.as_deref()).ok_or_else(|| {
+fn stored_at() -> Result<SqliteConfig, Refusal> {
+    data_dir().map(|folder| in_folder(&folder)).ok_or_else(|| {
         Refusal::could_not_run(
             "there is no folder for settings: use --data-dir or BATCHWRIGHT_HOME",
         )
@@ -59,10 +54,10 @@ fn stored_at(args: &ConfigArgs) -> Result<SqliteConfig, Refusal> {
 }
 
 /// Refuses what a command would refuse later, for example a file of prices that does not exist.
-fn refuse_unusable(args: &ConfigArgs, key: &str, value: &str) -> Result<(), Refusal> {
+fn refuse_unusable(key: &str, value: &str) -> Result<(), Refusal> {
     known(key)?.check_stored(value).map_err(refused)?;
     let given = Some(value.trim().to_owned());
-    let settings = settings_of(args)?.flag(key, "config set", given);
+    let settings = settings()?.flag(key, "config set", given);
     let prices = settings.and_then(|settings| settings.model_prices());
     match (key, prices) {
         ("llm.prices", Err(error)) => Err(refused(error.context("llm.prices"))),
@@ -81,13 +76,8 @@ fn change(store: &SqliteConfig, key: &str, value: Option<&str>) -> Result<(), Re
 }
 
 /// Which value applies after a change, and what overrides it. `before`: whether a deleted key was stored.
-fn changed(
-    args: &ConfigArgs,
-    store: &SqliteConfig,
-    key: &str,
-    before: bool,
-) -> Result<String, Refusal> {
-    let settings = settings_of(args)?;
+fn changed(store: &SqliteConfig, key: &str, before: bool) -> Result<String, Refusal> {
+    let settings = settings()?;
     let Ok(setting) = settings.explain(key) else {
         display::say(&format!("{key} is deleted"));
         return Ok(String::new());
@@ -110,14 +100,7 @@ fn changed(
             "but {variable}={value} is set here and overrides it"
         ));
     }
-    let variable = variables::of_environment("BATCHWRIGHT_STORE");
-    if let Some(address) = variable.filter(|_| key == store_address::KEY) {
-        let address = shown(&address);
-        display::say(&format!(
-            "but BATCHWRIGHT_STORE={address} is set here and overrides it"
-        ));
-    }
-    Ok(if args.json {
+    Ok(if is_json() {
         line(&as_json(&setting))
     } else {
         String::new()

@@ -5,21 +5,23 @@ use std::path::Path;
 
 use batchwright::config::SettingKey;
 use batchwright::provider::api_keys_set;
-use batchwright::queue::{HealthFinding, Severity};
+use batchwright::queue::{HealthFinding, Severity, SqliteOptions};
 use batchwright_exec::{Sandbox, SandboxMode};
 use serde_json::json;
 
 use crate::args::doctor::DoctorArgs;
-use crate::args::shared::StoreSource;
 use crate::exit::{Early, Exit, Refusal};
+use crate::logging::is_json;
+use crate::queue::{folder, open};
 use crate::sanitize::{self, one_line};
+use crate::settings::settings;
 use crate::stdout;
 
 pub fn execute(args: &DoctorArgs) -> Result<Exit, Early> {
     let findings = check(args)?;
     let is_fine = |finding: &HealthFinding| finding.verdict <= Severity::Note;
     let healthy = findings.iter().all(is_fine);
-    let text = if args.json {
+    let text = if is_json() {
         sanitize::json(&json!({"healthy": healthy, "findings": findings})) + "\n"
     } else {
         findings.iter().map(shown).collect()
@@ -33,7 +35,7 @@ pub fn execute(args: &DoctorArgs) -> Result<Exit, Early> {
 }
 
 fn check(args: &DoctorArgs) -> Result<Vec<HealthFinding>, Refusal> {
-    let folder = args.data.folder()?;
+    let folder = folder()?;
     let database = args.data.database()?;
     let data = writable(&folder);
     let usable = data.verdict != Severity::Bad;
@@ -42,30 +44,22 @@ fn check(args: &DoctorArgs) -> Result<Vec<HealthFinding>, Refusal> {
         findings.extend(room(&folder));
     }
     findings.push(sandbox());
-    let source = &args.data.store.source;
-    if args.data.store.store.is_some() || database.exists() {
-        let queue = args.data.connect(&folder, &database);
+    let store = &args.data.store;
+    if store.store.is_some() || database.exists() {
+        let file = args.data.file.queue.as_deref();
+        let queue = open(store, file, &folder, SqliteOptions::default());
         match queue.and_then(|queue| queue.check()) {
             Ok(found) => {
-                let from = match source {
-                    StoreSource::Default => String::new(),
-                    source => format!(" (from {source})"),
-                };
-                findings.push(good("database", args.data.place() + &from));
+                findings.push(good("database", args.data.place()));
                 findings.extend(found);
             }
-            Err(error) => {
-                let unset = "to use the file in the data folder again: batchwright config unset queue.store";
-                let is_stored = matches!(source, StoreSource::Setting(_));
-                let advice = is_stored.then_some(unset);
-                findings.push(bad("database", error.message(), advice));
-            }
+            Err(error) => findings.push(bad("database", error.message(), None)),
         }
     } else if usable {
         let seen = format!("{} is not there yet", database.display());
         findings.push(note("database", seen, "batchwright submit makes it"));
     }
-    findings.extend(settings(args));
+    findings.extend(unusable_settings());
     findings.push(keys());
     Ok(findings)
 }
@@ -187,9 +181,9 @@ fn sandbox() -> HealthFinding {
 }
 
 /// Unusable settings, which stop `run` and `work`.
-fn settings(args: &DoctorArgs) -> Vec<HealthFinding> {
+fn unusable_settings() -> Vec<HealthFinding> {
     const WHAT: &str = "settings";
-    let settings = match args.data.settings() {
+    let settings = match settings() {
         Ok(settings) => settings,
         Err(refusal) => return vec![bad(WHAT, refusal.message, None)],
     };

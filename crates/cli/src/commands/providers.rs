@@ -6,18 +6,19 @@ use batchwright::provider::{ProviderStatus, survey};
 use crate::args::providers::ProvidersArgs;
 use crate::display;
 use crate::exit::{Early, Exit};
+use crate::logging::is_json;
 use crate::sanitize;
 use crate::settings::{refused, settings};
 use crate::stdout;
 use crate::table::Table;
 
 pub fn execute(args: &ProvidersArgs) -> Result<Exit, Early> {
-    let settings = settings(args.data_dir.as_deref())?
+    let settings = settings()?
         .flag("llm.model", "--model", args.model.clone())
         .map_err(refused)?;
     let list = survey(settings.model().map_err(refused)?.as_deref(), false);
     let star = taken(&settings, &list);
-    let text = if args.json {
+    let text = if is_json() {
         sanitize::json(&format!("{:#}\n", serde_json::json!({ "providers": list })))
     } else {
         table(&list, star)

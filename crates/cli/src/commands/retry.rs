@@ -6,11 +6,11 @@ use crate::args::retry::RetryArgs;
 use crate::batches;
 use crate::exit::{About, Early, Exit, Refusal};
 use crate::format::count;
-use crate::queue::failed;
+use crate::queue::{failed, report};
 use crate::run_process;
 
 pub fn execute(args: &RetryArgs) -> Result<Exit, Early> {
-    let data = &args.common.data;
+    let data = &args.data;
     let (queue, process) = data.process(args.process.as_deref())?;
     let id = process.process_id;
     if let Some(limit) = args.budget {
@@ -36,5 +36,5 @@ pub fn execute(args: &RetryArgs) -> Result<Exit, Early> {
         }
     }
     let facts = json!({"process_id": id, "retried": retried});
-    Ok(args.common.report((line, facts)))
+    Ok(report((line, facts)))
 }

@@ -1,37 +1,36 @@
-//! `batchwright scan`: the files of a folder, their units, and why some files cannot be used.
+//! `batchwright scan`: the files of a folder, or their parts, and why some files cannot be used.
 
 use std::io::{self, BufWriter, Write};
 
 use batchwright::sources::{FileInfo, FileScanner, LeftOut, Split, Unit};
 use batchwright::{Context, Error, ErrorKind};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::args::scan::ScanArgs;
 use crate::display;
 use crate::exit::{About, Early, Exit, Refusal};
 use crate::folder;
-use crate::format::{count, number_of, size};
+use crate::format::{number_of, size};
+use crate::logging::is_json;
 use crate::sanitize;
 use crate::stdout;
 use crate::table::Table;
 
 pub fn execute(args: &ScanArgs) -> Result<Exit, Early> {
     let scanner = folder::scanner(&args.pattern, &args.files).check_contents(true);
-    if args.units {
-        return Ok(units(args, &scanner)?);
+    if let Some(split) = args.split {
+        return Ok(parts(args, &scanner, split)?);
     }
-    let files = found(args, &scanner).map_err(|error| refused(&error))?;
-    let totals = Totals::of(&files);
-    let shown = files
-        .iter()
-        .filter(|(file, _)| !args.skipped || !file.is_valid);
+    let files = scanner.scan_directory(&args.folder, &Context::new());
+    let files = files.map_err(|error| refused(&error))?;
     if files.is_empty() {
         display::say(NOTHING);
     }
-    let text = if args.json {
-        json_of(shown, &totals)
+    let text = if is_json() {
+        let lines = files.iter().map(|file| sanitize::json(&json!(file)) + "\n");
+        lines.collect()
     } else {
-        table(shown, args.split.is_some()) + &totals.line()
+        table(&files)
     };
     Ok(stdout::print(&text, Exit::Success))
 }
@@ -43,32 +42,8 @@ fn refused(error: &Error) -> Refusal {
     Refusal::usage(error.message()).about(About::Input)
 }
 
-/// A file, and its number of units if it was split.
-type Found = (FileInfo, Option<u64>);
-
-fn found(args: &ScanArgs, scanner: &FileScanner) -> Result<Vec<Found>, Error> {
-    let ctx = Context::new();
-    let Some(split) = args.split else {
-        let files = scanner.scan_directory(&args.folder, &ctx)?;
-        return Ok(files.into_iter().map(|file| (file, None)).collect());
-    };
-    let mut files = Vec::new();
-    scanner.split_directory(
-        &args.folder,
-        split,
-        &ctx,
-        |_, _| {},
-        |file| {
-            files.push((file.info, Some(file.units)));
-            Ok(())
-        },
-    )?;
-    Ok(files)
-}
-
-/// Writes the units as they are found. If the reader closes the pipe, that is not an error.
-fn units(args: &ScanArgs, scanner: &FileScanner) -> Result<Exit, Refusal> {
-    let split = args.split.unwrap_or(Split::File);
+/// Writes the parts as they are found. If the reader closes the pipe, that is not an error.
+fn parts(args: &ScanArgs, scanner: &FileScanner, split: Split) -> Result<Exit, Refusal> {
     let mut out = BufWriter::new(io::stdout());
     let (mut gone, mut left_out) = (None, LeftOut::default());
     let written = scanner.split_directory(&args.folder, split, &Context::new(), line, |file| {
@@ -89,7 +64,7 @@ fn units(args: &ScanArgs, scanner: &FileScanner) -> Result<Exit, Refusal> {
             if found == 0 {
                 display::say(NOTHING);
             }
-            let told = folder::told(&left_out, "scan --skipped shows all");
+            let told = folder::told(&left_out, "scan without --split shows all");
             told.iter().for_each(|line| display::say(line));
             Ok(Exit::Success)
         }
@@ -109,86 +84,23 @@ fn line(unit: &Unit<'_>, out: &mut Vec<u8>) {
     out.push(b'\n');
 }
 
-/// One file at a time, so that memory holds only the text.
-fn json_of<'f>(files: impl Iterator<Item = &'f Found>, totals: &Totals) -> String {
-    let mut out = "{\"files\":[".to_owned();
-    for (i, file) in files.enumerate() {
-        if i > 0 {
-            out.push(',');
-        }
-        out.push_str(&sanitize::json(&described(file)));
-    }
-    out + &format!("],\"totals\":{}}}\n", totals.json())
-}
-
-fn described((file, units): &Found) -> Value {
-    let mut file = json!(file);
-    if let Some(units) = units {
-        file["units"] = (*units).into();
-    }
-    file
-}
-
-fn table<'f>(files: impl Iterator<Item = &'f Found>, split: bool) -> String {
-    let mut head = vec!["path", "size"];
-    head.extend(split.then_some("units"));
-    head.push("left out because");
-    let mut table = Table::new(head);
-    for (file, units) in files {
+/// A line for each file, and the totals.
+fn table(files: &[FileInfo]) -> String {
+    let mut table = Table::new(["path", "size", "left out because"]);
+    let (mut usable, mut bytes, mut left_out) = (0, 0, LeftOut::default());
+    for file in files {
         let why = file.skip_reason.as_ref();
         let why = why.map_or_else(String::new, ToString::to_string);
-        let mut cells = vec![file.name().into_owned(), format!("{:>8}", size(file.size))];
-        cells.extend(units.map(count));
-        cells.push(why);
-        table.row(cells.iter().map(String::as_str));
-    }
-    table.lines()
-}
-
-/// The results of a scan.
-#[derive(Default)]
-struct Totals {
-    usable: u64,
-    bytes: u64,
-    units: Option<u64>,
-    left_out: LeftOut,
-}
-
-impl Totals {
-    fn of(files: &[Found]) -> Self {
-        let mut totals = Self::default();
-        for (file, units) in files {
-            if file.is_valid {
-                totals.usable += 1;
-                totals.bytes += file.size;
-            }
-            totals.units = units.map(|units| totals.units.unwrap_or(0) + units);
-            totals.left_out.add(file);
+        table.row([&*file.name(), &format!("{:>8}", size(file.size)), &why]);
+        left_out.add(file);
+        if file.is_valid {
+            usable += 1;
+            bytes += file.size;
         }
-        totals
     }
-
-    fn json(&self) -> Value {
-        let mut all = json!({
-            "files": self.usable, "bytes": self.bytes, "skipped": self.left_out.count(),
-            "reasons": self.left_out.reasons,
-        });
-        if let Some(units) = self.units {
-            all["units"] = units.into();
-        }
-        all
+    let mut total = format!("{}, {}", number_of(usable, "file", "files"), size(bytes));
+    if left_out.count() > 0 {
+        total += &format!("; {} left out: {left_out}", left_out.count());
     }
-
-    fn line(&self) -> String {
-        let files = number_of(self.usable, "file", "files");
-        let mut out = format!("{files}, {}", size(self.bytes));
-        if let Some(units) = self.units {
-            out.push_str(&format!(", {} units", count(units)));
-        }
-        if self.left_out.count() > 0 {
-            let skipped = count(self.left_out.count());
-            out.push_str(&format!("; {skipped} left out: {}", self.left_out));
-        }
-        out + "\n"
-    }
+    table.lines() + &total + "\n"
 }

@@ -14,11 +14,11 @@ use crate::background::Cancelled;
 use crate::display;
 use crate::exit::{Early, Exit, Refusal, could_not_run};
 use crate::job_types;
-use crate::queue::durability;
-use crate::routes;
+use crate::queue::{durability, folder};
 use crate::session::GRACE;
+use crate::settings::in_folder;
 use crate::signals::Signals;
-use crate::worker::Home;
+use crate::worker;
 use batchwright::unstable::Optional;
 
 /// Minimum length of a token; shorter ones can be guessed.
@@ -36,30 +36,31 @@ pub fn execute(args: &ServeArgs) -> Result<Exit, Early> {
     let _signals = Signals::watch(&ctx, stopping)?;
     let cancelled = Cancelled::of(&ctx);
     let token = token(args)?;
-    let home = Home::open(&args.worker)?;
-    let watch = home.settings(&args.worker)?;
+    let folder = folder()?;
+    let config = Arc::new(in_folder(&folder));
+    let watch = worker::settings(&args.worker, config.clone())?;
     let settings = watch.settings().clone();
-    let manager = routes::manager(&args.worker, &settings)?;
-    let queue = home.queue(&args.worker, None)?;
-    display::note(routes::line(manager.plan())?);
+    let manager = worker::manager(&args.worker, &settings)?;
+    let queue = worker::queue(&args.worker, None, &folder)?;
+    display::note(worker::line(manager.plan())?);
     let metrics = Metrics::new();
     let audio = args.worker.audio_dir.as_deref();
-    let types = job_types::of_worker(&settings, audio, &home.folder).map_err(could_not_run)?;
+    let types = job_types::of_worker(&settings, audio, &folder).map_err(could_not_run)?;
     let accepted = job_types::of_clients(&settings).map_err(could_not_run)?;
     let manager = manager
         .context(&ctx)
         .observer(Arc::new(metrics.clone()))
         .follow(watch)
         .job_types(types)
-        .on_settings(routes::tell_change);
+        .on_settings(worker::tell_change);
     let worker = manager
         .worker(&queue)
         .map_err(could_not_run)?
         .on_error(ErrorPolicy::ContinueOnError);
     let server = Server::new(queue, worker)
-        .data_dir(&home.folder)
+        .data_dir(&folder)
         .manager(manager)
-        .settings(settings, home.config.clone())
+        .settings(settings, config)
         .map_err(could_not_run)?
         .job_types(accepted)
         .metrics(metrics);
@@ -72,11 +73,7 @@ pub fn execute(args: &ServeArgs) -> Result<Exit, Early> {
         }
     }
     let report = running.stop().map_err(could_not_run)?;
-    for result in &report.unsaved {
-        display::error(&format!(
-            "a result could not be recorded; here it is: {result}"
-        ));
-    }
+    display::unsaved(&report);
     match report.stop.as_ref().filter(|_| !ctx.is_cancelled()) {
         Some(stop) => Err(Refusal::could_not_run(format!("the worker stopped: {stop}")).into()),
         None => Ok(Exit::Success),

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::args::simulate::SimulateArgs;
 use crate::exit::{Early, Exit, Refusal};
+use crate::logging::is_json;
 use batchwright::unstable::Optional;
 
 pub fn execute(args: &SimulateArgs, wait_for_stop: impl FnOnce()) -> Result<Exit, Early> {
@@ -29,7 +30,7 @@ fn run(args: &SimulateArgs, wait_for_stop: impl FnOnce()) -> io::Result<()> {
     let (stats, batches) = (sim.stats(), sim.batch_stats());
     drop(sim);
     let mut all = serde_json::to_value(&stats)?;
-    if args.json {
+    if is_json() {
         all["batches"] = serde_json::to_value(&batches)?;
         return writeln!(io::stdout(), "{}", serde_json::to_string_pretty(&all)?);
     }

@@ -3,7 +3,7 @@
 use batchwright::files::InputFormat;
 use batchwright::plan::EffectiveStrategy;
 use batchwright::queue::{EnqueueError, ProcessBudget, ProcessInfo};
-use batchwright::{Context, Error, ErrorKind, Job, JobQueue, ProcessId, Settings};
+use batchwright::{Context, Error, ErrorKind, Job, JobQueue, ProcessId};
 
 use crate::args::submit::SubmitArgs;
 use crate::data_dir::data_dir;
@@ -12,10 +12,12 @@ use crate::exit::{About, Early, Exit, Refusal, could_not_run};
 use crate::format::count;
 use crate::input::until_cancelled;
 use crate::job_types;
+use crate::logging::is_json;
 use crate::payloads;
 use crate::prompts;
 use crate::queue::failed;
 use crate::session::Session;
+use crate::settings;
 use crate::stdout;
 use batchwright::unstable::Optional;
 
@@ -29,8 +31,7 @@ pub fn execute(args: &SubmitArgs) -> Result<Exit, Early> {
 /// Payloads of a type, one a line.
 fn submit_payloads(args: &SubmitArgs, name: &str) -> Result<Exit, Early> {
     let session = start(args)?;
-    let watch = args.data.watch()?;
-    let settings = watch.map_or_else(Settings::new, |watch| watch.settings().clone());
+    let settings = settings::settings()?;
     let types = job_types::built_in(&settings).map_err(could_not_run)?;
     let one = types.get(name);
     let one = one.map_err(|error| Refusal::usage(format!("--type {name}: {}", error.message)))?;
@@ -58,8 +59,7 @@ fn start(args: &SubmitArgs) -> Result<Session, Refusal> {
 fn submit_prompts(args: &SubmitArgs) -> Result<Exit, Early> {
     let session = start(args)?;
     let settings = prompts::settings(&args.prompt, args.model.as_deref())?;
-    let folder = data_dir(args.data.data_dir.as_deref());
-    let settings = args.input.settings(settings, folder)?;
+    let settings = args.input.settings(settings, data_dir())?;
     let prompts = args.input.open(&settings, &session)?;
 
     let queue = args.data.open()?;
@@ -170,7 +170,7 @@ fn take_back(
 }
 
 fn report(args: &SubmitArgs, process: ProcessId, total: u64) -> Exit {
-    let text = if args.json {
+    let text = if is_json() {
         serde_json::json!({"process_id": process, "total": total}).to_string()
     } else {
         process.to_string()
@@ -182,7 +182,7 @@ fn report(args: &SubmitArgs, process: ProcessId, total: u64) -> Exit {
         ));
     }
     let command = |words: String| args.data.command(&words);
-    let by = args.data.settings().ok();
+    let by = settings::settings().ok();
     let by = by.map(|settings| EffectiveStrategy::expected(&settings));
     let by = by.map_or_else(String::new, |by| match by.fallback_reason {
         Some(reason) => format!("; {reason}"),

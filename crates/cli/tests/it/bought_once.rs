@@ -10,8 +10,8 @@ use batchwright::JobQueue;
 use batchwright_simulate::{BatchConfig, SimConfig, Simulator, Vendor};
 
 use super::batch_runs::{
-    LONG, SHORT, STORE, WORDS, batch, bought, clean, command, left_alone, only_process, other,
-    renamed, run, stores, submitted, taking, whole, with, worked,
+    LONG, SHORT, STORE, WORDS, batch, bought, clean, command, left_alone, other, renamed, run,
+    stores, submitted, taking, whole, with, worked,
 };
 use super::common::{Desk, Ended, HOME, RunToEnd, Running, all_ids, simulator};
 
@@ -167,8 +167,6 @@ fn an_output_that_was_renamed_keeps_its_batch() {
         renamed(&desk, to, with_store);
         let words = format!("in.jsonl -o {to} {data}");
         if !with_store {
-            run(&desk, &sim, &words).ends(2, "move its store with it");
-            bought(&sim, 3);
             fs::rename(desk.path(STORE), desk.path(&format!("{to}.batchwright"))).unwrap();
         }
         run(&desk, &sim, &words).expect(0);
@@ -189,32 +187,8 @@ fn a_link_to_an_output_leads_to_its_batch() {
     fs::create_dir(desk.path("there")).unwrap();
     let (output, link) = (desk.path("out.jsonl"), desk.path("there/link.jsonl"));
     std::os::unix::fs::symlink(&output, &link).unwrap();
-    // A store under another name, next to the file to which the link leads, is found as well.
-    let (store, other) = (desk.path(STORE), desk.path("old.jsonl.batchwright"));
-    fs::rename(&store, &other).unwrap();
-    let run = || {
-        run(
-            &desk,
-            &sim,
-            "in.jsonl -o there/link.jsonl --data-dir elsewhere",
-        )
-    };
-    run().ends(2, "move its store with it");
-    fs::rename(other, store).unwrap();
-    run().expect(0);
-    whole(&desk, &sim, "out.jsonl", 3);
-}
-
-#[test]
-fn a_missing_output_is_reported_before_its_items_are_sent_again() {
-    let (desk, sim) = left_alone(3);
-    let id = only_process(&desk);
-    fs::remove_file(desk.path("out.jsonl")).unwrap();
-    run(&desk, &sim, "in.jsonl -o new.jsonl")
-        .ends(2, "no longer there")
-        .says(&format!("batchwright cancel {id} --delete --queue "));
-    bought(&sim, 3);
-    run(&desk, &sim, WORDS).expect(0);
+    let words = "in.jsonl -o there/link.jsonl --data-dir elsewhere";
+    run(&desk, &sim, words).expect(0);
     whole(&desk, &sim, "out.jsonl", 3);
 }
 

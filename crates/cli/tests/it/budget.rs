@@ -39,8 +39,7 @@ fn a_run_stops_before_its_budget_is_exceeded_and_resumes_with_a_higher_one() {
     assert_eq!(usd(&told["spent"]), spent);
     ended
         .says("stopped: the budget of")
-        .says("remaining items would cost about")
-        .says(" --budget 0.01");
+        .says("to go on, raise --budget:");
 
     // With the same budget, nothing more is sent, and the earlier cost still counts.
     let again = run(
@@ -66,7 +65,7 @@ fn a_budget_below_the_cost_of_a_call_is_reported_with_what_to_do() {
     let ended = run(&desk, &sim, "-o out.jsonl --budget 0.0000001").expect(4);
     assert_eq!(sim.stats().calls, 0);
     ended.tells("allows no call that could cost");
-    ended.tells("to go on, with a budget for the next call:");
+    ended.tells("to go on, raise --budget:");
     ended.hides("used up");
     run(&desk, &sim, "-o out.jsonl --budget 0.01").expect(0);
 }
@@ -240,8 +239,7 @@ fn a_run_in_batches_stops_before_its_budget_is_exceeded_and_continues_with_a_hig
     );
     ended
         .says("stopped: the budget of")
-        .says("remaining items would cost about")
-        .says(" --budget 0.01");
+        .says("to go on, raise --budget:");
     // Calls would count too.
     let ended = run(&desk, &sim, &format!("{words} --budget {}", flag(budget)));
     ended.expect(4);
@@ -264,21 +262,15 @@ fn a_run_in_batches_stops_before_its_budget_is_exceeded_and_continues_with_a_hig
     assert_eq!(spent.picos(), times(one, 10).picos() + one.picos());
 }
 
-/// Reservations of batches count as spent, and they are no measure of what items cost.
+/// Reservations of batches count as spent until these have ended.
 #[test]
-fn the_cost_of_the_rest_is_estimated_from_answers_and_not_from_reservations() {
+fn what_batches_may_cost_is_reserved() {
     let desk = Desk::new();
     let batches = BatchConfig::default().duration(Duration::from_secs(1));
     let config = SimConfig::default().output_tokens(1000).batches(batches);
     let sim = simulator(config);
     desk.write("in.jsonl", lines(0..40));
     let words = "in.jsonl -o out.jsonl --model gpt-4o-mini --max-tokens 1000 --strategy batch --budget 0.004 --json";
-    let number_after = |ended: &Ended, words: &str| -> f64 {
-        let (_, number) = ended.stderr.rsplit_once(words).unwrap();
-        let number = number.trim_start_matches('$');
-        let end = number.find(|c: char| !c.is_ascii_digit() && c != '.');
-        number[..end.unwrap_or(number.len())].parse().unwrap()
-    };
     let left = command(&desk, &sim, &format!("{words} --no-wait"))
         .ended()
         .expect(4);
@@ -288,23 +280,10 @@ fn the_cost_of_the_rest_is_estimated_from_answers_and_not_from_reservations() {
         "1 created, {sent} items submitted, {waiting} items put on the queue"
     ));
     left.tells(" of $0.004000 spent or reserved");
-    left.tells("to go on, with a budget for the next call:");
-    assert!(number_after(&left, " --budget ") <= 0.01);
+    left.tells("to go on, raise --budget:");
 
     let ended = command(&desk, &sim, words).ended().expect(4);
     ended.tells(" of $0.004000 spent\n");
-    let done = desk.results("out.jsonl");
-    let each = usd(&done[0]["cost_usd"]);
-    let pending = 40 - done.len() as u64;
-    ended.tells(&format!("the {pending} remaining items would cost about "));
-    let rest = number_after(&ended, " would cost about ");
-    assert!(
-        (rest - times(each, pending).dollars()).abs() < 0.000_001,
-        "{rest}"
-    );
-    let enough = number_after(&ended, " --budget ");
-    let least = times(each, 40).dollars();
-    assert!((least..1.5 * least + 0.01).contains(&enough), "{enough}");
 }
 
 /// An earlier run without a limit keeps its own.

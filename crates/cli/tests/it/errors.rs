@@ -1,4 +1,4 @@
-//! Errors before a run begins: as JSON for scripts, and with a tip after a typing error or a removed name.
+//! Errors before a run begins: as JSON for scripts, and with a tip after a typing error.
 
 use serde_json::Value;
 
@@ -108,32 +108,10 @@ fn other_commands_report_errors_as_json_too() {
 }
 
 #[test]
-fn a_removed_flag_or_command_gets_what_to_use_instead() {
+fn an_unknown_flag_is_corrected_and_not_repeated() {
     let desk = Desk::new();
-    for (words, tip) in [
-        ("run in.jsonl --metrics-file m.prom", "/metrics"),
-        ("work --metrics-file=m.prom", "/metrics"),
-        ("man pages", "batchwright help COMMAND"),
-    ] {
-        let ended = desk.plain(words).expect(2);
-        let tips: Vec<&str> = ended
-            .stderr
-            .lines()
-            .filter(|line| line.contains("tip:"))
-            .collect();
-        assert_eq!(tips.len(), 1, "{words}: {}", ended.stderr);
-        assert!(tips[0].contains(tip), "{words}: {}", ended.stderr);
-        let error = desk.plain(&format!("{words} --json")).expect(2).json();
-        assert!(
-            error["error"]["hint"].as_str().unwrap().contains(tip),
-            "{error}"
-        );
-    }
-    // A typing error is corrected, and an unknown flag without a similar one gets no tip.
     desk.plain("run in.jsonl --max-item 5")
         .ends(2, "'--max-items'");
-    let ended = desk.plain("run in.jsonl --zzz").expect(2);
-    ended.hides("tip:");
     // A key on the command line is not repeated.
     let key = desk
         .plain("run in.jsonl --api-key=sk-secret-9 --json")

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::common::{Desk, Ended, Running, eventually, line_count, results};
+use super::common::{Desk, Ended, line_count, results};
 use super::program::fed;
 
 /// Runs `exec` with these words and this on standard input.
@@ -60,20 +60,20 @@ fn an_invalid_line_prevents_all_commands() {
 fn lists_fill_placeholders_and_no_argument_is_code() {
     let desk = Desk::new();
     let words = [
-        "-k", "--", "printf", "%s|", "{}", "{.}", "{/}", "{//}", "{/.}", "{#}",
+        "-j1", "--", "printf", "%s|", "{}", "{.}", "{/}", "{//}", "{/.}", "{#}",
     ];
     let ended = piped(&desk, &words, b"d/a.b.txt\n$(touch made) 'x\n").expect(0);
     assert_eq!(
         ended.stdout,
         "d/a.b.txt|d/a.b|a.b.txt|d|a.b|1|$(touch made) 'x|$(touch made) 'x|$(touch made) 'x|.|$(touch made) 'x|2|"
     );
-    let shell = ["-k", "--shell", "--", "echo {} | tr a-z A-Z"];
+    let shell = ["-j1", "--shell", "--", "echo {} | tr a-z A-Z"];
     let ended = piped(&desk, &shell, b"a  b\n$(touch made); touch made\n").expect(0);
     assert_eq!(ended.stdout, "A  B\n$(TOUCH MADE); TOUCH MADE\n");
     assert!(!desk.exists("made"));
-    let ended = piped(&desk, &["-0k", "--", "printf", "<%s>"], b"a\nb\0c d\0").expect(0);
+    let ended = piped(&desk, &["-0j1", "--", "printf", "<%s>"], b"a\nb\0c d\0").expect(0);
     assert_eq!(ended.stdout, "<a\nb><c d>");
-    let ended = piped(&desk, &["-k", "--", "echo", "x{}", ":::", "a b", "c"], b"").expect(0);
+    let ended = piped(&desk, &["-j1", "--", "echo", "x{}", ":::", "a b", "c"], b"").expect(0);
     assert_eq!(ended.stdout, "xa b\nxc\n");
 }
 
@@ -162,7 +162,7 @@ fn results_have_the_outputs() {
 }
 
 #[test]
-fn outputs_are_complete_and_with_keep_order_in_order() {
+fn outputs_are_complete() {
     let desk = Desk::new();
     // Two lines with a pause in between, and the first commands are the slowest.
     let line = |i: u32| {
@@ -172,11 +172,8 @@ fn outputs_are_complete_and_with_keep_order_in_order() {
         )
     };
     desk.write("jobs.txt", (0..30).map(line).collect::<String>());
-    let ended = desk.plain("exec jobs.txt -k -j 10 -q").expect(0);
-    let expected: String = (0..30).map(|i| format!("{i}\n{i}\n")).collect();
-    assert_eq!(ended.stdout, expected);
-    assert_eq!(ended.stderr.lines().count(), 30);
     let ended = desk.plain("exec jobs.txt -j 10 -q").expect(0);
+    assert_eq!(ended.stderr.lines().count(), 30);
     let lines: Vec<&str> = ended.stdout.lines().collect();
     assert!(
         lines.chunks(2).all(|pair| pair[0] == pair[1]),
@@ -201,11 +198,6 @@ fn more_than_10_at_once_need_a_flag_and_errors_name_accepted_values() {
         .ends(4, "an item failed: exit code 1");
     desk.plain("exec jobs.txt -j 1 --rate 1000/s")
         .ends(3, "2 completed, 1 failed");
-    desk.write("jobs.txt", "true\nsh -c 'exit 9'\ntrue\ntrue\ntrue\ntrue\n");
-    let critical = "exec jobs.txt -j 1 --on-error stop-critical --critical-exit";
-    desk.plain(&format!("{critical} 8")).expect(3);
-    desk.plain(&format!("{critical} 8,9"))
-        .ends(4, "stopped: exit code 9");
 }
 
 #[test]
@@ -251,7 +243,7 @@ fn a_run_resumes_from_its_log_after_changes_of_the_script() {
         format!("{header}1\t:\t1795291315.786\t     0.003\t0\t6\t0\t0\techo A\n"),
     );
     let ended = desk
-        .plain("exec jobs.txt --joblog theirs --resume -k")
+        .plain("exec jobs.txt --joblog theirs --resume -j 1")
         .expect(3);
     assert_eq!(ended.stdout, "new\nb c\n");
 }
@@ -270,22 +262,6 @@ fn a_command_cannot_redirect_our_files_with_links() {
             .ends(2, "link");
         assert_eq!(desk.read("victim"), "precious");
     }
-}
-
-#[test]
-fn the_job_log_does_not_wait_for_ordered_output() {
-    let desk = Desk::new();
-    let wait = "sh -c 'touch begun; until [ -e go ]; do sleep 0.01; done; echo first'\n";
-    desk.write("jobs.txt", wait.to_owned() + &"echo x\n".repeat(20));
-    let words = "exec jobs.txt -k -j 2 -q --joblog log";
-    let running = Running::start(&mut desk.command(words.split_whitespace()));
-    assert!(eventually(
-        || desk.exists("log") && line_count(&desk.path("log")) == 21
-    ));
-    desk.write("go", "");
-    let ended = running.wait().expect(0);
-    assert_eq!(ended.stdout, "first\n".to_owned() + &"x\n".repeat(20));
-    assert_eq!(line_count(&desk.path("log")), 22);
 }
 
 #[test]

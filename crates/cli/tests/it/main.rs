@@ -126,6 +126,5 @@ mod tools;
 mod trip;
 #[cfg(unix)]
 mod unusable;
-mod variables;
 #[cfg(unix)]
 mod whole_requests;

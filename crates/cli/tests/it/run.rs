@@ -35,7 +35,7 @@ fn bad_usage_is_2() {
         run in.jsonl --timeout soon => write a time, for example 50ms, 2s
         run in.jsonl --max-items 0 => a whole number of at least 1
         run in.jsonl --template @none.txt => cannot read none.txt: No such file
-        run in.jsonl --json => --output <FILE>
+        run in.jsonl --json => --json needs -o FILE
     ",
     ) {
         desk.plain(words).ends(2, said);
@@ -140,7 +140,6 @@ fn without_a_key_or_a_server_a_run_ends_with_2_and_lists_the_three_ways_on() {
     let ended = desk.plain("run in.txt -o out.jsonl --quiet").expect(2);
     let error = ended.error();
     for words in [
-        "no key for groq, anthropic, openai, gemini, mistral, xai",
         "not local: no usable server",
         NOBODY,
         "add --model NAME",

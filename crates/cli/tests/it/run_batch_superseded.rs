@@ -66,7 +66,7 @@ fn answers_to_changed_requests_are_archived_and_can_be_restored() {
     told.has(json!({"under_way_superseded": 5, "to_send": 5, "differing": 5}));
 
     with_template(&desk, &sim, "B", "")
-        .ends(0, "5 answers under way will be superseded")
+        .ends(0, "5 earlier answers are superseded")
         .says("5 of 5 requests differ from those answered before;")
         .says("answers move to out.jsonl.superseded.jsonl when the run ends");
     assert_eq!(texts(&desk, "out.jsonl"), answers("B", 5));

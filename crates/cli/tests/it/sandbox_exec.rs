@@ -106,19 +106,7 @@ fn exec_confines_commands_and_reports_refused_operations() {
     assert_eq!(record["error"]["kind"], "not_allowed", "{record}");
     let said = run("exec --allow echo --shell -- true ::: x").expect(2);
     said.errs("--allow does not name");
-    let spun = exec(&desk, "--cpu 1", "while :; do :; done", 3);
-    assert_eq!(spun["error"]["kind"], "limit", "{spun}");
-    let full = exec(
-        &desk,
-        "--sandbox off --max-file 1K",
-        "exec cat /dev/zero > big",
-        3,
-    );
-    let message = full["error"]["message"].as_str().unwrap();
-    assert!(message.contains("--max-file SIZE allows more"), "{message}");
     exec(&desk, "--memory 100M", "ulimit -d | grep -v unlimited", 0);
-    let gone = run("exec --max-memory 100M -- true ::: x");
-    gone.ends(2, "write --memory SIZE, which limits each process");
 }
 
 #[test]

@@ -72,7 +72,6 @@ fn unsupported_options_of_the_simulator_are_rejected() {
         simulate --port 0 --trouble drop=2 => from 0 to 1
         simulate --port 0 --latency soon => 50ms, 2s or 1m
         simulate --port 0 --burst 5 => --rpm
-        simulate --port 0 --api-key k => every key
         simulate --port 0 --as acme => openai, xai, groq
     ",
     ) {

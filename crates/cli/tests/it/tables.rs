@@ -146,31 +146,6 @@ fn a_template_is_proposed_with_the_longest_text() {
 }
 
 #[test]
-fn an_output_named_like_a_table_is_refused() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.write("in.txt", "a\n");
-    for name in ["out.csv", "out.XLSX"] {
-        desk.run(&sim, &format!("in.txt -j 2 -o {name}"))
-            .ends(2, "results are JSON lines")
-            .says("run with -o out.jsonl")
-            .says(&format!("batchwright export out.jsonl -o {name}"));
-        assert!(!desk.exists(name));
-    }
-    #[cfg(unix)]
-    {
-        let pipe = desk.path("pipe.csv");
-        let made = std::process::Command::new("mkfifo").arg(pipe).status();
-        assert!(made.unwrap().success());
-        desk.run(&sim, "in.txt -o pipe.csv")
-            .ends(2, "results are JSON lines");
-    }
-    desk.write("in.csv", "prompt\na\n");
-    desk.run(&sim, "in.csv in.jsonl --output=out.csv")
-        .ends(2, "batchwright export out.jsonl -o out.csv");
-    assert_eq!(sim.stats().calls, 0);
-}
-
-#[test]
 fn results_named_like_a_table_are_resumed() {
     let (desk, sim) = (Desk::new(), good());
     desk.write("in.txt", "a\nb\n");

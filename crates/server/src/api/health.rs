@@ -2,15 +2,15 @@
 
 use std::time::Instant;
 
+use batchwright::ProcessId;
 use batchwright::provider::Day;
-use batchwright::{ErrorKind, ProcessId, Request};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::app::App;
 use crate::http::{Call, Response};
 use crate::overview::fresh_until;
 use crate::problem::Problem;
-use crate::readiness::Cause;
+use crate::readiness::QUEUE;
 use crate::shapes::now;
 
 /// `GET /healthz`: 200 while the queue can be read.
@@ -19,46 +19,19 @@ pub(super) fn healthz(app: &App, _: &mut Call<'_>) -> Result<Response, Problem> 
     Ok(Response::json(200, &json!({"status": "ok"})))
 }
 
-/// `GET /readyz`: 200 while the server can work, with the problems that someone should solve; otherwise 503 with the
-/// causes. It needs no token, so it tells no more than their kind.
+/// `GET /readyz`: 200 while the server can work; otherwise 503 with the causes. It needs no token, so it tells no more
+/// than their kind.
 pub(super) fn readyz(app: &App, _: &mut Call<'_>) -> Result<Response, Problem> {
-    let look = check_queue(app);
-    let has_lost_queue = app.disk_check.has_lost_queue();
-    let queue = (look.is_err() || has_lost_queue).then_some(Cause::Queue);
-    let causes = [queue, app.disk_check.cause()];
-    let causes: Vec<Cause> = causes.into_iter().flatten().collect();
-    if !causes.is_empty() {
-        let details: Vec<&str> = causes.iter().map(|cause| cause.detail()).collect();
-        let codes: Vec<&str> = causes.iter().map(|cause| cause.code()).collect();
-        let mut details = Problem::new(503, "not_ready", details.join("; ")).as_details();
-        details["causes"] = json!(codes);
-        let body = details.to_string().into_bytes();
-        return Ok(Response::full(503, "application/problem+json", body));
+    let is_lost = check_queue(app).is_err() || app.disk_check.has_lost_queue();
+    let causes = [is_lost.then_some(QUEUE), app.disk_check.cause()];
+    let (codes, details): (Vec<&str>, Vec<&str>) = causes.into_iter().flatten().unzip();
+    if codes.is_empty() {
+        return Ok(Response::json(200, &json!({"status": "ok"})));
     }
-    let of_key = has_refused_key(app).then(|| {
-        json!({
-            "code": "api_key",
-            "detail": "the provider rejected the API key, and no later call was answered",
-        })
-    });
-    let of_tokens = app.guard.tokens.problem().map(|_| {
-        json!({
-            "code": "token_file",
-            "detail": "the token file cannot be used, so the tokens stay as they were; the server's log names the reason",
-        })
-    });
-    let problems = [of_tokens, of_key];
-    let problems: Vec<Value> = problems.into_iter().flatten().collect();
-    Ok(Response::json(
-        200,
-        &json!({"status": "ok", "problems": problems}),
-    ))
-}
-
-/// Whether each provider of prompts without a model of their own rejected the API key when it was last called.
-fn has_refused_key(app: &App) -> bool {
-    let refusal = app.limits.refusal(&Request::new(""));
-    refusal.is_some_and(|error| error.kind() == ErrorKind::Auth)
+    let mut details = Problem::new(503, "not_ready", details.join("; ")).as_details();
+    details["causes"] = json!(codes);
+    let body = details.to_string().into_bytes();
+    Ok(Response::full(503, "application/problem+json", body))
 }
 
 fn check_queue(app: &App) -> Result<(), Problem> {
@@ -111,5 +84,5 @@ pub(super) fn metrics(app: &App, _: &mut Call<'_>) -> Result<Response, Problem> 
 /// `GET /api/v1/overview`.
 pub(super) fn overview(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     call.takes(&[])?;
-    Ok(Response::json(200, &app.overview.whole()?))
+    Ok(Response::json(200, &*app.overview.now()?))
 }

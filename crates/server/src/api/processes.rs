@@ -140,7 +140,7 @@ fn name_of(call: &Call<'_>) -> Result<Option<String>, Problem> {
 
 /// `GET /api/v1/processes`: newest first, a page at a time.
 pub(super) fn list(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
-    call.takes(&["state", "name", "parents", "after", "limit"])?;
+    call.takes(&["state", "after", "limit"])?;
     let most = call.limit(50, 500)?;
     let state = call.query::<String>("state")?;
     let finished = match state.as_deref() {
@@ -152,40 +152,19 @@ pub(super) fn list(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> 
             return Err(Problem::invalid(why).param("state"));
         }
     };
-    let parents = match call.query::<String>("parents")?.as_deref() {
-        None | Some("none") => false,
-        Some("all") => true,
-        Some(other) => {
-            let why = format!("parents: write all or none, not {other:?}");
-            return Err(Problem::invalid(why).param("parents"));
-        }
-    };
-    let name = call.query::<String>("name")?.unwrap_or_default();
-    let name = name.to_lowercase();
-    let is_named = |process: &ProcessState| {
-        let own = process.info.name.as_deref().unwrap_or_default();
-        own.to_lowercase().contains(&name)
-    };
-    let fits = |process: &ProcessState| {
-        (parents || process.info.parent.is_none()) && (name.is_empty() || is_named(process))
-    };
-    // A filter may select few of many.
-    let at_once = if name.is_empty() {
-        most.max(100)
-    } else {
-        1_000
-    };
     let mut before = call.query::<u64>("after")?;
     let (mut found, mut looked_at) = (Vec::new(), 0);
     let next = 'pages: loop {
-        let page = app.queue.newest_processes(before, finished, at_once)?;
+        let page = app
+            .queue
+            .newest_processes(before, finished, most.max(100))?;
         looked_at += page.len();
         if page.is_empty() {
             break None;
         }
         for (number, process) in page {
             before = Some(number);
-            if fits(&process) {
+            if process.info.parent.is_none() {
                 found.push(shown(app, &process));
                 if found.len() == most {
                     break 'pages before;

@@ -59,21 +59,21 @@ fn brief(job: &JobState) -> Value {
 
 /// The wanted state, and whether the jobs are in a batch at a provider.
 fn status(call: &Call<'_>) -> Result<(Option<JobStatus>, Option<bool>), Problem> {
-    Ok(match call.query::<String>("status")?.as_deref() {
-        None | Some("") => (None, None),
-        Some("pending") => (Some(JobStatus::Pending), None),
-        Some("in_progress") => (Some(JobStatus::InProgress), Some(false)),
-        Some("at_provider") => (Some(JobStatus::InProgress), Some(true)),
-        Some("completed") => (Some(JobStatus::Completed), None),
-        Some("failed") => (Some(JobStatus::Failed), None),
-        Some("cancelled") => (Some(JobStatus::Cancelled), None),
-        Some(other) => {
-            let why = format!(
-                "status: write pending, in_progress, at_provider, completed, failed or cancelled, not {other:?}"
-            );
-            return Err(Problem::invalid(why).param("status"));
-        }
-    })
+    let text = call.query::<String>("status")?.unwrap_or_default();
+    match text.as_str() {
+        "" => Ok((None, None)),
+        "at_provider" => Ok((Some(JobStatus::InProgress), Some(true))),
+        "in_progress" => Ok((Some(JobStatus::InProgress), Some(false))),
+        other => match serde_json::from_value(json!(other)) {
+            Ok(status) => Ok((Some(status), None)),
+            Err(_) => {
+                let why = format!(
+                    "status: write pending, in_progress, at_provider, completed, failed or cancelled, not {other:?}"
+                );
+                Err(Problem::invalid(why).param("status"))
+            }
+        },
+    }
 }
 
 /// `GET /api/v1/jobs/{job_id}/payload`: what the job was asked to do.

@@ -35,7 +35,7 @@ pub(super) fn serve(open: &Open, shared: &Shared) {
         http: ServerConn::with_limits(limits),
         out: Vec::new(),
         limits: &shared.limits,
-        pace: Pace::new(),
+        pace: Pace::default(),
         body_ended: true,
         is_head: false,
         waits_for_us: false,
@@ -89,7 +89,7 @@ impl Wire<'_> {
                 Err(Refused::Io(error)) => return Err(error),
             };
             *self.open.idle.lock() = false;
-            self.pace = Pace::new();
+            self.pace = Pace::default();
             let path = head.path.clone();
             self.is_head = head.method == "HEAD";
             self.request = format!("{} {path}", head.method);
@@ -203,7 +203,7 @@ impl Wire<'_> {
 
     /// Encodes the head of a response.
     fn respond(&mut self, response: &Response) -> io::Result<()> {
-        self.pace = Pace::new();
+        self.pace = Pace::default();
         log::info!(
             "{}: {}, request {}",
             self.request,
@@ -284,9 +284,7 @@ impl Wire<'_> {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
-            if self.pace.is_slow(self.limits.stall, self.limits.slowest) {
-                return Err(too_slow().into());
-            }
+            self.pace.check(self.limits.stall, self.limits.slowest)?;
         }
         Ok(())
     }
@@ -305,6 +303,46 @@ impl Wire<'_> {
                 Err(error) => return Err(error),
             }
             return Ok(());
+        }
+    }
+
+    /// Receives more of the body of the present request; false at its end.
+    fn receive(&mut self) -> io::Result<bool> {
+        loop {
+            match self.http.poll() {
+                Ok(ServerEvent::Body(part)) => {
+                    let (bytes, taken) = &mut self.body;
+                    bytes.clear();
+                    bytes.extend_from_slice(part);
+                    *taken = 0;
+                    return Ok(true);
+                }
+                Ok(ServerEvent::NeedInput) => {
+                    let least = match self.permit {
+                        Some(_) => self.limits.slowest.max(PACE),
+                        None => self.limits.slowest,
+                    };
+                    self.pace.check(self.limits.stall, least)?;
+                    let before = Instant::now();
+                    let buffered = self.http.remaining_input().len();
+                    self.invite()?;
+                    let filled = self.fill(self.limits.stall);
+                    filled.map_err(|error| {
+                        if is_timeout(&error) {
+                            too_slow().into()
+                        } else {
+                            error
+                        }
+                    })?;
+                    let came = self.http.remaining_input().len().saturating_sub(buffered);
+                    self.pace.moved(came, before.elapsed());
+                }
+                Ok(_) => return Ok(false),
+                Err(error) => {
+                    let why = format!("the body is broken: {error}");
+                    return Err(Problem::invalid(why).into());
+                }
+            }
         }
     }
 
@@ -350,58 +388,15 @@ impl Incoming for Wire<'_> {
 /// The body of the present request.
 impl Read for Wire<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            let (bytes, taken) = &mut self.body;
-            if *taken < bytes.len() {
-                let n = buffer.len().min(bytes.len() - *taken);
-                buffer[..n].copy_from_slice(&bytes[*taken..*taken + n]);
-                *taken += n;
-                return Ok(n);
-            }
-            if self.body_ended {
-                return Ok(0);
-            }
-            match self.http.poll() {
-                Ok(ServerEvent::Body(part)) => {
-                    bytes.clear();
-                    bytes.extend_from_slice(part);
-                    *taken = 0;
-                }
-                Ok(ServerEvent::NeedInput) => {
-                    let least = match self.permit {
-                        Some(_) => self.limits.slowest.max(PACE),
-                        None => self.limits.slowest,
-                    };
-                    if self.pace.is_slow(self.limits.stall, least) {
-                        self.body_ended = true;
-                        return Err(too_slow().into());
-                    }
-                    let before = Instant::now();
-                    let buffered = self.http.remaining_input().len();
-                    self.invite()?;
-                    let filled = self.fill(self.limits.stall);
-                    filled.map_err(|error| {
-                        self.body_ended = true;
-                        if is_timeout(&error) {
-                            too_slow().into()
-                        } else {
-                            error
-                        }
-                    })?;
-                    let came = self.http.remaining_input().len().saturating_sub(buffered);
-                    self.pace.moved(came, before.elapsed());
-                }
-                Ok(_) => {
-                    self.body_ended = true;
-                    return Ok(0);
-                }
-                Err(error) => {
-                    self.body_ended = true;
-                    let why = format!("the body is broken: {error}");
-                    return Err(Problem::invalid(why).into());
-                }
-            }
+        while self.body.1 == self.body.0.len() && !self.body_ended {
+            let received = self.receive();
+            self.body_ended = !matches!(received, Ok(true));
+            received?;
         }
+        let (bytes, taken) = &mut self.body;
+        let read = (&bytes[*taken..]).read(buffer)?;
+        *taken += read;
+        Ok(read)
     }
 }
 
@@ -437,35 +432,32 @@ impl Write for Outgoing<'_, '_> {
 
 /// The speed at which a client sends or receives bytes: the time that the server waited for it, and the transferred
 /// bytes.
+#[derive(Default)]
 struct Pace {
     moved: u64,
     waited: Duration,
 }
 
 impl Pace {
-    fn new() -> Self {
-        Self {
-            moved: 0,
-            waited: Duration::ZERO,
-        }
-    }
-
     fn moved(&mut self, bytes: usize, waited: Duration) {
         self.moved += bytes as u64;
         self.waited += waited;
     }
 
-    /// Whether the speed is less than this number of bytes per second. Checked each time the server has waited for
-    /// `stall`, for the bytes in that period, so that a fast beginning does not count later.
-    fn is_slow(&mut self, stall: Duration, least: u64) -> bool {
+    /// Checks the speed each time the server has waited for `stall`, for the bytes in that period, so that a fast
+    /// beginning does not count later.
+    ///
+    /// # Errors
+    /// If it is less than this number of bytes per second.
+    fn check(&mut self, stall: Duration, least: u64) -> io::Result<()> {
         if self.waited < stall {
-            return false;
+            return Ok(());
         }
-        let is_slow = (self.moved as f64) < least as f64 * self.waited.as_secs_f64();
-        if !is_slow {
-            *self = Self::new();
+        let period = std::mem::take(self);
+        if (period.moved as f64) < least as f64 * period.waited.as_secs_f64() {
+            return Err(too_slow().into());
         }
-        is_slow
+        Ok(())
     }
 }
 

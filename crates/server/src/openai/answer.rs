@@ -4,57 +4,26 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use batchwright::client::{RawJson, ToolCall};
 use batchwright::queue::JobResult;
-use batchwright::{
-    Error, ErrorKind, FinishReason, JobId, Outcome, Request, Response as Answer, Usage,
-};
-use serde::{Deserialize, Serialize};
+use batchwright::{Error, ErrorKind, FinishReason, JobId, Outcome, Response as Answer, Usage};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::endpoints::EMBEDDINGS;
+use super::EMBEDDINGS;
 
 /// The beginning of the ids of completions.
 pub(super) const COMPLETION: &str = "chatcmpl-";
 
-/// The format of tool calls in the answer, according to the request. It is stored in the `input` of the job.
-#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub(super) struct Form {
-    /// The names of tools whose input is text.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    custom_tools: Vec<String>,
-}
-
-impl Form {
-    pub fn of(request: &Request) -> Self {
-        let tools = request.extra.get("tools").and_then(Value::as_array);
-        let names = tools.into_iter().flatten();
-        let names = names.filter_map(|tool| tool.pointer("/custom/name")?.as_str());
-        Self {
-            custom_tools: names.map(str::to_owned).collect(),
-        }
-    }
-
-    /// The names of the object of a call, and of its text there.
-    fn kind(&self, tool: &str) -> (&'static str, &'static str) {
-        if self.custom_tools.iter().any(|name| name == tool) {
-            ("custom", "input")
-        } else {
-            ("function", "arguments")
-        }
-    }
-
-    /// Adds tool calls to a message.
-    fn add_calls(&self, calls: &[ToolCall], message: &mut Map<String, Value>) {
-        let written = |call: &ToolCall| match &call.arguments {
-            Value::String(written) => written.clone(),
-            arguments => arguments.to_string(),
-        };
-        let calls = calls.iter().map(|call| {
-            let (kind, text) = self.kind(&call.name);
-            json!({"id": call.id, "type": kind, kind: {"name": call.name, text: written(call)}})
-        });
-        message.insert("tool_calls".to_owned(), calls.collect());
-    }
+/// The calls of tools in a message.
+fn tool_calls(calls: &[ToolCall]) -> Value {
+    let written = |call: &ToolCall| match &call.arguments {
+        Value::String(written) => written.clone(),
+        arguments => arguments.to_string(),
+    };
+    let calls = calls.iter().map(|call| {
+        let function = json!({"name": call.name, "arguments": written(call)});
+        json!({"id": call.id, "type": "function", "function": function})
+    });
+    calls.collect()
 }
 
 /// The answers to the parts of a request, in their order, and how to write them.
@@ -63,17 +32,11 @@ pub(super) struct Answers {
     pub parts: Vec<Result<Answer, Error>>,
     /// Whether vectors are written as base64.
     pub as_base64: bool,
-    pub form: Form,
 }
 
 impl Answers {
     pub fn add(&mut self, outcome: Result<Outcome, Error>) {
-        self.parts.push(outcome.and_then(|outcome| {
-            if let Some(form) = outcome.input.and_then(|input| input.parse().ok()) {
-                self.form = form;
-            }
-            outcome.result
-        }));
+        self.parts.push(outcome.and_then(|outcome| outcome.result));
     }
 }
 
@@ -99,7 +62,7 @@ pub(super) fn id_of(what: &str, job: JobId) -> String {
 }
 
 /// The choice of a completion. A refusal is an answer, too.
-fn choice(result: &Result<Answer, Error>, form: &Form) -> Option<Value> {
+fn choice(result: &Result<Answer, Error>) -> Option<Value> {
     let mut message = Map::new();
     message.insert("role".to_owned(), "assistant".into());
     let answer = match result {
@@ -128,7 +91,7 @@ fn choice(result: &Result<Answer, Error>, form: &Form) -> Option<Value> {
         message.insert("audio".to_owned(), audio);
     }
     if !details.tool_calls.is_empty() {
-        form.add_calls(&details.tool_calls, &mut message);
+        message.insert("tool_calls".to_owned(), tool_calls(&details.tool_calls));
     }
     let annotates = |citation: &Value| citation["type"].is_string();
     if !details.citations.is_empty() && details.citations.iter().all(annotates) {
@@ -168,7 +131,7 @@ fn audio(reply: &RawJson) -> Option<Value> {
 /// A completion with the only part as its choice.
 fn completion(id: String, created: u64, model: &str, given: &Answers) -> Option<Value> {
     let result = given.parts.first()?;
-    let choice = choice(result, &given.form)?;
+    let choice = choice(result)?;
     let answer = result.as_ref().ok();
     let mut completion = json!({
         "id": id,
@@ -402,7 +365,7 @@ mod tests {
             ToolCall::new("d", "say", json!("{not json")),
         ];
         let called = Ok(Answer::new("p", "").with_details(details));
-        let choice_of = |result| choice(&result, &Form::default()).unwrap();
+        let choice_of = |result| choice(&result).unwrap();
         let called = choice_of(called);
         assert_eq!(called["finish_reason"], "tool_calls");
         assert_eq!(called["message"]["content"], Value::Null);
@@ -413,24 +376,7 @@ mod tests {
             Error::new(ErrorKind::Blocked, "refused").with_refusal(Some("No.".to_owned()));
         assert_eq!(choice_of(Err(refused))["message"]["refusal"], "No.");
         let filtered = Err(Error::new(ErrorKind::Blocked, "filtered"));
-        assert!(choice(&filtered, &Form::default()).is_none());
-    }
-
-    #[test]
-    fn calls_of_tools_have_the_form_that_was_asked_for() {
-        let custom = json!([{"type": "custom", "custom": {"name": "run"}}]);
-        let request = Request::new("q").with_extra("tools", custom);
-        let request = super::super::parts::marked(request, false);
-        assert!(request.unchecked);
-        let mut details = ReplyDetails::default();
-        details.tool_calls = vec![ToolCall::new("c", "run", json!("ls"))];
-        let form = request.input.unwrap().parse().unwrap();
-        let answer = Answer::new("p", "").with_details(details);
-        let made = choice(&Ok(answer), &form).unwrap();
-        assert_eq!(made["finish_reason"], "tool_calls");
-        let expected =
-            json!([{"id": "c", "type": "custom", "custom": {"name": "run", "input": "ls"}}]);
-        assert_eq!(made["message"]["tool_calls"], expected);
+        assert!(choice(&filtered).is_none());
     }
 
     #[test]
@@ -440,7 +386,7 @@ mod tests {
         let mut details = ReplyDetails::default();
         details.reply = Some(RawJson::new(&reply.to_string()));
         let answer = Ok(answer().with_details(details));
-        let message = &choice(&answer, &Form::default()).unwrap()["message"];
+        let message = &choice(&answer).unwrap()["message"];
         assert_eq!(
             (&message["audio"], &message["content"]),
             (&audio, &Value::Null)

@@ -7,8 +7,8 @@ use serde::Deserialize;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value, json};
 
-use super::endpoints;
 use super::files::{KEPT_RANGE, page};
+use super::{ALL, of_batches};
 use crate::api::once;
 use crate::app::App;
 use crate::http::{Call, Response};
@@ -78,8 +78,8 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
 fn record(id: String, mut asked: Map<String, Value>, strict: bool) -> Result<BatchRecord, Problem> {
     let input_file = required(&mut asked, "input_file_id")?;
     let named = required(&mut asked, "endpoint")?;
-    let Some(endpoint) = endpoints::of_batches(&named) else {
-        let all = endpoints::ALL.join(", ");
+    let Some(endpoint) = of_batches(&named) else {
+        let all = ALL.join(", ");
         let why = format!("batches for {named:?} are not supported; use one of {all}");
         return Err(Problem::invalid(why).param("endpoint"));
     };

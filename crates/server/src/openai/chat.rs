@@ -1,11 +1,12 @@
-//! `/v1/chat/completions`: one request, answered when its job has ended. A client that wants a stream gets it as one chunk.
+//! `/v1/chat/completions` and `/v1/embeddings`: requests that are answered when their jobs have ended. A client that wants
+//! a stream gets it as one chunk; each text of embeddings is a job, and the worker sends many with one call.
 
 use serde_json::{Map, Value, json};
 
 use super::answer::Reply;
 use super::direct;
-use super::endpoints::CHAT;
 use super::parts::{MOST_BYTES, Parts};
+use super::{CHAT, EMBEDDINGS};
 use crate::app::App;
 use crate::http::{Call, Response};
 use crate::problem::Problem;
@@ -24,6 +25,15 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
             Response::full(200, "text/event-stream", events.into_bytes())
         }
         reply => Response::json(200, reply),
+    })
+}
+
+/// `POST /v1/embeddings`.
+pub(super) fn embeddings(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    let body = call.object(MOST_BYTES)?;
+    let parts = Parts::of(EMBEDDINGS, body, false)?;
+    direct::answered(app, call, EMBEDDINGS, parts, |vectors| {
+        Response::json(200, vectors)
     })
 }
 

@@ -12,8 +12,8 @@ use batchwright::queue::{JobResult, ProcessInfo};
 use batchwright::unstable::Optional;
 use batchwright::{Error, ErrorKind, Job, JobQueue, ProcessId, Request};
 
+use super::EMBEDDINGS;
 use super::answer::{self, Answers, Reply};
-use super::endpoints::EMBEDDINGS;
 use super::parts::Parts;
 use super::waiting::{Waiter, Waiting};
 use crate::api::once;

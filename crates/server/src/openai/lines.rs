@@ -10,8 +10,8 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use super::endpoints::{self, EMBEDDINGS, settings};
 use super::parts::{self, Parts};
+use super::{EMBEDDINGS, of_batches, settings};
 use crate::problem::Problem;
 use crate::records::batches::BatchFault;
 
@@ -52,7 +52,7 @@ impl Asked {
 
     pub fn into_job(self, endpoint: &str, strict: bool) -> Job {
         match self {
-            Self::One(request) => Job::from(parts::marked(*request, strict)),
+            Self::One(request) => Job::from(request.with_unchecked(!strict)),
             Self::Several { id, body, .. } => parts::job(&id, endpoint, body, strict),
         }
     }
@@ -138,7 +138,7 @@ impl<'e, R: Read> Lines<'e, R> {
             let why = "Invalid method: only POST is supported.".to_owned();
             return Err(self.fault("invalid_method", why, Some("method")));
         }
-        if endpoints::of_batches(&string(said.url, "url")?) != Some(self.endpoint) {
+        if of_batches(&string(said.url, "url")?) != Some(self.endpoint) {
             let why = format!(
                 "The URL provided for this request does not match the batch endpoint, {}.",
                 self.endpoint
@@ -307,7 +307,7 @@ pub(super) fn check(
 
 #[cfg(test)]
 mod tests {
-    use super::super::endpoints::CHAT;
+    use super::super::CHAT;
     use super::*;
 
     fn faults(text: &str) -> Vec<(String, Option<u64>, Option<String>)> {

@@ -6,8 +6,6 @@ mod answer;
 mod batches;
 mod chat;
 mod direct;
-mod embeddings;
-mod endpoints;
 mod files;
 mod lines;
 mod models;
@@ -15,24 +13,67 @@ mod multipart;
 mod parts;
 mod progress;
 mod results;
-pub(crate) mod state;
 pub(crate) mod storage;
-mod unsupported;
 pub(crate) mod waiting;
 
+use std::sync::Arc;
+
 use batchwright::Error;
+use batchwright::client::RequestTask;
+use batchwright::files::PromptSettings;
 
 pub(crate) use direct::settle_abandoned;
 pub(crate) use parts::{KIND as LINE_KIND, handler as line_handler};
 pub(crate) use progress::start as start_progress;
-pub(crate) use unsupported::unknown;
 
 use crate::app::App;
+use crate::background::Wake;
 use crate::http::Head;
 use crate::problem::Problem;
 use crate::records::batches::{BatchRecord, BatchState};
 use crate::router::Route;
 use crate::tokens::Access::{Operate, Read};
+
+use storage::Storage;
+use waiting::Waiting;
+
+const CHAT: &str = "/v1/chat/completions";
+const EMBEDDINGS: &str = "/v1/embeddings";
+
+/// Those that batches support.
+const ALL: [&str; 2] = [CHAT, EMBEDDINGS];
+
+/// The end point of batches that is meant. Azure's documentation names it without the version.
+fn of_batches(named: &str) -> Option<&'static str> {
+    let is_meant = |path: &&str| named == *path || path.strip_prefix("/v1") == Some(named);
+    ALL.into_iter().find(is_meant)
+}
+
+/// What requests to an end point are.
+fn settings(endpoint: &str) -> PromptSettings {
+    PromptSettings::new().task(match endpoint {
+        EMBEDDINGS => RequestTask::Embed,
+        _ => RequestTask::Complete,
+    })
+}
+
+/// The state of the Batch endpoint in addition to the queue.
+pub(crate) struct OpenAi {
+    pub storage: Storage,
+    pub waiting: Arc<Waiting>,
+    /// Wakes the thread of [`progress`](super::progress).
+    pub wake: Arc<Wake>,
+}
+
+impl OpenAi {
+    pub fn new(storage: Storage) -> Self {
+        Self {
+            storage,
+            waiting: Arc::default(),
+            wake: Wake::new(),
+        }
+    }
+}
 
 /// The routes of this module.
 pub(crate) const ROUTES: &[Route] = &[
@@ -46,7 +87,7 @@ pub(crate) const ROUTES: &[Route] = &[
     Route::get("/v1/batches/{batch_id}", Read, batches::get),
     Route::post("/v1/batches/{batch_id}/cancel", Operate, batches::cancel),
     Route::post("/v1/chat/completions", Operate, chat::create),
-    Route::post("/v1/embeddings", Operate, embeddings::create),
+    Route::post("/v1/embeddings", Operate, chat::embeddings),
     Route::get("/v1/models", Read, models::list),
     Route::get("/v1/models/{model}", Read, models::get),
 ];
@@ -71,4 +112,31 @@ impl App {
             |batch: &BatchRecord| batch.state == BatchState::Validating && batch.input_file == file;
         Ok(open.iter().any(reads))
     }
+}
+
+/// The first part of the path behind `/v1/`, and what to use instead of what OpenAI has there.
+const INSTEAD: [(&str, &str); 7] = [
+    ("completions", "/v1/chat/completions"),
+    ("conversations", "/v1/chat/completions"),
+    ("edits", "/v1/chat/completions"),
+    ("engines", "/v1/models"),
+    ("organization", "/api/v1, which has the server's own"),
+    ("responses", "/v1/chat/completions"),
+    ("uploads", "/v1/files"),
+];
+
+/// The endpoints of this server.
+const OFFERED: &str = "chat/completions, embeddings, batches, files and models";
+
+/// Why a path below `/v1/` does not exist. The status is 404: OpenAI's clients, and others, repeat a request after 501, as
+/// after every status from 500 on.
+pub(crate) fn unknown(method: &str, path: &str) -> Problem {
+    let first = path.split('/').nth(2).unwrap_or_default();
+    let other = INSTEAD.iter().find(|(name, _)| *name == first);
+    let why = match other {
+        Some((_, instead)) => format!("this server does not offer {path}; use {instead}"),
+        None => format!("unknown request URL: {method} {path}"),
+    };
+    let why = format!("{why}. The endpoints here are /v1/… {OFFERED}");
+    Problem::new(404, "unknown_url", why)
 }

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value, json};
 
-use super::answer::{self, Answers, Form};
-use super::endpoints::{CHAT, EMBEDDINGS, settings};
+use super::answer::{self, Answers};
+use super::{CHAT, EMBEDDINGS, settings};
 use crate::problem::Problem;
 
 /// The kind of such lines, which only servers carry out.
@@ -71,17 +71,26 @@ fn chat(mut body: Map<String, Value>, strict: bool) -> Result<Request, Problem> 
     }
     let request = request(CHAT, body)?;
     refuse_functions(&request)?;
-    Ok(marked(request, strict))
+    Ok(request.with_unchecked(!strict))
 }
 
 /// # Errors
-/// When the request has the deprecated fields in place of tools.
+/// When the request has the deprecated fields in place of tools, or tools whose input is text.
 pub(super) fn refuse_functions(request: &Request) -> Result<(), Problem> {
     for field in ["functions", "function_call"] {
         if request.extra.contains_key(field) {
             let why = format!("{field} is not supported: use tools and tool_choice");
             return Err(Problem::invalid(why).param(field));
         }
+    }
+    let tools = request.extra.get("tools").and_then(Value::as_array);
+    if tools
+        .into_iter()
+        .flatten()
+        .any(|tool| tool["type"] == "custom")
+    {
+        let why = "tools of the type custom are not supported: use functions";
+        return Err(Problem::invalid(why).param("tools"));
     }
     Ok(())
 }
@@ -149,19 +158,6 @@ fn request(endpoint: &str, body: Map<String, Value>) -> Result<Request, Problem>
         id: None,
         ..request
     })
-}
-
-/// The request with the format of its answer. Without `strict`, every complete reply is its answer.
-pub(super) fn marked(request: Request, strict: bool) -> Request {
-    let form = Form::of(&request);
-    let request = request.with_unchecked(!strict);
-    if request.input.is_some() {
-        return request;
-    }
-    match serde_json::to_value(&form) {
-        Ok(Value::Object(fields)) if form != Form::default() => request.with_input(fields),
-        _ => request,
-    }
 }
 
 /// The payload of a line that stands for several requests.

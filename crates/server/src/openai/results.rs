@@ -6,7 +6,7 @@ use std::io::{self, BufRead, BufReader};
 
 use batchwright::Usage;
 use batchwright::queue::{JobResult, JobStatus};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::answer::Reply;
@@ -44,49 +44,15 @@ pub(super) struct Written {
     pub totals: BatchTotals,
 }
 
-/// What is read of a line that is there.
-#[derive(Deserialize)]
-struct Line {
-    id: String,
-    response: Option<Replied>,
-}
-
-#[derive(Deserialize)]
-struct Replied {
-    body: Body,
-}
-
-#[derive(Deserialize)]
-struct Body {
-    #[serde(default)]
-    usage: Option<Used>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Used {
-    prompt_tokens: u64,
-    completion_tokens: u64,
-    prompt_tokens_details: Details,
-    completion_tokens_details: Details,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Details {
-    cached_tokens: u64,
-    reasoning_tokens: u64,
-}
-
-impl From<Used> for Usage {
-    fn from(used: Used) -> Self {
-        Self {
-            input_tokens: used.prompt_tokens,
-            cached_input_tokens: used.prompt_tokens_details.cached_tokens,
-            output_tokens: used.completion_tokens,
-            reasoning_tokens: used.completion_tokens_details.reasoning_tokens,
-            ..Self::default()
-        }
+/// What a line that is there says that its request used.
+fn usage_of(usage: &Value) -> Usage {
+    let number = |name: &str| usage.pointer(name).and_then(Value::as_u64).unwrap_or(0);
+    Usage {
+        input_tokens: number("/prompt_tokens"),
+        cached_input_tokens: number("/prompt_tokens_details/cached_tokens"),
+        output_tokens: number("/completion_tokens"),
+        reasoning_tokens: number("/completion_tokens_details/reasoning_tokens"),
+        ..Usage::default()
     }
 }
 
@@ -141,25 +107,26 @@ impl<'s> ResultFiles<'s> {
                 if read == 0 || line.last() != Some(&b'\n') {
                     break;
                 }
-                let Ok(said) = serde_json::from_slice::<Line>(&line) else {
+                let said: Value = serde_json::from_slice(&line).unwrap_or_default();
+                let Some(id) = said["id"].as_str().map(str::to_owned) else {
                     break;
                 };
                 whole += read as u64;
-                if self.in_output.contains(&said.id) {
+                if self.in_output.contains(&id) {
                     continue;
                 }
                 self.lines += 1;
-                let has_reply = said.response.is_some();
-                if let Some(replied) = said.response {
+                let has_reply = said["response"].is_object();
+                if has_reply {
                     let totals = &mut self.totals;
                     if is_output {
                         totals.completed += 1
                     } else {
                         totals.failed += 1
                     }
-                    totals.usage += replied.body.usage.unwrap_or_default().into();
+                    totals.usage += usage_of(&said["response"]["body"]["usage"]);
                 }
-                last.push_back((said.id, has_reply));
+                last.push_back((id, has_reply));
                 if last.len() > MAY_COME_AGAIN {
                     last.pop_front();
                 }

@@ -32,7 +32,7 @@ from batchwright_api.models import (
     Problem,
     Process,
     ProcessState,
-    Readiness,
+    Health,
     ResultLine,
     SavedResults,
     Setting,
@@ -82,7 +82,7 @@ whole = get_results.sync(made.process_id, client=client)
 assert isinstance(whole, File) and len(whole.payload.read().splitlines()) == 50
 process = get_process.sync(made.process_id, client=client)
 assert isinstance(process, Process) and process.state == ProcessState.FINISHED and process.completed == 50, process
-assert list_processes.sync(client=client, name="rivers").data[0].process_id == made.process_id
+assert list_processes.sync(client=client).data[0].process_id == made.process_id
 saved = SavedResults(receipts=[one.receipt for one in results])
 assert ack_results.sync(made.process_id, client=client, body=saved).consumed == 50
 assert delete_process.sync_detailed(made.process_id, client=client).status_code in (200, 404)
@@ -90,7 +90,7 @@ refused = create_process.sync(client=client, body=File(payload=BytesIO(b"no JSON
 assert isinstance(refused, Problem) and refused.status == 400, refused
 
 # The server and its settings.
-assert isinstance(get_readiness.sync(client=client), Readiness)
+assert isinstance(get_readiness.sync(client=client), Health)
 assert isinstance(get_overview.sync(client=client), Overview)
 setting = set_setting.sync(SettingKey.LLM_SYNC_CONCURRENCY, client=client, body=NewValue(value="8"))
 assert isinstance(setting, Setting) and setting.stored == "8", setting

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use batchwright_simulate::SimConfig;
 use serde_json::{Value, json};
 
-use super::common::{Desk, PATIENCE, shout};
+use super::common::{Desk, PATIENCE};
 
 /// The causes, as soon as they are these; a check of the folder is reused for a second.
 #[track_caller]
@@ -83,26 +83,4 @@ fn a_full_disk_is_a_cause_until_there_is_room() {
     until_causes(&desk, &json!([]));
     drop(desk);
     let _ = Command::new("umount").arg("-l").arg(folder.path()).status();
-}
-
-/// The provider wants another key than the server sends.
-#[test]
-fn a_refused_key_is_a_problem_of_a_server_that_is_ready() {
-    let desk = Desk::at(SimConfig::default().api_key("another"));
-    let problem = || {
-        until_causes(&desk, &json!([]));
-        desk.read("/readyz")["problems"][0]["code"].clone()
-    };
-    assert_eq!(problem(), Value::Null);
-    let job = json!({"type": "completion", "payload": {"prompt": "hi"}});
-    desk.made("/api/v1/jobs", &job);
-    let deadline = Instant::now() + PATIENCE;
-    while problem() != "api_key" {
-        assert!(Instant::now() < deadline);
-    }
-    // Other jobs run.
-    let other = desk.made("/api/v1/jobs", &shout("hi"));
-    let other = other["job_id"].as_str().unwrap();
-    let other = desk.get(&format!("/api/v1/jobs/{other}?wait=30"));
-    assert_eq!(other.json()["status"], "completed");
 }

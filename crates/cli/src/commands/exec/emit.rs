@@ -1,18 +1,19 @@
 //! Handles the end of each command: writes its output or its record, then its line in the job log. If the run is killed
-//! in between, it does this again. If outputs are printed in order, the log does not wait for that.
+//! in between, it does this again.
 
 use std::io::{self, IsTerminal, Write};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use batchwright::{Context, Error, StopReason};
+use batchwright::{Context, Error};
 use batchwright_exec::{Finished, JobLog, JobRecord, JobStatus, Output, RecordFile, Resume};
 
-use super::source::{Source, is_stdin};
+use super::source::is_stdin;
 use crate::args::exec::ExecArgs;
 use crate::display::Display;
 use crate::exit::{About, Refusal};
+use crate::logging::is_json;
 use crate::stdout::{self, ResultsOut};
 use crate::{sanitize, stderr};
 
@@ -27,9 +28,6 @@ pub struct Emitter {
     records: Records,
     out: ResultsOut,
     log: Option<JobLog>,
-    keep_order: bool,
-    /// The number of the last command that was read.
-    last: u64,
     /// The progress bar, which is removed before the output of a command is shown.
     bar: Option<Arc<Display>>,
     /// The first failures, for people.
@@ -71,7 +69,7 @@ impl Emitter {
         let log = results.joblog.as_ref().filter(wanted);
         let log = log.map(|path| JobLog::open(path, Some(resume))).transpose();
         let records = match results.output.as_ref().filter(wanted) {
-            None if results.json => Records::OutputsAside,
+            None if is_json() => Records::OutputsAside,
             None => Records::Outputs,
             Some(path) if is_stdin(Some(path)) => Records::Stdout,
             Some(path) => Records::File(RecordFile::open(path, continues).map_err(refused)?),
@@ -83,8 +81,6 @@ impl Emitter {
             records,
             out: ResultsOut::new(ctx),
             log: log.map_err(refused)?,
-            keep_order: results.keep_order,
-            last: 0,
             bar: None,
             failures: Vec::new(),
             trouble: None,
@@ -103,48 +99,16 @@ impl Emitter {
         self.log.as_ref().map(JobLog::finished).unwrap_or_default()
     }
 
-    /// Whether ends are handled in the order of the input: only if they are printed. A file receives them in the order
-    /// of completion.
-    pub fn reorders(&self) -> bool {
-        self.keep_order && !matches!(self.records, Records::File(_))
-    }
-
-    /// Must be called when each command ends.
-    pub fn ended(&mut self, record: &JobRecord) -> ControlFlow<()> {
-        self.last = self.last.max(record.job.seq());
-        if !self.reorders() {
-            return ControlFlow::Continue(());
-        }
-        let logged = self.log(record);
-        self.go_on(logged)
-    }
-
+    /// Takes the end of a command.
     pub fn take(&mut self, record: &JobRecord) -> ControlFlow<()> {
         self.note(record);
-        let mut written = self.write(record);
-        if written.is_ok() && !self.reorders() {
-            written = self.log(record);
-        }
-        self.go_on(written)
-    }
-
-    /// Counts the commands that were not read when the run ended early.
-    pub fn take_rest(&mut self, rest: Source, stop: &StopReason, ctx: &Context) -> u64 {
-        let keeps = matches!(self.records, Records::Stdout | Records::File(_));
-        if !keeps || self.trouble.is_some() {
-            return 0;
-        }
-        let (last, mut taken) = (self.last, 0);
-        // If the input has changed meanwhile, nothing is added.
-        let jobs = rest.skip(self.finished()).jobs.map_while(Result::ok);
-        for job in jobs.filter(|job| job.seq() > last) {
-            let record = JobRecord::not_run(job, stop);
-            if ctx.is_aborted() || self.take(&record).is_break() {
-                break;
+        match self.write(record).and_then(|()| self.log(record)) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(trouble) => {
+                self.trouble.get_or_insert(trouble);
+                ControlFlow::Break(())
             }
-            taken += 1;
         }
-        taken
     }
 
     /// Checks a last time whether everything that was written still exists.
@@ -166,16 +130,6 @@ impl Emitter {
         };
         log.append(record)
             .map_err(|error| unwritten(error.message()))
-    }
-
-    fn go_on(&mut self, written: Result<(), Trouble>) -> ControlFlow<()> {
-        match written {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(trouble) => {
-                self.trouble.get_or_insert(trouble);
-                ControlFlow::Break(())
-            }
-        }
     }
 
     fn write(&mut self, record: &JobRecord) -> Result<(), Trouble> {

@@ -5,17 +5,18 @@ mod report;
 mod sandbox;
 mod source;
 
-use std::cell::RefCell;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use batchwright::{Context, Error};
-use batchwright_exec::{CommandRunner, OnStop, Overflow};
+use batchwright_exec::{CommandRunner, JobRecord, Overflow};
 
-use crate::args::exec::{ExecArgs, OnStopArg};
+use crate::args::exec::ExecArgs;
 use crate::display::Display;
 use crate::exit::{About, Early, Exit, Refusal};
+use crate::logging::is_json;
 use crate::session::{GRACE, Session};
 use emit::Emitter;
 use report::Ended;
@@ -30,9 +31,9 @@ pub fn execute(args: &ExecArgs) -> Result<Exit, Early> {
     let mut emitter = Emitter::open(args, &ctx)?;
     let plan = source.check(emitter.finished())?;
     if args.results.dry_run {
-        return Ok(report::dry_run(args, source, &plan, emitter.finished())?);
+        return Ok(report::dry_run(source, &plan, emitter.finished())?);
     }
-    let mut session = Session::start(&args.show, ctx, stopping_line(args))?;
+    let mut session = Session::start(&args.show, ctx, stopping_line())?;
     session.display = Arc::new(Display::new(&args.show).with_line(report::progress_line));
     if let Some(line) = report::plan_line(args, &plan) {
         session.say(line);
@@ -44,28 +45,15 @@ pub fn execute(args: &ExecArgs) -> Result<Exit, Early> {
     let runner = runner
         .total(plan.to_run())
         .context(&session.ctx)
-        .notifier(session.display.clone())
-        .keep_order(emitter.reorders());
-    // Reads the files a second time, to count the commands that remain if a run ends early.
-    let rest = plan.total.map(|_| Source::open(args)).transpose()?;
+        .notifier(session.display.clone());
     let skip = source.skip(emitter.finished());
-    let shared = RefCell::new(emitter);
-    let report = runner.run_source(
-        skip.jobs,
-        |record| shared.borrow_mut().ended(record),
-        |record| shared.borrow_mut().take(&record),
-    );
-    let mut emitter = shared.into_inner();
+    let ended = |_: &JobRecord| ControlFlow::Continue(());
+    let report = runner.run_source(skip.jobs, ended, |record| emitter.take(&record));
     let report = report.map_err(unusable)?;
-    let not_read = match (&report.stop, rest) {
-        (Some(stop), Some(rest)) => emitter.take_rest(rest, stop, &session.ctx),
-        _ => 0,
-    };
     emitter.finish();
     session.display.clear();
     let ended = Ended {
         report,
-        not_read,
         skipped: skip.skipped.load(Ordering::Relaxed),
         failed_before: skip.failed.load(Ordering::Relaxed),
         plan,
@@ -77,20 +65,15 @@ pub fn execute(args: &ExecArgs) -> Result<Exit, Early> {
 
 fn refuse_contradictions(args: &ExecArgs) -> Result<(), Refusal> {
     let results = &args.results;
-    let why = if results.json && source::is_stdin(results.output.as_deref()) {
+    let why = if is_json() && source::is_stdin(results.output.as_deref()) {
         "--json and -o - would both print to standard output; name a file by -o"
     } else if is_same_file(results.output.as_deref(), results.joblog.as_deref()) {
         "-o and --joblog are the same file; name another for one of them"
-    } else if results.output.is_some() && results.max_output > Some(MOST_IN_RESULT) {
-        "--max-output: results (-o) have at most 16M of each output"
     } else {
         return Ok(());
     };
     Err(Refusal::usage(why))
 }
-
-/// Maximum size of an output in a result, which is one line of a file.
-const MOST_IN_RESULT: u64 = 16 * 1024 * 1024;
 
 /// Whether both name the same file, which need not exist; devices and pipes do not count.
 fn is_same_file(a: Option<&Path>, b: Option<&Path>) -> bool {
@@ -116,32 +99,20 @@ fn runner(args: &ExecArgs) -> Result<CommandRunner, Refusal> {
             "-j {at_once} is more than {MOST_AT_ONCE} commands at once; to allow that, add --more-than-10"
         )));
     }
-    let results = &args.results;
-    let most = if results.output.is_some() {
-        1 << 20
-    } else {
-        1 << 30
+    // A result is one line of a file.
+    let most = match args.results.output {
+        Some(_) => 1 << 20,
+        None => 1 << 30,
     };
     let mut runner = CommandRunner::new()
         .max_concurrency(at_once.max(MOST_AT_ONCE))
         .concurrency(at_once)
         .rate(args.pace.rate)
         .on_error(args.failures.on_error.policy())
-        .on_stop(match args.failures.on_stop {
-            OnStopArg::Finish => OnStop::Finish,
-            OnStopArg::Kill => OnStop::Kill,
-        })
-        .critical_exits(
-            args.failures
-                .critical_exit
-                .iter()
-                .map(|code| i32::from(*code)),
-        )
         .timeout(args.pace.timeout)
         .retries(args.failures.retries)
-        .retry_delay(args.failures.retry_delay)
         .overflow(Overflow::Temporary)
-        .max_output(results.max_output.unwrap_or(most))
+        .max_output(most)
         .sandbox(sandbox::sandbox(args)?);
     if let Some(folder) = &args.workdir {
         if !folder.is_dir() {
@@ -154,14 +125,11 @@ fn runner(args: &ExecArgs) -> Result<CommandRunner, Refusal> {
 }
 
 /// The message after the first signal.
-fn stopping_line(args: &ExecArgs) -> String {
-    match args.failures.on_stop {
-        OnStopArg::Kill => "stopping: running commands are killed".to_owned(),
-        OnStopArg::Finish => format!(
-            "stopping: running commands have up to {} s to finish; press Ctrl-C again to kill them",
-            GRACE.as_secs()
-        ),
-    }
+fn stopping_line() -> String {
+    format!(
+        "stopping: running commands have up to {} s to finish; press Ctrl-C again to kill them",
+        GRACE.as_secs()
+    )
 }
 
 /// The error for commands that cannot be read, or are invalid.

@@ -15,7 +15,7 @@ use crate::command_line::command_line;
 use crate::display::{fitted, times};
 use crate::exit::{Exit, Refusal};
 use crate::format::{count, span};
-use crate::logging::is_quiet;
+use crate::logging::{is_json, is_quiet};
 use crate::session::Session;
 use crate::{display, stdout};
 
@@ -27,8 +27,6 @@ pub struct Ended {
     pub skipped: u64,
     /// The part of these that failed.
     pub failed_before: u64,
-    /// Commands that were not read, but are included in the results.
-    pub not_read: u64,
     pub failures: Vec<String>,
     pub trouble: Option<Trouble>,
 }
@@ -95,13 +93,8 @@ fn of_them_failed(failed: u64) -> String {
 }
 
 /// Prints the commands that would run.
-pub fn dry_run(
-    args: &ExecArgs,
-    source: Source,
-    plan: &Plan,
-    finished: Finished,
-) -> Result<Exit, Refusal> {
-    if args.results.json {
+pub fn dry_run(source: Source, plan: &Plan, finished: Finished) -> Result<Exit, Refusal> {
+    if is_json() {
         let value = serde_json::json!({
             "total": plan.total,
             "finished_before": plan.finished,
@@ -148,7 +141,7 @@ pub fn report(args: &ExecArgs, ended: &Ended, session: &Session) -> Exit {
     if let Some(Trouble::Unwritten(why)) = &ended.trouble {
         display::error(why);
     }
-    if args.results.json {
+    if is_json() {
         exit = print_json(args, ended, exit);
     }
     if !is_quiet() {
@@ -242,7 +235,7 @@ fn print_json(args: &ExecArgs, ended: &Ended, exit: Exit) -> Exit {
             "total": ended.plan.total,
             "completed": report.completed,
             "failed": report.failed,
-            "cancelled": report.cancelled + ended.not_read,
+            "cancelled": report.cancelled,
             "finished_before": ended.skipped,
             "failed_before": ended.failed_before,
             "pending": ended.pending(),

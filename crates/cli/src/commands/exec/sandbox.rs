@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use batchwright_exec::{Limits, Sandbox, SandboxMode};
 
 use crate::args::exec::ExecArgs;
-use crate::args::sandbox::SandboxArgs;
 use crate::data_dir::data_dir;
 use crate::exit::Refusal;
 
@@ -21,10 +20,9 @@ pub fn sandbox(exec: &ExecArgs) -> Result<Sandbox, Refusal> {
              program may run, so leave out one of the two",
         ));
     }
-    let mut sandbox = Sandbox::new(args.sandbox)
-        .network(args.net)
-        .local_sockets(args.local_sockets)
-        .limits(limits(args));
+    let mut limits = Limits::NONE;
+    limits.memory = args.memory;
+    let mut sandbox = Sandbox::new(args.sandbox).network(args.net).limits(limits);
     if !args.allow.is_empty() {
         sandbox = sandbox.allow(&args.allow);
     }
@@ -42,14 +40,6 @@ pub fn sandbox(exec: &ExecArgs) -> Result<Sandbox, Refusal> {
         sandbox = sandbox.write_to(std::path::absolute(path).unwrap_or_else(|_| path.clone()));
     }
     Ok(sandbox)
-}
-
-fn limits(args: &SandboxArgs) -> Limits {
-    let mut limits = Limits::NONE;
-    limits.cpu_seconds = args.cpu;
-    limits.memory = args.memory;
-    limits.file_size = args.max_file;
-    limits
 }
 
 /// `NAME=VALUE`, or names separated by commas.
@@ -78,7 +68,7 @@ pub fn wide(exec: &ExecArgs, mode: SandboxMode) -> Option<String> {
     let folder = exec.workdir.clone().unwrap_or_else(|| PathBuf::from("."));
     let mut writable = exec.sandbox.write.iter().chain([&folder]);
     let home = env::var_os("HOME").map(|home| (PathBuf::from(home), "your home folder"));
-    let data = data_dir(None);
+    let data = data_dir();
     let data = data.map(|data| (data, "the data of batchwright itself"));
     let places = [home, data].into_iter().flatten();
     let places: Vec<_> = places

@@ -12,6 +12,7 @@ use batchwright::{Context, Error, ErrorKind};
 use crate::args::export::ExportArgs;
 use crate::display;
 use crate::exit::{About, Early, Exit, Refusal};
+use crate::logging::is_json;
 use crate::prompts::{asks_any_object, schema};
 use crate::signals::Signals;
 use crate::stdout;
@@ -23,7 +24,7 @@ const ALL: &str = "all";
 
 pub fn execute(args: &ExportArgs) -> Result<Exit, Early> {
     let to_stdout = stdout::is_named(Some(&args.output));
-    if args.json && to_stdout {
+    if is_json() && to_stdout {
         let why = "--json needs -o FILE, because the table is on standard output";
         return Err(Refusal::usage(why).into());
     }
@@ -91,7 +92,7 @@ fn to_stdout_unless_gone(table: Export, ctx: &Context) -> Option<Result<ExportRe
 
 fn show(args: &ExportArgs, report: &ExportReport) -> Exit {
     report::lines(args, report).iter().for_each(display::note);
-    if args.json {
+    if is_json() {
         stdout::json(&report::json(report), Exit::Success)
     } else {
         Exit::Success

@@ -13,6 +13,7 @@ use crate::args::shared::TaskArg;
 use crate::display;
 use crate::exit::{About, Exit, Refusal};
 use crate::format::{count, number_of};
+use crate::logging::is_json;
 use crate::provider::in_flight;
 use crate::settings::refused;
 use crate::stdout;
@@ -42,7 +43,7 @@ pub fn dry_run(
         TaskArg::Embed => 0,
         TaskArg::Complete => plan.equal + plan.answered + plan.unusable_equal,
     };
-    let exit = if args.json {
+    let exit = if is_json() {
         let mut value = json_of(plan, setup);
         value["calls_saved"] = saved.into();
         value["estimated_input_tokens"] = tokens.into();

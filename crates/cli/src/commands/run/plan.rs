@@ -95,21 +95,17 @@ fn plan_line(plan: &RunPlan) -> String {
             line.push_str(CHANGED_WITHOUT_IDS);
         }
     }
+    let earlier = plan.superseded + plan.under_way_superseded;
     for (n, one, many) in [
         (
             plan.restored,
-            "answer is taken back from the superseded ones",
-            "answers are taken back from the superseded ones",
+            "answer is taken back",
+            "answers are taken back",
         ),
         (
-            plan.superseded,
+            earlier,
             "earlier answer is superseded",
             "earlier answers are superseded",
-        ),
-        (
-            plan.under_way_superseded,
-            "answer under way will be superseded",
-            "answers under way will be superseded",
         ),
     ] {
         if n > 0 {

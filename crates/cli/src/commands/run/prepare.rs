@@ -93,7 +93,8 @@ pub fn prepare(args: &RunArgs, resolved: Resolved, session: &Session) -> Result<
             if args.prompt.json_schema.is_some() {
                 provider::for_json(&mut providers)?;
             }
-            resolved.provider_notes.iter().for_each(display::note);
+            let choice = provider::choice(&providers, &args.provider);
+            choice.iter().for_each(display::note);
             run.announce(args, &providers, resolved.unnamed, &mut setup)?;
             Some(LlmManager::of(providers))
         }
@@ -124,9 +125,6 @@ fn compare(
     let run = match queue {
         Some(queue) => {
             let run = ViaQueue::prepare(queue, prompts, output, options);
-            if let Ok(run) = &run {
-                run.refuse_another_input(args)?;
-            }
             run.map(|run| Plan::ViaQueue(Box::new(run)))
         }
         None => FileRun::prepare(prompts, output, options).map(|run| Plan::Direct(Box::new(run))),

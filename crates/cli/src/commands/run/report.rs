@@ -11,7 +11,7 @@ use crate::args::run::RunArgs;
 use crate::display;
 use crate::exit::Exit;
 use crate::format::number_of;
-use crate::logging::is_quiet;
+use crate::logging::{is_json, is_quiet};
 use crate::session::Session;
 use crate::signals::Signals;
 use crate::{stderr, stdout};
@@ -24,7 +24,7 @@ pub fn report(args: &RunArgs, ended: &Ended, session: &Session) -> Exit {
     if let Err(error) = &report.compaction {
         display::error(error.message());
     }
-    if args.json {
+    if is_json() {
         exit = summary::print_json(args, report, setup, exit, queue);
     }
     summary::print(args, report, setup, queue);

@@ -1,29 +1,24 @@
 //! Determines what a run uses: flags and settings, prompts, a provider, a strategy, and the queue if necessary.
 
-use std::cell::RefCell;
-use std::fs::File;
-use std::io::Read;
-use std::path::Path;
-
-use batchwright::files::{ExportFormat, PromptSettings};
-use batchwright::plan::ProviderPlan;
+use batchwright::files::PromptSettings;
+use batchwright::plan::{EffectiveStrategy, ProviderPlan};
 use batchwright::unstable::Optional;
 use batchwright::{Context, Prompts, Settings, Strategy};
 
 use super::via_queue::RunQueue;
 use crate::args::run::RunArgs;
 use crate::args::shared::TaskArg;
-use crate::command_line::quoted_path;
 use crate::data_dir::data_dir;
 use crate::exit::{About, Early, Refusal};
 use crate::input::SMALL_ROW_BYTES;
+use crate::logging::is_json;
 use crate::prompts;
 use crate::provider;
 use crate::session::{GRACE, Session};
 use crate::settings;
 use crate::signals::stopping_line;
 use crate::stdout;
-use crate::strategy::RunStrategy;
+use crate::strategy;
 
 pub struct Resolved {
     pub settings: Settings,
@@ -32,18 +27,15 @@ pub struct Resolved {
     pub unnamed: u64,
     /// Stored as a `Result`: if all items are finished, no provider is needed, and the error does not matter.
     pub plan: Result<ProviderPlan, Refusal>,
-    /// Lines about the choice, shown if the provider is needed.
-    pub provider_notes: Vec<String>,
-    pub strategy: RunStrategy,
+    pub strategy: EffectiveStrategy,
     /// The queue that the items go through, if they do.
     pub queue: Option<RunQueue>,
 }
 
 /// The settings of this data folder and environment beneath the flags.
 pub fn settings(args: &RunArgs) -> Result<Settings, Refusal> {
-    refuse_table(args)?;
     let pace = &args.pace;
-    let settings = settings::settings(pace.data_dir.as_deref())?;
+    let settings = settings::settings()?;
     let settings = provider::with_flags(settings, &args.provider)?;
     let flags = [
         ("llm.bulk_strategy", "--strategy", &args.strategy),
@@ -69,18 +61,21 @@ pub fn session(args: &RunArgs, settings: &Settings) -> Result<Session, Refusal> 
 }
 
 pub fn resolve(args: &RunArgs, settings: Settings, session: &Session) -> Result<Resolved, Early> {
-    if stdout::is_named(args.output.as_deref()) && !args.dry_run && stdout::is_closed() {
-        return Err(Refusal::could_not_run(stdout::CLOSED).into());
+    if !args.dry_run && stdout::is_named(args.output.as_deref()) {
+        if is_json() {
+            let why = "--json needs -o FILE or --dry-run, because results are on standard output";
+            return Err(Refusal::usage(why).into());
+        }
+        if stdout::is_closed() {
+            return Err(Refusal::could_not_run(stdout::CLOSED).into());
+        }
     }
     let prompt_settings = prompt_settings(args)?;
     let prompts = args.input.open(&prompt_settings, session)?;
     let unnamed = prompts.without_model();
-    let notes = RefCell::new(Vec::new());
-    let plan = make_plan(args, &settings, unnamed, session, &|note| {
-        notes.borrow_mut().push(note);
-    })?;
-    let strategy = RunStrategy::find(args, &settings, plan.as_ref().ok())?;
-    let queue = RunQueue::find(args, &strategy)?;
+    let plan = make_plan(args, &settings, unnamed, session)?;
+    let strategy = strategy::find(args, &settings, plan.as_ref().ok())?;
+    let queue = RunQueue::find(args, strategy.strategy)?;
     // A dry run opens no queue that is not there yet.
     let goes_through_queue = queue.is_some() || strategy.strategy == Strategy::Batch;
     if args.dedupe && goes_through_queue {
@@ -91,14 +86,13 @@ pub fn resolve(args: &RunArgs, settings: Settings, session: &Session) -> Result<
         prompts,
         unnamed,
         plan,
-        provider_notes: notes.into_inner(),
         strategy,
         queue,
     })
 }
 
 /// Why --dedupe is rejected: in the queue, each prompt is a separate request.
-fn refused_in_queue(strategy: &RunStrategy) -> Refusal {
+fn refused_in_queue(strategy: &EffectiveStrategy) -> Refusal {
     let advice = match strategy.strategy {
         Strategy::Batch => "remove it, or use --strategy sync",
         Strategy::Sync => "remove it until the earlier run of this output is finished",
@@ -114,12 +108,10 @@ fn make_plan(
     settings: &Settings,
     unnamed: u64,
     session: &Session,
-    note: &dyn Fn(String),
 ) -> Result<Result<ProviderPlan, Refusal>, Early> {
     let embed = args.prompt.task == TaskArg::Embed;
-    let options = provider::options(&args.provider, args.pace.data_dir.as_deref())
-        .max_retries(args.pace.max_retries);
-    let plan = provider::plan(&args.provider, settings, options, embed, unnamed, note);
+    let options = provider::options(&args.provider).max_retries(args.pace.max_retries);
+    let plan = provider::plan(&args.provider, settings, options, embed, unnamed);
     if session.ctx.is_cancelled() {
         return Err(session.interrupted());
     }
@@ -139,7 +131,7 @@ pub fn may_lack(args: &RunArgs, refusal: &Refusal) -> bool {
 fn prompt_settings(args: &RunArgs) -> Result<PromptSettings, Refusal> {
     let settings = prompts::settings(&args.prompt, args.provider.model.as_deref())?;
     if !(args.prompt.task == TaskArg::Embed && args.provider.fallback.is_some()) {
-        let folder = data_dir(args.pace.data_dir.as_deref());
+        let folder = data_dir();
         let settings = settings.set(args.output.as_ref(), PromptSettings::results);
         let keeps = args.input.keep.is_empty();
         let settings = settings.when(keeps, |settings| settings.keep_rows_up_to(SMALL_ROW_BYTES));
@@ -149,37 +141,4 @@ fn prompt_settings(args: &RunArgs) -> Result<PromptSettings, Refusal> {
             "--fallback does not go with --task embed: vectors of two models cannot be compared",
         ))
     }
-}
-
-/// Rejects an output with the extension of a table: results are lines, from which tables are exported. An existing file
-/// of such lines is resumed.
-fn refuse_table(args: &RunArgs) -> Result<(), Refusal> {
-    let Some(path) = &args.output else {
-        return Ok(());
-    };
-    let is_table = ExportFormat::of(path).is_ok_and(|format| format != ExportFormat::Jsonl);
-    if !is_table || args.input.files.contains(path) || begins_with_result(path) {
-        return Ok(());
-    }
-    let (results, table) = (path.with_extension("jsonl"), path.display());
-    Err(Refusal::usage(format!(
-        "{table}: results are JSON lines, from which a run can go on; a table is made of them: run with -o {}, then\n  \
-         batchwright export {} -o {}",
-        results.display(),
-        quoted_path(&results),
-        quoted_path(path),
-    ))
-    .about(About::Output))
-}
-
-/// True for a file of results, whatever it is called.
-fn begins_with_result(path: &Path) -> bool {
-    const START: &[u8] = b"{\"id\":";
-    let mut start = [0; START.len()];
-    // A pipe would be waited for.
-    if !path.metadata().is_ok_and(|found| found.is_file()) {
-        return false;
-    }
-    let read = File::open(path).and_then(|mut file| file.read_exact(&mut start));
-    read.is_ok() && start == START
 }

@@ -1,18 +1,17 @@
 //! The lines of a run about itself at its end: its summary.
 
 use batchwright::files::RunReport;
-use batchwright::plan::Concurrency;
-use batchwright::{ErrorKind, StopReason, Summary};
+use batchwright::plan::{Concurrency, EffectiveStrategy};
+use batchwright::{ErrorKind, StopReason, Strategy, Summary};
 
 use crate::args::run::{Resend, RunArgs};
 use crate::budget::RunBudget;
-use crate::command_line::{command_line, command_line_with_budget};
+use crate::command_line::command_line;
 use crate::display;
 use crate::exit::Exit;
 use crate::format::{count, counts, number_of, span};
 use crate::sanitize::shortened;
 use crate::stdout;
-use crate::strategy::RunStrategy;
 
 /// Causes of failures that have a line each.
 const MOST_CAUSES: usize = 10;
@@ -22,7 +21,7 @@ pub struct Setup {
     pub concurrency: Concurrency,
     /// The provider of each step.
     pub steps: Vec<&'static str>,
-    pub strategy: RunStrategy,
+    pub strategy: EffectiveStrategy,
     /// Rows of the input that make no prompt, each of them a failure.
     pub bad_rows: u64,
     pub budget: Option<RunBudget>,
@@ -33,7 +32,7 @@ impl Default for Setup {
         Self {
             concurrency: Concurrency::Fixed(1),
             steps: Vec::new(),
-            strategy: RunStrategy::default(),
+            strategy: EffectiveStrategy::possible(Strategy::Sync),
             bad_rows: 0,
             budget: None,
         }
@@ -81,7 +80,7 @@ pub fn print(args: &RunArgs, report: &RunReport, setup: &Setup, queue: Option<&Q
     }
     lines.extend(calls(summary));
     if summary.calls > 0 || summary.completed > summary.completed_before {
-        lines.extend(usage(args, summary, setup.concurrency));
+        lines.extend(usage(summary, setup.concurrency));
     }
     if let Some(budget) = &setup.budget {
         let has_batches = queue.is_some_and(|queue| queue.in_batches > 0);
@@ -146,7 +145,7 @@ fn calls(summary: &Summary) -> Vec<String> {
 }
 
 /// Tokens, cost, latency and rate.
-fn usage(args: &RunArgs, summary: &Summary, concurrency: Concurrency) -> Vec<String> {
+fn usage(summary: &Summary, concurrency: Concurrency) -> Vec<String> {
     let usage = &summary.usage;
     let cached = match usage.cached_input_tokens {
         0 => String::new(),
@@ -171,7 +170,7 @@ fn usage(args: &RunArgs, summary: &Summary, concurrency: Concurrency) -> Vec<Str
         lines.push(row("latency", &text));
     }
     if summary.vectors > 0 {
-        lines.push(row("vectors", &vectors(args, summary)));
+        lines.push(row("vectors", &vectors(summary)));
     }
     if summary.completed > summary.completed_before {
         // Providers do not report what limits their batches.
@@ -195,22 +194,15 @@ fn usage(args: &RunArgs, summary: &Summary, concurrency: Concurrency) -> Vec<Str
     lines
 }
 
-fn vectors(args: &RunArgs, summary: &Summary) -> String {
+fn vectors(summary: &Summary) -> String {
     let (shortest, longest) = (summary.min_dimensions, summary.dimensions);
     let vectors = count(summary.vectors);
-    let asked = args
-        .prompt
-        .dimensions()
-        .filter(|asked| *asked as usize != longest);
-    match asked {
-        _ if shortest < longest => format!(
+    if shortest < longest {
+        return format!(
             "{vectors} of {shortest} to {longest} numbers: they differ in length, so they cannot be compared"
-        ),
-        Some(asked) => {
-            format!("{vectors} of {longest} numbers, although {asked} dimensions were asked for")
-        }
-        None => format!("{vectors} of {longest} numbers"),
+        );
     }
+    format!("{vectors} of {longest} numbers")
 }
 
 /// What limited a run, for people.
@@ -265,30 +257,13 @@ fn how_to_go_on(
     let once = stdout::is_named(args.output.as_deref());
     let resumable = !once && !args.input.is_stream();
     let mut lines = Vec::new();
-    match (&setup.budget, stop) {
-        (Some(budget), Some(StopReason::BudgetExceeded(_))) => {
-            let in_batches = queue.map_or(0, |queue| queue.in_batches);
-            let waiting = summary.pending.saturating_sub(in_batches);
-            if let Some((cost, enough)) = budget.remaining(summary, setup.bad_rows, waiting) {
-                let items = number_of(waiting, "remaining item", "remaining items");
-                let is_known = cost.is_some();
-                lines.extend(cost.map(|cost| format!("the {items} would cost about {cost}")));
-                let command = command_line_with_budget(&enough);
-                let next = if is_known {
-                    "to go on"
-                } else {
-                    "to go on, with a budget for the next call"
-                };
-                lines.extend(resumable.then(|| {
-                    format!(
-                        "{next}:
-    {command}"
-                    )
-                }));
+    if resumable {
+        lines.extend(match stop {
+            Some(StopReason::BudgetExceeded(_)) => {
+                Some(format!("to go on, raise --budget:\n    {}", command_line()))
             }
-        }
-        _ if resumable => lines.extend(resume_line(args, summary, setup)),
-        _ => {}
+            _ => resume_line(args, summary, setup),
+        });
     }
     lines.extend(queue.iter().flat_map(|queue| queue.remaining.clone()));
     match stop.filter(|_| queue.is_none()) {

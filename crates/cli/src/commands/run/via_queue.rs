@@ -1,7 +1,7 @@
 //! A run whose items go through a store beside its output: for the batch strategy, and for items that an earlier run
 //! left there.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use batchwright::batch::BatchInfo;
 use batchwright::files::{
@@ -22,13 +22,12 @@ use crate::args::run::RunArgs;
 use crate::args::shared::{ProviderArgs, TaskArg};
 use crate::batches;
 use crate::command_line::{command_line_from_anywhere, quoted, quoted_path};
-use crate::data_dir::data_dir;
 use crate::display;
 use crate::exit::{About, Refusal};
 use crate::format::{count, counts};
-use crate::queue::{durability, failed};
+use crate::queue::{durability, failed, folder, folder_flag};
 use crate::session::Session;
-use crate::strategy::RunStrategy;
+use crate::strategy::check_error_policy;
 
 /// Where the items of a run wait.
 pub struct RunQueue {
@@ -42,8 +41,8 @@ pub struct RunQueue {
 impl RunQueue {
     /// The queue of a run that uses one: because of its strategy, or because an earlier run of the same output has left
     /// its store.
-    pub fn find(args: &RunArgs, strategy: &RunStrategy) -> Result<Option<Self>, Refusal> {
-        let batch = strategy.strategy == Strategy::Batch;
+    pub fn find(args: &RunArgs, strategy: Strategy) -> Result<Option<Self>, Refusal> {
+        let batch = strategy == Strategy::Batch;
         if args.prompt.task == TaskArg::Embed {
             return Ok(None);
         }
@@ -53,13 +52,10 @@ impl RunQueue {
             RunStore::tidy(output);
         }
         let is_there = store.as_ref().is_some_and(|store| store.exists());
-        if let Some(output) = output.filter(|_| !is_there) {
-            refuse_orphans(args, output)?;
-        }
         if !is_there && (!batch || args.dry_run) {
             return Ok(None);
         }
-        strategy.check_error_policy(args)?;
+        check_error_policy(args)?;
         let options = SqliteOptions::default().durability(durability(args.fsync));
         let (store, flag) = match (output, store) {
             (Some(_), Some(store)) => (
@@ -74,15 +70,9 @@ impl RunQueue {
                 return Err(Refusal::could_not_run(why).about(About::Output));
             }
             (None, _) => {
-                let named = args.pace.data_dir.as_deref();
-                let folder = data_dir(named).ok_or_else(|| {
-                    let why = "there is no place for the queue: name one with --data-dir";
-                    Refusal::could_not_run(why)
-                })?;
-                let queue = JobQueue::open_with(folder.join("llm_jobs.db"), options);
-                let flag = named.map(|folder| format!(" --data-dir {}", quoted_path(folder)));
+                let queue = JobQueue::open_with(folder()?.join("llm_jobs.db"), options);
                 let store = RunStore::On(queue.map_err(failed)?, ProcessId::new());
-                (store, flag.unwrap_or_default())
+                (store, folder_flag())
             }
         };
         Ok(Some(Self {
@@ -91,39 +81,6 @@ impl RunQueue {
             attaches: output.is_some(),
         }))
     }
-}
-
-/// Rejects a new output beside the store of another run of the same input whose output is gone: it may have been renamed
-/// without its store, and its items would be bought again.
-fn refuse_orphans(args: &RunArgs, output: &Path) -> Result<(), Refusal> {
-    let own = store_path(output).unwrap_or_default();
-    let input = args.input.whole();
-    let entries = own.parent().and_then(|folder| folder.read_dir().ok());
-    for store in entries.into_iter().flatten().flatten() {
-        let store = store.path();
-        let was = store.with_extension("");
-        let is_store = store.extension().is_some_and(|e| e == "batchwright") && store.is_file();
-        if !is_store || was.exists() || args.input.is_stream() {
-            continue;
-        }
-        let queue = JobQueue::open_with(&store, SqliteOptions::default().only_look());
-        // A file that is not a queue, or belongs to another program, stops no run.
-        let processes = queue.and_then(|queue| queue.open_processes());
-        let mut processes = processes.unwrap_or_default().into_iter();
-        let is_of_input = |known: &ProcessState| known.info.input.as_ref() == Some(&input);
-        if let Some(known) = processes.find(is_of_input) {
-            let (id, store) = (known.process_id, quoted_path(&store));
-            return Err(Refusal::usage(format!(
-                "{store} has items of this input that are under way, and its output {} is no longer there: they would be \
-                 bought again; nothing was sent. If {} is that output, move its store with it: mv {store} {}\n  To give them \
-                 up: batchwright cancel {id} --delete --queue {store}",
-                was.display(),
-                output.display(),
-                quoted_path(&own),
-            )));
-        }
-    }
-    Ok(())
 }
 
 fn is_regular(path: &Path) -> bool {
@@ -158,29 +115,6 @@ impl ViaQueue {
     pub fn process(&self) -> Result<Option<ProcessState>, Refusal> {
         let found = self.run.queue().process(self.run.process());
         found.map_err(failed)
-    }
-
-    /// Rejects an empty output whose store has items of another input: their results would be written to it.
-    pub fn refuse_another_input(&self, args: &RunArgs) -> Result<(), Refusal> {
-        let Some(known) = self.process()? else {
-            return Ok(());
-        };
-        let is_empty = |path: &PathBuf| path.metadata().map_or(true, |found| found.len() == 0);
-        let (Some(input), Some(output)) = (known.info.input, args.output.as_ref()) else {
-            return Ok(());
-        };
-        let plan = self.compared().plan();
-        let has_own = plan.under_way + plan.to_collect > 0;
-        let is_new = known.counts.consumed == 0 && is_empty(output) && !has_own;
-        if args.input.is_stream() || input == args.input.whole() || !is_new {
-            return Ok(());
-        }
-        let (id, flag) = (known.process_id, &self.queue.flag);
-        Err(Refusal::usage(format!(
-            "items of another input, {input}, are under way for {}, which is empty; nothing was sent. If their output was \
-             renamed, move its store with it; to give them up: batchwright cancel {id} --delete{flag}",
-            output.display()
-        )))
     }
 
     /// Lines about batches of earlier runs and the strategy, shown before the run begins.

@@ -22,12 +22,14 @@ use crate::budget::advice;
 use crate::display;
 use crate::exit::{Early, Exit, Refusal};
 use crate::format::{count, number_of, span};
+use crate::logging::is_json;
 use crate::queue::failed;
-use crate::routes;
 use crate::run_process;
 use crate::sanitize::{self, shortened};
+use crate::settings;
 use crate::stdout;
 use crate::table::Table;
+use crate::worker;
 
 pub fn execute(args: &StatusArgs) -> Result<Exit, Early> {
     let mut reader = Reader::new(args)?;
@@ -104,7 +106,7 @@ impl Row {
             "input": process.info.input,
             "output": process.info.output,
             "command": process.info.command,
-            "queue": args.data.queue,
+            "queue": args.data.file.queue,
             "strategy": self.effective.strategy,
             "fallback_reason": self.effective.fallback_reason,
             "total": counts.total,
@@ -151,7 +153,7 @@ impl Reader {
             queue,
             only,
             tracker: ProcessTracker::new(),
-            settings: args.data.settings()?,
+            settings: settings::settings()?,
         })
     }
 
@@ -175,7 +177,13 @@ impl Reader {
 
     fn read(&mut self, args: &StatusArgs) -> Result<Vec<Row>, Refusal> {
         // A run that has ended meanwhile has removed its store.
-        if args.data.queue.as_ref().is_some_and(|file| !file.exists()) {
+        if args
+            .data
+            .file
+            .queue
+            .as_ref()
+            .is_some_and(|file| !file.exists())
+        {
             self.queue = None;
         }
         let Some(queue) = &self.queue else {
@@ -240,7 +248,7 @@ fn once(args: &StatusArgs, reader: &mut Reader) -> Result<(), Early> {
     let workers = reader.workers()?;
     let spent = reader.spent()?;
     let skipped = ProviderPlan::skipped_by_job_types(&reader.settings);
-    if args.json {
+    if is_json() {
         return print(&line_of(args, &rows, &workers, &skipped, spent.as_ref()));
     }
     if !rows.is_empty() {
@@ -261,7 +269,7 @@ fn once(args: &StatusArgs, reader: &mut Reader) -> Result<(), Early> {
         display::note(line);
     }
     for step in &skipped {
-        display::note(routes::skipped(step));
+        display::note(worker::skipped(step));
     }
     Ok(())
 }
@@ -341,7 +349,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(250);
 type Seen = (JobCounts, bool, bool, Vec<String>);
 
 fn watch(args: &StatusArgs, reader: &mut Reader) -> Result<(), Early> {
-    let terminal = io::stdout().is_terminal() && !args.json;
+    let terminal = io::stdout().is_terminal() && !is_json();
     let mut screen = Screen::default();
     let mut before: Option<HashMap<ProcessId, Seen>> = None;
     loop {
@@ -350,9 +358,9 @@ fn watch(args: &StatusArgs, reader: &mut Reader) -> Result<(), Early> {
             screen.draw(&rows).map_err(closed)?;
         } else {
             let now: HashMap<ProcessId, Seen> = rows.iter().map(seen).collect();
-            if args.json && before.as_ref() != Some(&now) {
+            if is_json() && before.as_ref() != Some(&now) {
                 print(&line_of(args, &rows, &reader.workers()?, &[], None))?;
-            } else if !args.json {
+            } else if !is_json() {
                 let known = before.unwrap_or_default();
                 let changed = |row: &&Row| known.get(&row.id()) != now.get(&row.id());
                 for row in rows.iter().filter(changed) {
@@ -362,7 +370,7 @@ fn watch(args: &StatusArgs, reader: &mut Reader) -> Result<(), Early> {
             before = Some(now);
         }
         if rows.iter().all(|row| row.process.is_finished()) {
-            if !args.json {
+            if !is_json() {
                 note_end(args, reader, &rows);
             }
             return Ok(());

@@ -16,30 +16,29 @@ use crate::display;
 use crate::exit::{Early, Exit, could_not_run};
 use crate::format::count;
 use crate::job_types;
-use crate::queue::all_of;
-use crate::routes;
+use crate::queue::{all_of, folder};
 use crate::session::GRACE;
+use crate::settings::in_folder;
 use crate::signals::{Signals, stopping_line};
-use crate::worker::Home;
+use crate::worker;
 
 pub fn execute(args: &WorkArgs) -> Result<Exit, Early> {
     args.worker.memory.apply();
     let ctx = Context::new().with_grace(GRACE);
     let signals = Signals::watch(&ctx, stopping_line(&ctx, ""))?;
-    let home = Home::open(&args.worker)?;
-    let watch = home.settings(&args.worker)?;
-    let manager = routes::manager(&args.worker, watch.settings())?;
-    let queue = home.queue(&args.worker, args.file.queue.as_deref())?;
+    let folder = folder()?;
+    let watch = worker::settings(&args.worker, Arc::new(in_folder(&folder)))?;
+    let manager = worker::manager(&args.worker, watch.settings())?;
+    let queue = worker::queue(&args.worker, args.file.queue.as_deref(), &folder)?;
     let processes = all_of(&queue, &args.processes)?;
-    display::note(routes::line(manager.plan())?);
+    display::note(worker::line(manager.plan())?);
     note_full_price(&manager, &queue);
     let progress = Arc::new(QueueProgress::new(&args.show, &queue).map_err(could_not_run)?);
     let audio = args.worker.audio_dir.as_deref();
-    let types =
-        job_types::of_worker(watch.settings(), audio, &home.folder).map_err(could_not_run)?;
+    let types = job_types::of_worker(watch.settings(), audio, &folder).map_err(could_not_run)?;
     let of_events = queue.clone();
     let tell = move |event: &SettingsEvent<'_>| {
-        routes::tell_change(event);
+        worker::tell_change(event);
         if let SettingsEvent::Applied(manager) = event {
             note_full_price(manager, &of_events);
         }

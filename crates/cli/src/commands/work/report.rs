@@ -1,7 +1,6 @@
 //! The end of a worker: results that could not be recorded, the exit code, the summary, and the batches that go on.
 
 use std::collections::HashSet;
-use std::io::{self, Write};
 
 use batchwright::batch::BatchInfo;
 use batchwright::queue::{ProcessState, WorkerReport};
@@ -13,11 +12,10 @@ use crate::budget::advice;
 use crate::display;
 use crate::exit::Exit;
 use crate::format::{count, counts};
-use crate::logging::is_quiet;
-use crate::queue::queue_flags;
+use crate::logging::{is_json, is_quiet};
+use crate::queue::command;
 use crate::run_process;
 use crate::signals::Signals;
-use crate::stderr;
 use crate::stdout;
 
 /// What is left after a worker has ended.
@@ -52,10 +50,7 @@ impl Remaining {
 
     /// Lines about budgets, the batches, and how to collect them.
     fn lines(&self, args: &WorkArgs) -> Vec<String> {
-        let worker = &args.worker;
-        let (folder, file) = (worker.data_dir.as_deref(), args.file.queue.as_deref());
-        let flags = queue_flags(folder, file, &worker.store);
-        let command = |words: &str| format!("batchwright {words}{flags}");
+        let command = |words: &str| command(words, &args.file, &args.worker.store);
         let mut lines = Vec::new();
         for process in &self.processes {
             let (id, budget) = (process.process_id, process.budget.as_ref());
@@ -79,13 +74,9 @@ pub fn report(
     queue: &JobQueue,
     signals: &Signals,
 ) -> Exit {
-    for result in &report.unsaved {
-        display::error("a result could not be recorded; here it is:");
-        stderr::flush();
-        let _ = writeln!(io::stderr(), "{result}");
-    }
+    display::unsaved(report);
     let mut exit = exit(args, report, remaining, signals);
-    if args.json {
+    if is_json() {
         exit = stdout::json(&serde_json::json!(report), exit);
     }
     let stop = report.stop.as_ref();
