@@ -1,13 +1,17 @@
-//! Parses the command line.
+//! Parses the command line. A flag or command that was removed is answered with what to use instead.
 
 use std::ffi::OsString;
 
-use clap::builder::Resettable;
+use batchwright::unstable::{Optional, replacement};
+use clap::builder::{Resettable, StyledStr};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, Command, CommandFactory, Error, FromArgMatches};
 
 use super::args::Cli;
 use super::exit::{Exit, Refusal};
-use batchwright::unstable::Optional;
+
+/// Removed commands, flags of one command, and flags of any command, each with its replacement.
+const REMOVED: &str = include_str!("../data/removed.txt");
 
 /// The program's commands, whose `--help` is short; `batchwright help COMMAND` has all.
 pub fn command() -> Command {
@@ -40,11 +44,13 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Cli, Exit> {
     let words: Vec<OsString> = words.into_iter().collect();
     let matches = without_empty_variables(command()).try_get_matches_from(&words);
     let parsed = matches.and_then(|matches| Cli::from_arg_matches(&matches));
-    parsed.map_err(|error| {
+    parsed.map_err(|mut error| {
         if !error.use_stderr() {
             let _ = error.print();
             return Exit::Success;
         }
+        let texts = words.iter().skip(1).map(|word| word.to_string_lossy());
+        add_tip(&mut error, &texts.map(String::from).collect::<Vec<_>>());
         let flags = || words.iter().take_while(|word| *word != "--");
         let json = flags().any(|word| word == "--json");
         if json {
@@ -67,4 +73,103 @@ fn refusal(error: &Error) -> Refusal {
     let tips = parts.filter_map(|part| part.trim_start().strip_prefix("tip: "));
     let tip = tips.map(|tip| joined(&tip.replace("\n  tip:", ";"))).next();
     Refusal::usage(message).set(tip, Refusal::hint)
+}
+
+fn add_tip(error: &mut Error, words: &[String]) {
+    let name = match error.kind() {
+        ErrorKind::UnknownArgument => ContextKind::InvalidArg,
+        ErrorKind::InvalidSubcommand => ContextKind::InvalidSubcommand,
+        ErrorKind::InvalidValue => ContextKind::InvalidValue,
+        _ => return,
+    };
+    let name = match error.get(name) {
+        Some(ContextValue::String(name)) => name.clone(),
+        _ => return,
+    };
+    let tip = match (error.kind(), error.get(ContextKind::InvalidArg)) {
+        (ErrorKind::InvalidValue, Some(ContextValue::String(flag))) => {
+            let flag = flag.split_whitespace().next().unwrap_or_default();
+            instead(&format!("{flag} {name}"), words)
+        }
+        _ => instead(&name, words),
+    };
+    if let Some(tip) = tip {
+        for similar in [ContextKind::SuggestedArg, ContextKind::SuggestedSubcommand] {
+            error.remove(similar);
+        }
+        let tip = ContextValue::StyledStrs(vec![StyledStr::from(tip)]);
+        error.insert(ContextKind::Suggested, tip);
+    } else if let Some(ContextValue::StyledStrs(tips)) = error.remove(ContextKind::Suggested) {
+        // The tip to pass a misspelled flag as a file name is not helpful.
+        let helpful = |tip: &StyledStr| !tip.to_string().starts_with("to pass ");
+        let tips: Vec<_> = tips.into_iter().filter(helpful).collect();
+        if !tips.is_empty() {
+            error.insert(ContextKind::Suggested, ContextValue::StyledStrs(tips));
+        }
+    }
+}
+
+/// What to use instead of a removed flag or command. The key of a flag may begin with its command.
+fn instead(name: &str, words: &[String]) -> Option<&'static str> {
+    let name = name.split('=').next().unwrap_or_default();
+    let command = words
+        .iter()
+        .take_while(|word| !word.starts_with('-') && *word != name);
+    let mut command: Vec<&str> = command.map(String::as_str).collect();
+    loop {
+        let key = [&command[..], &[name]].concat().join(" ");
+        let found = replacement(REMOVED, &key);
+        if found.is_some() || command.pop().is_none() {
+            return found;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn every_removed_name_is_gone_and_has_one_sentence() {
+        let mut top = Cli::command();
+        top.build();
+        let mut lines: Vec<_> = REMOVED.lines().collect();
+        let all = lines.len();
+        for line in &lines {
+            let (key, sentence) = line.split_once(" | ").unwrap();
+            assert!(!sentence.trim().is_empty(), "{line}");
+            let mut words = key.split(' ').peekable();
+            let mut command = &top;
+            while let Some(inner) = words.peek().and_then(|word| command.find_subcommand(word)) {
+                command = inner;
+                words.next();
+            }
+            let rest: Vec<_> = words.collect();
+            assert!(!rest.is_empty(), "{key} is a command");
+            if let ([flag], true) = (&rest[..], command.get_name() != top.get_name()) {
+                let mut flags = command.get_arguments().filter_map(|arg| arg.get_long());
+                assert!(
+                    !flags.any(|long| flag.strip_prefix("--") == Some(long)),
+                    "{key}"
+                );
+            }
+        }
+        lines.sort_unstable();
+        lines.dedup_by_key(|line| line.split(" | ").next());
+        assert_eq!(lines.len(), all, "a key stands twice");
+    }
+
+    #[test]
+    fn a_removed_flag_is_found_with_and_without_its_command() {
+        let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let tips = instead(
+            "--metrics-file",
+            &words("run in.jsonl --metrics-file m.prom"),
+        );
+        assert!(tips.unwrap().contains("/metrics"));
+        assert!(instead("man", &words("man")).unwrap().contains("help"));
+        assert_eq!(instead("--nonsense", &words("run --nonsense")), None);
+    }
 }

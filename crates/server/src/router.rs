@@ -4,6 +4,10 @@ use crate::app::App;
 use crate::http::{Call, Head, Response, decoded};
 use crate::problem::Problem;
 use crate::tokens::Access;
+use batchwright::unstable::replacement;
+
+/// Removed endpoints, each with what to use instead.
+const REMOVED: &str = include_str!("../data/removed.txt");
 
 /// Handles a request.
 pub(crate) type Handler = fn(&App, &mut Call<'_>) -> Result<Response, Problem>;
@@ -71,7 +75,14 @@ pub(crate) fn route(
         }
         allowed.push(route.method);
     }
+    let removed = removed(head).map(|instead| {
+        let (method, path) = (&head.method, &head.path);
+        format!("{method} {path} was removed; {instead}")
+    });
     if allowed.is_empty() {
+        if let Some(why) = removed {
+            return Err(Problem::not_found(why));
+        }
         let why = format!(
             "the path {} does not exist; GET /api/v1/openapi.json lists all paths",
             head.path
@@ -82,8 +93,20 @@ pub(crate) fn route(
         allowed.push("HEAD");
     }
     let allowed = allowed.join(", ");
-    let why = format!("{} accepts {allowed}, not {}", head.path, head.method);
+    let why =
+        removed.unwrap_or_else(|| format!("{} accepts {allowed}, not {}", head.path, head.method));
     Err(Problem::new(405, "method_not_allowed", why).header("allow", allowed))
+}
+
+/// What to use instead of an endpoint that was removed.
+fn removed(head: &Head) -> Option<&'static str> {
+    let keys = REMOVED.lines().filter_map(|line| line.split_once(" | "));
+    let mut keys = keys.map(|(key, _)| key);
+    let key = keys.find(|key| {
+        let (method, path) = key.split_once(' ').unwrap_or_default();
+        method == head.method && fit(path, &head.path).is_some()
+    })?;
+    replacement(REMOVED, key)
 }
 
 /// The values of the names in the pattern, if the path matches. No value is `.` or `..` or contains a separator, so

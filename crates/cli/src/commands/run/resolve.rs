@@ -1,6 +1,10 @@
 //! Determines what a run uses: flags and settings, prompts, a provider, a strategy, and the queue if necessary.
 
-use batchwright::files::PromptSettings;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use batchwright::files::{ExportFormat, PromptSettings};
 use batchwright::plan::{EffectiveStrategy, ProviderPlan};
 use batchwright::unstable::Optional;
 use batchwright::{Context, Prompts, Settings, Strategy};
@@ -8,6 +12,7 @@ use batchwright::{Context, Prompts, Settings, Strategy};
 use super::via_queue::RunQueue;
 use crate::args::run::RunArgs;
 use crate::args::shared::TaskArg;
+use crate::command_line::quoted_path;
 use crate::data_dir::data_dir;
 use crate::exit::{About, Early, Refusal};
 use crate::input::SMALL_ROW_BYTES;
@@ -35,6 +40,7 @@ pub struct Resolved {
 /// The settings of this data folder and environment beneath the flags.
 pub fn settings(args: &RunArgs) -> Result<Settings, Refusal> {
     let pace = &args.pace;
+    refuse_table(args)?;
     let settings = settings::settings()?;
     let settings = provider::with_flags(settings, &args.provider)?;
     let flags = [
@@ -141,4 +147,37 @@ fn prompt_settings(args: &RunArgs) -> Result<PromptSettings, Refusal> {
             "--fallback does not go with --task embed: vectors of two models cannot be compared",
         ))
     }
+}
+
+/// Rejects an output with the extension of a table: results are lines, from which tables are exported. An existing file
+/// of such lines is resumed.
+fn refuse_table(args: &RunArgs) -> Result<(), Refusal> {
+    let Some(path) = &args.output else {
+        return Ok(());
+    };
+    let is_table = ExportFormat::of(path).is_ok_and(|format| format != ExportFormat::Jsonl);
+    if !is_table || args.input.files.contains(path) || begins_with_result(path) {
+        return Ok(());
+    }
+    let (results, table) = (path.with_extension("jsonl"), path.display());
+    Err(Refusal::usage(format!(
+        "{table}: results are JSON lines, from which a run can go on; a table is made of them: run with -o {}, then\n  \
+         batchwright export {} -o {}",
+        results.display(),
+        quoted_path(&results),
+        quoted_path(path),
+    ))
+    .about(About::Output))
+}
+
+/// True for a file of results, whatever it is called.
+fn begins_with_result(path: &Path) -> bool {
+    const START: &[u8] = b"{\"id\":";
+    let mut start = [0; START.len()];
+    // A pipe would be waited for.
+    if !path.metadata().is_ok_and(|found| found.is_file()) {
+        return false;
+    }
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut start));
+    read.is_ok() && start == START
 }

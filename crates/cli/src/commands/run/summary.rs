@@ -6,7 +6,7 @@ use batchwright::{ErrorKind, StopReason, Strategy, Summary};
 
 use crate::args::run::{Resend, RunArgs};
 use crate::budget::RunBudget;
-use crate::command_line::command_line;
+use crate::command_line::{command_line, command_line_with_budget};
 use crate::display;
 use crate::exit::Exit;
 use crate::format::{count, counts, number_of, span};
@@ -257,13 +257,30 @@ fn how_to_go_on(
     let once = stdout::is_named(args.output.as_deref());
     let resumable = !once && !args.input.is_stream();
     let mut lines = Vec::new();
-    if resumable {
-        lines.extend(match stop {
-            Some(StopReason::BudgetExceeded(_)) => {
-                Some(format!("to go on, raise --budget:\n    {}", command_line()))
+    match (&setup.budget, stop) {
+        (Some(budget), Some(StopReason::BudgetExceeded(_))) => {
+            let in_batches = queue.map_or(0, |queue| queue.in_batches);
+            let waiting = summary.pending.saturating_sub(in_batches);
+            if let Some((cost, enough)) = budget.remaining(summary, setup.bad_rows, waiting) {
+                let items = number_of(waiting, "remaining item", "remaining items");
+                let is_known = cost.is_some();
+                lines.extend(cost.map(|cost| format!("the {items} would cost about {cost}")));
+                let command = command_line_with_budget(&enough);
+                let next = if is_known {
+                    "to go on"
+                } else {
+                    "to go on, with a budget for the next call"
+                };
+                lines.extend(resumable.then(|| {
+                    format!(
+                        "{next}:
+    {command}"
+                    )
+                }));
             }
-            _ => resume_line(args, summary, setup),
-        });
+        }
+        _ if resumable => lines.extend(resume_line(args, summary, setup)),
+        _ => {}
     }
     lines.extend(queue.iter().flat_map(|queue| queue.remaining.clone()));
     match stop.filter(|_| queue.is_none()) {

@@ -1,7 +1,7 @@
 //! A run whose items go through a store beside its output: for the batch strategy, and for items that an earlier run
 //! left there.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use batchwright::batch::BatchInfo;
 use batchwright::files::{
@@ -52,6 +52,9 @@ impl RunQueue {
             RunStore::tidy(output);
         }
         let is_there = store.as_ref().is_some_and(|store| store.exists());
+        if let Some(output) = output.filter(|_| !is_there) {
+            refuse_orphans(args, output)?;
+        }
         if !is_there && (!batch || args.dry_run) {
             return Ok(None);
         }
@@ -81,6 +84,39 @@ impl RunQueue {
             attaches: output.is_some(),
         }))
     }
+}
+
+/// Rejects a new output beside the store of another run of the same input whose output is gone: it may have been renamed
+/// without its store, and its items would be bought again.
+fn refuse_orphans(args: &RunArgs, output: &Path) -> Result<(), Refusal> {
+    let own = store_path(output).unwrap_or_default();
+    let input = args.input.whole();
+    let entries = own.parent().and_then(|folder| folder.read_dir().ok());
+    for store in entries.into_iter().flatten().flatten() {
+        let store = store.path();
+        let was = store.with_extension("");
+        let is_store = store.extension().is_some_and(|e| e == "batchwright") && store.is_file();
+        if !is_store || was.exists() || args.input.is_stream() {
+            continue;
+        }
+        let queue = JobQueue::open_with(&store, SqliteOptions::default().only_look());
+        // A file that is not a queue, or belongs to another program, stops no run.
+        let processes = queue.and_then(|queue| queue.open_processes());
+        let mut processes = processes.unwrap_or_default().into_iter();
+        let is_of_input = |known: &ProcessState| known.info.input.as_ref() == Some(&input);
+        if let Some(known) = processes.find(is_of_input) {
+            let (id, store) = (known.process_id, quoted_path(&store));
+            return Err(Refusal::usage(format!(
+                "{store} has items of this input that are under way, and its output {} is no longer there: they would be \
+                 bought again; nothing was sent. If {} is that output, move its store with it: mv {store} {}\n  To give them \
+                 up: batchwright cancel {id} --delete --queue {store}",
+                was.display(),
+                output.display(),
+                quoted_path(&own),
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn is_regular(path: &Path) -> bool {
@@ -115,6 +151,29 @@ impl ViaQueue {
     pub fn process(&self) -> Result<Option<ProcessState>, Refusal> {
         let found = self.run.queue().process(self.run.process());
         found.map_err(failed)
+    }
+
+    /// Rejects an empty output whose store has items of another input: their results would be written to it.
+    pub fn refuse_another_input(&self, args: &RunArgs) -> Result<(), Refusal> {
+        let Some(known) = self.process()? else {
+            return Ok(());
+        };
+        let is_empty = |path: &PathBuf| path.metadata().map_or(true, |found| found.len() == 0);
+        let (Some(input), Some(output)) = (known.info.input, args.output.as_ref()) else {
+            return Ok(());
+        };
+        let plan = self.compared().plan();
+        let has_own = plan.under_way + plan.to_collect > 0;
+        let is_new = known.counts.consumed == 0 && is_empty(output) && !has_own;
+        if args.input.is_stream() || input == args.input.whole() || !is_new {
+            return Ok(());
+        }
+        let (id, flag) = (known.process_id, &self.queue.flag);
+        Err(Refusal::usage(format!(
+            "items of another input, {input}, are under way for {}, which is empty; nothing was sent. If their output was \
+             renamed, move its store with it; to give them up: batchwright cancel {id} --delete{flag}",
+            output.display()
+        )))
     }
 
     /// Lines about batches of earlier runs and the strategy, shown before the run begins.
