@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::common::{Desk, Ended, Running, eventually, line_count, results};
+use super::common::{Desk, Ended, line_count, results};
 use super::program::fed;
 
 /// Runs `exec` with these words and this on standard input.
@@ -75,34 +75,6 @@ fn lists_fill_placeholders_and_no_argument_is_code() {
     assert_eq!(ended.stdout, "<a\nb><c d>");
     let ended = piped(&desk, &["-k", "--", "echo", "x{}", ":::", "a b", "c"], b"").expect(0);
     assert_eq!(ended.stdout, "xa b\nxc\n");
-}
-
-#[test]
-fn words_of_gnu_parallel_get_advice_before_anything_runs() {
-    let desk = Desk::new();
-    for (words, says) in [
-        (&["echo", ":::", "a"][..], "follows `--`"),
-        (&["no-such-file"], "a command itself follows `--`"),
-        (
-            &["--", "echo", "{1}", ":::", "a"],
-            "there is one list, and known are {}",
-        ),
-        (&["--", "echo", ":::", "a", ":::", "b"], "there is one list"),
-        (&["--", "cd", ":::", "a"], "--workdir"),
-        (&["--shell", "--", "echo `cat {}`", ":::", "a"], "backticks"),
-        (
-            &["-j", "0", "--", "echo", ":::", "a"],
-            "write a whole number from 1 to 10000",
-        ),
-    ] {
-        let ended = piped(&desk, words, b"").expect(2);
-        let said = ended
-            .stderr
-            .split_whitespace()
-            .collect::<Vec<_>>()
-            .join(" ");
-        assert!(said.contains(says), "{words:?}: {said}");
-    }
 }
 
 #[test]
@@ -186,29 +158,6 @@ fn outputs_are_complete_and_with_keep_order_in_order() {
 }
 
 #[test]
-fn more_than_10_at_once_need_a_flag_and_errors_name_accepted_values() {
-    let desk = Desk::new();
-    desk.write("jobs.txt", "true\n");
-    desk.plain("exec jobs.txt -j 10").expect(0);
-    desk.plain("exec jobs.txt -j 11")
-        .ends(2, "-j 11 is more than 10 commands at once")
-        .says("add --more-than-10");
-    desk.plain("exec jobs.txt -j 11 --more-than-10").expect(0);
-    desk.plain("exec jobs.txt --rate 0/s")
-        .ends(2, "write a rate, for example 5/s");
-    desk.write("jobs.txt", "false\ntrue\ntrue\n");
-    desk.plain("exec jobs.txt -j 1 --on-error stop")
-        .ends(4, "an item failed: exit code 1");
-    desk.plain("exec jobs.txt -j 1 --rate 1000/s")
-        .ends(3, "2 completed, 1 failed");
-    desk.write("jobs.txt", "true\nsh -c 'exit 9'\ntrue\ntrue\ntrue\ntrue\n");
-    let critical = "exec jobs.txt -j 1 --on-error stop-critical --critical-exit";
-    desk.plain(&format!("{critical} 8")).expect(3);
-    desk.plain(&format!("{critical} 8,9"))
-        .ends(4, "stopped: exit code 9");
-}
-
-#[test]
 fn a_run_resumes_from_its_log_after_changes_of_the_script() {
     let desk = Desk::new();
     desk.write("jobs.txt", "echo a\nfalse\necho 'b c'\n");
@@ -270,74 +219,4 @@ fn a_command_cannot_redirect_our_files_with_links() {
             .ends(2, "link");
         assert_eq!(desk.read("victim"), "precious");
     }
-}
-
-#[test]
-fn the_job_log_does_not_wait_for_ordered_output() {
-    let desk = Desk::new();
-    let wait = "sh -c 'touch begun; until [ -e go ]; do sleep 0.01; done; echo first'\n";
-    desk.write("jobs.txt", wait.to_owned() + &"echo x\n".repeat(20));
-    let words = "exec jobs.txt -k -j 2 -q --joblog log";
-    let running = Running::start(&mut desk.command(words.split_whitespace()));
-    assert!(eventually(
-        || desk.exists("log") && line_count(&desk.path("log")) == 21
-    ));
-    desk.write("go", "");
-    let ended = running.wait().expect(0);
-    assert_eq!(ended.stdout, "first\n".to_owned() + &"x\n".repeat(20));
-    assert_eq!(line_count(&desk.path("log")), 22);
-}
-
-#[test]
-fn bytes_that_are_not_utf_8_are_kept_in_base64() {
-    let desk = Desk::new();
-    desk.plain(r"exec -q -o out.jsonl -- printf \377{} ::: x")
-        .expect(0);
-    let record = results(&desk.read("out.jsonl")).remove(0);
-    let result = &record["result"];
-    assert_eq!(
-        (&result["stdout"], &result["stdout_base64"]),
-        (&"\u{fffd}x".into(), &"/3g=".into())
-    );
-}
-
-#[test]
-fn the_summary_as_json_needs_no_file_and_results_become_a_table() {
-    let desk = Desk::new();
-    desk.write("jobs.txt", "echo one\nls missing-file\n");
-    let words = "exec jobs.txt -j 1 --quiet --sandbox off";
-    let ended = desk.plain(&format!("{words} --json")).expect(3);
-    let summary = ended.json();
-    assert_eq!(summary["summary"]["completed"], 1);
-    assert_eq!(summary["summary"]["failed"], 1);
-    assert!(ended.stderr.starts_with("one\n"), "{}", ended.stderr);
-
-    desk.plain(&format!("{words} -o jobs.jsonl")).expect(3);
-    for table in ["jobs.csv", "rows.jsonl"] {
-        let export = format!("export jobs.jsonl -o {table} --columns all");
-        desk.plain(&export).ends(0, "2 rows");
-    }
-    let rows = std::fs::read_to_string(desk.path("rows.jsonl")).unwrap();
-    let row = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap();
-    let mut rows: Vec<_> = rows.lines().map(row).collect();
-    rows.sort_by_key(|row| row["id"].to_string());
-    let (first, second) = (&rows[0], &rows[1]);
-    assert_eq!(
-        (&first["text"], &first["success"]),
-        (&"echo one".into(), &true.into())
-    );
-    assert_eq!(
-        (&first["status"], &first["exit_code"]),
-        (&"completed".into(), &0.into())
-    );
-    assert_eq!(first["stdout"], "one\n");
-    assert_eq!(
-        (&second["text"], &second["success"]),
-        (&"ls missing-file".into(), &false.into())
-    );
-    assert_eq!(
-        (&second["status"], &second["error_kind"]),
-        (&"failed".into(), &"exit".into())
-    );
-    assert_eq!(second["stdout"], "");
 }

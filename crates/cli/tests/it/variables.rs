@@ -29,23 +29,6 @@ fn the_flags_that_say_where_the_queue_is_have_variables() {
 }
 
 #[test]
-fn a_variable_with_the_name_of_another_flag_is_refused() {
-    let desk = Desk::with(1);
-    let set = [("BATCHWRIGHT_MAX_ITEMS", "1")];
-    let run = "run in.jsonl --provider extract";
-    ended(&desk, run, &set).ends(
-        2,
-        "BATCHWRIGHT_MAX_ITEMS in the environment is not read; write --max-items",
-    );
-    let json = ended(&desk, &format!("{run} --json"), &set)
-        .expect(2)
-        .json();
-    assert_eq!(json["error"]["kind"], "usage");
-    // Another command has no such flag.
-    ended(&desk, "status", &set).expect(0);
-}
-
-#[test]
 fn an_unknown_variable_is_warned_about_and_a_log_line_has_its_time() {
     let desk = Desk::with(1);
     let words = "run in.jsonl -o out.jsonl --provider extract --log-level WARN";
