@@ -1,14 +1,9 @@
 //! Paid calls without an answer of use: what is asked next, what is paid, what is remembered.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
-
 use super::*;
 use crate::base::{ErrorKind, Sent, Time, Timestamp, Usage, Usd};
 use crate::engine::limiter::Limits;
-use crate::llm::client::client_fn;
 use crate::llm::params::ResponseFormat;
-use crate::llm::providers::extract::Extract;
 use crate::llm::request::{Message, Role};
 use crate::llm::response::FinishReason;
 use crate::llm::route::Route;
@@ -215,30 +210,6 @@ fn a_route_corrects_once_and_then_sends_the_original_to_the_next_provider() {
     assert_eq!(second.asked.lock()[1].messages[1].text(), "three");
 }
 
-#[test]
-fn the_second_mismatch_is_final_or_the_first_without_retries() {
-    let retry = crate::RetryPolicy::default().base_delay(std::time::Duration::from_millis(1));
-    for (retries, calls) in [(3, 2), (1, 2), (0, 1)] {
-        let client = Listed::new([answer("one"), answer("two")]);
-        let route = Route::new(&client).retry(retry.max_retries(retries));
-        let error = route.complete(&request(), &Context::new()).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Invalid);
-        assert_eq!(error.raw(), Some(["one", "two"][calls - 1]));
-        assert_eq!(client.asked.lock().len(), calls);
-    }
-}
-
-#[test]
-fn extract_fails_for_a_format_at_the_first_call() {
-    let route = Route::new(Extract);
-    let error = route.complete(&request(), &Context::new()).unwrap_err();
-    assert!(
-        error.message().contains("extract is not a model"),
-        "{error}"
-    );
-    assert!(!error.is_schema_mismatch());
-}
-
 #[cfg(feature = "schema")]
 #[test]
 fn a_schema_that_cannot_be_used_is_never_sent() {
@@ -267,48 +238,6 @@ fn costs_of_equal_items_with_the_same_start_are_kept() {
     }
     let sum = costs.take_paid(&request(), &tries).usage.unwrap();
     assert_eq!(sum.input_tokens, 11);
-}
-
-#[test]
-fn threads_do_not_mix_up_their_items() {
-    let calls = AtomicUsize::new(0);
-    // Corrects only what it was shown of this very prompt.
-    let client = client_fn(|request: &Request, _: &Context| {
-        calls.fetch_add(1, Ordering::Relaxed);
-        let prompt = request.messages[0].text();
-        let text = match request.messages.get(1).map(Message::text) {
-            None => format!("no {prompt}"),
-            Some(before) if before == format!("no {prompt}") => "{}".to_owned(),
-            Some(before) => format!("mixed up: {before}"),
-        };
-        Ok(Response::new("p", text))
-    });
-    let entries = CarriedCosts::default();
-    let ctx = Context::new();
-    thread::scope(|scope| {
-        for thread in 0..8 {
-            let (entries, client, ctx) = (&entries, &client, &ctx);
-            scope.spawn(move || {
-                for n in 0..50 {
-                    let request = Request::new(format!("{thread}-{n}"));
-                    let request = request.with_response_format(ResponseFormat::JsonObject);
-                    let once = entries.call(
-                        client,
-                        [&request; 2],
-                        &first_try(),
-                        &NO_PRICES,
-                        |_| true,
-                        ctx,
-                    );
-                    let tries = after(&[&once.result.unwrap_err()]);
-                    let again =
-                        entries.call(client, [&request; 2], &tries, &NO_PRICES, |_| true, ctx);
-                    assert_eq!(again.result.unwrap().text, "{}");
-                }
-            });
-        }
-    });
-    assert_eq!(calls.load(Ordering::Relaxed), 800);
 }
 
 fn blocked(tokens: u64) -> Result<Response, Error> {

@@ -5,12 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
-use batchwright::client::PackLimits;
-use batchwright::files::{PromptSettings, RunOutput};
-use batchwright::progress::EveryItem;
 use batchwright::{
-    Bulk, Context, Deadline, Error, ErrorKind, ErrorPolicy, Extract, FileRun, FileRunOptions,
-    FinishReason, LlmClient, Outcome, Progress, ProgressNotifier, Prompts, Request, Response,
+    Bulk, Context, Deadline, Error, ErrorKind, ErrorPolicy, Outcome, Request, Response,
     RetryPolicy, Route, StopReason, client_fn, execute_bulk_sync,
 };
 use batchwright::{testing::ManualClock, testing::ScriptedClient};
@@ -46,12 +42,6 @@ fn a_failure_and_a_panic_cost_one_item_each() {
 }
 
 #[test]
-fn an_empty_list_makes_no_calls() {
-    let outcomes = execute_bulk_sync(&Context::new(), &ScriptedClient::new(), &[], 4).unwrap();
-    assert!(outcomes.is_empty());
-}
-
-#[test]
 fn a_cancelled_run_returns_finished_outcomes() {
     let client = ScriptedClient::new();
     client.hold();
@@ -76,24 +66,6 @@ fn a_cancelled_run_returns_finished_outcomes() {
         }
     });
     assert_eq!(client.calls().len(), 4);
-}
-
-#[test]
-fn a_deadline_ends_the_run_with_its_own_kind() {
-    let client = ScriptedClient::new();
-    client.hold();
-    let ctx = Context::new().with_timeout(Duration::from_millis(30));
-    let error = execute_bulk_sync(&ctx, &client, &requests(3), 1).unwrap_err();
-    assert!(matches!(error.reason, StopReason::DeadlineExceeded));
-    let kinds = error
-        .outcomes
-        .iter()
-        .map(|o| o.result.as_ref().unwrap_err().kind());
-    assert!(
-        kinds
-            .into_iter()
-            .all(|k| k == ErrorKind::DeadlineExceeded || k == ErrorKind::Cancelled)
-    );
 }
 
 #[test]
@@ -171,55 +143,6 @@ fn streaming_reads_only_as_far_as_the_channel_holds() {
     assert_eq!((summary.completed, summary.total), (500, 500));
 }
 
-/// Returns no embedding for the text `p7`.
-struct OneShort(AtomicUsize);
-
-impl LlmClient for OneShort {
-    fn complete(&self, _: &Request, _: &Context) -> Result<Response, Error> {
-        unreachable!("for embeddings, use")
-    }
-    fn embed(
-        &self,
-        requests: &[&Request],
-        _: &Context,
-    ) -> Result<Vec<Result<Response, Error>>, Error> {
-        self.0.fetch_add(1, Ordering::SeqCst);
-        let vector = |request: &&Request| match request.id.as_deref() {
-            Some("p7") => Err(Error::new(ErrorKind::Malformed, "none").with_unusable_reply("null")),
-            _ => Ok(Response::vector("short", vec![1.0])),
-        };
-        Ok(requests.iter().map(vector).collect())
-    }
-    fn pack_limits(&self) -> PackLimits {
-        PackLimits {
-            inputs: 128,
-            tokens: u32::MAX,
-        }
-    }
-}
-
-#[test]
-fn only_a_text_without_an_embedding_fails_and_its_call_is_not_repeated() {
-    let texts = || (0..128).map(|i| Request::embedding("text").with_id(format!("p{i}")));
-    let texts: Vec<Request> = texts().collect();
-    let client = OneShort(AtomicUsize::new(0));
-    let run = Bulk::new(&client).concurrency(1);
-    let outcomes = run.collect(&texts).unwrap();
-    assert_eq!(client.0.load(Ordering::SeqCst), 1);
-    for (at, outcome) in outcomes.iter().enumerate() {
-        assert_eq!(outcome.is_success(), at != 7);
-    }
-    let summary = Bulk::new(&client)
-        .concurrency(1)
-        .for_each(texts.clone(), |_| ControlFlow::Continue(()))
-        .unwrap();
-    assert_eq!((summary.completed, summary.failed), (127, 1));
-    assert_eq!((summary.vectors, summary.unusable_replies), (127, 1));
-    let run = Bulk::new(&client).on_error(ErrorPolicy::StopOnError);
-    let error = run.collect(&texts).unwrap_err();
-    assert!(matches!(error.reason, StopReason::ItemFailed(_)));
-}
-
 #[test]
 fn finishing_a_background_run_starts_no_further_call_and_loses_no_answer() {
     let client = Arc::new(ScriptedClient::new());
@@ -238,24 +161,6 @@ fn finishing_a_background_run_starts_no_further_call_and_loses_no_answer() {
         // The items in the channel, those in flight, and one more of each.
         assert!(calls < 40, "{calls}");
     }
-}
-
-#[test]
-fn finishing_a_background_run_lets_calls_in_flight_end() {
-    let client = Arc::new(ScriptedClient::new());
-    client.hold();
-    let items = (0..).map(|i| Request::new(format!("p{i}")));
-    let ctx = Context::new().with_grace(Duration::ZERO);
-    let outcomes = Bulk::new(client.clone())
-        .context(&ctx)
-        .concurrency(2)
-        .spawn(items);
-    assert!(client.wait_for_in_flight(2));
-    let end = std::thread::spawn(move || outcomes.finish().unwrap_err());
-    client.release();
-    let error = end.join().unwrap();
-    let answered = error.outcomes.iter().filter(|o| o.is_success()).count();
-    assert_eq!(answered, client.calls().len());
 }
 
 #[test]
@@ -300,77 +205,6 @@ fn a_single_call_ends_with_its_context() {
             ErrorKind::Cancelled
         );
     });
-}
-
-#[test]
-fn an_outcome_is_one_stable_json_line() {
-    let client = ScriptedClient::new();
-    client.fail("p1", Error::new(ErrorKind::Invalid, "no").with_status(400));
-    let mut outcomes = execute_bulk_sync(&Context::new(), &client, &requests(2), 1).unwrap();
-    outcomes
-        .iter_mut()
-        .for_each(|o| o.latency = Duration::from_millis(5));
-    assert_eq!(
-        serde_json::to_string(&outcomes[0]).unwrap(),
-        r#"{"id":"id-0","success":true,"text":"echo: p0","provider":"scripted","model":null,"finish_reason":"stop","usage":null,"attempts":1,"latency_ms":5,"cost_usd":null,"request_hash":null,"error":null}"#
-    );
-    assert_eq!(
-        serde_json::to_string(&outcomes[1]).unwrap(),
-        r#"{"id":"id-1","success":false,"text":null,"provider":"scripted","model":null,"finish_reason":null,"usage":null,"attempts":1,"latency_ms":5,"cost_usd":null,"request_hash":null,"error":{"kind":"invalid","class":"non_retryable","status":400,"message":"no"}}"#
-    );
-    outcomes[0].result.as_mut().unwrap().finish_reason = FinishReason::Other(String::new());
-    let line = serde_json::to_value(&outcomes[0]).unwrap();
-    assert!(line["finish_reason"].is_null(), "{line}");
-}
-
-#[test]
-fn progress_of_a_file_in_pieces_ends_with_the_piece() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("in.txt");
-    std::fs::write(&path, "p\n".repeat(10)).unwrap();
-    for total in [4, 8, 10] {
-        let settings = PromptSettings::new();
-        let prompts = Prompts::open(&path, &settings, &Context::new(), &|_, _| {}).unwrap();
-        let output = RunOutput::file(folder.path().join("out.jsonl"));
-        let options = FileRunOptions::new().max_items(Some(4));
-        let last = Arc::new(std::sync::Mutex::new(None));
-        let seen = last.clone();
-        let notifier = move |progress: &Progress| *seen.lock().unwrap() = Some(progress.clone());
-        let run = FileRun::prepare(prompts, output, options).unwrap();
-        let report = run.notifier(Arc::new(notifier)).run(Extract).unwrap();
-        let progress = last.lock().unwrap().clone().unwrap();
-        assert_eq!(
-            (progress.total, progress.percent),
-            (Some(total), Some(100.0))
-        );
-        assert_eq!((progress.completed, report.summary.total), (total, 10));
-    }
-}
-
-#[test]
-fn a_notifier_can_be_called_for_every_item() {
-    struct Shown(crossbeam_channel::Sender<u64>);
-    impl ProgressNotifier for Shown {
-        fn on_progress(&self, progress: &Progress) {
-            let _ = self.0.send(progress.completed);
-        }
-    }
-    let (tell, told) = crossbeam_channel::unbounded();
-    // Each call waits for the notification of the previous item: notifications come one by one, without waiting for a
-    // tick.
-    let client = client_fn(move |request: &Request, _: &Context| {
-        let before: u64 = request.id.as_deref().unwrap().parse().unwrap();
-        while before > 0 && told.recv_timeout(Duration::from_secs(30)).unwrap() < before {}
-        Ok(Response::new("scripted", "fine"))
-    });
-    let requests: Vec<Request> = (0..50)
-        .map(|n| Request::new("x").with_id(n.to_string()))
-        .collect();
-    let notifier = Arc::new(EveryItem(Shown(tell)));
-    let clock = Arc::new(ManualClock::new());
-    let bulk = Bulk::new(Route::new(client).clock(clock)).concurrency(1);
-    let outcomes = bulk.notifier(notifier).collect(&requests).unwrap();
-    assert!(outcomes.iter().all(|outcome| outcome.is_success()));
 }
 
 /// How long the deadline of [`manual_deadline`] is away.
@@ -440,28 +274,4 @@ fn a_stream_names_what_was_not_sent_before_its_deadline() {
     assert_eq!((sent.into_inner(), client.calls().len()), (1, 1));
     assert!(!error.outcomes.is_empty());
     error.outcomes.iter().for_each(was_not_sent);
-}
-
-#[test]
-fn what_waits_for_a_retry_at_a_deadline_was_sent() {
-    let (clock, deadline) = manual_deadline();
-    let client = client_fn(|request: &Request, _: &Context| {
-        if request.messages[0].text() == "p0" {
-            return Err(transient());
-        }
-        clock.advance(HOUR);
-        Ok(Response::new("own", "fine"))
-    });
-    let route = Route::new(&client).retry(quick()).clock(clock.clone());
-    let run = Bulk::new(route).concurrency(1).deadline(deadline);
-    let error = run.collect(&requests(3)).unwrap_err();
-    let [retried, answered, not_sent] = &error.outcomes[..] else {
-        panic!("{error:?}");
-    };
-    let why = retried.result.as_ref().unwrap_err();
-    assert_eq!(why.message(), "the deadline came before it was sent again");
-    assert_eq!(why.kind(), ErrorKind::DeadlineExceeded);
-    assert_eq!(retried.attempts, 1);
-    assert!(answered.is_success());
-    was_not_sent(not_sent);
 }

@@ -8,6 +8,7 @@ use batchwright::{
 };
 use batchwright_simulate::{SimConfig, Simulator, Trouble};
 
+use super::common::each;
 use super::every_provider::{PROVIDERS, Provider, never_malformed};
 
 impl Provider {
@@ -35,63 +36,6 @@ fn prompts(n: usize) -> Vec<Request> {
             .with_max_tokens(64)
     };
     (0..n).map(prompt).collect()
-}
-
-/// Anthropic rejects most features of a schema, and objects with other properties
-/// (https://docs.anthropic.com, structured outputs, limits of JSON Schema).
-#[cfg(feature = "schema")]
-#[test]
-fn unsupported_schemas_are_converted_for_anthropic() {
-    use batchwright::ResponseFormat;
-    use batchwright_simulate::Recorder;
-    use serde_json::json;
-
-    let anthropic = PROVIDERS.iter().find(|p| p.name == "anthropic").unwrap();
-    let recorder = Recorder::default();
-    let sim = anthropic.simulator(SimConfig::default().recorder(recorder.clone()));
-    let row = |inner: serde_json::Value| json!({"type": "object", "properties": {"a": inner}});
-    let schemas = [
-        row(json!({"type": "integer", "minimum": 1, "maximum": 5, "multipleOf": 1})),
-        row(json!({"type": ["string", "null"], "minLength": 1, "pattern": "^.", "default": "x"})),
-        row(
-            json!({"type": "array", "minItems": 1, "maxItems": 3, "uniqueItems": true,
-            "items": {"type": "string", "format": "uri-reference"}}),
-        ),
-        row(json!({"oneOf": [row(json!({"const": "x"})), {"type": "null"}]})),
-        json!({"title": "T", "$schema": "https://json-schema.org/draft/2020-12/schema",
-            "type": "object", "properties": {"a": {"$ref": "#/$defs/d", "description": "x"}},
-            "$defs": {"d": row(json!({"type": "number", "exclusiveMinimum": 0}))}}),
-    ];
-    let requests = schemas.map(|schema| {
-        let format = ResponseFormat::json_schema(schema).unwrap();
-        Request::new("hello").with_response_format(format)
-    });
-    for (outcome, request) in anthropic.run(&sim, &requests).into_iter().zip(&requests) {
-        let sent = &request.params.response_format;
-        assert!(outcome.is_success(), "{:?}: {sent:?}", outcome.result);
-        assert_eq!(outcome.attempts, 1, "{sent:?}");
-    }
-    assert_eq!(sim.stats().malformed, 0);
-    let bodies = recorder.take();
-    assert_eq!(bodies.len(), requests.len());
-    for body in bodies {
-        for word in [
-            "minimum",
-            "maximum",
-            "exclusiveMinimum",
-            "multipleOf",
-            "minLength",
-            "maxItems",
-            "uniqueItems",
-            "oneOf",
-            "uri-reference",
-        ] {
-            assert!(!body.contains(&format!("\"{word}\"")), "{word} in {body}");
-        }
-        let objects = body.matches("\"type\":\"object\"").count();
-        let closed = body.matches("\"additionalProperties\":false").count();
-        assert!(objects > 0 && closed == objects, "{body}");
-    }
 }
 
 const WEATHER: [(Trouble, f64); 11] = [
@@ -146,29 +90,7 @@ fn bad_weather(provider: &Provider) {
     never_malformed(provider.name, &sim.stats());
 }
 
-macro_rules! bad_weather {
-    ($($test:ident: $at:expr;)*) => {$(
-        #[test]
-        fn $test() {
-            bad_weather(&PROVIDERS[$at]);
-        }
-    )*};
-}
-bad_weather! {
-    bad_weather_of_openai: 0;
-    bad_weather_of_anthropic: 1;
-    bad_weather_of_gemini: 2;
-    bad_weather_of_xai: 3;
-    bad_weather_of_groq: 4;
-    bad_weather_of_mistral: 5;
-    bad_weather_of_a_local_server: 6;
-    bad_weather_of_any_compatible_server: 7;
-    bad_weather_of_openrouter: 8;
-    bad_weather_of_deepseek: 9;
-    bad_weather_of_together: 10;
-    bad_weather_of_fireworks: 11;
-    bad_weather_of_deepinfra: 12;
-    bad_weather_of_cerebras: 13;
-    bad_weather_of_nvidia: 14;
-    bad_weather_of_azure: 15;
+#[test]
+fn the_outcomes_of_every_provider_are_those_of_its_faults() {
+    each(&PROVIDERS, bad_weather);
 }

@@ -3,6 +3,7 @@
 use batchwright_simulate::{SimConfig, SimStats, Simulator, Vendor};
 
 /// A provider by name, the vendor whose API the simulator has for it, and the path of that API.
+#[derive(Debug)]
 pub struct Provider {
     pub name: &'static str,
     pub vendor: Option<Vendor>,

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use batchwright::client::{UserData, request_hash};
+use batchwright::client::request_hash;
 use batchwright::testing::ScriptedClient;
 use batchwright::{
     Bulk, Context, Error, ErrorKind, FinishReason, Outcome, Request, Response, Route,
@@ -55,34 +55,6 @@ fn kept_fields_are_in_the_outcome_and_not_in_the_request() {
 }
 
 #[test]
-fn streamed_outcomes_have_their_index() {
-    let client = Arc::new(ScriptedClient::new());
-    // The first one fails once, so it finishes after others.
-    client.fail("p0", Error::new(ErrorKind::Transient, "again"));
-    let mut seen = Vec::new();
-    let sink = |outcome: Outcome| {
-        belongs(&outcome, outcome.index.unwrap());
-        seen.push(outcome.index.unwrap());
-        ControlFlow::Continue(())
-    };
-    let run = Bulk::new(&*client).concurrency(3);
-    run.for_each((0..50).map(request), sink).unwrap();
-    assert_ne!(seen[0], 0);
-    seen.sort_unstable();
-    assert!(seen.iter().copied().eq(0..50));
-
-    let outcomes = Bulk::new(client).concurrency(3).spawn((0..50).map(request));
-    let mut seen: Vec<usize> = outcomes
-        .map(|outcome| {
-            belongs(&outcome, outcome.index.unwrap());
-            outcome.index.unwrap()
-        })
-        .collect();
-    seen.sort_unstable();
-    assert!(seen.iter().copied().eq(0..50));
-}
-
-#[test]
 fn embeddings_of_one_call_are_assigned_to_their_items() {
     let client = ScriptedClient::new();
     let texts = (0..40).map(|n| Request::embedding(format!("p{n}")).with_user_data(Row(n)));
@@ -129,20 +101,6 @@ fn user_data_is_no_part_of_a_request() {
         !line.contains("patient") && !line.contains("index"),
         "{line}"
     );
-}
-
-#[test]
-fn user_data_is_shared_and_never_copied() {
-    let row = Arc::new(Row(7));
-    let mut request = Request::new("p");
-    request.user_data = UserData::from(row.clone());
-    let requests = vec![request; 3];
-    let outcomes = execute_bulk_sync(&Context::new(), &ScriptedClient::new(), &requests, 1);
-    let outcomes = outcomes.unwrap();
-    let back: Arc<Row> = outcomes[2].user_data.shared().unwrap();
-    assert!(Arc::ptr_eq(&row, &back));
-    drop((requests, outcomes, back));
-    assert_eq!(Arc::strong_count(&row), 1);
 }
 
 #[derive(Debug, Deserialize, PartialEq)]
@@ -235,85 +193,13 @@ fn a_parse_error_does_not_quote_the_answer() {
     );
 }
 
-#[test]
-fn answers_chosen_by_a_closure_do_not_depend_on_the_order_of_calls() {
-    let client = ScriptedClient::answering(|request, call| {
-        let text = request.messages[0].text();
-        match (&*text, call) {
-            ("flaky", 1) => Err(Error::new(ErrorKind::Transient, "again")),
-            ("bad", _) => Err(Error::new(ErrorKind::Invalid, "no")),
-            (text, call) => Ok(Response::new("mine", format!("{text}, call {call}"))),
-        }
-    });
-    client.reply("scripted", "first");
-    let prompts = ["flaky", "bad", "plain", "scripted"].map(Request::new);
-    for concurrency in [1, 4] {
-        let outcomes = execute_bulk_sync(&Context::new(), &client, &prompts, concurrency).unwrap();
-        let texts: Vec<_> = outcomes
-            .iter()
-            .map(|outcome| outcome.result.as_ref().map(|answer| &*answer.text).ok())
-            .collect();
-        match concurrency {
-            1 => assert_eq!(
-                texts,
-                [
-                    Some("flaky, call 2"),
-                    None,
-                    Some("plain, call 1"),
-                    Some("first")
-                ]
-            ),
-            _ => assert_eq!(
-                texts,
-                [
-                    Some("flaky, call 3"),
-                    None,
-                    Some("plain, call 2"),
-                    Some("scripted, call 2")
-                ]
-            ),
-        }
-    }
-    assert_eq!(client.calls_of("flaky"), 3);
-    assert_eq!(client.calls_of("bad"), 2);
-    assert_eq!(client.calls_of("never asked"), 0);
-    let same = [
-        Request::new("same").with_id("a"),
-        Request::new("same").with_id("b"),
-    ];
-    execute_bulk_sync(&Context::new(), &client, &same, 2).unwrap();
-    assert_eq!((client.calls_of("a"), client.calls_of("b")), (1, 1));
-    assert_eq!(client.calls_of("same"), 2);
-}
-
-#[test]
-fn a_closure_may_ask_its_client_and_make_vectors() {
-    let client = Arc::new_cyclic(|own: &std::sync::Weak<ScriptedClient>| {
-        let own = own.clone();
-        ScriptedClient::answering(move |request, _| {
-            let asked = own.upgrade().unwrap().calls().len();
-            match request.messages[0].text().as_str() {
-                "p7" => Err(Error::new(ErrorKind::Invalid, "no")),
-                _ => Ok(Response::vector("mine", vec![asked as f32])),
-            }
-        })
-    });
-    let texts: Vec<Request> = (0..8)
-        .map(|n| Request::embedding(format!("p{n}")))
-        .collect();
-    let outcomes = execute_bulk_sync(&Context::new(), &client, &texts, 2).unwrap();
-    let failed: Vec<usize> = (0..8).filter(|n| !outcomes[*n].is_success()).collect();
-    assert_eq!(failed, [7]);
-}
-
 #[cfg(feature = "queue")]
 mod in_memory {
     use std::collections::HashSet;
-    use std::fs;
-    use std::thread;
+
     use std::time::Duration;
 
-    use batchwright::queue::{SqliteOptions, Store, WorkerScale, WorkerSettings};
+    use batchwright::queue::{WorkerScale, WorkerSettings};
     use batchwright::{Job, JobQueue, ProcessId, RetryPolicy, Worker};
 
     use super::*;
@@ -375,68 +261,5 @@ mod in_memory {
         let clone = one.clone();
         drop(one);
         assert_eq!(clone.process(process).unwrap().unwrap().counts.pending, 1);
-    }
-
-    #[test]
-    fn a_database_in_memory_leaves_no_files() {
-        let store = Store::in_memory(SqliteOptions::default()).unwrap();
-        let path = std::path::PathBuf::from(store.location());
-        let queue = JobQueue::on(Arc::new(store));
-        let client = Arc::new(ScriptedClient::new());
-        queue.enqueue(ProcessId::new(), [job(0)]).unwrap();
-        worker(&queue, &client).run().unwrap();
-        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
-        let left = || {
-            let all = fs::read_dir(path.parent().unwrap()).unwrap().flatten();
-            let names = all.map(|file| file.file_name().to_string_lossy().into_owned());
-            names
-                .filter(|file| file.starts_with(&name))
-                .collect::<Vec<_>>()
-        };
-        assert!(left().is_empty(), "{:?}", left());
-        let batches = path.with_file_name(format!("{name}.batches"));
-        fs::create_dir(&batches).unwrap();
-        fs::write(batches.join("bw-1.jsonl"), "{}").unwrap();
-        fs::create_dir(path.with_file_name(format!("{name}.workers"))).unwrap();
-        drop(queue);
-        assert!(left().is_empty(), "{:?}", left());
-    }
-
-    #[test]
-    fn many_threads_and_workers_share_a_queue_in_memory() {
-        let queue = JobQueue::in_memory().unwrap();
-        let client = Arc::new(ScriptedClient::new());
-        let process = ProcessId::new();
-        thread::scope(|scope| {
-            for part in 0..4 {
-                let queue = &queue;
-                scope.spawn(move || {
-                    for n in 0..50 {
-                        queue.enqueue(process, [job(part * 50 + n)]).unwrap();
-                    }
-                });
-            }
-        });
-        thread::scope(|scope| {
-            for _ in 0..2 {
-                scope.spawn(|| worker(&queue, &client).run().unwrap());
-            }
-            scope.spawn(|| {
-                while !queue
-                    .process(process)
-                    .unwrap()
-                    .unwrap()
-                    .counts
-                    .is_finished()
-                {
-                    assert!(queue.get_results(process).all(|result| result.is_ok()));
-                }
-            });
-        });
-        assert_eq!(client.calls().len(), 200);
-        assert_eq!(
-            queue.process(process).unwrap().unwrap().counts.completed,
-            200
-        );
     }
 }

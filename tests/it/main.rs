@@ -1,6 +1,5 @@
 //! Behaviour through the public API.
 
-mod accounts;
 mod architecture;
 #[cfg(feature = "queue")]
 mod bulk;
@@ -13,18 +12,15 @@ mod decoders;
 mod dialects;
 mod embed_dialects;
 mod embed_replies;
-mod encoders;
 mod every_provider;
 #[cfg(feature = "queue")]
 mod example_durable;
 #[cfg(feature = "queue")]
 mod example_overnight;
 mod fallback;
-mod gateway;
 mod hang;
 mod library;
 mod loading;
-mod local_files;
 mod manager;
 #[cfg(feature = "files")]
 mod processing;
@@ -37,11 +33,8 @@ mod queue_children;
 #[cfg(feature = "queue")]
 mod queue_crowd;
 #[cfg(feature = "queue")]
-mod queue_regress;
-#[cfg(feature = "queue")]
 mod reference;
 mod regress_bulk;
-mod regress_client;
 mod regress_file;
 mod replies;
 mod speech;

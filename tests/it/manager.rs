@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use batchwright::plan::{ProviderOptions, ProviderPlan};
-use batchwright::provider::{CallHeader, ProviderStatus, inspect};
-use batchwright::{Context, Error, Limits, LlmManager, ProcessId, Request, RetryPolicy, Settings};
-use batchwright_simulate::{SimConfig, Simulator, Trouble};
+use batchwright::provider::{ProviderStatus, inspect};
+use batchwright::{Context, Error, Limits, LlmManager, ProcessId, Request, Settings};
+use batchwright_simulate::{SimConfig, Simulator};
 
 use super::common::{Desk, good, simulator};
 
@@ -102,47 +102,6 @@ fn limits_are_shared_if_any_provider_of_the_route_has_an_allowance() {
     assert_eq!(nowhere.route_plan().shared_in, None);
 }
 
-#[test]
-fn a_local_fallback_gets_no_more_calls_than_it_has_slots() {
-    let first = simulator(SimConfig::default().trouble(Trouble::BadRequest, 1.0));
-    let slow = SimConfig::default().latency(Duration::from_millis(10));
-    let second = simulator(slow);
-    let settings = settings(&[("llm.sync_concurrency", "8"), ("queue.max_retries", "0")]);
-    let plan = with_fallback(&settings, at("custom", &first), at("local", &second));
-    let slots = u32::try_from(plan.fallbacks[0].default_concurrency).unwrap();
-    let limits = Limits::default().in_flight(slots);
-    assert_eq!(plan.route_plan().fallbacks[0].limits, limits);
-    let manager = LlmManager::of(plan);
-    let outcomes = manager.run_bulk(ProcessId::new(), &prompts(16)).unwrap();
-    for outcome in outcomes {
-        assert_eq!(outcome.result.unwrap().provider, "local");
-    }
-    assert_eq!(second.stats().max_in_flight, u64::from(slots));
-}
-
-#[test]
-fn equal_settings_make_equal_plans_and_others_do_not() {
-    let sim = good();
-    let plan = |set: &[(&str, &str)]| plan(&settings(set), at("custom", &sim)).route_plan();
-    let of_nothing = plan(&[]);
-    assert_eq!(of_nothing, plan(&[]));
-    assert_eq!(of_nothing, plan(&[("queue.batch_size", "7")]));
-    assert_eq!(
-        of_nothing.first.limits,
-        Limits::default().self_tuned(5, 256)
-    );
-    assert_eq!(of_nothing.retry, RetryPolicy::default());
-    for other in [
-        ("llm.request_timeout", "5s"),
-        ("llm.sync_concurrency", "9"),
-        ("llm.burst_size", "2"),
-        ("llm.requests_per_minute", "60"),
-        ("queue.max_retries", "1"),
-    ] {
-        assert_ne!(of_nothing, plan(&[other]), "{other:?}");
-    }
-}
-
 #[cfg(feature = "queue")]
 #[test]
 fn a_worker_has_separate_limits_for_each_provider() {
@@ -201,32 +160,10 @@ fn one_number_is_the_calls_and_the_jobs_at_once() {
 }
 
 #[test]
-fn a_list_runs_with_the_recommended_concurrency_of_its_provider() {
-    let config = SimConfig::default().latency(Duration::from_millis(20));
-    let sim = simulator(config);
-    let run = |set: &[(&str, &str)]| {
-        let manager = LlmManager::of(plan(&settings(set), at("custom", &sim)));
-        manager.run_bulk(ProcessId::new(), &prompts(30)).unwrap();
-        sim.stats().max_in_flight
-    };
-    assert!(run(&[]) <= 5, "{:?}", sim.stats());
-    assert!(run(&[("llm.sync_concurrency", "9")]) <= 9);
-}
-
-#[test]
 fn an_unusable_named_provider_is_not_replaced_by_another() {
     let named = settings(&[("llm.provider", "custom")]);
     let error: Error = LlmManager::new(named).err().unwrap();
     assert!(error.message().starts_with("custom: "), "{error}");
-}
-
-#[test]
-fn a_setting_of_calls_that_cannot_be_used_is_refused_when_the_plan_is_made() {
-    for key in ["llm.burst_size", "llm.request_timeout", "queue.max_retries"] {
-        let settings = settings(&[("llm.provider", "extract"), (key, "many")]);
-        let error = LlmManager::new(settings).err().unwrap();
-        assert!(error.message().starts_with("test: write "), "{error}");
-    }
 }
 
 #[cfg(feature = "queue")]
@@ -237,8 +174,7 @@ mod following {
 
     use batchwright::config::{ConfigStore, SettingsWatch, SqliteConfig};
     use batchwright::plan::SettingsEvent;
-    use batchwright::queue::{WorkerScale, WorkerSettings};
-    use batchwright::testing::ScriptedClient;
+
     use batchwright::{Job, JobQueue, Progress, RunningWorker, Worker};
 
     use super::*;
@@ -428,70 +364,4 @@ mod following {
         assert_eq!(result.attempts, 1, "{}", result.line());
         worker.stop().unwrap();
     }
-
-    #[test]
-    fn a_run_starts_with_the_present_settings() {
-        let (desk, sim) = (Desk::new(), good());
-        let store = file(&desk);
-        store.set("llm.provider", "extract").unwrap();
-        let watch = watch(&desk, Settings::new());
-        let options = ProviderOptions::new().base_url(Some(sim.base_url()));
-        let plan = ProviderPlan::new(watch.settings().clone(), options).unwrap();
-        let manager = LlmManager::of(plan);
-        let manager = manager.follow(watch);
-        let answered = || {
-            let mut outcomes = manager.run_bulk(ProcessId::new(), &prompts(1)).unwrap();
-            outcomes.remove(0).result.unwrap().provider
-        };
-        assert_eq!(answered(), "extract");
-        store.set("llm.model", "sim-1").unwrap();
-        store.set("llm.provider", "custom").unwrap();
-        assert_eq!(answered(), "custom");
-        store.write("llm.provider", Some("nobody")).unwrap();
-        assert_eq!(answered(), "custom", "what held last stays");
-    }
-
-    #[test]
-    fn a_custom_worker_of_a_host_follows_its_slots() {
-        let desk = Desk::new();
-        let client = Arc::new(ScriptedClient::new());
-        client.hold();
-        let queue = queue(&desk);
-        let jobs = (0..12).map(|n| Job::from(Request::new(n.to_string())));
-        queue
-            .enqueue(ProcessId::new(), jobs.collect::<Vec<_>>())
-            .unwrap();
-        let store = file(&desk);
-        store.set("llm.sync_concurrency", "2").unwrap();
-        let unlimited = Limits::default().burst(100);
-        let worker = Worker::new(&queue)
-            .completions(batchwright::Route::limited(client.clone(), unlimited))
-            .settings(WorkerSettings::default().scale(WorkerScale::fixed(1)))
-            .follow(watch(&desk, Settings::new()))
-            .unwrap()
-            .start()
-            .unwrap();
-        assert!(client.wait_for_calls(2));
-        store.set("llm.sync_concurrency", "9").unwrap();
-        assert!(client.wait_for_calls(9));
-        client.release();
-        worker.stop().unwrap();
-    }
-}
-
-/// A worker's settings may name another provider later.
-#[test]
-fn headers_belong_to_the_provider_that_they_were_given_for() {
-    let sim = good();
-    let plan = |headers_for: Option<&str>, provider: &str| {
-        let settings = settings(&[("llm.provider", provider), ("llm.model", "m")]);
-        let options = ProviderOptions::new().base_url(Some(sim.base_url()));
-        let options = match headers_for {
-            Some(name) => options.headers(name, vec![CallHeader::new("x-team", "maps").unwrap()]),
-            None => options,
-        };
-        ProviderPlan::new(settings, options).unwrap().route_plan()
-    };
-    assert_ne!(plan(Some("custom"), "custom"), plan(None, "custom"));
-    assert_eq!(plan(Some("custom"), "local"), plan(None, "local"));
 }

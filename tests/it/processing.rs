@@ -13,10 +13,7 @@ use std::time::Duration;
 use batchwright::processing::{
     BatchProcessor, ParallelConfig, ProcessTask, ProcessingConfig, SourceFile,
 };
-use batchwright::{
-    Bulk, Context, Error, ErrorKind, ErrorPolicy, Request, Response, RetryPolicy, StopReason,
-    client_fn,
-};
+use batchwright::{Bulk, Context, Error, ErrorKind, Request, Response, RetryPolicy, client_fn};
 
 struct Folder(tempfile::TempDir);
 
@@ -218,101 +215,6 @@ fn an_endless_list_is_processed_only_a_few_files_ahead() {
 }
 
 #[test]
-fn a_run_can_be_ended_while_a_file_waits_for_its_retry() {
-    let folder = Folder::of(1);
-    let patient = RetryPolicy::default().base_delay(Duration::from_secs(3600));
-    let parallel = ParallelConfig::new().max_workers(1).chunk_size(4);
-    for policy in [ErrorPolicy::ContinueOnError, ErrorPolicy::StopOnError] {
-        let config = ProcessingConfig::new().retry(patient.max_delay(Duration::from_secs(3600)));
-        let calls = Arc::new(AtomicUsize::new(0));
-        let counted = calls.clone();
-        let stream = BatchProcessor::new(config.on_error(policy), parallel.clone())
-            .process_files_streaming(std::iter::repeat(folder.path("000.py")), move |_| {
-                match counted.fetch_add(1, Ordering::SeqCst) {
-                    0 => Err(Error::new(ErrorKind::Transient, "later")),
-                    3 if policy == ErrorPolicy::StopOnError => Err(invalid("stop")),
-                    _ => Ok(()),
-                }
-            })
-            .unwrap();
-        while calls.load(Ordering::SeqCst) < 4 {
-            std::thread::yield_now();
-        }
-        match policy {
-            ErrorPolicy::StopOnError => assert!(stream.finish().stop.is_some()),
-            _ => drop(stream),
-        }
-    }
-}
-
-#[test]
-fn at_the_memory_limit_files_are_processed_one_at_a_time() {
-    let folder = Folder::of(50);
-    let (now, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    let parallel = ParallelConfig::new().max_workers(4);
-    let batch = BatchProcessor::new(at_once().max_memory(1), parallel)
-        .process_files(folder.files(), |_| {
-            most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-            std::thread::yield_now();
-            now.fetch_sub(1, Ordering::SeqCst);
-            Ok(())
-        })
-        .unwrap();
-    assert_eq!(batch.stats.completed, 50);
-    assert_eq!(most.into_inner(), 1);
-}
-
-#[test]
-fn files_of_a_folder_match_the_pattern_and_skipped_ones_are_reported() {
-    let folder = Folder::of(2);
-    folder.write("pkg/mod.py", "x = 1\n");
-    folder.write("notes.txt", "no");
-    folder.write("large.py", &"#".repeat(2000));
-    let config = at_once().max_file_size(1000);
-    let processor = BatchProcessor::new(config, ParallelConfig::default());
-    let batch = processor.process_directory(folder.0.path(), text).unwrap();
-    let ids: Vec<&str> = batch.results.iter().map(|file| &*file.source_id).collect();
-    assert_eq!(ids, ["000.py", "001.py", "pkg/mod.py"]);
-    assert_eq!(batch.left_out.len(), 1);
-    assert_eq!(batch.left_out[0].path, folder.path("large.py"));
-    assert!(
-        processor
-            .process_directory(folder.path("nowhere"), text)
-            .is_err()
-    );
-}
-
-#[test]
-fn a_stopped_run_reports_the_reason_and_unstarted_files() {
-    let folder = Folder::of(100);
-    let config = at_once().on_error(ErrorPolicy::StopOnError);
-    let batch = BatchProcessor::new(config, ParallelConfig::new().max_workers(2))
-        .process_files(folder.files(), |file| {
-            if file.path().ends_with("003.py") {
-                Err(invalid("three"))
-            } else {
-                Ok(())
-            }
-        })
-        .unwrap();
-    assert!(
-        matches!(batch.stop, Some(StopReason::ItemFailed(_))),
-        "{:?}",
-        batch.stop
-    );
-    let (_, error) = batch.failures().find(|(file, _)| file.index == 3).unwrap();
-    assert_eq!(error.message(), "three");
-    let unstarted = batch.results.iter().filter(|file| file.attempts == 0);
-    assert!(unstarted.clone().count() > 0);
-    assert!(
-        unstarted
-            .clone()
-            .all(|file| file.result.as_ref().unwrap_err().kind() == ErrorKind::Cancelled)
-    );
-    assert_eq!(batch.stats.failed, 1);
-}
-
-#[test]
 fn the_next_run_processes_new_changed_and_failed_files() {
     let folder = Folder::of(20);
     let place = tempfile::tempdir().unwrap();
@@ -417,29 +319,6 @@ fn one_prompt_is_sent_for_each_readable_file() {
             .message(),
         "refused"
     );
-}
-
-#[test]
-fn breaking_from_the_sink_ends_the_prompts() {
-    let folder = Folder::of(1);
-    let model = client_fn(|_: &Request, _: &Context| Ok(Response::new("m", "")));
-    let mut taken = 0;
-    let end = processor(2)
-        .process_prompts(
-            std::iter::repeat(folder.path("000.py")),
-            Bulk::new(&model).concurrency(4),
-            |_| Ok(Request::new("x")),
-            |_| {
-                taken += 1;
-                match taken {
-                    10 => ControlFlow::Break(()),
-                    _ => ControlFlow::Continue(()),
-                }
-            },
-        )
-        .unwrap();
-    assert_eq!(taken, 10);
-    assert!(end.stop.is_some());
 }
 
 const CHILD: &str = "BATCHWRIGHT_TEST_PROCESSING";

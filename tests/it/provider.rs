@@ -5,6 +5,8 @@ use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use batchwright::client::Sent;
+use batchwright::provider::inspect;
+use batchwright::unstable::{HttpRequest, ReplyShare};
 use batchwright::{
     Client, Context, Error, ErrorKind, LlmClient, LlmConfig, Request, Secret, execute_bulk_sync,
 };
@@ -136,4 +138,41 @@ fn a_contexts_deadline_bounds_a_call() {
         .complete(&Request::new("x"), &ctx)
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::DeadlineExceeded);
+}
+
+#[test]
+fn debug_output_contains_no_secret() {
+    let url = "http://me:hunter2-password@127.0.0.1:9/v1";
+    let config = LlmConfig::new("openai")
+        .base_url(url)
+        .model("m")
+        .api_key(Secret::new("sk-secret-0123456789"));
+    let headers = [(
+        "authorization".into(),
+        "Bearer sk-secret-0123456789".to_owned(),
+    )];
+    let request = HttpRequest {
+        url,
+        headers: &headers,
+        body: Some(b"a private prompt"),
+        timeout: Duration::from_secs(1),
+        reply_limit: 1,
+        memory: &ReplyShare::of_process(1),
+    };
+    let status = inspect("openai", Some(url), Some("m"), false).unwrap();
+    let client: Client = config.client().unwrap();
+    for shown in [
+        format!("{config:?} {config:#?}"),
+        format!("{request:?} {request:#?}"),
+        format!("{status:?} {status:#?}"),
+        serde_json::to_string(&status).unwrap(),
+        format!("{client:?} {client:#?}"),
+    ] {
+        for secret in ["hunter2", "sk-secret", "private"] {
+            assert!(!shown.contains(secret), "{shown}");
+        }
+    }
+    assert!(format!("{config:?}").contains("***@127.0.0.1:9"));
+    // The masked value is still used.
+    assert!(format!("{:?}", status.config()).contains("***@"));
 }

@@ -4,17 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::bulk::{HOUR, manual_deadline};
-use super::common::{PATIENCE, eventually};
+use super::common::eventually;
+use batchwright::progress::Phase;
 use batchwright::queue::{JobResult, JobStatus, ProcessInfo, WorkerScale, WorkerSettings};
 use batchwright::testing::{ManualClock, ScriptedClient};
 use batchwright::unstable::Clock;
 use batchwright::{
-    Budget, Context, Deadline, Error, ErrorKind, Handler, Job, JobQueue, Limits, LlmConfig,
-    ProcessId, Progress, Request, Response, RetryPolicy, Route, RunningJob, Secret, StopReason,
-    Usd, Worker, client_fn,
+    Budget, Context, Deadline, Error, ErrorKind, Extract, Handler, Job, JobQueue, Limits,
+    LlmConfig, ProcessId, Progress, Request, Response, RetryPolicy, Route, RunningJob, Secret,
+    StopReason, Usd, Worker, client_fn,
 };
-use parking_lot::{Condvar, Mutex};
-use serde_json::Value;
+use parking_lot::Mutex;
 use tempfile::TempDir;
 
 pub fn queue() -> (TempDir, JobQueue) {
@@ -44,33 +44,6 @@ fn settings(slots: usize) -> WorkerSettings {
 /// A worker with one slot that ends when no work is left.
 fn worker(queue: &JobQueue) -> Worker {
     Worker::new(queue).settings(settings(1)).until_empty(true)
-}
-
-fn lines(queue: &JobQueue, process: ProcessId) -> Vec<Value> {
-    let results = queue.get_results(process);
-    let line = |result: Result<batchwright::queue::JobResult, Error>| {
-        serde_json::from_str(result.unwrap().result.unwrap().get()).unwrap()
-    };
-    results.map(line).collect()
-}
-
-/// A counter that other threads can wait for.
-#[derive(Default)]
-struct Steps(Mutex<usize>, Condvar);
-
-impl Steps {
-    fn next(&self) {
-        *self.0.lock() += 1;
-        self.1.notify_all();
-    }
-
-    fn wait_for(&self, n: usize) {
-        let mut count = self.0.lock();
-        while *count < n {
-            let late = self.1.wait_for(&mut count, PATIENCE);
-            assert!(!late.timed_out(), "{} of {n}", *count);
-        }
-    }
 }
 
 /// Stores the ends that it receives.
@@ -207,40 +180,6 @@ fn a_wait_requested_by_a_handler_is_kept_exactly() {
 }
 
 #[test]
-fn a_new_route_completes_jobs_that_the_old_one_could_not() {
-    let (_folder, queue) = queue();
-    let (wrong, right) = (
-        Arc::new(ScriptedClient::new()),
-        Arc::new(ScriptedClient::new()),
-    );
-    wrong.refuse(
-        "a",
-        Error::new(ErrorKind::Transient, "no answer").with_unreachable(),
-    );
-    let process = ProcessId::new();
-    let hour = RetryPolicy::default().max_retries(0);
-    let done = Arc::new(Steps::default());
-    let told = done.clone();
-    let running = Worker::new(&queue)
-        .completions(Route::new(wrong.clone()).retry(hour))
-        .settings(WorkerSettings::default().max_retries(0))
-        .handle("other", Handler::new(|_: &RunningJob, _: &Context| Ok(())))
-        .notifier(Arc::new(move |progress: &Progress| {
-            if progress.completed > 0 {
-                told.next();
-            }
-        }))
-        .start()
-        .unwrap();
-    queue.enqueue(process, prompts(&["a"])).unwrap();
-    assert!(wrong.wait_for_calls(1));
-    running.set_completions(route(&right));
-    done.wait_for(1);
-    running.stop().unwrap();
-    assert_eq!(lines(&queue, process)[0]["success"], true);
-}
-
-#[test]
 fn a_stopping_worker_finishes_calls_and_requeues_the_rest() {
     let (_folder, queue) = queue();
     let client = Arc::new(ScriptedClient::new());
@@ -345,53 +284,6 @@ fn jobs_of_an_iterator_start_only_after_complete_submission() {
     assert_eq!(report.completed, 2500);
 }
 
-/// A worker waits for a database that another program has locked; calls in flight still end at their deadline.
-#[test]
-fn a_locked_database_delays_no_deadline() {
-    let (folder, queue) = queue();
-    queue
-        .enqueue(ProcessId::new(), prompts(&["first", "quick", "slow"]))
-        .unwrap();
-    let other = rusqlite::Connection::open(folder.path().join("llm_jobs.db")).unwrap();
-    let other = Mutex::new(other);
-    let (slow_runs, slow_is_there) = crossbeam_channel::unbounded();
-    let (aborted, came) = crossbeam_channel::unbounded();
-    let client = client_fn(move |request: &Request, ctx: &Context| {
-        let done = Ok(Response::new("m-1", "done"));
-        match request.messages[0].text().as_str() {
-            // Two calls begin at once after one has been answered.
-            "first" => done,
-            "quick" => {
-                slow_is_there.recv_timeout(PATIENCE).unwrap();
-                let lock = other.lock().execute_batch("BEGIN IMMEDIATE");
-                lock.unwrap();
-                done
-            }
-            _ => {
-                slow_runs.send(()).unwrap();
-                let (cancel, cancelled) = crossbeam_channel::unbounded();
-                let _hook = ctx.on_cancel(move || cancel.send(()).unwrap_or_default());
-                // Less than the time for which the worker waits for the lock.
-                let cancelled = cancelled.recv_timeout(PATIENCE);
-                aborted.send(cancelled).unwrap();
-                other.lock().execute_batch("COMMIT").unwrap();
-                Err(Error::new(ErrorKind::Cancelled, "aborted"))
-            }
-        }
-    });
-    let ctx = Context::new()
-        .with_timeout(Duration::from_secs(2))
-        .with_grace(Duration::ZERO);
-    let worker = worker(&queue).settings(settings(2));
-    let report = worker.completions(Route::new(client)).context(&ctx).run();
-    let stop = report.unwrap().stop;
-    assert!(
-        matches!(stop, Some(StopReason::DeadlineExceeded)),
-        "{stop:?}"
-    );
-    assert_eq!(came.try_recv(), Ok(Ok(())), "the call was not aborted");
-}
-
 /// The numbers of completed and of waiting jobs.
 fn ended_and_waiting(queue: &JobQueue, process: ProcessId) -> (u64, u64) {
     let counts = queue.process(process).unwrap().unwrap().counts;
@@ -451,29 +343,6 @@ fn a_worker_claims_nothing_after_its_deadline_and_calls_in_flight_end() {
 }
 
 #[test]
-fn a_call_that_outlives_the_grace_after_a_deadline_returns_its_job() {
-    let (_folder, queue) = queue();
-    let (clock, deadline) = manual_deadline();
-    let queue = queue.clock(clock.clone());
-    let process = ProcessId::new();
-    queue.enqueue(process, prompts(&["a"])).unwrap();
-    let client = client_fn(move |_: &Request, ctx: &Context| {
-        let (tell, told) = crossbeam_channel::unbounded();
-        let _hook = ctx.on_cancel(move || tell.send(()).unwrap_or_default());
-        clock.advance(HOUR);
-        told.recv_timeout(PATIENCE).unwrap();
-        Err(Error::new(ErrorKind::Cancelled, "aborted"))
-    });
-    let ctx = Context::new().with_grace(Duration::ZERO);
-    let worker = worker(&queue).completions(Route::new(client)).context(&ctx);
-    let report = worker.deadline(deadline).run().unwrap();
-    assert!(matches!(report.stop, Some(StopReason::DeadlineExceeded)));
-    assert_eq!(report.given_back, 1);
-    assert_eq!(ended_and_waiting(&queue, process), (0, 1));
-    assert!(!ctx.is_cancelled(), "the caller's context is its own");
-}
-
-#[test]
 fn a_budget_of_the_route_ends_a_worker_and_its_jobs_wait() {
     let (_folder, queue) = queue();
     let process = ProcessId::new();
@@ -521,4 +390,47 @@ fn results_of_a_collector_are_left_to_it() {
         assert_eq!(stranger.get_results(process).count(), 2);
     }
     assert_eq!(own.consume(process, save).unwrap(), 2);
+}
+
+#[test]
+fn a_process_finished_by_others_is_reported() {
+    let queue = JobQueue::in_memory().unwrap();
+    let seen: Arc<Mutex<Vec<(Phase, u64)>>> = Arc::default();
+    let told = seen.clone();
+    let notifier =
+        move |progress: &Progress| told.lock().push((progress.phase, progress.completed));
+    let watching = Worker::new(&queue)
+        .notifier(Arc::new(notifier))
+        .start()
+        .unwrap();
+    let process = ProcessId::new();
+    queue.enqueue(process, prompts(&["x"])).unwrap();
+    let other = Worker::new(&queue)
+        .completions(Route::new(Extract))
+        .until_empty(true);
+    other.run().unwrap();
+    let finished = || seen.lock().last() == Some(&(Phase::Finished, 1));
+    assert!(eventually(finished), "{:?}", seen.lock());
+    watching.stop().unwrap();
+}
+
+#[test]
+fn a_deleted_process_is_reported() {
+    let queue = JobQueue::in_memory().unwrap();
+    let process = ProcessId::new();
+    queue
+        .enqueue(process, [Job::new("unknown", &1).unwrap()])
+        .unwrap();
+    let seen: Arc<Mutex<Vec<Phase>>> = Arc::default();
+    let told = seen.clone();
+    let notifier = move |progress: &Progress| told.lock().push(progress.phase);
+    let watching = Worker::new(&queue)
+        .notifier(Arc::new(notifier))
+        .start()
+        .unwrap();
+    assert!(eventually(|| seen.lock().last() == Some(&Phase::Running)));
+    queue.delete(process).unwrap();
+    let deleted = || seen.lock().last() == Some(&Phase::Deleted);
+    assert!(eventually(deleted), "{:?}", seen.lock());
+    watching.stop().unwrap();
 }

@@ -100,22 +100,6 @@ impl Scene {
 }
 
 #[test]
-fn a_parent_looks_seldom_however_long_its_children_take() {
-    let scene = Scene::new();
-    let (process, _) = scene.enqueue(&[&["a", "b", "c", "d", "e", "f"]]);
-    scene.work();
-    // Each wait is a quarter longer than the one before.
-    let looks = scene.looks.load(Ordering::SeqCst);
-    assert!((2..=40).contains(&looks), "{looks}");
-    let state = scene.state(process);
-    assert_eq!(
-        (state.counts.completed, state.spent.input_tokens),
-        (1, 6 * TOKENS)
-    );
-    assert!(scene.children().is_empty());
-}
-
-#[test]
 fn only_failed_children_are_repeated_and_billed_again() {
     let scene = Scene::new();
     scene
@@ -173,87 +157,6 @@ fn a_cancelled_job_resumes_where_it_was() {
         (1, 7 * TOKENS)
     );
     assert_eq!(scene.client.calls().len(), 7);
-}
-
-#[test]
-fn a_worker_of_one_process_also_runs_the_children_of_its_jobs() {
-    const PARENTS: usize = 100;
-    let scene = Scene::new();
-    let worker = || {
-        let worker = scene.worker().handle("gather", scene.gathering());
-        worker.settings(WorkerSettings::default().scale(WorkerScale::fixed(64)))
-    };
-    let names: Vec<String> = (0..PARENTS).map(|i| i.to_string()).collect();
-    let process = ProcessId::new();
-    let jobs: Vec<Job> = names
-        .iter()
-        .map(|name| Job::new("gather", &[name]).unwrap())
-        .collect();
-    scene.queue.enqueue(process, jobs).unwrap();
-    // All of them wait before the first prompt is answered.
-    let report = worker().processes([process]).run();
-    assert!(report.unwrap().stop.is_none());
-    assert_eq!(scene.children().len(), PARENTS);
-    let worker = worker().completions(scene.prompts());
-    let report = worker.processes([process]).run().unwrap();
-    assert_eq!(
-        (report.failed, report.stop.is_none()),
-        (0, true),
-        "{report:?}"
-    );
-    let state = scene.state(process);
-    assert_eq!(state.counts.completed, PARENTS as u64);
-    assert_eq!(state.spent.input_tokens, PARENTS as u64 * TOKENS);
-    assert_eq!(scene.client.calls().len(), PARENTS);
-}
-
-#[test]
-fn workers_with_different_job_types_complete_a_process_together() {
-    let scene = Scene::new();
-    let (process, _) = scene.enqueue(&[&["a", "b"]]);
-    let parents = || {
-        scene
-            .worker()
-            .handle("gather", scene.gathering())
-            .run()
-            .unwrap()
-    };
-    let ended = parents();
-    assert!(ended.stop.is_none() && ended.failed == 0, "{ended:?}");
-    assert_eq!(scene.state(process).counts.pending, 1);
-    let prompts = scene.worker().completions(scene.prompts());
-    assert_eq!(prompts.until_submitted(true).run().unwrap().completed, 2);
-    assert_eq!(parents().completed, 1);
-    // At least twice in vain; a slow machine looks more often before the first worker ends.
-    let looks = scene.looks.load(Ordering::SeqCst);
-    assert!((3..40).contains(&looks), "{looks}");
-}
-
-/// Waits for the outcomes of other jobs.
-fn awaiting() -> Handler {
-    Handler::with_children(|job: &RunningJob, children: &Children, _: &Context| {
-        let id: String = job.parse()?;
-        Ok(children.outcome(id.parse()?)?.map(|_| true))
-    })
-}
-
-#[test]
-fn a_waiting_job_is_called_once_more_before_the_worker_ends() {
-    let scene = Scene::new();
-    let (process, other) = (ProcessId::new(), ProcessId::new());
-    let prompt = Job::from(&Request::new("a"));
-    let id = scene.queue.enqueue(other, [prompt]).unwrap()[0];
-    let job = Job::new("await", &id.to_string()).unwrap();
-    scene.queue.enqueue(process, [job]).unwrap();
-    let ended = scene.worker().handle("await", awaiting()).run().unwrap();
-    assert!(ended.stop.is_none() && ended.completed == 0, "{ended:?}");
-    let worker = scene.worker().handle("await", awaiting());
-    let ended = worker.completions(scene.prompts()).run().unwrap();
-    assert_eq!(
-        (ended.completed, ended.stop.is_none()),
-        (2, true),
-        "{ended:?}"
-    );
 }
 
 #[test]

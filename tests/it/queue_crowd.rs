@@ -1,25 +1,16 @@
 //! Many threads and workers in one process, and jobs with unusual payloads.
 
-use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use batchwright::progress::Timestamp;
 use batchwright::queue::{JobStatus, WorkerScale, WorkerSettings};
 use batchwright::unstable::{Clock, Time};
-use batchwright::{
-    Context, Error, ErrorKind, Handler, Job, ProcessId, Progress, RunningJob, Worker,
-};
-use parking_lot::Mutex;
+use batchwright::{Context, Error, ErrorKind, Handler, Job, ProcessId, RunningJob, Worker};
 use serde_json::json;
 
 use super::queue::queue;
-
-fn counted(calls: &Arc<AtomicUsize>) -> Handler {
-    let calls = calls.clone();
-    Handler::new(move |_: &RunningJob, _: &Context| Ok(calls.fetch_add(1, Ordering::SeqCst)))
-}
 
 fn job(n: usize) -> Job {
     Job::new("count", &n).unwrap().item_id(format!("i-{n}"))
@@ -64,28 +55,6 @@ fn a_panic_with_a_panicking_payload_fails_one_job() {
         let error = all[1].error.as_ref().unwrap();
         assert_eq!(error.kind(), ErrorKind::Panic, "{error}");
     }
-}
-
-#[test]
-fn a_payload_that_panics_when_dropped_fails_one_job() {
-    #[derive(serde::Deserialize)]
-    #[serde(transparent)]
-    struct Touchy(usize);
-    impl Drop for Touchy {
-        fn drop(&mut self) {
-            assert_ne!(self.0, 1, "touchy");
-        }
-    }
-    let (_folder, queue) = queue();
-    let process = ProcessId::new();
-    queue.enqueue(process, [job(0), job(1), job(2)]).unwrap();
-    let handler = Handler::new(|job: &RunningJob, _: &Context| Ok(job.parse::<Touchy>()?.0));
-    let report = Worker::new(&queue)
-        .until_empty(true)
-        .handle("count", handler)
-        .run()
-        .unwrap();
-    assert_eq!((report.completed, report.failed), (2, 1));
 }
 
 #[test]
@@ -146,68 +115,6 @@ fn names_and_texts_of_any_kind_are_returned_unchanged() {
     );
 }
 
-#[test]
-fn large_payloads_and_results_pass_through() {
-    let (_folder, queue) = queue();
-    let process = ProcessId::new();
-    let payload = "p".repeat(20 << 20);
-    let jobs = (0..2).map(|_| Job::new("grow", &payload).unwrap());
-    queue.enqueue(process, jobs.collect::<Vec<_>>()).unwrap();
-    let grow = Handler::new(|job: &RunningJob, _: &Context| {
-        assert_eq!(job.payload.get().len(), (20 << 20) + 2);
-        Ok("r".repeat(50 << 20))
-    });
-    let report = Worker::new(&queue)
-        .settings(WorkerSettings::default().scale(WorkerScale::fixed(2)))
-        .until_empty(true)
-        .handle("grow", grow)
-        .run()
-        .unwrap();
-    assert_eq!(report.completed, 2);
-    let mut chunks = Vec::new();
-    let consumed = queue.consume(process, |results| {
-        chunks.push(results.len());
-        let long =
-            |result: &batchwright::queue::JobResult| result.result.as_ref().unwrap().get().len();
-        assert!(results.iter().all(|result| long(result) == (50 << 20) + 2));
-        Ok::<_, Error>(())
-    });
-    assert_eq!(consumed.unwrap(), 2);
-    // Only the necessary parts are in memory.
-    assert_eq!(chunks, [1, 1]);
-    assert!(queue.process(process).unwrap().is_none());
-}
-
-#[test]
-fn ten_thousand_processes_of_one_job_each_are_reported_and_finished() {
-    const MANY: usize = 10_000;
-    let (_folder, queue) = queue();
-    for n in 0..MANY {
-        queue.enqueue(ProcessId::new(), [job(n)]).unwrap();
-    }
-    let calls = Arc::new(AtomicUsize::new(0));
-    let finished = Arc::new(Mutex::new(HashSet::new()));
-    let heard = finished.clone();
-    let notifier = move |progress: &Progress| {
-        if progress.phase == batchwright::progress::Phase::Finished {
-            heard.lock().insert(progress.process_id.unwrap());
-        }
-    };
-    let report = Worker::new(&queue)
-        .settings(WorkerSettings::default().scale(WorkerScale::fixed(8)))
-        .until_empty(true)
-        .notifier(Arc::new(notifier))
-        .handle("count", counted(&calls))
-        .run()
-        .unwrap();
-    assert_eq!(report.completed, MANY as u64);
-    assert_eq!(calls.load(Ordering::SeqCst), MANY);
-    assert_eq!(finished.lock().len(), MANY);
-    let all = queue.open_processes().unwrap();
-    assert_eq!(all.len(), MANY);
-    assert!(all.iter().all(|process| process.counts.is_finished()));
-}
-
 /// The system's clock, with a settable time of day.
 #[derive(Default)]
 struct SetClock(AtomicI64);
@@ -229,31 +136,6 @@ impl Clock for SetClock {
         let Timestamp(millis) = batchwright::unstable::SystemClock.wall();
         Timestamp(millis + self.0.load(Ordering::SeqCst))
     }
-}
-
-#[test]
-fn changes_of_the_clock_lose_nothing() {
-    const DAY: Duration = Duration::from_secs(24 * 3600);
-    let (_folder, queue) = queue();
-    let clock = Arc::new(SetClock::default());
-    let queue = queue.clock(clock.clone());
-    let calls = Arc::new(AtomicUsize::new(0));
-    let process = ProcessId::new();
-    // Enqueued while the clock was wrong by two days.
-    clock.set(2 * DAY, false);
-    queue.enqueue(process, [job(0)]).unwrap();
-    clock.set(2 * DAY, true);
-    queue.enqueue(process, [job(1)]).unwrap();
-    let worker = Worker::new(&queue)
-        .settings(WorkerSettings::default().poll_interval(Duration::from_millis(20)))
-        .handle("count", counted(&calls))
-        .start()
-        .unwrap();
-    while queue.process(process).unwrap().unwrap().counts.completed < 2 {
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    worker.stop().unwrap();
-    assert_eq!(calls.load(Ordering::SeqCst), 2);
 }
 
 #[test]
@@ -286,40 +168,4 @@ fn a_clock_that_is_set_back_keeps_no_worker_waiting() {
         .run()
         .unwrap();
     assert_eq!(report.completed, 3, "{report:?}");
-}
-
-#[test]
-fn a_job_that_waits_for_its_time_runs_when_the_clock_is_set_forward() {
-    let (_folder, queue) = queue();
-    let clock = Arc::new(SetClock::default());
-    let queue = queue.clock(clock.clone());
-    let process = ProcessId::new();
-    queue.enqueue(process, [job(0)]).unwrap();
-    let failed = Arc::new(AtomicBool::new(false));
-    let once = failed.clone();
-    let handler = Handler::new(move |_: &RunningJob, _: &Context| {
-        if once.swap(true, Ordering::SeqCst) {
-            Ok(1)
-        } else {
-            Err(Error::new(ErrorKind::Transient, "later")
-                .with_retry_after(Some(Duration::from_secs(50))))
-        }
-    });
-    let worker = Worker::new(&queue)
-        .settings(WorkerSettings::default().poll_interval(Duration::from_millis(20)))
-        .handle("count", handler)
-        .start()
-        .unwrap();
-    let waits = || {
-        let counts = queue.process(process).unwrap().unwrap().counts;
-        failed.load(Ordering::SeqCst) && counts.pending == 1
-    };
-    while !waits() {
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    clock.set(Duration::from_secs(200), false);
-    while queue.process(process).unwrap().unwrap().counts.completed < 1 {
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    worker.stop().unwrap();
 }

@@ -3,13 +3,11 @@
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::Duration;
 
 use batchwright::client::QuotaKey;
-use batchwright::testing::ScriptedClient;
 use batchwright::{
-    Bulk, Context, Error, ErrorKind, Extract, LlmClient, Outcome, Progress, Request, Response,
-    Route, StopReason, client_fn, execute_bulk_sync,
+    Bulk, Context, Error, ErrorKind, Extract, LlmClient, Outcome, Request, Response, Route,
+    StopReason, client_fn, execute_bulk_sync,
 };
 
 use super::hang::{caught, ends, words};
@@ -69,19 +67,6 @@ fn until_ended(ctx: &Context) -> Result<Response, Error> {
     ended.wait_for(1);
     ctx.check()?;
     Ok(Response::new("own", "late"))
-}
-
-#[test]
-fn a_panicking_notifier_ends_the_run_with_its_panic() {
-    let panic = caught(|| {
-        let notifier = Arc::new(|_: &Progress| panic!("the notifier broke"));
-        let client = client_fn(|_: &Request, ctx: &Context| until_ended(ctx));
-        Bulk::new(client)
-            .concurrency(2)
-            .notifier(notifier)
-            .collect(&requests(10))
-    });
-    assert_eq!(words(&*panic.unwrap_err()), "the notifier broke");
 }
 
 /// Answers every prompt, but panics at one other query.
@@ -146,65 +131,6 @@ fn a_client_that_panics_outside_of_calls_loses_no_outcome() {
 }
 
 #[test]
-fn a_blocked_notifier_does_not_stop_the_workers() {
-    let outcomes = ends(|| {
-        let (told, called) = (Arc::new(Event::default()), Arc::new(Event::default()));
-        let notifier = {
-            let (told, called) = (told.clone(), called.clone());
-            move |_: &Progress| {
-                told.happen();
-                called.wait_for(50);
-            }
-        };
-        // No call ends before the notifier blocks.
-        let client = client_fn(move |_: &Request, _: &Context| {
-            told.wait_for(1);
-            called.happen();
-            Ok(Response::new("own", "x"))
-        });
-        Bulk::new(client)
-            .concurrency(4)
-            .notifier(Arc::new(notifier))
-            .collect(&requests(50))
-            .unwrap()
-    });
-    assert!(outcomes.iter().all(Outcome::is_success));
-}
-
-#[test]
-fn items_read_before_a_source_failed_all_have_outcomes() {
-    for round in 0..100 {
-        let (given, concurrency) = (round % 12, 1 + round % 5);
-        let (seen, answered, error) = ends(move || {
-            let (calls, mut seen) = (Arc::new(AtomicUsize::new(0)), 0);
-            let count = calls.clone();
-            let client = client_fn(move |_: &Request, _: &Context| {
-                count.fetch_add(1, Ordering::SeqCst);
-                Ok(Response::new("own", "x"))
-            });
-            let items = (0..).map(move |i| {
-                assert!(i < given, "the source broke");
-                Request::new(format!("p{i}"))
-            });
-            let run = Bulk::new(client).concurrency(concurrency);
-            let end = run.for_each(items, |outcome| {
-                assert!(outcome.is_success());
-                seen += 1;
-                ControlFlow::Continue(())
-            });
-            (seen, calls.load(Ordering::SeqCst), end.unwrap_err())
-        });
-        let of_a_panic = |error: &Error| error.kind() == ErrorKind::Panic;
-        assert!(
-            matches!(&error.reason, StopReason::Fatal(why) if of_a_panic(why)),
-            "{error:?}"
-        );
-        assert_eq!(seen, answered, "an answer did not reach the sink");
-        assert_eq!(seen + error.outcomes.len(), given);
-    }
-}
-
-#[test]
 fn an_absurd_concurrency_is_misuse_wherever_it_is_given() {
     for calls in [0, 10_001, usize::MAX] {
         let misused = |reason: &StopReason| {
@@ -256,40 +182,4 @@ fn after_a_break_every_item_that_was_read_is_returned() {
             assert_eq!(seen, pulled.load(Ordering::SeqCst));
         });
     }
-}
-
-#[test]
-fn a_break_at_the_last_outcome_is_not_an_early_end() {
-    for n in [1, 7] {
-        let mut seen = 0;
-        let run = Bulk::new(echo()).concurrency(3);
-        let summary = run.for_each(requests(n), |_| {
-            seen += 1;
-            if seen == n {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            }
-        });
-        assert_eq!(summary.unwrap().completed, n as u64);
-    }
-}
-
-#[test]
-fn a_single_call_whose_context_has_ended_is_never_made() {
-    let client = ScriptedClient::new();
-    let route = Route::new(&client);
-    let (cancelled, aborted) = (Context::new(), Context::new());
-    cancelled.cancel();
-    aborted.abort();
-    let late = Context::new().with_timeout(Duration::ZERO);
-    for (ctx, kind) in [
-        (cancelled, ErrorKind::Cancelled),
-        (aborted, ErrorKind::Cancelled),
-        (late, ErrorKind::DeadlineExceeded),
-    ] {
-        let error = route.complete(&Request::new("p"), &ctx).unwrap_err();
-        assert_eq!(error.kind(), kind);
-    }
-    assert!(client.calls().is_empty());
 }

@@ -3,13 +3,12 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
-use std::time::Duration;
 
 use batchwright::client::Sent;
 use batchwright::files::{PromptSettings, RunOutput, RunReport};
 use batchwright::{
-    Context, Error, ErrorKind, Extract, FileRun, FileRunOptions, LlmClient, Prompts, Request,
-    Response, RetryPolicy, Route, StopReason, client_fn,
+    Context, Error, Extract, FileRun, FileRunOptions, LlmClient, Prompts, Request, StopReason,
+    client_fn,
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -57,10 +56,6 @@ fn open(path: PathBuf) -> Result<Prompts, Error> {
 
 fn lines(n: usize) -> String {
     (0..n).map(|i| format!("p{i}\n")).collect()
-}
-
-fn stream(text: &str) -> Prompts {
-    Prompts::from_reader(text.as_bytes(), &PromptSettings::new(), &Context::new()).unwrap()
 }
 
 fn run(prompts: Prompts, output: PathBuf, ctx: &Context, client: impl LlmClient) -> RunReport {
@@ -145,124 +140,6 @@ fn an_abort_leaves_calls_in_flight_pending() {
         let summary = report.summary;
         assert_eq!((summary.failed, summary.pending), (0, 20));
         assert_eq!((summary.calls, summary.cut_off), (4, 4));
-    }
-}
-
-type Way = fn(&Context) -> Result<Response, Error>;
-
-#[test]
-fn a_deadline_leaves_calls_in_flight_pending_and_starts_no_more() {
-    // A client may end a call after its time limit in any of these ways.
-    let ways: [Way; 3] = [
-        |ctx| Err(until_ended(ctx)),
-        |ctx| {
-            until_ended(ctx);
-            Ok(Response::new("own", "late"))
-        },
-        |ctx| {
-            until_ended(ctx);
-            Err(Error::new(ErrorKind::Transient, "cut"))
-        },
-    ];
-    for round in 0..30 {
-        let way = ways[round % 3];
-        let (report, results, started) = ends(move || {
-            let folder = Folder::new();
-            folder.prompts(200);
-            let ctx = Context::new().with_timeout(Duration::from_millis(15));
-            let started = AtomicUsize::new(0);
-            let client = client_fn(|_: &Request, ctx: &Context| {
-                started.fetch_add(1, Ordering::SeqCst);
-                way(ctx)
-            });
-            let report = run(folder.open(), folder.path("out.jsonl"), &ctx, client);
-            let results = folder.results("out.jsonl");
-            (report, results, started.load(Ordering::SeqCst))
-        });
-        assert!(matches!(report.stop, Some(StopReason::DeadlineExceeded)));
-        assert!(
-            started <= 4,
-            "{started} calls: some began after the deadline"
-        );
-        let summary = report.summary;
-        assert_eq!(summary.total, 200);
-        assert_eq!(summary.completed + summary.failed, results.len() as u64);
-        assert_eq!(summary.pending, 200 - results.len() as u64);
-        for line in results {
-            let kind = line["error"]["kind"].as_str().unwrap_or_default();
-            assert!(
-                !["cancelled", "deadline_exceeded"].contains(&kind),
-                "{line}"
-            );
-        }
-    }
-}
-
-#[test]
-fn a_cancelled_stream_counts_items_that_wait_for_a_retry_as_pending() {
-    let (report, results) = ends(|| {
-        let folder = Folder::new();
-        let ctx = Context::new();
-        let called = AtomicUsize::new(0);
-        let client = client_fn(|request: &Request, _: &Context| {
-            // Two are answered, one fails permanently, and seven wait for a retry.
-            let text = request.messages[0].text();
-            let end = match text.as_str() {
-                "p1" | "p2" => Ok(Response::new("own", text)),
-                "p3" => Err(Error::new(ErrorKind::Invalid, "no")),
-                _ => Err(Error::new(ErrorKind::Transient, "x").with_sent(Sent::Maybe)),
-            };
-            if called.fetch_add(1, Ordering::SeqCst) == 9 {
-                ctx.cancel();
-            }
-            end
-        });
-        let patient = RetryPolicy::default().base_delay(Duration::from_secs(3600));
-        let patient = patient.max_delay(Duration::from_secs(3600));
-        let output = RunOutput::file(folder.path("out.jsonl"));
-        let report = FileRun::prepare(stream(&lines(10)), output, FileRunOptions::new())
-            .unwrap()
-            .concurrency(3)
-            .context(&ctx)
-            .run(Route::new(client).retry(patient))
-            .unwrap();
-        (report, folder.results("out.jsonl"))
-    });
-    assert!(matches!(report.stop, Some(StopReason::Cancelled)));
-    let summary = report.summary;
-    assert_eq!((summary.calls, summary.total), (10, 10));
-    assert_eq!((summary.completed, summary.failed), (2, 1));
-    assert_eq!((summary.pending, results.len()), (7, 3));
-}
-
-#[test]
-fn a_bad_line_of_a_stream_is_found_before_anything_is_sent() {
-    let text = "{\"prompt\":\"p0\"}\n{\"prompt\":7}\n{\"prompt\":\"after\"}\n";
-    let read = Prompts::from_reader(text.as_bytes(), &PromptSettings::new(), &Context::new());
-    let error = read.map(drop).unwrap_err();
-    assert!(
-        error
-            .message()
-            .starts_with("(standard input):2: found a number (7)"),
-        "{error}"
-    );
-}
-
-#[test]
-fn an_absurd_concurrency_of_a_file_run_is_refused_before_anything_is_touched() {
-    let torn = "{\"id\":\"a\",\"succ";
-    for calls in [0, 10_001, usize::MAX] {
-        let folder = Folder::new();
-        folder.prompts(3);
-        folder.write("out.jsonl", torn);
-        for prompts in [folder.open(), stream(&lines(3))] {
-            let output = RunOutput::file(folder.path("out.jsonl"));
-            let run = FileRun::prepare(prompts, output, FileRunOptions::new()).unwrap();
-            let error = run.concurrency(calls).run(Extract).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::Invalid);
-            assert!(error.message().contains("from 1 to 10000"), "{error}");
-            assert_eq!(folder.read("out.jsonl"), torn.as_bytes());
-        }
     }
 }
 

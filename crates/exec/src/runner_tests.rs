@@ -61,21 +61,6 @@ fn ends(pid: i32) -> bool {
 }
 
 #[test]
-fn background_processes_end_with_their_command() {
-    let runner = CommandRunner::new();
-    // It holds the output open.
-    let record = one(
-        &runner,
-        CommandJob::shell(format!("sleep {FOR_EVER} & echo $!")),
-    );
-    assert_eq!(record.status, JobStatus::Completed);
-    assert!(is_gone(&record));
-    // It does not hold the output open.
-    let quiet = format!("sleep {FOR_EVER} >/dev/null 2>&1 & echo $!");
-    assert!(is_gone(&one(&runner, CommandJob::shell(quiet))));
-}
-
-#[test]
 fn a_command_that_ignores_sigterm_is_killed_with_its_group() {
     let runner = CommandRunner::new()
         .timeout(Some(Duration::from_millis(50)))
@@ -269,18 +254,5 @@ fn concurrency_is_limited_and_the_monitor_stays_small() {
     assert_eq!(
         all(&wide, vec![CommandJob::new("true"); 40]).1.completed,
         40
-    );
-}
-
-#[test]
-fn arguments_arrive_byte_for_byte() {
-    use std::os::unix::ffi::OsStringExt;
-
-    let argument = std::ffi::OsString::from_vec(b"a b\n\xff'\"$x".to_vec());
-    let job = CommandJob::new("printf").arg("%s").arg(argument.clone());
-    let record = one(&CommandRunner::new(), job);
-    assert_eq!(
-        record.result.unwrap().stdout.head(),
-        argument.into_encoded_bytes()
     );
 }

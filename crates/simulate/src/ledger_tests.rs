@@ -81,31 +81,6 @@ fn an_undelivered_reply_counts_whether_the_next_call_comes_before_or_after() {
 }
 
 #[test]
-fn accepted_and_refused_calls_fall_into_their_seconds() {
-    let config = SimConfig::default().rpm(60).burst(1);
-    let ledger = Ledger::new(&config);
-    for millis in [100, 200, 2_500, 2_600] {
-        let call = ledger.arrive(
-            Duration::from_millis(millis),
-            Ask::Work(&prompt(&[millis])),
-            &config,
-        );
-        ledger.settle(&call, Delivery::Failed);
-    }
-    let stats = ledger.stats();
-    assert_eq!(stats.accepted_per_second, [1, 0, 1]);
-    assert_eq!(stats.refused_per_second, [1, 0, 1]);
-    assert_eq!((stats.first_call_ms, stats.last_call_ms), (100, 2_600));
-    assert_eq!((stats.accepted, stats.refused), (2, 2));
-}
-
-#[test]
-fn a_wait_that_is_never_satisfied_ends_in_time() {
-    let ledger = Ledger::new(&SimConfig::default());
-    assert!(!ledger.wait_until(|stats| stats.calls > 0, Duration::from_millis(5)));
-}
-
-#[test]
 fn a_pack_is_one_call_and_each_of_its_inputs_a_prompt() {
     let config = SimConfig::default();
     let ledger = Ledger::new(&config);
@@ -117,20 +92,6 @@ fn a_pack_is_one_call_and_each_of_its_inputs_a_prompt() {
     let calls = (stats.calls, stats.embedding_calls, stats.embedded);
     assert_eq!(calls, (2, 2, 5));
     assert_eq!((stats.prompts, stats.paid, stats.paid_twice), (4, 2, 1));
-}
-
-#[test]
-fn all_inputs_of_a_pack_meet_a_trouble_together() {
-    let config = SimConfig::default().trouble(Trouble::Drop, 1.0);
-    let ledger = Ledger::new(&config);
-    let first = ledger.arrive(NOW, Ask::Work(&pack(&[1, 2, 3])), &config);
-    assert_eq!(first.verdict, Verdict::Trouble(Trouble::Drop));
-    ledger.settle(&first, Delivery::Failed);
-    let second = ledger.arrive(NOW, Ask::Work(&pack(&[1, 2, 3])), &config);
-    assert_eq!(second.verdict, Verdict::Plain);
-    assert_eq!(ledger.stats().maybe_paid_resent, 3);
-    ledger.settle(&second, Delivery::Gone);
-    assert_eq!(ledger.stats().embedded, 0);
 }
 
 #[test]
@@ -156,18 +117,6 @@ fn one_bad_input_goes_before_the_other_troubles_of_its_pack() {
 }
 
 #[test]
-fn a_wrong_shape_is_met_only_where_a_shape_was_asked_for() {
-    let config = SimConfig::default().trouble(Trouble::InvalidJson, 1.0);
-    let ledger = Ledger::new(&config);
-    let call = ledger.arrive(NOW, Ask::Work(&prompt(&[1])), &config);
-    assert_eq!(call.verdict, Verdict::Plain);
-    ledger.settle(&call, Delivery::Answered);
-    let call = ledger.arrive(NOW, Ask::Work(&work(&[1], Form::Shaped)), &config);
-    assert_eq!(call.verdict, Verdict::Trouble(Trouble::InvalidJson));
-    ledger.settle(&call, Delivery::Failed);
-}
-
-#[test]
 fn requests_of_batches_are_paid_and_meet_troubles_as_calls_do() {
     let config = SimConfig::default().trouble(Trouble::Error500, 1.0);
     let ledger = Ledger::new(&config);
@@ -183,14 +132,4 @@ fn requests_of_batches_are_paid_and_meet_troubles_as_calls_do() {
     assert_eq!(ledger.buy(&asked[1..], &config), (vec![None], 1));
     let stats = ledger.stats();
     assert_eq!((stats.paid, stats.paid_twice, stats.prompts), (4, 2, 2));
-}
-
-#[test]
-fn troubles_of_connections_pass_batches_by() {
-    let config = SimConfig::default().trouble(Trouble::Drop, 1.0);
-    let ledger = Ledger::new(&config);
-    assert_eq!(ledger.buy(&[(1, Form::Text)], &config), (vec![None], 0));
-    let call = ledger.arrive(NOW, Ask::Work(&prompt(&[1])), &config);
-    assert_eq!(call.verdict, Verdict::Trouble(Trouble::Drop));
-    ledger.settle(&call, Delivery::Failed);
 }

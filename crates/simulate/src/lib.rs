@@ -91,8 +91,6 @@ mod server_tests;
 #[cfg(test)]
 mod test_client;
 #[cfg(test)]
-mod troubles_tests;
-#[cfg(test)]
 mod wire_tests;
 
 /// The program in the README compiles.

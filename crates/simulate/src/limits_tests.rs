@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::json;
-
-use super::test_client::{Client, Has, body, start};
+use super::test_client::{Client, start};
 use super::{SimConfig, Simulator};
 
 #[test]
@@ -45,59 +43,6 @@ fn the_token_limit_counts_prompt_and_output() {
 
     let too_large = client.chat(&"x".repeat(800)).is(429);
     assert_eq!(too_large.header("retry-after"), None);
-}
-
-#[test]
-fn a_burst_is_smaller_or_larger_than_a_minute() {
-    let (_sim, mut client) = start(SimConfig::default().rpm(1).burst(3));
-    for status in [200, 200, 200, 429] {
-        client.chat("x").is(status);
-    }
-}
-
-#[test]
-fn limits_can_be_kept_silent() {
-    let (_sim, mut client) = start(SimConfig::default().rpm(1).hide_limits(true));
-    client.chat("x").is(200);
-    let refused = client.chat("x").is(429);
-    assert_eq!(refused.header("x-ratelimit-limit-requests"), None);
-}
-
-#[test]
-fn a_refused_call_takes_no_latency() {
-    let config = SimConfig::default().rpm(1).latency(Duration::from_secs(60));
-    let sim = Simulator::start(config).unwrap();
-    Client::connect(&sim).ask("slow");
-    assert!(sim.wait_until(|stats| stats.in_flight == 1, Duration::from_secs(10)));
-    assert_eq!(Client::connect(&sim).chat("refused").status, 429);
-}
-
-#[test]
-fn a_key_is_asked_for_except_for_health_and_statistics() {
-    let (sim, mut client) = start(SimConfig::default().api_key("k1"));
-    let bare = client.chat("x");
-    assert_eq!((bare.status, bare.code()), (401, "invalid_api_key".into()));
-    for (key, status) in [("k2", 401), ("k1", 200)] {
-        let header = format!("Authorization: Bearer {key}\r\n");
-        client
-            .call("POST /v1/chat/completions", &header, &body("x"))
-            .is(status);
-        client.call("GET /v1/models", &header, b"").is(status);
-    }
-    client.get("/health").is(200);
-    assert_eq!(client.get("/_sim/stats").json()["calls"], 3);
-    assert_eq!((sim.stats().calls, sim.stats().accepted), (3, 1));
-}
-
-#[test]
-fn only_configured_models_exist() {
-    let (_sim, mut client) = start(SimConfig::default().models(["sim-2", "sim-3"]));
-    assert_eq!(client.chat("x").is(404).code(), "model_not_found");
-    let known = br#"{"model":"sim-2","messages":[{"role":"user","content":"x"}]}"#;
-    let known = client.call("POST /v1/chat/completions", "", known);
-    assert_eq!(known.json()["model"], "sim-2");
-    let list = client.get("/v1/models").json();
-    list.has(json!({"/data/0/id": "sim-2", "/data/1/id": "sim-3"}));
 }
 
 #[test]

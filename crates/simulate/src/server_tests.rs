@@ -1,12 +1,10 @@
 //! Connections, waiting, stopping, and the endpoints' manners.
 
-use std::io;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::test_client::{Client, Has, PATIENCE, body, start};
+use super::test_client::{Client, Has, PATIENCE, start};
 use super::{SimConfig, Simulator, Trouble};
 
 #[test]
@@ -26,23 +24,6 @@ fn an_answer_has_the_form_openai_gives_it() {
 }
 
 #[test]
-fn a_canned_answer_replaces_the_echo() {
-    let sim = Simulator::start(SimConfig::default().answer("{\"a\":1}")).unwrap();
-    assert_eq!(Client::connect(&sim).chat("x").text(), "{\"a\":1}");
-}
-
-#[test]
-fn the_other_endpoints_answer() {
-    let (sim, mut client) = start(SimConfig::default());
-    client.chat("x");
-    assert_eq!(client.get("/v1/models").json()["data"][0]["id"], "sim-1");
-    assert_eq!(client.get("/health").json()["status"], "ok");
-    let stats = client.get("/_sim/stats").json();
-    assert_eq!(stats, serde_json::to_value(sim.stats()).unwrap());
-    stats.has(json!({"answered": 1, "connections": 1}));
-}
-
-#[test]
 fn wrong_paths_methods_and_bodies_are_refused() {
     let (sim, mut client) = start(SimConfig::default());
     client.get("/v1/nothing").is(404);
@@ -59,60 +40,6 @@ fn wrong_paths_methods_and_bodies_are_refused() {
     assert_eq!(client.read().status, 411);
     assert!(client.is_closed());
     assert_eq!((sim.stats().calls, sim.stats().accepted), (3, 0));
-}
-
-#[test]
-fn a_close_that_is_asked_for_is_announced() {
-    let (_sim, mut client) = start(SimConfig::default());
-    assert_eq!(
-        client
-            .call(
-                "POST /v1/chat/completions",
-                "Connection: close\r\n",
-                &body("x"),
-            )
-            .header("connection"),
-        Some("close")
-    );
-    assert!(client.is_closed());
-}
-
-#[test]
-fn requests_sent_ahead_are_answered_in_order() {
-    let (_sim, mut client) = start(SimConfig::default());
-    client.ask("one");
-    client.ask("two");
-    assert_eq!(client.read().text(), "echo: one");
-    assert_eq!(client.read().text(), "echo: two");
-}
-
-#[test]
-fn latency_is_waited_out_side_by_side() {
-    let latency = Duration::from_millis(60);
-    let config = SimConfig::default()
-        .latency(latency)
-        .jitter(Duration::from_millis(5));
-    let sim = Simulator::start(config).unwrap();
-    let started = Instant::now();
-    thread::scope(|scope| {
-        for item in 0..20 {
-            let sim = &sim;
-            scope.spawn(move || Client::connect(sim).chat(&item.to_string()));
-        }
-    });
-    assert!(started.elapsed() >= latency);
-    assert!(sim.stats().max_in_flight > 1);
-}
-
-#[test]
-fn loading_is_over_after_its_time() {
-    let loading = Duration::from_millis(200);
-    let (_sim, mut client) = start(SimConfig::default().loading(loading));
-    let reply = client.chat("x").is(503);
-    assert_eq!(reply.json()["error"]["message"], "Loading model");
-    client.get("/health").is(503);
-    while client.get("/health").status == 503 {}
-    client.chat("x").is(200);
 }
 
 #[test]
@@ -186,13 +113,4 @@ fn dropping_it_ends_idle_late_held_and_stalled_connections() {
             assert!(client.is_closed());
         }
     }
-}
-
-#[test]
-fn a_taken_port_is_named() {
-    let sim = Simulator::start(SimConfig::default()).unwrap();
-    let port = sim.addr().port();
-    let error = Simulator::start(SimConfig::default().port(port)).unwrap_err();
-    assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
-    assert!(error.to_string().contains(&port.to_string()));
 }

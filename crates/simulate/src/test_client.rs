@@ -48,12 +48,6 @@ impl Reply {
     pub(super) fn code(&self) -> Value {
         self.json()["error"]["code"].clone()
     }
-
-    pub(super) fn text(&self) -> String {
-        let value = self.json();
-        let text = value["choices"][0]["message"]["content"].as_str();
-        text.expect("an answer").to_owned()
-    }
 }
 
 pub(super) fn body(text: &str) -> Vec<u8> {

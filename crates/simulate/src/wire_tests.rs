@@ -251,24 +251,3 @@ fn a_cut_answer_is_half_and_says_so() {
         assert_eq!(value.pointer(finish), Some(&word.into()));
     }
 }
-
-#[test]
-fn gemini_blocks_some_prompts_and_some_answers() {
-    let (_sim, mut client) = start(SimConfig::default().trouble(Trouble::ContentFilter, 1.0));
-    let (mut prompts, mut answers) = (0, 0);
-    for item in 0..40 {
-        let value = Gemini.ask(&mut client, &item.to_string(), false).json();
-        let again = Gemini.ask(&mut client, &item.to_string(), false).json();
-        assert_eq!(value.get("candidates"), again.get("candidates"));
-        if value["promptFeedback"]["blockReason"].is_string() {
-            assert_eq!(value.get("candidates"), None);
-            prompts += 1;
-        } else {
-            assert_eq!(value["candidates"], json!([{"finishReason": "SAFETY"}]));
-            answers += 1;
-        }
-    }
-    assert!(prompts > 5 && answers > 5, "{prompts} {answers}");
-    let value = Anthropic.ask(&mut client, "x", false).json();
-    assert_eq!(value["stop_reason"], "refusal");
-}

@@ -303,20 +303,6 @@ fn an_unusable_address_is_rejected_when_the_client_is_made() {
 }
 
 #[test]
-fn a_loading_model_is_not_an_ordinary_failure() {
-    let body = r#"{"error":{"code":503,"message":"Loading model","type":"unavailable_error"}}"#;
-    let config = LlmConfig::new("local").model("m");
-    let client = config.client_over(Arc::new(Always(503, body))).unwrap();
-    let refused = client.complete(&Request::new("x"), &Context::new());
-    let error = refused.unwrap_err();
-    assert!(error.is_not_ready() && error.status() == Some(503));
-    assert_eq!(
-        error.message(),
-        "local: the server is still loading its model"
-    );
-}
-
-#[test]
 fn the_page_of_a_limiting_proxy_is_distinguished_from_a_servers_503() {
     const PAGE: &str = "<html>\r\n<head><title>503 Service Temporarily Unavailable</title></head>\r\n<body>\r\n\
         <center><h1>503 Service Temporarily Unavailable</h1></center>\r\n<hr><center>nginx/1.22.1</center>\r\n\
@@ -343,28 +329,6 @@ fn the_page_of_a_limiting_proxy_is_distinguished_from_a_servers_503() {
 }
 
 #[test]
-fn concurrency_is_the_settings_own_or_the_vendors() {
-    let calls = |config: LlmConfig| config.client().unwrap().default_concurrency();
-    assert_eq!(calls(LlmConfig::new("local")), 1);
-    assert_eq!(calls(LlmConfig::new("local").concurrency(4)), 4);
-    let key = Secret::new("k");
-    assert_eq!(calls(LlmConfig::new("openai").api_key(key)), 5);
-}
-
-#[test]
-fn advice_replaces_the_full_stop_of_a_message() {
-    let body = r#"{"error":{"message":"Send a bearer token."}}"#;
-    let config = LlmConfig::new("openai").api_key(Secret::new("k"));
-    let client = config.model("m").client_over(Arc::new(Always(401, body)));
-    let answer = client
-        .unwrap()
-        .complete(&Request::new("x"), &Context::new());
-    let error = answer.unwrap_err();
-    let words = "Send a bearer token; check OPENAI_API_KEY";
-    assert!(error.message().ends_with(words), "{error}");
-}
-
-#[test]
 fn the_error_for_an_unknown_provider_suggests_a_known_one() {
     for (error_body, meant) in [
         ("google", "gemini"),
@@ -380,34 +344,6 @@ fn the_error_for_an_unknown_provider_suggests_a_known_one() {
     }
     let error = known("nobody").unwrap_err();
     assert!(!error.message().contains("did you mean"), "{error}");
-}
-
-/// Says how much of a reply would be read.
-struct Asking(Mutex<Vec<u64>>);
-
-impl Transport for Asking {
-    fn send(&self, request: &HttpRequest<'_>, _: &Context) -> Result<HttpReply, Error> {
-        self.0.lock().push(request.reply_limit);
-        Err(Error::new(ErrorKind::Transient, "nobody is there"))
-    }
-}
-
-#[test]
-fn the_default_reply_limit_depends_on_the_kind_of_request() {
-    let asked = Arc::new(Asking(Mutex::default()));
-    let config = LlmConfig::new("local")
-        .base_url("http://127.0.0.1:9")
-        .model("m");
-    let of = |config: &LlmConfig| {
-        let client = config.client_with(&|_| None, Some(asked.clone()));
-        let (client, ctx) = (client.unwrap(), Context::new());
-        client.complete(&Request::new("p"), &ctx).unwrap_err();
-        let text = Request::embedding("p");
-        client.embed(&[&text], &ctx).unwrap_err();
-        std::mem::take(&mut *asked.0.lock())
-    };
-    assert_eq!(of(&config), [16 << 20, 64 << 20]);
-    assert_eq!(of(&config.max_reply_bytes(5)), [5, 5]);
 }
 
 /// Keeps the headers of what a client made so sends.

@@ -1,5 +1,3 @@
-use serde_json::json;
-
 use super::*;
 use crate::base::ErrorKind;
 use crate::llm::providers::dialect::testing::{reply, vendor};
@@ -27,46 +25,6 @@ fn decoded(name: &str, n: usize, body: &str) -> Result<Vec<Response>, Error> {
 fn vectors(name: &str, n: usize, body: &str) -> Vec<Vec<f32>> {
     let answers = decoded(name, n, body).unwrap_or_else(|e| panic!("{e}: {body}"));
     answers.into_iter().map(|a| a.embedding.unwrap()).collect()
-}
-
-fn encoded(name: &str, requests: &[Request], model: &str) -> (String, Value) {
-    let requests: Vec<&Request> = requests.iter().collect();
-    let call = encode(vendor(name), &requests, Some(model)).unwrap();
-    let body = serde_json::from_slice(&call.body).unwrap();
-    (call.path.into_owned(), body)
-}
-
-#[test]
-fn one_call_has_all_texts_in_each_dialect() {
-    let mut requests = texts(2);
-    for request in &mut requests {
-        request.params.dimensions = Some(8);
-        *request = request.clone().with_extra("input_type", json!("query"));
-    }
-    let (path, body) = encoded("openai", &requests, "m");
-    assert_eq!(path, "/embeddings");
-    let wanted = json!({
-        "model": "m", "input": ["text 0", "text 1"], "dimensions": 8, "input_type": "query",
-    });
-    assert_eq!(body, wanted);
-    let (_, body) = encoded("mistral", &requests, "m");
-    assert_eq!(
-        (&body["output_dimension"], &body["dimensions"]),
-        (&json!(8), &Value::Null)
-    );
-    for model in ["m", "models/m"] {
-        let (path, body) = encoded("gemini", &requests, model);
-        assert_eq!(path, "/models/m:batchEmbedContents");
-        let one = |text: &str| {
-            json!({
-                "model": "models/m", "outputDimensionality": 8, "input_type": "query",
-                "content": {"parts": [{"text": text}]},
-            })
-        };
-        assert_eq!(body, json!({"requests": [one("text 0"), one("text 1")]}));
-    }
-    let (_, plain) = encoded("local", &texts(1), "m");
-    assert_eq!(plain, json!({"model": "m", "input": ["text 0"]}));
 }
 
 #[test]
@@ -235,53 +193,6 @@ fn an_unusable_vector_fails_only_its_text() {
 }
 
 #[test]
-fn gemini_answers_in_the_order_of_the_texts() {
-    let body = r#"{"embeddings":[{"values":[1,2]},{"values":[3,4]}],
-        "usageMetadata":{"promptTokenCount":"5"}}"#;
-    assert_eq!(vectors("gemini", 2, body), [[1.0, 2.0], [3.0, 4.0]]);
-    let answers = decoded("gemini", 2, body).unwrap();
-    let used = answers.iter().map(|a| a.usage.unwrap().input_tokens);
-    assert_eq!(used.sum::<u64>(), 5);
-}
-
-#[test]
-fn vectors_in_base64_are_read() {
-    // 1.0, -2.5 as little-endian floats.
-    for text in ["AACAPwAAIMA=", "AACAPwAAIMA"] {
-        let body = format!(r#"{{"data":[{{"index":0,"embedding":"{text}"}}]}}"#);
-        assert_eq!(vectors("openai", 1, &body), [[1.0, -2.5]]);
-    }
-}
-
-#[test]
-fn failures_are_those_of_the_dialect() {
-    let requests = texts(1);
-    let failed = |status, body: &str| {
-        decode(vendor("local"), &reply(status, &[], body), &[&requests[0]]).unwrap_err()
-    };
-    let refused = failed(
-        400,
-        r#"{"error":{"message":"input is too large","code":400}}"#,
-    );
-    assert_eq!(refused.kind(), ErrorKind::Invalid);
-    assert!(!refused.is_unreachable());
-    // llama.cpp without an embedding model: no text is to blame.
-    let none = failed(
-        501,
-        r#"{"error":{"message":"This server does not support embeddings"}}"#,
-    );
-    assert_eq!(none.kind(), ErrorKind::Invalid);
-    assert!(none.is_unreachable());
-    assert_eq!(failed(429, "{}").kind(), ErrorKind::RateLimited);
-    let inside = decoded(
-        "openai",
-        1,
-        r#"{"error":{"code":429,"message":"slow down"}}"#,
-    );
-    assert_eq!(inside.unwrap_err().kind(), ErrorKind::RateLimited);
-}
-
-#[test]
 fn shares_add_up_to_the_total() {
     for (whole, weights) in [
         (100, vec![1, 1, 1]),
@@ -300,18 +211,6 @@ fn shares_add_up_to_the_total() {
         for (part, weight) in parts.iter().zip(&weights) {
             let exact = u128::from(whole) * u128::from(*weight) / u128::from(sum);
             assert!((exact..=exact + 1).contains(&u128::from(*part)));
-        }
-    }
-}
-
-#[test]
-fn failures_name_the_exchange() {
-    let text = Request::embedding("text");
-    for (status, body) in [(400, "{}"), (501, "{}"), (200, "{}")] {
-        for header in ["x-request-id", "request-id"] {
-            let reply = reply(status, &[(header, "req-7")], body);
-            let error = decode(vendor("openai"), &reply, &[&text]).unwrap_err();
-            assert_eq!(error.request_id(), Some("req-7"), "{status}");
         }
     }
 }

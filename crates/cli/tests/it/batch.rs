@@ -1,7 +1,5 @@
 //! The batch strategy through the real program: submit, show, collect, cancel.
 
-use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
@@ -112,20 +110,6 @@ fn embeddings_use_individual_calls_next_to_batches() {
 }
 
 #[test]
-fn a_worker_shows_the_progress_that_the_provider_reports() {
-    let (desk, sim) = (Desk::new(), taking(Duration::from_secs(4)));
-    submit(&desk, &sim, 40);
-    let words = "work --strategy batch --until-empty --progress always";
-    let ended = run(&desk, &sim, words).expect(0);
-    let told = |line: &str| {
-        let done = line.split("40 in batches: ").nth(1);
-        let done = done.and_then(|rest| rest.split(' ').next()?.parse::<u32>().ok());
-        done.is_some_and(|done| done > 0)
-    };
-    assert!(ended.stderr.lines().any(told), "{}", ended.stderr);
-}
-
-#[test]
 fn a_batch_is_submitted_at_night_and_collected_in_the_morning() {
     let (desk, sim) = (Desk::with(5), taking(Duration::from_millis(400)));
     let mut submit = command(&desk, &sim, "submit in.jsonl");
@@ -229,60 +213,6 @@ fn cancel_ends_batches_without_a_worker_and_keeps_their_results() {
     run(&desk, &sim, &format!("results {id} -o out.jsonl")).expect(0);
     assert_eq!(desk.ids("out.jsonl"), all_ids(20));
     assert_eq!(sim.stats().calls, 20 - stats.items_finished);
-}
-
-/// A server that forwards to the simulator, except for requests that create a batch.
-fn without_batches(sim: &Simulator) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let (address, sim) = (listener.local_addr().unwrap(), sim.addr());
-    let forward = move |mut client: TcpStream| -> Option<()> {
-        let mut server = TcpStream::connect(sim).ok()?;
-        let (mut replies, mut to) = (server.try_clone().ok()?, client.try_clone().ok()?);
-        std::thread::spawn(move || std::io::copy(&mut replies, &mut to));
-        let mut bytes = vec![0; 1 << 16];
-        loop {
-            let read = client.read(&mut bytes).ok().filter(|read| *read > 0)?;
-            if bytes[..read].starts_with(b"POST /v1/batches ") {
-                let head = "HTTP/1.1 404 Not Found\r\ncontent-length: 2\r\nconnection: close";
-                write!(client, "{head}\r\n\r\n{{}}").ok()?;
-                return client.shutdown(Shutdown::Both).ok();
-            }
-            server.write_all(&bytes[..read]).ok()?;
-        }
-    };
-    std::thread::spawn(move || {
-        for client in listener.incoming().flatten() {
-            std::thread::spawn(move || forward(client));
-        }
-    });
-    format!("http://{address}/v1")
-}
-
-/// A server that accepts files but has no batch endpoint.
-#[test]
-fn a_server_without_a_batch_api_does_not_get_the_input_repeatedly() {
-    let (desk, sim) = (Desk::new(), taking(SHORT));
-    let id = submit(&desk, &sim, 3);
-    let mut work = command(&desk, &sim, "work --strategy batch --until-empty");
-    work.env("OPENAI_BASE_URL", without_batches(&sim));
-    work.ended().expect(4);
-    let stats = sim.batch_stats();
-    assert_eq!((stats.files_uploaded, stats.created), (3, 0));
-    // The prompts are not the cause: they wait for another address.
-    assert_eq!(status(&desk, &sim, id)["failed"], 0);
-}
-
-#[test]
-fn cancel_without_waiting_reports_what_remains() {
-    let (desk, sim) = (Desk::new(), taking(LONG));
-    let id = submit(&desk, &sim, 2);
-    run(&desk, &sim, "work --strategy batch --until-submitted").expect(0);
-    let words = format!("cancel {id} --wait 400ms");
-    run(&desk, &sim, &words).ends(0, "any worker with its key ends it");
-    // The cancel request was sent anyway.
-    assert_eq!(sim.batch_stats().cancels, 1);
-    run(&desk, &sim, "work --until-empty").expect(0);
-    assert_eq!(status(&desk, &sim, id)["cancelled"], 2);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use batchwright_simulate::{BatchConfig, BatchPoint, BatchStats};
 use rusqlite::{Connection, TransactionBehavior};
 
-use super::batch_site::{ANTHROPIC, Dialect, GEMINI, KINDS, Site, XAI};
+use super::batch_site::{Dialect, GEMINI, KINDS, Site, XAI};
 use super::common::{HOME, PATIENCE, Running, each, eventually};
 
 const ITEMS: usize = 12;
@@ -111,31 +111,6 @@ fn a_creation_after_its_file_was_deleted_is_not_billed() {
     }
 }
 
-/// Without an input file to delete, the creation cannot be prevented: the batch stays on hold, however often it is
-/// searched, until it appears.
-#[test]
-fn a_creation_without_an_input_file_is_on_hold_until_it_is_found() {
-    let site = Site::new(&ANTHROPIC, quick(), ITEMS);
-    let create = site.sim.pause_at(BatchPoint::CreateArrived, 1);
-    let worker = site.start();
-    assert!(create.wait(PATIENCE));
-    drop(worker);
-    for _ in 0..2 {
-        let ended = site
-            .start()
-            .wait()
-            .expect(4)
-            .says("anthropic may or may not have created a batch of 12 requests");
-        ended.says("it is on hold, so that nothing is billed twice");
-        assert_eq!(site.sim.batch_stats().creates, 1);
-    }
-    create.release();
-    assert!(site.sim.wait_for_batches(|s| s.created == 1, PATIENCE));
-    site.finish(0);
-    site.bought_once();
-    site.took(1);
-}
-
 /// Some of the results are stored, each in a transaction, when the worker is killed.
 #[test]
 fn killed_with_half_of_the_results_stored() {
@@ -166,27 +141,6 @@ fn killed_with_half_of_the_results_stored() {
     });
 }
 
-#[test]
-fn a_lost_reply_causes_no_second_batch() {
-    let lost = quick().lost_creates(1);
-    for (batches, comes_in_time) in [
-        (lost.clone(), true),
-        (lost.clone().late_creates(millis(500)), true),
-        (lost.clone().listing_lag(millis(700)), true),
-        // Later than the worker waits. If the input file was deleted by then, the batch is never created.
-        (lost.late_creates(millis(2500)), false),
-    ] {
-        each(&KINDS, |at| {
-            let site = Site::new(at, batches.clone(), ITEMS);
-            site.finish(0);
-            site.bought_once();
-            site.took(1);
-            let creates = if comes_in_time || !at.files { 1 } else { 2 };
-            assert_eq!(site.sim.batch_stats().creates, creates, "{}", at.name);
-        });
-    }
-}
-
 /// A submitter is suspended for longer than its batch is searched, while it creates the batch: it keeps the batch.
 #[test]
 fn a_suspended_submitter_keeps_its_batch() {
@@ -215,29 +169,6 @@ fn a_suspended_submitter_keeps_its_batch() {
             site.took(1);
         });
     }
-}
-
-#[test]
-fn a_provider_that_is_down_loses_nothing() {
-    each(&KINDS, |at| {
-        let site = Site::new(at, quick().duration(millis(1000)), ITEMS);
-        let worker = site.start();
-        assert!(site.sim.wait_for_batches(|s| s.statuses > 0, PATIENCE));
-        site.sim.stop_listening();
-        assert!(site.sim.wait_for_batches(|s| s.ended == 1, PATIENCE));
-        // Whether the run continues or ends early depends on the policy; the batch exists in either case.
-        std::thread::sleep(millis(300));
-        site.sim.resume().unwrap();
-        let ended = worker.wait();
-        assert!(
-            [0, 4].contains(&ended.status.code().unwrap()),
-            "{}",
-            ended.stderr
-        );
-        site.finish(0);
-        site.bought_once();
-        site.took(1);
-    });
 }
 
 /// Killed after half of a paged result.

@@ -7,14 +7,11 @@ use std::time::Duration;
 
 use batchwright_simulate::{BatchConfig, BatchPoint, SimConfig};
 
-use super::batch_site::{AZURE, OPENAI, Site, prompt};
+use super::batch_site::{OPENAI, Site, prompt};
 use super::common::{PATIENCE, RunToEnd, Running};
 
 const ITEMS: usize = 6;
 const HEADER: &str = "Authorization: Bearer sk-right-0123456789";
-/// The claims of a Microsoft Entra token and of the next one: only the expiry differs.
-const TOKEN: &str = "eyJ0aWQiOiJ0LTEiLCJvaWQiOiJvLTEiLCJhcHBpZCI6ImEtMSIsImV4cCI6MzYwMH0";
-const RENEWED: &str = "eyJ0aWQiOiJ0LTEiLCJvaWQiOiJvLTEiLCJhcHBpZCI6ImEtMSIsImV4cCI6NzIwMH0";
 const POLL: (&str, &str) = ("BATCHWRIGHT_BATCH_POLL_INTERVAL", "50ms");
 
 /// Lets this worker create a batch, and then kills it.
@@ -85,32 +82,4 @@ fn the_displayed_command_cancels_a_batch_at_a_custom_address() {
     elsewhere(&words).expect(0);
     assert!(site.queue.batches(None).unwrap().is_empty());
     assert_eq!(site.sim.batch_stats().cancels, 1);
-}
-
-#[test]
-fn a_batch_is_taken_over_with_the_key_in_a_header() {
-    let slow = BatchConfig::default().duration(Duration::from_millis(400));
-    let site = Site::new(&OPENAI, slow, ITEMS);
-    submit(&site, work(&site, HEADER));
-    let other = "Authorization: Bearer sk-another-0123456";
-    work(&site, other).ended().expect(0);
-    site.bought_once();
-    site.took(1);
-}
-
-#[test]
-fn a_batch_at_azure_is_collected_with_a_renewed_token() {
-    let slow = BatchConfig::default().duration(Duration::from_millis(400));
-    let site = Site::new(&AZURE, slow, ITEMS);
-    let work = |claims: &str| {
-        let mut command = site.command("work --until-empty");
-        command
-            .env_remove("AZURE_OPENAI_API_KEY")
-            .env("AZURE_OPENAI_AD_TOKEN", format!("e30.{claims}.c2ln"));
-        command
-    };
-    submit(&site, work(TOKEN));
-    work(RENEWED).ended().expect(0);
-    site.bought_once();
-    site.took(1);
 }

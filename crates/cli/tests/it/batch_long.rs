@@ -8,8 +8,7 @@ use std::time::Duration;
 use batchwright::{Job, ProcessId, Request};
 use batchwright_simulate::{BatchConfig, BatchPoint, SimConfig};
 
-use super::batch_endings::{one_failed, poisoned};
-use super::batch_site::{GROQ, OPENAI, Site, prompt};
+use super::batch_site::{OPENAI, Site, prompt};
 use super::common::{PATIENCE, eventually};
 
 fn quick() -> BatchConfig {
@@ -94,16 +93,5 @@ fn long_batch_120_000_requests() {
     let many = run(120_000, 3);
     if cfg!(target_os = "linux") {
         assert!(many < few + 32_000, "{few} kB and {many} kB");
-    }
-}
-
-#[test]
-#[ignore = "takes minutes"]
-fn long_batch_one_poison_line_among_20_000() {
-    // Providers that can name the faulty line. The others are tried with fewer requests.
-    for at in [&OPENAI, &GROQ] {
-        let site = poisoned(at, quick(), 20_000, &[13_131]);
-        assert_eq!(work(&site).0, Some(3));
-        one_failed(&site, 1);
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use batchwright_simulate::BatchConfig;
 use serde_json::json;
 
-use super::batch_runs::{SHORT, STORE, WORDS, batch, clean, queue, with};
+use super::batch_runs::{SHORT, WORDS, batch, clean, with};
 use super::batch_site::{KINDS, Site};
 use super::common::{Desk, Has, RunToEnd, all_ids, each};
 
@@ -85,21 +85,4 @@ fn a_run_stores_partial_results_and_the_same_command_collects_the_rest() {
     let stats = sim.batch_stats();
     assert_eq!((stats.created, stats.bought_twice), (1, 0), "{stats:?}");
     clean(&desk);
-}
-
-#[test]
-fn cancel_requests_results_once_more_and_reports_abandoned_ones() {
-    let batches = BatchConfig::default().duration(SHORT);
-    let (desk, sim) = (Desk::with(30), with(batches.short_downloads(1000)));
-    let mut run = batch(&desk, &sim, WORDS);
-    run.env(IMPATIENT.0, "1ms");
-    run.ended().expect(4);
-    let mut cancel = desk.command(["cancel", "--queue", STORE]);
-    cancel
-        .env("OPENAI_API_KEY", "k")
-        .env("OPENAI_BASE_URL", sim.base_url());
-    let cancelled = cancel.ended().ends(0, "10 jobs cancelled");
-    cancelled.says("missing results are abandoned, although they were billed");
-    assert!(queue(&desk).batches(None).unwrap().is_empty());
-    assert_eq!(sim.batch_stats().files_left, 0);
 }

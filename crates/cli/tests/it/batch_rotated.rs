@@ -8,7 +8,7 @@ use std::time::Duration;
 use batchwright_simulate::{BatchConfig, BatchPoint};
 
 use super::batch_site::{ANTHROPIC, Dialect, GEMINI, OPENAI, Site};
-use super::common::{HOME, PATIENCE, RunToEnd, each};
+use super::common::{RunToEnd, each};
 
 const ITEMS: usize = 12;
 
@@ -40,21 +40,4 @@ fn batches_of_a_rotated_key_are_collected_with_the_new_key() {
         site.bought_once();
         site.took(1);
     });
-}
-
-#[test]
-fn the_same_worker_collects_its_batch_after_a_short_database_outage() {
-    let site = Site::new(&OPENAI, slow(), ITEMS);
-    let there = site.desk.path(HOME).join("llm_jobs.db");
-    let away = site.desk.path(HOME).join("away.db");
-    let pause = site.sim.pause_at(BatchPoint::StatusArrived, 1);
-    let worker = site.start();
-    assert!(pause.wait(PATIENCE), "{}", worker.said());
-    std::fs::rename(&there, &away).unwrap();
-    drop(pause);
-    worker.hears("cannot record the state of batch");
-    std::fs::rename(&away, &there).unwrap();
-    worker.wait().expect(0);
-    site.bought_once();
-    site.took(1);
 }

@@ -185,19 +185,3 @@ pub fn renamed(desk: &Desk, to: &str, with_store: bool) {
         fs::rename(desk.path(STORE), beside).unwrap();
     }
 }
-
-/// A run whose submission is complete and whose items all wait, because the provider is unreachable.
-pub fn sealed(desk: &Desk, sim: &Simulator) -> Running {
-    let mut refused = batch(desk, sim, WORDS);
-    refused
-        .env("OPENAI_BASE_URL", super::common::NOBODY)
-        .env("BATCHWRIGHT_BATCH_RECONCILE_WAIT", "1s");
-    let running = Running::start(&mut refused);
-    let queue = queue(desk);
-    let is_sealed = || {
-        let now = queue.open_processes().unwrap();
-        now.first().is_some_and(|now| now.sealed)
-    };
-    assert!(eventually(is_sealed));
-    running
-}

@@ -2,38 +2,16 @@
 //! rename, another path, another data folder, another provider, another output in its place, or a kill.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use batchwright::JobQueue;
 use batchwright_simulate::{BatchConfig, SimConfig, Simulator, Vendor};
 
 use super::batch_runs::{
-    LONG, SHORT, STORE, WORDS, batch, bought, clean, command, left_alone, other, renamed, run,
-    stores, submitted, taking, whole, with, worked,
+    LONG, SHORT, STORE, WORDS, batch, bought, command, left_alone, only_process, other, renamed,
+    run, stores, taking, whole, worked,
 };
-use super::common::{Desk, Ended, HOME, RunToEnd, Running, all_ids, simulator};
-
-#[test]
-fn status_never_advises_a_worker_for_items_of_a_run() {
-    let (desk, sim) = (Desk::with(3), taking(Duration::from_secs(4)));
-    run(&desk, &sim, &format!("{WORDS} --no-wait")).expect(0);
-    other(&desk, &sim, &format!("cancel --queue {STORE}")).expect(0);
-    let retried = other(&desk, &sim, &format!("retry --queue {STORE}")).expect(0);
-    let told = |ended: &Ended, said: &str| {
-        assert!(!said.contains("batchwright work"), "{said}");
-        assert!(
-            said.contains("--strategy batch in.jsonl -o out.jsonl"),
-            "{said}"
-        );
-        assert_eq!(ended.status.code(), Some(0), "{said}");
-    };
-    told(&retried, &retried.stderr);
-    let status = other(&desk, &sim, &format!("status --queue {STORE}"));
-    told(&status, &status.stderr);
-    assert_eq!(sim.stats().calls, 0);
-}
+use super::common::{Desk, Ended, RunToEnd, simulator};
 
 #[test]
 fn following_the_advice_of_status_bills_the_batch_once() {
@@ -111,55 +89,6 @@ fn an_output_without_saved_results_is_rejected() {
 }
 
 #[test]
-fn an_output_that_lacks_unbilled_outdated_failures_still_belongs_to_its_store() {
-    let config = BatchConfig::default().duration(LONG).item_failures(1.0);
-    let (desk, sim) = (Desk::with(2), with(config));
-    run(&desk, &sim, &format!("{WORDS} --no-wait")).expect(0);
-    let work = format!("work --strategy batch --until-empty --queue {STORE}");
-    other(&desk, &sim, &work);
-    // These failures were not billed, and the items have other prompts now.
-    for _ in 0..2 {
-        let changed = desk
-            .read("in.jsonl")
-            .replace("\"prompt\":\"", "\"prompt\":\"else ");
-        desk.write("in.jsonl", changed);
-        run(&desk, &sim, &format!("{WORDS} --no-wait")).expect(0);
-        other(&desk, &sim, &work);
-    }
-    run(&desk, &sim, WORDS).expect(3);
-    assert_eq!(desk.read("out.jsonl").lines().count(), 2);
-    bought(&sim, 6);
-    clean(&desk);
-}
-
-#[test]
-fn a_dry_run_leaves_every_file_as_it_is() {
-    let (desk, sim) = (Desk::with(3), taking(SHORT));
-    // The run was killed while it wrote a line.
-    desk.write("out.jsonl", "{\"id\":\"i-");
-    written(&desk);
-    let mut dry = command(&desk, &sim, &format!("{WORDS} --dry-run"));
-    dry.ended().expect(0);
-    assert_eq!(desk.read("out.jsonl"), "{\"id\":\"i-");
-    assert!(desk.exists(STORE));
-    fs::remove_file(desk.path("out.jsonl")).unwrap();
-    let mut dry = command(&desk, &sim, &format!("{WORDS} --dry-run"));
-    dry.ended().expect(0);
-    assert!(!desk.exists("out.jsonl") && desk.exists(STORE));
-}
-
-#[test]
-fn the_data_folder_does_not_matter() {
-    let (desk, sim) = left_alone(4);
-    fs::remove_dir_all(desk.path(HOME)).unwrap();
-    let words = format!("{WORDS} --data-dir elsewhere");
-    run(&desk, &sim, &format!("{words} --no-wait")).ends(0, "4 under way");
-    assert!(!desk.exists("elsewhere/llm_jobs.db"));
-    run(&desk, &sim, WORDS).expect(0);
-    whole(&desk, &sim, "out.jsonl", 4);
-}
-
-#[test]
 fn an_output_that_was_renamed_keeps_its_batch() {
     let renamed_to = |to: &str, with_store: bool, data: &str| {
         let (desk, sim) = left_alone(3);
@@ -167,6 +96,8 @@ fn an_output_that_was_renamed_keeps_its_batch() {
         renamed(&desk, to, with_store);
         let words = format!("in.jsonl -o {to} {data}");
         if !with_store {
+            run(&desk, &sim, &words).ends(2, "move its store with it");
+            bought(&sim, 3);
             fs::rename(desk.path(STORE), desk.path(&format!("{to}.batchwright"))).unwrap();
         }
         run(&desk, &sim, &words).expect(0);
@@ -187,8 +118,32 @@ fn a_link_to_an_output_leads_to_its_batch() {
     fs::create_dir(desk.path("there")).unwrap();
     let (output, link) = (desk.path("out.jsonl"), desk.path("there/link.jsonl"));
     std::os::unix::fs::symlink(&output, &link).unwrap();
-    let words = "in.jsonl -o there/link.jsonl --data-dir elsewhere";
-    run(&desk, &sim, words).expect(0);
+    // A store under another name, next to the file to which the link leads, is found as well.
+    let (store, other) = (desk.path(STORE), desk.path("old.jsonl.batchwright"));
+    fs::rename(&store, &other).unwrap();
+    let run = || {
+        run(
+            &desk,
+            &sim,
+            "in.jsonl -o there/link.jsonl --data-dir elsewhere",
+        )
+    };
+    run().ends(2, "move its store with it");
+    fs::rename(other, store).unwrap();
+    run().expect(0);
+    whole(&desk, &sim, "out.jsonl", 3);
+}
+
+#[test]
+fn a_missing_output_is_reported_before_its_items_are_sent_again() {
+    let (desk, sim) = left_alone(3);
+    let id = only_process(&desk);
+    fs::remove_file(desk.path("out.jsonl")).unwrap();
+    run(&desk, &sim, "in.jsonl -o new.jsonl")
+        .ends(2, "no longer there")
+        .says(&format!("batchwright cancel {id} --delete --queue "));
+    bought(&sim, 3);
+    run(&desk, &sim, WORDS).expect(0);
     whole(&desk, &sim, "out.jsonl", 3);
 }
 
@@ -242,36 +197,6 @@ fn a_store_of_another_program_stops_the_run() {
     whole(&desk, &sim, "out.jsonl", 2);
 }
 
-#[test]
-fn the_next_run_of_an_output_finds_no_store_that_is_being_removed() {
-    let (desk, sim) = (Desk::with(3), taking(SHORT));
-    let running = Running::start(&mut batch(&desk, &sim, WORDS));
-    submitted(&desk, 3);
-    let output = fs::File::open(desk.path("out.jsonl")).unwrap();
-    while output.try_lock().is_err() {}
-    assert!(!desk.exists(STORE));
-    drop(output);
-    running.wait().expect(0);
-}
-
-#[test]
-fn calls_and_pipes_have_no_store() {
-    let (desk, sim) = (Desk::with(2), taking(SHORT));
-    run(&desk, &sim, "in.jsonl -o - --no-wait").expect(0);
-    let mut sync = command(&desk, &sim, WORDS);
-    sync.env("BATCHWRIGHT_HOME", desk.path("unused"));
-    sync.ended().expect(0);
-    assert_eq!(stores(&desk), Vec::<PathBuf>::new());
-    assert!(!Path::new(&desk.path("unused/llm_jobs.db")).exists());
-}
-
-#[test]
-fn cancelling_a_run_removes_its_store() {
-    let (desk, sim) = left_alone(2);
-    other(&desk, &sim, &format!("cancel --queue {STORE} --delete")).expect(0);
-    assert_eq!(stores(&desk), Vec::<PathBuf>::new());
-}
-
 fn xai() -> Simulator {
     let batches = BatchConfig::default().duration(SHORT);
     simulator(SimConfig::default().vendor(Vendor::Xai).batches(batches))
@@ -303,16 +228,4 @@ fn a_run_with_another_provider_reports_where_the_items_are() {
     }
     whole(&desk, &openai, "out.jsonl", 4);
     bought(&xai, 0);
-}
-
-#[test]
-fn cancelled_items_are_sent_to_the_other_provider() {
-    let (desk, openai, xai) = (Desk::new(), taking(LONG), xai());
-    desk.prompts("in.jsonl", 4);
-    run(&desk, &openai, &format!("{WORDS} --no-wait")).expect(0);
-    other(&desk, &openai, &format!("cancel --queue {STORE}")).expect(0);
-    with_xai(&desk, &openai, &xai, WORDS).ended().expect(0);
-    assert_eq!(desk.ids("out.jsonl"), all_ids(4));
-    assert_eq!(desk.results("out.jsonl")[0]["provider"], "xai");
-    clean(&desk);
 }

@@ -1,11 +1,9 @@
 //! A run stops before it costs more than its budget. The provider computes the bill independently.
 
-use std::time::Duration;
-
 use batchwright::Usd;
-use batchwright_simulate::{BatchConfig, SimConfig, Simulator};
+use batchwright_simulate::{SimConfig, Simulator};
 
-use super::batch_runs::{LONG, SHORT, command, taking};
+use super::batch_runs::{SHORT, command, taking};
 use super::common::{Desk, Ended, RunToEnd, Running, cases, prompt_lines, simulator, usd};
 use super::queue_budget::{cost_of_one, flag, lines, times};
 
@@ -39,7 +37,8 @@ fn a_run_stops_before_its_budget_is_exceeded_and_resumes_with_a_higher_one() {
     assert_eq!(usd(&told["spent"]), spent);
     ended
         .says("stopped: the budget of")
-        .says("to go on, raise --budget:");
+        .says("remaining items would cost about")
+        .says(" --budget 0.01");
 
     // With the same budget, nothing more is sent, and the earlier cost still counts.
     let again = run(
@@ -65,29 +64,9 @@ fn a_budget_below_the_cost_of_a_call_is_reported_with_what_to_do() {
     let ended = run(&desk, &sim, "-o out.jsonl --budget 0.0000001").expect(4);
     assert_eq!(sim.stats().calls, 0);
     ended.tells("allows no call that could cost");
-    ended.tells("to go on, raise --budget:");
+    ended.tells("to go on, with a budget for the next call:");
     ended.hides("used up");
     run(&desk, &sim, "-o out.jsonl --budget 0.01").expect(0);
-}
-
-/// The number is one with which the next run makes calls.
-#[test]
-fn a_budget_below_the_cost_of_a_long_answer_suggests_a_length() {
-    let desk = Desk::new();
-    let sim = simulator(SimConfig::default());
-    desk.write("in.jsonl", lines(0..1));
-    let words = "in.jsonl -o out.jsonl --model gpt-4o-mini --budget 0.001";
-    let ended = command(&desk, &sim, words).ended().expect(4);
-    assert_eq!(sim.stats().calls, 0);
-    let (_, fits) = ended.stderr.split_once("(--max-tokens ").unwrap();
-    let (fits, _) = fits.split_once(" fits)").unwrap();
-    let words = format!("{words} --max-tokens {fits}");
-    command(&desk, &sim, &words).ended().expect(0);
-    let more = fits.parse::<u64>().unwrap() + 2;
-    std::fs::remove_file(desk.path("out.jsonl")).unwrap();
-    let words =
-        format!("in.jsonl -o out.jsonl --model gpt-4o-mini --budget 0.001 --max-tokens {more}");
-    command(&desk, &sim, &words).ended().expect(4);
 }
 
 /// Each call in flight counts as much as the others cost, not as the most that it could cost.
@@ -204,19 +183,6 @@ fn a_record_that_cannot_be_written_is_an_error_of_its_own() {
     );
 }
 
-/// A tool of the provider, or an image, may cost any amount: the run stops at such a row and says why.
-#[test]
-fn a_row_without_an_upper_bound_stops_the_run() {
-    let (desk, sim) = (Desk::new(), simulator(SimConfig::default()));
-    let image = serde_json::json!({"id": "i", "messages": [{"role": "user", "content": [
-        {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}]}]});
-    desk.write("in.jsonl", format!("{image}\n"));
-    run(&desk, &sim, "-o out.jsonl --budget 1")
-        .expect(4)
-        .says("how many tokens a part of the type \"image_url\" needs is unknown");
-    assert_eq!(sim.stats().calls, 0);
-}
-
 /// Batches of a run take what the budget allows; the record beside the output counts what the queue has spent.
 #[test]
 fn a_run_in_batches_stops_before_its_budget_is_exceeded_and_continues_with_a_higher_one() {
@@ -239,7 +205,8 @@ fn a_run_in_batches_stops_before_its_budget_is_exceeded_and_continues_with_a_hig
     );
     ended
         .says("stopped: the budget of")
-        .says("to go on, raise --budget:");
+        .says("remaining items would cost about")
+        .says(" --budget 0.01");
     // Calls would count too.
     let ended = run(&desk, &sim, &format!("{words} --budget {}", flag(budget)));
     ended.expect(4);
@@ -260,38 +227,4 @@ fn a_run_in_batches_stops_before_its_budget_is_exceeded_and_continues_with_a_hig
     let ended = run(&desk, &sim, "-o out.jsonl --budget 0.01").expect(0);
     let spent = usd(&ended.json()["budget"]["spent"]);
     assert_eq!(spent.picos(), times(one, 10).picos() + one.picos());
-}
-
-/// Reservations of batches count as spent until these have ended.
-#[test]
-fn what_batches_may_cost_is_reserved() {
-    let desk = Desk::new();
-    let batches = BatchConfig::default().duration(Duration::from_secs(1));
-    let config = SimConfig::default().output_tokens(1000).batches(batches);
-    let sim = simulator(config);
-    desk.write("in.jsonl", lines(0..40));
-    let words = "in.jsonl -o out.jsonl --model gpt-4o-mini --max-tokens 1000 --strategy batch --budget 0.004 --json";
-    let left = command(&desk, &sim, &format!("{words} --no-wait"))
-        .ended()
-        .expect(4);
-    let sent = sim.batch_stats().items_accepted;
-    let waiting = 40 - sent;
-    left.tells(&format!(
-        "1 created, {sent} items submitted, {waiting} items put on the queue"
-    ));
-    left.tells(" of $0.004000 spent or reserved");
-    left.tells("to go on, raise --budget:");
-
-    let ended = command(&desk, &sim, words).ended().expect(4);
-    ended.tells(" of $0.004000 spent\n");
-}
-
-/// An earlier run without a limit keeps its own.
-#[test]
-fn a_run_in_batches_without_a_budget_gets_none_in_between() {
-    let (desk, sim) = (Desk::new(), taking(LONG));
-    desk.write("in.jsonl", lines(0..3));
-    let words = "-o out.jsonl --strategy batch";
-    run(&desk, &sim, &format!("{words} --no-wait")).expect(0);
-    run(&desk, &sim, &format!("{words} --budget 1")).ends(2, "without a budget is under way");
 }

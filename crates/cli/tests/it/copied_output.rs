@@ -5,8 +5,8 @@ use std::fs;
 use batchwright_simulate::Simulator;
 
 use super::batch_runs::{
-    LONG, STORE, WORDS, bought, kill, left_alone, only_process, other, run, start, stores,
-    submitted, taking, whole,
+    LONG, STORE, WORDS, bought, kill, left_alone, other, run, start, stores, submitted, taking,
+    whole,
 };
 use super::common::{Desk, all_ids};
 
@@ -37,27 +37,6 @@ fn after_moving_both_files_another_run_can_use_the_path() {
     bought(&sim, 10);
     assert_eq!(desk.ids("out.jsonl"), desk.ids("arch/out.jsonl"));
     assert!(stores(&desk).is_empty() && !desk.exists(&format!("arch/{STORE}")));
-}
-
-#[test]
-fn status_shows_a_run_by_its_queue_until_it_is_collected() {
-    let (desk, sim) = left_alone(2);
-    let id = only_process(&desk).to_string();
-    for words in ["", &id, &id[28..]] {
-        let words = format!("status --json --queue {STORE} {words}");
-        let told = other(&desk, &sim, &words).expect(0).json();
-        let row = &told["processes"][0];
-        assert_eq!(row["process_id"], *id, "{words}");
-        assert_eq!(row["at_provider"], 2);
-        assert_eq!(row["queue"], STORE);
-    }
-    run(&desk, &sim, WORDS).expect(0);
-    for words in ["cancel", "retry", "results", "status", "work"] {
-        let ended = other(&desk, &sim, &format!("{words} --queue {STORE}"));
-        let ended = ended.says("the file does not exist");
-        assert!([1, 2].contains(&ended.status.code().unwrap()));
-    }
-    assert!(!desk.exists(STORE));
 }
 
 /// A run that was killed while its batch was at the provider.

@@ -6,10 +6,7 @@ use batchwright_simulate::{SimConfig, Trouble};
 use serde_json::{Value, json};
 
 use super::batch_runs::{SHORT, WORDS, other, taking};
-use super::common::{
-    Desk, Has, RunToEnd, all_ids, eventually, good, id, ids_in_order, prompt_lines, simulator,
-};
-use super::program::fed;
+use super::common::{Desk, Has, RunToEnd, all_ids, good, id, ids_in_order, simulator};
 
 /// `n` items; those from `different` on have the same prompts as earlier ones.
 fn with_equals(n: usize, different: usize) -> String {
@@ -61,22 +58,6 @@ fn duplicates_are_sent_once_with_dedupe() {
         assert_eq!(told["usage"]["output_tokens"], of_lines, "{flags}");
         std::fs::remove_file(desk.path("out.jsonl")).unwrap();
     }
-}
-
-#[test]
-fn a_plan_of_batches_counts_duplicates_that_the_queue_sends() {
-    let (desk, sim) = (Desk::new(), taking(SHORT));
-    desk.write("in.jsonl", with_equals(9, 3));
-    let words = format!("{WORDS} --temperature 0 --json --strategy batch");
-    let plan = other(&desk, &sim, &format!("run --dry-run {words}")).expect(0);
-    plan.json()
-        .has(json!({"to_send": 9, "equal": 0, "calls_saved": 0, "/models/0/requests": 9}));
-    let words = format!("run {WORDS} --temperature 0 --strategy batch");
-    other(&desk, &sim, &words).ends(0, "9 items: 9 to send");
-    assert_eq!(sim.batch_stats().items_accepted, 9);
-    // The answers in the output do not answer items with other ids.
-    desk.write("in.jsonl", with_equals(9, 3).replace("i-", "r-"));
-    other(&desk, &sim, &format!("{words} --dry-run")).ends(0, "9 items: 9 to send");
 }
 
 #[test]
@@ -152,55 +133,6 @@ fn a_prompt_answered_in_the_output_is_not_sent_under_another_id() {
         (&json!("i-3"), &of("i-3")["text"])
     );
     desk.run(&sim, words).ends(0, "nothing to send");
-}
-
-#[test]
-fn answers_cannot_be_copied_from_an_output_that_is_not_a_file() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.write("in.jsonl", with_equals(4, 2));
-    desk.run(&sim, "in.jsonl --dedupe")
-        .ends(2, "the output is not a regular file");
-    assert_eq!(sim.stats().calls, 0);
-}
-
-#[test]
-fn a_changed_item_gets_the_existing_answer_of_another_item() {
-    // If the first lines of the output are moved to the archive, the positions of the others change.
-    for changed in ["prompt 3", "prompt 0"] {
-        let (desk, sim) = (Desk::new(), good());
-        desk.write("in.jsonl", with_equals(4, 4));
-        desk.run(&sim, "in.jsonl -o out.jsonl --dedupe").expect(0);
-        desk.write("in.jsonl", with_equals(4, 4).replace(changed, "prompt 1"));
-        desk.run(&sim, "in.jsonl -o out.jsonl --dedupe").expect(0);
-        assert_eq!((sim.stats().calls, desk.ids("out.jsonl")), (4, all_ids(4)));
-        let lines = desk.results("out.jsonl");
-        let answered = lines.iter().find(|line| line.get("answered_by").is_some());
-        let answered = answered.unwrap_or_else(|| panic!("{lines:?}"));
-        answered.has(json!({"answered_by": "i-1", "text": "echo: prompt 1"}));
-    }
-}
-
-#[test]
-fn a_failure_applies_to_all_duplicates() {
-    let desk = Desk::new();
-    let sim = simulator(SimConfig::default().trouble(Trouble::Refusal, 1.0));
-    desk.write("in.jsonl", with_equals(3000, 1));
-    let ended = desk
-        .run(&sim, "in.jsonl -o out.jsonl --dedupe --json")
-        .ends(3, "2,999 failed with equal prompts (2,999 calls saved)");
-    let told = summary(&ended.stdout);
-    let failed = (&told["failed"], &told["errors"]["blocked"]);
-    assert_eq!(failed, (&json!(3000), &json!(3000)));
-    assert_eq!((sim.stats().calls, &told["calls_saved"]), (1, &json!(2999)));
-    let lines = desk.results("out.jsonl");
-    let ids: BTreeSet<String> = lines.iter().map(id).collect();
-    assert_eq!(ids, ids_in_order(3000).into_iter().collect());
-    assert!(lines.iter().all(|line| line["error"]["kind"] == "blocked"));
-    let paid: u64 = lines
-        .iter()
-        .filter_map(|line| line["usage"]["output_tokens"].as_u64())
-        .sum();
-    assert_eq!(told["usage"]["output_tokens"], paid);
 }
 
 /// Its reply was billed, and a request for each identical item would be billed again.
@@ -280,97 +212,6 @@ fn embeddings_of_another_model_are_not_reused() {
         .filter_map(|line| line["model"].as_str())
         .collect();
     assert_eq!(models, ["b"].into());
-}
-
-/// A line that identifies an item but is not a complete outcome.
-#[test]
-fn a_line_of_another_program_without_an_answer_is_not_reused() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.write("in.jsonl", with_equals(1, 1));
-    let words = "in.jsonl -o out.jsonl --dedupe";
-    desk.run(&sim, words).expect(0);
-    let line = &desk.results("out.jsonl")[0];
-    let short = json!({"id": "elsewhere", "success": true, "request_hash": line["request_hash"], "text": 7});
-    desk.write("out.jsonl", format!("{short}\n"));
-    desk.run(&sim, words).expect(0);
-    assert_eq!((sim.stats().calls, desk.results("out.jsonl").len()), (2, 2));
-}
-
-#[cfg(unix)]
-#[test]
-fn an_interrupted_large_group_is_completed_by_the_next_run() {
-    let (desk, sim) = (Desk::new(), good());
-    let n = 20_000;
-    desk.write("in.jsonl", with_equals(n, 1));
-    let words = "in.jsonl -o out.jsonl --dedupe --json";
-    let running = desk.start(&sim, words);
-    let began = || std::fs::metadata(desk.path("out.jsonl")).is_ok_and(|file| file.len() > 0);
-    eventually(began);
-    running.signal("INT");
-    let ended = running.wait().expect(130);
-    let told = summary(&ended.stdout);
-    let lines = desk.results("out.jsonl").len();
-    assert!((1..n).contains(&lines), "{lines} of {n} were written");
-    let counted = (&told["completed"], &told["pending"]);
-    assert_eq!(counted, (&json!(lines), &json!(n - lines)));
-    desk.run(&sim, words).expect(0);
-    assert_eq!((sim.stats().calls, desk.ids("out.jsonl")), (1, all_ids(n)));
-}
-
-#[test]
-fn a_call_for_duplicates_is_retried_as_one_call() {
-    let desk = Desk::new();
-    let sim = simulator(SimConfig::default().trouble(Trouble::Error503, 1.0));
-    desk.write("in.jsonl", with_equals(20, 2));
-    desk.run(&sim, "in.jsonl -o out.jsonl --dedupe").expect(0);
-    assert_eq!(desk.ids("out.jsonl"), all_ids(20));
-    let stats = sim.stats();
-    assert_eq!(
-        (stats.answered, stats.calls),
-        (2, 2 + stats.by_trouble["error_503"])
-    );
-}
-
-#[test]
-fn equal_texts_are_embedded_once() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.write("in.jsonl", with_equals(300, 200));
-    let ended = desk
-        .run(&sim, "in.jsonl -o out.jsonl --task embed --dedupe --json")
-        .expect(0);
-    assert_eq!(
-        (sim.stats().embedded, desk.ids("out.jsonl")),
-        (200, all_ids(300))
-    );
-    let told = summary(&ended.stdout);
-    told.has(json!({"vectors": 300, "answered_by_equals": 100}));
-}
-
-#[test]
-fn standard_input_is_read_to_its_end_and_compared() {
-    let (desk, sim) = (Desk::new(), good());
-    let again = "{\"id\":\"again\",\"prompt\":\"prompt 3\"}\n";
-    let lines = prompt_lines(10) + again;
-    fed(&mut desk.against(&sim, "- -o a.jsonl --dedupe"), &lines).expect(0);
-    assert_eq!((sim.stats().calls, desk.ids("a.jsonl").len()), (10, 11));
-}
-
-#[test]
-fn max_items_limits_sent_items_and_not_their_duplicates() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.write("in.jsonl", with_equals(20, 10));
-    let words = "in.jsonl -o out.jsonl --dedupe --max-items 5";
-    desk.run(&sim, words)
-        .ends(0, "5 to send, 5 answered with equal ones");
-    assert_eq!(
-        (sim.stats().calls, desk.results("out.jsonl").len()),
-        (5, 10)
-    );
-    desk.run(&sim, words).expect(0);
-    assert_eq!(
-        (sim.stats().calls, desk.ids("out.jsonl")),
-        (10, all_ids(20))
-    );
 }
 
 /// Three of ten prompts are duplicates; the run is killed repeatedly.

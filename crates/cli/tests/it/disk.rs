@@ -42,25 +42,6 @@ fn a_full_disk_stops_dispatch_until_there_is_free_space() {
 }
 
 #[test]
-fn a_quiet_run_says_once_that_it_waits_for_space_and_once_that_it_goes_on() {
-    let Some(disk) = small_disk() else { return };
-    let sim = good();
-    fill(&disk);
-    let running = disk
-        .desk
-        .start(&sim, "in.jsonl -o disk/out.jsonl -j 3 --quiet");
-    running.hears("sending stops until it works");
-    // Longer than the pause between two attempts to write.
-    let most = line_count(&disk.at.join("out.jsonl")) as u64 + 3;
-    assert!(!sim.wait_until(|s| s.calls > most, Duration::from_millis(1500)));
-    disk.make_room();
-    let ended = running.wait().expect(0);
-    let said: Vec<&str> = ended.stderr.lines().collect();
-    assert_eq!(said.len(), 2, "{said:?}");
-    assert!(said[1].contains("can be written again"), "{said:?}");
-}
-
-#[test]
 fn results_that_a_full_disk_rejects_are_printed_at_the_end() {
     for fsync in ["", "--fsync"] {
         let Some(disk) = small_disk() else { return };

@@ -52,26 +52,6 @@ fn a_dry_run_needs_no_key_and_prints_none() {
 }
 
 #[test]
-fn the_schema_is_part_of_the_estimate() {
-    let (desk, sim) = (Desk::with(100), good());
-    let tokens = |more: &str| {
-        let words = format!("in.jsonl -o out.jsonl --dry-run --json {more}");
-        let plan = desk.run(&sim, &words).expect(0).json();
-        plan["estimated_input_tokens"].as_u64().unwrap()
-    };
-    let fields = (0..50).map(|i| (format!("field_number_{i}"), json!({"type": "string"})));
-    let properties: serde_json::Map<String, Value> = fields.collect();
-    let schema = json!({"type": "object", "properties": properties}).to_string();
-    desk.write("schema.json", &schema);
-    let more = tokens("--json-schema schema.json") - tokens("");
-    let expected = 100 * schema.len() as u64 / 4;
-    assert!(
-        more.abs_diff(expected) < expected / 5,
-        "{more}, not {expected}"
-    );
-}
-
-#[test]
 fn a_dry_run_reports_tokens_and_cost_by_call_and_by_batch_of_what_is_to_be_sent() {
     let (desk, sim) = (Desk::with(40), good());
     let sent = |words: &str| {
@@ -108,82 +88,6 @@ fn a_dry_run_reports_tokens_and_cost_by_call_and_by_batch_of_what_is_to_be_sent(
     assert_eq!(unknown["models"][0]["cost_usd"]["sync"], Value::Null);
     sent("--model house --dry-run").ends(0, "openai/house, sync: the price is unknown");
     assert_eq!(sim.stats().calls, calls, "nothing was sent");
-}
-
-#[test]
-fn ids_can_be_ignored_and_rows_with_repeated_ids_skipped() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.write("in.csv", "id,prompt\na,one\nb,two\na,three\na,\nb,five\n");
-    desk.run(&sim, "in.csv -o out.jsonl")
-        .ends(2, "the id \"a\", which line 2 has already");
-    let ended = desk.run(&sim, "in.csv -o out.jsonl -j 1 --bad-rows skip");
-    ended.ends(3, "3 bad rows that are not sent");
-    let lines = desk.results("out.jsonl");
-    let of = |success: bool| -> Vec<&Value> {
-        lines
-            .iter()
-            .filter(|line| line["success"] == success)
-            .collect()
-    };
-    let texts: Vec<&Value> = of(true).iter().map(|line| &line["text"]).collect();
-    assert_eq!(texts, ["echo: one", "echo: two"]);
-    let mut why: Vec<&str> = of(false)
-        .iter()
-        .map(|line| {
-            assert_eq!(line["error"]["kind"], "invalid");
-            assert_eq!(line["id"].as_str().unwrap().len(), 16);
-            line["error"]["message"].as_str().unwrap()
-        })
-        .collect();
-    why.sort_unstable();
-    let repeats = |line: u64, id: &str, first: u64| {
-        format!(
-            "not sent: in.csv:{line}: found the id {id:?}, which line {first} has already; expected a different id for every item"
-        )
-    };
-    for repeat in [repeats(4, "a", 2), repeats(6, "b", 3)] {
-        assert!(why.contains(&&*repeat), "{repeat}: {why:?}");
-    }
-    let faulty = why.iter().find(|why| !why.contains("the id ")).unwrap();
-    assert!(faulty.starts_with("not sent: in.csv:"), "{faulty}");
-    // A second run changes nothing.
-    let before = desk.read("out.jsonl");
-    desk.run(&sim, "in.csv -o out.jsonl --bad-rows skip")
-        .expect(3);
-    assert_eq!((desk.read("out.jsonl"), sim.stats().calls), (before, 2));
-
-    // Lines of bad rows that were corrected, or whose prompt has changed, belong to no item and leave the output.
-    let ended = desk.run(
-        &sim,
-        "in.csv -o out.jsonl --bad-rows skip --template V2:{{prompt}} --dry-run",
-    );
-    ended
-        .expect(0)
-        .says("  2 bad rows: found the id \"a\", which line 2 has already")
-        .says("  1 bad row: ");
-    desk.run(
-        &sim,
-        "in.csv -o out.jsonl --bad-rows skip --template V2:{{prompt}}",
-    )
-    .expect(3);
-    assert_eq!(desk.results("out.jsonl").len(), 5);
-    desk.write("in.csv", "id,prompt\na,one\nb,two\nc,three\n");
-    desk.run(
-        &sim,
-        "in.csv -o out.jsonl --bad-rows skip --template V2:{{prompt}}",
-    )
-    .expect(0);
-    assert_eq!(desk.ids("out.jsonl"), ["a", "b", "c"]);
-
-    desk.write("in.csv", "id,prompt\na,one\nb,two\na,three\n");
-    desk.run(&sim, "in.csv -o none.jsonl --id-column none")
-        .expect(0);
-    assert_eq!(desk.results("none.jsonl").len(), 3);
-    assert!(desk.ids("none.jsonl").iter().all(|id| id.len() == 16));
-    desk.input("{\"id\":\"a\",\"prompt\":\"x\"}\n{\"id\":\"a\",\"prompt\":\"y\"}\n");
-    desk.run(&sim, "in.jsonl -o lines.jsonl --id-column none")
-        .expect(0);
-    assert_eq!(desk.results("lines.jsonl").len(), 2);
 }
 
 #[test]

@@ -1,17 +1,12 @@
 //! `--task embed` with several runs, or with embeddings of several models.
 
-use std::ops::ControlFlow;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
-use batchwright::client::PackLimits;
 use batchwright::{
     Bulk, Context, Error, ErrorKind, LlmClient, Request, Response, RetryPolicy, Route,
 };
 use serde_json::{Value, json};
 
-use super::common::{Desk, Has, RunToEnd, Running, eventually};
-use super::embed::{Server, good, refused};
+use super::common::{Desk, Has, RunToEnd};
+use super::embed::Server;
 
 /// A reply with embeddings of this number of dimensions.
 fn sized(texts: &[String], numbers: usize) -> (u16, Value) {
@@ -44,98 +39,6 @@ fn the_dimensions_of_vectors_are_reported() {
         .embedded(&server, "in.jsonl -o same.jsonl --extra {\"dimensions\":4}")
         .expect(0);
     same.hides("although");
-}
-
-#[test]
-fn another_length_or_model_creates_new_embeddings() {
-    let (desk, server) = (Desk::new(), Server::start(|texts, _| good(texts)));
-    desk.prompts("in.jsonl", 40);
-    let mut seen = 0;
-    for (flags, what, calls) in [
-        ("--model a", "40 to send", 2),
-        ("--model a", "nothing to send", 0),
-        ("--model a --extra {\"dimensions\":3}", "40 changed", 2),
-        ("--model b --extra {\"dimensions\":3}", "40 changed", 2),
-        ("--model b --extra {\"dimensions\":3}", "nothing to send", 0),
-    ] {
-        let words = format!("in.jsonl -o out.jsonl {flags}");
-        desk.embedded(&server, &words).ends(0, what);
-        assert_eq!(server.calls().len() - seen, calls, "{flags}");
-        seen += calls;
-        desk.has_vectors("out.jsonl", 40);
-    }
-}
-
-#[cfg(unix)]
-#[test]
-fn an_interrupt_lets_a_pack_finish_and_starts_no_other() {
-    let open = Arc::new(AtomicBool::new(false));
-    let gate = open.clone();
-    let server = Server::start(move |texts, _| {
-        eventually(|| gate.load(Ordering::SeqCst));
-        good(texts)
-    });
-    let desk = Desk::with(200);
-    let running = Running::start(&mut desk.embed(&server, "in.jsonl -o out.jsonl -j 2"));
-    assert!(eventually(|| server.calls().len() == 2));
-    running.signal("INT");
-    running.hears("stopping: calls in flight have up to 30 s to finish");
-    open.store(true, Ordering::SeqCst);
-    running
-        .wait()
-        .ends(130, "64 completed, 0 failed, 136 pending");
-    desk.has_vectors("out.jsonl", 64);
-    desk.embedded(&server, "in.jsonl -o out.jsonl").expect(0);
-    desk.has_vectors("out.jsonl", 200);
-    assert_eq!(server.calls().concat().len(), 200);
-}
-
-#[test]
-fn a_call_above_the_allowance_of_a_minute_is_split() {
-    let server = Server::start(|texts, _| match texts.len() {
-        9.. => {
-            let message = "Request too large for m on tokens per min (TPM): Limit 8, Requested 32.";
-            let (_, body) = refused(message);
-            (429, body)
-        }
-        _ => good(texts),
-    });
-    let desk = Desk::with(32);
-    desk.embedded(&server, "in.jsonl -o out.jsonl -j 1")
-        .ends(0, "calls      7 (6 to single out refused texts)");
-    desk.has_vectors("out.jsonl", 32);
-    let sizes: Vec<usize> = server.calls().iter().map(Vec::len).collect();
-    assert_eq!(sizes, [32, 16, 16, 8, 8, 8, 8]);
-}
-
-#[test]
-fn each_vector_with_a_warning_counts() {
-    struct Warns;
-    impl LlmClient for Warns {
-        fn complete(&self, _: &Request, _: &Context) -> Result<Response, Error> {
-            unreachable!("for embeddings, use")
-        }
-        fn embed(
-            &self,
-            requests: &[&Request],
-            _: &Context,
-        ) -> Result<Vec<Result<Response, Error>>, Error> {
-            let vector =
-                |_: &&Request| Ok(Response::vector("warns", vec![1.0]).with_warning("cut"));
-            Ok(requests.iter().map(vector).collect())
-        }
-        fn pack_limits(&self) -> PackLimits {
-            PackLimits {
-                inputs: 8,
-                tokens: u32::MAX,
-            }
-        }
-    }
-    let items = (0..20).map(|i| Request::embedding(format!("text {i}")));
-    let summary = Bulk::new(Warns)
-        .for_each(items, |_| ControlFlow::Continue(()))
-        .unwrap();
-    assert_eq!((summary.vectors, summary.warnings), (20, 20));
 }
 
 #[test]

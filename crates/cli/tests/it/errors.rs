@@ -71,18 +71,6 @@ fn errors_before_a_run_are_reported_as_json_with_json() {
 }
 
 #[test]
-fn an_output_in_use_is_reported_as_json() {
-    let (desk, sim) = (Desk::with(2), good());
-    sim.hold();
-    let first = desk.start(&sim, "in.jsonl -o out.jsonl");
-    assert!(sim.wait_until(|s| s.in_flight > 0, super::common::PATIENCE));
-    let second = desk.run(&sim, "in.jsonl -o out.jsonl --json").expect(1);
-    told(&second, "output");
-    sim.release();
-    first.wait().expect(0);
-}
-
-#[test]
 fn other_commands_report_errors_as_json_too() {
     let desk = Desk::new();
     for (words, kind, code) in [

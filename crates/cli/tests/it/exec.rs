@@ -78,34 +78,6 @@ fn lists_fill_placeholders_and_no_argument_is_code() {
 }
 
 #[test]
-fn words_of_gnu_parallel_get_advice_before_anything_runs() {
-    let desk = Desk::new();
-    for (words, says) in [
-        (&["echo", ":::", "a"][..], "follows `--`"),
-        (&["no-such-file"], "a command itself follows `--`"),
-        (
-            &["--", "echo", "{1}", ":::", "a"],
-            "there is one list, and known are {}",
-        ),
-        (&["--", "echo", ":::", "a", ":::", "b"], "there is one list"),
-        (&["--", "cd", ":::", "a"], "--workdir"),
-        (&["--shell", "--", "echo `cat {}`", ":::", "a"], "backticks"),
-        (
-            &["-j", "0", "--", "echo", ":::", "a"],
-            "write a whole number from 1 to 10000",
-        ),
-    ] {
-        let ended = piped(&desk, words, b"").expect(2);
-        let said = ended
-            .stderr
-            .split_whitespace()
-            .collect::<Vec<_>>()
-            .join(" ");
-        assert!(said.contains(says), "{words:?}: {said}");
-    }
-}
-
-#[test]
 fn results_have_the_outputs() {
     let desk = Desk::new();
     desk.write(
@@ -183,24 +155,6 @@ fn outputs_are_complete() {
 }
 
 #[test]
-fn more_than_10_at_once_need_a_flag_and_errors_name_accepted_values() {
-    let desk = Desk::new();
-    desk.write("jobs.txt", "true\n");
-    desk.plain("exec jobs.txt -j 10").expect(0);
-    desk.plain("exec jobs.txt -j 11")
-        .ends(2, "-j 11 is more than 10 commands at once")
-        .says("add --more-than-10");
-    desk.plain("exec jobs.txt -j 11 --more-than-10").expect(0);
-    desk.plain("exec jobs.txt --rate 0/s")
-        .ends(2, "write a rate, for example 5/s");
-    desk.write("jobs.txt", "false\ntrue\ntrue\n");
-    desk.plain("exec jobs.txt -j 1 --on-error stop")
-        .ends(4, "an item failed: exit code 1");
-    desk.plain("exec jobs.txt -j 1 --rate 1000/s")
-        .ends(3, "2 completed, 1 failed");
-}
-
-#[test]
 fn a_run_resumes_from_its_log_after_changes_of_the_script() {
     let desk = Desk::new();
     desk.write("jobs.txt", "echo a\nfalse\necho 'b c'\n");
@@ -262,58 +216,4 @@ fn a_command_cannot_redirect_our_files_with_links() {
             .ends(2, "link");
         assert_eq!(desk.read("victim"), "precious");
     }
-}
-
-#[test]
-fn bytes_that_are_not_utf_8_are_kept_in_base64() {
-    let desk = Desk::new();
-    desk.plain(r"exec -q -o out.jsonl -- printf \377{} ::: x")
-        .expect(0);
-    let record = results(&desk.read("out.jsonl")).remove(0);
-    let result = &record["result"];
-    assert_eq!(
-        (&result["stdout"], &result["stdout_base64"]),
-        (&"\u{fffd}x".into(), &"/3g=".into())
-    );
-}
-
-#[test]
-fn the_summary_as_json_needs_no_file_and_results_become_a_table() {
-    let desk = Desk::new();
-    desk.write("jobs.txt", "echo one\nls missing-file\n");
-    let words = "exec jobs.txt -j 1 --quiet --sandbox off";
-    let ended = desk.plain(&format!("{words} --json")).expect(3);
-    let summary = ended.json();
-    assert_eq!(summary["summary"]["completed"], 1);
-    assert_eq!(summary["summary"]["failed"], 1);
-    assert!(ended.stderr.starts_with("one\n"), "{}", ended.stderr);
-
-    desk.plain(&format!("{words} -o jobs.jsonl")).expect(3);
-    for table in ["jobs.csv", "rows.jsonl"] {
-        let export = format!("export jobs.jsonl -o {table} --columns all");
-        desk.plain(&export).ends(0, "2 rows");
-    }
-    let rows = std::fs::read_to_string(desk.path("rows.jsonl")).unwrap();
-    let row = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap();
-    let mut rows: Vec<_> = rows.lines().map(row).collect();
-    rows.sort_by_key(|row| row["id"].to_string());
-    let (first, second) = (&rows[0], &rows[1]);
-    assert_eq!(
-        (&first["text"], &first["success"]),
-        (&"echo one".into(), &true.into())
-    );
-    assert_eq!(
-        (&first["status"], &first["exit_code"]),
-        (&"completed".into(), &0.into())
-    );
-    assert_eq!(first["stdout"], "one\n");
-    assert_eq!(
-        (&second["text"], &second["success"]),
-        (&"ls missing-file".into(), &false.into())
-    );
-    assert_eq!(
-        (&second["status"], &second["error_kind"]),
-        (&"failed".into(), &"exit".into())
-    );
-    assert_eq!(second["stdout"], "");
 }

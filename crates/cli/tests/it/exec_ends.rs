@@ -1,7 +1,5 @@
 //! How a run of `batchwright exec` ends: signals, full disks, deleted files and kills; and how it resumes.
 
-use std::process::Stdio;
-
 use super::common::{Desk, Running, eventually, line_count};
 use super::exec::logged;
 
@@ -44,21 +42,6 @@ fn ctrl_c_lets_running_commands_end_or_kills_them() {
     }
 }
 
-#[test]
-fn ctrl_c_ends_a_run_that_waits_for_input() {
-    let desk = Desk::new();
-    let mut command = desk.command(["exec", "--joblog", "log"]);
-    let mut running = Running::start(command.stdin(Stdio::piped()));
-    running.feed("true\n");
-    assert!(eventually(|| line_count(&desk.path("log")) == 2));
-    let input = running.child.stdin.take();
-    running.signal("INT");
-    running
-        .wait()
-        .ends(130, "1 completed, 0 failed, the rest of the input not run");
-    drop(input);
-}
-
 /// Whether a command of this desk still sleeps.
 fn is_asleep(desk: &Desk) -> bool {
     let processes = std::fs::read_dir("/proc").unwrap().flatten();
@@ -68,17 +51,6 @@ fn is_asleep(desk: &Desk) -> bool {
         folder.is_ok_and(|folder| folder == desk.path(".").canonicalize().unwrap())
             && command.starts_with(b"sleep\0")
     })
-}
-
-#[test]
-fn a_closed_reader_ends_the_run_without_an_error() {
-    let desk = Desk::new();
-    desk.write("jobs.txt", "echo x\n".repeat(5000));
-    let mut command = desk.command(["exec", "jobs.txt"]);
-    let mut running = Running::start(&mut command);
-    // Closed before anything is read.
-    drop(running.child.stdout.take());
-    running.wait().ends(4, "the reader closed the output");
 }
 
 #[cfg(unix)]
@@ -104,59 +76,6 @@ fn a_reader_that_does_not_read_holds_no_stopped_run() {
         .plain("exec jobs.txt --joblog log -j 2 --resume")
         .expect(0);
     assert_eq!(whole.stdout.len(), 50 * 100_000);
-}
-
-#[test]
-fn a_full_disk_is_reported_and_stops_no_other_command() {
-    let Some(disk) = super::common::SmallDisk::new("small", 256) else {
-        return;
-    };
-    disk.desk
-        .write("jobs.txt", "sh -c 'yes | head -c 1000000'\necho x\n");
-    let mut command = disk
-        .desk
-        .command("exec jobs.txt -j 1 -o out.jsonl".split(' '));
-    // Outputs beyond those in memory are there.
-    let ended = Running::start(command.env("TMPDIR", disk.desk.path("small"))).wait();
-    ended.ends(3, "its output cannot be kept: No space left on device");
-    let records = disk.desk.results("out.jsonl");
-    assert_eq!(
-        (&records[0]["error"]["kind"], &records[1]["status"]),
-        (&"disk_full".into(), &"completed".into())
-    );
-}
-
-#[test]
-fn removed_results_end_the_run_and_are_rescued() {
-    let desk = Desk::new();
-    desk.write("jobs.txt", "true\nsh -c 'rm out.jsonl'\ntrue\ntrue\n");
-    let summary = desk
-        .plain("exec jobs.txt -j 1 -q --json -o out.jsonl --joblog log --sandbox off")
-        .ends(1, "out.jsonl.rescued-1")
-        .json();
-    let why = summary["stopped"].as_str().unwrap();
-    assert!(why.contains("removed or replaced"), "{why}");
-    assert_eq!(line_count(&desk.path("out.jsonl.rescued-1")), 1);
-    assert_eq!(line_count(&desk.path("log")), 2);
-    // The last check is at the end.
-    desk.write("jobs.txt", "rm log2\n");
-    desk.plain("exec jobs.txt --joblog log2 --sandbox off")
-        .expect(1);
-    let same = desk
-        .plain("exec jobs.txt -o same --joblog ./same")
-        .expect(2);
-    same.errs("the same file");
-}
-
-#[test]
-fn a_run_that_ended_early_goes_on_with_the_commands_that_are_left() {
-    let desk = Desk::new();
-    desk.write("jobs.txt", "false\n".to_owned() + &"true\n".repeat(60));
-    desk.plain("exec jobs.txt -j 1 -q --on-error stop -o out.jsonl --joblog log")
-        .expect(4);
-    desk.plain("exec jobs.txt -q -o out.jsonl --joblog log --resume")
-        .expect(3);
-    assert_eq!(line_count(&desk.path("log")), 62);
 }
 
 #[test]

@@ -2,8 +2,7 @@
 
 #[cfg(all(target_os = "linux", feature = "tables"))]
 use super::common::Running;
-use super::common::{Desk, Has, good};
-use serde_json::json;
+use super::common::{Desk, good};
 
 const KEPT: &str = concat!(
     r#"{"id":"a","success":true,"text":"{\"label\":\"=1+1\"}","provider":"p","model":"m","finish_reason":"stop","usage":{"input_tokens":3,"cached_input_tokens":0,"output_tokens":2,"reasoning_tokens":0},"attempts":1,"latency_ms":7,"cost_usd":null,"request_hash":"h","error":null,"input":{"id":"a","city":"=cmd()"}}"#,
@@ -90,86 +89,6 @@ fn every_format_is_written_and_a_spreadsheet_gets_no_formula() {
         .ends(2, "names no properties");
 }
 
-#[test]
-fn the_report_of_a_table_is_available_as_json() {
-    let desk = Desk::new();
-    desk.write("r.jsonl", format!("{KEPT}{KEPT}{{\"id\":\"c\",\"succ"));
-    let ended = desk
-        .plain("export r.jsonl -o o.csv --json")
-        .ends(0, "2 rows of ")
-        .says("1 of them without success")
-        .says("2 lines skipped, because later lines")
-        .says("the answers are JSON objects: --json-schema object")
-        .says("r.jsonl: skipped the incomplete last line");
-    let told = ended.json();
-    told.has(json!({"rows": 2, "replaced_lines": 2}));
-    assert_eq!(told["torn_files"], serde_json::json!(["r.jsonl"]));
-    assert_eq!(told["columns"][0], "id");
-    desk.plain("export r.jsonl -o o.csv --json").expect(2);
-    desk.write("rows.csv", "id,text\n1,a\n");
-    let refused = desk
-        .plain("export rows.csv -o t.csv --json")
-        .ends(2, "rows.csv:1: not a result line");
-    refused.shows("\"kind\":\"output\"");
-    desk.plain("export r.jsonl -o t.doc")
-        .ends(2, "found .doc; a table is .csv, .tsv");
-    desk.plain("export r.jsonl -o - --output-format xlsx").ends(
-        2,
-        if cfg!(feature = "tables") {
-            "name a file"
-        } else {
-            "build it with the feature `tables`"
-        },
-    );
-    assert!(!desk.exists("t.csv"));
-}
-
-#[test]
-fn flags_choose_the_columns_and_the_lines_give_the_order() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.write("rows.csv", "id,city\nx1,Oslo\nx2,Rome\n");
-    desk.run(
-        &sim,
-        "rows.csv --template {{city}} --keep all -j 1 -o out.jsonl",
-    )
-    .expect(0);
-    let lines = desk.read("out.jsonl");
-    let reversed: Vec<&str> = lines.lines().rev().collect();
-    desk.write("out.jsonl", reversed.join("\n") + "\n");
-    let table = |flags: &str| {
-        let ended = desk.plain(&format!("export out.jsonl -o - {flags}"));
-        ended.expect(0).stdout
-    };
-    let columns = "--columns text,id,city";
-    let reversed = "text,id,city\necho: Rome,x2,Rome\necho: Oslo,x1,Oslo\n";
-    assert_eq!(table(columns), reversed);
-    assert_eq!(
-        table("--only-answers"),
-        "id,text\nx2,echo: Rome\nx1,echo: Oslo\n"
-    );
-    desk.plain("export out.jsonl -o no.csv --columns id,citty")
-        .expect(2)
-        .says(
-            "no column \"citty\" (did you mean \"city\"?); its columns are id, city, text, success",
-        );
-    assert!(!desk.exists("no.csv"));
-    desk.plain("export out.jsonl -o no.csv --columns id --only-answers")
-        .expect(2);
-}
-
-#[test]
-fn errors_of_export_name_the_obstacle() {
-    let desk = Desk::new();
-    desk.write("r.jsonl", KEPT);
-    desk.plain("export - -o out.csv")
-        .ends(2, "read more than once")
-        .says("save them to a file first");
-    desk.plain("export r.jsonl -o none/out.csv")
-        .ends(1, "none/out.csv: cannot be written");
-    desk.plain("export r.jsonl -o out.jsonl --output-delimiter ;")
-        .ends(2, "--output-delimiter");
-}
-
 #[cfg(unix)]
 #[test]
 fn a_table_that_is_replaced_keeps_its_permissions() {
@@ -216,27 +135,5 @@ fn memory_does_not_grow_with_the_number_of_results() {
         println!("{name}: {most} kB");
         ended.ends(0, "1,000,000 rows");
         assert!(most < 128_000, "{name}: {most} kB");
-    }
-}
-
-#[cfg(feature = "tables")]
-#[test]
-fn numbers_keep_their_types_and_dates_are_texts_on_the_way_through_a_run() {
-    let (desk, sim) = (Desk::new(), good());
-    let row =
-        r#"{"id":"a","success":true,"text":"t","input":{"id":"a","day":"2024-05-01","price":1.5}}"#;
-    desk.write("kept.jsonl", row);
-    for name in ["in.parquet", "in.xlsx"] {
-        desk.plain(&format!(
-            "export kept.jsonl --columns id,day,price -o {name}"
-        ))
-        .expect(0);
-        let asked = "--template {{day}},{{price}} --model sim-1";
-        desk.run(&sim, &format!("{name} {asked} -o {name}.jsonl"))
-            .expect(0);
-        let line = &desk.results(&format!("{name}.jsonl"))[0];
-        assert_eq!(line["text"], "echo: 2024-05-01,1.5");
-        let kept = json!({"id": "a", "day": "2024-05-01", "price": 1.5});
-        assert_eq!(line["input"], kept, "{name}");
     }
 }

@@ -14,8 +14,6 @@ pub struct Asked {
     /// The path in the request line.
     pub path: String,
     pub body: Vec<u8>,
-    /// Number of earlier requests.
-    pub nth: usize,
 }
 
 impl Asked {
@@ -83,13 +81,7 @@ fn exchange(
     reader.read_exact(&mut body).ok()?;
     let path = head.split(' ').nth(1)?.to_owned();
     let mut all = kept.lock().unwrap();
-    let nth = all.len();
-    let asked = Arc::new(Asked {
-        head,
-        path,
-        body,
-        nth,
-    });
+    let asked = Arc::new(Asked { head, path, body });
     all.push(asked.clone());
     drop(all);
     let Some((status, body)) = answer(&asked) else {

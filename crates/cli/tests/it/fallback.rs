@@ -6,7 +6,6 @@ use batchwright_simulate::{SimConfig, Simulator, Trouble};
 use serde_json::json;
 
 use super::common::{Desk, Ended, RunToEnd, all_ids, cases, good, simulator};
-use super::fake::{Fake, says};
 
 /// Nine prompts for `custom`, model `big`, with these words; `xai` is the other simulator.
 fn nine(desk: &Desk, first: &Simulator, second: &Simulator, words: &str) -> Ended {
@@ -106,119 +105,12 @@ fn an_unusable_fallback_names_the_missing_setting() {
 }
 
 #[test]
-fn the_error_of_a_server_without_tls_suggests_http() {
-    let (desk, sim) = (Desk::with(1), good());
-    let url = sim.base_url().replace("http:", "https:");
-    let words = "run in.jsonl -o out.jsonl --provider custom --model m --max-retries 0";
-    let mut command = desk.command(words.split(' '));
-    let ended = command.env("CUSTOM_LLM_BASE_URL", url).ended();
-    ended
-        .expect(3)
-        .says("completions (does the server speak TLS? else http://…): received");
-}
-
-#[test]
 fn a_provider_that_is_not_called_again_is_named() {
     let (desk, first, second) = (Desk::new(), always(Trouble::Quota), good());
     let ended = nine(&desk, &first, &second, "--fallback xai:small")
         .expect(0)
         .says("no more calls to this provider in this run: custom answered 429");
     ended.hides("the provider is");
-}
-
-/// An account that has no credit left after `answers` answers, with the error format of one of two APIs.
-fn runs_dry(answers: usize, refusal: &(u16, &'static str, &'static str)) -> Fake {
-    const ANSWER: &str = r#"{"choices":[{"finish_reason":"stop","message":{"content":"x"}}],
-        "candidates":[{"finishReason":"STOP","content":{"parts":[{"text":"x"}]}}]}"#;
-    let (status, header, body) = *refusal;
-    Fake::start(move |asked| match asked.nth {
-        nth if nth < answers => says(200, ANSWER),
-        _ => Some((format!("{status} X\r\n{header}"), body.into())),
-    })
-}
-
-#[test]
-fn an_account_without_credit_is_left_at_once_before_and_after_answers() {
-    let credit = "the account needs credit, a higher limit or the provider's support";
-    let groq = r#"{"error":{"message":"Organization has been restricted. Please reach out to support if you believe this was in error.","type":"invalid_request_error","code":"organization_restricted"}}"#;
-    let gemini = r#"{"error":{"code":429,"message":"Your prepayment credits are depleted. Please go to AI Studio at https://ai.studio/projects to manage your project and billing.","status":"RESOURCE_EXHAUSTED"}}"#;
-    let azure = r#"{"statusCode":403,"message":"Out of call volume quota. Quota will be replenished in 00:12:34."}"#;
-    for (provider, key, path, refusal, advice) in [
-        (
-            "groq",
-            "GROQ_API_KEY",
-            "/openai/v1",
-            (400, "", groq),
-            credit,
-        ),
-        (
-            "gemini",
-            "GEMINI_API_KEY",
-            "/v1beta",
-            (429, "", gemini),
-            credit,
-        ),
-        (
-            "azure",
-            "AZURE_OPENAI_API_KEY",
-            "",
-            (403, "retry-after: 754\r\n", azure),
-            "the account can be used again in 13 min",
-        ),
-    ] {
-        for answers in [0, 3] {
-            let run = |words: &str| {
-                let (desk, second) = (Desk::new(), good());
-                desk.prompts("in.jsonl", 9);
-                let server = runs_dry(answers, &refusal);
-                let url = format!("http://{}", server.address);
-                let words = format!(
-                    "run in.jsonl -o out.jsonl -j 1 --provider {provider} --model big \
-                     --base-url {url}{path} {words}"
-                );
-                let mut command = desk.command(words.split_whitespace());
-                command
-                    .env(key, "k")
-                    .env("XAI_API_KEY", "k")
-                    .env("XAI_BASE_URL", second.base_url());
-                let ended = command.ended();
-                assert_eq!(server.asked().len(), answers + 1, "{}", ended.stderr);
-                (ended, second.stats().answered)
-            };
-            let (ended, answered) = run("--fallback xai:small");
-            ended
-                .ends(0, "no more calls to this provider in this run")
-                .says(advice);
-            assert_eq!(answered, 9 - answers as u64, "{provider}");
-            let (ended, _) = run("");
-            ended.ends(4, "stopped: ").says(advice);
-        }
-    }
-}
-
-#[test]
-fn a_useless_fallback_is_reported() {
-    for (fallback, said) in [
-        ("custom:small,extract", None),
-        (
-            "extract,xai:small",
-            Some("extract answers everything: providers after it are never called"),
-        ),
-    ] {
-        let (desk, first, second) = (Desk::new(), good(), good());
-        let ended = nine(&desk, &first, &second, &format!("--fallback {fallback}")).expect(0);
-        let found = ["twice", "never called"]
-            .iter()
-            .any(|w| ended.stderr.contains(w));
-        assert_eq!(found, said.is_some(), "{fallback}: {}", ended.stderr);
-        if let Some(said) = said {
-            ended.says(said);
-        }
-    }
-    let (desk, first, second) = (Desk::new(), good(), good());
-    let words = "--fallback extract,xai:small --json-schema object";
-    let json = nine(&desk, &first, &second, words);
-    json.hides("never called");
 }
 
 /// The models of a local server are unknown while it is away, so nothing starts without it, unless its model is named.
@@ -253,16 +145,6 @@ fn a_local_server_that_is_away_at_the_start_ends_the_command() {
         );
     }
     assert_eq!(xai.stats().calls, 2);
-}
-
-#[test]
-fn an_address_that_answers_and_is_no_server_is_refused_also_with_a_fallback() {
-    let desk = Desk::with(1);
-    let other = Fake::start(|_| says(404, serde_json::json!({"error": "not here"})));
-    let words = "run in.jsonl -o out.jsonl --provider local --fallback extract";
-    let mut command = desk.command(words.split(' '));
-    let ended = command.env("LOCAL_LLM_BASE_URL", other.url()).ended();
-    ended.ends(1, "which is not a list of models");
 }
 
 /// A provider is not charged with a limit of this machine.

@@ -2,15 +2,12 @@
 
 use std::process::Command;
 
-use batchwright::client::Part;
-use batchwright::{Job, Message, Request, Role};
-use batchwright_simulate::{BatchConfig, SimConfig, Simulator};
+use batchwright_simulate::{SimConfig, Simulator};
 use serde_json::{Value, json};
 
 use super::batch_runs::{SHORT, taking};
-use super::batch_site::{ALL, Site};
-use super::common::{Desk, Ended, RunToEnd, Running, each, good, results, simulator};
-use super::every_provider::{PROVIDERS, Provider, never_malformed};
+use super::common::{Desk, Ended, RunToEnd, Running, good, results, simulator};
+use super::every_provider::{PROVIDERS, Provider};
 
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\nrest";
 const PDF: &[u8] = b"%PDF-1.7 rest";
@@ -58,60 +55,6 @@ fn against(desk: &Desk, provider: &Provider, sim: &Simulator, words: &str) -> Co
             "sk-right",
         );
     command
-}
-
-/// The files that each provider supports.
-fn takes(provider: &str) -> &'static [&'static str] {
-    match provider {
-        "xai" | "groq" | "deepseek" | "cerebras" | "together" | "fireworks" | "deepinfra" => {
-            &["a.png", "d.md"]
-        }
-        "anthropic" => &["a.png", "b.pdf", "d.md"],
-        "azure" => &["a.png", "c.mp3", "d.md"],
-        _ => &["a.png", "b.pdf", "c.mp3", "d.md"],
-    }
-}
-
-#[test]
-fn every_provider_gets_files_in_its_own_format() {
-    for provider in &PROVIDERS {
-        let (desk, name) = (desk(), provider.name);
-        let sim = provider.simulator(SimConfig::default());
-        let taken = takes(name);
-        let lines = taken
-            .iter()
-            .map(|file| about(file, &[&format!("scans/{file}")]));
-        desk.write("in.jsonl", lines.collect::<String>());
-        let mut command = against(&desk, provider, &sim, "in.jsonl -o out.jsonl");
-        command.ended().expect(0);
-        assert_eq!(sim.stats().calls, taken.len() as u64, "{name}");
-        never_malformed(name, &sim.stats());
-    }
-}
-
-/// A short row can name a large file many times.
-#[test]
-fn a_row_of_more_than_memory_holds_fails_unsent() {
-    let (desk, sim) = (desk(), good());
-    let file = std::fs::OpenOptions::new()
-        .write(true)
-        .open(desk.path("scans/a.png"));
-    file.unwrap().set_len(5_000_000).unwrap();
-    desk.write(
-        "in.jsonl",
-        about("fine", &[]) + &about("x", &["scans/a.png"; 100]),
-    );
-    let words = ["run", "in.jsonl", "-o", "out.jsonl", "--model", "m"];
-    let at = ["--base-url", &sim.base_url()];
-    desk.command([&words[..], &at].concat()).ended().expect(3);
-    let results = desk.results("out.jsonl");
-    let failed = results.iter().find(|line| line["id"] == "x").unwrap();
-    let why = failed["error"]["message"].as_str().unwrap();
-    assert!(
-        why.contains("104857600 bytes together; nothing was sent"),
-        "{why}"
-    );
-    assert_eq!(sim.stats().calls, 1);
 }
 
 #[test]
@@ -220,33 +163,6 @@ fn a_worker_reads_files_when_they_are_sent_and_a_job_can_be_retried() {
     program(&format!("retry {id}")).expect(0);
     program("work --until-empty").expect(0);
     assert_eq!(sim.stats().calls, 2);
-}
-
-#[test]
-fn the_batches_of_every_provider_contain_supported_files() {
-    each(&ALL, |at| {
-        let config = SimConfig::default().batches(BatchConfig::default().duration(SHORT));
-        let site = Site::with(at, config, 0, |_| String::new());
-        let desk = desk();
-        let jobs = takes(at.name).iter().map(|file| {
-            let part = Part::file(desk.path(&format!("scans/{file}"))).unwrap();
-            let parts = [Part::text("what?"), part];
-            let request = Request::chat(vec![Message::of_parts(Role::User, parts)]);
-            Job::from(request.with_id(*file))
-        });
-        let jobs: Vec<Job> = jobs.collect();
-        site.queue.enqueue(site.process, jobs).unwrap();
-        let taken = takes(at.name).len() as u64;
-        let ended = site.command("work --until-empty").ended();
-        let counts = site.counts();
-        assert_eq!(
-            (counts.completed, counts.failed),
-            (taken, 0),
-            "{}",
-            ended.stderr
-        );
-        assert_eq!(site.sim.batch_stats().items_accepted, taken);
-    });
 }
 
 /// 200 MB of files, of which only a few are in memory at a time.

@@ -1,6 +1,6 @@
 //! Inputs: formats, ids, bad rows, and several inputs.
 
-use super::common::{Desk, Ended, Has, all_ids, good, id, prompt_lines, results};
+use super::common::{Desk, Ended, Has, good, id, prompt_lines, results};
 use super::program;
 use batchwright_simulate::Simulator;
 use serde_json::json;
@@ -57,24 +57,6 @@ fn a_named_pipe_is_read_like_standard_input() {
         .ends(2, "/dev/stdin:2: found invalid JSON");
     fed(&desk, &sim, "/dev/stdin|more.jsonl", "").ends(2, "must be the only input");
     fed(&desk, &sim, "/dev/stdin", "").ends(2, "/dev/stdin: found no prompts");
-}
-
-#[test]
-fn a_format_overrides_the_name_of_a_file() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.write("rows.txt", TABLE);
-    desk.write("lines", prompt_lines(2));
-    desk.run(&sim, "rows.txt")
-        .ends(2, "--format csv, or --format txt");
-    desk.run(&sim, "lines").ends(2, "--format with its format");
-    let ended = desk
-        .run(&sim, "rows.txt --format csv --template {{text}}")
-        .expect(0);
-    assert_eq!(results(&ended.stdout).len(), 2);
-    let ended = desk.run(&sim, "rows.txt --format txt").expect(0);
-    assert_eq!(results(&ended.stdout).len(), 4);
-    let ended = desk.run(&sim, "lines --format jsonl").expect(0);
-    assert_eq!(results(&ended.stdout).len(), 2);
 }
 
 #[test]
@@ -156,23 +138,6 @@ fn several_files_are_one_input() {
 }
 
 #[test]
-fn a_file_that_changes_among_several_is_named() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.write("a.jsonl", prompt_lines(1));
-    desk.write("b.txt", "one\ntwo\n");
-    sim.hold();
-    // With one call at a time, so that it is known which item notices the change.
-    let running = desk.start(&sim, "a.jsonl b.txt -o out.jsonl -j 1");
-    assert!(sim.wait_until(|s| s.in_flight == 1, super::common::PATIENCE));
-    desk.write("b.txt", "ONE\nTWO\n");
-    sim.release();
-    running
-        .wait()
-        .ends(4, "b.txt: changed during the run (item 2 at byte 0");
-    assert_eq!(desk.ids("out.jsonl"), all_ids(1));
-}
-
-#[test]
 fn ids_come_from_the_column_that_is_named() {
     let (desk, sim) = (Desk::new(), good());
     desk.write("in.csv", "id,key,text\n,k1,a\n,k2,b\n");
@@ -202,28 +167,6 @@ fn ids_come_from_the_column_that_is_named() {
         .says("--id-column NAME");
     let ended = desk.run(&sim, words).ends(0, "2 finished before");
     ended.hides("--id-column");
-}
-
-#[test]
-fn unknown_fields_are_named_with_the_flag_that_keeps_them() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.input(concat!(
-            "{\"id\":\"a\",\"prompt\":\"x\",\"metadata\":{\"k\":1},\"source\":\"s\"}\n",
-            "{\"custom_id\":\"b\",\"source\":1,\"metadata\":2,\"body\":{\"messages\":[{\"role\":\"user\",\"content\":\"y\"}],\"metadata\":{\"k\":1}}}\n",
-        ));
-    let ended = desk
-        .run(&sim, "in.jsonl -o out.jsonl")
-        .expect(2)
-        .says("in.jsonl:1: found unknown fields \"metadata\", \"source\"");
-    ended.says("--keep metadata,source\n");
-    for (flags, output) in [
-        ("--keep metadata,source", "some.jsonl"),
-        ("--keep all", "all.jsonl"),
-    ] {
-        desk.run(&sim, &format!("in.jsonl -o {output} {flags}"))
-            .expect(0);
-        assert_eq!(desk.ids(output), ["a", "b"]);
-    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use batchwright_simulate::{BatchConfig, SimConfig, Vendor};
 use serde_json::{Value, json};
 
-use super::common::{Desk, Ended, RunToEnd, cases, good, simulator};
+use super::common::{Desk, Ended, RunToEnd, cases, simulator};
 use super::fake::{Fake, says};
 
 const TOKEN: &str = "tok-Zx9Qab0123456789hijklMNOP";
@@ -112,93 +112,11 @@ fn a_header_reaches_no_fallback() {
     assert!(second.heads().iter().all(|head| !head.contains("x-team")));
 }
 
-#[test]
-fn a_header_that_cannot_be_sent_is_refused_without_its_value() {
-    let (desk, sim) = (Desk::with(1), good());
-    desk.write("empty.txt", "\n");
-    let url = sim.base_url();
-    let at = ["--provider", "openai", "--model", "m", "--base-url", &url];
-    for (header, said) in [
-        (
-            "Content-Length: 7777",
-            "content-length is the protocol's own",
-        ),
-        ("7777-secret", "before its colon"),
-        ("X-A: 77\u{fc}77", "x-a needs a value"),
-        // As in a displayed command.
-        ("Authorization: ***", "or use --header @FILE"),
-        ("@none.txt", "cannot read none.txt"),
-        ("@empty.txt", "found no header"),
-    ] {
-        let words = ["run", "in.jsonl", "-o", "out.jsonl", "--header", header];
-        let ended = run(&desk, &[&words[..], &at].concat()).expect(2);
-        ended.errs(said);
-        ended.hides("77");
-    }
-    // No named provider, or `local`, which may be any server that listens on a default port.
-    for (words, code, said) in [
-        (
-            vec![],
-            2,
-            "it applies to one provider only: add --provider NAME",
-        ),
-        (
-            vec!["--provider", "local"],
-            1,
-            "headers are sent only to an address that LOCAL_LLM_BASE_URL or --base-url names",
-        ),
-    ] {
-        let base = [
-            "run",
-            "in.jsonl",
-            "--model",
-            "m",
-            "--header",
-            "X-A: secret-one",
-        ];
-        let mut command = desk.command([&base[..], &words].concat());
-        let ended = command.env("LOCAL_LLM_BASE_URL", "").ended().expect(code);
-        ended.errs(said);
-        ended.hides("secret-one");
-    }
-    assert_eq!(sim.stats().calls, 0);
-}
-
 /// A run against a provider at this address.
 fn run_at(desk: &Desk, provider: &str, url: &str, more: &[&str]) -> Command {
     let words =
         format!("run in.jsonl -o out.jsonl --provider {provider} --model m --base-url {url}");
     desk.command(words.split(' ').chain(more.iter().copied()))
-}
-
-/// The simulated provider requires the key for every upload, poll and download.
-#[test]
-fn a_header_that_replaces_the_key_is_sent_with_every_step_of_a_batch() {
-    for (provider, header) in [
-        ("openai", "Authorization: Bearer sk-right"),
-        ("anthropic", "X-Api-Key: sk-right"),
-        ("gemini", "x-goog-api-key: sk-right"),
-    ] {
-        let desk = Desk::with(5);
-        let soon = BatchConfig::default().duration(Duration::from_millis(50));
-        let sim = simulator(SimConfig::default().api_key("sk-right").batches(soon));
-        let url = format!("http://{}", sim.addr());
-        let run = |more: &[&str]| {
-            let mut command = run_at(&desk, provider, &url, more);
-            command
-                .args(["--strategy", "batch", "--data-dir", "home"])
-                .env("BATCHWRIGHT_BATCH_POLL_INTERVAL", "50ms")
-                .ended()
-        };
-        run(&[]).expect(1);
-        run(&["--header", header]).expect(0);
-        assert_eq!(sim.batch_stats().items_accepted, 5, "{provider}");
-        assert_eq!(
-            (sim.stats().calls, sim.stats().malformed),
-            (0, 0),
-            "{provider}"
-        );
-    }
 }
 
 /// Calls and batches of a deployment, with both formats of addresses; the simulated resource accepts each only with
@@ -323,36 +241,4 @@ fn queue_jobs_contain_extra_fields_and_the_worker_adds_headers() {
     assert_eq!(server.bodies().iter().filter(|body| asked(body)).count(), 2);
     run(&desk, &["results", id.trim(), "-o", "out.jsonl"]).expect(0);
     assert_eq!(desk.ids("out.jsonl").len(), 2);
-}
-
-#[test]
-fn a_tier_is_sent_to_the_provider() {
-    let run = |provider: &str, vendor: Option<Vendor>, tier: &str| {
-        let desk = Desk::with(2);
-        let config = match vendor {
-            Some(vendor) => SimConfig::default().vendor(vendor),
-            None => SimConfig::default(),
-        };
-        let sim = simulator(config);
-        let path = if provider == "groq" { "/openai/v1" } else { "" };
-        let url = format!("http://{}{path}", sim.addr());
-        let mut command = run_at(&desk, provider, &url, &["--service-tier", tier]);
-        let key = format!("{}_API_KEY", provider.to_uppercase());
-        (command.env(key, "k").ended(), sim.stats().malformed)
-    };
-    for (provider, vendor, tier) in [
-        ("openai", Some(Vendor::OpenAi), "flex"),
-        ("xai", Some(Vendor::Xai), "priority"),
-        ("groq", Some(Vendor::Groq), "flex"),
-        ("gemini", None, "flex"),
-        ("anthropic", None, "standard_only"),
-        ("openrouter", Some(Vendor::OpenRouter), "flex"),
-        ("fireworks", Some(Vendor::Fireworks), "priority"),
-        ("deepinfra", Some(Vendor::DeepInfra), "priority"),
-        ("cerebras", Some(Vendor::Cerebras), "flex"),
-    ] {
-        let (ended, malformed) = run(provider, vendor, tier);
-        ended.expect(0);
-        assert_eq!(malformed, 0, "{provider} {tier}");
-    }
 }

@@ -1,6 +1,6 @@
 //! Jobs of the built-in types, from `submit --type` to `results`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use batchwright::ProcessId;
@@ -8,7 +8,7 @@ use batchwright_simulate::{SimConfig, Simulator, Trouble};
 use serde_json::{Value, json};
 
 use super::common::{Desk, Has, PATIENCE, RunToEnd, Running, simulator};
-use super::queue::{database, on_queue, plain, queue, submit};
+use super::queue::{on_queue, plain, queue, submit};
 
 /// A worker whose models are simulated.
 pub fn working(desk: &Desk, sim: &Simulator, words: &str) -> Running {
@@ -127,67 +127,6 @@ fn invalid_payloads_are_rejected_with_line_and_field() {
     plain(&desk, "submit --type summarize in.jsonl --system brief").ends(2, "--system");
     let help = desk.plain("help submit").expect(0);
     help.shows("summarize: Summary of an article in a few sentences");
-}
-
-#[test]
-fn payloads_are_read_as_the_flags_say_and_other_flags_are_refused() {
-    let desk = Desk::new();
-    let line = |id: &str| json!({"article_id": id, "content": "text"});
-    let lines = format!("\u{feff}{}\n{}\n", line("a"), line("b"));
-    desk.write("in.txt", lines);
-    plain(&desk, "submit --type summarize in.txt").ends(2, "--format jsonl");
-    let words = "--type summarize --format jsonl --encoding utf-8 --id-column article_id in.txt";
-    let id = submit(&desk, words);
-    let items = queue(&desk).items(id, None, 9).unwrap();
-    let ids: Vec<_> = items.iter().map(|item| item.item_id.as_deref()).collect();
-    assert_eq!(ids, [Some("a"), Some("b")]);
-    // An unknown field is not part of the payload.
-    desk.write("in.jsonl", r#"{"nr": 7, "html": "<p>a</p>"}"#);
-    let id = submit(&desk, "--type extract_content --id-column nr in.jsonl");
-    let items = queue(&desk).items(id, None, 9).unwrap();
-    assert_eq!(items[0].item_id.as_deref(), Some("7"));
-    plain(
-        &desk,
-        "submit --type extract_content --id-column no in.jsonl",
-    )
-    .ends(2, "in.jsonl line 1: field `no`: it is missing");
-    for flags in [
-        "--format csv",
-        "--encoding latin1",
-        "--delimiter ;",
-        "--sheet a",
-        "--root .",
-    ] {
-        let flag = flags.split(' ').next().unwrap();
-        plain(
-            &desk,
-            &format!("submit --type extract_content {flags} in.jsonl"),
-        )
-        .ends(2, flag);
-    }
-    // Equal payloads have separate names, whatever their number.
-    desk.write("in.jsonl", "{\"html\": \"<p>a</p>\"}\n".repeat(3_000));
-    let id = submit(&desk, "--type extract_content in.jsonl");
-    let items = queue(&desk).items(id, None, 3_000).unwrap();
-    let ids: BTreeSet<_> = items.iter().map(|item| item.item_id.clone()).collect();
-    assert_eq!(ids.len(), 3_000);
-}
-
-#[test]
-fn a_type_has_a_priority_and_the_users_overrides_it() {
-    let desk = Desk::new();
-    desk.write("in.jsonl", articles(1));
-    submit(&desk, "--type summarize in.jsonl");
-    submit(
-        &desk,
-        "--type summarize in.jsonl --priority 2 --max-retries 9",
-    );
-    let conn = rusqlite::Connection::open(database(&desk)).unwrap();
-    let sql = "SELECT priority FROM jobs ORDER BY rowid";
-    let mut query = conn.prepare(sql).unwrap();
-    let rows = query.query_map([], |row| row.get(0)).unwrap();
-    let priorities: Vec<u8> = rows.collect::<Result<_, _>>().unwrap();
-    assert_eq!(priorities, [7, 2]);
 }
 
 #[test]
@@ -393,65 +332,4 @@ fn summaries_go_to_groq_then_anthropic_then_the_extract_by_default() {
             assert_eq!(groq.stats().calls, 0, "it has no model to be asked for");
         }
     }
-}
-
-/// No call is made to either provider, and beginnings of texts are not taken for summaries.
-#[test]
-fn keys_without_a_model_are_reported_and_their_summaries_marked() {
-    let desk = Desk::new();
-    desk.write("in.jsonl", articles(2));
-    let id = submit(&desk, "--type summarize in.jsonl");
-    let with_keys = |words: &str| {
-        let mut command = on_queue(&desk, words);
-        command
-            .env("GROQ_API_KEY", "gsk-0123456789")
-            .env("ANTHROPIC_API_KEY", "sk-ant-0123456789");
-        command.ended().expect(0)
-    };
-    let lacks = |name: &str| {
-        format!("{name}: no model is named: batchwright config set jobs.models {name}=MODEL")
-    };
-    let (groq, anthropic) = (lacks("groq"), lacks("anthropic"));
-    let shown = with_keys("status");
-    let shown = shown.says(&format!("job types such as summarize skip {groq}"));
-    shown.says(&anthropic);
-    let shown = with_keys("status --json").json();
-    let skipped = shown["skipped_providers"].as_array().unwrap();
-    let names: Vec<&Value> = skipped.iter().map(|step| &step["provider"]).collect();
-    assert_eq!(names, ["groq", "anthropic"]);
-    with_keys("work --until-empty")
-        .says(&format!("job types such as summarize skip {groq}"))
-        .says(&anthropic)
-        .says("summaries are the first 300 characters of their text (extract), marked as degraded");
-    for line in taken(&desk, id).values() {
-        assert_eq!(line["result"]["provider"], "extract");
-        let why = line["result"]["degraded"].as_str().unwrap();
-        assert!(why.contains(&groq) && why.contains(&anthropic), "{why}");
-    }
-}
-
-#[test]
-fn the_text_of_an_article_id_comes_from_where_a_setting_says() {
-    let (desk, sim) = (Desk::new(), simulator(SimConfig::default()));
-    std::fs::create_dir(desk.path("articles")).unwrap();
-    desk.write("articles/a-1.txt", "It rained all day.");
-    desk.input("{\"article_id\": \"a-1\"}\n{\"article_id\": \"a-2\"}\n");
-    plain(&desk, "submit --type summarize in.jsonl")
-        .ends(2, "in.jsonl line 1: field `content`: it is missing: send the text of the article, or set jobs.articles");
-    plain(&desk, "config set jobs.articles articles").expect(0);
-    let id = submit(&desk, "--type summarize in.jsonl");
-    let fallback = "-j 2 --fallback extract --until-empty";
-    working(&desk, &sim, fallback).wait().expect(3);
-    let results = taken(&desk, id);
-    assert_eq!(
-        results["a-1"]["result"]["summary"],
-        "echo: It rained all day."
-    );
-    let error = &results["a-2"]["error"];
-    assert_eq!(error["kind"], "not_found");
-    let message = error["message"].as_str().unwrap();
-    assert!(
-        message.contains("has no file a-2.txt, a-2.md or a-2.html"),
-        "{message}"
-    );
 }

@@ -4,34 +4,7 @@ use std::time::Duration;
 
 use batchwright_simulate::{SimConfig, Trouble};
 
-use super::common::{Desk, NOBODY, PATIENCE, RunToEnd, all_ids, simulator};
-use super::fake::{Fake, says};
-
-#[test]
-fn a_limit_on_calls_at_once_loses_no_item_and_refuses_few_calls() {
-    for calls in [8, 32] {
-        let few = SimConfig::default()
-            .max_parallel(2)
-            .latency(Duration::from_millis(30));
-        let (desk, sim) = (Desk::with(100), simulator(few));
-        let ended = desk.run(&sim, &format!("in.jsonl -o out.jsonl -j {calls} --json"));
-        let ended = ended.expect(0);
-        assert_eq!(desk.ids("out.jsonl"), all_ids(100));
-        let stats = sim.stats();
-        assert_eq!((stats.answered, stats.paid_twice), (100, 0));
-        // The number depends on how busy the machine is; the limiter's own tests, in virtual time, are strict. If all
-        // calls paused and each slot was rejected at the end of the pause, there would be more than one rejection per
-        // item.
-        assert!(
-            (1..100).contains(&stats.refused),
-            "{} refused",
-            stats.refused
-        );
-        let value = ended.json();
-        assert_eq!(value["summary"]["rate_limited"], stats.refused);
-        assert_eq!(value["summary"]["retries"], stats.refused);
-    }
-}
+use super::common::{Desk, RunToEnd, simulator};
 
 #[test]
 fn a_run_stops_after_ten_billed_unusable_replies() {
@@ -59,39 +32,6 @@ fn a_run_stops_after_ten_billed_unusable_replies() {
     let words = "in.jsonl -o out.jsonl -j 2 --on-error continue";
     desk.run(&sim, words).expect(3);
     assert_eq!(sim.stats().calls, 20);
-}
-
-/// A server that rejects everything with this status and message; `N` in it is replaced by an increasing number.
-fn refusing(status: u16, message: &'static str) -> String {
-    let server = Fake::start(move |asked| {
-        let text = message.replace('N', &asked.nth.to_string());
-        says(status, serde_json::json!({"error": {"message": text}}))
-    });
-    server.url()
-}
-
-#[test]
-fn a_run_stops_after_ten_identical_rejections() {
-    let asked = |words: &str| {
-        let url = refusing(418, "team N may not brew today");
-        let desk = Desk::with(40);
-        let words = format!("run in.jsonl -o out.jsonl --provider custom --model m -j 2 {words}");
-        let mut command = desk.command(words.split_whitespace());
-        let ended = command.env("CUSTOM_LLM_BASE_URL", url).ended();
-        (ended, desk.results("out.jsonl").len())
-    };
-    let (ended, lines) = asked("");
-    let ended = ended.expect(4);
-    let ended =
-        ended.says("stopped: the first 10 requests were all rejected with the same message");
-    ended.says("may not brew today");
-    assert!((10..=12).contains(&lines), "{lines} results");
-    let (ended, lines) = asked("--on-error continue");
-    ended.expect(3);
-    assert_eq!(lines, 40);
-    let (ended, lines) = asked("--fallback extract");
-    ended.expect(0);
-    assert_eq!(lines, 40);
 }
 
 #[test]
@@ -138,25 +78,6 @@ fn an_address_of_another_server_stops_the_run() {
         .ends(4, "stopped: the address is not that of the provider's API")
         .says("answered 404");
     assert!(sim.stats().calls <= 5 + 3, "{}", sim.stats().calls);
-}
-
-#[test]
-#[ignore = "eight seconds"]
-fn an_address_without_a_server_stops_the_run() {
-    let desk = Desk::with(300);
-    let words = "run in.jsonl -o out.jsonl --provider custom --model m";
-    let mut command = desk.command(words.split_whitespace());
-    let began = std::time::Instant::now();
-    let ended = command.env("CUSTOM_LLM_BASE_URL", NOBODY).ended();
-    let took = began.elapsed();
-    let ended = ended.ends(4, "stopped: the provider cannot be reached");
-    let ended = ended.says("cannot reach http://127.0.0.1:9/v1");
-    ended.says("no server has been reached there: check the address");
-    assert!(took < PATIENCE, "{took:?}");
-    assert!(
-        desk.results("out.jsonl").is_empty(),
-        "all of them are still to be done"
-    );
 }
 
 /// A limit that the user did not set is shown with its source and the flag that overrides it.

@@ -1,12 +1,11 @@
 //! The program against local servers: what they list, models that load.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use batchwright_simulate::SimConfig;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::common::{Desk, Has, RunToEnd, Running, all_ids, simulator};
+use super::common::{Desk, RunToEnd, Running, all_ids, simulator};
 use super::fake::{Answer, Fake, says};
 
 /// A minimal server: `answer` receives the path, and the number of earlier prompts.
@@ -47,33 +46,6 @@ const NAMED: [&str; 4] = ["--provider", "local", "--model", "tiny"];
 fn start(desk: &Desk, url: &str, words: &[&str]) -> Running {
     let run = format!("run in.jsonl -o out.jsonl --json --base-url {url}");
     Running::start(desk.command(run.split(' ')).args(words))
-}
-
-#[test]
-fn a_server_gets_one_call_at_a_time_and_its_first_model_is_used() {
-    let url = serve(|path, _| match path {
-        "/v1/models" => says(200, json!({"data": [{"id": "tiny"}, {"id": "big"}]})),
-        "/v1/chat/completions" => answer_with(9),
-        _ => unknown(),
-    });
-    let desk = Desk::with(6);
-    start(&desk, &url, &["--provider", "local"])
-        .wait()
-        .ends(0, "model tiny, 1 in flight");
-    desk.prompts("in.jsonl", 12);
-    start(&desk, &url, &["-j", "2"])
-        .wait()
-        .ends(0, "model tiny, 2 in flight");
-    let mut command = desk.command(["providers", "--json"]);
-    let command = command.env("LOCAL_LLM_BASE_URL", &url);
-    let list = command.ended().json();
-    let mut list = list["providers"].as_array().unwrap().iter();
-    let local = list.find(|p| p["provider"] == "local").unwrap();
-    let server = json!({"base_url": url, "models": ["tiny", "big"]});
-    local.has(json!({"servers": [server], "default_concurrency": 1}));
-    let mut command = desk.command(["providers"]);
-    let table = command.env("LOCAL_LLM_BASE_URL", &url).ended();
-    table.shows("serves tiny, big");
 }
 
 #[test]
@@ -123,18 +95,6 @@ fn a_server_that_only_its_address_names_is_asked_what_it_is() {
 }
 
 #[test]
-fn calls_to_a_server_on_this_machine_grow_from_one_while_it_gains_by_them() {
-    let sim = simulator(SimConfig::default().latency(Duration::from_millis(100)));
-    let desk = Desk::with(300);
-    let ended = start(&desk, &sim.base_url(), &["--model", "m"])
-        .wait()
-        .expect(0);
-    ended.says("1 in flight, up to 256 while that helps");
-    let most = sim.stats().max_in_flight;
-    assert!(most >= 8, "{most} at once");
-}
-
-#[test]
 fn a_model_that_loads_during_the_run_is_waited_for_and_reported_once() {
     for progress in ["auto", "never"] {
         let url = serve(|path, number| match (path, number) {
@@ -158,61 +118,6 @@ fn a_model_that_loads_during_the_run_is_waited_for_and_reported_once() {
 }
 
 #[test]
-fn a_server_that_loads_at_the_start_has_no_model_yet_and_a_named_one_is_waited_for() {
-    let loading = Duration::from_millis(1_500);
-    let sim = simulator(SimConfig::default().loading(loading).models(["tiny"]));
-    let desk = Desk::with(3);
-    start(&desk, &sim.base_url(), &["--provider", "local"])
-        .wait()
-        .ends(
-            1,
-            "it is still loading its model; try again, or name the model",
-        );
-    start(&desk, &sim.base_url(), &NAMED)
-        .wait()
-        .ends(0, "local: the server is still loading its model; waiting");
-    assert_eq!(desk.ids("out.jsonl"), all_ids(3));
-}
-
-#[test]
-fn a_server_that_replies_late_is_waited_for_although_there_is_a_fallback() {
-    let (go, may_reply) = std::sync::mpsc::channel::<()>();
-    let may_reply = std::sync::Mutex::new(may_reply);
-    let url = serve(move |path, _| match path {
-        "/v1/models" => {
-            // It replies as soon as the test drops the other end.
-            let _ = may_reply.lock().unwrap().recv();
-            says(200, json!({"data": [{"id": "tiny"}]}))
-        }
-        "/v1/chat/completions" => answer_with(9),
-        _ => unknown(),
-    });
-    let desk = Desk::with(2);
-    let words = ["--provider", "local", "--fallback", "extract"];
-    let running = start(&desk, &url, &words);
-    running.hears("the local server does not reply yet; waiting up to 5 s");
-    drop(go);
-    running.wait().ends(0, "model tiny").hides("skipping");
-    for line in desk.results("out.jsonl") {
-        assert_eq!(line["provider"], "local");
-    }
-}
-
-#[test]
-fn a_fallback_that_lists_no_model_is_refused() {
-    let url = serve(|path, _| match path {
-        "/v1/models" => says(200, json!({"data": []})),
-        _ => unknown(),
-    });
-    let desk = Desk::with(1);
-    let words = "run in.jsonl -o out.jsonl --provider extract --fallback local";
-    let mut command = desk.command(words.split(' '));
-    let ended = command.env("LOCAL_LLM_BASE_URL", url).ended();
-    ended.ends(2, "--fallback local: name its model: local:MODEL");
-    assert!(!desk.exists("out.jsonl"));
-}
-
-#[test]
 fn texts_of_a_server_cannot_control_the_terminal() {
     let named = "\u{1b}]0;owned\u{7}\u{1b}[31mm";
     let url = serve(move |path, _| match path {
@@ -229,48 +134,4 @@ fn texts_of_a_server_cannot_control_the_terminal() {
     // Data are not changed.
     let error = &desk.results("out.jsonl")[0]["error"]["message"];
     assert!(error.as_str().unwrap().ends_with(named), "{error}");
-}
-
-#[test]
-fn the_name_of_a_model_stays_in_its_row_of_the_table() {
-    let named = "m\u{1b}[2J\nextract    yes\u{9b}31m\u{202e}z";
-    let url = serve(move |path, _| match path {
-        "/v1/models" => says(200, json!({"data": [{"id": named}]})),
-        _ => unknown(),
-    });
-    let desk = Desk::new();
-    let providers = |words: &str| {
-        let mut command = desk.command(words.split(' '));
-        let ended = command.env("LOCAL_LLM_BASE_URL", &url).ended();
-        ended.expect(0).stdout
-    };
-    let table = providers("providers");
-    assert!(
-        table.contains("m [2J extract    yes 31m\u{fffd}z"),
-        "{table}"
-    );
-    let evil = ['\u{1b}', '\u{9b}', '\u{202e}'];
-    assert!(!table.contains(evil), "{table}");
-    let json = providers("providers --json");
-    assert!(!json.contains(evil), "{json}");
-    let list: Value = serde_json::from_str(&json).unwrap();
-    let list = list["providers"].as_array().unwrap();
-    let local = list.iter().find(|one| one["provider"] == "local");
-    assert_eq!(local.unwrap()["model"], named);
-}
-
-#[cfg(unix)]
-#[test]
-fn an_interrupt_ends_the_wait_at_once() {
-    let url = serve(|path, _| match path {
-        "/v1/chat/completions" => still_loading(),
-        _ => unknown(),
-    });
-    let desk = Desk::with(3);
-    let running = start(&desk, &url, &NAMED);
-    running.hears("still loading its model; waiting");
-    running.signal("INT");
-    let ended = running.wait().expect(130);
-    ended.hides("is ready");
-    assert!(!desk.exists("out.jsonl") || desk.results("out.jsonl").is_empty());
 }

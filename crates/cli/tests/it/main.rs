@@ -1,7 +1,5 @@
 //! The real program: its behaviour, output and files.
 
-#[cfg(unix)]
-mod attacks;
 mod batch;
 mod batch_chaos;
 mod batch_crash;
@@ -48,7 +46,6 @@ mod fallback;
 mod field_order;
 #[cfg(unix)]
 mod files_in_prompts;
-mod first;
 mod format;
 mod headers;
 mod help;
@@ -103,8 +100,6 @@ mod run_batch_unsent;
 mod run_folder;
 #[cfg(unix)]
 mod run_killed;
-#[cfg(unix)]
-mod run_output;
 #[cfg(target_os = "linux")]
 mod sandbox_exec;
 #[cfg(unix)]

@@ -1,37 +1,19 @@
 //! Many large replies at once, with little memory.
 
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
 use std::process::Stdio;
 use std::sync::{Arc, Barrier};
-use std::thread;
 use std::time::Duration;
 
 use batchwright_simulate::SimConfig;
 use serde_json::json;
 
 use super::common::{Desk, Running, all_ids, eventually, good, simulator};
+use super::fake::{Fake, says};
 
 /// Calls whose replies are large.
 const CALLS: usize = 24;
 /// Size of the text of each reply.
 const MIB: usize = 4;
-
-fn request(stream: &mut TcpStream) -> Option<String> {
-    let (mut seen, mut buffer) = (Vec::new(), [0; 4096]);
-    loop {
-        let read = stream.read(&mut buffer).ok().filter(|read| *read > 0)?;
-        seen.extend_from_slice(&buffer[..read]);
-        let text = String::from_utf8_lossy(&seen);
-        if let Some((head, body)) = text.split_once("\r\n\r\n") {
-            let head = head.to_ascii_lowercase();
-            let length = head.split_once("content-length: ")?.1.lines().next()?;
-            if body.len() >= length.parse().ok()? {
-                return Some(body.to_owned());
-            }
-        }
-    }
-}
 
 fn reply(text: &str) -> String {
     let message = json!({"role": "assistant", "content": text});
@@ -40,40 +22,21 @@ fn reply(text: &str) -> String {
     json!({"model": "m", "choices": [choice], "usage": usage}).to_string()
 }
 
-fn answer(stream: &mut TcpStream, reply: &str, tells: bool) -> std::io::Result<()> {
-    let length = if tells {
-        format!("content-length: {}\r\n", reply.len())
-    } else {
-        String::new()
-    };
-    let head = format!("HTTP/1.1 200 OK\r\nconnection: close\r\n{length}\r\n");
-    stream.write_all(head.as_bytes())?;
-    stream.write_all(reply.as_bytes())
-}
-
 /// A server that answers all calls at once, and one more when `go_on` is released.
 fn server(go_on: Arc<Barrier>) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}/v1", listener.local_addr().unwrap());
-    let all = Arc::new(Barrier::new(CALLS));
-    let large: Arc<str> = reply(&"large ".repeat((MIB << 20) / 6)).into();
-    thread::spawn(move || {
-        for (nth, mut stream) in listener.incoming().flatten().enumerate() {
-            let (large, all, go_on) = (large.clone(), all.clone(), go_on.clone());
-            thread::spawn(move || {
-                let body = request(&mut stream)?;
-                let last = body.contains(&format!("prompt {CALLS}\""));
-                let (barrier, reply) = if last {
-                    (go_on, reply("small").into())
-                } else {
-                    (all, large)
-                };
-                barrier.wait();
-                answer(&mut stream, &reply, nth % 2 == 0).ok()
-            });
+    let all = Barrier::new(CALLS);
+    let large = reply(&"large ".repeat((MIB << 20) / 6));
+    let last = format!("prompt {CALLS}\"");
+    let server = Fake::start(move |asked| {
+        if String::from_utf8_lossy(&asked.body).contains(&last) {
+            go_on.wait();
+            says(200, reply("small"))
+        } else {
+            all.wait();
+            says(200, &large)
         }
     });
-    url
+    server.url()
 }
 
 /// The program requests all of them at once, with memory for few. Each is saved, and the peak memory is that of a

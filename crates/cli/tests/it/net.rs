@@ -9,7 +9,7 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-use super::common::{Desk, Ended, PATIENCE, RunToEnd, Running, all_ids, good, simulator};
+use super::common::{Desk, Ended, PATIENCE, RunToEnd, all_ids, good, simulator};
 
 /// A server with a certificate of a private authority, which forwards to a simulator.
 struct Secure {
@@ -151,55 +151,6 @@ fn an_unrequested_encrypted_reply_is_not_used_for_the_next_request() {
 }
 
 #[test]
-fn an_early_rejection_is_read_through_tls() {
-    let desk = Desk::new();
-    let server = Secure::serving(|mut stream| {
-        // Otherwise the reset may overtake the reply, which waits for the acknowledgement of the handshake.
-        stream.sock.set_nodelay(true).unwrap();
-        stream.read_exact(&mut [0; 100]).unwrap();
-        let reply = b"HTTP/1.1 413 Too Large\r\ncontent-length: 9\r\n\r\ntoo large";
-        stream.write_all(reply).unwrap();
-        stream.flush().unwrap();
-        // Closed with unread bytes, which resets the connection.
-    });
-    let row = serde_json::json!({"id": "i", "prompt": "long ".repeat(2 << 20)});
-    desk.write("in.jsonl", row.to_string());
-    run_encrypted(&desk, &server, "--max-retries 0").expect(3);
-    let lines = desk.results("out.jsonl");
-    let message = lines[0]["error"]["message"].as_str().unwrap();
-    assert!(message.contains("answered 413"), "{message}");
-}
-
-#[test]
-fn a_connection_whose_tls_was_closed_is_not_used_again() {
-    let (desk, sim) = (Desk::new(), good());
-    let address = sim.addr();
-    let (kept, _until) = std::sync::mpsc::channel();
-    let server = Secure::serving(move |stream| {
-        let mut client = BufReader::new(stream);
-        let Some(request) = message(&mut client) else {
-            return;
-        };
-        let mut to = TcpStream::connect(address).unwrap();
-        to.write_all(&request).unwrap();
-        let reply = message(&mut BufReader::new(to)).unwrap();
-        let mut stream = client.into_inner();
-        // Sent at once, and the socket stays open.
-        stream.conn.writer().write_all(&reply).unwrap();
-        stream.conn.send_close_notify();
-        let mut flight = Vec::new();
-        while stream.conn.wants_write() {
-            stream.conn.write_tls(&mut flight).unwrap();
-        }
-        stream.sock.write_all(&flight).unwrap();
-        kept.send(stream).unwrap();
-    });
-    desk.prompts("in.jsonl", 5);
-    run_encrypted(&desk, &server, "--max-retries 0").expect(0);
-    assert_eq!(sim.stats().calls, 5);
-}
-
-#[test]
 fn an_untrusted_certificate_is_rejected_with_a_clear_message() {
     let (desk, sim) = (Desk::new(), good());
     let server = Secure::start(&sim);
@@ -248,54 +199,6 @@ fn plain_http_to_a_server_that_speaks_tls_ends_at_once() {
     let mut stop = TcpStream::connect(address).unwrap();
     stop.write_all(b"STOP").unwrap();
     calls.join().unwrap();
-}
-
-/// As servers with OpenSSL do.
-#[test]
-fn plain_http_to_a_server_of_tls_that_closes_without_a_byte_ends_at_once() {
-    let (desk, sim) = (Desk::with(300), good());
-    let secure = Secure::start(&sim);
-    let secure = secure
-        .url
-        .trim_start_matches("https://")
-        .trim_end_matches("/v1")
-        .to_owned();
-    let front = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}/v1", front.local_addr().unwrap());
-    std::thread::spawn(move || {
-        for mut stream in front.incoming().flatten() {
-            let mut first = [0];
-            if stream.peek(&mut first).is_err() || first != [0x16] {
-                continue;
-            }
-            let mut server = TcpStream::connect(&*secure).unwrap();
-            let (mut back, mut there) = (stream.try_clone().unwrap(), server.try_clone().unwrap());
-            std::thread::spawn(move || std::io::copy(&mut server, &mut back));
-            std::thread::spawn(move || std::io::copy(&mut stream, &mut there));
-        }
-    });
-    let words = "run in.jsonl -o out.jsonl --provider openai --model m --base-url";
-    let mut command = desk.command(words.split(' ').chain([&*url]));
-    let ended = command.env("OPENAI_API_KEY", "sk-x").ended();
-    ended.ends(4, "speaks TLS: its address begins with https://");
-}
-
-#[cfg(unix)]
-#[test]
-fn a_handshake_that_hangs_is_ended_by_signals() {
-    let desk = Desk::with(5);
-    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("https://{}/v1", silent.local_addr().unwrap());
-    let words = "run in.jsonl -o out.jsonl --provider openai --model m --base-url";
-    let mut command = desk.command(words.split(' ').chain([&*url]));
-    let running = Running::start(command.env("OPENAI_API_KEY", "sk-x"));
-    let accepted = silent.accept().unwrap();
-    running.signal("INT");
-    running.hears("stopping:");
-    running.signal("INT");
-    let ended = running.wait().expect(130);
-    assert!(ended.took < PATIENCE, "{:?}", ended.took);
-    drop(accepted);
 }
 
 /// A proxy on the loopback interface that forwards every host to the simulator.
@@ -355,17 +258,6 @@ fn a_proxy_is_used_with_its_credentials_and_never_shows_them() {
 }
 
 #[test]
-fn a_secure_proxy_variable_is_for_secure_addresses() {
-    let (desk, sim) = (Desk::new(), good());
-    let proxy = Proxy::start(&sim);
-    let url = format!("http://{}", proxy.address);
-    // The proxy answers without TLS, so the handshake fails; but it was called.
-    let ended = run(&desk, "https://api.test/v1", &[("HTTPS_PROXY", &url)]);
-    assert!(matches!(ended.status.code(), Some(3 | 4)));
-    assert!(proxy.heads().contains("CONNECT api.test:443"));
-}
-
-#[test]
 fn a_dead_proxy_is_named_without_its_password() {
     let desk = Desk::new();
     let proxy = "http://me:pr0xy-word@127.0.0.1:9";
@@ -375,49 +267,4 @@ fn a_dead_proxy_is_named_without_its_password() {
     let message = lines[0]["error"]["message"].as_str().unwrap();
     assert!(!message.contains("pr0xy-word"), "{message}");
     assert!(message.contains("api.test"), "{message}");
-}
-
-/// An address whose name is not loopback, but that reaches this machine.
-#[cfg(target_os = "linux")]
-#[test]
-fn exempt_hosts_are_reached_directly() {
-    let (desk, sim) = (Desk::new(), good());
-    let proxy = Proxy::start(&sim);
-    let (via, port) = (format!("http://{}", proxy.address), sim.addr().port());
-    let url = format!("http://0.0.0.0:{port}/v1");
-    run(&desk, &url, &[("HTTP_PROXY", &via)]).expect(0);
-    assert!(proxy.heads().contains("CONNECT 0.0.0.0"));
-    let asked = proxy.heads.lock().unwrap().len();
-    desk.write("out.jsonl", "");
-    let exempt = [("HTTP_PROXY", &*via), ("NO_PROXY", "other.test,0.0.0.0")];
-    run(&desk, &url, &exempt).expect(0);
-    desk.write("out.jsonl", "");
-    // Loopback addresses need no exemption.
-    run(
-        &desk,
-        &sim.base_url(),
-        &[("HTTP_PROXY", &via), ("ALL_PROXY", &via)],
-    )
-    .expect(0);
-    assert_eq!(proxy.heads.lock().unwrap().len(), asked);
-    assert_eq!(sim.stats().calls, 3 * ITEMS as u64);
-}
-
-#[test]
-fn any_compatible_server_is_a_provider_by_its_address() {
-    let desk = Desk::with(5);
-    let sim = simulator(SimConfig::default().api_key("sk-custom"));
-    let words = "run in.jsonl -o out.jsonl --provider custom --model m";
-    let mut command = desk.command(words.split(' '));
-    let url = sim.base_url();
-    command.args(["--base-url", &url]);
-    command
-        .env("CUSTOM_LLM_API_KEY", "sk-custom")
-        .ended()
-        .expect(0);
-    let lines = desk.results("out.jsonl");
-    assert_eq!(lines.len(), 5);
-    assert!(lines.iter().all(|line| line["provider"] == "custom"));
-    desk.plain("run in.jsonl -o new.jsonl --provider custom --model m")
-        .ends(1, "CUSTOM_LLM_BASE_URL");
 }

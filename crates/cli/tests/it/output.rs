@@ -4,11 +4,10 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::process::ChildStdout;
 use std::time::Duration;
 
-use batchwright_simulate::{SimConfig, Simulator, Trouble};
+use batchwright_simulate::{SimConfig, Simulator};
 
 use super::common::{
-    Desk, Ended, PATIENCE, RunToEnd, Running, all_ids, eventually, good, ids_in_order, results,
-    simulator,
+    Desk, Ended, PATIENCE, RunToEnd, all_ids, eventually, good, ids_in_order, simulator,
 };
 
 #[test]
@@ -101,33 +100,6 @@ fn assert_all_are_there(ended: &Ended, unread: Option<ChildStdout>, sim: &Simula
     ended.tells("results could not be saved; here they are:");
 }
 
-#[cfg(unix)]
-#[test]
-fn billed_answers_are_written_if_the_reader_continues_after_a_signal() {
-    let desk = Desk::with(500);
-    let sim = simulator(SimConfig::default().answer("x".repeat(20_000)));
-    let running = desk.start(&sim, "in.jsonl -j 4");
-    assert!(sim.wait_until(|s| s.calls >= 7, PATIENCE));
-    running.signal("INT");
-    running.hears("stopping:");
-    let ended = running.wait().expect(130);
-    assert_eq!(results(&ended.stdout).len() as u64, sim.stats().calls);
-}
-
-#[cfg(unix)]
-#[test]
-#[ignore = "waits for the grace period"]
-fn the_grace_period_ends_although_the_output_is_blocked() {
-    let desk = Desk::with(500);
-    let sim = simulator(SimConfig::default().answer("x".repeat(20_000)));
-    let mut running = desk.start(&sim, "in.jsonl -j 4");
-    let unread = running.child.stdout.take();
-    assert!(sim.wait_until(|s| s.calls >= 7, PATIENCE));
-    running.signal("INT");
-    let ended = running.wait().expect(1);
-    assert_all_are_there(&ended, unread, &sim);
-}
-
 #[test]
 fn an_output_that_cannot_be_written_is_found_before_anything_is_sent() {
     let (desk, sim) = (Desk::with(3), good());
@@ -178,21 +150,6 @@ fn a_link_stays_a_link_when_its_target_is_compacted() {
     assert_eq!(sim.stats().calls, 5);
 }
 
-#[cfg(target_os = "linux")]
-#[test]
-fn file_names_that_are_not_unicode_are_supported() {
-    use std::os::unix::ffi::OsStrExt;
-    let desk = Desk::with(2);
-    let sim = simulator(SimConfig::default().trouble(Trouble::BadRequest, 1.0));
-    let output = std::ffi::OsStr::from_bytes(b"o\xff.jsonl");
-    for flags in ["--json -q", "--json", "--log-level info"] {
-        let mut command = desk.against(&sim, &format!("in.jsonl {flags} -o"));
-        command.arg(output).ended().expect(3);
-    }
-    let text = std::fs::read_to_string(desk.path("").join(output)).unwrap();
-    assert_eq!(results(&text).len(), 2);
-}
-
 #[cfg(unix)]
 #[test]
 fn an_output_that_is_removed_or_replaced_meanwhile_is_noticed() {
@@ -217,32 +174,6 @@ fn an_output_that_is_removed_or_replaced_meanwhile_is_noticed() {
         assert_eq!(sim.stats().calls, 10);
         assert_eq!(desk.ids("out.jsonl"), all_ids(10));
     }
-}
-
-#[cfg(unix)]
-#[test]
-fn results_of_a_removed_output_are_kept_those_of_earlier_runs_included() {
-    let (desk, sim) = (Desk::with(3), good());
-    desk.run(&sim, "in.jsonl -o out.jsonl").expect(0);
-    desk.prompts("in.jsonl", 6);
-    desk.write("out.jsonl.rescued-1", "of another day\n");
-    let mode = |name: &str| {
-        use std::os::unix::fs::PermissionsExt;
-        let permissions = std::fs::metadata(desk.path(name)).unwrap().permissions();
-        permissions.mode() & 0o777
-    };
-    let theirs = std::os::unix::fs::PermissionsExt::from_mode(0o640);
-    std::fs::set_permissions(desk.path("out.jsonl"), theirs).unwrap();
-    let running = desk.held(&sim, "in.jsonl -o out.jsonl -j 3", 3);
-    std::fs::remove_file(desk.path("out.jsonl")).unwrap();
-    running.hears("out.jsonl.rescued-2");
-    assert_eq!(desk.ids("out.jsonl.rescued-2"), all_ids(3));
-    assert_eq!(mode("out.jsonl.rescued-2"), 0o640);
-    sim.release();
-    running.wait().expect(4);
-    assert!(!desk.exists("out.jsonl"));
-    assert_eq!(desk.ids("out.jsonl.rescued-2"), all_ids(6));
-    assert_eq!(desk.read("out.jsonl.rescued-1"), "of another day\n");
 }
 
 #[test]
@@ -331,33 +262,6 @@ fn output_that_cannot_be_written_is_not_a_success() {
     }
 }
 
-#[cfg(target_os = "linux")]
-#[test]
-fn a_limit_on_the_size_of_files_is_like_a_full_disk() {
-    let (desk, sim) = (Desk::with(80), good());
-    let url = sim.base_url();
-    let words = format!(
-        "-c|ulimit -f 8; exec \"$0\" \"$@\"|{}|run|in.jsonl|-o|out.jsonl|-j|2|--provider|local|--model|sim-1|--base-url|{url}",
-        env!("CARGO_BIN_EXE_batchwright")
-    );
-    let running = Running::start(&mut desk.other("sh", words.split('|')));
-    running.hears("sending stops until it works");
-    assert!(running.said().contains("too large"), "{}", running.said());
-    running.signal("INT");
-    running.hears("stopping:");
-    running.signal("INT");
-    let ended = running
-        .wait()
-        .ends(1, "results could not be saved; here they are");
-    let shown = ended
-        .stderr
-        .lines()
-        .filter(|line| line.starts_with("{\"id\":"))
-        .count();
-    let saved = desk.ids("out.jsonl").len();
-    assert!(saved > 5 && saved + shown == sim.stats().calls as usize);
-}
-
 #[cfg(unix)]
 #[test]
 fn an_output_that_is_the_input_by_another_name_is_refused() {
@@ -374,14 +278,35 @@ fn an_output_that_is_the_input_by_another_name_is_refused() {
 }
 
 #[test]
-fn a_closed_standard_error_is_ignored() {
-    let (desk, sim) = (Desk::with(10), good());
-    let mut command = desk.against(
-        &sim,
-        "in.jsonl -o out.jsonl --log-level debug --progress always",
-    );
-    let mut child = command.spawn().unwrap();
-    drop(child.stderr.take());
-    assert_eq!(child.wait().unwrap().code(), Some(0));
-    assert_eq!(desk.ids("out.jsonl"), all_ids(10));
+fn removing_a_broken_output_line_as_advised_resends_no_other_item() {
+    let (desk, sim) = (Desk::with(20), good());
+    for line in [1, 7, 20] {
+        desk.run(&sim, "in.jsonl -o out.jsonl -j 1").expect(0);
+        let before = sim.stats().calls;
+        let text = desk.read("out.jsonl");
+        let mut lines: Vec<&str> = text.lines().collect();
+        let broken = lines[line - 1].replace("success", "\"");
+        lines[line - 1] = &broken;
+        desk.write("out.jsonl", lines.join("\n") + "\n");
+        let ended = desk.run(&sim, "in.jsonl -o out.jsonl").expect(2);
+        let advice =
+            format!("sed -n {line}p out.jsonl >out.jsonl.line{line} && sed -i {line}d out.jsonl");
+        ended.errs(&advice);
+        let cure = desk.other("sh", ["-c", &advice]).status();
+        assert!(cure.unwrap().success());
+        assert_eq!(desk.read(&format!("out.jsonl.line{line}")), broken + "\n");
+        desk.run(&sim, "in.jsonl -o out.jsonl").expect(0);
+        assert_eq!(desk.ids("out.jsonl"), all_ids(20));
+        assert_eq!(sim.stats().calls, before + 1);
+    }
+    for notes in ["notes\n", "notes\nand more\n", "{}\n{}\n"] {
+        desk.write("notes", notes);
+        let ended = desk.run(&sim, "in.jsonl -o notes").expect(2);
+        assert!(
+            ended.error().ends_with("name another output"),
+            "{}",
+            ended.stderr
+        );
+        assert_eq!(desk.read("notes"), notes);
+    }
 }

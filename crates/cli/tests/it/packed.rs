@@ -88,28 +88,6 @@ fn compressed_inputs_are_unpacked() {
 }
 
 #[test]
-fn errors_in_compressed_inputs_name_the_compressed_file() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.write(
-        "in.csv.gz",
-        gzip(b"id,prompt\na,\"one\n\ntwo\"\nb,\na,three\n"),
-    );
-    desk.run(&sim, "in.csv.gz")
-        .ends(2, "in.csv.gz:5: found an empty prompt")
-        .says("in.csv.gz:6: found the id \"a\", which line 2 has already");
-    let packed = gzip(&b"id,prompt\na,one\n".repeat(50));
-    desk.write("in.csv.gz", &packed[..packed.len() - 3]);
-    desk.run(&sim, "in.csv.gz").ends(
-        2,
-        "in.csv.gz: cannot be read: the gzip data is damaged or cut off",
-    );
-    desk.write("in.csv.gz", ROWS);
-    desk.run(&sim, "in.csv.gz")
-        .ends(2, "found no gzip data, although the name says so");
-    assert_eq!(sim.stats().calls, 0);
-}
-
-#[test]
 fn other_encodings_are_read_when_they_are_named() {
     let (desk, sim) = (Desk::new(), good());
     let text = |ended: Ended| texts(&ended.expect(0).stdout);

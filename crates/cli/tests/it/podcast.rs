@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use batchwright_simulate::{SimConfig, Simulator, Trouble, speech};
+use batchwright_simulate::{SimConfig, Trouble, speech};
 use serde_json::{Value, json};
 
 use super::common::{Desk, Has, PATIENCE, simulator};
 use super::job_types::{taken, working};
-use super::queue::{database, plain, queue, submit};
+use super::queue::{database, queue, submit};
 
 const VOICES: [(&str, &str); 2] = [("Host", "sage"), ("Guest", "echo")];
 
@@ -167,56 +167,4 @@ fn billed_audio_is_not_requested_again_after_kills() {
     // If no folder is set, it is next to the queue.
     let audio = sound(&results["p"]["result"], &unnamed(&desk));
     assert_eq!(files(&unnamed(&desk)), [audio]);
-}
-
-#[test]
-fn a_failed_podcast_is_retried_with_the_existing_audio() {
-    const TURNS: usize = 20;
-    let desk = Desk::new();
-    write(&desk, &[scripted("p", TURNS)]);
-    let id = submit(&desk, "--type generate_podcast in.jsonl");
-    let bad = |sim: &Simulator| {
-        let plan = |(_, _, text): &(_, _, String)| sim.config().plan(text).is_some();
-        turns(TURNS).iter().filter(|turn| plan(turn)).count() as u64
-    };
-    let first = simulator(
-        SimConfig::default()
-            .trouble(Trouble::BadRequest, 0.2)
-            .seed(4),
-    );
-    assert!((1..10).contains(&bad(&first)), "{}", bad(&first));
-    working(&desk, &first, "-j 4 --until-empty")
-        .wait()
-        .expect(3);
-    let job = queue(&desk).items(id, None, 1).unwrap()[0].job_id;
-    let error = queue(&desk).job(job).unwrap().unwrap().error.unwrap();
-    assert!(error.message().contains("the audio of piece"), "{error}");
-    plain(&desk, &format!("retry {id}")).expect(0);
-    let second = simulator(SimConfig::default());
-    working(&desk, &second, "-j 4 --until-empty")
-        .wait()
-        .expect(0);
-    assert_eq!(second.stats().speech_calls, bad(&first));
-    says_it_all(&taken(&desk, id)["p"]["result"], &unnamed(&desk), TURNS);
-}
-
-#[test]
-fn invalid_podcasts_are_rejected_or_fail_with_the_reason() {
-    let desk = Desk::new();
-    write(
-        &desk,
-        &[
-            json!({"content": "a"}),
-            json!({"content": "a", "voices": [7]}),
-        ],
-    );
-    plain(&desk, "submit --type generate_podcast in.jsonl")
-        .expect(2)
-        .says("in.jsonl line 2: field `voices[0]`: write the name of a voice");
-    write(&desk, &[json!({"id": "p", "content": "It rained."})]);
-    let id = submit(&desk, "--type generate_podcast in.jsonl");
-    plain(&desk, "work --provider extract --until-empty").expect(3);
-    let results = taken(&desk, id);
-    let error = results["p"]["error"]["message"].as_str().unwrap();
-    assert!(error.contains("no model wrote the script"), "{error}");
 }

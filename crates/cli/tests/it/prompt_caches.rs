@@ -1,12 +1,12 @@
 //! Prompt caches through the real program: which requests are marked, and what the summary says was saved.
 
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use batchwright_simulate::{Recorder, SimConfig, Simulator};
 use serde_json::Value;
 
-use super::batch_runs::{clean, command, with_provider};
+use super::batch_runs::{clean, command};
 use super::common::{Desk, RunToEnd, Running, prompt_lines, simulator};
 
 /// Tokens of the system text, at 4 bytes per token. The simulator reports all as read from the cache.
@@ -89,37 +89,6 @@ fn one_call_is_made_alone_and_each_request_is_marked() {
 }
 
 #[test]
-fn a_run_that_is_resumed_with_another_setting_sends_nothing_again() {
-    let site = Site::new(30);
-    let all = |when: &str, words: &str| {
-        let mut run = site.run(ANTHROPIC, words);
-        run.env(CACHE, when).ended().expect(0);
-    };
-    all("always", "--max-items 12");
-    assert_eq!(site.marked(), (12, 12));
-    // The address is not the provider's own.
-    all("auto", "");
-    assert_eq!(site.marked(), (18, 0));
-    for when in ["never", "always"] {
-        all(when, "");
-        assert_eq!(site.marked(), (0, 0), "{when}");
-    }
-}
-
-#[test]
-fn prompts_of_a_stream_are_marked_like_those_of_a_file() {
-    let site = Site::new(0);
-    let words = "- -o out.jsonl";
-    let mut command = site.asking(command(&site.desk, &site.sim, words), ANTHROPIC);
-    let command = command.env(CACHE, "always");
-    let mut running = Running::start(command.stdin(Stdio::piped()));
-    running.feed(&prompt_lines(40));
-    running.child.stdin = None;
-    running.wait().expect(0);
-    assert_eq!(site.marked(), (40, 40));
-}
-
-#[test]
 fn the_summary_says_what_the_cache_saved() {
     let site = Site::new(50);
     let ended = site.run(ANTHROPIC, "--json").ended().expect(0);
@@ -131,19 +100,4 @@ fn the_summary_says_what_the_cache_saved() {
         .iter()
         .filter_map(|line: &Value| line["cache_saved_usd"].as_f64());
     assert!((of_lines.sum::<f64>() - 0.405).abs() < 1e-9);
-}
-
-#[test]
-fn a_worker_of_a_queue_marks_the_jobs_that_it_claims() {
-    for (when, marked) in [("always", 20), ("never", 0)] {
-        let site = Site::new(20);
-        let words = |words: &str| site.desk.command(words.split_whitespace());
-        let submit = with_provider(words("submit in.jsonl"), &site.sim);
-        site.asking(submit, ANTHROPIC).ended().expect(0);
-        let work = words("work --until-empty -j 8 --rpm 60000 --tpm 100000000");
-        let mut work = site.of(with_provider(work, &site.sim), "anthropic");
-        work.env(CACHE, when);
-        work.ended().expect(0);
-        assert_eq!(site.marked(), (20, marked), "{when}");
-    }
 }

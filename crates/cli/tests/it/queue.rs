@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
 
-use batchwright::files::ResultsAppender;
 use batchwright::queue::{ProcessInfo, WorkerScale, WorkerSettings};
 use batchwright::testing::ScriptedClient;
 use batchwright::{
@@ -15,11 +14,7 @@ use batchwright::{
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::common::{
-    Desk, Ended, Has, RunToEnd, Running, all_ids, eventually, good, prompt_line, prompt_lines,
-    results,
-};
-use super::program::fed;
+use super::common::{Desk, Ended, Has, RunToEnd, Running, eventually, good, prompt_line, results};
 
 pub fn database(desk: &Desk) -> PathBuf {
     desk.path("data/llm_jobs.db")
@@ -68,25 +63,6 @@ pub fn work(desk: &Desk) {
         Error::new(ErrorKind::Invalid, "no").with_status(400),
     );
     worker(desk, &client).run().unwrap();
-}
-
-#[test]
-fn a_submission_has_a_readable_name() {
-    let desk = Desk::with(1);
-    let told = |id| queue(&desk).process(id).unwrap().unwrap().info;
-    let input = desk.path("in.jsonl").canonicalize().unwrap();
-    let unnamed = told(submit(&desk, "in.jsonl"));
-    assert_eq!(unnamed.name.as_deref(), Some("in.jsonl"));
-    assert_eq!(unnamed.input.as_deref(), input.to_str());
-    assert_eq!((unnamed.output, unnamed.command), (None, None));
-    let named = told(submit(&desk, "in.jsonl --name reviews"));
-    assert_eq!(named.name.as_deref(), Some("reviews"));
-    let id = fed(&mut on_queue(&desk, "submit -"), &prompt_lines(1))
-        .expect(0)
-        .stdout;
-    let piped = told(id.trim().parse().unwrap());
-    assert_eq!(piped.name.as_deref(), Some("standard input"));
-    assert_eq!(piped.input, None);
 }
 
 fn stored(desk: &Desk, id: ProcessId) -> Vec<String> {
@@ -152,29 +128,6 @@ fn results_of_the_queue_count_as_finished_in_a_run() {
 }
 
 #[test]
-fn priority_and_retries_reach_the_jobs() {
-    let desk = Desk::new();
-    desk.write("late.txt", "late\n");
-    desk.write("soon.txt", "soon\n");
-    submit(&desk, "late.txt --priority 2");
-    submit(&desk, "soon.txt --priority 10 --max-retries 1");
-    let client = Arc::new(ScriptedClient::new());
-    let busy = || Error::new(ErrorKind::Transient, "busy").with_status(503);
-    client.refuse("soon", busy());
-    let quick = RetryPolicy::default().base_delay(std::time::Duration::from_millis(1));
-    let settings = WorkerSettings::default().retry(quick);
-    Worker::new(&queue(&desk))
-        .settings(settings.scale(WorkerScale::fixed(1)))
-        .until_empty(true)
-        .completions(Route::new(client.clone()).retry(quick))
-        .run()
-        .unwrap();
-    let calls = client.calls();
-    assert_eq!(calls[0], "soon");
-    assert_eq!(calls.iter().filter(|call| *call == "soon").count(), 2);
-}
-
-#[test]
 fn bad_input_is_reported_by_line_and_submits_nothing() {
     let desk = Desk::new();
     desk.write("bad.jsonl", format!("{}{{}}\nnonsense\n", prompt_line(0)));
@@ -225,22 +178,6 @@ fn jobs_told(said: &str) -> u64 {
     let before = said.split(" jobs").next().unwrap();
     let number = before.rsplit(' ').next().unwrap().replace(',', "");
     number.parse().unwrap_or_else(|_| panic!("{said}"))
-}
-
-#[test]
-fn a_bad_line_of_standard_input_submits_nothing() {
-    let desk = Desk::new();
-    let mut running = piped(&desk, "");
-    running.feed(&payloads(GROUP));
-    let there = half_queued(&desk);
-    running.feed("{\"id\":\"i-7\",\"prompt\":\"again\"}\n");
-    drop(running.child.stdin.take());
-    let ended = running.wait().expect(2);
-    assert_eq!(ended.stdout, "");
-    let told = jobs_told(&ended.stderr);
-    assert!((there..=GROUP as u64).contains(&told), "{told}, {there}");
-    ended.says("line 1001").says("queued so far are deleted");
-    assert!(queue(&desk).open_processes().unwrap().is_empty());
 }
 
 #[cfg(unix)]
@@ -334,40 +271,6 @@ fn lines_that_were_written_before_a_kill_are_not_written_again() {
     assert!(queue(&desk).process(id).unwrap().is_none());
 }
 
-#[test]
-fn results_writes_only_finished_jobs() {
-    let (desk, id) = submitted(3);
-    let client = Arc::new(ScriptedClient::new());
-    client.hold();
-    let running = worker(&desk, &client).start().unwrap();
-    assert!(client.wait_for_in_flight(2));
-    let [now] = &status(&desk, &id.to_string())[..] else {
-        panic!()
-    };
-    adds_up(now);
-    now.has(json!({"in_progress": 2, "pending": 1}));
-    plain(&desk, &format!("results {id} -o out.jsonl")).ends(0, "3 jobs are still open");
-    client.release();
-    running.join().unwrap();
-    plain(&desk, &format!("results {id} -o out.jsonl")).ends(0, "3 results");
-    assert_eq!(desk.ids("out.jsonl"), all_ids(3));
-}
-
-#[test]
-fn an_unwritable_file_loses_no_results() {
-    let (desk, id) = submitted(2);
-    work(&desk);
-    desk.write("notes.txt", "dear diary\n");
-    plain(&desk, &format!("results {id} -o notes.txt")).ends(2, "left untouched");
-    assert_eq!(desk.read("notes.txt"), "dear diary\n");
-    let path = desk.path("busy.jsonl");
-    let held = ResultsAppender::open(&path).unwrap_or_else(|error| panic!("{error}"));
-    plain(&desk, &format!("results {id} -o busy.jsonl")).ends(1, "another run");
-    drop(held);
-    plain(&desk, &format!("results {id} -o none/out.jsonl")).ends(1, "none/out.jsonl");
-    assert_eq!(stored(&desk, id).len(), 2);
-}
-
 /// Results that are larger than the buffer of a pipe.
 fn with_long_results() -> (Desk, ProcessId) {
     let desk = Desk::new();
@@ -381,26 +284,6 @@ fn with_long_results() -> (Desk, ProcessId) {
     (desk, id)
 }
 
-#[cfg(unix)]
-#[test]
-fn results_written_to_a_named_pipe_stay_in_the_queue() {
-    let (desk, id) = with_long_results();
-    let words = format!("results {id} -o /dev/stdout");
-    let mut running = Running::start(&mut on_queue(&desk, &words));
-    let mut line = String::new();
-    let mut stdout = BufReader::new(running.child.stdout.take().unwrap());
-    stdout.read_line(&mut line).unwrap();
-    drop(stdout);
-    running.wait();
-    let ended = plain(&desk, &words).expect(0);
-    let found = results(&ended.stdout);
-    assert!(ended.stdout.starts_with(&line));
-    ended.says("the queue keeps them");
-    let taken = plain(&desk, &format!("{words} --take")).expect(0);
-    assert_eq!(results(&taken.stdout).len(), found.len());
-    plain(&desk, &words).expect(2);
-}
-
 #[test]
 fn a_closed_reader_loses_no_result() {
     let (desk, id) = with_long_results();
@@ -411,21 +294,6 @@ fn a_closed_reader_loses_no_result() {
     running
         .wait()
         .ends(4, "the reader of the results went away");
-    assert_eq!(stored(&desk, id).len(), 300);
-}
-
-#[cfg(unix)]
-#[test]
-fn two_signals_end_it_while_its_output_is_blocked() {
-    let (desk, id) = with_long_results();
-    let mut running = Running::start(&mut on_queue(&desk, &format!("results {id} --take")));
-    let mut unread = BufReader::new(running.child.stdout.take().unwrap());
-    unread.read_line(&mut String::new()).unwrap();
-    running.signal("INT");
-    running.hears("stopping");
-    running.signal("INT");
-    running.wait().expect(130);
-    drop(unread);
     assert_eq!(stored(&desk, id).len(), 300);
 }
 

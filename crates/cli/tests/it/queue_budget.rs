@@ -1,6 +1,6 @@
 //! Workers stop a process before it costs more than its budget, against a provider that bills by itself.
 
-use super::batch_runs::{SHORT, taking, with_provider};
+use super::batch_runs::with_provider;
 use super::common::{Desk, Ended, Running, eventually, simulator, usd};
 use batchwright::{ProcessId, Usd};
 use batchwright_simulate::{SimConfig, Simulator};
@@ -104,23 +104,6 @@ fn a_process_is_paused_before_its_budget_is_exceeded_and_continues_with_a_higher
     assert_eq!(used(&desk, id), times(one, 200));
 }
 
-/// A process in the same queue without a budget is not affected.
-#[test]
-fn a_process_near_its_limit_holds_no_slot_of_others() {
-    let (desk, sim) = (Desk::new(), simulator(SimConfig::default()));
-    let one = cost_of_one();
-    desk.write("in.jsonl", lines(0..60));
-    let limited = submit(
-        &desk,
-        &sim,
-        &format!("--priority 10 --budget {}", flag(times(one, 10))),
-    );
-    let free = submit(&desk, &sim, "");
-    done(&desk, &sim, &work("-j 4 --until-empty")).expect(4);
-    assert_eq!(completed(&desk, free), 60);
-    assert!(completed(&desk, limited) <= 10);
-}
-
 /// It is not sent, and its job fails.
 #[test]
 fn a_request_without_a_known_price_is_refused_under_a_budget() {
@@ -145,25 +128,4 @@ fn a_request_without_a_known_price_is_refused_under_a_budget() {
     let work = "work --rpm 600000 --model new --until-empty --prices prices.json";
     done(&desk, &sim, work).expect(0);
     assert_eq!(completed(&desk, id), 3);
-}
-
-/// Batches of a process are as large as its budget allows, and what they did not spend pays for the next ones.
-#[test]
-fn batches_stay_within_the_budget_of_their_process() {
-    let (desk, sim) = (Desk::new(), taking(SHORT));
-    let one = cost_of_one();
-    desk.write("in.jsonl", lines(0..20));
-    // In batches, half the price.
-    let budget = times(one, 6);
-    let id = submit(&desk, &sim, &format!("--budget {}", flag(budget)));
-    let work = &work("--strategy batch --until-empty");
-    let ended = done(&desk, &sim, work).expect(4);
-    let accepted = sim.batch_stats().items_accepted;
-    assert!((7..=12).contains(&accepted), "{accepted}: {}", ended.stderr);
-    assert_eq!(completed(&desk, id), accepted);
-    assert!(used(&desk, id) <= budget);
-    assert_eq!(used(&desk, id).picos() * 2, times(one, accepted).picos());
-    done(&desk, &sim, &format!("retry {id} --budget 0.01")).expect(0);
-    done(&desk, &sim, work).expect(0);
-    assert_eq!(completed(&desk, id), 20);
 }

@@ -3,12 +3,9 @@
 #![cfg(unix)]
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
-use batchwright::queue::WorkerSettings;
-use batchwright::testing::ScriptedClient;
-use batchwright::{Context, Handler, Job, JobQueue, ProcessId, RunningJob, StopReason, Worker};
+use batchwright::{Context, Handler, Job, JobQueue, ProcessId, RunningJob, Worker};
 use batchwright_simulate::{SimConfig, Simulator};
 
 use super::common::{Desk, Random, simulator};
@@ -35,38 +32,6 @@ fn a_folder_that_was_moved_away_and_back_loses_nothing() {
     running.wait().expect(0);
     assert_eq!(sim.stats().calls, JOBS as u64);
     assert_eq!(status(&desk, &id.to_string())[0]["completed"], JOBS);
-}
-
-#[test]
-fn a_database_that_was_removed_or_replaced_ends_an_idle_worker_with_a_reason() {
-    for replaced in [false, true] {
-        let desk = Desk::new();
-        let queue = queue(&desk);
-        let worker = Worker::new(&queue)
-            .settings(WorkerSettings::default().poll_interval(Duration::from_millis(10)))
-            .completions(batchwright::Route::new(Arc::new(ScriptedClient::new())))
-            .start()
-            .unwrap();
-        if replaced {
-            drop(JobQueue::open(&desk.path("new/llm_jobs.db")).unwrap());
-            std::fs::rename(desk.path("new/llm_jobs.db"), database(&desk)).unwrap();
-        } else {
-            std::fs::remove_file(database(&desk)).unwrap();
-        }
-        let report = worker.join().unwrap();
-        let Some(StopReason::Fatal(error)) = report.stop else {
-            panic!("{:?}", report.stop)
-        };
-        let words = if replaced {
-            "was replaced"
-        } else {
-            "was removed"
-        };
-        assert!(error.message().contains(words), "{error}");
-        let error = queue.enqueue(ProcessId::new(), [Job::new("a", "b").unwrap()]);
-        let error = error.unwrap_err();
-        assert!(error.message().contains(words), "{error}");
-    }
 }
 
 /// Uses all functions of a queue. The results do not matter, only that each call returns.

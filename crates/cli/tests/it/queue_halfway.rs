@@ -82,20 +82,3 @@ fn a_command_that_was_killed_is_finished_by_the_next() {
 fn commands_that_were_killed_are_finished_by_the_next() {
     killed_in_the_middle(100_000, 10);
 }
-
-#[test]
-fn an_unfinished_deletion_does_not_damage_the_counters() {
-    let (desk, id) = enqueued(100);
-    let conn = rusqlite::Connection::open(database(&desk)).unwrap();
-    conn.execute_batch(
-        "UPDATE processes SET chore = 3;
-         DELETE FROM payloads WHERE job & 0xffffffff < 50;
-         DELETE FROM jobs WHERE id & 0xffffffff < 50",
-    )
-    .unwrap();
-    drop(conn);
-    assert_eq!(halfway(&desk), 1);
-    idle_worker(&desk);
-    assert!(queue(&desk).process(id).unwrap().is_none());
-    assert_eq!(halfway(&desk), 0);
-}

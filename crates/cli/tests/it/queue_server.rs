@@ -137,27 +137,6 @@ fn files_of_prompts_are_in_the_queue_on_a_server() {
     assert!(sent.iter().any(|body| body.contains(picture)), "{sent:?}");
 }
 
-#[test]
-fn failed_jobs_are_requeued_and_waiting_ones_cancelled_on_a_server() {
-    let Some(server) = Server::new() else { return };
-    let desk = Desk::with(3);
-    let process = server.run(&desk, "submit in.jsonl -q").expect(0).stdout;
-    let process = process.trim();
-    server.run(&desk, &format!("cancel {process}")).expect(0);
-    server.run(&desk, &format!("retry {process}")).expect(0);
-    let status = server
-        .run(&desk, &format!("status {process} --json"))
-        .expect(0);
-    status.shows("\"pending\":3");
-    server
-        .run(&desk, &format!("cancel {process} --delete"))
-        .expect(0);
-    let gone = server.run(&desk, &format!("status {process}"));
-    assert_eq!(gone.status.code(), Some(2), "{}", gone.stderr);
-    let doctor = server.run(&desk, "doctor");
-    doctor.shows("mysql://");
-}
-
 /// With Redis in addition to the database: an idle worker starts immediately when another command submits jobs. An
 /// address without a server stops nothing, and no password is shown.
 #[cfg(feature = "redis")]

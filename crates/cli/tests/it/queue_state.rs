@@ -239,46 +239,6 @@ fn doctor_gives_advice_for_a_damaged_file() {
     plain(&desk, "status").ends(1, "not an SQLite database");
 }
 
-#[test]
-fn status_shows_readable_names() {
-    let desk = Desk::new();
-    desk.prompts("reviews of a whole year.jsonl", 3);
-    let mut submit = on_queue(&desk, "submit");
-    submit.arg("reviews of a whole year.jsonl");
-    let id = submit.ended().expect(0).stdout;
-    let whole = plain(&desk, "status").expect(0).stdout;
-    for text in [id.trim(), "reviews of a whole year.jsonl", "cancelled"] {
-        assert!(whole.contains(text), "{whole}");
-    }
-}
-
-#[test]
-fn doctor_reports_problems_of_a_data_folder() {
-    let desk = Desk::new();
-    desk.write("file", "x");
-    let folders = if cfg!(target_os = "linux") {
-        &["file", "file/below", "/proc/nowhere"][..]
-    } else {
-        &["file", "file/below"]
-    };
-    for folder in folders {
-        let mut doctor = desk.command(["doctor", "--data-dir", folder]);
-        let ended = doctor.ended().expect(1);
-        let found = &ended.stdout;
-        assert!(found.contains("bad      data folder"), "{found}");
-        assert!(found.contains("no job can be queued"), "{found}");
-        assert!(found.contains("--data-dir or BATCHWRIGHT_HOME"), "{found}");
-        assert!(
-            !found.contains("GB free") && !found.contains("MB free"),
-            "{found}"
-        );
-    }
-    let mut missing = desk.command(["doctor", "--data-dir", "a/b/c"]);
-    let missing = missing.ended().expect(0).stdout;
-    assert!(missing.contains("a/b/c is not there yet"), "{missing}");
-    assert!(!desk.path("a").exists(), "it was only asked");
-}
-
 #[cfg(unix)]
 #[test]
 fn concurrent_results_commands_take_each_result_once_and_kills_lose_none() {

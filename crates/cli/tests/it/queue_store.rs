@@ -44,23 +44,6 @@ fn a_flag_and_the_environment_override_the_setting_and_the_error_says_how_to_uns
     status.shows("\"pending\":1");
 }
 
-#[test]
-fn empty_and_damaged_addresses_are_refused_with_advice() {
-    let desk = Desk::new();
-    run(&desk, "status --store=").ends(2, "--store none");
-    run(&desk, "config set queue.store mysql://me@db/jobs").expect(0);
-    let file = desk.path("home/config.db");
-    let db = rusqlite::Connection::open(file).unwrap();
-    db.execute("UPDATE settings SET value = 'elsewhere'", [])
-        .unwrap();
-    drop(db);
-    run(&desk, "status").ends(2, "unset queue.store");
-    let doctor = run(&desk, "doctor").expect(1);
-    doctor.shows("queue.store");
-    run(&desk, "config unset queue.store").expect(0);
-    run(&desk, "status").expect(0);
-}
-
 /// The queue is on the server; its address is in the data folder.
 #[cfg(unix)]
 #[test]

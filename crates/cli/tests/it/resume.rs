@@ -2,13 +2,10 @@
 
 use std::io::Write;
 
-use batchwright::Request;
-use batchwright::client::request_hash;
 use batchwright_simulate::{SimConfig, Trouble};
-use serde_json::json;
 
 use super::common::{
-    Desk, Has, RunToEnd, all_ids, good, id, ids_in_order, prompt_line, prompt_lines, simulator,
+    Desk, RunToEnd, all_ids, good, id, ids_in_order, prompt_line, prompt_lines, simulator,
 };
 
 const RUN: &str = "in.jsonl -o out.jsonl -j 4";
@@ -33,46 +30,6 @@ fn inode(desk: &Desk) -> u64 {
 #[cfg(not(unix))]
 fn inode(_: &Desk) -> u64 {
     0
-}
-
-#[test]
-fn result_lines_have_stable_keys_and_the_fingerprint_of_their_request() {
-    let desk = Desk::with(10);
-    let sim = simulator(SimConfig::default().trouble(Trouble::BadRequest, 0.5));
-    desk.run(&sim, RUN).expect(3);
-    for (text, line) in desk
-        .read("out.jsonl")
-        .lines()
-        .zip(desk.results("out.jsonl"))
-    {
-        let mut at = 0;
-        let keys = "id success text provider model finish_reason usage attempts latency_ms cost_usd request_hash error";
-        for key in keys.split(' ') {
-            let place = text[at..].find(&format!("\"{key}\":"));
-            at += place.unwrap_or_else(|| panic!("no {key} in its place: {text}"));
-        }
-        assert_eq!(line.as_object().unwrap().len(), 12, "{text}");
-        let request = Request::new(id(&line).replace("i-", "prompt ")).with_model("sim-1");
-        assert_eq!(line["request_hash"], request_hash(&request));
-        line.has(json!({"provider": "local", "attempts": 1}));
-        if line["success"] == true {
-            let usage = line["usage"].as_object().unwrap();
-            assert_eq!(usage.len(), 4, "{text}");
-            assert!(line["error"].is_null() && line["finish_reason"] == "stop");
-        } else {
-            let error = line["error"].as_object().unwrap();
-            let names: Vec<&str> = error.keys().map(String::as_str).collect();
-            for key in ["kind", "class", "status", "message"] {
-                assert!(names.contains(&key), "{text}");
-            }
-            // If the provider reports an id of the call, the line contains it.
-            assert!(
-                names.len() == 4 || error.contains_key("request_id"),
-                "{text}"
-            );
-            assert!(line["text"].is_null() && line["usage"].is_null());
-        }
-    }
 }
 
 #[test]
@@ -192,30 +149,6 @@ fn zeros_before_a_result_cost_no_answer() {
     assert_eq!(desk.order("out.jsonl"), ids_in_order(20));
 }
 
-/// As some editors write at the beginning of a file.
-#[test]
-fn an_output_with_a_byte_order_mark_is_read() {
-    let (desk, sim) = (Desk::with(5), good());
-    desk.run(&sim, RUN).expect(0);
-    let marked = format!("\u{feff}{}", desk.read("out.jsonl"));
-    let first = id(&desk.results("out.jsonl")[0]).to_owned();
-    desk.write("out.jsonl", &marked);
-    desk.run(&sim, RUN)
-        .ends(0, "5 finished before, nothing to send");
-    assert_eq!(desk.read("out.jsonl"), marked);
-    let table = desk.plain("export out.jsonl -o - --columns id");
-    let table = table.expect(0).stdout;
-    assert_eq!(table.lines().count(), 6, "{table}");
-
-    // The first line is changed and moved like any other.
-    desk.run(&sim, &format!("{RUN} --system other --ordered"))
-        .says("5 changed, 5 to send");
-    assert_eq!(sim.stats().calls, 10);
-    assert_eq!(desk.order("out.jsonl"), ids_in_order(5));
-    let archived = desk.results("out.jsonl.superseded.jsonl");
-    assert!(archived.iter().any(|line| id(line) == first));
-}
-
 #[test]
 fn ordered_puts_results_into_the_order_of_the_input() {
     let desk = Desk::new();
@@ -234,19 +167,6 @@ fn ordered_puts_results_into_the_order_of_the_input() {
     assert_eq!(sim.stats().calls, 40);
     let hidden = std::fs::read_dir(desk.path("")).unwrap();
     assert_eq!(hidden.count(), 2, "nothing is left beside the two files");
-}
-
-#[test]
-fn a_file_can_be_processed_in_pieces() {
-    let (desk, sim) = (Desk::with(10), good());
-    for (run, done) in [4, 8, 10, 10].into_iter().enumerate() {
-        let words = format!("{RUN} --max-items 4 --fsync");
-        desk.run(&sim, &words).expect(0);
-        assert_eq!(desk.results("out.jsonl").len(), done, "run {run}");
-        assert_eq!(sim.stats().calls, done as u64);
-    }
-    assert_eq!(desk.ids("out.jsonl"), all_ids(10));
-    assert_eq!(sim.stats().paid_twice, 0);
 }
 
 #[test]
@@ -319,22 +239,22 @@ fn a_dry_run_changes_nothing() {
 }
 
 #[test]
-fn outdated_results_of_items_without_ids_are_reported_after_a_changed_setting() {
-    const WHY: &str = "(rows without ids become new items if a setting changes: add ids to replace \
-                       their results, or name a new output)";
-    let (desk, sim) = (Desk::new(), good());
-    desk.write("in.txt", "a\nb\nc\n");
-    let words = "in.txt -o out.jsonl";
-    let first = desk.run(&sim, words).expect(0);
-    first.hides(WHY);
-    desk.run(&sim, &format!("{words} --system short"))
-        .expect(0)
-        .says(&format!(
-            "3 to send; the output also has 3 results of other items, which stay {WHY}"
-        ));
-    // With ids, old lines are replaced, and kept lines belong to other items.
-    desk.prompts("in.jsonl", 2);
-    let other = desk.run(&sim, "in.jsonl -o out.jsonl").expect(0);
-    other.hides(WHY);
-    other.tells("2 to send; the output also has 6 results of other items, which stay");
+fn answers_of_a_model_replace_placeholder_answers() {
+    let (desk, sim) = (Desk::with(10), good());
+    desk.plain("run in.jsonl -o out.jsonl --provider extract")
+        .expect(0);
+    desk.plain("run in.jsonl -o out.jsonl --provider extract")
+        .ends(0, "nothing to send");
+    desk.run(&sim, "in.jsonl -o out.jsonl").expect(0);
+    assert_eq!(sim.stats().calls, 10);
+    assert_eq!(desk.ids("out.jsonl"), all_ids(10));
+    let lines = desk.results("out.jsonl");
+    assert!(lines.iter().all(|line| line["provider"] == "local"));
+
+    // In the opposite case, a missing provider discards no billed answer.
+    let before = desk.read("out.jsonl");
+    let mut command = desk.command(["run", "in.jsonl", "-o", "out.jsonl"]);
+    command.env("LOCAL_LLM_BASE_URL", "http://127.0.0.1:9");
+    command.ended().ends(2, "no provider can be used");
+    assert_eq!(desk.read("out.jsonl"), before);
 }

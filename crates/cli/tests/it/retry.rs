@@ -34,31 +34,3 @@ fn temporary_failures_lose_no_item_and_possibly_billed_calls_are_counted() {
     let twice = lines.iter().filter(|line| line["attempts"] == 2).count();
     assert_eq!(twice as u64, doubtful + met("html_502"));
 }
-
-#[test]
-fn a_rate_limit_causes_the_wait_that_the_server_requests() {
-    let settings = SimConfig::default()
-        .trouble(Trouble::RateLimit, 0.3)
-        .retry_after(std::time::Duration::from_millis(300));
-    let (summary, _, stats) = run(settings, "");
-    assert_eq!(summary["rate_limited"], stats.refused);
-    assert_eq!(summary["possibly_paid_twice"], 0);
-    assert_eq!(stats.paid_twice, 0);
-}
-
-#[test]
-fn a_missing_reply_times_out_and_is_retried() {
-    let settings = SimConfig::default().trouble(Trouble::Stall, 0.2);
-    let (summary, lines, stats) = run(settings, "--timeout 300ms");
-    assert!(stats.by_trouble["stall"] > 0);
-    assert_eq!(summary["possibly_paid_twice"], stats.by_trouble["stall"]);
-    assert!(lines.iter().any(|line| line["attempts"] == 2));
-}
-
-#[test]
-fn calls_are_counted_by_their_reason() {
-    let sim = simulator(SimConfig::default().trouble(Trouble::BadRequest, 1.0));
-    let desk = Desk::with(4);
-    desk.run(&sim, "in.jsonl -o out.jsonl --fallback extract")
-        .ends(0, "calls      8 (4 failed over, 4 to extract)");
-}

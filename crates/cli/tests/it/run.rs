@@ -3,7 +3,7 @@
 use batchwright_simulate::{SimConfig, Trouble};
 use serde_json::{Value, json};
 
-use super::common::{Desk, Has, NOBODY, RunToEnd, cases, good, results, simulator};
+use super::common::{Desk, Has, NOBODY, cases, good, results, simulator};
 
 #[test]
 fn could_not_run_is_1() {
@@ -107,33 +107,6 @@ fn help_and_version_are_on_standard_output() {
 }
 
 #[test]
-fn the_providers_are_shown_as_a_table_and_as_json() {
-    let desk = Desk::new();
-    let table = desk.plain("providers").expect(0);
-    assert_eq!(table.stderr, "");
-    for words in ["GROQ_API_KEY", "no usable server at", "  extract", "embed"] {
-        table.shows(words);
-    }
-    let sim = simulator(SimConfig::default().models(["tiny", "big"]));
-    let mut command = desk.command(["providers", "--json"]);
-    command
-        .env("LOCAL_LLM_BASE_URL", sim.base_url())
-        .env("OPENAI_API_KEY", "sk-secret-1");
-    let json = command.ended().expect(0);
-    assert!(!json.stdout.contains("sk-secret-1"));
-    let value = json.json();
-    let list = value["providers"].as_array().unwrap();
-    let of = |name: &str| list.iter().find(|p| p["provider"] == name).unwrap();
-    of("local").has(json!({"usable": true, "model": "tiny"}));
-    assert_eq!(of("local")["base_url"], sim.base_url());
-    of("local").has(json!({"default_concurrency": 1, "batch_api": false}));
-    assert_eq!(of("openai")["usable"], false);
-    assert!(of("openai")["reason"].as_str().unwrap().contains("model"));
-    assert_eq!(of("openai")["batch_api"], true);
-    assert_eq!(of("extract")["usable"], true);
-}
-
-#[test]
 fn without_a_key_or_a_server_a_run_ends_with_2_and_lists_the_three_ways_on() {
     let desk = Desk::new();
     desk.write("in.txt", "one\ntwo\n");
@@ -159,27 +132,6 @@ fn without_a_key_or_a_server_a_run_ends_with_2_and_lists_the_three_ways_on() {
     let lines = desk.results("out.jsonl");
     assert!(lines.iter().all(|line| line["provider"] == "extract"));
     assert!(lines.iter().all(|line| line.get("degraded").is_none()));
-}
-
-#[test]
-fn a_local_server_that_answers_is_found_with_its_model() {
-    let desk = Desk::with(2);
-    let sim = simulator(SimConfig::default().models(["tiny"]));
-    let mut command = desk.command(["run", "in.jsonl", "-o", "out.jsonl"]);
-    let command = command.env("LOCAL_LLM_BASE_URL", sim.base_url());
-    command.ended().ends(0, "taking local").says("model tiny");
-    assert_eq!(sim.stats().calls, 2);
-}
-
-#[test]
-fn prompts_without_a_model_are_counted_before_anything_is_sent() {
-    let (desk, sim) = (Desk::with(3), good());
-    let words = "run in.jsonl --provider openai --base-url";
-    let mut command = desk.command(words.split(' ').chain([&*sim.base_url()]));
-    let command = command.env("OPENAI_API_KEY", "sk-x");
-    let ended = command.ended().expect(2);
-    ended.errs("3 requests name no model");
-    assert_eq!(sim.stats().calls, 0);
 }
 
 #[test]
@@ -217,19 +169,4 @@ fn the_json_summary_adds_up() {
     let good = desk.results("out.jsonl");
     let good = good.iter().filter(|line| line["success"] == true).count();
     assert_eq!(n(&second, "completed"), good as u64);
-}
-
-#[test]
-fn the_error_for_a_bad_variable_names_the_accepted_values() {
-    let desk = Desk::with(1);
-    for (name, value, wanted) in [
-        ("BATCHWRIGHT_SYNC_CONCURRENCY", "many", "a whole number"),
-        ("RATE_LIMIT_REQUESTS_PER_MINUTE", "-1", "a number above 0"),
-        ("AI_REQUEST_TIMEOUT", "soon", "write a time"),
-    ] {
-        let mut command = desk.command(["run", "in.jsonl", "--provider", "extract"]);
-        let ended = command.env(name, value).ended();
-        let ended = ended.ends(2, wanted);
-        ended.errs(name);
-    }
 }

@@ -3,15 +3,15 @@
 use std::process::Stdio;
 
 use batchwright::ProcessId;
-use batchwright_simulate::{BatchConfig, SimConfig, Trouble};
+use batchwright_simulate::BatchConfig;
 use serde_json::{Value, json};
 
 use super::batch_runs::{
-    LONG, SHORT, WORDS, accepted, batch, clean, command, home_queue, kill, run, sealed, start,
-    submitted, taking, whole, with, without_latency,
+    LONG, SHORT, WORDS, accepted, batch, clean, command, home_queue, run, start, submitted, taking,
+    whole, with, without_latency,
 };
 use super::common::{
-    Desk, HOME, Has, RunToEnd, Running, all_ids, eventually, ids_in_order, prompt_lines, simulator,
+    Desk, HOME, Has, RunToEnd, Running, all_ids, eventually, ids_in_order, prompt_lines,
 };
 
 #[test]
@@ -70,26 +70,6 @@ fn items_that_fail_in_a_batch_fail_over() {
         "openai"
     );
     ended.says("answers by extract 3");
-}
-
-#[test]
-fn calls_for_queued_items_stop_after_ten_unusable_replies() {
-    for (words, code, results) in [("", 4, 10..40), ("--on-error continue", 3, 60..61)] {
-        let empty = SimConfig::default().trouble(Trouble::Empty, 1.0);
-        let sim = simulator(empty.trouble_times(Trouble::Empty, None));
-        let desk = Desk::with(60);
-        kill(sealed(&desk, &sim));
-        let words = format!("{WORDS} -j 2 {words}");
-        let ended = command(&desk, &sim, &words).ended();
-        let ended = ended.ends(code, "of an earlier run goes on");
-        if code == 4 {
-            ended
-                .says("stopped: the first 10 replies were all unusable, and each was billed")
-                .says("items wait in the queue");
-        }
-        let found = desk.results("out.jsonl").len();
-        assert!(results.contains(&found), "{found} results");
-    }
 }
 
 #[test]
@@ -187,50 +167,6 @@ fn batch_at_a_paid_provider_without_a_batch_api_is_refused_as_a_flag_and_reporte
         assert_eq!(ended.stderr.matches(why).count(), 1, "{}", ended.stderr);
     }
     assert_eq!((sim.stats().calls, sim.batch_stats().created), (3, 0));
-}
-
-#[test]
-fn without_a_batch_provider_run_fails_instead_of_using_extract() {
-    let desk = Desk::with(3);
-    let words = "run in.jsonl -o out.jsonl --strategy batch --data-dir data";
-    let ended = desk.plain(words);
-    ended.expect(2);
-    assert!(!desk.path("out.jsonl").exists());
-}
-
-#[test]
-fn vectors_are_made_by_calls_also_under_batch() {
-    let (desk, sim) = (Desk::new(), taking(SHORT));
-    desk.write("in.txt", "one\ntwo\n");
-    let ended = run(&desk, &sim, "in.txt -o out.jsonl --task embed --json").expect(0);
-    let why = "embeddings are not made in batches: uses strategy sync";
-    let told = ended.json();
-    told.has(json!({"strategy": "sync", "fallback_reason": why}));
-    let said = format!("strategy: {why}");
-    assert_eq!(ended.stderr.matches(&said).count(), 1, "{}", ended.stderr);
-    ended.says(&format!("strategy   {why}"));
-    assert_eq!(sim.batch_stats().created, 0);
-    assert!(!desk.path(HOME).join("llm_jobs.db").exists());
-}
-
-#[test]
-fn failed_items_run_again_unless_they_are_to_stay() {
-    let sim = with(BatchConfig::default().duration(SHORT).item_failures(1.0));
-    let desk = Desk::with(3);
-    let ended = run(&desk, &sim, &format!("{WORDS} --max-retries 0 --json")).expect(3);
-    assert_eq!(ended.json()["summary"]["failed"], 3);
-    assert_eq!(desk.results("out.jsonl").len(), 3);
-    clean(&desk);
-    let bought = sim.batch_stats().items_accepted;
-    run(&desk, &sim, &format!("{WORDS} --resend none")).expect(3);
-    assert_eq!(sim.batch_stats().items_accepted, bought);
-
-    let good = taking(SHORT);
-    run(&desk, &good, WORDS)
-        .ends(0, "3 failed before")
-        .says("3 to send");
-    assert_eq!(desk.ids("out.jsonl"), all_ids(3));
-    assert_eq!(good.batch_stats().items_accepted, 3);
 }
 
 #[test]

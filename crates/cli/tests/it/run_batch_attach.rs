@@ -3,16 +3,13 @@
 use std::time::Duration;
 
 use batchwright::JobQueue;
-use batchwright_simulate::BatchConfig;
 use serde_json::json;
 
 use super::batch_runs::{
-    LONG, STORE, WORDS, accepted, batch, by_id, clean, command, left_alone, only_process, queue,
-    run, start, submitted, taking, whole, with, with_provider, worked,
+    LONG, STORE, WORDS, accepted, batch, by_id, clean, command, only_process, queue, run, start,
+    submitted, taking, whole, with_provider,
 };
-use super::common::{
-    Desk, HOME, Has, RunToEnd, Running, all_ids, eventually, prompt_line, prompt_lines,
-};
+use super::common::{Desk, HOME, Has, RunToEnd, Running, all_ids, eventually, prompt_line};
 
 #[test]
 fn the_same_command_reattaches_from_another_folder_after_an_interrupt() {
@@ -119,43 +116,6 @@ fn only_fifteen_of_a_thousand_stopped_and_edited_items_are_submitted() {
 }
 
 #[test]
-fn items_of_an_expired_batch_are_sent_again_only_on_demand() {
-    let expiring = BatchConfig::default().duration(LONG).expire_first(1, 0.0);
-    let (desk, sim) = (Desk::with(10), with(expiring));
-    run(&desk, &sim, &format!("{WORDS} --no-wait")).expect(0);
-    accepted(&sim, 10);
-    desk.input(prompt_lines(8).replace("\"prompt 3\"", "\"edited\""));
-    run(&desk, &sim, WORDS).expect(0);
-    assert_eq!(desk.ids("out.jsonl"), all_ids(8));
-    // The edited one, and the seven that were still wanted.
-    assert_eq!(sim.batch_stats().items_accepted, 10 + 8);
-    clean(&desk);
-}
-
-#[test]
-fn a_run_that_does_not_wait_is_collected_by_the_same_command() {
-    let (desk, sim) = (Desk::with(4), taking(Duration::from_millis(500)));
-    let words = format!("{WORDS} --no-wait --json");
-    let ended = run(&desk, &sim, &words).expect(0);
-    let told = ended.json();
-    told.has(json!({"/summary/pending": 4, "exit_code": 0, "/batches/0/total": 4}));
-    ended
-        .says(" at openai: submitted, 4 requests")
-        .says("run the same command in this folder");
-    assert_eq!(desk.read("out.jsonl"), "");
-    run(&desk, &sim, WORDS).expect(0);
-    whole(&desk, &sim, "out.jsonl", 4);
-    let sync = Running::start(&mut command(&desk, &sim, "in.jsonl -o out.jsonl --no-wait"));
-    let ended = sync.wait().expect(2);
-    assert!(
-        ended
-            .error()
-            .contains("--no-wait applies only to --strategy batch")
-    );
-    clean(&desk);
-}
-
-#[test]
 fn two_runs_on_one_output_are_kept_apart_and_a_worker_may_help() {
     let (desk, sim) = (Desk::with(3), taking(Duration::from_secs(2)));
     run(&desk, &sim, &format!("{WORDS} --no-wait")).expect(0);
@@ -174,34 +134,6 @@ fn two_runs_on_one_output_are_kept_apart_and_a_worker_may_help() {
 }
 
 #[test]
-fn a_worker_of_a_runs_store_ends_with_the_run() {
-    let (desk, sim) = (Desk::with(3), taking(LONG));
-    run(&desk, &sim, &format!("{WORDS} --no-wait")).expect(0);
-    let worker = desk.command(["work", "--queue", STORE]);
-    let worker = Running::start(&mut with_provider(worker, &sim));
-    let store = queue(&desk);
-    assert!(eventually(|| store.batches(None).unwrap()[0].attended));
-    drop(store);
-    run(&desk, &sim, WORDS).expect(0);
-    worker.wait().expect(0);
-    whole(&desk, &sim, "out.jsonl", 3);
-}
-
-#[test]
-fn finished_items_are_not_reported_as_in_progress() {
-    let (desk, sim) = left_alone(6);
-    let (id, _) = worked(&desk, &sim);
-    queue(&desk).cancel(id).unwrap();
-    let planned = run(&desk, &sim, &format!("{WORDS} --dry-run --json")).expect(0);
-    let told = planned.json();
-    told.has(json!({"under_way": 0, "to_collect": 6}));
-    planned.says("6 done, to be collected");
-    run(&desk, &sim, WORDS).expect(0);
-    assert_eq!(desk.ids("out.jsonl"), all_ids(6));
-    assert_eq!(sim.batch_stats().created, 1);
-}
-
-#[test]
 fn a_dry_run_reports_items_in_progress_and_changes_nothing() {
     let (desk, sim) = (Desk::with(3), taking(LONG));
     run(&desk, &sim, &format!("{WORDS} --dry-run")).ends(0, "in batches; nothing was sent");
@@ -212,4 +144,17 @@ fn a_dry_run_reports_items_in_progress_and_changes_nothing() {
     let told = ended.json();
     told.has(json!({"under_way": 2, "to_send": 1}));
     assert_eq!(sim.batch_stats().items_accepted, 2);
+}
+
+#[test]
+fn results_of_a_batch_stay_in_the_queue_if_their_file_is_removed() {
+    let (desk, sim) = (Desk::with(4), taking(LONG));
+    let running = start(&desk, &sim, "in.jsonl -o out.jsonl");
+    accepted(&sim, 4);
+    submitted(&desk, 4);
+    std::fs::remove_file(desk.path("out.jsonl")).unwrap();
+    running.wait().ends(4, "removed or replaced");
+    assert!(!desk.exists("out.jsonl"));
+    run(&desk, &sim, "in.jsonl -o out.jsonl").expect(0);
+    whole(&desk, &sim, "out.jsonl", 4);
 }

@@ -161,22 +161,6 @@ fn a_request_that_the_refusal_names_fails_alone_at_every_provider() {
 }
 
 #[test]
-fn what_is_refused_without_a_name_is_called_one_by_one_and_said_once() {
-    let (desk, sim) = (Desk::with(150), taking(SHORT));
-    let gate = gate(&sim, |asked| {
-        let why = json!({"error": {"message": "Invalid input file format.", "type": "invalid_request_error"}});
-        is_creation(asked).then(|| says(400, why))
-    });
-    let ended = run_at(&OPENAI, &desk, &gate, "").ended().expect(0);
-    assert_eq!(failed(&desk), Vec::<String>::new());
-    assert_eq!(sim.stats().calls, 150);
-    let said = ended
-        .stderr
-        .matches("they are called one by one, at the price of calls");
-    assert_eq!(said.count(), 1, "{}", ended.stderr);
-}
-
-#[test]
 fn calls_for_refused_batches_stay_within_the_budget() {
     let (desk, sim) = (Desk::with(40), taking(SHORT));
     let prices = json!([{"input": 0, "output": 100}, {"tier": "batch", "input": 0, "output": 10}]);

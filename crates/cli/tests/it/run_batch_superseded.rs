@@ -1,16 +1,12 @@
 //! Answers of batches to requests that changed in the meantime: they were billed, so they are kept.
 
-use std::process::Stdio;
 use std::time::Duration;
 
 use batchwright_simulate::Simulator;
 use serde_json::{Value, json};
 
-use super::batch_runs::{
-    bought, clean, command, left_alone, run, submitted, taking, with_provider,
-};
-use super::common::{Desk, Ended, Has, RunToEnd, Running, all_ids, eventually, prompt_lines};
-use super::terminal::on_a_terminal;
+use super::batch_runs::{bought, clean, command, run, submitted, taking};
+use super::common::{Desk, Ended, Has, Running, all_ids, prompt_lines};
 
 const ARCHIVE: &str = "out.jsonl.superseded.jsonl";
 
@@ -83,19 +79,6 @@ fn answers_to_changed_requests_are_archived_and_can_be_restored() {
 }
 
 #[test]
-fn reverting_a_change_reattaches_to_the_first_batch() {
-    let (desk, sim) = under_way(4, Duration::from_secs(4));
-    with_template(&desk, &sim, "B", "--no-wait").expect(0);
-    let ended = with_template(&desk, &sim, "A", "--json").expect(0);
-    assert_eq!(ended.json()["attached"], 4);
-    assert_eq!(texts(&desk, "out.jsonl"), answers("A", 4));
-    assert_eq!(texts(&desk, ARCHIVE), answers("B", 4));
-    says_why(&desk, "request changed");
-    bought(&sim, 8);
-    clean(&desk);
-}
-
-#[test]
 fn the_answer_to_an_edited_row_is_kept_also_if_the_run_continues_with_calls() {
     let (desk, sim) = under_way(3, Duration::from_millis(400));
     desk.write("in.jsonl", prompt_lines(3).replace("prompt 1", "another"));
@@ -109,32 +92,4 @@ fn the_answer_to_an_edited_row_is_kept_also_if_the_run_continues_with_calls() {
         (1, 3)
     );
     clean(&desk);
-}
-
-#[test]
-fn an_answer_that_a_worker_collected_before_the_change_is_kept() {
-    let (desk, sim) = left_alone(3);
-    let work = desk.command(["work", "--strategy", "batch", "--until-empty"]);
-    with_provider(work, &sim).ended().expect(0);
-    desk.write("in.jsonl", prompt_lines(3).replace("prompt 1", "another"));
-    run(&desk, &sim, "in.jsonl -o out.jsonl").expect(0);
-    assert_eq!(desk.ids("out.jsonl"), all_ids(3));
-    assert_eq!(texts(&desk, ARCHIVE), ["echo: prompt 1"]);
-    says_why(&desk, "request changed");
-    clean(&desk);
-}
-
-#[test]
-fn a_terminal_user_confirms_before_items_in_progress_are_sent_again() {
-    let (desk, sim) = under_way(21, Duration::from_secs(60));
-    let words = format!("--strategy batch --quiet {}", templated("B", "--no-wait"));
-    let Some(mut command) = on_a_terminal(&desk, &sim, &words) else {
-        return;
-    };
-    let mut running = Running::start(command.stdin(Stdio::piped()));
-    let asked = || desk.read("screen").contains("Buy 21 answers again? [y/N]");
-    assert!(eventually(asked), "no question: {:?}", desk.read("screen"));
-    running.feed("\n");
-    running.wait().expect(2);
-    bought(&sim, 21);
 }

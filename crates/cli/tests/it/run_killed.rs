@@ -1,7 +1,6 @@
 //! Killed runs in batches: the next run resumes, and nothing is billed twice.
 
 use batchwright_simulate::BatchPoint;
-use serde_json::json;
 
 use super::batch_runs::*;
 use super::common::*;
@@ -62,32 +61,4 @@ fn a_run_killed_while_it_submits_is_billed_once() {
 fn a_run_killed_while_it_waits_or_downloads_collects_the_rest() {
     killed_at(BatchPoint::StatusArrived);
     killed_at(BatchPoint::DownloadHalf);
-}
-
-#[test]
-fn a_result_saved_before_a_kill_is_not_saved_again() {
-    let (desk, sim) = (Desk::with(3), taking(SHORT));
-    run(&desk, &sim, &format!("{WORDS} --no-wait")).expect(0);
-    let id = only_process(&desk);
-    let mut worker = desk.command(["work", "--until-empty", "--queue", STORE]);
-    worker
-        .env("OPENAI_API_KEY", "k")
-        .env("OPENAI_BASE_URL", sim.base_url());
-    worker
-        .env("BATCHWRIGHT_PROVIDER", "openai")
-        .env("BATCHWRIGHT_BATCH_POLL_INTERVAL", "100ms");
-    worker.ended().expect(0);
-    // The file contains them, and the queue has not recorded that.
-    desk.plain(&format!("results --queue {STORE} --keep -o out.jsonl"))
-        .expect(0);
-    let saved = desk.read("out.jsonl");
-    assert_eq!(
-        queue(&desk).process(id).unwrap().unwrap().counts.completed,
-        3
-    );
-    let ended = run(&desk, &sim, &format!("{WORDS} --json")).expect(0);
-    let told = ended.json();
-    told.has(json!({"/summary/completed_before": 3, "/summary/completed": 3, "submitted": 0}));
-    assert_eq!(desk.read("out.jsonl"), saved);
-    clean(&desk);
 }

@@ -3,7 +3,7 @@
 use batchwright_simulate::SimConfig;
 use serde_json::{Value, json};
 
-use super::common::{Desk, Ended, Has, RunToEnd, all_ids, cases, good, prompt_lines, simulator};
+use super::common::{Desk, Ended, Has, RunToEnd, cases, good, simulator};
 use super::fake::{Fake, says};
 
 const RUN: &str = "in.jsonl -o out.jsonl -j 4 --json-schema schema.json";
@@ -78,23 +78,6 @@ fn the_schema_reaches_the_provider_and_the_answer_is_kept_as_json() {
     let expected = json!({"type": "json_schema", "json_schema":
         {"name": "A_person", "strict": true, "schema": schema}});
     assert_eq!(format, &expected);
-}
-
-#[test]
-fn a_schema_in_the_format_of_an_api_is_unwrapped() {
-    let desk = desk();
-    let schema: Value = serde_json::from_str(&desk.read("schema.json")).unwrap();
-    let inner = json!({"name": "person", "strict": false, "schema": schema});
-    let whole = json!({"type": "json_schema", "json_schema": inner});
-    let server = Server::start(|_| reply("{\"age\": \"five\"}", "stop"));
-    for wrapped in [&inner, &whole] {
-        server.0.forget();
-        desk.write("schema.json", wrapped.to_string());
-        server.run(&desk, RUN).expect(3);
-        assert_eq!(server.asked()[0]["response_format"], whole);
-        assert_eq!(server.asked().len(), 2);
-        std::fs::remove_file(desk.path("out.jsonl")).unwrap();
-    }
 }
 
 #[test]
@@ -174,133 +157,6 @@ fn a_bad_schema_file_is_refused_before_anything_is_sent() {
         .expect(2);
     assert_eq!(sim.stats().calls, 0);
     assert!(!desk.exists("out.jsonl"));
-}
-
-#[test]
-fn a_schema_that_anthropic_does_not_support_is_sent_as_text() {
-    let desk = desk();
-    desk.prompts("in.jsonl", 3);
-    let map = json!({"type": "object", "additionalProperties": {"type": "integer"}});
-    let tree = json!({"type": "object", "properties": {"name": {"type": "string"},
-        "inner": {"type": "array", "items": {"$ref": "#"}}}, "required": ["name", "inner"]});
-    let part = |name: &str| json!({"type": "object", "properties": {name: {"type": "string"}}, "required": [name]});
-    let both = json!({"allOf": [part("a"), part("b")]});
-    for (n, schema) in [map, tree, both].into_iter().enumerate() {
-        let sim = simulator(SimConfig::default().api_key("sk-right"));
-        desk.write("schema.json", schema.to_string());
-        let url = format!("http://{}", sim.addr());
-        let mut command = desk.command(["run", "--provider", "anthropic", "--model", "m"]);
-        command
-            .args(["--base-url", &url])
-            .args(RUN.split_whitespace());
-        let command = command.env("ANTHROPIC_API_KEY", "sk-right");
-        command.ended().expect(0);
-        assert_eq!(sim.stats().calls, 3, "{n}");
-        std::fs::remove_file(desk.path("out.jsonl")).unwrap();
-    }
-}
-
-#[test]
-fn a_schema_is_named_by_its_file_with_and_without_an_at_sign_or_written_out() {
-    let desk = desk();
-    let schema = desk.read("schema.json");
-    let server = Server::start(|_| reply("{\"age\": 5}", "stop"));
-    let run = |given: &str| {
-        let mut command = desk.command(["run", "--provider", "local", "--model", "m"]);
-        command.args(["--base-url", &server.0.url(), "--json-schema", given]);
-        command.args(["in.jsonl", "-o", "out.jsonl"]).ended()
-    };
-    run(&format!("\n {schema}")).expect(0);
-    let sent = &server.asked()[0]["response_format"]["json_schema"]["schema"];
-    assert_eq!(sent.to_string(), schema);
-    // All three are the same request.
-    for given in ["schema.json", "@schema.json"] {
-        run(given).ends(0, "nothing to send");
-    }
-    let ended = run("@none.json").expect(2);
-    ended.errs("none.json: cannot be read: ");
-    let ended = run("{\"age\": \"number\"}").expect(2);
-    let expected = "--json-schema: no JSON Schema that can be used: it does not";
-    ended.errs(expected);
-}
-
-#[test]
-fn an_edited_schema_runs_again_and_a_renamed_file_does_not() {
-    let desk = desk();
-    let sim = simulator(SimConfig::default().answer("{\"age\": 5}"));
-    desk.write("in.jsonl", prompt_lines(3));
-    desk.run(&sim, RUN).expect(0);
-    desk.run(&sim, RUN).ends(0, "nothing to send");
-    std::fs::rename(desk.path("schema.json"), desk.path("person.json")).unwrap();
-    let renamed = RUN.replace("schema.json", "person.json");
-    desk.run(&sim, &renamed).ends(0, "nothing to send");
-    desk.write(
-        "person.json",
-        desk.read("person.json").replace("years", "months"),
-    );
-    desk.run(&sim, &renamed).ends(0, "3 changed, 3 to send");
-    assert_eq!(desk.ids("out.jsonl"), all_ids(3));
-    assert_eq!(sim.stats().calls, 6);
-}
-
-#[test]
-fn a_line_with_its_own_format_keeps_it_and_is_checked_against_it() {
-    let desk = desk();
-    let own = |format: Value| {
-        let body =
-            json!({"messages": [{"role": "user", "content": "q"}], "response_format": format});
-        json!({"custom_id": format["type"], "method": "POST", "url": "/v1/chat/completions", "body": body})
-    };
-    let schema = json!({"name": "n", "schema": {"type": "integer"}});
-    let lines = [
-        own(json!({"type": "text"})),
-        own(json!({"type": "json_object"})),
-        own(json!({"type": "json_schema", "json_schema": schema})),
-    ];
-    desk.input(lines.map(|line| line.to_string() + "\n").concat());
-    let server = Server::start(|_| reply("5", "stop"));
-    server.run(&desk, RUN).expect(3);
-    let mut results = desk.results("out.jsonl");
-    results.sort_by_key(|line| line["id"].to_string());
-    let ends = results
-        .iter()
-        .map(|line| (&line["id"], &line["success"], &line["attempts"]));
-    let expected = [
-        ("json_object", false, 2),
-        ("json_schema", true, 1),
-        ("text", true, 1),
-    ]
-    .map(|(id, success, attempts)| (json!(id), json!(success), json!(attempts)));
-    assert!(
-        ends.eq(expected.iter().map(|(a, b, c)| (a, b, c))),
-        "{results:?}"
-    );
-}
-
-#[test]
-fn a_bad_schema_in_a_line_is_named_with_its_place() {
-    let (desk, sim) = (desk(), good());
-    let format =
-        json!({"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "strin"}}});
-    let line = json!({"prompt": "q", "response_format": format});
-    desk.write("in.jsonl", format!("{}{line}\n", prompt_lines(1)));
-    let ended = desk.run(&sim, "in.jsonl -o out.jsonl").expect(2);
-    let error = ended.error();
-    assert!(
-        error.contains("in.jsonl:2: found a schema that cannot be used (at /type: "),
-        "{error}"
-    );
-    let example =
-        json!({"type": "json_schema", "json_schema": {"name": "n", "schema": {"age": "number"}}});
-    let line = json!({"prompt": "q", "response_format": example});
-    desk.write("in.jsonl", format!("{}{line}\n", prompt_lines(1)));
-    let ended = desk.run(&sim, "in.jsonl -o out.jsonl").expect(2);
-    let error = ended.error();
-    assert!(
-        error.contains("in.jsonl:2: found a schema that does not restrict an answer"),
-        "{error}"
-    );
-    assert_eq!(sim.stats().calls, 0);
 }
 
 #[test]

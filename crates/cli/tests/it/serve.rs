@@ -145,17 +145,6 @@ fn a_new_token_has_the_role_of_its_line() {
     assert!(!running.said().contains(token));
 }
 
-#[test]
-fn a_port_that_is_taken_is_named() {
-    let (desk, sim) = (Desk::new(), good());
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = taken.local_addr().unwrap().port();
-    let url = sim.base_url();
-    let words = format!("serve --port {port} --provider local --base-url {url} --model sim-1");
-    let ended = desk.plain(&words).expect(1);
-    ended.errs(&format!("127.0.0.1:{port}"));
-}
-
 /// The status and body of an answer; `None` if there was none.
 pub fn post(address: &str, path: &str, headers: &str, body: &str) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect(address).ok()?;

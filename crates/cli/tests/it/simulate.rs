@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 
 use serde_json::json;
 
-use super::common::{Desk, Ended, Has, RunToEnd, Running, all_ids, cases};
+use super::common::{Desk, Ended, Has, RunToEnd, Running, all_ids};
 
 /// A simulator as a separate program, and its address.
 fn start(desk: &Desk, words: &str) -> (Running, String) {
@@ -50,35 +50,4 @@ fn counts_are_json_with_the_flag() {
     simulator.signal("INT");
     let stats = simulator.wait().expect(0).json();
     stats.has(json!({"calls": 4, "/by_trouble/bad_request": 4}));
-}
-
-#[cfg(unix)]
-#[test]
-fn a_run_sends_no_request_that_the_vendor_rejects() {
-    let desk = Desk::with(3);
-    let (simulator, url) = start(&desk, "--json --as local");
-    run(&desk, &url).expect(0);
-    simulator.signal("TERM");
-    let stats = simulator.wait().expect(0).json();
-    stats.has(json!({"answered": 3, "malformed": 0}));
-}
-
-#[test]
-fn unsupported_options_of_the_simulator_are_rejected() {
-    let desk = Desk::new();
-    for (words, said) in cases(
-        "
-        simulate --port 0 --trouble explode=1 => error_500, rate_limit
-        simulate --port 0 --trouble drop=2 => from 0 to 1
-        simulate --port 0 --latency soon => 50ms, 2s or 1m
-        simulate --port 0 --burst 5 => --rpm
-        simulate --port 0 --as acme => openai, xai, groq
-    ",
-    ) {
-        desk.plain(words).ends(2, said);
-    }
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = taken.local_addr().unwrap().port();
-    let ended = desk.plain(&format!("simulate --port {port}")).expect(1);
-    ended.errs("cannot listen on 127.0.0.1");
 }

@@ -2,8 +2,7 @@
 
 use serde_json::Value;
 
-use super::common::{Desk, all_ids, good, id, prompt_lines};
-use super::program::fed;
+use super::common::{Desk, all_ids, good, prompt_lines};
 
 const RUN: &str = "in.jsonl -o out.jsonl -j 1 --template";
 
@@ -136,20 +135,6 @@ fn replaced_answers_are_archived_with_time_and_reason_and_can_be_restored() {
     assert_eq!(archived(&desk).len(), 7, "each is kept once");
 }
 
-#[test]
-fn a_restored_answer_is_used_for_duplicates_too() {
-    let (desk, sim) = (Desk::new(), good());
-    let old = format!("{RUN} A:{{{{prompt}}}} --dedupe");
-    desk.prompts("in.jsonl", 1);
-    desk.run(&sim, &old).expect(0);
-    desk.run(&sim, &format!("{RUN} B:{{{{prompt}}}}")).expect(0);
-    desk.write("out.jsonl", "");
-    let equal = prompt_lines(1).replace("i-0", "i-1");
-    desk.write("in.jsonl", prompt_lines(1) + &equal);
-    desk.run(&sim, &old).expect(0);
-    assert_eq!((desk.results("out.jsonl").len(), sim.stats().calls), (2, 2));
-}
-
 #[cfg(unix)]
 #[test]
 fn the_archive_has_the_permissions_of_the_output_and_is_found_through_links() {
@@ -169,41 +154,6 @@ fn the_archive_has_the_permissions_of_the_output_and_is_found_through_links() {
     desk.run(&sim, &format!("{real} A:{{{{prompt}}}}"))
         .ends(0, "2 answers are taken back");
     assert_eq!(sim.stats().calls, 4);
-}
-
-#[test]
-fn a_billed_unusable_reply_is_archived_too() {
-    let (desk, sim) = (Desk::with(2), good());
-    desk.run(&sim, &format!("{RUN} A:{{{{prompt}}}}")).expect(0);
-    let lines = desk.read("out.jsonl");
-    let mut lines = lines.lines().map(str::to_owned);
-    let mut bought: Value = serde_json::from_str(&lines.next().unwrap()).unwrap();
-    bought["success"] = false.into();
-    bought["error"] = serde_json::json!({"kind": "malformed", "message": "it cannot be read",
-        "unusable_reply": true, "raw": "half"});
-    let rest = lines.next().unwrap();
-    // The id comes first.
-    let bought = format!(
-        "{{\"id\":\"i-0\",{}",
-        &bought.to_string()[1..].replace("\"id\":\"i-0\",", "")
-    );
-    desk.write("out.jsonl", format!("{bought}\n{rest}\n"));
-    desk.run(&sim, &format!("{RUN} B:{{{{prompt}}}}"))
-        .expect(0)
-        .says("2 of 2 requests differ from those answered before;");
-    let archive = desk.results("out.jsonl.superseded.jsonl");
-    let unusable = archive.iter().find(|line| id(line) == "i-0").unwrap();
-    assert_eq!(unusable["error"]["raw"], "half");
-    assert_eq!((archive.len(), desk.results("out.jsonl").len()), (2, 2));
-}
-
-#[test]
-fn extracts_are_not_archived() {
-    let (desk, sim) = (Desk::with(2), good());
-    let words = "run in.jsonl -o extracts.jsonl --provider extract";
-    desk.plain(words).expect(0);
-    desk.run(&sim, "in.jsonl -o extracts.jsonl").expect(0);
-    assert!(!desk.exists("extracts.jsonl.superseded.jsonl"));
 }
 
 #[test]
@@ -238,27 +188,4 @@ fn an_archive_that_cannot_be_written_deletes_nothing() {
         "each once, although a killed run had written one"
     );
     assert_eq!(desk.results("out.jsonl").len(), 2);
-}
-
-#[test]
-fn a_stream_keeps_replaced_answers_too_and_items_without_ids_are_counted() {
-    let (desk, sim) = (Desk::new(), good());
-    let feed = |words: &str, text: &str| fed(&mut desk.against(&sim, words), text).expect(0);
-    feed("- -o out.jsonl -j 1", &prompt_lines(2));
-    feed("- -o out.jsonl -j 1 --system brief", &prompt_lines(2));
-    let mut kept = archived(&desk);
-    kept.sort();
-    let of = |i: usize| {
-        [
-            format!("i-{i}"),
-            format!("echo: prompt {i}"),
-            "request changed".to_owned(),
-        ]
-    };
-    assert_eq!(kept, [of(0), of(1)]);
-    desk.write("in.txt", "one\ntwo\n");
-    desk.run(&sim, "in.txt -o plain.jsonl").expect(0);
-    desk
-        .run(&sim, "in.txt -o plain.jsonl --system brief").ends(0, "2 of 2 requests differ from those answered before; their earlier answers stay in the output");
-    assert_eq!(desk.results("plain.jsonl").len(), 4);
 }

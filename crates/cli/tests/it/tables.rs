@@ -1,6 +1,6 @@
 //! Tables as spreadsheet programs write them.
 
-use super::common::{Desk, Ended, Has, RunToEnd, good, id, results};
+use super::common::{Desk, Ended, Has, RunToEnd, good, results};
 use super::program;
 use batchwright_simulate::Simulator;
 use serde_json::json;
@@ -36,101 +36,6 @@ fn empty_cells_are_not_sent() {
 }
 
 #[test]
-fn other_separators_are_detected_or_reported() {
-    let (desk, sim) = (Desk::new(), good());
-    let text = |words: &str| {
-        let ended = desk.run(&sim, words).expect(0);
-        let lines = results(&ended.stdout);
-        assert_eq!(id(&lines[0]), "1");
-        lines[0]["text"].as_str().unwrap().to_owned()
-    };
-    desk.write(
-        "in.csv",
-        "\u{feff}id;Ergebnis;Text\r\n1;3,5;Gut, danke\r\n;;\r\n",
-    );
-    assert_eq!(text("in.csv --template {{Text}}"), "echo: Gut, danke");
-    desk.write("in.csv", "id;x,Text\n1;2,5\n");
-    desk.run(&sim, "in.csv --template {{Text}}")
-        .ends(2, "--delimiter ',' or --delimiter ';'");
-    desk.run(&sim, "in.csv --template {{Text}} --delimiter ,")
-        .expect(0);
-    desk.write("in.csv", "id^Text\n1^a,b\n");
-    assert_eq!(
-        text("in.csv --template {{Text}} --delimiter ^"),
-        "echo: a,b"
-    );
-    desk.write("in.tsv", "id,Text\n1,a\tb\n");
-    assert_eq!(
-        text("in.tsv --template {{Text}} --delimiter ,"),
-        "echo: a\tb"
-    );
-    desk.write("in.txt", "a\n");
-    desk.run(&sim, "in.txt --delimiter ;")
-        .ends(2, "found --delimiter; expected a table");
-    desk.run(&sim, "in.csv --delimiter ;;")
-        .ends(2, "one ASCII character");
-}
-
-#[test]
-fn other_encodings_are_named_with_what_converts_them() {
-    let (desk, sim) = (Desk::new(), good());
-    let cases: [(&str, &[u8], &str); 7] = [
-        (
-            "in.csv",
-            b"id,prompt\n1,Gr\xf6\xdfe\n",
-            "iconv -f WINDOWS-1252 -t UTF-8 in.csv > out.csv",
-        ),
-        (
-            "in.csv",
-            b"\xff\xfei\0d\0",
-            "found UTF-16 text; expected UTF-8 text: say --encoding utf-16",
-        ),
-        (
-            "in.csv",
-            b"id,prompt\n1,Gr\xf6\xdfe\n",
-            "in.csv:2: found invalid UTF-8 at byte 4 of the record; expected UTF-8 text: say what it is, such as \
-             --encoding windows-1252",
-        ),
-        ("in.jsonl", b"\xfe\xff\0{", "iconv -f UTF-16 -t UTF-8"),
-        (
-            "in.csv",
-            b"PK\x03\x04\x14",
-            "found a spreadsheet such as .xlsx",
-        ),
-        (
-            "in.xlsx",
-            b"PK\x03\x04\x14",
-            if cfg!(feature = "tables") {
-                "in.xlsx: cannot be read"
-            } else {
-                "take a released program, or build it with the feature `tables`"
-            },
-        ),
-        ("in.ods", b"PK\x03\x04\x14", "save it as .xlsx or CSV UTF-8"),
-    ];
-    for (name, content, said) in cases {
-        desk.write(name, content);
-        desk.run(&sim, name).ends(2, said);
-    }
-    fed(&desk, &sim, "-", b"\xff\xfei\0d\0\n\0").ends(2, "found UTF-16 text");
-    assert_eq!(sim.stats().calls, 0);
-}
-
-#[test]
-fn only_the_rejection_of_standard_input_is_reported() {
-    let (desk, sim) = (Desk::new(), good());
-    for (text, said) in [
-        ("id,text\n1,a\n", "--format csv"),
-        ("\n{oops\n", "(standard input):2: found invalid JSON"),
-    ] {
-        let ended = fed(&desk, &sim, "- -o out.jsonl", text.as_bytes()).expect(2);
-        ended.tells(said);
-        assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
-        assert!(!desk.exists("out.jsonl"));
-    }
-}
-
-#[test]
 fn a_template_is_proposed_with_the_longest_text() {
     let (desk, sim) = (Desk::new(), good());
     let record = "{\"id\":\"r-1\",\"stars\":5,\"label\":\"x\",\"text\":\"Fits well\"}";
@@ -146,15 +51,28 @@ fn a_template_is_proposed_with_the_longest_text() {
 }
 
 #[test]
-fn results_named_like_a_table_are_resumed() {
+fn an_output_named_like_a_table_is_refused() {
     let (desk, sim) = (Desk::new(), good());
-    desk.write("in.txt", "a\nb\n");
-    desk.run(&sim, "in.txt -j 1 -o out.jsonl --max-items 1")
-        .expect(0);
-    std::fs::rename(desk.path("out.jsonl"), desk.path("out.csv")).unwrap();
-    desk.run(&sim, "in.txt -j 1 -o out.csv").expect(0);
-    assert_eq!(sim.stats().calls, 2);
-    assert_eq!(desk.results("out.csv").len(), 2);
+    desk.write("in.txt", "a\n");
+    for name in ["out.csv", "out.XLSX"] {
+        desk.run(&sim, &format!("in.txt -j 2 -o {name}"))
+            .ends(2, "results are JSON lines")
+            .says("run with -o out.jsonl")
+            .says(&format!("batchwright export out.jsonl -o {name}"));
+        assert!(!desk.exists(name));
+    }
+    #[cfg(unix)]
+    {
+        let pipe = desk.path("pipe.csv");
+        let made = std::process::Command::new("mkfifo").arg(pipe).status();
+        assert!(made.unwrap().success());
+        desk.run(&sim, "in.txt -o pipe.csv")
+            .ends(2, "results are JSON lines");
+    }
+    desk.write("in.csv", "prompt\na\n");
+    desk.run(&sim, "in.csv in.jsonl --output=out.csv")
+        .ends(2, "batchwright export out.jsonl -o out.csv");
+    assert_eq!(sim.stats().calls, 0);
 }
 
 const KEPT: &str = concat!(
@@ -167,6 +85,8 @@ const KEPT: &str = concat!(
 #[cfg(feature = "tables")]
 #[test]
 fn binary_tables_are_inputs() {
+    use super::common::id;
+
     let (desk, sim) = (Desk::new(), good());
     desk.write("kept.jsonl", KEPT);
     let names = ["in.parquet", "in.xlsx"];
@@ -267,25 +187,5 @@ fn a_null_in_a_used_column_is_a_bad_row_of_any_format() {
             .collect();
         assert_eq!((lines.len(), failed.len()), (3, 1));
         failed[0].has(json!({"id": "b", "attempts": 0}));
-    }
-}
-
-#[test]
-fn templates_compare_numbers_and_cells_are_texts() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.write("in.csv", "id,stars,Review Text\na,5,fine\nb,2,bad\n");
-    desk.input("{\"id\":\"a\",\"stars\":5,\"Review Text\":\"fine\"}\n{\"id\":\"b\",\"stars\":2,\"Review Text\":\"bad\"}\n");
-    let typed = "{% if stars > 3 %}good{% else %}bad{% endif %}: {{ row[\"Review Text\"] }}";
-    for (name, template) in [
-        ("in.csv", typed.replace("stars", "stars|int")),
-        ("in.jsonl", typed.to_owned()),
-    ] {
-        let mut command = desk.against(&sim, &format!("{name} -j 1"));
-        let ended = command.args(["--template", &template]).ended().expect(0);
-        let texts: Vec<_> = results(&ended.stdout)
-            .iter()
-            .map(|line| line["text"].clone())
-            .collect();
-        assert_eq!(texts, ["echo: good: fine", "echo: bad: bad"], "{name}");
     }
 }

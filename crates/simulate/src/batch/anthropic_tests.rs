@@ -102,18 +102,6 @@ fn what_anthropic_refuses_is_refused() {
 }
 
 #[test]
-fn lists_are_paged_by_id() {
-    let mut kit = anthropic(endless());
-    let ids: Vec<_> = (0..4).map(|_| create(&mut kit, &["a"])).collect();
-    let first = kit.get(&format!("{PATH}?limit=3"));
-    first.has(json!({"has_more": true, "first_id": ids[3]}));
-    let last = first["last_id"].as_str().unwrap();
-    let second = kit.get(&format!("{PATH}?limit=3&after_id={last}"));
-    second.has(json!({"has_more": false, "first_id": ids[0]}));
-    kit.call(&format!("GET {PATH}?after=x"), b"").is(400);
-}
-
-#[test]
 fn cancelled_and_expired_requests_are_told() {
     let mut kit = anthropic(quick().duration(Duration::from_millis(1_000)));
     let id = create(&mut kit, &["a"; 20]);
@@ -148,29 +136,4 @@ fn a_late_create_takes_effect_with_nothing_to_hold_it() {
     let lost = kit.try_call(&format!("POST {PATH}"), body.as_bytes());
     assert_eq!(lost.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     kit.wait_for(|stats| stats.created == 1);
-}
-
-#[test]
-fn a_full_queue_is_told_at_once() {
-    let mut kit = anthropic(endless().enqueued_tokens(3));
-    create(&mut kit, &["12345678"]);
-    assert_eq!(kit.refused(PATH, &requests(&["12345678"])), 429);
-    assert_eq!((kit.malformed(), kit.sim.batch_stats().created), (0, 1));
-}
-
-#[test]
-fn streamed_results_break_off_or_end_short_or_are_gone() {
-    let mut kit = anthropic(quick().cut_downloads(1).short_downloads(1));
-    let id = create(&mut kit, &["a", "b", "c"]);
-    kit.wait_for_end();
-    let cut = kit.try_call(&format!("GET {PATH}/{id}/results"), b"");
-    assert!(cut.is_err());
-    kit.reconnect();
-    assert_eq!(results(&mut kit, &id).len(), 2);
-    assert_eq!(results(&mut kit, &id).len(), 3);
-    let mut kit = anthropic(quick().retention(Duration::ZERO));
-    let id = create(&mut kit, &["a"]);
-    kit.wait_for_end();
-    assert_eq!(kit.get(&format!("{PATH}/{id}"))["results_url"], Value::Null);
-    kit.call(&format!("GET {PATH}/{id}/results"), b"").is(404);
 }

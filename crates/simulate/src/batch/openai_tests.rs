@@ -144,24 +144,6 @@ fn bad_lines_fail_the_whole_batch_and_are_named() {
 }
 
 #[test]
-fn validation_takes_its_time() {
-    let config = endless().validation(Duration::from_secs(60_000));
-    let mut kit = kit(None, config);
-    let file = kit.upload("/v1", "a.jsonl", &openai_file(&["a"]));
-    let batch = create(&mut kit, "/v1", &file);
-    batch.has(json!({"status": "validating", "/request_counts/total": 0}));
-}
-
-#[test]
-fn nothing_finished_leaves_no_files() {
-    let mut kit = kit(None, quick().expire_first(1, 0.0));
-    let batch = run(&mut kit, "/v1", &["a", "b"]);
-    assert_eq!(batch["status"], "expired");
-    let files = (&batch["output_file_id"], &batch["error_file_id"]);
-    assert_eq!(files, (&Value::Null, &Value::Null));
-}
-
-#[test]
 fn a_late_create_needs_its_file() {
     for delete in [true, false] {
         let late = Duration::from_millis(300);
@@ -178,27 +160,6 @@ fn a_late_create_needs_its_file() {
         let created = |stats: &BatchStats| stats.created == 1;
         assert_eq!(kit.sim.wait_for_batches(created, 2 * late), !delete);
     }
-}
-
-#[test]
-fn a_new_batch_is_listed_late() {
-    let mut kit = kit(None, endless().listing_lag(Duration::from_secs(60_000)));
-    let file = kit.upload("/v1", "a.jsonl", &openai_file(&["a"]));
-    let batch = create(&mut kit, "/v1", &file);
-    assert_eq!(kit.get("/v1/batches")["data"], json!([]));
-    kit.get(&path(&batch));
-}
-
-#[test]
-fn too_many_tokens_fail_until_others_are_done() {
-    let mut kit = kit(None, quick().duration(PATIENCE).enqueued_tokens(3));
-    let file = kit.upload("/v1", "a.jsonl", &openai_file(&["12345678"]));
-    let first = create(&mut kit, "/v1", &file);
-    let second = create(&mut kit, "/v1", &file);
-    second.has(json!({"status": "failed", "/errors/data/0/code": "token_limit_exceeded"}));
-    kit.post(&format!("{}/cancel", path(&first)), &Value::Null);
-    kit.wait_for_end();
-    assert_eq!(create(&mut kit, "/v1", &file)["status"], "in_progress");
 }
 
 #[test]
@@ -230,38 +191,6 @@ fn result_files_can_have_too_much_and_too_little() {
     let batch = run(&mut kit, "/v1", &["a", "b"]);
     assert_eq!(batch["request_counts"]["completed"], 2);
     assert_eq!(kit.sim.stats().paid, 2);
-}
-
-#[test]
-fn results_are_gone_after_their_retention() {
-    let mut kit = kit(None, quick().retention(Duration::ZERO));
-    let batch = run(&mut kit, "/v1", &["a"]);
-    let path = output(&batch);
-    kit.call(&format!("GET {path}"), b"").is(404);
-}
-
-#[test]
-fn a_slow_download_takes_its_time() {
-    let mut kit = kit(None, quick().download_rate(2_000));
-    let batch = run(&mut kit, "/v1", &["a"]);
-    let began = std::time::Instant::now();
-    let lines = results(&mut kit, "/v1", &batch["output_file_id"]);
-    assert_eq!(lines.len(), 1);
-    assert!(began.elapsed() > Duration::from_millis(100));
-}
-
-#[test]
-fn a_pause_takes_the_nth_and_holds_half_a_download() {
-    let mut kit = kit(None, quick());
-    let batch = run(&mut kit, "/v1", &["a", "b"]);
-    let path = output(&batch);
-    let half = kit.sim.pause_at(BatchPoint::DownloadHalf, 2);
-    assert_eq!(kit.lines(&path).len(), 2);
-    assert!(!half.wait(Duration::ZERO));
-    kit.client.send(&format!("GET {path}"), "", b"");
-    assert!(half.wait(PATIENCE));
-    half.release();
-    kit.client.read().is(200);
 }
 
 #[test]
@@ -302,32 +231,6 @@ fn every_point_holds_its_request_before_or_after_the_effect() {
 }
 
 #[test]
-fn an_upload_is_held_before_and_after_it_is_stored() {
-    for (point, files) in [(BatchPoint::UploadArrived, 0), (BatchPoint::UploadDone, 1)] {
-        let mut kit = kit(None, quick());
-        let pause = kit.sim.pause_at(point, 1);
-        let form = super::test_kit::form("a.jsonl", &openai_file(&["a"]));
-        let kind = "Content-Type: multipart/form-data; boundary=xyz\r\n";
-        kit.client.send("POST /v1/files", kind, form.as_bytes());
-        assert!(pause.wait(PATIENCE));
-        assert_eq!(kit.sim.batch_stats().files_left, files, "{point:?}");
-        pause.release();
-        kit.client.read().is(200);
-        assert_eq!(kit.sim.batch_stats().files_left, 1);
-    }
-}
-
-#[test]
-fn stopping_frees_what_is_paused() {
-    let kit = kit(None, quick());
-    let pause = kit.sim.pause_at(BatchPoint::ListArrived, 1);
-    let mut other = Client::connect(&kit.sim);
-    other.send("GET /v1/batches", "", b"");
-    assert!(pause.wait(PATIENCE));
-    drop(kit);
-}
-
-#[test]
 fn groq_has_its_own_ids_windows_and_pages() {
     let mut kit = kit(None, endless());
     let file = kit.upload("/openai/v1", "a.jsonl", &openai_file(&["a", "b"]));
@@ -349,31 +252,4 @@ fn groq_has_its_own_ids_windows_and_pages() {
     kit.post("/openai/v1/batches", &week);
     // What is Groq's is not OpenAI's.
     assert_eq!(kit.get("/v1/batches")["data"], json!([]));
-}
-
-#[test]
-fn a_key_is_asked_for_and_local_servers_have_no_batches() {
-    let mut kit = Kit::new(SimConfig::default().api_key("k"));
-    kit.call("GET /v1/batches", b"").is(401);
-    let mut kit = self::kit(Some(Vendor::Local), quick());
-    kit.call("GET /v1/batches", b"").is(404);
-}
-
-#[test]
-fn an_outage_loses_nothing() {
-    let mut kit = kit(None, quick());
-    let file = kit.upload("/v1", "a.jsonl", &openai_file(&["a"]));
-    let batch = create(&mut kit, "/v1", &file);
-    let addr = kit.sim.addr();
-    kit.sim.stop_listening();
-    assert!(kit.client.is_closed());
-    let refused = std::net::TcpStream::connect(addr).unwrap_err();
-    assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
-    kit.wait_for_end();
-    kit.sim.resume().unwrap();
-    kit.sim.resume().unwrap();
-    assert_eq!(kit.sim.addr(), addr);
-    kit.reconnect();
-    let batch = kit.get(&path(&batch));
-    assert_eq!(batch["status"], "completed");
 }

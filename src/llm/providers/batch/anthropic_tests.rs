@@ -32,6 +32,45 @@ fn a_line_is_the_key_and_the_body_of_the_call() {
 }
 
 #[test]
+fn one_call_creates_a_batch_from_its_lines() {
+    let script = Arc::<Script>::default();
+    let api = script.api("anthropic");
+    let advance = || {
+        let intent = intent();
+        api.advance(&intent, &BatchStage::Ready, &mut Lines, &Context::new())
+    };
+    assert!(!api.uploads());
+    script.on(
+        "POST http://h/v1/messages/batches",
+        200,
+        json!({"id": "msgbatch_7"}),
+    );
+    let created = BatchStage::Created {
+        id: "msgbatch_7".to_owned(),
+        file: None,
+    };
+    assert_eq!(advance().unwrap(), created);
+    let seen = &script.played()[0];
+    assert_eq!(seen.json(), json!({"requests": [{"a": 1}, {"b": 2}]}));
+    assert_eq!(seen.header("content-type"), Some("application/json"));
+    assert_eq!(seen.header("x-api-key"), Some(KEY));
+    assert_eq!(seen.header("anthropic-version"), Some("2023-06-01"));
+    // What may have been created all the same is not certain.
+    for (status, body, unknown) in [
+        (200, "{}", true),
+        (200, "<html>", true),
+        (529, "{}", true),
+        (409, "{}", true),
+        (400, "{}", false),
+        (413, "<html>", false),
+        (429, "{}", false),
+    ] {
+        script.on("POST http://h/v1/messages/batches", status, body);
+        assert_eq!(is_unknown(&advance().unwrap_err()), unknown, "{status}");
+    }
+}
+
+#[test]
 fn fields_that_batches_reject_are_rejected() {
     for field in ["speed", "previous_thread_event_id", "cache_hint"] {
         let request = Request::new("U").with_extra(field, "x".into());
@@ -43,50 +82,6 @@ fn fields_that_batches_reject_are_rejected() {
     assert!(error.message().contains("max_tokens"), "{error}");
     let request = Request::new("U").with_extra("stream", true.into());
     assert!(lined(&request).unwrap()["params"].get("stream").is_none());
-}
-
-/// Gives one byte at a time.
-struct Slow<'b>(&'b [u8]);
-
-impl Read for Slow<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = buffer.len().min(1);
-        self.0.read(&mut buffer[..count])
-    }
-}
-
-#[test]
-fn the_body_is_a_list_of_the_lines_with_the_announced_length() {
-    let requests = ["one", "two\n\"2\"", "drei \u{1F980}"];
-    for count in 1..=requests.len() {
-        let mut lines = Vec::new();
-        for (at, prompt) in requests[..count].iter().enumerate() {
-            let key = format!("k-{at}");
-            lines.extend(
-                Anthropic
-                    .line(anthropic(), &key, &Request::new(*prompt), "m")
-                    .unwrap(),
-            );
-        }
-        for slow in [false, true] {
-            let source: Box<dyn Read> = if slow {
-                Box::new(Slow(&lines))
-            } else {
-                Box::new(&lines[..])
-            };
-            let (mut body, length) = body(source, lines.len() as u64);
-            let mut bytes = Vec::new();
-            body.read_to_end(&mut bytes).unwrap();
-            assert_eq!(bytes.len() as u64, length);
-            let value: Value = serde_json::from_slice(&bytes).unwrap();
-            let list = value["requests"].as_array().unwrap();
-            assert_eq!(list.len(), count);
-            for (at, element) in list.iter().enumerate() {
-                assert_eq!(element["custom_id"], format!("k-{at}"));
-                assert_eq!(element["params"]["messages"][0]["content"], requests[at]);
-            }
-        }
-    }
 }
 
 fn batch(status: &str, counts: [u64; 5]) -> Value {
@@ -141,45 +136,6 @@ fn with_list(batches: &[Value]) -> Arc<Script> {
 fn first_line(key: &str) -> String {
     let line = |key| json!({"custom_id": key, "result": {"type": "expired"}}).to_string();
     format!("{}\n{}\n", line(key), line("another"))
-}
-
-#[test]
-fn one_call_creates_a_batch_from_its_lines() {
-    let script = Arc::<Script>::default();
-    let api = script.api("anthropic");
-    let advance = || {
-        let intent = intent();
-        api.advance(&intent, &BatchStage::Ready, &mut Lines, &Context::new())
-    };
-    assert!(!api.uploads());
-    script.on(
-        "POST http://h/v1/messages/batches",
-        200,
-        json!({"id": "msgbatch_7"}),
-    );
-    let created = BatchStage::Created {
-        id: "msgbatch_7".to_owned(),
-        file: None,
-    };
-    assert_eq!(advance().unwrap(), created);
-    let seen = &script.played()[0];
-    assert_eq!(seen.json(), json!({"requests": [{"a": 1}, {"b": 2}]}));
-    assert_eq!(seen.header("content-type"), Some("application/json"));
-    assert_eq!(seen.header("x-api-key"), Some(KEY));
-    assert_eq!(seen.header("anthropic-version"), Some("2023-06-01"));
-    // What may have been created all the same is not certain.
-    for (status, body, unknown) in [
-        (200, "{}", true),
-        (200, "<html>", true),
-        (529, "{}", true),
-        (409, "{}", true),
-        (400, "{}", false),
-        (413, "<html>", false),
-        (429, "{}", false),
-    ] {
-        script.on("POST http://h/v1/messages/batches", status, body);
-        assert_eq!(is_unknown(&advance().unwrap_err()), unknown, "{status}");
-    }
 }
 
 #[test]
@@ -347,31 +303,6 @@ fn results_come_from_the_reported_address_if_it_has_the_same_host() {
 }
 
 #[test]
-fn status_and_cancellation_use_the_id_of_the_batch() {
-    let script = Arc::<Script>::default();
-    let (api, ctx) = (script.api("anthropic"), Context::new());
-    let status = "GET http://h/v1/messages/batches/b";
-    script.on(status, 200, batch("in_progress", [2, 0, 0, 0, 0]));
-    assert_eq!(api.status("b", &ctx).unwrap().state.as_str(), "in_progress");
-    script.on(status, 200, "{}");
-    let error = api.status("b", &ctx).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Malformed);
-    script.on(status, 404, "{}");
-    assert_eq!(api.status("b", &ctx).unwrap_err().status(), Some(404));
-    let cancel = "POST http://h/v1/messages/batches/b/cancel";
-    script.on(cancel, 200, batch("canceling", [2, 0, 0, 0, 0]));
-    api.cancel("b", &ctx).unwrap();
-    script.on(cancel, 400, "{}");
-    script.on(status, 200, batch("ended", [0, 2, 0, 0, 0]));
-    api.cancel("b", &ctx).unwrap();
-    script.on(cancel, 400, "{}");
-    script.on(status, 200, batch("in_progress", [2, 0, 0, 0, 0]));
-    assert_eq!(api.cancel("b", &ctx).unwrap_err().status(), Some(400));
-    script.played();
-    api.discard("files/x", &ctx).unwrap();
-}
-
-#[test]
 fn a_line_without_an_end_is_not_kept() {
     let mut first = FirstLine::default();
     assert!(first.write_all(b"no end").is_ok());
@@ -383,14 +314,6 @@ fn a_line_without_an_end_is_not_kept() {
         }
     }
     panic!("{} bytes of one line are held", first.line.len());
-}
-
-#[test]
-fn nothing_is_read_after_the_first_line() {
-    let mut first = FirstLine::default();
-    assert!(first.write_all(b"one").is_ok());
-    assert!(first.write_all(b" line\nan").is_err());
-    assert_eq!(first.line, b"one line");
 }
 
 #[test]

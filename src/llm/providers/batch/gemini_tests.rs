@@ -5,31 +5,8 @@ use std::sync::Arc;
 use super::*;
 use crate::base::Context;
 use crate::llm::batch::{BatchClient, is_unknown};
-use crate::llm::providers::batch::scripted::{INPUT, KEY, Lines, Script, intent};
+use crate::llm::providers::batch::scripted::{INPUT, Lines, Script, intent};
 use crate::llm::providers::dialect::testing::vendor;
-
-fn gemini() -> &'static Vendor {
-    vendor("gemini")
-}
-
-fn in_state(state: &str) -> Value {
-    json!({"name": "batches/x", "metadata": {"state": state,
-        "batchStats": {"requestCount": "3", "pendingRequestCount": "1",
-            "successfulRequestCount": "2"}}})
-}
-
-#[test]
-fn a_line_is_the_key_and_the_body_of_the_call() {
-    let request = Request::new("a\nb").with_max_tokens(9);
-    let line = Gemini.line(gemini(), "r7-000001", &request, "m").unwrap();
-    assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1);
-    assert_eq!(
-        serde_json::from_slice::<Value>(&line).unwrap(),
-        json!({"key": "r7-000001", "request": {
-            "contents": [{"role": "user", "parts": [{"text": "a\nb"}]}],
-            "generationConfig": {"maxOutputTokens": 9}}})
-    );
-}
 
 const FILE: &str = "http://h/v1beta/files/run-1";
 const START: &str = "POST http://h/upload/v1beta/files";
@@ -60,39 +37,18 @@ fn uploaded() -> BatchStage {
 }
 
 #[test]
-fn the_input_is_uploaded_in_two_calls() {
-    let own = "https://generativelanguage.googleapis.com/up?id=1";
-    for session in ["http://h/up?id=1", own] {
-        let script = Arc::<Script>::default();
-        script.on(&format!("GET {FILE}"), 403, NONE);
-        script.on_with(START, 200, &[("x-goog-upload-url", session)], "");
-        let sent = json!({"file": whole("ACTIVE")});
-        script.on("POST http://h/up?id=1", 200, sent);
-        assert_eq!(advance(&script, &BatchStage::Ready).unwrap(), uploaded());
-        let [_, start, bytes] = &script.played()[..] else {
-            panic!("three calls");
-        };
-        assert_eq!(
-            start.json(),
-            json!({"file": {"name": "files/run-1", "displayName": "run-1"}})
-        );
-        for (header, value) in [
-            ("x-goog-upload-protocol", "resumable"),
-            ("x-goog-upload-command", "start"),
-            ("x-goog-upload-header-content-length", "16"),
-            ("x-goog-upload-header-content-type", "application/jsonl"),
-            ("x-goog-api-key", KEY),
-        ] {
-            assert_eq!(start.header(header), Some(value));
-        }
-        assert_eq!(
-            bytes.header("x-goog-upload-command"),
-            Some("upload, finalize")
-        );
-        assert_eq!(bytes.header("x-goog-upload-offset"), Some("0"));
-        assert_eq!(bytes.body, INPUT);
-        assert_eq!(bytes.header("x-goog-api-key"), Some(KEY));
-    }
+fn a_line_is_the_key_and_the_body_of_the_call() {
+    let request = Request::new("a\nb").with_max_tokens(9);
+    let line = Gemini
+        .line(vendor("gemini"), "r7-000001", &request, "m")
+        .unwrap();
+    assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1);
+    assert_eq!(
+        serde_json::from_slice::<Value>(&line).unwrap(),
+        json!({"key": "r7-000001", "request": {
+            "contents": [{"role": "user", "parts": [{"text": "a\nb"}]}],
+            "generationConfig": {"maxOutputTokens": 9}}})
+    );
 }
 
 #[test]
@@ -280,22 +236,5 @@ fn a_file_is_discarded_only_if_it_is_gone() {
         let done = api.discard("files/run-1", &ctx);
         assert_eq!(done.is_ok(), gone, "{status} {body}");
     }
-    script.played();
-}
-
-#[test]
-fn status_and_cancellation_use_the_name_of_the_batch() {
-    let script = Arc::<Script>::default();
-    let (api, ctx) = (script.api("gemini"), Context::new());
-    let get = "GET http://h/v1beta/batches/x";
-    script.on(get, 200, in_state("BATCH_STATE_RUNNING"));
-    let status = api.status("batches/x", &ctx).unwrap();
-    assert_eq!(status.state.as_str(), "in_progress");
-    let cancel = "POST http://h/v1beta/batches/x:cancel";
-    script.on(cancel, 200, "{}");
-    api.cancel("batches/x", &ctx).unwrap();
-    script.on(cancel, 400, "{}");
-    script.on(get, 200, in_state("BATCH_STATE_CANCELLED"));
-    api.cancel("batches/x", &ctx).unwrap();
     script.played();
 }

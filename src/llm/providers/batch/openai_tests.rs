@@ -42,16 +42,3 @@ fn the_server_sets_the_time_of_the_next_poll() {
         Some(std::time::Duration::from_secs(90))
     );
 }
-
-#[test]
-fn results_are_written_to_the_sink_or_reported_as_gone() {
-    let gone = json!({"error": {"message": "No such File object"}});
-    let (api, script) = scripted("openai", [says(200, "one\ntwo\n"), says(404, gone)]);
-    let mut sink = Vec::new();
-    let ctx = Context::new();
-    api.download("b-1", "file-o", &mut sink, &ctx).unwrap();
-    assert_eq!(sink, b"one\ntwo\n");
-    let error = api.download("b-1", "file-o", &mut sink, &ctx).unwrap_err();
-    assert_eq!((error.status(), &*sink), (Some(404), &b"one\ntwo\n"[..]));
-    assert_eq!(script.calls(), ["GET /files/file-o/content"; 2]);
-}

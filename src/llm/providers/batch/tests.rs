@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::http::json as body_of;
 use super::reply::time;
-use super::scripted::{DATE, KEY, Lines, NoInput, intent, says, scripted};
+use super::scripted::{DATE, KEY, NoInput, intent, says, scripted};
 use super::*;
 use crate::base::Timestamp;
 use crate::llm::batch::is_unknown;
@@ -23,6 +23,27 @@ fn uploaded() -> BatchStage {
     BatchStage::Uploaded {
         file: "file-1".to_owned(),
         time: Some(DATE),
+    }
+}
+
+#[test]
+fn lines_have_the_format_of_each_provider() {
+    let request = Request::new("one\ntwo").with_max_tokens(5);
+    let line = |provider| -> Value {
+        let (api, _) = scripted(provider, []);
+        let line = api.line("run-1-000001", &request).unwrap();
+        let (end, line) = line.split_last().unwrap();
+        assert_eq!(*end, b'\n');
+        assert!(!line.contains(&b'\n'));
+        serde_json::from_slice(line).unwrap()
+    };
+    let messages = json!([{"role": "user", "content": "one\ntwo"}]);
+    let body = json!({"model": "m", "messages": messages, "max_completion_tokens": 5});
+    for provider in ["openai", "groq", "xai"] {
+        let url = "/v1/chat/completions";
+        let whole =
+            json!({"custom_id": "run-1-000001", "method": "POST", "url": url, "body": body});
+        assert_eq!(line(provider), whole);
     }
 }
 
@@ -84,64 +105,6 @@ fn a_line_that_would_fail_the_batch_is_rejected() {
 }
 
 #[test]
-fn lines_have_the_format_of_each_provider() {
-    let request = Request::new("one\ntwo").with_max_tokens(5);
-    let line = |provider| -> Value {
-        let (api, _) = scripted(provider, []);
-        let line = api.line("run-1-000001", &request).unwrap();
-        let (end, line) = line.split_last().unwrap();
-        assert_eq!(*end, b'\n');
-        assert!(!line.contains(&b'\n'));
-        serde_json::from_slice(line).unwrap()
-    };
-    let messages = json!([{"role": "user", "content": "one\ntwo"}]);
-    let body = json!({"model": "m", "messages": messages, "max_completion_tokens": 5});
-    for provider in ["openai", "groq", "xai"] {
-        let url = "/v1/chat/completions";
-        let whole =
-            json!({"custom_id": "run-1-000001", "method": "POST", "url": url, "body": body});
-        assert_eq!(line(provider), whole);
-    }
-}
-
-#[test]
-fn the_input_is_uploaded_as_a_file_of_a_form() {
-    for provider in FILED {
-        let (api, script) = scripted(provider, [says(200, json!({"id": "file-1"}))]);
-        assert!(api.uploads());
-        let stage = api.advance(&intent(), &BatchStage::Ready, &mut Lines, &Context::new());
-        assert_eq!(stage.unwrap(), uploaded());
-        let asked = script.asked().remove(0);
-        assert_eq!(asked.what, "POST /files");
-        let kinds: Vec<_> = asked
-            .headers
-            .iter()
-            .filter(|(n, _)| *n == "content-type")
-            .collect();
-        let [(_, kind)] = kinds[..] else {
-            panic!("{kinds:?}")
-        };
-        let boundary = kind.strip_prefix("multipart/form-data; boundary=").unwrap();
-        let part =
-            |rest: &str| format!("--{boundary}\r\nContent-Disposition: form-data; {rest}\r\n");
-        let whole = [
-            &part("name=\"purpose\"\r\n\r\nbatch"),
-            &part(
-                "name=\"file\"; filename=\"run-1.jsonl\"\r\nContent-Type: application/jsonl\r\n\r\n\
-                 {\"a\":1}\n{\"b\":2}\n",
-            ),
-            &format!("--{boundary}--\r\n"),
-        ];
-        assert_eq!(asked.body, whole.map(|part| part.as_str()).concat());
-        let auth = asked
-            .headers
-            .iter()
-            .find(|(name, _)| *name == "authorization");
-        assert_eq!(auth.unwrap().1, format!("Bearer {KEY}"));
-    }
-}
-
-#[test]
 fn a_creation_without_a_rejection_has_an_unknown_outcome() {
     let none = Error::new(ErrorKind::Transient, "gone").with_sent(crate::base::error::Sent::Maybe);
     let replies: [(_, bool); 10] = [
@@ -185,18 +148,6 @@ fn a_refused_key_is_named_by_its_variable_and_not_shown() {
     );
     let status = api.status("b-1", &Context::new()).unwrap();
     assert!(!format!("{status:?}").contains(KEY));
-}
-
-#[test]
-fn results_contain_no_key() {
-    let text = format!("your key is {KEY}");
-    let body = json!({"choices": [{"finish_reason": "stop", "message": {"content": text}}]});
-    let response = json!({"status_code": 200, "body": body});
-    let line = scripted::line("openai", json!({"custom_id": "k", "response": response}));
-    let BatchLineResult::Answered(answer) = line.result else {
-        panic!("{line:?}")
-    };
-    assert_eq!(answer.unwrap().text, "your key is ***");
 }
 
 #[test]
@@ -339,28 +290,6 @@ fn a_circular_or_malformed_list_proves_nothing_about_a_batch() {
         assert_eq!(error.kind(), ErrorKind::Malformed);
     }
     assert!(find(vec![says(500, "{}")]).is_err());
-}
-
-#[test]
-fn a_search_makes_no_call_if_the_stage_decides_it() {
-    for provider in FILED {
-        let (api, script) = scripted(provider, []);
-        let ctx = Context::new();
-        let none = HashSet::new();
-        let ready = api
-            .find(&intent(), &BatchStage::Ready, &none, &ctx)
-            .unwrap();
-        assert_eq!(ready, ListedBatches::None);
-        let made = BatchStage::Created {
-            id: "b-1".to_owned(),
-            file: None,
-        };
-        let found = api.find(&intent(), &made, &none, &ctx).unwrap();
-        assert_eq!(found, ListedBatches::One("b-1".to_owned()));
-        let next = api.advance(&intent(), &made, &mut NoInput, &ctx).unwrap();
-        assert_eq!(next, made);
-        assert!(script.calls().is_empty());
-    }
 }
 
 #[test]

@@ -33,10 +33,3 @@ fn results_are_paged_into_lines() {
         [path.to_owned(), format!("{path}&pagination_token=t")]
     );
 }
-
-#[test]
-fn a_batch_is_cancelled_with_a_colon() {
-    let (api, script) = scripted("xai", [says(200, "{}")]);
-    api.cancel("b-1", &Context::new()).unwrap();
-    assert_eq!(script.calls(), ["POST /batches/b-1:cancel"]);
-}
