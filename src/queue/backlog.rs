@@ -51,6 +51,26 @@ pub(crate) struct Heard {
     pub writes: AtomicBool,
 }
 
+/// How often waiting jobs have looked for what they wait for, since another job or batch ended here.
+#[derive(Default)]
+struct Looks {
+    looks: u64,
+    /// The number of batches that had ended by then.
+    closed: u64,
+}
+
+impl Looks {
+    fn note(&mut self, waits: bool, closed: u64) {
+        self.looks = if waits { self.since(closed) + 1 } else { 0 };
+        self.closed = closed;
+    }
+
+    /// The jobs may have waited for a batch that has ended since then.
+    fn since(&self, closed: u64) -> u64 {
+        if self.closed == closed { self.looks } else { 0 }
+    }
+}
+
 /// More than 15 fields: what a claim needs, what the last claim returned, and what waits between two claims.
 pub(crate) struct StoreBacklog {
     pub store: Arc<Store>,
@@ -63,9 +83,7 @@ pub(crate) struct StoreBacklog {
     /// What other threads have announced.
     pub heard: Arc<Heard>,
     lanes: Arc<Mutex<Lanes>>,
-    /// Since another job or batch ended here: the number of closed batches, and how often waiting jobs have looked for
-    /// what they wait for.
-    looks: (u64, u64),
+    looks: Looks,
     /// A kind that this worker does not support. The last claim found jobs of it.
     unknown: Option<String>,
     pub requests: Requests,
@@ -117,7 +135,7 @@ impl StoreBacklog {
             clock,
             scope,
             lanes: Arc::default(),
-            looks: (0, 0),
+            looks: Looks::default(),
             unknown: None,
             requests: Requests::default(),
             prefetched: VecDeque::new(),
@@ -165,11 +183,11 @@ impl StoreBacklog {
 
     /// A job has looked for others that it waits for, and waits again; or it has ended, so that others may not wait in vain.
     pub(crate) fn looked(&mut self, waits: bool) {
-        let closed = self.batch_overview.closed.load(Ordering::SeqCst);
-        if !waits || self.looks.0 != closed {
-            self.looks = (closed, 0);
-        }
-        self.looks.1 += u64::from(waits);
+        self.looks.note(waits, self.closed_batches());
+    }
+
+    fn closed_batches(&self) -> u64 {
+        self.batch_overview.closed.load(Ordering::SeqCst)
     }
 
     /// Takes the prefetched jobs to give back: those that were prefetched too long ago or for a replaced route; or
@@ -214,7 +232,7 @@ impl StoreBacklog {
             most: asked.jobs,
             calls: asked.calls,
             idle: self.running == 0,
-            looks: self.looks.1,
+            looks: self.looks.since(self.closed_batches()),
             may_end: (self.scope.until_empty || self.scope.until_submitted) && !asked.batches,
             prefetched: self.prefetched.iter().map(Ticket::quota).collect(),
             now,
@@ -610,5 +628,23 @@ impl StoreBacklog {
             tries,
             task,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_job_has_waited_in_vain_for_a_batch_that_has_just_ended() {
+        let mut looks = Looks::default();
+        looks.note(true, 0);
+        looks.note(true, 0);
+        assert_eq!(looks.since(0), 2);
+        assert_eq!(looks.since(1), 0);
+        looks.note(true, 1);
+        assert_eq!(looks.since(1), 1);
+        looks.note(false, 1);
+        assert_eq!(looks.since(1), 0);
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! | to | use |
 //! |---|---|
-//! | run commands | [`CommandRunner`]; to finish or kill running commands when it stops, [`OnStop`] |
+//! | run commands | [`CommandRunner`] |
 //! | run them on separate threads | [`CommandRunner::submit_jobs`], [`SubmittedJobs`] |
 //! | describe one command | [`CommandJob`] |
 //! | read commands from files or standard input | [`Commands`], [`Jobs`]; with placeholders, [`Template`] |
@@ -21,7 +21,6 @@ mod job;
 mod joblog;
 mod line_file;
 mod monitor;
-mod order;
 mod output;
 #[cfg(unix)]
 mod process;
@@ -47,7 +46,7 @@ pub use monitor::{JobCounts, Monitor};
 pub use output::{Output, Overflow};
 pub use record::{CommandResult, FailureKind, JobError, JobRecord, JobStatus};
 pub use record_file::RecordFile;
-pub use runner::{CommandReport, CommandRunner, OnStop};
+pub use runner::{CommandReport, CommandRunner};
 pub use sandbox::limits::Limits;
 pub use sandbox::{Sandbox, SandboxMode, SandboxStatus, confine_main};
 pub use script::{Commands, Jobs};

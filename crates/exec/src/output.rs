@@ -92,12 +92,6 @@ impl Output {
             None => to.write_all(&self.head),
         }
     }
-
-    /// Memory that it uses in bytes, with a fixed amount for a file.
-    pub(super) fn weight(&self) -> usize {
-        let file = if self.file.is_some() { 1024 * 1024 } else { 0 };
-        self.head.len() + file
-    }
 }
 
 /// Bytes as text, without a character whose end was cut off.

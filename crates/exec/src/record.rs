@@ -67,8 +67,6 @@ pub enum FailureKind {
     NotAllowed,
     /// It could not be confined, so it was not run.
     Sandbox,
-    /// It exceeded a limit of its sandbox.
-    Limit,
     /// It could not be started for another reason.
     NotStarted,
     /// It was not started, because open files, processes or memory were missing.
@@ -191,12 +189,6 @@ impl JobRecord {
             result: self.result.as_ref().map(bare),
             error: self.error.clone(),
         }
-    }
-
-    /// Its approximate memory in bytes.
-    pub(super) fn weight(&self) -> usize {
-        let outputs = |result: &CommandResult| result.stdout.weight() + result.stderr.weight();
-        1024 + self.result.as_ref().map_or(0, outputs)
     }
 }
 

@@ -3,7 +3,6 @@
 
 mod run;
 
-use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,23 +24,13 @@ use run::Run;
 /// Higher values are rejected unless [`CommandRunner::max_concurrency`] allows them.
 const MOST_AT_ONCE: usize = 10;
 
-/// What happens to running commands when the run stops.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum OnStop {
-    /// They run until they end; after a cancel, within the context's grace period.
-    #[default]
-    Finish,
-    /// They are killed, each with its process group.
-    Kill,
-}
-
 /// Runs commands in parallel, each in a separate process group and with empty standard input.
 ///
 /// ```
 /// use std::ops::ControlFlow;
 /// use batchwright_exec::{CommandJob, CommandRunner, JobStatus};
 /// let jobs = (0..10).map(|i| CommandJob::new("echo").arg(i.to_string()));
-/// let report = CommandRunner::new().concurrency(4).keep_order(true).run(jobs, |record| {
+/// let report = CommandRunner::new().concurrency(4).run(jobs, |record| {
 ///     assert_eq!(record.status, JobStatus::Completed);
 ///     ControlFlow::Continue(())
 /// })?;
@@ -62,12 +51,9 @@ pub struct CommandRunner {
     /// Starts per second, evenly spaced, including retries. Fractions are allowed. Default: no limit.
     rate: Option<f64>,
     /// How a failed command affects the others. These failures are critical: a program that is not found, not allowed,
-    /// or cannot be started or confined; death by a signal; exceeding a limit of its [`sandbox`](Self::sandbox); a full
-    /// disk; and [`critical_exits`](Self::critical_exits). If a command is retried, its last attempt counts. Default:
-    /// [`ErrorPolicy::ContinueOnError`].
+    /// or cannot be started or confined; death by a signal; a full disk. If a command is retried, its last attempt counts.
+    /// Default: [`ErrorPolicy::ContinueOnError`].
     on_error: ErrorPolicy,
-    /// What happens to running commands when the run stops. Default: [`OnStop::Finish`].
-    on_stop: OnStop,
     /// Maximum duration of an attempt; then its group receives SIGTERM, and SIGKILL after
     /// [`kill_grace`](Self::kill_grace). Default: no limit.
     timeout: Option<Duration>,
@@ -77,9 +63,6 @@ pub struct CommandRunner {
     retries: u8,
     /// Wait before the first retry; each further wait doubles, up to a minute, with added jitter. Default: 1 s.
     retry_delay: Duration,
-    /// Whether records come in the order of the input. Commands may run ahead of a slow one until their output takes 64
-    /// MiB. Default: in the order in which they end.
-    keep_order: bool,
     /// Maximum number of bytes of each output of a command in memory. Default: 64 KiB.
     output_limit: usize,
     /// Where longer outputs are stored. Default: the part above the limit is dropped.
@@ -87,8 +70,6 @@ pub struct CommandRunner {
     /// Maximum number of bytes of each output of a command that are kept, including the file of a long one. The rest is
     /// read and dropped. Default: 1 GiB.
     max_output: u64,
-    #[setters(skip)]
-    critical_exits: BTreeSet<i32>,
     /// The folder in which commands run. Default: that of this process.
     #[setters(rename = "current_dir", into, strip_option)]
     folder: Option<PathBuf>,
@@ -143,16 +124,13 @@ impl CommandRunner {
             max_concurrency: MOST_AT_ONCE,
             rate: None,
             on_error: ErrorPolicy::ContinueOnError,
-            on_stop: OnStop::default(),
             timeout: None,
             kill_grace: Duration::from_secs(2),
             retries: 0,
             retry_delay: Duration::from_secs(1),
-            keep_order: false,
             output_limit: 64 * 1024,
             overflow: Overflow::default(),
             max_output: 1 << 30,
-            critical_exits: BTreeSet::new(),
             folder: None,
             sandbox: None,
             total: None,
@@ -160,12 +138,6 @@ impl CommandRunner {
             notifier: None,
             monitor: Monitor::default(),
         }
-    }
-
-    /// Exit codes that are critical, see [`on_error`](Self::on_error). Default: none.
-    pub fn critical_exits(mut self, codes: impl IntoIterator<Item = i32>) -> Self {
-        self.critical_exits = codes.into_iter().collect();
-        self
     }
 
     /// Cancellation, deadline and grace period. After a cancel, no more commands start; an abort kills the running
@@ -220,8 +192,7 @@ impl CommandRunner {
         };
         let run = Run::new(self)?;
         let source = run.source(jobs.map(Ok));
-        let ended = |_: &JobRecord| ControlFlow::Continue(());
-        run.carry_out(self.total.or(exact), ended, sink, |pool, call, sink| {
+        run.carry_out(self.total.or(exact), sink, |pool, call, sink| {
             pool.run(source, call, sink)
         })
     }
@@ -236,24 +207,21 @@ impl CommandRunner {
         commands: Commands,
         sink: impl FnMut(JobRecord) -> ControlFlow<()>,
     ) -> Result<CommandReport, Error> {
-        self.run_source(commands.jobs(), |_| ControlFlow::Continue(()), sink)
+        self.run_source(commands.jobs(), sink)
     }
 
-    /// As [`run_commands`](Self::run_commands), for a source whose items may be errors, which stop the run. `ended`
-    /// receives each record immediately when its command ends, for example for a log; `sink` may receive it much later
-    /// with [`keep_order`](Self::keep_order). Returning `Break` stops the run.
+    /// As [`run_commands`](Self::run_commands), for a source whose items may be errors, which stop the run.
     ///
     /// # Errors
     /// As [`run`](Self::run).
     pub fn run_source(
         &self,
         jobs: impl Iterator<Item = Result<CommandJob, Error>> + Send + 'static,
-        ended: impl FnMut(&JobRecord) -> ControlFlow<()>,
         sink: impl FnMut(JobRecord) -> ControlFlow<()>,
     ) -> Result<CommandReport, Error> {
         let run = Run::new(self)?;
         let source = run.source(jobs);
-        run.carry_out(self.total, ended, sink, |pool, call, sink| {
+        run.carry_out(self.total, sink, |pool, call, sink| {
             pool.run_detached(source, call, sink)
         })
     }

@@ -102,7 +102,7 @@ impl SubmittedJobs {
         self.records.as_ref()?.recv_timeout(time).ok()
     }
 
-    /// Starts no more commands; running ones finish or are killed, see [`CommandRunner::on_stop`].
+    /// Starts no more commands; running ones finish.
     pub fn cancel(&self) {
         self.ctx.cancel();
     }

@@ -10,10 +10,9 @@ use batchwright::unstable::{Pool, TaskEnd};
 use batchwright::{Context, Error, ErrorKind, ErrorPolicy, RetryPolicy, StopReason};
 use parking_lot::Mutex;
 
-use super::{CommandReport, CommandRunner, OnStop};
+use super::{CommandReport, CommandRunner};
 use crate::invalid;
 use crate::job::CommandJob;
-use crate::order::{Gate, Reorder};
 use crate::output::OutputSettings;
 use crate::process::{self, StopCall};
 use crate::record::{CommandResult, FailureKind, JobError, JobRecord, JobStatus};
@@ -43,7 +42,6 @@ pub(super) struct Run<'a> {
     launcher: Launcher,
     output: OutputSettings,
     stop: Arc<StopCall>,
-    gate: Arc<Gate>,
     /// No more commands are started.
     stopping: Arc<AtomicBool>,
     /// Why the keeper has ended, which ends the run.
@@ -82,7 +80,6 @@ impl<'a> Run<'a> {
                 overflow: runner.overflow,
             },
             stop: Arc::new(stop),
-            gate: Arc::default(),
             stopping: Arc::default(),
             lost: OnceLock::new(),
         })
@@ -92,7 +89,6 @@ impl<'a> Run<'a> {
     where
         J: Iterator<Item = Result<CommandJob, Error>>,
     {
-        let (gate, ctx) = (self.gate.clone(), self.runner.ctx.clone());
         let monitor = self.runner.monitor.clone();
         jobs.zip(0..).map(move |(job, index)| {
             let mut job = job?;
@@ -101,7 +97,6 @@ impl<'a> Run<'a> {
             }
             let job = Arc::new(job);
             monitor.read(index, job.clone());
-            gate.pass(&ctx);
             Ok(Task {
                 index,
                 job,
@@ -113,7 +108,6 @@ impl<'a> Run<'a> {
     pub(super) fn carry_out(
         &self,
         total: Option<u64>,
-        mut ended: impl FnMut(&JobRecord) -> ControlFlow<()>,
         mut sink: impl FnMut(JobRecord) -> ControlFlow<()>,
         run: impl FnOnce(&Pool<'_>, Call<'_>, TaskSink<'_>) -> batchwright::unstable::PoolEnd,
     ) -> Result<CommandReport, Error> {
@@ -126,9 +120,6 @@ impl<'a> Run<'a> {
             .on_error(runner.on_error)
             .total(total)
             .notifier(runner.notifier.clone());
-        let kill = self.stop.clone();
-        let _kill =
-            (runner.on_stop == OnStop::Kill).then(|| runner.ctx.on_cancel(move || kill.stop()));
         let stopping = self.stopping.clone();
         let _stopping = (runner.ctx).on_cancel(move || stopping.store(true, Ordering::SeqCst));
         let mut closed = false;
@@ -139,26 +130,14 @@ impl<'a> Run<'a> {
                 JobStatus::Failed => failed += 1,
                 _ => cancelled += 1,
             }
-            if !closed && sink(record).is_break() {
-                closed = true;
-                self.gate.open();
-            }
+            closed = closed || sink(record).is_break();
             closed
         };
-        let mut order = runner.keep_order.then(|| Reorder::new(&self.gate));
         let mut take = |end: TaskEnd<Task, ()>| {
             let index = end.task.index;
             let record = self.record(end);
             runner.monitor.ended(index, &record);
-            let mut over = ended(&record).is_break() | self.lost.get().is_some();
-            if over {
-                self.gate.open();
-            }
-            match &mut order {
-                Some(order) => order.put(index, record, |record| over |= hand_out(record)),
-                None => over |= hand_out(record),
-            }
-            if over {
+            if hand_out(record) | self.lost.get().is_some() {
                 self.stop_starts();
                 ControlFlow::Break(())
             } else {
@@ -167,11 +146,6 @@ impl<'a> Run<'a> {
         };
         let call = |task: &Task, attempt: u32, ctx: &Context| self.call(task, attempt, ctx);
         let end = run(&pool, &call, &mut take);
-        if let Some(order) = order {
-            order.rest(|record| {
-                let _ = hand_out(record);
-            });
-        }
         if let Some(StopReason::Misuse(why)) = end.stop {
             return Err(invalid(why));
         }
@@ -205,11 +179,9 @@ impl<'a> Run<'a> {
             Err(error) => (None, Some(error)),
         };
         let outcome = error.as_ref().map_or(Ok(()), |error| {
-            let engine_error = self.engine_error(error, result.as_ref(), attempt);
+            let engine_error = self.engine_error(error, attempt);
             // The engine learns of this failure later, and may have given commands to other threads already.
-            if !self.is_retried(engine_error.kind(), attempt)
-                && self.ends_run(error, result.as_ref())
-            {
+            if !self.is_retried(engine_error.kind(), attempt) && self.ends_run(error) {
                 self.stop_starts();
             }
             Err(engine_error)
@@ -261,8 +233,6 @@ impl<'a> Run<'a> {
                 _ => FailureKind::NotStarted,
             };
             (kind, format!("its output cannot be kept: {why}"))
-        } else if let Some(why) = self.exceeded(&result) {
-            (FailureKind::Limit, format!("killed: {why}"))
         } else if ended.timed_out {
             let limit = humantime::format_duration(runner.timeout.unwrap_or_default());
             (FailureKind::Timeout, format!("killed after {limit}"))
@@ -282,28 +252,15 @@ impl<'a> Run<'a> {
         (Some(result), Some(JobError::new(kind, why)))
     }
 
-    /// The limit of its sandbox that a command exceeded.
-    fn exceeded(&self, result: &CommandResult) -> Option<String> {
-        #[cfg(unix)]
-        return self.launcher.limits.exceeded(result.signal?);
-        #[cfg(not(unix))]
-        return None;
-    }
-
     /// The same as an error for the engine, which decides what follows.
-    fn engine_error(
-        &self,
-        error: &JobError,
-        result: Option<&CommandResult>,
-        attempt: u32,
-    ) -> Error {
+    fn engine_error(&self, error: &JobError, attempt: u32) -> Error {
         let kind = match error.kind {
             FailureKind::Cancelled => ErrorKind::Cancelled,
             kind if kind.is_retried() => ErrorKind::Transient,
             _ => ErrorKind::Invalid,
         };
         let engine_error = Error::new(kind, error.message.clone());
-        if self.is_critical(error, result) && !self.is_retried(kind, attempt) {
+        if error.kind.is_critical() && !self.is_retried(kind, attempt) {
             engine_error.with_critical()
         } else {
             engine_error
@@ -315,19 +272,12 @@ impl<'a> Run<'a> {
     }
 
     /// Whether the run ends because of this failure, after the last retry.
-    fn ends_run(&self, error: &JobError, result: Option<&CommandResult>) -> bool {
+    fn ends_run(&self, error: &JobError) -> bool {
         match self.runner.on_error {
             ErrorPolicy::ContinueOnError => false,
             ErrorPolicy::StopOnError => true,
-            ErrorPolicy::StopOnCriticalError => self.is_critical(error, result),
+            ErrorPolicy::StopOnCriticalError => error.kind.is_critical(),
         }
-    }
-
-    fn is_critical(&self, error: &JobError, result: Option<&CommandResult>) -> bool {
-        let code = result.and_then(|result| result.exit_code);
-        error.kind.is_critical()
-            || (error.kind == FailureKind::Exit
-                && code.is_some_and(|code| self.runner.critical_exits.contains(&code)))
     }
 
     /// The record of a command that has ended, or will never start. If it stops the run, that is initiated here.
@@ -347,13 +297,9 @@ impl<'a> Run<'a> {
                 _ => (JobStatus::Failed, last_error),
             },
         };
-        let ends_run = |error: &JobError| self.ends_run(error, result.as_ref());
+        let ends_run = |error: &JobError| self.ends_run(error);
         if status == JobStatus::Failed && error.as_ref().is_some_and(ends_run) {
-            self.gate.open();
             self.stop_starts();
-            if self.runner.on_stop == OnStop::Kill {
-                self.stop.stop();
-            }
         }
         JobRecord {
             job: end.task.job,

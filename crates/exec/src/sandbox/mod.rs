@@ -42,7 +42,6 @@ pub(super) struct Launcher {
     pub programs: Programs,
     /// The variables of commands, if they are not those of this program.
     pub environment: Option<Vec<(OsString, OsString)>>,
-    pub limits: Limits,
     pub status: SandboxStatus,
     /// `None` if this program starts commands itself.
     #[cfg(target_os = "linux")]
@@ -60,7 +59,6 @@ impl Launcher {
             folder,
             programs: Programs::all(env::var_os("PATH")),
             environment: None,
-            limits: Limits::NONE,
             status: SandboxStatus::default(),
         })
     }
@@ -144,9 +142,6 @@ pub struct Sandbox {
     variables: Vec<Variable>,
     /// Whether commands may use the network. Default: no.
     network: bool,
-    /// Whether commands may connect to sockets in the file system, for example those of `ssh-agent`, Docker or systemd.
-    /// Through these services, a command can do what the sandbox forbids. Default: no.
-    local_sockets: bool,
     #[setters(skip)]
     writable: Vec<PathBuf>,
     /// Sets the limits of each process of a command. Default: [`Limits::NONE`].
@@ -246,7 +241,6 @@ impl Sandbox {
             folder: folder.to_owned(),
             programs,
             environment: Some(environment),
-            limits: Limits::NONE,
             status: SandboxStatus {
                 missing,
                 ..SandboxStatus::default()
@@ -280,7 +274,6 @@ impl Sandbox {
         let policy = wire::Policy {
             confine,
             network: self.network,
-            local_sockets: self.local_sockets,
             folder: folder.into(),
             writable: writable.into_iter().map(Into::into).collect(),
             environment: Some(environment.clone()),
@@ -299,7 +292,6 @@ impl Sandbox {
             folder: folder.to_owned(),
             programs,
             environment: Some(environment),
-            limits: self.limits,
             status: keeper.status.clone(),
             keeper: Some(keeper),
         })

@@ -61,9 +61,6 @@ fn rules(policy: &Policy) -> Result<BTreeMap<i64, Vec<SeccompRule>>, Error> {
     if policy.network {
         sockets.extend([AF_INET, AF_INET6, AF_NETLINK]);
     }
-    if policy.local_sockets {
-        sockets.push(AF_UNIX);
-    }
     let other_families = sockets
         .iter()
         .map(|&family| case(0, SeccompCmpOp::Ne, family.cast_unsigned().into()))
@@ -88,13 +85,11 @@ fn rules(policy: &Policy) -> Result<BTreeMap<i64, Vec<SeccompRule>>, Error> {
     // Pairs of another family reach other machines (TIPC).
     let family = case(0, SeccompCmpOp::Ne, AF_UNIX.cast_unsigned().into())?;
     let mut pairs = vec![SeccompRule::new(vec![family])?];
-    if !policy.local_sockets {
-        // One end of a pair without a connection can be connected to any socket in the file system. The kernel decides
-        // which types are connectionless (SOCK_RAW is), so only connection-oriented types are allowed.
-        for (mask, bits) in OTHER_TYPES {
-            let other = case(1, SeccompCmpOp::MaskedEq(mask), bits)?;
-            pairs.push(SeccompRule::new(vec![other])?);
-        }
+    // One end of a pair without a connection can be connected to any socket in the file system. The kernel decides which
+    // types are connectionless (SOCK_RAW is), so only connection-oriented types are allowed.
+    for (mask, bits) in OTHER_TYPES {
+        let other = case(1, SeccompCmpOp::MaskedEq(mask), bits)?;
+        pairs.push(SeccompRule::new(vec![other])?);
     }
     refused.insert(libc::SYS_socketpair, pairs);
     // Its operations bypass this filter, including those on sockets.

@@ -22,7 +22,6 @@ pub struct Policy {
     /// Whether the kernel confines commands at all.
     pub confine: bool,
     pub network: bool,
-    pub local_sockets: bool,
     /// The folder in which commands run.
     pub folder: OsString,
     /// Files and folders to which commands may write, in addition to their folder.

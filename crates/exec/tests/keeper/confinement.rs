@@ -147,14 +147,11 @@ fn allowed_permissions_are_granted() {
     }
     let open = sandbox()
         .network(true)
-        .local_sockets(true)
         .write_to(desk.path().join("outside"));
     let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
-    let _local = UnixListener::bind(desk.path().join("outside/socket")).unwrap();
     let script = format!(
         "import socket\n\
          socket.create_connection(('127.0.0.1', {}))\n\
-         socket.socket(socket.AF_UNIX).connect('../outside/socket')\n\
          open('../outside/new', 'w')\n",
         tcp.local_addr().unwrap().port()
     );
@@ -168,26 +165,12 @@ fn allowed_permissions_are_granted() {
 fn each_process_is_limited() {
     let desk = folder();
     let mut limits = Limits::default();
-    (limits.cpu_seconds, limits.file_size) = (Some(1), Some(1_000_000));
     limits.memory = Some(200_000_000);
     for mode in [SandboxMode::On, SandboxMode::Off] {
         if mode == SandboxMode::On && !can_confine() {
             continue;
         }
         let runner = runner(Sandbox::new(mode).limits(limits), desk.path());
-        let spun = one(&runner, sh("while :; do :; done"));
-        assert_eq!(spun.error.as_ref().unwrap().kind, FailureKind::Limit);
-        assert!(
-            message(&spun).contains("--cpu SECONDS allows more"),
-            "{spun:?}"
-        );
-        let full = one(&runner, sh("exec cat /dev/zero > huge"));
-        assert!(
-            message(&full).contains("--max-file SIZE allows more"),
-            "{full:?}"
-        );
-        let size = fs::metadata(desk.path().join("huge")).unwrap().len();
-        assert_eq!(size, 1_000_000);
         let large = one(&runner, py("bytearray(500_000_000)"));
         let stderr = large.result.as_ref().unwrap().stderr.text();
         assert!(stderr.contains("MemoryError"), "{stderr}");

@@ -8,8 +8,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use batchwright_exec::{
-    CommandJob, CommandReport, CommandRunner, FailureKind, JobRecord, JobStatus, Limits, Sandbox,
-    SandboxMode, confine_main,
+    CommandJob, CommandReport, CommandRunner, JobRecord, JobStatus, Limits, Sandbox, SandboxMode,
+    confine_main,
 };
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::process::{Pid, Signal, kill_process};
@@ -89,7 +89,6 @@ fn runner(sandbox: Sandbox, folder: &Path) -> CommandRunner {
         .sandbox(sandbox)
         .current_dir(folder)
         .concurrency(1)
-        .keep_order(true)
 }
 
 fn all(runner: &CommandRunner, jobs: Vec<CommandJob>) -> (Vec<JobRecord>, CommandReport) {
@@ -98,6 +97,7 @@ fn all(runner: &CommandRunner, jobs: Vec<CommandJob>) -> (Vec<JobRecord>, Comman
         records.push(record);
         ControlFlow::Continue(())
     });
+    records.sort_by_key(|record| record.job.seq());
     (records, report.unwrap())
 }
 

@@ -5,13 +5,12 @@ mod report;
 mod sandbox;
 mod source;
 
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use batchwright::{Context, Error};
-use batchwright_exec::{CommandRunner, JobRecord, Overflow};
+use batchwright_exec::{CommandRunner, Overflow};
 
 use crate::args::exec::ExecArgs;
 use crate::display::Display;
@@ -47,8 +46,7 @@ pub fn execute(args: &ExecArgs) -> Result<Exit, Early> {
         .context(&session.ctx)
         .notifier(session.display.clone());
     let skip = source.skip(emitter.finished());
-    let ended = |_: &JobRecord| ControlFlow::Continue(());
-    let report = runner.run_source(skip.jobs, ended, |record| emitter.take(&record));
+    let report = runner.run_source(skip.jobs, |record| emitter.take(&record));
     let report = report.map_err(unusable)?;
     emitter.finish();
     session.display.clear();
