@@ -84,7 +84,7 @@ fn an_address_of_another_server_stops_the_run() {
 #[test]
 fn progress_names_the_learned_limit_that_slows_a_run() {
     let slow = SimConfig::default().rpm(60).burst(1);
-    let silent = SimConfig::default().rpm(120).burst(1).hide_limits(true);
+    let silent = SimConfig::default().rpm(240).burst(1).hide_limits(true);
     let run = |config, prompts, flags: &str| {
         let (desk, sim) = (Desk::with(prompts), simulator(config));
         let words = format!("in.jsonl -o out.jsonl --progress always {flags}");
@@ -94,7 +94,7 @@ fn progress_names_the_learned_limit_that_slows_a_run() {
     std::thread::scope(|scope| {
         let told = scope.spawn(|| run(slow.clone(), 5, ""));
         let set = scope.spawn(|| run(slow.clone(), 5, "--rpm 60"));
-        run(silent, 15, "")
+        run(silent, 60, "")
             .says("limited by the provider's limit")
             .says(" requests/min inferred from refused calls");
         let told = told.join().unwrap();

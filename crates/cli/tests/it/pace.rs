@@ -33,7 +33,11 @@ fn slow() -> SimConfig {
 
 #[test]
 fn a_run_finds_the_useful_concurrency_and_never_exceeds_a_given_one() {
-    let (desk, sim) = (Desk::new(), simulator(slow()));
+    // Slow enough that a busy machine does not look like a busy server.
+    let (desk, sim) = (
+        Desk::new(),
+        simulator(slow().latency(Duration::from_millis(150))),
+    );
     let ended = start(&desk, &sim, "a", 0..400, "").wait().expect(0);
     let summary = ended.json();
     ended
@@ -62,7 +66,6 @@ fn a_run_finds_the_useful_concurrency_and_never_exceeds_a_given_one() {
 
 #[test]
 fn the_next_run_starts_with_the_concurrency_that_was_found() {
-    // Slow enough that a busy machine does not look like a busy server.
     let slow = slow().latency(Duration::from_millis(150));
     let (desk, sim) = (Desk::new(), simulator(slow));
     let begins_with = |name: &str, items, calls: u64| {
