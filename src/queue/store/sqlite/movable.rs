@@ -11,11 +11,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, params};
+use uuid::Uuid;
 
+use crate::base::host::host;
 use crate::base::{Error, ErrorKind};
 
 use super::Sqlite;
+use super::signs::is_gone;
 use crate::queue::store::sql::statements::Fault;
 
 /// Maximum time for copying the log while others read.
@@ -61,10 +64,11 @@ impl Sqlite {
     /// # Errors
     /// When that cannot be written to the database itself.
     pub(super) fn hold(&mut self) -> Result<(), Fault> {
+        let key = format!("held {} {}", Uuid::now_v7(), host());
         let conn = &self.writer.get_mut().conn;
-        let insert = "INSERT OR REPLACE INTO meta VALUES ('held', ?1)";
-        conn.execute(insert, [std::process::id()])?;
-        self.is_held = true;
+        let insert = "INSERT INTO meta VALUES (?1, ?2)";
+        conn.execute(insert, params![key, std::process::id()])?;
+        self.held = Some(key);
         let start = Instant::now();
         // It fails at once while another connection copies the log.
         while !checkpoint(conn, "FULL")? {
@@ -86,11 +90,9 @@ impl Sqlite {
             return;
         }
         let conn = &self.writer.get_mut().conn;
-        if std::mem::take(&mut self.is_held) {
-            let end = "DELETE FROM meta WHERE key = 'held' AND value = ?1";
-            let ended = conn.execute(end, [std::process::id()]);
-            let is_free = ended.and_then(|_| is_in_use(conn)).is_ok_and(|used| !used);
-            if !is_free || !checkpoint(conn, "TRUNCATE").unwrap_or(false) {
+        if let Some(own) = self.held.take() {
+            let ended = end_use(conn, &own).and_then(|()| is_in_use(conn));
+            if !matches!(ended, Ok(false)) || !checkpoint(conn, "TRUNCATE").unwrap_or(false) {
                 return;
             }
         }
@@ -98,6 +100,22 @@ impl Sqlite {
             let _ = keep_log(conn, false);
         }
     }
+}
+
+/// Removes the records of this use and of killed processes.
+fn end_use(conn: &Connection, own: &str) -> Result<(), rusqlite::Error> {
+    let mut read = conn.prepare("SELECT key, value FROM meta WHERE key GLOB 'held *'")?;
+    let uses = read.query_map([], |row| {
+        Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?))
+    })?;
+    let uses: Vec<(String, i64)> = uses.collect::<Result<_, _>>()?;
+    for (key, pid) in uses {
+        let host = key.splitn(3, ' ').nth(2).unwrap_or_default();
+        if key == own || is_gone(pid, host) {
+            conn.execute("DELETE FROM meta WHERE key = ?1", [&key])?;
+        }
+    }
+    Ok(())
 }
 
 /// Copies the log into the database. Returns whether all of it was copied.
@@ -110,7 +128,7 @@ fn checkpoint(conn: &Connection, mode: &str) -> Result<bool, rusqlite::Error> {
 }
 
 fn is_in_use(conn: &Connection) -> Result<bool, rusqlite::Error> {
-    let ask = "SELECT EXISTS (SELECT 1 FROM meta WHERE key = 'held')";
+    let ask = "SELECT EXISTS (SELECT 1 FROM meta WHERE key GLOB 'held *')";
     conn.query_row(ask, [], |row| row.get(0))
 }
 

@@ -192,7 +192,7 @@ fn connect(
         file,
         durability: options.durability,
         is_movable,
-        is_held: false,
+        held: None,
         path,
     })
 }

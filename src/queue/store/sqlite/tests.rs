@@ -180,7 +180,7 @@ fn the_store_of_a_run_waits_for_a_process_that_opens_it_on_a_slow_disk() {
     drop(open(&store).unwrap());
     let other = rusqlite::Connection::open(&store).unwrap();
     other
-        .execute_batch("INSERT INTO meta VALUES ('held', 1)")
+        .execute_batch("INSERT INTO meta VALUES ('held by another', 1)")
         .unwrap();
     std::thread::scope(|scope| {
         let opening = scope.spawn(|| open(&store).map(drop));
@@ -203,6 +203,8 @@ fn the_store_of_a_run_has_it_on_record_while_it_is_used() {
     let used = open(&store).unwrap();
     let looks = SqliteOptions::default().only_look();
     let looked = Store::open(&store, looks).unwrap();
+    // Another one that writes meanwhile ends only its own use.
+    drop(open(&store).unwrap());
     std::fs::copy(&store, &moved).unwrap();
     refused(&moved, "one of them is missing");
     drop(used);
