@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 
+use batchwright::config::SettingKey;
 use batchwright::unstable::{Optional, replacement};
 use clap::builder::{Resettable, StyledStr};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -61,6 +62,31 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Cli, Exit> {
         }
         Exit::Usage
     })
+}
+
+/// Refuses a variable with the name of a flag of this command, because ignoring it could cost money.
+pub fn check_variables() -> Result<(), Refusal> {
+    let top = Cli::command();
+    let mut words = std::env::args_os().skip(1);
+    let Some(command) = words.find_map(|word| top.find_subcommand(word)) else {
+        return Ok(());
+    };
+    let settings = SettingKey::all().iter();
+    let read: Vec<&str> = settings
+        .flat_map(|key| key.variables().iter().copied())
+        .collect();
+    let flags = command
+        .get_arguments()
+        .filter(|arg| arg.get_env().is_none());
+    for flag in flags.filter_map(Arg::get_long) {
+        let name = format!("BATCHWRIGHT_{}", flag.to_uppercase().replace('-', "_"));
+        let is_set = std::env::var_os(&name).is_some_and(|value| !value.is_empty());
+        if is_set && !read.contains(&&*name) {
+            let why = format!("{name} in the environment is not read; write --{flag}");
+            return Err(Refusal::usage(why));
+        }
+    }
+    Ok(())
 }
 
 /// The error for scripts: without the usage.

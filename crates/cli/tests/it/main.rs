@@ -121,5 +121,6 @@ mod tools;
 mod trip;
 #[cfg(unix)]
 mod unusable;
+mod variables;
 #[cfg(unix)]
 mod whole_requests;
