@@ -66,7 +66,7 @@ fn execute(cli: Cli) -> Exit {
 }
 
 fn carry_out(mut command: Command) -> Result<Exit, Early> {
-    parse::check_variables()?;
+    parse::check_words()?;
     store_address::find(&mut command)?;
     match command {
         Command::Run(args) => run::execute(&args),

@@ -64,13 +64,24 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Cli, Exit> {
     })
 }
 
-/// Refuses a variable with the name of a flag of this command, because ignoring it could cost money.
-pub fn check_variables() -> Result<(), Refusal> {
+/// Refuses two names of a queue, and a variable with the name of a flag of this command: ignoring one could cost money.
+pub fn check_words() -> Result<(), Refusal> {
     let top = Cli::command();
     let mut words = std::env::args_os().skip(1);
     let Some(command) = words.find_map(|word| top.find_subcommand(word)) else {
         return Ok(());
     };
+    let given = |flag: &str| {
+        let words = std::env::args_os().take_while(|word| word != "--");
+        words
+            .into_iter()
+            .any(|word| word.to_string_lossy().split('=').next() == Some(flag))
+    };
+    if given("--queue") && given("--store") {
+        return Err(Refusal::usage(
+            "--queue and --store name two queues; leave out one of them",
+        ));
+    }
     let settings = SettingKey::all().iter();
     let read: Vec<&str> = settings
         .flat_map(|key| key.variables().iter().copied())

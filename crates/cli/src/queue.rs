@@ -178,6 +178,10 @@ pub fn shown(address: &str) -> String {
     }
 }
 
+/// What is said of a queue that nothing is taken from.
+pub const PAUSED: &str = "the queue is paused, so no job starts; the dashboard resumes it, or POST /api/v1/resume of a server on \
+                          this queue";
+
 /// The file of a queue in the data folder.
 const FILE: &str = "llm_jobs.db";
 

@@ -10,7 +10,10 @@ use super::record::JobRecord;
 use crate::invalid;
 
 /// A file of [`JobRecord`]s, one line of JSON each, written as commands end.
-pub struct RecordFile(LineFile);
+pub struct RecordFile {
+    file: LineFile,
+    before: u64,
+}
 
 impl RecordFile {
     /// Opens a file, or creates it. If it has lines already, more are added only with `resume`; then a truncated record
@@ -40,7 +43,15 @@ impl RecordFile {
                 path.display()
             )));
         }
-        Ok(Self(file))
+        Ok(Self {
+            file,
+            before: lines,
+        })
+    }
+
+    /// Number of records that it had when it was opened.
+    pub fn before(&self) -> u64 {
+        self.before
     }
 
     /// Adds a record.
@@ -50,7 +61,7 @@ impl RecordFile {
     pub fn append(&mut self, record: &JobRecord) -> Result<(), Error> {
         let mut line = serde_json::to_vec(record).map_err(|why| invalid(why.to_string()))?;
         line.push(b'\n');
-        self.0.append(&line)
+        self.file.append(&line)
     }
 
     /// Checks that the file still exists and has the length that this run has written.
@@ -59,7 +70,7 @@ impl RecordFile {
     /// If another program removed, replaced, truncated or wrote to it; then its former contents are copied to a file
     /// next to it.
     pub fn check(&mut self) -> Result<(), Error> {
-        self.0.check()
+        self.file.check()
     }
 }
 

@@ -9,7 +9,7 @@ use clap::Args;
 use super::run::OnError;
 use super::sandbox::SandboxArgs;
 use super::shared::{MORE, ShowArgs};
-use super::values::{commands_at_once, rate, seconds};
+use super::values::{commands_at_once, rate, some_seconds};
 
 /// Run commands in parallel, with rate limit, retries and resume
 ///
@@ -90,7 +90,7 @@ pub struct ExecPaceArgs {
     /// Time limit of a command
     ///
     /// At the limit its process group gets SIGTERM, and SIGKILL two seconds later [default: no limit]
-    #[arg(long, value_name = "TIME", value_parser = seconds)]
+    #[arg(long, value_name = "TIME", value_parser = some_seconds)]
     pub timeout: Option<Duration>,
 }
 

@@ -30,6 +30,14 @@ pub fn seconds(text: &str) -> Result<Duration, String> {
     duration(text, "s")
 }
 
+/// The same, above 0.
+pub fn some_seconds(text: &str) -> Result<Duration, String> {
+    match seconds(text)? {
+        Duration::ZERO => Err("write a time above 0, for example 30s".to_owned()),
+        time => Ok(time),
+    }
+}
+
 fn duration(text: &str, bare: &str) -> Result<Duration, String> {
     let bad = || format!("write a time, for example 50ms, 2s or 1m (a bare number is in {bare})");
     let (digits, unit) = match text.find(|letter: char| letter.is_ascii_alphabetic()) {

@@ -7,11 +7,13 @@ use std::path::Path;
 use batchwright::files::{FileRunError, ResultsAppender};
 use batchwright::queue::{ConsumeError, JobResult, ProcessState};
 use batchwright::{Context, Error, ErrorKind, JobQueue, ProcessId};
+use serde_json::json;
 
 use crate::args::results::ResultsArgs;
 use crate::display;
 use crate::exit::{Early, Exit, Refusal};
 use crate::format::{count, counts};
+use crate::logging::is_json;
 use crate::queue::failed;
 use crate::run_process;
 use crate::signals::Signals;
@@ -27,6 +29,10 @@ fn results(args: &ResultsArgs) -> Result<Exit, Refusal> {
     let signals = Signals::watch(&ctx, stopping.to_owned())?;
     let (queue, process) = args.data.process(args.process.as_deref())?;
     let id = process.process_id;
+    if is_json() && stdout::is_named(args.output.as_deref()) {
+        let why = "--json needs -o FILE, because the results are on standard output";
+        return Err(Refusal::usage(why));
+    }
     let keeps = args.keep || !(args.take || saves(args));
     if let Some(line) = run_process::collected_elsewhere(&process).filter(|_| !keeps) {
         let look = args.data.command(&format!("results {id} --keep"));
@@ -58,10 +64,16 @@ fn results(args: &ResultsArgs) -> Result<Exit, Refusal> {
             let open = queue.process(id).map_err(failed)?;
             let open = open.map_or(0, |now| now.counts.total - now.counts.finished());
             display::note(&summary(args, &process, keeps, &saved, open));
-            Ok(match saved.failed {
+            let exit = match saved.failed {
                 0 => Exit::Success,
                 _ => Exit::SomeFailed,
-            })
+            };
+            if !is_json() {
+                return Ok(exit);
+            }
+            let facts = json!({"process_id": id, "written": saved.written, "already_there": saved.safe - saved.written,
+                "failed": saved.failed, "open": open, "kept": keeps, "exit_code": exit.code()});
+            Ok(stdout::json(&facts, exit))
         }
         Err(ConsumeError::Save(Stop::Interrupted)) => {
             display::note(&format!("interrupted; {}", partly(&saved)));

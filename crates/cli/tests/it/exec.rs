@@ -166,6 +166,11 @@ fn a_run_resumes_from_its_log_after_changes_of_the_script() {
         entry("1", "false"),
     ];
     assert_eq!(logged(&desk.read("log")), first);
+    // Results are only of commands that run now, which is said.
+    let into = desk
+        .plain("exec jobs.txt --joblog log -o out.jsonl")
+        .expect(3);
+    into.tells("out.jsonl has no results of 3 commands that are done");
     // The earlier failure still counts.
     let ended = desk.plain("exec jobs.txt --joblog log").expect(3);
     assert_eq!(ended.stdout, "");

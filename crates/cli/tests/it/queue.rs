@@ -245,6 +245,13 @@ fn results_leave_the_queue_once_they_are_written() {
     assert_eq!(shown.stdout.lines().collect::<Vec<_>>(), lines);
     let shown = shown.says("the queue keeps them");
     shown.says(&format!("to fetch them: batchwright results {id}"));
+    plain(&desk, &format!("results {id} --json")).ends(2, "--json needs -o FILE");
+    let facts = plain(&desk, &format!("results {id} --keep --json -o kept.jsonl")).expect(3);
+    let facts = facts.json();
+    assert_eq!(
+        (&facts["written"], &facts["failed"], &facts["open"]),
+        (&4.into(), &1.into(), &0.into())
+    );
     let ended = plain(&desk, &format!("results {id} --take")).expect(3);
     assert_eq!(ended.stdout.lines().collect::<Vec<_>>(), lines);
     let found = results(&ended.stdout);

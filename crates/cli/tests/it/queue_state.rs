@@ -35,6 +35,23 @@ fn status_counts_the_workers() {
 }
 
 #[test]
+fn a_pause_and_a_missing_worker_are_named() {
+    let (desk, _) = submitted(2);
+    let shown = plain(&desk, "status").expect(0);
+    shown.tells("no worker is running; to go on: batchwright work");
+    shown.hides("paused");
+    queue(&desk).pause().unwrap();
+    let line = plain(&desk, "status --json").expect(0).json();
+    assert_eq!(line["paused"], true);
+    plain(&desk, "status").says("the queue is paused");
+    plain(&desk, "work --until-empty --provider extract")
+        .ends(0, "2 jobs still wait")
+        .says("the queue is paused");
+    plain(&desk, "status --queue a --store mysql://b")
+        .ends(2, "--queue and --store name two queues");
+}
+
+#[test]
 fn status_names_what_limits_a_worker() {
     let (desk, _) = submitted(2000);
     let sim = simulator(SimConfig::default().latency(Duration::from_millis(50)));

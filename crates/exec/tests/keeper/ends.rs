@@ -32,6 +32,10 @@ pub const TESTS: Tests = &[
         a_last_output_of_a_background_process_is_read,
     ),
     ("temporary_files_are_removed", temporary_files_are_removed),
+    (
+        "a_command_may_be_ended_before_it_has_begun",
+        a_command_may_be_ended_before_it_has_begun,
+    ),
 ];
 
 pub const LONG: Tests = &[(
@@ -234,4 +238,14 @@ fn temporary_files_are_removed() {
     host.kill().unwrap();
     eventually(|| !Path::new(temporary.trim()).exists());
     host.wait().unwrap();
+}
+
+/// It is not yet in a group of its own.
+fn a_command_may_be_ended_before_it_has_begun() {
+    let desk = folder();
+    let runner = CommandRunner::new().sandbox(sandbox());
+    let runner = runner.current_dir(desk.path()).timeout(Some(Duration::ZERO));
+    let (records, report) = all(&runner, (0..50).map(|_| sh("sleep 600")).collect());
+    assert!(report.stop.is_none(), "{:?}", report.stop);
+    assert_eq!((records.len(), report.failed), (50, 50));
 }

@@ -37,6 +37,9 @@ pub fn execute(args: &ExecArgs) -> Result<Exit, Early> {
     if let Some(line) = report::plan_line(args, &plan) {
         session.say(line);
     }
+    if let Some(line) = report::missing_line(args, &plan, emitter.records_before()) {
+        session.say(line);
+    }
     if let Some(line) = sandbox::wide(args, mode) {
         session.say(line);
     }

@@ -80,6 +80,19 @@ pub fn plan_line(args: &ExecArgs, plan: &Plan) -> Option<String> {
     Some(line)
 }
 
+/// Says that results of commands that are done are not in the output, where an earlier run wrote none, or it was changed.
+pub fn missing_line(args: &ExecArgs, plan: &Plan, records: Option<u64>) -> Option<String> {
+    let (output, log) = (args.results.output.as_ref()?, args.results.joblog.as_ref()?);
+    let missing = plan.finished.saturating_sub(records?);
+    (missing > 0).then(|| {
+        format!(
+            "{} has no results of {missing} commands that are done; to run them again, delete {} or name another --joblog",
+            output.display(),
+            log.display()
+        )
+    })
+}
+
 fn finished_before(finished: u64, failed: u64) -> String {
     let failed = of_them_failed(failed);
     format!("{} finished before{failed}", count(finished))

@@ -23,7 +23,7 @@ use crate::display;
 use crate::exit::{Early, Exit, Refusal};
 use crate::format::{count, number_of, span};
 use crate::logging::is_json;
-use crate::queue::failed;
+use crate::queue::{PAUSED, failed};
 use crate::run_process;
 use crate::sanitize::{self, shortened};
 use crate::settings;
@@ -168,6 +168,11 @@ impl Reader {
         Ok((queue.workers().map_err(failed)?, limits))
     }
 
+    fn is_paused(&self) -> Result<bool, Refusal> {
+        let paused = self.queue.as_ref().map(JobQueue::is_paused);
+        Ok(paused.transpose().map_err(failed)?.unwrap_or_default())
+    }
+
     /// What was spent in this month, if all processes are shown.
     fn spent(&self) -> Result<Option<Spent>, Refusal> {
         let queue = self.queue.as_ref().filter(|_| self.only.is_none());
@@ -220,11 +225,12 @@ fn line_of(
     args: &StatusArgs,
     rows: &[Row],
     (workers, limits): &(u64, Vec<(String, u64)>),
+    paused: bool,
     skipped: &[SkippedStep],
     spent: Option<&Spent>,
 ) -> String {
     let rows: Vec<Value> = rows.iter().map(|row| row.json(args, limits)).collect();
-    let mut line = json!({ "processes": rows, "workers": workers });
+    let mut line = json!({ "processes": rows, "workers": workers, "paused": paused });
     if !skipped.is_empty() {
         line["skipped_providers"] = json!(skipped);
     }
@@ -249,7 +255,14 @@ fn once(args: &StatusArgs, reader: &mut Reader) -> Result<(), Early> {
     let spent = reader.spent()?;
     let skipped = ProviderPlan::skipped_by_job_types(&reader.settings);
     if is_json() {
-        return print(&line_of(args, &rows, &workers, &skipped, spent.as_ref()));
+        return print(&line_of(
+            args,
+            &rows,
+            &workers,
+            reader.is_paused()?,
+            &skipped,
+            spent.as_ref(),
+        ));
     }
     if !rows.is_empty() {
         print(&table(&rows))?;
@@ -263,6 +276,12 @@ fn once(args: &StatusArgs, reader: &mut Reader) -> Result<(), Early> {
             format!(",{some} limited by {limit}{}", display::lever(limit))
         });
         display::note(format!("{number} running{}", limits.collect::<String>()));
+    } else if rows.iter().any(|row| !row.process.is_finished()) {
+        let work = args.data.command("work");
+        display::note(format!("no worker is running; to go on: {work}"));
+    }
+    if reader.is_paused()? {
+        display::note(PAUSED);
     }
     note_end(args, reader, &rows);
     if let Some(line) = spent.and_then(|spent| spent.line()) {
@@ -359,7 +378,14 @@ fn watch(args: &StatusArgs, reader: &mut Reader) -> Result<(), Early> {
         } else {
             let now: HashMap<ProcessId, Seen> = rows.iter().map(seen).collect();
             if is_json() && before.as_ref() != Some(&now) {
-                print(&line_of(args, &rows, &reader.workers()?, &[], None))?;
+                print(&line_of(
+                    args,
+                    &rows,
+                    &reader.workers()?,
+                    reader.is_paused()?,
+                    &[],
+                    None,
+                ))?;
             } else if !is_json() {
                 let known = before.unwrap_or_default();
                 let changed = |row: &&Row| known.get(&row.id()) != now.get(&row.id());

@@ -13,7 +13,7 @@ use crate::display;
 use crate::exit::Exit;
 use crate::format::{count, counts};
 use crate::logging::{is_json, is_quiet};
-use crate::queue::command;
+use crate::queue::{PAUSED, command};
 use crate::run_process;
 use crate::signals::Signals;
 use crate::stdout;
@@ -91,6 +91,9 @@ pub fn report(
     });
     if waiting > 0 {
         display::note(format!("{} jobs still wait", count(waiting)));
+        if queue.is_paused().unwrap_or(false) {
+            display::note(PAUSED);
+        }
     }
     remaining.lines(args).iter().for_each(display::note);
     exit
