@@ -244,7 +244,9 @@ fn temporary_files_are_removed() {
 fn a_command_may_be_ended_before_it_has_begun() {
     let desk = folder();
     let runner = CommandRunner::new().sandbox(sandbox());
-    let runner = runner.current_dir(desk.path()).timeout(Some(Duration::ZERO));
+    let runner = runner
+        .current_dir(desk.path())
+        .timeout(Some(Duration::ZERO));
     let (records, report) = all(&runner, (0..50).map(|_| sh("sleep 600")).collect());
     assert!(report.stop.is_none(), "{:?}", report.stop);
     assert_eq!((records.len(), report.failed), (50, 50));

@@ -85,6 +85,11 @@ impl Row {
         known.unwrap_or_else(|| "-".to_owned())
     }
 
+    /// The processes of a run go on with its own command.
+    fn waits_for_a_worker(&self) -> bool {
+        !self.process.is_finished() && run_process::line(&self.process).is_none()
+    }
+
     /// What limits it at the moment; `workers` is what limits the workers.
     fn limited_by<'w>(&self, workers: &'w [(String, u64)]) -> Option<&'w str> {
         let budget = self.process.budget.as_ref();
@@ -276,7 +281,7 @@ fn once(args: &StatusArgs, reader: &mut Reader) -> Result<(), Early> {
             format!(",{some} limited by {limit}{}", display::lever(limit))
         });
         display::note(format!("{number} running{}", limits.collect::<String>()));
-    } else if rows.iter().any(|row| !row.process.is_finished()) {
+    } else if rows.iter().any(Row::waits_for_a_worker) {
         let work = args.data.command("work");
         display::note(format!("no worker is running; to go on: {work}"));
     }
