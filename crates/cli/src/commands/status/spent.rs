@@ -31,7 +31,7 @@ impl Spent {
         let of_today = self.days.iter().filter(|row| row.day == self.today);
         let today: Usd = of_today.map(|row| row.cost_usd).sum();
         Some(format!(
-            "spent in this month (UTC): {cost} for {calls} calls, of which {today} today"
+            "known cost in this month (UTC): {cost} for {calls} calls, {today} of it today"
         ))
     }
 }
