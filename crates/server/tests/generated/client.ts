@@ -65,7 +65,7 @@ while (results.length < 50) {
 check(results.every((one, at) => one.id === `a-${at}` && one.success === true), results);
 const whole = data(await client.GET("/api/v1/processes/{process_id}", { params: { path: of } }));
 check(whole.state === "finished" && whole.completed === 50, whole);
-const listed = data(await client.GET("/api/v1/processes", { params: { query: { name: "rivers" } } }));
+const listed = data(await client.GET("/api/v1/processes", { params: { query: { state: "finished" } } }));
 check(listed.data.some((one) => one.process_id === created.process_id), listed);
 const receipts = results.map((one) => one.receipt);
 const consumed = data(await client.POST("/api/v1/processes/{process_id}/results/ack", { params: { path: of }, body: { receipts } }));
