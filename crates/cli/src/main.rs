@@ -42,6 +42,11 @@ use commands::{
 };
 use exit::{Early, Exit};
 
+/// In the static program, because that of musl is slow with threads.
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     // Must be first: this process may have been started to keep the commands of another one.
     batchwright_exec::confine_main();
