@@ -3,9 +3,13 @@
 //! A prefetched job is claimed but not started: its quota closed between the claim and the call, or it was claimed to
 //! fill a call of several items. They are few, and are given back when they must wait.
 
+mod looks;
+mod requests;
+mod tickets;
+
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -15,16 +19,18 @@ use crate::base::{Clock, Context, Deadline, Error, ErrorKind, ProcessId, Time};
 use crate::engine::availability::Availability;
 use crate::engine::pack::{Backlog, PackLimits};
 use crate::engine::time_split::Limit;
-use crate::engine::work::{Cost, Take, Ticket};
-use crate::llm::params::RequestTask;
+use crate::engine::work::{Take, Ticket};
 
 use super::batch::BatchOverview;
-use super::claim_plan::{ClaimPlan, Claimed, MOST_CLAIMED, at_step};
-use super::history::History;
+use super::claim_plan::{ClaimPlan, Claimed, MOST_CLAIMED};
 use super::kind::{JobTask, Kind};
 use super::kinds::{Kinds, Lanes};
 use super::prompts;
-use super::store::{ClaimedJob, SUSPECT_CRASHES, Store, WorkerId};
+use super::store::{Store, WorkerId};
+
+use looks::Looks;
+use requests::Asked;
+pub(crate) use requests::{Request, Requests};
 
 /// How long a failed access to the store is retried while batches are open.
 const STORE_RETRY_TIME: Duration = Duration::from_secs(60);
@@ -49,26 +55,6 @@ pub(crate) struct Heard {
     pub jobs: AtomicBool,
     /// Another program has written to the store.
     pub writes: AtomicBool,
-}
-
-/// How often waiting jobs have looked for what they wait for, since another job or batch ended here.
-#[derive(Default)]
-struct Looks {
-    looks: u64,
-    /// The number of batches that had ended by then.
-    closed: u64,
-}
-
-impl Looks {
-    fn note(&mut self, waits: bool, closed: u64) {
-        self.looks = if waits { self.since(closed) + 1 } else { 0 };
-        self.closed = closed;
-    }
-
-    /// The jobs may have waited for a batch that has ended since then.
-    fn since(&self, closed: u64) -> u64 {
-        if self.closed == closed { self.looks } else { 0 }
-    }
 }
 
 /// More than 15 fields: what a claim needs, what the last claim returned, and what waits between two claims.
@@ -518,133 +504,5 @@ impl Backlog for StoreBacklog {
         };
         let requests = read(a).zip(read(b));
         same_route && requests.is_some_and(|(a, b)| a.shares_calls_with(&b))
-    }
-}
-
-// Requests to the store run without the dispatcher's lock: a database may be locked or far away. The next `take` uses
-// their outcome.
-
-/// A request to the store, made without the dispatcher's lock. One is in flight at a time.
-pub(crate) enum Request {
-    Claim(Box<ClaimPlan>, Availability),
-    GiveBack(Vec<Ticket<JobTask>>),
-}
-
-/// Requests to the store and their outcomes.
-#[derive(Default)]
-pub(crate) struct Requests {
-    pub request: Option<Request>,
-    /// Whether a request is in flight.
-    pub is_asked: bool,
-    /// A give-back that failed is tried again then.
-    pub give_back_at: Time,
-    asked: Asked,
-    arrived: Option<Result<Claimed<Ticket<JobTask>>, Error>>,
-    /// Whether jobs have ended or were released since the request.
-    is_stale: bool,
-}
-
-/// State before the claim, for comparison with the state after it.
-#[derive(Default, Clone, Copy)]
-struct Asked {
-    pub jobs: usize,
-    /// Number of calls that could start.
-    pub calls: usize,
-    /// Whether batches were open.
-    pub batches: bool,
-}
-
-impl StoreBacklog {
-    /// Requests a claim, unless a request is already in flight.
-    fn ask(&mut self, asked: Asked, availability: &Availability, now: Time) {
-        let plan = Box::new(self.plan(asked, now));
-        self.requests.request = Some(Request::Claim(plan, availability.clone()));
-        self.requests.is_asked = true;
-        self.requests.is_stale = false;
-        self.requests.asked = asked;
-        self.quiet_until = None;
-    }
-
-    /// Applies the outcome of a request.
-    pub(crate) fn arrive(&mut self, claimed: Result<Claimed<ClaimedJob>, Error>) {
-        self.requests.is_asked = false;
-        self.requests.arrived = Some(claimed.map(|claimed| Claimed {
-            jobs: self.tickets(claimed.jobs),
-            due: claimed.due,
-            opens: claimed.opens,
-            waits_for_call: claimed.waits_for_call,
-            known_wait: claimed.known_wait,
-            has_chores: claimed.has_chores,
-        }));
-    }
-}
-
-// Claimed jobs become tickets of the dispatcher.
-
-impl StoreBacklog {
-    fn tickets(&mut self, jobs: Vec<ClaimedJob>) -> Vec<Ticket<JobTask>> {
-        self.unknown = self.lanes.lock().unknown.clone();
-        self.running += jobs.len();
-        self.alone |= jobs.iter().any(|job| job.crashes >= SUSPECT_CRASHES);
-        let tickets = jobs.into_iter().filter_map(|job| self.ticket(job));
-        tickets.collect()
-    }
-
-    fn ticket(&mut self, claimed: ClaimedJob) -> Option<Ticket<JobTask>> {
-        let (open, kinds_version) = {
-            let mut lanes = self.lanes.lock();
-            let open = lanes.open(&claimed.lane, &self.kinds)?.clone();
-            (open, lanes.version())
-        };
-        let history = claimed.history.as_deref().map(History::parse);
-        let history = history.unwrap_or_default();
-        // The route may have become shorter since.
-        let step = at_step(claimed.lane.route_step(), open.class.steps());
-        let mut tries = history.tries(step, &self.kinds.fallback_histories);
-        let default = self.kinds.max_retries();
-        tries.max_retries = Some(claimed.max_retries.unwrap_or(default));
-        tries.in_doubt |= claimed.lost && matches!(*open.kind, Kind::Prompts { .. });
-        self.order += 1;
-        let cost = match &*open.kind {
-            Kind::Host(_) => Cost::default(),
-            Kind::Prompts { task, .. } => Cost {
-                input: u32::try_from(claimed.payload.get().len() / 4).unwrap_or(u32::MAX),
-                output_cap: (*task == RequestTask::Embed).then_some(0),
-            },
-        };
-        let task = JobTask {
-            claimed,
-            kind: open.kind,
-            history,
-            request: OnceLock::new(),
-            part: Mutex::default(),
-            waiting_since: None,
-            kinds_version,
-        };
-        Some(Ticket {
-            cost,
-            order: self.order,
-            class: open.class,
-            tries,
-            task,
-        })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_job_has_waited_in_vain_for_a_batch_that_has_just_ended() {
-        let mut looks = Looks::default();
-        looks.note(true, 0);
-        looks.note(true, 0);
-        assert_eq!(looks.since(0), 2);
-        assert_eq!(looks.since(1), 0);
-        looks.note(true, 1);
-        assert_eq!(looks.since(1), 1);
-        looks.note(false, 1);
-        assert_eq!(looks.since(1), 0);
     }
 }

@@ -11,11 +11,11 @@ use batchwright::{JobId, JobQueue, ProcessId};
 use batchwright_jobs::JobTypes;
 use parking_lot::Mutex;
 
-use crate::dashboard::Page;
+use crate::dashboard::page::Page;
 use crate::events::Events;
 use crate::guard::Guard;
 use crate::observe::Observer;
-use crate::openai::OpenAi;
+use crate::openai::state::OpenAi;
 use crate::overview::Overview;
 use crate::problem::Problem;
 use crate::readiness::DiskCheck;

@@ -22,14 +22,14 @@ use parking_lot::Mutex;
 
 use crate::app::{App, Waiters};
 use crate::background::{Background, Wake};
-use crate::dashboard::Page;
+use crate::dashboard::page::Page;
 use crate::events::Events;
 use crate::guard::Guard;
 use crate::http::{Limits, Listener};
 use crate::observe::Observer;
 use crate::openai::storage::Storage;
 use crate::openai::waiting::Waiting;
-use crate::openai::{self, OpenAi};
+use crate::openai::{self, state::OpenAi};
 use crate::overview::Overview;
 use crate::readiness::DiskCheck;
 use crate::records::Records;

@@ -13,10 +13,9 @@ mod multipart;
 mod parts;
 mod progress;
 mod results;
+pub(crate) mod state;
 pub(crate) mod storage;
 pub(crate) mod waiting;
-
-use std::sync::Arc;
 
 use batchwright::Error;
 use batchwright::client::RequestTask;
@@ -27,15 +26,11 @@ pub(crate) use parts::{KIND as LINE_KIND, handler as line_handler};
 pub(crate) use progress::start as start_progress;
 
 use crate::app::App;
-use crate::background::Wake;
 use crate::http::Head;
 use crate::problem::Problem;
 use crate::records::batches::{BatchRecord, BatchState};
 use crate::router::Route;
 use crate::tokens::Access::{Operate, Read};
-
-use storage::Storage;
-use waiting::Waiting;
 
 const CHAT: &str = "/v1/chat/completions";
 const EMBEDDINGS: &str = "/v1/embeddings";
@@ -55,24 +50,6 @@ fn settings(endpoint: &str) -> PromptSettings {
         EMBEDDINGS => RequestTask::Embed,
         _ => RequestTask::Complete,
     })
-}
-
-/// The state of the Batch endpoint in addition to the queue.
-pub(crate) struct OpenAi {
-    pub storage: Storage,
-    pub waiting: Arc<Waiting>,
-    /// Wakes the thread of [`progress`](super::progress).
-    pub wake: Arc<Wake>,
-}
-
-impl OpenAi {
-    pub fn new(storage: Storage) -> Self {
-        Self {
-            storage,
-            waiting: Arc::default(),
-            wake: Wake::new(),
-        }
-    }
 }
 
 /// The routes of this module.

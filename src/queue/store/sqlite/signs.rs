@@ -16,6 +16,14 @@ use super::Sqlite;
 /// A locked file.
 type Sign = (LockedFile, PathBuf);
 
+fn no_lock(folder: &Path, error: &io::Error) -> Error {
+    let why = format!(
+        "{}: no lock file can be made there ({error}). The folder must be writable for this user",
+        folder.display()
+    );
+    Error::new(ErrorKind::Invalid, why)
+}
+
 impl Sqlite {
     fn lock_path(&self, name: &str) -> PathBuf {
         self.beside(".workers").join(format!("{name}.lock"))
@@ -27,13 +35,7 @@ impl Sqlite {
             return Ok((Uuid::now_v7().to_string(), None));
         }
         let folder = self.beside(".workers");
-        let cannot = |error: io::Error| {
-            let why = format!(
-                "{}: no lock file can be made there ({error}). The folder must be writable for this user",
-                folder.display()
-            );
-            Error::new(ErrorKind::Invalid, why)
-        };
+        let cannot = |error| no_lock(&folder, &error);
         private::make_folder(&folder).map_err(cannot)?;
         let name = Uuid::now_v7().to_string();
         let path = self.lock_path(&name);
@@ -128,13 +130,7 @@ impl Sqlite {
     ) -> Result<ConsumerLock, Error> {
         let folder = self.beside(".workers");
         let path = folder.join(format!("{process}.results"));
-        let cannot = |error: io::Error| {
-            let why = format!(
-                "{}: no lock file can be made there ({error}). The folder must be writable for this user",
-                folder.display()
-            );
-            Error::new(ErrorKind::Invalid, why)
-        };
+        let cannot = |error| no_lock(&folder, &error);
         private::make_folder(&folder).map_err(cannot)?;
         // Identifies this file among others that may replace it.
         let mark = format!("process {}{who}\n{}\n", std::process::id(), Uuid::now_v7());
