@@ -14,8 +14,8 @@ use super::config::{ParallelConfig, ProcessingConfig};
 use super::executor::ParallelExecutor;
 use super::recovery::ErrorRecovery;
 use super::result::{BatchResult, ProcessResult};
-use super::stream::ProcessStream;
-use super::task::{ProcessTask, SourceFile};
+use super::stream::{Notes, ProcessStream};
+use super::task::{ProcessTask, SourceFile, Stamp};
 
 /// Processes files with a function, on all cores.
 ///
@@ -106,7 +106,7 @@ impl BatchProcessor {
             if self.config.checkpoint.is_none() {
                 self.executor.execute(tasks, function, note)
             } else {
-                let tasks = unfinished(tasks, recovery.clone(), &passed);
+                let tasks = unfinished(tasks, |path, stamp| recovery.knows(path, stamp), &passed);
                 self.executor.execute(tasks, function, note)
             }
         });
@@ -158,10 +158,22 @@ impl BatchProcessor {
             return Ok(self.executor.execute_streaming(tasks, function));
         }
         let recovery = self.recovery()?;
+        let of_list = Arc::new(Mutex::new(Some(recovery.clone())));
         let passed = Arc::new(AtomicU64::new(0));
-        let tasks = unfinished(tasks, recovery.clone(), passed.clone());
+        let known = of_list.clone();
+        let is_done = move |path: &Path, stamp| {
+            let recovery = known.lock();
+            recovery
+                .as_ref()
+                .is_some_and(|recovery| recovery.knows(path, stamp))
+        };
+        let tasks = unfinished(tasks, is_done, passed.clone());
         let stream = self.executor.execute_streaming(tasks, function);
-        Ok(stream.noting_in(recovery, passed))
+        Ok(stream.noting_in(Notes {
+            recovery,
+            of_list,
+            passed,
+        }))
     }
 
     /// Processes the files of a folder that match the [pattern](ProcessingConfig::pattern), in the order of their
@@ -212,13 +224,13 @@ impl BatchProcessor {
 /// The files that are not in the checkpoint in their present version.
 fn unfinished<I: Iterator<Item = ProcessTask>>(
     mut tasks: I,
-    recovery: ErrorRecovery,
+    is_done: impl Fn(&Path, Stamp) -> bool,
     passed: impl std::ops::Deref<Target = AtomicU64>,
 ) -> impl Iterator<Item = ProcessTask> {
     std::iter::from_fn(move || {
         tasks.by_ref().find(|task| {
             let stamp = task.config.expected.map_or_else(|| task.look(), Ok);
-            let done = stamp.is_ok_and(|stamp| recovery.knows(&task.file_path, stamp));
+            let done = stamp.is_ok_and(|stamp| is_done(&task.file_path, stamp));
             passed.fetch_add(done.into(), Ordering::Relaxed);
             !done
         })

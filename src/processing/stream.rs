@@ -5,6 +5,8 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use parking_lot::Mutex;
+
 use crate::base::Context;
 use crate::base::background::Background;
 use crate::engine::dispatch::StopReason;
@@ -18,11 +20,26 @@ use super::stats::ProcessingStats;
 /// the `next()` of the files may be left behind.
 pub struct ProcessStream<R> {
     run: Background<ProcessResult<R>, ProcessingEnd>,
-    /// The recovery that records the results that were taken, and the number of files that were skipped because they
-    /// are done.
-    notes: Option<(ErrorRecovery, Arc<AtomicU64>)>,
+    /// Dropped after the run.
+    notes: Option<Notes>,
     /// The result that was returned last. When the next one is requested, it has been dealt with.
     last: Option<ProcessResult<()>>,
+}
+
+pub(super) struct Notes {
+    /// Records the results that were taken.
+    pub recovery: ErrorRecovery,
+    /// The recovery for the list of files, whose thread may be left behind.
+    pub of_list: Arc<Mutex<Option<ErrorRecovery>>>,
+    /// Number of files that were skipped because they are done.
+    pub passed: Arc<AtomicU64>,
+}
+
+impl Drop for Notes {
+    /// A thread that is left behind must not keep the checkpoint from the next run.
+    fn drop(&mut self) {
+        self.of_list.lock().take();
+    }
 }
 
 impl<R: Send + 'static> ProcessStream<R> {
@@ -43,8 +60,8 @@ impl<R: Send + 'static> ProcessStream<R> {
         }
     }
 
-    pub(super) fn noting_in(mut self, recovery: ErrorRecovery, passed: Arc<AtomicU64>) -> Self {
-        self.notes = Some((recovery, passed));
+    pub(super) fn noting_in(mut self, notes: Notes) -> Self {
+        self.notes = Some(notes);
         self
     }
 
@@ -57,9 +74,9 @@ impl<R: Send + 'static> ProcessStream<R> {
                 "the run's thread could not be started".to_owned(),
             )),
         });
-        if let Some((recovery, passed)) = &self.notes {
-            end.stats.skipped = passed.load(Ordering::Relaxed);
-            if let Err(error) = recovery.save_checkpoint() {
+        if let Some(notes) = &self.notes {
+            end.stats.skipped = notes.passed.load(Ordering::Relaxed);
+            if let Err(error) = notes.recovery.save_checkpoint() {
                 log::warn!("{error}");
             }
         }
@@ -71,8 +88,8 @@ impl<R> Iterator for ProcessStream<R> {
     type Item = ProcessResult<R>;
 
     fn next(&mut self) -> Option<ProcessResult<R>> {
-        if let (Some((recovery, _)), Some(last)) = (&self.notes, self.last.take()) {
-            recovery.note(&last);
+        if let (Some(notes), Some(last)) = (&self.notes, self.last.take()) {
+            notes.recovery.note(&last);
         }
         let result = self.run.next()?;
         if self.notes.is_some() {

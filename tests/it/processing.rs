@@ -6,8 +6,8 @@ use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use batchwright::processing::{
@@ -270,6 +270,30 @@ fn a_streamed_file_is_done_when_the_next_result_is_requested() {
     assert_eq!(indexes, folder.files()[1..]);
     assert_eq!(second.stats.skipped, 1);
     assert_eq!(stream().finish().stats.skipped, 5);
+}
+
+#[test]
+fn a_list_that_never_goes_on_does_not_keep_the_checkpoint_of_a_stream_that_ended() {
+    let folder = Folder::of(1);
+    let place = tempfile::tempdir().unwrap();
+    let config = at_once().checkpoint(place.path().join("done.jsonl"));
+    let processor = || BatchProcessor::new(config.clone(), ParallelConfig::default());
+    let (held, waits) = mpsc::channel::<PathBuf>();
+    let (asked, was_asked) = mpsc::channel();
+    let list = folder
+        .files()
+        .into_iter()
+        .chain(std::iter::from_fn(move || {
+            asked.send(()).unwrap();
+            waits.recv().ok()
+        }));
+    let mut first = processor().process_files_streaming(list, text).unwrap();
+    first.next().unwrap();
+    was_asked.recv().unwrap();
+    drop(first);
+    let second = processor().process_files_streaming(folder.files(), text);
+    assert_eq!(second.unwrap().finish().results.len(), 1);
+    drop(held);
 }
 
 #[test]
