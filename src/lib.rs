@@ -78,8 +78,7 @@
 //! | `metrics` | no | counts and times in the text format of Prometheus |
 //! | `mysql` | no | the queue in MySQL or MariaDB, for workers on many machines |
 //! | `redis` | no | wake-ups of such workers, through Redis or Valkey |
-//! | `parquet` | no | Parquet files as inputs and as tables of results |
-//! | `excel` | no | the same for `.xlsx` files |
+//! | `tables` | no | Parquet and `.xlsx` files as inputs and as tables of results |
 //! | `files` | no | folders of source files (module `sources`) and their processing (module `processing`); the parsers need a C compiler |
 //! | `templates` | no | blocks and filters of Jinja in prompt templates |
 //! | `schema` | no | checks answers against the requested JSON Schema, and adds 40 crates; without it, batchwright only checks that the answer is JSON |

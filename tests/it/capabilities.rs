@@ -26,10 +26,9 @@ fn answered(provider: &Provider, config: SimConfig, request: &Request) -> batchw
     answer.unwrap_or_else(|e| panic!("{}: {e}", provider.name))
 }
 
-fn calls(provider: &Provider) -> String {
+fn calls(provider: &Provider) {
     let answer = answered(provider, SimConfig::default(), &Request::new("hello"));
     assert_eq!(answer.text, "echo: hello");
-    "yes".to_owned()
 }
 
 /// Submits two prompts in one batch and collects them. Returns also the maximum number of prompts in a batch.
@@ -44,7 +43,7 @@ fn batches(provider: &Provider) -> String {
         Ok(client) => client,
         Err(error) => {
             assert_eq!(error.kind(), ErrorKind::Invalid);
-            return "has none".to_owned();
+            return "none".to_owned();
         }
     };
     let requests = client.limits().requests;
@@ -63,11 +62,11 @@ fn batches(provider: &Provider) -> String {
     assert_eq!((report.completed, report.batches), (2, 1), "{report:?}");
     assert_eq!((sim.stats().calls, sim.stats().paid), (0, 2));
     never_malformed(provider.name, &sim.stats());
-    format!("{},000 a batch", requests / 1000)
+    format!("{},000", requests / 1000)
 }
 
 /// The simulator's answer matches the schema only if the schema was sent in the right field.
-fn structured(provider: &Provider) -> String {
+fn structured(provider: &Provider) {
     let schema = json!({
         "type": "object",
         "properties": {"city": {"type": "string"}, "founded": {"type": "integer"}},
@@ -83,7 +82,6 @@ fn structured(provider: &Provider) -> String {
     let request = Request::new("Basel, as json").with_response_format(format);
     let answer = answered(provider, SimConfig::default(), &request);
     assert!(answer.text.starts_with('{'), "{}", answer.text);
-    "schema, JSON mode".to_owned()
 }
 
 /// Sends three texts in one call and gets one embedding each; a provider without embeddings reports that before any
@@ -98,7 +96,7 @@ fn embeddings(provider: &Provider) -> String {
         Err(error) => {
             assert_eq!(error.kind(), ErrorKind::Invalid);
             assert_eq!(sim.stats().calls, 0);
-            return "has none".to_owned();
+            return "none".to_owned();
         }
     };
     for (text, answer) in ["one", "two", "three"].into_iter().zip(answers) {
@@ -118,7 +116,7 @@ fn usage(provider: &Provider) -> String {
     let request = Request::new("x".repeat(40));
     let usage = answered(provider, config, &request).usage.unwrap();
     assert_eq!(usage.input_tokens, 10, "{}", provider.name);
-    let mut told = vec!["in and out"];
+    let mut told = Vec::new();
     if usage.cached_input_tokens > 0 {
         assert_eq!(usage.cached_input_tokens, 4);
         told.push("cached");
@@ -128,6 +126,9 @@ fn usage(provider: &Provider) -> String {
         told.push("reasoning");
     }
     assert_eq!(usage.output_tokens, 19, "{}: {usage:?}", provider.name);
+    if told.is_empty() {
+        told.push("none");
+    }
     told.join(", ")
 }
 
@@ -144,14 +145,14 @@ fn limits(provider: &Provider) -> String {
             } else {
                 "minute"
             };
-            format!("requests a {each}, tokens a minute")
+            format!("requests per {each}, tokens per minute")
         }
         (None, None) => "from refusals".to_owned(),
         _ => panic!("{}: {hints:?}", provider.name),
     }
 }
 
-fn errors(provider: &Provider) -> String {
+fn errors(provider: &Provider) {
     let known = [
         (Trouble::RateLimit, ErrorKind::RateLimited),
         (Trouble::Quota, ErrorKind::Quota),
@@ -183,22 +184,21 @@ fn errors(provider: &Provider) -> String {
         Err(error) => assert_eq!(error.kind(), ErrorKind::Auth, "{error}"),
         Ok(_) => assert_eq!(provider.name, "local"),
     }
-    "all".to_owned()
 }
 
 #[test]
 fn the_table_of_providers_matches_their_clients() {
     let mut missing = Vec::new();
     for provider in &PROVIDERS {
+        calls(provider);
+        structured(provider);
+        errors(provider);
         let cells = [
             format!("`{}`", provider.name),
-            calls(provider),
             batches(provider),
-            structured(provider),
             embeddings(provider),
             usage(provider),
             limits(provider),
-            errors(provider),
         ];
         let row = format!("| {} |", cells.join(" | "));
         if !PAGE.lines().any(|line| line == row) {

@@ -55,7 +55,9 @@ fn spelling(arg: &Arg) -> String {
 fn meaning(arg: &Arg) -> String {
     let help = arg.get_long_help().or(arg.get_help());
     let mut out = help.map_or_else(String::new, |help| sentences(&help.to_string()));
-    if let Some(variable) = arg.get_env() {
+    if let Some(variable) = arg.get_env()
+        && !out.contains("[env:")
+    {
         let _ = write!(out, " [env: {}]", variable.to_string_lossy());
     }
     let values: Vec<String> = arg
@@ -91,10 +93,14 @@ fn flags_of(command: &Command, path: &str, told: &mut Told, out: &mut String) {
     for arg in args {
         let row = format!("| `{}` | {} |\n", spelling(arg), cell(&meaning(arg)));
         match told.get(&row) {
-            Some(first) => known
-                .entry(first.clone())
-                .or_default()
-                .push(format!("`{}`", spelling(arg))),
+            Some(first) => {
+                let name = arg.get_long().map(|long| format!("--{long}"));
+                let name = name.unwrap_or_else(|| spelling(arg));
+                known
+                    .entry(first.clone())
+                    .or_default()
+                    .push(format!("`{name}`"));
+            }
             None => {
                 rows.push_str(&row);
                 told.insert(row, path.to_owned());

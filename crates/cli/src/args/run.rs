@@ -30,9 +30,8 @@ pub struct RunArgs {
 
     /// sync, or batch: half the price within a day
     ///
-    /// How to send prompts. `sync` sends each as an individual call. `batch` submits them to the provider's
-    /// Batch API, at half the price within a day. If the provider has no such API, the flag is rejected, and the
-    /// setting means `sync`. `local` and `extract` always use `sync` [env:
+    /// `sync` sends each prompt as a call; `batch` submits them to the provider's Batch API. If the provider has none,
+    /// the flag is rejected, and the setting means `sync`; so for `local` and `extract` [env:
     /// BATCHWRIGHT_BULK_STRATEGY] [config: llm.bulk_strategy] [default: sync]
     #[arg(help_heading = None::<&str>, long, value_name = "NAME", value_parser = words_for("llm.bulk_strategy"))]
     pub strategy: Option<String>,

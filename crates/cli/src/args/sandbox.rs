@@ -30,8 +30,8 @@ pub struct SandboxArgs {
 
     /// Allowed programs; all others are rejected
     ///
-    /// A name means the program of that name in PATH, a path that file. Programs that an allowed program starts are
-    /// not checked: if you allow a shell, `env` or an interpreter, you allow everything.
+    /// Programs that an allowed program starts are not checked: if you allow a shell, `env` or an interpreter, you
+    /// allow everything.
     #[arg(long, value_name = "PROGRAMS", value_delimiter = ',')]
     pub allow: Vec<OsString>,
 

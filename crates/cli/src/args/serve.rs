@@ -27,9 +27,9 @@ pub struct ServeArgs {
 
     /// File with the tokens of the clients; changes apply at once
     ///
-    /// Each line is a token with its name, role and hash, as `batchwright token new` prints it; a file with a
-    /// single word is the only token and has the role operate. Clients send a token as `Authorization: Bearer TOKEN`,
-    /// which OpenAI's clients use for their API key. Only the server's user may have access to the file
+    /// Its lines come from `batchwright token new`; a file with a single word is the only token and has the role
+    /// operate. Clients send a token as `Authorization: Bearer TOKEN`, as OpenAI's clients do. Only the server's user
+    /// may have access to the file
     /// [env: BATCHWRIGHT_TOKEN, for a single token without a file] [default: none, only on the loopback interface]
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
@@ -53,7 +53,7 @@ pub struct ServeArgs {
         hide_short_help = true)]
     pub max_uploads: u64,
 
-    /// URL that is told the end of each process and batch
+    /// URL that gets a message at the end of each process and batch
     ///
     /// Messages are signed according to Standard Webhooks, and sent again until they are accepted, up to 6 times within
     /// a day.

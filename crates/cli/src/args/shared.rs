@@ -35,25 +35,23 @@ pub struct ProviderArgs {
 
     /// File with the API key
     ///
-    /// Of the provider that --provider or its setting names, and not of a fallback. Without the flag, the key comes from
-    /// the provider's variable, such as OPENAI_API_KEY, from the file that OPENAI_API_KEY_FILE names, or from a
-    /// credential of systemd with the name OPENAI_API_KEY.
+    /// Of the first provider, and not of a fallback. Without the flag, the key comes from the provider's variable, such
+    /// as OPENAI_API_KEY, from the file that OPENAI_API_KEY_FILE names, or from systemd's credential OPENAI_API_KEY.
     #[arg(long, value_name = "FILE", hide_short_help = true)]
     pub api_key_file: Option<PathBuf>,
 
     /// Header for every call, as 'Name: value'
     ///
-    /// Repeatable. Sent with calls, uploads and downloads of the named provider, but not to a fallback. @FILE reads
-    /// one header per line, so that other users of the machine do not see it. An authentication header
-    /// (authorization, x-api-key, api-key) replaces the key of the environment. Values of 8 or more characters are
-    /// never displayed.
+    /// Repeatable. Sent to the first provider, but not to a fallback. @FILE reads one header per line, so that other
+    /// users of the machine do not see it. An authentication header (authorization, x-api-key, api-key) replaces the
+    /// key of the environment. Values of 8 or more characters are never displayed.
     #[arg(long, value_name = "HEADER", hide_short_help = true)]
     pub header: Vec<String>,
 
     /// Next providers for failed items: groq:MODEL,extract
     ///
-    /// Providers to try when the first one fails an item permanently, separated by commas, each with its model:
-    /// groq:MODEL,extract. Blocked prompts and refused answers do not fail over
+    /// Called in turn when the first provider fails an item permanently. Blocked prompts and refused answers do not
+    /// fail over
     /// [env: BATCHWRIGHT_FALLBACK] [config: llm.fallback] [default: none]
     #[arg(
         long,
@@ -119,16 +117,14 @@ pub struct PromptArgs {
 
     /// Further fields of every request, as a JSON object
     ///
-    /// Fields in an input line take precedence. @FILE reads the object from a file. The fields are part of the
-    /// request hash. The provider gets them unchanged, and rejects those that it does
-    /// not support.
+    /// Fields in an input line take precedence. @FILE reads the object from a file. The provider gets the fields
+    /// unchanged; they are part of the request hash.
     #[arg(long, value_name = "JSON", value_parser = text_or_file, hide_short_help = true)]
     pub extra: Option<String>,
 
     /// Service tier of the provider, for example flex or priority
     ///
-    /// The field `service_tier` of every request, as the provider calls it. The provider rejects a tier that it does
-    /// not have, and sets the price of each.
+    /// The field `service_tier` of every request. The provider rejects a tier that it does not have.
     #[arg(long, value_name = "TIER", value_parser = name, hide_short_help = true)]
     pub service_tier: Option<String>,
 }
@@ -161,9 +157,8 @@ pub enum When {
 pub struct MemoryArgs {
     /// Memory limit of the program, for example 500M or 2G
     ///
-    /// At the limit, prompts and replies of more than 256K and attached files wait. One of them is always processed,
-    /// even above the limit, with a warning. A prompt of more than a third of SIZE is rejected with its line
-    /// number. Small prompts and their answers never wait.
+    /// At the limit, attached files, and prompts and replies of more than 256K, wait; one of them is always processed,
+    /// with a warning. A prompt of more than a third of SIZE is rejected with its line number.
     #[arg(help_heading = "Pace", long, value_name = "SIZE", value_parser = bytes,
         default_value = "500M", hide_short_help = true)]
     pub max_memory: u64,
@@ -202,12 +197,11 @@ pub struct QueueFileArg {
 pub struct StoreArgs {
     /// Database server of the queue, for example mysql://USER@HOST/DATABASE
     ///
-    /// The queue and its settings are then in MySQL 8 or MariaDB 10.6 and newer, and workers on many machines share
-    /// them. The password comes from the address, from BATCHWRIGHT_STORE_PASSWORD, or from the file that
-    /// BATCHWRIGHT_STORE_PASSWORD_FILE names. The connection is encrypted unless the server is on loopback:
-    /// ?tls=off disables this, ?ca=FILE names the authority of the server's certificate, ?tables=NAME the tables.
-    /// `none` selects the file in the data folder, regardless of the settings. [env: BATCHWRIGHT_STORE] [config:
-    /// queue.store, in the data folder] [default: the file `llm_jobs.db` in the data folder]
+    /// The queue is then in MySQL 8 or MariaDB 10.6 and newer, and workers on many machines share it. The password
+    /// comes from the address, from BATCHWRIGHT_STORE_PASSWORD, or from the file that BATCHWRIGHT_STORE_PASSWORD_FILE
+    /// names. docs/many-machines.md lists the parts of the address. `none` selects the file in the data folder,
+    /// regardless of the settings. [env: BATCHWRIGHT_STORE] [config: queue.store] [default: the file `llm_jobs.db` in
+    /// the data folder]
     #[arg(
         long,
         value_name = "ADDRESS",
@@ -220,11 +214,9 @@ pub struct StoreArgs {
     /// Redis or Valkey in addition to --store, for example redis://HOST:6379
     ///
     /// Commands on any machine wake idle workers through it within milliseconds. Set it for every command that uses
-    /// the queue. rediss:// encrypts the
-    /// connection; ?ca=FILE names the authority of the server's certificate. The password comes from the address,
-    /// from BATCHWRIGHT_REDIS_PASSWORD, or from the file that BATCHWRIGHT_REDIS_PASSWORD_FILE names. If Redis is
-    /// unreachable, work continues without it. [env: BATCHWRIGHT_REDIS] [config: queue.redis] [default:
-    /// none]
+    /// the queue. rediss:// encrypts the connection. The password comes from the address, from
+    /// BATCHWRIGHT_REDIS_PASSWORD, or from the file that BATCHWRIGHT_REDIS_PASSWORD_FILE names. If Redis is
+    /// unreachable, work continues without it. [env: BATCHWRIGHT_REDIS] [config: queue.redis] [default: none]
     #[arg(
         long,
         value_name = "ADDRESS",
@@ -309,7 +301,7 @@ pub struct SayArgs {
 
     /// Folder of the settings, the queue and the data that runs share
     ///
-    /// [env: BATCHWRIGHT_HOME] [default: the platform's data folder]
+    /// [env: BATCHWRIGHT_DATA_DIR, else BATCHWRIGHT_HOME] [default: the platform's data folder]
     #[arg(
         long,
         value_name = "DIR",
