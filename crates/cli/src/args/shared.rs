@@ -63,9 +63,8 @@ pub struct ProviderArgs {
 
     /// File with prices of models
     ///
-    /// In US dollars per million tokens: {"providers": {"*": {"models": [{"models": ["my-model"], "prices": [{"input":
-    /// 0.5, "output": 1.5}]}]}}}. They come before those of the table in the program. A cost that the provider reports
-    /// comes first [env: BATCHWRIGHT_PRICES] [config: llm.prices] [default: none]
+    /// docs/input-output.md shows its form. They come before those of the table in the program. A cost that the provider
+    /// reports comes first [env: BATCHWRIGHT_PRICES] [config: llm.prices] [default: none]
     #[arg(long, value_name = "FILE", hide_short_help = true)]
     pub prices: Option<String>,
 }

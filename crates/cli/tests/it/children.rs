@@ -45,7 +45,7 @@ fn cancelling_a_job_cancels_the_batch_of_its_children() {
         let (desk, id) = submitted(5);
         // The worker ends although the job itself still waits.
         let work = format!("work --strategy batch --until-submitted --processes {id}");
-        run(&desk, &sim, &work).ends(0, "at openai: submitted, 5 requests");
+        run(&desk, &sim, &work).ends(0, "1 batch created");
         run(&desk, &sim, &format!("cancel {id}{words}")).expect(0);
         let stats = sim.batch_stats();
         assert_eq!((stats.created, stats.cancelled), (1, 1), "{stats:?}");

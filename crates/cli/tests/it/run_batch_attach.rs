@@ -23,7 +23,7 @@ fn the_same_command_reattaches_from_another_folder_after_an_interrupt() {
     let store = desk.path("").canonicalize().unwrap().join(STORE);
     let remote = sim.batch_stats().batches[0].id.clone();
     let ended = ended.says("stopping: batches that are at their provider go on there");
-    let ended = ended.says(&format!("batch {remote} at openai: submitted, 5 requests"));
+    let ended = ended.says(&format!("batch {remote} at openai: "));
     let ended = ended.says("to collect the results, run the same command in this folder");
     ended.says(&format!(
         "to give it up:  batchwright cancel {} --queue {}",
