@@ -29,10 +29,9 @@ pub struct InputArgs {
 
     /// Input columns to copy into results, or all, or none
     ///
-    /// They are in `input` of the result line, as they were when the item was sent: columns of a table, or fields of
-    /// a line of JSON. `all` is every column; for JSON it is every field with --template, and otherwise every field
-    /// that would be rejected as unknown. Changing this flag does not run finished items again [default of run: all
-    /// columns of rows of up to 4 KiB]
+    /// They are in `input` of the result line, as they were when the item was sent. For JSON without --template, `all`
+    /// is every field that would be rejected as unknown. Changing this flag does not run finished items again [default
+    /// of run: all columns of rows of up to 4 KiB]
     #[arg(long, value_name = "COLUMNS", value_delimiter = ',', value_parser = name, hide_short_help = true)]
     pub keep: Vec<String>,
 

@@ -63,9 +63,8 @@ pub struct RunArgs {
 
     /// Maximum cost of this output in US dollars
     ///
-    /// Before each call, the most that it can cost is reserved, by the price of the model, the length of the request
-    /// and --max-tokens (or the model's own maximum). The run stops when the next call could exceed the budget. What
-    /// was spent is in OUTPUT.budget and counts when the run is resumed, also after a crash
+    /// Before each call, the most that it can cost is reserved. The run stops when the next call could exceed the
+    /// budget. What was spent is in OUTPUT.budget and counts when the run is resumed, also after a crash
     #[arg(help_heading = None::<&str>, long, alias = "max-cost", value_name = "USD", value_parser = dollars)]
     pub budget: Option<Usd>,
 
