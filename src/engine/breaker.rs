@@ -25,11 +25,6 @@
 //! An internal error of the provider (500) may also be the fault of its prompt. While untried items are left, they decide:
 //! one after the other probes the step. If only items are left that have failed before, the failures are taken for
 //! theirs: the breaker closes ([`Breakers::release`]), and each item ends after its own attempts.
-//!
-//! A step is *in doubt* after a time-out, if it answered nothing during that whole call. Until it answers, calls that
-//! can fail over have a shorter time-out ([`Patience`]): three quarters of that time, and at least twice the longest
-//! time that the step has taken to answer. An abandoned call fails over and counts as a time-out. No further call
-//! starts while these calls are in flight. Calls that probe keep their full time-out.
 
 use std::time::Duration;
 
@@ -102,8 +97,6 @@ struct Failures {
     all: u32,
     firsts: u32,
     began: Option<Time>,
-    /// If the step is in doubt: how long the call took that timed out.
-    doubt: Option<Duration>,
 }
 
 #[derive(Debug, Clone)]
@@ -208,15 +201,6 @@ pub(super) struct Ended {
     pub detour: Detour,
     /// Other calls to the step that may still be answered.
     pub out: usize,
-}
-
-/// The time-out of calls to a step in doubt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Patience {
-    /// Time-out; [`Duration::MAX`] for the full time.
-    pub lasts: Duration,
-    /// How long the call took that timed out.
-    pub hung: Duration,
 }
 
 impl Breakers {
@@ -405,20 +389,6 @@ impl Breakers {
         })
     }
 
-    /// The time-out of calls to the step if it is in doubt.
-    pub(super) fn patience(&self, step: StepId) -> Option<Patience> {
-        let breaker = self.of(step)?;
-        let hung = breaker.since_answer.doubt?;
-        let usual = breaker.slowest.unwrap_or_default() * 2;
-        let lasts = (hung / 4 * 3).max(usual);
-        let lasts = if lasts < hung { lasts } else { Duration::MAX };
-        Some(Patience { lasts, hung })
-    }
-
-    pub(super) fn any_in_doubt(&self) -> bool {
-        self.0.iter().any(|b| b.since_answer.doubt.is_some())
-    }
-
     fn of(&self, step: StepId) -> Option<&Breaker> {
         self.0.iter().find(|breaker| breaker.step == step)
     }
@@ -449,10 +419,6 @@ impl Breaker {
             Sign::Unreached => failures.unreached += 1,
             Sign::Hung => failures.hung += 1,
             _ => (failures.unreached, failures.hung) = (0, 0),
-        }
-        let nothing_since = self.last_answer.is_none_or(|last| last <= call.began);
-        if sign == Sign::Hung && (nothing_since || failures.hung >= HUNG) {
-            failures.doubt = failures.doubt.max(Some(now.since(call.began)));
         }
     }
 
@@ -507,7 +473,7 @@ impl Breaker {
         if answered || was_open {
             *failures = Failures::default();
         } else {
-            (failures.unreached, failures.hung, failures.doubt) = (0, 0, None);
+            (failures.unreached, failures.hung) = (0, 0);
         }
         was_open
     }

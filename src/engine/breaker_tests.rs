@@ -134,31 +134,6 @@ fn a_provider_that_has_answered_trips_later() {
 }
 
 #[test]
-fn a_step_is_in_doubt_once_nothing_was_answered_during_a_whole_time_out() {
-    let seconds = Duration::from_secs;
-    let mut breakers = Breakers::default();
-    breakers.note(call(at(0)), &hung(), at(20));
-    let patience = breakers.patience(step()).expect("it is in doubt");
-    assert_eq!((patience.lasts, patience.hung), (seconds(15), seconds(20)));
-    // Any reply shows that the provider is reachable.
-    breakers.note(call(at(0)), &refused(ErrorKind::Invalid, 400), at(21));
-    assert_eq!(breakers.patience(step()), None);
-
-    // Another call was answered during the call that timed out.
-    let mut breakers = Breakers::default();
-    breakers.note(call(at(0)), &Ok(()), at(9));
-    breakers.note(call(at(0)), &hung(), at(20));
-    assert_eq!(breakers.patience(step()), None);
-    // A provider with slow answers gets the full time-out.
-    for (took, patience) in [(9, seconds(18)), (2, seconds(15)), (11, Duration::MAX)] {
-        let mut breakers = Breakers::default();
-        breakers.note(call(at(0)), &Ok(()), at(took));
-        breakers.note(call(at(20)), &hung(), at(40));
-        assert_eq!(breakers.patience(step()).map(|p| p.lasts), Some(patience));
-    }
-}
-
-#[test]
 fn probes_back_off_until_an_answer_closes_the_breaker() {
     for failure in [unreached(), busy(), hung()] {
         let mut breakers = Breakers::default();
@@ -183,7 +158,6 @@ fn probes_back_off_until_an_answer_closes_the_breaker() {
         breakers.begin_call(step());
         assert!(breakers.note(call(at(now)), &Ok(()), at(now + 60)));
         assert!(breakers.open_reason(step()).is_none());
-        assert_eq!(breakers.patience(step()), None);
     }
 }
 

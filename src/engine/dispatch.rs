@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use crate::base::{Error, RateHints, Time};
 
-use super::abandonable_calls::AbandonableCalls;
 use super::availability::Availability;
+use super::calls_out::CallsOut;
 use super::counters::Counters;
 use super::exclusions::Exclusions;
 use super::fallback_history::FallbackHistories;
@@ -41,8 +41,8 @@ pub(crate) struct Call<T> {
     /// Number of the call in this run, from 1.
     pub number: u64,
     pub began: Time,
-    /// Whether the call can be abandoned; see [`Dispatcher::take_abandoned`].
-    pub abandonable: bool,
+    /// Whether the call shows if its provider is available again.
+    pub probes: bool,
     pub ticket: Ticket<T>,
     pub permit: Permit,
 }
@@ -107,7 +107,7 @@ pub(crate) enum Turn {
 const LONG_PAUSE: Duration = Duration::from_secs(60);
 /// Interval of checks whether the calls to a step in doubt have ended.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
-/// Wait for abandoned calls to end.
+/// Shortest wait for a provider.
 const SOON: Duration = Duration::from_millis(20);
 pub(crate) struct Options {
     pub concurrency: usize,
@@ -150,8 +150,7 @@ pub(crate) struct Dispatcher<W: Work> {
     unreached: u32,
     loading: Loading,
     /// Calls that can fail over.
-    abandonable_calls: AbandonableCalls,
-    abandoned: Vec<u64>,
+    calls_out: CallsOut,
     started: u64,
     ended: u64,
     /// A connection failed, and nothing has been answered since.
@@ -181,8 +180,7 @@ impl<W: Work> Dispatcher<W> {
             unreachable_logged: false,
             counters: Counters::default(),
             loading: Loading::default(),
-            abandonable_calls: AbandonableCalls::default(),
-            abandoned: Vec::new(),
+            calls_out: CallsOut::default(),
             started: 0,
             ended: 0,
             stopwatch: Stopwatch::default(),
@@ -233,11 +231,6 @@ impl<W: Work> Dispatcher<W> {
         self.loading.since()
     }
 
-    /// Takes the numbers of the calls to end now: their provider is in doubt, and their items fail over.
-    pub(crate) fn take_abandoned(&mut self) -> Vec<u64> {
-        std::mem::take(&mut self.abandoned)
-    }
-
     /// Takes the requests to perform without the lock. Their outcomes return as events.
     pub(crate) fn take_io(&mut self) -> Vec<Io<W>> {
         std::mem::take(&mut self.io)
@@ -282,15 +275,6 @@ impl<W: Work> Dispatcher<W> {
             self.taking = true;
             self.io.push(Io::Take(io));
         }
-        let availability = &self.availability;
-        // After a stop no item fails over.
-        let goes_on = self.stop.is_none();
-        let overdue = self.abandonable_calls.abandon_overdue(
-            &availability.breakers,
-            now,
-            |class, step| goes_on && availability.callable_step(class, step + 1).is_some(),
-            &mut self.abandoned,
-        );
         let over = self.stop.is_some() || exhausted;
         let under_way = self.settling.is_some() || self.taking;
         let settled = self.pending.is_empty() && !under_way;
@@ -309,7 +293,7 @@ impl<W: Work> Dispatcher<W> {
         }
         // The end of the write in flight decides the next step.
         let settle_at = self.settle_at.filter(|_| self.settling.is_none());
-        Turn::Wait(earlier(earlier(wake, overdue), settle_at))
+        Turn::Wait(earlier(wake, settle_at))
     }
 
     /// Number of calls in flight. Ended calls may occupy slots until their outcomes are written.

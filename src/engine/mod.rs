@@ -6,10 +6,10 @@
 //! The engine knows a task by the quota it shares and its probable cost, and an outcome by success or an error kind
 //! with hints. [`dispatch`] decides, with [`limiter`] and [`route`]; [`run`] executes the decisions with threads.
 
-mod abandonable_calls;
 pub(crate) mod availability;
 mod breaker;
 mod bucket;
+mod calls_out;
 pub(crate) mod class;
 pub(crate) mod counters;
 pub(crate) mod dispatch;

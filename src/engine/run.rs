@@ -6,7 +6,6 @@
 //! the end. Calls never block on the lock, and the channels are unbounded, so no send blocks under the lock.
 
 use std::any::Any;
-use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
@@ -194,10 +193,6 @@ struct Shell<'a, W: Work> {
     inbox: Receiver<Event<W>>,
     clock: &'a dyn Clock,
     ctx: &'a Context,
-    /// The context that all calls share.
-    calls: &'a Context,
-    /// The contexts of calls that can be abandoned, by number.
-    own: Mutex<HashMap<u64, Context>>,
     waker: Waker,
     /// When the caller's thread wakes next, in nanoseconds; anything earlier must wake it.
     waits_for: AtomicU64,
@@ -208,15 +203,6 @@ struct Shell<'a, W: Work> {
 }
 
 impl<W: Work> Shell<'_, W> {
-    /// The context of a call that can be abandoned. It is created on first use, because a call may be abandoned
-    /// before its thread starts it.
-    fn context_of(&self, number: u64) -> Context {
-        let mut own = self.own.lock();
-        own.entry(number)
-            .or_insert_with(|| self.calls.for_calls())
-            .clone()
-    }
-
     fn end_io(&self, event: Event<W>) {
         let _ = self.post.send(event);
         self.turn();
@@ -266,11 +252,6 @@ impl<W: Work> Shell<'_, W> {
             state.dispatcher.handle(stop, now);
         }
         while let Ok(event) = self.inbox.try_recv() {
-            if let Event::CallEnded(ended) = &event
-                && ended.call.abandonable
-            {
-                self.own.lock().remove(&ended.call.number);
-            }
             // A cancellation since then may have sent this event, and no other event reports it.
             if matches!(event, Event::Woken) && self.ctx.is_cancelled() {
                 let stop = Event::Stop(StopReason::Cancelled);
@@ -282,9 +263,6 @@ impl<W: Work> Shell<'_, W> {
         if state.giving_up && state.dispatcher.settle_error().is_some() {
             state.lost.append(&mut state.dispatcher.take_unsettled());
             turn = state.dispatcher.turn(now, &mut state.start);
-        }
-        for number in state.dispatcher.take_abandoned() {
-            self.context_of(number).abort();
         }
         if let Some(tasks) = &state.tasks {
             for call in state.start.drain(..) {
@@ -360,8 +338,6 @@ where
         inbox: events,
         clock: setup.clock,
         ctx: setup.ctx,
-        calls: &calls,
-        own: Mutex::default(),
         waker: setup.waker.clone(),
         waits_for: AtomicU64::new(0),
         needed: AtomicUsize::new(setup.threads),
@@ -419,8 +395,7 @@ where
 {
     let guard = PanicGuard(shell, ctx);
     for call in inbox {
-        let own = call.abandonable.then(|| shell.context_of(call.number));
-        let reply = make_call(runner, &call.ticket, own.as_ref().unwrap_or(ctx));
+        let reply = make_call(runner, &call.ticket, ctx);
         shell.end_call(Event::CallEnded(ended(call, reply)));
     }
     drop(guard);

@@ -79,9 +79,6 @@ struct Scene {
     loading: LoadingModel,
     hanging: HangingModel,
     outage: OutageModel,
-    /// By step: when a call timed out, and the shortest time that this took.
-    hung: HashMap<u8, (Time, Duration)>,
-    answered: HashMap<u8, Time>,
 }
 
 impl Scene {
@@ -179,8 +176,6 @@ impl Scene {
         Self {
             hanging,
             outage,
-            hung: HashMap::new(),
-            answered: HashMap::new(),
             loading,
             critical_share: if random.chance(40) {
                 random.below(4)
@@ -244,14 +239,8 @@ impl Scene {
         if answered {
             *self.replies.entry(quota).or_default() += 1;
         }
-        if result.as_ref().is_err_and(Error::timed_out) {
-            let took = self.now.since(call.began);
-            let (at, least) = self.hung.entry(step).or_insert((self.now, took));
-            (*at, *least) = (self.now, took.min(*least));
-        }
         if result.is_ok() {
             self.lost.remove(&step);
-            self.answered.insert(step, self.now);
             self.dispatcher
                 .work
                 .answered
@@ -348,7 +337,6 @@ impl Scene {
             let split = self.dispatcher.time_split(self.now);
             assert_eq!(split.total(), self.now.since(Time::ZERO), "{split:?}");
             assert!(!over || start.is_empty(), "a call started after the end");
-            self.give_up();
             for call in start {
                 self.start(call);
             }

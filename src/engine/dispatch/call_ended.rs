@@ -1,10 +1,8 @@
 //! What the end of a call shows about the provider and the quota. Failures continue in [`super::failure`].
 
-use std::time::Duration;
-
 use crate::base::{Error, ErrorKind, Mark, Sent, Time};
 
-use super::super::breaker::{Detour, Ended, Patience, is_overload, may_be_shared};
+use super::super::breaker::{Detour, Ended, is_overload, may_be_shared};
 use super::super::class::StepId;
 use super::super::limiter::{CallEnd, LOADING_AGAIN};
 use super::super::route;
@@ -17,8 +15,6 @@ pub(super) struct EndFacts {
     pub detour: Detour,
     /// Other calls to the same provider that have not ended.
     pub out: usize,
-    /// The call was abandoned, and its provider is still in doubt.
-    pub moves_on: bool,
     /// The call was rate-limited.
     pub refused: bool,
 }
@@ -41,6 +37,10 @@ impl<W: Work> Dispatcher<W> {
         } = ended;
         let hints = self.options.retry.obeyed(hints);
         self.ended += 1;
+        if !call.probes {
+            let Ticket { class, tries, .. } = &call.ticket;
+            self.calls_out.end(class.at(tries.step));
+        }
         let is_answered = match &result {
             Ok(done) => self.work.is_answer(done),
             // The key and the model were accepted.
@@ -52,7 +52,6 @@ impl<W: Work> Dispatcher<W> {
             Err(error) => error.kind() == ErrorKind::BudgetExceeded,
         };
         if not_made {
-            self.abandonable_calls.end(call.number);
             self.limiter
                 .settle(call.permit, CallEnd::Failed, &hints, now);
             self.counters.calls -= 1;
@@ -77,7 +76,7 @@ impl<W: Work> Dispatcher<W> {
             return;
         }
         self.counters.last_end = Some(now);
-        let facts = self.note_provider(&call, &mut result, now);
+        let facts = self.note_provider(&call, &result, now);
         let Call { ticket, permit, .. } = call;
         let mut end = self.end_of_call(&result, used, &facts);
         let is_loading = self.loading.note(ticket.quota(), &end, now);
@@ -101,48 +100,30 @@ impl<W: Work> Dispatcher<W> {
         }
     }
 
-    /// Records what the end shows about the provider. Returns the result, with the error of an abandoned call
-    /// replaced by its reason.
+    /// Records what the end shows about the provider.
     fn note_provider(
         &mut self,
         call: &Call<W::Task>,
-        result: &mut Result<W::Done, Error>,
+        result: &Result<W::Done, Error>,
         now: Time,
     ) -> EndFacts {
-        let (ticket, began) = (&call.ticket, call.began);
+        let ticket = &call.ticket;
         let step = ticket.class.at(ticket.tries.step);
         let detour = self.detour(&ticket.class, ticket.tries.step);
-        let abandoned = self.abandonable_calls.end(call.number)
-            && self.stop.is_none()
-            && (result.as_ref()).is_err_and(|error| error.kind() == ErrorKind::Cancelled);
-        let patience = self.availability.breakers.patience(step);
-        // If the provider has answered in the meantime, the item is retried there.
-        let moves_on = abandoned && patience.is_some();
-        let give_up = |result: &mut Result<W::Done, Error>, patience| {
-            if let Err(error) = result {
-                *error = abandoned_error(error, patience, now.since(began));
-            }
-        };
-        if moves_on {
-            give_up(result, patience);
-        }
         let out = match result {
             Ok(_) => 0,
-            Err(_) => self.abandonable_calls.to(step),
+            Err(_) => self.calls_out.to(step),
         };
         let ended = Ended {
             step,
             quota: ticket.quota(),
-            began,
+            began: call.began,
             first: ticket.tries.attempt == 0 && ticket.tries.divisions == 0,
             of_one: (result.as_ref().err()).is_some_and(|error| self.may_be_of_one(ticket, error)),
             detour,
             out,
         };
         self.note_reached(ended, result, now);
-        if abandoned && !moves_on {
-            give_up(result, None);
-        }
         // If other calls are answered, a proxy that rejects calls limits their rate.
         let refused = |error: &Error| {
             is_pace(error) || error.is_marked(Mark::ByProxy) && self.answers(step, now)
@@ -151,7 +132,6 @@ impl<W: Work> Dispatcher<W> {
             step,
             detour,
             out,
-            moves_on,
             refused: result.as_ref().is_err_and(refused),
         }
     }
@@ -237,8 +217,7 @@ impl<W: Work> Dispatcher<W> {
     /// Trips or closes the step's breaker.
     fn note_reached(&mut self, ended: Ended, result: &Result<W::Done, Error>, now: Time) {
         let (step, quota) = (ended.step, ended.quota);
-        let in_doubt = self.availability.breakers.patience(step).is_some();
-        if in_doubt || self.is_unavailable(step) || self.health.in_question(step, quota) {
+        if self.is_unavailable(step) || self.health.in_question(step, quota) {
             // Items were held back until the result of this call.
             self.availability.pauses.forget();
         }
@@ -274,37 +253,6 @@ impl<W: Work> Dispatcher<W> {
     }
 }
 
-/// The error of an abandoned call.
-fn abandoned_error(error: &Error, patience: Option<Patience>, waited: Duration) -> Error {
-    let mut why = format!("no reply within {:.1} s", waited.as_secs_f64());
-    if let Some(patience) = patience {
-        let hung = patience.hung.as_secs_f64();
-        why += &format!(", and another call got no reply within {hung:.1} s");
-    }
-    let timed_out = Error::new(ErrorKind::Transient, why).with_timed_out();
-    // The cost of its earlier calls is known only from the error.
-    timed_out
-        .with_sent(error.sent())
-        .with_paid(error.paid())
-        .with_charge(error.charge().cloned().map(Box::new))
-}
-
 pub(super) fn is_pace(error: &Error) -> bool {
     error.kind() == ErrorKind::RateLimited
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::base::usage::Paid;
-    use crate::base::usd::Usd;
-
-    #[test]
-    fn who_is_given_up_on_keeps_what_was_paid() {
-        let paid = Paid::new(None, Usd::from_dollars(0.5));
-        let ended = Error::cancelled().with_sent(Sent::Maybe).with_paid(paid);
-        let error = abandoned_error(&ended, None, Duration::from_secs(3));
-        assert_eq!((error.paid(), error.sent()), (paid, Sent::Maybe));
-        assert!(error.timed_out());
-    }
 }

@@ -31,8 +31,6 @@ const FORBIDDEN_TRIES: u8 = 4;
 enum Reach {
     /// Possibly only this item.
     Item,
-    /// The item is not retried at this step if another step follows.
-    Step,
     /// The item is not retried at this step.
     Gone,
     /// Every further call would fail in the same way.
@@ -128,11 +126,7 @@ impl<W: Work> Dispatcher<W> {
             self.wait_until(ticket, now.after(REFUSED_FOR), Some(error));
             return;
         }
-        let reach = match facts.moves_on {
-            _ if critical => Reach::All,
-            true => Reach::Step,
-            false => Reach::Item,
-        };
+        let reach = if critical { Reach::All } else { Reach::Item };
         self.after_failure(ticket, error, reach, now);
     }
 
@@ -223,7 +217,7 @@ impl<W: Work> Dispatcher<W> {
         now: Time,
     ) {
         let critical = reach == Reach::All;
-        let moves_on = matches!(reach, Reach::Step | Reach::Gone)
+        let moves_on = reach == Reach::Gone
             || self.shares_open_breaker(&ticket, &error)
             || self.is_not_worth_waiting_for(&ticket, &error, now);
         let next_callable = self.next_callable(&ticket);

@@ -94,7 +94,7 @@ impl<W: Work> Dispatcher<W> {
     /// Time until which no call starts at the step. Reasons: this and all later steps are unavailable, or calls in
     /// flight will show whether its API key is valid or whether it is worth waiting for.
     pub(crate) fn held_until(&self, class: &Class, step: u8, now: Time) -> Option<Time> {
-        let (at, breakers) = (class.at(step), &self.availability.breakers);
+        let at = class.at(step);
         if self.can_hold(class, step)
             && !self.can_go_on(class, step)
             && let Some(until) = self.availability.opens_again(class, step, now)
@@ -102,15 +102,8 @@ impl<W: Work> Dispatcher<W> {
             return Some(until.max(now.after(SOON)));
         }
         let in_question = self.health.in_question(at, class.quota(step));
-        if in_question && self.can_hold(class, step) && self.abandonable_calls.to(at) > 0 {
-            return Some(now.after(LOOK_AGAIN));
-        }
-        if class.quota(step) == QuotaId::NONE || breakers.patience(at).is_none() {
-            return None;
-        }
-        self.availability.callable_step(class, step + 1)?;
-        let first = self.abandonable_calls.first_end(at, breakers)?;
-        Some(first.min(now.after(LOOK_AGAIN)).max(now.after(SOON)))
+        let waits = in_question && self.can_hold(class, step) && self.calls_out.to(at) > 0;
+        waits.then(|| now.after(LOOK_AGAIN))
     }
 
     /// The provider is unavailable, and no other can be called now. Not an attempt: no model saw the item.

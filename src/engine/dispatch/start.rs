@@ -135,11 +135,7 @@ impl<W: Work> Dispatcher<W> {
 
     /// Why quotas are paused.
     fn pauses_hold(&mut self, now: Time) -> Limit {
-        let availability = &self.availability;
-        if availability.breakers.any_in_doubt() && self.calls_in_flight() > 0 {
-            return Limit::Calls;
-        }
-        if availability.breakers.all_open() {
+        if self.availability.breakers.all_open() {
             return Limit::Cooldown;
         }
         if self.is_full() {
@@ -235,12 +231,9 @@ impl<W: Work> Dispatcher<W> {
         *most = self.counters.in_flight.max(*most);
         let step = ticket.class.at(ticket.tries.step);
         let probes = self.availability.breakers.begin_call(step);
-        let abandonable = !probes && self.next_callable(&ticket).is_some();
         self.started += 1;
         if !probes {
-            let class = ticket.class.clone();
-            let step = ticket.tries.step;
-            self.abandonable_calls.begin(self.started, class, step, now);
+            self.calls_out.begin(step);
         }
         self.availability
             .exclusions
@@ -249,7 +242,7 @@ impl<W: Work> Dispatcher<W> {
         Call {
             number: self.started,
             began: now,
-            abandonable,
+            probes,
             ticket,
             permit,
         }

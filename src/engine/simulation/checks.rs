@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::base::{ErrorKind, Time};
-use crate::engine::dispatch::{Call, ErrorPolicy, StopReason};
+use crate::engine::dispatch::{ErrorPolicy, StopReason};
 use crate::engine::limiter::{Gate, QuotaId};
 
 use super::Scene;
@@ -52,18 +52,6 @@ impl Scene {
                 class, self.now, counters.in_flight, self.concurrency
             );
         }
-    }
-
-    /// Only calls that can fail over are abandoned, and only if a call has timed out: slightly later than that, and
-    /// with no answer since.
-    pub(super) fn check_given_up(&self, call: &Call<u32>) {
-        let (class, step) = (&call.ticket.class, call.ticket.tries.step);
-        assert!(usize::from(step) + 1 < class.steps() && call.abandonable);
-        let (ended, hung) = self.hung[&step];
-        let waited = self.now.since(call.began);
-        assert!(waited >= hung / 4 * 3, "{waited:?} after {hung:?}");
-        let answered = self.answered.get(&step).copied().unwrap_or_default();
-        assert!(answered <= ended, "abandoned although the provider answers");
     }
 
     /// Each call in flight, and each outcome that was not taken yet, holds a permit. No other permits are held.

@@ -151,23 +151,6 @@ impl Scene {
         }
     }
 
-    /// Ends the calls that the dispatcher has abandoned.
-    pub(super) fn give_up(&mut self) {
-        for number in self.dispatcher.take_abandoned() {
-            let found = self
-                .in_flight
-                .iter()
-                .find(|(_, in_flight)| in_flight.call.number == number);
-            let id = *found.expect("the call is in flight").0;
-            self.check_given_up(&self.in_flight[&id].call);
-            let error = self.ended(ErrorKind::Cancelled);
-            let in_flight = self.in_flight.get_mut(&id).expect("it was found");
-            (in_flight.result, in_flight.fatal) = (Err(error), false);
-            let at = self.now.after(Duration::from_millis(self.random.below(3)));
-            self.arrivals.push(Arrival(Reverse((at, id))));
-        }
-    }
-
     pub(super) fn is_dead(&self, quota: QuotaId, step: u8) -> bool {
         self.dead_steps.contains(&step) || self.dead_quotas.contains(&quota)
     }
