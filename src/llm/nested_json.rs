@@ -15,7 +15,8 @@ pub(crate) fn shallow(value: Value) -> Value {
     }
 }
 
-fn is_deeper(value: &Value, than: usize) -> bool {
+/// Whether it has more levels than this; a value without parts is one.
+pub(crate) fn is_deeper(value: &Value, than: usize) -> bool {
     let Some(left) = than.checked_sub(1) else {
         return true;
     };

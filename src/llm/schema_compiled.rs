@@ -8,6 +8,8 @@ use jsonschema::{ReferencingError, ValidationError, Validator};
 use parking_lot::RwLock;
 use serde_json::Value;
 
+use super::nested_json::is_deeper;
+
 /// A compiled JSON Schema.
 #[derive(Clone)]
 pub(crate) struct Schema(Arc<Compiled>);
@@ -44,7 +46,7 @@ impl Schema {
         if let Some(found) = find(&COMPILED.read(), schema) {
             return Ok(found);
         }
-        if is_deeper(schema, DEEPEST) {
+        if is_deeper(schema, DEEPEST + 1) {
             return Err(format!("it is nested more than {DEEPEST} levels deep"));
         }
         let validator = jsonschema::options().offline().build(schema);
@@ -102,15 +104,6 @@ fn is_small(value: &Value, levels: usize, parts: &mut usize) -> bool {
             .values()
             .all(|part| is_small(part, levels - 1, parts)),
         _ => true,
-    }
-}
-
-fn is_deeper(value: &Value, levels: usize) -> bool {
-    let deeper = |value: &Value| levels == 0 || is_deeper(value, levels - 1);
-    match value {
-        Value::Array(items) => items.iter().any(deeper),
-        Value::Object(fields) => fields.values().any(deeper),
-        _ => false,
     }
 }
 

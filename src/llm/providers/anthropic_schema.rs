@@ -6,30 +6,8 @@
 
 use serde_json::{Map, Value};
 
-/// Formats of strings.
-const FORMATS: [&str; 10] = [
-    "date-time",
-    "time",
-    "date",
-    "duration",
-    "email",
-    "hostname",
-    "uri",
-    "ipv4",
-    "ipv6",
-    "uuid",
-];
-/// Keywords that are copied as they are.
-const KEPT: [&str; 8] = [
-    "type",
-    "title",
-    "description",
-    "enum",
-    "const",
-    "required",
-    "format",
-    "minItems",
-];
+use crate::llm::schema::KEYWORDS;
+
 /// The maximum numbers of optional properties and of unions in one request. Anthropic rejects more.
 const MOST_OPTIONAL: usize = 24;
 const MOST_UNIONS: usize = 16;
@@ -102,9 +80,15 @@ impl<'s> Copier<'s> {
                 {
                     return None;
                 }
-                ("format", name) if FORMATS.iter().all(|format| name != format) => continue,
+                ("format", name)
+                    if !name
+                        .as_str()
+                        .is_some_and(|name| KEYWORDS.anthropic_formats.contains(name)) =>
+                {
+                    continue;
+                }
                 ("minItems", least) if !matches!(least.as_u64(), Some(0 | 1)) => continue,
-                (key, _) if KEPT.contains(&key) => (key, value.clone()),
+                (key, _) if KEYWORDS.anthropic.contains(key) => (key, value.clone()),
                 _ => continue,
             };
             out.insert(keyword.to_owned(), value);

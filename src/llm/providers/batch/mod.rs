@@ -15,6 +15,7 @@ mod refusal;
 mod reply;
 #[cfg(test)]
 mod scripted;
+mod words;
 mod xai;
 
 use std::borrow::Cow;

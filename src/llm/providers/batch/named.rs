@@ -3,43 +3,8 @@
 
 use crate::llm::batch::RequestName;
 
-/// Words that a number from 1 follows: "Line 4", "row #4", "line_number: 4".
-const COUNTED: [&str; 11] = [
-    "line",
-    "line_number",
-    "linenumber",
-    "line_no",
-    "lineno",
-    "row",
-    "record",
-    "entry",
-    "item",
-    "request",
-    "element",
-];
-/// Words that several numbers from 1 follow: "lines 4, 7 and 9".
-const LISTED: [&str; 6] = ["lines", "rows", "records", "entries", "items", "requests"];
-/// Lists with an index from 0: "requests.5.params", "requests[5]", "('body', 'requests', 5)".
-const INDEXED: [&str; 11] = [
-    "requests",
-    "request",
-    "batch_requests",
-    "inlined_requests",
-    "inlinedrequests",
-    "inline_requests",
-    "items",
-    "inputs",
-    "lines",
-    "rows",
-    "records",
-];
-/// Words of an index from 0 that follow the name of such a list somewhere: "the request at index 5".
-const INDICES: [&str; 3] = ["index", "idx", "indices"];
-/// What a number counts if one of these follows: it is an amount, not the place of a request.
-const UNITS: [&str; 15] = [
-    "token", "byte", "char", "kb", "mb", "gb", "kib", "mib", "gib", "sec", "min", "ms", "request",
-    "line", "per ",
-];
+use super::words::WORDS;
+
 /// The most requests that are read from a range such as "lines 4-7".
 const LONGEST_RANGE: u64 = 1_000;
 
@@ -99,21 +64,21 @@ fn places(text: &str) -> Vec<u64> {
 
 /// The lines that a word names together with what follows it.
 fn at_word(before: &str, word: &str, after: &str) -> Vec<u64> {
-    if INDEXED.contains(&word)
+    if WORDS.indexed.contains(&word)
         && let Some(index) = index_of(before, after)
     {
         return vec![index.saturating_add(1)];
     }
-    if COUNTED.contains(&word) && !before.trim_end().ends_with("bad") {
+    if WORDS.counted.contains(&word) && !before.trim_end().ends_with("bad") {
         return counted(after).into_iter().collect();
     }
-    if LISTED.contains(&word) {
+    if WORDS.listed.contains(&word) {
         let several = listed(after);
         // "at most 500 requests 100 bytes each" names no request.
         let is_place = !matches!(word, "requests" | "items") || several.len() > 1;
         return if is_place { several } else { Vec::new() };
     }
-    if INDICES.contains(&word) && is_of_list(before, after) {
+    if WORDS.indices.contains(&word) && is_of_list(before, after) {
         let indices = listed(after).into_iter();
         return indices.map(|index| index.saturating_add(1)).collect();
     }
@@ -239,7 +204,7 @@ fn is_place(rest: &str) -> bool {
         _ => {}
     }
     let word = rest.trim_start();
-    !rest.starts_with(' ') || !UNITS.iter().any(|unit| word.starts_with(unit))
+    !rest.starts_with(' ') || !WORDS.units.iter().any(|unit| word.starts_with(unit))
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use crate::llm::providers::vendor::Vendor;
 
 use super::named::named;
 use super::reply::count;
+use super::words::WORDS;
 
 /// The kind of the failure of a batch or of one of its requests, also without a status.
 pub(super) fn kind(vendor: &Vendor, error_body: &ErrorBody, status: Option<u16>) -> ErrorKind {
@@ -26,28 +27,13 @@ pub(super) fn kind(vendor: &Vendor, error_body: &ErrorBody, status: Option<u16>)
     if says(&["rate_limit"]) {
         return ErrorKind::RateLimited;
     }
-    // Mistral reports a text without a code.
-    let server_says = [
-        "internal error",
-        "server error",
-        "service unavailable",
-        "temporarily unavailable",
-        "timed out",
-        "overloaded",
-    ];
     let words = error_body.message.split(|c: char| !c.is_alphanumeric());
     let of_input = error_body.mentions(&["invalid", "input file"])
         || words
             .into_iter()
             .any(|word| ["line", "lines"].contains(&&*word.to_ascii_lowercase()));
-    if says(&[
-        "server_error",
-        "internal",
-        "unavailable",
-        "timeout",
-        "overloaded",
-    ]) || !of_input && error_body.mentions(&server_says)
-    {
+    // Some report a text without a code.
+    if says(&WORDS.server_codes) || !of_input && error_body.mentions(&WORDS.server_texts) {
         return ErrorKind::Transient;
     }
     vendor.rule(400, error_body).kind
@@ -152,23 +138,23 @@ pub(super) fn of(error: Error) -> BatchRefusal {
             return BatchRefusal::Named(names.map(|name| (name, error.clone())).collect());
         }
     }
-    let limits = says(LIMIT);
-    if says(STORAGE) && (limits || error.status() == Some(507)) {
+    let limits = says(&WORDS.limit);
+    if says(&WORDS.storage) && (limits || error.status() == Some(507)) {
         return account(error, DELETE_FILES);
     }
-    let queue = says(QUEUE) && limits || kind == ErrorKind::RateLimited && says(&["quota"]);
+    let queue = says(&WORDS.queue) && limits || kind == ErrorKind::RateLimited && says(&["quota"]);
     if queue || says(&["token_limit_exceeded", "enqueued token"]) {
         let why = format!("{error}; {WAIT}");
         return BatchRefusal::TooMuchQueued(with_kind(error, ErrorKind::RateLimited).reworded(why));
     }
     let counts_requests = says(&["requests", "lines", "bytes", "size"]);
-    if limits && (says(BATCHES) || says(&["batches"]) && !counts_requests) {
+    if limits && (says(&WORDS.batches) || says(&["batches"]) && !counts_requests) {
         return account(error, WAIT);
     }
-    if says(MONEY) {
+    if says(&WORDS.money) {
         return account(error, BILLING);
     }
-    let is_amount = says(TOO_LARGE) && says(SIZES) && !says(&["token", "context"]);
+    let is_amount = says(&WORDS.too_large) && says(&WORDS.sizes) && !says(&["token", "context"]);
     match kind {
         ErrorKind::Auth => BatchRefusal::Whole(error),
         ErrorKind::UnknownModel => BatchRefusal::Whole(error),
@@ -176,7 +162,7 @@ pub(super) fn of(error: Error) -> BatchRefusal {
         ErrorKind::RateLimited | ErrorKind::Transient | ErrorKind::Malformed => {
             BatchRefusal::Busy(error)
         }
-        _ if says(&["file"]) && says(GONE) => {
+        _ if says(&["file"]) && says(&WORDS.gone) => {
             BatchRefusal::NoFile(with_kind(error, ErrorKind::Transient))
         }
         _ if is_of_model(&text) => BatchRefusal::Whole(with_kind(error, ErrorKind::UnknownModel)),
@@ -187,196 +173,8 @@ pub(super) fn of(error: Error) -> BatchRefusal {
 /// Whether a text says that a model cannot be used.
 fn is_of_model(text: &str) -> bool {
     let says = |parts: &[&str]| parts.iter().any(|part| text.contains(part));
-    says(&["model"]) && says(NO_MODEL) && !says(FIELDS)
+    says(&["model"]) && says(&WORDS.no_model) && !says(&WORDS.fields)
 }
-
-/// Words of a limit that is reached.
-const LIMIT: &[&str] = &[
-    "limit",
-    "quota",
-    "exceed",
-    "surpass",
-    "maximum",
-    "max ",
-    "too many",
-    "too much",
-    "full",
-    "reached",
-    "already have",
-    "at most",
-    "not enough",
-    "insufficient",
-    "no space",
-    "out of",
-    "used up",
-    "over your",
-    "concurrent",
-    "capacity",
-    "allowance",
-];
-/// Room for files, or their number, of the whole account.
-const STORAGE: &[&str] = &[
-    "storage",
-    "disk space",
-    "disk quota",
-    "file quota",
-    "files quota",
-    "quota for files",
-    "quota of files",
-    "number of files",
-    "too many files",
-    "file limit",
-    "files limit",
-    "file count",
-    "stored files",
-    "uploaded files",
-    "existing files",
-    "maximum files",
-    "max files",
-    "all files",
-    "total size of files",
-    "no space",
-];
-/// What waits in the provider's queue.
-const QUEUE: &[&str] = &[
-    "enqueued",
-    "queue",
-    "pending tokens",
-    "tokens in flight",
-    "in-flight tokens",
-    "outstanding tokens",
-    "batch tokens",
-    "tokens in progress",
-];
-/// The number of batches at once.
-const BATCHES: &[&str] = &[
-    "too many batches",
-    "number of batch",
-    "concurrent batch",
-    "concurrent job",
-    "active batch",
-    "active job",
-    "pending batch",
-    "running batch",
-    "open batch",
-    "ongoing batch",
-    "unfinished batch",
-    "simultaneous",
-    "parallel batch",
-    "batch job limit",
-    "batch limit",
-    "batches limit",
-    "batch quota",
-    "batch jobs",
-    "batches at once",
-    "batches at a time",
-    "batches in progress",
-    "batches per",
-    "batch creation",
-    "maximum batches",
-    "max batches",
-    "in_progress batch",
-    "in-progress batch",
-];
-/// What the account may spend.
-const MONEY: &[&str] = &[
-    "billing",
-    "credit balance",
-    "credits",
-    "out of credit",
-    "no credit",
-    "insufficient credit",
-    "credit limit",
-    "available credit",
-    "prepaid",
-    "prepayment",
-    "account balance",
-    "insufficient balance",
-    "insufficient funds",
-    "payment",
-    "unpaid",
-    "spend limit",
-    "spending limit",
-    "spending cap",
-    "hard limit",
-    "budget",
-    "past due",
-    "overdue",
-    "invoice",
-    "usage limit",
-    "monthly limit",
-    "subscription",
-    "free tier",
-    "free plan",
-    "paid plan",
-    "paid tier",
-    "insufficient_quota",
-    "account is suspended",
-    "account is not active",
-    "upgrade your plan",
-    "upgrade your account",
-];
-const TOO_LARGE: &[&str] = &[
-    "too large",
-    "too big",
-    "too long",
-    "larger than",
-    "bigger than",
-    "too many",
-    "exceed",
-    "maximum",
-    "max size",
-    "size limit",
-    "limit of",
-    "at most",
-    "more than",
-    "up to",
-];
-const SIZES: &[&str] = &[
-    "requests", "lines", "size", "bytes", "file", "batch", " mb", "mib", " gb", "body", "payload",
-    "entity", "items", "rows",
-];
-const GONE: &[&str] = &[
-    "not found",
-    "not exist",
-    "no such",
-    "cannot find",
-    "can't find",
-    "could not find",
-    "couldn't find",
-    "unable to find",
-    "not have access",
-    "deleted",
-    "file is missing",
-    "missing file",
-    "file expired",
-    "has expired",
-];
-const NO_MODEL: &[&str] = &[
-    "not supported",
-    "unsupported",
-    "not support",
-    "not available",
-    "unavailable",
-    "not exist",
-    "not found",
-    "unknown model",
-    "invalid model",
-    "not enabled",
-];
-/// Then a part of a request is refused, not its model.
-const FIELDS: &[&str] = &[
-    "parameter",
-    "argument",
-    "field",
-    "with this model",
-    "by this model",
-    "value",
-    "schema",
-    "image",
-    "tool",
-    "content",
-];
 
 const DELETE_FILES: &str = "delete files there that you no longer need";
 const WAIT: &str = "wait until earlier batches there have ended, or cancel some";
