@@ -162,6 +162,7 @@ fn errors(provider: &Provider) {
         (Trouble::ContentFilter, ErrorKind::Blocked),
         (Trouble::Refusal, ErrorKind::Blocked),
         (Trouble::Error500, ErrorKind::Transient),
+        (Trouble::Error503, ErrorKind::Transient),
         (Trouble::Overloaded, ErrorKind::Transient),
         (Trouble::Drop, ErrorKind::Transient),
         (Trouble::BrokenJson, ErrorKind::Malformed),

@@ -74,7 +74,7 @@ pub(super) fn parse(body: &[u8], version: Version) -> Result<Prompt, Fault> {
     let schema = schema.or_else(|| schema_told(&system));
     let object = || system.contains("JSON object").then_some(Shape::Object);
     Ok(Prompt {
-        tools: tools::anthropic(&root)?,
+        tools: tools::anthropic(&root),
         flex: false,
         model: root["model"].as_str().unwrap_or_default().to_owned(),
         tokens: conversation.tokens(),

@@ -48,11 +48,7 @@ impl Connection<'_> {
         // This is read before the call is counted, because the gate may be released before the call waits at it, and
         // the client may be gone by then.
         let held = self.shared.gate.is_held();
-        let admitted = if self.shared.is_loading(now) {
-            Err(Problem::new("loading", "loading"))
-        } else {
-            dialect.admit(request, config)
-        };
+        let admitted = dialect.admit(request, config);
         let read = admitted.and_then(|()| Ok(dialect.read(endpoint, request, config)?));
         let work = match read {
             Ok(work) => work,

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use derive_setters::Setters;
 
-use super::limits::Limits;
 use super::prices::{PriceList, SimPrice};
 use super::script::{Script, prompt_key};
 use super::{BatchConfig, Recorder, Trouble, Vendor};
@@ -38,11 +37,9 @@ pub struct SimConfig {
     /// Accepted tokens per minute, refilled continuously; a call costs the prompt and completion tokens that its normal
     /// reply reports. The bucket holds the tokens of one minute. Default: unlimited.
     pub(super) tpm: Option<u64>,
-    /// The capacity of a bucket of [`rpm`](SimConfig::rpm) or [`model_rpm`](SimConfig::model_rpm): the number of
-    /// requests that are accepted at once after a pause. Default: the requests of one minute.
+    /// The capacity of the bucket of [`rpm`](SimConfig::rpm): the number of requests that are accepted at once after a
+    /// pause. Default: the requests of one minute.
     pub(super) burst: Option<u64>,
-    #[setters(skip)]
-    pub(super) model_rpm: Vec<(String, u64)>,
     /// Maximum number of concurrent calls; a further one gets status 429 immediately, like [`Trouble::RateLimit`], with
     /// the wait of [`retry_after`](SimConfig::retry_after). Default: unlimited.
     pub(super) max_parallel: Option<u64>,
@@ -69,9 +66,6 @@ pub struct SimConfig {
     pub(super) answer: Option<String>,
     /// How long a call with [`Trouble::Stall`] hangs before its connection is closed. Default: 20 s.
     pub(super) stall: Option<Duration>,
-    /// For this long after the start every endpoint but the statistics answers 503 "Loading model".
-    /// Default: ready at once.
-    pub(super) loading: Option<Duration>,
     #[setters(skip)]
     pub(super) script: Script,
     /// The behaviour of batches. Default: [`BatchConfig::default`].
@@ -93,13 +87,6 @@ impl SimConfig {
     /// contains `sim-1`.
     pub fn models<S: Into<String>>(mut self, models: impl IntoIterator<Item = S>) -> SimConfig {
         self.models = Some(models.into_iter().map(Into::into).collect());
-        self
-    }
-
-    /// Accepted requests per minute for calls to this model, which then share no limit with others. Default: the common
-    /// limits.
-    pub fn model_rpm(mut self, model: impl Into<String>, requests: u64) -> SimConfig {
-        self.model_rpm.push((model.into(), requests));
         self
     }
 
@@ -160,13 +147,6 @@ impl SimConfig {
         (self.output_tokens.unwrap_or(16), self.reasoning_tokens)
     }
 
-    pub(super) fn own_limits(&self) -> Vec<(String, Limits)> {
-        let limits = |(model, rpm): &(String, u64)| {
-            (model.clone(), Limits::new(Some(*rpm), self.burst, None))
-        };
-        self.model_rpm.iter().map(limits).collect()
-    }
-
     pub(super) fn check(&self) -> io::Result<()> {
         self.checked()
             .map_err(|message| io::Error::new(io::ErrorKind::InvalidInput, message))
@@ -174,11 +154,10 @@ impl SimConfig {
 
     fn checked(&self) -> Result<(), String> {
         let limits = [self.rpm, self.tpm, self.max_parallel, self.burst];
-        let own = self.model_rpm.iter().map(|(_, requests)| Some(*requests));
-        if limits.into_iter().chain(own).any(|limit| limit == Some(0)) {
+        if limits.contains(&Some(0)) {
             return Err("a limit is 0; leave it out to have none".to_owned());
         }
-        if self.burst.is_some() && self.rpm.is_none() && self.model_rpm.is_empty() {
+        if self.burst.is_some() && self.rpm.is_none() {
             return Err("burst is set without rpm".to_owned());
         }
         self.batches.check()?;

@@ -81,7 +81,7 @@ pub(super) fn parse(body: &[u8], model: &str) -> Result<Prompt, Fault> {
     }
     let object = json.then_some(Shape::Object);
     Ok(Prompt {
-        tools: tools::gemini(&root)?,
+        tools: tools::gemini(&root),
         flex: root["serviceTier"] == "flex",
         model: model.to_owned(),
         tokens: conversation.tokens(),

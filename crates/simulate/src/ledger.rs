@@ -33,7 +33,7 @@ struct Memory {
 /// The contents of a call, once its request has been parsed.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Ask<'a> {
-    /// It is answered without regard to its prompt: wrong key, still loading.
+    /// It is answered without regard to its prompt: a wrong key.
     Rejected,
     /// No correct client sends it.
     Malformed,
@@ -103,8 +103,6 @@ struct Inner {
     stats: SimStats,
     met: [u64; Trouble::ALL.len()],
     limits: Limits,
-    /// The limits of models that have separate ones.
-    own_limits: Vec<(String, Limits)>,
     /// All prompts seen, by their keys.
     prompts: HashMap<u64, Memory>,
     /// Calls that are being answered.
@@ -119,7 +117,6 @@ impl Ledger {
                 stats: SimStats::default(),
                 met: [0; Trouble::ALL.len()],
                 limits: Limits::new(config.rpm, config.burst, config.tpm),
-                own_limits: config.own_limits(),
                 prompts: HashMap::new(),
                 admitted: 0,
                 version: 0,
@@ -260,7 +257,6 @@ impl Inner {
             inputs: 0,
             cost: 0,
         };
-        let mut model = "";
         match ask {
             Ask::Rejected => {}
             Ask::Malformed => stats.malformed += 1,
@@ -268,7 +264,6 @@ impl Inner {
             Ask::Work(work) => {
                 stats.embedding_calls += u64::from(work.form == Form::Vectors);
                 stats.speech_calls += u64::from(work.form == Form::Sound);
-                model = &work.model;
                 call.inputs = work.inputs;
                 call.memos = self.meet(&work.keys);
                 let trouble = self.trouble(&work.keys, work.form, config);
@@ -286,7 +281,7 @@ impl Inner {
             }
         }
         if !config.hide_limits {
-            call.limits = self.limits_of(model).tell(now);
+            call.limits = self.limits.tell(now);
         }
         call
     }
@@ -303,19 +298,11 @@ impl Inner {
         match trouble {
             Some(kind) if kind.is_refusal() => Verdict::Trouble(kind),
             _ if most.is_some_and(|most| self.admitted >= most) => Verdict::Busy,
-            trouble => match (self.limits_of(&work.model).take(now, work.tokens), trouble) {
+            trouble => match (self.limits.take(now, work.tokens), trouble) {
                 (Err(denial), _) => Verdict::Limited(denial),
                 (Ok(()), Some(kind)) => Verdict::Trouble(kind),
                 (Ok(()), None) => Verdict::Plain,
             },
-        }
-    }
-
-    fn limits_of(&mut self, model: &str) -> &mut Limits {
-        let mut own = self.own_limits.iter_mut();
-        match own.find(|(name, _)| name == model) {
-            Some((_, limits)) => limits,
-            None => &mut self.limits,
         }
     }
 

@@ -18,13 +18,12 @@
 //!
 //! | API | calls for files | calls for batches |
 //! |---|---|---|
-//! | OpenAI, Groq | `POST`, `GET /files`; `GET`, `DELETE /files/ID`; `GET /files/ID/content` | `POST`, `GET /batches`; `GET /batches/ID`; `POST /batches/ID/cancel` |
-//! | xAI | as OpenAI | `POST`, `GET /batches`; `GET /batches/ID`; `POST`, `GET /batches/ID/requests`; `GET /batches/ID/results`; `POST /batches/ID:cancel` |
+//! | OpenAI, Groq | `POST /files`; `GET`, `DELETE /files/ID`; `GET /files/ID/content` | `POST`, `GET /batches`; `GET /batches/ID`; `POST /batches/ID/cancel` |
+//! | xAI | as OpenAI | `POST`, `GET /batches`; `GET /batches/ID`; `GET /batches/ID/results`; `POST /batches/ID:cancel` |
 //! | Anthropic | none | `POST`, `GET /v1/messages/batches`; `GET`, `DELETE ../ID`; `POST ../ID/cancel`; `GET ../ID/results` |
-//! | Gemini | `POST /upload/v1beta/files`, twice; `GET /files`; `GET`, `DELETE /files/ID`; `GET /download/v1beta/files/ID:download?alt=media` | `POST /models/NAME:batchGenerateContent`; `GET /batches`; `GET`, `DELETE /batches/ID`; `POST /batches/ID:cancel` |
+//! | Gemini | `POST /upload/v1beta/files`, twice; `GET`, `DELETE /files/ID`; `GET /download/v1beta/files/ID:download?alt=media` | `POST /models/NAME:batchGenerateContent`; `GET /batches`; `GET`, `DELETE /batches/ID`; `POST /batches/ID:cancel` |
 //!
-//! Batches contain only chat requests, from a file if the API has files; xAI's batches also accept them one call at a
-//! time.
+//! Batches contain only chat requests, from a file if the API has files.
 //!
 //! [`SimConfig::vendor`] selects one vendor's variant of OpenAI's API. The simulator rejects what the API rejects:
 //! unknown fields, unknown roles, a key in the wrong header, a schema that is not strict enough.

@@ -1,7 +1,6 @@
 //! Requests and tokens per minute: two buckets that refill continuously, and their values for reply headers. Times are
 //! arguments, measured from the simulator's start; the dialects format rejections.
 
-use std::fmt;
 use std::time::Duration;
 
 /// Both limits; either may be absent.
@@ -34,7 +33,7 @@ impl Denial {
             Some(wait) => format!(
                 "Rate limit reached for {model} on {bucket} per min: Limit {per_minute}, Requested \
                  {asked}. Please try again in {}.",
-                GoDuration(*wait)
+                in_seconds(*wait)
             ),
             None => format!(
                 "Request too large for {model} on {bucket} per min: Limit {per_minute}, Requested \
@@ -155,37 +154,14 @@ impl Bucket {
     }
 }
 
-/// A duration in the form that Go prints and OpenAI sends: `120ms`, `1s`, `6m0s`, `1h2m3.5s`.
-///
-/// Rounded up to the millisecond: a client that waits this long must not arrive too early.
-pub(super) struct GoDuration(pub(super) Duration);
-
 /// The whole milliseconds of `duration`, rounded up.
 pub(super) fn millis_up(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }
 
-impl fmt::Display for GoDuration {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let total = millis_up(self.0);
-        if total > 0 && total < 1_000 {
-            return write!(f, "{total}ms");
-        }
-        let (seconds, millis) = (total / 1_000, total % 1_000);
-        let (hours, minutes) = (seconds / 3_600, seconds / 60 % 60);
-        if hours > 0 {
-            write!(f, "{hours}h")?;
-        }
-        if hours > 0 || minutes > 0 {
-            write!(f, "{minutes}m")?;
-        }
-        write!(f, "{}", seconds % 60)?;
-        if millis > 0 {
-            let digits = format!("{millis:03}");
-            write!(f, ".{}", digits.trim_end_matches('0'))?;
-        }
-        f.write_str("s")
-    }
+/// A duration as OpenAI writes it, always in seconds. A client that waits this long must not arrive too early.
+pub(super) fn in_seconds(duration: Duration) -> String {
+    format!("{}s", millis_up(duration) as f64 / 1e3)
 }
 
 #[cfg(test)]
@@ -270,23 +246,5 @@ mod tests {
         slow.requests.as_mut().unwrap().level = 0.0;
         let [told, _] = slow.tell(ms(0));
         assert_eq!(told.map(|told| told.reset), Some(Duration::MAX));
-    }
-
-    #[test]
-    fn durations_are_written_as_go_writes_them() {
-        let cases = [
-            (Duration::ZERO, "0s"),
-            (Duration::from_micros(11_200), "12ms"),
-            (ms(999), "999ms"),
-            (ms(1_000), "1s"),
-            (ms(8_640), "8.64s"),
-            (ms(360_000), "6m0s"),
-            (ms(179_560), "2m59.56s"),
-            (ms(3_723_000), "1h2m3s"),
-            (ms(3_600_005), "1h0m0.005s"),
-        ];
-        for (duration, text) in cases {
-            assert_eq!(GoDuration(duration).to_string(), text);
-        }
     }
 }

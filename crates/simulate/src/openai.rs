@@ -90,7 +90,7 @@ pub(super) fn parse(body: &[u8], vendor: Option<Vendor>) -> Result<Prompt, Fault
     }
     let newer = root["max_completion_tokens"].as_u64();
     Ok(Prompt {
-        tools: tools::openai(&root, row.ids)?,
+        tools: tools::openai(&root),
         flex: root["service_tier"] == "flex",
         model: root["model"].as_str().unwrap_or_default().to_owned(),
         tokens: conversation.tokens(),

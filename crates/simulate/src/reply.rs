@@ -6,7 +6,7 @@ use std::io::Write;
 use std::time::{Duration, SystemTime};
 
 use super::dialect::Dialect;
-use super::limits::{GoDuration, Told, millis_up};
+use super::limits::{Told, in_seconds, millis_up};
 use super::words::{Rfc3339, reason};
 
 /// Everything in a reply's head but the length of its body.
@@ -107,7 +107,7 @@ impl Head {
                     if header.contains("PERIOD") {
                         (header.as_str(), told.reset.as_secs_f64().to_string())
                     } else {
-                        (header.as_str(), GoDuration(told.reset).to_string())
+                        (header.as_str(), in_seconds(told.reset))
                     }
                 }
                 _ => return,

@@ -44,10 +44,6 @@ impl Shared {
         self.batches.catch_up(self);
         self.ledger.stats()
     }
-
-    pub(super) fn is_loading(&self, now: Duration) -> bool {
-        self.config.loading.is_some_and(|loading| now < loading)
-    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,11 +123,6 @@ impl Connection<'_> {
             _ if request.method != "GET" => return self.nowhere(request),
             "/_sim/stats" => json!(self.shared.stats()),
             "/_sim/batches" => json!(self.shared.batches.stats(self.shared)),
-            "/health" | "/v1/health" | "/v1/models" | "/v1beta/models"
-                if self.shared.is_loading(now) =>
-            {
-                return self.error(request, openai, &Problem::new("loading", "loading"));
-            }
             "/health" | "/v1/health" => json!({"status": "ok"}),
             "/v1/models" | "/v1beta/models" => {
                 let dialect = match request.header("anthropic-version") {

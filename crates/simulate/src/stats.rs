@@ -17,7 +17,7 @@ pub struct SimStats {
     /// Calls received.
     pub calls: u64,
     /// Accepted calls: valid, and not rejected because of a key, a model, a limit or an exhausted account, whether real
-    /// or by a trouble; nor while loading.
+    /// or by a trouble.
     pub accepted: u64,
     /// Accepted calls for which a real provider would charge: every 200, also a broken, cut, empty or
     /// filtered one, every drop and every stall. Counted on arrival.

@@ -302,11 +302,7 @@ impl Connection<'_> {
             dialect: family.dialect(&shared.config),
             request: &request,
         };
-        let admitted = if shared.is_loading(shared.now()) {
-            Err(Problem::new("loading", "loading"))
-        } else {
-            desk.dialect.admit(&request, &shared.config)
-        };
+        let admitted = desk.dialect.admit(&request, &shared.config);
         let mut head = Head {
             dialect: desk.dialect,
             of_batches: true,

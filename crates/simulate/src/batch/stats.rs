@@ -11,8 +11,7 @@ pub struct BatchStats {
     pub creates: u64,
     /// Created batches.
     pub created: u64,
-    /// Batches that passed validation: their requests are worked on and paid. An xAI batch without
-    /// a file starts with the first requests added to it.
+    /// Batches that passed validation: their requests are worked on and paid.
     pub started: u64,
     /// Batches that failed validation.
     pub failed: u64,
