@@ -26,19 +26,14 @@ pub(super) enum Unhashed {
     Empty,
     /// Its length in bytes.
     TooLarge(u64),
-    /// Its path leads to another file now.
-    Moved,
 }
 
 /// The maximum length in bytes.
 pub(super) const MOST: u64 = 20 << 20;
 
-/// The hash and media type of the file at this path, which must not contain links.
+/// The hash and media type of the file at this path.
 pub(super) fn hashed(path: &Path) -> Result<Hashed, Unhashed> {
     let mut file = open(path)?;
-    if !stands_at(path, &file).map_err(Unhashed::Unreadable)? {
-        return Err(Unhashed::Moved);
-    }
     let bytes = read(&mut file).map_err(Unhashed::Unreadable)?;
     let extension = path.extension().unwrap_or_default().to_string_lossy();
     match bytes.len() as u64 {
@@ -75,45 +70,5 @@ fn fits(found: &Metadata) -> Result<(), Unhashed> {
         0 => Err(Unhashed::Empty),
         length if length > MOST => Err(Unhashed::TooLarge(length)),
         _ => Ok(()),
-    }
-}
-
-/// Whether the open file is the one at this path. After the path was allowed, the file or a folder of the path may have
-/// been replaced by a link to another place.
-fn stands_at(path: &Path, file: &File) -> io::Result<bool> {
-    let without_links = path.canonicalize()? == path;
-    let there = std::fs::symlink_metadata(path)?;
-    let opened = file.metadata()?;
-    Ok(without_links && inode(&there) == inode(&opened))
-}
-
-#[cfg(unix)]
-fn inode(found: &Metadata) -> (u64, u64) {
-    use std::os::unix::fs::MetadataExt;
-    (found.dev(), found.ino())
-}
-
-#[cfg(not(unix))]
-fn inode(_: &Metadata) {}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[cfg(unix)]
-    #[test]
-    fn a_path_that_became_a_link_is_not_read() {
-        use std::os::unix::fs::symlink;
-        let place = tempfile::tempdir().unwrap();
-        let place = place.path().canonicalize().unwrap();
-        std::fs::create_dir(place.join("out")).unwrap();
-        std::fs::write(place.join("out/a.txt"), "secret").unwrap();
-        symlink("out/a.txt", place.join("a.txt")).unwrap();
-        symlink("out", place.join("folder")).unwrap();
-        for linked in ["a.txt", "folder/a.txt"] {
-            let found = hashed(&place.join(linked));
-            assert!(matches!(found, Err(Unhashed::Moved)), "{linked}");
-        }
-        assert!(hashed(&place.join("out/a.txt")).is_ok());
     }
 }

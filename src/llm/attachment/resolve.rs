@@ -142,10 +142,6 @@ pub(super) fn found(
             format!("{what} of {bytes} bytes"),
             format!("at most {MOST}"),
         ),
-        Unhashed::Moved => Refused::new(
-            format!("{what}, which was replaced while it was read"),
-            "a file that stays",
-        ),
     })?;
     let wanted = match part["type"].as_str() {
         Some("image") => Some((Kind::Image, "an image")),

@@ -397,7 +397,7 @@ impl<'de> Deserialize<'de> for Vector {
 fn shares(whole: Usage, requests: &[&Request]) -> Vec<Usage> {
     let weights: Vec<u64> = requests
         .iter()
-        .map(|request| u64::from(request.estimated_tokens()))
+        .map(|request| u64::from(request.estimated_tokens().max(1)))
         .collect();
     let input = share(whole.input_tokens, &weights);
     let cached = share(whole.cached_input_tokens, &weights);
@@ -411,24 +411,17 @@ fn shares(whole: Usage, requests: &[&Request]) -> Vec<Usage> {
         .collect()
 }
 
-/// Splits a number by the largest remainder method: each share is rounded down, and the rest goes to the shares that
-/// lost most by rounding.
+/// Splits a number by weights: the parts are what is added to the rounded share of the weights until then, so that they
+/// add up to it.
 fn share(whole: u64, weights: &[u64]) -> Vec<u64> {
     let sum: u128 = weights.iter().map(|weight| u128::from(*weight)).sum();
-    let sum = sum.max(1);
-    let exact = |weight: &u64| u128::from(whole) * u128::from(*weight);
-    let mut parts: Vec<u64> = weights.iter().map(|w| (exact(w) / sum) as u64).collect();
-    let left = whole.saturating_sub(parts.iter().sum());
-    let mut order: Vec<usize> = (0..weights.len()).collect();
-    order.sort_by_key(|at| std::cmp::Reverse(exact(&weights[*at]) % sum));
-    for at in order
-        .into_iter()
-        .cycle()
-        .take(usize::try_from(left).unwrap_or(0))
-    {
-        parts[at] += 1;
-    }
-    parts
+    let (mut weight, mut given) = (0, 0);
+    let parts = weights.iter().map(|own| {
+        weight += u128::from(*own);
+        let until = (u128::from(whole) * weight / sum.max(1)) as u64;
+        until - std::mem::replace(&mut given, until)
+    });
+    parts.collect()
 }
 
 #[cfg(test)]

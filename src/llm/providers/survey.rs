@@ -15,7 +15,7 @@ use super::local::{self, LocalServer};
 use super::vendor::{Dialect, VENDORS, Vendor};
 
 /// The status of one provider on this machine.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct ProviderStatus {
     /// Its name.
     pub provider: &'static str,
@@ -121,13 +121,15 @@ impl ProviderStatus {
 /// `every_request_names_one` means that none is required. It calls all local servers at the same time, for at most one
 /// second.
 pub fn survey(model: Option<&str>, every_request_names_one: bool) -> Vec<ProviderStatus> {
-    let look = Look {
+    let given = Given {
         model,
         models_named: every_request_names_one,
-        headers: &[],
-        patience: local::BRIEF,
         quiet: true,
-        asks_models: false,
+        ..Given::default()
+    };
+    let look = Look {
+        given: &given,
+        patience: local::BRIEF,
         env: &|name| std::env::var(name).ok(),
     };
     look.at_all()
@@ -182,12 +184,8 @@ pub(crate) fn provider_at(url: &str) -> &'static str {
 pub(crate) fn inspect_with(provider: &str, given: &Given<'_>) -> Result<ProviderStatus, Error> {
     let vendor = known(provider)?;
     let look = Look {
-        model: given.model,
-        models_named: given.models_named,
-        headers: given.headers,
+        given,
         patience: local::PATIENT,
-        quiet: given.quiet,
-        asks_models: given.asks_models,
         env: &|name| match (given.base_url, given.api_key) {
             (Some(url), _) if name == vendor.url_var => Some(vendor.normalise(url)),
             (_, Some(key)) if vendor.key_vars.contains(&name) => Some(key.expose().to_owned()),
@@ -211,18 +209,9 @@ pub fn api_keys_set() -> Vec<(&'static str, Option<&'static str>)> {
 
 /// The settings of a survey.
 struct Look<'a> {
-    /// The model that the user names.
-    model: Option<&'a str>,
-    /// Whether every request names a model, so that none is required.
-    models_named: bool,
-    /// The user's headers for every call.
-    headers: &'a [CallHeader],
+    given: &'a Given<'a>,
     /// How long a local server may take to reply.
     patience: Duration,
-    /// Whether a longer wait for it is not reported.
-    quiet: bool,
-    /// Whether a server is asked for its model if only its address is given.
-    asks_models: bool,
     /// Reads a variable.
     env: &'a dyn Fn(&str) -> Option<String>,
 }
@@ -242,7 +231,7 @@ impl Look<'_> {
             _ => self.remote(vendor),
         };
         ProviderStatus {
-            headers: self.headers.to_vec(),
+            headers: self.given.headers.to_vec(),
             ..found
         }
     }
@@ -251,7 +240,7 @@ impl Look<'_> {
     fn refused(&self, vendor: &Vendor, address: &str) -> Option<String> {
         let config = LlmConfig::new(vendor.name)
             .at(address)
-            .headers(self.headers);
+            .headers(self.given.headers);
         let error = config.access(vendor, self.env).err()?;
         let own = format!("{}: ", vendor.name);
         let why = error.message();
@@ -260,8 +249,9 @@ impl Look<'_> {
 
     fn remote(&self, vendor: &'static Vendor) -> ProviderStatus {
         let credential = key_from(vendor, self.env);
-        let key = !matches!(credential, Ok(None)) || self.headers.iter().any(CallHeader::pays);
-        let unnamed = self.model.is_none() && !self.models_named;
+        let key =
+            !matches!(credential, Ok(None)) || self.given.headers.iter().any(CallHeader::pays);
+        let unnamed = self.given.model.is_none() && !self.given.models_named;
         let given = setting(vendor.url_var, self.env);
         let address = match &given {
             Some(url) => vendor.base_from_variable(url),
@@ -277,10 +267,10 @@ impl Look<'_> {
         let lacks_key = refused.as_ref() == Some(&no_key(vendor));
         let configured = reachable && (key || !vendor.needs_key);
         let unnamed = unnamed && refused.is_none();
-        let model = if unnamed && self.asks_models && reachable {
+        let model = if unnamed && self.given.asks_models && reachable {
             self.only_model(vendor, &address)
         } else {
-            self.model.map(str::to_owned)
+            self.given.model.map(str::to_owned)
         };
         let unnamed = unnamed && model.is_none();
         let verdict = if !reachable {
@@ -311,7 +301,7 @@ impl Look<'_> {
     fn only_model(&self, vendor: &Vendor, address: &str) -> Option<String> {
         let address = [address.to_owned()];
         let headers = self.sent_with(vendor).ok()?;
-        let found = local::find(&address, &headers, self.patience, self.quiet);
+        let found = local::find(&address, &headers, self.patience, self.given.quiet);
         let mut models = found.into_iter().next()?.ok()?.models;
         models.pop().filter(|_| models.is_empty())
     }
@@ -319,10 +309,10 @@ impl Look<'_> {
     /// The headers of a request to the server that the user named.
     fn sent_with(&self, vendor: &Vendor) -> Result<local::Headers, Error> {
         let credential = key_from(vendor, self.env)?;
-        let credential = credential.filter(|_| !self.headers.iter().any(CallHeader::pays));
+        let credential = credential.filter(|_| !self.given.headers.iter().any(CallHeader::pays));
         let key = credential.map(|credential| format!("Bearer {}", credential.key.expose()));
         let key = key.map(|key| ("authorization".into(), key));
-        let headers = self.headers.iter().map(CallHeader::sent);
+        let headers = self.given.headers.iter().map(CallHeader::sent);
         Ok(headers.chain(key).collect())
     }
 
@@ -349,10 +339,10 @@ impl Look<'_> {
 
     fn local(&self, vendor: &'static Vendor, usual: &[&str]) -> ProviderStatus {
         let given = setting(vendor.url_var, self.env);
-        if given.is_none() && !self.headers.is_empty() {
+        if given.is_none() && !self.given.headers.is_empty() {
             return status(vendor, Err(withheld_headers(vendor)));
         }
-        if let (Some(url), Some(model)) = (&given, self.model) {
+        if let (Some(url), Some(model)) = (&given, self.given.model) {
             return self.named(vendor, url, model);
         }
         // An unknown server on a usual port must not get the key.
@@ -376,7 +366,7 @@ impl Look<'_> {
         let mut trouble = String::new();
         let mut wants_key = None;
         let mut servers = Vec::new();
-        let answers = local::find(&addresses, &asked_with, self.patience, self.quiet);
+        let answers = local::find(&addresses, &asked_with, self.patience, self.given.quiet);
         for (address, answer) in addresses.iter().zip(answers) {
             match answer {
                 Ok(server) => servers.push(server),
@@ -387,7 +377,7 @@ impl Look<'_> {
             }
         }
         let serves = |server: &LocalServer, model| server.models.iter().any(|own| own == model);
-        servers.sort_by_key(|server| self.model.is_some_and(|model| !serves(server, model)));
+        servers.sort_by_key(|server| self.given.model.is_some_and(|model| !serves(server, model)));
         let Some(first) = servers.first() else {
             let tried = match (&given, wants_key) {
                 (Some(url), _) => format!("no usable server at {}: {trouble}", redacted_url(url)),
@@ -412,6 +402,7 @@ impl Look<'_> {
             base_url: Some(first.base_url.clone()),
             address: Some(first.address.clone()),
             model: self
+                .given
                 .model
                 .map(str::to_owned)
                 .or_else(|| first.models.first().cloned()),
@@ -429,19 +420,10 @@ fn status(vendor: &'static Vendor, verdict: Result<String, String>) -> ProviderS
         provider: vendor.name,
         usable: verdict.is_ok(),
         reason: verdict.unwrap_or_else(|why| why),
-        model: None,
-        base_url: None,
         batch_api: vendor.batches.is_some(),
         embeddings: vendor.embeds.is_some(),
         default_concurrency: vendor.concurrency,
-        servers: Vec::new(),
-        headers: Vec::new(),
-        address: None,
-        unnamed: false,
-        reports_slots: false,
-        half_configured: false,
-        lacks_model: false,
-        lacks_key: false,
+        ..ProviderStatus::default()
     }
 }
 

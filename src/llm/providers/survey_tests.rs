@@ -19,17 +19,17 @@ fn found(vars: &[(&str, &str)], model: Option<&str>) -> Vec<ProviderStatus> {
     vars.entry("LOCAL_LLM_BASE_URL")
         .or_insert("http://127.0.0.1:9");
     let env = |name: &str| vars.get(name).map(|v| (*v).to_owned());
-    look(model, &env).at_all()
+    let given = Given {
+        model,
+        ..Given::default()
+    };
+    look(&given, &env).at_all()
 }
 
-fn look<'a>(model: Option<&'a str>, env: &'a dyn Fn(&str) -> Option<String>) -> Look<'a> {
+fn look<'a>(given: &'a Given<'a>, env: &'a dyn Fn(&str) -> Option<String>) -> Look<'a> {
     Look {
-        model,
-        models_named: false,
-        headers: &[],
+        given,
         patience: local::BRIEF,
-        quiet: true,
-        asks_models: false,
         env,
     }
 }
@@ -90,7 +90,7 @@ const MODELS: &str = r#"{"data":[{"id":"tiny"}]}"#;
 /// Looks with a key set and these usual addresses; `named` is what the user names.
 fn looked(usual: &str, named: Option<&str>) -> ProviderStatus {
     let vendor = known("local").unwrap();
-    look(None, &with_key(named)).local(vendor, &[usual])
+    look(&Given::default(), &with_key(named)).local(vendor, &[usual])
 }
 
 fn with_key(named: Option<&str>) -> impl Fn(&str) -> Option<String> {
