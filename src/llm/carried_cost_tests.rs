@@ -71,14 +71,13 @@ fn after(errors: &[&Error]) -> Tries {
 }
 
 fn call(carried: &CarriedCosts, client: &Listed, tries: &Tries) -> Reply<Response> {
-    carried.call(
-        client,
-        [&request(); 2],
-        tries,
-        &NO_PRICES,
-        |_| true,
-        &Context::new(),
-    )
+    call_if(carried, client, tries, true)
+}
+
+/// A call of an item that is called `again` if it fails.
+fn call_if(costs: &CarriedCosts, client: &Listed, tries: &Tries, again: bool) -> Reply<Response> {
+    let (request, ctx) = (request(), Context::new());
+    costs.call(client, [&request; 2], tries, &NO_PRICES, |_| again, &ctx)
 }
 
 fn refusal(reply: Reply<Response>) -> Error {
@@ -258,14 +257,7 @@ fn a_failure_has_the_cost_of_all_calls_of_its_item() {
     assert_eq!(trouble.usage().unwrap().input_tokens, 10);
 
     let tries = after(&[&misfit, &trouble]);
-    let reply = entries.call(
-        &client,
-        [&request(); 2],
-        &tries,
-        &NO_PRICES,
-        |_| false,
-        &Context::new(),
-    );
+    let reply = call_if(&entries, &client, &tries, false);
     assert_eq!(reply.paid.tokens(), Some((3, 6)));
     assert_eq!(refusal(reply).usage().unwrap().output_tokens, 26);
     // Given up, it leaves nothing behind.
@@ -313,16 +305,7 @@ fn an_abandoned_call_keeps_the_cost_for_its_item() {
 #[test]
 fn an_answer_in_a_wrong_format_without_tokens_is_a_billed_call_of_unknown_cost() {
     let client = Listed::new([answer("no JSON")]);
-    let (costs, ctx) = (CarriedCosts::default(), Context::new());
-    let reply = costs.call(
-        &client,
-        [&request(); 2],
-        &first_try(),
-        &NO_PRICES,
-        |_| true,
-        &ctx,
-    );
-    let error = reply.result.unwrap_err();
+    let error = refusal(call(&CarriedCosts::default(), &client, &first_try()));
     let charge = error.charge().unwrap();
     assert_eq!((charge.calls, charge.cost_usd), (1, None));
 }

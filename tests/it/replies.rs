@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use batchwright::client::Sent;
 use batchwright::unstable::HttpReply;
 use batchwright::{
     Context, Error, ErrorKind, LlmClient, Request, Response, Usd, client_fn, execute_bulk_sync,
@@ -66,6 +67,14 @@ pub(crate) struct Failure {
     /// It was complete and billed: it is kept completely and not requested again.
     #[serde(default)]
     unusable: bool,
+    /// A part of the reply that is kept.
+    keeps: Option<String>,
+    /// Input and output tokens.
+    usage: Option<[u64; 2]>,
+    cost_usd: Option<Usd>,
+    /// It may have been processed.
+    #[serde(default)]
+    maybe_sent: bool,
 }
 
 pub(crate) const VENDORS: [&str; 7] = [
@@ -193,7 +202,16 @@ impl Failure {
                 .all(|words| error.message().contains(words))
             && wait == error.retry_after()
             && self.unusable == error.is_unusable_reply()
-            && error.status() == Some(status);
+            && error.status() == Some(status)
+            && (!self.maybe_sent || error.sent() == Sent::Maybe)
+            && self
+                .cost_usd
+                .is_none_or(|cost| error.cost_usd() == Some(cost));
+        let raw = error.raw().unwrap_or_default();
+        let usage = error.usage().map(|u| [u.input_tokens, u.output_tokens]);
+        let same = same
+            && self.keeps.as_ref().is_none_or(|part| raw.contains(part))
+            && (self.usage.is_none() || self.usage == usage);
         (!same).then(|| format!("expected {}, {:?}: {error:?}", self.kind, self.says))
     }
 }
@@ -214,7 +232,7 @@ fn recorded_replies_have_the_expected_outcomes() {
 }
 
 #[test]
-fn errors_of_gateways_and_servers_are_recognised_for_every_provider_name() {
+fn replies_of_gateways_and_servers_are_recognised_for_every_provider_name() {
     let recordings = recordings("gateways");
     let names: BTreeSet<_> = recordings.iter().map(|r| &r.name).collect();
     assert_eq!(names.len(), recordings.len(), "a name stands twice");

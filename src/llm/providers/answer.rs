@@ -314,10 +314,8 @@ pub(super) fn reasoning(text: String, details: Vec<Value>) -> Option<Reasoning> 
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::super::dialect::decode;
-    use super::super::dialect::testing::{decoded, line, vendor};
+    use super::super::dialect::testing::vendor;
     use crate::llm::transport::HttpReply;
 
     #[test]
@@ -342,123 +340,5 @@ mod tests {
         let error = read(page).unwrap_err();
         assert_eq!(error.raw_bytes(), Some(&page[..]));
         assert!(error.is_unusable_reply());
-    }
-
-    #[test]
-    fn pictures_and_sound_beside_a_text_are_kept_with_the_whole_reply() {
-        let choice = |message: serde_json::Value| json!({"choices": [{"finish_reason": "stop", "message": message}]});
-        let image =
-            json!({"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}});
-        let replies = [
-            (
-                "gemini",
-                "an image",
-                json!({"candidates": [{"finishReason": "STOP", "content": {"parts": [
-                    {"text": "hi"},
-                    {"inlineData": {"mimeType": "image/png", "data": "AAAA"}}]}}]}),
-            ),
-            (
-                "gemini",
-                "a video",
-                json!({"candidates": [{"finishReason": "STOP", "content": {"parts": [
-                    {"text": "hi"},
-                    {"fileData": {"mimeType": "video/mp4", "fileUri": "files/1"}}]}}]}),
-            ),
-            (
-                "custom",
-                "an image",
-                choice(json!({"content": "hi", "images": [image]})),
-            ),
-            (
-                "openai",
-                "audio",
-                choice(json!({"content": null,
-                    "audio": {"id": "audio_1", "data": "AAAA", "transcript": "hi"}})),
-            ),
-        ];
-        for (provider, what, reply) in replies {
-            let stated = reply.to_string();
-            let line = line(&decoded(provider, &stated).unwrap());
-            assert_eq!(line["text"], "hi", "{provider} {stated}");
-            let warning = line["warning"].as_str().unwrap();
-            assert!(warning.contains(&format!("also holds {what}")), "{warning}");
-            let kept = match line["reply"].as_str() {
-                Some(text) => text.to_owned(),
-                None => line["reply"].to_string(),
-            };
-            assert_eq!(kept.len(), stated.len(), "{provider} {kept}");
-        }
-        let plain = choice(json!({"content": "hi", "images": [], "audio": null}));
-        let line = line(&decoded("openai", &plain.to_string()).unwrap());
-        assert!(line.get("reply").is_none() && line.get("warning").is_none());
-    }
-
-    #[test]
-    fn every_failure_inside_a_success_reply_keeps_what_it_used() {
-        let openai = |choices: &str| {
-            format!(
-                r#"{{"choices":{choices},"usage":{{"prompt_tokens":7,"completion_tokens":2}}}}"#
-            )
-        };
-        let anthropic = |rest: &str| {
-            format!(r#"{{"type":"message","usage":{{"input_tokens":7,"output_tokens":2}}{rest}}}"#)
-        };
-        let gemini = |rest: &str| {
-            format!(
-                r#"{{"usageMetadata":{{"promptTokenCount":7,"candidatesTokenCount":2}}{rest}}}"#
-            )
-        };
-        let replies = [
-            (
-                "openai",
-                openai(r#"[{"finish_reason":"content_filter","message":{"content":"x"}}]"#),
-            ),
-            (
-                "openai",
-                openai(r#"[{"finish_reason":"stop","message":{"refusal":"no"}}]"#),
-            ),
-            (
-                "openai",
-                openai(r#"[{"finish_reason":"tool_calls","message":{}}]"#),
-            ),
-            (
-                "openai",
-                openai(r#"[{"finish_reason":"length","message":{"content":""}}]"#),
-            ),
-            (
-                "openai",
-                openai(r#"[{"finish_reason":"stop","message":{"content":" "}}]"#),
-            ),
-            ("openai", openai("[]")),
-            (
-                "mistral",
-                openai(r#"[{"finish_reason":"error","message":{"content":"x"}}]"#),
-            ),
-            (
-                "anthropic",
-                anthropic(r#","stop_reason":"refusal","content":[]"#),
-            ),
-            ("anthropic", anthropic("")),
-            (
-                "gemini",
-                gemini(r#","promptFeedback":{"blockReason":"SAFETY"}"#),
-            ),
-            (
-                "gemini",
-                gemini(r#","candidates":[{"finishReason":"SAFETY"}]"#),
-            ),
-            ("gemini", gemini("")),
-        ];
-        for (provider, body) in replies {
-            let usage = decoded(provider, &body).unwrap_err().usage();
-            let tokens = usage.map(|u| (u.input_tokens, u.output_tokens));
-            assert_eq!(tokens, Some((7, 2)), "{provider} {body}");
-        }
-        let priced = r#"{"choices":[{"finish_reason":"content_filter","message":{}}],
-            "usage":{"prompt_tokens":7,"cost_in_usd_ticks":5000000000}}"#;
-        assert_eq!(
-            decoded("xai", priced).unwrap_err().cost_usd(),
-            crate::Usd::from_dollars(0.5)
-        );
     }
 }

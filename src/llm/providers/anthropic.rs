@@ -429,7 +429,3 @@ fn usage(counts: &Counts<'_>) -> Option<Usage> {
         ..Usage::default()
     })
 }
-
-#[cfg(test)]
-#[path = "anthropic_tests.rs"]
-mod tests;

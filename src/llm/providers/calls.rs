@@ -224,7 +224,3 @@ pub(super) fn choice(request: &Request) -> Option<Choice<'_>> {
 pub(super) fn one_at_a_time(request: &Request) -> bool {
     request.extra.get("parallel_tool_calls") == Some(&Value::Bool(false))
 }
-
-#[cfg(test)]
-#[path = "calls_tests.rs"]
-mod tests;

@@ -28,17 +28,40 @@ impl Transport for RecordedLogs {
     }
 }
 
-fn sent(variables: &[(&str, &str)]) -> Result<Vec<(Cow<'static, str>, String)>, Error> {
-    let kept = Arc::new(RecordedLogs::default());
-    let env = |name: &str| {
+/// The variables with these values.
+fn env<'v>(variables: &'v [(&'v str, &'v str)]) -> impl Fn(&str) -> Option<String> + 'v {
+    move |name| {
         let found = variables.iter().find(|(own, _)| *own == name);
         found.map(|(_, value)| (*value).to_owned())
-    };
-    let config = LlmConfig::new("openai").model("m");
-    let client = config.client_with(&env, Some(kept.clone()))?;
+    }
+}
+
+/// What a client with these settings and variables sends: its headers and its address.
+fn called(
+    config: LlmConfig,
+    variables: &[(&str, &str)],
+) -> Result<(Vec<(String, String)>, String), Error> {
+    let kept = Arc::new(RecordedLogs::default());
+    let client = config.client_with(&env(variables), Some(kept.clone()))?;
     let _ = client.complete(&Request::new("x"), &Context::new());
-    let headers = kept.0.lock().clone();
-    Ok(headers)
+    let headers = kept.0.lock();
+    let headers = headers.iter();
+    let headers = headers.map(|(name, value)| (name.to_string(), value.clone()));
+    Ok((headers.collect(), kept.1.lock().concat()))
+}
+
+fn sent(variables: &[(&str, &str)]) -> Result<Vec<(String, String)>, Error> {
+    Ok(called(LlmConfig::new("openai").model("m"), variables)?.0)
+}
+
+fn refused(config: LlmConfig, variables: &[(&str, &str)], reply: Always) -> Error {
+    let client = config
+        .model("m")
+        .client_with(&env(variables), Some(Arc::new(reply)));
+    let answer = client
+        .unwrap()
+        .complete(&Request::new("x"), &Context::new());
+    answer.unwrap_err()
 }
 
 #[test]
@@ -121,16 +144,9 @@ fn unset(_: &str) -> Option<String> {
 
 #[test]
 fn a_rejected_credential_is_named_by_its_variable() {
-    let refused = |provider: &str, variable: &'static str| {
-        let env = |name: &str| (name == variable).then(|| "sk-1".to_owned());
-        let config = LlmConfig::new(provider)
-            .model("m")
-            .base_url("http://127.0.0.1:9");
-        let client = config.client_with(&env, Some(Arc::new(Always(401, "{}"))));
-        let answer = client
-            .unwrap()
-            .complete(&Request::new("x"), &Context::new());
-        let error = answer.unwrap_err();
+    let refused = |provider: &str, variable: &str| {
+        let config = LlmConfig::new(provider).base_url("http://127.0.0.1:9");
+        let error = refused(config, &[(variable, "sk-1")], Always(401, "{}"));
         assert_eq!(error.kind(), ErrorKind::Auth);
         error.message().to_owned()
     };
@@ -156,18 +172,10 @@ fn a_rejected_credential_is_named_by_its_variable() {
 #[test]
 fn the_key_of_local_is_sent_only_to_a_named_address() {
     let key_at = |config: LlmConfig, url: Option<&str>| {
-        let kept = Arc::new(RecordedLogs::default());
-        let env = |name: &str| match name {
-            "LOCAL_LLM_API_KEY" => Some("sk-1".to_owned()),
-            "LOCAL_LLM_BASE_URL" => url.map(str::to_owned),
-            _ => None,
-        };
-        let client = config.model("m").client_with(&env, Some(kept.clone()));
-        let _ = client
-            .unwrap()
-            .complete(&Request::new("x"), &Context::new());
-        let headers = kept.0.lock();
-        headers.iter().any(|(name, _)| *name == "authorization")
+        let url = url.map(|url| ("LOCAL_LLM_BASE_URL", url));
+        let key = [("LOCAL_LLM_API_KEY", "sk-1")].into_iter();
+        let headers = sent_with(config, &key.chain(url).collect::<Vec<_>>());
+        headers.iter().any(|(name, _)| name == "authorization")
     };
     let (local, url) = (|| LlmConfig::new("local"), "http://127.0.0.1:9/v1");
     assert!(key_at(local(), Some(url)));
@@ -175,13 +183,8 @@ fn the_key_of_local_is_sent_only_to_a_named_address() {
     assert!(key_at(local().api_key(Secret::new("sk-2")), None));
     assert!(!key_at(local(), None));
     assert!(!key_at(local().found_at(url), None));
-    let client = local().model("m").found_at(url);
-    let client = client.client_with(&unset, Some(Arc::new(Always(401, "{}"))));
-    let answer = client
-        .unwrap()
-        .complete(&Request::new("x"), &Context::new());
     let words = "LOCAL_LLM_API_KEY is sent only to an address that LOCAL_LLM_BASE_URL";
-    let error = answer.unwrap_err();
+    let error = refused(local().found_at(url), &[], Always(401, "{}"));
     assert!(error.message().contains(words), "{error}");
 }
 
@@ -314,13 +317,7 @@ fn the_page_of_a_limiting_proxy_is_distinguished_from_a_servers_503() {
         (503, "<html>unavailable</html>", false),
     ] {
         let config = LlmConfig::new("openai").api_key(Secret::new("k"));
-        let client = config
-            .model("m")
-            .client_over(Arc::new(Always(status, body)));
-        let refused = client
-            .unwrap()
-            .complete(&Request::new("x"), &Context::new());
-        let error = refused.unwrap_err();
+        let error = refused(config, &[], Always(status, body));
         assert_eq!(
             (error.kind(), error.is_marked(Mark::ByProxy)),
             (ErrorKind::Transient, by_proxy)
@@ -346,22 +343,8 @@ fn the_error_for_an_unknown_provider_suggests_a_known_one() {
     assert!(!error.message().contains("did you mean"), "{error}");
 }
 
-/// Keeps the headers of what a client made so sends.
 fn sent_with(config: LlmConfig, variables: &[(&str, &str)]) -> Vec<(String, String)> {
-    let kept = Arc::new(RecordedLogs::default());
-    let env = |name: &str| {
-        let found = variables.iter().find(|(own, _)| *own == name);
-        found.map(|(_, value)| (*value).to_owned())
-    };
-    let client = config.model("m").client_with(&env, Some(kept.clone()));
-    let _ = client
-        .unwrap()
-        .complete(&Request::new("x"), &Context::new());
-    let headers = kept.0.lock();
-    let headers = headers.iter();
-    headers
-        .map(|(name, value)| (name.to_string(), value.clone()))
-        .collect()
+    called(config.model("m"), variables).unwrap().0
 }
 
 #[test]
@@ -409,14 +392,8 @@ fn only_credentials_and_account_headers_change_the_account() {
             .fold(LlmConfig::new("openai"), |config, (name, value)| {
                 config.header(name, value).unwrap()
             });
-        let env = |name: &str| {
-            let found = variables.iter().find(|(own, _)| *own == name);
-            found.map(|(_, value)| (*value).to_owned())
-        };
-        config
-            .access(Vendor::named("openai").unwrap(), &env)
-            .unwrap()
-            .account
+        let access = config.access(Vendor::named("openai").unwrap(), &env(variables));
+        access.unwrap().account
     };
     let key = ("OPENAI_API_KEY", "sk-1");
     let plain = account(&[], &[key]);
@@ -452,30 +429,18 @@ fn the_version_decides_between_the_two_apis_of_azure() {
             "https://r.openai.azure.com/openai/v1/chat/completions".to_owned(),
         ),
     ] {
-        let kept = Arc::new(RecordedLogs::default());
-        let env = |name: &str| {
-            let all = [RESOURCE, key, ("OPENAI_API_VERSION", version)];
-            let found = all.iter().find(|(own, _)| *own == name);
-            found.map(|(_, value)| (*value).to_owned())
-        };
-        let config = LlmConfig::new("azure").model("my gpt");
-        let client = config.client_with(&env, Some(kept.clone())).unwrap();
-        let _ = client.complete(&Request::new("x"), &Context::new());
-        assert_eq!(*kept.1.lock(), [chat], "{version:?}");
+        let variables = [RESOURCE, key, ("OPENAI_API_VERSION", version)];
+        let (_, url) = called(LlmConfig::new("azure").model("my gpt"), &variables).unwrap();
+        assert_eq!(url, chat, "{version:?}");
     }
     // A newer address stays what it is.
-    let kept = Arc::new(RecordedLogs::default());
-    let env = |name: &str| match name {
-        "AZURE_OPENAI_ENDPOINT" => Some("https://r.openai.azure.com/openai/v1/".to_owned()),
-        "AZURE_OPENAI_API_KEY" => Some("k-1".to_owned()),
-        "OPENAI_API_VERSION" => Some("2024-10-21".to_owned()),
-        _ => None,
-    };
-    let config = LlmConfig::new("azure").model("m");
-    let client = config.client_with(&env, Some(kept.clone())).unwrap();
-    let _ = client.complete(&Request::new("x"), &Context::new());
-    let newer = "https://r.openai.azure.com/openai/v1/chat/completions";
-    assert_eq!(*kept.1.lock(), [newer]);
+    let newer = (
+        "AZURE_OPENAI_ENDPOINT",
+        "https://r.openai.azure.com/openai/v1/",
+    );
+    let variables = [newer, key, ("OPENAI_API_VERSION", "2024-10-21")];
+    let (_, url) = called(LlmConfig::new("azure").model("m"), &variables).unwrap();
+    assert_eq!(url, "https://r.openai.azure.com/openai/v1/chat/completions");
 }
 
 #[test]
@@ -495,11 +460,7 @@ fn azure_accepts_a_key_or_a_token_and_a_valid_version() {
     );
     assert!(headers.iter().all(|(name, _)| name != "api-key"));
     let refused = |variables: &[(&str, &str)]| {
-        let env = |name: &str| {
-            let found = variables.iter().find(|(own, _)| *own == name);
-            found.map(|(_, value)| (*value).to_owned())
-        };
-        let client = azure().model("m").client_with(&env, None);
+        let client = azure().model("m").client_with(&env(variables), None);
         client.expect_err("a refusal").message().to_owned()
     };
     let key = ("AZURE_OPENAI_API_KEY", "k-1");

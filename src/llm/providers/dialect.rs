@@ -206,11 +206,10 @@ fn unwritable(error: serde_json::Error) -> Error {
 /// What the dialects' tests share.
 #[cfg(test)]
 pub(super) mod testing {
-    use serde_json::{Value, json};
+    use serde_json::Value;
 
     use super::*;
     use crate::llm::outcome::Outcome;
-    use crate::llm::request::{Message, Role};
 
     pub fn vendor(name: &str) -> &'static Vendor {
         Vendor::named(name).unwrap()
@@ -247,33 +246,6 @@ pub(super) mod testing {
 
     pub fn kind(name: &str, status: u16, body: &str) -> ErrorKind {
         failed(name, status, body).kind()
-    }
-
-    /// A conversation with two tool calls and what came of them, in OpenAI's words.
-    pub fn after_tool_calls() -> Request {
-        let turn = |role, content: Value, extra: Value| {
-            let mut turn = Message::new(role, "");
-            turn.content = content;
-            turn.extra = extra.as_object().cloned().unwrap_or_default();
-            turn
-        };
-        let calls = json!({"tool_calls": [
-            {"id": "c1", "type": "function",
-             "function": {"name": "get_weather", "arguments": "{\"city\":\"Oslo\"}"}},
-            {"id": "c2", "type": "function", "function": {"name": "get_time", "arguments": ""}},
-        ]});
-        let result = |id| json!({"tool_call_id": id});
-        Request::chat(vec![
-            Message::new(Role::User, "weather?"),
-            turn(Role::Assistant, "I look.".into(), calls),
-            turn(Role::Tool, "{\"c\":3}".into(), result("c1")),
-            turn(
-                Role::Tool,
-                json!([{"type": "text", "text": "noon"}]),
-                result("c2"),
-            ),
-            Message::new(Role::User, "and now?"),
-        ])
     }
 
     /// The path and the body of a call to model `m`.

@@ -3,7 +3,11 @@
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::attached::filled;
+use super::dialect::encode;
 use super::dialect::testing::encoded;
+use super::vendor::Vendor;
+use crate::base::ErrorKind;
 use crate::llm::request::Request;
 
 #[derive(Deserialize)]
@@ -16,6 +20,8 @@ struct Case {
     /// Parts of the body, by JSON pointer; null if there is no such part.
     #[serde(default)]
     at: Map<String, Value>,
+    /// A part of the message, if the request is refused and not sent.
+    error: Option<String>,
 }
 
 #[test]
@@ -24,6 +30,14 @@ fn requests_are_encoded_in_the_format_of_each_vendor() {
     for case in serde_json::from_str::<Vec<Case>>(cases).unwrap() {
         let (vendor, shown) = (&case.vendor, &case.request);
         let request: Request = serde_json::from_value(case.request.clone()).unwrap();
+        if let Some(expected) = &case.error {
+            let refused = encode(Vendor::named(vendor).unwrap(), &request, Some("m"));
+            let error = refused.err().unwrap_or_else(|| panic!("{vendor} {shown}"));
+            assert_eq!(error.kind(), ErrorKind::Invalid, "{vendor} {shown}");
+            assert!(error.message().contains(expected), "{shown}: {error}");
+            continue;
+        }
+        let request = filled(Vendor::named(vendor).unwrap(), &request).unwrap();
         let (path, body) = encoded(vendor, &request);
         assert!(case.path.is_none_or(|expected| expected == path));
         if let Some(expected) = case.body {

@@ -1,7 +1,8 @@
 use std::collections::HashMap;
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
 
 use ureq::http;
 
@@ -9,53 +10,61 @@ use super::*;
 use crate::llm::transport::head::write_request;
 use crate::llm::transport::memory::ReplyShare;
 
-#[test]
-fn a_request_that_is_queued_in_silence_is_not_cut_by_the_limit_for_connecting() {
+const LONG: Duration = Duration::from_secs(600);
+
+/// Accepts connections on a thread.
+fn listen(serve: impl FnOnce(TcpListener) + Send + 'static) -> (String, JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
+    (base, thread::spawn(move || serve(listener)))
+}
+
+/// Whether a request with the body `{}` arrives.
+fn asks(stream: &mut TcpStream) -> bool {
+    let (mut seen, mut buffer) = (Vec::new(), [0; 512]);
+    while let Ok(read @ 1..) = stream.read(&mut buffer) {
+        seen.extend_from_slice(&buffer[..read]);
+        if seen.ends_with(b"{}") {
+            return true;
+        }
+    }
+    false
+}
+
+/// Sends such a request, with this maximum size of its reply.
+fn ask(http: &HttpTransport, base: &str, reply_limit: u64) -> Result<HttpReply, Error> {
+    let memory = ReplyShare::of_process(1 << 20);
+    let request = HttpRequest {
+        reply_limit,
+        ..small_request(base, &memory)
+    };
+    http.send(&request, &Context::new())
+}
+
+#[test]
+fn a_request_that_is_queued_in_silence_is_not_cut_by_the_limit_for_connecting() {
     let connect = Duration::from_millis(50);
-    let server = std::thread::spawn(move || {
+    let (base, server) = listen(move |listener| {
         let (mut stream, _) = listener.accept().unwrap();
         // The test must wait here: only real time makes a silence.
-        std::thread::sleep(connect * 10);
+        thread::sleep(connect * 10);
         let reply = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
         stream.write_all(reply).unwrap();
     });
-    let long = Duration::from_secs(600);
-    let http = HttpTransport::connecting_within(connect, &base, 1, long);
-    let request = HttpRequest {
-        url: &base,
-        headers: &[],
-        body: Some(b"{}"),
-        timeout: long,
-        reply_limit: 2,
-        memory: &ReplyShare::of_process(1 << 20),
-    };
-    let reply = http.send(&request, &Context::new()).unwrap();
-    assert_eq!(reply.body, b"ok");
+    let http = HttpTransport::connecting_within(connect, &base, 1, LONG);
+    assert_eq!(ask(&http, &base, 2).unwrap().body, b"ok");
     server.join().unwrap();
 }
 
 /// The result of an endless reply, with this maximum size.
 fn endless(head: &'static str, piece: &'static [u8], most: u64) -> Result<HttpReply, Error> {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let base = format!("http://{}", listener.local_addr().unwrap());
-    let server = std::thread::spawn(move || {
+    let (base, server) = listen(move |listener| {
         let (mut stream, _) = listener.accept().unwrap();
         stream.write_all(head.as_bytes()).unwrap();
         // Ends when the client closes the connection.
         while stream.write_all(piece).is_ok() {}
     });
-    let long = Duration::from_secs(600);
-    let request = HttpRequest {
-        url: &base,
-        headers: &[],
-        body: Some(b"{}"),
-        timeout: long,
-        reply_limit: most,
-        memory: &ReplyShare::of_process(1 << 20),
-    };
-    let reply = HttpTransport::new(&base, 1, long).send(&request, &Context::new());
+    let reply = ask(&HttpTransport::new(&base, 1, LONG), &base, most);
     server.join().unwrap();
     reply
 }
@@ -98,52 +107,30 @@ fn a_long_error_reply_keeps_its_beginning_and_status() {
 /// A server that answers the first request of each connection, and then closes the connection without a reply when
 /// the next request begins or has arrived.
 fn forgetful(whole: bool) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let base = format!("http://{}", listener.local_addr().unwrap());
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            let request = |stream: &mut std::net::TcpStream| {
-                let mut seen = Vec::new();
-                let mut buffer = [0; 512];
-                while !seen.ends_with(b"{}") {
-                    match stream.read(&mut buffer) {
-                        Ok(n) if n > 0 => seen.extend_from_slice(&buffer[..n]),
-                        _ => break,
-                    }
-                }
-            };
-            std::thread::spawn(move || {
-                request(&mut stream);
-                let reply = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
-                stream.write_all(reply).unwrap();
-                if whole {
-                    request(&mut stream)
-                } else {
-                    drop(stream.read(&mut [0]))
-                }
-            });
+    let answer = move |mut stream: TcpStream| {
+        asks(&mut stream);
+        let reply = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+        stream.write_all(reply).unwrap();
+        if whole {
+            asks(&mut stream);
+        } else {
+            drop(stream.read(&mut [0]))
         }
-    });
-    base
+    };
+    let accept = move |listener: TcpListener| {
+        for stream in listener.incoming().flatten() {
+            thread::spawn(move || answer(stream));
+        }
+    };
+    listen(accept).0
 }
 
 #[test]
 fn a_silently_closed_connection_disables_reuse() {
     for whole in [true, false] {
         let base = forgetful(whole);
-        let long = Duration::from_secs(60);
-        let http = HttpTransport::new(&base, 1, long);
-        let request = HttpRequest {
-            url: &base,
-            headers: &[],
-            body: Some(b"{}"),
-            timeout: long,
-            reply_limit: 1 << 20,
-            memory: &ReplyShare::of_process(1 << 20),
-        };
-        let send = |_| http.send(&request, &Context::new());
-        let replies: Vec<_> = (0..30).map(send).collect();
+        let http = HttpTransport::new(&base, 1, LONG);
+        let replies: Vec<_> = (0..30).map(|_| ask(&http, &base, 1 << 20)).collect();
         let lost: Vec<_> = replies.iter().filter_map(|r| r.as_ref().err()).collect();
         assert_eq!(lost.len(), 1, "{lost:?}");
         if whole {
@@ -187,40 +174,21 @@ fn no_variable_means_no_proxy() {
 
 /// The result of a call that receives these bytes as its reply, and of the next call on the same transport.
 fn answered(reply: Vec<u8>, reply_limit: u64) -> [Result<HttpReply, Error>; 2] {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let base = format!("http://{}", listener.local_addr().unwrap());
-    let server = std::thread::spawn(move || {
+    let (base, server) = listen(move |listener| {
         let reply = &reply;
-        std::thread::scope(|scope| {
+        thread::scope(|scope| {
             for _ in 0..2 {
                 let (mut stream, _) = listener.accept().unwrap();
                 scope.spawn(move || {
-                    let mut seen = Vec::new();
-                    let mut buffer = [0; 512];
-                    while !seen.ends_with(b"{}") {
-                        match stream.read(&mut buffer).unwrap_or(0) {
-                            0 => return,
-                            read => seen.extend_from_slice(&buffer[..read]),
-                        }
+                    if asks(&mut stream) {
+                        let _ = stream.write_all(reply);
                     }
-                    let _ = stream.write_all(reply);
                 });
             }
         });
     });
-    let long = Duration::from_secs(600);
-    let http = HttpTransport::new(&base, 1, long);
-    let replies = [(), ()].map(|()| {
-        let request = HttpRequest {
-            url: &base,
-            headers: &[],
-            body: Some(b"{}"),
-            timeout: long,
-            reply_limit,
-            memory: &ReplyShare::of_process(1 << 20),
-        };
-        http.send(&request, &Context::new())
-    });
+    let http = HttpTransport::new(&base, 1, LONG);
+    let replies = [(), ()].map(|()| ask(&http, &base, reply_limit));
     server.join().unwrap();
     replies
 }
@@ -298,22 +266,14 @@ fn a_head_of_many_lines_or_bytes_is_read() {
 /// A server that reads the requests of each connection one by one and answers each with `reply`, and the number of
 /// connections.
 fn server(reply: &'static [u8]) -> (String, Arc<AtomicUsize>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let base = format!("http://{}", listener.local_addr().unwrap());
     let connections = Arc::new(AtomicUsize::new(0));
     let count = connections.clone();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
+    let (base, _) = listen(move |listener| {
+        for mut stream in listener.incoming().flatten() {
             count.fetch_add(1, Ordering::SeqCst);
-            std::thread::spawn(move || {
-                let (mut seen, mut buffer) = (Vec::new(), [0; 512]);
-                while let Ok(read @ 1..) = stream.read(&mut buffer) {
-                    seen.extend_from_slice(&buffer[..read]);
-                    if seen.ends_with(b"{}") {
-                        seen.clear();
-                        stream.write_all(reply).unwrap();
-                    }
+            thread::spawn(move || {
+                while asks(&mut stream) {
+                    stream.write_all(reply).unwrap();
                 }
             });
         }
@@ -326,7 +286,7 @@ fn small_request<'r>(url: &'r str, memory: &'r ReplyShare) -> HttpRequest<'r> {
         url,
         headers: &[],
         body: Some(b"{}"),
-        timeout: Duration::from_secs(600),
+        timeout: LONG,
         reply_limit: 1 << 20,
         memory,
     }
@@ -348,11 +308,9 @@ fn a_connection_is_used_again_if_the_reply_leaves_nothing_open() {
         ),
     ] {
         let (base, opened) = server(reply);
-        let http = HttpTransport::new(&base, 2, Duration::from_secs(600));
-        let memory = ReplyShare::of_process(1 << 20);
+        let http = HttpTransport::new(&base, 2, LONG);
         for path in ["", "/v1/chat", "/?query"] {
-            let url = format!("{base}{path}");
-            let reply = http.send(&small_request(&url, &memory), &Context::new());
+            let reply = ask(&http, &format!("{base}{path}"), 1 << 20);
             assert_eq!(reply.unwrap().body, body.as_bytes());
         }
         assert_eq!(opened.load(Ordering::SeqCst), connections, "{}", reply.escape_ascii());
@@ -361,23 +319,20 @@ fn a_connection_is_used_again_if_the_reply_leaves_nothing_open() {
 
 #[test]
 fn an_early_rejection_is_read() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let base = format!("http://{}", listener.local_addr().unwrap());
-    let server = std::thread::spawn(move || {
+    let (base, server) = listen(|listener| {
         let (mut stream, _) = listener.accept().unwrap();
         stream.read_exact(&mut [0; 100]).unwrap();
         let reply = b"HTTP/1.1 413 Too Large\r\ncontent-length: 9\r\n\r\ntoo large";
         stream.write_all(reply).unwrap();
         // Closed with bytes unread, which resets the connection.
     });
-    let long = Duration::from_secs(600);
     let body = vec![b' '; 64 << 20];
     let memory = ReplyShare::of_process(1 << 20);
     let request = HttpRequest {
         body: Some(&body),
         ..small_request(&base, &memory)
     };
-    let http = HttpTransport::new(&base, 1, long);
+    let http = HttpTransport::new(&base, 1, LONG);
     let reply = http.send(&request, &Context::new()).unwrap();
     assert_eq!((reply.status, &*reply.body), (413, &b"too large"[..]));
     server.join().unwrap();
@@ -397,7 +352,7 @@ fn an_invalid_header_is_not_sent() {
             headers: &headers,
             ..small_request(&base, &memory)
         };
-        let http = HttpTransport::new(&base, 1, Duration::from_secs(600));
+        let http = HttpTransport::new(&base, 1, LONG);
         let error = http.send(&request, &Context::new()).unwrap_err();
         assert_eq!((error.kind(), error.sent()), (ErrorKind::Invalid, Sent::No));
         assert!(!error.to_string().contains("secret"), "{error}");
@@ -453,9 +408,7 @@ fn the_head_of_a_request_follows_from_its_url() {
 
 #[test]
 fn bytes_after_the_reply_of_a_proxy_are_not_taken_for_the_servers() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    let server = std::thread::spawn(move || {
+    let (base, server) = listen(|listener| {
         let (mut stream, _) = listener.accept().unwrap();
         let mut seen = Vec::new();
         while !seen.ends_with(b"\r\n\r\n") {
@@ -467,11 +420,11 @@ fn bytes_after_the_reply_of_a_proxy_are_not_taken_for_the_servers() {
         stream.write_all(forged).unwrap();
     });
     let connector = Connector {
-        proxy: Some(ureq::Proxy::new(&format!("http://{address}")).unwrap()),
+        proxy: Some(ureq::Proxy::new(&base).unwrap()),
         resolver: Resolver::default(),
     };
     let target = Target::parse("http://api.test/").unwrap();
-    let patience = Patience::new(Some(Duration::from_secs(600)));
+    let patience = Patience::new(Some(LONG));
     let fault = connector.connect(&target, &patience, &Default::default());
     let why = fault.err().unwrap().to_string();
     assert!(why.contains("more than its reply"), "{why}");

@@ -40,6 +40,14 @@ fn request(stream: &TcpStream) -> (String, Vec<u8>) {
     (lines.remove(0), body)
 }
 
+/// Answers one request with these bytes.
+fn answering(reply: impl AsRef<[u8]> + Send + 'static) -> (String, JoinHandle<()>) {
+    server(move |mut stream| {
+        request(&stream);
+        stream.write_all(reply.as_ref()).unwrap();
+    })
+}
+
 /// A transport whose ordinary requests have almost no time.
 fn http(base: &str) -> HttpTransport {
     HttpTransport::new(base, 1, Duration::from_millis(20))
@@ -194,11 +202,7 @@ fn a_truncated_body_is_an_error_with_every_framing() {
         "content-length: 10\r\n\r\nhalf",
         "transfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n",
     ] {
-        let (base, served) = server(move |mut stream| {
-            request(&stream);
-            let reply = format!("HTTP/1.1 200 OK\r\n{head}");
-            stream.write_all(reply.as_bytes()).unwrap();
-        });
+        let (base, served) = answering(format!("HTTP/1.1 200 OK\r\n{head}"));
         let error = download(&base, LONG, &mut Vec::new()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Transient, "{head:?}: {error}");
         assert!(!error.timed_out());
@@ -259,12 +263,7 @@ fn delete_has_no_body() {
 
 #[test]
 fn an_error_reply_is_kept_and_not_written_to_the_destination() {
-    let (base, served) = server(|mut stream| {
-        request(&stream);
-        stream
-            .write_all(b"HTTP/1.1 404 Gone\r\ncontent-length: 2\r\n\r\n{}")
-            .unwrap();
-    });
+    let (base, served) = answering("HTTP/1.1 404 Gone\r\ncontent-length: 2\r\n\r\n{}");
     let mut sink = Vec::new();
     let reply = download(&base, LONG, &mut sink).unwrap();
     assert_eq!((reply.status, &*reply.body), (404, &b"{}"[..]));
@@ -286,12 +285,7 @@ impl Write for Full {
 
 #[test]
 fn a_full_disk_is_not_taken_for_a_lost_connection() {
-    let (base, served) = server(|mut stream| {
-        request(&stream);
-        stream
-            .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
-            .unwrap();
-    });
+    let (base, served) = answering("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
     let error = download(&base, LONG, &mut Full).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
     assert!(error.message().contains("cannot write"), "{error}");
@@ -361,12 +355,9 @@ fn a_compressed_download_is_no_result_and_may_be_repeated() {
         (&b"{\"custom_id\": \"1\"}\n"[..], true),
         (b"\x1f\x8b\x08", false),
     ] {
-        let (base, served) = server(move |mut stream| {
-            request(&stream);
-            let head = "HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length";
-            write!(stream, "{head}: {}\r\n\r\n", body.len()).unwrap();
-            stream.write_all(body).unwrap();
-        });
+        let head = "HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length";
+        let head = format!("{head}: {}\r\n\r\n", body.len());
+        let (base, served) = answering([head.as_bytes(), body].concat());
         let mut sink = Vec::new();
         let reply = download(&base, LONG, &mut sink);
         if is_plain {

@@ -1,16 +1,21 @@
 //! Replies of every provider's Batch API and what they mean: the cases of `recorded.json`.
 
+use std::collections::HashMap;
+
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::scripted::{DATE, NoInput, intent, says, scripted};
+use super::scripted::{DATE, Lines, NoInput, Script, intent, says, scripted};
 use super::*;
-use crate::llm::batch::RequestName;
+use crate::llm::batch::{RequestName, is_unknown};
+use crate::llm::transport::HttpReply;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Cases {
     created: Vec<CreatedCase>,
+    written: Vec<WrittenCase>,
+    advanced: Vec<AdvancedCase>,
     found: Vec<FoundCase>,
     statuses: Vec<StatusCase>,
     lines: Vec<LineCase>,
@@ -27,15 +32,61 @@ struct CreatedCase {
     body: Value,
 }
 
+/// The line of a request.
+#[derive(Deserialize)]
+struct WrittenCase {
+    providers: Vec<String>,
+    line: Value,
+}
+
+/// A step towards a batch: its calls with their replies, and what it leads to.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AdvancedCase {
+    provider: String,
+    /// The file that was uploaded before.
+    file: Option<String>,
+    script: Vec<Played>,
+    uploaded: Option<String>,
+    created: Option<String>,
+    /// The body of the last call, and headers of it.
+    sent: Option<Value>,
+    #[serde(default)]
+    headers: HashMap<String, String>,
+    kind: Option<String>,
+    status: Option<u16>,
+    #[serde(default)]
+    says: String,
+    /// Whether the call may have had its effect.
+    unknown: Option<bool>,
+    wait: Option<u64>,
+    #[serde(default)]
+    unreachable: bool,
+}
+
+/// A call, and its reply: JSON or a text, with the address of an upload.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Played {
+    call: String,
+    status: u16,
+    body: Value,
+    session: Option<String>,
+}
+
 /// The pages of a list, and the batches in it that may have been created from `file-1`.
 #[derive(Deserialize)]
 struct FoundCase {
     providers: Vec<String>,
+    /// A page is its JSON, or a text with a status.
     pages: Vec<Value>,
     #[serde(default)]
     known: HashSet<String>,
     #[serde(default)]
     found: Vec<String>,
+    /// Batches that it may be one of.
+    #[serde(default)]
+    undecidable: Vec<String>,
     calls: Option<Vec<String>>,
     /// The kind of the error.
     kind: Option<String>,
@@ -119,10 +170,100 @@ fn batches_are_created_by_the_documented_call() {
 }
 
 #[test]
+fn lines_have_the_format_of_each_provider() {
+    let request = Request::new("a\nb").with_system("S").with_max_tokens(9);
+    for case in cases().written {
+        for provider in &case.providers {
+            let line = scripted(provider, []).0.line("r7-000001", &request);
+            let line = String::from_utf8(line.unwrap()).unwrap();
+            let line = line.strip_suffix('\n').unwrap();
+            assert!(!line.contains('\n'), "{provider}");
+            let written: Value = serde_json::from_str(line).unwrap();
+            assert_eq!(written, case.line, "{provider}");
+        }
+    }
+}
+
+#[test]
+fn each_step_towards_a_batch_makes_its_calls() {
+    for case in cases().advanced {
+        let script = Arc::<Script>::default();
+        for Played {
+            call,
+            status,
+            body,
+            session,
+        } in &case.script
+        {
+            let text = body.as_str().map(str::to_owned);
+            let session = session.iter().map(|url| ("x-goog-upload-url", &**url));
+            let headers: Vec<_> = session.collect();
+            script.on_with(
+                call,
+                *status,
+                &headers,
+                text.unwrap_or_else(|| body.to_string()),
+            );
+        }
+        let uploaded = |file: String, time| BatchStage::Uploaded { file, time };
+        let before = case.file.clone().map(|file| uploaded(file, Some(DATE)));
+        let before = before.unwrap_or(BatchStage::Ready);
+        let api = script.api(&case.provider);
+        let after = api.advance(&intent(), &before, &mut Lines, &Context::new());
+        let last = script.played().pop().unwrap();
+        let shown = format!("{} {}", case.provider, last.what);
+        if let Some(sent) = case.sent {
+            assert_eq!(last.json(), sent, "{shown}");
+        }
+        for (name, value) in &case.headers {
+            assert_eq!(last.header(name), Some(&**value), "{shown}");
+        }
+        // When Gemini says that it has made the file.
+        let made = Some(Timestamp(DATE.0 + 2_500));
+        let created = |id| BatchStage::Created {
+            id,
+            file: case.file.clone(),
+        };
+        let expected = case.created.map(created);
+        let expected = expected.or(case.uploaded.map(|file| uploaded(file, made)));
+        if let Some(expected) = expected {
+            assert_eq!(after.unwrap(), expected, "{shown}");
+            continue;
+        }
+        let error = after.unwrap_err();
+        check_error(&error, case.kind.as_deref(), &case.says, &last.what.into());
+        let wait = error.retry_after().map(|wait| wait.as_secs());
+        assert!(
+            case.status.is_none() || error.status() == case.status,
+            "{shown}: {error:?}"
+        );
+        assert!(
+            case.wait.is_none() || wait == case.wait,
+            "{shown}: {error:?}"
+        );
+        let unknown = case.unknown.unwrap_or(is_unknown(&error));
+        assert_eq!(is_unknown(&error), unknown, "{shown}: {error:?}");
+        assert!(
+            !case.unreachable || error.is_unreachable(),
+            "{shown}: {error:?}"
+        );
+    }
+}
+
+/// A reply without a date: the clock of the provider is that of this machine.
+fn page(page: &Value) -> Result<HttpReply, Error> {
+    let status = page["status"].as_u64().unwrap_or(200) as u16;
+    let text = page["text"].as_str().map(str::to_owned);
+    let mut reply = says(status, text.unwrap_or_else(|| page.to_string()))?;
+    reply.headers = Default::default();
+    Ok(reply)
+}
+
+#[test]
 fn batches_are_found_in_lists() {
     for case in cases().found {
         for provider in &case.providers {
-            let pages = case.pages.iter().map(|page| says(200, page));
+            let pages = case.pages.iter().map(page);
             let (api, script) = scripted(provider, pages);
             let found = api.find(&intent(), &uploaded(), &case.known, &Context::new());
             let shown = Value::from(case.pages.clone());
@@ -130,12 +271,20 @@ fn batches_are_found_in_lists() {
                 check_error(&found.unwrap_err(), Some(kind), "", &shown);
                 continue;
             }
+            let found = found.unwrap();
+            if let ListedBatches::Undecidable(why) = &found {
+                let names = |id: &String| why.contains(&**id);
+                assert!(case.undecidable.iter().all(names), "{shown}: {why}");
+                assert!(!case.undecidable.is_empty(), "{shown}: {why}");
+                continue;
+            }
             let expected = match &case.found[..] {
                 [] => ListedBatches::None,
                 [one] => ListedBatches::One(one.clone()),
                 many => ListedBatches::Many(many.to_vec()),
             };
-            assert_eq!(found.unwrap(), expected, "{provider} {shown}");
+            assert_eq!(found, expected, "{provider} {shown}");
+            assert!(case.undecidable.is_empty(), "{shown}");
             assert!(
                 case.calls
                     .as_ref()

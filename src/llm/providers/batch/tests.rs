@@ -27,27 +27,6 @@ fn uploaded() -> BatchStage {
 }
 
 #[test]
-fn lines_have_the_format_of_each_provider() {
-    let request = Request::new("one\ntwo").with_max_tokens(5);
-    let line = |provider| -> Value {
-        let (api, _) = scripted(provider, []);
-        let line = api.line("run-1-000001", &request).unwrap();
-        let (end, line) = line.split_last().unwrap();
-        assert_eq!(*end, b'\n');
-        assert!(!line.contains(&b'\n'));
-        serde_json::from_slice(line).unwrap()
-    };
-    let messages = json!([{"role": "user", "content": "one\ntwo"}]);
-    let body = json!({"model": "m", "messages": messages, "max_completion_tokens": 5});
-    for provider in ["openai", "groq", "xai"] {
-        let url = "/v1/chat/completions";
-        let whole =
-            json!({"custom_id": "run-1-000001", "method": "POST", "url": url, "body": body});
-        assert_eq!(line(provider), whole);
-    }
-}
-
-#[test]
 fn providers_without_batches_are_refused_with_the_names_of_those_that_have_them() {
     for vendor in VENDORS.iter().filter(|vendor| vendor.batches.is_none()) {
         let config = LlmConfig::new(vendor.name).base_url("http://h");
