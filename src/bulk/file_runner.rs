@@ -7,7 +7,6 @@ use crate::base::{Context, Error, MemoryManager};
 use crate::engine::pack::Pack;
 use crate::engine::run::Reply;
 use crate::engine::work::Ticket;
-use crate::llm::outcome_builder::OutcomeBuilder;
 use crate::llm::request::Request;
 use crate::llm::route::Route;
 
@@ -128,9 +127,8 @@ impl FileRunner<'_> {
             };
             let result = result.map_err(|error| self.with_reply_in_file(error));
             lines.failures.extend(result.as_ref().err().cloned());
-            let asked = OutcomeBuilder::asked(self.route, request, &tries, latency);
-            let outcome = named.item(asked).build(result);
-            outcome.write_line(&mut lines.bytes)?;
+            let outcome = self.route.outcome(request, &tries, latency, result);
+            named.item(outcome).write_line(&mut lines.bytes)?;
         }
         lines.unwritten = MemoryManager::of_process().holds_result(lines.bytes.len());
         Ok(lines)

@@ -10,7 +10,6 @@ use crate::base::{Error, Time};
 use crate::engine::pack::Pack;
 use crate::engine::route::Tries;
 use crate::engine::work::Settled;
-use crate::llm::outcome_builder::OutcomeBuilder;
 use crate::llm::request::Request;
 use crate::llm::route::Route;
 use crate::observe::tally::Tally;
@@ -80,8 +79,10 @@ impl LineSink<'_> {
             ..Request::default()
         };
         let latency = tries.latency(now);
-        let asked = OutcomeBuilder::asked(self.route, &request, tries, latency);
-        let outcome = named.item(asked).build(Err(error.clone()));
+        let outcome = self
+            .route
+            .outcome(&request, tries, latency, Err(error.clone()));
+        let outcome = named.item(outcome);
         let begins = bytes.len();
         if outcome.write_line(bytes).is_err() {
             bytes.truncate(begins);

@@ -5,7 +5,6 @@ use std::time::Duration;
 use crate::base::memory::UnwrittenResult;
 use crate::base::{Error, Paid, Usd};
 use crate::llm::outcome::Outcome;
-use crate::llm::outcome_builder::OutcomeBuilder;
 use crate::llm::reply_details::RawJson;
 use crate::observe::tally::{Measure, Tally};
 
@@ -45,12 +44,12 @@ impl Named {
     }
 
     /// Adds the fields that describe the item.
-    pub(super) fn item(&self, asked: OutcomeBuilder) -> OutcomeBuilder {
-        OutcomeBuilder {
+    pub(super) fn item(&self, outcome: Outcome) -> Outcome {
+        Outcome {
             id: Some(self.id.clone()),
             request_hash: Some(self.request_hash.clone()),
             input: self.input.clone(),
-            ..asked
+            ..outcome
         }
     }
 }
@@ -130,11 +129,11 @@ fn shared_outcome(outcome: &Outcome, named: &Named) -> Outcome {
 
 /// The line of an item that was never sent.
 pub(super) fn unsent_line(bytes: &mut Vec<u8>, named: &Named, error: Error) -> Result<(), Error> {
-    let asked = OutcomeBuilder {
+    let outcome = Outcome {
         model: named.model.clone(),
-        ..OutcomeBuilder::default()
+        ..Outcome::new(None, Err(error))
     };
-    named.item(asked).build(Err(error)).write_line(bytes)
+    named.item(outcome).write_line(bytes)
 }
 
 /// Capacity that the buffer keeps between two writes; embeddings may have needed much more.

@@ -8,7 +8,6 @@ use crate::base::{Error, ErrorKind, Time};
 use crate::engine::route::Tries;
 use crate::engine::work::Settled;
 use crate::llm::outcome::Outcome;
-use crate::llm::outcome_builder::OutcomeBuilder;
 use crate::llm::request::Request;
 use crate::llm::response::Response;
 use crate::llm::route::Route;
@@ -26,11 +25,11 @@ pub(super) fn outcome(
     result: Result<Response, Error>,
     now: Time,
 ) -> Outcome {
-    let builder = OutcomeBuilder {
+    let outcome = Outcome {
         id: request.id.clone(),
-        ..OutcomeBuilder::asked(route, request, tries, tries.latency(now))
+        ..route.outcome(request, tries, tries.latency(now), result)
     };
-    builder.build(result).of(index, request)
+    outcome.of(index, request)
 }
 
 /// The outcome of a request for which no call was made.

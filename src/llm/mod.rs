@@ -10,7 +10,6 @@ pub mod json_answer;
 pub mod native;
 mod nested_json;
 pub mod outcome;
-pub mod outcome_builder;
 pub mod params;
 pub mod pricing;
 pub mod prompt_cache;

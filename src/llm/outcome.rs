@@ -8,6 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::ser::SerializeStruct;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
+use serde_json::value::{RawValue, to_raw_value};
 
 use crate::base::brief::{Many, Name};
 use crate::base::json_text::{write_name, write_string};
@@ -71,7 +72,11 @@ pub struct Outcome {
 
 impl Outcome {
     /// The outcome of an item without calls; its other fields are empty.
-    pub(crate) fn new(id: Option<String>, result: Result<Response, Error>) -> Self {
+    pub(crate) fn new(id: Option<String>, mut result: Result<Response, Error>) -> Self {
+        if let Ok(answer) = &mut result {
+            // Nobody needs it any more, and lists keep all outcomes in memory.
+            answer.charge = None;
+        }
         Self {
             index: None,
             id,
@@ -186,6 +191,11 @@ impl Outcome {
         Ok(())
     }
 
+    /// The result line without its end.
+    pub(crate) fn line(&self) -> Result<Box<RawValue>, Error> {
+        to_raw_value(self).map_err(unwritable)
+    }
+
     fn fields<L: LineWriter>(&self, line: &mut L) -> Result<(), L::Error> {
         let answer = self.result.as_ref().ok();
         let failed = self.result.as_ref().err();
@@ -260,7 +270,7 @@ fn filled<T>(list: &[T]) -> Option<&[T]> {
     (!list.is_empty()).then_some(list)
 }
 
-pub(super) fn unwritable(error: serde_json::Error) -> Error {
+fn unwritable(error: serde_json::Error) -> Error {
     let why = format!("cannot write the result: {error}");
     Error::new(ErrorKind::Malformed, why)
 }
@@ -362,7 +372,6 @@ impl<'de> Deserialize<'de> for Outcome {
 mod tests {
     use serde_json::json;
 
-    use super::super::outcome_builder::OutcomeBuilder;
     use super::super::response::FinishReason;
     use super::*;
 
@@ -425,8 +434,8 @@ mod tests {
                 error: failed.clone(),
             };
             let (provider, model) = (Some("openai".to_owned()), Some("m".to_owned()));
-            let builder = OutcomeBuilder {
-                id: Some("a".to_owned()),
+            let outcome = Outcome {
+                answered_by: Some("b".to_owned()),
                 request_hash: Some("h".to_owned()),
                 input: Some(RawJson::new("{\"n\":1.0}")),
                 attempts: 2,
@@ -434,10 +443,7 @@ mod tests {
                 provider,
                 model,
                 earlier: vec![earlier],
-            };
-            let outcome = Outcome {
-                answered_by: Some("b".to_owned()),
-                ..builder.build(result)
+                ..Outcome::new(Some("a".to_owned()), result)
             };
             let mut line = Vec::new();
             outcome.write_line(&mut line).unwrap();

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use derive_setters::Setters;
 use serde::Serialize;
@@ -25,7 +26,7 @@ use crate::observe::calls::CallObserver;
 
 use super::carried_cost::CarriedCosts;
 use super::client::{LlmClient, guarded};
-use super::outcome::EarlierProvider;
+use super::outcome::{EarlierProvider, Outcome};
 use super::params::CacheLifetime;
 use super::params::RequestTask;
 use super::pricing::Pricing;
@@ -331,6 +332,25 @@ impl<'a> Route<'a> {
         };
         let asked = || (client.provider().to_owned(), client.model_for(request));
         guarded("provider() or model_for()", asked).unwrap_or_default()
+    }
+
+    /// The outcome of an item that was sent with this request, of which only the model is used, without its id.
+    pub(crate) fn outcome(
+        &self,
+        request: &Request,
+        tries: &Tries,
+        latency: Duration,
+        result: Result<Response, Error>,
+    ) -> Outcome {
+        let (provider, model) = self.asked(tries.step, request);
+        Outcome {
+            attempts: tries.calls.into(),
+            latency,
+            provider: Some(provider),
+            model,
+            earlier: self.earlier(tries.fallbacks, request),
+            ..Outcome::new(None, result)
+        }
     }
 
     /// How many providers it has, one after the other.

@@ -7,7 +7,6 @@ use crate::base::{Error, ErrorKind, JobId, ProcessId, Usd};
 use crate::bulk::run::BulkError;
 use crate::engine::dispatch::StopReason;
 use crate::llm::outcome::Outcome;
-use crate::llm::outcome_builder::OutcomeBuilder;
 use crate::llm::request::Request;
 use crate::queue::budget::ProcessBudget;
 use crate::queue::host::JobQueue;
@@ -187,13 +186,9 @@ fn outcomes(
     let missing = slots.iter().filter(|slot| slot.is_none()).count();
     let outcomes = slots.into_iter().zip(requests).enumerate();
     let outcomes = outcomes.map(|(index, (slot, request))| {
-        let unfinished = || {
-            let builder = OutcomeBuilder {
-                id: request.id.clone(),
-                model: request.model.clone(),
-                ..OutcomeBuilder::default()
-            };
-            builder.build(Err(why_not.clone()))
+        let unfinished = || Outcome {
+            model: request.model.clone(),
+            ..Outcome::new(request.id.clone(), Err(why_not.clone()))
         };
         slot.unwrap_or_else(unfinished).of(index, request)
     });

@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 
 use crate::base::brief::{Bytes, Many, Name};
 use crate::base::{Day, Error, ErrorKind, JobId, ProcessId, Timestamp, Usd};
-use crate::llm::outcome_builder::OutcomeBuilder;
+use crate::llm::outcome::Outcome;
 
 use super::budget::ProcessBudget;
 use super::info::ProcessInfo;
@@ -433,13 +433,12 @@ impl JobResult {
         let error = self.error.clone();
         let line = match (built_in && made.is_none(), error) {
             (true, Some(error)) => {
-                let builder = OutcomeBuilder {
-                    id: Some(id),
+                let outcome = Outcome {
                     request_hash: self.request_hash.clone(),
                     attempts: self.attempts,
-                    ..OutcomeBuilder::default()
+                    ..Outcome::new(Some(id), Err(error))
                 };
-                serde_json::to_string(&builder.build(Err(error)))
+                serde_json::to_string(&outcome)
             }
             (_, error) => serde_json::to_string(&HostLine {
                 id: &id,

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use crate::base::{Charge, Context, Error, MemoryManager, Paid, Time};
 use crate::engine::route::{First, Tries};
 use crate::engine::run::Reply;
-use crate::llm::outcome_builder::OutcomeBuilder;
+use crate::llm::outcome::Outcome;
 use crate::llm::params::RequestTask;
 use crate::llm::request::Request;
 use crate::llm::request_json::input_of;
@@ -174,18 +174,18 @@ fn line(
     result: Result<Response, Error>,
 ) -> Result<Box<RawValue>, Error> {
     let latency = task.history.latency(tries, now, route.clock_ref().wall());
-    let asked = OutcomeBuilder::asked(route, request, tries, latency);
-    let earlier = task.history.earlier(asked.earlier);
-    of_job(&task.claimed, OutcomeBuilder { earlier, ..asked }).line(result)
+    let mut outcome = route.outcome(request, tries, latency, result);
+    outcome.earlier = task.history.earlier(outcome.earlier);
+    of_job(&task.claimed, outcome).line()
 }
 
 /// Adds the job's fields to the result line.
-pub(crate) fn of_job(claimed: &ClaimedJob, asked: OutcomeBuilder) -> OutcomeBuilder {
-    OutcomeBuilder {
+pub(crate) fn of_job(claimed: &ClaimedJob, outcome: Outcome) -> Outcome {
+    Outcome {
         id: Some(claimed.name()),
         request_hash: claimed.request_hash.clone(),
         input: input_of(claimed.payload.get()),
-        ..asked
+        ..outcome
     }
 }
 

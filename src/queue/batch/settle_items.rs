@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use crate::base::random::Random;
 use crate::base::{Clock, Error, ErrorKind, Paid, Timestamp};
 use crate::engine::route::{Next, Tries, decide};
-use crate::llm::outcome_builder::OutcomeBuilder;
+use crate::llm::outcome::Outcome;
 use crate::llm::params::RequestTask;
 use crate::llm::request::Request;
 use crate::llm::response::Response;
@@ -238,15 +238,15 @@ impl ItemSettler {
         result: Result<Response, Error>,
     ) -> Result<Box<RawValue>, Error> {
         let now = self.clock.wall();
-        let asked = OutcomeBuilder {
+        let outcome = Outcome {
             attempts: tries.calls.into(),
             latency: history.latency_in_batch(asked.since, now),
             provider: Some(asked.provider.clone()),
             model: asked.model.clone(),
             earlier: history.earlier(Vec::new()),
-            ..OutcomeBuilder::default()
+            ..Outcome::new(None, result)
         };
-        prompts::of_job(claimed, asked).line(result)
+        prompts::of_job(claimed, outcome).line()
     }
 }
 
