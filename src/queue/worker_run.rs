@@ -218,9 +218,10 @@ impl WorkerRun {
         report.failed += counted(&batch_overview.failed);
         report.possibly_paid_twice += counted(&batch_overview.possibly_paid_twice);
         report.batches = counted(&batch_overview.created);
-        report.batches_open = batch_overview.at_provider();
-        report.batches_held = batch_overview.held();
-        report.batches_uncollected = batch_overview.put_off();
+        let counts = batch_overview.counts();
+        report.batches_open = counts.running;
+        report.batches_held = counts.held;
+        report.batches_uncollected = counts.put_off;
         if report.stop.is_none() {
             let critical = batch_overview.critical.lock().clone();
             report.stop = critical.map(|error| {

@@ -1,7 +1,7 @@
 //! State that the threads of the batch strategy share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
@@ -151,14 +151,7 @@ impl BatchControl {
 /// Written by the poller, read by the worker.
 #[derive(Debug, Default)]
 pub(crate) struct BatchOverview {
-    /// Batches that are not at the provider yet.
-    submitting: AtomicUsize,
-    /// Batches at the provider, or whose results are being stored.
-    running: AtomicUsize,
-    /// Batches that wait for the user's decision.
-    held: AtomicUsize,
-    /// Batches whose missing results are not waited for.
-    put_off: AtomicUsize,
+    counts: Mutex<Counts>,
     /// The store was not scanned yet.
     pub not_scanned: AtomicBool,
     /// The last scan of the store found no job that waits for a batch, and no batch was closed since. Jobs of paused
@@ -182,44 +175,36 @@ pub(crate) struct BatchOverview {
 
 /// Number of batches of a worker by state.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Counts {
-    pub submitting: usize,
-    pub running: usize,
-    pub held: usize,
-    pub put_off: usize,
+pub(crate) struct Counts {
+    /// Batches that are not at the provider yet.
+    pub submitting: u64,
+    /// Batches at the provider, or whose results are being stored.
+    pub running: u64,
+    /// Batches that wait for the user's decision.
+    pub held: u64,
+    /// Batches whose missing results are not waited for.
+    pub put_off: u64,
 }
 
 impl BatchOverview {
     pub(super) fn report(&self, counts: Counts) {
-        self.submitting.store(counts.submitting, Ordering::SeqCst);
-        self.running.store(counts.running, Ordering::SeqCst);
-        self.held.store(counts.held, Ordering::SeqCst);
-        self.put_off.store(counts.put_off, Ordering::SeqCst);
+        *self.counts.lock() = counts;
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        *self.counts.lock()
     }
 
     /// Whether batches are open: until everything is stored, or until everything is submitted.
     pub(crate) fn open(&self, until_submitted: bool) -> bool {
-        let submitting = self.submitting.load(Ordering::SeqCst);
-        let running = self.running.load(Ordering::SeqCst);
+        let counts = self.counts();
         let not_scanned = self.not_scanned.load(Ordering::SeqCst);
-        not_scanned || submitting > 0 || !until_submitted && running > 0
+        not_scanned || counts.submitting > 0 || !until_submitted && counts.running > 0
     }
 
     /// Whether this worker owns batches.
     pub(crate) fn has_batches(&self) -> bool {
-        let counts = [&self.submitting, &self.running, &self.held, &self.put_off];
-        counts.iter().any(|count| count.load(Ordering::SeqCst) > 0)
-    }
-
-    pub(crate) fn at_provider(&self) -> u64 {
-        self.running.load(Ordering::SeqCst) as u64
-    }
-
-    pub(crate) fn held(&self) -> u64 {
-        self.held.load(Ordering::SeqCst) as u64
-    }
-
-    pub(crate) fn put_off(&self) -> u64 {
-        self.put_off.load(Ordering::SeqCst) as u64
+        let counts = self.counts();
+        counts.submitting + counts.running + counts.held + counts.put_off > 0
     }
 }
