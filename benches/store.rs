@@ -61,7 +61,7 @@ impl Bench {
             most,
             idle: true,
             processes: &[],
-            open: &mut |_| usize::MAX,
+            open: &mut |_| (usize::MAX, 1),
         };
         let claims = self.store.claim(self.worker, wanted, now());
         claims.expect("the worker is on the list").jobs

@@ -227,7 +227,6 @@ fn the_debug_of_the_queues_types_is_short_and_shows_no_payload() {
     is_private(&ClaimReply {
         jobs: (0..100).map(|_| claimed()).collect(),
         next: None,
-        more: false,
     });
     is_private(&JobState {
         job_id: ids.0,

@@ -215,8 +215,7 @@ impl StoreBacklog {
             batch_overview: self.batch_overview.clone(),
             lanes: self.lanes.clone(),
             processes: self.scope.processes.clone(),
-            most: asked.jobs,
-            calls: asked.calls,
+            most: asked.calls,
             idle: self.running == 0,
             looks: self.looks.since(self.closed_batches()),
             may_end: (self.scope.until_empty || self.scope.until_submitted) && !asked.batches,
@@ -244,7 +243,7 @@ impl StoreBacklog {
     /// The result if no job can be claimed now.
     fn idle(
         &mut self,
-        found: Option<&Claimed<Ticket<JobTask>>>,
+        found: Option<&Claimed>,
         availability: &Availability,
         now: Time,
     ) -> Take<JobTask> {
@@ -309,7 +308,7 @@ impl StoreBacklog {
     /// Decides after an empty claim whether the worker waits or has finished.
     fn found_nothing(
         &mut self,
-        found: &Claimed<Ticket<JobTask>>,
+        found: &Claimed,
         batches: bool,
         availability: &Availability,
         now: Time,
@@ -337,7 +336,7 @@ impl StoreBacklog {
     }
 
     /// What a worker waits for that ends when no job is left.
-    fn left_to_do(&self, found: &Claimed<Ticket<JobTask>>) -> Option<Remaining> {
+    fn left_to_do(&self, found: &Claimed) -> Option<Remaining> {
         if self.running > 0 || found.known_wait {
             return Some(Remaining::Jobs);
         }
@@ -434,10 +433,8 @@ impl Backlog for StoreBacklog {
                 self.prefetched = first.collect();
             }
             if !self.requests.is_asked {
-                let calls = max - out.len();
                 let asked = Asked {
-                    jobs: self.batch(calls),
-                    calls,
+                    calls: self.batch(max - out.len()),
                     batches,
                 };
                 self.ask(asked, availability, now);
@@ -445,28 +442,30 @@ impl Backlog for StoreBacklog {
             return Ok(items_or(out, idle_until(None)));
         };
         let asked = self.requests.asked;
-        let found = match found {
+        let mut found = match found {
             Ok(found) => found,
             Err(error) => return self.store_failed(error, out, now),
         };
+        let jobs = std::mem::take(&mut found.jobs);
+        let jobs = self.tickets(jobs);
         (self.trouble, self.troubled_since) = (None, None);
         self.held_by = match (found.opens, found.due) {
             (Some(_), _) => Some(Limit::Quota),
             (None, Some(_)) => Some(Limit::Backoff),
             (None, None) => None,
         };
-        let is_partial = found.jobs.len() < asked.jobs;
+        let is_partial = jobs.len() < asked.calls;
         self.only_waits = is_partial && found.opens.is_some() && !found.waits_for_call;
-        self.adapt(asked.jobs, found.jobs.len());
+        self.adapt(asked.calls, jobs.len());
         // Events since the request to the store may have made other jobs claimable.
         let has_writes = self.heard.writes.load(Ordering::SeqCst) && !self.only_waits;
         let is_stale =
             self.requests.is_stale || self.heard.jobs.load(Ordering::SeqCst) || has_writes;
-        if !found.jobs.is_empty() || !out.is_empty() {
+        if !jobs.is_empty() || !out.is_empty() {
             if is_partial && !is_stale {
                 self.idle(Some(&found), availability, now);
             }
-            out.extend(found.jobs);
+            out.extend(jobs);
             return Ok(Take::Items(out));
         }
         if is_stale {

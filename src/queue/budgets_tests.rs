@@ -116,7 +116,7 @@ fn the_store_knows_the_worst_case_before_the_call() {
     let fixture = fixture();
     let most = || {
         let worker = fixture.store.register_worker().unwrap();
-        let mut open = |_: &_| 1;
+        let mut open = |_: &_| (1, 1);
         let wanted = ClaimRequest {
             most: 1,
             idle: true,

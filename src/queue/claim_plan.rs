@@ -13,7 +13,7 @@ use crate::engine::limiter::{AHEAD, NEAR, QuotaId};
 use super::batch::BatchOverview;
 use super::job::COMPLETION_KIND;
 use super::kinds::{Kinds, Lanes, Open};
-use super::store::{ClaimRequest, ClaimedJob, JobLane, SUSPECT_CRASHES, Store, WorkerId};
+use super::store::{ClaimRequest, ClaimedJob, JobLane, Store, WorkerId};
 
 /// Maximum number of jobs in one claim.
 pub(super) const MOST_CLAIMED: usize = 1000;
@@ -29,9 +29,8 @@ pub(super) struct ClaimPlan {
     pub lanes: Arc<Mutex<Lanes>>,
     /// Only jobs of these processes; of all processes if empty.
     pub processes: Vec<ProcessId>,
+    /// Maximum number of calls for the jobs.
     pub most: usize,
-    /// Number of calls that can start.
-    pub calls: usize,
     /// Whether the worker runs no job.
     pub idle: bool,
     /// How often jobs have looked for others that they wait for, since something else ended here.
@@ -45,8 +44,8 @@ pub(super) struct ClaimPlan {
 }
 
 /// The outcome of a claim.
-pub(super) struct Claimed<J> {
-    pub jobs: Vec<J>,
+pub(super) struct Claimed {
+    pub jobs: Vec<ClaimedJob>,
     pub due: Option<Time>,
     /// When the limiter has capacity again for a lane of which not all jobs could be claimed.
     pub opens: Option<Time>,
@@ -67,31 +66,16 @@ struct Closed {
 
 impl Closed {
     fn note(&mut self, at: Option<Time>) {
-        self.opens = match (self.opens, at) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        };
+        self.opens = self.opens.into_iter().chain(at).min();
     }
-}
-
-/// More jobs for calls that take many.
-struct Filling {
-    lanes: Vec<Arc<JobLane>>,
-    jobs: usize,
 }
 
 impl ClaimPlan {
     /// Claims jobs that this availability allows to start.
-    pub(super) fn run(&self, availability: &Availability) -> Result<Claimed<ClaimedJob>, Error> {
+    pub(super) fn run(&self, availability: &Availability) -> Result<Claimed, Error> {
         self.lanes.lock().refresh(&self.kinds);
         let mut queued = Vec::new();
-        let mut claimed = self.claim(None, availability, &mut queued)?;
-        if let Some(filling) = self.filling(&claimed.jobs) {
-            match self.claim(Some(&filling), availability, &mut Vec::new()) {
-                Ok(more) => claimed.jobs.extend(more.jobs),
-                Err(error) => log::debug!("calls start before they are full: {error}"),
-            }
-        }
+        let mut claimed = self.claim(availability, &mut queued)?;
         let may_end = self.may_end && self.idle && claimed.jobs.is_empty();
         let waits_in_vain = queued.is_empty() || may_end && self.only_sleep(&queued)?;
         claimed.known_wait |= !waits_in_vain;
@@ -130,56 +114,29 @@ impl ClaimPlan {
         Ok(!waiting.is_empty())
     }
 
-    /// Claims jobs that fill the calls of these jobs, if a call takes more than one.
-    fn filling(&self, jobs: &[ClaimedJob]) -> Option<Filling> {
-        if jobs.iter().any(|job| job.crashes >= SUSPECT_CRASHES) {
-            return None;
-        }
-        let mut filling = Filling {
-            lanes: Vec::new(),
-            jobs: 0,
-        };
-        for job in jobs {
-            if filling.lanes.contains(&job.lane) {
-                continue;
-            }
-            let open = self.lanes.lock().open(&job.lane, &self.kinds).cloned();
-            let inputs = open.map_or(1, |open| usize::from(open.pack.inputs));
-            if inputs > 1 {
-                filling.lanes.push(job.lane.clone());
-                filling.jobs = filling.jobs.max(self.calls.saturating_mul(inputs));
-            }
-        }
-        filling.jobs = filling.jobs.min(MOST_CLAIMED).saturating_sub(jobs.len());
-        (filling.jobs > 0).then_some(filling)
-    }
-
     fn claim(
         &self,
-        filling: Option<&Filling>,
         availability: &Availability,
         queued: &mut Vec<Arc<JobLane>>,
-    ) -> Result<Claimed<ClaimedJob>, Error> {
+    ) -> Result<Claimed, Error> {
         let mut known_wait = false;
         let mut closed = Closed::default();
         let mut open = |lane: &Arc<JobLane>| {
-            if filling.is_some_and(|filling| !filling.lanes.contains(lane)) {
-                return 0;
-            }
             let Some(open) = self.lanes.lock().open(lane, &self.kinds).cloned() else {
-                return 0;
+                return (0, 1);
             };
             if self.kinds.is_batched(lane) {
                 // The thread of the batches tries these jobs.
                 known_wait |= !self.batch_overview.none_waiting.load(Ordering::SeqCst);
-                return 0;
+                return (0, 1);
             }
             queued.push(lane.clone());
-            self.room(lane, &open, availability, &mut closed)
+            let room = self.room(lane, &open, availability, &mut closed);
+            (room, open.pack.inputs.into())
         };
         let wanted = ClaimRequest {
-            most: filling.map_or(self.most, |filling| filling.jobs),
-            idle: self.idle && filling.is_none(),
+            most: self.most,
+            idle: self.idle,
             processes: &self.processes,
             open: &mut open,
         };
@@ -228,7 +185,8 @@ impl ClaimPlan {
             0 | 1 => room,
             inputs => room
                 .saturating_mul(inputs.into())
-                .saturating_sub(prefetched),
+                .saturating_sub(prefetched)
+                .min(MOST_CLAIMED),
         }
     }
 }

@@ -6,7 +6,6 @@ use crate::engine::availability::Availability;
 use crate::engine::work::Ticket;
 use crate::queue::claim_plan::{ClaimPlan, Claimed};
 use crate::queue::kind::JobTask;
-use crate::queue::store::ClaimedJob;
 
 use super::StoreBacklog;
 
@@ -25,7 +24,7 @@ pub(crate) struct Requests {
     /// A give-back that failed is tried again then.
     pub give_back_at: Time,
     pub(super) asked: Asked,
-    pub(super) arrived: Option<Result<Claimed<Ticket<JobTask>>, Error>>,
+    pub(super) arrived: Option<Result<Claimed, Error>>,
     /// Whether jobs have ended or were released since the request.
     pub(super) is_stale: bool,
 }
@@ -33,8 +32,7 @@ pub(crate) struct Requests {
 /// State before the claim, for comparison with the state after it.
 #[derive(Default, Clone, Copy)]
 pub(super) struct Asked {
-    pub jobs: usize,
-    /// Number of calls that could start.
+    /// Number of calls that jobs were claimed for.
     pub calls: usize,
     /// Whether batches were open.
     pub batches: bool,
@@ -52,15 +50,8 @@ impl StoreBacklog {
     }
 
     /// Applies the outcome of a request.
-    pub(crate) fn arrive(&mut self, claimed: Result<Claimed<ClaimedJob>, Error>) {
+    pub(crate) fn arrive(&mut self, claimed: Result<Claimed, Error>) {
         self.requests.is_asked = false;
-        self.requests.arrived = Some(claimed.map(|claimed| Claimed {
-            jobs: self.tickets(claimed.jobs),
-            due: claimed.due,
-            opens: claimed.opens,
-            waits_for_call: claimed.waits_for_call,
-            known_wait: claimed.known_wait,
-            has_chores: claimed.has_chores,
-        }));
+        self.requests.arrived = Some(claimed);
     }
 }

@@ -71,16 +71,16 @@ pub struct Workers {
 
 /// A worker's request for jobs.
 pub struct ClaimRequest<'a> {
-    /// Maximum number of jobs.
+    /// Maximum number of calls for the jobs.
     pub most: usize,
     /// Whether the worker runs no job. Only then a job can be claimed whose worker crashed twice, and it is claimed by
     /// itself.
     pub idle: bool,
     /// Only jobs of these processes and of the processes that these jobs wait for; all processes if the list is empty.
     pub processes: &'a [ProcessId],
-    /// Maximum number of jobs of a lane that can start now; 0 if the lane is closed. Called once per lane and claim,
-    /// within the claim's transaction, so it must not use the store.
-    pub open: &'a mut dyn FnMut(&Arc<JobLane>) -> usize,
+    /// Maximum number of jobs of a lane that can start now, 0 if the lane is closed; and how many of them one call
+    /// takes, at least 1. Called once per lane and claim, within the claim's transaction, so it must not use the store.
+    pub open: &'a mut dyn FnMut(&Arc<JobLane>) -> (usize, usize),
 }
 
 /// The result of a claim.
@@ -92,8 +92,6 @@ pub struct ClaimReply {
     /// When the next job of an open lane comes due; only set if fewer jobs were claimed
     /// than requested.
     pub next: Option<Timestamp>,
-    /// Whether more jobs wait than were claimed, in any lane, due or not.
-    pub more: bool,
 }
 
 /// A claimed job. Its `Debug` output omits the payload.

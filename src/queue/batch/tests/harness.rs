@@ -334,11 +334,8 @@ impl Harness {
 /// Answers the jobs that are to be called because their batch was refused, as the rest of a worker does.
 pub(crate) fn answer_calls(context: &BatchContext, fake: &Arc<Mutex<FakeProvider>>) {
     let mut open = |lane: &Arc<JobLane>| {
-        if lane.step == JobLane::CALLED {
-            usize::MAX
-        } else {
-            0
-        }
+        let is_called = lane.step == JobLane::CALLED;
+        (if is_called { usize::MAX } else { 0 }, 1)
     };
     let wanted = ClaimRequest {
         most: 1000,

@@ -158,7 +158,7 @@ fn claim(
         most,
         idle: true,
         processes: &[],
-        open: &mut |_| usize::MAX,
+        open: &mut |_| (usize::MAX, 1),
     };
     store.claim(worker, wanted, T).unwrap().jobs
 }

@@ -53,7 +53,7 @@ fn a_worker_that_is_cut_off_is_fenced_and_goes_on() {
         most: 1,
         idle: true,
         processes: &[],
-        open: &mut |_| usize::MAX,
+        open: &mut |_| (usize::MAX, 1),
     };
     let refused = cut_off.claim(worker, wanted, T).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Invalid);
@@ -375,7 +375,7 @@ fn a_claim_whose_reply_is_lost_is_made_once() {
             most,
             idle: true,
             processes: &[],
-            open: &mut |_| usize::MAX,
+            open: &mut |_| (usize::MAX, 1),
         };
         store.claim(worker, wanted, T)
     };

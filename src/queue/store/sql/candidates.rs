@@ -50,16 +50,28 @@ pub(crate) struct Group {
 pub(crate) struct OpenLane {
     no: i64,
     pub lane: Arc<JobLane>,
-    pub left: usize,
+    left: usize,
+    /// How many of its jobs one call takes.
+    per_call: usize,
+    picked: usize,
 }
 
 /// A process of candidates: its id, the budget that limits it, and whether its jobs must not start any more.
 pub(crate) type Known = (ProcessId, Option<JobBudget>, bool);
 
+impl OpenLane {
+    /// Whether a call of its picked jobs takes more.
+    fn has_room(&self) -> bool {
+        !self.picked.is_multiple_of(self.per_call)
+    }
+}
+
 #[derive(Default)]
 pub(crate) struct Candidates {
     pub groups: Vec<Group>,
     pub lanes: Vec<OpenLane>,
+    /// The number of calls for the picked jobs.
+    pub calls: usize,
     pub processes: BTreeMap<i64, Known>,
 }
 
@@ -130,8 +142,29 @@ impl Candidates {
         self.lanes.last().is_none_or(|last| last.no != lane)
     }
 
-    pub(crate) fn add_lane(&mut self, no: i64, lane: Arc<JobLane>, left: usize) {
-        self.lanes.push(OpenLane { no, lane, left });
+    pub(crate) fn add_lane(&mut self, no: i64, lane: Arc<JobLane>, open: (usize, usize)) {
+        let (left, per_call) = (open.0, open.1.max(1));
+        self.lanes.push(OpenLane {
+            no,
+            lane,
+            left,
+            per_call,
+            picked: 0,
+        });
+    }
+
+    /// A job of this lane is claimed.
+    pub(crate) fn pick(&mut self, lane: usize) {
+        let lane = &mut self.lanes[lane];
+        self.calls += usize::from(lane.picked.is_multiple_of(lane.per_call));
+        (lane.picked, lane.left) = (lane.picked + 1, lane.left - 1);
+    }
+
+    /// Another worker has it: a different job of its lane may be claimed.
+    pub(crate) fn unpick(&mut self, lane: usize) {
+        let lane = &mut self.lanes[lane];
+        (lane.picked, lane.left) = (lane.picked - 1, lane.left.saturating_add(1));
+        self.calls -= usize::from(lane.picked.is_multiple_of(lane.per_call));
     }
 
     /// Adds a group of the last lane, unless the lane is closed.
@@ -158,10 +191,18 @@ impl Candidates {
             .filter_map(|(at, group)| Some((at, *group.heads.front()?)))
     }
 
-    /// The group whose first job is claimed next. `given`: number of jobs that the worker has claimed so far.
-    pub(crate) fn best(&self, given: u64, now: Timestamp) -> Option<usize> {
+    /// Whether this number of calls has all jobs that it takes.
+    pub(crate) fn is_full(&self, most: usize) -> bool {
+        self.calls >= most && !self.lanes.iter().any(OpenLane::has_room)
+    }
+
+    /// The group whose first job is claimed next, for at most this number of calls. `given`: number of jobs that the
+    /// worker has claimed so far.
+    pub(crate) fn best(&self, most: usize, given: u64, now: Timestamp) -> Option<usize> {
         let oldest = (given + 1).is_multiple_of(OLDEST_OF);
-        let due = self.open_heads().filter(|(_, head)| head.due <= now.0);
+        let fits = |at: usize| self.calls < most || self.lanes[self.groups[at].lane].has_room();
+        let due = self.open_heads();
+        let due = due.filter(|(at, head)| head.due <= now.0 && fits(*at));
         let rank = |at: usize| if oldest { 0 } else { -self.groups[at].priority };
         due.min_by_key(|(at, head)| (rank(*at), head.due, head.id))
             .map(|(at, _)| at)
@@ -192,7 +233,8 @@ impl Candidates {
                 let is_first = group.last.0 == i64::MIN && tx.dialect() == Dialect::Sqlite;
                 // Without a server, reading more of the groups from which jobs are claimed costs little.
                 let most = if is_first { 0 } else { wanted };
-                most.min(self.lanes[group.lane].left) + spare
+                let lane = &self.lanes[group.lane];
+                most.saturating_mul(lane.per_call).min(lane.left) + spare
             };
             let limits: Vec<(usize, usize)> = some.iter().map(|at| (*at, few(at))).collect();
             for row in self.heads(tx, which, &limits)? {

@@ -430,7 +430,7 @@ mod tests {
                 most,
                 idle: true,
                 processes: &[],
-                open: &mut |_| usize::MAX,
+                open: &mut |_| (usize::MAX, 1),
             };
             let claimed = store.claim(worker, wanted, T).unwrap().jobs;
             let failed = claimed.iter().map(|job| {

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 
 use crate::base::{Error, ProcessId, Timestamp};
 use crate::queue::store::counters::CounterChanges;
-use crate::queue::store::rows::{CANCELLED, IN_PROGRESS, PENDING, RELEASING, process_of, small};
+use crate::queue::store::rows::{CANCELLED, IN_PROGRESS, PENDING, process_of, small};
 use crate::queue::store::{
     ClaimReply, ClaimRequest, ClaimedJob, JobBudget, JobLane, JobReceipt, SUSPECT_CRASHES, Store,
     WorkerId,
@@ -22,7 +22,6 @@ use crate::queue::store::{
 use super::Again;
 use super::budgets::{CLOSED, not_closed};
 use super::candidates::{Candidates, MOST_STOPPED, groups};
-use super::counting::CHANGED;
 use super::lineage::{self, LOCKING, Standing, in_scope, standings};
 use super::statements::{Dialect, Fault, Queries as _, Query, Row, Statements};
 use super::waiting::IS_PAUSED;
@@ -83,7 +82,7 @@ pub(crate) fn claim(
         open,
     } = wanted;
     // If the transaction is repeated, no lane is asked twice.
-    let mut answers: HashMap<i64, usize> = HashMap::new();
+    let mut answers: HashMap<i64, (usize, usize)> = HashMap::new();
     let mut is_disturbed = false;
     store.write_lazily(Again::Harmless, |tx| {
         if let Some(earlier) = attempt.as_mut()
@@ -162,14 +161,14 @@ impl Picking<'_> {
         &mut self,
         tx: &mut dyn Statements,
         groups: Vec<Row>,
-        mut open: impl FnMut(i64, &Arc<JobLane>) -> usize,
+        mut open: impl FnMut(i64, &Arc<JobLane>) -> (usize, usize),
     ) -> Result<(), Fault> {
         for mut row in groups {
             let (no, priority): (i64, i64) = (row.at(0)?, row.at(1)?);
             if self.candidates.is_new(no) {
                 let lane = self.store.lane(tx, no)?;
-                let left = open(no, &lane);
-                self.candidates.add_lane(no, lane, left);
+                let open = open(no, &lane);
+                self.candidates.add_lane(no, lane, open);
             }
             self.candidates.add_group(priority);
         }
@@ -186,7 +185,7 @@ impl Picking<'_> {
     ) -> Result<ClaimReply, Fault> {
         let mut picked = Picked::default();
         for _ in 0..MOST_ROUNDS {
-            if picked.jobs.len() >= most || picked.alone {
+            if self.candidates.is_full(most) || picked.alone {
                 break;
             }
             let picks = self.pick(tx, most, idle, given, &picked)?;
@@ -212,13 +211,13 @@ impl Picking<'_> {
     ) -> Result<Picks, Fault> {
         let mut picks = Picks::default();
         loop {
-            let has = picked.jobs.len() + picks.given.len();
-            if has >= most || picks.alone {
+            if self.candidates.is_full(most) || picks.alone {
                 return Ok(picks);
             }
-            let few = (most - has).min(MOST_HEADS);
+            let has = picked.jobs.len() + picks.given.len();
+            let few = (most - self.candidates.calls + 1).min(MOST_HEADS);
             self.candidates.read_heads(tx, &self.which, few)?;
-            let Some(at) = self.candidates.best(given + has as u64, self.now) else {
+            let Some(at) = self.candidates.best(most, given + has as u64, self.now) else {
                 return Ok(picks);
             };
             let Some(head) = self.candidates.groups[at].heads.front().copied() else {
@@ -238,7 +237,7 @@ impl Picking<'_> {
                     }
                 }
                 let lane = self.candidates.groups[at].lane;
-                self.candidates.lanes[lane].left -= 1;
+                self.candidates.pick(lane);
                 picks.given.push((head.id, lane));
             }
             self.candidates.groups[at].heads.pop_front();
@@ -292,9 +291,7 @@ impl Picking<'_> {
                     .jobs
                     .push(job.ok_or(Fault::Odd("a job without a payload"))?);
             } else {
-                // Another worker has it: a different job of its lane may be claimed.
-                self.candidates.lanes[lane].left =
-                    self.candidates.lanes[lane].left.saturating_add(1);
+                self.candidates.unpick(lane);
             }
         }
         let stopped = picks.stopped.into_iter();
@@ -341,36 +338,21 @@ impl Picking<'_> {
         }
         let cancel = format!("UPDATE #jobs SET status = {CANCELLED} WHERE id IN :list");
         tx.defer_in(&cancel, &stopped)?;
-        changes.add(tx, self.now)?;
-        let any = format!(
-            "SELECT 1 FROM #jobs FORCE INDEX (to_claim) WHERE status = {PENDING} {} LIMIT 1",
-            self.which
-        );
-        let releasing = format!("SELECT 1 FROM #processes WHERE chore = {RELEASING} LIMIT 1");
-        let [changed, any, releasing] = tx.rows_of([
-            Query::In(CHANGED, &changes.numbers()),
-            Query::Of(&any),
-            Query::Of(&releasing),
-        ])?;
-        let counted = changes.count(tx, changed, self.now)?;
+        let counted = changes.write(tx, self.now)?;
         // A process may have been cancelled since its jobs were picked: these jobs must be removed.
         let may_start = |job: &ClaimedJob| counted.startable.contains(&process_of(job.receipt.job));
         if !jobs.iter().all(may_start) {
             return Err(Fault::Overtaken);
         }
         let mut next = None;
-        if jobs.len() < most && !alone {
+        if self.candidates.calls < most && !alone {
             let due = self.candidates.open_heads().map(|(_, head)| head.due);
             next = due.min().map(Timestamp);
         } else if jobs.is_empty() && put_away >= MOST_STOPPED {
             // What is behind the jobs that were put away must not wait.
             next = Some(self.now);
         }
-        Ok(ClaimReply {
-            jobs,
-            next,
-            more: !any.is_empty() || !releasing.is_empty(),
-        })
+        Ok(ClaimReply { jobs, next })
     }
 }
 

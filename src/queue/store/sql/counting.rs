@@ -19,7 +19,7 @@ use super::statements::{Fault, Row, Statements, by};
 const MOST_TOKENS: i64 = i64::MAX / 2;
 
 /// The query whose rows [`CounterChanges::count`] needs.
-pub(in crate::queue::store) const CHANGED: &str = formatcp!(
+const CHANGED: &str = formatcp!(
     "SELECT no, chore, root, {PROCESS_COLUMNS}
      FROM #processes WHERE no IN :list ORDER BY no"
 );
@@ -43,30 +43,17 @@ impl CounterChanges {
         if self.processes.is_empty() {
             return Ok(Counted::default());
         }
-        self.add(tx, now)?;
-        spent::add(tx, &self.spent, now)?;
-        let rows = tx.rows_in(CHANGED, &self.numbers())?;
-        self.count(tx, rows, now)
-    }
-
-    pub(in crate::queue::store) fn numbers(&self) -> Vec<i64> {
-        self.processes.keys().copied().collect()
-    }
-
-    /// Adds everything to the rows.
-    pub(in crate::queue::store) fn add(
-        &self,
-        tx: &mut dyn Statements,
-        now: Timestamp,
-    ) -> Result<(), Fault> {
         for (no, change) in &self.processes {
             add(tx, *no, change, now)?;
         }
-        Ok(())
+        spent::add(tx, &self.spent, now)?;
+        let numbers: Vec<i64> = self.processes.keys().copied().collect();
+        let rows = tx.rows_in(CHANGED, &numbers)?;
+        self.count(tx, rows, now)
     }
 
     /// Applies the consequences of written counters.
-    pub(in crate::queue::store) fn count(
+    fn count(
         &self,
         tx: &mut dyn Statements,
         rows: Vec<Row>,

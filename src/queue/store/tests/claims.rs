@@ -72,10 +72,29 @@ pub(super) fn a_closed_lane_holds_up_no_other(open: Open<'_>) {
     asked.sort();
     assert_eq!(asked, ["free", "full", "some"], "each is asked once");
     assert_eq!(named(&claims.jobs), ["some", "some", "free", "free"]);
-    assert!(claims.more && claims.next.is_none());
+    assert!(claims.next.is_none());
     let rest = worker.ask(9, true, T, |_| 9);
     assert_eq!(named(&rest.jobs), ["full", "full", "some"]);
-    assert!(!rest.more);
+}
+
+pub(super) fn calls_that_take_several_jobs_are_filled(open: Open<'_>) {
+    let db = open();
+    let lanes = ["many", "one", "many", "one", "many", "many", "many", "one"];
+    enqueue(db.store(), lanes.map(|lane| job(lane).lane(lane)).to_vec());
+    let worker = db.worker();
+    let wanted = ClaimRequest {
+        most: 3,
+        idle: true,
+        processes: &[],
+        open: &mut |lane| match lane.name.as_deref() {
+            Some("many") => (9, 3),
+            _ => (9, 1),
+        },
+    };
+    let claimed = db.store().claim(worker.id, wanted, T).unwrap();
+    let expected = ["many", "one", "many", "one", "many"];
+    assert_eq!(named(&claimed.jobs), expected, "three calls");
+    assert!(claimed.next.is_none());
 }
 
 pub(super) fn a_claim_tells_when_the_next_job_comes_due(open: Open<'_>) {
@@ -83,10 +102,10 @@ pub(super) fn a_claim_tells_when_the_next_job_comes_due(open: Open<'_>) {
     let process = enqueue(db.store(), jobs(&["a", "b"]));
     let worker = db.worker();
     let all = worker.ask(9, true, T, |_| 9);
-    assert_eq!((all.next, all.more), (None, false));
+    assert_eq!(all.next, None);
     worker.settle_all(&all.jobs, [retry(at(20), 0), retry(at(10), 0)]);
     let early = worker.ask(9, true, at(5), |_| 9);
-    assert!(early.jobs.is_empty() && early.more);
+    assert!(early.jobs.is_empty());
     assert_eq!(early.next, Some(at(10)));
     assert_eq!(
         worker.ask(9, true, at(5), |_| 0).next,
@@ -111,9 +130,8 @@ pub(super) fn a_worker_may_ask_for_some_processes_only(open: Open<'_>) {
     let worker = db.worker();
     let claims = worker.ask_for(&[second], 9, true, T, |_| 9);
     assert_eq!(named(&claims.jobs), ["c", "d"]);
-    assert!(!claims.more, "others do not concern it");
     let none = worker.ask_for(&[ProcessId::new()], 9, true, T, |_| 9);
-    assert!(none.jobs.is_empty() && !none.more);
+    assert!(none.jobs.is_empty());
     assert_eq!(
         named(&worker.ask_for(&[second, first], 1, true, T, |_| 9).jobs),
         ["a"]
@@ -199,7 +217,7 @@ pub(super) fn what_a_worker_had_that_retires_goes_back_untouched(open: Open<'_>)
     db.store().unregister_worker(worker.id, T).unwrap();
     let again = Hand::new(&db.two).one();
     assert_eq!((again.lost, again.crashes), (false, 0));
-    let mut open = |_: &Arc<JobLane>| 1;
+    let mut open = |_: &Arc<JobLane>| (1, 1);
     let wanted = ClaimRequest {
         most: 1,
         idle: true,
@@ -250,7 +268,6 @@ pub(super) fn a_suspect_runs_alone(open: Open<'_>) {
         ["first"],
         "nothing behind it, so that the worker drains"
     );
-    assert!(busy.more);
     assert!(worker.ask(9, false, T, |_| 9).jobs.is_empty());
     let alone = worker.ask(9, true, T, |_| 9);
     assert_eq!(named(&alone.jobs), ["suspect"]);

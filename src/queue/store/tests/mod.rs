@@ -193,7 +193,7 @@ impl<'a> Hand<'a> {
             most,
             idle,
             processes,
-            open: &mut open,
+            open: &mut |lane| (open(lane), 1),
         };
         self.store.claim(self.id, wanted, now).unwrap()
     }
@@ -366,6 +366,7 @@ macro_rules! suite {
             jobs_of_one_moment_come_in_the_order_they_were_enqueued
             one_in_eight_is_the_oldest_of_any_priority
             a_closed_lane_holds_up_no_other
+            calls_that_take_several_jobs_are_filled
             a_claim_tells_when_the_next_job_comes_due
             a_worker_may_ask_for_some_processes_only
             a_job_comes_with_all_that_was_enqueued
