@@ -163,7 +163,7 @@ impl JobQueue {
     /// # Errors
     /// When it could not be written.
     pub fn describe(&self, process: ProcessId, info: &ProcessInfo) -> Result<bool, Error> {
-        self.store.describe(process, info, self.clock.wall())
+        self.store.describe(process, info)
     }
 
     /// The path of the queue's database, or its address without the password.
@@ -508,7 +508,7 @@ impl JobQueue {
     /// If the process does not exist, is a child of another one, or has calls of unknown cost; or if the queue cannot be
     /// written.
     pub fn set_budget(&self, process: ProcessId, limit: Usd) -> Result<(), Error> {
-        self.store.set_budget(process, limit, self.clock.wall())
+        self.store.set_budget(process, limit)
     }
 
     /// Has a budget take over what the queue has counted for this process. If the process had used an amount `before`, the

@@ -223,24 +223,6 @@ pub struct ProcessState {
 }
 
 impl ProcessState {
-    /// A process without jobs, for a store to fill in: sealed, not cancelled.
-    pub fn new(process_id: ProcessId, created_at: Timestamp) -> Self {
-        Self {
-            process_id,
-            sealed: true,
-            cancelled: false,
-            counts: JobCounts::default(),
-            spent: Spent {
-                cost_usd: Some(Usd::ZERO),
-                ..Spent::default()
-            },
-            created_at,
-            changed_at: created_at,
-            info: ProcessInfo::default(),
-            budget: None,
-        }
-    }
-
     /// True if it is sealed and every job has ended.
     pub fn is_finished(&self) -> bool {
         self.sealed && self.counts.is_finished()

@@ -90,16 +90,20 @@ mod tests {
     fn processes_make_no_series_of_their_own() {
         let (queue, metrics) = (JobQueue::in_memory().unwrap(), Metrics::new());
         let mut tracker = ProcessTracker::new();
-        let mut tell = |process, completed, failed| {
-            let mut state = ProcessState::new(process, Timestamp(0));
+        let processes: Vec<ProcessId> = (0..50).map(|_| ProcessId::new()).collect();
+        let job = [Job::new("k", &"x").unwrap()];
+        queue.enqueue(processes[0], job).unwrap();
+        let stored = queue.process(processes[0]).unwrap().unwrap();
+        let mut tell = |process_id, completed, failed| {
+            let mut state = ProcessState {
+                process_id,
+                ..stored.clone()
+            };
             state.counts.total = 5;
             (state.counts.completed, state.counts.failed) = (completed, failed);
             state.counts.pending = 5 - completed - failed;
             metrics.on_progress(&tracker.progress(&state, Time::ZERO, Timestamp(9)));
         };
-        let job = || [Job::new("k", &"x").unwrap()];
-        let processes: Vec<ProcessId> = (0..50).map(|_| ProcessId::new()).collect();
-        queue.enqueue(processes[0], job()).unwrap();
         for process in &processes {
             tell(*process, 1, 0);
         }

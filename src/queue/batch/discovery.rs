@@ -84,13 +84,8 @@ impl Poller<'_> {
                 }
                 have
             };
-            let wall = self.clock.wall();
-            let taken = store.adopt_batches(
-                self.options.context.worker,
-                &mut mine,
-                self.options.processes,
-                wall,
-            )?;
+            let worker = self.options.context.worker;
+            let taken = store.adopt_batches(worker, &mut mine, self.options.processes)?;
             for batch in taken {
                 self.take_over(batch);
             }
@@ -151,9 +146,9 @@ impl JobQueue {
             own && Record::read(batch).is_some_and(|record| record.is_unsent())
         };
         let worker = registration.worker;
-        let batches = store.adopt_batches(worker, &mut unsent, &[process], clock.wall())?;
+        let batches = store.adopt_batches(worker, &mut unsent, &[process])?;
         for batch in batches {
-            store.give_back(worker, batch.no, None, None, clock.wall())?;
+            store.give_back(worker, batch.no, None, clock.wall())?;
             store.close_batch(worker, batch.no, clock.wall())?;
         }
         Ok(())

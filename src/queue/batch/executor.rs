@@ -440,9 +440,9 @@ impl Poller<'_> {
         let Some(open) = self.batches.get(&no) else {
             return false;
         };
-        let (text, wall) = (open.record.text(), self.clock.wall());
+        let text = open.record.text();
         let store = &self.options.context.store;
-        match store.save_batch(self.options.context.worker, no, &text, wall) {
+        match store.save_batch(self.options.context.worker, no, &text) {
             Ok(()) => {
                 if let Some(open) = self.batches.get_mut(&no) {
                     open.unsaved = None;
@@ -457,10 +457,7 @@ impl Poller<'_> {
     fn give_back(&mut self, no: BatchNo) -> bool {
         let wall = self.clock.wall();
         let context = &self.options.context;
-        match context
-            .store
-            .give_back(context.worker, no, None, None, wall)
-        {
+        match context.store.give_back(context.worker, no, None, wall) {
             Ok(_) => true,
             Err(error) => self.not_written(no, &error),
         }

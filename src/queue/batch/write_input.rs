@@ -64,7 +64,7 @@ pub(crate) fn write_input(
         };
         after = Some(last.receipt.job);
         if let Some(last) = input.add_all(no, &jobs)? {
-            store.give_back(worker, no, Some(last), None, wall)?;
+            store.give_back(worker, no, Some(last), wall)?;
             break;
         }
     }

@@ -311,8 +311,6 @@ pub struct WaitingJobs {
 pub struct BatchFill {
     /// Number of jobs.
     pub jobs: u64,
-    /// Bytes of their payloads.
-    pub bytes: u64,
     /// Position to continue from; `None` if no due job is left.
     pub next: Option<i64>,
 }

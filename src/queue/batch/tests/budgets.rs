@@ -27,11 +27,7 @@ fn limited(harness: &Harness, prompts: &[&str], limit: u64) -> ProcessId {
         ..Request::new(*prompt).with_id(*prompt).with_max_tokens(100)
     });
     let process = harness.enqueue_requests(requests);
-    let wall = harness.clock.wall();
-    harness
-        .store
-        .set_budget(process, micros(limit), wall)
-        .unwrap();
+    harness.store.set_budget(process, micros(limit)).unwrap();
     process
 }
 
@@ -137,8 +133,7 @@ fn a_batch_takes_what_is_affordable_and_waits_for_the_rest() {
     if c == 0 {
         assert_eq!(known.needed, Some(micros(one)));
         let more = micros(10 * one);
-        let wall = harness.clock.wall();
-        harness.store.set_budget(process, more, wall).unwrap();
+        harness.store.set_budget(process, more).unwrap();
         harness.control.wake();
         harness.until_over(&mut poller, process);
     }

@@ -347,21 +347,17 @@ impl Database {
         self.pool.most_bytes().saturating_sub(AROUND)
     }
 
-    /// Fails if the server would close the connection because a statement is too large.
-    fn check_size(&self, bytes: usize) -> Result<(), Fault> {
+    /// Fails if the server would close the connection because a statement is too large. A simulation counts it.
+    fn before_sending(&self, _text: &str, bytes: usize) -> Result<(), Fault> {
+        #[cfg(test)]
+        if let Some(wire) = &self.wire {
+            wire.count(_text);
+        }
         let most = self.pool.most_bytes();
         if bytes < most {
             return Ok(());
         }
         Err(too_large("a change of the queue", bytes, most).into())
-    }
-
-    /// Counts a statement of a simulation.
-    fn count_round_trip(&self, _text: &str) {
-        #[cfg(test)]
-        if let Some(wire) = &self.wire {
-            wire.count(_text);
-        }
     }
 
     /// Receives the reply. A simulation may lose it.

@@ -7,7 +7,7 @@ use crate::queue::store::rows::{DELETING, count, key};
 use crate::queue::store::{BatchFill, BatchNo, ClaimedJob, JobLane, Store, StoredBatch, WorkerId};
 
 use super::owned::owned;
-use super::provider::{Wanted, empty_batch, fill, load, read_in_batch};
+use super::provider::{empty_batch, fill, load, read_in_batch};
 use super::statements::{Fault, Queries as _, Row, Statements, by, id_of, limit, list};
 use super::{Again, lineage};
 
@@ -57,10 +57,9 @@ impl Store {
         bytes: u64,
         now: Timestamp,
     ) -> Result<BatchFill, Error> {
-        let wanted = Wanted { after, most, bytes };
         let load = self.read(|tx| {
             let of = owned(tx, worker, batch)?;
-            load(tx, &of, &wanted, now)
+            load(tx, &of, after, most, bytes, now)
         })?;
         self.write(Again::Doubtful, |tx| {
             let of = owned(tx, worker, batch)?;
@@ -109,11 +108,10 @@ impl Store {
                 .map(|number| key(process, i64::from(*number)))
                 .collect();
             let sql = format!(
-                "SELECT id FROM #jobs FORCE INDEX (PRIMARY) WHERE id IN {} AND batch = {}",
-                list(wanted.iter().copied()),
+                "SELECT id FROM #jobs FORCE INDEX (PRIMARY) WHERE id IN :list AND batch = {}",
                 batch.0
             );
-            let found: HashSet<i64> = tx.column_once(&sql)?.into_iter().collect();
+            let found: HashSet<i64> = tx.column_in(&sql, &wanted)?.into_iter().collect();
             Ok(wanted.into_iter().filter(|id| found.contains(id)).collect())
         })
     }
@@ -124,7 +122,6 @@ impl Store {
         worker: WorkerId,
         batch: BatchNo,
         record: &str,
-        _now: Timestamp,
     ) -> Result<(), Error> {
         self.write(Again::Harmless, |tx| {
             owned(tx, worker, batch)?;
@@ -133,18 +130,16 @@ impl Store {
         })
     }
 
-    /// Returns the jobs of a batch with keys above `after` to the queue as untried, due at `due` or at their earlier
-    /// due time. Jobs of a cancelled process are cancelled instead. Uses short transactions; after a failure, call it
-    /// again. Returns the number of jobs.
+    /// Returns the jobs of a batch with keys above `after` to the queue as untried. Jobs of a cancelled process are
+    /// cancelled instead. Uses short transactions; after a failure, call it again. Returns the number of jobs.
     pub(crate) fn give_back(
         &self,
         worker: WorkerId,
         batch: BatchNo,
         after: Option<i64>,
-        due: Option<Timestamp>,
         now: Timestamp,
     ) -> Result<u64, Error> {
-        empty_batch(self, worker, batch, after, due, false, now)
+        empty_batch(self, worker, batch, after, false, now)
     }
 
     /// Returns the remaining jobs of a batch to the queue, and deletes the batch. Their part of what it
@@ -155,7 +150,7 @@ impl Store {
         batch: BatchNo,
         now: Timestamp,
     ) -> Result<(), Error> {
-        empty_batch(self, worker, batch, None, None, true, now).map(drop)
+        empty_batch(self, worker, batch, None, true, now).map(drop)
     }
 
     /// Leaves a batch without an owner, so that another worker can take it over.
@@ -188,7 +183,6 @@ impl Store {
         worker: WorkerId,
         mine: &mut dyn FnMut(&StoredBatch) -> bool,
         processes: &[ProcessId],
-        _now: Timestamp,
     ) -> Result<Vec<StoredBatch>, Error> {
         let mut free = self.read_moment(|tx| {
             let scope = lineage::scope(tx, processes)?;
@@ -233,7 +227,7 @@ fn select_batches(
          FROM #batches b LEFT JOIN #processes p ON p.no = b.process AND p.chore <> {DELETING}
          {which} ORDER BY b.no"
     );
-    let rows = tx.rows_once(&sql)?;
+    let rows = tx.rows(&sql, Vec::new())?;
     rows.into_iter()
         .map(|row| stored_batch(store, tx, row))
         .collect()

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use const_format::formatcp;
 
-use crate::base::{Error, ErrorKind, ProcessId, Timestamp, Usd};
+use crate::base::{Error, ErrorKind, ProcessId, Usd};
 use crate::queue::budget::ProcessBudget;
 use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::rows::{DELETING, bounded, count, key, process_budget};
 use crate::queue::store::{BatchNo, JobBudget, Store, WorkerId};
 
 use super::Again;
+use super::lineage::BELOW;
 use super::owned::owned;
 use super::statements::{Fault, Queries as _, Row, Statements, by, id_of, list, stored};
 
@@ -44,11 +45,7 @@ pub(crate) fn not_closed(tx: &mut dyn Statements, closed: Vec<Row>) -> Result<St
     if closed.is_empty() {
         return Ok(String::new());
     }
-    let below = format!(
-        "SELECT no FROM #processes WHERE root IN {}",
-        list(closed.iter().copied())
-    );
-    closed.extend(tx.column_once::<i64>(&below)?);
+    closed.extend(tx.column_in::<i64>(BELOW, &closed)?);
     Ok(format!(" AND id DIV 4294967296 NOT IN {}", list(closed)))
 }
 
@@ -152,12 +149,7 @@ fn note_refused(tx: &mut dyn Statements, root: i64, most: u64) -> Result<(), Fau
 impl Store {
     /// Sets the limit of a process, and forgets which call was refused. Fails if the process does not exist, is a child, or
     /// has calls of unknown cost.
-    pub(crate) fn set_budget(
-        &self,
-        process: ProcessId,
-        limit: Usd,
-        _now: Timestamp,
-    ) -> Result<(), Error> {
+    pub(crate) fn set_budget(&self, process: ProcessId, limit: Usd) -> Result<(), Error> {
         self.write(Again::Harmless, |tx| {
             let find = formatcp!(
                 "SELECT no, parent, unpriced, budget_limit FROM #processes WHERE id = ? AND chore <> {DELETING} FOR UPDATE"

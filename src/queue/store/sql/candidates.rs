@@ -300,7 +300,7 @@ impl Candidates {
                     )
                 });
                 let parts: Vec<String> = parts.collect();
-                tx.rows_once(&with_processes(&parts.join(" UNION ALL ")))
+                tx.rows(&with_processes(&parts.join(" UNION ALL ")), Vec::new())
             }
         }
     }

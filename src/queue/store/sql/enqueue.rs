@@ -73,12 +73,7 @@ impl Store {
     }
 
     /// Replaces the description of a process. Returns false if the process does not exist.
-    pub(crate) fn describe(
-        &self,
-        process: ProcessId,
-        info: &ProcessInfo,
-        _now: Timestamp,
-    ) -> Result<bool, Error> {
+    pub(crate) fn describe(&self, process: ProcessId, info: &ProcessInfo) -> Result<bool, Error> {
         let info = written(info);
         self.write(Again::Harmless, |tx| {
             let changed = tx.run(

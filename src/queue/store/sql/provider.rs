@@ -13,29 +13,24 @@ use super::claim::claimed;
 use super::lineage::lock;
 use super::owned::Owned;
 use super::owned::owned;
-use super::statements::{Fault, Queries as _, Statements, by, id_of, limit, list};
+use super::statements::{Fault, Queries as _, Statements, by, id_of, limit};
 
-/// Which jobs an owner wants in its batch, and how many of them.
-pub(super) struct Wanted {
-    pub after: Option<i64>,
-    pub most: usize,
-    pub bytes: u64,
-}
-
-/// Jobs to move into a batch, by key, with the bytes of their payloads.
+/// Jobs to move into a batch, by key.
 #[derive(Default)]
 pub(super) struct Load {
-    jobs: Vec<(i64, u64)>,
+    jobs: Vec<i64>,
     next: Option<i64>,
 }
 
+/// The jobs that an owner wants in its batch.
 pub(super) fn load(
     tx: &mut dyn Statements,
     of: &Owned,
-    wanted: &Wanted,
+    after: Option<i64>,
+    most: usize,
+    bytes: u64,
     now: Timestamp,
 ) -> Result<Load, Fault> {
-    let Wanted { after, most, bytes } = *wanted;
     let mut has_any = tx.exists("SELECT 1 FROM #jobs WHERE batch = ? LIMIT 1", by![of.no.0])?;
     let (first, last) = (key(of.process, 0), key(of.process, MOST_JOBS - 1));
     let start = after.unwrap_or(first - 1).max(first - 1);
@@ -56,7 +51,7 @@ pub(super) fn load(
         }
         left = left.saturating_sub(size);
         has_any = true;
-        load.jobs.push((id, size));
+        load.jobs.push(id);
     }
     Ok(load)
 }
@@ -71,30 +66,26 @@ pub(super) fn fill(
     if of.cancelled != Some(false) {
         return Ok(BatchFill::default());
     }
-    let wanted: Vec<i64> = load.jobs.iter().map(|(id, _)| *id).collect();
     let sql = format!(
         "SELECT id FROM #jobs FORCE INDEX (PRIMARY)
-         WHERE id IN {} AND status = {PENDING} AND lane = {} AND visible_at <= {}
+         WHERE id IN :list AND status = {PENDING} AND lane = {} AND visible_at <= {}
          ORDER BY id FOR UPDATE SKIP LOCKED",
-        list(wanted),
-        of.lane,
-        now.0
+        of.lane, now.0
     );
-    let free: HashSet<i64> = tx.column_once(&sql)?.into_iter().collect();
+    let free: HashSet<i64> = tx.column_in(&sql, &load.jobs)?.into_iter().collect();
     let standing = lock(tx, [of.process])?;
     let process = standing.get(&of.process);
     if process.is_none_or(|process| process.stops_trying()) {
         return Ok(BatchFill::default());
     }
-    let found = load.jobs.iter().filter(|(id, _)| free.contains(id));
-    let put: Vec<(i64, u64)> = found.copied().collect();
+    let found = load.jobs.iter().filter(|id| free.contains(id));
+    let put: Vec<i64> = found.copied().collect();
     if !put.is_empty() {
-        let ids: Vec<i64> = put.iter().map(|(id, _)| *id).collect();
         let update = format!(
             "UPDATE #jobs SET status = {AT_PROVIDER}, batch = {}, claim = claim + 1 WHERE id IN :list",
             of.no.0
         );
-        tx.run_in(&update, &ids)?;
+        tx.run_in(&update, &put)?;
         let moved = i64::try_from(put.len()).unwrap_or(0);
         let mut changes = CounterChanges::default();
         changes.moved_many(of.process, PENDING, AT_PROVIDER, moved);
@@ -102,7 +93,6 @@ pub(super) fn fill(
     }
     Ok(BatchFill {
         jobs: put.len() as u64,
-        bytes: put.iter().map(|(_, size)| size).sum(),
         next: load.next,
     })
 }
@@ -139,7 +129,6 @@ pub(super) fn empty_batch(
     worker: WorkerId,
     batch: BatchNo,
     after: Option<i64>,
-    due: Option<Timestamp>,
     close: bool,
     now: Timestamp,
 ) -> Result<u64, Error> {
@@ -151,8 +140,7 @@ pub(super) fn empty_batch(
             let (mut changed, mut more, mut waits) = (0, false, false);
             // Jobs of a deleted process are deleted with it.
             if of.cancelled.is_some() {
-                let unload = Unload { after, due, close };
-                (changed, more, waits) = unload_jobs(store, tx, &of, unload, now)?;
+                (changed, more, waits) = unload_jobs(store, tx, &of, after, close, now)?;
             }
             if close && !more {
                 budgets::release_rest(tx, batch, of.process)?;
@@ -170,21 +158,14 @@ pub(super) fn empty_batch(
     }
 }
 
-/// Which jobs leave a batch, when they are due, and whether the batch ends with them.
-#[derive(Clone, Copy)]
-struct Unload {
-    after: Option<i64>,
-    due: Option<Timestamp>,
-    /// Without it, nothing was billed for the jobs.
-    close: bool,
-}
-
-/// Returns a chunk of jobs to the queue. Returns their number, whether more are left, and whether they wait again.
+/// Returns a chunk of jobs to the queue. Without `close`, nothing was billed for them. Returns their number, whether more
+/// are left, and whether they wait again.
 fn unload_jobs(
     store: &Store,
     tx: &mut dyn Statements,
     of: &Owned,
-    Unload { after, due, close }: Unload,
+    after: Option<i64>,
+    close: bool,
     now: Timestamp,
 ) -> Result<(u64, bool, bool), Fault> {
     let most = usize::try_from(store.chunk).unwrap_or(1);
@@ -196,11 +177,10 @@ fn unload_jobs(
     ids.truncate(most);
     // Some may have ended in the meantime.
     let sql = format!(
-        "SELECT id FROM #jobs FORCE INDEX (PRIMARY) WHERE id IN {} AND batch = {} ORDER BY id FOR UPDATE",
-        list(ids),
+        "SELECT id FROM #jobs FORCE INDEX (PRIMARY) WHERE id IN :list AND batch = {} ORDER BY id FOR UPDATE",
         of.no.0
     );
-    let ids: Vec<i64> = tx.column_once(&sql)?;
+    let ids: Vec<i64> = tx.column_in(&sql, &ids)?;
     let standing = lock(tx, [of.process])?;
     let Some(process) = standing
         .get(&of.process)
@@ -214,12 +194,8 @@ fn unload_jobs(
         (CANCELLED, false)
     };
     if !ids.is_empty() {
-        let due = due.map_or("visible_at".to_owned(), |due| due.0.to_string());
-        let put = format!(
-            "UPDATE #jobs SET status = {status}, batch = NULL, visible_at = {due} WHERE id IN {}",
-            list(ids.iter().copied())
-        );
-        tx.run_once(&put)?;
+        let put = format!("UPDATE #jobs SET status = {status}, batch = NULL WHERE id IN :list");
+        tx.run_in(&put, &ids)?;
         let changed = i64::try_from(ids.len()).unwrap_or(0);
         let mut changes = CounterChanges::default();
         changes.moved_many(of.process, AT_PROVIDER, status, changed);

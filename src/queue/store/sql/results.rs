@@ -185,7 +185,7 @@ fn outcomes_in_mysql(
     bytes: usize,
 ) -> Result<Vec<Row>, Fault> {
     let (mut ids, mut size) = (Vec::new(), 0);
-    for mut row in tx.rows_once(&ended_in_mysql(start, end, most))? {
+    for mut row in tx.rows(&ended_in_mysql(start, end, most), Vec::new())? {
         size += row.at::<usize>(1)?;
         if size > bytes && !ids.is_empty() {
             break;

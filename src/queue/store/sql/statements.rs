@@ -106,12 +106,6 @@ pub(crate) trait Statements {
     /// The rows of several queries. A server receives them together.
     fn rows_of_all(&mut self, queries: &[Query<'_>]) -> Result<Vec<Vec<Row>>, Fault>;
 
-    /// All rows of a query whose text differs each time, because it contains numbers.
-    fn rows_once(&mut self, sql: &str) -> Result<Vec<Row>, Fault>;
-
-    /// Changes rows with a statement whose text differs each time, because it contains numbers.
-    fn run_once(&mut self, sql: &str) -> Result<u64, Fault>;
-
     /// Inserts rows. `head` ends with VALUES.
     fn insert_rows(
         &mut self,
@@ -162,9 +156,9 @@ pub(crate) trait Queries: Statements {
         first_cells(self.rows(sql, by)?)
     }
 
-    /// The first column of all rows of a query whose text differs each time.
-    fn column_once<T: FromCell>(&mut self, sql: &str) -> Result<Vec<T>, Fault> {
-        first_cells(self.rows_once(sql)?)
+    /// The first column of all rows of a query with a [`LIST`].
+    fn column_in<T: FromCell>(&mut self, sql: &str, list: &[i64]) -> Result<Vec<T>, Fault> {
+        first_cells(self.rows_in(sql, list)?)
     }
 
     /// Whether a query finds anything.

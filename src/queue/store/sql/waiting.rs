@@ -165,9 +165,10 @@ impl Store {
             return Ok(0);
         }
         self.write_lazily(Again::Harmless, |tx| {
-            tx.run_once(&format!(
+            let set = format!(
                 "UPDATE #jobs SET visible_at = {now} WHERE status = {PENDING} AND {is_late}"
-            ))
+            );
+            tx.run(&set, Vec::new())
         })
     }
 }

@@ -5,12 +5,12 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use rusqlite::types::Value;
-use rusqlite::{Connection, Statement, params_from_iter};
+use rusqlite::{Connection, params_from_iter};
 
 use crate::queue::store::sql::statements::{Dialect, Fault, LIST, Query, Row, Statements, Table};
 
 /// MySQL's words, and SQLite's. A transaction locks the whole database, so row locks are dropped.
-const WORDS: [(&str, &str); 14] = [
+const WORDS: [(&str, &str); 13] = [
     ("#", ""),
     (" FOR UPDATE SKIP LOCKED", ""),
     (" FOR UPDATE", ""),
@@ -20,7 +20,6 @@ const WORDS: [(&str, &str); 14] = [
     (" FORCE INDEX (in_batch)", " INDEXED BY jobs_in_batch"),
     (" FORCE INDEX (by_status)", ""),
     (" FORCE INDEX (by_parent)", ""),
-    (" FORCE INDEX (by_worker)", " INDEXED BY jobs_by_worker"),
     (" STRAIGHT_JOIN ", " CROSS JOIN "),
     (" DIV 4294967296", " >> 32"),
     ("GREATEST(", "max("),
@@ -63,42 +62,18 @@ fn listing(sql: &str, numbers: &[i64]) -> (String, Vec<Value>) {
     (sql, vec![Value::Text(numbers)])
 }
 
-/// Calls back for each row until it returns false.
-fn each_row(
-    statement: &mut Statement<'_>,
-    by: Vec<Value>,
-    act: &mut dyn FnMut(Row) -> Result<bool, Fault>,
-) -> Result<(), Fault> {
-    let columns = statement.column_count();
-    let mut found = statement.query(params_from_iter(by))?;
-    while let Some(row) = found.next()? {
-        let mut cells = Vec::with_capacity(columns);
-        for at in 0..columns {
-            cells.push(row.get(at)?);
-        }
-        if !act(Row::new(cells))? {
-            break;
-        }
-    }
-    Ok(())
-}
-
-fn all(statement: &mut Statement<'_>, by: Vec<Value>) -> Result<Vec<Row>, Fault> {
-    let mut rows = Vec::new();
-    each_row(statement, by, &mut |row| {
-        rows.push(row);
-        Ok(true)
-    })?;
-    Ok(rows)
-}
-
 impl Statements for &Connection {
     fn dialect(&self) -> Dialect {
         Dialect::Sqlite
     }
 
     fn rows(&mut self, sql: &str, by: Vec<Value>) -> Result<Vec<Row>, Fault> {
-        all(&mut *self.prepare_cached(&kept(sql))?, by)
+        let mut rows = Vec::new();
+        self.each(sql, by, &mut |row| {
+            rows.push(row);
+            Ok(true)
+        })?;
+        Ok(rows)
     }
 
     fn run(&mut self, sql: &str, by: Vec<Value>) -> Result<u64, Fault> {
@@ -112,7 +87,19 @@ impl Statements for &Connection {
         by: Vec<Value>,
         act: &mut dyn FnMut(Row) -> Result<bool, Fault>,
     ) -> Result<(), Fault> {
-        each_row(&mut *self.prepare_cached(&kept(sql))?, by, act)
+        let mut statement = self.prepare_cached(&kept(sql))?;
+        let columns = statement.column_count();
+        let mut found = statement.query(params_from_iter(by))?;
+        while let Some(row) = found.next()? {
+            let mut cells = Vec::with_capacity(columns);
+            for at in 0..columns {
+                cells.push(row.get(at)?);
+            }
+            if !act(Row::new(cells))? {
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn rows_in(&mut self, sql: &str, list: &[i64]) -> Result<Vec<Row>, Fault> {
@@ -132,14 +119,6 @@ impl Statements for &Connection {
             Query::In(sql, list) => self.rows_in(sql, list),
         });
         all.collect()
-    }
-
-    fn rows_once(&mut self, sql: &str) -> Result<Vec<Row>, Fault> {
-        all(&mut self.prepare(&translated(sql))?, Vec::new())
-    }
-
-    fn run_once(&mut self, sql: &str) -> Result<u64, Fault> {
-        Ok(self.execute(&translated(sql), [])? as u64)
     }
 
     fn insert_rows(

@@ -66,7 +66,7 @@ pub(super) fn a_closed_process_opens_by_itself_or_with_a_higher_limit(open: Open
     let reply = worker.ask(9, true, T, |_| usize::MAX);
     assert_eq!(named(&reply.jobs), ["x"]);
     // Its limit is one update.
-    store.set_budget(process, picos(101), T).unwrap();
+    store.set_budget(process, picos(101)).unwrap();
     assert!(db.two.closed_processes().unwrap().is_empty());
     let two = worker.claim(2, T);
     assert_eq!(named(&two), ["b", "c"]);
@@ -78,9 +78,9 @@ pub(super) fn a_closed_process_opens_by_itself_or_with_a_higher_limit(open: Open
     }
     assert_eq!(budget(&db, process).needed, Some(picos(0)));
     assert!(worker.claim(9, T).is_empty());
-    store.set_budget(process, picos(111), T).unwrap();
+    store.set_budget(process, picos(111)).unwrap();
     assert_eq!(named(&worker.claim(9, T)), ["d"]);
-    is_refused(store.set_budget(ProcessId::new(), picos(1), T));
+    is_refused(store.set_budget(ProcessId::new(), picos(1)));
     db.sound();
 }
 
@@ -90,7 +90,7 @@ pub(super) fn a_budget_that_comes_later_counts_what_was_spent_before(open: Open<
     let worker = db.worker();
     let claimed = worker.claim(2, T);
     worker.settle(claimed[0].receipt, answered(5));
-    db.store().set_budget(process, picos(100), T).unwrap();
+    db.store().set_budget(process, picos(100)).unwrap();
     assert_eq!(used(&db, process), 5);
     // This call was in flight.
     worker.settle(claimed[1].receipt, answered(6));
@@ -116,7 +116,7 @@ pub(super) fn a_process_and_its_children_share_a_budget(open: Open<'_>) {
     // A child has no budget of its own.
     let info = child_of(&parent).budget(ProcessBudget::of(picos(3)));
     let child = described(store, &info, &["b", "c"]);
-    is_refused(store.set_budget(child, picos(5), T));
+    is_refused(store.set_budget(child, picos(5)));
     let first = worker.one();
     assert_eq!(first.budget, parent.budget);
     let end = Settlement::new(first.receipt, 1, answered(30));
@@ -126,7 +126,7 @@ pub(super) fn a_process_and_its_children_share_a_budget(open: Open<'_>) {
     assert_eq!(used(&db, process), 30);
     refuse(&db, process, 71);
     assert!(worker.claim(9, T).is_empty());
-    store.set_budget(process, picos(101), T).unwrap();
+    store.set_budget(process, picos(101)).unwrap();
     assert_eq!(named(&worker.claim(9, T)), ["c"]);
     db.sound();
 }
@@ -186,9 +186,9 @@ pub(super) fn what_batches_can_cost_is_checked_together_and_released(open: Open<
     assert_eq!(budget(&db, process).needed, Some(picos(29)));
     assert_eq!(used(&db, process), 72);
     store.close_batch(worker.id, second, T).unwrap();
-    store.set_budget(process, picos(100), T).unwrap();
+    store.set_budget(process, picos(100)).unwrap();
 
-    store.give_back(worker.id, batch, None, None, T).unwrap();
+    store.give_back(worker.id, batch, None, T).unwrap();
     store.close_batch(worker.id, batch, T).unwrap();
     assert_eq!(used(&db, process), 0);
     db.sound();

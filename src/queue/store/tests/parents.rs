@@ -115,7 +115,7 @@ pub(super) fn a_process_stands_for_those_below_it(open: Open<'_>) {
     assert_eq!(ids(db.two.batches(Some(other)).unwrap()), []);
     worker.store.unregister_worker(worker.id, T).unwrap();
     let heir = Hand::new(&db.two);
-    let adopt = |of: ProcessId| heir.store.adopt_batches(heir.id, &mut |_| true, &[of], T);
+    let adopt = |of: ProcessId| heir.store.adopt_batches(heir.id, &mut |_| true, &[of]);
     assert_eq!(ids(adopt(other).unwrap()), []);
     assert_eq!(ids(adopt(process).unwrap()), [batch]);
     db.sound();

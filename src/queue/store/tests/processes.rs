@@ -284,7 +284,7 @@ pub(super) fn what_is_told_of_a_process_stays_with_it(open: Open<'_>) {
         .note("1:2")
         .provider("p")
         .command("run 'a b' -o \"c\"\n--more");
-    assert!(!db.store().describe(process, &first, T).unwrap());
+    assert!(!db.store().describe(process, &first).unwrap());
     let info = Some(&first);
     let added = |info, names: &[&str], sealed| {
         let done = db
@@ -307,10 +307,10 @@ pub(super) fn what_is_told_of_a_process_stays_with_it(open: Open<'_>) {
     let second = ProcessInfo::new().name("June");
     added(Some(&second), &["c"], true);
     assert_eq!(told(&db.two), second);
-    assert!(db.two.describe(process, &first, T).unwrap());
+    assert!(db.two.describe(process, &first).unwrap());
     assert_eq!(told(db.store()), first);
     db.store().delete(process, T).unwrap();
-    assert!(!db.two.describe(process, &first, T).unwrap());
+    assert!(!db.two.describe(process, &first).unwrap());
     added(None, &["anew"], true);
     assert_eq!(told(&db.two), ProcessInfo::default());
     db.sound();

@@ -122,8 +122,7 @@ impl Tx<'_> {
         let mut all = std::mem::take(&mut self.deferred);
         all.extend(statements.iter().map(|sql| self.database.named(sql)));
         let text = all.join(";");
-        self.database.check_size(text.len())?;
-        self.database.count_round_trip(&text);
+        self.database.before_sending(&text, text.len())?;
         let mut result = self.conn.query_iter(text)?;
         let (mut sets, mut found) = (Vec::with_capacity(statements.len()), 0);
         let mut at = 0;
@@ -138,6 +137,14 @@ impl Tx<'_> {
             at += 1;
         }
         Ok((sets, found))
+    }
+
+    /// Executes a statement with bound values, which is prepared.
+    fn exec(&mut self, sql: &str, by: Vec<Value>) -> Result<Vec<mysql::Row>, Fault> {
+        self.flush()?;
+        self.database.before_sending(sql, sql.len() + size(&by))?;
+        let by: Vec<mysql::Value> = by.into_iter().map(bound).collect();
+        Ok(self.conn.exec(self.database.named(sql), by)?)
     }
 
     /// Inserts rows, several with each statement, whose text contains their values. `head` ends with VALUES, `tail` follows
@@ -180,25 +187,19 @@ impl Statements for Tx<'_> {
     /// A query with bound values is prepared, and a query without any is sent as text.
     fn rows(&mut self, sql: &str, by: Vec<Value>) -> Result<Vec<Row>, Fault> {
         if by.is_empty() {
-            return self.rows_once(sql);
+            let [rows] = self.rows_of([Query::Of(sql)])?;
+            return Ok(rows);
         }
-        self.flush()?;
-        self.database.check_size(sql.len() + size(&by))?;
-        self.database.count_round_trip(sql);
-        let by: Vec<mysql::Value> = by.into_iter().map(bound).collect();
-        let rows: Vec<mysql::Row> = self.conn.exec(self.database.named(sql), by)?;
-        rows.into_iter().map(row).collect()
+        self.exec(sql, by)?.into_iter().map(row).collect()
     }
 
     fn run(&mut self, sql: &str, by: Vec<Value>) -> Result<u64, Fault> {
         if by.is_empty() {
-            return self.run_once(sql);
+            let found = self.send(&[sql])?.1;
+            self.wrote |= found > 0;
+            return Ok(found);
         }
-        self.flush()?;
-        self.database.check_size(sql.len() + size(&by))?;
-        self.database.count_round_trip(sql);
-        let by: Vec<mysql::Value> = by.into_iter().map(bound).collect();
-        self.conn.exec_drop(self.database.named(sql), by)?;
+        self.exec(sql, by)?;
         let found = self.conn.affected_rows();
         self.wrote |= found > 0;
         Ok(found)
@@ -230,11 +231,11 @@ impl Statements for Tx<'_> {
     }
 
     fn rows_in(&mut self, sql: &str, list: &[i64]) -> Result<Vec<Row>, Fault> {
-        self.rows_once(&with_list(sql, list.iter().copied()))
+        self.rows(&with_list(sql, list.iter().copied()), Vec::new())
     }
 
     fn run_in(&mut self, sql: &str, list: &[i64]) -> Result<u64, Fault> {
-        self.run_once(&with_list(sql, list.iter().copied()))
+        self.run(&with_list(sql, list.iter().copied()), Vec::new())
     }
 
     fn defer_in(&mut self, sql: &str, list: &[i64]) -> Result<(), Fault> {
@@ -252,17 +253,6 @@ impl Statements for Tx<'_> {
         let texts: Vec<String> = texts.collect();
         let texts: Vec<&str> = texts.iter().map(|text| &**text).collect();
         Ok(self.send(&texts)?.0)
-    }
-
-    fn rows_once(&mut self, sql: &str) -> Result<Vec<Row>, Fault> {
-        let [rows] = self.rows_of([Query::Of(sql)])?;
-        Ok(rows)
-    }
-
-    fn run_once(&mut self, sql: &str) -> Result<u64, Fault> {
-        let found = self.send(&[sql])?.1;
-        self.wrote |= found > 0;
-        Ok(found)
     }
 
     fn insert_rows(

@@ -145,7 +145,7 @@ impl Model {
             .len()
             .min(most)
             .min(usize::try_from(room).unwrap_or(usize::MAX));
-        assert_eq!((filled.jobs, filled.bytes), (taken as u64, taken as u64));
+        assert_eq!(filled.jobs, taken as u64);
         assert_eq!(filled.next.is_some(), due.len() > taken);
         self.batches[at].next = filled.next;
         for at in &due[..taken] {
@@ -190,9 +190,7 @@ impl Model {
             return;
         };
         let (no, record) = (self.batches[at].no, self.below(1_000).to_string());
-        let saved = self
-            .any_store()
-            .save_batch(worker, no, &record, self.wall());
+        let saved = self.any_store().save_batch(worker, no, &record);
         if self.may(at, worker, saved).is_some() {
             self.batches[at].record = record;
         }
@@ -205,10 +203,9 @@ impl Model {
         let odd = self.below(2) as i64;
         let only = (self.below(3) == 0).then(|| self.any_process());
         let mut mine = |batch: &StoredBatch| batch.no.0 % 2 == odd;
-        let now = self.wall();
         let adopted = self
             .any_store()
-            .adopt_batches(worker, &mut mine, only.as_slice(), now);
+            .adopt_batches(worker, &mut mine, only.as_slice());
         let mut expected = Vec::new();
         for at in 0..self.batches.len() {
             let batch = &self.batches[at];
@@ -240,15 +237,14 @@ impl Model {
         let mut back = self.inside(no);
         let after = (self.below(2) == 0 && !back.is_empty()).then(|| back.remove(0));
         let after = after.map(|at| self.key_of(at));
-        let due = (self.below(2) == 0).then_some(Timestamp(self.now + 5));
-        let (_, reported) = self.twice(|store, now| store.give_back(worker, no, after, due, now));
+        let (_, reported) = self.twice(|store, now| store.give_back(worker, no, after, now));
         if let Some(reported) = self.may(at, worker, reported) {
             assert!(reported <= back.len() as u64);
-            self.unload(at, &back, due);
+            self.unload(at, &back);
         }
     }
 
-    fn unload(&mut self, batch: usize, back: &[usize], due: Option<Timestamp>) {
+    fn unload(&mut self, batch: usize, back: &[usize]) {
         let known = self.process_of(&self.batches[batch]);
         let stopped = known.is_none_or(|known| known.cancelled);
         for at in back {
@@ -258,7 +254,6 @@ impl Model {
             } else {
                 State::Pending
             };
-            job.due = due.map_or(job.due, |due| due.0);
         }
     }
 
@@ -276,7 +271,7 @@ impl Model {
             again
         };
         if self.may(at, worker, closed).is_some() {
-            self.unload(at, &self.inside(no), None);
+            self.unload(at, &self.inside(no));
             self.batches.remove(at);
         }
     }
@@ -304,10 +299,7 @@ impl Model {
     fn look_at_waiting(&mut self) {
         let only = (self.below(3) == 0).then(|| self.any_process());
         let now = self.wall();
-        let seen = self
-            .any_store()
-            .waiting_jobs("k", only.as_slice(), now)
-            .unwrap();
+        let seen = self.any_store().waiting_jobs("k", only.as_slice(), now).unwrap();
         let seen: Vec<_> = seen
             .iter()
             .map(|of| {

@@ -232,7 +232,7 @@ impl Model {
 
     fn describe(&mut self) {
         let (process, info, handle) = (self.any_process(), self.any_info(), self.below(2));
-        let reported = self.store(handle).describe(process, &info, self.wall());
+        let reported = self.store(handle).describe(process, &info);
         let known = self.processes.get_mut(&process);
         assert_eq!(reported.unwrap(), known.is_some());
         if let Some(known) = known {
