@@ -42,23 +42,6 @@ impl Kinds {
         }
     }
 
-    /// Adds or replaces a kind.
-    #[cfg(test)]
-    pub(crate) fn set(&self, name: &str, kind: Kind) {
-        self.setup.change(|setup| setup.set_kind(name, kind));
-    }
-
-    /// Sends prompts through this route.
-    #[cfg(test)]
-    pub(crate) fn set_prompts(&self, route: Route<'static>) {
-        let kind = Kind::Prompts {
-            route: Arc::new(route),
-            task: RequestTask::Complete,
-            call: None,
-        };
-        self.set(COMPLETION_KIND, kind);
-    }
-
     /// The route that prices prompts, if there is one.
     pub(crate) fn prompt_route(&self) -> Option<Arc<Route<'static>>> {
         let setup = self.setup.now();

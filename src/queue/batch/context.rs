@@ -127,18 +127,6 @@ impl BatchControl {
         (before, now)
     }
 
-    #[cfg(test)]
-    pub(super) fn set(&self, settings: BatchSettings) {
-        if self.settings() != settings {
-            self.change(|setup| setup.settings.batches = settings);
-        }
-    }
-
-    #[cfg(test)]
-    pub(super) fn set_client(&self, client: Option<Arc<dyn BatchClient>>) {
-        self.change(|setup| setup.batches = client);
-    }
-
     /// Makes the poller read the store.
     pub(crate) fn wake(&self) {
         self.store_changed.store(true, Ordering::SeqCst);

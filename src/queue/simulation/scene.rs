@@ -14,6 +14,7 @@ use crate::engine::pack::Pack;
 use crate::engine::route::RetryPolicy;
 use crate::engine::run::Reply;
 use crate::llm::client::LlmClient;
+use crate::llm::params::RequestTask;
 use crate::llm::request::Request;
 use crate::llm::response::Response;
 use crate::llm::route::Route;
@@ -22,13 +23,30 @@ use crate::queue::budgets::Budgets;
 use crate::queue::children::Children;
 use crate::queue::handler::Handler;
 use crate::queue::handler::RunningJob;
-use crate::queue::job::{Job, ProcessState, Spent};
+use crate::queue::job::{COMPLETION_KIND, Job, ProcessState, Spent};
 use crate::queue::kind::{Done, JobEnd, JobTask, Kind};
 use crate::queue::kinds::Kinds;
 use crate::queue::live::WorkerSettings;
 use crate::queue::store::Store;
 use crate::queue::work::{self, StoreWork};
 use crate::testing::ManualClock;
+
+impl Kinds {
+    /// Adds or replaces a kind.
+    pub(crate) fn set(&self, name: &str, kind: Kind) {
+        self.setup.change(|setup| setup.set_kind(name, kind));
+    }
+
+    /// Sends prompts through this route.
+    pub(crate) fn set_prompts(&self, route: Route<'static>) {
+        let kind = Kind::Prompts {
+            route: Arc::new(route),
+            task: RequestTask::Complete,
+            call: None,
+        };
+        self.set(COMPLETION_KIND, kind);
+    }
+}
 
 /// Never called: answers come from the schedule.
 struct NamedClient(u8);

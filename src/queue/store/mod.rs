@@ -123,7 +123,10 @@ pub struct Store {
     /// Number of jobs per transaction of a chore.
     chunk: i64,
     workers: Arc<Registry>,
-    wakes: Arc<Wakes>,
+    wakes: Wakes,
+    /// Wakes the workers of other OS processes.
+    #[cfg(feature = "redis")]
+    hub: Option<crate::hub::RedisHub>,
     /// Number of chunks until the operation is aborted, to simulate a crash.
     #[cfg(test)]
     pub(crate) chunks_left: std::sync::atomic::AtomicI64,
@@ -203,7 +206,9 @@ impl Store {
             inserts: GroupCommit::default(),
             chunk: setup.chunk,
             workers: setup.workers,
-            wakes: Arc::default(),
+            wakes: Wakes::default(),
+            #[cfg(feature = "redis")]
+            hub: None,
             #[cfg(test)]
             chunks_left: std::sync::atomic::AtomicI64::new(i64::MAX),
             #[cfg(test)]
@@ -216,9 +221,7 @@ impl Store {
     /// SQLite file need none.
     #[cfg(feature = "redis")]
     pub fn with_redis(mut self, hub: &crate::hub::RedisHub) -> Self {
-        if let Db::Mysql(db) = &mut self.db {
-            db.news = mysql::News::through(hub.clone(), &self.id, self.wakes.clone());
-        }
+        self.hub = self.is_shared().then(|| hub.clone());
         self
     }
 
@@ -266,19 +269,20 @@ impl Store {
     /// Registers `wake`, which is called whenever jobs become claimable through this store, until it is dropped. Jobs
     /// that [`settle`](Self::settle) returns to the queue are not reported, because its caller knows them.
     pub(crate) fn on_work(&self, wake: Weak<WorkSignal>) {
-        self.wakes.add(wake);
-        #[cfg(feature = "mysql")]
-        if let Db::Mysql(db) = &self.db {
-            db.news.listen();
+        // Other programs may reach the store by another address.
+        #[cfg(feature = "redis")]
+        if let Some(hub) = &self.hub {
+            hub.subscribe(&self.id, wake.clone());
         }
+        self.wakes.0.lock().push(wake);
     }
 
     /// Notifies workers that jobs have become claimable.
     fn wake_workers(&self) {
         self.wakes.call();
-        #[cfg(feature = "mysql")]
-        if let Db::Mysql(db) = &self.db {
-            db.news.tell();
+        #[cfg(feature = "redis")]
+        if let Some(hub) = &self.hub {
+            hub.publish(&self.id);
         }
     }
 
@@ -304,7 +308,7 @@ impl Store {
                 Ok(chores::resume(self, now)? || db.tidy()?)
             }
             #[cfg(feature = "mysql")]
-            Db::Mysql(db) => Ok(chores::resume(self, now)? || self.await_silent(db, now)?),
+            Db::Mysql(db) => Ok(chores::resume(self, now)? || self.await_silent(db)?),
         }
     }
 
@@ -374,36 +378,29 @@ impl Store {
             inserts.iter().map(|insert| add(tx, insert)).collect()
         };
         self.check_writable()?;
-        let failed = |error: Error, inserts: &[Insert]| -> Vec<Inserted> {
-            inserts.iter().map(|_| Err(error.clone())).collect()
-        };
-        match &self.db {
-            Db::Sqlite(db) => self.inserts.run(
-                insert,
-                || db.writer.lock(),
-                |writer, inserts| {
-                    let work = |mut conn: &rusqlite::Connection| all(&mut conn, &inserts);
-                    let done = db.write_locked(writer, Saved::AsSet, work);
-                    done.unwrap_or_else(|error| failed(error, &inserts))
-                },
-            ),
-            #[cfg(feature = "mysql")]
-            Db::Mysql(db) => {
-                // Before other inserts share its transaction.
-                for job in &insert.jobs {
-                    db.check_fits(job)?;
-                }
-                self.inserts.run(
-                    insert,
-                    || (),
-                    |(), inserts| {
-                        let work = |tx: &mut mysql::Tx<'_>| all(tx, &inserts);
-                        let done = db.database.write(Again::Doubtful, work);
-                        done.unwrap_or_else(|error| failed(error, &inserts))
-                    },
-                )
-            }
+        #[cfg(feature = "mysql")]
+        if let Db::Mysql(db) = &self.db {
+            // Before other inserts share its transaction.
+            insert.jobs.iter().try_for_each(|job| db.check_fits(job))?;
         }
+        let lock = || match &self.db {
+            Db::Sqlite(db) => Some(db.writer.lock()),
+            #[cfg(feature = "mysql")]
+            Db::Mysql(_) => None,
+        };
+        self.inserts.run(insert, lock, |writer, inserts| {
+            let done = match &self.db {
+                Db::Sqlite(db) => {
+                    let writer = writer.unwrap_or_else(|| db.writer.lock());
+                    let work = |mut conn: &rusqlite::Connection| all(&mut conn, &inserts);
+                    db.write_locked(writer, Saved::AsSet, work)
+                }
+                #[cfg(feature = "mysql")]
+                Db::Mysql(db) => (db.database).write(Again::Doubtful, |tx| all(tx, &inserts)),
+            };
+            let failed = |error: Error| inserts.iter().map(|_| Err(error.clone())).collect();
+            done.unwrap_or_else(failed)
+        })
     }
 
     /// Fails where a test wants it to.
@@ -434,34 +431,11 @@ impl Store {
     }
 }
 
-#[cfg(test)]
-impl Store {
-    pub(crate) fn sqlite(&self) -> &Sqlite {
-        match &self.db {
-            Db::Sqlite(db) => db,
-            #[cfg(feature = "mysql")]
-            Db::Mysql(_) => panic!("the store is on a server"),
-        }
-    }
-
-    #[cfg(feature = "mysql")]
-    pub(crate) fn mysql(&self) -> &Mysql {
-        match &self.db {
-            Db::Mysql(db) => db,
-            Db::Sqlite(_) => panic!("the store is a file"),
-        }
-    }
-}
-
 /// Callbacks of this OS process that are called when jobs have become claimable.
 #[derive(Default)]
 struct Wakes(Mutex<Vec<Weak<WorkSignal>>>);
 
 impl Wakes {
-    fn add(&self, wake: Weak<WorkSignal>) {
-        self.0.lock().push(wake);
-    }
-
     fn call(&self) {
         let mut alive = Vec::new();
         self.0.lock().retain(|wake| {

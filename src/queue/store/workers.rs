@@ -4,6 +4,9 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
+#[cfg(feature = "mysql")]
+use std::time::Duration;
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
@@ -33,8 +36,8 @@ pub(super) struct Registry {
 struct Registered {
     /// Number of jobs that it has claimed.
     given: u64,
-    /// Its last claim found no job.
-    is_idle: bool,
+    /// Since when its claims have found no job.
+    idle_since: Option<Instant>,
     /// It has ended, but its row could not be deleted.
     left: bool,
     /// A claim that may have been committed, although the reply was lost.
@@ -54,10 +57,12 @@ impl Registry {
         self.workers.lock().keys().copied().collect()
     }
 
-    /// Whether a worker has claimed without finding a job.
+    /// How long the claims of a worker have found no job.
     #[cfg(feature = "mysql")]
-    pub(super) fn has_idle(&self) -> bool {
-        self.workers.lock().values().any(|worker| worker.is_idle)
+    pub(super) fn idle_for(&self) -> Option<Duration> {
+        let workers = self.workers.lock();
+        let since = workers.values().filter_map(|worker| worker.idle_since);
+        since.map(|since| since.elapsed()).max()
     }
 
     /// Workers that have ended while their rows could not be deleted.
@@ -203,18 +208,13 @@ impl Store {
         let claimed = claim::claim(self, worker, given, wanted, now, &mut attempt);
         self.workers.look(worker.0, |worker| match &claimed {
             Ok(claimed) => {
-                worker.is_idle = claimed.jobs.is_empty();
+                let since = worker.idle_since.unwrap_or_else(Instant::now);
+                worker.idle_since = claimed.jobs.is_empty().then_some(since);
                 worker.given += claimed.jobs.len() as u64;
             }
             // It is unknown whether the jobs were claimed: if they were, the next claim has them.
             Err(_) => worker.attempt = attempt,
         });
-        #[cfg(feature = "mysql")]
-        if let (Db::Mysql(db), Ok(claimed)) = (&self.db, &claimed)
-            && !claimed.jobs.is_empty()
-        {
-            db.heartbeat.has_work();
-        }
         claimed
     }
 

@@ -185,6 +185,18 @@ impl BatchClient for ScriptedClient {
     }
 }
 
+impl BatchControl {
+    pub(crate) fn set(&self, settings: BatchSettings) {
+        if self.settings() != settings {
+            self.change(|setup| setup.settings.batches = settings);
+        }
+    }
+
+    pub(crate) fn set_client(&self, client: Option<Arc<dyn BatchClient>>) {
+        self.change(|setup| setup.batches = client);
+    }
+}
+
 /// A store, a fake provider, and the time.
 pub(crate) struct Harness {
     pub(crate) folder: tempfile::TempDir,

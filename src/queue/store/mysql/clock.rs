@@ -13,7 +13,7 @@ use super::writer::{CLOCK, Fault, Queries as _, Tx};
 
 /// The difference between the server's clock and this process's monotonic clock, in milliseconds.
 #[derive(Default)]
-pub(super) struct Offset(AtomicI64);
+pub(super) struct Offset(pub(super) AtomicI64);
 
 impl Offset {
     /// Reads the clock of the server.
@@ -41,13 +41,5 @@ impl Clock for ServerClock {
 
     fn wall(&self) -> Timestamp {
         Timestamp(millis(self.now()) + self.0.offset.0.load(Ordering::Relaxed))
-    }
-}
-
-#[cfg(test)]
-impl Offset {
-    /// Shifts the clock as if the server's clock differed by this much.
-    pub(super) fn shift(&self, millis: i64) {
-        self.0.fetch_add(millis, Ordering::Relaxed);
     }
 }

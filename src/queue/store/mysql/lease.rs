@@ -3,7 +3,6 @@
 //! A lease is a row with an end time by the clock of the database. A lock of a session would be lost with a short
 //! interruption of its connection; a lease is not. Fences reject late writes of an expired owner.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -22,8 +21,6 @@ const LONGEST: u32 = 4;
 
 #[derive(Default)]
 struct State {
-    /// When the leases of other workers were last seen to end, since a worker of this store had work.
-    seen: HashMap<i64, i64>,
     thread: Option<JoinHandle<()>>,
     ends: bool,
     /// Since when a renewal has been running.
@@ -31,7 +28,7 @@ struct State {
 }
 
 /// State that the thread and the store share.
-struct Shared {
+pub(super) struct Shared {
     database: Arc<Database>,
     workers: Arc<Registry>,
     lease: Duration,
@@ -40,7 +37,7 @@ struct Shared {
 }
 
 /// Renews the leases of a store, starting with the first one.
-pub(in crate::queue::store) struct Heartbeat(Arc<Shared>);
+pub(in crate::queue::store) struct Heartbeat(pub(super) Arc<Shared>);
 
 impl Heartbeat {
     pub(super) fn new(database: Arc<Database>, workers: Arc<Registry>, lease: Duration) -> Self {
@@ -58,6 +55,10 @@ impl Heartbeat {
         self.0.until()
     }
 
+    pub(super) fn lease(&self) -> Duration {
+        self.0.lease
+    }
+
     /// Whether an expired lease means that its owner is dead. After a lost connection, or a renewal that was hindered,
     /// leases may have expired because nobody could renew them, so living owners first get time to do so.
     pub(super) fn can_tell(&self) -> bool {
@@ -73,25 +74,13 @@ impl Heartbeat {
         self.0.database.unsteady();
     }
 
-    /// A worker of this store has claimed jobs.
-    pub(in crate::queue::store) fn has_work(&self) {
-        self.0.state.lock().seen.clear();
-    }
-
     /// Whether it renews the lease of this worker.
     pub(super) fn is_own(&self, worker: i64) -> bool {
         self.0.workers.has(worker)
     }
 
-    /// Whether another worker has renewed its lease since the first check.
-    pub(super) fn has_renewed(&self, no: i64, lease_until: i64) -> bool {
-        let mut state = self.0.state.lock();
-        lease_until > *state.seen.entry(no).or_insert(lease_until)
-    }
-
-    /// Simulates that the thread can no longer reach the database.
-    #[cfg(test)]
-    pub(super) fn stop_for_test(&self) {
+    /// Ends the thread.
+    pub(super) fn stop(&self) {
         let thread = {
             let mut state = self.0.state.lock();
             state.ends = true;
@@ -101,11 +90,6 @@ impl Heartbeat {
         if let Some(thread) = thread {
             let _ = thread.join();
         }
-    }
-
-    #[cfg(test)]
-    pub(super) fn renew(&self) -> Result<(), Error> {
-        self.0.renew()
     }
 
     /// Starts the thread, if it does not run yet.
@@ -130,15 +114,7 @@ impl Heartbeat {
 
 impl Drop for Heartbeat {
     fn drop(&mut self) {
-        let thread = {
-            let mut state = self.0.state.lock();
-            state.ends = true;
-            state.thread.take()
-        };
-        self.0.changed.notify_all();
-        if let Some(thread) = thread {
-            let _ = thread.join();
-        }
+        self.stop();
         // Other workers do not have to wait for the leases of workers that ended with their store.
         let workers = self.0.workers.numbers();
         if !workers.is_empty() {
@@ -199,7 +175,7 @@ impl Shared {
         since.elapsed() >= self.lease / 4
     }
 
-    fn renew(&self) -> Result<(), Error> {
+    pub(super) fn renew(&self) -> Result<(), Error> {
         let workers = self.workers.numbers();
         let until = self.until();
         self.database.aside(|tx| {

@@ -9,7 +9,6 @@ mod clock;
 mod inspect;
 mod lanes;
 mod lease;
-mod news;
 mod open;
 mod pool;
 mod workers;
@@ -32,12 +31,11 @@ use super::JobLane;
 use clock::{Offset, ServerClock};
 pub(super) use inspect::look_at_health;
 use lease::Heartbeat;
-pub(in crate::queue::store) use news::News;
 pub use open::MysqlOptions;
 use open::VERSION;
 pub(super) use open::open;
 use pool::Pool;
-pub(super) use writer::{CLOCK, Tx};
+pub(super) use writer::CLOCK;
 use writer::{Queries as _, too_large};
 
 /// The server, and the names of the tables.
@@ -59,7 +57,6 @@ pub(crate) struct Mysql {
     pub(super) database: Arc<Database>,
     pub(super) heartbeat: Heartbeat,
     lane_numbers: Mutex<HashMap<JobLane, i64>>,
-    pub(super) news: News,
     /// Whether maintenance first waits for other workers to renew their leases; false in a simulation of time.
     #[cfg(test)]
     awaits_others: bool,
@@ -104,18 +101,5 @@ impl Mysql {
 
     pub(super) fn clock(&self) -> Arc<dyn Clock> {
         Arc::new(ServerClock(self.database.clone()))
-    }
-}
-
-#[cfg(test)]
-impl super::Store {
-    /// Renews the leases. In a simulation no thread does that.
-    pub(crate) fn renew_leases(&self) -> Result<(), Error> {
-        self.mysql().heartbeat.renew()
-    }
-
-    /// Forgets its workers as after a power failure: their leases do not end early.
-    pub(crate) fn die(&self) {
-        self.workers.forget_all();
     }
 }

@@ -16,7 +16,6 @@ use crate::queue::store::Setup;
 
 use super::clock::Offset;
 use super::lease::Heartbeat;
-use super::news::News;
 use super::pool::{Pool, SILENCE, place};
 use super::writer::{Fault, Queries as _, Statements as _, Tx, by};
 use super::{Database, Mysql};
@@ -65,13 +64,13 @@ pub struct MysqlOptions {
     #[setters(generate)]
     connections: usize,
     pub(super) lease: Duration,
-    chunk: i64,
+    pub(super) chunk: i64,
     /// Set only in a simulation.
     #[cfg(test)]
     #[debug(skip)]
-    wire: Option<Arc<super::wire::Wire>>,
+    pub(super) wire: Option<Arc<super::wire::Wire>>,
     #[cfg(test)]
-    awaits_others: bool,
+    pub(super) awaits_others: bool,
 }
 
 impl MysqlOptions {
@@ -111,27 +110,6 @@ impl MysqlOptions {
     /// case the clock of the database was set back.
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease.max(Duration::from_secs(1));
-        self
-    }
-
-    /// Lets a simulation set the time of the server and lose messages.
-    #[cfg(test)]
-    pub(crate) fn wire(mut self, wire: Arc<super::wire::Wire>) -> Self {
-        self.wire = Some(wire);
-        self
-    }
-
-    /// Lets maintenance not wait for other workers, in a simulation of time.
-    #[cfg(test)]
-    pub(super) fn awaits_no_others(mut self) -> Self {
-        self.awaits_others = false;
-        self
-    }
-
-    /// Number of jobs per transaction of a chore.
-    #[cfg(test)]
-    pub(super) fn chunk(mut self, jobs: i64) -> Self {
-        self.chunk = jobs;
         self
     }
 
@@ -306,7 +284,6 @@ pub(in crate::queue::store) fn open(
         workers: Arc::default(),
     };
     let db = Mysql {
-        news: News::default(),
         heartbeat: Heartbeat::new(database.clone(), setup.workers.clone(), options.lease),
         database,
         lane_numbers: Mutex::default(),
@@ -363,10 +340,10 @@ impl Database {
 /// How long this process waits while another one creates the tables, in seconds.
 const CREATION_WAIT: u32 = 120;
 
-/// Creates the tables under a lock. The server commits each such statement separately, so the number of completed
-/// statements is recorded; the next process continues after them.
+/// Creates the tables under a lock. The server commits each such statement separately. After a crash, the next process
+/// passes over those that were completed.
 fn create_tables(database: &Database) -> Result<(), Error> {
-    let told = |tx: &mut Tx<'_>, name: &str| -> Result<i64, Fault> {
+    let told = |tx: &mut Tx<'_>| -> Result<i64, Fault> {
         let there = tx.exists(
             "SELECT 1 FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = ?",
             by![format!("{}_schema", database.tables)],
@@ -375,8 +352,8 @@ fn create_tables(database: &Database) -> Result<(), Error> {
             return Ok(0);
         }
         let found = tx.one(
-            "SELECT value FROM #schema WHERE name = ?",
-            by![name.to_owned()],
+            "SELECT value FROM #schema WHERE name = 'version'",
+            Vec::new(),
         )?;
         Ok(found.unwrap_or(0))
     };
@@ -395,7 +372,7 @@ fn create_tables(database: &Database) -> Result<(), Error> {
         ))))
     };
     database.read(|tx| {
-        if are_there(told(tx, "version")?)? {
+        if are_there(told(tx)?)? {
             return Ok(());
         }
         let lock = format!("batchwright.{}", database.tables);
@@ -413,23 +390,19 @@ fn create_tables(database: &Database) -> Result<(), Error> {
                 Vec::new(),
             )?;
             // Another process may have created them first, in a newer version.
-            if are_there(told(tx, "version")?)? {
+            if are_there(told(tx)?)? {
                 return Ok(());
             }
-            let set = "INSERT INTO #schema (name, value) VALUES (?, ?) ON DUPLICATE KEY UPDATE value = VALUES(value)";
-            let done = usize::try_from(told(tx, "steps")?).unwrap_or(0);
-            for (at, statement) in statements(SCHEMA).iter().enumerate().skip(done) {
-                match tx.run(statement, Vec::new()) {
-                    // The statement was completed, and the process crashed before it recorded that.
+            for statement in statements(SCHEMA) {
+                match tx.run(&statement, Vec::new()) {
+                    // The statement was completed by a process that crashed later.
                     Err(Fault::Mysql(mysql::Error::MySqlError(error)))
-                        if matches!(error.code, 1050 | 1060 | 1061 | 1062) => {}
+                        if matches!(error.code, 1050 | 1062) => {}
                     other => drop(other?),
                 }
-                tx.run(set, by!["steps".to_owned(), at as i64 + 1])?;
             }
-            tx.run(set, by!["version".to_owned(), SCHEMA_VERSION])?;
-            tx.run(set, by!["steps".to_owned(), 0])?;
-            Ok(())
+            let done = "INSERT INTO #schema (name, value) VALUES ('version', ?)";
+            tx.run(done, by![SCHEMA_VERSION]).map(drop)
         })();
         let _ = tx.run("SELECT RELEASE_LOCK(CONCAT(LEFT(MD5(DATABASE()), 16), ?))", by![lock.clone()]);
         done

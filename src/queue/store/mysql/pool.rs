@@ -31,7 +31,7 @@ pub(super) struct Pool {
     servers: Vec<Opts>,
     most: usize,
     /// The packet limit of the server of the last connection.
-    packet: AtomicUsize,
+    pub(super) packet: AtomicUsize,
     state: Mutex<State>,
     returned: Condvar,
 }
@@ -104,11 +104,6 @@ impl Pool {
     /// Maximum number of bytes of a statement with its values. The server closes the connection of a longer one.
     pub(super) fn most_bytes(&self) -> usize {
         self.packet.load(Ordering::Relaxed)
-    }
-
-    #[cfg(test)]
-    pub(super) fn limit_for_test(&self, packet: usize) {
-        self.packet.store(packet, Ordering::Relaxed);
     }
 
     /// A connection was lost, so the others are probably lost too.

@@ -24,7 +24,7 @@ fn a_worker_that_is_cut_off_is_fenced_and_goes_on() {
     // Others see it live, for as long as it renews its lease.
     let heir = other.register_worker().unwrap();
     assert!(other.dead_workers().unwrap().is_empty());
-    cut_off.mysql().heartbeat.stop_for_test();
+    cut_off.mysql().heartbeat.stop();
     wait_for("the lease ends", || other.reclaim(T).unwrap() > 0);
     let passed_on = claim(&other, heir, 2);
     assert_eq!(passed_on.len(), 2);
@@ -74,17 +74,20 @@ fn what_a_silent_worker_has_is_left_to_do() {
     let idle = other.register_worker().unwrap();
     assert!(claim(&other, idle, 2).is_empty());
     // One that lives shows it.
+    assert!(other.maintain(T).unwrap());
     while other.maintain(T).unwrap() {}
     assert_eq!(
         other.process(process).unwrap().unwrap().counts.in_progress,
         2
     );
-    silent.mysql().heartbeat.stop_for_test();
+    silent.mysql().heartbeat.stop();
     other.insert(process, jobs(1), true, T).unwrap();
     let own = claim(&other, idle, 1);
     other.settle(&[completed(&own[0])], T).unwrap();
     assert!(claim(&other, idle, 1).is_empty());
-    while other.maintain(T).unwrap() {}
+    while other.maintain(T).unwrap() {
+        other.reclaim(T).unwrap();
+    }
     let counts = other.process(process).unwrap().unwrap().counts;
     assert_eq!((counts.pending, counts.in_progress), (2, 0));
 }
@@ -121,7 +124,7 @@ fn workers_whose_renewals_are_blocked_keep_their_jobs() {
         std::thread::sleep(Duration::from_millis(5));
     }
     // The lease of one that dies afterwards counts.
-    store.mysql().heartbeat.stop_for_test();
+    store.mysql().heartbeat.stop();
     wait_for("the lease ends", || other.reclaim(T).unwrap() > 0);
 }
 
@@ -191,7 +194,8 @@ fn what_is_too_large_for_the_server_fails_alone() {
     store.insert(process, jobs(2), true, T).unwrap();
     let worker = store.register_worker().unwrap();
     let held = claim(&store, worker, 2);
-    let limit = || store.mysql().database.pool.limit_for_test(1 << 20);
+    let packet = &store.mysql().database.pool.packet;
+    let limit = || packet.store(1 << 20, Ordering::Relaxed);
 
     limit();
     let mut large = jobs(1);

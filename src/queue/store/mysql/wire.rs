@@ -1,6 +1,7 @@
 //! The simulated connection to a server: it sets the server's time, and loses transactions or their replies. Every
 //! statement goes to a real server.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
 use std::time::Duration;
 
@@ -10,7 +11,9 @@ use parking_lot::Mutex;
 
 use crate::base::{Error, ErrorKind, Timestamp};
 
+use super::MysqlOptions;
 use super::writer::Fault;
+use crate::queue::store::Store;
 
 /// Which messages arrive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,5 +106,37 @@ impl Wire {
     pub(super) fn steady_for(&self) -> Duration {
         let steady = self.now.load(Ordering::SeqCst) - self.lost_at.load(Ordering::SeqCst);
         Duration::from_millis(u64::try_from(steady).unwrap_or(0))
+    }
+}
+
+impl MysqlOptions {
+    /// Sets the time of the server, and loses messages.
+    pub(crate) fn wire(mut self, wire: Arc<Wire>) -> Self {
+        self.wire = Some(wire);
+        self
+    }
+
+    /// Maintenance waits for no other workers, in a simulation of time.
+    pub(super) fn awaits_no_others(mut self) -> Self {
+        self.awaits_others = false;
+        self
+    }
+
+    /// Number of jobs per transaction of a chore.
+    pub(super) fn chunk(mut self, jobs: i64) -> Self {
+        self.chunk = jobs;
+        self
+    }
+}
+
+impl Store {
+    /// Renews the leases. In a simulation no thread does that.
+    pub(crate) fn renew_leases(&self) -> Result<(), Error> {
+        self.mysql().heartbeat.0.renew()
+    }
+
+    /// Forgets its workers as after a power failure: their leases do not end early.
+    pub(crate) fn die(&self) {
+        self.workers.forget_all();
     }
 }

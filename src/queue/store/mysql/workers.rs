@@ -2,52 +2,40 @@
 
 use std::borrow::Cow;
 
+use crate::base::Error;
 use crate::base::host::host;
-use crate::base::{Error, Timestamp};
 use crate::queue::store::rows::{NO_CHORE, count};
 use crate::queue::store::workers::ListedWorker;
 use crate::queue::store::{ClaimOutcome, Settlement, Store, WorkerId, Workers};
 
 use super::Mysql;
 use super::open::VERSION;
-use super::writer::{CLOCK, Fault, Statements, by, list, too_large};
+use super::writer::{CLOCK, Fault, Queries as _, Statements, by, list, too_large};
 
 impl Store {
     /// Whether a worker of another process has jobs and has not renewed its lease since this store's workers ran out of
-    /// jobs. A worker that ends when no job is left waits for that renewal, or takes over these jobs when the lease has
-    /// expired.
-    pub(in crate::queue::store) fn await_silent(
-        &self,
-        db: &Mysql,
-        now: Timestamp,
-    ) -> Result<bool, Error> {
+    /// jobs. A worker that ends when no job is left waits for that renewal, or until these jobs are taken over.
+    pub(in crate::queue::store) fn await_silent(&self, db: &Mysql) -> Result<bool, Error> {
         #[cfg(test)]
         if !db.awaits_others {
             return Ok(false);
         }
-        if !self.workers.has_idle() {
+        let Some(idle) = self.workers.idle_for() else {
             return Ok(false);
-        }
-        let busy = format!(
-            "SELECT w.no, w.lease_until, w.lease_until <= {CLOCK} FROM #workers w
-             WHERE w.lease_until > 0 AND w.no NOT IN {}
-               AND EXISTS (SELECT 1 FROM #jobs j WHERE j.worker = w.no)",
+        };
+        // In half of its lease, a living worker has renewed it.
+        let half = db.heartbeat.lease() / 2;
+        let is_silent = if idle < half {
+            String::new()
+        } else {
+            format!("AND w.lease_until <= {CLOCK} + {}", half.as_millis())
+        };
+        let silent = format!(
+            "SELECT 1 FROM #workers w WHERE w.lease_until > 0 AND w.no NOT IN {} {is_silent}
+               AND EXISTS (SELECT 1 FROM #jobs j WHERE j.worker = w.no) LIMIT 1",
             list([0].into_iter().chain(self.workers.numbers()))
         );
-        let busy = self.read(|tx| {
-            let rows = tx.rows(&busy, Vec::new())?.into_iter();
-            let rows = rows.map(|mut row| Ok((row.at(0)?, row.at(1)?, row.at(2)?)));
-            rows.collect::<Result<Vec<(i64, i64, bool)>, Fault>>()
-        })?;
-        let (mut waits, mut has_ended) = (false, false);
-        for (no, lease_until, is_over) in busy {
-            waits |= is_over || !db.heartbeat.has_renewed(no, lease_until);
-            has_ended |= is_over;
-        }
-        if has_ended {
-            self.reclaim(now)?;
-        }
-        Ok(waits)
+        self.read(|tx| tx.exists(&silent, Vec::new()))
     }
 }
 

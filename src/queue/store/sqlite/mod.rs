@@ -81,13 +81,6 @@ impl SqliteOptions {
         self.only_looks = true;
         self.existing()
     }
-
-    /// Number of jobs per transaction of a chore.
-    #[cfg(test)]
-    pub(crate) fn chunk(mut self, jobs: i64) -> Self {
-        self.chunk = jobs;
-        self
-    }
 }
 
 /// An open file.

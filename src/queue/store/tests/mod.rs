@@ -43,6 +43,32 @@ use crate::queue::info::{ParentJob, ProcessInfo};
 use crate::queue::job::{Job, JobCounts, JobStatus, ProcessState, Spent};
 use crate::queue::store::*;
 
+impl Store {
+    pub(crate) fn sqlite(&self) -> &Sqlite {
+        match &self.db {
+            Db::Sqlite(db) => db,
+            #[cfg(feature = "mysql")]
+            Db::Mysql(_) => panic!("the store is on a server"),
+        }
+    }
+
+    #[cfg(feature = "mysql")]
+    pub(crate) fn mysql(&self) -> &Mysql {
+        match &self.db {
+            Db::Mysql(db) => db,
+            Db::Sqlite(_) => panic!("the store is a file"),
+        }
+    }
+}
+
+impl SqliteOptions {
+    /// Number of jobs per transaction of a chore.
+    pub(crate) fn chunk(mut self, jobs: i64) -> Self {
+        self.chunk = jobs;
+        self
+    }
+}
+
 /// A new and empty database of a store under test.
 pub(super) struct TestDatabase {
     open: Box<dyn Fn() -> Arc<Store>>,
