@@ -176,19 +176,15 @@ impl StoreBacklog {
         self.batch_overview.closed.load(Ordering::SeqCst)
     }
 
-    /// Takes the prefetched jobs to give back: those that were prefetched too long ago or for a replaced route; or
-    /// all of them.
-    pub(crate) fn release_claims(&mut self, all: bool, now: Time) -> Vec<Ticket<JobTask>> {
-        if all && let Some(Ok(found)) = self.requests.arrived.take() {
-            self.prefetched.extend(found.jobs);
-        }
+    /// Takes the prefetched jobs to give back: those that were prefetched too long ago or for a replaced route.
+    pub(crate) fn release_claims(&mut self, now: Time) -> Vec<Ticket<JobTask>> {
         if self.prefetched.is_empty() {
             return Vec::new();
         }
         let version = self.kinds.kinds_version();
         let goes = |ticket: &Ticket<JobTask>| {
             let since = ticket.task.waiting_since.unwrap_or(now);
-            all || now.since(since) >= HOLD || ticket.task.kinds_version != version
+            now.since(since) >= HOLD || ticket.task.kinds_version != version
         };
         let prefetched = std::mem::take(&mut self.prefetched);
         let (out, prefetched): (VecDeque<_>, _) = prefetched.into_iter().partition(goes);

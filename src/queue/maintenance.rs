@@ -33,6 +33,7 @@ pub(super) fn maintain(
     worker: WorkerId,
     controls: &Controls,
     mut clock_watch: ClockWatch,
+    each_tick: &dyn Fn(),
     stop: &Receiver<()>,
 ) {
     let mut upkeep = Upkeep {
@@ -51,6 +52,7 @@ pub(super) fn maintain(
         if let Err(RecvTimeoutError::Disconnected) | Ok(()) = stop.recv_timeout(TICK) {
             return controls.kinds.limiter.undivide();
         }
+        each_tick();
         if clock_watch.is_set_back(&*controls.clock) {
             log::warn!("the clock was set back; all waiting jobs are due now");
             upkeep.make_due(Duration::ZERO);

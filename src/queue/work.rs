@@ -70,26 +70,13 @@ impl StoreWork {
         }
     }
 
-    /// Gives back all prefetched jobs.
-    pub(crate) fn release_claims(&mut self, now: Time) -> Result<(), Error> {
-        let tickets = self.packed.items.release_claims(true, now);
-        if tickets.is_empty() {
-            return Ok(());
-        }
-        let (ends, wall) = self.going_back(&tickets);
-        let result = self.packed.items.store.settle(&ends, wall);
-        let error = result.as_ref().err().cloned();
-        self.gave_back(tickets, result);
-        error.map_or(Ok(()), Err)
-    }
-
     /// Requests that jobs which were prefetched too long ago are given back, without the dispatcher's lock.
     fn ask_to_release_claims(&mut self, now: Time) {
         let requests = &self.packed.items.requests;
         if requests.is_asked || requests.give_back_at > now {
             return;
         }
-        let tickets = self.packed.items.release_claims(false, now);
+        let tickets = self.packed.items.release_claims(now);
         if !tickets.is_empty() {
             let requests = &mut self.packed.items.requests;
             requests.request = Some(Request::GiveBack(tickets));
@@ -98,7 +85,8 @@ impl StoreWork {
     }
 
     fn going_back(&self, tickets: &[Ticket<JobTask>]) -> (Vec<Settlement>, Timestamp) {
-        let ends = tickets.iter().map(|ticket| back(&ticket.task, 0)).collect();
+        let ends = tickets.iter().map(|ticket| back(&ticket.task, 0, None));
+        let ends = ends.collect();
         (ends, self.packed.items.clock.wall())
     }
 
@@ -251,7 +239,7 @@ impl StoreWork {
                             end(member, ticket, outcome, charge.clone())
                         }
                         JobEnd::Failed(error) => failed(member, ticket, error, now),
-                        JobEnd::Wait(time) => waits(&member.task, wall.after(*time)),
+                        JobEnd::Wait(time) => back(&member.task, 0, Some(wall.after(*time))),
                     });
                 }
             }
@@ -277,7 +265,7 @@ impl StoreWork {
                     if doubt {
                         doubtful(&member.task)
                     } else {
-                        back(&member.task, ticket.tries.calls.into())
+                        back(&member.task, ticket.tries.calls.into(), None)
                     }
                 }));
             }
@@ -370,19 +358,11 @@ fn end(
     }
 }
 
-/// Returns a job that was not tried.
-fn back(task: &JobTask, calls: u32) -> Settlement {
+/// Returns a job that was not tried, or waits for others; nothing was spent.
+fn back(task: &JobTask, calls: u32, due_at: Option<Timestamp>) -> Settlement {
     let calls = calls.max(task.history.calls());
-    let outcome = ClaimOutcome::Snooze { due_at: None };
+    let outcome = ClaimOutcome::Snooze { due_at };
     Settlement::new(task.claimed.receipt, calls, outcome)
-}
-
-/// Returns a job that waits for others; nothing was spent.
-fn waits(task: &JobTask, until: Timestamp) -> Settlement {
-    let outcome = ClaimOutcome::Snooze {
-        due_at: Some(until),
-    };
-    Settlement::new(task.claimed.receipt, task.history.calls(), outcome)
 }
 
 fn only_waits(done: &Done) -> bool {
@@ -433,12 +413,8 @@ impl Work for StoreWork {
 
     fn settle(&mut self, done: &mut Vec<SettledPack>, now: Time) -> Result<(), Error> {
         self.keep_prefetched(done);
-        if done.is_empty() {
-            return Ok(());
-        }
-        let prepared = self.prepare(done, now);
-        let changed = (self.packed.items.store).settle(&prepared.ends, prepared.wall);
-        self.finish(done, prepared, changed, now)
+        self.settle_io(done, now)
+            .map_or(Ok(()), |io| io()(self, done, now))
     }
 
     fn settle_io(&mut self, done: &[SettledPack], now: Time) -> Option<SettleIo<Self>> {

@@ -30,7 +30,7 @@ use super::job::{COMPLETION_KIND, EMBEDDING_KIND};
 use super::kind::{JobKinds, Kind, ModelCall};
 use super::kinds::Kinds;
 use super::live::WorkerSettings;
-use super::worker_run::{PreparedRun, WorkerReport};
+use super::worker_run::{WorkerReport, WorkerRun};
 
 /// Processes the jobs of a [`JobQueue`].
 ///
@@ -257,7 +257,7 @@ impl Worker {
     /// # Errors
     /// When the worker could not start; the report has the reason of its end.
     pub fn run(self) -> Result<WorkerReport, Error> {
-        self.prepare()?.register()?.run()
+        self.register()?.run()
     }
 
     /// Runs on a separate thread.
@@ -266,13 +266,12 @@ impl Worker {
     /// When it could not begin.
     pub fn start(self) -> Result<RunningWorker, Error> {
         let ctx = self.ctx.child();
-        let prepared = Self {
+        let own = Self {
             ctx: ctx.clone(),
             ..self
-        }
-        .prepare()?;
-        let controls = prepared.controls.clone();
-        let run = prepared.register()?;
+        };
+        let run = own.register()?;
+        let controls = run.controls.clone();
         let thread = spawn("batchwright-worker", move || run.run())?;
         Ok(RunningWorker {
             ctx,
@@ -281,7 +280,7 @@ impl Worker {
         })
     }
 
-    fn prepare(self) -> Result<PreparedRun, Error> {
+    fn register(self) -> Result<WorkerRun, Error> {
         let limits_calls = |route: &Route<'_>| route.has_budget();
         if self.batches.is_some() && self.completions.as_ref().is_some_and(limits_calls) {
             let why = "a budget of the route does not limit batches: set that of the process, see ProcessInfo::budget";
@@ -335,12 +334,7 @@ impl Worker {
             scope: self.scope,
             follower: self.follower,
         };
-        Ok(PreparedRun {
-            store: self.queue.store.clone(),
-            controls,
-            woken,
-            plan,
-        })
+        WorkerRun::register(&self.queue.store, controls, woken, plan)
     }
 }
 

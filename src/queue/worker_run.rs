@@ -11,7 +11,7 @@ use serde::{Serialize, Serializer};
 
 use crate::base::random::Random;
 use crate::base::thread::spawn_scoped;
-use crate::base::{Clock, Context, Deadline, Error, ErrorKind, ProcessId, Time};
+use crate::base::{Clock, Context, Error, ErrorKind, ProcessId, Time};
 use crate::engine::dispatch::{Dispatcher, Options, StopReason};
 use crate::engine::pack::Pack;
 use crate::engine::run::{Finish, Observer, Permits, RunSetup, TICK, run};
@@ -30,7 +30,7 @@ use super::progress_reporter::{ProgressReporter, Snapshot};
 use super::store::{Store, WorkSignal, WorkerId};
 use super::work::{self, StoreWork};
 
-/// Interval of checks for changed settings, and for a changed clock before a deadline.
+/// Interval of checks for changed settings.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(300);
 /// Number of attempts to record remaining ends when the worker stops.
 const LAST_TRIES: usize = 5;
@@ -78,54 +78,50 @@ fn stop_text<S: Serializer>(stop: &Option<StopReason>, serializer: S) -> Result<
     stop.as_ref().map(ToString::to_string).serialize(serializer)
 }
 
-/// A worker before its registration.
-pub(crate) struct PreparedRun {
-    pub store: Arc<Store>,
-    pub controls: Arc<Controls>,
-    pub woken: Receiver<()>,
-    pub plan: FixedOptions,
-}
-
-impl PreparedRun {
-    pub(crate) fn register(self) -> Result<WorkerRun, Error> {
-        let registration = Registration::new(self.store.clone(), self.controls.clock.clone())?;
-        if self.store.is_shared() {
-            // No limited call starts before the others know of this worker.
-            let now = self.controls.clock.now();
-            // Until the others list what they use, all of them count.
-            let live = self.store.workers().map_or(1, |workers| workers.live.len());
-            let limiter = &self.controls.kinds.limiter;
-            limiter.divide(&[], &vec![&[][..]; live], now);
-        }
-        Ok(WorkerRun {
-            registration,
-            controls: self.controls,
-            woken: self.woken,
-            plan: self.plan,
-        })
-    }
-}
-
 /// A registered worker.
 pub(crate) struct WorkerRun {
     registration: Registration,
-    controls: Arc<Controls>,
+    pub controls: Arc<Controls>,
     woken: Receiver<()>,
     plan: FixedOptions,
 }
 
 impl WorkerRun {
+    /// Registers a worker.
+    pub(crate) fn register(
+        store: &Arc<Store>,
+        controls: Arc<Controls>,
+        woken: Receiver<()>,
+        plan: FixedOptions,
+    ) -> Result<Self, Error> {
+        let registration = Registration::new(store.clone(), controls.clock.clone())?;
+        if store.is_shared() {
+            // No limited call starts before the others know of this worker.
+            let now = controls.clock.now();
+            // Until the others list what they use, all of them count.
+            let live = store.workers().map_or(1, |workers| workers.live.len());
+            let limiter = &controls.kinds.limiter;
+            limiter.divide(&[], &vec![&[][..]; live], now);
+        }
+        Ok(Self {
+            registration,
+            controls,
+            woken,
+            plan,
+        })
+    }
+
     /// Works until no job is left, or the worker is stopped.
     pub(crate) fn run(mut self) -> Result<WorkerReport, Error> {
         let follower = self.plan.follower.take();
         let caller = self.plan.ctx.clone();
         self.plan.ctx = caller.child();
-        let clock = self.controls.clock.clone();
-        let is_over = |deadline: Deadline| deadline.left_at(clock.wall()).is_zero();
-        if self.plan.scope.deadline.is_some_and(is_over) {
-            self.plan.ctx.cancel();
+        let (store, controls, ctx) = (&self.registration.store, &self.controls, &self.plan.ctx);
+        let deadline = self.plan.scope.deadline;
+        let is_overdue = || deadline.is_some_and(|at| at.left_at(controls.clock.wall()).is_zero());
+        if is_overdue() {
+            ctx.cancel();
         }
-        let (store, controls) = (&self.registration.store, &self.controls);
         let wakes = controls.clone();
         let wake: Arc<WorkSignal> = Arc::new(move || wakes.wake());
         store.on_work(Arc::downgrade(&wake));
@@ -134,14 +130,14 @@ impl WorkerRun {
             let clock_watch = ClockWatch::new(&*controls.clock);
             let upkeep = || {
                 let worker = self.registration.worker;
-                maintenance::maintain(store, worker, controls, clock_watch, &stop);
+                let each_tick = || {
+                    if is_overdue() {
+                        ctx.cancel();
+                    }
+                };
+                maintenance::maintain(store, worker, controls, clock_watch, &each_tick, &stop);
             };
             spawn_scoped(scope, "batchwright-upkeep", upkeep)?;
-            if let Some(deadline) = self.plan.scope.deadline {
-                let (ctx, stop) = (&self.plan.ctx, stop.clone());
-                let wait = move || cancel_at(deadline, &*controls.clock, ctx, &stop);
-                spawn_scoped(scope, "batchwright-deadline", wait)?;
-            }
             if let Some(mut follower) = follower {
                 let stop = stop.clone();
                 let follow = move || {
@@ -153,7 +149,7 @@ impl WorkerRun {
             }
             let _stop_on_drop = stop_on_drop;
             let mut report = self.run_with_poller()?;
-            if self.plan.scope.deadline.is_some_and(is_over)
+            if is_overdue()
                 && !caller.is_cancelled()
                 && matches!(report.stop, Some(StopReason::Cancelled))
             {
@@ -335,7 +331,7 @@ impl WorkerRun {
         Ok(self.end(finish, &look, &mut show))
     }
 
-    /// Records ends that could not be recorded before, and gives back prefetched jobs.
+    /// Records ends that could not be recorded before. Prefetched jobs return to the queue when the worker unregisters.
     fn end(
         &self,
         finish: Finish<StoreWork>,
@@ -348,9 +344,7 @@ impl WorkerRun {
         } = finish;
         let clock = &self.controls.clock;
         for _ in 0..LAST_TRIES {
-            let now = clock.now();
-            let settled = dispatcher.work.settle(&mut lost, now);
-            match settled.and_then(|()| dispatcher.work.release_claims(now)) {
+            match dispatcher.work.settle(&mut lost, clock.now()) {
                 Ok(()) => break,
                 Err(error) => {
                     log::warn!("cannot record the last results: {error}");
@@ -373,21 +367,6 @@ impl WorkerRun {
             stop: dispatcher.stop_reason().cloned(),
             unsaved: dispatcher.work.unsaved(&lost, clock.now()),
             ..WorkerReport::default()
-        }
-    }
-}
-
-/// Cancels the run of a worker at its deadline. It returns then, or when the sender of `stop` is dropped.
-fn cancel_at(deadline: Deadline, clock: &dyn Clock, ctx: &Context, stop: &Receiver<()>) {
-    loop {
-        let left = deadline.left_at(clock.wall());
-        if left.is_zero() {
-            return ctx.cancel();
-        }
-        // The clock may be set meanwhile.
-        let wait = stop.recv_timeout(left.min(BETWEEN_LOOKS));
-        if wait != Err(RecvTimeoutError::Timeout) {
-            return;
         }
     }
 }
