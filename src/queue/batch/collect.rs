@@ -22,32 +22,21 @@ const CHUNK_BYTES: usize = 8 << 20;
 /// Longer lines are not results.
 const LONGEST: u64 = 64 << 20;
 
-/// Results that a batch has at its provider.
-pub(crate) struct ResultsToFetch<'a> {
-    /// The batch's id at the provider.
-    pub id: &'a str,
-    pub results: &'a Results,
-    /// The most bytes of a reply to one request.
-    pub most_each: u64,
-}
-
 /// Downloads the results and settles every job. If results are missing, the readable ones are stored.
 pub(crate) fn collect(
     context: &BatchContext,
     no: BatchNo,
     record: &Record,
-    to_fetch: &ResultsToFetch<'_>,
+    id: &str,
+    results: &Results,
     client: &Arc<dyn BatchClient>,
     ctx: &Context,
 ) -> Result<Collected, Error> {
-    let results = to_fetch.results;
-    let most = record
-        .intent
-        .items
-        .max(1)
-        .saturating_mul(to_fetch.most_each);
+    let setup = context.settler.kinds.setup.now();
+    let most_each = setup.settings.batches.max_result_bytes;
+    let most = record.intent.items.max(1).saturating_mul(most_each);
     let label = &record.intent.label;
-    let here = fetch_all(context, label, to_fetch, most, client, ctx)?;
+    let here = fetch_all(context, label, id, &results.files, most, client, ctx)?;
     let mut reader = ResultReader {
         context,
         no,
@@ -98,13 +87,14 @@ pub(crate) fn collect(
 fn fetch_all(
     context: &BatchContext,
     label: &str,
-    &ResultsToFetch { id, results, .. }: &ResultsToFetch<'_>,
+    id: &str,
+    files: &[String],
     most: u64,
     client: &Arc<dyn BatchClient>,
     ctx: &Context,
 ) -> Result<Vec<Fetched>, Error> {
     let mut here = Vec::new();
-    for (index, file) in results.files.iter().enumerate() {
+    for (index, file) in files.iter().enumerate() {
         let path = context.spool.results(label, index);
         here.push(if path.exists() {
             Fetched {
@@ -377,20 +367,10 @@ pub(crate) fn unanswered(
     ctx: &Context,
 ) -> Result<u64, Error> {
     let asked = AskedProvider::from(record);
-    let (mut after, mut count) = (None, 0);
-    loop {
-        check(ctx)?;
-        let jobs = context.store.batch_jobs(no, after, CHUNK, CHUNK_BYTES)?;
-        let Some(last) = jobs.last() else {
-            return Ok(count);
-        };
-        after = Some(last.receipt.job);
-        count += jobs.len() as u64;
-        let settler = &context.settler;
-        let settle = |claimed| settler.settlement(claimed, &asked, Err(error.clone()));
-        let ends: Vec<Settlement> = jobs.iter().map(settle).collect();
-        context.settle(&ends, &asked)?;
-    }
+    settle_each(context, no, record, ctx, &mut |claimed, _| {
+        let error = Err(error.clone());
+        Some(context.settler.settlement(claimed, &asked, error))
+    })
 }
 
 /// Fails or retries the jobs of these requests of a batch. The lines of its input have the order of the jobs in it.
@@ -399,31 +379,19 @@ pub(crate) fn fail_named(
     no: BatchNo,
     record: &Record,
     names: &[(RequestName, Error)],
+    ctx: &Context,
 ) -> Result<u64, Error> {
     let asked = AskedProvider::from(record);
     let label = &record.intent.label;
-    let (mut after, mut line) = (None, 0_u64);
-    let mut ends = Vec::new();
-    loop {
-        let jobs = context.store.batch_jobs(no, after, CHUNK, CHUNK_BYTES)?;
-        let Some(end) = jobs.last() else {
-            break;
+    settle_each(context, no, record, ctx, &mut |claimed, line| {
+        let is_it = |name: &RequestName| match name {
+            RequestName::Line(named) => *named == line,
+            RequestName::Key(key) => number(label, key) == Some(claimed.receipt.number()),
         };
-        after = Some(end.receipt.job);
-        for claimed in &jobs {
-            line += 1;
-            let is_it = |name: &RequestName| match name {
-                RequestName::Line(named) => *named == line,
-                RequestName::Key(key) => number(label, key) == Some(claimed.receipt.number()),
-            };
-            if let Some((_, error)) = names.iter().find(|(name, _)| is_it(name)) {
-                let error = Err(error.clone());
-                ends.push(context.settler.settlement(claimed, &asked, error));
-            }
-        }
-    }
-    context.settle(&ends, &asked)?;
-    Ok(ends.len() as u64)
+        let (_, error) = names.iter().find(|(name, _)| is_it(name))?;
+        let error = Err(error.clone());
+        Some(context.settler.settlement(claimed, &asked, error))
+    })
 }
 
 /// Returns the jobs of a refused batch to the queue, to be called one by one. Nothing was billed for them.
@@ -433,8 +401,21 @@ pub(crate) fn call_each(
     record: &Record,
     ctx: &Context,
 ) -> Result<u64, Error> {
+    settle_each(context, no, record, ctx, &mut |claimed, _| {
+        Some(context.settler.called(claimed))
+    })
+}
+
+/// Settles the jobs of a batch for which there is an end, given their lines in its input. Returns their number.
+fn settle_each(
+    context: &BatchContext,
+    no: BatchNo,
+    record: &Record,
+    ctx: &Context,
+    end: &mut dyn FnMut(&ClaimedJob, u64) -> Option<Settlement>,
+) -> Result<u64, Error> {
     let asked = AskedProvider::from(record);
-    let (mut after, mut count) = (None, 0);
+    let (mut after, mut line, mut count) = (None, 0, 0);
     loop {
         check(ctx)?;
         let jobs = context.store.batch_jobs(no, after, CHUNK, CHUNK_BYTES)?;
@@ -442,11 +423,10 @@ pub(crate) fn call_each(
             return Ok(count);
         };
         after = Some(last.receipt.job);
-        count += jobs.len() as u64;
-        let ends: Vec<Settlement> = jobs
-            .iter()
-            .map(|claimed| context.settler.called(claimed))
-            .collect();
+        let lines = (line + 1..).zip(&jobs);
+        let ends = lines.filter_map(|(line, claimed)| end(claimed, line));
+        let ends: Vec<Settlement> = ends.collect();
+        (line, count) = (line + jobs.len() as u64, count + ends.len() as u64);
         context.settle(&ends, &asked)?;
     }
 }

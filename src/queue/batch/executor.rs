@@ -158,8 +158,7 @@ impl Poller<'_> {
             Step::Cancel(id) => Event::Cancelled(client.cancel(&id, self.options.ctx)),
             Step::AskStatus(id) => Event::Status(client.status(&id, self.options.ctx)),
             Step::Collect(id, results) => {
-                let most = self.options.control.settings().max_result_bytes;
-                return self.transfer(no, client, Task::Collect(id, results, most));
+                return self.transfer(no, client, Task::Collect(id, results));
             }
         };
         self.feed(no, event);

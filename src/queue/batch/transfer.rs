@@ -13,7 +13,7 @@ use crate::base::{Context, Error, ErrorKind, Sent};
 use crate::llm::batch::{BatchClient, BatchLimits, BatchStage};
 use crate::queue::store::BatchNo;
 
-use super::collect::{ResultsToFetch, call_each, collect, fail_named, unanswered};
+use super::collect::{call_each, collect, fail_named, unanswered};
 use super::context::BatchContext;
 use super::machine::{Event, ItemEnds, ItemsSettled, Record, Results};
 use super::write_input::write_input;
@@ -29,8 +29,8 @@ pub(crate) enum Task {
     Submit(BatchStage),
     /// Search for it in the provider's list; it has none of these ids.
     ReadList(BatchStage, HashSet<String>),
-    /// Fetch and store its results, with this maximum of bytes per request.
-    Collect(String, Results, u64),
+    /// Fetch and store its results.
+    Collect(String, Results),
     /// Settle jobs of it.
     SettleItems(ItemEnds),
 }
@@ -161,13 +161,8 @@ fn carry_out(context: &BatchContext, order: Order, ctx: &Context) -> Event {
         Task::ReadList(stage, known) => {
             Event::Listed(client.find(&record.intent, &stage, &known, ctx))
         }
-        Task::Collect(id, results, most_each) => {
-            let to_fetch = ResultsToFetch {
-                id: &id,
-                results: &results,
-                most_each,
-            };
-            let collected = collect(context, no, &record, &to_fetch, &client, ctx);
+        Task::Collect(id, results) => {
+            let collected = collect(context, no, &record, &id, &results, &client, ctx);
             if let Ok(collected) = &collected
                 && collected.withheld.is_none()
                 && !collected.foreign
@@ -210,7 +205,7 @@ fn settle_items(
     if whole.is_none_or(|batch| batch.jobs != record.intent.items) {
         return Ok(ItemsSettled::Jobs(0));
     }
-    let hit = fail_named(context, no, record, &names)?;
+    let hit = fail_named(context, no, record, &names, ctx)?;
     Ok(match (hit, names.into_iter().next()) {
         (0, Some((_, error))) => ItemsSettled::NoSuchRequest(error),
         _ => ItemsSettled::Jobs(hit),

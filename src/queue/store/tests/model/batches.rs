@@ -299,7 +299,10 @@ impl Model {
     fn look_at_waiting(&mut self) {
         let only = (self.below(3) == 0).then(|| self.any_process());
         let now = self.wall();
-        let seen = self.any_store().waiting_jobs("k", only.as_slice(), now).unwrap();
+        let seen = self
+            .any_store()
+            .waiting_jobs("k", only.as_slice(), now)
+            .unwrap();
         let seen: Vec<_> = seen
             .iter()
             .map(|of| {
