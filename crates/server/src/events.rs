@@ -220,24 +220,4 @@ mod tests {
         events.close();
         assert!(matches!(after(&mut at), Next::Closed));
     }
-
-    #[test]
-    fn a_listener_receives_the_events_of_its_process() {
-        let events = Events::new();
-        let process = ProcessId::new();
-        events.publish("overview", &0);
-        for about in [process, ProcessId::new(), process] {
-            events.publish_about(Some(about), "event", &0);
-        }
-        let numbers = |process| {
-            let mut at = 0;
-            let Next::Events(some) = events.after(&mut at, process, Duration::ZERO) else {
-                panic!("{process:?}");
-            };
-            assert_eq!(at, 4, "it goes on behind those of others");
-            some.iter().map(|event| event.number).collect::<Vec<_>>()
-        };
-        assert_eq!(numbers(None), [1, 2, 3, 4]);
-        assert_eq!(numbers(Some(process)), [2, 4]);
-    }
 }

@@ -2,47 +2,7 @@
 
 use std::fs;
 
-use super::files::{FileQuery, FileRecord};
 use super::*;
-
-#[test]
-fn files_are_listed_in_pages() {
-    let folder = tempfile::tempdir().unwrap();
-    let open = || Records::open(&folder.path().join("server.db"), Durability::Normal).unwrap();
-    let (first, second) = (open(), open());
-    let file = |id: &str, purpose: &str| FileRecord {
-        id: id.to_owned(),
-        purpose: purpose.to_owned(),
-        filename: "ü.jsonl".to_owned(),
-        bytes: 5_000_000_000,
-        created_at: 1,
-        expires_at: (id == "c").then_some(7),
-        request: None,
-    };
-    for (id, purpose) in [("a", "batch"), ("b", "vision"), ("c", "batch")] {
-        file(id, purpose).insert(&first.single()).unwrap();
-    }
-    let database = &second.single();
-    let listed = |purpose, after, ascending| -> Vec<String> {
-        let query = FileQuery {
-            purpose,
-            after,
-            ascending,
-        };
-        let found = FileRecord::list(database, &query, 2).unwrap();
-        found.into_iter().map(|file| file.id).collect()
-    };
-    assert_eq!(listed(None, None, false), ["c", "b"]);
-    assert_eq!(listed(None, Some("b"), false), ["a"]);
-    assert_eq!(listed(Some("batch"), None, true), ["a", "c"]);
-    assert_eq!(listed(Some("batch"), Some("a"), true), ["c"]);
-    let found = FileRecord::get(database, "b").unwrap().unwrap();
-    assert_eq!(found, file("b", "vision"));
-    assert_eq!(FileRecord::expired(database, 7).unwrap().len(), 1);
-    FileRecord::delete(database, "b").unwrap();
-    assert!(FileRecord::get(database, "b").unwrap().is_none());
-    assert!(FileRecord::is_known(database, "b").unwrap());
-}
 
 #[test]
 fn a_file_that_cannot_be_used_is_named_with_a_remedy() {

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 
-use super::common::{Answer, Desk, PATIENCE, shout};
+use super::common::{Answer, Desk, PATIENCE, cases, shout};
 
 /// Sends all of a request, and only then reads.
 fn talk(desk: &Desk, head: &str, body: &[u8]) -> String {
@@ -53,39 +53,19 @@ fn who_sends_too_much_reads_so() {
 #[test]
 fn an_object_is_asked_for_and_each_of_its_keys_once() {
     let desk = Desk::new();
-    for (head, body, part) in [
-        (
-            "POST /api/v1/jobs",
-            r#"["shout", "hi"]"#,
-            "expected an object",
-        ),
-        (
-            "POST /v1/batches",
-            r#"["file-1", "/v1/chat/completions", "24h", null, null]"#,
-            "expected an object",
-        ),
-        (
-            "PUT /api/v1/config/llm.model",
-            r#"["m"]"#,
-            "expected an object",
-        ),
-        ("POST /v1/chat/completions", "[]", "expected an object"),
-        (
-            "POST /api/v1/jobs",
-            r#"{"type": "shout", "payload": "a", "payload": "b"}"#,
-            "occurs twice",
-        ),
-        (
-            "POST /v1/chat/completions",
-            r#"{"model": "sim-1", "model": "sim-2"}"#,
-            "occurs twice",
-        ),
-        (
-            "POST /api/v1/jobs",
-            r#"{"type": "shout", "payload": "a"} {}"#,
-            "trailing",
-        ),
-    ] {
+    for (request, part) in cases(
+        r#"
+        POST /api/v1/jobs ["shout", "hi"] => expected an object
+        POST /v1/batches ["file-1", "/v1/chat/completions", "24h", null, null] => expected an object
+        PUT /api/v1/config/llm.model ["m"] => expected an object
+        POST /v1/chat/completions [] => expected an object
+        POST /api/v1/jobs {"type": "shout", "payload": "a", "payload": "b"} => occurs twice
+        POST /v1/chat/completions {"model": "sim-1", "model": "sim-2"} => occurs twice
+        POST /api/v1/jobs {"type": "shout", "payload": "a"} {} => trailing
+    "#,
+    ) {
+        let (at, _) = request.match_indices(' ').nth(1).unwrap();
+        let (head, body) = request.split_at(at);
         let answer = talk(&desk, head, body.as_bytes());
         assert!(answer.starts_with("HTTP/1.1 400 "), "{head}: {answer}");
         assert!(answer.contains(part), "{head}: {answer}");

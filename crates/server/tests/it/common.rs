@@ -82,7 +82,7 @@ impl Desk {
 
     /// Starts the server anew, on the same folder.
     pub fn start(&mut self, adapt: impl FnOnce(Server) -> Server) {
-        let queue = JobQueue::open(&self.folder.path().join("llm_jobs.db")).unwrap();
+        let queue = self.queue();
         let settings = Settings::new();
         let store: Arc<dyn ConfigStore> = self.store.clone();
         let watch = SettingsWatch::new(settings.clone(), Arc::clone(&store)).unwrap();
@@ -124,6 +124,11 @@ impl Desk {
             .settings(settings, store)
             .unwrap();
         self.server = Some(adapt(server).start().unwrap());
+    }
+
+    /// A handle of its queue.
+    pub fn queue(&self) -> JobQueue {
+        JobQueue::open(self.folder.path().join("llm_jobs.db")).unwrap()
     }
 
     pub fn server(&self) -> &RunningServer {
@@ -242,6 +247,12 @@ impl Has for Value {
     }
 }
 
+/// The cases of a test, one in a line: `what is given => what is expected`.
+pub fn cases(table: &str) -> impl Iterator<Item = (&str, &str)> {
+    let lines = table.trim().lines();
+    lines.map(|line| line.trim().split_once(" => ").unwrap())
+}
+
 /// A job that is done at once.
 pub fn shout(text: &str) -> Value {
     json!({"type": "shout", "payload": text})
@@ -290,16 +301,31 @@ pub fn lines(desk: &Desk, query: &str, body: &str) -> Answer {
 /// Waits for the end of a process.
 #[track_caller]
 pub fn until_finished(desk: &Desk, process: &str) -> Value {
+    let path = format!("/api/v1/processes/{process}");
+    let ended = |now: &Value| now["state"] == "finished" || now["state"] == "cancelled";
+    until_shown(desk, &path, ended)
+}
+
+/// Checks repeatedly until the condition is true.
+#[track_caller]
+pub fn until(mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !done() {
+        assert!(Instant::now() < deadline, "it never came");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Reads a path until the condition is true of its JSON, which is returned.
+#[track_caller]
+pub fn until_shown(desk: &Desk, path: &str, done: impl Fn(&Value) -> bool) -> Value {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let state = desk
-            .get(&format!("/api/v1/processes/{process}"))
-            .is(200)
-            .json();
-        if state["state"] == "finished" || state["state"] == "cancelled" {
-            return state;
+        let shown = desk.read(path);
+        if done(&shown) {
+            return shown;
         }
-        assert!(Instant::now() < deadline, "{state}");
+        assert!(Instant::now() < deadline, "{shown}");
         thread::sleep(Duration::from_millis(20));
     }
 }

@@ -1,10 +1,14 @@
-//! Who may ask.
+//! Who may ask, and the page at `/` as it is served; what it does in a browser is tried in tests/dashboard.
+
+use std::fs;
+use std::path::Path;
 
 use batchwright::Secret;
-use batchwright_server::Server;
+use batchwright_server::{Role, new_token};
 use batchwright_simulate::SimConfig;
+use ureq::http::Request;
 
-use super::common::{Answer, Desk};
+use super::common::{Answer, Desk, until};
 
 fn with_headers(desk: &Desk, path: &str, headers: &[(&str, &str)]) -> Answer {
     let mut request = desk.agent().get(desk.url(path));
@@ -72,20 +76,6 @@ fn with_a_token_nobody_else_sees_anything() {
 }
 
 #[test]
-fn another_address_needs_a_token() {
-    let folder = tempfile::tempdir().unwrap();
-    let queue = batchwright::JobQueue::open(&folder.path().join("llm_jobs.db")).unwrap();
-    let server = |queue: &batchwright::JobQueue| {
-        let worker = batchwright::Worker::new(queue);
-        Server::new(queue.clone(), worker).address(([0, 0, 0, 0], 0).into())
-    };
-    let error = server(&queue).start().unwrap_err();
-    assert!(error.message().contains("token"), "{error}");
-    let running = server(&queue).token(Secret::new("t")).start().unwrap();
-    running.stop().unwrap();
-}
-
-#[test]
 fn what_is_not_there_is_told_in_the_words_of_its_clients() {
     let desk = Desk::new();
     let problem = desk.get("/api/v1/nothing").is(404).json();
@@ -102,5 +92,117 @@ fn what_is_not_there_is_told_in_the_words_of_its_clients() {
     ] {
         let answer = desk.get(path);
         assert!([400, 404].contains(&answer.status), "{path}: {answer:?}");
+    }
+}
+
+/// The page holds nothing but itself, so it asks for no token; what it fetches does.
+#[test]
+fn the_page_is_one_answer_that_browsers_may_trust() {
+    let desk = Desk::with(SimConfig::default(), |server| {
+        server.token(Secret::new("a token"))
+    });
+    let page = desk.get("/").is(200);
+    assert!(page.text.len() < 100_000);
+    assert_eq!(
+        page.header("content-type"),
+        Some("text/html; charset=utf-8")
+    );
+    assert_eq!(page.header("cache-control"), Some("no-cache"));
+    assert_eq!(page.header("x-content-type-options"), Some("nosniff"));
+    let policy = page.header("content-security-policy").unwrap();
+    assert!(policy.starts_with("default-src 'none'; "), "{policy}");
+    assert!(
+        !policy.contains("unsafe") && !policy.contains('*'),
+        "{policy}"
+    );
+}
+
+#[test]
+fn a_page_that_is_known_is_not_sent_again() {
+    let desk = Desk::new();
+    let etag = desk.get("/").is(200).header("etag").unwrap().to_owned();
+    let ask = |known: &str| {
+        let request = desk.agent().get(desk.url("/"));
+        Answer::of(request.header("if-none-match", known).call().unwrap())
+    };
+    for known in [etag.clone(), format!("\"another\", W/{etag}")] {
+        let answer = ask(&known).is(304);
+        assert!(answer.text.is_empty());
+        assert_eq!(answer.header("etag"), Some(etag.as_str()));
+    }
+    ask("\"another\"").is(200);
+}
+
+/// Replaces the file in one step, as only the server's user may read it.
+fn write(path: &Path, text: &str, mode: u32) {
+    let new = path.with_extension("new");
+    fs::write(&new, text).unwrap();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        fs::set_permissions(&new, fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let _ = mode;
+    fs::rename(&new, path).unwrap();
+}
+
+/// A token and its line.
+fn made(name: &str, role: Role) -> (String, String) {
+    let (token, line) = new_token(name, role).unwrap();
+    (token.expose().to_owned(), line + "\n")
+}
+
+#[test]
+fn a_changed_file_applies_and_one_that_cannot_be_used_changes_nothing() {
+    let [(a, first), (b, second)] = ["a", "b"].map(|name| made(name, Role::Read));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokens");
+    write(&path, &first, 0o600);
+    let desk = Desk::with(SimConfig::default(), |server| server.token_file(&path));
+    let status = |token: &str| {
+        let request = Request::get(desk.url("/metrics"));
+        let request = request.header("authorization", format!("Bearer {token}"));
+        Answer::of(desk.agent().run(request.body(()).unwrap()).unwrap()).status
+    };
+    assert_eq!((status(&a), status(&b)), (200, 401));
+    write(&path, &(first.clone() + &second), 0o600);
+    until(|| status(&b) == 200);
+    let damaged = [
+        (second.replace("sha256:", ""), 0o600),
+        (first.clone(), 0o644),
+    ];
+    for (text, mode) in damaged {
+        if cfg!(not(unix)) && mode != 0o600 {
+            continue;
+        }
+        write(&path, &text, mode);
+        // It was read, and is not used.
+        std::thread::sleep(std::time::Duration::from_millis(1_200));
+        assert_eq!((status(&a), status(&b)), (200, 200));
+        write(&path, &(first.clone() + &second), 0o600);
+    }
+    write(&path, &second, 0o600);
+    until(|| status(&a) == 401);
+    assert_eq!(status(&b), 200);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_file_that_other_users_can_access_is_refused_with_the_command_that_mends_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokens");
+    let (_, line) = made("a", Role::Read);
+    let queue = batchwright::JobQueue::open(&folder.path().join("llm_jobs.db")).unwrap();
+    for mode in [0o644, 0o640, 0o604, 0o602] {
+        write(&path, &line, mode);
+        let server =
+            batchwright_server::Server::new(queue.clone(), batchwright::Worker::new(&queue));
+        let error = server
+            .address(([127, 0, 0, 1], 0).into())
+            .token_file(&path)
+            .start()
+            .unwrap_err();
+        let command = format!("chmod 600 '{}'", path.display());
+        assert!(error.message().contains(&command), "{error}");
     }
 }

@@ -2,13 +2,12 @@
 
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
 
-use batchwright::{Job, JobQueue, ProcessId};
+use batchwright::{Job, ProcessId};
 use batchwright_simulate::{SimConfig, Trouble};
 use serde_json::{Value, json};
 
-use super::common::{Desk, Has, PATIENCE, acked, ended, shout};
+use super::common::{Desk, Has, PATIENCE, acked, cases, ended, shout, until_shown};
 
 #[test]
 fn a_job_is_made_carried_out_and_consumed() {
@@ -97,30 +96,18 @@ fn a_single_job_accepts_what_a_line_accepts() {
 #[test]
 fn what_is_no_job_is_refused_with_the_field() {
     let desk = Desk::new();
-    for (body, param) in [
-        (json!({"type": "shuot", "payload": 1}), "type"),
-        // Files of this machine are for those who may read them anyway.
-        (
-            json!({"type": "extract_content", "payload": {"path": "/etc/hostname"}}),
-            "payload.path",
-        ),
-        (
-            json!({"type": "generate_podcast.script", "payload": 1}),
-            "type",
-        ),
-        (
-            json!({"type": "summarize", "payload": {"article_id": "a", "content": 7}}),
-            "payload.content",
-        ),
-        (
-            json!({"type": "shout", "payload": "x", "priority": 11}),
-            "priority",
-        ),
-        (
-            json!({"type": "shout", "payload": "x", "item_id": ""}),
-            "item_id",
-        ),
-    ] {
+    // Files of this machine are for those who may read them anyway.
+    for (body, param) in cases(
+        r#"
+        {"type": "shuot", "payload": 1} => type
+        {"type": "extract_content", "payload": {"path": "/etc/hostname"}} => payload.path
+        {"type": "generate_podcast.script", "payload": 1} => type
+        {"type": "summarize", "payload": {"article_id": "a", "content": 7}} => payload.content
+        {"type": "shout", "payload": "x", "priority": 11} => priority
+        {"type": "shout", "payload": "x", "item_id": ""} => item_id
+    "#,
+    ) {
+        let body: Value = serde_json::from_str(body).unwrap();
         let problem = desk.post("/api/v1/jobs", &body).is(400);
         assert_eq!(
             problem.header("content-type"),
@@ -142,7 +129,7 @@ fn what_is_no_job_is_refused_with_the_field() {
 #[test]
 fn a_waiting_job_is_cancelled_and_deleted() {
     let desk = Desk::new();
-    let queue = JobQueue::open(&desk.folder.path().join("llm_jobs.db")).unwrap();
+    let queue = desk.queue();
     let later = || Job::new("nobody's", &1).unwrap();
     let alone = queue.enqueue(ProcessId::new(), [later()]).unwrap();
     let shared = queue.enqueue(ProcessId::new(), [later(), later()]).unwrap();
@@ -192,7 +179,7 @@ fn a_running_job_is_cancelled_when_its_call_has_ended() {
 #[test]
 fn those_who_wait_leave_half_of_the_connections_to_others() {
     let desk = Desk::with(Default::default(), |server| server.max_connections(6));
-    let queue = JobQueue::open(&desk.folder.path().join("llm_jobs.db")).unwrap();
+    let queue = desk.queue();
     let later = Job::new("nobody's", &1).unwrap();
     let job = queue.enqueue(ProcessId::new(), [later]).unwrap()[0];
     let place = format!("/api/v1/jobs/{job}");
@@ -221,15 +208,7 @@ fn a_job_of_many_tells_how_many_of_them_have_ended() {
     let many = json!({"type": "batch_process", "payload": {"jobs": [page, prompt]}});
     let made = desk.made("/api/v1/jobs", &many);
     let place = format!("/api/v1/jobs/{}", made["job_id"].as_str().unwrap());
-    let until = std::time::Instant::now() + PATIENCE;
-    while desk.read(&place)["progress"] != 50 {
-        assert!(
-            std::time::Instant::now() < until,
-            "{}",
-            desk.get(&place).text
-        );
-        thread::sleep(Duration::from_millis(20));
-    }
+    until_shown(&desk, &place, |job| job["progress"] == 50);
     desk.sim.release();
     let ended = desk.read(&format!("{place}?wait=30"));
     ended.has(json!({"progress": 100, "/result/total": 2}));

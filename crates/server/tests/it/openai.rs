@@ -1,14 +1,13 @@
 //! The Batch endpoint: files, batches, and requests whose caller waits.
 
 use std::io::Read;
-use std::time::{Duration, Instant};
 
 use batchwright::config::ConfigStore;
 use batchwright::queue::ProcessInfo;
 use batchwright_simulate::{SimConfig, Trouble};
 use serde_json::{Value, json};
 
-use super::common::{Answer, Desk, Has, PATIENCE};
+use super::common::{Answer, Desk, Has, PATIENCE, until_shown};
 use super::openai_direct::ask;
 
 pub const CHAT: &str = "/v1/chat/completions";
@@ -18,6 +17,14 @@ pub fn unlimited(sim: SimConfig) -> Desk {
     Desk::prepared(sim, |store| {
         store.set("llm.requests_per_minute", "1000000").unwrap();
         store.set("llm.burst_size", "1000").unwrap();
+    })
+}
+
+/// A server that makes one call per minute.
+pub fn slow() -> Desk {
+    Desk::prepared(SimConfig::default(), |store| {
+        store.set("llm.requests_per_minute", "1").unwrap();
+        store.set("llm.burst_size", "1").unwrap();
     })
 }
 
@@ -59,17 +66,10 @@ pub fn create(desk: &Desk, file: &str, endpoint: &str) -> Value {
 }
 
 /// A batch once it stands so.
+#[track_caller]
 pub fn wait_for(desk: &Desk, batch: &Value, status: &str) -> Value {
     let path = format!("/v1/batches/{}", batch["id"].as_str().unwrap());
-    let until = Instant::now() + PATIENCE;
-    loop {
-        let batch = desk.read(&path);
-        if batch["status"] == status {
-            return batch;
-        }
-        assert!(Instant::now() < until, "{status} was expected: {batch}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    until_shown(desk, &path, |batch| batch["status"] == status)
 }
 
 /// The lines of a file of results, by their ids.
@@ -179,7 +179,7 @@ fn a_batch_is_cancelled_and_what_ran_keeps_its_result() {
     let path = format!("/v1/batches/{}/cancel", batch["id"].as_str().unwrap());
     assert_eq!(desk.done(&path, &json!({}))["status"], "cancelling");
     // What waits is cancelled by the time of the answer.
-    let queue = batchwright::JobQueue::open(&desk.folder.path().join("llm_jobs.db")).unwrap();
+    let queue = desk.queue();
     assert!(queue.open_processes().unwrap()[0].cancelled);
     desk.post(&path, &json!({})).is(200);
     desk.sim.release();
@@ -198,18 +198,6 @@ fn a_batch_is_cancelled_and_what_ran_keeps_its_result() {
     assert_eq!(done["request_counts"]["completed"], output.len());
     assert_eq!(desk.sim.stats().calls, output.len() as u64);
     desk.post(&path, &json!({})).is(409);
-}
-
-#[test]
-fn a_server_that_stops_goes_on_with_its_batches() {
-    let mut desk = unlimited(SimConfig::default().latency(Duration::from_millis(20)));
-    let batch = create(&desk, &uploaded(&desk, &lines(300)), CHAT);
-    assert!(desk.sim.wait_until(|stats| stats.in_flight > 0, PATIENCE));
-    desk.stop();
-    desk.start(|server| server);
-    let done = wait_for(&desk, &batch, "completed");
-    assert_eq!(content(&desk, &done["output_file_id"]).len(), 300);
-    assert_eq!(done["request_counts"]["completed"], 300);
 }
 
 /// Changes what is known of a batch.
@@ -236,10 +224,7 @@ fn set_back(desk: &Desk, batch: &Value, total: u64) {
 
 #[test]
 fn what_was_taken_or_cancelled_before_a_batch_was_in_progress_is_not_bought_again() {
-    let mut desk = Desk::prepared(SimConfig::default(), |store| {
-        store.set("llm.requests_per_minute", "1").unwrap();
-        store.set("llm.burst_size", "1").unwrap();
-    });
+    let mut desk = slow();
     // It takes the one call of the minute.
     ask(&desk, &json!({})).is(200);
     let taken = create(&desk, &uploaded(&desk, &lines(3)), CHAT);
@@ -247,7 +232,7 @@ fn what_was_taken_or_cancelled_before_a_batch_was_in_progress_is_not_bought_agai
     let cancelled = create(&desk, &uploaded(&desk, &lines(3)), CHAT);
     wait_for(&desk, &cancelled, "in_progress");
     desk.stop();
-    let queue = batchwright::JobQueue::open(&desk.folder.path().join("llm_jobs.db")).unwrap();
+    let queue = desk.queue();
     let processes = queue.open_processes().unwrap();
     let info = ProcessInfo::new().collector(taken["id"].as_str().unwrap());
     let its = queue.described(info);
@@ -362,7 +347,7 @@ fn what_is_put_back_while_a_batch_is_finished_comes_with_the_rest() {
     let batch = create(&desk, &uploaded(&desk, &lines(3)), CHAT);
     let fence = uploaded(&desk, &line("f", "Fence.").to_string());
     wait_for(&desk, &batch, "finalizing");
-    let queue = batchwright::JobQueue::open(&desk.folder.path().join("llm_jobs.db")).unwrap();
+    let queue = desk.queue();
     let process = queue.open_processes().unwrap()[0].process_id;
     desk.sim.hold();
     assert_eq!(queue.retry_failed(process).unwrap(), 3);
@@ -376,24 +361,8 @@ fn what_is_put_back_while_a_batch_is_finished_comes_with_the_rest() {
 }
 
 #[test]
-fn what_cannot_be_a_batch_is_refused_at_once() {
+fn what_cannot_be_a_file_is_refused_at_once() {
     let desk = unlimited(SimConfig::default());
-    let file = uploaded(&desk, &lines(1));
-    let good = json!({"input_file_id": file, "endpoint": CHAT, "completion_window": "24h"});
-    for (field, value) in [
-        ("input_file_id", json!("file-none")),
-        ("endpoint", json!("/v1/images/generations")),
-        ("completion_window", json!("soon")),
-        (
-            "output_expires_after",
-            json!({"anchor": "created_at", "seconds": 1}),
-        ),
-    ] {
-        let mut asked = good.clone();
-        asked[field] = value;
-        let error = desk.post("/v1/batches", &asked).is(400).json();
-        assert_eq!(error["error"]["param"], field);
-    }
     for (kind, body, status) in [
         ("multipart/form-data; boundary=b", "--b--", 400),
         ("multipart/form-data; boundary=b", "--b\r\n", 400),

@@ -6,8 +6,8 @@ use batchwright::config::ConfigStore;
 use batchwright_simulate::{BatchConfig, SimConfig, Trouble};
 use serde_json::{Value, json};
 
-use super::common::{Answer, Desk, Has, PATIENCE};
-use super::openai::{CHAT, content, create, unlimited, uploaded, wait_for};
+use super::common::{Answer, Desk, Has, PATIENCE, until};
+use super::openai::{CHAT, slow, unlimited};
 
 pub fn ask(desk: &Desk, more: &Value) -> Answer {
     let mut body = json!({"model": "sim-1", "messages": [{"role": "user", "content": "Hello."}]});
@@ -49,29 +49,6 @@ fn a_completion_is_answered_also_while_batches_are_the_strategy() {
 }
 
 #[test]
-fn a_streamed_completion_comes_as_one_chunk() {
-    let desk = unlimited(SimConfig::default());
-    let whole = ask(
-        &desk,
-        &json!({"stream": true, "stream_options": {"include_usage": true}}),
-    )
-    .is(200);
-    assert_eq!(whole.header("content-type"), Some("text/event-stream"));
-    let events = whole.text.split_terminator("\n\n");
-    let data: Vec<&str> = events
-        .filter_map(|event| event.strip_prefix("data: "))
-        .collect();
-    let [chunk, "[DONE]"] = data[..] else {
-        panic!("{data:?}");
-    };
-    let chunk: Value = serde_json::from_str(chunk).unwrap();
-    let choice = json!({"index": 0, "delta": {"role": "assistant", "content": "echo: Hello.", "refusal": null}, "finish_reason": "stop"});
-    chunk.has(json!({"object": "chat.completion.chunk"}));
-    chunk["choices"][0].has(choice);
-    assert!(chunk["usage"]["total_tokens"].as_u64() > Some(0));
-}
-
-#[test]
 fn a_failure_is_told_in_openais_words() {
     let desk = unlimited(SimConfig::default().trouble(Trouble::BadRequest, 1.0));
     let failed = ask(&desk, &json!({})).is(400);
@@ -95,18 +72,11 @@ fn whoever_leaves_takes_along_what_was_not_begun() {
     stream.write_all(head.as_bytes()).unwrap();
     assert!(desk.sim.wait_until(|stats| stats.in_flight > 0, PATIENCE));
     drop(stream);
-    let queue = batchwright::JobQueue::open(&desk.folder.path().join("llm_jobs.db")).unwrap();
-    let until = Instant::now() + PATIENCE;
-    let wait = |done: &dyn Fn() -> bool| {
-        while !done() {
-            assert!(Instant::now() < until, "{:?}", queue.open_processes());
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    };
+    let queue = desk.queue();
     let open = || queue.open_processes().unwrap();
-    wait(&|| open().iter().any(|process| process.cancelled));
+    until(|| open().iter().any(|process| process.cancelled));
     desk.sim.release();
-    wait(&|| open().is_empty());
+    until(|| open().is_empty());
     assert_eq!(desk.sim.stats().calls, 1);
 }
 
@@ -129,22 +99,15 @@ fn asked_aside(desk: &Desk) -> std::thread::JoinHandle<Answer> {
     })
 }
 
-/// Waits until so many requests are in the queue.
-fn wait_for_jobs(desk: &Desk, count: usize) {
-    let queue = batchwright::JobQueue::open(&desk.folder.path().join("llm_jobs.db")).unwrap();
-    let until = Instant::now() + PATIENCE;
-    while queue.open_processes().unwrap().len() < count {
-        assert!(Instant::now() < until, "{:?}", queue.open_processes());
-        std::thread::sleep(Duration::from_millis(20));
-    }
+/// Waits until this number of requests is in the queue.
+pub fn wait_for_jobs(desk: &Desk, count: usize) {
+    let queue = desk.queue();
+    until(|| queue.open_processes().unwrap().len() >= count);
 }
 
 #[test]
 fn a_server_that_stops_turns_away_who_waits_for_what_has_not_begun() {
-    let mut desk = Desk::prepared(SimConfig::default(), |store| {
-        store.set("llm.requests_per_minute", "1").unwrap();
-        store.set("llm.burst_size", "1").unwrap();
-    });
+    let mut desk = slow();
     ask(&desk, &json!({})).is(200);
     let waits = asked_aside(&desk);
     wait_for_jobs(&desk, 1);
@@ -215,15 +178,6 @@ fn texts_become_vectors_of_which_many_share_a_call() {
     }
     let mixed = json!({"model": "sim-1", "input": ["one", [1, 2]]});
     desk.post("/v1/embeddings", &mixed).is(400);
-
-    let text = json!({"custom_id": "a", "method": "POST", "url": "/v1/embeddings", "body": {"model": "sim-1", "input": "one"}});
-    let batch = create(&desk, &uploaded(&desk, &text.to_string()), "/v1/embeddings");
-    let done = wait_for(&desk, &batch, "completed");
-    let output = content(&desk, &done["output_file_id"]);
-    assert_eq!(
-        output[0]["response"]["body"]["data"][0]["embedding"],
-        data[0]["embedding"]
-    );
 }
 
 /// Anthropic has no embeddings. Another worker of the queue may have a provider for them, so they wait for a moment.

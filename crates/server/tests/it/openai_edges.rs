@@ -1,13 +1,12 @@
 //! What clients of the Batch endpoint meet off the beaten path.
 
-use std::time::Instant;
-
-use batchwright::JobQueue;
 use batchwright_simulate::SimConfig;
 use serde_json::{Value, json};
 
-use super::common::{Desk, Has, PATIENCE};
-use super::openai::{CHAT, content, create, line, lines, rewrite, unlimited, uploaded, wait_for};
+use super::common::{Desk, Has, PATIENCE, until, until_shown};
+use super::openai::{
+    CHAT, content, create, line, lines, rewrite, slow, unlimited, uploaded, wait_for,
+};
 
 #[test]
 fn a_list_goes_on_behind_files_that_were_deleted_meanwhile() {
@@ -57,66 +56,40 @@ fn what_is_wrong_with_a_batch_is_said_of_its_field() {
     let batch = desk.done("/v1/batches", &good);
     assert_eq!(batch["metadata"], good["metadata"]);
     wait_for(&desk, &batch, "completed");
-    let pairs = |count| {
-        (0..count)
-            .map(|n| (n.to_string(), "x".into()))
-            .collect::<serde_json::Map<_, _>>()
-    };
-    for (field, value, code) in [
-        ("input_file_id", Value::Null, "missing_required_parameter"),
-        ("input_file_id", json!(7), "invalid_type"),
-        ("endpoint", Value::Null, "missing_required_parameter"),
-        (
-            "endpoint",
-            json!("/v1/images/generations"),
-            "invalid_request",
-        ),
-        (
-            "completion_window",
-            Value::Null,
-            "missing_required_parameter",
-        ),
-        ("completion_window", json!("0h"), "invalid_request"),
-        ("completion_window", json!("337h"), "invalid_request"),
-        ("metadata", json!({"a": 1}), "invalid_request"),
-        ("metadata", json!("a"), "invalid_request"),
-        ("metadata", json!({"k".repeat(65): "v"}), "invalid_request"),
-        ("metadata", json!({"k": "v".repeat(513)}), "invalid_request"),
-        ("metadata", pairs(17).into(), "invalid_request"),
-        (
-            "output_expires_after",
-            json!({"seconds": 3600}),
-            "invalid_request",
-        ),
-        (
-            "output_expires_after",
-            json!({"anchor": "created_at", "seconds": "3600"}),
-            "invalid_request",
-        ),
-        (
-            "output_expires_after",
-            json!({"anchor": "created_at", "seconds": 2_592_001}),
-            "invalid_request",
-        ),
-    ] {
+    let cases = r#"
+        input_file_id null missing_required_parameter
+        input_file_id 7 invalid_type
+        input_file_id "file-none" invalid_request
+        endpoint null missing_required_parameter
+        endpoint "/v1/images/generations" invalid_request
+        completion_window null missing_required_parameter
+        completion_window "soon" invalid_request
+        completion_window "0h" invalid_request
+        completion_window "337h" invalid_request
+        metadata {"a":1} invalid_request
+        metadata "a" invalid_request
+        output_expires_after {"seconds":3600} invalid_request
+        output_expires_after {"anchor":"created_at","seconds":1} invalid_request
+        output_expires_after {"anchor":"created_at","seconds":"3600"} invalid_request
+        output_expires_after {"anchor":"created_at","seconds":2592001} invalid_request
+    "#;
+    let cases = cases.trim().lines().map(|case| {
+        let mut words = case.split_whitespace();
+        let [field, value, code] = [(); 3].map(|()| words.next().unwrap());
+        (field, serde_json::from_str(value).unwrap(), code)
+    });
+    let many: serde_json::Map<_, _> = (0..17).map(|n| (n.to_string(), "x".into())).collect();
+    let large = [
+        json!({"k".repeat(65): "v"}),
+        json!({"k": "v".repeat(513)}),
+        many.into(),
+    ];
+    let large = large.map(|value| ("metadata", value, "invalid_request"));
+    for (field, value, code) in cases.chain(large) {
         let mut asked = good.clone();
         asked[field] = value;
         let error = desk.post("/v1/batches", &asked).is(400).json();
         error.has(json!({"/error/param": field, "/error/code": code}));
-    }
-}
-
-#[test]
-fn an_input_without_requests_fails_and_says_so() {
-    let desk = unlimited(SimConfig::default());
-    for text in ["", "\r\n \n", "\u{feff}"] {
-        let failed = wait_for(
-            &desk,
-            &create(&desk, &uploaded(&desk, text), CHAT),
-            "failed",
-        );
-        failed.has(json!({"/errors/data/0/code": "empty_file",
-            "request_counts": {"total": 0, "completed": 0, "failed": 0}}));
     }
 }
 
@@ -169,12 +142,8 @@ fn a_batch_whose_window_is_over_keeps_what_was_finished() {
     rewrite(&desk, &batch, |record| {
         record["expires_at"] = record["created_at"].clone()
     });
-    let queue = JobQueue::open(&desk.folder.path().join("llm_jobs.db")).unwrap();
-    let until = Instant::now() + PATIENCE;
-    while !queue.open_processes().unwrap()[0].cancelled {
-        assert!(Instant::now() < until, "it does not expire");
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
+    let queue = desk.queue();
+    until(|| queue.open_processes().unwrap()[0].cancelled);
     desk.sim.release();
     let done = wait_for(&desk, &batch, "expired");
     let (output, errors) = (
@@ -225,17 +194,9 @@ fn who_waits_for_a_provider_that_refuses_the_key_is_told_so() {
     let body = json!({"model": "sim-1", "messages": [{"role": "user", "content": "Hello."}]});
     let asked = std::thread::scope(|scope| {
         let asked = scope.spawn(|| desk.post(CHAT, &body));
-        // Meanwhile whoever looks sees why.
-        let until = Instant::now() + PATIENCE;
-        loop {
-            let overview = desk.read("/api/v1/overview");
-            if let Some(why) = overview["worker"]["trouble"].as_str() {
-                assert!(why.contains("401"), "{why}");
-                break;
-            }
-            assert!(Instant::now() < until, "{overview}");
-            std::thread::sleep(std::time::Duration::from_millis(50));
-        }
+        // Meanwhile the overview shows why.
+        let trouble = |all: &Value| all["worker"]["trouble"].to_string().contains("401");
+        until_shown(&desk, "/api/v1/overview", trouble);
         asked.join().unwrap()
     });
     let answer = asked.is(503);
@@ -245,4 +206,76 @@ fn who_waits_for_a_provider_that_refuses_the_key_is_told_so() {
     assert!(said.contains("401") && said.contains("provider"), "{said}");
     let jobs = desk.read("/api/v1/overview")["jobs"].clone();
     jobs.has(json!({"pending": 0, "in_progress": 0}));
+}
+
+#[test]
+fn an_endpoint_that_is_not_offered_says_what_is() {
+    let desk = unlimited(SimConfig::default());
+    for (path, what) in [
+        ("/v1/completions", "use /v1/chat/completions"),
+        ("/v1/responses/compact", "use /v1/chat/completions"),
+        ("/v1/uploads", "use /v1/files"),
+        ("/v1/assistants", "unknown request URL"),
+        ("/v1/images/generations", "unknown request URL"),
+    ] {
+        // Not 501: clients would repeat the request.
+        let refused = desk.post(path, &json!({})).is(404).json();
+        refused["error"].has(json!({"type": "invalid_request_error", "code": "unknown_url"}));
+        let why = refused["error"]["message"].as_str().unwrap();
+        assert!(
+            why.contains(what) && why.contains("chat/completions"),
+            "{why}"
+        );
+    }
+}
+
+/// The path of the newest process.
+fn newest(desk: &Desk) -> String {
+    let all = desk.read("/api/v1/processes");
+    let id = all["data"][0]["process_id"].as_str().unwrap();
+    format!("/api/v1/processes/{id}")
+}
+
+#[test]
+fn only_a_batch_takes_its_results_and_a_process_that_is_cancelled_cancels_it() {
+    let desk = slow();
+    let batch = create(&desk, &uploaded(&desk, &lines(3)), CHAT);
+    wait_for(&desk, &batch, "in_progress");
+    let process = newest(&desk);
+    let results = || desk.get(&format!("{process}/results")).is(200).text;
+    until(|| !results().is_empty());
+    let line: Value = serde_json::from_str(results().lines().next().unwrap()).unwrap();
+    let saved = json!({"receipts": [line["receipt"]]});
+    for refused in [
+        desk.post(&format!("{process}/results/ack"), &saved),
+        desk.delete(&process),
+        desk.delete(&format!("{process}?force=true")),
+    ] {
+        let refused = refused.is(409);
+        assert!(refused.text.contains(batch["id"].as_str().unwrap()));
+    }
+    let id = process.rsplit('/').next().unwrap();
+    let more = json!({"type": "shout", "payload": "x", "process_id": id});
+    desk.post("/api/v1/jobs", &more).is(409);
+
+    desk.post(&format!("{process}/cancel"), &json!({})).is(200);
+    let done = wait_for(&desk, &batch, "cancelled");
+    assert_eq!(content(&desk, &done["output_file_id"]).len(), 1);
+    assert_eq!(content(&desk, &done["error_file_id"]).len(), 2);
+    desk.get(&process).is(404);
+}
+
+#[test]
+fn results_of_a_batch_that_was_lost_can_be_deleted() {
+    let mut desk = slow();
+    let batch = create(&desk, &uploaded(&desk, &lines(2)), CHAT);
+    wait_for(&desk, &batch, "in_progress");
+    let process = newest(&desk);
+    desk.stop();
+    std::fs::remove_file(desk.folder.path().join("server.db")).unwrap();
+    desk.start(|server| server);
+    assert_eq!(
+        desk.delete(&format!("{process}?force=true")).is(200).json()["deleted"],
+        2
+    );
 }

@@ -1,11 +1,11 @@
 //! Lines of batches that stand for several requests: vectors of a list of texts.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use batchwright_simulate::{SimConfig, Trouble, embedding};
 use serde_json::{Value, json};
 
-use super::common::{Has, PATIENCE};
+use super::common::{Has, PATIENCE, until_shown};
 use super::openai::{CHAT, content, create, line, unlimited, uploaded, wait_for};
 
 const EMBEDDINGS: &str = "/v1/embeddings";
@@ -129,18 +129,9 @@ fn a_batch_that_runs_counts_a_line_with_a_failed_part_as_failed() {
     let desk = unlimited(config);
     let batch = create(&desk, &uploaded(&desk, &text(&lines)), EMBEDDINGS);
     let path = format!("/v1/batches/{}", batch["id"].as_str().unwrap());
-    let until = Instant::now() + PATIENCE;
-    let mut seen = Vec::new();
-    let done = loop {
-        let batch = desk.read(&path);
-        if batch["status"] == "completed" {
-            break batch;
-        }
-        seen.push(batch["request_counts"]["failed"].clone());
-        assert!(Instant::now() < until, "{batch}");
-        std::thread::sleep(Duration::from_millis(10));
-    };
-    assert!(seen.contains(&json!(1)), "{seen:?}");
+    let running = until_shown(&desk, &path, |batch| batch["request_counts"]["failed"] == 1);
+    assert_ne!(running["status"], "completed");
+    let done = wait_for(&desk, &batch, "completed");
     done.has(json!({"request_counts": {"total": 400, "completed": 399, "failed": 1}}));
     let errors = content(&desk, &done["error_file_id"]);
     assert_eq!(errors[0]["response"]["status_code"], 400);

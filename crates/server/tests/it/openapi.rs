@@ -6,7 +6,7 @@ use std::thread;
 use jsonschema::Validator;
 use serde_json::{Value, json};
 
-use super::common::{Answer, Desk, acked};
+use super::common::{self, Answer, Desk, acked};
 use super::events::Stream;
 
 /// The document, and the answers that were compared with it.
@@ -72,15 +72,7 @@ impl Document {
 }
 
 fn lines(desk: &Desk, body: &str) -> Answer {
-    let request = desk
-        .agent()
-        .post(desk.url("/api/v1/processes?type=shout&name=x"));
-    Answer::of(
-        request
-            .header("content-type", "application/jsonl")
-            .send(body)
-            .unwrap(),
-    )
+    common::lines(desk, "?type=shout&name=x", body)
 }
 
 #[test]

@@ -1,13 +1,11 @@
 //! Settings over HTTP.
 
-use std::time::Instant;
-
 use batchwright::Settings;
 use batchwright::config::{ConfigStore, SqliteConfig};
 use batchwright_simulate::SimConfig;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::common::{Desk, Has, PATIENCE};
+use super::common::{Desk, Has, PATIENCE, lines, until_shown};
 use super::events::Stream;
 
 const COUNT: &str = "/api/v1/config/queue.worker_count";
@@ -81,22 +79,6 @@ fn every_change_is_told_also_one_made_elsewhere() {
 }
 
 #[test]
-fn a_change_reaches_the_running_worker() {
-    let desk = Desk::new();
-    let number = "/api/v1/config/llm.sync_concurrency";
-    desk.put(number, &json!({"value": "3"})).is(200);
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let overview = desk.read("/api/v1/overview");
-        if overview["worker"]["slots"] == 3 {
-            break;
-        }
-        assert!(Instant::now() < deadline, "{overview}");
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
-}
-
-#[test]
 fn what_the_environment_overrides_is_shown_as_such() {
     let desk = Desk::with(Default::default(), |server| {
         let store = std::sync::Arc::new(batchwright::config::MemoryConfig::new());
@@ -128,4 +110,18 @@ fn a_number_that_is_saved_is_the_number_of_calls_of_the_running_worker() {
     desk.put(number, &json!({"value": "40"})).is(200);
     assert!(in_flight(40), "{:?}", desk.sim.stats());
     desk.sim.release();
+}
+
+#[test]
+fn the_overview_counts_calls_that_are_under_way() {
+    let desk = Desk::new();
+    let until = |expected: u64| {
+        let are = |all: &Value| all["worker"]["calls_in_flight"] == expected;
+        until_shown(&desk, "/api/v1/overview", are)
+    };
+    desk.sim.hold();
+    lines(&desk, "", "{\"prompt\": \"a\"}\n{\"prompt\": \"b\"}\n").is(201);
+    until(2);
+    desk.sim.release();
+    until(0);
 }

@@ -2,14 +2,14 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use batchwright::JobQueue;
 use batchwright_simulate::SimConfig;
 use serde_json::json;
 
-use super::common::{Answer, Desk, PATIENCE};
+use super::common::{Answer, Desk};
 use super::openai::{CHAT, unlimited};
+use super::openai_direct::wait_for_jobs;
 
 const CALLERS: usize = 1_000;
 const AT_ONCE: u64 = 16;
@@ -61,7 +61,6 @@ fn calls_that_wait_hold_no_memory_of_their_bodies() {
     const CALLS: usize = 12;
     let desk = unlimited(SimConfig::default());
     desk.sim.hold();
-    let queue = JobQueue::open(&desk.folder.path().join("llm_jobs.db")).unwrap();
     // Four bodies of this length are received at a time.
     let text = "x".repeat(1500 << 10);
     std::thread::scope(|scope| {
@@ -76,15 +75,12 @@ fn calls_that_wait_hold_no_memory_of_their_bodies() {
             })
         });
         // All of them wait for the provider, which answers none.
-        let until = Instant::now() + PATIENCE;
-        while queue.open_processes().unwrap().len() < CALLS {
-            assert!(Instant::now() < until);
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        wait_for_jobs(&desk, CALLS);
         assert_eq!(desk.sim.stats().answered, 0);
         desk.sim.release();
         for call in calls {
             let answer = call.join().unwrap();
+            assert_eq!(answer.header("content-type"), Some("text/event-stream"));
             assert!(answer.text.ends_with("data: [DONE]\n\n"), "{}", answer.text);
         }
     });
