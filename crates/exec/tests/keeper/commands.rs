@@ -2,23 +2,11 @@
 
 use super::*;
 
-pub const TESTS: Tests = &[
-    (
-        "a_command_that_cannot_start_is_distinguished_from_a_failed_one",
-        a_command_that_cannot_start_is_distinguished_from_a_failed_one,
-    ),
-    (
-        "many_commands_of_any_length_have_their_own_results",
-        many_commands_of_any_length_have_their_own_results,
-    ),
-    (
-        "a_program_without_an_interpreter_is_run_by_the_shell",
-        a_program_without_an_interpreter_is_run_by_the_shell,
-    ),
-    (
-        "missing_files_fail_only_their_command",
-        missing_files_fail_only_their_command,
-    ),
+pub const TESTS: Tests = named![
+    a_command_that_cannot_start_is_distinguished_from_a_failed_one,
+    many_commands_of_any_length_have_their_own_results,
+    a_program_without_an_interpreter_is_run_by_the_shell,
+    missing_files_fail_only_their_command,
 ];
 
 fn a_command_that_cannot_start_is_distinguished_from_a_failed_one() {

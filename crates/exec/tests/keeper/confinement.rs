@@ -2,37 +2,16 @@
 
 use super::*;
 
-pub const TESTS: Tests = &[
-    ("every_way_out_is_closed", every_way_out_is_closed),
-    (
-        "every_way_out_is_closed_without_a_namespace",
-        every_way_out_is_closed_without_a_namespace,
-    ),
-    (
-        "allowed_permissions_are_granted",
-        allowed_permissions_are_granted,
-    ),
-    ("each_process_is_limited", each_process_is_limited),
-    (
-        "a_command_reaches_no_other_command",
-        a_command_reaches_no_other_command,
-    ),
-    (
-        "a_replaced_path_is_not_written_to",
-        a_replaced_path_is_not_written_to,
-    ),
-    (
-        "nothing_passes_from_a_command_to_the_next",
-        nothing_passes_from_a_command_to_the_next,
-    ),
-    (
-        "missing_features_of_the_kernel_are_refused_or_reported",
-        missing_features_of_the_kernel_are_refused_or_reported,
-    ),
-    (
-        "a_program_that_is_not_a_helper_is_rejected",
-        a_program_that_is_not_a_helper_is_rejected,
-    ),
+pub const TESTS: Tests = named![
+    every_way_out_is_closed,
+    every_way_out_is_closed_without_a_namespace,
+    allowed_permissions_are_granted,
+    each_process_is_limited,
+    a_command_reaches_no_other_command,
+    a_replaced_path_is_not_written_to,
+    nothing_passes_from_a_command_to_the_next,
+    missing_features_of_the_kernel_are_refused_or_reported,
+    a_program_that_is_not_a_helper_is_rejected,
 ];
 
 /// A process outside of every sandbox, which waits for its input to end.

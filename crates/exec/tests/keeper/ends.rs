@@ -2,46 +2,19 @@
 
 use super::*;
 
-pub const TESTS: Tests = &[
-    (
-        "no_process_outlives_its_command_or_run",
-        no_process_outlives_its_command_or_run,
-    ),
-    (
-        "nothing_is_left_when_the_host_is_killed",
-        nothing_is_left_when_the_host_is_killed,
-    ),
-    (
-        "two_hundred_commands_end_with_the_host",
-        two_hundred_commands_end_with_the_host,
-    ),
-    (
-        "the_run_stops_if_its_first_process_is_killed",
-        the_run_stops_if_its_first_process_is_killed,
-    ),
-    (
-        "orphans_are_reaped_while_their_command_runs",
-        orphans_are_reaped_while_their_command_runs,
-    ),
-    (
-        "a_command_held_by_its_tracer_ends",
-        a_command_held_by_its_tracer_ends,
-    ),
-    (
-        "a_last_output_of_a_background_process_is_read",
-        a_last_output_of_a_background_process_is_read,
-    ),
-    ("temporary_files_are_removed", temporary_files_are_removed),
-    (
-        "a_command_may_be_ended_before_it_has_begun",
-        a_command_may_be_ended_before_it_has_begun,
-    ),
+pub const TESTS: Tests = named![
+    no_process_outlives_its_command_or_run,
+    nothing_is_left_when_the_host_is_killed,
+    two_hundred_commands_end_with_the_host,
+    the_run_stops_if_its_first_process_is_killed,
+    orphans_are_reaped_while_their_command_runs,
+    a_command_held_by_its_tracer_ends,
+    a_last_output_of_a_background_process_is_read,
+    temporary_files_are_removed,
+    a_command_may_be_ended_before_it_has_begun,
 ];
 
-pub const LONG: Tests = &[(
-    "twenty_rounds_of_two_hundred_commands",
-    twenty_rounds_of_two_hundred_commands,
-)];
+pub const LONG: Tests = named![twenty_rounds_of_two_hundred_commands,];
 
 /// Processes that leave their parent, group, session and environment.
 pub const LEAVE: &str = "setsid sh -c 'echo x >> a; exec sleep 1000' >/dev/null 2>&1 & \

@@ -60,6 +60,12 @@ pub fn main() {
 
 type Tests = &'static [(&'static str, fn())];
 
+/// Functions with their names.
+macro_rules! named {
+    ($($test:ident),* $(,)?) => { &[$((stringify!($test), $test as fn())),*] };
+}
+use named;
+
 /// Those that take seconds, and those that take minutes.
 const TESTS: &[Tests] = &[confinement::TESTS, ends::TESTS, commands::TESTS];
 const LONG: &[Tests] = &[ends::LONG];
