@@ -1,4 +1,4 @@
-//! Every provider by name, and the API that the simulator checks strictly for it. The tests of the program use this file too.
+//! Every provider by name, and the API that the simulator checks strictly for it.
 
 use batchwright_simulate::{SimConfig, SimStats, Simulator, Vendor};
 

@@ -8,40 +8,23 @@ use std::time::Duration;
 use batchwright::plan::{ProviderOptions, ProviderPlan};
 use batchwright::provider::inspect;
 use batchwright::{
-    Budget, Deadline, ErrorKind, JobQueue, LlmManager, Outcome, Prices, ProcessId, Progress,
-    Request, Secret, Settings, StopReason, Strategy, Usd,
+    Deadline, ErrorKind, JobQueue, LlmManager, ProcessId, Progress, Request, Secret, Settings,
+    StopReason, Strategy,
 };
-use batchwright_simulate::{BatchConfig, SimConfig, Simulator};
+use batchwright_simulate::{BatchConfig, Simulator};
 use serde_json::{Value, json};
 
-use super::common::{
-    Desk, Ended, Has, PATIENCE, RunToEnd, Running, all_ids, eventually, simulator,
-};
+use super::batch_runs::{SHORT, taking, with, with_provider};
+use super::common::{Desk, Ended, Has, PATIENCE, RunToEnd, Running, all_ids, eventually};
 use super::queue::{adds_up, database};
-
-/// A provider whose batches take this long.
-pub fn taking(duration: Duration) -> Simulator {
-    with(BatchConfig::default().duration(duration))
-}
-
-fn with(batches: BatchConfig) -> Simulator {
-    simulator(SimConfig::default().batches(batches))
-}
 
 /// Long enough to see a batch in progress; a cancelled one ends after a tenth of it.
 const LONG: Duration = Duration::from_secs(20);
-const SHORT: Duration = Duration::from_millis(100);
 
 /// The program on the queue of this desk, with a provider that has a Batch API.
 pub fn command(desk: &Desk, sim: &Simulator, words: &str) -> Command {
-    let mut command = desk.command(words.split_whitespace());
-    command
-        .args(["--data-dir", "data"])
-        .env("BATCHWRIGHT_PROVIDER", "openai")
-        .env("BATCHWRIGHT_MODEL", "m")
-        .env("OPENAI_API_KEY", "k")
-        .env("OPENAI_BASE_URL", sim.base_url())
-        .env("BATCHWRIGHT_BATCH_POLL_INTERVAL", "50ms");
+    let mut command = with_provider(desk.command(words.split_whitespace()), sim);
+    command.args(["--data-dir", "data"]);
     command
 }
 
@@ -62,31 +45,6 @@ fn status(desk: &Desk, sim: &Simulator, id: ProcessId) -> Value {
     let process = all["processes"][0].clone();
     adds_up(&process);
     process
-}
-
-#[test]
-fn a_provider_without_a_batch_api_runs_sync_and_reports_it() {
-    let (desk, sim) = (Desk::new(), taking(SHORT));
-    let id = submit(&desk, &sim, 3);
-    let with_extract = |words: &str| {
-        let mut command = command(&desk, &sim, words);
-        command
-            .env("BATCHWRIGHT_PROVIDER", "extract")
-            .env("BATCHWRIGHT_BULK_STRATEGY", "batch");
-        command.ended()
-    };
-    let why = "extract has no Batch API: runs sync";
-    let shown = with_extract("status --json").expect(0).json();
-    shown.has(json!({"/processes/0/strategy": "sync", "/processes/0/fallback_reason": why}));
-    with_extract("status").ends(0, why);
-    for words in ["work --until-empty", "work --until-empty --quiet"] {
-        with_extract(words).ends(0, &format!("strategy: {why}"));
-    }
-    let set = with_extract("config get llm.bulk_strategy").expect(0);
-    assert_eq!(set.stdout, "batch\n", "the setting stays");
-    run(&desk, &sim, &format!("results {id} -o out.jsonl")).expect(0);
-    assert_eq!(desk.ids("out.jsonl"), all_ids(3));
-    assert_eq!(sim.batch_stats().created, 0);
 }
 
 #[test]
@@ -252,51 +210,11 @@ fn manager(sim: &Simulator, folder: &Path, strategy: &str) -> LlmManager {
         .flag("batch.poll_interval", "poll", Some("50ms".to_owned()))
         .unwrap();
     let provider = inspect("openai", Some(&sim.base_url()), None, true).unwrap();
-    let json = r#"{"providers": {"openai": {"models": [{"models": ["m"], "prices": [
-        {"input": 1, "output": 1}, {"tier": "batch", "input": 1, "output": 1}]}]}}}"#;
-    let prices = Prices::default().overridden("test", json).unwrap();
     let options = ProviderOptions::new()
         .provider(provider)
         .api_key("openai", Secret::new("k"))
-        .prices(prices)
         .data_dir(folder);
     LlmManager::of(ProviderPlan::new(settings, options).unwrap())
-}
-
-#[test]
-fn a_budget_limits_a_manager_with_calls_and_with_batches() {
-    let requests: Vec<Request> = (0..6)
-        .map(|at| Request {
-            model: Some("m".to_owned()),
-            ..Request::new(format!("prompt {at}")).with_max_tokens(100)
-        })
-        .collect();
-    for strategy in ["sync", "batch"] {
-        let (desk, sim) = (Desk::new(), taking(SHORT));
-        let folder = database(&desk).parent().unwrap().to_owned();
-        let process = ProcessId::new();
-        let run = |budget: &Budget| {
-            let manager = manager(&sim, &folder, strategy).budget(budget);
-            manager.run_bulk(process, &requests)
-        };
-        // A request can take 324 tokens, and takes 18, for a microdollar each.
-        let limited = |micros: u64| Budget::usd(Usd::from_picos(micros * 1_000_000));
-        let budget = limited(380);
-        let error = run(&budget).unwrap_err();
-        let is_budget = matches!(error.reason, StopReason::BudgetExceeded(_));
-        assert!(is_budget, "{strategy}: {}", error.reason);
-        let answers = error.outcomes.iter().filter(|one| one.is_success()).count();
-        assert!((1..6).contains(&answers), "{strategy}: {answers}");
-        assert!(budget.spent() > Usd::ZERO && budget.spent() <= budget.limit());
-        assert!(budget.refused().is_some(), "{strategy}");
-
-        let outcomes = run(&limited(100_000)).unwrap();
-        assert!(outcomes.iter().all(Outcome::is_success));
-        if strategy == "batch" {
-            let bought = sim.batch_stats().items_accepted;
-            assert_eq!(bought, 6, "answers of the first call were kept");
-        }
-    }
 }
 
 #[test]

@@ -1,8 +1,6 @@
 //! Workers that are killed repeatedly at moments that a seed determines, with faults that it also determines.
 //! `BATCH_SEED=n cargo test --test it batch_chaos` replays one run, unless timing differs.
 
-#![cfg(unix)]
-
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 

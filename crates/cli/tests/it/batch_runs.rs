@@ -1,6 +1,5 @@
 //! Helpers for tests of runs in batches: a provider with a Batch API, runs, and the state of their queue.
 
-use std::collections::HashMap;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
@@ -112,13 +111,6 @@ pub fn kill(mut running: Running) {
 pub fn without_latency(mut line: Value) -> Value {
     line.as_object_mut().unwrap().remove("latency_ms");
     line
-}
-
-pub fn by_id(lines: Vec<Value>) -> HashMap<String, Value> {
-    let named = lines.into_iter().map(without_latency);
-    named
-        .map(|line| (line["id"].as_str().unwrap().to_owned(), line))
-        .collect()
 }
 
 pub const STORE: &str = "out.jsonl.batchwright";

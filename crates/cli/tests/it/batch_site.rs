@@ -1,8 +1,6 @@
 //! Helpers for tests of failing batches: a queue of prompts, workers that submit them in batches, and a provider
 //! that counts what it bills.
 
-#![cfg(unix)]
-
 use std::collections::HashSet;
 use std::process::Command;
 use std::thread;
@@ -66,20 +64,6 @@ pub static ALL: [&Dialect; 7] = [
 /// (Anthropic), and with files whose names we choose (Gemini). `batch_chaos` kills workers at all providers.
 pub static KINDS: [&Dialect; 4] = [&OPENAI, &XAI, &ANTHROPIC, &GEMINI];
 
-/// The settings that determine durations.
-#[derive(Debug, Clone, Copy)]
-pub struct Pace {
-    pub poll: &'static str,
-    pub reconcile: &'static str,
-    pub retries: &'static str,
-}
-
-pub const PACE: Pace = Pace {
-    poll: "50ms",
-    reconcile: "1s",
-    retries: "20",
-};
-
 /// Prompts in a queue, and their provider.
 pub struct Site {
     pub desk: Desk,
@@ -88,7 +72,6 @@ pub struct Site {
     pub queue: JobQueue,
     pub process: ProcessId,
     pub items: usize,
-    pub pace: Pace,
 }
 
 impl Site {
@@ -109,25 +92,16 @@ impl Site {
         let (desk, sim) = (Desk::new(), simulator(config));
         let queue = JobQueue::open(&desk.path(HOME).join("llm_jobs.db")).unwrap();
         let process = ProcessId::new();
-        let site = Self {
+        let job = |i: usize| Job::from(Request::new(prompt(i)).with_id(format!("i-{i}")));
+        queue.enqueue_iter(process, (0..items).map(job)).unwrap();
+        Self {
             desk,
             sim,
             at,
             queue,
             process,
-            items: 0,
-            pace: PACE,
-        };
-        site.add(0, items, prompt)
-    }
-
-    /// Adds further prompts to the queue, numbered from `from`.
-    fn add(mut self, from: usize, items: usize, prompt: impl Fn(usize) -> String) -> Self {
-        let job = |i: usize| Job::from(Request::new(prompt(i)).with_id(format!("i-{i}")));
-        let jobs = (from..from + items).map(job);
-        self.queue.enqueue_iter(self.process, jobs).unwrap();
-        self.items += items;
-        self
+            items,
+        }
     }
 
     /// The base URL of the API.
@@ -140,11 +114,11 @@ impl Site {
         let mut command = self.desk.command(words.split_whitespace());
         command
             .args(["--provider", self.at.name, "--base-url", &self.url()])
-            .args(["--model", "sim-1", "--max-retries", self.pace.retries])
+            .args(["--model", "sim-1", "--max-retries", "20"])
             .env(self.at.key, "k")
             .env("BATCHWRIGHT_BULK_STRATEGY", "batch")
-            .env("BATCHWRIGHT_BATCH_POLL_INTERVAL", self.pace.poll)
-            .env("BATCHWRIGHT_BATCH_RECONCILE_WAIT", self.pace.reconcile);
+            .env("BATCHWRIGHT_BATCH_POLL_INTERVAL", "50ms")
+            .env("BATCHWRIGHT_BATCH_RECONCILE_WAIT", "1s");
         command
     }
 

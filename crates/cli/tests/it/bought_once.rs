@@ -4,12 +4,11 @@
 use std::fs;
 use std::process::Command;
 
-use batchwright::JobQueue;
 use batchwright_simulate::{BatchConfig, SimConfig, Simulator, Vendor};
 
 use super::batch_runs::{
     LONG, SHORT, STORE, WORDS, batch, bought, command, left_alone, only_process, other, renamed,
-    run, stores, taking, whole, worked,
+    run, taking, whole, worked,
 };
 use super::common::{Desk, Ended, RunToEnd, simulator};
 
@@ -84,7 +83,9 @@ fn an_output_without_saved_results_is_rejected() {
     fs::remove_file(desk.path("out.jsonl")).unwrap();
     refused();
     desk.write("out.jsonl", &saved);
-    run(&desk, &sim, WORDS).expect(0);
+    // A link to the output leads to its store.
+    std::os::unix::fs::symlink("out.jsonl", desk.path("link.jsonl")).unwrap();
+    run(&desk, &sim, "in.jsonl -o link.jsonl").expect(0);
     whole(&desk, &sim, "out.jsonl", 4);
 }
 
@@ -111,29 +112,6 @@ fn an_output_that_was_renamed_keeps_its_batch() {
     });
 }
 
-#[cfg(unix)]
-#[test]
-fn a_link_to_an_output_leads_to_its_batch() {
-    let (desk, sim) = left_alone(3);
-    fs::create_dir(desk.path("there")).unwrap();
-    let (output, link) = (desk.path("out.jsonl"), desk.path("there/link.jsonl"));
-    std::os::unix::fs::symlink(&output, &link).unwrap();
-    // A store under another name, next to the file to which the link leads, is found as well.
-    let (store, other) = (desk.path(STORE), desk.path("old.jsonl.batchwright"));
-    fs::rename(&store, &other).unwrap();
-    let run = || {
-        run(
-            &desk,
-            &sim,
-            "in.jsonl -o there/link.jsonl --data-dir elsewhere",
-        )
-    };
-    run().ends(2, "move its store with it");
-    fs::rename(other, store).unwrap();
-    run().expect(0);
-    whole(&desk, &sim, "out.jsonl", 3);
-}
-
 #[test]
 fn a_missing_output_is_reported_before_its_items_are_sent_again() {
     let (desk, sim) = left_alone(3);
@@ -145,56 +123,6 @@ fn a_missing_output_is_reported_before_its_items_are_sent_again() {
     bought(&sim, 3);
     run(&desk, &sim, WORDS).expect(0);
     whole(&desk, &sim, "out.jsonl", 3);
-}
-
-/// The first store that a run creates.
-fn written(desk: &Desk) {
-    drop(JobQueue::open(desk.path(STORE)).unwrap());
-}
-
-#[test]
-fn a_run_killed_before_submitting_is_repeated() {
-    let (desk, sim) = (Desk::with(3), taking(SHORT));
-    desk.write("out.jsonl", "");
-    written(&desk);
-    run(&desk, &sim, WORDS).expect(0);
-    whole(&desk, &sim, "out.jsonl", 3);
-
-    desk.write("out.jsonl", "");
-    written(&desk);
-    let mut sync = command(&desk, &sim, WORDS);
-    let ended = sync.ended().expect(0);
-    ended.hides("earlier run");
-    assert_eq!((stores(&desk), sim.stats().calls), (Vec::new(), 3));
-}
-
-#[test]
-fn a_run_killed_after_saving_everything_is_finished() {
-    let (desk, sim) = left_alone(3);
-    run(&desk, &sim, WORDS).expect(0);
-    written(&desk);
-    run(&desk, &sim, WORDS).ends(0, "nothing to send");
-    whole(&desk, &sim, "out.jsonl", 3);
-}
-
-#[test]
-fn a_store_of_another_program_stops_the_run() {
-    let (desk, sim) = left_alone(2);
-    let own = fs::read(desk.path(STORE)).unwrap();
-    let diary = "dear diary".repeat(1000);
-    for written in [diary.as_bytes(), &own[..own.len() / 2]] {
-        fs::write(desk.path(STORE), written).unwrap();
-        run(&desk, &sim, WORDS).ends(1, STORE);
-        let mut sync = command(&desk, &sim, WORDS);
-        sync.ended().ends(1, STORE);
-    }
-    bought(&sim, 2);
-    for log in ["-wal", "-shm"] {
-        let _ = fs::remove_file(desk.path(&format!("{STORE}{log}")));
-    }
-    fs::write(desk.path(STORE), own).unwrap();
-    run(&desk, &sim, WORDS).expect(0);
-    whole(&desk, &sim, "out.jsonl", 2);
 }
 
 fn xai() -> Simulator {
@@ -228,4 +156,24 @@ fn a_run_with_another_provider_reports_where_the_items_are() {
     }
     whole(&desk, &openai, "out.jsonl", 4);
     bought(&xai, 0);
+}
+
+#[test]
+fn a_store_of_another_program_stops_the_run() {
+    let (desk, sim) = left_alone(2);
+    let own = fs::read(desk.path(STORE)).unwrap();
+    let diary = "dear diary".repeat(1000);
+    for written in [diary.as_bytes(), &own[..own.len() / 2]] {
+        fs::write(desk.path(STORE), written).unwrap();
+        run(&desk, &sim, WORDS).ends(1, STORE);
+        let mut sync = command(&desk, &sim, WORDS);
+        sync.ended().ends(1, STORE);
+    }
+    bought(&sim, 2);
+    for log in ["-wal", "-shm"] {
+        let _ = fs::remove_file(desk.path(&format!("{STORE}{log}")));
+    }
+    fs::write(desk.path(STORE), own).unwrap();
+    run(&desk, &sim, WORDS).expect(0);
+    whole(&desk, &sim, "out.jsonl", 2);
 }

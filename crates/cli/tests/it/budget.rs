@@ -1,17 +1,15 @@
 //! A run stops before it costs more than its budget. The provider computes the bill independently.
 
-use batchwright::Usd;
+use batchwright::{ProcessId, Usd};
 use batchwright_simulate::{SimConfig, Simulator};
 
-use super::batch_runs::{SHORT, command, taking};
-use super::common::{Desk, Ended, RunToEnd, Running, cases, prompt_lines, simulator, usd};
-use super::queue_budget::{cost_of_one, flag, lines, times};
-
-/// A model that costs 0.15 and 0.60 dollars per million tokens.
-const MODEL: &str = "--model gpt-4o-mini --max-tokens 20 --json";
+use super::batch_runs::{SHORT, command, home_queue, other, taking, with_provider};
+use super::common::{
+    Desk, Ended, RunToEnd, Running, cases, eventually, prompt_lines, simulator, usd,
+};
 
 fn run(desk: &Desk, sim: &Simulator, words: &str) -> Ended {
-    let words = format!("in.jsonl {MODEL} {words}");
+    let words = format!("in.jsonl {MODEL} --json {words}");
     command(desk, sim, &words).ended()
 }
 
@@ -40,11 +38,12 @@ fn a_run_stops_before_its_budget_is_exceeded_and_resumes_with_a_higher_one() {
         .says("remaining items would cost about")
         .says(" --budget 0.01");
 
-    // With the same budget, nothing more is sent, and the earlier cost still counts.
+    // With the same budget, nothing more is sent, and the earlier cost still counts, also through a link.
+    std::os::unix::fs::symlink("out.jsonl", desk.path("link.jsonl")).unwrap();
     let again = run(
         &desk,
         &sim,
-        &format!("-o out.jsonl -j 8 --budget {}", flag(budget)),
+        &format!("-o link.jsonl -j 8 --budget {}", flag(budget)),
     );
     again.expect(4);
     assert!(times(one, sim.stats().paid) <= budget);
@@ -52,6 +51,7 @@ fn a_run_stops_before_its_budget_is_exceeded_and_resumes_with_a_higher_one() {
     assert_eq!(sim.stats().paid, 200);
     // Without the output, a run starts from the beginning.
     std::fs::remove_file(desk.path("out.jsonl")).unwrap();
+    assert!(!desk.exists("link.jsonl.budget"));
     let anew = run(&desk, &sim, "-o out.jsonl --budget 0.01").expect(0);
     assert_eq!(usd(&anew.json()["budget"]["spent"]), times(one, 200));
 }
@@ -67,64 +67,6 @@ fn a_budget_below_the_cost_of_a_call_is_reported_with_what_to_do() {
     ended.tells("to go on, with a budget for the next call:");
     ended.hides("used up");
     run(&desk, &sim, "-o out.jsonl --budget 0.01").expect(0);
-}
-
-/// Each call in flight counts as much as the others cost, not as the most that it could cost.
-#[cfg(unix)]
-#[test]
-fn four_kills_leave_most_of_a_budget_usable() {
-    let desk = Desk::new();
-    let one = cost_of_one();
-    let sim = simulator(SimConfig::default());
-    desk.write("in.jsonl", lines(0..400));
-    let budget = times(one, 200);
-    let words = format!(
-        "in.jsonl {MODEL} -o out.jsonl -j 4 --budget {}",
-        flag(budget)
-    );
-    for round in 1..=4 {
-        let running = Running::start(&mut command(&desk, &sim, &words));
-        assert!(sim.wait_until(|stats| stats.paid >= 10 * round, super::common::PATIENCE));
-        sim.hold();
-        assert!(sim.wait_until(|stats| stats.in_flight == 4, super::common::PATIENCE));
-        running.signal("KILL");
-        running.wait();
-        sim.release();
-    }
-    let ended = command(&desk, &sim, &words).ended().expect(4);
-    let told = &ended.json()["budget"];
-    let (spent, lost) = (usd(&told["spent"]), usd(&told["lost"]));
-    assert_eq!(lost, times(one, 16));
-    assert!(spent >= times(one, 160), "{spent} of {budget}");
-    ended.tells(" lost with calls whose reply did not come");
-    let lines: Usd = desk
-        .results("out.jsonl")
-        .iter()
-        .map(|line| usd(&line["cost_usd"]))
-        .sum();
-    assert_eq!(spent, lines);
-}
-
-/// A budget applies to the output: costs of runs without a budget count too.
-#[test]
-fn earlier_costs_of_an_output_count_towards_its_budget() {
-    let desk = Desk::new();
-    let one = cost_of_one();
-    let sim = simulator(SimConfig::default());
-    desk.write("in.jsonl", lines(0..60));
-    run(&desk, &sim, "-o out.jsonl --max-items 50").expect(0);
-    let budget = flag(times(one, 55));
-    run(&desk, &sim, &format!("-o out.jsonl --budget {budget}")).expect(4);
-    assert!(times(one, sim.stats().paid) <= times(one, 55));
-    assert!(sim.stats().paid >= 50);
-    #[cfg(unix)]
-    {
-        std::os::unix::fs::symlink("out.jsonl", desk.path("link.jsonl")).unwrap();
-        let paid = sim.stats().paid;
-        run(&desk, &sim, &format!("-o link.jsonl --budget {budget}")).expect(4);
-        assert!(sim.stats().paid <= paid + 4);
-        assert!(!desk.path("link.jsonl.budget").exists());
-    }
 }
 
 #[test]
@@ -160,7 +102,7 @@ fn a_record_that_cannot_be_written_is_an_error_of_its_own() {
     let running = Running::start(&mut command(
         &desk,
         &sim,
-        &format!("in.jsonl {MODEL} {words}"),
+        &format!("in.jsonl {MODEL} --json {words}"),
     ));
     assert!(sim.wait_until(|stats| stats.in_flight == 1, super::common::PATIENCE));
     std::fs::remove_file(&record).unwrap();
@@ -227,4 +169,124 @@ fn a_run_in_batches_stops_before_its_budget_is_exceeded_and_continues_with_a_hig
     let ended = run(&desk, &sim, "-o out.jsonl --budget 0.01").expect(0);
     let spent = usd(&ended.json()["budget"]["spent"]);
     assert_eq!(spent.picos(), times(one, 10).picos() + one.picos());
+}
+
+/// A model that takes 0.15 and 0.60 dollars per million tokens, and half of it in batches.
+pub const MODEL: &str = "--model gpt-4o-mini --max-tokens 20";
+
+pub fn lines(items: std::ops::Range<usize>) -> String {
+    let line = |i| format!("{{\"id\": \"{i}\", \"prompt\": \"prompt {i:04}\"}}\n");
+    items.map(line).collect()
+}
+
+fn submit(desk: &Desk, sim: &Simulator, words: &str) -> ProcessId {
+    let ended = other(desk, sim, &format!("submit in.jsonl {MODEL} {words}"));
+    ended.expect(0).stdout.trim().parse().unwrap()
+}
+
+fn completed(desk: &Desk, id: ProcessId) -> u64 {
+    home_queue(desk)
+        .process(id)
+        .unwrap()
+        .unwrap()
+        .counts
+        .completed
+}
+
+/// A worker that no rate limit delays.
+pub fn work(more: &str) -> String {
+    format!("work --rpm 600000 --tpm 99999999 --model gpt-4o-mini {more}")
+}
+
+/// What one of these prompts costs as a call.
+pub fn cost_of_one() -> Usd {
+    let (desk, sim) = (Desk::new(), simulator(SimConfig::default()));
+    desk.write("in.jsonl", lines(0..1));
+    let words = format!("run in.jsonl -o one.jsonl {MODEL}");
+    other(&desk, &sim, &words).expect(0);
+    usd(&desk.results("one.jsonl")[0]["cost_usd"])
+}
+
+pub fn times(one: Usd, calls: u64) -> Usd {
+    Usd::from_picos(one.picos() * calls)
+}
+
+/// The amount as a value of the flag, without rounding.
+pub fn flag(amount: Usd) -> String {
+    format!("{:.12}", amount.picos() as f64 / 1e12)
+}
+
+fn used(desk: &Desk, id: ProcessId) -> Usd {
+    home_queue(desk)
+        .process(id)
+        .unwrap()
+        .unwrap()
+        .budget
+        .unwrap()
+        .used
+}
+
+#[test]
+fn a_process_is_paused_before_its_budget_is_exceeded_and_continues_with_a_higher_one() {
+    let (desk, sim) = (Desk::new(), simulator(SimConfig::default()));
+    let one = cost_of_one();
+    desk.write("in.jsonl", lines(0..200));
+    let budget = times(one, 100);
+    let id = submit(&desk, &sim, &format!("--budget {}", flag(budget)));
+    let ended = other(&desk, &sim, &work("-j 8 --until-empty"));
+    ended
+        .ends(4, "the budget of")
+        .says(&format!("batchwright retry {id} --budget USD"));
+    let paid = sim.stats().paid;
+    assert!((90..=100).contains(&paid), "{paid}");
+    assert_eq!(completed(&desk, id), paid);
+    assert_eq!(used(&desk, id), times(one, paid));
+    let told = other(&desk, &sim, "status").expect(0);
+    told.shows("paused by its budget");
+    told.says("is used up");
+
+    let waiting = Running::start(&mut with_provider(
+        desk.command(work("-j 8").split_whitespace()),
+        &sim,
+    ));
+    let limit = || {
+        let line = other(&desk, &sim, "status --json").expect(0).json();
+        line["processes"][0]["limited_by"] == "budget" && line["workers"] == 1
+    };
+    assert!(eventually(limit));
+    drop(waiting);
+
+    // The same worker does nothing more, and does not turn in circles.
+    other(&desk, &sim, &work("--until-empty")).expect(4);
+    assert_eq!(sim.stats().paid, paid);
+    other(&desk, &sim, &format!("retry {id} --budget 0.01")).ends(0, "is $0.010000");
+    other(&desk, &sim, &work("--until-empty")).expect(0);
+    assert_eq!(sim.stats().paid, 200);
+    assert_eq!(used(&desk, id), times(one, 200));
+}
+
+/// It is not sent, and its job fails.
+#[test]
+fn a_request_without_a_known_price_is_refused_under_a_budget() {
+    let (desk, sim) = (Desk::new(), simulator(SimConfig::default()));
+    desk.write("in.jsonl", lines(0..3));
+    let words = "submit in.jsonl --model new --max-tokens 9 --budget 1";
+    let id: ProcessId = other(&desk, &sim, words)
+        .expect(0)
+        .stdout
+        .trim()
+        .parse()
+        .unwrap();
+    for strategy in ["", "--strategy batch"] {
+        let work = &format!("work --rpm 600000 --model new --until-empty {strategy}");
+        other(&desk, &sim, work);
+        let counts = home_queue(&desk).process(id).unwrap().unwrap().counts;
+        assert_eq!((counts.failed, sim.stats().calls), (3, 0), "{strategy}");
+        other(&desk, &sim, &format!("retry {id}")).expect(0);
+    }
+    let prices = r#"{"providers": {"*": {"models": [{"models": ["new"], "prices": [{"input": 1, "output": 2}]}]}}}"#;
+    desk.write("prices.json", prices);
+    let work = "work --rpm 600000 --model new --until-empty --prices prices.json";
+    other(&desk, &sim, work).expect(0);
+    assert_eq!(completed(&desk, id), 3);
 }

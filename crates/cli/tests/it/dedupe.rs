@@ -108,33 +108,6 @@ fn the_line_of_a_duplicate_names_the_item_that_was_sent() {
     assert_eq!(sim.stats().calls, calls);
 }
 
-#[test]
-fn a_prompt_answered_in_the_output_is_not_sent_under_another_id() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.write("in.jsonl", with_equals(10, 10));
-    let words = "in.jsonl -o out.jsonl --dedupe";
-    desk.run(&sim, words).expect(0);
-    // One item with a new id, two more identical ones, and one with a new prompt.
-    let more = ["x", "y", "z"].map(|id| format!("{{\"id\":\"{id}\",\"prompt\":\"prompt 3\"}}\n"));
-    let other = "{\"id\":\"new\",\"prompt\":\"prompt 10\"}\n";
-    let renamed = with_equals(10, 10).replace("i-5", "renamed");
-    desk.write("in.jsonl", format!("{renamed}{}{other}", more.concat()));
-    desk.run(&sim, &format!("{words} --dry-run"))
-        .ends(0, "1 to send, 4 answered by earlier results of equal ones");
-    desk.run(&sim, words)
-        .ends(0, "4 answered by equal prompts (4 calls saved)");
-    assert_eq!(sim.stats().calls, 11);
-    let lines = desk.results("out.jsonl");
-    assert_eq!(lines.len(), 15);
-    let of = |name: &str| lines.iter().find(|line| id(line) == name).unwrap();
-    assert_eq!(of("renamed")["answered_by"], "i-5");
-    assert_eq!(
-        (&of("y")["answered_by"], &of("y")["text"]),
-        (&json!("i-3"), &of("i-3")["text"])
-    );
-    desk.run(&sim, words).ends(0, "nothing to send");
-}
-
 /// Its reply was billed, and a request for each identical item would be billed again.
 #[test]
 fn an_unusable_reply_is_requested_once_for_all_duplicates() {
@@ -215,7 +188,6 @@ fn embeddings_of_another_model_are_not_reused() {
 }
 
 /// Three of ten prompts are duplicates; the run is killed repeatedly.
-#[cfg(unix)]
 fn killed(n: usize, kills: u64) {
     const CONCURRENCY: u64 = 4;
     let desk = Desk::new();
@@ -263,7 +235,6 @@ fn killed(n: usize, kills: u64) {
     }
 }
 
-#[cfg(unix)]
 #[test]
 fn a_resumed_run_answers_duplicates_from_the_output() {
     killed(300, 3);

@@ -1,8 +1,9 @@
 //! `batchwright exec`: commands from scripts and lists, their output, and the job log.
 
-use serde_json::Value;
+use parking_lot::Mutex;
+use serde_json::json;
 
-use super::common::{Desk, Ended, line_count, results};
+use super::common::{Desk, Ended, Has, Running, eventually, line_count, results};
 use super::program::fed;
 
 /// Runs `exec` with these words and this on standard input.
@@ -88,46 +89,23 @@ fn results_have_the_outputs() {
         .plain("exec jobs.txt -o out.jsonl --json")
         .expect(3)
         .json();
-    assert_eq!(summary["summary"]["completed"], 1);
-    assert_eq!(summary["summary"]["failed"], 2);
-    assert_eq!(summary["exit_code"], 3);
+    summary.has(json!({"/summary/completed": 1, "/summary/failed": 2, "exit_code": 3}));
     let mut records = results(&desk.read("out.jsonl"));
     records.sort_by_key(|record| record["seq"].as_u64());
     let [exit, long, missing] = &records[..] else {
         panic!("{records:?}");
     };
-    assert_eq!(
-        (&exit["id"], &exit["line"]),
-        (&Value::from("1"), &Value::from(1))
+    exit.has(
+        json!({"id": "1", "line": 1, "file": "jobs.txt", "status": "failed",
+        "/command/2": "echo out; echo err >&2; exit 3", "/error/kind": "exit"}),
     );
-    assert_eq!(
-        (&exit["file"], &exit["status"]),
-        (&"jobs.txt".into(), &"failed".into())
-    );
-    assert_eq!(exit["command"][2], "echo out; echo err >&2; exit 3");
-    let result = &exit["result"];
-    assert_eq!(
-        (&result["exit_code"], &result["signal"]),
-        (&3.into(), &Value::Null)
-    );
-    assert_eq!(
-        (&result["stdout"], &result["stderr"]),
-        (&"out\n".into(), &"err\n".into())
-    );
-    assert!(result["start"].as_u64().unwrap() > 1_600_000_000_000);
-    assert!(result["duration_ms"].as_f64().unwrap() > 0.0);
-    assert_eq!(
-        (&exit["error"]["kind"], &result["truncated"]),
-        (&"exit".into(), &false.into())
-    );
-    let result = &long["result"];
-    assert_eq!(
-        (&result["stdout_bytes"], &result["truncated"]),
-        (&100_000.into(), &false.into())
-    );
-    assert_eq!(result["stdout"].as_str().unwrap().len(), 100_000);
-    assert_eq!(missing["error"]["kind"], "not_found");
-    assert_eq!(missing["result"], Value::Null);
+    exit["result"].has(json!({"exit_code": 3, "signal": null, "stdout": "out\n",
+        "stderr": "err\n", "truncated": false}));
+    assert!(exit["result"]["start"].as_u64().unwrap() > 1_600_000_000_000);
+    assert!(exit["result"]["duration_ms"].as_f64().unwrap() > 0.0);
+    let zeros = "\0".repeat(100_000);
+    long["result"].has(json!({"stdout_bytes": 100_000, "stdout": zeros, "truncated": false}));
+    missing.has(json!({"/error/kind": "not_found", "result": null}));
     // An existing file is not overwritten.
     let refused = desk.plain("exec jobs.txt -o out.jsonl").expect(2);
     refused.errs("3 records of an earlier run");
@@ -221,4 +199,153 @@ fn a_command_cannot_redirect_our_files_with_links() {
             .ends(2, "link");
         assert_eq!(desk.read("victim"), "precious");
     }
+}
+
+/// Commands that sleep for this many seconds are killed.
+const FOR_EVER: &str = "1000";
+
+#[test]
+fn ctrl_c_lets_running_commands_end_or_kills_them() {
+    let desk = Desk::new();
+    desk.write(
+        "jobs.txt",
+        "sh -c 'touch begun; until [ -e go ]; do :; done; echo done'\ntouch second\n",
+    );
+    let words = ["exec", "jobs.txt", "-j", "1", "--joblog", "log"];
+    let running = Running::start(&mut desk.command(words));
+    assert!(eventually(|| desk.exists("begun")));
+    running.signal("INT");
+    running.hears("running commands have up to 30 s to finish");
+    desk.write("go", "");
+    let ended = running.wait().expect(130);
+    assert_eq!(ended.stdout, "done\n");
+    assert!(!desk.exists("second"));
+    ended.says("1 not run").says("to go on:");
+    desk.plain("exec jobs.txt --joblog log").expect(0);
+    assert!(desk.exists("second"));
+    // Killed by the second signal.
+    desk.write(
+        "jobs.txt",
+        format!("sh -c 'trap \"\" TERM; touch alive; sleep {FOR_EVER} & wait; sleep {FOR_EVER}'\n"),
+    );
+    {
+        let _ = std::fs::remove_file(desk.path("alive"));
+        let running = Running::start(&mut desk.command(["exec", "jobs.txt"]));
+        assert!(eventually(|| desk.exists("alive")));
+        running.signal("TERM");
+        running.hears("stopping");
+        running.signal("TERM");
+        running.wait().expect(143);
+        assert!(eventually(|| !is_running(&desk)));
+    }
+}
+
+#[test]
+fn a_reader_that_does_not_read_holds_no_stopped_run() {
+    let desk = Desk::new();
+    desk.write(
+        "jobs.txt",
+        "sh -c 'yes | head -c 100000; echo >> ran'\n".repeat(50),
+    );
+    let words = ["exec", "jobs.txt", "--joblog", "log", "-j", "2"];
+    let mut running = Running::start(&mut desk.command(words));
+    let unread = running.child.stdout.take();
+    assert!(eventually(|| desk.exists("ran")));
+    running.signal("INT");
+    running.hears("stopping:");
+    running.signal("INT");
+    let ended = running.wait().expect(1);
+    ended.tells("cannot write to standard output: its reader does not read");
+    drop(unread);
+    // What was not printed runs again.
+    let whole = desk
+        .plain("exec jobs.txt --joblog log -j 2 --resume")
+        .expect(0);
+    assert_eq!(whole.stdout.len(), 50 * 100_000);
+}
+
+#[test]
+fn a_killed_run_resumes_without_repeating_finished_commands() {
+    killed(300, 3);
+}
+
+/// Kills the run repeatedly, and resumes it from its log.
+pub fn killed(commands: usize, kills: usize) {
+    let desk = Desk::new();
+    // Each command appends a line atomically, so lines are never truncated.
+    let line = |i: usize| format!("sh -c 'echo {i} >> ran'\n");
+    desk.write("jobs.txt", (0..commands).map(line).collect::<String>());
+    let words = "exec jobs.txt -j 5 -q --joblog log";
+    let (mut finished, mut lines) = (Vec::new(), 0);
+    for round in 0..kills {
+        let goal = (round + 1) * commands / (kills + 1);
+        let running = Running::start(&mut desk.command(words.split_whitespace()));
+        assert!(eventually(|| line_count(&desk.path("log")) > goal));
+        running.signal("KILL");
+        running.wait();
+        let log = desk.read("log");
+        let whole = &log[..log.rfind('\n').map_or(0, |at| at + 1)];
+        let now = logged(whole);
+        assert!(now.len() > lines, "something finished");
+        (finished, lines) = (now, line_count(&desk.path("log")));
+    }
+    assert!(
+        eventually(|| !is_running(&desk)),
+        "a command outlived its run"
+    );
+    let at_the_kill = desk.read("ran").lines().count();
+    desk.plain(words).expect(0);
+    let ran = desk.read("ran");
+    let mut runs = vec![0; commands];
+    ran.lines()
+        .for_each(|line| runs[line.parse::<usize>().unwrap()] += 1);
+    assert!(runs.iter().all(|runs| *runs >= 1), "each ran");
+    // At most the commands in flight at a kill ran twice.
+    let twice: usize = runs.iter().map(|runs| runs - 1).sum();
+    assert!(twice <= 5 * kills, "{twice} ran again");
+    assert_eq!(ran.lines().count() - at_the_kill, commands - finished.len());
+    assert_eq!(logged(&desk.read("log")).len(), commands);
+}
+
+/// Whether a shell of this desk still runs.
+pub fn is_running(desk: &Desk) -> bool {
+    let folder = desk.path(".").canonicalize().unwrap();
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let mut folders = processes.map(|process| std::fs::read_link(process.path().join("cwd")));
+    folders.any(|own| own.is_ok_and(|own| own == folder))
+}
+
+/// Each of these tests keeps all processors busy, and one measures time.
+static ALONE: Mutex<()> = Mutex::new(());
+
+#[test]
+#[ignore = "ten thousand commands"]
+fn ten_thousand_commands_survive_kills_in_the_middle() {
+    let _alone = ALONE.lock();
+    // Often enough that no interval between two kills is long.
+    killed(10_000, 9);
+}
+
+#[test]
+#[ignore = "a hundred thousand commands"]
+fn a_hundred_thousand_commands_take_no_more_memory_than_a_thousand() {
+    let _alone = ALONE.lock();
+    let desk = Desk::new();
+    let peak = |commands: usize| {
+        desk.write(
+            "jobs.txt",
+            "true with words, as commands have them\n".repeat(commands),
+        );
+        let words = format!("exec jobs.txt -q -j 10 --sandbox off --joblog log{commands}");
+        let running = Running::start(&mut desk.command(words.split_whitespace()));
+        let (ended, peak) = running.wait_with_peak();
+        ended.expect(0);
+        assert_eq!(
+            line_count(&desk.path(&format!("log{commands}"))),
+            commands + 1
+        );
+        peak
+    };
+    let (few, many): (u64, u64) = (peak(1000), peak(100_000));
+    assert!(few > 0 && many < few + 4096, "{few} KiB, then {many} KiB");
 }

@@ -72,43 +72,8 @@ fn every_format_is_written_and_a_spreadsheet_gets_no_formula() {
         "{raw}"
     );
     assert!(raw.contains("\na,=cmd(),=1+1,,true,"));
-    // No temporary files are left.
-    let folder = std::fs::read_dir(desk.path("")).unwrap();
-    let hidden = folder.filter(|entry| {
-        let name = entry.as_ref().unwrap().file_name();
-        name.to_string_lossy().starts_with('.')
-    });
-    assert_eq!(hidden.count(), 0);
-    desk.plain("export r.jsonl -o schema.csv --json-schema {\"properties\":{\"n\":{\"type\":\"integer\"},\"label\":{\"type\":\"string\"}}}")
-        .expect(0);
-    assert!(
-        desk.read("schema.csv")
-            .starts_with("id,city,n,label,text,error_message\n")
-    );
     desk.plain("export r.jsonl -o none.csv --json-schema {\"type\":\"array\"}")
         .ends(2, "names no properties");
-}
-
-#[cfg(unix)]
-#[test]
-fn a_table_that_is_replaced_keeps_its_permissions() {
-    use std::os::unix::fs::PermissionsExt;
-    let desk = Desk::new();
-    desk.write("r.jsonl", KEPT);
-    let mut names = vec!["out.csv"];
-    if cfg!(feature = "tables") {
-        names.extend(["out.xlsx", "out.parquet"]);
-    }
-    for name in names {
-        desk.write(name, "private");
-        let private = std::fs::Permissions::from_mode(0o600);
-        std::fs::set_permissions(desk.path(name), private).unwrap();
-        desk.plain(&format!("export r.jsonl -o {name} --overwrite"))
-            .expect(0);
-        let mode = desk.path(name).metadata().unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600, "{name}");
-        assert_ne!(std::fs::read(desk.path(name)).unwrap(), b"private");
-    }
 }
 
 /// A million results with their rows; only the position of each line is kept in memory.

@@ -59,6 +59,13 @@ impl Fake {
         self.asked.lock().unwrap().clone()
     }
 
+    /// The requests with a body.
+    pub fn calls(&self) -> Vec<Arc<Asked>> {
+        let mut calls = self.asked();
+        calls.retain(|asked| !asked.body.is_empty());
+        calls
+    }
+
     pub fn forget(&self) {
         self.asked.lock().unwrap().clear();
     }

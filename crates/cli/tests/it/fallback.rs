@@ -1,15 +1,17 @@
 //! Fallbacks through the program: which failures fail over, what is reported, and what is rejected.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use batchwright_simulate::{SimConfig, Simulator, Trouble};
 use serde_json::json;
 
-use super::common::{Desk, Ended, RunToEnd, all_ids, cases, good, simulator};
+use super::common::{Desk, Ended, RunToEnd, Running, all_ids, cases, good, simulator};
+use super::fake::{Answer, Fake, says};
 
-/// Nine prompts for `custom`, model `big`, with these words; `xai` is the other simulator.
-fn nine(desk: &Desk, first: &Simulator, second: &Simulator, words: &str) -> Ended {
-    desk.prompts("in.jsonl", 9);
+/// A run of `in.jsonl` for `custom`, model `big`, with these words; `xai` is the other simulator.
+fn called(desk: &Desk, first: &Simulator, second: &Simulator, words: &str) -> Ended {
     let words = format!("run in.jsonl -o out.jsonl --provider custom --model big {words}");
     let mut command = desk.command(words.split_whitespace());
     command
@@ -19,17 +21,14 @@ fn nine(desk: &Desk, first: &Simulator, second: &Simulator, words: &str) -> Ende
     command.ended()
 }
 
-fn always(trouble: Trouble) -> Simulator {
-    simulator(SimConfig::default().trouble(trouble, 1.0))
+/// The same with nine prompts.
+fn nine(desk: &Desk, first: &Simulator, second: &Simulator, words: &str) -> Ended {
+    desk.prompts("in.jsonl", 9);
+    called(desk, first, second, words)
 }
 
-#[test]
-fn a_blocked_answer_does_not_fail_over() {
-    for trouble in [Trouble::ContentFilter, Trouble::Refusal] {
-        let (desk, first, second) = (Desk::new(), always(trouble), good());
-        nine(&desk, &first, &second, "--fallback xai:small").ends(3, "9 blocked: ");
-        assert_eq!(second.stats().calls, 0);
-    }
+fn always(trouble: Trouble) -> Simulator {
+    simulator(SimConfig::default().trouble(trouble, 1.0))
 }
 
 #[test]
@@ -148,7 +147,6 @@ fn a_local_server_that_is_away_at_the_start_ends_the_command() {
 }
 
 /// A provider is not charged with a limit of this machine.
-#[cfg(unix)]
 #[test]
 fn too_few_open_files_neither_fail_an_item_nor_move_it_to_a_fallback() {
     let slow = SimConfig::default().latency(Duration::from_millis(200));
@@ -166,4 +164,174 @@ fn too_few_open_files_neither_fail_an_item_nor_move_it_to_a_fallback() {
     assert_eq!(ended.stderr.matches("this machine allows fewer").count(), 1);
     assert_eq!((sim.stats().calls, other.stats().calls), (600, 0));
     assert_eq!(desk.ids("out.jsonl"), all_ids(600));
+}
+
+/// A provider that fails every call, and requests this wait from all clients.
+fn for_ever(trouble: Trouble, seconds: u64) -> Simulator {
+    let config = SimConfig::default()
+        .trouble(trouble, 1.0)
+        .trouble_times(trouble, None)
+        .retry_after(Duration::from_secs(seconds))
+        .stall(Duration::from_secs(60));
+    simulator(config)
+}
+
+#[test]
+fn twenty_items_reach_the_fallback_within_ten_seconds_for_every_kind_of_failure() {
+    let nowhere = good();
+    nowhere.stop_listening();
+    let cases = [
+        ("refuses connections", nowhere, "-j 5"),
+        ("says 503", for_ever(Trouble::Error503, 1), "-j 5"),
+        (
+            "says 503 for a minute",
+            for_ever(Trouble::Error503, 60),
+            "-j 5",
+        ),
+        ("says 500", for_ever(Trouble::Error500, 1), "-j 5"),
+        ("sends a web page", for_ever(Trouble::Html502, 1), "-j 5"),
+        ("hangs up", for_ever(Trouble::Drop, 1), "-j 5"),
+        ("hangs", for_ever(Trouble::Stall, 1), "-j 5 --timeout 2s"),
+        (
+            "hangs, one by one",
+            for_ever(Trouble::Stall, 1),
+            "-j 1 --timeout 2s",
+        ),
+    ];
+    thread::scope(|scope| {
+        for (name, sim, words) in &cases {
+            scope.spawn(move || {
+                let words = format!("{words} --fallback extract --json");
+                let ended = called(&Desk::with(20), sim, &good(), &words).expect(0);
+                let summary = ended.json()["summary"].take();
+                let seconds = summary["elapsed_ms"].as_f64().unwrap() / 1e3;
+                let (stats, calls) = (sim.stats(), sim.stats().calls);
+                println!("{name}: {seconds:.1} s, {calls} calls");
+                assert_eq!(summary["answered_by"]["extract"], 20, "{name}: {summary}");
+                assert!(seconds < 10.0, "{name}: {seconds} s");
+                assert!(calls <= 12, "{name}: {calls} calls");
+                ended.tells("switching to the next provider");
+                // Possibly billed calls are reported, whether or not they were abandoned.
+                let unsure = ["stall", "drop"].map(|name| stats.by_trouble.get(name).copied());
+                let unsure: u64 = unsure.into_iter().flatten().sum();
+                assert_eq!(summary["possibly_paid_twice"], unsure, "{name}: {summary}");
+            });
+        }
+    });
+}
+
+/// A minimal server: `answer` receives the path.
+fn serve(answer: impl Fn(&str) -> Answer + Send + Sync + 'static) -> String {
+    Fake::start(move |asked| answer(&asked.path)).url()
+}
+
+fn answer() -> Answer {
+    let choice = json!({"finish_reason": "stop", "message": {"content": "Blue."}});
+    says(200, json!({"model": "tiny", "choices": [choice]}))
+}
+
+fn unknown() -> Answer {
+    says(
+        404,
+        json!({"error": {"message": "File Not Found", "type": "not_found_error"}}),
+    )
+}
+
+/// `run in.jsonl -o out.jsonl --json` against the server at `url`.
+fn start(desk: &Desk, url: &str, words: &[&str]) -> Running {
+    let run = format!("run in.jsonl -o out.jsonl --json --base-url {url}");
+    Running::start(desk.command(run.split(' ')).args(words))
+}
+
+#[test]
+fn a_server_that_only_its_address_names_is_asked_what_it_is() {
+    // llama.cpp reports its slots, and gets as many calls at once, whether the model is named or not.
+    let url = serve(|path| match path {
+        "/v1/models" => says(
+            200,
+            json!({"data": [{"id": "tiny", "owned_by": "llamacpp"}]}),
+        ),
+        "/props" => says(200, json!({"total_slots": 3})),
+        "/v1/chat/completions" => answer(),
+        _ => unknown(),
+    });
+    let desk = Desk::with(6);
+    start(&desk, &url, &[])
+        .wait()
+        .ends(0, "provider local at ")
+        .says("model tiny, 3 in flight\n");
+    desk.prompts("in.jsonl", 9);
+    start(&desk, &url, &["--model", "tiny"])
+        .wait()
+        .ends(0, "model tiny, 3 in flight\n");
+    desk.prompts("in.jsonl", 12);
+    start(&desk, &url, &["-j", "2"])
+        .wait()
+        .ends(0, "model tiny, 2 in flight");
+    let mut command = desk.command(["providers"]);
+    let table = command.env("LOCAL_LLM_BASE_URL", &url).ended();
+    table.shows("serves tiny, 3 slots");
+    // Any other server on this machine starts with one call.
+    let sim = simulator(SimConfig::default().models(["tiny"]));
+    desk.prompts("in.jsonl", 15);
+    start(&desk, &sim.base_url(), &[])
+        .wait()
+        .ends(0, "model tiny, 1 in flight, up to 256 while that helps");
+    // Elsewhere is another service, which must name its model or have only one.
+    desk.prompts("in.jsonl", 18);
+    start(
+        &desk,
+        "http://192.0.2.1:9/v1",
+        &["--model", "m", "--dry-run"],
+    )
+    .wait()
+    .ends(0, "taking an OpenAI-compatible server (custom)")
+    .says("provider custom at http://192.0.2.1:9/v1, model m, 5 in flight");
+}
+
+#[test]
+fn texts_of_a_server_cannot_control_the_terminal() {
+    let named = "\u{1b}]0;owned\u{7}\u{1b}[31mm";
+    let url = serve(move |path| match path {
+        "/v1/models" => says(200, json!({"data": [{"id": named}]})),
+        "/v1/chat/completions" => says(400, json!({"error": {"message": named}})),
+        _ => unknown(),
+    });
+    let desk = Desk::with(1);
+    let words = "run in.jsonl -o out.jsonl --provider local --log-level info";
+    let mut command = desk.command(words.split(' '));
+    let ended = command.env("LOCAL_LLM_BASE_URL", url).ended();
+    let ended = ended.ends(3, "local answered 400:  ]0;owned");
+    assert!(!ended.stderr.contains(['\u{1b}', '\u{7}']));
+    // Data are not changed.
+    let error = &desk.results("out.jsonl")[0]["error"]["message"];
+    assert!(error.as_str().unwrap().ends_with(named), "{error}");
+}
+
+#[test]
+fn a_model_that_loads_during_the_run_is_waited_for_and_reported_once() {
+    let prompts = AtomicUsize::new(0);
+    let url = serve(move |path| match path {
+        "/v1/chat/completions" => match prompts.fetch_add(1, Ordering::SeqCst) {
+            2..=3 => {
+                let error = json!({"code": 503, "message": "Loading model"});
+                says(503, json!({"error": error}))
+            }
+            _ => answer(),
+        },
+        _ => unknown(),
+    });
+    let desk = Desk::with(6);
+    let words = "--provider local --model tiny --max-retries 0";
+    let words: Vec<&str> = words.split(' ').collect();
+    let ended = start(&desk, &url, &words).wait().expect(0);
+    assert_eq!(desk.ids("out.jsonl"), all_ids(6));
+    let lines = desk.results("out.jsonl");
+    assert!(lines.iter().all(|line| line["attempts"] == 1));
+    assert_eq!(ended.json()["summary"]["calls"], 6);
+    let waiting = "local: the server is still loading its model; waiting\n";
+    let ready = "batchwright: the server is ready after ";
+    for said in [waiting, ready] {
+        assert_eq!(ended.stderr.matches(said).count(), 1, "{}", ended.stderr);
+    }
 }

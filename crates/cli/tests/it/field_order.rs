@@ -33,17 +33,3 @@ fn a_request_whose_schema_has_another_order_is_sent_again() {
     // hashes, so their old lines are kept as lines of unknown items.
     assert_eq!(desk.results("out.jsonl").len(), 6);
 }
-
-#[test]
-fn requests_that_differ_in_the_order_of_their_schemas_share_no_answer() {
-    let (desk, sim) = desk();
-    let row = |id: &str, schema: &str| {
-        format!(
-            "{{\"id\":\"{id}\",\"prompt\":\"q\",\"response_format\":{{\"type\":\"json_schema\",\"json_schema\":\
-             {{\"name\":\"x\",\"schema\":{schema}}}}}}}\n"
-        )
-    };
-    desk.write("in.jsonl", row("a", SCHEMA) + &row("b", REORDERED));
-    desk.run(&sim, "in.jsonl -o out.jsonl --dedupe").expect(0);
-    assert_eq!(sim.stats().calls, 2);
-}

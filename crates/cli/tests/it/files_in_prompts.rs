@@ -1,13 +1,9 @@
 //! Local files in prompts: read when they are sent, and identified by their contents.
 
-use std::process::Command;
-
-use batchwright_simulate::{SimConfig, Simulator};
 use serde_json::{Value, json};
 
 use super::batch_runs::{SHORT, taking};
-use super::common::{Desk, Ended, RunToEnd, Running, good, results, simulator};
-use super::every_provider::{PROVIDERS, Provider};
+use super::common::{Desk, Ended, RunToEnd, Running, good, results};
 
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\nrest";
 const PDF: &[u8] = b"%PDF-1.7 rest";
@@ -33,48 +29,6 @@ fn about(id: &str, files: &[&str]) -> String {
     let content: Value = [text].into_iter().chain(files).collect();
     let line = json!({"id": id, "messages": [{"role": "user", "content": content}]});
     format!("{line}\n")
-}
-
-fn against(desk: &Desk, provider: &Provider, sim: &Simulator, words: &str) -> Command {
-    let mut command = desk.other(env!("CARGO_BIN_EXE_batchwright"), ["run"]);
-    command
-        .args(words.split_whitespace())
-        .args([
-            "--provider",
-            provider.name,
-            "--base-url",
-            &provider.url(sim),
-        ])
-        .args(["--model", "m"])
-        .env("LOCAL_LLM_API_KEY", "sk-right")
-        .env("CUSTOM_LLM_API_KEY", "sk-right")
-        .env("OPENAI_API_KEY", "sk-right")
-        .env("AZURE_OPENAI_API_KEY", "sk-right")
-        .env(
-            format!("{}_API_KEY", provider.name.to_uppercase()),
-            "sk-right",
-        );
-    command
-}
-
-#[test]
-fn a_fallback_may_support_files_that_the_first_provider_does_not() {
-    let (desk, provider) = (desk(), &PROVIDERS[3]);
-    assert_eq!(provider.name, "xai");
-    let sim = provider.simulator(SimConfig::default());
-    let other = simulator(SimConfig::default().api_key("sk-right"));
-    desk.input(about("x", &["scans/b.pdf"]) + &about("y", &["scans/a.png"]));
-    let words = "in.jsonl -o out.jsonl --ordered --fallback openai:m";
-    let mut command = against(&desk, provider, &sim, words);
-    command.env("OPENAI_BASE_URL", format!("http://{}/v1", other.addr()));
-    command.ended().expect(0);
-    let lines = desk.results("out.jsonl");
-    assert_eq!(
-        [&lines[0]["provider"], &lines[1]["provider"]],
-        ["openai", "xai"]
-    );
-    assert_eq!(lines[0]["earlier"][0]["error"]["kind"], "invalid");
-    assert_eq!(other.stats().calls, 1);
 }
 
 #[test]

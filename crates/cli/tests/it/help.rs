@@ -1,6 +1,12 @@
 //! `--help` fits a small terminal, `batchwright help COMMAND` has everything.
 
-use super::common::{Desk, RunToEnd};
+use std::process::{Command, Output};
+
+use batchwright::config::{ConfigStore, SqliteConfig};
+use batchwright_simulate::Simulator;
+use serde_json::{Value, json};
+
+use super::common::{Desk, Ended, HOME, Has, RunToEnd, Running, good};
 
 /// Two screens of 24 lines, minus the lines of the prompt.
 const TWO_SCREENS: usize = 46;
@@ -87,4 +93,257 @@ fn long_help_has_every_flag_of_the_short_one_and_more() {
     }
     let short = help("run", "--help");
     assert!(short.lines().count() <= 24, "one screen\n{short}");
+}
+
+/// The output of a program; `None` if it is not installed.
+fn run(program: &str, args: &[&str]) -> Option<Output> {
+    match Command::new(program).args(args).output() {
+        Ok(output) => Some(output),
+        Err(_) => {
+            println!("skipped: there is no {program}");
+            None
+        }
+    }
+}
+
+#[test]
+fn bash_completes_commands_and_flags() {
+    let desk = Desk::new();
+    let script = desk.plain("completions bash").expect(0).stdout;
+    desk.write("script", &script);
+    let file = desk.path("script").to_str().unwrap().to_owned();
+    // The completions that bash would offer after these words.
+    let ask = "set -u; source \"$1\"; shift; COMP_WORDS=(\"$@\"); COMP_CWORD=$(($# - 1)); \
+               word=${COMP_WORDS[$COMP_CWORD]}; before=${COMP_WORDS[$((COMP_CWORD - 1))]}; \
+               _batchwright batchwright \"$word\" \"$before\"; printf '%s\\n' \"${COMPREPLY[@]}\"";
+    let Some(checked) = run("bash", &["-n", &file]) else {
+        return;
+    };
+    assert!(
+        checked.status.success() && checked.stderr.is_empty(),
+        "{checked:?}"
+    );
+    for (words, offered) in [
+        (&["batchwright", "ru"][..], "run"),
+        (&["batchwright", "run", "--max-i"], "--max-items"),
+        (&["batchwright", "run", "--on-error", ""], "stop-critical"),
+        (&["batchwright", "completions", "fi"], "fish"),
+    ] {
+        let mut args = vec!["-c", ask, "bash", &file];
+        args.extend(words);
+        let output = run("bash", &args).unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(
+            text.lines().any(|line| line == offered),
+            "{words:?}: {text}"
+        );
+        assert!(
+            output.stderr.is_empty(),
+            "{:?}",
+            String::from_utf8(output.stderr)
+        );
+    }
+}
+
+#[test]
+fn every_shell_has_a_script_that_knows_the_flags() {
+    let desk = Desk::new();
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = desk.plain(&format!("completions {shell}")).expect(0).stdout;
+        assert!(script.contains("max-items"), "{shell}");
+    }
+    desk.plain("completions tcsh").ends(2, "powershell");
+}
+
+fn ended(desk: &Desk, words: &str, variables: &[(&str, &str)]) -> Ended {
+    let mut command = desk.command(words.split(' '));
+    command.envs(variables.iter().copied()).ended()
+}
+
+#[test]
+fn the_flags_that_say_where_the_queue_is_have_variables() {
+    let desk = Desk::with(2);
+    let folder = [("BATCHWRIGHT_DATA_DIR", "elsewhere")];
+    let submitted = ended(&desk, "submit in.jsonl", &folder).expect(0);
+    assert!(desk.exists("elsewhere/llm_jobs.db"));
+    let given = ended(&desk, "status --json --data-dir third", &folder).expect(0);
+    given.hides(submitted.stdout.trim());
+    // A flag that names a file overrides the variable of a server; an empty variable counts as unset.
+    let server = [("BATCHWRIGHT_STORE", "mysql://nobody@127.0.0.1:9/none")];
+    ended(&desk, "status --queue elsewhere/llm_jobs.db", &server)
+        .expect(0)
+        .shows(submitted.stdout.trim());
+    ended(&desk, "status", &[("BATCHWRIGHT_STORE", "")]).expect(0);
+}
+
+#[test]
+fn a_variable_with_the_name_of_another_flag_is_refused() {
+    let desk = Desk::with(1);
+    let set = [("BATCHWRIGHT_BUDGET", "1")];
+    let run = "run in.jsonl --provider extract --json";
+    let refused = ended(&desk, run, &set);
+    let refused = refused.ends(
+        2,
+        "BATCHWRIGHT_BUDGET in the environment is not read; write --budget",
+    );
+    assert_eq!(refused.json()["error"]["kind"], "usage");
+    // Another command has no such flag, and a setting has a variable.
+    ended(&desk, "status", &set).expect(0);
+    let known = [("BATCHWRIGHT_MODEL", "m")];
+    ended(
+        &desk,
+        "run in.jsonl -o out.jsonl --provider extract",
+        &known,
+    )
+    .expect(0);
+}
+
+const FILE: &str = "home/config.db";
+
+fn config(desk: &Desk, words: &[&str]) -> Ended {
+    desk.command(["config"].iter().chain(words)).ended()
+}
+
+fn set(desk: &Desk, key: &str, value: &str) -> Ended {
+    config(desk, &["set", key, value]).expect(0)
+}
+
+fn json(desk: &Desk, words: &[&str], env: &[(&str, &str)]) -> Value {
+    let words = ["config", "--json"].iter().chain(words);
+    let ended = desk.command(words).envs(env.iter().copied()).ended();
+    serde_json::from_str(&ended.expect(0).stdout).unwrap()
+}
+
+/// The row of a setting.
+fn row(list: &Ended, key: &str) -> String {
+    let mut rows = list.stdout.lines();
+    let row = rows.find(|row| row.starts_with(key)).unwrap();
+    row.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn a_value_is_stored_shown_and_deleted() {
+    let desk = Desk::new();
+    let none = config(&desk, &["get", "llm.model"]).ends(0, "not set; its default: none");
+    assert_eq!(none.stdout, "");
+    assert!(!desk.exists(HOME), "looking makes nothing");
+    set(&desk, "llm.model", " gpt-x ").says("llm.model=gpt-x is stored in ");
+    assert_eq!(
+        config(&desk, &["get", "llm.model"]).expect(0).stdout,
+        "gpt-x\n"
+    );
+    assert_eq!(
+        config(&desk, &["get", "queue.max_retries"])
+            .expect(0)
+            .stdout,
+        "3\n"
+    );
+    let list = config(&desk, &["list"]).expect(0);
+    assert_eq!(row(&list, "llm.model"), "llm.model gpt-x store");
+    assert_eq!(
+        row(&list, "queue.batch_size"),
+        "queue.batch_size 10 default"
+    );
+    config(&desk, &["unset", "llm.model"]).ends(
+        0,
+        "llm.model is deleted; the default is used: none, or the first model of a local server",
+    );
+    assert_eq!(config(&desk, &["get", "llm.model"]).expect(0).stdout, "");
+    config(&desk, &["unset", "llm.model"]).ends(0, "llm.model was not stored; the default");
+}
+
+#[test]
+fn overriding_by_the_environment_is_reported() {
+    let desk = Desk::new();
+    let with_env = |words: &[&str]| {
+        let mut command = desk.command(["config"].iter().chain(words));
+        command
+            .env("BATCHWRIGHT_MODEL", "from-env")
+            .ended()
+            .expect(0)
+    };
+    let said = with_env(&["set", "llm.model", "kept"]).says("llm.model=kept is stored");
+    said.says("but BATCHWRIGHT_MODEL=from-env is set here and overrides it");
+    let list = with_env(&["list"]);
+    assert_eq!(
+        row(&list, "llm.model"),
+        "llm.model from-env BATCHWRIGHT_MODEL store: kept"
+    );
+    let env = [("BATCHWRIGHT_MODEL", "from-env")];
+    let setting = json(&desk, &["get", "llm.model"], &env);
+    setting.has(json!({"value": "from-env", "source": "environment",
+        "set_by": "BATCHWRIGHT_MODEL"}));
+    setting["overrides"][0].has(json!({"source": "store", "value": "kept"}));
+    let all = json(&desk, &["list"], &env);
+    let all = all["settings"].as_array().unwrap();
+    assert!(all.contains(&setting) && all.len() >= 18);
+    assert!(
+        all.iter()
+            .all(|s| s["doc"].is_string() && s["default"].is_string() && s["accepts"].is_string())
+    );
+}
+
+/// The model that a run requested.
+fn asked_model(desk: &Desk, sim: &Simulator, words: &[&str], env: &[(&str, &str)]) -> String {
+    let _ = std::fs::remove_file(desk.path("out.jsonl"));
+    let url = sim.base_url();
+    let mut command = desk.command(["run", "in.jsonl", "-o", "out.jsonl", "--base-url", &url]);
+    command.args(words).envs(env.iter().copied());
+    command.ended().expect(0);
+    let results = desk.results("out.jsonl");
+    results[0]["model"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_run_takes_the_flag_over_the_environment_over_the_store() {
+    let (desk, sim) = (Desk::with(1), good());
+    set(&desk, "llm.provider", "local");
+    set(&desk, "llm.model", "stored");
+    let env = [("BATCHWRIGHT_MODEL", "env")];
+    assert_eq!(asked_model(&desk, &sim, &[], &[]), "stored");
+    assert_eq!(asked_model(&desk, &sim, &[], &env), "env");
+    assert_eq!(asked_model(&desk, &sim, &["--model", "flag"], &env), "flag");
+    let folder = ["--data-dir", "elsewhere"];
+    let other = [&folder[..], &["--provider", "local", "--model", "m"]].concat();
+    config(
+        &desk,
+        &[&folder[..], &["set", "llm.sync_concurrency", "3"]].concat(),
+    )
+    .expect(0);
+    assert_eq!(asked_model(&desk, &sim, &other, &[]), "m");
+}
+
+/// At whatever moment a change is killed, the file contains either the old or the new value.
+#[test]
+fn a_killed_change_is_atomic() {
+    let desk = Desk::new();
+    let store = SqliteConfig::new(desk.path(FILE));
+    let mut last = 1;
+    store.set("queue.batch_size", "1").unwrap();
+    for n in 2..=60_u64 {
+        let value = n.to_string();
+        let running =
+            Running::start(&mut desk.command(["config", "set", "queue.batch_size", &value]));
+        std::thread::sleep(std::time::Duration::from_micros(n * 73 % 4000));
+        drop(running);
+        let found: u64 = store
+            .get("queue.batch_size")
+            .unwrap()
+            .unwrap()
+            .parse()
+            .unwrap();
+        assert!(found == last || found == n, "{found} after {last} and {n}");
+        last = found;
+    }
+    set(&desk, "queue.batch_size", "61");
+}
+
+#[test]
+fn a_file_of_prices_that_a_command_would_refuse_is_not_stored() {
+    let desk = Desk::new();
+    config(&desk, &["set", "llm.prices", "nowhere.json"]).ends(2, "nowhere.json");
+    desk.write("prices.json", "{}");
+    config(&desk, &["set", "llm.prices", "prices.json"]).expect(2);
+    let none = config(&desk, &["get", "llm.prices"]).expect(0);
+    assert_eq!(none.stdout, "");
 }

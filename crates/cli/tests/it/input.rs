@@ -1,6 +1,8 @@
-//! Standard input as JSON lines or text.
+//! Standard input as JSON lines or text, which is read to its end.
 
-use super::common::{Desk, good, id, results};
+use std::process::Stdio;
+
+use super::common::{Desk, Running, all_ids, good, id, prompt_line, results};
 use super::program::fed;
 
 #[test]
@@ -25,12 +27,32 @@ fn standard_input_is_json_lines_or_text() {
 }
 
 #[test]
-fn a_bad_line_of_standard_input_is_found_before_anything_is_sent() {
+fn nothing_is_sent_before_the_end_of_the_input() {
     let (desk, sim) = (Desk::new(), good());
-    let lines = "{\"id\":\"a\",\"prompt\":\"one\"}\n{\"id\":\"a\",\"prompt\":\"two\"}\n";
-    super::program::fed(&mut desk.against(&sim, "- -o out.jsonl"), lines).ends(
-        2,
-        "(standard input):2: found the id \"a\", which line 1 has already",
-    );
+    let mut command = desk.against(&sim, "- -o out.jsonl");
+    let mut running = Running::start(command.stdin(Stdio::piped()));
+    running.feed(&prompt_line(0));
+    running.hears("waiting for the end of the input");
     assert_eq!(sim.stats().calls, 0);
+    running.feed(&prompt_line(1));
+    drop(running.child.stdin.take());
+    running.wait().expect(0);
+    assert_eq!(desk.ids("out.jsonl"), all_ids(2));
+}
+
+#[test]
+fn a_signal_ends_the_program_although_the_read_blocks() {
+    let (desk, sim) = (Desk::new(), good());
+    for (name, code) in [("INT", 130), ("TERM", 143)] {
+        let mut command = desk.against(&sim, "- -o out.jsonl");
+        let mut running = Running::start(command.stdin(Stdio::piped()));
+        running.feed(&prompt_line(0));
+        running.hears("waiting for the end of the input");
+        let pipe = running.child.stdin.take();
+        running.signal(name);
+        running.wait().expect(code);
+        drop(pipe);
+    }
+    assert_eq!(sim.stats().calls, 0);
+    assert!(!desk.exists("out.jsonl"));
 }

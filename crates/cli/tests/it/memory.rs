@@ -113,25 +113,6 @@ fn large_prompts_wait_until_there_is_memory_for_them() {
 }
 
 #[test]
-#[ignore = "eight seconds of processor time"]
-fn large_prompts_from_standard_input_wait_until_there_is_memory_for_them() {
-    large_prompts_from("-");
-}
-
-#[test]
-fn at_the_memory_limit_a_worker_processes_large_jobs_one_at_a_time() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.write("in.jsonl", large_prompts(5));
-    desk.plain("submit in.jsonl").expect(0);
-    let url = sim.base_url();
-    let words = format!(
-        "work --until-empty --provider local --base-url {url} --model sim-1 -j 5 --max-memory 1M"
-    );
-    desk.plain(&words).ends(0, "raise the memory limit");
-    assert_eq!(sim.stats().calls, 5);
-}
-
-#[test]
 fn a_prompt_for_which_there_is_never_enough_memory_is_refused_with_its_line() {
     let (desk, sim) = (Desk::new(), good());
     let large = format!("{{\"id\":\"b\",\"prompt\":\"{}\"}}\n", "x".repeat(2 << 20));

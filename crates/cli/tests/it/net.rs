@@ -4,12 +4,12 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
-use batchwright_simulate::{SimConfig, Simulator};
+use batchwright_simulate::Simulator;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-use super::common::{Desk, Ended, PATIENCE, RunToEnd, all_ids, good, simulator};
+use super::common::{Desk, Ended, PATIENCE, RunToEnd, all_ids, good};
 
 /// A server with a certificate of a private authority, which forwards to a simulator.
 struct Secure {
@@ -19,21 +19,7 @@ struct Secure {
 
 impl Secure {
     fn start(sim: &Simulator) -> Self {
-        Self::adding(sim, b"")
-    }
-
-    /// Sends these bytes after each reply.
-    fn adding(sim: &Simulator, more: &'static [u8]) -> Self {
         let sim = sim.addr();
-        Self::serving(move |stream| {
-            forward(stream, sim, more);
-        })
-    }
-
-    /// Passes each connection to `serve`.
-    fn serving(
-        serve: impl Fn(StreamOwned<ServerConnection, TcpStream>) + Send + Sync + 'static,
-    ) -> Self {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -51,16 +37,13 @@ impl Secure {
             .with_no_client_auth()
             .with_single_cert(vec![certificate.der().clone()], key)
             .unwrap();
-        let (config, serve) = (Arc::new(config), Arc::new(serve));
+        let config = Arc::new(config);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let (config, serve) = (config.clone(), serve.clone());
-                std::thread::spawn(move || {
-                    let secure = ServerConnection::new(config).unwrap();
-                    serve(StreamOwned::new(secure, stream));
-                });
+                let secure = ServerConnection::new(config.clone()).unwrap();
+                std::thread::spawn(move || forward(StreamOwned::new(secure, stream), sim));
             }
         });
         Self {
@@ -86,14 +69,13 @@ fn message(reader: &mut impl BufRead) -> Option<Vec<u8>> {
     Some([head.into_bytes(), body].concat())
 }
 
-/// Forwards requests to the simulator and replies back, with these bytes after each reply.
-fn forward(client: impl Read + Write, sim: SocketAddr, more: &[u8]) -> Option<()> {
+/// Forwards requests to the simulator and replies back.
+fn forward(client: impl Read + Write, sim: SocketAddr) -> Option<()> {
     let mut client = BufReader::new(client);
     let mut server = BufReader::new(TcpStream::connect(sim).ok()?);
     while let Some(request) = message(&mut client) {
         server.get_mut().write_all(&request).ok()?;
-        let reply = [&*message(&mut server)?, more].concat();
-        client.get_mut().write_all(&reply).ok()?;
+        client.get_mut().write_all(&message(&mut server)?).ok()?;
         client.get_mut().flush().ok()?;
     }
     Some(())
@@ -125,29 +107,6 @@ fn a_private_authority_is_trusted_if_the_system_trusts_it() {
     let by_name = server.url.replace("127.0.0.1", "localhost");
     desk.write("out.jsonl", "");
     run(&desk, &by_name, &[("SSL_CERT_FILE", &file)]).expect(0);
-}
-
-/// Runs rows against an encrypted server, one at a time.
-fn run_encrypted(desk: &Desk, server: &Secure, flags: &str) -> Ended {
-    desk.write("ca.pem", &server.authority);
-    let words = format!("run in.jsonl -o out.jsonl -j 1 --provider openai --model m {flags}");
-    let mut command = desk.command(words.split_whitespace());
-    command.args(["--base-url", &server.url]);
-    command.env("OPENAI_API_KEY", "sk-x");
-    command.env("SSL_CERT_FILE", desk.path("ca.pem"));
-    command.ended()
-}
-
-#[test]
-fn an_unrequested_encrypted_reply_is_not_used_for_the_next_request() {
-    let long = SimConfig::default().output_tokens(20_000);
-    let (desk, sim) = (Desk::new(), simulator(long));
-    let more = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}";
-    let server = Secure::adding(&sim, more);
-    desk.prompts("in.jsonl", 5);
-    run_encrypted(&desk, &server, "").expect(0);
-    assert_eq!(desk.ids("out.jsonl"), all_ids(5));
-    assert_eq!(sim.stats().calls, 5);
 }
 
 #[test]
@@ -225,7 +184,7 @@ impl Proxy {
                         return None;
                     }
                     stream.write_all(b"HTTP/1.1 200 Connected\r\n\r\n").ok()?;
-                    forward(stream, sim, b"")
+                    forward(stream, sim)
                 });
             }
         });

@@ -70,7 +70,6 @@ fn a_closed_reader_stops_the_run() {
         .hides("could not be saved");
 }
 
-#[cfg(unix)]
 #[test]
 fn a_blocked_reader_stops_dispatch_and_two_signals_end_the_run() {
     let desk = Desk::with(500);
@@ -90,7 +89,6 @@ fn a_blocked_reader_stops_dispatch_and_two_signals_end_the_run() {
 }
 
 /// What the reader did not read of the billed answers is shown elsewhere.
-#[cfg(unix)]
 fn assert_all_are_there(ended: &Ended, unread: Option<ChildStdout>, sim: &Simulator) {
     let mut read = String::new();
     unread.unwrap().read_to_string(&mut read).unwrap();
@@ -122,7 +120,6 @@ fn an_output_that_cannot_be_written_is_found_before_anything_is_sent() {
     assert_eq!(sim.stats().calls, 0);
 }
 
-#[cfg(unix)]
 #[test]
 fn a_pipe_or_device_as_output_cannot_be_resumed_from_and_says_so() {
     let (desk, sim) = (Desk::with(3), good());
@@ -135,22 +132,6 @@ fn a_pipe_or_device_as_output_cannot_be_resumed_from_and_says_so() {
         .ends(1, "cannot write the results");
 }
 
-#[cfg(unix)]
-#[test]
-fn a_link_stays_a_link_when_its_target_is_compacted() {
-    let (desk, sim) = (Desk::with(5), good());
-    std::fs::create_dir(desk.path("far")).unwrap();
-    std::os::unix::fs::symlink("far/real.jsonl", desk.path("out.jsonl")).unwrap();
-    desk.write("far/real.jsonl", "");
-    let words = "in.jsonl -o out.jsonl -j 4 --ordered";
-    desk.run(&sim, words).expect(0);
-    assert!(desk.path("out.jsonl").is_symlink());
-    assert_eq!(desk.order("far/real.jsonl"), ids_in_order(5));
-    desk.against(&sim, words).ended().expect(0);
-    assert_eq!(sim.stats().calls, 5);
-}
-
-#[cfg(unix)]
 #[test]
 fn an_output_that_is_removed_or_replaced_meanwhile_is_noticed() {
     for flags in ["", "--ordered"] {
@@ -205,7 +186,6 @@ fn an_output_changed_by_others_is_not_reported_as_finished() {
     }
 }
 
-#[cfg(unix)]
 #[test]
 fn nothing_is_sent_if_standard_output_is_closed() {
     let (desk, sim) = (Desk::with(3), good());
@@ -262,7 +242,6 @@ fn output_that_cannot_be_written_is_not_a_success() {
     }
 }
 
-#[cfg(unix)]
 #[test]
 fn an_output_that_is_the_input_by_another_name_is_refused() {
     let (desk, sim) = (Desk::with(3), good());
@@ -298,15 +277,5 @@ fn removing_a_broken_output_line_as_advised_resends_no_other_item() {
         desk.run(&sim, "in.jsonl -o out.jsonl").expect(0);
         assert_eq!(desk.ids("out.jsonl"), all_ids(20));
         assert_eq!(sim.stats().calls, before + 1);
-    }
-    for notes in ["notes\n", "notes\nand more\n", "{}\n{}\n"] {
-        desk.write("notes", notes);
-        let ended = desk.run(&sim, "in.jsonl -o notes").expect(2);
-        assert!(
-            ended.error().ends_with("name another output"),
-            "{}",
-            ended.stderr
-        );
-        assert_eq!(desk.read("notes"), notes);
     }
 }

@@ -14,7 +14,7 @@ use batchwright::{
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::common::{Desk, Ended, Has, RunToEnd, Running, eventually, good, prompt_line, results};
+use super::common::{Desk, Ended, Has, RunToEnd, Running, eventually, good, results};
 
 pub fn database(desk: &Desk) -> PathBuf {
     desk.path("data/llm_jobs.db")
@@ -127,20 +127,6 @@ fn results_of_the_queue_count_as_finished_in_a_run() {
     assert_eq!(sim.stats().calls, 0);
 }
 
-#[test]
-fn bad_input_is_reported_by_line_and_submits_nothing() {
-    let desk = Desk::new();
-    desk.write("bad.jsonl", format!("{}{{}}\nnonsense\n", prompt_line(0)));
-    let ended = plain(&desk, "submit bad.jsonl").expect(2);
-    assert_eq!(ended.stdout, "");
-    ended.says("bad.jsonl:2:").says("bad.jsonl:3:");
-    desk.write("empty.txt", "\n");
-    plain(&desk, "submit empty.txt").ends(2, "no prompts");
-    plain(&desk, "submit none.jsonl").ends(2, "none.jsonl");
-    plain(&desk, "submit bad.jsonl --task embed --system x").ends(2, "--system");
-    assert!(!database(&desk).exists());
-}
-
 /// Payloads are queued while they arrive.
 fn piped(desk: &Desk, more: &str) -> Running {
     let words = format!("submit - --type summarize --id-column id {more}");
@@ -180,7 +166,6 @@ fn jobs_told(said: &str) -> u64 {
     number.parse().unwrap_or_else(|_| panic!("{said}"))
 }
 
-#[cfg(unix)]
 #[test]
 fn a_signal_during_submit_removes_the_queued_jobs() {
     for (name, code) in [("INT", 130), ("TERM", 143)] {
@@ -201,7 +186,6 @@ fn a_signal_during_submit_removes_the_queued_jobs() {
     }
 }
 
-#[cfg(unix)]
 #[test]
 fn a_killed_submission_is_shown_and_can_be_cancelled() {
     let desk = Desk::new();
@@ -259,23 +243,6 @@ fn results_leave_the_queue_once_they_are_written() {
     assert_eq!(found[1]["error"]["kind"], "invalid");
     assert!(queue(&desk).process(id).unwrap().is_none());
     plain(&desk, &format!("results {id}")).ends(2, &id.to_string());
-}
-
-#[test]
-fn lines_that_were_written_before_a_kill_are_not_written_again() {
-    let (desk, id) = submitted(5);
-    work(&desk);
-    let lines = stored(&desk, id);
-    // Killed in the middle of its third line: nothing is deleted yet.
-    let torn = &lines[2][..lines[2].len() / 2];
-    desk.write("out.jsonl", format!("{}\n{}\n{torn}", lines[0], lines[1]));
-    let words = format!("results {id} -o out.jsonl");
-    plain(&desk, &words)
-        .ends(3, "3 results written to out.jsonl")
-        .says("2 were already there");
-    let text = desk.read("out.jsonl");
-    assert_eq!(text.lines().collect::<Vec<_>>(), lines);
-    assert!(queue(&desk).process(id).unwrap().is_none());
 }
 
 /// Results that are larger than the buffer of a pipe.

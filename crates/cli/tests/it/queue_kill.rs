@@ -1,22 +1,20 @@
 //! Workers that crash or are suspended at random moments: every job ends once, and is billed again only if it was
 //! in flight when its worker crashed.
 
-#![cfg(unix)]
-
 use std::collections::HashMap;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use batchwright::queue::JobStatus;
-use batchwright::{Job, JobQueue, ProcessId, Request};
+use batchwright::{Context, Handler, Job, JobQueue, ProcessId, Request, RunningJob, Worker};
 use batchwright_simulate::{SimConfig, Simulator};
 
-use super::common::{Desk, HOME, PATIENCE, Random, Running, eventually, simulator};
+use super::batch_runs::home_queue;
+use super::common::{Desk, PATIENCE, Random, RunToEnd, Running, eventually, simulator};
+use super::job_types::working;
+use super::queue::{database, on_queue, queue, status, submitted};
 
 const SLOTS: u64 = 8;
-
-fn queue(desk: &Desk) -> JobQueue {
-    JobQueue::open(&desk.path(HOME).join("llm_jobs.db")).unwrap()
-}
 
 fn enqueue(queue: &JobQueue, jobs: usize) -> ProcessId {
     let process = ProcessId::new();
@@ -57,7 +55,7 @@ fn chaos(seed: u64, jobs: usize, blows: u64) {
     let desk = Desk::new();
     let few = Duration::from_millis(20);
     let sim = simulator(SimConfig::default().latency(few).jitter(few).seed(seed));
-    let queue = queue(&desk);
+    let queue = home_queue(&desk);
     let process = enqueue(&queue, jobs);
     let mut workers = [work(&desk, &sim, ""), work(&desk, &sim, "")];
     let mut kills = 0;
@@ -122,7 +120,7 @@ fn a_hundred_kills_and_suspensions_lose_no_job() {
 #[test]
 fn a_suspended_worker_keeps_its_jobs() {
     let (desk, sim) = (Desk::new(), simulator(SimConfig::default()));
-    let queue = queue(&desk);
+    let queue = home_queue(&desk);
     let process = enqueue(&queue, SLOTS as usize);
     sim.hold();
     let sleeper = work(&desk, &sim, "");
@@ -149,4 +147,137 @@ fn a_suspended_worker_keeps_its_jobs() {
     sleeper.wait().expect(0);
     assert_eq!(sim.stats().calls, SLOTS);
     all_done(&queue, process, SLOTS as usize);
+}
+
+#[test]
+fn a_provider_that_refuses_the_key_fails_no_job() {
+    let (desk, id) = submitted(20);
+    let sim = simulator(SimConfig::default().api_key("right"));
+    let words = format!(
+        "work --provider openai --base-url {} --model sim-1 -j 4 --until-empty",
+        sim.base_url()
+    );
+    let mut command = on_queue(&desk, &words);
+    command.env("OPENAI_API_KEY", "wrong");
+    command.ended().expect(4);
+    let counts = queue(&desk).process(id).unwrap().unwrap().counts;
+    assert_eq!((counts.pending, counts.failed), (20, 0), "{counts:?}");
+    let mut command = on_queue(&desk, &words);
+    command.env("OPENAI_API_KEY", "right");
+    command.ended().expect(0);
+    assert_eq!(status(&desk, &id.to_string())[0]["completed"], 20);
+}
+
+#[test]
+fn a_second_signal_ends_work_at_once_and_jobs_are_requeued() {
+    for (name, code) in [("INT", 130), ("TERM", 143)] {
+        let (desk, id) = submitted(6);
+        let sim = simulator(SimConfig::default().latency(Duration::from_secs(20)));
+        let running = working(&desk, &sim, "-j 2 --until-empty");
+        assert!(sim.wait_until(|s| s.in_flight == 2, Duration::from_secs(20)));
+        running.signal(name);
+        running.hears("stopping");
+        running.signal(name);
+        running.wait().expect(code);
+        let counts = queue(&desk).process(id).unwrap().unwrap().counts;
+        assert_eq!((counts.pending, counts.in_progress), (6, 0), "{counts:?}");
+        for finding in queue(&desk).check().unwrap() {
+            assert!(
+                finding.verdict <= batchwright::queue::Severity::Note,
+                "{finding:?}"
+            );
+        }
+    }
+}
+
+/// Uses all functions of a queue. The results do not matter, only that each call returns.
+fn use_it(path: &Path, id: ProcessId) -> Result<(), batchwright::Error> {
+    let queue = JobQueue::open(path)?;
+    let _ = queue.check();
+    let _ = queue.open_processes();
+    let _ = queue.get_results(id).take(2_000).count();
+    let ctx = Context::new().with_timeout(Duration::from_millis(300));
+    let handler = Handler::new(|_: &RunningJob, _: &Context| Ok(1));
+    let worker = Worker::new(&queue)
+        .context(&ctx)
+        .until_empty(true)
+        .handle("count", handler);
+    let _ = worker.run();
+    let _ = queue.enqueue(id, [Job::new("count", &1)?]);
+    let _ = queue.cancel(id);
+    let _ = queue.retry_failed(id);
+    let _ = queue.consume(id, |_| Ok::<_, batchwright::Error>(()));
+    let _ = queue.delete(id);
+    Ok(())
+}
+
+fn damage(rounds: u64) {
+    let desk = Desk::new();
+    let id = ProcessId::new();
+    {
+        let queue = queue(&desk);
+        let job = |i: usize| {
+            let job = Job::new("count", &"x".repeat(i % 3_000)).unwrap();
+            job.item_id(format!("i-{i}"))
+        };
+        queue
+            .enqueue(id, (0..300).map(job).collect::<Vec<_>>())
+            .unwrap();
+        queue.enqueue(ProcessId::new(), [job(1)]).unwrap();
+        queue.cancel(id).unwrap();
+        queue.retry_failed(id).unwrap();
+    }
+    let sound = std::fs::read(database(&desk)).unwrap();
+    let mut refused = 0;
+    for seed in 0..rounds {
+        let mut random = Random(seed);
+        let mut bytes = sound.clone();
+        match seed % 4 {
+            0 => bytes.truncate(random.below(sound.len() as u64) as usize),
+            1 => {
+                // A page with other contents.
+                let page = 1 + random.below(sound.len() as u64 / 4096 - 1) as usize;
+                bytes[page * 4096..(page + 1) * 4096].fill(random.below(256) as u8);
+            }
+            kind => {
+                for _ in 0..if kind == 2 { 4 } else { 200 } {
+                    let at = 100 + random.below(sound.len() as u64 - 100) as usize;
+                    bytes[at] ^= 1 << random.below(8);
+                }
+            }
+        }
+        let folder = desk.path(&format!("damaged-{seed}"));
+        std::fs::create_dir(&folder).unwrap();
+        let path = folder.join("llm_jobs.db");
+        std::fs::write(&path, bytes).unwrap();
+        println!("seed {seed}");
+        if let Err(error) = use_it(&path, id) {
+            assert!(error.message().contains("llm_jobs.db"), "{error}");
+            refused += 1;
+        }
+    }
+    assert!(refused < rounds);
+}
+
+#[test]
+fn a_damaged_file_is_an_error_and_never_a_panic() {
+    damage(12);
+}
+
+#[test]
+#[ignore = "a minute"]
+fn many_damaged_files_are_errors_and_never_panics() {
+    damage(400);
+}
+
+#[test]
+fn jobs_of_a_worker_that_died_without_its_lock_file_are_taken_over() {
+    let (desk, id) = submitted(2);
+    let sim = simulator(SimConfig::default().latency(Duration::from_millis(300)));
+    let first = working(&desk, &sim, "-j 2");
+    assert!(sim.wait_until(|s| s.in_flight == 2, Duration::from_secs(20)));
+    std::fs::remove_dir_all(desk.path("data/llm_jobs.db.workers")).unwrap();
+    drop(first);
+    working(&desk, &sim, "--until-empty").wait().expect(0);
+    assert_eq!(status(&desk, &id.to_string())[0]["completed"], 2);
 }

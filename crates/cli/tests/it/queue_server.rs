@@ -1,7 +1,7 @@
 //! The queue on a database server, which `scripts/with-servers` starts; without one these tests print that they
 //! were skipped.
 
-#![cfg(all(unix, feature = "mysql"))]
+#![cfg(feature = "mysql")]
 
 use std::process::Command;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use batchwright::ProcessId;
 use batchwright_simulate::{Recorder, SimConfig};
 
 use super::batch;
+use super::batch_runs::taking;
 use super::common::{Desk, Ended, PATIENCE, RunToEnd, Running, all_ids, simulator};
 
 /// A separate queue on the server.
@@ -96,7 +97,7 @@ fn jobs_of_a_killed_worker_pass_to_another_machine() {
 #[test]
 fn the_last_lines_of_a_worker_name_the_server_that_a_flag_named() {
     let Some(server) = Server::new() else { return };
-    let (desk, sim) = (Desk::with(3), batch::taking(PATIENCE));
+    let (desk, sim) = (Desk::with(3), taking(PATIENCE));
     let run = |words: &str| {
         let words = format!("{words} --store {}", server.address());
         let mut command = server.on(batch::command(&desk, &sim, &words));
@@ -200,4 +201,44 @@ fn doctor_checks_the_server() {
         let found = findings.iter().find(|finding| finding["what"] == what);
         assert_eq!(found.unwrap()["verdict"], "good", "{what}: {findings:?}");
     }
+}
+
+fn run(desk: &Desk, words: &str) -> Ended {
+    desk.plain(words)
+}
+
+#[test]
+fn an_address_with_a_password_is_not_stored() {
+    let desk = Desk::new();
+    let refused = run(&desk, "config set queue.store mysql://me:s3cr3t@db/jobs").expect(2);
+    refused.hides("s3cr3t");
+    refused.says("BATCHWRIGHT_STORE_PASSWORD_FILE");
+    let none = run(&desk, "config get queue.store").expect(0);
+    assert_eq!(none.stdout, "");
+}
+
+#[test]
+fn a_flag_and_the_environment_override_the_setting_and_the_error_says_how_to_unset_it() {
+    let desk = Desk::new();
+    let nobody = "mysql://me@127.0.0.1:9/jobs";
+    run(&desk, &format!("config set queue.store {nobody}")).expect(0);
+    let stored = run(&desk, "config get queue.store").expect(0);
+    assert_eq!(stored.stdout.trim(), nobody);
+    // No server listens at this address.
+    let doctor = run(&desk, "doctor").expect(1);
+    doctor.shows("127.0.0.1:9");
+    // The export is for the queue on the server, not for the file.
+    // Three commands with the file in the data folder.
+    run(&desk, "status --store none").expect(0);
+    let mut command = desk.command(["status"]);
+    command.env("BATCHWRIGHT_STORE", "none");
+    command.ended().expect(0);
+    desk.prompts("in.jsonl", 1);
+    let submitted = run(&desk, "submit in.jsonl --store none").expect(0);
+    submitted.tells("--store none");
+    let local = run(&desk, "config list").expect(0);
+    local.shows(nobody);
+    run(&desk, "config unset queue.store").expect(0);
+    let status = run(&desk, "status --json").expect(0);
+    status.shows("\"pending\":1");
 }

@@ -10,29 +10,10 @@ use batchwright::testing::ScriptedClient;
 use batchwright_simulate::SimConfig;
 use serde_json::{Value, json};
 
-use super::common::{Desk, Has, RunToEnd, Running, eventually, good, simulator};
+use super::common::{Desk, Has, RunToEnd, Running, eventually, simulator};
 use super::queue::{
     adds_up, database, on_queue, plain, queue, status, submit_one, submitted, work, worker,
 };
-
-#[cfg(unix)]
-#[test]
-fn status_counts_the_workers() {
-    let (desk, _) = submitted(1);
-    let count = || plain(&desk, "status --json").expect(0).json()["workers"].clone();
-    assert_eq!(count(), 0);
-    let sim = good();
-    let words = format!(
-        "work --provider local --base-url {} --model sim-1 -q",
-        sim.base_url()
-    );
-    let worker = Running::start(&mut on_queue(&desk, &words));
-    assert!(eventually(|| count() == 1));
-    plain(&desk, "status").ends(0, "1 worker is running");
-    worker.signal("KILL");
-    drop(worker);
-    assert!(eventually(|| count() == 0));
-}
 
 #[test]
 fn a_pause_and_a_missing_worker_are_named() {
@@ -221,15 +202,6 @@ fn doctor_reports_no_problem_for_a_healthy_queue() {
             .iter()
             .any(|f| f["what"] == "schema" && f["verdict"] == "good")
     );
-    let left: Vec<_> = std::fs::read_dir(desk.path("data")).unwrap().collect();
-    let probe = |file: &std::io::Result<std::fs::DirEntry>| {
-        file.as_ref()
-            .unwrap()
-            .file_name()
-            .to_string_lossy()
-            .contains("doctor")
-    };
-    assert!(!left.iter().any(probe));
 }
 
 #[test]
@@ -256,7 +228,6 @@ fn doctor_gives_advice_for_a_damaged_file() {
     plain(&desk, "status").ends(1, "not an SQLite database");
 }
 
-#[cfg(unix)]
 #[test]
 fn concurrent_results_commands_take_each_result_once_and_kills_lose_none() {
     let (desk, id) = submitted(1000);

@@ -1,9 +1,6 @@
 //! Every name, number and default about commands, job types, the program and the server that users rely on, row by row.
 //! The library's own tests have a file with the same name for the other rows.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
-
 use batchwright::ErrorPolicy;
 use batchwright_exec::{
     CommandJob, CommandRunner, JobCounts, JobRecord, JobStatus, Monitor, SubmittedJobs,
@@ -13,7 +10,7 @@ use batchwright_simulate::SimConfig;
 use serde_json::{Value, json};
 
 use super::common::{Desk, Has, PATIENCE, RunToEnd, Running, eventually, good, simulator};
-use super::serve::serve;
+use super::serve::{ask, serve};
 
 /// Sends a request and reads the reply: its status, and its body as JSON.
 fn call(address: &str, method: &str, path: &str, body: &Value) -> (u16, Value) {
@@ -22,23 +19,11 @@ fn call(address: &str, method: &str, path: &str, body: &Value) -> (u16, Value) {
     } else {
         body.to_string()
     };
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let head = format!(
-        "{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-type: application/json\r\n\
-         content-length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    stream.write_all(head.as_bytes()).unwrap();
-    let mut reply = String::new();
-    stream.read_to_string(&mut reply).unwrap();
-    let (head, body) = reply.split_once("\r\n\r\n").unwrap();
-    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    (status, serde_json::from_str(body).unwrap_or(Value::Null))
+    let (status, body) = ask(address, method, path, "", &body).unwrap();
+    (status, serde_json::from_str(&body).unwrap_or_default())
 }
 
 /// 1.1 to 1.3: a runner of commands, its records and its monitor.
-#[cfg(unix)]
 #[test]
 fn every_record_of_a_command_names_its_end() {
     let runner = CommandRunner::new();
@@ -67,7 +52,6 @@ fn every_record_of_a_command_names_its_end() {
 }
 
 /// 1.1, 1.4, 1.6: the same with the program: at most 10 at once unless the limit is raised, a rate, and policies.
-#[cfg(unix)]
 #[test]
 fn exec_has_a_limit_of_10_a_rate_and_policies() {
     assert_eq!(ErrorPolicy::default(), ErrorPolicy::ContinueOnError);
@@ -144,11 +128,7 @@ fn a_summary_is_created_read_and_falls_back_to_300_characters() {
     );
 
     // 3.5: duration, success, queue length and use of the worker.
-    let mut stream = TcpStream::connect(&address).unwrap();
-    let head = format!("GET /metrics HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
-    stream.write_all(head.as_bytes()).unwrap();
-    let mut metrics = String::new();
-    stream.read_to_string(&mut metrics).unwrap();
+    let (_, metrics) = ask(&address, "GET", "/metrics", "", "").unwrap();
     for name in [
         "batchwright_job_duration_seconds_count",
         "batchwright_worker_slots ",
@@ -195,40 +175,6 @@ fn the_log_has_four_levels() {
     }
     desk.plain("run in.jsonl --provider extract --log-level chatty")
         .expect(2);
-}
-
-/// 3.9: the nine variables reach the settings of a worker.
-#[test]
-fn nine_variables_set_a_worker() {
-    let desk = Desk::new();
-    for (variable, value, key) in [
-        ("JOB_QUEUE_WORKER_COUNT", "5", "queue.worker_count"),
-        ("JOB_QUEUE_MAX_RETRIES", "3", "queue.max_retries"),
-        ("JOB_QUEUE_BATCH_SIZE", "10", "queue.batch_size"),
-        ("JOB_QUEUE_POLL_INTERVAL", "5s", "queue.poll_interval"),
-        ("AI_REQUEST_TIMEOUT", "30s", "llm.request_timeout"),
-        (
-            "AI_MAX_CONCURRENT_REQUESTS",
-            "10",
-            "llm.max_concurrent_requests",
-        ),
-        ("AI_FALLBACK_ENABLED", "true", "llm.fallback_enabled"),
-        (
-            "RATE_LIMIT_REQUESTS_PER_MINUTE",
-            "100",
-            "llm.requests_per_minute",
-        ),
-        ("RATE_LIMIT_BURST_SIZE", "10", "llm.burst_size"),
-    ] {
-        let words = ["config", "get", key];
-        let shown = desk
-            .command(words)
-            .env(variable, value)
-            .ended()
-            .expect(0)
-            .stdout;
-        assert_eq!(shown.trim(), value, "{key}");
-    }
 }
 
 /// 3.9: a worker runs with the file of nine lines, and works by them.

@@ -1,17 +1,19 @@
 //! `run --strategy batch`: the lines of `sync`.
 
 use std::process::Stdio;
+use std::time::Duration;
 
-use batchwright::ProcessId;
-use batchwright_simulate::BatchConfig;
+use batchwright::{JobQueue, ProcessId};
+use batchwright_simulate::{BatchConfig, Simulator};
 use serde_json::{Value, json};
 
 use super::batch_runs::{
-    LONG, SHORT, WORDS, accepted, batch, clean, command, home_queue, run, start, submitted, taking,
-    whole, with, without_latency,
+    LONG, SHORT, STORE, WORDS, accepted, batch, clean, command, home_queue, only_process, queue,
+    run, start, submitted, taking, whole, with, with_provider, without_latency,
 };
 use super::common::{
-    Desk, HOME, Has, RunToEnd, Running, all_ids, eventually, ids_in_order, prompt_lines,
+    Desk, HOME, Has, NOBODY, RunToEnd, Running, all_ids, eventually, id, ids_in_order, prompt_line,
+    prompt_lines,
 };
 
 #[test]
@@ -78,7 +80,7 @@ fn standard_output_gets_the_lines_and_the_process_is_named() {
     let ended = run(&desk, &sim, "in.jsonl").expect(0);
     let mut ids: Vec<String> = super::common::results(&ended.stdout)
         .iter()
-        .map(super::common::id)
+        .map(id)
         .collect();
     ids.sort();
     assert_eq!(ids, all_ids(4));
@@ -160,13 +162,21 @@ fn batch_at_a_paid_provider_without_a_batch_api_is_refused_as_a_flag_and_reporte
 
     let set = "config set llm.bulk_strategy batch --data-dir data";
     desk.plain(set).expect(0);
-    let why = "strategy: deepseek has no Batch API: runs sync";
+    desk.plain("submit in.jsonl --data-dir data").expect(0);
+    let mut status = desk.command(["status", "--json", "--data-dir", "data"]);
+    status
+        .env("BATCHWRIGHT_PROVIDER", "deepseek")
+        .env("DEEPSEEK_API_KEY", "k");
+    let why = "deepseek has no Batch API: runs sync";
+    let shown = status.ended().expect(0).json();
+    shown.has(json!({"/processes/0/strategy": "sync", "/processes/0/fallback_reason": why}));
+    let why = format!("strategy: {why}");
     for command in ["run in.jsonl -o out.jsonl", "work --until-empty"] {
         let ended = at_deepseek(&format!("{command} --quiet --data-dir data"));
-        let ended = ended.ends(0, why);
-        assert_eq!(ended.stderr.matches(why).count(), 1, "{}", ended.stderr);
+        let ended = ended.ends(0, &why);
+        assert_eq!(ended.stderr.matches(&why).count(), 1, "{}", ended.stderr);
     }
-    assert_eq!((sim.stats().calls, sim.batch_stats().created), (3, 0));
+    assert_eq!((sim.stats().calls, sim.batch_stats().created), (6, 0));
 }
 
 #[test]
@@ -179,4 +189,197 @@ fn a_policy_that_stops_at_the_first_failure_is_refused() {
             .contains("--on-error stop cannot be used with batches")
     );
     assert!(!desk.exists("out.jsonl"));
+}
+
+#[test]
+fn the_same_command_reattaches_from_another_folder_after_an_interrupt() {
+    let (desk, sim) = (Desk::with(5), taking(LONG));
+    std::fs::create_dir(desk.path("elsewhere")).unwrap();
+    let running = start(&desk, &sim, WORDS);
+    accepted(&sim, 5);
+    submitted(&desk, 5);
+    running.signal("INT");
+    let ended = running.wait().expect(130);
+    let store = desk.path("").canonicalize().unwrap().join(STORE);
+    let remote = sim.batch_stats().batches[0].id.clone();
+    let ended = ended.says("stopping: batches that are at their provider go on there");
+    let ended = ended.says(&format!("batch {remote} at openai: "));
+    let ended = ended.says("to collect the results, run the same command in this folder");
+    ended.says(&format!(
+        "to give it up:  batchwright cancel {} --queue {}",
+        only_process(&desk),
+        store.display()
+    ));
+
+    let mut again = batch(&desk, &sim, "../in.jsonl -o ../out.jsonl --json");
+    let ended = again.current_dir(desk.path("elsewhere")).ended().expect(0);
+    let told = ended.json();
+    told.has(json!({"submitted": 0, "attached": 5}));
+    ended.says("5 items: 5 under way");
+    whole(&desk, &sim, "out.jsonl", 5);
+}
+
+#[test]
+fn a_process_says_which_run_it_belongs_to() {
+    let (desk, sim) = (Desk::new(), taking(LONG));
+    desk.prompts("in put.jsonl", 1);
+    let mut command = batch(&desk, &sim, "--no-wait -o out.jsonl");
+    command.arg("in put.jsonl").ended().expect(0);
+    let [process] = queue(&desk).open_processes().unwrap().try_into().unwrap();
+    let info = process.info;
+    assert_eq!(info.name.as_deref(), Some("in put.jsonl"));
+    let full = |name| desk.path(name).canonicalize().unwrap();
+    assert_eq!(info.input.as_deref(), full("in put.jsonl").to_str());
+    assert_eq!(info.output.as_deref(), full("out.jsonl").to_str());
+
+    let again = info.command.unwrap();
+    let mut shell = with_provider(desk.other("sh", ["-c", &again]), &sim);
+    shell.current_dir("/").ended().ends(0, "1 under way");
+    whole(&desk, &sim, "out.jsonl", 1);
+
+    desk.prompts("in.jsonl", 1);
+    let secret = sim.base_url().replace("http://", "http://me:secret@");
+    let words = format!("{WORDS}2 --no-wait --base-url {secret}");
+    run(&desk, &sim, &words).expect(0);
+    let [process] = JobQueue::open(desk.path("out.jsonl2.batchwright"))
+        .and_then(|queue| queue.open_processes())
+        .unwrap()
+        .try_into()
+        .unwrap();
+    assert!(!process.info.command.unwrap().contains("secret"));
+}
+
+#[test]
+fn only_fifteen_of_a_thousand_stopped_and_edited_items_are_submitted() {
+    let (desk, sim) = (Desk::with(1000), taking(Duration::from_secs(4)));
+    let running = start(&desk, &sim, WORDS);
+    accepted(&sim, 1000);
+    submitted(&desk, 1000);
+    running.signal("INT");
+    running.wait().expect(130);
+
+    let mut text = String::new();
+    for i in 0..1005 {
+        match i {
+            100..110 => text.push_str(&format!("{{\"id\":\"i-{i}\",\"prompt\":\"edited {i}\"}}\n")),
+            500..505 => {}
+            _ => text.push_str(&prompt_line(i)),
+        }
+    }
+    desk.write("in.jsonl", text);
+    let ended = run(&desk, &sim, "in.jsonl -o out.jsonl --json").expect(0);
+    let told = ended.json();
+    told.has(json!({"submitted": 15, "attached": 985, "/summary/completed": 1000}));
+    ended.says("1,000 items: 985 under way, 15 to send");
+    let stats = sim.batch_stats();
+    let sizes: Vec<u64> = stats.batches.iter().map(|batch| batch.items).collect();
+    assert_eq!(sizes, [1000, 15]);
+    assert_eq!((stats.bought_twice, sim.stats().calls), (0, 0));
+
+    // The five removed items are there too, because they were billed.
+    assert_eq!(desk.ids("out.jsonl"), all_ids(1005));
+    for line in desk.results("out.jsonl") {
+        let edited = id(&line).replace("i-", "edited ");
+        let asked = if (100..110).any(|i| edited == format!("edited {i}")) {
+            edited
+        } else {
+            id(&line).replace("i-", "prompt ")
+        };
+        assert_eq!(line["text"], format!("echo: {asked}"), "an old answer");
+    }
+    clean(&desk);
+}
+
+#[test]
+fn two_runs_on_one_output_are_kept_apart_and_a_worker_may_help() {
+    let (desk, sim) = (Desk::with(3), taking(Duration::from_secs(2)));
+    run(&desk, &sim, &format!("{WORDS} --no-wait")).expect(0);
+    let worker = desk.command(["work", "--until-empty", "--queue", STORE]);
+    let worker = Running::start(&mut with_provider(worker, &sim));
+    assert!(eventually(
+        || queue(&desk).batches(None).unwrap()[0].attended
+    ));
+    let first = start(&desk, &sim, WORDS);
+    first.hears("3 under way");
+    let second = run(&desk, &sim, WORDS).expect(1);
+    second.errs("another run is writing to it");
+    first.wait().expect(0);
+    worker.wait().expect(0);
+    whole(&desk, &sim, "out.jsonl", 3);
+}
+
+#[test]
+fn a_dry_run_reports_items_in_progress_and_changes_nothing() {
+    let (desk, sim) = (Desk::with(3), taking(LONG));
+    run(&desk, &sim, &format!("{WORDS} --dry-run")).ends(0, "in batches; nothing was sent");
+    assert!(!desk.path(HOME).join("llm_jobs.db").exists() && !desk.exists(STORE));
+    assert!(!desk.exists("out.jsonl"));
+    run(&desk, &sim, &format!("{WORDS} --no-wait --max-items 2")).expect(0);
+    let ended = run(&desk, &sim, &format!("{WORDS} --dry-run --json")).expect(0);
+    let told = ended.json();
+    told.has(json!({"under_way": 2, "to_send": 1}));
+    assert_eq!(sim.batch_stats().items_accepted, 2);
+}
+
+#[test]
+fn results_of_a_batch_stay_in_the_queue_if_their_file_is_removed() {
+    let (desk, sim) = (Desk::with(4), taking(LONG));
+    let running = start(&desk, &sim, "in.jsonl -o out.jsonl");
+    accepted(&sim, 4);
+    submitted(&desk, 4);
+    std::fs::remove_file(desk.path("out.jsonl")).unwrap();
+    running.wait().ends(4, "removed or replaced");
+    assert!(!desk.exists("out.jsonl"));
+    run(&desk, &sim, "in.jsonl -o out.jsonl").expect(0);
+    whole(&desk, &sim, "out.jsonl", 4);
+}
+
+/// A run of three prompts against an address without a server.
+#[track_caller]
+fn at_nobody(desk: &Desk, sim: &Simulator, words: &str) {
+    let mut command = batch(desk, sim, words);
+    let ended = command.env("OPENAI_BASE_URL", NOBODY).ended();
+    let ended = ended
+        .expect(4)
+        .says("the provider cannot be reached: cannot reach http://127.0.0.1:9/v1/files")
+        .says("no server has been reached there")
+        .says(" at openai: not handed over, 3 requests");
+    for words in ["goes on at", "items submitted", "are in a batch"] {
+        ended.hides(words);
+    }
+}
+
+#[test]
+fn an_address_without_a_server_ends_the_run_and_the_same_command_resumes() {
+    let (desk, sim) = (Desk::with(3), taking(SHORT));
+    at_nobody(&desk, &sim, &format!("{WORDS} --no-wait"));
+    let ended = run(&desk, &sim, WORDS)
+        .expect(0)
+        .says(" at openai: not handed over, 3 requests");
+    ended.hides("another key");
+    whole(&desk, &sim, "out.jsonl", 3);
+}
+
+/// A faulty request that the provider names fails alone. If it names none, the requests are called one by one.
+#[test]
+fn a_named_request_fails_alone_and_calls_for_refused_batches_stay_within_the_budget() {
+    let faulty = |text: &str| BatchConfig::default().duration(SHORT).poison(text);
+    let (desk, sim) = (Desk::with(8), with(faulty("prompt 3")));
+    run(&desk, &sim, WORDS).expect(3);
+    let lines = desk.results("out.jsonl");
+    let failed = lines.iter().filter(|line| line["success"] == false);
+    assert_eq!(failed.map(id).collect::<Vec<_>>(), ["i-3"]);
+    let finished = sim.batch_stats().items_finished;
+    assert_eq!((finished, sim.stats().calls), (7, 0));
+
+    let (desk, sim) = (Desk::with(40), with(faulty("prompt").hide_lines(true)));
+    let prices = json!([{"input": 0, "output": 100}, {"tier": "batch", "input": 0, "output": 10}]);
+    let models = json!([{"models": ["m"], "prices": prices}]);
+    let prices = json!({"providers": {"*": {"models": models}}});
+    desk.write("prices.json", prices.to_string());
+    // The batch costs 0.004 at most, and a call 0.001.
+    let words = "--prices prices.json --max-tokens 10 --budget 0.005";
+    run(&desk, &sim, &format!("{WORDS} {words}")).ends(4, "the budget of");
+    let calls = sim.stats().calls;
+    assert!((1..40).contains(&calls), "{calls}");
 }

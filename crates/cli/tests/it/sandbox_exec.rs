@@ -2,7 +2,6 @@
 //! tested by the crate of the commands.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -126,10 +125,7 @@ fn nothing_is_left_when_batchwright_is_killed() {
             .all(|name| desk.exists(name))));
         batchwright.child.kill().unwrap();
         batchwright.child.wait().unwrap();
-        assert!(
-            eventually(|| !super::exec_ends::is_running(&desk)),
-            "{mode}"
-        );
+        assert!(eventually(|| !super::exec::is_running(&desk)), "{mode}");
     }
 }
 
@@ -219,21 +215,6 @@ fn a_command_that_ends_with_its_parent_is_not_killed() {
         "setpriv --pdeathsig KILL sleep 0.01\n".repeat(100),
     );
     desk.plain("exec job.txt -j 1").expect(0);
-}
-
-#[test]
-fn a_program_without_an_interpreter_is_run_by_the_shell() {
-    let desk = Desk::new();
-    desk.write("program", "echo \"$0 $1 $2 $A\"\n");
-    let executable = fs::Permissions::from_mode(0o755);
-    fs::set_permissions(desk.path("program"), executable).unwrap();
-    desk.write("job.txt", "./program 'a b' c\n");
-    for options in ["", "--sandbox off"] {
-        let ended = desk
-            .plain(&format!("exec job.txt {options} --env A=b"))
-            .expect(0);
-        assert!(ended.stdout.ends_with("/program a b c b\n"), "{options}");
-    }
 }
 
 /// A command that may write to `/dev` can replace the device to which every command may write.

@@ -1,4 +1,4 @@
-//! `batchwright scan`.
+//! Folders of source files: \`scan\`, and as the input of a run.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use serde_json::{Value, json};
 
-use super::common::{Desk, Has, RunToEnd, Running};
+use super::common::{Desk, Has, RunToEnd, Running, good, id};
 
 #[test]
 fn a_scan_reports_used_files_and_why_others_are_skipped() {
@@ -45,4 +45,61 @@ fn a_scan_reports_used_files_and_why_others_are_skipped() {
 
     let ended = desk.command(["scan", "gone"]).ended().expect(2);
     ended.tells("gone: the folder does not exist");
+}
+
+const RUN: &str = "src --pattern **/*.py --split function -o out.jsonl --keep path,name";
+
+fn desk() -> Desk {
+    let desk = Desk::new();
+    fs::create_dir_all(desk.path("src/deep")).unwrap();
+    desk.write(
+        "src/a.py",
+        "def one():\n    pass\n\n\ndef two():\n    pass\n",
+    );
+    desk.write(
+        "src/deep/b.py",
+        "class C:\n    @m\n    def three(self): return '{{'\n",
+    );
+    desk.write("src/deep/broken.py", "def (:\n");
+    desk.write("src/notes.md", "# Notes\n");
+    desk
+}
+
+#[test]
+fn each_function_is_sent_once_and_again_after_a_change() {
+    let (desk, sim) = (desk(), good());
+    let words = format!("{RUN} --template Explain:{{{{content}}}}");
+    let ended = desk.run(&sim, &words).expect(0);
+    assert!(
+        ended.stderr.contains("1 file is left out: 1 syntax error")
+            && ended
+                .stderr
+                .contains("src/deep/broken.py: a syntax error on line 1"),
+        "{}",
+        ended.stderr
+    );
+    let ids = ["a.py::one", "a.py::two", "deep/b.py::C.three"];
+    assert_eq!(desk.ids("out.jsonl"), ids);
+    let lines = desk.results("out.jsonl");
+    let three = lines.iter().find(|line| id(line) == ids[2]).unwrap();
+    three.has(json!({"input": {"path": "deep/b.py", "name": "three"},
+        "text": "echo: Explain:    @m\n    def three(self): return '{{'"}));
+
+    // Moved functions are the same; changed ones are sent again; a renamed folder has the same ids.
+    let text = "import os\n\n\ndef one():\n    pass\n\n\ndef two():\n    return 2\n";
+    desk.write("src/a.py", text);
+    desk.run(&sim, &words.replace("src ", "./src/../src/ "))
+        .expect(0);
+    assert_eq!(sim.stats().calls, 4);
+    desk.run(&sim, &words).expect(0);
+    assert_eq!(sim.stats().calls, 4);
+}
+
+#[test]
+fn results_in_the_folder_are_never_sent() {
+    let (desk, sim) = (desk(), good());
+    for _ in 0..3 {
+        desk.run(&sim, "src -o ./src/deep/../out.jsonl").expect(0);
+    }
+    assert_eq!(sim.stats().calls, 4);
 }

@@ -34,28 +34,41 @@ pub fn listening(command: &mut Command) -> (Running, String) {
     (running, address)
 }
 
-fn get(address: &str, path: &str, header: &str) -> String {
-    asked(address, "GET", path, header)
-}
-
-fn asked(address: &str, method: &str, path: &str, header: &str) -> String {
-    let mut stream = TcpStream::connect(address).unwrap();
+/// Sends a request. The status and body of the answer; `None` if there was none.
+pub fn ask(
+    address: &str,
+    method: &str,
+    path: &str,
+    headers: &str,
+    body: &str,
+) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect(address).ok()?;
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let head =
-        format!("{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n{header}\r\n");
-    stream.write_all(head.as_bytes()).unwrap();
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\n{headers}\r\n{body}",
+        body.len()
+    );
+    stream.write_all(request.as_bytes()).ok()?;
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let status = head.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
+    let length = head.split("content-length: ").nth(1)?;
+    let length: usize = length.lines().next()?.trim().parse().ok()?;
+    (body.len() == length).then(|| (status, body.to_owned()))
 }
 
-#[cfg(unix)]
+fn get(address: &str, path: &str, header: &str) -> (u16, String) {
+    ask(address, "GET", path, header, "").unwrap()
+}
+
 #[test]
 fn a_signal_lets_jobs_finish_and_the_next_server_resumes() {
     let (desk, sim) = (Desk::with(20), good());
     sim.hold();
     let (running, address) = serve(&desk, &sim, "-j 3");
-    assert!(get(&address, "/healthz", "").starts_with("HTTP/1.1 200 OK"));
+    assert_eq!(get(&address, "/healthz", "").0, 200);
     let id = desk.plain("submit in.jsonl").expect(0).stdout;
     assert!(sim.wait_until(|s| s.in_flight == 3, PATIENCE));
     running.signal("TERM");
@@ -69,7 +82,7 @@ fn a_signal_lets_jobs_finish_and_the_next_server_resumes() {
     );
     let (running, address) = serve(&desk, &sim, "-j 3");
     assert!(eventually(|| sim.stats().answered == 20));
-    let metrics = get(&address, "/metrics", "");
+    let (_, metrics) = get(&address, "/metrics", "");
     assert!(
         metrics.contains("gen_ai_client_operation_duration_seconds_count"),
         "{metrics}"
@@ -83,13 +96,10 @@ fn a_signal_lets_jobs_finish_and_the_next_server_resumes() {
 
 /// Writes a file that only its user can access.
 fn write_private(desk: &Desk, name: &str, text: &str) {
+    use std::os::unix::fs::PermissionsExt as _;
     desk.write(name, text);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt as _;
-        let private = std::fs::Permissions::from_mode(0o600);
-        std::fs::set_permissions(desk.path(name), private).unwrap();
-    }
+    let private = std::fs::Permissions::from_mode(0o600);
+    std::fs::set_permissions(desk.path(name), private).unwrap();
 }
 
 #[test]
@@ -112,9 +122,9 @@ fn other_machines_need_a_token_that_is_hard_to_guess() {
     let (running, address) = serve(&desk, &sim, "--host 0.0.0.0 --token-file token");
     let port = address.rsplit(':').next().unwrap();
     let address = format!("127.0.0.1:{port}");
-    assert!(get(&address, "/metrics", "").starts_with("HTTP/1.1 401"));
+    assert_eq!(get(&address, "/metrics", "").0, 401);
     let bearer = format!("authorization: Bearer {token}\r\n");
-    assert!(get(&address, "/metrics", &bearer).starts_with("HTTP/1.1 200"));
+    assert_eq!(get(&address, "/metrics", &bearer).0, 200);
     assert!(!running.said().contains(token));
 }
 
@@ -139,29 +149,10 @@ fn a_new_token_has_the_role_of_its_line() {
     write_private(&desk, "tokens", line);
     let (running, address) = serve(&desk, &sim, "--token-file tokens");
     let bearer = format!("authorization: Bearer {token}\r\n");
-    assert!(get(&address, "/v1/models", &bearer).starts_with("HTTP/1.1 200"));
-    let put = asked(&address, "PUT", "/api/v1/config/llm.model", &bearer);
-    assert!(put.starts_with("HTTP/1.1 403"), "{put}");
+    assert_eq!(get(&address, "/v1/models", &bearer).0, 200);
+    let put = ask(&address, "PUT", "/api/v1/config/llm.model", &bearer, "");
+    assert_eq!(put.unwrap().0, 403);
     assert!(!running.said().contains(token));
-}
-
-/// The status and body of an answer; `None` if there was none.
-pub fn post(address: &str, path: &str, headers: &str, body: &str) -> Option<(u16, String)> {
-    let mut stream = TcpStream::connect(address).ok()?;
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let request = format!(
-        "POST {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-type: application/json\r\n\
-         content-length: {}\r\n{headers}\r\n{body}",
-        body.len()
-    );
-    stream.write_all(request.as_bytes()).ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    let (head, body) = answer.split_once("\r\n\r\n")?;
-    let status = head.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
-    let length = head.split("content-length: ").nth(1)?;
-    let length: usize = length.lines().next()?.trim().parse().ok()?;
-    (body.len() == length).then(|| (status, body.to_owned()))
 }
 
 /// Clients that repeat a request with the same key get each job exactly once, whenever the server is killed.
@@ -178,7 +169,7 @@ fn a_job_is_created_once_although_the_server_is_killed() {
         let body = format!(r#"{{"type":"completion","payload":{{"prompt":"{client} {n}"}}}}"#);
         let mut answer = None;
         assert!(eventually(|| {
-            answer = post(&address, "/api/v1/jobs", &header, &body);
+            answer = ask(&address, "POST", "/api/v1/jobs", &header, &body);
             answer.as_ref().is_some_and(|(status, _)| *status == 201)
         }));
         answer.unwrap().1
@@ -226,20 +217,6 @@ fn a_job_is_created_once_although_the_server_is_killed() {
     running.wait().expect(0);
 }
 
-pub fn sent(address: &str, method: &str, path: &str, body: &str) -> String {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let length = body.len();
-    let head = format!(
-        "{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-type: \
-         application/json\r\ncontent-length: {length}\r\n\r\n{body}"
-    );
-    stream.write_all(head.as_bytes()).unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
-}
-
 #[test]
 fn the_documented_job_of_an_article_id_succeeds_and_no_client_chooses_where_articles_are() {
     let (desk, sim) = (Desk::new(), good());
@@ -247,21 +224,21 @@ fn the_documented_job_of_an_article_id_succeeds_and_no_client_chooses_where_arti
     desk.write("articles/a-1.md", "It rained all day.");
     let (running, address) = serve(&desk, &sim, "");
     let request = r#"{"type": "summarize", "payload": {"article_id": "a-1"}}"#;
-    let refused = sent(&address, "POST", "/api/v1/jobs", request);
-    assert!(refused.starts_with("HTTP/1.1 400"), "{refused}");
+    let create = |address: &str| ask(address, "POST", "/api/v1/jobs", "", request).unwrap();
+    assert_eq!(create(&address).0, 400);
     let change = r#"{"value": "/etc"}"#;
-    let kept = sent(&address, "PUT", "/api/v1/config/jobs.articles", change);
-    assert!(kept.starts_with("HTTP/1.1 403"), "{kept}");
+    let setting = "/api/v1/config/jobs.articles";
+    assert_eq!(ask(&address, "PUT", setting, "", change).unwrap().0, 403);
     running.signal("TERM");
     running.wait().expect(0);
     desk.plain("config set jobs.articles articles").expect(0);
     let (_running, address) = serve(&desk, &sim, "");
-    let made = sent(&address, "POST", "/api/v1/jobs", request);
-    assert!(made.starts_with("HTTP/1.1 201"), "{made}");
+    let (status, made) = create(&address);
+    assert_eq!(status, 201, "{made}");
     assert!(eventually(|| sim.stats().answered == 1));
-    let body: Value = serde_json::from_str(made.split("\r\n\r\n").nth(1).unwrap()).unwrap();
+    let body: Value = serde_json::from_str(&made).unwrap();
     let path = format!("/api/v1/jobs/{}", body["job_id"].as_str().unwrap());
-    assert!(eventually(
-        || get(&address, &path, "").contains("echo: It rained all day.")
-    ));
+    assert!(eventually(|| get(&address, &path, "")
+        .1
+        .contains("echo: It rained all day.")));
 }

@@ -2,9 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 
-use serde_json::json;
-
-use super::common::{Desk, Ended, Has, RunToEnd, Running, all_ids};
+use super::common::{Desk, Ended, RunToEnd, Running, all_ids};
 
 /// A simulator as a separate program, and its address.
 fn start(desk: &Desk, words: &str) -> (Running, String) {
@@ -23,7 +21,6 @@ fn run(desk: &Desk, url: &str) -> Ended {
     desk.command(words.split(' ').chain([url])).ended()
 }
 
-#[cfg(unix)]
 #[test]
 fn the_simulator_serves_a_run_and_prints_its_counts_at_the_end() {
     let desk = Desk::with(12);
@@ -39,15 +36,4 @@ fn the_simulator_serves_a_run_and_prints_its_counts_at_the_end() {
         row.unwrap().trim().parse::<u64>().unwrap()
     };
     assert_eq!((row("calls"), row("answered"), row("paid")), (12, 12, 12));
-}
-
-#[cfg(unix)]
-#[test]
-fn counts_are_json_with_the_flag() {
-    let desk = Desk::with(4);
-    let (simulator, url) = start(&desk, "--json --trouble bad_request=1 --seed 3");
-    run(&desk, &url).expect(3);
-    simulator.signal("INT");
-    let stats = simulator.wait().expect(0).json();
-    stats.has(json!({"calls": 4, "/by_trouble/bad_request": 4}));
 }

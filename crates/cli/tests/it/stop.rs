@@ -6,12 +6,8 @@ use std::time::{Duration, Instant};
 
 use batchwright_simulate::{SimConfig, Simulator, Trouble};
 
-use super::common::{
-    Desk, Ended, PATIENCE, RunToEnd, all_ids, eventually, good, ids_in_order, prompt_line,
-    simulator,
-};
+use super::common::{Desk, Ended, PATIENCE, RunToEnd, all_ids, good, ids_in_order, simulator};
 
-#[cfg(unix)]
 #[test]
 fn the_first_signal_lets_calls_in_flight_finish_and_starts_no_more() {
     for (name, code) in [("INT", 130), ("TERM", 143), ("HUP", 129)] {
@@ -39,7 +35,6 @@ fn the_first_signal_lets_calls_in_flight_finish_and_starts_no_more() {
 }
 
 /// Whether `nohup` has started the tests: then the programs that they start survive a hangup too.
-#[cfg(unix)]
 fn survives_hangups() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
@@ -47,7 +42,6 @@ fn survives_hangups() -> bool {
     ignored.is_some_and(|mask| mask & 1 == 1)
 }
 
-#[cfg(unix)]
 #[test]
 fn the_second_signal_ends_calls_that_hang() {
     let (desk, sim) = (Desk::with(20), good());
@@ -65,7 +59,6 @@ fn the_second_signal_ends_calls_that_hang() {
     assert_eq!(sim.stats().calls, 8);
 }
 
-#[cfg(unix)]
 #[test]
 #[ignore = "waits for the grace period"]
 fn the_grace_period_ends_by_itself() {
@@ -79,7 +72,6 @@ fn the_grace_period_ends_by_itself() {
     assert!(start.elapsed() < PATIENCE);
 }
 
-#[cfg(unix)]
 #[test]
 fn a_signal_ends_waits_for_retries_and_limits() {
     let slow = Duration::from_secs(600);
@@ -92,25 +84,6 @@ fn a_signal_ends_waits_for_retries_and_limits() {
     running.signal("INT");
     running.wait().ends(130, "5 pending");
     assert_eq!(desk.read("out.jsonl"), "");
-}
-
-#[cfg(target_os = "linux")]
-#[test]
-fn a_signal_ends_the_check_of_the_input() {
-    let (desk, sim) = (Desk::new(), good());
-    let mut text = String::new();
-    for i in 0..400_000 {
-        text.push_str(&prompt_line(i));
-    }
-    desk.write("in.jsonl", text);
-    let running = desk.start(&sim, "in.jsonl -o out.jsonl");
-    // The handler is installed as soon as the thread that waits for signals exists.
-    let threads = format!("/proc/{}/task", running.child.id());
-    eventually(|| std::fs::read_dir(&threads).map_or(true, |list| list.count() > 1));
-    running.signal("INT");
-    running.wait().expect(130);
-    assert_eq!(sim.stats().calls, 0);
-    assert!(!desk.exists("out.jsonl"));
 }
 
 /// Runs 30 items against the OpenAI dialect with a key.
@@ -136,21 +109,6 @@ fn a_refused_key_stops_at_once() {
         assert!(desk.results("out.jsonl").len() as u64 <= calls);
         keyed(&desk, &sim, "right", "").expect(0);
         assert_eq!(desk.ids("out.jsonl"), all_ids(30));
-    }
-}
-
-#[test]
-fn an_empty_account_and_an_unknown_model_stop_at_once() {
-    for trouble in [Trouble::Quota, Trouble::UnknownModel] {
-        for flags in ["", "--on-error continue"] {
-            let desk = Desk::new();
-            let sim = simulator(SimConfig::default().trouble(trouble, 1.0));
-            let ended = keyed(&desk, &sim, "k", flags).expect(4);
-            let calls = sim.stats().calls;
-            assert!(calls <= 6, "{calls} calls of {trouble} with {flags:?}");
-            assert!(desk.results("out.jsonl").len() as u64 <= calls);
-            ended.says(" pending");
-        }
     }
 }
 

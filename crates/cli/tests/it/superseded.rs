@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-use super::common::{Desk, all_ids, good, prompt_lines};
+use super::batch_runs::{WORDS, clean, command, left_alone};
+use super::common::{Desk, RunToEnd, all_ids, good, prompt_lines};
 
 const RUN: &str = "in.jsonl -o out.jsonl -j 1 --template";
 
@@ -135,7 +136,6 @@ fn replaced_answers_are_archived_with_time_and_reason_and_can_be_restored() {
     assert_eq!(archived(&desk).len(), 7, "each is kept once");
 }
 
-#[cfg(unix)]
 #[test]
 fn the_archive_has_the_permissions_of_the_output_and_is_found_through_links() {
     use std::os::unix::fs::{PermissionsExt, symlink};
@@ -188,4 +188,19 @@ fn an_archive_that_cannot_be_written_deletes_nothing() {
         "each once, although a killed run had written one"
     );
     assert_eq!(desk.results("out.jsonl").len(), 2);
+}
+
+#[test]
+fn the_answer_of_a_batch_to_an_edited_row_is_kept_also_if_the_run_continues_with_calls() {
+    let (desk, sim) = left_alone(3);
+    desk.write("in.jsonl", prompt_lines(3).replace("prompt 1", "another"));
+    command(&desk, &sim, WORDS).ended().expect(0);
+    assert_eq!(desk.ids("out.jsonl"), all_ids(3));
+    let kept = ["i-1", "echo: prompt 1", "request changed"].map(str::to_owned);
+    assert_eq!(archived(&desk), [kept]);
+    assert_eq!(
+        (sim.stats().calls, sim.batch_stats().items_accepted),
+        (1, 3)
+    );
+    clean(&desk);
 }

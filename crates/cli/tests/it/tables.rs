@@ -1,38 +1,18 @@
-//! Tables as spreadsheet programs write them.
+//! Tables as spreadsheet programs write them, and inputs that are compressed or have another encoding than UTF-8.
 
-use super::common::{Desk, Ended, Has, RunToEnd, good, results};
-use super::program;
+use std::io::Write;
+
 use batchwright_simulate::Simulator;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 use serde_json::json;
+
+use super::common::{Desk, Ended, Has, RunToEnd, good, id, results};
+use super::program;
 
 fn fed(desk: &Desk, sim: &Simulator, words: &str, text: &[u8]) -> Ended {
     program::fed(&mut desk.against(sim, words), text)
-}
-
-#[test]
-fn empty_cells_are_not_sent() {
-    let (desk, sim) = (Desk::new(), good());
-    let rows = "id,stars,Text\nr-1,5,Good\nr-3,4,\nr-4,,  \n,,\n,,\n\"\",\"\",\"\"\n";
-    desk.write("in.csv", rows);
-    desk.write("in.jsonl", "{\"id\":\"a\",\"Text\":\" \"}\n");
-    let run = |words: &str| {
-        let template = ["--template", "About? {{Text}}"];
-        desk.against(&sim, words).args(template).ended()
-    };
-    run("in.csv -o out.jsonl")
-        .expect(2)
-        .says("in.csv:3: found the fields of the template all empty: \"Text\"")
-        .says("in.csv:4: found ");
-    run("in.jsonl -o out.jsonl").ends(2, "in.jsonl:1: found the fields of the template all empty");
-    assert_eq!(sim.stats().calls, 0);
-    run("in.csv -o out.jsonl --bad-rows skip")
-        .ends(3, "3 items: 2 bad rows that are not sent, 1 to send");
-    assert_eq!(sim.stats().calls, 1);
-    // One of several fields is enough.
-    let template = ["--template", "{{stars}} {{Text}}"];
-    let mut command = desk.against(&sim, "in.csv -o both.jsonl --bad-rows skip");
-    command.args(template).ended().ends(3, "3 items: 1 bad row");
-    assert_eq!(sim.stats().calls, 3);
 }
 
 #[test]
@@ -61,14 +41,11 @@ fn an_output_named_like_a_table_is_refused() {
             .says(&format!("batchwright export out.jsonl -o {name}"));
         assert!(!desk.exists(name));
     }
-    #[cfg(unix)]
-    {
-        let pipe = desk.path("pipe.csv");
-        let made = std::process::Command::new("mkfifo").arg(pipe).status();
-        assert!(made.unwrap().success());
-        desk.run(&sim, "in.txt -o pipe.csv")
-            .ends(2, "results are JSON lines");
-    }
+    let pipe = desk.path("pipe.csv");
+    let made = std::process::Command::new("mkfifo").arg(pipe).status();
+    assert!(made.unwrap().success());
+    desk.run(&sim, "in.txt -o pipe.csv")
+        .ends(2, "results are JSON lines");
     desk.write("in.csv", "prompt\na\n");
     desk.run(&sim, "in.csv in.jsonl --output=out.csv")
         .ends(2, "batchwright export out.jsonl -o out.csv");
@@ -85,8 +62,6 @@ const KEPT: &str = concat!(
 #[cfg(feature = "tables")]
 #[test]
 fn binary_tables_are_inputs() {
-    use super::common::id;
-
     let (desk, sim) = (Desk::new(), good());
     desk.write("kept.jsonl", KEPT);
     let names = ["in.parquet", "in.xlsx"];
@@ -167,25 +142,84 @@ fn a_null_in_a_used_column_is_a_bad_row_of_any_format() {
     }
     // Problems in unused columns do not matter.
     desk.run(&sim, "in.jsonl --template {{n}}").expect(0);
-    // The failed row is sent after it is filled in, and the other one is not billed again.
-    desk.input("{\"id\":1,\"n\":3,\"x\":0.50}\n{\"id\":\"b\",\"n\":4,\"x\":1}\n");
-    let before = sim.stats().calls;
-    run("in.jsonl -j 1 -o 0.jsonl").expect(0);
-    assert_eq!(sim.stats().calls - before, 1);
-    let lines = desk.results("0.jsonl");
-    let filled = lines.iter().find(|line| line["id"] == "b").unwrap();
-    assert_eq!(filled["text"], "echo: 4 and 1");
-    let rows = "{\"n\":1}\n{\"id\":\"b\",\"n\":null}\n{\"n\":2}\n";
-    for task in ["", " --task embed --model e"] {
-        let words = format!("- --template {{{{n}}}} -j 1{task}");
-        fed(&desk, &sim, &words, rows.as_bytes()).says(":2: found null in \"n\"");
-        let ended = fed(&desk, &sim, &(words + " --bad-rows skip"), rows.as_bytes()).expect(3);
-        let lines = results(&ended.stdout);
-        let failed: Vec<_> = lines
-            .iter()
-            .filter(|line| line["success"] == false)
-            .collect();
-        assert_eq!((lines.len(), failed.len()), (3, 1));
-        failed[0].has(json!({"id": "b", "attempts": 0}));
+}
+
+fn gzip(text: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(text).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn zstd(text: &[u8]) -> Vec<u8> {
+    compress_to_vec(text, CompressionLevel::Fastest)
+}
+
+/// The texts of the results, in the order of their ids.
+fn texts(lines: &str) -> Vec<(String, String)> {
+    let lines = results(lines);
+    let text = |line: &serde_json::Value| line["text"].as_str().unwrap_or_default().to_owned();
+    let mut found: Vec<_> = lines
+        .iter()
+        .map(|line| (id(line).to_owned(), text(line)))
+        .collect();
+    found.sort();
+    found
+}
+
+const ROWS: &[u8] = b"id,prompt\na,one\nb,\"two\nlines\"\nc,three\n";
+const LINES: &[u8] =
+    b"{\"id\":\"a\",\"prompt\":\"one\"}\n{\"id\":\"b\",\"prompt\":\"two\\nlines\"}\n{\"id\":\"c\",\"prompt\":\"three\"}\n";
+
+#[test]
+fn compressed_inputs_are_unpacked() {
+    let (desk, sim) = (Desk::new(), good());
+    let expected = [
+        ("a", "echo: one"),
+        ("b", "echo: two\nlines"),
+        ("c", "echo: three"),
+    ];
+    let expected = expected.map(|(id, text)| (id.to_owned(), text.to_owned()));
+    let (first, second) = LINES.split_at(30);
+    let list = [b"[", &LINES.split_last().unwrap().1.to_vec()[..], b"]"].concat();
+    let list = String::from_utf8(list).unwrap().replace('\n', ",\n");
+    for (name, packed) in [
+        ("in.csv.gz", gzip(ROWS)),
+        ("in.jsonl.gz", [gzip(first), gzip(second)].concat()),
+        ("in.jsonl.zst", [zstd(first), zstd(second)].concat()),
+        ("in.json.gz", gzip(list.as_bytes())),
+        // With a wrong extension.
+        ("in.csv", gzip(ROWS)),
+    ] {
+        desk.write(name, packed);
+        let ended = desk.run(&sim, name).expect(0);
+        assert_eq!(texts(&ended.stdout), expected, "{name}");
     }
+    for (words, packed) in [("-", zstd(LINES)), ("- --format csv", gzip(ROWS))] {
+        let ended = fed(&desk, &sim, words, &packed).expect(0);
+        assert_eq!(texts(&ended.stdout), expected, "{words}");
+    }
+    desk.write("in.gz", gzip(ROWS));
+    desk.run(&sim, "in.gz").ends(2, "--format with its format");
+    let ended = desk.run(&sim, "in.gz --format csv").expect(0);
+    assert_eq!(texts(&ended.stdout), expected);
+
+    let calls = sim.stats().calls;
+    desk.write("one.csv", ROWS);
+    desk.run(&sim, "one.csv -o out.jsonl").expect(0);
+    desk.run(&sim, "in.csv.gz -o out.jsonl")
+        .ends(0, "3 finished before");
+    assert_eq!(sim.stats().calls, calls + 3);
+}
+
+#[test]
+fn other_encodings_are_read_when_they_are_named() {
+    let (desk, sim) = (Desk::new(), good());
+    let text = |ended: Ended| texts(&ended.expect(0).stdout);
+    let expected = vec![("1".to_owned(), "echo: Größe für 5 €".to_owned())];
+    let windows = b"id;prompt\r\n1;Gr\xf6\xdfe f\xfcr 5 \x80\r\n";
+    desk.write("in.csv", windows);
+    assert_eq!(
+        text(desk.run(&sim, "in.csv --encoding windows-1252")),
+        expected
+    );
 }

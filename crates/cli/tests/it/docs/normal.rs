@@ -1,5 +1,7 @@
 //! A line of output without the parts that differ between runs: times, rates, ids, alignment.
 
+use crate::common::cases;
+
 /// A number before one of these is a duration or a rate, not a count.
 const UNITS: [(&str, &str); 14] = [
     (" items/s", "<rate>"),
@@ -117,40 +119,23 @@ fn is_progress(line: &str) -> bool {
 
 #[test]
 fn parts_that_differ_between_runs_are_masked() {
-    let cases = [
-        (
-            "  rate       2.1 items/s over 11.7 s, limited",
-            "rate <rate> over <time>, limited",
-        ),
-        ("batchwright: 19/24 79% · 1.9/s · 2.6 s left", ""),
-        (
-            "batchwright: 240 items: 24 to send",
-            "batchwright: 240 items: 24 to send",
-        ),
-        (
-            "process 9cc6b150-6b19-5fa0-83b1-aeb7396e0675 x",
-            "process <id> x",
-        ),
-        (
-            "batch batch_d433982a16df37c1 (240 requests)",
-            "batch batch_<id> (240 requests)",
-        ),
-        (
-            "{\"id\":\"a\",\"latency_ms\":12,\"x\":1}",
-            "{\"id\":\"a\",\"latency_ms\":,\"x\":1}",
-        ),
-        ("p50 1.9 s, p95 2.5 s", "p50 <time>, p95 <time>"),
-        (
-            "3,626 in (945 cached), 96 out",
-            "3,626 in (945 cached), 96 out",
-        ),
-        ("…20240101  in.jsonl", "…<id> in.jsonl"),
-        ("cut… 20240101 5", "cut… 20240101 5"),
-        ("bad.jsonl:2: found", "bad.jsonl:2: found"),
-        ("facade decade", "facade decade"),
-        ("20240101 5 samples", "20240101 5 samples"),
-    ];
-    for (line, wanted) in cases {
+    for (line, wanted) in cases(
+        r#"
+        rate       2.1 items/s over 11.7 s, limited => rate <rate> over <time>, limited
+        batchwright: 19/24 79% · 1.9/s · 2.6 s left =>
+        batchwright: 240 items: 24 to send => batchwright: 240 items: 24 to send
+        process 9cc6b150-6b19-5fa0-83b1-aeb7396e0675 x => process <id> x
+        batch batch_d433982a16df37c1 (240 requests) => batch batch_<id> (240 requests)
+        {"id":"a","latency_ms":12,"x":1} => {"id":"a","latency_ms":,"x":1}
+        p50 1.9 s, p95 2.5 s => p50 <time>, p95 <time>
+        3,626 in (945 cached), 96 out => 3,626 in (945 cached), 96 out
+        …20240101  in.jsonl => …<id> in.jsonl
+        cut… 20240101 5 => cut… 20240101 5
+        bad.jsonl:2: found => bad.jsonl:2: found
+        facade decade => facade decade
+        20240101 5 samples => 20240101 5 samples
+    "#,
+    ) {
         assert_eq!(normal(line), wanted, "{line}");
     }
 }

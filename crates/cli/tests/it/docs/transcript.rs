@@ -273,26 +273,6 @@ fn matches(shown: &[String], printed: &[String]) -> bool {
 }
 
 #[test]
-fn the_transcripts_of_a_page_are_found() {
-    let page = "text\n<!-- transcript; simulate --rpm 9; env A=b=c -->\n```console\n$ one \\\n  two\nsays\n$ three\n```\n";
-    let found = transcripts(page).unwrap();
-    assert_eq!(found.len(), 1);
-    assert_eq!((found[0].line, found[0].lines), (3, 4));
-    assert_eq!(found[0].needs.simulate.as_deref(), Some("--rpm 9"));
-    assert_eq!(found[0].needs.env, [("A".to_owned(), "b=c".to_owned())]);
-    assert_eq!(found[0].steps[0].command, "one \\\n  two");
-    assert_eq!(found[0].steps[0].output, ["says"]);
-    assert_eq!(found[0].steps[1].command, "three");
-    let page = "<!-- transcript -->\n```console\n$ cat <<'END'\n$ x \\\nEND\nsays\n```\n";
-    let steps = &transcripts(page).unwrap()[0].steps;
-    assert_eq!(steps[0].command, "cat <<'END'\n$ x \\\nEND");
-    assert_eq!(steps[0].output, ["says"]);
-    assert!(transcripts("```console\n$ x\n```\n").is_err());
-    assert!(transcripts("<!-- transcript -->\ntext\n```console\n$ x\n```\n").is_err());
-    assert!(transcripts("<!-- transcript; sing -->\n```console\n$ x\n```\n").is_err());
-}
-
-#[test]
 fn differences_are_reported_and_rewritten() {
     let page = "<!-- transcript -->\n```console\n$ echo one; echo two\none\nthree\n$ echo x\nx\n```\nend\n";
     let (written, differences) = replay(page).unwrap();

@@ -1,11 +1,9 @@
 //! A queue on servers that crash and take over from each other, and workers that lose the connection to them.
 
-#![cfg(all(unix, feature = "mysql", feature = "redis"))]
+#![cfg(all(feature = "mysql", feature = "redis"))]
 
-mod batches;
 mod limits;
 mod mariadb;
-mod proxy;
 mod redis;
 
 use std::collections::BTreeMap;
@@ -17,7 +15,6 @@ use serde_json::Value;
 
 use super::common::{Desk, PATIENCE, Random, RunToEnd, Running, eventually, id, simulator};
 use mariadb::{MariaDb, PASSWORD, USER};
-use proxy::{Cut, Proxy};
 use redis::Redis;
 
 const SLOTS: u64 = 8;
@@ -111,95 +108,6 @@ fn all_completed(outcomes: &BTreeMap<String, Value>) {
 
 fn prompts(desk: &Desk, jobs: usize) {
     desk.prompts("in.jsonl", jobs);
-}
-
-/// When the lease of a worker without a connection to the server has ended, another worker takes its jobs. Outcomes
-/// that the first one records later are ignored.
-fn a_worker_is_cut_off(what: Cut) {
-    let desk = Desk::new();
-    let server = MariaDb::primary();
-    let proxy = Proxy::to(server.place());
-    let near = Queue::at(&desk, &[server.place()]);
-    let far = Queue::at(&desk, std::slice::from_ref(&proxy.place));
-    let sim = simulator(SimConfig::default());
-    prompts(&desk, SLOTS as usize);
-    let process = near.submit();
-    sim.hold();
-    let cut_off = far.work(&sim, "--data-dir far");
-    assert!(sim.wait_until(|stats| stats.calls == SLOTS, PATIENCE));
-    let other = near.work(&sim, "--data-dir near");
-    proxy.cut(what);
-    let since = Instant::now();
-    assert!(
-        sim.wait_until(|stats| stats.calls == 2 * SLOTS, 2 * PATIENCE),
-        "{}",
-        other.said()
-    );
-    eprintln!("taken over after {:?}", since.elapsed());
-    sim.release();
-    near.finished(&process, SLOTS);
-    other.signal("TERM");
-    other.wait().expect(0);
-    assert_eq!(
-        near.outcomes(&process, SLOTS as usize).len(),
-        SLOTS as usize
-    );
-    // The disconnected worker continues with new jobs.
-    proxy.cut(Cut::Nothing);
-    let more = near.submit();
-    assert!(
-        sim.wait_until(|stats| stats.calls == 3 * SLOTS, 2 * PATIENCE),
-        "{}",
-        cut_off.said()
-    );
-    cut_off.signal("TERM");
-    cut_off.wait().expect(0);
-    let outcomes = near.outcomes(&more, SLOTS as usize);
-    all_completed(&outcomes);
-}
-
-#[test]
-fn jobs_of_a_disconnected_worker_pass_to_another_one() {
-    if wanted() {
-        a_worker_is_cut_off(Cut::Both);
-    }
-}
-
-#[test]
-fn jobs_of_a_worker_that_gets_no_reply_pass_to_another_one() {
-    if wanted() {
-        a_worker_is_cut_off(Cut::Replies);
-    }
-}
-
-/// An interruption that is shorter than a lease costs no worker its jobs.
-#[test]
-fn a_short_disconnection_from_the_server_loses_no_claim() {
-    if !wanted() {
-        return;
-    }
-    let desk = Desk::new();
-    let server = MariaDb::primary();
-    let proxy = Proxy::to(server.place());
-    let near = Queue::at(&desk, &[server.place()]);
-    let far = Queue::at(&desk, std::slice::from_ref(&proxy.place));
-    let sim = simulator(SimConfig::default());
-    prompts(&desk, SLOTS as usize);
-    let process = near.submit();
-    sim.hold();
-    let cut_off = far.work(&sim, "--until-empty --data-dir far");
-    assert!(sim.wait_until(|stats| stats.calls == SLOTS, PATIENCE));
-    let other = near.work(&sim, "--data-dir near");
-    proxy.cut(Cut::Both);
-    // The test must wait: only time can show that nothing happens.
-    std::thread::sleep(Duration::from_secs(5));
-    sim.release();
-    proxy.cut(Cut::Nothing);
-    cut_off.wait().expect(0);
-    other.signal("TERM");
-    other.wait().expect(0);
-    assert_eq!(sim.stats().calls, SLOTS);
-    near.outcomes(&process, SLOTS as usize);
 }
 
 /// The server that accepts writes crashes in the middle of the work, and the other one takes over.
