@@ -21,7 +21,7 @@ fn a_run_killed_while_it_enqueues_adopts_the_queued_prompts() {
     kill(running);
     let there = store.process(only_process(&desk)).unwrap().unwrap();
     drop(store);
-    assert!(!there.sealed && there.counts.total >= 1000, "{there:?}");
+    assert!(!there.sealed && there.counts.total > 7, "{there:?}");
     desk.input(prompt_lines(N).replace("\"prompt 7\"", "\"edited\""));
     let ended = run(&desk, &sim, "in.jsonl -o out.jsonl --json").expect(0);
     let told = ended.json();
