@@ -46,8 +46,6 @@ pub(super) fn maintain(
         limited_by: None,
     };
     let mut meter = Meter::default();
-    // Jobs that wait longer were written while the clock was ahead.
-    upkeep.make_due(controls.kinds.setup.now().settings.retry.longest_wait());
     for tick in 0_u32.. {
         if let Err(RecvTimeoutError::Disconnected) | Ok(()) = stop.recv_timeout(TICK) {
             return controls.kinds.limiter.undivide();
@@ -55,7 +53,10 @@ pub(super) fn maintain(
         each_tick();
         if clock_watch.is_set_back(&*controls.clock) {
             log::warn!("the clock was set back; all waiting jobs are due now");
-            upkeep.make_due(Duration::ZERO);
+            let due = store.make_due(Duration::ZERO, controls.clock.wall());
+            if upkeep.troubles.note("set due times right in", due) > Some(0) {
+                controls.wake();
+            }
         }
         if tick.is_multiple_of(TICKS_PER_LOOK) {
             scale(controls, &mut meter);
@@ -164,14 +165,6 @@ impl Upkeep<'_> {
     fn reclaim(&mut self) {
         let taken = self.store.reclaim(self.controls.clock.wall());
         if self.troubles.note("take over jobs in", taken) > Some(0) {
-            self.controls.wake();
-        }
-    }
-
-    /// Makes jobs due that wait longer than this.
-    fn make_due(&mut self, longest: Duration) {
-        let due = (self.store).make_due(longest, self.controls.clock.wall());
-        if self.troubles.note("set due times right in", due) > Some(0) {
             self.controls.wake();
         }
     }

@@ -122,6 +122,11 @@ impl WorkerRun {
         if is_overdue() {
             ctx.cancel();
         }
+        // Jobs that wait longer were written while the clock was ahead. Those of this worker may wait longer.
+        let longest = controls.kinds.setup.now().settings.retry.longest_wait();
+        if let Err(error) = store.make_due(longest, controls.clock.wall()) {
+            log::warn!("cannot set due times right: {error}");
+        }
         let wakes = controls.clone();
         let wake: Arc<WorkSignal> = Arc::new(move || wakes.wake());
         store.on_work(Arc::downgrade(&wake));
