@@ -58,6 +58,9 @@ fn duplicates_are_sent_once_with_dedupe() {
         assert_eq!(told["usage"]["output_tokens"], of_lines, "{flags}");
         std::fs::remove_file(desk.path("out.jsonl")).unwrap();
     }
+    let few = "in.jsonl -o out.jsonl --dedupe --max-items 5 --dry-run --json";
+    let few = desk.run(&sim, few).expect(0).json();
+    few.has(json!({"to_send": 5}));
 }
 
 #[test]
