@@ -50,6 +50,14 @@ fn a_call_waits_for_those_in_flight_and_gets_what_they_did_not_need() {
     assert_eq!(budget.spent(), Usd::from_picos(100));
 }
 
+/// A call that is woken for nothing waits again soon.
+fn until_a_call_waits(budget: &Budget) {
+    while budget.0.changed.notify_all() == 0 {
+        thread::yield_now();
+    }
+    (0..1000).for_each(|_| thread::yield_now());
+}
+
 #[test]
 fn a_call_that_waits_ends_with_its_context() {
     let budget = budget_of(100);
@@ -57,6 +65,7 @@ fn a_call_that_waits_ends_with_its_context() {
     let ctx = Context::new();
     let error = thread::scope(|scope| {
         let second = scope.spawn(|| budget.reserve(50, &ctx).err().unwrap());
+        until_a_call_waits(&budget);
         ctx.abort();
         second.join().unwrap()
     });
@@ -72,6 +81,7 @@ fn a_call_that_waits_is_not_sent_after_its_run_was_cancelled() {
     let ctx = run.for_calls().for_calls();
     let error = thread::scope(|scope| {
         let second = scope.spawn(|| budget.reserve(50, &ctx).err().unwrap());
+        until_a_call_waits(&budget);
         run.cancel();
         second.join().unwrap()
     });
