@@ -105,7 +105,7 @@ pub(crate) enum Turn {
 
 /// Longer pauses are logged.
 const LONG_PAUSE: Duration = Duration::from_secs(60);
-/// Interval of checks whether the calls to a step in doubt have ended.
+/// Interval of checks whether calls in flight have shown if a key is valid or a provider is worth waiting for.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Shortest wait for a provider.
 const SOON: Duration = Duration::from_millis(20);

@@ -280,11 +280,11 @@ fn the_usage_of_a_billed_failure_is_added_to_the_next_answer() {
     assert_eq!(answer.cost_usd, Usd::from_dollars(0.75));
 }
 
-/// Its provider was in doubt: it goes on elsewhere, and what it had paid goes along.
+/// The item goes on at another provider, and what it had paid goes along.
 #[test]
-fn an_abandoned_call_keeps_the_cost_for_its_item() {
-    let given_up = Err(Error::cancelled().with_sent(Sent::Maybe));
-    let first = Listed::new([paid("[1]", 10, Usd::from_dollars(0.5)), given_up]);
+fn a_call_without_a_reply_keeps_the_cost_for_its_item() {
+    let lost = Err(Error::cancelled().with_sent(Sent::Maybe));
+    let first = Listed::new([paid("[1]", 10, Usd::from_dollars(0.5)), lost]);
     let second = Listed::new([paid("{}", 3, Usd::from_dollars(0.25))]);
     let route = Route::new(&first).then(&second, Limits::default());
     let (request, ctx) = (request(), Context::new());

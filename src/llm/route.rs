@@ -334,7 +334,8 @@ impl<'a> Route<'a> {
         guarded("provider() or model_for()", asked).unwrap_or_default()
     }
 
-    /// The outcome of an item that was sent with this request, of which only the model is used, without its id.
+    /// The outcome of an item that was sent with a request for this model, without its id. Nothing else of the request is
+    /// used.
     pub(crate) fn outcome(
         &self,
         request: &Request,

@@ -96,7 +96,7 @@ fn a_single_job_accepts_what_a_line_accepts() {
 #[test]
 fn what_is_no_job_is_refused_with_the_field() {
     let desk = Desk::new();
-    // Files of this machine are for those who may read them anyway.
+    // Clients cannot name files of the server's machine.
     for (body, param) in cases(
         r#"
         {"type": "shuot", "payload": 1} => type
