@@ -17,11 +17,11 @@ collects what came of them; [`LlmManager::run_bulk`](crate::LlmManager::run_bulk
 [`Strategy`](crate::Strategy) says it. Start with the [guide](crate::batch_guide)."
 )]
 
+pub use crate::assembly::clients_by_account;
 pub use crate::config::choices::OnUnknown;
 pub use crate::llm::batch::BatchAccount;
 #[cfg(feature = "queue")]
 pub use crate::llm::batch::BatchClients;
 pub use crate::llm::providers::batch::BatchApi;
-pub use crate::manager::clients_by_account;
 #[cfg(feature = "queue")]
 pub use crate::queue::batch::{BatchInfo, BatchSettings, UncollectedResults};

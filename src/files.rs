@@ -20,10 +20,10 @@
 
 pub use crate::base::store_path::store_path;
 pub use crate::bulk::appender::ResultsAppender;
+pub use crate::bulk::export::{Export, ExportFormat, ExportReport};
 pub use crate::bulk::options::{FileRunError, RunOutput, RunPlan, RunReport};
 pub use crate::bulk::prompts::{InputFormat, PromptSettings};
 pub use crate::bulk::requests::PromptRequests;
 pub use crate::config::choices::CachePrompt;
-pub use crate::export::{Export, ExportFormat, ExportReport};
 #[cfg(feature = "queue")]
-pub use crate::queue_run::{QueueRun, QueueRunReport, RunStore};
+pub use crate::queue::run::{QueueRun, QueueRunReport, RunStore};

@@ -95,6 +95,7 @@
 // Without the queue, helpers that only it uses are dead code. Marking each of them would cost a hundred attributes.
 #![cfg_attr(not(feature = "queue"), allow(dead_code, unused_imports))]
 
+mod assembly;
 mod base;
 pub mod batch;
 #[cfg(test)]
@@ -103,13 +104,8 @@ mod bulk;
 pub mod client;
 pub mod config;
 mod engine;
-mod export;
 pub mod files;
-#[cfg(feature = "redis")]
-mod hub;
 mod llm;
-mod manager;
-mod money;
 mod observe;
 pub mod plan;
 mod pool;
@@ -119,13 +115,12 @@ pub mod progress;
 pub mod provider;
 #[cfg(feature = "queue")]
 pub mod queue;
-#[cfg(feature = "queue")]
-mod queue_run;
 #[cfg(feature = "files")]
 pub mod sources;
 pub mod testing;
 pub mod unstable;
 
+pub use assembly::LlmManager;
 pub use base::cancel::Context;
 pub use base::deadline::Deadline;
 pub use base::error::{Error, ErrorKind};
@@ -139,22 +134,21 @@ pub use bulk::prompts::Prompts;
 pub use bulk::run::{Bulk, BulkError, Outcomes, execute_bulk_sync};
 pub use config::choices::Strategy;
 pub use config::settings::Settings;
+pub use engine::budget::Budget;
 pub use engine::dispatch::{ErrorPolicy, StopReason};
 pub use engine::limiter::Limits;
 pub use engine::route::RetryPolicy;
 pub use llm::client::{LlmClient, client_fn};
+pub use llm::estimate::Estimate;
 pub use llm::outcome::Outcome;
 pub use llm::params::{Params, ResponseFormat};
+pub use llm::prices::Prices;
 pub use llm::providers::client::Client;
 pub use llm::providers::config::LlmConfig;
 pub use llm::providers::extract::Extract;
 pub use llm::request::{Message, Request, Role};
 pub use llm::response::{FinishReason, Response};
 pub use llm::route::Route;
-pub use manager::LlmManager;
-pub use money::budget::Budget;
-pub use money::estimate::Estimate;
-pub use money::prices::Prices;
 pub use observe::progress::{Progress, ProgressNotifier};
 pub use observe::tally::Summary;
 #[cfg(feature = "queue")]

@@ -15,11 +15,11 @@
     doc = "| see the parts of a worker | [`WorkerPlan`] |"
 )]
 
-pub use crate::llm::route::SkippedStep;
 #[cfg(feature = "queue")]
-pub use crate::manager::WorkerPlan;
-pub use crate::manager::{
+pub use crate::assembly::WorkerPlan;
+pub use crate::assembly::{
     Concurrency, EffectiveStrategy, ProviderOptions, ProviderPlan, ProviderPlanError, RoutePlan,
     RouteStep, SettingsEvent,
 };
-pub use crate::money::estimate::EstimatedCost;
+pub use crate::llm::estimate::EstimatedCost;
+pub use crate::llm::route::SkippedStep;

@@ -15,10 +15,10 @@
 
 pub use crate::base::day::{Day, InvalidDay};
 pub use crate::base::secret::redacted_url;
+pub use crate::llm::price_table::{Price, PriceEntry};
+pub use crate::llm::prices::ModelPrices;
 pub use crate::llm::providers::extract::EXTRACT_CHARS;
 pub use crate::llm::providers::headers::CallHeader;
 pub use crate::llm::providers::local::LocalServer;
 pub use crate::llm::providers::remote::CallPreview;
 pub use crate::llm::providers::survey::{ProviderStatus, api_keys_set, inspect, survey};
-pub use crate::money::prices::ModelPrices;
-pub use crate::money::table::{Price, PriceEntry};

@@ -7,6 +7,7 @@ pub(crate) mod checkpoint;
 mod convert;
 mod copies;
 mod equals;
+pub(crate) mod export;
 pub mod file;
 mod file_runner;
 mod file_turn;

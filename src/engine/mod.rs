@@ -9,6 +9,7 @@
 pub(crate) mod availability;
 mod breaker;
 mod bucket;
+pub mod budget;
 mod calls_out;
 pub(crate) mod class;
 pub(crate) mod counters;

@@ -4,10 +4,10 @@ use super::*;
 use crate::base::{ErrorKind, Sent, Time, Timestamp, Usage, Usd};
 use crate::engine::limiter::Limits;
 use crate::llm::params::ResponseFormat;
+use crate::llm::prices::Prices;
 use crate::llm::request::{Message, Role};
 use crate::llm::response::FinishReason;
 use crate::llm::route::Route;
-use crate::money::prices::Prices;
 
 /// A client that answers from a list and keeps what it was asked.
 struct Listed {

@@ -1,7 +1,7 @@
 //! The cost of a call: the one that its reply reports, else by the prices of the model.
 
 use crate::base::{Charge, Error, Paid, Timestamp, Usd};
-use crate::money::prices::Prices;
+use crate::llm::prices::Prices;
 
 use super::client::{LlmClient, guarded};
 use super::providers::extract::STAND_IN;

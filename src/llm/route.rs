@@ -20,8 +20,8 @@ use crate::engine::route::{RetryPolicy, Tries};
 use crate::engine::run::{Reply, Runner, run_inline};
 use crate::engine::work::{Cost, Ticket};
 
-use crate::money::budget::Budget;
-use crate::money::prices::Prices;
+use crate::engine::budget::Budget;
+use crate::llm::prices::Prices;
 use crate::observe::calls::CallObserver;
 
 use super::carried_cost::CarriedCosts;

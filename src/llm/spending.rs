@@ -2,7 +2,7 @@
 
 use crate::base::{Error, ErrorKind, Paid, Sent, Usd};
 use crate::engine::route::Tries;
-use crate::money::prices::{ModelPrices, searches};
+use crate::llm::prices::{ModelPrices, searches};
 
 use super::client::{LlmClient, guarded};
 use super::params::RequestTask;

@@ -3,7 +3,7 @@ use serde_json::json;
 use super::*;
 use crate::base::{Paid, Timestamp, Usage};
 use crate::llm::params::ResponseFormat;
-use crate::money::prices::Prices;
+use crate::llm::prices::Prices;
 
 /// Bounds of a request to a model of 0.15 and 0.60 dollars per million tokens.
 fn bound(request: &Request) -> Result<(u64, u64), String> {

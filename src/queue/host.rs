@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::base::{Clock, Day, Error, ErrorKind, JobId, ProcessId, SystemClock, Usd};
-use crate::money::budget::Budget;
+use crate::engine::budget::Budget;
 
 use super::batch::BatchInfo;
 use super::info::ProcessInfo;

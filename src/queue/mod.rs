@@ -47,6 +47,8 @@ mod fleet_simulation;
 pub(crate) mod handler;
 mod history;
 pub(crate) mod host;
+#[cfg(feature = "redis")]
+pub(crate) mod hub;
 pub(crate) mod info;
 pub(crate) mod job;
 pub(crate) mod kind;
@@ -58,6 +60,7 @@ mod metrics;
 pub(crate) mod progress_reporter;
 mod prompt_job;
 pub(crate) mod prompts;
+pub(crate) mod run;
 pub(crate) mod scale;
 #[cfg(test)]
 mod simulation;
@@ -69,7 +72,7 @@ pub(crate) mod worker;
 pub(crate) mod worker_run;
 
 #[cfg(feature = "redis")]
-pub use crate::hub::{RedisHub, RedisOptions};
+pub use crate::queue::hub::{RedisHub, RedisOptions};
 pub use budget::ProcessBudget;
 pub use children::Children;
 pub use consume::{ConsumeError, ProcessResults};

@@ -94,17 +94,16 @@ fn arguments_and_helpers_of_the_program_import_no_command() {
 }
 
 /// The layers of the library, the lowest first. A folder imports only from lower layers.
-const FLOORS: [&[&str]; 10] = [
+const FLOORS: [&[&str]; 9] = [
     &["base"],
-    &["hub", "money"],
     &["config", "engine"],
     &["observe"],
     &["llm", "pool"],
     &["sources"],
     &["bulk"],
-    &["export", "processing"],
+    &["processing"],
     &["queue"],
-    &["queue_run", "manager"],
+    &["assembly"],
 ];
 
 #[test]

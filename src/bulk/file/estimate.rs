@@ -7,8 +7,8 @@ use rayon::prelude::*;
 use crate::base::Error;
 use crate::bulk::known::KnownAnswers;
 use crate::bulk::options::RunPlan;
+use crate::llm::estimate::Estimate;
 use crate::llm::params::RequestTask;
-use crate::money::estimate::Estimate;
 
 use super::FileRun;
 

@@ -4,13 +4,13 @@ use std::borrow::Borrow;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use crate::base::{Context, Error, ErrorKind, Paid, Sent, Time};
+use crate::engine::budget::Reservation;
 use crate::engine::route::{Next, Tries, decide};
 use crate::engine::run::Reply;
 use crate::llm::params::RequestTask;
 use crate::llm::request::Request;
 use crate::llm::response::Response;
 use crate::llm::spending;
-use crate::money::budget::Reservation;
 use crate::observe::calls::{CallResult, ObservedCall};
 
 use super::Route;

@@ -126,7 +126,7 @@ pub struct Store {
     wakes: Wakes,
     /// Wakes the workers of other OS processes.
     #[cfg(feature = "redis")]
-    hub: Option<crate::hub::RedisHub>,
+    hub: Option<crate::queue::hub::RedisHub>,
     /// Number of chunks until the operation is aborted, to simulate a crash.
     #[cfg(test)]
     pub(crate) chunks_left: std::sync::atomic::AtomicI64,
@@ -220,7 +220,7 @@ impl Store {
     /// jobs claimable then wakes them at once; otherwise they notice it within a second. Default: no Redis. Workers of an
     /// SQLite file need none.
     #[cfg(feature = "redis")]
-    pub fn with_redis(mut self, hub: &crate::hub::RedisHub) -> Self {
+    pub fn with_redis(mut self, hub: &crate::queue::hub::RedisHub) -> Self {
         self.hub = self.is_shared().then(|| hub.clone());
         self
     }

@@ -2,10 +2,10 @@
 
 use crate::base::{Clock, Error, ErrorKind, ProcessId, Sent, Usd};
 use crate::llm::batch::{BatchState, BatchStatus};
+use crate::llm::prices::Prices;
 use crate::llm::providers::extract::Extract;
 use crate::llm::request::Request;
 use crate::llm::route::Route;
-use crate::money::prices::Prices;
 use crate::queue::budget::ProcessBudget;
 
 use super::harness::{Harness, refused};

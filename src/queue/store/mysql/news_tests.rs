@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::unbounded;
 
 use crate::base::ProcessId;
-use crate::hub::{RedisHub, RedisOptions};
 use crate::queue::host::JobQueue;
+use crate::queue::hub::{RedisHub, RedisOptions};
 use crate::queue::job::Job;
 use crate::queue::store::{Store, WorkSignal};
 
@@ -24,7 +24,7 @@ fn machine(tables: &Tables, redis: &str) -> Arc<Store> {
 
 #[test]
 fn a_worker_elsewhere_hears_of_what_was_enqueued() {
-    let (Some(mysql), Some(redis)) = (super::address(), crate::hub::tests::address()) else {
+    let (Some(mysql), Some(redis)) = (super::address(), crate::queue::hub::tests::address()) else {
         return;
     };
     let tables = Tables::new(mysql);

@@ -204,10 +204,10 @@ fn unfinished(missing: usize) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use crate::assembly::{ProviderOptions, ProviderPlan};
     use crate::base::secret::Secret;
     use crate::config::settings::Settings;
-    use crate::manager::{ProviderOptions, ProviderPlan};
-    use crate::money::budget::Budget;
+    use crate::engine::budget::Budget;
 
     use super::*;
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::export::row::with_row;
+use crate::bulk::export::row::with_row;
 
 fn columns_of(
     properties: &[(String, ColumnType)],

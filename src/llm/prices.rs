@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 
 use crate::base::{Error, ErrorKind, Timestamp, Usage, Usd};
 
-use super::table::{Found, Price, PriceEntry, Table};
+use super::price_table::{Found, Price, PriceEntry, Table};
 
 /// Prices of models, for the cost of calls whose replies do not report it. By default those of a table in the program,
 /// which names its sources and their dates. It works alone and makes no calls:

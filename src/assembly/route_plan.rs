@@ -9,10 +9,10 @@ use crate::config::choices::CachePrompt;
 use crate::config::settings::Settings;
 use crate::engine::limiter::Limits;
 use crate::engine::route::RetryPolicy;
+use crate::llm::prices::Prices;
 use crate::llm::providers::config::LlmConfig;
 use crate::llm::providers::survey::ProviderStatus;
 use crate::llm::route::{Route, SkippedStep};
-use crate::money::prices::Prices;
 
 use super::options::ProviderOptions;
 

@@ -7,9 +7,9 @@ use derive_setters::Setters;
 use crate::base::{Error, Secret};
 use crate::config::settings::Settings;
 use crate::engine::route::RetryPolicy;
+use crate::llm::prices::Prices;
 use crate::llm::providers::headers::CallHeader;
 use crate::llm::providers::survey::ProviderStatus;
-use crate::money::prices::Prices;
 
 /// The choices of a program or of its flags, which the settings do not contain. By default, a
 /// [plan](super::ProviderPlan) has a provider that answers prompts, at its usual address, with a model for prompts

@@ -103,7 +103,7 @@ impl Estimate {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::money::prices::Prices;
+    use crate::llm::prices::Prices;
 
     const PRICES: &str = r#"{"providers": {"*": {"models": [{"models": ["m"], "prices": [
         {"input": 1, "output": 10, "above": [{"tokens": 1000, "input": 2, "output": 20}]},
