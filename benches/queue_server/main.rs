@@ -1,4 +1,4 @@
-//! Throughput of the queue on a database server, compared with plain SQL on the same server and with SQLite.
+//! Throughput of the queue on a database server, compared with plain SQL on the same server.
 //!
 //! `scripts/with-servers cargo bench --bench queue_server --features mysql`; benches/README.md says more. Workers are
 //! processes of their own. Without a server it measures nothing.
@@ -7,14 +7,13 @@ mod delay;
 mod plain;
 
 use std::env;
-use std::path::Path;
 use std::process::{Child, Command};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use batchwright::progress::Timestamp;
-use batchwright::queue::{MysqlOptions, SqliteOptions, Store, WorkerScale, WorkerSettings};
+use batchwright::queue::{MysqlOptions, Store, WorkerScale, WorkerSettings};
 use batchwright::unstable::{ClaimOutcome, ClaimRequest, Settlement};
 use batchwright::{Handler, Job, JobQueue, ProcessId, Worker};
 use serde_json::value::to_raw_value;
@@ -57,9 +56,6 @@ fn main() {
     if is_wanted("claim") {
         bench.claims();
     }
-    if is_wanted("sqlite") {
-        bench.sqlite();
-    }
 }
 
 struct Bench {
@@ -75,14 +71,8 @@ fn jobs(count: usize) -> Vec<Job> {
         .collect()
 }
 
-/// Opens the store at a server address or at the path of a file.
-fn open(place: &str) -> Arc<Store> {
-    if place.starts_with("mysql://") {
-        Arc::new(Store::on_server(MysqlOptions::new(place)).expect("the server is there"))
-    } else {
-        let store = Store::open(Path::new(place), SqliteOptions::default());
-        Arc::new(store.expect("the file can be opened"))
-    }
+fn open(address: &str) -> Arc<Store> {
+    Arc::new(Store::on_server(MysqlOptions::new(address)).expect("the server is there"))
 }
 
 /// A worker process: it ends when nothing is left.
@@ -234,32 +224,6 @@ impl Bench {
             let (median, p99) = claim_times(&store, 10 * self.scale);
             println!("| claim of 10 among {rows} jobs, ms | p50 {median:.2}, p99 {p99:.2} | | |");
         }
-    }
-
-    /// The same in a file, without a server.
-    fn sqlite(&self) {
-        let folder = tempfile::tempdir().expect("there is a folder for temporary files");
-        let place = folder.path().join("llm_jobs.db");
-        let place = place.to_str().expect("the path is text");
-        let store = open(place);
-        let count = self.count(Duration::ZERO);
-        let began = Instant::now();
-        insert(&store, ProcessId::new(), count, GROUP);
-        let rate_in = count as f64 / began.elapsed().as_secs_f64();
-        println!("| SQLite: enqueue in groups of {GROUP}, jobs/s | {rate_in:.0} | | |");
-        let done = || {
-            let processes = store.processes().expect("the file can be read");
-            processes
-                .iter()
-                .map(|process| process.counts.completed)
-                .sum()
-        };
-        let workers = vec![spawn(&["worker", place, "0"])];
-        println!(
-            "| SQLite: claim, finish, jobs/s, 1 worker | {:.0} | | |",
-            rate(count as u64, done)
-        );
-        end(workers);
     }
 }
 
