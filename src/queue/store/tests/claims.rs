@@ -300,6 +300,29 @@ pub(super) fn two_handles_never_give_one_job_twice(open: Open<'_>) {
     db.sound();
 }
 
+pub(super) fn a_claim_whose_reply_was_lost_is_given_with_the_next(open: Open<'_>) {
+    let db = open();
+    enqueue(db.store(), jobs(&["a", "b", "c"]));
+    let worker = db.worker();
+    let given = worker.ask(2, true, T, |_| usize::MAX);
+    let ended = given.jobs[0].receipt;
+    worker.settle(ended, completed());
+    let mut lost = Some(given);
+    let mut next = || {
+        let wanted = ClaimRequest {
+            most: 9,
+            idle: true,
+            processes: &[],
+            open: &mut |_| (usize::MAX, 1),
+        };
+        let next = sql::claim::claim(db.store(), worker.id, 2, wanted, T, &mut lost);
+        next.unwrap().jobs
+    };
+    assert_eq!(named(&next()), ["b"], "neither lost nor claimed again");
+    assert_eq!(named(&next()), ["c"]);
+    db.sound();
+}
+
 pub(super) fn living_workers_are_counted(open: Open<'_>) {
     let mut db = open();
     assert_eq!(db.two.workers().unwrap().live.len(), 0);

@@ -398,6 +398,7 @@ macro_rules! suite {
             a_job_comes_with_all_that_was_enqueued
             what_a_dead_worker_had_is_taken_over
             what_a_worker_had_that_retires_goes_back_untouched
+            a_claim_whose_reply_was_lost_is_given_with_the_next
             living_workers_are_counted
             a_late_failure_overwrites_nothing
             a_late_success_is_never_thrown_away
