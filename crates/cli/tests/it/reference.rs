@@ -127,15 +127,19 @@ fn a_summary_is_created_read_and_falls_back_to_300_characters() {
         "{state}"
     );
 
-    // 3.5: duration, success, queue length and use of the worker.
-    let (_, metrics) = ask(&address, "GET", "/metrics", "", "").unwrap();
-    for name in [
-        "batchwright_job_duration_seconds_count",
-        "batchwright_worker_slots ",
-        "batchwright_worker_slots_used ",
-    ] {
-        assert!(metrics.contains(name), "{name} in {metrics}");
-    }
+    // 3.5: duration, success, queue length and use of the worker. The worker counts a job after its end is stored.
+    let has_all = |metrics: &str| {
+        [
+            "batchwright_job_duration_seconds_count",
+            "batchwright_worker_slots ",
+            "batchwright_worker_slots_used ",
+        ]
+        .iter()
+        .all(|name| metrics.contains(name))
+    };
+    assert!(eventually(|| has_all(
+        &ask(&address, "GET", "/metrics", "", "").unwrap().1
+    )));
 
     // 0.3, 0.4: the strategy in the interface; local stays sync, and the reply says so.
     let key = "/api/v1/config/llm.bulk_strategy";
