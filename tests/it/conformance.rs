@@ -7,10 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use batchwright::unstable::{HttpHeaders, HttpReply, HttpRequest, Transport};
-use batchwright::{
-    Client, Context, Error, LlmClient, LlmConfig, Message, Request, ResponseFormat, Role, Secret,
-};
+use batchwright::{Client, Context, Error, LlmClient, LlmConfig, Request, Secret};
 use parking_lot::Mutex;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 pub(crate) fn data(path: &str) -> PathBuf {
@@ -151,177 +150,41 @@ fn sent_to_embed(provider: &str, requests: &[Request]) -> Value {
     })
 }
 
-/// Requests that use every parameter, alone and in combination.
-fn requests() -> Vec<(&'static str, Request)> {
-    let object = json!({
-        "type": "object", "additionalProperties": false, "required": ["city"],
-        "properties": {"city": {"type": "string"}},
-    });
-    let with = |set: &dyn Fn(&mut Request)| {
-        let mut request = Request::new("Name a city, as JSON.");
-        set(&mut request);
-        request
-    };
-    let stop = |words: &[&str]| {
-        let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
-        with(&|r| r.params.stop.clone_from(&words))
-    };
-    let shaped = |strict| {
-        with(&|r| {
-            r.params.response_format = Some(ResponseFormat::JsonSchema {
-                name: "city-1_a".into(),
-                schema: object.clone(),
-                strict,
-            });
-        })
-    };
-    let talk = || {
-        vec![
-            Message::new(Role::User, "Name a city."),
-            Message::new(Role::Assistant, "Oslo."),
-            Message::new(Role::User, "Another."),
-        ]
-    };
-    let mut parts = Message::new(Role::User, "");
-    parts.content = json!([{"type": "text", "text": "Name"}, {"type": "text", "text": "a city."}]);
-    let mut everything = Request::chat(talk())
-        .with_system("Be brief.")
-        .with_max_tokens(800)
-        .with_temperature(0.2);
-    everything.params.top_p = Some(0.9);
-    everything.params.seed = Some(7);
-    everything.params.stop = vec!["END".into()];
-    everything.params.response_format = Some(ResponseFormat::JsonObject);
-    vec![
-        ("plain", Request::new("Name a city.")),
-        (
-            "system",
-            Request::new("Name a city.").with_system("Be brief."),
-        ),
-        ("talk", Request::chat(talk()).with_system("Be brief.")),
-        ("own system", {
-            let mut messages = vec![Message::new(Role::System, "Be brief.")];
-            messages.extend(talk());
-            Request::chat(messages)
-        }),
-        ("parts", Request::chat(vec![parts])),
-        (
-            "own model",
-            Request::new("Name a city.").with_model("model-y"),
-        ),
-        ("max_tokens", with(&|r| r.params.max_tokens = Some(1))),
-        ("temperature", with(&|r| r.params.temperature = Some(0.0))),
-        (
-            "highest temperature of all",
-            with(&|r| r.params.temperature = Some(1.5)),
-        ),
-        ("top_p", with(&|r| r.params.top_p = Some(1.0))),
-        ("one stop", stop(&["END"])),
-        ("four stops", stop(&["END", "\n\n", "###", "。"])),
-        ("seed", with(&|r| r.params.seed = Some(7))),
-        (
-            "json object",
-            with(&|r| r.params.response_format = Some(ResponseFormat::JsonObject)),
-        ),
-        ("strict schema", shaped(true)),
-        ("loose schema", shaped(false)),
-        (
-            "unicode",
-            Request::new("🌍 – „Größe“ \u{0} \u{2028} \" \\ 城市").with_system("日本語"),
-        ),
-        (
-            "overruled extra",
-            Request::new("x").with_extra("stream", json!(true)),
-        ),
-        ("everything", everything),
-    ]
+/// The requests of `requests.json`: every parameter, alone and in combination.
+#[derive(Deserialize)]
+struct Conformance {
+    requests: Vec<(String, Value)>,
+    vendors: Vec<Differences>,
 }
 
-/// The fields that a vendor accepts in addition to its schema, and the fields of the schema that it rejects.
+/// How a vendor differs from the others.
+#[derive(Deserialize)]
 struct Differences {
-    provider: &'static str,
-    schema: &'static str,
-    extra: &'static [(&'static str, &'static str)],
-    added: &'static [&'static str],
-    refused: &'static [&'static str],
+    provider: String,
+    schema: String,
+    /// What not every vendor takes.
+    requests: Vec<(String, Value)>,
+    /// The fields that a vendor accepts in addition to its schema.
+    added: Vec<String>,
+    /// The fields of the schema that it rejects. Reasoning models of OpenAI reject `max_tokens`.
+    refused: Vec<String>,
 }
-
-const DIFFERENCES: [Differences; 4] = [
-    Differences {
-        provider: "openai",
-        schema: "openai/CreateChatCompletionRequest",
-        extra: &[
-            ("reasoning_effort", "low"),
-            ("service_tier", "flex"),
-            ("prompt_cache_key", "k"),
-        ],
-        added: &[],
-        // Reasoning models reject it.
-        refused: &["max_tokens"],
-    },
-    Differences {
-        provider: "mistral",
-        schema: "mistral/ChatCompletionRequest",
-        extra: &[],
-        added: &[],
-        refused: &[],
-    },
-    Differences {
-        provider: "xai",
-        schema: "openai/CreateChatCompletionRequest",
-        extra: &[("reasoning_effort", "low")],
-        added: &[],
-        refused: &["presence_penalty", "frequency_penalty"],
-    },
-    Differences {
-        provider: "groq",
-        schema: "openai/CreateChatCompletionRequest",
-        extra: &[("reasoning_effort", "low"), ("reasoning_format", "hidden")],
-        added: &["reasoning_format"],
-        refused: &[
-            "max_tokens",
-            "logprobs",
-            "logit_bias",
-            "metadata",
-            "store",
-            "presence_penalty",
-            "frequency_penalty",
-            "n",
-        ],
-    },
-];
 
 #[test]
 fn requests_match_the_documentation_of_the_providers() {
-    for vendor in DIFFERENCES {
-        let mut requests = requests();
-        for (name, value) in vendor.extra {
-            requests.push((name, Request::new("x").with_extra(*name, json!(value))));
-        }
-        if vendor.provider == "mistral" {
-            requests.push((
-                "safe_prompt",
-                Request::new("x").with_extra("safe_prompt", json!(true)),
-            ));
-        } else {
-            let developer = vec![
-                Message::new(Role::Developer, "S"),
-                Message::new(Role::User, "U"),
-            ];
-            requests.push(("developer", Request::chat(developer)));
-            let mut named = Message::new(Role::User, "U");
-            named.extra.insert("name".into(), json!("ada"));
-            requests.push(("named", Request::chat(vec![named])));
-        }
-        let schemas = Schema::all(vendor.schema);
-        for (name, request) in requests {
+    let file = read(&data("openapi/requests.json"));
+    let known: Conformance = serde_json::from_str(&file).unwrap();
+    for vendor in &known.vendors {
+        let schemas = Schema::all(&vendor.schema);
+        for (name, request) in known.requests.iter().chain(&vendor.requests) {
             let what = format!("{}, {name}", vendor.provider);
-            let mut body = sent(vendor.provider, &request);
+            let request: Request = serde_json::from_value(request.clone()).unwrap();
+            let mut body = sent(&vendor.provider, &request);
             let fields = body.as_object_mut().unwrap();
-            for refused in vendor.refused {
-                assert!(!fields.contains_key(*refused), "{what}: sends {refused}");
+            for refused in &vendor.refused {
+                assert!(!fields.contains_key(refused), "{what}: sends {refused}");
             }
-            fields.retain(|field, _| !vendor.added.contains(&field.as_str()));
+            fields.retain(|field, _| !vendor.added.contains(field));
             for schema in &schemas {
                 schema.check(&body, &what);
                 schema.check_names(&body, &what);
