@@ -14,11 +14,11 @@ use prometheus::{
     GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
-use crate::base::{Error, ErrorKind, ProcessId, Usd};
+use crate::base::{Error, ErrorKind, Usd};
 use crate::observe::calls::{CallObserver, CallResult, ObservedCall};
 use crate::observe::jobs::{EndedJob, JobObserver};
 use crate::observe::month_costs::MonthCosts;
-use crate::observe::progress::{Phase, Progress, ProgressNotifier};
+use crate::observe::progress::{Progress, ProgressNotifier};
 
 /// Upper bounds of the buckets in seconds: those of the conventions, and four more, because a reply that is not
 /// streamed may take minutes.
@@ -75,7 +75,7 @@ const LIMITS: [&str; 10] = [
 /// | `batchwright_job_duration_seconds` | jobs of a queue and how long they took from their first call to their outcome, by `kind`, provider and `error_type` |
 /// | `batchwright_worker_slots`, `batchwright_worker_slots_used` | jobs that the worker may have at once, and has |
 /// | `batchwright_worker_limited_by` | 1 for what limits the worker at the moment, as [`Progress::limited_by`](crate::Progress::limited_by) names it, 0 for all others |
-/// | `batchwright_items` | items by state; for a queue, of all stored processes whose progress the worker has reported |
+/// | `batchwright_items` | items of a run by state, or jobs of a queue once it was observed |
 /// | `batchwright_success_ratio` | of the items that have their outcome, the share that succeeded |
 /// | `batchwright_cost_usd`, `batchwright_unpriced_items` | their known cost so far, and items of unknown cost |
 ///
@@ -111,24 +111,6 @@ struct Series {
     queue: QueueSeries,
     /// Models with separate series.
     models: Names,
-    /// The items that each process adds; `None` for items without a process. They are kept here, because a label would
-    /// create a series for each process.
-    processes: Mutex<Processes>,
-}
-
-#[derive(Default)]
-struct Processes {
-    counted: HashMap<Option<ProcessId>, Counted>,
-    /// The sum of their costs. Fractions of dollars in a gauge would not return to zero.
-    cost: Usd,
-}
-
-/// The items of a process by state, in the order of [`STATES`], and their cost, if known.
-#[derive(Clone, Copy, Default)]
-struct Counted {
-    items: [Option<i64>; 6],
-    cost: Option<Usd>,
-    unpriced: i64,
 }
 
 /// Names with separate series.
@@ -192,25 +174,13 @@ impl Metrics {
         series.reset();
         for (priority, jobs) in waiting {
             let length = series.with_label_values(&[&priority.to_string()]);
-            length.set(i64::try_from(*jobs).unwrap_or(i64::MAX));
+            length.set(level(*jobs));
         }
     }
 
-    /// The processes whose items are counted.
-    pub(crate) fn processes(&self) -> Vec<ProcessId> {
-        self.0
-            .processes
-            .lock()
-            .counted
-            .keys()
-            .copied()
-            .flatten()
-            .collect()
-    }
-
-    /// Removes the items of a process from the counts.
-    pub(crate) fn forget_process(&self, process: ProcessId) {
-        self.0.count(Some(process), None);
+    /// Replaces the items: by state, in the order of [`STATES`], and what they have cost.
+    pub(crate) fn set_items(&self, items: [u64; 6], cost: Option<Usd>, unpriced: u64) {
+        self.0.count(items.map(Some), cost, unpriced);
     }
 
     /// The cost per provider in this month.
@@ -226,7 +196,7 @@ impl Metrics {
         for ((provider, state), age) in batches {
             series.batches.with_label_values(&[provider, state]).inc();
             let oldest = series.batch_ages.with_label_values(&[provider]);
-            oldest.set(oldest.get().max(i64::try_from(age).unwrap_or(i64::MAX)));
+            oldest.set(oldest.get().max(level(age)));
         }
     }
 }
@@ -325,42 +295,35 @@ impl Series {
                 )?,
             },
             models: Names::default(),
-            processes: Mutex::default(),
             registry,
         })
     }
 
-    /// Replaces the items that a process adds.
-    fn count(&self, process: Option<ProcessId>, counted: Option<Counted>) {
-        let mut processes = self.processes.lock();
-        let before = match counted {
-            Some(counted) => processes.counted.insert(process, counted),
-            None => processes.counted.remove(&process),
-        };
-        let (before, now) = (before.unwrap_or_default(), counted.unwrap_or_default());
-        for (at, state) in STATES.into_iter().enumerate() {
-            if let (None, None) = (before.items[at], now.items[at]) {
-                continue;
+    /// Sets the items by state, in the order of [`STATES`], and what they have cost.
+    fn count(&self, items: [Option<u64>; 6], cost: Option<Usd>, unpriced: u64) {
+        for (state, items) in STATES.into_iter().zip(items) {
+            if let Some(items) = items {
+                self.items.with_label_values(&[state]).set(level(items));
             }
-            let more = now.items[at].unwrap_or(0) - before.items[at].unwrap_or(0);
-            self.items.with_label_values(&[state]).add(more);
         }
-        if before.cost.or(now.cost).is_some() {
-            let cost = |counted: Counted| counted.cost.unwrap_or_default();
-            processes.cost = (processes.cost + cost(now)).saturating_sub(cost(before));
+        if let Some(cost) = cost {
             let gauge = self.cost.with_label_values::<&str>(&[]);
-            gauge.set(processes.cost.dollars());
+            gauge.set(cost.dollars());
         }
-        self.unpriced.add(now.unpriced - before.unpriced);
-        let items = |state: &str| self.items.with_label_values(&[state]).get() as f64;
-        let (completed, failed) = (items(STATES[0]), items(STATES[1]));
+        self.unpriced.set(level(unpriced));
+        let [completed, failed] = [items[0], items[1]].map(|items| items.unwrap_or(0) as f64);
         if completed + failed > 0.0 {
-            let share = completed / (completed + failed);
-            self.success.with_label_values::<&str>(&[]).set(share);
+            let share = self.success.with_label_values::<&str>(&[]);
+            share.set(completed / (completed + failed));
         } else {
             self.success.reset();
         }
     }
+}
+
+/// The value of a gauge.
+pub(super) fn level(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 impl Names {
@@ -394,7 +357,7 @@ impl JobObserver for Metrics {
     fn on_slots(&self, used: usize, slots: usize) {
         let series = &self.0.queue;
         for (gauge, slots) in [(&series.slots_used, used), (&series.slots, slots)] {
-            gauge.set(i64::try_from(slots).unwrap_or(i64::MAX));
+            gauge.set(level(slots as u64));
         }
     }
 
@@ -449,10 +412,11 @@ const STATES: [&str; 6] = [
     "at_provider",
 ];
 
+/// Counts the items of a run. Progress of a process is left to what the queue says of all its jobs.
 impl ProgressNotifier for Metrics {
     fn on_progress(&self, progress: &Progress) {
-        if progress.phase == Phase::Deleted {
-            return self.0.count(progress.process_id, None);
+        if progress.process_id.is_some() {
+            return;
         }
         let settled = progress.completed + progress.failed + progress.cancelled;
         let under_way = progress.in_flight + progress.at_provider;
@@ -467,12 +431,7 @@ impl ProgressNotifier for Metrics {
             Some(progress.in_flight),
             Some(progress.at_provider),
         ];
-        let counted = Counted {
-            items: items.map(|items| items.map(|items| i64::try_from(items).unwrap_or(i64::MAX))),
-            cost: progress.cost_usd,
-            unpriced: i64::try_from(progress.unpriced).unwrap_or(i64::MAX),
-        };
-        self.0.count(progress.process_id, Some(counted));
+        self.0.count(items, progress.cost_usd, progress.unpriced);
     }
 }
 
@@ -481,30 +440,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-
-    #[test]
-    fn the_cost_returns_to_zero_with_the_last_process() {
-        let metrics = Metrics::new();
-        let processes = [100_000_000_003, 200_000_000_001, 333_333_333_333]
-            .map(|picos| (Some(ProcessId::new()), Usd::from_picos(picos)));
-        for (process, cost) in processes {
-            let counted = Counted {
-                cost: Some(cost),
-                ..Counted::default()
-            };
-            metrics.0.count(process, Some(counted));
-        }
-        let is = |cost: &str| {
-            let text = metrics.text().unwrap();
-            let line = format!("\nbatchwright_cost_usd {cost}\n");
-            assert!(text.contains(&line), "{text}");
-        };
-        is("0.633333333337");
-        for (process, _) in processes {
-            metrics.0.count(process, None);
-        }
-        is("0");
-    }
 
     #[test]
     fn the_number_of_series_for_model_names_is_limited() {

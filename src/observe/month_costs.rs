@@ -2,6 +2,7 @@
 
 use prometheus::{GaugeVec, IntGaugeVec, Opts, Registry};
 
+use super::metrics::level;
 use crate::base::Usd;
 
 /// What was spent by model.
@@ -46,9 +47,8 @@ impl MonthCosts {
     /// Adds calls for a model.
     pub(crate) fn add(&self, model: &str, calls: u64, tokens: u64, cost: Usd) {
         let label = &[model];
-        let number = |count| i64::try_from(count).unwrap_or(i64::MAX);
         self.cost.with_label_values(label).add(cost.dollars());
-        self.calls.with_label_values(label).add(number(calls));
-        self.tokens.with_label_values(label).add(number(tokens));
+        self.calls.with_label_values(label).add(level(calls));
+        self.tokens.with_label_values(label).add(level(tokens));
     }
 }

@@ -239,6 +239,10 @@ pub struct QueueTotals {
     pub processes: u64,
     /// Those that are not finished.
     pub open: u64,
+    /// What the jobs have cost, without the `unpriced` ones; `None` if there are no others.
+    pub cost_usd: Option<Usd>,
+    /// Jobs of unknown cost.
+    pub unpriced: u64,
 }
 
 /// A claim on a job. Each change of the job raises the number, so an old receipt has no effect on a later claim.

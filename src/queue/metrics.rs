@@ -6,10 +6,12 @@ use crate::observe::metrics::Metrics;
 use super::host::JobQueue;
 
 impl Metrics {
-    /// Updates the metrics of the queue's length and its batches; call it before the metrics are written.
+    /// Updates the metrics of the queue's jobs and batches; call it before the metrics are written.
     ///
     /// | series | content |
     /// |---|---|
+    /// | `batchwright_items`, `batchwright_success_ratio` | all stored jobs by state |
+    /// | `batchwright_cost_usd`, `batchwright_unpriced_items` | what these have cost, and those of unknown cost |
     /// | `batchwright_queue_length` | jobs that wait for their start, by priority |
     /// | `batchwright_batches` | batches at providers or being submitted, by provider and state |
     /// | `batchwright_oldest_batch_age_seconds` | age of the oldest of these batches, by provider |
@@ -17,8 +19,19 @@ impl Metrics {
     /// # Errors
     /// If the queue cannot be read.
     pub fn observe_queue(&self, queue: &JobQueue) -> Result<(), Error> {
+        let totals = queue.totals()?;
+        let jobs = totals.jobs;
+        let items = [
+            jobs.completed,
+            jobs.failed,
+            jobs.cancelled,
+            jobs.pending,
+            jobs.in_progress,
+            jobs.at_provider,
+        ];
         let waiting = queue.waiting_by_priority()?;
         let batches = queue.batches(None)?;
+        self.set_items(items, totals.cost_usd, totals.unpriced);
         self.set_queue_lengths(&waiting);
         self.set_batches(batches.iter().map(|batch| {
             let named = (batch.provider.as_str(), batch.state.as_str());
@@ -42,36 +55,13 @@ impl Metrics {
         }
         Ok(())
     }
-
-    /// Leaves out the items of processes that are no longer in the queue because all their results were consumed. For
-    /// programs that run long and count the processes of others.
-    ///
-    /// # Errors
-    /// If the queue cannot be read.
-    pub fn forget_ended_processes(&self, queue: &JobQueue) -> Result<(), Error> {
-        let counted = self.processes();
-        if counted.is_empty() {
-            return Ok(());
-        }
-        let stored = queue.store.process_ids()?;
-        for process in counted
-            .into_iter()
-            .filter(|process| !stored.contains(process))
-        {
-            self.forget_process(process);
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::clock::Time;
     use crate::base::id::ProcessId;
-    use crate::observe::progress::ProgressNotifier as _;
-    use crate::queue::job::{Job, ProcessState};
-    use crate::queue::progress_reporter::ProcessTracker;
+    use crate::queue::job::Job;
 
     /// Labels whose number of values grows neither with processes nor with jobs.
     const LABELS: [&str; 9] = [
@@ -89,56 +79,40 @@ mod tests {
     #[test]
     fn processes_make_no_series_of_their_own() {
         let (queue, metrics) = (JobQueue::in_memory().unwrap(), Metrics::new());
-        let mut tracker = ProcessTracker::new();
-        let processes: Vec<ProcessId> = (0..50).map(|_| ProcessId::new()).collect();
-        let job = [Job::new("k", &"x").unwrap()];
-        queue.enqueue(processes[0], job).unwrap();
-        let stored = queue.process(processes[0]).unwrap().unwrap();
-        let mut tell = |process_id, completed, failed| {
-            let mut state = ProcessState {
-                process_id,
-                ..stored.clone()
-            };
-            state.counts.total = 5;
-            (state.counts.completed, state.counts.failed) = (completed, failed);
-            state.counts.pending = 5 - completed - failed;
-            metrics.on_progress(&tracker.progress(&state, Time::ZERO, Timestamp(9)));
+        let text = |metrics: &Metrics| {
+            metrics.observe_queue(&queue).unwrap();
+            metrics.text().unwrap()
         };
-        for process in &processes {
-            tell(*process, 1, 0);
+        let enqueue = || {
+            let process = ProcessId::new();
+            let jobs = [1, 2, 3].map(|n| Job::new("k", &n).unwrap());
+            queue.enqueue(process, &jobs).unwrap();
+            process
+        };
+        let first = enqueue();
+        let series = text(&metrics).lines().count();
+        let other = enqueue();
+        for _ in 0..48 {
+            enqueue();
         }
-        let series = metrics.text().unwrap().lines().count();
-        for process in &processes {
-            tell(*process, 3, 1);
-        }
-        metrics.observe_queue(&queue).unwrap();
-        let text = metrics.text().unwrap();
-        let more = text.matches("batchwright_queue_length").count();
-        assert_eq!(text.lines().count(), series + more, "{text}");
+        let told = text(&metrics);
+        assert_eq!(told.lines().count(), series, "{told}");
         let has = |text: &str, line: &str| {
             assert!(text.contains(&format!("\n{line}\n")), "{line} {text}")
         };
-        has(&text, "batchwright_items{state=\"completed\"} 150");
-        has(&text, "batchwright_items{state=\"failed\"} 50");
-        has(&text, "batchwright_items{state=\"pending\"} 50");
-        has(&text, "batchwright_success_ratio 0.75");
-        let samples = text.lines().filter(|line| !line.starts_with('#'));
+        has(&told, "batchwright_items{state=\"pending\"} 150");
+        let samples = told.lines().filter(|line| !line.starts_with('#'));
         let labels = samples.filter_map(|line| line.split_once('{')?.1.split_once('}'));
         for label in labels.flat_map(|(labels, _)| labels.split(',')) {
             let (name, _) = label.split_once('=').unwrap();
             assert!(LABELS.contains(&name), "{name}");
         }
-        // One of the processes is stored.
-        metrics.forget_ended_processes(&queue).unwrap();
-        has(
-            &metrics.text().unwrap(),
-            "batchwright_items{state=\"completed\"} 3",
-        );
-        queue.delete(processes[0]).unwrap();
-        metrics.forget_ended_processes(&queue).unwrap();
-        let text = metrics.text().unwrap();
-        has(&text, "batchwright_items{state=\"completed\"} 0");
-        assert!(!text.contains("\nbatchwright_success_ratio "), "{text}");
+        queue.cancel(first).unwrap();
+        queue.delete(other).unwrap();
+        let told = text(&metrics);
+        has(&told, "batchwright_items{state=\"pending\"} 144");
+        has(&told, "batchwright_items{state=\"cancelled\"} 3");
+        assert!(!told.contains("\nbatchwright_success_ratio "), "{told}");
     }
 
     #[test]

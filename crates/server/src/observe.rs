@@ -89,10 +89,6 @@ impl Observer {
 
 impl ProgressNotifier for Observer {
     fn on_progress(&self, progress: &Progress) {
-        // For a process with one job, the counts of jobs suffice; a server may have a million of them.
-        if progress.total != Some(1) {
-            self.metrics.on_progress(progress);
-        }
         let Some(process) = progress.process_id else {
             return;
         };

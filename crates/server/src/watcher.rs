@@ -18,8 +18,6 @@ const INTERVAL: Duration = Duration::from_millis(200);
 /// A process is told of at most twice a second.
 const PROCESS_INTERVAL: Duration = Duration::from_millis(500);
 const OVERVIEW_INTERVAL: Duration = Duration::from_secs(1);
-/// How often the metrics forget processes that have ended.
-const TIDY_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Starts the thread.
 ///
@@ -31,7 +29,6 @@ pub(crate) fn start(app: Arc<App>) -> io::Result<Background> {
         began: now(),
         told: HashMap::new(),
         overview: None,
-        tidied: Instant::now(),
         app,
     };
     let stopped = Arc::clone(&wake);
@@ -46,8 +43,6 @@ struct Looks {
     told: HashMap<ProcessId, Instant>,
     /// When the overview was last told, and what.
     overview: Option<(Instant, Value)>,
-    /// When the metrics were last tidied.
-    tidied: Instant,
 }
 
 impl Looks {
@@ -64,7 +59,6 @@ impl Looks {
                 self.cancelled_jobs(),
                 self.processes(),
                 self.overview(),
-                self.metrics(),
             ];
             self.app.overview.count();
             for error in looks.into_iter().filter_map(Result::err) {
@@ -126,14 +120,6 @@ impl Looks {
             }
         }
         Ok(())
-    }
-
-    fn metrics(&mut self) -> Result<(), Error> {
-        if self.tidied.elapsed() < TIDY_INTERVAL {
-            return Ok(());
-        }
-        self.tidied = Instant::now();
-        self.app.metrics.forget_ended_processes(&self.app.queue)
     }
 
     fn overview(&mut self) -> Result<(), Error> {

@@ -69,7 +69,6 @@ pub(super) fn metrics(app: &App, _: &mut Call<'_>) -> Result<Response, Problem> 
             let began = Instant::now();
             app.metrics.observe_queue(&app.queue)?;
             app.metrics.observe_spent(&app.queue, now())?;
-            app.metrics.forget_ended_processes(&app.queue)?;
             *until = Some(fresh_until(began, Instant::now()));
         }
     }

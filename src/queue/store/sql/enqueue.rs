@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use const_format::formatcp;
 use rusqlite::types::Value;
 
-use crate::base::{Day, Error, JobId, ProcessId, Timestamp};
+use crate::base::{Day, Error, JobId, ProcessId, Timestamp, Usd};
 use crate::queue::info::ProcessInfo;
 use crate::queue::job::{DaySpent, JobCounts, JobState, ProcessState, QueueTotals};
 use crate::queue::store::rows::{
@@ -152,16 +152,20 @@ impl Store {
         self.read(|tx| {
             let sql = formatcp!(
                 "SELECT {SUMS}, COUNT(*),
-                   IFNULL(SUM(sealed < total OR pending + in_progress + at_provider > 0), 0)
+                   IFNULL(SUM(sealed < total OR pending + in_progress + at_provider > 0), 0),
+                   IFNULL(SUM(cost_picos + 0e0), 0), IFNULL(SUM(unpriced + 0e0), 0)
                  FROM #processes WHERE chore <> {DELETING}"
             );
             let Some(mut row) = tx.first(sql, Vec::new())? else {
                 return Ok(QueueTotals::default());
             };
+            let (cost, unpriced) = (row.at::<f64>(10)? as u64, row.at::<f64>(11)? as u64);
             Ok(QueueTotals {
                 jobs: sums(&mut row, 0)?,
                 processes: count(row.at(8)?),
                 open: count(row.at(9)?),
+                cost_usd: (unpriced == 0 || cost > 0).then_some(Usd::from_picos(cost)),
+                unpriced,
             })
         })
     }
