@@ -165,11 +165,10 @@ impl ResultsFile {
 
     /// Passes the text of every line to `visit`.
     pub(super) fn lines(&self, visit: &mut dyn FnMut(&[u8])) -> Result<(), Error> {
-        let lines = each_line(&self.file, &mut |line, _, _, _| {
+        each_line(&self.path, &self.file, &mut |line, _, _, _| {
             visit(line);
             Ok(())
-        });
-        lines.map_err(|e| e.unwrap_or_else(|io| trouble(&self.path, "cannot read", &io)))
+        })
     }
 
     fn read(&self, visit: &mut VisitLine<'_>) -> Result<Torn, Error> {
@@ -190,7 +189,7 @@ impl ResultsFile {
         };
         let mut torn = Torn::Nothing;
         let (mut results, mut broken) = (0_u64, None);
-        each_line(&self.file, &mut |line, at, number, whole| {
+        each_line(path, &self.file, &mut |line, at, number, whole| {
             let parsed = serde_json::from_slice::<PreviousLine>(line);
             if let Some(broken) = &broken {
                 return Err(refused(broken, parsed.is_ok()));
@@ -218,8 +217,7 @@ impl ResultsFile {
                 torn = Torn::NoLineEnd;
             }
             Ok(())
-        })
-        .map_err(|e| e.unwrap_or_else(|io| trouble(path, "cannot read", &io)))?;
+        })?;
         broken.map_or(Ok(torn), |broken| Err(refused(&broken, false)))
     }
 
@@ -412,27 +410,33 @@ fn to_text(file: &mut (impl BufRead + Seek)) -> io::Result<u64> {
     Ok(length as u64)
 }
 
-/// Calls `visit` with each non-blank line, its position, its number, and whether it had a line end.
+/// Receives a line that is not blank, its position, its number, and whether it had a line end.
 type Visit<'a> = dyn FnMut(&[u8], u64, u64, bool) -> Result<(), Error> + 'a;
 
-fn each_line(file: &File, visit: &mut Visit<'_>) -> Result<(), Result<Error, io::Error>> {
-    each_line_within(LONGEST_LINE, file, visit)
+/// Passes each line that is not blank to `visit`.
+///
+/// # Errors
+/// If the file at `path` cannot be read, or the error of `visit`.
+pub(crate) fn each_line(path: &Path, file: &File, visit: &mut Visit<'_>) -> Result<(), Error> {
+    each_line_within(LONGEST_LINE, path, file, visit)
 }
 
 fn each_line_within(
     longest: u64,
+    path: &Path,
     file: &File,
     visit: &mut Visit<'_>,
-) -> Result<(), Result<Error, io::Error>> {
+) -> Result<(), Error> {
+    let failed = |error: io::Error| trouble(path, "cannot read", &error);
     let mut reader = BufReader::with_capacity(1 << 20, file);
-    let mut at = to_text(&mut reader).map_err(Err)?;
+    let mut at = to_text(&mut reader).map_err(failed)?;
     let mut number = 0_u64;
     let mut line = Vec::new();
     let mut whole = true;
     loop {
         line.clear();
         let mut bounded = (&mut reader).take(longest);
-        let read = bounded.read_until(b'\n', &mut line).map_err(Err)?;
+        let read = bounded.read_until(b'\n', &mut line).map_err(failed)?;
         if read == 0 {
             return Ok(());
         }
@@ -445,7 +449,7 @@ fn each_line_within(
             text => text,
         };
         if !text.is_empty() {
-            visit(text, at, number, whole).map_err(Ok)?;
+            visit(text, at, number, whole)?;
         }
         at += read as u64;
     }
@@ -515,7 +519,7 @@ mod tests {
         std::fs::write(&path, "first line\n\nthird\n").unwrap();
         let mut found = Vec::new();
         let file = File::open(&path).unwrap();
-        each_line_within(4, &file, &mut |line, at, number, _| {
+        each_line_within(4, &path, &file, &mut |line, at, number, _| {
             found.push((String::from_utf8_lossy(line).into_owned(), at, number));
             Ok(())
         })

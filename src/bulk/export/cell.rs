@@ -2,15 +2,19 @@
 
 use std::borrow::Cow;
 
+use serde_json::value::RawValue;
+
+use crate::bulk::input::JsonString;
+
 /// One cell.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Cell<'a> {
     Null,
     Bool(bool),
     Int(i64),
-    /// A number that a floating point number represents exactly, and its original text.
+    /// A number with a decimal point or an exponent, and its original text.
     Float(f64, &'a str),
-    /// A number that neither type represents, as its original text.
+    /// A number that neither type holds, as its original text.
     Digits(&'a str),
     Text(Cow<'a, str>),
     /// A list or an object.
@@ -80,9 +84,70 @@ impl ColumnType {
     }
 }
 
+/// The value, unless it is missing or null.
+pub(super) fn present(value: Option<&RawValue>) -> Option<&RawValue> {
+    value.filter(|value| value.get() != "null")
+}
+
+/// The text of a string; `None` for other values.
+pub(super) fn text(value: &RawValue) -> Option<Cow<'_, str>> {
+    let JsonString(text) = serde_json::from_str(value.get()).ok()?;
+    Some(text)
+}
+
+/// The cell of a value: lists and objects stay JSON.
+pub(super) fn cell(value: &RawValue) -> Cell<'_> {
+    let written = value.get();
+    match written.as_bytes().first() {
+        Some(b'"') => text(value).map_or(Cell::Null, Cell::Text),
+        Some(b'{' | b'[') => Cell::Json(Cow::Borrowed(written)),
+        Some(b't') => Cell::Bool(true),
+        Some(b'f') => Cell::Bool(false),
+        Some(b'n') | None => Cell::Null,
+        Some(_) if !written.contains(['.', 'e', 'E']) => {
+            written.parse().map_or(Cell::Digits(written), Cell::Int)
+        }
+        Some(_) => match written.parse::<f64>() {
+            Ok(x) if x.is_finite() => Cell::Float(x, written),
+            _ => Cell::Digits(written),
+        },
+    }
+}
+
+/// The type of a value; for a string it is read from the first character only.
+pub(super) fn kind(value: &RawValue) -> ColumnType {
+    match value.get().as_bytes().first() {
+        Some(b'"') => ColumnType::Text,
+        _ => cell(value).kind(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bulk::input::JsonObject;
+
+    #[test]
+    fn values_keep_their_json_types() {
+        let object = JsonObject::parse(
+            r#"{"a":7,"b":-0.5,"c":"x\u00e9","d":true,"e":null,"f":[1],"g":9223372036854775808,"h":1e400,"i":3.0,"k":1.50e3}"#,
+        )
+        .unwrap();
+        let cells: Vec<Cell<'_>> = object.fields().map(|(_, value)| cell(value)).collect();
+        let expected = [
+            Cell::Int(7),
+            Cell::Float(-0.5, "-0.5"),
+            Cell::Text("xé".into()),
+            Cell::Bool(true),
+            Cell::Null,
+            Cell::Json("[1]".into()),
+            Cell::Digits("9223372036854775808"),
+            Cell::Digits("1e400"),
+            Cell::Float(3.0, "3.0"),
+            Cell::Float(1500.0, "1.50e3"),
+        ];
+        assert_eq!(cells, expected);
+    }
 
     #[test]
     fn the_type_of_a_column_fits_all_cells() {

@@ -7,11 +7,11 @@ use std::collections::{HashMap, HashSet};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::cell::ColumnType;
-use super::row::{CellSource, Row, kind};
-use super::value::{present, text};
+use super::cell::{ColumnType, kind, present, text};
+use super::row::{CellSource, Row};
 use crate::base::names::closest;
 use crate::base::{Error, ErrorKind};
+use crate::bulk::input::JsonObject;
 
 /// A column of the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,6 +126,9 @@ pub(super) struct ColumnsSeen {
     fields: Names,
     has_text: bool,
     has_vector: bool,
+    /// Whether any answer is a JSON object that was not parsed, and whether any is something else.
+    has_object: bool,
+    has_other: bool,
     /// The relation of the rows' column "id" to the items' ids: the last of these variants that applies to any row.
     id_column: IdColumn,
 }
@@ -186,6 +189,12 @@ impl ColumnsSeen {
             }
         }
         self.has_text |= row.text.is_some();
+        // The first answer that is not an object decides, and the first letter shows this for most texts.
+        if let Some(text) = row.text.filter(|_| !self.has_other) {
+            let object = text.trim_start().starts_with('{') && JsonObject::parse(text).is_some();
+            self.has_object |= object;
+            self.has_other |= !object;
+        }
         self.has_vector |= present(row.line.get("embedding", 3)).is_some();
         if self.id_column != IdColumn::Other {
             self.id_column = self.id_column.max(IdColumn::of(row));
@@ -202,6 +211,11 @@ impl ColumnsSeen {
                 ),
             ))
         }
+    }
+
+    /// Whether all answers are JSON objects, and are not parsed.
+    pub(super) fn are_objects(&self) -> bool {
+        self.has_object && !self.has_other
     }
 
     /// The columns, in order, and how many were omitted because there are too many.

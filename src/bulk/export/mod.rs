@@ -11,8 +11,6 @@ mod row;
 mod sink;
 #[cfg(feature = "tables")]
 mod tables;
-mod text;
-mod value;
 
 #[cfg(test)]
 mod tests;
@@ -25,17 +23,15 @@ use serde_json::Value;
 
 use crate::base::brief::Many;
 use crate::base::{Context, Error, ErrorKind};
-use crate::bulk::input::JsonObject;
 use crate::bulk::open_output::is_same_file;
 use crate::llm::params::ResponseFormat;
 
 use cell::ColumnType;
 use columns::{Column, ColumnsSeen, Selection, properties};
 use output::NewFile;
-use results::{ResultFiles, refused};
+use results::{Place, ResultFiles, refused};
 use row::{Row, with_row};
-use sink::Sink;
-use text::{Delimited, Lines, Style};
+use sink::{Form, Sink, TextTable};
 
 pub use format::ExportFormat;
 
@@ -188,9 +184,8 @@ impl Export {
         let files = ResultFiles::open(&self.results)?;
         let file = NewFile::create(path, self.overwrite)?;
         let read = self.read(files, ctx)?;
-        let mut sink = self.sink(format, &file, &read)?;
-        let report = read.write(sink.as_mut(), ctx)?;
-        sink.finish()?;
+        let sink = self.sink(format, &file, &read)?;
+        let report = read.write(sink, ctx)?;
         file.finish(ctx)?;
         Ok(report)
     }
@@ -209,10 +204,7 @@ impl Export {
         let files = ResultFiles::open(&self.results)?;
         let read = self.read(files, ctx)?;
         let out = BufWriter::with_capacity(1 << 16, out);
-        let mut sink = self.text_sink(format, out, &read.columns)?;
-        let report = read.write(sink.as_mut(), ctx)?;
-        sink.finish()?;
-        Ok(report)
+        read.write(self.text_sink(format, out, &read.columns)?, ctx)
     }
 
     fn check(&self, format: ExportFormat) -> Result<(), Error> {
@@ -232,10 +224,7 @@ impl Export {
 
     /// Reads the results to determine the columns of the table.
     fn read(&self, files: ResultFiles, ctx: &Context) -> Result<Read, Error> {
-        let mut table = TableShape::new(&self.declared);
-        let found = files.scan(ctx, &mut |line, _| {
-            with_row(line, self.by_property, |row| table.add(row))
-        })?;
+        let found = files.scan(ctx)?;
         let report = ExportReport {
             rows: found.lines.len() as u64,
             replaced: found.replaced,
@@ -251,12 +240,10 @@ impl Export {
             report,
         };
         // Fields that only outdated lines have get no column.
-        if read.report.replaced > 0 {
-            table = TableShape::new(&self.declared);
-            read.each(ctx, &mut |row| table.add(row))?;
-        }
-        read.report.could_be_columns = !read.by_property && table.answers.are_objects();
-        (read.columns, read.report.left_out) = table.columns.columns(&self.selection)?;
+        let mut seen = ColumnsSeen::with_properties(&self.declared);
+        read.each(ctx, &mut |row| seen.add(row))?;
+        read.report.could_be_columns = !read.by_property && seen.are_objects();
+        (read.columns, read.report.left_out) = seen.columns(&self.selection)?;
         let names = read.columns.iter().map(|column| column.name.clone());
         read.report.columns = names.collect();
         Ok(read)
@@ -301,26 +288,25 @@ impl Export {
         out: impl Write + 'w,
         columns: &[Column],
     ) -> Result<Box<dyn Sink + 'w>, Error> {
-        let usual = match format {
-            ExportFormat::Csv => b',',
-            ExportFormat::Tsv => b'\t',
-            _ => return Ok(Box::new(Lines::new(out, columns))),
-        };
-        let style = Style {
-            delimiter: self.delimiter.unwrap_or(usual),
+        let delimited = |usual| Form::Delimited {
+            by: self.delimiter.unwrap_or(usual),
             raw: self.raw,
             bom: self.bom,
         };
-        let table = Delimited::new(out, style, columns);
-        Ok(Box::new(table.map_err(|error| sink::unwritable(&error))?))
+        let form = match format {
+            ExportFormat::Csv => delimited(b','),
+            ExportFormat::Tsv => delimited(b'\t'),
+            _ => Form::Lines,
+        };
+        Ok(Box::new(TextTable::new(out, form, columns)?))
     }
 }
 
 /// Results with the shape of their table.
 struct Read {
     files: ResultFiles,
-    /// The positions of the lines of the table.
-    lines: Vec<u64>,
+    /// The lines of the table.
+    lines: Vec<Place>,
     columns: Vec<Column>,
     by_property: bool,
     report: ExportReport,
@@ -333,14 +319,13 @@ impl Read {
         ctx: &Context,
         visit: &mut dyn FnMut(&Row<'_>) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        self.files
-            .read(self.lines.iter().copied(), ctx, &mut |line, _| {
-                with_row(line, self.by_property, |row| visit(row))
-            })
+        self.files.read(&self.lines, ctx, &mut |line| {
+            with_row(line, self.by_property, |row| visit(row))
+        })
     }
 
     /// Reads the results again and writes them.
-    fn write(&self, sink: &mut (dyn Sink + '_), ctx: &Context) -> Result<ExportReport, Error> {
+    fn write(&self, mut sink: Box<dyn Sink + '_>, ctx: &Context) -> Result<ExportReport, Error> {
         let mut report = self.report.clone();
         self.each(ctx, &mut |row| {
             report.failed += u64::from(!row.is_success());
@@ -352,50 +337,7 @@ impl Read {
                 .collect();
             sink.row(&cells)
         })?;
-        report.cut_cells = sink.cut_cells();
+        report.cut_cells = sink.finish()?;
         Ok(report)
-    }
-}
-
-/// Properties of the table that must be known before its first row is written.
-struct TableShape {
-    columns: ColumnsSeen,
-    answers: Answers,
-}
-
-impl TableShape {
-    fn new(declared: &[(String, ColumnType)]) -> Self {
-        Self {
-            columns: ColumnsSeen::with_properties(declared),
-            answers: Answers::default(),
-        }
-    }
-
-    fn add(&mut self, row: &Row<'_>) -> Result<(), Error> {
-        self.answers.add(row.text);
-        self.columns.add(row)
-    }
-}
-
-/// Whether the answers could be split into columns.
-#[derive(Default)]
-struct Answers {
-    objects: u64,
-    others: bool,
-}
-
-impl Answers {
-    fn add(&mut self, text: Option<&str>) {
-        // The first answer that is not an object decides, and the first letter shows this for most texts.
-        let Some(text) = text.filter(|_| !self.others) else {
-            return;
-        };
-        let is_object = text.trim_start().starts_with('{') && JsonObject::parse(text).is_some();
-        self.objects += u64::from(is_object);
-        self.others |= !is_object;
-    }
-
-    fn are_objects(&self) -> bool {
-        self.objects > 0 && !self.others
     }
 }

@@ -52,7 +52,7 @@ impl<'p> NewFile<'p> {
     /// The file, for writing.
     pub(super) fn handle(&self) -> Result<File, Error> {
         let file = self.new.file().try_clone();
-        file.map_err(|error| unwritable(&error))
+        file.map_err(unwritable)
     }
 
     /// Renames the file to its final name, unless the context was cancelled.
@@ -65,7 +65,7 @@ impl<'p> NewFile<'p> {
         };
         placed.map(drop).map_err(|error| match error.kind() {
             io::ErrorKind::AlreadyExists => refused(self.path, TAKEN),
-            _ => unwritable(&error),
+            _ => unwritable(error),
         })
     }
 }

@@ -2,36 +2,27 @@
 //! lines.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::io::{self, BufRead, BufReader, Seek};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::base::bom::without_bom;
 use crate::base::{Context, Error, ErrorKind};
-use crate::bulk::results::{LONGEST_LINE, could_be_torn, without_zeros};
+use crate::bulk::results::{could_be_torn, each_line, without_zeros};
 
-/// Result files, one after the other. Lines that are appended while they are read are ignored.
-pub(super) struct ResultFiles {
-    files: Vec<ResultFile>,
-}
+/// Result files, one after the other.
+pub(super) struct ResultFiles(Vec<(PathBuf, File)>);
 
-struct ResultFile {
-    path: PathBuf,
-    file: File,
-    /// Its length when it was opened.
-    len: u64,
-    /// Total bytes of the files before it.
-    base: u64,
-}
+/// The place of a line: the number of its file, and its position there.
+pub(super) type Place = (u32, u64);
 
 /// The result of the first reading.
 #[derive(Debug, Default)]
 pub(super) struct Found {
-    /// The lines that count, one per id, by their offsets in all files together.
-    pub lines: Vec<u64>,
+    /// The lines that count, one per id, in their order.
+    pub lines: Vec<Place>,
     /// Lines that a later line with the same id replaces.
     pub replaced: u64,
     /// Ids that are in more than one file.
@@ -54,26 +45,30 @@ struct Identity {
 }
 
 impl Identity {
+    fn read(line: &[u8]) -> Result<Self, String> {
+        let text = std::str::from_utf8(line).map_err(|error| error.to_string())?;
+        serde_json::from_str(text).map_err(|error| error.to_string())
+    }
+
+    /// 96 bits of a hash.
     fn hash(&self) -> [u32; 3] {
-        match &self.command {
-            Some(command) => hash(&format!("{} {command}", self.id)),
-            None => hash(&self.id),
+        let mut hash = Sha256::new().chain_update(&self.id);
+        if let Some(command) = &self.command {
+            hash.update(format!(" {command}"));
         }
+        let digest = hash.finalize();
+        let word = |i: usize| u32::from_le_bytes([0, 1, 2, 3].map(|j| digest[4 * i + j]));
+        [word(0), word(1), word(2)]
     }
 }
 
-/// 96 bits of an id's hash, the position of one of its lines, and whether its request is the current one.
-type Key = ([u32; 3], u64, bool);
-
-/// The handler of a line, with its position.
-pub(super) type Visit<'v> = dyn FnMut(&str, u64) -> Result<(), Error> + 'v;
-/// The same for lines that may be invalid: the text is the reason.
-type Check<'v> = dyn FnMut(&str, u64) -> Result<Result<(), String>, Error> + 'v;
+const CHANGED: &str = "it changed while it was read; nothing was written; run the command again";
+const LINES_BETWEEN_LOOKS: usize = 1000;
 
 impl ResultFiles {
     pub(super) fn open<P: AsRef<Path>>(paths: &[P]) -> Result<Self, Error> {
-        let mut files: Vec<ResultFile> = Vec::new();
-        for path in paths.iter().map(AsRef::as_ref) {
+        let open = |path: &P| {
+            let path = path.as_ref();
             let metadata = std::fs::metadata(path).map_err(|error| unreadable(path, &error))?;
             if !metadata.is_file() {
                 let why =
@@ -81,166 +76,86 @@ impl ResultFiles {
                 return Err(refused(path, why));
             }
             let file = File::open(path).map_err(|error| unreadable(path, &error))?;
-            let base = files.last().map_or(0, |last| last.base + last.len);
-            files.push(ResultFile {
-                path: path.to_owned(),
-                len: metadata.len(),
-                file,
-                base,
-            });
-        }
-        Ok(Self { files })
+            Ok((path.to_owned(), file))
+        };
+        paths.iter().map(open).collect::<Result<_, _>>().map(Self)
     }
 
     #[cfg(feature = "tables")]
     pub(super) fn paths(&self) -> impl Iterator<Item = &Path> {
-        self.files.iter().map(|file| file.path.as_path())
+        self.0.iter().map(|(path, _)| path.as_path())
     }
 
-    fn file_of(&self, at: u64) -> usize {
-        let behind = self.files.partition_point(|file| file.base <= at);
-        behind.saturating_sub(1)
-    }
-
-    /// Reads all lines and passes each to `visit`, except a truncated last line.
+    /// Reads all lines to find those that count. A truncated last line is none.
     ///
     /// # Errors
-    /// An error with the line number if a line is not a result; any error that `visit` returns.
-    pub(super) fn scan(&self, ctx: &Context, visit: &mut Visit<'_>) -> Result<Found, Error> {
-        let mut keys: Vec<Key> = Vec::new();
+    /// An error with the line number if a line is not a result.
+    pub(super) fn scan(&self, ctx: &Context) -> Result<Found, Error> {
         let mut found = Found::default();
-        for file in &self.files {
-            let is_torn = file.scan(ctx, &mut |line, at| {
-                let identity: Identity = match serde_json::from_str(line) {
-                    Ok(identity) => identity,
-                    Err(error) => return Ok(Err(error.to_string())),
-                };
-                keys.push((identity.hash(), at, !identity.superseded));
-                visit(line, at).map(Ok)
+        // The hash of an id, the place of a line of it, and whether its request is the current one.
+        let mut keys: Vec<([u32; 3], Place, bool)> = Vec::new();
+        for (which, (path, file)) in (0..).zip(&self.0) {
+            each_line(path, file, &mut |line, at, number, whole| {
+                if number.is_multiple_of(LINES_BETWEEN_LOOKS as u64) {
+                    ctx.check()?;
+                }
+                match Identity::read(line) {
+                    Ok(line) => keys.push((line.hash(), (which, at), !line.superseded)),
+                    Err(_) if !whole && could_be_torn(line, at) => found.torn.push(path.clone()),
+                    Err(why) => {
+                        let why = format!(
+                            "{}:{number}: not a result line ({why}); `batchwright run` and \
+                             `batchwright results` write what can be exported",
+                            path.display()
+                        );
+                        return Err(Error::new(ErrorKind::Invalid, why));
+                    }
+                }
+                Ok(())
             })?;
-            if is_torn {
-                found.torn.push(file.path.clone());
-            }
         }
         keys.sort_unstable();
         for lines in keys.chunk_by(|a, b| a.0 == b.0) {
-            let counts = lines
-                .iter()
-                .max_by_key(|(_, at, is_current)| (*is_current, *at));
-            found.lines.extend(counts.map(|(_, at, _)| *at));
+            let counts = lines.iter().max_by_key(|line| (line.2, line.1));
+            found.lines.extend(counts.map(|line| line.1));
             found.replaced += lines.len() as u64 - 1;
             let (first, last) = (lines[0].1, lines[lines.len() - 1].1);
-            found.in_several_files += u64::from(self.file_of(first) != self.file_of(last));
+            found.in_several_files += u64::from(first.0 != last.0);
         }
         found.lines.sort_unstable();
         Ok(found)
     }
 
-    /// Passes the lines at these positions to `visit`, in this order.
+    /// Passes the lines at these places to `visit`, in this order.
     pub(super) fn read(
         &self,
-        places: impl Iterator<Item = u64>,
+        places: &[Place],
         ctx: &Context,
-        visit: &mut Visit<'_>,
+        visit: &mut dyn FnMut(&str) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let mut line = Vec::new();
-        let mut open: Option<(usize, BufReader<&File>, u64)> = None;
-        for (n, place) in places.enumerate() {
-            if n.is_multiple_of(LINES_BETWEEN_LOOKS) {
-                ctx.check()?;
-            }
-            let which = self.file_of(place);
-            let file = &self.files[which];
-            let (reader, at) = match &mut open {
-                Some((other, reader, at)) if *other == which => (reader, at),
-                _ => {
-                    let mut reader = BufReader::with_capacity(1 << 16, &file.file);
-                    let start = reader.seek(SeekFrom::Start(0));
-                    start.map_err(|error| unreadable(&file.path, &error))?;
-                    let (_, reader, at) = open.insert((which, reader, 0));
-                    (reader, at)
+        for places in places.chunk_by(|a, b| a.0 == b.0) {
+            let (path, file) = &self.0[places[0].0 as usize];
+            let failed = |error: io::Error| unreadable(path, &error);
+            let mut reader = BufReader::with_capacity(1 << 16, file);
+            let mut at = 0;
+            reader.rewind().map_err(failed)?;
+            for (n, (_, place)) in places.iter().enumerate() {
+                if n.is_multiple_of(LINES_BETWEEN_LOOKS) {
+                    ctx.check()?;
                 }
-            };
-            let offset = place - file.base;
-            line.clear();
-            let read = reader
+                line.clear();
                 // The next line is usually near, so buffered bytes are reused.
-                .seek_relative(offset as i64 - *at as i64)
-                .and_then(|()| reader.read_until(b'\n', &mut line));
-            *at = offset + read.map_err(|error| unreadable(&file.path, &error))? as u64;
-            let text = std::str::from_utf8(line.trim_ascii());
-            let text = text.map_err(|_| refused(&file.path, CHANGED))?;
-            visit(text, place)?;
+                let read = reader
+                    .seek_relative(*place as i64 - at as i64)
+                    .and_then(|()| reader.read_until(b'\n', &mut line));
+                at = place + read.map_err(failed)? as u64;
+                let text = std::str::from_utf8(without_zeros(&line).trim_ascii());
+                visit(text.map_err(|_| refused(path, CHANGED))?)?;
+            }
         }
         Ok(())
     }
-}
-
-const CHANGED: &str = "it changed while it was read; nothing was written; run the command again";
-const LINES_BETWEEN_LOOKS: usize = 1000;
-
-impl ResultFile {
-    /// Passes each line to `visit`, which returns what is wrong with it. Returns true if the last line is truncated.
-    fn scan(&self, ctx: &Context, visit: &mut Check<'_>) -> Result<bool, Error> {
-        let failed = |error: io::Error| unreadable(&self.path, &error);
-        let mut file = &self.file;
-        file.seek(SeekFrom::Start(0)).map_err(failed)?;
-        let mut reader = BufReader::with_capacity(1 << 20, file.take(self.len));
-        let mut line = Vec::new();
-        let (mut at, mut number) = (0_u64, 0_usize);
-        loop {
-            if number.is_multiple_of(LINES_BETWEEN_LOOKS) {
-                ctx.check()?;
-            }
-            line.clear();
-            let mut bounded = (&mut reader).take(LONGEST_LINE);
-            let read = bounded.read_until(b'\n', &mut line).map_err(failed)?;
-            if read == 0 {
-                return Ok(false);
-            }
-            number += 1;
-            let text = if number == 1 {
-                without_bom(&line)
-            } else {
-                &line
-            };
-            let text = match without_zeros(text) {
-                [] => text,
-                rest => rest,
-            };
-            let begins = at + (line.len() - text.len()) as u64;
-            let bytes = text.trim_ascii();
-            if !bytes.is_empty() {
-                let why = match std::str::from_utf8(bytes) {
-                    Ok(text) => visit(text, self.base + begins)?,
-                    Err(error) => Err(error.to_string()),
-                };
-                match why {
-                    Ok(()) => {}
-                    Err(_) if !line.ends_with(b"\n") && could_be_torn(bytes, at) => {
-                        return Ok(true);
-                    }
-                    Err(why) => {
-                        return Err(Error::new(
-                            ErrorKind::Invalid,
-                            format!(
-                                "{}:{number}: not a result line ({why}); `batchwright run` and \
-                                 `batchwright results` write what can be exported",
-                                self.path.display()
-                            ),
-                        ));
-                    }
-                }
-            }
-            at += read as u64;
-        }
-    }
-}
-
-fn hash(id: &str) -> [u32; 3] {
-    let digest = Sha256::digest(id.as_bytes());
-    let word = |i: usize| u32::from_le_bytes([0, 1, 2, 3].map(|j| digest[4 * i + j]));
-    [word(0), word(1), word(2)]
 }
 
 pub(super) fn refused(path: &Path, why: &str) -> Error {
@@ -269,15 +184,14 @@ mod tests {
         }
         let files = ResultFiles::open(&paths).unwrap();
         let ctx = Context::new();
-        let found = files.scan(&ctx, &mut |_, _| Ok(()));
+        let found = files.scan(&ctx);
         let mut lines = Vec::new();
         if let Ok(found) = &found {
-            let mut keep = |line: &str, _| {
+            let mut keep = |line: &str| {
                 lines.push(line.to_owned());
                 Ok(())
             };
-            let places = found.lines.iter().copied();
-            files.read(places, &ctx, &mut keep).unwrap();
+            files.read(&found.lines, &ctx, &mut keep).unwrap();
         }
         (lines, found)
     }

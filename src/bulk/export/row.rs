@@ -4,8 +4,7 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
-use super::cell::{Cell, ColumnType};
-use super::value::{cell, present, text};
+use super::cell::{Cell, cell, present, text};
 use crate::bulk::input::JsonObject;
 use crate::llm::json_answer::unfenced;
 
@@ -105,13 +104,5 @@ impl Row<'_> {
             CellSource::Field(name) => self.line.get(name, likely),
         };
         value.map_or(Cell::Null, cell)
-    }
-}
-
-/// The type of a value; for a string it is read from the first character only.
-pub(super) fn kind(value: &RawValue) -> ColumnType {
-    match value.get().as_bytes().first() {
-        Some(b'"') => ColumnType::Text,
-        _ => cell(value).kind(),
     }
 }

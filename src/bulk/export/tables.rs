@@ -43,7 +43,7 @@ fn written<'c>(cell: &'c Cell<'_>, kind: Option<Kind>) -> Written<'c> {
 pub(super) fn failed(error: TableError) -> Error {
     match error {
         TableError::Refused(why) => Error::new(ErrorKind::Invalid, why),
-        other => unwritable(&other),
+        other => unwritable(other),
     }
 }
 
@@ -59,8 +59,9 @@ impl Sink for ParquetSink {
         self.0.row(&cells).map_err(failed)
     }
 
-    fn finish(self: Box<Self>) -> Result<(), Error> {
-        self.0.finish().map_err(failed)
+    fn finish(self: Box<Self>) -> Result<u64, Error> {
+        self.0.finish().map_err(failed)?;
+        Ok(0)
     }
 }
 
@@ -70,11 +71,9 @@ impl Sink for Sheet {
         self.row(&cells).map_err(failed)
     }
 
-    fn finish(self: Box<Self>) -> Result<(), Error> {
-        Self::finish(*self).map_err(failed)
-    }
-
-    fn cut_cells(&self) -> u64 {
-        self.cut_cells()
+    fn finish(self: Box<Self>) -> Result<u64, Error> {
+        let cut = self.cut_cells();
+        Self::finish(*self).map_err(failed)?;
+        Ok(cut)
     }
 }

@@ -110,7 +110,8 @@ impl ResultsFile {
         let Some(archive) = self.open_archive() else {
             return;
         };
-        let read = each_line(&archive, &mut |line, at, _, _| {
+        let path = self.archive_path();
+        let read = each_line(&path, &archive, &mut |line, at, _, _| {
             if let Ok(line) = serde_json::from_slice::<PreviousLine>(line) {
                 let place = Archived::of(&line, at);
                 visit(line, place);
@@ -118,7 +119,6 @@ impl ResultsFile {
             Ok(())
         });
         if read.is_err() {
-            let path = self.archive_path();
             log::warn!("{}: earlier answers cannot be read", path.display());
         }
     }
