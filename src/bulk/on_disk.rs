@@ -4,8 +4,8 @@ use std::io::Read;
 
 use crate::base::{Context, Error};
 
-use super::convert::plain_text;
-use super::input::NamedFile;
+use super::convert::{list, made_from, plain_text};
+use super::input::{Form, NamedFile};
 use super::prompts::{PromptSettings, Prompts};
 use super::spool::{SpoolFile, copy};
 
@@ -44,9 +44,7 @@ impl Prompts {
         let most = settings.most_unpacked(u64::MAX);
         let folder = settings.spool_folder_or_default();
         // A run may have no writable folder.
-        let spool = SpoolFile::new(&folder, name, most)
-            .or_else(|_| SpoolFile::new(&std::env::temp_dir(), name, most));
-        let mut spool = spool?;
+        let mut spool = SpoolFile::anywhere(&folder, name, most)?;
         let mut start = Vec::new();
         let text = plain_text(reader, settings.encoding);
         copy(text, &mut spool, name, ctx, &mut |piece| {
@@ -58,11 +56,18 @@ impl Prompts {
             }
         })?;
         let form = settings.form_of_stream(name, &start)?;
-        let files = vec![NamedFile::new(name.to_owned(), form, spool.into_source()?)];
+        let source = spool.into_source()?;
+        let file = if form == Form::Json {
+            let mut lines = SpoolFile::anywhere(&folder, name, most)?;
+            list::write(source.reader(), &mut lines, name, ctx)?;
+            made_from(source, name.to_owned(), form, lines)?
+        } else {
+            NamedFile::new(name.to_owned(), form, source)
+        };
         // Its first line has shown the format.
         let mut known = settings.clone();
         known.form = Some(form);
-        Self::check(files, &known, ctx, &|_, _| {})
+        Self::check(vec![file], &known, ctx, &|_, _| {})
     }
 }
 

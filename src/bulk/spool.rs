@@ -81,6 +81,11 @@ impl SpoolFile {
         })
     }
 
+    /// The same, or if that folder is not writable, in the system's folder for temporary files.
+    pub(super) fn anywhere(folder: &Path, name: &str, most: u64) -> Result<Self, Error> {
+        Self::new(folder, name, most).or_else(|_| Self::new(&std::env::temp_dir(), name, most))
+    }
+
     /// Appends bytes while the disk has enough free space, because a few bytes may unpack to more than any disk can
     /// hold.
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {

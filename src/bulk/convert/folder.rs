@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::base::{Context, Error, Optional};
-use crate::bulk::input::{Form, InputError, NamedFile, PromptSettings};
+use crate::bulk::input::{Form, InputError, NamedFile, Numbers, PromptSettings};
 use crate::bulk::spool::SpoolFile;
 use crate::sources::{LeftOut, Unit, shown_path};
 
@@ -70,7 +70,7 @@ pub(super) fn open(
     }
     let source = spool.into_source()?;
     Ok(NamedFile {
-        first_row: Some(1),
+        numbers: Numbers::Rows(1),
         prompt_column: CONTENT,
         left_out,
         ..NamedFile::new(name, Form::JsonRows, source)

@@ -9,12 +9,13 @@ use encoding_rs::Encoding;
 
 use crate::base::{Context, Error};
 
-use super::input::{Form, InputError, NamedFile, PromptSettings, Source, check_file};
+use super::input::{Form, InputError, NamedFile, Numbers, PromptSettings, Source, check_file};
 use super::spool::{SpoolFile, copy};
 
 mod decode;
 #[cfg(feature = "files")]
 mod folder;
+pub(super) mod list;
 mod table;
 mod unpack;
 
@@ -59,16 +60,19 @@ pub(super) fn open(
         );
         return Err(InputError::of_file(&name, why).into());
     }
-    if found.is_none() && settings.encoding.is_none() {
+    if found.is_none() && settings.encoding.is_none() && form != Form::Json {
         return Ok(NamedFile::new(name, form, source));
     }
-    let mut spool = SpoolFile::new(folder, &name, settings.most_unpacked(source.len()))?;
+    let mut spool = SpoolFile::anywhere(folder, &name, settings.most_unpacked(source.len()))?;
     let text = plain_text(source.reader(), settings.encoding);
-    copy(text, &mut spool, &name, ctx, &mut |_| {})?;
+    match form {
+        Form::Json => list::write(text, &mut spool, &name, ctx)?,
+        _ => copy(text, &mut spool, &name, ctx, &mut |_| {})?,
+    }
     made_from(source, name, form, spool)
 }
 
-/// Replaces an input by a complete text file that was made from it.
+/// Replaces an input by a complete text file that was made from it, which has the elements of a list as lines.
 pub(super) fn made_from(
     origin: Source,
     name: String,
@@ -76,8 +80,13 @@ pub(super) fn made_from(
     spool: SpoolFile,
 ) -> Result<NamedFile, Error> {
     let source = spool.into_source()?;
+    let (form, numbers) = match form {
+        Form::Json => (Form::Jsonl, Numbers::Items),
+        other => (other, Numbers::Lines),
+    };
     Ok(NamedFile {
         origin: Some(origin),
+        numbers,
         ..NamedFile::new(name, form, source)
     })
 }

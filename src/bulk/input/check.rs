@@ -6,19 +6,18 @@ use std::io;
 use parking_lot::Mutex;
 use rayon::prelude::*;
 
+use super::PromptSettings;
 use super::attached::NativeLines;
 use super::duplicates;
 use super::entry::Entry;
 use super::fault::{Fault, InputError, InputErrors, SHOWN};
-use super::file::{InputFile, Part};
-use super::id::{IdHash, id_hash, is_automatic, prefix};
+use super::file::{InputFile, Numbers, Part};
+use super::id::{id_hash, prefix};
 use super::index::{Matching, Totals};
 use super::keep::MissingFields;
 use super::records::Splitter;
 use super::rows::Record;
 use super::source::Source;
-use super::{Form, PromptSettings};
-use crate::base::Optional;
 use crate::llm::native::NativeFormat;
 use crate::llm::request::Request;
 
@@ -62,41 +61,26 @@ impl Faults {
 impl InputFile {
     /// Checks every record and indexes the items.
     pub(crate) fn check(&self, hooks: Hooks<'_>) -> Result<Matching, InputErrors> {
-        self.check_with(id_hash, hooks)
-    }
-
-    pub(super) fn check_with(
-        &self,
-        hash: IdHash,
-        hooks: Hooks<'_>,
-    ) -> Result<Matching, InputErrors> {
         let settings = self.settings();
         let Entries {
             all,
             totals,
             native,
             faults,
-        } = entries(self, settings, hash, hooks)?;
+        } = entries(self, settings, hooks)?;
         let is_faulty = !faults.shown.is_empty();
         let faults = is_faulty.then(|| InputErrors::new(faults.shown, faults.hidden, false));
-        // Items of a list are reported by number, which is unknown if some are left out.
-        let numbered = self.parts().iter().any(|part| part.form == Form::Json);
-        let faults = match faults {
-            Some(faults) if numbered => return Err(faults),
-            faults => faults,
-        };
-        let mut index = Matching::new(all, hash, totals);
+        let mut index = Matching::new(all, totals);
         index.native = native;
         if settings.skip_bad_rows && faults.is_none() {
             let repeats = duplicates::repeats(self, &index)?;
             index = index.set_aside(repeats);
         }
         match (faults, duplicates::check(self, &index)) {
-            (None, Ok(collisions)) => index.set_collisions(collisions),
-            (None, Err(errors)) | (Some(errors), Ok(_)) => return Err(errors),
-            (Some(faults), Err(errors)) => return Err(faults.with(errors, self.names())),
+            (None, Ok(())) => Ok(index),
+            (None, Err(errors)) | (Some(errors), Ok(())) => Err(errors),
+            (Some(faults), Err(errors)) => Err(faults.with(errors, self.names())),
         }
-        Ok(index)
     }
 }
 
@@ -126,7 +110,6 @@ impl Entries {
 fn entries(
     input: &InputFile,
     settings: &PromptSettings,
-    hash: IdHash,
     hooks: Hooks<'_>,
 ) -> Result<Entries, InputErrors> {
     let mut found = Entries::default();
@@ -137,7 +120,6 @@ fn entries(
             part,
             missing: &missing,
             settings,
-            hash,
             hooks,
         };
         one.check(&mut found)?;
@@ -154,7 +136,6 @@ fn entries(
 struct FileCheck<'c> {
     part: &'c Part,
     settings: &'c PromptSettings,
-    hash: IdHash,
     hooks: Hooks<'c>,
     /// Fields to keep that no line of JSON had so far.
     missing: &'c Mutex<MissingFields>,
@@ -178,10 +159,10 @@ impl FileCheck<'_> {
             let cut = splitter.split(chunk.bytes(), chunk.last, &mut records);
             let used = *cut.as_ref().unwrap_or(&chunk.filled);
             let more = cut.is_ok() && !chunk.last;
-            let check = |(i, record): (usize, &Record)| {
+            let check = |record: &Record| {
                 let bytes = &chunk.bytes()[record.start..record.end];
                 self.record(bytes, part.base + offset + record.start as u64)
-                    .map_err(|fault| (record.line, seen + i + 1, fault))
+                    .map_err(|fault| (record.line, fault))
             };
             let (read, ()) = rayon::join(
                 || {
@@ -192,7 +173,7 @@ impl FileCheck<'_> {
                     }
                 },
                 || {
-                    let records = records.par_iter().enumerate().with_min_len(8);
+                    let records = records.par_iter().with_min_len(8);
                     records.map(check).collect_into_vec(&mut outcomes)
                 },
             );
@@ -201,14 +182,12 @@ impl FileCheck<'_> {
             for outcome in outcomes.drain(..) {
                 match outcome {
                     Ok(record) => found.add(record),
-                    Err((line, number, fault)) => {
-                        found.faults.add(|| self.at(line, number, &fault));
-                    }
+                    Err((line, fault)) => found.faults.add(|| self.at(line, &fault)),
                 }
             }
             if let Err(fault) = cut {
                 let line = splitter.line();
-                found.faults.add(|| self.at(line, seen + 1, &fault));
+                found.faults.add(|| self.at(line, &fault));
             }
             read.map_err(failed)?;
             offset += used as u64;
@@ -233,7 +212,7 @@ impl FileCheck<'_> {
         }
         let expected = match part.form {
             form if form.is_table() => "at least one row below the header",
-            Form::Json => "at least one object in the list",
+            _ if part.numbers == Numbers::Items => "at least one object in the list",
             _ => "at least one line that is not blank",
         };
         let fault = Fault::new("no prompts", expected);
@@ -254,12 +233,8 @@ impl FileCheck<'_> {
         }
     }
 
-    /// In a list, one line may have many elements, so the number of the element is reported.
-    fn at(&self, line: u64, number: usize, fault: &Fault) -> InputError {
-        match self.part.form {
-            Form::Json => InputError::at(&self.part.name, line, format!("item {number}: {fault}")),
-            _ => InputError::at(&self.part.name, self.part.place(line), fault),
-        }
+    fn at(&self, line: u64, fault: &Fault) -> InputError {
+        InputError::at(&self.part.name, self.part.place(line), fault)
     }
 
     /// The item of a record.
@@ -274,8 +249,7 @@ impl FileCheck<'_> {
         let class = request.as_ref().map_or(0, self.hooks.classify);
         let entry = match &parsed.id {
             None => Entry::automatic(fingerprint, offset, class),
-            Some(id) => Entry::new((self.hash)(id), fingerprint, offset, class)
-                .when(is_automatic(id), Entry::like_made),
+            Some(id) => Entry::new(id_hash(id), fingerprint, offset, class),
         };
         Ok(match request {
             Some(request) => Checked {

@@ -58,6 +58,20 @@ pub(crate) fn check_file(name: &str, start: &[u8]) -> Result<(), InputError> {
     check_pointer(start).map_err(|fault| InputError::of_file(name, fault.to_string()))
 }
 
+/// Rejects text that does not begin with a JSON list.
+pub(crate) fn check_list(name: &str, start: &[u8]) -> Result<(), InputError> {
+    let of_file = |fault: Fault| InputError::of_file(name, fault.to_string());
+    check_encoding(start).map_err(of_file)?;
+    let found = match without_bom(start).trim_ascii_start().first() {
+        Some(b'[') => return Ok(()),
+        Some(b'{') => "an object",
+        Some(_) => "something else than JSON",
+        None => "no list",
+    };
+    let expected = "one list of objects: [{…}, {…}]; for one object a line name it .jsonl, or say --format jsonl";
+    Err(of_file(Fault::new(found, expected)))
+}
+
 /// The format of a stream according to its first line that is not blank.
 pub(super) fn of_stream(start: &[u8]) -> Result<Form, Fault> {
     let Some(line) = first_line(start) else {

@@ -1,32 +1,27 @@
-//! Finds duplicate ids. Equal hashes are only a suspicion: the lines are read again, and different ids with equal
-//! hashes are distinguished by name.
+//! Finds records that repeat an id.
 
 use std::collections::HashMap;
 
-use super::Form;
-use super::entry::Entry;
+use rayon::prelude::*;
+
 use super::fault::{Fault, InputError, InputErrors, Place, SHOWN};
 use super::file::{InputFile, Part};
+use super::id::RecordId;
 use super::index::Matching;
 
-/// An id that the items at both offsets have.
-struct Duplicate {
-    id: String,
-    first: u64,
-    second: u64,
-}
+/// The offsets of two records with one id; the second one repeats it.
+type Pair = (u64, u64);
 
-/// Rejects duplicates; returns different ids with equal hashes, with their offsets.
-pub(super) fn check(
-    input: &InputFile,
-    index: &Matching,
-) -> Result<HashMap<String, u64>, InputErrors> {
-    let (collisions, found) = find(input, index, SHOWN)?;
+/// Rejects duplicates.
+pub(super) fn check(input: &InputFile, index: &Matching) -> Result<(), InputErrors> {
+    let found = find(index, SHOWN);
     if found.is_empty() {
-        Ok(collisions)
-    } else {
-        report(input, index, found).and_then(Err)
+        return Ok(());
     }
+    let unread = found.len() >= SHOWN;
+    let faults = faults(input, &found)?.into_iter();
+    let errors = faults.map(|(_, part, place, fault)| InputError::at(&part.name, place, fault));
+    Err(InputErrors::new(errors.collect(), 0, unread))
 }
 
 /// The records that repeat an id, by offset, each with its fault.
@@ -34,184 +29,98 @@ pub(super) fn repeats(
     input: &InputFile,
     index: &Matching,
 ) -> Result<HashMap<u64, String>, InputErrors> {
-    let (_, found) = find(input, index, usize::MAX)?;
-    let places = places(input, &found)?;
-    let place = |offset: u64, here: &Part| {
-        let (part, line) = places[&offset];
-        let place = part.place(line);
-        if part.base == here.base {
-            place.to_string()
+    let faults = faults(input, &find(index, usize::MAX))?.into_iter();
+    Ok(faults
+        .map(|(offset, _, _, fault)| (offset, fault.to_string()))
+        .collect())
+}
+
+/// At most this number of records that repeat an id, in the order of the input.
+fn find(index: &Matching, most: usize) -> Vec<Pair> {
+    let entries = index.entries();
+    let (own, made) = entries.split_at(entries.partition_point(|entry| !entry.is_auto()));
+    let groups = own.chunk_by(|a, b| a.id == b.id);
+    let mut found: Vec<Pair> = groups
+        .flat_map(|group| {
+            let again = group[1..].iter();
+            again.map(|entry| (group[0].offset(), entry.offset()))
+        })
+        .collect();
+    // An own id may equal one that is made from a request.
+    if !own.is_empty() {
+        let imitated = made.par_iter().filter_map(|entry| {
+            let id = RecordId::Auto {
+                request: entry.request,
+                ordinal: entry.ordinal(),
+            };
+            let (a, b) = (own[index.own(&id.to_string())?].offset(), entry.offset());
+            Some((a.min(b), a.max(b)))
+        });
+        found.extend(imitated.collect::<Vec<_>>());
+    }
+    found.sort_unstable_by_key(|(_, second)| *second);
+    found.truncate(most);
+    found
+}
+
+/// The fault of the second record of each pair, with its offset and its place.
+fn faults<'i>(
+    input: &'i InputFile,
+    found: &[Pair],
+) -> Result<Vec<(u64, &'i Part, Place, Fault)>, InputErrors> {
+    let places = places(input, found)?;
+    let fault = |pair: &Pair| {
+        let ((before, there), (part, here)) = (places[&pair.0], places[&pair.1]);
+        let there = if before.base == part.base {
+            there.to_string()
         } else {
-            format!("{} {place}", part.name)
-        }
+            there.of(&before.name)
+        };
+        let id = id(input, *pair)?;
+        let found = format!("the id {id:?}, which {there} has already");
+        let fault = Fault::new(found, "a different id for every item");
+        Ok((pair.1, part, here, fault))
     };
-    let why = |Duplicate { id, first, second }| {
-        let here = input.part_of(second);
-        (second, repeated(&id, &place(first, here)).to_string())
-    };
-    Ok(found.into_iter().map(why).collect())
+    found.iter().map(fault).collect()
 }
 
 /// The file and the line of each of these records, found in one pass over each file.
 fn places<'i>(
     input: &'i InputFile,
-    found: &[Duplicate],
-) -> Result<HashMap<u64, (&'i Part, u64)>, InputErrors> {
+    found: &[Pair],
+) -> Result<HashMap<u64, (&'i Part, Place)>, InputErrors> {
     let mut places = HashMap::new();
     for part in input.parts() {
-        let all = found.iter().flat_map(|found| [found.first, found.second]);
+        let all = found.iter().flat_map(|(first, second)| [*first, *second]);
         let own: Vec<u64> = all
             .filter(|offset| (part.base..part.end()).contains(offset))
             .collect();
         let inside: Vec<u64> = own.iter().map(|offset| offset - part.base).collect();
         let lines = part.source.lines_of(&inside);
-        let lines = lines.map_err(|error| part.unreadable(&error))?;
+        let lines = lines.map_err(|error| part.unreadable(&error))?.into_iter();
         places.extend(
             own.into_iter()
-                .zip(lines.into_iter().map(|line| (part, line))),
+                .zip(lines.map(|line| (part, part.place(line)))),
         );
     }
     Ok(places)
 }
 
-fn repeated(id: &str, first: &str) -> Fault {
-    Fault::new(
-        format!("the id {id:?}, which {first} has already"),
-        "a different id for every item",
-    )
-}
-
-/// Different ids with equal hashes, with their offsets, and at most this number of duplicates.
-fn find(
-    input: &InputFile,
-    index: &Matching,
-    most: usize,
-) -> Result<(HashMap<String, u64>, Vec<Duplicate>), InputErrors> {
-    let mut collisions = HashMap::new();
-    let mut found = Vec::new();
-    for group in groups(index) {
-        if found.len() >= most {
-            break;
-        }
-        check_group(input, group, &mut collisions, &mut found, most)?;
-    }
-    imitations(input, index, &mut found, most)?;
-    Ok((collisions, found))
-}
-
-/// Records that may have the same own id, in the order of their repetitions in the file.
-fn groups(index: &Matching) -> Vec<Vec<u64>> {
-    let own = |entry: &&Entry| !entry.is_auto();
-    let mut groups: Vec<Vec<u64>> = Vec::new();
-    let mut last: Option<&Entry> = None;
-    let mut goes_on = false;
-    for entry in index.entries().iter().filter(own) {
-        let before = last.replace(entry).filter(|last| last.id == entry.id);
-        match (before, groups.last_mut()) {
-            (Some(_), Some(group)) if goes_on => group.push(entry.offset()),
-            (Some(before), _) => groups.push(vec![before.offset(), entry.offset()]),
-            (None, _) => {}
-        }
-        goes_on = before.is_some();
-    }
-    groups.iter_mut().for_each(|group| group.sort_unstable());
-    groups.sort_unstable_by_key(|group| group[1]);
-    groups
-}
-
-fn check_group(
-    input: &InputFile,
-    group: Vec<u64>,
-    collisions: &mut HashMap<String, u64>,
-    found: &mut Vec<Duplicate>,
-    most: usize,
-) -> Result<(), InputErrors> {
-    for second in group {
-        let id = own_id(input, second)?;
-        match collisions.get(&id) {
-            Some(&first) => found.push(Duplicate { id, first, second }),
-            None => {
-                collisions.insert(id, second);
-            }
-        }
-        if found.len() >= most {
-            break;
+/// The id that both records have. That of a record without one is made from its request.
+fn id(input: &InputFile, (first, second): Pair) -> Result<String, InputErrors> {
+    for offset in [second, first] {
+        let part = input.part_of(offset);
+        let record = part.source.record(part.form, offset - part.base);
+        let record = record.map_err(|error| part.unreadable(&error))?;
+        let (bytes, ..) = record.unwrap_or_default();
+        if let Some(id) = part.parse(&bytes, input.settings()).id {
+            return Ok(id);
         }
     }
-    Ok(())
-}
-
-/// Own ids that equal a generated one.
-fn imitations(
-    input: &InputFile,
-    index: &Matching,
-    found: &mut Vec<Duplicate>,
-    most: usize,
-) -> Result<(), InputErrors> {
-    let entries = index.entries();
-    if !entries.iter().any(Entry::is_auto) {
-        return Ok(());
-    }
-    for entry in entries.iter().filter(|entry| entry.is_like_made()) {
-        if found.len() >= most {
-            break;
-        }
-        let id = own_id(input, entry.offset())?;
-        if let Some(at) = index.find_made(&id) {
-            let (a, b) = (entry.offset(), entries[at].offset());
-            found.push(Duplicate {
-                id,
-                first: a.min(b),
-                second: a.max(b),
-            });
-        }
-    }
-    Ok(())
-}
-
-fn own_id(input: &InputFile, offset: u64) -> Result<String, InputErrors> {
-    let part = input.part_of(offset);
-    let offset = offset - part.base;
-    let record = part.source.record(part.form, offset);
-    let (bytes, ..) = record
-        .map_err(|error| part.unreadable(&error))?
-        .unwrap_or_default();
-    let id = part.parse(&bytes, input.settings()).id;
-    id.ok_or_else(|| {
-        let text = format!("changed while it was being checked (at byte {offset})");
-        InputError::of_file(&part.name, text).into()
-    })
-}
-
-fn report(
-    input: &InputFile,
-    index: &Matching,
-    mut found: Vec<Duplicate>,
-) -> Result<InputErrors, InputErrors> {
-    found.sort_unstable_by_key(|duplicate| duplicate.second);
-    let unread = found.len() >= SHOWN;
-    let places = places(input, &found)?;
-    // In a list, one line may have many items, so the number of the item is reported.
-    let item = |part: &Part, offset: u64| {
-        let before = |entry: &&Entry| (part.base..=offset).contains(&entry.offset());
-        let is_list = part.form == Form::Json;
-        is_list.then(|| index.entries().iter().filter(before).count())
-    };
-    let errors = found.iter().map(|Duplicate { id, first, second }| {
-        let ((before, line), (part, here)) = (places[first], places[second]);
-        let file = (before.base != part.base).then_some(before.name.as_str());
-        let there = match (item(before, *first), before.place(line), file) {
-            (None, place, None) => place.to_string(),
-            (None, Place::Line(line), Some(file)) => format!("{file}:{line}"),
-            (None, place, Some(file)) => format!("{file}: {place}"),
-            (Some(item), _, None) => format!("item {item}"),
-            (Some(item), _, Some(file)) => format!("{file}:{line} (item {item})"),
-        };
-        let fault = repeated(id, &there);
-        match item(part, *second) {
-            None => InputError::at(&part.name, part.place(here), fault),
-            Some(item) => InputError::at(&part.name, here, format!("item {item}: {fault}")),
-        }
-    });
-    Ok(InputErrors::new(errors.collect(), 0, unread))
+    let part = input.part_of(second);
+    let text = format!(
+        "changed while it was being checked (at byte {})",
+        second - part.base
+    );
+    Err(InputError::of_file(&part.name, text).into())
 }

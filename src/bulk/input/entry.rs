@@ -6,8 +6,7 @@ const OFFSET_SHIFT: u32 = CLASS_SHIFT + 16;
 /// State and progress in one number.
 const PROGRESS: u64 = 0b1111;
 const AUTO: u64 = 1 << 4;
-const LIKE_MADE: u64 = 1 << 5;
-const BAD: u64 = 1 << 6;
+const BAD: u64 = 1 << 5;
 
 /// Larger inputs cannot be indexed: 1 TiB.
 pub(super) const LARGEST_FILE: u64 = 1 << (u64::BITS - OFFSET_SHIFT);
@@ -92,16 +91,6 @@ impl Entry {
 
     pub(super) fn ordinal(&self) -> u32 {
         u32::try_from(self.id).unwrap_or(u32::MAX)
-    }
-
-    /// Marks an own id that looks like a generated one.
-    pub(super) fn like_made(mut self) -> Self {
-        self.packed |= LIKE_MADE;
-        self
-    }
-
-    pub(super) fn is_like_made(&self) -> bool {
-        self.packed & LIKE_MADE != 0
     }
 
     /// Marks it as making no prompt.
@@ -204,7 +193,7 @@ mod tests {
     fn an_entry_has_24_bytes_and_its_parts_do_not_mix() {
         assert_eq!(size_of::<Entry>(), 24);
         let mut entry = Entry::new(1, 2, LARGEST_FILE - 1, u16::MAX);
-        assert!(!entry.is_auto() && !entry.is_like_made());
+        assert!(!entry.is_auto());
         assert_eq!(entry.state(), State::New);
         for state in [
             State::Changed,
@@ -220,10 +209,9 @@ mod tests {
         assert_eq!(entry.class(), u16::MAX);
         let mut entry = Entry::automatic(2, 77, 5);
         entry.set_state(State::Changed);
-        assert!(entry.is_auto() && !entry.is_like_made());
+        assert!(entry.is_auto());
         assert_eq!((entry.offset(), entry.class()), (77, 5));
         assert_eq!(entry.state(), State::Changed);
-        assert!(Entry::new(1, 2, 3, 4).like_made().is_like_made());
         assert!(!entry.is_bad());
         let entry = entry.bad();
         assert!(entry.is_bad() && entry.is_auto() && entry.offset() == 77);

@@ -116,6 +116,18 @@ pub(super) enum Place {
     Line(u64),
     /// The row of a table that has no lines.
     Row(u64),
+    /// The element of a list.
+    Item(u64),
+}
+
+impl Place {
+    /// The same with its file.
+    pub(super) fn of(self, file: &str) -> String {
+        match self {
+            Self::Line(line) => format!("{file}:{line}"),
+            Self::Row(_) | Self::Item(_) => format!("{file}: {self}"),
+        }
+    }
 }
 
 impl fmt::Display for Place {
@@ -123,6 +135,7 @@ impl fmt::Display for Place {
         match self {
             Self::Line(line) => write!(f, "line {line}"),
             Self::Row(row) => write!(f, "row {row}"),
+            Self::Item(item) => write!(f, "item {item}"),
         }
     }
 }
@@ -150,6 +163,15 @@ impl InputError {
         Self::of_file(file, format!("cannot be read: {error}"))
     }
 
+    /// A file that is not one complete JSON list.
+    pub(crate) fn of_list(file: impl fmt::Display, error: &serde_json::Error) -> Self {
+        let message = error.to_string();
+        let message = message.split(" at line ").next().unwrap_or_default();
+        let found = format!("invalid JSON ({message} at column {})", error.column());
+        let expected = "one complete list of objects: as UTF-8, or with its --encoding";
+        Self::at(file, error.line() as u64, Fault::new(found, expected))
+    }
+
     /// An error in the record at that place.
     pub(super) fn at(
         file: impl fmt::Display,
@@ -166,13 +188,10 @@ impl InputError {
 
 impl fmt::Display for InputError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.file)?;
         match self.place {
-            Some(Place::Line(line)) => write!(f, ":{line}")?,
-            Some(Place::Row(row)) => write!(f, ": row {row}")?,
-            None => {}
+            Some(place) => write!(f, "{}: {}", place.of(&self.file), self.text),
+            None => write!(f, "{}: {}", self.file, self.text),
         }
-        write!(f, ": {}", self.text)
     }
 }
 

@@ -83,8 +83,8 @@ pub(crate) struct NamedFile {
     pub(crate) source: Source,
     /// The file that it was made from, if the name refers to that one.
     pub(crate) origin: Option<Source>,
-    /// For a table without lines, the number of its first row below the header. Default: lines are numbered.
-    pub(crate) first_row: Option<u64>,
+    /// How messages count its records. Default: by lines.
+    pub(crate) numbers: Numbers,
     /// The folder of the files that its records name, if no other is set. Default: the working folder.
     pub(crate) folder: PathBuf,
     /// The column of a table that is the prompt if there is no template. Default: `prompt`.
@@ -92,6 +92,17 @@ pub(crate) struct NamedFile {
     /// The files of a folder that were skipped.
     #[cfg(feature = "files")]
     pub(crate) left_out: LeftOut,
+}
+
+/// How messages count the records of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Numbers {
+    /// By its lines.
+    Lines,
+    /// By the rows of a table, of which this is the first one below the header.
+    Rows(u64),
+    /// By the elements of a list.
+    Items,
 }
 
 /// The default name of the column with the prompt.
@@ -104,7 +115,7 @@ impl NamedFile {
             form,
             source,
             origin: None,
-            first_row: None,
+            numbers: Numbers::Lines,
             folder: PathBuf::new(),
             prompt_column: PROMPT,
             #[cfg(feature = "files")]
@@ -127,7 +138,7 @@ pub(super) struct Part {
     pub(super) form: Form,
     pub(super) source: Source,
     origin: Option<Source>,
-    first_row: Option<u64>,
+    pub(super) numbers: Numbers,
     pub(super) header: Option<CsvHeader>,
     /// The folder of the files that its records name.
     root: Root,
@@ -355,7 +366,7 @@ impl Part {
             form: file.form,
             source: file.source,
             origin: file.origin,
-            first_row: file.first_row,
+            numbers: file.numbers,
             header: None,
             body: (0, 1),
             base,
@@ -403,11 +414,10 @@ impl Part {
                 };
             }
             Form::JsonRows => {}
-            Form::Json => return self.find_list(&start[bom..]),
             Form::Text if settings.form.is_none() => {
                 return detect::check_text(&start).map_err(of_file);
             }
-            Form::Text | Form::Jsonl => return Ok(()),
+            Form::Text | Form::Jsonl | Form::Json => return Ok(()),
         }
         let header = self.source.record(self.form, from as u64).map_err(failed)?;
         let Some((bytes, at, after)) = header else {
@@ -418,37 +428,14 @@ impl Part {
         let row = self.source.record(self.form, after).map_err(failed)?;
         let row = row.map_or_else(Vec::new, |(row, ..)| row);
         let header = CsvHeader::parse(self.form, &bytes, &row, prompt, settings).map_err(
-            |fault| match self.first_row {
-                None => InputError::at(&self.name, lines[0], fault),
-                Some(_) => InputError::of_file(&self.name, fault.to_string()),
+            |fault| match self.numbers {
+                Numbers::Lines => InputError::at(&self.name, lines[0], fault),
+                _ => InputError::of_file(&self.name, fault.to_string()),
             },
         )?;
         self.header = Some(header);
         self.body = (after, lines[1]);
         Ok(())
-    }
-
-    fn find_list(&mut self, start: &[u8]) -> Result<(), InputError> {
-        let blank = start
-            .iter()
-            .take_while(|byte| byte.is_ascii_whitespace())
-            .count();
-        let found = match start.get(blank) {
-            Some(b'[') => {
-                let lines = start[..blank].iter().filter(|byte| **byte == b'\n').count();
-                self.body = (self.body.0 + blank as u64 + 1, 1 + lines as u64);
-                return Ok(());
-            }
-            Some(b'{') => "an object",
-            Some(_) => "something else than JSON",
-            None => "no list",
-        };
-        let fault = Fault::new(
-            found,
-            "one list of objects: [{…}, {…}]; for one object a line name it .jsonl, or say --format \
-             jsonl",
-        );
-        Err(InputError::of_file(&self.name, fault.to_string()))
     }
 
     /// Parses a record; returns a fault if it makes no prompt and that ends the check.
@@ -512,10 +499,11 @@ impl Part {
 
     /// The place, for messages, of the record that begins at that line.
     pub(super) fn place(&self, line: u64) -> Place {
-        match self.first_row {
-            None => Place::Line(line),
+        match self.numbers {
+            Numbers::Lines => Place::Line(line),
             // The header is at the first line.
-            Some(first) => Place::Row((first + line).saturating_sub(2)),
+            Numbers::Rows(first) => Place::Row((first + line).saturating_sub(2)),
+            Numbers::Items => Place::Item(line),
         }
     }
 

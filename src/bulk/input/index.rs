@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::attached::NativeLines;
 use super::entry::{Entry, IdKey, State};
-use super::id::{IdHash, RecordId};
+use super::id::{RecordId, id_hash};
 use crate::bulk::input::EarlierResult;
 
 /// The counts of a file's check.
@@ -62,9 +62,6 @@ struct Repeats(HashMap<u64, String>);
 #[derive(Debug)]
 pub(crate) struct Matching {
     pub(super) entries: Vec<Entry>,
-    hash: IdHash,
-    /// Different ids with equal hashes, with their offsets; nearly always empty.
-    collisions: HashMap<String, u64>,
     /// Faults of records that repeat an id, by offset.
     repeats: Box<Repeats>,
     totals: Totals,
@@ -75,8 +72,8 @@ pub(crate) struct Matching {
 
 impl Matching {
     /// Sorts entries, and numbers those without an own id.
-    pub(super) fn new(entries: Vec<Entry>, hash: IdHash, totals: Totals) -> Self {
-        let mut index = Self::sorted(entries, hash, totals);
+    pub(super) fn new(entries: Vec<Entry>, totals: Totals) -> Self {
+        let mut index = Self::sorted(entries, totals);
         let mut last = None;
         let mut ordinal = 0;
         for entry in index.entries.iter_mut().filter(|entry| entry.is_auto()) {
@@ -89,12 +86,10 @@ impl Matching {
         index
     }
 
-    fn sorted(mut entries: Vec<Entry>, hash: IdHash, totals: Totals) -> Self {
+    fn sorted(mut entries: Vec<Entry>, totals: Totals) -> Self {
         entries.par_sort_unstable_by_key(Entry::id_key);
         Self {
             entries,
-            hash,
-            collisions: HashMap::new(),
             repeats: Box::default(),
             totals,
             native: NativeLines::default(),
@@ -126,12 +121,8 @@ impl Matching {
         Self {
             native: self.native,
             repeats: Box::new(Repeats(repeats)),
-            ..Self::new(entries, self.hash, totals)
+            ..Self::new(entries, totals)
         }
-    }
-
-    pub(super) fn set_collisions(&mut self, collisions: HashMap<String, u64>) {
-        self.collisions = collisions;
     }
 
     /// The counts of the check.
@@ -143,11 +134,6 @@ impl Matching {
     /// one if 64 bits of SHA-256 are equal; nothing is skipped unless the request hash is equal as well.
     pub(crate) fn find(&self, id: &str) -> Option<usize> {
         RecordId::readings(id).find_map(|record| self.at(record))
-    }
-
-    /// The position of the item with this generated id.
-    pub(super) fn find_made(&self, id: &str) -> Option<usize> {
-        self.at(RecordId::auto(id)?)
     }
 
     fn at(&self, record: RecordId<'_>) -> Option<usize> {
@@ -166,21 +152,13 @@ impl Matching {
         }
     }
 
-    fn own(&self, id: &str) -> Option<usize> {
-        let hash = (self.hash)(id);
-        let key = |place: u64| -> IdKey { (false, hash, place) };
-        let start = self.entries.partition_point(|e| e.id_key() < key(0));
-        let same = |i: usize| {
-            let entry = self.entries.get(i);
-            entry.is_some_and(|e| e.is_of(hash))
-        };
-        if !same(start) || !same(start + 1) {
-            return same(start).then_some(start);
-        }
-        let place = *self.collisions.get(id)?;
-        self.entries
-            .binary_search_by_key(&key(place), Entry::id_key)
-            .ok()
+    /// The position of the first item with this own id.
+    pub(super) fn own(&self, id: &str) -> Option<usize> {
+        let hash = id_hash(id);
+        let key: IdKey = (false, hash, 0);
+        let at = self.entries.partition_point(|entry| entry.id_key() < key);
+        self.entries.get(at).filter(|entry| entry.is_of(hash))?;
+        Some(at)
     }
 
     /// Number of items.
@@ -265,8 +243,6 @@ impl Matching {
         self.entries.par_sort_unstable_by_key(Entry::offset);
         FileIndex {
             entries: self.entries,
-            hash: self.hash,
-            collisions: self.collisions,
             repeats: self.repeats,
             totals: self.totals,
             tally,
@@ -278,8 +254,6 @@ impl Matching {
 #[derive(Debug, Clone)]
 pub(crate) struct FileIndex {
     pub(super) entries: Vec<Entry>,
-    pub(super) hash: IdHash,
-    pub(super) collisions: HashMap<String, u64>,
     repeats: Box<Repeats>,
     pub(super) totals: Totals,
     pub(super) tally: MatchCounts,
@@ -353,7 +327,7 @@ impl FileIndex {
     pub(super) fn item_id<'a>(&self, i: usize, own: Option<&'a str>) -> Option<RecordId<'a>> {
         let entry = self.entry(i);
         match own {
-            Some(id) if entry.is_of((self.hash)(id)) => Some(RecordId::Own(id)),
+            Some(id) if entry.is_of(id_hash(id)) => Some(RecordId::Own(id)),
             None if entry.is_auto() => Some(RecordId::Auto {
                 request: entry.request,
                 ordinal: entry.ordinal(),
@@ -383,8 +357,7 @@ impl FileIndex {
     /// Sorts by id again without loss of data.
     pub(crate) fn into_matching(self) -> Matching {
         let repeats = self.repeats;
-        let mut by_id = Matching::sorted(self.entries, self.hash, self.totals);
-        by_id.set_collisions(self.collisions);
+        let mut by_id = Matching::sorted(self.entries, self.totals);
         by_id.repeats = repeats;
         by_id.unknown_lines = self.tally.unknown_lines;
         by_id

@@ -20,7 +20,7 @@ fn ids(index: &FileIndex) -> Vec<String> {
 }
 
 fn index(entries: Vec<Entry>) -> Matching {
-    Matching::new(entries, id_hash, Totals::default())
+    Matching::new(entries, Totals::default())
 }
 
 #[test]
@@ -134,16 +134,4 @@ fn ten_thousand_items_take_24_bytes_each_in_every_order() {
     }));
     assert_eq!(matching.entries.as_ptr(), at, "sorted in place");
     assert_eq!(matching.entries.capacity() * size_of::<Entry>(), bytes);
-}
-
-#[test]
-fn ids_with_colliding_hashes_are_distinguished() {
-    let hash: IdHash = |id| match id {
-        "foreign" => 0xabcd_ef01_2345_6788,
-        _ => 0xabcd_ef01_2345_6789,
-    };
-    let entries = vec![Entry::new(hash("a"), 1, 0, 0)];
-    let matching = Matching::new(entries, hash, Totals::default());
-    assert_eq!(matching.find("foreign"), None);
-    assert_eq!(matching.finish().into_matching().position("foreign"), None);
 }

@@ -2,7 +2,6 @@
 //! index for matching a million items with earlier results and reading them again one by one. It does not decide which
 //! items are sent, or when.
 
-mod array;
 mod attached;
 mod cells;
 mod check;
@@ -51,10 +50,10 @@ use crate::llm::params::RequestTask;
 
 pub(crate) use attached::NativeLines;
 pub(crate) use check::Hooks;
-pub(crate) use detect::check_file;
+pub(crate) use detect::{check_file, check_list};
 pub(crate) use entry::{EarlierResult, State};
 pub(crate) use fault::InputError;
-pub(crate) use file::{BadRow, InputFile, Item, NamedFile, Unread};
+pub(crate) use file::{BadRow, InputFile, Item, NamedFile, Numbers, Unread};
 pub(crate) use id::{hash_prefix, is_automatic};
 pub(crate) use index::{FileIndex, Match, Matching, Totals};
 pub(crate) use json_object::{JsonObject, JsonString};

@@ -33,11 +33,11 @@ pub(crate) fn parse_record(
     // A file that was appended to another one keeps its byte order mark.
     let text = utf8(without_bom(bytes))?;
     // JSON does not allow one, and its parser reports it.
-    if !matches!(form, Form::Jsonl | Form::Json) {
+    if form != Form::Jsonl {
         check_nul(text)?;
     }
     let parsed = match (form, header) {
-        (Form::Jsonl | Form::Json, _) => json::line(text, settings)?,
+        (Form::Jsonl, _) => json::line(text, settings)?,
         (Form::Text, _) => {
             let line = text.strip_suffix('\n').unwrap_or(text);
             let line = line.strip_suffix('\r').unwrap_or(line);

@@ -2,22 +2,14 @@
 
 use memchr::memchr_iter;
 
+use super::Form;
 use super::fault::Fault;
 use super::rows::{MAX_RECORD_BYTES, Next, Record, next_line, next_row, next_text};
-use super::{Form, array};
 
 /// Finds the first record. `last` means that no more bytes follow.
 pub(super) fn next_record(form: Form, bytes: &[u8], last: bool) -> Next {
     match form.delimiter() {
         Some(delimiter) => next_row(bytes, delimiter, form.quotes(), last),
-        None if form == Form::Json => match array::next_element(bytes) {
-            Some((start, end)) => Next::Record {
-                start,
-                end,
-                after: end,
-            },
-            None => Next::Partial(0),
-        },
         None if form == Form::Text => next_text(bytes, last),
         None => next_line(bytes, last),
     }
@@ -27,17 +19,12 @@ pub(super) fn next_record(form: Form, bytes: &[u8], last: bool) -> Next {
 pub(super) struct Splitter {
     form: Form,
     line: u64,
-    place: array::ArrayPosition,
 }
 
 impl Splitter {
     /// Begins at `line`.
     pub(super) fn new(form: Form, line: u64) -> Self {
-        Self {
-            form,
-            line,
-            place: array::ArrayPosition::default(),
-        }
+        Self { form, line }
     }
 
     /// The line of the first byte that was not split yet.
@@ -53,9 +40,6 @@ impl Splitter {
         last: bool,
         out: &mut Vec<Record>,
     ) -> Result<usize, Fault> {
-        if self.form == Form::Json {
-            return self.split_list(bytes, last, out);
-        }
         let mut at = 0;
         loop {
             let (start, end, after) = match next_record(self.form, &bytes[at..], last) {
@@ -89,25 +73,6 @@ impl Splitter {
             self.pass(&bytes[start..after]);
             at = after;
         }
-    }
-
-    fn split_list(
-        &mut self,
-        bytes: &[u8],
-        last: bool,
-        out: &mut Vec<Record>,
-    ) -> Result<usize, Fault> {
-        let before = out.len();
-        let used = array::split(&mut self.place, bytes, last, out);
-        let mut at = 0;
-        for record in &mut out[before..] {
-            self.pass(&bytes[at..record.start]);
-            record.line = self.line;
-            at = record.start;
-        }
-        let end = *used.as_ref().unwrap_or_else(|(end, _)| end);
-        self.pass(&bytes[at..end]);
-        used.map_err(|(_, fault)| fault)
     }
 
     fn pass(&mut self, bytes: &[u8]) {

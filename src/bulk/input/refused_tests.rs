@@ -2,11 +2,9 @@
 
 use std::fs;
 
-use super::id::IdHash;
 use super::tests::{Scratch, hooks, items};
 use super::*;
 use crate::base::Error;
-use crate::bulk::input::EarlierResult;
 use crate::llm::hash::request_hash;
 use crate::llm::request::Request;
 
@@ -58,55 +56,6 @@ fn what_is_no_text_is_refused_with_a_sentence() {
 }
 
 #[test]
-fn different_ids_of_one_hash_stay_apart() {
-    let weak: IdHash = |id| id.len() as u64 / 4;
-    let mut content = String::new();
-    for i in 0..50 {
-        content += &format!(
-            "{{\"id\":\"i{i}\",\"prompt\":\"{i}\"}}\n{{\"prompt\":\"auto {}\"}}\n",
-            i % 30
-        );
-    }
-    let file = Scratch::new("jsonl", &content);
-    let input = file.open(PromptSettings::default()).unwrap();
-    let mut index = input.check_with(weak, hooks()).unwrap();
-    let plain = input.check(hooks()).unwrap().finish();
-    let expected = items(&input, &plain);
-    for (i, item) in expected.iter().enumerate() {
-        let prefix = hash_prefix(&item.request_hash).unwrap();
-        let (ended, fits) = match i % 3 {
-            0 => (EarlierResult::Success, Match::Done),
-            _ => (EarlierResult::Failure, Match::Failed),
-        };
-        let id = item.request.id.as_deref().unwrap();
-        assert_eq!(index.match_line(id, prefix, ended), fits);
-    }
-    assert_eq!(
-        index.match_line("i50", 0, EarlierResult::Success),
-        Match::Unknown
-    );
-    let index = index.finish();
-    assert_eq!(items(&input, &index), expected);
-    for i in 0..expected.len() {
-        assert_eq!(index.is_done(i), i % 3 == 0);
-    }
-    let matching = index.into_matching();
-    for (i, item) in expected.iter().enumerate() {
-        assert_eq!(
-            matching.position(item.request.id.as_deref().unwrap()),
-            Some(i)
-        );
-    }
-    let file = Scratch::new("jsonl", content + "{\"id\":\"i7\",\"prompt\":\"again\"}");
-    let input = file.open(PromptSettings::default()).unwrap();
-    let error = input.check_with(weak, hooks()).unwrap_err();
-    assert!(
-        file.shown(&error)
-            .starts_with("p:101: found the id \"i7\", which line 15 has")
-    );
-}
-
-#[test]
 fn faults_are_collected_by_line_up_to_twenty() {
     let content: String = (1..=50)
         .map(|i| {
@@ -146,24 +95,48 @@ fn faults_are_collected_by_line_up_to_twenty() {
 }
 
 #[test]
-fn faults_of_a_list_name_the_item() {
-    let list =
-        b"\xef\xbb\xbf\r\n[{\"prompt\":\"a\\u0000\"},\r\n{\"prompt\":\"\xff\"},\0,\r\n[{}] ]\r\n";
+fn faults_of_a_list_name_the_item_and_those_of_its_form_the_line() {
+    let list = b"\xef\xbb\xbf\r\n[{\"prompt\":\"a\\u0000\", \"id\": 1},\r\n{},\r\n[{}], {\"id\":1,\"prompt\":\"b\"} ]\r\n";
     let text = Scratch::new("json", list).check().unwrap_err();
     let lines: Vec<&str> = text.lines().collect();
     assert!(
-        lines[0].starts_with("p:3: item 2: found invalid UTF-8 at byte "),
+        lines[0].starts_with("p: item 2: found only the fields"),
         "{text}"
     );
     assert!(
-        lines[1].starts_with("p:3: item 3: found invalid JSON ("),
+        lines[1].starts_with("p: item 3: found a list ([{}]); "),
         "{text}"
     );
-    assert!(
-        lines[2].starts_with("p:4: item 4: found a list ([{}]); "),
-        "{text}"
-    );
-    assert_eq!(lines.len(), 3);
+    let twice = "p: item 4: found the id \"1\", which item 1 has already; expected a different id for every item";
+    assert_eq!(lines[2..], [twice]);
+    for (list, said) in [
+        ("", "p: found no list; expected one list of objects"),
+        ("{}", "p: found an object; expected one list of objects"),
+        ("a", "p: found something else than JSON"),
+        (
+            "[]",
+            "p: found no prompts; expected at least one object in the list",
+        ),
+        (
+            "[{},\n{",
+            "p:2: found invalid JSON (EOF while parsing an object at column 1)",
+        ),
+        (
+            "[{},\n]",
+            "p:2: found invalid JSON (trailing comma at column 1)",
+        ),
+        (
+            "[{}{}]",
+            "p:1: found invalid JSON (expected `,` or `]` at column 4)",
+        ),
+        (
+            "[{}] []",
+            "p:1: found invalid JSON (trailing characters at column 6)",
+        ),
+    ] {
+        let text = Scratch::new("json", list).check().unwrap_err();
+        assert!(text.starts_with(said), "{list}: {text}");
+    }
 }
 
 #[test]

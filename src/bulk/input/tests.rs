@@ -7,8 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::fault::InputErrors;
 use super::file::Item;
 use super::*;
+use crate::base::Context;
 use crate::base::random::Random;
 use crate::base::seeds::random_cases;
+use crate::bulk::convert;
 use crate::llm::hash::request_hash;
 use crate::llm::request::Request;
 
@@ -26,7 +28,17 @@ impl Scratch {
     }
 
     pub(super) fn open(&self, settings: PromptSettings) -> Result<InputFile, InputErrors> {
-        InputFile::open(&self.0, Form::of(&self.0).unwrap(), settings)
+        let form = Form::of(&self.0).unwrap();
+        if form != Form::Json {
+            return InputFile::open(&self.0, form, settings);
+        }
+        let folder = std::env::temp_dir();
+        let file = convert::open(&self.0, &settings, &folder, &Context::new());
+        let file = file.map_err(|error| {
+            let (place, why) = error.message().split_once(": found ").unwrap();
+            InputError::of_file(place, format!("found {why}"))
+        })?;
+        InputFile::open_all([file], settings)
     }
 
     pub(super) fn check(&self) -> Result<(InputFile, Matching), String> {

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::base::{Context, Error};
 use crate::bulk::convert::made_from;
-use crate::bulk::input::{Bounded, Form, InputError, MAX_RECORD_BYTES, NamedFile, Source};
+use crate::bulk::input::{Bounded, Form, InputError, MAX_RECORD_BYTES, NamedFile, Numbers, Source};
 use crate::bulk::spool::SpoolFile;
 
 /// Rows of JSON that are being written.
@@ -44,7 +44,7 @@ impl<'r> Spooled<'r> {
     pub(super) fn into_file(self, origin: Source) -> Result<NamedFile, Error> {
         let file = made_from(origin, self.name.to_owned(), Form::JsonRows, self.spool)?;
         Ok(NamedFile {
-            first_row: Some(self.before + 1),
+            numbers: Numbers::Rows(self.before + 1),
             ..file
         })
     }

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use super::*;
-use crate::bulk::input::Form;
+use crate::bulk::input::{Form, Numbers};
 
-/// The lines of a converted file, and the number of its first row.
-fn lines(path: &Path, settings: &PromptSettings) -> Result<(Vec<String>, u64), String> {
+/// The lines of a converted file, and how its rows are counted.
+fn lines(path: &Path, settings: &PromptSettings) -> Result<(Vec<String>, Numbers), String> {
     let folder = tempfile::tempdir().unwrap();
     let file = super::super::open(path, settings, folder.path(), &Context::new());
     let file = file.map_err(|error| error.message().to_owned())?;
@@ -15,10 +15,7 @@ fn lines(path: &Path, settings: &PromptSettings) -> Result<(Vec<String>, u64), S
     std::io::Read::read_to_string(&mut file.source.reader(), &mut text).unwrap();
     // No named file is left in the folder.
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
-    Ok((
-        text.lines().map(str::to_owned).collect(),
-        file.first_row.unwrap(),
-    ))
+    Ok((text.lines().map(str::to_owned).collect(), file.numbers))
 }
 
 fn place() -> (tempfile::TempDir, PathBuf) {
@@ -117,7 +114,10 @@ fn rows_are_numbered_as_in_the_table() {
     sheet.finish().unwrap();
     let (rows, first) = lines(&path, &PromptSettings::default()).unwrap();
     let expected = [r#"["id","n"]"#, "[7,0.5]", "", "[8,null]"];
-    assert_eq!((&rows[..], first), (&expected.map(str::to_owned)[..], 2));
+    assert_eq!(
+        (&rows[..], first),
+        (&expected.map(str::to_owned)[..], Numbers::Rows(2))
+    );
     let settings = PromptSettings::new().template("{{id}}").unwrap();
     let settings = settings.id_column("n");
     let faulty = Prompts::open(&path, &settings, &Context::new(), &|_, _| {});
