@@ -18,7 +18,7 @@ use super::statements::{Dialect, Fault, Row, Statements, by, id_of, limit};
 /// One of this many jobs is the oldest one, whatever its priority.
 const OLDEST_OF: u64 = 8;
 
-/// Maximum number of jobs of cancelled processes that one claim cancels when it finds them.
+/// Maximum number of jobs of processes that are being cancelled or deleted that one claim passes over.
 pub(crate) const MOST_STOPPED: usize = 1_000;
 
 /// Groups whose jobs are read at once.

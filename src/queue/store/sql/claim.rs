@@ -4,7 +4,7 @@
 //! first, then oldest first. Jobs behind them, for example the backlog of a closed lane, are not read. The picked jobs are
 //! then locked, skipping jobs that another transaction has locked; other jobs are picked instead.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 
 use crate::base::{Error, ProcessId, Timestamp};
 use crate::queue::store::counters::CounterChanges;
-use crate::queue::store::rows::{CANCELLED, IN_PROGRESS, PENDING, process_of, small};
+use crate::queue::store::rows::{IN_PROGRESS, PENDING, process_of, small};
 use crate::queue::store::{
     ClaimReply, ClaimRequest, ClaimedJob, JobBudget, JobLane, JobReceipt, SUSPECT_CRASHES, Store,
     WorkerId,
@@ -22,7 +22,7 @@ use crate::queue::store::{
 use super::Again;
 use super::budgets::{CLOSED, not_closed};
 use super::candidates::{Candidates, MOST_STOPPED, groups};
-use super::lineage::{self, LOCKING, Standing, in_scope, standings};
+use super::lineage::{self, in_scope};
 use super::statements::{Dialect, Fault, Queries as _, Query, Row, Statements};
 use super::waiting::IS_PAUSED;
 
@@ -36,31 +36,18 @@ const MOST_ROUNDS: usize = 16;
 /// again and again at the same moments only disturb each other. Meanwhile more slots become free for the next one.
 const DISTURBED: Duration = Duration::from_millis(25);
 
-/// Jobs that were picked and are not locked yet.
-#[derive(Default)]
-struct Picks {
-    /// With the indices of their lanes.
-    given: Vec<(i64, usize)>,
-    stopped: Vec<i64>,
-    /// Nothing may be claimed with or after the last one.
-    alone: bool,
-}
-
-/// Jobs that are locked, with their processes.
-#[derive(Default)]
-struct Picked {
-    jobs: Vec<ClaimedJob>,
-    stopped: Vec<i64>,
-    processes: BTreeMap<i64, Standing>,
-    alone: bool,
-}
-
 struct Picking<'a> {
     store: &'a Store,
     now: Timestamp,
     /// The condition on the processes of the jobs.
     which: String,
     candidates: Candidates,
+    /// The jobs that are locked.
+    jobs: Vec<ClaimedJob>,
+    /// Number of jobs that were passed over, because their processes are being cancelled or deleted.
+    stopped: usize,
+    /// Nothing may be claimed with or after the last one.
+    alone: bool,
     /// Another transaction had locked some of the picked jobs.
     is_disturbed: bool,
 }
@@ -116,6 +103,9 @@ pub(crate) fn claim(
             now,
             which,
             candidates: Candidates::default(),
+            jobs: Vec::new(),
+            stopped: 0,
+            alone: false,
             is_disturbed: false,
         };
         picking.look(tx, found, |no, lane| {
@@ -183,139 +173,101 @@ impl Picking<'_> {
         idle: bool,
         given: u64,
     ) -> Result<ClaimReply, Fault> {
-        let mut picked = Picked::default();
         for _ in 0..MOST_ROUNDS {
-            if self.candidates.is_full(most) || picked.alone {
-                break;
-            }
-            let picks = self.pick(tx, most, idle, given, &picked)?;
-            picked.alone = picks.alone;
-            if picks.given.is_empty() && picks.stopped.is_empty() {
-                break;
-            }
-            if self.take(tx, picks, &mut picked)? {
+            let picks = self.pick(tx, most, idle, given)?;
+            if picks.is_empty() || self.take(tx, picks)? {
                 break;
             }
         }
-        self.give(tx, worker, picked, most)
+        self.give(tx, worker, most)
     }
 
-    /// Picks jobs, without locking any.
+    /// Picks jobs, without locking any. Returns them with the indices of their lanes.
     fn pick(
         &mut self,
         tx: &mut dyn Statements,
         most: usize,
         idle: bool,
         given: u64,
-        picked: &Picked,
-    ) -> Result<Picks, Fault> {
-        let mut picks = Picks::default();
-        loop {
-            if self.candidates.is_full(most) || picks.alone {
-                return Ok(picks);
-            }
-            let has = picked.jobs.len() + picks.given.len();
+    ) -> Result<Vec<(i64, usize)>, Fault> {
+        let mut picks = Vec::new();
+        while !self.candidates.is_full(most) && !self.alone {
+            let has = self.jobs.len() + picks.len();
             let few = (most - self.candidates.calls + 1).min(MOST_HEADS);
             self.candidates.read_heads(tx, &self.which, few)?;
             let Some(at) = self.candidates.best(most, given + has as u64, self.now) else {
-                return Ok(picks);
+                break;
             };
-            let Some(head) = self.candidates.groups[at].heads.front().copied() else {
-                return Ok(picks);
+            let group = &mut self.candidates.groups[at];
+            let lane = group.lane;
+            let Some(head) = group.heads.pop_front() else {
+                break;
             };
             let process = self.candidates.processes.get(&process_of(head.id));
             // Without it, the process was removed between the two reads.
             if process.ok_or(Fault::Overtaken)?.2 {
-                picks.stopped.push(head.id);
-                let stopped = picked.stopped.len() + picks.stopped.len();
-                picks.alone = stopped >= MOST_STOPPED;
-            } else {
-                if small(head.crashes) >= SUSPECT_CRASHES {
-                    picks.alone = true;
-                    if !idle || has > 0 {
-                        return Ok(picks);
-                    }
-                }
-                let lane = self.candidates.groups[at].lane;
-                self.candidates.pick(lane);
-                picks.given.push((head.id, lane));
+                self.stopped += 1;
+                self.alone = self.stopped >= MOST_STOPPED;
+                continue;
             }
-            self.candidates.groups[at].heads.pop_front();
+            if small(head.crashes) >= SUSPECT_CRASHES {
+                self.alone = true;
+                if !idle || has > 0 {
+                    break;
+                }
+            }
+            self.candidates.pick(lane);
+            picks.push((head.id, lane));
         }
+        Ok(picks)
     }
 
-    /// Locks the picked jobs that no other worker has locked, and their processes. Returns whether it locked all of
-    /// them.
-    fn take(
-        &mut self,
-        tx: &mut dyn Statements,
-        picks: Picks,
-        picked: &mut Picked,
-    ) -> Result<bool, Fault> {
-        let given: Vec<i64> = picks.given.iter().map(|(id, _)| *id).collect();
-        let wanted: Vec<i64> = given.iter().chain(&picks.stopped).copied().collect();
+    /// Locks the picked jobs that no other worker has locked. Returns whether it locked all of them.
+    fn take(&mut self, tx: &mut dyn Statements, picks: Vec<(i64, usize)>) -> Result<bool, Fault> {
+        let wanted: Vec<i64> = picks.iter().map(|(id, _)| *id).collect();
         let due = match tx.dialect() {
             // Nobody else writes meanwhile, and a text that stays the same is prepared once.
             Dialect::Sqlite => String::new(),
             #[cfg(feature = "mysql")]
             Dialect::Mysql => format!("AND visible_at <= {}", self.now.0),
         };
+        // The update of the counters locks the row of the process, for which all machines wait.
         let lock = format!(
             "SELECT id FROM #jobs FORCE INDEX (PRIMARY)
              WHERE id IN :list AND status = {PENDING} {due} ORDER BY id FOR UPDATE SKIP LOCKED"
         );
-        // If jobs are only claimed, the update of the counters locks the row of the process, for which all machines
-        // wait.
-        let mut stopping: Vec<i64> = picks.stopped.iter().map(|id| process_of(*id)).collect();
-        stopping.sort_unstable();
-        stopping.dedup();
-        let [locked, jobs, processes] = tx.rows_of([
-            Query::In(&lock, &wanted),
-            Query::In(WHOLE, &given),
-            Query::In(LOCKING, &stopping),
-        ])?;
+        let [locked, jobs] = tx.rows_of([Query::In(&lock, &wanted), Query::In(WHOLE, &wanted)])?;
         let got = locked.into_iter().map(|mut row| row.at(0));
         let got: HashSet<i64> = got.collect::<Result<_, Fault>>()?;
-        picked.processes.extend(standings(processes)?);
-        let lanes: HashMap<i64, usize> = picks.given.iter().copied().collect();
+        let lanes: HashMap<i64, usize> = picks.iter().copied().collect();
         let of = |id: i64| {
             let lane = lanes.get(&id).filter(|_| got.contains(&id))?;
             let (process, budget, _) = *self.candidates.processes.get(&process_of(id))?;
             Some((process, budget, self.candidates.lanes[*lane].lane.clone()))
         };
         let mut jobs = read_claimed(self.store, tx, jobs, of)?;
-        for (id, lane) in picks.given {
+        for (id, lane) in picks {
             if got.contains(&id) {
                 let job = jobs.remove(&id);
-                picked
-                    .jobs
+                self.jobs
                     .push(job.ok_or(Fault::Odd("a job without a payload"))?);
             } else {
                 self.candidates.unpick(lane);
             }
         }
-        let stopped = picks.stopped.into_iter();
-        picked.stopped.extend(stopped.filter(|id| got.contains(id)));
         let is_all = got.len() == wanted.len();
         self.is_disturbed |= !is_all;
         Ok(is_all)
     }
 
-    /// Assigns the locked jobs to the worker, and cancels jobs of stopped processes.
+    /// Assigns the locked jobs to the worker.
     fn give(
         &mut self,
         tx: &mut dyn Statements,
         worker: WorkerId,
-        picked: Picked,
         most: usize,
     ) -> Result<ClaimReply, Fault> {
-        let Picked {
-            mut jobs,
-            stopped,
-            processes,
-            alone,
-        } = picked;
-        let put_away = stopped.len();
+        let mut jobs = std::mem::take(&mut self.jobs);
         let mut changes = CounterChanges::default();
         let given: Vec<i64> = jobs.iter().map(|job| job.receipt.job).collect();
         let take = format!(
@@ -327,17 +279,6 @@ impl Picking<'_> {
             job.receipt.claim += 1;
             changes.moved(job.receipt.job, PENDING, IN_PROGRESS);
         }
-        // If a process is requeued meanwhile, it keeps these jobs.
-        let is_stopped = |id: &i64| {
-            let process = processes.get(&process_of(*id));
-            process.is_none_or(Standing::stops_starting)
-        };
-        let stopped: Vec<i64> = stopped.into_iter().filter(is_stopped).collect();
-        for id in &stopped {
-            changes.moved(*id, PENDING, CANCELLED);
-        }
-        let cancel = format!("UPDATE #jobs SET status = {CANCELLED} WHERE id IN :list");
-        tx.defer_in(&cancel, &stopped)?;
         let counted = changes.write(tx, self.now)?;
         // A process may have been cancelled since its jobs were picked: these jobs must be removed.
         let may_start = |job: &ClaimedJob| counted.startable.contains(&process_of(job.receipt.job));
@@ -345,12 +286,12 @@ impl Picking<'_> {
             return Err(Fault::Overtaken);
         }
         let mut next = None;
-        if self.candidates.calls < most && !alone {
+        if self.candidates.calls < most && !self.alone {
             let due = self.candidates.open_heads().map(|(_, head)| head.due);
             next = due.min().map(Timestamp);
-        } else if jobs.is_empty() && put_away >= MOST_STOPPED {
-            // What is behind the jobs that were put away must not wait.
-            next = Some(self.now);
+        } else if jobs.is_empty() && self.stopped >= MOST_STOPPED {
+            // What is behind them is found when the chore of their process has put some of them away.
+            next = Some(self.now.after(DISTURBED));
         }
         Ok(ClaimReply { jobs, next })
     }

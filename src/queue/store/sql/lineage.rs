@@ -10,7 +10,7 @@ use crate::base::{Error, ErrorKind, JobId, ProcessId, Timestamp};
 use crate::queue::store::Store;
 use crate::queue::store::rows::{CANCELLED, COMPLETED, DELETING, FAILED, key_of, process_of};
 
-use super::statements::{Fault, Queries as _, Row, Statements, by, id_of, list};
+use super::statements::{Fault, Queries as _, Statements, by, id_of, list};
 
 /// The numbers of these processes and their descendants; `None` for all processes.
 pub(crate) fn scope(tx: &mut dyn Statements, of: &[ProcessId]) -> Result<Option<Vec<i64>>, Fault> {
@@ -122,20 +122,11 @@ pub(crate) fn stops_starting(chore: i64) -> bool {
 }
 
 impl Standing {
-    /// Whether its jobs must not start any more.
-    pub(crate) fn stops_starting(&self) -> bool {
-        stops_starting(self.chore)
-    }
-
     /// Whether its running jobs are not retried.
     pub(crate) fn stops_trying(&self) -> bool {
         self.is_cancelled || self.chore == DELETING
     }
 }
-
-/// The query that locks processes, lowest number first.
-pub(crate) const LOCKING: &str = "SELECT no, chore, cancelled, sealed, total, pending, consumed
-     FROM #processes FORCE INDEX (PRIMARY) WHERE no IN :list ORDER BY no FOR UPDATE";
 
 /// Locks processes, lowest number first, and reads their current states.
 pub(crate) fn lock(
@@ -147,13 +138,10 @@ pub(crate) fn lock(
         return Ok(BTreeMap::new());
     }
     let numbers: Vec<i64> = numbers.into_iter().collect();
-    standings(tx.rows_in(LOCKING, &numbers)?)
-}
-
-/// The states of the processes from the rows of the locking query.
-pub(crate) fn standings(rows: Vec<Row>) -> Result<BTreeMap<i64, Standing>, Fault> {
+    let locking = "SELECT no, chore, cancelled, sealed, total, pending, consumed
+         FROM #processes FORCE INDEX (PRIMARY) WHERE no IN :list ORDER BY no FOR UPDATE";
     let mut found = BTreeMap::new();
-    for mut row in rows {
+    for mut row in tx.rows_in(locking, &numbers)? {
         let standing = Standing {
             chore: row.at(1)?,
             is_cancelled: row.at::<i64>(2)? != 0,

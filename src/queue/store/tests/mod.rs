@@ -414,6 +414,7 @@ macro_rules! suite {
             cancelled_work_is_not_started_and_not_tried_again
             a_dead_workers_jobs_of_a_cancelled_process_are_cancelled
             a_cancellation_holds_from_its_decision_on
+            what_is_behind_many_cancelled_jobs_waits_for_the_chore
             failed_and_cancelled_jobs_can_be_put_back
             what_is_retried_is_counted
             a_deleted_process_leaves_nothing

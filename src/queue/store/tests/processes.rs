@@ -191,6 +191,19 @@ pub(super) fn a_cancellation_holds_from_its_decision_on(open: Open<'_>) {
     }
 }
 
+pub(super) fn what_is_behind_many_cancelled_jobs_waits_for_the_chore(open: Open<'_>) {
+    let db = open();
+    let process = enqueue(db.store(), jobs(&["cancelled"; 1_000]));
+    enqueue(db.store(), jobs(&["other"]));
+    db.abandon_after(0);
+    db.is_abandoned(db.store().cancel(process, T));
+    let worker = Hand::new(&db.two);
+    let none = worker.ask(9, true, at(1), |_| usize::MAX);
+    assert!(none.jobs.is_empty() && none.next > Some(at(1)), "{none:?}");
+    while db.two.maintain(T).unwrap() {}
+    assert_eq!(named(&worker.claim(9, at(2))), ["other"]);
+}
+
 pub(super) fn failed_and_cancelled_jobs_can_be_put_back(open: Open<'_>) {
     for chunks in 0..2 {
         let db = open();
