@@ -13,7 +13,6 @@ use crate::queue::worker::Worker;
 
 use super::LlmManager;
 use super::follow::{Listener, SettingsEvent, log};
-use super::plan::ProviderPlan;
 use super::route_plan::{Caller, RoutePlan};
 use super::worker::WorkerPlan;
 
@@ -113,27 +112,20 @@ impl FollowingWorker {
         // Settings that need no provider apply even if the provider cannot be used.
         let providers = &self.manager.plan;
         let alone = providers.settings_of_worker(settings, self.caller)?;
-        let has_changed = alone != self.plan.settings;
+        let mut has_changed = alone != self.plan.settings;
         if has_changed {
             self.plan.settings = alone;
             controls.change(|setup| setup.settings = alone);
         }
-        let plan = self.manager.plan.with_settings(settings)?;
-        let has_changed = self.replace(plan, controls)? || has_changed;
-        Ok(has_changed.then(|| self.manager.clone()))
-    }
-
-    /// Works by this plan. Returns whether that changed anything.
-    fn replace(&mut self, plan: ProviderPlan, controls: &Controls) -> Result<bool, Error> {
         let mut next = self.manager.clone();
-        next.plan = plan;
+        next.plan = next.plan.with_settings(settings)?;
         let plan = next.plan_of_worker(self.caller)?;
-        let has_changed = plan != self.plan;
-        if has_changed {
-            next.change(controls, &self.plan, &plan)?;
+        if plan != self.plan {
+            next.set_up(controls, &plan)?;
+            has_changed = true;
         }
         (self.manager, self.plan) = (next, plan);
-        Ok(has_changed)
+        Ok(has_changed.then(|| self.manager.clone()))
     }
 }
 
@@ -151,46 +143,25 @@ impl LlmManager {
         }))
     }
 
-    /// Has a worker follow another plan.
-    fn change(
-        &self,
-        controls: &Controls,
-        before: &WorkerPlan,
-        now: &WorkerPlan,
-    ) -> Result<(), Error> {
-        let changed = |before: &Option<RoutePlan>, now: &Option<RoutePlan>| {
-            let route = || now.as_ref().map(|plan| self.route_by(plan)).transpose();
-            (before != now).then(route).transpose()
+    /// Has a worker work by this plan.
+    fn set_up(&self, controls: &Controls, plan: &WorkerPlan) -> Result<(), Error> {
+        let route = |plan: &Option<RoutePlan>| {
+            let route = plan.as_ref().map(|plan| self.route_by(plan));
+            route.transpose()
         };
-        let prompts = || self.route_by(&now.completions);
-        let prompts = (before.completions != now.completions).then(prompts);
-        let prompts = prompts.transpose()?;
-        let embeddings = changed(&before.embeddings, &now.embeddings)?;
-        let model_calls = changed(&before.model_calls, &now.model_calls)?.flatten();
-        let batches = || {
-            now.batches
-                .as_ref()
-                .map(LlmConfig::batch_client)
-                .transpose()
-        };
-        let batches = (before.batches != now.batches).then(batches).transpose()?;
+        let completions = self.route_by(&plan.completions)?;
+        let (embeddings, model_calls) = (route(&plan.embeddings)?, route(&plan.model_calls)?);
+        let batches = plan.batches.as_ref().map(LlmConfig::batch_client);
+        let batches = batches.transpose()?;
         controls.change(|setup| {
-            if before.settings != now.settings {
-                setup.settings = now.settings;
-            }
-            if let Some(route) = prompts {
-                controls.set_completions(setup, route);
-                setup.batch_clients = Some(Arc::new(self.plan.clients_by_account()));
-            }
-            if let Some(route) = embeddings {
-                controls.set_embeddings(setup, route);
-            }
+            setup.settings = plan.settings;
+            setup.batch_clients = Some(Arc::new(self.plan.clients_by_account()));
+            setup.batches = batches.map(|client| Arc::new(client) as Arc<dyn BatchClient>);
+            controls.set_completions(setup, completions);
+            controls.set_embeddings(setup, embeddings);
             if let Some(route) = model_calls {
                 let calls = setup.model_calls();
                 controls.set_model_calls(setup, route, calls);
-            }
-            if let Some(client) = batches {
-                setup.batches = client.map(|client| Arc::new(client) as Arc<dyn BatchClient>);
             }
         });
         Ok(())
