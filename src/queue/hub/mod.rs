@@ -11,14 +11,13 @@ mod talker;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
-use parking_lot::{Condvar, Mutex};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use parking_lot::Mutex;
 use redis::{Client, RedisError};
 
 use crate::base::Error;
@@ -58,8 +57,6 @@ impl RedisHub {
             client,
             location,
             me: uuid::Uuid::now_v7().simple().to_string(),
-            outbox: Mutex::default(),
-            filled: Condvar::new(),
             subscriptions: Mutex::default(),
             is_away: AtomicBool::new(false),
         });
@@ -77,11 +74,11 @@ impl RedisHub {
         self.0.shared.location.clone()
     }
 
-    /// Tells other processes of work in a store. Returns immediately; if Redis is unavailable, the message is sent later.
+    /// Tells other processes of work in a store. Returns immediately. While Redis is unavailable, messages are dropped.
     pub(crate) fn publish(&self, topic: &str) {
-        self.0.shared.outbox.lock().topics.insert(topic.to_owned());
-        self.0.shared.filled.notify_one();
-        self.0.talk();
+        if let Some((topics, _)) = self.0.talker() {
+            let _ = topics.send(topic.to_owned());
+        }
     }
 
     /// Calls `subscriber` for messages of other processes about a topic, until it is dropped, and also after each
@@ -102,26 +99,31 @@ impl RedisHub {
 /// Ends the threads when the last clone of the hub is dropped. They start when they are first needed.
 struct Owner {
     shared: Arc<Shared>,
-    talker: OnceLock<Option<JoinHandle<()>>>,
-    listener: OnceLock<Option<JoinHandle<()>>>,
+    talker: OnceLock<Option<Talker>>,
+    listener: OnceLock<()>,
     /// Dropped to stop the listener.
     stop: Option<Sender<()>>,
     stopped: Receiver<()>,
 }
 
+/// Where to send topics, and the thread that passes them on.
+type Talker = (Sender<String>, JoinHandle<()>);
+
 impl Owner {
-    fn talk(&self) {
-        self.talker.get_or_init(|| {
-            let shared = self.shared.clone();
-            started(spawn("bw-redis-talker", move || talker::run(&shared)))
-        });
+    fn talker(&self) -> Option<&Talker> {
+        let start = || {
+            let (shared, (topics, sent)) = (self.shared.clone(), unbounded());
+            let thread = spawn("bw-redis-talker", move || talker::run(&shared, &sent));
+            Some((topics, started(thread)?))
+        };
+        self.talker.get_or_init(start).as_ref()
     }
 
     fn listen(&self) {
         self.listener.get_or_init(|| {
             let (shared, stopped) = (self.shared.clone(), self.stopped.clone());
             let listener = move || listener::run(&shared, &stopped);
-            started(spawn("bw-redis-listener", listener))
+            started(spawn("bw-redis-listener", listener));
         });
     }
 }
@@ -136,14 +138,10 @@ impl Drop for Owner {
     fn drop(&mut self) {
         // The listener is blocked in a read and notices this within a moment; nothing has to wait for it.
         self.stop = None;
-        self.shared.outbox.lock().ends = true;
-        self.shared.filled.notify_one();
         // The last messages must still be sent.
-        if let Some(Some(talker)) = self.talker.take()
-            // The talker thread itself may have dropped the last clone.
-            && talker.thread().id() != std::thread::current().id()
-        {
-            let _ = talker.join();
+        if let Some(Some((topics, thread))) = self.talker.take() {
+            drop(topics);
+            let _ = thread.join();
         }
     }
 }
@@ -154,17 +152,8 @@ struct Shared {
     location: String,
     /// The id of this process, to ignore its own messages.
     me: String,
-    outbox: Mutex<Outbox>,
-    filled: Condvar,
     subscriptions: Mutex<Vec<(String, Weak<Subscriber>)>>,
     is_away: AtomicBool,
-}
-
-/// Topics with messages to send.
-#[derive(Default)]
-struct Outbox {
-    topics: BTreeSet<String>,
-    ends: bool,
 }
 
 impl Shared {

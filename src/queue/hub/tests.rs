@@ -136,7 +136,6 @@ fn after_a_reconnect_subscribers_check_for_missed_messages() {
     let behind = hub(&cable.address(&address));
     let (_keep, heard) = subscribed(&behind, &topic);
     let direct = hub(&address);
-    let (_keep_too, heard_there) = subscribed(&direct, &topic);
     cable.cut(true);
     let began = Instant::now();
     while !behind.0.shared.is_away.load(Ordering::SeqCst) {
@@ -144,10 +143,8 @@ fn after_a_reconnect_subscribers_check_for_missed_messages() {
         std::thread::yield_now();
     }
     direct.publish(&topic);
-    behind.publish(&topic);
     cable.cut(false);
     assert_eq!(heard.recv_timeout(PATIENCE), Ok(()));
-    assert_eq!(heard_there.recv_timeout(PATIENCE), Ok(()));
     let began = Instant::now();
     while behind.0.shared.is_away.load(Ordering::SeqCst) {
         assert!(began.elapsed() < PATIENCE);
