@@ -11,6 +11,7 @@
     PartialOrd,
     Ord,
     serde::Serialize,
+    serde::Deserialize,
     strum::Display,
     strum::IntoStaticStr,
 )]

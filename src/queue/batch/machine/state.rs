@@ -221,29 +221,12 @@ pub(crate) struct Uncollected {
 /// A stored error.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Why {
-    #[serde(with = "kind_name")]
     pub kind: ErrorKind,
     pub message: String,
     pub status: Option<u16>,
     /// The provider did not work on the requests, so they cost nothing.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unworked: bool,
-}
-
-mod kind_name {
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    use crate::base::error::ErrorKind;
-
-    pub(super) fn serialize<S: Serializer>(kind: &ErrorKind, out: S) -> Result<S::Ok, S::Error> {
-        out.serialize_str(kind.as_str())
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(text: D) -> Result<ErrorKind, D::Error> {
-        let name = String::deserialize(text)?;
-        // A newer version may have stored a kind that is unknown here.
-        Ok(ErrorKind::parse(&name).unwrap_or(ErrorKind::Transient))
-    }
 }
 
 impl Why {

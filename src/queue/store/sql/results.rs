@@ -42,14 +42,8 @@ impl Store {
             let before = key(no, 0) - 1;
             let start = after.map_or(before, |job| key_of(job).max(before));
             let end = key(no, MOST_JOBS - 1);
-            let rows = match tx.dialect() {
-                Dialect::Sqlite => outcomes_in_sqlite(tx, start, end, most, bytes)?,
-                #[cfg(feature = "mysql")]
-                Dialect::Mysql => outcomes_in_mysql(tx, start, end, most, bytes)?,
-            };
-            rows.into_iter()
-                .map(|row| delivery(self, tx, row, process))
-                .collect()
+            let rows = outcomes(tx, (start, end), most, bytes)?.into_iter();
+            rows.map(|row| delivery(self, tx, row, process)).collect()
         })
     }
 
@@ -127,19 +121,14 @@ impl Store {
     }
 }
 
-/// The columns that [`delivery`] reads.
-const OUTCOME: &str = "j.id, j.claim, j.status, j.created_at, j.lane, j.calls, \
-     p.item_id, p.request_hash, r.error, r.body";
-
-/// Selects outcomes in SQLite. Rows after the last wanted one are not read.
-pub(crate) const PEEK: &str = formatcp!(
-    "SELECT {OUTCOME}
-     FROM jobs j INDEXED BY jobs_with_outcome CROSS JOIN payloads p ON p.job = j.id
-       LEFT JOIN results r ON r.job = j.id
+/// Keys of ended jobs, and bytes of their outcomes, in SQLite.
+pub(crate) const ENDED: &str = formatcp!(
+    "SELECT j.id, IFNULL(OCTET_LENGTH(r.error), 0) + IFNULL(OCTET_LENGTH(r.body), 0)
+     FROM jobs j INDEXED BY jobs_with_outcome LEFT JOIN results r ON r.job = j.id
      WHERE j.id > ? AND j.id <= ? AND j.status >= {COMPLETED} ORDER BY j.id LIMIT ?"
 );
 
-/// Keys of ended jobs, and bytes of their outcomes. The index has one range of keys for each status.
+/// The same on a server, whose index has one range of keys for each status.
 #[cfg(feature = "mysql")]
 fn ended_in_mysql(start: i64, end: i64, few: usize) -> String {
     let of = |status: i64| {
@@ -156,36 +145,20 @@ fn ended_in_mysql(start: i64, end: i64, few: usize) -> String {
     )
 }
 
-fn outcomes_in_sqlite(
+/// Reads keys and sizes first, because unwanted results would be read completely.
+fn outcomes(
     tx: &mut dyn Statements,
-    start: i64,
-    end: i64,
+    (start, end): (i64, i64),
     most: usize,
     bytes: usize,
 ) -> Result<Vec<Row>, Fault> {
-    let (mut rows, mut size) = (Vec::new(), 0);
-    tx.each(PEEK, by![start, end, limit(most)], &mut |row| {
-        size += row.bytes(8) + row.bytes(9);
-        let is_wanted = size <= bytes || rows.is_empty();
-        if is_wanted {
-            rows.push(row);
-        }
-        Ok(is_wanted)
-    })?;
-    Ok(rows)
-}
-
-/// Reads keys and sizes first, because the server would send unwanted results completely.
-#[cfg(feature = "mysql")]
-fn outcomes_in_mysql(
-    tx: &mut dyn Statements,
-    start: i64,
-    end: i64,
-    most: usize,
-    bytes: usize,
-) -> Result<Vec<Row>, Fault> {
+    let ended = match tx.dialect() {
+        Dialect::Sqlite => tx.rows(ENDED, by![start, end, limit(most)])?,
+        #[cfg(feature = "mysql")]
+        Dialect::Mysql => tx.rows(&ended_in_mysql(start, end, most), Vec::new())?,
+    };
     let (mut ids, mut size) = (Vec::new(), 0);
-    for mut row in tx.rows(&ended_in_mysql(start, end, most), Vec::new())? {
+    for mut row in ended {
         size += row.at::<usize>(1)?;
         if size > bytes && !ids.is_empty() {
             break;
@@ -195,11 +168,10 @@ fn outcomes_in_mysql(
     if ids.is_empty() {
         return Ok(Vec::new());
     }
-    let read = formatcp!(
-        "SELECT {OUTCOME}
-         FROM #jobs j JOIN #payloads p ON p.job = j.id LEFT JOIN #results r ON r.job = j.id
-         WHERE j.id IN :list ORDER BY j.id"
-    );
+    let read = "SELECT j.id, j.claim, j.status, j.created_at, j.lane, j.calls,
+           p.item_id, p.request_hash, r.error, r.body
+         FROM #jobs j CROSS JOIN #payloads p ON p.job = j.id LEFT JOIN #results r ON r.job = j.id
+         WHERE j.id IN :list ORDER BY j.id";
     tx.rows_in(read, &ids)
 }
 

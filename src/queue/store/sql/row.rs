@@ -51,15 +51,6 @@ impl Row {
         self
     }
 
-    /// Bytes of a text; 0 for NULL.
-    pub(crate) fn bytes(&self, at: usize) -> usize {
-        match self.0.get(at) {
-            Some(Value::Text(text)) => text.len(),
-            Some(Value::Blob(bytes)) => bytes.len(),
-            _ => 0,
-        }
-    }
-
     /// Removes a cell from the row and returns it.
     pub(crate) fn at<T: FromCell>(&mut self, at: usize) -> Result<T, Fault> {
         let cell = self

@@ -172,25 +172,6 @@ fn a_file_that_must_be_there_is_not_made() {
     Store::open(&path(&dir), options).unwrap();
 }
 
-/// The log looks like that of another store until the record of a use is copied into the database.
-#[test]
-fn the_store_of_a_run_waits_for_a_process_that_opens_it_on_a_slow_disk() {
-    let dir = TempDir::new().unwrap();
-    let store = dir.path().join("out.jsonl.batchwright");
-    drop(open(&store).unwrap());
-    let other = rusqlite::Connection::open(&store).unwrap();
-    other
-        .execute_batch("INSERT INTO meta VALUES ('held by another', 1)")
-        .unwrap();
-    std::thread::scope(|scope| {
-        let opening = scope.spawn(|| open(&store).map(drop));
-        std::thread::sleep(std::time::Duration::from_millis(400));
-        let copy = "PRAGMA wal_checkpoint(FULL)";
-        other.query_row(copy, [], |_| Ok(())).unwrap();
-        opening.join().unwrap().unwrap();
-    });
-}
-
 #[test]
 fn the_store_of_a_run_has_it_on_record_while_it_is_used() {
     let dir = tempfile::tempdir().unwrap();
@@ -328,7 +309,7 @@ fn hot_statements_use_their_indexes() {
             "USING COVERING INDEX jobs_to_claim (lane=? AND priority=? AND visible_at>?)",
         ),
         (
-            bound(results::PEEK),
+            bound(results::ENDED),
             "INDEX jobs_with_outcome (id>? AND id<?)",
         ),
         (
