@@ -6,12 +6,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde_json::value::RawValue;
+
 use crate::base::{Clock, Day, Error, ErrorKind, JobId, ProcessId, SystemClock, Usd};
 use crate::engine::budget::Budget;
 
 use super::batch::BatchInfo;
 use super::info::ProcessInfo;
-use super::job::{DaySpent, Job, JobState, ProcessState, QueueTotals};
+use super::job::{DaySpent, Job, JobFilter, JobPage, JobState, ProcessState, QueueTotals};
 use super::prompt_job::embed_files;
 use super::store::sqlite::SqliteOptions;
 use super::store::{HealthFinding, JobSummary, Part, Store};
@@ -448,6 +450,80 @@ impl JobQueue {
         let mut counts: Vec<_> = counts.into_iter().collect();
         counts.sort_by_key(|(_, workers)| Reverse(*workers));
         Ok(counts)
+    }
+
+    /// Up to `most` jobs that a filter selects, after `after`, the [`next`](JobPage::next) of the page before. Jobs of
+    /// one process come in the order in which they were enqueued; without a process, those of the newest process come
+    /// first, and in each process the last one.
+    ///
+    /// Each call looks at a bounded number of jobs, so that no search holds up other programs. So a page can be empty
+    /// although more jobs follow: call again until [`next`](JobPage::next) is `None`. Failed and cancelled jobs are
+    /// found by an index, and processes without a job in the wanted state are skipped.
+    ///
+    /// ```
+    /// use batchwright::{Job, JobQueue, ProcessId};
+    /// use batchwright::queue::JobFilter;
+    /// let queue = JobQueue::in_memory()?;
+    /// queue.enqueue(ProcessId::new(), [Job::new("letter", &"Dear Ada")?.item_id("ada-1")])?;
+    /// let filter = JobFilter { kind: Some("letter".to_owned()), ..JobFilter::default() };
+    /// let page = queue.find(&filter, None, 50)?;
+    /// assert_eq!(page.jobs[0].item_id.as_deref(), Some("ada-1"));
+    /// assert!(page.next.is_none());
+    /// # Ok::<(), batchwright::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When the queue cannot be read.
+    pub fn find(
+        &self,
+        filter: &JobFilter,
+        after: Option<JobId>,
+        most: usize,
+    ) -> Result<JobPage, Error> {
+        self.store.find(filter, after, most)
+    }
+
+    /// Pauses all work of this queue, for all workers, until [`resume`](Self::resume). Jobs that a worker has claimed,
+    /// and batches at a provider, run to their end. The pause is stored in the queue. A worker that runs until the queue
+    /// is empty ends if the queue is paused.
+    ///
+    /// # Errors
+    /// When it could not be written.
+    pub fn pause(&self) -> Result<(), Error> {
+        self.store.set_paused(true)
+    }
+
+    /// Ends the pause, if there is one.
+    ///
+    /// # Errors
+    /// As [`pause`](Self::pause).
+    pub fn resume(&self) -> Result<(), Error> {
+        self.store.set_paused(false)
+    }
+
+    /// Whether the queue is paused.
+    ///
+    /// # Errors
+    /// When the queue cannot be read.
+    pub fn is_paused(&self) -> Result<bool, Error> {
+        self.store.is_paused()
+    }
+
+    /// The payload of a job; `None` if the job does not exist, or its result was consumed.
+    ///
+    /// # Errors
+    /// When the queue cannot be read.
+    pub fn payload(&self, job: JobId) -> Result<Option<Box<RawValue>>, Error> {
+        self.store.payload(job)
+    }
+
+    /// Requeues a failed or cancelled job with its full number of retries, and the failed and cancelled jobs for which
+    /// it waits. A job of a process that was cancelled stays as it is. Returns whether the job was requeued.
+    ///
+    /// # Errors
+    /// When it could not be written.
+    pub fn retry_job(&self, job: JobId) -> Result<bool, Error> {
+        self.store.retry_job(job, self.clock.wall())
     }
 
     /// Cancels the waiting jobs of a process, and those for which its jobs wait. Running jobs, and jobs in a batch at

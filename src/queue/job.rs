@@ -338,6 +338,28 @@ impl AttemptError {
     }
 }
 
+/// Which jobs [`JobQueue::find`](super::host::JobQueue::find) returns: those that meet all conditions that are set.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct JobFilter {
+    /// Only jobs of this process.
+    pub process: Option<ProcessId>,
+    /// Only jobs in this state.
+    pub status: Option<JobStatus>,
+    /// Only jobs in a batch at a provider (true), or only jobs that are not (false).
+    pub at_provider: Option<bool>,
+    /// Only jobs of this kind.
+    pub kind: Option<String>,
+}
+
+/// Some of the jobs that a [`JobFilter`] selects.
+#[derive(Debug, Clone, Default)]
+pub struct JobPage {
+    /// The jobs, without their results and without the errors of earlier attempts.
+    pub jobs: Vec<JobState>,
+    /// Where the search continues, if it has not looked at all jobs. It can be set although this page is empty.
+    pub next: Option<JobId>,
+}
+
 /// The result line of a job of the host's own kind.
 #[derive(Serialize)]
 struct HostLine<'a> {

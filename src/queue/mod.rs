@@ -41,7 +41,6 @@ pub(crate) mod children;
 mod claim_plan;
 mod consume;
 pub(crate) mod controls;
-pub(crate) mod find;
 #[cfg(all(test, feature = "mysql"))]
 mod fleet_simulation;
 pub(crate) mod handler;
@@ -77,12 +76,12 @@ pub use budget::ProcessBudget;
 pub use children::Children;
 pub use consume::{ConsumeError, ProcessResults};
 pub use controls::WorkerLimits;
-pub use find::{JobFilter, JobPage};
 pub use host::EnqueueError;
 pub use info::{ParentJob, ProcessInfo};
 pub use job::{
     AttemptError, COMPLETION_KIND, DIRECT_COMPLETION_KIND, DaySpent, EMBEDDING_KIND, JobCounts,
-    JobResult, JobState, JobStatus, PRIORITIES, ProcessState, QueueTotals, Spent,
+    JobFilter, JobPage, JobResult, JobState, JobStatus, PRIORITIES, ProcessState, QueueTotals,
+    Spent,
 };
 pub use kind::{JobKinds, ModelCall};
 pub use live::WorkerSettings;

@@ -26,7 +26,6 @@ mod execution;
 mod lost_tests;
 mod record;
 mod store;
-mod trouble;
 
 use attach::Attached;
 use derive_setters::Setters;

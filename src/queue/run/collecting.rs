@@ -6,8 +6,7 @@ use crate::engine::dispatch::StopReason;
 use crate::queue::job::JobStatus;
 use crate::queue::store::DeliveredResult;
 
-use super::execution::Execution;
-use super::trouble::{Trouble, waiting};
+use super::execution::{Execution, Trouble, waiting};
 
 /// Results that are saved at once.
 const CHUNK: usize = 500;

@@ -7,7 +7,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, select};
 
 use crate::base::thread::spawn;
 use crate::base::{Context, Error, ErrorKind, JobId, ProcessId, WarnOnce};
-use crate::bulk::checkpoint::Checkpoint;
+use crate::bulk::checkpoint::{Checkpoint, Unsaved};
 use crate::engine::budget::Budget;
 use crate::engine::dispatch::{ErrorPolicy, StopReason};
 use crate::observe::progress::{Phase, Progress, ProgressNotifier};
@@ -19,7 +19,6 @@ use crate::queue::worker_run::WorkerReport;
 
 use super::attach::{self, Attached};
 use super::record::Record;
-use super::trouble::{Trouble, waiting};
 
 /// How often it is looked for results that another worker has brought, and for what it left.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
@@ -333,4 +332,37 @@ impl ProgressNotifier for Watch {
             ..progress.clone()
         });
     }
+}
+
+// Errors of a run under way: those that pass, and those that end it.
+
+/// Why a step of a run failed.
+pub(super) enum Trouble {
+    /// The step is repeated.
+    Passing(Error),
+    /// The run ends.
+    Lasting(StopReason),
+}
+
+impl From<Error> for Trouble {
+    fn from(error: Error) -> Self {
+        match error.kind() {
+            ErrorKind::Transient => Self::Passing(error),
+            _ => Self::Lasting(StopReason::Fatal(error)),
+        }
+    }
+}
+
+impl From<Unsaved> for Trouble {
+    fn from(unsaved: Unsaved) -> Self {
+        match unsaved {
+            Unsaved::Now(error) => Self::Passing(error),
+            Unsaved::Ever(error) => Self::Lasting(StopReason::Fatal(error)),
+            Unsaved::ReaderGone => Self::Lasting(StopReason::SinkClosed),
+        }
+    }
+}
+
+pub(super) fn waiting(error: &Error) -> String {
+    format!("results wait in the queue: {error}")
 }

@@ -14,11 +14,10 @@ use percent_encoding::percent_decode_str;
 use crate::base::{Error, ErrorKind, Secret, password};
 use crate::queue::store::Setup;
 
-use super::clock::Offset;
 use super::lease::Heartbeat;
 use super::pool::{Pool, SILENCE, place};
 use super::writer::{Fault, Queries as _, Statements as _, Tx, by};
-use super::{Database, Mysql};
+use super::{Database, Mysql, Offset};
 
 const SCHEMA: &str = include_str!("schema.sql");
 

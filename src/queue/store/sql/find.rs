@@ -4,8 +4,7 @@ use const_format::formatcp;
 use serde_json::value::RawValue;
 
 use crate::base::{Error, JobId, Timestamp};
-use crate::queue::find::{JobFilter, JobPage};
-use crate::queue::job::{AttemptError, JobCounts, JobState};
+use crate::queue::job::{AttemptError, JobCounts, JobFilter, JobPage, JobState};
 use crate::queue::store::rows::{
     self, AT_PROVIDER, CANCELLED, COMPLETED, DELETING, FAILED, HELD, IN_PROGRESS, MOST_JOBS,
     PENDING, key, key_of, process_of, small,

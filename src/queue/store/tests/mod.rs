@@ -38,9 +38,8 @@ use processes::*;
 use spent::*;
 
 use crate::base::{Error, ErrorKind, JobId, ProcessId, Timestamp};
-use crate::queue::find::JobFilter;
 use crate::queue::info::{ParentJob, ProcessInfo};
-use crate::queue::job::{Job, JobCounts, JobStatus, ProcessState, Spent};
+use crate::queue::job::{Job, JobCounts, JobFilter, JobStatus, ProcessState, Spent};
 use crate::queue::store::*;
 
 impl Store {
