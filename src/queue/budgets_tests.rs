@@ -7,8 +7,8 @@ use crate::base::{Clock as _, SystemClock};
 use crate::queue::budget::ProcessBudget;
 use crate::queue::info::ProcessInfo;
 use crate::queue::job::Job;
+use crate::queue::store::Store;
 use crate::queue::store::sqlite::SqliteOptions;
-use crate::queue::store::{ClaimRequest, Store};
 
 use super::*;
 
@@ -116,22 +116,10 @@ fn the_store_knows_the_worst_case_before_the_call() {
     let fixture = fixture();
     let most = || {
         let worker = fixture.store.register_worker().unwrap();
-        let mut open = |_: &_| (1, 1);
-        let wanted = ClaimRequest {
-            most: 1,
-            idle: true,
-            processes: &[],
-            open: &mut open,
-        };
         let wall = SystemClock.wall();
-        let job = fixture
-            .store
-            .claim(worker, wanted, wall)
-            .unwrap()
-            .jobs
-            .remove(0);
+        let claimed = fixture.store.claim_any(worker, 1, wall).unwrap();
         fixture.store.unregister_worker(worker, wall).unwrap();
-        job.budget.unwrap().most
+        claimed.jobs[0].budget.unwrap().most
     };
     assert_eq!(most(), 0);
     drop(fixture.hold(9).unwrap());

@@ -218,20 +218,18 @@ impl WorkerLimits {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     use crossbeam_channel::{Receiver, Sender, bounded};
 
     use crate::base::cancel::Context;
-    use crate::base::error::{Error, ErrorKind};
+    use crate::base::error::Error;
     use crate::base::id::ProcessId;
-    use crate::engine::dispatch::ErrorPolicy;
     use crate::engine::limiter::{Limits, QuotaKey};
     use crate::llm::client::LlmClient;
     use crate::llm::request::Request;
     use crate::llm::response::Response;
     use crate::llm::route::Route;
-    use crate::queue::handler::Handler;
     use crate::queue::host::JobQueue;
     use crate::queue::job::Job;
     use crate::queue::worker::Worker;
@@ -296,91 +294,5 @@ mod tests {
         assert_eq!(told.calls_in_flight(), 0);
         clock.advance(Duration::from_secs(1));
         assert_eq!(told.all()[0].quota.requests.unwrap().remaining, 59);
-    }
-
-    /// Rejects the key until the test accepts it.
-    struct Rejects(Receiver<bool>, Sender<()>);
-
-    impl LlmClient for Rejects {
-        fn complete(&self, _: &Request, _: &Context) -> Result<Response, Error> {
-            self.1.send(()).unwrap();
-            if self.0.recv().unwrap() {
-                Ok(Response::new("rejects", "yes"))
-            } else {
-                Err(Error::new(ErrorKind::Auth, "wrong key"))
-            }
-        }
-
-        fn quota(&self, _: &Request) -> QuotaKey {
-            QuotaKey::new(&["rejects"])
-        }
-
-        fn provider(&self) -> &str {
-            "rejects"
-        }
-    }
-
-    #[test]
-    fn one_waiting_job_at_a_time_tries_a_rejected_key_again() {
-        const PATIENCE: Duration = Duration::from_secs(30);
-        const JOBS: usize = 40;
-        let clock = Arc::new(ManualClock::new());
-        let queue = JobQueue::in_memory().unwrap().clock(clock.clone());
-        let (answer, answers) = bounded::<bool>(100);
-        let (began, has_begun) = bounded::<()>(100);
-        let (other, others) = bounded::<()>(100);
-        let limits = Limits::default().in_flight(3);
-        let route = Route::limited(Rejects(answers, began), limits).clock(clock.clone());
-        let worker = Worker::new(&queue)
-            .completions(route)
-            .on_error(ErrorPolicy::ContinueOnError)
-            .handle(
-                "other",
-                Handler::new(move |_, _| {
-                    other.send(()).unwrap();
-                    Ok("done")
-                }),
-            )
-            .start()
-            .unwrap();
-        let process = ProcessId::new();
-        let jobs = (0..JOBS).map(|n| Job::from(&Request::new(format!("prompt {n}"))));
-        queue.enqueue(process, jobs.collect::<Vec<_>>()).unwrap();
-        let begins = |calls: usize| {
-            // The worker looks for more jobs, and finds only these calls and this job.
-            queue
-                .enqueue(ProcessId::new(), [Job::new("other", &1).unwrap()])
-                .unwrap();
-            for _ in 0..calls {
-                has_begun.recv_timeout(PATIENCE).unwrap();
-            }
-            others.recv_timeout(PATIENCE).unwrap();
-            assert!(has_begun.try_recv().is_err(), "further calls");
-        };
-        let counts = || queue.process(process).unwrap().unwrap().counts;
-        let wait_for = |ready: &dyn Fn() -> bool| {
-            let until = Instant::now() + PATIENCE;
-            while !ready() {
-                assert!(Instant::now() < until, "{:?}", counts());
-                std::thread::sleep(Duration::from_millis(1));
-            }
-        };
-        let is_back = || counts().pending == JOBS as u64;
-        begins(3);
-        (0..3).for_each(|_| answer.send(false).unwrap());
-        wait_for(&is_back);
-        begins(0);
-        for _ in 0..3 {
-            clock.advance(Duration::from_secs(10));
-            begins(1);
-            answer.send(false).unwrap();
-            wait_for(&is_back);
-            begins(0);
-        }
-        clock.advance(Duration::from_secs(10));
-        begins(1);
-        (0..JOBS).for_each(|_| answer.send(true).unwrap());
-        wait_for(&|| counts().completed == JOBS as u64);
-        worker.stop().unwrap();
     }
 }

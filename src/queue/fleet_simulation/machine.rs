@@ -191,7 +191,7 @@ impl Machine {
             Duration::from_secs(1)
         };
         self.next_renewal = now.after(again);
-        self.reply_time(world);
+        let _ = self.wire.take_counts();
     }
 
     /// Records ends, does its maintenance, claims, and starts calls.
@@ -227,7 +227,7 @@ impl Machine {
             // Others have written.
             let heard = &self.dispatcher.work.packed.items.heard;
             heard.writes.store(true, Ordering::SeqCst);
-            self.reply_time(world);
+            let _ = self.wire.take_counts();
         }
         let mut start = Vec::new();
         let Turn::Wait(until) = self.dispatcher.turn(clock_now, &mut start) else {
@@ -250,13 +250,12 @@ impl Machine {
     }
 
     /// Arrival time of the database's reply to the last request.
-    fn reply_time(&self, world: &mut World) -> Time {
+    fn reply_time(&self, world: &World) -> Time {
         let sent = self.wire.take_counts();
-        let replied = world.occupy_database(sent);
-        match sent.failures {
-            0 => replied,
-            _ => world.now.after(GIVEN_UP),
-        }
+        world.now.after(match sent.failures {
+            0 => world.plan.way * sent.round_trips,
+            _ => GIVEN_UP,
+        })
     }
 }
 

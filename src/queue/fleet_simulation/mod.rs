@@ -31,9 +31,6 @@ const PLAN: Plan = Plan {
     is_set: true,
     call: Duration::from_secs(1),
     way: Duration::from_micros(350),
-    service: Duration::from_micros(150),
-    parallel: 4,
-    commit: Duration::from_millis(1),
     is_troubled: false,
 };
 
@@ -209,20 +206,6 @@ fn fifty_machines_learn_one_limit() {
 }
 
 #[test]
-fn fifty_machines_lose_nothing_to_deaths() {
-    let plan = Plan {
-        is_troubled: true,
-        ..PLAN
-    };
-    let figures = Fleet::new(plan, in_sqlite()).run();
-    let (minute, refused) = (figures.busiest_minute(), figures.refused_part());
-    println!(
-        "{minute} in a minute, refused {refused:.4} in {:?}",
-        figures.took
-    );
-}
-
-#[test]
 fn fifty_machines_lose_nothing_to_ways_that_are_cut() {
     let Some(open) = on_server() else { return };
     let plan = Plan {
@@ -231,11 +214,10 @@ fn fifty_machines_lose_nothing_to_ways_that_are_cut() {
     };
     let figures = Fleet::new(plan, open).run();
     println!(
-        "{} paid twice, {} at risk, refused {:.4}, {} round trips, {:?}",
+        "{} paid twice, {} at risk, refused {:.4}, {:?}",
         figures.paid_twice(),
         figures.at_risk,
         figures.refused_part(),
-        figures.round_trips,
         figures.took
     );
     // A worker that cannot renew starts no call, and its part of the limits is free after its lease.
@@ -244,31 +226,4 @@ fn fifty_machines_lose_nothing_to_ways_that_are_cut() {
         "{:?}",
         figures.took
     );
-}
-
-/// Throughput of one database: machines, jobs per second, and its utilization.
-#[test]
-#[ignore = "prints a table, for docs/many-machines.md"]
-fn what_a_database_carries() {
-    for (machines, slots) in [(1, 20), (1, 200), (10, 20), (50, 20), (100, 20), (50, 100)] {
-        let Some(open) = on_server() else { return };
-        let plan = Plan {
-            machines,
-            slots,
-            jobs: 5 * slots * machines,
-            per_minute: 0.0,
-            ..PLAN
-        };
-        let figures = Fleet::new(plan, open).run();
-        let took = figures.took.as_secs_f64();
-        let busy = figures.database_busy.as_secs_f64() / plan.parallel as f64 / took;
-        println!(
-            "{machines} machines of {slots} slots: {:.0} jobs/s of {:.0}, {:.2} round trips per job, database busy {:.0} %, row locked {:.0} %",
-            plan.jobs as f64 / took,
-            (machines * slots) as f64 / 2.0,
-            figures.round_trips as f64 / plan.jobs as f64,
-            100.0 * busy,
-            100.0 * figures.locked.as_secs_f64() / took,
-        );
-    }
 }

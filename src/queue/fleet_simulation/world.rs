@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use crate::base::random::Random;
 use crate::base::{Clock, Error, ErrorKind, RateHints, RateWindow, Time, Timestamp};
-use crate::queue::store::mysql::wire::Counts;
 use crate::testing::ManualClock;
 
 /// Parameters of a simulation.
@@ -24,11 +23,6 @@ pub(super) struct Plan {
     pub call: Duration,
     /// Round-trip time to the database.
     pub way: Duration,
-    /// Time of the database per statement, and the number of statements that it runs in parallel.
-    pub service: Duration,
-    pub parallel: usize,
-    /// Additional time of a commit, for the disk.
-    pub commit: Duration,
     /// Whether to inject faults: crashes, lost connections, clocks that differ.
     pub is_troubled: bool,
 }
@@ -47,10 +41,6 @@ pub(super) struct Figures {
     pub at_risk: u64,
     /// Times of accepted calls.
     pub accepted: Vec<Time>,
-    pub round_trips: u64,
-    pub database_busy: Duration,
-    /// Time for which the row of the process was locked.
-    pub locked: Duration,
     pub took: Duration,
 }
 
@@ -61,19 +51,6 @@ impl Figures {
 
     pub(super) fn refused_part(&self) -> f64 {
         self.refused as f64 / self.calls.max(1) as f64
-    }
-
-    /// The most calls accepted in any minute.
-    pub(super) fn busiest_minute(&self) -> usize {
-        let minute = Duration::from_secs(60);
-        let mut first = 0;
-        let windows = self.accepted.iter().enumerate().map(|(last, at)| {
-            while at.since(self.accepted[first]) >= minute {
-                first += 1;
-            }
-            last - first + 1
-        });
-        windows.max().unwrap_or(0)
     }
 
     /// The part of the provider's limit that was used between two moments.
@@ -93,10 +70,6 @@ pub(super) struct World {
     pub now: Time,
     pub figures: Figures,
     random: Random,
-    /// Time from which each part of the database is free.
-    database: Vec<Time>,
-    /// Time from which the row of the process is free. All machines change its counters.
-    process_row: Time,
     /// Calls that the provider accepts at once, and the time of this value.
     bucket: (f64, Time),
 }
@@ -108,8 +81,6 @@ impl World {
             now: START,
             figures: Figures::default(),
             random: Random(plan.seed),
-            database: vec![Time::ZERO; plan.parallel],
-            process_row: Time::ZERO,
             bucket: (plan.per_minute / 60.0, START),
         }
     }
@@ -122,27 +93,6 @@ impl World {
     pub(super) fn database_time(&self) -> Timestamp {
         let passed = self.now.since(Time::ZERO);
         ManualClock::new().wall().after(passed + DATABASE_AHEAD)
-    }
-
-    /// Runs the sent statements one after the other. Returns when the last reply arrives.
-    pub(super) fn occupy_database(&mut self, sent: Counts) -> Time {
-        let plan = self.plan;
-        self.figures.round_trips += u64::from(sent.round_trips);
-        let work = plan.service * sent.round_trips;
-        self.figures.database_busy += work;
-        let free = self.database.iter_mut().min().unwrap();
-        *free = (*free).max(self.now).after(work);
-        let commits = plan.commit * sent.commits;
-        let mut end = free.after(plan.way * sent.round_trips + commits);
-        if sent.locked > 0 {
-            let locked = (plan.way + plan.service) * sent.locked + commits;
-            self.figures.locked += locked;
-            let first = end.since(Time::ZERO).saturating_sub(locked);
-            let begin = self.process_row.max(Time::ZERO.after(first));
-            end = begin.after(locked);
-            self.process_row = end;
-        }
-        end
     }
 
     /// The provider accepts or refuses a call. Returns how long that takes.

@@ -283,25 +283,6 @@ fn what_is_refused_whatever_it_holds_fails_after_a_few_batches() {
 }
 
 #[test]
-fn a_batch_that_was_refused_once_fails_no_request() {
-    let harness = Harness::new();
-    let client = harness.client();
-    let prompts = ["a", "b", "c"];
-    let process = harness.enqueue(&prompts);
-    let mut first = true;
-    *client.status.lock() = Box::new(move |_| {
-        std::mem::take(&mut first).then(|| {
-            let why = refused("something was wrong for a moment", 400);
-            Ok(in_state(BatchState::Refused(BatchRefusal::Unnamed(why))))
-        })
-    });
-    let mut poller = harness.poller(harness.worker(), &[]);
-    harness.until_over(&mut poller, process);
-    let counts = harness.counts(process);
-    assert_eq!((counts.completed, counts.failed), (3, 0));
-}
-
-#[test]
 fn lines_that_a_batch_does_not_have_are_not_complained_of_for_ever() {
     let harness = Harness::new();
     let client = harness.client();
@@ -377,28 +358,6 @@ fn requests_that_had_no_turn_because_somebody_cancelled_the_batch_go_back() {
 }
 
 #[test]
-fn a_queue_that_others_fill_for_hours_fails_nothing() {
-    let harness = Harness::new();
-    let client = harness.client();
-    let process = harness.enqueue(&["a"]);
-    let (clock, free) = (
-        harness.clock.clone(),
-        harness.clock.now().after(seconds(20_000)),
-    );
-    *client.status.lock() = Box::new(move |_| {
-        let full = refused("enqueued token limit reached", 400);
-        (clock.now() < free).then(|| {
-            Ok(in_state(BatchState::Refused(BatchRefusal::TooMuchQueued(
-                full,
-            ))))
-        })
-    });
-    let mut poller = harness.poller(harness.worker(), &[]);
-    harness.until(&mut poller, || harness.is_over(process));
-    assert_eq!(harness.counts(process).failed, 0);
-}
-
-#[test]
 fn who_could_not_look_does_not_say_that_nothing_is_there() {
     let harness = Harness::new();
     let _client = harness.client();
@@ -424,22 +383,6 @@ fn who_could_not_look_does_not_say_that_nothing_is_there() {
         harness.overview.open(false),
         "a worker that ends when all is done would end now"
     );
-}
-
-#[test]
-fn credit_that_is_gone_when_the_batch_has_been_made_fails_no_job() {
-    let harness = Harness::new();
-    let client = harness.client();
-    let process = harness.enqueue(&["a"]);
-    let mut first = true;
-    *client.status.lock() = Box::new(move |_| {
-        let gone = Error::new(ErrorKind::Quota, "billing_hard_limit_reached");
-        std::mem::take(&mut first)
-            .then(|| Ok(in_state(BatchState::Refused(BatchRefusal::Account(gone)))))
-    });
-    let mut poller = harness.poller(harness.worker(), &[]);
-    harness.until(&mut poller, || harness.is_over(process));
-    assert_eq!(harness.counts(process).failed, 0);
 }
 
 #[test]

@@ -221,6 +221,53 @@ pub(crate) fn prompt_kinds(clock: &Arc<ManualClock>, max_retries: u8) -> Kinds {
     kinds
 }
 
+/// What a poller works with.
+pub(crate) fn context(
+    store: &Arc<Store>,
+    worker: WorkerId,
+    kinds: &Arc<Kinds>,
+    clock: &Arc<ManualClock>,
+    overview: &Arc<BatchOverview>,
+    seed: u64,
+) -> Arc<BatchContext> {
+    Arc::new(BatchContext {
+        store: store.clone(),
+        worker,
+        spool: Spool::new(store.folder()),
+        settler: ItemSettler {
+            kinds: kinds.clone(),
+            clock: clock.clone(),
+            jitter: Mutex::new(Random(seed)),
+            refused: Mutex::default(),
+        },
+        overview: overview.clone(),
+        observer: None,
+    })
+}
+
+/// A poller of all processes, whose transfers are carried out at once.
+pub(crate) fn options<'a>(
+    context: Arc<BatchContext>,
+    kinds: &'a Kinds,
+    control: &'a BatchControl,
+    ctx: &'a Context,
+    seed: u64,
+) -> PollerOptions<'a> {
+    PollerOptions {
+        transfers: Transfers::inline(&context, ctx),
+        context,
+        kinds,
+        control,
+        ctx,
+        processes: &[],
+        on_error: ErrorPolicy::ContinueOnError,
+        until_empty: false,
+        until_submitted: false,
+        wake: &|| {},
+        seed,
+    }
+}
+
 impl Harness {
     pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
@@ -270,32 +317,13 @@ impl Harness {
     }
 
     pub(crate) fn poller<'a>(&'a self, worker: WorkerId, processes: &'a [ProcessId]) -> Poller<'a> {
-        let context = Arc::new(BatchContext {
-            store: self.store.clone(),
-            worker,
-            spool: Spool::new(self.store.folder()),
-            settler: ItemSettler {
-                kinds: self.kinds.clone(),
-                clock: self.clock.clone(),
-                jitter: Mutex::new(Random(1)),
-                refused: Mutex::default(),
-            },
-            overview: self.overview.clone(),
-            observer: None,
-        });
+        let (store, overview) = (&self.store, &self.overview);
+        let context = context(store, worker, &self.kinds, &self.clock, overview, 1);
         self.control.wake();
+        let options = options(context, &self.kinds, &self.control, &self.ctx, 5);
         Poller::new(PollerOptions {
-            transfers: Transfers::inline(&context, &self.ctx),
-            context,
-            kinds: &self.kinds,
-            control: &self.control,
-            ctx: &self.ctx,
             processes,
-            on_error: ErrorPolicy::ContinueOnError,
-            until_empty: false,
-            until_submitted: false,
-            wake: &|| {},
-            seed: 5,
+            ..options
         })
     }
 

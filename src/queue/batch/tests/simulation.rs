@@ -17,7 +17,6 @@ use crate::base::random::Random;
 use crate::base::seeds::{each_seed, seeds};
 use crate::base::{Clock, Context, Error, ErrorKind, ProcessId, Time};
 use crate::config::choices::OnUnknown;
-use crate::engine::dispatch::ErrorPolicy;
 use crate::llm::batch::BatchLimits;
 use crate::llm::request::Request;
 use crate::queue::job::{Job, JobStatus, ProcessState};
@@ -26,15 +25,12 @@ use crate::queue::store::Store;
 use crate::queue::store::sqlite::SqliteOptions;
 use crate::testing::ManualClock;
 
-use super::super::context::{BatchContext, BatchControl, BatchOverview};
+use super::super::context::BatchControl;
 use super::super::info::BatchInfo;
-use super::super::poller::{Poller, PollerOptions};
+use super::super::poller::Poller;
 use super::super::settings::BatchSettings;
-use super::super::settle_items::ItemSettler;
-use super::super::spool::Spool;
-use super::super::transfer::Transfers;
 use super::fake_provider::{Died, FakeClient, FakeProvider, seconds};
-use super::harness::{answer_calls, prompt_kinds};
+use super::harness::{answer_calls, context, options, prompt_kinds};
 
 const RECONCILE: Duration = Duration::from_secs(300);
 
@@ -89,19 +85,8 @@ impl Scene {
         let wall = self.clock.wall();
         store.reclaim(wall).unwrap();
         let worker = store.register_worker().unwrap();
-        let context = Arc::new(BatchContext {
-            store: store.clone(),
-            worker,
-            spool: Spool::new(store.folder()),
-            settler: ItemSettler {
-                kinds: self.kinds.clone(),
-                clock: self.clock.clone(),
-                jitter: Mutex::new(Random(self.random.below(1 << 40))),
-                refused: Mutex::default(),
-            },
-            overview: Arc::new(BatchOverview::default()),
-            observer: None,
-        });
+        let (overview, seed) = (Arc::default(), self.random.below(1 << 40));
+        let context = context(&store, worker, &self.kinds, &self.clock, &overview, seed);
         self.fake.lock().overview = context.overview.clone();
         self.control.set(self.settings);
         self.control.wake();
@@ -115,19 +100,9 @@ impl Scene {
         }));
         let seed = self.random.below(1 << 40);
         let ended = catch_unwind(AssertUnwindSafe(|| {
-            let mut poller = Poller::new(PollerOptions {
-                transfers: Transfers::inline(&context, &self.ctx),
-                context: context.clone(),
-                kinds: &self.kinds,
-                control: &self.control,
-                ctx: &self.ctx,
-                processes: &[],
-                on_error: ErrorPolicy::ContinueOnError,
-                until_empty: false,
-                until_submitted: false,
-                wake: &|| {},
-                seed,
-            });
+            let (kinds, control) = (&self.kinds, &self.control);
+            let options = options(context.clone(), kinds, control, &self.ctx, seed);
+            let mut poller = Poller::new(options);
             for round in 0.. {
                 let state = store.process(process).unwrap();
                 assert!(

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::base::{ErrorKind, ProcessId, Timestamp};
 use crate::queue::job::Job;
 use crate::queue::store::tests::{self as rules, TestDatabase};
-use crate::queue::store::{ClaimOutcome, ClaimRequest, Settlement, Store};
+use crate::queue::store::{ClaimOutcome, Settlement, Store};
 
 use super::writer::{Again, Fault, Queries as _, Statements, Tx, by};
 use super::*;
@@ -154,13 +154,7 @@ fn claim(
     worker: crate::queue::store::WorkerId,
     most: usize,
 ) -> Vec<crate::queue::store::ClaimedJob> {
-    let wanted = ClaimRequest {
-        most,
-        idle: true,
-        processes: &[],
-        open: &mut |_| (usize::MAX, 1),
-    };
-    store.claim(worker, wanted, T).unwrap().jobs
+    store.claim_any(worker, most, T).unwrap().jobs
 }
 
 fn completed(job: &crate::queue::store::ClaimedJob) -> Settlement {

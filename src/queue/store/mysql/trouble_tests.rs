@@ -49,13 +49,7 @@ fn a_worker_that_is_cut_off_is_fenced_and_goes_on() {
     assert_eq!(other.process(more).unwrap().unwrap().counts.completed, 1);
     // One that has ended does not come back.
     cut_off.unregister_worker(worker, T).unwrap();
-    let wanted = ClaimRequest {
-        most: 1,
-        idle: true,
-        processes: &[],
-        open: &mut |_| (usize::MAX, 1),
-    };
-    let refused = cut_off.claim(worker, wanted, T).unwrap_err();
+    let refused = cut_off.claim_any(worker, 1, T).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Invalid);
 }
 
@@ -374,15 +368,7 @@ fn a_claim_whose_reply_is_lost_is_made_once() {
         store.insert(process, jobs(2), true, T).unwrap();
     }
     let worker = store.register_worker().unwrap();
-    let claim_of = |most| {
-        let wanted = ClaimRequest {
-            most,
-            idle: true,
-            processes: &[],
-            open: &mut |_| (usize::MAX, 1),
-        };
-        store.claim(worker, wanted, T)
-    };
+    let claim_of = |most| store.claim_any(worker, most, T);
     wire.set(Gets::Lost);
     assert!(claim_of(3).is_err());
     wire.set(Gets::Unanswered);

@@ -40,12 +40,7 @@ pub(crate) struct Wire {
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Counts {
     pub(crate) round_trips: u32,
-    /// Transactions that changed something.
-    pub(crate) commits: u32,
-    /// Round trips while the row of a process was locked and other machines waited for it.
-    pub(crate) locked: u32,
     pub(crate) failures: u32,
-    has_lock: bool,
 }
 
 impl Wire {
@@ -62,16 +57,8 @@ impl Wire {
         std::mem::take(&mut self.counts.lock())
     }
 
-    pub(super) fn count(&self, text: &str) {
-        let mut counts = self.counts.lock();
-        counts.round_trips += 1;
-        let locks = text.contains("_processes` FORCE") && text.contains("FOR UPDATE");
-        counts.has_lock |= locks || text.contains("_processes` SET");
-        counts.locked += u32::from(counts.has_lock);
-        if text.ends_with("COMMIT") {
-            counts.commits += u32::from(text.contains("UPDATE"));
-            counts.has_lock = false;
-        }
+    pub(super) fn count(&self) {
+        self.counts.lock().round_trips += 1;
     }
 
     pub(super) fn begin(&self, conn: &mut Conn) -> Result<(), Fault> {

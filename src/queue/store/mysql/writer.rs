@@ -348,10 +348,10 @@ impl Database {
     }
 
     /// Fails if the server would close the connection because a statement is too large. A simulation counts it.
-    fn before_sending(&self, _text: &str, bytes: usize) -> Result<(), Fault> {
+    fn before_sending(&self, bytes: usize) -> Result<(), Fault> {
         #[cfg(test)]
         if let Some(wire) = &self.wire {
-            wire.count(_text);
+            wire.count();
         }
         let most = self.pool.most_bytes();
         if bytes < most {

@@ -414,7 +414,7 @@ mod tests {
     use super::*;
     use crate::queue::job::Job;
     use crate::queue::store::sqlite::SqliteOptions;
-    use crate::queue::store::{ClaimOutcome, ClaimRequest, Settlement};
+    use crate::queue::store::{ClaimOutcome, Settlement};
 
     /// A job that runs again and fails again during the retry of a large process stays failed.
     #[test]
@@ -426,13 +426,7 @@ mod tests {
         store.insert(process, jobs.to_vec(), true, T).unwrap();
         let worker = store.register_worker().unwrap();
         let fail = |most| {
-            let wanted = ClaimRequest {
-                most,
-                idle: true,
-                processes: &[],
-                open: &mut |_| (usize::MAX, 1),
-            };
-            let claimed = store.claim(worker, wanted, T).unwrap().jobs;
+            let claimed = store.claim_any(worker, most, T).unwrap().jobs;
             let failed = claimed.iter().map(|job| {
                 let outcome = ClaimOutcome::Failed {
                     error: Error::new(ErrorKind::Invalid, "no"),

@@ -205,28 +205,6 @@ pub(super) fn a_batch_outlives_its_owner(open: Open<'_>) {
     }
 }
 
-pub(super) fn only_its_owner_changes_a_batch(open: Open<'_>) {
-    let db = open();
-    let process = enqueue(db.store(), jobs(&["a", "b"]));
-    let (owner, other) = (db.worker(), Hand::new(&db.two));
-    let no = owner.begin(process);
-    let store = &*db.two;
-    is_lost(store.fill_batch(other.id, no, None, 9, 99, T));
-    owner.fill(no, T);
-    is_lost(store.save_batch(other.id, no, "no"));
-    is_lost(store.give_back(other.id, no, None, T));
-    is_lost(store.close_batch(other.id, no, T));
-    is_lost(store.save_batch(owner.id, BatchNo(no.0 + 1), "no"));
-    let nobody = store.open_batch(owner.id, ProcessId::new(), &lane(), "", T);
-    is_refused(nobody);
-    let seen = store.batches(Some(process)).unwrap();
-    assert_eq!((seen.len(), seen[0].jobs), (1, 2));
-    assert_eq!((seen[0].worker, &*seen[0].record), (Some(owner.id), "{}"));
-    store.save_batch(owner.id, no, "yes").unwrap();
-    assert_eq!(batch(store, no).record, "yes");
-    assert!(store.batches(Some(ProcessId::new())).unwrap().is_empty());
-}
-
 pub(super) fn jobs_in_a_batch_end_as_others_do(open: Open<'_>) {
     let db = open();
     let names = ["done", "bad", "again", "asleep", "late", "stays"];

@@ -2,54 +2,6 @@
 
 use super::*;
 
-pub(super) fn the_oldest_of_the_highest_priority_comes_first(open: Open<'_>) {
-    let db = open();
-    let process = ProcessId::new();
-    let wave = |priority: u8, name: &str, now| {
-        let job = job(name).priority(priority).lane(format!("lane of {name}"));
-        db.two.insert(process, vec![job], true, now).unwrap();
-    };
-    wave(5, "a", at(0));
-    wave(7, "c", at(2));
-    wave(7, "b", at(1));
-    wave(1, "d", at(0));
-    let given = db.worker().claim(9, at(10));
-    assert_eq!(named(&given), ["b", "c", "a", "d"]);
-    db.sound();
-}
-
-pub(super) fn jobs_of_one_moment_come_in_the_order_they_were_enqueued(open: Open<'_>) {
-    let db = open();
-    let names: Vec<String> = (0..40).map(|n| n.to_string()).collect();
-    enqueue(db.store(), names.iter().map(|name| job(name)).collect());
-    let worker = db.worker();
-    let mut given = Vec::new();
-    for most in [1, 7, 32] {
-        given.extend(worker.claim(most, T));
-    }
-    assert_eq!(named(&given), names);
-}
-
-pub(super) fn one_in_eight_is_the_oldest_of_any_priority(open: Open<'_>) {
-    let db = open();
-    let process = ProcessId::new();
-    db.store()
-        .insert(process, vec![job("low").priority(1)], true, T)
-        .unwrap();
-    let worker = db.worker();
-    let mut given = Vec::new();
-    // An endless stream of higher ones, claimed three by three.
-    for round in 1..5 {
-        let more = (0..8).map(|_| job("high").priority(7)).collect();
-        db.store().insert(process, more, true, at(round)).unwrap();
-        given.extend(worker.claim(3, at(round)));
-    }
-    assert_eq!(
-        named(&given).iter().position(|name| *name == "low"),
-        Some(7)
-    );
-}
-
 pub(super) fn a_closed_lane_holds_up_no_other(open: Open<'_>) {
     let db = open();
     let lanes = ["full", "some", "full", "some", "free", "some", "free"];
@@ -95,47 +47,6 @@ pub(super) fn calls_that_take_several_jobs_are_filled(open: Open<'_>) {
     let expected = ["many", "one", "many", "one", "many"];
     assert_eq!(named(&claimed.jobs), expected, "three calls");
     assert!(claimed.next.is_none());
-}
-
-pub(super) fn a_claim_tells_when_the_next_job_comes_due(open: Open<'_>) {
-    let db = open();
-    let process = enqueue(db.store(), jobs(&["a", "b"]));
-    let worker = db.worker();
-    let all = worker.ask(9, true, T, |_| 9);
-    assert_eq!(all.next, None);
-    worker.settle_all(&all.jobs, [retry(at(20), 0), retry(at(10), 0)]);
-    let early = worker.ask(9, true, at(5), |_| 9);
-    assert!(early.jobs.is_empty());
-    assert_eq!(early.next, Some(at(10)));
-    assert_eq!(
-        worker.ask(9, true, at(5), |_| 0).next,
-        None,
-        "closed lanes do not count"
-    );
-    let due = worker.ask(9, true, at(10), |_| 9);
-    assert_eq!(named(&due.jobs), ["b"]);
-    assert_eq!(due.next, Some(at(20)));
-    assert_eq!(
-        worker.ask(1, true, at(30), |_| 9).next,
-        None,
-        "as many as wanted"
-    );
-    assert_eq!(db.counts(process).in_progress, 2);
-}
-
-pub(super) fn a_worker_may_ask_for_some_processes_only(open: Open<'_>) {
-    let db = open();
-    let first = enqueue(db.store(), jobs(&["a", "b"]));
-    let second = enqueue(db.store(), jobs(&["c", "d"]));
-    let worker = db.worker();
-    let claims = worker.ask_for(&[second], 9, true, T, |_| 9);
-    assert_eq!(named(&claims.jobs), ["c", "d"]);
-    let none = worker.ask_for(&[ProcessId::new()], 9, true, T, |_| 9);
-    assert!(none.jobs.is_empty());
-    assert_eq!(
-        named(&worker.ask_for(&[second, first], 1, true, T, |_| 9).jobs),
-        ["a"]
-    );
 }
 
 pub(super) fn a_job_comes_with_all_that_was_enqueued(open: Open<'_>) {
@@ -217,14 +128,7 @@ pub(super) fn what_a_worker_had_that_retires_goes_back_untouched(open: Open<'_>)
     db.store().unregister_worker(worker.id, T).unwrap();
     let again = Hand::new(&db.two).one();
     assert_eq!((again.lost, again.crashes), (false, 0));
-    let mut open = |_: &Arc<JobLane>| (1, 1);
-    let wanted = ClaimRequest {
-        most: 1,
-        idle: true,
-        processes: &[],
-        open: &mut open,
-    };
-    let refused = db.store().claim(worker.id, wanted, T).unwrap_err();
+    let refused = db.store().claim_any(worker.id, 1, T).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Invalid);
     db.sound();
 }

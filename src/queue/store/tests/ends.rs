@@ -45,40 +45,6 @@ pub(super) fn a_late_success_is_never_thrown_away(open: Open<'_>) {
     db.sound();
 }
 
-pub(super) fn a_success_after_the_end_is_refused(open: Open<'_>) {
-    let db = open();
-    let process = enqueue(db.store(), jobs(&["a"]));
-    let worker = db.worker();
-    let job = worker.one();
-    worker.settle(job.receipt, PLACE);
-    assert_eq!(db.store().cancel(process, T).unwrap(), 1);
-    assert!(worker.settle(job.receipt, completed()).is_empty());
-    assert_eq!(statuses(&db.two, process), [JobStatus::Cancelled]);
-    let error = peek(&db.two, process).remove(0).result.error.unwrap();
-    assert_eq!(error.kind(), ErrorKind::Cancelled);
-}
-
-pub(super) fn a_snoozed_job_keeps_its_place(open: Open<'_>) {
-    let db = open();
-    enqueue(db.store(), jobs(&["a", "b"]));
-    let worker = db.worker();
-    let first = worker.one();
-    worker.settle(first.receipt, PLACE);
-    let again = worker.one();
-    assert_eq!(named(&[again]), ["a"]);
-    let second = worker.one();
-    worker.settle(
-        second.receipt,
-        ClaimOutcome::Snooze {
-            due_at: Some(at(9)),
-        },
-    );
-    assert!(worker.claim(9, at(8)).is_empty());
-    let later = worker.claim(9, at(9));
-    assert_eq!(named(&later), ["b"]);
-    assert_eq!((later[0].attempt, later[0].due_at), (0, at(9)));
-}
-
 pub(super) fn a_retry_brings_back_what_it_left(open: Open<'_>) {
     let db = open();
     enqueue(db.store(), vec![job("a").lane("model")]);
@@ -160,22 +126,6 @@ pub(super) fn outcomes_are_read_in_order_and_deleted_when_acknowledged(open: Ope
         "nothing is left of it"
     );
     db.sound();
-}
-
-pub(super) fn an_unsealed_process_outlives_its_outcomes(open: Open<'_>) {
-    let db = open();
-    let process = enqueue(db.store(), jobs(&["a"]));
-    let worker = db.worker();
-    worker.settle(worker.one().receipt, completed());
-    db.store().insert(process, jobs(&["b"]), false, T).unwrap();
-    let ack = || db.two.ack(&receipts(&db.two, process), T).unwrap();
-    assert_eq!(ack(), 1);
-    db.store().cancel(process, T).unwrap();
-    assert_eq!(ack(), 1);
-    assert!(
-        db.two.process(process).unwrap().is_none(),
-        "who cancels adds no more"
-    );
 }
 
 pub(super) fn what_was_spent_adds_up(open: Open<'_>) {

@@ -2,26 +2,6 @@
 
 use super::*;
 
-pub(super) fn nothing_unsealed_is_started(open: Open<'_>) {
-    let db = open();
-    let process = ProcessId::new();
-    let (store, worker) = (db.store(), db.worker());
-    store.insert(process, jobs(&["a"]), true, T).unwrap();
-    store.insert(process, jobs(&["b", "c"]), false, T).unwrap();
-    store.insert(process, jobs(&["d"]), true, T).unwrap();
-    assert_eq!(named(&worker.claim(9, at(1))), ["a"]);
-    let seen = db.two.process(process).unwrap().unwrap();
-    assert!(!seen.sealed);
-    assert_eq!((seen.counts.total, seen.counts.pending), (4, 3));
-    store.seal(process, at(2)).unwrap();
-    store.insert(process, jobs(&["e"]), true, at(3)).unwrap();
-    assert!(db.two.process(process).unwrap().unwrap().sealed);
-    assert_eq!(named(&worker.claim(9, at(3))), ["b", "c", "d", "e"]);
-    store.seal(process, at(4)).unwrap();
-    is_refused(store.seal(ProcessId::new(), T));
-    db.sound();
-}
-
 pub(super) fn processes_are_shown_a_page_at_a_time(open: Open<'_>) {
     let db = open();
     let made = ["a", "b", "c", "d"].map(|name| enqueue(db.store(), jobs(&[name, "x"])));
@@ -111,65 +91,6 @@ pub(super) fn what_has_changed_is_told(open: Open<'_>) {
     db.sound();
 }
 
-pub(super) fn a_seal_is_carried_out_by_whoever_lives(open: Open<'_>) {
-    for chunks in 0..4 {
-        let db = open();
-        let process = ProcessId::new();
-        db.store()
-            .insert(process, jobs(&["a", "b", "c", "d", "e"]), false, T)
-            .unwrap();
-        db.abandon_after(chunks);
-        let whole = chunks * 2 >= 5 || !db.abandons();
-        assert_eq!(db.store().seal(process, T).is_ok(), whole);
-        assert!(
-            db.two.process(process).unwrap().unwrap().sealed,
-            "it was decided"
-        );
-        // What comes now must not overtake what is still held.
-        db.two.insert(process, jobs(&["f"]), true, at(1)).unwrap();
-        let worker = Hand::new(&db.two);
-        let early = worker.claim(9, at(1));
-        let mut names = named(&early);
-        while db.two.maintain(at(2)).unwrap() {}
-        let late = worker.claim(9, at(3));
-        names.extend(named(&late));
-        assert_eq!(names, ["a", "b", "c", "d", "e", "f"]);
-        assert_eq!(early.len() as u64, if whole { 6 } else { chunks * 2 });
-        db.sound();
-    }
-}
-
-pub(super) fn cancelled_work_is_not_started_and_not_tried_again(open: Open<'_>) {
-    let db = open();
-    let process = enqueue(
-        db.store(),
-        jobs(&["done", "again", "asleep", "fails", "waits"]),
-    );
-    let worker = db.worker();
-    let given = worker.claim(4, T);
-    assert_eq!(db.two.cancel(process, T).unwrap(), 1);
-    worker.settle_all(&given, [completed(), retry(at(1), 0), PLACE, failed()]);
-    use JobStatus::{Cancelled, Completed, Failed};
-    let ended = [Completed, Cancelled, Cancelled, Failed, Cancelled];
-    assert_eq!(statuses(&db.two, process), ended);
-    is_refused(db.store().insert(process, jobs(&["more"]), true, T));
-    assert!(db.store().process(process).unwrap().unwrap().cancelled);
-    assert_eq!(db.two.cancel(process, T).unwrap(), 0);
-    assert_eq!(db.two.cancel(ProcessId::new(), T).unwrap(), 0);
-    db.sound();
-}
-
-pub(super) fn a_dead_workers_jobs_of_a_cancelled_process_are_cancelled(open: Open<'_>) {
-    let mut db = open();
-    let process = enqueue(db.store(), jobs(&["a"]));
-    db.worker().one();
-    db.two.cancel(process, T).unwrap();
-    db.one = None;
-    db.two.reclaim(T).unwrap();
-    assert_eq!(statuses(&db.two, process), [JobStatus::Cancelled]);
-    db.sound();
-}
-
 pub(super) fn a_cancellation_holds_from_its_decision_on(open: Open<'_>) {
     for chunks in 0..3 {
         let db = open();
@@ -233,24 +154,6 @@ pub(super) fn failed_and_cancelled_jobs_can_be_put_back(open: Open<'_>) {
         assert!(!db.two.process(process).unwrap().unwrap().cancelled);
         db.sound();
     }
-}
-
-pub(super) fn what_is_retried_is_counted(open: Open<'_>) {
-    let db = open();
-    let process = enqueue(db.store(), jobs(&["a", "b", "c", "d", "e"]));
-    let worker = db.worker();
-    for job in worker.claim(5, T) {
-        worker.settle(job.receipt, failed());
-    }
-    let old = receipts(db.store(), process);
-    assert_eq!(db.two.retry_failed(process, T).unwrap(), 5);
-    assert_eq!(db.two.retry_failed(process, T).unwrap(), 0);
-    for job in worker.claim(5, T) {
-        worker.settle(job.receipt, failed());
-    }
-    let taken = db.two.ack(&old, T).unwrap();
-    assert_eq!(taken, 0, "these are other outcomes");
-    assert_eq!(peek(db.store(), process).len(), 5);
 }
 
 pub(super) fn a_deleted_process_leaves_nothing(open: Open<'_>) {

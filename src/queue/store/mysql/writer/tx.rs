@@ -122,7 +122,7 @@ impl Tx<'_> {
         let mut all = std::mem::take(&mut self.deferred);
         all.extend(statements.iter().map(|sql| self.database.named(sql)));
         let text = all.join(";");
-        self.database.before_sending(&text, text.len())?;
+        self.database.before_sending(text.len())?;
         let mut result = self.conn.query_iter(text)?;
         let (mut sets, mut found) = (Vec::with_capacity(statements.len()), 0);
         let mut at = 0;
@@ -142,7 +142,7 @@ impl Tx<'_> {
     /// Executes a statement with bound values, which is prepared.
     fn exec(&mut self, sql: &str, by: Vec<Value>) -> Result<Vec<mysql::Row>, Fault> {
         self.flush()?;
-        self.database.before_sending(sql, sql.len() + size(&by))?;
+        self.database.before_sending(sql.len() + size(&by))?;
         let by: Vec<mysql::Value> = by.into_iter().map(bound).collect();
         Ok(self.conn.exec(self.database.named(sql), by)?)
     }
