@@ -1,80 +1,32 @@
 //! The OpenAPI document: requests and replies of this API. A test compares it with the routes and with real replies.
 
-use batchwright::config::SettingKey;
-use serde_json::{Map, Value, json};
+use std::sync::LazyLock;
+
+use serde_json::Value;
 
 use crate::app::App;
 use crate::http::{Call, Response};
 use crate::problem::Problem;
 
-/// The document, with placeholders for the version (`$VERSION`), the names of the settings (`$SETTINGS`) and the types of
-/// jobs (`$JOB_TYPES`). The only schema in `NewJob` is the template for each type of jobs.
-const DOCUMENT: &str = include_str!("document.json");
-/// The schemas of payloads by type of jobs; `*` is for types whose payloads only their handler validates.
-const PAYLOADS: &str = include_str!("payloads.json");
+/// The document of a server with the built-in types of jobs; `$VERSION` stands for the version.
+static DOCUMENT: LazyLock<Value> = LazyLock::new(|| {
+    let text = include_str!("document.json").replace("$VERSION", env!("CARGO_PKG_VERSION"));
+    serde_json::from_str(&text).expect("the document is valid JSON")
+});
 
 /// `GET /api/v1/openapi.json`.
-pub(super) fn openapi(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+pub(super) fn openapi(_: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     call.takes(&[])?;
-    let types: Vec<&str> = super::types::offered(app).collect();
-    Ok(Response::json(200, &document(&types)))
-}
-
-/// The document of a server with these types of jobs.
-fn document(types: &[&str]) -> Value {
-    let settings: Vec<&str> = SettingKey::all().iter().map(SettingKey::name).collect();
-    let text = DOCUMENT
-        .replace("$VERSION", env!("CARGO_PKG_VERSION"))
-        .replace("\"$SETTINGS\"", &json!(settings).to_string())
-        .replace("\"$JOB_TYPES\"", &json!(types).to_string());
-    let mut document: Value = serde_json::from_str(&text).expect("the document is valid JSON");
-    let payloads: Map<String, Value> =
-        serde_json::from_str(PAYLOADS).expect("the schemas of payloads are valid JSON");
-    let schemas = &mut document["components"]["schemas"];
-    let template = schemas["NewJob"]["oneOf"][0].take();
-    let mut new_jobs = Vec::new();
-    for kind in types {
-        let name = name_of(kind, schemas);
-        let payload = payloads.get(*kind).unwrap_or(&payloads["*"]).clone();
-        let example = payload["examples"][0].clone();
-        let mut schema = template.clone();
-        schema["properties"]["type"]["const"] = json!(kind);
-        schema["properties"]["payload"] = reference(&format!("{name}Payload"));
-        if !example.is_null() {
-            schema["examples"] = json!([{"type": kind, "payload": example}]);
-        }
-        schemas[format!("{name}Payload")] = payload;
-        schemas[format!("New{name}Job")] = schema;
-        new_jobs.push(reference(&format!("New{name}Job")));
-    }
-    schemas["NewJob"]["oneOf"] = Value::Array(new_jobs);
-    document
-}
-
-fn reference(schema: &str) -> Value {
-    json!({"$ref": format!("#/components/schemas/{schema}")})
-}
-
-/// The name of a type of jobs in names of schemas, which generated clients use for their types: `ExtractContent` for
-/// `extract_content`. A host's own types may need a number to differ.
-fn name_of(kind: &str, schemas: &Value) -> String {
-    let words = kind.split(|c: char| !c.is_ascii_alphanumeric());
-    let name: String = words
-        .filter_map(|word| word.get(..1).zip(word.get(1..)))
-        .map(|(first, rest)| first.to_ascii_uppercase() + rest)
-        .collect();
-    let is_taken = |name: &String| {
-        let names = [format!("New{name}Job"), format!("{name}Payload")];
-        names.iter().any(|name| schemas.get(name).is_some())
-    };
-    let numbered = (2..).map(|number| format!("{name}{number}"));
-    let mut names = std::iter::once(name.clone()).chain(numbered);
-    names.find(|name| !is_taken(name)).unwrap_or_default()
+    Ok(Response::json(200, &*DOCUMENT))
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+
+    use batchwright::config::SettingKey;
+    use batchwright_jobs::JobTypes;
+    use serde_json::json;
 
     use super::*;
     use crate::api::results::MOST_LINES;
@@ -82,7 +34,7 @@ mod tests {
 
     #[test]
     fn the_document_has_every_route_and_no_other() {
-        let document = document(&["completion"]);
+        let document = &*DOCUMENT;
         let documented: BTreeSet<String> = document["paths"]
             .as_object()
             .unwrap()
@@ -99,24 +51,14 @@ mod tests {
         assert_eq!(documented, routes);
     }
 
-    const TYPES: [&str; 4] = ["completion", "embedding", "summarize", "extract_content"];
-
     #[test]
-    fn types_of_jobs_have_names_of_their_own() {
-        let document = document(&["extract_content", "a-b", "a_b", "\u{e9}", "job"]);
-        let schemas = &document["components"]["schemas"];
-        let kind = |name: &str| schemas[name]["properties"]["type"]["const"].clone();
-        assert_eq!(kind("NewExtractContentJob"), "extract_content");
-        assert_eq!(
-            (kind("NewABJob"), kind("NewAB2Job")),
-            (json!("a-b"), json!("a_b"))
-        );
-        // `NewJob` is the schema of all.
-        assert_eq!(kind("New2Job"), "\u{e9}");
-        // `JobPayload` is that of any job.
-        assert_eq!(kind("NewJob2Job"), "job");
-        let all = schemas["NewJob"]["oneOf"].as_array().unwrap();
-        assert_eq!(all.len(), 5);
+    fn the_document_has_every_setting_and_type_of_jobs() {
+        let names_of = |schema: &str| &DOCUMENT["components"]["schemas"][schema]["enum"];
+        let settings: Vec<&str> = SettingKey::all().iter().map(SettingKey::name).collect();
+        assert_eq!(names_of("SettingKey"), &json!(settings));
+        let built_in = JobTypes::new().all();
+        let types: Vec<&str> = built_in.iter().map(|one| one.name()).collect();
+        assert_eq!(names_of("JobType"), &json!(types));
     }
 
     /// Generators name an object without a name after its place, which changes.
@@ -142,12 +84,12 @@ mod tests {
                 _ => {}
             }
         }
-        look(&document(&TYPES), "");
+        look(&DOCUMENT, "");
     }
 
     #[test]
     fn examples_are_valid() {
-        let document = document(&TYPES);
+        let document = &*DOCUMENT;
         let schemas = document["components"]["schemas"].as_object().unwrap();
         for (name, schema) in schemas.iter() {
             let whole = json!({"components": document["components"], "allOf": [schema]});
@@ -176,7 +118,7 @@ mod tests {
 
     #[test]
     fn every_name_in_the_document_leads_somewhere() {
-        let document = document(&TYPES);
+        let document = &*DOCUMENT;
         let text = document.to_string();
         let mut named = BTreeSet::new();
         for part in text.split("\"$ref\":\"#").skip(1) {
@@ -196,7 +138,7 @@ mod tests {
 
     #[test]
     fn the_document_names_the_limits_that_handlers_check() {
-        let document = document(&["completion"]);
+        let document = &*DOCUMENT;
         let name = "/components/schemas/NewCompletionJob/properties/item_id/anyOf/0/maxLength";
         assert_eq!(document.pointer(name), Some(&json!(LONGEST_NAME)));
         let name = "/paths/~1api~1v1~1processes/post/parameters/1/schema/maxLength";
