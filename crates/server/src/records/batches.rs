@@ -4,12 +4,12 @@
 use std::collections::BTreeMap;
 
 use batchwright::{Error, ErrorKind, ProcessId, Usage};
-use rusqlite::{Row, ToSql};
+use rusqlite::{Connection, Row, ToSql};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::Records;
-use super::database::{Statements, by};
+use super::database::{by, rows, run};
 use super::files::{now, signed};
 
 pub(super) const TABLE: &str = "
@@ -123,8 +123,8 @@ impl BatchRecord {
         Ok(Self { id, ..record })
     }
 
-    fn all(database: &Statements<'_>, sql: &str, by: &[&dyn ToSql]) -> Result<Vec<Self>, Error> {
-        let rows = database.rows(sql, by, |row| Ok((row.get(0)?, row.get(1)?)))?;
+    fn all(database: &Connection, sql: &str, by: &[&dyn ToSql]) -> Result<Vec<Self>, Error> {
+        let rows = rows(database, sql, by, |row| Ok((row.get(0)?, row.get(1)?)))?;
         rows.into_iter().map(Self::of).collect()
     }
 
@@ -132,23 +132,23 @@ impl BatchRecord {
         serde_json::to_string(self).expect("a batch has a form in JSON")
     }
 
-    pub fn insert(&self, database: &Statements<'_>) -> Result<(), Error> {
+    pub fn insert(&self, database: &Connection) -> Result<(), Error> {
         let sql = "REPLACE INTO batches (id, state, record) VALUES (?, ?, ?)";
         let by = by![&*self.id, self.state.as_str(), self.written()];
-        database.run(sql, by).map(drop)
+        run(database, sql, by).map(drop)
     }
 
     /// Writes the changes.
-    fn update(&self, database: &Statements<'_>) -> Result<(), Error> {
+    fn update(&self, database: &Connection) -> Result<(), Error> {
         let sql = "UPDATE batches SET state = ?, record = ? WHERE id = ?";
         let by = by![self.state.as_str(), self.written(), &*self.id];
-        database.run(sql, by).map(drop)
+        run(database, sql, by).map(drop)
     }
 
     /// Changes the current record of a batch in a transaction; nothing if `change` fails. `None` if the batch does not
     /// exist.
     pub fn change<E: From<Error>>(
-        database: &Statements<'_>,
+        database: &Connection,
         id: &str,
         change: impl FnOnce(&mut Self) -> Result<(), E>,
     ) -> Result<Option<Self>, E> {
@@ -160,14 +160,14 @@ impl BatchRecord {
         Ok(Some(batch))
     }
 
-    pub fn get(database: &Statements<'_>, id: &str) -> Result<Option<Self>, Error> {
+    pub fn get(database: &Connection, id: &str) -> Result<Option<Self>, Error> {
         let sql = "SELECT id, record FROM batches WHERE id = ?";
         Ok(Self::all(database, sql, by![id])?.pop())
     }
 
     /// Up to `most` batches after `after`, newest first.
     pub fn list(
-        database: &Statements<'_>,
+        database: &Connection,
         after: Option<&str>,
         most: usize,
     ) -> Result<Vec<Self>, Error> {
@@ -179,7 +179,7 @@ impl BatchRecord {
     }
 
     /// Those that something is still to be done for, oldest first.
-    pub fn open(database: &Statements<'_>) -> Result<Vec<Self>, Error> {
+    pub fn open(database: &Connection) -> Result<Vec<Self>, Error> {
         let sql = "SELECT id, record FROM batches
                    WHERE state IN ('validating', 'in_progress', 'finalizing', 'cancelling')
                    ORDER BY number";
@@ -195,20 +195,20 @@ impl DirectCalls {
     pub fn insert(records: &Records, process: ProcessId, kept_until: u64) -> Result<(), Error> {
         let sql = "INSERT OR IGNORE INTO direct_calls (process, kept_until) VALUES (?, ?)";
         let by = by![process.to_string(), signed(kept_until)];
-        records.single().run(sql, by).map(drop)
+        run(&records.single(), sql, by).map(drop)
     }
 
     pub fn delete(records: &Records, process: ProcessId) -> Result<(), Error> {
         let sql = "DELETE FROM direct_calls WHERE process = ?";
         let by = by![process.to_string()];
-        records.single().run(sql, by).map(drop)
+        run(&records.single(), sql, by).map(drop)
     }
 
     /// Those that nobody needs unless a client waits, also those of a server that has crashed.
     pub fn due(records: &Records, now: u64) -> Result<Vec<ProcessId>, Error> {
         let sql = "SELECT process FROM direct_calls WHERE kept_until <= ?";
         let read = |row: &Row<'_>| row.get::<_, String>(0);
-        let rows = records.single().rows(sql, by![signed(now)], read)?;
+        let rows = rows(&records.single(), sql, by![signed(now)], read)?;
         rows.iter().map(|process| process.parse()).collect()
     }
 }

@@ -8,7 +8,6 @@ use std::time::Duration;
 use batchwright::queue::Durability;
 use batchwright::unstable::open_private;
 use batchwright::{Error, ErrorKind};
-use parking_lot::Mutex;
 use rusqlite::{Connection, Row, ToSql, Transaction, TransactionBehavior};
 
 /// Values of a statement.
@@ -17,76 +16,34 @@ macro_rules! by {
 }
 pub(crate) use by;
 
-/// Executes statements: each is committed by itself, or all of a transaction.
-pub(crate) enum Statements<'d> {
-    Single(&'d Database),
-    Transaction(&'d Connection),
+/// The rows of a query, as `read` takes them.
+pub(super) fn rows<T>(
+    connection: &Connection,
+    sql: &str,
+    by: &[&dyn ToSql],
+    read: impl Fn(&Row<'_>) -> rusqlite::Result<T>,
+) -> Result<Vec<T>, Error> {
+    let all = || -> rusqlite::Result<Vec<T>> {
+        let mut statement = connection.prepare_cached(sql)?;
+        let rows = statement.query_map(by, |row| read(row))?;
+        rows.collect()
+    };
+    all().map_err(|error| failed(connection, &error))
 }
 
-impl Statements<'_> {
-    /// The rows of a query, as `read` takes them.
-    pub fn rows<T>(
-        &self,
-        sql: &str,
-        by: &[&dyn ToSql],
-        read: impl Fn(&Row<'_>) -> rusqlite::Result<T>,
-    ) -> Result<Vec<T>, Error> {
-        self.with(|connection| {
-            let mut statement = connection.prepare_cached(sql)?;
-            let rows = statement.query_map(by, |row| read(row))?;
-            rows.collect()
-        })
-    }
-
-    pub fn first<T>(
-        &self,
-        sql: &str,
-        by: &[&dyn ToSql],
-        read: impl Fn(&Row<'_>) -> rusqlite::Result<T>,
-    ) -> Result<Option<T>, Error> {
-        Ok(self.rows(sql, by, read)?.into_iter().next())
-    }
-
-    /// Returns how many rows were changed.
-    pub fn run(&self, sql: &str, by: &[&dyn ToSql]) -> Result<usize, Error> {
-        self.with(|connection| connection.prepare_cached(sql)?.execute(by))
-    }
-
-    fn with<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Error> {
-        match self {
-            Self::Single(database) => {
-                let connection = database.0.lock();
-                work(&connection).map_err(|error| failed(&connection, &error))
-            }
-            Self::Transaction(connection) => {
-                work(connection).map_err(|error| failed(connection, &error))
-            }
-        }
-    }
+pub(super) fn first<T>(
+    connection: &Connection,
+    sql: &str,
+    by: &[&dyn ToSql],
+    read: impl Fn(&Row<'_>) -> rusqlite::Result<T>,
+) -> Result<Option<T>, Error> {
+    Ok(rows(connection, sql, by, read)?.into_iter().next())
 }
 
-/// `server.db`.
-pub(crate) struct Database(Mutex<Connection>);
-
-impl Database {
-    /// Opens the file, which is created with these tables if it does not exist.
-    pub fn open(path: &Path, durability: Durability, tables: &[&str]) -> Result<Self, Error> {
-        Ok(Self(Mutex::new(connect(path, durability, tables)?)))
-    }
-
-    /// Executes all of `work` or nothing of it.
-    pub fn transaction<T, E: From<Error>>(
-        &self,
-        work: impl FnOnce(&Statements<'_>) -> Result<T, E>,
-    ) -> Result<T, E> {
-        let connection = self.0.lock();
-        let failed = |error: rusqlite::Error| E::from(failed(&connection, &error));
-        let transaction = Transaction::new_unchecked(&connection, TransactionBehavior::Immediate)
-            .map_err(failed)?;
-        let done = work(&Statements::Transaction(&transaction))?;
-        transaction.commit().map_err(failed)?;
-        Ok(done)
-    }
+/// Returns how many rows were changed.
+pub(super) fn run(connection: &Connection, sql: &str, by: &[&dyn ToSql]) -> Result<usize, Error> {
+    let run = || connection.prepare_cached(sql)?.execute(by);
+    run().map_err(|error| failed(connection, &error))
 }
 
 /// The version of the tables, in `server.db` as its `user_version`.
@@ -105,7 +62,11 @@ fn unusable(path: &Path, kind: ErrorKind, why: impl fmt::Display, remedy: &str) 
 const MOVE_AWAY: &str = "restore the file from a backup, or move it away with its -wal and -shm";
 
 /// Opens `server.db`, which is created with these tables if it does not exist.
-fn connect(path: &Path, durability: Durability, tables: &[&str]) -> Result<Connection, Error> {
+pub(super) fn connect(
+    path: &Path,
+    durability: Durability,
+    tables: &[&str],
+) -> Result<Connection, Error> {
     // SQLite gives its companion files the same mode.
     if let Err(error) = open_private(File::options().create(true).append(true), path) {
         return Err(inaccessible(path, &error));
@@ -188,7 +149,7 @@ fn damaged(path: &Path, found: &dyn fmt::Display) -> Error {
 }
 
 /// The error for a failure of a statement.
-fn failed(connection: &Connection, error: &rusqlite::Error) -> Error {
+pub(super) fn failed(connection: &Connection, error: &rusqlite::Error) -> Error {
     failure(Path::new(connection.path().unwrap_or("server.db")), error)
 }
 

@@ -3,9 +3,9 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use batchwright::{Error, ProcessId};
-use rusqlite::Row;
+use rusqlite::{Connection, Row};
 
-use super::database::{Statements, by};
+use super::database::{by, first, rows, run};
 
 pub(super) const TABLE: &str = "
     CREATE TABLE IF NOT EXISTS files (
@@ -86,7 +86,7 @@ impl FileRecord {
         })
     }
 
-    pub fn insert(&self, database: &Statements<'_>) -> Result<(), Error> {
+    pub fn insert(&self, database: &Connection) -> Result<(), Error> {
         let sql = format!("REPLACE INTO files ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)");
         let by = by![
             &*self.id,
@@ -97,33 +97,38 @@ impl FileRecord {
             self.expires_at.map(signed),
             self.request
         ];
-        database.run(&sql, by).map(drop)
+        run(database, &sql, by).map(drop)
     }
 
-    pub fn get(database: &Statements<'_>, id: &str) -> Result<Option<Self>, Error> {
+    pub fn get(database: &Connection, id: &str) -> Result<Option<Self>, Error> {
         let sql = format!("SELECT {COLUMNS} FROM files WHERE id = ? AND deleted_at IS NULL");
-        database.first(&sql, by![id], Self::of)
+        first(database, &sql, by![id], Self::of)
     }
 
     /// True also of a file that was there a while ago.
-    pub fn is_known(database: &Statements<'_>, id: &str) -> Result<bool, Error> {
-        let found = database.first("SELECT 1 FROM files WHERE id = ?", by![id], |_| Ok(()))?;
+    pub fn is_known(database: &Connection, id: &str) -> Result<bool, Error> {
+        let found = first(
+            database,
+            "SELECT 1 FROM files WHERE id = ?",
+            by![id],
+            |_| Ok(()),
+        )?;
         Ok(found.is_some())
     }
 
     /// Takes it off the lists.
-    pub fn delete(database: &Statements<'_>, id: &str) -> Result<(), Error> {
+    pub fn delete(database: &Connection, id: &str) -> Result<(), Error> {
         let now = now();
         let sql = "UPDATE files SET deleted_at = ? WHERE id = ? AND deleted_at IS NULL";
-        database.run(sql, by![signed(now), id])?;
+        run(database, sql, by![signed(now), id])?;
         let sql = "DELETE FROM files WHERE deleted_at <= ?";
         let before = signed(now.saturating_sub(KNOWN_SECONDS));
-        database.run(sql, by![before]).map(drop)
+        run(database, sql, by![before]).map(drop)
     }
 
     /// Up to `most` files.
     pub fn list(
-        database: &Statements<'_>,
+        database: &Connection,
         query: &FileQuery<'_>,
         most: usize,
     ) -> Result<Vec<Self>, Error> {
@@ -142,14 +147,14 @@ impl FileRecord {
         let (purpose, after) = (query.purpose, query.after);
         let most = signed(most as u64);
         let by = by![purpose, purpose, after, after, most];
-        database.rows(&sql, by, Self::of)
+        rows(database, &sql, by, Self::of)
     }
 
     /// Expired files.
-    pub fn expired(database: &Statements<'_>, now: u64) -> Result<Vec<Self>, Error> {
+    pub fn expired(database: &Connection, now: u64) -> Result<Vec<Self>, Error> {
         let sql = format!(
             "SELECT {COLUMNS} FROM files WHERE expires_at <= ? AND deleted_at IS NULL LIMIT 1000"
         );
-        database.rows(&sql, by![signed(now)], Self::of)
+        rows(database, &sql, by![signed(now)], Self::of)
     }
 }

@@ -16,14 +16,17 @@ use batchwright::queue::Durability;
 
 use crate::background::Wake;
 
-use database::{Database, Statements};
+use database::{connect, failed};
+use parking_lot::{ReentrantMutex, ReentrantMutexGuard};
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 /// The tables, defined where their records are. Released ones never change; new ones are appended.
 const TABLES: &[&str] = &[files::TABLE, batches::TABLE, webhooks::TABLE];
 
 /// An open database of records.
 pub(crate) struct Records {
-    database: Database,
+    /// Also locked by a function that is called while it is locked.
+    database: ReentrantMutex<Connection>,
     /// Wakes the thread that sends messages, if the server has a webhook.
     pub webhook: Option<Arc<Wake>>,
 }
@@ -35,14 +38,14 @@ impl Records {
     /// When it cannot be used; the message names its path and a remedy.
     pub fn open(path: &Path, durability: Durability) -> Result<Self, Error> {
         Ok(Self {
-            database: Database::open(path, durability, TABLES)?,
+            database: ReentrantMutex::new(connect(path, durability, TABLES)?),
             webhook: None,
         })
     }
 
     /// Statements that are committed one by one.
-    pub fn single(&self) -> Statements<'_> {
-        Statements::Single(&self.database)
+    pub fn single(&self) -> ReentrantMutexGuard<'_, Connection> {
+        self.database.lock()
     }
 
     /// Executes all of `work` or nothing of it.
@@ -51,8 +54,14 @@ impl Records {
     /// That of `work`, or of the database.
     pub fn transaction<T, E: From<Error>>(
         &self,
-        work: impl FnOnce(&Statements<'_>) -> Result<T, E>,
+        work: impl FnOnce(&Connection) -> Result<T, E>,
     ) -> Result<T, E> {
-        self.database.transaction(work)
+        let database = self.single();
+        let failed = |error: rusqlite::Error| E::from(failed(&database, &error));
+        let transaction = Transaction::new_unchecked(&database, TransactionBehavior::Immediate)
+            .map_err(failed)?;
+        let done = work(&transaction)?;
+        transaction.commit().map_err(failed)?;
+        Ok(done)
     }
 }

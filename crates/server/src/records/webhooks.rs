@@ -1,10 +1,10 @@
 //! Messages of the webhook: the end of what each tells, and how far its delivery has come.
 
 use batchwright::Error;
-use rusqlite::Row;
+use rusqlite::{Connection, Row};
 
 use super::Records;
-use super::database::{Statements, by};
+use super::database::{by, first, rows, run};
 use super::files::new_id;
 
 pub(super) const TABLE: &str = "
@@ -40,20 +40,16 @@ impl Webhook {
     }
 
     /// Up to `most` messages that wait for the ends of their subjects, after this subject.
-    pub fn waiting(
-        database: &Statements<'_>,
-        after: &str,
-        most: usize,
-    ) -> Result<Vec<Self>, Error> {
+    pub fn waiting(database: &Connection, after: &str, most: usize) -> Result<Vec<Self>, Error> {
         let sql = "SELECT message, subject, body, attempts FROM webhooks
                    WHERE body IS NULL AND subject > ? ORDER BY subject LIMIT ?";
-        database.rows(sql, by![after, most as i64], Self::of)
+        rows(database, sql, by![after, most as i64], Self::of)
     }
 
     /// Up to `most` messages whose next attempt is due by this time, in seconds since 1970. A time after `latest` was
     /// planned while the clock was ahead.
     pub fn due(
-        database: &Statements<'_>,
+        database: &Connection,
         now: i64,
         latest: i64,
         most: usize,
@@ -61,25 +57,25 @@ impl Webhook {
         let sql = "SELECT message, subject, body, attempts FROM webhooks
                    WHERE body IS NOT NULL AND (next_at <= ? OR next_at > ?)
                    ORDER BY next_at LIMIT ?";
-        database.rows(sql, by![now, latest, most as i64], Self::of)
+        rows(database, sql, by![now, latest, most as i64], Self::of)
     }
 
     /// Whether there is any message.
-    pub fn any(database: &Statements<'_>) -> Result<bool, Error> {
-        let found = database.first("SELECT 1 FROM webhooks LIMIT 1", &[], |_| Ok(()))?;
+    pub fn any(database: &Connection) -> Result<bool, Error> {
+        let found = first(database, "SELECT 1 FROM webhooks LIMIT 1", &[], |_| Ok(()))?;
         Ok(found.is_some())
     }
 
     /// Writes down its body, its attempts and when the next one is due.
-    pub fn update(&self, database: &Statements<'_>, next_at: i64) -> Result<(), Error> {
+    pub fn update(&self, database: &Connection, next_at: i64) -> Result<(), Error> {
         let sql = "UPDATE webhooks SET body = ?, attempts = ?, next_at = ? WHERE message = ?";
         let by = by![self.body, self.attempts, next_at, self.message];
-        database.run(sql, by).map(drop)
+        run(database, sql, by).map(drop)
     }
 
-    pub fn delete(&self, database: &Statements<'_>) -> Result<(), Error> {
+    pub fn delete(&self, database: &Connection) -> Result<(), Error> {
         let sql = "DELETE FROM webhooks WHERE message = ?";
-        database.run(sql, by![self.message]).map(drop)
+        run(database, sql, by![self.message]).map(drop)
     }
 }
 
@@ -88,7 +84,7 @@ impl Records {
     ///
     /// # Errors
     /// When that cannot be written.
-    pub fn tell_end(&self, database: &Statements<'_>, subject: &str) -> Result<(), Error> {
+    pub fn tell_end(&self, database: &Connection, subject: &str) -> Result<(), Error> {
         if self.webhook.is_none() {
             return Ok(());
         }
@@ -96,7 +92,7 @@ impl Records {
                    SELECT ?, ?, 0, 0 WHERE NOT EXISTS
                        (SELECT 1 FROM webhooks WHERE subject = ? AND body IS NULL)";
         let by = by![new_id("msg_"), subject, subject];
-        database.run(sql, by).map(drop)
+        run(database, sql, by).map(drop)
     }
 
     /// Wakes the thread that sends the messages, if there is one.

@@ -167,8 +167,7 @@ impl Sender {
 
     /// Writes the messages of what has ended. With many subjects, each takes its turn.
     fn find_ended(&self, after: &mut String) -> Result<(), Problem> {
-        let database = &self.app.records.single();
-        let waiting = Webhook::waiting(database, after, AT_ONCE)?;
+        let waiting = Webhook::waiting(&self.app.records.single(), after, AT_ONCE)?;
         after.clear();
         if let Some(last) = waiting.last().filter(|_| waiting.len() == AT_ONCE) {
             after.clone_from(&last.subject);
@@ -179,7 +178,7 @@ impl Sender {
             }
             if let Some(body) = message(&self.app, &webhook.subject)? {
                 webhook.body = body.to_string();
-                webhook.update(database, 0)?;
+                webhook.update(&self.app.records.single(), 0)?;
             }
         }
         Ok(())
@@ -187,10 +186,11 @@ impl Sender {
 
     /// Sends what is due, up to the first message that is not accepted: the others would not be either.
     fn send_due(&self) -> Result<(), Problem> {
-        let database = &self.app.records.single();
+        let records = &self.app.records;
         let longest = AGAIN.iter().max().copied().unwrap_or_default();
         let now = seconds();
-        for mut webhook in Webhook::due(database, now, now + longest, AT_ONCE)? {
+        let due = Webhook::due(&records.single(), now, now + longest, AT_ONCE)?;
+        for mut webhook in due {
             let sent = self.receiver.send(&self.agent, &webhook);
             if self.wake.is_stopped() && sent.is_err() {
                 // It was cut off by the server's own end.
@@ -199,7 +199,7 @@ impl Sender {
             let subject = &webhook.subject;
             let Err(why) = sent else {
                 info!("the webhook was told the end of {subject}");
-                webhook.delete(database)?;
+                webhook.delete(&records.single())?;
                 continue;
             };
             webhook.attempts += 1;
@@ -207,13 +207,13 @@ impl Sender {
             match AGAIN.get(tries - 1) {
                 Some(wait) => {
                     warn!("the webhook, end of {subject}, attempt {tries}: {why}");
-                    webhook.update(database, seconds() + wait)?;
+                    webhook.update(&records.single(), seconds() + wait)?;
                 }
                 None => {
                     error!(
                         "the webhook is not told the end of {subject} after {tries} attempts: {why}"
                     );
-                    webhook.delete(database)?;
+                    webhook.delete(&records.single())?;
                 }
             }
             break;
