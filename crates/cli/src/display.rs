@@ -43,15 +43,11 @@ pub fn unsaved(report: &WorkerReport) {
 /// Progress as a line that is redrawn, or as lines, and notes about a server that still loads its model.
 pub struct Display {
     shape: Shape,
-    line: Line,
     /// When the next line is due.
     next: Mutex<Instant>,
     /// When the server was first found loading, in the run's own time.
     loading_since: Mutex<Option<Duration>>,
 }
-
-/// The state of a run in a line of at most this number of characters.
-type Line = fn(&Progress, usize) -> String;
 
 enum Shape {
     Bar,
@@ -80,16 +76,9 @@ impl Display {
         };
         Self {
             shape,
-            line,
             next: Mutex::new(first),
             loading_since: Mutex::new(None),
         }
-    }
-
-    /// Replaces the progress line for prompts by another one.
-    pub fn with_line(mut self, line: Line) -> Self {
-        self.line = line;
-        self
     }
 
     /// Shows the progress of the check of the input.
@@ -150,10 +139,10 @@ impl ProgressNotifier for Display {
         match self.shape {
             Shape::Bar if is_over => self.clear(),
             Shape::Bar if self.is_due(REDRAWN) => {
-                stderr::draw((self.line)(progress, stderr::bar_width()));
+                stderr::draw(line(progress, stderr::bar_width()));
             }
             Shape::Lines(every) if !is_over && self.is_due(every) => {
-                say(&(self.line)(progress, usize::MAX));
+                say(&line(progress, usize::MAX));
             }
             _ => {}
         }
@@ -162,7 +151,7 @@ impl ProgressNotifier for Display {
 
 /// The first parts of a line that fit `room` columns. A cut within a part could leave a part of a number, which looks
 /// like a complete one.
-pub fn fitted(parts: Vec<String>, room: usize) -> String {
+fn fitted(parts: Vec<String>, room: usize) -> String {
     let mut line = String::new();
     for part in parts {
         let next = if line.is_empty() {
@@ -176,13 +165,6 @@ pub fn fitted(parts: Vec<String>, room: usize) -> String {
         line = next;
     }
     line
-}
-
-/// The elapsed time of a run, and the expected remaining time.
-pub fn times(progress: &Progress, eta: Option<Duration>) -> Vec<String> {
-    let elapsed = format!("{} so far", span(progress.elapsed));
-    let left = eta.map(|eta| format!("{} left", span(eta)));
-    [elapsed].into_iter().chain(left).collect()
 }
 
 /// The flags that influence a part of the time.
@@ -222,10 +204,9 @@ pub fn line(progress: &Progress, room: usize) -> String {
     }];
     // A batch arrives all at once, so its beginning shows no rate.
     let paced = progress.at_provider == 0;
-    parts.extend(times(
-        progress,
-        progress.eta.filter(|_| paced && settled > 0),
-    ));
+    parts.push(format!("{} so far", span(progress.elapsed)));
+    let eta = progress.eta.filter(|_| paced && settled > 0);
+    parts.extend(eta.map(|eta| format!("{} left", span(eta))));
     match (progress.at_provider, progress.at_provider_done) {
         (0, _) => {}
         (n, Some(done)) => parts.push(format!("{} in batches: {} done", count(n), count(done))),

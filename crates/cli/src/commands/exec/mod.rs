@@ -5,15 +5,12 @@ mod report;
 mod sandbox;
 mod source;
 
-use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use batchwright::{Context, Error};
 use batchwright_exec::{CommandRunner, Overflow};
 
 use crate::args::exec::ExecArgs;
-use crate::display::Display;
 use crate::exit::{About, Early, Exit, Refusal};
 use crate::logging::is_json;
 use crate::session::{GRACE, Session};
@@ -22,7 +19,10 @@ use report::Ended;
 use source::Source;
 
 pub fn execute(args: &ExecArgs) -> Result<Exit, Early> {
-    refuse_contradictions(args)?;
+    if is_json() && source::is_stdin(args.results.output.as_deref()) {
+        let why = "--json and -o - would both print to standard output; name a file by -o";
+        return Err(Refusal::usage(why).into());
+    }
     let mode = args.sandbox.sandbox;
     let runner = runner(args)?;
     let source = Source::open(args)?;
@@ -32,8 +32,7 @@ pub fn execute(args: &ExecArgs) -> Result<Exit, Early> {
     if args.results.dry_run {
         return Ok(report::dry_run(source, &plan, emitter.finished())?);
     }
-    let mut session = Session::start(&args.show, ctx, stopping_line())?;
-    session.display = Arc::new(Display::new(&args.show).with_line(report::progress_line));
+    let session = Session::start(&args.show, ctx, stopping_line())?;
     if let Some(line) = report::plan_line(args, &plan) {
         session.say(line);
     }
@@ -62,32 +61,6 @@ pub fn execute(args: &ExecArgs) -> Result<Exit, Early> {
         trouble: emitter.trouble,
     };
     Ok(report::report(args, &ended, &session))
-}
-
-fn refuse_contradictions(args: &ExecArgs) -> Result<(), Refusal> {
-    let results = &args.results;
-    let why = if is_json() && source::is_stdin(results.output.as_deref()) {
-        "--json and -o - would both print to standard output; name a file by -o"
-    } else if is_same_file(results.output.as_deref(), results.joblog.as_deref()) {
-        "-o and --joblog are the same file; name another for one of them"
-    } else {
-        return Ok(());
-    };
-    Err(Refusal::usage(why))
-}
-
-/// Whether both name the same file, which need not exist; devices and pipes do not count.
-fn is_same_file(a: Option<&Path>, b: Option<&Path>) -> bool {
-    let place = |path: Option<&Path>| {
-        let path = path.filter(|path| path.metadata().map_or(true, |found| found.is_file()))?;
-        let folder = match path.parent() {
-            Some(folder) if folder != Path::new("") => folder,
-            _ => Path::new("."),
-        };
-        let named = || Some(folder.canonicalize().ok()?.join(path.file_name()?));
-        path.canonicalize().ok().or_else(named)
-    };
-    place(a).is_some_and(|a| place(b) == Some(a))
 }
 
 /// `-j` may be more only with a flag that says so, because a slip of the keyboard could otherwise start thousands.

@@ -1,9 +1,8 @@
-//! Output for people and programs: the plan, the progress line, the summary, the exit code.
+//! Output for people and programs: the plan, the summary, the exit code.
 
 use std::io::Write;
 
-use batchwright::progress::Phase;
-use batchwright::{Progress, StopReason};
+use batchwright::StopReason;
 use batchwright_exec::{CommandReport, Finished, SandboxMode};
 
 use super::emit::Trouble;
@@ -12,7 +11,6 @@ use super::source::{Plan, Source};
 use super::unreadable;
 use crate::args::exec::ExecArgs;
 use crate::command_line::command_line;
-use crate::display::{fitted, times};
 use crate::exit::{Exit, Refusal};
 use crate::format::{count, span};
 use crate::logging::{is_json, is_quiet};
@@ -128,25 +126,6 @@ pub fn dry_run(source: Source, plan: &Plan, finished: Finished) -> Result<Exit, 
     }
     let _ = out.flush();
     Ok(Exit::Success)
-}
-
-/// The state of a run on one line.
-pub fn progress_line(progress: &Progress, room: usize) -> String {
-    let settled = progress.completed + progress.failed;
-    let mut parts = vec![match (progress.total, progress.percent) {
-        (Some(total), Some(percent)) => {
-            format!("{percent:.1}% · {}/{}", count(settled), count(total))
-        }
-        _ => format!("{} done", count(settled)),
-    }];
-    parts.extend(times(progress, progress.eta.filter(|_| settled > 0)));
-    if progress.phase == Phase::Stopping {
-        parts.push("stopping".to_owned());
-    }
-    parts.push(format!("{} failed", count(progress.failed)));
-    parts.push(format!("{} running", progress.in_flight));
-    parts.push(format!("{} completed", count(progress.completed)));
-    fitted(parts, room)
 }
 
 pub fn report(args: &ExecArgs, ended: &Ended, session: &Session) -> Exit {
