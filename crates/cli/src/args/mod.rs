@@ -1,24 +1,18 @@
 //! The arguments and help of each command, one file per command; arguments of several commands are in [`shared`],
 //! [`input`] and [`values`]. This module does not depend on the commands.
 
-pub mod cancel;
 pub mod config;
-pub mod doctor;
 pub mod exec;
 pub mod export;
 pub mod folder;
 pub mod input;
-pub mod providers;
-pub mod results;
-pub mod retry;
+pub mod queue;
 pub mod run;
 pub mod sandbox;
 pub mod scan;
 pub mod serve;
 pub mod shared;
-pub mod shell;
 pub mod simulate;
-pub mod status;
 pub mod submit;
 pub mod text_file;
 pub mod token;
@@ -26,25 +20,21 @@ pub mod values;
 pub mod work;
 pub mod worker;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
 
-use cancel::CancelArgs;
 use config::ConfigArgs;
-use doctor::DoctorArgs;
 use exec::ExecArgs;
 use export::ExportArgs;
-use providers::ProvidersArgs;
-use results::ResultsArgs;
-use retry::RetryArgs;
+use queue::{CancelArgs, DoctorArgs, ResultsArgs, RetryArgs, StatusArgs};
 use run::RunArgs;
 use scan::ScanArgs;
 use serve::ServeArgs;
 use shared::{SayArgs, StoreArgs};
-use shell::CompletionsArgs;
 use simulate::SimulateArgs;
-use status::StatusArgs;
 use submit::SubmitArgs;
 use token::TokenArgs;
+use values::name;
 use work::WorkArgs;
 
 /// Runs thousands of LLM prompts, resumes after a crash, and pays for each answer once
@@ -77,6 +67,24 @@ pub enum Command {
     Token(TokenArgs),
     Simulate(Box<SimulateArgs>),
     Completions(CompletionsArgs),
+}
+
+/// Show each provider: usable or why not, model, address, calls
+#[derive(Debug, Args)]
+pub struct ProvidersArgs {
+    /// Model to assume for prompts that name none
+    ///
+    /// [env: BATCHWRIGHT_MODEL] [config: llm.model]
+    #[arg(long, value_name = "NAME", value_parser = name)]
+    pub model: Option<String>,
+}
+
+/// Print a script that completes commands and flags in a shell
+#[derive(Debug, Args)]
+#[command(after_help = include_str!("../../data/help/completions.txt"))]
+pub struct CompletionsArgs {
+    /// Shell name
+    pub shell: Shell,
 }
 
 impl Command {

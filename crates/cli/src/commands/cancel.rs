@@ -8,7 +8,7 @@ use batchwright::unstable::Optional;
 use batchwright::{Context, JobQueue, ProcessId, Worker};
 use serde_json::{Value, json};
 
-use crate::args::cancel::CancelArgs;
+use crate::args::queue::CancelArgs;
 use crate::args::shared::DataArgs;
 use crate::batches;
 use crate::command_line::quoted;

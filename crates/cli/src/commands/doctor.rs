@@ -9,7 +9,7 @@ use batchwright::queue::{HealthFinding, Severity, SqliteOptions};
 use batchwright_exec::{Sandbox, SandboxMode};
 use serde_json::json;
 
-use crate::args::doctor::DoctorArgs;
+use crate::args::queue::DoctorArgs;
 use crate::exit::{Early, Exit, Refusal};
 use crate::logging::is_json;
 use crate::queue::{folder, open};

@@ -3,7 +3,7 @@
 use batchwright::Settings;
 use batchwright::provider::{ProviderStatus, survey};
 
-use crate::args::providers::ProvidersArgs;
+use crate::args::ProvidersArgs;
 use crate::display;
 use crate::exit::{Early, Exit};
 use crate::logging::is_json;

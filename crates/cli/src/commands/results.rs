@@ -9,7 +9,7 @@ use batchwright::queue::{ConsumeError, JobResult, ProcessState};
 use batchwright::{Context, Error, ErrorKind, JobQueue, ProcessId};
 use serde_json::json;
 
-use crate::args::results::ResultsArgs;
+use crate::args::queue::ResultsArgs;
 use crate::display;
 use crate::exit::{Early, Exit, Refusal};
 use crate::format::{count, counts};

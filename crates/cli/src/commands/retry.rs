@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::args::retry::RetryArgs;
+use crate::args::queue::RetryArgs;
 use crate::batches;
 use crate::exit::{About, Early, Exit, Refusal};
 use crate::format::count;

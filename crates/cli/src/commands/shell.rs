@@ -4,8 +4,7 @@ use std::io::{self, Write};
 
 use clap::CommandFactory;
 
-use crate::args::Cli;
-use crate::args::shell::CompletionsArgs;
+use crate::args::{Cli, CompletionsArgs};
 use crate::exit::Exit;
 
 pub fn execute(args: &CompletionsArgs) -> Exit {

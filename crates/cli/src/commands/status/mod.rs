@@ -16,7 +16,7 @@ use console::Term;
 use serde_json::{Value, json};
 
 use self::spent::Spent;
-use crate::args::status::StatusArgs;
+use crate::args::queue::StatusArgs;
 use crate::batches;
 use crate::budget::advice;
 use crate::display;
