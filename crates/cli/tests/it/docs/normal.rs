@@ -1,120 +1,46 @@
 //! A line of output without the parts that differ between runs: times, rates, ids, alignment.
 
+use std::sync::LazyLock;
+
+use regex::{Captures, Regex};
+
 use crate::common::cases;
 
-/// A number before one of these is a duration or a rate, not a count.
-const UNITS: [(&str, &str); 14] = [
-    (" items/s", "<rate>"),
-    (" jobs/s", "<rate>"),
-    ("/s", "<rate>"),
-    (" ms", "<time>"),
-    (" min", "<time>"),
-    (" s", "<time>"),
-    (" h", "<time>"),
-    ("ms", "<time>"),
-    ("s", "<time>"),
-    ("m", "<time>"),
-    (" GB", "<size>"),
-    (" MB", "<size>"),
-    (" MiB", "<size>"),
-    (" KiB", "<size>"),
-];
-
-/// Fields of JSON whose values differ.
-const FIELDS: [&str; 4] = [
-    "\"generated_at\":",
-    "\"latency_ms\":",
-    "\"elapsed_seconds\":",
-    "\"request_id\":",
-];
+static MASKS: LazyLock<[(Regex, &str); 7]> = LazyLock::new(|| {
+    [
+        // A progress line, whose number depends on timing.
+        (r"^batchwright: [\d.,]+/[\d.,]+ .*% ·.*", ""),
+        (
+            r#""(generated_at|latency_ms|elapsed_seconds|request_id)":[^,}]*"#,
+            "\"$1\":",
+        ),
+        (r"…[0-9a-fA-F]{8}\b", "…<id>"),
+        (r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", "<id>"),
+        // Without a unit, a number is a count.
+        (r"\b\d[\d.,]*( items| jobs)?/s\b", "<rate>"),
+        (r"\b\d[\d.,]*( ms| min| s| h|ms|s|m)\b", "<time>"),
+        (r"\b\d[\d.,]* (GB|MB|MiB|KiB)\b", "<size>"),
+    ]
+    .map(|(pattern, mask)| (Regex::new(pattern).unwrap(), mask))
+});
+static WORD: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"[[:alnum:]]{8,}").unwrap());
 
 /// The line as it is compared; empty for a line that is not compared, such as a progress line.
 pub fn normal(line: &str) -> String {
-    let line = line.split_whitespace().collect::<Vec<_>>().join(" ");
-    if is_progress(&line) {
-        return String::new();
+    let mut line = line.split_whitespace().collect::<Vec<_>>().join(" ");
+    for (pattern, mask) in &*MASKS {
+        line = pattern.replace_all(&line, *mask).into_owned();
     }
-    let mut out = String::new();
-    let mut rest = line.as_str();
-    while let Some(first) = rest.chars().next() {
-        let inside_word = out.ends_with(|c: char| c.is_alphanumeric());
-        if let Some(field) = FIELDS.iter().find(|field| rest.starts_with(**field)) {
-            out.push_str(field);
-            rest = &rest[field.len()..];
-            rest = rest.trim_start_matches(|c: char| !matches!(c, ',' | '}'));
-            continue;
-        }
-        let id = id_length(rest);
-        if first == '…' && end_of_id(&rest[first.len_utf8()..]) {
-            out.push_str("…<id>");
-            rest = &rest[first.len_utf8() + 8..];
-        } else if !inside_word && id > 0 {
-            out.push_str("<id>");
-            rest = &rest[id..];
-        } else if !inside_word && first.is_ascii_digit() {
-            let (text, after) = number(rest);
-            let unit = UNITS.iter().find(|(unit, _)| {
-                let ends = |rest: &str| !rest.starts_with(|c: char| c.is_alphanumeric());
-                after.strip_prefix(unit).is_some_and(ends)
-            });
-            match unit {
-                Some((unit, name)) => {
-                    out.push_str(name);
-                    rest = &after[unit.len()..];
-                }
-                None => {
-                    out.push_str(text);
-                    rest = after;
-                }
-            }
+    let masked = WORD.replace_all(&line, |word: &Captures<'_>| {
+        let is_hash = word[0].chars().all(|c| matches!(c, '0'..='9' | 'a'..='f'));
+        let is_mixed = ["0123456789", "abcdef"].map(|some| word[0].contains(|c| some.contains(c)));
+        if is_hash && is_mixed == [true; 2] {
+            "<id>".to_owned()
         } else {
-            out.push(first);
-            rest = &rest[first.len_utf8()..];
+            word[0].to_owned()
         }
-    }
-    out
-}
-
-/// The number of bytes at the beginning that are an id or a hash: eight or more hexadecimal digits, at least one of
-/// them decimal, including the hyphens of a UUID.
-fn id_length(text: &str) -> usize {
-    let hex = |c: char| matches!(c, '0'..='9' | 'a'..='f' | '-');
-    let end = text.find(|c| !hex(c)).unwrap_or(text.len());
-    let id = text[..end].trim_end_matches('-');
-    let longer = text[id.len()..].starts_with(|c: char| c.is_alphanumeric());
-    let digits = id.chars().filter(char::is_ascii_digit).count();
-    let letters = id.chars().filter(char::is_ascii_alphabetic).count();
-    if id.len() >= 8 && digits > 0 && letters > 0 && !longer {
-        id.len()
-    } else {
-        0
-    }
-}
-
-/// Whether it begins with the end of an id, eight hexadecimal digits.
-fn end_of_id(text: &str) -> bool {
-    let hex = text.bytes().take_while(u8::is_ascii_hexdigit);
-    hex.count() == 8
-}
-
-fn number(text: &str) -> (&str, &str) {
-    let end = text.find(|c: char| !c.is_ascii_digit() && !matches!(c, '.' | ','));
-    let found = &text[..end.unwrap_or(text.len())];
-    let found = found.trim_end_matches(['.', ',']);
-    text.split_at(found.len())
-}
-
-/// Lines such as `batchwright: 19/24 79% · 1.9/s …`, whose number depends on timing.
-fn is_progress(line: &str) -> bool {
-    let Some(rest) = line.strip_prefix("batchwright: ") else {
-        return false;
-    };
-    let (done, rest) = number(rest);
-    let Some(rest) = rest.strip_prefix('/').filter(|_| !done.is_empty()) else {
-        return false;
-    };
-    let (of, rest) = number(rest);
-    !of.is_empty() && (rest.starts_with(' ') && rest.contains("% ·"))
+    });
+    masked.into_owned()
 }
 
 #[test]
