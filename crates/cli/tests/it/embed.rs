@@ -9,7 +9,7 @@ use batchwright_simulate::embedding;
 use serde_json::{Value, json};
 
 use super::common::{Desk, Has, RunToEnd, all_ids, cases, good, id};
-use super::fake::{Fake, says};
+use super::fake::Fake;
 
 #[test]
 fn a_thousand_texts_take_few_calls_and_each_id_has_its_own_vector() {
@@ -72,19 +72,14 @@ fn options_without_a_meaning_for_embeddings_are_rejected() {
 fn embeddings_of_different_lengths_are_reported() {
     // As if two models had the same name.
     let calls = AtomicUsize::new(0);
-    let server = Fake::start(move |asked| {
+    let server = Fake::answering(move |body| {
         let numbers = 4 + calls.fetch_add(1, Ordering::SeqCst) % 2;
-        let texts = asked.json()["input"].as_array().map_or(0, Vec::len);
+        let texts = body["input"].as_array().map_or(0, Vec::len);
         let entry = |index| json!({"index": index, "embedding": vec![0.5; numbers]});
-        says(
-            200,
-            json!({"data": (0..texts).map(entry).collect::<Vec<_>>()}),
-        )
+        json!({"data": (0..texts).map(entry).collect::<Vec<_>>()})
     });
     let desk = Desk::with(100);
-    let words = "run in.jsonl -o out.jsonl --task embed --provider custom --model m -j 1 --json";
-    let mut command = desk.command(words.split(' '));
-    let ended = command.env("CUSTOM_LLM_BASE_URL", server.url()).ended();
+    let ended = server.run(&desk, "--task embed -j 1 --json").ended();
     let ended = ended
         .expect(0)
         .says("100 of 4 to 5 numbers: they differ in length, so they cannot be compared");

@@ -2,10 +2,13 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use serde_json::Value;
+use serde_json::{Value, json};
+
+use super::common::Desk;
 
 /// One request to a [`Fake`] server.
 pub struct Asked {
@@ -36,7 +39,51 @@ pub fn says(status: u16, body: impl ToString) -> Answer {
     Some((format!("{status} X\r\n"), body.to_string().into_bytes()))
 }
 
+/// The body of an answer with this message, which was paid for.
+pub fn reply(message: Value) -> Value {
+    json!({
+        "model": "m",
+        "choices": [{"index": 0, "finish_reason": "stop", "message": message}],
+        "usage": {"prompt_tokens": 10, "completion_tokens": 5},
+    })
+}
+
 impl Fake {
+    /// One that answers calls with what it computes from their bodies.
+    pub fn answering(answer: impl Fn(&Value) -> Value + Send + Sync + 'static) -> Self {
+        Self::start(move |asked| match asked.json() {
+            Value::Null => says(404, "{}"),
+            body => says(200, answer(&body)),
+        })
+    }
+
+    /// One that quotes the request's header in every reply, as some gateways do.
+    pub fn echo(status: u16) -> Self {
+        Self::start(move |asked| {
+            let quoted = asked.head.replace("\r\n", " | ").replace('"', "'");
+            // Some encoders escape the slash.
+            let text = format!("you sent {}", quoted.replace('/', "\\/"));
+            let body = match status {
+                200 => format!("{{\"choices\":[{{\"message\":{{\"content\":\"{text}\"}}}}]}}"),
+                _ => format!("{{\"error\":{{\"message\":\"{text}\"}}}}"),
+            };
+            Some((format!("{status} X\r\nx-echo: {quoted}\r\n"), body.into()))
+        })
+    }
+
+    /// `run in.jsonl -o out.jsonl` with it as the provider `custom`.
+    pub fn run(&self, desk: &Desk, words: &str) -> Command {
+        let words = format!("run in.jsonl -o out.jsonl --provider custom --model m {words}");
+        let mut command = desk.command(words.split_whitespace());
+        command.env("CUSTOM_LLM_BASE_URL", self.url());
+        command
+    }
+
+    /// The bodies of the calls.
+    pub fn bodies(&self) -> Vec<Value> {
+        self.calls().iter().map(|asked| asked.json()).collect()
+    }
+
     pub fn start(answer: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();

@@ -8,7 +8,7 @@ use batchwright_simulate::{SimConfig, Simulator, Trouble};
 use serde_json::json;
 
 use super::common::{Desk, Ended, RunToEnd, Running, all_ids, cases, good, simulator};
-use super::fake::{Answer, Fake, says};
+use super::fake::{Answer, Fake, reply, says};
 
 /// A run of `in.jsonl` for `custom`, model `big`, with these words; `xai` is the other simulator.
 fn called(desk: &Desk, first: &Simulator, second: &Simulator, words: &str) -> Ended {
@@ -226,8 +226,7 @@ fn serve(answer: impl Fn(&str) -> Answer + Send + Sync + 'static) -> String {
 }
 
 fn answer() -> Answer {
-    let choice = json!({"finish_reason": "stop", "message": {"content": "Blue."}});
-    says(200, json!({"model": "tiny", "choices": [choice]}))
+    says(200, reply(json!({"content": "Blue."})))
 }
 
 fn unknown() -> Answer {

@@ -5,29 +5,13 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use super::common::{Desk, Ended, RunToEnd, cases};
-use super::fake::{Fake, says};
+use super::fake::Fake;
 
 const TOKEN: &str = "tok-Zx9Qab0123456789hijklMNOP";
-
-/// A server whose answer contains everything that it received.
-fn echo(status: u16) -> Fake {
-    Fake::start(move |asked| {
-        let said = format!("you sent {}", asked.head.replace("\r\n", " | "));
-        let answer = json!({"finish_reason": "stop", "message": {"content": said}});
-        match status {
-            200 => says(status, json!({"choices": [answer]})),
-            _ => says(status, json!({"error": {"message": said}})),
-        }
-    })
-}
 
 fn heads(server: &Fake) -> Vec<String> {
     let calls = server.calls().into_iter();
     calls.map(|asked| asked.head.to_ascii_lowercase()).collect()
-}
-
-fn bodies(server: &Fake) -> Vec<Value> {
-    server.calls().iter().map(|asked| asked.json()).collect()
 }
 
 fn run(desk: &Desk, words: &[&str]) -> Ended {
@@ -37,7 +21,7 @@ fn run(desk: &Desk, words: &[&str]) -> Ended {
 #[test]
 fn a_header_goes_with_every_call_and_is_shown_nowhere() {
     for status in [200, 400, 401, 500] {
-        let (desk, server) = (Desk::new(), echo(status));
+        let (desk, server) = (Desk::new(), Fake::echo(status));
         desk.prompts("in.jsonl", 2);
         desk.write(
             "headers.txt",
@@ -74,7 +58,7 @@ fn a_header_goes_with_every_call_and_is_shown_nowhere() {
 
 #[test]
 fn a_header_reaches_no_fallback() {
-    let (desk, first, second) = (Desk::new(), echo(400), echo(200));
+    let (desk, first, second) = (Desk::new(), Fake::echo(400), Fake::echo(200));
     desk.prompts("in.jsonl", 3);
     let more = ["--fallback", "xai:small", "--header", "X-Team: maps"];
     let mut command = run_at(&desk, "custom", &first.url(), &more);
@@ -97,7 +81,7 @@ fn run_at(desk: &Desk, provider: &str, url: &str, more: &[&str]) -> Command {
 
 #[test]
 fn fields_of_a_line_override_extra_and_both_are_part_of_the_request() {
-    let (desk, server) = (Desk::new(), echo(200));
+    let (desk, server) = (Desk::new(), Fake::echo(200));
     desk.write(
         "in.jsonl",
         "{\"id\": \"a\", \"prompt\": \"one\"}\n\
@@ -114,7 +98,7 @@ fn fields_of_a_line_override_extra_and_both_are_part_of_the_request() {
         "flex",
     ])
     .expect(0);
-    let bodies = bodies(&server);
+    let bodies = server.bodies();
     assert_eq!(
         (&bodies[0]["top_k"], &bodies[1]["top_k"]),
         (&json!(40), &json!(1))
@@ -155,7 +139,7 @@ fn fields_of_a_line_override_extra_and_both_are_part_of_the_request() {
 
 #[test]
 fn queue_jobs_contain_extra_fields_and_the_worker_adds_headers() {
-    let (desk, server) = (Desk::new(), echo(200));
+    let (desk, server) = (Desk::new(), Fake::echo(200));
     desk.prompts("in.jsonl", 2);
     let extra = [
         "submit",
@@ -173,7 +157,7 @@ fn queue_jobs_contain_extra_fields_and_the_worker_adds_headers() {
     let has_it = |head: &String| head.contains("x-team: maps");
     assert!(heads(&server).iter().all(has_it));
     let asked = |body: &Value| body["top_k"] == 7 && body["service_tier"] == "flex";
-    assert_eq!(bodies(&server).iter().filter(|body| asked(body)).count(), 2);
+    assert_eq!(server.bodies().iter().filter(|body| asked(body)).count(), 2);
     run(&desk, &["results", id.trim(), "-o", "out.jsonl"]).expect(0);
     assert_eq!(desk.ids("out.jsonl").len(), 2);
 }

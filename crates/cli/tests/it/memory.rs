@@ -8,35 +8,27 @@ use batchwright_simulate::SimConfig;
 use serde_json::json;
 
 use super::common::{Desk, Running, all_ids, eventually, good, simulator};
-use super::fake::{Fake, says};
+use super::fake::{Fake, reply};
 
 /// Calls whose replies are large.
 const CALLS: usize = 24;
 /// Size of the text of each reply.
 const MIB: usize = 4;
 
-fn reply(text: &str) -> String {
-    let message = json!({"role": "assistant", "content": text});
-    let choice = json!({"index": 0, "message": message, "finish_reason": "stop"});
-    let usage = json!({"prompt_tokens": 1, "completion_tokens": 1});
-    json!({"model": "m", "choices": [choice], "usage": usage}).to_string()
-}
-
 /// A server that answers all calls at once, and one more when `go_on` is released.
-fn server(go_on: Arc<Barrier>) -> String {
+fn server(go_on: Arc<Barrier>) -> Fake {
     let all = Barrier::new(CALLS);
-    let large = reply(&"large ".repeat((MIB << 20) / 6));
-    let last = format!("prompt {CALLS}\"");
-    let server = Fake::start(move |asked| {
-        if String::from_utf8_lossy(&asked.body).contains(&last) {
+    let large = reply(json!({"content": "large ".repeat((MIB << 20) / 6)}));
+    let last = format!("prompt {CALLS}");
+    Fake::answering(move |body| {
+        if body["messages"][0]["content"] == *last {
             go_on.wait();
-            says(200, reply("small"))
+            reply(json!({"content": "small"}))
         } else {
             all.wait();
-            says(200, &large)
+            large.clone()
         }
-    });
-    server.url()
+    })
 }
 
 /// The program requests all of them at once, with memory for few. Each is saved, and the peak memory is that of a
@@ -46,12 +38,9 @@ fn large_replies_wait_for_memory_and_are_saved() {
     let desk = Desk::new();
     desk.prompts("in.jsonl", CALLS + 1);
     let go_on = Arc::new(Barrier::new(2));
-    let url = server(go_on.clone());
+    let server = server(go_on.clone());
     let calls = CALLS + 1;
-    let words =
-        format!("run in.jsonl -o out.jsonl --provider custom --model m -j {calls} --max-memory 1M");
-    let mut command = desk.command(words.split_whitespace());
-    command.env("CUSTOM_LLM_BASE_URL", url);
+    let mut command = server.run(&desk, &format!("-j {calls} --max-memory 1M"));
     command.env("RATE_LIMIT_BURST_SIZE", "100");
     // The C library keeps freed memory for each thread, except pieces above this size.
     command.env("MALLOC_MMAP_THRESHOLD_", "131072");

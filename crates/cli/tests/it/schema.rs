@@ -2,47 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::common::{Desk, Ended, Has, RunToEnd, cases, good};
-use super::fake::{Fake, says};
+use super::common::{Desk, Has, RunToEnd, cases, good};
+use super::fake::{Fake, reply};
 
-const RUN: &str = "in.jsonl -o out.jsonl -j 4 --json-schema schema.json";
-
-/// A server that computes its answers from the requests' bodies, which it stores.
-struct Server(Fake);
-
-impl Server {
-    fn start(answer: impl Fn(&Value) -> Value + Send + Sync + 'static) -> Self {
-        Self(Fake::start(move |asked| match asked.json() {
-            Value::Null => says(404, "{}"),
-            body => says(200, answer(&body)),
-        }))
-    }
-
-    fn run(&self, desk: &Desk, words: &str) -> Ended {
-        let words = format!(
-            "run --provider local --model m --base-url {} {words}",
-            self.0.url()
-        );
-        let mut command = desk.command(words.split_whitespace());
-        command.ended()
-    }
-
-    fn asked(&self) -> Vec<Value> {
-        self.0.calls().iter().map(|asked| asked.json()).collect()
-    }
-}
-
-fn reply(text: &str, finish_reason: &str) -> Value {
-    json!({
-        "model": "m",
-        "choices": [{"finish_reason": finish_reason, "message": {"role": "assistant", "content": text}}],
-        "usage": {"prompt_tokens": 10, "completion_tokens": 5},
-    })
-}
-
-fn messages(body: &Value) -> &Vec<Value> {
-    body["messages"].as_array().unwrap()
-}
+const SCHEMA: &str = "-j 4 --json-schema schema.json";
 
 fn desk() -> Desk {
     let desk = Desk::with(1);
@@ -60,14 +23,14 @@ fn desk() -> Desk {
 #[test]
 fn the_schema_reaches_the_provider_and_the_answer_is_kept_as_json() {
     let desk = desk();
-    let server = Server::start(|_| reply("```json\n{\"age\": 5}\n```", "stop"));
-    server.run(&desk, RUN).expect(0);
+    let server = Fake::answering(|_| reply(json!({"content": "```json\n{\"age\": 5}\n```"})));
+    server.run(&desk, SCHEMA).ended().expect(0);
     let [line] = &desk.results("out.jsonl")[..] else {
         panic!("{}", desk.read("out.jsonl"));
     };
     assert_eq!(line["text"], "{\"age\": 5}");
     line.has(json!({"attempts": 1, "finish_reason": "stop"}));
-    let format = &server.asked()[0]["response_format"];
+    let format = &server.bodies()[0]["response_format"];
     // In the order of the file, which the model's answer follows.
     let sent = format["json_schema"]["schema"].to_string();
     assert_eq!(sent, desk.read("schema.json"));
@@ -80,10 +43,14 @@ fn the_schema_reaches_the_provider_and_the_answer_is_kept_as_json() {
 #[test]
 fn an_answer_that_stays_invalid_fails_with_its_text() {
     let desk = desk();
-    let server = Server::start(|body| reply(&format!("no {}", messages(body).len()), "stop"));
+    let server = Fake::answering(|body| {
+        let messages = body["messages"].as_array().unwrap().len();
+        reply(json!({"content": format!("no {messages}")}))
+    });
     for (flags, calls, raw) in [("", 2, "no 3"), ("--max-retries 0", 1, "no 1")] {
-        server.0.forget();
-        server.run(&desk, &format!("{RUN} {flags}")).expect(3);
+        server.forget();
+        let words = format!("{SCHEMA} {flags}");
+        server.run(&desk, &words).ended().expect(3);
         let line = &desk.results("out.jsonl")[0];
         let error = &line["error"];
         error.has(json!({"kind": "invalid", "raw": raw}));
@@ -93,13 +60,17 @@ fn an_answer_that_stays_invalid_fails_with_its_text() {
             "{message}"
         );
         assert_eq!(line["attempts"], calls);
-        assert_eq!(server.asked().len(), calls);
+        assert_eq!(server.calls().len(), calls);
     }
 }
 
 #[test]
 fn a_bad_schema_file_is_refused_before_anything_is_sent() {
     let (desk, sim) = (desk(), good());
+    let run = |words: &str| {
+        let ended = desk.run(&sim, &format!("in.jsonl -o out.jsonl {words}"));
+        ended.expect(2)
+    };
     for (text, expected) in cases(
         r#"
         {"type": "objekt"} => schema.json: no JSON Schema that can be used: at /type: "objekt"
@@ -108,15 +79,10 @@ fn a_bad_schema_file_is_refused_before_anything_is_sent() {
     "#,
     ) {
         desk.write("schema.json", text);
-        let ended = desk.run(&sim, RUN).expect(2);
-        ended.errs(expected);
+        run(SCHEMA).errs(expected);
     }
-    let ended = desk
-        .run(&sim, "in.jsonl -o out.jsonl --json-schema none.json")
-        .expect(2);
-    ended.errs("none.json: cannot be read: ");
-    desk.run(&sim, &format!("{RUN} --json-schema object"))
-        .expect(2);
+    run("--json-schema none.json").errs("none.json: cannot be read: ");
+    run(&format!("{SCHEMA} --json-schema object"));
     assert_eq!(sim.stats().calls, 0);
     assert!(!desk.exists("out.jsonl"));
 }

@@ -12,20 +12,6 @@ use super::fake::Fake;
 const KEY: &str = "sk-secret/0123456789abcdef";
 const PASSWORD: &str = "passw0rd-of-the-proxy";
 
-/// A server that quotes the request's header in every reply, as some gateways do.
-fn echo(status: u16) -> Fake {
-    Fake::start(move |asked| {
-        let quoted = asked.head.replace("\r\n", " | ").replace('"', "'");
-        // Some encoders escape the slash.
-        let text = format!("you sent {}", quoted.replace('/', "\\/"));
-        let body = match status {
-            200 => format!("{{\"choices\":[{{\"message\":{{\"content\":\"{text}\"}}}}]}}"),
-            _ => format!("{{\"error\":{{\"message\":\"{text}\"}}}}"),
-        };
-        Some((format!("{status} X\r\nx-echo: {quoted}\r\n"), body.into()))
-    })
-}
-
 #[track_caller]
 fn clean(texts: &[(&str, &str)]) {
     // The second half of the list is the password encoded in a header of basic authentication.
@@ -41,7 +27,7 @@ fn clean(texts: &[(&str, &str)]) {
 fn keys_and_passwords_are_never_shown_at_any_log_level() {
     for status in [400, 401, 500, 200] {
         for log in [None, Some("trace"), Some("ureq_proto::util=trace")] {
-            let (desk, server) = (Desk::new(), echo(status));
+            let (desk, server) = (Desk::new(), Fake::echo(status));
             desk.prompts("in.jsonl", 2);
             let url = format!("http://user:{PASSWORD}@{}/v1", server.address);
             let words = "run in.jsonl -o out.jsonl --provider openai --model m --log-level debug \
@@ -70,7 +56,7 @@ fn keys_and_passwords_are_never_shown_at_any_log_level() {
 
 #[test]
 fn a_key_in_a_file_is_sent_and_never_shown() {
-    let (desk, server) = (Desk::new(), echo(200));
+    let (desk, server) = (Desk::new(), Fake::echo(200));
     desk.prompts("in.jsonl", 1);
     desk.write("key", &format!("{KEY}\n"));
     let url = format!("http://{}/v1", server.address);
