@@ -1,9 +1,8 @@
 //! How long clients wait, a hundred at a time, while the worker is busy: `cargo bench -p batchwright-server`.
 //!
-//! Each line has requests a second and the time of a request at the median, at p99 and at most. The first is a bare
-//! server of the same HTTP crate that does nothing: what the machine, its worker and a hundred clients on it allow.
-//! Clients ask again as soon as they are answered, which no machine is quick enough for: there the time is that of
-//! waiting for a processor. The last lines have clients that ask once in 20 ms.
+//! Each line has requests a second and the time of a request at the median, at p99 and at most. Clients ask again as
+//! soon as they are answered, which no machine is quick enough for: there the time is that of waiting for a processor.
+//! The last lines have clients that ask once in 20 ms.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -155,11 +154,7 @@ fn main() {
         .address(([127, 0, 0, 1], 0).into())
         .start()
         .expect("a server");
-    measure_bare(rounds);
     let address = server.address();
-    measure("GET /healthz", address, rounds, AT_ONCE, |client, _| {
-        client.ask("GET", "/healthz", "").0
-    });
     let ids = parking_lot::Mutex::new(Vec::new());
     let create = |client: &mut Client, _: usize| {
         let job = r#"{"type":"later","payload":{"n":1},"priority":1}"#;
@@ -186,18 +181,4 @@ fn main() {
     }
     let (done, at) = (server.stop().expect("it stops").completed, rounds);
     println!("the worker ended {done} jobs meanwhile ({at} rounds of {CLIENTS} clients)");
-}
-
-/// A server of the same HTTP crate that does nothing: what the machine, busy as it is, allows.
-fn measure_bare(rounds: usize) {
-    let config = http_net::blocking::ServerConfig::new().with_max_connections(2 * CLIENTS);
-    let bare = http_net::blocking::Server::bind("127.0.0.1:0").expect("a free port");
-    let bare = bare.with_config(config);
-    let (address, stop) = (bare.local_addr(), bare.shutdown_handle());
-    let serving = thread::spawn(move || bare.serve(|_, _| http_net::Response::text(200, "ok")));
-    measure("a bare server", address, rounds, AT_ONCE, |client, _| {
-        client.ask("GET", "/", "").0
-    });
-    stop.shutdown();
-    serving.join().expect("it ends").expect("it ended well");
 }
