@@ -13,9 +13,9 @@ use batchwright_simulate::{SimConfig, Simulator};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use ureq::config::ConfigBuilder;
-use ureq::http::Response;
+use ureq::http::{Request, Response};
 use ureq::typestate::AgentScope;
-use ureq::{Agent, Body};
+use ureq::{Agent, AsSendBody, Body};
 
 /// Far beyond what anything here takes, also on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(180);
@@ -148,14 +148,30 @@ impl Desk {
         &self.agent
     }
 
+    /// Sends a request, with a body of JSON unless the headers name another type.
+    pub fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl AsSendBody,
+    ) -> Answer {
+        let mut request = Request::builder().method(method).uri(self.url(path));
+        if headers.iter().all(|(name, _)| *name != "content-type") {
+            request = request.header("content-type", "application/json");
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        Answer::of(self.agent.run(request.body(body).unwrap()).unwrap())
+    }
+
     pub fn get(&self, path: &str) -> Answer {
-        Answer::of(self.agent.get(self.url(path)).call().unwrap())
+        self.send("GET", path, &[], ())
     }
 
     pub fn post(&self, path: &str, body: &Value) -> Answer {
-        let request = self.agent.post(self.url(path));
-        let request = request.header("content-type", "application/json");
-        Answer::of(request.send(body.to_string()).unwrap())
+        self.send("POST", path, &[], body.to_string())
     }
 
     /// The JSON at this path, which is answered with 200.
@@ -177,13 +193,11 @@ impl Desk {
     }
 
     pub fn put(&self, path: &str, body: &Value) -> Answer {
-        let request = self.agent.put(self.url(path));
-        let request = request.header("content-type", "application/json");
-        Answer::of(request.send(body.to_string()).unwrap())
+        self.send("PUT", path, &[], body.to_string())
     }
 
     pub fn delete(&self, path: &str) -> Answer {
-        Answer::of(self.agent.delete(self.url(path)).call().unwrap())
+        self.send("DELETE", path, &[], ())
     }
 }
 
@@ -259,10 +273,8 @@ pub fn shout(text: &str) -> Value {
 }
 
 /// Posts with an idempotency key.
-pub fn keyed(desk: &Desk, url: &str, key: &str, body: &str) -> Answer {
-    let request = desk.agent().post(url).header("idempotency-key", key);
-    let request = request.header("content-type", "application/json");
-    Answer::of(request.send(body).unwrap())
+pub fn keyed(desk: &Desk, path: &str, key: &str, body: &str) -> Answer {
+    desk.send("POST", path, &[("idempotency-key", key)], body)
 }
 
 /// Waits for the end of a job.
@@ -287,15 +299,9 @@ pub fn acked(desk: &Desk, job: &Value) -> Answer {
 
 /// Posts lines as a process.
 pub fn lines(desk: &Desk, query: &str, body: &str) -> Answer {
-    let request = desk
-        .agent()
-        .post(desk.url(&format!("/api/v1/processes{query}")));
-    Answer::of(
-        request
-            .header("content-type", "application/jsonl")
-            .send(body)
-            .unwrap(),
-    )
+    let path = format!("/api/v1/processes{query}");
+    let kind = ("content-type", "application/jsonl");
+    desk.send("POST", &path, &[kind], body)
 }
 
 /// Waits for the end of a process.

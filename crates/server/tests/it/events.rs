@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use sha2::Sha256;
 
 use super::common::{Desk, Has, PATIENCE, keyed, lines, shout, until, until_finished, until_shown};
-use super::openai::{self, CHAT, uploaded};
+use super::openai::{self, CHAT, question, uploaded};
 
 /// A stream of events, as a browser reads it.
 pub struct Stream(BufReader<ureq::BodyReader<'static>>);
@@ -304,15 +304,14 @@ fn the_end_of_a_process_is_told_until_it_is_taken_also_over_a_restart() {
 fn each_process_and_each_batch_is_told() {
     let (receiver, adapt) = receiver();
     let desk = Desk::with(SimConfig::default(), adapt);
-    let url = desk.url("/api/v1/processes?type=shout");
-    let made = keyed(&desk, &url, "k", "\"a\"\n\"b\"\n").is(201).json();
+    let send = || keyed(&desk, "/api/v1/processes?type=shout", "k", "\"a\"\n\"b\"\n").is(201);
+    let made = send().json();
     let told = take(&receiver, "200 OK").body;
     assert_eq!(told["data"]["process_id"], made["process_id"]);
     // A repeated request makes nothing that could end.
-    keyed(&desk, &url, "k", "\"a\"\n\"b\"\n").is(201);
+    send();
     // Direct calls are answered at their connection.
-    let chat = json!({"model": "sim-1", "messages": [{"role": "user", "content": "hi"}]});
-    desk.post(CHAT, &chat).is(200);
+    desk.post(CHAT, &question("hi")).is(200);
     let batch = openai::create(&desk, &uploaded(&desk, &openai::lines(2)), CHAT);
     let told = take(&receiver, "200 OK").body;
     told.has(json!({"object": "event", "type": "batch.completed"}));

@@ -6,17 +6,8 @@ use std::path::Path;
 use batchwright::Secret;
 use batchwright_server::{Role, new_token};
 use batchwright_simulate::SimConfig;
-use ureq::http::Request;
 
-use super::common::{Answer, Desk, until};
-
-fn with_headers(desk: &Desk, path: &str, headers: &[(&str, &str)]) -> Answer {
-    let mut request = desk.agent().get(desk.url(path));
-    for (name, value) in headers {
-        request = request.header(*name, *value);
-    }
-    Answer::of(request.call().unwrap())
-}
+use super::common::{Desk, until};
 
 #[test]
 fn pages_of_other_sites_may_not_ask() {
@@ -37,7 +28,7 @@ fn pages_of_other_sites_may_not_ask() {
         (403, &[("sec-fetch-site", "cross-site")]),
     ];
     for (status, headers) in cases {
-        let answer = with_headers(&desk, "/healthz", headers);
+        let answer = desk.send("GET", "/healthz", headers, ());
         assert_eq!(answer.status, status, "{headers:?}: {answer:?}");
         if status != 200 {
             assert_eq!(answer.json()["status"], status, "{answer:?}");
@@ -53,7 +44,7 @@ fn with_a_token_nobody_else_sees_anything() {
     let desk = Desk::with(SimConfig::default(), |server| {
         server.token(Secret::new(token))
     });
-    with_headers(&desk, "/healthz", &[]).is(200);
+    desk.get("/healthz").is(200);
     for given in [
         None,
         Some("Bearer wrong"),
@@ -66,13 +57,14 @@ fn with_a_token_nobody_else_sees_anything() {
             .into_iter()
             .collect();
         for path in ["/metrics", "/v1/models", "/api/v1/overview", "/nothing"] {
-            let answer = with_headers(&desk, path, &headers).is(401);
+            let answer = desk.send("GET", path, &headers, ()).is(401);
             assert!(!answer.text.contains(token));
             assert!(answer.header("www-authenticate").is_some());
         }
     }
     let bearer = format!("bearer {token}");
-    with_headers(&desk, "/metrics", &[("authorization", &bearer)]).is(200);
+    desk.send("GET", "/metrics", &[("authorization", &bearer)], ())
+        .is(200);
 }
 
 #[test]
@@ -121,10 +113,7 @@ fn the_page_is_one_answer_that_browsers_may_trust() {
 fn a_page_that_is_known_is_not_sent_again() {
     let desk = Desk::new();
     let etag = desk.get("/").is(200).header("etag").unwrap().to_owned();
-    let ask = |known: &str| {
-        let request = desk.agent().get(desk.url("/"));
-        Answer::of(request.header("if-none-match", known).call().unwrap())
-    };
+    let ask = |known: &str| desk.send("GET", "/", &[("if-none-match", known)], ());
     for known in [etag.clone(), format!("\"another\", W/{etag}")] {
         let answer = ask(&known).is(304);
         assert!(answer.text.is_empty());
@@ -160,9 +149,9 @@ fn a_changed_file_applies_and_one_that_cannot_be_used_changes_nothing() {
     write(&path, &first, 0o600);
     let desk = Desk::with(SimConfig::default(), |server| server.token_file(&path));
     let status = |token: &str| {
-        let request = Request::get(desk.url("/metrics"));
-        let request = request.header("authorization", format!("Bearer {token}"));
-        Answer::of(desk.agent().run(request.body(()).unwrap()).unwrap()).status
+        let bearer = format!("Bearer {token}");
+        desk.send("GET", "/metrics", &[("authorization", &bearer)], ())
+            .status
     };
     assert_eq!((status(&a), status(&b)), (200, 401));
     write(&path, &(first.clone() + &second), 0o600);

@@ -1,11 +1,13 @@
 //! The Batch endpoint: files, batches, and requests whose caller waits.
 
-use std::io::Read;
+use std::io::{Cursor, Read, Write};
+use std::net::TcpStream;
 
 use batchwright::config::ConfigStore;
 use batchwright::queue::ProcessInfo;
 use batchwright_simulate::{SimConfig, Trouble};
 use serde_json::{Value, json};
+use ureq::SendBody;
 
 use super::common::{Answer, Desk, Has, PATIENCE, until_shown};
 use super::openai_direct::ask;
@@ -30,8 +32,7 @@ pub fn slow() -> Desk {
 
 pub fn line(id: &str, prompt: &str) -> Value {
     json!({
-        "custom_id": id, "method": "POST", "url": CHAT,
-        "body": {"model": "sim-1", "messages": [{"role": "user", "content": prompt}]},
+        "custom_id": id, "method": "POST", "url": CHAT, "body": question(prompt),
     })
 }
 
@@ -40,23 +41,44 @@ pub fn lines(count: usize) -> String {
     (0..count).map(line).collect()
 }
 
-/// Uploads a file as a form.
-fn upload(desk: &Desk, content: impl Read + 'static) -> Answer {
-    let head = "--b\r\ncontent-disposition: form-data; name=\"purpose\"\r\n\r\nbatch\r\n--b\r\n\
-        content-disposition: form-data; name=\"file\"; filename=\"in.jsonl\"\r\n\r\n";
-    let body = head.as_bytes().chain(content).chain(&b"\r\n--b--\r\n"[..]);
-    let request = desk.agent().post(desk.url("/v1/files"));
-    let request = request.header("content-type", "multipart/form-data; boundary=b");
-    Answer::of(
-        request
-            .send(ureq::SendBody::from_owned_reader(body))
-            .unwrap(),
-    )
+/// A call of one message.
+pub fn question(text: &str) -> Value {
+    json!({"model": "sim-1", "messages": [{"role": "user", "content": text}]})
+}
+
+/// A connection on which this call was sent. Its answer is not read.
+pub fn sent(desk: &Desk, headers: &str, body: &Value) -> TcpStream {
+    let (address, body) = (desk.server().address(), body.to_string());
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let request = format!(
+        "POST {CHAT} HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\n{headers}content-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(request.as_bytes()).unwrap();
+    stream
+}
+
+/// Uploads a file of this name as a form.
+pub fn upload(
+    desk: &Desk,
+    headers: &[(&str, &str)],
+    name: &str,
+    content: impl Read + 'static,
+) -> Answer {
+    let head = format!(
+        "--b\r\ncontent-disposition: form-data; name=\"purpose\"\r\n\r\nbatch\r\n--b\r\n\
+         content-disposition: form-data; name=\"file\"; filename=\"{name}\"\r\n\r\n"
+    );
+    let body = Cursor::new(head).chain(content);
+    let body = SendBody::from_owned_reader(body.chain(&b"\r\n--b--\r\n"[..]));
+    let form = ("content-type", "multipart/form-data; boundary=b");
+    desk.send("POST", "/v1/files", &[&[form], headers].concat(), body)
 }
 
 pub fn uploaded(desk: &Desk, content: &str) -> String {
-    let content = std::io::Cursor::new(content.to_owned());
-    let file = upload(desk, content).is(200).json();
+    let content = Cursor::new(content.to_owned());
+    let file = upload(desk, &[], "in.jsonl", content).is(200).json();
     file["id"].as_str().unwrap().to_owned()
 }
 
@@ -306,7 +328,7 @@ fn a_deleted_file_is_gone_and_its_room_is_free() {
             .len(),
         600
     );
-    let refused = upload(&desk, std::io::repeat(b'x').take(600));
+    let refused = upload(&desk, &[], "in.jsonl", std::io::repeat(b'x').take(600));
     assert_eq!(refused.header("x-should-retry"), Some("false"));
     assert_eq!(
         refused.is(507).json()["error"]["code"],
@@ -368,8 +390,7 @@ fn what_cannot_be_a_file_is_refused_at_once() {
         ("multipart/form-data; boundary=b", "--b\r\n", 400),
         ("application/json", "{}", 415),
     ] {
-        let request = desk.agent().post(desk.url("/v1/files"));
-        let answer = Answer::of(request.header("content-type", kind).send(body).unwrap());
+        let answer = desk.send("POST", "/v1/files", &[("content-type", kind)], body);
         assert!(answer.is(status).json()["error"]["message"].is_string());
     }
 }

@@ -5,7 +5,7 @@ use batchwright_simulate::{SimConfig, Trouble};
 use serde_json::{Value, json};
 
 use super::common::{Answer, Desk};
-use super::openai::{CHAT, content, create, line, unlimited, uploaded, wait_for};
+use super::openai::{CHAT, content, create, line, question, unlimited, uploaded, wait_for};
 
 /// Billed replies that are no good answers, and the finish reason that the client gets.
 const PAID: [(Trouble, &str); 4] = [
@@ -21,18 +21,15 @@ fn with_schema() -> Value {
         "additionalProperties": false,
     });
     let schema = json!({"name": "number", "schema": schema, "strict": true});
-    let mut body = line("a", "Hello.")["body"].take();
+    let mut body = question("Hello.");
     body["response_format"] = json!({"type": "json_schema", "json_schema": schema});
     body
 }
 
 fn ask(desk: &Desk, strict: &[&str]) -> Answer {
-    let request = desk.agent().post(desk.url(CHAT));
-    let request = strict.iter().fold(request, |request, strict| {
-        request.header("x-batchwright-strict", *strict)
-    });
-    let request = request.header("content-type", "application/json");
-    Answer::of(request.send(with_schema().to_string()).unwrap())
+    let name = "x-batchwright-strict";
+    let strict: Vec<_> = strict.iter().map(|strict| (name, *strict)).collect();
+    desk.send("POST", CHAT, &strict, with_schema().to_string())
 }
 
 #[test]
@@ -67,12 +64,10 @@ fn a_strict_request_is_checked_and_tried_once_more() {
 #[test]
 fn a_text_that_was_cut_off_is_the_answer_to_a_strict_request() {
     let desk = unlimited(SimConfig::default());
-    let mut body = line("a", "Hello.")["body"].take();
+    let mut body = question("Hello.");
     body["max_tokens"] = json!(3);
-    let request = desk.agent().post(desk.url(CHAT));
-    let request = request.header("x-batchwright-strict", "true");
-    let request = request.header("content-type", "application/json");
-    let answer = Answer::of(request.send(body.to_string()).unwrap());
+    let strict = [("x-batchwright-strict", "true")];
+    let answer = desk.send("POST", CHAT, &strict, body.to_string());
     let answer = answer.is(200).json();
     assert_eq!(answer["choices"][0]["finish_reason"], "length", "{answer}");
     assert_eq!(desk.sim.stats().calls, 1);

@@ -7,10 +7,10 @@ use batchwright_simulate::{BatchConfig, SimConfig, Trouble};
 use serde_json::{Value, json};
 
 use super::common::{Answer, Desk, Has, PATIENCE, until};
-use super::openai::{CHAT, slow, unlimited};
+use super::openai::{CHAT, question, sent, slow, unlimited};
 
 pub fn ask(desk: &Desk, more: &Value) -> Answer {
-    let mut body = json!({"model": "sim-1", "messages": [{"role": "user", "content": "Hello."}]});
+    let mut body = question("Hello.");
     for (name, value) in more.as_object().unwrap() {
         body[name] = value.clone();
     }
@@ -58,18 +58,9 @@ fn a_failure_is_told_in_openais_words() {
 
 #[test]
 fn whoever_leaves_takes_along_what_was_not_begun() {
-    use std::io::Write;
     let desk = unlimited(SimConfig::default());
     desk.sim.hold();
-    let body =
-        json!({"model": "sim-1", "messages": [{"role": "user", "content": "Hello."}]}).to_string();
-    let mut stream = std::net::TcpStream::connect(desk.server().address()).unwrap();
-    let head = format!(
-        "POST {CHAT} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-        desk.server().address(),
-        body.len()
-    );
-    stream.write_all(head.as_bytes()).unwrap();
+    let stream = sent(&desk, "", &question("Hello."));
     assert!(desk.sim.wait_until(|stats| stats.in_flight > 0, PATIENCE));
     drop(stream);
     let queue = desk.queue();
@@ -90,10 +81,9 @@ fn a_small_request_that_stands_for_too_much_is_refused() {
 }
 
 /// A completion that is asked for on a thread of its own.
-fn asked_aside(desk: &Desk) -> std::thread::JoinHandle<Answer> {
+fn asked_aside(desk: &Desk, body: Value) -> std::thread::JoinHandle<Answer> {
     let (agent, url) = (desk.agent().clone(), desk.url(CHAT));
     std::thread::spawn(move || {
-        let body = json!({"model": "sim-1", "messages": [{"role": "user", "content": "Hello."}]});
         let request = agent.post(url).header("content-type", "application/json");
         Answer::of(request.send(body.to_string()).unwrap())
     })
@@ -109,7 +99,7 @@ pub fn wait_for_jobs(desk: &Desk, count: usize) {
 fn a_server_that_stops_turns_away_who_waits_for_what_has_not_begun() {
     let mut desk = slow();
     ask(&desk, &json!({})).is(200);
-    let waits = asked_aside(&desk);
+    let waits = asked_aside(&desk, question("Hello."));
     wait_for_jobs(&desk, 1);
     let began = Instant::now();
     desk.stop();
@@ -128,13 +118,9 @@ fn a_request_that_outlasts_the_grace_period_ends_with_an_error() {
     desk.grace = Duration::from_millis(500);
     desk.start(|server| server);
     desk.sim.hold();
-    let (agent, url) = (desk.agent().clone(), desk.url(CHAT));
-    let stream = std::thread::spawn(move || {
-        let messages = json!([{"role": "user", "content": "Hello."}]);
-        let body = json!({"model": "sim-1", "stream": true, "messages": messages});
-        let request = agent.post(url).header("content-type", "application/json");
-        Answer::of(request.send(body.to_string()).unwrap())
-    });
+    let mut body = question("Hello.");
+    body["stream"] = json!(true);
+    let stream = asked_aside(&desk, body);
     assert!(desk.sim.wait_until(|stats| stats.in_flight > 0, PATIENCE));
     desk.stop();
     let answer = stream.join().unwrap().is(503);
@@ -145,7 +131,7 @@ fn a_request_that_outlasts_the_grace_period_ends_with_an_error() {
 fn those_who_wait_leave_connections_to_the_others() {
     let desk = Desk::with(SimConfig::default(), |server| server.max_connections(4));
     desk.sim.hold();
-    let waiting = [asked_aside(&desk), asked_aside(&desk)];
+    let waiting = [(); 2].map(|()| asked_aside(&desk, question("Hello.")));
     wait_for_jobs(&desk, 2);
     let refused = ask(&desk, &json!({})).is(503);
     assert!(refused.header("retry-after").is_some());

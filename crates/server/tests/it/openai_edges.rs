@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::common::{Desk, Has, PATIENCE, until, until_shown};
 use super::openai::{
-    CHAT, content, create, line, lines, rewrite, slow, unlimited, uploaded, wait_for,
+    CHAT, content, create, line, lines, question, rewrite, slow, unlimited, uploaded, wait_for,
 };
 
 #[test]
@@ -191,7 +191,7 @@ fn a_batch_whose_window_is_over_before_it_began_buys_nothing() {
 #[test]
 fn who_waits_for_a_provider_that_refuses_the_key_is_told_so() {
     let desk = Desk::at(SimConfig::default().api_key("another"));
-    let body = json!({"model": "sim-1", "messages": [{"role": "user", "content": "Hello."}]});
+    let body = question("Hello.");
     let asked = std::thread::scope(|scope| {
         let asked = scope.spawn(|| desk.post(CHAT, &body));
         // Meanwhile the overview shows why.

@@ -1,8 +1,8 @@
 //! Requests of `/v1` that are sent again: with an idempotency key, or as the retry of a client.
 
 use std::collections::HashSet;
-use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::io::{Cursor, Read};
+use std::net::Shutdown;
 use std::thread;
 
 use batchwright::Worker;
@@ -13,32 +13,15 @@ use serde_json::{Value, json};
 use super::common::{
     Answer, Desk, Has, PATIENCE, acked, ended, keyed, shout, until, until_finished,
 };
-use super::openai::{CHAT, lines, unlimited, uploaded};
+use super::openai::{self, CHAT, lines, question, sent, unlimited, uploaded};
 
-fn question(text: &str) -> String {
-    json!({"model": "sim-1", "messages": [{"role": "user", "content": text}]}).to_string()
-}
-
-/// A connection on which this request was sent. Its answer is not read.
-fn sent(desk: &Desk, headers: &str, body: &str) -> TcpStream {
-    let address = desk.server().address();
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let head = format!(
-        "POST {CHAT} HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\n{headers}content-length: {}\r\n\r\n",
-        body.len()
-    );
-    stream.write_all(head.as_bytes()).unwrap();
-    stream.write_all(body.as_bytes()).unwrap();
-    stream
-}
+const JOBS: &str = "/api/v1/jobs";
 
 /// Posts as OpenAI's clients do, after this number of attempts.
-fn attempt(desk: &Desk, retries: u32, body: &str) -> Answer {
-    let request = desk.agent().post(desk.url(CHAT));
-    let request = request.header("x-stainless-retry-count", retries.to_string());
-    let request = request.header("content-type", "application/json");
-    Answer::of(request.send(body).unwrap())
+fn attempt(desk: &Desk, retries: u32, body: &Value) -> Answer {
+    let retries = retries.to_string();
+    let headers = [("x-stainless-retry-count", &*retries)];
+    desk.send("POST", CHAT, &headers, body.to_string())
 }
 
 fn text(answer: &Answer) -> Value {
@@ -52,14 +35,15 @@ fn wait_for_connections(desk: &Desk, count: usize) {
 #[test]
 fn a_key_gets_one_answer_also_after_a_disconnect() {
     let mut desk = unlimited(SimConfig::default());
-    let (url, body) = (desk.url(CHAT), question("Hello."));
+    let body = question("Hello.");
+    let ask = |desk: &Desk, key: &str, body: &Value| keyed(desk, CHAT, key, &body.to_string());
     desk.sim.hold();
     let left = sent(&desk, "idempotency-key: k\r\n", &body);
     assert!(desk.sim.wait_until(|stats| stats.in_flight > 0, PATIENCE));
-    let another = keyed(&desk, &url, "k", &question("Bye.")).is(422);
+    let another = ask(&desk, "k", &question("Bye.")).is(422);
     assert_eq!(another.json()["error"]["code"], "idempotency_key_reused");
     let first = std::thread::scope(|scope| {
-        let joins = [(); 3].map(|()| scope.spawn(|| keyed(&desk, &url, "k", &body).is(200)));
+        let joins = [(); 3].map(|()| scope.spawn(|| ask(&desk, "k", &body).is(200)));
         left.shutdown(Shutdown::Both).unwrap();
         drop(left);
         wait_for_connections(&desk, 3);
@@ -71,16 +55,16 @@ fn a_key_gets_one_answer_also_after_a_disconnect() {
     // After a new start, too; as a stream, whose chunk is made of it.
     desk.stop();
     desk.start(|server| server);
-    let url = desk.url(CHAT);
-    let again = keyed(&desk, &url, "k", &body).is(200);
+    let again = ask(&desk, "k", &body).is(200);
     assert_eq!(again.json(), first);
     assert_eq!(again.header("idempotency-replayed"), Some("true"));
-    let streamed = body.replacen('{', "{\"stream\":true,", 1);
-    let streamed = keyed(&desk, &url, "k", &streamed).is(200);
+    let mut streamed = body.clone();
+    streamed["stream"] = json!(true);
+    let streamed = ask(&desk, "k", &streamed).is(200);
     assert!(streamed.text.contains(first["id"].as_str().unwrap()));
-    keyed(&desk, &url, "k", &question("Bye.")).is(422);
+    ask(&desk, "k", &question("Bye.")).is(422);
     assert_eq!(desk.sim.stats().calls, 1);
-    assert_ne!(keyed(&desk, &url, "k-2", &body).is(200).json(), first);
+    assert_ne!(ask(&desk, "k-2", &body).is(200).json(), first);
     assert_eq!(desk.sim.stats().calls, 2);
 }
 
@@ -96,7 +80,7 @@ fn the_job_of_a_key_survives_the_server() {
     desk.sim.release();
     desk.stop();
     desk.start(|server| server);
-    keyed(&desk, &desk.url(CHAT), "k", &body).is(200);
+    keyed(&desk, CHAT, "k", &body.to_string()).is(200);
     assert_eq!(desk.sim.stats().calls, 1);
     // After a day it is deleted.
     desk.stop();
@@ -111,9 +95,8 @@ fn the_job_of_a_key_survives_the_server() {
 #[test]
 fn a_failure_is_not_kept_with_its_key() {
     let desk = unlimited(SimConfig::default().trouble(Trouble::BadRequest, 1.0));
-    let url = desk.url(CHAT);
     for calls in 1..=2 {
-        let failed = keyed(&desk, &url, "k", &question("Hello.")).is(400);
+        let failed = keyed(&desk, CHAT, "k", &question("Hello.").to_string()).is(400);
         assert_eq!(failed.header("x-should-retry"), Some("false"));
         assert_eq!(desk.sim.stats().calls, calls);
     }
@@ -149,33 +132,31 @@ fn a_retry_joins_the_call_that_its_client_left_and_no_other() {
 #[test]
 fn a_key_makes_one_file_and_one_batch() {
     let desk = unlimited(SimConfig::default());
-    let form = |content: &str| {
-        format!(
-            "--b\r\ncontent-disposition: form-data; name=\"purpose\"\r\n\r\nbatch\r\n--b\r\n\
-             content-disposition: form-data; name=\"file\"; filename=\"in.jsonl\"\r\n\r\n{content}\r\n--b--\r\n"
-        )
+    let upload = |content: String| {
+        let key = ("idempotency-key", "k");
+        openai::upload(&desk, &[key], "in.jsonl", Cursor::new(content))
     };
-    let upload = |content: &str| {
-        let request = desk.agent().post(desk.url("/v1/files"));
-        let request = request.header("content-type", "multipart/form-data; boundary=b");
-        let request = request.header("idempotency-key", "k");
-        Answer::of(request.send(form(content)).unwrap())
-    };
-    let (first, again) = (upload(&lines(1)).is(200), upload(&lines(1)).is(200));
+    let (first, again) = (upload(lines(1)).is(200), upload(lines(1)).is(200));
     assert_eq!(first.json(), again.json());
     assert_eq!(again.header("idempotency-replayed"), Some("true"));
-    upload(&lines(2)).is(422);
+    upload(lines(2)).is(422);
     let listed = |path: &str| desk.get(path).json()["data"].as_array().unwrap().len();
     assert_eq!(listed("/v1/files?purpose=batch"), 1);
 
     let file = uploaded(&desk, &lines(1));
-    let url = desk.url("/v1/batches");
     let asked = |window: &str| {
         json!({"input_file_id": file, "endpoint": CHAT, "completion_window": window}).to_string()
     };
-    let first = keyed(&desk, &url, "k", &asked("24h")).is(200).json();
-    assert_eq!(keyed(&desk, &url, "k", &asked("24h")).is(200).json(), first);
-    keyed(&desk, &url, "k", &asked("23h")).is(422);
+    let first = keyed(&desk, "/v1/batches", "k", &asked("24h"))
+        .is(200)
+        .json();
+    assert_eq!(
+        keyed(&desk, "/v1/batches", "k", &asked("24h"))
+            .is(200)
+            .json(),
+        first
+    );
+    keyed(&desk, "/v1/batches", "k", &asked("23h")).is(422);
     assert_eq!(listed("/v1/batches"), 1);
 }
 
@@ -183,8 +164,7 @@ fn a_key_makes_one_file_and_one_batch() {
 fn every_response_names_its_request() {
     let desk = unlimited(SimConfig::default());
     let ask = |path: &str, id: &str| {
-        let request = desk.agent().get(desk.url(path)).header("x-request-id", id);
-        let answer = Answer::of(request.call().unwrap());
+        let answer = desk.send("GET", path, &[("x-request-id", id)], ());
         answer.header("x-request-id").unwrap().to_owned()
     };
     for path in [
@@ -212,11 +192,10 @@ fn every_response_names_its_request() {
 fn a_key_makes_one_job_however_often_it_is_sent() {
     let mut desk = Desk::new();
     let body = shout("once").to_string();
-    let url = desk.url("/api/v1/jobs");
     let first: Vec<Answer> = thread::scope(|scope| {
-        let (desk, url, body) = (&desk, &url, &body);
+        let (desk, body) = (&desk, &body);
         let sent: Vec<_> = (0..16)
-            .map(|_| scope.spawn(move || keyed(desk, url, "k-1", body).is(201)))
+            .map(|_| scope.spawn(move || keyed(desk, JOBS, "k-1", body).is(201)))
             .collect();
         sent.into_iter().map(|one| one.join().unwrap()).collect()
     });
@@ -225,21 +204,20 @@ fn a_key_makes_one_job_however_often_it_is_sent() {
         .map(|one| one.json()["job_id"].to_string())
         .collect();
     assert_eq!(ids.len(), 1);
-    let another = keyed(&desk, &url, "k-1", &shout("twice").to_string()).is(422);
+    let another = keyed(&desk, JOBS, "k-1", &shout("twice").to_string()).is(422);
     assert!(
         another.text.contains("idempotency_key_reused"),
         "{another:?}"
     );
     assert_ne!(
-        keyed(&desk, &url, "k-2", &body).is(201).json()["job_id"],
+        keyed(&desk, JOBS, "k-2", &body).is(201).json()["job_id"],
         first[0].json()["job_id"]
     );
     let job = ended(&desk, first[0].json()["job_id"].as_str().unwrap());
     // Another server, and one after a restart.
     desk.stop();
     desk.start(|server| server);
-    let url = desk.url("/api/v1/jobs");
-    let again = keyed(&desk, &url, "k-1", &body).is(201);
+    let again = keyed(&desk, JOBS, "k-1", &body).is(201);
     assert_eq!(again.json()["job_id"], job["job_id"]);
     assert_eq!(again.json()["status"], "completed");
     assert_eq!(again.header("idempotency-replayed"), Some("true"));
@@ -247,23 +225,20 @@ fn a_key_makes_one_job_however_often_it_is_sent() {
     assert_eq!(again.header("location"), Some(place));
     // What was fetched is not made again.
     acked(&desk, &job).is(200);
-    keyed(&desk, &url, "k-1", &body).is(409);
-    keyed(&desk, &url, "k-1", &shout("twice").to_string()).is(422);
+    keyed(&desk, JOBS, "k-1", &body).is(409);
+    keyed(&desk, JOBS, "k-1", &shout("twice").to_string()).is(422);
     let joined = json!({"type": "shout", "payload": "x", "process_id": job["process_id"]});
-    keyed(&desk, &url, "k-3", &joined.to_string()).is(400);
-    keyed(&desk, &url, "", &body).is(400);
-    keyed(&desk, &url, &"x".repeat(256), &body).is(400);
-    keyed(&desk, &url, "two words", &body).is(400);
+    keyed(&desk, JOBS, "k-3", &joined.to_string()).is(400);
+    keyed(&desk, JOBS, "", &body).is(400);
+    keyed(&desk, JOBS, &"x".repeat(256), &body).is(400);
+    keyed(&desk, JOBS, "two words", &body).is(400);
 }
 
 #[test]
 fn a_death_in_the_middle_of_the_lines_is_continued() {
     let desk = Desk::new();
     let lines = "\"a\"\n\"b\"\n\"c\"\n";
-    let send = |lines: &str| {
-        let url = desk.url("/api/v1/processes?type=shout");
-        keyed(&desk, &url, "k", lines)
-    };
+    let send = |lines: &str| keyed(&desk, "/api/v1/processes?type=shout", "k", lines);
     send("\"a\"\n}\n").is(400);
     let made = send(lines).is(201).json();
     let process = made["process_id"].as_str().unwrap();

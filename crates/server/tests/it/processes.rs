@@ -5,6 +5,7 @@ use batchwright::{ErrorKind, Job, ProcessId};
 use serde_json::{Value, json};
 
 use super::common::{Answer, Desk, Has, ended, lines, shout, until, until_finished, until_shown};
+use super::openai::question;
 
 #[test]
 fn lines_go_in_and_come_out_and_reading_goes_on_where_it_was() {
@@ -269,7 +270,7 @@ fn a_process_with_a_budget_is_paused_until_it_gets_a_higher_one() {
 #[test]
 fn what_was_spent_is_shown_by_model_and_outlives_the_results() {
     let desk = priced();
-    let chat = json!({"model": "sim-1", "messages": [{"role": "user", "content": "hi"}]});
+    let chat = question("hi");
     desk.post("/v1/chat/completions", &chat).is(200);
     let job = json!({"type": "completion", "payload": {"prompt": "hi"}});
     desk.post("/api/v1/jobs", &job).is(201);

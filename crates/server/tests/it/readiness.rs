@@ -6,7 +6,8 @@ use std::{fs, thread};
 use batchwright_simulate::SimConfig;
 use serde_json::{Value, json};
 
-use super::common::{Answer, Desk, PATIENCE};
+use super::common::{Answer, Desk, PATIENCE, lines};
+use super::openai::{question, upload};
 
 /// The causes, as soon as they are these; a check of the folder is reused for a second.
 #[track_caller]
@@ -101,10 +102,8 @@ fn a_queue_that_is_gone_is_no_fault_of_the_client() {
     fs::remove_file(desk.folder.path().join("llm_jobs.db")).unwrap();
     let job = json!({"type": "shout", "payload": "hi"});
     is_refused(&desk, desk.post("/api/v1/jobs", &job));
-    let chat = json!({"model": "sim-1", "messages": [{"role": "user", "content": "hi"}]});
-    is_refused(&desk, desk.post("/v1/chat/completions", &chat));
-    let lines = desk.agent().post(desk.url("/api/v1/processes?type=shout"));
-    is_refused(&desk, Answer::of(lines.send("\"hi\"\n").unwrap()));
+    is_refused(&desk, desk.post("/v1/chat/completions", &question("hi")));
+    is_refused(&desk, lines(&desk, "?type=shout", "\"hi\"\n"));
 }
 
 #[test]
@@ -114,15 +113,9 @@ fn settings_and_files_that_cannot_be_written_are_no_fault_of_the_client() {
     let value = json!({"value": "sim-2"});
     is_refused(&desk, desk.put("/api/v1/config/llm.model", &value));
     fs::remove_dir_all(desk.folder.path().join("files")).unwrap();
-    let form = "--b\r\ncontent-disposition: form-data; name=\"purpose\"\r\n\r\nbatch\r\n\
-                --b\r\ncontent-disposition: form-data; name=\"file\"; filename=\"a\"\r\n\r\nhi\r\n--b--";
-    let upload = |form: &str| {
-        let request = desk.agent().post(desk.url("/v1/files"));
-        let request = request.header("content-type", "multipart/form-data; boundary=b");
-        Answer::of(request.send(form).unwrap())
-    };
-    is_refused(&desk, upload(form));
-    let odd = upload(&form.replace("\"a\"", "\"a\u{7}\"")).is(400);
+    let upload = |name: &str| upload(&desk, &[], name, &b"hi"[..]);
+    is_refused(&desk, upload("a"));
+    let odd = upload("a\u{7}").is(400);
     assert!(odd.text.contains("control character"), "{odd:?}");
 }
 
