@@ -20,9 +20,7 @@ pub fn execute(args: &RunArgs) -> Result<Exit, Early> {
     args.memory.apply();
     let settings = resolve::settings(args)?;
     let session = resolve::session(args, &settings)?;
-    let resolved = resolve::resolve(args, settings, &session)?;
-    let settings = resolved.settings.clone();
-    let prepared = prepare::prepare(args, resolved, &session)?;
+    let prepared = prepare::prepare(args, &settings, &session)?;
     if args.dry_run {
         let (manager, run) = (prepared.manager.as_ref(), prepared.run.compared());
         let exit = dry_run::dry_run(args, &settings, manager, run, &prepared.setup)?;

@@ -1,4 +1,4 @@
-//! Prepares a run: compares the input with the output and the queue, and prepares a provider if items are to be sent.
+//! Prepares a run: compares the input with the output and the queue, and prepares the providers if items are to be sent.
 //! Then executes it, with its own calls or through the queue.
 
 use std::path::Path;
@@ -7,11 +7,11 @@ use batchwright::files::{FileRunError, RunOutput, RunPlan, RunReport};
 use batchwright::plan::{Concurrency, ProviderPlan};
 use batchwright::{
     Context, Error, ErrorKind, FileRun, FileRunOptions, LlmClient, LlmManager, Prompts, Request,
-    Response, Route,
+    Response, Route, Settings,
 };
 
 use super::plan;
-use super::resolve::{Resolved, may_lack};
+use super::resolve::{self, may_lack};
 use super::summary::{QueueFacts, Setup};
 use super::via_queue::{RunQueue, ViaQueue};
 use crate::args::run::{Resend, RunArgs};
@@ -22,6 +22,7 @@ use crate::provider;
 use crate::session::Session;
 use crate::settings::refused;
 use crate::stdout::ResultsOut;
+use crate::strategy;
 
 pub struct Prepared {
     pub run: Plan,
@@ -44,14 +45,19 @@ pub struct Ended {
     pub queue: Option<QueueFacts>,
 }
 
-pub fn prepare(args: &RunArgs, resolved: Resolved, session: &Session) -> Result<Prepared, Early> {
+pub fn prepare(args: &RunArgs, settings: &Settings, session: &Session) -> Result<Prepared, Early> {
+    let prompts = resolve::prompts(args, session)?;
+    let unnamed = prompts.without_model();
+    let providers = resolve::providers(args, settings, unnamed, session)?;
+    let strategy = strategy::find(args, settings, providers.as_ref().ok())?;
+    let queue = resolve::queue(args, strategy.strategy)?;
     let from_zero = starts_from_zero(args);
-    let models = resolved.plan.as_ref().is_ok_and(provider::asks_a_model);
+    let models = providers.as_ref().is_ok_and(provider::asks_a_model);
     let output = match &args.output {
         Some(path) if path != Path::new("-") => RunOutput::file(path),
         _ => RunOutput::writer(ResultsOut::new(&session.ctx)),
     };
-    let run = compare(args, resolved.prompts, output, resolved.queue, models)?;
+    let run = compare(args, prompts, output, queue, models)?;
     let plan = run.compared().plan();
     if !plan.resumable && args.output.is_some() && !args.dry_run {
         session.say("the output is not a regular file: this run cannot be resumed");
@@ -71,15 +77,15 @@ pub fn prepare(args: &RunArgs, resolved: Resolved, session: &Session) -> Result<
         RunBudget::open(args, is_unlimited, from_zero)?
     };
     let mut setup = Setup {
-        strategy: resolved.strategy,
+        strategy,
         bad_rows: plan.bad_rows,
         budget,
         ..Setup::default()
     };
-    let manager = match resolved.plan {
+    let manager = match providers {
         _ if plan.to_send == 0 && queued.is_none() => {
-            if resolved.unnamed != 0 {
-                let model = resolved.settings.model().map_err(refused)?;
+            if unnamed != 0 {
+                let model = settings.model().map_err(refused)?;
                 note_changed_default(plan, model.as_deref());
             }
             None
@@ -95,7 +101,7 @@ pub fn prepare(args: &RunArgs, resolved: Resolved, session: &Session) -> Result<
             }
             let choice = provider::choice(&providers, &args.provider);
             choice.iter().for_each(display::note);
-            run.announce(args, &providers, resolved.unnamed, &mut setup)?;
+            run.announce(args, &providers, unnamed, &mut setup)?;
             Some(LlmManager::of(providers))
         }
     };

@@ -1,11 +1,11 @@
-//! Determines what a run uses: flags and settings, prompts, a provider, a strategy, and the queue if necessary.
+//! Determines what a run uses: flags and settings, prompts, providers, and the queue if necessary.
 
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
 use batchwright::files::{ExportFormat, PromptSettings};
-use batchwright::plan::{EffectiveStrategy, ProviderPlan};
+use batchwright::plan::ProviderPlan;
 use batchwright::unstable::Optional;
 use batchwright::{Context, Prompts, Settings, Strategy};
 
@@ -23,19 +23,6 @@ use crate::session::{GRACE, Session};
 use crate::settings;
 use crate::signals::stopping_line;
 use crate::stdout;
-use crate::strategy;
-
-pub struct Resolved {
-    pub settings: Settings,
-    pub prompts: Prompts,
-    /// Requests that name no model.
-    pub unnamed: u64,
-    /// Stored as a `Result`: if all items are finished, no provider is needed, and the error does not matter.
-    pub plan: Result<ProviderPlan, Refusal>,
-    pub strategy: EffectiveStrategy,
-    /// The queue that the items go through, if they do.
-    pub queue: Option<RunQueue>,
-}
 
 /// The settings of this data folder and environment beneath the flags.
 pub fn settings(args: &RunArgs) -> Result<Settings, Refusal> {
@@ -66,7 +53,8 @@ pub fn session(args: &RunArgs, settings: &Settings) -> Result<Session, Refusal> 
     Session::start(&args.show, ctx, stopping)
 }
 
-pub fn resolve(args: &RunArgs, settings: Settings, session: &Session) -> Result<Resolved, Early> {
+/// The prompts of the input.
+pub fn prompts(args: &RunArgs, session: &Session) -> Result<Prompts, Early> {
     if !args.dry_run && stdout::is_named(args.output.as_deref()) {
         if is_json() {
             let why = "--json needs -o FILE or --dry-run, because results are on standard output";
@@ -76,40 +64,26 @@ pub fn resolve(args: &RunArgs, settings: Settings, session: &Session) -> Result<
             return Err(Refusal::could_not_run(stdout::CLOSED).into());
         }
     }
-    let prompt_settings = prompt_settings(args)?;
-    let prompts = args.input.open(&prompt_settings, session)?;
-    let unnamed = prompts.without_model();
-    let plan = make_plan(args, &settings, unnamed, session)?;
-    let strategy = strategy::find(args, &settings, plan.as_ref().ok())?;
-    let queue = RunQueue::find(args, strategy.strategy)?;
-    // A dry run opens no queue that is not there yet.
-    let goes_through_queue = queue.is_some() || strategy.strategy == Strategy::Batch;
-    if args.dedupe && goes_through_queue {
-        return Err(refused_in_queue(&strategy).into());
-    }
-    Ok(Resolved {
-        settings,
-        prompts,
-        unnamed,
-        plan,
-        strategy,
-        queue,
-    })
+    args.input.open(&prompt_settings(args)?, session)
 }
 
-/// Why --dedupe is rejected: in the queue, each prompt is a separate request.
-fn refused_in_queue(strategy: &EffectiveStrategy) -> Refusal {
-    let advice = match strategy.strategy {
+/// The queue that the items go through, if they do. A dry run opens no queue that is not there yet.
+pub fn queue(args: &RunArgs, strategy: Strategy) -> Result<Option<RunQueue>, Refusal> {
+    let queue = RunQueue::find(args, strategy)?;
+    let advice = match strategy {
+        _ if !args.dedupe => return Ok(queue),
         Strategy::Batch => "remove it, or use --strategy sync",
+        Strategy::Sync if queue.is_none() => return Ok(None),
         Strategy::Sync => "remove it until the earlier run of this output is finished",
     };
-    Refusal::usage(format!(
+    Err(Refusal::usage(format!(
         "--dedupe is for calls that the run makes itself, and this one goes through the queue, where each prompt is a \
          separate request: {advice}"
-    ))
+    )))
 }
 
-fn make_plan(
+/// The providers. Stored as a `Result`: if all items are finished, none is needed, and the error does not matter.
+pub fn providers(
     args: &RunArgs,
     settings: &Settings,
     unnamed: u64,
