@@ -25,20 +25,24 @@ pub fn open(
     ctx: &Context,
 ) -> Result<impl Iterator<Item = Result<Job, Error>> + use<>, Refusal> {
     let is_lines = input.reading.format == Some(InputFormat::Jsonl);
-    let mut sources = Vec::new();
-    for path in &input.files {
-        sources.push(source(path, is_lines)?);
-    }
-    let lines = Lines {
-        sources: sources.into_iter(),
-        open: None,
-        names: JobNames::default(),
-        id_column: input.reading.id_column.clone(),
-        job_type,
-        ended: false,
-    };
+    let sources = input.files.iter().map(|path| source(path, is_lines));
+    let sources = sources.collect::<Result<Vec<_>, _>>()?;
+    let (mut names, column) = (JobNames::default(), input.reading.id_column.clone());
+    let mut made = move |line: &[u8]| job(line, &job_type, column.as_deref(), &mut names);
+    let jobs = sources
+        .into_iter()
+        .flatten()
+        .scan(false, move |ended, line| {
+            if *ended {
+                return None;
+            }
+            let job =
+                line.and_then(|(place, line)| made(&line).map_err(|why| format!("{place}: {why}")));
+            *ended = job.is_err();
+            Some(job.map_err(|why| Error::new(ErrorKind::Invalid, why)))
+        });
     let lost = "the input is no longer read";
-    iter_in_background("batchwright-payloads", lines, ctx, lost)
+    iter_in_background("batchwright-payloads", jobs, ctx, lost)
 }
 
 struct Source {
@@ -72,100 +76,67 @@ fn source(path: &Path, is_lines: bool) -> Result<Source, Refusal> {
     })
 }
 
-struct Lines {
-    sources: std::vec::IntoIter<Source>,
-    open: Option<Source>,
-    names: JobNames,
-    /// The field with the job's name, instead of `id`.
-    id_column: Option<String>,
-    job_type: JobType,
-    ended: bool,
-}
-
-impl Lines {
-    /// The next line that is not blank, with its place.
-    fn next_line(&mut self) -> Result<Option<(String, Vec<u8>)>, String> {
-        loop {
-            let Some(source) = &mut self.open else {
-                self.open = self.sources.next();
-                match self.open {
-                    Some(_) => continue,
-                    None => return Ok(None),
-                }
-            };
-            let mut line = Vec::new();
-            let mut bounded = (&mut source.reader).take(MOST_LINE_BYTES);
-            source.line += 1;
-            let place = format!("{} line {}", source.name, source.line);
-            let read = bounded.read_until(b'\n', &mut line);
-            match read.map_err(|error| format!("{place}: cannot be read: {error}"))? {
-                0 => self.open = None,
-                _ if source.line == 1 && line.starts_with(BYTE_ORDER_MARK) => {
-                    line.drain(..BYTE_ORDER_MARK.len());
-                    if !line.trim_ascii().is_empty() {
-                        return Ok(Some((place, line)));
-                    }
-                }
-                _ if line.len() as u64 == MOST_LINE_BYTES => {
-                    return Err(format!(
-                        "{place}: longer than {} MiB",
-                        MOST_LINE_BYTES >> 20
-                    ));
-                }
-                _ if line.trim_ascii().is_empty() => {}
-                _ => return Ok(Some((place, line))),
-            }
-        }
-    }
-
-    fn job(&mut self, line: &[u8]) -> Result<Job, String> {
-        let mut payload: Value =
-            serde_json::from_slice(line).map_err(|error| format!("no JSON: {error}"))?;
-        let column = self.id_column.as_deref();
-        let field = column.unwrap_or("id");
-        let id = match payload.get(field) {
-            None | Some(Value::Null) if column.is_some() => {
-                return Err(format!("field `{field}`: it is missing, and names the job"));
-            }
-            None | Some(Value::Null) => None,
-            Some(Value::String(id)) if !id.is_empty() => Some(id.clone()),
-            Some(Value::Number(id)) => Some(id.to_string()),
-            Some(_) => return Err(format!("field `{field}`: write a text or a number")),
-        };
-        // A field of the type itself may contain the name of the job as well.
-        let made = match column {
-            Some(_) => self.job_type.job(payload.clone()),
-            None => Err(PayloadError::new(field, "")),
-        };
-        let job = match made {
-            Err(error) if error.field == field => {
-                let _ = payload.as_object_mut().and_then(|row| row.remove(field));
-                self.job_type.job(payload)
-            }
-            made => made,
-        };
-        let job = job.map_err(|error| error.to_string())?;
-        let twice = |id| format!("field `{field}`: {id:?} occurs twice");
-        self.names.name(job, id).map_err(twice)
-    }
-}
-
-impl Iterator for Lines {
-    type Item = Result<Job, Error>;
+/// The lines that are not blank, with their places.
+impl Iterator for Source {
+    type Item = Result<(String, Vec<u8>), String>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.ended {
-            return None;
-        }
-        let next = self.next_line().and_then(|line| match line {
-            Some((place, line)) => {
-                let job = self.job(&line);
-                job.map(Some).map_err(|why| format!("{place}: {why}"))
+        loop {
+            let mut line = Vec::new();
+            self.line += 1;
+            let place = format!("{} line {}", self.name, self.line);
+            let mut bounded = (&mut self.reader).take(MOST_LINE_BYTES);
+            match bounded.read_until(b'\n', &mut line) {
+                Err(error) => return Some(Err(format!("{place}: cannot be read: {error}"))),
+                Ok(0) => return None,
+                Ok(bytes) if bytes as u64 == MOST_LINE_BYTES => {
+                    let most = MOST_LINE_BYTES >> 20;
+                    return Some(Err(format!("{place}: longer than {most} MiB")));
+                }
+                Ok(_) if self.line == 1 && line.starts_with(BYTE_ORDER_MARK) => {
+                    line.drain(..BYTE_ORDER_MARK.len());
+                }
+                Ok(_) => {}
             }
-            None => Ok(None),
-        });
-        self.ended = !matches!(next, Ok(Some(_)));
-        next.map_err(|why| Error::new(ErrorKind::Invalid, why))
-            .transpose()
+            if !line.trim_ascii().is_empty() {
+                return Some(Ok((place, line)));
+            }
+        }
     }
+}
+
+/// The job of a line. The field of this name, instead of `id`, has the name of the job.
+fn job(
+    line: &[u8],
+    job_type: &JobType,
+    column: Option<&str>,
+    names: &mut JobNames,
+) -> Result<Job, String> {
+    let mut payload: Value =
+        serde_json::from_slice(line).map_err(|error| format!("no JSON: {error}"))?;
+    let field = column.unwrap_or("id");
+    let id = match payload.get(field) {
+        None | Some(Value::Null) if column.is_some() => {
+            return Err(format!("field `{field}`: it is missing, and names the job"));
+        }
+        None | Some(Value::Null) => None,
+        Some(Value::String(id)) if !id.is_empty() => Some(id.clone()),
+        Some(Value::Number(id)) => Some(id.to_string()),
+        Some(_) => return Err(format!("field `{field}`: write a text or a number")),
+    };
+    // A field of the type itself may contain the name of the job as well.
+    let made = match column {
+        Some(_) => job_type.job(payload.clone()),
+        None => Err(PayloadError::new(field, "")),
+    };
+    let job = match made {
+        Err(error) if error.field == field => {
+            let _ = payload.as_object_mut().and_then(|row| row.remove(field));
+            job_type.job(payload)
+        }
+        made => made,
+    };
+    let job = job.map_err(|error| error.to_string())?;
+    let twice = |id| format!("field `{field}`: {id:?} occurs twice");
+    names.name(job, id).map_err(twice)
 }
