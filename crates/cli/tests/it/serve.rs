@@ -1,14 +1,14 @@
 //! The program as a server: it starts, prints its address, stops on a signal, and continues after a restart.
 
 use std::collections::BTreeSet;
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::process::Command;
 use std::sync::Mutex;
 use std::thread;
 
 use batchwright_simulate::{SimConfig, Simulator};
 use serde_json::Value;
+use ureq::http::{Request, Response};
+use ureq::{Agent, AsSendBody, Body};
 
 use super::common::{Desk, PATIENCE, Running, eventually, good, simulator};
 
@@ -34,7 +34,26 @@ pub fn listening(command: &mut Command) -> (Running, String) {
     (running, address)
 }
 
-/// Sends a request. The status and body of the answer; `None` if there was none.
+/// Sends a request such as `GET /healthz`. `None` if there was no answer.
+pub fn sent(
+    address: &str,
+    to: &str,
+    headers: &str,
+    body: impl AsSendBody,
+) -> Option<Response<Body>> {
+    let (method, path) = to.split_once(' ').unwrap();
+    let mut request = Request::builder().method(method);
+    for line in headers.lines() {
+        let (name, value) = line.split_once(": ").unwrap();
+        request = request.header(name, value);
+    }
+    let request = request.uri(format!("http://{address}{path}"));
+    let config = Agent::config_builder().http_status_as_error(false);
+    let agent: Agent = config.timeout_recv_response(Some(PATIENCE)).build().into();
+    agent.run(request.body(body).unwrap()).ok()
+}
+
+/// The status and body of the answer; `None` if there was none.
 pub fn ask(
     address: &str,
     method: &str,
@@ -42,21 +61,14 @@ pub fn ask(
     headers: &str,
     body: &str,
 ) -> Option<(u16, String)> {
-    let mut stream = TcpStream::connect(address).ok()?;
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let request = format!(
-        "{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-type: application/json\r\n\
-         content-length: {}\r\n{headers}\r\n{body}",
-        body.len()
-    );
-    stream.write_all(request.as_bytes()).ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    let (head, body) = answer.split_once("\r\n\r\n")?;
-    let status = head.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
-    let length = head.split("content-length: ").nth(1)?;
-    let length: usize = length.lines().next()?.trim().parse().ok()?;
-    (body.len() == length).then(|| (status, body.to_owned()))
+    let to = format!("{method} {path}");
+    let headers = format!("content-type: application/json\r\n{headers}");
+    let mut answer = match body {
+        "" => sent(address, &to, &headers, ()),
+        _ => sent(address, &to, &headers, body),
+    }?;
+    let text = answer.body_mut().read_to_string().ok()?;
+    Some((answer.status().as_u16(), text))
 }
 
 fn get(address: &str, path: &str, header: &str) -> (u16, String) {

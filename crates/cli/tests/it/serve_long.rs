@@ -5,17 +5,18 @@
 
 use std::collections::HashSet;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
-use std::net::TcpStream;
+use std::io::{BufRead, BufReader, BufWriter, Read, Write};
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use batchwright_simulate::{SimConfig, Trouble};
 use serde_json::{Value, json};
+use ureq::http::Response;
+use ureq::{Body, SendBody};
 
-use super::common::{Desk, HOME, Has, PATIENCE, Running, eventually, simulator};
-use super::serve::serve;
+use super::common::{Desk, HOME, Has, Running, eventually, simulator};
+use super::serve::{sent, serve};
 
 const LINES: usize = 28_000;
 /// Minimum size of the input, and of the output, in bytes.
@@ -41,61 +42,15 @@ fn reply() -> String {
     "Für alle, die \"fragen\":\n\tdie Antwort ist lang, und sie ist immer dieselbe.\n".repeat(225)
 }
 
-/// An answer whose body was not read yet.
-struct Answer {
-    status: u16,
-    length: u64,
-    body: BufReader<TcpStream>,
-}
-
-impl Answer {
-    fn json(mut self) -> Value {
-        let mut body = vec![0; self.length as usize];
-        self.body.read_exact(&mut body).unwrap();
-        let body: Value = serde_json::from_slice(&body).unwrap();
-        assert_eq!(self.status, 200, "{body}");
-        body
-    }
-}
-
-/// `None` if the server is not available.
-fn ask(address: &str, head: &str, length: u64, mut body: impl Read) -> Option<Answer> {
-    let mut stream = TcpStream::connect(address).ok()?;
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let (first, more) = head.split_once('\n').unwrap_or((head, ""));
-    let head = format!(
-        "{first} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-length: {length}\r\n{more}\r\n"
-    );
-    stream.write_all(head.as_bytes()).ok()?;
-    io::copy(&mut body, &mut stream).ok()?;
-    let mut body = BufReader::with_capacity(256 << 10, stream);
-    let (mut status, mut length) = (0, 0);
-    for n in 0.. {
-        let mut line = String::new();
-        if body.read_line(&mut line).ok()? == 0 {
-            return None;
-        }
-        let line = line.trim_end();
-        if line.is_empty() {
-            break;
-        }
-        if n == 0 {
-            status = line.split(' ').nth(1)?.parse().ok()?;
-        }
-        if let Some(text) = line.strip_prefix("content-length: ") {
-            length = text.parse().ok()?;
-        }
-    }
-    Some(Answer {
-        status,
-        length,
-        body,
-    })
+fn json(answer: Option<Response<Body>>) -> Value {
+    let mut answer = answer.expect("the server answers");
+    let body = answer.body_mut().read_to_string().unwrap();
+    assert_eq!(answer.status(), 200, "{body}");
+    serde_json::from_str(&body).unwrap()
 }
 
 fn get(address: &str, path: &str) -> Value {
-    let answer = ask(address, &format!("GET {path}"), 0, io::empty());
-    answer.expect("the server answers").json()
+    json(sent(address, &format!("GET {path}"), "", ()))
 }
 
 /// Writes the input of the batch, line by line, and returns its length in bytes.
@@ -116,18 +71,21 @@ fn upload(address: &str, path: &Path) -> Value {
     let file = File::open(path).unwrap();
     let length = (head.len() + tail.len()) as u64 + file.metadata().unwrap().len();
     let body = head.as_bytes().chain(file).chain(tail.as_bytes());
-    let head = "POST /v1/files\ncontent-type: multipart/form-data; boundary=b\r\n";
-    ask(address, head, length, body).unwrap().json()
+    let headers =
+        format!("content-type: multipart/form-data; boundary=b\ncontent-length: {length}");
+    let body = SendBody::from_owned_reader(body);
+    json(sent(address, "POST /v1/files", &headers, body))
 }
 
 fn create(address: &str, file: &Value) -> Value {
     let asked = json!({"input_file_id": file["id"], "endpoint": "/v1/chat/completions", "completion_window": "24h"});
-    let (asked, head) = (
+    let headers = "content-type: application/json";
+    json(sent(
+        address,
+        "POST /v1/batches",
+        headers,
         asked.to_string(),
-        "POST /v1/batches\ncontent-type: application/json\r\n",
-    );
-    let answer = ask(address, head, asked.len() as u64, asked.as_bytes());
-    answer.unwrap().json()
+    ))
 }
 
 /// Polls until a batch has this status.
@@ -149,10 +107,10 @@ fn wait_for(address: &str, id: &str, status: &str) -> Value {
 /// Downloads a file of results and passes each line on when it arrives. Returns the number of bytes.
 fn download(address: &str, file: &Value, mut each: impl FnMut(usize, Value)) -> u64 {
     let id = file.as_str().unwrap();
-    let head = format!("GET /v1/files/{id}/content");
-    let answer = ask(address, &head, 0, io::empty()).unwrap();
-    assert_eq!(answer.status, 200);
-    let mut body = answer.body.take(answer.length);
+    let answer = sent(address, &format!("GET /v1/files/{id}/content"), "", ()).unwrap();
+    assert_eq!(answer.status(), 200);
+    let length = answer.body().content_length();
+    let mut body = BufReader::with_capacity(256 << 10, answer.into_body().into_reader());
     let (mut line, mut bytes) = (Vec::new(), 0);
     loop {
         line.clear();
@@ -167,7 +125,7 @@ fn download(address: &str, file: &Value, mut each: impl FnMut(usize, Value)) -> 
         let n = id.strip_prefix("r-").unwrap().parse().unwrap();
         each(n, line);
     }
-    assert_eq!(bytes, answer.length);
+    assert_eq!(Some(bytes), length);
     let described = get(address, &format!("/v1/files/{id}"));
     assert_eq!(described["bytes"], bytes);
     bytes
@@ -260,8 +218,8 @@ fn long_serve_200_mb_in_and_500_mb_out_in_flat_memory() {
         &batch["output_file_id"],
         &batch["error_file_id"],
     ] {
-        let head = format!("DELETE /v1/files/{}", file.as_str().unwrap());
-        ask(&address, &head, 0, io::empty()).unwrap().json();
+        let to = format!("DELETE /v1/files/{}", file.as_str().unwrap());
+        json(sent(&address, &to, "", ()));
     }
     let left = || on_disk(&home) < 32 << 20;
     let soon = (0..4).any(|_| eventually(left));
