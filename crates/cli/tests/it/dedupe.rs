@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::batch_runs::{SHORT, WORDS, other, taking};
 use super::common::{Desk, Has, RunToEnd, all_ids, good, id, ids_in_order, simulator};
+use super::run_killed::killed;
 
 /// `n` items; those from `different` on have the same prompts as earlier ones.
 fn with_equals(n: usize, different: usize) -> String {
@@ -190,55 +191,17 @@ fn embeddings_of_another_model_are_not_reused() {
     assert_eq!(models, ["b"].into());
 }
 
-/// Three of ten prompts are duplicates; the run is killed repeatedly.
-fn killed(n: usize, kills: u64) {
-    const CONCURRENCY: u64 = 4;
-    let desk = Desk::new();
-    let sim = simulator(SimConfig::default().latency(std::time::Duration::from_millis(2)));
-    let different = n * 7 / 10;
-    desk.write("in.jsonl", with_equals(n, different));
-    let words = format!("in.jsonl -o out.jsonl -j {CONCURRENCY} -q --dedupe");
-    let mut lines = 0;
-    for kill in 1..=kills {
-        let until = different as u64 * kill / (kills + 1);
-        let mut running = desk.start(&sim, &words);
-        let child = &mut running.child;
-        let ended = |stats: &batchwright_simulate::SimStats| {
-            stats.calls > until || child.try_wait().unwrap().is_some()
-        };
-        assert!(sim.wait_until(ended, super::common::PATIENCE));
-        running.signal("KILL");
-        assert_eq!(
-            running.wait().status.code(),
-            None,
-            "it ended before it was killed"
-        );
-        let whole = desk.read("out.jsonl").matches('\n').count();
-        assert!(whole >= lines, "a written line is gone");
-        lines = whole;
-    }
-    desk.run(&sim, &words).expect(0);
-    assert_eq!(desk.ids("out.jsonl"), all_ids(n));
-    let stats = sim.stats();
-    assert_eq!(stats.prompts, different as u64);
-    assert!(stats.paid_twice <= kills * CONCURRENCY, "{stats:?}");
-    assert_eq!(stats.calls, different as u64 + stats.paid_twice);
-    println!(
-        "{n} prompts, {kills} kills: {} calls, {} in flight when killed",
-        stats.calls, stats.paid_twice
-    );
+#[test]
+fn a_resumed_run_answers_duplicates_from_the_output() {
+    const DIFFERENT: usize = 210;
+    let desk = killed(4, &with_equals(300, DIFFERENT), DIFFERENT, 3, "--dedupe");
     for line in desk.results("out.jsonl") {
         let number: usize = id(&line)["i-".len()..].parse().unwrap();
-        let asks = if number < different {
+        let asks = if number < DIFFERENT {
             number
         } else {
-            number * 7 % different
+            number * 7 % DIFFERENT
         };
         assert_eq!(line["text"], format!("echo: prompt {asks}"));
     }
-}
-
-#[test]
-fn a_resumed_run_answers_duplicates_from_the_output() {
-    killed(300, 3);
 }

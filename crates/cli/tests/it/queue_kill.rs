@@ -10,7 +10,7 @@ use batchwright::{Context, Handler, Job, JobQueue, ProcessId, Request, RunningJo
 use batchwright_simulate::{SimConfig, Simulator};
 
 use super::batch_runs::home_queue;
-use super::common::{Desk, PATIENCE, Random, RunToEnd, Running, eventually, simulator};
+use super::common::{Desk, PATIENCE, Random, RunToEnd, Running, simulator};
 use super::job_types::working;
 use super::queue::{database, on_queue, queue, status, submitted};
 
@@ -115,38 +115,6 @@ fn killed_and_suspended_workers_finish_every_job_once() {
 fn a_hundred_kills_and_suspensions_lose_no_job() {
     chaos(2, 5000, 100);
     chaos(3, 5000, 100);
-}
-
-#[test]
-fn a_suspended_worker_keeps_its_jobs() {
-    let (desk, sim) = (Desk::new(), simulator(SimConfig::default()));
-    let queue = home_queue(&desk);
-    let process = enqueue(&queue, SLOTS as usize);
-    sim.hold();
-    let sleeper = work(&desk, &sim, "");
-    assert!(sim.wait_until(|s| s.calls == SLOTS, PATIENCE));
-    sleeper.signal("STOP");
-    let stat = format!("/proc/{}/stat", sleeper.child.id());
-    assert!(eventually(
-        || std::fs::read_to_string(&stat).is_ok_and(|s| s.contains(") T "))
-    ));
-    sim.release();
-    // Another one finds no work, for longer than it takes to detect a crashed worker.
-    work(&desk, &sim, "--until-empty").wait().expect(0);
-    std::thread::sleep(Duration::from_millis(1500));
-    let counts = queue.process(process).unwrap().unwrap().counts;
-    assert_eq!(counts.in_progress, SLOTS);
-    sleeper.signal("CONT");
-    assert!(eventually(|| queue
-        .process(process)
-        .unwrap()
-        .unwrap()
-        .counts
-        .is_finished()));
-    sleeper.signal("TERM");
-    sleeper.wait().expect(0);
-    assert_eq!(sim.stats().calls, SLOTS);
-    all_done(&queue, process, SLOTS as usize);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use batchwright_simulate::{BatchPoint, SimConfig};
+use batchwright_simulate::SimConfig;
 
 use super::batch_runs::*;
 use super::common::{Desk, PATIENCE, Random, all_ids, simulator, *};
@@ -30,54 +30,19 @@ fn a_run_killed_while_it_enqueues_adopts_the_queued_prompts() {
     whole(&desk, &sim, "out.jsonl", N);
 }
 
-/// Kills a run while the provider holds a request at this point, and runs it again.
-fn killed_at(point: BatchPoint) {
-    let (desk, sim) = (Desk::with(20), taking(SHORT));
-    let pause = sim.pause_at(point, 1);
-    let mut command = batch(&desk, &sim, WORDS);
-    command.env("BATCHWRIGHT_BATCH_RECONCILE_WAIT", "300ms");
-    let running = Running::start(&mut command);
-    assert!(pause.wait(PATIENCE), "{point:?} never came");
-    kill(running);
-    pause.release();
-    let ended = command.ended();
-    assert_eq!(ended.status.code(), Some(0), "{point:?}: {}", ended.stderr);
-    let stats = sim.batch_stats();
-    assert_eq!(
-        (stats.started, stats.items_accepted),
-        (1, 20),
-        "{point:?}: {stats:?}"
-    );
-    assert_eq!(desk.ids("out.jsonl"), all_ids(20), "{point:?}");
-    clean(&desk);
-}
-
-#[test]
-fn a_run_killed_while_it_submits_is_billed_once() {
-    killed_at(BatchPoint::UploadDone);
-    killed_at(BatchPoint::CreateArrived);
-    killed_at(BatchPoint::CreateDone);
-}
-
-#[test]
-fn a_run_killed_while_it_waits_or_downloads_collects_the_rest() {
-    killed_at(BatchPoint::StatusArrived);
-    killed_at(BatchPoint::DownloadHalf);
-}
-
-/// Kills a run repeatedly at moments that the seed determines, and then lets it finish.
-fn killed(seed: u64, items: usize, kills: u64, flags: &str) {
+/// Kills a run repeatedly at moments that the seed determines, and then lets it finish. `different`: prompts that are
+/// not equal to others.
+pub fn killed(seed: u64, input: &str, different: usize, kills: u64, flags: &str) -> Desk {
     const CONCURRENCY: u64 = 4;
-    let mut random = Random(seed);
-    let desk = Desk::new();
+    let (mut random, desk) = (Random(seed), Desk::new());
     let few = Duration::from_millis(4);
     let sim = simulator(SimConfig::default().jitter(few).seed(seed));
-    desk.prompts("in.jsonl", items);
+    desk.write("in.jsonl", input);
     let words = format!("in.jsonl -o out.jsonl -j {CONCURRENCY} -q {flags}");
     let mut done = 0;
     let mut happened = 0;
     for _ in 0..kills {
-        let until = sim.stats().calls + random.below(items as u64 / kills);
+        let until = sim.stats().calls + random.below(different as u64 / kills);
         let mut running = desk.start(&sim, &words);
         let exit = &mut running.child;
         sim.wait_until(
@@ -93,21 +58,22 @@ fn killed(seed: u64, items: usize, kills: u64, flags: &str) {
         done = whole;
     }
     desk.run(&sim, &words).expect(0);
-    assert_eq!(desk.ids("out.jsonl"), all_ids(items), "seed {seed}");
+    assert_eq!(desk.ids("out.jsonl"), all_ids(input.lines().count()));
     let stats = sim.stats();
     let most = happened * CONCURRENCY;
     assert!(stats.paid_twice <= most, "seed {seed}: {stats:?}");
     assert!(happened * 2 > kills, "seed {seed}: {happened} kills");
-    assert_eq!(stats.calls, items as u64 + stats.paid_twice);
+    assert_eq!(stats.calls, different as u64 + stats.paid_twice);
     desk.run(&sim, &words).expect(0);
     assert_eq!(sim.stats().calls, stats.calls);
+    desk
 }
 
 #[test]
 fn killed_runs_lose_nothing_and_repeat_at_most_calls_in_flight() {
-    killed(1, 200, 4, "");
-    killed(2, 200, 4, "--ordered");
-    killed(3, 100, 2, "--fsync");
+    killed(1, &prompt_lines(200), 200, 4, "");
+    killed(2, &prompt_lines(200), 200, 4, "--ordered");
+    killed(3, &prompt_lines(100), 100, 2, "--fsync");
 }
 
 #[test]
@@ -115,7 +81,7 @@ fn killed_runs_lose_nothing_and_repeat_at_most_calls_in_flight() {
 fn many_killed_runs_lose_nothing() {
     for seed in 10..40 {
         let flags = ["", "--ordered", "--fsync"][seed as usize % 3];
-        killed(seed, 1000, 20, flags);
+        killed(seed, &prompt_lines(1000), 1000, 20, flags);
     }
 }
 
