@@ -19,8 +19,14 @@ use report::Ended;
 use source::Source;
 
 pub fn execute(args: &ExecArgs) -> Result<Exit, Early> {
-    if is_json() && source::is_stdin(args.results.output.as_deref()) {
+    let results = &args.results;
+    if is_json() && source::is_stdin(results.output.as_deref()) {
         let why = "--json and -o - would both print to standard output; name a file by -o";
+        return Err(Refusal::usage(why).into());
+    }
+    // The lock refuses it under two names, too, but says less.
+    if results.output.is_some() && results.output == results.joblog {
+        let why = "-o and --joblog are the same file; name another for one of them";
         return Err(Refusal::usage(why).into());
     }
     let mode = args.sandbox.sandbox;
