@@ -36,6 +36,8 @@ fn bad_usage_is_2() {
         run in.jsonl --max-items 0 => a whole number of at least 1
         run in.jsonl --template @none.txt => cannot read none.txt: No such file
         run in.jsonl --json => --json needs -o FILE
+        exec --json -o - in.jsonl => would both print to standard output
+        exec -o a --joblog a in.jsonl => -o and --joblog are the same file
     ",
     ) {
         desk.plain(words).ends(2, said);
