@@ -1,21 +1,19 @@
 //! `batchwright status`: the state of the processes in the queue, once or until they are finished.
 
-mod spent;
-
 use std::collections::HashMap;
 use std::io::{self, IsTerminal};
 use std::thread;
 use std::time::Duration;
 
 use batchwright::batch::BatchInfo;
-use batchwright::plan::{EffectiveStrategy, ProviderPlan, SkippedStep};
-use batchwright::queue::{JobCounts, ProcessState, ProcessTracker};
+use batchwright::plan::{EffectiveStrategy, ProviderPlan};
+use batchwright::provider::Day;
+use batchwright::queue::{DaySpent, JobCounts, ProcessState, ProcessTracker};
 use batchwright::unstable::{Clock, SystemClock};
-use batchwright::{JobQueue, ProcessId, Progress, Settings, Strategy};
+use batchwright::{JobQueue, ProcessId, Progress, Settings, Strategy, Usd};
 use console::Term;
 use serde_json::{Value, json};
 
-use self::spent::Spent;
 use crate::args::queue::StatusArgs;
 use crate::batches;
 use crate::budget::advice;
@@ -178,11 +176,32 @@ impl Reader {
         Ok(paused.transpose().map_err(failed)?.unwrap_or_default())
     }
 
-    /// What was spent in this month, if all processes are shown.
-    fn spent(&self) -> Result<Option<Spent>, Refusal> {
-        let queue = self.queue.as_ref().filter(|_| self.only.is_none());
-        let spent = queue.map(|queue| Spent::of(queue, SystemClock.wall()));
-        spent.transpose().map_err(failed)
+    /// What the calls for jobs of the queue have cost since the first day of this month (UTC), by day and model, if all
+    /// processes are shown; and today.
+    fn spent(&self) -> Result<Option<(Vec<DaySpent>, Day)>, Refusal> {
+        let Some(queue) = self.queue.as_ref().filter(|_| self.only.is_none()) else {
+            return Ok(None);
+        };
+        let today = Day::of(SystemClock.wall());
+        let days = queue.spent_since(Some(today.first_of_month()));
+        Ok(Some((days.map_err(failed)?, today)))
+    }
+
+    /// For programs; `whole` with what does not change while the queue is watched.
+    fn json(&self, args: &StatusArgs, rows: &[Row], whole: bool) -> Result<String, Refusal> {
+        let (workers, limits) = self.workers()?;
+        let rows: Vec<Value> = rows.iter().map(|row| row.json(args, &limits)).collect();
+        let mut line = json!({"processes": rows, "workers": workers, "paused": self.is_paused()?});
+        if whole {
+            let skipped = ProviderPlan::skipped_by_job_types(&self.settings);
+            if !skipped.is_empty() {
+                line["skipped_providers"] = json!(skipped);
+            }
+            if let Some((days, _)) = self.spent()? {
+                line["spent"] = json!(days);
+            }
+        }
+        Ok(sanitize::json(&line) + "\n")
     }
 
     fn read(&mut self, args: &StatusArgs) -> Result<Vec<Row>, Refusal> {
@@ -226,25 +245,6 @@ impl Reader {
     }
 }
 
-fn line_of(
-    args: &StatusArgs,
-    rows: &[Row],
-    (workers, limits): &(u64, Vec<(String, u64)>),
-    paused: bool,
-    skipped: &[SkippedStep],
-    spent: Option<&Spent>,
-) -> String {
-    let rows: Vec<Value> = rows.iter().map(|row| row.json(args, limits)).collect();
-    let mut line = json!({ "processes": rows, "workers": workers, "paused": paused });
-    if !skipped.is_empty() {
-        line["skipped_providers"] = json!(skipped);
-    }
-    if let Some(spent) = spent {
-        line["spent"] = json!(spent.days);
-    }
-    sanitize::json(&line) + "\n"
-}
-
 /// Ends the command once standard output is closed.
 fn closed(_: io::Error) -> Early {
     Early::Ended(Exit::StoppedEarly)
@@ -256,23 +256,13 @@ fn print(text: &str) -> Result<(), Early> {
 
 fn once(args: &StatusArgs, reader: &mut Reader) -> Result<(), Early> {
     let rows = reader.read(args)?;
-    let workers = reader.workers()?;
-    let spent = reader.spent()?;
-    let skipped = ProviderPlan::skipped_by_job_types(&reader.settings);
     if is_json() {
-        return print(&line_of(
-            args,
-            &rows,
-            &workers,
-            reader.is_paused()?,
-            &skipped,
-            spent.as_ref(),
-        ));
+        return print(&reader.json(args, &rows, true)?);
     }
     if !rows.is_empty() {
         print(&table(&rows))?;
     }
-    let (workers, limits) = workers;
+    let (workers, limits) = reader.workers()?;
     if workers > 0 {
         let number = number_of(workers, "worker is", "workers are");
         let limits = limits.iter().map(|(limit, of)| {
@@ -289,13 +279,23 @@ fn once(args: &StatusArgs, reader: &mut Reader) -> Result<(), Early> {
         display::note(PAUSED);
     }
     note_end(args, reader, &rows);
-    if let Some(line) = spent.and_then(|spent| spent.line()) {
-        display::note(line);
+    if let Some((days, today)) = reader.spent()?
+        && !days.is_empty()
+    {
+        display::note(spent_line(&days, today));
     }
-    for step in &skipped {
-        display::note(worker::skipped(step));
+    for step in ProviderPlan::skipped_by_job_types(&reader.settings) {
+        display::note(worker::skipped(&step));
     }
     Ok(())
+}
+
+fn spent_line(days: &[DaySpent], today: Day) -> String {
+    let cost: Usd = days.iter().map(|row| row.cost_usd).sum();
+    let calls = count(days.iter().map(|row| row.calls).sum());
+    let of_today = days.iter().filter(|row| row.day == today);
+    let today: Usd = of_today.map(|row| row.cost_usd).sum();
+    format!("known cost in this month (UTC): {cost} for {calls} calls, {today} of it today")
 }
 
 /// What the table does not say: why it has no rows, how a process goes on, and why its strategy is not possible.
@@ -383,14 +383,7 @@ fn watch(args: &StatusArgs, reader: &mut Reader) -> Result<(), Early> {
         } else {
             let now: HashMap<ProcessId, Seen> = rows.iter().map(seen).collect();
             if is_json() && before.as_ref() != Some(&now) {
-                print(&line_of(
-                    args,
-                    &rows,
-                    &reader.workers()?,
-                    reader.is_paused()?,
-                    &[],
-                    None,
-                ))?;
+                print(&reader.json(args, &rows, false)?)?;
             } else if !is_json() {
                 let known = before.unwrap_or_default();
                 let changed = |row: &&Row| known.get(&row.id()) != now.get(&row.id());
