@@ -18,85 +18,76 @@ pub fn starts_from_zero(args: &RunArgs) -> bool {
     !args.output.as_ref().is_some_and(|output| output.exists())
 }
 
-/// The budget of a run.
-pub struct RunBudget {
-    pub budget: Budget,
+/// The budget that the arguments set.
+///
+/// # Errors
+/// If an earlier run without a budget is under way, or if the record beside the output cannot be used.
+pub fn open(
+    args: &RunArgs,
+    is_under_way: bool,
+    from_zero: bool,
+) -> Result<Option<Budget>, Refusal> {
+    let Some(limit) = args.budget else {
+        return Ok(None);
+    };
+    let budget = Budget::usd(limit);
+    if is_under_way {
+        return Err(Refusal::usage(
+            "an earlier run of this output without a budget is under way (OUTPUT.batchwright): finish it without one",
+        ));
+    }
+    let budget = match regular(args.output.as_deref()) {
+        Some(output) => recorded(&budget, &output, from_zero)?,
+        None => budget,
+    };
+    Ok(Some(budget))
 }
 
-impl RunBudget {
-    /// The budget that the arguments set.
-    ///
-    /// # Errors
-    /// If an earlier run without a budget is under way, or if the record beside the output cannot be used.
-    pub fn open(
-        args: &RunArgs,
-        is_under_way: bool,
-        from_zero: bool,
-    ) -> Result<Option<Self>, Refusal> {
-        let Some(limit) = args.budget else {
-            return Ok(None);
-        };
-        let budget = Budget::usd(limit);
-        if is_under_way {
-            return Err(Refusal::usage(
-                "an earlier run of this output without a budget is under way (OUTPUT.batchwright): finish it without one",
-            ));
-        }
-        let budget = match regular(args.output.as_deref()) {
-            Some(output) => recorded(&budget, &output, from_zero)?,
-            None => budget,
-        };
-        Ok(Some(Self { budget }))
-    }
+/// `$3.2000 of $12.5000 spent`. The most that the requests of batches can cost is reserved until these have ended.
+pub fn line(budget: &Budget, has_batches: bool) -> String {
+    let reserved = if has_batches { " or reserved" } else { "" };
+    let (spent, limit) = (budget.spent(), budget.limit());
+    let lost = match budget.lost() {
+        Usd::ZERO => String::new(),
+        lost => format!(", {lost} lost with calls whose reply did not come"),
+    };
+    format!("{spent} of {limit} spent{reserved}{lost}")
+}
 
-    /// `$3.2000 of $12.5000 spent`. The most that the requests of batches can cost is reserved until these have ended.
-    pub fn line(&self, has_batches: bool) -> String {
-        let reserved = if has_batches { " or reserved" } else { "" };
-        let (spent, limit) = (self.budget.spent(), self.budget.limit());
-        let lost = match self.budget.lost() {
-            Usd::ZERO => String::new(),
-            lost => format!(", {lost} lost with calls whose reply did not come"),
-        };
-        format!("{spent} of {limit} spent{reserved}{lost}")
-    }
+/// For the summary in JSON.
+pub fn json(budget: &Budget) -> Value {
+    json!({"limit": budget.limit(), "spent": budget.spent(), "lost": budget.lost()})
+}
 
-    /// For the summary in JSON.
-    pub fn json(&self) -> Value {
-        let budget = &self.budget;
-        json!({"limit": budget.limit(), "spent": budget.spent(), "lost": budget.lost()})
-    }
+/// The cost of `waiting` items, at the [mean](mean_cost) of this run; and the budget that is enough for them, or
+/// if their cost is unknown, for the next call, as a value of the flag. `None` if the next call has no upper bound.
+pub fn remaining(
+    budget: &Budget,
+    summary: &Summary,
+    bad_rows: u64,
+    waiting: u64,
+) -> Option<(Option<String>, String)> {
+    let spent = budget.spent().dollars() + budget.lost().dollars();
+    let next = budget.refused()?.dollars();
+    let rest = mean_cost(summary, bad_rows);
+    let rest = rest.map(|mean| mean * waiting as f64);
+    let rest = rest.filter(|rest| *rest > 0.0);
+    let enough = (spent + MORE * rest.unwrap_or_default() + next).max(budget.limit().dollars());
+    let cost = rest.and_then(Usd::from_dollars);
+    let cents = (enough * 100.0).ceil() / 100.0;
+    Some((cost.map(|cost| cost.to_string()), format!("{cents:.2}")))
+}
 
-    /// The cost of `waiting` items, at the [mean](Self::mean_cost) of this run; and the budget that is enough for them, or
-    /// if their cost is unknown, for the next call, as a value of the flag. `None` if the next call has no upper bound.
-    pub fn remaining(
-        &self,
-        summary: &Summary,
-        bad_rows: u64,
-        waiting: u64,
-    ) -> Option<(Option<String>, String)> {
-        let spent = self.budget.spent().dollars() + self.budget.lost().dollars();
-        let next = self.budget.refused()?.dollars();
-        let rest = self.mean_cost(summary, bad_rows);
-        let rest = rest.map(|mean| mean * waiting as f64);
-        let rest = rest.filter(|rest| *rest > 0.0);
-        let enough =
-            (spent + MORE * rest.unwrap_or_default() + next).max(self.budget.limit().dollars());
-        let cost = rest.and_then(Usd::from_dollars);
-        let cents = (enough * 100.0).ceil() / 100.0;
-        Some((cost.map(|cost| cost.to_string()), format!("{cents:.2}")))
-    }
-
-    /// The mean cost of the items that this run has ended, in US dollars. What the budget counts is no measure
-    /// of it: that includes reservations of batches, also of earlier runs.
-    fn mean_cost(&self, summary: &Summary, bad_rows: u64) -> Option<f64> {
-        let failed: u64 = summary.errors.values().sum();
-        let completed = summary.completed.saturating_sub(summary.completed_before);
-        // Bad rows are not sent.
-        let ended = completed + failed.saturating_sub(bad_rows);
-        let cost = summary.cost_usd?.dollars();
-        let items = ended.saturating_sub(summary.unpriced);
-        (items > 0).then(|| cost / items as f64)
-    }
+/// The mean cost of the items that this run has ended, in US dollars. What the budget counts is no measure
+/// of it: that includes reservations of batches, also of earlier runs.
+fn mean_cost(summary: &Summary, bad_rows: u64) -> Option<f64> {
+    let failed: u64 = summary.errors.values().sum();
+    let completed = summary.completed.saturating_sub(summary.completed_before);
+    // Bad rows are not sent.
+    let ended = completed + failed.saturating_sub(bad_rows);
+    let cost = summary.cost_usd?.dollars();
+    let items = ended.saturating_sub(summary.unpriced);
+    (items > 0).then(|| cost / items as f64)
 }
 
 /// The recommended budget is larger than the estimate by this factor, because items differ.

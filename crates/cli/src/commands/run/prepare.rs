@@ -15,7 +15,7 @@ use super::resolve::{self, may_lack};
 use super::summary::{QueueFacts, Setup};
 use super::via_queue::{RunQueue, ViaQueue};
 use crate::args::run::{Resend, RunArgs};
-use crate::budget::{self, RunBudget, starts_from_zero};
+use crate::budget::{self, starts_from_zero};
 use crate::display;
 use crate::exit::{About, Early, Refusal, could_not_run};
 use crate::provider;
@@ -60,7 +60,7 @@ pub fn prepare(args: &RunArgs, settings: &Settings, session: &Session) -> Result
     let run = compare(args, prompts, output, queue, models)?;
     let plan = run.compared().plan();
     if !plan.resumable && args.output.is_some() && !args.dry_run {
-        session.say("the output is not a regular file: this run cannot be resumed");
+        display::note("the output is not a regular file: this run cannot be resumed");
     }
     plan::lines(args, plan).iter().for_each(display::note);
 
@@ -74,13 +74,14 @@ pub fn prepare(args: &RunArgs, settings: &Settings, session: &Session) -> Result
     let budget = if args.dry_run {
         None
     } else {
-        RunBudget::open(args, is_unlimited, from_zero)?
+        budget::open(args, is_unlimited, from_zero)?
     };
     let mut setup = Setup {
         strategy,
         bad_rows: plan.bad_rows,
         budget,
-        ..Setup::default()
+        concurrency: Concurrency::Fixed(1),
+        steps: Vec::new(),
     };
     let manager = match providers {
         _ if plan.to_send == 0 && queued.is_none() => {
@@ -91,7 +92,7 @@ pub fn prepare(args: &RunArgs, settings: &Settings, session: &Session) -> Result
             None
         }
         Err(refusal) if may_lack(args, &refusal) => {
-            session.say(format!("nothing could be sent: {}", refusal.text()));
+            display::note(format!("nothing could be sent: {}", refusal.text()));
             None
         }
         Err(refusal) => return Err(refusal.into()),
@@ -217,7 +218,7 @@ impl Prepared {
             manager,
             setup,
         } = self;
-        let budget = setup.budget.as_ref().map(|limited| &limited.budget);
+        let budget = setup.budget.as_ref();
         let limited = |manager: &LlmManager| {
             let route = manager.route().map_err(could_not_run)?;
             let route = match budget {

@@ -2,10 +2,10 @@
 
 use batchwright::files::RunReport;
 use batchwright::plan::{Concurrency, EffectiveStrategy};
-use batchwright::{ErrorKind, StopReason, Strategy, Summary};
+use batchwright::{Budget, ErrorKind, StopReason, Summary};
 
 use crate::args::run::{Resend, RunArgs};
-use crate::budget::RunBudget;
+use crate::budget;
 use crate::command_line::{command_line, command_line_with_budget};
 use crate::display;
 use crate::exit::Exit;
@@ -24,19 +24,7 @@ pub struct Setup {
     pub strategy: EffectiveStrategy,
     /// Rows of the input that make no prompt, each of them a failure.
     pub bad_rows: u64,
-    pub budget: Option<RunBudget>,
-}
-
-impl Default for Setup {
-    fn default() -> Self {
-        Self {
-            concurrency: Concurrency::Fixed(1),
-            steps: Vec::new(),
-            strategy: EffectiveStrategy::possible(Strategy::Sync),
-            bad_rows: 0,
-            budget: None,
-        }
-    }
+    pub budget: Option<Budget>,
 }
 
 /// Facts about a run through the queue.
@@ -84,7 +72,7 @@ pub fn print(args: &RunArgs, report: &RunReport, setup: &Setup, queue: Option<&Q
     }
     if let Some(budget) = &setup.budget {
         let has_batches = queue.is_some_and(|queue| queue.in_batches > 0);
-        lines.push(row("budget", &budget.line(has_batches)));
+        lines.push(row("budget", &budget::line(budget, has_batches)));
     }
     lines.extend(failures(summary));
     if summary
@@ -261,7 +249,9 @@ fn how_to_go_on(
         (Some(budget), Some(StopReason::BudgetExceeded(_))) => {
             let in_batches = queue.map_or(0, |queue| queue.in_batches);
             let waiting = summary.pending.saturating_sub(in_batches);
-            if let Some((cost, enough)) = budget.remaining(summary, setup.bad_rows, waiting) {
+            if let Some((cost, enough)) =
+                budget::remaining(budget, summary, setup.bad_rows, waiting)
+            {
                 let items = number_of(waiting, "remaining item", "remaining items");
                 let is_known = cost.is_some();
                 lines.extend(cost.map(|cost| format!("the {items} would cost about {cost}")));
@@ -340,7 +330,7 @@ pub fn print_json(
         "stopped": report.stop.as_ref().map(ToString::to_string),
         "output": args.output.as_ref().map(|path| path.to_string_lossy()),
         "exit_code": exit.code(),
-        "budget": setup.budget.as_ref().map(RunBudget::json),
+        "budget": setup.budget.as_ref().map(budget::json),
         "strategy": setup.strategy.strategy.as_str(),
         "fallback_reason": setup.strategy.fallback_reason,
     });
