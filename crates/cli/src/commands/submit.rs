@@ -22,15 +22,16 @@ use crate::stdout;
 use batchwright::unstable::Optional;
 
 pub fn execute(args: &SubmitArgs) -> Result<Exit, Early> {
+    let stopping = "stopping: nothing stays in the queue; press Ctrl-C again to stop now";
+    let session = Session::start(&args.show, Context::new(), stopping.to_owned())?;
     match &args.job_type {
-        Some(name) => submit_payloads(args, name),
-        None => submit_prompts(args),
+        Some(name) => submit_payloads(args, name, &session),
+        None => submit_prompts(args, &session),
     }
 }
 
 /// Payloads of a type, one a line.
-fn submit_payloads(args: &SubmitArgs, name: &str) -> Result<Exit, Early> {
-    let session = start(args)?;
+fn submit_payloads(args: &SubmitArgs, name: &str, session: &Session) -> Result<Exit, Early> {
     let settings = settings::settings()?;
     let types = job_types::built_in(&settings).map_err(could_not_run)?;
     let one = types.get(name);
@@ -43,28 +44,17 @@ fn submit_payloads(args: &SubmitArgs, name: &str) -> Result<Exit, Early> {
         let why = "--format and --encoding: payloads of a --type are lines of JSON, in UTF-8";
         return Err(Refusal::usage(why).into());
     }
-    let rows = payloads::open(&args.input, one, &session.ctx)?;
-    let queue = args.data.open()?;
-    let process = args.process.unwrap_or_else(ProcessId::new);
-    refuse_known(args, &queue, process)?;
-    let jobs = rows.map(|row| row.map(|job| with_options(args, job)));
-    queued(args, &queue, process, jobs, &session)
+    queued(
+        args,
+        payloads::open(&args.input, one, &session.ctx)?,
+        session,
+    )
 }
 
-fn start(args: &SubmitArgs) -> Result<Session, Refusal> {
-    let stopping = "stopping: nothing stays in the queue; press Ctrl-C again to stop now";
-    Session::start(&args.show, Context::new(), stopping.to_owned())
-}
-
-fn submit_prompts(args: &SubmitArgs) -> Result<Exit, Early> {
-    let session = start(args)?;
+fn submit_prompts(args: &SubmitArgs, session: &Session) -> Result<Exit, Early> {
     let settings = prompts::settings(&args.prompt, args.model.as_deref())?;
     let settings = args.input.settings(settings, data_dir())?;
-    let prompts = args.input.open(&settings, &session)?;
-
-    let queue = args.data.open()?;
-    let process = args.process.unwrap_or_else(ProcessId::new);
-    refuse_known(args, &queue, process)?;
+    let prompts = args.input.open(&settings, session)?;
     let left_out = prompts.bad_rows();
     if left_out > 0 {
         display::say(&format!(
@@ -73,24 +63,25 @@ fn submit_prompts(args: &SubmitArgs) -> Result<Exit, Early> {
         ));
     }
     let requests = until_cancelled(prompts.into_requests(), &session.ctx);
-    let jobs =
-        requests.map(|request| request.map(|request| with_options(args, Job::from(&request))));
-    queued(args, &queue, process, jobs, &session)
+    let jobs = requests.map(|request| request.map(|request| Job::from(&request)));
+    queued(args, jobs, session)
 }
 
 fn queued(
     args: &SubmitArgs,
-    queue: &JobQueue,
-    process: ProcessId,
-    jobs: impl IntoIterator<Item = Result<Job, Error>>,
+    jobs: impl Iterator<Item = Result<Job, Error>>,
     session: &Session,
 ) -> Result<Exit, Early> {
+    let queue = args.data.open()?;
+    let process = args.process.unwrap_or_else(ProcessId::new);
+    refuse_known(args, &queue, process)?;
+    let jobs = jobs.map(|job| job.map(|job| with_options(args, job)));
     match queue.described(info(args)).try_enqueue_iter(process, jobs) {
         Ok(0) => Err(Refusal::usage(args.input.nothing())
             .about(About::Input)
             .into()),
         Ok(total) => Ok(report(args, process, total)),
-        Err(error) => Err(take_back(args, queue, process, error, session)),
+        Err(error) => Err(take_back(args, &queue, process, error, session)),
     }
 }
 
@@ -155,7 +146,7 @@ fn take_back(
     };
     match error {
         EnqueueError::Source(error) if error.kind() == ErrorKind::Cancelled => {
-            session.say(format!("interrupted; {left}"));
+            display::note(format!("interrupted; {left}"));
             session.interrupted()
         }
         EnqueueError::Source(error) => {
