@@ -11,7 +11,7 @@ use batchwright::{Context, Error, ErrorKind, Prompts, Request};
 
 use super::args::input::{BadRows, InputArgs, ReadingArgs};
 use super::background::{Background, Event, interrupted};
-use super::display::Display;
+use super::display::{self, Display};
 use super::exit::{About, Early, Refusal};
 use super::folder;
 use super::session::Session;
@@ -66,7 +66,7 @@ impl InputArgs {
         };
         folder::left_out_lines(&prompts)
             .iter()
-            .for_each(|line| session.say(line));
+            .for_each(display::note);
         Ok(prompts)
     }
 
@@ -185,7 +185,7 @@ fn read_stream(
     loop {
         match reader.next(patience.take()) {
             Event::Item(prompts) => return read(prompts, session),
-            Event::Silence => session.say("waiting for the end of the input"),
+            Event::Silence => display::note("waiting for the end of the input"),
             Event::Cancelled => return Err(session.interrupted()),
             Event::Ended => {
                 let error = Error::new(ErrorKind::Panic, "the input is no longer read");

@@ -17,7 +17,11 @@ pub fn settings(prompt: &PromptArgs, model: Option<&str>) -> Result<PromptSettin
     if prompt.task == TaskArg::Embed {
         fits_vectors(prompt)?;
     }
-    let mut settings = task_settings(prompt.task)
+    let mut settings = PromptSettings::new()
+        .task(match prompt.task {
+            TaskArg::Complete => RequestTask::Complete,
+            TaskArg::Embed => RequestTask::Embed,
+        })
         .set(model, PromptSettings::model)
         .set(prompt.system.as_ref(), PromptSettings::system)
         .set(prompt.max_tokens, PromptSettings::max_tokens)
@@ -25,7 +29,9 @@ pub fn settings(prompt: &PromptArgs, model: Option<&str>) -> Result<PromptSettin
     if let Some(given) = &prompt.json_schema {
         settings = with_schema(settings, given)?;
     }
-    settings = with_template(settings, prompt.template.as_deref())?;
+    if let Some(template) = &prompt.template {
+        settings = settings.template(template).map_err(refused)?;
+    }
     with_extra(settings, prompt)
 }
 
@@ -35,26 +41,6 @@ impl PromptArgs {
         let text = self.extra.as_ref().filter(|_| self.task == TaskArg::Embed);
         let fields: Value = serde_json::from_str(text?).ok()?;
         u32::try_from(fields["dimensions"].as_u64()?).ok()
-    }
-}
-
-/// The settings of prompts that request answers or embeddings.
-fn task_settings(task: TaskArg) -> PromptSettings {
-    let settings = PromptSettings::new();
-    match task {
-        TaskArg::Complete => settings,
-        TaskArg::Embed => settings.task(RequestTask::Embed),
-    }
-}
-
-/// Adds the template of the flag, if there is one.
-fn with_template(
-    settings: PromptSettings,
-    template: Option<&str>,
-) -> Result<PromptSettings, Refusal> {
-    match template {
-        Some(template) => settings.template(template).map_err(refused),
-        None => Ok(settings),
     }
 }
 
@@ -97,7 +83,7 @@ fn with_extra(settings: PromptSettings, prompt: &PromptArgs) -> Result<PromptSet
 }
 
 /// Requests answers that fit the schema of the flag.
-pub fn with_schema(settings: PromptSettings, given: &Path) -> Result<PromptSettings, Refusal> {
+fn with_schema(settings: PromptSettings, given: &Path) -> Result<PromptSettings, Refusal> {
     if asks_any_object(given) {
         return Ok(settings.json_mode(true));
     }

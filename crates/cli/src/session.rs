@@ -6,7 +6,7 @@ use std::time::Duration;
 use batchwright::Context;
 
 use super::args::shared::ShowArgs;
-use super::display::{self, Display};
+use super::display::Display;
 use super::exit::{Early, Exit, Refusal};
 use super::signals::Signals;
 
@@ -27,11 +27,6 @@ impl Session {
             ctx,
             display: Arc::new(Display::new(show)),
         })
-    }
-
-    /// Prints a line unless `--quiet` is set.
-    pub fn say(&self, line: impl AsRef<str>) {
-        display::note(line);
     }
 
     /// The end of a command that was cancelled by a signal.

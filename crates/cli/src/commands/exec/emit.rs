@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use batchwright::{Context, Error};
-use batchwright_exec::{Finished, JobLog, JobRecord, JobStatus, Output, RecordFile, Resume};
+use batchwright_exec::{Finished, JobLog, JobRecord, JobStatus, RecordFile, Resume};
 
 use super::source::is_stdin;
 use crate::args::exec::ExecArgs;
@@ -190,7 +190,10 @@ impl Emitter {
     fn note(&mut self, record: &JobRecord) {
         if let Some(result) = &record.result {
             for (output, name) in [(&result.stdout, "output"), (&result.stderr, "error output")] {
-                Self::note_lost(record, output, name);
+                if output.lost() > 0 {
+                    let (command, bytes) = (named(record), output.total());
+                    log::warn!("{command}: of its {name} of {bytes} bytes not all was kept");
+                }
             }
         }
         let Some(error) = record
@@ -204,16 +207,6 @@ impl Emitter {
         log::info!("{line}");
         if self.failures.len() < MOST_NAMED {
             self.failures.push(line);
-        }
-    }
-
-    fn note_lost(record: &JobRecord, output: &Output, name: &str) {
-        if output.lost() > 0 {
-            log::warn!(
-                "{}: of its {name} of {} bytes not all was kept",
-                named(record),
-                output.total()
-            );
         }
     }
 }

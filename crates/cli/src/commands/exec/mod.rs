@@ -11,12 +11,12 @@ use batchwright::{Context, Error};
 use batchwright_exec::{CommandRunner, Overflow};
 
 use crate::args::exec::ExecArgs;
+use crate::display;
 use crate::exit::{About, Early, Exit, Refusal};
 use crate::logging::is_json;
 use crate::session::{GRACE, Session};
 use emit::Emitter;
 use report::Ended;
-use source::Source;
 
 pub fn execute(args: &ExecArgs) -> Result<Exit, Early> {
     let results = &args.results;
@@ -31,29 +31,27 @@ pub fn execute(args: &ExecArgs) -> Result<Exit, Early> {
     }
     let mode = args.sandbox.sandbox;
     let runner = runner(args)?;
-    let source = Source::open(args)?;
+    let commands = source::open(args)?;
     let ctx = Context::new().with_grace(GRACE);
     let mut emitter = Emitter::open(args, &ctx)?;
-    let plan = source.check(emitter.finished())?;
+    let plan = source::check(&commands, emitter.finished())?;
     if args.results.dry_run {
-        return Ok(report::dry_run(source, &plan, emitter.finished())?);
+        return Ok(report::dry_run(commands, &plan, emitter.finished())?);
     }
     let session = Session::start(&args.show, ctx, stopping_line())?;
-    if let Some(line) = report::plan_line(args, &plan) {
-        session.say(line);
-    }
-    if let Some(line) = report::missing_line(args, &plan, emitter.records_before()) {
-        session.say(line);
-    }
-    if let Some(line) = sandbox::wide(args, mode) {
-        session.say(line);
-    }
+    let missing = report::missing_line(args, &plan, emitter.records_before());
+    let lines = [
+        report::plan_line(args, &plan),
+        missing,
+        sandbox::wide(args, mode),
+    ];
+    lines.iter().flatten().for_each(display::note);
     emitter.shares_terminal_with(&session.display);
     let runner = runner
         .total(plan.to_run())
         .context(&session.ctx)
         .notifier(session.display.clone());
-    let skip = source.skip(emitter.finished());
+    let skip = source::skip(commands, emitter.finished());
     let report = runner.run_source(skip.jobs, |record| emitter.take(&record));
     let report = report.map_err(unusable)?;
     emitter.finish();

@@ -3,11 +3,11 @@
 use std::io::Write;
 
 use batchwright::StopReason;
-use batchwright_exec::{CommandReport, Finished, SandboxMode};
+use batchwright_exec::{CommandReport, Commands, Finished, SandboxMode};
 
 use super::emit::Trouble;
 use super::sandbox::REMINDER;
-use super::source::{Plan, Source};
+use super::source::{Plan, skip};
 use super::unreadable;
 use crate::args::exec::ExecArgs;
 use crate::command_line::command_line;
@@ -104,7 +104,7 @@ fn of_them_failed(failed: u64) -> String {
 }
 
 /// Prints the commands that would run.
-pub fn dry_run(source: Source, plan: &Plan, finished: Finished) -> Result<Exit, Refusal> {
+pub fn dry_run(commands: Commands, plan: &Plan, finished: Finished) -> Result<Exit, Refusal> {
     if is_json() {
         let value = serde_json::json!({
             "total": plan.total,
@@ -115,7 +115,7 @@ pub fn dry_run(source: Source, plan: &Plan, finished: Finished) -> Result<Exit, 
         return Ok(stdout::json(&value, Exit::Success));
     }
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    for job in source.skip(finished).jobs {
+    for job in skip(commands, finished).jobs {
         let job = job.map_err(unreadable)?;
         let mut line = job.text_bytes().into_owned();
         line.push(b'\n');

@@ -14,10 +14,6 @@ use super::unreadable;
 use crate::args::exec::ExecArgs;
 use crate::exit::Refusal;
 
-pub struct Source {
-    commands: Commands,
-}
-
 /// The plan of the run.
 pub struct Plan {
     /// Number of commands in the input, if it can be read twice.
@@ -44,92 +40,87 @@ pub struct Skipping<J> {
     pub failed: Arc<AtomicU64>,
 }
 
-impl Source {
-    pub fn open(args: &ExecArgs) -> Result<Self, Refusal> {
-        if args.command.is_empty() && args.files.iter().any(|file| separates(file.as_os_str())) {
-            return Err(Refusal::usage(
-                "arguments follow a command, which follows `--`: batchwright exec -- COMMAND ::: ARGUMENTS",
-            ));
+pub fn open(args: &ExecArgs) -> Result<Commands, Refusal> {
+    if args.command.is_empty() && args.files.iter().any(|file| separates(file.as_os_str())) {
+        return Err(Refusal::usage(
+            "arguments follow a command, which follows `--`: batchwright exec -- COMMAND ::: ARGUMENTS",
+        ));
+    }
+    let (template, list) = divide(&args.command);
+    let words = template.iter().chain(list.iter().flatten());
+    if let Some(word) = words.copied().find(|word| separates(word)) {
+        return Err(Refusal::usage(format!(
+            "`{}` is GNU parallel's for further lists: there is one list, which follows `:::` or comes from \
+             FILE or standard input",
+            word.display()
+        )));
+    }
+    let commands = if let Some(list) = list {
+        if !args.files.is_empty() {
+            let why = "arguments come from FILE or follow `:::`, not both";
+            return Err(Refusal::usage(why));
         }
-        let (template, list) = divide(&args.command);
-        let words = template.iter().chain(list.iter().flatten());
-        if let Some(word) = words.copied().find(|word| separates(word)) {
-            return Err(Refusal::usage(format!(
-                "`{}` is GNU parallel's for further lists: there is one list, which follows `:::` or comes from \
-                 FILE or standard input",
-                word.display()
-            )));
+        Commands::list(list)
+    } else if args.files.is_empty() {
+        if stdin().is_terminal() {
+            let why = "there are no commands: name a FILE, pipe lines in, or add `-- COMMAND ::: ARGUMENTS`";
+            return Err(Refusal::usage(why));
         }
-        let commands = if let Some(list) = list {
-            if !args.files.is_empty() {
-                let why = "arguments come from FILE or follow `:::`, not both";
-                return Err(Refusal::usage(why));
-            }
-            Commands::list(list)
-        } else if args.files.is_empty() {
-            if stdin().is_terminal() {
-                let why = "there are no commands: name a FILE, pipe lines in, or add `-- COMMAND ::: ARGUMENTS`";
-                return Err(Refusal::usage(why));
-            }
-            Commands::stdin()
+        Commands::stdin()
+    } else {
+        Commands::files(&args.files).map_err(|error| {
+            let refusal = unreadable(error);
+            let missing = args
+                .files
+                .iter()
+                .any(|file| !is_stdin(Some(file)) && !file.exists());
+            refusal.when(missing && args.command.is_empty(), |refusal| {
+                refusal.hint("FILE has the commands; a command itself follows `--`")
+            })
+        })?
+    };
+    let mut commands = commands.shell(args.shell).nul_separated(args.null);
+    if !template.is_empty() {
+        let template = if args.shell {
+            Template::shell(template)
         } else {
-            Commands::files(&args.files).map_err(|error| {
-                let refusal = unreadable(error);
-                let missing = args
-                    .files
-                    .iter()
-                    .any(|file| !is_stdin(Some(file)) && !file.exists());
-                refusal.when(missing && args.command.is_empty(), |refusal| {
-                    refusal.hint("FILE has the commands; a command itself follows `--`")
-                })
-            })?
+            Template::new(template)
         };
-        let mut commands = commands.shell(args.shell).nul_separated(args.null);
-        if !template.is_empty() {
-            let template = if args.shell {
-                Template::shell(template)
-            } else {
-                Template::new(template)
-            };
-            commands =
-                commands.template(template.map_err(|error| Refusal::usage(error.message()))?);
-        }
-        Ok(Self { commands })
+        commands = commands.template(template.map_err(|error| Refusal::usage(error.message()))?);
     }
+    Ok(commands)
+}
 
-    /// Reads inputs that can be read twice, so that nothing runs if a line is not a command.
-    pub fn check(&self, mut finished: Finished) -> Result<Plan, Refusal> {
-        let mut skipped = 0;
-        let total = self
-            .commands
-            .check(|job| skipped += u64::from(finished.take(job)));
-        let total = total.map_err(unreadable)?;
-        Ok(Plan {
-            total,
-            finished: skipped,
-            failed: finished.failed(),
-            foreign: total.map_or(0, |_| finished.left()),
-        })
-    }
+/// Reads inputs that can be read twice, so that nothing runs if a line is not a command.
+pub fn check(commands: &Commands, mut finished: Finished) -> Result<Plan, Refusal> {
+    let mut skipped = 0;
+    let total = commands.check(|job| skipped += u64::from(finished.take(job)));
+    let total = total.map_err(unreadable)?;
+    Ok(Plan {
+        total,
+        finished: skipped,
+        failed: finished.failed(),
+        foreign: total.map_or(0, |_| finished.left()),
+    })
+}
 
-    pub fn skip(
-        self,
-        mut finished: Finished,
-    ) -> Skipping<impl Iterator<Item = Result<CommandJob, Error>> + Send + 'static> {
-        let skipped = Arc::<AtomicU64>::default();
-        let failed = Arc::<AtomicU64>::default();
-        let (count, count_failed) = (skipped.clone(), failed.clone());
-        let jobs = self.commands.jobs().filter(move |job| {
-            let skip = job.as_ref().is_ok_and(|job| finished.take(job));
-            count.fetch_add(skip.into(), Ordering::Relaxed);
-            count_failed.store(finished.failed(), Ordering::Relaxed);
-            !skip
-        });
-        Skipping {
-            jobs,
-            skipped,
-            failed,
-        }
+pub fn skip(
+    commands: Commands,
+    mut finished: Finished,
+) -> Skipping<impl Iterator<Item = Result<CommandJob, Error>> + Send + 'static> {
+    let skipped = Arc::<AtomicU64>::default();
+    let failed = Arc::<AtomicU64>::default();
+    let (count, count_failed) = (skipped.clone(), failed.clone());
+    let jobs = commands.jobs().filter(move |job| {
+        let skip = job.as_ref().is_ok_and(|job| finished.take(job));
+        count.fetch_add(skip.into(), Ordering::Relaxed);
+        count_failed.store(finished.failed(), Ordering::Relaxed);
+        !skip
+    });
+    Skipping {
+        jobs,
+        skipped,
+        failed,
     }
 }
 

@@ -60,26 +60,23 @@ fn table(args: &ExportArgs) -> Result<Export, Refusal> {
         .raw(args.raw)
         .bom(args.bom);
     if let Some(given) = &args.json_schema {
-        if asks_any_object(given) {
-            return Ok(chosen(table.by_property(true), args));
-        }
-        let (name, schema) = schema(given)?;
-        let bad = |error: Error| Refusal::usage(format!("{name}: {}", error.message()));
-        table = table.json_schema(schema).map_err(bad)?;
+        table = if asks_any_object(given) {
+            table.by_property(true)
+        } else {
+            let (name, schema) = schema(given)?;
+            let bad = |error: Error| Refusal::usage(format!("{name}: {}", error.message()));
+            table.json_schema(schema).map_err(bad)?
+        };
     }
-    Ok(chosen(table, args))
-}
-
-/// The table with the columns and the form that the flags choose.
-fn chosen(table: Export, args: &ExportArgs) -> Export {
     let all = args.columns == [ALL];
     let columns = (!args.columns.is_empty() && !all).then(|| args.columns.iter().cloned());
-    table
+    let table = table
         .set(columns, Export::columns)
         .when(all, |table| table.all_columns(true))
         .when(args.only_answers, |table| table.only_answers(true))
         .set(args.output_delimiter, Export::delimiter)
-        .set(args.output_format, Export::format)
+        .set(args.output_format, Export::format);
+    Ok(table)
 }
 
 /// Writes to standard output; `None` if its reader closed the pipe, which is not an error.
