@@ -1,8 +1,6 @@
 //! The webhook of the server: it is told the end of each process and each batch of `/v1` that was created here, by a
 //! message that is signed according to Standard Webhooks. Messages are in `server.db`, so they survive the server.
 
-mod signature;
-
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,8 +8,10 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use batchwright::{Error, ErrorKind, ProcessId, Secret};
+use hmac::{Hmac, Mac};
 use log::{error, info, warn};
 use serde_json::{Value, json};
+use sha2::Sha256;
 use ureq::Agent;
 use ureq::http::Uri;
 
@@ -22,7 +22,6 @@ use crate::records::batches::{BatchRecord, BatchState};
 use crate::records::files::{new_id, now};
 use crate::records::webhooks::Webhook;
 use crate::shapes;
-use signature::signature;
 
 /// Bytes of a secret, according to Standard Webhooks.
 const SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
@@ -97,6 +96,15 @@ impl Receiver {
             Err(format!("it was answered with {status}"))
         }
     }
+}
+
+/// What stands in `webhook-signature`, as Standard Webhooks has it.
+fn signature(secret: &[u8], message: &str, timestamp: u64, body: &str) -> String {
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("a key of any length will do");
+    for part in [message, ".", &timestamp.to_string(), ".", body] {
+        mac.update(part.as_bytes());
+    }
+    format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()))
 }
 
 /// Tells until it is dropped.
@@ -276,5 +284,18 @@ mod tests {
             let error = Receiver::new("https://example.com/", &secret(wrong)).unwrap_err();
             assert!(error.message().contains("whsec_"), "{wrong}: {error}");
         }
+    }
+
+    /// The example in the libraries of Standard Webhooks.
+    #[test]
+    fn a_signature_is_what_receivers_compute() {
+        let secret = STANDARD.decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
+        let made = signature(
+            &secret,
+            "msg_p5jXN8AQM9LWM0D4loKWxJek",
+            1_614_265_330,
+            r#"{"test": 2432232314}"#,
+        );
+        assert_eq!(made, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
     }
 }
