@@ -179,12 +179,7 @@ impl Server {
     pub fn start(mut self) -> Result<RunningServer, Error> {
         self.check_token()?;
         let tokens = Tokens::new(self.token.as_ref(), self.token_file.take())?;
-        let Opened {
-            lock,
-            records,
-            storage,
-            folder,
-        } = self.open_records()?;
+        let (lock, folder, records, storage) = self.open_records()?;
         raise_file_limit();
         let listener = listen(self.address)?;
         let address = listener.local_addr();
@@ -233,15 +228,23 @@ impl Server {
             page: Page::new(),
             guard: Guard::new(address, tokens, &self.hosts),
         });
-        RunningServer::start(
-            listener,
-            self.limits,
-            worker,
-            app,
-            self.webhook,
-            (self.grace, lock),
-        )
-        .map_err(|error| failed("the server cannot start its threads", &error))
+        let start = || {
+            Ok(RunningServer {
+                batches: openai::start_progress(Arc::clone(&app))?,
+                webhook: self
+                    .webhook
+                    .zip(app.records.webhook.clone())
+                    .map(|(receiver, wake)| Deliveries::start(Arc::clone(&app), receiver, wake))
+                    .transpose()?,
+                listener: Listener::start(listener, app.clone(), self.limits)?,
+                _watcher: watcher::start(Arc::clone(&app))?,
+                worker,
+                app,
+                grace: self.grace,
+                _lock: lock,
+            })
+        };
+        start().map_err(|error| failed("the server cannot start its threads", &error))
     }
 
     /// # Errors
@@ -257,7 +260,8 @@ impl Server {
         Err(Error::new(ErrorKind::Invalid, why))
     }
 
-    fn open_records(&mut self) -> Result<Opened, Error> {
+    /// The lock of the folder, which is held while the server runs, the folder, and what is stored in it.
+    fn open_records(&mut self) -> Result<(File, PathBuf, Arc<Records>, Storage), Error> {
         let folder = match self.folder.take() {
             Some(folder) => folder,
             None => folder_of(&self.queue)?,
@@ -266,22 +270,9 @@ impl Server {
         let lock = lock(&folder)?;
         let mut records = Records::open(&folder.join("server.db"), self.durability)?;
         records.webhook = self.webhook.as_ref().map(|_| Wake::new());
-        Ok(Opened {
-            lock,
-            records: Arc::new(records),
-            storage: Storage::open(&folder.join("files"), self.upload_bytes)?,
-            folder,
-        })
+        let storage = Storage::open(&folder.join("files"), self.upload_bytes)?;
+        Ok((lock, folder, Arc::new(records), storage))
     }
-}
-
-/// Where a server stores its own data, and the folder that `/readyz` checks.
-struct Opened {
-    /// Held while the server runs.
-    lock: File,
-    records: Arc<Records>,
-    storage: Storage,
-    folder: PathBuf,
 }
 
 /// Locks the folder of a server: two would spoil each other's files.
@@ -399,29 +390,6 @@ pub struct RunningServer {
 }
 
 impl RunningServer {
-    fn start(
-        listener: TcpListener,
-        limits: Limits,
-        worker: RunningWorker,
-        app: Arc<App>,
-        receiver: Option<Receiver>,
-        (grace, lock): (Duration, File),
-    ) -> io::Result<Self> {
-        Ok(Self {
-            batches: openai::start_progress(Arc::clone(&app))?,
-            webhook: receiver
-                .zip(app.records.webhook.clone())
-                .map(|(receiver, wake)| Deliveries::start(Arc::clone(&app), receiver, wake))
-                .transpose()?,
-            listener: Listener::start(listener, app.clone(), limits)?,
-            _watcher: watcher::start(Arc::clone(&app))?,
-            worker,
-            app,
-            grace,
-            _lock: lock,
-        })
-    }
-
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.listener.address()

@@ -137,14 +137,7 @@ pub(crate) struct ShownJob<'a> {
     receipt: Option<Receipt>,
     result: Option<&'a RawValue>,
     error: Option<&'a Error>,
-    errors: Vec<ShownAttempt<'a>>,
-}
-
-#[derive(Serialize)]
-struct ShownAttempt<'a> {
-    at: String,
-    step: u8,
-    error: &'a Error,
+    errors: Vec<Value>,
 }
 
 /// How much of a job is done, in percent: of one that has others carried out, all of which are known from its start, how
@@ -162,10 +155,9 @@ fn progress(job: &JobState) -> u8 {
 
 impl<'a> ShownJob<'a> {
     pub fn of(job: &'a JobState) -> Self {
-        let attempt = |attempt: &'a AttemptError| ShownAttempt {
-            at: time::text(attempt.at),
-            step: attempt.step,
-            error: &attempt.error,
+        let attempt = |attempt: &AttemptError| {
+            let at = time::text(attempt.at);
+            json!({"at": at, "step": attempt.step, "error": attempt.error})
         };
         Self {
             job_id: job.job_id,

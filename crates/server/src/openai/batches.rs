@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value, json};
 
-use super::files::{KEPT_RANGE, page};
+use super::files::{self, page};
 use super::{ALL, of_batches};
 use crate::api::once;
 use crate::app::App;
@@ -156,20 +156,9 @@ fn metadata(given: Value) -> Result<Box<RawValue>, Problem> {
 
 /// How many seconds the files of results are to be kept.
 fn kept(given: Value) -> Result<u64, Problem> {
-    match serde_json::from_value(given) {
-        Ok(Kept { anchor, seconds }) if anchor == "created_at" && KEPT_RANGE.contains(&seconds) => {
-            Ok(seconds)
-        }
-        _ => {
-            let param = "output_expires_after";
-            let why = format!(
-                "{param} needs the anchor created_at, and seconds from {} to {}",
-                KEPT_RANGE.start(),
-                KEPT_RANGE.end()
-            );
-            Err(Problem::invalid(why).param(param))
-        }
-    }
+    let given = serde_json::from_value::<Kept>(given).ok();
+    let given = given.filter(|given| given.anchor == "created_at");
+    files::kept(given.map(|given| given.seconds), "output_expires_after")
 }
 
 /// `GET /v1/batches/{id}`.

@@ -23,7 +23,7 @@ const PURPOSES: [&str; 6] = [
 /// How long files of batches are kept where nobody says anything else, as at OpenAI: 30 days.
 pub(super) const KEPT_SECONDS: u64 = 30 * 24 * 3600;
 /// What may be said instead.
-pub(super) const KEPT_RANGE: std::ops::RangeInclusive<u64> = 3600..=KEPT_SECONDS;
+const KEPT_RANGE: std::ops::RangeInclusive<u64> = 3600..=KEPT_SECONDS;
 /// Longest name of a file, in characters.
 const LONGEST_NAME: usize = 512;
 /// Most files of one page.
@@ -136,19 +136,23 @@ fn check_purpose(purpose: &str) -> Result<(), Problem> {
 }
 
 fn kept_seconds(anchor: Option<&str>, seconds: Option<&str>) -> Result<Option<u64>, Problem> {
-    let wrong = |why: String| Err(Problem::invalid(why).param("expires_after"));
-    match (anchor, seconds) {
-        (None, None) => Ok(None),
-        (Some("created_at"), Some(text)) => match text.parse() {
-            Ok(seconds) if KEPT_RANGE.contains(&seconds) => Ok(Some(seconds)),
-            _ => wrong(format!(
-                "expires_after.seconds is a whole number from {} to {}",
-                KEPT_RANGE.start(),
-                KEPT_RANGE.end()
-            )),
-        },
-        _ => wrong("expires_after needs the anchor created_at, and seconds".to_owned()),
-    }
+    let seconds = match (anchor, seconds) {
+        (None, None) => return Ok(None),
+        (Some("created_at"), Some(text)) => text.parse().ok(),
+        _ => None,
+    };
+    kept(seconds, "expires_after").map(Some)
+}
+
+/// For how many seconds a file is to be kept, after a check.
+pub(super) fn kept(seconds: Option<u64>, param: &'static str) -> Result<u64, Problem> {
+    let seconds = seconds.filter(|seconds| KEPT_RANGE.contains(seconds));
+    seconds.ok_or_else(|| {
+        let (least, most) = (KEPT_RANGE.start(), KEPT_RANGE.end());
+        let why =
+            format!("{param} needs the anchor created_at, and seconds from {least} to {most}");
+        Problem::invalid(why).param(param)
+    })
 }
 
 /// `GET /v1/files`: newest first unless `order=asc`.

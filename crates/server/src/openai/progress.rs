@@ -13,7 +13,7 @@ use log::{info, warn};
 
 use super::direct;
 use super::lines::{BadLine, Checked, Lines, check};
-use super::results::{ResultFiles, Written};
+use super::results::ResultFiles;
 use crate::app::App;
 use crate::background::Background;
 use crate::problem::Problem;
@@ -64,11 +64,6 @@ impl Rounds<'_> {
                 tidy_at = Instant::now();
             }
         }
-    }
-
-    fn settle_calls(&self) -> Result<bool, Error> {
-        let app = self.app;
-        direct::settle_abandoned(&app.queue, &app.records, &app.openai.waiting)
     }
 
     /// Advances all batches. Returns true if the next check should follow soon.
@@ -332,19 +327,19 @@ impl Rounds<'_> {
             // Somebody has put some of it back meanwhile.
             return Ok(());
         }
-        let written = files.end()?;
+        files.end()?;
         let created_at = now();
         let kept = batch.output_kept.unwrap_or(super::files::KEPT_SECONDS);
         let ended = app.records.transaction(|database| {
             // Whatever was asked since then comes too late.
             BatchRecord::change(database, &batch.id, |batch| {
-                ended(batch, &written);
+                ended(batch, &files);
                 Ok::<(), Error>(())
             })?
             .map(|batch| {
                 for (id, bytes, what) in [
-                    (&batch.output_file, written.output_bytes, "output"),
-                    (&batch.error_file, written.error_bytes, "error"),
+                    (&batch.output_file, files.output.bytes, "output"),
+                    (&batch.error_file, files.errors.bytes, "error"),
                 ] {
                     if bytes > 0 {
                         let file = FileRecord {
@@ -374,7 +369,7 @@ impl Rounds<'_> {
     fn tidy(&self) -> bool {
         let tidied = || -> Result<bool, Problem> {
             let app = self.app;
-            let left = self.settle_calls()?;
+            let left = direct::settle_abandoned(&app.queue, &app.records, &app.openai.waiting)?;
             let expired = FileRecord::expired(&app.records.single(), now())?;
             for file in &expired {
                 if app.reads(&file.id)? {
@@ -395,15 +390,15 @@ impl Rounds<'_> {
 }
 
 /// What a batch is once all its results are in files.
-fn ended(batch: &mut BatchRecord, written: &Written) {
-    batch.has_output = written.output_bytes > 0;
-    batch.has_errors = written.error_bytes > 0;
-    batch.totals = Some(written.totals);
+fn ended(batch: &mut BatchRecord, files: &ResultFiles<'_>) {
+    batch.has_output = files.output.bytes > 0;
+    batch.has_errors = files.errors.bytes > 0;
+    batch.totals = Some(files.totals);
     batch.faults = Vec::new();
-    if written.lines < batch.total {
+    if files.lines < batch.total {
         let why = format!(
             "another program deleted or fetched {} of {} results.",
-            batch.total - written.lines,
+            batch.total - files.lines,
             batch.total
         );
         batch.faults = vec![fault("results_missing", why)];

@@ -22,10 +22,11 @@ const MAY_COME_AGAIN: usize = 1_000;
 /// The files of a batch that is being finished.
 pub(super) struct ResultFiles<'s> {
     storage: &'s Storage,
-    output: GrowingFile<'s>,
-    errors: GrowingFile<'s>,
-    totals: BatchTotals,
-    lines: u64,
+    pub output: GrowingFile<'s>,
+    pub errors: GrowingFile<'s>,
+    pub totals: BatchTotals,
+    /// In both.
+    pub lines: u64,
     /// Results that a server wrote before it died, and may be given again.
     in_output: HashSet<String>,
     /// With whether each counts as failed: cancelled requests do not.
@@ -33,15 +34,6 @@ pub(super) struct ResultFiles<'s> {
     endpoint: String,
     model: String,
     cancelled: &'static str,
-}
-
-/// What is in the files.
-pub(super) struct Written {
-    pub output_bytes: u64,
-    pub error_bytes: u64,
-    /// In both.
-    pub lines: u64,
-    pub totals: BatchTotals,
 }
 
 /// What a line that is there says that its request used.
@@ -238,18 +230,13 @@ impl<'s> ResultFiles<'s> {
     ///
     /// # Errors
     /// When they cannot be removed.
-    pub fn end(self) -> io::Result<Written> {
+    pub fn end(&self) -> io::Result<()> {
         for side in [&self.output, &self.errors] {
             if side.bytes == 0 {
                 self.storage.remove(&side.id)?;
             }
         }
-        Ok(Written {
-            output_bytes: self.output.bytes,
-            error_bytes: self.errors.bytes,
-            lines: self.lines,
-            totals: self.totals,
-        })
+        Ok(())
     }
 }
 

@@ -113,7 +113,7 @@ fn lines_are_neither_lost_nor_doubled_wherever_a_server_dies() {
         // The queue was not told that these are saved, so they come again.
         files.write(&some).unwrap();
         files.write(&more).unwrap();
-        let written = files.end().unwrap();
+        files.end().unwrap();
         assert_eq!(lines(&storage, "out"), ["r-1", "r-4", "r-5"]);
         assert_eq!(lines(&storage, "err"), ["r-2", "r-3", "r-6"]);
         let expected = BatchTotals {
@@ -127,8 +127,8 @@ fn lines_are_neither_lost_nor_doubled_wherever_a_server_dies() {
                 ..Usage::default()
             },
         };
-        assert_eq!((written.totals, written.lines), (expected, 6));
-        let on_disk = written.output_bytes + written.error_bytes;
+        assert_eq!((files.totals, files.lines), (expected, 6));
+        let on_disk = files.output.bytes + files.errors.bytes;
         assert!(storage.check((1 << 20) - on_disk).is_ok());
         assert!(storage.check((1 << 20) - on_disk + 1).is_err());
     }
@@ -155,10 +155,10 @@ fn the_answer_to_a_retried_request_counts_instead_of_its_failure() {
     for _ in 0..2 {
         let mut files = resume();
         files.write(&again).unwrap();
-        let written = files.end().unwrap();
+        files.end().unwrap();
         assert_eq!(lines(&storage, "out"), ["r-1", "r-3"]);
         assert_eq!(lines(&storage, "err"), ["r-2", "r-3"]);
-        let totals = written.totals;
-        assert_eq!((totals.completed, totals.failed, written.lines), (2, 1, 3));
+        let totals = files.totals;
+        assert_eq!((totals.completed, totals.failed, files.lines), (2, 1, 3));
     }
 }
