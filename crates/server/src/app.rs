@@ -11,11 +11,13 @@ use batchwright::{JobId, JobQueue, ProcessId};
 use batchwright_jobs::JobTypes;
 use parking_lot::Mutex;
 
+use crate::background::Wake;
 use crate::dashboard::page::Page;
 use crate::events::Events;
 use crate::guard::Guard;
 use crate::observe::Observer;
-use crate::openai::state::OpenAi;
+use crate::openai::storage::Storage;
+use crate::openai::waiting::Waiting;
 use crate::overview::Overview;
 use crate::problem::Problem;
 use crate::readiness::DiskCheck;
@@ -40,7 +42,11 @@ pub(crate) struct App {
     pub observer: Arc<Observer>,
     pub overview: Overview,
     pub records: Arc<Records>,
-    pub openai: OpenAi,
+    /// The files of the Batch endpoint.
+    pub storage: Storage,
+    pub waiting: Arc<Waiting>,
+    /// Wakes the thread that advances batches.
+    pub batches: Arc<Wake>,
     pub waiters: Waiters,
     /// Running jobs that are cancelled if they return to the queue.
     pub cancelled_jobs: Mutex<HashSet<JobId>>,
@@ -87,10 +93,10 @@ impl Waiters {
     }
 
     /// Reserves a waiting slot, if one is free.
-    pub fn enter(&self) -> Option<Waiting<'_>> {
-        let waiting = Waiting(self);
+    pub fn enter(&self) -> Option<Place<'_>> {
+        let place = Place(self);
         let before = self.now.fetch_add(1, Ordering::Relaxed);
-        (before < self.most()).then_some(waiting)
+        (before < self.most()).then_some(place)
     }
 
     /// The response if no slot is free: it names the limit and its flag.
@@ -112,9 +118,9 @@ impl Waiters {
 }
 
 /// A waiting slot of a request, released when it is dropped.
-pub(crate) struct Waiting<'w>(&'w Waiters);
+pub(crate) struct Place<'w>(&'w Waiters);
 
-impl Drop for Waiting<'_> {
+impl Drop for Place<'_> {
     fn drop(&mut self) {
         self.0.now.fetch_sub(1, Ordering::Relaxed);
     }

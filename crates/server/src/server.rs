@@ -27,9 +27,9 @@ use crate::events::Events;
 use crate::guard::Guard;
 use crate::http::{Limits, Listener};
 use crate::observe::Observer;
+use crate::openai;
 use crate::openai::storage::Storage;
 use crate::openai::waiting::Waiting;
-use crate::openai::{self, state::OpenAi};
 use crate::overview::Overview;
 use crate::readiness::DiskCheck;
 use crate::records::Records;
@@ -185,16 +185,16 @@ impl Server {
         let address = listener.local_addr();
         let address = address.map_err(|error| failed("the address", &error))?;
         let events = Arc::new(Events::new());
-        let openai = OpenAi::new(storage);
+        let waiting: Arc<Waiting> = Arc::default();
         let observer = Arc::new(Observer::new(
             Arc::clone(&events),
             self.metrics.clone(),
-            Arc::clone(&openai.waiting),
+            Arc::clone(&waiting),
         ));
         let settings = self.settings;
         let settings = settings.map(|(watch, store)| LiveSettings::new(watch, store));
         // Before the worker starts: it would buy answers that no client waits for.
-        settle_earlier(&self.queue, &records, &openai.waiting)?;
+        settle_earlier(&self.queue, &records, &waiting)?;
         let kinds = kinds(&self.worker, self.manager.is_some());
         let worker = self
             .worker
@@ -221,7 +221,9 @@ impl Server {
             observer,
             overview,
             records,
-            openai,
+            storage,
+            waiting,
+            batches: Wake::new(),
             waiters: Waiters::new(self.limits.connections),
             cancelled_jobs: Mutex::default(),
             counted_until: Mutex::default(),

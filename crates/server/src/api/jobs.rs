@@ -150,7 +150,7 @@ pub(super) fn get(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
         Some(_) => Instant::now() + wait,
         None => Instant::now(),
     };
-    let waiter = app.openai.waiting.begin(find(app, id)?.process_id);
+    let waiter = app.waiting.begin(find(app, id)?.process_id);
     loop {
         let job = find(app, id)?;
         let left = deadline.saturating_duration_since(Instant::now());

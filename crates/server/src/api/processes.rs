@@ -59,7 +59,7 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         return created(app, process, added?, None);
     };
     // Read whole before anything is added: its hash tells whether it is the request that was sent before.
-    let mut spool = app.openai.storage.create()?;
+    let mut spool = app.storage.create()?;
     let mut bounded = (&mut call.body).take(app.line_bytes + 1);
     if io::copy(&mut bounded, &mut spool)? > app.line_bytes {
         return Err(Problem::too_large(app.line_bytes));

@@ -68,7 +68,7 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     {
         return Err(once::another());
     }
-    app.openai.wake.wake();
+    app.batches.wake();
     app.records.wake_sender();
     let shown = described(app, known.as_ref().unwrap_or(&record))?;
     Ok(once::replayed(Response::json(200, &shown), known.is_some()))
@@ -215,7 +215,7 @@ pub(super) fn cancel(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         // At once: another server may be the one that brings batches on, and each request that starts is paid for.
         app.queue.cancel(record.process)?;
     }
-    app.openai.wake.wake();
+    app.batches.wake();
     Ok(Response::json(200, &described(app, &record)?))
 }
 

@@ -65,9 +65,9 @@ pub(super) fn answered(
     let request = hash_of(&jobs, parts.as_base64);
     let retry = Retry::of(call, &request);
     let joined = retry.as_ref().filter(|_| key.is_none());
-    let joined = joined.and_then(|retry| retry.join(&app.openai.waiting));
+    let joined = joined.and_then(|retry| retry.join(&app.waiting));
     let is_joined = joined.is_some();
-    let begin = || app.openai.waiting.begin(key.unwrap_or_else(ProcessId::new));
+    let begin = || app.waiting.begin(key.unwrap_or_else(ProcessId::new));
     let mut waiter = joined.unwrap_or_else(begin);
     let process = waiter.process;
     let is_replayed = match key {
@@ -87,7 +87,7 @@ pub(super) fn answered(
             waiter.left = retry.map(|retry| retry.request);
         }
         drop(waiter);
-        app.openai.wake.wake();
+        app.batches.wake();
         return Err(problem);
     }
     let results = app.queue.get_results(process);

@@ -47,7 +47,7 @@ fn described(file: &FileRecord) -> Value {
 /// `POST /v1/files`: an upload is stored as a file with a new id, or with that of its key.
 pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     let key = once::named(app, call)?;
-    let storage = &app.openai.storage;
+    let storage = &app.storage;
     let length = call.head.header("content-length");
     let length = length.and_then(|length| length.parse().ok());
     storage.check(length.unwrap_or(0))?;
@@ -209,9 +209,9 @@ pub(super) fn delete(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         return Err(Problem::conflict(why));
     }
     // What is listed can be deleted again, what is not would lie there for good.
-    app.openai.storage.remove(id)?;
+    app.storage.remove(id)?;
     FileRecord::delete(&app.records.single(), id)?;
-    app.openai.wake.wake();
+    app.batches.wake();
     let deleted = json!({"id": id, "object": "file", "deleted": true});
     Ok(Response::json(200, &deleted))
 }
@@ -219,7 +219,7 @@ pub(super) fn delete(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
 /// `GET /v1/files/{id}/content`.
 pub(super) fn content(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     let record = found(app, call)?;
-    let (file, length) = app.openai.storage.read(&record.id)?;
+    let (file, length) = app.storage.read(&record.id)?;
     let name = format!("attachment; filename=\"{}\"", record.id);
     Ok(Response::reader("application/octet-stream", file, length)
         .header("content-disposition", name))

@@ -13,7 +13,6 @@ mod multipart;
 mod parts;
 mod progress;
 mod results;
-pub(crate) mod state;
 pub(crate) mod storage;
 pub(crate) mod waiting;
 

@@ -32,7 +32,7 @@ const AGAIN: Duration = Duration::from_secs(15);
 /// # Errors
 /// When the system cannot start a thread.
 pub(crate) fn start(app: Arc<App>) -> io::Result<Background> {
-    let wake = Arc::clone(&app.openai.wake);
+    let wake = Arc::clone(&app.batches);
     Background::start("batch-progress", &wake, move || {
         Rounds {
             app: &app,
@@ -51,14 +51,14 @@ struct Rounds<'a> {
 impl Rounds<'_> {
     fn run(&mut self) {
         let mut tidy_at = Instant::now();
-        while !self.app.openai.wake.is_stopped() {
+        while !self.app.batches.is_stopped() {
             let mut open = self.batches();
             if Instant::now() >= tidy_at {
                 let left = self.tidy();
                 open |= left;
                 tidy_at = Instant::now() + if left { LOOK } else { TIDY };
             }
-            if self.app.openai.wake.wait(if open { LOOK } else { TIDY }) {
+            if self.app.batches.wait(if open { LOOK } else { TIDY }) {
                 // Somebody may have made room, or left.
                 self.failed.clear();
                 tidy_at = Instant::now();
@@ -82,7 +82,7 @@ impl Rounds<'_> {
                 Ok(()) => {
                     self.failed.remove(&batch.id);
                 }
-                Err(_) if self.app.openai.wake.is_stopped() => return false,
+                Err(_) if self.app.batches.is_stopped() => return false,
                 Err(problem) => {
                     warn!("{} is delayed: {}", batch.id, problem.for_log());
                     self.failed.insert(batch.id.clone(), now + AGAIN);
@@ -190,7 +190,7 @@ impl Rounds<'_> {
 
     /// Checks the input of a batch and enqueues its requests.
     fn begin(&self, batch: &BatchRecord) -> Result<(), Problem> {
-        let (app, stopped) = (self.app, || self.app.openai.wake.is_stopped());
+        let (app, stopped) = (self.app, || self.app.batches.is_stopped());
         if now() >= batch.expires_at {
             self.change(&batch.id, |batch| batch.enter(BatchState::Expired))?;
             return Ok(());
@@ -200,12 +200,12 @@ impl Rounds<'_> {
             let why = format!("The file {} no longer exists.", batch.input_file);
             return self.fail(batch, vec![fault("file_not_found", why)]);
         };
-        let (file, _) = app.openai.storage.read(&input.id)?;
+        let (file, _) = app.storage.read(&input.id)?;
         let checked = check(file, &batch.endpoint, &stopped)?;
         if !checked.faults.is_empty() {
             return self.fail(batch, checked.faults);
         }
-        let (file, _) = app.openai.storage.read(&input.id)?;
+        let (file, _) = app.storage.read(&input.id)?;
         let lines = Lines::new(file, &batch.endpoint);
         let jobs = lines.map(|line| match line {
             _ if stopped() => Err(Problem::new(503, "stopping", "the server stops")),
@@ -310,10 +310,10 @@ impl Rounds<'_> {
                 batch.ended = Some((*completed, *failed));
             }
         })?;
-        let mut files = ResultFiles::resume(&app.openai.storage, &batch)?;
+        let mut files = ResultFiles::resume(&app.storage, &batch)?;
         let queue = self.queue(&batch, ProcessInfo::new());
         let moved = queue.consume_as(batch.process, &batch.id, |results| {
-            if app.openai.wake.is_stopped() {
+            if app.batches.is_stopped() {
                 Err(Problem::new(503, "stopping", "the server stops"))
             } else {
                 files.write(results)
@@ -369,14 +369,14 @@ impl Rounds<'_> {
     fn tidy(&self) -> bool {
         let tidied = || -> Result<bool, Problem> {
             let app = self.app;
-            let left = direct::settle_abandoned(&app.queue, &app.records, &app.openai.waiting)?;
+            let left = direct::settle_abandoned(&app.queue, &app.records, &app.waiting)?;
             let expired = FileRecord::expired(&app.records.single(), now())?;
             for file in &expired {
                 if app.reads(&file.id)? {
                     continue;
                 }
                 // What is listed can be deleted again, what is not would lie there for good.
-                app.openai.storage.remove(&file.id)?;
+                app.storage.remove(&file.id)?;
                 FileRecord::delete(&app.records.single(), &file.id)?;
             }
             Ok(left)
