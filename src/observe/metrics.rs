@@ -17,7 +17,7 @@ use prometheus::{
 use crate::base::{Error, ErrorKind, Usd};
 use crate::observe::calls::{CallObserver, CallResult, ObservedCall};
 use crate::observe::jobs::{EndedJob, JobObserver};
-use crate::observe::month_costs::MonthCosts;
+use crate::observe::month_costs::{MonthCosts, level};
 use crate::observe::progress::{Progress, ProgressNotifier};
 
 /// Upper bounds of the buckets in seconds: those of the conventions, and four more, because a reply that is not
@@ -319,11 +319,6 @@ impl Series {
             self.success.reset();
         }
     }
-}
-
-/// The value of a gauge.
-pub(super) fn level(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 impl Names {

@@ -2,7 +2,6 @@
 
 use prometheus::{GaugeVec, IntGaugeVec, Opts, Registry};
 
-use super::metrics::level;
 use crate::base::Usd;
 
 /// What was spent by model.
@@ -51,4 +50,9 @@ impl MonthCosts {
         self.calls.with_label_values(label).add(level(calls));
         self.tokens.with_label_values(label).add(level(tokens));
     }
+}
+
+/// The value of a gauge.
+pub(super) fn level(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }

@@ -100,6 +100,7 @@ pub(crate) enum Numbers {
     /// By its lines.
     Lines,
     /// By the rows of a table, of which this is the first one below the header.
+    #[cfg(any(feature = "files", feature = "tables"))]
     Rows(u64),
     /// By the elements of a list.
     Items,
