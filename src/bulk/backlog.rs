@@ -11,6 +11,8 @@ use crate::engine::route::Tries;
 use crate::engine::waiting::Waiting;
 use crate::engine::work::{Cost, Take, Ticket};
 
+use crate::llm::carried::Carried;
+
 use super::copies::Copies;
 use super::file_runner::FileTask;
 use super::input::{FileIndex, State};
@@ -48,7 +50,7 @@ pub(crate) struct FileBacklog<'r> {
     output_cap: Option<u32>,
     /// How much goes into one call at the moment.
     limits: Box<dyn Fn() -> PackLimits + Send + 'r>,
-    waiting: Waiting<(u32, Tries)>,
+    waiting: Waiting<(u32, Tries, Carried)>,
 }
 
 impl<'r> FileBacklog<'r> {
@@ -123,7 +125,7 @@ impl<'r> FileBacklog<'r> {
         &self.copies.index
     }
 
-    fn ticket(&self, item: u32, tries: Tries) -> Ticket<FileTask> {
+    fn ticket(&self, item: u32, tries: Tries, carried: Carried) -> Ticket<FileTask> {
         let (i, index) = (item as usize, self.index());
         let bytes = index.end(i) - index.offset(i);
         Ticket {
@@ -131,6 +133,7 @@ impl<'r> FileBacklog<'r> {
                 index: item,
                 supersedes: index.state(i) != State::New,
                 named: OnceLock::new(),
+                carried,
             },
             cost: Cost {
                 input: u32::try_from(bytes / 4).unwrap_or(u32::MAX),
@@ -165,10 +168,10 @@ impl Backlog for FileBacklog<'_> {
     ) -> Result<Take<FileTask>, Error> {
         let mut out = Vec::new();
         while out.len() < max {
-            if let Some((item, tries)) = self.waiting.pop(availability, now) {
-                out.push(self.ticket(item, tries));
+            if let Some((item, tries, carried)) = self.waiting.pop(availability, now) {
+                out.push(self.ticket(item, tries, carried));
             } else if let Some(item) = self.fresh(availability, now) {
-                out.push(self.ticket(item as u32, Tries::default()));
+                out.push(self.ticket(item as u32, Tries::default(), Carried::default()));
             } else {
                 break;
             }
@@ -187,7 +190,7 @@ impl Backlog for FileBacklog<'_> {
 
     fn wait(&mut self, ticket: Ticket<FileTask>, due: Time) {
         let quota = ticket.quota();
-        let item = (ticket.task.index, ticket.tries);
+        let item = (ticket.task.index, ticket.tries, ticket.task.carried);
         self.waiting.push(quota, due, ticket.order, item);
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::base::{Context, Error};
 use crate::engine::route::Tries;
 use crate::engine::run::Reply;
+use crate::llm::carried::Carried;
 use crate::llm::request::Request;
 use crate::llm::response::Response;
 use crate::llm::route::Route;
@@ -32,16 +33,17 @@ pub(crate) fn measure(done: &Answered) -> Measure {
     }
 }
 
-/// Makes the call of a pack whose history is `tries`.
+/// Makes the call of a pack whose history is `tries`, and whose only item has `carried`.
 pub(crate) fn call_step(
     route: &Route<'_>,
     requests: &[impl Borrow<Request>],
     tries: &Tries,
+    carried: &Carried,
     ctx: &Context,
 ) -> Reply<Answered> {
     let clock = route.clock_ref();
     let start = clock.now();
-    let reply = route.answers(requests, tries, ctx);
+    let reply = route.answers(requests, tries, carried, ctx);
     let took = clock.now().since(start);
     reply.map(|responses| Answered { responses, took })
 }

@@ -7,6 +7,7 @@ use crate::base::{Context, Error, MemoryManager};
 use crate::engine::pack::Pack;
 use crate::engine::run::Reply;
 use crate::engine::work::Ticket;
+use crate::llm::carried::Carried;
 use crate::llm::request::Request;
 use crate::llm::route::Route;
 
@@ -21,6 +22,7 @@ pub(crate) struct FileTask {
     /// True if an earlier run wrote a line for it.
     pub supersedes: bool,
     pub named: OnceLock<Named>,
+    pub carried: Carried,
 }
 
 pub(super) struct FileRunner<'r> {
@@ -63,7 +65,8 @@ impl FileRunner<'_> {
         if let Some(room) = &mut room {
             room.holds_requests();
         }
-        let reply = call_step(self.route, &requests, &ticket.tries, ctx);
+        let carried = &ticket.task[0].task.carried;
+        let reply = call_step(self.route, &requests, &ticket.tries, carried, ctx);
         let lines = reply
             .result
             .and_then(|answered| self.lines(ticket, &requests, answered));

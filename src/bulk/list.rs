@@ -12,6 +12,7 @@ use crate::engine::route::Tries;
 use crate::engine::run::Waker;
 use crate::engine::waiting::Waiting;
 use crate::engine::work::{Take, Ticket};
+use crate::llm::carried::Carried;
 use crate::llm::params::RequestTask;
 use crate::llm::request::Request;
 use crate::llm::route::{Route, cost};
@@ -21,10 +22,21 @@ use crate::engine::pack::Backlog;
 /// Bytes of payloads of an unbounded source that may wait in memory; above that, reading pauses.
 const WAITING_BYTES: usize = 16 * 1024 * 1024;
 
-/// A request with its index in the input.
+/// A request with its index in the input, and what its failed calls left.
 pub(crate) struct Item<R> {
     pub index: usize,
     pub request: R,
+    pub carried: Carried,
+}
+
+impl<R> Item<R> {
+    pub(super) fn new((index, request): (usize, R)) -> Self {
+        Self {
+            index,
+            request,
+            carried: Carried::default(),
+        }
+    }
 }
 
 /// The source of the requests.
@@ -106,7 +118,7 @@ impl<'r, R: Borrow<Request>> ListBacklog<'r, R> {
                 let request = request.map_err(|error| self.broken = Some(error)).ok()?;
                 let index = self.read;
                 self.read += 1;
-                Some(Item { index, request })
+                Some(Item::new((index, request)))
             }
             Next::NotYet => None,
             Next::Ended => {

@@ -118,7 +118,7 @@ fn when_a_paused_provider_is_excluded_waiting_items_continue_at_once() {
     availability.pauses.set(class.quota(0), Time::FAR);
     let items: Vec<Request> = (0..10).map(|i| Request::new(format!("p{i}"))).collect();
     let ready = items.iter().enumerate();
-    let ready = ready.map(|(index, request)| Item { index, request });
+    let ready = ready.map(Item::new);
     let mut backlog = ListBacklog::new(&route, Source::Ready(Box::new(ready)));
     assert!(matches!(
         backlog.take(4, &availability, NOW),

@@ -191,7 +191,7 @@ impl<'a> Bulk<'a> {
             route.start_with_one(shared.as_ref(), first);
         }
         let items = requests.iter().enumerate();
-        let items = items.map(|(index, request)| Item { index, request });
+        let items = items.map(Item::new);
         let source = Source::Ready(Box::new(items));
         let backlog = ListBacklog::new(route, source);
         let sink = Slots {
@@ -219,7 +219,7 @@ impl<'a> Bulk<'a> {
         let now = route.clock_ref().now();
         for (item, tries) in rest {
             let error = why_not(&stop, tries.calls);
-            let error = route.dropped(item.request, &tries, error);
+            let error = item.carried.at_end(error);
             let asked = (item.index, item.request);
             let outcome = outcome(route, asked, &tries, Err(error), now);
             outcomes[item.index] = Some(outcome);
@@ -396,7 +396,7 @@ impl<'a> Bulk<'a> {
         left.extend(rest.into_iter().map(|(item, tries)| {
             let asked = (item.index, &item.request);
             let why = unfinished(end.stop.as_ref(), tries.calls);
-            let error = self.route.dropped(asked.1, &tries, why);
+            let error = item.carried.at_end(why);
             outcome(&self.route, asked, &tries, Err(error), now)
         }));
         let all_done = summary.pending == 0 && left.is_empty() && total.is_some();
@@ -433,7 +433,9 @@ impl<'a> Bulk<'a> {
             tally: Tally::new(total, clock.now()).by(route.providers()),
         };
         let runner = |ticket: &Ticket<Pack<Item<R>>>, ctx: &Context| {
-            let call = |requests: &[&Request]| call_step(route, requests, &ticket.tries, ctx);
+            let carried = &ticket.task[0].task.carried;
+            let call =
+                |requests: &[&Request]| call_step(route, requests, &ticket.tries, carried, ctx);
             match &ticket.task[..] {
                 // Most calls have one member, and need no list.
                 [one] => call(&[one.task.request.borrow()]),

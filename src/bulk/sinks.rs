@@ -54,8 +54,7 @@ fn ended<R: Borrow<Request>>(
     if let Settled::Unsent(ticket, error) = &mut end
         && let [only] = &*ticket.task
     {
-        let request = only.task.request.borrow();
-        *error = route.dropped(request, &ticket.tries, error.clone());
+        *error = only.task.carried.at_end(error.clone());
     }
     count(tally, &end, measure);
     if let Settled::Final(_, Ok(answered)) = &end {
@@ -75,7 +74,7 @@ fn ended<R: Borrow<Request>>(
             Ok(responses) => responses.next().unwrap_or_else(|| Err(Error::cancelled())),
             Err(error) => Err(error.clone()),
         };
-        let Item { index, request } = member.task;
+        let Item { index, request, .. } = member.task;
         let asked = (index, request.borrow());
         put(index, outcome(route, asked, &ticket.tries, result, now));
     }

@@ -2,7 +2,7 @@
 
 pub mod attachment;
 pub mod batch;
-pub mod carried_cost;
+pub mod carried;
 pub mod client;
 pub mod estimate;
 pub mod from_native;

@@ -9,7 +9,7 @@ use derive_setters::Setters;
 use serde::Serialize;
 
 use crate::base::random::Random;
-use crate::base::{Clock, Context, Error, Paid, SystemClock, Time};
+use crate::base::{Clock, Context, Error, SystemClock, Time};
 use crate::config::choices::CachePrompt;
 use crate::engine::class::Class;
 use crate::engine::dispatch::{Dispatcher, ErrorPolicy, Options};
@@ -24,7 +24,7 @@ use crate::engine::budget::Budget;
 use crate::llm::prices::Prices;
 use crate::observe::calls::CallObserver;
 
-use super::carried_cost::CarriedCosts;
+use super::carried::Carried;
 use super::client::{LlmClient, guarded};
 use super::outcome::{EarlierProvider, Outcome};
 use super::params::CacheLifetime;
@@ -60,7 +60,6 @@ pub struct Route<'a> {
     /// Sets the clock; for tests. Default: the system's.
     #[setters(generate)]
     clock: Arc<dyn Clock>,
-    carried: Arc<CarriedCosts>,
     /// Sets the prices by which it computes the cost of a call whose reply does not report it. Default: the table in the
     /// program.
     #[setters(generate)]
@@ -114,7 +113,6 @@ impl<'a> Route<'a> {
             limiter: Arc::new(Limiter::new()),
             fallback_histories: Arc::default(),
             clock: Arc::new(SystemClock),
-            carried: Arc::default(),
             prices: Prices::default(),
             budgets: Vec::new(),
             config_version: 0,
@@ -233,7 +231,6 @@ impl<'a> Route<'a> {
     pub fn succeeding(mut self, other: &Route<'_>) -> Self {
         self.limiter = other.limiter.clone();
         self.fallback_histories = other.fallback_histories.clone();
-        self.carried = other.carried.clone();
         self.clock = other.clock.clone();
         self.config_version = other.config_version + 1;
         self
@@ -283,8 +280,9 @@ impl<'a> Route<'a> {
         };
         let options = self.options(ctx, 1, ErrorPolicy::ContinueOnError);
         let dispatcher = Dispatcher::new(work, self.limiter.clone(), options);
+        let carried = Carried::default();
         let runner = |ticket: &Ticket<&Request>, ctx: &Context| {
-            let reply = self.answers(&[ticket.task], &ticket.tries, ctx);
+            let reply = self.answers(&[ticket.task], &ticket.tries, &carried, ctx);
             Reply {
                 result: reply.result.and_then(|mut answers| answers.remove(0)),
                 paid: reply.paid,
@@ -295,8 +293,7 @@ impl<'a> Route<'a> {
         let end = run_inline(dispatcher, &runner, ctx, &*self.clock);
         end.work.result.unwrap_or_else(|| {
             let stopped = ctx.check().err().unwrap_or_else(Error::cancelled);
-            let tries = end.work.ticket.map_or_else(Tries::default, |t| t.tries);
-            Err(self.dropped(request, &tries, stopped))
+            Err(carried.at_end(stopped))
         })
     }
 
@@ -408,11 +405,6 @@ impl<'a> Route<'a> {
 
     pub(crate) fn fallback_histories(&self) -> Arc<FallbackHistories> {
         self.fallback_histories.clone()
-    }
-
-    /// What the earlier calls of an item have cost, those of other processes included.
-    pub(crate) fn remember(&self, request: &Request, tries: &Tries, paid: Paid) {
-        self.carried.remember(request, tries, paid);
     }
 
     pub(crate) fn options(

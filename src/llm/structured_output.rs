@@ -1,9 +1,9 @@
 //! Calls whose answer must be JSON of some shape. What does not fit is shown to the model, together
 //! with what is wrong, when the engine asks again.
 
-use crate::base::brief::beginning;
-use crate::base::error::RAW_LIMIT;
-use crate::base::{Context, Error, ErrorKind, Sent};
+use serde::{Deserialize, Serialize};
+
+use crate::base::{Context, Error, ErrorKind, Optional, Sent};
 
 use super::client::LlmClient;
 use super::json_answer::Shape;
@@ -11,26 +11,12 @@ use super::params::ResponseFormat;
 use super::request::{Message, Request, Role};
 use super::response::{FinishReason, Response};
 
-/// A call that brought no answer of use.
-pub(crate) struct Failed {
-    pub error: Error,
-    /// The answer, if its shape alone was wrong.
-    pub misfit: Option<Correction>,
-}
-
 /// An answer that did not fit, and why.
+#[derive(Clone, Serialize, Deserialize, derive_more::Debug)]
+#[debug("Correction")]
 pub(crate) struct Correction {
-    text: String,
-    misfit: String,
-}
-
-impl From<Error> for Failed {
-    fn from(error: Error) -> Self {
-        Self {
-            error,
-            misfit: None,
-        }
-    }
+    answer: String,
+    why: String,
 }
 
 /// One call, and the look at its answer.
@@ -40,10 +26,10 @@ pub(crate) fn complete(
     format: &ResponseFormat,
     before: Option<&Correction>,
     ctx: &Context,
-) -> Result<Response, Failed> {
+) -> Result<Response, Error> {
     let shape = Shape::of(format).map_err(unusable)?;
     let response = match before {
-        Some(before) => client.complete(&before.corrected(request, &shape), ctx)?,
+        Some(before) => client.complete(&before.corrected(request), ctx)?,
         None => client.complete(request, ctx)?,
     };
     held_against(&shape, response, request.unchecked)
@@ -56,7 +42,7 @@ pub(crate) fn fitting(
     unchecked: bool,
 ) -> Result<Response, Error> {
     let shape = Shape::of(format).map_err(unusable)?;
-    held_against(&shape, response, unchecked).map_err(|failed| failed.error)
+    held_against(&shape, response, unchecked)
 }
 
 fn unusable(fault: String) -> Error {
@@ -66,11 +52,7 @@ fn unusable(fault: String) -> Error {
 
 /// Checks an answer against its format. Tool calls are not checked, because they are not the answer yet. An `unchecked`
 /// answer of another format is returned unchanged.
-fn held_against(
-    shape: &Shape,
-    mut response: Response,
-    unchecked: bool,
-) -> Result<Response, Failed> {
+fn held_against(shape: &Shape, mut response: Response, unchecked: bool) -> Result<Response, Error> {
     if !response.details().tool_calls.is_empty() {
         return Ok(response);
     }
@@ -99,13 +81,13 @@ fn found(shape: &Shape, response: &Response) -> Option<String> {
 }
 
 /// The failure of an answer that does not fit. What was cut would be cut again.
-fn refused(shape: &Shape, misfit: String, response: &Response) -> Failed {
+fn refused(shape: &Shape, misfit: String, response: &Response) -> Error {
     let cut = response.finish_reason == FinishReason::Length;
     let why = if cut {
         "the answer was cut at the token limit before its JSON was complete; allow more tokens (max_tokens)"
             .to_owned()
     } else {
-        format!("the answer does not fit the {}: {misfit}", shape.name())
+        format!("{MISFIT}{}: {misfit}", shape.name())
     };
     let error = Error::new(ErrorKind::Invalid, why)
         .with_sent(Sent::Answered)
@@ -113,35 +95,33 @@ fn refused(shape: &Shape, misfit: String, response: &Response) -> Failed {
         .with_paid(response.paid())
         .with_answered_model(response.model.clone())
         .with_raw(&response.text);
-    if cut {
-        return error.into();
-    }
-    Failed {
-        error: error.with_schema_mismatch(),
-        misfit: Some(Correction::new(&response.text, misfit)),
-    }
+    error.when(!cut, Error::with_schema_mismatch)
 }
 
+/// How the message of such a failure begins.
+const MISFIT: &str = "the answer does not fit the ";
+
 impl Correction {
-    pub(crate) fn new(answer: &str, misfit: String) -> Self {
-        Self {
-            text: beginning(answer, RAW_LIMIT).to_owned(),
-            misfit,
-        }
+    /// The correction of an answer that failed so.
+    pub(crate) fn of(error: &Error) -> Option<Self> {
+        let why = error.message().strip_prefix(MISFIT)?;
+        let answer = error.raw().filter(|_| error.is_schema_mismatch())?;
+        Some(Self {
+            answer: answer.to_owned(),
+            why: why.to_owned(),
+        })
     }
 
     /// The request, continued by the answer and what is wrong with it. An empty answer cannot be
     /// part of a conversation: then it is the request as it was.
-    fn corrected(&self, request: &Request, shape: &Shape) -> Request {
+    fn corrected(&self, request: &Request) -> Request {
         let mut request = request.clone();
-        if !self.text.trim().is_empty() {
+        if !self.answer.trim().is_empty() {
             let wanted = format!(
-                "This does not fit the {} that was asked for: {}. Answer again with nothing but \
-                 the corrected JSON.",
-                shape.name(),
-                self.misfit
+                "This does not fit the {}. Answer again with nothing but the corrected JSON.",
+                self.why
             );
-            let answer = Message::new(Role::Assistant, self.text.as_str());
+            let answer = Message::new(Role::Assistant, self.answer.as_str());
             request.messages.push(answer);
             request.messages.push(Message::new(Role::User, wanted));
         }

@@ -8,7 +8,9 @@ use crate::base::brief::beginning;
 use crate::base::{Error, Optional, Paid, Time, Timestamp, Usage, Usd};
 use crate::engine::fallback_history::FallbackHistories;
 use crate::engine::route::{First, Tries};
+use crate::llm::carried::Carried;
 use crate::llm::outcome::EarlierProvider;
+use crate::llm::structured_output::Correction;
 
 use super::job::AttemptError;
 
@@ -32,6 +34,9 @@ pub(crate) struct History {
     cost_usd: Option<Usd>,
     #[serde(default, skip_serializing_if = "is_zero")]
     cache_saved: i64,
+    /// An answer that the next call corrects.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    correction: Option<Correction>,
     #[serde(default)]
     pub errors: Vec<AttemptError>,
 }
@@ -83,6 +88,11 @@ impl History {
             cost_usd: self.cost_usd,
             cache_saved: self.cache_saved,
         }
+    }
+
+    /// What its failed calls left for the next one.
+    pub(crate) fn carried(&self) -> Carried {
+        Carried::new(self.paid(), self.correction.clone())
     }
 
     pub(crate) fn calls(&self) -> u32 {
@@ -169,6 +179,9 @@ impl History {
             self.cost_usd = paid.cost_usd;
             self.cache_saved = paid.cache_saved;
         }
+        if let Some(correction) = Correction::of(error) {
+            self.correction = Some(correction);
+        }
         if self.errors.len() >= MOST_ERRORS {
             self.errors.remove(0);
         }
@@ -229,6 +242,27 @@ mod tests {
             history.tries(1, &fallback_histories).fallbacks,
             moved_on.fallbacks
         );
+    }
+
+    #[test]
+    fn an_answer_in_a_wrong_format_is_corrected_by_any_worker() {
+        let misfit = "the answer does not fit the schema: \"a\" is a required property";
+        let misfit = Error::new(ErrorKind::Invalid, misfit).with_raw("secret");
+        let times = Moment {
+            now: Time::ZERO,
+            wall: Timestamp(0),
+        };
+        let mut history = History::default();
+        for error in [
+            misfit.with_schema_mismatch(),
+            Error::new(ErrorKind::Transient, "busy"),
+        ] {
+            let names = |_| Default::default();
+            history.failed(&error, &Tries::default(), &Default::default(), names, times);
+        }
+        let read = History::parse(&history.text());
+        assert!(read.correction.is_some());
+        assert!(!format!("{read:?}").contains("secret"), "{read:?}");
     }
 
     #[test]

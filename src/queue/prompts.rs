@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 
 use crate::base::{Charge, Context, Error, MemoryManager, Paid, Time};
-use crate::engine::route::{First, Tries};
+use crate::engine::route::Tries;
 use crate::engine::run::Reply;
 use crate::llm::outcome::Outcome;
 use crate::llm::params::RequestTask;
@@ -28,7 +28,7 @@ fn request(task: &JobTask, kind: RequestTask, ctx: &Context) -> Result<Request, 
         None => read(task.claimed.payload.get(), kind)?,
         Some(call) => call.request(&running(task), ctx)?,
     };
-    // The cost of failed calls is stored under this id; unlike the item's id it is unique.
+    // Observers of calls see the job.
     request.id = Some(task.claimed.job_id.to_string());
     // That of the payload is for batches.
     request.cache_prefix = None;
@@ -54,11 +54,6 @@ pub(crate) fn call(
     tries: &Tries,
     ctx: &Context,
 ) -> Reply<Done> {
-    // The row of the job may have a different start time than this OS process.
-    let noted = Tries {
-        first: First::default(),
-        ..*tries
-    };
     let bytes = pack
         .iter()
         .map(|task| task.claimed.payload.get().len() as u64);
@@ -74,15 +69,10 @@ pub(crate) fn call(
     if let Some(room) = &mut room {
         room.holds_requests();
     }
-    if let ([request], [task]) = (&requests[..], pack)
-        && kind == RequestTask::Complete
-        && task.history.paid().is_known()
-    {
-        route.remember(request, &noted, task.history.paid());
-    }
+    let carried = pack[0].history.carried();
     let asked: Vec<&Request> = requests.iter().map(|request| &**request).collect();
-    let reply = budgets.call(route, pack, &asked, &noted, ctx, || {
-        route.answers(&asked, &noted, ctx)
+    let reply = budgets.call(route, pack, &asked, tries, ctx, || {
+        route.answers(&asked, tries, &carried, ctx)
     });
     let mut after = *tries;
     after.calls = after.calls.saturating_add(1);

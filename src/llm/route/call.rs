@@ -3,10 +3,11 @@
 use std::borrow::Borrow;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-use crate::base::{Context, Error, ErrorKind, Paid, Sent, Time};
+use crate::base::{Context, Error, ErrorKind, Paid, Sent};
 use crate::engine::budget::Reservation;
-use crate::engine::route::{Next, Tries, decide};
+use crate::engine::route::Tries;
 use crate::engine::run::Reply;
+use crate::llm::carried::Carried;
 use crate::llm::params::RequestTask;
 use crate::llm::request::Request;
 use crate::llm::response::Response;
@@ -17,16 +18,17 @@ use super::Route;
 
 impl Route<'_> {
     /// One call. An answer that was to be JSON is held against its shape.
-    pub(crate) fn call(&self, request: &Request, tries: &Tries, ctx: &Context) -> Reply<Response> {
-        // A call that is given up on since its provider is in doubt ends like one that is cancelled, and goes on elsewhere.
-        let may_go_on =
-            |error: &Error| error.is_not_ready() || error.kind() == ErrorKind::Cancelled;
-        let again = |error: &Error| may_go_on(error) || self.goes_on(tries, error);
-        let client = self.client(tries.step);
+    fn call(
+        &self,
+        request: &Request,
+        tries: &Tries,
+        carried: &Carried,
+        ctx: &Context,
+    ) -> Reply<Response> {
         let (own, left_out) = self.own(request, tries.step);
-        let sent = [request, &*self.marked(&own, tries.step)];
-        let pricing = self.pricing();
-        let mut reply = self.carried.call(client, sent, tries, &pricing, again, ctx);
+        let sent = self.marked(&own, tries.step);
+        let client = self.client(tries.step);
+        let mut reply = carried.call(client, &sent, tries, &self.pricing(), ctx);
         if let (Ok(answer), false) = (&mut reply.result, left_out.is_empty()) {
             answer.details_mut().left_out = left_out;
         }
@@ -53,35 +55,18 @@ impl Route<'_> {
         why.join("; ")
     }
 
-    /// Whether an item whose call ended in `error` is called again, as far as that does not depend
-    /// on others.
-    fn goes_on(&self, tries: &Tries, error: &Error) -> bool {
-        let mut tries = *tries;
-        tries.count(error);
-        let more_steps = usize::from(tries.step) + 1 < self.steps.len();
-        let now = Time::ZERO;
-        decide(&self.retry, more_steps, &tries, error, now, None, 0.0) != Next::GiveUp
-    }
-
-    /// The error of an item that is not called again after all, with what its calls have cost.
-    pub(crate) fn dropped(&self, request: &Request, tries: &Tries, error: Error) -> Error {
-        if error.paid().is_known() {
-            error
-        } else {
-            error.with_paid(self.carried.take_paid(request, tries))
-        }
-    }
-
-    /// One call for requests that share it: one answer for each, in their order.
+    /// One call for requests that share it: one answer for each, in their order. A request that is alone has `carried` what
+    /// its earlier calls left.
     pub(crate) fn answers(
         &self,
         requests: &[impl Borrow<Request>],
         tries: &Tries,
+        carried: &Carried,
         ctx: &Context,
     ) -> Reply<Vec<Result<Response, Error>>> {
         let is_heard = self.observer.is_some() || log::log_enabled!(log::Level::Debug);
         let Some(first) = requests.first().filter(|_| is_heard) else {
-            return self.unobserved(requests, tries, ctx);
+            return self.unobserved(requests, tries, carried, ctx);
         };
         let first = first.borrow();
         let (provider, model) = self.asked(tries.step, first);
@@ -101,7 +86,9 @@ impl Route<'_> {
             observer.on_start(&call);
         }
         let start = self.clock.now();
-        let made = catch_unwind(AssertUnwindSafe(|| self.unobserved(requests, tries, ctx)));
+        let made = catch_unwind(AssertUnwindSafe(|| {
+            self.unobserved(requests, tries, carried, ctx)
+        }));
         let panicked = Error::new(ErrorKind::Panic, "the client panicked");
         let end = CallResult {
             took: self.clock.now().since(start),
@@ -123,10 +110,11 @@ impl Route<'_> {
         &self,
         requests: &[impl Borrow<Request>],
         tries: &Tries,
+        carried: &Carried,
         ctx: &Context,
     ) -> Reply<Vec<Result<Response, Error>>> {
         if self.budgets.is_empty() {
-            return self.unlimited(requests, tries, ctx);
+            return self.unlimited(requests, tries, carried, ctx);
         }
         let client = self.client(tries.step);
         let asked = requests.iter().map(Borrow::borrow);
@@ -165,7 +153,7 @@ impl Route<'_> {
                 }
             }
         }
-        let reply = self.unlimited(requests, tries, ctx);
+        let reply = self.unlimited(requests, tries, carried, ctx);
         // A reservation that is dropped counts as the most that the call could cost.
         if let Some(spent) = spending::spent(reply.paid, reply.result.as_ref().err()) {
             reserved.into_iter().for_each(|it| it.settle(spent));
@@ -177,13 +165,14 @@ impl Route<'_> {
         &self,
         requests: &[impl Borrow<Request>],
         tries: &Tries,
+        carried: &Carried,
         ctx: &Context,
     ) -> Reply<Vec<Result<Response, Error>>> {
         if let [request] = requests
             && request.borrow().task != RequestTask::Embed
         {
             return self
-                .call(request.borrow(), tries, ctx)
+                .call(request.borrow(), tries, carried, ctx)
                 .map(|answer| vec![Ok(answer)]);
         }
         let all = requests.iter().map(Borrow::borrow);

@@ -70,14 +70,8 @@ fn after(errors: &[&Error]) -> Tries {
     tries
 }
 
-fn call(carried: &CarriedCosts, client: &Listed, tries: &Tries) -> Reply<Response> {
-    call_if(carried, client, tries, true)
-}
-
-/// A call of an item that is called `again` if it fails.
-fn call_if(costs: &CarriedCosts, client: &Listed, tries: &Tries, again: bool) -> Reply<Response> {
-    let (request, ctx) = (request(), Context::new());
-    costs.call(client, [&request; 2], tries, &NO_PRICES, |_| again, &ctx)
+fn call(carried: &Carried, client: &Listed, tries: &Tries) -> Reply<Response> {
+    carried.call(client, &request(), tries, &NO_PRICES, &Context::new())
 }
 
 fn refusal(reply: Reply<Response>) -> Error {
@@ -90,7 +84,7 @@ fn the_second_request_shows_the_first_answer_and_what_is_wrong_with_it() {
         paid("[1]", 10, Usd::from_dollars(0.5)),
         paid("```{}```", 3, Usd::from_dollars(0.25)),
     ]);
-    let carried = CarriedCosts::default();
+    let carried = Carried::default();
     let reply = call(&carried, &client, &first_try());
     assert_eq!(reply.paid.tokens(), Some((10, 20)));
     let error = refusal(reply);
@@ -120,13 +114,12 @@ fn the_second_request_shows_the_first_answer_and_what_is_wrong_with_it() {
     assert_eq!(answer, &Message::new(Role::Assistant, "[1]"));
     assert_eq!(wrong.role, Role::User);
     assert!(wrong.text().contains("it is JSON, but no object"));
-    assert!(carried.0.lock().is_empty());
 }
 
 #[test]
 fn a_cost_with_an_unknown_part_is_unknown() {
     let client = Listed::new([answer("no"), paid("{}", 3, Usd::from_dollars(0.25))]);
-    let carried = CarriedCosts::default();
+    let carried = Carried::default();
     let error = refusal(call(&carried, &client, &first_try()));
     let response = call(&carried, &client, &after(&[&error])).result.unwrap();
     assert_eq!(response.cost_usd, None);
@@ -140,7 +133,7 @@ fn a_truncated_answer_is_not_requested_again() {
     let mut whole = Response::new("listed", "{}");
     whole.finish_reason = FinishReason::Length;
     let client = Listed::new([Ok(cut), Ok(whole)]);
-    let carried = CarriedCosts::default();
+    let carried = Carried::default();
     let error = refusal(call(&carried, &client, &first_try()));
     assert!(!error.is_schema_mismatch());
     assert_eq!(error.kind(), ErrorKind::Invalid);
@@ -149,7 +142,6 @@ fn a_truncated_answer_is_not_requested_again() {
         "{error}"
     );
     assert_eq!(error.raw(), Some("{\"a\": \"b"));
-    assert!(carried.0.lock().is_empty());
     // The limit may be reached with the last brace.
     assert!(call(&carried, &client, &first_try()).result.is_ok());
 }
@@ -158,7 +150,7 @@ fn a_truncated_answer_is_not_requested_again() {
 fn a_failed_call_in_between_keeps_the_note() {
     let trouble = Error::new(ErrorKind::Transient, "cut off");
     let client = Listed::new([answer("no"), Err(trouble), answer("{}")]);
-    let carried = CarriedCosts::default();
+    let carried = Carried::default();
     let misfit = refusal(call(&carried, &client, &first_try()));
     let trouble = refusal(call(&carried, &client, &after(&[&misfit])));
     assert_eq!(trouble.kind(), ErrorKind::Transient);
@@ -172,22 +164,10 @@ fn a_failed_call_in_between_keeps_the_note() {
 #[test]
 fn an_empty_answer_is_not_added_to_the_conversation() {
     let client = Listed::new([answer(" \n"), answer("{}")]);
-    let carried = CarriedCosts::default();
+    let carried = Carried::default();
     let error = refusal(call(&carried, &client, &first_try()));
     assert!(call(&carried, &client, &after(&[&error])).result.is_ok());
     assert_eq!(client.asked.lock()[1], request());
-}
-
-#[test]
-fn a_note_is_used_only_for_its_item() {
-    let client = Listed::new([answer("no"), answer("{}")]);
-    let carried = CarriedCosts::default();
-    let error = refusal(call(&carried, &client, &first_try()));
-    let mut later = after(&[&error]);
-    later.first = Time::from_nanos(8).into();
-    assert!(call(&carried, &client, &later).result.is_ok());
-    assert_eq!(client.asked.lock()[1], request());
-    assert_eq!(carried.0.lock().len(), 1);
 }
 
 #[test]
@@ -225,20 +205,6 @@ fn a_schema_that_cannot_be_used_is_never_sent() {
     assert!(error.message().contains("at /type"), "{error}");
 }
 
-#[test]
-fn costs_of_equal_items_with_the_same_start_are_kept() {
-    let (costs, tries) = (
-        CarriedCosts::default(),
-        after(&[&Error::new(ErrorKind::Malformed, "x")]),
-    );
-    for tokens in [1, 10] {
-        let paid = paid("no", tokens, None).unwrap().paid();
-        costs.put(&request(), &tries, paid, None);
-    }
-    let sum = costs.take_paid(&request(), &tries).usage.unwrap();
-    assert_eq!(sum.input_tokens, 11);
-}
-
 fn blocked(tokens: u64) -> Result<Response, Error> {
     let usage = paid("", tokens, None)?.usage.unwrap();
     Err(Error::new(ErrorKind::Blocked, "no").with_usage(usage))
@@ -247,23 +213,21 @@ fn blocked(tokens: u64) -> Result<Response, Error> {
 #[test]
 fn a_failure_has_the_cost_of_all_calls_of_its_item() {
     let trouble = || Err(Error::new(ErrorKind::Transient, "cut off"));
-    let client = Listed::new([paid("no", 10, None), trouble(), blocked(3), blocked(1)]);
-    let entries = CarriedCosts::default();
-    let misfit = refusal(call(&entries, &client, &first_try()));
+    let client = Listed::new([paid("no", 10, None), trouble(), blocked(3)]);
+    let carried = Carried::default();
+    let misfit = refusal(call(&carried, &client, &first_try()));
     assert_eq!(misfit.usage().unwrap().input_tokens, 10);
-    let reply = call(&entries, &client, &after(&[&misfit]));
+    let reply = call(&carried, &client, &after(&[&misfit]));
     assert_eq!(reply.paid.tokens(), None);
     let trouble = refusal(reply);
     assert_eq!(trouble.usage().unwrap().input_tokens, 10);
 
     let tries = after(&[&misfit, &trouble]);
-    let reply = call_if(&entries, &client, &tries, false);
+    let reply = call(&carried, &client, &tries);
     assert_eq!(reply.paid.tokens(), Some((3, 6)));
     assert_eq!(refusal(reply).usage().unwrap().output_tokens, 26);
-    // Given up, it leaves nothing behind.
-    assert!(entries.0.lock().is_empty());
-    let error = refusal(call(&entries, &client, &tries));
-    assert_eq!(error.usage().unwrap().input_tokens, 1);
+    let unsent = carried.at_end(Error::cancelled());
+    assert_eq!(unsent.usage().unwrap().input_tokens, 13);
 }
 
 #[test]
@@ -287,15 +251,18 @@ fn a_call_without_a_reply_keeps_the_cost_for_its_item() {
     let first = Listed::new([paid("[1]", 10, Usd::from_dollars(0.5)), lost]);
     let second = Listed::new([paid("{}", 3, Usd::from_dollars(0.25))]);
     let route = Route::new(&first).then(&second, Limits::default());
-    let (request, ctx) = (request(), Context::new());
-    let mut tries = first_try();
+    let (mut tries, carried) = (first_try(), Carried::default());
+    let call = |tries: &Tries| {
+        let reply = route.answers(&[request()], tries, &carried, &Context::new());
+        reply.map(|mut answers| answers.remove(0).unwrap())
+    };
     for _ in 0..2 {
-        let error = refusal(route.call(&request, &tries, &ctx));
+        let error = refusal(call(&tries));
         assert_eq!(error.paid().tokens(), Some((10, 20)));
         tries.count(&error);
     }
     tries.next_step();
-    let response = route.call(&request, &tries, &ctx).result.unwrap();
+    let response = call(&tries).result.unwrap();
     let usage = response.usage.unwrap();
     assert_eq!((usage.input_tokens, usage.output_tokens), (13, 26));
     assert_eq!(response.cost_usd, Usd::from_dollars(0.75));
@@ -305,7 +272,7 @@ fn a_call_without_a_reply_keeps_the_cost_for_its_item() {
 #[test]
 fn an_answer_in_a_wrong_format_without_tokens_is_a_billed_call_of_unknown_cost() {
     let client = Listed::new([answer("no JSON")]);
-    let error = refusal(call(&CarriedCosts::default(), &client, &first_try()));
+    let error = refusal(call(&Carried::default(), &client, &first_try()));
     let charge = error.charge().unwrap();
     assert_eq!((charge.calls, charge.cost_usd), (1, None));
 }
