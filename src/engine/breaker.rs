@@ -22,9 +22,9 @@
 //! first calls of their items. If several items share a call (embeddings), a failure that one of them may have caused
 //! does not count.
 //!
-//! An internal error of the provider (500) may also be the fault of its prompt. While untried items are left, they decide:
-//! one after the other probes the step. If only items are left that have failed before, the failures are taken for
-//! theirs: the breaker closes ([`Breakers::release`]), and each item ends after its own attempts.
+//! An internal error of the provider (500) may also be the fault of its prompt. Where items can only wait, it counts with an
+//! item's first call alone, and as a probe the breaker opens again only if the item was never tried. So untried items decide
+//! one after the other. If none is left, the breaker closes, and each item ends after its own attempts.
 
 use std::time::Duration;
 
@@ -83,8 +83,6 @@ struct Breaker {
     slowest: Option<Duration>,
     last_answer: Option<Time>,
     since_answer: Failures,
-    /// Only items that had failed before were left, so their failures are their own until the step answers or trips.
-    released: bool,
 }
 
 /// Failures since the last answer.
@@ -218,7 +216,6 @@ impl Breakers {
                 slowest: None,
                 last_answer: None,
                 since_answer: Failures::default(),
-                released: false,
             });
             self.0.len() - 1
         });
@@ -229,15 +226,14 @@ impl Breakers {
             (Sign::Answered, _) => {
                 breaker.last_answer = Some(now);
                 breaker.slowest = breaker.slowest.max(Some(now.since(call.began)));
-                breaker.released = false;
                 return breaker.close(true);
             }
             (Sign::Reached, _) => return breaker.close(false),
             (Sign::Failed, _) if call.of_one => return breaker.close(false),
             (Sign::Failed, Err(error))
-                if breaker.released && !call.first && may_be_of_item(error) =>
+                if call.detour == Detour::Wait && !call.first && may_be_of_item(error) =>
             {
-                return breaker.close(false);
+                return breaker.is_probed_by(call) && breaker.close(false);
             }
             (_, Err(error)) => error,
             (_, Ok(_)) => return false,
@@ -316,20 +312,6 @@ impl Breakers {
             .max()
     }
 
-    /// Whether only the items themselves may be the reason why the breaker of this step is half open.
-    pub(super) fn is_in_question(&self, step: StepId, now: Time) -> bool {
-        let known = self.of(step);
-        known.is_some_and(|breaker| breaker.is_half_open(now) && breaker.may_be_of_items())
-    }
-
-    /// Closes the breaker of a step for which only items are left that have failed before: the provider may be fine.
-    pub(super) fn release(&mut self, step: StepId) {
-        if let Some(breaker) = self.0.iter_mut().find(|breaker| breaker.step == step) {
-            breaker.close(false);
-            breaker.released = true;
-        }
-    }
-
     /// Why the step is not called while another step can be.
     pub(super) fn open_reason(&self, step: StepId) -> Option<&Error> {
         match &self.of(step)?.state {
@@ -401,6 +383,11 @@ impl Breaker {
             State::HalfOpen { since, probing, .. } => !probing && now.since(since) <= UNPROBED,
             _ => false,
         }
+    }
+
+    /// Whether this call may be the probe: it began after the breaker was half open.
+    fn is_probed_by(&self, call: Ended) -> bool {
+        matches!(self.state, State::HalfOpen { since, probing: true, .. } if call.began >= since)
     }
 
     fn may_be_of_items(&self) -> bool {
@@ -481,7 +468,6 @@ impl Breaker {
     /// Opens the breaker for twice as long as before.
     fn open(&mut self, why: &Error, before: Duration, detour: Detour, now: Time) {
         self.open_since.get_or_insert(now);
-        self.released = false;
         let (first, longest) = match detour {
             Detour::NextStep => (FIRST_OPEN, LONGEST_OPEN),
             _ => (FIRST_WAIT, LONGEST_WAIT),

@@ -112,8 +112,7 @@ impl Outcome {
     }
 
     /// The tokens of all calls of the item whose replies reported them. This includes failed calls, because a refusal or
-    /// an answer in the wrong format is billed too. It does not include calls without a complete reply. (If more than
-    /// 4,096 items wait for a retry after a billed call, the tokens of the earliest of these calls are not counted.)
+    /// an answer in the wrong format is billed too. It does not include calls without a complete reply.
     pub fn usage(&self) -> Option<Usage> {
         self.paid().usage
     }

@@ -31,38 +31,6 @@ impl<W: Work> Dispatcher<W> {
         }
     }
 
-    /// Looks for items that never failed among those that could be taken. Where there are none, the failures are those
-    /// of the items, and nothing is held back any longer. A store returns the jobs that wait longest first, and these
-    /// are the untried ones.
-    pub(super) fn release_items(&mut self, items: &[Ticket<W::Task>], is_all: bool, now: Time) {
-        if !(is_all || self.options.durable) {
-            return;
-        }
-        let mut steps: Vec<(StepId, bool)> = Vec::new();
-        for Ticket { class, tries, .. } in items {
-            let Some(step) = self.availability.callable_step(class, tries.step) else {
-                continue;
-            };
-            let (at, untried) = (class.at(step), step != tries.step || tries.attempt == 0);
-            if !self.availability.breakers.is_in_question(at, now)
-                || self.detour(class, step) != Detour::Wait
-            {
-                continue;
-            }
-            match steps.iter_mut().find(|(known, _)| *known == at) {
-                Some((_, any)) => *any |= untried,
-                None => steps.push((at, untried)),
-            }
-        }
-        for (step, _) in steps.into_iter().filter(|(_, untried)| !untried) {
-            self.availability.breakers.release(step);
-            self.availability.pauses.forget();
-            log::warn!(
-                "only items are left that have failed before: each ends after its own attempts"
-            );
-        }
-    }
-
     /// What items at a step can do while it is unavailable.
     pub(super) fn detour(&self, class: &Class, step: u8) -> Detour {
         if self.availability.callable_step(class, step + 1).is_some() {

@@ -39,7 +39,6 @@ impl<W: Work> Dispatcher<W> {
             match self.work.take(wanted, &self.availability, now) {
                 Err(error) => self.stop_for(StopReason::Fatal(error)),
                 Ok(Take::Items(items)) => {
-                    self.release_items(&items, items.len() < wanted, now);
                     self.start_items(items, now, start);
                     self.flush(now);
                 }
