@@ -6,7 +6,6 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use parking_lot::Mutex;
 
@@ -18,7 +17,7 @@ pub(crate) use super::quota_state::{AHEAD, NEAR, Room};
 use super::quota_state::{BUSY_FOR, Division, Quota};
 pub use super::quota_state::{Gate, Permit};
 use super::quota_status::{LearnedLimit, QuotaStatus};
-use super::shared_quota::{self, Share, WallClock, system_wall};
+use super::shared_quota::{Share, WallClock, system_wall};
 
 struct State {
     ids: HashMap<QuotaKey, QuotaId>,
@@ -54,7 +53,6 @@ impl Limiter {
 
     /// Creates a limiter that shares its quotas with every OS process that names the same folder.
     pub fn shared(folder: &Path) -> Self {
-        shared_quota::remove_unused(folder, SystemTime::now());
         Self::shared_with(folder, system_wall)
     }
 
@@ -86,12 +84,7 @@ impl Limiter {
         quota.division = state.divided_by.map(|live| Division::unlisted(live, now));
         if let Some((folder, wall)) = state.folder.clone() {
             match Share::open(&folder, key.0, wall) {
-                Ok(share) => {
-                    if let Some(remembered) = share.remembered(now) {
-                        quota.window = quota.given.window_after(remembered);
-                    }
-                    quota.share = Some(share);
-                }
+                Ok(share) => quota.share = Some(share),
                 Err(error) => log::warn!(
                     "limits are not shared with other processes: {}: {error}",
                     folder.display()

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use super::shared_quota::Remembered;
 use super::window::Window;
 
 /// Names a quota: everything that shares one allowance at a provider.
@@ -135,21 +134,6 @@ impl Limits {
         match self.window {
             Some((start, most)) => Window::tuned(start, most),
             None => Window::default(),
-        }
-    }
-
-    /// The window after what an earlier run found.
-    pub(super) fn window_after(&self, remembered: Remembered) -> Window {
-        match (self.window, remembered) {
-            // The last rejection of that run may have left less than the found number.
-            (Some((start, most)), Remembered::Fresh(calls)) => {
-                Window::resumed(calls.max(start), most)
-            }
-            // Conditions may have changed, and growing again is cheap.
-            (Some((start, most)), Remembered::Old(calls)) => {
-                Window::tuned((calls / 2).max(start), most)
-            }
-            (None, _) => Window::default(),
         }
     }
 }

@@ -214,7 +214,6 @@ impl Quota {
             tokens: &mut self.tokens,
             dropped: self.dropped,
             paused_until: &mut self.paused_until,
-            found: self.window.found(),
         }
     }
 
@@ -226,25 +225,20 @@ impl Quota {
         act: impl FnOnce(&mut Self) -> T,
     ) -> T {
         self.apportion(now);
-        match self.share.take() {
-            None => act(self),
-            // Each worker has its own part of a divided limit.
-            Some(mut share) if self.division.is_some() => {
-                let out = act(self);
-                share.keep_found(self.window.found(), now);
-                self.share = Some(share);
-                out
-            }
-            Some(mut share) => {
-                let waits_for_reply = share.begin(self.common(), has_new_limits, now);
-                let out = act(self);
-                if waits_for_reply {
-                    share.end(self.common(), now);
-                }
-                self.share = Some(share);
-                out
-            }
+        // Each worker has its own part of a divided limit.
+        if self.division.is_some() {
+            return act(self);
         }
+        let Some(mut share) = self.share.take() else {
+            return act(self);
+        };
+        let is_held = share.begin(self.common(), has_new_limits, now);
+        let out = act(self);
+        if is_held {
+            share.end(self.common(), now);
+        }
+        self.share = Some(share);
+        out
     }
 
     /// Number of calls that may start in addition to those in flight.

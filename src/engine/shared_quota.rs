@@ -1,13 +1,10 @@
 //! One quota for several OS processes: a small file, locked for the moment of a decision.
 //!
-//! For later runs it also keeps the concurrency that was found.
-//!
 //! The file has levels and a pause, not reservations, so nothing must be returned when a process crashes. It is open
-//! only for that moment, because there may be more quotas than open files are allowed. It is removed after a week
-//! without use. If the lock is held for longer (its holder may be suspended), or the file cannot be used, the process
-//! decides alone for a while.
+//! only for that moment, because there may be more quotas than open files are allowed. If the lock is held for longer (its
+//! holder may be suspended), or the file cannot be used, the process decides alone for a while.
 
-use std::fs::{self, File, Metadata, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -30,19 +27,11 @@ pub(super) fn system_wall(_: Time) -> u64 {
 
 /// Size of a file in bytes, more than its contents need.
 const LENGTH: usize = 512;
-const PREFIX: &str = "quota-";
-const SUFFIX: &str = ".json";
-/// A file that was not written for this long is outdated.
-const UNUSED_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Interval of reading the state of a quota without a known rate: others may have paused it.
 const REREAD_INTERVAL: Duration = Duration::from_millis(100);
-/// Interval at which the proven concurrency is saved, if nothing else is saved.
-const KEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// Attempts to lock. A holder needs microseconds; one that needs longer is suspended.
 const TRIES: u32 = 40;
 const BETWEEN_TRIES: Duration = Duration::from_micros(50);
-/// The found concurrency is adopted for this time; later it is only a hint.
-const FRESH: Duration = Duration::from_secs(3600);
 /// Longest pause of another process that is believed: by default no run waits longer, and clocks jump.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 
@@ -51,9 +40,7 @@ struct Level {
     per_second: f64,
     level: f64,
     at: u64,
-    /// Reported by the provider, not configured by the user of one process.
-    learned: bool,
-    /// Time of the last report.
+    /// Time of the last report, if the provider reported it; otherwise the user of one process set it.
     reported: Option<u64>,
 }
 
@@ -64,23 +51,6 @@ struct Record {
     paused_until: u64,
     /// Time of the last write.
     written: u64,
-    found: Option<Found>,
-}
-
-/// The concurrency that was found, and when.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-struct Found {
-    calls: u32,
-    at: u64,
-}
-
-/// The concurrency that an earlier run found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Remembered {
-    /// Recently.
-    Fresh(u32),
-    /// Long ago.
-    Old(u32),
 }
 
 /// The shared part of a quota.
@@ -90,8 +60,6 @@ pub(super) struct Shared<'q> {
     /// When learned limits were last dropped: they are not adopted again.
     pub dropped: [Option<Time>; 2],
     pub paused_until: &'q mut Time,
-    /// The concurrency that has proven useful.
-    pub found: Option<u32>,
 }
 
 /// A quota's file.
@@ -103,13 +71,12 @@ pub(super) struct Share {
     next_look: Time,
     /// No attempt to lock before this time, because each attempt waits while the limiter is locked.
     alone_until: Time,
-    found: Option<Found>,
 }
 
 impl Share {
     pub(super) fn open(folder: &Path, name: u64, wall: WallClock) -> io::Result<Self> {
         private::make_folder(folder)?;
-        let path: PathBuf = folder.join(format!("{PREFIX}{name:016x}{SUFFIX}"));
+        let path: PathBuf = folder.join(format!("quota-{name:016x}.json"));
         open(&path)?;
         Ok(Self {
             path,
@@ -117,19 +84,6 @@ impl Share {
             wall,
             next_look: Time::ZERO,
             alone_until: Time::ZERO,
-            found: None,
-        })
-    }
-
-    /// The concurrency that an earlier run found.
-    pub(super) fn remembered(&self, now: Time) -> Option<Remembered> {
-        let file = lock(&self.path).ok().flatten()?;
-        let Found { calls, at } = read(&file).ok()?.found.filter(|found| found.calls > 0)?;
-        let age = (self.wall)(now).checked_sub(at).map(Duration::from_nanos);
-        Some(if age.is_some_and(|age| age < FRESH) {
-            Remembered::Fresh(calls)
-        } else {
-            Remembered::Old(calls)
         })
     }
 
@@ -154,10 +108,7 @@ impl Share {
             }
         };
         match read(&file) {
-            Ok(record) => {
-                self.found = record.found;
-                record.apply(quota, now, (self.wall)(now));
-            }
+            Ok(record) => record.apply(quota, now, (self.wall)(now)),
             Err(error) => log::debug!("a quota file cannot be read: {error}"),
         }
         self.held = Some(file);
@@ -175,16 +126,13 @@ impl Share {
                 per_second: bucket.per_second,
                 level: bucket.level,
                 at: wall,
-                learned: bucket.learned.is_some(),
                 reported: bucket
                     .learned
                     .map(|learned| wall.saturating_sub(learned.age(now).as_nanos() as u64)),
             })
         };
         let pause = quota.paused_until.since(now);
-        let found = quota.found.map(|calls| Found { calls, at: wall });
         let record = Record {
-            found: found.or(self.found),
             requests: level(quota.requests),
             tokens: level(quota.tokens),
             written: wall,
@@ -194,29 +142,6 @@ impl Share {
             },
         };
         if let Err(error) = write(&file, &record) {
-            log::debug!("a quota file cannot be written: {error}");
-        }
-    }
-
-    /// Saves only the proven concurrency, for later runs on this machine.
-    pub(super) fn keep_found(&mut self, calls: Option<u32>, now: Time) {
-        let Some(calls) = calls.filter(|_| now >= self.next_look) else {
-            return;
-        };
-        self.next_look = now.after(KEEP_INTERVAL);
-        let at = (self.wall)(now);
-        let kept = lock(&self.path).and_then(|file| {
-            let Some(file) = file else { return Ok(()) };
-            let found = Some(Found { calls, at });
-            write(
-                &file,
-                &Record {
-                    found,
-                    ..read(&file)?
-                },
-            )
-        });
-        if let Err(error) = kept {
             log::debug!("a quota file cannot be written: {error}");
         }
     }
@@ -240,24 +165,11 @@ fn open(path: &Path) -> io::Result<File> {
 fn lock(path: &Path) -> io::Result<Option<LockedFile>> {
     for _ in 0..TRIES {
         match LockedFile::try_lock(open(path)?)? {
-            // It may have been removed between opening and locking.
-            Some(file) if is_there(&file.metadata()?) => return Ok(Some(file)),
-            Some(_) => {}
+            Some(file) => return Ok(Some(file)),
             None => thread::sleep(BETWEEN_TRIES),
         }
     }
     Ok(None)
-}
-
-#[cfg(unix)]
-fn is_there(file: &Metadata) -> bool {
-    std::os::unix::fs::MetadataExt::nlink(file) > 0
-}
-
-/// Non-Unix systems do not unlink open files.
-#[cfg(not(unix))]
-fn is_there(_: &Metadata) -> bool {
-    true
 }
 
 fn read(file: &File) -> io::Result<Record> {
@@ -273,38 +185,6 @@ fn write(mut file: &File, record: &Record) -> io::Result<()> {
     text.resize(text.len().max(LENGTH), b' ');
     file.seek(SeekFrom::Start(0))?;
     file.write_all(&text)
-}
-
-/// Removes the files of quotas that were not used for a week.
-pub(super) fn remove_unused(folder: &Path, now: SystemTime) {
-    let Ok(files) = fs::read_dir(folder) else {
-        return;
-    };
-    for file in files.flatten() {
-        let name = file.file_name();
-        let name = name.to_string_lossy();
-        let is_quota = name.starts_with(PREFIX) && name.ends_with(SUFFIX);
-        if is_quota && file.metadata().is_ok_and(|file| is_unused(&file, now)) {
-            let path = file.path();
-            if let Err(error) = remove_if_unused(&path, now) {
-                log::debug!("{} cannot be removed: {error}", path.display());
-            }
-        }
-    }
-}
-
-/// Removes the file under its lock: a process that opened it before notices that after locking it.
-fn remove_if_unused(path: &Path, now: SystemTime) -> io::Result<()> {
-    let file = File::options().write(true).open(path)?;
-    if file.try_lock().is_ok() && is_unused(&file.metadata()?, now) {
-        fs::remove_file(path)?;
-    }
-    Ok(())
-}
-
-fn is_unused(file: &Metadata, now: SystemTime) -> bool {
-    let written = file.modified().ok();
-    written.is_some_and(|at| now.duration_since(at).is_ok_and(|since| since > UNUSED_FOR))
 }
 
 impl Record {

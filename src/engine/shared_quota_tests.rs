@@ -1,5 +1,7 @@
 //! Quotas that OS processes of one machine share through files.
 
+use std::fs;
+
 use super::*;
 use crate::base::RateHints;
 use crate::engine::limiter::{CallEnd, Gate, Limiter, Limits, QuotaId, QuotaKey};
@@ -93,7 +95,7 @@ fn an_invalid_file_and_a_held_lock_stop_no_process() {
     let folder = tempfile::tempdir().unwrap();
     let limits = Limits::default().requests_per_minute(600.0).burst(10);
     let (limiter, quota) = process(folder.path(), limits);
-    let file = std::fs::read_dir(folder.path()).unwrap().next().unwrap();
+    let file = fs::read_dir(folder.path()).unwrap().next().unwrap();
     let path = file.unwrap().path();
     for nonsense in [
         "",
@@ -101,7 +103,7 @@ fn an_invalid_file_and_a_held_lock_stop_no_process() {
         "[1,2]",
         r#"{"requests":{"per_second":-1,"level":1e999,"at":1}}"#,
     ] {
-        std::fs::write(&path, nonsense).unwrap();
+        fs::write(&path, nonsense).unwrap();
         let gate = limiter.try_acquire(quota, 1, Some(0), at(1));
         assert!(matches!(gate, Gate::Go(_)), "{nonsense}");
     }
@@ -189,86 +191,6 @@ fn a_pause_that_no_run_makes_is_not_taken_over() {
             "{pause} s: {gate:?}"
         );
     }
-}
-
-#[test]
-fn the_useful_concurrency_is_remembered_and_halved_with_age() {
-    let folder = tempfile::tempdir().unwrap();
-    let limits = Limits::default().self_tuned(5, 256);
-    // A server that answers any number of calls at once, in 100 ms.
-    let grow = |limiter: &Limiter, quota: QuotaId, from: u64, rounds: u64| {
-        let mut most = 0;
-        for round in 0..rounds {
-            let now = at(from + 100 * round);
-            let started: Vec<_> =
-                std::iter::from_fn(|| match limiter.try_acquire(quota, 1, Some(0), now) {
-                    Gate::Go(permit) => Some(permit),
-                    Gate::NotUntil(_) => None,
-                })
-                .collect();
-            most = started.len();
-            for permit in started {
-                let ended = CallEnd::Replied(None);
-                limiter.settle(permit, ended, &RateHints::default(), now.after(MS_100));
-            }
-        }
-        most
-    };
-    const MS_100: Duration = Duration::from_millis(100);
-    let first = |from: u64| {
-        let limiter = Limiter::shared_with(folder.path(), virtual_wall);
-        let quota = limiter.quota(QuotaKey::new(&["p", "key", "m"]), limits, 0, at(from));
-        grow(&limiter, quota, from, 1);
-        grow(&limiter, quota, from + 100, 1)
-    };
-    assert_eq!(first(0), 5, "no concurrency is known yet");
-    let (limiter, quota) = process(folder.path(), limits);
-    let found = grow(&limiter, quota, 1000, 40);
-    assert!(found >= 80, "{found}");
-    let again = first(10_000);
-    assert!(again * 2 > found, "{again} of {found} a few seconds later");
-    let hours = 3 * 3600 * 1000;
-    let later = first(hours);
-    assert!(
-        (6..=again / 2).contains(&later),
-        "{later} three hours later"
-    );
-    let file = fs::read_dir(folder.path()).unwrap().next().unwrap();
-    fs::write(file.unwrap().path(), r#"{"found":{"calls":-7}}"#).unwrap();
-    assert_eq!(first(hours), 5, "an impossible number is dropped");
-}
-
-#[test]
-fn files_unused_for_a_week_are_removed_without_harm() {
-    let folder = tempfile::tempdir().unwrap();
-    let limits = Limits::default().requests_per_minute(60.0).burst(3);
-    let (a, in_a) = process(folder.path(), limits);
-    let (b, in_b) = process(folder.path(), limits);
-    let go = |limiter: &Limiter, quota| {
-        let gate = limiter.try_acquire(quota, 1, Some(0), at(1));
-        matches!(gate, Gate::Go(_))
-    };
-    assert!(go(&b, in_b) && go(&a, in_a));
-    let files = || fs::read_dir(folder.path()).unwrap();
-    let path = files().next().unwrap().unwrap().path();
-    fs::write(folder.path().join("quota-of-mine"), "").unwrap();
-    let now = SystemTime::now();
-    remove_unused(folder.path(), now);
-    assert_eq!(files().count(), 2);
-    let opened = open(&path).unwrap();
-    opened.lock().unwrap();
-    remove_unused(folder.path(), now + 2 * UNUSED_FOR);
-    assert!(path.exists(), "another process uses it");
-    opened.unlock().unwrap();
-    remove_unused(folder.path(), now + 2 * UNUSED_FOR);
-    assert!(!path.exists());
-    assert_eq!(files().count(), 1);
-    if cfg!(unix) {
-        assert!(!is_there(&opened.metadata().unwrap()));
-    }
-    assert!(go(&a, in_a), "a keeps its state");
-    assert!(!go(&a, in_a) && !go(&b, in_b), "and shares it with b");
-    assert!(path.exists());
 }
 
 #[test]

@@ -133,8 +133,6 @@ pub(super) struct Window {
     was_cut: bool,
     /// The last trial of a larger window brought no gain.
     brought_nothing: bool,
-    /// Answers or rejections have confirmed the size.
-    proven: bool,
 }
 
 impl Default for Window {
@@ -157,7 +155,6 @@ impl Default for Window {
             rest: FIRST_REST,
             was_cut: false,
             brought_nothing: false,
-            proven: false,
         }
     }
 }
@@ -179,13 +176,6 @@ impl Window {
         }
     }
 
-    /// A tuned window whose size was found recently.
-    pub(super) fn resumed(size: u32, most: u32) -> Self {
-        let mut window = Self::tuned(size, most);
-        window.begin_rest(None);
-        window
-    }
-
     /// Maximum number of calls in flight.
     pub(super) fn most(&self) -> f64 {
         let size = self.size.map_or(f64::INFINITY, f64::from);
@@ -193,11 +183,6 @@ impl Window {
             Phase::Return { threshold } => size.min(threshold.into()),
             _ => size,
         }
-    }
-
-    /// The size that has proven useful.
-    pub(super) fn found(&self) -> Option<u32> {
-        self.useful().filter(|_| self.proven && self.tuned)
     }
 
     fn useful(&self) -> Option<u32> {
@@ -222,7 +207,6 @@ impl Window {
     /// This many calls in flight were accepted; more were not, or are not needed.
     pub(super) fn found_at(&mut self, calls: u32) {
         self.was_cut = true;
-        self.proven = true;
         self.rest = (self.rest * 2).min(LONGEST_REST);
         self.settle_at(calls, None);
     }
@@ -276,7 +260,6 @@ impl Window {
         self.since_cut = 0;
         self.brought_nothing = false;
         self.was_cut = true;
-        self.proven = true;
         self.resize(kept, Phase::Return { threshold });
         soon
     }
@@ -388,7 +371,6 @@ impl Window {
     }
 
     fn judge(&mut self, now: Level, answers: u32) {
-        self.proven = true;
         match self.phase {
             Phase::Return { .. } => {}
             Phase::Climb { from: None, factor } => self.climb(now, now.size, factor),

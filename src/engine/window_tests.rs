@@ -120,8 +120,7 @@ fn the_window_stays_between_one_and_its_maximum() {
     for _ in 0..200 {
         let most = 1 + random(300);
         let mut window = match random(3) {
-            0 => Window::tuned(1 + random(most), most),
-            1 => Window::resumed(1 + random(most), most),
+            0 | 1 => Window::tuned(1 + random(most), most),
             _ => Window::default(),
         };
         let bounded = window.tuned;
