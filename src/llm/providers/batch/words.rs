@@ -29,14 +29,6 @@ pub(super) struct Words {
     pub no_model: Vec<&'static str>,
     /// Then a part of a request is refused, not its model.
     pub fields: Vec<&'static str>,
-    /// Words that a number from 1 follows: "Line 4", "row #4", "line_number: 4".
-    pub counted: Vec<&'static str>,
-    /// Words that several numbers from 1 follow: "lines 4, 7 and 9".
-    pub listed: Vec<&'static str>,
-    /// Lists with an index from 0: "requests.5.params", "requests[5]", "('body', 'requests', 5)".
-    pub indexed: Vec<&'static str>,
-    /// Words of an index from 0 that follow the name of such a list somewhere: "the request at index 5".
-    pub indices: Vec<&'static str>,
     /// What a number counts if one of these follows: it is an amount, not the place of a request.
     pub units: Vec<&'static str>,
 }

@@ -55,7 +55,7 @@ fn a_request_that_an_upload_or_a_creation_names_fails_alone() {
         ),
         (
             true,
-            "Invalid requests found on lines 2, 3 and 9",
+            "Line 2: no url; line 3: no body; line 9: no method",
             &["p1", "p2", "p8"],
         ),
     ] {
