@@ -8,7 +8,6 @@
 //! | see which API keys are set | [`api_keys_set`] |
 //! | find servers on this machine | [`LocalServer`], in [`ProviderStatus::servers`] |
 //! | send your own headers | [`CallHeader`], by [`LlmConfig::header`](crate::LlmConfig::header) |
-//! | see a call before it is made | [`CallPreview`], by [`Client::preview`](crate::Client::preview) |
 //! | show an address without its credentials | [`redacted_url`] |
 //! | see what a model costs at a tier on a day, from which source | [`ModelPrices`], [`PriceEntry`], [`Price`], [`Day`] (else [`InvalidDay`]), by [`Prices`](crate::Prices) |
 //! | see how many characters [`Extract`](crate::Extract) returns | [`EXTRACT_CHARS`] |
@@ -20,5 +19,4 @@ pub use crate::llm::prices::ModelPrices;
 pub use crate::llm::providers::extract::EXTRACT_CHARS;
 pub use crate::llm::providers::headers::CallHeader;
 pub use crate::llm::providers::local::LocalServer;
-pub use crate::llm::providers::remote::CallPreview;
 pub use crate::llm::providers::survey::{ProviderStatus, api_keys_set, inspect, survey};

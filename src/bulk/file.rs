@@ -10,7 +10,6 @@ use crate::engine::pack::Pack;
 use crate::engine::run::{CallsAtOnce, Waker};
 use crate::engine::work::Ticket;
 use crate::llm::params::RequestTask;
-use crate::llm::request::Request;
 use crate::llm::route::Route;
 use crate::observe::drive::RunOptions;
 use crate::observe::progress::ProgressNotifier;
@@ -145,19 +144,6 @@ impl<'a> FileRun<'a> {
             Some(refused) => Err(refused.into()),
             None => Ok(()),
         }
-    }
-
-    /// The first requests that would be sent, in the order of the input, up to the limit.
-    ///
-    /// # Errors
-    /// If the input, or a file that a prompt names, has changed since it was checked.
-    pub fn requests_to_send(&self, most: usize) -> Result<Vec<Request>, Error> {
-        let Prepared { input, index, .. } = &self.prompts;
-        let wanted = (0..index.len()).filter(|i| self.options.wants(index, *i));
-        let items = wanted.take(most).map(|i| input.read(i, index));
-        items
-            .map(|item| item.map(|item| item.request).map_err(Error::from))
-            .collect()
     }
 
     /// Sets how many of the items in progress elsewhere have their outcome.

@@ -200,12 +200,6 @@ impl Response {
         }
     }
 
-    /// Sets the warning about the answer.
-    pub fn with_warning(mut self, warning: impl Into<String>) -> Self {
-        self.warning = Some(warning.into());
-        self
-    }
-
     /// Adds to the warning about the answer.
     pub(crate) fn warn(&mut self, more: &str) {
         let warning = self.warning.get_or_insert_default();

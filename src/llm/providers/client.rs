@@ -1,6 +1,6 @@
 //! The client of any provider.
 
-use crate::base::{Context, Error, ErrorKind};
+use crate::base::{Context, Error};
 use crate::engine::limiter::QuotaKey;
 use crate::engine::pack::PackLimits;
 use crate::llm::client::LlmClient;
@@ -8,7 +8,7 @@ use crate::llm::request::Request;
 use crate::llm::response::Response;
 
 use super::extract::Extract;
-use super::remote::{CallPreview, Remote};
+use super::remote::Remote;
 
 /// A provider's client.
 #[derive(derive_more::Debug)]
@@ -25,22 +25,6 @@ impl Client {
     /// server and 5 for the others.
     pub fn default_concurrency(&self) -> usize {
         self.concurrency().unwrap_or_default()
-    }
-
-    /// The call that a request makes, if it does not share one: its address and its body. It is not sent. Files of the
-    /// prompt are read.
-    ///
-    /// # Errors
-    /// If the request names no model, if the provider cannot express the request, and for `extract`, which makes no
-    /// calls.
-    pub fn preview(&self, request: &Request, ctx: &Context) -> Result<CallPreview, Error> {
-        match &self.0 {
-            ProviderClient::Remote(remote) => remote.preview(request, ctx),
-            ProviderClient::Extract(_) => {
-                let why = "extract is not a model and makes no calls";
-                Err(Error::new(ErrorKind::Invalid, why))
-            }
-        }
     }
 
     fn inner(&self) -> &dyn LlmClient {

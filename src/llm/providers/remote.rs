@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use crate::base::secret::redacted_url;
 use crate::base::{Context, Error, ErrorKind};
 use crate::engine::limiter::QuotaKey;
 use crate::engine::pack::PackLimits;
@@ -31,16 +30,6 @@ pub(super) const MAX_REPLY: u64 = 16 << 20;
 const MAX_VECTORS: u64 = 64 << 20;
 /// The same of speech: 4096 characters last a quarter of an hour where they are read slowly.
 const MAX_SOUND: u64 = 64 << 20;
-
-/// A call as it would be sent, see [`Client::preview`](crate::Client::preview).
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct CallPreview {
-    /// Its address, without credentials and query.
-    pub url: String,
-    /// Its body.
-    pub body: RawJson,
-}
 
 pub(super) struct Remote {
     pub vendor: &'static Vendor,
@@ -178,20 +167,6 @@ impl Remote {
         let call = encode(self.vendor, &attached::filled(self.vendor, request)?, model)?;
         memory.keep(call.body.len() as u64);
         Ok((call, Some(memory)))
-    }
-
-    /// The call that a request makes alone.
-    pub fn preview(&self, request: &Request, ctx: &Context) -> Result<CallPreview, Error> {
-        let model = self.model.of_request(request);
-        let call = match request.task {
-            RequestTask::Complete => self.call(request, ctx)?.0,
-            RequestTask::Embed => embed::encode(self.vendor, &[request], model)?,
-            RequestTask::Speech => speech::encode(self.vendor, request, model)?,
-        };
-        Ok(CallPreview {
-            url: redacted_url(&self.url(&call, model)),
-            body: RawJson::new(&String::from_utf8_lossy(&call.body)),
-        })
     }
 
     fn url(&self, call: &Call, model: Option<&str>) -> Cow<'_, str> {
