@@ -12,13 +12,11 @@ use std::time::Duration;
 use crate::base::{Error, RateHints, Time};
 
 use super::availability::Availability;
-use super::calls_out::CallsOut;
 use super::counters::Counters;
 use super::exclusions::Exclusions;
 use super::fallback_history::FallbackHistories;
 use super::health::{self, Health};
 use super::limiter::{Limiter, Permit};
-use super::loading::Loading;
 use super::quota::QuotaId;
 use super::quota_status::LearnedLimit;
 use super::route::RetryPolicy;
@@ -148,9 +146,6 @@ pub(crate) struct Dispatcher<W: Work> {
     stop: Option<StopReason>,
     /// Consecutive items that failed without a connection.
     unreached: u32,
-    loading: Loading,
-    /// Calls that can fail over.
-    calls_out: CallsOut,
     started: u64,
     ended: u64,
     /// A connection failed, and nothing has been answered since.
@@ -179,8 +174,6 @@ impl<W: Work> Dispatcher<W> {
             unreached: 0,
             unreachable_logged: false,
             counters: Counters::default(),
-            loading: Loading::default(),
-            calls_out: CallsOut::default(),
             started: 0,
             ended: 0,
             stopwatch: Stopwatch::default(),
@@ -228,7 +221,7 @@ impl<W: Work> Dispatcher<W> {
 
     /// Since when a server has been loading its model.
     pub(crate) fn loading_since(&self) -> Option<Time> {
-        self.loading.since()
+        self.health.loading_since()
     }
 
     /// Takes the requests to perform without the lock. Their outcomes return as events.

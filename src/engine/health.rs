@@ -6,6 +6,7 @@
 //!   is critical at once.
 //! - **First replies.** If the first ten replies of a step failed in the same way before it answered anything, further
 //!   calls would fail in the same way.
+//! - **Loading.** Items wait for a server that loads its model, for ten minutes at most.
 //! - **Rate limits.** A quota is given up when all its calls were rate-limited for ten minutes.
 
 use std::time::{Duration, SystemTime};
@@ -14,7 +15,7 @@ use crate::base::brief::beginning;
 use crate::base::{Error, ErrorKind, Time};
 
 use super::class::StepId;
-use super::limiter::QuotaId;
+use super::limiter::{CallEnd, QuotaId};
 
 /// Consecutive critical failures that single items no longer explain.
 const ENOUGH: u32 = 3;
@@ -26,6 +27,8 @@ const ENOUGH_ALIKE: u32 = 10;
 const HEAD: usize = 160;
 /// Give up on a quota after this long without a single answer.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(600);
+/// After this time, rejections of a server that loads its model count as failures.
+pub(crate) const MAX_LOADING: Duration = Duration::from_secs(600);
 /// A quota that is not called for this long although it could be has no items; jitter and other items' turns take
 /// less.
 const IDLE: Duration = Duration::from_secs(120);
@@ -36,13 +39,15 @@ pub(super) struct Health {
     steps: Vec<(StepId, StepHealth)>,
     /// Tasks without a quota have one of their own at each step.
     quotas: Vec<((StepId, QuotaId), QuotaHealth)>,
-    /// Pauses that were logged, by their ends.
-    logged: Vec<(QuotaId, Time)>,
+    /// Of each quota at all steps.
+    shared: Vec<(QuotaId, SharedHealth)>,
 }
 
 #[derive(Debug, Default)]
 struct StepHealth {
     critical: Critical,
+    /// Calls in flight, without those that probe the step.
+    out: usize,
     /// Consecutive complete but unusable replies.
     unusable: u32,
     /// Consecutive rejections with the same message.
@@ -57,6 +62,14 @@ struct QuotaHealth {
     refuses_since: Option<Time>,
     /// When the quota was last called, or may be called again.
     next_call: Time,
+}
+
+#[derive(Debug, Default)]
+struct SharedHealth {
+    /// The end of the last pause that was logged.
+    logged: Time,
+    /// Since when its server has been loading its model.
+    loading: Option<Time>,
 }
 
 #[derive(Debug, Default)]
@@ -178,6 +191,42 @@ impl Health {
         })
     }
 
+    /// Records the start of a call to a step, unless it probes the step.
+    pub(super) fn begin_call(&mut self, step: StepId) {
+        entry(&mut self.steps, step).out += 1;
+    }
+
+    /// Records its end.
+    pub(super) fn end_call(&mut self, step: StepId) {
+        entry(&mut self.steps, step).out -= 1;
+    }
+
+    /// The number of calls in flight to a step, without those that probe it.
+    pub(super) fn out(&self, step: StepId) -> usize {
+        let known = self.steps.iter().find(|(known, _)| *known == step);
+        known.map_or(0, |(_, health)| health.out)
+    }
+
+    /// Records how a call ended. Returns true if its server is loading its model: then its item waits for the server, and
+    /// the call does not count as an attempt.
+    pub(super) fn is_loading(&mut self, quota: QuotaId, ended: &CallEnd, now: Time) -> bool {
+        let loading = &mut entry(&mut self.shared, quota).loading;
+        match ended {
+            CallEnd::NotReady(_) => now.since(*loading.get_or_insert(now)) < MAX_LOADING,
+            CallEnd::Replied(_) | CallEnd::Troubled(_) | CallEnd::RateLimited(_) => {
+                *loading = None;
+                false
+            }
+            CallEnd::Unreachable | CallEnd::Failed => false,
+        }
+    }
+
+    /// Since when a server has been loading its model.
+    pub(super) fn loading_since(&self) -> Option<Time> {
+        let loading = self.shared.iter().filter_map(|(_, health)| health.loading);
+        loading.min()
+    }
+
     /// Records the start of a call of the quota.
     pub(super) fn called(&mut self, step: StepId, quota: QuotaId, now: Time) {
         let quota = entry(&mut self.quotas, (step, quota));
@@ -208,7 +257,7 @@ impl Health {
 
     /// Whether a pause until `until` was not logged yet.
     pub(super) fn is_new_pause(&mut self, quota: QuotaId, until: Time) -> bool {
-        let logged = entry(&mut self.logged, quota);
+        let logged = &mut entry(&mut self.shared, quota).logged;
         // A later end by jitter or rounding is not a new pause.
         let is_new = *logged == Time::ZERO || until > logged.after(Duration::from_secs(1));
         *logged = until.max(*logged);
@@ -347,6 +396,29 @@ mod tests {
         // A wait that the provider requested is not idle time.
         assert_eq!(refused(664, 665, 1_200), Refusal::Unknown);
         assert_eq!(refused(1_262, 1_263, 1_300), Refusal::OfAll);
+    }
+
+    #[test]
+    fn waiting_for_a_model_ends_after_ten_minutes_and_restarts_after_a_reply() {
+        let (a, b) = (QuotaId(1), QuotaId(2));
+        let mut loading = Health::default();
+        const REFUSED: CallEnd = CallEnd::NotReady(None);
+        let at = |seconds| Time::ZERO.after(Duration::from_secs(seconds));
+        assert!(loading.is_loading(a, &REFUSED, at(5)));
+        assert!(loading.is_loading(b, &REFUSED, at(100)));
+        assert_eq!(loading.loading_since(), Some(at(5)));
+        assert!(loading.is_loading(a, &REFUSED, at(604)));
+        assert!(!loading.is_loading(a, &REFUSED, at(605)));
+        // A failed or lost connection does not show that the server is ready.
+        assert!(!loading.is_loading(a, &CallEnd::Failed, at(606)));
+        assert!(!loading.is_loading(a, &REFUSED, at(607)));
+        assert!(!loading.is_loading(a, &CallEnd::Replied(None), at(608)));
+        assert_eq!(loading.loading_since(), Some(at(100)));
+        assert!(loading.is_loading(a, &REFUSED, at(609)));
+        loading.is_loading(a, &CallEnd::Replied(None), at(610));
+        // A server that limits the rate has loaded its model.
+        loading.is_loading(b, &CallEnd::RateLimited(None), at(610));
+        assert_eq!(loading.loading_since(), None);
     }
 
     #[test]

@@ -39,7 +39,7 @@ impl<W: Work> Dispatcher<W> {
         self.ended += 1;
         if !call.probes {
             let Ticket { class, tries, .. } = &call.ticket;
-            self.calls_out.end(class.at(tries.step));
+            self.health.end_call(class.at(tries.step));
         }
         let is_answered = match &result {
             Ok(done) => self.work.is_answer(done),
@@ -79,7 +79,7 @@ impl<W: Work> Dispatcher<W> {
         let facts = self.note_provider(&call, &result, now);
         let Call { ticket, permit, .. } = call;
         let mut end = self.end_of_call(&result, used, &facts);
-        let is_loading = self.loading.note(ticket.quota(), &end, now);
+        let is_loading = self.health.is_loading(ticket.quota(), &end, now);
         if !is_loading && matches!(end, CallEnd::NotReady(_)) {
             // The server has loaded for too long; from now on the failure counts as a reply.
             end = CallEnd::Replied(None);
@@ -112,7 +112,7 @@ impl<W: Work> Dispatcher<W> {
         let detour = self.detour(&ticket.class, ticket.tries.step);
         let out = match result {
             Ok(_) => 0,
-            Err(_) => self.calls_out.to(step),
+            Err(_) => self.health.out(step),
         };
         let ended = Ended {
             step,

@@ -70,7 +70,7 @@ impl<W: Work> Dispatcher<W> {
             return Some(until.max(now.after(SOON)));
         }
         let in_question = self.health.in_question(at, class.quota(step));
-        let waits = in_question && self.can_hold(class, step) && self.calls_out.to(at) > 0;
+        let waits = in_question && self.can_hold(class, step) && self.health.out(at) > 0;
         waits.then(|| now.after(LOOK_AGAIN))
     }
 

@@ -232,7 +232,7 @@ impl<W: Work> Dispatcher<W> {
         let probes = self.availability.breakers.begin_call(step);
         self.started += 1;
         if !probes {
-            self.calls_out.begin(step);
+            self.health.begin_call(step);
         }
         self.availability
             .exclusions

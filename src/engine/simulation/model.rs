@@ -8,8 +8,8 @@ use crate::base::{Error, ErrorKind, Sent, Time};
 
 use crate::engine::availability::Availability;
 use crate::engine::class::Class;
+use crate::engine::health::MAX_LOADING;
 use crate::engine::limiter::QuotaId;
-use crate::engine::loading::MAX_LOADING;
 use crate::engine::route::Tries;
 use crate::engine::waiting::Waiting;
 use crate::engine::work::{Cost, SettleIo, Settled, Take, TakeIo, Ticket, Work};
