@@ -7,8 +7,8 @@ use crate::base::{Error, ErrorKind};
 use crate::config::choices::Strategy;
 use crate::config::settings::Settings;
 use crate::llm::batch::{BatchAccount, BatchClient};
+use crate::llm::client::Client;
 use crate::llm::providers::batch::BatchApi;
-use crate::llm::providers::client::Client;
 use crate::llm::providers::config::{LlmConfig, known};
 use crate::llm::providers::survey::api_keys_set;
 use crate::llm::providers::survey::{

@@ -27,6 +27,16 @@ pub(crate) fn write_name(name: &str, out: &mut Vec<u8>) {
     out.push(b':');
 }
 
+/// Appends a field of an object.
+pub(crate) fn write_field(
+    out: &mut Vec<u8>,
+    name: &str,
+    value: &impl serde::Serialize,
+) -> serde_json::Result<()> {
+    write_name(name, out);
+    serde_json::to_writer(out, value)
+}
+
 #[inline]
 fn write_piece(piece: &[u8], out: &mut Vec<u8>) {
     if has_special(piece) {

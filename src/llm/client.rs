@@ -1,5 +1,6 @@
 //! The client trait: one blocking call for one prompt.
 
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::base::{Context, Error, ErrorKind};
@@ -82,6 +83,15 @@ pub trait LlmClient: Send + Sync {
     /// The address of the provider. Default: empty.
     fn address(&self) -> &str {
         ""
+    }
+}
+
+/// A provider's client; [`LlmConfig::client`](crate::LlmConfig::client) makes it.
+pub type Client = Box<dyn LlmClient>;
+
+impl fmt::Debug for dyn LlmClient + '_ {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Client({:?})", self.provider())
     }
 }
 

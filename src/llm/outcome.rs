@@ -5,13 +5,12 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde::ser::SerializeStruct;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
-use serde_json::value::{RawValue, to_raw_value};
+use serde_json::value::RawValue;
 
 use crate::base::brief::{Many, Name};
-use crate::base::json_text::{write_name, write_string};
+use crate::base::json_text::{write_field as field, write_name, write_string};
 use crate::base::{Error, ErrorKind, Paid, Usage, Usd};
 
 use super::reply_details::{RawJson, Reasoning, ReplyDetails, ToolCall};
@@ -130,50 +129,12 @@ impl Outcome {
     }
 }
 
-/// Receives the fields of a result line.
-trait LineWriter {
-    type Error;
-
-    fn field(&mut self, name: &'static str, value: &impl Serialize) -> Result<(), Self::Error>;
-
-    fn text(&mut self, name: &'static str, text: &str) -> Result<(), Self::Error> {
-        self.field(name, &Some(text))
-    }
-}
-
-impl<S: SerializeStruct> LineWriter for S {
-    type Error = S::Error;
-
-    fn field(&mut self, name: &'static str, value: &impl Serialize) -> Result<(), S::Error> {
-        self.serialize_field(name, value)
-    }
-}
-
-/// A line in memory. Its text is written in a faster way than by serde_json.
-struct LineBytes<'b>(&'b mut Vec<u8>);
-
-impl LineWriter for LineBytes<'_> {
-    type Error = serde_json::Error;
-
-    fn field(&mut self, name: &'static str, value: &impl Serialize) -> serde_json::Result<()> {
-        write_name(name, self.0);
-        serde_json::to_writer(&mut *self.0, value)
-    }
-
-    fn text(&mut self, name: &'static str, text: &str) -> serde_json::Result<()> {
-        write_name(name, self.0);
-        write_string(text, self.0);
-        Ok(())
-    }
-}
-
 /// The result line: one JSON object with stable names and order. Fields that most replies do not have are left out if
 /// they are empty.
 impl Serialize for Outcome {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut line = serializer.serialize_struct("Outcome", MOST_FIELDS)?;
-        self.fields(&mut line)?;
-        line.end()
+        let line = self.line().map_err(serde::ser::Error::custom)?;
+        line.serialize(serializer)
     }
 }
 
@@ -181,21 +142,25 @@ impl Outcome {
     /// Appends the result line, with its end.
     pub(crate) fn write_line(&self, bytes: &mut Vec<u8>) -> Result<(), Error> {
         let whole = bytes.len();
-        bytes.push(b'{');
-        if let Err(error) = self.fields(&mut LineBytes(bytes)) {
-            bytes.truncate(whole);
-            return Err(unwritable(error));
+        match self.write(bytes) {
+            Ok(()) => bytes.push(b'\n'),
+            Err(error) => {
+                bytes.truncate(whole);
+                return Err(unwritable(error));
+            }
         }
-        bytes.extend_from_slice(b"}\n");
         Ok(())
     }
 
     /// The result line without its end.
     pub(crate) fn line(&self) -> Result<Box<RawValue>, Error> {
-        to_raw_value(self).map_err(unwritable)
+        let mut bytes = Vec::new();
+        let written = self.write(&mut bytes);
+        let line = written.and_then(|()| serde_json::from_slice(&bytes));
+        line.map_err(unwritable)
     }
 
-    fn fields<L: LineWriter>(&self, line: &mut L) -> Result<(), L::Error> {
+    fn write(&self, line: &mut Vec<u8>) -> serde_json::Result<()> {
         let answer = self.result.as_ref().ok();
         let failed = self.result.as_ref().err();
         let provider = answer.map(|a| a.provider.as_str());
@@ -207,14 +172,19 @@ impl Outcome {
         let vector = answer.and_then(|a| a.embedding.as_ref());
         let none = ReplyDetails::NONE;
         let details = answer.and_then(|a| a.details.as_deref()).unwrap_or(&none);
-        line.field("id", &self.id)?;
-        line.field("success", &answer.is_some())?;
+        line.push(b'{');
+        field(line, "id", &self.id)?;
+        field(line, "success", &answer.is_some())?;
         let has_text = |a: &&Response| {
             vector.is_none() && (details.tool_calls.is_empty() || !a.text.is_empty())
         };
         match answer.filter(has_text) {
-            Some(answer) => line.text("text", &answer.text)?,
-            None => line.field("text", &None::<&str>)?,
+            Some(answer) => {
+                // Written in a faster way than by serde_json.
+                write_name("text", line);
+                write_string(&answer.text, line);
+            }
+            None => field(line, "text", &None::<&str>)?,
         }
         add(line, "embedding", vector)?;
         add(line, "tool_calls", filled(&details.tool_calls))?;
@@ -222,15 +192,19 @@ impl Outcome {
         add(line, "refusal", failed.and_then(Error::refusal))?;
         add(line, "citations", filled(&details.citations))?;
         add(line, "logprobs", details.logprobs.as_ref())?;
-        line.field("provider", &provider.or(self.provider.as_deref()))?;
-        line.field("model", &model.or(self.model.as_deref()))?;
+        field(line, "provider", &provider.or(self.provider.as_deref()))?;
+        field(line, "model", &model.or(self.model.as_deref()))?;
         let finish = answer.map(|a| a.finish_reason.as_str());
-        line.field("finish_reason", &finish.filter(|word| !word.is_empty()))?;
-        line.field("usage", &self.usage())?;
-        line.field("attempts", &self.attempts)?;
+        field(
+            line,
+            "finish_reason",
+            &finish.filter(|word| !word.is_empty()),
+        )?;
+        field(line, "usage", &self.usage())?;
+        field(line, "attempts", &self.attempts)?;
         let millis = u64::try_from(self.latency.as_millis()).unwrap_or(u64::MAX);
-        line.field("latency_ms", &millis)?;
-        line.field("cost_usd", &self.cost_usd())?;
+        field(line, "latency_ms", &millis)?;
+        field(line, "cost_usd", &self.cost_usd())?;
         let saved = self.paid().cache_saved;
         let saved = (saved != 0).then(|| saved as f64 / 1e12);
         add(line, "cache_saved_usd", saved)?;
@@ -238,8 +212,8 @@ impl Outcome {
         add(line, "service_tier", details.service_tier.as_ref())?;
         add(line, "degraded", details.degraded.as_ref())?;
         add(line, "left_out", filled(&details.left_out))?;
-        line.field("request_hash", &self.request_hash)?;
-        line.field("error", &failed)?;
+        field(line, "request_hash", &self.request_hash)?;
+        field(line, "error", &failed)?;
         add(line, "earlier", filled(&self.earlier))?;
         add(line, "answered_by", self.answered_by.as_ref())?;
         add(line, "input", self.input.as_ref())?;
@@ -249,20 +223,15 @@ impl Outcome {
             line,
             "reply_base64",
             bytes.map(|bytes| STANDARD.encode(bytes)),
-        )
+        )?;
+        line.push(b'}');
+        Ok(())
     }
 }
 
-/// Adds a field that is left out if there is no value.
-fn add<L: LineWriter>(
-    line: &mut L,
-    name: &'static str,
-    value: Option<impl Serialize>,
-) -> Result<(), L::Error> {
-    match value {
-        Some(value) => line.field(name, &value),
-        None => Ok(()),
-    }
+/// A field that is left out if there is no value.
+fn add(line: &mut Vec<u8>, name: &str, value: Option<impl Serialize>) -> serde_json::Result<()> {
+    value.map_or(Ok(()), |value| field(line, name, &value))
 }
 
 fn filled<T>(list: &[T]) -> Option<&[T]> {
@@ -273,9 +242,6 @@ fn unwritable(error: serde_json::Error) -> Error {
     let why = format!("cannot write the result: {error}");
     Error::new(ErrorKind::Malformed, why)
 }
-
-/// A hint for the serializer, which JSON does not need.
-const MOST_FIELDS: usize = 27;
 
 /// A result line when it is read.
 #[derive(Deserialize)]

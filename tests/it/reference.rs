@@ -9,8 +9,8 @@ use batchwright::plan::{ProviderOptions, ProviderPlan};
 use batchwright::progress::ProviderLimits;
 use batchwright::testing::ScriptedClient;
 use batchwright::{
-    Bulk, Context, Error, ErrorKind, ErrorPolicy, Limits, LlmConfig, LlmManager, Outcome,
-    ProcessId, Request, RetryPolicy, Route, Secret, Settings, Strategy, execute_bulk_sync,
+    Bulk, Context, Error, ErrorKind, ErrorPolicy, Limits, LlmClient, LlmConfig, LlmManager,
+    Outcome, ProcessId, Request, RetryPolicy, Route, Secret, Settings, Strategy, execute_bulk_sync,
 };
 use serde_json::{Value, json};
 
@@ -105,8 +105,8 @@ fn calls_at_once_are_5_and_1_for_local() {
         let config = LlmConfig::new(provider).base_url("http://127.0.0.1:9/v1");
         let config = config.api_key(Secret::new("sk-test")).model("m");
         let given = config.clone().concurrency(7).client().unwrap();
-        assert_eq!(given.default_concurrency(), 7);
-        config.client().unwrap().default_concurrency()
+        assert_eq!(given.concurrency(), Some(7));
+        config.client().unwrap().concurrency().unwrap()
     };
     for (provider, number) in [
         ("local", 1),

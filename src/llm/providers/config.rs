@@ -9,12 +9,12 @@ use derive_setters::Setters;
 use crate::base::secret::{redacted_url, secrets_in};
 use crate::base::{Error, ErrorKind, Secret};
 use crate::config::choices::PROVIDERS;
+use crate::llm::client::Client;
 use crate::llm::transport::{HttpTransport, Transport};
 
 use super::access::{Access, ModelChoice};
 use super::address::ApiAddress;
 use super::batch::BatchApi;
-use super::client::{Client, ProviderClient};
 use super::credential::{Credential, key_from, no_key, setting, withheld_headers};
 use super::extract::Extract;
 use super::headers::CallHeader;
@@ -67,7 +67,8 @@ pub struct LlmConfig {
     api_key: Option<Secret>,
     #[setters(skip)]
     headers: Vec<CallHeader>,
-    /// Calls in flight. Default: the provider's own, see [`Client::default_concurrency`].
+    /// Calls in flight. Default: what suits the provider, 1 for a local server and 5 for
+    /// the others.
     concurrency: Option<usize>,
     /// The maximum wait for the reply to one call. Default: 600 s, because the first byte of a
     /// reply arrives only when the reply is complete.
@@ -179,7 +180,7 @@ impl LlmConfig {
     ) -> Result<Client, Error> {
         let vendor = known(&self.provider)?;
         if vendor.dialect == Dialect::Extract {
-            return Ok(Client(ProviderClient::Extract(Extract)));
+            return Ok(Box::new(Extract));
         }
         let access = self.access(vendor, env)?;
         let concurrency = self.concurrency.unwrap_or(vendor.concurrency);
@@ -196,7 +197,7 @@ impl LlmConfig {
                 HttpTransport::new(&access.address.base_url, concurrency, timeout)
             })
         });
-        Ok(Client(ProviderClient::Remote(Box::new(Remote {
+        Ok(Box::new(Remote {
             unordered: AtomicBool::new(false),
             vendor,
             transport,
@@ -211,7 +212,7 @@ impl LlmConfig {
             timeout,
             max_reply: self.max_reply,
             max_replies: self.max_replies,
-        }))))
+        }))
     }
 
     /// Makes the client of the provider's Batch API.

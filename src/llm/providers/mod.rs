@@ -12,7 +12,6 @@ pub mod batch;
 mod bounded;
 mod cache_marks;
 mod calls;
-pub mod client;
 pub mod config;
 mod content;
 mod counts;

@@ -2,11 +2,10 @@
 
 use std::borrow::Cow;
 
-use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::base::Error;
-use crate::base::json_text::{write_name, write_string};
+use crate::base::json_text::{write_field as field, write_name, write_string};
 use crate::llm::params::ResponseFormat;
 use crate::llm::prompt_cache::leading;
 use crate::llm::request::{Request, Text};
@@ -33,12 +32,6 @@ pub(super) fn write(
         return serde_json::to_writer(out, &body).map_err(unwritable);
     }
     fields(vendor, request, model, out).map_err(unwritable)
-}
-
-/// A further field of an object.
-fn field(out: &mut Vec<u8>, name: &str, value: &impl Serialize) -> serde_json::Result<()> {
-    write_name(name, out);
-    serde_json::to_writer(out, value)
 }
 
 fn fields(
