@@ -100,7 +100,7 @@ pub(crate) enum Numbers {
     /// By its lines.
     Lines,
     /// By the rows of a table, of which this is the first one below the header.
-    #[cfg(any(feature = "files", feature = "tables"))]
+    #[cfg_attr(not(any(feature = "files", feature = "tables")), expect(dead_code))]
     Rows(u64),
     /// By the elements of a list.
     Items,

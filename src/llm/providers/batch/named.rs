@@ -1,5 +1,5 @@
 //! Which requests the text of a refusal names: by our keys, by a line of the input ("line 4"), or by an index of the list of
-//! requests ("requests.5.params"). A refusal that names none in these ways is halved.
+//! requests ("requests.5.params"). Ranges and lists are not read: a batch whose refusal names none is halved.
 
 use crate::llm::batch::RequestName;
 
@@ -39,27 +39,46 @@ fn keys(text: &str) -> Vec<RequestName> {
     found
 }
 
+/// What a number from 1 follows: "line 4", "row #4", "item number 4".
+const COUNTED: [&str; 6] = ["line", "row", "record", "entry", "item", "request"];
+/// Lists of requests, and what stands between one and an index from 0: "requests.5.params", "/requests/5",
+/// "('body', 'requests', 5)".
+const LISTS: [&str; 3] = ["requests", "items", "records"];
+const PATHS: [&str; 5] = [".", "[", "/", " -> ", "', "];
+
 /// The named lines, from 1.
 fn lines(text: &str) -> impl Iterator<Item = u64> {
-    let counted = after(text, "line").filter_map(|rest| {
-        let rest = rest.strip_prefix("_number").unwrap_or(rest);
-        let (line, rest) = place(rest.trim_start_matches([' ', '#', ':', '"']))?;
+    let counted = COUNTED.into_iter().flat_map(|name| after(text, name));
+    let counted = counted.filter_map(|(before, rest)| {
+        if let Some(index) = rest.strip_prefix(" at index ") {
+            return Some(place(index)?.0.saturating_add(1));
+        }
+        let rest = rest.trim_start_matches(['_', ' ']);
+        let rest = rest.strip_prefix("number").unwrap_or(rest);
+        let number = rest.trim_start_matches([' ', '#', ':', '"']);
+        let (line, rest) = place(number)?;
         // A parser that reads one line reports each fault in line 1 of it.
         let is_column = rest
             .trim_start_matches([',', ' ', ':', '('])
             .starts_with("col");
-        (line > 1 || !is_column).then_some(line.max(1))
+        (!before.ends_with("bad ") && (line > 1 || !is_column)).then_some(line.max(1))
     });
-    let indexed = ["requests.", "requests["].into_iter();
-    let indexed = indexed.flat_map(|list| after(text, list)).filter_map(place);
+    let indexed = LISTS.into_iter().flat_map(|list| after(text, list));
+    let indexed = indexed.filter_map(|(_, rest)| {
+        let mut paths = PATHS.into_iter();
+        place(paths.find_map(|path| rest.strip_prefix(path))?)
+    });
     counted.chain(indexed.map(|(index, _)| index.saturating_add(1)))
 }
 
-/// What follows each occurrence of a word.
-fn after<'t>(text: &'t str, word: &'static str) -> impl Iterator<Item = &'t str> {
-    let found = text.match_indices(word);
-    let found = found.filter(|(at, _)| !text[..*at].ends_with(|c: char| c.is_alphanumeric()));
-    found.map(|(at, _)| &text[at + word.len()..])
+/// What stands before and after each occurrence of a word.
+fn after<'t>(text: &'t str, word: &'static str) -> impl Iterator<Item = (&'t str, &'t str)> {
+    let parts = text.match_indices(word);
+    let parts = parts.map(|(at, _)| (&text[..at], &text[at + word.len()..]));
+    parts.filter(|(before, after)| {
+        let is_word = |c: char| c.is_alphanumeric();
+        !before.ends_with(is_word) && !after.starts_with(is_word)
+    })
 }
 
 /// A number at the beginning that is the place of a request, and the rest: it is not a part of a word, a fraction or an
@@ -100,6 +119,16 @@ mod tests {
                 "Invalid value at 'batch.input_config.requests.requests[3].request.contents'",
                 &[4],
             ),
+            ("('body', 'requests', 0, 'params'): Field required", &[1]),
+            (
+                "body -> requests -> 2 -> params: Input should be an object",
+                &[3],
+            ),
+            ("/requests/7/params is missing", &[8]),
+            ("request #8 exceeds the context window", &[8]),
+            ("Request number 8 is invalid", &[8]),
+            ("The request at index 2 has no messages", &[3]),
+            ("Record 5 could not be parsed", &[5]),
             ("Line 4 of the input file is not valid JSON", &[4]),
             (
                 "Error on line 12: Expecting ',' delimiter: line 1 column 30 (char 29)",
@@ -136,6 +165,7 @@ mod tests {
             "Limit: 2,000,000 enqueued tokens. Request 5000 tokens less",
             "limit per line 4096 tokens",
             "request_id req_011CS5",
+            "the id item5 is used twice",
             "Your request was rejected. 5 files exist",
             "The file has 20 lines; 10 lines are allowed",
         ] {
