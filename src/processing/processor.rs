@@ -158,22 +158,10 @@ impl BatchProcessor {
             return Ok(self.executor.execute_streaming(tasks, function));
         }
         let recovery = self.recovery()?;
-        let of_list = Arc::new(Mutex::new(Some(recovery.clone())));
         let passed = Arc::new(AtomicU64::new(0));
-        let known = of_list.clone();
-        let is_done = move |path: &Path, stamp| {
-            let recovery = known.lock();
-            recovery
-                .as_ref()
-                .is_some_and(|recovery| recovery.knows(path, stamp))
-        };
-        let tasks = unfinished(tasks, is_done, passed.clone());
+        let tasks = unfinished(tasks, recovery.knowing(), passed.clone());
         let stream = self.executor.execute_streaming(tasks, function);
-        Ok(stream.noting_in(Notes {
-            recovery,
-            of_list,
-            passed,
-        }))
+        Ok(stream.noting_in(Notes { recovery, passed }))
     }
 
     /// Processes the files of a folder that match the [pattern](ProcessingConfig::pattern), in the order of their

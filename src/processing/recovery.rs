@@ -155,24 +155,25 @@ impl ErrorRecovery {
 
     /// Records that a file is done, in the version that was found.
     pub fn mark_done(&self, file: &FileInfo) {
-        let stamp = Stamp {
-            size: file.size,
-            modified: file.modified_time,
-        };
-        self.0.lock().end(&file.path, Some(stamp), None, 1);
+        self.0.lock().end(&file.path, Some(file.into()), None, 1);
     }
 
     /// True if the file is done in its present version.
     pub fn is_done(&self, file: &FileInfo) -> bool {
-        let stamp = Stamp {
-            size: file.size,
-            modified: file.modified_time,
-        };
-        self.knows(&file.path, stamp)
+        self.knows(&file.path, file.into())
     }
 
     pub(super) fn knows(&self, path: &Path, stamp: Stamp) -> bool {
         self.0.lock().done.get(&key(path)) == Some(&stamp_key(stamp))
+    }
+
+    /// The same for a thread that may be left behind: it does not keep the checkpoint from the next run.
+    pub(super) fn knowing(&self) -> impl Fn(&Path, Stamp) -> bool + Send + use<> {
+        let state = Arc::downgrade(&self.0);
+        move |path, stamp| {
+            let state = state.upgrade();
+            state.is_some_and(|state| Self(state).knows(path, stamp))
+        }
     }
 
     /// The files that failed and were not finished since, in the order of their paths.
@@ -234,16 +235,11 @@ impl State {
         if written.is_some() != stamp.is_some() {
             return false;
         }
-        let error = if line.success {
-            None
-        } else {
-            Some(line.error().unwrap_or_else(|| {
-                Error::new(
-                    ErrorKind::Invalid,
-                    "failed, and the checkpoint does not contain the reason",
-                )
-            }))
+        let unknown = || {
+            let why = "failed, and the checkpoint does not contain the reason";
+            Error::new(ErrorKind::Invalid, why)
         };
+        let error = (!line.success).then(|| line.error().unwrap_or_else(unknown));
         self.settle(path, stamp, error.as_ref(), line.attempts.unwrap_or(1));
         true
     }
@@ -255,23 +251,18 @@ impl State {
         error: Option<&Error>,
         attempts: u32,
     ) {
-        match (error, stamp) {
-            (Some(error), _) => {
-                self.done.remove(&key(&path));
-                let failed = FailedFile {
-                    path: path.clone(),
-                    kind: error.kind(),
-                    message: error.message().to_owned(),
-                    attempts,
-                };
-                self.failed.insert(path, failed);
-            }
-            (None, stamp) => {
-                self.failed.remove(&path);
-                if let Some(stamp) = stamp {
-                    self.done.insert(key(&path), stamp);
-                }
-            }
+        if let Some(error) = error {
+            self.done.remove(&key(&path));
+            let failed = FailedFile {
+                path: path.clone(),
+                kind: error.kind(),
+                message: error.message().to_owned(),
+                attempts,
+            };
+            self.failed.insert(path, failed);
+        } else {
+            self.failed.remove(&path);
+            self.done.extend(stamp.map(|stamp| (key(&path), stamp)));
         }
     }
 }
@@ -312,7 +303,8 @@ fn key(path: &Path) -> Key {
     key_of(path.as_os_str().as_encoded_bytes())
 }
 
-/// Prefix of the bytes of a path that is not UTF-8. It occurs in no path.
+/// Prefix of the bytes of a path that is not UTF-8. It occurs in no path. Where paths are not bytes, such a file is
+/// processed again by each run.
 const BYTES: char = '\0';
 
 /// A path as text that can be read back.
@@ -340,26 +332,12 @@ fn from_raw(bytes: Vec<u8>) -> PathBuf {
     name.into()
 }
 
-#[cfg(windows)]
-fn raw(path: &Path) -> Vec<u8> {
-    let units = std::os::windows::ffi::OsStrExt::encode_wide(path.as_os_str());
-    units.flat_map(u16::to_le_bytes).collect()
-}
-
-#[cfg(windows)]
-fn from_raw(bytes: Vec<u8>) -> PathBuf {
-    let (units, _) = bytes.as_chunks();
-    let units: Vec<u16> = units.iter().map(|two| u16::from_le_bytes(*two)).collect();
-    let name: std::ffi::OsString = std::os::windows::ffi::OsStringExt::from_wide(&units);
-    name.into()
-}
-
-#[cfg(not(any(unix, windows)))]
+#[cfg(not(unix))]
 fn raw(path: &Path) -> Vec<u8> {
     path.to_string_lossy().into_owned().into_bytes()
 }
 
-#[cfg(not(any(unix, windows)))]
+#[cfg(not(unix))]
 fn from_raw(bytes: Vec<u8>) -> PathBuf {
     String::from_utf8_lossy(&bytes).into_owned().into()
 }

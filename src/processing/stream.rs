@@ -5,8 +5,6 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::Mutex;
-
 use crate::base::Context;
 use crate::base::background::Background;
 use crate::engine::dispatch::StopReason;
@@ -29,17 +27,8 @@ pub struct ProcessStream<R> {
 pub(super) struct Notes {
     /// Records the results that were taken.
     pub recovery: ErrorRecovery,
-    /// The recovery for the list of files, whose thread may be left behind.
-    pub of_list: Arc<Mutex<Option<ErrorRecovery>>>,
     /// Number of files that were skipped because they are done.
     pub passed: Arc<AtomicU64>,
-}
-
-impl Drop for Notes {
-    /// A thread that is left behind must not keep the checkpoint from the next run.
-    fn drop(&mut self) {
-        self.of_list.lock().take();
-    }
 }
 
 impl<R: Send + 'static> ProcessStream<R> {

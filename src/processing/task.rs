@@ -26,6 +26,15 @@ impl Stamp {
     }
 }
 
+impl From<&FileInfo> for Stamp {
+    fn from(info: &FileInfo) -> Self {
+        Self {
+            size: info.size,
+            modified: info.modified_time,
+        }
+    }
+}
+
 /// Settings for one file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -134,10 +143,7 @@ fn changed() -> Error {
 impl From<&FileInfo> for ProcessTask {
     fn from(info: &FileInfo) -> Self {
         let mut task = Self::new(&info.path);
-        task.config.expected = Some(Stamp {
-            size: info.size,
-            modified: info.modified_time,
-        });
+        task.config.expected = Some(info.into());
         task
     }
 }
