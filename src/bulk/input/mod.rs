@@ -60,7 +60,8 @@ pub(crate) use json_object::{JsonObject, JsonString};
 pub(crate) use parse::parse_alone;
 pub(crate) use queued::Fit;
 #[cfg(feature = "tables")]
-pub(crate) use rows::{Bounded, MAX_RECORD_BYTES};
+pub(crate) use rows::Bounded;
+pub(crate) use rows::MAX_RECORD_BYTES;
 pub(crate) use source::Source;
 pub(crate) use template::Template;
 
