@@ -86,7 +86,7 @@ impl ResultFiles {
         self.0.iter().map(|(path, _)| path.as_path())
     }
 
-    /// Reads all lines to find those that count. A truncated last line is none.
+    /// Reads all lines to find those that count; a truncated last line does not.
     ///
     /// # Errors
     /// An error with the line number if a line is not a result.
