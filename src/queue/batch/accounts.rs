@@ -113,3 +113,46 @@ impl Accounts {
         self.pauses.remove(account);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::machine::Refusals;
+    use super::super::settings::BatchSettings;
+    use super::*;
+    use crate::base::Timestamp;
+
+    #[test]
+    fn each_further_pause_of_an_account_is_longer_and_failures_within_one_count_once() {
+        let facts = Facts {
+            now: Timestamp(0),
+            is_stopped: false,
+            stopped_at: None,
+            is_elsewhere: false,
+            has_input: false,
+            uploads: true,
+            settings: BatchSettings::default(),
+            jitter: 0.0,
+            is_ending: false,
+            others_there: false,
+            is_reached: true,
+            refusals: Refusals::default(),
+        };
+        let account = BatchAccount {
+            provider: "p".to_owned(),
+            base_url: "u".to_owned(),
+            credential: String::new(),
+        };
+        let (mut accounts, mut now) = (Accounts::default(), Time::ZERO);
+        let mut waits = Vec::new();
+        for _ in 0..3 {
+            for _ in 0..4 {
+                let full = Error::new(ErrorKind::Quota, "full");
+                accounts.pause(account.clone(), &full, &facts, now);
+            }
+            let until = accounts.paused_until(&account).unwrap();
+            waits.push(until.since(now));
+            now = until;
+        }
+        assert_eq!([waits[1], waits[2]], [2 * waits[0], 4 * waits[0]]);
+    }
+}
