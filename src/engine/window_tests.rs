@@ -143,3 +143,22 @@ fn the_window_stays_between_one_and_its_maximum() {
         }
     }
 }
+
+/// A server that works on eight calls at once.
+#[test]
+fn rests_grow_while_more_calls_bring_no_more() {
+    let mut window = Window::tuned(8, 100);
+    let (mut rests, mut size, mut replies) = (Vec::new(), window.most(), 0);
+    for _ in 0..3_000 {
+        if window.most() != size {
+            // The rest after a trial of more calls, not the one after a trial of fewer.
+            if size == 8.0 && window.most() < size {
+                rests.push(replies);
+            }
+            (size, replies) = (window.most(), 0);
+        }
+        replies += 1;
+        answer(&mut window, 100 * (size as u64).max(8) / 8, size as u32);
+    }
+    assert_eq!(rests[..4], [80, 160, 320, 320]);
+}
