@@ -56,6 +56,7 @@ pub(crate) mod live;
 mod maintenance;
 #[cfg(feature = "metrics")]
 mod metrics;
+mod operate;
 pub(crate) mod progress_reporter;
 mod prompt_job;
 pub(crate) mod prompts;

@@ -99,7 +99,7 @@ pub(crate) struct NamedFile {
 pub(crate) enum Numbers {
     /// By its lines.
     Lines,
-    /// By the rows of a table, of which this is the first one below the header.
+    /// By the rows of a table; the first one below the header has this number.
     #[cfg_attr(not(any(feature = "files", feature = "tables")), expect(dead_code))]
     Rows(u64),
     /// By the elements of a list.
