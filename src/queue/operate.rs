@@ -247,7 +247,7 @@ impl JobQueue {
     /// the number of deleted jobs of the process.
     ///
     /// # Errors
-    /// As [`cancel`](Self::cancel), and when the process has another [collector](ProcessInfo::collector).
+    /// As [`cancel`](Self::cancel), and when the process has another [collector](crate::queue::ProcessInfo::collector).
     pub fn delete(&self, process: ProcessId) -> Result<u64, Error> {
         if let Some(known) = self.process(process)? {
             self.check_collector(process, &known.info)?;

@@ -242,8 +242,7 @@ pub(super) fn queue_to_delete(app: &App, process: &ProcessState) -> Result<JobQu
     let Some(collector) = &process.info.collector else {
         return Ok(app.queue.clone());
     };
-    let database = app.records.single();
-    if BatchRecord::get(&database, collector)?.is_some() {
+    if BatchRecord::get(&app.records.single(), collector)?.is_some() {
         let why = format!(
             "process {} belongs to {collector}, which collects its results: read them with GET …/results, or cancel \
              or delete {collector}",

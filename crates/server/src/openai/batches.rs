@@ -178,6 +178,8 @@ pub(super) fn list(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> 
         return Err(no_such(after).param("after"));
     }
     let found = BatchRecord::list(&database, after.as_deref(), limit + 1)?;
+    // The queue may answer slowly, and nobody has to wait for it here.
+    drop(database);
     let shown: Result<Vec<(Value, String)>, Problem> = found
         .into_iter()
         .map(|record| Ok((described(app, &record)?, record.id)))

@@ -25,7 +25,7 @@ const TABLES: &[&str] = &[files::TABLE, batches::TABLE, webhooks::TABLE];
 
 /// An open database of records.
 pub(crate) struct Records {
-    /// Also locked by a function that is called while it is locked.
+    /// Reentrant, so that a function that is called while it is locked can read records, too.
     database: ReentrantMutex<Connection>,
     /// Wakes the thread that sends messages, if the server has a webhook.
     pub webhook: Option<Arc<Wake>>,
