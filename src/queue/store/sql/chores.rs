@@ -340,11 +340,14 @@ fn step_in(
     let mut changes = CounterChanges::default();
     match chore {
         RELEASING => {
-            let release = format!(
-                "UPDATE #jobs SET status = {PENDING}, visible_at = LEAST(visible_at, {}) WHERE id IN :list",
-                now.0
-            );
-            tx.defer_in(&release, &jobs)?;
+            if let (Some(first), Some(last)) = (jobs.first(), jobs.last()) {
+                // A range, because a server looks up each id of a list.
+                let release = formatcp!(
+                    "UPDATE #jobs SET status = {PENDING}, visible_at = LEAST(visible_at, ?)
+                     WHERE id BETWEEN ? AND ? AND status = {HELD}"
+                );
+                tx.defer(release, by![now.0, *first, *last])?;
+            }
         }
         CANCELLING => {
             let cancel = formatcp!("UPDATE #jobs SET status = {CANCELLED} WHERE id IN :list");
