@@ -1,12 +1,15 @@
 //! The body of a request in the format of one provider's API, as in batch files for this provider. The provider gets it
 //! unchanged, and no other provider gets it.
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::base::brief::Many;
 
 /// The format of a [`Native`] body.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, strum::IntoStaticStr)]
+#[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 #[non_exhaustive]
 pub enum NativeFormat {
     /// Anthropic's Messages API: the `params` of a line of a batch.
@@ -16,14 +19,9 @@ pub enum NativeFormat {
 }
 
 impl NativeFormat {
-    pub(crate) const ALL: [Self; 2] = [Self::AnthropicMessages, Self::GeminiContent];
-
     /// Its name in stored requests.
     pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::AnthropicMessages => "anthropic_messages",
-            Self::GeminiContent => "gemini_content",
-        }
+        self.into()
     }
 
     /// The provider that gets such a body.
@@ -45,7 +43,7 @@ impl NativeFormat {
 
 /// A body in the format of one provider; see [`Request::from_native`](crate::Request::from_native). Its `Debug` does
 /// not show the body.
-#[derive(Clone, PartialEq, derive_more::Debug)]
+#[derive(Clone, PartialEq, Serialize, derive_more::Debug)]
 pub struct Native {
     format: NativeFormat,
     #[debug("{:?}", Many(body.len()))]

@@ -1,6 +1,6 @@
 //! The parameters of a request: the task, sampling, and the format of the answer.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::base::brief::{Many, Name};
@@ -10,7 +10,8 @@ use super::schema::{self, Schema};
 use super::schema_given;
 
 /// The format that an answer must have.
-#[derive(Clone, PartialEq, derive_more::Debug)]
+#[derive(Clone, PartialEq, Serialize, Deserialize, derive_more::Debug)]
+#[serde(tag = "type", content = "json_schema", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ResponseFormat {
     /// Any valid JSON object. For providers with OpenAI's format, a sentence about JSON is added to the system text if
@@ -37,6 +38,7 @@ pub enum ResponseFormat {
         #[debug(skip)]
         schema: Value,
         /// Whether the provider must enforce the schema exactly.
+        #[serde(default)]
         strict: bool,
     },
 }
@@ -110,8 +112,7 @@ pub struct Params {
 }
 
 /// How long a provider keeps the beginning of a prompt after its last use, if it lets the request choose.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, strum::IntoStaticStr)]
-#[strum(serialize_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum CacheLifetime {
@@ -119,11 +120,4 @@ pub enum CacheLifetime {
     Minutes,
     /// 1 hour, for batches, whose requests may be processed far apart. Writing costs more.
     Hour,
-}
-
-impl CacheLifetime {
-    /// Its name in stored requests.
-    pub(crate) fn as_str(self) -> &'static str {
-        self.into()
-    }
 }

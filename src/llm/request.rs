@@ -3,6 +3,7 @@
 use std::any::Any;
 
 use derive_setters::Setters;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::base::brief::{Bytes, Many, Name};
@@ -14,7 +15,8 @@ use super::reply_details::RawJson;
 use super::user_data::UserData;
 
 /// Who speaks in a [`Message`].
-#[derive(Debug, Clone, PartialEq, Eq, strum::IntoStaticStr)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, strum::IntoStaticStr)]
+#[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 #[non_exhaustive]
 pub enum Role {
@@ -45,16 +47,18 @@ impl Role {
 }
 
 /// One turn of a conversation. Its `Debug` shows its length, not its text.
-#[derive(Clone, PartialEq, derive_more::Debug)]
+#[derive(Clone, PartialEq, Serialize, Deserialize, derive_more::Debug)]
 pub struct Message {
     /// The role of the speaker.
     pub role: Role,
     /// The text, or a list of content parts: local files made by [`Part`], other parts in the format of OpenAI or of the
     /// provider.
+    #[serde(default)]
     #[debug("{:?}", Bytes(text_bytes(content)))]
     pub content: Value,
     /// Further fields, for example `name` or `tool_call_id`. Providers with the wire format of OpenAI get them unchanged;
     /// the others get the tool calls and their results.
+    #[serde(flatten)]
     #[debug("{:?}", Many(extra.len()))]
     pub extra: Map<String, Value>,
 }

@@ -3,7 +3,7 @@
 
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::from_native;
 use super::native::NativeFormat;
@@ -25,75 +25,45 @@ impl Serialize for Request {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
         // The first field, because `input_of` expects it there.
-        if let Some(input) = &self.input {
-            map.serialize_entry(INPUT, input)?;
+        put(&mut map, INPUT, self.input.as_ref())?;
+        put(&mut map, "model", self.model.as_ref())?;
+        put(&mut map, "native", self.native.as_ref())?;
+        // The other fields are derived from that one.
+        if self.native.is_none() {
+            let Params {
+                temperature,
+                max_tokens,
+                top_p,
+                stop,
+                seed,
+                response_format,
+                dimensions,
+            } = &self.params;
+            put(&mut map, "system", self.system.as_ref())?;
+            put(&mut map, "messages", Some(&self.messages))?;
+            put(&mut map, "temperature", *temperature)?;
+            put(&mut map, "max_tokens", *max_tokens)?;
+            put(&mut map, "top_p", *top_p)?;
+            put(&mut map, "stop", (!stop.is_empty()).then_some(stop))?;
+            put(&mut map, "seed", *seed)?;
+            put(&mut map, "response_format", response_format.as_ref())?;
+            put(&mut map, "dimensions", *dimensions)?;
+            let extra = (!self.extra.is_empty()).then_some(&self.extra);
+            put(&mut map, "extra", extra)?;
+            put(&mut map, "cache_prefix", self.cache_prefix)?;
         }
-        let mut put = |name: &str, value: Option<Value>| match value {
-            Some(value) => map.serialize_entry(name, &value),
-            None => Ok(()),
-        };
-        let Params {
-            temperature,
-            max_tokens,
-            top_p,
-            stop,
-            seed,
-            response_format,
-            dimensions,
-        } = &self.params;
-        put("model", self.model.clone().map(Value::from))?;
-        if let Some(native) = &self.native {
-            // The other fields are derived from this one.
-            let written = json!({"format": native.format().as_str(), "body": native.body()});
-            put("native", Some(written))?;
-            put("keep_reply", self.keep_reply.then(|| true.into()))?;
-            put("unchecked", self.unchecked.then(|| true.into()))?;
-            return map.end();
-        }
-        put("system", self.system.clone().map(Value::from))?;
-        put(
-            "messages",
-            Some(self.messages.iter().map(message).collect()),
-        )?;
-        put("temperature", temperature.map(Value::from))?;
-        put("max_tokens", max_tokens.map(Value::from))?;
-        put("top_p", top_p.map(Value::from))?;
-        put("stop", (!stop.is_empty()).then(|| stop.clone().into()))?;
-        put("seed", seed.map(Value::from))?;
-        put("response_format", response_format.as_ref().map(format))?;
-        put("dimensions", dimensions.map(Value::from))?;
-        let extra = (!self.extra.is_empty()).then(|| self.extra.clone().into());
-        put("extra", extra)?;
-        put("keep_reply", self.keep_reply.then(|| true.into()))?;
-        put("unchecked", self.unchecked.then(|| true.into()))?;
-        put(
-            "cache_prefix",
-            self.cache_prefix.map(|lifetime| lifetime.as_str().into()),
-        )?;
+        put(&mut map, "keep_reply", self.keep_reply.then_some(true))?;
+        put(&mut map, "unchecked", self.unchecked.then_some(true))?;
         map.end()
     }
 }
 
-fn message(message: &Message) -> Value {
-    let mut fields = Map::new();
-    fields.insert("role".to_owned(), message.role.as_str().into());
-    fields.insert("content".to_owned(), message.content.clone());
-    fields.extend(message.extra.clone());
-    fields.into()
-}
-
-fn format(format: &ResponseFormat) -> Value {
-    match format {
-        ResponseFormat::JsonObject => json!({"type": "json_object"}),
-        ResponseFormat::JsonSchema {
-            name,
-            schema,
-            strict,
-        } => json!({
-            "type": "json_schema",
-            "json_schema": {"name": name, "schema": schema, "strict": strict},
-        }),
-    }
+fn put<M: SerializeMap>(
+    map: &mut M,
+    name: &str,
+    value: Option<impl Serialize>,
+) -> Result<(), M::Error> {
+    value.map_or(Ok(()), |value| map.serialize_entry(name, &value))
 }
 
 #[derive(Deserialize)]
@@ -103,7 +73,7 @@ struct Written {
     model: Option<String>,
     system: Option<String>,
     #[serde(default)]
-    messages: Vec<WrittenMessage>,
+    messages: Vec<Message>,
     prompt: Option<String>,
     temperature: Option<f64>,
     max_tokens: Option<u32>,
@@ -111,7 +81,7 @@ struct Written {
     #[serde(default)]
     stop: Vec<String>,
     seed: Option<i64>,
-    response_format: Option<WrittenFormat>,
+    response_format: Option<ResponseFormat>,
     dimensions: Option<u32>,
     #[serde(default)]
     extra: Map<String, Value>,
@@ -126,33 +96,8 @@ struct Written {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct WrittenNative {
-    format: String,
+    format: NativeFormat,
     body: Value,
-}
-
-#[derive(Deserialize)]
-struct WrittenMessage {
-    role: String,
-    #[serde(default)]
-    content: Value,
-    #[serde(flatten)]
-    extra: Map<String, Value>,
-}
-
-#[derive(Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-enum WrittenFormat {
-    JsonObject,
-    JsonSchema { json_schema: WrittenSchema },
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WrittenSchema {
-    name: String,
-    schema: Value,
-    #[serde(default)]
-    strict: bool,
 }
 
 /// Also reads `{"prompt": "…"}` for a single message of the user. Unknown fields are refused.
@@ -162,10 +107,6 @@ impl<'de> Deserialize<'de> for Request {
 
         let mut written = Written::deserialize(deserializer)?;
         if let Some(WrittenNative { format, body }) = written.native.take() {
-            let mut formats = NativeFormat::ALL.into_iter();
-            let format = formats
-                .find(|known| known.as_str() == format)
-                .ok_or_else(|| D::Error::custom(format!("an unknown format {format:?}")))?;
             let request = from_native::read(format, body).map_err(D::Error::custom)?;
             return Ok(Request {
                 model: written.model,
@@ -176,30 +117,13 @@ impl<'de> Deserialize<'de> for Request {
                 ..request
             });
         }
-        let mut messages = Vec::with_capacity(written.messages.len());
-        for message in written.messages {
-            let role = Role::parse(&message.role)
-                .ok_or_else(|| D::Error::custom(format!("an unknown role {:?}", message.role)))?;
-            messages.push(Message {
-                role,
-                content: message.content,
-                extra: message.extra,
-            });
-        }
+        let mut messages = written.messages;
         match (written.prompt, messages.is_empty()) {
             (Some(prompt), true) => messages.push(Message::new(Role::User, prompt)),
             (None, false) => {}
             (Some(_), false) => return Err(D::Error::custom("both `prompt` and `messages`")),
             (None, true) => return Err(D::Error::custom("neither `prompt` nor `messages`")),
         }
-        let response_format = written.response_format.map(|format| match format {
-            WrittenFormat::JsonObject => ResponseFormat::JsonObject,
-            WrittenFormat::JsonSchema { json_schema } => ResponseFormat::JsonSchema {
-                name: json_schema.name,
-                schema: json_schema.schema,
-                strict: json_schema.strict,
-            },
-        });
         Ok(Request {
             model: written.model,
             system: written.system,
@@ -210,7 +134,7 @@ impl<'de> Deserialize<'de> for Request {
                 top_p: written.top_p,
                 stop: written.stop,
                 seed: written.seed,
-                response_format,
+                response_format: written.response_format,
                 dimensions: written.dimensions,
             },
             extra: written.extra,
@@ -225,6 +149,8 @@ impl<'de> Deserialize<'de> for Request {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn full() -> Request {
