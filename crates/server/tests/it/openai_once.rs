@@ -147,15 +147,9 @@ fn a_key_makes_one_file_and_one_batch() {
     let asked = |window: &str| {
         json!({"input_file_id": file, "endpoint": CHAT, "completion_window": window}).to_string()
     };
-    let first = keyed(&desk, "/v1/batches", "k", &asked("24h"))
-        .is(200)
-        .json();
-    assert_eq!(
-        keyed(&desk, "/v1/batches", "k", &asked("24h"))
-            .is(200)
-            .json(),
-        first
-    );
+    // It goes on between the two answers.
+    let [first, again] = [0, 1].map(|_| keyed(&desk, "/v1/batches", "k", &asked("24h")).is(200));
+    assert_eq!(first.json()["id"], again.json()["id"]);
     keyed(&desk, "/v1/batches", "k", &asked("23h")).is(422);
     assert_eq!(listed("/v1/batches"), 1);
 }
