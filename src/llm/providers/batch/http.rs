@@ -254,6 +254,11 @@ impl<'a> Http<'a> {
                 let error = failure(self.api.vendor, &reply).with_request_id(request_id(&reply));
                 let places = places_of(&reply.body);
                 let why = format!("{}{places}", error.message());
+                // Nothing there accepts batches, whatever they contain.
+                let error = match reply.status {
+                    501 => error.with_unreachable(),
+                    _ => error,
+                };
                 Err(error.reworded(why))
             }
         }

@@ -20,7 +20,12 @@ struct Cases {
     statuses: Vec<StatusCase>,
     lines: Vec<LineCase>,
     unreadable: Vec<UnreadableCase>,
+    refusals: Vec<RefusalCase>,
 }
+
+/// A provider, the status and the message of its refusal, and what it means.
+#[derive(Deserialize)]
+struct RefusalCase(String, u16, String, String);
 
 /// The call that creates a batch from the file `file-1`, and the id in its reply.
 #[derive(Deserialize)]
@@ -315,22 +320,16 @@ fn statuses_are_understood() {
             );
             let mut lines = Vec::new();
             let (refusal, error) = match &status.state {
-                BatchState::Refused(BatchRefusal::Named(all)) => {
-                    lines.extend(all.iter().filter_map(|(name, _)| match name {
-                        RequestName::Line(line) => Some(*line),
-                        RequestName::Key(_) => None,
-                    }));
-                    (Some("named"), &all[0].1)
+                BatchState::Refused(refusal) => {
+                    if let BatchRefusal::Named(all) = refusal {
+                        lines.extend(all.iter().filter_map(|(name, _)| match name {
+                            RequestName::Line(line) => Some(*line),
+                            RequestName::Key(_) => None,
+                        }));
+                    }
+                    let (name, error) = meaning(refusal);
+                    (Some(name), error)
                 }
-                BatchState::Refused(BatchRefusal::Unnamed(error)) => (Some("unnamed"), error),
-                BatchState::Refused(BatchRefusal::TooMuchQueued(error)) => {
-                    (Some("too_much_queued"), error)
-                }
-                BatchState::Refused(BatchRefusal::TooLarge(error)) => (Some("too_large"), error),
-                BatchState::Refused(BatchRefusal::Account(error)) => (Some("account"), error),
-                BatchState::Refused(BatchRefusal::NoFile(error)) => (Some("no_file"), error),
-                BatchState::Refused(BatchRefusal::Busy(error)) => (Some("busy"), error),
-                BatchState::Refused(BatchRefusal::Whole(error)) => (Some("whole"), error),
                 BatchState::Failed(error) => (None, error),
                 _ => continue,
             };
@@ -341,6 +340,31 @@ fn statuses_are_understood() {
             );
             check_error(error, kind, &case.says, shown);
         }
+    }
+}
+
+/// The name of a refusal in the cases, and its first error.
+fn meaning(refusal: &BatchRefusal) -> (&'static str, &Error) {
+    match refusal {
+        BatchRefusal::Named(all) => ("named", &all[0].1),
+        BatchRefusal::Unnamed(error) => ("unnamed", error),
+        BatchRefusal::TooMuchQueued(error) => ("too_much_queued", error),
+        BatchRefusal::TooLarge(error) => ("too_large", error),
+        BatchRefusal::Account(error) => ("account", error),
+        BatchRefusal::NoFile(error) => ("no_file", error),
+        BatchRefusal::Busy(error) => ("busy", error),
+        BatchRefusal::Whole(error) => ("whole", error),
+    }
+}
+
+#[test]
+fn refusals_of_a_creation_are_understood() {
+    for RefusalCase(provider, status, message, meant) in cases().refusals {
+        let body = serde_json::json!({"error": {"message": message}});
+        let (api, _) = scripted(&provider, [says(status, &body)]);
+        let refused = api.advance(&intent(), &uploaded(), &mut Lines, &Context::new());
+        let refusal = refusal_of(refused.unwrap_err());
+        assert_eq!(meaning(&refusal).0, meant, "{provider} {status} {message}");
     }
 }
 

@@ -158,10 +158,12 @@ pub(super) fn of(error: Error) -> BatchRefusal {
     match kind {
         ErrorKind::Auth => BatchRefusal::Whole(error),
         ErrorKind::UnknownModel => BatchRefusal::Whole(error),
-        _ if error.is_too_large() || is_amount => BatchRefusal::TooLarge(error),
+        // "Too many requests" is a rate, not a size.
         ErrorKind::RateLimited | ErrorKind::Transient | ErrorKind::Malformed => {
             BatchRefusal::Busy(error)
         }
+        _ if says(&WORDS.not_yet) => BatchRefusal::Busy(error),
+        _ if error.is_too_large() || is_amount => BatchRefusal::TooLarge(error),
         _ if says(&["file"]) && says(&WORDS.gone) => {
             BatchRefusal::NoFile(with_kind(error, ErrorKind::Transient))
         }

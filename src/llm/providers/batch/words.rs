@@ -25,6 +25,8 @@ pub(super) struct Words {
     pub sizes: Vec<&'static str>,
     /// Something does not exist.
     pub gone: Vec<&'static str>,
+    /// The input file cannot be used yet.
+    pub not_yet: Vec<&'static str>,
     /// A model cannot be used.
     pub no_model: Vec<&'static str>,
     /// Then a part of a request is refused, not its model.
