@@ -17,6 +17,7 @@ mod error_kind;
 pub mod hints;
 pub(crate) mod host;
 pub mod id;
+pub(crate) mod json_object;
 pub(crate) mod json_text;
 pub(crate) mod json_value;
 pub(crate) mod locked_file;

@@ -1,6 +1,6 @@
 //! A table of prices as JSON, and the model in it that a name means.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::sync::OnceLock;
 
@@ -26,7 +26,7 @@ pub(super) struct Table {
     _license: Option<String>,
     #[serde(default, rename = "unit")]
     _unit: Option<String>,
-    providers: HashMap<String, Provider>,
+    providers: BTreeMap<String, Provider>,
 }
 
 /// The models of a provider, which may be read only when they are needed: a run asks for one of many providers.
@@ -224,7 +224,7 @@ impl Table {
             date: Option<String>,
             source: Option<String>,
             #[serde(borrow)]
-            providers: HashMap<String, &'static RawValue>,
+            providers: BTreeMap<String, &'static RawValue>,
         }
         let table: Unread = serde_json::from_str(BUILT_IN).expect("a test reads it");
         let providers = table.providers.into_iter().map(|(name, models)| {

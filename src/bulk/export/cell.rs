@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
-use crate::bulk::input::JsonString;
+use crate::base::json_object::JsonString;
 
 /// One cell.
 #[derive(Debug, Clone, PartialEq)]
@@ -125,7 +125,7 @@ pub(super) fn kind(value: &RawValue) -> ColumnType {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bulk::input::JsonObject;
+    use crate::base::json_object::JsonObject;
 
     #[test]
     fn values_keep_their_json_types() {

@@ -9,9 +9,9 @@ use serde_json::value::RawValue;
 
 use super::cell::{ColumnType, kind, present, text};
 use super::row::{CellSource, Row};
+use crate::base::json_object::JsonObject;
 use crate::base::names::closest;
 use crate::base::{Error, ErrorKind};
-use crate::bulk::input::JsonObject;
 
 /// A column of the table.
 #[derive(Debug, Clone, PartialEq, Eq)]

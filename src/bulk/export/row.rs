@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde_json::value::RawValue;
 
 use super::cell::{Cell, cell, present, text};
-use crate::bulk::input::JsonObject;
+use crate::base::json_object::JsonObject;
 use crate::llm::json_answer::unfenced;
 
 /// The content of a column.

@@ -17,7 +17,6 @@ mod file;
 mod id;
 mod index;
 mod json;
-mod json_object;
 mod keep;
 mod layout;
 mod messages;
@@ -56,7 +55,6 @@ pub(crate) use fault::InputError;
 pub(crate) use file::{BadRow, InputFile, Item, NamedFile, Numbers, Unread};
 pub(crate) use id::{hash_prefix, is_automatic};
 pub(crate) use index::{FileIndex, Match, Matching, Totals};
-pub(crate) use json_object::{JsonObject, JsonString};
 pub(crate) use parse::parse_alone;
 pub(crate) use queued::Fit;
 #[cfg(feature = "tables")]

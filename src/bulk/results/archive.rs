@@ -13,9 +13,9 @@ use sha2::{Digest, Sha256};
 
 use super::{LONGEST_LINE, PreviousLine, ResultsFile, each_line, trouble};
 use crate::base::disk::sync_folder;
+use crate::base::json_object::JsonObject;
 use crate::base::private;
 use crate::base::{Error, ErrorKind};
-use crate::bulk::input::JsonObject;
 
 /// Members that record that a line is superseded, and since when.
 const SUPERSEDED: [&str; 3] = ["superseded", "superseded_at", "superseded_reason"];

@@ -1,9 +1,9 @@
 //! The counts in a reply's usage, which providers write in many ways.
 
-use std::collections::HashMap;
-
 use serde_json::Value;
 use serde_json::value::RawValue;
+
+use crate::base::json_object::JsonObject;
 
 /// No call has more tokens. What is stated above it is no count, and would leave sums no room.
 const MOST_TOKENS: u64 = u32::MAX as u64;
@@ -14,18 +14,18 @@ const LONGEST: usize = 64 << 10;
 /// The fields of a usage, read apart from the answer: a strange one must not cost it. Anything but an object counts as
 /// an empty one.
 #[derive(Default)]
-pub(super) struct Counts<'b>(HashMap<&'b str, &'b RawValue>);
+pub(super) struct Counts<'b>(JsonObject<'b>);
 
 impl<'b> Counts<'b> {
     pub(super) fn read(raw: Option<&'b RawValue>) -> Self {
         let json = raw.map(RawValue::get).filter(|json| json.len() <= LONGEST);
-        let fields = json.and_then(|json| serde_json::from_str(json).ok());
+        let fields = json.and_then(JsonObject::parse);
         Self(fields.unwrap_or_default())
     }
 
     /// A count of tokens: a number, or one in quotes as protobuf writes 64 bits; anything else counts as absent.
     pub(super) fn get(&self, name: &str) -> Option<u64> {
-        count(self.0.get(name)?.get())
+        count(self.0.get(name, 0)?.get())
     }
 
     /// The number; 0 if it is absent.
@@ -40,11 +40,11 @@ impl<'b> Counts<'b> {
 
     /// The counts in a field.
     pub(super) fn of(&self, name: &str) -> Self {
-        Self::read(self.0.get(name).copied())
+        Self::read(self.0.get(name, 0))
     }
 
     pub(super) fn value(&self, name: &str) -> Option<Value> {
-        serde_json::from_str(self.0.get(name)?.get()).ok()
+        serde_json::from_str(self.0.get(name, 0)?.get()).ok()
     }
 
     /// The output tokens: the stated number, or else what a total has beyond the input. A reply that states neither may
@@ -57,7 +57,7 @@ impl<'b> Counts<'b> {
     /// there may be counts of what they brought.
     pub(super) fn server_tools(&self) -> (u64, u64) {
         let is_calls = |name: &str| name.ends_with("_requests") || name.ends_with("_calls");
-        let calls = self.0.iter().filter(|(name, _)| is_calls(name));
+        let calls = self.0.fields().filter(|(name, _)| is_calls(name));
         let counts = calls.map(|(name, raw)| (name, count(raw.get()).unwrap_or(0)));
         counts.fold((0, 0), |(all, searches), (name, calls)| {
             let is_search = name.starts_with("web_search_");

@@ -1,7 +1,7 @@
 //! Words for the end of an answer, as vendors and the gateways before them have them. No word means two
 //! things, so that one table serves all dialects. A word that is missing is kept as it is.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use serde::Deserialize;
@@ -36,7 +36,7 @@ use End::{Complete, Fault, Interrupted, ToolFault};
 struct Ends {
     #[serde(rename = "sources")]
     _sources: IgnoredAny,
-    words: HashMap<String, End>,
+    words: BTreeMap<String, End>,
 }
 
 static ENDS: LazyLock<Ends> = LazyLock::new(|| {

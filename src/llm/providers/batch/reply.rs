@@ -1,11 +1,11 @@
 //! Parts of replies that several Batch APIs share: times, counts, lists, and the result of one request.
 
-use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::base::json_object::JsonObject;
 use crate::base::{Error, ErrorKind, Sent, Timestamp};
 use crate::llm::batch::{BatchLine, BatchLineResult};
 use crate::llm::providers::answer::{malformed, unlike};
@@ -44,14 +44,9 @@ pub(super) fn leniently(
 pub(super) fn inside<'l>(json: &'l str, path: &[&str]) -> Option<&'l RawValue> {
     let mut json: &RawValue = serde_json::from_str(json.trim()).ok()?;
     for name in path {
-        json = fields(json)?.remove(*name)?;
+        json = JsonObject::parse(json.get())?.get(name, 0)?;
     }
     Some(json)
-}
-
-/// The fields of an object, unparsed.
-pub(super) fn fields(json: &RawValue) -> Option<HashMap<String, &RawValue>> {
-    serde_json::from_str(json.get()).ok()
 }
 
 /// The result of a request that was processed.

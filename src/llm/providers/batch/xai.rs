@@ -6,6 +6,7 @@ use std::io::Write;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
+use crate::base::json_object::JsonObject;
 use crate::base::{Error, ErrorKind, Timestamp};
 use crate::llm::batch::{
     BatchCounts, BatchInput, BatchLine, BatchState, BatchStatus, ListedBatches,
@@ -20,7 +21,7 @@ use crate::llm::response::Response;
 use super::files::{ListPage, Search};
 use super::http::{Http, Page, named};
 use super::reply::{
-    answer, answered, count, end, fields, inside, leniently, list_entries, text, without_response,
+    answer, answered, count, end, inside, leniently, list_entries, text, without_response,
 };
 use super::{Submission, Wire, expected, lines, refusal};
 
@@ -154,11 +155,11 @@ impl Wire for Xai {
     fn body<'l>(&self, line: &'l str) -> Option<&'l RawValue> {
         let response = inside(line, &["batch_result", "response"]);
         let response = response.or_else(|| inside(line, &["response"]))?;
-        let mut fields = fields(response)?;
-        match fields.remove("body") {
+        let fields = JsonObject::parse(response.get())?;
+        match fields.get("body", 0) {
             Some(body) => Some(body),
-            None if fields.contains_key("choices") => Some(response),
-            None => fields.into_values().next(),
+            None if fields.get("choices", 0).is_some() => Some(response),
+            None => fields.fields().next().map(|(_, value)| value),
         }
     }
 
