@@ -77,7 +77,6 @@ fn a_folder_has_a_file_for_each_article_and_no_id_leads_out_of_it() {
     ] {
         assert_eq!(kind(find(setting, id)), ErrorKind::Invalid, "{id}");
     }
-    #[cfg(unix)]
     {
         let link = folder.join("link.txt");
         std::os::unix::fs::symlink(desk.path().join("secret.txt"), link).unwrap();

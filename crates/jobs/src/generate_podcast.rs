@@ -21,15 +21,13 @@ const NAME: &str = "generate_podcast";
 /// The kinds of the jobs that call models.
 const SCRIPT: &str = "generate_podcast.script";
 const SPEECH: &str = "generate_podcast.speech";
-const FIELDS: [&str; 8] = [
+const FIELDS: [&str; 6] = [
     "article_id",
     "content",
-    "script",
     "user_preferences",
     "voices",
     "model",
     "speech_model",
-    "instructions",
 ];
 const SPEECH_MODEL: &str = "gpt-4o-mini-tts";
 /// Who speaks, and the voices unless others are given.
@@ -55,10 +53,7 @@ pub(crate) fn job_type(host: &Host) -> JobType {
         .named_by("article_id")
         .check(move |payload| {
             let payload = Payload::read(payload)?;
-            match payload.script {
-                Some(_) => Ok(()),
-                None => finder.check_article(payload.content, payload.article_id),
-            }
+            finder.check_article(payload.content, payload.article_id)
         })
 }
 
@@ -109,40 +104,23 @@ fn speak(folder: AudioFolder) -> ModelCall {
 struct Payload<'v> {
     article_id: Option<&'v str>,
     content: Option<&'v str>,
-    script: Option<Script>,
     preferences: Preferences<'v>,
     /// One for each speaker.
     voices: Vec<&'v str>,
     model: Option<&'v str>,
     speech_model: &'v str,
-    instructions: Option<&'v str>,
 }
 
 impl<'v> Payload<'v> {
     fn read(payload: &'v Value) -> Result<Self, PayloadError> {
         let fields = Fields::of(payload, &FIELDS)?;
-        let preferences = Preferences::read(&fields)?;
-        let voices = voices(&fields)?;
-        let script = script(&fields, &SPEAKERS[..voices.len()])?;
-        let content = fields.text("content")?;
-        if script.is_some() && content.is_some() {
-            let why = "give either content or script: a script is written from content";
-            return Err(fields.bad("script", why));
-        }
-        let instructions = fields.text("instructions")?;
-        if instructions.is_some_and(|text| text.chars().count() > MOST_CHARS) {
-            let why = format!("at most {MOST_CHARS} characters");
-            return Err(fields.bad("instructions", why));
-        }
         Ok(Self {
             article_id: fields.text("article_id")?,
-            content,
-            script,
-            preferences,
-            voices,
+            content: fields.text("content")?,
+            preferences: Preferences::read(&fields)?,
+            voices: voices(&fields)?,
             model: fields.text("model")?,
             speech_model: fields.text("speech_model")?.unwrap_or(SPEECH_MODEL),
-            instructions,
         })
     }
 
@@ -190,7 +168,6 @@ impl<'v> Payload<'v> {
             model: self.speech_model.to_owned(),
             voice: voice(&turn.speaker).unwrap_or_default().to_owned(),
             text: turn.text.clone(),
-            instructions: self.instructions.map(str::to_owned),
         };
         script.turns.iter().map(piece).collect()
     }
@@ -210,40 +187,15 @@ fn voices<'v>(fields: &Fields<'v>) -> Result<Vec<&'v str>, PayloadError> {
     given.into_iter().map(voice).collect()
 }
 
-/// The script in the payload, if there is one.
-fn script(fields: &Fields<'_>, speakers: &[&str]) -> Result<Option<Script>, PayloadError> {
-    let Some(given) = fields.list("script", MOST_TURNS)? else {
-        return Ok(None);
-    };
-    let mut turns = Vec::with_capacity(given.len());
-    for (path, member) in given {
-        let fields = Fields::at(path, member, &["speaker", "text"])?;
-        let speaker = fields.text("speaker")?.unwrap_or(SPEAKERS[0]);
-        if !speakers.contains(&speaker) {
-            let why = format!("unknown speaker; known: {}", speakers.join(", "));
-            return Err(fields.bad("speaker", why));
-        }
-        turns.push(Turn {
-            speaker: speaker.to_owned(),
-            text: fields.required_text("text")?.to_owned(),
-        });
-    }
-    let title = String::new();
-    let script = Script { title, turns }.spoken(speakers);
-    script
-        .map(Some)
-        .map_err(|error| fields.bad("script", error.message()))
-}
-
 /// A complete script.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Script {
     pub title: String,
     pub turns: Vec<Turn>,
 }
 
 /// What one speaker says at a time.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Turn {
     pub speaker: String,
     pub text: String,
@@ -329,21 +281,16 @@ struct Piece {
     model: String,
     voice: String,
     text: String,
-    instructions: Option<String>,
 }
 
 impl Piece {
     fn request(&self) -> Request {
-        let request = Request::speech(&self.text, &self.voice).with_model(&self.model);
-        match &self.instructions {
-            Some(how) => request.with_extra("instructions", how.as_str().into()),
-            None => request,
-        }
+        Request::speech(&self.text, &self.voice).with_model(&self.model)
     }
 
     /// The name of its audio file: the same for the same audio.
     fn name(&self) -> String {
-        let all = json!([self.model, self.voice, self.text, self.instructions]);
+        let all = json!([self.model, self.voice, self.text]);
         let hash = format!("{:x}", Sha256::digest(all.to_string()));
         hash[..32].to_owned()
     }
@@ -359,7 +306,7 @@ fn podcast(
     // Every podcast would fail for this reason, so the jobs wait until the folder can be written.
     let ready = folder.prepare(job.job_id);
     ready.map_err(Error::with_unreachable)?;
-    let Some(script) = script_of(folder, job, &payload, children)? else {
+    let Some(script) = script_of(folder, job, children)? else {
         return Ok(None);
     };
     let pieces = payload.pieces(job.job_id, &script);
@@ -414,15 +361,13 @@ fn podcast(
     })))
 }
 
-/// The script: from the payload, stored earlier, or written by a model.
+/// The script: stored earlier, or written by a model.
 fn script_of(
     folder: &AudioFolder,
     job: &RunningJob,
-    payload: &Payload<'_>,
     children: &Children,
 ) -> Result<Option<Script>, Error> {
-    let known = payload.script.clone();
-    if let Some(script) = known.or_else(|| folder.script(job.job_id)) {
+    if let Some(script) = folder.script(job.job_id) {
         return Ok(Some(script));
     }
     let ask = || Ok(vec![Job::raw(SCRIPT, job.payload.clone())]);
@@ -446,10 +391,7 @@ mod tests {
     use crate::JobTypes;
 
     #[test]
-    fn instructions_are_bounded_and_an_article_that_can_be_found_is_enough() {
-        let long = json!({"content": "a", "instructions": "x".repeat(4097)});
-        let error = JobTypes::new().job(NAME, long).unwrap_err();
-        assert_eq!(error.field, "instructions");
+    fn an_article_that_can_be_found_is_enough() {
         let finds = JobTypes::new().articles(|id, _| Ok(id.to_owned()));
         let parts = finds
             .job(NAME, json!({"article_id": "a"}))
