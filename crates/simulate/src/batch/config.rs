@@ -54,8 +54,6 @@ pub struct BatchConfig {
     /// Number of first downloads of results, after those that break off, that end normally but lack the last third of
     /// their lines. Default: 0.
     pub(super) short_downloads: u64,
-    /// The speed of each download of results in bytes per second. Default: unlimited.
-    pub(super) download_rate: Option<u64>,
     /// Results are deleted this long after the end of their batch. Default: never.
     pub(super) retention: Option<Duration>,
 }
