@@ -1,12 +1,12 @@
 //! Everything for people, on standard error: progress, the summary, errors.
 
 use std::io::{IsTerminal, Write};
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use batchwright::progress::{LearnedLimit, LimitSource, Phase};
 use batchwright::queue::WorkerReport;
 use batchwright::{Progress, ProgressNotifier, Usd};
+use parking_lot::Mutex;
 
 use super::args::shared::{ShowArgs, When};
 use super::format::{count, span, time_of_day};
@@ -98,9 +98,7 @@ impl Display {
     }
 
     fn is_due(&self, every: Duration) -> bool {
-        let Ok(mut next) = self.next.lock() else {
-            return false;
-        };
+        let mut next = self.next.lock();
         let now = Instant::now();
         let is_due = now >= *next;
         if is_due {
@@ -111,9 +109,7 @@ impl Display {
 
     /// Reports once that a server is loading its model, and once that it no longer is.
     fn note_loading(&self, progress: &Progress) {
-        let Ok(mut since) = self.loading_since.lock() else {
-            return;
-        };
+        let mut since = self.loading_since.lock();
         match (*since, progress.loading) {
             (None, Some(time)) => {
                 *since = Some(progress.elapsed.saturating_sub(time));
@@ -275,12 +271,12 @@ mod tests {
     fn progress() -> Progress {
         let progress = Arc::new(Mutex::new(None));
         let seen = progress.clone();
-        let notifier = move |now: &Progress| *seen.lock().unwrap() = Some(now.clone());
+        let notifier = move |now: &Progress| *seen.lock() = Some(now.clone());
         Bulk::new(Extract)
             .notifier(Arc::new(notifier))
             .for_each([Request::new("x")], |_| ControlFlow::Continue(()))
             .unwrap();
-        progress.lock().unwrap().take().unwrap()
+        progress.lock().take().unwrap()
     }
 
     #[test]

@@ -119,16 +119,3 @@ impl CommandJob {
         }
     }
 }
-
-/// An argument with these bytes. On systems whose arguments are text, invalid UTF-8 is replaced.
-pub(super) fn os_string(bytes: Vec<u8>) -> OsString {
-    #[cfg(unix)]
-    {
-        use std::os::unix::ffi::OsStringExt;
-        OsString::from_vec(bytes)
-    }
-    #[cfg(not(unix))]
-    {
-        String::from_utf8_lossy(&bytes).into_owned().into()
-    }
-}

@@ -44,6 +44,7 @@ pub struct JobLog {
 #[derive(Debug, Clone, Default)]
 pub struct Finished {
     left: HashMap<[u8; 16], Ends>,
+    taken: u64,
     failed: u64,
 }
 
@@ -68,12 +69,19 @@ impl Finished {
         };
         if ends.succeeded > 0 {
             ends.succeeded -= 1;
-            return true;
+        } else if ends.failed > 0 {
+            ends.failed -= 1;
+            self.failed += 1;
+        } else {
+            return false;
         }
-        let is_failed = ends.failed > 0;
-        ends.failed -= u64::from(is_failed);
-        self.failed += u64::from(is_failed);
-        is_failed
+        self.taken += 1;
+        true
+    }
+
+    /// Number of counted-off commands.
+    pub fn taken(&self) -> u64 {
+        self.taken
     }
 
     /// Number of counted-off commands that had failed.
@@ -89,13 +97,12 @@ impl Finished {
 }
 
 impl JobLog {
-    /// Opens a log, or creates it. An existing log is continued according to `resume`; without `resume`, it is an error
-    /// and stays unchanged.
+    /// Opens a log, or creates it. An existing log is continued.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`](batchwright::ErrorKind::Invalid) if a log exists and `resume` is `None`, if the file is not a job log, if another run
-    /// writes to it, or if it cannot be opened.
-    pub fn open(path: impl AsRef<Path>, resume: Option<Resume>) -> Result<Self, Error> {
+    /// [`ErrorKind::Invalid`](batchwright::ErrorKind::Invalid) if the file is not a job log, if another run writes to it,
+    /// or if it cannot be opened.
+    pub fn open(path: impl AsRef<Path>, resume: Resume) -> Result<Self, Error> {
         let path = path.as_ref();
         let mut lines = 0;
         // If a command ran several times under one number, its last run counts.
@@ -125,22 +132,6 @@ impl JobLog {
             Ok(Tail::Line)
         };
         let file = LineFile::open(path, read)?;
-        let Some(resume) = resume else {
-            if lines > 1 {
-                let ended = lines - 1;
-                return Err(invalid(format!(
-                    "{} has {ended} commands of an earlier run: --resume goes on with it, \
-                         --resume-failed also runs those again that failed, and a run from the \
-                         beginning needs another file",
-                    path.display()
-                )));
-            }
-            return Ok(Self {
-                new: lines == 0,
-                file,
-                finished: Finished::default(),
-            });
-        };
         let mut finished = Finished::default();
         for ((_, key), succeeded) in ended {
             if succeeded || resume == Resume::Ended {
@@ -308,7 +299,7 @@ mod tests {
     fn lines_are_those_of_gnu_parallel() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
-        let mut log = JobLog::open(&path, None).unwrap();
+        let mut log = JobLog::open(&path, Resume::Ended).unwrap();
         log.append(&record(2, "false", Some(1), None)).unwrap();
         log.append(&record(4, "kill -9 $$", None, Some(9))).unwrap();
         log.append(&record(5, "echo a \"x\ny\"", Some(0), None))
@@ -352,7 +343,7 @@ mod tests {
     fn commands_are_matched_by_their_text_at_any_position() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
-        let mut log = JobLog::open(&path, None).unwrap();
+        let mut log = JobLog::open(&path, Resume::Ended).unwrap();
         for (seq, text, exit) in [
             (1, "a", 0),
             (2, "b", 1),
@@ -365,14 +356,14 @@ mod tests {
         // It was run again and succeeded.
         log.append(&record(5, "e", Some(0), None)).unwrap();
         drop(log);
-        let log = JobLog::open(&path, Some(Resume::Ended)).unwrap();
+        let log = JobLog::open(&path, Resume::Ended).unwrap();
         let script = ["c\nd", "x", "a", "b", "a", "a", "e"];
         assert_eq!(
             skipped(&log, &script),
             [true, false, true, true, true, false, true]
         );
         drop(log);
-        let log = JobLog::open(&path, Some(Resume::Succeeded)).unwrap();
+        let log = JobLog::open(&path, Resume::Succeeded).unwrap();
         assert_eq!(
             skipped(&log, &script),
             [true, false, true, false, true, false, true]
@@ -387,10 +378,10 @@ mod tests {
     fn a_command_without_exit_code_and_signal_runs_again() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
-        let mut log = JobLog::open(&path, None).unwrap();
+        let mut log = JobLog::open(&path, Resume::Ended).unwrap();
         log.append(&record(1, "held", None, None)).unwrap();
         drop(log);
-        let log = JobLog::open(&path, Some(Resume::Succeeded)).unwrap();
+        let log = JobLog::open(&path, Resume::Succeeded).unwrap();
         assert_eq!(skipped(&log, &["held"]), [false]);
     }
 
@@ -398,30 +389,20 @@ mod tests {
     fn a_truncated_line_is_removed_and_other_files_are_unchanged() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
-        let mut log = JobLog::open(&path, None).unwrap();
+        let mut log = JobLog::open(&path, Resume::Ended).unwrap();
         log.append(&record(1, "a", Some(0), None)).unwrap();
-        assert!(
-            JobLog::open(&path, Some(Resume::Ended)).is_err(),
-            "it is locked"
-        );
+        assert!(JobLog::open(&path, Resume::Ended).is_err(), "it is locked");
         drop(log);
         let whole = fs::read(&path).unwrap();
         fs::write(&path, [&whole[..], b"2\t:\t17952"].concat()).unwrap();
-        let error = JobLog::open(&path, None).err().unwrap();
-        assert!(
-            error
-                .message()
-                .contains("1 commands of an earlier run: --resume"),
-            "{error}"
-        );
-        let mut log = JobLog::open(&path, Some(Resume::Ended)).unwrap();
+        let mut log = JobLog::open(&path, Resume::Ended).unwrap();
         assert_eq!(skipped(&log, &["a"]), [true]);
         log.append(&record(2, "b", Some(0), None)).unwrap();
         assert!(fs::read(&path).unwrap().starts_with(&whole));
         assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 3);
         let diary = folder.path().join("diary");
         fs::write(&diary, "dear diary\n").unwrap();
-        let error = JobLog::open(&diary, Some(Resume::Ended)).err().unwrap();
+        let error = JobLog::open(&diary, Resume::Ended).err().unwrap();
         assert!(error.message().contains("is no job log"), "{error}");
         assert_eq!(fs::read_to_string(&diary).unwrap(), "dear diary\n");
         // Nor is a line without an end, in any file.
@@ -430,14 +411,14 @@ mod tests {
             (String::from_utf8(whole.clone()).unwrap() + "end", 3),
         ] {
             fs::write(&diary, &theirs).unwrap();
-            let error = JobLog::open(&diary, Some(Resume::Ended)).err().unwrap();
+            let error = JobLog::open(&diary, Resume::Ended).err().unwrap();
             let why = format!("no job log, by its line {line}");
             assert!(error.message().contains(&why), "{error}");
             assert_eq!(fs::read_to_string(&diary).unwrap(), theirs);
         }
         // The program was killed while it wrote the header.
         fs::write(&diary, "Seq\tHo").unwrap();
-        let mut log = JobLog::open(&diary, None).unwrap();
+        let mut log = JobLog::open(&diary, Resume::Ended).unwrap();
         log.append(&record(1, "a", Some(0), None)).unwrap();
         assert!(fs::read(&diary).unwrap().starts_with(HEADER));
     }

@@ -13,7 +13,7 @@
 //! | log commands as GNU parallel does, and resume from the log | [`JobLog`], [`Resume`], [`Finished`] |
 //! | write records to a file | [`RecordFile`] |
 //! | see the progress of a run | [`Monitor`], [`JobCounts`] |
-//! | set what commands may use: programs, environment, files, network, limits | [`Sandbox`], [`SandboxMode`], [`Limits`] |
+//! | set what commands may use: programs, environment, files, network, memory | [`Sandbox`], [`SandboxMode`] |
 //! | find out what of it this system enforces | [`SandboxStatus`] |
 //! | let a program be its own helper | [`confine_main`] |
 
@@ -22,10 +22,6 @@ mod joblog;
 mod line_file;
 mod monitor;
 mod output;
-#[cfg(unix)]
-mod process;
-#[cfg(not(unix))]
-#[path = "process_elsewhere.rs"]
 mod process;
 mod quotes;
 mod record;
@@ -33,7 +29,6 @@ mod record_file;
 mod runner;
 mod sandbox;
 mod script;
-#[cfg(unix)]
 mod signal;
 mod start;
 mod submit;
@@ -47,7 +42,6 @@ pub use output::{Output, Overflow};
 pub use record::{CommandResult, FailureKind, JobError, JobRecord, JobStatus};
 pub use record_file::RecordFile;
 pub use runner::{CommandReport, CommandRunner};
-pub use sandbox::limits::Limits;
 pub use sandbox::{Sandbox, SandboxMode, SandboxStatus, confine_main};
 pub use script::{Commands, Jobs};
 pub use submit::SubmittedJobs;

@@ -2,9 +2,11 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use batchwright::unstable::{copy_beside, same_file};
+use rustix::fs::OFlags;
 
 use crate::invalid;
 use batchwright::Error;
@@ -62,7 +64,7 @@ impl LineFile {
         let mut options = OpenOptions::new();
         options.create(true).append(true).read(regular);
         if regular {
-            follow_no_link(&mut options);
+            options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
         }
         let mut file = options.open(path).map_err(trouble)?;
         let mut opened = Self {
@@ -212,15 +214,6 @@ fn is_of_the_system(path: &Path) -> bool {
     let folder = path.parent().and_then(|folder| folder.canonicalize().ok());
     folder.is_some_and(|folder| folder.starts_with("/dev") || folder.starts_with("/proc"))
 }
-
-#[cfg(unix)]
-fn follow_no_link(options: &mut OpenOptions) {
-    use std::os::unix::fs::OpenOptionsExt;
-    options.custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed());
-}
-
-#[cfg(not(unix))]
-fn follow_no_link(_: &mut OpenOptions) {}
 
 fn trouble(path: &Path, what: &str, why: &io::Error) -> Error {
     invalid(format!("{what} {}: {why}", path.display()))

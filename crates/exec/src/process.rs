@@ -29,6 +29,8 @@ use crate::sandbox::{Launched, Reply};
 
 /// A killed command whose end is not reported after this time is left behind.
 const AFTER_KILL: Duration = Duration::from_secs(10);
+/// Time between SIGTERM and SIGKILL for aborted commands.
+const ABORT_GRACE: Duration = Duration::from_millis(250);
 /// Interval of checks for the end of a process if no event reports it.
 const LOOK: Duration = Duration::from_millis(5);
 /// Number of bytes read at once; a pipe holds no more.
@@ -39,53 +41,28 @@ thread_local! {
     static READ: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// Requests to stop. All waiting threads notice them, and they are never reset.
+/// A request to end the running commands: a pipe that becomes readable when its writing end is closed. All waiting
+/// threads notice it, and it is never reset.
 pub(super) struct StopCall {
-    stop: Flare,
-    abort: Flare,
+    seen: PipeReader,
+    open: Mutex<Option<PipeWriter>>,
 }
 
 impl StopCall {
     pub fn new() -> io::Result<Self> {
-        Ok(Self {
-            stop: Flare::new()?,
-            abort: Flare::new()?,
-        })
+        let (seen, writer) = io::pipe()?;
+        let open = Mutex::new(Some(writer));
+        Ok(Self { seen, open })
     }
 
     /// Ends the running commands.
-    pub fn stop(&self) {
-        self.stop.dark.lock().take();
-    }
-
-    /// Aborts the running commands.
     pub fn abort(&self) {
-        self.stop();
-        self.abort.dark.lock().take();
+        self.open.lock().take();
     }
 
     /// Waits for a request to end the running commands, at most this long.
     pub fn wait(&self, longest: Duration) {
-        ready(
-            [Some(self.stop.seen.as_fd()), None, None, None],
-            Some(longest),
-        );
-    }
-}
-
-/// A pipe that becomes readable when it is lit, because its writing end is closed.
-struct Flare {
-    seen: PipeReader,
-    dark: Mutex<Option<PipeWriter>>,
-}
-
-impl Flare {
-    fn new() -> io::Result<Self> {
-        let (seen, dark) = io::pipe()?;
-        Ok(Self {
-            seen,
-            dark: Mutex::new(Some(dark)),
-        })
+        ready([Some(self.seen.as_fd()), None, None, None], Some(longest));
     }
 }
 
@@ -253,12 +230,11 @@ pub(super) fn run(
     let mut watched = Watched {
         process: Process::start(launcher, job, [out_writer, err_writer])?,
         job,
-        stdout: Stream::new(stdout, Capture::new(output)),
-        stderr: Stream::new(stderr, Capture::new(output)),
-        calls: [
-            Some((stop.stop.seen.as_fd(), deadlines.grace)),
-            Some((stop.abort.seen.as_fd(), deadlines.abort_grace)),
-        ],
+        streams: [stdout, stderr].map(|pipe| Stream {
+            pipe: Some(pipe),
+            capture: Capture::new(output),
+        }),
+        stop: Some(stop.seen.as_fd()),
         ended: false,
     };
     let mut killing = Killing::after(deadlines.timeout, began);
@@ -272,9 +248,9 @@ pub(super) fn run(
         if watched.ended && watched.is_silent() {
             break;
         }
-        if let Some(grace) = events.stop {
+        if events.stopped {
             killing.stopped = true;
-            killing.ask_to_end(&watched.process, now, grace);
+            killing.ask_to_end(&watched.process, now, ABORT_GRACE.min(deadlines.grace));
         }
         if killing.advance(&watched, now, deadlines.grace) {
             break;
@@ -290,8 +266,8 @@ pub(super) fn run(
         log::warn!("{}", NEVER_ENDS);
         None
     };
-    let (stdout, out_error) = watched.stdout.capture.end();
-    let (stderr, err_error) = watched.stderr.capture.end();
+    let [(stdout, out_error), (stderr, err_error)] =
+        watched.streams.map(|stream| stream.capture.end());
     Ok(Ended {
         result: CommandResult {
             exit_code: end.and_then(|end| end.code),
@@ -371,23 +347,22 @@ impl Killing {
 struct Watched<'a> {
     process: Process,
     job: &'a CommandJob,
-    stdout: Stream,
-    stderr: Stream,
-    /// Requests to stop that were not noticed yet, each with its grace period.
-    calls: [Option<(BorrowedFd<'a>, Duration)>; 2],
+    /// Standard output and standard error.
+    streams: [Stream; 2],
+    /// The request to stop, until it is noticed.
+    stop: Option<BorrowedFd<'a>>,
     ended: bool,
 }
 
 /// The events of one wait.
 struct Events {
     ended: bool,
-    /// The grace period of a request to stop.
-    stop: Option<Duration>,
+    stopped: bool,
 }
 
 impl Watched<'_> {
     fn is_silent(&self) -> bool {
-        self.stdout.pipe.is_none() && self.stderr.pipe.is_none()
+        self.streams.iter().all(|stream| stream.pipe.is_none())
     }
 
     /// Waits for an event or until `until`, and reads what was printed.
@@ -397,45 +372,34 @@ impl Watched<'_> {
         if exit.is_none() && !self.ended {
             timeout = Some(timeout.map_or(LOOK, |timeout| timeout.min(LOOK)));
         }
-        let call = self.calls.iter().position(Option::is_some);
-        let [stdout, stderr, called, exited] = ready(
-            [
-                self.stdout.fd(),
-                self.stderr.fd(),
-                call.and_then(|call| self.calls[call]).map(|(fd, _)| fd),
-                exit,
-            ],
-            timeout,
-        );
-        if stdout {
-            self.stdout.read(buffer);
+        let [out, err] = [0, 1].map(|stream| self.streams[stream].fd());
+        let [out, err, stopped, exited] = ready([out, err, self.stop, exit], timeout);
+        self.read([out, err], buffer);
+        if stopped {
+            self.stop = None;
         }
-        if stderr {
-            self.stderr.read(buffer);
-        }
-        let heard = call
-            .filter(|_| called)
-            .and_then(|call| self.calls[call].take());
         let ended = !self.ended && self.process.has_ended(exited, self.job);
         self.ended |= ended;
-        let stop = heard.map(|(_, grace)| grace);
-        Events { ended, stop }
+        Events { ended, stopped }
+    }
+
+    fn read(&mut self, readable: [bool; 2], buffer: &mut Vec<u8>) {
+        for (stream, is_readable) in self.streams.iter_mut().zip(readable) {
+            if is_readable {
+                stream.read(buffer);
+            }
+        }
     }
 
     /// Reads what is in the pipes already.
     fn drain(&mut self, buffer: &mut Vec<u8>, until: Instant) {
         while !self.is_silent() && Instant::now() < until {
-            let streams = [self.stdout.fd(), self.stderr.fd(), None, None];
-            let [stdout, stderr, ..] = ready(streams, Some(Duration::ZERO));
-            if !stdout && !stderr {
+            let [out, err] = [0, 1].map(|stream| self.streams[stream].fd());
+            let [out, err, ..] = ready([out, err, None, None], Some(Duration::ZERO));
+            if !out && !err {
                 return;
             }
-            if stdout {
-                self.stdout.read(buffer);
-            }
-            if stderr {
-                self.stderr.read(buffer);
-            }
+            self.read([out, err], buffer);
         }
     }
 }
@@ -464,13 +428,6 @@ struct Stream {
 }
 
 impl Stream {
-    fn new(pipe: PipeReader, capture: Capture) -> Self {
-        Self {
-            pipe: Some(pipe),
-            capture,
-        }
-    }
-
     fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.pipe.as_ref().map(AsFd::as_fd)
     }

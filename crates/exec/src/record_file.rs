@@ -168,7 +168,6 @@ mod tests {
         fs::write(&path, "x").unwrap();
         let why = written.check().unwrap_err();
         assert!(why.message().contains("wrote to it"), "{why}");
-        #[cfg(unix)]
         {
             let victim = folder.path().join("victim");
             let _ = fs::remove_file(&path);

@@ -17,7 +17,6 @@ use super::monitor::Monitor;
 use super::output::Overflow;
 use super::record::JobRecord;
 use super::sandbox::Sandbox;
-use super::script::Commands;
 use crate::invalid;
 use run::Run;
 
@@ -197,36 +196,29 @@ impl CommandRunner {
         })
     }
 
-    /// As [`run`](Self::run), for commands that are read from files or standard input. If a read blocks for ever, its
-    /// thread is left behind when the run ends.
+    /// As [`run`](Self::run), for [`Commands`](crate::Commands), which are read from files or standard input, and for
+    /// any other source whose items may be errors, which stop the run. If a read blocks for ever, its thread is left
+    /// behind when the run ends.
     ///
     /// # Errors
     /// As [`run`](Self::run). A line that is not a command does not return an error but stops the run.
-    pub fn run_commands(
+    pub fn run_commands<I>(
         &self,
-        commands: Commands,
+        commands: I,
         sink: impl FnMut(JobRecord) -> ControlFlow<()>,
-    ) -> Result<CommandReport, Error> {
-        self.run_source(commands.jobs(), sink)
-    }
-
-    /// As [`run_commands`](Self::run_commands), for a source whose items may be errors, which stop the run.
-    ///
-    /// # Errors
-    /// As [`run`](Self::run).
-    pub fn run_source(
-        &self,
-        jobs: impl Iterator<Item = Result<CommandJob, Error>> + Send + 'static,
-        sink: impl FnMut(JobRecord) -> ControlFlow<()>,
-    ) -> Result<CommandReport, Error> {
+    ) -> Result<CommandReport, Error>
+    where
+        I: IntoIterator<Item = Result<CommandJob, Error>>,
+        I::IntoIter: Send + 'static,
+    {
         let run = Run::new(self)?;
-        let source = run.source(jobs);
+        let source = run.source(commands.into_iter());
         run.carry_out(self.total, sink, |pool, call, sink| {
             pool.run_detached(source, call, sink)
         })
     }
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
 #[path = "runner_tests.rs"]
 mod tests;

@@ -2,14 +2,15 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Seek};
+use std::io::{self, BufRead, BufReader, Cursor, Read, Seek};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use batchwright::Error;
 
-use super::job::{CommandJob, os_string};
+use super::job::CommandJob;
 use super::quotes::Quotes;
 use super::template::Template;
 use super::words::split;
@@ -53,7 +54,8 @@ enum Input {
         state: Option<(u64, Option<SystemTime>)>,
     },
     Stdin,
-    List(Vec<OsString>),
+    /// Words, separated by NUL bytes.
+    List(Vec<u8>),
 }
 
 #[derive(Debug, Clone)]
@@ -80,8 +82,8 @@ impl Commands {
 
     /// These words, each in place of a line.
     pub fn list<W: Into<OsString>>(words: impl IntoIterator<Item = W>) -> Self {
-        let words = words.into_iter().map(Into::into).collect();
-        Self::of(vec![Input::List(words)])
+        let words = words.into_iter().map(Into::into).map(OsString::into_vec);
+        Self::of(vec![Input::List(words.collect::<Vec<_>>().join(&0))])
     }
 
     fn of(inputs: Vec<Input>) -> Self {
@@ -122,7 +124,7 @@ impl Commands {
         let mut reader = Reader::new(self.form.clone(), self.nul);
         let mut total = Some(0);
         for input in &self.inputs {
-            let Some(mut lines) = input.lines(false)? else {
+            let Some(mut lines) = input.lines(false, self.nul)? else {
                 total = None;
                 continue;
             };
@@ -133,9 +135,14 @@ impl Commands {
         }
         Ok(total)
     }
+}
 
-    /// The commands, one after the other. An error is the last item.
-    pub fn jobs(self) -> Jobs {
+/// The commands, one after the other. An error is the last item.
+impl IntoIterator for Commands {
+    type Item = Result<CommandJob, Error>;
+    type IntoIter = Jobs;
+
+    fn into_iter(self) -> Jobs {
         Jobs {
             reader: Reader::new(self.form, self.nul),
             inputs: self.inputs.into_iter(),
@@ -163,9 +170,12 @@ impl Input {
     }
 
     /// Its lines from the beginning; `None` for a source that can be read only once, unless it is `taken`.
-    fn lines(&self, taken: bool) -> Result<Option<Lines>, Error> {
+    fn lines(&self, taken: bool, nul: bool) -> Result<Option<Lines>, Error> {
         let (name, source): (_, Box<dyn BufRead + Send>) = match self {
-            Self::Stdin if taken => (PathBuf::from("-"), Box::new(BufReader::new(io::stdin()))),
+            Self::Stdin if taken => (
+                Some(PathBuf::from("-")),
+                Box::new(BufReader::new(io::stdin())),
+            ),
             Self::File { state: None, .. } if !taken => return Ok(None),
             Self::Stdin => return Ok(None),
             Self::File { path, file, state } => {
@@ -186,27 +196,22 @@ impl Input {
                     )));
                 }
                 (
-                    path.clone(),
+                    Some(path.clone()),
                     Box::new(BufReader::with_capacity(64 * 1024, file)),
                 )
             }
-            Self::List(words) => {
-                return Ok(Some(Lines {
-                    name: None,
-                    source: Source::List(words.clone().into_iter()),
-                    number: 0,
-                }));
-            }
+            Self::List(words) => (None, Box::new(Cursor::new(words.clone()))),
         };
         Ok(Some(Lines {
-            name: Some(name),
-            source: Source::Read(source),
+            nul: nul || name.is_none(),
+            name,
+            source,
             number: 0,
         }))
     }
 }
 
-/// Commands while they are read, see [`Commands::jobs`].
+/// [`Commands`] while they are read.
 pub struct Jobs {
     reader: Reader,
     inputs: std::vec::IntoIter<Input>,
@@ -225,7 +230,7 @@ impl Jobs {
             let Some(input) = self.inputs.next() else {
                 return Ok(None);
             };
-            self.lines = input.lines(true)?;
+            self.lines = input.lines(true, self.reader.nul)?;
         }
     }
 }
@@ -258,7 +263,7 @@ impl Reader {
     fn next(&mut self, lines: &mut Lines) -> Result<Option<CommandJob>, Error> {
         loop {
             let continued = !matches!(self.form, Form::Arguments(_));
-            let Some((number, line)) = lines.next(self.nul, continued)? else {
+            let Some((number, line)) = lines.next(continued)? else {
                 return Ok(None);
             };
             let made = self.job(line).map_err(|why| lines.fault(number, &why))?;
@@ -314,14 +319,15 @@ impl Reader {
                 }
                 let text = trimmed(&line);
                 self.check_shell(text)?;
-                Ok(Some(CommandJob::shell(os_string(text.to_vec()))))
+                Ok(Some(CommandJob::shell(OsString::from_vec(text.to_vec()))))
             }
             Form::Commands => {
                 let words = split(&line)?;
                 if words.is_empty() {
                     return Ok(None);
                 }
-                let mut job = CommandJob::of_words(words.into_iter().map(os_string).collect());
+                let mut job =
+                    CommandJob::of_words(words.into_iter().map(OsString::from_vec).collect());
                 job.text = Some(trimmed(&line).to_vec());
                 Ok(Some(job))
             }
@@ -345,36 +351,24 @@ fn trimmed(line: &[u8]) -> &[u8] {
 struct Lines {
     /// The file, for messages and records.
     name: Option<PathBuf>,
-    source: Source,
+    source: Box<dyn BufRead + Send>,
+    nul: bool,
     number: u64,
-}
-
-enum Source {
-    Read(Box<dyn BufRead + Send>),
-    List(std::vec::IntoIter<OsString>),
 }
 
 impl Lines {
     /// The next line without its line end, with the number of its first physical line. If `continued` is set, a
     /// backslash at the end joins the next line in the cases in which a shell does so: not in a comment or in single
     /// quotes.
-    fn next(&mut self, nul: bool, continued: bool) -> Result<Option<(u64, Vec<u8>)>, Error> {
-        let source = match &mut self.source {
-            Source::Read(source) => source,
-            Source::List(words) => {
-                self.number += 1;
-                let word = words.next();
-                return Ok(word.map(|word| (self.number, word.as_encoded_bytes().to_vec())));
-            }
-        };
-        let end = if nul { 0 } else { b'\n' };
+    fn next(&mut self, continued: bool) -> Result<Option<(u64, Vec<u8>)>, Error> {
+        let end = if self.nul { 0 } else { b'\n' };
         let first = self.number + 1;
         let mut line = Vec::new();
         let mut text = Quotes::default();
         loop {
             let from = line.len();
             let room = LONGEST_LINE.saturating_sub(from as u64) + 1;
-            let read = source.take(room).read_until(end, &mut line);
+            let read = (&mut self.source).take(room).read_until(end, &mut line);
             let read = read.map_err(|why| match &self.name {
                 Some(name) => unreadable(name, &why),
                 None => invalid(why.to_string()),
@@ -392,18 +386,18 @@ impl Lines {
                     "longer than 2 MiB, which no system takes as a command",
                 ));
             }
+            if line.last() == Some(&end) {
+                line.pop();
+            }
+            if self.nul {
+                return Ok(Some((first, line)));
+            }
             if self.number == 1 && line.starts_with(b"\xef\xbb\xbf") {
                 line.drain(..3);
             }
             if self.number == 1 && (line.starts_with(b"\xff\xfe") || line.starts_with(b"\xfe\xff"))
             {
                 return Err(self.fault(1, "the file is UTF-16: save it as UTF-8"));
-            }
-            if line.last() == Some(&end) {
-                line.pop();
-            }
-            if nul {
-                return Ok(Some((first, line)));
             }
             if line.len() > from && line.last() == Some(&b'\r') {
                 line.pop();

@@ -7,7 +7,7 @@ fn read(bytes: &[u8], form: impl FnOnce(Commands) -> Commands) -> Result<Vec<Com
     let commands = form(Commands::files([&path]).unwrap());
     let mut checked = Vec::new();
     let total = commands.check(|job| checked.push(job.clone()));
-    let jobs: Result<Vec<_>, _> = commands.jobs().collect();
+    let jobs: Result<Vec<_>, _> = commands.into_iter().collect();
     assert_eq!(total.is_ok(), jobs.is_ok());
     if let (Ok(total), Ok(jobs)) = (total, &jobs) {
         assert_eq!(total, Some(jobs.len() as u64));
@@ -89,7 +89,6 @@ fn a_shell_gets_no_incomplete_line() {
 }
 
 #[test]
-#[cfg(unix)]
 fn bytes_that_are_not_utf_8_are_unchanged() {
     use std::os::unix::ffi::OsStrExt;
 
@@ -140,7 +139,7 @@ fn a_file_that_changes_between_its_readings_stops_the_run() {
     let commands = Commands::files([&path]).unwrap();
     assert_eq!(commands.check(|_| {}).unwrap(), Some(1));
     std::fs::write(&path, "true\nfalse\n").unwrap();
-    let error = commands.jobs().next().unwrap().unwrap_err();
+    let error = commands.into_iter().next().unwrap().unwrap_err();
     assert!(error.message().contains("was changed"), "{error}");
     assert!(Commands::files([folder.path()]).is_err());
 }
@@ -148,7 +147,7 @@ fn a_file_that_changes_between_its_readings_stops_the_run() {
 #[test]
 fn words_of_the_command_line_replace_lines() {
     let commands = Commands::list(["a b", "c"]).template(Template::new(["echo"]).unwrap());
-    let jobs: Vec<_> = commands.jobs().map(Result::unwrap).collect();
+    let jobs: Vec<_> = commands.into_iter().map(Result::unwrap).collect();
     assert_eq!(words(&jobs[0]), ["echo", "a b"]);
     assert_eq!((jobs.len(), jobs[1].line()), (2, None));
 }

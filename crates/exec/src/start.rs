@@ -4,6 +4,8 @@ use std::ffi::OsString;
 use std::io;
 use std::time::Duration;
 
+use rustix::io::Errno;
+
 use super::job::CommandJob;
 use super::record::{CommandResult, FailureKind, JobError};
 use super::sandbox::Launcher;
@@ -15,8 +17,6 @@ pub(super) struct Deadlines {
     pub timeout: Option<Duration>,
     /// Time between the request to end (SIGTERM) and the kill (SIGKILL).
     pub grace: Duration,
-    /// The same if the command is aborted.
-    pub abort_grace: Duration,
 }
 
 /// How a command ended.
@@ -100,7 +100,6 @@ impl NotStarted {
     }
 
     /// It was started, so it is not tried again.
-    #[cfg(unix)]
     pub fn unknown_end(why: io::Error) -> Self {
         let why = format!("how it ended is unknown: {why}");
         JobError::new(FailureKind::NotStarted, why).into()
@@ -123,18 +122,8 @@ impl NotStarted {
 
 /// Whether open files, processes or memory are missing.
 fn is_scarce(why: &io::Error) -> bool {
-    #[cfg(unix)]
-    {
-        use rustix::io::Errno;
-        let errno = Errno::from_io_error(why);
-        matches!(
-            errno,
-            Some(Errno::MFILE | Errno::NFILE | Errno::AGAIN | Errno::NOMEM)
-        )
-    }
-    #[cfg(not(unix))]
-    {
-        let _ = why;
-        false
-    }
+    matches!(
+        Errno::from_io_error(why),
+        Some(Errno::MFILE | Errno::NFILE | Errno::AGAIN | Errno::NOMEM)
+    )
 }

@@ -1,14 +1,11 @@
 //! Runs commands on separate threads; their records arrive through a channel.
 
-use std::iter;
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use batchwright::{Context, Error, ErrorKind};
 use crossbeam_channel::{Receiver, bounded};
-use parking_lot::Mutex;
 
 use super::job::CommandJob;
 use super::monitor::Monitor;
@@ -59,20 +56,17 @@ impl CommandRunner {
         let total = jobs.size_hint().1;
         let (send, records) = bounded(1);
         let run = move || {
-            let jobs = Arc::new(Mutex::new(jobs.zip(1..)));
-            let shared = jobs.clone();
-            let numbered = |(mut job, seq): (CommandJob, u64)| {
+            let mut jobs = jobs.zip(1..).map(|(mut job, seq)| {
                 job.seq = seq;
                 job
-            };
-            let source = iter::from_fn(move || shared.lock().next().map(numbered));
+            });
             let runner = runner.total(total.map(|total| total as u64));
-            let report = runner.run(source, |record| match send.send(record) {
+            let report = runner.run(jobs.by_ref(), |record| match send.send(record) {
                 Ok(()) => ControlFlow::Continue(()),
                 Err(_) => ControlFlow::Break(()),
             })?;
             if let (Some(stop), Some(_)) = (&report.stop, total) {
-                while let Some(job) = jobs.lock().next().map(numbered) {
+                for job in jobs {
                     if send.send(JobRecord::not_run(job, stop)).is_err() {
                         break;
                     }

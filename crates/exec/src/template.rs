@@ -1,10 +1,11 @@
 //! Commands created from a list of arguments, with the placeholders of GNU parallel.
 
 use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
 
 use batchwright::Error;
 
-use super::job::{CommandJob, os_string};
+use super::job::CommandJob;
 use super::quotes::Quotes;
 use super::words::{check_program, quote, split};
 use crate::invalid;
@@ -130,16 +131,16 @@ impl Template {
     pub fn job(&self, argument: &[u8], number: u64) -> CommandJob {
         let script = match &self.form {
             Form::Words(words) => {
-                let word = |pieces: &Vec<Piece>| os_string(fill(pieces, argument, number));
+                let word = |pieces: &Vec<Piece>| OsString::from_vec(fill(pieces, argument, number));
                 return CommandJob::of_words(words.iter().map(word).collect());
             }
             Form::Shell(script) => script,
         };
         let mut words: Vec<OsString> = ["sh", "-c"].map(Into::into).into();
-        words.push(os_string(script.text.clone()));
+        words.push(OsString::from_vec(script.text.clone()));
         words.push("sh".into());
         let parameters = script.parameters.iter();
-        words.extend(parameters.map(|place| os_string(place.of(argument, number))));
+        words.extend(parameters.map(|place| OsString::from_vec(place.of(argument, number))));
         let mut job = CommandJob::of_words(words);
         job.text = Some(script.filled(argument, number));
         job
@@ -419,7 +420,6 @@ mod tests {
     /// Random arguments in random places: a shell prints them unchanged, and so does a shell that runs the
     /// displayed text.
     #[test]
-    #[cfg(unix)]
     fn an_argument_stays_one_argument_and_is_never_code() {
         use std::process::Command;
 
@@ -468,7 +468,7 @@ mod tests {
             let shown = [
                 OsString::from("sh"),
                 "-c".into(),
-                os_string(job.text_bytes().into_owned()),
+                OsString::from_vec(job.text_bytes().into_owned()),
             ];
             for words in [job.command(), &shown] {
                 let mut command = Command::new(&words[0]);

@@ -293,7 +293,6 @@ mod tests {
 
     /// Compares with a real shell, for words made of all special characters.
     #[test]
-    #[cfg(unix)]
     fn words_are_split_like_in_a_shell() {
         use std::os::unix::ffi::OsStrExt;
 

@@ -19,8 +19,6 @@ use crate::record::{CommandResult, FailureKind, JobError, JobRecord, JobStatus};
 use crate::sandbox::Launcher;
 use crate::start::{Deadlines, Ended, NotStarted};
 
-/// Time between SIGTERM and SIGKILL for aborted commands.
-const ABORT_GRACE: Duration = Duration::from_millis(250);
 /// How often a command that lacks open files, processes or memory is started again, and how long it waits before that.
 const SCARCE: (u32, Duration) = (3, Duration::from_secs(1));
 
@@ -196,7 +194,6 @@ impl<'a> Run<'a> {
         let deadlines = Deadlines {
             timeout: runner.timeout,
             grace: runner.kill_grace,
-            abort_grace: ABORT_GRACE.min(runner.kill_grace),
         };
         let (mut again, pause) = SCARCE;
         loop {

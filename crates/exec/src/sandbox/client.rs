@@ -15,7 +15,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::SandboxStatus;
-use super::keeper::{self, Hold};
+use super::keeper;
 use super::programs::refused;
 use super::wire::{self, Greeting, Order, Policy, Reply};
 
@@ -41,33 +41,22 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Starts one; `None` if this program has no helper. With `namespace`, it makes a process namespace if it may. It
-    /// removes `folder` at its end.
-    pub fn start(
-        named: Option<&Path>,
-        policy: &Policy,
-        namespace: bool,
-        folder: Option<PathBuf>,
-    ) -> Result<Option<Self>, Error> {
-        let programs = helpers(named);
+    /// Starts one; `None` if this program has no helper. If it cannot have the namespace of the policy, it does without.
+    pub fn start(named: Option<&Path>, mut policy: Policy) -> Result<Option<Self>, Error> {
         let mut failed = Ok(None);
-        for program in &programs {
+        for program in helpers(named) {
             let cannot = |why: &dyn std::fmt::Display| {
                 refused(format!(
                     "{} cannot start commands: {why}",
                     program.display()
                 ))
             };
-            let start = |hold| greet(program, hold, policy, folder.as_deref());
             let mut no_namespace = None;
-            let mut greeted = start(if namespace {
-                Hold::Namespace
-            } else {
-                Hold::Adoption
-            });
+            let mut greeted = greet(&program, &policy);
             if let Ok((_, _, Greeting::NoNamespace(why))) = &greeted {
                 no_namespace = Some(why.clone());
-                greeted = start(Hold::Adoption);
+                policy.namespace = false;
+                greeted = greet(&program, &policy);
             }
             match greeted {
                 Ok((process, socket, Greeting::Ready { missing })) => {
@@ -78,9 +67,9 @@ impl Keeper {
                         status: SandboxStatus {
                             missing,
                             no_namespace,
-                            helper: (program != Path::new(OWN)).then(|| program.clone()),
+                            helper: (program != Path::new(OWN)).then_some(program),
                         },
-                        folder,
+                        folder: policy.temporary.map(Into::into),
                     }));
                 }
                 Ok((.., Greeting::Failed(why) | Greeting::NoNamespace(why))) => {
@@ -183,18 +172,12 @@ fn helpers(named: Option<&Path>) -> Vec<PathBuf> {
 }
 
 /// Starts a program as a keeper, and waits for its answer.
-fn greet(
-    program: &Path,
-    hold: Hold,
-    policy: &Policy,
-    folder: Option<&Path>,
-) -> io::Result<(Child, UnixStream, Greeting)> {
+fn greet(program: &Path, policy: &Policy) -> io::Result<(Child, UnixStream, Greeting)> {
     let (socket, theirs) = UnixStream::pair()?;
     let mut command = Command::new(program);
     command
         .arg0(SMALL)
-        .args([keeper::ROLE, keeper::VERSION, hold.as_str()])
-        .arg(folder.unwrap_or(Path::new("")))
+        .args([keeper::ROLE, keeper::VERSION])
         .stdin(OwnedFd::from(theirs))
         .stdout(Stdio::null())
         .stderr(Stdio::null())

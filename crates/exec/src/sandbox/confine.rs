@@ -12,7 +12,7 @@ use landlock::{
     PathBeneath, RestrictionStatus, Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr,
     RulesetError, Scope,
 };
-use rustix::process::{Pid, WaitOptions, fchdir, waitpid};
+use rustix::process::{Pid, Resource, Rlimit, WaitOptions, fchdir, getrlimit, setrlimit, waitpid};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use super::system_calls;
@@ -209,4 +209,22 @@ fn drop_privileges(network: bool) -> rustix::io::Result<()> {
             inheritable: CapabilitySet::empty(),
         },
     )
+}
+
+/// Limits the private memory of this process and of those that it starts. An existing lower limit stays.
+pub fn limit_memory(bytes: u64) -> Result<(), String> {
+    // A crash would otherwise write that memory to a file.
+    for (what, resource, most) in [
+        ("memory", Resource::Data, bytes),
+        ("core files", Resource::Core, 0),
+    ] {
+        let now = getrlimit(resource);
+        let lower = |limit: Option<u64>| Some(limit.map_or(most, |limit| limit.min(most)));
+        let limit = Rlimit {
+            current: lower(now.current),
+            maximum: lower(now.maximum),
+        };
+        setrlimit(resource, limit).map_err(|error| format!("cannot limit {what}: {error}"))?;
+    }
+    Ok(())
 }

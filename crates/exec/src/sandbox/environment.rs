@@ -39,7 +39,7 @@ pub fn environment(
             variables.push((name.clone(), value.clone()));
         }
     }
-    if cfg!(unix) && !variables.iter().any(|(name, _)| name == "PATH") {
+    if !variables.iter().any(|(name, _)| name == "PATH") {
         variables.push(("PATH".into(), DEFAULT_PATH.into()));
     }
     variables
@@ -83,7 +83,6 @@ mod tests {
         );
     }
 
-    #[cfg(unix)]
     #[test]
     fn there_is_always_a_path() {
         assert_eq!(of(&[], &[]), [format!("PATH={DEFAULT_PATH}")]);

@@ -6,7 +6,6 @@
 //! process that they leave behind, and kills all at the end.
 
 use std::env;
-use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -25,8 +24,7 @@ use super::below::descendants;
 use super::launch;
 use super::wire::{self, Greeting, Policy};
 
-/// The first argument of a keeper. Then follow the version of its program, the [`Hold`], and a folder that the keeper
-/// removes at the end, which may be empty.
+/// The first argument of a keeper; the second one is the version of its program.
 pub const ROLE: &str = "__keeper";
 /// A keeper of another version may expect other messages.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -40,22 +38,6 @@ pub fn can_help() -> bool {
     CAN_HELP.load(Ordering::Relaxed)
 }
 
-/// How the processes of a run are kept together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Hold {
-    Namespace,
-    Adoption,
-}
-
-impl Hold {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Namespace => "namespace",
-            Self::Adoption => "adoption",
-        }
-    }
-}
-
 /// Becomes a keeper if this process was started as one. Otherwise returns immediately.
 pub fn main() {
     CAN_HELP.store(true, Ordering::Relaxed);
@@ -63,13 +45,12 @@ pub fn main() {
     if arguments.next().is_none_or(|first| first != ROLE) {
         return;
     }
-    let [version, hold, folder] = [(); 3].map(|()| arguments.next().unwrap_or_default());
     // Without an answer, batchwright looks for another helper.
-    let kept = version == VERSION && keep(&hold, &folder).is_ok();
+    let kept = arguments.next().is_some_and(|version| version == VERSION) && keep().is_ok();
     std::process::exit(if kept { 0 } else { launch::FAILED });
 }
 
-fn keep(hold: &OsStr, folder: &OsString) -> io::Result<()> {
+fn keep() -> io::Result<()> {
     // No command may have the socket, or files that the program which started batchwright left open.
     close_fds::set_fds_cloexec(3, &[]);
     let socket = rustix::io::fcntl_dupfd_cloexec(io::stdin(), 3)?;
@@ -78,7 +59,8 @@ fn keep(hold: &OsStr, folder: &OsString) -> io::Result<()> {
     let Some((policy, _)) = wire::receive::<Policy>(&socket)? else {
         return Ok(());
     };
-    let ended = if hold == Hold::Namespace.as_str() {
+    let temporary = policy.temporary.clone();
+    let ended = if policy.namespace {
         in_namespace(socket, policy)
     } else {
         set_child_subreaper(Some(getpid()))?;
@@ -86,7 +68,7 @@ fn keep(hold: &OsStr, folder: &OsString) -> io::Result<()> {
         end_descendants();
         ended.map(|()| true)
     };
-    if ended? && !folder.is_empty() {
+    if let (true, Some(folder)) = (ended?, temporary) {
         // Whatever cannot be removed is reported by batchwright.
         let _ = fs::remove_dir_all(folder);
     }

@@ -23,7 +23,7 @@ use rustix::process::{
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
 use super::below::children;
-use super::confine::Site;
+use super::confine::{Site, limit_memory};
 use super::wire::{self, Greeting, Order, Policy, Reply};
 use crate::output::STRAGGLERS;
 use crate::signal::signal_group;
@@ -232,7 +232,7 @@ impl Launch {
             connect().map_err(|why| format!("cannot prepare the process: {why}"))?;
             self.site.enter(&self.policy)?;
             // The last step, because the others need memory.
-            self.policy.limits.apply()
+            self.policy.memory.map_or(Ok(()), limit_memory)
         };
         if let Err(why) = prepare() {
             return why;

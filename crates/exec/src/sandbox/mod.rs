@@ -13,7 +13,6 @@ mod environment;
 mod keeper;
 #[cfg(target_os = "linux")]
 mod launch;
-pub(super) mod limits;
 pub(super) mod programs;
 #[cfg(target_os = "linux")]
 mod system_calls;
@@ -22,7 +21,6 @@ mod wire;
 
 use std::env;
 use std::ffi::OsString;
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use batchwright::Error;
@@ -31,7 +29,6 @@ use derive_setters::Setters;
 #[cfg(target_os = "linux")]
 pub(super) use client::{Keeper, Launched};
 use environment::{Variable, environment};
-use limits::Limits;
 use programs::{Programs, refused};
 #[cfg(target_os = "linux")]
 pub(super) use wire::Reply;
@@ -102,31 +99,6 @@ pub enum SandboxMode {
     Off,
 }
 
-impl SandboxMode {
-    /// All modes, the strictest first.
-    pub const ALL: [Self; 3] = [Self::On, Self::BestEffort, Self::Off];
-
-    /// The name on the command line.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::On => "on",
-            Self::BestEffort => "best-effort",
-            Self::Off => "off",
-        }
-    }
-
-    /// The mode with this name.
-    pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|mode| mode.as_str() == name)
-    }
-}
-
-impl fmt::Display for SandboxMode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
 /// The permissions of a command. The default suits a command that works on the files in its folder.
 #[derive(Debug, Clone, Default, Setters)]
 #[setters(strip_option)]
@@ -144,8 +116,9 @@ pub struct Sandbox {
     network: bool,
     #[setters(skip)]
     writable: Vec<PathBuf>,
-    /// Sets the limits of each process of a command. Default: [`Limits::NONE`].
-    limits: Limits,
+    /// Sets the most bytes of private memory of each process of a command: above it, the program gets no more. Memory
+    /// that programs share does not count. Default: no limit.
+    memory: Option<u64>,
 }
 
 /// What a [`Sandbox`] is worth on this system, see [`Sandbox::check`].
@@ -231,7 +204,7 @@ impl Sandbox {
         environment: Vec<(OsString, OsString)>,
         folder: &Path,
     ) -> Result<Launcher, Error> {
-        let wanted = self.mode != SandboxMode::Off || self.limits != Limits::NONE;
+        let wanted = self.mode != SandboxMode::Off || self.memory.is_some();
         let missing = "anything but the choice of programs and variables".to_owned();
         let missing = if wanted { vec![missing] } else { Vec::new() };
         if self.mode == SandboxMode::On {
@@ -277,10 +250,12 @@ impl Sandbox {
             folder: folder.into(),
             writable: writable.into_iter().map(Into::into).collect(),
             environment: Some(environment.clone()),
-            limits: self.limits,
+            // Without a sandbox, commands see the processes of the system, and an ordinary user may use sudo.
+            namespace: confine,
+            temporary: temporary.clone().map(Into::into),
+            memory: self.memory,
         };
-        // Without a sandbox, commands see the processes of the system, and an ordinary user may use sudo.
-        let keeper = Keeper::start(self.helper.as_deref(), &policy, confine, temporary.clone());
+        let keeper = Keeper::start(self.helper.as_deref(), policy);
         let keeper = keeper.and_then(|keeper| keeper.ok_or_else(no_helper));
         let keeper = keeper.inspect_err(|_| {
             let _ = temporary.map(std::fs::remove_dir);
@@ -305,7 +280,7 @@ pub(super) fn plain_keeper(folder: &Path) -> Result<Option<Keeper>, Error> {
         folder: folder.into(),
         ..wire::Policy::default()
     };
-    Keeper::start(None, &policy, false, None)
+    Keeper::start(None, policy)
 }
 
 #[cfg(target_os = "linux")]

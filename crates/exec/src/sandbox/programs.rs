@@ -111,14 +111,13 @@ impl Programs {
         let folders = std::env::split_paths(&self.path).filter(|folder| folder.is_absolute());
         let mut denied = None;
         for folder in folders {
-            for file in candidates(&folder, named) {
-                match executable(&file) {
-                    Ok(()) => return Ok(file),
-                    Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                        denied.get_or_insert(file);
-                    }
-                    Err(_) => {}
+            let file = folder.join(named);
+            match executable(&file) {
+                Ok(()) => return Ok(file),
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    denied.get_or_insert(file);
                 }
+                Err(_) => {}
             }
         }
         Err(Unusable::Missing(match denied {
@@ -135,26 +134,12 @@ fn plain(name: &Path) -> Option<Component<'_>> {
     first.filter(|first| ends_plain && matches!(first, Component::Normal(_)))
 }
 
-#[cfg(not(windows))]
-fn candidates(folder: &Path, name: &Path) -> impl Iterator<Item = PathBuf> {
-    std::iter::once(folder.join(name))
-}
-
-#[cfg(windows)]
-fn candidates(folder: &Path, name: &Path) -> impl Iterator<Item = PathBuf> {
-    let plain = folder.join(name);
-    let mut with_exe = plain.clone().into_os_string();
-    with_exe.push(".exe");
-    [plain, with_exe.into()].into_iter()
-}
-
 /// Whether the file can be started.
 fn executable(file: &Path) -> io::Result<()> {
     let about = std::fs::metadata(file)?;
     if about.is_dir() {
         return Err(io::ErrorKind::IsADirectory.into());
     }
-    #[cfg(unix)]
     if rustix::fs::access(file, rustix::fs::Access::EXEC_OK).is_err() {
         return Err(io::ErrorKind::PermissionDenied.into());
     }
@@ -175,6 +160,6 @@ pub fn refused(message: String) -> Error {
     Error::new(ErrorKind::Invalid, message).with_critical()
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
 #[path = "programs_tests.rs"]
 mod tests;

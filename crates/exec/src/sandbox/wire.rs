@@ -14,8 +14,6 @@ use rustix::net::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::limits::Limits;
-
 /// What all commands of a run may do; the first message to a keeper.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Policy {
@@ -28,7 +26,12 @@ pub struct Policy {
     pub writable: Vec<OsString>,
     /// `None`: the variables of this program.
     pub environment: Option<Vec<(OsString, OsString)>>,
-    pub limits: Limits,
+    /// Whether commands get a process namespace.
+    pub namespace: bool,
+    /// A folder that the keeper removes at its end.
+    pub temporary: Option<OsString>,
+    /// The most bytes of private memory of each process.
+    pub memory: Option<u64>,
 }
 
 /// The answer to a policy.

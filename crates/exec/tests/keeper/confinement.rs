@@ -38,10 +38,8 @@ fn every_way_out_is_closed() {
     if can_confine() {
         try_escapes(|words| {
             let job = CommandJob::new(&words[0]).arg(&words[1]).args(&words[3..]);
-            let mut limits = Limits::default();
-            limits.memory = Some(1_000_000_000);
             // Not the first command of its connection.
-            let runner = runner(sandbox().limits(limits), words[2].as_ref());
+            let runner = runner(sandbox().memory(1_000_000_000), words[2].as_ref());
             let records = all(&runner, vec![sh("true"), job]).0;
             records.iter().for_each(succeeded);
             records.iter().map(stdout).collect()
@@ -143,13 +141,11 @@ fn allowed_permissions_are_granted() {
 
 fn each_process_is_limited() {
     let desk = folder();
-    let mut limits = Limits::default();
-    limits.memory = Some(200_000_000);
     for mode in [SandboxMode::On, SandboxMode::Off] {
         if mode == SandboxMode::On && !can_confine() {
             continue;
         }
-        let runner = runner(Sandbox::new(mode).limits(limits), desk.path());
+        let runner = runner(Sandbox::new(mode).memory(200_000_000), desk.path());
         let large = one(&runner, py("bytearray(500_000_000)"));
         let stderr = large.result.as_ref().unwrap().stderr.text();
         assert!(stderr.contains("MemoryError"), "{stderr}");

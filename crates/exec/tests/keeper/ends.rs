@@ -23,7 +23,7 @@ pub const LEAVE: &str = "setsid sh -c 'echo x >> a; exec sleep 1000' >/dev/null 
                      until [ $(wc -l < a) -ge 3 ]; do sleep 0.01; done";
 
 fn no_process_outlives_its_command_or_run() {
-    for mode in SandboxMode::ALL {
+    for mode in [SandboxMode::On, SandboxMode::BestEffort, SandboxMode::Off] {
         if mode == SandboxMode::On && !can_confine() {
             continue;
         }
@@ -32,7 +32,7 @@ fn no_process_outlives_its_command_or_run() {
         let runner = runner(Sandbox::new(mode), desk.path());
         succeeded(&one(&runner, sh(LEAVE)));
         // The end of the run is the end of all.
-        assert_eq!(processes_in(desk.path()), [""; 0], "{mode}");
+        assert_eq!(processes_in(desk.path()), [""; 0], "{mode:?}");
         // The group of a command ends with it.
         let records = all(
             &runner,

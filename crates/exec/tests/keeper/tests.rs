@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use batchwright_exec::{
-    CommandJob, CommandReport, CommandRunner, JobRecord, JobStatus, Limits, Sandbox, SandboxMode,
+    CommandJob, CommandReport, CommandRunner, JobRecord, JobStatus, Sandbox, SandboxMode,
     confine_main,
 };
 use rustix::io::{FdFlags, fcntl_setfd};
@@ -179,7 +179,11 @@ fn start_host(mode: &str, folder: &Path, lines: &[&str]) -> Child {
 }
 
 fn host(mode: &str, folder: &Path, lines: &[String]) {
-    let mode = SandboxMode::parse(mode).unwrap();
+    let mode = match mode {
+        "on" => SandboxMode::On,
+        "best-effort" => SandboxMode::BestEffort,
+        _ => SandboxMode::Off,
+    };
     let runner = runner(Sandbox::new(mode), folder)
         .max_concurrency(300)
         .concurrency(300);

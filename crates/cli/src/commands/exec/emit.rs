@@ -67,7 +67,7 @@ impl Emitter {
         // A dry run creates no file.
         let wanted = |path: &&std::path::PathBuf| !results.dry_run || path.exists();
         let log = results.joblog.as_ref().filter(wanted);
-        let log = log.map(|path| JobLog::open(path, Some(resume))).transpose();
+        let log = log.map(|path| JobLog::open(path, resume)).transpose();
         let records = match results.output.as_ref().filter(wanted) {
             None if is_json() => Records::OutputsAside,
             None => Records::Outputs,

@@ -5,10 +5,11 @@ mod report;
 mod sandbox;
 mod source;
 
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
 
 use batchwright::{Context, Error};
 use batchwright_exec::{CommandRunner, Overflow};
+use parking_lot::Mutex;
 
 use crate::args::exec::ExecArgs;
 use crate::display;
@@ -51,15 +52,17 @@ pub fn execute(args: &ExecArgs) -> Result<Exit, Early> {
         .total(plan.to_run())
         .context(&session.ctx)
         .notifier(session.display.clone());
-    let skip = source::skip(commands, emitter.finished());
-    let report = runner.run_source(skip.jobs, |record| emitter.take(&record));
+    let finished = Arc::new(Mutex::new(emitter.finished()));
+    let commands = source::skip(commands, finished.clone());
+    let report = runner.run_commands(commands, |record| emitter.take(&record));
     let report = report.map_err(unusable)?;
     emitter.finish();
     session.display.clear();
+    let finished = finished.lock();
     let ended = Ended {
         report,
-        skipped: skip.skipped.load(Ordering::Relaxed),
-        failed_before: skip.failed.load(Ordering::Relaxed),
+        skipped: finished.taken(),
+        failed_before: finished.failed(),
         plan,
         failures: emitter.failures,
         trouble: emitter.trouble,

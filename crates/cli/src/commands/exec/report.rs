@@ -1,9 +1,11 @@
 //! Output for people and programs: the plan, the summary, the exit code.
 
 use std::io::Write;
+use std::sync::Arc;
 
 use batchwright::StopReason;
 use batchwright_exec::{CommandReport, Commands, Finished, SandboxMode};
+use parking_lot::Mutex;
 
 use super::emit::Trouble;
 use super::sandbox::REMINDER;
@@ -115,7 +117,7 @@ pub fn dry_run(commands: Commands, plan: &Plan, finished: Finished) -> Result<Ex
         return Ok(stdout::json(&value, Exit::Success));
     }
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    for job in skip(commands, finished).jobs {
+    for job in skip(commands, Arc::new(Mutex::new(finished))) {
         let job = job.map_err(unreadable)?;
         let mut line = job.text_bytes().into_owned();
         line.push(b'\n');

@@ -4,7 +4,8 @@ use std::env;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use batchwright_exec::{Limits, Sandbox, SandboxMode};
+use batchwright::unstable::Optional;
+use batchwright_exec::{Sandbox, SandboxMode};
 
 use crate::args::exec::ExecArgs;
 use crate::data_dir::data_dir;
@@ -20,9 +21,8 @@ pub fn sandbox(exec: &ExecArgs) -> Result<Sandbox, Refusal> {
              program may run, so leave out one of the two",
         ));
     }
-    let mut limits = Limits::NONE;
-    limits.memory = args.memory;
-    let mut sandbox = Sandbox::new(args.sandbox).network(args.net).limits(limits);
+    let sandbox = Sandbox::new(args.sandbox).network(args.net);
+    let mut sandbox = sandbox.set(args.memory, Sandbox::memory);
     if !args.allow.is_empty() {
         sandbox = sandbox.allow(&args.allow);
     }

@@ -4,11 +4,11 @@ use std::ffi::OsStr;
 use std::io::{IsTerminal, stdin};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use batchwright::Error;
 use batchwright::unstable::Optional;
 use batchwright_exec::{CommandJob, Commands, Finished, Template};
+use parking_lot::Mutex;
 
 use super::unreadable;
 use crate::args::exec::ExecArgs;
@@ -30,14 +30,6 @@ impl Plan {
     pub fn to_run(&self) -> Option<u64> {
         self.total.map(|total| total.saturating_sub(self.finished))
     }
-}
-
-/// Commands, without those that an earlier run finished.
-pub struct Skipping<J> {
-    pub jobs: J,
-    pub skipped: Arc<AtomicU64>,
-    /// The part of the skipped ones that failed.
-    pub failed: Arc<AtomicU64>,
 }
 
 pub fn open(args: &ExecArgs) -> Result<Commands, Refusal> {
@@ -93,35 +85,26 @@ pub fn open(args: &ExecArgs) -> Result<Commands, Refusal> {
 
 /// Reads inputs that can be read twice, so that nothing runs if a line is not a command.
 pub fn check(commands: &Commands, mut finished: Finished) -> Result<Plan, Refusal> {
-    let mut skipped = 0;
-    let total = commands.check(|job| skipped += u64::from(finished.take(job)));
+    let total = commands.check(|job| {
+        finished.take(job);
+    });
     let total = total.map_err(unreadable)?;
     Ok(Plan {
         total,
-        finished: skipped,
+        finished: finished.taken(),
         failed: finished.failed(),
         foreign: total.map_or(0, |_| finished.left()),
     })
 }
 
+/// Commands, without those that an earlier run finished.
 pub fn skip(
     commands: Commands,
-    mut finished: Finished,
-) -> Skipping<impl Iterator<Item = Result<CommandJob, Error>> + Send + 'static> {
-    let skipped = Arc::<AtomicU64>::default();
-    let failed = Arc::<AtomicU64>::default();
-    let (count, count_failed) = (skipped.clone(), failed.clone());
-    let jobs = commands.jobs().filter(move |job| {
-        let skip = job.as_ref().is_ok_and(|job| finished.take(job));
-        count.fetch_add(skip.into(), Ordering::Relaxed);
-        count_failed.store(finished.failed(), Ordering::Relaxed);
-        !skip
-    });
-    Skipping {
-        jobs,
-        skipped,
-        failed,
-    }
+    finished: Arc<Mutex<Finished>>,
+) -> impl Iterator<Item = Result<CommandJob, Error>> + Send + 'static {
+    let is_finished = move |job: &CommandJob| finished.lock().take(job);
+    let jobs = commands.into_iter();
+    jobs.filter(move |job| !job.as_ref().is_ok_and(&is_finished))
 }
 
 /// The template, and the arguments that follow it.

@@ -1,11 +1,11 @@
 //! The progress of a worker: all open processes of the queue together.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use batchwright::progress::Phase;
 use batchwright::{Error, JobQueue, ProcessId, Progress, ProgressNotifier};
+use parking_lot::Mutex;
 
 use crate::args::shared::ShowArgs;
 use crate::display::{self, Display};
@@ -68,9 +68,10 @@ impl QueueProgress {
 
 impl ProgressNotifier for QueueProgress {
     fn on_progress(&self, progress: &Progress) {
-        let (Some(id), Ok(mut known)) = (progress.process_id, self.known.lock()) else {
+        let Some(id) = progress.process_id else {
             return;
         };
+        let mut known = self.known.lock();
         match progress.phase {
             Phase::Deleted => {
                 known.open.remove(&id);
