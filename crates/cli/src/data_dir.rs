@@ -34,12 +34,7 @@ fn platform(variable: &dyn Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
     variable("HOME").map(|home| home.join("Library/Application Support"))
 }
 
-#[cfg(windows)]
-fn platform(variable: &dyn Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
-    variable("LOCALAPPDATA")
-}
-
-#[cfg(not(any(target_os = "macos", windows)))]
+#[cfg(not(target_os = "macos"))]
 fn platform(variable: &dyn Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
     variable("XDG_DATA_HOME").or_else(|| variable("HOME").map(|home| home.join(".local/share")))
 }

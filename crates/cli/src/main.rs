@@ -65,7 +65,7 @@ fn execute(cli: Cli) -> Exit {
     signals::outlive_size_limits();
     // Commands that `exec` starts keep the limit that the caller has set.
     if !matches!(cli.command, Command::Exec(_)) {
-        signals::raise_open_files();
+        batchwright_server::raise_file_limit();
     }
     carry_out(cli.command).unwrap_or_else(Early::end)
 }

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use batchwright::Context;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 
 use super::display;
 use super::exit::{Exit, Refusal};
@@ -96,22 +96,8 @@ fn exit(signal: u8) -> ! {
 /// A file that may not grow any further (`ulimit -f`) is an error like a full disk, not the end of the
 /// program: with a handler, whatever it does, the write fails instead.
 pub fn outlive_size_limits() {
-    #[cfg(unix)]
-    if let Err(error) = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default()) {
+    if let Err(error) = signal_hook::flag::register(SIGXFSZ, Arc::default()) {
         log::warn!("a limit on the size of files would end the program: {error}");
-    }
-}
-
-/// Raises the limit of open files as far as the system allows: each call in flight has a connection.
-pub fn raise_open_files() {
-    #[cfg(unix)]
-    {
-        use rustix::process::{Resource, getrlimit, setrlimit};
-        let mut limit = getrlimit(Resource::Nofile);
-        limit.current = limit.maximum;
-        if let Err(error) = setrlimit(Resource::Nofile, limit) {
-            log::debug!("the limit of open files stays: {error}");
-        }
     }
 }
 
@@ -126,9 +112,7 @@ pub fn wait_for_stop() {
     }
 }
 
-#[cfg(unix)]
 fn each_signal(mut seen: impl FnMut(usize, u8) + Send + 'static) -> std::io::Result<()> {
-    use signal_hook::consts::SIGHUP;
     let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?;
     if !is_ignored(SIGHUP) {
         signals.add_signal(SIGHUP)?;
@@ -144,35 +128,9 @@ fn each_signal(mut seen: impl FnMut(usize, u8) + Send + 'static) -> std::io::Res
 }
 
 /// Whether the program was started with that signal ignored, as with nohup.
-#[cfg(unix)]
 fn is_ignored(signal: i32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
         .is_some_and(|mask| mask & (1 << (signal - 1)) != 0)
-}
-
-/// Other systems: signals set flags, which are polled.
-#[cfg(not(unix))]
-fn each_signal(mut seen: impl FnMut(usize, u8) + Send + 'static) -> std::io::Result<()> {
-    use std::sync::atomic::AtomicUsize;
-    let last = Arc::new(AtomicUsize::new(0));
-    for signal in [SIGINT, SIGTERM] {
-        signal_hook::flag::register_usize(signal, last.clone(), signal as usize)?;
-    }
-    thread::Builder::new()
-        .name("batchwright-signals".to_owned())
-        .spawn(move || {
-            let mut count = 0;
-            loop {
-                match last.swap(0, Ordering::SeqCst) {
-                    0 => thread::sleep(Duration::from_millis(50)),
-                    signal => {
-                        count += 1;
-                        seen(count, signal as u8);
-                    }
-                }
-            }
-        })
-        .map(drop)
 }

@@ -3,10 +3,11 @@
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-#[cfg(unix)]
 use std::time::{Duration, Instant};
 
 use batchwright::Context;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat, stat};
 
 use super::display;
 use super::exit::Exit;
@@ -47,7 +48,6 @@ pub fn note_written() {
 pub struct ResultsOut {
     ctx: Context,
     /// Since when the reader has not read, after an abort.
-    #[cfg(unix)]
     stuck_since: Option<Instant>,
     /// The largest piece that never blocks once the reader has read.
     piece: usize,
@@ -56,26 +56,20 @@ pub struct ResultsOut {
 /// A pipe that can be written takes so much at once (pipe(7), PIPE_BUF).
 const PIECE: usize = 4096;
 /// Interval of checks for an abort while the reader does not read.
-#[cfg(unix)]
 const LOOK: Duration = Duration::from_millis(50);
 /// A reader that does not read for this long after an abort gets nothing more.
-#[cfg(unix)]
 const GIVE_UP: Duration = Duration::from_millis(250);
 
 impl ResultsOut {
     pub fn new(ctx: &Context) -> Self {
         Self {
             ctx: ctx.clone(),
-            #[cfg(unix)]
             stuck_since: None,
             piece: if is_file() { usize::MAX } else { PIECE },
         }
     }
 
-    #[cfg(unix)]
     fn wait_for_reader(&mut self) -> io::Result<()> {
-        use rustix::event::{PollFd, PollFlags, Timespec, poll};
-
         let stdout = io::stdout();
         let look = Timespec::try_from(LOOK).ok();
         loop {
@@ -103,7 +97,6 @@ impl ResultsOut {
 
 impl Write for ResultsOut {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        #[cfg(unix)]
         self.wait_for_reader()?;
         let piece = &bytes[..bytes.len().min(self.piece)];
         let mut stdout = io::stdout().lock();
@@ -119,17 +112,9 @@ impl Write for ResultsOut {
 }
 
 /// Whether standard output is a regular file, which has no reader.
-#[cfg(unix)]
 pub fn is_file() -> bool {
-    use rustix::fs::{FileType, fstat};
     let stat = fstat(io::stdout());
     stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile)
-}
-
-/// Not known on other systems.
-#[cfg(not(unix))]
-pub fn is_file() -> bool {
-    false
 }
 
 /// Writes the whole text to standard output immediately.
@@ -141,9 +126,7 @@ pub fn write(text: &str) -> io::Result<()> {
 
 /// True if standard output was closed (`>&-`): Rust then opens `/dev/null` there before `main`, also for reading,
 /// unlike a shell's `>/dev/null`. Python's `DEVNULL` and Node's `ignore` do the same, so the messages name both.
-#[cfg(unix)]
 pub fn is_closed() -> bool {
-    use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat, stat};
     let stdout = io::stdout();
     let (Ok(ours), Ok(null)) = (fstat(&stdout), stat("/dev/null")) else {
         return true;
@@ -151,12 +134,6 @@ pub fn is_closed() -> bool {
     let is_null = FileType::from_raw_mode(ours.st_mode) == FileType::CharacterDevice
         && ours.st_rdev == null.st_rdev;
     is_null && fcntl_getfl(&stdout).is_ok_and(|flags| flags & OFlags::ACCMODE == OFlags::RDWR)
-}
-
-/// Not known on other systems.
-#[cfg(not(unix))]
-pub fn is_closed() -> bool {
-    false
 }
 
 /// True if the output is standard output, under any of its names.

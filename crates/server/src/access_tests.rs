@@ -18,7 +18,6 @@ fn each_role_uses_its_routes() {
     let made = Role::ALL.map(|role| (role, new_token(role.as_str(), role).unwrap()));
     let lines = made.each_ref().map(|(_, (_, line))| line.as_str());
     fs::write(&path, lines.join("\n")).unwrap();
-    #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt as _;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();

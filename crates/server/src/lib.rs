@@ -39,5 +39,5 @@ mod tokens;
 mod watcher;
 mod webhooks;
 
-pub use server::{RunningServer, Server};
+pub use server::{RunningServer, Server, raise_file_limit};
 pub use tokens::{Role, new_token};

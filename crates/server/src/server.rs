@@ -19,6 +19,7 @@ use batchwright::{
 use batchwright_jobs::JobTypes;
 use derive_setters::Setters;
 use parking_lot::Mutex;
+use rustix::process::{Resource, getrlimit, setrlimit};
 
 use crate::app::{App, Waiters};
 use crate::background::{Background, Wake};
@@ -296,19 +297,13 @@ fn lock(folder: &Path) -> Result<File, Error> {
     }
 }
 
-/// Allows this process as many open files as it may allow itself: shells often allow 1,024.
-fn raise_file_limit() {
-    #[cfg(unix)]
-    {
-        use rustix::process::{Resource, getrlimit, setrlimit};
-        let limit = getrlimit(Resource::Nofile);
-        let raised = rustix::process::Rlimit {
-            current: limit.maximum,
-            ..limit
-        };
-        if let Err(error) = setrlimit(Resource::Nofile, raised) {
-            log::debug!("the limit of open files stays as it is: {error}");
-        }
+/// Allows this process as many open files as it may allow itself, because each connection is one: shells often allow
+/// 1,024.
+pub fn raise_file_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        log::debug!("the limit of open files stays as it is: {error}");
     }
 }
 
@@ -334,7 +329,6 @@ const LAST_REPLIES: Duration = Duration::from_secs(1);
 
 /// Length of the queue of connections that wait to be accepted; the system may have a lower limit. The usual 128 are too
 /// few if a thousand clients connect at once while the machine is busy: the others would try again after seconds.
-#[cfg(unix)]
 const BACKLOG: i32 = 4096;
 
 fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
@@ -347,7 +341,6 @@ fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
         let why = format!("cannot listen on {address}: {error}{hint}");
         Error::new(ErrorKind::Invalid, why)
     })?;
-    #[cfg(unix)]
     if let Err(error) = rustix::net::listen(&listener, BACKLOG) {
         log::debug!("the queue of new connections stays short: {error}");
     }

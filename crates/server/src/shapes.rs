@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use batchwright::batch::BatchInfo;
 use batchwright::progress::Timestamp;
 use batchwright::queue::{
     AttemptError, DeliveredResult, JobReceipt, JobState, JobStatus, ProcessState,
@@ -213,21 +212,4 @@ pub(crate) fn result_line(DeliveredResult { result, receipt }: &DeliveredResult)
 /// Whether jobs of this kind are prompts, whose results are result lines.
 pub(crate) fn is_prompt(kind: &str) -> bool {
     ["completion", "completion_direct", "embedding"].contains(&kind)
-}
-
-/// A batch at a provider.
-pub(crate) fn batch(batch: &BatchInfo) -> Value {
-    json!({
-        "process_id": batch.process_id,
-        "provider": batch.provider,
-        "model": batch.model,
-        "remote_id": batch.remote_id,
-        "state": batch.state,
-        "total": batch.total,
-        "completed": batch.completed,
-        "failed": batch.failed,
-        "age_seconds": batch.age_seconds,
-        "problem": batch.problem,
-        "attended": batch.attended,
-    })
 }

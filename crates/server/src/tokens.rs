@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::Read as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -195,9 +196,7 @@ fn read(path: &Path) -> Result<Known, String> {
 }
 
 /// Rejects a file that other users of the machine may read or change.
-#[cfg(unix)]
 fn refuse_readable(file: &File, path: &Path) -> Result<(), String> {
-    use std::os::unix::fs::PermissionsExt as _;
     let shown = path.display();
     let about = file
         .metadata()
@@ -208,11 +207,6 @@ fn refuse_readable(file: &File, path: &Path) -> Result<(), String> {
             "other users can access the token file {shown}; to prevent it: chmod 600 '{shown}'"
         )),
     }
-}
-
-#[cfg(not(unix))]
-fn refuse_readable(_: &File, _: &Path) -> Result<(), String> {
-    Ok(())
 }
 
 /// A file with one word is the only token, with the role `operate`. Otherwise each line is a token.

@@ -136,17 +136,11 @@ fn room(folder: &Path) -> Option<HealthFinding> {
     Some(HealthFinding::new("disk", verdict, seen, Some(advice)))
 }
 
-#[cfg(unix)]
 fn free_bytes(folder: &Path) -> Option<u64> {
     let room = rustix::fs::statvfs(folder).ok()?;
     // File systems without a disk, such as /proc, report nothing.
     (room.f_blocks > 0).then_some(())?;
     Some(room.f_bavail.saturating_mul(room.f_frsize))
-}
-
-#[cfg(not(unix))]
-fn free_bytes(_: &Path) -> Option<u64> {
-    None
 }
 
 /// How commands of `exec` are confined and kept together, found out without running one.

@@ -1,7 +1,5 @@
 //! The real program: its behaviour, output and files.
 
-#![cfg(unix)]
-
 mod batch;
 mod batch_chaos;
 mod batch_crash;

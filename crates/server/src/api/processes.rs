@@ -277,6 +277,5 @@ pub(super) fn batches(app: &App, call: &mut Call<'_>) -> Result<Response, Proble
     call.takes(&["process_id"])?;
     let process = call.query::<ProcessId>("process_id")?;
     let batches = app.queue.batches(process)?;
-    let shown: Vec<Value> = batches.iter().map(shapes::batch).collect();
-    Ok(Response::json(200, &json!({"data": shown})))
+    Ok(Response::json(200, &json!({"data": batches})))
 }

@@ -159,10 +159,7 @@ impl Storage {
     /// # Errors
     /// When the system cannot.
     pub fn sync(&self) -> io::Result<()> {
-        if cfg!(unix) {
-            File::open(&self.folder)?.sync_all()?;
-        }
-        Ok(())
+        File::open(&self.folder)?.sync_all()
     }
 }
 

@@ -1,6 +1,7 @@
 //! Who may ask, and the page at `/` as it is served; what it does in a browser is tried in tests/dashboard.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use batchwright::Secret;
@@ -126,12 +127,7 @@ fn a_page_that_is_known_is_not_sent_again() {
 fn write(path: &Path, text: &str, mode: u32) {
     let new = path.with_extension("new");
     fs::write(&new, text).unwrap();
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt as _;
-        fs::set_permissions(&new, fs::Permissions::from_mode(mode)).unwrap();
-    }
-    let _ = mode;
+    fs::set_permissions(&new, fs::Permissions::from_mode(mode)).unwrap();
     fs::rename(&new, path).unwrap();
 }
 
@@ -161,9 +157,6 @@ fn a_changed_file_applies_and_one_that_cannot_be_used_changes_nothing() {
         (first.clone(), 0o644),
     ];
     for (text, mode) in damaged {
-        if cfg!(not(unix)) && mode != 0o600 {
-            continue;
-        }
         write(&path, &text, mode);
         // It was read, and is not used.
         std::thread::sleep(std::time::Duration::from_millis(1_200));
@@ -175,7 +168,6 @@ fn a_changed_file_applies_and_one_that_cannot_be_used_changes_nothing() {
     assert_eq!(status(&b), 200);
 }
 
-#[cfg(unix)]
 #[test]
 fn a_file_that_other_users_can_access_is_refused_with_the_command_that_mends_it() {
     let folder = tempfile::tempdir().unwrap();
