@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use derive_setters::Setters;
+use serde::Serialize;
 
 use crate::base::Error;
 use crate::base::brief::Many;
@@ -87,12 +88,13 @@ impl std::error::Error for FileRunError {}
 
 /// What the run will do, before anything is sent.
 // More than 15 fields, because each is a public number that a dry run shows.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize)]
 #[non_exhaustive]
 pub struct RunPlan {
     /// Items in the input.
     pub total: u64,
     /// Items finished by earlier runs.
+    #[serde(rename = "finished_before")]
     pub done: u64,
     /// Items that failed in earlier runs, except those of `unusable_before`.
     pub failed_before: u64,
@@ -134,16 +136,20 @@ pub struct RunPlan {
     /// Items that are not sent because another item has the same request: they share its answer.
     pub equal: u64,
     /// Items whose answer is in the output, for another item of an earlier run with the same request.
+    #[serde(rename = "answered_by_earlier_results")]
     pub answered: u64,
     /// Items whose request got a billed but unusable reply in an earlier run, for another item: they fail with it,
     /// unless [`ask_again`](FileRunOptions::ask_again) is set.
     pub unusable_equal: u64,
     /// Models that answered items of this input in earlier runs, as the providers name them.
+    #[serde(skip)]
     pub models_before: Vec<String>,
     /// For [`RequestTask::Embed`](crate::client::RequestTask::Embed): the makers of the finished embeddings, each
     /// provider with its name of the model, including those of equal items of this input.
+    #[serde(skip)]
     pub vectors_before: Vec<(String, String)>,
     /// Whether a run can resume from the output.
+    #[serde(skip)]
     pub resumable: bool,
 }
 

@@ -101,36 +101,17 @@ impl Row {
     }
 
     fn json(&self, args: &StatusArgs, workers: &[(String, u64)]) -> Value {
-        let (process, counts) = (&self.process, &self.process.counts);
         let eta = self.progress.eta.map(|eta| eta.as_secs_f64().ceil() as u64);
-        json!({
-            "process_id": process.process_id,
-            "name": process.info.name,
-            "input": process.info.input,
-            "output": process.info.output,
-            "command": process.info.command,
-            "queue": args.data.file.queue,
-            "strategy": self.effective.strategy,
-            "fallback_reason": self.effective.fallback_reason,
-            "total": counts.total,
-            "pending": counts.pending,
-            "in_progress": counts.in_progress,
-            "at_provider": counts.at_provider,
-            "completed": counts.completed,
-            "failed": counts.failed,
-            "cancelled": counts.cancelled,
-            "eta_seconds": eta,
-            "limited_by": self.limited_by(workers),
-            "created_at": process.created_at,
-            "age_seconds": SystemClock.wall().since(process.created_at).as_secs(),
-            "batches": self.batches,
-            "sealed": process.sealed,
-            "consumed": counts.consumed,
-            "input_tokens": process.spent.input_tokens,
-            "output_tokens": process.spent.output_tokens,
-            "cost_usd": process.spent.cost_usd,
-            "unpriced": process.spent.unpriced,
-        })
+        let age = SystemClock.wall().since(self.process.created_at);
+        let mut line = json!(self.process);
+        line["queue"] = json!(args.data.file.queue);
+        line["strategy"] = json!(self.effective.strategy);
+        line["fallback_reason"] = json!(self.effective.fallback_reason);
+        line["eta_seconds"] = json!(eta);
+        line["limited_by"] = json!(self.limited_by(workers));
+        line["age_seconds"] = json!(age.as_secs());
+        line["batches"] = json!(self.batches);
+        line
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::time::SystemTime;
 
-use batchwright::files::RunPlan;
 use batchwright::plan::{EffectiveStrategy, EstimatedCost};
 use batchwright::{Estimate, FileRun, LlmManager, Prices, Settings, Strategy};
 use serde_json::{Value, json};
@@ -44,7 +43,11 @@ pub fn dry_run(
         TaskArg::Complete => plan.equal + plan.answered + plan.unusable_equal,
     };
     let exit = if is_json() {
-        let mut value = json_of(plan, setup);
+        let mut value = json!(plan);
+        value["concurrency"] = setup.concurrency.start().into();
+        value["max_concurrency"] = setup.concurrency.most().into();
+        value["strategy"] = setup.strategy.strategy.as_str().into();
+        value["fallback_reason"] = json!(setup.strategy.fallback_reason);
         value["calls_saved"] = saved.into();
         value["estimated_input_tokens"] = tokens.into();
         value["models"] = models.iter().map(ModelEstimate::json).collect();
@@ -69,34 +72,6 @@ pub fn dry_run(
         .flat_map(ModelEstimate::lines)
         .for_each(display::note);
     Ok(exit)
-}
-
-/// The plan for scripts.
-fn json_of(plan: &RunPlan, setup: &Setup) -> Value {
-    json!({
-        "total": plan.total,
-        "finished_before": plan.done,
-        "failed_before": plan.failed_before,
-        "unusable_before": plan.unusable_before,
-        "changed": plan.changed,
-        "superseded": plan.superseded,
-        "under_way_superseded": plan.under_way_superseded,
-        "restored": plan.restored,
-        "differing": plan.differing,
-        "bad_rows": plan.bad_rows,
-        "bad_row_causes": plan.bad_row_causes,
-        "under_way": plan.under_way,
-        "to_collect": plan.to_collect,
-        "to_send": plan.to_send,
-        "repeated": plan.repeated,
-        "equal": plan.equal,
-        "answered_by_earlier_results": plan.answered,
-        "unusable_equal": plan.unusable_equal,
-        "concurrency": setup.concurrency.start(),
-        "max_concurrency": setup.concurrency.most(),
-        "strategy": setup.strategy.strategy.as_str(),
-        "fallback_reason": setup.strategy.fallback_reason,
-    })
 }
 
 fn estimates(
