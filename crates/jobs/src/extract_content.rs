@@ -34,16 +34,11 @@ const PIECE: usize = 4096;
 const DECLARED_WITHIN: usize = 1024;
 
 pub(crate) fn job_type(host: &Host) -> JobType {
-    let pages = host.pages.clone();
-    let (fetches, local_files) = (pages.is_some(), host.local_files);
-    let handler = Handler::new(move |job: &RunningJob, ctx: &Context| {
+    let local_files = host.local_files;
+    let handler = Handler::new(move |job: &RunningJob, _: &Context| {
         let payload: Value = job.parse()?;
-        let payload = Payload::read(&payload)?;
-        match (payload.html, payload.url, &pages) {
-            (Some(html), url, _) => article(html, url),
-            (None, Some(url), Some(fetch)) => article(&fetch(url, ctx)?, Some(url)),
-            (None, ..) => Err(no_page(fetches, local_files).into()),
-        }
+        let payload = Payload::read(&payload, local_files)?;
+        article(payload.html, payload.url)
     });
     JobType::handled(
         "extract_content",
@@ -57,45 +52,28 @@ pub(crate) fn job_type(host: &Host) -> JobType {
             Ok(payload)
         }
     })
-    .check(move |payload| {
-        let payload = Payload::read(payload)?;
-        if payload.html.is_some() || (payload.url.is_some() && fetches) {
-            Ok(())
-        } else {
-            Err(no_page(fetches, local_files))
-        }
-    })
-}
-
-fn no_page(fetches: bool, local_files: bool) -> PayloadError {
-    let others = match (fetches, local_files) {
-        (true, true) => ", or the page's url, or path, a file",
-        (true, false) => ", or the page's url",
-        (false, true) => ", or path, a file: no page is fetched here",
-        (false, false) => ": no page is fetched here",
-    };
-    PayloadError::new("html", format!("bring the text of the page{others}"))
+    .check(move |payload| Payload::read(payload, local_files).map(drop))
 }
 
 struct Payload<'v> {
-    html: Option<&'v str>,
+    html: &'v str,
     /// The address of the page, for links and titles.
     url: Option<&'v str>,
 }
 
 impl<'v> Payload<'v> {
-    fn read(payload: &'v Value) -> Result<Self, PayloadError> {
+    fn read(payload: &'v Value, local_files: bool) -> Result<Self, PayloadError> {
         let fields = Fields::of(payload, &FIELDS)?;
         let url = fields.text("url")?;
         let web = |url: &str| url.starts_with("http://") || url.starts_with("https://");
-        if url.is_none_or(web) {
-            Ok(Self {
-                html: fields.text("html")?,
-                url,
-            })
-        } else {
-            Err(fields.bad("url", "write an address as https://example.org/page"))
+        if !url.is_none_or(web) {
+            return Err(fields.bad("url", "write an address as https://example.org/page"));
         }
+        let or = if local_files { ", or path, a file" } else { "" };
+        let missing = || format!("bring the text of the page{or}: no page is fetched here");
+        let html = fields.text("html")?;
+        let html = html.ok_or_else(|| fields.bad("html", missing()))?;
+        Ok(Self { html, url })
     }
 }
 
@@ -347,15 +325,14 @@ mod tests {
     }
 
     #[test]
-    fn pages_and_files_are_read_only_if_allowed() {
+    fn files_are_read_only_if_allowed_and_no_page_is_fetched() {
         let types = JobTypes::new();
         let by = |types: &JobTypes, payload| types.job("extract_content", payload).map(drop);
         let url = json!({"url": "https://example.org"});
-        assert_eq!(by(&types, url.clone()).unwrap_err().field, "html");
+        assert_eq!(by(&types, url).unwrap_err().field, "html");
         let path = json!({"path": "/etc/hostname"});
         assert_eq!(by(&types, path).unwrap_err().field, "path");
-        let types = types.pages(|_, _| Ok(String::new())).local_files(true);
-        assert!(by(&types, url).is_ok());
+        let types = types.local_files(true);
         let gone = by(&types, json!({"path": "/no/such/file"})).unwrap_err();
         assert!(gone.message.contains("cannot be read"), "{gone}");
         let odd = by(&types, json!({"url": "file:///etc/passwd"})).unwrap_err();

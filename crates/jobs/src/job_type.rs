@@ -219,8 +219,6 @@ fn no_article() -> PayloadError {
 pub(crate) struct Host {
     /// The text of an article by its id.
     pub articles: Option<Arc<Resolve>>,
-    /// The page at an address, as HTML.
-    pub pages: Option<Arc<Resolve>>,
     /// Whether payloads may name files of this machine.
     pub local_files: bool,
     /// The folder for audio.

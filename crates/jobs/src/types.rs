@@ -50,16 +50,6 @@ impl JobTypes {
         self.articles(move |id, ctx| finder.find(id, ctx))
     }
 
-    /// Sets a function that fetches the page of a `url`, for `extract_content` jobs without HTML; this crate never
-    /// fetches pages itself. Default: such jobs are rejected.
-    pub fn pages(
-        mut self,
-        fetch: impl Fn(&str, &Context) -> Result<String, Error> + Send + Sync + 'static,
-    ) -> Self {
-        self.host.pages = Some(Arc::new(fetch));
-        self
-    }
-
     /// Whether payloads may name files of this machine, by `path`. The files are read when the job is created. Enable
     /// this only if the authors of payloads may read everything that this program may read. Default: no.
     pub fn local_files(mut self, yes: bool) -> Self {
