@@ -21,10 +21,6 @@ pub(super) struct Ledger {
 /// What is remembered of a prompt.
 #[derive(Debug, Default)]
 struct Memory {
-    /// Only ever compared for equality, so it may wrap.
-    calls: u8,
-    /// Calls of unknown outcome that no other call has followed yet.
-    uncertain: u8,
     /// How many calls met the prompt's trouble, up to 255.
     met: u8,
     paid: bool,
@@ -75,14 +71,10 @@ pub(super) struct Call {
     pub(super) limits: [Option<Told>; 2],
     /// It counts among those that are being answered.
     admitted: bool,
-    /// Of each prompt which of its calls this is, if its fate may yet be unknown to the client.
-    memos: Vec<Memo>,
     inputs: u64,
     /// What it costs, in picodollars. Set when the reply has been prepared.
     pub(super) cost: u64,
 }
-
-type Memo = (u64, u8);
 
 /// The trouble of each request, and how many prompts had been billed before.
 type Bought = (Vec<Option<Trouble>>, u64);
@@ -140,13 +132,9 @@ impl Ledger {
         inner.stats.in_flight -= 1;
         inner.admitted -= u64::from(call.admitted);
         *inner.bill(call, delivery) += call.cost;
-        match delivery {
-            Delivery::Answered => {
-                inner.stats.answered += 1;
-                inner.stats.embedded += call.inputs;
-            }
-            Delivery::Failed => {}
-            Delivery::Gone => inner.abandon(&call.memos),
+        if delivery == Delivery::Answered {
+            inner.stats.answered += 1;
+            inner.stats.embedded += call.inputs;
         }
         self.publish(&mut inner);
     }
@@ -161,7 +149,6 @@ impl Ledger {
         if delivery != Delivery::Gone {
             *inner.bill(call, delivery) -= call.cost;
             *inner.bill(call, Delivery::Gone) += call.cost;
-            inner.abandon(&call.memos);
         }
         self.publish(&mut inner);
     }
@@ -253,27 +240,22 @@ impl Inner {
             number: stats.calls,
             limits: [None; 2],
             admitted: false,
-            memos: Vec::new(),
             inputs: 0,
             cost: 0,
         };
         match ask {
             Ask::Rejected => {}
             Ask::Malformed => stats.malformed += 1,
-            Ask::UnknownModel { keys } => call.memos = self.meet(keys),
+            Ask::UnknownModel { keys } => self.meet(keys),
             Ask::Work(work) => {
                 stats.embedding_calls += u64::from(work.form == Form::Vectors);
                 stats.speech_calls += u64::from(work.form == Form::Sound);
                 call.inputs = work.inputs;
-                call.memos = self.meet(&work.keys);
+                self.meet(&work.keys);
                 let trouble = self.trouble(&work.keys, work.form, config);
                 call.verdict = self.judge(now, work, trouble, config);
                 if let Verdict::Trouble(kind) = call.verdict {
-                    self.met[kind as usize] += 1;
-                    self.meet_trouble(&call.memos, kind, config);
-                    if kind.is_uncertain() {
-                        call.memos.clear();
-                    }
+                    self.meet_trouble(&work.keys, kind, config);
                 }
                 self.count(now, call.verdict, &work.keys);
                 call.admitted = !call.verdict.is_refusal();
@@ -306,15 +288,11 @@ impl Inner {
         }
     }
 
-    /// Remembers a call for each of these prompts.
-    fn meet(&mut self, keys: &[u64]) -> Vec<Memo> {
-        let mut meet = |key: &u64| {
-            let memory = self.prompts.entry(*key).or_default();
-            memory.calls = memory.calls.wrapping_add(1);
-            self.stats.maybe_paid_resent += u64::from(std::mem::take(&mut memory.uncertain));
-            (*key, memory.calls)
-        };
-        keys.iter().map(&mut meet).collect()
+    /// Remembers these prompts.
+    fn meet(&mut self, keys: &[u64]) {
+        for key in keys {
+            self.prompts.entry(*key).or_default();
+        }
     }
 
     /// The trouble of a call with these prompts. An API checks a call as a whole before it processes any input, so
@@ -334,29 +312,22 @@ impl Inner {
     }
 
     /// Every prompt of the call that was to meet this kind has met it.
-    fn meet_trouble(&mut self, memos: &[Memo], kind: Trouble, config: &SimConfig) {
-        for (key, _) in memos {
-            let Some(memory) = self.prompts.get_mut(key) else {
-                continue;
-            };
+    fn meet_trouble(&mut self, keys: &[u64], kind: Trouble, config: &SimConfig) {
+        self.met[kind as usize] += 1;
+        for key in keys {
             if config.plan_key(*key) == Some(kind) {
+                let memory = self.prompts.entry(*key).or_default();
                 memory.met = memory.met.saturating_add(1);
-            }
-            if kind.is_uncertain() {
-                memory.uncertain = memory.uncertain.saturating_add(1);
             }
         }
     }
 
     fn buy(&mut self, key: u64, form: Form, config: &SimConfig) -> Option<Trouble> {
-        let _ = self.meet(&[key]);
+        self.meet(&[key]);
         let kind = self.trouble(&[key], form, config);
         let kind = kind.filter(|kind| kind.is_in_batches());
         if let Some(kind) = kind {
-            self.met[kind as usize] += 1;
-            if let Some(memory) = self.prompts.get_mut(&key) {
-                memory.met = memory.met.saturating_add(1);
-            }
+            self.meet_trouble(&[key], kind, config);
         }
         if kind.is_none_or(Trouble::is_paid) {
             self.pay(&[key]);
@@ -408,21 +379,6 @@ impl Inner {
             &mut self.stats.billed_picos
         } else {
             &mut self.stats.billed_unseen_picos
-        }
-    }
-
-    /// A reply could not be delivered: the client's next call for the prompt, or one that is here
-    /// already, is a repetition of a call that may have been paid.
-    fn abandon(&mut self, memos: &[Memo]) {
-        for (key, nth) in memos {
-            let Some(memory) = self.prompts.get_mut(key) else {
-                continue;
-            };
-            if memory.calls == *nth {
-                memory.uncertain = memory.uncertain.saturating_add(1);
-            } else {
-                self.stats.maybe_paid_resent += 1;
-            }
         }
     }
 

@@ -43,41 +43,18 @@ fn a_second_answer_to_one_prompt_is_paid_twice() {
     }
     let stats = ledger.stats();
     assert_eq!((stats.prompts, stats.paid, stats.paid_twice), (2, 3, 1));
-    assert_eq!((stats.answered, stats.maybe_paid_resent), (3, 0));
+    assert_eq!(stats.answered, 3);
     assert_eq!((stats.in_flight, stats.max_in_flight), (0, 1));
 }
 
 #[test]
-fn an_uncertain_call_counts_once_when_the_next_arrives() {
-    let config = SimConfig::default().trouble(Trouble::Drop, 1.0);
-    let ledger = Ledger::new(&config);
-    let first = ledger.arrive(NOW, Ask::Work(&prompt(&[1])), &config);
-    assert_eq!(first.verdict, Verdict::Trouble(Trouble::Drop));
-    ledger.settle(&first, Delivery::Failed);
-    assert_eq!(ledger.stats().maybe_paid_resent, 0);
-    for _ in 0..2 {
-        let next = ledger.arrive(NOW, Ask::Work(&prompt(&[1])), &config);
-        assert_eq!(next.verdict, Verdict::Plain);
-        ledger.settle(&next, Delivery::Answered);
-        assert_eq!(ledger.stats().maybe_paid_resent, 1);
-    }
-}
-
-#[test]
-fn an_undelivered_reply_counts_whether_the_next_call_comes_before_or_after() {
+fn an_undelivered_reply_is_no_answer() {
     let config = SimConfig::default();
     let ledger = Ledger::new(&config);
-    let first = ledger.arrive(NOW, Ask::Work(&prompt(&[1])), &config);
-    let second = ledger.arrive(NOW, Ask::Work(&prompt(&[1])), &config);
-    ledger.settle(&first, Delivery::Gone);
-    assert_eq!(ledger.stats().maybe_paid_resent, 1);
-    ledger.settle(&second, Delivery::Answered);
-    ledger.undelivered(&second, Delivery::Answered);
-    assert_eq!(ledger.stats().maybe_paid_resent, 1);
-    let third = ledger.arrive(NOW, Ask::Work(&prompt(&[1])), &config);
-    ledger.settle(&third, Delivery::Answered);
-    let stats = ledger.stats();
-    assert_eq!((stats.maybe_paid_resent, stats.answered), (2, 1));
+    let call = ledger.arrive(NOW, Ask::Work(&prompt(&[1])), &config);
+    ledger.settle(&call, Delivery::Answered);
+    ledger.undelivered(&call, Delivery::Answered);
+    assert_eq!(ledger.stats().answered, 0);
 }
 
 #[test]

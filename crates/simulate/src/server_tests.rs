@@ -72,10 +72,10 @@ fn a_client_that_hangs_up_may_pay_again() {
     sim.release();
     assert!(sim.wait_until(|stats| stats.in_flight == 0, PATIENCE));
     let stats = sim.stats();
-    assert_eq!((stats.answered, stats.maybe_paid_resent), (0, 0));
+    assert_eq!(stats.answered, 0);
     assert_eq!(Client::connect(&sim).chat("x").status, 200);
     let stats = sim.stats();
-    assert_eq!((stats.paid_twice, stats.maybe_paid_resent), (1, 1));
+    assert_eq!(stats.paid_twice, 1);
 }
 
 #[test]

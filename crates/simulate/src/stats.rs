@@ -30,10 +30,6 @@ pub struct SimStats {
     pub billed_unseen_picos: u64,
     /// Paid calls for a prompt that had been paid before.
     pub paid_twice: u64,
-    /// Calls whose outcome the client could not know and that were followed by another call for the same prompt: drop,
-    /// stall, truncated, broken_json, empty, and replies that could not be delivered because the client had
-    /// disconnected. Each counts once, when the next call arrives.
-    pub maybe_paid_resent: u64,
     /// Calls with status 429, because of a limit or a trouble; also those with an exhausted account, whatever status
     /// the vendor uses for that.
     pub refused: u64,
