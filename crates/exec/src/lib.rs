@@ -8,7 +8,7 @@
 //! | describe one command | [`CommandJob`] |
 //! | read commands from files or standard input | [`Commands`], [`Jobs`]; with placeholders, [`Template`] |
 //! | see the result of a command | [`JobRecord`], [`JobStatus`], [`CommandResult`], [`JobError`], [`FailureKind`] |
-//! | read its output | [`Output`]; to set where large output goes, [`Overflow`] |
+//! | read its output | [`Output`] |
 //! | see the results of a run | [`CommandReport`] |
 //! | log commands as GNU parallel does, and resume from the log | [`JobLog`], [`Resume`], [`Finished`] |
 //! | write records to a file | [`RecordFile`] |
@@ -38,7 +38,7 @@ mod words;
 pub use job::CommandJob;
 pub use joblog::{Finished, JobLog, Resume};
 pub use monitor::{JobCounts, Monitor};
-pub use output::{Output, Overflow};
+pub use output::Output;
 pub use record::{CommandResult, FailureKind, JobError, JobRecord, JobStatus};
 pub use record_file::RecordFile;
 pub use runner::{CommandReport, CommandRunner};

@@ -1,4 +1,4 @@
-//! The output of a command: its beginning in memory, the rest dropped or in a temporary file, with a limit in all cases.
+//! The output of a command: its beginning in memory, more in a temporary file without a name, up to a limit.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -9,23 +9,11 @@ use std::time::Duration;
 /// Time to read the output of processes that outlive their command.
 pub(crate) const STRAGGLERS: Duration = Duration::from_millis(200);
 
-/// What happens to the part of an output that exceeds the limit in memory.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Overflow {
-    /// It is read, counted and dropped.
-    #[default]
-    Drop,
-    /// The complete output goes to a temporary file without a name, which is deleted with its [`Output`].
-    Temporary,
-}
-
 /// How much of an output is kept, and where.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct OutputSettings {
     pub in_memory: usize,
     pub most: u64,
-    pub overflow: Overflow,
 }
 
 /// The output of a command to one of its streams.
@@ -142,7 +130,7 @@ impl Capture {
         let stored = output.stored.max(output.head.len() as u64);
         let room = self.settings.most.saturating_sub(stored);
         let rest = &rest[..rest.len().min(usize::try_from(room).unwrap_or(usize::MAX))];
-        if rest.is_empty() || self.settings.overflow == Overflow::Drop {
+        if rest.is_empty() {
             return Ok(());
         }
         let file = match &output.file {
@@ -169,13 +157,9 @@ impl Capture {
 mod tests {
     use super::*;
 
-    fn captured(overflow: Overflow, most: u64, pieces: &[&[u8]]) -> Output {
+    fn captured(most: u64, pieces: &[&[u8]]) -> Output {
         let in_memory = 4;
-        let mut capture = Capture::new(OutputSettings {
-            in_memory,
-            most,
-            overflow,
-        });
+        let mut capture = Capture::new(OutputSettings { in_memory, most });
         pieces.iter().for_each(|piece| capture.take(piece));
         assert!(capture.failed.is_none());
         capture.end().0
@@ -190,36 +174,36 @@ mod tests {
     #[test]
     fn an_output_is_bounded_in_memory_and_on_the_disk() {
         let pieces: [&[u8]; 3] = [b"ab", b"cde", b"fgh"];
-        let dropped = captured(Overflow::Drop, 100, &pieces);
+        let dropped = captured(4, &pieces);
         assert_eq!(
             (dropped.head(), dropped.total(), dropped.lost()),
             (&b"abcd"[..], 8, 4)
         );
         assert!(dropped.is_truncated());
-        let whole = captured(Overflow::Temporary, 100, &pieces);
+        let whole = captured(100, &pieces);
         assert_eq!((written(&whole), whole.lost()), (b"abcdefgh".to_vec(), 0));
         assert_eq!(*whole.kept().unwrap(), *b"abcdefgh");
-        let cut = captured(Overflow::Temporary, 6, &pieces);
+        let cut = captured(6, &pieces);
         assert_eq!(
             (written(&cut), cut.lost(), cut.total()),
             (b"abcdef".to_vec(), 2, 8)
         );
-        let short = captured(Overflow::Temporary, 100, &[b"ab"]);
+        let short = captured(100, &[b"ab"]);
         assert!(!short.is_truncated() && short.file.is_none());
     }
 
     #[test]
     fn small_limits_of_outputs_are_exact() {
-        let small = captured(Overflow::Temporary, 2, &[b"ab", b"cd"]);
+        let small = captured(2, &[b"ab", b"cd"]);
         assert_eq!((small.head(), small.lost()), (&b"ab"[..], 2));
         assert!(small.file.is_none());
     }
 
     #[test]
     fn a_truncated_character_is_not_an_error() {
-        let cut = captured(Overflow::Drop, 100, &["abc\u{e9}".as_bytes()]);
+        let cut = captured(4, &["abc\u{e9}".as_bytes()]);
         assert_eq!(cut.text(), "abc");
-        let faulty = captured(Overflow::Drop, 100, &[b"ab\xc3"]);
+        let faulty = captured(4, &[b"ab\xc3"]);
         assert_eq!(faulty.text(), "ab\u{fffd}");
     }
 }

@@ -14,7 +14,6 @@ use batchwright::{Context, Error, ErrorPolicy, ProgressNotifier, StopReason};
 
 use super::job::CommandJob;
 use super::monitor::Monitor;
-use super::output::Overflow;
 use super::record::JobRecord;
 use super::sandbox::Sandbox;
 use crate::invalid;
@@ -62,10 +61,9 @@ pub struct CommandRunner {
     retries: u8,
     /// Wait before the first retry; each further wait doubles, up to a minute, with added jitter. Default: 1 s.
     retry_delay: Duration,
-    /// Maximum number of bytes of each output of a command in memory. Default: 64 KiB.
+    /// Maximum number of bytes of each output of a command in memory. A longer one is in a temporary file without a name,
+    /// which is deleted with its [`Output`](crate::Output). Default: 64 KiB.
     output_limit: usize,
-    /// Where longer outputs are stored. Default: the part above the limit is dropped.
-    overflow: Overflow,
     /// Maximum number of bytes of each output of a command that are kept, including the file of a long one. The rest is
     /// read and dropped. Default: 1 GiB.
     max_output: u64,
@@ -128,7 +126,6 @@ impl CommandRunner {
             retries: 0,
             retry_delay: Duration::from_secs(1),
             output_limit: 64 * 1024,
-            overflow: Overflow::default(),
             max_output: 1 << 30,
             folder: None,
             sandbox: None,

@@ -79,7 +79,7 @@ fn a_command_that_ignores_sigterm_is_killed_with_its_group() {
 
 #[test]
 fn an_output_may_be_closed_early_or_be_endless() {
-    let runner = CommandRunner::new().output_limit(1000);
+    let runner = CommandRunner::new().output_limit(1000).max_output(1000);
     let closed = one(&runner, CommandJob::shell("exec >&- 2>&-; exit 3"));
     assert_eq!(failure(&closed), (FailureKind::Exit, "exit code 3"));
     let flood = one(

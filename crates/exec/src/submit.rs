@@ -2,7 +2,6 @@
 
 use std::ops::ControlFlow;
 use std::thread::{Builder, JoinHandle};
-use std::time::Duration;
 
 use batchwright::{Context, Error, ErrorKind};
 use crossbeam_channel::{Receiver, bounded};
@@ -86,16 +85,6 @@ impl CommandRunner {
 }
 
 impl SubmittedJobs {
-    /// The next record, if it has arrived already.
-    pub fn try_next(&self) -> Option<JobRecord> {
-        self.records.as_ref()?.try_recv().ok()
-    }
-
-    /// The next record, if it arrives within this time; `None` also after the last one.
-    pub fn next_timeout(&self, time: Duration) -> Option<JobRecord> {
-        self.records.as_ref()?.recv_timeout(time).ok()
-    }
-
     /// Starts no more commands; running ones finish.
     pub fn cancel(&self) {
         self.ctx.cancel();

@@ -75,7 +75,6 @@ impl<'a> Run<'a> {
             output: OutputSettings {
                 in_memory: runner.output_limit,
                 most: runner.max_output,
-                overflow: runner.overflow,
             },
             stop: Arc::new(stop),
             stopping: Arc::default(),

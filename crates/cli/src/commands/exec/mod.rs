@@ -8,7 +8,7 @@ mod source;
 use std::sync::Arc;
 
 use batchwright::{Context, Error};
-use batchwright_exec::{CommandRunner, Overflow};
+use batchwright_exec::CommandRunner;
 use parking_lot::Mutex;
 
 use crate::args::exec::ExecArgs;
@@ -92,7 +92,6 @@ fn runner(args: &ExecArgs) -> Result<CommandRunner, Refusal> {
         .on_error(args.failures.on_error.policy())
         .timeout(args.pace.timeout)
         .retries(args.failures.retries)
-        .overflow(Overflow::Temporary)
         .max_output(most)
         .sandbox(sandbox::sandbox(args)?);
     if let Some(folder) = &args.workdir {
