@@ -151,37 +151,6 @@ mod tests {
     }
 
     #[test]
-    fn a_prompt_is_read_from_strings_and_blocks() {
-        let closed = json!({"type": "object", "additionalProperties": false});
-        let body = json!({"model": "m", "max_tokens": 5, "system": "12345", "messages": [
-            {"role": "user", "content": "x"}, {"role": "assistant", "content": "yes?"},
-            {"role": "user", "content": [{"type": "text", "text": "one "},
-                {"type": "image", "source": {"type": "url", "url": "https://x"}}, {"type": "text", "text": "two"}]}],
-            "output_config": {"effort": "low",
-                "format": {"type": "json_schema", "schema": closed}}});
-        let prompt = read(&body, Version::New).unwrap();
-        assert_eq!((&*prompt.model, &*prompt.text), ("m", "one two"));
-        assert_eq!((prompt.tokens, prompt.cap), (5, Some(5)));
-        assert_eq!(prompt.shape, Some(Shape::Schema(closed)));
-    }
-
-    #[test]
-    fn json_is_answered_where_the_system_text_asks_for_it() {
-        for (system, expected) in [
-            ("Answer with one JSON object.", Some(Shape::Object)),
-            (
-                "Answer with JSON that fits this JSON Schema and nothing else:\n{\"type\": \"array\"}\n\nThanks.",
-                Some(Shape::Schema(json!({"type": "array"}))),
-            ),
-            ("I like each JSON Schema.", None),
-            ("It fits this JSON Schema: {\"type\"", None),
-        ] {
-            let prompt = read(&with("system", json!(system)), Version::New).unwrap();
-            assert_eq!(prompt.shape, expected);
-        }
-    }
-
-    #[test]
     fn mistakes_are_named_with_their_places() {
         for (name, value, at) in [
             ("seed", json!(1), "seed"),

@@ -69,39 +69,3 @@ impl Gate {
         self.stopped.load(Ordering::Acquire)
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::Duration;
-
-    #[test]
-    fn an_open_gate_holds_nobody() {
-        assert!(!Gate::default().pass());
-    }
-
-    #[test]
-    fn release_lets_the_waiting_pass() {
-        let gate = Gate::default();
-        gate.hold();
-        thread::scope(|scope| {
-            let waiting = scope.spawn(|| gate.pass());
-            gate.release();
-            waiting.join().unwrap();
-        });
-    }
-
-    #[test]
-    fn stop_ends_a_hold_and_a_long_latency() {
-        let gate = Gate::default();
-        gate.hold();
-        thread::scope(|scope| {
-            let held = scope.spawn(|| gate.pass());
-            let late = scope.spawn(|| gate.wait_until(Instant::now() + Duration::from_secs(3_600)));
-            gate.stop();
-            late.thread().unpark();
-            held.join().unwrap();
-            late.join().unwrap();
-        });
-    }
-}

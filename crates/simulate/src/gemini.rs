@@ -159,26 +159,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_prompt_is_read_in_either_spelling() {
-        let schema = json!({"type": "object", "required": ["a_b"]});
-        let camel = json!({"systemInstruction": {"parts": [{"text": "12345"}]}, "contents": [
-            {"role": "model", "parts": [{"text": "yes?"}]},
-            {"parts": [{"text": "one "}, {"text": "two"}]}],
-            "generationConfig": {"maxOutputTokens": 5, "topP": 0.5,
-                "responseMimeType": "application/json", "responseJsonSchema": schema}});
-        let snake = json!({"system_instruction": {"parts": [{"text": "12345"}]}, "contents": [
-            {"role": "model", "parts": [{"text": "yes?"}]}, {"parts": [{"text": "one two"}]}],
-            "generation_config": {"max_output_tokens": 5,
-                "response_mime_type": "application/json", "response_json_schema": schema}});
-        for body in [camel, snake] {
-            let prompt = parse(body.to_string().as_bytes(), "m").unwrap();
-            assert_eq!((&*prompt.model, &*prompt.text), ("m", "one two"));
-            assert_eq!((prompt.tokens, prompt.cap), (4, Some(5)));
-            assert_eq!(prompt.shape, Some(Shape::Schema(schema.clone())));
-        }
-    }
-
-    #[test]
     fn mistakes_are_named_with_their_places() {
         for (name, value, at) in [
             ("x", json!(1), "x"),

@@ -89,8 +89,6 @@ mod limits_tests;
 mod server_tests;
 #[cfg(test)]
 mod test_client;
-#[cfg(test)]
-mod wire_tests;
 
 /// The program in the README compiles.
 #[cfg(doctest)]

@@ -1,24 +1,4 @@
 use super::*;
-use crate::prompt::Tokens;
-
-#[test]
-fn the_last_user_message_makes_the_prompt_and_all_text_its_tokens() {
-    let body = br#"{"model":"m","max_tokens":9,"max_completion_tokens":5,"temperature":0.2,
-        "messages":[{"role":"system","content":"12345"},{"role":"user","content":"one"},
-        {"role":"user","content":[{"type":"text","text":"say \"hi\" "},
-            {"type":"image_url","image_url":{"url":"https://x"}},{"type":"text","text":"two"}]},
-        {"role":"assistant","content":null,"tool_calls":[{"id":"c","type":"function",
-            "function":{"name":"f","arguments":"{}"}}]},
-        {"role":"tool","tool_call_id":"c","content":"x"}]}"#;
-    let chat = parse(body, None).unwrap();
-    assert_eq!((&*chat.model, &*chat.text), ("m", "say \"hi\" two"));
-    assert_eq!((chat.tokens, chat.cap), (6, Some(5)));
-    // A local server does not know the newer cap.
-    assert_eq!(parse(body, Some(Vendor::Local)).unwrap().cap, Some(9));
-    for end in 0..body.len() {
-        assert!(parse(&body[..end], None).is_err());
-    }
-}
 
 /// A vendor, further fields of a request or of its message, and the place of the fault.
 const REFUSED: &str = r#"
@@ -96,62 +76,4 @@ fn formats_become_shapes_and_openai_wants_strict_schemas_closed_at_every_level()
         assert_eq!(read.is_ok(), is_strict, "{schema}");
         assert_eq!(shape(format, None), Ok(Some(Shape::Schema(schema))));
     }
-}
-
-fn answered(reasoning: u64, vendor: Option<Vendor>) -> Value {
-    let answered = Answer {
-        calls: &[],
-        flex: false,
-        call: 7,
-        created: 1_790_000_000,
-        model: "a\"b",
-        text: "line\n\"quoted\"",
-        finish: Finish::Stop,
-        tokens: Tokens {
-            prompt: 10,
-            cached: 4,
-            output: 3,
-            reasoning,
-        },
-    };
-    let mut out = Vec::new();
-    answer(&mut out, &answered, vendor);
-    serde_json::from_slice(&out).unwrap()
-}
-
-#[test]
-fn each_vendor_counts_reasoning_its_own_way() {
-    for &vendor in Vendor::ALL {
-        let value = answered(5, Some(vendor));
-        let usage = &value["usage"];
-        let completion = if vendor == Vendor::Xai { 3 } else { 8 };
-        assert_eq!(usage["completion_tokens"], completion, "{vendor}");
-        assert_eq!(usage["total_tokens"], 18, "{vendor}");
-        let told = matches!(
-            vendor,
-            Vendor::Azure
-                | Vendor::OpenAi
-                | Vendor::Xai
-                | Vendor::Groq
-                | Vendor::OpenRouter
-                | Vendor::DeepSeek
-        );
-        let reasoning = &usage["completion_tokens_details"]["reasoning_tokens"];
-        assert_eq!(*reasoning == 5, told, "{vendor}");
-        assert_eq!(usage["num_cached_tokens"] == 4, vendor == Vendor::Mistral);
-        assert_eq!(usage["cost_in_usd_ticks"] == 100_000, vendor == Vendor::Xai);
-        assert_eq!(value["x_groq"]["id"] == "req_sim_7", vendor == Vendor::Groq);
-    }
-    let value = answered(5, Some(Vendor::Mistral));
-    let chunks = &value["choices"][0]["message"]["content"];
-    assert_eq!(chunks[0]["type"], "thinking");
-    assert_eq!(
-        chunks[1],
-        json!({"type": "text", "text": "line\n\"quoted\""})
-    );
-    let value = answered(0, None);
-    assert_eq!(
-        value["choices"][0]["message"],
-        json!({"role": "assistant", "content": "line\n\"quoted\"", "refusal": null})
-    );
 }

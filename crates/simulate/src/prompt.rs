@@ -185,26 +185,3 @@ impl From<Fault> for Problem {
         problem
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn reasoning_comes_out_of_the_cap_first() {
-        let config = SimConfig::default().output_tokens(10).reasoning_tokens(5);
-        for (cap, reasoning, output) in [(None, 5, 10), (Some(8), 5, 3), (Some(3), 3, 0)] {
-            let prompt = Prompt {
-                model: "m".into(),
-                text: "x".into(),
-                tokens: 9,
-                cap,
-                shape: None,
-                tools: Tools::default(),
-                flex: false,
-            };
-            let tokens = Tokens::of(&prompt, &config);
-            assert_eq!((tokens.reasoning, tokens.output), (reasoning, output));
-        }
-    }
-}

@@ -102,33 +102,3 @@ fn shaped(value: Value, shape: &str) -> Value {
         _ => value,
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn names_stand_for_values_and_for_text() {
-        let mut facts = Facts::default();
-        facts.set("n", 7);
-        facts.set("text", "a{b");
-        let template = json!({"n": "$n", "m": "{n} of {text}{none}", "gone?": "$none", "null": "$none",
-            "list": [{"if": "$n", "x": 1}, {"if": "$none", "x": 2}, "}{"]});
-        let wanted = json!({"n": 7, "m": "7 of a{b", "null": null, "list": [{"x": 1}, "}{"]});
-        assert_eq!(facts.fill(&template), wanted);
-    }
-
-    #[test]
-    fn values_are_put_into_shapes() {
-        let mut facts = Facts::default();
-        facts.set("time", 951_782_399_007_u64);
-        facts.set("zero", 0);
-        let template = json!({"list": ["$time|unix", "$time|rfc3339", "$time|millis", "$time|day",
-            "$zero|text", "$none|day"], "none?": "$zero|some|text", "if?": {"if": "$none"},
-            "then": {"if": "$zero", "then": "{zero}"}});
-        let wanted = json!({"list": [951_782_399, "2000-02-28T23:59:59Z",
-            "2000-02-28T23:59:59.007Z", "2000-02-28", "0", null], "then": "0"});
-        assert_eq!(facts.fill(&template), wanted);
-    }
-}

@@ -127,29 +127,3 @@ pub(super) fn gemini(root: &Value) -> Tools {
     tools.answered = parts.any(|part| part.get("functionResponse").is_some());
     tools
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn chat(choice: Value, messages: Value) -> Value {
-        let function = |name: &str| json!({"type": "function", "function": {"name": name}});
-        json!({"tools": [function("a"), function("b")], "tool_choice": choice, "messages": messages})
-    }
-
-    #[test]
-    fn each_tool_is_called_once_as_the_choice_wants() {
-        let one = json!({"type": "function", "function": {"name": "b"}});
-        for (choice, wanted) in [
-            (json!("auto"), "a b"),
-            (json!("none"), ""),
-            (json!("required"), "a b"),
-            (one, "b"),
-        ] {
-            let body = chat(choice, json!([{"role": "user", "content": "x"}]));
-            let calls = openai(&body).calls("x");
-            let names: Vec<_> = calls.iter().map(|call| &*call.name).collect();
-            assert_eq!(names.join(" "), wanted, "{body}");
-        }
-    }
-}

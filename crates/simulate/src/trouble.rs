@@ -183,19 +183,3 @@ impl FromStr for Trouble {
         UnknownName::find("trouble", text, Trouble::ALL, Trouble::name)
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_kind_is_read_back_from_its_name() {
-        for kind in Trouble::ALL {
-            assert_eq!(kind.to_string().parse(), Ok(*kind));
-            assert!(!(kind.is_refusal() && kind.is_paid()), "{kind}");
-        }
-        let message = "explode".parse::<Trouble>().unwrap_err().to_string();
-        assert!(message.contains("\"explode\""), "{message}");
-        assert!(message.contains("error_500, rate_limit, drop"), "{message}");
-    }
-}

@@ -148,21 +148,3 @@ pub(super) fn row(vendor: Option<Vendor>) -> &'static Row {
         LazyLock::new(|| rules::table("vendors", include_str!("../rules/vendors.json")));
     &ROWS[vendor.map_or("any", Vendor::name)]
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_vendor_is_read_back_from_its_name_and_has_a_row() {
-        for vendor in Vendor::ALL {
-            assert_eq!(vendor.to_string().parse(), Ok(*vendor));
-            assert!(!row(Some(*vendor)).parts.is_empty());
-        }
-        let error = "acme".parse::<Vendor>().unwrap_err().to_string();
-        assert!(
-            error.contains("\"acme\"; known ones: openai, xai"),
-            "{error}"
-        );
-    }
-}

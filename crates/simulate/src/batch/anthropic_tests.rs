@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::BatchConfig;
-use super::test_kit::{Kit, column, endless, kit, quick, sorted};
+use super::test_kit::{Kit, endless, kit, quick, sorted};
 use crate::test_client::Has;
 
 const PATH: &str = "/v1/messages/batches";
@@ -38,33 +38,6 @@ fn results(kit: &mut Kit, id: &str) -> Vec<Value> {
 fn types(lines: &[Value]) -> Vec<String> {
     let kind = |line: &Value| line["result"]["type"].as_str().unwrap().to_owned();
     sorted(lines.iter().map(kind).collect())
-}
-
-#[test]
-fn a_batch_counts_only_at_its_end() {
-    let mut kit = anthropic(quick().duration(Duration::from_millis(500)));
-    let batch = kit.post(PATH, &requests(&["a", "b"]));
-    let counts = json!({"processing": 2, "succeeded": 0, "errored": 0, "canceled": 0,
-        "expired": 0});
-    batch.has(
-        json!({"request_counts": counts, "processing_status": "in_progress",
-        "results_url": null}),
-    );
-    kit.wait_for(|stats| stats.items_finished == 1);
-    let id = batch["id"].as_str().unwrap();
-    assert_eq!(kit.get(&format!("{PATH}/{id}"))["request_counts"], counts);
-    kit.wait_for_end();
-    let batch = kit.get(&format!("{PATH}/{id}"));
-    batch.has(json!({"processing_status": "ended", "/request_counts/succeeded": 2}));
-    let url = batch["results_url"].as_str().unwrap();
-    assert_eq!(url, format!("http://sim{PATH}/{id}/results"));
-    let lines = results(&mut kit, id);
-    assert_eq!(sorted(column(&lines, "custom_id")), ["i-0", "i-1"]);
-    assert_eq!(lines[0]["result"]["message"]["stop_reason"], "end_turn");
-    assert_eq!((kit.malformed(), kit.sim.stats().paid), (0, 2));
-    let gone = kit.call(&format!("DELETE {PATH}/{id}"), b"").json();
-    assert_eq!(gone, json!({"id": id, "type": "message_batch_deleted"}));
-    kit.call(&format!("GET {PATH}/{id}"), b"").is(404);
 }
 
 #[test]
@@ -102,6 +75,16 @@ fn what_anthropic_refuses_is_refused() {
 }
 
 #[test]
+fn a_late_create_takes_effect_with_nothing_to_hold_it() {
+    let late = Duration::from_millis(50);
+    let mut kit = anthropic(quick().lost_creates(1).late_creates(late));
+    let body = requests(&["a"]).to_string();
+    let lost = kit.try_call(&format!("POST {PATH}"), body.as_bytes());
+    assert_eq!(lost.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    kit.wait_for(|stats| stats.created == 1);
+}
+
+#[test]
 fn cancelled_and_expired_requests_are_told() {
     let mut kit = anthropic(quick().duration(Duration::from_millis(1_000)));
     let id = create(&mut kit, &["a"; 20]);
@@ -126,14 +109,4 @@ fn cancelled_and_expired_requests_are_told() {
     let id = create(&mut kit, &["a", "b"]);
     kit.wait_for_end();
     assert_eq!(types(&results(&mut kit, &id)), ["errored", "expired"]);
-}
-
-#[test]
-fn a_late_create_takes_effect_with_nothing_to_hold_it() {
-    let late = Duration::from_millis(50);
-    let mut kit = anthropic(quick().lost_creates(1).late_creates(late));
-    let body = requests(&["a"]).to_string();
-    let lost = kit.try_call(&format!("POST {PATH}"), body.as_bytes());
-    assert_eq!(lost.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
-    kit.wait_for(|stats| stats.created == 1);
 }

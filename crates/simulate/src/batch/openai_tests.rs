@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::test_kit::{Kit, column, endless, kit, openai_file, quick, sorted};
 use crate::test_client::{Client, Has, PATIENCE};
-use crate::{BatchPoint, BatchStats, SimConfig, Trouble, Vendor};
+use crate::{BatchPoint, BatchStats, Vendor};
 
 fn order(file: &str) -> Value {
     json!({"input_file_id": file, "endpoint": "/v1/chat/completions", "completion_window": "24h"})
@@ -50,27 +50,6 @@ fn calls_and_batches_count_what_is_bought_twice_together() {
     let stats = kit.sim.stats();
     assert_eq!((stats.paid, stats.paid_twice), (4, 2));
     assert_eq!(kit.sim.batch_stats().bought_twice, 2);
-}
-
-#[test]
-fn troubles_and_failures_land_in_the_error_file() {
-    for (config, status) in [
-        (SimConfig::default().trouble(Trouble::Error500, 1.0), 500),
-        (
-            SimConfig::default().batches(quick().item_failures(1.0)),
-            400,
-        ),
-    ] {
-        let batches = config.batches.clone().duration(Duration::from_millis(20));
-        let mut kit = Kit::new(config.batches(batches));
-        let batch = run(&mut kit, "/v1", &["a", "b"]);
-        batch.has(json!({"output_file_id": null, "/request_counts/failed": 2}));
-        let lines = results(&mut kit, "/v1", &batch["error_file_id"]);
-        assert_eq!(lines.len(), 2);
-        assert_eq!(lines[0]["response"]["status_code"], status);
-        assert!(lines[0]["response"]["body"]["error"]["message"].is_string());
-        assert_eq!(kit.sim.stats().paid, 0);
-    }
 }
 
 #[test]
@@ -228,25 +207,4 @@ fn every_point_holds_its_request_before_or_after_the_effect() {
         pause.release();
         kit.wait_for(|stats| seen(stats) == 1);
     }
-}
-
-#[test]
-fn groq_has_its_own_ids_windows_and_pages() {
-    let mut kit = kit(None, endless());
-    let file = kit.upload("/openai/v1", "a.jsonl", &openai_file(&["a", "b"]));
-    assert!(file.starts_with("file_"), "{file}");
-    for _ in 0..21 {
-        create(&mut kit, "/openai/v1", &file);
-    }
-    let first = kit.get("/openai/v1/batches");
-    let cursor = first["paging"]["next_cursor"].as_str().unwrap();
-    let second = kit.get(&format!("/openai/v1/batches?cursor={cursor}"));
-    assert_eq!(second["data"].as_array().unwrap().len(), 1);
-    assert_eq!(second["paging"]["next_cursor"], Value::Null);
-    kit.call("GET /openai/v1/batches?limit=5", b"").is(400);
-    let mut week = order(&file);
-    week["completion_window"] = "7d".into();
-    kit.post("/openai/v1/batches", &week);
-    // What is Groq's is not OpenAI's.
-    assert_eq!(kit.get("/v1/batches")["data"], json!([]));
 }

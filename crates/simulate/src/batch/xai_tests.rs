@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::BatchConfig;
-use super::test_kit::{Kit, column, endless, kit, openai_file, quick, sorted};
+use super::test_kit::{Kit, endless, kit, openai_file, quick};
 use crate::Vendor;
 use crate::test_client::Has;
 
@@ -19,32 +19,6 @@ fn create(kit: &mut Kit, prompts: &[&str]) -> String {
 
 fn id(batch: &Value) -> String {
     batch["batch_id"].as_str().unwrap().to_owned()
-}
-
-#[test]
-fn a_batch_from_a_file_tells_its_state_by_counts_alone() {
-    let mut kit = xai(quick());
-    let batch = create(&mut kit, &["a", "b", "c"]);
-    kit.wait_for_end();
-    let seen = kit.get(&format!("/v1/batches/{batch}"));
-    seen.has(
-        json!({"state": {"num_requests": 3, "num_success": 3}, "name": "r1",
-        "cancel_time": null, "id": null, "status": null}),
-    );
-    assert_eq!(seen["create_time"].as_str().unwrap().len(), 10);
-    let first = kit.get(&format!("/v1/batches/{batch}/results?limit=2"));
-    let token = first["pagination_token"].as_str().unwrap();
-    let second = kit.get(&format!(
-        "/v1/batches/{batch}/results?limit=2&pagination_token={token}"
-    ));
-    assert_eq!(second["pagination_token"], Value::Null);
-    let list = |page: &Value| page["results"].as_array().unwrap().clone();
-    let results = [list(&first), list(&second)].concat();
-    let ids = column(&results, "batch_request_id");
-    assert_eq!(sorted(ids), ["i-0", "i-1", "i-2"]);
-    let response = &results[0]["batch_result"]["response"]["chat_get_completion"];
-    assert!(response["choices"][0]["message"]["content"].is_string());
-    assert_eq!(kit.malformed(), 0);
 }
 
 #[test]
