@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
 use batchwright::{
-    Bulk, Context, Deadline, Error, ErrorKind, ErrorPolicy, Outcome, Request, Response,
-    RetryPolicy, Route, StopReason, client_fn, execute_bulk_sync,
+    Bulk, Context, Deadline, Error, ErrorKind, Outcome, Request, Response, RetryPolicy, Route,
+    StopReason, client_fn, execute_bulk_sync,
 };
 use batchwright::{testing::ManualClock, testing::ScriptedClient};
 
@@ -15,10 +15,6 @@ use super::regress_bulk::requests;
 
 fn transient() -> Error {
     Error::new(ErrorKind::Transient, "try again")
-}
-
-fn quick() -> RetryPolicy {
-    RetryPolicy::default().base_delay(Duration::from_millis(1))
 }
 
 #[test]
@@ -66,58 +62,6 @@ fn a_cancelled_run_returns_finished_outcomes() {
         }
     });
     assert_eq!(client.calls().len(), 4);
-}
-
-#[test]
-fn a_waiting_item_holds_no_worker() {
-    let client = ScriptedClient::new();
-    client.fail("p0", transient());
-    let clock = Arc::new(ManualClock::new());
-    let route = Route::new(&client).clock(clock.clone());
-    let all = requests(30);
-    std::thread::scope(|scope| {
-        let run = scope.spawn(|| Bulk::new(route).concurrency(1).collect(&all).unwrap());
-        // The first item waits without occupying the only worker, so everything else runs meanwhile.
-        assert!(client.wait_for_calls(30));
-        while !run.is_finished() {
-            clock.advance(Duration::from_secs(2));
-            std::thread::yield_now();
-        }
-        assert_eq!(run.join().unwrap()[0].attempts, 2);
-    });
-    assert_eq!(client.calls().last().unwrap(), "p0");
-}
-
-#[test]
-fn a_critical_error_leaves_the_rest_unsent_under_either_policy() {
-    for policy in [
-        ErrorPolicy::ContinueOnError,
-        ErrorPolicy::StopOnCriticalError,
-    ] {
-        let client = ScriptedClient::new();
-        for i in 0..3 {
-            client.fail(&format!("p{i}"), Error::new(ErrorKind::Auth, "refused"));
-        }
-        let end = Bulk::new(&client)
-            .concurrency(3)
-            .on_error(policy)
-            .collect(&requests(100));
-        let outcomes = match (policy, end) {
-            (ErrorPolicy::ContinueOnError, Ok(outcomes)) => outcomes,
-            (ErrorPolicy::StopOnCriticalError, Err(error)) => {
-                assert!(matches!(error.reason, StopReason::Critical(_)));
-                error.outcomes
-            }
-            (_, other) => panic!("{other:?}"),
-        };
-        assert!(
-            client.calls().len() <= 6,
-            "at most `concurrency` more calls"
-        );
-        let last = outcomes[99].result.as_ref().unwrap_err();
-        assert_eq!(last.kind(), ErrorKind::Auth);
-        assert!(last.message().starts_with("not sent"), "{last}");
-    }
 }
 
 #[test]
@@ -177,16 +121,6 @@ fn dropping_a_background_run_cancels_and_joins_it_alone() {
     drop(outcomes);
     assert_eq!(Arc::strong_count(&client), 1, "its threads are gone");
     assert!(!ctx.is_cancelled(), "the caller's context is the caller's");
-}
-
-#[test]
-fn a_single_call_uses_the_retries_and_limits_of_its_route() {
-    let client = ScriptedClient::new();
-    client.fail("p", transient());
-    let route = Route::new(&client).retry(quick());
-    let answer = route.complete(&Request::new("p"), &Context::new()).unwrap();
-    assert_eq!(answer.text, "echo: p");
-    assert_eq!(client.calls().len(), 2);
 }
 
 #[test]

@@ -164,7 +164,9 @@ fn errors(provider: &Provider) {
         (Trouble::Error500, ErrorKind::Transient),
         (Trouble::Error503, ErrorKind::Transient),
         (Trouble::Overloaded, ErrorKind::Transient),
+        (Trouble::Html502, ErrorKind::Transient),
         (Trouble::Drop, ErrorKind::Transient),
+        (Trouble::Truncated, ErrorKind::Transient),
         (Trouble::BrokenJson, ErrorKind::Malformed),
         (Trouble::Empty, ErrorKind::Malformed),
     ];

@@ -14,6 +14,10 @@ use batchwright_simulate::{SimConfig, Simulator};
 use serde_json::Value;
 use tempfile::TempDir;
 
+#[path = "has.rs"]
+mod has;
+pub use has::{Has, cases};
+
 /// Far longer than any step of these tests takes, also on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -107,15 +111,6 @@ impl Desk {
     }
 }
 
-/// The cases of a test, one in a line: `what is given => what is expected`.
-pub fn cases(table: &str) -> impl Iterator<Item = (&str, &str)> {
-    let lines = table.lines().filter(|line| !line.trim().is_empty());
-    lines.map(|line| {
-        let (given, expected) = line.split_once("=>").unwrap_or_else(|| panic!("{line}"));
-        (given.trim(), expected.trim())
-    })
-}
-
 pub fn simulator(config: SimConfig) -> Simulator {
     Simulator::start(config).unwrap()
 }
@@ -149,25 +144,6 @@ pub fn results(text: &str) -> Vec<Value> {
     text.lines()
         .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}")))
         .collect()
-}
-
-/// Asserts that an object has these fields. A name that starts with `/` is a path (RFC 6901). A missing value equals `null`.
-pub trait Has {
-    fn has(&self, fields: Value);
-}
-
-impl Has for Value {
-    #[track_caller]
-    fn has(&self, fields: Value) {
-        for (name, wanted) in fields.as_object().unwrap() {
-            let found = if name.starts_with('/') {
-                self.pointer(name).unwrap_or(&Value::Null)
-            } else {
-                &self[name]
-            };
-            assert_eq!(found, wanted, "{name} of {self}");
-        }
-    }
 }
 
 pub fn id(line: &Value) -> String {

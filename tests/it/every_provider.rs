@@ -1,5 +1,8 @@
 //! Every provider by name, and the API that the simulator checks strictly for it.
 
+use std::time::Duration;
+
+use batchwright::{Bulk, Client, LlmConfig, Outcome, Request, RetryPolicy, Route, Secret};
 use batchwright_simulate::{SimConfig, SimStats, Simulator, Vendor};
 
 /// A provider by name, the vendor whose API the simulator has for it, and the path of that API.
@@ -45,6 +48,21 @@ impl Provider {
 
     pub fn url(&self, sim: &Simulator) -> String {
         format!("http://{}{}", sim.addr(), self.path)
+    }
+
+    pub fn client(&self, sim: &Simulator, key: &str) -> Client {
+        LlmConfig::new(self.name)
+            .base_url(self.url(sim))
+            .api_key(Secret::new(key))
+            .model("m-1")
+            .client()
+            .unwrap()
+    }
+
+    pub fn run(&self, sim: &Simulator, requests: &[Request]) -> Vec<Outcome> {
+        let patience = RetryPolicy::default().base_delay(Duration::from_millis(10));
+        let route = Route::new(self.client(sim, "sk-right")).retry(patience);
+        Bulk::new(route).concurrency(32).collect(requests).unwrap()
     }
 }
 

@@ -12,8 +12,8 @@ pub fn caught<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> thre
     thread::spawn(move || {
         let _ = tx.send(catch_unwind(AssertUnwindSafe(f)));
     });
-    rx.recv_timeout(Duration::from_secs(20))
-        .expect("it has not ended within 20 s")
+    rx.recv_timeout(Duration::from_secs(180))
+        .expect("it has not ended within 180 s")
 }
 
 /// The same for functions that must not panic.

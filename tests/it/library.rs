@@ -1,7 +1,6 @@
 //! Data that a program attaches to a request and finds in its outcome.
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
 
 use batchwright::client::request_hash;
 use batchwright::testing::ScriptedClient;
@@ -195,58 +194,12 @@ fn a_parse_error_does_not_quote_the_answer() {
 
 #[cfg(feature = "queue")]
 mod in_memory {
-    use std::collections::HashSet;
-
-    use std::time::Duration;
-
-    use batchwright::queue::{WorkerScale, WorkerSettings};
-    use batchwright::{Job, JobQueue, ProcessId, RetryPolicy, Worker};
+    use batchwright::{Job, JobQueue, ProcessId};
 
     use super::*;
 
     fn job(n: usize) -> Job {
         Job::from(&Request::new(format!("p{n}")).with_id(format!("p{n}")))
-    }
-
-    fn worker(queue: &JobQueue, client: &Arc<ScriptedClient>) -> Worker {
-        let retry = RetryPolicy::default().base_delay(Duration::from_millis(1));
-        Worker::new(queue)
-            .settings(WorkerSettings::default().scale(WorkerScale::fixed(4)))
-            .completions(Route::new(client.clone()).retry(retry))
-            .until_empty(true)
-    }
-
-    #[test]
-    fn a_queue_in_memory_behaves_like_one_in_a_file() {
-        let queue = JobQueue::in_memory().unwrap();
-        let client = Arc::new(ScriptedClient::new());
-        client.fail("p1", Error::new(ErrorKind::Transient, "again"));
-        client.refuse("p2", Error::new(ErrorKind::Invalid, "no"));
-        let process = ProcessId::new();
-        queue.enqueue_iter(process, (0..3).map(job)).unwrap();
-        let cancelled = ProcessId::new();
-        queue.enqueue(cancelled, [job(7)]).unwrap();
-        assert_eq!(queue.cancel(cancelled).unwrap(), 1);
-        worker(&queue, &client).run().unwrap();
-
-        let counts = queue.process(process).unwrap().unwrap().counts;
-        assert_eq!((counts.completed, counts.failed), (2, 1));
-        assert_eq!(client.calls_of("p1"), 2);
-        assert_eq!(queue.retry_failed(process).unwrap(), 1);
-        let mut seen = HashSet::new();
-        let take = |results: &[batchwright::queue::JobResult]| {
-            seen.extend(results.iter().filter_map(|result| result.item_id.clone()));
-            Ok::<(), Error>(())
-        };
-        assert_eq!(queue.consume(process, take).unwrap(), 2);
-        assert_eq!(seen, HashSet::from(["p0".to_owned(), "p1".to_owned()]));
-        assert_eq!(queue.delete(process).unwrap(), 1);
-        for finding in queue.check().unwrap() {
-            assert!(
-                finding.verdict < batchwright::queue::Severity::Bad,
-                "{finding:?}"
-            );
-        }
     }
 
     #[test]

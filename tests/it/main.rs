@@ -5,11 +5,14 @@ mod architecture;
 mod bulk;
 #[cfg(feature = "queue")]
 mod capabilities;
-#[expect(dead_code, reason = "the tests of the program use the rest")]
+#[expect(
+    dead_code,
+    unused_imports,
+    reason = "the tests of the program use the rest"
+)]
 mod common;
 mod conformance;
 mod decoders;
-mod dialects;
 mod embed_dialects;
 mod embed_replies;
 mod every_provider;
@@ -20,11 +23,9 @@ mod example_overnight;
 mod fallback;
 mod hang;
 mod library;
-mod loading;
 mod manager;
 #[cfg(feature = "files")]
 mod processing;
-mod prompt_caches;
 mod provider;
 #[cfg(feature = "queue")]
 mod queue;

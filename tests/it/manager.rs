@@ -239,32 +239,6 @@ mod following {
     }
 
     #[test]
-    fn a_worker_follows_model_limits_and_slots_that_another_process_sets() {
-        let (desk, sim) = (Desk::new(), good());
-        let (mut manager, told) = following(&desk, &sim, Settings::new());
-        let queue = queue(&desk);
-        let (worker, done) = telling(manager.worker(&queue).unwrap());
-        assert_eq!(
-            carried_out(&queue, &done),
-            ("custom".into(), "sim-1".into())
-        );
-        let before = worker.settings();
-        let store = file(&desk);
-        store.set("queue.worker_count", "7").unwrap();
-        applied(&told);
-        let changed = settings(&[("queue.worker_count", "7")]);
-        assert_eq!(worker.settings(), changed.worker_settings().unwrap());
-        assert_ne!(worker.settings(), before);
-        let plan = manager.plan().route_plan();
-        store.set("llm.requests_per_minute", "1").unwrap();
-        applied(&told);
-        // The manager itself applies the change when `refresh` is called.
-        manager.refresh().unwrap();
-        assert_ne!(manager.plan().route_plan(), plan);
-        worker.stop().unwrap();
-    }
-
-    #[test]
     fn a_worker_follows_the_provider_and_the_strategy() {
         let (desk, sim) = (Desk::new(), good());
         let store = file(&desk);

@@ -12,7 +12,7 @@ use batchwright::{
 };
 use batchwright_simulate::{SimConfig, Simulator};
 
-const PATIENCE: Duration = Duration::from_secs(180);
+use super::common::{NOBODY, PATIENCE};
 
 fn config(base_url: &str) -> LlmConfig {
     LlmConfig::new("openai")
@@ -57,31 +57,12 @@ fn single(base_url: &str) -> Error {
 }
 
 #[test]
-fn every_prompt_is_answered_once_over_kept_connections() {
-    let sim = Simulator::start(SimConfig::default()).unwrap();
-    let client = config(&sim.base_url()).concurrency(4).client().unwrap();
-    let outcomes = execute_bulk_sync(&Context::new(), &client, &requests(200), 4).unwrap();
-    for (i, outcome) in outcomes.iter().enumerate() {
-        let answer = outcome.result.as_ref().unwrap();
-        assert_eq!(answer.text, format!("echo: prompt {i}"));
-        assert_eq!(answer.provider, "openai");
-    }
-    let stats = sim.stats();
-    assert_eq!((stats.calls, stats.paid_twice), (200, 0));
-    assert!(stats.connections <= 4, "{} connections", stats.connections);
-}
-
-#[test]
 fn a_cut_connection_reports_whether_the_request_was_sent() {
     let after_sending = single(&one_shot(drop));
     assert_eq!(after_sending.kind(), ErrorKind::Transient);
     assert_eq!(after_sending.sent(), Sent::Maybe);
 
-    let nobody = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
-    let refused = single(&format!("http://{nobody}/v1"));
+    let refused = single(NOBODY);
     assert_eq!(
         (refused.kind(), refused.sent()),
         (ErrorKind::Transient, Sent::No)
@@ -127,17 +108,6 @@ fn an_abort_leaves_other_calls_of_the_client_alone() {
         sim.release();
         assert_eq!(goes_on.join().unwrap().unwrap().text, "echo: b");
     });
-}
-
-#[test]
-fn a_contexts_deadline_bounds_a_call() {
-    let sim = Simulator::start(SimConfig::default()).unwrap();
-    sim.hold();
-    let ctx = Context::new().with_timeout(Duration::from_millis(50));
-    let error = client(&sim.base_url())
-        .complete(&Request::new("x"), &ctx)
-        .unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::DeadlineExceeded);
 }
 
 #[test]

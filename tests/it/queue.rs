@@ -10,9 +10,9 @@ use batchwright::queue::{JobResult, JobStatus, ProcessInfo, WorkerScale, WorkerS
 use batchwright::testing::{ManualClock, ScriptedClient};
 use batchwright::unstable::Clock;
 use batchwright::{
-    Budget, Context, Deadline, Error, ErrorKind, Extract, Handler, Job, JobQueue, Limits,
-    LlmConfig, ProcessId, Progress, Request, Response, RetryPolicy, Route, RunningJob, Secret,
-    StopReason, Usd, Worker, client_fn,
+    Budget, Context, Deadline, Error, ErrorKind, Extract, Handler, Job, JobQueue, LlmConfig,
+    ProcessId, Progress, Request, Response, RetryPolicy, Route, RunningJob, Secret, StopReason,
+    Usd, Worker, client_fn,
 };
 use parking_lot::Mutex;
 use tempfile::TempDir;
@@ -74,18 +74,6 @@ fn a_direct_job_is_answered_like_others_and_its_end_is_reported_with_its_ids() {
     );
     let result = queue.get_results(process).next().unwrap().unwrap();
     assert!(result.line().starts_with(r#"{"id":"a","success":true"#));
-}
-
-#[test]
-fn a_result_that_could_not_be_saved_stays() {
-    let (_folder, queue) = queue();
-    let client = Arc::new(ScriptedClient::new());
-    let process = ProcessId::new();
-    queue.enqueue(process, prompts(&["a", "b"])).unwrap();
-    worker(&queue).completions(route(&client)).run().unwrap();
-    assert!(queue.consume(process, |_| Err("disk full")).is_err());
-    assert_eq!(queue.get_results(process).count(), 2);
-    assert_eq!(queue.process(process).unwrap().unwrap().counts.consumed, 0);
 }
 
 #[test]
@@ -180,32 +168,6 @@ fn a_wait_requested_by_a_handler_is_kept_exactly() {
 }
 
 #[test]
-fn a_stopping_worker_finishes_calls_and_requeues_the_rest() {
-    let (_folder, queue) = queue();
-    let client = Arc::new(ScriptedClient::new());
-    client.hold();
-    let process = ProcessId::new();
-    queue.enqueue(process, prompts(&["a", "b", "c"])).unwrap();
-    let ctx = Context::new();
-    let running = Worker::new(&queue)
-        .context(&ctx)
-        .settings(WorkerSettings::default().scale(WorkerScale::fixed(2)))
-        .completions(route(&client))
-        .start()
-        .unwrap();
-    assert!(client.wait_for_calls(2));
-    ctx.cancel();
-    client.release();
-    let report = running.stop().unwrap();
-    assert_eq!(report.completed, 2);
-    let counts = queue.process(process).unwrap().unwrap().counts;
-    assert_eq!(
-        (counts.completed, counts.pending, counts.in_progress),
-        (2, 1, 0)
-    );
-}
-
-#[test]
 fn an_aborted_call_uses_no_attempt_and_is_possibly_billed() {
     let (_folder, queue) = queue();
     let client = Arc::new(ScriptedClient::new());
@@ -259,29 +221,6 @@ fn a_late_listener_gets_the_state_first_and_then_each_change() {
     }
     let last = seen.last().unwrap();
     assert_eq!((last.completed, last.percent), (3, Some(100.0)));
-}
-
-#[test]
-fn jobs_of_an_iterator_start_only_after_complete_submission() {
-    let (_folder, queue) = queue();
-    let client = Arc::new(ScriptedClient::new());
-    let process = ProcessId::new();
-    let source = (0..2500).map(|n| {
-        if n == 2000 {
-            // Two groups are written, and none of their jobs can be claimed.
-            let report = worker(&queue).completions(route(&client)).run().unwrap();
-            assert_eq!(report.completed, 0);
-            assert!(!queue.process(process).unwrap().unwrap().sealed);
-        }
-        Job::from(Request::new(n.to_string()))
-    });
-    assert_eq!(queue.enqueue_iter(process, source).unwrap(), 2500);
-    let report = worker(&queue)
-        .settings(settings(8))
-        .completions(Route::limited(client.clone(), Limits::default().burst(100)))
-        .run()
-        .unwrap();
-    assert_eq!(report.completed, 2500);
 }
 
 /// The numbers of completed and of waiting jobs.

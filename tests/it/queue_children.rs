@@ -1,7 +1,7 @@
 //! Jobs that wait for others: what is billed once, when each ends, and where it is counted.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use batchwright::queue::{Children, ConsumeError, ProcessState, WorkerScale, WorkerSettings};
 use batchwright::testing::ScriptedClient;
@@ -100,66 +100,6 @@ impl Scene {
 }
 
 #[test]
-fn only_failed_children_are_repeated_and_billed_again() {
-    let scene = Scene::new();
-    scene
-        .client
-        .fail("bad", Error::new(ErrorKind::Invalid, "no").with_status(400));
-    let (process, _) = scene.enqueue(&[&["a", "bad", "c"]]);
-    scene.work();
-    let state = scene.state(process);
-    assert_eq!(
-        (state.counts.failed, state.spent.input_tokens),
-        (1, 2 * TOKENS)
-    );
-    let [children] = scene.children().try_into().unwrap();
-    assert_eq!(
-        (children.counts.completed, children.spent.input_tokens),
-        (2, 2 * TOKENS)
-    );
-
-    assert_eq!(scene.queue.retry_failed(process).unwrap(), 1);
-    scene.work();
-    let state = scene.state(process);
-    assert_eq!(
-        (state.counts.completed, state.spent.input_tokens),
-        (1, 3 * TOKENS)
-    );
-    for (text, calls) in [("a", 1), ("bad", 2), ("c", 1)] {
-        assert_eq!(scene.client.calls_of(text), calls, "{text}");
-    }
-    assert!(scene.children().is_empty());
-}
-
-#[test]
-fn a_cancelled_job_resumes_where_it_was() {
-    let scene = Scene::new();
-    let (process, _) = scene.enqueue(&[&["a", "b", "c", "d", "e", "f", "g"]]);
-    scene.client.hold();
-    let worker = scene.worker().handle("gather", scene.gathering());
-    let running = worker.completions(scene.prompts()).start().unwrap();
-    assert!(scene.client.wait_for_in_flight(4));
-    assert_eq!(scene.queue.cancel(process).unwrap(), 1);
-    scene.client.release();
-    running.join().unwrap();
-    let [children] = scene.children().try_into().unwrap();
-    assert_eq!(
-        (children.counts.completed, children.counts.cancelled),
-        (4, 3)
-    );
-    assert_eq!(scene.state(process).counts.cancelled, 1);
-
-    assert_eq!(scene.queue.retry_failed(process).unwrap(), 1);
-    scene.work();
-    let state = scene.state(process);
-    assert_eq!(
-        (state.counts.completed, state.spent.input_tokens),
-        (1, 7 * TOKENS)
-    );
-    assert_eq!(scene.client.calls().len(), 7);
-}
-
-#[test]
 fn results_that_a_parent_collects_are_not_returned_to_hosts() {
     let scene = Scene::new();
     let (process, _) = scene.enqueue(&[&["a", "b"]]);
@@ -192,25 +132,4 @@ fn results_that_a_parent_collects_are_not_returned_to_hosts() {
     );
     scene.work();
     assert_eq!(scene.state(process).counts.completed, 1);
-}
-
-/// After its job was cancelled it enqueues nothing, and nothing fails because of that.
-#[test]
-fn a_parent_that_is_cancelled_while_it_fans_out_enqueues_nothing() {
-    let scene = Scene::new();
-    let (process, _) = scene.enqueue(&[&["a"]]);
-    let (queue, done) = (scene.queue.clone(), AtomicBool::new(false));
-    let cancelling =
-        Handler::with_children(move |_: &RunningJob, children: &Children, _: &Context| {
-            if !done.swap(true, Ordering::SeqCst) {
-                queue.cancel(process)?;
-            }
-            let job = || Ok(vec![Job::from(&Request::new("a"))]);
-            Ok(children.gather("late", job)?.map(|results| results.len()))
-        });
-    let handlers = scene.worker().handle("gather", cancelling);
-    let worker = handlers.completions(scene.prompts());
-    assert!(worker.run().unwrap().stop.is_none());
-    assert_eq!(scene.state(process).counts.cancelled, 1);
-    assert!(scene.children().is_empty() && scene.client.calls().is_empty());
 }

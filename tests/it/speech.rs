@@ -96,26 +96,3 @@ fn permanently_rejected_speech_is_requested_once() {
     let error = outcomes[0].result.as_ref().unwrap_err();
     assert!(error.message().contains("voice"), "{error}");
 }
-
-#[test]
-fn trouble_costs_no_sound() {
-    let few = Duration::from_millis(5);
-    let mut config = SimConfig::default().retry_after(few).seed(5);
-    for kind in [
-        Trouble::RateLimit,
-        Trouble::Error500,
-        Trouble::Error503,
-        Trouble::Html502,
-        Trouble::Drop,
-        Trouble::Truncated,
-        Trouble::BrokenJson,
-        Trouble::Overloaded,
-    ] {
-        config = config.trouble(kind, 0.11);
-    }
-    let sim = simulator(config);
-    has_own_sounds(&run(client(&sim, "openai"), &requests(60)));
-    let stats = sim.stats();
-    assert_eq!((stats.malformed, stats.answered), (0, 60));
-    assert!(stats.by_trouble.len() >= 8, "{:?}", stats.by_trouble);
-}
