@@ -19,7 +19,7 @@ use super::common::{Desk, Ended, Has, PATIENCE, RunToEnd, Running, all_ids, even
 use super::queue::{adds_up, database};
 
 /// Long enough to see a batch in progress; a cancelled one ends after a tenth of it.
-const LONG: Duration = Duration::from_secs(20);
+const LONG: Duration = Duration::from_secs(40);
 
 /// The program on the queue of this desk, with a provider that has a Batch API.
 pub fn command(desk: &Desk, sim: &Simulator, words: &str) -> Command {
@@ -151,7 +151,7 @@ fn a_running_worker_follows_the_strategy_and_old_batches_finish() {
 
 #[test]
 fn cancel_ends_batches_without_a_worker_and_keeps_their_results() {
-    let (desk, sim) = (Desk::new(), taking(Duration::from_secs(4)));
+    let (desk, sim) = (Desk::new(), taking(Duration::from_secs(10)));
     let id = submit(&desk, &sim, 20);
     run(&desk, &sim, "work --strategy batch --until-submitted").expect(0);
     let some = |stats: &batchwright_simulate::BatchStats| stats.batches[0].finished > 0;
@@ -219,7 +219,7 @@ fn manager(sim: &Simulator, folder: &Path, strategy: &str) -> LlmManager {
 
 #[test]
 fn the_library_returns_outcomes_in_order_and_reattaches_after_a_stop() {
-    let (desk, sim) = (Desk::new(), taking(Duration::from_secs(1)));
+    let (desk, sim) = (Desk::new(), taking(Duration::from_secs(4)));
     let folder = database(&desk).parent().unwrap().to_owned();
     let manager = |ctx: &batchwright::Context| manager(&sim, &folder, "batch").context(ctx);
     let process = ProcessId::new();

@@ -9,7 +9,7 @@ use batchwright_simulate::{BatchConfig, BatchPoint, SimConfig};
 use serde_json::json;
 
 use super::batch_runs::{SHORT, WORDS, batch, clean, with};
-use super::batch_site::{Dialect, GEMINI, KINDS, OPENAI, Site, prompt};
+use super::batch_site::{KINDS, OPENAI, Site, prompt};
 use super::common::{Desk, Has, PATIENCE, RunToEnd, Running, all_ids, each, eventually};
 
 const ITEMS: usize = 12;
@@ -20,77 +20,6 @@ const fn millis(n: u64) -> Duration {
 
 fn quick() -> BatchConfig {
     BatchConfig::default().duration(millis(100))
-}
-
-fn filed() -> Vec<&'static Dialect> {
-    KINDS.into_iter().filter(|at| at.files).collect()
-}
-
-/// Killed at the first request that reaches this point; the request takes effect anyway.
-fn killed_at(at: &'static Dialect, point: BatchPoint) {
-    let site = Site::new(at, quick(), ITEMS);
-    site.kill_at(point, || {});
-    site.finish(0);
-    site.bought_once();
-    let stats = site.sim.batch_stats();
-    assert_eq!(stats.started, 1, "{} {point:?} {stats:?}", at.name);
-    // The name of an upload without a reply is unknown, unless we choose it.
-    let uploading = matches!(point, BatchPoint::UploadArrived | BatchPoint::UploadDone);
-    let orphans = u64::from(uploading && at.name != GEMINI.name);
-    assert_eq!(stats.files_left, orphans, "{} {point:?}", at.name);
-}
-
-#[test]
-fn killed_at_any_step() {
-    use BatchPoint::*;
-    let points = [
-        UploadArrived,
-        UploadDone,
-        CreateArrived,
-        CreateDone,
-        StatusArrived,
-        DownloadHalf,
-        DeleteArrived,
-        DeleteDone,
-    ];
-    let has = |at: &Dialect, point| {
-        at.files
-            || !matches!(
-                point,
-                UploadArrived | UploadDone | DeleteArrived | DeleteDone
-            )
-    };
-    let all = points
-        .into_iter()
-        .flat_map(|point| KINDS.map(|at| (at, point)));
-    let all: Vec<_> = all.filter(|(at, point)| has(at, *point)).collect();
-    for some in all.chunks(15) {
-        each(some, |(at, point)| killed_at(at, *point));
-    }
-}
-
-/// The creation has not taken effect yet when its input file is deleted, and then fails.
-#[test]
-fn a_creation_after_its_file_was_deleted_is_not_billed() {
-    for point in [BatchPoint::DeleteArrived, BatchPoint::DeleteDone] {
-        each(&filed(), |at| {
-            let site = Site::new(at, quick(), ITEMS);
-            let create = site.sim.pause_at(BatchPoint::CreateArrived, 1);
-            let worker = site.start();
-            assert!(create.wait(PATIENCE), "{}", at.name);
-            drop(worker);
-            // Killed once more, while the input file is being deleted.
-            site.kill_at(point, || {});
-            assert!(
-                site.sim
-                    .wait_for_batches(|s| s.files_deleted == 1, PATIENCE)
-            );
-            create.release();
-            site.finish(0);
-            site.bought_once();
-            site.took(1);
-        });
-    }
 }
 
 const HEADER: &str = "Authorization: Bearer sk-right-0123456789";

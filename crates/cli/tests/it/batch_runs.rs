@@ -24,7 +24,7 @@ pub fn with(batches: BatchConfig) -> Simulator {
 pub const SHORT: Duration = Duration::from_millis(100);
 
 /// Long enough to be seen in progress.
-pub const LONG: Duration = Duration::from_secs(3);
+pub const LONG: Duration = Duration::from_secs(4);
 
 /// `run` with these words against a provider with a Batch API, or without one.
 pub fn command(desk: &Desk, sim: &Simulator, words: &str) -> Command {
@@ -124,7 +124,7 @@ pub fn other(desk: &Desk, sim: &Simulator, words: &str) -> Ended {
 /// A run that has left this number of items at the provider and ended.
 pub fn left_alone(items: usize) -> (Desk, Simulator) {
     // The batch must not end before the run does.
-    let (desk, sim) = (Desk::with(items), taking(Duration::from_secs(2)));
+    let (desk, sim) = (Desk::with(items), taking(Duration::from_secs(3)));
     run(&desk, &sim, &format!("{WORDS} --no-wait")).expect(0);
     submitted(&desk, items as u64);
     (desk, sim)

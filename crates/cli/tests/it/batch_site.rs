@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use batchwright::queue::JobCounts;
 use batchwright::{Error, Job, JobQueue, ProcessId, Request};
-use batchwright_simulate::{BatchConfig, BatchPoint, BatchStats, SimConfig, Simulator, Vendor};
+use batchwright_simulate::{BatchConfig, BatchStats, SimConfig, Simulator, Vendor};
 use serde_json::Value;
 
-use super::common::{Desk, Ended, HOME, PATIENCE, RunToEnd, Running, simulator};
+use super::common::{Desk, Ended, HOME, RunToEnd, Running, simulator};
 
 /// One provider with a Batch API.
 #[derive(Debug)]
@@ -125,22 +125,6 @@ impl Site {
     /// A worker that ends when no work is left.
     pub fn start(&self) -> Running {
         Running::start(&mut self.command("work --until-empty --log-level info"))
-    }
-
-    /// Lets a worker reach this point and kills it there. The request has not taken effect yet when `then` is called.
-    #[track_caller]
-    pub fn kill_at(&self, point: BatchPoint, then: impl FnOnce()) {
-        let pause = self.sim.pause_at(point, 1);
-        let worker = self.start();
-        let reached = pause.wait(PATIENCE);
-        assert!(
-            reached,
-            "{} never {point:?}: {}",
-            self.at.name,
-            worker.said()
-        );
-        drop(worker);
-        then();
     }
 
     pub fn counts(&self) -> JobCounts {

@@ -112,10 +112,6 @@ impl Fake {
         calls.retain(|asked| !asked.body.is_empty());
         calls
     }
-
-    pub fn forget(&self) {
-        self.asked.lock().unwrap().clear();
-    }
 }
 
 fn exchange(

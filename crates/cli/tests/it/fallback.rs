@@ -1,7 +1,6 @@
 //! Fallbacks through the program: which failures fail over, what is reported, and what is rejected.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 use std::time::Duration;
 
 use batchwright_simulate::{SimConfig, Simulator, Trouble};
@@ -164,60 +163,6 @@ fn too_few_open_files_neither_fail_an_item_nor_move_it_to_a_fallback() {
     assert_eq!(ended.stderr.matches("this machine allows fewer").count(), 1);
     assert_eq!((sim.stats().calls, other.stats().calls), (600, 0));
     assert_eq!(desk.ids("out.jsonl"), all_ids(600));
-}
-
-/// A provider that fails every call, and requests this wait from all clients.
-fn for_ever(trouble: Trouble, seconds: u64) -> Simulator {
-    let config = SimConfig::default()
-        .trouble(trouble, 1.0)
-        .trouble_times(trouble, None)
-        .retry_after(Duration::from_secs(seconds))
-        .stall(Duration::from_secs(60));
-    simulator(config)
-}
-
-#[test]
-fn twenty_items_reach_the_fallback_within_ten_seconds_for_every_kind_of_failure() {
-    let nowhere = good();
-    nowhere.stop_listening();
-    let cases = [
-        ("refuses connections", nowhere, "-j 5"),
-        ("says 503", for_ever(Trouble::Error503, 1), "-j 5"),
-        (
-            "says 503 for a minute",
-            for_ever(Trouble::Error503, 60),
-            "-j 5",
-        ),
-        ("says 500", for_ever(Trouble::Error500, 1), "-j 5"),
-        ("sends a web page", for_ever(Trouble::Html502, 1), "-j 5"),
-        ("hangs up", for_ever(Trouble::Drop, 1), "-j 5"),
-        ("hangs", for_ever(Trouble::Stall, 1), "-j 5 --timeout 2s"),
-        (
-            "hangs, one by one",
-            for_ever(Trouble::Stall, 1),
-            "-j 1 --timeout 2s",
-        ),
-    ];
-    thread::scope(|scope| {
-        for (name, sim, words) in &cases {
-            scope.spawn(move || {
-                let words = format!("{words} --fallback extract --json");
-                let ended = called(&Desk::with(20), sim, &good(), &words).expect(0);
-                let summary = ended.json()["summary"].take();
-                let seconds = summary["elapsed_ms"].as_f64().unwrap() / 1e3;
-                let (stats, calls) = (sim.stats(), sim.stats().calls);
-                println!("{name}: {seconds:.1} s, {calls} calls");
-                assert_eq!(summary["answered_by"]["extract"], 20, "{name}: {summary}");
-                assert!(seconds < 10.0, "{name}: {seconds} s");
-                assert!(calls <= 12, "{name}: {calls} calls");
-                ended.tells("switching to the next provider");
-                // Possibly billed calls are reported, whether or not they were abandoned.
-                let unsure = ["stall", "drop"].map(|name| stats.by_trouble.get(name).copied());
-                let unsure: u64 = unsure.into_iter().flatten().sum();
-                assert_eq!(summary["possibly_paid_twice"], unsure, "{name}: {summary}");
-            });
-        }
-    });
 }
 
 /// A minimal server: `answer` receives the path.

@@ -1,12 +1,8 @@
 //! `--help` fits a small terminal, `batchwright help COMMAND` has everything.
 
-use std::process::{Command, Output};
-
-use batchwright::config::{ConfigStore, SqliteConfig};
-use batchwright_simulate::Simulator;
 use serde_json::{Value, json};
 
-use super::common::{Desk, Ended, HOME, Has, RunToEnd, Running, good};
+use super::common::{Desk, Ended, HOME, Has, RunToEnd};
 
 /// Two screens of 24 lines, minus the lines of the prompt.
 const TWO_SCREENS: usize = 46;
@@ -95,56 +91,6 @@ fn long_help_has_every_flag_of_the_short_one_and_more() {
     assert!(short.lines().count() <= 24, "one screen\n{short}");
 }
 
-/// The output of a program; `None` if it is not installed.
-fn run(program: &str, args: &[&str]) -> Option<Output> {
-    match Command::new(program).args(args).output() {
-        Ok(output) => Some(output),
-        Err(_) => {
-            println!("skipped: there is no {program}");
-            None
-        }
-    }
-}
-
-#[test]
-fn bash_completes_commands_and_flags() {
-    let desk = Desk::new();
-    let script = desk.plain("completions bash").expect(0).stdout;
-    desk.write("script", &script);
-    let file = desk.path("script").to_str().unwrap().to_owned();
-    // The completions that bash would offer after these words.
-    let ask = "set -u; source \"$1\"; shift; COMP_WORDS=(\"$@\"); COMP_CWORD=$(($# - 1)); \
-               word=${COMP_WORDS[$COMP_CWORD]}; before=${COMP_WORDS[$((COMP_CWORD - 1))]}; \
-               _batchwright batchwright \"$word\" \"$before\"; printf '%s\\n' \"${COMPREPLY[@]}\"";
-    let Some(checked) = run("bash", &["-n", &file]) else {
-        return;
-    };
-    assert!(
-        checked.status.success() && checked.stderr.is_empty(),
-        "{checked:?}"
-    );
-    for (words, offered) in [
-        (&["batchwright", "ru"][..], "run"),
-        (&["batchwright", "run", "--max-i"], "--max-items"),
-        (&["batchwright", "run", "--on-error", ""], "stop-critical"),
-        (&["batchwright", "completions", "fi"], "fish"),
-    ] {
-        let mut args = vec!["-c", ask, "bash", &file];
-        args.extend(words);
-        let output = run("bash", &args).unwrap();
-        let text = String::from_utf8(output.stdout).unwrap();
-        assert!(
-            text.lines().any(|line| line == offered),
-            "{words:?}: {text}"
-        );
-        assert!(
-            output.stderr.is_empty(),
-            "{:?}",
-            String::from_utf8(output.stderr)
-        );
-    }
-}
-
 #[test]
 fn every_shell_has_a_script_that_knows_the_flags() {
     let desk = Desk::new();
@@ -197,8 +143,6 @@ fn a_variable_with_the_name_of_another_flag_is_refused() {
     )
     .expect(0);
 }
-
-const FILE: &str = "home/config.db";
 
 fn config(desk: &Desk, words: &[&str]) -> Ended {
     desk.command(["config"].iter().chain(words)).ended()
@@ -281,61 +225,6 @@ fn overriding_by_the_environment_is_reported() {
         all.iter()
             .all(|s| s["doc"].is_string() && s["default"].is_string() && s["accepts"].is_string())
     );
-}
-
-/// The model that a run requested.
-fn asked_model(desk: &Desk, sim: &Simulator, words: &[&str], env: &[(&str, &str)]) -> String {
-    let _ = std::fs::remove_file(desk.path("out.jsonl"));
-    let url = sim.base_url();
-    let mut command = desk.command(["run", "in.jsonl", "-o", "out.jsonl", "--base-url", &url]);
-    command.args(words).envs(env.iter().copied());
-    command.ended().expect(0);
-    let results = desk.results("out.jsonl");
-    results[0]["model"].as_str().unwrap().to_owned()
-}
-
-#[test]
-fn a_run_takes_the_flag_over_the_environment_over_the_store() {
-    let (desk, sim) = (Desk::with(1), good());
-    set(&desk, "llm.provider", "local");
-    set(&desk, "llm.model", "stored");
-    let env = [("BATCHWRIGHT_MODEL", "env")];
-    assert_eq!(asked_model(&desk, &sim, &[], &[]), "stored");
-    assert_eq!(asked_model(&desk, &sim, &[], &env), "env");
-    assert_eq!(asked_model(&desk, &sim, &["--model", "flag"], &env), "flag");
-    let folder = ["--data-dir", "elsewhere"];
-    let other = [&folder[..], &["--provider", "local", "--model", "m"]].concat();
-    config(
-        &desk,
-        &[&folder[..], &["set", "llm.sync_concurrency", "3"]].concat(),
-    )
-    .expect(0);
-    assert_eq!(asked_model(&desk, &sim, &other, &[]), "m");
-}
-
-/// At whatever moment a change is killed, the file contains either the old or the new value.
-#[test]
-fn a_killed_change_is_atomic() {
-    let desk = Desk::new();
-    let store = SqliteConfig::new(desk.path(FILE));
-    let mut last = 1;
-    store.set("queue.batch_size", "1").unwrap();
-    for n in 2..=60_u64 {
-        let value = n.to_string();
-        let running =
-            Running::start(&mut desk.command(["config", "set", "queue.batch_size", &value]));
-        std::thread::sleep(std::time::Duration::from_micros(n * 73 % 4000));
-        drop(running);
-        let found: u64 = store
-            .get("queue.batch_size")
-            .unwrap()
-            .unwrap()
-            .parse()
-            .unwrap();
-        assert!(found == last || found == n, "{found} after {last} and {n}");
-        last = found;
-    }
-    set(&desk, "queue.batch_size", "61");
 }
 
 #[test]

@@ -36,62 +36,6 @@ fn articles(n: usize) -> String {
 }
 
 #[test]
-fn summaries_survive_trouble_and_a_killed_worker_and_fall_back_to_extracts() {
-    const ARTICLES: usize = 40;
-    let desk = Desk::new();
-    desk.write("in.jsonl", articles(ARTICLES));
-    let id = submit(&desk, "--type summarize in.jsonl");
-    let few = Duration::from_millis(40);
-    let config = SimConfig::default()
-        .latency(few)
-        .retry_after(few)
-        .trouble(Trouble::Html502, 0.1)
-        .trouble(Trouble::RateLimit, 0.2)
-        .trouble(Trouble::BadRequest, 0.2)
-        .seed(7);
-    let sim = simulator(config);
-    let mut killed = working(&desk, &sim, "-j 4");
-    assert!(sim.wait_until(|s| s.calls > 12, PATIENCE));
-    killed.child.kill().unwrap();
-    working(&desk, &sim, "-j 4 --until-empty").wait().expect(0);
-    let results = taken(&desk, id);
-    assert_eq!(results.len(), ARTICLES);
-    let by = |provider: &str| {
-        let of = |line: &&Value| line["result"]["provider"] == provider;
-        results.values().filter(of).count()
-    };
-    let refused = (0..ARTICLES).filter(|i| {
-        sim_plan(&sim, &format!("Article {i}. It rained.")) == Some(Trouble::BadRequest)
-    });
-    assert_eq!(by("extract"), refused.count());
-    assert_eq!(by("extract") + by("local"), ARTICLES);
-    for (id, line) in &results {
-        let degraded = &line["result"]["degraded"];
-        if line["result"]["provider"] == "extract" {
-            let why = degraded.as_str().unwrap();
-            assert!(why.starts_with("local: "), "{why}");
-        } else {
-            assert!(degraded.is_null(), "{line}");
-        }
-        line.has(json!({"success": true, "kind": "summarize"}));
-        let text = line["result"]["summary"].as_str().unwrap();
-        assert!(!text.is_empty(), "{id}");
-        let at = line["result"]["generated_at"].as_str().unwrap();
-        assert!(at.ends_with('Z') && at.len() == 20, "{at}");
-    }
-    // Only the four calls that were in flight when the worker was killed are made again.
-    assert!(
-        sim.stats().answered <= ARTICLES as u64 + 4,
-        "{:?}",
-        sim.stats()
-    );
-}
-
-fn sim_plan(sim: &Simulator, text: &str) -> Option<Trouble> {
-    sim.config().plan(text)
-}
-
-#[test]
 fn invalid_payloads_are_rejected_with_line_and_field() {
     let desk = Desk::new();
     let lines = [
@@ -250,6 +194,8 @@ fn summaries_go_to_groq_then_anthropic_then_the_extract_by_default() {
             by,
             "{models} {words}"
         );
+        // What the models failed with is kept with an extract.
+        assert_eq!(result["degraded"].is_string(), by.starts_with("extract"));
         if models == "anthropic=claude" {
             assert_eq!(groq.stats().calls, 0, "it has no model to be asked for");
         }

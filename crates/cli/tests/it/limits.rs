@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use batchwright_simulate::{SimConfig, SimStats, Simulator, Trouble};
+use batchwright_simulate::{SimConfig, Simulator, Trouble};
 
 use super::common::{Desk, HOME, RunToEnd, Running, all_ids, good, prompt_line, simulator};
 
@@ -76,50 +76,6 @@ fn progress_names_the_learned_limit_that_slows_a_run() {
         set.tells("limited by quota (--rpm, --tpm)");
         set.hides("limited by the provider's limit");
     });
-}
-
-/// Three runs of 20 items each at thirty requests per second, on a server with that limit, which it does not
-/// report. Returns the number of rejections. The server tolerates calls that a busy machine delays and that arrive
-/// together.
-fn refused(home: impl Fn(usize) -> String) -> u64 {
-    let sim: Simulator = simulator(
-        SimConfig::default()
-            .rpm(1800)
-            .burst(22)
-            .hide_limits(true)
-            .retry_after(std::time::Duration::ZERO),
-    );
-    let desk = Desk::new();
-    let mut runs = Vec::new();
-    for run in 0..3 {
-        let lines: String = (run * 20..(run + 1) * 20).map(prompt_line).collect();
-        desk.write(&format!("in-{run}.jsonl"), lines);
-        let words = format!("run in-{run}.jsonl -o out-{run}.jsonl -j 8 --rpm 1800 --model m");
-        let mut command = desk.command(words.split_whitespace());
-        command
-            .args(["--provider", "openai", "--base-url", &sim.base_url()])
-            .env("OPENAI_API_KEY", "sk-shared-0123456789")
-            .env("BATCHWRIGHT_HOME", desk.path(&home(run)));
-        runs.push(Running::start(&mut command));
-    }
-    for run in runs {
-        run.wait().expect(0);
-    }
-    let mut ids: Vec<String> = (0..3)
-        .flat_map(|run| desk.ids(&format!("out-{run}.jsonl")))
-        .collect();
-    ids.sort();
-    assert_eq!(ids, all_ids(60));
-    sim.stats().refused
-}
-
-#[test]
-fn runs_of_one_data_folder_share_a_quota() {
-    assert_eq!(refused(|_| "home".to_owned()), 0);
-    assert!(
-        refused(|run| format!("home-{run}")) > 0,
-        "apart they do not"
-    );
 }
 
 /// Each model has a separate quota, and each quota a file.
@@ -198,44 +154,4 @@ fn a_run_finds_the_useful_concurrency_and_never_exceeds_a_given_one() {
     ended.ends(0, "5 in flight, up to 256");
     desk.plain("run a.jsonl -o b.out -j many")
         .ends(2, "write a whole number from 1 to 10000, or auto");
-}
-
-/// The used part of the calls that the limit allowed in these seconds.
-fn used(stats: &SimStats, seconds: std::ops::Range<usize>, rate: f64) -> f64 {
-    let counted = &stats.accepted_per_second[seconds.clone()];
-    counted.iter().sum::<u64>() as f64 / (rate * seconds.len() as f64)
-}
-
-#[test]
-#[ignore = "takes half a minute"]
-fn eight_runs_use_their_whole_quota_also_after_a_kill() {
-    const RATE: f64 = 80.0;
-    let limited = || simulator(slow().rpm(60 * RATE as u64));
-    let alone = limited();
-    let desk = Desk::new();
-    start(&desk, &alone, "alone", 0..400, "").wait().expect(0);
-
-    let (desk, sim) = (Desk::new(), limited());
-    let runs = (0..8).map(|run| {
-        let items = run * 200..(run + 1) * 200;
-        start(&desk, &sim, &format!("run-{run}"), items, "")
-    });
-    let mut runs: Vec<Running> = runs.collect();
-    let begun = sim.wait_until(|stats| stats.answered >= 300, Duration::from_secs(60));
-    assert!(begun, "nothing gets on");
-    drop(runs.remove(3));
-    for run in runs {
-        run.wait().expect(0);
-    }
-    let stats = sim.stats();
-    assert!(stats.refused <= alone.stats().refused, "{stats:?}");
-    let first = stats.first_call_ms as usize / 1000;
-    let last = stats.last_call_ms as usize / 1000;
-    let used = used(&stats, first + 2..last - 1, RATE);
-    println!(
-        "eight runs: {:.1} % used, {} refused",
-        used * 100.0,
-        stats.refused
-    );
-    assert!(used >= 0.95, "{used:.3}: {stats:?}");
 }

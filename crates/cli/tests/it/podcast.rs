@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use batchwright_simulate::{SimConfig, Trouble, speech};
+use batchwright_simulate::{SimConfig, speech};
 use serde_json::{Value, json};
 
-use super::common::{Desk, Has, PATIENCE, simulator};
+use super::common::{Desk, PATIENCE, simulator};
 use super::job_types::{taken, working};
-use super::queue::{database, queue, submit};
+use super::queue::{database, submit};
 use batchwright::ProcessId;
 
 const VOICES: [(&str, &str); 2] = [("Host", "sage"), ("Guest", "echo")];
@@ -95,46 +95,26 @@ fn read_by_python(path: &Path) -> Option<String> {
 }
 
 #[test]
-fn podcasts_are_created_despite_faults_and_are_valid_audio() {
-    const TURNS: usize = 24;
-    let desk = Desk::new();
-    let id = submitted(&desk);
-    let few = Duration::from_millis(10);
-    let mut config = SimConfig::default().retry_after(few).seed(2);
-    for kind in [
-        Trouble::RateLimit,
-        Trouble::Error503,
-        Trouble::Drop,
-        Trouble::Truncated,
-        Trouble::BrokenJson,
-        Trouble::Empty,
-    ] {
-        config = config.trouble(kind, 0.12);
-    }
-    let sim = simulator(config.answer(script(TURNS)));
-    let words = "-j 8 --until-empty --audio-dir casts";
+fn an_article_becomes_valid_audio_in_the_named_folder() {
+    let (desk, sim) = (Desk::new(), simulator(SimConfig::default()));
+    let content = "It rained all day in Bern.";
+    let payload = json!({"id": "a", "content": content, "voices": ["onyx"]});
+    desk.write("in.jsonl", payload.to_string());
+    let id = submit(&desk, "--type generate_podcast in.jsonl");
+    let words = "--until-empty --audio-dir casts";
     working(&desk, &sim, words).wait().expect(0);
-    let results = taken(&desk, id);
-    let result = &results["p"]["result"];
-    let casts = desk.path("casts");
-    says_it_all(result, &casts, TURNS);
-    result.has(json!({"parts": TURNS, "speech_model": "tts-1"}));
-    assert_eq!(result["voices"], json!({"Host": "sage", "Guest": "echo"}));
-    let path = sound(result, &casts);
+    let result = &taken(&desk, id)["a"]["result"];
+    assert_eq!(result["voices"], json!({"Host": "onyx"}));
+    assert!(result["title"].to_string().contains("rained"), "{result}");
+    let said = result["script"][0]["text"].as_str().unwrap();
+    let path = sound(result, &desk.path("casts"));
+    assert!(samples(&path) == speech(said, "onyx"), "{result}");
     if let Some(said) = read_by_python(&path) {
         let count = samples(&path).len();
         assert_eq!(said, format!("1 2 24000 {count}"));
     }
-    assert_eq!(result["title"], "Numbers");
+    assert_eq!(files(&desk.path("casts")), [path]);
     assert_eq!(sim.stats().malformed, 0);
-    assert!(
-        sim.stats().by_trouble.len() >= 5,
-        "{:?}",
-        sim.stats().by_trouble
-    );
-    // One file, and no parts.
-    assert_eq!(files(&casts).len(), 1);
-    assert!(queue(&desk).open_processes().unwrap().is_empty());
 }
 
 #[test]

@@ -86,8 +86,15 @@ fn cached(
 
 #[test]
 fn one_call_is_made_alone_and_each_request_is_marked() {
+    let is_marked =
+        |body: &&String| body.contains("cache_control") || body.contains("prompt_cache_key");
     for at in [ANTHROPIC, OPENAI] {
         let recorder = Recorder::default();
+        // By default, an address that is not the provider's own gets no marks.
+        let sim = simulator(SimConfig::default().recorder(recorder.clone()));
+        let desk = Desk::new();
+        cached(&desk, &sim, at, 2, "").ended().expect(0);
+        assert_eq!(recorder.take().iter().filter(is_marked).count(), 0);
         let slow = SimConfig::default().latency(Duration::from_millis(50));
         let (desk, sim) = (Desk::new(), simulator(slow.recorder(recorder.clone())));
         let mut run = cached(&desk, &sim, at, 40, "-j 16");
@@ -103,8 +110,6 @@ fn one_call_is_made_alone_and_each_request_is_marked() {
         running.wait().expect(0);
         assert!(most <= 1, "{}: {most} calls before the first answer", at.0);
         let bodies = recorder.take();
-        let is_marked =
-            |body: &&String| body.contains("cache_control") || body.contains("prompt_cache_key");
         let marked = bodies.iter().filter(is_marked).count();
         assert_eq!((bodies.len(), marked), (40, 40), "{}", at.0);
         assert_eq!(sim.stats().malformed, 0);

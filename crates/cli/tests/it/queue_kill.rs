@@ -140,9 +140,9 @@ fn a_provider_that_refuses_the_key_fails_no_job() {
 fn a_second_signal_ends_work_at_once_and_jobs_are_requeued() {
     for (name, code) in [("INT", 130), ("TERM", 143)] {
         let (desk, id) = submitted(6);
-        let sim = simulator(SimConfig::default().latency(Duration::from_secs(20)));
+        let sim = simulator(SimConfig::default().latency(PATIENCE));
         let running = working(&desk, &sim, "-j 2 --until-empty");
-        assert!(sim.wait_until(|s| s.in_flight == 2, Duration::from_secs(20)));
+        assert!(sim.wait_until(|s| s.in_flight == 2, PATIENCE));
         running.signal(name);
         running.hears("stopping");
         running.signal(name);
@@ -241,11 +241,13 @@ fn many_damaged_files_are_errors_and_never_panics() {
 #[test]
 fn jobs_of_a_worker_that_died_without_its_lock_file_are_taken_over() {
     let (desk, id) = submitted(2);
-    let sim = simulator(SimConfig::default().latency(Duration::from_millis(300)));
+    let sim = simulator(SimConfig::default());
+    sim.hold();
     let first = working(&desk, &sim, "-j 2");
-    assert!(sim.wait_until(|s| s.in_flight == 2, Duration::from_secs(20)));
+    assert!(sim.wait_until(|s| s.in_flight == 2, PATIENCE));
     std::fs::remove_dir_all(desk.path("data/llm_jobs.db.workers")).unwrap();
     drop(first);
+    sim.release();
     working(&desk, &sim, "--until-empty").wait().expect(0);
     assert_eq!(status(&desk, &id.to_string())[0]["completed"], 2);
 }

@@ -12,8 +12,7 @@ use super::batch_runs::{
     run, start, submitted, taking, whole, with, with_provider, without_latency,
 };
 use super::common::{
-    Desk, HOME, Has, NOBODY, RunToEnd, Running, all_ids, eventually, id, ids_in_order, prompt_line,
-    prompt_lines,
+    Desk, HOME, Has, NOBODY, RunToEnd, Running, all_ids, eventually, id, ids_in_order, prompt_lines,
 };
 
 #[test]
@@ -250,49 +249,8 @@ fn a_process_says_which_run_it_belongs_to() {
 }
 
 #[test]
-fn only_fifteen_of_a_thousand_stopped_and_edited_items_are_submitted() {
-    let (desk, sim) = (Desk::with(1000), taking(Duration::from_secs(4)));
-    let running = start(&desk, &sim, WORDS);
-    accepted(&sim, 1000);
-    submitted(&desk, 1000);
-    running.signal("INT");
-    running.wait().expect(130);
-
-    let mut text = String::new();
-    for i in 0..1005 {
-        match i {
-            100..110 => text.push_str(&format!("{{\"id\":\"i-{i}\",\"prompt\":\"edited {i}\"}}\n")),
-            500..505 => {}
-            _ => text.push_str(&prompt_line(i)),
-        }
-    }
-    desk.write("in.jsonl", text);
-    let ended = run(&desk, &sim, "in.jsonl -o out.jsonl --json").expect(0);
-    let told = ended.json();
-    told.has(json!({"submitted": 15, "attached": 985, "/summary/completed": 1000}));
-    ended.says("1,000 items: 985 under way, 15 to send");
-    let stats = sim.batch_stats();
-    let sizes: Vec<u64> = stats.batches.iter().map(|batch| batch.items).collect();
-    assert_eq!(sizes, [1000, 15]);
-    assert_eq!((stats.bought_twice, sim.stats().calls), (0, 0));
-
-    // The five removed items are there too, because they were billed.
-    assert_eq!(desk.ids("out.jsonl"), all_ids(1005));
-    for line in desk.results("out.jsonl") {
-        let edited = id(&line).replace("i-", "edited ");
-        let asked = if (100..110).any(|i| edited == format!("edited {i}")) {
-            edited
-        } else {
-            id(&line).replace("i-", "prompt ")
-        };
-        assert_eq!(line["text"], format!("echo: {asked}"), "an old answer");
-    }
-    clean(&desk);
-}
-
-#[test]
 fn two_runs_on_one_output_are_kept_apart_and_a_worker_may_help() {
-    let (desk, sim) = (Desk::with(3), taking(Duration::from_secs(2)));
+    let (desk, sim) = (Desk::with(3), taking(Duration::from_secs(6)));
     run(&desk, &sim, &format!("{WORDS} --no-wait")).expect(0);
     let worker = desk.command(["work", "--until-empty", "--queue", STORE]);
     let worker = Running::start(&mut with_provider(worker, &sim));

@@ -41,30 +41,6 @@ fn the_schema_reaches_the_provider_and_the_answer_is_kept_as_json() {
 }
 
 #[test]
-fn an_answer_that_stays_invalid_fails_with_its_text() {
-    let desk = desk();
-    let server = Fake::answering(|body| {
-        let messages = body["messages"].as_array().unwrap().len();
-        reply(json!({"content": format!("no {messages}")}))
-    });
-    for (flags, calls, raw) in [("", 2, "no 3"), ("--max-retries 0", 1, "no 1")] {
-        server.forget();
-        let words = format!("{SCHEMA} {flags}");
-        server.run(&desk, &words).ended().expect(3);
-        let line = &desk.results("out.jsonl")[0];
-        let error = &line["error"];
-        error.has(json!({"kind": "invalid", "raw": raw}));
-        let message = error["message"].as_str().unwrap();
-        assert!(
-            message.starts_with("the answer does not fit the schema: "),
-            "{message}"
-        );
-        assert_eq!(line["attempts"], calls);
-        assert_eq!(server.calls().len(), calls);
-    }
-}
-
-#[test]
 fn a_bad_schema_file_is_refused_before_anything_is_sent() {
     let (desk, sim) = (desk(), good());
     let run = |words: &str| {

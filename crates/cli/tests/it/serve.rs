@@ -174,13 +174,15 @@ fn a_job_is_created_once_although_the_server_is_killed() {
     const JOBS: usize = 40;
     let (desk, sim) = (Desk::new(), good());
     let (mut running, address) = serve(&desk, &sim, "-j 4");
-    let port = address.rsplit(':').next().unwrap().to_owned();
+    // The next server has another port: meanwhile somebody else may have taken this one.
+    let address = Mutex::new(address);
     let made = Mutex::new(Vec::new());
     let create = |client: usize, n: usize| {
         let header = format!("idempotency-key: {client}-{n}\r\n");
         let body = format!(r#"{{"type":"completion","payload":{{"prompt":"{client} {n}"}}}}"#);
         let mut answer = None;
         assert!(eventually(|| {
+            let address = address.lock().unwrap().clone();
             answer = ask(&address, "POST", "/api/v1/jobs", &header, &body);
             answer.as_ref().is_some_and(|(status, _)| *status == 201)
         }));
@@ -202,7 +204,8 @@ fn a_job_is_created_once_although_the_server_is_killed() {
             ));
             running.child.kill().unwrap();
             running.child.wait().unwrap();
-            running = serve(&desk, &sim, &format!("-j 4 --port {port}")).0;
+            let next = serve(&desk, &sim, "-j 4");
+            (running, *address.lock().unwrap()) = next;
         }
     });
     let made = made.into_inner().unwrap();
