@@ -17,6 +17,10 @@ use ureq::http::{Request, Response};
 use ureq::typestate::AgentScope;
 use ureq::{Agent, AsSendBody, Body};
 
+#[path = "../../../../tests/it/has.rs"]
+mod has;
+pub use has::{Has, cases};
+
 /// Far beyond what anything here takes, also on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -240,31 +244,6 @@ impl Answer {
         assert_eq!(self.status, status, "{self:?}");
         self
     }
-}
-
-/// Asserts that an object has these fields. A name that starts with `/` is a path (RFC 6901). A missing value equals `null`.
-pub trait Has {
-    fn has(&self, fields: Value);
-}
-
-impl Has for Value {
-    #[track_caller]
-    fn has(&self, fields: Value) {
-        for (name, wanted) in fields.as_object().unwrap() {
-            let found = if name.starts_with('/') {
-                self.pointer(name).unwrap_or(&Value::Null)
-            } else {
-                &self[name]
-            };
-            assert_eq!(found, wanted, "{name} of {self}");
-        }
-    }
-}
-
-/// The cases of a test, one in a line: `what is given => what is expected`.
-pub fn cases(table: &str) -> impl Iterator<Item = (&str, &str)> {
-    let lines = table.trim().lines();
-    lines.map(|line| line.trim().split_once(" => ").unwrap())
 }
 
 /// A job that is done at once.

@@ -12,7 +12,9 @@ use super::common::{Desk, Has, PATIENCE, acked, cases, ended, shout, until_shown
 #[test]
 fn a_job_is_made_carried_out_and_consumed() {
     let desk = Desk::new();
-    let made = desk.post("/api/v1/jobs", &shout("hey")).is(201);
+    let mut job = shout("hey");
+    job["priority"] = json!(9);
+    let made = desk.post("/api/v1/jobs", &job).is(201);
     let place = made.header("location").unwrap().to_owned();
     let answer = made.json();
     let (job, process) = (answer["job_id"].as_str().unwrap(), &answer["process_id"]);
@@ -20,6 +22,7 @@ fn a_job_is_made_carried_out_and_consumed() {
     assert_eq!(answer["status"], "pending");
     let state = ended(&desk, job);
     state.has(json!({"status": "completed", "result": "HEY", "error": null, "type": "shout"}));
+    assert_eq!(state["priority"], 9);
     assert_eq!(&state["process_id"], process);
     // A reply that is lost costs nothing: the result is there until it is deleted.
     assert_eq!(desk.read(&place)["result"], "HEY");
@@ -28,17 +31,6 @@ fn a_job_is_made_carried_out_and_consumed() {
     acked(&desk, &state).is(404);
     let gone = format!("/api/v1/processes/{}", process.as_str().unwrap());
     desk.get(&gone).is(404);
-}
-
-#[test]
-fn a_prompt_is_answered_by_the_provider() {
-    let desk = Desk::new();
-    let prompt =
-        json!({"type": "completion", "payload": {"prompt": "hi"}, "item_id": "a", "priority": 9});
-    let job = desk.made("/api/v1/jobs", &prompt);
-    let state = ended(&desk, job["job_id"].as_str().unwrap());
-    assert_eq!(state["result"]["success"], true, "{state}");
-    state.has(json!({"item_id": "a", "priority": 9}));
 }
 
 /// The payload of a single job is what a line is.

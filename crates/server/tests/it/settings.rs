@@ -5,7 +5,7 @@ use batchwright::config::{ConfigStore, SqliteConfig};
 use batchwright_simulate::SimConfig;
 use serde_json::{Value, json};
 
-use super::common::{Desk, Has, PATIENCE, lines, until_shown};
+use super::common::{Desk, Has, PATIENCE, until_shown};
 use super::events::Stream;
 
 const COUNT: &str = "/api/v1/config/queue.worker_count";
@@ -109,19 +109,7 @@ fn a_number_that_is_saved_is_the_number_of_calls_of_the_running_worker() {
     let number = "/api/v1/config/llm.sync_concurrency";
     desk.put(number, &json!({"value": "40"})).is(200);
     assert!(in_flight(40), "{:?}", desk.sim.stats());
+    let shown = |all: &Value| all["worker"]["calls_in_flight"] == 40;
+    until_shown(&desk, "/api/v1/overview", shown);
     desk.sim.release();
-}
-
-#[test]
-fn the_overview_counts_calls_that_are_under_way() {
-    let desk = Desk::new();
-    let until = |expected: u64| {
-        let are = |all: &Value| all["worker"]["calls_in_flight"] == expected;
-        until_shown(&desk, "/api/v1/overview", are)
-    };
-    desk.sim.hold();
-    lines(&desk, "", "{\"prompt\": \"a\"}\n{\"prompt\": \"b\"}\n").is(201);
-    until(2);
-    desk.sim.release();
-    until(0);
 }

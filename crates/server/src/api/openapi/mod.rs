@@ -61,32 +61,6 @@ mod tests {
         assert_eq!(names_of("JobType"), &json!(types));
     }
 
-    /// Generators name an object without a name after its place, which changes.
-    #[test]
-    fn every_object_with_fields_has_a_name() {
-        fn look(value: &Value, place: &str) {
-            let is_named = place.matches('/').count() == 3 && place.starts_with("/components/");
-            let has_fields = value["properties"].is_object() && value["type"] == "object";
-            assert!(is_named || !has_fields, "{place}");
-            let is_enum = value["enum"].as_array().is_some_and(|all| all.len() > 1);
-            assert!(is_named || !is_enum, "{place}");
-            match value {
-                Value::Object(fields) => {
-                    for (name, value) in fields.iter().filter(|(name, _)| *name != "examples") {
-                        look(value, &format!("{place}/{}", name.replace('/', "~1")));
-                    }
-                }
-                Value::Array(values) => {
-                    for (at, value) in values.iter().enumerate() {
-                        look(value, &format!("{place}/{at}"));
-                    }
-                }
-                _ => {}
-            }
-        }
-        look(&DOCUMENT, "");
-    }
-
     #[test]
     fn examples_are_valid() {
         let document = &*DOCUMENT;
