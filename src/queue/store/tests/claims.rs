@@ -2,33 +2,6 @@
 
 use super::*;
 
-pub(super) fn a_closed_lane_holds_up_no_other(open: Open<'_>) {
-    let db = open();
-    let lanes = ["full", "some", "full", "some", "free", "some", "free"];
-    enqueue(
-        db.store(),
-        lanes.map(|lane| job(lane).lane(lane).priority(5)).to_vec(),
-    );
-    let worker = db.worker();
-    let mut asked = Vec::new();
-    let claims = worker.ask(9, true, T, |lane| {
-        assert_eq!((lane.kind.as_str(), lane.step), ("test", 0));
-        let name = lane.name.clone().unwrap();
-        asked.push(name.clone());
-        ["full", "some", "free"]
-            .iter()
-            .position(|lane| *lane == name)
-            .unwrap()
-            * 2
-    });
-    asked.sort();
-    assert_eq!(asked, ["free", "full", "some"], "each is asked once");
-    assert_eq!(named(&claims.jobs), ["some", "some", "free", "free"]);
-    assert!(claims.next.is_none());
-    let rest = worker.ask(9, true, T, |_| 9);
-    assert_eq!(named(&rest.jobs), ["full", "full", "some"]);
-}
-
 pub(super) fn calls_that_take_several_jobs_are_filled(open: Open<'_>) {
     let db = open();
     let lanes = ["many", "one", "many", "one", "many", "many", "many", "one"];
@@ -95,44 +68,6 @@ pub(super) fn a_job_comes_with_all_that_was_enqueued(open: Open<'_>) {
     assert!(db.store().job(JobId::from_bytes(other)).unwrap().is_none());
 }
 
-pub(super) fn what_a_dead_worker_had_is_taken_over(open: Open<'_>) {
-    let mut db = open();
-    let process = enqueue(db.store(), jobs(&["a", "b"]));
-    let dead = db.worker();
-    let first = dead.claim(1, T);
-    assert_eq!(
-        db.two.reclaim(T).unwrap(),
-        0,
-        "it lives, however long it takes"
-    );
-    assert_eq!(db.counts(process).in_progress, 1);
-    // Its process ends without a word.
-    db.one = None;
-    assert_eq!(db.two.reclaim(at(5)).unwrap(), 1);
-    assert_eq!(db.two.reclaim(at(5)).unwrap(), 0);
-    let heir = Hand::new(&db.two);
-    let again = heir.claim(2, at(5));
-    assert_eq!(named(&again), ["a", "b"], "it keeps its place");
-    assert_eq!((again[0].lost, again[0].crashes), (true, 1));
-    assert_eq!((again[1].lost, again[1].crashes), (false, 0));
-    assert!(again[0].receipt.claim > first[0].receipt.claim);
-    db.sound();
-}
-
-pub(super) fn what_a_worker_had_that_retires_goes_back_untouched(open: Open<'_>) {
-    let db = open();
-    enqueue(db.store(), jobs(&["a"]));
-    let worker = db.worker();
-    worker.one();
-    db.store().unregister_worker(worker.id, T).unwrap();
-    db.store().unregister_worker(worker.id, T).unwrap();
-    let again = Hand::new(&db.two).one();
-    assert_eq!((again.lost, again.crashes), (false, 0));
-    let refused = db.store().claim_any(worker.id, 1, T).unwrap_err();
-    assert_eq!(refused.kind(), ErrorKind::Invalid);
-    db.sound();
-}
-
 pub(super) fn a_job_that_kills_its_workers_fails_at_the_fifth(open: Open<'_>) {
     let mut db = open();
     let process = enqueue(db.store(), jobs(&["killer"]));
@@ -176,31 +111,6 @@ pub(super) fn a_suspect_runs_alone(open: Open<'_>) {
     let alone = worker.ask(9, true, T, |_| 9);
     assert_eq!(named(&alone.jobs), ["suspect"]);
     assert_eq!(named(&worker.claim(9, T)), ["a", "b"]);
-    db.sound();
-}
-
-pub(super) fn two_handles_never_give_one_job_twice(open: Open<'_>) {
-    let db = open();
-    let process = enqueue(db.store(), (0..300).map(|n| job(&n.to_string())).collect());
-    let one = db.one.clone().unwrap();
-    std::thread::scope(|scope| {
-        for store in [&one, &db.two] {
-            scope.spawn(move || {
-                let worker = Hand::new(store);
-                loop {
-                    let given = worker.claim(7, T);
-                    if given.is_empty() {
-                        return;
-                    }
-                    for job in given {
-                        let changed = worker.settle(job.receipt, completed());
-                        assert_eq!(changed.len(), 1, "somebody else had it");
-                    }
-                }
-            });
-        }
-    });
-    assert_eq!(db.counts(process).completed, 300);
     db.sound();
 }
 

@@ -4,47 +4,6 @@ use crate::base::Usd;
 
 use super::*;
 
-pub(super) fn a_late_failure_overwrites_nothing(open: Open<'_>) {
-    let db = open();
-    let process = enqueue(db.store(), jobs(&["a"]));
-    let (slow, quick) = (db.worker(), Hand::new(&db.two));
-    let old = slow.one();
-    slow.settle(old.receipt, PLACE);
-    let new = quick.one();
-    for late in [failed(), PLACE, retry(at(9), 1)] {
-        assert!(slow.settle(old.receipt, late).is_empty());
-        assert_eq!(db.counts(process).in_progress, 1);
-    }
-    let changed = quick.settle(new.receipt, completed());
-    assert_eq!(changed.len(), 1);
-    assert_eq!(changed[0].counts.completed, 1);
-    for late in [failed(), PLACE, completed()] {
-        assert!(quick.settle(new.receipt, late).is_empty());
-    }
-    assert_eq!(statuses(&db.two, process), [JobStatus::Completed]);
-    db.sound();
-}
-
-pub(super) fn a_late_success_is_never_thrown_away(open: Open<'_>) {
-    let db = open();
-    let process = enqueue(db.store(), jobs(&["a", "b"]));
-    let (slow, quick) = (db.worker(), Hand::new(&db.two));
-    let old = slow.claim(2, T);
-    for job in &old {
-        slow.settle(job.receipt, PLACE);
-    }
-    // One runs elsewhere by now, the other one waits.
-    let new = quick.one();
-    for job in &old {
-        assert_eq!(slow.settle(job.receipt, completed()).len(), 1);
-    }
-    assert!(quick.settle(new.receipt, failed()).is_empty());
-    assert!(quick.claim(2, at(9)).is_empty());
-    assert_eq!(statuses(&db.two, process), [JobStatus::Completed; 2]);
-    assert_eq!(db.counts(process).completed, 2);
-    db.sound();
-}
-
 pub(super) fn a_retry_brings_back_what_it_left(open: Open<'_>) {
     let db = open();
     enqueue(db.store(), vec![job("a").lane("model")]);

@@ -403,15 +403,10 @@ macro_rules! suite {
     };
     (@each $rule:ident $arguments:tt) => {
         $crate::queue::store::tests::suite! { @$rule $arguments
-            a_closed_lane_holds_up_no_other
             calls_that_take_several_jobs_are_filled
             a_job_comes_with_all_that_was_enqueued
-            what_a_dead_worker_had_is_taken_over
-            what_a_worker_had_that_retires_goes_back_untouched
             a_claim_whose_reply_was_lost_is_given_with_the_next
             living_workers_are_counted
-            a_late_failure_overwrites_nothing
-            a_late_success_is_never_thrown_away
             processes_are_shown_a_page_at_a_time
             what_has_changed_is_told
             a_retry_brings_back_what_it_left
@@ -421,28 +416,22 @@ macro_rules! suite {
             what_is_behind_many_cancelled_jobs_waits_for_the_chore
             failed_and_cancelled_jobs_can_be_put_back
             a_deleted_process_leaves_nothing
-            what_is_told_of_a_process_stays_with_it
             a_request_is_inserted_once
             outcomes_are_read_in_order_and_deleted_when_acknowledged
             what_was_spent_adds_up
             who_waits_for_work_is_woken
             the_version_tells_of_others_writes
             a_hundred_threads_enqueue_and_each_gets_its_own
-            two_handles_never_give_one_job_twice
             a_check_agrees_with_jobs_in_all_states
             what_waits_too_long_is_made_due
             what_waits_is_told_in_the_order_of_claims
             a_batch_takes_what_is_due_up_to_its_size
             jobs_of_a_batch_come_with_all_that_was_enqueued
             a_batch_outlives_its_owner
-            jobs_in_a_batch_end_as_others_do
-            what_is_at_a_provider_outlives_a_cancellation
             a_batch_outlives_its_process
             what_is_given_back_keeps_its_place
-            a_closed_batch_gives_back_what_is_left
             two_never_get_one_job
             what_a_process_holds_is_told_job_by_job
-            single_jobs_are_cancelled_while_they_wait
             single_jobs_are_requeued_after_they_failed
             jobs_are_found_by_process_state_and_kind
             a_search_stops_after_some_jobs_and_continues

@@ -187,51 +187,6 @@ pub(super) fn a_deleted_process_leaves_nothing(open: Open<'_>) {
     }
 }
 
-pub(super) fn what_is_told_of_a_process_stays_with_it(open: Open<'_>) {
-    let db = open();
-    assert_eq!(db.store().id(), db.two.id());
-    assert_ne!(db.store().id(), open().two.id());
-    let process = ProcessId::new();
-    let told = |store: &Store| store.process(process).unwrap().unwrap().info;
-    let first = ProcessInfo::new()
-        .name("May")
-        .input("/in.jsonl")
-        .output("/out.jsonl")
-        .note("1:2")
-        .provider("p")
-        .command("run 'a b' -o \"c\"\n--more");
-    assert!(!db.store().describe(process, &first).unwrap());
-    let info = Some(&first);
-    let added = |info, names: &[&str], sealed| {
-        let done = db
-            .store()
-            .insert_part(process, info, jobs(names), sealed, None, T);
-        done.unwrap().len()
-    };
-    assert_eq!(added(info, &[], true), 0);
-    assert!(db.two.process(process).unwrap().is_none());
-    assert_eq!(added(info, &["a"], false), 1);
-    assert_eq!(told(&db.two), first);
-    added(None, &["b"], true);
-    db.store().seal(process, T).unwrap();
-    assert_eq!(told(&db.two), first, "nothing new was told");
-    let worker = db.worker();
-    let given = worker.claim(1, T);
-    let changed = worker.settle(given[0].receipt, completed());
-    assert_eq!(changed[0].info, first);
-    assert_eq!(db.two.processes().unwrap()[0].info, first);
-    let second = ProcessInfo::new().name("June");
-    added(Some(&second), &["c"], true);
-    assert_eq!(told(&db.two), second);
-    assert!(db.two.describe(process, &first).unwrap());
-    assert_eq!(told(db.store()), first);
-    db.store().delete(process, T).unwrap();
-    assert!(!db.two.describe(process, &first).unwrap());
-    added(None, &["anew"], true);
-    assert_eq!(told(&db.two), ProcessInfo::default());
-    db.sound();
-}
-
 pub(super) fn who_waits_for_work_is_woken(open: Open<'_>) {
     let db = open();
     let (wake, woken) = count_wakes(db.store());

@@ -102,8 +102,11 @@ impl Model {
             assert_eq!(opened.unwrap_err().kind(), ErrorKind::Invalid);
             return;
         };
+        let no = opened.unwrap();
+        assert!(no.0 > self.newest_batch, "a number is given once");
+        self.newest_batch = no.0;
         self.batches.push(ModelBatch {
-            no: opened.unwrap(),
+            no,
             process,
             serial: known.serial,
             name,
@@ -292,8 +295,13 @@ impl Model {
                 expected += 1;
             }
         }
-        let reported = self.any_store().cancel_jobs(&ids, self.wall()).unwrap();
-        assert_eq!(reported, expected);
+        let (store, now) = (self.any_store(), self.wall());
+        // One of another queue that has the same place.
+        let mut foreign = self.jobs[self.jobs.len() - 1].id.bytes();
+        foreign[7] ^= 1;
+        let foreign = store.cancel_jobs(&[JobId::from_bytes(foreign)], now);
+        assert_eq!(foreign.unwrap(), 0);
+        assert_eq!(store.cancel_jobs(&ids, now).unwrap(), expected);
     }
 
     fn look_at_waiting(&mut self) {

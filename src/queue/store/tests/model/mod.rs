@@ -6,8 +6,6 @@ mod compare;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use serde_json::value::RawValue;
-
 use super::*;
 use batches::ModelBatch;
 
@@ -53,6 +51,8 @@ struct ModelJob {
     name: &'static str,
     step: u8,
     crashes: u8,
+    /// A worker that had it died, and it has not ended or been tried again since.
+    lost: bool,
     last: Option<JobReceipt>,
     /// How often it was put back by hand.
     epoch: u32,
@@ -81,13 +81,10 @@ struct Model {
     receipts: Vec<(usize, JobReceipt)>,
     deliveries: Vec<(usize, u32, JobReceipt)>,
     batches: Vec<ModelBatch>,
+    newest_batch: i64,
 }
 
 const LANES: [&str; 3] = ["x", "y", "z"];
-
-fn json(text: &str) -> Box<RawValue> {
-    RawValue::from_string(text.to_owned()).unwrap()
-}
 
 /// A call that was not abandoned has told how many jobs it changed.
 fn agrees(reported: Option<u64>, changed: u64) {
@@ -112,6 +109,7 @@ impl Model {
             receipts: Vec::new(),
             deliveries: Vec::new(),
             batches: Vec::new(),
+            newest_batch: 0,
         }
     }
 
@@ -215,6 +213,7 @@ impl Model {
                 name,
                 step: 0,
                 crashes: 0,
+                lost: false,
                 last: None,
                 epoch: 0,
             });
@@ -225,7 +224,12 @@ impl Model {
     fn any_info(&mut self) -> ProcessInfo {
         let info = ProcessInfo::new().name(format!("the {}th", self.below(1_000)));
         match self.below(2) {
-            0 => info.output("/o"),
+            0 => info
+                .input("/i")
+                .output("/o")
+                .note("1:2")
+                .provider("p")
+                .command("run 'a b' -o \"c\"\n--more"),
             _ => info,
         }
     }
@@ -336,9 +340,11 @@ impl Model {
     fn retire(&mut self) {
         let handle = self.below(2);
         if let Some((worker, _)) = self.workers[handle].pop() {
-            self.store(handle)
-                .unregister_worker(worker, self.wall())
-                .unwrap();
+            let (store, now) = (self.store(handle), self.wall());
+            for _ in 0..2 {
+                store.unregister_worker(worker, now).unwrap();
+            }
+            is_refused(store.claim_any(worker, 1, now));
             self.give_back(worker, false);
         }
     }
@@ -365,6 +371,7 @@ impl Model {
         let mut jobs = 0;
         for job in held {
             job.crashes += u8::from(lost);
+            job.lost |= lost;
             job.state = if self.processes[&job.process].cancelled {
                 State::Cancelled
             } else if lost && job.crashes >= MAX_CRASHES {
@@ -394,8 +401,12 @@ impl Model {
             }
         }
         let asked = left.clone();
-        let mut open =
-            |lane: &Arc<JobLane>| (asked[&(lane.name.as_deref().unwrap(), lane.step)], 1);
+        let mut lanes = Vec::new();
+        let mut open = |lane: &Arc<JobLane>| {
+            assert!(!lanes.contains(lane), "each is asked once");
+            lanes.push(lane.clone());
+            (asked[&(lane.name.as_deref().unwrap(), lane.step)], 1)
+        };
         let wanted = ClaimRequest {
             most,
             idle,
@@ -449,7 +460,8 @@ impl Model {
         assert_eq!(claims.next, reported);
         for (at, job) in expected.into_iter().zip(&claims.jobs) {
             let known = &self.jobs[at];
-            assert_eq!((job.crashes, job.lane.step), (known.crashes, known.step));
+            let expected = (known.crashes, known.lost, known.step);
+            assert_eq!((job.crashes, job.lost, job.lane.step), expected);
             self.note_claim(at, job.receipt);
         }
         self.workers[handle][at].1 = given;
@@ -485,6 +497,9 @@ impl Model {
         }
         let handle = self.below(2);
         let reported = self.store(handle).settle(&ends, self.wall()).unwrap();
+        for state in &reported {
+            assert_eq!(state.info, self.processes[&state.process_id].info);
+        }
         let mut reported: Vec<ProcessId> =
             reported.iter().map(|process| process.process_id).collect();
         reported.sort();
@@ -532,12 +547,13 @@ impl Model {
             .is_some_and(|known| known.cancelled);
         match outcome {
             ClaimOutcome::Completed { .. } if open => job.state = State::Completed,
-            ClaimOutcome::Failed { .. } if held => job.state = State::Failed,
+            ClaimOutcome::Failed { .. } if held => (job.state, job.lost) = (State::Failed, false),
             ClaimOutcome::Retry { .. } | ClaimOutcome::Snooze { .. } if held && cancelled => {
                 job.state = State::Cancelled;
             }
             ClaimOutcome::Retry { due_at, step, .. } if held => {
                 (job.state, job.due, job.step) = (State::Pending, due_at.0, *step);
+                job.lost = false;
             }
             ClaimOutcome::Snooze { due_at } if held => {
                 job.state = State::Pending;
