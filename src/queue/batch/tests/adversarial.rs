@@ -6,15 +6,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::base::{Clock, Context, Error, ErrorKind, Sent};
+use crate::base::{Context, Error, ErrorKind, Sent};
 use crate::llm::batch::{
-    BatchClient, BatchInput, BatchIntent, BatchLine, BatchLineResult, BatchRefusal, BatchStage,
-    BatchState, BatchStatus, RequestName,
+    BatchClient, BatchInput, BatchLine, BatchLineResult, BatchRefusal, BatchStage, BatchState,
+    BatchStatus, RequestName,
 };
 
 use super::super::context::Counts;
 use super::fake_provider::{FakeClient, seconds};
-use super::harness::{Harness, ScriptedClient, in_state, refused};
+use super::harness::{Harness, ScriptedClient, answered, in_state, intent, lost, refused};
 
 fn transient(why: &str, status: u16) -> Error {
     Error::new(ErrorKind::Transient, why)
@@ -24,24 +24,19 @@ fn transient(why: &str, status: u16) -> Error {
 
 #[test]
 fn a_deadline_that_passes_during_the_upload_fails_no_job() {
-    let harness = Harness::new();
-    let client = harness.client();
-    let process = harness.enqueue(&["a", "b"]);
+    let (harness, client, process) = Harness::with(&["a", "b"]);
     let mut first = true;
     *client.advance.lock() = Box::new(move |_| {
         let ended = Error::new(ErrorKind::DeadlineExceeded, "the deadline passed");
         std::mem::take(&mut first).then_some(Err(ended))
     });
-    let mut poller = harness.poller(harness.worker(), &[]);
-    harness.until_over(&mut poller, process);
+    harness.run(process);
     assert_eq!(harness.counts(process).failed, 0);
 }
 
 #[test]
 fn results_under_strange_ids_are_not_bought_again_and_again() {
-    let harness = Harness::new();
-    let client = harness.client();
-    let process = harness.enqueue(&["a", "b"]);
+    let (harness, client, process) = Harness::with(&["a", "b"]);
     *client.download.lock() = Box::new(|_| Some(Ok("x-1 +a\nx-2 +b\n".to_owned())));
     let mut poller = harness.poller(harness.worker(), &[]);
     harness.until(&mut poller, || harness.is_over(process));
@@ -55,30 +50,20 @@ fn results_under_strange_ids_are_not_bought_again_and_again() {
 
 #[test]
 fn an_answer_counts_wherever_a_failure_of_its_request_stands() {
-    let harness = Harness::new();
-    let client = harness.client();
-    let process = harness.enqueue(&["a", "b"]);
-    let fake = harness.fake.clone();
-    *client.download.lock() = Box::new(move |id| {
-        let fake = fake.lock();
-        let remote = fake.batches.iter().find(|remote| remote.id == *id)?;
-        let lines = |mark| {
-            let line = move |(key, prompt): &(String, String)| format!("{key} {mark}{prompt}\n");
-            remote.items.iter().map(line).collect::<String>()
-        };
-        Some(Ok(lines('-') + &lines('+') + &lines('-')))
+    let (harness, client, process) = Harness::with(&["a", "b"]);
+    harness.on_download(&client, |items| {
+        let answered: String = items.iter().map(answered).collect();
+        let failed = answered.replace('+', "-");
+        Some(format!("{failed}{answered}{failed}"))
     });
-    let mut poller = harness.poller(harness.worker(), &[]);
-    harness.until_over(&mut poller, process);
+    harness.run(process);
     assert_eq!(harness.counts(process).completed, 2);
     assert_eq!((harness.bought("a"), harness.bought("b")), (1, 1));
 }
 
 #[test]
 fn lines_of_requests_that_had_no_turn_hide_no_truncation() {
-    let harness = Harness::new();
-    let client = harness.client();
-    let process = harness.enqueue(&["a", "b"]);
+    let (harness, client, process) = Harness::with(&["a", "b"]);
     // `a` was answered before the batch expired. Its line is cut off the first download, `b`'s is not.
     *client.status.lock() = Box::new(|_| {
         Some(Ok(BatchStatus {
@@ -89,18 +74,14 @@ fn lines_of_requests_that_had_no_turn_hide_no_truncation() {
             poll_after: None,
         }))
     });
-    let fake = harness.fake.clone();
     let mut first = true;
-    *client.download.lock() = Box::new(move |id| {
-        let fake = fake.lock();
-        let remote = fake.batches.iter().find(|remote| remote.id == *id)?;
-        let line = |at: usize, mark: char| {
-            let (key, prompt) = remote.items.get(at)?;
-            Some(format!("{key} {mark}{prompt}\n"))
-        };
-        let answered = line(0, '+').filter(|_| !std::mem::take(&mut first));
-        let late = line(1, '~').unwrap_or_default();
-        Some(Ok(answered.unwrap_or_default() + &late))
+    harness.on_download(&client, move |items| {
+        let mut lines: Vec<String> = items.iter().map(answered).collect();
+        if let Some(late) = lines.get_mut(1) {
+            *late = late.replace('+', "~");
+        }
+        let skipped = usize::from(std::mem::take(&mut first));
+        Some(lines[skipped..].concat())
     });
     *client.read.lock() = Box::new(|line| {
         let text = String::from_utf8(line.clone()).unwrap();
@@ -113,8 +94,7 @@ fn lines_of_requests_that_had_no_turn_hide_no_truncation() {
             })
         })
     });
-    let mut poller = harness.poller(harness.worker(), &[]);
-    harness.until_over(&mut poller, process);
+    harness.run(process);
     assert_eq!(harness.counts(process).completed, 2);
     let fake = harness.fake.lock();
     assert_eq!(fake.with("a").len(), 1, "it was sent twice");
@@ -122,9 +102,7 @@ fn lines_of_requests_that_had_no_turn_hide_no_truncation() {
 
 #[test]
 fn an_input_that_was_removed_is_written_again() {
-    let harness = Harness::new();
-    let client = harness.client();
-    let process = harness.enqueue(&["a", "b"]);
+    let (harness, client, process) = Harness::with(&["a", "b"]);
     let folder = harness.store.folder();
     let mut first = true;
     *client.advance.lock() = Box::new(move |_| {
@@ -133,8 +111,7 @@ fn an_input_that_was_removed_is_written_again() {
             Err(transient("busy", 503))
         })
     });
-    let mut poller = harness.poller(harness.worker(), &[]);
-    harness.until_over(&mut poller, process);
+    harness.run(process);
     assert_eq!(harness.counts(process).completed, 2);
     assert!(harness.folder.path().exists());
 }
@@ -176,10 +153,7 @@ fn a_creation_that_somebody_left_undecided_keeps_no_other_process_waiting() {
     let client = harness.client();
     let left = harness.enqueue(&["a", "b"]);
     let process = harness.enqueue(&["c"]);
-    *client.advance.lock() = Box::new(|_| {
-        let lost = Error::new(ErrorKind::Transient, "cut off").with_sent(Sent::Maybe);
-        Some(Err(lost))
-    });
+    *client.advance.lock() = Box::new(|_| Some(Err(lost())));
     let worker = harness.worker();
     let only = [left];
     let mut poller = harness.poller(worker, &only);
@@ -188,10 +162,7 @@ fn a_creation_that_somebody_left_undecided_keeps_no_other_process_waiting() {
         batches.iter().any(|batch| batch.record.contains("unknown"))
     }));
     drop(poller);
-    harness
-        .store
-        .unregister_worker(worker, harness.clock.wall())
-        .unwrap();
+    harness.retire(worker);
     // `run` of another file: it looks after its own process alone.
     harness.client();
     let only = [process];
@@ -202,23 +173,18 @@ fn a_creation_that_somebody_left_undecided_keeps_no_other_process_waiting() {
 
 #[test]
 fn a_cancellation_that_is_refused_for_good_keeps_nobody_from_the_results() {
-    let harness = Harness::new();
-    let client = harness.client();
-    let process = harness.enqueue(&["a", "b"]);
+    let (harness, client, process) = Harness::with(&["a", "b"]);
     *client.cancel.lock() = Box::new(|_| Some(Err(transient("cannot", 500))));
     let mut poller = harness.poller(harness.worker(), &[]);
     assert!(harness.until(&mut poller, || !harness.fake.lock().batches.is_empty()));
-    harness.store.cancel(process, harness.clock.wall()).unwrap();
-    harness.control.wake();
+    harness.cancel(process);
     harness.until_over(&mut poller, process);
     assert_eq!(harness.counts(process).completed, 2);
 }
 
 #[test]
 fn an_input_that_cannot_be_deleted_does_not_hide_a_batch_that_is_there() {
-    let harness = Harness::new();
-    let client = harness.client();
-    let process = harness.enqueue(&["a", "b"]);
+    let (harness, client, process) = Harness::with(&["a", "b"]);
     {
         let mut fake = harness.fake.lock();
         // It is listed after the time to reconcile.
@@ -239,18 +205,10 @@ fn an_input_that_cannot_be_deleted_does_not_hide_a_batch_that_is_there() {
                 unreachable!("no input")
             }
         }
-        let intent = BatchIntent {
-            label: "late".to_owned(),
-            model: None,
-            items: 2,
-            bytes: 0,
-            begun: crate::base::clock::Timestamp(0),
-        };
+        let intent = intent("late");
         fake.advance(&intent, stage, &mut None_, &Context::new())
             .unwrap();
-        Some(Err(
-            Error::new(ErrorKind::Transient, "cut off").with_sent(Sent::Maybe)
-        ))
+        Some(Err(lost()))
     });
     let mut poller = harness.poller(harness.worker(), &[]);
     for _ in 0..60 {
@@ -275,8 +233,7 @@ fn what_is_refused_whatever_it_holds_fails_after_a_few_batches() {
             why,
         )))))
     });
-    let mut poller = harness.poller(harness.worker(), &[]);
-    harness.until(&mut poller, || harness.is_over(process));
+    harness.run(process);
     let (creates, counts) = (harness.fake.lock().creates, harness.counts(process));
     assert!(creates <= 32, "{creates} submissions");
     assert!(counts.failed > 3_000, "{counts:?}");
@@ -284,26 +241,21 @@ fn what_is_refused_whatever_it_holds_fails_after_a_few_batches() {
 
 #[test]
 fn lines_that_a_batch_does_not_have_are_not_complained_of_for_ever() {
-    let harness = Harness::new();
-    let client = harness.client();
-    let process = harness.enqueue(&["a", "b"]);
+    let (harness, client, process) = Harness::with(&["a", "b"]);
     *client.status.lock() = Box::new(|_| {
         let lines = vec![(RequestName::Line(900), refused("bad line", 400))];
         Some(Ok(in_state(BatchState::Refused(BatchRefusal::Named(
             lines,
         )))))
     });
-    let mut poller = harness.poller(harness.worker(), &[]);
-    harness.until(&mut poller, || harness.is_over(process));
+    harness.run(process);
     let creates = harness.fake.lock().creates;
     assert!(creates < 100, "{creates} submissions of two requests");
 }
 
 #[test]
 fn a_line_that_was_refused_is_failed_once_though_the_batch_could_not_be_closed() {
-    let harness = Harness::new();
-    let _client = harness.client();
-    let process = harness.enqueue(&["poison", "b", "c"]);
+    let (harness, _client, process) = Harness::with(&["poison", "b", "c"]);
     let mut poller = harness.poller(harness.worker(), &[]);
     assert!(harness.until(&mut poller, || !harness.fake.lock().batches.is_empty()));
     // The disk is full when the batch is to be closed, and has room again later.
@@ -318,9 +270,7 @@ fn a_line_that_was_refused_is_failed_once_though_the_batch_could_not_be_closed()
 
 #[test]
 fn a_client_that_panics_ends_no_poller() {
-    let harness = Harness::new();
-    let client = harness.client();
-    let process = harness.enqueue(&["a"]);
+    let (harness, client, process) = Harness::with(&["a"]);
     let mut first = true;
     *client.status.lock() = Box::new(move |_| {
         assert!(!std::mem::take(&mut first), "the host's client panics");
@@ -335,9 +285,7 @@ fn a_client_that_panics_ends_no_poller() {
 
 #[test]
 fn requests_that_had_no_turn_because_somebody_cancelled_the_batch_go_back() {
-    let harness = Harness::new();
-    let client = harness.client();
-    let process = harness.enqueue(&["a"]);
+    let (harness, client, process) = Harness::with(&["a"]);
     let mut first = true;
     // As Anthropic's `canceled` is read.
     *client.read.lock() = Box::new(move |line| {
@@ -352,24 +300,18 @@ fn requests_that_had_no_turn_because_somebody_cancelled_the_batch_go_back() {
         })
     });
     // In the first batch it has no turn.
-    let mut poller = harness.poller(harness.worker(), &[]);
-    harness.until_over(&mut poller, process);
+    harness.run(process);
     assert_eq!(harness.counts(process).completed, 1);
 }
 
 #[test]
 fn who_could_not_look_does_not_say_that_nothing_is_there() {
-    let harness = Harness::new();
-    let _client = harness.client();
-    let process = harness.enqueue(&["a"]);
+    let (harness, _client, process) = Harness::with(&["a"]);
     let worker = harness.worker();
     let mut poller = harness.poller(worker, &[]);
     assert!(harness.until(&mut poller, || harness.counts(process).at_provider == 1));
     drop(poller);
-    harness
-        .store
-        .unregister_worker(worker, harness.clock.wall())
-        .unwrap();
+    harness.retire(worker);
     // Another life, whose first look at the store fails.
     harness.overview.not_scanned.store(true, Ordering::SeqCst);
     harness.overview.report(Counts::default());
@@ -387,23 +329,18 @@ fn who_could_not_look_does_not_say_that_nothing_is_there() {
 
 #[test]
 fn a_wait_without_measure_does_not_outlast_the_results() {
-    let harness = Harness::new();
-    let client = harness.client();
-    let process = harness.enqueue(&["a"]);
+    let (harness, client, process) = Harness::with(&["a"]);
     let mut first = true;
     *client.status.lock() = Box::new(move |_| {
         let months = transient("busy", 503).with_retry_after(Some(seconds(10_000_000)));
         std::mem::take(&mut first).then_some(Err(months))
     });
-    let mut poller = harness.poller(harness.worker(), &[]);
-    harness.until_over(&mut poller, process);
+    harness.run(process);
 }
 
 #[test]
 fn a_cancelled_batch_that_was_never_made_ends_though_its_input_stays() {
-    let harness = Harness::new();
-    let client = harness.client();
-    let process = harness.enqueue(&["a"]);
+    let (harness, client, process) = Harness::with(&["a"]);
     *client.advance.lock() = Box::new(|stage| match stage {
         BatchStage::Uploaded { .. } => Some(Err(transient("busy", 429))),
         _ => None,
@@ -416,8 +353,7 @@ fn a_cancelled_batch_that_was_never_made_ends_though_its_input_stays() {
             .iter()
             .any(|batch| batch.record.contains("uploaded"))
     }));
-    harness.store.cancel(process, harness.clock.wall()).unwrap();
-    harness.control.wake();
+    harness.cancel(process);
     harness.until_over(&mut poller, process);
 }
 

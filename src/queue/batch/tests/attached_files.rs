@@ -54,8 +54,7 @@ fn what_does_not_fit_with_its_file_is_the_next_batchs_and_its_file_is_read_then(
     let names = ["a", "b", "c"];
     let requests = names.map(|name| about(&harness, name, &format!("{name}.txt"), 1_500_000));
     let process = harness.enqueue_requests(requests);
-    let mut poller = harness.poller(harness.worker(), &[]);
-    assert!(harness.until(&mut poller, || harness.is_over(process)));
+    harness.run(process);
     assert_eq!(harness.counts(process).completed, 3);
     let fake = harness.fake.lock();
     let sizes: Vec<usize> = fake.batches.iter().map(|batch| batch.items.len()).collect();
@@ -80,8 +79,7 @@ fn no_more_jobs_are_moved_into_a_batch_than_their_files_have_room() {
     });
     let requests = (0..250).map(|i| about(&harness, &format!("p{i}"), "same.txt", 9_000));
     let process = harness.enqueue_requests(requests);
-    let mut poller = harness.poller(harness.worker(), &[]);
-    assert!(harness.until(&mut poller, || harness.is_over(process)));
+    harness.run(process);
     assert_eq!(harness.counts(process).completed, 250);
     let fake = harness.fake.lock();
     assert_eq!(fake.bought.len(), 250);

@@ -1,6 +1,6 @@
 //! What batches reserve, release and keep of the budget of their process.
 
-use crate::base::{Clock, Error, ErrorKind, ProcessId, Sent, Usd};
+use crate::base::{Error, ErrorKind, ProcessId, Sent, Usd};
 use crate::llm::batch::{BatchState, BatchStatus};
 use crate::llm::prices::Prices;
 use crate::llm::providers::extract::Extract;
@@ -53,8 +53,7 @@ fn a_cancelled_batch_that_the_provider_does_not_find_counts_as_spent() {
     let gone = || Some(Err(refused("no such batch", 404)));
     *client.status.lock() = Box::new(move |_| gone());
     *client.cancel.lock() = Box::new(|_| Some(Err(refused("no such batch", 404))));
-    harness.store.cancel(process, harness.clock.wall()).unwrap();
-    harness.control.wake();
+    harness.cancel(process);
     let over = || harness.store.batches(None).unwrap().is_empty();
     if !harness.until(&mut poller, over) {
         panic!("{:?}", harness.store.batches(None).unwrap());
@@ -74,8 +73,7 @@ fn a_batch_that_was_not_sent_costs_nothing() {
     let process = limited(&harness, &["a", "b"], 10_000);
     let mut poller = harness.poller(harness.worker(), &[]);
     assert!(harness.until(&mut poller, || used(&harness, process) > 0));
-    harness.store.cancel(process, harness.clock.wall()).unwrap();
-    harness.control.wake();
+    harness.cancel(process);
     harness.until_over(&mut poller, process);
     assert_eq!(harness.counts(process).cancelled, 2);
     assert_eq!(used(&harness, process), 0);

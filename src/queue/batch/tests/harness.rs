@@ -10,7 +10,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::base::random::Random;
-use crate::base::{Clock, Context, Error, ErrorKind, ProcessId, Sent};
+use crate::base::{Clock, Context, Error, ErrorKind, ProcessId, Sent, Timestamp};
 use crate::engine::dispatch::ErrorPolicy;
 use crate::llm::batch::{
     BatchAccount, BatchClient, BatchInput, BatchIntent, BatchLimits, BatchLine, BatchStage,
@@ -28,6 +28,7 @@ use crate::queue::store::{ClaimRequest, ClaimedJob, JobLane, Settlement, Store, 
 use crate::testing::ManualClock;
 
 use super::super::context::{BatchContext, BatchControl, BatchOverview};
+use super::super::info::BatchInfo;
 use super::super::machine::Record;
 use super::super::poller::{Poller, PollerOptions};
 use super::super::settings::BatchSettings;
@@ -41,6 +42,27 @@ pub(crate) fn refused(why: &str, status: u16) -> Error {
     Error::new(ErrorKind::Invalid, why)
         .with_status(status)
         .with_sent(Sent::Answered)
+}
+
+/// A call whose effect is unknown.
+pub(crate) fn lost() -> Error {
+    Error::new(ErrorKind::Transient, "cut off").with_sent(Sent::Maybe)
+}
+
+/// Two requests of a batch with this label.
+pub(crate) fn intent(label: &str) -> BatchIntent {
+    BatchIntent {
+        label: label.to_owned(),
+        model: None,
+        items: 2,
+        bytes: 0,
+        begun: Timestamp(0),
+    }
+}
+
+/// A line of results with the answer to a request.
+pub(crate) fn answered((key, prompt): &(String, String)) -> String {
+    format!("{key} +{prompt}\n")
 }
 
 /// A batch in this state, without counts and results.
@@ -296,6 +318,13 @@ impl Harness {
         client
     }
 
+    /// A new one with these prompts and a client that answers them.
+    pub(crate) fn with(prompts: &[&str]) -> (Self, Arc<ScriptedClient>, ProcessId) {
+        let harness = Self::new();
+        let (client, process) = (harness.client(), harness.enqueue(prompts));
+        (harness, client, process)
+    }
+
     pub(crate) fn enqueue(&self, prompts: &[&str]) -> ProcessId {
         let requests = prompts.iter().map(|p| Request::new(*p).with_id(*p));
         self.enqueue_requests(requests)
@@ -357,6 +386,45 @@ impl Harness {
 
     pub(crate) fn is_over(&self, process: ProcessId) -> bool {
         self.counts(process).is_finished() && self.store.batches(None).unwrap().is_empty()
+    }
+
+    /// Lets a worker carry out a process, with its batches.
+    pub(crate) fn run(&self, process: ProcessId) {
+        self.until_over(&mut self.poller(self.worker(), &[]), process);
+    }
+
+    pub(crate) fn cancel(&self, process: ProcessId) {
+        self.store.cancel(process, self.clock.wall()).unwrap();
+        self.control.wake();
+    }
+
+    pub(crate) fn retire(&self, worker: WorkerId) {
+        let wall = self.clock.wall();
+        self.store.unregister_worker(worker, wall).unwrap();
+    }
+
+    /// What the batches of the store show.
+    pub(crate) fn infos(&self) -> Vec<BatchInfo> {
+        let batches = self.store.batches(None).unwrap();
+        let wall = self.clock.wall();
+        batches
+            .iter()
+            .map(|batch| BatchInfo::new(batch, wall))
+            .collect()
+    }
+
+    /// Answers downloads with a text that is made of the requests of the batch.
+    pub(crate) fn on_download(
+        &self,
+        client: &ScriptedClient,
+        mut text: impl FnMut(&[(String, String)]) -> Option<String> + Send + 'static,
+    ) {
+        let fake = self.fake.clone();
+        *client.download.lock() = Box::new(move |id| {
+            let fake = fake.lock();
+            let remote = fake.batches.iter().find(|remote| remote.id == *id)?;
+            text(&remote.items).map(Ok)
+        });
     }
 
     /// Turns until a process is over, with its batches.

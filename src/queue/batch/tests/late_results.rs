@@ -12,15 +12,17 @@ use super::super::info::BatchInfo;
 use super::super::poller::Poller;
 use super::super::settings::BatchSettings;
 use super::fake_provider::{FakeClient, seconds};
-use super::harness::{Harness, ScriptedClient};
+use super::harness::{Harness, ScriptedClient, answered, refused};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
 
 fn not_found() -> Error {
-    Error::new(ErrorKind::Invalid, "no such file")
-        .with_status(404)
-        .with_sent(Sent::Answered)
+    refused("no such file", 404)
+}
+
+fn transient(why: &str) -> Error {
+    Error::new(ErrorKind::Transient, why).with_sent(Sent::Answered)
 }
 
 /// What a results endpoint says in place of results.
@@ -97,11 +99,8 @@ fn pass(harness: &Harness, poller: &mut Poller<'_>, time: Duration) {
 }
 
 fn the_batch(harness: &Harness) -> BatchInfo {
-    let batches = harness.store.batches(None).unwrap();
-    let [batch] = &batches[..] else {
-        panic!("{batches:?}")
-    };
-    BatchInfo::new(batch, harness.clock.wall())
+    let [batch] = harness.infos().try_into().unwrap();
+    batch
 }
 
 fn nothing_was_bought_again(harness: &Harness, process: ProcessId) {
@@ -117,16 +116,8 @@ fn results_that_are_there_later_are_stored_however_they_were_refused_before() {
         || Some(Ok(String::new())),
         || Some(Ok("<html>please wait</html>\n".to_owned())),
         || Some(Ok("{\"error\":{\"message\":\"busy\"}}\n".to_owned())),
-        || {
-            let error = Error::new(ErrorKind::Transient, "bad gateway").with_status(502);
-            Some(Err(error.with_sent(Sent::Answered)))
-        },
-        || {
-            let why = "not from the API itself: <html>";
-            Some(Err(
-                Error::new(ErrorKind::Transient, why).with_sent(Sent::Answered)
-            ))
-        },
+        || Some(Err(transient("bad gateway").with_status(502))),
+        || Some(Err(transient("not from the API itself: <html>"))),
     ];
     for (n, answer) in answers.into_iter().enumerate() {
         for late in [HOUR, 20 * DAY] {
@@ -194,13 +185,10 @@ fn what_a_batch_never_reached_goes_into_another_one() {
 fn what_never_comes_is_held_and_what_can_be_read_is_stored_at_once() {
     let harness = Harness::new();
     let (client, asked) = endpoint(&harness, Time::ZERO, || None);
-    let (fake, count) = (harness.fake.clone(), asked.clone());
-    *client.download.lock() = Box::new(move |id| {
+    let count = asked.clone();
+    harness.on_download(&client, move |items| {
         count.fetch_add(1, Ordering::SeqCst);
-        let fake = fake.lock();
-        let remote = fake.batches.iter().find(|remote| remote.id == *id)?;
-        let (key, prompt) = &remote.items[0];
-        Some(Ok(format!("{key} +{prompt}\n")))
+        Some(answered(&items[0]))
     });
     let process = harness.enqueue(&["a", "b"]);
     let mut poller = harness.poller(harness.worker(), &[]);
@@ -249,8 +237,7 @@ fn results_that_are_removed_before_they_are_read_are_fetched_again_and_not_bough
         Some(Ok(String::new()))
     });
     let process = harness.enqueue(&["a", "b"]);
-    let mut poller = harness.poller(harness.worker(), &[]);
-    harness.until_over(&mut poller, process);
+    harness.run(process);
     assert_eq!(harness.counts(process).completed, 2);
     assert!(asked.load(Ordering::SeqCst) > 2, "nothing was removed");
     nothing_was_bought_again(&harness, process);
@@ -262,12 +249,8 @@ fn results_beyond_all_measure_are_cut_off_and_what_came_before_is_stored() {
     let (client, _) = endpoint(&harness, Time::ZERO, || None);
     let settings = BatchSettings::default().poll_interval(Some(seconds(1)));
     harness.control.set(settings.max_result_bytes(1_000));
-    let fake = harness.fake.clone();
-    *client.download.lock() = Box::new(move |id| {
-        let fake = fake.lock();
-        let remote = fake.batches.iter().find(|remote| remote.id == *id)?;
-        let (key, prompt) = &remote.items[0];
-        Some(Ok(format!("{key} +{prompt}\n{}", "x".repeat(1 << 20))))
+    harness.on_download(&client, |items| {
+        Some(answered(&items[0]) + &"x".repeat(1 << 20))
     });
     let process = harness.enqueue(&["a", "b"]);
     let mut poller = harness.poller(harness.worker(), &[]);
@@ -303,27 +286,22 @@ fn what_came_of_refused_results_is_not_all_of_them_when_it_could_not_be_stored_e
         Some(status.map(silent))
     });
     let refusals = Arc::new(AtomicU64::new(0));
-    let (fake, count, failing) = (harness.fake.clone(), asked.clone(), refusals.clone());
-    *client.download.lock() = Box::new(move |id| {
-        let first = count.fetch_add(1, Ordering::SeqCst) == 0;
-        let fake = fake.lock();
-        let remote = fake.batches.iter().find(|remote| remote.id == *id)?;
-        let lines = remote.items.iter().map(|(key, p)| format!("{key} +{p}"));
-        let lines: Vec<String> = lines.collect();
-        if !first {
-            return Some(Ok(lines.join("\n") + "\n"));
+    let (count, failing) = (asked.clone(), refusals.clone());
+    harness.on_download(&client, move |items| {
+        let lines: Vec<String> = items.iter().map(answered).collect();
+        if count.fetch_add(1, Ordering::SeqCst) > 0 {
+            return Some(lines.concat());
         }
         // It ends with a whole line.
         failing.store(1, Ordering::SeqCst);
-        Some(Ok(format!("{:<1999}\n{}\n", lines[0], lines[1])))
+        Some(format!("{:<1999}\n{}", lines[0].trim_end(), lines[1]))
     });
     *harness.store.unwritable.lock() = Some(Box::new(move || {
         let failing = refusals.swap(0, Ordering::SeqCst) > 0;
         failing.then(|| Error::new(ErrorKind::Transient, "the disk is full"))
     }));
     let process = harness.enqueue(&["a", "b"]);
-    let mut poller = harness.poller(harness.worker(), &[]);
-    assert!(harness.until(&mut poller, || harness.is_over(process)));
+    harness.run(process);
     assert_eq!(harness.counts(process).completed, 2);
     assert_eq!(asked.load(Ordering::SeqCst), 2);
     nothing_was_bought_again(&harness, process);
@@ -335,13 +313,9 @@ fn what_came_of_refused_results_is_not_all_of_them_when_it_could_not_be_stored_e
 fn a_line_that_cannot_be_read_keeps_no_batch_whose_requests_all_have_their_end() {
     let harness = Harness::new();
     let (client, _) = endpoint(&harness, Time::ZERO, || None);
-    let fake = harness.fake.clone();
-    *client.download.lock() = Box::new(move |id| {
-        let fake = fake.lock();
-        let remote = fake.batches.iter().find(|remote| remote.id == *id)?;
-        let lines = remote.items.iter();
-        let lines: String = lines.map(|(key, p)| format!("{key} +{p}\n")).collect();
-        Some(Ok(lines + "<!-- served by edge 7 -->\n"))
+    harness.on_download(&client, |items| {
+        let lines: String = items.iter().map(answered).collect();
+        Some(lines + "<!-- served by edge 7 -->\n")
     });
     let process = harness.enqueue(&["a", "b"]);
     let mut poller = harness.poller(harness.worker(), &[]);
@@ -374,10 +348,7 @@ fn who_ends_when_all_is_done_waits_some_minutes_and_another_worker_asks_at_once(
     assert!(problem.contains("no such file"), "{problem}");
     assert_eq!(shown.uncollected.unwrap().requests, 2);
     drop(poller);
-    harness
-        .store
-        .unregister_worker(worker, harness.clock.wall())
-        .unwrap();
+    harness.retire(worker);
     // Hours later, and hours before it would be asked again by itself.
     harness.clock.advance(2 * HOUR);
     asked.store(0, Ordering::SeqCst);
@@ -392,10 +363,7 @@ fn who_ends_when_all_is_done_waits_some_minutes_and_another_worker_asks_at_once(
         "it waits though it has asked"
     );
     drop(poller);
-    harness
-        .store
-        .unregister_worker(worker, harness.clock.wall())
-        .unwrap();
+    harness.retire(worker);
     *client.download.lock() = Box::new(|_| None);
     let mut poller = harness.poller(harness.worker(), &[]);
     pass(&harness, &mut poller, seconds(1));
@@ -410,8 +378,7 @@ fn cancelling_what_is_withheld_gives_it_up_and_cancelling_what_runs_does_not() {
     let process = harness.enqueue(&["a", "b"]);
     let mut poller = harness.poller(harness.worker(), &[]);
     assert!(harness.until(&mut poller, || asked.load(Ordering::SeqCst) > 3));
-    harness.store.cancel(process, harness.clock.wall()).unwrap();
-    harness.control.wake();
+    harness.cancel(process);
     pass(&harness, &mut poller, seconds(5));
     assert!(harness.is_over(process), "{:?}", the_batch(&harness));
     let counts = harness.counts(process);
@@ -424,8 +391,7 @@ fn cancelling_what_is_withheld_gives_it_up_and_cancelling_what_runs_does_not() {
     let created = || harness.fake.lock().creates == 2;
     assert!(harness.until(&mut poller, created));
     asked.store(0, Ordering::SeqCst);
-    harness.store.cancel(process, harness.clock.wall()).unwrap();
-    harness.control.wake();
+    harness.cancel(process);
     pass(&harness, &mut poller, 20 * DAY);
     assert!(asked.load(Ordering::SeqCst) > 20);
     assert_eq!(harness.counts(process).at_provider, 4);
@@ -441,8 +407,7 @@ fn what_was_cancelled_early_is_given_up_by_who_cancels_it_once_its_results_are_m
     let (_client, asked) = endpoint(&harness, Time::FAR, missing);
     let process = harness.enqueue(&["a", "b", "c", "d"]);
     let cancel = || {
-        harness.store.cancel(process, harness.clock.wall()).unwrap();
-        harness.control.wake();
+        harness.cancel(process);
     };
     let mut poller = harness.poller(harness.worker(), &[]);
     assert!(harness.until(&mut poller, || harness.fake.lock().creates == 1));

@@ -62,8 +62,7 @@ fn a_request_that_an_upload_or_a_creation_names_fails_alone() {
         let harness = Harness::new();
         refuse_first(&harness, creation, refused(why, 400));
         let process = enqueue(&harness, &names(10));
-        let mut poller = harness.poller(harness.worker(), &[]);
-        harness.until_over(&mut poller, process);
+        harness.run(process);
         assert_eq!(failed(&harness, process), failing, "{why}");
         assert_eq!(harness.counts(process).completed, 10 - failing.len() as u64);
         assert_eq!(harness.fake.lock().batches.len(), 1, "{why}");
@@ -94,8 +93,7 @@ fn twenty_requests_that_are_named_one_by_one_fail_alone() {
         let why = format!("requests.{bad}.params.max_tokens: Field required");
         Some(Err(refused(&why, 400)))
     });
-    let mut poller = harness.poller(harness.worker(), &[]);
-    harness.until_over(&mut poller, process);
+    harness.run(process);
     let expected: Vec<String> = names.into_iter().step_by(20).collect();
     assert_eq!(failed(&harness, process), expected);
 }
@@ -111,8 +109,7 @@ fn an_unnamed_request_costs_some_batches_and_a_few_calls() {
     names[700].push_str(" poison");
     harness.client();
     let process = enqueue(&harness, &names);
-    let mut poller = harness.poller(harness.worker(), &[]);
-    harness.until_over(&mut poller, process);
+    harness.run(process);
     assert_eq!(failed(&harness, process), ["p700 poison"]);
     let fake = harness.fake.lock();
     let in_batches: usize = fake
@@ -239,7 +236,6 @@ fn a_batch_that_fails_its_validation_for_the_account_is_formed_again() {
         (times >= 0).then(|| Ok(super::harness::in_state(BatchState::Refused(refusal))))
     });
     let process = enqueue(&harness, &names(5));
-    let mut poller = harness.poller(harness.worker(), &[]);
-    harness.until_over(&mut poller, process);
+    harness.run(process);
     assert_eq!(harness.counts(process).completed, 5);
 }

@@ -3,9 +3,8 @@
 
 use std::sync::Arc;
 
-use super::harness::{Harness, ScriptedClient};
-use crate::base::clock::Clock;
-use crate::base::error::{Error, ErrorKind, Sent};
+use super::harness::{Harness, ScriptedClient, lost};
+use crate::base::error::{Error, ErrorKind};
 use crate::llm::batch::BatchStage;
 use crate::queue::store::StoredBatch;
 
@@ -25,10 +24,7 @@ fn left_when(harness: &Harness, mut holds: impl FnMut(&StoredBatch) -> bool) -> 
     let the_one = || harness.store.batches(None).unwrap().into_iter().next();
     assert!(harness.until(&mut poller, || the_one().is_some_and(|batch| holds(&batch))));
     drop(poller);
-    harness
-        .store
-        .unregister_worker(worker, harness.clock.wall())
-        .unwrap();
+    harness.retire(worker);
     the_one().unwrap()
 }
 
@@ -40,18 +36,13 @@ fn trouble(harness: &Harness) -> String {
         harness.turn(&mut poller);
     }
     drop(poller);
-    harness
-        .store
-        .unregister_worker(worker, harness.clock.wall())
-        .unwrap();
+    harness.retire(worker);
     harness.overview.trouble.lock().clone().unwrap()
 }
 
 #[test]
 fn a_batch_is_collected_with_the_present_key_if_its_provider_shows_it() {
-    let harness = Harness::new();
-    let _old = harness.client();
-    let process = harness.enqueue(&["a", "b"]);
+    let (harness, _old, process) = Harness::with(&["a", "b"]);
     let left = left_when(&harness, |batch| batch.record.contains("running"));
     let new = rotated(&harness);
     *new.status.lock() = Box::new(|_| {
@@ -81,8 +72,7 @@ fn a_batch_that_may_have_been_created_is_held_under_another_key() {
         let BatchStage::Uploaded { .. } = stage else {
             return None;
         };
-        let lost = Error::new(ErrorKind::Transient, "cut off").with_sent(Sent::Maybe);
-        Some(Err(lost))
+        Some(Err(lost()))
     });
     let doubtful = |batch: &StoredBatch| batch.record.contains("it is not known whether");
     let left = left_when(&harness, doubtful);

@@ -3,14 +3,12 @@
 
 use std::sync::Arc;
 
-use crate::base::{Clock, Context, Error, ErrorKind, ProcessId, Sent};
-use crate::llm::batch::{
-    BatchClient, BatchInput, BatchIntent, BatchStage, BatchState, BatchStatus,
-};
+use crate::base::{Clock, Context, Error, ProcessId};
+use crate::llm::batch::{BatchClient, BatchInput, BatchStage, BatchState, BatchStatus};
 
 use super::super::info::BatchInfo;
 use super::fake_provider::{FakeClient, seconds};
-use super::harness::{Harness, ScriptedClient, refused};
+use super::harness::{Harness, ScriptedClient, intent, lost, refused};
 
 /// A creation without a reply that came to nothing, while another program has a batch of the same size.
 fn lost_beside_anothers(harness: &Harness) -> (Arc<ScriptedClient>, ProcessId) {
@@ -25,27 +23,17 @@ fn lost_beside_anothers(harness: &Harness) -> (Arc<ScriptedClient>, ProcessId) {
                 Ok(Box::new(&b"their-1 x\ntheir-2 y\n"[..]))
             }
         }
-        let intent = BatchIntent {
-            label: "their".to_owned(),
-            model: None,
-            items: 2,
-            bytes: 0,
-            begun: crate::base::clock::Timestamp(0),
-        };
+        let intent = intent("their");
         let theirs = fake.advance(&intent, stage, &mut Theirs, &Context::new());
         theirs.unwrap();
-        let lost = Error::new(ErrorKind::Transient, "cut off").with_sent(Sent::Maybe);
-        Some(Err(lost))
+        Some(Err(lost()))
     });
     (client, process)
 }
 
 fn presumed(harness: &Harness) -> Option<BatchInfo> {
-    let batches = harness.store.batches(None).unwrap();
-    let infos = batches
-        .iter()
-        .map(|batch| BatchInfo::new(batch, harness.clock.wall()));
-    infos.into_iter().find(|info| info.state == "presumed")
+    let mut infos = harness.infos().into_iter();
+    infos.find(|info| info.state == "presumed")
 }
 
 #[test]
@@ -56,8 +44,7 @@ fn a_batch_that_may_be_another_programs_is_never_cancelled_nor_said_to_be_create
     assert!(harness.until(&mut poller, || presumed(&harness).is_some()));
     let why = presumed(&harness).unwrap().problem.unwrap();
     assert!(why.contains("not cancelled"), "{why}");
-    harness.store.cancel(process, harness.clock.wall()).unwrap();
-    harness.control.wake();
+    harness.cancel(process);
     for _ in 0..400 {
         harness.turn(&mut poller);
     }
@@ -108,13 +95,7 @@ fn a_batch_that_expired_unanswered_is_not_taken_for_ours() {
     *client.download.lock() = Box::new(|_| Some(Ok(String::new())));
     let mut poller = harness.poller(harness.worker(), &[]);
     assert!(harness.until(&mut poller, || presumed(&harness).is_some()));
-    let held = || {
-        let batches = harness.store.batches(None).unwrap();
-        let infos = batches
-            .iter()
-            .map(|batch| BatchInfo::new(batch, harness.clock.wall()));
-        infos.into_iter().any(|info| info.state == "held")
-    };
+    let held = || harness.infos().iter().any(|info| info.state == "held");
     assert!(
         harness.until(&mut poller, held),
         "{:?}",
@@ -125,9 +106,7 @@ fn a_batch_that_expired_unanswered_is_not_taken_for_ours() {
 
 #[test]
 fn a_cancelled_batch_that_is_not_known_yet_is_not_left_running() {
-    let harness = Harness::new();
-    let client = harness.client();
-    let process = harness.enqueue(&["a", "b"]);
+    let (harness, client, process) = Harness::with(&["a", "b"]);
     let mut poller = harness.poller(harness.worker(), &[]);
     assert!(harness.until(&mut poller, || !harness.fake.lock().batches.is_empty()));
     // What was created shows a moment later.
@@ -138,8 +117,7 @@ fn a_cancelled_batch_that_is_not_known_yet_is_not_left_running() {
     *client.status.lock() =
         Box::new(move |_| hidden().map(|hidden: Result<(), Error>| Err(hidden.unwrap_err())));
     *client.cancel.lock() = Box::new(move |_| also());
-    harness.store.cancel(process, harness.clock.wall()).unwrap();
-    harness.control.wake();
+    harness.cancel(process);
     assert!(harness.until(&mut poller, || harness.is_over(process)));
     assert_eq!(
         harness.fake.lock().alive(),
@@ -159,24 +137,16 @@ fn who_cancels_again_does_not_hurry_a_list_that_lags() {
             return None;
         };
         let file = Some(file.clone());
-        let intent = BatchIntent {
-            label: "lost".to_owned(),
-            model: None,
-            items: 2,
-            bytes: 0,
-            begun: crate::base::clock::Timestamp(0),
-        };
+        let intent = intent("lost");
         let made = fake.created(&intent, file, Vec::new());
         made.unwrap();
-        let lost = Error::new(ErrorKind::Transient, "cut off").with_sent(Sent::Maybe);
-        Some(Err(lost))
+        Some(Err(lost()))
     });
     let process = harness.enqueue(&["a", "b"]);
     let mut poller = harness.poller(harness.worker(), &[]);
     assert!(harness.until(&mut poller, || harness.fake.lock().creates == 1));
     let again = || {
-        harness.store.cancel(process, harness.clock.wall()).unwrap();
-        harness.control.wake();
+        harness.cancel(process);
         harness.is_over(process)
     };
     assert!(harness.until(&mut poller, again));

@@ -51,9 +51,7 @@ fn a_store_that_cannot_be_written_for_whatever_reason_costs_nothing_but_time() {
 
 #[test]
 fn a_database_that_is_moved_away_and_back_has_its_batch_polled_on() {
-    let harness = Harness::new();
-    let client = harness.client();
-    let process = harness.enqueue(&["a", "b"]);
+    let (harness, client, process) = Harness::with(&["a", "b"]);
     let worker = harness.worker();
     let (path, away) = (
         harness.folder.path().join("jobs.db"),
@@ -85,17 +83,12 @@ fn a_database_that_is_moved_away_and_back_has_its_batch_polled_on() {
 
 #[test]
 fn a_batch_that_another_worker_was_given_is_left_to_it() {
-    let harness = Harness::new();
-    let _client = harness.client();
-    let process = harness.enqueue(&["a", "b"]);
+    let (harness, _client, process) = Harness::with(&["a", "b"]);
     let first = harness.worker();
     let mut taken_for_dead = harness.poller(first, &[]);
     let created = || !harness.fake.lock().batches.is_empty();
     assert!(harness.until(&mut taken_for_dead, created));
-    harness
-        .store
-        .unregister_worker(first, harness.clock.wall())
-        .unwrap();
+    harness.retire(first);
     let mut poller = harness.poller(harness.worker(), &[]);
     poller.turn();
     assert_eq!(poller.batches.len(), 1);
