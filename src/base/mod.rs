@@ -7,6 +7,8 @@ pub(crate) mod background;
 pub(crate) mod bom;
 pub mod brief;
 pub mod cancel;
+#[cfg(test)]
+pub(crate) mod cases;
 pub mod charge;
 pub mod clock;
 pub(crate) mod day;

@@ -246,6 +246,7 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+    use crate::base::cases::{cases, unescaped};
 
     #[test]
     fn the_table_is_sound() {
@@ -271,27 +272,7 @@ mod tests {
 
     #[test]
     fn unknown_names_suggest_known_ones() {
-        for (name, meant) in [
-            (
-                "llm.modle",
-                "did you mean llm.model? expected one of: llm.provider, llm.model,",
-            ),
-            ("LLM.Model", "did you mean llm.model?"),
-            ("BATCHWRIGHT_MODEL", "did you mean llm.model?"),
-            ("model", "did you mean llm.model?"),
-            ("queue.modle", "did you mean llm.model?"),
-            ("llm.request-timeout", "did you mean llm.request_timeout?"),
-            (
-                "interval",
-                "did you mean queue.poll_interval or batch.poll_interval?",
-            ),
-            ("worker", "did you mean queue.worker_count?"),
-            (
-                "colour",
-                "unknown setting `colour`; expected one of: llm.provider",
-            ),
-            ("groq.api_key", "never stored: set GROQ_API_KEY"),
-        ] {
+        for (name, meant) in cases(include_str!("key_cases.txt")) {
             let error = SettingKey::named(name).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Invalid);
             assert!(error.message().contains(meant), "{error}");
@@ -302,37 +283,22 @@ mod tests {
     fn stored_values_are_valid_and_not_credentials() {
         let model = SettingKey::named("llm.model").unwrap();
         assert_eq!(model.check_stored(" gpt-x ").unwrap(), "gpt-x");
-        for (name, value, expected) in [
-            ("llm.model", "sk-abcdefghijkl", "set OPENAI_API_KEY"),
-            ("llm.sync_concurrency", "gsk_0123456789", "set GROQ_API_KEY"),
-            (
-                "queue.redis",
-                "redis://:abcdef@cache",
-                "set BATCHWRIGHT_REDIS_PASSWORD",
-            ),
-            (
-                "queue.store",
-                "mysql://me:abcdef@db/jobs",
-                "set BATCHWRIGHT_STORE_PASSWORD",
-            ),
-            ("llm.model", " ", "unset it"),
-            ("llm.model", "a\0b", "control character"),
-            ("llm.model", &"m".repeat(257), "at most 256 characters"),
-            (
-                "llm.fallback",
-                &"groq,".repeat(401),
-                "at most 2000 characters",
-            ),
-            ("llm.fallback", "", "unset it"),
-            (
-                "queue.max_retries",
-                "256",
-                "queue.max_retries=256: write a whole number from 0 to 255",
-            ),
-        ] {
+        let long = "m".repeat(257);
+        let many = "groq,".repeat(401);
+        let others = [
+            ("llm.model", " ".to_owned(), "unset it"),
+            ("llm.model", long, "at most 256 characters"),
+            ("llm.fallback", many, "at most 2000 characters"),
+        ];
+        let stored = cases(include_str!("stored_cases.txt")).into_iter();
+        let stored = stored.map(|(setting, expected)| {
+            let (name, value) = setting.split_once('=').unwrap();
+            (name, unescaped(value), expected)
+        });
+        for (name, value, expected) in stored.chain(others) {
             let error = SettingKey::named(name)
                 .unwrap()
-                .check_stored(value)
+                .check_stored(&value)
                 .unwrap_err();
             assert!(error.message().contains(expected), "{error}");
             let hidden = !error.message().contains("abcdef") && !error.message().contains("gsk_");

@@ -201,149 +201,42 @@ fn time(text: &str) -> Option<Duration> {
 mod tests {
     use super::super::choices::PROVIDERS;
     use super::*;
+    use crate::base::cases::cases;
 
-    #[test]
-    fn texts_get_their_meaning() {
-        let ms = |n| Value::Time(Duration::from_millis(n));
-        let names = |all: &[&str]| Value::Names(all.iter().map(|n| (*n).to_owned()).collect());
-        for (kind, text, value) in [
-            (Kind::Whole(1, 10), " 10 ", Value::Whole(10)),
-            (Kind::WholeOrAuto(1, 9), "7", Value::Whole(7)),
-            (
-                Kind::WholeOrAuto(1, 9),
-                " auto ",
-                Value::Text("auto".into()),
-            ),
-            (Kind::Positive, "0.5", Value::Number(0.5)),
-            (Kind::Time, "50ms", ms(50)),
-            (Kind::Time, "1.5 s", ms(1500)),
-            (Kind::Time, "2m", ms(120_000)),
-            (Kind::Time, "30", ms(30_000)),
-            (Kind::Switch, "Yes", Value::Switch(true)),
-            (Kind::Switch, "0", Value::Switch(false)),
-            (Kind::Text, " m ", Value::Text("m".into())),
-            (Kind::Choice(&PROVIDERS), "groq", Value::Text("groq".into())),
-            (
-                Kind::Route(&PROVIDERS, 2),
-                "groq:a:b, extract,",
-                names(&["groq:a:b", "extract"]),
-            ),
-            (Kind::Route(&PROVIDERS, 2), "", names(&[])),
-            (
-                Kind::Redis,
-                " rediss://me@cache:6380/2 ",
-                Value::Text("rediss://me@cache:6380/2".into()),
-            ),
-            (
-                Kind::Store,
-                "mysql://me@db1:3307,db2/jobs?ca=/a/b.pem",
-                Value::Text("mysql://me@db1:3307,db2/jobs?ca=/a/b.pem".into()),
-            ),
-            (
-                Kind::Articles,
-                " /srv/articles ",
-                Value::Articles(ArticleSource::Folder("/srv/articles".into())),
-            ),
-            (
-                Kind::Articles,
-                "https://host?id={article_id}",
-                Value::Articles(ArticleSource::Url("https://host?id={article_id}".into())),
-            ),
-            (
-                Kind::Models(&PROVIDERS),
-                " groq = a/b:c, anthropic=d=e,",
-                Value::Models(vec![
-                    ("groq".into(), "a/b:c".into()),
-                    ("anthropic".into(), "d=e".into()),
-                ]),
-            ),
-        ] {
-            assert_eq!(kind.parse(text), Ok(value), "{text}");
+    /// A kind by its name and its bounds.
+    fn kind(name: &str) -> Kind {
+        let mut words = name.split(' ');
+        let name = words.next().unwrap();
+        let mut bound = || words.next().unwrap().parse::<u64>().unwrap();
+        match name {
+            "whole" => Kind::Whole(bound(), bound()),
+            "auto" => Kind::WholeOrAuto(bound(), bound()),
+            "route" => Kind::Route(&PROVIDERS, bound() as usize),
+            "positive" => Kind::Positive,
+            "time" => Kind::Time,
+            "switch" => Kind::Switch,
+            "text" => Kind::Text,
+            "choice" => Kind::Choice(&PROVIDERS),
+            "models" => Kind::Models(&PROVIDERS),
+            "articles" => Kind::Articles,
+            "redis" => Kind::Redis,
+            "store" => Kind::Store,
+            other => panic!("{other}"),
         }
     }
 
     #[test]
-    fn rejected_values_name_the_accepted_ones() {
-        const WHOLE: &str = "write a whole number from 1 to 10";
-        const FROM_0: &str = "write a whole number from 0 to 9";
-        const ADDRESS: &str = "write an address such as";
-        const FOLDER: &str = "write a folder";
-        const MODELS: &str = "write a model for each provider";
-        const TWICE: &str = "groq has two models; write one of them";
-        let cases: [(Kind, &[(&str, &str)]); 11] = [
-            (Kind::Whole(1, 10), &[("0", WHOLE), ("11", WHOLE)]),
-            (Kind::Whole(0, 9), &[("-1", FROM_0), ("1.5", FROM_0)]),
-            (
-                Kind::WholeOrAuto(1, 9),
-                &[("10", "write a whole number from 1 to 9, or auto")],
-            ),
-            (
-                Kind::Positive,
-                &["0", "inf", "NaN"].map(|text| (text, "write a number above 0")),
-            ),
-            (
-                Kind::Time,
-                &[
-                    ("0s", "write a time, for example 50ms, 2s or 1m, above 0"),
-                    ("-1s", "write a time"),
-                    ("5 weeks", "write a time"),
-                    ("ms", "write a time"),
-                ],
-            ),
-            (Kind::Switch, &[("maybe", "write true or false")]),
-            (Kind::Text, &[("  ", "write a text that is not empty")]),
-            (
-                Kind::Models(&PROVIDERS),
-                &[
-                    ("groq", MODELS),
-                    ("groq=", MODELS),
-                    ("grok=x", "did you mean xai?"),
-                    ("groq=a,groq=b", TWICE),
-                ],
-            ),
-            (
-                Kind::Redis,
-                &["redis://:abc@cache", "http://cache"].map(|text| (text, ADDRESS)),
-            ),
-            (
-                Kind::Store,
-                &[
-                    ("mysql://me:abc@db/jobs", ADDRESS),
-                    ("mysql://me@db", ADDRESS),
-                    ("postgres://me@db/jobs", ADDRESS),
-                ],
-            ),
-            (
-                Kind::Articles,
-                &[
-                    ("ftp://host/{article_id}", FOLDER),
-                    ("https://host/articles", FOLDER),
-                    ("https://{article_id}.host/", FOLDER),
-                    ("https://a:b@host/{article_id}", FOLDER),
-                    ("sqlite:a.db?DELETE FROM t WHERE id = ?", FOLDER),
-                    ("sqlite:a.db?SELECT text FROM t", FOLDER),
-                ],
-            ),
-        ];
-        for (kind, rows) in cases {
-            for (text, expected) in rows {
-                let why = kind.parse(text).unwrap_err();
-                assert!(why.contains(expected), "{text}: {why}");
+    fn texts_get_their_meaning_and_rejected_ones_name_the_accepted() {
+        for (case, expected) in cases(include_str!("value_cases.txt")) {
+            let (name, text) = case.split_once(" '").unwrap();
+            let parsed = kind(name).parse(text.strip_suffix('\'').unwrap());
+            match expected.strip_prefix("refused: ") {
+                Some(expected) => {
+                    let why = parsed.unwrap_err();
+                    assert!(why.contains(expected), "{case}: {why}");
+                }
+                None => assert_eq!(format!("{:?}", parsed.unwrap()), expected, "{case}"),
             }
         }
-        let unknown = |kind: Kind, text, expected| {
-            let why = kind.parse(text).unwrap_err();
-            assert!(why.contains(expected), "{text}: {why}");
-        };
-        let choice = || Kind::Choice(&PROVIDERS);
-        let grok = "unknown provider `grok`; did you mean xai? expected one of: groq, ";
-        unknown(choice(), "grok", grok);
-        let opnai = "unknown provider `opnai`; did you mean openai? ";
-        unknown(choice(), "opnai", opnai);
-        unknown(choice(), "zzz", "`zzz`; expected one of: groq");
-        let claude = "unknown provider `claude`; did you mean anthropic?";
-        unknown(Kind::Route(&PROVIDERS, 9), "groq,claude:x", claude);
-        let two = "found 2 providers; at most 1";
-        unknown(Kind::Route(&PROVIDERS, 1), "groq,extract", two);
     }
 }

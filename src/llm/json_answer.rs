@@ -124,83 +124,25 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::base::cases::{cases, unescaped};
 
+    /// `fit` reads an answer that is one JSON object, and `find` finds one in other text.
     #[test]
-    fn text_around_an_answer_is_removed() {
-        for wrapped in [
-            "{\"a\": 1}",
-            "\n {\"a\": 1}\r\n",
-            "```json\n{\"a\": 1}\n```",
-            "```\n{\"a\": 1}\n```\n",
-            " ```JSON {\"a\": 1}```",
-        ] {
+    fn an_object_is_read_or_found_and_never_guessed() {
+        for (case, expected) in cases(include_str!("json_answer_cases.txt")) {
+            let (how, text) = case.split_once(' ').unwrap_or((case, ""));
+            let text = unescaped(text);
+            let found = match how {
+                "fit" => Shape::Object
+                    .fit(&text)
+                    .map_err(|why| format!("error: {why}")),
+                _ => Shape::Object.find(&text).ok_or("none".to_owned()),
+            };
             assert_eq!(
-                Shape::Object.fit(wrapped).unwrap(),
-                "{\"a\": 1}",
-                "{wrapped}"
+                found.map_or_else(|why| why, str::to_owned),
+                expected,
+                "{case}"
             );
-        }
-    }
-
-    #[test]
-    fn answers_that_are_not_json_objects_are_detected() {
-        for (text, expected) in [
-            ("", "it is empty"),
-            (" \n", "it is empty"),
-            ("```json\n```", "it is empty"),
-            ("[1]", "it is JSON, but no object"),
-            (
-                "Sure! {}",
-                "it is not JSON (expected value at line 1 column 1)",
-            ),
-            (
-                "{} {}",
-                "it is not JSON (trailing characters at line 1 column 4)",
-            ),
-            (
-                "```json\n{}",
-                "it is not JSON (expected value at line 1 column 1)",
-            ),
-            (
-                "{\"a\": ",
-                "it is not JSON (EOF while parsing a value at line 1 column 5)",
-            ),
-        ] {
-            assert_eq!(Shape::Object.fit(text).unwrap_err(), expected, "{text}");
-        }
-    }
-
-    #[test]
-    fn the_only_object_in_an_answer_with_other_text_is_found() {
-        let found = "{\"a\": {\"b\": [1]}}";
-        for text in [
-            format!("Sure! Here it is: {found} [1]"),
-            format!("Here:\n```json\n{found}\n```\nAnything else?"),
-            format!("```json\n{found}"),
-            format!("<think>First {{\"a\": 1}}, or {{}}?</think>\n{found}"),
-            format!("hm, {{}}</think>```\n{found}\n```"),
-            format!("With {{braces}} [sic] before {found}."),
-            format!("\u{feff}{found} "),
-        ] {
-            assert_eq!(Shape::Object.find(&text), Some(found), "{text}");
-        }
-    }
-
-    #[test]
-    fn ambiguous_or_incomplete_json_is_not_guessed() {
-        for text in [
-            "{} {}",
-            "{\"a\": 1} or {\"a\": 2}",
-            "<think>{\"a\": 1}",
-            "<think>{\"a\": 1}</think>",
-            "{\"a\": ",
-            "{\"a\": {\"b\": 1}, ",
-            "{\"a\": {\"b\": 1}, oops}",
-            "[{\"a\": 1}, oops]",
-            "[{\"a\": 1}]",
-            "five",
-        ] {
-            assert_eq!(Shape::Object.find(text), None, "{text}");
         }
         let many = "[".repeat(1_000_000) + "{}";
         assert_eq!(Shape::Object.find(&many), None);

@@ -1,6 +1,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::base::cases::{cases, unescaped};
 use crate::bulk::input::Template;
 use crate::llm::params::ResponseFormat;
 use crate::llm::request::Role;
@@ -262,73 +263,13 @@ fn text_lines_are_prompts_and_keep_their_blanks() {
 
 #[test]
 fn every_fault_names_found_and_expected_values() {
-    let unread = |names: &str, flag: &str| {
-        format!(
-            "expected one of {names}; to keep it in the result without sending it: --keep {flag}"
-        )
-    };
-    let short = "id, custom_id, prompt, messages, system, extra, model, temperature, top_p, seed, stop, \
-        max_tokens, max_completion_tokens, response_format, n, stream, stream_options, tools, \
-        tool_choice, parallel_tool_calls";
-    let batch = "custom_id, id, method, url, body";
-    let user = r#""messages":[{"role":"user","content":"q"}]"#;
-    let body = |fields: &str| format!(r#"{{"body":{{{user}{fields}}}}}"#);
-    let long = format!(r#"{{"id":"{}","prompt":"q"}}"#, "x".repeat(513));
-    let excerpt = format!("a string (\"{}…)", "x".repeat(58));
-    let cases: Vec<(String, String)> = [
-        ("[1]".into(), "found a list ([1]); expected one JSON object per line".to_owned()),
-        ("[".into(), "found the start of a JSON list; expected one JSON object per line".into()),
-        (r#"{"prompt":"a","prompt":"b"}"#.into(), "found a field twice (\"prompt\" occurs twice at column 22); expected each field once".into()),
-        (r#"{"prompt":"a","extra":{"k":[{"x":1,"x":2}]}}"#.into(), "found a field twice (\"x\" occurs twice at column 38); expected each field once".into()),
-        (r#"{"prompt":"a" x}"#.into(), "found invalid JSON (expected `,` or `}` at column 15); expected one JSON object per line".into()),
-        (r#"{"prompt":"a","n":NaN}"#.into(), "found NaN (at column 19); expected null, a number or a string: JSON has no such number".into()),
-        (r#"{"prompt":"a","n":-Infinity}"#.into(), "found -Infinity (at column 20); expected null, a number or a string: JSON has no such number".into()),
-        (r#"{"prompt":"a\ud83d"}"#.into(), r"found half of a character (unexpected end of hex escape at column 19); expected both halves, such as \ud83d\ude00, or neither".into()),
-        (r#"{"prompt":"a"} {"prompt":"b"}"#.into(), "found invalid JSON (trailing characters at column 16); expected one JSON object per line".into()),
-        (r#"{"promt":"a"}"#.into(), format!("found an unknown field \"promt\" (did you mean \"prompt\"?); {}", unread(short, "promt"))),
-        (r#"{"prompt":"a","temprature":1}"#.into(), format!("found an unknown field \"temprature\" (did you mean \"temperature\"?); {}", unread(short, "temprature"))),
-        (r#"{"id":"a"}"#.into(), "found only the fields \"id\"; expected \"prompt\", \"messages\" or an OpenAI batch line with \"body\"".into()),
-        (format!(r#"{{"prompt":"a",{user}}}"#), "found both \"prompt\" and \"messages\"; expected one of them".into()),
-        (r#"{"prompt":["a"]}"#.into(), "found a list ([\"a\"]) in \"prompt\"; expected a string".into()),
-        (r#"{"prompt":" \n"}"#.into(), "found an empty prompt; expected some text".into()),
-        (r#"{"id":"","prompt":"a"}"#.into(), "found a string (\"\") in \"id\"; expected an id that is not empty, or none at all".into()),
-        (r#"{"id":1.5,"prompt":"a"}"#.into(), "found a number (1.5) in \"id\"; expected a string or an integer".into()),
-        (r#"{"id":null,"prompt":"a"}"#.into(), "found null in \"id\"; expected a string or an integer".into()),
-        (r#"{"id":"a\nb","prompt":"a"}"#.into(), "found a string (\"a\\nb\") in \"id\"; expected an id without control characters".into()),
-        (long, format!("found {excerpt} in \"id\"; expected at most 512 bytes, not 513")),
-        (r#"{"id":"a","custom_id":"b","prompt":"a"}"#.into(), "found \"id\" \"a\" beside \"custom_id\" \"b\"; expected one of them".into()),
-        (r#"{"prompt":"a","model":7}"#.into(), "found a number (7) in \"model\"; expected a string".into()),
-        (r#"{"prompt":"a","temperature":"hot"}"#.into(), "found a string (\"hot\") in \"temperature\"; expected a number".into()),
-        (r#"{"prompt":"a","max_tokens":0}"#.into(), "found a number (0) in \"max_tokens\"; expected an integer of at least 1".into()),
-        (r#"{"prompt":"a","seed":1.5}"#.into(), "found a number (1.5) in \"seed\"; expected an integer".into()),
-        (r#"{"prompt":"a","stop":[1]}"#.into(), "found a number (1) in \"stop\"; expected a string or a list of strings".into()),
-        (r#"{"prompt":"a","extra":1}"#.into(), "found a number (1) in \"extra\"; expected an object".into()),
-        (r#"{"prompt":"a","n":0}"#.into(), "found a number (0) in \"n\"; expected 1: for several answers repeat the line, each time with another id".into()),
-        (r#"{"system":"s","messages":[{"role":"system","content":"t"}]}"#.into(), "found \"system\" next to messages that begin with instructions; expected one of them".into()),
-        (r#"{"messages":[]}"#.into(), "found a list ([]) in \"messages\"; expected a list of messages".into()),
-        (r#"{"messages":["a"]}"#.into(), "found a string (\"a\") in \"messages[0]\"; expected an object with \"role\" and \"content\"".into()),
-        (r#"{"messages":[{"role":"bot","content":"a"}]}"#.into(), "found a string (\"bot\") in \"messages[0].role\"; expected system, developer, user, assistant or tool".into()),
-        (r#"{"messages":[{"role":"user"}]}"#.into(), "found null in \"messages[0].content\"; expected a string or a list of content parts".into()),
-        (r#"{"messages":[{"role":"assistant","content":null}]}"#.into(), "found null in \"messages[0].content\"; expected a string or a list of content parts".into()),
-        (r#"{"messages":[{"role":"user","content":[{},1]}]}"#.into(), "found a number (1) in \"messages[0].content[1]\"; expected an object: a content part".into()),
-        (r#"{"custom":"a","body":{}}"#.into(), format!("found an unknown field \"custom\"; {}", unread(batch, "custom"))),
-        (r#"{"a b":1,"c":2,"prompt":"p"}"#.into(), format!("found unknown fields \"a b\", \"c\"; {}", unread(short, "'a b,c'"))),
-        (r#"{"body":[]}"#.into(), "found a list ([]) in \"body\"; expected an object".into()),
-        (r#"{"body":{"input":"a"}}"#.into(), "found no \"messages\" in \"body\"; expected a list of messages".into()),
-        (r#"{"method":"GET","body":{}}"#.into(), "found a string (\"GET\") in \"method\"; expected \"POST\"".into()),
-        (r#"{"url":"/v1/embeddings","body":{}}"#.into(), "found a string (\"/v1/embeddings\") in \"url\"; expected \"/v1/chat/completions\"; for embeddings, use --task embed".into()),
-        (r#"{"url":"/v1/completions","body":{}}"#.into(), "found a string (\"/v1/completions\") in \"url\"; expected \"/v1/chat/completions\"".into()),
-        (body(r#","stream":true"#), "found a boolean (true) in \"stream\"; expected false: answers of a bulk run are not streamed".into()),
-        (body(r#","max_tokens":1,"max_completion_tokens":2"#), "found \"max_tokens\" 1 beside \"max_completion_tokens\" 2; expected one of them".into()),
-        (body(r#","response_format":{"type":"xml"}"#), "found an object ({\"type\":\"xml\"}) in \"response_format\"; expected an object whose \"type\" is text, json_object or json_schema".into()),
-        (body(r#","response_format":{"type":"json_schema"}"#), "found null in \"response_format.json_schema\"; expected an object with \"name\" and \"schema\"".into()),
-        (body(r#","response_format":{"type":"json_schema","json_schema":{"name":"a b","schema":{}}}"#), "found a string (\"a b\") in \"response_format.json_schema\"; expected a \"name\" of at most 64 letters, digits, _ and -".into()),
-        (body(r#","response_format":{"type":"json_schema","json_schema":{"name":"a"}}"#), "found null in \"response_format.json_schema\"; expected an object as \"schema\"".into()),
-    ]
-    .into();
-    for (line, text) in cases {
-        assert_eq!(fault(&line), text, "{line}");
+    for (line, text) in cases(include_str!("parse_cases.txt")) {
+        assert_eq!(fault(line), text, "{line}");
     }
+    let text = fault(&format!(r#"{{"id":"{}","prompt":"q"}}"#, "x".repeat(513)));
+    let excerpt = format!("a string (\"{}…)", "x".repeat(58));
+    let expected = format!("found {excerpt} in \"id\"; expected at most 512 bytes, not 513");
+    assert_eq!(text, expected);
 }
 
 #[test]
@@ -352,47 +293,11 @@ fn rows_use_their_columns() {
         .unwrap(),
         Request::new("<{{a b}}, \"1\">").with_id("x")
     );
-    for (header, row, template, text) in [
-        (
-            "question,id",
-            "",
-            None,
-            "found the columns \"question\", \"id\"; expected one named \"prompt\" or \"messages\", or a template \
-             such as --template 'Summarize: {{question}}'",
-        ),
-        (
-            "question,id",
-            "",
-            Some("{{qestion}} {{x}}"),
-            "found {{qestion}} (did you mean \"question\"?), {{x}} in the template; expected one \
-             of the columns: \"question\", \"id\"",
-        ),
-        (
-            "prompt,prompt",
-            "",
-            None,
-            "found 2 columns named \"prompt\"; expected one column of that name",
-        ),
-        (
-            "prompt,id",
-            "a,b,c",
-            None,
-            "found a row of 3 fields; expected 2, as the header has",
-        ),
-        (
-            "prompt",
-            "\" \"",
-            None,
-            "found an empty prompt; expected some text",
-        ),
-        (
-            "id,prompt",
-            "\"a\nb\",c",
-            None,
-            "found a string (\"a\\nb\") in \"id\"; expected an id without control characters",
-        ),
-    ] {
-        assert_eq!(csv(header, row, template).unwrap_err().to_string(), text);
+    for (case, text) in cases(include_str!("row_cases.txt")) {
+        let [header, row, template] = [0, 1, 2].map(|at| case.split(" |").nth(at).unwrap().trim());
+        let template = (!template.is_empty()).then_some(template);
+        let fault = csv(header, &unescaped(row), template).unwrap_err();
+        assert_eq!(fault.to_string(), text);
     }
 }
 

@@ -100,6 +100,7 @@ fn place(text: &str) -> Option<(u64, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::cases::cases;
 
     #[track_caller]
     fn names(text: &str, lines: &[u64]) {
@@ -108,68 +109,10 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_named_by_its_number_or_index() {
-        for (text, lines) in [
-            (
-                "anthropic answered 400 (invalid_request_error): requests.5.params.max_tokens: Field required",
-                &[6][..],
-            ),
-            ("requests[5].params: unexpected field", &[6]),
-            (
-                "Invalid value at 'batch.input_config.requests.requests[3].request.contents'",
-                &[4],
-            ),
-            ("('body', 'requests', 0, 'params'): Field required", &[1]),
-            (
-                "body -> requests -> 2 -> params: Input should be an object",
-                &[3],
-            ),
-            ("/requests/7/params is missing", &[8]),
-            ("request #8 exceeds the context window", &[8]),
-            ("Request number 8 is invalid", &[8]),
-            ("The request at index 2 has no messages", &[3]),
-            ("Record 5 could not be parsed", &[5]),
-            ("Line 4 of the input file is not valid JSON", &[4]),
-            (
-                "Error on line 12: Expecting ',' delimiter: line 1 column 30 (char 29)",
-                &[12],
-            ),
-            ("line #9: missing custom_id", &[9]),
-            ("line_number: 3", &[3]),
-            ("{\"line\": 17, \"message\": \"bad\"}", &[17]),
-            (
-                "Line 4: no url; line 9: no body; line 4: no method",
-                &[4, 9],
-            ),
-            (
-                "openai answered 400 (invalid_json_line): This line is not parseable as valid JSON. (line 4)",
-                &[4],
-            ),
-        ] {
-            names(text, lines);
-        }
-    }
-
-    #[test]
-    fn other_numbers_name_no_line() {
-        for text in [
-            "Expecting value: line 1 column 1 (char 0)",
-            "a batch has at most 50000 requests",
-            "The maximum number of requests 50000 was exceeded",
-            "Too many requests: 429",
-            "Bad Request 400",
-            "messages.0.content: Input should be a string",
-            "messages[3].content is empty",
-            "the message at index 2 has no role",
-            "the deadline 5 is too early",
-            "Limit: 2,000,000 enqueued tokens. Request 5000 tokens less",
-            "limit per line 4096 tokens",
-            "request_id req_011CS5",
-            "the id item5 is used twice",
-            "Your request was rejected. 5 files exist",
-            "The file has 20 lines; 10 lines are allowed",
-        ] {
-            names(text, &[]);
+    fn a_line_is_named_by_its_number_or_index_and_by_no_other_number() {
+        for (text, lines) in cases(include_str!("named_cases.txt")) {
+            let lines = lines.split(' ').filter_map(|line| line.parse().ok());
+            names(text, &lines.collect::<Vec<u64>>());
         }
     }
 
