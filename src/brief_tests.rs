@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::{client::*, files::*, unstable::*, *};
 #[cfg(feature = "queue")]
-use crate::{progress::*, queue::*};
+use crate::progress::*;
+use crate::{client::*, files::*, unstable::*, *};
 
 /// In every text; the rest makes it long.
 const PRIVATE: &str = "the patient's name";
@@ -176,78 +176,25 @@ fn what_a_file_run_could_not_save_is_counted() {
 #[cfg(feature = "queue")]
 #[test]
 fn the_debug_of_the_queues_types_is_short_and_shows_no_payload() {
-    use std::sync::Arc;
-
     use serde_json::value::to_raw_value;
+
+    use crate::queue::store::Store;
+    use crate::queue::store::sqlite::SqliteOptions;
 
     let raw = || to_raw_value(&json!({"text": text()})).unwrap();
     let job = Job::from(&request());
     is_private(&job);
     is_private(&RunningJob::of(&job));
-    let ids = (JobId::from_bytes([1; 16]), ProcessId::from_bytes([2; 16]));
-    let receipt = JobReceipt { job: 1, claim: 2 };
-    let result = JobResult {
-        job_id: ids.0,
-        process_id: ids.1,
-        item_id: Some("a-1".to_owned()),
-        request_hash: Some("0123".to_owned()),
-        kind: COMPLETION_KIND.to_owned(),
-        status: JobStatus::Completed,
-        result: Some(raw()),
-        error: Some(failure()),
-        attempts: 1,
-    };
-    is_private(&result);
-    is_private(&DeliveredResult { receipt, result });
-    let lane = Arc::new(JobLane {
-        kind: COMPLETION_KIND.to_owned(),
-        name: Some("m".to_owned()),
-        step: 0,
-    });
-    let claimed = || ClaimedJob {
-        receipt,
-        job_id: ids.0,
-        process_id: ids.1,
-        budget: None,
-        lane: lane.clone(),
-        item_id: Some("a-1".to_owned()),
-        request_hash: None,
-        payload: raw(),
-        priority: 5,
-        max_retries: None,
-        attempt: 0,
-        calls: 0,
-        crashes: 0,
-        lost: false,
-        in_doubt: false,
-        due_at: Timestamp(0),
-        history: Some(text()),
-    };
-    is_private(&claimed());
-    is_private(&ClaimReply {
-        jobs: (0..100).map(|_| claimed()).collect(),
-        next: None,
-    });
-    is_private(&JobState {
-        job_id: ids.0,
-        process_id: ids.1,
-        kind: COMPLETION_KIND.to_owned(),
-        item_id: None,
-        lane: None,
-        at_provider: false,
-        status: JobStatus::Completed,
-        priority: 5,
-        step: 0,
-        attempts: 1,
-        crashes: 0,
-        created_at: Timestamp(0),
-        due_at: None,
-        result: Some(raw()),
-        error: Some(failure()),
-        errors: Vec::new(),
-        children: None,
-        receipt: None,
-    });
+    let store = Store::in_memory(SqliteOptions::default()).unwrap();
+    let (process, now) = (ProcessId::new(), Timestamp(1));
+    store.insert(process, vec![job; 100], true, now).unwrap();
+    let worker = store.register_worker().unwrap();
+    let mut claimed = store.claim_any(worker, 100, now).unwrap();
+    for job in &mut claimed.jobs {
+        job.history = Some(text());
+    }
+    is_private(&claimed.jobs[0]);
+    is_private(&claimed);
     let completed = ClaimOutcome::Completed {
         result: raw(),
         spent: None,
@@ -265,24 +212,21 @@ fn the_debug_of_the_queues_types_is_short_and_shows_no_payload() {
         spent: None,
         history: text(),
     };
-    for outcome in [completed, failed, retry] {
-        is_private(&Settlement {
-            receipt,
-            calls: 1,
-            outcome,
-            charge: None,
-            lost: 0,
-        });
+    let first = &claimed.jobs[0];
+    for outcome in [retry, completed, failed] {
+        let end = Settlement::new(first.receipt, 1, outcome);
+        is_private(&end);
+        if let ClaimOutcome::Failed { .. } = end.outcome {
+            store.settle(&[end], now).unwrap();
+        }
     }
-    is_private(&crate::queue::store::StoredBatch {
-        no: crate::queue::store::BatchNo(1),
-        process_id: Some(ids.1),
-        lane,
-        worker: None,
-        is_stopped: false,
-        stopped_at: None,
-        jobs: 3,
-        record: text(),
-        created_at: Timestamp(0),
-    });
+    let ended = store.job(first.job_id).unwrap().unwrap();
+    assert!(ended.result.is_some() && ended.error.is_some());
+    is_private(&ended);
+    let outcomes = store.peek(process, None, 1, usize::MAX).unwrap();
+    is_private(&outcomes[0].result);
+    is_private(&outcomes[0]);
+    let batch = store.open_batch(worker, process, &first.lane, &text(), now);
+    batch.unwrap();
+    is_private(&store.batches(None).unwrap()[0]);
 }

@@ -175,10 +175,7 @@ fn drive(
             let (_, call) = in_flight.remove(0);
             let ended = EndedCall {
                 used: Some((call.ticket.cost.input.into(), 0)),
-                call,
-                result: answer(),
-                hints: RateHints::default(),
-                fatal: false,
+                ..end_of(call, answer())
             };
             dispatcher.handle(Event::CallEnded(ended), now);
         }
@@ -279,14 +276,7 @@ fn three_flying(durable: bool) -> (Dispatcher<Costs>, Vec<Call<usize>>) {
 }
 
 fn end(run: &mut Dispatcher<Costs>, call: Call<usize>, now: Time) -> (usize, Turn) {
-    let ended = EndedCall {
-        call,
-        result: Ok(()),
-        used: None,
-        hints: RateHints::default(),
-        fatal: false,
-    };
-    run.handle(Event::CallEnded(ended), now);
+    run.handle(Event::CallEnded(end_of(call, Ok(()))), now);
     let mut start = Vec::new();
     let turn = run.turn(now, &mut start);
     (start.len(), turn)
@@ -394,11 +384,9 @@ fn a_reset_that_nobody_waits_for_pauses_nothing_and_a_refusal_then_ends_the_run(
         run.turn(Time::ZERO, &mut start);
         let ended = |call, result| {
             Event::CallEnded(EndedCall {
-                call,
-                result,
                 used: Some((1, 0)),
                 hints: day(reset),
-                fatal: false,
+                ..end_of(call, result)
             })
         };
         run.handle(ended(start.pop().unwrap(), Ok(())), Time::ZERO);

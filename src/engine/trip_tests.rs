@@ -98,14 +98,7 @@ fn turn_route_to_end(run: &mut Dispatcher<Costs>, route: Route<'_>) -> Ended {
                     ended.answered.push(now);
                 }
             }
-            let call = EndedCall {
-                call,
-                result,
-                used: None,
-                hints: RateHints::default(),
-                fatal: false,
-            };
-            run.handle(Event::CallEnded(call), now);
+            run.handle(Event::CallEnded(end_of(call, result)), now);
         }
     }
     panic!("the run does not end: {ended:?}");
@@ -282,14 +275,7 @@ fn without_another_provider_a_hanging_one_has_the_full_time_out() {
     for _ in 0..4 {
         let call = start.pop().expect("one is in flight");
         let (_, result) = hangs(ms(5000));
-        let ended = EndedCall {
-            call,
-            result,
-            used: None,
-            hints: RateHints::default(),
-            fatal: false,
-        };
-        run.handle(Event::CallEnded(ended), secs(5));
+        run.handle(Event::CallEnded(end_of(call, result)), secs(5));
         run.turn(secs(5), &mut start);
         assert_eq!(start.len(), 2, "no item is delayed");
     }

@@ -12,18 +12,32 @@ use crate::llm::outcome::Outcome;
 use crate::llm::request::Request;
 use crate::llm::transport::{HttpHeaders, HttpReply, HttpRequest};
 
-/// Keeps the headers of what it is sent, and where to.
+/// Answers everything with one reply, and keeps the headers of what it is sent, and where to.
 #[derive(Default)]
-struct RecordedLogs(Mutex<Vec<(Cow<'static, str>, String)>>, Mutex<Vec<String>>);
+struct Always {
+    reply: (u16, &'static str),
+    headers: Mutex<Vec<(Cow<'static, str>, String)>>,
+    urls: Mutex<Vec<String>>,
+}
 
-impl Transport for RecordedLogs {
+impl Always {
+    fn new(status: u16, body: &'static str) -> Arc<Self> {
+        let reply = (status, body);
+        Arc::new(Self {
+            reply,
+            ..Self::default()
+        })
+    }
+}
+
+impl Transport for Always {
     fn send(&self, request: &HttpRequest<'_>, _: &Context) -> Result<HttpReply, Error> {
-        self.1.lock().push(request.url.to_owned());
-        self.0.lock().extend_from_slice(request.headers);
+        self.urls.lock().push(request.url.to_owned());
+        self.headers.lock().extend_from_slice(request.headers);
         Ok(HttpReply {
-            status: 200,
+            status: self.reply.0,
             headers: HttpHeaders::default(),
-            body: Vec::new(),
+            body: self.reply.1.as_bytes().to_vec(),
         })
     }
 }
@@ -41,23 +55,21 @@ fn called(
     config: LlmConfig,
     variables: &[(&str, &str)],
 ) -> Result<(Vec<(String, String)>, String), Error> {
-    let kept = Arc::new(RecordedLogs::default());
+    let kept = Always::new(200, "");
     let client = config.client_with(&env(variables), Some(kept.clone()))?;
     let _ = client.complete(&Request::new("x"), &Context::new());
-    let headers = kept.0.lock();
+    let headers = kept.headers.lock();
     let headers = headers.iter();
     let headers = headers.map(|(name, value)| (name.to_string(), value.clone()));
-    Ok((headers.collect(), kept.1.lock().concat()))
+    Ok((headers.collect(), kept.urls.lock().concat()))
 }
 
 fn sent(variables: &[(&str, &str)]) -> Result<Vec<(String, String)>, Error> {
     Ok(called(LlmConfig::new("openai").model("m"), variables)?.0)
 }
 
-fn refused(config: LlmConfig, variables: &[(&str, &str)], reply: Always) -> Error {
-    let client = config
-        .model("m")
-        .client_with(&env(variables), Some(Arc::new(reply)));
+fn refused(config: LlmConfig, variables: &[(&str, &str)], reply: Arc<Always>) -> Error {
+    let client = config.model("m").client_with(&env(variables), Some(reply));
     let answer = client
         .unwrap()
         .complete(&Request::new("x"), &Context::new());
@@ -146,7 +158,7 @@ fn unset(_: &str) -> Option<String> {
 fn a_rejected_credential_is_named_by_its_variable() {
     let refused = |provider: &str, variable: &str| {
         let config = LlmConfig::new(provider).base_url("http://127.0.0.1:9");
-        let error = refused(config, &[(variable, "sk-1")], Always(401, "{}"));
+        let error = refused(config, &[(variable, "sk-1")], Always::new(401, "{}"));
         assert_eq!(error.kind(), ErrorKind::Auth);
         error.message().to_owned()
     };
@@ -184,7 +196,7 @@ fn the_key_of_local_is_sent_only_to_a_named_address() {
     assert!(!key_at(local(), None));
     assert!(!key_at(local().found_at(url), None));
     let words = "LOCAL_LLM_API_KEY is sent only to an address that LOCAL_LLM_BASE_URL";
-    let error = refused(local().found_at(url), &[], Always(401, "{}"));
+    let error = refused(local().found_at(url), &[], Always::new(401, "{}"));
     assert!(error.message().contains(words), "{error}");
 }
 
@@ -195,7 +207,7 @@ fn a_client_with_only_one_model_ignores_the_models_of_requests() {
     let mut request = Request::new("x");
     request.model = Some("another's".to_owned());
     let ask = |config: &LlmConfig| {
-        let client = config.client_over(Arc::new(Always(200, body))).unwrap();
+        let client = config.client_over(Always::new(200, body)).unwrap();
         let model = client.model_for(&request);
         client
             .complete(&request, &Context::new())
@@ -206,19 +218,6 @@ fn a_client_with_only_one_model_ignores_the_models_of_requests() {
     assert_eq!(ask(&config.model("own")).unwrap(), "own");
 }
 
-/// Answers everything with one reply.
-struct Always(u16, &'static str);
-
-impl Transport for Always {
-    fn send(&self, _: &HttpRequest<'_>, _: &Context) -> Result<HttpReply, Error> {
-        Ok(HttpReply {
-            status: self.0,
-            headers: HttpHeaders::default(),
-            body: self.1.as_bytes().to_vec(),
-        })
-    }
-}
-
 /// A server chooses every word of its reply, also those that are no text.
 #[test]
 fn a_key_that_is_echoed_in_any_part_of_an_answer_is_not_shown() {
@@ -226,7 +225,7 @@ fn a_key_that_is_echoed_in_any_part_of_an_answer_is_not_shown() {
     let client = |provider: &str, body: &'static str| {
         let key = Secret::new(KEY);
         let config = LlmConfig::new(provider).api_key(key).model("m");
-        config.client_over(Arc::new(Always(200, body))).unwrap()
+        config.client_over(Always::new(200, body)).unwrap()
     };
     let completions = [
         (
@@ -317,7 +316,7 @@ fn the_page_of_a_limiting_proxy_is_distinguished_from_a_servers_503() {
         (503, "<html>unavailable</html>", false),
     ] {
         let config = LlmConfig::new("openai").api_key(Secret::new("k"));
-        let error = refused(config, &[], Always(status, body));
+        let error = refused(config, &[], Always::new(status, body));
         assert_eq!(
             (error.kind(), error.is_marked(Mark::ByProxy)),
             (ErrorKind::Transient, by_proxy)

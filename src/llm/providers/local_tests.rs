@@ -1,26 +1,20 @@
 //! Local servers by what they answer.
 
+use super::super::dialect::testing::reply;
+use super::super::survey::tests::bystander;
 use super::*;
-
-fn reply(status: u16, body: &str) -> HttpReply {
-    HttpReply {
-        status,
-        headers: std::iter::empty::<(&str, &str)>().collect(),
-        body: body.as_bytes().to_vec(),
-    }
-}
 
 #[test]
 fn a_reply_without_a_list_of_models_is_not_a_server() {
     let list = r#"{"object":"list","data":[{"id":"a","owned_by":"x"},{"id":"b"},{"no":"id"}]}"#;
-    assert_eq!(listed(&reply(200, list)).unwrap(), ["a", "b"]);
+    assert_eq!(listed(&reply(200, &[], list)).unwrap(), ["a", "b"]);
     for body in ["<html>", "{}", r#"{"data":3}"#] {
-        assert!(listed(&reply(200, body)).is_err(), "{body}");
+        assert!(listed(&reply(200, &[], body)).is_err(), "{body}");
     }
-    let refused = listed(&reply(401, "{}")).unwrap_err();
+    let refused = listed(&reply(401, &[], "{}")).unwrap_err();
     assert!(refused.message().contains("LOCAL_LLM_API_KEY"), "{refused}");
     let loading = r#"{"error":{"code":503,"message":"Loading model","type":"unavailable_error"}}"#;
-    let loading = listed(&reply(503, loading)).unwrap_err();
+    let loading = listed(&reply(503, &[], loading)).unwrap_err();
     assert_eq!(loading.kind(), ErrorKind::Transient);
     assert!(loading.message().contains("still loading"), "{loading}");
 }
@@ -41,36 +35,19 @@ fn a_description_names_the_first_models() {
 
 #[test]
 fn all_servers_are_found_at_once() {
-    let listen = |models: &'static str| {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}/v1", listener.local_addr().unwrap());
-        thread::spawn(move || {
-            use std::io::{BufRead, BufReader, Write};
-            for mut stream in listener.incoming().flatten() {
-                let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
-                let first = lines.next().unwrap().unwrap();
-                assert_eq!(first, "GET /v1/models HTTP/1.1");
-                while lines
-                    .next()
-                    .is_some_and(|line| line.is_ok_and(|l| !l.is_empty()))
-                {}
-                let length = models.len();
-                let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n");
-                let _ = stream.write_all((head + models).as_bytes());
-            }
-        });
-        url
-    };
+    let (first, heads) = bystander(200, r#"{"data":[{"id":"a"}]}"#);
+    let (last, _) = bystander(200, r#"{"data":[{"id":"b","owned_by":"vllm"}]}"#);
     // Nobody answers at the second; the third takes connections and says nothing.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let addresses = [
-        listen(r#"{"data":[{"id":"a"}]}"#),
+        first,
         "http://127.0.0.1:9/v1".to_owned(),
         format!("http://{}/v1", silent.local_addr().unwrap()),
-        listen(r#"{"data":[{"id":"b","owned_by":"vllm"}]}"#),
+        last,
     ];
     let found = find(&addresses, &Vec::new(), PATIENT, true);
     assert_eq!(found.len(), 4);
+    assert!(heads.lock().starts_with("get /v1/models http/1.1\n"));
     assert_eq!(found[0].as_ref().unwrap().models, ["a"]);
     assert!(found[1].is_err() && found[2].is_err());
     let last = found[3].as_ref().unwrap();

@@ -429,4 +429,4 @@ fn status(vendor: &'static Vendor, verdict: Result<String, String>) -> ProviderS
 
 #[cfg(test)]
 #[path = "survey_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -65,7 +65,10 @@ fn the_first_provider_with_a_key_is_selected() {
 }
 
 /// A server that keeps the heads of what it is sent, and answers with `status` and `body`.
-fn bystander(status: u16, body: &'static str) -> (String, Arc<Mutex<String>>) {
+pub(in crate::llm::providers) fn bystander(
+    status: u16,
+    body: &'static str,
+) -> (String, Arc<Mutex<String>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/v1", listener.local_addr().unwrap());
     let heads = Arc::new(Mutex::new(String::new()));

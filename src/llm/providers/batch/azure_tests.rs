@@ -9,16 +9,11 @@ use std::collections::HashSet;
 use super::*;
 use crate::base::{Context, ErrorKind};
 use crate::llm::batch::{BatchClient, BatchIntent, BatchStage};
-use crate::llm::providers::batch::scripted::{DATE, KEY, NoInput, Script, intent, says, scripted};
+use crate::llm::providers::batch::scripted::{
+    DATE, KEY, NoInput, Script, intent, says, scripted, uploaded,
+};
 use crate::llm::providers::config::LlmConfig;
 use crate::llm::request::Request;
-
-fn uploaded() -> BatchStage {
-    BatchStage::Uploaded {
-        file: "file-1".to_owned(),
-        time: Some(DATE),
-    }
-}
 
 #[test]
 fn azure_is_polled_until_a_batch_may_use_the_file() {

@@ -6,14 +6,7 @@ use super::*;
 use crate::base::Context;
 use crate::llm::batch::{BatchClient, BatchStage};
 use crate::llm::providers::batch::files::since;
-use crate::llm::providers::batch::scripted::{DATE, intent, says, scripted};
-
-fn uploaded() -> BatchStage {
-    BatchStage::Uploaded {
-        file: "file-1".to_owned(),
-        time: Some(DATE),
-    }
-}
+use crate::llm::providers::batch::scripted::{DATE, intent, says, scripted, uploaded};
 
 /// Seconds after [`DATE`].
 const DAY: i64 = 24 * 3600;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::scripted::{DATE, Lines, NoInput, Script, intent, says, scripted};
+use super::scripted::{DATE, Lines, NoInput, Script, intent, says, scripted, uploaded};
 use super::*;
 use crate::llm::batch::{RequestName, is_unknown};
 use crate::llm::transport::HttpReply;
@@ -139,13 +139,6 @@ struct UnreadableCase {
 
 fn cases() -> Cases {
     serde_json::from_str(include_str!("recorded.json")).unwrap()
-}
-
-fn uploaded() -> BatchStage {
-    BatchStage::Uploaded {
-        file: "file-1".to_owned(),
-        time: Some(DATE),
-    }
 }
 
 #[track_caller]

@@ -173,6 +173,14 @@ pub fn intent() -> BatchIntent {
     }
 }
 
+/// The file of the batch.
+pub fn uploaded() -> BatchStage {
+    BatchStage::Uploaded {
+        file: "file-1".to_owned(),
+        time: Some(DATE),
+    }
+}
+
 pub const INPUT: &str = "{\"a\":1}\n{\"b\":2}\n";
 
 /// The input [`INPUT`].

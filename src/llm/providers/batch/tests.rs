@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::http::json as body_of;
 use super::reply::time;
-use super::scripted::{DATE, KEY, NoInput, intent, says, scripted};
+use super::scripted::{DATE, KEY, NoInput, intent, says, scripted, uploaded};
 use super::*;
 use crate::base::Timestamp;
 use crate::llm::batch::is_unknown;
@@ -17,13 +17,6 @@ const FILED: [&str; 3] = ["openai", "groq", "xai"];
 fn with_batches() -> impl Iterator<Item = &'static str> {
     let vendors = VENDORS.iter().filter(|vendor| vendor.batches.is_some());
     vendors.map(|vendor| vendor.name)
-}
-
-fn uploaded() -> BatchStage {
-    BatchStage::Uploaded {
-        file: "file-1".to_owned(),
-        time: Some(DATE),
-    }
 }
 
 #[test]
