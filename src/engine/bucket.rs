@@ -188,8 +188,7 @@ pub(super) fn learn_window(
         bucket.get_or_insert_with(|| Bucket::per_minute(per_minute, capacity(per_minute), now));
     bucket.refill(now);
     bucket.per_second = per_minute / 60.0;
-    let learned = bucket.learned.take();
-    bucket.learned = Some(Learned::reported(learned, window.header, now));
+    bucket.learned = Some(Learned::reported(window.header, now));
     bucket.capacity = capacity(per_minute);
     if let Some(remaining) = window.remaining {
         let left = remaining as f64 - unseen;

@@ -113,8 +113,6 @@ pub(super) struct Quota {
     pub(super) window: Window,
     /// The rate if the provider limits calls per time without reporting the limit.
     pace: Pace,
-    /// End of the last call.
-    last_end: Time,
     search: Search,
     /// The state shared with other OS processes.
     pub(super) share: Option<Share>,
@@ -173,7 +171,6 @@ impl Quota {
             asked_until: None,
             window: given.window(),
             pace: Pace::default(),
-            last_end: now,
             search: Search::Ahead,
             share: None,
             division: None,
@@ -339,7 +336,7 @@ impl Quota {
             bucket.level -= 1.0;
         }
         let held_until = self.paused_until.max(self.pace.held_until());
-        if self.in_flight == 0 && now.since(held_until.max(self.last_end)) > IDLE {
+        if self.in_flight == 0 && now.since(held_until) > IDLE {
             self.pace.resume();
         }
         let number = self.pace.take(now);
@@ -360,7 +357,6 @@ impl Quota {
 
     pub(super) fn settle(&mut self, permit: Permit, ended: CallEnd, hints: &RateHints, now: Time) {
         self.in_flight = self.in_flight.saturating_sub(1);
-        self.last_end = now;
         let used = match ended {
             CallEnd::Replied(used) | CallEnd::Troubled(used) => used,
             _ => None,
@@ -405,10 +401,7 @@ impl Quota {
                     });
                 }
             }
-            CallEnd::RateLimited(wait) => {
-                self.confirm_doubted(now);
-                self.refused(permit, wait, used_up(hints), now);
-            }
+            CallEnd::RateLimited(wait) => self.refused(permit, wait, used_up(hints), now),
             CallEnd::NotReady(wait) => self.unready(permit, wait, now),
             CallEnd::Unreachable if permit.cut_epoch == self.cut_epoch => {
                 let pause = self.next_pause().min(LONGEST_UNREACHED);

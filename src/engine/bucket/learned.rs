@@ -1,9 +1,7 @@
-//! Learned limits, and when they are doubted.
+//! Learned limits, and when they are dropped.
 //!
 //! Most providers report a limit with each reply. A limit that was reported only once, for example by a proxy, would
-//! slow the run until its end. So a limit is doubted if calls are answered for a minute without a report of it: calls
-//! then start at twice the rate. If one of them is rate-limited, the limit holds again and is doubted later than
-//! before. After three minutes without a report, the limit is dropped.
+//! slow the run until its end. So a limit is dropped if calls are answered after ten minutes without a report of it.
 
 use std::time::Duration;
 
@@ -11,18 +9,14 @@ use crate::base::Time;
 
 use super::Bucket;
 
-/// Time without a report after which a limit is doubted.
-const TRUSTED: Duration = Duration::from_secs(60);
-/// The same at most, for limits that rate-limited calls confirmed.
-const LONGEST_TRUSTED: Duration = Duration::from_secs(3600);
-/// A limit is dropped after this multiple of that time.
-const DROPPED: u32 = 3;
+/// A limit without a report for this long is dropped when a call is answered.
+const TRUSTED: Duration = Duration::from_secs(600);
+/// A limit that was reported to another process less than this ago is adopted.
+const RECENT: Duration = Duration::from_secs(60);
 /// A report of another process that is newer by less than this is the known one, because clocks differ.
 const SAME: Duration = Duration::from_secs(1);
 /// Lowest limit that is adopted: one per minute.
 const LEAST: f64 = 0.999 / 60.0;
-/// Factor of the rate while a limit is doubted.
-const FASTER: f64 = 2.0;
 
 /// When and how a limit was learned.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -33,8 +27,6 @@ pub(in crate::engine) struct Learned {
     pub header: Option<&'static str>,
     /// Only another process saw the report.
     pub is_elsewhere: bool,
-    is_doubted: bool,
-    trusted: Duration,
 }
 
 impl Learned {
@@ -45,23 +37,15 @@ impl Learned {
             before: age,
             header: None,
             is_elsewhere: true,
-            is_doubted: false,
-            trusted: TRUSTED,
         }
     }
 
-    /// A limit that a reply reports now, which may confirm what was learned before.
-    pub(in crate::engine) fn reported(
-        before: Option<Self>,
-        header: Option<&'static str>,
-        now: Time,
-    ) -> Self {
-        let mut learned = before.unwrap_or(Self::elsewhere(Duration::ZERO, now));
-        learned.confirm(Duration::ZERO, now);
+    /// A limit that a reply reports now.
+    pub(in crate::engine) fn reported(header: Option<&'static str>, now: Time) -> Self {
         Self {
             header,
             is_elsewhere: false,
-            ..learned
+            ..Self::elsewhere(Duration::ZERO, now)
         }
     }
 
@@ -70,11 +54,10 @@ impl Learned {
         self.before.saturating_add(now.since(self.at))
     }
 
-    fn confirm(&mut self, age: Duration, now: Time) {
-        if std::mem::take(&mut self.is_doubted) {
-            self.trusted = (2 * self.trusted).min(LONGEST_TRUSTED);
-        }
-        (self.at, self.before) = (now, age);
+    /// Whether a call that is answered without a report of the limit drops it. A limit that only others saw is a guess
+    /// until the first reply here.
+    pub(in crate::engine) fn is_over(&self, now: Time) -> bool {
+        self.is_elsewhere || self.age(now) >= TRUSTED
     }
 }
 
@@ -91,53 +74,17 @@ pub(in crate::engine) fn adopt_limit(
         return;
     }
     match bucket {
-        Some(bucket) => bucket.reported_elsewhere(age, now),
-        None if age < TRUSTED && dropped.is_none_or(|at| age < now.since(at)) => {
+        Some(bucket) => {
+            if let Some(learned) = &mut bucket.learned
+                && age.saturating_add(SAME) < learned.age(now)
+            {
+                (learned.at, learned.before) = (now, age);
+            }
+        }
+        None if age < RECENT && dropped.is_none_or(|at| age < now.since(at)) => {
             *bucket = Some(Bucket::adopted(per_second, age, now));
         }
         None => {}
-    }
-}
-
-impl Bucket {
-    pub(in crate::engine) fn is_doubted(&self) -> bool {
-        self.learned.is_some_and(|learned| learned.is_doubted)
-    }
-
-    /// Another process saw a report `age` ago.
-    fn reported_elsewhere(&mut self, age: Duration, now: Time) {
-        let known = self.learned.map(|learned| learned.age(now));
-        if known.is_some_and(|known| age.saturating_add(SAME) < known) {
-            self.confirm(age, now);
-        }
-    }
-
-    /// Confirms the limit as of `age` ago (zero if a call was rate-limited now), and ends the doubt.
-    pub(in crate::engine) fn confirm(&mut self, age: Duration, now: Time) {
-        let is_doubted = self.is_doubted();
-        if let Some(learned) = &mut self.learned {
-            learned.confirm(age, now);
-            if is_doubted {
-                self.refill(now);
-                self.per_second /= FASTER;
-            }
-        }
-    }
-
-    /// A call was answered, and its reply does not report the limit. Returns true if the limit is dropped.
-    pub(in crate::engine) fn note_unreported(&mut self, now: Time) -> bool {
-        let Some(mut learned) = self.learned else {
-            return false;
-        };
-        let age = learned.age(now);
-        if age >= learned.trusted && !learned.is_doubted {
-            self.refill(now);
-            self.per_second *= FASTER;
-            learned.is_doubted = true;
-            self.learned = Some(learned);
-        }
-        // A limit that only others saw is a guess until the first reply here confirms or refutes it.
-        learned.is_elsewhere || age >= DROPPED * learned.trusted
     }
 }
 

@@ -1,7 +1,5 @@
 //! What replies and rejections teach about the limits of a quota, and when learned limits are dropped.
 
-use std::time::Duration;
-
 use crate::base::{RateHints, Time};
 
 use super::super::bucket::{Bucket, is_minute, learn_window, token_capacity};
@@ -49,7 +47,7 @@ impl Quota {
         }
     }
 
-    /// A call was answered: limits that its reply does not report are doubted, and later dropped.
+    /// A call was answered: limits that replies have not reported for long are dropped.
     pub(super) fn drop_unreported(&mut self, hints: &RateHints, now: Time) {
         let limits = [
             ("requests", &mut self.requests, hints.requests),
@@ -59,7 +57,7 @@ impl Quota {
             let is_reported = window.is_some_and(|window| is_minute(&window));
             if let Some(dropped) = bucket
                 && !is_reported
-                && dropped.note_unreported(now)
+                && dropped.learned.is_some_and(|learned| learned.is_over(now))
             {
                 log::info!(
                     "replies no longer report a limit of {:.0} {unit} per minute: it is dropped",
@@ -67,15 +65,6 @@ impl Quota {
                 );
                 *bucket = None;
                 self.dropped[part] = Some(now);
-            }
-        }
-    }
-
-    /// A call was rate-limited: doubted limits are confirmed.
-    pub(super) fn confirm_doubted(&mut self, now: Time) {
-        for bucket in [&mut self.requests, &mut self.tokens].into_iter().flatten() {
-            if bucket.is_doubted() {
-                bucket.confirm(Duration::ZERO, now);
             }
         }
     }
