@@ -42,6 +42,8 @@ pub use filter::SymlinkPolicy;
 pub use info::{FileInfo, SkipReason, shown_path};
 pub use left_out::LeftOut;
 pub use scan::FileScanner;
+#[cfg(test)]
+pub(crate) use scan::tests::tree;
 pub use split::Split;
 pub(crate) use text::{decode, open_regular};
 pub use unit::{Unit, UnitKind};

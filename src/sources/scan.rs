@@ -352,4 +352,4 @@ fn check_folder(folder: &Path) -> Result<(), Error> {
 
 #[cfg(test)]
 #[path = "scan_tests.rs"]
-mod tests;
+pub(super) mod tests;

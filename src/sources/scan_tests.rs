@@ -2,7 +2,8 @@ use std::fs;
 
 use super::*;
 
-fn tree(files: &[(&str, &str)]) -> tempfile::TempDir {
+/// A folder with these files.
+pub(crate) fn tree(files: &[(&str, &str)]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for (name, text) in files {
         let path = folder.path().join(name);

@@ -1,4 +1,5 @@
 use super::*;
+use crate::base::cases::cases;
 
 fn units<'t>(split: &str, name: &str, text: &'t str) -> Result<Vec<Unit<'t>>, SkipReason> {
     split.parse::<Split>().unwrap().units(name, text)
@@ -22,46 +23,10 @@ fn ids(split: &str, name: &str, text: &str) -> Vec<String> {
         .collect()
 }
 
-const PYTHON: &str = "\
-import os
-
-class Shop(Base):
-    @property
-    def price(self):
-        def inner():
-            return 1
-        return inner
-
-    @price.setter
-    def price(self, value): pass
-
-    class Cart: pass
-
-if os.name == 'nt':
-    async def main(): pass
-else:
-    @decorated(
-        lambda x: x)
-    async def main():
-        pass  # the end
-";
+const PYTHON: &str = include_str!("split_cases/python.txt");
 
 #[test]
-fn python_is_split_as_its_own_parser_sees_it() {
-    assert_eq!(
-        ids("function", "a/shop.py", PYTHON),
-        [
-            "Shop.price 4-8",
-            "Shop.price.inner 6-7",
-            "Shop.price~2 10-11",
-            "main 16-16",
-            "main~2 18-21"
-        ]
-    );
-    assert_eq!(
-        ids("class", "a/shop.py", PYTHON),
-        ["Shop 3-13", "Shop.Cart 13-13"]
-    );
+fn a_unit_of_python_has_its_decorators_and_its_place() {
     let found = units("function", "a/shop.py", PYTHON).unwrap();
     let setter = &found[2];
     assert_eq!(setter.id, "a/shop.py::Shop.price~2");
@@ -83,113 +48,23 @@ fn python_is_split_as_its_own_parser_sees_it() {
     );
 }
 
+/// A case is the file in `split_cases`, the split, the name, and the ids with their lines.
 #[test]
-fn each_language_is_split() {
-    let rust = "\
-//! About the file.
-use a::b;
-
-/// Says it.
-#[inline]
-fn free<T>() { fn inner() {} }
-
-mod m {
-    pub struct Point { x: u8 } // no doc of what follows
-    impl<T> fmt::Display for Point<T> {
-        fn fmt(&self) {}
-    }
-    impl Point {
-        // Makes one.
-        fn new() {}
-    }
-}
-trait Shape { fn area(&self); }
-";
-    assert_eq!(
-        ids("function", "a.rs", rust),
-        [
-            "free 4-6",
-            "free.inner 6-6",
-            "m.fmt::Display for Point<T>.fmt 11-11",
-            "m.Point.new 14-15",
-            "Shape.area 18-18"
-        ]
-    );
-    assert_eq!(
-        ids("class", "a.rs", rust),
-        [
-            "m.Point 9-9",
-            "m.impl fmt::Display for Point<T> 10-12",
-            "m.impl Point 13-16",
-            "Shape 18-18"
-        ]
-    );
-
-    let script = "\
-import x from 'y';
-/** Adds. */
-export function add(a, b) { return a + b; }
-export const twice = (x) => 2 * x;
-const a = function () {}, b = 1;
-export default class Cart {
-  total = () => 0;
-  get size() { return { f() {} }; }
-}
-run(() => { function inner() {} });
-";
-    let found = [
-        "add 2-3",
-        "twice 4-4",
-        "a 5-5",
-        "Cart.total 7-7",
-        "Cart.size 8-8",
-        "Cart.size.f 8-8",
-        "inner 10-10",
+fn each_language_is_split_as_its_own_parser_sees_it() {
+    let texts = [
+        ("python", PYTHON),
+        ("rust", include_str!("split_cases/rust.txt")),
+        ("script", include_str!("split_cases/script.txt")),
+        ("typed", include_str!("split_cases/typed.txt")),
+        ("go", include_str!("split_cases/go.txt")),
     ];
-    assert_eq!(ids("function", "a.mjs", script), found);
-    assert_eq!(ids("function", "a.ts", script), found);
-    assert_eq!(ids("class", "a.js", script), ["Cart 6-9"]);
-
-    let typed = "\
-namespace N {
-  @Injectable()
-  export abstract class A<T> { m(x: number): T { return f<T>(x); } }
-  export interface I { a: string }
-}
-enum E { A }
-";
-    assert_eq!(ids("class", "a.ts", typed), ["N.A 2-3", "N.I 4-4", "E 6-6"]);
-    assert_eq!(ids("function", "a.mts", typed), ["N.A.m 3-3"]);
-    assert_eq!(
-        ids(
-            "function",
-            "a.tsx",
-            "const App = () => <p>{x as any}</p>;\n"
-        ),
-        ["App 1-1"]
-    );
-
-    let go = "\
-package shop
-
-// Cart holds items.
-// All of them.
-type Cart[T any] struct { n int }
-
-type (
-	// I is one.
-	I interface { Area() }
-	Alias = int
-)
-
-func (c *Cart[T]) Add() { _ = func() {} }
-func main() {}
-";
-    assert_eq!(
-        ids("function", "a.go", go),
-        ["Cart.Add 13-13", "main 14-14"]
-    );
-    assert_eq!(ids("class", "a.go", go), ["Cart 3-5", "I 8-9"]);
+    let texts = std::collections::HashMap::from(texts);
+    for (case, expected) in cases(include_str!("split_cases/units.txt")) {
+        let [text, split, name] = case.split(' ').collect::<Vec<_>>().try_into().unwrap();
+        assert_eq!(ids(split, name, texts[text]).join(", "), expected, "{case}");
+    }
+    let app = "const App = () => <p>{x as any}</p>;\n";
+    assert_eq!(ids("function", "a.tsx", app), ["App 1-1"]);
 }
 
 #[test]

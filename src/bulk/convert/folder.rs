@@ -96,22 +96,11 @@ fn row(unit: &Unit<'_>, out: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
     use std::io::Read;
     use std::num::NonZeroUsize;
 
     use super::*;
-    use crate::sources::{FileScanner, SkipReason};
-
-    fn tree(files: &[(&str, &str)]) -> tempfile::TempDir {
-        let folder = tempfile::tempdir().unwrap();
-        for (name, text) in files {
-            let path = folder.path().join(name);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
-        }
-        folder
-    }
+    use crate::sources::{FileScanner, SkipReason, tree};
 
     fn opened(folder: &Path, scanner: FileScanner, split: &str) -> Result<NamedFile, Error> {
         let settings = PromptSettings {
