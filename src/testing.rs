@@ -16,8 +16,8 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::base::clock::Wake;
 use crate::base::{Clock, Context, Error, Time, Timestamp};
-use crate::engine::pack::PackLimits;
 use crate::llm::client::LlmClient;
+use crate::llm::pack::PackLimits;
 use crate::llm::request::Request;
 use crate::llm::response::Response;
 

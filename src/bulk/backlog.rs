@@ -6,18 +6,18 @@ use crate::base::{Error, Time};
 use crate::engine::availability::Availability;
 use crate::engine::class::Class;
 use crate::engine::limiter::QuotaId;
-use crate::engine::pack::PackLimits;
 use crate::engine::route::Tries;
 use crate::engine::waiting::Waiting;
 use crate::engine::work::{Cost, Take, Ticket};
 
 use crate::llm::carried::Carried;
+use crate::llm::pack::{Pack, PackLimits, next_calls};
 
 use super::copies::Copies;
 use super::file_runner::FileTask;
 use super::input::{FileIndex, State};
 use super::options::FileRunOptions;
-use crate::engine::pack::Backlog;
+use super::work::Backlog;
 
 /// Items that share calls, or could.
 struct ItemKind {
@@ -26,6 +26,9 @@ struct ItemKind {
     /// Whether its items share calls.
     packs: bool,
 }
+
+/// An item that waits: its position, and what its failed calls left.
+type Stored = (u32, Carried);
 
 /// The quotas of the items of a kind, and whether they share calls.
 pub(super) type KindPlan = (Class, bool);
@@ -50,7 +53,7 @@ pub(crate) struct FileBacklog<'r> {
     output_cap: Option<u32>,
     /// How much goes into one call at the moment.
     limits: Box<dyn Fn() -> PackLimits + Send + 'r>,
-    waiting: Waiting<(u32, Tries, Carried)>,
+    waiting: Waiting<(Pack<Stored>, Tries)>,
 }
 
 impl<'r> FileBacklog<'r> {
@@ -83,8 +86,8 @@ impl<'r> FileBacklog<'r> {
         }
     }
 
-    /// The first item of an open class that was never taken.
-    fn fresh(&mut self, availability: &Availability, now: Time) -> Option<usize> {
+    /// The first item of an open class that was never taken, with the next ones of its class that share its call.
+    fn fresh(&mut self, availability: &Availability, now: Time) -> Option<Pack<Stored>> {
         if self.allowance == 0 {
             return None;
         }
@@ -98,10 +101,34 @@ impl<'r> FileBacklog<'r> {
                 best = Some((at, cursor));
             }
         }
-        let (at, cursor) = best?;
-        self.cursors[cursor].next = at + 1;
-        self.allowance -= 1;
-        Some(at)
+        let (first, cursor) = best?;
+        let kind = self.index().class(first);
+        let limits = if self.kinds[usize::from(kind)].packs {
+            (self.limits)()
+        } else {
+            PackLimits::ONE
+        };
+        let (mut pack, mut tokens, mut at) = (Vec::new(), 0, first);
+        loop {
+            tokens = self.tokens(at).saturating_add(tokens);
+            pack.push((at as u32, Carried::default()));
+            self.cursors[cursor].next = at + 1;
+            self.allowance -= 1;
+            if self.allowance == 0 || !limits.fits(pack.len(), tokens, 0) {
+                break;
+            }
+            at = self.advance(cursor);
+            let is_there = at < self.index().len() && self.index().class(at) == kind;
+            if !is_there || !limits.fits(pack.len(), tokens, self.tokens(at)) {
+                break;
+            }
+        }
+        Some(pack)
+    }
+
+    fn tokens(&self, at: usize) -> u32 {
+        let bytes = self.index().end(at) - self.index().offset(at);
+        u32::try_from(bytes / 4).unwrap_or(u32::MAX)
     }
 
     fn advance(&mut self, cursor: usize) -> usize {
@@ -125,22 +152,24 @@ impl<'r> FileBacklog<'r> {
         &self.copies.index
     }
 
-    fn ticket(&self, item: u32, tries: Tries, carried: Carried) -> Ticket<FileTask> {
-        let (i, index) = (item as usize, self.index());
-        let bytes = index.end(i) - index.offset(i);
+    fn ticket(&self, pack: Pack<Stored>, tries: Tries) -> Ticket<Pack<FileTask>> {
+        let first = pack[0].0;
+        let cost = |(item, _): &Stored| Cost {
+            input: self.tokens(*item as usize),
+            output_cap: self.output_cap,
+        };
+        let cost = pack.iter().map(cost).sum();
+        let task = |(index, carried)| FileTask {
+            index,
+            supersedes: self.index().state(index as usize) != State::New,
+            named: OnceLock::new(),
+            carried,
+        };
         Ticket {
-            task: FileTask {
-                index: item,
-                supersedes: index.state(i) != State::New,
-                named: OnceLock::new(),
-                carried,
-            },
-            cost: Cost {
-                input: u32::try_from(bytes / 4).unwrap_or(u32::MAX),
-                output_cap: self.output_cap,
-            },
-            order: item.into(),
-            class: self.class(item).clone(),
+            task: pack.into_iter().map(task).collect(),
+            cost,
+            order: first.into(),
+            class: self.class(first).clone(),
             tries,
         }
     }
@@ -165,16 +194,15 @@ impl Backlog for FileBacklog<'_> {
         max: usize,
         availability: &Availability,
         now: Time,
-    ) -> Result<Take<FileTask>, Error> {
+    ) -> Result<Take<Pack<FileTask>>, Error> {
         let mut out = Vec::new();
         while out.len() < max {
-            if let Some((item, tries, carried)) = self.waiting.pop(availability, now) {
-                out.push(self.ticket(item, tries, carried));
-            } else if let Some(item) = self.fresh(availability, now) {
-                out.push(self.ticket(item as u32, Tries::default(), Carried::default()));
-            } else {
+            let waited = self.waiting.pop(availability, now);
+            let fresh = || Some((self.fresh(availability, now)?, Tries::default()));
+            let Some((pack, tries)) = waited.or_else(fresh) else {
                 break;
-            }
+            };
+            out.push(self.ticket(pack, tries));
         }
         if !out.is_empty() {
             return Ok(Take::Items(out));
@@ -188,10 +216,14 @@ impl Backlog for FileBacklog<'_> {
         })
     }
 
-    fn wait(&mut self, ticket: Ticket<FileTask>, due: Time) {
-        let quota = ticket.quota();
-        let item = (ticket.task.index, ticket.tries, ticket.task.carried);
-        self.waiting.push(quota, due, ticket.order, item);
+    fn wait(&mut self, ticket: Ticket<Pack<FileTask>>, due: Time) {
+        let (quota, tries) = (ticket.quota(), ticket.tries);
+        let items = ticket.task.into_iter();
+        let items = items.map(|task| (task.index, task.carried)).collect();
+        for pack in next_calls(items, (self.limits)(), &tries) {
+            let order = pack[0].0.into();
+            self.waiting.push(quota, due, order, (pack, tries));
+        }
     }
 
     fn has_more(&mut self) -> bool {
@@ -208,15 +240,6 @@ impl Backlog for FileBacklog<'_> {
         let may_take = self.allowance > 0;
         self.waiting.waits_for(quota)
             || may_take && (0..self.cursors.len()).any(|cursor| has_untaken(self, cursor))
-    }
-
-    fn limits(&self, _: &FileTask) -> PackLimits {
-        (self.limits)()
-    }
-
-    fn alike(&self, a: &FileTask, b: &FileTask) -> bool {
-        let kind = |task: &FileTask| self.index().class(task.index as usize);
-        kind(a) == kind(b) && self.kinds[usize::from(kind(a))].packs
     }
 }
 
@@ -247,16 +270,58 @@ mod tests {
 
     /// A backlog of ten items, each with a route of two providers.
     fn backlog() -> FileBacklog<'static> {
-        let file = checked(&["p"; 10]);
+        with_limits(&["p"; 10], FileRunOptions::default(), PackLimits::ONE)
+    }
+
+    fn with_limits(
+        prompts: &[&str],
+        options: FileRunOptions,
+        limits: PackLimits,
+    ) -> FileBacklog<'static> {
+        let file = checked(prompts);
         let index = Arc::new(file.items.finish());
         let kinds = [(Class::new([QuotaId(1), QuotaId(2)]), true)];
         FileBacklog::new(
             Arc::new(without_copies(file.input, index)),
             kinds,
-            FileRunOptions::default(),
+            options,
             None,
-            || PackLimits::ONE,
+            move || limits,
         )
+    }
+
+    fn taken(backlog: &mut FileBacklog<'_>, max: usize) -> Vec<Vec<u32>> {
+        let indices = |ticket: Ticket<Pack<FileTask>>| {
+            let tasks = ticket.task.iter();
+            tasks.map(|task| task.index).collect()
+        };
+        match backlog.take(max, &Availability::default(), NOW) {
+            Ok(Take::Items(items)) => items.into_iter().map(indices).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    #[test]
+    fn texts_share_calls_in_the_order_of_the_input() {
+        let limits = |inputs, tokens| PackLimits { inputs, tokens };
+        let all = FileRunOptions::default();
+        let mut backlog = with_limits(&["p"; 10], all, limits(4, 100));
+        assert_eq!(taken(&mut backlog, 2), [[0, 1, 2, 3], [4, 5, 6, 7]]);
+        assert_eq!(taken(&mut backlog, 2), [[8, 9]]);
+        assert!(taken(&mut backlog, 2).is_empty());
+        // A quarter of their bytes are their tokens.
+        let sizes = [4, 4, 4, 30, 1, 9, 1].map(|size| "p".repeat(4 * size));
+        let sizes = sizes.each_ref().map(String::as_str);
+        let mut backlog = with_limits(&sizes, all, limits(8, 10));
+        let packs = [vec![0, 1], vec![2], vec![3], vec![4, 5], vec![6]];
+        assert_eq!(taken(&mut backlog, 9), packs);
+        let some = FileRunOptions {
+            max_items: Some(3),
+            ..all
+        };
+        let mut backlog = with_limits(&["p"; 10], some, limits(2, 100));
+        assert_eq!(taken(&mut backlog, 9), [vec![0, 1], vec![2]]);
+        assert!(taken(&mut backlog, 9).is_empty());
     }
 
     fn exclude_the_first(availability: &mut Availability) {
@@ -307,14 +372,12 @@ mod tests {
             packs.into_iter().map(|packs| (class.clone(), packs)),
             FileRunOptions::default(),
             None,
-            || PackLimits::ONE,
+            || PackLimits {
+                inputs: 8,
+                tokens: 1000,
+            },
         );
         assert_eq!(backlog.cursors.len(), 1);
-        let Ok(Take::Items(items)) = backlog.take(rows + 1, &Availability::default(), NOW) else {
-            panic!("no item could run");
-        };
-        assert_eq!(items.len(), rows);
-        let alike = |a: usize, b: usize| backlog.alike(&items[a].task, &items[b].task);
-        assert!(!alike(0, 1) && !alike(rows - 2, rows - 1) && alike(0, 0));
+        assert_eq!(taken(&mut backlog, rows + 1).len(), rows);
     }
 }

@@ -4,10 +4,10 @@
 use std::sync::OnceLock;
 
 use crate::base::{Context, Error, MemoryManager};
-use crate::engine::pack::Pack;
 use crate::engine::run::Reply;
 use crate::engine::work::Ticket;
 use crate::llm::carried::Carried;
+use crate::llm::pack::Pack;
 use crate::llm::request::Request;
 use crate::llm::route::Route;
 
@@ -42,15 +42,15 @@ struct NotRead {
 
 impl FileRunner<'_> {
     pub(super) fn call(&self, ticket: &Ticket<Pack<FileTask>>, ctx: &Context) -> Reply<Lines> {
-        let tasks = ticket.task.iter().map(|member| &member.task);
+        let tasks = &ticket.task;
         let bytes = |task: &FileTask| self.input.record_bytes(task.index as usize, self.index);
-        let bytes = tasks.clone().map(bytes).sum();
+        let bytes = tasks.iter().map(bytes).sum();
         // Released when the call has ended.
         let mut room = match MemoryManager::of_process().wait_for_prompts(bytes, ctx) {
             Ok(room) => room,
             Err(error) => return error.into(),
         };
-        let mut requests = Vec::with_capacity(ticket.task.len());
+        let mut requests = Vec::with_capacity(tasks.len());
         for task in tasks {
             match self.read(task) {
                 Ok(request) => requests.push(request),
@@ -65,7 +65,7 @@ impl FileRunner<'_> {
         if let Some(room) = &mut room {
             room.holds_requests();
         }
-        let carried = &ticket.task[0].task.carried;
+        let carried = &tasks[0].carried;
         let reply = call_step(self.route, &requests, &ticket.tries, carried, ctx);
         let lines = reply
             .result
@@ -124,8 +124,8 @@ impl FileRunner<'_> {
         let now = self.route.clock_ref().now();
         let latency = tries.latency(now);
         let pack = requests.iter().zip(&ticket.task);
-        for (result, (request, member)) in answered.responses.into_iter().zip(pack) {
-            let Some(named) = member.task.named.get() else {
+        for (result, (request, task)) in answered.responses.into_iter().zip(pack) {
+            let Some(named) = task.named.get() else {
                 continue;
             };
             let result = result.map_err(|error| self.with_reply_in_file(error));

@@ -8,8 +8,8 @@ use crossbeam_channel::{Receiver, bounded};
 
 use crate::base::{Error, Time};
 use crate::engine::dispatch::{Dispatcher, Event, StopReason};
-use crate::engine::pack::{Backlog, Pack, Packed};
 use crate::engine::run::{Outlet, Runner, Waker};
+use crate::llm::pack::Pack;
 use crate::llm::route::Route;
 use crate::observe::drive::{Drive, RunOptions};
 use crate::observe::tally::Tally;
@@ -114,7 +114,7 @@ impl<'r> FileTurn<'_, 'r> {
         let is_closed = writer.broken.is_some();
         let defers = matches!(target, Target::Caller(_));
         let job = Job {
-            backlog: Packed::new(backlog),
+            backlog,
             tally,
             sink: LineSink {
                 route,
@@ -141,8 +141,6 @@ impl<'r> FileTurn<'_, 'r> {
         let options = self.options;
         let drive = Drive { options, clock };
         let mut end = drive.run(dispatcher, runner, waker, woken, outlet, &watch)?;
-        let left = end.work.backlog.items.left();
-        end.work.tally.leave(left);
         let cancelled = end.work.sink.is_cancelled;
         let cancelled = cancelled.then_some(StopReason::Cancelled);
         let lost = end.work.sink.lines_of(&end.lost, end.now);

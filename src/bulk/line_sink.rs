@@ -7,9 +7,9 @@ use crossbeam_channel::Sender;
 
 use crate::base::memory::UnwrittenResult;
 use crate::base::{Error, Time};
-use crate::engine::pack::Pack;
 use crate::engine::route::Tries;
 use crate::engine::work::Settled;
+use crate::llm::pack::Pack;
 use crate::llm::request::Request;
 use crate::llm::route::Route;
 use crate::observe::tally::Tally;
@@ -54,8 +54,8 @@ impl LineSink<'_> {
             Settled::Final(_, Ok(lines)) => Cow::Borrowed(&lines.bytes),
             Settled::Final(ticket, Err(error)) => {
                 let mut bytes = Vec::new();
-                for member in &ticket.task {
-                    self.failure(&mut bytes, &member.task, &ticket.tries, error, now);
+                for task in &ticket.task {
+                    self.failure(&mut bytes, task, &ticket.tries, error, now);
                 }
                 Cow::Owned(bytes)
             }
@@ -104,8 +104,7 @@ impl LineSink<'_> {
         let Settled::Final(ticket, result) = end else {
             return;
         };
-        let members = ticket.task.iter();
-        let superseding = members.filter(|member| member.task.supersedes);
+        let superseding = ticket.task.iter().filter(|task| task.supersedes);
         self.superseded += superseding.count() as u64;
         let failures = result.iter().flat_map(|lines| &lines.failures);
         failures.for_each(|error| tally.failed(error, 1));

@@ -7,17 +7,17 @@ use crate::engine::availability::Availability;
 use crate::engine::class::Class;
 use crate::engine::feeder::{Fed, Feeder, Next, Tail};
 use crate::engine::limiter::{QuotaId, QuotaKey};
-use crate::engine::pack::PackLimits;
 use crate::engine::route::Tries;
 use crate::engine::run::Waker;
 use crate::engine::waiting::Waiting;
-use crate::engine::work::{Take, Ticket};
+use crate::engine::work::{Cost, Take, Ticket};
 use crate::llm::carried::Carried;
+use crate::llm::pack::{Pack, PackLimits, next_calls};
 use crate::llm::params::RequestTask;
 use crate::llm::request::Request;
 use crate::llm::route::{Route, cost};
 
-use crate::engine::pack::Backlog;
+use super::work::Backlog;
 
 /// Bytes of payloads of an unbounded source that may wait in memory; above that, reading pauses.
 const WAITING_BYTES: usize = 16 * 1024 * 1024;
@@ -36,6 +36,12 @@ impl<R> Item<R> {
             request,
             carried: Carried::default(),
         }
+    }
+}
+
+impl<R: Borrow<Request>> Borrow<Request> for Item<R> {
+    fn borrow(&self) -> &Request {
+        self.request.borrow()
     }
 }
 
@@ -61,8 +67,8 @@ pub(crate) fn feed<R: Borrow<Request>>(
     (feeder, Source::Fed(fed), tail)
 }
 
-/// A request that waits, with its history.
-type Held<R> = (Item<R>, Tries, Class);
+/// Requests that wait for one call, with their history.
+type Held<R> = (Pack<Item<R>>, Tries, Class);
 
 /// Requests in memory, including those that wait.
 pub(crate) struct ListBacklog<'r, R> {
@@ -70,6 +76,8 @@ pub(crate) struct ListBacklog<'r, R> {
     source: Source<'r, R>,
     /// Number of items read from a source that another thread reads.
     read: usize,
+    /// An item that was read and did not fit into the call of those before it.
+    next: Option<Item<R>>,
     ended: bool,
     waiting: Waiting<Held<R>>,
     waiting_bytes: usize,
@@ -84,6 +92,7 @@ impl<'r, R: Borrow<Request>> ListBacklog<'r, R> {
             route,
             source,
             read: 0,
+            next: None,
             ended: false,
             waiting: Waiting::default(),
             waiting_bytes: 0,
@@ -95,7 +104,9 @@ impl<'r, R: Borrow<Request>> ListBacklog<'r, R> {
     /// The waiting items, and those that were never taken, in the order of the input.
     pub(crate) fn rest(&mut self) -> Vec<(Item<R>, Tries)> {
         let waiting = self.waiting.drain();
-        let mut rest: Vec<_> = waiting.map(|(item, tries, _)| (item, tries)).collect();
+        let waiting =
+            waiting.flat_map(|(pack, tries, _)| pack.into_iter().map(move |item| (item, tries)));
+        let mut rest: Vec<_> = waiting.collect();
         rest.sort_by_key(|(item, ..)| item.index);
         while let Some(item) = self.next() {
             rest.push((item, Tries::default()));
@@ -104,6 +115,9 @@ impl<'r, R: Borrow<Request>> ListBacklog<'r, R> {
     }
 
     fn next(&mut self) -> Option<Item<R>> {
+        if self.next.is_some() || self.ended {
+            return self.next.take();
+        }
         let fed = match &mut self.source {
             Source::Ready(items) => {
                 let next = items.next();
@@ -128,19 +142,43 @@ impl<'r, R: Borrow<Request>> ListBacklog<'r, R> {
         }
     }
 
-    /// Bytes that a waiting item occupies; 0 for a slice, which the caller owns.
-    fn weight(&self, request: &Request) -> usize {
+    /// The next item, with those after it that share its call.
+    fn fresh(&mut self) -> Option<Pack<Item<R>>> {
+        let mut pack = vec![self.next()?];
+        let first: &Request = pack[0].borrow();
+        let limits = self.route.pack_limits(first.task);
+        if limits.inputs <= 1 {
+            return Some(pack);
+        }
+        let mut tokens = cost(first).input;
+        while limits.fits(pack.len(), tokens, 0) {
+            let Some(item) = self.next() else { break };
+            let (first, other): (&Request, &Request) = (pack[0].borrow(), item.borrow());
+            let more = cost(other).input;
+            if !first.shares_calls_with(other) || !limits.fits(pack.len(), tokens, more) {
+                self.next = Some(item);
+                break;
+            }
+            tokens += more;
+            pack.push(item);
+        }
+        Some(pack)
+    }
+
+    /// Bytes that waiting items occupy; 0 for those of a slice, which the caller owns.
+    fn weight(&self, pack: &[Item<R>]) -> usize {
         match self.source {
             Source::Ready(_) => 0,
-            Source::Fed(_) => request.weight(),
+            Source::Fed(_) => pack.iter().map(|item| item.request.borrow().weight()).sum(),
         }
     }
 
-    fn ticket(&self, item: Item<R>, tries: Tries, class: Class) -> Ticket<Item<R>> {
+    fn ticket((task, tries, class): Held<R>) -> Ticket<Pack<Item<R>>> {
+        let costs = task.iter().map(|item| cost(item.borrow()));
         Ticket {
-            cost: cost(item.request.borrow()),
-            order: item.index as u64,
-            task: item,
+            cost: costs.sum::<Cost>(),
+            order: task[0].index as u64,
+            task,
             class,
             tries,
         }
@@ -155,28 +193,26 @@ impl<R: Borrow<Request> + Send> Backlog for ListBacklog<'_, R> {
         max: usize,
         availability: &Availability,
         now: Time,
-    ) -> Result<Take<Item<R>>, Error> {
+    ) -> Result<Take<Pack<Item<R>>>, Error> {
         let mut out = Vec::new();
         while out.len() < max {
-            if let Some((item, tries, class)) = self.waiting.pop(availability, now) {
-                self.waiting_bytes -= self.weight(item.request.borrow());
-                out.push(self.ticket(item, tries, class));
+            if let Some(held) = self.waiting.pop(availability, now) {
+                self.waiting_bytes -= self.weight(&held.0);
+                out.push(Self::ticket(held));
                 continue;
             }
-            if self.ended || self.waiting_bytes >= WAITING_BYTES {
+            if self.waiting_bytes >= WAITING_BYTES {
                 break;
             }
-            let Some(item) = self.next() else { break };
-            let class = self
-                .route
-                .class(item.request.borrow(), &mut self.last_class);
+            let Some(pack) = self.fresh() else { break };
+            let class = self.route.class(pack[0].borrow(), &mut self.last_class);
             if let Some(quota) = availability.paused_quota(&class, 0, now) {
-                self.waiting_bytes += self.weight(item.request.borrow());
-                let order = item.index as u64;
-                let first = (item, Tries::default(), class);
+                self.waiting_bytes += self.weight(&pack);
+                let order = pack[0].index as u64;
+                let first = (pack, Tries::default(), class);
                 self.waiting.pass_over(quota, order, first);
             } else {
-                out.push(self.ticket(item, Default::default(), class));
+                out.push(Self::ticket((pack, Tries::default(), class)));
             }
         }
         if !out.is_empty() {
@@ -194,19 +230,16 @@ impl<R: Borrow<Request> + Send> Backlog for ListBacklog<'_, R> {
         })
     }
 
-    fn wait(&mut self, ticket: Ticket<Item<R>>, due: Time) {
-        self.waiting_bytes += self.weight(ticket.task.request.borrow());
-        let (quota, order) = (ticket.quota(), ticket.order);
-        let item = (ticket.task, ticket.tries, ticket.class);
-        self.waiting.push(quota, due, order, item);
-    }
-
-    fn limits(&self, item: &Item<R>) -> PackLimits {
-        self.route.pack_limits(item.request.borrow().task)
-    }
-
-    fn alike(&self, a: &Item<R>, b: &Item<R>) -> bool {
-        a.request.borrow().shares_calls_with(b.request.borrow())
+    fn wait(&mut self, ticket: Ticket<Pack<Item<R>>>, due: Time) {
+        self.waiting_bytes += self.weight(&ticket.task);
+        let (quota, tries) = (ticket.quota(), ticket.tries);
+        let first: &Request = ticket.task[0].borrow();
+        let limits = self.route.pack_limits(first.task);
+        for pack in next_calls(ticket.task, limits, &tries) {
+            let order = pack[0].index as u64;
+            let held = (pack, tries, ticket.class.clone());
+            self.waiting.push(quota, due, order, held);
+        }
     }
 
     fn has_more(&mut self) -> bool {
@@ -214,15 +247,11 @@ impl<R: Borrow<Request> + Send> Backlog for ListBacklog<'_, R> {
             Source::Ready(items) => items.size_hint().1 != Some(0),
             Source::Fed(fed) => !fed.is_empty(),
         };
-        at_hand || !self.waiting.is_empty()
+        at_hand || self.next.is_some() || !self.waiting.is_empty()
     }
 
     fn waits_for(&mut self, quota: QuotaId, _: &Availability) -> bool {
         self.waiting.waits_for(quota)
-    }
-
-    fn left(&mut self) -> u64 {
-        self.rest().len() as u64
     }
 }
 

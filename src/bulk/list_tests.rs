@@ -135,6 +135,72 @@ fn when_a_paused_provider_is_excluded_waiting_items_continue_at_once() {
 }
 
 #[test]
+fn alike_texts_share_calls_also_after_a_pause_and_fewer_after_a_division() {
+    struct Embeds;
+    impl LlmClient for Embeds {
+        fn complete(&self, _: &Request, _: &Context) -> Result<Response, Error> {
+            unreachable!("nothing is called here")
+        }
+        fn quota(&self, _: &Request) -> QuotaKey {
+            QuotaKey::new(&["embeds"])
+        }
+        fn pack_limits(&self) -> PackLimits {
+            PackLimits {
+                inputs: 3,
+                tokens: 1000,
+            }
+        }
+    }
+    let route = Route::new(Embeds);
+    let text = |i: usize| {
+        let other = (4..6).contains(&i).then(|| "other".to_owned());
+        Request {
+            model: other,
+            ..Request::embedding(format!("text {i}"))
+        }
+    };
+    let mut backlog = fed(&route, (0..8).map(text).collect());
+    let mut availability = Availability::default();
+    let class = route.class(&text(0), &mut None);
+    availability.pauses.set(class.quota(0), Time::FAR);
+    assert!(matches!(
+        backlog.take(9, &availability, NOW),
+        Ok(Take::Idle { .. })
+    ));
+    availability.pauses.set(class.quota(0), Time::ZERO);
+    let take = |backlog: &mut ListBacklog<'_, Request>| match backlog.take(9, &availability, NOW) {
+        Ok(Take::Items(items)) => items,
+        _ => panic!("nothing could run"),
+    };
+    let indices = |items: &[Ticket<Pack<Item<Request>>>]| -> Vec<Vec<usize>> {
+        let items = items.iter();
+        items
+            .map(|ticket| ticket.task.iter().map(|item| item.index).collect())
+            .collect()
+    };
+    let mut items = take(&mut backlog);
+    let packs = [vec![0, 1, 2], vec![3], vec![4, 5], vec![6, 7]];
+    assert_eq!(indices(&items), packs);
+    let texts = |pack: &[usize]| pack.iter().map(|i| cost(&text(*i)).input).sum::<u32>();
+    assert!(
+        items
+            .iter()
+            .zip(&packs)
+            .all(|(item, pack)| item.cost.input == texts(pack))
+    );
+    items[0].tries.divide(3);
+    for ticket in items {
+        backlog.wait(ticket, NOW);
+    }
+    let packs = [vec![0, 1], vec![2], vec![3], vec![4, 5], vec![6, 7]];
+    assert_eq!(indices(&take(&mut backlog)), packs);
+    assert!(matches!(
+        backlog.take(9, &availability, NOW),
+        Ok(Take::Done)
+    ));
+}
+
+#[test]
 fn items_read_before_a_fault_are_returned_before_it() {
     let route = Route::new(NamedClient("first"));
     let (waker, _) = Waker::new();

@@ -10,18 +10,134 @@ use std::time::Duration;
 use crate::base::random::Random;
 use crate::base::seeds::{each_seed, seeds};
 use crate::base::{Error, ErrorKind, RateHints, Sent, Time};
-use crate::bulk::work::{Job, Sink, count};
+use crate::bulk::work::{Backlog, Job, Sink, count};
+use crate::engine::availability::Availability;
 use crate::engine::class::Class;
 use crate::engine::dispatch::{
     Call, Dispatcher, EndedCall, ErrorPolicy, Event, Options, StopReason, Turn,
 };
 use crate::engine::limiter::{Gate, Limiter, Limits, QuotaKey};
-use crate::engine::pack::{Member, Pack, Packed};
-use crate::engine::route::RetryPolicy;
-use crate::engine::work::Settled;
+use crate::engine::route::{RetryPolicy, Tries};
+use crate::engine::waiting::Waiting;
+use crate::engine::work::{Cost, Settled, Take, Ticket};
+use crate::llm::pack::{Pack, PackLimits, next_calls};
 use crate::observe::tally::{Measure, Tally};
 
-use crate::engine::pack::tests::{ItemPlace, Sizes};
+/// Where an item is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum ItemPlace {
+    Fresh,
+    Out,
+    Waiting { due: Time, step: u8 },
+}
+
+/// Items, each with a size and a kind. Those of a kind that follow each other share calls.
+struct Sizes {
+    items: Vec<(u32, u8)>,
+    places: Vec<ItemPlace>,
+    /// Number of items that the source has returned so far.
+    readable: usize,
+    classes: Vec<Class>,
+    limits: PackLimits,
+    next: usize,
+    waiting: Waiting<(Pack<usize>, Tries)>,
+}
+
+impl Sizes {
+    fn size(&self, pack: &[usize]) -> u32 {
+        pack.iter().map(|item| self.items[*item].0).sum()
+    }
+
+    fn ticket(&self, task: Pack<usize>, tries: Tries) -> Ticket<Pack<usize>> {
+        Ticket {
+            cost: Cost {
+                input: self.size(&task),
+                output_cap: Some(0),
+            },
+            order: task[0] as u64,
+            class: self.classes[usize::from(self.items[task[0]].1)].clone(),
+            task,
+            tries,
+        }
+    }
+
+    fn fresh(&mut self) -> Option<Pack<usize>> {
+        let mut pack = Vec::new();
+        while self.next < self.readable {
+            let (size, kind) = self.items[self.next];
+            let fits = self.limits.fits(pack.len(), self.size(&pack), size);
+            let alike = |first: &usize| self.items[*first].1 == kind;
+            if !pack.first().is_none_or(|first| fits && alike(first)) {
+                break;
+            }
+            pack.push(self.next);
+            self.next += 1;
+        }
+        Some(pack).filter(|pack| !pack.is_empty())
+    }
+}
+
+impl Backlog for Sizes {
+    type Task = usize;
+
+    fn take(
+        &mut self,
+        max: usize,
+        availability: &Availability,
+        now: Time,
+    ) -> Result<Take<Pack<usize>>, Error> {
+        let mut out = Vec::new();
+        while out.len() < max {
+            if let Some((pack, tries)) = self.waiting.pop(availability, now) {
+                out.push(self.ticket(pack, tries));
+                continue;
+            }
+            let Some(pack) = self.fresh() else { break };
+            let ticket = self.ticket(pack, Tries::default());
+            match availability.paused_quota(&ticket.class, 0, now) {
+                Some(quota) => {
+                    for item in &ticket.task {
+                        self.places[*item] = ItemPlace::Waiting { due: now, step: 0 };
+                    }
+                    let waits = (ticket.task, ticket.tries);
+                    self.waiting.pass_over(quota, ticket.order, waits);
+                }
+                None => out.push(ticket),
+            }
+        }
+        for item in out.iter().flat_map(|ticket| &ticket.task) {
+            match std::mem::replace(&mut self.places[*item], ItemPlace::Out) {
+                ItemPlace::Fresh => {}
+                ItemPlace::Waiting { due, .. } => assert!(due <= now, "before its due time"),
+                ItemPlace::Out => panic!("item {item} is in two places"),
+            }
+        }
+        if !out.is_empty() {
+            return Ok(Take::Items(out));
+        }
+        if self.waiting.is_empty() && self.next == self.items.len() {
+            return Ok(Take::Done);
+        }
+        Ok(Take::Idle {
+            until: self.waiting.next_due(availability, now),
+            source_open: self.readable < self.items.len(),
+        })
+    }
+
+    fn wait(&mut self, ticket: Ticket<Pack<usize>>, due: Time) {
+        let (quota, tries) = (ticket.quota(), ticket.tries);
+        for pack in next_calls(ticket.task, self.limits, &tries) {
+            for item in &pack {
+                let step = tries.step;
+                let place = ItemPlace::Waiting { due, step };
+                let before = std::mem::replace(&mut self.places[*item], place);
+                assert_eq!(before, ItemPlace::Out, "item {item}");
+            }
+            let order = pack[0] as u64;
+            self.waiting.push(quota, due, order, (pack, tries));
+        }
+    }
+}
 
 /// The end of each item, which has exactly one; `None` if it was not sent.
 #[derive(Default)]
@@ -56,9 +172,9 @@ impl Sink<usize> for Ends {
                 Settled::Unsent(ticket, _) => (ticket, None),
                 Settled::Later(..) => panic!("it is no end"),
             };
-            for member in &ticket.task {
-                let before = self.of.insert(member.task, ended);
-                assert_eq!(before, None, "item {} ended twice", member.task);
+            for item in &ticket.task {
+                let before = self.of.insert(*item, ended);
+                assert_eq!(before, None, "item {item} ended twice");
             }
             count(tally, &end, |()| answered(ticket.task.len()));
         }
@@ -106,12 +222,26 @@ impl Scene {
         let mut random = Random(seed);
         let (n, inputs) = (1 + random.below(200), 1 + random.below(64));
         let (kinds, steps) = (1 + random.below(4), 1 + random.below(2));
-        let items = (0..n).map(|_| (1 + random.below(20) as u32, random.below(kinds) as u8));
-        let mut sizes = Sizes::new(
-            items.collect(),
-            inputs as u16,
-            40 + random.below(400) as u32,
-        );
+        let mut kind = 0;
+        let mut item = |random: &mut Random| {
+            if random.chance(20) {
+                kind = random.below(kinds) as u8;
+            }
+            (1 + random.below(20) as u32, kind)
+        };
+        let items: Vec<_> = (0..n).map(|_| item(&mut random)).collect();
+        let mut sizes = Sizes {
+            places: vec![ItemPlace::Fresh; items.len()],
+            readable: items.len(),
+            items,
+            classes: Vec::new(),
+            limits: PackLimits {
+                inputs: inputs as u16,
+                tokens: 40 + random.below(400) as u32,
+            },
+            next: 0,
+            waiting: Waiting::default(),
+        };
         if random.chance(30) {
             sizes.readable = 0;
         }
@@ -159,7 +289,7 @@ impl Scene {
             no_shared_fate: false,
         };
         let job = Job {
-            backlog: Packed::new(sizes),
+            backlog: sizes,
             sink: Ends {
                 defers: random.chance(30),
                 ..Ends::default()
@@ -186,31 +316,31 @@ impl Scene {
     }
 
     fn sizes(&self) -> &Sizes {
-        &self.dispatcher.work.backlog.items
+        &self.dispatcher.work.backlog
     }
 
     fn start(&mut self, call: Call<Pack<usize>>) {
         let (pack, tries) = (&call.ticket.task, call.ticket.tries);
         let sizes = self.sizes();
-        let size: u32 = pack.iter().map(|member| member.cost.input).sum();
+        let size = sizes.size(pack);
         assert_eq!(call.ticket.cost.input, size, "what is reserved");
         let limits = sizes.limits;
         assert!(!pack.is_empty() && pack.len() <= limits.inputs.into());
         assert!(size <= limits.tokens || pack.len() == 1);
         assert!(tries.max_pack == 0 || pack.len() <= tries.max_pack.into());
-        let kind = |member: &Member<usize>| sizes.items[member.task].1;
-        assert!(pack.iter().all(|member| kind(member) == kind(&pack[0])));
+        let kind = |item: &usize| sizes.items[*item].1;
+        assert!(pack.iter().all(|item| kind(item) == kind(&pack[0])));
         assert!(
             pack.iter()
-                .all(|member| sizes.places[member.task] == ItemPlace::Out)
+                .all(|item| sizes.places[*item] == ItemPlace::Out)
         );
         // Each call but the first follows a failure: a retry, a division, or another provider.
         let most = 2 * u16::from(self.max_retries) + u16::from(tries.divisions);
         assert!(tries.calls - tries.refused <= most + u16::from(tries.step));
         let halvings = limits.inputs.next_power_of_two().ilog2() as u8;
         assert!(tries.divisions <= halvings);
-        for member in pack {
-            let until = self.put_off.get(&(tries.step, member.task));
+        for item in pack {
+            let until = self.put_off.get(&(tries.step, *item));
             assert!(until.is_none_or(|until| *until <= self.now), "too early");
         }
         self.calls += 1;
@@ -223,7 +353,7 @@ impl Scene {
     fn answer(&mut self, call: &Call<Pack<usize>>) -> Result<(), Error> {
         let step = usize::from(call.ticket.tries.step);
         let pack = &call.ticket.task;
-        let spoiled = pack.iter().any(|member| self.bad[step][member.task]);
+        let spoiled = pack.iter().any(|item| self.bad[step][*item]);
         let error = |kind| Error::new(kind, "simulated").with_sent(Sent::Answered);
         let trouble = match (self.weather, self.random.below(100)) {
             (Weather::Fair, _) => None,
@@ -233,7 +363,7 @@ impl Scene {
                 let wait = Duration::from_secs(1 + self.random.below(9));
                 let until = self.now.after(wait);
                 let step = call.ticket.tries.step;
-                let members = pack.iter().map(|member| ((step, member.task), until));
+                let members = pack.iter().map(|item| ((step, *item), until));
                 self.put_off.extend(members);
                 let error = error(ErrorKind::RateLimited).with_status(429);
                 Some(error.with_retry_after(Some(wait)))
@@ -257,7 +387,7 @@ impl Scene {
             .then(|| Duration::from_secs(1 + self.random.below(9)));
         if let Some(wait) = wait {
             let (step, until) = (call.ticket.tries.step, self.now.after(wait));
-            let members = pack.iter().map(|member| ((step, member.task), until));
+            let members = pack.iter().map(|item| ((step, *item), until));
             self.put_off.extend(members);
         }
         Err(error(self.kind).with_status(500).with_retry_after(wait))
@@ -326,7 +456,7 @@ impl Scene {
         }
         let more = self.random.below(20) as usize;
         let work = &mut self.dispatcher.work;
-        let sizes = &mut work.backlog.items;
+        let sizes = &mut work.backlog;
         sizes.readable = (sizes.readable + more).min(sizes.items.len());
         work.sink.full = if work.sink.full {
             self.random.chance(80)

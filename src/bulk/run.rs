@@ -13,11 +13,11 @@ use crate::base::brief::Many;
 use crate::base::thread::spawn_scoped;
 use crate::base::{Context, Deadline, Error, ErrorKind};
 use crate::engine::dispatch::{ErrorPolicy, Event, StopReason};
-use crate::engine::pack::PackLimits;
 use crate::engine::run::{CallsAtOnce, Outlet, Waker};
 use crate::engine::work::Ticket;
 use crate::llm::client::LlmClient;
 use crate::llm::outcome::Outcome;
+use crate::llm::pack::{Pack, PackLimits};
 use crate::llm::params::RequestTask;
 use crate::llm::prompt_cache::PromptPrefix;
 use crate::llm::request::Request;
@@ -30,7 +30,6 @@ use super::call::{Answered, call_step};
 use super::list::{Item, ListBacklog, Source, feed};
 use super::sinks::{Batch, Channel, Slots, not_sent, outcome};
 use super::work::{Job, Sink, dispatcher};
-use crate::engine::pack::{Pack, Packed};
 
 mod outcomes;
 
@@ -204,7 +203,7 @@ impl<'a> Bulk<'a> {
                 let (waker, woken) = Waker::new();
                 let total = Some(requests.len() as u64);
                 let mut end = self.turn::<_, _, ()>(backlog, sink, total, waker, woken, None)?;
-                let rest = end.work.backlog.items.rest();
+                let rest = end.work.backlog.rest();
                 (end.work.sink, rest, end.stop)
             }
         };
@@ -392,7 +391,7 @@ impl<'a> Bulk<'a> {
             Some(outlet),
         )?;
         let (summary, now) = (end.summary(), end.now);
-        let rest = end.work.backlog.items.rest();
+        let rest = end.work.backlog.rest();
         left.extend(rest.into_iter().map(|(item, tries)| {
             let asked = (item.index, &item.request);
             let why = unfinished(end.stop.as_ref(), tries.calls);
@@ -428,22 +427,13 @@ impl<'a> Bulk<'a> {
         let (route, options) = (&self.route, &self.options);
         let clock = route.clock_ref();
         let job = Job {
-            backlog: Packed::new(backlog),
+            backlog,
             sink,
             tally: Tally::new(total, clock.now()).by(route.providers()),
         };
         let runner = |ticket: &Ticket<Pack<Item<R>>>, ctx: &Context| {
-            let carried = &ticket.task[0].task.carried;
-            let call =
-                |requests: &[&Request]| call_step(route, requests, &ticket.tries, carried, ctx);
-            match &ticket.task[..] {
-                // Most calls have one member, and need no list.
-                [one] => call(&[one.task.request.borrow()]),
-                many => {
-                    let requests = many.iter().map(|member| member.task.request.borrow());
-                    call(&requests.collect::<Vec<_>>())
-                }
-            }
+            let carried = &ticket.task[0].carried;
+            call_step(route, &ticket.task, &ticket.tries, carried, ctx)
         };
         let drive = Drive { options, clock };
         let ended = drive.run(

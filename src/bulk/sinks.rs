@@ -8,6 +8,7 @@ use crate::base::{Error, ErrorKind, Time};
 use crate::engine::route::Tries;
 use crate::engine::work::Settled;
 use crate::llm::outcome::Outcome;
+use crate::llm::pack::Pack;
 use crate::llm::request::Request;
 use crate::llm::response::Response;
 use crate::llm::route::Route;
@@ -16,7 +17,6 @@ use crate::observe::tally::Tally;
 use super::call::{Answered, measure};
 use super::list::Item;
 use super::work::{Sink, count};
-use crate::engine::pack::Pack;
 
 pub(super) fn outcome(
     route: &Route<'_>,
@@ -54,7 +54,7 @@ fn ended<R: Borrow<Request>>(
     if let Settled::Unsent(ticket, error) = &mut end
         && let [only] = &*ticket.task
     {
-        *error = only.task.carried.at_end(error.clone());
+        *error = only.carried.at_end(error.clone());
     }
     count(tally, &end, measure);
     if let Settled::Final(_, Ok(answered)) = &end {
@@ -69,12 +69,11 @@ fn ended<R: Borrow<Request>>(
         Settled::Later(..) => return true,
     };
     let mut results = result.map(|answered| answered.responses.into_iter());
-    for member in ticket.task {
+    for Item { index, request, .. } in ticket.task {
         let result = match &mut results {
             Ok(responses) => responses.next().unwrap_or_else(|| Err(Error::cancelled())),
             Err(error) => Err(error.clone()),
         };
-        let Item { index, request, .. } = member.task;
         let asked = (index, request.borrow());
         put(index, outcome(route, asked, &ticket.tries, result, now));
     }

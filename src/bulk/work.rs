@@ -6,12 +6,37 @@ use crate::base::{Error, Time};
 use crate::engine::availability::Availability;
 use crate::engine::dispatch::Dispatcher;
 use crate::engine::limiter::QuotaId;
-use crate::engine::work::{Settled, Take, Work};
+use crate::engine::work::{Settled, Take, Ticket, Work};
 use crate::llm::route::Route;
 use crate::observe::drive::{Counted, RunOptions};
 use crate::observe::tally::{Measure, Tally};
 
-use crate::engine::pack::{Backlog, Pack, Packed};
+use crate::llm::pack::Pack;
+
+/// Source of packs, which also stores those that wait.
+pub(crate) trait Backlog {
+    type Task: Send;
+    /// Takes up to `max` packs.
+    fn take(
+        &mut self,
+        max: usize,
+        availability: &Availability,
+        now: Time,
+    ) -> Result<Take<Pack<Self::Task>>, Error>;
+
+    /// Takes a pack back, for its [next calls](crate::llm::pack::next_calls).
+    fn wait(&mut self, ticket: Ticket<Pack<Self::Task>>, due: Time);
+
+    /// False if no item is available, now or later.
+    fn has_more(&mut self) -> bool {
+        true
+    }
+
+    /// Whether an available item waits for this quota; true if that is unknown.
+    fn waits_for(&mut self, _quota: QuotaId, _availability: &Availability) -> bool {
+        true
+    }
+}
 
 /// Receives outcomes: one for each member of a pack.
 pub(crate) trait Sink<T> {
@@ -42,7 +67,7 @@ pub(crate) trait Sink<T> {
 
 /// A backlog and a sink in the form that the dispatcher needs.
 pub(crate) struct Job<B: Backlog, K> {
-    pub backlog: Packed<B>,
+    pub backlog: B,
     pub sink: K,
     pub tally: Tally,
 }
@@ -107,11 +132,11 @@ impl<B: Backlog, K: Sink<B::Task>> Work for Job<B, K> {
     }
 
     fn has_more(&mut self) -> bool {
-        self.backlog.items.has_more()
+        self.backlog.has_more()
     }
 
     fn waits_for(&mut self, quota: QuotaId, availability: &Availability) -> bool {
-        self.backlog.items.waits_for(quota, availability)
+        self.backlog.waits_for(quota, availability)
     }
 
     fn defers_release(&self) -> bool {

@@ -20,7 +20,6 @@ pub(crate) mod health;
 pub mod limiter;
 mod outliers;
 mod pace;
-pub(crate) mod pack;
 mod pauses;
 mod quota;
 mod quota_state;

@@ -1,5 +1,7 @@
 //! The interface between the dispatcher and a source of work: a list, a file, a job store.
 
+use std::iter::Sum;
+
 use crate::base::{Error, Time};
 
 use super::availability::Availability;
@@ -26,6 +28,19 @@ pub(crate) struct Ticket<T> {
     pub order: u64,
     pub class: Class,
     pub tries: Tries,
+}
+
+impl Sum for Cost {
+    fn sum<I: Iterator<Item = Self>>(costs: I) -> Self {
+        let none = Self {
+            input: 0,
+            output_cap: Some(0),
+        };
+        costs.fold(none, |a, b| Self {
+            input: a.input.saturating_add(b.input),
+            output_cap: (a.output_cap.zip(b.output_cap)).map(|(a, b)| a.saturating_add(b)),
+        })
+    }
 }
 
 impl<T> Ticket<T> {

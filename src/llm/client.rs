@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::base::{Context, Error, ErrorKind};
 use crate::engine::limiter::QuotaKey;
-use crate::engine::pack::PackLimits;
+use crate::llm::pack::PackLimits;
 
 use super::request::Request;
 use super::response::Response;

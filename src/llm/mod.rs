@@ -11,6 +11,7 @@ pub mod json_answer;
 pub mod native;
 mod nested_json;
 pub mod outcome;
+pub(crate) mod pack;
 pub mod params;
 pub mod price_table;
 pub mod prices;

@@ -15,10 +15,10 @@ use crate::engine::class::Class;
 use crate::engine::dispatch::{Dispatcher, ErrorPolicy, Options};
 use crate::engine::fallback_history::{FallbackHistories, FallbackHistory};
 use crate::engine::limiter::{Limiter, Limits, QuotaKey};
-use crate::engine::pack::PackLimits;
 use crate::engine::route::{RetryPolicy, Tries};
 use crate::engine::run::{Reply, Runner, run_inline};
 use crate::engine::work::{Cost, Ticket};
+use crate::llm::pack::PackLimits;
 
 use crate::engine::budget::Budget;
 use crate::llm::prices::Prices;

@@ -243,11 +243,6 @@ impl Tally {
         self.pay_for_nothing(error, items);
     }
 
-    /// Adds items that a run leaves behind.
-    pub(crate) fn leave(&mut self, items: u64) {
-        self.unsent += items;
-    }
-
     /// The known cost; `None` if the cost of every call is unknown.
     fn cost(&self) -> Option<Usd> {
         (self.priced > 0).then_some(self.cost_usd)

@@ -1,7 +1,7 @@
 //! The backlog of a worker: the jobs that its store lets it claim, and a few prefetched jobs.
 //!
-//! A prefetched job is claimed but not started: its quota closed between the claim and the call, or it was claimed to
-//! fill a call of several items. They are few, and are given back when they must wait.
+//! A prefetched job is claimed but not started: its quota closed between the claim and the call. They are few, and are given
+//! back when they must wait. Claimed jobs of equal history that may share a call are one pack from then on.
 
 mod looks;
 mod requests;
@@ -15,17 +15,16 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::base::brief::beginning;
-use crate::base::{Clock, Context, Deadline, Error, ErrorKind, ProcessId, Time};
+use crate::base::{Clock, Deadline, Error, ErrorKind, ProcessId, Time};
 use crate::engine::availability::Availability;
-use crate::engine::pack::{Backlog, PackLimits};
 use crate::engine::time_split::Limit;
 use crate::engine::work::{Take, Ticket};
+use crate::llm::pack::Pack;
 
 use super::batch::BatchOverview;
 use super::claim_plan::{ClaimPlan, Claimed, MOST_CLAIMED};
-use super::kind::{JobTask, Kind};
+use super::kind::JobTask;
 use super::kinds::{Kinds, Lanes};
-use super::prompts;
 use super::store::{Store, WorkerId};
 
 use looks::Looks;
@@ -73,7 +72,7 @@ pub(crate) struct StoreBacklog {
     /// A kind that this worker does not support. The last claim found jobs of it.
     unknown: Option<String>,
     pub requests: Requests,
-    prefetched: VecDeque<Ticket<JobTask>>,
+    prefetched: VecDeque<Ticket<Pack<JobTask>>>,
     /// The last claim found all that it could. Without an event, no more can be claimed before this time.
     quiet_until: Option<Time>,
     /// Only time makes more jobs claimable: calls wait for their limits, and the ends of others make no room.
@@ -177,14 +176,15 @@ impl StoreBacklog {
     }
 
     /// Takes the prefetched jobs to give back: those that were prefetched too long ago or for a replaced route.
-    pub(crate) fn release_claims(&mut self, now: Time) -> Vec<Ticket<JobTask>> {
+    pub(crate) fn release_claims(&mut self, now: Time) -> Vec<Ticket<Pack<JobTask>>> {
         if self.prefetched.is_empty() {
             return Vec::new();
         }
         let version = self.kinds.kinds_version();
-        let goes = |ticket: &Ticket<JobTask>| {
-            let since = ticket.task.waiting_since.unwrap_or(now);
-            now.since(since) >= HOLD || ticket.task.kinds_version != version
+        let goes = |ticket: &Ticket<Pack<JobTask>>| {
+            let first = &ticket.task[0];
+            let since = first.waiting_since.unwrap_or(now);
+            now.since(since) >= HOLD || first.kinds_version != version
         };
         let prefetched = std::mem::take(&mut self.prefetched);
         let (out, prefetched): (VecDeque<_>, _) = prefetched.into_iter().partition(goes);
@@ -197,8 +197,9 @@ impl StoreBacklog {
         &mut self,
         availability: &Availability,
         now: Time,
-    ) -> Option<Ticket<JobTask>> {
-        let open = |ticket: &Ticket<JobTask>| !availability.pauses.is_paused(ticket.quota(), now);
+    ) -> Option<Ticket<Pack<JobTask>>> {
+        let open =
+            |ticket: &Ticket<Pack<JobTask>>| !availability.pauses.is_paused(ticket.quota(), now);
         let at = self.prefetched.iter().position(open)?;
         self.prefetched.remove(at)
     }
@@ -242,7 +243,7 @@ impl StoreBacklog {
         found: Option<&Claimed>,
         availability: &Availability,
         now: Time,
-    ) -> Take<JobTask> {
+    ) -> Take<Pack<JobTask>> {
         let poll = self.kinds.setup.now().settings.poll_interval;
         let poll = poll.max(Duration::from_millis(1));
         // Whatever changes a database server is noticed without a claim.
@@ -272,24 +273,13 @@ impl StoreBacklog {
         max: usize,
         availability: &Availability,
         now: Time,
-    ) -> Vec<Ticket<JobTask>> {
+    ) -> Vec<Ticket<Pack<JobTask>>> {
         let startable = std::iter::from_fn(|| self.next_prefetched(availability, now));
         startable.take(max).collect()
     }
 
-    /// Whether a call of these jobs has capacity for more than is prefetched.
-    fn is_short(&self, jobs: &[Ticket<JobTask>]) -> bool {
-        jobs.iter().any(|job| {
-            let kind = &job.task.kind;
-            let inputs = kind.pack_limits().inputs.into();
-            let at_hand = jobs.iter().chain(&self.prefetched);
-            let at_hand = at_hand.filter(|other| Arc::ptr_eq(&other.task.kind, kind));
-            at_hand.take(inputs).count() < inputs
-        })
-    }
-
     /// Whether a claim is unnecessary now.
-    fn stays_quiet(&mut self, now: Time) -> Option<Take<JobTask>> {
+    fn stays_quiet(&mut self, now: Time) -> Option<Take<Pack<JobTask>>> {
         if self.requests.is_asked {
             return Some(idle_until(None));
         }
@@ -308,7 +298,7 @@ impl StoreBacklog {
         batches: bool,
         availability: &Availability,
         now: Time,
-    ) -> Take<JobTask> {
+    ) -> Take<Pack<JobTask>> {
         let until_submitted = self.scope.until_submitted;
         if self.scope.until_empty || until_submitted {
             if batches || self.batch_overview.open(until_submitted) {
@@ -347,9 +337,9 @@ impl StoreBacklog {
     fn store_failed(
         &mut self,
         error: Error,
-        out: Vec<Ticket<JobTask>>,
+        out: Vec<Ticket<Pack<JobTask>>>,
         now: Time,
-    ) -> Result<Take<JobTask>, Error> {
+    ) -> Result<Take<Pack<JobTask>>, Error> {
         let since = *self.troubled_since.get_or_insert(now);
         // A short failure of the database must not end a worker whose batches are at a provider.
         let borne = self.batch_overview.has_batches() && now.since(since) < STORE_RETRY_TIME;
@@ -366,14 +356,17 @@ impl StoreBacklog {
 }
 
 /// More jobs may arrive at any time.
-fn idle_until(until: Option<Time>) -> Take<JobTask> {
+fn idle_until(until: Option<Time>) -> Take<Pack<JobTask>> {
     Take::Idle {
         until,
         source_open: true,
     }
 }
 
-fn items_or(items: Vec<Ticket<JobTask>>, otherwise: Take<JobTask>) -> Take<JobTask> {
+fn items_or(
+    items: Vec<Ticket<Pack<JobTask>>>,
+    otherwise: Take<Pack<JobTask>>,
+) -> Take<Pack<JobTask>> {
     if items.is_empty() {
         otherwise
     } else {
@@ -386,15 +379,14 @@ enum Remaining {
     Chores,
 }
 
-impl Backlog for StoreBacklog {
-    type Task = JobTask;
-
-    fn take(
+impl StoreBacklog {
+    /// Takes up to about `max` calls.
+    pub(crate) fn take(
         &mut self,
         max: usize,
         availability: &Availability,
         now: Time,
-    ) -> Result<Take<JobTask>, Error> {
+    ) -> Result<Take<Pack<JobTask>>, Error> {
         if self.batch_overview.critical.lock().is_some() {
             return Ok(Take::Done);
         }
@@ -406,10 +398,8 @@ impl Backlog for StoreBacklog {
         // Read before the claim, because results of a batch are stored before the batch disappears.
         let batches = self.batch_overview.open(self.scope.until_submitted);
         let mut out = self.prefetched_first(max, availability, now);
-        let is_short = self.is_short(&out);
         // A job that must run by itself is claimed by itself.
-        let is_full = out.len() == max && !is_short;
-        if is_full || self.alone && self.requests.arrived.is_none() {
+        if out.len() == max || self.alone && self.requests.arrived.is_none() {
             return Ok(if out.is_empty() {
                 self.idle(None, availability, now)
             } else {
@@ -417,24 +407,14 @@ impl Backlog for StoreBacklog {
             });
         }
         let Some(found) = self.requests.arrived.take() else {
-            let quiet = self.stays_quiet(now);
-            if let Some(quiet) = quiet.filter(|_| !(is_short && self.requests.is_asked)) {
+            if let Some(quiet) = self.stays_quiet(now) {
                 return Ok(items_or(out, quiet));
             }
-            if is_short {
-                // A call waits for the claim that fills it.
-                let first = std::mem::take(&mut out)
-                    .into_iter()
-                    .chain(self.prefetched.drain(..));
-                self.prefetched = first.collect();
-            }
-            if !self.requests.is_asked {
-                let asked = Asked {
-                    calls: self.batch(max - out.len()),
-                    batches,
-                };
-                self.ask(asked, availability, now);
-            }
+            let asked = Asked {
+                calls: self.batch(max - out.len()),
+                batches,
+            };
+            self.ask(asked, availability, now);
             return Ok(items_or(out, idle_until(None)));
         };
         let asked = self.requests.asked;
@@ -461,7 +441,7 @@ impl Backlog for StoreBacklog {
             if is_partial && !is_stale {
                 self.idle(Some(&found), availability, now);
             }
-            out.extend(jobs);
+            out.extend(tickets::share_calls(jobs));
             return Ok(Take::Items(out));
         }
         if is_stale {
@@ -470,34 +450,10 @@ impl Backlog for StoreBacklog {
         Ok(self.found_nothing(&found, asked.batches, availability, now))
     }
 
-    fn more(&mut self, availability: &Availability, now: Time) -> Result<Take<JobTask>, Error> {
-        let ticket = self.next_prefetched(availability, now);
-        Ok(ticket.map_or_else(|| idle_until(None), |ticket| Take::Items(vec![ticket])))
-    }
-
-    /// Keeps the job prefetched, which is only for jobs that are due.
-    fn wait(&mut self, mut ticket: Ticket<JobTask>, _: Time) {
+    /// Keeps jobs prefetched, which is only for jobs that are due.
+    pub(crate) fn keep(&mut self, mut ticket: Ticket<Pack<JobTask>>) {
         let now = self.clock.now();
-        ticket.task.waiting_since.get_or_insert(now);
+        ticket.task[0].waiting_since.get_or_insert(now);
         self.prefetched.push_back(ticket);
-    }
-
-    fn limits(&self, task: &JobTask) -> PackLimits {
-        task.kind.pack_limits()
-    }
-
-    fn alike(&self, a: &JobTask, b: &JobTask) -> bool {
-        let read = |task: &JobTask| match &*task.kind {
-            Kind::Prompts { task: kind, .. } => {
-                prompts::known_request(task, *kind, &Context::new()).ok()
-            }
-            Kind::Host(_) => None,
-        };
-        let same_route = match (&*a.kind, &*b.kind) {
-            (Kind::Prompts { route: a, .. }, Kind::Prompts { route: b, .. }) => Arc::ptr_eq(a, b),
-            _ => false,
-        };
-        let requests = read(a).zip(read(b));
-        same_route && requests.is_some_and(|(a, b)| a.shares_calls_with(&b))
     }
 }

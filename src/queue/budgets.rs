@@ -86,7 +86,7 @@ impl Budgets {
     pub(crate) fn call(
         &self,
         route: &Route<'_>,
-        pack: &[&JobTask],
+        pack: &[JobTask],
         requests: &[&Request],
         tries: &Tries,
         ctx: &Context,
@@ -115,7 +115,7 @@ impl Budgets {
     fn hold_all(
         &self,
         route: &Route<'_>,
-        pack: &[&JobTask],
+        pack: &[JobTask],
         requests: &[&Request],
         tries: &Tries,
         ctx: &Context,

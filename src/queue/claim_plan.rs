@@ -37,7 +37,7 @@ pub(super) struct ClaimPlan {
     pub looks: u64,
     /// Whether a worker that runs no job ends when no job is left.
     pub may_end: bool,
-    /// Quotas of prefetched jobs, one for each job. These jobs come before others of the same quota.
+    /// Quotas of prefetched jobs, one for each call. These jobs come before others of the same quota.
     pub prefetched: Vec<QuotaId>,
     pub now: Time,
     pub wall: Timestamp,
@@ -184,8 +184,8 @@ impl ClaimPlan {
             0 | 1 if prefetched > 0 => 0,
             0 | 1 => room,
             inputs => room
-                .saturating_mul(inputs.into())
                 .saturating_sub(prefetched)
+                .saturating_mul(inputs.into())
                 .min(MOST_CLAIMED),
         }
     }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
 use crate::base::{Charge, Context, Error, ErrorKind, Time};
-use crate::engine::pack::PackLimits;
+use crate::llm::pack::PackLimits;
 use crate::llm::params::RequestTask;
 use crate::llm::request::Request;
 use crate::llm::response::Response;

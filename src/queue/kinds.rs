@@ -10,7 +10,7 @@ use crate::base::brief::beginning;
 use crate::engine::class::Class;
 use crate::engine::fallback_history::FallbackHistories;
 use crate::engine::limiter::{Limiter, QuotaId};
-use crate::engine::pack::PackLimits;
+use crate::llm::pack::PackLimits;
 use crate::llm::params::RequestTask;
 use crate::llm::provider_limits::ProviderLimits;
 use crate::llm::request::Request;

@@ -50,7 +50,7 @@ pub(crate) fn call(
     route: &Route<'_>,
     budgets: &Budgets,
     kind: RequestTask,
-    pack: &[&JobTask],
+    pack: &[JobTask],
     tries: &Tries,
     ctx: &Context,
 ) -> Reply<Done> {

@@ -9,10 +9,10 @@ use parking_lot::Mutex;
 
 use crate::base::{Charge, Clock, Context, Error, Mark, ProcessId, Time, Timestamp};
 use crate::engine::availability::Availability;
-use crate::engine::pack::{Backlog, Member, Pack, Packed};
 use crate::engine::run::Reply;
 use crate::engine::time_split::Limit;
 use crate::engine::work::{SettleIo, Settled, Take, TakeIo, Ticket, Work};
+use crate::llm::pack::Pack;
 use crate::observe::jobs::{EndedJob, JobObserver};
 
 use super::account::Part;
@@ -47,7 +47,7 @@ struct Prepared {
 }
 
 pub(crate) struct StoreWork {
-    pub packed: Packed<StoreBacklog>,
+    pub backlog: StoreBacklog,
     pub tally: JobTally,
     /// Processes that have changed since the last check.
     pub changed: Mutex<HashMap<ProcessId, ProcessState>>,
@@ -63,7 +63,7 @@ impl StoreWork {
     ) -> Self {
         Self {
             budgets,
-            packed: Packed::new(backlog),
+            backlog,
             tally: JobTally::default(),
             changed: Mutex::default(),
             observer,
@@ -72,36 +72,36 @@ impl StoreWork {
 
     /// Requests that jobs which were prefetched too long ago are given back, without the dispatcher's lock.
     fn ask_to_release_claims(&mut self, now: Time) {
-        let requests = &self.packed.items.requests;
+        let requests = &self.backlog.requests;
         if requests.is_asked || requests.give_back_at > now {
             return;
         }
-        let tickets = self.packed.items.release_claims(now);
+        let tickets = self.backlog.release_claims(now);
         if !tickets.is_empty() {
-            let requests = &mut self.packed.items.requests;
+            let requests = &mut self.backlog.requests;
             requests.request = Some(Request::GiveBack(tickets));
             requests.is_asked = true;
         }
     }
 
-    fn going_back(&self, tickets: &[Ticket<JobTask>]) -> (Vec<Settlement>, Timestamp) {
-        let ends = tickets.iter().map(|ticket| back(&ticket.task, 0, None));
-        let ends = ends.collect();
-        (ends, self.packed.items.clock.wall())
+    fn going_back(&self, tickets: &[Ticket<Pack<JobTask>>]) -> (Vec<Settlement>, Timestamp) {
+        let jobs = tickets.iter().flat_map(|ticket| &ticket.task);
+        let ends = jobs.map(|task| back(task, 0, None)).collect();
+        (ends, self.backlog.clock.wall())
     }
 
     fn gave_back(
         &mut self,
-        tickets: Vec<Ticket<JobTask>>,
+        tickets: Vec<Ticket<Pack<JobTask>>>,
         result: Result<Vec<ProcessState>, Error>,
     ) {
-        let items = &mut self.packed.items;
+        let items = &mut self.backlog;
         items.requests.is_asked = false;
         match result {
-            Ok(_) => items.settled(tickets.len(), true),
+            Ok(_) => items.settled(tickets.iter().map(|ticket| ticket.task.len()).sum(), true),
             Err(error) => {
                 for ticket in tickets {
-                    items.wait(ticket, Time::ZERO);
+                    items.keep(ticket);
                 }
                 // Claims happen in between, so that an unusable store is detected.
                 items.requests.give_back_at = items.clock.now().after(GIVE_BACK_AGAIN);
@@ -112,7 +112,7 @@ impl StoreWork {
 
     /// The results and billed failures among these ends, as they would be recorded.
     pub(crate) fn unsaved(&self, lost: &[SettledPack], now: Time) -> Vec<String> {
-        let wall = self.packed.items.clock.wall();
+        let wall = self.backlog.clock.wall();
         let mut ends = Vec::new();
         for settled in lost {
             self.ends(settled, now, wall, &mut ends);
@@ -138,11 +138,10 @@ impl StoreWork {
             return;
         };
         let waits = |at: usize| matches!(result, Ok(done) if matches!(done[at], JobEnd::Wait(_)));
-        for (at, member) in ticket.task.iter().enumerate() {
+        for (at, task) in ticket.task.iter().enumerate() {
             if waits(at) {
                 continue;
             }
-            let task = &member.task;
             let asked = match &*task.kind {
                 Kind::Prompts {
                     route, task: kind, ..
@@ -168,14 +167,14 @@ impl StoreWork {
         while i < done.len() {
             if !matches!(done[i], Settled::Later(_, Time::ZERO, None)) {
                 i += 1;
-            } else if let Settled::Later(ticket, due, _) = done.remove(i) {
-                self.packed.wait(ticket, due);
+            } else if let Settled::Later(ticket, ..) = done.remove(i) {
+                self.backlog.keep(ticket);
             }
         }
     }
 
     fn prepare(&self, done: &[SettledPack], now: Time) -> Prepared {
-        let wall = self.packed.items.clock.wall();
+        let wall = self.backlog.clock.wall();
         let mut ends = Vec::with_capacity(done.len());
         for settled in done {
             self.ends(settled, now, wall, &mut ends);
@@ -203,8 +202,8 @@ impl StoreWork {
         for settled in done.drain(..) {
             let (ticket, count) = match &settled {
                 Settled::Final(ticket, Ok(done)) if only_waits(done) => {
-                    self.packed.items.settled(ticket.task.len(), true);
-                    self.packed.items.looked(true);
+                    self.backlog.settled(ticket.task.len(), true);
+                    self.backlog.looked(true);
                     continue;
                 }
                 Settled::Final(ticket, Ok(done)) => {
@@ -217,13 +216,13 @@ impl StoreWork {
                 Settled::Unsent(ticket, _) => (ticket, Some(&mut self.tally.given_back)),
                 Settled::Later(ticket, ..) => (ticket, None),
             };
-            self.packed.items.looked(false);
+            self.backlog.looked(false);
             let jobs = ticket.task.len();
             let is_back = !matches!(settled, Settled::Final(..));
             if let Some(count) = count {
                 *count += jobs as u64;
             }
-            self.packed.items.settled(jobs, is_back);
+            self.backlog.settled(jobs, is_back);
         }
         Ok(())
     }
@@ -231,42 +230,38 @@ impl StoreWork {
     fn ends(&self, settled: &SettledPack, now: Time, wall: Timestamp, out: &mut Vec<Settlement>) {
         match settled {
             Settled::Final(ticket, Ok(done)) => {
-                for (member, made) in ticket.task.iter().zip(done) {
+                for (task, made) in ticket.task.iter().zip(done) {
                     out.push(match made {
                         JobEnd::Result(result, spent, charge) => {
                             let (result, spent) = (result.clone(), *spent);
                             let outcome = ClaimOutcome::Completed { result, spent };
-                            end(member, ticket, outcome, charge.clone())
+                            end(task, ticket, outcome, charge.clone())
                         }
-                        JobEnd::Failed(error) => failed(member, ticket, error, now),
-                        JobEnd::Wait(time) => back(&member.task, 0, Some(wall.after(*time))),
+                        JobEnd::Failed(error) => failed(task, ticket, error, now),
+                        JobEnd::Wait(time) => back(task, 0, Some(wall.after(*time))),
                     });
                 }
             }
             Settled::Final(ticket, Err(error)) => {
-                let members = ticket.task.iter();
-                out.extend(members.map(|member| failed(member, ticket, error, now)));
+                let tasks = ticket.task.iter();
+                out.extend(tasks.map(|task| failed(task, ticket, error, now)));
             }
             Settled::Later(ticket, due, Some(error)) => {
-                for member in &ticket.task {
-                    out.push(self.retry(member, ticket, *due, error, now, wall));
+                for task in &ticket.task {
+                    out.push(self.retry(task, ticket, *due, error, now, wall));
                 }
             }
             Settled::Later(ticket, due, None) => {
                 let due_at = Some(wall.after(due.since(now)));
-                for member in &ticket.task {
-                    out.push(end(member, ticket, ClaimOutcome::Snooze { due_at }, None));
+                for task in &ticket.task {
+                    out.push(end(task, ticket, ClaimOutcome::Snooze { due_at }, None));
                 }
             }
             Settled::Unsent(ticket, _) => {
                 let doubt = ticket.tries.in_doubt;
-                let members = ticket.task.iter();
-                out.extend(members.map(|member| {
-                    if doubt {
-                        doubtful(&member.task)
-                    } else {
-                        back(&member.task, ticket.tries.calls.into(), None)
-                    }
+                out.extend(ticket.task.iter().map(|task| match doubt {
+                    true => doubtful(task),
+                    false => back(task, ticket.tries.calls.into(), None),
                 }));
             }
         }
@@ -274,7 +269,7 @@ impl StoreWork {
 
     fn retry(
         &self,
-        member: &Member<JobTask>,
+        task: &JobTask,
         ticket: &Ticket<Pack<JobTask>>,
         due: Time,
         error: &Error,
@@ -282,7 +277,6 @@ impl StoreWork {
         wall: Timestamp,
     ) -> Settlement {
         let tries = &ticket.tries;
-        let task = &member.task;
         let spent = prompts::spent_in_vain(error, &task.history);
         let asked = |step| match &*task.kind {
             Kind::Prompts {
@@ -291,7 +285,7 @@ impl StoreWork {
             Kind::Host(_) => Default::default(),
         };
         let mut history = task.history.clone();
-        let fallback_histories = &self.packed.items.kinds.fallback_histories;
+        let fallback_histories = &self.backlog.kinds.fallback_histories;
         history.failed(
             error,
             tries,
@@ -308,22 +302,11 @@ impl StoreWork {
             spent,
             history: history.text(),
         };
-        end(
-            member,
-            ticket,
-            outcome,
-            error.charge().cloned().map(Box::new),
-        )
+        end(task, ticket, outcome, error.charge().cloned().map(Box::new))
     }
 }
 
-fn failed(
-    member: &Member<JobTask>,
-    ticket: &Ticket<Pack<JobTask>>,
-    error: &Error,
-    now: Time,
-) -> Settlement {
-    let task = &member.task;
+fn failed(task: &JobTask, ticket: &Ticket<Pack<JobTask>>, error: &Error, now: Time) -> Settlement {
     let result = match &*task.kind {
         Kind::Prompts {
             route, task: kind, ..
@@ -335,26 +318,21 @@ fn failed(
         result,
         spent: prompts::spent_in_vain(error, &task.history),
     };
-    end(
-        member,
-        ticket,
-        outcome,
-        error.charge().cloned().map(Box::new),
-    )
+    end(task, ticket, outcome, error.charge().cloned().map(Box::new))
 }
 
 fn end(
-    member: &Member<JobTask>,
+    task: &JobTask,
     ticket: &Ticket<Pack<JobTask>>,
     outcome: ClaimOutcome,
     charge: Option<Box<Charge>>,
 ) -> Settlement {
     Settlement {
-        receipt: member.task.claimed.receipt,
+        receipt: task.claimed.receipt,
         calls: ticket.tries.calls.into(),
         outcome,
         charge,
-        lost: member.task.part.lock().as_ref().map_or(0, Part::lost),
+        lost: task.part.lock().as_ref().map_or(0, Part::lost),
     }
 }
 
@@ -397,7 +375,7 @@ impl Work for StoreWork {
     }
 
     fn is_answered_elsewhere(&self) -> bool {
-        let batch_overview = &self.packed.items.batch_overview;
+        let batch_overview = &self.backlog.batch_overview;
         batch_overview.completed.load(Ordering::SeqCst) > 0
     }
 
@@ -408,7 +386,7 @@ impl Work for StoreWork {
         now: Time,
     ) -> Result<Take<Pack<JobTask>>, Error> {
         self.ask_to_release_claims(now);
-        self.packed.take(max, availability, now)
+        self.backlog.take(max, availability, now)
     }
 
     fn settle(&mut self, done: &mut Vec<SettledPack>, now: Time) -> Result<(), Error> {
@@ -419,7 +397,7 @@ impl Work for StoreWork {
 
     fn settle_io(&mut self, done: &[SettledPack], now: Time) -> Option<SettleIo<Self>> {
         let prepared = self.prepare(done, now);
-        let store = self.packed.items.store.clone();
+        let store = self.backlog.store.clone();
         Some(Box::new(move || {
             let changed = store.settle(&prepared.ends, prepared.wall);
             Box::new(move |work, done, now| work.finish(done, prepared, changed, now))
@@ -427,14 +405,14 @@ impl Work for StoreWork {
     }
 
     fn take_io(&mut self) -> Option<TakeIo<Self>> {
-        Some(match self.packed.items.requests.request.take()? {
+        Some(match self.backlog.requests.request.take()? {
             Request::Claim(plan, availability) => Box::new(move || {
                 let claimed = plan.run(&availability);
-                Box::new(move |work| work.packed.items.arrive(claimed))
+                Box::new(move |work| work.backlog.arrive(claimed))
             }),
             Request::GiveBack(tickets) => {
                 let (ends, wall) = self.going_back(&tickets);
-                let store = self.packed.items.store.clone();
+                let store = self.backlog.store.clone();
                 Box::new(move || {
                     let result = store.settle(&ends, wall);
                     Box::new(move |work| work.gave_back(tickets, result))
@@ -456,7 +434,7 @@ impl Work for StoreWork {
     }
 
     fn held_by(&self) -> Option<Limit> {
-        self.packed.items.held_by()
+        self.backlog.held_by()
     }
 }
 
@@ -469,11 +447,10 @@ pub(crate) fn call(
     budgets: &Budgets,
 ) -> Reply<Done> {
     let pack = &ticket.task;
-    let first = &pack[0].task;
+    let first = &pack[0];
     match &*first.kind {
         Kind::Prompts { route, task, .. } => {
-            let tasks: Vec<&JobTask> = pack.iter().map(|member| &member.task).collect();
-            prompts::call(route, budgets, *task, &tasks, &ticket.tries, ctx)
+            prompts::call(route, budgets, *task, pack, &ticket.tries, ctx)
         }
         Kind::Host(handler) => {
             let job = RunningJob::new(&first.claimed, ticket.tries.calls.into());

@@ -13,10 +13,10 @@ use crate::base::random::Random;
 use crate::base::thread::spawn_scoped;
 use crate::base::{Clock, Context, Error, ErrorKind, ProcessId, Time};
 use crate::engine::dispatch::{Dispatcher, Options, StopReason};
-use crate::engine::pack::Pack;
 use crate::engine::run::{Finish, Observer, Permits, RunSetup, TICK, run};
 use crate::engine::time_split::TimeSplit;
 use crate::engine::work::{Ticket, Work};
+use crate::llm::pack::Pack;
 
 use super::backlog::StoreBacklog;
 use super::batch::{
@@ -384,14 +384,14 @@ fn snapshot(dispatcher: &Dispatcher<StoreWork>, controls: &Controls, now: Time) 
         .store(in_flight >= permits, Ordering::SeqCst);
     let work = &dispatcher.work;
     let stuck = dispatcher.settle_error();
-    let stuck = stuck.or(work.packed.items.trouble.as_ref());
+    let stuck = stuck.or(work.backlog.trouble.as_ref());
     let trouble = stuck
         .or(dispatcher.not_called())
         .or(dispatcher.last_failure());
     let trouble_text = trouble
         .map(|error| error.message().to_owned())
         .or_else(|| controls.batch_overview.trouble.lock().clone())
-        .or_else(|| work.packed.items.unknown());
+        .or_else(|| work.backlog.unknown());
     let changed = work
         .changed
         .lock()

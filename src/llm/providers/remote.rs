@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use crate::base::{Context, Error, ErrorKind};
 use crate::engine::limiter::QuotaKey;
-use crate::engine::pack::PackLimits;
 use crate::llm::client::LlmClient;
+use crate::llm::pack::PackLimits;
 use crate::llm::params::RequestTask;
 use crate::llm::reply_details::RawJson;
 use crate::llm::request::Request;

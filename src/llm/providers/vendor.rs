@@ -6,8 +6,8 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use crate::base::{Error, ErrorKind};
-use crate::engine::pack::PackLimits;
 use crate::llm::batch::BatchLimits;
+use crate::llm::pack::PackLimits;
 
 use super::error_body::ErrorBody;
 use super::limits::RateHeaders;

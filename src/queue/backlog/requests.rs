@@ -4,6 +4,7 @@
 use crate::base::{Error, Time};
 use crate::engine::availability::Availability;
 use crate::engine::work::Ticket;
+use crate::llm::pack::Pack;
 use crate::queue::claim_plan::{ClaimPlan, Claimed};
 use crate::queue::kind::JobTask;
 
@@ -12,7 +13,7 @@ use super::StoreBacklog;
 /// A request to the store, made without the dispatcher's lock. One is in flight at a time.
 pub(crate) enum Request {
     Claim(Box<ClaimPlan>, Availability),
-    GiveBack(Vec<Ticket<JobTask>>),
+    GiveBack(Vec<Ticket<Pack<JobTask>>>),
 }
 
 /// Requests to the store and their outcomes.

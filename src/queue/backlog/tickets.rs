@@ -1,14 +1,18 @@
-//! Claimed jobs become tickets of the dispatcher.
+//! Claimed jobs become tickets of the dispatcher, which share calls where they may.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
+use crate::base::Context;
+use crate::engine::route::Tries;
 use crate::engine::work::{Cost, Ticket};
+use crate::llm::pack::Pack;
 use crate::llm::params::RequestTask;
 use crate::queue::claim_plan::at_step;
 use crate::queue::history::History;
 use crate::queue::kind::{JobTask, Kind};
+use crate::queue::prompts;
 use crate::queue::store::{ClaimedJob, SUSPECT_CRASHES};
 
 use super::StoreBacklog;
@@ -61,4 +65,54 @@ impl StoreBacklog {
             task,
         })
     }
+}
+
+/// The jobs in their order, those that share a call as one pack.
+pub(super) fn share_calls(jobs: Vec<Ticket<JobTask>>) -> Vec<Ticket<Pack<JobTask>>> {
+    let mut packs: Vec<Ticket<Pack<JobTask>>> = Vec::with_capacity(jobs.len());
+    for job in jobs {
+        let limits = job.task.kind.pack_limits().within(&job.tries);
+        let takes = |pack: &&mut Ticket<Pack<JobTask>>| {
+            limits.fits(pack.task.len(), pack.cost.input, job.cost.input) && may_share(pack, &job)
+        };
+        let pack = packs.iter_mut().filter(|_| limits.inputs > 1).rfind(takes);
+        match pack {
+            Some(pack) => {
+                pack.cost = [pack.cost, job.cost].into_iter().sum();
+                pack.task.push(job.task);
+            }
+            None => packs.push(Ticket {
+                task: vec![job.task],
+                cost: job.cost,
+                order: job.order,
+                class: job.class,
+                tries: job.tries,
+            }),
+        }
+    }
+    packs
+}
+
+/// Only jobs with equal histories share a call, so that the call has one history. The start time may differ.
+fn may_share(pack: &Ticket<Pack<JobTask>>, job: &Ticket<JobTask>) -> bool {
+    let tries = Tries {
+        first: job.tries.first,
+        ..pack.tries
+    };
+    pack.class == job.class && tries == job.tries && alike(&pack.task[0], &job.task)
+}
+
+fn alike(a: &JobTask, b: &JobTask) -> bool {
+    let request = |task: &JobTask| match &*task.kind {
+        Kind::Prompts { task: kind, .. } => {
+            prompts::known_request(task, *kind, &Context::new()).ok()
+        }
+        Kind::Host(_) => None,
+    };
+    let same_route = match (&*a.kind, &*b.kind) {
+        (Kind::Prompts { route: a, .. }, Kind::Prompts { route: b, .. }) => Arc::ptr_eq(a, b),
+        _ => false,
+    };
+    let requests = request(a).zip(request(b));
+    same_route && requests.is_some_and(|(a, b)| a.shares_calls_with(&b))
 }

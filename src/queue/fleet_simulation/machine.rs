@@ -7,8 +7,8 @@ use std::time::Duration;
 use crate::base::{Clock, Error, RateHints, Time};
 use crate::engine::dispatch::{Call, Dispatcher, EndedCall, Event, Turn};
 use crate::engine::limiter::{Limiter, Limits, QuotaKey};
-use crate::engine::pack::Pack;
 use crate::llm::client::LlmClient;
+use crate::llm::pack::Pack;
 use crate::llm::request::Request;
 use crate::llm::response::Response;
 use crate::llm::route::Route;
@@ -169,7 +169,7 @@ impl Machine {
     fn arrive(&mut self, world: &mut World) {
         for flight in &mut self.flights {
             if flight.result.is_none() && flight.at <= world.now {
-                let task = &flight.call.ticket.task[0].task;
+                let task = &flight.call.ticket.task[0];
                 let item = task.claimed.item_id.as_deref().unwrap();
                 let (result, hints, took) = world.decide(item);
                 flight.result = Some((result, hints));
@@ -225,7 +225,7 @@ impl Machine {
             }
             let _ = self.store.reclaim(wall);
             // Others have written.
-            let heard = &self.dispatcher.work.packed.items.heard;
+            let heard = &self.dispatcher.work.backlog.heard;
             heard.writes.store(true, Ordering::SeqCst);
             let _ = self.wire.take_counts();
         }

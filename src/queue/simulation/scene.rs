@@ -10,10 +10,10 @@ use crate::base::random::Random;
 use crate::base::{Clock, Context, Error, ErrorKind, JobId, ProcessId, RateHints, Sent, Time, Usd};
 use crate::engine::dispatch::{Call, Dispatcher, EndedCall, ErrorPolicy, Event, Io, Options, Turn};
 use crate::engine::limiter::{Limits, QuotaKey};
-use crate::engine::pack::Pack;
 use crate::engine::route::RetryPolicy;
 use crate::engine::run::Reply;
 use crate::llm::client::LlmClient;
+use crate::llm::pack::Pack;
 use crate::llm::params::RequestTask;
 use crate::llm::request::Request;
 use crate::llm::response::Response;
@@ -334,8 +334,7 @@ impl Scene {
             "more calls than slots"
         );
         let suspects = worker.in_flight.iter();
-        let suspects =
-            suspects.filter(|(_, call, _)| call.ticket.task[0].task.claimed.crashes >= 2);
+        let suspects = suspects.filter(|(_, call, _)| call.ticket.task[0].claimed.crashes >= 2);
         assert!(
             suspects.count() == 0 || worker.in_flight.len() == 1,
             "a suspect had neighbours"
@@ -351,7 +350,7 @@ impl Scene {
     }
 
     fn end_call(&mut self, call: Call<Pack<JobTask>>, now: Time) -> EndedCall<Pack<JobTask>, Done> {
-        let task = &call.ticket.task[0].task;
+        let task = &call.ticket.task[0];
         let item = task.claimed.item_id.clone().unwrap();
         let (mut until, mut kind) = self.out[usize::from(call.ticket.tries.step)];
         if item.starts_with(LOCKED) && now < self.locked.0 {
@@ -434,5 +433,5 @@ pub(crate) fn answer() -> JobEnd {
 }
 
 fn is_gather(call: &Call<Pack<JobTask>>) -> bool {
-    matches!(*call.ticket.task[0].task.kind, Kind::Host(_))
+    matches!(*call.ticket.task[0].kind, Kind::Host(_))
 }
