@@ -35,16 +35,14 @@ pub(crate) enum Kind {
 
 impl Kind {
     pub(crate) fn pack_limits(&self) -> PackLimits {
-        match self {
-            Self::Prompts { route, task, .. } => route.pack_limits(*task),
-            Self::Host(_) => PackLimits::ONE,
-        }
+        let prompts = self.prompts();
+        prompts.map_or(PackLimits::ONE, |(route, task)| route.pack_limits(task))
     }
 
-    /// The route of its calls; none for the host's own code.
-    pub(crate) fn route(&self) -> Option<&Arc<Route<'static>>> {
+    /// The route of its calls, and what they ask; none for the host's own code.
+    pub(crate) fn prompts(&self) -> Option<(&Arc<Route<'static>>, RequestTask)> {
         match self {
-            Self::Prompts { route, .. } => Some(route),
+            Self::Prompts { route, task, .. } => Some((route, *task)),
             Self::Host(_) => None,
         }
     }

@@ -91,11 +91,10 @@ impl Kinds {
         model: Option<String>,
         now: Time,
     ) -> Vec<(QuotaId, ProviderLimits)> {
-        match self.setup.now().kinds.get(kind).map(|(_, kind)| &**kind) {
-            Some(Kind::Prompts { route, task, .. }) => {
-                route.quotas(&probe_request(*task, model), now).collect()
-            }
-            Some(Kind::Host(_)) | None => Vec::new(),
+        let setup = self.setup.now();
+        match setup.kinds.get(kind).and_then(|(_, kind)| kind.prompts()) {
+            Some((route, task)) => route.quotas(&probe_request(task, model), now).collect(),
+            None => Vec::new(),
         }
     }
 
@@ -117,11 +116,11 @@ impl Kinds {
 
     pub(super) fn open(&self, lane: &JobLane) -> Option<Open> {
         let (number, kind) = self.setup.now().kinds.get(&lane.kind)?.clone();
-        let class = match &*kind {
-            Kind::Host(_) => Class::new([QuotaId::NONE]),
-            Kind::Prompts { route, task, .. } => {
+        let class = match kind.prompts() {
+            None => Class::new([QuotaId::NONE]),
+            Some((route, task)) => {
                 self.remember(lane);
-                route.class(&probe_request(*task, lane.name.clone()), &mut None)
+                route.class(&probe_request(task, lane.name.clone()), &mut None)
             }
         };
         Some(Open {

@@ -38,7 +38,7 @@ pub(crate) struct WorkerSetup {
 impl WorkerSetup {
     /// The route of a kind, if it has one.
     pub(crate) fn route(&self, kind: &str) -> Option<Arc<Route<'static>>> {
-        self.kinds.get(kind)?.1.route().cloned()
+        Some(self.kinds.get(kind)?.1.prompts()?.0.clone())
     }
 
     /// The newest route.

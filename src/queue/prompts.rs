@@ -113,14 +113,10 @@ fn running(task: &JobTask) -> RunningJob {
     RunningJob::new(&task.claimed, task.history.calls())
 }
 
-/// The provider and model of a job at a step.
-pub(crate) fn asked(
-    route: &Route<'_>,
-    kind: RequestTask,
-    task: &JobTask,
-    step: u8,
-) -> (String, Option<String>) {
-    route.asked(step, &named(kind, task))
+/// The provider and model of a job at a step; `None` for the host's own code.
+pub(crate) fn asked(task: &JobTask, step: u8) -> Option<(String, Option<String>)> {
+    let (route, kind) = task.kind.prompts()?;
+    Some(route.asked(step, &named(kind, task)))
 }
 
 /// A request with only the fields that select its model.
@@ -132,27 +128,19 @@ fn named(kind: RequestTask, task: &JobTask) -> Request {
     }
 }
 
-/// The result line of a failure.
+/// The result line of a failed prompt.
 pub(crate) fn failure(
-    route: &Route<'_>,
-    kind: RequestTask,
     task: &JobTask,
     tries: &Tries,
     now: Time,
     error: &Error,
 ) -> Option<Box<RawValue>> {
+    let (route, kind) = task.kind.prompts()?;
     if task.kind.model_call().is_some() {
         return None;
     }
-    line(
-        route,
-        task,
-        &named(kind, task),
-        tries,
-        now,
-        Err(error.clone()),
-    )
-    .ok()
+    let (request, error) = (named(kind, task), error.clone());
+    line(route, task, &request, tries, now, Err(error)).ok()
 }
 
 fn line(

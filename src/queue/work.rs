@@ -40,12 +40,6 @@ pub(crate) struct JobTally {
 /// Time until a failed return of jobs to the store is retried.
 const GIVE_BACK_AGAIN: Duration = Duration::from_secs(1);
 
-/// Ends that are about to be recorded.
-struct Prepared {
-    ends: Vec<Settlement>,
-    wall: Timestamp,
-}
-
 pub(crate) struct StoreWork {
     pub backlog: StoreBacklog,
     pub tally: JobTally,
@@ -112,11 +106,6 @@ impl StoreWork {
 
     /// The results and billed failures among these ends, as they would be recorded.
     pub(crate) fn unsaved(&self, lost: &[SettledPack], now: Time) -> Vec<String> {
-        let wall = self.backlog.clock.wall();
-        let mut ends = Vec::new();
-        for settled in lost {
-            self.ends(settled, now, wall, &mut ends);
-        }
         let line = |end: Settlement| match end.outcome {
             ClaimOutcome::Completed { result, .. } => Some(result.get().to_owned()),
             ClaimOutcome::Failed {
@@ -129,7 +118,8 @@ impl StoreWork {
             },
             _ => None,
         };
-        ends.into_iter().filter_map(line).collect()
+        let ends = self.ends(lost, now).0.into_iter();
+        ends.filter_map(line).collect()
     }
 
     /// Reports jobs with an outcome to the observer.
@@ -142,12 +132,7 @@ impl StoreWork {
             if waits(at) {
                 continue;
             }
-            let asked = match &*task.kind {
-                Kind::Prompts {
-                    route, task: kind, ..
-                } => Some(prompts::asked(route, *kind, task, ticket.tries.step)),
-                Kind::Host(_) => None,
-            };
+            let asked = prompts::asked(task, ticket.tries.step);
             observer.on_job_end(&EndedJob {
                 ids: Some((task.claimed.process_id, task.claimed.job_id)),
                 kind: &task.claimed.lane.kind,
@@ -173,26 +158,16 @@ impl StoreWork {
         }
     }
 
-    fn prepare(&self, done: &[SettledPack], now: Time) -> Prepared {
-        let wall = self.backlog.clock.wall();
-        let mut ends = Vec::with_capacity(done.len());
-        for settled in done {
-            self.ends(settled, now, wall, &mut ends);
-        }
-        Prepared { ends, wall }
-    }
-
     /// Updates the state for ends that are being recorded.
     fn finish(
         &mut self,
         done: &mut Vec<SettledPack>,
-        prepared: Prepared,
+        wall: Timestamp,
         changed: Result<Vec<ProcessState>, Error>,
         now: Time,
     ) -> Result<(), Error> {
         let changed = changed?;
         self.budgets.note(changed.iter());
-        let wall = prepared.wall;
         let mut seen = self.changed.lock();
         seen.extend(changed.into_iter().map(|state| (state.process_id, state)));
         drop(seen);
@@ -227,11 +202,17 @@ impl StoreWork {
         Ok(())
     }
 
-    fn ends(&self, settled: &SettledPack, now: Time, wall: Timestamp, out: &mut Vec<Settlement>) {
-        match settled {
-            Settled::Final(ticket, Ok(done)) => {
-                for (task, made) in ticket.task.iter().zip(done) {
-                    out.push(match made {
+    /// The ends to record, and their time.
+    fn ends(&self, done: &[SettledPack], now: Time) -> (Vec<Settlement>, Timestamp) {
+        let wall = self.backlog.clock.wall();
+        let mut ends = Vec::with_capacity(done.len());
+        for settled in done {
+            let (Settled::Final(ticket, _)
+            | Settled::Later(ticket, ..)
+            | Settled::Unsent(ticket, _)) = settled;
+            for (at, task) in ticket.task.iter().enumerate() {
+                ends.push(match settled {
+                    Settled::Final(_, Ok(done)) => match &done[at] {
                         JobEnd::Result(result, spent, charge) => {
                             let (result, spent) = (result.clone(), *spent);
                             let outcome = ClaimOutcome::Completed { result, spent };
@@ -239,32 +220,21 @@ impl StoreWork {
                         }
                         JobEnd::Failed(error) => failed(task, ticket, error, now),
                         JobEnd::Wait(time) => back(task, 0, Some(wall.after(*time))),
-                    });
-                }
-            }
-            Settled::Final(ticket, Err(error)) => {
-                let tasks = ticket.task.iter();
-                out.extend(tasks.map(|task| failed(task, ticket, error, now)));
-            }
-            Settled::Later(ticket, due, Some(error)) => {
-                for task in &ticket.task {
-                    out.push(self.retry(task, ticket, *due, error, now, wall));
-                }
-            }
-            Settled::Later(ticket, due, None) => {
-                let due_at = Some(wall.after(due.since(now)));
-                for task in &ticket.task {
-                    out.push(end(task, ticket, ClaimOutcome::Snooze { due_at }, None));
-                }
-            }
-            Settled::Unsent(ticket, _) => {
-                let doubt = ticket.tries.in_doubt;
-                out.extend(ticket.task.iter().map(|task| match doubt {
-                    true => doubtful(task),
-                    false => back(task, ticket.tries.calls.into(), None),
-                }));
+                    },
+                    Settled::Final(_, Err(error)) => failed(task, ticket, error, now),
+                    Settled::Later(_, due, Some(error)) => {
+                        self.retry(task, ticket, *due, error, Moment { now, wall })
+                    }
+                    Settled::Later(_, due, None) => {
+                        let due_at = Some(wall.after(due.since(now)));
+                        end(task, ticket, ClaimOutcome::Snooze { due_at }, None)
+                    }
+                    Settled::Unsent(..) if ticket.tries.in_doubt => doubtful(task),
+                    Settled::Unsent(..) => back(task, ticket.tries.calls.into(), None),
+                });
             }
         }
+        (ends, wall)
     }
 
     fn retry(
@@ -273,52 +243,35 @@ impl StoreWork {
         ticket: &Ticket<Pack<JobTask>>,
         due: Time,
         error: &Error,
-        now: Time,
-        wall: Timestamp,
+        at: Moment,
     ) -> Settlement {
         let tries = &ticket.tries;
         let spent = prompts::spent_in_vain(error, &task.history);
-        let asked = |step| match &*task.kind {
-            Kind::Prompts {
-                route, task: kind, ..
-            } => prompts::asked(route, *kind, task, step),
-            Kind::Host(_) => Default::default(),
-        };
+        let asked = |step| prompts::asked(task, step).unwrap_or_default();
         let mut history = task.history.clone();
         let fallback_histories = &self.backlog.kinds.fallback_histories;
-        history.failed(
-            error,
-            tries,
-            fallback_histories,
-            asked,
-            Moment { now, wall },
-        );
-        let due_at = wall.after(due.since(now));
+        history.failed(error, tries, fallback_histories, asked, at);
         let outcome = ClaimOutcome::Retry {
-            due_at,
+            due_at: at.wall.after(due.since(at.now)),
             step: task.claimed.lane.at_step(tries.step),
             attempt: tries.attempt,
             in_doubt: tries.in_doubt,
             spent,
             history: history.text(),
         };
-        end(task, ticket, outcome, error.charge().cloned().map(Box::new))
+        let charge = error.charge().cloned().map(Box::new);
+        end(task, ticket, outcome, charge)
     }
 }
 
 fn failed(task: &JobTask, ticket: &Ticket<Pack<JobTask>>, error: &Error, now: Time) -> Settlement {
-    let result = match &*task.kind {
-        Kind::Prompts {
-            route, task: kind, ..
-        } => prompts::failure(route, *kind, task, &ticket.tries, now, error),
-        Kind::Host(_) => None,
-    };
     let outcome = ClaimOutcome::Failed {
         error: error.clone(),
-        result,
+        result: prompts::failure(task, &ticket.tries, now, error),
         spent: prompts::spent_in_vain(error, &task.history),
     };
-    end(task, ticket, outcome, error.charge().cloned().map(Box::new))
+    let charge = error.charge().cloned().map(Box::new);
+    end(task, ticket, outcome, charge)
 }
 
 fn end(
@@ -396,11 +349,11 @@ impl Work for StoreWork {
     }
 
     fn settle_io(&mut self, done: &[SettledPack], now: Time) -> Option<SettleIo<Self>> {
-        let prepared = self.prepare(done, now);
+        let (ends, wall) = self.ends(done, now);
         let store = self.backlog.store.clone();
         Some(Box::new(move || {
-            let changed = store.settle(&prepared.ends, prepared.wall);
-            Box::new(move |work, done, now| work.finish(done, prepared, changed, now))
+            let changed = store.settle(&ends, wall);
+            Box::new(move |work, done, now| work.finish(done, wall, changed, now))
         }))
     }
 

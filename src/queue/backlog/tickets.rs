@@ -11,7 +11,7 @@ use crate::llm::pack::Pack;
 use crate::llm::params::RequestTask;
 use crate::queue::claim_plan::at_step;
 use crate::queue::history::History;
-use crate::queue::kind::{JobTask, Kind};
+use crate::queue::kind::JobTask;
 use crate::queue::prompts;
 use crate::queue::store::{ClaimedJob, SUSPECT_CRASHES};
 
@@ -39,15 +39,13 @@ impl StoreBacklog {
         let mut tries = history.tries(step, &self.kinds.fallback_histories);
         let default = self.kinds.max_retries();
         tries.max_retries = Some(claimed.max_retries.unwrap_or(default));
-        tries.in_doubt |= claimed.lost && matches!(*open.kind, Kind::Prompts { .. });
+        let prompts = open.kind.prompts();
+        tries.in_doubt |= claimed.lost && prompts.is_some();
         self.order += 1;
-        let cost = match &*open.kind {
-            Kind::Host(_) => Cost::default(),
-            Kind::Prompts { task, .. } => Cost {
-                input: u32::try_from(claimed.payload.get().len() / 4).unwrap_or(u32::MAX),
-                output_cap: (*task == RequestTask::Embed).then_some(0),
-            },
-        };
+        let cost = prompts.map_or_else(Cost::default, |(_, task)| Cost {
+            input: u32::try_from(claimed.payload.get().len() / 4).unwrap_or(u32::MAX),
+            output_cap: (task == RequestTask::Embed).then_some(0),
+        });
         let task = JobTask {
             claimed,
             kind: open.kind,
@@ -103,16 +101,10 @@ fn may_share(pack: &Ticket<Pack<JobTask>>, job: &Ticket<JobTask>) -> bool {
 }
 
 fn alike(a: &JobTask, b: &JobTask) -> bool {
-    let request = |task: &JobTask| match &*task.kind {
-        Kind::Prompts { task: kind, .. } => {
-            prompts::known_request(task, *kind, &Context::new()).ok()
-        }
-        Kind::Host(_) => None,
+    let (Some((route, kind)), Some((other, _))) = (a.kind.prompts(), b.kind.prompts()) else {
+        return false;
     };
-    let same_route = match (&*a.kind, &*b.kind) {
-        (Kind::Prompts { route: a, .. }, Kind::Prompts { route: b, .. }) => Arc::ptr_eq(a, b),
-        _ => false,
-    };
+    let request = |task: &JobTask| prompts::known_request(task, kind, &Context::new()).ok();
     let requests = request(a).zip(request(b));
-    same_route && requests.is_some_and(|(a, b)| a.shares_calls_with(&b))
+    Arc::ptr_eq(route, other) && requests.is_some_and(|(a, b)| a.shares_calls_with(&b))
 }

@@ -21,7 +21,6 @@ use super::statements::{Fault, Queries as _, Statements, by, id_of};
 struct Group {
     all: u64,
     due: u64,
-    next: Option<i64>,
     /// Priority, due time and key of the job that would be claimed first.
     first: Option<(Reverse<i64>, i64, i64)>,
     /// Due time and key of the next job that comes due.
@@ -36,7 +35,6 @@ impl Group {
             let rank = (Reverse(priority), visible_at, id);
             self.first = Some(self.first.map_or(rank, |first| first.min(rank)));
         } else {
-            self.next = Some(self.next.map_or(visible_at, |next| next.min(visible_at)));
             let rank = (visible_at, id);
             self.soonest = Some(self.soonest.map_or(rank, |soonest| soonest.min(rank)));
         }
@@ -92,7 +90,7 @@ impl Store {
                     lane: self.lane(tx, lane)?,
                     all: group.all,
                     due: group.due,
-                    next: group.next.map(Timestamp),
+                    next: group.soonest.map(|(next, _)| Timestamp(next)),
                 });
             }
         }
