@@ -221,7 +221,7 @@ impl<R: Borrow<Request> + Send> Backlog for ListBacklog<'_, R> {
         if let Some(error) = self.broken.take() {
             return Err(error);
         }
-        if self.waiting.is_empty() && self.ended {
+        if self.waiting.is_empty() && self.ended && self.next.is_none() {
             return Ok(Take::Done);
         }
         Ok(Take::Idle {
