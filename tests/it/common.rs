@@ -14,9 +14,12 @@ use batchwright_simulate::{SimConfig, Simulator};
 use serde_json::Value;
 use tempfile::TempDir;
 
+#[path = "cases.rs"]
+mod cases;
 #[path = "has.rs"]
 mod has;
-pub use has::{Has, cases};
+pub use cases::cases;
+pub use has::Has;
 
 /// Far longer than any step of these tests takes, also on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(180);

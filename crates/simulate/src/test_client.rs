@@ -9,6 +9,10 @@ use serde_json::{Value, json};
 
 use super::{SimConfig, Simulator};
 
+#[path = "../../../tests/it/has.rs"]
+mod has;
+pub(super) use has::Has;
+
 /// Far longer than anything here takes; only a test that is broken waits this long.
 pub(super) const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -54,26 +58,6 @@ pub(super) fn body(text: &str) -> Vec<u8> {
     json!({"model": "sim-1", "messages": [{"role": "user", "content": text}]})
         .to_string()
         .into_bytes()
-}
-
-/// Asserts several values of a JSON object at once.
-pub(super) trait Has {
-    /// Each name is a field, or a path that starts with `/` (RFC 6901). A missing value equals `null`.
-    fn has(&self, fields: Value);
-}
-
-impl Has for Value {
-    #[track_caller]
-    fn has(&self, fields: Value) {
-        for (name, wanted) in fields.as_object().unwrap() {
-            let found = if name.starts_with('/') {
-                self.pointer(name).unwrap_or(&Value::Null)
-            } else {
-                &self[name]
-            };
-            assert_eq!(found, wanted, "{name} of {self}");
-        }
-    }
 }
 
 /// Starts a simulator and connects to it.

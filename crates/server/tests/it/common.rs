@@ -17,9 +17,12 @@ use ureq::http::{Request, Response};
 use ureq::typestate::AgentScope;
 use ureq::{Agent, AsSendBody, Body};
 
+#[path = "../../../../tests/it/cases.rs"]
+mod cases;
 #[path = "../../../../tests/it/has.rs"]
 mod has;
-pub use has::{Has, cases};
+pub use cases::cases;
+pub use has::Has;
 
 /// Far beyond what anything here takes, also on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(180);

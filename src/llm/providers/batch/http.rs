@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::Value;
 
 use crate::base::secret::redacted_url;
-use crate::base::{Context, Error, ErrorKind, Timestamp};
+use crate::base::{Context, Error, ErrorKind, Optional, Timestamp};
 use crate::llm::providers::answer::{WEB_PAGE, is_web_page, malformed};
 use crate::llm::providers::dialect::request_id;
 use crate::llm::providers::errors::failure;
@@ -248,17 +248,15 @@ impl<'a> Http<'a> {
 
     /// The reply, if it is a success.
     fn judged(&self, reply: HttpReply) -> Result<HttpReply, Error> {
-        match reply.status {
+        let status = reply.status;
+        match status {
             200..300 => Ok(reply),
             _ => {
                 let error = failure(self.api.vendor, &reply).with_request_id(request_id(&reply));
                 let places = places_of(&reply.body);
                 let why = format!("{}{places}", error.message());
                 // Nothing there accepts batches, whatever they contain.
-                let error = match reply.status {
-                    501 => error.with_unreachable(),
-                    _ => error,
-                };
+                let error = error.when(status == 501, Error::with_unreachable);
                 Err(error.reworded(why))
             }
         }
