@@ -86,6 +86,57 @@ impl Asks {
 }
 
 impl Provider {
+    pub(super) fn seconds(self, seconds: f64) -> Self {
+        Self { seconds, ..self }
+    }
+
+    pub(super) fn requests(self, per_second: f64) -> Self {
+        let requests = Some(per_second);
+        Self { requests, ..self }
+    }
+
+    pub(super) fn tokens(self, per_second: f64) -> Self {
+        let tokens = Some(per_second);
+        Self { tokens, ..self }
+    }
+
+    pub(super) fn burst(self, burst: f64) -> Self {
+        Self { burst, ..self }
+    }
+
+    pub(super) fn parallel(self, most: u32) -> Self {
+        let parallel = Some(most);
+        Self { parallel, ..self }
+    }
+
+    pub(super) fn knee(self, calls: f64) -> Self {
+        let knee = Some(calls);
+        Self { knee, ..self }
+    }
+
+    pub(super) fn latency(self, latency: f64) -> Self {
+        Self { latency, ..self }
+    }
+
+    pub(super) fn asks(self, asks: Asks) -> Self {
+        Self { asks, ..self }
+    }
+
+    pub(super) fn tells(self) -> Self {
+        let tells = true;
+        Self { tells, ..self }
+    }
+
+    pub(super) fn varied(self) -> Self {
+        let varied = true;
+        Self { varied, ..self }
+    }
+
+    /// It rejects every call.
+    pub(super) fn refuses_all(self) -> Self {
+        self.requests(1e-9).burst(0.0)
+    }
+
     /// Calls per second that it can answer.
     fn rate(&self) -> f64 {
         let slots = self.parallel.map_or(MOST.into(), f64::from);

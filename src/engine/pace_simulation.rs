@@ -26,180 +26,81 @@ fn tuned() -> Limits {
 type Case = (&'static str, [Provider; 3]);
 
 fn calls_at_once(provider: Provider) -> [Provider; 3] {
-    changing(|x| Provider {
-        parallel: Some((40.0 * x) as u32),
-        ..provider
-    })
+    changing(|x| provider.parallel((40.0 * x) as u32))
 }
 
 fn by_load(provider: Provider) -> [Provider; 3] {
-    changing(|x| Provider {
-        knee: Some(40.0 * x),
-        ..provider
-    })
+    changing(|x| provider.knee(40.0 * x))
 }
 
 fn requests(provider: Provider) -> [Provider; 3] {
-    changing(|x| Provider {
-        requests: Some(100.0 * x),
-        ..provider
-    })
+    changing(|x| provider.requests(100.0 * x))
 }
 
 fn tokens(provider: Provider) -> [Provider; 3] {
-    changing(|x| Provider {
-        tokens: Some(15_000.0 * x),
-        ..provider
-    })
+    changing(|x| provider.tokens(15_000.0 * x))
 }
+
+const A_SECOND: Asks = Asks::For(Duration::from_secs(1));
 
 /// Providers that report their limits, or limit something that no reply can report.
 fn found() -> Vec<Case> {
-    let told = Provider {
-        tells: true,
-        ..PROVIDER
-    };
-    let slow = Provider {
-        latency: 2.0,
-        seconds: 300.0,
-        ..PROVIDER
-    };
-    let varied = Provider {
-        varied: true,
-        ..PROVIDER
-    };
-    let asks_to_wait = Provider {
-        asks: Asks::For(Duration::from_secs(1)),
-        ..PROVIDER
-    };
+    let (told, varied) = (PROVIDER.tells(), PROVIDER.varied());
+    let slow = PROVIDER.latency(2.0).seconds(300.0);
+    let in_turn = [
+        told.parallel(30),
+        told.requests(60.0),
+        told.requests(1000.0).knee(50.0),
+    ];
+    let together = [
+        told.parallel(40),
+        told.parallel(40).requests(100.0),
+        told.parallel(1000).requests(1000.0).knee(60.0),
+    ];
     vec![
         ("calls at once", calls_at_once(PROVIDER)),
         ("calls at once, slow", calls_at_once(slow)),
         ("calls at once, varied", calls_at_once(varied)),
-        ("calls at once, Retry-After", calls_at_once(asks_to_wait)),
+        (
+            "calls at once, Retry-After",
+            calls_at_once(PROVIDER.asks(A_SECOND)),
+        ),
         ("load", by_load(PROVIDER)),
         ("load, varied", by_load(varied)),
         ("requests", requests(told)),
         ("tokens", tokens(told)),
-        (
-            "tokens, varied",
-            tokens(Provider {
-                varied: true,
-                ..told
-            }),
-        ),
-        (
-            "one after the other",
-            [
-                Provider {
-                    parallel: Some(30),
-                    ..told
-                },
-                Provider {
-                    requests: Some(60.0),
-                    ..told
-                },
-                Provider {
-                    requests: Some(1000.0),
-                    knee: Some(50.0),
-                    ..told
-                },
-            ],
-        ),
-        (
-            "calls at once, requests, load",
-            [
-                Provider {
-                    parallel: Some(40),
-                    ..told
-                },
-                Provider {
-                    parallel: Some(40),
-                    requests: Some(100.0),
-                    ..told
-                },
-                Provider {
-                    parallel: Some(1000),
-                    requests: Some(1000.0),
-                    knee: Some(60.0),
-                    ..told
-                },
-            ],
-        ),
+        ("tokens, varied", tokens(told.varied())),
+        ("one after the other", in_turn),
+        ("calls at once, requests, load", together),
     ]
 }
 
 /// Providers that reject calls because of an unreported rate.
 fn guessed() -> Vec<Case> {
-    let untold = Provider {
-        seconds: 90.0,
-        ..PROVIDER
-    };
-    let short = Provider {
-        burst: 0.2,
-        ..untold
-    };
+    let untold = PROVIDER.seconds(90.0);
     let late = Provider {
         notice: 0.1,
         ..untold
     };
-    let varied = Provider {
-        varied: true,
-        ..untold
+    let mixed = |requests, parallel, knee| {
+        [
+            untold.requests(requests),
+            untold.parallel(parallel),
+            untold.knee(knee),
+        ]
     };
-    let asks_to_wait = Provider {
-        asks: Asks::For(Duration::from_secs(1)),
-        ..untold
-    };
+    let [rate, slots, load] = mixed(60.0, 30, 40.0);
     vec![
-        ("untold requests", requests(untold)),
-        ("untold requests, short burst", requests(short)),
-        (
-            "untold requests, long burst",
-            requests(Provider {
-                burst: 10.0,
-                ..untold
-            }),
-        ),
-        ("untold requests, heard of late", requests(late)),
-        ("untold requests, varied", requests(varied)),
-        ("untold requests, Retry-After", requests(asks_to_wait)),
-        ("untold tokens", tokens(untold)),
-        ("untold tokens, varied", tokens(varied)),
-        (
-            "untold requests, calls at once, load",
-            [
-                Provider {
-                    requests: Some(100.0),
-                    ..untold
-                },
-                Provider {
-                    parallel: Some(30),
-                    ..untold
-                },
-                Provider {
-                    knee: Some(50.0),
-                    ..untold
-                },
-            ],
-        ),
-        (
-            "untold, one after the other",
-            [
-                Provider {
-                    parallel: Some(30),
-                    ..untold
-                },
-                Provider {
-                    requests: Some(60.0),
-                    ..untold
-                },
-                Provider {
-                    knee: Some(40.0),
-                    ..untold
-                },
-            ],
-        ),
+        ("requests", requests(untold)),
+        ("requests, short burst", requests(untold.burst(0.2))),
+        ("requests, long burst", requests(untold.burst(10.0))),
+        ("requests, heard of late", requests(late)),
+        ("requests, varied", requests(untold.varied())),
+        ("requests, Retry-After", requests(untold.asks(A_SECOND))),
+        ("tokens", tokens(untold)),
+        ("tokens, varied", tokens(untold.varied())),
+        ("requests, calls at once, load", mixed(100.0, 30, 50.0)),
+        ("one after the other", [slots, rate, load]),
     ]
 }
 
@@ -239,11 +140,7 @@ fn an_unreported_rate_is_found_with_few_rejections() {
 fn a_concurrency_limit_is_not_taken_for_a_rate() {
     for parallel in [16, 40] {
         for varied in [false, true] {
-            let provider = Provider {
-                parallel: Some(parallel),
-                varied,
-                ..PROVIDER
-            };
+            let provider = Provider { varied, ..PROVIDER }.parallel(parallel);
             for seed in 0..4 {
                 let limits = Limits::default().in_flight(2 * parallel);
                 let outcome = run(seed, limits, &[provider], FOUND);
@@ -257,11 +154,7 @@ fn a_concurrency_limit_is_not_taken_for_a_rate() {
 
 #[test]
 fn a_limit_that_was_lowered_by_half_does_not_make_the_pace_give_up() {
-    let untold = Provider {
-        seconds: 90.0,
-        burst: 0.2,
-        ..PROVIDER
-    };
+    let untold = PROVIDER.seconds(90.0).burst(0.2);
     for seed in (40..80).step_by(random_cases(5, 1)) {
         let outcome = run(seed, tuned(), &requests(untold), GUESSED);
         let shown = format!("seed {seed}: {outcome:.3?}");
@@ -281,12 +174,8 @@ fn a_provider_without_limits_gets_the_maximum_concurrency() {
 #[test]
 fn a_queue_in_the_server_is_detected() {
     for works_on in [8.0, 16.0, 64.0] {
-        let queues = Provider {
-            knee: Some(works_on),
-            ..PROVIDER
-        };
         for seed in 0..4 {
-            let outcome = run(seed, tuned(), &[queues], FOUND);
+            let outcome = run(seed, tuned(), &[PROVIDER.knee(works_on)], FOUND);
             let shown = format!("{works_on}, seed {seed}: {outcome:.3?}");
             let most = f64::from(outcome.most_in_flight[0]);
             assert!(most <= 2.0 * works_on, "{shown}");
@@ -302,12 +191,8 @@ const FIVE_AT_ONCE: f64 = 5.0 / 1.1;
 fn unavoidable_rejections_keep_at_least_the_rate_of_five_calls_at_once() {
     for stray in [0.005, 0.01, 0.02, 0.05, 0.1, 0.2] {
         for seed in 0..4 {
-            let provider = Provider {
-                stray,
-                latency: 1.0,
-                seconds: 600.0,
-                ..PROVIDER
-            };
+            let provider = Provider { stray, ..PROVIDER };
+            let provider = provider.latency(1.0).seconds(600.0);
             let outcome = run(seed, tuned(), &[provider], 12.0);
             let shown = format!("{stray}, seed {seed}: {outcome:.3?}");
             assert!(
@@ -324,12 +209,7 @@ fn an_outage_after_unavoidable_rejections_is_noticed() {
         stray: 0.3,
         ..PROVIDER
     };
-    let refuses_all = Provider {
-        requests: Some(1e-9),
-        burst: 0.0,
-        seconds: 30.0,
-        ..PROVIDER
-    };
+    let refuses_all = PROVIDER.refuses_all().seconds(30.0);
     for seed in 0..4 {
         let outcome = run(seed, tuned(), &[strays, refuses_all], 20.0);
         assert!(outcome.calls[1] <= 600, "{seed}: {outcome:.3?}");
@@ -342,26 +222,12 @@ fn an_outage_after_unavoidable_rejections_is_noticed() {
 
 #[test]
 fn occasional_rejections_teach_no_rate() {
-    let limit = Provider {
-        requests: Some(10.0),
-        ..PROVIDER
-    };
+    let limit = PROVIDER.requests(10.0);
     let trickle = Provider {
         demand: Some(1.0 / 60.0),
-        seconds: 7200.0,
-        ..limit
+        ..limit.seconds(7200.0)
     };
-    let stretches = [
-        Provider {
-            seconds: 10.0,
-            ..limit
-        },
-        trickle,
-        Provider {
-            seconds: 120.0,
-            ..limit
-        },
-    ];
+    let stretches = [limit.seconds(10.0), trickle, limit.seconds(120.0)];
     for seed in 0..4 {
         let outcome = run(seed, tuned(), &stretches, 5.0);
         assert!(outcome.recovery[2] <= GUESSED, "{seed}: {outcome:.3?}");
@@ -370,44 +236,12 @@ fn occasional_rejections_teach_no_rate() {
 
 #[test]
 fn an_outage_does_not_raise_the_concurrency() {
-    let stretches = [
-        Provider {
-            knee: Some(20.0),
-            ..PROVIDER
-        },
-        Provider {
-            down: true,
-            latency: 0.05,
-            ..PROVIDER
-        },
-        Provider {
-            knee: Some(20.0),
-            ..PROVIDER
-        },
-    ];
-    let outcome = run(1, tuned(), &stretches, FOUND);
-    assert!(
-        outcome.most_in_flight[1] <= outcome.most_in_flight[0],
-        "{outcome:.3?}"
-    );
+    let (works, down) = (PROVIDER.knee(20.0), true);
+    let down = Provider { down, ..PROVIDER }.latency(0.05);
+    let outcome = run(1, tuned(), &[works, down, works], FOUND);
+    let most = &outcome.most_in_flight;
+    assert!(most[1] <= most[0], "{outcome:.3?}");
     assert!(outcome.used[2] >= 0.95, "{outcome:.3?}");
-}
-
-/// A provider with a small burst that reports no limit, and the concurrency of the run.
-struct Cell {
-    calls: u32,
-    provider: Provider,
-}
-
-fn cell(rate: f64, burst: f64, latency: f64, calls: u32) -> Cell {
-    let provider = Provider {
-        requests: Some(rate),
-        burst: burst / rate,
-        latency,
-        way: 0.005,
-        ..PROVIDER
-    };
-    Cell { calls, provider }
 }
 
 const BURSTS: [f64; 6] = [1.0, 2.0, 3.0, 5.0, 10.0, 20.0];
@@ -415,15 +249,12 @@ const BURSTS: [f64; 6] = [1.0, 2.0, 3.0, 5.0, 10.0, 20.0];
 const FIRST: f64 = 20.0;
 
 /// Used and rejected, in percent, in the first seconds and in the following hundred, on average.
-fn measured(cell: &Cell, limits: Limits) -> [f64; 4] {
+fn measured(provider: Provider, limits: Limits) -> [f64; 4] {
     const SEEDS: u64 = 8;
     let mut sum = [0.0; 4];
     for seed in 0..SEEDS {
-        let stretch = |seconds| Provider {
-            seconds,
-            ..cell.provider
-        };
-        let outcome = run(seed, limits, &[stretch(FIRST), stretch(100.0)], 0.0);
+        let stretches = [FIRST, 100.0].map(|seconds| provider.seconds(seconds));
+        let outcome = run(seed, limits, &stretches, 0.0);
         let refused = |stretch| outcome.refused_in(stretch);
         let all = [outcome.used[0], refused(0), outcome.used[1], refused(1)];
         for (sum, part) in sum.iter_mut().zip(all) {
@@ -437,27 +268,22 @@ fn measured(cell: &Cell, limits: Limits) -> [f64; 4] {
 fn small_bursts_are_used_to_nine_tenths_with_one_call_of_a_hundred_refused() {
     let mut cells = Vec::new();
     for latency in [0.02, 0.2, 2.0] {
-        cells.extend(BURSTS.map(|burst| cell(8.0, burst, latency, 32)));
-        cells.extend([5.0, 20.0].map(|burst| cell(20.0, burst, latency, 64)));
+        cells.extend(BURSTS.map(|burst| (8.0, burst, latency, 32)));
+        cells.extend([5.0, 20.0].map(|burst| (20.0, burst, latency, 64)));
     }
     // A plain test run checks one cell in three.
-    let step = random_cases(3, 1);
-    for mut cell in cells.into_iter().step_by(step) {
+    for (rate, burst, latency, calls) in cells.into_iter().step_by(random_cases(3, 1)) {
+        let reports_nothing = Provider {
+            way: 0.005,
+            ..PROVIDER
+        };
+        let limit = reports_nothing.requests(rate).burst(burst / rate);
         for asks in [Asks::Nothing, Asks::Until(1.0)] {
-            cell.provider.asks = asks;
-            let named = measured(&cell, Limits::default().in_flight(cell.calls));
-            let found = measured(&cell, tuned());
-            let Provider {
-                requests,
-                burst,
-                latency,
-                ..
-            } = cell.provider;
-            let rate = requests.unwrap_or_default();
-            let burst = rate * burst;
+            let provider = limit.latency(latency).asks(asks);
+            let named = measured(provider, Limits::default().in_flight(calls));
+            let found = measured(provider, tuned());
             let shown = format!(
-                "{rate}/s, burst {burst:.0}, {latency} s, {asks:?}: -j {} {named:.1?}, auto {found:.1?}",
-                cell.calls
+                "{rate}/s, burst {burst}, {latency} s, {asks:?}: -j {calls} {named:.1?}, auto {found:.1?}"
             );
             println!("{shown}");
             assert!(named[2] >= 90.0 && named[3] <= 1.0, "{shown}");
@@ -473,14 +299,11 @@ fn rejections_without_a_requested_wait_cause_growing_waits() {
     for asked in [0, 6, 400] {
         for limits in [Limits::default().in_flight(64), tuned()] {
             let refuses_all = Provider {
-                requests: Some(1e-9),
-                burst: 0.0,
-                seconds: 12.0,
                 notice: 0.001,
-                asks: Asks::For(Duration::from_millis(asked)),
-                ..PROVIDER
+                ..PROVIDER.refuses_all().seconds(12.0)
             };
-            let outcome = run(1, limits, &[refuses_all], 0.0);
+            let asks = Asks::For(Duration::from_millis(asked));
+            let outcome = run(1, limits, &[refuses_all.asks(asks)], 0.0);
             assert!(outcome.calls[0] <= 30, "{asked} ms: {outcome:?}");
         }
     }

@@ -1,6 +1,7 @@
 //! Quotas that OS processes of one machine share through files.
 
 use std::fs;
+use std::path::PathBuf;
 
 use super::*;
 use crate::base::RateHints;
@@ -14,103 +15,102 @@ fn at(ms: u64) -> Time {
     Time::from_nanos(ms * 1_000_000)
 }
 
-fn process(folder: &Path, limits: Limits) -> (Limiter, QuotaId) {
-    let limiter = Limiter::shared_with(folder, virtual_wall);
+/// A process that shares its quota in this folder.
+struct Process {
+    limiter: Limiter,
+    quota: QuotaId,
+}
+
+fn process_at(folder: &Path, limits: Limits, wall: WallClock) -> Process {
+    let limiter = Limiter::shared_with(folder, wall);
     let quota = limiter.quota(QuotaKey::new(&["p", "key", "m"]), limits, 0, at(0));
-    (limiter, quota)
+    Process { limiter, quota }
+}
+
+fn process(folder: &Path, limits: Limits) -> Process {
+    process_at(folder, limits, virtual_wall)
+}
+
+impl Process {
+    fn asks(&self, now: Time) -> Gate {
+        self.limiter.try_acquire(self.quota, 1, Some(0), now)
+    }
+
+    fn goes(&self, now: Time) -> bool {
+        matches!(self.asks(now), Gate::Go(_))
+    }
+
+    /// A call that starts, and ends so.
+    fn calls(&self, now: Time, ended: CallEnd, hints: RateHints, end: Time) {
+        let Gate::Go(permit) = self.asks(now) else {
+            panic!("nothing delays the call at {now:?}");
+        };
+        self.limiter.settle(permit, ended, &hints, end);
+    }
+}
+
+fn refused() -> CallEnd {
+    CallEnd::RateLimited(Some(Duration::from_secs(5)))
+}
+
+/// The file that the processes share.
+fn file(folder: &Path) -> PathBuf {
+    let file = fs::read_dir(folder).unwrap().next().unwrap();
+    file.unwrap().path()
 }
 
 #[test]
 fn processes_together_stay_within_one_rate() {
     let folder = tempfile::tempdir().unwrap();
     let limits = Limits::default().requests_per_minute(600.0).burst(10);
-    let processes: Vec<_> = (0..4).map(|_| process(folder.path(), limits)).collect();
-    let mut started = [0_u32; 4];
+    let processes = [(); 4].map(|()| process(folder.path(), limits));
+    let mut started = 0_u32;
     for ms in (0..60_000).step_by(5) {
-        for (i, (limiter, quota)) in processes.iter().enumerate() {
-            if let Gate::Go(permit) = limiter.try_acquire(*quota, 1, Some(0), at(ms)) {
-                started[i] += 1;
+        for process in &processes {
+            if let Gate::Go(permit) = process.asks(at(ms)) {
+                started += 1;
                 let ended = CallEnd::Replied(None);
-                limiter.settle(permit, ended, &RateHints::default(), at(ms));
+                (process.limiter).settle(permit, ended, &RateHints::default(), at(ms));
             }
         }
-        let total: u32 = started.iter().sum();
-        assert!(
-            f64::from(total) <= 10.0 + ms as f64 / 100.0 + 0.01,
-            "{ms} ms"
-        );
+        let allowed = 10.0 + ms as f64 / 100.0 + 0.01;
+        assert!(f64::from(started) <= allowed, "{ms} ms");
     }
-    let total: u32 = started.iter().sum();
-    assert!(total >= 605, "only {total} of 610 used");
+    assert!(started >= 605, "only {started} of 610 used");
 }
 
 #[test]
 fn a_pause_of_one_process_applies_to_all() {
     let folder = tempfile::tempdir().unwrap();
-    let (a, in_a) = process(folder.path(), Limits::default());
-    let (b, in_b) = process(folder.path(), Limits::default());
-    let go = |limiter: &Limiter, quota, now| limiter.try_acquire(quota, 1, Some(0), now);
-    let Gate::Go(permit) = go(&a, in_a, at(1)) else {
-        panic!("the call of a may start");
-    };
-    assert!(matches!(go(&b, in_b, at(1)), Gate::Go(_)));
-    let refused = CallEnd::RateLimited(Some(Duration::from_secs(5)));
-    a.settle(permit, refused, &RateHints::default(), at(10));
-    assert_eq!(go(&b, in_b, at(200)), Gate::NotUntil(at(5010)));
-    assert!(matches!(go(&b, in_b, at(5010)), Gate::Go(_)));
+    let [a, b] = [(); 2].map(|()| process(folder.path(), Limits::default()));
+    assert!(b.goes(at(1)));
+    a.calls(at(1), refused(), RateHints::default(), at(10));
+    assert_eq!(b.asks(at(200)), Gate::NotUntil(at(5010)));
+    assert!(b.goes(at(5010)));
 }
 
 #[test]
 fn a_learned_rate_is_passed_on_and_a_given_one_is_not() {
     let folder = tempfile::tempdir().unwrap();
     let given = Limits::default().requests_per_minute(60.0).burst(1);
-    let (a, in_a) = process(folder.path(), given);
-    let (b, in_b) = process(folder.path(), Limits::default());
-    let go = |limiter: &Limiter, quota, now| limiter.try_acquire(quota, 1, Some(0), now);
-    assert!(matches!(go(&a, in_a, at(1)), Gate::Go(_)));
-    assert!((0..5).all(|_| matches!(go(&b, in_b, at(1)), Gate::Go(_))));
+    let open = || process(folder.path(), Limits::default());
+    let (a, b) = (process(folder.path(), given), open());
+    assert!(a.goes(at(1)) && (0..5).all(|_| b.goes(at(1))));
 
-    let (c, in_c) = process(folder.path(), Limits::default());
-    let Gate::Go(permit) = go(&c, in_c, at(200)) else {
-        panic!("the call of c may start");
-    };
+    let c = open();
+    let requests = Some(crate::base::hints::RateWindow {
+        header: None,
+        limit: 60,
+        period: Duration::from_secs(60),
+        remaining: Some(0),
+        reset: None,
+    });
     let hints = RateHints {
-        requests: Some(crate::base::hints::RateWindow {
-            header: None,
-            limit: 60,
-            period: Duration::from_secs(60),
-            remaining: Some(0),
-            reset: None,
-        }),
+        requests,
         tokens: None,
     };
-    c.settle(permit, CallEnd::Replied(None), &hints, at(300));
-    assert!(matches!(go(&c, in_c, at(301)), Gate::NotUntil(_)));
-    let (d, in_d) = process(folder.path(), Limits::default());
-    assert!(matches!(go(&d, in_d, at(302)), Gate::NotUntil(_)));
-}
-
-#[test]
-fn an_invalid_file_and_a_held_lock_stop_no_process() {
-    let folder = tempfile::tempdir().unwrap();
-    let limits = Limits::default().requests_per_minute(600.0).burst(10);
-    let (limiter, quota) = process(folder.path(), limits);
-    let file = fs::read_dir(folder.path()).unwrap().next().unwrap();
-    let path = file.unwrap().path();
-    for nonsense in [
-        "",
-        "{",
-        "[1,2]",
-        r#"{"requests":{"per_second":-1,"level":1e999,"at":1}}"#,
-    ] {
-        fs::write(&path, nonsense).unwrap();
-        let gate = limiter.try_acquire(quota, 1, Some(0), at(1));
-        assert!(matches!(gate, Gate::Go(_)), "{nonsense}");
-    }
-    let holder = File::open(&path).unwrap();
-    holder.lock().unwrap();
-    let gate = limiter.try_acquire(quota, 1, Some(0), at(2));
-    assert!(matches!(gate, Gate::Go(_)));
+    c.calls(at(200), CallEnd::Replied(None), hints, at(300));
+    assert!(!c.goes(at(301)) && !open().goes(at(302)));
 }
 
 /// A process that is suspended while it holds the lock delays calls of others once in a while, not each call.
@@ -118,21 +118,14 @@ fn an_invalid_file_and_a_held_lock_stop_no_process() {
 fn a_long_held_lock_is_not_retried_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let limits = Limits::default().requests_per_minute(60.0).burst(10);
-    let (a, in_a) = process(folder.path(), limits);
-    let (b, in_b) = process(folder.path(), limits);
-    let goes = |limiter: &Limiter, quota, now| {
-        matches!(limiter.try_acquire(quota, 1, Some(0), now), Gate::Go(_))
-    };
-    let file = fs::read_dir(folder.path()).unwrap().next().unwrap();
-    let holder = File::open(file.unwrap().path()).unwrap();
+    let [a, b] = [(); 2].map(|()| process(folder.path(), limits));
+    let holder = File::open(file(folder.path())).unwrap();
     holder.lock().unwrap();
-    assert!(goes(&a, in_a, at(1)));
+    assert!(a.goes(at(1)));
     holder.unlock().unwrap();
-    for _ in 0..10 {
-        assert!(goes(&b, in_b, at(2)));
-    }
-    assert!(goes(&a, in_a, at(50)), "a decides by itself for now");
-    assert!(!goes(&a, in_a, at(150)), "a includes the use by b");
+    assert!((0..10).all(|_| b.goes(at(2))));
+    assert!(a.goes(at(50)), "a decides by itself for now");
+    assert!(!a.goes(at(150)), "a includes the use by b");
 }
 
 /// The clock of the processes that wrote the file before was set back by one day.
@@ -143,74 +136,59 @@ fn wall_of_tomorrow(now: Time) -> u64 {
 #[test]
 fn a_clock_that_is_set_back_or_forward_delays_no_call() {
     let folder = tempfile::tempdir().unwrap();
-    let key = QuotaKey::new(&["p", "key", "m"]);
-    let open = |wall: WallClock| {
-        let limiter = Limiter::shared_with(folder.path(), wall);
-        let quota = limiter.quota(key, Limits::default(), 0, at(0));
-        (limiter, quota)
-    };
-    let go =
-        |(limiter, quota): &(Limiter, QuotaId), now| limiter.try_acquire(*quota, 1, Some(0), now);
+    let open = |wall| process_at(folder.path(), Limits::default(), wall);
     let (yesterday, tomorrow) = (open(virtual_wall), open(wall_of_tomorrow));
-    let Gate::Go(permit) = go(&tomorrow, at(1)) else {
-        panic!("nothing delays the call");
-    };
-    let refused = CallEnd::RateLimited(Some(Duration::from_secs(5)));
     let hints = RateHints::default();
-    (tomorrow.0).settle(permit, refused, &hints, at(10));
-    let Gate::Go(permit) = go(&yesterday, at(200)) else {
-        panic!("a pause with a time of the next day was adopted");
-    };
-    // Own pauses last as long as requested, whatever other processes write.
-    (yesterday.0).settle(permit, refused, &hints, at(300));
-    assert_eq!(go(&yesterday, at(400)), Gate::NotUntil(at(5300)));
-    assert_eq!(go(&tomorrow, at(500)), Gate::NotUntil(at(5010)));
-    assert_eq!(go(&yesterday, at(5299)), Gate::NotUntil(at(5300)));
-    assert!(matches!(go(&tomorrow, at(5010)), Gate::Go(_)));
-    assert!(matches!(go(&yesterday, at(5300)), Gate::Go(_)));
-}
-
-#[test]
-fn a_pause_that_no_run_makes_is_not_taken_over() {
-    let wall = virtual_wall(at(0));
-    for (pause, believed) in [
-        (3_599, true),
-        (3_700, false),
-        (u64::MAX / 1_000_000_000, false),
-    ] {
-        let folder = tempfile::tempdir().unwrap();
-        let (limiter, quota) = process(folder.path(), Limits::default());
-        let file = fs::read_dir(folder.path()).unwrap().next().unwrap();
-        let until = wall.saturating_add(pause * 1_000_000_000);
-        let text = format!(r#"{{"paused_until":{until},"written":{wall}}}"#);
-        fs::write(file.unwrap().path(), text).unwrap();
-        let gate = limiter.try_acquire(quota, 1, Some(0), at(1));
-        assert_eq!(
-            matches!(gate, Gate::NotUntil(_)),
-            believed,
-            "{pause} s: {gate:?}"
-        );
-    }
+    tomorrow.calls(at(1), refused(), hints, at(10));
+    // A pause with a time of the next day is not adopted. Own pauses last as long as requested, whatever other processes
+    // write.
+    yesterday.calls(at(200), refused(), hints, at(300));
+    assert_eq!(yesterday.asks(at(400)), Gate::NotUntil(at(5300)));
+    assert_eq!(tomorrow.asks(at(500)), Gate::NotUntil(at(5010)));
+    assert_eq!(yesterday.asks(at(5299)), Gate::NotUntil(at(5300)));
+    assert!(tomorrow.goes(at(5010)) && yesterday.goes(at(5300)));
 }
 
 #[test]
 fn invalid_values_in_a_file_stop_no_process() {
     let wall = virtual_wall(at(0));
-    for requests in [
-        r#"{"per_second":1e-12,"level":0,"at":WALL,"learned":true,"reported":WALL}"#,
-        r#"{"per_second":0.5,"level":-1e308,"at":18446744073709551615,"learned":true,"reported":WALL}"#,
-        r#"{"per_second":0.5,"level":-1,"at":WALL,"learned":true,"reported":18446744073709551615}"#,
+    let pause = |seconds: u64| {
+        let until = wall.saturating_add(seconds.saturating_mul(1_000_000_000));
+        format!(r#"{{"paused_until":{until},"written":{wall}}}"#)
+    };
+    let requests = |requests: &str| {
+        let text = format!(r#"{{"requests":{{{requests}}},"paused_until":0,"written":WALL}}"#);
+        text.replace("WALL", &wall.to_string())
+    };
+    for (text, goes) in [
+        (String::new(), true),
+        ("{".into(), true),
+        ("[1,2]".into(), true),
+        // A pause that no run makes is not taken over.
+        (pause(3_599), false),
+        (pause(3_700), true),
+        (pause(u64::MAX), true),
+        (requests(r#""per_second":-1,"level":1e999,"at":1"#), true),
+        (
+            requests(r#""per_second":1e-12,"level":0,"at":WALL,"learned":true,"reported":WALL"#),
+            true,
+        ),
+        (
+            requests(
+                r#""per_second":0.5,"level":-1e308,"at":18446744073709551615,"learned":true,"reported":WALL"#,
+            ),
+            true,
+        ),
+        (
+            requests(
+                r#""per_second":0.5,"level":-1,"at":WALL,"learned":true,"reported":18446744073709551615"#,
+            ),
+            true,
+        ),
     ] {
         let folder = tempfile::tempdir().unwrap();
-        let (limiter, quota) = process(folder.path(), Limits::default());
-        let file = fs::read_dir(folder.path()).unwrap().next().unwrap();
-        let text = format!(r#"{{"requests":{requests},"paused_until":0,"written":WALL}}"#);
-        fs::write(
-            file.unwrap().path(),
-            text.replace("WALL", &wall.to_string()),
-        )
-        .unwrap();
-        let gate = limiter.try_acquire(quota, 1, Some(0), at(1));
-        assert!(matches!(gate, Gate::Go(_)), "{requests}: {gate:?}");
+        let process = process(folder.path(), Limits::default());
+        fs::write(file(folder.path()), &text).unwrap();
+        assert_eq!(process.goes(at(1)), goes, "{text}");
     }
 }
