@@ -1,6 +1,7 @@
 use std::thread;
 
 use super::*;
+use crate::engine::simulation::Random;
 
 fn dollars(amount: f64) -> Usd {
     Usd::from_dollars(amount).unwrap()
@@ -110,23 +111,15 @@ fn what_was_spent_before_the_first_record_counts() {
 fn a_call_without_a_known_end_counts_as_the_most_that_it_can_cost() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("out.budget");
-    let open = |calls| budget_of(100).recorded_in(&file, Usd::ZERO, calls).unwrap();
-    let budget = open(0);
+    let open = || budget_of(100).recorded_in(&file, Usd::ZERO, 0).unwrap();
+    let budget = open();
     drop(reserve(&budget, 70).unwrap());
-    assert_eq!(
-        (budget.spent(), budget.lost()),
-        (Usd::ZERO, Usd::from_picos(70))
-    );
+    assert_eq!((budget.spent(), budget.lost().picos()), (Usd::ZERO, 70));
     let error = reserve(&budget, 31).err().unwrap();
-    assert!(
-        error
-            .message()
-            .contains("$0 is spent, <$0.000001 is lost with calls"),
-        "{}",
-        error.message()
-    );
+    let expected = "$0 is spent, <$0.000001 is lost with calls";
+    assert!(error.message().contains(expected), "{error}");
     budget.close().unwrap();
-    assert_eq!(open(0).lost(), Usd::from_picos(70));
+    assert_eq!(open().lost().picos(), 70);
 }
 
 #[test]
@@ -178,10 +171,8 @@ fn a_record_that_is_something_else_is_refused() {
     let file = folder.path().join("out.budget");
     fs::write(&file, "{").unwrap();
     let error = budget_of(10).recorded_in(&file, Usd::ZERO, 0).unwrap_err();
-    assert!(
-        error.message().contains("delete it to start from zero"),
-        "{error}"
-    );
+    let expected = "delete it to start from zero";
+    assert!(error.message().contains(expected), "{error}");
 }
 
 /// Threads that reserve and settle at random never exceed the limit at the most that their calls can cost, also not
@@ -195,12 +186,9 @@ fn the_limit_holds_for_many_threads_and_the_record_covers_them() {
         for seed in 0..4_u64 {
             let (budget, file) = (&budget, &file);
             scope.spawn(move || {
-                let mut random = seed * 7_919 + 1;
+                let mut random = Random::warm(seed);
                 for _ in 0..200 {
-                    random = random
-                        .wrapping_mul(6_364_136_223_846_793_005)
-                        .wrapping_add(1);
-                    let most = random >> 58;
+                    let most = random.below(64);
                     let Ok(reserved) = reserve(budget, most) else {
                         return;
                     };

@@ -21,7 +21,6 @@ struct Costs {
     waiting: Waiting<(usize, Tries)>,
     /// Items with an outcome, and whether it is a success.
     ended: Vec<(usize, bool)>,
-    /// How their time was spent.
     /// Successes were produced without a call.
     asks_nobody: bool,
 }
@@ -148,39 +147,67 @@ fn dispatcher(
     Dispatcher::new(work, limiter, options)
 }
 
-/// Runs it to its end; each call takes about 50 ms. Returns the items in start order, the highest number of calls in
-/// flight, and the end. Calls end one by one, because each end may open the quota for one more call.
-fn drive(
-    dispatcher: &mut Dispatcher<Costs>,
-    answer: impl Fn() -> Result<(), Error>,
-) -> (Vec<usize>, usize, Time) {
-    let (mut now, mut order, mut most) = (Time::ZERO, Vec::new(), 0);
-    let mut in_flight: Vec<(Time, Call<usize>)> = Vec::new();
-    for _ in 0..100_000 {
+/// How long a call takes, and its result.
+type Takes = (Duration, Result<(), Error>);
+
+/// What happened until the end of a run.
+#[derive(Debug, Default)]
+struct Ended {
+    /// Items in start order.
+    order: Vec<usize>,
+    took: Duration,
+    /// Calls to the first provider, and the answers of each provider.
+    calls: usize,
+    answers: [usize; 2],
+    /// When the first provider answered.
+    answered: Vec<Time>,
+}
+
+/// Runs it to its end. `route`: what the providers do with the call of an item at a step. Calls end one by one, because
+/// each end may open the quota for one more call.
+fn drive(run: &mut Dispatcher<Costs>, route: impl Fn(Time, usize, u8) -> Takes) -> Ended {
+    let mut ended = Ended::default();
+    let mut in_flight: Vec<(Time, Call<usize>, Result<(), Error>)> = Vec::new();
+    let mut now = Time::ZERO;
+    for _ in 0..1_000_000 {
         let mut start = Vec::new();
-        let turn = dispatcher.turn(now, &mut start);
+        let turn = run.turn(now, &mut start);
         for call in start {
-            order.push(call.ticket.task);
-            let took = Duration::from_millis(40 + (7 * call.ticket.task as u64) % 31);
-            in_flight.push((now.after(took), call));
+            let (item, step) = (call.ticket.task, call.ticket.tries.step);
+            let (takes, result) = route(now, item, step);
+            ended.order.push(item);
+            ended.calls += usize::from(step == 0);
+            in_flight.push((now.after(takes), call, result));
         }
-        most = most.max(in_flight.len());
         let Turn::Wait(wake) = turn else {
-            return (order, most, now);
+            ended.took = now.since(Time::ZERO);
+            return ended;
         };
-        in_flight.sort_by_key(|(at, _)| *at);
-        let next_end = in_flight.first().map(|(at, _)| *at);
-        now = earlier(wake, next_end).expect("a call or a time is pending");
-        while in_flight.first().is_some_and(|(at, _)| *at <= now) {
-            let (_, call) = in_flight.remove(0);
-            let ended = EndedCall {
-                used: Some((call.ticket.cost.input.into(), 0)),
-                ..end_of(call, answer())
-            };
-            dispatcher.handle(Event::CallEnded(ended), now);
+        in_flight.sort_by_key(|(at, call, _)| (*at, call.number));
+        let next_end = in_flight.first().map(|(at, ..)| *at);
+        let next = earlier(wake, next_end).expect("a call or a time is pending");
+        now = now.max(next);
+        while in_flight.first().is_some_and(|(at, ..)| *at <= now) {
+            let (_, call, result) = in_flight.remove(0);
+            if result.is_ok() {
+                let step = usize::from(call.ticket.tries.step);
+                ended.answers[step] += 1;
+                if step == 0 {
+                    ended.answered.push(now);
+                }
+            }
+            run.handle(Event::CallEnded(end_of(call, result)), now);
         }
     }
-    panic!("the run does not end: {order:?}");
+    panic!("the run does not end: {ended:?}");
+}
+
+/// The same with calls of one kind, which take about 50 ms each.
+fn drive_alike(run: &mut Dispatcher<Costs>, answer: impl Fn() -> Result<(), Error>) -> Ended {
+    drive(run, |_, item, _| {
+        let takes = Duration::from_millis(40 + (7 * item as u64) % 31);
+        (takes, answer())
+    })
 }
 
 #[test]
@@ -191,8 +218,9 @@ fn an_item_that_needs_many_tokens_goes_when_its_turn_comes() {
         let mut tokens = vec![200; 150];
         tokens[52] = large;
         let mut run = dispatcher(tokens, limits, concurrency, ErrorPolicy::default());
-        let (order, _, _) = drive(&mut run, || Ok(()));
-        assert_eq!(order, Vec::from_iter(0..150), "{large} at {concurrency}");
+        let ended = drive_alike(&mut run, || Ok(()));
+        let all = Vec::from_iter(0..150);
+        assert_eq!(ended.order, all, "{large} at {concurrency}");
     }
 }
 
@@ -200,10 +228,11 @@ fn an_item_that_needs_many_tokens_goes_when_its_turn_comes() {
 fn a_quota_takes_no_more_calls_at_once_than_it_may() {
     let limits = Limits::default().in_flight(2);
     let mut run = dispatcher(vec![1; 40], limits, 16, ErrorPolicy::default());
-    let (order, most, end) = drive(&mut run, || Ok(()));
-    assert_eq!((order, most), (Vec::from_iter(0..40), 2));
+    let ended = drive_alike(&mut run, || Ok(()));
+    assert_eq!(ended.order, Vec::from_iter(0..40));
+    assert_eq!(run.counters().most_in_flight, 2);
     // No item waits after a call has ended.
-    assert!(end < Time::ZERO.after(Duration::from_millis(40 * 70 / 2)));
+    assert!(ended.took < Duration::from_millis(40 * 70 / 2));
 }
 
 /// The first provider has as many calls in flight as it accepts; the second has used up its requests per minute. The third
@@ -247,9 +276,9 @@ fn a_model_that_never_loads_ends_the_run_soon_after_the_patience() {
     };
     let never = |on_error| {
         let mut run = dispatcher(vec![1; 10_000], Limits::default(), 4, on_error);
-        let (_, _, end) = drive(&mut run, loading);
-        assert!(end >= Time::ZERO.after(MAX_LOADING));
-        let late = end.since(Time::ZERO.after(MAX_LOADING)).as_secs();
+        let took = drive_alike(&mut run, loading).took;
+        assert!(took >= MAX_LOADING);
+        let late = (took - MAX_LOADING).as_secs();
         (run.counters(), run.stop_reason().cloned(), late)
     };
     let (counters, stop, late) = never(ErrorPolicy::StopOnCriticalError);
@@ -290,15 +319,14 @@ fn what_has_asked_nobody_says_nothing_of_its_provider() {
     let unreachable = || Err(Error::new(ErrorKind::Invalid, "nobody there").with_unreachable());
     let turn = Cell::new(0);
     // Five consecutive failures end the run, even if items without a call end in between.
-    let (order, _, _) = drive(&mut run, || {
+    let ended = drive_alike(&mut run, || {
         turn.set(turn.get() + 1);
-        if turn.get() == 5 {
-            Ok(())
-        } else {
-            unreachable()
+        match turn.get() {
+            5 => Ok(()),
+            _ => unreachable(),
         }
     });
-    assert_eq!(order, Vec::from_iter(0..6));
+    assert_eq!(ended.order, Vec::from_iter(0..6));
     assert!(matches!(
         run.stop_reason(),
         Some(StopReason::Unreachable(_))
@@ -339,14 +367,15 @@ fn work_that_can_wait_outlasts_refusals_for_its_pace_but_not_for_ever() {
     let mut run = dispatcher(vec![1], limits, 1, ErrorPolicy::default());
     run.options.durable = true;
     run.options.retry = RetryPolicy::default().max_retries(0);
-    let (order, _, end) = drive(&mut run, refused);
+    let ended = drive_alike(&mut run, refused);
     // Afterwards its lane is paused.
-    assert!((600..700).contains(&end.since(Time::ZERO).as_secs()));
-    assert!(order.len() > 10 && run.availability.next_change(end).is_some());
+    assert!((600..700).contains(&ended.took.as_secs()));
+    let paused = run.availability.next_change(Time::ZERO.after(ended.took));
+    assert!(ended.calls > 10 && paused.is_some());
     let mut run = dispatcher(vec![1], limits, 1, ErrorPolicy::default());
     run.options.retry = RetryPolicy::default().max_retries(0);
-    let (order, _, _) = drive(&mut run, refused);
-    assert_eq!(order.len(), 1, "a run uses its own number of retries");
+    let calls = drive_alike(&mut run, refused).calls;
+    assert_eq!(calls, 1, "a run uses its own number of retries");
 }
 
 #[test]
@@ -354,27 +383,30 @@ fn a_run_that_is_only_refused_stops_after_ten_minutes_and_loses_nothing_before()
     let refused = || Err(Error::new(ErrorKind::RateLimited, "slow down").with_status(429));
     let on_error = ErrorPolicy::StopOnCriticalError;
     let mut run = dispatcher(vec![1; 1000], Limits::default(), 8, on_error);
-    let (order, _, end) = drive(&mut run, refused);
+    let Ended { order, took, .. } = drive_alike(&mut run, refused);
     let Some(StopReason::Critical(error)) = run.stop_reason() else {
         panic!("{:?}", run.stop_reason());
     };
     assert!(error.message().contains("for 10 minutes"), "{error}");
-    assert!((600..700).contains(&end.since(Time::ZERO).as_secs()));
+    assert!((600..700).contains(&took.as_secs()));
     assert!(order.len() < 30, "{} calls", order.len());
     assert_eq!(run.work.ended, [(order[order.len() - 1], false)]);
 }
 
 #[test]
 fn a_reset_that_nobody_waits_for_pauses_nothing_and_a_refusal_then_ends_the_run() {
-    let day = |reset| RateHints {
-        requests: Some(RateWindow {
+    let day = |reset| {
+        let requests = Some(RateWindow {
             header: None,
             limit: 1000,
             period: Duration::from_secs(86_400),
             remaining: Some(0),
             reset: Some(reset),
-        }),
-        tokens: None,
+        });
+        RateHints {
+            requests,
+            tokens: None,
+        }
     };
     let hour = Duration::from_secs(3600);
     let on_error = ErrorPolicy::StopOnCriticalError;
@@ -383,9 +415,9 @@ fn a_reset_that_nobody_waits_for_pauses_nothing_and_a_refusal_then_ends_the_run(
         let mut start = Vec::new();
         run.turn(Time::ZERO, &mut start);
         let ended = |call, result| {
+            let hints = day(reset);
             Event::CallEnded(EndedCall {
-                used: Some((1, 0)),
-                hints: day(reset),
+                hints,
                 ..end_of(call, result)
             })
         };
@@ -420,28 +452,22 @@ fn work_that_waits_in_a_queue_stops_like_any_other_unless_it_comes_from_many() {
         let drive = |answer: &dyn Fn() -> Result<(), Error>| {
             let mut run = dispatcher(vec![1; 60], Limits::default(), 2, on_error);
             (run.options.durable, run.options.multi_tenant) = (true, multi_tenant);
-            let (order, _, _) = drive(&mut run, answer);
-            (order.len(), run.stop_reason().cloned())
+            let calls = drive_alike(&mut run, answer).calls;
+            (calls, run.stop_reason().cloned())
         };
-        let (calls, stop) = drive(&unusable);
+        let (alike, nameless) = (drive(&unusable), drive(&nameless));
         if multi_tenant {
-            assert!(calls == 60 && stop.is_none(), "{calls} {stop:?}")
+            assert!(matches!(alike, (60, None)), "{alike:?}");
+            assert!(matches!(nameless, (60, None)), "{nameless:?}");
         } else {
-            assert!((10..=12).contains(&calls), "{calls}");
-            assert!(matches!(stop, Some(StopReason::AllAlike(_))), "{stop:?}");
+            let expected = matches!(alike, (10..=12, Some(StopReason::AllAlike(_))));
+            assert!(expected, "{alike:?}");
+            let expected = matches!(nameless, (..=2, Some(StopReason::Critical(_))));
+            assert!(expected, "{nameless:?}");
         }
-        let (calls, stop) = drive(&nameless);
-        if multi_tenant {
-            assert!(calls == 60 && stop.is_none(), "{calls} {stop:?}")
-        } else {
-            assert!(
-                calls <= 2 && matches!(stop, Some(StopReason::Critical(_))),
-                "{calls} {stop:?}"
-            )
-        }
-        let (calls, stop) = drive(&refused);
-        assert!(matches!(stop, Some(StopReason::Critical(_))), "{stop:?}");
-        assert!(calls < 60, "{calls}");
+        let refused = drive(&refused);
+        let expected = matches!(refused, (..60, Some(StopReason::Critical(_))));
+        assert!(expected, "{refused:?}");
     }
 }
 
@@ -481,9 +507,9 @@ fn slots_limit_only_while_items_wait_for_them_and_backoff_only_while_nothing_els
 
 fn end_of(call: Call<usize>, result: Result<(), Error>) -> EndedCall<usize, ()> {
     EndedCall {
+        used: Some((call.ticket.cost.input.into(), 0)),
         call,
         result,
-        used: None,
         hints: RateHints::default(),
         fatal: false,
     }

@@ -306,6 +306,10 @@ mod tests {
         Class::new([]).at(step)
     }
 
+    fn at(seconds: u64) -> Time {
+        Time::ZERO.after(Duration::from_secs(seconds))
+    }
+
     fn rejected(kind: ErrorKind, status: u16) -> Error {
         Error::new(kind, "no").with_status(status)
     }
@@ -364,30 +368,25 @@ mod tests {
 
     #[test]
     fn a_quota_is_given_up_ten_minutes_after_the_first_rejection_without_an_answer() {
-        let step = Class::new([]).at(0);
         let (a, b) = (QuotaId(1), QuotaId(2));
-        let at = |seconds| Time::ZERO.after(Duration::from_secs(seconds));
         let mut refusals = Health::default();
-        assert_eq!(refusals.refused(step, a, at(5)), Refusal::Unknown);
-        assert_eq!(refusals.refused(step, a, at(604)), Refusal::Unknown);
-        assert_eq!(refusals.refused(step, a, at(605)), Refusal::OfAll);
-        assert_eq!(refusals.refused(step, b, at(605)), Refusal::Unknown);
-        refusals.answered(step, a);
-        assert_eq!(refusals.refused(step, a, at(700)), Refusal::Answering);
-        assert_eq!(refusals.refused(step, a, at(1299)), Refusal::Answering);
-        assert_eq!(refusals.refused(step, a, at(1300)), Refusal::OfAll);
+        assert_eq!(refusals.refused(step(0), a, at(5)), Refusal::Unknown);
+        assert_eq!(refusals.refused(step(0), a, at(604)), Refusal::Unknown);
+        assert_eq!(refusals.refused(step(0), a, at(605)), Refusal::OfAll);
+        assert_eq!(refusals.refused(step(0), b, at(605)), Refusal::Unknown);
+        refusals.answered(step(0), a);
+        assert_eq!(refusals.refused(step(0), a, at(700)), Refusal::Answering);
+        assert_eq!(refusals.refused(step(0), a, at(1299)), Refusal::Answering);
+        assert_eq!(refusals.refused(step(0), a, at(1300)), Refusal::OfAll);
     }
 
     #[test]
     fn time_without_calls_does_not_count() {
-        let step = Class::new([]).at(0);
-        let quota = QuotaId(1);
-        let at = |seconds| Time::ZERO.after(Duration::from_secs(seconds));
         let mut refusals = Health::default();
         let mut refused = |from, to, until| {
-            refusals.called(step, quota, at(from));
-            let health = refusals.refused(step, quota, at(to));
-            refusals.waits(step, quota, at(until));
+            refusals.called(step(0), QUOTA, at(from));
+            let health = refusals.refused(step(0), QUOTA, at(to));
+            refusals.waits(step(0), QUOTA, at(until));
             health
         };
         assert_eq!(refused(0, 1, 2), Refusal::Unknown);
@@ -403,7 +402,6 @@ mod tests {
         let (a, b) = (QuotaId(1), QuotaId(2));
         let mut loading = Health::default();
         const REFUSED: CallEnd = CallEnd::NotReady(None);
-        let at = |seconds| Time::ZERO.after(Duration::from_secs(seconds));
         assert!(loading.is_loading(a, &REFUSED, at(5)));
         assert!(loading.is_loading(b, &REFUSED, at(100)));
         assert_eq!(loading.loading_since(), Some(at(5)));
@@ -423,7 +421,6 @@ mod tests {
 
     #[test]
     fn a_pause_is_reported_once() {
-        let at = |seconds| Time::ZERO.after(Duration::from_secs(seconds));
         let mut refusals = Health::default();
         let mut is_new = |quota, until| refusals.is_new_pause(QuotaId(quota), at(until));
         let asked = [(1, 100), (1, 100), (2, 100), (1, 99), (1, 200)];
@@ -465,10 +462,8 @@ mod tests {
         let (n, error) = count(&mut Health::default(), |_| unusable()).unwrap();
         assert_eq!(n, 10);
         let shown = error.message();
-        assert!(
-            shown.contains(r#"begins with "<html>\u{1b}[2J\n\u{202e}""#),
-            "{shown}"
-        );
+        let begins = r#"begins with "<html>\u{1b}[2J\n\u{202e}""#;
+        assert!(shown.contains(begins), "{shown}");
         let long = |_| Error::new(ErrorKind::Malformed, "no").with_unusable_reply("ä".repeat(9999));
         let (_, error) = count(&mut Health::default(), long).unwrap();
         assert!(error.message().len() < 400, "{error}");
@@ -479,12 +474,8 @@ mod tests {
         let alike = |n| refused(format!("no tier for team-{n} (request req_{n}a, {n} ms)"));
         let (n, error) = count(&mut Health::default(), alike).unwrap();
         assert_eq!((n, error.status()), (10, Some(400)));
-        let letters = |n| {
-            refused(format!(
-                "field {} is wrong",
-                char::from(b'a' + n as u8 % 20)
-            ))
-        };
+        let letter = |n| char::from(b'a' + n as u8 % 20);
+        let letters = |n| refused(format!("field {} is wrong", letter(n)));
         assert!(count(&mut Health::default(), letters).is_none());
     }
 
@@ -494,24 +485,18 @@ mod tests {
         replies.answered(step(0), QUOTA);
         assert!(count(&mut replies, |_| unusable()).is_none());
         let blocked = Error::new(ErrorKind::Blocked, "no").with_status(400);
-        let mixed = |n: u32| {
-            if n.is_multiple_of(9) {
-                blocked.clone()
-            } else {
-                unusable()
-            }
+        let mixed = |n: u32| match n % 9 {
+            0 => blocked.clone(),
+            _ => unusable(),
         };
         assert!(count(&mut Health::default(), mixed).is_none());
         // An error that a rule of the table recognizes concerns one prompt.
         let known = |_| Error::new(ErrorKind::Invalid, "too long").with_status(400);
         assert!(count(&mut Health::default(), known).is_none());
         let busy = Error::new(ErrorKind::Transient, "busy").with_status(503);
-        let troubled = |n: u32| {
-            if n.is_multiple_of(2) {
-                busy.clone()
-            } else {
-                unusable()
-            }
+        let troubled = |n: u32| match n % 2 {
+            0 => busy.clone(),
+            _ => unusable(),
         };
         let (n, _) = count(&mut Health::default(), troubled).unwrap();
         assert_eq!(n, 19);

@@ -13,12 +13,12 @@ fn outcomes(run: &Dispatcher<Costs>) -> (usize, Vec<usize>) {
     )
 }
 
-fn status(status: u16) -> (Duration, Result<(), Error>) {
+fn status(status: u16) -> Takes {
     let error = Error::new(ErrorKind::Transient, "unavailable").with_status(status);
     (ms(20), Err(error.with_sent(Sent::Answered)))
 }
 
-fn hangs_up(_: Time) -> (Duration, Result<(), Error>) {
+fn hangs_up(_: Time) -> Takes {
     let error = Error::new(ErrorKind::Transient, "connection lost");
     (ms(5), Err(error.with_sent(Sent::Maybe)))
 }
@@ -35,13 +35,11 @@ fn without_another_provider_an_outage_is_waited_for() {
     ];
     for (name, trouble) in troubles {
         for concurrency in [1, 5, 64] {
-            let provider = |now: Time, _| match now {
-                now if (secs(5)..secs(35)).contains(&now) => trouble(now),
-                _ => answers(ms(100)),
-            };
+            let away = secs(5)..secs(35);
+            let provider = |now, _| if_so(away.contains(&now), trouble(now), answers(ms(100)));
             let mut run = start(560 * concurrency, concurrency);
             let items = run.work.tokens.len();
-            let ended = turn_to_end(&mut run, &provider);
+            let ended = turn_to_end(&mut run, provider);
             assert_eq!(
                 outcomes(&run),
                 (items, vec![]),
@@ -71,13 +69,10 @@ fn a_provider_that_stays_away_is_waited_for_no_longer_than_ten_minutes() {
         ErrorPolicy::ContinueOnError,
     ] {
         for trouble in [&dead as Provider<'_>, &busy] {
-            let provider = |now: Time, _| match now {
-                now if now >= secs(5) => trouble(now),
-                _ => answers(ms(100)),
-            };
+            let provider = |now, _| if_so(now >= secs(5), trouble(now), answers(ms(100)));
             let mut run = start(2_800, 8);
             run.options.on_error = on_error;
-            let ended = turn_to_end(&mut run, &provider);
+            let ended = turn_to_end(&mut run, provider);
             assert!((600..612).contains(&ended.took.as_secs()), "{ended:?}");
             assert!(matches!(
                 run.stop_reason(),
@@ -94,7 +89,7 @@ fn a_provider_that_stays_away_is_waited_for_no_longer_than_ten_minutes() {
 fn an_address_without_a_server_ends_a_run_within_ten_seconds() {
     for (items, concurrency) in [(1, 1), (2, 1), (2_800, 1), (2_800, 5), (2_800, 64)] {
         let mut run = start(items, concurrency);
-        let ended = turn_to_end(&mut run, &|now, _| dead(now));
+        let ended = turn_to_end(&mut run, |now, _| dead(now));
         assert!(ended.took <= ms(8_500), "{ended:?}");
         let Some(StopReason::Unreachable(error)) = run.stop_reason() else {
             panic!("{:?}", run.stop_reason());
@@ -105,34 +100,22 @@ fn an_address_without_a_server_ends_a_run_within_ten_seconds() {
         );
         assert_eq!(outcomes(&run), (0, vec![]));
         // The run waits for a server that is being started.
-        let starts = |now: Time, _| {
-            if now < secs(7) {
-                dead(now)
-            } else {
-                answers(ms(100))
-            }
-        };
+        let starts = |now: Time, _| if_so(now < secs(7), dead(now), answers(ms(100)));
         let mut run = start(items, concurrency);
-        let ended = turn_to_end(&mut run, &starts);
+        let ended = turn_to_end(&mut run, starts);
         assert_eq!(outcomes(&run), (items, vec![]), "{ended:?}");
     }
     // Durable work waits.
-    let provider = |now: Time, _| {
-        if now < secs(900) {
-            dead(now)
-        } else {
-            answers(ms(100))
-        }
-    };
+    let provider = |now: Time, _| if_so(now < secs(900), dead(now), answers(ms(100)));
     let mut run = start(20, 4);
     run.options.durable = true;
-    let ended = turn_to_end(&mut run, &provider);
+    let ended = turn_to_end(&mut run, provider);
     assert_eq!(outcomes(&run), (20, vec![]));
     assert!(ended.took < ms(909_500), "{ended:?}");
     // Exception: its worker ends when no job is left that can run.
     let mut run = start(20, 4);
     (run.options.durable, run.options.on_error) = (true, ErrorPolicy::StopOnCriticalError);
-    assert!(turn_to_end(&mut run, &|now, _| dead(now)).took < ms(8_500));
+    assert!(turn_to_end(&mut run, |now, _| dead(now)).took < ms(8_500));
     assert!(matches!(
         run.stop_reason(),
         Some(StopReason::Unreachable(_))
@@ -150,7 +133,7 @@ fn a_refused_connection_ends_no_run_while_calls_are_in_flight() {
         }
     };
     let mut run = start(64, 32);
-    let ended = turn_to_end(&mut run, &one_refused);
+    let ended = turn_to_end(&mut run, one_refused);
     assert!(run.stop_reason().is_none(), "{:?}", run.stop_reason());
     assert_eq!(outcomes(&run), (64, vec![]), "{ended:?}");
 }
@@ -168,11 +151,8 @@ fn items_wait_at_their_step_while_the_next_one_is_unavailable_too() {
             }
         };
         let mut run = start(2_800, concurrency);
-        let next = QuotaKey::new(&["next"]);
-        let limits = Limits::default().burst(100);
-        let next = run.limiter.quota(next, limits, 0, Time::ZERO);
-        run.work.classes = vec![Class::new([run.work.classes[0].quota(0), next])];
-        let ended = turn_route_to_end(&mut run, &route);
+        add_step(&mut run);
+        let ended = drive(&mut run, route);
         let (answered, failed) = outcomes(&run);
         let in_vain = ended.calls - answered + next_calls.get();
         assert!(in_vain <= 40 + 4 * concurrency, "{concurrency}: {in_vain}");
@@ -189,22 +169,16 @@ fn items_that_cause_their_failures_fail_after_their_attempts() {
     // enough.
     for (items, s) in [(1, 500), (1, 503), (4, 500), (4, 503)] {
         let mut run = start(items, 8);
-        let ended = turn_to_end(&mut run, &|_, _| status(s));
+        let ended = turn_to_end(&mut run, |_, _| status(s));
         assert_eq!((ended.calls, outcomes(&run).0), (4 * items, 0));
         assert!(ended.took < ms(10_000), "{ended:?}");
     }
     // Among other items, and as the last one of a run.
     for concurrency in [1, 4, 32] {
         for poison in [0..3, 50..62, 90..100] {
-            let provider = |_, item| {
-                if poison.contains(&item) {
-                    status(500)
-                } else {
-                    answers(ms(300))
-                }
-            };
+            let provider = |_, item| if_so(poison.contains(&item), status(500), answers(ms(300)));
             let mut run = start(100, concurrency);
-            let ended = turn_to_end(&mut run, &provider);
+            let ended = turn_to_end(&mut run, provider);
             let (answered, mut failed) = outcomes(&run);
             failed.sort_unstable();
             assert_eq!(
@@ -227,16 +201,10 @@ fn prompts_that_fail_alone_are_no_outage() {
     // The last prompts of a run, and jobs that are all that a worker has.
     for (good, bad, durable) in [(100, 24, false), (100, 24, true), (0, 6, true)] {
         for concurrency in [1, 8, 64] {
-            let provider = |_, item| {
-                if item >= good {
-                    status(500)
-                } else {
-                    answers(ms(100))
-                }
-            };
+            let provider = |_, item| if_so(item >= good, status(500), answers(ms(100)));
             let mut run = start(good + bad, concurrency);
             run.options.durable = durable;
-            let ended = turn_to_end(&mut run, &provider);
+            let ended = turn_to_end(&mut run, provider);
             let (answered, mut failed) = outcomes(&run);
             failed.sort_unstable();
             assert_eq!(answered, good);
@@ -252,12 +220,12 @@ fn prompts_that_fail_alone_are_no_outage() {
     }
 }
 
-fn refused_key() -> (Duration, Result<(), Error>) {
+fn refused_key() -> Takes {
     let error = Error::new(ErrorKind::Auth, "no such key").with_status(401);
     (ms(20), Err(error.with_sent(Sent::Answered)))
 }
 
-fn come_back_tomorrow() -> (Duration, Result<(), Error>) {
+fn come_back_tomorrow() -> Takes {
     let error = Error::new(ErrorKind::RateLimited, "later").with_status(429);
     let day = Some(Duration::from_secs(86_400));
     (
@@ -273,15 +241,9 @@ fn failures_of_one_item_stop_no_other_while_others_are_answered() {
         for concurrency in [1, 4, 32] {
             // Another of the first calls must still be in flight.
             for odd in [usize::from(concurrency == 1), 30, 99] {
-                let provider = |_, item| {
-                    if item == odd {
-                        trouble()
-                    } else {
-                        answers(ms(300))
-                    }
-                };
+                let provider = |_, item| if_so(item == odd, trouble(), answers(ms(300)));
                 let mut run = start(100, concurrency);
-                let ended = turn_to_end(&mut run, &provider);
+                let ended = turn_to_end(&mut run, provider);
                 assert!(run.stop_reason().is_none(), "{concurrency}, {odd}");
                 assert_eq!(outcomes(&run), (99, vec![odd]), "{ended:?}");
                 assert_eq!(ended.calls, 100);
@@ -293,17 +255,12 @@ fn failures_of_one_item_stop_no_other_while_others_are_answered() {
 #[test]
 fn durable_work_fails_after_its_attempts_if_only_one_job_is_rejected() {
     for (status, items, odd, calls) in [(403, 40, 0, 4), (403, 40, 39, 4)] {
-        let provider = |_, item| {
-            if item == odd {
-                let error = Error::new(ErrorKind::Auth, "not this one").with_status(status);
-                (ms(20), Err(error.with_sent(Sent::Answered)))
-            } else {
-                answers(ms(300))
-            }
-        };
+        let error = Error::new(ErrorKind::Auth, "not this one").with_status(status);
+        let refused = (ms(20), Err(error.with_sent(Sent::Answered)));
+        let provider = |_, item| if_so(item == odd, refused.clone(), answers(ms(300)));
         let mut run = start(items, 4);
         run.options.durable = true;
-        let ended = turn_to_end(&mut run, &provider);
+        let ended = turn_to_end(&mut run, provider);
         assert_eq!(
             outcomes(&run),
             (items - 1, vec![odd]),
@@ -319,16 +276,11 @@ fn a_failure_of_all_ends_the_run_after_the_calls_in_flight() {
     for trouble in troubles {
         for concurrency in [1, 2, 8, 64] {
             for since in [0, 5] {
-                let provider = |now: Time, _| {
-                    if now >= secs(since) {
-                        trouble()
-                    } else {
-                        answers(ms(300))
-                    }
-                };
+                let provider =
+                    |now: Time, _| if_so(now >= secs(since), trouble(), answers(ms(300)));
                 let mut run = start(2_800, concurrency);
                 run.options.on_error = ErrorPolicy::StopOnCriticalError;
-                let ended = turn_to_end(&mut run, &provider);
+                let ended = turn_to_end(&mut run, provider);
                 assert!(matches!(run.stop_reason(), Some(StopReason::Critical(_))));
                 let in_vain = ended.calls - ended.answers[0];
                 // With few calls in flight, more calls are needed to distinguish an outage from the failure of one
@@ -365,7 +317,7 @@ fn a_proxy_that_limits_requests_uses_up_no_attempts() {
         bucket.set((Time::ZERO, burst));
         refused.set(0);
         let mut run = start(600, concurrency);
-        let ended = turn_to_end(&mut run, &provider);
+        let ended = turn_to_end(&mut run, provider);
         assert_eq!(outcomes(&run), (600, vec![]), "{ended:?}");
         assert!(refused.get() < 1_200, "{} were refused", refused.get());
     }

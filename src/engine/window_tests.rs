@@ -1,6 +1,7 @@
 //! Windows with scripted rejections and answers.
 
 use super::*;
+use crate::engine::simulation::Random;
 
 /// A wave of this many calls. The server accepts `limit` of them.
 fn cut(window: &mut Window, wave: u32, limit: u32) {
@@ -112,11 +113,8 @@ fn calls_started_before_a_change_do_not_count_after_it() {
 
 #[test]
 fn the_window_stays_between_one_and_its_maximum() {
-    let mut seed = 7_u64;
-    let mut random = move |n: u32| {
-        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        (seed >> 33) as u32 % n
-    };
+    let mut random = Random::warm(7);
+    let mut random = |n: u32| random.below(n.into()) as u32;
     for _ in 0..200 {
         let most = 1 + random(300);
         let mut window = match random(3) {
