@@ -7,9 +7,28 @@ use crate::base::{RateWindow, Time};
 
 use super::quota_status::RateStatus;
 
-mod learned;
+/// A learned limit without a report for this long is dropped when a call is answered. Most providers report a limit with
+/// each reply; one that was reported only once, for example by a proxy, would slow the run until its end.
+const TRUSTED: Duration = Duration::from_secs(600);
 
-pub(super) use learned::{Learned, adopt_limit};
+/// When and where a reply last reported a limit.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Learned {
+    at: Time,
+    pub header: Option<&'static str>,
+}
+
+impl Learned {
+    /// Time since the last report.
+    pub(super) fn age(&self, now: Time) -> Duration {
+        now.since(self.at)
+    }
+
+    /// Whether a call that is answered without a report of the limit drops it.
+    pub(super) fn is_over(&self, now: Time) -> bool {
+        self.age(now) >= TRUSTED
+    }
+}
 
 /// A continuously refilled token bucket. Its level can be negative: a call larger than the capacity starts alone and
 /// is paid off afterwards.
@@ -46,14 +65,6 @@ impl Bucket {
         Self {
             level: self.level.min(level),
             ..self
-        }
-    }
-
-    /// A bucket whose rate another process learned `age` ago. Its capacity is 1 until a reply reports the limit.
-    pub(super) fn adopted(per_second: f64, age: Duration, now: Time) -> Self {
-        Self {
-            learned: Some(Learned::elsewhere(age, now)),
-            ..Self::per_minute(per_second * 60.0, 1.0, now)
         }
     }
 
@@ -188,7 +199,10 @@ pub(super) fn learn_window(
         bucket.get_or_insert_with(|| Bucket::per_minute(per_minute, capacity(per_minute), now));
     bucket.refill(now);
     bucket.per_second = per_minute / 60.0;
-    bucket.learned = Some(Learned::reported(window.header, now));
+    bucket.learned = Some(Learned {
+        at: now,
+        header: window.header,
+    });
     bucket.capacity = capacity(per_minute);
     if let Some(remaining) = window.remaining {
         let left = remaining as f64 - unseen;
@@ -201,3 +215,7 @@ pub(super) fn learn_window(
         bucket.elsewhere = (used - (bucket.most() - bucket.level)).max(0.0);
     }
 }
+
+#[cfg(test)]
+#[path = "learned_tests.rs"]
+mod tests;

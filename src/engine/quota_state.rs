@@ -84,8 +84,6 @@ pub(super) struct Quota {
     pub(super) given: Limits,
     pub(super) requests: Option<Bucket>,
     pub(super) tokens: Option<Bucket>,
-    /// When a learned limit of requests, and of tokens, was last dropped.
-    dropped: [Option<Time>; 2],
     outputs: OutputSizes,
     pub(super) in_flight: u32,
     /// Requests and tokens reserved so far.
@@ -154,7 +152,6 @@ impl Quota {
             given,
             requests,
             tokens,
-            dropped: [None; 2],
             outputs: OutputSizes::default(),
             in_flight: 0,
             reserved: (0.0, 0.0),
@@ -209,7 +206,6 @@ impl Quota {
         Shared {
             requests: &mut self.requests,
             tokens: &mut self.tokens,
-            dropped: self.dropped,
             paused_until: &mut self.paused_until,
         }
     }

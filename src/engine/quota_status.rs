@@ -74,8 +74,6 @@ pub enum LimitSource {
     Header(&'static str),
     /// A reply reported it.
     Reply,
-    /// Another run or worker that shares the limit received it.
-    OtherRun,
     /// Inferred from rate-limited calls, because no reply reports a limit.
     Refusals,
 }

@@ -1,6 +1,7 @@
 //! One quota for several OS processes: a small file, locked for the moment of a decision.
 //!
-//! The file has levels and a pause, not reservations, so nothing must be returned when a process crashes. It is open
+//! The file has levels and a pause, not reservations, so nothing must be returned when a process crashes. It has no limits
+//! either: each process has those of its settings and of its own replies. It is open
 //! only for that moment, because there may be more quotas than open files are allowed. If the lock is held for longer (its
 //! holder may be suspended), or the file cannot be used, the process decides alone for a while.
 
@@ -15,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::private;
 use crate::base::{LockedFile, Time};
 
-use super::bucket::{Bucket, adopt_limit};
+use super::bucket::Bucket;
 
 /// Wall time in nanoseconds, the only clock that processes share.
 pub(super) type WallClock = fn(Time) -> u64;
@@ -37,11 +38,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 struct Level {
-    per_second: f64,
     level: f64,
     at: u64,
-    /// Time of the last report, if the provider reported it; otherwise the user of one process set it.
-    reported: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
@@ -57,16 +55,14 @@ struct Record {
 pub(super) struct Shared<'q> {
     pub requests: &'q mut Option<Bucket>,
     pub tokens: &'q mut Option<Bucket>,
-    /// When learned limits were last dropped: they are not adopted again.
-    pub dropped: [Option<Time>; 2],
     pub paused_until: &'q mut Time,
 }
 
 /// A quota's file.
 pub(super) struct Share {
     path: PathBuf,
-    /// Open and locked.
-    held: Option<LockedFile>,
+    /// Open and locked, with what it contained.
+    held: Option<(LockedFile, Record)>,
     wall: WallClock,
     next_look: Time,
     /// No attempt to lock before this time, because each attempt waits while the limiter is locked.
@@ -107,34 +103,33 @@ impl Share {
                 return false;
             }
         };
-        match read(&file) {
-            Ok(record) => record.apply(quota, now, (self.wall)(now)),
-            Err(error) => log::debug!("a quota file cannot be read: {error}"),
-        }
-        self.held = Some(file);
+        let record = read(&file).unwrap_or_else(|error| {
+            log::debug!("a quota file cannot be read: {error}");
+            Record::default()
+        });
+        record.apply(quota, now, (self.wall)(now));
+        self.held = Some((file, record));
         true
     }
 
     /// Writes the state for the others and releases the lock.
     pub(super) fn end(&mut self, quota: Shared<'_>, now: Time) {
-        let Some(file) = self.held.take() else { return };
+        let Some((file, before)) = self.held.take() else {
+            return;
+        };
         let wall = (self.wall)(now);
         let level = |bucket: &mut Option<Bucket>| {
             let bucket = bucket.as_mut()?;
             bucket.refill(now);
             Some(Level {
-                per_second: bucket.per_second,
                 level: bucket.level,
                 at: wall,
-                reported: bucket
-                    .learned
-                    .map(|learned| wall.saturating_sub(learned.age(now).as_nanos() as u64)),
             })
         };
         let pause = quota.paused_until.since(now);
         let record = Record {
-            requests: level(quota.requests),
-            tokens: level(quota.tokens),
+            requests: level(quota.requests).or(before.requests),
+            tokens: level(quota.tokens).or(before.tokens),
             written: wall,
             paused_until: match pause {
                 Duration::ZERO => 0,
@@ -193,27 +188,20 @@ impl Record {
         if self.written > wall {
             return;
         }
-        let adopt = |bucket: &mut Option<Bucket>, level: Option<Level>, dropped: Option<Time>| {
-            let is_plausible =
-                |l: &Level| l.per_second > 0.0 && l.level.is_finite() && l.at <= wall;
-            let Some(level) = level.filter(is_plausible) else {
+        let adopt = |bucket: &mut Option<Bucket>, level: Option<Level>| {
+            let is_plausible = |level: &Level| level.level.is_finite() && level.at <= wall;
+            let (Some(bucket), Some(level)) = (bucket, level.filter(is_plausible)) else {
                 return;
             };
             let passed = Duration::from_nanos(wall.saturating_sub(level.at));
-            let age = level.reported.and_then(|at| wall.checked_sub(at));
-            if let Some(age) = age.map(Duration::from_nanos) {
-                adopt_limit(bucket, level.per_second, age, dropped, now);
-            }
-            let Some(bucket) = bucket else { return };
             bucket.refill(now);
             let gained = passed.as_secs_f64() * bucket.per_second;
             // A damaged file must not block a quota for ever.
             let level = level.level.max(-bucket.minute());
             bucket.level = (level + gained).min(bucket.capacity);
         };
-        let [requests, tokens] = quota.dropped;
-        adopt(quota.requests, self.requests, requests);
-        adopt(quota.tokens, self.tokens, tokens);
+        adopt(quota.requests, self.requests);
+        adopt(quota.tokens, self.tokens);
         let pause = Duration::from_nanos(self.paused_until.saturating_sub(wall));
         if pause <= LONGEST_PAUSE {
             *quota.paused_until = (*quota.paused_until).max(now.after(pause));

@@ -90,27 +90,32 @@ fn a_pause_of_one_process_applies_to_all() {
 }
 
 #[test]
-fn a_learned_rate_is_passed_on_and_a_given_one_is_not() {
+fn limits_are_those_of_each_process_and_what_is_used_up_is_shared() {
     let folder = tempfile::tempdir().unwrap();
     let given = Limits::default().requests_per_minute(60.0).burst(1);
-    let open = || process(folder.path(), Limits::default());
-    let (a, b) = (process(folder.path(), given), open());
-    assert!(a.goes(at(1)) && (0..5).all(|_| b.goes(at(1))));
-
-    let c = open();
+    let (a, b) = (
+        process(folder.path(), given),
+        process(folder.path(), Limits::default()),
+    );
+    let none = RateHints::default();
+    a.calls(at(1), CallEnd::Replied(None), none, at(1));
+    assert!((0..5).all(|_| b.goes(at(1))));
+    // Processes without a known limit keep what others have written.
+    assert!(!process(folder.path(), given).goes(at(2)));
+    // Once its own reply reports the limit, b includes the use by a.
     let requests = Some(crate::base::hints::RateWindow {
         header: None,
         limit: 60,
         period: Duration::from_secs(60),
-        remaining: Some(0),
+        remaining: Some(60),
         reset: None,
     });
     let hints = RateHints {
         requests,
         tokens: None,
     };
-    c.calls(at(200), CallEnd::Replied(None), hints, at(300));
-    assert!(!c.goes(at(301)) && !open().goes(at(302)));
+    b.calls(at(200), CallEnd::Replied(None), hints, at(300));
+    assert!(a.goes(at(1_001)) && !b.goes(at(1_002)) && b.goes(at(2_100)));
 }
 
 /// A process that is suspended while it holds the lock delays calls of others once in a while, not each call.
@@ -160,35 +165,24 @@ fn invalid_values_in_a_file_stop_no_process() {
         let text = format!(r#"{{"requests":{{{requests}}},"paused_until":0,"written":WALL}}"#);
         text.replace("WALL", &wall.to_string())
     };
-    for (text, goes) in [
-        (String::new(), true),
-        ("{".into(), true),
-        ("[1,2]".into(), true),
+    for (text, ms, goes) in [
+        (String::new(), 1, true),
+        ("{".into(), 1, true),
+        ("[1,2]".into(), 1, true),
         // A pause that no run makes is not taken over.
-        (pause(3_599), false),
-        (pause(3_700), true),
-        (pause(u64::MAX), true),
-        (requests(r#""per_second":-1,"level":1e999,"at":1"#), true),
-        (
-            requests(r#""per_second":1e-12,"level":0,"at":WALL,"learned":true,"reported":WALL"#),
-            true,
-        ),
-        (
-            requests(
-                r#""per_second":0.5,"level":-1e308,"at":18446744073709551615,"learned":true,"reported":WALL"#,
-            ),
-            true,
-        ),
-        (
-            requests(
-                r#""per_second":0.5,"level":-1,"at":WALL,"learned":true,"reported":18446744073709551615"#,
-            ),
-            true,
-        ),
+        (pause(3_599), 1, false),
+        (pause(3_700), 1, true),
+        (pause(u64::MAX), 1, true),
+        (requests(r#""level":1e999,"at":WALL"#), 1, true),
+        (requests(r#""level":-1,"at":18446744073709551615"#), 1, true),
+        // At most a minute of the limit is missing.
+        (requests(r#""level":-1e308,"at":WALL"#), 59_000, false),
+        (requests(r#""level":-1e308,"at":WALL"#), 61_000, true),
     ] {
         let folder = tempfile::tempdir().unwrap();
-        let process = process(folder.path(), Limits::default());
+        let limits = Limits::default().requests_per_minute(600.0);
+        let process = process(folder.path(), limits);
         fs::write(file(folder.path()), &text).unwrap();
-        assert_eq!(process.goes(at(1)), goes, "{text}");
+        assert_eq!(process.goes(at(ms)), goes, "{text} after {ms} ms");
     }
 }

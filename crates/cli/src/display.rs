@@ -177,7 +177,6 @@ pub fn lever(limit: &str) -> &'static str {
 fn source(limit: &LearnedLimit) -> String {
     let source = match limit.source {
         LimitSource::Header(name) => format!("by {name}"),
-        LimitSource::OtherRun => "from another run".to_owned(),
         LimitSource::Refusals => "inferred from refused calls".to_owned(),
         _ => "from a reply".to_owned(),
     };

@@ -53,7 +53,7 @@ impl Quota {
             ("requests", &mut self.requests, hints.requests),
             ("tokens", &mut self.tokens, hints.tokens),
         ];
-        for (part, (unit, bucket, window)) in limits.into_iter().enumerate() {
+        for (unit, bucket, window) in limits {
             let is_reported = window.is_some_and(|window| is_minute(&window));
             if let Some(dropped) = bucket
                 && !is_reported
@@ -64,7 +64,6 @@ impl Quota {
                     dropped.minute()
                 );
                 *bucket = None;
-                self.dropped[part] = Some(now);
             }
         }
     }
@@ -80,11 +79,9 @@ impl Quota {
             Some(LearnedLimit {
                 unit,
                 per_minute,
-                source: match (learned.header, learned.is_elsewhere) {
-                    (Some(header), false) => LimitSource::Header(header),
-                    (None, false) => LimitSource::Reply,
-                    _ => LimitSource::OtherRun,
-                },
+                source: learned
+                    .header
+                    .map_or(LimitSource::Reply, LimitSource::Header),
                 age: learned.age(now),
             })
         };

@@ -13,10 +13,6 @@ fn at(ms: u64) -> Time {
     Time::from_nanos(ms * 1_000_000)
 }
 
-fn wall(now: Time) -> u64 {
-    1_000_000_000_000_000_000 + now.as_nanos()
-}
-
 fn report(limit: u64) -> RateHints {
     RateHints {
         requests: Some(RateWindow {
@@ -30,9 +26,10 @@ fn report(limit: u64) -> RateHints {
     }
 }
 
-fn open(limiter: Limiter, now: Time) -> (Limiter, QuotaId) {
+fn open() -> (Limiter, QuotaId) {
+    let limiter = Limiter::new();
     let limits = Limits::default().burst(1);
-    let quota = limiter.quota(QuotaKey::new(&["p"]), limits, 0, now);
+    let quota = limiter.quota(QuotaKey::new(&["p"]), limits, 0, at(0));
     (limiter, quota)
 }
 
@@ -63,7 +60,7 @@ fn answer(hints: RateHints) -> impl Fn(Time) -> (CallEnd, RateHints) {
 
 #[test]
 fn a_limit_that_was_reported_once_is_dropped_after_ten_minutes() {
-    let quota = open(Limiter::new(), at(0));
+    let quota = open();
     call(&quota, at(0), answer(report(1)));
     let limit = quota.0.learned_limit(quota.1, at(30_100)).unwrap();
     assert_eq!((limit.unit, limit.per_minute), ("requests", 1));
@@ -87,7 +84,7 @@ fn a_limit_that_was_reported_once_is_dropped_after_ten_minutes() {
 
 #[test]
 fn a_limit_that_every_reply_reports_is_kept() {
-    let quota = open(Limiter::new(), at(0));
+    let quota = open();
     let mut now = at(0);
     for _ in 0..600 {
         now = call(&quota, now, answer(report(60)));
@@ -97,7 +94,7 @@ fn a_limit_that_every_reply_reports_is_kept() {
 
 #[test]
 fn an_hour_without_calls_does_not_drop_a_limit() {
-    let quota = open(Limiter::new(), at(0));
+    let quota = open();
     call(&quota, at(0), answer(report(60)));
     let failed = |_| (CallEnd::Failed, RateHints::default());
     let now = call(&quota, at(3_600_000), failed);
@@ -108,7 +105,7 @@ fn an_hour_without_calls_does_not_drop_a_limit() {
 /// A provider that reports its limit only with rejections: what is learned again causes few of them.
 #[test]
 fn a_limit_that_rejections_report_holds_for_ten_minutes() {
-    let quota = open(Limiter::new(), at(0));
+    let quota = open();
     let (mut allowance, mut last, mut now) = (1.0_f64, at(0), at(0));
     let (mut calls, mut refused, mut late) = (0, 0, 0);
     while now < at(4 * 3_600_000) {
@@ -128,61 +125,4 @@ fn a_limit_that_rejections_report_holds_for_ten_minutes() {
     assert!(calls > 4 * 3_500, "{calls} calls");
     assert!(refused * 200 < calls, "{refused} of {calls} refused");
     assert!(late <= 24, "{late} refused late");
-}
-
-#[test]
-fn the_next_run_adopts_a_limit_once_and_as_a_guess() {
-    let folder = tempfile::tempdir().unwrap();
-    let run = |now| open(Limiter::shared_with(folder.path(), wall), now);
-    let source = |run: &(Limiter, QuotaId), now| {
-        let limit = run.0.learned_limit(run.1, now);
-        limit.map(|limit| (limit.source, limit.age.as_secs()))
-    };
-    let none = || answer(RateHints::default());
-    let failed = |_: Time| (CallEnd::Failed, RateHints::default());
-    let first = run(at(0));
-    call(&first, at(1_000), answer(report(6)));
-    let second = run(at(12_000));
-    let now = call(&second, at(12_000), failed);
-    let gate = second.0.try_acquire(second.1, 1, Some(0), now);
-    assert!(matches!(gate, Gate::NotUntil(_)));
-    assert_eq!(source(&second, now), Some((LimitSource::OtherRun, 11)));
-    // The first answer refutes the adopted limit.
-    let mut now = call(&second, now, none());
-    let freed = now;
-    for _ in 0..20 {
-        now = call(&second, now, none());
-    }
-    assert_eq!(now, freed.after(20 * TAKES));
-    // The first run still has the limit and writes it. That is not a new report.
-    let _ = first.0.try_acquire(first.1, 1, Some(0), now);
-    for _ in 0..5 {
-        now = call(&second, now, none());
-    }
-    assert_eq!(now, freed.after(25 * TAKES));
-    // After one minute the limit is not adopted even as a guess, however recently it was written.
-    let now = at(90_000);
-    let _ = first.0.try_acquire(first.1, 1, Some(0), now);
-    let third = run(now);
-    let mut end = now;
-    for _ in 0..5 {
-        end = call(&third, end, failed);
-    }
-    assert_eq!(end, now.after(5 * TAKES));
-}
-
-/// A limit that a process wrote itself and reads with a slower clock is not a report of another process.
-#[test]
-fn a_limit_is_not_confirmed_by_its_own_file() {
-    let folder = tempfile::tempdir().unwrap();
-    let slower = |now: Time| wall(now) - now.as_nanos() / 10_000;
-    let quota = open(Limiter::shared_with(folder.path(), slower), at(0));
-    let (mut now, mut calls) = (at(0), Vec::new());
-    now = call(&quota, now, answer(report(1)));
-    for _ in 0..12 {
-        now = call(&quota, now, answer(RateHints::default()));
-        calls.push(now.as_nanos() / 1_000_000_000);
-    }
-    assert_eq!(calls[8..10], [540, 600]);
-    assert!(calls[11] <= 601);
 }
