@@ -222,7 +222,8 @@ impl Backlog for FileBacklog<'_> {
         let items = items.map(|task| (task.index, task.carried)).collect();
         for pack in next_calls(items, (self.limits)(), &tries) {
             let order = pack[0].0.into();
-            self.waiting.push(quota, due, order, (pack, tries));
+            let item = (pack, tries.clone());
+            self.waiting.push(quota, due, order, item);
         }
     }
 

@@ -114,7 +114,7 @@ impl FileRunner<'_> {
         requests: &[Request],
         answered: Answered,
     ) -> Result<Lines, Error> {
-        let mut tries = ticket.tries;
+        let mut tries = ticket.tries.clone();
         tries.calls = tries.calls.saturating_add(1);
         let mut lines = Lines {
             bytes: Vec::with_capacity(512),

@@ -104,8 +104,10 @@ impl<'r, R: Borrow<Request>> ListBacklog<'r, R> {
     /// The waiting items, and those that were never taken, in the order of the input.
     pub(crate) fn rest(&mut self) -> Vec<(Item<R>, Tries)> {
         let waiting = self.waiting.drain();
-        let waiting =
-            waiting.flat_map(|(pack, tries, _)| pack.into_iter().map(move |item| (item, tries)));
+        let waiting = waiting.flat_map(|(pack, tries, _)| {
+            let items = pack.into_iter();
+            items.map(move |item| (item, tries.clone()))
+        });
         let mut rest: Vec<_> = waiting.collect();
         rest.sort_by_key(|(item, ..)| item.index);
         while let Some(item) = self.next() {
@@ -237,7 +239,7 @@ impl<R: Borrow<Request> + Send> Backlog for ListBacklog<'_, R> {
         let limits = self.route.pack_limits(first.task);
         for pack in next_calls(ticket.task, limits, &tries) {
             let order = pack[0].index as u64;
-            let held = (pack, tries, ticket.class.clone());
+            let held = (pack, tries.clone(), ticket.class.clone());
             self.waiting.push(quota, due, order, held);
         }
     }

@@ -134,7 +134,8 @@ impl Backlog for Sizes {
                 assert_eq!(before, ItemPlace::Out, "item {item}");
             }
             let order = pack[0] as u64;
-            self.waiting.push(quota, due, order, (pack, tries));
+            let item = (pack, tries.clone());
+            self.waiting.push(quota, due, order, item);
         }
     }
 }
@@ -276,7 +277,6 @@ impl Scene {
             _ => random.below(4) as u8,
         };
         let options = Options {
-            fallback_histories: Arc::default(),
             concurrency,
             retry: RetryPolicy::default()
                 .max_retries(max_retries)
@@ -320,7 +320,7 @@ impl Scene {
     }
 
     fn start(&mut self, call: Call<Pack<usize>>) {
-        let (pack, tries) = (&call.ticket.task, call.ticket.tries);
+        let (pack, tries) = (&call.ticket.task, call.ticket.tries.clone());
         let sizes = self.sizes();
         let size = sizes.size(pack);
         assert_eq!(call.ticket.cost.input, size, "what is reserved");

@@ -14,7 +14,6 @@ use crate::base::{Error, RateHints, Time};
 use super::availability::Availability;
 use super::counters::Counters;
 use super::exclusions::Exclusions;
-use super::fallback_history::FallbackHistories;
 use super::health::{self, Health};
 use super::limiter::{Limiter, Permit};
 use super::quota::QuotaId;
@@ -110,7 +109,6 @@ const SOON: Duration = Duration::from_millis(20);
 pub(crate) struct Options {
     pub concurrency: usize,
     pub retry: RetryPolicy,
-    pub fallback_histories: Arc<FallbackHistories>,
     pub on_error: ErrorPolicy,
     pub deadline: Option<Time>,
     pub jitter: Random,
@@ -310,14 +308,8 @@ impl<W: Work> Dispatcher<W> {
     fn pass_steps(&self, ticket: &mut Ticket<W::Task>, live: u8) {
         while ticket.tries.step < live {
             let step = ticket.tries.step;
-            if let Some(error) = self.availability.why_passed_by(&ticket.class, step) {
-                let tries = &mut ticket.tries;
-                tries.fallbacks = self
-                    .options
-                    .fallback_histories
-                    .add(tries.fallbacks, step, error);
-            }
-            ticket.tries.next_step();
+            let why = self.availability.why_passed_by(&ticket.class, step);
+            ticket.tries.next_step(why);
         }
     }
 

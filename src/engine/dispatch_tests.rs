@@ -134,7 +134,6 @@ fn dispatcher(
         asks_nobody: false,
     };
     let options = Options {
-        fallback_histories: Arc::default(),
         concurrency,
         retry: RetryPolicy::default(),
         on_error,

@@ -99,9 +99,9 @@ impl RetryPolicy {
     }
 }
 
-/// History of an item. Small and `Copy`, because a waiting item stores little else.
+/// History of an item. Small, because a waiting item stores little else.
 // More than 15 fields: counters of one byte or two each, stored side by side to keep a waiting item small.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Tries {
     /// Its step of the route.
@@ -355,8 +355,11 @@ impl Tries {
         (self.attempt, self.malformed, self.timeouts) = (0, 0, 0);
     }
 
-    /// Fails over to the next step, where the retries start again.
-    pub(crate) fn next_step(&mut self) {
+    /// Fails over to the next step, where the retries start again, for this reason.
+    pub(crate) fn next_step(&mut self, why: Option<&Error>) {
+        if let Some(error) = why {
+            self.fallbacks = std::mem::take(&mut self.fallbacks).and(self.step, error);
+        }
         self.step += 1;
         self.moved = true;
         self.attempt = 0;

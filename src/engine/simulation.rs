@@ -159,7 +159,6 @@ impl Scene {
         let mut work = work;
         work.may_give_up = deadline.is_some();
         let options = Options {
-            fallback_histories: Arc::default(),
             concurrency: permits,
             retry: RetryPolicy::default().max_retries(max_retries),
             on_error: policy,

@@ -175,7 +175,6 @@ impl Runner<u32, ()> for Calls {
 fn carry_out_all(fails: bool) -> TwoItems {
     let (work, runner) = TwoItems::new(fails);
     let options = Options {
-        fallback_histories: Arc::default(),
         concurrency: 2,
         retry: RetryPolicy::default(),
         on_error: ErrorPolicy::ContinueOnError,

@@ -261,7 +261,7 @@ fn a_call_without_a_reply_keeps_the_cost_for_its_item() {
         assert_eq!(error.paid().tokens(), Some((10, 20)));
         tries.count(&error);
     }
-    tries.next_step();
+    tries.next_step(None);
     let response = call(&tries).result.unwrap();
     let usage = response.usage.unwrap();
     assert_eq!((usage.input_tokens, usage.output_tokens), (13, 26));

@@ -13,7 +13,7 @@ use crate::base::{Clock, Context, Error, SystemClock, Time};
 use crate::config::choices::CachePrompt;
 use crate::engine::class::Class;
 use crate::engine::dispatch::{Dispatcher, ErrorPolicy, Options};
-use crate::engine::fallback_history::{FallbackHistories, FallbackHistory};
+use crate::engine::fallback_history::FallbackHistory;
 use crate::engine::limiter::{Limiter, Limits, QuotaKey};
 use crate::engine::route::{RetryPolicy, Tries};
 use crate::engine::run::{Reply, Runner, run_inline};
@@ -56,7 +56,6 @@ pub struct Route<'a> {
     #[setters(generate)]
     retry: RetryPolicy,
     limiter: Arc<Limiter>,
-    fallback_histories: Arc<FallbackHistories>,
     /// Sets the clock; for tests. Default: the system's.
     #[setters(generate)]
     clock: Arc<dyn Clock>,
@@ -111,7 +110,6 @@ impl<'a> Route<'a> {
             }],
             retry: RetryPolicy::default(),
             limiter: Arc::new(Limiter::new()),
-            fallback_histories: Arc::default(),
             clock: Arc::new(SystemClock),
             prices: Prices::default(),
             budgets: Vec::new(),
@@ -230,20 +228,14 @@ impl<'a> Route<'a> {
     /// that are given here replace those given there.
     pub fn succeeding(mut self, other: &Route<'_>) -> Self {
         self.limiter = other.limiter.clone();
-        self.fallback_histories = other.fallback_histories.clone();
         self.clock = other.clock.clone();
         self.config_version = other.config_version + 1;
         self
     }
 
     /// The same for a route that follows none.
-    pub(crate) fn limited_by(
-        mut self,
-        limiter: Arc<Limiter>,
-        fallback_histories: Arc<FallbackHistories>,
-    ) -> Self {
+    pub(crate) fn limited_by(mut self, limiter: Arc<Limiter>) -> Self {
         self.limiter = limiter;
-        self.fallback_histories = fallback_histories;
         self
     }
 
@@ -346,7 +338,7 @@ impl<'a> Route<'a> {
             latency,
             provider: Some(provider),
             model,
-            earlier: self.earlier(tries.fallbacks, request),
+            earlier: self.earlier(&tries.fallbacks, request),
             ..Outcome::new(None, result)
         }
     }
@@ -376,13 +368,10 @@ impl<'a> Route<'a> {
     /// What happened to a request at the steps it has left behind.
     pub(crate) fn earlier(
         &self,
-        trail: FallbackHistory,
+        left: &FallbackHistory,
         request: &Request,
     ) -> Vec<EarlierProvider> {
-        if trail.is_empty() {
-            return Vec::new();
-        }
-        let steps = self.fallback_histories.of(trail).into_iter();
+        let steps = left.steps().into_iter();
         steps
             .map(|(step, error)| {
                 let (provider, model) = self.asked(step, request);
@@ -403,10 +392,6 @@ impl<'a> Route<'a> {
         self.limiter.clone()
     }
 
-    pub(crate) fn fallback_histories(&self) -> Arc<FallbackHistories> {
-        self.fallback_histories.clone()
-    }
-
     pub(crate) fn options(
         &self,
         ctx: &Context,
@@ -417,7 +402,6 @@ impl<'a> Route<'a> {
         Options {
             concurrency,
             retry: self.retry,
-            fallback_histories: self.fallback_histories.clone(),
             on_error,
             deadline: ctx.remaining().map(|left| now.after(left)),
             jitter: Random(now.as_nanos() ^ u64::from(std::process::id()).rotate_left(32)),

@@ -247,7 +247,6 @@ impl<'a> Pool<'a> {
         Options {
             concurrency: calls.most,
             retry: self.retry,
-            fallback_histories: Arc::default(),
             on_error: *on_error,
             deadline: ctx.remaining().map(|left| now.after(left)),
             jitter: Random(now.as_nanos() ^ u64::from(std::process::id()).rotate_left(32)),

@@ -152,10 +152,7 @@ impl Controls {
     fn following(&self, setup: &WorkerSetup, route: Route<'static>) -> Arc<Route<'static>> {
         Arc::new(match setup.newest_route() {
             Some(before) => route.succeeding(&before),
-            None => route.limited_by(
-                self.kinds.limiter.clone(),
-                self.kinds.fallback_histories.clone(),
-            ),
+            None => route.limited_by(self.kinds.limiter.clone()),
         })
     }
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::brief::beginning;
 use crate::base::{Error, Optional, Paid, Time, Timestamp, Usage, Usd};
-use crate::engine::fallback_history::FallbackHistories;
+use crate::engine::fallback_history::FallbackHistory;
 use crate::engine::route::{First, Tries};
 use crate::llm::carried::Carried;
 use crate::llm::outcome::EarlierProvider;
@@ -54,7 +54,7 @@ struct LeftProvider {
     error: Error,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct WrittenTries {
     #[serde(flatten)]
     tries: Tries,
@@ -117,14 +117,13 @@ impl History {
     }
 
     /// The tries of a job at `step`.
-    pub(crate) fn tries(&self, step: u8, fallback_histories: &FallbackHistories) -> Tries {
-        let add = |fallbacks, left: &LeftProvider| {
-            fallback_histories.add(fallbacks, left.step, &left.error)
-        };
+    pub(crate) fn tries(&self, step: u8) -> Tries {
+        let none = FallbackHistory::default();
+        let left = self.left.iter();
         Tries {
             step,
-            fallbacks: self.left.iter().fold(Default::default(), add),
-            ..self.tries.tries
+            fallbacks: left.fold(none, |left, next| left.and(next.step, &next.error)),
+            ..self.tries.tries.clone()
         }
     }
 
@@ -133,15 +132,11 @@ impl History {
         &mut self,
         error: &Error,
         tries: &Tries,
-        fallback_histories: &FallbackHistories,
         asked: impl Fn(u8) -> (String, Option<String>),
         at: Moment,
     ) {
         let known = self.left.len();
-        let left = fallback_histories
-            .of(tries.fallbacks)
-            .into_iter()
-            .skip(known);
+        let left = tries.fallbacks.steps().into_iter().skip(known);
         self.left.extend(left.map(|(step, error)| {
             let (provider, model) = asked(step);
             LeftProvider {
@@ -166,7 +161,7 @@ impl History {
                 fallbacks: Default::default(),
                 first: First::default(),
                 max_retries: None,
-                ..*tries
+                ..tries.clone()
             },
             // The first record is kept, so that the time does not change with each worker's clock.
             first: self.tries.first.or_else(|| {
@@ -218,7 +213,6 @@ mod tests {
 
     #[test]
     fn each_error_is_told_of_the_step_whose_call_failed() {
-        let fallback_histories = FallbackHistories::default();
         let refused = Error::new(ErrorKind::Invalid, "not here").with_status(400);
         let slow = Error::new(ErrorKind::RateLimited, "slow down").with_status(429);
         let names = |step: u8| (format!("p{step}"), None);
@@ -229,18 +223,19 @@ mod tests {
         let mut history = History::default();
         let moved_on = Tries {
             step: 1,
-            fallbacks: fallback_histories.add(Default::default(), 0, &refused),
+            fallbacks: FallbackHistory::default().and(0, &refused),
             ..Tries::default()
         };
-        history.failed(&refused, &moved_on, &fallback_histories, names, times);
+        history.failed(&refused, &moved_on, names, times);
         // Rate-limited, which uses up no attempt.
-        history.failed(&slow, &moved_on, &fallback_histories, names, times);
+        history.failed(&slow, &moved_on, names, times);
         let steps: Vec<u8> = history.errors.iter().map(|error| error.step).collect();
         assert_eq!(steps, [0, 1]);
         assert_eq!(history.earlier(Vec::new())[0].provider, "p0");
+        let left = history.tries(1).fallbacks.steps();
         assert_eq!(
-            history.tries(1, &fallback_histories).fallbacks,
-            moved_on.fallbacks
+            (left.len(), left[0].0, left[0].1.status()),
+            (1, 0, Some(400))
         );
     }
 
@@ -258,7 +253,7 @@ mod tests {
             Error::new(ErrorKind::Transient, "busy"),
         ] {
             let names = |_| Default::default();
-            history.failed(&error, &Tries::default(), &Default::default(), names, times);
+            history.failed(&error, &Tries::default(), names, times);
         }
         let read = History::parse(&history.text());
         assert!(read.correction.is_some());
@@ -267,7 +262,6 @@ mod tests {
 
     #[test]
     fn its_latency_counts_from_the_first_call_of_any_worker() {
-        let fallback_histories = FallbackHistories::default();
         let failed = Error::new(ErrorKind::Transient, "busy");
         let names = |step: u8| (format!("p{step}"), None);
         let millis = Duration::from_millis;
@@ -282,7 +276,7 @@ mod tests {
             wall: Timestamp(10_200),
         };
         assert_eq!(history.latency(&tries, at.now, at.wall), millis(200));
-        history.failed(&failed, &tries, &fallback_histories, names, at);
+        history.failed(&failed, &tries, names, at);
         let read = History::parse(&history.text());
         let latency = read.latency(&Tries::default(), Time::ZERO, Timestamp(16_340));
         assert_eq!(latency, millis(6_340));

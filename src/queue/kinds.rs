@@ -8,7 +8,6 @@ use parking_lot::Mutex;
 use crate::base::Time;
 use crate::base::brief::beginning;
 use crate::engine::class::Class;
-use crate::engine::fallback_history::FallbackHistories;
 use crate::engine::limiter::{Limiter, QuotaId};
 use crate::llm::pack::PackLimits;
 use crate::llm::params::RequestTask;
@@ -26,18 +25,16 @@ pub(crate) struct Kinds {
     pub setup: Arc<LiveSetup>,
     /// Shared by all routes, also by later ones.
     pub limiter: Arc<Limiter>,
-    pub fallback_histories: Arc<FallbackHistories>,
     /// The kinds of prompts seen so far, and the models that they named.
     asked: Mutex<BTreeSet<(String, Option<String>)>>,
 }
 
 impl Kinds {
-    /// `first` provides the limiter and the fallback histories, which later routes use too.
+    /// `first` provides the limiter, which later routes use too.
     pub(crate) fn new(first: Option<&Route<'static>>) -> Self {
         Self {
             setup: Arc::default(),
             limiter: first.map_or_else(Arc::default, Route::limiter),
-            fallback_histories: first.map_or_else(Arc::default, Route::fallback_histories),
             asked: Mutex::default(),
         }
     }

@@ -74,7 +74,7 @@ pub(crate) fn call(
     let reply = budgets.call(route, pack, &asked, tries, ctx, || {
         route.answers(&asked, tries, &carried, ctx)
     });
-    let mut after = *tries;
+    let mut after = tries.clone();
     after.calls = after.calls.saturating_add(1);
     let now = route.clock_ref().now();
     let lines = reply.result.and_then(|responses| {

@@ -249,8 +249,7 @@ impl StoreWork {
         let spent = prompts::spent_in_vain(error, &task.history);
         let asked = |step| prompts::asked(task, step).unwrap_or_default();
         let mut history = task.history.clone();
-        let fallback_histories = &self.backlog.kinds.fallback_histories;
-        history.failed(error, tries, fallback_histories, asked, at);
+        history.failed(error, tries, asked, at);
         let outcome = ClaimOutcome::Retry {
             due_at: at.wall.after(due.since(at.now)),
             step: task.claimed.lane.at_step(tries.step),

@@ -278,7 +278,6 @@ impl WorkerRun {
         let options = Options {
             concurrency: controls.permits.load(Ordering::SeqCst),
             retry: controls.kinds.setup.now().settings.retry,
-            fallback_histories: controls.kinds.fallback_histories.clone(),
             on_error: plan.on_error,
             deadline: plan.ctx.remaining().map(|left| now.after(left)),
             jitter: Random(now.as_nanos() ^ u64::from(std::process::id()).rotate_left(32)),

@@ -180,7 +180,7 @@ impl<W: Work> Dispatcher<W> {
                 // work.
                 _ => self.options.durable || (!elsewhere && self.stops_when_critical()),
             };
-            let mut tries = ticket.tries;
+            let mut tries = ticket.tries.clone();
             let jitter = self.options.jitter.share();
             let at = route::after_refusal(&self.options.retry, &mut tries, &error, now, jitter);
             self.health.waits(step, ticket.quota(), at);
@@ -265,12 +265,7 @@ impl<W: Work> Dispatcher<W> {
             }
             (Next::FallBack, Some(step)) => {
                 log::info!("{}, on to the next provider: {error}", error.kind());
-                let tries = &mut ticket.tries;
-                tries.fallbacks =
-                    self.options
-                        .fallback_histories
-                        .add(tries.fallbacks, tries.step, &error);
-                tries.next_step();
+                ticket.tries.next_step(Some(&error));
                 self.pass_steps(&mut ticket, step);
                 self.wait_until(ticket, now, Some(error));
             }

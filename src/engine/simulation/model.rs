@@ -325,7 +325,7 @@ impl LoadingModel {
         let first = *self.first.entry(quota).or_insert(now);
         if now.since(first) < MAX_LOADING {
             self.waited += 1;
-            self.tries.insert(ticket.task, ticket.tries);
+            self.tries.insert(ticket.task, ticket.tries.clone());
             *self.refusals.entry(quota).or_default() += 1;
         }
     }
@@ -333,7 +333,7 @@ impl LoadingModel {
     /// Waiting used up no attempt.
     pub(super) fn check_start(&mut self, ticket: &Ticket<u32>) {
         if let Some(before) = self.tries.remove(&ticket.task) {
-            let tries = ticket.tries;
+            let tries = &ticket.tries;
             assert_eq!(
                 tries.calls, before.calls,
                 "item {} used up an attempt",

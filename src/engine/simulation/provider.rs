@@ -40,7 +40,7 @@ impl Scene {
     }
 
     pub(super) fn start(&mut self, call: Call<u32>) {
-        let tries = call.ticket.tries;
+        let tries = call.ticket.tries.clone();
         let quota = call.ticket.quota();
         assert!(
             u32::from(tries.calls - tries.refused)

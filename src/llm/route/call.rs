@@ -43,7 +43,7 @@ impl Route<'_> {
 
     /// Why a request came to the stand-in behind all models.
     fn why_no_model(&self, request: &Request, tries: &Tries) -> String {
-        let failed = self.earlier(tries.fallbacks, request).into_iter();
+        let failed = self.earlier(&tries.fallbacks, request).into_iter();
         let failed = failed.map(|step| format!("{}: {}", step.provider, step.error.message()));
         let skipped = self.skipped.iter();
         let skipped = skipped.map(|step| format!("{}: {}", step.provider, step.reason));

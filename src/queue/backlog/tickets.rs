@@ -36,7 +36,7 @@ impl StoreBacklog {
         let history = history.unwrap_or_default();
         // The route may have become shorter since.
         let step = at_step(claimed.lane.route_step(), open.class.steps());
-        let mut tries = history.tries(step, &self.kinds.fallback_histories);
+        let mut tries = history.tries(step);
         let default = self.kinds.max_retries();
         tries.max_retries = Some(claimed.max_retries.unwrap_or(default));
         let prompts = open.kind.prompts();
@@ -95,7 +95,7 @@ pub(super) fn share_calls(jobs: Vec<Ticket<JobTask>>) -> Vec<Ticket<Pack<JobTask
 fn may_share(pack: &Ticket<Pack<JobTask>>, job: &Ticket<JobTask>) -> bool {
     let tries = Tries {
         first: job.tries.first,
-        ..pack.tries
+        ..pack.tries.clone()
     };
     pack.class == job.class && tries == job.tries && alike(&pack.task[0], &job.task)
 }

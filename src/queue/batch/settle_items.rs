@@ -82,7 +82,7 @@ impl ItemSettler {
             let pricing = route.pricing();
             pricing.price_batched(&asked.provider, asked.model.as_deref(), result.as_mut());
         }
-        let mut tries = history.tries(claimed.lane.step, &self.kinds.fallback_histories);
+        let mut tries = history.tries(claimed.lane.step);
         let default = self.kinds.max_retries();
         tries.max_retries = Some(claimed.max_retries.unwrap_or(default));
         let charge = match &mut result {
@@ -173,11 +173,7 @@ impl ItemSettler {
         let due = match next {
             Next::RetryAt(at) => wall.after(at.since(now)),
             Next::FallBack => {
-                tries.fallbacks =
-                    self.kinds
-                        .fallback_histories
-                        .add(tries.fallbacks, tries.step, &error);
-                tries.next_step();
+                tries.next_step(Some(&error));
                 wall
             }
             Next::GiveUp if matches!(error.kind(), ErrorKind::Auth | ErrorKind::Quota) => {
@@ -197,7 +193,7 @@ impl ItemSettler {
         };
         let names = |step| self.asked(claimed, route.as_deref(), asked, step);
         let at = Moment { now, wall };
-        history.failed(&error, tries, &self.kinds.fallback_histories, names, at);
+        history.failed(&error, tries, names, at);
         ClaimOutcome::Retry {
             due_at: due,
             step: tries.step,

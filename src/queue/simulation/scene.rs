@@ -409,7 +409,6 @@ pub(crate) fn dispatcher(backlog: StoreBacklog, slots: usize, seed: u64) -> Disp
     let options = Options {
         concurrency: slots,
         retry: RetryPolicy::default(),
-        fallback_histories: kinds.fallback_histories.clone(),
         on_error: ErrorPolicy::ContinueOnError,
         deadline: None,
         jitter: Random(seed),
