@@ -1,5 +1,7 @@
 //! The kinds of errors, which determine all decisions about failures.
 
+use strum::VariantArray;
+
 /// The kind of a failure, for the decision that follows.
 #[derive(
     Debug,
@@ -13,7 +15,9 @@
     serde::Serialize,
     serde::Deserialize,
     strum::Display,
+    strum::EnumString,
     strum::IntoStaticStr,
+    strum::VariantArray,
 )]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
@@ -55,24 +59,7 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// All kinds, in the order of the documentation.
-    pub const ALL: [ErrorKind; 16] = [
-        Self::RateLimited,
-        Self::Transient,
-        Self::Malformed,
-        Self::Invalid,
-        Self::Auth,
-        Self::Quota,
-        Self::UnknownModel,
-        Self::Blocked,
-        Self::Cancelled,
-        Self::DeadlineExceeded,
-        Self::BudgetExceeded,
-        Self::Panic,
-        Self::Crashed,
-        Self::NotFound,
-        Self::PermissionDenied,
-        Self::Changed,
-    ];
+    pub const ALL: &[ErrorKind] = Self::VARIANTS;
 
     /// The stable name used in JSON, in `snake_case`.
     pub fn as_str(self) -> &'static str {
@@ -95,6 +82,6 @@ impl ErrorKind {
 
     /// The kind with this name.
     pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.as_str() == name)
+        name.parse().ok()
     }
 }

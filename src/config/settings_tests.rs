@@ -27,49 +27,35 @@ fn with(
 
 #[test]
 fn each_layer_overrides_those_beneath() {
-    let stored = [("llm.model", "stored")];
-    let env = [("BATCHWRIGHT_MODEL", "env")];
-    let flag = [("llm.model", "--model", "flag")];
-    for (settings, model, source, overrides) in [
-        (with(&[], &[], &[]), None, SettingSource::Default, vec![]),
+    const VARIABLE: SettingSource = SettingSource::Environment("BATCHWRIGHT_MODEL");
+    const STORE: (SettingSource, &str) = (SettingSource::Store, "stored");
+    let stored: &[_] = &[("llm.model", "stored")];
+    let env: &[_] = &[("BATCHWRIGHT_MODEL", "env")];
+    let blank: &[_] = &[("BATCHWRIGHT_MODEL", " ")];
+    let flag: &[_] = &[("llm.model", "--model", "flag")];
+    let by_flag = (SettingSource::Flag("--model"), "flag");
+    for (settings, used, overrides) in [
+        (with(&[], &[], stored), STORE, vec![]),
+        (with(&[], env, stored), (VARIABLE, "env"), vec![STORE]),
         (
-            with(&[], &[], &stored),
-            Some("stored"),
-            SettingSource::Store,
-            vec![],
+            with(flag, env, stored),
+            by_flag,
+            vec![(VARIABLE, "env"), STORE],
         ),
-        (
-            with(&[], &env, &stored),
-            Some("env"),
-            SettingSource::Environment("BATCHWRIGHT_MODEL"),
-            vec![(SettingSource::Store, "stored".to_owned())],
-        ),
-        (
-            with(&flag, &env, &stored),
-            Some("flag"),
-            SettingSource::Flag("--model"),
-            vec![
-                (
-                    SettingSource::Environment("BATCHWRIGHT_MODEL"),
-                    "env".to_owned(),
-                ),
-                (SettingSource::Store, "stored".to_owned()),
-            ],
-        ),
-        (
-            with(&[], &[("BATCHWRIGHT_MODEL", " ")], &stored),
-            Some("stored"),
-            SettingSource::Store,
-            vec![],
-        ),
+        (with(&[], blank, stored), STORE, vec![]),
     ] {
-        assert_eq!(settings.model().unwrap().as_deref(), model);
+        assert_eq!(settings.model().unwrap().as_deref(), Some(used.1));
         let setting = settings.explain("llm.model").unwrap();
-        assert_eq!(setting.value.as_deref(), model);
-        assert_eq!(setting.source, source);
-        assert_eq!(setting.overrides, overrides);
+        let value = setting.value.as_deref();
+        assert_eq!((setting.source, value), (used.0, Some(used.1)));
+        let owned = overrides
+            .into_iter()
+            .map(|(by, text)| (by, text.to_owned()));
+        assert_eq!(setting.overrides, owned.collect::<Vec<_>>());
         assert_eq!(setting.problem, None);
     }
+    let unset = Settings::new().explain("llm.model").unwrap();
+    assert_eq!((unset.source, unset.value), (SettingSource::Default, None));
 }
 
 #[test]
@@ -82,27 +68,30 @@ fn a_bad_value_names_its_source_and_fails_only_its_getter() {
         ],
         &[("queue.batch_size", "many")],
     );
-    let said = |result: Result<String, Error>| result.unwrap_err().message().to_owned();
-    let burst = said(settings.burst_size().map(|n| n.to_string()));
-    assert!(
-        burst.starts_with("RATE_LIMIT_BURST_SIZE=0: write a whole number from 1"),
-        "{burst}"
-    );
-    let batch = said(settings.batch_size().map(|n| n.to_string()));
-    let begin = "stored queue.batch_size=many: write a whole number";
-    assert!(
-        batch.starts_with(begin) && batch.contains("config unset queue.batch_size"),
-        "{batch}"
-    );
-    let provider = said(settings.provider().map(|name| format!("{name:?}")));
-    assert!(provider.starts_with("BATCHWRIGHT_PROVIDER=nobody: unknown provider `nobody`"));
-    let fallback = said(settings.fallback().map(|names| names.join(",")));
-    assert!(
-        fallback.starts_with("--fallback: unknown provider `nobody`"),
-        "{fallback}"
-    );
+    let batch = settings.batch_size().unwrap_err();
+    for (error, begin) in [
+        (
+            settings.burst_size().unwrap_err(),
+            "RATE_LIMIT_BURST_SIZE=0: write a whole number from 1",
+        ),
+        (
+            settings.provider().unwrap_err(),
+            "BATCHWRIGHT_PROVIDER=nobody: unknown provider `nobody`",
+        ),
+        (
+            settings.fallback().unwrap_err(),
+            "--fallback: unknown provider `nobody`",
+        ),
+        (
+            batch.clone(),
+            "stored queue.batch_size=many: write a whole number",
+        ),
+    ] {
+        assert!(error.message().starts_with(begin), "{error}");
+    }
+    assert!(batch.message().contains("config unset queue.batch_size"));
     let setting = settings.explain("queue.batch_size").unwrap();
-    assert_eq!(setting.problem.as_deref(), Some(batch.as_str()));
+    assert_eq!(setting.problem.as_deref(), Some(batch.message()));
     assert_eq!(settings.worker_count().unwrap(), 5);
 }
 
@@ -119,18 +108,15 @@ fn a_fallback_that_is_switched_off_can_still_be_named_by_a_flag() {
         ("llm.fallback", "groq:m,extract"),
         ("llm.fallback_enabled", "off"),
     ];
-    let none: [&str; 0] = [];
-    assert_eq!(with(&[], &[], &stored).fallback().unwrap(), none);
-    assert_eq!(
-        with(&[], &[], &stored[..1]).fallback().unwrap(),
-        ["groq:m", "extract"]
-    );
-    let flag = |names| [("llm.fallback", "--fallback", names)];
-    assert_eq!(
-        with(&flag("extract"), &[], &stored).fallback().unwrap(),
-        ["extract"]
-    );
-    assert_eq!(with(&flag(""), &[], &stored[..1]).fallback().unwrap(), none);
+    let fallback = |flag: Option<&str>, stored: &[(&str, &str)]| {
+        let flag = flag.map(|names| ("llm.fallback", "--fallback", names));
+        let settings = with(flag.as_slice(), &[], stored);
+        settings.fallback().unwrap().join(" ")
+    };
+    assert_eq!(fallback(None, &stored), "");
+    assert_eq!(fallback(None, &stored[..1]), "groq:m extract");
+    assert_eq!(fallback(Some("extract"), &stored), "extract");
+    assert_eq!(fallback(Some(""), &stored[..1]), "");
 }
 
 #[test]
@@ -146,13 +132,8 @@ fn a_credential_in_the_environment_is_not_shown() {
         assert_eq!(setting.value.as_deref(), Some("***"));
         assert!(!format!("{setting:?} {settings:?}").contains(secret));
     }
-    assert!(
-        !settings
-            .batch_size()
-            .unwrap_err()
-            .message()
-            .contains(secret)
-    );
+    let error = settings.batch_size().unwrap_err();
+    assert!(!error.message().contains(secret));
 }
 
 #[test]
@@ -175,27 +156,19 @@ fn defaults_are_those_of_the_table() {
     assert_eq!(none.tokens_per_minute().unwrap(), None);
     assert_eq!(none.burst_size().unwrap(), 10);
     assert_eq!(none.worker_count().unwrap(), 5);
-    let many = with(&[], &[], &[("queue.worker_count", "17")]);
-    assert_eq!(
-        many.max_concurrent_requests().unwrap(),
-        17,
-        "a larger count raises it"
-    );
-    let both = [
-        ("queue.worker_count", "17"),
-        ("llm.max_concurrent_requests", "9"),
-    ];
-    let both = with(&[], &[], &both);
+    // A larger count raises it, unless it is set.
+    let count = ("queue.worker_count", "17");
+    let many = with(&[], &[], &[count]);
+    assert_eq!(many.max_concurrent_requests().unwrap(), 17);
+    let both = with(&[], &[], &[count, ("llm.max_concurrent_requests", "9")]);
     assert_eq!(both.max_concurrent_requests().unwrap(), 9);
     assert_eq!(none.max_retries().unwrap(), 3);
     assert_eq!(none.batch_size().unwrap(), 10);
     assert_eq!(none.poll_interval().unwrap(), Duration::from_secs(5));
     assert_eq!(none.bulk_strategy().unwrap(), Strategy::Sync);
     assert_eq!(none.batch_poll_interval().unwrap(), None);
-    assert_eq!(
-        none.batch_reconcile_wait().unwrap(),
-        Duration::from_secs(300)
-    );
+    let wait = none.batch_reconcile_wait().unwrap();
+    assert_eq!(wait, Duration::from_secs(300));
     assert_eq!(none.batch_on_unknown().unwrap(), None);
 }
 

@@ -302,11 +302,9 @@ impl Tally {
         for (provider, items) in self.answered_by.iter().filter(|(_, items)| *items > 0) {
             *answered_by.entry(provider.clone()).or_default() += items;
         }
-        let (mut errors, mut error_samples) = (BTreeMap::new(), BTreeMap::new());
+        let mut errors = BTreeMap::new();
         for cause in self.causes.iter() {
             *errors.entry(cause.kind).or_default() += cause.items;
-            let sample = error_samples.entry(cause.kind);
-            sample.or_insert_with(|| cause.message.clone());
         }
         let elapsed = now.since(self.started);
         // The engine's stopwatch starts with its first check.
@@ -335,7 +333,6 @@ impl Tally {
             cache_saved_usd: (self.cache_saved != 0).then(|| self.cache_saved as f64 / 1e12),
             answered_by,
             errors,
-            error_samples,
             causes: self.causes.sorted(),
             latency_p50: self.calls.quantile(0.50),
             latency_p95: self.calls.quantile(0.95),
@@ -437,8 +434,6 @@ pub struct Summary {
     pub answered_by: BTreeMap<String, u64>,
     /// Failed items of this run by kind.
     pub errors: BTreeMap<&'static str, u64>,
-    /// For each of these kinds, the message of the first failure.
-    pub error_samples: BTreeMap<&'static str, String>,
     /// Why items of this run failed, the most frequent cause first. Failures have the same cause if they have the same
     /// kind and HTTP status, and their messages differ only in numbers and quoted text. Above 100 causes, further ones
     /// are distinguished by kind only.

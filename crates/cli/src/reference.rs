@@ -197,7 +197,7 @@ fn the_reference_lists_every_flag_and_setting_as_the_program_has_them() {
 #[test]
 fn the_reference_explains_every_error_kind_and_exit_code() {
     let (_, page) = page();
-    for kind in ErrorKind::ALL {
+    for &kind in ErrorKind::ALL {
         let class = kind.class();
         let row = format!("| `{kind}` | `{class}` |");
         assert!(page.contains(&row), "docs/reference.md has no row {row}");

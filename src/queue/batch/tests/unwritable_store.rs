@@ -24,7 +24,7 @@ fn is_attended(harness: &Harness, worker: WorkerId) {
 
 #[test]
 fn a_store_that_cannot_be_written_for_whatever_reason_costs_nothing_but_time() {
-    for kind in ErrorKind::ALL {
+    for &kind in ErrorKind::ALL {
         for uploads in [true, false] {
             let harness = Harness::new();
             let _client = harness.client();
