@@ -1,12 +1,10 @@
 //! Reads a source of items on a separate thread, a few items ahead of their use.
 
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
-use std::thread;
-use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
+use parking_lot::{Condvar, Mutex};
 
 use crate::base::Error;
 
@@ -28,199 +26,182 @@ pub(crate) enum Next<R> {
     Ended,
 }
 
-/// The receiving end of a source that a feeder reads.
-pub(crate) struct Fed<R> {
-    one_by_one: Receiver<Read<R>>,
-    in_packs: Receiver<Read<R>>,
-    demand: Arc<AtomicBool>,
-    ahead: Arc<Ahead>,
-    packed_bytes: PackedBytes<R>,
-}
-
-/// State that the receiver and the feeder share.
-#[derive(Default)]
-struct Ahead {
-    /// Bytes of items that wait for their packs.
-    bytes: AtomicUsize,
-    /// Number of items that were received.
-    taken: AtomicUsize,
-    /// The receiver is gone.
-    stopped: AtomicBool,
-}
-
-impl<R> Fed<R> {
-    /// Returns the next item without waiting.
-    pub(crate) fn next(&self) -> Next<R> {
-        for last_look in [false, true] {
-            match self.try_recv() {
-                Ok(item) => {
-                    self.demand.store(false, Ordering::SeqCst);
-                    return Next::Item(item);
-                }
-                Err(TryRecvError::Disconnected) => return Next::Ended,
-                Err(TryRecvError::Empty) if last_look => break,
-                Err(TryRecvError::Empty) => {
-                    self.demand.store(true, Ordering::SeqCst);
-                    fence(Ordering::SeqCst);
-                }
-            }
-        }
-        Next::NotYet
-    }
-
-    /// Whether no item is ready.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.one_by_one.is_empty() && self.in_packs.is_empty()
-    }
-
-    fn try_recv(&self) -> Result<Read<R>, TryRecvError> {
-        // The feeder has closed the channel that it does not use.
-        let received = match self.one_by_one.try_recv() {
-            Err(TryRecvError::Disconnected) => {
-                let received = self.in_packs.try_recv();
-                if let Ok(Ok(item)) = &received {
-                    let bytes = (self.packed_bytes)(item).unwrap_or(0);
-                    self.ahead.bytes.fetch_sub(bytes, Ordering::SeqCst);
-                }
-                received
-            }
-            received => received,
-        };
-        if let Ok(Ok(_)) = &received {
-            self.ahead.taken.fetch_add(1, Ordering::Relaxed);
-        }
-        received
-    }
-}
-
-impl<R> Drop for Fed<R> {
-    fn drop(&mut self) {
-        self.ahead.stopped.store(true, Ordering::SeqCst);
-    }
-}
-
-/// The reading end of a fed source.
-pub(crate) struct Feeder<R> {
-    one_by_one: Sender<Read<R>>,
-    in_packs: Sender<Read<R>>,
-    demand: Arc<AtomicBool>,
-    ahead: Arc<Ahead>,
-    packed_bytes: PackedBytes<R>,
-    waker: Waker,
-}
-
 /// Maximum number of items read ahead to fill packs.
 const MOST_AHEAD: usize = 4096;
 /// Above this number of bytes read ahead, the feeder waits.
 const BYTES_AHEAD: usize = 16 * 1024 * 1024;
 
+/// The items between the feeder and the receiver.
+struct Line<R> {
+    state: Mutex<State<R>>,
+    changed: Condvar,
+    packed_bytes: PackedBytes<R>,
+    /// How many items may wait here, and how many if they share calls.
+    most: usize,
+    most_packed: usize,
+}
+
+struct State<R> {
+    items: VecDeque<Read<R>>,
+    /// Bytes of the items that can share calls.
+    bytes: usize,
+    /// Whether the last item can share a call.
+    is_packed: bool,
+    /// Number of items that were received.
+    taken: usize,
+    /// The receiver found no item.
+    demand: bool,
+    /// The receiver is gone.
+    stopped: bool,
+    /// The feeder is gone.
+    ended: bool,
+}
+
+impl<R> Line<R> {
+    fn bytes(&self, item: &Read<R>) -> Option<usize> {
+        item.as_ref().ok().and_then(self.packed_bytes)
+    }
+
+    /// Waits until another item may be read. False if the receiver is gone.
+    fn has_room(&self) -> bool {
+        let mut state = self.state.lock();
+        self.changed.wait_while(&mut state, |state| {
+            let most = if state.is_packed {
+                self.most_packed
+            } else {
+                self.most
+            };
+            !state.stopped && (state.items.len() >= most || state.bytes > BYTES_AHEAD)
+        });
+        !state.stopped
+    }
+
+    fn stop(&self) {
+        self.state.lock().stopped = true;
+        self.changed.notify_all();
+    }
+}
+
+/// The receiving end of a source that a feeder reads.
+pub(crate) struct Fed<R>(Arc<Line<R>>);
+
+impl<R> Fed<R> {
+    /// Returns the next item without waiting.
+    pub(crate) fn next(&self) -> Next<R> {
+        let mut state = self.0.state.lock();
+        let Some(item) = state.items.pop_front() else {
+            state.demand = true;
+            return if state.ended {
+                Next::Ended
+            } else {
+                Next::NotYet
+            };
+        };
+        state.demand = false;
+        state.bytes -= self.0.bytes(&item).unwrap_or(0);
+        state.taken += usize::from(item.is_ok());
+        drop(state);
+        self.0.changed.notify_all();
+        Next::Item(item)
+    }
+
+    /// Whether no item is ready.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.state.lock().items.is_empty()
+    }
+}
+
+impl<R> Drop for Fed<R> {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
+/// The reading end of a fed source.
+pub(crate) struct Feeder<R> {
+    line: Arc<Line<R>>,
+    waker: Waker,
+}
+
 impl<R> Feeder<R> {
-    /// Creates a feeder, its receiver, and the tail for what remains at the end. The channel holds `ahead` items; if
-    /// the first item shares calls, it holds as many packs of `pack` items.
+    /// Creates a feeder, its receiver, and the tail for what remains at the end. `ahead` items are read ahead, and if
+    /// they share calls, as many packs of `pack` items.
     pub(crate) fn new(
         ahead: usize,
         (pack, packed_bytes): (u16, PackedBytes<R>),
         waker: Waker,
     ) -> (Self, Fed<R>, Tail<R>) {
         let filling = ahead.saturating_mul(pack.into());
-        let (one_by_one, from_one_by_one) = bounded(ahead);
-        let (in_packs, from_in_packs) = bounded(filling.min(MOST_AHEAD).max(ahead));
-        let feeder = Self {
-            one_by_one,
-            in_packs,
-            demand: Arc::default(),
-            ahead: Arc::default(),
+        let line = Arc::new(Line {
+            state: Mutex::new(State {
+                items: VecDeque::new(),
+                bytes: 0,
+                is_packed: false,
+                taken: 0,
+                demand: false,
+                stopped: false,
+                ended: false,
+            }),
+            changed: Condvar::new(),
             packed_bytes,
-            waker,
-        };
-        let tail = Tail {
-            one_by_one: from_one_by_one.clone(),
-            in_packs: from_in_packs.clone(),
-            ahead: feeder.ahead.clone(),
-        };
-        let fed = Fed {
-            one_by_one: from_one_by_one,
-            in_packs: from_in_packs,
-            demand: feeder.demand.clone(),
-            ahead: feeder.ahead.clone(),
-            packed_bytes,
-        };
-        (feeder, fed, tail)
+            most: ahead,
+            most_packed: filling.min(MOST_AHEAD).max(ahead),
+        });
+        let (fed, tail) = (Fed(line.clone()), Tail(line.clone()));
+        (Self { line, waker }, fed, tail)
     }
 
     /// Sends items until the source ends or the receiver is gone. A panic or an error of the iterator ends the run,
     /// not the OS process.
     pub(crate) fn feed(self, mut items: impl Iterator<Item = Read<R>>) {
-        let Self {
-            one_by_one,
-            in_packs,
-            demand,
-            ahead,
-            packed_bytes,
-            waker,
-        } = self;
-        let mut lanes = Some((one_by_one, in_packs));
-        let mut lane = None;
-        while !ahead.stopped.load(Ordering::SeqCst) {
-            if ahead.bytes.load(Ordering::SeqCst) > BYTES_AHEAD {
-                thread::sleep(Duration::from_millis(1));
-                continue;
-            }
+        while self.line.has_room() {
             let next = catch_unwind(AssertUnwindSafe(|| items.next()))
                 .unwrap_or_else(|panic| Some(Err(panicked("the source of items", panic))));
             let Some(item) = next else { break };
-            let last = item.is_err();
-            let bytes = item.as_ref().ok().and_then(packed_bytes);
-            if let Some((one_by_one, in_packs)) = lanes.take() {
-                lane = Some(match bytes {
-                    Some(_) => (in_packs, true),
-                    None => (one_by_one, false),
-                });
+            let (bytes, is_last) = (self.line.bytes(&item), item.is_err());
+            let mut state = self.line.state.lock();
+            state.is_packed = bytes.is_some();
+            state.bytes += bytes.unwrap_or(0);
+            state.items.push_back(item);
+            if std::mem::take(&mut state.demand) {
+                drop(state);
+                self.waker.wake();
             }
-            let Some((out, counted)) = &lane else { break };
-            if let Some(bytes) = bytes.filter(|_| *counted) {
-                ahead.bytes.fetch_add(bytes, Ordering::SeqCst);
-            }
-            if out.send(item).is_err() || last {
+            if is_last {
                 break;
             }
-            // Either the receiver sees the item, or the feeder sees that the receiver found none.
-            fence(Ordering::SeqCst);
-            if demand.swap(false, Ordering::SeqCst) {
-                waker.wake();
-            }
         }
-        drop((lanes, lane));
-        waker.wake();
+    }
+}
+
+impl<R> Drop for Feeder<R> {
+    fn drop(&mut self) {
+        self.line.state.lock().ended = true;
+        self.line.changed.notify_all();
+        self.waker.wake();
     }
 }
 
 /// The items that remain in a source when its run ends.
-pub(crate) struct Tail<R> {
-    one_by_one: Receiver<Read<R>>,
-    in_packs: Receiver<Read<R>>,
-    ahead: Arc<Ahead>,
-}
+pub(crate) struct Tail<R>(Arc<Line<R>>);
 
 impl<R> Tail<R> {
     /// Stops the feeder and returns the items that it had read, with the position of the first in the input. Waits
     /// for a blocking `next()`.
     pub(crate) fn drain(self) -> (usize, Vec<R>) {
-        self.stop();
-        let left = self.one_by_one.iter().chain(self.in_packs.iter());
-        let left = left.filter_map(Result::ok).collect();
-        (self.ahead.taken.load(Ordering::Relaxed), left)
+        self.0.stop();
+        let mut state = self.0.state.lock();
+        self.0.changed.wait_while(&mut state, |state| !state.ended);
+        drop(state);
+        self.drain_ready()
     }
 
     /// The same without waiting: items that a blocked `next()` returns later are lost.
     pub(crate) fn drain_ready(self) -> (usize, Vec<R>) {
-        self.stop();
-        let left = self.one_by_one.try_iter().chain(self.in_packs.try_iter());
-        let left = left.filter_map(Result::ok).collect();
-        (self.ahead.taken.load(Ordering::Relaxed), left)
-    }
-
-    fn stop(&self) {
-        self.ahead.stopped.store(true, Ordering::SeqCst);
+        self.0.stop();
+        let mut state = self.0.state.lock();
+        let left = std::mem::take(&mut state.items);
+        let left = left.into_iter().filter_map(Result::ok).collect();
+        (state.taken, left)
     }
 }
