@@ -17,7 +17,6 @@ use prometheus::{
 use crate::base::{Error, ErrorKind, Usd};
 use crate::observe::calls::{CallObserver, CallResult, ObservedCall};
 use crate::observe::jobs::{EndedJob, JobObserver};
-use crate::observe::month_costs::{MonthCosts, level};
 use crate::observe::progress::{Progress, ProgressNotifier};
 
 /// Upper bounds of the buckets in seconds: those of the conventions, and four more, because a reply that is not
@@ -262,7 +261,7 @@ impl Series {
                 "Known cost of the items so far, in US dollars.",
             )?,
             unpriced: single(to, "batchwright_unpriced_items", "Items of unknown cost.")?,
-            month: MonthCosts::new(to, &MODEL)?,
+            month: MonthCosts::new(to)?,
             queue: QueueSeries {
                 jobs: histogram(
                     "batchwright_job_duration_seconds",
@@ -319,6 +318,55 @@ impl Series {
             self.success.reset();
         }
     }
+}
+
+/// What was spent in this month, by model.
+pub(crate) struct MonthCosts {
+    cost: GaugeVec,
+    calls: IntGaugeVec,
+    tokens: IntGaugeVec,
+}
+
+impl MonthCosts {
+    fn new(to: &Registry) -> prometheus::Result<Self> {
+        let cost = Opts::new(
+            "batchwright_month_cost_usd",
+            "Known cost of the calls of this month (UTC), in US dollars.",
+        );
+        let calls = Opts::new(
+            "batchwright_month_calls",
+            "Calls of this month (UTC) that were billed.",
+        );
+        let tokens = Opts::new(
+            "batchwright_month_tokens",
+            "Input and output tokens of the calls of this month (UTC).",
+        );
+        Ok(Self {
+            cost: registered(to, GaugeVec::new(cost, &MODEL))?,
+            calls: registered(to, IntGaugeVec::new(calls, &MODEL))?,
+            tokens: registered(to, IntGaugeVec::new(tokens, &MODEL))?,
+        })
+    }
+
+    /// Forgets all models.
+    pub(crate) fn reset(&self) {
+        self.cost.reset();
+        self.calls.reset();
+        self.tokens.reset();
+    }
+
+    /// Adds calls for a model.
+    pub(crate) fn add(&self, model: &str, calls: u64, tokens: u64, cost: Usd) {
+        let label = &[model];
+        self.cost.with_label_values(label).add(cost.dollars());
+        self.calls.with_label_values(label).add(level(calls));
+        self.tokens.with_label_values(label).add(level(tokens));
+    }
+}
+
+/// The value of a gauge.
+fn level(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 impl Names {

@@ -6,8 +6,6 @@ pub(crate) mod drive;
 pub mod jobs;
 #[cfg(feature = "metrics")]
 pub mod metrics;
-#[cfg(feature = "metrics")]
-pub(crate) mod month_costs;
 pub mod progress;
 pub mod tally;
 pub mod tracker;

@@ -151,13 +151,13 @@ impl<'a> Pool<'a> {
     {
         let began = self.clock.now();
         if let Some(why) = self.misuse() {
-            return self.not_begun(StopReason::Misuse(why), began);
+            return self.not_begun(&why, began);
         }
         let (waker, woken) = Waker::new();
         let most = self.options.calls.most;
         let (feeder, source, tail) = Feeder::new(2 * most, (1, |_| None), waker.clone());
         if let Err(error) = start(feeder) {
-            return self.not_begun(StopReason::Misuse(error.message().to_owned()), began);
+            return self.not_begun(error.message(), began);
         }
         let limiter = Arc::new(Limiter::new());
         let class = Class::new([self.quota(&limiter, began)]);
@@ -177,19 +177,9 @@ impl<'a> Pool<'a> {
                 Err(error) => error.into(),
             }
         };
-        let mut closed = false;
-        let mut hand_out = |end: TaskEnd<T, D>| {
-            let broke = sink(end).is_break() && !closed;
-            closed |= broke;
-            if broke {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            }
-        };
         let outlet = Outlet {
             outcomes,
-            sink: &mut hand_out,
+            sink: &mut sink,
         };
         let drive = Drive {
             options: &self.options,
@@ -201,12 +191,10 @@ impl<'a> Pool<'a> {
         }
         let mut ended = match ended {
             Ok(ended) => ended,
-            Err(error) => {
-                return self.not_begun(StopReason::Misuse(error.message().to_owned()), began);
-            }
+            Err(error) => return self.not_begun(error.message(), began),
         };
         for end in left_over(&mut ended.work, drain(tail), ended.stop.as_ref()) {
-            let _ = hand_out(end);
+            let _ = sink(end);
         }
         PoolEnd {
             summary: ended.summary(),
@@ -221,11 +209,11 @@ impl<'a> Pool<'a> {
         self.options.misuse().or(bad_rate)
     }
 
-    fn not_begun(&self, reason: StopReason, now: Time) -> PoolEnd {
+    fn not_begun(&self, why: &str, now: Time) -> PoolEnd {
         let tally = Tally::new(self.total, now);
         PoolEnd {
             summary: tally.summary(&Default::default(), Default::default(), now),
-            stop: Some(reason),
+            stop: Some(StopReason::Misuse(why.to_owned())),
         }
     }
 
