@@ -1,0 +1,1 @@
+//! The benchmarks of the library: `cargo bench -p batchwright-benches`.
