@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use batchwright::{JobQueue, ProcessId};
 use batchwright_simulate::{BatchConfig, BatchStats, SimConfig, Simulator};
-use serde_json::Value;
 
 use super::common::{
     Desk, Ended, HOME, PATIENCE, RunToEnd, Running, all_ids, eventually, simulator,
@@ -108,11 +107,6 @@ pub fn kill(mut running: Running) {
     running.child.wait().unwrap();
 }
 
-pub fn without_latency(mut line: Value) -> Value {
-    line.as_object_mut().unwrap().remove("latency_ms");
-    line
-}
-
 pub const STORE: &str = "out.jsonl.batchwright";
 
 /// Runs the program with these words and this provider.
@@ -133,11 +127,8 @@ pub fn left_alone(items: usize) -> (Desk, Simulator) {
 #[track_caller]
 pub fn bought(sim: &Simulator, items: u64) {
     let stats = sim.batch_stats();
-    assert_eq!(
-        (stats.items_accepted, sim.stats().calls),
-        (items, 0),
-        "{stats:?}"
-    );
+    let sent = (stats.items_accepted, sim.stats().calls);
+    assert_eq!(sent, (items, 0), "{stats:?}");
 }
 
 /// All results are in the output and billed once, and no work is left.
@@ -162,18 +153,7 @@ pub fn only_process(desk: &Desk) -> ProcessId {
 }
 
 /// A worker collects the items into the queue.
-pub fn worked(desk: &Desk, sim: &Simulator) -> (ProcessId, Ended) {
-    let id = only_process(desk);
+pub fn worked(desk: &Desk, sim: &Simulator) -> Ended {
     let words = format!("work --strategy batch --until-empty --queue {STORE}");
-    let ended = other(desk, sim, &words).expect(0);
-    (id, ended)
-}
-
-/// Renames the output, and optionally the files that belong to it.
-pub fn renamed(desk: &Desk, to: &str, with_store: bool) {
-    fs::rename(desk.path("out.jsonl"), desk.path(to)).unwrap();
-    if with_store {
-        let beside = desk.path(&format!("{to}.batchwright"));
-        fs::rename(desk.path(STORE), beside).unwrap();
-    }
+    other(desk, sim, &words).expect(0)
 }

@@ -2,19 +2,20 @@
 //! rename, another path, another data folder, another provider, another output in its place, or a kill.
 
 use std::fs;
-use std::process::Command;
 
-use batchwright_simulate::{BatchConfig, SimConfig, Simulator, Vendor};
+use batchwright_simulate::{BatchConfig, SimConfig, Vendor};
 
 use super::batch_runs::{
-    LONG, SHORT, STORE, WORDS, batch, bought, command, left_alone, only_process, other, renamed,
-    run, taking, whole, worked,
+    LONG, SHORT, STORE, WORDS, batch, bought, command, left_alone, only_process, other, run,
+    taking, whole, worked,
 };
 use super::common::{Desk, Ended, RunToEnd, simulator};
 
 #[test]
 fn following_the_advice_of_status_bills_the_batch_once() {
     let (desk, sim) = left_alone(5);
+    let of_store =
+        |words: &str, code| other(&desk, &sim, &format!("{words} --queue {STORE}")).expect(code);
     let belongs = |ended: Ended| {
         let output = desk.path("out.jsonl").canonicalize().unwrap();
         ended
@@ -22,36 +23,21 @@ fn following_the_advice_of_status_bills_the_batch_once() {
             .says(&format!("its results go to {}, by:", output.display()))
             .says("--strategy batch in.jsonl -o out.jsonl")
     };
-    let status = format!("status --queue {STORE}");
-    let ended = belongs(other(&desk, &sim, &status).expect(0));
-    ended.hides("batchwright work");
-    let told = other(&desk, &sim, &format!("{status} --json"))
-        .expect(0)
-        .json();
-    let told = &told["processes"][0];
+    belongs(of_store("status", 0)).hides("batchwright work");
+    let told = of_store("status --json", 0).json()["processes"][0].take();
     assert_eq!(told["name"], "in.jsonl");
     assert!(told["output"].as_str().unwrap().ends_with("/out.jsonl"));
-    let (_, ended) = worked(&desk, &sim);
-    ended.hides("batchwright results");
-    belongs(ended);
-    let ended = belongs(other(&desk, &sim, &status).expect(0));
-    ended.hides("batchwright results");
+    belongs(worked(&desk, &sim)).hides("batchwright results");
+    belongs(of_store("status", 0)).hides("batchwright results");
     for words in ["-o else.jsonl", "--take", "-o out.jsonl"] {
-        let words = format!("results --queue {STORE} {words}");
-        belongs(other(&desk, &sim, &words).expect(2)).says("nothing was deleted");
+        belongs(of_store(&format!("results {words}"), 2)).tells("nothing was deleted");
     }
     assert!(!desk.exists("else.jsonl"));
-    let shown = other(&desk, &sim, &format!("results --queue {STORE}")).expect(0);
+    let shown = of_store("results", 0);
     assert_eq!(shown.stdout.lines().count(), 5);
-    shown
-        .says("to save them there: ")
-        .says("the queue keeps them");
-    other(
-        &desk,
-        &sim,
-        &format!("results --queue {STORE} -o copy.jsonl --keep"),
-    )
-    .expect(0);
+    let shown = shown.says("to save them there: ");
+    shown.tells("the queue keeps them");
+    of_store("results -o copy.jsonl --keep", 0);
     run(&desk, &sim, WORDS).expect(0);
     whole(&desk, &sim, "out.jsonl", 5);
 }
@@ -65,23 +51,21 @@ fn an_output_without_saved_results_is_rejected() {
     run(&desk, &sim, &format!("{WORDS} --no-wait")).expect(0);
     let saved = desk.read("out.jsonl");
     assert_eq!(saved.lines().count(), 3);
-    let refused = || {
+    let other = saved.replace("\"i-", "\"other-");
+    for found in [Some(""), Some(&other), None] {
+        match found {
+            Some(text) => desk.write("out.jsonl", text),
+            None => fs::remove_file(desk.path("out.jsonl")).unwrap(),
+        }
         for words in [WORDS, "in.jsonl -o out.jsonl --dry-run"] {
             run(&desk, &sim, words)
                 .ends(2, "belongs to another output")
                 .says("--delete --queue ")
-                .says("nothing was sent");
+                .tells("nothing was sent");
         }
-        let mut sync = command(&desk, &sim, WORDS);
-        sync.ended().expect(2);
+        command(&desk, &sim, WORDS).ended().expect(2);
         bought(&sim, 4);
-    };
-    desk.write("out.jsonl", "");
-    refused();
-    desk.write("out.jsonl", saved.replace("\"i-", "\"other-"));
-    refused();
-    fs::remove_file(desk.path("out.jsonl")).unwrap();
-    refused();
+    }
     desk.write("out.jsonl", &saved);
     // A link to the output leads to its store.
     std::os::unix::fs::symlink("out.jsonl", desk.path("link.jsonl")).unwrap();
@@ -91,25 +75,14 @@ fn an_output_without_saved_results_is_rejected() {
 
 #[test]
 fn an_output_that_was_renamed_keeps_its_batch() {
-    let renamed_to = |to: &str, with_store: bool, data: &str| {
-        let (desk, sim) = left_alone(3);
-        fs::create_dir(desk.path("there")).unwrap();
-        renamed(&desk, to, with_store);
-        let words = format!("in.jsonl -o {to} {data}");
-        if !with_store {
-            run(&desk, &sim, &words).ends(2, "move its store with it");
-            bought(&sim, 3);
-            fs::rename(desk.path(STORE), desk.path(&format!("{to}.batchwright"))).unwrap();
-        }
-        run(&desk, &sim, &words).expect(0);
-        whole(&desk, &sim, to, 3);
-        assert!(!desk.exists("there/new.jsonl.batchwright"));
-    };
-    // Both wait for their batches.
-    std::thread::scope(|scope| {
-        scope.spawn(|| renamed_to("there/new.jsonl", true, ""));
-        scope.spawn(|| renamed_to("new.jsonl", false, "--data-dir elsewhere"));
-    });
+    let (desk, sim) = left_alone(3);
+    fs::rename(desk.path("out.jsonl"), desk.path("new.jsonl")).unwrap();
+    let words = "in.jsonl -o new.jsonl --data-dir elsewhere";
+    run(&desk, &sim, words).ends(2, "move its store with it");
+    bought(&sim, 3);
+    fs::rename(desk.path(STORE), desk.path("new.jsonl.batchwright")).unwrap();
+    run(&desk, &sim, words).expect(0);
+    whole(&desk, &sim, "new.jsonl", 3);
 }
 
 #[test]
@@ -125,34 +98,22 @@ fn a_missing_output_is_reported_before_its_items_are_sent_again() {
     whole(&desk, &sim, "out.jsonl", 3);
 }
 
-fn xai() -> Simulator {
-    let batches = BatchConfig::default().duration(SHORT);
-    simulator(SimConfig::default().vendor(Vendor::Xai).batches(batches))
-}
-
-/// The same prompts for another provider.
-fn with_xai(desk: &Desk, openai: &Simulator, xai: &Simulator, words: &str) -> Command {
-    let mut command = batch(desk, openai, &format!("--provider xai {words}"));
-    command
-        .env("XAI_API_KEY", "x")
-        .env("XAI_BASE_URL", xai.base_url());
-    command
-}
-
 #[test]
 fn a_run_with_another_provider_reports_where_the_items_are() {
-    let (desk, openai, xai) = (Desk::new(), taking(LONG), xai());
-    desk.prompts("in.jsonl", 4);
+    let batches = BatchConfig::default().duration(SHORT);
+    let xai = simulator(SimConfig::default().vendor(Vendor::Xai).batches(batches));
+    let (desk, openai) = (Desk::with(4), taking(LONG));
     run(&desk, &openai, &format!("{WORDS} --no-wait")).expect(0);
     let remote = openai.batch_stats().batches[0].id.clone();
-    let told = |ended: Ended| {
-        let ended = ended.expect(0);
-        ended.tells(&format!("batch {remote} at openai: "));
-        ended.hides("prompts go to xai in batches");
-    };
     for words in ["--dry-run", "--no-wait", ""] {
-        let words = format!("{WORDS} {words}");
-        told(with_xai(&desk, &openai, &xai, &words).ended());
+        let words = format!("--provider xai {WORDS} {words}");
+        let mut command = batch(&desk, &openai, &words);
+        command
+            .env("XAI_API_KEY", "x")
+            .env("XAI_BASE_URL", xai.base_url());
+        let ended = command.ended();
+        let ended = ended.ends(0, &format!("batch {remote} at openai: "));
+        ended.hides("prompts go to xai in batches");
     }
     whole(&desk, &openai, "out.jsonl", 4);
     bought(&xai, 0);
@@ -166,8 +127,7 @@ fn a_store_of_another_program_stops_the_run() {
     for written in [diary.as_bytes(), &own[..own.len() / 2]] {
         fs::write(desk.path(STORE), written).unwrap();
         run(&desk, &sim, WORDS).ends(1, STORE);
-        let mut sync = command(&desk, &sim, WORDS);
-        sync.ended().ends(1, STORE);
+        command(&desk, &sim, WORDS).ended().ends(1, STORE);
     }
     bought(&sim, 2);
     for log in ["-wal", "-shm"] {

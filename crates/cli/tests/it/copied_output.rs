@@ -2,8 +2,6 @@
 
 use std::fs;
 
-use batchwright_simulate::Simulator;
-
 use super::batch_runs::{
     LONG, STORE, WORDS, bought, kill, left_alone, other, run, start, stores, submitted, taking,
     whole,
@@ -23,13 +21,17 @@ fn a_copy_of_both_files_resends_nothing() {
     whole(&desk, &sim, "out.jsonl", 5);
 }
 
+fn moved(desk: &Desk, files: &[&str], to: &str) {
+    for file in files {
+        fs::rename(desk.path(file), desk.path(&format!("{to}/{file}"))).unwrap();
+    }
+}
+
 #[test]
 fn after_moving_both_files_another_run_can_use_the_path() {
     let (desk, sim) = left_alone(5);
     fs::create_dir(desk.path("arch")).unwrap();
-    for file in ["out.jsonl", STORE] {
-        fs::rename(desk.path(file), desk.path(&format!("arch/{file}"))).unwrap();
-    }
+    moved(&desk, &["out.jsonl", STORE], "arch");
     run(&desk, &sim, &format!("{WORDS} --no-wait")).expect(0);
     bought(&sim, 10);
     run(&desk, &sim, WORDS).expect(0);
@@ -39,29 +41,18 @@ fn after_moving_both_files_another_run_can_use_the_path() {
     assert!(stores(&desk).is_empty() && !desk.exists(&format!("arch/{STORE}")));
 }
 
-/// A run that was killed while its batch was at the provider.
-fn killed() -> (Desk, Simulator) {
+#[test]
+fn a_moved_killed_run_resumes_only_with_its_log() {
     let (desk, sim) = (Desk::with(3), taking(LONG));
     let running = start(&desk, &sim, WORDS);
     submitted(&desk, 3);
     kill(running);
     fs::create_dir(desk.path("arch")).unwrap();
-    (desk, sim)
-}
-
-fn moved(desk: &Desk, file: &str) {
-    fs::rename(desk.path(file), desk.path(&format!("arch/{file}"))).unwrap();
-}
-
-#[test]
-fn a_moved_killed_run_resumes_only_with_its_log() {
-    let (desk, sim) = killed();
     let log = format!("{STORE}-wal");
     // Showing it does not move the log.
     other(&desk, &sim, "status").expect(0);
     assert!(desk.exists(&log));
-    moved(&desk, "out.jsonl");
-    moved(&desk, STORE);
+    moved(&desk, &["out.jsonl", STORE], "arch");
     let both = [
         "run --strategy batch in.jsonl -o arch/out.jsonl",
         "work --queue arch/out.jsonl.batchwright",
@@ -72,7 +63,7 @@ fn a_moved_killed_run_resumes_only_with_its_log() {
     // Its log is where the next store would be.
     run(&desk, &sim, WORDS).ends(1, "one of them is missing");
     bought(&sim, 3);
-    moved(&desk, &log);
+    moved(&desk, &[&log], "arch");
     run(&desk, &sim, "in.jsonl -o arch/out.jsonl").expect(0);
     assert_eq!(desk.ids("arch/out.jsonl"), all_ids(3));
     bought(&sim, 3);

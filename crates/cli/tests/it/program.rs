@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use batchwright::ProcessId;
 use batchwright_simulate::Simulator;
 
 use super::common::{Desk, Ended, PATIENCE, RunToEnd, Running};
@@ -80,4 +81,12 @@ pub fn fed(command: &mut Command, text: impl AsRef<[u8]>) -> Ended {
     let _ = pipe.write_all(text.as_ref());
     drop(pipe);
     running.wait()
+}
+
+impl Ended {
+    /// The process that `submit` has printed.
+    #[track_caller]
+    pub fn process(&self) -> ProcessId {
+        self.stdout.strip_suffix('\n').unwrap().parse().unwrap()
+    }
 }
