@@ -5,11 +5,9 @@ mod batch_chaos;
 mod batch_crash;
 mod batch_runs;
 mod batch_site;
-mod bill;
 mod bills;
 mod bought_once;
 mod budget;
-mod budget_bill;
 #[path = "../../../../tests/it/common.rs"]
 mod common;
 mod copied_output;
