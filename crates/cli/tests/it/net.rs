@@ -5,52 +5,52 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
 use batchwright_simulate::Simulator;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, Certificate, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-use super::common::{Desk, Ended, PATIENCE, RunToEnd, all_ids, good};
+use super::common::{Desk, Ended, RunToEnd, all_ids, good};
 
-/// A server with a certificate of a private authority, which forwards to a simulator.
-struct Secure {
-    url: String,
-    authority: String,
+/// A private authority: its certificate, and what signs others.
+pub fn authority() -> (String, Issuer<'static, KeyPair>) {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let pem = params.self_signed(&key).unwrap().pem();
+    (pem, Issuer::new(params, key))
 }
 
-impl Secure {
-    fn start(sim: &Simulator) -> Self {
-        let sim = sim.addr();
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let authority = params.self_signed(&key).unwrap().pem();
-        let issuer = Issuer::new(params, key);
-        let key = KeyPair::generate().unwrap();
-        let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
-        let certificate = CertificateParams::new(names).unwrap();
-        let certificate = certificate.signed_by(&key, &issuer).unwrap();
-        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate.der().clone()], key)
-            .unwrap();
-        let config = Arc::new(config);
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let secure = ServerConnection::new(config.clone()).unwrap();
-                std::thread::spawn(move || forward(StreamOwned::new(secure, stream), sim));
-            }
-        });
-        Self {
-            url: format!("https://127.0.0.1:{port}/v1"),
-            authority,
+/// The certificate of a server on this machine, and its key.
+pub fn certified(issuer: &Issuer<'static, KeyPair>) -> (Certificate, KeyPair) {
+    let key = KeyPair::generate().unwrap();
+    let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+    let params = CertificateParams::new(names).unwrap();
+    (params.signed_by(&key, issuer).unwrap(), key)
+}
+
+/// A server with a certificate of a private authority, which forwards to a simulator. Returns its URL and the authority.
+fn secure(sim: &Simulator) -> (String, String) {
+    let sim = sim.addr();
+    let (authority, issuer) = authority();
+    let (certificate, key) = certified(&issuer);
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.der().clone()], key)
+        .unwrap();
+    let config = Arc::new(config);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let secure = ServerConnection::new(config.clone()).unwrap();
+            std::thread::spawn(move || forward(StreamOwned::new(secure, stream), sim));
         }
-    }
+    });
+    (format!("https://127.0.0.1:{port}/v1"), authority)
 }
 
 /// A head up to its empty line, and the body with the declared length.
@@ -98,132 +98,94 @@ fn run(desk: &Desk, url: &str, variables: &[(&str, &str)]) -> Ended {
 #[test]
 fn a_private_authority_is_trusted_if_the_system_trusts_it() {
     let (desk, sim) = (Desk::new(), good());
-    let server = Secure::start(&sim);
-    desk.write("ca.pem", &server.authority);
+    let (url, authority) = secure(&sim);
+    desk.write("ca.pem", &authority);
     let file = desk.path("ca.pem").display().to_string();
-    run(&desk, &server.url, &[("SSL_CERT_FILE", &file)]).expect(0);
-    assert_eq!(desk.ids("out.jsonl"), all_ids(ITEMS));
-    assert_eq!(sim.stats().calls, ITEMS as u64);
-    let by_name = server.url.replace("127.0.0.1", "localhost");
-    desk.write("out.jsonl", "");
-    run(&desk, &by_name, &[("SSL_CERT_FILE", &file)]).expect(0);
+    for url in [&url, &url.replace("127.0.0.1", "localhost")] {
+        desk.write("out.jsonl", "");
+        run(&desk, url, &[("SSL_CERT_FILE", &file)]).expect(0);
+        assert_eq!(desk.ids("out.jsonl"), all_ids(ITEMS));
+    }
+    assert_eq!(sim.stats().calls, 2 * ITEMS as u64);
 }
 
 #[test]
-fn an_untrusted_certificate_is_rejected_with_a_clear_message() {
+fn an_untrusted_certificate_and_an_address_without_tls_are_rejected_with_a_clear_message() {
     let (desk, sim) = (Desk::new(), good());
-    let server = Secure::start(&sim);
-    let ended = run(&desk, &server.url, &[]);
+    let (url, _) = secure(&sim);
+    let ended = run(&desk, &url, &[]);
     assert!(
         matches!(ended.status.code(), Some(3 | 4)),
         "{}",
         ended.stderr
     );
-    assert!(ended.took < PATIENCE);
     let lines = desk.results("out.jsonl");
     assert!(!lines.is_empty());
     for line in &lines {
         let message = line["error"]["message"].as_str().unwrap();
-        assert!(
-            message.contains("name the authority's file in the variable SSL_CERT_FILE"),
-            "{message}"
-        );
+        let advice = "name the authority's file in the variable SSL_CERT_FILE";
+        assert!(message.contains(advice), "{message}");
     }
+    let plain = url.replace("https", "http");
+    run(&desk, &plain, &[]).ends(4, "speaks TLS: its address begins with https://");
     assert_eq!(sim.stats().calls, 0);
 }
 
-#[test]
-fn plain_http_to_a_server_that_speaks_tls_ends_at_once() {
-    let desk = Desk::with(300);
-    let server = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}/v1", server.local_addr().unwrap());
-    let calls = std::thread::spawn(move || {
-        for stream in server.incoming() {
-            let mut stream = stream.unwrap();
-            let mut start = [0; 4];
-            stream.read_exact(&mut start).unwrap();
-            if &start == b"STOP" {
-                return;
-            }
-            // A fatal alert: an unexpected message.
-            let _ = stream.write_all(&[0x15, 3, 3, 0, 2, 2, 10]);
-            let _ = std::io::copy(&mut stream, &mut std::io::sink());
+/// A proxy on the loopback interface that forwards every host to the simulator. Returns its address, and the heads that it
+/// gets.
+fn proxy(sim: &Simulator) -> (String, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let heads = Arc::<Mutex<Vec<String>>>::default();
+    let (seen, sim) = (heads.clone(), sim.addr());
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let seen = seen.clone();
+            std::thread::spawn(move || {
+                let mut reader = BufReader::new(stream.try_clone().ok()?);
+                let head = String::from_utf8(message(&mut reader)?).ok()?;
+                let connect = head.starts_with("CONNECT ");
+                seen.lock().ok()?.push(head);
+                if !connect {
+                    return None;
+                }
+                stream.write_all(b"HTTP/1.1 200 Connected\r\n\r\n").ok()?;
+                forward(stream, sim)
+            });
         }
     });
-    let words = "run in.jsonl -o out.jsonl --provider openai --model m --base-url";
-    let mut command = desk.command(words.split(' ').chain([&*url]));
-    let ended = command.env("OPENAI_API_KEY", "sk-x").ended();
-    ended.ends(4, "speaks TLS: its address begins with https://");
-    let address = url.trim_start_matches("http://").trim_end_matches("/v1");
-    let mut stop = TcpStream::connect(address).unwrap();
-    stop.write_all(b"STOP").unwrap();
-    calls.join().unwrap();
-}
-
-/// A proxy on the loopback interface that forwards every host to the simulator.
-struct Proxy {
-    address: String,
-    heads: Arc<Mutex<Vec<String>>>,
-}
-
-impl Proxy {
-    fn start(sim: &Simulator) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let heads = Arc::new(Mutex::new(Vec::new()));
-        let (seen, sim) = (heads.clone(), sim.addr());
-        std::thread::spawn(move || {
-            for mut stream in listener.incoming().flatten() {
-                let seen = seen.clone();
-                std::thread::spawn(move || {
-                    let mut reader = BufReader::new(stream.try_clone().ok()?);
-                    let head = String::from_utf8(message(&mut reader)?).ok()?;
-                    let connect = head.starts_with("CONNECT ");
-                    seen.lock().ok()?.push(head);
-                    if !connect {
-                        return None;
-                    }
-                    stream.write_all(b"HTTP/1.1 200 Connected\r\n\r\n").ok()?;
-                    forward(stream, sim)
-                });
-            }
-        });
-        Self { address, heads }
-    }
-
-    fn heads(&self) -> String {
-        self.heads.lock().unwrap().concat()
-    }
+    (address, heads)
 }
 
 #[test]
 fn a_proxy_is_used_with_its_credentials_and_never_shows_them() {
     let (desk, sim) = (Desk::new(), good());
-    let proxy = Proxy::start(&sim);
-    let url = format!("http://me:pr0xy-word@{}", proxy.address);
+    let (address, heads) = proxy(&sim);
+    let url = format!("http://me:pr0xy-word@{address}");
     let variables = [("HTTP_PROXY", &*url), ("RUST_LOG", "trace")];
     let ended = run(&desk, "http://api.test/v1", &variables).expect(0);
     assert_eq!(desk.ids("out.jsonl"), all_ids(ITEMS));
     assert_eq!(sim.stats().calls, ITEMS as u64);
-    let heads = proxy.heads();
-    assert!(heads.contains("CONNECT api.test:80"), "{heads}");
     // "me:pr0xy-word" encoded for basic authentication.
     let basic = "bWU6cHIweHktd29yZA==";
-    assert!(heads.contains(basic), "{heads}");
+    let heads = heads.lock().unwrap().concat();
+    assert!(
+        heads.contains("CONNECT api.test:80") && heads.contains(basic),
+        "{heads}"
+    );
     for secret in ["pr0xy-word", basic] {
         ended.hides(secret);
         assert!(!desk.read("out.jsonl").contains(secret));
     }
-}
-
-#[test]
-fn a_dead_proxy_is_named_without_its_password() {
-    let desk = Desk::new();
-    let proxy = "http://me:pr0xy-word@127.0.0.1:9";
-    let ended = run(&desk, "http://api.test/v1", &[("HTTP_PROXY", proxy)]).expect(3);
-    ended.hides("pr0xy-word");
-    let lines = desk.results("out.jsonl");
-    let message = lines[0]["error"]["message"].as_str().unwrap();
-    assert!(!message.contains("pr0xy-word"), "{message}");
-    assert!(message.contains("api.test"), "{message}");
+    // One that is not there is named without its password.
+    desk.write("out.jsonl", "");
+    let dead = ("HTTP_PROXY", "http://me:pr0xy-word@127.0.0.1:9");
+    run(&desk, "http://api.test/v1", &[dead])
+        .expect(3)
+        .hides("pr0xy-word");
+    let message = desk.results("out.jsonl")[0]["error"]["message"].to_string();
+    assert!(
+        !message.contains("pr0xy-word") && message.contains("api.test"),
+        "{message}"
+    );
 }

@@ -4,7 +4,6 @@
 #![cfg(feature = "mysql")]
 
 use std::process::Command;
-use std::time::Duration;
 
 use batchwright::ProcessId;
 use batchwright_simulate::{Recorder, SimConfig};
@@ -15,8 +14,8 @@ use super::common::{Desk, Ended, PATIENCE, RunToEnd, Running, all_ids, simulator
 
 /// A separate queue on the server.
 pub struct Server {
-    address: String,
-    password: String,
+    pub address: String,
+    pub password: String,
 }
 
 impl Server {
@@ -35,10 +34,6 @@ impl Server {
         })
     }
 
-    pub fn address(&self) -> &str {
-        &self.address
-    }
-
     pub fn on(&self, mut command: Command) -> Command {
         command
             .env("BATCHWRIGHT_STORE", &self.address)
@@ -55,63 +50,21 @@ impl Server {
     }
 }
 
-/// Two workers with separate data folders, as on two machines. One is killed: the other takes over its jobs when
-/// its lease has ended, each job is answered once, and only calls in flight are billed twice.
-#[test]
-fn jobs_of_a_killed_worker_pass_to_another_machine() {
-    let Some(server) = Server::new() else { return };
-    let (desk, jobs, slots) = (Desk::new(), 200, 8);
-    let sim = simulator(SimConfig::default().latency(Duration::from_millis(100)));
-    desk.prompts("in.jsonl", jobs);
-    let process = server.run(&desk, "submit in.jsonl -q").expect(0).stdout;
-    let process = process.trim();
-    let url = sim.base_url();
-    let work = |folder: &str| {
-        let words = format!(
-            "work --until-empty --provider local --base-url {url} --model sim-1 -q -j {slots} --data-dir {folder}"
-        );
-        Running::start(&mut server.on(desk.command(words.split_whitespace())))
-    };
-    let (killed, other) = (work("one"), work("two"));
-    sim.wait_until(|stats| stats.calls > 60, PATIENCE);
-    killed.signal("KILL");
-    drop(killed);
-    other.wait().expect(0);
-    let status = server
-        .run(&desk, &format!("status {process} --json"))
-        .expect(0)
-        .json();
-    assert!(status.to_string().contains("\"completed\":200"), "{status}");
-    let take = format!("results {process} -o out.jsonl -q");
-    server.run(&desk, &take).expect(0);
-    assert_eq!(desk.ids("out.jsonl"), all_ids(jobs));
-    let calls = sim.stats().calls;
-    assert!(calls <= jobs as u64 + slots, "{calls} calls");
-    assert!(
-        !desk.exists("one/llm_jobs.db"),
-        "the queue is on the server"
-    );
-}
-
 /// Without the flag, a command would search for the batches in the data folder.
 #[test]
 fn the_last_lines_of_a_worker_name_the_server_that_a_flag_named() {
     let Some(server) = Server::new() else { return };
     let (desk, sim) = (Desk::with(3), taking(PATIENCE));
     let run = |words: &str| {
-        let words = format!("{words} --store {}", server.address());
+        let words = format!("{words} --store {}", server.address);
         let mut command = server.on(batch::command(&desk, &sim, &words));
-        command.env_remove("BATCHWRIGHT_STORE");
-        command.ended().expect(0)
+        command.env_remove("BATCHWRIGHT_STORE").ended().expect(0)
     };
     run("submit in.jsonl");
     let ended = run("work --strategy batch --until-submitted");
-    let lines: Vec<&str> = ended.stderr.lines().collect();
-    let collects = lines
-        .iter()
-        .find(|line| line.contains("to collect the batches of no run: batchwright work"));
-    let collects = collects.unwrap_or_else(|| panic!("{lines:?}"));
-    assert_eq!(collects.matches(" --store ").count(), 1, "{collects}");
+    let is_advice = |line: &&str| line.contains("to collect the batches of no run: batchwright");
+    let advice = ended.stderr.lines().find(is_advice);
+    assert_eq!(advice.unwrap().matches(" --store ").count(), 1);
 }
 
 /// A worker elsewhere does not have the files of a prompt, so the queue stores them.
@@ -184,10 +137,8 @@ fn a_worker_is_woken_through_redis_and_works_without_it() {
 #[cfg(feature = "redis")]
 #[test]
 fn redis_is_only_for_a_queue_on_a_server() {
-    let desk = Desk::new();
-    let ended = Running::start(&mut desk.command(["status", "--redis", "redis://127.0.0.1"]));
-    let ended = ended.wait().expect(2);
-    ended.tells("--store");
+    let refused = Desk::new().plain("status --redis redis://127.0.0.1");
+    refused.ends(2, "--store");
 }
 
 /// `doctor` checks the server, and does not show its password.
@@ -203,42 +154,29 @@ fn doctor_checks_the_server() {
     }
 }
 
-fn run(desk: &Desk, words: &str) -> Ended {
-    desk.plain(words)
-}
-
 #[test]
 fn an_address_with_a_password_is_not_stored() {
     let desk = Desk::new();
-    let refused = run(&desk, "config set queue.store mysql://me:s3cr3t@db/jobs").expect(2);
+    let refused = desk.plain("config set queue.store mysql://me:s3cr3t@db/jobs");
+    let refused = refused.ends(2, "BATCHWRIGHT_STORE_PASSWORD_FILE");
     refused.hides("s3cr3t");
-    refused.says("BATCHWRIGHT_STORE_PASSWORD_FILE");
-    let none = run(&desk, "config get queue.store").expect(0);
-    assert_eq!(none.stdout, "");
+    assert_eq!(desk.plain("config get queue.store").expect(0).stdout, "");
 }
 
 #[test]
-fn a_flag_and_the_environment_override_the_setting_and_the_error_says_how_to_unset_it() {
-    let desk = Desk::new();
+fn a_flag_and_the_environment_override_the_setting() {
+    let desk = Desk::with(1);
+    let run = |words: &str| desk.plain(words);
     let nobody = "mysql://me@127.0.0.1:9/jobs";
-    run(&desk, &format!("config set queue.store {nobody}")).expect(0);
-    let stored = run(&desk, "config get queue.store").expect(0);
-    assert_eq!(stored.stdout.trim(), nobody);
+    run(&format!("config set queue.store {nobody}")).expect(0);
     // No server listens at this address.
-    let doctor = run(&desk, "doctor").expect(1);
-    doctor.shows("127.0.0.1:9");
-    // The export is for the queue on the server, not for the file.
+    run("doctor").expect(1).shows("127.0.0.1:9");
     // Three commands with the file in the data folder.
-    run(&desk, "status --store none").expect(0);
+    run("status --store none").expect(0);
     let mut command = desk.command(["status"]);
-    command.env("BATCHWRIGHT_STORE", "none");
-    command.ended().expect(0);
-    desk.prompts("in.jsonl", 1);
-    let submitted = run(&desk, "submit in.jsonl --store none").expect(0);
-    submitted.tells("--store none");
-    let local = run(&desk, "config list").expect(0);
-    local.shows(nobody);
-    run(&desk, "config unset queue.store").expect(0);
-    let status = run(&desk, "status --json").expect(0);
-    status.shows("\"pending\":1");
+    command.env("BATCHWRIGHT_STORE", "none").ended().expect(0);
+    run("submit in.jsonl --store none").ends(0, "--store none");
+    run("config list").expect(0).shows(nobody);
+    run("config unset queue.store").expect(0);
+    run("status --json").expect(0).shows("\"pending\":1");
 }

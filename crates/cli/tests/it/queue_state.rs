@@ -11,6 +11,7 @@ use batchwright_simulate::SimConfig;
 use serde_json::{Value, json};
 
 use super::common::{Desk, Has, RunToEnd, Running, eventually, simulator};
+use super::job_types::working;
 use super::queue::{
     adds_up, database, on_queue, plain, queue, status, submit_one, submitted, work, worker,
 };
@@ -38,13 +39,9 @@ fn status_names_what_limits_a_worker() {
     let sim = simulator(SimConfig::default().latency(Duration::from_millis(50)));
     let limit = || status(&desk, "")[0]["limited_by"].clone();
     assert_eq!(limit(), Value::Null);
-    let words = format!(
-        "work -j 1 --provider local --base-url {} --model sim-1 -q",
-        sim.base_url()
-    );
-    let worker = Running::start(&mut on_queue(&desk, &words));
+    let worker = working(&desk, &sim, "-j 1 -q");
     assert!(eventually(|| limit() == "concurrency"));
-    plain(&desk, "status").says("1 worker is running, limited by concurrency (-j)");
+    plain(&desk, "status").tells("1 worker is running, limited by concurrency (-j)");
     drop(worker);
     assert!(eventually(|| limit() == Value::Null));
 }
@@ -58,34 +55,24 @@ fn numbers_of_status_add_up() {
     queue(&desk).cancel(third).unwrap();
     let all = status(&desk, "");
     all.iter().for_each(adds_up);
-    let ids: Vec<_> = all
-        .iter()
-        .map(|p| p["process_id"].as_str().unwrap().to_owned())
-        .collect();
-    assert_eq!(ids, [first, second, third].map(|id| id.to_string()));
+    let ids: Vec<&Value> = all.iter().map(|process| &process["process_id"]).collect();
+    assert_eq!(ids, [&json!(first), &json!(second), &json!(third)]);
     let input = desk.path("in.jsonl").canonicalize().unwrap();
     let expected = json!({"process_id": first, "name": "in.jsonl", "input": input,
         "output": null, "command": null, "strategy": "sync", "fallback_reason": null,
         "total": 4, "pending": 0, "in_progress": 0, "at_provider": 0, "completed": 3, "failed": 1,
         "cancelled": 0, "eta_seconds": null, "batches": [], "sealed": true, "consumed": 0});
-    let known = |process: &Value| {
-        let mut process = process.clone();
-        let fields = process.as_object_mut().unwrap();
-        fields.retain(|name, _| expected.get(name).is_some());
-        process
-    };
-    assert_eq!(known(&all[0]), expected);
-    let single = status(&desk, &first.to_string());
-    assert_eq!(
-        single.iter().map(known).collect::<Vec<_>>(),
-        std::slice::from_ref(&expected)
-    );
+    all[0].has(expected.clone());
+    status(&desk, &first.to_string())[0].has(expected);
     let people = plain(&desk, "status").expect(0);
     let rows: Vec<&str> = people.stdout.lines().collect();
     assert_eq!(rows.len(), 4);
-    assert!(rows[1].ends_with(" finished"), "{}", rows[1]);
-    assert!(rows[2].ends_with(" waiting"), "{}", rows[2]);
-    assert!(rows[3].ends_with("cancelled, finished"), "{}", rows[3]);
+    for (row, end) in rows[1..]
+        .iter()
+        .zip([" finished", " waiting", "cancelled, finished"])
+    {
+        assert!(row.ends_with(end), "{row}");
+    }
 }
 
 #[test]
@@ -97,20 +84,20 @@ fn a_process_is_found_by_the_beginning_of_its_id() {
     plain(&desk, &format!("status {}", &id[..4]))
         .ends(2, "2 processes have an id that begins or ends with")
         .says(&id)
-        .says("one.jsonl, 1 jobs, ");
+        .tells("one.jsonl, 1 jobs, ");
     plain(&desk, &format!("status {}", &id[..3]))
         .ends(2, "at least its first or last 4 characters");
     // The beginning of an id is its creation time, which processes of the same minute share.
     let end = &id[id.len() - 8..];
     assert_eq!(status(&desk, &format!("…{end}")).len(), 1);
-    assert_eq!(status(&desk, end)[0]["process_id"], id);
-    plain(&desk, &format!("retry {end}")).expect(0);
-    plain(&desk, &format!("results {end} --keep")).expect(0);
-    plain(
-        &desk,
-        &format!("work --provider extract --processes {end} --until-empty"),
-    )
-    .expect(0);
+    let work = format!("work --provider extract --processes {end} --until-empty");
+    for words in [
+        &format!("retry {end}"),
+        &format!("results {end} --keep"),
+        &work,
+    ] {
+        plain(&desk, words).expect(0);
+    }
     assert_eq!(status(&desk, end)[0]["pending"], 0);
     plain(&desk, &format!("cancel {end} --delete")).expect(0);
     assert_eq!(status(&desk, "").len(), 1);
@@ -127,16 +114,17 @@ fn a_watch_ends_when_all_is_finished() {
     assert!(client.wait_for_in_flight(2));
     let mut json = Running::start(&mut on_queue(&desk, &format!("status {id} --watch --json")));
     let mut lines = BufReader::new(json.child.stdout.take().unwrap()).lines();
+    let mut next = || -> Option<Value> {
+        let line = lines.next()?.unwrap();
+        let shown: Value = serde_json::from_str(&line).unwrap();
+        adds_up(&shown["processes"][0]);
+        Some(shown["processes"][0]["completed"].clone())
+    };
     let people = Running::start(&mut on_queue(&desk, "status --watch"));
-    let first: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
-    assert_eq!(first["processes"][0]["completed"], 0);
+    assert_eq!(next(), Some(json!(0)));
     client.release();
     running.join().unwrap();
-    let seen: Vec<Value> = lines
-        .map(|line| serde_json::from_str(&line.unwrap()).unwrap())
-        .collect();
-    seen.iter().for_each(|line| adds_up(&line["processes"][0]));
-    assert_eq!(seen.last().unwrap()["processes"][0]["completed"], 3);
+    assert_eq!(std::iter::from_fn(next).last(), Some(json!(3)));
     json.wait().expect(0);
     let people = people.wait().expect(0);
     let last = people.stdout.lines().last().unwrap();
@@ -148,26 +136,19 @@ fn a_watch_ends_when_all_is_finished() {
 fn cancel_and_retry_report_what_they_did() {
     let (desk, id) = submitted(3);
     work(&desk);
-    let retried = plain(&desk, &format!("retry {id} --json")).ends(0, "1 jobs requeued");
-    let facts = retried.json();
-    assert_eq!(facts, json!({"process_id": id, "retried": 1}));
+    let retry = format!("retry {id}");
+    let retried = plain(&desk, &format!("{retry} --json")).ends(0, "1 jobs requeued");
+    assert_eq!(retried.json(), json!({"process_id": id, "retried": 1}));
     let cancelled = plain(&desk, &format!("cancel {id} --json")).ends(0, "1 jobs cancelled");
-    let facts = cancelled.json();
-    assert_eq!(
-        facts,
-        json!({
-            "process_id": id, "cancelled": 1, "in_progress": 0, "at_provider": 0, "batches": 0,
-        })
-    );
-    let [now] = &status(&desk, "")[..] else {
-        panic!()
-    };
-    now.has(json!({"completed": 2, "cancelled": 1}));
-    plain(&desk, &format!("retry {id}")).ends(0, "1 jobs requeued");
+    let facts = json!({"process_id": id, "cancelled": 1, "in_progress": 0, "at_provider": 0,
+        "batches": 0});
+    assert_eq!(cancelled.json(), facts);
+    status(&desk, "")[0].has(json!({"completed": 2, "cancelled": 1}));
+    plain(&desk, &retry).ends(0, "1 jobs requeued");
     let client = Arc::new(ScriptedClient::new());
     worker(&desk, &client).run().unwrap();
     assert_eq!(client.calls(), ["prompt 1"]);
-    plain(&desk, &format!("retry {id}")).ends(0, "nothing to requeue");
+    plain(&desk, &retry).ends(0, "nothing to requeue");
     plain(&desk, &format!("cancel {id} --delete")).ends(0, "deleted with 3 jobs");
     assert!(queue(&desk).open_processes().unwrap().is_empty());
 }
@@ -184,66 +165,65 @@ fn showing_a_queue_creates_no_database() {
 }
 
 #[test]
-fn doctor_reports_no_problem_for_a_healthy_queue() {
+fn doctor_tells_a_healthy_queue_from_a_file_that_is_none() {
     let (desk, _) = submitted(3);
     work(&desk);
     let mut command = on_queue(&desk, "doctor");
-    command.env("GROQ_API_KEY", "gsk-very-secret");
-    let ended = command.ended().expect(0);
+    let ended = command.env("GROQ_API_KEY", "gsk-very-secret").ended();
+    let ended = ended.expect(0);
     for seen in ["ok       integrity", "writable", "GROQ_API_KEY (groq)"] {
         ended.shows(seen);
     }
     assert!(!ended.stdout.contains("very-secret"));
     let facts = plain(&desk, "doctor --json").expect(0).json();
     assert_eq!(facts["healthy"], true);
-    let findings = facts["findings"].as_array().unwrap();
-    assert!(
-        findings
-            .iter()
-            .any(|f| f["what"] == "schema" && f["verdict"] == "good")
-    );
-}
+    let mut findings = facts["findings"].as_array().unwrap().iter();
+    assert!(findings.any(|found| found["what"] == "schema" && found["verdict"] == "good"));
 
-#[test]
-fn doctor_names_a_file_that_is_no_queue() {
     let desk = Desk::new();
     std::fs::create_dir(desk.path("data")).unwrap();
     desk.write("data/llm_jobs.db", "dear diary".repeat(1000));
     let ended = plain(&desk, "doctor --json").expect(1);
-    let facts = ended.json();
-    assert_eq!(facts["healthy"], false);
+    assert_eq!(ended.json()["healthy"], false);
     ended.shows("not an SQLite database");
     assert!(desk.read("data/llm_jobs.db").starts_with("dear diary"));
     plain(&desk, "status").ends(1, "not an SQLite database");
 }
 
 #[test]
-fn concurrent_results_commands_take_each_result_once_and_kills_lose_none() {
+fn each_result_is_taken_once_and_closed_readers_and_kills_lose_none() {
     let (desk, id) = submitted(1000);
     work(&desk);
-    // More than a pipe holds, and it is not read.
-    let mut first = on_queue(&desk, &format!("results {id} --take"));
-    let mut first = first.stdout(Stdio::piped()).spawn().unwrap();
+    // More than a pipe holds.
+    let mut take = on_queue(&desk, &format!("results {id} --take"));
+    let mut running = Running::start(&mut take);
+    let mut stdout = BufReader::new(running.child.stdout.take().unwrap());
+    stdout.read_line(&mut String::new()).unwrap();
+    drop(stdout);
+    running
+        .wait()
+        .ends(4, "the reader of the results went away");
+    let consumed = || queue(&desk).process(id).unwrap().unwrap().counts.consumed;
+    assert_eq!(consumed(), 0);
+
+    // It is not read.
+    let mut first = take.stdout(Stdio::piped()).spawn().unwrap();
     let lock = database(&desk).with_extension("db.workers");
     let lock = lock.join(format!("{id}.results"));
-    assert!(eventually(
-        || std::fs::read(&lock).is_ok_and(|text| !text.is_empty())
-    ));
+    let is_locked = || std::fs::read(&lock).is_ok_and(|text| !text.is_empty());
+    assert!(eventually(is_locked));
     let other = || plain(&desk, &format!("results {id} -o out.jsonl"));
-    let refused = other().expect(1);
-    let by = format!("process {}", first.id());
-    refused
-        .says(&by)
-        .says("(to standard output) is fetching the results");
-    assert!(!desk.path("out.jsonl").exists() || desk.results("out.jsonl").is_empty());
+    other()
+        .ends(1, &format!("process {}", first.id()))
+        .tells("(to standard output) is fetching the results");
+    assert!(!desk.exists("out.jsonl") || desk.results("out.jsonl").is_empty());
     // A command that only reads does not disturb others.
     plain(&desk, &format!("results {id} --keep")).expect(3);
-    let taken = queue(&desk).process(id).unwrap().unwrap().counts.consumed;
+    let taken = consumed();
     first.kill().unwrap();
     first.wait().unwrap();
     other().expect(3);
-    let got = desk.results("out.jsonl").len() as u64;
-    assert_eq!(got, 1000 - taken);
+    assert_eq!(desk.results("out.jsonl").len() as u64, 1000 - taken);
     assert!(queue(&desk).process(id).unwrap().is_none());
     assert!(!lock.exists(), "its lock is left behind");
 }
