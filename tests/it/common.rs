@@ -163,8 +163,6 @@ pub struct Ended {
     pub status: ExitStatus,
     pub stdout: String,
     pub stderr: String,
-    /// Time since the wait began.
-    pub took: Duration,
 }
 
 /// Runs a command to its end.
@@ -299,7 +297,6 @@ impl Running {
     /// Waits until it ends.
     #[track_caller]
     pub fn wait(mut self) -> Ended {
-        let start = Instant::now();
         let stdout = self.child.stdout.take().map(|mut pipe| {
             thread::spawn(move || {
                 let mut text = String::new();
@@ -311,7 +308,6 @@ impl Running {
             status = self.child.try_wait().unwrap();
             status.is_some()
         });
-        let took = start.elapsed();
         let Some(status) = status else {
             panic!("it does not end; it said: {}", self.said());
         };
@@ -323,7 +319,6 @@ impl Running {
             status,
             stdout,
             stderr: self.said(),
-            took,
         }
     }
 }

@@ -4,8 +4,11 @@
 
 use std::time::Duration;
 
-use super::common::{PATIENCE, Running, SmallDisk, all_ids, good, line_count, results, simulator};
-use super::queue::{adds_up, on_queue, plain, status, submit};
+use batchwright_simulate::SimConfig;
+
+use super::common::{SmallDisk, all_ids, good, line_count, prompt_line, results, simulator};
+use super::job_types::working;
+use super::queue::{adds_up, plain, status, submit};
 
 const ITEMS: usize = 80;
 
@@ -35,7 +38,7 @@ fn a_full_disk_stops_dispatch_until_there_is_free_space() {
     assert!(most < ITEMS as u64);
     assert!(!sim.wait_until(|s| s.calls > most, Duration::from_millis(1500)));
     results(&disk.desk.read("disk/out.jsonl"));
-    assert!(running.said().contains("No space left"));
+    running.hears("No space left");
     disk.make_room();
     running.wait().expect(0);
     assert_eq!(disk.desk.ids("disk/out.jsonl"), all_ids(ITEMS));
@@ -54,16 +57,11 @@ fn results_that_a_full_disk_rejects_are_printed_at_the_end() {
         running.hears("stopping:");
         running.signal("INT");
         let ended = running.wait().expect(1);
-        let shown: String = ended
-            .stderr
-            .lines()
-            .filter(|line| line.starts_with("{\"id\":"))
-            .map(|line| format!("{line}\n"))
-            .collect();
-        let (shown, saved) = (results(&shown).len(), disk.desk.results("disk/out.jsonl"));
-        let ended = ended.says(&format!("{shown} results could not be saved"));
-        assert!(shown > 0 && ended.took < PATIENCE);
-        assert_eq!(sim.stats().calls, (shown + saved.len()) as u64);
+        let lines = ended.stderr.lines();
+        let shown = lines.filter(|line| line.starts_with("{\"id\":")).count();
+        let saved = disk.desk.results("disk/out.jsonl").len();
+        ended.tells(&format!("{shown} results could not be saved"));
+        assert!(shown > 0 && sim.stats().calls == (shown + saved) as u64);
         disk.make_room();
         disk.desk.run(&sim, RUN).expect(0);
         assert_eq!(disk.desk.ids("disk/out.jsonl"), all_ids(ITEMS));
@@ -77,18 +75,13 @@ fn a_compaction_on_a_full_disk_keeps_every_result_and_is_reported() {
     // More than half of the disk, so that a second copy does not fit.
     let items = 110;
     desk.prompts("in.jsonl", items);
-    desk.run(&sim, "in.jsonl -o disk/out.jsonl -q -j 3")
-        .expect(0);
+    let words = "in.jsonl -o disk/out.jsonl";
+    desk.run(&sim, &format!("{words} -q -j 3")).expect(0);
     let before = desk.read("disk/out.jsonl");
-    let reversed: String = desk
-        .read("in.jsonl")
-        .lines()
-        .rev()
-        .map(|l| format!("{l}\n"))
-        .collect();
-    desk.write("in.jsonl", reversed);
-    let words = "in.jsonl -o disk/out.jsonl --ordered";
-    desk.run(&sim, words).ends(1, "all results are saved, but");
+    let reversed = (0..items).rev().map(prompt_line);
+    desk.input(reversed.collect::<String>());
+    desk.run(&sim, &format!("{words} --ordered"))
+        .ends(1, "all results are saved, but");
     assert_eq!(desk.read("disk/out.jsonl"), before);
     assert_eq!(std::fs::read_dir(&disk.at).unwrap().count(), 1);
     assert_eq!(sim.stats().calls, items as u64);
@@ -119,21 +112,17 @@ fn the_program_reports_a_full_disk_and_nothing_is_billed_twice() {
     let Some(disk) = SmallDisk::new("data", 16384) else {
         return;
     };
-    let desk = &disk.desk;
-    let sim = simulator(batchwright_simulate::SimConfig::default().answer("x".repeat(8_000)));
     const JOBS: usize = 200;
+    let desk = &disk.desk;
+    let sim = simulator(SimConfig::default().answer("x".repeat(8_000)));
     desk.prompts("in.jsonl", JOBS);
     submit(desk, "in.jsonl");
     disk.leave(400);
-    let url = sim.base_url();
-    let words = format!("work --provider local --base-url {url} --model sim-1 -j 3 --until-empty");
-    let running = Running::start(&mut on_queue(desk, &words));
+    let running = working(desk, &sim, "-j 3 --until-empty");
     running.hears("the disk is full");
     running.hears("no new jobs start until it works");
     let calls = sim.stats().calls;
-    let [now] = &status(desk, "")[..] else {
-        panic!()
-    };
+    let now = &status(desk, "")[0];
     adds_up(now);
     let saved = now["completed"].as_u64().unwrap();
     assert!(

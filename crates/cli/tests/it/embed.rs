@@ -2,9 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use batchwright::{
-    Bulk, Context, Error, ErrorKind, LlmClient, Request, Response, RetryPolicy, Route,
-};
+use batchwright::{Context, Error, ErrorKind, LlmClient, Request, Response, Route};
 use batchwright_simulate::embedding;
 use serde_json::{Value, json};
 
@@ -17,27 +15,21 @@ fn a_thousand_texts_take_few_calls_and_each_id_has_its_own_vector() {
     let words = "in.jsonl -o out.jsonl --task embed";
     let ended = desk.run(&sim, &format!("{words} -j 4 --json")).expect(0);
     assert_eq!(desk.ids("out.jsonl"), all_ids(1000));
-    let lines = desk.results("out.jsonl");
-    let mut dimensions = 0;
-    for line in &lines {
+    let (mut dimensions, mut used) = (0, 0);
+    for line in &desk.results("out.jsonl") {
         let found: Vec<f32> = serde_json::from_value(line["embedding"].clone()).unwrap();
         dimensions = found.len();
+        used += line["usage"]["input_tokens"].as_u64().unwrap();
         let text = id(line).replace("i-", "prompt ");
         assert_eq!(found, embedding(&text, dimensions), "{line}");
         assert_eq!(line["text"], Value::Null);
     }
-    let calls = sim.stats().calls;
-    assert_eq!(calls, 1000_u64.div_ceil(32));
-    let summary = ended.json()["summary"].take();
-    summary.has(json!({"calls": calls, "vectors": 1000, "dimensions": dimensions}));
-    let used = lines
-        .iter()
-        .map(|line| line["usage"]["input_tokens"].as_u64());
-    assert_eq!(
-        summary["usage"]["input_tokens"],
-        used.sum::<Option<u64>>().unwrap()
+    let calls = 1000_u64.div_ceil(32);
+    ended.json()["summary"].has(
+        json!({"calls": calls, "vectors": 1000, "dimensions": dimensions,
+        "/usage/input_tokens": used}),
     );
-    ended.says(&format!("1,000 of {dimensions} numbers"));
+    ended.tells(&format!("1,000 of {dimensions} numbers"));
     desk.run(&sim, words).ends(0, "nothing to send");
     assert_eq!(sim.stats().calls, calls);
 }
@@ -45,26 +37,25 @@ fn a_thousand_texts_take_few_calls_and_each_id_has_its_own_vector() {
 #[test]
 fn options_without_a_meaning_for_embeddings_are_rejected() {
     let (desk, sim) = (Desk::with(1), good());
-    for (flags, said) in cases(
+    desk.write("sys.jsonl", "{\"prompt\":\"a\",\"system\":\"b\"}\n");
+    for (words, said) in cases(
         "
-        --temperature 0 => --temperature is for answers
-        --max-tokens 5 => --max-tokens is for answers
-        --system x => --system is for answers
-        --json-schema object => --json-schema is for answers
-        --fallback extract => --fallback does not go with --task embed
+        in.jsonl --temperature 0 => --temperature is for answers
+        in.jsonl --max-tokens 5 => --max-tokens is for answers
+        in.jsonl --system x => --system is for answers
+        in.jsonl --json-schema object => --json-schema is for answers
+        in.jsonl --fallback extract => --fallback does not go with --task embed
+        sys.jsonl => found a system text; expected only the text
     ",
     ) {
-        let words = format!("in.jsonl -o out.jsonl --task embed {flags}");
+        let words = format!("{words} -o out.jsonl --task embed");
         desk.run(&sim, &words).expect(2).errs(said);
     }
-    let plain = "run in.jsonl -o out.jsonl --provider extract";
-    desk.plain(&format!("{plain} --task embed"))
-        .expect(2)
-        .says("extract makes no embeddings; these do: openai, gemini, mistral, openrouter, ");
-    desk.write("sys.jsonl", "{\"prompt\":\"a\",\"system\":\"b\"}\n");
-    desk.run(&sim, "sys.jsonl -o out.jsonl --task embed")
-        .expect(2)
-        .errs("found a system text; expected only the text");
+    desk.plain("run in.jsonl -o out.jsonl --provider extract --task embed")
+        .ends(
+            2,
+            "extract makes no embeddings; these do: openai, gemini, mistral, openrouter, ",
+        );
     assert!(sim.stats().embedded == 0 && !desk.exists("out.jsonl"));
 }
 
@@ -102,9 +93,8 @@ fn a_wrong_number_of_embeddings_is_rejected() {
         }
     }
     for number in [0, 2] {
-        let route = Route::new(Miscounts(number)).retry(RetryPolicy::default().max_retries(0));
-        let outcomes = Bulk::new(route).collect(&[Request::embedding("text")]);
-        let error = outcomes.unwrap().remove(0).result.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Malformed, "{number}");
+        let text = Request::embedding("text");
+        let error = Route::new(Miscounts(number)).complete(&text, &Context::new());
+        assert_eq!(error.unwrap_err().kind(), ErrorKind::Malformed, "{number}");
     }
 }

@@ -3,18 +3,12 @@
 use parking_lot::Mutex;
 use serde_json::json;
 
-use super::common::{Desk, Ended, Has, Running, eventually, line_count, results};
+use super::common::{Desk, Ended, Has, Running, cases, eventually, line_count};
 use super::program::fed;
 
 /// Runs `exec` with these words and this on standard input.
 fn piped(desk: &Desk, words: &[&str], input: &[u8]) -> Ended {
     fed(&mut desk.command(["exec"].iter().chain(words)), input)
-}
-
-fn sorted(text: &str) -> Vec<&str> {
-    let mut lines: Vec<&str> = text.lines().collect();
-    lines.sort_unstable();
-    lines
 }
 
 /// Exit value and command of each line of a job log, sorted.
@@ -35,39 +29,28 @@ pub fn logged(log: &str) -> Vec<(String, String)> {
 fn an_invalid_line_prevents_all_commands() {
     let desk = Desk::new();
     desk.write("jobs.txt", "touch made\necho x > y\n");
-    let ended = desk.plain("exec jobs.txt").expect(2);
-    assert!(
-        ended
-            .error()
-            .contains("jobs.txt, line 2: `>` is shell syntax"),
-        "{}",
-        ended.stderr
-    );
+    desk.write("empty.txt", "# nothing\n\n");
+    for (words, says) in cases(
+        "
+        jobs.txt => jobs.txt, line 2: `>` is shell syntax
+        nowhere.txt => cannot read nowhere.txt
+        empty.txt => no commands
+    ",
+    ) {
+        desk.plain(&format!("exec {words}")).expect(2).errs(says);
+    }
     assert!(!desk.exists("made"));
     desk.plain("exec --shell jobs.txt").expect(0);
     assert_eq!(desk.read("y"), "x\n");
-    let ended = desk.plain("exec nowhere.txt").expect(2);
-    ended.errs("cannot read nowhere.txt");
-    desk.write("empty.txt", "# nothing\n\n");
-    assert!(
-        desk.plain("exec empty.txt")
-            .expect(2)
-            .error()
-            .contains("no commands")
-    );
 }
 
 #[test]
 fn lists_fill_placeholders_and_no_argument_is_code() {
     let desk = Desk::new();
-    let words = [
-        "-j1", "--", "printf", "%s|", "{}", "{.}", "{/}", "{//}", "{/.}", "{#}",
-    ];
+    let words = ["-j1", "--", "printf", "%s|", "{}", "{/.}", "{#}"];
     let ended = piped(&desk, &words, b"d/a.b.txt\n$(touch made) 'x\n").expect(0);
-    assert_eq!(
-        ended.stdout,
-        "d/a.b.txt|d/a.b|a.b.txt|d|a.b|1|$(touch made) 'x|$(touch made) 'x|$(touch made) 'x|.|$(touch made) 'x|2|"
-    );
+    let printed = "d/a.b.txt|a.b|1|$(touch made) 'x|$(touch made) 'x|2|";
+    assert_eq!(ended.stdout, printed);
     let shell = ["-j1", "--shell", "--", "echo {} | tr a-z A-Z"];
     let ended = piped(&desk, &shell, b"a  b\n$(touch made); touch made\n").expect(0);
     assert_eq!(ended.stdout, "A  B\n$(TOUCH MADE); TOUCH MADE\n");
@@ -85,27 +68,24 @@ fn results_have_the_outputs() {
         "jobs.txt",
         "sh -c 'echo out; echo err >&2; exit 3'\nhead -c 100000 /dev/zero\nno-such-program-here x\n",
     );
-    let summary = desk
-        .plain("exec jobs.txt -o out.jsonl --json")
-        .expect(3)
-        .json();
+    let ended = desk
+        .plain("exec jobs.txt -j 1 -o out.jsonl --json")
+        .expect(3);
+    let summary = ended.json();
     summary.has(json!({"/summary/completed": 1, "/summary/failed": 2, "exit_code": 3}));
-    let mut records = results(&desk.read("out.jsonl"));
-    records.sort_by_key(|record| record["seq"].as_u64());
-    let [exit, long, missing] = &records[..] else {
-        panic!("{records:?}");
-    };
-    exit.has(
+    let records = desk.results("out.jsonl");
+    records[0].has(
         json!({"id": "1", "line": 1, "file": "jobs.txt", "status": "failed",
-        "/command/2": "echo out; echo err >&2; exit 3", "/error/kind": "exit"}),
+        "/command/2": "echo out; echo err >&2; exit 3", "/error/kind": "exit",
+        "/result/exit_code": 3, "/result/signal": null, "/result/stdout": "out\n",
+        "/result/stderr": "err\n", "/result/truncated": false}),
     );
-    exit["result"].has(json!({"exit_code": 3, "signal": null, "stdout": "out\n",
-        "stderr": "err\n", "truncated": false}));
-    assert!(exit["result"]["start"].as_u64().unwrap() > 1_600_000_000_000);
-    assert!(exit["result"]["duration_ms"].as_f64().unwrap() > 0.0);
+    let exit = &records[0]["result"];
+    assert!(exit["start"].as_u64().unwrap() > 1_600_000_000_000);
+    assert!(exit["duration_ms"].as_f64().unwrap() > 0.0);
     let zeros = "\0".repeat(100_000);
-    long["result"].has(json!({"stdout_bytes": 100_000, "stdout": zeros, "truncated": false}));
-    missing.has(json!({"/error/kind": "not_found", "result": null}));
+    records[1]["result"].has(json!({"stdout_bytes": 100_000, "stdout": zeros, "truncated": false}));
+    records[2].has(json!({"/error/kind": "not_found", "result": null}));
     // An existing file is not overwritten.
     let refused = desk.plain("exec jobs.txt -o out.jsonl").expect(2);
     refused.errs("3 records of an earlier run");
@@ -116,137 +96,107 @@ fn outputs_are_complete() {
     let desk = Desk::new();
     // Two lines with a pause in between, and the first commands are the slowest.
     let line = |i: u32| {
-        format!(
-            "sh -c 'echo {i}; sleep 0.0{}; echo {i}; echo e{i} >&2'\n",
-            9 - i % 9
-        )
+        let pause = 9 - i % 9;
+        format!("sh -c 'echo {i}; sleep 0.0{pause}; echo {i}; echo e{i} >&2'\n")
     };
     desk.write("jobs.txt", (0..30).map(line).collect::<String>());
     let ended = desk.plain("exec jobs.txt -j 10 -q").expect(0);
     assert_eq!(ended.stderr.lines().count(), 30);
     let lines: Vec<&str> = ended.stdout.lines().collect();
-    assert!(
-        lines.chunks(2).all(|pair| pair[0] == pair[1]),
-        "{}",
-        ended.stdout
-    );
+    let in_pairs = lines.chunks(2).all(|pair| pair[0] == pair[1]);
+    assert!(in_pairs, "{}", ended.stdout);
 }
 
 #[test]
 fn a_run_resumes_from_its_log_after_changes_of_the_script() {
     let desk = Desk::new();
     desk.write("jobs.txt", "echo a\nfalse\necho 'b c'\n");
-    desk.plain("exec jobs.txt --joblog log").expect(3);
+    let run = |words: &str| {
+        desk.plain(&format!("exec jobs.txt -j 1 --joblog {words}"))
+            .expect(3)
+    };
+    run("log");
     let entry = |exit: &str, command: &str| (exit.to_owned(), command.to_owned());
-    let first = [
-        entry("0", "echo 'b c'"),
-        entry("0", "echo a"),
-        entry("1", "false"),
-    ];
+    let first = [("0", "echo 'b c'"), ("0", "echo a"), ("1", "false")];
+    let first = first.map(|(exit, command)| entry(exit, command));
     assert_eq!(logged(&desk.read("log")), first);
     // Results are only of commands that run now, which is said.
-    let into = desk
-        .plain("exec jobs.txt --joblog log -o out.jsonl")
-        .expect(3);
-    into.tells("out.jsonl has no results of 3 commands that are done");
+    run("log -o out.jsonl").tells("out.jsonl has no results of 3 commands that are done");
     // The earlier failure still counts.
-    let ended = desk.plain("exec jobs.txt --joblog log").expect(3);
-    assert_eq!(ended.stdout, "");
-    ended
+    let ended = run("log")
         .says("3 of 3 are done (1 of them failed), 0 to run")
         .says("to start afresh, delete log or name another --joblog")
         .says("3 finished before (1 of them failed), 0 completed, 0 failed")
         .says("to run failed commands again, add --resume-failed");
+    assert_eq!(ended.stdout, "");
     // Lines inserted, reordered and changed.
     desk.write("jobs.txt", "echo new\necho 'b c'\nfalse\necho A\n");
-    let ended = desk.plain("exec jobs.txt --joblog log --resume").expect(3);
-    assert_eq!(sorted(&ended.stdout), ["A", "new"]);
-    ended.says(
+    let ended = run("log --resume").says(
         "2 of 4 are done (1 of them failed), 2 to run; 1 commands of the log are not in the input",
     );
-    let ended = desk
-        .plain("exec jobs.txt --joblog log --resume-failed")
-        .expect(3);
+    assert_eq!(ended.stdout, "new\nA\n");
+    let ended = run("log --resume-failed").says("0 completed, 1 failed");
     assert_eq!(ended.stdout, "");
-    ended.says("0 completed, 1 failed");
     assert_eq!(line_count(&desk.path("log")), 1 + 3 + 2 + 1);
     // Standard input as well.
     let words = ["--joblog", "log", "--resume", "--", "echo"];
     assert_eq!(piped(&desk, &words, b"a\nx\n").expect(0).stdout, "x\n");
     // A log of GNU parallel is continued.
     let header = "Seq\tHost\tStarttime\tJobRuntime\tSend\tReceive\tExitval\tSignal\tCommand\n";
-    desk.write(
-        "theirs",
-        format!("{header}1\t:\t1795291315.786\t     0.003\t0\t6\t0\t0\techo A\n"),
-    );
-    let ended = desk
-        .plain("exec jobs.txt --joblog theirs --resume -j 1")
-        .expect(3);
-    assert_eq!(ended.stdout, "new\nb c\n");
+    let theirs = "1\t:\t1795291315.786\t     0.003\t0\t6\t0\t0\techo A\n";
+    desk.write("theirs", format!("{header}{theirs}"));
+    assert_eq!(run("theirs --resume").stdout, "new\nb c\n");
 }
 
 #[test]
 fn a_command_cannot_redirect_our_files_with_links() {
     let desk = Desk::new();
     desk.write("victim", "precious");
+    desk.write("jobs.txt", "true\n");
     // Links that a command of an earlier run left are not followed.
-    for (flags, link) in [("-o b.jsonl", "b.jsonl"), ("--joblog log", "log")] {
-        desk.write("links.txt", format!("ln -sfn victim {link}\n"));
-        let _ = std::fs::remove_file(desk.path(link));
-        let _ = std::fs::remove_dir(desk.path(link));
+    for (flag, link) in [("-o", "b.jsonl"), ("--joblog", "log")] {
         std::os::unix::fs::symlink("victim", desk.path(link)).unwrap();
-        desk.plain(&format!("exec links.txt --sandbox off {flags}"))
+        desk.plain(&format!("exec jobs.txt --sandbox off {flag} {link}"))
             .ends(2, "link");
         assert_eq!(desk.read("victim"), "precious");
     }
 }
 
-/// Commands that sleep for this many seconds are killed.
-const FOR_EVER: &str = "1000";
-
 #[test]
 fn ctrl_c_lets_running_commands_end_or_kills_them() {
     let desk = Desk::new();
-    desk.write(
-        "jobs.txt",
-        "sh -c 'touch begun; until [ -e go ]; do :; done; echo done'\ntouch second\n",
-    );
+    let begun = "sh -c 'touch begun; until [ -e go ]; do :; done; echo done'\ntouch second\n";
+    desk.write("jobs.txt", begun);
     let words = ["exec", "jobs.txt", "-j", "1", "--joblog", "log"];
     let running = Running::start(&mut desk.command(words));
     assert!(eventually(|| desk.exists("begun")));
     running.signal("INT");
     running.hears("running commands have up to 30 s to finish");
     desk.write("go", "");
-    let ended = running.wait().expect(130);
+    let ended = running.wait().ends(130, "1 not run").says("to go on:");
     assert_eq!(ended.stdout, "done\n");
     assert!(!desk.exists("second"));
-    ended.says("1 not run").says("to go on:");
     desk.plain("exec jobs.txt --joblog log").expect(0);
     assert!(desk.exists("second"));
     // Killed by the second signal.
     desk.write(
         "jobs.txt",
-        format!("sh -c 'trap \"\" TERM; touch alive; sleep {FOR_EVER} & wait; sleep {FOR_EVER}'\n"),
+        "sh -c 'trap \"\" TERM; touch alive; sleep 1000 & wait; sleep 1000'\n",
     );
-    {
-        let _ = std::fs::remove_file(desk.path("alive"));
-        let running = Running::start(&mut desk.command(["exec", "jobs.txt"]));
-        assert!(eventually(|| desk.exists("alive")));
-        running.signal("TERM");
-        running.hears("stopping");
-        running.signal("TERM");
-        running.wait().expect(143);
-        assert!(eventually(|| !is_running(&desk)));
-    }
+    let running = Running::start(&mut desk.command(["exec", "jobs.txt"]));
+    assert!(eventually(|| desk.exists("alive")));
+    running.signal("TERM");
+    running.hears("stopping");
+    running.signal("TERM");
+    running.wait().expect(143);
+    assert!(eventually(|| !is_running(&desk)));
 }
 
 #[test]
 fn a_reader_that_does_not_read_holds_no_stopped_run() {
     let desk = Desk::new();
-    desk.write(
-        "jobs.txt",
-        "sh -c 'yes | head -c 100000; echo >> ran'\n".repeat(50),
-    );
+    let line = "sh -c 'yes | head -c 100000; echo >> ran'\n";
+    desk.write("jobs.txt", line.repeat(50));
     let words = ["exec", "jobs.txt", "--joblog", "log", "-j", "2"];
     let mut running = Running::start(&mut desk.command(words));
     let unread = running.child.stdout.take();
@@ -254,14 +204,12 @@ fn a_reader_that_does_not_read_holds_no_stopped_run() {
     running.signal("INT");
     running.hears("stopping:");
     running.signal("INT");
-    let ended = running.wait().expect(1);
-    ended.tells("cannot write to standard output: its reader does not read");
+    let said = "cannot write to standard output: its reader does not read";
+    running.wait().ends(1, said);
     drop(unread);
     // What was not printed runs again.
-    let whole = desk
-        .plain("exec jobs.txt --joblog log -j 2 --resume")
-        .expect(0);
-    assert_eq!(whole.stdout.len(), 50 * 100_000);
+    let whole = desk.plain("exec jobs.txt --joblog log -j 2 --resume");
+    assert_eq!(whole.expect(0).stdout.len(), 50 * 100_000);
 }
 
 #[test]
@@ -276,7 +224,7 @@ pub fn killed(commands: usize, kills: usize) {
     let line = |i: usize| format!("sh -c 'echo {i} >> ran'\n");
     desk.write("jobs.txt", (0..commands).map(line).collect::<String>());
     let words = "exec jobs.txt -j 5 -q --joblog log";
-    let (mut finished, mut lines) = (Vec::new(), 0);
+    let mut finished = 0;
     for round in 0..kills {
         let goal = (round + 1) * commands / (kills + 1);
         let running = Running::start(&mut desk.command(words.split_whitespace()));
@@ -285,25 +233,24 @@ pub fn killed(commands: usize, kills: usize) {
         running.wait();
         let log = desk.read("log");
         let whole = &log[..log.rfind('\n').map_or(0, |at| at + 1)];
-        let now = logged(whole);
-        assert!(now.len() > lines, "something finished");
-        (finished, lines) = (now, line_count(&desk.path("log")));
+        let now = logged(whole).len();
+        assert!(now > finished, "something finished");
+        finished = now;
     }
-    assert!(
-        eventually(|| !is_running(&desk)),
-        "a command outlived its run"
-    );
+    let all_ended = eventually(|| !is_running(&desk));
+    assert!(all_ended, "a command outlived its run");
     let at_the_kill = desk.read("ran").lines().count();
     desk.plain(words).expect(0);
     let ran = desk.read("ran");
     let mut runs = vec![0; commands];
-    ran.lines()
-        .for_each(|line| runs[line.parse::<usize>().unwrap()] += 1);
+    for line in ran.lines() {
+        runs[line.parse::<usize>().unwrap()] += 1;
+    }
     assert!(runs.iter().all(|runs| *runs >= 1), "each ran");
     // At most the commands in flight at a kill ran twice.
     let twice: usize = runs.iter().map(|runs| runs - 1).sum();
     assert!(twice <= 5 * kills, "{twice} ran again");
-    assert_eq!(ran.lines().count() - at_the_kill, commands - finished.len());
+    assert_eq!(ran.lines().count() - at_the_kill, commands - finished);
     assert_eq!(logged(&desk.read("log")).len(), commands);
 }
 

@@ -2,7 +2,7 @@
 
 #[cfg(all(target_os = "linux", feature = "tables"))]
 use super::common::Running;
-use super::common::{Desk, good};
+use super::common::{Desk, RunToEnd, good};
 
 const KEPT: &str = concat!(
     r#"{"id":"a","success":true,"text":"{\"label\":\"=1+1\"}","provider":"p","model":"m","finish_reason":"stop","usage":{"input_tokens":3,"cached_input_tokens":0,"output_tokens":2,"reasoning_tokens":0},"attempts":1,"latency_ms":7,"cost_usd":null,"request_hash":"h","error":null,"input":{"id":"a","city":"=cmd()"}}"#,
@@ -19,53 +19,50 @@ fn results_of_a_run_become_a_table() {
         .expect(0);
     desk.plain("export out.jsonl -o usual.csv")
         .ends(0, "2 rows of 4 columns written to usual.csv");
-    assert_eq!(
-        desk.read("usual.csv"),
-        "id,text,result_text,error_message\n1,one,echo: one,\n2,two,echo: two,\n"
-    );
-    desk.plain("export out.jsonl -o out.csv --columns all")
+    let usual = "id,text,result_text,error_message\n1,one,echo: one,\n2,two,echo: two,\n";
+    assert_eq!(desk.read("usual.csv"), usual);
+    let all = "export out.jsonl --columns all";
+    desk.plain(&format!("{all} -o out.csv"))
         .ends(0, "2 rows of 24 columns written to out.csv");
     let table = desk.read("out.csv");
-    let lines: Vec<&str> = table.lines().collect();
-    assert!(lines[0].starts_with(
+    assert!(table.starts_with(
         "id,text,result_text,success,error_kind,error_status,error_message,refusal,input_tokens,"
     ));
-    assert!(lines[1].starts_with("1,one,echo: one,true,,,"), "{table}");
-    assert!(lines[2].starts_with("2,two,echo: two,true,,,"), "{table}");
-    desk.plain("export out.jsonl -o out.csv")
-        .expect(2)
-        .says("out.csv: it already exists; to replace it, add --overwrite");
-    desk.plain("export out.jsonl -o out.csv --columns all --overwrite --quiet")
+    assert!(table.contains("\n2,two,echo: two,true,,,"), "{table}");
+    desk.plain(&format!("{all} -o out.csv")).ends(
+        2,
+        "out.csv: it already exists; to replace it, add --overwrite",
+    );
+    desk.plain("export out.jsonl -o out.csv --overwrite --quiet")
         .expect(0);
-    assert_eq!(desk.read("out.csv"), table);
-    let ended = desk.plain("export out.jsonl -o - --columns all").expect(0);
-    assert_eq!(ended.stdout, table);
-    let ended = desk
-        .plain("export out.jsonl -o - --columns all --output-format jsonl")
-        .expect(0);
-    assert!(ended.stdout.starts_with(
-        "{\"id\":\"1\",\"text\":\"one\",\"result_text\":\"echo: one\",\"success\":true,"
-    ));
+    assert_eq!(desk.read("out.csv"), usual);
+    let shown = desk.plain(&format!("{all} -o -")).expect(0);
+    assert_eq!(shown.stdout, table);
+    let json = desk.plain(&format!("{all} -o - --output-format jsonl"));
+    json.expect(0)
+        .shows("{\"id\":\"1\",\"text\":\"one\",\"result_text\":\"echo: one\",\"success\":true,");
 }
 
 #[test]
 fn every_format_is_written_and_a_spreadsheet_gets_no_formula() {
     let desk = Desk::new();
     desk.write("r.jsonl", KEPT);
+    let export = |words: &str| {
+        let words = format!("export r.jsonl --columns all -o {words} --json-schema");
+        desk.command(words.split(' ').chain(["object"]))
+            .ended()
+            .expect(0)
+    };
     let mut names = vec!["o.csv", "o.tsv", "o.jsonl"];
     if cfg!(feature = "tables") {
         names.extend(["o.xlsx", "o.parquet"]);
     }
     for name in names {
-        desk.plain(&format!(
-            "export r.jsonl -o {name} --json-schema object --columns all"
-        ))
-        .expect(0);
+        export(name);
         assert!(desk.exists(name));
     }
     assert!(desk.read("o.csv").contains("\na,'=cmd(),'=1+1,,true,"));
-    desk.plain("export r.jsonl -o raw.csv --json-schema object --columns all --raw --bom")
-        .expect(0);
+    export("raw.csv --raw --bom");
     let raw = desk.read("raw.csv");
     assert!(
         raw.starts_with("\u{feff}id,city,label,text,success,"),

@@ -3,20 +3,19 @@
 use serde_json::{Value, json};
 
 use super::batch_runs::{SHORT, taking};
-use super::common::{Desk, Ended, RunToEnd, Running, good, results};
+use super::common::{Desk, Ended, RunToEnd, Running, good};
+use super::job_types::working;
+use super::program::fed;
+use super::queue::{plain, submit};
 
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\nrest";
-const PDF: &[u8] = b"%PDF-1.7 rest";
-const MP3: &[u8] = b"ID3\x03 rest";
 
 /// A desk with a file of each kind.
 fn desk() -> Desk {
     let desk = Desk::new();
     std::fs::create_dir(desk.path("scans")).unwrap();
     desk.write("scans/a.png", PNG);
-    desk.write("scans/b.pdf", PDF);
-    desk.write("scans/c.mp3", MP3);
-    desk.write("scans/d.md", "# Notes");
+    desk.write("scans/b.pdf", b"%PDF-1.7 rest");
     desk
 }
 
@@ -35,34 +34,30 @@ fn about(id: &str, files: &[&str]) -> String {
 fn a_table_names_files_by_a_column_and_paths_stay_below_the_root() {
     let (desk, sim) = (desk(), good());
     std::fs::create_dir(desk.path("in")).unwrap();
-    let rows = "id,scan,ask\n1,../scans/a.png,what?\n2,/etc/passwd,who?\n3,{{file:scan}},x\n";
-    desk.write("in/rows.csv", rows);
     let run = |words: &str| -> Ended {
         let template = ["--template", "{{file:scan}} {{ask}}"];
         desk.against(&sim, words).args(template).ended()
     };
-    run("in/rows.csv -o out.jsonl")
-        .expect(2)
-        .says("in/rows.csv:2: found the file \"../scans/a.png\", which is outside of in")
-        .says("in/rows.csv:3: found the file \"/etc/passwd\", which is outside of in")
-        .says("in/rows.csv:4: found the file \"{{file:scan}}\", which is not there");
-    assert_eq!(sim.stats().calls, 0);
-    let rows = "id,scan,ask\n1,../scans/a.png,{{file:scan}} what?\n2,../scans/b.pdf,why?\n";
+    let rows = "id,scan,ask\n1,../scans/a.png,what?\n2,/etc/passwd,who?\n3,{{file:scan}},x\n";
     desk.write("in/rows.csv", rows);
-    run("in/rows.csv -o out.jsonl").expect(2);
-    desk.write("in/rows.csv", rows.replace("../", ""));
+    run("in/rows.csv -o out.jsonl")
+        .ends(
+            2,
+            "in/rows.csv:2: found the file \"../scans/a.png\", which is outside of in",
+        )
+        .says("in/rows.csv:3: found the file \"/etc/passwd\", which is outside of in")
+        .tells("in/rows.csv:4: found the file \"{{file:scan}}\", which is not there");
+    assert_eq!(sim.stats().calls, 0);
+    let rows = "id,scan,ask\n1,scans/a.png,{{file:scan}} what?\n2,scans/b.pdf,why?\n";
+    desk.write("in/rows.csv", rows);
     run("in/rows.csv -o out.jsonl --root . --ordered").expect(0);
-    let lines = desk.results("out.jsonl");
     // A cell is sent to the model as text, and cannot refer to a file.
+    let lines = desk.results("out.jsonl");
     assert_eq!(lines[0]["text"], "echo:  {{file:scan}} what?");
-    assert_eq!(sim.stats().calls, 2);
     // From standard input paths are relative to the working folder.
-    let command = &mut desk.against(&sim, "- -o stdin.jsonl");
-    command.stdin(std::process::Stdio::piped());
-    let mut running = Running::start(command);
-    running.feed(&about("a", &["scans/a.png"]));
-    drop(running.child.stdin.take());
-    running.wait().expect(0);
+    let about = about("a", &["scans/a.png"]);
+    fed(&mut desk.against(&sim, "- -o stdin.jsonl"), about).expect(0);
+    assert_eq!(sim.stats().calls, 3);
 }
 
 #[test]
@@ -93,29 +88,22 @@ fn a_file_is_identified_by_its_contents() {
 fn a_worker_reads_files_when_they_are_sent_and_a_job_can_be_retried() {
     let (desk, sim) = (desk(), good());
     desk.input(about("1", &["scans/a.png"]) + &about("2", &["scans/b.pdf"]));
-    let program = |words: &str| {
-        let mut command = desk.other(env!("CARGO_BIN_EXE_batchwright"), words.split_whitespace());
-        command.env("LOCAL_LLM_BASE_URL", format!("http://{}/v1", sim.addr()));
-        command.ended()
-    };
-    let id = program("submit in.jsonl --model m").expect(0).stdout;
-    let id = id.trim();
+    let id = submit(&desk, "in.jsonl");
     // The input is no longer needed, but the files are.
     std::fs::remove_file(desk.path("in.jsonl")).unwrap();
     std::fs::rename(desk.path("scans/b.pdf"), desk.path("b.pdf")).unwrap();
-    program("work --until-empty").expect(3);
+    working(&desk, &sim, "--until-empty").wait().expect(3);
     assert_eq!(sim.stats().calls, 1);
-    let taken = program(&format!("results {id} --keep")).stdout;
-    let failed: Vec<Value> = results(&taken)
-        .into_iter()
-        .filter(|l| l["success"] == false)
-        .collect();
-    let message = failed[0]["error"]["message"].as_str().unwrap();
+    plain(&desk, &format!("results {id} --keep -o out.jsonl")).expect(3);
+    let lines = desk.results("out.jsonl");
+    let failed = lines.iter().find(|line| line["success"] == false).unwrap();
+    let error = &failed["error"];
+    let message = error["message"].as_str().unwrap();
     assert!(message.contains("b.pdf cannot be read"), "{message}");
-    assert_eq!(failed[0]["error"]["kind"], "invalid");
+    assert_eq!(error["kind"], "invalid");
     std::fs::rename(desk.path("b.pdf"), desk.path("scans/b.pdf")).unwrap();
-    program(&format!("retry {id}")).expect(0);
-    program("work --until-empty").expect(0);
+    plain(&desk, &format!("retry {id}")).expect(0);
+    working(&desk, &sim, "--until-empty").wait().expect(0);
     assert_eq!(sim.stats().calls, 2);
 }
 

@@ -101,61 +101,38 @@ fn every_shell_has_a_script_that_knows_the_flags() {
     desk.plain("completions tcsh").ends(2, "powershell");
 }
 
-fn ended(desk: &Desk, words: &str, variables: &[(&str, &str)]) -> Ended {
-    let mut command = desk.command(words.split(' '));
-    command.envs(variables.iter().copied()).ended()
+fn ended(desk: &Desk, words: &str, (name, value): (&str, &str)) -> Ended {
+    desk.command(words.split(' ')).env(name, value).ended()
 }
 
 #[test]
 fn the_flags_that_say_where_the_queue_is_have_variables() {
     let desk = Desk::with(2);
-    let folder = [("BATCHWRIGHT_DATA_DIR", "elsewhere")];
-    let submitted = ended(&desk, "submit in.jsonl", &folder).expect(0);
+    let folder = ("BATCHWRIGHT_DATA_DIR", "elsewhere");
+    let submitted = ended(&desk, "submit in.jsonl", folder).expect(0);
     assert!(desk.exists("elsewhere/llm_jobs.db"));
-    let given = ended(&desk, "status --json --data-dir third", &folder).expect(0);
+    let given = ended(&desk, "status --json --data-dir third", folder).expect(0);
     given.hides(submitted.stdout.trim());
     // A flag that names a file overrides the variable of a server; an empty variable counts as unset.
-    let server = [("BATCHWRIGHT_STORE", "mysql://nobody@127.0.0.1:9/none")];
-    ended(&desk, "status --queue elsewhere/llm_jobs.db", &server)
+    let server = ("BATCHWRIGHT_STORE", "mysql://nobody@127.0.0.1:9/none");
+    ended(&desk, "status --queue elsewhere/llm_jobs.db", server)
         .expect(0)
         .shows(submitted.stdout.trim());
-    ended(&desk, "status", &[("BATCHWRIGHT_STORE", "")]).expect(0);
+    ended(&desk, "status", ("BATCHWRIGHT_STORE", "")).expect(0);
 }
 
 #[test]
 fn a_variable_with_the_name_of_another_flag_is_refused() {
     let desk = Desk::with(1);
-    let set = [("BATCHWRIGHT_BUDGET", "1")];
-    let run = "run in.jsonl --provider extract --json";
-    let refused = ended(&desk, run, &set);
-    let refused = refused.ends(
-        2,
-        "BATCHWRIGHT_BUDGET in the environment is not read; write --budget",
-    );
-    assert_eq!(refused.json()["error"]["kind"], "usage");
+    let set = ("BATCHWRIGHT_BUDGET", "1");
+    let run = "run in.jsonl -o out.jsonl --provider extract";
+    let refused = ended(&desk, &format!("{run} --json"), set);
+    let why = "BATCHWRIGHT_BUDGET in the environment is not read; write --budget";
+    let told = refused.ends(2, why).json();
+    told.has(json!({"/error/kind": "usage"}));
     // Another command has no such flag, and a setting has a variable.
-    ended(&desk, "status", &set).expect(0);
-    let known = [("BATCHWRIGHT_MODEL", "m")];
-    ended(
-        &desk,
-        "run in.jsonl -o out.jsonl --provider extract",
-        &known,
-    )
-    .expect(0);
-}
-
-fn config(desk: &Desk, words: &[&str]) -> Ended {
-    desk.command(["config"].iter().chain(words)).ended()
-}
-
-fn set(desk: &Desk, key: &str, value: &str) -> Ended {
-    config(desk, &["set", key, value]).expect(0)
-}
-
-fn json(desk: &Desk, words: &[&str], env: &[(&str, &str)]) -> Value {
-    let words = ["config", "--json"].iter().chain(words);
-    let ended = desk.command(words).envs(env.iter().copied()).ended();
-    serde_json::from_str(&ended.expect(0).stdout).unwrap()
+    ended(&desk, "status", set).expect(0);
+    ended(&desk, run, ("BATCHWRIGHT_MODEL", "m")).expect(0);
 }
 
 /// The row of a setting.
@@ -168,71 +145,61 @@ fn row(list: &Ended, key: &str) -> String {
 #[test]
 fn a_value_is_stored_shown_and_deleted() {
     let desk = Desk::new();
-    let none = config(&desk, &["get", "llm.model"]).ends(0, "not set; its default: none");
+    let config = |words: &str| desk.plain(&format!("config {words}")).expect(0);
+    let get = |key: &str| config(&format!("get {key}"));
+    let none = get("llm.model").says("not set; its default: none");
     assert_eq!(none.stdout, "");
     assert!(!desk.exists(HOME), "looking makes nothing");
-    set(&desk, "llm.model", " gpt-x ").says("llm.model=gpt-x is stored in ");
-    assert_eq!(
-        config(&desk, &["get", "llm.model"]).expect(0).stdout,
-        "gpt-x\n"
-    );
-    assert_eq!(
-        config(&desk, &["get", "queue.max_retries"])
-            .expect(0)
-            .stdout,
-        "3\n"
-    );
-    let list = config(&desk, &["list"]).expect(0);
+    let set = desk
+        .command(["config", "set", "llm.model", " gpt-x "])
+        .ended();
+    set.ends(0, "llm.model=gpt-x is stored in ");
+    assert_eq!(get("llm.model").stdout, "gpt-x\n");
+    assert_eq!(get("queue.max_retries").stdout, "3\n");
+    let list = config("list");
     assert_eq!(row(&list, "llm.model"), "llm.model gpt-x store");
-    assert_eq!(
-        row(&list, "queue.batch_size"),
-        "queue.batch_size 10 default"
-    );
-    config(&desk, &["unset", "llm.model"]).ends(
-        0,
+    let default = "queue.batch_size 10 default";
+    assert_eq!(row(&list, "queue.batch_size"), default);
+    config("unset llm.model").tells(
         "llm.model is deleted; the default is used: none, or the first model of a local server",
     );
-    assert_eq!(config(&desk, &["get", "llm.model"]).expect(0).stdout, "");
-    config(&desk, &["unset", "llm.model"]).ends(0, "llm.model was not stored; the default");
+    assert_eq!(get("llm.model").stdout, "");
+    config("unset llm.model").tells("llm.model was not stored; the default");
+    // A file of prices that a command would refuse is not stored.
+    desk.write("prices.json", "{}");
+    for file in ["nowhere.json", "prices.json"] {
+        let set = format!("config set llm.prices {file}");
+        desk.plain(&set).ends(2, file);
+    }
+    assert_eq!(get("llm.prices").stdout, "");
 }
 
 #[test]
 fn overriding_by_the_environment_is_reported() {
     let desk = Desk::new();
-    let with_env = |words: &[&str]| {
-        let mut command = desk.command(["config"].iter().chain(words));
-        command
-            .env("BATCHWRIGHT_MODEL", "from-env")
-            .ended()
-            .expect(0)
+    let with_env = |words: &str| {
+        let variable = ("BATCHWRIGHT_MODEL", "from-env");
+        ended(&desk, &format!("config {words}"), variable).expect(0)
     };
-    let said = with_env(&["set", "llm.model", "kept"]).says("llm.model=kept is stored");
-    said.says("but BATCHWRIGHT_MODEL=from-env is set here and overrides it");
-    let list = with_env(&["list"]);
+    with_env("set llm.model kept")
+        .says("llm.model=kept is stored")
+        .tells("but BATCHWRIGHT_MODEL=from-env is set here and overrides it");
     assert_eq!(
-        row(&list, "llm.model"),
+        row(&with_env("list"), "llm.model"),
         "llm.model from-env BATCHWRIGHT_MODEL store: kept"
     );
-    let env = [("BATCHWRIGHT_MODEL", "from-env")];
-    let setting = json(&desk, &["get", "llm.model"], &env);
-    setting.has(json!({"value": "from-env", "source": "environment",
-        "set_by": "BATCHWRIGHT_MODEL"}));
-    setting["overrides"][0].has(json!({"source": "store", "value": "kept"}));
-    let all = json(&desk, &["list"], &env);
+    let setting = with_env("--json get llm.model").json();
+    setting.has(
+        json!({"value": "from-env", "source": "environment", "set_by": "BATCHWRIGHT_MODEL",
+        "/overrides/0/source": "store", "/overrides/0/value": "kept"}),
+    );
+    let all = with_env("--json list").json();
     let all = all["settings"].as_array().unwrap();
     assert!(all.contains(&setting) && all.len() >= 18);
-    assert!(
-        all.iter()
-            .all(|s| s["doc"].is_string() && s["default"].is_string() && s["accepts"].is_string())
-    );
-}
-
-#[test]
-fn a_file_of_prices_that_a_command_would_refuse_is_not_stored() {
-    let desk = Desk::new();
-    config(&desk, &["set", "llm.prices", "nowhere.json"]).ends(2, "nowhere.json");
-    desk.write("prices.json", "{}");
-    config(&desk, &["set", "llm.prices", "prices.json"]).expect(2);
-    let none = config(&desk, &["get", "llm.prices"]).expect(0);
-    assert_eq!(none.stdout, "");
+    let is_whole = |s: &Value| {
+        ["doc", "default", "accepts"]
+            .iter()
+            .all(|name| s[name].is_string())
+    };
+    assert!(all.iter().all(is_whole));
 }

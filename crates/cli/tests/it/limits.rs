@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use batchwright_simulate::{SimConfig, Simulator, Trouble};
+use batchwright_simulate::{SimConfig, Trouble};
 
-use super::common::{Desk, HOME, RunToEnd, Running, all_ids, good, prompt_line, simulator};
+use super::common::{Desk, RunToEnd, all_ids, simulator};
 
 #[test]
 fn a_run_stops_after_ten_billed_unusable_replies() {
@@ -78,80 +78,29 @@ fn progress_names_the_learned_limit_that_slows_a_run() {
     });
 }
 
-/// Each model has a separate quota, and each quota a file.
-#[test]
-fn there_may_be_more_models_than_files_may_be_open() {
-    const MODELS: usize = 100;
-    let (desk, sim) = (Desk::new(), good());
-    let line = |i| format!(r#"{{"id":"p{i}","prompt":"say {i}","model":"m{i}"}}"#);
-    let lines: Vec<String> = (0..MODELS).map(line).collect();
-    desk.write("in.jsonl", lines.join("\n"));
-    let few = "ulimit -n 48; exec \"$0\" \"$@\"";
-    let words = "run in.jsonl -o out.jsonl -j 4 --provider openai --model m --base-url";
-    let mut command = desk.other("bash", ["-c", few, env!("CARGO_BIN_EXE_batchwright")]);
-    command
-        .args(words.split_whitespace())
-        .arg(sim.base_url())
-        .env("OPENAI_API_KEY", "sk-shared-0123456789");
-    command.ended().expect(0);
-    assert_eq!(desk.results("out.jsonl").len(), MODELS);
-    assert_eq!(sim.stats().calls, MODELS as u64);
-    let quotas = std::fs::read_dir(desk.path(HOME).join("quotas")).unwrap();
-    assert_eq!(quotas.count(), MODELS);
-}
-
-/// A run of these lines with the provider `openai`; the lines of different runs must differ.
-fn start(
-    desk: &Desk,
-    sim: &Simulator,
-    name: &str,
-    items: std::ops::Range<usize>,
-    words: &str,
-) -> Running {
-    desk.write(
-        &format!("{name}.jsonl"),
-        items.map(prompt_line).collect::<String>(),
-    );
-    let words = format!("run {name}.jsonl -o {name}.out --model m --json {words}");
-    let mut command = desk.command(words.split_whitespace());
-    command
-        .args(["--provider", "openai", "--base-url", &sim.base_url()])
-        .env("OPENAI_API_KEY", "sk-pace-0123456789")
-        .env("BATCHWRIGHT_HOME", desk.path("home"));
-    Running::start(&mut command)
-}
-
-fn slow() -> SimConfig {
-    SimConfig::default().latency(Duration::from_millis(30))
-}
-
 #[test]
 fn a_run_finds_the_useful_concurrency_and_never_exceeds_a_given_one() {
     // Slow enough that a busy machine does not look like a busy server.
-    let (desk, sim) = (
-        Desk::new(),
-        simulator(slow().latency(Duration::from_millis(150))),
-    );
-    let ended = start(&desk, &sim, "a", 0..400, "").wait().expect(0);
-    let summary = ended.json();
-    ended
-        .says("5 in flight, up to 256 while that helps")
-        .says("limited by concurrency (found: 5 to ");
-    assert_eq!(desk.ids("a.out"), all_ids(400));
-    let most = sim.stats().max_in_flight;
+    let slow = SimConfig::default().latency(Duration::from_millis(150));
+    let run = |items, words: &str| {
+        let (desk, sim) = (Desk::with(items), simulator(slow.clone()));
+        let words = format!("run in.jsonl -o out.jsonl --model m --json --provider openai {words}");
+        let mut command = desk.command(words.split_whitespace());
+        command
+            .args(["--base-url", &sim.base_url()])
+            .env("OPENAI_API_KEY", "sk-pace-0123456789");
+        let ended = command.ended().expect(0);
+        assert_eq!(desk.ids("out.jsonl"), all_ids(items));
+        (ended, sim.stats().max_in_flight)
+    };
+    let (ended, most) = run(400, "");
     assert!((11..=256).contains(&most), "{most} at once");
-    assert!(summary["summary"]["most_in_flight"].as_u64().unwrap() >= most);
-
+    let told = &ended.json()["summary"]["most_in_flight"];
+    assert!(told.as_u64().unwrap() >= most);
+    let ended = ended.says("5 in flight, up to 256 while that helps");
+    ended.tells("limited by concurrency (found: 5 to ");
     // So few items that no more calls are started than at first.
-    let ended = start(&desk, &sim, "b", 0..10, "").wait().expect(0);
-    ended.hides("found: 5 to 5");
-
-    let (desk, sim) = (Desk::new(), simulator(slow()));
-    start(&desk, &sim, "a", 0..60, "-j 5").wait().expect(0);
-    assert!(sim.stats().max_in_flight <= 5);
-    let (desk, sim) = (Desk::new(), simulator(slow()));
-    let ended = start(&desk, &sim, "a", 0..10, "-j auto --rpm 60000").wait();
-    ended.ends(0, "5 in flight, up to 256");
-    desk.plain("run a.jsonl -o b.out -j many")
-        .ends(2, "write a whole number from 1 to 10000, or auto");
+    let (ended, _) = run(10, "-j auto --rpm 60000");
+    ended.says("5 in flight, up to 256").hides("found: 5 to 5");
+    assert!(run(40, "-j 5").1 <= 5);
 }

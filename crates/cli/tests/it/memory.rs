@@ -1,6 +1,5 @@
 //! Many large replies at once, with little memory.
 
-use std::process::Stdio;
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
@@ -62,43 +61,22 @@ fn large_replies_wait_for_memory_and_are_saved() {
 /// Prompts that are themselves large.
 const PROMPTS: usize = 20;
 
-fn large_prompts(number: usize) -> String {
+#[test]
+fn large_prompts_wait_until_there_is_memory_for_them() {
+    let desk = Desk::new();
+    let sim = simulator(SimConfig::default().latency(Duration::from_millis(200)));
     let line = |i| {
         let text = format!("large {i} ").repeat((1 << 20) / 8);
         format!("{{\"id\":\"i-{i}\",\"prompt\":\"{text}\"}}\n")
     };
-    (0..number).map(line).collect()
-}
-
-/// The peak memory of a finished program, in KiB.
-fn peak(mut running: Running, input: Option<&str>) -> u64 {
-    if let Some(input) = input {
-        running.feed(input);
-    }
-    drop(running.child.stdin.take());
-    let (ended, peak) = running.wait_with_peak();
-    ended.expect(0);
-    peak
-}
-
-fn large_prompts_from(source: &str) {
-    let desk = Desk::new();
-    let sim = simulator(SimConfig::default().latency(Duration::from_millis(200)));
-    let input = large_prompts(PROMPTS);
-    desk.write("in.jsonl", &input);
-    let words = format!("{source} -o out.jsonl -j {PROMPTS} --max-memory 40M");
+    desk.input((0..PROMPTS).map(line).collect::<String>());
+    let words = format!("in.jsonl -o out.jsonl -j {PROMPTS} --max-memory 40M");
     let mut command = desk.against(&sim, &words);
     command.env("MALLOC_MMAP_THRESHOLD_", "131072");
-    command.stdin(Stdio::piped());
-    let input = (source == "-").then_some(&*input);
-    let kib = peak(Running::start(&mut command), input);
+    let (ended, kib) = Running::start(&mut command).wait_with_peak();
+    ended.expect(0);
     assert_eq!(desk.ids("out.jsonl"), all_ids(PROMPTS));
-    assert!(kib / 1024 < 75, "{source}: {kib} KiB");
-}
-
-#[test]
-fn large_prompts_wait_until_there_is_memory_for_them() {
-    large_prompts_from("in.jsonl");
+    assert!(kib / 1024 < 75, "{kib} KiB");
 }
 
 #[test]
@@ -106,13 +84,12 @@ fn a_prompt_for_which_there_is_never_enough_memory_is_refused_with_its_line() {
     let (desk, sim) = (Desk::new(), good());
     let large = format!("{{\"id\":\"b\",\"prompt\":\"{}\"}}\n", "x".repeat(2 << 20));
     desk.input(format!("{{\"id\":\"a\",\"prompt\":\"x\"}}\n{large}"));
-    let run = "in.jsonl -o out.jsonl --max-memory 3M";
-    desk.run(&sim, run)
+    let run = |flags: &str| desk.run(&sim, &format!("in.jsonl -o out.jsonl {flags}"));
+    run("--max-memory 3M")
         .ends(2, "in.jsonl:2: found a prompt of 2097")
-        .says("at most 1048576, 1/3 of the memory limit (--max-memory SIZE)");
-    desk.run(&sim, &format!("{run} --bad-rows skip")).expect(3);
+        .tells("at most 1048576, 1/3 of the memory limit (--max-memory SIZE)");
+    run("--max-memory 3M --bad-rows skip").expect(3);
     assert_eq!(sim.stats().calls, 1);
-    desk.run(&sim, "in.jsonl -o out.jsonl --max-memory 10M")
-        .expect(0);
+    run("--max-memory 10M").expect(0);
     assert_eq!(sim.stats().calls, 2);
 }

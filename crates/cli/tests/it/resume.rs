@@ -1,7 +1,5 @@
 //! The output file is the checkpoint.
 
-use std::io::Write;
-
 use batchwright_simulate::{SimConfig, Trouble};
 
 use super::common::{
@@ -9,17 +7,6 @@ use super::common::{
 };
 
 const RUN: &str = "in.jsonl -o out.jsonl -j 4";
-
-#[test]
-fn a_second_run_sends_nothing_and_changes_nothing() {
-    let (desk, sim) = (Desk::with(30), good());
-    desk.run(&sim, RUN).expect(0);
-    let before = (desk.read("out.jsonl"), inode(&desk));
-    desk.run(&sim, RUN)
-        .ends(0, "30 finished before, nothing to send");
-    assert_eq!((desk.read("out.jsonl"), inode(&desk)), before);
-    assert_eq!(sim.stats().calls, 30);
-}
 
 fn inode(desk: &Desk) -> u64 {
     use std::os::unix::fs::MetadataExt;
@@ -30,47 +17,39 @@ fn inode(desk: &Desk) -> u64 {
 fn only_changed_items_run_again() {
     let (desk, sim) = (Desk::with(6), good());
     desk.run(&sim, RUN).expect(0);
-    let calls = |expected: u64| assert_eq!(sim.stats().calls, expected);
+    let unchanged = |says: &str| {
+        let before = (desk.read("out.jsonl"), inode(&desk));
+        desk.run(&sim, RUN).ends(0, says);
+        assert_eq!((desk.read("out.jsonl"), inode(&desk)), before);
+    };
+    unchanged("6 finished before, nothing to send");
     // Edited rows.
     let mut lines: Vec<String> = (0..6).map(prompt_line).collect();
     lines[2] = lines[2].replace("prompt 2", "another");
-    desk.write("in.jsonl", lines.concat());
+    desk.input(lines.concat());
     desk.run(&sim, RUN).ends(0, "1 changed, 1 to send");
-    calls(7);
     // Inserted rows, and all in another order.
     lines.insert(0, prompt_line(77));
     lines.reverse();
-    desk.write("in.jsonl", lines.concat());
+    desk.input(lines.concat());
     desk.run(&sim, RUN).ends(0, "6 finished before, 1 to send");
-    calls(8);
     // A removed row: its result is kept.
     lines.retain(|line| !line.contains("i-4"));
-    desk.write("in.jsonl", lines.concat());
-    let before = desk.read("out.jsonl");
-    desk.run(&sim, RUN).ends(
-        0,
-        "the output also has 1 result of another item, which stays",
-    );
-    assert_eq!(desk.read("out.jsonl"), before);
-    calls(8);
-    assert_eq!(
-        desk.results("out.jsonl").len(),
-        7,
-        "superseded lines are gone"
-    );
-    let edited = desk.results("out.jsonl");
-    let edited = edited.iter().find(|line| id(line) == "i-2").unwrap();
+    desk.input(lines.concat());
+    unchanged("the output also has 1 result of another item, which stays");
+    assert_eq!(sim.stats().calls, 8);
+    let results = desk.results("out.jsonl");
+    assert_eq!(results.len(), 7, "superseded lines are gone");
+    let edited = results.iter().find(|line| id(line) == "i-2").unwrap();
     assert_eq!(edited["text"], "echo: another");
 }
 
 #[test]
 fn failed_items_run_again_unless_kept() {
-    let desk = Desk::new();
     let once = SimConfig::default()
         .trouble(Trouble::ContentFilter, 0.5)
         .trouble_times(Trouble::ContentFilter, Some(2));
-    let sim = simulator(once);
-    desk.prompts("in.jsonl", 20);
+    let (desk, sim) = (Desk::with(20), simulator(once));
     let words = format!("{RUN} --max-retries 0");
     desk.run(&sim, &words).expect(3);
     let failed = desk.results("out.jsonl");
@@ -78,8 +57,7 @@ fn failed_items_run_again_unless_kept() {
     assert!(failed > 3 && failed < 17);
     let before = desk.read("out.jsonl");
     desk.run(&sim, &format!("{words} --resend none")).expect(3);
-    assert_eq!(desk.read("out.jsonl"), before);
-    assert_eq!(sim.stats().calls, 20);
+    assert_eq!((desk.read("out.jsonl"), sim.stats().calls), (before, 20));
     desk.run(&sim, &words).ends(3, "failed before");
     assert_eq!(sim.stats().calls, 20 + failed);
     desk.run(&sim, &words).expect(0);
@@ -91,24 +69,20 @@ fn failed_items_run_again_unless_kept() {
 fn a_file_of_anything_else_is_refused_and_untouched() {
     let (desk, sim) = (Desk::with(2), good());
     for content in [
-        "notes\n".to_owned(),
-        "precious notes without a line end".to_owned(),
-        prompt_lines(2),
-        "{\"id\":\"a\"}\n".to_owned(),
-        "{\"id\":7,\"important\":\"data\"}".to_owned(),
-        "\0\0\0\0".to_owned(),
-        "{\"id\":\"a\",\"prompt\":\"my only co".to_owned(),
+        "notes\n",
+        "precious notes without a line end",
+        &prompt_lines(2),
+        "{\"id\":\"a\"}\n",
+        "{\"id\":7,\"important\":\"data\"}",
+        "\0\0\0\0",
+        "{\"id\":\"a\",\"prompt\":\"my only co",
     ] {
-        desk.write("out.jsonl", &content);
+        desk.write("out.jsonl", content);
         let ended = desk.run(&sim, RUN).expect(2);
         ended.errs("out.jsonl:1: not a result line");
         assert!(content != "notes\n" || ended.error().ends_with("name another output"));
         assert_eq!(desk.read("out.jsonl"), content);
     }
-    // The input itself as the output, by mistake.
-    desk.run(&sim, "in.jsonl -o in.jsonl")
-        .ends(2, "it is also the input; name another output");
-    assert_eq!(desk.read("in.jsonl"), prompt_lines(2));
     assert_eq!(sim.stats().calls, 0);
     desk.write("out.jsonl", "");
     desk.run(&sim, RUN).expect(0);
@@ -119,20 +93,19 @@ fn a_file_of_anything_else_is_refused_and_untouched() {
 #[test]
 fn zeros_before_a_result_cost_no_answer() {
     let (desk, sim) = (Desk::with(20), good());
-    desk.run(&sim, "in.jsonl -o out.jsonl").expect(0);
+    desk.run(&sim, RUN).expect(0);
+    let damaged = |(i, line): (usize, &str)| {
+        let zeros = "\0".repeat(i % 7);
+        let more = if i == 3 { "\0\0\n" } else { "" };
+        format!("{zeros}{line}\n{more}")
+    };
     let text = desk.read("out.jsonl");
-    let zeros = |n: usize| "\0".repeat(n);
-    let damaged: String = text
-        .lines()
-        .enumerate()
-        .map(|(i, line)| zeros(i % 7) + line + "\n" + if i == 3 { "\0\0\n" } else { "" })
-        .collect();
+    let damaged: String = text.lines().enumerate().map(damaged).collect();
     desk.write("out.jsonl", damaged);
-    desk.run(&sim, "in.jsonl -o out.jsonl")
-        .ends(0, "20 finished before");
+    desk.run(&sim, RUN).ends(0, "20 finished before");
     desk.plain("export out.jsonl -o out.csv").expect(0);
     assert_eq!(desk.read("out.csv").lines().count(), 21);
-    desk.run(&sim, "in.jsonl -o out.jsonl --ordered").expect(0);
+    desk.run(&sim, &format!("{RUN} --ordered")).expect(0);
     assert_eq!(sim.stats().calls, 20);
     assert_eq!(desk.order("out.jsonl"), ids_in_order(20));
 }
@@ -145,26 +118,21 @@ fn a_named_model_is_part_of_the_request_and_a_default_is_not() {
         .ends(0, "5 changed, 5 to send");
     assert_eq!(sim.stats().calls, 10);
 
-    let url = sim.base_url();
-    let words = ["run", "in.jsonl", "-o", "new.jsonl", "--provider", "local"];
+    let words = "run in.jsonl -o new.jsonl --provider local --base-url";
     let with_default = |model: &str| {
-        let mut command = desk.command(words.iter().chain(&["--base-url", &*url]));
+        let mut command = desk.command(words.split(' ').chain([&*sim.base_url()]));
         command.env("BATCHWRIGHT_MODEL", model).ended()
     };
     with_default("one").expect(0);
-    assert_eq!(sim.stats().calls, 15);
     let before = desk.read("new.jsonl");
     assert_eq!(desk.results("new.jsonl")[0]["model"], "one");
-    let ended = with_default("two").ends(0, "nothing to send");
-    ended.says("5 finished results came from one and are kept");
-    assert_eq!(desk.read("new.jsonl"), before);
+    let kept = "5 finished results came from one and are kept";
+    with_default("two").ends(0, "nothing to send").tells(kept);
+    assert_eq!((desk.read("new.jsonl"), sim.stats().calls), (before, 15));
     // If something is left to send, the changed default is mentioned.
-    let input = std::fs::OpenOptions::new()
-        .append(true)
-        .open(desk.path("in.jsonl"));
-    write!(input.unwrap(), "{}", prompt_line(5)).unwrap();
-    let ended = with_default("two").ends(0, "5 finished results came from one and are kept");
-    ended.says("the default model is two now");
+    desk.prompts("in.jsonl", 6);
+    let ended = with_default("two").ends(0, kept);
+    ended.tells("the default model is two now");
     assert_eq!(sim.stats().calls, 16);
 }
 
@@ -172,12 +140,11 @@ fn a_named_model_is_part_of_the_request_and_a_default_is_not() {
 fn settings_of_the_answer_are_part_of_the_request_and_those_of_transport_are_not() {
     let (desk, sim) = (Desk::with(3), simulator(SimConfig::default().answer("{}")));
     desk.run(&sim, RUN).expect(0);
-    let carried = "-j 1 --rpm 6000 --tpm 1000000 --max-retries 1 --timeout 9s \
+    let carried = "--rpm 6000 --tpm 1000000 --max-retries 1 --timeout 9s \
                    --on-error stop --fallback extract --progress never";
-    let ended = desk.run(&sim, &format!("in.jsonl -o out.jsonl {carried}"));
-    ended.ends(0, "nothing to send");
+    desk.run(&sim, &format!("{RUN} {carried}"))
+        .ends(0, "nothing to send");
     assert_eq!(sim.stats().calls, 3);
-    let mut calls = 3;
     for shaped in [
         "--system short",
         "--max-tokens 5",
@@ -186,9 +153,8 @@ fn settings_of_the_answer_are_part_of_the_request_and_those_of_transport_are_not
     ] {
         desk.run(&sim, &format!("{RUN} {shaped}"))
             .ends(0, "3 changed, 3 to send");
-        calls += 3;
-        assert_eq!(sim.stats().calls, calls);
     }
+    assert_eq!(sim.stats().calls, 15);
 }
 
 #[test]
@@ -209,11 +175,11 @@ fn a_dry_run_changes_nothing() {
 #[test]
 fn answers_of_a_model_replace_placeholder_answers() {
     let (desk, sim) = (Desk::with(10), good());
-    desk.plain("run in.jsonl -o out.jsonl --provider extract")
-        .expect(0);
-    desk.plain("run in.jsonl -o out.jsonl --provider extract")
-        .ends(0, "nothing to send");
-    desk.run(&sim, "in.jsonl -o out.jsonl").expect(0);
+    let run = "run in.jsonl -o out.jsonl";
+    let extract = format!("{run} --provider extract");
+    desk.plain(&extract).expect(0);
+    desk.plain(&extract).ends(0, "nothing to send");
+    desk.run(&sim, RUN).expect(0);
     assert_eq!(sim.stats().calls, 10);
     assert_eq!(desk.ids("out.jsonl"), all_ids(10));
     let lines = desk.results("out.jsonl");
@@ -221,8 +187,6 @@ fn answers_of_a_model_replace_placeholder_answers() {
 
     // In the opposite case, a missing provider discards no billed answer.
     let before = desk.read("out.jsonl");
-    let mut command = desk.command(["run", "in.jsonl", "-o", "out.jsonl"]);
-    command.env("LOCAL_LLM_BASE_URL", "http://127.0.0.1:9");
-    command.ended().ends(2, "no provider can be used");
+    desk.plain(run).ends(2, "no provider can be used");
     assert_eq!(desk.read("out.jsonl"), before);
 }

@@ -3,18 +3,7 @@
 use batchwright_simulate::{SimConfig, Trouble};
 use serde_json::{Value, json};
 
-use super::common::{Desk, Ended, Has, NOBODY, RunToEnd, cases, good, results, simulator};
-
-#[test]
-fn could_not_run_is_1() {
-    let desk = Desk::with(1);
-    let ended = desk.plain("run in.jsonl -o out.jsonl --provider openai --model m");
-    let ended = ended.expect(1);
-    ended.errs("OPENAI_API_KEY");
-    let ended = desk.plain("run in.jsonl -o out.jsonl --provider local");
-    let ended = ended.expect(1);
-    ended.errs("no usable server at");
-}
+use super::common::{Desk, Ended, Has, NOBODY, RunToEnd, cases, good, simulator};
 
 #[test]
 fn bad_usage_is_2() {
@@ -26,33 +15,34 @@ fn bad_usage_is_2() {
         fly => unrecognized subcommand 'fly'
         run in.jsonl --strategy slow => sync
         run in.jsonl --bugdet 5 => unexpected argument '--bugdet'
+        run in.jsonl --max-item 5 => '--max-items'
         run in.jsonl --on-error pray => [possible values: continue, stop, stop-critical]
         run in.jsonl --progress maybe => [possible values: auto, always, never]
         run in.jsonl -j 0 => a whole number from 1 to 10000
         run in.jsonl -j 100000 => a whole number from 1 to 10000
+        run in.jsonl -j many => write a whole number from 1 to 10000, or auto
         run in.jsonl --rpm 0 => a number above 0
         run in.jsonl --temperature 3 => a number from 0 to 2
         run in.jsonl --timeout soon => write a time, for example 50ms, 2s
         run in.jsonl --max-items 0 => a whole number of at least 1
         run in.jsonl --template @none.txt => cannot read none.txt: No such file
         run in.jsonl --json => --json needs -o FILE
+        run in.jsonl --provider opnai => expected one of: groq, anthropic, openai, gemini
+        run in.jsonl --provider extract --ordered => not a regular file
+        run in.jsonl --provider extract --template {{a -o out.jsonl => column 1 is not closed
+        run in.jsonl --provider extract --fallback groq => set GROQ_API_KEY
         exec --json -o - in.jsonl => would both print to standard output
         exec -o a --joblog a in.jsonl => -o and --joblog are the same file
     ",
     ) {
         desk.plain(words).ends(2, said);
     }
-    for (words, said) in cases(
-        "
-        run in.jsonl --provider opnai => expected one of: groq, anthropic, openai, gemini
-        run in.jsonl --provider extract --ordered => not a regular file
-        run in.jsonl --provider extract --template {{a -o out.jsonl => column 1 is not closed
-        run in.jsonl --provider extract --fallback groq => set GROQ_API_KEY
-    ",
-    ) {
-        let ended = desk.plain(words).expect(2);
-        ended.errs(said);
-    }
+    let mut bare = desk.command(Vec::<&str>::new());
+    bare.ended().ends(2, "Usage");
+    // A key on the command line is not repeated.
+    let key = "run in.jsonl --api-key=sk-secret-9 --json";
+    let key = desk.plain(key).expect(2);
+    assert!(!(key.stderr + &key.stdout).contains("sk-secret-9"));
 }
 
 #[test]
@@ -64,11 +54,10 @@ fn some_failed_is_3_and_the_rest_is_kept() {
     assert_eq!(lines.len(), 20);
     for line in &lines {
         let prompt = line["id"].as_str().unwrap().replace("i-", "prompt ");
-        let bad = sim.config().plan(&prompt).is_some();
-        assert_eq!(line["success"], !bad, "{line}");
-        if bad {
-            line["error"].has(json!({"kind": "invalid", "class": "non_retryable",
-                "status": 400}));
+        let is_bad = sim.config().plan(&prompt).is_some();
+        assert_eq!(line["success"], !is_bad, "{line}");
+        if is_bad {
+            line["error"].has(json!({"kind": "invalid", "class": "non_retryable", "status": 400}));
         }
     }
     let ended = ended.says("to try the failed ones again");
@@ -93,11 +82,8 @@ fn stopped_early_is_4_and_resumable() {
 #[test]
 fn help_and_version_are_on_standard_output() {
     let desk = Desk::new();
-    let version = desk.plain("--version").expect(0);
-    assert_eq!(
-        version.stdout.trim(),
-        format!("batchwright {}", env!("CARGO_PKG_VERSION"))
-    );
+    let version = concat!("batchwright ", env!("CARGO_PKG_VERSION"), "\n");
+    assert_eq!(desk.plain("--version").expect(0).stdout, version);
     let help = desk.plain("help run").expect(0);
     for words in ["Exit codes", "130, 143 interrupted", "--max-items", "csv"] {
         help.shows(words);
@@ -108,8 +94,8 @@ fn help_and_version_are_on_standard_output() {
 fn without_a_key_or_a_server_a_run_ends_with_2_and_lists_the_three_ways_on() {
     let desk = Desk::new();
     desk.write("in.txt", "one\ntwo\n");
-    let ended = desk.plain("run in.txt -o out.jsonl --quiet").expect(2);
-    let error = ended.error();
+    let run = "run in.txt -o out.jsonl";
+    let ended = desk.plain(run).expect(2);
     for words in [
         "not local: no usable server",
         NOBODY,
@@ -117,56 +103,42 @@ fn without_a_key_or_a_server_a_run_ends_with_2_and_lists_the_three_ways_on() {
         "start llama.cpp, Ollama or LM Studio",
         "add --provider extract",
     ] {
-        assert!(ended.stderr.contains(words), "no {words}: {error}");
+        ended.tells(words);
     }
-    assert!(!desk.path("out.jsonl").exists());
+    ended.error();
+    assert!(!desk.exists("out.jsonl"));
     // A dry run calls no provider and needs none.
-    let words = "run in.txt -o out.jsonl --dry-run --json";
-    desk.plain(words)
+    desk.plain(&format!("{run} --dry-run --json"))
         .ends(0, "nothing could be sent: no provider can be used");
 
-    let ended = desk.plain("run in.txt -o out.jsonl --provider extract");
-    ended.ends(0, "extract is a placeholder without a model");
-    let lines = desk.results("out.jsonl");
-    assert!(lines.iter().all(|line| line["provider"] == "extract"));
-    assert!(lines.iter().all(|line| line.get("degraded").is_none()));
-}
-
-#[test]
-fn progress_is_plain_lines_and_quiet_prints_nothing() {
-    let (desk, sim) = (Desk::with(3), good());
-    let ended = desk.run(&sim, "in.jsonl --progress always").expect(0);
-    assert!(!ended.stderr.contains(['\x1b', '\r']), "{}", ended.stderr);
-    assert!(ended.stderr.ends_with('\n'));
-    assert_eq!(results(&ended.stdout).len(), 3);
-    let ended = desk.run(&sim, "in.jsonl -o out.jsonl --quiet").expect(0);
-    assert_eq!((&*ended.stdout, &*ended.stderr), ("", ""));
+    desk.plain(&format!("{run} --provider extract"))
+        .ends(0, "extract is a placeholder without a model");
+    for line in desk.results("out.jsonl") {
+        line.has(json!({"provider": "extract", "degraded": null}));
+    }
 }
 
 #[test]
 fn the_json_summary_adds_up() {
-    let desk = Desk::new();
     let trouble = SimConfig::default().trouble(Trouble::BadRequest, 0.5);
-    let sim = simulator(trouble);
-    desk.prompts("in.jsonl", 10);
-    let words = "in.jsonl -o out.jsonl --json -q --max-items 6";
-    let first = desk.run(&sim, words);
-    let first = first.json();
+    let (desk, sim) = (Desk::with(10), simulator(trouble));
+    let words = "in.jsonl -o out.jsonl --json -q";
+    let first = desk.run(&sim, &format!("{words} --max-items 6"));
+    // Quiet prints no more than that.
+    assert_eq!(first.stderr, "");
     let n = |value: &Value, name: &str| value["summary"][name].as_u64().unwrap();
-    assert_eq!(n(&first, "total"), 10);
-    assert_eq!(n(&first, "pending"), 4);
-    assert_eq!(n(&first, "calls"), 6);
+    let first = first.json();
+    first.has(json!({"/summary/total": 10, "/summary/pending": 4, "/summary/calls": 6}));
     assert_eq!(n(&first, "completed") + n(&first, "failed"), 6);
-    let ended = desk.run(&sim, "in.jsonl -o out.jsonl --json --resend none");
+    let ended = desk.run(&sim, &format!("{words} --resend none"));
     let second = ended.json();
-    assert_eq!(second["exit_code"], ended.status.code().unwrap());
-    assert_eq!(n(&second, "completed_before"), n(&first, "completed"));
-    assert_eq!(n(&second, "completed") + n(&second, "failed"), 10);
-    assert_eq!(n(&second, "pending"), 0);
-    second.has(json!({"stopped": null, "output": "out.jsonl"}));
     let good = desk.results("out.jsonl");
     let good = good.iter().filter(|line| line["success"] == true).count();
-    assert_eq!(n(&second, "completed"), good as u64);
+    second.has(
+        json!({"exit_code": ended.status.code(), "stopped": null, "output": "out.jsonl",
+        "/summary/completed_before": n(&first, "completed"), "/summary/completed": good,
+        "/summary/failed": 10 - good, "/summary/pending": 0}),
+    );
 }
 
 /// The one JSON object on standard output.
@@ -204,70 +176,63 @@ fn errors_before_a_run_are_reported_as_json_with_json() {
         // Standard error has the same message, unless `-q` is set.
         let message = value["error"]["message"].as_str().unwrap();
         let begins: String = message.chars().take(30).collect();
-        let said = ended
-            .stderr
-            .split_whitespace()
-            .collect::<Vec<_>>()
-            .join(" ");
-        assert!(said.contains(&begins), "{begins}: {}", ended.stderr);
+        let said: Vec<&str> = ended.stderr.split_whitespace().collect();
+        assert!(said.join(" ").contains(&begins), "{begins}: {said:?}");
         let quiet = run(&format!("{words} --quiet")).expect(code);
-        assert_eq!(quiet.stderr, "", "{words}");
-        assert_eq!(told(&quiet, kind), value);
+        assert_eq!((&*quiet.stderr, told(&quiet, kind)), ("", value));
         // Without --json standard output stays empty.
         assert_eq!(desk.run(&sim, words).expect(code).stdout, "");
     }
-    let no_key = desk.plain("run in.jsonl -o out.jsonl --provider groq --model m --json");
-    let value = told(&no_key.expect(1), "provider");
-    assert!(
-        value["error"]["message"]
-            .as_str()
-            .unwrap()
-            .contains("GROQ_API_KEY")
-    );
-    let none = desk
-        .plain("run in.jsonl -o out.jsonl --task embed --json")
-        .expect(2);
-    let hint = told(&none, "provider")["error"]["hint"].clone();
-    assert!(hint.as_str().unwrap().contains("OPENAI_API_KEY"), "{hint}");
     assert_eq!(sim.stats().calls, 0);
     assert!(!desk.exists("out.jsonl"));
 }
 
 #[test]
 fn other_commands_report_errors_as_json_too() {
-    let desk = Desk::new();
-    for (words, kind, code) in [
-        ("providers --json --surely", "usage", 2),
-        ("simulate --json --port many", "usage", 2),
-    ] {
-        told(&desk.plain(words).expect(code), kind);
-    }
-    for (words, kind, code) in [
-        ("submit none.jsonl --json", "input", 2),
-        ("status 0123456789 --json", "queue", 2),
-        ("cancel 0123456789 --json", "queue", 2),
-        ("retry 0123456789 --json", "queue", 2),
-        ("config get llm.nothing --json", "usage", 2),
+    let desk = Desk::with(1);
+    for (words, kind, code, says) in [
+        ("providers --surely", "usage", 2, "--surely"),
+        ("simulate --port many", "usage", 2, "--port"),
+        ("submit none.jsonl", "input", 2, "none.jsonl"),
+        ("status 0123456789", "queue", 2, "0123456789"),
+        ("cancel 0123456789", "queue", 2, "0123456789"),
+        ("retry 0123456789", "queue", 2, "0123456789"),
+        ("config get llm.nothing", "usage", 2, "llm.nothing"),
         (
-            "work --until-empty --json --provider groq --model m",
+            "work --until-empty --provider groq --model m",
             "provider",
             1,
+            "GROQ_API_KEY",
+        ),
+        (
+            "run in.jsonl -o out.jsonl --provider groq --model m",
+            "provider",
+            1,
+            "GROQ_API_KEY",
+        ),
+        (
+            "run in.jsonl -o out.jsonl --provider local",
+            "provider",
+            1,
+            "no usable server at",
+        ),
+        (
+            "run in.jsonl -o out.jsonl --task embed",
+            "provider",
+            2,
+            "OPENAI_API_KEY",
         ),
     ] {
-        told(&desk.plain(words).expect(code), kind);
+        let ended = desk.plain(&format!("{words} --json")).expect(code);
+        let error = told(&ended, kind)["error"].to_string();
+        assert!(error.contains(says), "{words}: {error}");
     }
 }
 
 #[test]
-fn an_unknown_flag_is_corrected_and_not_repeated() {
-    let desk = Desk::new();
-    desk.plain("run in.jsonl --max-item 5")
-        .ends(2, "'--max-items'");
-    // A key on the command line is not repeated.
-    let key = desk
-        .plain("run in.jsonl --api-key=sk-secret-9 --json")
-        .expect(2);
-    assert!(!(key.stderr + &key.stdout).contains("sk-secret-9"));
-    let mut bare = desk.command(Vec::<&str>::new());
-    bare.ended().ends(2, "Usage");
+fn progress_is_plain_lines_without_a_terminal() {
+    let (desk, sim) = (Desk::with(3), good());
+    let ended = desk.run(&sim, "in.jsonl --progress always").expect(0);
+    assert!(!ended.stderr.contains(['\x1b', '\r']), "{}", ended.stderr);
+    assert!(ended.stderr.ends_with('\n'));
 }

@@ -4,9 +4,9 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::common::{Desk, Has, RunToEnd, Running, good, id};
+use super::common::{Desk, Has, good, id, results};
 
 #[test]
 fn a_scan_reports_used_files_and_why_others_are_skipped() {
@@ -15,69 +15,50 @@ fn a_scan_reports_used_files_and_why_others_are_skipped() {
     desk.write("src/a.py", "x = 1\n");
     desk.write("src/deep/b.py", b"\0");
     desk.write("src/c.rs", "");
-    fs::write(
-        desk.path("src")
-            .join(OsStr::from_bytes(b"\x1b[31m\xff\n.py")),
-        "y",
-    )
-    .unwrap();
-
-    let args = ["scan", "src", "--pattern", "**/*.py"];
-    let ended = desk.command(args).ended().expect(0);
+    let odd = OsStr::from_bytes(b"\x1b[31m\xff\n.py");
+    fs::write(desk.path("src").join(odd), "y").unwrap();
+    let scan = "scan src --pattern **/*.py";
     assert_eq!(
-        ended.stdout,
+        desk.plain(scan).expect(0).stdout,
         "path                   size  left out because\n\
          src/ [31m\\xff .py       1 B\n\
          src/a.py                6 B\n\
          src/deep/b.py           1 B  binary: it holds a NUL byte\n\
          2 files, 7 B; 1 left out: 1 binary\n"
     );
-
-    let ended = Running::start(&mut desk.command(args.into_iter().chain(["--json"])));
-    let lines = ended.wait().expect(0).stdout;
-    let found: Vec<Value> = lines
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
+    let found = results(&desk.plain(&format!("{scan} --json")).expect(0).stdout);
     found[0].has(json!({"path": "src/\u{1b}[31m\\xff\n.py", "is_valid": true}));
     assert!(found[0]["path_base64"].is_string());
     found[2].has(json!({"skip_reason": "binary"}));
-
-    let ended = desk.command(["scan", "gone"]).ended().expect(2);
-    ended.tells("gone: the folder does not exist");
+    desk.plain("scan gone")
+        .ends(2, "gone: the folder does not exist");
 }
-
-const RUN: &str = "src --pattern **/*.py --split function -o out.jsonl --keep path,name";
 
 fn desk() -> Desk {
     let desk = Desk::new();
     fs::create_dir_all(desk.path("src/deep")).unwrap();
-    desk.write(
-        "src/a.py",
-        "def one():\n    pass\n\n\ndef two():\n    pass\n",
-    );
-    desk.write(
-        "src/deep/b.py",
-        "class C:\n    @m\n    def three(self): return '{{'\n",
-    );
-    desk.write("src/deep/broken.py", "def (:\n");
-    desk.write("src/notes.md", "# Notes\n");
+    for (name, text) in [
+        ("a.py", "def one():\n    pass\n\n\ndef two():\n    pass\n"),
+        (
+            "deep/b.py",
+            "class C:\n    @m\n    def three(self): return '{{'\n",
+        ),
+        ("deep/broken.py", "def (:\n"),
+        ("notes.md", "# Notes\n"),
+    ] {
+        desk.write(&format!("src/{name}"), text);
+    }
     desk
 }
 
 #[test]
 fn each_function_is_sent_once_and_again_after_a_change() {
     let (desk, sim) = (desk(), good());
-    let words = format!("{RUN} --template Explain:{{{{content}}}}");
-    let ended = desk.run(&sim, &words).expect(0);
-    assert!(
-        ended.stderr.contains("1 file is left out: 1 syntax error")
-            && ended
-                .stderr
-                .contains("src/deep/broken.py: a syntax error on line 1"),
-        "{}",
-        ended.stderr
-    );
+    let words = "src --pattern **/*.py --split function -o out.jsonl --keep path,name \
+                 --template Explain:{{content}}";
+    desk.run(&sim, words)
+        .ends(0, "1 file is left out: 1 syntax error")
+        .tells("src/deep/broken.py: a syntax error on line 1");
     let ids = ["a.py::one", "a.py::two", "deep/b.py::C.three"];
     assert_eq!(desk.ids("out.jsonl"), ids);
     let lines = desk.results("out.jsonl");
@@ -88,11 +69,10 @@ fn each_function_is_sent_once_and_again_after_a_change() {
     // Moved functions are the same; changed ones are sent again; a renamed folder has the same ids.
     let text = "import os\n\n\ndef one():\n    pass\n\n\ndef two():\n    return 2\n";
     desk.write("src/a.py", text);
-    desk.run(&sim, &words.replace("src ", "./src/../src/ "))
-        .expect(0);
-    assert_eq!(sim.stats().calls, 4);
-    desk.run(&sim, &words).expect(0);
-    assert_eq!(sim.stats().calls, 4);
+    for folder in ["./src/../src ", "src "] {
+        desk.run(&sim, &words.replace("src ", folder)).expect(0);
+        assert_eq!(sim.stats().calls, 4);
+    }
 }
 
 #[test]

@@ -1,12 +1,12 @@
 //! Runs that end early: signals, errors that affect all items, a changed input.
 
 use std::fs::OpenOptions;
-use std::io::{Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
-use batchwright_simulate::{SimConfig, Simulator, Trouble};
+use batchwright_simulate::{SimConfig, Trouble};
 
-use super::common::{Desk, Ended, PATIENCE, RunToEnd, all_ids, good, ids_in_order, simulator};
+use super::common::{Desk, PATIENCE, RunToEnd, all_ids, good, ids_in_order, simulator};
 
 #[test]
 fn the_first_signal_lets_calls_in_flight_finish_and_starts_no_more() {
@@ -15,7 +15,8 @@ fn the_first_signal_lets_calls_in_flight_finish_and_starts_no_more() {
             continue;
         }
         let (desk, sim) = (Desk::with(20), good());
-        let running = desk.held(&sim, "in.jsonl -o out.jsonl -j 3", 3);
+        let words = "in.jsonl -o out.jsonl -j 3";
+        let running = desk.held(&sim, words, 3);
         running.signal(name);
         running.hears("stopping: calls in flight have up to 30 s to finish");
         sim.release();
@@ -26,9 +27,9 @@ fn the_first_signal_lets_calls_in_flight_finish_and_starts_no_more() {
         lines.find(|line| line.contains("to go on")).unwrap();
         let resume = lines.next().unwrap();
         assert!(resume.contains(env!("CARGO_BIN_EXE_batchwright")));
-        assert!(resume.contains(" in.jsonl -o out.jsonl -j 3"), "{resume}");
-        ended.says("3 completed, 0 failed, 17 pending");
-        desk.run(&sim, "in.jsonl -o out.jsonl -j 3").expect(0);
+        assert!(resume.contains(words), "{resume}");
+        ended.tells("3 completed, 0 failed, 17 pending");
+        desk.run(&sim, words).expect(0);
         assert_eq!(desk.ids("out.jsonl"), all_ids(20));
         assert_eq!(sim.stats().paid_twice, 0);
     }
@@ -45,18 +46,16 @@ fn survives_hangups() -> bool {
 #[test]
 fn the_second_signal_ends_calls_that_hang() {
     let (desk, sim) = (Desk::with(20), good());
-    desk.run(&sim, "in.jsonl -o out.jsonl --max-items 5")
-        .expect(0);
+    let words = "in.jsonl -o out.jsonl -j 3";
+    desk.run(&sim, &format!("{words} --max-items 5")).expect(0);
     let before = desk.read("out.jsonl");
-    let running = desk.held(&sim, "in.jsonl -o out.jsonl -j 3", 3);
+    let running = desk.held(&sim, words, 3);
     running.signal("INT");
     running.hears("stopping:");
     running.signal("INT");
-    let ended = running.wait().expect(130);
-    assert!(ended.took < PATIENCE, "{:?}", ended.took);
-    ended.says("3 cut off in flight").says("15 pending");
-    assert_eq!(desk.read("out.jsonl"), before);
-    assert_eq!(sim.stats().calls, 8);
+    let ended = running.wait().ends(130, "3 cut off in flight");
+    ended.tells("15 pending");
+    assert_eq!((desk.read("out.jsonl"), sim.stats().calls), (before, 8));
 }
 
 #[test]
@@ -73,28 +72,22 @@ fn a_signal_ends_waits_for_retries_and_limits() {
     assert_eq!(desk.read("out.jsonl"), "");
 }
 
-/// Runs 30 items against the OpenAI dialect with a key.
-fn keyed(desk: &Desk, sim: &Simulator, key: &str, flags: &str) -> Ended {
-    desk.prompts("in.jsonl", 30);
-    let url = sim.base_url();
-    let words = "run in.jsonl -o out.jsonl -j 3 --model m --provider openai --base-url";
-    let words = words.split(' ').chain([&*url]);
-    let mut command = desk.command(words.chain(flags.split_whitespace()));
-    command.env("OPENAI_API_KEY", key).ended()
-}
-
 #[test]
 fn a_refused_key_stops_at_once() {
     for flags in ["", "--on-error continue", "--on-error stop"] {
-        let desk = Desk::new();
+        let desk = Desk::with(30);
         let sim = simulator(SimConfig::default().api_key("right"));
-        let ended = keyed(&desk, &sim, "wrong", flags).expect(4);
+        let words = format!("in.jsonl -o out.jsonl -j 3 {flags}");
+        let keyed = |key: &str| {
+            let mut command = super::batch_runs::command(&desk, &sim, &words);
+            command.env("OPENAI_API_KEY", key).ended()
+        };
+        let ended = keyed("wrong").ends(4, "OPENAI_API_KEY").says("to go on");
+        ended.hides("wrong");
         let calls = sim.stats().calls;
         assert!(calls <= 6, "{calls} calls with {flags:?}");
-        let ended = ended.says("OPENAI_API_KEY").says("to go on");
-        ended.hides("wrong");
         assert!(desk.results("out.jsonl").len() as u64 <= calls);
-        keyed(&desk, &sim, "right", "").expect(0);
+        keyed("right").expect(0);
         assert_eq!(desk.ids("out.jsonl"), all_ids(30));
     }
 }
@@ -103,14 +96,9 @@ fn a_refused_key_stops_at_once() {
 fn an_input_that_changes_stops_the_run() {
     let (desk, sim) = (Desk::with(10), good());
     let running = desk.held(&sim, "in.jsonl -o out.jsonl -j 1", 1);
-    let text = desk.read("in.jsonl");
-    let mut input = OpenOptions::new()
-        .write(true)
-        .open(desk.path("in.jsonl"))
-        .unwrap();
-    let at = text.find("prompt 5").unwrap() as u64;
-    input.seek(SeekFrom::Start(at)).unwrap();
-    input.write_all(b"PROMPT 5").unwrap();
+    let at = desk.read("in.jsonl").find("prompt 5").unwrap() as u64;
+    let input = OpenOptions::new().write(true).open(desk.path("in.jsonl"));
+    input.unwrap().write_all_at(b"PROMPT 5", at).unwrap();
     sim.release();
     running.wait().ends(4, "in.jsonl: changed during the run");
     assert_eq!(desk.order("out.jsonl"), ids_in_order(5));

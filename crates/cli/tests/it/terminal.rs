@@ -13,7 +13,7 @@ use super::common::{Desk, PATIENCE, Running, all_ids, eventually, good};
 
 /// A run whose standard error is a terminal; the display is written to the file `screen`, and the id of the run's
 /// process to `pid`.
-pub fn on_a_terminal(desk: &Desk, sim: &Simulator, words: &str) -> Option<Command> {
+fn on_a_terminal(desk: &Desk, sim: &Simulator, words: &str) -> Option<Running> {
     if Command::new("script").arg("-V").output().is_err() {
         println!("skipped: there is no script(1)");
         return None;
@@ -29,30 +29,41 @@ pub fn on_a_terminal(desk: &Desk, sim: &Simulator, words: &str) -> Option<Comman
         .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())
         .env("TERM", "xterm")
-        .stdin(Stdio::null())
+        .stdin(Stdio::piped())
         .stdout(File::create(desk.path("screen")).unwrap())
         .stderr(Stdio::piped());
-    Some(command)
+    Some(Running::start(&mut command))
+}
+
+/// Sends a signal to the run itself.
+fn signal(desk: &Desk, name: &str) {
+    let id = desk.read("pid");
+    let sent = Command::new("kill").args([name, id.trim()]).status();
+    assert!(sent.unwrap().success());
+}
+
+/// Waits until the screen shows these words.
+#[track_caller]
+fn shows(desk: &Desk, words: &str) {
+    let shown = eventually(|| desk.read("screen").contains(words));
+    assert!(shown, "no {words}: {:?}", desk.read("screen"));
 }
 
 #[test]
 fn a_terminal_shows_a_bar_during_the_run() {
     let (desk, sim) = (Desk::with(20), good());
     sim.hold();
-    let Some(mut command) = on_a_terminal(&desk, &sim, "in.jsonl -o out.jsonl -j 2") else {
+    let Some(running) = on_a_terminal(&desk, &sim, "in.jsonl -o out.jsonl -j 2") else {
         return;
     };
-    let running = Running::start(&mut command);
     assert!(sim.wait_until(|s| s.in_flight == 2, PATIENCE));
-    let drawn = eventually(|| desk.read("screen").contains("0/20 0.0%"));
-    assert!(drawn, "no bar: {:?}", desk.read("screen"));
+    shows(&desk, "0/20 0.0%");
     sim.release();
     running.wait().expect(0);
     let screen = desk.read("screen");
     // In a full line, the `^C` of the terminal would go on in the next line, and the bar could not be erased.
-    let mut bars = screen
-        .split(['\r', '\n'])
-        .filter(|line| line.contains("/20 "));
+    let lines = screen.split(['\r', '\n']);
+    let mut bars = lines.filter(|line| line.contains("/20 "));
     let fits = |bar: &str| bar.trim_start_matches("\x1b[2K").chars().count() <= 76;
     assert!(bars.all(fits), "{screen:?}");
     let (_, end) = screen.rsplit_once("\x1b[2K").unwrap();
@@ -62,17 +73,15 @@ fn a_terminal_shows_a_bar_during_the_run() {
 
 #[test]
 fn a_blocked_terminal_delays_neither_run_nor_signal() {
-    for (items, signal) in [(20, None), (50_000, Some("-TERM"))] {
+    for (items, is_stopped) in [(20, false), (50_000, true)] {
         let (desk, sim) = (Desk::with(items), good());
         sim.hold();
         let words = "in.jsonl -o out.jsonl -j 2";
-        let Some(mut command) = on_a_terminal(&desk, &sim, words) else {
+        let Some(mut running) = on_a_terminal(&desk, &sim, words) else {
             return;
         };
-        let mut running = Running::start(command.stdin(Stdio::piped()));
         assert!(sim.wait_until(|s| s.in_flight == 2, PATIENCE));
-        let drawn = || desk.read("screen").contains(" 0.0%");
-        assert!(eventually(drawn), "no bar: {:?}", desk.read("screen"));
+        shows(&desk, " 0.0%");
         // Ctrl-S: the bar, which is drawn several times per second, is no longer drawn.
         running.feed("\u{13}");
         let stands_still = || {
@@ -81,18 +90,14 @@ fn a_blocked_terminal_delays_neither_run_nor_signal() {
             desk.read("screen").len() == before
         };
         assert!(eventually(stands_still));
-        if let Some(signal) = signal {
-            let id = desk.read("pid");
-            let sent = Command::new("kill").args([signal, id.trim()]).status();
-            assert!(sent.unwrap().success());
+        if is_stopped {
+            signal(&desk, "-TERM");
         }
         sim.release();
-        running.wait().expect(signal.map_or(0, |_| 143));
+        running.wait().expect(if is_stopped { 143 } else { 0 });
         let saved = desk.ids("out.jsonl").len();
-        match signal {
-            None => assert_eq!(saved, 20),
-            Some(_) => assert!((2..50_000).contains(&saved), "{saved}"),
-        }
+        let expected = if is_stopped { 2..50_000 } else { 20..21 };
+        assert!(expected.contains(&saved), "{saved}");
     }
 }
 
@@ -101,38 +106,21 @@ fn a_terminal_user_confirms_before_more_than_20_answers_are_sent_again() {
     let (desk, sim) = (Desk::with(21), good());
     let words =
         |name: &str| format!("in.jsonl -o out.jsonl --quiet --template {name}:{{{{prompt}}}}");
-    let start = |words: &str| {
-        let mut command = on_a_terminal(&desk, &sim, words)?;
-        Some(Running::start(command.stdin(Stdio::piped())))
-    };
     desk.run(&sim, &words("A")).expect(0);
-    let asked = || eventually(|| desk.read("screen").contains("Buy 21 answers again? [y/N]"));
-    let Some(mut running) = start(&words("B")) else {
-        return;
-    };
-    assert!(asked(), "no question: {:?}", desk.read("screen"));
-    running.feed("\n");
-    running.wait().expect(2);
-    let screen = desk.read("screen");
-    assert!(screen.contains("nothing was sent"), "{screen}");
-    assert_eq!(sim.stats().calls, 21);
-
-    let interrupted = start(&words("B")).unwrap();
-    assert!(asked());
-    let id = desk.read("pid");
-    Command::new("kill")
-        .args(["-INT", id.trim()])
-        .status()
-        .unwrap();
-    interrupted.wait().expect(130);
-    assert_eq!(sim.stats().calls, 21);
-
-    let mut running = start(&words("B")).unwrap();
-    assert!(asked());
-    running.feed("y\n");
-    running.wait().expect(0);
-    assert_eq!(sim.stats().calls, 42);
-
+    for (answer, code, calls) in [("\n", 2, 21), ("-INT", 130, 21), ("y\n", 0, 42)] {
+        desk.write("screen", "");
+        let Some(mut running) = on_a_terminal(&desk, &sim, &words("B")) else {
+            return;
+        };
+        shows(&desk, "Buy 21 answers again? [y/N]");
+        match answer {
+            "-INT" => signal(&desk, answer),
+            answer => running.feed(answer),
+        }
+        running.wait().expect(code);
+        assert_eq!(sim.stats().calls, calls);
+        assert_eq!(desk.read("screen").contains("nothing was sent"), code == 2);
+    }
     // Not without a terminal.
     desk.run(&sim, &words("D")).expect(0);
     assert_eq!(sim.stats().calls, 63);
