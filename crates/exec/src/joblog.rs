@@ -263,18 +263,17 @@ mod tests {
     use super::super::record::{CommandResult, JobError};
     use super::*;
 
+    /// Ends a command with this exit code or signal.
     fn record(seq: u64, text: &str, exit_code: Option<i32>, signal: Option<i32>) -> JobRecord {
         let mut job = CommandJob::shell(text);
         job.seq = seq;
         let ok = exit_code == Some(0);
         JobRecord {
-            job: Arc::new(job),
             status: if ok {
                 JobStatus::Completed
             } else {
                 JobStatus::Failed
             },
-            attempts: 1,
             result: Some(CommandResult {
                 exit_code,
                 signal,
@@ -284,57 +283,54 @@ mod tests {
                 stderr: Output::default(),
             }),
             error: (!ok).then(|| JobError::new(FailureKind::Exit, "")),
+            ..JobRecord::pending(Arc::new(job))
         }
+    }
+
+    fn open(path: &Path, resume: Resume) -> JobLog {
+        JobLog::open(path, resume).unwrap()
     }
 
     fn skipped(log: &JobLog, texts: &[&str]) -> Vec<bool> {
         let mut finished = log.finished();
-        texts
+        let taken = texts
             .iter()
-            .map(|text| finished.take(&CommandJob::shell(*text)))
-            .collect()
+            .map(|text| finished.take(&CommandJob::shell(*text)));
+        taken.collect()
     }
 
     #[test]
     fn lines_are_those_of_gnu_parallel() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
-        let mut log = JobLog::open(&path, Resume::Ended).unwrap();
-        log.append(&record(2, "false", Some(1), None)).unwrap();
-        log.append(&record(4, "kill -9 $$", None, Some(9))).unwrap();
-        log.append(&record(5, "echo a \"x\ny\"", Some(0), None))
-            .unwrap();
-        let mut late = record(7, "sleep 5", None, Some(15));
-        late.error = Some(JobError::new(FailureKind::Timeout, ""));
-        log.append(&late).unwrap();
-        let mut stubborn = record(6, "trap '' TERM", None, Some(9));
-        stubborn.error = Some(JobError::new(FailureKind::Timeout, ""));
-        log.append(&stubborn).unwrap();
-        let mut absent = record(8, "nosuch", None, None);
-        absent.result = None;
-        absent.error = Some(JobError::new(FailureKind::NotFound, ""));
-        log.append(&absent).unwrap();
-        let mut cut_off = record(9, "sleep 9", None, Some(15));
-        cut_off.status = JobStatus::Cancelled;
-        log.append(&cut_off).unwrap();
+        let mut log = open(&path, Resume::Ended);
+        let mut records = [
+            record(2, "false", Some(1), None),
+            record(4, "kill -9 $$", None, Some(9)),
+            record(5, "echo a \"x\ny\"", Some(0), None),
+            record(7, "sleep 5", None, Some(15)),
+            record(6, "trap '' TERM", None, Some(9)),
+            record(8, "nosuch", None, None),
+            record(9, "sleep 9", None, Some(15)),
+        ];
+        for late in &mut records[3..5] {
+            late.error = Some(JobError::new(FailureKind::Timeout, ""));
+        }
+        records[5].result = None;
+        records[5].error = Some(JobError::new(FailureKind::NotFound, ""));
+        records[6].status = JobStatus::Cancelled;
+        records
+            .iter()
+            .for_each(|record| log.append(record).unwrap());
         let text = fs::read_to_string(&path).unwrap();
         let lines: Vec<&str> = text.lines().collect();
+        let start = "\t:\t1795291315.786\t     0.009\t0\t0";
         assert_eq!(lines[0].as_bytes(), HEADER);
-        assert_eq!(
-            lines[1],
-            "2\t:\t1795291315.786\t     0.009\t0\t0\t1\t0\tfalse"
-        );
-        assert_eq!(
-            lines[2],
-            "4\t:\t1795291315.786\t     0.009\t0\t0\t0\t9\tkill -9 $$"
-        );
-        assert!(
-            lines[3].ends_with("\t0\t0\techo a \"x\0y\""),
-            "{}",
-            lines[3]
-        );
-        assert!(lines[4].ends_with("\t-1\t15\tsleep 5"), "{}", lines[4]);
-        assert!(lines[5].ends_with("\t-1\t9\ttrap '' TERM"), "{}", lines[5]);
+        assert_eq!(lines[1], format!("2{start}\t1\t0\tfalse"));
+        assert_eq!(lines[2], format!("4{start}\t0\t9\tkill -9 $$"));
+        assert_eq!(lines[3], format!("5{start}\t0\t0\techo a \"x\0y\""));
+        assert_eq!(lines[4], format!("7{start}\t-1\t15\tsleep 5"));
+        assert_eq!(lines[5], format!("6{start}\t-1\t9\ttrap '' TERM"));
         assert!(lines[6].ends_with("\t127\t0\tnosuch"), "{}", lines[6]);
         assert_eq!(lines.len(), 7);
     }
@@ -343,74 +339,64 @@ mod tests {
     fn commands_are_matched_by_their_text_at_any_position() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
-        let mut log = JobLog::open(&path, Resume::Ended).unwrap();
+        let mut log = open(&path, Resume::Ended);
         for (seq, text, exit) in [
-            (1, "a", 0),
-            (2, "b", 1),
-            (3, "a", 0),
-            (4, "c\nd", 0),
-            (5, "e", 1),
+            (1, "a", Some(0)),
+            (2, "b", Some(1)),
+            (3, "a", Some(0)),
+            (4, "c\nd", Some(0)),
+            (5, "e", Some(1)),
+            // It was run again and succeeded.
+            (5, "e", Some(0)),
+            // The system does not report how it ended.
+            (6, "held", None),
         ] {
-            log.append(&record(seq, text, Some(exit), None)).unwrap();
+            log.append(&record(seq, text, exit, None)).unwrap();
         }
-        // It was run again and succeeded.
-        log.append(&record(5, "e", Some(0), None)).unwrap();
         drop(log);
-        let log = JobLog::open(&path, Resume::Ended).unwrap();
-        let script = ["c\nd", "x", "a", "b", "a", "a", "e"];
-        assert_eq!(
-            skipped(&log, &script),
-            [true, false, true, true, true, false, true]
-        );
-        drop(log);
-        let log = JobLog::open(&path, Resume::Succeeded).unwrap();
-        assert_eq!(
-            skipped(&log, &script),
-            [true, false, true, false, true, false, true]
-        );
-        let mut finished = log.finished();
-        assert!(finished.take(&CommandJob::shell("e")));
-        assert_eq!(finished.left(), 3);
-    }
-
-    /// The system does not report how it ended.
-    #[test]
-    fn a_command_without_exit_code_and_signal_runs_again() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("log");
-        let mut log = JobLog::open(&path, Resume::Ended).unwrap();
-        log.append(&record(1, "held", None, None)).unwrap();
-        drop(log);
-        let log = JobLog::open(&path, Resume::Succeeded).unwrap();
-        assert_eq!(skipped(&log, &["held"]), [false]);
+        let script = ["c\nd", "x", "a", "b", "a", "a", "e", "held"];
+        for (resume, mut wanted) in [
+            (
+                Resume::Ended,
+                [true, false, true, true, true, false, true, true],
+            ),
+            (
+                Resume::Succeeded,
+                [true, false, true, false, true, false, true, false],
+            ),
+        ] {
+            let log = open(&path, resume);
+            assert_eq!(skipped(&log, &script), wanted);
+            let mut finished = log.finished();
+            assert!(finished.take(&CommandJob::shell("e")));
+            wanted[6] = false;
+            let left = wanted.iter().filter(|skipped| **skipped).count();
+            assert_eq!(finished.left(), left as u64);
+        }
     }
 
     #[test]
     fn a_truncated_line_is_removed_and_other_files_are_unchanged() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
-        let mut log = JobLog::open(&path, Resume::Ended).unwrap();
+        let mut log = open(&path, Resume::Ended);
         log.append(&record(1, "a", Some(0), None)).unwrap();
         assert!(JobLog::open(&path, Resume::Ended).is_err(), "it is locked");
         drop(log);
-        let whole = fs::read(&path).unwrap();
-        fs::write(&path, [&whole[..], b"2\t:\t17952"].concat()).unwrap();
-        let mut log = JobLog::open(&path, Resume::Ended).unwrap();
+        let whole = fs::read_to_string(&path).unwrap();
+        fs::write(&path, format!("{whole}2\t:\t17952")).unwrap();
+        let mut log = open(&path, Resume::Ended);
         assert_eq!(skipped(&log, &["a"]), [true]);
         log.append(&record(2, "b", Some(0), None)).unwrap();
-        assert!(fs::read(&path).unwrap().starts_with(&whole));
-        assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 3);
+        let mended = fs::read_to_string(&path).unwrap();
+        assert!(mended.starts_with(&whole) && mended.lines().count() == 3);
         let diary = folder.path().join("diary");
-        fs::write(&diary, "dear diary\n").unwrap();
-        let error = JobLog::open(&diary, Resume::Ended).err().unwrap();
-        assert!(error.message().contains("is no job log"), "{error}");
-        assert_eq!(fs::read_to_string(&diary).unwrap(), "dear diary\n");
-        // Nor is a line without an end, in any file.
         for (theirs, line) in [
-            ("{\"key\": 1}".to_owned(), 1),
-            (String::from_utf8(whole.clone()).unwrap() + "end", 3),
+            ("dear diary\n", 1),
+            ("{\"key\": 1}", 1),
+            (&format!("{whole}end"), 3),
         ] {
-            fs::write(&diary, &theirs).unwrap();
+            fs::write(&diary, theirs).unwrap();
             let error = JobLog::open(&diary, Resume::Ended).err().unwrap();
             let why = format!("no job log, by its line {line}");
             assert!(error.message().contains(&why), "{error}");
@@ -418,7 +404,7 @@ mod tests {
         }
         // The program was killed while it wrote the header.
         fs::write(&diary, "Seq\tHo").unwrap();
-        let mut log = JobLog::open(&diary, Resume::Ended).unwrap();
+        let mut log = open(&diary, Resume::Ended);
         log.append(&record(1, "a", Some(0), None)).unwrap();
         assert!(fs::read(&diary).unwrap().starts_with(HEADER));
     }

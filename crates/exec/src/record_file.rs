@@ -110,14 +110,13 @@ mod tests {
     fn other_files_are_unchanged_and_a_truncated_record_is_removed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out.jsonl");
-        let theirs = [
+        for theirs in [
             "dear diary",
             "{\"id\":1}",
             "{\"id\":\"a\",\"success\":true",
             "{\"key\": 3",
             "{\"id\":\"a\",\"success\":true}\n",
-        ];
-        for theirs in theirs {
+        ] {
             fs::write(&path, theirs).unwrap();
             for resume in [false, true] {
                 let why = error(RecordFile::open(&path, resume));
@@ -126,22 +125,20 @@ mod tests {
             }
         }
         fs::remove_file(&path).unwrap();
-        let mut file = RecordFile::open(&path, false).unwrap();
-        file.append(&record("a\"b")).unwrap();
-        drop(file);
-        let whole = fs::read(&path).unwrap();
+        let append = |resume| {
+            let mut file = RecordFile::open(&path, resume).unwrap();
+            file.append(&record("a\"b")).unwrap();
+            fs::read(&path).unwrap()
+        };
+        let whole = append(false);
         for cut in 1..whole.len() - 1 {
             fs::write(&path, [&whole[..], &whole[..cut]].concat()).unwrap();
-            let mut file = RecordFile::open(&path, true).unwrap();
-            file.append(&record("a\"b")).unwrap();
-            assert_eq!(fs::read(&path).unwrap(), [&whole[..], &whole[..]].concat());
+            assert_eq!(append(true), whole.repeat(2));
         }
         // An editor removed the last line end.
         fs::write(&path, &whole[..whole.len() - 1]).unwrap();
         assert!(error(RecordFile::open(&path, false)).contains("1 records of an earlier run"));
-        let mut file = RecordFile::open(&path, true).unwrap();
-        file.append(&record("a\"b")).unwrap();
-        assert_eq!(fs::read(&path).unwrap(), [&whole[..], &whole[..]].concat());
+        assert_eq!(append(true), whole.repeat(2));
     }
 
     #[test]
@@ -160,20 +157,16 @@ mod tests {
         fs::remove_file(&path).unwrap();
         let why = removed.append(&record("b")).unwrap_err();
         assert!(why.message().contains("out.jsonl.rescued-1"), "{why}");
-        assert_eq!(
-            fs::read(folder.path().join("out.jsonl.rescued-1")).unwrap(),
-            held
-        );
+        let rescued = folder.path().join("out.jsonl.rescued-1");
+        assert_eq!(fs::read(rescued).unwrap(), held);
         let mut written = open();
         fs::write(&path, "x").unwrap();
         let why = written.check().unwrap_err();
         assert!(why.message().contains("wrote to it"), "{why}");
-        {
-            let victim = folder.path().join("victim");
-            let _ = fs::remove_file(&path);
-            std::os::unix::fs::symlink(&victim, &path).unwrap();
-            assert!(error(RecordFile::open(&path, true)).contains("is a link"));
-            assert!(!victim.exists());
-        }
+        let victim = folder.path().join("victim");
+        let _ = fs::remove_file(&path);
+        std::os::unix::fs::symlink(&victim, &path).unwrap();
+        assert!(error(RecordFile::open(&path, true)).contains("is a link"));
+        assert!(!victim.exists());
     }
 }

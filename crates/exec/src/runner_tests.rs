@@ -39,25 +39,14 @@ fn failure(record: &JobRecord) -> (FailureKind, &str) {
     (error.kind, &error.message)
 }
 
-/// Whether the process whose number a command printed has ended, or is about to.
-fn is_gone(record: &JobRecord) -> bool {
-    ends(stdout(record).trim().parse().unwrap())
-}
-
-/// Whether a process ends within a time.
-fn ends(pid: i32) -> bool {
+/// Waits until this holds.
+#[track_caller]
+fn eventually(holds: impl Fn() -> bool) {
     let until = Instant::now() + PATIENCE;
-    while Instant::now() < until {
-        let is_zombie = || {
-            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            stat.contains(") Z ")
-        };
-        if test_kill_process(Pid::from_raw(pid).unwrap()).is_err() || is_zombie() {
-            return true;
-        }
+    while !holds() {
+        assert!(Instant::now() < until, "it took too long");
         std::thread::yield_now();
     }
-    false
 }
 
 #[test]
@@ -67,12 +56,13 @@ fn a_command_that_ignores_sigterm_is_killed_with_its_group() {
         .kill_grace(Duration::from_millis(50));
     let stubborn = format!("trap '' TERM; sleep {FOR_EVER} & echo $!; wait; sleep {FOR_EVER}");
     let record = one(&runner, CommandJob::shell(stubborn));
-    assert_eq!(
-        failure(&record),
-        (FailureKind::Timeout, "killed after 50ms")
-    );
+    let killed = (FailureKind::Timeout, "killed after 50ms");
+    assert_eq!(failure(&record), killed);
     assert_eq!(record.result.as_ref().unwrap().signal, Some(9));
-    assert!(is_gone(&record));
+    let pid = Pid::from_raw(stdout(&record).trim().parse().unwrap()).unwrap();
+    let stat = format!("/proc/{}/stat", pid.as_raw_nonzero());
+    let is_zombie = || std::fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") Z "));
+    eventually(|| test_kill_process(pid).is_err() || is_zombie());
     let stopped = CommandJob::shell("kill -STOP $$");
     assert_eq!(failure(&one(&runner, stopped)).0, FailureKind::Timeout);
 }
@@ -82,10 +72,8 @@ fn an_output_may_be_closed_early_or_be_endless() {
     let runner = CommandRunner::new().output_limit(1000).max_output(1000);
     let closed = one(&runner, CommandJob::shell("exec >&- 2>&-; exit 3"));
     assert_eq!(failure(&closed), (FailureKind::Exit, "exit code 3"));
-    let flood = one(
-        &runner,
-        CommandJob::new("head").args(["-c", "300000000", "/dev/zero"]),
-    );
+    let flood = CommandJob::new("head").args(["-c", "300000000", "/dev/zero"]);
+    let flood = one(&runner, flood);
     let output = &flood.result.as_ref().unwrap().stdout;
     assert_eq!((output.total(), output.head().len()), (300_000_000, 1000));
     let endless = runner.clone().timeout(Some(Duration::from_millis(100)));
@@ -93,31 +81,28 @@ fn an_output_may_be_closed_early_or_be_endless() {
     assert_eq!(failure(&yes).0, FailureKind::Timeout);
     let both = one(&runner, CommandJob::shell("echo out; echo err >&2; cat"));
     let result = both.result.unwrap();
-    assert_eq!(
-        (result.stdout.text(), result.stderr.text()),
-        ("out\n".into(), "err\n".into())
-    );
+    assert_eq!(result.stdout.text() + &result.stderr.text(), "out\nerr\n");
 }
 
 #[test]
 fn a_signal_a_missing_program_and_an_invalid_one_are_distinguished() {
     let runner = CommandRunner::new();
     let killed = one(&runner, CommandJob::shell("kill -9 $$"));
-    assert_eq!(
-        failure(&killed),
-        (FailureKind::Signal, "killed by signal 9")
-    );
-    let missing = one(&runner, CommandJob::new("no-such-program-here"));
-    assert_eq!(
-        failure(&missing),
+    let signal = (FailureKind::Signal, "killed by signal 9");
+    assert_eq!(failure(&killed), signal);
+    for (program, why) in [
         (
-            FailureKind::NotFound,
-            "no program no-such-program-here in PATH"
-        )
-    );
-    assert_eq!((missing.attempts, missing.result.is_none()), (1, true));
-    let folder = one(&runner, CommandJob::new("/"));
-    assert_eq!(failure(&folder).0, FailureKind::NotFound);
+            "no-such-program-here",
+            "no program no-such-program-here in PATH",
+        ),
+        ("/", ""),
+    ] {
+        let missing = one(&runner, CommandJob::new(program));
+        let (kind, message) = failure(&missing);
+        assert_eq!(kind, FailureKind::NotFound);
+        assert!(message.contains(why), "{message}");
+        assert_eq!((missing.attempts, missing.result.is_none()), (1, true));
+    }
 }
 
 #[test]
@@ -148,15 +133,10 @@ fn a_critical_failure_stops_the_run_and_other_records_have_the_reason() {
     let jobs = || (0..6).map(job).collect::<Vec<_>>();
     let (records, report) = all(&runner, jobs());
     assert_eq!((report.completed, report.failed), (2, 2));
-    assert!(
-        matches!(report.stop, Some(StopReason::Critical(_))),
-        "{report:?}"
-    );
-    let cancelled: Vec<_> = records
-        .iter()
-        .filter(|r| r.status == JobStatus::Cancelled)
-        .collect();
-    assert_eq!(cancelled.len() as u64, report.cancelled);
+    assert!(matches!(report.stop, Some(StopReason::Critical(_))));
+    let cancelled = |record: &&JobRecord| record.status == JobStatus::Cancelled;
+    let cancelled = records.iter().filter(cancelled);
+    assert_eq!(cancelled.clone().count() as u64, report.cancelled);
     for record in cancelled {
         let (kind, why) = failure(record);
         assert_eq!((kind, record.attempts), (FailureKind::Cancelled, 0));
@@ -166,12 +146,9 @@ fn a_critical_failure_stops_the_run_and_other_records_have_the_reason() {
     let submitted = runner.submit_jobs(jobs()).unwrap();
     let mut records: Vec<_> = submitted.collect();
     records.sort_by_key(|record| record.job.seq());
-    let ends: Vec<_> = records
-        .iter()
-        .map(|record| record.status.as_str())
-        .collect();
-    let (c, f, x) = ("completed", "failed", "cancelled");
-    assert_eq!(ends, [c, f, c, f, x, x]);
+    let ends = records.iter().map(|record| record.status);
+    use JobStatus::{Cancelled as X, Completed as C, Failed as F};
+    assert_eq!(ends.collect::<Vec<_>>(), [C, F, C, F, X, X]);
 }
 
 #[test]
@@ -181,23 +158,17 @@ fn an_abort_and_a_dropped_receiver_kill_running_commands() {
     let jobs = vec![CommandJob::new("sleep").arg(FOR_EVER); 3];
     let submitted = runner.submit_jobs(jobs.clone()).unwrap();
     let monitor = submitted.monitor();
-    while monitor.counts().running < 3 {
-        std::thread::yield_now();
-    }
+    eventually(|| monitor.counts().running == 3);
     assert_eq!(monitor.records().len(), 3);
     ctx.abort();
     let report = submitted.finish().unwrap();
     assert_eq!((report.cancelled, report.completed), (3, 0));
     let submitted = CommandRunner::new().submit_jobs(jobs).unwrap();
     let monitor = submitted.monitor();
-    while monitor.counts().running < 3 {
-        std::thread::yield_now();
-    }
+    eventually(|| monitor.counts().running == 3);
     drop(submitted);
-    assert_eq!(
-        (monitor.counts().cancelled, monitor.counts().running),
-        (3, 0)
-    );
+    let counts = monitor.counts();
+    assert_eq!((counts.cancelled, counts.running), (3, 0));
 }
 
 #[test]
@@ -212,10 +183,7 @@ fn concurrency_is_limited_and_the_monitor_stays_small() {
         ControlFlow::Continue(())
     });
     assert_eq!(report.unwrap().completed, 300);
-    assert!(
-        (1..=3).contains(&most.into_inner()) && (50..150).contains(&shown),
-        "{shown}"
-    );
+    assert!((1..=3).contains(&most.into_inner()) && (50..150).contains(&shown));
     for (runner, why) in [
         (CommandRunner::new().concurrency(11), "from 1 to 10, not 11"),
         (CommandRunner::new().concurrency(0), "from 1 to 10, not 0"),
@@ -225,8 +193,6 @@ fn concurrency_is_limited_and_the_monitor_stays_small() {
         assert!(refused.unwrap_err().message().contains(why));
     }
     let wide = CommandRunner::new().max_concurrency(20).concurrency(20);
-    assert_eq!(
-        all(&wide, vec![CommandJob::new("true"); 40]).1.completed,
-        40
-    );
+    let (_, report) = all(&wide, vec![CommandJob::new("true"); 40]);
+    assert_eq!(report.completed, 40);
 }

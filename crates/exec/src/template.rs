@@ -318,50 +318,54 @@ fn fill(pieces: &[Piece], argument: &[u8], number: u64) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn placeholders_are_filled_like_gnu_parallel() {
-        let all = Template::new(["{}", "{.}", "{/}", "{//}", "{/.}", "{#}", "a{.}b{#}c"]).unwrap();
-        let filled = |argument: &str| {
-            let job = all.job(argument.as_bytes(), 7);
-            let words = job
-                .command()
-                .iter()
-                .map(|word| word.to_str().unwrap().to_owned());
-            words.collect::<Vec<_>>().join("|")
-        };
-        // Copied from GNU parallel 20221122.
-        assert_eq!(
-            filled("d/p.old.jpg"),
-            "d/p.old.jpg|d/p.old|p.old.jpg|d|p.old|7|ad/p.oldb7c"
-        );
-        assert_eq!(filled("x"), "x|x|x|.|x|7|axb7c");
-        assert_eq!(filled("/x.y"), "/x.y|/x|x.y|/|x|7|a/xb7c");
-        assert_eq!(filled("a.b/c"), "a.b/c|a.b/c|c|a.b|c|7|aa.b/cb7c");
-        assert_eq!(filled("a."), "a.|a|a.|.|a|7|aab7c");
-        assert_eq!(filled(""), "|||.||7|ab7c");
+    fn shown(template: Result<Template, Error>, argument: &str) -> String {
+        template.unwrap().job(argument.as_bytes(), 7).text()
     }
 
     #[test]
-    fn without_a_placeholder_the_argument_is_last() {
-        let text = |template: Template| template.job(b"a b", 1).text();
-        assert_eq!(
-            text(Template::new(["gzip", "-k"]).unwrap()),
-            "gzip -k 'a b'"
-        );
-        assert_eq!(
-            text(Template::new(["gzip -k {} x"]).unwrap()),
-            "gzip -k 'a b' x"
-        );
-        assert_eq!(
-            text(Template::shell(["gzip", "-k"]).unwrap()),
-            "gzip -k 'a b'"
-        );
-        assert!(Template::new(["gzip {} > x"]).is_err());
+    fn placeholders_are_filled_like_gnu_parallel() {
+        let all = Template::new(["{}", "{.}", "{/}", "{//}", "{/.}", "{#}", "a{.}b{#}c"]).unwrap();
+        // Copied from GNU parallel 20221122.
+        for (argument, filled) in [
+            (
+                "d/p.old.jpg",
+                "d/p.old.jpg|d/p.old|p.old.jpg|d|p.old|7|ad/p.oldb7c",
+            ),
+            ("x", "x|x|x|.|x|7|axb7c"),
+            ("/x.y", "/x.y|/x|x.y|/|x|7|a/xb7c"),
+            ("a.b/c", "a.b/c|a.b/c|c|a.b|c|7|aa.b/cb7c"),
+            ("a.", "a.|a|a.|.|a|7|aab7c"),
+            ("", "|||.||7|ab7c"),
+        ] {
+            let job = all.job(argument.as_bytes(), 7);
+            assert_eq!(job.command().join("|".as_ref()), filled);
+        }
+    }
+
+    #[test]
+    fn without_a_placeholder_the_argument_is_last_and_what_is_shown_is_safe_to_paste() {
+        for (template, argument, text) in [
+            (Template::new(["gzip", "-k"]), "a b", "gzip -k 'a b'"),
+            (Template::new(["gzip -k {} x"]), "a b", "gzip -k 'a b' x"),
+            (Template::shell(["gzip", "-k"]), "a b", "gzip -k 'a b'"),
+            (Template::shell(["echo 'it' {}"]), "a", "echo 'it' a"),
+            (
+                Template::shell(["echo x{}y"]),
+                "$(x) 'y",
+                "echo x'$(x) '\\''y'y",
+            ),
+            (Template::new(["echo"]), "{a,b}", "echo '{a,b}'"),
+        ] {
+            assert_eq!(shown(template, argument), text);
+        }
+        for wrong in ["gzip {} > x", "cd {}"] {
+            assert!(Template::new([wrong]).is_err());
+        }
         assert!(Template::new([""; 0]).is_err() && Template::shell([" "]).is_err());
     }
 
     #[test]
-    fn unsupported_placeholders_are_rejected_with_advice() {
+    fn what_might_split_an_argument_and_other_placeholders_are_rejected_with_advice() {
         for text in [
             "{1}",
             "x/{1.}",
@@ -371,50 +375,37 @@ mod tests {
             "{+/}",
             "{= s/a/b/ =}",
         ] {
-            for error in [
-                Template::new(["echo", text]).unwrap_err(),
-                Template::shell(["echo", text]).unwrap_err(),
+            for template in [
+                Template::new(["echo", text]),
+                Template::shell(["echo", text]),
             ] {
+                let error = template.unwrap_err();
                 let known = "{} {.} {/} {//} {/.} {#}";
                 assert!(error.message().contains(known), "{error}");
             }
         }
         Template::new(["grep", "-E", "[0-9]{3}|a{2,}|{a}"]).unwrap();
-        Template::shell(["for i in {1..5}; do echo ${1} ${x%.}; done; awk '{print $1}'"]).unwrap();
-        assert!(Template::new(["cd", "{}"]).is_err());
-    }
-
-    #[test]
-    fn placeholders_that_might_split_an_argument_are_rejected() {
         for text in [
-            "cat <<END\n{}\nEND",
-            "echo `cat {}`",
-            "echo $(({} + 1))",
-            "echo ${x:-{}}",
-            "echo x # {}",
-            "echo x # no place",
-            "echo \\{}",
-            "echo \"{}\"",
-            "echo '{}'",
-            "echo 'x",
+            "for i in {1..5}; do echo ${1} ${x%.}; done; awk '{print $1}'",
+            "x={}; cat <<END\n$x\nEND",
         ] {
-            assert!(Template::shell([text]).is_err(), "{text}");
+            Template::shell([text]).unwrap();
         }
-        let error = Template::shell(["cat <<END\n{}\nEND"]).unwrap_err();
-        assert!(error.message().contains("x={}"), "{error}");
-        Template::shell(["x={}; cat <<END\n$x\nEND"]).unwrap();
-    }
-
-    #[test]
-    fn displayed_commands_are_safe_to_paste() {
-        let shown = |text: &str, argument: &str| {
-            let template = Template::shell([text]).unwrap();
-            template.job(argument.as_bytes(), 1).text()
-        };
-        assert_eq!(shown("echo 'it' {}", "a"), "echo 'it' a");
-        assert_eq!(shown("echo x{}y", "$(x) 'y"), "echo x'$(x) '\\''y'y");
-        let words = Template::new(["echo"]).unwrap();
-        assert_eq!(words.job(b"{a,b}", 1).text(), "echo '{a,b}'");
+        for (text, why) in [
+            ("cat <<END\n{}\nEND", "x={}"),
+            ("echo `cat {}`", "backticks"),
+            ("echo $(({} + 1))", "arithmetic"),
+            ("echo ${x:-{}}", "`${…}`"),
+            ("echo x # {}", "a comment"),
+            ("echo x # no place", "a comment"),
+            ("echo \\{}", "what a backslash escapes"),
+            ("echo \"{}\"", "into quotes"),
+            ("echo '{}'", "into quotes"),
+            ("echo 'x", "is not closed"),
+        ] {
+            let error = Template::shell([text]).unwrap_err();
+            assert!(error.message().contains(why), "{text}: {error}");
+        }
     }
 
     /// Random arguments in random places: a shell prints them unchanged, and so does a shell that runs the
@@ -430,22 +421,10 @@ mod tests {
                 .wrapping_add(1_442_695);
             (seed >> 33) as usize % n
         };
-        let parts: [&[u8]; 14] = [
-            b"$(touch hacked)",
-            b"`touch hacked`",
-            b"'; touch hacked; '",
-            b"\"; touch hacked; \"",
-            b"a",
-            b"\n",
-            b"  ",
-            b"\\",
-            b"'",
-            b"\"",
-            b"\xff*",
-            b"$x",
-            b"!",
-            b"# ",
-        ];
+        let parts =
+            b"$(touch hacked)%`touch hacked`%'; touch hacked; '%\"; touch hacked; \"%a%\n%  %\
+                      \\%'%\"%\xff*%$x%!%# ";
+        let parts: Vec<&[u8]> = parts.split(|byte| *byte == b'%').collect();
         let folder = tempfile::tempdir().unwrap();
         for _ in 0..150 {
             let mut text = ["printf %s {}", "x={}; printf %s \"$x\""][below(2)].to_owned();
@@ -458,25 +437,18 @@ mod tests {
                     _ => format!("case {{}} in {{}}) {text};; esac"),
                 };
             }
-            let mut argument: Vec<u8> = (0..below(5))
-                .flat_map(|_| parts[below(14)].to_vec())
-                .collect();
+            let mut argument: Vec<u8> = Vec::new();
+            (0..below(5)).for_each(|_| argument.extend(parts[below(parts.len())]));
             // A substitution removes line ends at its end.
             argument.push(b'.');
-            let template = Template::shell([&text]).unwrap();
-            let job = template.job(&argument, 1);
-            let shown = [
-                OsString::from("sh"),
-                "-c".into(),
-                OsString::from_vec(job.text_bytes().into_owned()),
-            ];
+            let job = Template::shell([&text]).unwrap().job(&argument, 1);
+            let shown = OsString::from_vec(job.text_bytes().into_owned());
+            let shown = ["sh".into(), "-c".into(), shown];
             for words in [job.command(), &shown] {
                 let mut command = Command::new(&words[0]);
-                let said = command
-                    .args(&words[1..])
-                    .current_dir(folder.path())
-                    .output();
-                assert_eq!(said.unwrap().stdout, argument, "{text}\n{words:?}");
+                command.args(&words[1..]).current_dir(folder.path());
+                let said = command.output().unwrap();
+                assert_eq!(said.stdout, argument, "{text}\n{words:?}");
             }
         }
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);

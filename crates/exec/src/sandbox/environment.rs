@@ -72,19 +72,9 @@ mod tests {
         let named = Variable::Passed("OPENAI_API_KEY".into());
         assert_eq!(of(&OURS, &[named])[1], "OPENAI_API_KEY=sk-1");
         assert_eq!(of(&OURS, &[Variable::Passed("*".into())]).len(), 4);
-    }
-
-    #[test]
-    fn set_variables_override_passed_ones() {
-        let set = |value: &str| Variable::Set("PATH".into(), value.into());
-        assert_eq!(
-            of(&OURS, &[set("/sbin"), set("/opt")]),
-            ["LC_ALL=C", "PATH=/opt"]
-        );
-    }
-
-    #[test]
-    fn there_is_always_a_path() {
+        // Those that are set override those that are passed, and there is always a path.
+        let set = ["/sbin", "/opt"].map(|value| Variable::Set("PATH".into(), value.into()));
+        assert_eq!(of(&OURS, &set), ["LC_ALL=C", "PATH=/opt"]);
         assert_eq!(of(&[], &[]), [format!("PATH={DEFAULT_PATH}")]);
     }
 }

@@ -32,71 +32,48 @@ fn programs(site: &tempfile::TempDir, allowed: Option<&[&str]>) -> Programs {
 #[test]
 fn without_an_allow_list_every_program_may_run() {
     let site = site();
-    let programs = programs(&site, None);
-    let work = site.path().join("work");
-    let bin = site.path().join("bin");
-    assert_eq!(
-        programs.resolve("tool".as_ref(), &work).unwrap(),
-        bin.join("tool")
-    );
-    assert!(programs.resolve("../bin/tool".as_ref(), &work).is_ok());
+    let all = programs(&site, None);
+    let [work, bin] = ["work", "bin"].map(|name| site.path().join(name));
+    let found = all.resolve("tool".as_ref(), &work).unwrap();
+    assert_eq!(found, bin.join("tool"));
+    assert!(all.resolve("../bin/tool".as_ref(), &work).is_ok());
     for missing in ["text", "none", "", "work/", "./tool", "/", ".", ".."] {
-        let error = programs.resolve(missing.as_ref(), &work).unwrap_err();
+        let error = all.resolve(missing.as_ref(), &work).unwrap_err();
         assert!(
             matches!(error, Unusable::Missing(_)),
             "{missing}: {error:?}"
         );
     }
+    // Relative folders in the path are ignored.
+    let relative = Programs::new("bin::.".into(), None, site.path()).unwrap();
+    assert!(relative.resolve("tool".as_ref(), site.path()).is_err());
 }
 
+/// A program is allowed however it is reached, and another one of its name elsewhere is not; nor does a link bypass the
+/// list.
 #[test]
-fn a_name_allows_the_program_in_path_however_it_is_reached() {
+fn a_name_allows_the_program_in_path_and_no_other() {
     let site = site();
-    let programs = programs(&site, Some(&["tool"]));
-    let way = site.path().join("way/tool").into_os_string();
-    for named in ["tool".into(), "bin/tool".into(), way] {
-        assert!(
-            programs.resolve(&named, site.path()).is_ok(),
-            "{}",
-            named.display()
-        );
+    let at = |name: &str| site.path().join(name);
+    std::fs::copy(at("bin/other"), at("work/tool")).unwrap();
+    symlink(at("bin/other"), at("work/multi")).unwrap();
+    for (allowed, named, is_allowed) in [
+        ("tool", "tool", true),
+        ("tool", "../bin/tool", true),
+        ("tool", "../way/tool", true),
+        ("tool", "other", false),
+        ("tool", "./tool", false),
+        ("multi", "multi", true),
+        ("multi", "other", false),
+        ("multi", "./multi", false),
+    ] {
+        let found = programs(&site, Some(&[allowed])).resolve(named.as_ref(), &at("work"));
+        assert_eq!(found.is_ok(), is_allowed, "{named}");
+        if let Err(unusable) = found {
+            let error = Error::from(unusable);
+            let why = format!("allowed are: {allowed}");
+            assert!(error.message().contains(&why), "{error}");
+            assert!(error.is_critical());
+        }
     }
-    let error = Error::from(programs.resolve("other".as_ref(), site.path()).unwrap_err());
-    assert!(error.message().contains("allowed are: tool"), "{error}");
-    assert!(error.is_critical());
-}
-
-#[test]
-fn a_program_of_the_same_name_elsewhere_is_another_program() {
-    let site = site();
-    let planted = site.path().join("work/tool");
-    std::fs::copy(site.path().join("bin/other"), &planted).unwrap();
-    let programs = programs(&site, Some(&["tool"]));
-    assert!(
-        programs
-            .resolve("./tool".as_ref(), &site.path().join("work"))
-            .is_err()
-    );
-}
-
-#[test]
-fn a_link_does_not_bypass_the_allow_list() {
-    let site = site();
-    let programs = programs(&site, Some(&["multi"]));
-    assert!(programs.resolve("multi".as_ref(), site.path()).is_ok());
-    assert!(programs.resolve("other".as_ref(), site.path()).is_err());
-    symlink(
-        site.path().join("bin/other"),
-        site.path().join("work/multi"),
-    )
-    .unwrap();
-    let work = site.path().join("work");
-    assert!(programs.resolve("./multi".as_ref(), &work).is_err());
-}
-
-#[test]
-fn relative_folders_in_path_are_ignored() {
-    let site = site();
-    let programs = Programs::new("bin::.".into(), None, site.path()).unwrap();
-    assert!(programs.resolve("tool".as_ref(), site.path()).is_err());
 }

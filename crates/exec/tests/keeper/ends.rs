@@ -23,10 +23,7 @@ pub const LEAVE: &str = "setsid sh -c 'echo x >> a; exec sleep 1000' >/dev/null 
                      until [ $(wc -l < a) -ge 3 ]; do sleep 0.01; done";
 
 fn no_process_outlives_its_command_or_run() {
-    for mode in [SandboxMode::On, SandboxMode::BestEffort, SandboxMode::Off] {
-        if mode == SandboxMode::On && !can_confine() {
-            continue;
-        }
+    for mode in modes() {
         let desk = folder();
         fs::write(desk.path().join("a"), "").unwrap();
         let runner = runner(Sandbox::new(mode), desk.path());
@@ -34,75 +31,61 @@ fn no_process_outlives_its_command_or_run() {
         // The end of the run is the end of all.
         assert_eq!(processes_in(desk.path()), [""; 0], "{mode:?}");
         // The group of a command ends with it.
-        let records = all(
-            &runner,
-            vec![
-                sh("sleep 1000 >/dev/null 2>&1 & echo $! > b"),
-                sh(
-                    "while kill -0 $(cat b) 2>/dev/null && grep -q ') [^Z]' /proc/$(cat b)/stat; do sleep 0.01; done",
-                ),
-            ],
-        );
-        records.0.iter().for_each(succeeded);
+        let leave = "sleep 1000 >/dev/null 2>&1 & echo $! > b";
+        let wait = "while kill -0 $(cat b) 2>/dev/null && grep -q ') [^Z]' /proc/$(cat b)/stat
+            do sleep 0.01; done";
+        let (records, _) = all(&runner, vec![sh(leave), sh(wait)]);
+        records.iter().for_each(succeeded);
     }
 }
 
 fn nothing_is_left_when_the_host_is_killed() {
-    for mode in ["on", "off"] {
+    // Outside of a namespace, only the keeper finds those that have left.
+    for (mode, with_keeper) in [("off", false), ("on", false), ("on", true)] {
         if mode == "on" && !can_confine() {
             continue;
         }
-        for with_keeper in [false, true] {
-            // Outside of a namespace, only the keeper finds those that have left.
-            if with_keeper && mode == "off" {
-                continue;
-            }
-            let desk = folder();
-            fs::write(desk.path().join("a"), "").unwrap();
-            let script = format!("{LEAVE}; touch ready; sleep 1000; :");
-            let mut host = start_host(mode, desk.path(), &[&script]);
-            eventually(|| desk.path().join("ready").exists());
-            assert!(processes_in(desk.path()).len() > 3);
-            if with_keeper {
-                let children = format!("/proc/{0}/task/{0}/children", host.id());
-                let keeper = fs::read_to_string(children).unwrap();
-                let keeper = Pid::from_raw(keeper.trim().parse().unwrap()).unwrap();
-                kill_process(keeper, Signal::KILL).unwrap();
-            }
-            host.kill().unwrap();
-            eventually(|| processes_in(desk.path()).is_empty());
-            host.wait().unwrap();
+        let desk = folder();
+        fs::write(desk.path().join("a"), "").unwrap();
+        let script = format!("{LEAVE}; touch ready; sleep 1000; :");
+        let mut host = start_host(mode, desk.path(), &[&script]);
+        eventually(|| desk.path().join("ready").exists());
+        assert!(processes_in(desk.path()).len() > 3);
+        if with_keeper {
+            let children = format!("/proc/{0}/task/{0}/children", host.id());
+            let keeper = fs::read_to_string(children).unwrap();
+            let keeper = Pid::from_raw(keeper.trim().parse().unwrap()).unwrap();
+            kill_process(keeper, Signal::KILL).unwrap();
         }
+        host.kill().unwrap();
+        eventually(|| processes_in(desk.path()).is_empty());
+        host.wait().unwrap();
     }
 }
 
 /// Kills the host in the middle of 200 commands, in every other round while they start.
-fn rounds(rounds: usize, mode: &str) {
-    let kinds = [
-        (100, "echo x >> n; exec sleep 1000"),
-        (
-            40,
-            "setsid sh -c 'echo x >> n; sleep 1000; :' & sleep 1000; :",
-        ),
-        (
-            30,
-            "(env -i setsid sh -c \"trap '' TERM HUP INT; echo x >> n; sleep 1000; :\" &); sleep 1000; :",
-        ),
-        (
-            20,
-            "( (setsid sleep 1000 &) & ); echo x >> n; sleep 1000; :",
-        ),
-        (
-            10,
-            "setsid sh -c 'while :; do setsid sleep 0.1 & sleep 0.05; done' & echo x >> n; sleep 1000; :",
-        ),
-    ];
-    let lines: Vec<&str> = kinds.iter().flat_map(|(n, line)| vec![*line; *n]).collect();
+fn rounds(count: usize) {
+    if can_confine() {
+        rounds_of(count, "on");
+    }
+    rounds_of(count, "off");
+}
+
+fn rounds_of(rounds: usize, mode: &str) {
+    let kinds = "100 echo x >> n; exec sleep 1000
+        40 setsid sh -c 'echo x >> n; sleep 1000; :' & sleep 1000; :
+        30 (env -i setsid sh -c \"trap '' TERM HUP INT; echo x >> n; sleep 1000; :\" &); sleep 1000; :
+        20 ( (setsid sleep 1000 &) & ); echo x >> n; sleep 1000; :
+        10 setsid sh -c 'while :; do setsid sleep 0.1 & sleep 0.05; done' & echo x >> n; sleep 1000; :";
+    let kinds = kinds.lines().flat_map(|kind| {
+        let (count, line) = kind.trim().split_once(' ').unwrap();
+        vec![line; count.parse().unwrap()]
+    });
+    let lines: Vec<&str> = kinds.collect();
     for round in 0..rounds {
         let desk = folder();
         let mut host = start_host(mode, desk.path(), &lines);
-        let begun =
-            || fs::read_to_string(desk.path().join("n")).map_or(0, |text| text.lines().count());
+        let begun = || fs::read(desk.path().join("n")).map_or(0, |text| text.len() / 2);
         let wanted = if round % 2 == 0 { 200 } else { 20 };
         eventually(|| begun() >= wanted);
         host.kill().unwrap();
@@ -114,40 +97,29 @@ fn rounds(rounds: usize, mode: &str) {
 }
 
 fn two_hundred_commands_end_with_the_host() {
-    if can_confine() {
-        rounds(2, "on");
-    }
-    rounds(2, "off");
+    rounds(2);
 }
 
 fn twenty_rounds_of_two_hundred_commands() {
-    if can_confine() {
-        rounds(20, "on");
-    }
-    rounds(20, "off");
+    rounds(20);
 }
 
 fn the_run_stops_if_its_first_process_is_killed() {
     let desk = folder();
     // Outside of a namespace, a command without a sandbox may kill the process that has started it.
-    let off = runner(Sandbox::new(SandboxMode::Off), desk.path());
+    let off = off(desk.path());
     let jobs = vec![sh("kill -9 $PPID; sleep 1000"), sh("touch second")];
     let (records, report) = all(&off, jobs);
     let why = "the process that keeps the commands of the run together was ended";
     assert!(report.stop.unwrap().to_string().contains(why));
-    assert_eq!(
-        (report.completed, report.failed, report.cancelled),
-        (0, 0, 2)
-    );
+    let ends = (report.completed, report.failed, report.cancelled);
+    assert_eq!(ends, (0, 0, 2));
     assert!(message(&records[0]).contains(why), "{records:?}");
     assert!(!desk.path().join("second").exists());
     if can_confine() {
-        let on = runner(sandbox(), desk.path());
         // In a namespace it cannot.
-        succeeded(&one(
-            &on,
-            sh("kill -9 $PPID 2>/dev/null; kill -9 1 2>/dev/null; true"),
-        ));
+        let kill = sh("kill -9 $PPID 2>/dev/null; kill -9 1 2>/dev/null; true");
+        succeeded(&one(&runner(sandbox(), desk.path()), kill));
     }
 }
 
@@ -170,21 +142,14 @@ fn a_command_held_by_its_tracer_ends() {
                 seized = ctypes.CDLL(None).ptrace(0x4206, command, 0, 0)\n    \
                 open('seized', 'w').write(str(seized))\n    time.sleep(1000)\n\
                 while not os.path.exists('seized'): time.sleep(0.01)\n";
-    let record = one(
-        &runner(Sandbox::new(SandboxMode::Off), desk.path()),
-        py(code),
-    );
-    succeeded(&record);
+    succeeded(&one(&off(desk.path()), py(code)));
 }
 
 fn a_last_output_of_a_background_process_is_read() {
     let desk = folder();
     for mode in [SandboxMode::BestEffort, SandboxMode::Off] {
-        let runner = runner(Sandbox::new(mode), desk.path());
-        let record = one(
-            &runner,
-            sh("mkfifo f; (read x < f; echo last) & echo > f; rm f"),
-        );
+        let job = sh("mkfifo f; (read x < f; echo last) & echo > f; rm f");
+        let record = one(&runner(Sandbox::new(mode), desk.path()), job);
         assert_eq!(stdout(&record), "last\n");
     }
 }
@@ -200,11 +165,8 @@ fn temporary_files_are_removed() {
     let temporary = PathBuf::from(stdout(&record).trim());
     assert!(temporary.is_absolute() && !temporary.exists());
     // Also if the host is killed.
-    let mut host = start_host(
-        "on",
-        desk.path(),
-        &["echo $TMPDIR > b; mv b tmp; sleep 1000"],
-    );
+    let line = "echo $TMPDIR > b; mv b tmp; sleep 1000";
+    let mut host = start_host("on", desk.path(), &[line]);
     eventually(|| desk.path().join("tmp").exists());
     let temporary = fs::read_to_string(desk.path().join("tmp")).unwrap();
     assert!(Path::new(temporary.trim()).exists());
@@ -216,10 +178,8 @@ fn temporary_files_are_removed() {
 /// It is not yet in a group of its own.
 fn a_command_may_be_ended_before_it_has_begun() {
     let desk = folder();
-    let runner = CommandRunner::new().sandbox(sandbox());
-    let runner = runner
-        .current_dir(desk.path())
-        .timeout(Some(Duration::ZERO));
+    let runner = runner(sandbox(), desk.path()).concurrency(5);
+    let runner = runner.timeout(Some(Duration::ZERO));
     let (records, report) = all(&runner, (0..50).map(|_| sh("sleep 600")).collect());
     assert!(report.stop.is_none(), "{:?}", report.stop);
     assert_eq!((records.len(), report.failed), (50, 50));

@@ -86,8 +86,23 @@ fn can_confine() -> bool {
     }
 }
 
+/// The modes of a sandbox that this kernel can enforce.
+fn modes() -> Vec<SandboxMode> {
+    let modes = [SandboxMode::BestEffort, SandboxMode::Off, SandboxMode::On];
+    modes[..if can_confine() { 3 } else { 2 }].to_vec()
+}
+
 fn folder() -> TempDir {
     tempfile::tempdir().unwrap()
+}
+
+/// A folder with these folders in it.
+fn folders(names: &[&str]) -> TempDir {
+    let desk = folder();
+    for name in names {
+        fs::create_dir(desk.path().join(name)).unwrap();
+    }
+    desk
 }
 
 fn runner(sandbox: Sandbox, folder: &Path) -> CommandRunner {
@@ -136,15 +151,15 @@ fn message(record: &JobRecord) -> &str {
     &record.error.as_ref().unwrap().message
 }
 
+fn off(folder: &Path) -> CommandRunner {
+    runner(Sandbox::new(SandboxMode::Off), folder)
+}
+
 #[track_caller]
 fn succeeded(record: &JobRecord) {
     let stderr = record.result.as_ref().map(|result| result.stderr.text());
-    assert_eq!(
-        record.status,
-        JobStatus::Completed,
-        "{:?} {stderr:?}",
-        record.error
-    );
+    let ended = (record.status, &record.error);
+    assert_eq!(ended, (JobStatus::Completed, &None), "{stderr:?}");
 }
 
 /// Waits until it holds.
@@ -171,11 +186,22 @@ fn processes_in(folder: &Path) -> Vec<String> {
     found
 }
 
-/// This program as a host that runs these lines in a shell, 300 at a time.
+/// This program as a host that runs lines in a shell, 300 at a time.
 fn start_host(mode: &str, folder: &Path, lines: &[&str]) -> Child {
     let mut host = Command::new(std::env::current_exe().unwrap());
     host.args([HOST, mode]).arg(folder).args(lines);
     host.stdin(Stdio::null()).spawn().unwrap()
+}
+
+/// As such a host, on a kernel that refuses a system call; and whether it succeeded.
+fn refusing(call: i64, error: i32, mode: &str, folder: &Path, line: &str) -> (bool, String) {
+    let mut command = Command::new(python());
+    command.args(["-c", REFUSE, &call.to_string(), &error.to_string()]);
+    command.arg(std::env::current_exe().unwrap());
+    let output = command.args([HOST, mode]).arg(folder).arg(line).output();
+    let output = output.unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8(said).unwrap())
 }
 
 fn host(mode: &str, folder: &Path, lines: &[String]) {
@@ -187,14 +213,6 @@ fn host(mode: &str, folder: &Path, lines: &[String]) {
     let runner = runner(Sandbox::new(mode), folder)
         .max_concurrency(300)
         .concurrency(300);
-    if let [program, count, slots] = lines
-        && program == "/bin/true"
-    {
-        return many(
-            &runner.concurrency(slots.parse().unwrap()),
-            count.parse().unwrap(),
-        );
-    }
     let jobs = lines.iter().map(CommandJob::shell).collect();
     for record in all(&runner, jobs).0 {
         if record.result.is_some() {
@@ -204,11 +222,4 @@ fn host(mode: &str, folder: &Path, lines: &[String]) {
             println!("{}", error.message);
         }
     }
-}
-
-/// Starts a program this many times, to compare the time with that of other programs.
-fn many(runner: &CommandRunner, count: usize) {
-    let jobs = (0..count).map(|_| CommandJob::new("/bin/true"));
-    let report = runner.run(jobs, |_| ControlFlow::Continue(()));
-    assert_eq!(report.unwrap().completed, count as u64);
 }
