@@ -108,16 +108,3 @@ fn process(
         "results": lines,
     })))
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::JobTypes;
-
-    #[test]
-    fn a_batch_of_valid_jobs_is_accepted() {
-        let good = json!({"type": "summarize", "payload": {"article_id": "a", "content": "b"}});
-        let types = JobTypes::new();
-        assert!(types.job(NAME, json!({"jobs": [good]})).is_ok());
-    }
-}

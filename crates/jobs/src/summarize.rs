@@ -82,13 +82,15 @@ mod tests {
 
     #[test]
     fn a_payload_without_text_needs_an_article_source() {
-        let payload = json!({"article_id": "a-1"});
-        let error = JobTypes::new().job("summarize", payload.clone());
-        assert_eq!(error.unwrap_err().field, "content");
-        let types = JobTypes::new().articles(|id, _| Ok(format!("the text of {id}")));
-        let parts = types.job("summarize", payload).unwrap().into_parts();
-        assert_eq!(parts.item_id.as_deref(), Some("a-1"));
-        assert_eq!(parts.priority, 7);
+        let finds = JobTypes::new().articles(|id, _| Ok(format!("the text of {id}")));
+        for (name, priority) in [("summarize", 7), ("generate_podcast", 5)] {
+            let payload = json!({"article_id": "a-1"});
+            let error = JobTypes::new().job(name, payload.clone());
+            assert_eq!(error.unwrap_err().field, "content");
+            let parts = finds.job(name, payload).unwrap().into_parts();
+            assert_eq!(parts.item_id.as_deref(), Some("a-1"));
+            assert_eq!(parts.priority, priority);
+        }
     }
 
     #[test]

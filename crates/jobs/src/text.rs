@@ -110,32 +110,25 @@ mod tests {
     #[test]
     fn numbers_that_the_source_does_not_have_are_found() {
         let source = "It rose by 1,200 mm, and 40 cellars were flooded.";
-        let foreign = |summary| foreign_numbers(summary, source);
-        assert_eq!(
-            foreign("It rose by 1200 mm, by 1’200, by １２００ and 1.200; 40."),
-            [""; 0]
-        );
-        assert_eq!(
-            foreign("It rose by 12 mm, 12 in all, by 3.5 and 41."),
-            ["12", "3.5", "41"]
-        );
+        for (summary, numbers) in [
+            (
+                "It rose by 1200 mm, by 1’200, by １２００ and 1.200; 40.",
+                "",
+            ),
+            ("It rose by 12 mm, 12 in all, by 3.5 and 41.", "12 3.5 41"),
+        ] {
+            assert_eq!(foreign_numbers(summary, source).join(" "), numbers);
+        }
     }
 
     #[test]
     fn texts_and_languages_have_scripts() {
+        let japanese = "今日は一日中雨が降り、川の水位が上がりました。";
         for (text, tag, wanted) in [
             ("It rained all day, sagte das Amt.", "de-CH", Some("Latin")),
-            (
-                "今日は一日中雨が降り、川の水位が上がりました。",
-                "ja",
-                Some("Japanese"),
-            ),
+            (japanese, "ja", Some("Japanese")),
             ("今天下了一整天的雨，河水上涨了。", "zh-Hant", Some("Han")),
-            (
-                "Весь день шёл дождь, said the office.",
-                "ru",
-                Some("Cyrillic"),
-            ),
+            ("Весь день шёл дождь, said.", "ru", Some("Cyrillic")),
             ("비가 왔다.", "ko", Some("Hangul")),
             ("42!", "", None),
         ] {
