@@ -138,43 +138,32 @@ pub(super) fn answer(out: &mut Vec<u8>, answer: &Answer<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn with(name: &str, value: Value) -> Value {
-        let mut body = json!({"model": "m", "max_tokens": 5,
-            "messages": [{"role": "user", "content": "hi"}]});
-        body[name] = value;
-        body
-    }
-
-    fn read(body: &Value, version: Version) -> Result<Prompt, Fault> {
-        parse(body.to_string().as_bytes(), version)
-    }
+    use crate::test_client::{cases, with};
 
     #[test]
     fn mistakes_are_named_with_their_places() {
-        for (name, value, at) in [
-            ("seed", json!(1), "seed"),
-            ("max_tokens", json!(0), "max_tokens"),
-            ("messages", json!([]), "messages"),
-            (
-                "messages",
-                json!([{"role": "system", "content": "x"}]),
-                "messages[0].role",
-            ),
-            ("metadata", json!({"run": "r7"}), "metadata.run"),
-            (
-                "output_config",
-                json!({"format": {"type": "json_schema"}}),
-                "output_config.format.schema",
-            ),
-        ] {
-            let fault = read(&with(name, value), Version::Old).unwrap_err();
-            assert_eq!(fault.at, at);
+        let read = |fields: &str, version| {
+            let body = json!({"model": "m", "max_tokens": 5,
+                "messages": [{"role": "user", "content": "hi"}]});
+            let read = parse(with(body, fields).to_string().as_bytes(), version);
+            read.map_err(|fault| fault.at)
+        };
+        for (fields, at) in cases(
+            r#"
+            {"seed": 1} => seed
+            {"max_tokens": 0} => max_tokens
+            {"messages": []} => messages
+            {"messages": [{"role": "system", "content": "x"}]} => messages[0].role
+            {"metadata": {"run": "r7"}} => metadata.run
+            {"output_config": {"format": {"type": "json_schema"}}} => output_config.format.schema
+        "#,
+        ) {
+            assert_eq!(read(fields, Version::Old).unwrap_err(), at);
         }
         for name in SAMPLING {
-            let body = with(name, json!(1));
-            assert!(read(&body, Version::Old).is_ok());
-            assert_eq!(read(&body, Version::New).unwrap_err().at, name);
+            let fields = json!({name: 1}).to_string();
+            assert!(read(&fields, Version::Old).is_ok());
+            assert_eq!(read(&fields, Version::New).unwrap_err(), name);
         }
     }
 }

@@ -188,10 +188,4 @@ mod tests {
             assert!(error.to_string().contains(words), "{error}");
         }
     }
-
-    #[test]
-    fn the_key_is_not_in_the_debug_form() {
-        let text = format!("{:?}", SimConfig::default().api_key("sk-secret"));
-        assert!(!text.contains("sk-secret"), "{text}");
-    }
 }

@@ -141,6 +141,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::test_client::{cases, with};
 
     #[test]
     fn vectors_are_fixed_for_ever_and_each_texts_own() {
@@ -153,36 +154,46 @@ mod tests {
 
     #[test]
     fn bad_packs_are_refused() {
-        let openai = |body: &Value, rule: &str| parse_openai(body.to_string().as_bytes(), rule);
-        let with = |name: &str, value: Value| {
-            let mut body = json!({"model": "m", "input": "x"});
-            body[name] = value;
-            body
+        let read = |fields: &str, rule: &str| {
+            let body = with(json!({"model": "m", "input": "x"}), fields).to_string();
+            parse_openai(body.as_bytes(), rule)
+                .map(drop)
+                .map_err(|fault| fault.at)
         };
-        for (name, value) in [
-            ("input", Value::Null),
-            ("model", Value::Null),
-            ("input", json!([])),
-            ("input", json!("")),
-            ("input", json!(["x", ""])),
-            ("input", json!(["x", [1]])),
-            ("input", json!([[1], "x"])),
-            ("input", json!(vec!["x"; 2_049])),
-            ("dimensions", json!(0)),
-            ("dimensions", json!(5_000)),
-            ("encoding_format", json!("hex")),
-            ("output_dimension", json!(2)),
-            ("inputs", json!(2)),
-        ] {
-            let body = with(name, value);
-            let fault = openai(&body, "embeddings_openai").unwrap_err();
-            assert_eq!(fault.at, name, "{body}");
+        let large = json!({"input": vec!["x"; 2_049]}).to_string();
+        let rest = cases(
+            r#"
+            {"input": null} => input
+            {"model": null} => model
+            {"input": []} => input
+            {"input": ""} => input
+            {"input": ["x", ""]} => input
+            {"input": ["x", [1]]} => input
+            {"input": [[1], "x"]} => input
+            {"dimensions": 0} => dimensions
+            {"dimensions": 5000} => dimensions
+            {"encoding_format": "hex"} => encoding_format
+            {"output_dimension": 2} => output_dimension
+            {"inputs": 2} => inputs
+        "#,
+        );
+        for (fields, at) in rest.chain([(&*large, "input")]) {
+            assert_eq!(
+                read(fields, "embeddings_openai"),
+                Err(at.to_owned()),
+                "{fields}"
+            );
         }
-        let tokens = with("input", json!([[1, 2], [3]]));
-        assert!(openai(&tokens, "embeddings_openai").is_ok());
-        assert!(openai(&with("output_dimension", json!(2)), "embeddings_mistral").is_ok());
-        let fault = openai(&with("dimensions", json!(2)), "embeddings_mistral");
-        assert_eq!(fault.unwrap_err().at, "dimensions");
+        assert_eq!(
+            read(r#"{"input": [[1, 2], [3]]}"#, "embeddings_openai"),
+            Ok(())
+        );
+        assert_eq!(
+            read(r#"{"output_dimension": 2}"#, "embeddings_mistral"),
+            Ok(())
+        );
+        let fault = read(r#"{"dimensions": 2}"#, "embeddings_mistral");
+        assert_eq!(fault, Err("dimensions".to_owned()));
     }
 
     #[test]

@@ -157,37 +157,23 @@ fn candidate(answer: &Answer<'_>) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::test_client::{cases, with};
 
     #[test]
     fn mistakes_are_named_with_their_places() {
-        for (name, value, at) in [
-            ("x", json!(1), "x"),
-            ("contents", json!([]), "contents"),
-            (
-                "contents",
-                json!([{"role": "assistant", "parts": [{"text": "x"}]}]),
-                "contents[0].role",
-            ),
-            (
-                "generationConfig",
-                json!({"max_tokens": 1}),
-                "generationConfig.maxTokens",
-            ),
-            (
-                "generationConfig",
-                json!({"responseJsonSchema": {}}),
-                "generationConfig.responseMimeType",
-            ),
-            (
-                "generationConfig",
-                json!({"temperature": 3}),
-                "generationConfig.temperature",
-            ),
-        ] {
-            let mut body = json!({"contents": [{"role": "user", "parts": [{"text": "hi"}]}]});
-            body[name] = value;
-            let fault = parse(body.to_string().as_bytes(), "m").unwrap_err();
-            assert_eq!(fault.at, at);
+        for (fields, at) in cases(
+            r#"
+            {"x": 1} => x
+            {"contents": []} => contents
+            {"contents": [{"role": "assistant", "parts": [{"text": "x"}]}]} => contents[0].role
+            {"generationConfig": {"max_tokens": 1}} => generationConfig.maxTokens
+            {"generationConfig": {"responseJsonSchema": {}}} => generationConfig.responseMimeType
+            {"generationConfig": {"temperature": 3}} => generationConfig.temperature
+        "#,
+        ) {
+            let good = json!({"contents": [{"role": "user", "parts": [{"text": "hi"}]}]});
+            let body = with(good, fields).to_string();
+            assert_eq!(parse(body.as_bytes(), "m").unwrap_err().at, at);
         }
     }
 }

@@ -1,45 +1,43 @@
 use super::*;
-
-/// A vendor, further fields of a request or of its message, and the place of the fault.
-const REFUSED: &str = r#"
-any "max_tokens":-1 max_tokens
-any "stop":5 stop
-any "x":1 x
-any "messages":"x" messages
-any "messages":[] messages
-any "messages":[{"role":"god","content":"x"}] messages[0].role
-any "messages":[{"role":"user","content":null}] messages[0].content
-openai "random_seed":1 random_seed
-groq "logprobs":1 logprobs
-mistral "seed":1 seed
-xai "store":1 store
-deepseek "max_completion_tokens":1 max_completion_tokens
-together "service_tier":"flex" service_tier
-fireworks "store":1 store
-deepinfra "logit_bias":1 logit_bias
-cerebras "top_k":1 top_k
-groq "messages":[{"role":"user","name":"a","content":"x"}] messages[0].name
-openai "messages":[{"role":"user","mood":1,"content":"x"}] messages[0].mood
-xai "messages":[{"role":"user","content":[{"type":"file","file":{}}]}] messages[0].content[0].type
-any "response_format":{"type":"xml"} response_format.type
-any "response_format":{"type":"text","x":1} response_format.x
-any "response_format":{"type":"json_schema","json_schema":{"schema":{}}} response_format.json_schema.name
-"#;
+use crate::test_client::{self, cases};
 
 fn with(fields: &str) -> String {
-    let mut body = json!({"model": "m", "messages": [{"role": "user", "content": "x"}]});
-    extend(&mut body, serde_json::from_str(fields).unwrap());
-    body.to_string()
+    let good = json!({"model": "m", "messages": [{"role": "user", "content": "x"}]});
+    test_client::with(good, fields).to_string()
 }
 
 #[test]
 fn each_vendor_refuses_what_is_not_its_own() {
-    for row in REFUSED.trim().lines() {
-        let (vendor, rest) = row.split_once(' ').unwrap();
-        let (fields, at) = rest.rsplit_once(' ').unwrap();
-        let body = with(&format!("{{{fields}}}"));
-        let fault = parse(body.as_bytes(), vendor.parse().ok()).unwrap_err();
-        assert_eq!(fault.at, at, "{row}");
+    // A vendor, fields of a request, and the place of the fault.
+    for (given, at) in cases(
+        r#"
+        any {"max_tokens":-1} => max_tokens
+        any {"stop":5} => stop
+        any {"x":1} => x
+        any {"messages":"x"} => messages
+        any {"messages":[]} => messages
+        any {"messages":[{"role":"god","content":"x"}]} => messages[0].role
+        any {"messages":[{"role":"user","content":null}]} => messages[0].content
+        openai {"random_seed":1} => random_seed
+        groq {"logprobs":1} => logprobs
+        mistral {"seed":1} => seed
+        xai {"store":1} => store
+        deepseek {"max_completion_tokens":1} => max_completion_tokens
+        together {"service_tier":"flex"} => service_tier
+        fireworks {"store":1} => store
+        deepinfra {"logit_bias":1} => logit_bias
+        cerebras {"top_k":1} => top_k
+        groq {"messages":[{"role":"user","name":"a","content":"x"}]} => messages[0].name
+        openai {"messages":[{"role":"user","mood":1,"content":"x"}]} => messages[0].mood
+        xai {"messages":[{"role":"user","content":[{"type":"file","file":{}}]}]} => messages[0].content[0].type
+        any {"response_format":{"type":"xml"}} => response_format.type
+        any {"response_format":{"type":"text","x":1}} => response_format.x
+        any {"response_format":{"type":"json_schema","json_schema":{"schema":{}}}} => response_format.json_schema.name
+    "#,
+    ) {
+        let (vendor, fields) = given.split_once(' ').unwrap();
+        let fault = parse(with(fields).as_bytes(), vendor.parse().ok()).unwrap_err();
+        assert_eq!(fault.at, at, "{given}");
     }
     let named = with(r#"{"messages":[{"role":"user","name":"a","mood":1,"content":"x"}],"x":1}"#);
     assert!(parse(named.as_bytes(), Some(Vendor::Local)).is_ok());

@@ -114,19 +114,3 @@ fn delay(wait: Duration) -> String {
     let text = format!("{}.{:09}", wait.as_secs(), wait.subsec_nanos());
     format!("{}s", text.trim_end_matches('0').trim_end_matches('.'))
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::Vendor;
-
-    #[test]
-    fn each_vendor_is_like_one_that_is_there() {
-        for name in TABLE.0.keys() {
-            assert_eq!(TABLE.chain(name).last().unwrap().like, None, "{name}");
-        }
-        for vendor in Vendor::ALL {
-            assert!(TABLE.0.contains_key(vendor.name()), "{vendor}");
-        }
-    }
-}

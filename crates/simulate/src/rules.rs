@@ -191,6 +191,7 @@ fn wrong(at: &str, expected: &str) -> Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::test_client::{cases, with};
     use serde_json::json;
 
     #[test]
@@ -203,32 +204,24 @@ mod tests {
             "inner": {"by": "type", "kinds": {"one": "one"}},
             "one": {"open": true, "fields": {"i": {"type": "integer", "from": 2}}}});
         let api: Api = serde_json::from_value(api).unwrap();
-        let at = |more: Value| {
-            let mut body = json!({"a": "x"});
-            for (name, value) in more.as_object().unwrap() {
-                body[name] = value.clone();
-            }
-            check_object(&api, &body, "", "root").map_err(|fault| fault.at)
-        };
-        let one = json!({"type": "one", "i": 2, "more": 1});
-        for good in [
-            json!({"b": [one], "s": "xy"}),
-            json!({"s": [one], "t": "ää"}),
-        ] {
-            assert_eq!(at(good), Ok(()));
-        }
-        for (more, wanted) in [
-            (json!({"z": 1}), "z"),
-            (json!({"a": null}), "a"),
-            (json!({"a": "z"}), "a"),
-            (json!({"b": []}), "b"),
-            (json!({"b": [one, {"type": "two"}]}), "b[1].type"),
-            (json!({"b": [{}]}), "b[0].type"),
-            (json!({"b": [{"type": "one", "i": 1}]}), "b[0].i"),
-            (json!({"b": [3]}), "b[0]"),
-            (json!({"t": "xyz"}), "t"),
-        ] {
-            assert_eq!(at(more.clone()), Err(wanted.to_owned()), "{more}");
+        for (more, wanted) in cases(
+            r#"
+            {"b": [{"type": "one", "i": 2, "more": 1}], "s": "xy"} =>
+            {"s": [{"type": "one", "i": 2, "more": 1}], "t": "ää"} =>
+            {"z": 1} => z
+            {"a": null} => a
+            {"a": "z"} => a
+            {"b": []} => b
+            {"b": [{"type": "one", "i": 2}, {"type": "two"}]} => b[1].type
+            {"b": [{}]} => b[0].type
+            {"b": [{"type": "one", "i": 1}]} => b[0].i
+            {"b": [3]} => b[0]
+            {"t": "xyz"} => t
+        "#,
+        ) {
+            let found = check_object(&api, &with(json!({"a": "x"}), more), "", "root");
+            let at = found.map_or_else(|fault| fault.at, |_| String::new());
+            assert_eq!(at, wanted, "{more}");
         }
     }
 

@@ -1,7 +1,7 @@
 //! A client for tests that uses plain sockets, so that a test sees the exact bytes of a reply and how the connection
 //! ends.
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
@@ -9,16 +9,18 @@ use serde_json::{Value, json};
 
 use super::{SimConfig, Simulator};
 
+#[path = "../../../tests/it/cases.rs"]
+mod cases;
 #[path = "../../../tests/it/has.rs"]
 mod has;
+pub(super) use cases::cases;
 pub(super) use has::Has;
 
 /// Far longer than anything here takes; only a test that is broken waits this long.
 pub(super) const PATIENCE: Duration = Duration::from_secs(180);
 
 pub(super) struct Client {
-    stream: TcpStream,
-    buffer: Vec<u8>,
+    stream: BufReader<TcpStream>,
 }
 
 #[derive(Debug)]
@@ -55,9 +57,19 @@ impl Reply {
 }
 
 pub(super) fn body(text: &str) -> Vec<u8> {
-    json!({"model": "sim-1", "messages": [{"role": "user", "content": text}]})
+    let message = json!({"role": "user", "content": text});
+    json!({"model": "sim-1", "messages": [message]})
         .to_string()
         .into_bytes()
+}
+
+/// An object with these fields in place of its own.
+pub(super) fn with(mut object: Value, fields: &str) -> Value {
+    let fields: Value = serde_json::from_str(fields).expect("JSON");
+    for (name, value) in fields.as_object().expect("an object") {
+        object[name] = value.clone();
+    }
+    object
 }
 
 /// Starts a simulator and connects to it.
@@ -72,13 +84,15 @@ impl Client {
         let stream = TcpStream::connect(sim.addr()).expect("a connection");
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         Client {
-            stream,
-            buffer: Vec::new(),
+            stream: BufReader::new(stream),
         }
     }
 
     pub(super) fn write(&mut self, bytes: &[u8]) {
-        self.stream.write_all(bytes).expect("a connection");
+        self.stream
+            .get_ref()
+            .write_all(bytes)
+            .expect("a connection");
     }
 
     pub(super) fn send(&mut self, line: &str, headers: &str, body: &[u8]) {
@@ -121,75 +135,46 @@ impl Client {
 
     /// Reads one reply. An early end of the connection is [`io::ErrorKind::UnexpectedEof`].
     pub(super) fn try_read(&mut self) -> io::Result<Reply> {
-        let head_end = loop {
-            if let Some(at) = self
-                .buffer
-                .windows(4)
-                .position(|bytes| bytes == b"\r\n\r\n")
-            {
-                break at + 4;
-            }
-            self.fill()?;
-        };
-        let head = String::from_utf8(self.buffer[..head_end].to_vec()).expect("a head in ASCII");
+        let head = self.read_until(b"\r\n\r\n")?;
         let mut reply = Reply {
             status: head[9..12].parse().expect("a status"),
             head,
             body: Vec::new(),
         };
-        if reply.header("transfer-encoding") == Some("chunked") {
-            self.buffer.drain(..head_end);
-            reply.body = self.read_chunks()?;
+        if let Some(length) = reply.header("content-length") {
+            reply.body = vec![0; length.parse().expect("a length")];
+            self.stream.read_exact(&mut reply.body)?;
             return Ok(reply);
         }
-        let length = reply.header("content-length").expect("a length");
-        let end = head_end + length.parse::<usize>().expect("a length");
-        while self.buffer.len() < end {
-            self.fill()?;
+        loop {
+            let size = self.read_until(b"\r\n")?;
+            let size = usize::from_str_radix(size.trim(), 16).expect("a size");
+            let mut chunk = vec![0; size + 2];
+            self.stream.read_exact(&mut chunk)?;
+            reply.body.extend_from_slice(&chunk[..size]);
+            if size == 0 {
+                return Ok(reply);
+            }
         }
-        reply.body = self.buffer[head_end..end].to_vec();
-        self.buffer.drain(..end);
-        Ok(reply)
     }
 
-    fn read_chunks(&mut self) -> io::Result<Vec<u8>> {
-        let mut body = Vec::new();
-        loop {
-            let end = loop {
-                if let Some(end) = self.buffer.windows(2).position(|two| two == b"\r\n") {
-                    break end;
-                }
-                self.fill()?;
-            };
-            let size = std::str::from_utf8(&self.buffer[..end]).expect("a size in ASCII");
-            let size = usize::from_str_radix(size, 16).expect("a size");
-            while self.buffer.len() < end + 2 + size + 2 {
-                self.fill()?;
-            }
-            body.extend_from_slice(&self.buffer[end + 2..end + 2 + size]);
-            self.buffer.drain(..end + 2 + size + 2);
-            if size == 0 {
-                return Ok(body);
-            }
+    /// What comes until these bytes, and these.
+    fn read_until(&mut self, end: &[u8]) -> io::Result<String> {
+        let mut read = Vec::new();
+        while !read.ends_with(end) {
+            let mut byte = [0];
+            self.stream.read_exact(&mut byte)?;
+            read.push(byte[0]);
         }
+        Ok(String::from_utf8(read).expect("ASCII"))
     }
 
     /// Whether the other side closes the connection without sending anything more.
     pub(super) fn is_closed(&mut self) -> bool {
-        self.buffer.is_empty() && matches!(self.stream.read(&mut [0]), Ok(0))
+        matches!(self.stream.read(&mut [0]), Ok(0))
     }
 
     pub(super) fn hang_up(self) {
-        let _ = self.stream.shutdown(Shutdown::Both);
-    }
-
-    fn fill(&mut self) -> io::Result<()> {
-        let mut space = [0; 4096];
-        let read = self.stream.read(&mut space)?;
-        if read == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        self.buffer.extend_from_slice(&space[..read]);
-        Ok(())
+        let _ = self.stream.get_ref().shutdown(Shutdown::Both);
     }
 }

@@ -149,7 +149,7 @@ pub(super) struct Plan {
 }
 
 /// The phase of a batch, independent of any API.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, strum::VariantNames)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub(super) enum Phase {
     Validating,

@@ -186,24 +186,3 @@ impl Paging {
         Ok((start..end, facts))
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use strum::VariantNames as _;
-
-    use super::*;
-
-    #[test]
-    fn the_table_names_each_phase_or_none() {
-        for (name, wire) in TABLE.iter() {
-            let phases = Phase::VARIANTS;
-            let named = wire.states.keys().chain(wire.errors.keys());
-            let unknown: Vec<_> = named
-                .filter(|name| !phases.contains(&name.as_str()))
-                .collect();
-            assert!(unknown.is_empty(), "{name}: {unknown:?}");
-            let count = wire.states.len();
-            assert!(count == 0 || count == phases.len(), "{name}");
-        }
-    }
-}
