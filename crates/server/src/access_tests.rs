@@ -11,6 +11,10 @@ use crate::router::Route;
 use crate::service::routes;
 use crate::tokens::{Access, Role, new_token};
 
+#[path = "../../../tests/it/has.rs"]
+mod has;
+pub(crate) use has::Has;
+
 #[test]
 fn each_role_uses_its_routes() {
     let folder = tempfile::tempdir().unwrap();

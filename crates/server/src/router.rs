@@ -143,17 +143,8 @@ mod tests {
     fn names_stand_for_one_part_of_a_path() {
         let fits = |path| fit("/a/{id}/b", path).map(|params| params[0].1.clone());
         assert_eq!(fits("/a/x%20y/b").as_deref(), Some("x y"));
-        for path in [
-            "/a//b",
-            "/a/x",
-            "/a/x/b/",
-            "/a/x/y/b",
-            "/a/../b",
-            "/a/%2e%2e/b",
-            "/a/x%2fy/b",
-            "/a/%00/b",
-            "a/x/b",
-        ] {
+        let others = "/a//b /a/x /a/x/b/ /a/x/y/b /a/../b /a/%2e%2e/b /a/x%2fy/b /a/%00/b a/x/b";
+        for path in others.split(' ') {
             assert_eq!(fits(path), None, "{path}");
         }
     }

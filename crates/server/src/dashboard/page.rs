@@ -56,13 +56,12 @@ mod tests {
     #[test]
     fn everything_is_in_one_small_file() {
         assert!(PAGE.len() < 100_000, "{} bytes", PAGE.len());
-        for name in ["src", "href", "action", "poster", "srcset"] {
-            for (_, rest) in PAGE.match_indices(&format!("{name}=\"")).map(|(at, name)| {
-                let rest = &PAGE[at + name.len()..];
-                (at, rest.split_once('"').expect("an attribute ends").0)
-            }) {
-                let here = rest.starts_with(['#', '/']) && !rest.starts_with("//");
-                assert!(here || rest.starts_with("data:image/svg+xml,"), "{rest}");
+        let names = ["src", "href", "action", "poster", "srcset"];
+        for name in names.map(|name| format!("{name}=\"")) {
+            for rest in PAGE.split(&name).skip(1) {
+                let (place, _) = rest.split_once('"').expect("an attribute ends");
+                let here = place.starts_with(['#', '/']) && !place.starts_with("//");
+                assert!(here || place.starts_with("data:image/svg+xml,"), "{place}");
             }
         }
         let style = inside(PAGE, "style");
@@ -73,17 +72,9 @@ mod tests {
     #[test]
     fn no_text_becomes_markup() {
         let script = inside(PAGE, "script");
-        for way in [
-            "innerHTML",
-            "outerHTML",
-            "insertAdjacentHTML",
-            "document.write",
-            "setHTML",
-            "DOMParser",
-            "createContextualFragment",
-            "eval(",
-            "Function(",
-        ] {
+        let ways = "innerHTML outerHTML insertAdjacentHTML document.write setHTML DOMParser \
+                    createContextualFragment eval( Function(";
+        for way in ways.split(' ') {
             assert!(!script.contains(way), "{way}");
         }
         let (markup, _) = PAGE.split_once("<script>").expect("there is one");

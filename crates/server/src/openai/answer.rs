@@ -304,52 +304,43 @@ pub(super) fn failure(error: &Error) -> (u16, Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access_tests::Has;
     use batchwright::client::{Reasoning, ReplyDetails};
-
-    fn answer() -> Answer {
-        let mut answer = Answer::new("p", "hi");
-        answer.model = Some("m-1".to_owned());
-        answer
-    }
 
     #[test]
     fn a_completion_says_all_that_is_kept_of_the_reply() {
-        let mut answer = answer().with_usage(Usage {
+        let mut details = ReplyDetails::default();
+        details.reasoning = Some(Reasoning::new("hm"));
+        details.logprobs = Some(RawJson::new(r#"{"content":[{"token":"hi"}]}"#));
+        details.citations = vec![json!({"type": "url_citation"})];
+        details.service_tier = Some("flex".to_owned());
+        let mut answer = Answer::new("p", "hi").with_details(details);
+        answer.model = Some("m-1".to_owned());
+        let answer = answer.with_usage(Usage {
             input_tokens: 7,
             cached_input_tokens: 2,
             output_tokens: 5,
             reasoning_tokens: 3,
             ..Usage::default()
         });
-        let mut details = ReplyDetails::default();
-        details.reasoning = Some(Reasoning::new("hm"));
-        details.logprobs = Some(RawJson::new(r#"{"content":[{"token":"hi"}]}"#));
-        details.citations = vec![json!({"type": "url_citation"})];
-        details.service_tier = Some("flex".to_owned());
-        answer = answer.with_details(details);
         let given = Answers {
             parts: vec![Ok(answer)],
             ..Answers::default()
         };
         let made = completion("chatcmpl-1".to_owned(), 9, "m", &given).unwrap();
+        let message = json!({
+            "role": "assistant", "content": "hi", "refusal": null,
+            "annotations": [{"type": "url_citation"}], "reasoning_content": "hm",
+        });
         let expected = json!({
             "id": "chatcmpl-1", "object": "chat.completion", "created": 9, "model": "m-1",
-            "choices": [{
-                "index": 0,
-                "message": {
-                    "role": "assistant", "content": "hi", "refusal": null,
-                    "annotations": [{"type": "url_citation"}], "reasoning_content": "hm",
-                },
-                "logprobs": {"content": [{"token": "hi"}]},
-                "finish_reason": "stop",
-            }],
+            "choices": [{"index": 0, "message": message, "finish_reason": "stop",
+                "logprobs": {"content": [{"token": "hi"}]}}],
             "usage": {
                 "prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12,
                 "prompt_tokens_details": {"cached_tokens": 2, "audio_tokens": 0},
-                "completion_tokens_details": {
-                    "reasoning_tokens": 3, "audio_tokens": 0,
-                    "accepted_prediction_tokens": 0, "rejected_prediction_tokens": 0,
-                },
+                "completion_tokens_details": {"reasoning_tokens": 3, "audio_tokens": 0,
+                    "accepted_prediction_tokens": 0, "rejected_prediction_tokens": 0},
             },
             "system_fingerprint": null,
             "service_tier": "flex",
@@ -358,48 +349,36 @@ mod tests {
     }
 
     #[test]
-    fn calls_of_tools_and_refusals_are_messages() {
+    fn calls_of_tools_refusals_and_sound_are_messages() {
+        let choice_of = |result| choice(&result).unwrap();
+        let with = |text, details| choice_of(Ok(Answer::new("p", text).with_details(details)));
         let mut details = ReplyDetails::default();
         details.tool_calls = vec![
             ToolCall::new("c", "add", json!({"a": 1})),
             ToolCall::new("d", "say", json!("{not json")),
         ];
-        let called = Ok(Answer::new("p", "").with_details(details));
-        let choice_of = |result| choice(&result).unwrap();
-        let called = choice_of(called);
-        assert_eq!(called["finish_reason"], "tool_calls");
-        assert_eq!(called["message"]["content"], Value::Null);
-        let calls = &called["message"]["tool_calls"];
-        assert_eq!(calls[0]["function"]["arguments"], r#"{"a":1}"#);
-        assert_eq!(calls[1]["function"]["arguments"], "{not json");
-        let refused =
-            Error::new(ErrorKind::Blocked, "refused").with_refusal(Some("No.".to_owned()));
-        assert_eq!(choice_of(Err(refused))["message"]["refusal"], "No.");
+        with("", details).has(
+            json!({"finish_reason": "tool_calls", "/message/content": null,
+            "/message/tool_calls/0/function/arguments": r#"{"a":1}"#,
+            "/message/tool_calls/1/function/arguments": "{not json"}),
+        );
+        let audio = json!({"id": "a", "data": "AAAA", "transcript": "hi"});
+        let reply = json!({"choices": [{"message": {"content": null, "audio": audio}}]});
+        let mut details = ReplyDetails::default();
+        details.reply = Some(RawJson::new(&reply.to_string()));
+        with("hi", details).has(json!({"/message/audio": audio, "/message/content": null}));
+        let refused = Error::new(ErrorKind::Blocked, "refused");
+        let refused = Err(refused.with_refusal(Some("No.".to_owned())));
+        choice_of(refused).has(json!({"/message/refusal": "No."}));
         let filtered = Err(Error::new(ErrorKind::Blocked, "filtered"));
         assert!(choice(&filtered).is_none());
     }
 
     #[test]
-    fn sound_is_passed_on() {
-        let audio = json!({"id": "a", "data": "AAAA", "transcript": "hi"});
-        let reply = json!({"choices": [{"message": {"content": null, "audio": audio}}]});
-        let mut details = ReplyDetails::default();
-        details.reply = Some(RawJson::new(&reply.to_string()));
-        let answer = Ok(answer().with_details(details));
-        let message = &choice(&answer).unwrap()["message"];
-        assert_eq!(
-            (&message["audio"], &message["content"]),
-            (&audio, &Value::Null)
-        );
-    }
-
-    #[test]
     fn vectors_go_out_as_numbers_or_packed() {
-        let made = |as_base64| {
+        for (as_base64, form) in [(false, json!([1.0, -0.5])), (true, json!("AACAPwAAAL8="))] {
             let answers = vec![Answer::vector("p", vec![1.0, -0.5])];
-            json!(vectors("m", answers, as_base64))
-        };
-        assert_eq!(made(false)["data"][0]["embedding"], json!([1.0, -0.5]));
-        assert_eq!(made(true)["data"][0]["embedding"], "AACAPwAAAL8=");
+            json!(vectors("m", answers, as_base64)).has(json!({"/data/0/embedding": form}));
+        }
     }
 }

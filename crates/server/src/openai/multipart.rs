@@ -351,19 +351,14 @@ mod tests {
 
     #[test]
     fn a_form_is_read_wherever_it_is_cut() {
+        let part = |name: &str, filename: Option<&str>| Part {
+            name: name.to_owned(),
+            filename: filename.map(str::to_owned),
+        };
         let expected = [
+            (part("purpose", None), b"batch".to_vec()),
             (
-                Part {
-                    name: "purpose".to_owned(),
-                    filename: None,
-                },
-                b"batch".to_vec(),
-            ),
-            (
-                Part {
-                    name: "file".to_owned(),
-                    filename: Some("a \"b\";.jsonl".to_owned()),
-                },
+                part("file", Some("a \"b\";.jsonl")),
                 b"{}\r\n--x-\r\n\r--x-y\n\r\n".to_vec(),
             ),
         ];
@@ -396,12 +391,10 @@ mod tests {
 
     #[test]
     fn a_boundary_is_read_as_it_may_be_written() {
+        let odd = "Multipart/Form-Data;charset=utf-8; Boundary=\"a b\"";
         for (kind, expected) in [
             ("multipart/form-data; boundary=abc", Some("abc")),
-            (
-                "Multipart/Form-Data;charset=utf-8; Boundary=\"a b\"",
-                Some("a b"),
-            ),
+            (odd, Some("a b")),
             ("multipart/form-data", None),
             ("multipart/form-data; boundary=", None),
             ("multipart/mixed; boundary=abc", None),

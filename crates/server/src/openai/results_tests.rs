@@ -36,12 +36,8 @@ fn batch() -> BatchRecord {
 }
 
 fn result(n: u8, status: JobStatus) -> JobResult {
-    let mut result = JobResult::new(
-        JobId::from_bytes([n; 16]),
-        ProcessId::new(),
-        "completion",
-        status,
-    );
+    let id = JobId::from_bytes([n; 16]);
+    let mut result = JobResult::new(id, ProcessId::new(), "completion", status);
     result.item_id = Some(format!("r-{n}"));
     let usage =
         r#"{"input_tokens":2,"cached_input_tokens":1,"output_tokens":3,"reasoning_tokens":1}"#;
@@ -58,19 +54,28 @@ fn result(n: u8, status: JobStatus) -> JobResult {
     result
 }
 
-fn lines(storage: &Storage, id: &str) -> Vec<String> {
-    let text = {
-        let mut text = String::new();
-        if let Ok((mut file, _)) = storage.read(id) {
-            file.read_to_string(&mut text).unwrap();
-        }
-        text
+/// Results of r-1 and so on: completed, failed, cancelled.
+fn results(first: u8, ends: &str) -> Vec<JobResult> {
+    let result = |(n, end)| {
+        let status = match end {
+            'c' => JobStatus::Completed,
+            'f' => JobStatus::Failed,
+            _ => JobStatus::Cancelled,
+        };
+        result(n, status)
     };
+    (first..).zip(ends.chars()).map(result).collect()
+}
+
+/// The ids in a file.
+fn lines(storage: &Storage, id: &str) -> Vec<String> {
+    let mut text = String::new();
+    if let Ok((mut file, _)) = storage.read(id) {
+        file.read_to_string(&mut text).unwrap();
+    }
     let line = |line: &str| {
-        serde_json::from_str::<Value>(line).unwrap()["custom_id"]
-            .as_str()
-            .unwrap()
-            .to_owned()
+        let line: Value = serde_json::from_str(line).unwrap();
+        line["custom_id"].as_str().unwrap().to_owned()
     };
     text.lines().map(line).collect()
 }
@@ -78,16 +83,7 @@ fn lines(storage: &Storage, id: &str) -> Vec<String> {
 /// Whatever was written when the server died, and however far: each line is there once in the end.
 #[test]
 fn lines_are_neither_lost_nor_doubled_wherever_a_server_dies() {
-    let some = [
-        result(1, JobStatus::Completed),
-        result(2, JobStatus::Failed),
-        result(3, JobStatus::Cancelled),
-        result(4, JobStatus::Completed),
-    ];
-    let more = [
-        result(5, JobStatus::Completed),
-        result(6, JobStatus::Failed),
-    ];
+    let (some, more) = (results(1, "cfxc"), results(5, "cf"));
     let batch = batch();
     let whole = {
         let folder = tempfile::tempdir().unwrap();
@@ -96,12 +92,13 @@ fn lines_are_neither_lost_nor_doubled_wherever_a_server_dies() {
         files.write(&some).unwrap();
         ["out", "err"].map(|id| fs::read(folder.path().join(id)).unwrap())
     };
+    let [output, errors] = whole.each_ref().map(Vec::len);
     for (output, errors) in [
-        (whole[0].len(), whole[1].len()),
-        (whole[0].len(), whole[1].len() - 1),
-        (whole[0].len(), 0),
-        (whole[0].len() - 1, 0),
-        (whole[0].len() / 2 + 3, 0),
+        (output, errors),
+        (output, errors - 1),
+        (output, 0),
+        (output - 1, 0),
+        (output / 2 + 3, 0),
         (10, 0),
         (0, 0),
     ] {
@@ -141,17 +138,8 @@ fn the_answer_to_a_retried_request_counts_instead_of_its_failure() {
     let storage = Storage::open(folder.path(), 1 << 20).unwrap();
     let batch = batch();
     let resume = || ResultFiles::resume(&storage, &batch).unwrap();
-    let first = [
-        result(1, JobStatus::Completed),
-        result(2, JobStatus::Failed),
-        result(3, JobStatus::Failed),
-    ];
-    resume().write(&first).unwrap();
-    let again = [
-        result(1, JobStatus::Completed),
-        result(2, JobStatus::Failed),
-        result(3, JobStatus::Completed),
-    ];
+    resume().write(&results(1, "cff")).unwrap();
+    let again = results(1, "cfc");
     for _ in 0..2 {
         let mut files = resume();
         files.write(&again).unwrap();

@@ -8,23 +8,20 @@ use super::*;
 fn a_file_that_cannot_be_used_is_named_with_a_remedy() {
     let set_version = |path: &Path, version: i64| {
         let database = rusqlite::Connection::open(path).unwrap();
-        database
-            .pragma_update(None, "user_version", version)
-            .unwrap();
-    };
-    let cut_off = |path: &Path| {
-        let file = fs::File::options().write(true).open(path).unwrap();
-        file.set_len(5_000).unwrap();
-    };
-    let overwrite = |path: &Path| {
-        let mut bytes = fs::read(path).unwrap();
-        bytes[..100].fill(b'x');
-        fs::write(path, bytes).unwrap();
+        let set = database.pragma_update(None, "user_version", version);
+        set.unwrap();
     };
     type Spoil<'s> = (&'s str, &'s dyn Fn(&Path));
     let spoils: [Spoil<'_>; 6] = [
-        ("is damaged (", &overwrite),
-        ("is damaged (", &cut_off),
+        ("is damaged (", &|path| {
+            let mut bytes = fs::read(path).unwrap();
+            bytes[..100].fill(b'x');
+            fs::write(path, bytes).unwrap();
+        }),
+        ("is damaged (", &|path| {
+            let bytes = fs::read(path).unwrap();
+            fs::write(path, &bytes[..5_000]).unwrap();
+        }),
         ("has version 99", &|path| set_version(path, 99)),
         ("has version 0", &|path| set_version(path, 0)),
         ("cannot be opened for writing (", &|path| {

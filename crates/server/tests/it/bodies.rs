@@ -5,23 +5,17 @@ use std::net::{Shutdown, TcpStream};
 
 use super::common::{Desk, PATIENCE, cases, shout};
 
-/// Sends all of a request, and only then reads.
-fn talk(desk: &Desk, head: &str, body: &[u8]) -> String {
-    talk_of(desk, head, body.len(), body)
-}
-
-/// The same with this `content-length`.
-fn talk_of(desk: &Desk, head: &str, length: usize, body: &[u8]) -> String {
+/// Sends all of a request with this `content-length`, and only then reads.
+fn talk(desk: &Desk, head: &str, length: usize, body: &[u8]) -> String {
     let address = desk.server().address();
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.set_write_timeout(Some(PATIENCE)).unwrap();
-    let head = format!("{head} HTTP/1.1\r\nhost: {address}\r\ncontent-length: {length}\r\n");
-    stream.write_all(head.as_bytes()).unwrap();
-    stream
-        .write_all(b"content-type: application/json\r\nconnection: close\r\n\r\n")
-        .unwrap();
-    stream.write_all(body).unwrap();
+    let head = format!(
+        "{head} HTTP/1.1\r\nhost: {address}\r\ncontent-length: {length}\r\n\
+         content-type: application/json\r\nconnection: close\r\n\r\n"
+    );
+    stream.write_all(&[head.as_bytes(), body].concat()).unwrap();
     stream.shutdown(Shutdown::Write).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
@@ -42,11 +36,9 @@ fn who_sends_too_much_reads_so() {
         ("POST /nothing", "404"),
         ("DELETE /healthz", "405"),
     ] {
-        let answer = talk_of(&desk, head, 12 << 20, &long);
-        assert!(
-            answer.starts_with(&format!("HTTP/1.1 {status} ")),
-            "{head}: {answer}"
-        );
+        let answer = talk(&desk, head, 12 << 20, &long);
+        let status = format!("HTTP/1.1 {status} ");
+        assert!(answer.starts_with(&status), "{head}: {answer}");
     }
 }
 
@@ -66,14 +58,12 @@ fn an_object_is_asked_for_and_each_of_its_keys_once() {
     ) {
         let (at, _) = request.match_indices(' ').nth(1).unwrap();
         let (head, body) = request.split_at(at);
-        let answer = talk(&desk, head, body.as_bytes());
+        let answer = talk(&desk, head, body.len(), body.as_bytes());
         assert!(answer.starts_with("HTTP/1.1 400 "), "{head}: {answer}");
         assert!(answer.contains(part), "{head}: {answer}");
     }
-    assert_eq!(
-        desk.get("/api/v1/processes").json()["data"],
-        serde_json::json!([])
-    );
+    let all = desk.read("/api/v1/processes");
+    assert_eq!(all["data"], serde_json::json!([]));
 }
 
 /// Clients that believe they talk to a proxy send whole URLs.
@@ -90,7 +80,7 @@ fn a_target_may_be_a_whole_url_of_this_server() {
         (format!("http://evil.example@{address}/api/v1/jobs"), "400"),
         ("evil.example:443".to_owned(), "400"),
     ] {
-        let answer = talk(&desk, &format!("POST {target}"), job.as_bytes());
+        let answer = talk(&desk, &format!("POST {target}"), job.len(), job.as_bytes());
         let status = format!("HTTP/1.1 {status} ");
         assert!(answer.starts_with(&status), "{target}: {answer}");
     }

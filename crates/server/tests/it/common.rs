@@ -12,10 +12,10 @@ use batchwright_server::{RunningServer, Server};
 use batchwright_simulate::{SimConfig, Simulator};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use ureq::config::ConfigBuilder;
-use ureq::http::{Request, Response};
-use ureq::typestate::AgentScope;
+use ureq::http::{HeaderMap, Request, Response};
 use ureq::{Agent, AsSendBody, Body};
+
+use super::document;
 
 #[path = "../../../../tests/it/cases.rs"]
 mod cases;
@@ -55,12 +55,6 @@ impl Desk {
         Self::build(sim, |_| {}, adapt)
     }
 
-    fn agent_config() -> ConfigBuilder<AgentScope> {
-        Agent::config_builder()
-            .http_status_as_error(false)
-            .timeout_recv_response(Some(PATIENCE))
-    }
-
     /// `prepare` may store settings before the server starts.
     pub fn prepared(sim: SimConfig, prepare: impl FnOnce(&SqliteConfig)) -> Self {
         Self::build(sim, prepare, |server| server)
@@ -74,7 +68,10 @@ impl Desk {
         let folder = tempfile::tempdir().unwrap();
         let store = Arc::new(SqliteConfig::new(folder.path().join("config.db")));
         prepare(&store);
-        let agent = Self::agent_config().build();
+        let agent = Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_recv_response(Some(PATIENCE))
+            .build();
         let mut this = Self {
             sim: Simulator::start(sim).unwrap(),
             folder,
@@ -155,7 +152,8 @@ impl Desk {
         &self.agent
     }
 
-    /// Sends a request, with a body of JSON unless the headers name another type.
+    /// Sends a request, with a body of JSON unless the headers name another type. Its answer has the documented shape.
+    #[track_caller]
     pub fn send(
         &self,
         method: &str,
@@ -170,13 +168,17 @@ impl Desk {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        Answer::of(self.agent.run(request.body(body).unwrap()).unwrap())
+        let answer = Answer::of(self.agent.run(request.body(body).unwrap()).unwrap());
+        document::compare(method, path, &answer);
+        answer
     }
 
+    #[track_caller]
     pub fn get(&self, path: &str) -> Answer {
         self.send("GET", path, &[], ())
     }
 
+    #[track_caller]
     pub fn post(&self, path: &str, body: &Value) -> Answer {
         self.send("POST", path, &[], body.to_string())
     }
@@ -212,29 +214,21 @@ impl Desk {
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
-    pub headers: Vec<(String, String)>,
+    headers: HeaderMap,
     pub text: String,
 }
 
 impl Answer {
     pub fn of(mut response: Response<Body>) -> Self {
-        let headers = response.headers().iter();
-        let headers = headers
-            .map(|(name, value)| {
-                let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
-                (name.as_str().to_owned(), value)
-            })
-            .collect();
         Self {
             status: response.status().as_u16(),
-            headers,
+            headers: response.headers().clone(),
             text: response.body_mut().read_to_string().unwrap(),
         }
     }
 
     pub fn header(&self, name: &str) -> Option<&str> {
-        let mut headers = self.headers.iter();
-        headers.find(|(n, _)| n == name).map(|(_, v)| v.as_str())
+        self.headers.get(name).map(|value| value.to_str().unwrap())
     }
 
     pub fn json(&self) -> Value {
@@ -262,21 +256,37 @@ pub fn keyed(desk: &Desk, path: &str, key: &str, body: &str) -> Answer {
 /// Waits for the end of a job.
 #[track_caller]
 pub fn ended(desk: &Desk, job: &str) -> Value {
-    let job = desk
-        .get(&format!("/api/v1/jobs/{job}?wait=30"))
-        .is(200)
-        .json();
+    let job = desk.read(&format!("/api/v1/jobs/{job}?wait=30"));
     assert!(job["progress"] == 100, "{job}");
     job
 }
 
 /// Deletes a job's result by its receipt.
 pub fn acked(desk: &Desk, job: &Value) -> Answer {
-    let path = format!(
-        "/api/v1/processes/{}/results/ack",
-        job["process_id"].as_str().unwrap()
-    );
+    let path = format!("{}/results/ack", process(job));
     desk.post(&path, &json!({"receipts": [job["receipt"]]}))
+}
+
+/// The text in a field of an object.
+#[track_caller]
+pub fn text(object: &Value, name: &str) -> String {
+    object[name].as_str().unwrap().to_owned()
+}
+
+/// The text in a field of each of these objects.
+pub fn ids(all: &[Value], name: &str) -> Vec<String> {
+    all.iter().map(|one| text(one, name)).collect()
+}
+
+/// The path of the process that a request created.
+pub fn process(made: &Value) -> String {
+    format!("/api/v1/processes/{}", text(made, "process_id"))
+}
+
+/// The objects of lines of JSON.
+pub fn read_lines(text: &str) -> Vec<Value> {
+    let line = |line: &str| serde_json::from_str(line).unwrap();
+    text.lines().map(line).collect()
 }
 
 /// Posts lines as a process.

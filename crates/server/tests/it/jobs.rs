@@ -7,82 +7,62 @@ use batchwright::{Job, ProcessId};
 use batchwright_simulate::{SimConfig, Trouble};
 use serde_json::{Value, json};
 
-use super::common::{Desk, Has, PATIENCE, acked, cases, ended, shout, until_shown};
+use super::common::{
+    Desk, Has, PATIENCE, acked, cases, ended, lines, process, shout, text, until_shown,
+};
+
+/// The path of a job.
+fn place(job: &Value) -> String {
+    format!("/api/v1/jobs/{}", text(job, "job_id"))
+}
 
 #[test]
 fn a_job_is_made_carried_out_and_consumed() {
     let desk = Desk::new();
     let mut job = shout("hey");
     job["priority"] = json!(9);
-    let made = desk.post("/api/v1/jobs", &job).is(201);
-    let place = made.header("location").unwrap().to_owned();
-    let answer = made.json();
-    let (job, process) = (answer["job_id"].as_str().unwrap(), &answer["process_id"]);
-    assert_eq!(place, format!("/api/v1/jobs/{job}"));
-    assert_eq!(answer["status"], "pending");
-    let state = ended(&desk, job);
-    state.has(json!({"status": "completed", "result": "HEY", "error": null, "type": "shout"}));
-    assert_eq!(state["priority"], 9);
-    assert_eq!(&state["process_id"], process);
+    let answer = desk.post("/api/v1/jobs", &job).is(201);
+    let made = answer.json();
+    let place = place(&made);
+    assert_eq!(answer.header("location"), Some(&*place));
+    assert_eq!(made["status"], "pending");
+    let state = ended(&desk, &text(&made, "job_id"));
+    state.has(
+        json!({"status": "completed", "result": "HEY", "error": null, "type": "shout",
+        "priority": 9, "process_id": made["process_id"]}),
+    );
     // A reply that is lost costs nothing: the result is there until it is deleted.
     assert_eq!(desk.read(&place)["result"], "HEY");
     assert_eq!(acked(&desk, &state).is(200).json()["consumed"], 1);
     desk.get(&place).is(404);
     acked(&desk, &state).is(404);
-    let gone = format!("/api/v1/processes/{}", process.as_str().unwrap());
-    desk.get(&gone).is(404);
+    desk.get(&process(&made)).is(404);
 }
 
 /// The payload of a single job is what a line is.
 #[test]
 fn a_single_job_accepts_what_a_line_accepts() {
     let desk = Desk::new();
-    let messages =
-        json!([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hi"}]);
-    let tool =
-        json!({"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}});
-    let schema =
-        json!({"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object"}}});
-    for (kind, payload, named) in [
-        (
-            "completion",
-            json!({"id": "a", "messages": messages, "tools": [tool]}),
-            "a",
-        ),
-        (
-            "completion",
-            json!({"id": 7, "prompt": "hi", "response_format": schema, "top_p": 0.5}),
-            "7",
-        ),
-        (
-            "completion",
-            json!({"custom_id": "b", "method": "POST", "url": "/v1/chat/completions",
-                   "body": {"model": "sim-1", "messages": messages}}),
-            "b",
-        ),
-        ("embedding", json!({"id": "c", "prompt": "hi"}), "c"),
-        ("shout", json!("hi"), ""),
-    ] {
-        let line = super::common::lines(&desk, &format!("?type={kind}"), &format!("{payload}\n"));
-        line.is(201);
+    for (given, named) in cases(
+        r#"
+        completion {"id": "a", "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hi"}]} => a
+        completion {"id": "t", "prompt": "hi", "tools": [{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}]} => t
+        completion {"id": 7, "prompt": "hi", "response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object"}}}, "top_p": 0.5} => 7
+        completion {"custom_id": "b", "method": "POST", "url": "/v1/chat/completions", "body": {"model": "sim-1", "messages": [{"role": "user", "content": "hi"}]}} => b
+        embedding {"id": "c", "prompt": "hi"} => c
+        shout "hi" =>
+    "#,
+    ) {
+        let (kind, payload) = given.split_once(' ').unwrap();
+        lines(&desk, &format!("?type={kind}"), payload).is(201);
+        let payload: Value = serde_json::from_str(payload).unwrap();
         let job = json!({"type": kind, "payload": payload});
         let made = desk.made("/api/v1/jobs", &job);
-        let state = ended(&desk, made["job_id"].as_str().unwrap());
+        let state = ended(&desk, &text(&made, "job_id"));
         assert_eq!(state["item_id"].as_str().unwrap_or_default(), named);
     }
     let text = json!({"type": "embedding", "payload": {"text": "hi"}});
-    desk.post("/api/v1/jobs", &text).is(201);
-    for payload in [
-        json!({}),
-        json!({"prompt": "hi", "promt": 1}),
-        json!({"question": "hi"}),
-        json!({"messages": 1}),
-    ] {
-        let job = json!({"type": "completion", "payload": payload});
-        let problem = desk.post("/api/v1/jobs", &job).is(400);
-        assert!(!problem.text.contains(" --"), "{}", problem.text);
-        assert_eq!(problem.json()["param"], "payload");
-    }
+    desk.made("/api/v1/jobs", &text);
 }
 
 #[test]
@@ -95,27 +75,27 @@ fn what_is_no_job_is_refused_with_the_field() {
         {"type": "extract_content", "payload": {"path": "/etc/hostname"}} => payload.path
         {"type": "generate_podcast.script", "payload": 1} => type
         {"type": "summarize", "payload": {"article_id": "a", "content": 7}} => payload.content
+        {"type": "completion", "payload": {}} => payload
+        {"type": "completion", "payload": {"prompt": "hi", "promt": 1}} => payload
+        {"type": "completion", "payload": {"question": "hi"}} => payload
+        {"type": "completion", "payload": {"messages": 1}} => payload
         {"type": "shout", "payload": "x", "priority": 11} => priority
         {"type": "shout", "payload": "x", "item_id": ""} => item_id
+        {"type": "shout"} =>
+        {"type": "shout", "payload": 1, "x": 1} =>
+        [] =>
     "#,
     ) {
         let body: Value = serde_json::from_str(body).unwrap();
         let problem = desk.post("/api/v1/jobs", &body).is(400);
-        assert_eq!(
-            problem.header("content-type"),
-            Some("application/problem+json")
-        );
-        assert_eq!(problem.json()["param"], param, "{problem:?}");
+        let kind = problem.header("content-type");
+        assert_eq!(kind, Some("application/problem+json"));
+        assert!(!problem.text.contains(" --"), "{}", problem.text);
+        if !param.is_empty() {
+            assert_eq!(problem.json()["param"], param, "{problem:?}");
+        }
     }
-    for body in [
-        json!([]),
-        json!({"type": "shout"}),
-        json!({"type": "shout", "payload": 1, "x": 1}),
-    ] {
-        desk.post("/api/v1/jobs", &body).is(400);
-    }
-    let all = desk.read("/api/v1/processes");
-    assert_eq!(all["data"], json!([]));
+    assert_eq!(desk.read("/api/v1/processes")["data"], json!([]));
 }
 
 #[test]
@@ -140,11 +120,8 @@ fn a_waiting_job_is_cancelled_and_deleted() {
 /// The call of a running job is billed: its result is kept. A job that would be tried again is cancelled.
 #[test]
 fn a_running_job_is_cancelled_when_its_call_has_ended() {
-    let desk = Desk::at(
-        SimConfig::default()
-            .trouble(Trouble::Error500, 1.0)
-            .trouble_times(Trouble::Error500, Some(2)),
-    );
+    let sim = SimConfig::default().trouble(Trouble::Error500, 1.0);
+    let desk = Desk::at(sim.trouble_times(Trouble::Error500, Some(2)));
     desk.sim.hold();
     let prompt = |process: Option<&Value>| {
         let job = json!({"type": "completion", "payload": {"prompt": "hi"}, "process_id": process});
@@ -153,15 +130,14 @@ fn a_running_job_is_cancelled_when_its_call_has_ended() {
     let (alone, first) = (prompt(None), prompt(None));
     let second = prompt(Some(&first["process_id"]));
     assert!(desk.sim.wait_until(|sim| sim.in_flight == 3, PATIENCE));
-    let place = |job: &Value| format!("/api/v1/jobs/{}", job["job_id"].as_str().unwrap());
     for job in [&alone, &first, &second] {
         let asked = desk.post(&format!("{}/cancel", place(job)), &json!({}));
         assert_eq!(asked.is(202).json()["status"], "in_progress");
     }
     desk.sim.release();
     let ends = [&alone, &first, &second].map(|job| {
-        let ended = ended(&desk, job["job_id"].as_str().unwrap());
-        ended["status"].as_str().unwrap().to_owned()
+        let ended = ended(&desk, &text(job, "job_id"));
+        text(&ended, "status")
     });
     let of = |status| ends.iter().filter(|end| **end == status).count();
     assert_eq!((of("completed"), of("cancelled")), (1, 2), "{ends:?}");
@@ -194,12 +170,11 @@ fn those_who_wait_leave_half_of_the_connections_to_others() {
 fn a_job_of_many_tells_how_many_of_them_have_ended() {
     let desk = Desk::new();
     desk.sim.hold();
-    let text = "A short text.";
-    let page = json!({"type": "extract_content", "payload": {"html": format!("<p>{text}</p>")}});
+    let page = json!({"type": "extract_content", "payload": {"html": "<p>A short text.</p>"}});
     let prompt = json!({"type": "completion", "payload": {"prompt": "hi"}});
     let many = json!({"type": "batch_process", "payload": {"jobs": [page, prompt]}});
     let made = desk.made("/api/v1/jobs", &many);
-    let place = format!("/api/v1/jobs/{}", made["job_id"].as_str().unwrap());
+    let place = place(&made);
     until_shown(&desk, &place, |job| job["progress"] == 50);
     desk.sim.release();
     let ended = desk.read(&format!("{place}?wait=30"));

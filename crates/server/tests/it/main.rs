@@ -2,6 +2,7 @@
 
 mod bodies;
 mod common;
+mod document;
 mod events;
 mod guard;
 mod jobs;
@@ -11,7 +12,6 @@ mod openai_direct;
 mod openai_edges;
 mod openai_once;
 mod openai_parts;
-mod openapi;
 mod processes;
 mod readiness;
 mod settings;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use batchwright::config::ConfigStore;
-use batchwright_simulate::{BatchConfig, SimConfig, Trouble};
+use batchwright_simulate::{BatchConfig, SimConfig};
 use serde_json::{Value, json};
 
 use super::common::{Answer, Desk, Has, PATIENCE, until};
@@ -23,12 +23,8 @@ fn a_completion_is_answered_also_while_batches_are_the_strategy() {
     let desk = unlimited(SimConfig::default().batches(slow));
     let answer = ask(&desk, &json!({})).is(200).json();
     answer.has(json!({"object": "chat.completion", "model": "sim-1"}));
-    assert!(
-        !answer["choices"][0]["message"]["content"]
-            .as_str()
-            .unwrap()
-            .is_empty()
-    );
+    let content = answer["choices"][0]["message"]["content"].as_str();
+    assert!(content.is_some_and(|content| !content.is_empty()));
     ask(&desk, &json!({"n": 1})).is(200);
     assert_eq!(desk.sim.stats().calls, 2);
     let error = ask(&desk, &json!({"messages": []})).is(400).json();
@@ -49,14 +45,6 @@ fn a_completion_is_answered_also_while_batches_are_the_strategy() {
 }
 
 #[test]
-fn a_failure_is_told_in_openais_words() {
-    let desk = unlimited(SimConfig::default().trouble(Trouble::BadRequest, 1.0));
-    let failed = ask(&desk, &json!({})).is(400);
-    assert_eq!(failed.header("x-should-retry"), Some("false"));
-    assert_eq!(failed.json()["error"]["code"], "invalid_request");
-}
-
-#[test]
 fn whoever_leaves_takes_along_what_was_not_begun() {
     let desk = unlimited(SimConfig::default());
     desk.sim.hold();
@@ -69,15 +57,6 @@ fn whoever_leaves_takes_along_what_was_not_begun() {
     desk.sim.release();
     until(|| open().is_empty());
     assert_eq!(desk.sim.stats().calls, 1);
-}
-
-#[test]
-fn a_small_request_that_stands_for_too_much_is_refused() {
-    let desk = unlimited(SimConfig::default());
-    let asked = json!({"model": "sim-1", "input": vec!["a"; 2048], "user": "x".repeat(40_000)});
-    let refused = desk.post("/v1/embeddings", &asked).is(400).json();
-    assert_eq!(refused["error"]["param"], "input");
-    assert_eq!(desk.sim.stats().calls, 0);
 }
 
 /// A completion that is asked for on a thread of its own.
@@ -144,8 +123,11 @@ fn those_who_wait_leave_connections_to_the_others() {
 #[test]
 fn texts_become_vectors_of_which_many_share_a_call() {
     let desk = unlimited(SimConfig::default());
-    let asked = json!({"model": "sim-1", "input": ["one", "two", "three"]});
-    let plain = desk.done("/v1/embeddings", &asked);
+    let ask = |input: Value, format: &str| {
+        let asked = json!({"model": "sim-1", "input": input, "encoding_format": format});
+        desk.done("/v1/embeddings", &asked)
+    };
+    let plain = ask(json!(["one", "two", "three"]), "float");
     let data = plain["data"].as_array().unwrap();
     assert_eq!(data.len(), 3);
     for (n, text) in ["one", "two", "three"].iter().enumerate() {
@@ -154,16 +136,20 @@ fn texts_become_vectors_of_which_many_share_a_call() {
         assert_eq!(vector, batchwright_simulate::embedding(text, vector.len()));
     }
     assert!(plain["usage"]["total_tokens"].as_u64().unwrap() > 0);
-    let asked = json!({"model": "sim-1", "input": "one", "encoding_format": "base64"});
-    let packed = desk.done("/v1/embeddings", &asked);
+    let packed = ask(json!("one"), "base64");
     assert!(packed["data"][0]["embedding"].is_string());
-    for (input, vectors) in [(json!([1, 2]), 1), (json!([[1, 2], [3]]), 2)] {
-        let asked = json!({"model": "sim-1", "input": input});
-        let made = desk.done("/v1/embeddings", &asked);
-        assert_eq!(made["data"].as_array().unwrap().len(), vectors);
+    ask(json!([1, 2]), "float").has(json!({"/data/1": null}));
+    ask(json!([[1, 2], [3]]), "float").has(json!({"/data/1/index": 1}));
+    let calls = desk.sim.stats().calls;
+    for wrong in [
+        json!({"model": "sim-1", "input": ["one", [1, 2]]}),
+        // A small request that stands for too much.
+        json!({"model": "sim-1", "input": vec!["a"; 2048], "user": "x".repeat(40_000)}),
+    ] {
+        let refused = desk.post("/v1/embeddings", &wrong).is(400).json();
+        assert_eq!(refused["error"]["param"], "input");
     }
-    let mixed = json!({"model": "sim-1", "input": ["one", [1, 2]]});
-    desk.post("/v1/embeddings", &mixed).is(400);
+    assert_eq!(desk.sim.stats().calls, calls);
 }
 
 /// Anthropic has no embeddings. Another worker of the queue may have a provider for them, so they wait for a moment.

@@ -1,6 +1,5 @@
 //! Requests of `/v1` that are sent again: with an idempotency key, or as the retry of a client.
 
-use std::collections::HashSet;
 use std::io::{Cursor, Read};
 use std::net::Shutdown;
 use std::thread;
@@ -11,7 +10,8 @@ use batchwright_simulate::{SimConfig, Trouble};
 use serde_json::{Value, json};
 
 use super::common::{
-    Answer, Desk, Has, PATIENCE, acked, ended, keyed, shout, until, until_finished,
+    Answer, Desk, Has, PATIENCE, acked, ended, ids, keyed, process, read_lines, shout, text, until,
+    until_finished,
 };
 use super::openai::{self, CHAT, lines, question, sent, unlimited, uploaded};
 
@@ -22,10 +22,6 @@ fn attempt(desk: &Desk, retries: u32, body: &Value) -> Answer {
     let retries = retries.to_string();
     let headers = [("x-stainless-retry-count", &*retries)];
     desk.send("POST", CHAT, &headers, body.to_string())
-}
-
-fn text(answer: &Answer) -> Value {
-    answer.json()["choices"][0]["message"]["content"].clone()
 }
 
 fn wait_for_connections(desk: &Desk, count: usize) {
@@ -116,8 +112,8 @@ fn a_retry_joins_the_call_that_its_client_left_and_no_other() {
         let retry = scope.spawn(|| attempt(&desk, 1, &body).is(200));
         wait_for_connections(&desk, 2);
         desk.sim.release();
-        let answer = retry.join().unwrap();
-        assert!(text(&answer).is_string());
+        let answer = retry.join().unwrap().json();
+        assert!(answer["choices"][0]["message"]["content"].is_string());
     });
     let mut answer = [0; 12];
     (&stays).read_exact(&mut answer).unwrap();
@@ -140,17 +136,18 @@ fn a_key_makes_one_file_and_one_batch() {
     assert_eq!(first.json(), again.json());
     assert_eq!(again.header("idempotency-replayed"), Some("true"));
     upload(lines(2)).is(422);
-    let listed = |path: &str| desk.get(path).json()["data"].as_array().unwrap().len();
+    let listed = |path: &str| desk.read(path)["data"].as_array().unwrap().len();
     assert_eq!(listed("/v1/files?purpose=batch"), 1);
 
     let file = uploaded(&desk, &lines(1));
-    let asked = |window: &str| {
-        json!({"input_file_id": file, "endpoint": CHAT, "completion_window": window}).to_string()
+    let ask = |window: &str| {
+        let asked = json!({"input_file_id": file, "endpoint": CHAT, "completion_window": window});
+        keyed(&desk, "/v1/batches", "k", &asked.to_string())
     };
     // It goes on between the two answers.
-    let [first, again] = [0, 1].map(|_| keyed(&desk, "/v1/batches", "k", &asked("24h")).is(200));
-    assert_eq!(first.json()["id"], again.json()["id"]);
-    keyed(&desk, "/v1/batches", "k", &asked("23h")).is(422);
+    let [first, again] = [(); 2].map(|()| ask("24h").is(200).json());
+    assert_eq!(first["id"], again["id"]);
+    ask("23h").is(422);
     assert_eq!(listed("/v1/batches"), 1);
 }
 
@@ -176,7 +173,7 @@ fn every_response_names_its_request() {
     desk.sim.hold();
     let left = sent(&desk, "x-request-id: shown\r\n", &question("Hello."));
     assert!(desk.sim.wait_until(|stats| stats.in_flight > 0, PATIENCE));
-    let processes = desk.get("/api/v1/processes").json();
+    let processes = desk.read("/api/v1/processes");
     processes.has(json!({"/data/0/name": format!("POST {CHAT} shown")}));
     desk.sim.release();
     drop(left);
@@ -185,47 +182,44 @@ fn every_response_names_its_request() {
 #[test]
 fn a_key_makes_one_job_however_often_it_is_sent() {
     let mut desk = Desk::new();
-    let body = shout("once").to_string();
+    let (once, twice) = (shout("once").to_string(), shout("twice").to_string());
     let first: Vec<Answer> = thread::scope(|scope| {
-        let (desk, body) = (&desk, &body);
-        let sent: Vec<_> = (0..16)
-            .map(|_| scope.spawn(move || keyed(desk, JOBS, "k-1", body).is(201)))
-            .collect();
+        let send = || keyed(&desk, JOBS, "k-1", &once).is(201);
+        let sent = [(); 16].map(|()| scope.spawn(send));
         sent.into_iter().map(|one| one.join().unwrap()).collect()
     });
-    let ids: HashSet<String> = first
-        .iter()
-        .map(|one| one.json()["job_id"].to_string())
-        .collect();
-    assert_eq!(ids.len(), 1);
-    let another = keyed(&desk, JOBS, "k-1", &shout("twice").to_string()).is(422);
+    let id = text(&first[0].json(), "job_id");
+    assert!(first.iter().all(|one| text(&one.json(), "job_id") == id));
+    let another = keyed(&desk, JOBS, "k-1", &twice).is(422);
     assert!(
         another.text.contains("idempotency_key_reused"),
         "{another:?}"
     );
-    assert_ne!(
-        keyed(&desk, JOBS, "k-2", &body).is(201).json()["job_id"],
-        first[0].json()["job_id"]
-    );
-    let job = ended(&desk, first[0].json()["job_id"].as_str().unwrap());
+    let second = keyed(&desk, JOBS, "k-2", &once).is(201).json();
+    assert_ne!(second["job_id"], id);
+    let job = ended(&desk, &id);
     // Another server, and one after a restart.
     desk.stop();
     desk.start(|server| server);
-    let again = keyed(&desk, JOBS, "k-1", &body).is(201);
-    assert_eq!(again.json()["job_id"], job["job_id"]);
-    assert_eq!(again.json()["status"], "completed");
+    let again = keyed(&desk, JOBS, "k-1", &once).is(201);
+    again
+        .json()
+        .has(json!({"job_id": id, "status": "completed"}));
     assert_eq!(again.header("idempotency-replayed"), Some("true"));
-    let place = first[0].header("location").unwrap();
-    assert_eq!(again.header("location"), Some(place));
+    assert_eq!(again.header("location"), first[0].header("location"));
     // What was fetched is not made again.
     acked(&desk, &job).is(200);
-    keyed(&desk, JOBS, "k-1", &body).is(409);
-    keyed(&desk, JOBS, "k-1", &shout("twice").to_string()).is(422);
     let joined = json!({"type": "shout", "payload": "x", "process_id": job["process_id"]});
-    keyed(&desk, JOBS, "k-3", &joined.to_string()).is(400);
-    keyed(&desk, JOBS, "", &body).is(400);
-    keyed(&desk, JOBS, &"x".repeat(256), &body).is(400);
-    keyed(&desk, JOBS, "two words", &body).is(400);
+    for (key, body, status) in [
+        ("k-1", &once, 409),
+        ("k-1", &twice, 422),
+        ("k-3", &joined.to_string(), 400),
+        ("", &once, 400),
+        (&"x".repeat(256), &once, 400),
+        ("two words", &once, 400),
+    ] {
+        keyed(&desk, JOBS, key, body).is(status);
+    }
 }
 
 #[test]
@@ -235,8 +229,8 @@ fn a_death_in_the_middle_of_the_lines_is_continued() {
     let send = |lines: &str| keyed(&desk, "/api/v1/processes?type=shout", "k", lines);
     send("\"a\"\n}\n").is(400);
     let made = send(lines).is(201).json();
-    let process = made["process_id"].as_str().unwrap();
-    until_finished(&desk, process);
+    let id = text(&made, "process_id");
+    until_finished(&desk, &id);
     // As `kill -9` leaves it: the last line is missing.
     let queue = rusqlite::Connection::open(desk.folder.path().join("llm_jobs.db")).unwrap();
     for table in ["jobs WHERE id", "payloads WHERE job", "results WHERE job"] {
@@ -249,21 +243,15 @@ fn a_death_in_the_middle_of_the_lines_is_continued() {
     let again = send(lines).is(201);
     assert_eq!(again.json(), made);
     assert_eq!(again.header("idempotency-replayed"), Some("true"));
-    until_finished(&desk, process).has(json!({"total": 3, "completed": 3}));
+    until_finished(&desk, &id).has(json!({"total": 3, "completed": 3}));
     assert_eq!(send(lines).is(201).json(), made);
-    let results = desk
-        .get(&format!("/api/v1/processes/{process}/results"))
-        .text;
-    let results: Vec<Value> = results
-        .lines()
-        .map(|line| serde_json::from_str::<Value>(line).unwrap()["result"].clone())
-        .collect();
-    assert_eq!(results, ["A", "B", "C"]);
+    let results = desk.get(&format!("{}/results", process(&made))).text;
+    assert_eq!(ids(&read_lines(&results), "result"), ["A", "B", "C"]);
 }
 
 #[test]
 fn one_server_at_a_time_uses_a_folder() {
-    let mut desk = Desk::new();
+    let desk = Desk::new();
     let queue = desk.queue();
     let worker = Worker::new(&queue);
     let second = Server::new(queue, worker).address(([127, 0, 0, 1], 0).into());
@@ -272,6 +260,4 @@ fn one_server_at_a_time_uses_a_folder() {
     for part in ["another server uses", &folder, "--data-dir"] {
         assert!(refused.message().contains(part), "{refused}");
     }
-    desk.stop();
-    desk.start(|server| server);
 }

@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 use super::common::{Has, PATIENCE};
 use super::openai::{CHAT, content, create, line, unlimited, uploaded, wait_for};
 
-const EMBEDDINGS: &str = "/v1/embeddings";
+pub const EMBEDDINGS: &str = "/v1/embeddings";
 
 /// A line with this number of texts, which no other line has.
-fn several(id: &str, count: usize) -> Value {
+pub fn several(id: &str, count: usize) -> Value {
     let texts: Vec<String> = (0..count).map(|n| format!("Text {n} of {id}.")).collect();
     vectors(id, json!(texts))
 }
@@ -34,17 +34,18 @@ fn of<'l>(lines: &'l [Value], id: &str) -> &'l Value {
 fn a_list_of_texts_on_a_line_becomes_its_vectors_in_their_order() {
     let desk = unlimited(SimConfig::default());
     let many: Vec<String> = (0..300).map(|n| format!("Text {n}.")).collect();
-    let mut packed = vectors("packed", json!(["a", "b"]));
-    packed["body"]["encoding_format"] = json!("base64");
-    let mut packed_one = vectors("packed one", json!("b"));
-    packed_one["body"]["encoding_format"] = json!("base64");
+    let packed = |id, input| {
+        let mut line = vectors(id, input);
+        line["body"]["encoding_format"] = json!("base64");
+        line
+    };
     let lines = [
         vectors("alone", json!("one")),
         vectors("list", json!(["one", "two"])),
         vectors("single", json!(["one"])),
         vectors("many", json!(many)),
-        packed,
-        packed_one,
+        packed("packed", json!(["a", "b"])),
+        packed("packed one", json!("b")),
     ];
     let batch = create(&desk, &uploaded(&desk, &text(&lines)), EMBEDDINGS);
     let done = wait_for(&desk, &batch, "completed");
@@ -164,29 +165,4 @@ fn a_line_that_stands_for_too_many_is_a_fault() {
     let failed = wait_for(&desk, &batch, "failed");
     assert_eq!(failed["errors"]["data"].as_array().unwrap().len(), 3);
     assert_eq!(desk.sim.stats().calls, 0);
-}
-
-#[test]
-fn a_batch_that_is_cancelled_has_each_line_once_and_buys_no_part_more() {
-    let desk = unlimited(SimConfig::default());
-    desk.sim.hold();
-    let lines: Vec<Value> = (0..200).map(|n| several(&format!("r-{n}"), 3)).collect();
-    let batch = create(&desk, &uploaded(&desk, &text(&lines)), EMBEDDINGS);
-    assert!(desk.sim.wait_until(|stats| stats.in_flight > 0, PATIENCE));
-    let path = format!("/v1/batches/{}/cancel", batch["id"].as_str().unwrap());
-    wait_for(&desk, &batch, "in_progress");
-    desk.post(&path, &json!({})).is(200);
-    desk.sim.release();
-    let done = wait_for(&desk, &batch, "cancelled");
-    let mut ids: Vec<String> = ["output_file_id", "error_file_id"]
-        .iter()
-        .flat_map(|file| content(&desk, &done[file]))
-        .map(|line| line["custom_id"].to_string())
-        .collect();
-    ids.sort();
-    ids.dedup();
-    assert_eq!(ids.len(), 200);
-    assert_eq!(done["request_counts"]["total"], 200);
-    // Of 600 parts those that had begun.
-    assert!(desk.sim.stats().embedded < 300);
 }

@@ -5,7 +5,7 @@ use batchwright::config::{ConfigStore, SqliteConfig};
 use batchwright_simulate::SimConfig;
 use serde_json::{Value, json};
 
-use super::common::{Desk, Has, PATIENCE, until_shown};
+use super::common::{Desk, Has, PATIENCE, text, until_shown};
 use super::events::Stream;
 
 const COUNT: &str = "/api/v1/config/queue.worker_count";
@@ -19,32 +19,24 @@ fn a_setting_is_read_changed_and_forgotten() {
     before.has(json!({"value": "5", "source": "default", "stored": null}));
     let now = desk.put(COUNT, &json!({"value": "7"})).is(200).json();
     now.has(json!({"value": "7", "source": "store", "stored": "7", "live": true}));
-    assert_eq!(
-        desk.store.get("queue.worker_count").unwrap().as_deref(),
-        Some("7")
-    );
-    assert_eq!(
-        desk.put(COUNT, &json!({"value": 8})).is(200).json()["value"],
-        "8"
-    );
+    let stored = || desk.store.get("queue.worker_count").unwrap();
+    assert_eq!(stored().as_deref(), Some("7"));
+    let now = desk.put(COUNT, &json!({"value": 8})).is(200).json();
+    assert_eq!(now["value"], "8");
     let problem = desk.put(COUNT, &json!({"value": "many"})).is(400).json();
-    assert!(
-        problem["detail"]
-            .as_str()
-            .unwrap()
-            .contains("a whole number from 1 to"),
-        "{problem}"
-    );
-    desk.put(
-        "/api/v1/config/llm.model",
-        &json!({"value": "sk-0123456789abcdef0123"}),
-    )
-    .is(400);
-    desk.put("/api/v1/config/llm.modle", &json!({"value": "m"}))
-        .is(404);
-    desk.get("/api/v1/config/llm.modle").is(404);
+    assert!(text(&problem, "detail").contains("a whole number from 1 to"));
+    let model = "/api/v1/config/llm.model";
+    let key = "sk-0123456789abcdef0123";
+    for value in [key, "a\0b", "a\u{1b}[31mb", &"m".repeat(257)] {
+        let refused = desk.put(model, &json!({"value": value})).is(400);
+        assert!(value == key || refused.text.contains("at most 256 characters"));
+    }
+    assert!(desk.read(model)["stored"].is_null());
+    let misspelt = "/api/v1/config/llm.modle";
+    desk.put(misspelt, &json!({"value": "m"})).is(404);
+    desk.get(misspelt).is(404);
     assert_eq!(desk.delete(COUNT).is(200).json()["source"], "default");
-    assert_eq!(desk.store.get("queue.worker_count").unwrap(), None);
+    assert_eq!(stored(), None);
 }
 
 #[test]

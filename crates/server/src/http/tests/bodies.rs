@@ -20,14 +20,6 @@ fn chunked(path: &str, bytes: usize) -> Vec<u8> {
     format!("{head}{}0\r\n\r\n", chunk.repeat(bytes / 0x1000)).into_bytes()
 }
 
-impl Server {
-    fn sends(&self, request: &[u8]) -> TcpStream {
-        let mut stream = self.connect();
-        stream.write_all(request).unwrap();
-        stream
-    }
-}
-
 #[test]
 fn large_bodies_take_turns_and_small_ones_pass_by() {
     let server = serve(Limits::default());
@@ -39,15 +31,14 @@ fn large_bodies_take_turns_and_small_ones_pass_by() {
                 server.held.recv_timeout(PATIENCE).unwrap();
             }
             let answer = rest(&mut server.sends(&make("/whole", 1 << 20)));
-            assert_eq!(status(&answer), "200", "{answer}");
+            is(&answer, "200");
             let more = server.held.recv_timeout(Duration::from_millis(50));
             assert!(more.is_err(), "more than four at once");
             for _ in 0..8 {
                 server.release.send(()).unwrap();
             }
             for client in clients {
-                let answer = client.join().unwrap();
-                assert_eq!(status(&answer), "204", "{answer}");
+                is(&client.join().unwrap(), "204");
             }
         });
         while server.held.try_recv().is_ok() {}
@@ -64,9 +55,9 @@ fn a_client_that_leaves_and_one_that_is_slow_keep_no_permit() {
     let slow = [(); 4].map(|()| server.sends(head.as_bytes()));
     drop([(); 4].map(|()| server.sends(head.as_bytes())));
     let answer = rest(&mut server.sends(&request("/whole", LARGE)));
-    assert_eq!(status(&answer), "200", "{answer}");
+    is(&answer, "200");
     for mut slow in slow {
-        assert_eq!(status(&rest(&mut slow)), "408");
+        is(&rest(&mut slow), "408");
     }
 }
 
@@ -77,9 +68,9 @@ fn an_answer_does_not_wait_for_chunks_that_nobody_wants() {
         ..Limits::default()
     });
     let head = "POST /ignore HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n";
-    let mut pauses = server.sends(format!("{head}2\r\nhi\r\n").as_bytes());
+    let mut pauses = server.sends(format!("{head}2\r\nhi\r\n"));
     let answer = rest(&mut pauses);
-    assert_eq!(status(&answer), "204", "{answer}");
+    is(&answer, "204");
     assert!(answer.contains("connection: close"), "{answer}");
     let up = "GET /up HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
     let ends = format!("{head}2\r\nhi\r\n0\r\n\r\n{up}");
@@ -96,11 +87,11 @@ fn an_answer_is_read_behind_a_body_that_nobody_wanted() {
     for (path, expected) in [("/refused", "401"), ("/less", "413"), ("/ignore", "204")] {
         for make in [request, chunked] {
             let answer = rest(&mut server.sends(&make(path, LONG)));
-            assert_eq!(status(&answer), expected, "{path}: {answer}");
+            is(&answer, expected);
         }
     }
     let answer = rest(&mut server.sends(
         b"POST /whole HTTP/1.1\r\nhost: a\r\nexpect: 200-ok\r\ncontent-length: 2\r\n\r\nhi",
     ));
-    assert_eq!(status(&answer), "417", "{answer}");
+    is(&answer, "417");
 }
