@@ -16,8 +16,7 @@ pub struct ParallelConfig {
     /// Number of files that are processed at once, each on its own thread. Default: the number of cores.
     pub(super) max_workers: usize,
     /// Maximum number of files in progress: waiting to be read, being processed, or with a result that was not taken
-    /// yet. It limits the memory of a stream. It shrinks when memory runs short, but never below one per worker.
-    /// Default: 50.
+    /// yet; at least one per worker. It limits the memory of a stream. Default: 50.
     pub(super) chunk_size: usize,
     /// Whether results come in the order of the files, or as soon as they are ready, so that a slow file does not delay
     /// others. Default: in order.
@@ -83,7 +82,7 @@ impl ProcessingConfig {
     }
 
     /// A file that records which files are done, so that the next run resumes where this one ended, for whatever
-    /// reason. Default: none.
+    /// reason. A file whose name is not UTF-8 is not recorded, so each run processes it. Default: none.
     pub fn checkpoint(mut self, path: impl AsRef<Path>) -> Self {
         self.checkpoint = Some(path.as_ref().to_owned());
         self

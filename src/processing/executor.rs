@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::{Receiver, Sender, bounded};
 use derive_setters::Setters;
 use parking_lot::Mutex;
 
@@ -20,7 +21,6 @@ use crate::observe::progress::ProgressNotifier;
 use crate::pool::{Pool, PoolEnd, TaskEnd};
 
 use super::config::{ParallelConfig, ProcessingConfig};
-use super::gate::{Gate, Opens};
 use super::result::{BatchResult, ProcessResult, ProcessingEnd};
 use super::stats::StatsCollector;
 use super::stream::ProcessStream;
@@ -122,10 +122,10 @@ impl ParallelExecutor {
         own.options.ctx = own.options.ctx.child();
         let ctx = own.options.ctx.clone();
         ProcessStream::spawn(ctx, move |sink| {
-            let gate = own.gate();
-            let source = own.source(tasks, gate.clone());
+            let (enter, leave) = own.places();
+            let source = source(tasks, enter);
             let call = |queued: &Queued, _: u32, ctx: &Context| own.call(queued, &function, ctx);
-            own.run(gate, sink, |pool, sink| {
+            own.run(leave, sink, |pool, sink| {
                 pool.run_detached(source, call, sink)
             })
         })
@@ -140,52 +140,39 @@ impl ParallelExecutor {
     ) -> ProcessingEnd {
         let (low, high) = tasks.size_hint();
         let total = (Some(low) == high).then_some(low as u64);
-        let gate = self.gate();
-        let source = self.source(tasks, gate.clone());
+        let (enter, leave) = self.places();
+        let source = source(tasks, enter);
         let call = |queued: &Queued, _: u32, ctx: &Context| self.call(queued, &function, ctx);
-        self.run(gate, sink, |pool, sink| {
+        self.run(leave, sink, |pool, sink| {
             pool.total(total).run(source, call, sink)
         })
     }
 
-    fn gate(&self) -> Arc<Gate> {
-        let ParallelConfig {
-            max_workers,
-            chunk_size,
-            ..
-        } = self.config;
-        Arc::new(Gate::new(max_workers, chunk_size, self.memory.clone()))
-    }
-
-    fn source<I: Iterator<Item = ProcessTask>>(
-        &self,
-        mut tasks: I,
-        gate: Arc<Gate>,
-    ) -> impl Iterator<Item = Result<Queued, Error>> + use<I> {
-        from_fn(move || {
-            gate.enter();
-            let task = tasks.next()?;
-            let seen = Mutex::default();
-            Some(Ok(Queued { task, seen }))
-        })
+    /// The places of the files in progress: the reader of the list waits until one is free.
+    fn places(&self) -> (Sender<()>, Receiver<()>) {
+        bounded(self.config.chunk_size.max(self.config.max_workers))
     }
 
     fn run<R>(
         &self,
-        gate: Arc<Gate>,
+        leave: Receiver<()>,
         mut sink: impl FnMut(ProcessResult<R>) -> ControlFlow<()>,
         go: impl FnOnce(Pool<'_>, &mut dyn FnMut(TaskEnd<Queued, R>) -> ControlFlow<()>) -> PoolEnd,
     ) -> ProcessingEnd {
-        let open = || gate.open();
+        // Waking the reader for every single file would take longer than many files do.
+        let spare = leave.capacity().unwrap_or(1) - self.config.max_workers;
+        let (at_once, mut passed_on) = ((spare / 2).max(1), 0);
+        let leave = Mutex::new(Some(leave));
+        let close = || drop(leave.lock().take());
         let pool = Pool::with(self.options.clone())
-            .on_end(&open)
+            .on_end(&close)
             .retry(self.retry);
         let mut stats = StatsCollector::new();
         let mut early = BTreeMap::new();
         let mut next = 0;
         let mut hand_out = |end| {
-            // If the sink panics, nothing else lets the source continue.
-            let _opens = Opens(&gate);
+            // Without the places the source ends, also if the sink panics.
+            let places = leave.lock().take();
             let result = ended(end);
             if result.attempts > 0 {
                 stats.record(result.size, result.took, result.result.is_ok());
@@ -196,11 +183,16 @@ impl ParallelExecutor {
             {
                 let result = first.remove();
                 next += 1;
-                gate.leave(result.size);
+                passed_on += 1;
+                if passed_on >= at_once {
+                    let free = places.iter().flat_map(Receiver::try_iter);
+                    passed_on -= free.take(passed_on).count();
+                }
                 if sink(result).is_break() {
                     return ControlFlow::Break(());
                 }
             }
+            *leave.lock() = places;
             ControlFlow::Continue(())
         };
         let stop = go(pool, &mut hand_out).stop;
@@ -234,6 +226,19 @@ impl ParallelExecutor {
         seen.took += started.elapsed();
         result
     }
+}
+
+/// The tasks, each when it has a place.
+fn source(
+    mut tasks: impl Iterator<Item = ProcessTask>,
+    enter: Sender<()>,
+) -> impl Iterator<Item = Result<Queued, Error>> {
+    from_fn(move || {
+        enter.send(()).ok()?;
+        let task = tasks.next()?;
+        let seen = Mutex::default();
+        Some(Ok(Queued { task, seen }))
+    })
 }
 
 /// The result of a task, which is also logged.

@@ -1,61 +1,42 @@
-//! The table of file system failures and their meaning.
+//! File system failures and their meaning.
 
 use std::io;
 
 use crate::base::{Error, ErrorKind};
 
-/// By the system's error number, where [`io::ErrorKind`] has no name for the error or classifies it differently.
-#[cfg(unix)]
-const BY_NUMBER: &[(i32, ErrorKind)] = &[
-    // EIO: a network mount whose server did not answer in time (nfs(5), "soft"), or a disk that reads
-    // at the second try.
-    (5, ErrorKind::Transient),
-    // ENFILE and EMFILE: too many open files at the moment.
-    (23, ErrorKind::Transient),
-    (24, ErrorKind::Transient),
-];
+/// Numbers of temporary errors that [`io::ErrorKind`] does not name or classifies differently: EIO, which a network mount
+/// returns whose server did not answer in time (nfs(5), "soft"), ENFILE and EMFILE; on Windows ERROR_TOO_MANY_OPEN_FILES,
+/// and ERROR_SHARING_VIOLATION and ERROR_LOCK_VIOLATION while another program writes.
+const TEMPORARY: &[i32] = if cfg!(unix) {
+    &[5, 23, 24]
+} else if cfg!(windows) {
+    &[4, 32, 33]
+} else {
+    &[]
+};
 
-#[cfg(windows)]
-const BY_NUMBER: &[(i32, ErrorKind)] = &[
-    // ERROR_TOO_MANY_OPEN_FILES.
-    (4, ErrorKind::Transient),
-    // ERROR_SHARING_VIOLATION and ERROR_LOCK_VIOLATION: another program is writing to it.
-    (32, ErrorKind::Transient),
-    (33, ErrorKind::Transient),
-];
-
-#[cfg(not(any(unix, windows)))]
-const BY_NUMBER: &[(i32, ErrorKind)] = &[];
-
-const BY_KIND: &[(io::ErrorKind, ErrorKind)] = &[
-    (io::ErrorKind::Interrupted, ErrorKind::Transient),
-    (io::ErrorKind::WouldBlock, ErrorKind::Transient),
-    (io::ErrorKind::TimedOut, ErrorKind::Transient),
-    (io::ErrorKind::ResourceBusy, ErrorKind::Transient),
-    (io::ErrorKind::Deadlock, ErrorKind::Transient),
-    (io::ErrorKind::OutOfMemory, ErrorKind::Transient),
-    // ESTALE and other errors of files on other machines.
-    (io::ErrorKind::StaleNetworkFileHandle, ErrorKind::Transient),
-    (io::ErrorKind::NetworkDown, ErrorKind::Transient),
-    (io::ErrorKind::NetworkUnreachable, ErrorKind::Transient),
-    (io::ErrorKind::HostUnreachable, ErrorKind::Transient),
-    (io::ErrorKind::ConnectionReset, ErrorKind::Transient),
-    (io::ErrorKind::ConnectionAborted, ErrorKind::Transient),
-    (io::ErrorKind::NotConnected, ErrorKind::Transient),
-    (io::ErrorKind::NotFound, ErrorKind::NotFound),
-    // A folder in its path was replaced by a file.
-    (io::ErrorKind::NotADirectory, ErrorKind::NotFound),
-    (io::ErrorKind::PermissionDenied, ErrorKind::PermissionDenied),
-];
-
-/// The kind of a failure: temporary, or if not, its cause. An error in neither table is [`ErrorKind::Invalid`].
+/// The kind of a failure: temporary, or if not, its cause.
 pub(super) fn kind_of(error: &io::Error) -> ErrorKind {
+    use io::ErrorKind as Io;
     let number = error.raw_os_error();
-    let by_number = BY_NUMBER.iter().find(|(known, _)| number == Some(*known));
-    let by_kind = || BY_KIND.iter().find(|(known, _)| error.kind() == *known);
-    let kind = by_number.map(|(_, kind)| *kind);
-    kind.or_else(|| by_kind().map(|(_, kind)| *kind))
-        .unwrap_or(ErrorKind::Invalid)
+    match error.kind() {
+        _ if number.is_some_and(|number| TEMPORARY.contains(&number)) => ErrorKind::Transient,
+        Io::Interrupted | Io::WouldBlock | Io::TimedOut | Io::ResourceBusy | Io::Deadlock => {
+            ErrorKind::Transient
+        }
+        // Errors of files on other machines.
+        Io::StaleNetworkFileHandle | Io::NetworkDown | Io::NetworkUnreachable => {
+            ErrorKind::Transient
+        }
+        Io::HostUnreachable | Io::ConnectionReset | Io::ConnectionAborted | Io::NotConnected => {
+            ErrorKind::Transient
+        }
+        Io::OutOfMemory => ErrorKind::Transient,
+        // A folder in its path was replaced by a file.
+        Io::NotFound | Io::NotADirectory => ErrorKind::NotFound,
+        Io::PermissionDenied => ErrorKind::PermissionDenied,
+        _ => ErrorKind::Invalid,
+    }
 }
 
 /// The failure as an [`Error`], with the operation that failed.
@@ -70,31 +51,22 @@ mod tests {
     #[cfg(unix)]
     #[test]
     fn temporary_and_permanent_failures_are_distinguished() {
-        // EINTR, EAGAIN, EIO, ENFILE and EMFILE have the same numbers on every Unix, except EAGAIN.
-        for number in [4, 5, 23, 24] {
-            let error = io::Error::from_raw_os_error(number);
-            assert_eq!(kind_of(&error), ErrorKind::Transient, "{error}");
-        }
-        let table = [
-            (2, ErrorKind::NotFound),
-            (13, ErrorKind::PermissionDenied),
-            (20, ErrorKind::NotFound),
-            (21, ErrorKind::Invalid),
-        ];
-        for (number, kind) in table {
-            let error = io::Error::from_raw_os_error(number);
-            assert_eq!(kind_of(&error), kind, "{error}");
-        }
-        for kind in [
+        // EINTR, EIO, ENFILE, EMFILE; ENOENT, EACCES, ENOTDIR, EISDIR.
+        let numbers = [4, 5, 23, 24, 2, 13, 20, 21].map(io::Error::from_raw_os_error);
+        let kinds = [
             io::ErrorKind::TimedOut,
             io::ErrorKind::WouldBlock,
             io::ErrorKind::StaleNetworkFileHandle,
-        ] {
-            assert_eq!(kind_of(&kind.into()), ErrorKind::Transient, "{kind}");
-        }
-        assert_eq!(
-            kind_of(&io::ErrorKind::InvalidData.into()),
-            ErrorKind::Invalid
-        );
+            io::ErrorKind::InvalidData,
+        ];
+        let all = numbers.into_iter().chain(kinds.map(io::Error::from));
+        use ErrorKind::{Invalid, NotFound, PermissionDenied, Transient};
+        let expected = [
+            [Transient; 4],
+            [NotFound, PermissionDenied, NotFound, Invalid],
+            [Transient, Transient, Transient, Invalid],
+        ];
+        let found: Vec<_> = all.map(|error| kind_of(&error)).collect();
+        assert_eq!(found, expected.concat());
     }
 }

@@ -1,4 +1,4 @@
-//! Bulk processing of files: by a function on all cores, or by a model.
+//! Bulk processing of files by a function, on all cores.
 //!
 //! Each file is read, passed to the function, and dropped from memory before its result is returned. If a file
 //! cannot be read, changes meanwhile, or makes the function fail or panic, only this file fails.
@@ -25,8 +25,8 @@
 //!
 //! | to | use |
 //! |---|---|
-//! | process a list of files, a stream of files, or a folder; prompt a model about each file | [`BatchProcessor`], [`ProcessingConfig`], [`ParallelConfig`] |
-//! | the same without folders, checkpoints and prompts | [`ParallelExecutor`] over [`ProcessTask`]s with their [`TaskConfig`] |
+//! | process a list of files, a stream of files, or a folder | [`BatchProcessor`], [`ProcessingConfig`], [`ParallelConfig`] |
+//! | the same without folders and checkpoints | [`ParallelExecutor`] over [`ProcessTask`]s with their [`TaskConfig`] |
 //! | read the argument of your function | [`SourceFile`] |
 //! | read the result for one file, and for all files | [`ProcessResult`], [`BatchResult`], [`ProcessStream`], [`ProcessingEnd`] |
 //! | measure throughput, bytes and success | [`StatsCollector`], [`ProcessingStats`] |
@@ -35,9 +35,7 @@
 mod config;
 mod executor;
 mod failure;
-mod gate;
 mod processor;
-mod prompts;
 mod recovery;
 mod result;
 mod stats;

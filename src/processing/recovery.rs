@@ -4,15 +4,12 @@
 //! the last line of a file counts. After a crash, at worst the last line is truncated, and it is removed. Lines
 //! that later lines replace are removed when the checkpoint is opened again.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use parking_lot::Mutex;
 use serde::Serialize;
 
@@ -20,7 +17,6 @@ use crate::base::{Error, ErrorKind};
 use crate::bulk::id_key::{Key, key_of};
 use crate::bulk::options::FileRunError;
 use crate::bulk::results::{PreviousLine, ResultsFile};
-use crate::sources::FileInfo;
 
 use super::result::ProcessResult;
 use super::task::Stamp;
@@ -116,7 +112,7 @@ impl ErrorRecovery {
         let (mut lines, mut is_other) = (0_usize, false);
         let opened = ResultsFile::open(path.as_ref(), false, &mut |line, at| {
             lines += 1;
-            let path = path_of(&line.id);
+            let path = PathBuf::from(&line.id);
             last.insert(key(&path), at);
             is_other |= !state.remember(path, &line);
         });
@@ -151,16 +147,6 @@ impl ErrorRecovery {
             self.0.lock().end(path, None, Some(error), attempts);
         }
         again
-    }
-
-    /// Records that a file is done, in the version that was found.
-    pub fn mark_done(&self, file: &FileInfo) {
-        self.0.lock().end(&file.path, Some(file.into()), None, 1);
-    }
-
-    /// True if the file is done in its present version.
-    pub fn is_done(&self, file: &FileInfo) -> bool {
-        self.knows(&file.path, file.into())
     }
 
     pub(super) fn knows(&self, path: &Path, stamp: Stamp) -> bool {
@@ -213,9 +199,9 @@ impl ErrorRecovery {
 impl State {
     fn end(&mut self, path: &Path, stamp: Option<Stamp>, error: Option<&Error>, attempts: u32) {
         let stamp = stamp.map(stamp_key);
-        if let Some(checkpoint) = &mut self.checkpoint {
+        if let (Some(checkpoint), Some(id)) = (&mut self.checkpoint, path.to_str()) {
             checkpoint.append(&Line {
-                id: &text_of(path),
+                id,
                 success: error.is_none(),
                 request_hash: stamp.map(|(size, time)| format!("{size}-{time}")),
                 attempts,
@@ -301,45 +287,6 @@ fn stamp_key(stamp: Stamp) -> StampKey {
 
 fn key(path: &Path) -> Key {
     key_of(path.as_os_str().as_encoded_bytes())
-}
-
-/// Prefix of the bytes of a path that is not UTF-8. It occurs in no path. Where paths are not bytes, such a file is
-/// processed again by each run.
-const BYTES: char = '\0';
-
-/// A path as text that can be read back.
-fn text_of(path: &Path) -> Cow<'_, str> {
-    match path.to_str() {
-        Some(text) => Cow::Borrowed(text),
-        None => Cow::Owned(format!("{BYTES}{}", STANDARD.encode(raw(path)))),
-    }
-}
-
-fn path_of(text: &str) -> PathBuf {
-    let bytes = text.strip_prefix(BYTES);
-    let bytes = bytes.and_then(|bytes| STANDARD.decode(bytes).ok());
-    bytes.map_or_else(|| PathBuf::from(text), from_raw)
-}
-
-#[cfg(unix)]
-fn raw(path: &Path) -> Vec<u8> {
-    std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str()).to_vec()
-}
-
-#[cfg(unix)]
-fn from_raw(bytes: Vec<u8>) -> PathBuf {
-    let name: std::ffi::OsString = std::os::unix::ffi::OsStringExt::from_vec(bytes);
-    name.into()
-}
-
-#[cfg(not(unix))]
-fn raw(path: &Path) -> Vec<u8> {
-    path.to_string_lossy().into_owned().into_bytes()
-}
-
-#[cfg(not(unix))]
-fn from_raw(bytes: Vec<u8>) -> PathBuf {
-    String::from_utf8_lossy(&bytes).into_owned().into()
 }
 
 impl fmt::Debug for ErrorRecovery {

@@ -50,20 +50,6 @@ impl<R> ProcessResult<R> {
             stamp: self.stamp,
         }
     }
-
-    /// The same with another result.
-    pub(super) fn with<S>(self, result: Result<S, Error>) -> ProcessResult<S> {
-        ProcessResult {
-            index: self.index,
-            file_path: self.file_path,
-            source_id: self.source_id,
-            size: self.size,
-            took: self.took,
-            attempts: self.attempts,
-            result,
-            stamp: self.stamp,
-        }
-    }
 }
 
 /// Receives results as they arrive; returning `Break` ends the run.

@@ -120,16 +120,18 @@ mod tests {
         stats.record(3000, Duration::from_millis(10), true);
         stats.record(1000, Duration::from_millis(30), true);
         stats.record(0, Duration::from_millis(20), false);
-        let stats = stats.after(Duration::from_secs(2));
-        assert_eq!((stats.completed, stats.failed, stats.bytes), (2, 1, 4000));
-        assert_eq!(
-            (stats.files_per_second, stats.bytes_per_second),
-            (1.5, 2000.0)
-        );
-        assert_eq!(stats.success_rate, Some(2.0 / 3.0));
-        assert_eq!(
-            (stats.mean_time, stats.longest_time),
-            (Duration::from_millis(20), Duration::from_millis(30))
-        );
+        let expected = ProcessingStats {
+            completed: 2,
+            failed: 1,
+            skipped: 0,
+            bytes: 4000,
+            elapsed: Duration::from_secs(2),
+            files_per_second: 1.5,
+            bytes_per_second: 2000.0,
+            success_rate: Some(2.0 / 3.0),
+            mean_time: Duration::from_millis(20),
+            longest_time: Duration::from_millis(30),
+        };
+        assert_eq!(stats.after(expected.elapsed), expected);
     }
 }
