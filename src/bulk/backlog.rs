@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn with_all_providers_unavailable_or_paused_the_file_is_not_read() {
+    fn items_fail_over_at_once_and_the_file_is_not_read_while_none_can_be_called() {
         let (mut backlog, mut availability) = (backlog(), Availability::default());
         exclude_the_first(&mut availability);
         availability.pauses.set(QuotaId(2), Time::FAR);
@@ -341,11 +341,7 @@ mod tests {
             assert!(matches!(taken, Ok(Take::Idle { until: None, .. })));
         }
         assert_eq!((backlog.cursors[0].next, backlog.waiting.len()), (0, 0));
-    }
-
-    #[test]
-    fn when_a_paused_provider_is_excluded_items_fail_over_at_once() {
-        let (mut backlog, mut availability) = (backlog(), Availability::default());
+        let mut availability = Availability::default();
         availability.pauses.set(QuotaId(1), Time::FAR);
         let taken = backlog.take(4, &availability, NOW);
         assert!(matches!(taken, Ok(Take::Idle { .. })));

@@ -46,34 +46,36 @@ fn fed<'r>(route: &'r Route<'r>, items: Vec<Request>) -> ListBacklog<'r, Request
     ListBacklog::new(route, source)
 }
 
+/// Takes several times; nothing can run, and no more is read than may wait.
+fn waits_with(backlog: &mut ListBacklog<'_, Request>, availability: &Availability, read: usize) {
+    for _ in 0..3 {
+        match backlog.take(4, availability, NOW) {
+            Ok(Take::Idle { until, source_open }) => {
+                assert_eq!((until, source_open), (None, false));
+            }
+            _ => panic!("something could run"),
+        }
+        assert_eq!(backlog.read, read);
+    }
+}
+
 #[test]
 fn waiting_items_are_limited_by_their_real_size() {
-    let image = || {
-        let mut message = Message::new(Role::User, "");
-        message.content = json!([{"type": "image_url", "image_url": {"url": "A".repeat(1 << 19)}}]);
-        Request::chat(vec![message])
-    };
-    let extra = || Request::new("p").with_extra("schema", json!({"deep": ["A".repeat(1 << 19)]}));
-    let beside = || {
-        let mut message = Message::new(Role::User, "p");
-        let name = json!("A".repeat(1 << 19));
-        message.extra.insert("name".to_owned(), name);
-        Request::chat(vec![message])
-    };
-    let makers: [&dyn Fn() -> Request; 3] = [&image, &extra, &beside];
-    for make in makers {
+    let half = || "A".repeat(1 << 19);
+    let mut image = Message::new(Role::User, "");
+    image.content = json!([{"type": "image_url", "image_url": {"url": half()}}]);
+    let mut named = Message::new(Role::User, "p");
+    named.extra.insert("name".to_owned(), json!(half()));
+    for request in [
+        Request::chat(vec![image]),
+        Request::new("p").with_extra("schema", json!({"deep": [half()]})),
+        Request::chat(vec![named]),
+    ] {
         let route = Route::new(NamedClient("first"));
-        let mut backlog = fed(&route, (0..64).map(|_| make()).collect());
+        let mut backlog = fed(&route, vec![request; 64]);
         let mut availability = Availability::default();
         availability.pauses.set(class(&route).quota(0), Time::FAR);
-        for _ in 0..3 {
-            match backlog.take(4, &availability, NOW) {
-                Ok(Take::Idle { source_open, .. }) => assert!(!source_open),
-                _ => panic!("something could run"),
-            }
-            // Each item has half a mebibyte.
-            assert_eq!(backlog.read, (2 * WAITING_BYTES) >> 20);
-        }
+        waits_with(&mut backlog, &availability, (2 * WAITING_BYTES) >> 20);
         // When the quota is open again, items are returned and more are read.
         availability.pauses.set(class(&route).quota(0), Time::ZERO);
         let mut taken = 0;
@@ -91,17 +93,8 @@ fn a_paused_fallback_of_an_excluded_provider_delays_items() {
     let mut availability = Availability::default();
     availability.exclude_step(&class, 0, &refused(), Time::FAR);
     availability.pauses.set(class.quota(1), Time::FAR);
-    let large = || Request::new("A".repeat(1 << 20));
-    let mut backlog = fed(&route, (0..40).map(|_| large()).collect());
-    for _ in 0..3 {
-        match backlog.take(4, &availability, NOW) {
-            Ok(Take::Idle { until, source_open }) => {
-                assert_eq!((until, source_open), (None, false));
-            }
-            _ => panic!("something could run"),
-        }
-        assert_eq!(backlog.read, WAITING_BYTES >> 20);
-    }
+    let mut backlog = fed(&route, vec![Request::new("A".repeat(1 << 20)); 40]);
+    waits_with(&mut backlog, &availability, WAITING_BYTES >> 20);
     availability.pauses.set(class.quota(1), Time::ZERO);
     let Ok(Take::Items(items)) = backlog.take(4, &availability, NOW) else {
         panic!("nothing could run");
@@ -132,72 +125,6 @@ fn when_a_paused_provider_is_excluded_waiting_items_continue_at_once() {
     }
     assert_eq!(taken, Vec::from_iter(0..10));
     assert!(!backlog.has_more());
-}
-
-#[test]
-fn alike_texts_share_calls_also_after_a_pause_and_fewer_after_a_division() {
-    struct Embeds;
-    impl LlmClient for Embeds {
-        fn complete(&self, _: &Request, _: &Context) -> Result<Response, Error> {
-            unreachable!("nothing is called here")
-        }
-        fn quota(&self, _: &Request) -> QuotaKey {
-            QuotaKey::new(&["embeds"])
-        }
-        fn pack_limits(&self) -> PackLimits {
-            PackLimits {
-                inputs: 3,
-                tokens: 1000,
-            }
-        }
-    }
-    let route = Route::new(Embeds);
-    let text = |i: usize| {
-        let other = (4..6).contains(&i).then(|| "other".to_owned());
-        Request {
-            model: other,
-            ..Request::embedding(format!("text {i}"))
-        }
-    };
-    let mut backlog = fed(&route, (0..8).map(text).collect());
-    let mut availability = Availability::default();
-    let class = route.class(&text(0), &mut None);
-    availability.pauses.set(class.quota(0), Time::FAR);
-    assert!(matches!(
-        backlog.take(9, &availability, NOW),
-        Ok(Take::Idle { .. })
-    ));
-    availability.pauses.set(class.quota(0), Time::ZERO);
-    let take = |backlog: &mut ListBacklog<'_, Request>| match backlog.take(9, &availability, NOW) {
-        Ok(Take::Items(items)) => items,
-        _ => panic!("nothing could run"),
-    };
-    let indices = |items: &[Ticket<Pack<Item<Request>>>]| -> Vec<Vec<usize>> {
-        let items = items.iter();
-        items
-            .map(|ticket| ticket.task.iter().map(|item| item.index).collect())
-            .collect()
-    };
-    let mut items = take(&mut backlog);
-    let packs = [vec![0, 1, 2], vec![3], vec![4, 5], vec![6, 7]];
-    assert_eq!(indices(&items), packs);
-    let texts = |pack: &[usize]| pack.iter().map(|i| cost(&text(*i)).input).sum::<u32>();
-    assert!(
-        items
-            .iter()
-            .zip(&packs)
-            .all(|(item, pack)| item.cost.input == texts(pack))
-    );
-    items[0].tries.divide(3);
-    for ticket in items {
-        backlog.wait(ticket, NOW);
-    }
-    let packs = [vec![0, 1], vec![2], vec![3], vec![4, 5], vec![6, 7]];
-    assert_eq!(indices(&take(&mut backlog)), packs);
-    assert!(matches!(
-        backlog.take(9, &availability, NOW),
-        Ok(Take::Done)
-    ));
 }
 
 #[test]
