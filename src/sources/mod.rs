@@ -30,7 +30,6 @@ mod info;
 mod language;
 mod left_out;
 mod lines;
-mod python;
 mod scan;
 mod split;
 mod text;

@@ -27,6 +27,12 @@ fn listed(scanner: &FileScanner, folder: &Path) -> Vec<String> {
     files.iter().map(shown).collect()
 }
 
+/// The names below the folder that a scan finds.
+#[track_caller]
+fn finds(scanner: &FileScanner, folder: &Path, expected: &[&str]) {
+    assert_eq!(listed(scanner, folder), expected);
+}
+
 #[test]
 fn names_are_selected_by_patterns_types_and_ignore_files() {
     let folder = tree(&[
@@ -34,6 +40,7 @@ fn names_are_selected_by_patterns_types_and_ignore_files() {
         (".gitignore", "out/\n"),
         (".ignore", "gen.py\n"),
         (".hidden/a.py", ""),
+        (".hidden.md", ""),
         ("a.py", "x = 1\n"),
         ("b/c.py", ""),
         ("b/gen.py", ""),
@@ -43,37 +50,25 @@ fn names_are_selected_by_patterns_types_and_ignore_files() {
     ]);
     let all = FileScanner::new();
     let python = all.clone().pattern("**/*.py");
-    assert_eq!(
-        listed(&all, folder.path()),
-        ["a.py", "b/c.py", "b/read me\n.md", "vendor/e.py"]
-    );
-    // A pattern selects only among files that are not ignored.
-    assert_eq!(
-        listed(&python, folder.path()),
-        ["a.py", "b/c.py", "vendor/e.py"]
-    );
-    let less = python.clone().pattern("!vendor");
-    assert_eq!(listed(&less, folder.path()), ["a.py", "b/c.py"]);
-    assert_eq!(
-        listed(&all.clone().pattern("/*.py"), folder.path()),
-        ["a.py"]
-    );
-    assert_eq!(
-        listed(&all.clone().file_type("md"), folder.path()),
-        ["b/read me\n.md"]
-    );
+    let find = |scanner: &FileScanner, expected: &[&str]| finds(scanner, folder.path(), expected);
+    find(&all, &["a.py", "b/c.py", "b/read me\n.md", "vendor/e.py"]);
+    // A pattern selects only among files that are not ignored, and a type does not include hidden files.
+    find(&python, &["a.py", "b/c.py", "vendor/e.py"]);
+    find(&python.clone().pattern("!vendor"), &["a.py", "b/c.py"]);
+    find(&all.clone().pattern("/*.py"), &["a.py"]);
+    let notes = all.file_type("md");
+    find(&notes, &["b/read me\n.md"]);
+    find(&notes.hidden(true), &[".hidden.md", "b/read me\n.md"]);
     let everything = python.hidden(true).ignore_files(false);
-    assert_eq!(
-        listed(&everything, folder.path()),
-        [
-            ".hidden/a.py",
-            "a.py",
-            "b/c.py",
-            "b/gen.py",
-            "out/d.py",
-            "vendor/e.py"
-        ]
-    );
+    let python = [
+        ".hidden/a.py",
+        "a.py",
+        "b/c.py",
+        "b/gen.py",
+        "out/d.py",
+        "vendor/e.py",
+    ];
+    find(&everything, &python);
 }
 
 #[test]
@@ -93,11 +88,12 @@ fn unusable_files_are_reported_with_the_reason() {
         "d.py too_large",
         "e.py not_utf8",
     ];
-    assert_eq!(listed(&scanner, folder.path()), found);
-    let names = listed(&scanner.clone().check_contents(false), folder.path());
-    assert_eq!(
-        names,
-        ["a.py", "b.py", "c.rs extension", "d.py too_large", "e.py"]
+    finds(&scanner, folder.path(), &found);
+    let by_name = ["a.py", "b.py", "c.rs extension", "d.py too_large", "e.py"];
+    finds(
+        &scanner.clone().check_contents(false),
+        folder.path(),
+        &by_name,
     );
 
     let named = ["e.py", "a.py", "gone.py"].map(|name| folder.path().join(name));
@@ -121,27 +117,18 @@ fn links_are_skipped_or_followed_and_cycles_are_detected() {
     symlink(at("a"), at("a/b/round")).unwrap();
     symlink(at("nowhere"), at("dangling.py")).unwrap();
     let scanner = FileScanner::new();
-    assert_eq!(
-        listed(&scanner, folder.path()),
-        [
-            "a/b/c.py",
-            "a/b/round symbolic_link",
-            "d.py",
-            "dangling.py symbolic_link",
-            "link.py symbolic_link"
-        ]
-    );
+    let links = ["a/b/round", "dangling.py", "link.py"].map(|name| format!("{name} symbolic_link"));
+    let expected = ["a/b/c.py", &links[0], "d.py", &links[1], &links[2]];
+    finds(&scanner, folder.path(), &expected);
     let follow = scanner.symlinks(SymlinkPolicy::Follow);
-    assert_eq!(
-        listed(&follow, folder.path()),
-        [
-            "a/b/c.py",
-            "a/b/round loop",
-            "d.py",
-            "dangling.py unreadable",
-            "link.py"
-        ]
-    );
+    let expected = [
+        "a/b/c.py",
+        "a/b/round loop",
+        "d.py",
+        "dangling.py unreadable",
+        "link.py",
+    ];
+    finds(&follow, folder.path(), &expected);
     let judged = follow
         .filter_files([at("link.py")], &Context::new())
         .unwrap();
@@ -168,17 +155,6 @@ fn any_file_name_is_found_and_non_files_are_not_opened() {
 }
 
 #[test]
-fn the_order_is_the_same_on_any_number_of_threads() {
-    let names: Vec<String> = (0..300).map(|i| format!("{}/{i}.py", i % 7)).collect();
-    let files: Vec<(&str, &str)> = names.iter().map(|name| (&**name, "x")).collect();
-    let folder = tree(&files);
-    let on = |threads| FileScanner::new().threads(NonZeroUsize::new(threads).unwrap());
-    let one = listed(&on(1), folder.path());
-    assert_eq!(one.len(), 300);
-    assert_eq!(listed(&on(8), folder.path()), one);
-}
-
-#[test]
 fn errors_of_a_scan_name_the_cause() {
     let folder = tree(&[("a.py", "")]);
     let refused = |scanner: FileScanner, path: &Path| {
@@ -186,20 +162,25 @@ fn errors_of_a_scan_name_the_cause() {
         assert_eq!(error.kind(), ErrorKind::Invalid);
         error.message().to_owned()
     };
-    let file = refused(FileScanner::new(), &folder.path().join("a.py"));
-    assert!(
-        file.ends_with("a.py: found a file; expected a folder"),
-        "{file}"
-    );
-    let gone = refused(FileScanner::new(), &folder.path().join("b"));
-    assert!(gone.ends_with("b: the folder does not exist"), "{gone}");
-    let pattern = refused(FileScanner::new().pattern("a[.py"), folder.path());
-    assert!(
-        pattern.starts_with("the pattern \"a[.py\" is invalid: "),
-        "{pattern}"
-    );
-    let kind = refused(FileScanner::new().file_type("pyhton"), folder.path());
-    assert!(kind.contains("unknown file type \"pyhton\""), "{kind}");
+    let within = |name: &str| folder.path().join(name);
+    let new = FileScanner::new;
+    for (found, said) in [
+        (
+            refused(new(), &within("a.py")),
+            "a.py: found a file; expected a folder",
+        ),
+        (refused(new(), &within("b")), "b: the folder does not exist"),
+        (
+            refused(new().pattern("a[.py"), &within("")),
+            "the pattern \"a[.py\" is invalid: ",
+        ),
+        (
+            refused(new().file_type("pyhton"), &within("")),
+            "unknown file type \"pyhton\"",
+        ),
+    ] {
+        assert!(found.contains(said), "{found}");
+    }
 
     let ctx = Context::new();
     ctx.cancel();
@@ -210,44 +191,53 @@ fn errors_of_a_scan_name_the_cause() {
 }
 
 #[test]
-fn a_type_does_not_include_hidden_files() {
-    let folder = tree(&[
-        (".credentials.json", "{}"),
-        (".git/HEAD", ""),
-        (".gitignore", "out.json\n"),
-        ("a.json", "{}"),
-        ("b.py", ""),
-        ("out.json", "{}"),
-    ]);
-    let json = FileScanner::new().file_type("json");
-    assert_eq!(listed(&json, folder.path()), ["a.json"]);
-    assert_eq!(
-        listed(&json.hidden(true), folder.path()),
-        [".credentials.json", "a.json"]
-    );
-}
-
-#[test]
 fn patterns_match_their_files() {
     let folder = tree(&[
         ("#a#", ""),
+        ("#x#/e.py", ""),
         ("a.py", ""),
         ("src/b.py", ""),
         ("src/c/d.py", ""),
     ]);
-    let fits = |pattern: &str| listed(&FileScanner::new().pattern(pattern), folder.path());
-    let within = ["src/b.py", "src/c/d.py"];
-    for pattern in ["src", "src/", "./src", "/src", "./src/**"] {
-        assert_eq!(fits(pattern), within, "{pattern}");
+    let at = folder.path().to_str().unwrap();
+    let (all, deep) = (
+        "#a# #x#/e.py a.py src/b.py src/c/d.py",
+        "src/b.py src/c/d.py",
+    );
+    for (patterns, expected) in [
+        ("*.py", &all[4..]),
+        ("**/*.py", &all[4..]),
+        ("/*.py", "a.py"),
+        ("./*.py", "a.py"),
+        ("!./*.py", "#a# #x#/e.py src/b.py src/c/d.py"),
+        ("src", deep),
+        ("src/", deep),
+        ("./src", deep),
+        ("/src", deep),
+        ("./src/", deep),
+        ("./src/**", deep),
+        ("s*/", deep),
+        ("c", "src/c/d.py"),
+        ("#a#", "#a#"),
+        ("#x#", "#x#/e.py"),
+        ("!src", "#a# #x#/e.py a.py"),
+        ("src !b.py", "src/c/d.py"),
+        ("./", all),
+        (&format!("{at}/src/*.py"), "src/b.py"),
+        (&format!("!{at}/src/*.py"), "#a# #x#/e.py a.py src/c/d.py"),
+        (at, all),
+        (&format!("{at}er/*.py"), ""),
+    ] {
+        let patterns = patterns.split(' ');
+        let scanner = patterns
+            .clone()
+            .fold(FileScanner::new(), |all, one| all.pattern(one));
+        assert_eq!(
+            listed(&scanner, folder.path()).join(" "),
+            expected,
+            "{patterns:?}"
+        );
     }
-    assert_eq!(fits("c"), ["src/c/d.py"]);
-    assert_eq!(fits("./*.py"), ["a.py"]);
-    assert_eq!(fits("#a#"), ["#a#"]);
-    assert_eq!(fits("!src"), ["#a#", "a.py"]);
-    let absolute = folder.path().join("src/*.py");
-    assert_eq!(fits(absolute.to_str().unwrap()), ["src/b.py"]);
-    let but = FileScanner::new().pattern("src").pattern("!b.py");
-    assert_eq!(listed(&but, folder.path()), ["src/c/d.py"]);
 }
 
 #[test]
