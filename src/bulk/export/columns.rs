@@ -129,41 +129,9 @@ pub(super) struct ColumnsSeen {
     /// Whether any answer is a JSON object that was not parsed, and whether any is something else.
     has_object: bool,
     has_other: bool,
-    /// The relation of the rows' column "id" to the items' ids: the last of these variants that applies to any row.
-    id_column: IdColumn,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-enum IdColumn {
-    /// It has the item's id in every row, or there are no rows.
-    #[default]
-    Same,
-    /// The item's id is derived from it (`a#2`), or replaces it where it is empty.
-    Extended,
-    /// It has other values.
-    Other,
-}
-
-impl IdColumn {
-    fn of(row: &Row<'_>) -> Self {
-        let mut ids = row.input.fields().filter(|(name, _)| is_id(name));
-        let id = row.id();
-        match (ids.next(), ids.next()) {
-            (Some((_, value)), None) => match written(value) {
-                own if own == id => Self::Same,
-                own if own == "null" || own.trim().is_empty() => Self::Extended,
-                own if id
-                    .strip_prefix(own.as_ref())
-                    .is_some_and(|rest| rest.starts_with('#')) =>
-                {
-                    Self::Extended
-                }
-                _ => Self::Other,
-            },
-            (None, _) => Self::Extended,
-            (Some(_), Some(_)) => Self::Other,
-        }
-    }
+    /// Whether any row has no column "id", and whether any has one with another value than the id of its item.
+    lacks_ids: bool,
+    other_ids: bool,
 }
 
 impl ColumnsSeen {
@@ -196,8 +164,11 @@ impl ColumnsSeen {
             self.has_other |= !object;
         }
         self.has_vector |= present(row.line.get("embedding", 3)).is_some();
-        if self.id_column != IdColumn::Other {
-            self.id_column = self.id_column.max(IdColumn::of(row));
+        let mut ids = row.input.fields().filter(|(name, _)| is_id(name));
+        match (ids.next().map(|(_, value)| written(value)), ids.next()) {
+            (Some(own), None) if own == row.id() => {}
+            (Some(_), _) => self.other_ids = true,
+            (None, _) => self.lacks_ids = true,
         }
         let columns = self.input.list.len() + self.answer.list.len();
         if columns + self.usage.list.len() + self.fields.list.len() <= MOST_COLUMNS {
@@ -230,9 +201,9 @@ impl ColumnsSeen {
         };
         let mut has_id = false;
         for (i, (name, kind)) in self.input.list.iter().enumerate() {
-            let repeats = is_id(name) && self.id_column != IdColumn::Other;
+            let repeats = is_id(name) && !self.other_ids;
             has_id |= repeats;
-            if repeats && self.id_column == IdColumn::Extended {
+            if repeats && self.lacks_ids {
                 layout.push(Input, name, ColumnType::Text, CellSource::Id, i)
             } else {
                 layout.push(Input, name, *kind, CellSource::Input(name.clone()), i)

@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_line_of_an_id_counts_unless_it_is_superseded() {
+    fn the_last_line_of_an_id_counts_in_all_files_unless_it_is_superseded() {
         let (a, b) = (line("a", ""), line("b", ",\"n\":1"));
         let newer = line("a", ",\"n\":2");
         let aside = line("b", ",\"n\":3,\"superseded\":true");
@@ -208,6 +208,9 @@ mod tests {
         let found = found.unwrap();
         assert_eq!(found.replaced, 2);
         assert_eq!(found.in_several_files, 0);
+        let (lines, found) = scanned(&[format!("{a}\n{}", line("b", "")), line("a", ",\"n\":2")]);
+        assert_eq!(lines, [line("b", ""), line("a", ",\"n\":2")]);
+        assert_eq!(found.unwrap().in_several_files, 1);
     }
 
     #[test]
@@ -219,14 +222,6 @@ mod tests {
         let again = line("1", ",\"command\":[\"a\"],\"attempts\":2");
         let (lines, found) = scanned(&[[&old, &new, &again].map(|l| format!("{l}\n")).concat()]);
         assert_eq!((lines, found.unwrap().replaced), (vec![old, again], 1));
-    }
-
-    #[test]
-    fn the_last_of_several_files_counts() {
-        let texts = [line("a", "") + "\n" + &line("b", ""), line("a", ",\"n\":2")];
-        let (lines, found) = scanned(&texts);
-        assert_eq!(lines, [line("b", ""), line("a", ",\"n\":2")]);
-        assert_eq!(found.unwrap().in_several_files, 1);
     }
 
     #[test]

@@ -63,12 +63,9 @@ b,\"\",,,false,blocked,400,\"say \"\"no\"\"\",,,,,,,,p,,2,9,,,,,,
     assert!(!report.could_be_columns);
     let first = place.read("out.jsonl");
     let first = first.lines().next().unwrap();
-    assert!(
-        first.starts_with(
-            r#"{"id":"a","code":"007","x":-5,"label":"=1+1","n":[1],"text":null,"success":true,"#
-        ),
-        "{first}"
-    );
+    let begins =
+        r#"{"id":"a","code":"007","x":-5,"label":"=1+1","n":[1],"text":null,"success":true,"#;
+    assert!(first.starts_with(begins), "{first}");
     assert_eq!(place.names(), ["out.csv", "out.jsonl", "results.jsonl"]);
 }
 
@@ -78,15 +75,14 @@ fn empty_and_unwritable_tables_leave_no_file() {
     let report = place.write(place.export(), "out.csv").unwrap();
     assert_eq!(report.rows, 0);
     assert!(place.read("out.csv").starts_with("id,text,success,"));
-    let again = place.write(place.export(), "out.csv").unwrap_err();
-    assert!(again.message().contains("--overwrite"), "{again}");
-    place
-        .write(place.export().overwrite(true), "out.csv")
-        .unwrap();
+    let new = || place.export().overwrite(true);
+    place.write(new(), "out.csv").unwrap();
+    let of = |path| Export::new([path]);
     for (export, name, said) in [
+        (place.export(), "out.csv", "--overwrite"),
         (place.export(), "out.pdf", "found .pdf; a table is .csv"),
         (
-            place.export().overwrite(true).format(ExportFormat::Csv),
+            new().format(ExportFormat::Csv),
             "results.jsonl",
             "it is also the input",
         ),
@@ -98,15 +94,11 @@ fn empty_and_unwritable_tables_leave_no_file() {
         (place.export().bom(true), "o.jsonl", "are for .csv and .tsv"),
         (place.export().delimiter(b'"'), "o.csv", "not a quote"),
         (
-            Export::new([place.path("none.jsonl")]),
+            of(place.path("none.jsonl")),
             "o.csv",
             "none.jsonl: cannot be read",
         ),
-        (
-            Export::new([place.0.path()]),
-            "o.csv",
-            "it is not a regular file",
-        ),
+        (of(place.path("")), "o.csv", "it is not a regular file"),
     ] {
         let error = place.write(export, name).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Invalid);
@@ -116,11 +108,7 @@ fn empty_and_unwritable_tables_leave_no_file() {
     let mut out = Vec::new();
     let sheet = place.export().format(ExportFormat::Xlsx);
     let refused = sheet.to_writer(&mut out, &Context::new()).unwrap_err();
-    let said = if cfg!(feature = "tables") {
-        "name a file"
-    } else {
-        "the feature `tables`"
-    };
+    let said = ["the feature `tables`", "name a file"][usize::from(cfg!(feature = "tables"))];
     assert!(refused.message().contains(said), "{refused}");
     let tabs = place.export().format(ExportFormat::Tsv).bom(true);
     tabs.to_writer(&mut out, &Context::new()).unwrap();
@@ -181,9 +169,11 @@ fn cells_of_a_worksheet_are_texts_or_numbers_and_cut_cells_have_a_note() {
     };
     assert_eq!(names[0], "f");
     // A formula would have a value of its own.
-    assert_eq!(row[0], "=cmd()");
-    assert_eq!(row[1], "1234567890123456789");
-    assert_eq!(row[2], "007");
+    let expected = serde_json::json!(["=cmd()", "1234567890123456789", "007"]);
+    assert_eq!(
+        row.as_array().unwrap()[..3],
+        expected.as_array().unwrap()[..]
+    );
     assert_eq!(row[4], 0.5);
     let text = row[7].as_str().unwrap();
     assert!(text.starts_with("ééé"));
