@@ -98,16 +98,6 @@ mod tests {
         assert_eq!(open(&path).append(&[&other]).unwrap(), 1);
     }
 
-    #[test]
-    fn a_file_of_something_else_is_left_alone() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("notes.txt");
-        std::fs::write(&path, "dear diary\n").unwrap();
-        let refused = ResultsAppender::open(&path).err().unwrap();
-        assert!(matches!(refused, FileRunError::Usage(_)), "{refused}");
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "dear diary\n");
-    }
-
     #[cfg(unix)]
     #[test]
     fn nothing_is_added_to_a_removed_file() {

@@ -1,7 +1,6 @@
 //! Copies of result lines for items with equal requests: of answers that the output has when a run begins, and of the
 //! items that the run sent for their groups when it ends.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::base::{Context, Error};
@@ -10,7 +9,7 @@ use crate::observe::tally::Tally;
 
 use super::equals::Equals;
 use super::input::{EarlierResult, FileIndex, InputFile, State};
-use super::known::{KnownAnswers, outcome_at};
+use super::known::{KnownAnswers, best_lines, outcome_at};
 use super::lines::{Equal, Lines, Named};
 use super::options::FileRunOptions;
 use super::results::ResultsFile;
@@ -69,19 +68,10 @@ impl Copies {
         if self.equals.is_empty() {
             return Ok(0);
         }
-        let mut found: HashMap<u64, (u8, u64)> = HashMap::new();
-        file.scan(&mut |line, at| {
-            let rank = match line.ended() {
-                EarlierResult::Success => 2,
-                EarlierResult::Unusable => 1,
-                EarlierResult::Failure => 0,
-            };
-            let request = line.prefix(self.options.redo_extracts);
-            let is_of_interest = (rank == 2 || at >= self.begins)
-                && !self.equals.group(&self.index, request).is_empty();
-            if is_of_interest && found.get(&request).is_none_or(|(best, _)| *best <= rank) {
-                found.insert(request, (rank, at));
-            }
+        let redo_extracts = self.options.redo_extracts;
+        let groups = (&*self.index, &self.equals);
+        let found = best_lines(file, redo_extracts, groups, &mut |line, at| {
+            line.ended() == EarlierResult::Success || at >= self.begins
         })?;
         let mut replacing = 0;
         for item in 0..self.index.len() {

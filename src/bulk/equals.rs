@@ -145,26 +145,6 @@ pub(super) mod tests {
         prompts.file
     }
 
-    fn places(equals: &Equals, index: &FileIndex, item: usize) -> Vec<usize> {
-        let places = equals.asked_for(index, item);
-        places.map(|place| equals.item(place)).collect()
-    }
-
-    #[test]
-    fn the_first_item_of_a_group_is_sent_for_the_others() {
-        let index = checked(&["a", "b", "a", "c", "b", "a"]).items.finish();
-        let mut equals = Equals::of(&index, |item| item != 5);
-        equals.choose(&index);
-        let spared: Vec<usize> = (0..6).filter(|item| equals.is_spared(*item)).collect();
-        assert_eq!(spared, [2, 4]);
-        let asked_for: Vec<_> = (0..6).map(|item| places(&equals, &index, item)).collect();
-        let none = Vec::new;
-        assert_eq!(
-            asked_for,
-            [vec![2], vec![4], none(), none(), none(), none()]
-        );
-    }
-
     #[test]
     fn a_file_without_duplicates_needs_no_memory() {
         let index = checked(&["a", "b", "c"]).items.finish();

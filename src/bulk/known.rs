@@ -11,16 +11,26 @@ use super::open_output::OpenOutput;
 use super::options::{FileRunOptions, RunPlan};
 use super::results::{PreviousLine, ResultsFile};
 
-/// The lines of the output that answer items of the input, sorted by the first 8 bytes of the request hash.
-#[derive(Default)]
-pub(super) struct OutputAnswers(Vec<(u64, Earlier)>);
+/// The lines of the output that answer groups of items, by the first 8 bytes of the request hash: how their items ended,
+/// and their positions. A billed but unusable reply would be billed again.
+pub(super) type OutputAnswers = HashMap<u64, (EarlierResult, u64)>;
 
-/// The line of an earlier run.
-#[derive(Clone, Copy)]
-struct Earlier {
-    at: u64,
-    /// Whether it is a billed but unusable reply, which would be billed again.
-    unusable: bool,
+/// The last of the best lines of each group, among those that count.
+pub(super) fn best_lines(
+    file: &ResultsFile,
+    redo_extracts: bool,
+    (index, equals): (&FileIndex, &Equals),
+    counts: &mut dyn FnMut(&PreviousLine, u64) -> bool,
+) -> Result<OutputAnswers, Error> {
+    let mut found = OutputAnswers::new();
+    file.scan(&mut |line, at| {
+        let (request, ended) = (line.prefix(redo_extracts), line.ended());
+        let is_best = found.get(&request).is_none_or(|(best, _)| *best <= ended);
+        if is_best && !equals.group(index, request).is_empty() && counts(&line, at) {
+            found.insert(request, (ended, at));
+        }
+    })?;
+    Ok(found)
 }
 
 /// Finds the items that share an answer, and those whose answer is in the output already; adds their makers to the
@@ -38,42 +48,35 @@ pub(super) fn find(
         plan.repeated = equals.spared_items();
         return Ok(Default::default());
     }
-    let mut found: HashMap<u64, Earlier> = HashMap::new();
+    let mut answers = OutputAnswers::new();
     if let OpenOutput::File(file) = output
         && !equals.is_empty()
     {
-        file.scan(&mut |line, at| {
-            let unusable = match line.ended() {
-                EarlierResult::Success => false,
-                EarlierResult::Unusable if !options.ask_again => true,
-                _ => return,
-            };
-            let request = line.prefix(options.redo_extracts);
-            let known = found.get(&request);
-            let worse = unusable && known.is_some_and(|known| !known.unusable);
-            if worse || equals.group(index, request).is_empty() {
-                return;
-            }
-            if !unusable {
-                if embeds && !is_of_one(&mut plan.vectors_before, &line) {
-                    return;
+        let groups = (index, &equals);
+        answers = best_lines(
+            file,
+            options.redo_extracts,
+            groups,
+            &mut |line, _| match line.ended() {
+                EarlierResult::Failure => false,
+                EarlierResult::Unusable => !options.ask_again,
+                EarlierResult::Success if embeds && !is_of_one(&mut plan.vectors_before, line) => {
+                    false
                 }
-                remember(&mut plan.models_before, line.model);
+                EarlierResult::Success => {
+                    remember(&mut plan.models_before, line.model.clone());
+                    true
+                }
+            },
+        )?;
+        for (request, (_, at)) in answers.clone() {
+            if outcome_at(file, at)?.is_none() {
+                answers.remove(&request);
             }
-            found.insert(request, Earlier { at, unusable });
-        })?;
-    }
-    let mut answers = Vec::with_capacity(found.len());
-    for (request, earlier) in found {
-        if let OpenOutput::File(file) = output
-            && outcome_at(file, earlier.at)?.is_some()
-        {
-            answers.push((request, earlier));
         }
     }
-    answers.sort_unstable_by_key(|(request, _)| *request);
     equals.choose(index);
-    Ok((equals, OutputAnswers(answers)))
+    Ok((equals, answers))
 }
 
 /// Whether the embedding of this line can be combined with those of these makers.
@@ -130,8 +133,8 @@ impl KnownAnswers<'_> {
                 continue;
             }
             let others = equals.asked_for(index, item).len() as u64;
-            if let Some(earlier) = self.earlier(index, item) {
-                *if earlier.unusable {
+            if let Some((ended, _)) = self.earlier(index, item) {
+                *if *ended == EarlierResult::Unusable {
                     &mut plan.unusable_equal
                 } else {
                     &mut plan.answered
@@ -148,12 +151,10 @@ impl KnownAnswers<'_> {
 
     /// The position of the line that answers an item.
     pub(super) fn in_output(&self, index: &FileIndex, item: usize) -> Option<u64> {
-        self.earlier(index, item).map(|earlier| earlier.at)
+        self.earlier(index, item).map(|(_, at)| *at)
     }
 
-    fn earlier(&self, index: &FileIndex, item: usize) -> Option<Earlier> {
-        let (answers, request) = (&self.of_output.0, index.request_prefix(item));
-        let at = answers.binary_search_by_key(&request, |(request, _)| *request);
-        at.ok().map(|at| answers[at].1)
+    fn earlier(&self, index: &FileIndex, item: usize) -> Option<&(EarlierResult, u64)> {
+        self.of_output.get(&index.request_prefix(item))
     }
 }

@@ -25,9 +25,6 @@ impl fmt::Display for Packing {
 }
 
 /// Number of bytes that show the format.
-#[cfg(test)]
-pub(super) const MAGIC_BYTES: usize = 4;
-
 impl Packing {
     /// The format according to the file's name, and the name of the file inside.
     pub(super) fn named(path: &Path) -> Option<(Self, PathBuf)> {
@@ -255,13 +252,7 @@ mod tests {
         for whole in [
             [gzip(&text), gzip(b""), gzip(b"end")].concat(),
             [zstd(&text), zstd(b""), SKIPPED.to_vec(), zstd(b"end")].concat(),
-            [
-                SKIPPED.to_vec(),
-                zstd(&text),
-                zstd(b"end"),
-                SKIPPED.to_vec(),
-            ]
-            .concat(),
+            [SKIPPED, &zstd(&text), &zstd(b"end"), SKIPPED].concat(),
         ] {
             for piece in [1 << 20, 4096] {
                 let found = unpacked(&whole, piece).unwrap();
@@ -285,7 +276,7 @@ mod tests {
             zstd(text),
             [zstd(text), SKIPPED.to_vec()].concat(),
         ] {
-            for end in MAGIC_BYTES..whole.len() {
+            for end in 4..whole.len() {
                 // Complete frames are complete data.
                 if end == zstd(text).len() && Packing::of(&whole) == Some(Packing::Zstd) {
                     continue;
@@ -312,19 +303,6 @@ mod tests {
             let bytes = [start, &rest].concat();
             prop_assume!(Packing::of(&bytes).is_none());
             prop_assert_eq!(unpacked(&bytes, piece).unwrap(), bytes);
-        }
-
-        #[test]
-        fn damage_ends_in_an_error_or_a_text(
-            at in 0..60_usize, by in 1..=255_u8, packed in prop::sample::select(vec![
-                gzip(b"0123456789abcdefghi"), zstd(b"0123456789abcdefghi0123456789"),
-            ]),
-        ) {
-            let mut damaged = packed;
-            if let Some(byte) = damaged.get_mut(at) {
-                *byte ^= by;
-            }
-            let _ = unpacked(&damaged, 5);
         }
     }
 }

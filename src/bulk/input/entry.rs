@@ -192,46 +192,36 @@ mod tests {
     #[test]
     fn an_entry_has_24_bytes_and_its_parts_do_not_mix() {
         assert_eq!(size_of::<Entry>(), 24);
-        let mut entry = Entry::new(1, 2, LARGEST_FILE - 1, u16::MAX);
-        assert!(!entry.is_auto());
-        assert_eq!(entry.state(), State::New);
-        for state in [
-            State::Changed,
-            State::Unusable,
-            State::Failed,
-            State::Done,
-            State::New,
+        let (last, class) = (LARGEST_FILE - 1, u16::MAX);
+        let kept = |entry: &Entry| {
+            (
+                entry.offset(),
+                entry.class(),
+                entry.is_auto(),
+                entry.is_bad(),
+            )
+        };
+        for (mut entry, parts) in [
+            (Entry::new(1, 2, last, class), (last, class, false, false)),
+            (Entry::automatic(2, 77, 5), (77, 5, true, false)),
+            (Entry::automatic(2, 77, 5).bad(), (77, 5, true, true)),
         ] {
-            entry.set_state(state);
-            assert_eq!(entry.state(), state);
-        }
-        assert_eq!(entry.offset(), LARGEST_FILE - 1);
-        assert_eq!(entry.class(), u16::MAX);
-        let mut entry = Entry::automatic(2, 77, 5);
-        entry.set_state(State::Changed);
-        assert!(entry.is_auto());
-        assert_eq!((entry.offset(), entry.class()), (77, 5));
-        assert_eq!(entry.state(), State::Changed);
-        assert!(!entry.is_bad());
-        let entry = entry.bad();
-        assert!(entry.is_bad() && entry.is_auto() && entry.offset() == 77);
-    }
-
-    #[test]
-    fn the_flags_of_an_entry_are_independent() {
-        for state in STATES {
-            let mut entry = Entry::new(1, 2, 77, 5);
-            entry.set_state(state);
-            entry.hold();
-            assert!(entry.is_held() && !entry.is_settled());
-            entry.release();
-            assert!(!entry.is_held() && entry.state() == state);
-            entry.hold();
-            entry.settle(State::Failed);
-            entry.hold();
-            assert!(!entry.is_held() && entry.is_settled());
-            assert_eq!(entry.state(), State::Failed);
-            assert_eq!((entry.offset(), entry.class()), (77, 5));
+            assert_eq!(entry.state(), State::New);
+            for state in STATES {
+                let mut entry = entry;
+                entry.set_state(state);
+                entry.hold();
+                assert!(entry.is_held() && !entry.is_settled());
+                entry.release();
+                assert!(!entry.is_held() && entry.state() == state);
+                entry.hold();
+                entry.settle(State::Failed);
+                entry.hold();
+                assert!(!entry.is_held() && entry.is_settled());
+                assert_eq!((entry.state(), kept(&entry)), (State::Failed, parts));
+            }
+            entry.set_ordinal(9);
+            assert_eq!((entry.ordinal(), kept(&entry)), (9, parts));
         }
     }
 }

@@ -443,7 +443,7 @@ impl Part {
     pub(super) fn parse(&self, bytes: &[u8], settings: &PromptSettings) -> ReadRecord {
         let header = self.header.as_ref();
         let record = parse_record(self.form, header, bytes, settings, &self.root);
-        match self.check_kept(bytes, settings).and(record) {
+        match keep::check_size(bytes.len(), settings).and(record) {
             Ok(mut request) => ReadRecord {
                 digest: digest(&request),
                 id: request.id.take(),
@@ -465,12 +465,8 @@ impl Part {
 
     /// The kept fields of a record; `None` if no fields are kept, or if the record cannot be read.
     pub(super) fn kept(&self, bytes: &[u8], settings: &PromptSettings) -> Option<RawJson> {
-        keep::bounded(self.all_kept(bytes, settings)).ok().flatten()
-    }
-
-    fn all_kept(&self, bytes: &[u8], settings: &PromptSettings) -> Option<RawJson> {
         let small = settings.keep.takes_row(bytes.len());
-        if !small && !settings.keep.is_on() {
+        if !small && !settings.keep.is_on() || bytes.len() > keep::MOST_BYTES {
             return None;
         }
         let text = utf8(without_bom(bytes)).ok()?;
@@ -478,14 +474,6 @@ impl Part {
             Some(header) => header.kept(text, small),
             None if small && !settings.has_columns(self.form) => None,
             None => keep::of_line(text, settings),
-        }
-    }
-
-    fn check_kept(&self, bytes: &[u8], settings: &PromptSettings) -> Result<(), Fault> {
-        if keep::may_be_too_much(bytes.len(), settings) {
-            keep::bounded(self.all_kept(bytes, settings)).map(drop)
-        } else {
-            Ok(())
         }
     }
 

@@ -265,12 +265,6 @@ impl FileIndex {
         self.entries.len()
     }
 
-    #[cfg(test)]
-    /// The counts of the check.
-    pub(crate) fn totals(&self) -> Totals {
-        self.totals
-    }
-
     /// The counts of the matching.
     pub(crate) fn tally(&self) -> MatchCounts {
         self.tally

@@ -15,7 +15,7 @@ use super::layout::{self, Layout, TOOLS};
 use super::messages::{self, MESSAGES};
 use super::names::{hint, listed};
 use super::said::Parsed;
-use super::template::{RenderError, Template};
+use super::template::Template;
 use crate::base::json_object::JsonObject;
 use crate::base::json_value::UniqueJson;
 use crate::llm::from_native;
@@ -320,15 +320,11 @@ fn from_fields(
             None => template.check("one of the line's fields", line.keys().map(String::as_str))?,
         }
     }
-    let filling = Filling {
-        template,
-        known: "a field of that name",
-    };
     let is_number = |name| matches!(line.get(name), Some(Value::Number(_)));
     // A parsed number is not written as it was: 1.10 would be 1.1, and 18446744073709551616 another number.
     let written = template.variables().any(is_number);
     let written = written.then(|| JsonObject::parse(text)).flatten();
-    let mut request = filling.request(|name| {
+    let mut request = from_template(template, |name| {
         Some(match line.get(name)? {
             Value::Null => Field::Null,
             Value::String(text) => Field::Text(Cow::Borrowed(text.as_str())),
@@ -343,38 +339,24 @@ fn from_fields(
     Ok(Parsed::new(request))
 }
 
-/// A template, and the meaning of the fields that fill it.
-pub(super) struct Filling<'s> {
-    pub(super) template: &'s Template,
-    /// The description of the fields for messages.
-    pub(super) known: &'static str,
-}
-
-impl Filling<'_> {
-    /// The request for a record with these fields.
-    pub(super) fn request<'a>(
-        &self,
-        field: impl Fn(&str) -> Option<Field<'a>>,
-    ) -> Result<Request, Fault> {
-        let template = self.template;
-        for name in template.variables() {
-            if let Some(found) = field(name) {
-                filled(found, name)?;
-            }
+/// The request of a template for a record with these fields.
+pub(super) fn from_template<'a>(
+    template: &Template,
+    field: impl Fn(&str) -> Option<Field<'a>>,
+) -> Result<Request, Fault> {
+    for name in template.variables() {
+        if let Some(found) = field(name) {
+            filled(found, name)?;
         }
-        template.check_filled(&field)?;
-        let failed = |error: RenderError| match error {
-            RenderError::Unknown(_) => Fault::new(error.to_string(), self.known),
-            #[cfg(feature = "templates")]
-            RenderError::Failed(why) => Fault::told(why),
-        };
-        if !template.names_files() {
-            return prompt(template.render(field).map_err(failed)?);
+    }
+    template.check_filled(&field)?;
+    match template.content(field).map_err(Fault::told)? {
+        Value::String(text) => prompt(text),
+        parts => {
+            let mut request = Request::new("");
+            request.messages[0].content = parts;
+            Ok(request)
         }
-        let parts = template.render_parts(field).map_err(failed)?;
-        let mut request = Request::new("");
-        request.messages[0].content = parts.into();
-        Ok(request)
     }
 }
 

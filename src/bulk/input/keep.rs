@@ -142,32 +142,17 @@ pub(super) fn of_line(text: &str, settings: &PromptSettings) -> Option<RawJson> 
     object.end()
 }
 
-/// Maximum size of a record's kept fields as JSON: of a longer result line only the beginning would be read.
-const MOST_BYTES: usize = 2 * MAX_RECORD_BYTES;
-/// Maximum number of JSON bytes for one byte of a text.
-const LONGEST_ESCAPE: usize = 6;
+/// Maximum size of a record whose fields are kept. As JSON they take up to six times as many bytes, and of a longer result
+/// line only the beginning would be read.
+pub(super) const MOST_BYTES: usize = MAX_RECORD_BYTES / 3;
 
-/// The kept fields of a record, if they are not too large.
-pub(super) fn bounded(kept: Option<RawJson>) -> Result<Option<RawJson>, Fault> {
-    within(kept, MOST_BYTES)
-}
-
-fn within(kept: Option<RawJson>, most: usize) -> Result<Option<RawJson>, Fault> {
-    match kept {
-        Some(kept) if kept.as_str().len() > most => Err(Fault::new(
-            format!(
-                "fields to be kept that take {} bytes as JSON",
-                kept.as_str().len()
-            ),
-            format!("at most {most}"),
-        )),
-        kept => Ok(kept),
+/// Rejects a record whose kept fields may be too large.
+pub(super) fn check_size(bytes: usize, settings: &PromptSettings) -> Result<(), Fault> {
+    if !settings.keep.is_on() || bytes <= MOST_BYTES {
+        return Ok(());
     }
-}
-
-/// Whether the kept fields of a record of this size may be too large.
-pub(super) fn may_be_too_much(bytes: usize, settings: &PromptSettings) -> bool {
-    settings.keep.is_on() && bytes > MOST_BYTES / LONGEST_ESCAPE
+    let found = format!("a record of {bytes} bytes, whose fields are to be kept");
+    Err(Fault::new(found, format!("at most {MOST_BYTES}")))
 }
 
 /// The fields to keep that no line of JSON had so far: if no line has one, it is misspelled.
@@ -262,15 +247,14 @@ mod tests {
 
     #[test]
     fn what_could_not_be_read_again_is_refused() {
-        let kept = || Some(RawJson::new(r#"{"a":1}"#));
-        assert!(within(kept(), 7).unwrap().is_some());
-        assert_eq!(
-            within(kept(), 6).unwrap_err().to_string(),
-            "found fields to be kept that take 7 bytes as JSON; expected at most 6"
-        );
-        let longest = "\u{1}".repeat(10);
-        let json = serde_json::to_string(&longest).unwrap();
-        assert_eq!(json.len(), longest.len() * LONGEST_ESCAPE + 2);
+        let settings = PromptSettings::new().keep_fields(["all"]);
+        assert!(check_size(MOST_BYTES, &settings).is_ok());
+        let longest = serde_json::to_string(&"\u{1}".repeat(10)).unwrap();
+        assert_eq!(longest.len(), 62);
+        assert!(6 * MOST_BYTES as u64 <= crate::bulk::results::LONGEST_LINE / 2);
+        let fault = check_size(MOST_BYTES + 1, &settings).unwrap_err();
+        let said = "found a record of 22369622 bytes, whose fields are to be kept; expected at most 22369621";
+        assert_eq!(fault.to_string(), said);
     }
 
     #[test]

@@ -160,23 +160,6 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_is_recognised_with_and_without_its_prefix() {
-        let chat = "/v1/chat/completions";
-        for url in [
-            chat,
-            "/chat/completions",
-            "https://api.example.com/v1/chat/completions",
-            "/openai/deployments/d/chat/completions?api-version=2024-10-21",
-        ] {
-            assert!(names(&json!(url), chat), "{url}");
-        }
-        for url in ["/v1/completions", "/v1/embeddings", "", "completions"] {
-            assert!(!names(&json!(url), chat), "{url}");
-        }
-        assert!(!names(&json!(7), chat));
-    }
-
-    #[test]
     fn every_id_of_a_line_is_the_same() {
         let id = |layout: Layout, line: Value| layout.id(line.as_object().unwrap());
         let line = json!({"key": "k", "request": {}, "id": "k"});

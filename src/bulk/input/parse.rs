@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 use super::attached::resolve;
 use super::cells::Field;
 use super::fault::{Fault, check_nul, utf8};
-use super::json::{self, Filling, prompt};
+use super::json::{self, from_template, prompt};
 use super::said::Parsed;
 use super::table::CsvHeader;
 use super::{Form, PromptSettings, delimiter};
@@ -44,12 +44,8 @@ pub(crate) fn parse_record(
             let request = match &settings.template {
                 None => prompt(line.to_owned())?,
                 Some(template) => {
-                    let filling = Filling {
-                        template,
-                        known: "only {{prompt}}",
-                    };
-                    filling
-                        .request(|name| (name == "prompt").then_some(Field::Text(line.into())))?
+                    let field = |name: &str| (name == "prompt").then_some(Field::Text(line.into()));
+                    from_template(template, field)?
                 }
             };
             Parsed::new(request)

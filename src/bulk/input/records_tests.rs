@@ -26,37 +26,36 @@ fn random_tables_are_read_like_the_csv_crate_reads_them() {
     let mut compared = 0;
     let rounds = random_cases(2_000, 20_000);
     for round in 0..rounds {
-        let len = random.index(40);
-        let alphabet = b"ab,,\"\"\"\n\r \t";
-        let bytes: Vec<u8> = (0..len)
-            .map(|_| alphabet[random.index(alphabet.len())])
+        let (form, by) = [(Form::Csv, b','), (Form::Tsv, b'\t')][round % 2];
+        let pieces = [
+            "a", "ü", ",", "\t", "\"", "\"", "\"\"", "\n", "\r", " ", "{{x}}",
+        ];
+        let text: String = (0..random.index(40))
+            .map(|_| pieces[random.index(pieces.len())])
             .collect();
-        let Ok(whole) = split(Form::Csv, &bytes, usize::MAX / 2) else {
+        let bytes = text.as_bytes();
+        let Ok(whole) = split(form, bytes, usize::MAX / 2) else {
             continue;
         };
-        let mut reader = csv::ReaderBuilder::new()
-            .has_headers(false)
-            .flexible(true)
-            .from_reader(&bytes[..]);
+        let mut reader = csv::ReaderBuilder::new();
+        reader.has_headers(false).flexible(true).delimiter(by);
         let expected: Vec<Vec<String>> = reader
+            .from_reader(bytes)
             .records()
             .map(|r| r.unwrap().iter().map(str::to_owned).collect())
-            // Rows that contain only empty cells count as blank lines here.
+            // Rows of several empty cells, or of a quoted delimiter, count as blank lines here.
             .filter(|row: &Vec<String>| {
-                row.len() == 1
-                    || row
-                        .iter()
-                        .any(|cell| !cell.trim_matches([' ', '\t']).is_empty())
+                let is_one = row.len() == 1 && !row[0].contains(char::from(by));
+                let is_blank = |cell: &String| cell.trim_matches([' ', '\t']).is_empty();
+                is_one || !row.iter().all(is_blank)
             })
             .collect();
-        let text = std::str::from_utf8(&bytes).unwrap();
         for piece in [usize::MAX / 2, 1, 3] {
-            let cut = split(Form::Csv, &bytes, piece).unwrap();
-            let read: Vec<Vec<String>> = cut
+            let cut = split(form, bytes, piece).unwrap();
+            let rows = cut
                 .iter()
-                .map(|(from, r)| fields(&text[from + r.start..from + r.end], b','))
-                .map(|row| row.into_iter().map(String::from).collect())
-                .collect();
+                .map(|(from, r)| &text[from + r.start..from + r.end]);
+            let read: Vec<Vec<_>> = rows.map(|row| fields(row, by)).collect();
             assert_eq!(read, expected, "{text:?} in round {round}");
             let lines =
                 |cut: &[(usize, Record)]| cut.iter().map(|(_, r)| r.line).collect::<Vec<_>>();
@@ -69,39 +68,6 @@ fn random_tables_are_read_like_the_csv_crate_reads_them() {
         compared += expected.len();
     }
     assert!(compared > rounds, "{compared}");
-}
-
-#[test]
-fn written_tables_are_read_back_field_by_field() {
-    let mut random = Random(11);
-    let pieces = ["a", "ü", "\"", ",", "\n", "\r\n", "\t", " ", "{{x}}"];
-    let table: Vec<Vec<String>> = (0..500)
-        .map(|_| {
-            let field = |random: &mut Random| {
-                let n = random.index(6) + 1;
-                (0..n).map(|_| pieces[random.index(pieces.len())]).collect()
-            };
-            (0..3).map(|_| field(&mut random)).collect()
-        })
-        .collect();
-    for (form, delimiter) in [(Form::Csv, b','), (Form::Tsv, b'\t')] {
-        let mut writer = csv::WriterBuilder::new()
-            .delimiter(delimiter)
-            .from_writer(Vec::new());
-        table
-            .iter()
-            .for_each(|row| writer.write_record(row).unwrap());
-        let bytes = writer.into_inner().unwrap();
-        let text = std::str::from_utf8(&bytes).unwrap();
-        for piece in [usize::MAX / 2, 7] {
-            let read: Vec<_> = split(form, &bytes, piece)
-                .unwrap()
-                .into_iter()
-                .map(|(from, r)| fields(&text[from + r.start..from + r.end], delimiter))
-                .collect();
-            assert_eq!(read, table);
-        }
-    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use super::cells::{Field, quoted_fields, values};
 use super::fault::{Fault, check_nul, utf8};
 use super::id;
-use super::json::{Filling, filled, prompt};
+use super::json::{filled, from_template, prompt};
 use super::keep::{Keep, Object};
 use super::messages::{self, MESSAGES};
 use super::names::{hint, listed};
@@ -198,16 +198,10 @@ impl CsvHeader {
             _ => None,
         };
         let mut request = match (&settings.template, self.prompt) {
-            (Some(template), _) => {
-                let filling = Filling {
-                    template,
-                    known: "a column of that name",
-                };
-                filling.request(|name| {
-                    let column = self.names.iter().position(|other| other == name)?;
-                    Some(row[column].borrowed())
-                })?
-            }
+            (Some(template), _) => from_template(template, |name| {
+                let column = self.names.iter().position(|other| other == name)?;
+                Some(row[column].borrowed())
+            })?,
             (None, Some(column)) => {
                 let (cell, name) = (row.swap_remove(column), &self.names[column]);
                 match filled(cell, name)? {

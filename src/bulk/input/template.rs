@@ -1,8 +1,6 @@
 //! A prompt with placeholders for the fields of a record: `Translate {{text}} into {{language}}.` A template with
 //! blocks or filters is an expression.
 
-use std::fmt;
-
 use serde_json::{Value, json};
 
 use super::cells::Field;
@@ -31,28 +29,6 @@ enum Part {
 
 /// Prefix of the name of a field with the path of a file.
 const FILE: &str = "file:";
-
-/// Why a template cannot be rendered for a record.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum RenderError {
-    /// The record has no field for the variable of this name.
-    Unknown(String),
-    /// A filter or a block fails, for this reason.
-    #[cfg(feature = "templates")]
-    Failed(String),
-}
-
-impl fmt::Display for RenderError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unknown(name) => write!(f, "the template's {{{{{name}}}}} has no value"),
-            #[cfg(feature = "templates")]
-            Self::Failed(why) => f.write_str(why),
-        }
-    }
-}
-
-impl std::error::Error for RenderError {}
 
 impl Template {
     /// Parses a template; the error names the column, counted in characters from 1.
@@ -123,17 +99,16 @@ impl Template {
         plain
     }
 
-    /// Whether it inserts files.
-    pub(super) fn names_files(&self) -> bool {
-        self.parts.iter().any(|part| matches!(part, Part::File(_)))
-    }
-
-    /// The parts of a message: the files, and the texts between them with every variable replaced. Inserted text is not
-    /// parsed again.
-    pub(super) fn render_parts<'a>(
+    /// The content of a message with every variable replaced: a text, or if it inserts files, a list of them and the texts
+    /// between them. Inserted text is not parsed again. A record without a field for a variable was rejected before.
+    pub(super) fn content<'a>(
         &self,
         value: impl Fn(&str) -> Option<Field<'a>>,
-    ) -> Result<Vec<Value>, RenderError> {
+    ) -> Result<Value, String> {
+        #[cfg(feature = "templates")]
+        if let Some(expression) = &self.expression {
+            return expression.render(value).map(Value::String);
+        }
         let (mut all, mut text) = (Vec::new(), String::new());
         let end = |text: &mut String, all: &mut Vec<Value>| {
             if !text.trim().is_empty() {
@@ -141,47 +116,22 @@ impl Template {
             }
             text.clear();
         };
-        for part in &self.parts {
-            let name = match part {
-                Part::Text(own) => {
-                    text.push_str(own);
-                    continue;
-                }
-                Part::Variable(name) | Part::File(name) => name,
-            };
-            let unknown = || RenderError::Unknown(name.clone());
-            let value = value(name).ok_or_else(unknown)?.into_text();
-            if let Part::File(_) = part {
-                end(&mut text, &mut all);
-                all.push(json!({"type": "file", "path": value.trim()}));
-            } else {
-                text.push_str(&value);
-            }
-        }
-        end(&mut text, &mut all);
-        Ok(all)
-    }
-
-    /// The text with every variable replaced. Inserted text is not parsed again.
-    pub(super) fn render<'a>(
-        &self,
-        value: impl Fn(&str) -> Option<Field<'a>>,
-    ) -> Result<String, RenderError> {
-        #[cfg(feature = "templates")]
-        if let Some(expression) = &self.expression {
-            return expression.render(value).map_err(RenderError::Failed);
-        }
-        let mut out = String::new();
+        let value = |name: &str| value(name).unwrap_or(Field::Null).into_text();
         for part in &self.parts {
             match part {
-                Part::Text(text) => out.push_str(text),
-                Part::Variable(name) | Part::File(name) => match value(name) {
-                    Some(value) => out.push_str(value.as_text()),
-                    None => return Err(RenderError::Unknown(name.clone())),
-                },
+                Part::Text(own) => text.push_str(own),
+                Part::Variable(name) => text.push_str(&value(name)),
+                Part::File(name) => {
+                    end(&mut text, &mut all);
+                    all.push(json!({"type": "file", "path": value(name).trim()}));
+                }
             }
         }
-        Ok(out)
+        if all.is_empty() {
+            return Ok(Value::String(text));
+        }
+        end(&mut text, &mut all);
+        Ok(all.into())
     }
 
     /// Rejects a record whose fields in the template are all empty.
@@ -249,32 +199,6 @@ impl Template {
 mod tests {
     use super::*;
 
-    fn render(template: &str, value: &str) -> String {
-        Template::parse(template)
-            .unwrap()
-            .render(|_| Some(Field::Text(value.into())))
-            .unwrap()
-    }
-
-    #[test]
-    fn variables_are_replaced_once() {
-        assert_eq!(render("a {{x}} b {{ y }}", "{{x}}"), "a {{x}} b {{x}}");
-        assert_eq!(render("{{x}}{{x}}", "1"), "11");
-        assert_eq!(
-            render("no } braces { here }} {{x}}", "1"),
-            "no } braces { here }} 1"
-        );
-    }
-
-    #[test]
-    fn names_may_hold_spaces_and_any_letters() {
-        let template =
-            Template::parse("{{ Größe in cm }}, {{a.b-c}} {{ row[\"Review Text\"] }}{{row['x']}}")
-                .unwrap();
-        let names: Vec<&str> = template.variables().collect();
-        assert_eq!(names, ["Größe in cm", "a.b-c", "Review Text", "x"]);
-    }
-
     #[test]
     fn broken_templates_name_the_column() {
         for (text, message) in [
@@ -296,15 +220,6 @@ mod tests {
         }
     }
 
-    #[test]
-    fn an_unknown_variable_is_named() {
-        let template = Template::parse("{{a}} {{b}}").unwrap();
-        let error = template
-            .render(|name| (name == "a").then_some(Field::Text("1".into())))
-            .unwrap_err();
-        assert_eq!(error.to_string(), "the template's {{b}} has no value");
-    }
-
     #[cfg(feature = "templates")]
     #[test]
     fn an_unknown_variable_explains_names_with_blanks() {
@@ -312,19 +227,5 @@ mod tests {
         let fault = template.check("one of the columns", ["id", "review-text"].into_iter());
         let told = fault.unwrap_err().to_string();
         assert!(told.ends_with("as {{row[\"review-text\"]}}"), "{told}");
-    }
-
-    #[test]
-    fn unknown_variables_are_reported_together_with_the_nearest_names() {
-        let template = Template::parse("{{nmae}} {{city}} {{nmae}} {{zip}}").unwrap();
-        let names = ["name", "city"];
-        let fault = template
-            .check("one of the columns", names.iter().copied())
-            .unwrap_err();
-        assert_eq!(
-            fault.to_string(),
-            "found {{nmae}} (did you mean \"name\"?), {{zip}} in the template; \
-             expected one of the columns: \"name\", \"city\""
-        );
     }
 }

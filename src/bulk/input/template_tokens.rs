@@ -30,23 +30,3 @@ pub(super) fn named_columns(text: &str) -> impl Iterator<Item = String> {
         quoted(rest.trim_start()).map(|(name, _)| name)
     })
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_column_is_named_by_a_text_in_brackets() {
-        assert_eq!(named_column("row[ 'a \\' b' ]").as_deref(), Some("a ' b"));
-        for other in ["row", "row[0]", "rows['a']", "row['a'].b", "row['a'] + ']'"] {
-            assert_eq!(named_column(other), None, "{other}");
-        }
-    }
-
-    #[cfg(feature = "templates")]
-    #[test]
-    fn columns_in_brackets_are_found_in_blocks() {
-        let text = "{% if row['a b']|int > 3 %}{{ row [ \"é\" ] }}{{ row[x] }} row[";
-        assert_eq!(named_columns(text).collect::<Vec<_>>(), ["a b", "é"]);
-    }
-}

@@ -192,39 +192,3 @@ fn files_of_many_chunks_are_cut_between_records() {
         .collect();
     assert!(read == expected);
 }
-
-/// Run it with `--release --ignored --nocapture`; an environment variable names the file.
-#[test]
-#[ignore = "a measurement"]
-fn a_million_prompts_are_checked_in_flat_memory() {
-    let Some(path) = std::env::var_os("BATCHWRIGHT_BIG_INPUT") else {
-        return;
-    };
-    let peak = || {
-        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let line = status
-            .lines()
-            .find(|line| line.starts_with("VmHWM"))
-            .unwrap_or("");
-        line.split_whitespace()
-            .nth(1)
-            .and_then(|kb| kb.parse().ok())
-            .unwrap_or(0_u64)
-    };
-    let before = peak();
-    let start = std::time::Instant::now();
-    let input = InputFile::open(Path::new(&path), Form::Jsonl, PromptSettings::default()).unwrap();
-    let index = input.check(hooks()).unwrap();
-    let (checked, after) = (start.elapsed(), peak());
-    let index = index.finish();
-    let sorted = start.elapsed();
-    let read = (0..index.len())
-        .step_by(10)
-        .filter(|&i| input.read(i, &index).is_ok())
-        .count();
-    println!(
-        "{:?}: checked in {checked:?}, sorted at {sorted:?}, {read} read again at {:?}; peak {before} -> {after} kB",
-        index.totals(),
-        start.elapsed()
-    );
-}
