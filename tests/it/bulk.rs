@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
 use batchwright::{
-    Bulk, Context, Deadline, Error, ErrorKind, Outcome, Request, Response, RetryPolicy, Route,
-    StopReason, client_fn, execute_bulk_sync,
+    Bulk, BulkError, Context, Deadline, Error, ErrorKind, Outcome, Request, Response, RetryPolicy,
+    Route, StopReason, client_fn, execute_bulk_sync,
 };
 use batchwright::{testing::ManualClock, testing::ScriptedClient};
 
@@ -152,25 +152,32 @@ pub(super) fn manual_deadline() -> (Arc<ManualClock>, Deadline) {
     (clock, Deadline::at(origin + HOUR))
 }
 
-#[test]
-fn no_call_starts_after_a_deadline_and_those_in_flight_end() {
+/// Runs with one call at a time; the deadline passes during the first one. Returns the end and the number of calls.
+fn overrun<R: Send>(
+    run: impl FnOnce(Bulk<'_>) -> Result<R, BulkError> + Send,
+) -> (BulkError, usize) {
     let client = ScriptedClient::new();
     client.hold();
     let (clock, deadline) = manual_deadline();
-    let requests = requests(3);
     let error = std::thread::scope(|scope| {
         let run = scope.spawn(|| {
             let route = Route::new(&client).clock(clock.clone());
-            let run = Bulk::new(route).concurrency(1).deadline(deadline);
-            run.collect(&requests).unwrap_err()
+            run(Bulk::new(route).concurrency(1).deadline(deadline)).err()
         });
         assert!(client.wait_for_calls(1));
         clock.advance(HOUR);
         client.release();
-        run.join().unwrap()
+        run.join().unwrap().unwrap()
     });
     assert!(matches!(error.reason, StopReason::DeadlineExceeded));
-    assert_eq!(client.calls().len(), 1);
+    (error, client.calls().len())
+}
+
+#[test]
+fn no_call_starts_after_a_deadline_and_those_in_flight_end() {
+    let requests = requests(3);
+    let (error, calls) = overrun(|run| run.collect(&requests));
+    assert_eq!(calls, 1);
     assert!(error.outcomes[0].is_success(), "it was in flight");
     error.outcomes[1..].iter().for_each(was_not_sent);
 }
@@ -184,28 +191,15 @@ fn was_not_sent(outcome: &Outcome) {
 
 #[test]
 fn a_stream_names_what_was_not_sent_before_its_deadline() {
-    let client = ScriptedClient::new();
-    client.hold();
-    let (clock, deadline) = manual_deadline();
-    let sent = AtomicUsize::new(0);
-    let error = std::thread::scope(|scope| {
-        let run = scope.spawn(|| {
-            let route = Route::new(&client).clock(clock.clone());
-            let run = Bulk::new(route).concurrency(1).deadline(deadline);
-            run.for_each(requests(9), |outcome| {
-                assert!(outcome.is_success());
-                sent.fetch_add(1, Ordering::SeqCst);
-                ControlFlow::Continue(())
-            })
-            .unwrap_err()
-        });
-        assert!(client.wait_for_calls(1));
-        clock.advance(HOUR);
-        client.release();
-        run.join().unwrap()
+    let mut sent = 0;
+    let (error, calls) = overrun(|run| {
+        run.for_each(requests(9), |outcome| {
+            assert!(outcome.is_success());
+            sent += 1;
+            ControlFlow::Continue(())
+        })
     });
-    assert!(matches!(error.reason, StopReason::DeadlineExceeded));
-    assert_eq!((sent.into_inner(), client.calls().len()), (1, 1));
+    assert_eq!((sent, calls), (1, 1));
     assert!(!error.outcomes.is_empty());
     error.outcomes.iter().for_each(was_not_sent);
 }

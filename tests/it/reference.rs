@@ -27,6 +27,13 @@ fn settings(set: &[(&str, &str)]) -> Settings {
     })
 }
 
+/// Settings show their values in their `Debug` output.
+#[track_caller]
+fn has(written: &str, parts: &[&str]) {
+    let missing = parts.iter().find(|part| !written.contains(**part));
+    assert_eq!(missing, None, "{written}");
+}
+
 fn default_of(key: &str) -> &'static str {
     SettingKey::named(key).unwrap().default_text()
 }
@@ -42,11 +49,7 @@ fn a_list_keeps_the_results_of_99_of_100() {
         assert_eq!(outcome.id.as_deref(), Some(format!("id-{n}").as_str()));
         let line: Value = serde_json::to_value(outcome).unwrap();
         assert_eq!(line["success"], n != 42, "{line}");
-        assert_eq!(
-            line.get("error").is_some_and(|error| !error.is_null()),
-            n == 42,
-            "{line}"
-        );
+        assert_eq!(line["error"].is_object(), n == 42, "{line}");
     }
     let error: Value = serde_json::to_value(&outcomes[42]).unwrap();
     assert_eq!(error["error"]["kind"], "blocked");
@@ -57,10 +60,8 @@ fn a_list_keeps_the_results_of_99_of_100() {
     cancelled.cancel();
     assert!(execute_bulk_sync(&cancelled, &client, &requests(3), 5).is_err());
     let thousand = execute_bulk_sync(&Context::new(), &client, &requests(1000), 5).unwrap();
-    assert_eq!(
-        thousand.iter().filter(|one| one.result.is_ok()).count(),
-        999
-    );
+    let good = thousand.iter().filter(|one| one.result.is_ok());
+    assert_eq!(good.count(), 999);
 }
 
 /// 0.3, 0.4: `llm.bulk_strategy`, and the local provider that has no Batch API.
@@ -108,15 +109,8 @@ fn calls_at_once_are_5_and_1_for_local() {
         assert_eq!(given.concurrency(), Some(7));
         config.client().unwrap().concurrency().unwrap()
     };
-    for (provider, number) in [
-        ("local", 1),
-        ("gemini", 5),
-        ("openai", 5),
-        ("xai", 5),
-        ("groq", 5),
-    ] {
-        assert_eq!(calls(provider), number, "{provider}");
-    }
+    let providers = ["local", "gemini", "openai", "xai", "groq"];
+    assert_eq!(providers.map(calls), [1, 5, 5, 5, 5]);
     assert!(SettingKey::named("llm.sync_concurrency").is_ok());
 }
 
@@ -133,10 +127,10 @@ fn the_manager_runs_a_list() {
 #[test]
 fn a_call_is_retried_three_times() {
     let policy = RetryPolicy::default();
-    let written = format!("{policy:?}");
-    for part in ["max_retries: 3", "base_delay: 1s"] {
-        assert!(written.contains(part), "{written}");
-    }
+    has(
+        &format!("{policy:?}"),
+        &["max_retries: 3", "base_delay: 1s"],
+    );
     let tries = |failures: usize| {
         let client = Arc::new(ScriptedClient::new());
         for _ in 0..failures {
@@ -208,14 +202,15 @@ mod files {
         let written = format!("{:?} {:?}", ProcessingConfig::new(), ParallelConfig::new());
         let cores = available_parallelism().map_or(1, usize::from);
         let workers = format!("max_workers: {cores}");
-        for part in [
-            "pattern: \"**/*.py\"",
-            "chunk_size: 50",
-            &workers,
-            "max_memory: 524288000",
-        ] {
-            assert!(written.contains(part), "{part} in {written}");
-        }
+        has(
+            &written,
+            &[
+                "pattern: \"**/*.py\"",
+                "chunk_size: 50",
+                &workers,
+                "max_memory: 524288000",
+            ],
+        );
         let folder = folder();
         let files: Vec<_> = ["a.py", "b.py"].map(|name| folder.path().join(name)).into();
         let processor = BatchProcessor::new(ProcessingConfig::new(), ParallelConfig::new());
@@ -225,21 +220,15 @@ mod files {
         assert_eq!(failed[0].1.kind(), ErrorKind::Invalid);
         let batch = processor.process_files(files.clone(), length).unwrap();
         assert_eq!((batch.stats.completed, batch.stats.failed), (1, 1));
-        let stream = processor
-            .process_files_streaming(files.clone(), length)
-            .unwrap();
-        assert_eq!(stream.count(), 2);
+        let stream = processor.process_files_streaming(files.clone(), length);
+        assert_eq!(stream.unwrap().count(), 2);
 
         let executor = ParallelExecutor::new(ParallelConfig::new());
         let tasks = || files.iter().map(ProcessTask::new).collect::<Vec<_>>();
         let batch = executor.execute_batch(tasks(), length);
         assert_eq!((batch.stats.completed, batch.stats.failed), (1, 1));
-        assert_eq!(
-            executor
-                .execute_streaming(tasks().into_iter(), length)
-                .count(),
-            2
-        );
+        let stream = executor.execute_streaming(tasks().into_iter(), length);
+        assert_eq!(stream.count(), 2);
     }
 
     #[test]
@@ -252,20 +241,13 @@ mod files {
         let found: Vec<FileInfo> = scanner.scan_directory(folder.path(), &ctx).unwrap();
         let valid: Vec<_> = found.iter().filter(|info| info.is_valid).collect();
         assert_eq!(valid.len(), 2, "{found:?}");
-        assert!(
-            valid
-                .iter()
-                .all(|info| info.size == 6 && info.modified_time.is_some())
-        );
-        assert!(
-            valid
-                .iter()
-                .all(|info| info.path.ends_with("a.py") || info.path.ends_with("b.py"))
-        );
+        for (info, name) in valid.iter().zip(["a.py", "b.py"]) {
+            assert!(info.size == 6 && info.modified_time.is_some());
+            assert!(info.path.ends_with(name), "{info:?}");
+        }
         let small = FileScanner::new().max_file_size(3);
-        let filtered: Vec<FileInfo> = small
-            .filter_files([folder.path().join("a.py")], &ctx)
-            .unwrap();
+        let filtered = small.filter_files([folder.path().join("a.py")], &ctx);
+        let filtered: Vec<FileInfo> = filtered.unwrap();
         assert!(!filtered[0].is_valid && filtered[0].skip_reason.is_some());
     }
 
@@ -311,21 +293,16 @@ mod files {
 #[test]
 fn a_worker_scales_from_5_between_1_and_10() {
     let scale = format!("{:?}", batchwright::queue::WorkerScale::default());
-    for part in [
+    let parts = [
         "least: 1",
         "start: 5",
         "most: 10",
         "cpu_percent: 70.0",
         "memory_percent: 80.0",
-    ] {
-        assert!(scale.contains(part), "{part} in {scale}");
-    }
-    for (key, value) in [
-        ("queue.worker_count", "5"),
-        ("llm.max_concurrent_requests", "10"),
-    ] {
-        assert_eq!(default_of(key), value, "{key}");
-    }
+    ];
+    has(&scale, &parts);
+    assert_eq!(default_of("queue.worker_count"), "5");
+    assert_eq!(default_of("llm.max_concurrent_requests"), "10");
 }
 
 /// 3.7: the limits of a route, and what an answer costs.
@@ -346,16 +323,15 @@ fn a_route_names_its_limits_and_an_answer_its_cost() {
     // 0.15 and 0.60 dollars for a million tokens.
     let picos = usage.input_tokens * 150_000 + usage.output_tokens * 600_000;
     let cost = answer.cost_usd.unwrap().dollars();
-    assert!(
-        picos > 0 && (cost - picos as f64 / 1e12).abs() < 1e-12,
-        "{cost}"
-    );
+    let expected = picos as f64 / 1e12;
+    assert!(picos > 0 && (cost - expected).abs() < 1e-12, "{cost}");
 }
 
 /// 3.9: the nine variables, by their settings and defaults.
 #[test]
 fn nine_variables_have_their_settings() {
-    for (variable, key, default) in [
+    let learned = "learned from the provider's replies";
+    for (variable, setting, default) in [
         ("JOB_QUEUE_WORKER_COUNT", "queue.worker_count", "5"),
         ("JOB_QUEUE_MAX_RETRIES", "queue.max_retries", "3"),
         ("JOB_QUEUE_BATCH_SIZE", "queue.batch_size", "10"),
@@ -374,13 +350,13 @@ fn nine_variables_have_their_settings() {
         (
             "RATE_LIMIT_REQUESTS_PER_MINUTE",
             "llm.requests_per_minute",
-            "learned from the provider's replies",
+            learned,
         ),
         ("RATE_LIMIT_BURST_SIZE", "llm.burst_size", "10"),
     ] {
-        let setting = SettingKey::named(key).unwrap();
-        assert!(setting.variables().contains(&variable), "{variable}");
-        assert_eq!(setting.default_text(), default, "{key}");
+        let found = SettingKey::named(setting).unwrap();
+        assert!(found.variables().contains(&variable), "{variable}");
+        assert_eq!(found.default_text(), default, "{setting}");
     }
 }
 
@@ -401,10 +377,9 @@ mod queue {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("llm_jobs.db");
         let process = ProcessId::new();
-        JobQueue::open(&path)
-            .unwrap()
-            .enqueue(process, jobs(3))
-            .unwrap();
+        let queue = JobQueue::open(&path).unwrap();
+        queue.enqueue(process, jobs(3)).unwrap();
+        drop(queue);
 
         let file = rusqlite::Connection::open(&path).unwrap();
         let text = |sql: &str| {
@@ -413,10 +388,7 @@ mod queue {
         };
         assert_eq!(text("PRAGMA journal_mode"), "wal");
         let columns = text("SELECT group_concat(name) FROM pragma_table_info('jobs')");
-        assert!(
-            columns.contains("batch") && columns.contains("status"),
-            "{columns}"
-        );
+        has(&columns, &["batch", "status"]);
         drop(file);
 
         // After a restart the process is there, and a worker tells its progress.
@@ -438,10 +410,8 @@ mod queue {
 
         let ended: Vec<JobResult> = queue.get_results(process).map(Result::unwrap).collect();
         assert_eq!(ended.len(), 3);
-        let failed = ended
-            .iter()
-            .filter(|result| result.status == JobStatus::Failed);
-        assert_eq!(failed.count(), 1);
+        let failed = |result: &&JobResult| result.status == JobStatus::Failed;
+        assert_eq!(ended.iter().filter(failed).count(), 1);
         // Nothing is deleted before the caller has saved it.
         let refused = queue.consume(process, |_| Err("full"));
         assert!(refused.is_err());
@@ -474,12 +444,8 @@ mod queue {
     fn the_queue_knows_no_domain() {
         let queue = JobQueue::in_memory().unwrap();
         let process = ProcessId::new();
-        queue
-            .enqueue(
-                process,
-                [Job::new("my_kind", &json!({"any": ["payload"]})).unwrap()],
-            )
-            .unwrap();
+        let job = Job::new("my_kind", &json!({"any": ["payload"]})).unwrap();
+        queue.enqueue(process, [job]).unwrap();
         let only = queue.items(process, None, 5).unwrap();
         let job = queue.job(only[0].job_id).unwrap().unwrap();
         assert_eq!(job.kind, "my_kind");

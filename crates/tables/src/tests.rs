@@ -123,6 +123,21 @@ fn rows_of_a_worksheet_keep_their_numbers() {
     );
 }
 
+/// A Parquet file of this schema, with the groups of rows that `write` writes.
+fn parquet_of(
+    schema: &str,
+    write: impl FnOnce(&mut SerializedFileWriter<std::fs::File>),
+) -> (tempfile::TempDir, PathBuf) {
+    let (folder, path) = place();
+    let path = path.with_extension("parquet");
+    let schema = Arc::new(parse_message_type(schema).unwrap());
+    let file = std::fs::File::create(&path).unwrap();
+    let mut writer = SerializedFileWriter::new(file, schema, Arc::default()).unwrap();
+    write(&mut writer);
+    writer.close().unwrap();
+    (folder, path)
+}
+
 /// A column without nulls; lists begin where the repetition is 0.
 fn column<T: DataType>(
     group: &mut SerializedRowGroupWriter<'_, std::fs::File>,
@@ -140,8 +155,6 @@ fn column<T: DataType>(
 
 #[test]
 fn column_types_are_converted_as_expected() {
-    let (_folder, path) = place();
-    let path = path.with_extension("parquet");
     let schema = "message schema {
         REQUIRED INT64 n;
         REQUIRED BYTE_ARRAY text (UTF8);
@@ -158,31 +171,29 @@ fn column_types_are_converted_as_expected() {
         OPTIONAL GROUP tags (LIST) { REPEATED GROUP list { OPTIONAL BYTE_ARRAY element (UTF8); } }
         REQUIRED GROUP point { REQUIRED INT32 a; REQUIRED INT64 at (TIMESTAMP(NANOS,false)); }
     }";
-    let schema = Arc::new(parse_message_type(schema).unwrap());
-    let file = std::fs::File::create(&path).unwrap();
-    let mut writer = SerializedFileWriter::new(file, schema, Arc::default()).unwrap();
-    let mut group = writer.next_row_group().unwrap();
-    let bytes = |all: [&[u8]; 2]| all.map(|text| ByteArray::from(text.to_vec()));
-    column::<Int64Type>(&mut group, &[i64::MAX, -1], None);
-    column::<ByteArrayType>(&mut group, &bytes([b"a \"b\"\n", b""]), None);
-    column::<ByteArrayType>(&mut group, &bytes([b"old text", b"\xff\x00"]), None);
-    column::<DoubleType>(&mut group, &[3.0, f64::NAN], None);
-    column::<FloatType>(&mut group, &[0.1, f32::INFINITY], None);
-    column::<BoolType>(&mut group, &[true, false], None);
-    column::<Int32Type>(&mut group, &[19_844, -1], None);
-    column::<Int64Type>(&mut group, &[1_714_566_600_000_000_001, 0], None);
-    column::<Int64Type>(&mut group, &[1_714_566_600_500_000, 0], None);
-    column::<Int64Type>(&mut group, &[3_600_000_000, 0], None);
-    column::<Int64Type>(&mut group, &[1250, -5], None);
-    let keys = [[0x11_u8; 16], [0; 16]];
-    let keys = keys.map(|key| FixedLenByteArray::from(key.to_vec()));
-    column::<FixedLenByteArrayType>(&mut group, &keys, None);
-    let tags = bytes([b"x", b"y"]);
-    column::<ByteArrayType>(&mut group, &tags, Some((&[3, 2, 3, 0], &[0, 1, 1, 0])));
-    column::<Int32Type>(&mut group, &[7, 8], None);
-    column::<Int64Type>(&mut group, &[0, 1], None);
-    group.close().unwrap();
-    writer.close().unwrap();
+    let (_folder, path) = parquet_of(schema, |writer| {
+        let mut group = writer.next_row_group().unwrap();
+        let bytes = |all: [&[u8]; 2]| all.map(|text| ByteArray::from(text.to_vec()));
+        column::<Int64Type>(&mut group, &[i64::MAX, -1], None);
+        column::<ByteArrayType>(&mut group, &bytes([b"a \"b\"\n", b""]), None);
+        column::<ByteArrayType>(&mut group, &bytes([b"old text", b"\xff\x00"]), None);
+        column::<DoubleType>(&mut group, &[3.0, f64::NAN], None);
+        column::<FloatType>(&mut group, &[0.1, f32::INFINITY], None);
+        column::<BoolType>(&mut group, &[true, false], None);
+        column::<Int32Type>(&mut group, &[19_844, -1], None);
+        column::<Int64Type>(&mut group, &[1_714_566_600_000_000_001, 0], None);
+        column::<Int64Type>(&mut group, &[1_714_566_600_500_000, 0], None);
+        column::<Int64Type>(&mut group, &[3_600_000_000, 0], None);
+        column::<Int64Type>(&mut group, &[1250, -5], None);
+        let keys = [[0x11_u8; 16], [0; 16]];
+        let keys = keys.map(|key| FixedLenByteArray::from(key.to_vec()));
+        column::<FixedLenByteArrayType>(&mut group, &keys, None);
+        let tags = bytes([b"x", b"y"]);
+        column::<ByteArrayType>(&mut group, &tags, Some((&[3, 2, 3, 0], &[0, 1, 1, 0])));
+        column::<Int32Type>(&mut group, &[7, 8], None);
+        column::<Int64Type>(&mut group, &[0, 1], None);
+        group.close().unwrap();
+    });
     let rows = parquet(&path).unwrap();
     let expected = [
         r#"["n","text","raw","x","f","b","day","nanos","micros","clock","price","key","tags","point"]"#,
@@ -194,31 +205,27 @@ fn column_types_are_converted_as_expected() {
 
 #[test]
 fn times_of_96_bits_and_whole_decimals_keep_their_digits() {
-    let (_folder, path) = place();
-    let path = path.with_extension("parquet");
     let schema = "message schema {
         REQUIRED GROUP point { REQUIRED INT32 a; }
         OPTIONAL INT96 at;
         REQUIRED INT64 whole (DECIMAL(10,0));
         OPTIONAL INT96 empty;
     }";
-    let schema = Arc::new(parse_message_type(schema).unwrap());
-    let file = std::fs::File::create(&path).unwrap();
-    let mut writer = SerializedFileWriter::new(file, schema, Arc::default()).unwrap();
-    let time = |nanos: u64, day| Int96::from(vec![nanos as u32, (nanos >> 32) as u32, day]);
-    let last = 86_399_999_999_999;
-    for times in [
-        [time(1, 2_440_588), time(last, 2_440_587)],
-        [time(0, 2_460_432), time(1000, 0)],
-    ] {
-        let mut group = writer.next_row_group().unwrap();
-        column::<Int32Type>(&mut group, &[1, 2, 3], None);
-        column::<Int96Type>(&mut group, &times, Some((&[1, 0, 1], &[0, 0, 0])));
-        column::<Int64Type>(&mut group, &[0, 123, -5], None);
-        column::<Int96Type>(&mut group, &[], Some((&[0, 0, 0], &[0, 0, 0])));
-        group.close().unwrap();
-    }
-    writer.close().unwrap();
+    let (_folder, path) = parquet_of(schema, |writer| {
+        let time = |nanos: u64, day| Int96::from(vec![nanos as u32, (nanos >> 32) as u32, day]);
+        let last = 86_399_999_999_999;
+        for times in [
+            [time(1, 2_440_588), time(last, 2_440_587)],
+            [time(0, 2_460_432), time(1000, 0)],
+        ] {
+            let mut group = writer.next_row_group().unwrap();
+            column::<Int32Type>(&mut group, &[1, 2, 3], None);
+            column::<Int96Type>(&mut group, &times, Some((&[1, 0, 1], &[0, 0, 0])));
+            column::<Int64Type>(&mut group, &[0, 123, -5], None);
+            column::<Int96Type>(&mut group, &[], Some((&[0, 0, 0], &[0, 0, 0])));
+            group.close().unwrap();
+        }
+    });
     let rows = parquet(&path).unwrap();
     let expected = [
         r#"["point","at","whole","empty"]"#,
@@ -234,21 +241,17 @@ fn times_of_96_bits_and_whole_decimals_keep_their_digits() {
 
 #[test]
 fn a_column_that_cannot_be_read_is_named() {
-    let (_folder, path) = place();
-    let path = path.with_extension("parquet");
     let schema = "message schema {
         REQUIRED INT64 n;
         REQUIRED GROUP times { REQUIRED FIXED_LEN_BYTE_ARRAY(12) took (INTERVAL); }
     }";
-    let schema = Arc::new(parse_message_type(schema).unwrap());
-    let file = std::fs::File::create(&path).unwrap();
-    let mut writer = SerializedFileWriter::new(file, schema, Arc::default()).unwrap();
-    let mut group = writer.next_row_group().unwrap();
-    column::<Int64Type>(&mut group, &[7], None);
-    let took = FixedLenByteArray::from(vec![1; 12]);
-    column::<FixedLenByteArrayType>(&mut group, &[took], None);
-    group.close().unwrap();
-    writer.close().unwrap();
+    let (_folder, path) = parquet_of(schema, |writer| {
+        let mut group = writer.next_row_group().unwrap();
+        column::<Int64Type>(&mut group, &[7], None);
+        let took = FixedLenByteArray::from(vec![1; 12]);
+        column::<FixedLenByteArrayType>(&mut group, &[took], None);
+        group.close().unwrap();
+    });
     let why = parquet(&path).unwrap_err();
     let named =
         r#"found the column "times.took" of type INTERVAL, which cannot be read; leave it out"#;
@@ -257,38 +260,14 @@ fn a_column_that_cannot_be_read_is_named() {
 
 #[test]
 fn empty_rows_are_blank_lines() {
-    let (_folder, path) = place();
-    let path = path.with_extension("parquet");
     let schema = "message schema { OPTIONAL INT64 n; OPTIONAL BYTE_ARRAY text (UTF8); }";
-    let schema = Arc::new(parse_message_type(schema).unwrap());
-    let file = std::fs::File::create(&path).unwrap();
-    let mut writer = SerializedFileWriter::new(file, schema, Arc::default()).unwrap();
-    let mut group = writer.next_row_group().unwrap();
-    column::<Int64Type>(&mut group, &[7], Some((&[0, 0, 1], &[0, 0, 0])));
-    let texts = ["", " "].map(|text| ByteArray::from(text.as_bytes().to_vec()));
-    column::<ByteArrayType>(&mut group, &texts, Some((&[1, 0, 1], &[0, 0, 0])));
-    group.close().unwrap();
-    writer.close().unwrap();
+    let (_folder, path) = parquet_of(schema, |writer| {
+        let mut group = writer.next_row_group().unwrap();
+        column::<Int64Type>(&mut group, &[7], Some((&[0, 0, 1], &[0, 0, 0])));
+        let texts = ["", " "].map(|text| ByteArray::from(text.as_bytes().to_vec()));
+        column::<ByteArrayType>(&mut group, &texts, Some((&[1, 0, 1], &[0, 0, 0])));
+        group.close().unwrap();
+    });
     let rows = parquet(&path).unwrap();
     assert_eq!(rows, [r#"["n","text"]"#, "", "", r#"[7," "]"#]);
-}
-
-#[test]
-fn a_file_truncated_anywhere_is_rejected() {
-    let (_folder, path) = place();
-    let path = path.with_extension("parquet");
-    let schema = Arc::new(parse_message_type("message m { REQUIRED INT64 n; }").unwrap());
-    let file = std::fs::File::create(&path).unwrap();
-    let mut writer = SerializedFileWriter::new(file, schema, Arc::default()).unwrap();
-    let mut group = writer.next_row_group().unwrap();
-    column::<Int64Type>(&mut group, &[1, 2, 3], None);
-    group.close().unwrap();
-    writer.close().unwrap();
-    let whole = std::fs::read(&path).unwrap();
-    assert_eq!(parquet(&path).unwrap().len(), 4);
-    for end in (4..whole.len()).step_by(7) {
-        std::fs::write(&path, &whole[..end]).unwrap();
-        let why = parquet(&path).unwrap_err();
-        assert!(why.contains("cannot be read"), "{why}");
-    }
 }
