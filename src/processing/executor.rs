@@ -4,29 +4,26 @@ use std::collections::BTreeMap;
 use std::iter::from_fn;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use derive_setters::Setters;
 use parking_lot::Mutex;
 
 use crate::base::{Context, Error, MemoryManager};
-use crate::engine::dispatch::ErrorPolicy;
 use crate::engine::route::RetryPolicy;
 use crate::engine::run::CallsAtOnce;
 use crate::engine::run::panicked;
 use crate::observe::drive::RunOptions;
-use crate::observe::progress::ProgressNotifier;
 use crate::pool::{Pool, PoolEnd, TaskEnd};
 
 use super::config::{ParallelConfig, ProcessingConfig};
 use super::result::{BatchResult, ProcessResult, ProcessingEnd};
 use super::stats::StatsCollector;
-use super::stream::ProcessStream;
+use super::stream::{Notes, ProcessStream};
 use super::task::{ProcessTask, SourceFile, Stamp};
 
-/// Runs tasks on the threads of one pool.
+/// Runs tasks on the threads of one pool, with the memory limit, retries and error policy that [`ProcessingConfig`] has by
+/// default; a [`BatchProcessor`](super::BatchProcessor) has settings for them.
 ///
 /// ```
 /// use batchwright::processing::{ParallelConfig, ParallelExecutor, ProcessTask};
@@ -39,15 +36,12 @@ use super::task::{ProcessTask, SourceFile, Stamp};
 /// assert_eq!(*batch.results[0].result.as_ref().unwrap(), 4);
 /// assert!(batch.results[1].result.is_err());
 /// ```
-#[derive(Clone, derive_more::Debug, Setters)]
-#[setters(generate = false)]
+#[derive(Clone, derive_more::Debug)]
 pub struct ParallelExecutor {
     config: ParallelConfig,
-    memory: MemoryManager,
-    /// Number and delay of retries after failures that may be temporary, see [`ProcessingConfig::retry`].
-    #[setters(generate)]
+    pub(super) memory: MemoryManager,
     #[debug(skip)]
-    retry: RetryPolicy,
+    pub(super) retry: RetryPolicy,
     #[debug(skip)]
     pub(super) options: RunOptions<'static>,
 }
@@ -66,7 +60,7 @@ struct Seen {
 }
 
 impl ParallelExecutor {
-    /// An executor with the memory limit, retries and error policy that [`ProcessingConfig`] has by default.
+    /// An executor with this number of workers.
     pub fn new(config: ParallelConfig) -> Self {
         let processing = ProcessingConfig::default();
         Self {
@@ -75,30 +69,6 @@ impl ParallelExecutor {
             memory: MemoryManager::new(processing.max_memory),
             retry: processing.retry,
         }
-    }
-
-    /// Cancellation, deadline and grace period. Default: a context that is never cancelled.
-    pub fn context(mut self, ctx: &Context) -> Self {
-        self.options.ctx = ctx.clone();
-        self
-    }
-
-    /// The memory manager whose limit applies. Default: a separate one of 500 MiB.
-    pub fn memory(mut self, memory: &MemoryManager) -> Self {
-        self.memory = memory.clone();
-        self
-    }
-
-    /// How a failed file affects the others. Default: [`ErrorPolicy::ContinueOnError`].
-    pub fn on_error(mut self, policy: ErrorPolicy) -> Self {
-        self.options.on_error = policy;
-        self
-    }
-
-    /// Receives the progress. Default: no notifier.
-    pub fn notifier(mut self, notifier: Option<Arc<dyn ProgressNotifier>>) -> Self {
-        self.options.notifier = notifier;
-        self
     }
 
     /// Runs all tasks and returns one result for each, in their order.
@@ -117,11 +87,21 @@ impl ParallelExecutor {
         tasks: impl Iterator<Item = ProcessTask> + Send + 'static,
         function: impl Fn(&SourceFile<'_>) -> Result<R, Error> + Send + Sync + 'static,
     ) -> ProcessStream<R> {
+        self.stream(tasks, function, None)
+    }
+
+    /// The same, with records of the results that were taken.
+    pub(super) fn stream<R: Send + 'static>(
+        &self,
+        tasks: impl Iterator<Item = ProcessTask> + Send + 'static,
+        function: impl Fn(&SourceFile<'_>) -> Result<R, Error> + Send + Sync + 'static,
+        notes: Option<Notes>,
+    ) -> ProcessStream<R> {
         // Dropping the stream must end only this run, not other work of the caller's context.
         let mut own = self.clone();
         own.options.ctx = own.options.ctx.child();
         let ctx = own.options.ctx.clone();
-        ProcessStream::spawn(ctx, move |sink| {
+        ProcessStream::spawn(ctx, notes, move |sink| {
             let (enter, leave) = own.places();
             let source = source(tasks, enter);
             let call = |queued: &Queued, _: u32, ctx: &Context| own.call(queued, &function, ctx);
@@ -196,10 +176,7 @@ impl ParallelExecutor {
             ControlFlow::Continue(())
         };
         let stop = go(pool, &mut hand_out).stop;
-        ProcessingEnd {
-            stats: stats.stats(),
-            stop,
-        }
+        (stats.stats(), stop)
     }
 
     fn call<R>(

@@ -26,9 +26,9 @@
 //! | to | use |
 //! |---|---|
 //! | process a list of files, a stream of files, or a folder | [`BatchProcessor`], [`ProcessingConfig`], [`ParallelConfig`] |
-//! | the same without folders and checkpoints | [`ParallelExecutor`] over [`ProcessTask`]s with their [`TaskConfig`] |
+//! | the same without folders and checkpoints | [`ParallelExecutor`] over [`ProcessTask`]s |
 //! | read the argument of your function | [`SourceFile`] |
-//! | read the result for one file, and for all files | [`ProcessResult`], [`BatchResult`], [`ProcessStream`], [`ProcessingEnd`] |
+//! | read the result for one file, and for all files | [`ProcessResult`], [`BatchResult`], [`ProcessStream`] |
 //! | measure throughput, bytes and success | [`StatsCollector`], [`ProcessingStats`] |
 //! | store failures, retry them, resume after a crash | [`ErrorRecovery`], [`FailedFile`] |
 
@@ -46,7 +46,7 @@ pub use config::{ParallelConfig, ProcessingConfig};
 pub use executor::ParallelExecutor;
 pub use processor::BatchProcessor;
 pub use recovery::{ErrorRecovery, FailedFile};
-pub use result::{BatchResult, ProcessResult, ProcessingEnd};
+pub use result::{BatchResult, ProcessResult};
 pub use stats::{ProcessingStats, StatsCollector};
 pub use stream::ProcessStream;
-pub use task::{ProcessTask, SourceFile, TaskConfig};
+pub use task::{ProcessTask, SourceFile};

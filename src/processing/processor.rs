@@ -28,7 +28,7 @@ use super::task::{ProcessTask, SourceFile, Stamp};
 #[derive(derive_more::Debug)]
 pub struct BatchProcessor {
     config: ProcessingConfig,
-    pub(super) executor: ParallelExecutor,
+    executor: ParallelExecutor,
     #[debug(skip)]
     recovery: Mutex<Option<ErrorRecovery>>,
 }
@@ -42,10 +42,10 @@ impl Default for BatchProcessor {
 impl BatchProcessor {
     /// A processor with these settings.
     pub fn new(config: ProcessingConfig, parallel: ParallelConfig) -> Self {
-        let executor = ParallelExecutor::new(parallel)
-            .memory(&MemoryManager::new(config.max_memory))
-            .retry(config.retry)
-            .on_error(config.on_error);
+        let mut executor = ParallelExecutor::new(parallel);
+        executor.memory = MemoryManager::new(config.max_memory);
+        executor.retry = config.retry;
+        executor.options.on_error = config.on_error;
         Self {
             config,
             executor,
@@ -55,13 +55,13 @@ impl BatchProcessor {
 
     /// Cancellation, deadline and grace period. Default: a context that is never cancelled.
     pub fn context(mut self, ctx: &Context) -> Self {
-        self.executor = self.executor.context(ctx);
+        self.executor.options.ctx = ctx.clone();
         self
     }
 
     /// Receives the progress. Default: no notifier.
     pub fn notifier(mut self, notifier: Arc<dyn ProgressNotifier>) -> Self {
-        self.executor = self.executor.notifier(Some(notifier));
+        self.executor.options.notifier = Some(notifier);
         self
     }
 
@@ -115,14 +115,14 @@ impl BatchProcessor {
         Ok(batch)
     }
 
-    pub(super) fn tasks<T: Into<ProcessTask>, I: Iterator<Item = T>>(
+    fn tasks<T: Into<ProcessTask>, I: Iterator<Item = T>>(
         &self,
         files: I,
     ) -> impl Iterator<Item = ProcessTask> + use<T, I> {
         let most = self.config.max_file_size;
         files.map(move |file| {
             let mut task = file.into();
-            task.config.max_file_size = task.config.max_file_size.min(most);
+            task.max_file_size = task.max_file_size.min(most);
             task
         })
     }
@@ -159,9 +159,11 @@ impl BatchProcessor {
         }
         let recovery = self.recovery()?;
         let passed = Arc::new(AtomicU64::new(0));
-        let tasks = unfinished(tasks, recovery.knowing(), passed.clone());
-        let stream = self.executor.execute_streaming(tasks, function);
-        Ok(stream.noting_in(Notes { recovery, passed }))
+        let known = recovery.clone();
+        let knows = move |path: &Path, stamp| known.knows(path, stamp);
+        let tasks = unfinished(tasks, knows, passed.clone());
+        let notes = Some(Notes { recovery, passed });
+        Ok(self.executor.stream(tasks, function, notes))
     }
 
     /// Processes the files of a folder that match the [pattern](ProcessingConfig::pattern), in the order of their
@@ -217,7 +219,7 @@ fn unfinished<I: Iterator<Item = ProcessTask>>(
 ) -> impl Iterator<Item = ProcessTask> {
     std::iter::from_fn(move || {
         tasks.by_ref().find(|task| {
-            let stamp = task.config.expected.map_or_else(|| task.look(), Ok);
+            let stamp = task.expected.map_or_else(|| task.look(), Ok);
             let done = stamp.is_ok_and(|stamp| is_done(&task.file_path, stamp));
             passed.fetch_add(done.into(), Ordering::Relaxed);
             !done

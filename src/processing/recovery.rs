@@ -153,15 +153,6 @@ impl ErrorRecovery {
         self.0.lock().done.get(&key(path)) == Some(&stamp_key(stamp))
     }
 
-    /// The same for a thread that may be left behind: it does not keep the checkpoint from the next run.
-    pub(super) fn knowing(&self) -> impl Fn(&Path, Stamp) -> bool + Send + use<> {
-        let state = Arc::downgrade(&self.0);
-        move |path, stamp| {
-            let state = state.upgrade();
-            state.is_some_and(|state| Self(state).knows(path, stamp))
-        }
-    }
-
     /// The files that failed and were not finished since, in the order of their paths.
     pub fn failed_files(&self) -> Vec<FailedFile> {
         self.0.lock().failed.values().cloned().collect()

@@ -55,15 +55,8 @@ impl<R> ProcessResult<R> {
 /// Receives results as they arrive; returning `Break` ends the run.
 pub(super) type Sink<'s, R> = &'s mut dyn FnMut(ProcessResult<R>) -> ControlFlow<()>;
 
-/// How the processing of files ended.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct ProcessingEnd {
-    /// The numbers of the run.
-    pub stats: ProcessingStats,
-    /// The reason if it ended before all files were done.
-    pub stop: Option<StopReason>,
-}
+/// The numbers of a run, and the reason if it ended before all files were done.
+pub(super) type ProcessingEnd = (ProcessingStats, Option<StopReason>);
 
 /// The results of a list of files.
 #[derive(Debug, Clone)]
@@ -82,12 +75,12 @@ pub struct BatchResult<R> {
 }
 
 impl<R> BatchResult<R> {
-    pub(super) fn new(results: Vec<ProcessResult<R>>, end: ProcessingEnd) -> Self {
+    pub(super) fn new(results: Vec<ProcessResult<R>>, (stats, stop): ProcessingEnd) -> Self {
         Self {
             results,
             left_out: Vec::new(),
-            stats: end.stats,
-            stop: end.stop,
+            stats,
+            stop,
         }
     }
 

@@ -34,6 +34,7 @@ pub(super) struct Notes {
 impl<R: Send + 'static> ProcessStream<R> {
     pub(super) fn spawn(
         ctx: Context,
+        notes: Option<Notes>,
         run: impl FnOnce(Sink<'_, R>) -> ProcessingEnd + Send + 'static,
     ) -> Self {
         let run = Background::start("batchwright-files", ctx, 1, move |tx| {
@@ -44,27 +45,20 @@ impl<R: Send + 'static> ProcessStream<R> {
         });
         Self {
             run,
-            notes: None,
+            notes,
             last: None,
         }
-    }
-
-    pub(super) fn noting_in(mut self, notes: Notes) -> Self {
-        self.notes = Some(notes);
-        self
     }
 
     /// Waits for the end and returns the results that were not taken yet.
     pub fn finish(mut self) -> BatchResult<R> {
         let results = self.by_ref().collect();
-        let mut end = self.run.join().unwrap_or_else(|| ProcessingEnd {
-            stats: ProcessingStats::default(),
-            stop: Some(StopReason::Misuse(
-                "the run's thread could not be started".to_owned(),
-            )),
+        let mut end = self.run.join().unwrap_or_else(|| {
+            let why = "the run's thread could not be started".to_owned();
+            (ProcessingStats::default(), Some(StopReason::Misuse(why)))
         });
         if let Some(notes) = &self.notes {
-            end.stats.skipped = notes.passed.load(Ordering::Relaxed);
+            end.0.skipped = notes.passed.load(Ordering::Relaxed);
             if let Err(error) = notes.recovery.save_checkpoint() {
                 log::warn!("{error}");
             }

@@ -35,15 +35,6 @@ impl From<&FileInfo> for Stamp {
     }
 }
 
-/// Settings for one file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct TaskConfig {
-    /// Maximum size in bytes; a larger file fails without being read.
-    pub max_file_size: u64,
-    pub(super) expected: Option<Stamp>,
-}
-
 /// A file to process. A task made from a [`FileInfo`] fails if the file has changed since it was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -52,8 +43,9 @@ pub struct ProcessTask {
     pub file_path: PathBuf,
     /// Its name in results. Default: its path as text.
     pub source_id: String,
-    /// Its settings.
-    pub config: TaskConfig,
+    /// Maximum size in bytes; a larger file fails without being read. Default: no limit.
+    pub max_file_size: u64,
+    pub(super) expected: Option<Stamp>,
 }
 
 impl ProcessTask {
@@ -63,10 +55,8 @@ impl ProcessTask {
         Self {
             source_id: shown_path(&file_path).into_owned(),
             file_path,
-            config: TaskConfig {
-                max_file_size: u64::MAX,
-                expected: None,
-            },
+            max_file_size: u64::MAX,
+            expected: None,
         }
     }
 
@@ -78,7 +68,7 @@ impl ProcessTask {
 
     /// The same task with this maximum size in bytes. Default: no limit.
     pub fn with_max_file_size(mut self, bytes: u64) -> Self {
-        self.config.max_file_size = bytes;
+        self.max_file_size = bytes;
         self
     }
 
@@ -91,13 +81,13 @@ impl ProcessTask {
             return Err(Error::new(ErrorKind::Invalid, why));
         }
         let stamp = Stamp::of(&found);
-        match self.config.expected {
+        match self.expected {
             Some(expected) if expected != stamp => Err(changed()),
-            _ if stamp.size > self.config.max_file_size => Err(Error::new(
+            _ if stamp.size > self.max_file_size => Err(Error::new(
                 ErrorKind::Invalid,
                 format!(
                     "{} bytes, more than the {} that are read of a file; allow for more, or leave it out",
-                    stamp.size, self.config.max_file_size
+                    stamp.size, self.max_file_size
                 ),
             )),
             _ => Ok(stamp),
@@ -143,7 +133,7 @@ fn changed() -> Error {
 impl From<&FileInfo> for ProcessTask {
     fn from(info: &FileInfo) -> Self {
         let mut task = Self::new(&info.path);
-        task.config.expected = Some(info.into());
+        task.expected = Some(info.into());
         task
     }
 }
@@ -215,7 +205,7 @@ mod tests {
 
     fn found(path: &Path) -> ProcessTask {
         let mut task = ProcessTask::new(path);
-        task.config.expected = Some(task.look().unwrap());
+        task.expected = Some(task.look().unwrap());
         task
     }
 

@@ -2,8 +2,8 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use batchwright::processing::{
@@ -228,26 +228,4 @@ fn a_streamed_file_is_done_when_the_next_result_is_requested() {
     assert!(paths.eq(&folder.files()[1..]));
     assert_eq!(second.stats.skipped, 1);
     assert_eq!(stream().finish().stats.skipped, 5);
-}
-
-#[test]
-fn a_list_that_never_goes_on_does_not_keep_the_checkpoint_of_a_stream_that_ended() {
-    let folder = Folder::of(1);
-    let place = tempfile::tempdir().unwrap();
-    let config = at_once().checkpoint(place.path().join("done.jsonl"));
-    let processor = || BatchProcessor::new(config.clone(), ParallelConfig::default());
-    let (held, waits) = mpsc::channel::<PathBuf>();
-    let (asked, was_asked) = mpsc::channel();
-    let never = std::iter::from_fn(move || {
-        asked.send(()).unwrap();
-        waits.recv().ok()
-    });
-    let list = folder.files().into_iter().chain(never);
-    let mut first = processor().process_files_streaming(list, text).unwrap();
-    first.next().unwrap();
-    was_asked.recv().unwrap();
-    drop(first);
-    let second = processor().process_files_streaming(folder.files(), text);
-    assert_eq!(second.unwrap().finish().results.len(), 1);
-    drop(held);
 }
