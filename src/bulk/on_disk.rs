@@ -46,7 +46,7 @@ impl Prompts {
         // A run may have no writable folder.
         let mut spool = SpoolFile::anywhere(&folder, name, most)?;
         let mut start = Vec::new();
-        let text = plain_text(reader, settings.encoding);
+        let text = plain_text(name, reader, settings.encoding)?;
         copy(text, &mut spool, name, ctx, &mut |piece| {
             if start.trim_ascii_start().is_empty() {
                 start.clear();

@@ -9,13 +9,8 @@ use memchr::memchr_iter;
 const PIECE_BYTES: usize = 1 << 15;
 
 /// A reader that converts the bytes of another reader to UTF-8.
-pub(crate) struct Decoded<R> {
+pub(super) struct Decoded<R> {
     reader: R,
-    /// `None` if the text is UTF-8, or invalid UTF-8 that is rejected later.
-    decoding: Option<Decoding>,
-}
-
-struct Decoding {
     encoding: &'static Encoding,
     decoder: Decoder,
     piece: Vec<u8>,
@@ -29,8 +24,9 @@ struct Decoding {
 }
 
 impl<R: Read> Decoded<R> {
-    pub(super) fn new(reader: R, encoding: Option<&'static Encoding>) -> Self {
-        let decoding = encoding.map(|encoding| Decoding {
+    pub(super) fn new(reader: R, encoding: &'static Encoding) -> Self {
+        Self {
+            reader,
             encoding,
             decoder: encoding.new_decoder(),
             piece: vec![0; PIECE_BYTES],
@@ -39,20 +35,17 @@ impl<R: Read> Decoded<R> {
             text: Vec::new(),
             given: 0,
             line: 1,
-        });
-        Self { reader, decoding }
+        }
     }
-}
 
-impl Decoding {
     /// Decodes the next piece; an empty text means the end.
-    fn next(&mut self, reader: &mut impl Read) -> io::Result<()> {
+    fn next(&mut self) -> io::Result<()> {
         self.line += memchr_iter(b'\n', &self.text).count() as u64;
         self.given = 0;
         self.text.clear();
         while self.text.is_empty() && !(self.ended && self.left.is_empty()) {
             if self.left.is_empty() {
-                let n = reader.read(&mut self.piece)?;
+                let n = self.reader.read(&mut self.piece)?;
                 self.left = 0..n;
                 self.ended = n == 0;
             }
@@ -76,15 +69,11 @@ impl Decoding {
 
 impl<R: Read> Read for Decoded<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let Some(decoding) = &mut self.decoding else {
-            return self.reader.read(buffer);
-        };
-        if decoding.given == decoding.text.len() {
-            decoding.next(&mut self.reader)?;
+        if self.given == self.text.len() {
+            self.next()?;
         }
-        let mut left = &decoding.text[decoding.given..];
-        let n = left.read(buffer)?;
-        decoding.given += n;
+        let n = (&self.text[self.given..]).read(buffer)?;
+        self.given += n;
         Ok(n)
     }
 }
@@ -96,8 +85,7 @@ mod tests {
     fn decoded(label: &str, bytes: &[u8]) -> Result<String, String> {
         let mut text = String::new();
         let encoding = Encoding::for_label(label.as_bytes());
-        assert!(encoding.is_some(), "{label}");
-        match Decoded::new(bytes, encoding).read_to_string(&mut text) {
+        match Decoded::new(bytes, encoding.expect(label)).read_to_string(&mut text) {
             Ok(_) => Ok(text),
             Err(error) => Err(error.to_string()),
         }
@@ -105,20 +93,17 @@ mod tests {
 
     #[test]
     fn encodings_of_other_programs_are_read() {
-        let utf16: Vec<u8> = "\u{feff}Größe\n😀"
-            .encode_utf16()
+        let units = |text: &str| text.encode_utf16().collect::<Vec<u16>>();
+        let utf16: Vec<u8> = units("\u{feff}Größe\n😀")
+            .into_iter()
             .flat_map(u16::to_le_bytes)
             .collect();
-        let big: Vec<u8> = "\u{feff}ü"
-            .encode_utf16()
+        let big: Vec<u8> = units("\u{feff}ü")
+            .into_iter()
             .flat_map(u16::to_be_bytes)
             .collect();
         for (label, bytes, text) in [
-            (
-                "windows-1252",
-                &b"\x80 Gr\xf6\xdfe \x93q\x94"[..],
-                "€ Größe “q”",
-            ),
+            ("cp1252", &b"\x80 Gr\xf6\xdfe \x93q\x94"[..], "€ Größe “q”"),
             ("latin1", b"\xe9t\xe9\n", "été\n"),
             ("shift_jis", b"\x93\xfa\x96{", "日本"),
             ("utf-16", &utf16, "Größe\n😀"),

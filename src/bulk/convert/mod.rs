@@ -22,7 +22,7 @@ mod unpack;
 use decode::Decoded;
 #[cfg(not(feature = "tables"))]
 pub(crate) use table::NOT_BUILT;
-use unpack::{Packing, Unpacked};
+use unpack::{Packing, unpacked};
 
 /// Opens a file of prompts; converts it in the spool folder if it cannot be read directly.
 pub(super) fn open(
@@ -64,7 +64,7 @@ pub(super) fn open(
         return Ok(NamedFile::new(name, form, source));
     }
     let mut spool = SpoolFile::anywhere(folder, &name, settings.most_unpacked(source.len()))?;
-    let text = plain_text(source.reader(), settings.encoding);
+    let text = plain_text(&name, source.reader(), settings.encoding)?;
     match form {
         Form::Json => list::write(text, &mut spool, &name, ctx)?,
         _ => copy(text, &mut spool, &name, ctx, &mut |_| {})?,
@@ -92,9 +92,14 @@ pub(super) fn made_from(
 }
 
 /// Converts the data of a reader to text, whatever it is compressed with.
-pub(super) fn plain_text<R: Read>(
-    reader: R,
+pub(super) fn plain_text<'r>(
+    name: &str,
+    reader: impl Read + 'r,
     encoding: Option<&'static Encoding>,
-) -> Decoded<Unpacked<R>> {
-    Decoded::new(Unpacked::new(reader), encoding)
+) -> Result<Box<dyn Read + 'r>, InputError> {
+    let text = unpacked(reader).map_err(|error| InputError::unreadable(name, &error))?;
+    Ok(match encoding {
+        Some(encoding) => Box::new(Decoded::new(text, encoding)),
+        None => text,
+    })
 }

@@ -1,7 +1,7 @@
 //! Unpacks text that is compressed with gzip or Zstandard, which its first bytes show.
 
 use std::fmt;
-use std::io::{self, BufRead, BufReader, Chain, Cursor, Read};
+use std::io::{self, BufRead, BufReader, Cursor, Read};
 use std::path::{Path, PathBuf};
 
 use flate2::bufread::MultiGzDecoder;
@@ -24,7 +24,6 @@ impl fmt::Display for Packing {
     }
 }
 
-/// Number of bytes that show the format.
 impl Packing {
     /// The format according to the file's name, and the name of the file inside.
     pub(super) fn named(path: &Path) -> Option<(Self, PathBuf)> {
@@ -46,82 +45,30 @@ impl Packing {
             _ => None,
         }
     }
-
-    /// Whether the data may have this format after more bytes.
-    fn could_be(start: &[u8]) -> bool {
-        let fits = |magic: &[u8]| magic.starts_with(start);
-        let skipped = |first: &u8| (0x50..=0x5f).contains(first);
-        fits(&[0x1f, 0x8b, 8])
-            || fits(&[0x28, 0xb5, 0x2f, 0xfd])
-            || start
-                .split_first()
-                .is_some_and(|(first, rest)| skipped(first) && [0x2a, 0x4d, 0x18].starts_with(rest))
-    }
 }
+
+/// Number of bytes that show the format.
+const MAGIC_BYTES: u64 = 4;
 
 /// A reader that unpacks the data of another reader if it is compressed.
-pub(crate) struct Unpacked<R>(State<R>);
-
-enum State<R> {
-    /// Nothing was read yet.
-    New(R),
-    Plain(Started<R>),
-    Gzip(Box<MultiGzDecoder<BufReader<Started<R>>>>),
-    Zstd(Box<Frames<BufReader<Started<R>>>>),
-    /// While it changes.
-    Nothing,
+pub(super) fn unpacked<'r>(mut reader: impl Read + 'r) -> io::Result<Box<dyn Read + 'r>> {
+    let mut start = Vec::new();
+    reader.by_ref().take(MAGIC_BYTES).read_to_end(&mut start)?;
+    let packing = Packing::of(&start);
+    let whole = BufReader::with_capacity(1 << 16, Cursor::new(start).chain(reader));
+    Ok(match packing {
+        None => Box::new(whole),
+        Some(Packing::Gzip) => Box::new(Unpacked(Packing::Gzip, MultiGzDecoder::new(whole))),
+        Some(Packing::Zstd) => Box::new(Unpacked(Packing::Zstd, Frames::new(whole))),
+    })
 }
 
-/// A reader whose first bytes were read.
-type Started<R> = Chain<Cursor<Vec<u8>>, R>;
-
-impl<R: Read> Unpacked<R> {
-    pub(super) fn new(reader: R) -> Self {
-        Self(State::New(reader))
-    }
-
-    fn begin(&mut self) -> io::Result<()> {
-        let State::New(reader) = &mut self.0 else {
-            return Ok(());
-        };
-        // A line of text may be shorter, and the next one may arrive only after it was answered.
-        let mut start = Vec::new();
-        let found = loop {
-            let mut byte = [0];
-            match reader.read(&mut byte) {
-                Ok(0) => break None,
-                Ok(_) => start.push(byte[0]),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error),
-            }
-            match (Packing::of(&start), Packing::could_be(&start)) {
-                (None, true) => {}
-                (found, _) => break found,
-            }
-        };
-        let State::New(reader) = std::mem::replace(&mut self.0, State::Nothing) else {
-            return Ok(());
-        };
-        let started = Cursor::new(start).chain(reader);
-        let buffered = |started| BufReader::with_capacity(1 << 16, started);
-        self.0 = match found {
-            None => State::Plain(started),
-            Some(Packing::Gzip) => State::Gzip(Box::new(MultiGzDecoder::new(buffered(started)))),
-            Some(Packing::Zstd) => State::Zstd(Box::new(Frames::new(buffered(started)))),
-        };
-        Ok(())
-    }
-}
+/// Names the format in errors.
+struct Unpacked<R>(Packing, R);
 
 impl<R: Read> Read for Unpacked<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.begin()?;
-        match &mut self.0 {
-            State::Plain(reader) => reader.read(buffer),
-            State::Gzip(members) => members.read(buffer).map_err(|e| broken(Packing::Gzip, e)),
-            State::Zstd(frames) => frames.read(buffer).map_err(|e| broken(Packing::Zstd, e)),
-            State::New(_) | State::Nothing => Ok(0),
-        }
+        self.1.read(buffer).map_err(|error| broken(self.0, error))
     }
 }
 
@@ -240,7 +187,7 @@ mod tests {
 
     fn unpacked(bytes: &[u8], piece: usize) -> io::Result<Vec<u8>> {
         let mut out = Vec::new();
-        Unpacked::new(Pieces(bytes, piece)).read_to_end(&mut out)?;
+        super::unpacked(Pieces(bytes, piece))?.read_to_end(&mut out)?;
         Ok(out)
     }
 

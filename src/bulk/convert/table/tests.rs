@@ -34,37 +34,26 @@ fn names_and_settings_must_match_the_kind_of_file() {
         std::fs::write(&path, content).unwrap();
         lines(&path, &settings).unwrap_err()
     };
-    let plain = PromptSettings::default;
-    let sheet = || PromptSettings {
-        sheet: Some("a".to_owned()),
-        ..plain()
-    };
-    for (extension, content, settings, said) in [
-        (
-            "parquet",
-            &b"id,text\n"[..],
-            plain(),
-            "found no Parquet data, although the name says so",
-        ),
-        ("xlsx", b"", plain(), "found no .xlsx data"),
-        ("parquet", POINTER, plain(), "fetch it with git lfs pull"),
-        ("txt", POINTER, plain(), "fetch it with git lfs pull"),
+    let no_parquet = "found no Parquet data, although the name says so";
+    for (extension, content, said) in [
+        ("parquet", &b"id,text\n"[..], no_parquet),
+        ("xlsx", b"", "found no .xlsx data"),
+        ("parquet", POINTER, "fetch it with git lfs pull"),
+        ("txt", POINTER, "fetch it with git lfs pull"),
         (
             "csv",
             b"id\n",
-            sheet(),
             "found --sheet, which applies only to .xlsx files",
         ),
-        ("parquet", b"PAR1PAR1", plain(), "cannot be read"),
-        ("xlsx", b"PK\x03\x04", plain(), "cannot be read"),
-        ("zip", b"PK\x03\x04", plain(), "found a .zip file"),
-        (
-            "xls",
-            b"\xd0\xcf\x11\xe0",
-            plain(),
-            "save it as .xlsx or CSV UTF-8",
-        ),
+        ("parquet", b"PAR1PAR1", "cannot be read"),
+        ("xlsx", b"PK\x03\x04", "cannot be read"),
+        ("zip", b"PK\x03\x04", "found a .zip file"),
+        ("xls", b"\xd0\xcf\x11\xe0", "save it as .xlsx or CSV UTF-8"),
     ] {
+        let settings = PromptSettings {
+            sheet: (extension == "csv").then(|| "a".to_owned()),
+            ..PromptSettings::default()
+        };
         let is_read = cfg!(feature = "tables") || said != "cannot be read";
         let said = if is_read {
             said
@@ -113,11 +102,8 @@ fn rows_are_numbered_as_in_the_table() {
     }
     sheet.finish().unwrap();
     let (rows, first) = lines(&path, &PromptSettings::default()).unwrap();
-    let expected = [r#"["id","n"]"#, "[7,0.5]", "", "[8,null]"];
-    assert_eq!(
-        (&rows[..], first),
-        (&expected.map(str::to_owned)[..], Numbers::Rows(2))
-    );
+    assert_eq!(rows, [r#"["id","n"]"#, "[7,0.5]", "", "[8,null]"]);
+    assert_eq!(first, Numbers::Rows(2));
     let settings = PromptSettings::new().template("{{id}}").unwrap();
     let settings = settings.id_column("n");
     let faulty = Prompts::open(&path, &settings, &Context::new(), &|_, _| {});
