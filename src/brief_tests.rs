@@ -156,8 +156,10 @@ fn words_of_a_server_are_shown_no_further_than_they_help() {
         assert!(shown.contains("xxx") && shown.len() < 800, "{shown}");
     }
     let shown = format!("{:?}", Request::new("four").with_id("a"));
-    let beginning = "Request { id: Some(\"a\"), task: Complete, ";
-    assert!(shown.starts_with(beginning), "{shown}");
+    assert!(
+        shown.starts_with("Request { id: Some(\"a\"), task: Complete, "),
+        "{shown}"
+    );
     assert!(shown.contains("messages: <1> of <4 bytes>"), "{shown}");
 }
 
@@ -199,14 +201,13 @@ fn the_debug_of_the_queues_types_is_short_and_shows_no_payload() {
     }
     is_private(&claimed.jobs[0]);
     is_private(&claimed);
-    let completed = ClaimOutcome::Completed {
-        result: raw(),
-        spent: None,
-    };
+    let (error, result, spent) = (failure(), raw(), None);
+    let completed = ClaimOutcome::Completed { result, spent };
+    let (result, spent) = (Some(raw()), None);
     let failed = ClaimOutcome::Failed {
-        error: failure(),
-        result: Some(raw()),
-        spent: None,
+        error,
+        result,
+        spent,
     };
     let retry = ClaimOutcome::Retry {
         due_at: Timestamp(0),

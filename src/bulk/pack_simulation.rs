@@ -190,7 +190,8 @@ impl SlowSource {
         }
         // When its thread has ended, so has the source.
         self.give = None;
-        self.thread.take().map(|thread| thread.join().unwrap());
+        let ended = self.thread.take().into_iter();
+        ended.for_each(|thread| thread.join().unwrap());
         true
     }
 }

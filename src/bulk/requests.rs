@@ -93,10 +93,9 @@ mod tests {
     #[test]
     fn a_single_line_requests_one_answer_and_reads_no_file() {
         let settings = PromptSettings::new();
+        let message = |content: &str| format!(r#"{{"role": "user", "content": {content}}}"#);
         let line = |content: &str, more: &str| {
-            format!(
-                r#"{{"id": "a", "messages": [{{"role": "user", "content": {content}}}]{more}}}"#
-            )
+            format!(r#"{{"id": "a", "messages": [{}]{more}}}"#, message(content))
         };
         let read = settings.request(&line("\"hi\"", r#", "n": 1"#)).unwrap();
         assert_eq!((read.id.as_deref(), read.messages.len()), (Some("a"), 1));

@@ -418,15 +418,6 @@ type Visit<'a> = dyn FnMut(&[u8], u64, u64, bool) -> Result<(), Error> + 'a;
 /// # Errors
 /// If the file at `path` cannot be read, or the error of `visit`.
 pub(crate) fn each_line(path: &Path, file: &File, visit: &mut Visit<'_>) -> Result<(), Error> {
-    each_line_within(LONGEST_LINE, path, file, visit)
-}
-
-fn each_line_within(
-    longest: u64,
-    path: &Path,
-    file: &File,
-    visit: &mut Visit<'_>,
-) -> Result<(), Error> {
     let failed = |error: io::Error| trouble(path, "cannot read", &error);
     let mut reader = BufReader::with_capacity(1 << 20, file);
     let mut at = to_text(&mut reader).map_err(failed)?;
@@ -435,7 +426,7 @@ fn each_line_within(
     let mut whole = true;
     loop {
         line.clear();
-        let mut bounded = (&mut reader).take(longest);
+        let mut bounded = (&mut reader).take(LONGEST_LINE);
         let read = bounded.read_until(b'\n', &mut line).map_err(failed)?;
         if read == 0 {
             return Ok(());
@@ -510,30 +501,5 @@ mod tests {
         drop(first);
         ResultsFile::open(&path, false, &mut |_, _| {}).unwrap();
         drop(copy);
-    }
-
-    #[test]
-    fn pieces_of_a_too_long_line_have_its_number() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("out.jsonl");
-        std::fs::write(&path, "first line\n\nthird\n").unwrap();
-        let mut found = Vec::new();
-        let file = File::open(&path).unwrap();
-        each_line_within(4, &path, &file, &mut |line, at, number, _| {
-            found.push((String::from_utf8_lossy(line).into_owned(), at, number));
-            Ok(())
-        })
-        .unwrap();
-        let pieces = [
-            ("firs", 0, 1),
-            ("t li", 4, 1),
-            ("ne", 8, 1),
-            ("thir", 12, 3),
-            ("d", 16, 3),
-        ];
-        assert_eq!(
-            found,
-            pieces.map(|(text, at, number)| (text.to_owned(), at, number))
-        );
     }
 }

@@ -135,25 +135,6 @@ fn links_are_skipped_or_followed_and_cycles_are_detected() {
     assert!(judged[0].is_valid);
 }
 
-#[cfg(unix)]
-#[test]
-fn any_file_name_is_found_and_non_files_are_not_opened() {
-    use std::ffi::OsStr;
-    use std::os::unix::ffi::OsStrExt;
-    use std::os::unix::net::UnixListener;
-
-    let folder = tree(&[(" a\nb .py", "x")]);
-    let odd = folder.path().join(OsStr::from_bytes(b"\xff.py"));
-    fs::write(&odd, "x").unwrap();
-    let _socket = UnixListener::bind(folder.path().join("socket.py")).unwrap();
-    let found = listed(&FileScanner::new(), folder.path());
-    assert_eq!(found, [" a\nb .py", "socket.py not_a_file", r"\xff.py"]);
-    let files = FileScanner::new()
-        .scan_directory(folder.path(), &Context::new())
-        .unwrap();
-    assert!(files.iter().any(|file| file.path == odd));
-}
-
 #[test]
 fn errors_of_a_scan_name_the_cause() {
     let folder = tree(&[("a.py", "")]);

@@ -1,4 +1,4 @@
-//! Tools and all other contents of a reply, with the client of every provider against the strict simulator.
+//! Tools and whole replies, with the client of every provider against the strict simulator.
 
 use batchwright::{FinishReason, Message, Request, Response, ResponseFormat};
 use batchwright_simulate::SimConfig;
@@ -38,7 +38,9 @@ fn tools_are_sent_to_every_provider_and_conversations_continue() {
         let sim = provider.simulator(SimConfig::default().reasoning_tokens(5));
         // A schema does not matter before there is an answer.
         let format = ResponseFormat::json_schema(schema()).unwrap();
-        let mut request = with_tools().with_response_format(format);
+        let mut request = with_tools()
+            .with_response_format(format)
+            .with_keep_reply(true);
         let answer = answered(provider, &sim, request.clone());
         assert_eq!(answer.finish_reason, FinishReason::ToolCalls, "{name}");
         let calls = &answer.details().tool_calls;
@@ -48,8 +50,13 @@ fn tools_are_sent_to_every_provider_and_conversations_continue() {
         assert_ne!(calls[0].id, calls[1].id, "{name}");
         let thinks = !matches!(name, "openai" | "custom" | "azure");
         assert_eq!(answer.details().reasoning.is_some(), thinks, "{name}");
+        let reply = answer.details().reply.clone().unwrap();
+        let whole: Value = reply.parse().unwrap();
+        assert!(whole.to_string().contains("get_weather"), "{name}");
+        assert!(!reply.as_str().contains('\n'), "{name}");
         // Any provider can continue a conversation with the tool calls of another one.
         request.params.response_format = None;
+        request.keep_reply = false;
         request.messages.push(answer.message());
         for call in calls {
             request
@@ -63,58 +70,19 @@ fn tools_are_sent_to_every_provider_and_conversations_continue() {
         {
             let sim = other.simulator(SimConfig::default());
             let answer = answered(other, &sim, request.clone());
+            let ended = (
+                &answer.finish_reason,
+                answer.text.is_empty(),
+                &answer.details().reply,
+            );
             assert_eq!(
-                answer.finish_reason,
-                FinishReason::Stop,
+                ended,
+                (&FinishReason::Stop, false, &None),
                 "{name} {}",
                 other.name
             );
-            assert!(!answer.text.is_empty());
             never_malformed(other.name, &sim.stats());
         }
-        never_malformed(name, &sim.stats());
-    }
-}
-
-#[test]
-fn every_choice_among_tools_is_obeyed() {
-    let one = json!({"type": "function", "function": {"name": "get_time"}});
-    for provider in &PROVIDERS {
-        let sim = provider.simulator(SimConfig::default());
-        let called = |field: &str, value: Value| {
-            let request = with_tools().with_extra(field, value);
-            let answer = answered(provider, &sim, request);
-            answer.details().tool_calls.len()
-        };
-        assert_eq!(called("tool_choice", json!("none")), 0, "{}", provider.name);
-        assert_eq!(
-            called("tool_choice", json!("required")),
-            2,
-            "{}",
-            provider.name
-        );
-        assert_eq!(called("tool_choice", one.clone()), 1, "{}", provider.name);
-        let takes = ["openai", "anthropic", "xai", "groq", "mistral", "custom"];
-        if takes.contains(&provider.name) {
-            let single = called("parallel_tool_calls", json!(false));
-            assert_eq!(single, 1, "{}", provider.name);
-        }
-        never_malformed(provider.name, &sim.stats());
-    }
-}
-
-#[test]
-fn a_reply_is_kept_whole_only_if_that_is_requested() {
-    for provider in &PROVIDERS {
-        let name = provider.name;
-        let sim = provider.simulator(SimConfig::default());
-        let answer = answered(provider, &sim, Request::new("hello").with_keep_reply(true));
-        let reply = answer.details().reply.clone().unwrap();
-        let whole: Value = reply.parse().unwrap();
-        assert!(whole.to_string().contains(&answer.text), "{name}");
-        assert!(!reply.as_str().contains('\n'), "{name}");
-        let answer = answered(provider, &sim, Request::new("hello"));
-        assert_eq!(answer.details().reply, None, "{name}");
         never_malformed(name, &sim.stats());
     }
 }

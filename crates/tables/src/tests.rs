@@ -59,11 +59,8 @@ fn place() -> (tempfile::TempDir, PathBuf) {
 fn workbook(path: &Path) -> Result<(), XlsxError> {
     let mut book = Workbook::new();
     let sheet = book.add_worksheet().set_name("First")?;
-    let (day, both) = (
-        Format::new().set_num_format("yyyy-mm-dd"),
-        Format::new().set_num_format("yyyy-mm-dd hh:mm"),
-    );
-    let clock = Format::new().set_num_format("hh:mm:ss");
+    let formats = ["yyyy-mm-dd", "yyyy-mm-dd hh:mm", "hh:mm:ss"];
+    let [day, both, clock] = formats.map(|format| Format::new().set_num_format(format));
     for (i, name) in ["id", " text ", "day", "", "n", "yes"].iter().enumerate() {
         sheet.write_string(2, i as u16, *name)?;
     }
@@ -105,22 +102,19 @@ fn rows_of_a_worksheet_keep_their_numbers() {
         r#"[2958466,null,"09:05:00",null,null,null]"#,
         "",
     ];
-    assert_eq!(
-        (rows.as_slice(), before),
-        (expected.map(str::to_owned).as_slice(), 3)
-    );
+    assert_eq!((rows, before), (expected.map(str::to_owned).to_vec(), 3));
     let sheet = |name: &str| sheet(&path, Some(name));
     assert_eq!(sheet("First").unwrap().0, expected);
-    assert!(
-        sheet("Empty")
-            .unwrap_err()
-            .contains("found no cells in the sheet \"Empty\"")
-    );
-    let unknown = sheet("first").unwrap_err();
-    assert!(
-        unknown.contains("found no sheet \"first\"; expected one of \"First\", \"Empty\""),
-        "{unknown}"
-    );
+    for (name, said) in [
+        ("Empty", "found no cells in the sheet \"Empty\""),
+        (
+            "first",
+            "found no sheet \"first\"; expected one of \"First\", \"Empty\"",
+        ),
+    ] {
+        let why = sheet(name).unwrap_err();
+        assert!(why.contains(said), "{why}");
+    }
 }
 
 /// A Parquet file of this schema, with the groups of rows that `write` writes.

@@ -171,14 +171,4 @@ mod tests {
         assert_eq!(Cell::Int((1 << 53) + 1).kind(), Long);
         assert_eq!(Cell::Int(i64::MIN).kind(), Long);
     }
-
-    #[test]
-    fn numbers_keep_their_spelling() {
-        let text = |cell: Cell<'_>| cell.to_text().unwrap().into_owned();
-        assert_eq!(text(Cell::Float(1.5, "1.50")), "1.50");
-        assert_eq!(text(Cell::Digits("1e400")), "1e400");
-        assert_eq!(text(Cell::Int(-5)), "-5");
-        assert_eq!(text(Cell::Vector(vec![0.1, -1.0])), "[0.1,-1.0]");
-        assert_eq!(Cell::Null.to_text(), None);
-    }
 }

@@ -42,18 +42,16 @@ impl Scratch {
     }
 
     pub(super) fn check(&self) -> Result<(InputFile, Matching), String> {
-        let input = self
-            .open(PromptSettings::default())
-            .map_err(|e| self.shown(&e))?;
-        let index = input.check(hooks()).map_err(|e| self.shown(&e))?;
+        let shown = |errors: InputErrors| self.shown(&errors);
+        let input = self.open(PromptSettings::default()).map_err(shown)?;
+        let index = input.check(hooks()).map_err(shown)?;
         Ok((input, index))
     }
 
     /// The text of an error, with a short name for the file.
     pub(super) fn shown(&self, errors: &impl ToString) -> String {
-        errors
-            .to_string()
-            .replace(&self.0.display().to_string(), "p")
+        let path = self.0.display().to_string();
+        errors.to_string().replace(&path, "p")
     }
 }
 
@@ -79,32 +77,23 @@ pub(super) fn items(input: &InputFile, index: &FileIndex) -> Vec<Item> {
 
 #[test]
 fn the_extension_selects_the_format() {
-    for (name, form) in [
-        ("a.jsonl", Form::Jsonl),
-        ("a.NDJSON", Form::Jsonl),
-        ("a.json", Form::Json),
-        ("a.Csv", Form::Csv),
-        ("a.tsv", Form::Tsv),
-        ("a.b.txt", Form::Text),
-    ] {
-        assert_eq!(Form::of(Path::new(name)).unwrap(), form);
-    }
-    for (name, text) in [
-        (
-            "a.ods",
-            "a.ods: found a spreadsheet (.ods); expected .jsonl, .json, .csv, .tsv, .txt, .parquet or .xlsx: save it as .xlsx or CSV UTF-8",
-        ),
-        (
-            "a",
-            "a: found a file without an extension; expected .jsonl, .json, .csv, .tsv, .txt, .parquet or .xlsx, or --format with its format",
-        ),
-        (
-            "/",
-            "/: found a folder; expected a file: this program was built without the feature `files`",
-        ),
-    ] {
-        assert_eq!(Form::of(Path::new(name)).unwrap_err().to_string(), text);
-    }
+    let names = ["a.jsonl", "a.NDJSON", "a.json", "a.Csv", "a.tsv", "a.b.txt"];
+    let forms = names.map(|name| Form::of(Path::new(name)).unwrap());
+    use Form::{Csv, Json, Jsonl, Text, Tsv};
+    assert_eq!(forms, [Jsonl, Jsonl, Json, Csv, Tsv, Text]);
+    let known = ".jsonl, .json, .csv, .tsv, .txt, .parquet or .xlsx";
+    let refused = |name: &str| Form::of(Path::new(name)).unwrap_err().to_string();
+    let sheet = format!(
+        "a.ods: found a spreadsheet (.ods); expected {known}: save it as .xlsx or CSV UTF-8"
+    );
+    assert_eq!(refused("a.ods"), sheet);
+    let plain = format!(
+        "a: found a file without an extension; expected {known}, or --format with its format"
+    );
+    assert_eq!(refused("a"), plain);
+    let folder =
+        "/: found a folder; expected a file: this program was built without the feature `files`";
+    assert_eq!(refused("/"), folder);
 }
 
 #[test]
@@ -127,11 +116,11 @@ fn mixed_lines_are_counted_and_read_again() {
     assert_eq!([index.class(0), index.class(2)], [1, 2]);
     let items = items(&input, &index);
     let hash = request_hash(&Request::new("two"));
-    let ids: Vec<&str> = items
-        .iter()
-        .map(|i| i.request.id.as_deref().unwrap())
-        .collect();
-    assert_eq!(ids, ["a", &hash[..16], "5", &format!("{}-2", &hash[..16])]);
+    let ids = items.iter().map(|item| item.request.id.as_deref().unwrap());
+    assert_eq!(
+        Vec::from_iter(ids),
+        ["a", &hash[..16], "5", &format!("{}-2", &hash[..16])]
+    );
     assert_eq!(items[3].request_hash, hash);
     assert_eq!(Some(index.request_prefix(3)), hash_prefix(&hash));
 }
@@ -155,11 +144,8 @@ fn random_files_are_read_again_exactly() {
         let file = Scratch::new("jsonl", &content);
         let (input, index) = file.check().unwrap();
         let index = index.finish();
-        let read: Vec<Request> = items(&input, &index)
-            .into_iter()
-            .map(|i| i.request)
-            .collect();
-        assert_eq!(read, expected);
+        let read = items(&input, &index).into_iter().map(|item| item.request);
+        assert!(read.eq(expected));
     }
 }
 
@@ -186,9 +172,6 @@ fn files_of_many_chunks_are_cut_between_records() {
     };
     let index = input.check(hooks).unwrap().finish();
     assert_eq!(seen.into_inner(), content.len() as u64);
-    let read: Vec<Request> = items(&input, &index)
-        .into_iter()
-        .map(|i| i.request)
-        .collect();
-    assert!(read == expected);
+    let read = items(&input, &index).into_iter().map(|item| item.request);
+    assert!(read.eq(expected));
 }
