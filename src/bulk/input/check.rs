@@ -10,7 +10,7 @@ use super::PromptSettings;
 use super::attached::NativeLines;
 use super::duplicates;
 use super::entry::Entry;
-use super::fault::{Fault, InputError, InputErrors, SHOWN};
+use super::fault::{Fault, InputError, InputErrors};
 use super::file::{InputFile, Numbers, Part};
 use super::id::{id_hash, prefix};
 use super::index::{Matching, Totals};
@@ -18,6 +18,7 @@ use super::keep::MissingFields;
 use super::records::Splitter;
 use super::rows::Record;
 use super::source::Source;
+use crate::base::Error;
 use crate::llm::native::NativeFormat;
 use crate::llm::request::Request;
 
@@ -41,26 +42,9 @@ struct Checked {
     native: Option<NativeFormat>,
 }
 
-/// The faults of all files; the first ones are shown.
-#[derive(Default)]
-struct Faults {
-    shown: Vec<InputError>,
-    hidden: usize,
-}
-
-impl Faults {
-    fn add(&mut self, error: impl FnOnce() -> InputError) {
-        if self.shown.len() < SHOWN {
-            self.shown.push(error())
-        } else {
-            self.hidden += 1
-        }
-    }
-}
-
 impl InputFile {
     /// Checks every record and indexes the items.
-    pub(crate) fn check(&self, hooks: Hooks<'_>) -> Result<Matching, InputErrors> {
+    pub(crate) fn check(&self, hooks: Hooks<'_>) -> Result<Matching, Error> {
         let settings = self.settings();
         let Entries {
             all,
@@ -68,18 +52,17 @@ impl InputFile {
             native,
             faults,
         } = entries(self, settings, hooks)?;
-        let is_faulty = !faults.shown.is_empty();
-        let faults = is_faulty.then(|| InputErrors::new(faults.shown, faults.hidden, false));
         let mut index = Matching::new(all, totals);
         index.native = native;
-        if settings.skip_bad_rows && faults.is_none() {
+        if settings.skip_bad_rows && faults.is_empty() {
             let repeats = duplicates::repeats(self, &index)?;
             index = index.set_aside(repeats);
         }
-        match (faults, duplicates::check(self, &index)) {
-            (None, Ok(())) => Ok(index),
-            (None, Err(errors)) | (Some(errors), Ok(())) => Err(errors),
-            (Some(faults), Err(errors)) => Err(faults.with(errors, self.names())),
+        let faults = faults.with(duplicates::check(self, &index)?, self.names());
+        if faults.is_empty() {
+            Ok(index)
+        } else {
+            Err(faults.into())
         }
     }
 }
@@ -90,7 +73,7 @@ struct Entries {
     all: Vec<Entry>,
     totals: Totals,
     native: NativeLines,
-    faults: Faults,
+    faults: InputErrors,
 }
 
 impl Entries {
@@ -111,7 +94,7 @@ fn entries(
     input: &InputFile,
     settings: &PromptSettings,
     hooks: Hooks<'_>,
-) -> Result<Entries, InputErrors> {
+) -> Result<Entries, Error> {
     let mut found = Entries::default();
     found.totals.bytes = input.parts().last().map_or(0, Part::end);
     let missing = Mutex::new(MissingFields::new(&settings.keep));
@@ -142,9 +125,9 @@ struct FileCheck<'c> {
 }
 
 impl FileCheck<'_> {
-    fn check(&self, found: &mut Entries) -> Result<(), InputErrors> {
+    fn check(&self, found: &mut Entries) -> Result<(), Error> {
         let (part, source) = (self.part, &self.part.source);
-        let failed = |error: io::Error| InputErrors::from(part.unreadable(&error));
+        let failed = |error: io::Error| Error::from(part.unreadable(&error));
         let (mut offset, line) = part.body;
         let mut splitter = Splitter::new(part.form, line);
         let mut seen = 0;
@@ -153,7 +136,7 @@ impl FileCheck<'_> {
         let (mut records, mut outcomes) = (Vec::new(), Vec::new());
         loop {
             if (self.hooks.cancelled)() {
-                return Err(InputErrors::cancelled());
+                return Err(Error::cancelled());
             }
             records.clear();
             let cut = splitter.split(chunk.bytes(), chunk.last, &mut records);
@@ -197,11 +180,11 @@ impl FileCheck<'_> {
             }
             std::mem::swap(&mut chunk, &mut next);
         }
-        self.check_end(seen == 0 && found.faults.shown.is_empty())
+        self.check_end(seen == 0 && found.faults.is_empty())
     }
 
     /// Rejects a file that changed during the check, or that is empty.
-    fn check_end(&self, is_empty: bool) -> Result<(), InputErrors> {
+    fn check_end(&self, is_empty: bool) -> Result<(), Error> {
         let part = self.part;
         if let Some(change) = part.change() {
             let text = format!("changed while it was being checked ({change})");

@@ -81,37 +81,15 @@ fn quoted(by: u8) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::cases::{cases, unescaped};
 
     #[test]
     fn the_separator_is_found_by_header_and_row() {
-        for (table, by) in [
-            ("id;Ergebnis;Text\n1;3,5;Gut, danke\n", b';'),
-            ("id;text", b';'),
-            ("id\ttext\r\n1\ta;b|c\r\n", b'\t'),
-            ("id|text\n1|a", b'|'),
-            ("\"a,b\";\"c;d\"\n1;2\n", b';'),
-            ("id,text\n1,a;b\n", b','),
-            ("id,\"a;b\"\n1,x\n", b','),
-            ("prompt\na;b\n", b','),
-            ("what; and why\none\n", b','),
-            ("", b','),
-        ] {
-            assert_eq!(find(table.as_bytes(), true), Ok(by), "{table}");
-        }
-        for (table, text) in [
-            (
-                "a;b,c\n1,5;2\n",
-                "found columns that ',' and ';' separate equally well; \
-                 expected the delimiter to use: --delimiter ',' or --delimiter ';'",
-            ),
-            (
-                "a;b\tc\n1;2\t3\n",
-                "found columns that ';' and tab separate equally well; \
-                 expected the delimiter to use: --delimiter ';' or --delimiter tab",
-            ),
-        ] {
-            let fault = find(table.as_bytes(), true).unwrap_err();
-            assert_eq!(fault.to_string(), text);
+        for (table, expected) in cases(include_str!("delimiter_cases.txt")) {
+            match find(unescaped(table).as_bytes(), true) {
+                Ok(by) => assert_eq!(char::from(by).to_string(), unescaped(expected), "{table}"),
+                Err(fault) => assert_eq!(fault.to_string(), expected, "{table}"),
+            }
         }
     }
 

@@ -12,23 +12,19 @@ use super::index::Matching;
 /// The offsets of two records with one id; the second one repeats it.
 type Pair = (u64, u64);
 
-/// Rejects duplicates.
-pub(super) fn check(input: &InputFile, index: &Matching) -> Result<(), InputErrors> {
+/// The first duplicates.
+pub(super) fn check(input: &InputFile, index: &Matching) -> Result<InputErrors, InputError> {
     let found = find(index, SHOWN);
-    if found.is_empty() {
-        return Ok(());
-    }
-    let unread = found.len() >= SHOWN;
     let faults = faults(input, &found)?.into_iter();
     let errors = faults.map(|(_, part, place, fault)| InputError::at(&part.name, place, fault));
-    Err(InputErrors::new(errors.collect(), 0, unread))
+    Ok(InputErrors::new(errors.collect(), found.len() >= SHOWN))
 }
 
 /// The records that repeat an id, by offset, each with its fault.
 pub(super) fn repeats(
     input: &InputFile,
     index: &Matching,
-) -> Result<HashMap<u64, String>, InputErrors> {
+) -> Result<HashMap<u64, String>, InputError> {
     let faults = faults(input, &find(index, usize::MAX))?.into_iter();
     Ok(faults
         .map(|(offset, _, _, fault)| (offset, fault.to_string()))
@@ -67,7 +63,7 @@ fn find(index: &Matching, most: usize) -> Vec<Pair> {
 fn faults<'i>(
     input: &'i InputFile,
     found: &[Pair],
-) -> Result<Vec<(u64, &'i Part, Place, Fault)>, InputErrors> {
+) -> Result<Vec<(u64, &'i Part, Place, Fault)>, InputError> {
     let places = places(input, found)?;
     let fault = |pair: &Pair| {
         let ((before, there), (part, here)) = (places[&pair.0], places[&pair.1]);
@@ -88,7 +84,7 @@ fn faults<'i>(
 fn places<'i>(
     input: &'i InputFile,
     found: &[Pair],
-) -> Result<HashMap<u64, (&'i Part, Place)>, InputErrors> {
+) -> Result<HashMap<u64, (&'i Part, Place)>, InputError> {
     let mut places = HashMap::new();
     for part in input.parts() {
         let all = found.iter().flat_map(|(first, second)| [*first, *second]);
@@ -107,7 +103,7 @@ fn places<'i>(
 }
 
 /// The id that both records have. That of a record without one is made from its request.
-fn id(input: &InputFile, (first, second): Pair) -> Result<String, InputErrors> {
+fn id(input: &InputFile, (first, second): Pair) -> Result<String, InputError> {
     for offset in [second, first] {
         let part = input.part_of(offset);
         let record = part.source.record(part.form, offset - part.base);
@@ -122,5 +118,5 @@ fn id(input: &InputFile, (first, second): Pair) -> Result<String, InputErrors> {
         "changed while it was being checked (at byte {})",
         second - part.base
     );
-    Err(InputError::of_file(&part.name, text).into())
+    Err(InputError::of_file(&part.name, text))
 }

@@ -195,32 +195,40 @@ impl fmt::Display for InputError {
     }
 }
 
-impl std::error::Error for InputError {}
-
 impl From<InputError> for Error {
     fn from(error: InputError) -> Self {
         Error::new(ErrorKind::Invalid, error.to_string())
     }
 }
 
-/// Why a file cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Why a file cannot be used: the first errors, and the number of further ones.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct InputErrors {
     errors: Vec<InputError>,
     hidden: usize,
     unread: bool,
-    cancelled: bool,
 }
 
 impl InputErrors {
-    /// Errors in the order of the input, and the number of further errors. `unread` means that the rest was not
-    /// checked.
-    pub(super) fn new(errors: Vec<InputError>, hidden: usize, unread: bool) -> Self {
+    /// Errors in the order of the input. `unread` means that the rest was not checked.
+    pub(super) fn new(errors: Vec<InputError>, unread: bool) -> Self {
         Self {
             errors,
-            hidden,
+            hidden: 0,
             unread,
-            cancelled: false,
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.errors.is_empty()
+    }
+
+    /// Adds an error that is behind the others.
+    pub(super) fn add(&mut self, error: impl FnOnce() -> InputError) {
+        if self.errors.len() < SHOWN {
+            self.errors.push(error())
+        } else {
+            self.hidden += 1
         }
     }
 
@@ -236,37 +244,12 @@ impl InputErrors {
         self.hidden += other.hidden + self.errors.len().saturating_sub(SHOWN);
         self.errors.truncate(SHOWN);
         self.unread |= other.unread;
-        self.cancelled |= other.cancelled;
         self
-    }
-
-    pub(super) fn cancelled() -> Self {
-        Self {
-            errors: Vec::new(),
-            hidden: 0,
-            unread: true,
-            cancelled: true,
-        }
-    }
-
-    #[cfg(test)]
-    /// True if the check was cancelled, not failed.
-    pub(crate) fn is_cancelled(&self) -> bool {
-        self.cancelled
-    }
-}
-
-impl From<InputError> for InputErrors {
-    fn from(error: InputError) -> Self {
-        Self::new(vec![error], 0, false)
     }
 }
 
 impl fmt::Display for InputErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.cancelled {
-            return f.write_str("stopped while the input was being checked");
-        }
         for (i, error) in self.errors.iter().enumerate() {
             if i > 0 {
                 f.write_str("\n")?;
@@ -282,15 +265,9 @@ impl fmt::Display for InputErrors {
     }
 }
 
-impl std::error::Error for InputErrors {}
-
 impl From<InputErrors> for Error {
     fn from(errors: InputErrors) -> Self {
-        if errors.cancelled {
-            Error::cancelled()
-        } else {
-            Error::new(ErrorKind::Invalid, errors.to_string())
-        }
+        Error::new(ErrorKind::Invalid, errors.to_string())
     }
 }
 

@@ -5,7 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::entry::LARGEST_FILE;
-use super::fault::{Fault, InputError, InputErrors, Place, utf8};
+use super::fault::{Fault, InputError, Place, utf8};
 use super::id::prefix;
 use super::index::FileIndex;
 use super::keep;
@@ -159,7 +159,7 @@ impl InputFile {
         path: &std::path::Path,
         form: Form,
         settings: PromptSettings,
-    ) -> Result<Self, InputErrors> {
+    ) -> Result<Self, InputError> {
         let name = path.display().to_string();
         let source = Source::open(path).map_err(|error| InputError::unreadable(&name, &error))?;
         Self::open_all([NamedFile::new(name, form, source)], settings)
@@ -169,7 +169,7 @@ impl InputFile {
     pub(crate) fn open_all(
         files: impl IntoIterator<Item = NamedFile>,
         settings: PromptSettings,
-    ) -> Result<Self, InputErrors> {
+    ) -> Result<Self, InputError> {
         let mut parts: Vec<Part> = Vec::new();
         for file in files {
             let base = parts.last().map_or(0, Part::end);
@@ -184,7 +184,7 @@ impl InputFile {
             && !parts.iter().any(|part| part.form.delimiter().is_some())
         {
             let fault = Fault::new(flag, "a table of text: other inputs have neither");
-            return Err(InputError::of_file(&first.name, fault.to_string()).into());
+            return Err(InputError::of_file(&first.name, fault.to_string()));
         }
         Ok(Self { parts, settings })
     }
@@ -374,13 +374,13 @@ impl Part {
         }
     }
 
-    fn open(file: NamedFile, base: u64, settings: &PromptSettings) -> Result<Self, InputErrors> {
+    fn open(file: NamedFile, base: u64, settings: &PromptSettings) -> Result<Self, InputError> {
         if base.saturating_add(file.source.len()) >= LARGEST_FILE {
             let text = "the input is too large; expected less than 1 TiB";
-            return Err(InputError::of_file(file.name, text).into());
+            return Err(InputError::of_file(file.name, text));
         }
         if let Err(fault) = settings.check(file.form) {
-            return Err(InputError::of_file(file.name, fault.to_string()).into());
+            return Err(InputError::of_file(file.name, fault.to_string()));
         }
         let prompt_column = file.prompt_column;
         let mut part = Self::new(file, base, settings);

@@ -4,8 +4,8 @@ use std::fs;
 
 use super::tests::{Scratch, hooks, items};
 use super::*;
-use crate::base::Error;
 use crate::base::cases::{cases, unescaped};
+use crate::base::{Error, ErrorKind};
 use crate::llm::hash::request_hash;
 use crate::llm::request::Request;
 
@@ -104,7 +104,8 @@ fn a_check_can_be_cancelled() {
         cancelled: &|| true,
         ..hooks()
     };
-    assert!(input.check(hooks).unwrap_err().is_cancelled());
+    let stopped = input.check(hooks).unwrap_err();
+    assert_eq!(stopped.kind(), ErrorKind::Cancelled);
 }
 
 #[test]

@@ -4,7 +4,6 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::fault::InputErrors;
 use super::file::Item;
 use super::*;
 use crate::base::Context;
@@ -27,7 +26,7 @@ impl Scratch {
         Self(path)
     }
 
-    pub(super) fn open(&self, settings: PromptSettings) -> Result<InputFile, InputErrors> {
+    pub(super) fn open(&self, settings: PromptSettings) -> Result<InputFile, InputError> {
         let form = Form::of(&self.0).unwrap();
         if form != Form::Json {
             return InputFile::open(&self.0, form, settings);
@@ -42,9 +41,10 @@ impl Scratch {
     }
 
     pub(super) fn check(&self) -> Result<(InputFile, Matching), String> {
-        let shown = |errors: InputErrors| self.shown(&errors);
-        let input = self.open(PromptSettings::default()).map_err(shown)?;
-        let index = input.check(hooks()).map_err(shown)?;
+        let input = self.open(PromptSettings::default());
+        let input = input.map_err(|error| self.shown(&error))?;
+        let index = input.check(hooks());
+        let index = index.map_err(|error| self.shown(&error.message()))?;
         Ok((input, index))
     }
 
