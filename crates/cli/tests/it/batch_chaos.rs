@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use batchwright_simulate::{BatchConfig, BatchPoint, SimConfig};
 
-use super::batch_site::{ALL, Dialect, GEMINI, Site, prompt};
+use super::batch_site::{ALL, Dialect, GEMINI, Site};
 use super::common::{Random, Running, each};
 
 const POINTS: [BatchPoint; 9] = [
@@ -57,7 +57,7 @@ fn chaos(seed: u64) {
     let at = ALL[random.below(ALL.len() as u64) as usize];
     let config = SimConfig::default().batches(troubles(at, &mut random));
     let items = 1 + random.below(40) as usize;
-    let site = Site::with(at, config.seed(seed), items, prompt);
+    let site = Site::with(at, config.seed(seed), items);
     for _ in 0..3 + random.below(6) {
         let worker = site.start();
         let moment = Duration::from_millis(random.below(1500));
@@ -84,7 +84,7 @@ fn chaos(seed: u64) {
             drop(pause);
         }
     }
-    site.finish(0);
+    site.finish();
     site.bought_once();
     let left = site.sim.batch_stats().files_left;
     let uploads = site.sim.batch_stats().files_uploaded;

@@ -8,7 +8,7 @@ use batchwright_simulate::{BatchConfig, BatchPoint, SimConfig};
 use serde_json::json;
 
 use super::batch_runs::{WORDS, batch, clean, with};
-use super::batch_site::{KINDS, OPENAI, Site, prompt};
+use super::batch_site::{KINDS, OPENAI, Site};
 use super::common::{Desk, Has, PATIENCE, RunToEnd, Running, all_ids, each, eventually};
 
 const ITEMS: usize = 12;
@@ -28,7 +28,7 @@ fn a_batch_is_cancelled_with_the_displayed_command_and_its_header() {
     // A cancelled batch ends within a tenth of that.
     let long = BatchConfig::default().duration(Duration::from_secs(20));
     let config = SimConfig::default().api_key("sk-right-0123456789");
-    let site = Site::with(&OPENAI, config.batches(long), ITEMS, prompt);
+    let site = Site::with(&OPENAI, config.batches(long), ITEMS);
     let created = site.sim.pause_at(BatchPoint::StatusArrived, 1);
     let mut worker = site.command("work --until-empty");
     worker
@@ -139,7 +139,7 @@ fn missing_results_stay_uncollected_until_the_user_abandons_them() {
         let again = "24 jobs requeued: each is sent and billed again";
         site.desk.plain(&retry).ends(0, again);
         work("sync", 0, "");
-        assert_eq!(site.answers().len(), MISSING, "{}", at.name);
+        assert_eq!(site.answers(), MISSING, "{}", at.name);
         assert_eq!(site.sim.stats().calls, MISSING as u64);
     });
 }

@@ -144,9 +144,10 @@ impl World {
         if self.has_fallback {
             words += " --fallback mistral:m";
         }
-        match self.is_queue {
-            true => format!("work --until-empty {words} --rpm 600000 --tpm 99999999"),
-            false => format!("run in.jsonl -o out.jsonl {words} {flags}"),
+        if self.is_queue {
+            format!("work --until-empty {words} --rpm 600000 --tpm 99999999")
+        } else {
+            format!("run in.jsonl -o out.jsonl {words} {flags}")
         }
     }
 }
@@ -266,13 +267,12 @@ fn check_bill(seed: u64) {
     let used = lines.iter().filter(|line| !line["usage"].is_null());
     let of_lines: Usd = used.map(|line| usd(&line["cost_usd"])).sum();
     // What a queue spent stays when the results are fetched.
-    let spent = match world.is_queue {
-        true => {
-            let shown = desk.plain("status --json").expect(0).json();
-            let days = shown["spent"].as_array().unwrap().iter();
-            days.map(|row| usd(&row["cost_usd"])).sum()
-        }
-        false => of_lines,
+    let spent = if world.is_queue {
+        let shown = desk.plain("status --json").expect(0).json();
+        let days = shown["spent"].as_array().unwrap().iter();
+        days.map(|row| usd(&row["cost_usd"])).sum()
+    } else {
+        of_lines
     };
     let case = format!("seed {seed}, {kills} kills, {world:?}: {of_lines} of lines, {spent}");
     let is_batch = world.strategy == "batch";
@@ -328,23 +328,20 @@ fn check_budget(seed: u64) {
     let (billed, done) = (stats.iter().map(of).sum::<u64>(), done(&site.desk));
     let case = format!("seed {seed}, {world:?}: {done} done, {billed} billed of {budget}");
     // A worker does not count the calls in flight of the other one, nor what the jobs of one that was killed have cost beyond
-    // the mean of the jobs before.
-    let beside = match world.is_queue {
-        true => (1 + killed) * CONCURRENCY * most,
-        false => 0,
+    // the mean of the jobs before. What counts for killed programs: the record of a run is ahead by a part of the budget, and
+    // each job that a worker had counts as the mean.
+    let (beside, ahead) = if world.is_queue {
+        ((1 + killed) * CONCURRENCY * most, 4 * CONCURRENCY * one)
+    } else {
+        (0, budget / 64)
     };
     assert!(billed <= budget + beside, "{case}");
-    // Billed answers that are no items, calls of unknown outcome at their most, and what counts for killed programs: the
-    // record of a run is ahead by a part of the budget, and each job that a worker had counts as the mean.
+    // Billed answers that are no items, calls of unknown outcome at their most, and what counts for killed programs.
     let lost = |stats: &SimStats| {
         let of = |kind| stats.by_trouble.get(kind).copied().unwrap_or_default();
         of("drop") + of("truncated")
     };
     let unknown = stats.iter().map(lost).sum::<u64>() + killed * CONCURRENCY;
-    let ahead = match world.is_queue {
-        true => 4 * CONCURRENCY * one,
-        false => budget / 64,
-    };
     let lost = billed.saturating_sub(done * one) + unknown * most + killed * ahead + most;
     let possible = budget.saturating_sub(lost) / one;
     let least = possible.min(world.items) * 9 / 10;

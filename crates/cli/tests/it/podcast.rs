@@ -52,7 +52,7 @@ fn billed_audio_is_not_requested_again_after_kills() {
     let files = std::fs::read_dir(&folder).unwrap();
     let files: Vec<PathBuf> = files.map(|entry| entry.unwrap().path()).collect();
     let path = folder.join(result["audio"].as_str().unwrap());
-    assert_eq!(files, [path.clone()]);
+    assert_eq!(files, std::slice::from_ref(&path));
     let sound: Vec<i16> = spoken
         .iter()
         .flat_map(|(_, voice, text)| speech(text, voice))
