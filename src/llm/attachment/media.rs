@@ -48,7 +48,8 @@ const EXTENSIONS: [(&str, &[&str]); 12] = [
     ("audio/mpeg", &["mp3"]),
     ("audio/mp4", &["m4a"]),
     ("video/mp4", &["mp4", "m4v"]),
-    ("video/quicktime", &["mov"]),
+    // The name in Google's documentation, whose models alone take it.
+    ("video/mov", &["mov"]),
     ("video/webm", &["webm"]),
 ];
 

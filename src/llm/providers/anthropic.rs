@@ -290,6 +290,7 @@ fn blocks(text: Text<'_>) -> Result<Value, Error> {
                     .ok()
                     .and_then(|b| String::from_utf8(b).ok());
                 let text = text.ok_or_else(|| invalid("a text file is not UTF-8".to_owned()))?;
+                let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
                 let source = json!({"type": "text", "media_type": "text/plain", "data": text});
                 document(source, name)
             }

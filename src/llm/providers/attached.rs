@@ -46,60 +46,34 @@ pub(super) fn filled(vendor: &Vendor, request: &Request) -> Result<Request, Erro
     Ok(request)
 }
 
+/// A part in OpenAI's format, which each dialect reads.
 fn shaped(vendor: &Vendor, file: &Attached<'_>) -> Result<Value, Error> {
     let (kind, name) = (file.kind(), file.name());
-    if kind == Kind::Text && vendor.dialect == Dialect::Anthropic {
-        let source = json!({"type": "text", "media_type": "text/plain", "data": file.text()?});
-        return Ok(json!({"type": "document", "source": source, "title": name}));
-    }
     if kind == Kind::Text && vendor.dialect == Dialect::OpenAi {
         return Ok(json!({"type": "text", "text": file.text()?}));
     }
     let base64 = file.base64()?;
     let data_url = || format!("data:{};base64,{base64}", file.media);
-    Ok(match (vendor.dialect, kind) {
-        (Dialect::Gemini, _) => {
-            json!({"inlineData": {"mimeType": googles(file.media), "data": base64}})
-        }
-        (Dialect::Anthropic, kind) => {
-            let source = json!({"type": "base64", "media_type": file.media, "data": base64});
-            match kind {
-                Kind::Image => json!({"type": "image", "source": source}),
-                _ => json!({"type": "document", "source": source, "title": name}),
-            }
-        }
-        (_, Kind::Image) => {
+    Ok(match kind {
+        Kind::Image => {
             let mut image = json!({"url": data_url()});
             if let Some(detail) = file.detail {
                 image["detail"] = detail.into();
             }
             json!({"type": "image_url", "image_url": image})
         }
-        (_, Kind::Audio) if vendor.own_parts => {
+        Kind::Audio if vendor.own_parts => {
             json!({"type": "input_audio", "input_audio": base64})
         }
-        (_, Kind::Audio) => {
+        Kind::Audio => {
             let format = sound_format(file.media);
             json!({"type": "input_audio", "input_audio": {"data": base64, "format": format}})
         }
-        (_, _) if vendor.own_parts => {
+        _ if vendor.own_parts => {
             json!({"type": "document_url", "document_url": data_url(), "document_name": name})
         }
-        (_, _) => {
-            json!({"type": "file", "file": {"filename": name, "file_data": data_url()}})
-        }
+        _ => json!({"type": "file", "file": {"filename": name, "file_data": data_url()}}),
     })
-}
-
-/// The names of media types in Google's documentation.
-fn googles(media: &str) -> &str {
-    match media {
-        "audio/mpeg" => "audio/mp3",
-        "video/quicktime" => "video/mov",
-        "video/x-msvideo" => "video/avi",
-        "video/x-ms-wmv" => "video/wmv",
-        other => other,
-    }
 }
 
 #[cfg(test)]
