@@ -60,7 +60,7 @@ impl Request {
 pub(super) enum Refusal {
     /// The connection ended, or was silent for too long.
     Closed,
-    /// The client speaks TLS, or asks after a connection without a reply whether this server does.
+    /// The client speaks TLS.
     Handshake,
     /// The status and the message of the reply.
     Told(u16, &'static str),

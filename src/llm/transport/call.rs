@@ -222,12 +222,6 @@ impl<'p> Call<'p> {
         if self.sent { Sent::Maybe } else { Sent::No }
     }
 
-    /// Whether the server has closed a new, plain connection instead of replying.
-    pub fn is_closed_in_silence(&self, fault: &Fault) -> bool {
-        let is_closed = matches!(fault, Fault::Io(_)) && !self.abort.is_aborted();
-        is_closed && !self.reused && !self.answered && !self.target.tls
-    }
-
     /// The call has failed. If the server had closed a kept connection instead of replying, it may close others too.
     pub fn fail(self, fault: &Fault) {
         let is_closed = matches!(fault, Fault::Io(_));

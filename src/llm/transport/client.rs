@@ -2,7 +2,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -13,7 +12,7 @@ use crate::base::{Context, Error, ErrorKind, Optional, Sent};
 
 use super::body::BodyReader;
 use super::call::{Call, Outgoing};
-use super::connect::{Connector, is_untrusted};
+use super::connect::Connector;
 use super::exchange::{ERROR_LIMIT, HttpReply, HttpRequest, HttpTransfer, Transport};
 use super::fault::{Fault, Limit};
 use super::head::{Head, MOST_BYTES, MOST_LINES, is_success};
@@ -24,8 +23,6 @@ use super::target::Target;
 use super::timeouts::Patience;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Time for the handshake that finds out what a server speaks.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The transport over real sockets.
 pub struct HttpTransport {
@@ -33,8 +30,6 @@ pub struct HttpTransport {
     connector: Connector,
     last_target: Mutex<Option<Arc<Target>>>,
     connect_timeout: Duration,
-    /// The server has replied, or was asked once whether it speaks TLS.
-    is_known: AtomicBool,
 }
 
 impl HttpTransport {
@@ -61,7 +56,6 @@ impl HttpTransport {
             },
             last_target: Mutex::default(),
             connect_timeout: connect_timeout.min(timeout),
-            is_known: AtomicBool::new(false),
         }
     }
 }
@@ -79,7 +73,6 @@ impl Transport for HttpTransport {
             Err(fault) => return Err(self.failed(call, fault, request.url, &|_| timeout, ctx)),
         };
         call.finish();
-        self.is_known.store(true, Ordering::Relaxed);
         let Head {
             status,
             headers,
@@ -143,22 +136,10 @@ impl HttpTransport {
         ctx: &Context,
     ) -> Error {
         let sent = call.sent();
-        let is_silent = call.is_closed_in_silence(&fault);
         call.fail(&fault);
         if let Err(ended) = ctx.check() {
             return ended.with_sent(sent);
         }
-        let speaks_tls = || {
-            let patience = Patience::new(Some(HANDSHAKE_TIMEOUT.min(self.connect_timeout)));
-            let target = self.target(url);
-            target.is_some_and(|target| self.connector.speaks_tls(&target, &patience))
-        };
-        let asks = is_silent && !self.is_known.swap(true, Ordering::Relaxed);
-        let fault = if asks && speaks_tls() {
-            Fault::Tls
-        } else {
-            fault
-        };
         broken_off(fault, sent, url, limits)
     }
 
@@ -241,7 +222,7 @@ fn unconnected(fault: Fault, url: &str, timeout: Duration) -> Error {
         Fault::Late(_) => format!("no connection to {host} within {} s", timeout.as_secs_f64()),
         other => {
             let why = other.to_string();
-            if is_untrusted(&why) {
+            if why.contains("invalid peer certificate") {
                 let why = format!(
                     "the certificate of {host} is not trusted ({why}); if your own authority has issued it, name the \
                      authority's file in the variable SSL_CERT_FILE"

@@ -66,33 +66,9 @@ pub(super) struct Connector {
 }
 
 impl Connector {
-    /// A connection on which a request can be sent at once. A handshake may hang too, so an abort ends it.
+    /// A connection on which a request can be sent at once, through the proxy if there is one. A handshake may hang too, so
+    /// an abort ends it.
     pub fn connect(
-        &self,
-        target: &Target,
-        patience: &Patience,
-        abort: &AbortHandle,
-    ) -> Result<Connection, Fault> {
-        let mut connection = self.open(target, patience, abort)?;
-        if target.tls {
-            connection.secure(&target.host, patience)?;
-        }
-        Ok(connection)
-    }
-
-    /// Whether a server with a plain URL speaks TLS. Many close a plain connection without a word.
-    pub fn speaks_tls(&self, target: &Target, patience: &Patience) -> bool {
-        let connection = self.open(target, patience, &AbortHandle::default());
-        let secured =
-            connection.and_then(|mut connection| connection.secure(&target.host, patience));
-        match secured {
-            Ok(_) => true,
-            Err(fault) => is_untrusted(&fault.to_string()),
-        }
-    }
-
-    /// A connection that is not encrypted yet, through the proxy if there is one.
-    fn open(
         &self,
         target: &Target,
         patience: &Patience,
@@ -114,13 +90,11 @@ impl Connector {
             }
             pass_through(proxy, &mut connection, target, patience)?;
         }
+        if target.tls {
+            connection.secure(&target.host, patience)?;
+        }
         Ok(connection)
     }
-}
-
-/// Whether a handshake failed because of the server's certificate.
-pub(super) fn is_untrusted(why: &str) -> bool {
-    why.contains("invalid peer certificate")
 }
 
 /// Tries the addresses of a host in turn. Each but the last gets half of the time that is left.
