@@ -5,74 +5,22 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
-use batchwright::client::{RateHints, Sent};
-use batchwright::unstable::{HttpHeaders, HttpReply, HttpRequest, Transport};
-use batchwright::{
-    Client, Context, Error, ErrorKind, FinishReason, LlmClient, LlmConfig, Request, Response,
-    Secret,
-};
+use batchwright::unstable::{HttpHeaders, HttpReply};
+use batchwright::{Context, Error, LlmClient, Request, Response};
 use serde_json::Value;
 
-const LONGEST_WAIT: Duration = Duration::from_secs(10_000_000);
-const RAW_LIMIT: usize = 16 * 1024;
+use crate::judge::{Line, has_absurd_reset};
 
-/// Answers each call with the reply that was put there.
-#[derive(Default)]
-struct Replaying(Mutex<Option<HttpReply>>);
-
-impl Transport for Replaying {
-    fn send(&self, _: &HttpRequest<'_>, _: &Context) -> Result<HttpReply, Error> {
-        Ok(self
-            .0
-            .lock()
-            .unwrap()
-            .take()
-            .expect("one reply for each call"))
-    }
-}
-
-struct Line {
-    client: Client,
-    next: Arc<Replaying>,
-}
-
-impl Line {
-    fn to(vendor: &str) -> Self {
-        let next = Arc::new(Replaying::default());
-        let config = LlmConfig::new(vendor)
-            .model("m")
-            .api_key(Secret::new("test-key-of-nobody-0123456789"))
-            .base_url("http://127.0.0.1:9");
-        let client = config.client_over(next.clone()).expect("a client");
-        Self { client, next }
-    }
-
-    fn decode(&self, reply: HttpReply) -> Result<Response, Error> {
-        *self.next.0.lock().unwrap() = Some(reply);
-        self.client.complete(&Request::new("x"), &Context::new())
-    }
-
-    fn embed(&self, reply: HttpReply) -> Result<Vec<Result<Response, Error>>, Error> {
-        *self.next.0.lock().unwrap() = Some(reply);
-        let texts = ["a", "text", "and a third one"].map(Request::embedding);
-        self.client.embed(&texts.each_ref()[..], &Context::new())
-    }
-}
+#[path = "../../tests/it/judge.rs"]
+mod judge;
 
 /// Plays the reply that `input` spells to a client of each of the vendors.
 ///
 /// # Panics
 /// When an outcome is not one that the reply may have.
 pub fn reply(vendors: &[&'static str], input: &[u8]) {
-    play(vendors, input, |line, reply| {
-        match line.decode(reply.clone()) {
-            Ok(answer) => check_answer(reply, &answer),
-            Err(error) => check_error(reply, &error),
-        }
-    });
+    play(vendors, input, |line, reply| drop(line.complete(reply)));
 }
 
 /// Plays the same as a reply to three texts to embed.
@@ -81,9 +29,13 @@ pub fn reply(vendors: &[&'static str], input: &[u8]) {
 /// When an outcome is not one that the reply may have.
 pub fn vectors(vendors: &[&'static str], input: &[u8]) {
     play(vendors, input, |line, reply| {
-        match line.embed(reply.clone()) {
-            Ok(answers) => check_vectors(reply, &answers),
-            Err(error) => check_error(reply, &error),
+        line.put(reply);
+        let texts = ["a", "text", "and a third one"].map(Request::embedding);
+        let texts = texts.each_ref();
+        let result = line.client.embed(&texts[..], &Context::new());
+        line.judge(reply, &result, |_| None);
+        if let Ok(answers) = result {
+            check_vectors(reply, &answers);
         }
     });
 }
@@ -122,49 +74,7 @@ fn spelled(input: &[u8]) -> HttpReply {
     }
 }
 
-fn check_hints(hints: RateHints) {
-    for window in [hints.requests, hints.tokens].into_iter().flatten() {
-        assert!(window.reset.is_none_or(|reset| reset <= LONGEST_WAIT));
-    }
-}
-
-fn check_answer(reply: &HttpReply, answer: &Response) {
-    check_hints(answer.rate_hints());
-    assert!((200..300).contains(&reply.status), "an answer in a failure");
-    // A model that wants tools called, or whose turn was paused, need not say anything.
-    let calls = !answer.details().tool_calls.is_empty();
-    let silent = calls || answer.finish_reason.as_str() == "pause_turn";
-    assert!(silent || !answer.text.is_empty(), "an answer without text");
-    let cut = answer.finish_reason == FinishReason::Length;
-    assert!(
-        silent || cut || !answer.text.trim().is_empty(),
-        "a blank answer"
-    );
-    if let Some(usage) = answer.usage {
-        let tokens = usage.input_tokens.max(usage.output_tokens);
-        assert!(tokens < 1 << 40, "an absurd usage");
-    }
-}
-
-fn check_error(reply: &HttpReply, error: &Error) {
-    check_hints(error.rate_hints());
-    assert_eq!(error.status(), Some(reply.status));
-    assert_ne!(error.sent(), Sent::No, "a reply to what was never sent");
-    assert!(error.retry_after().is_none_or(|wait| wait <= LONGEST_WAIT));
-    assert!(error.message().len() < 128 * 1024, "an endless message");
-    let raw = error.raw().unwrap_or_default();
-    assert!(raw.len() <= RAW_LIMIT);
-    if error.kind() == ErrorKind::Malformed && error.sent() == Sent::Maybe {
-        assert_eq!(
-            raw.is_empty(),
-            reply.body.is_empty(),
-            "a reply that is lost"
-        );
-    }
-}
-
 fn check_vectors(reply: &HttpReply, answers: &[Result<Response, Error>]) {
-    assert!((200..300).contains(&reply.status), "vectors in a failure");
     assert_eq!(answers.len(), 3, "a vector or a failure for each text");
     let told = told(&reply.body);
     let mut length = None;
@@ -176,7 +86,7 @@ fn check_vectors(reply: &HttpReply, answers: &[Result<Response, Error>]) {
                 continue;
             }
         };
-        check_hints(answer.rate_hints());
+        assert!(!has_absurd_reset(answer.rate_hints()));
         let vector = answer.embedding.as_deref().expect("a vector");
         assert!(!vector.is_empty() && vector.len() == *length.get_or_insert(vector.len()));
         assert!(vector.iter().all(|number| number.is_finite()));

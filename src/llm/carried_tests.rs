@@ -1,7 +1,7 @@
 //! Paid calls without an answer of use: what is asked next, what is paid, what is remembered.
 
 use super::*;
-use crate::base::{ErrorKind, Sent, Time, Timestamp, Usage, Usd};
+use crate::base::{ErrorKind, Sent, Timestamp, Usage, Usd};
 use crate::engine::limiter::Limits;
 use crate::llm::params::ResponseFormat;
 use crate::llm::prices::Prices;
@@ -11,16 +11,14 @@ use crate::llm::route::Route;
 
 /// A client that answers from a list and keeps what it was asked.
 struct Listed {
-    answers: Mutex<Vec<Result<Response, Error>>>,
+    answers: Mutex<std::vec::IntoIter<Result<Response, Error>>>,
     asked: Mutex<Vec<Request>>,
 }
 
 impl Listed {
-    fn new(answers: impl IntoIterator<Item = Result<Response, Error>>) -> Self {
-        let mut answers: Vec<_> = answers.into_iter().collect();
-        answers.reverse();
+    fn new<const N: usize>(answers: [Result<Response, Error>; N]) -> Self {
         Self {
-            answers: Mutex::new(answers),
+            answers: Mutex::new(Vec::from(answers).into_iter()),
             asked: Mutex::default(),
         }
     }
@@ -29,7 +27,7 @@ impl Listed {
 impl LlmClient for Listed {
     fn complete(&self, request: &Request, _: &Context) -> Result<Response, Error> {
         self.asked.lock().push(request.clone());
-        self.answers.lock().pop().expect("one call too many")
+        self.answers.lock().next().expect("one call too many")
     }
 }
 
@@ -57,25 +55,28 @@ fn request() -> Request {
     Request::new("q").with_response_format(ResponseFormat::JsonObject)
 }
 
-fn first_try() -> Tries {
-    Tries {
-        first: Time::from_nanos(7).into(),
-        ..Tries::default()
-    }
+/// The replies of calls of one item, each after the failures before it.
+fn calls<const N: usize>(carried: &Carried, client: &Listed) -> [Reply<Response>; N] {
+    let mut tries = Tries::default();
+    [(); N].map(|()| {
+        let reply = carried.call(client, &request(), &tries, &NO_PRICES, &Context::new());
+        if let Err(error) = &reply.result {
+            tries.count(error);
+        }
+        reply
+    })
 }
 
-fn after(errors: &[&Error]) -> Tries {
-    let mut tries = first_try();
-    errors.iter().for_each(|error| tries.count(error));
-    tries
+fn refusal(reply: &Reply<Response>) -> &Error {
+    reply.result.as_ref().unwrap_err()
 }
 
-fn call(carried: &Carried, client: &Listed, tries: &Tries) -> Reply<Response> {
-    carried.call(client, &request(), tries, &NO_PRICES, &Context::new())
+fn trouble() -> Result<Response, Error> {
+    Err(Error::new(ErrorKind::Transient, "cut off"))
 }
 
-fn refusal(reply: Reply<Response>) -> Error {
-    reply.result.unwrap_err()
+fn one_retry() -> crate::RetryPolicy {
+    crate::RetryPolicy::default().base_delay(std::time::Duration::from_millis(1))
 }
 
 #[test]
@@ -84,10 +85,9 @@ fn the_second_request_shows_the_first_answer_and_what_is_wrong_with_it() {
         paid("[1]", 10, Usd::from_dollars(0.5)),
         paid("```{}```", 3, Usd::from_dollars(0.25)),
     ]);
-    let carried = Carried::default();
-    let reply = call(&carried, &client, &first_try());
-    assert_eq!(reply.paid.tokens(), Some((10, 20)));
-    let error = refusal(reply);
+    let [first, second] = calls(&Carried::default(), &client);
+    assert_eq!(first.paid.tokens(), Some((10, 20)));
+    let error = refusal(&first);
     assert_eq!(
         (error.kind(), error.sent()),
         (ErrorKind::Invalid, Sent::Answered)
@@ -95,11 +95,9 @@ fn the_second_request_shows_the_first_answer_and_what_is_wrong_with_it() {
     assert_eq!(error.raw(), Some("[1]"));
     let expected = "the answer does not fit the JSON object: it is JSON, but no object";
     assert_eq!(error.message(), expected);
-
-    let reply = call(&carried, &client, &after(&[&error]));
     // The limiter was told of the first call before.
-    assert_eq!(reply.paid.tokens(), Some((3, 6)));
-    let response = reply.result.unwrap();
+    assert_eq!(second.paid.tokens(), Some((3, 6)));
+    let response = second.result.unwrap();
     assert_eq!(response.text, "{}");
     let usage = response.usage.unwrap();
     assert_eq!((usage.input_tokens, usage.output_tokens), (13, 26));
@@ -116,57 +114,51 @@ fn the_second_request_shows_the_first_answer_and_what_is_wrong_with_it() {
     assert!(wrong.text().contains("it is JSON, but no object"));
 }
 
+/// The answer was billed, but its reply does not say what it cost.
 #[test]
 fn a_cost_with_an_unknown_part_is_unknown() {
     let client = Listed::new([answer("no"), paid("{}", 3, Usd::from_dollars(0.25))]);
-    let carried = Carried::default();
-    let error = refusal(call(&carried, &client, &first_try()));
-    let response = call(&carried, &client, &after(&[&error])).result.unwrap();
+    let [first, second] = calls(&Carried::default(), &client);
+    let charge = refusal(&first).charge().unwrap();
+    assert_eq!((charge.calls, charge.cost_usd), (1, None));
+    let response = second.result.unwrap();
     assert_eq!(response.cost_usd, None);
     assert_eq!(response.usage.unwrap().input_tokens, 3);
 }
 
 #[test]
 fn a_truncated_answer_is_not_requested_again() {
-    let mut cut = Response::new("listed", "{\"a\": \"b");
-    cut.finish_reason = FinishReason::Length;
-    let mut whole = Response::new("listed", "{}");
-    whole.finish_reason = FinishReason::Length;
-    let client = Listed::new([Ok(cut), Ok(whole)]);
-    let carried = Carried::default();
-    let error = refusal(call(&carried, &client, &first_try()));
-    assert!(!error.is_schema_mismatch());
-    assert_eq!(error.kind(), ErrorKind::Invalid);
-    assert!(
-        error.message().contains("allow more tokens (max_tokens)"),
-        "{error}"
-    );
-    assert_eq!(error.raw(), Some("{\"a\": \"b"));
     // The limit may be reached with the last brace.
-    assert!(call(&carried, &client, &first_try()).result.is_ok());
+    for (text, is_whole) in [("{\"a\": \"b", false), ("{}", true)] {
+        let mut cut = Response::new("listed", text);
+        cut.finish_reason = FinishReason::Length;
+        let [reply] = calls(&Carried::default(), &Listed::new([Ok(cut)]));
+        assert_eq!(reply.result.is_ok(), is_whole);
+        if !is_whole {
+            let error = refusal(&reply);
+            assert!(!error.is_schema_mismatch());
+            assert_eq!(
+                (error.kind(), error.raw()),
+                (ErrorKind::Invalid, Some(text))
+            );
+            let advice = "allow more tokens (max_tokens)";
+            assert!(error.message().contains(advice), "{error}");
+        }
+    }
 }
 
 #[test]
-fn a_failed_call_in_between_keeps_the_note() {
-    let trouble = Error::new(ErrorKind::Transient, "cut off");
-    let client = Listed::new([answer("no"), Err(trouble), answer("{}")]);
-    let carried = Carried::default();
-    let misfit = refusal(call(&carried, &client, &first_try()));
-    let trouble = refusal(call(&carried, &client, &after(&[&misfit])));
-    assert_eq!(trouble.kind(), ErrorKind::Transient);
-    let reply = call(&carried, &client, &after(&[&misfit, &trouble]));
-    assert!(reply.result.is_ok());
+fn a_failed_call_in_between_keeps_the_note_and_an_empty_answer_makes_none() {
+    let client = Listed::new([answer("no"), trouble(), answer("{}")]);
+    let [_, second, third] = calls(&Carried::default(), &client);
+    assert_eq!(refusal(&second).kind(), ErrorKind::Transient);
+    assert!(third.result.is_ok());
     let asked = client.asked.lock();
     assert_eq!(asked[1].messages.len(), 3);
     assert_eq!(asked[1], asked[2]);
-}
-
-#[test]
-fn an_empty_answer_is_not_added_to_the_conversation() {
     let client = Listed::new([answer(" \n"), answer("{}")]);
-    let carried = Carried::default();
-    let error = refusal(call(&carried, &client, &first_try()));
-    assert!(call(&carried, &client, &after(&[&error])).result.is_ok());
+    let [_, second] = calls(&Carried::default(), &client);
+    assert!(second.result.is_ok());
     assert_eq!(client.asked.lock()[1], request());
 }
 
@@ -174,18 +166,16 @@ fn an_empty_answer_is_not_added_to_the_conversation() {
 fn a_route_corrects_once_and_then_sends_the_original_to_the_next_provider() {
     let first = Listed::new([answer("one"), answer("two")]);
     let second = Listed::new([answer("three"), answer("{\"four\": 4}")]);
-    let retry = crate::RetryPolicy::default().base_delay(std::time::Duration::from_millis(1));
     let route = Route::new(&first)
-        .then(&second, Default::default())
-        .retry(retry);
+        .then(&second, Limits::default())
+        .retry(one_retry());
     let answer = route.complete(&request(), &Context::new()).unwrap();
     assert_eq!(answer.text, "{\"four\": 4}");
-    let lengths = |client: &Listed| {
+    for client in [&first, &second] {
         let asked = client.asked.lock();
-        asked.iter().map(|r| r.messages.len()).collect::<Vec<_>>()
-    };
-    assert_eq!(lengths(&first), [1, 3]);
-    assert_eq!(lengths(&second), [1, 3]);
+        let lengths: Vec<_> = asked.iter().map(|r| r.messages.len()).collect();
+        assert_eq!(lengths, [1, 3]);
+    }
     assert_eq!(second.asked.lock()[1].messages[1].text(), "three");
 }
 
@@ -205,40 +195,31 @@ fn a_schema_that_cannot_be_used_is_never_sent() {
     assert!(error.message().contains("at /type"), "{error}");
 }
 
-fn blocked(tokens: u64) -> Result<Response, Error> {
-    let usage = paid("", tokens, None)?.usage.unwrap();
-    Err(Error::new(ErrorKind::Blocked, "no").with_usage(usage))
+fn billed(kind: ErrorKind, tokens: u64) -> Error {
+    let usage = paid("", tokens, None).unwrap().usage.unwrap();
+    Error::new(kind, "no").with_usage(usage)
 }
 
 #[test]
 fn a_failure_has_the_cost_of_all_calls_of_its_item() {
-    let trouble = || Err(Error::new(ErrorKind::Transient, "cut off"));
-    let client = Listed::new([paid("no", 10, None), trouble(), blocked(3)]);
+    let blocked = Err(billed(ErrorKind::Blocked, 3));
+    let client = Listed::new([paid("no", 10, None), trouble(), blocked]);
     let carried = Carried::default();
-    let misfit = refusal(call(&carried, &client, &first_try()));
-    assert_eq!(misfit.usage().unwrap().input_tokens, 10);
-    let reply = call(&carried, &client, &after(&[&misfit]));
-    assert_eq!(reply.paid.tokens(), None);
-    let trouble = refusal(reply);
-    assert_eq!(trouble.usage().unwrap().input_tokens, 10);
-
-    let tries = after(&[&misfit, &trouble]);
-    let reply = call(&carried, &client, &tries);
-    assert_eq!(reply.paid.tokens(), Some((3, 6)));
-    assert_eq!(refusal(reply).usage().unwrap().output_tokens, 26);
+    let [misfit, trouble, blocked] = calls(&carried, &client);
+    assert_eq!(refusal(&misfit).usage().unwrap().input_tokens, 10);
+    assert_eq!(trouble.paid.tokens(), None);
+    assert_eq!(refusal(&trouble).usage().unwrap().input_tokens, 10);
+    assert_eq!(blocked.paid.tokens(), Some((3, 6)));
+    assert_eq!(refusal(&blocked).usage().unwrap().output_tokens, 26);
     let unsent = carried.at_end(Error::cancelled());
     assert_eq!(unsent.usage().unwrap().input_tokens, 13);
 }
 
 #[test]
 fn the_usage_of_a_billed_failure_is_added_to_the_next_answer() {
-    let usage = paid("", 7, None).unwrap().usage.unwrap();
-    let empty = Error::new(ErrorKind::Malformed, "empty")
-        .with_usage(usage)
-        .with_cost(Usd::from_picos(500_000_000_000));
+    let empty = billed(ErrorKind::Malformed, 7).with_cost(Usd::from_picos(500_000_000_000));
     let client = Listed::new([Err(empty), paid("text", 3, Usd::from_dollars(0.25))]);
-    let retry = crate::RetryPolicy::default().base_delay(std::time::Duration::from_millis(1));
-    let route = Route::new(&client).retry(retry);
+    let route = Route::new(&client).retry(one_retry());
     let answer = route.complete(&Request::new("q"), &Context::new()).unwrap();
     assert_eq!(answer.usage.unwrap().input_tokens, 10);
     assert_eq!(answer.cost_usd, Usd::from_dollars(0.75));
@@ -251,13 +232,13 @@ fn a_call_without_a_reply_keeps_the_cost_for_its_item() {
     let first = Listed::new([paid("[1]", 10, Usd::from_dollars(0.5)), lost]);
     let second = Listed::new([paid("{}", 3, Usd::from_dollars(0.25))]);
     let route = Route::new(&first).then(&second, Limits::default());
-    let (mut tries, carried) = (first_try(), Carried::default());
+    let (mut tries, carried) = (Tries::default(), Carried::default());
     let call = |tries: &Tries| {
         let reply = route.answers(&[request()], tries, &carried, &Context::new());
         reply.map(|mut answers| answers.remove(0).unwrap())
     };
     for _ in 0..2 {
-        let error = refusal(call(&tries));
+        let error = call(&tries).result.unwrap_err();
         assert_eq!(error.paid().tokens(), Some((10, 20)));
         tries.count(&error);
     }
@@ -266,13 +247,4 @@ fn a_call_without_a_reply_keeps_the_cost_for_its_item() {
     let usage = response.usage.unwrap();
     assert_eq!((usage.input_tokens, usage.output_tokens), (13, 26));
     assert_eq!(response.cost_usd, Usd::from_dollars(0.75));
-}
-
-/// The answer was billed, but the reply does not say what it cost.
-#[test]
-fn an_answer_in_a_wrong_format_without_tokens_is_a_billed_call_of_unknown_cost() {
-    let client = Listed::new([answer("no JSON")]);
-    let error = refusal(call(&Carried::default(), &client, &first_try()));
-    let charge = error.charge().unwrap();
-    assert_eq!((charge.calls, charge.cost_usd), (1, None));
 }

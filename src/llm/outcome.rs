@@ -335,122 +335,33 @@ impl<'de> Deserialize<'de> for Outcome {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
-    use super::super::response::FinishReason;
     use super::*;
 
+    /// The lines of `outcome_cases.jsonl` have each field, in its order.
     #[test]
     fn a_result_line_is_read_as_it_was_written() {
-        let usage = Usage {
-            input_tokens: 3,
-            output_tokens: 2,
-            ..Usage::default()
-        };
-        let mut answer = Response::new("openai", "7").with_usage(usage);
-        answer.warning = Some("cut".to_owned());
-        let failed = Error::new(ErrorKind::Blocked, "no").with_status(400);
-        let vector = Response::vector("openai", vec![0.5, -1.0]);
-        let other = Response {
-            finish_reason: FinishReason::Other("tool".to_owned()),
-            ..Response::new("x", "")
-        };
-        let mut with_all = Response::new("gemini", "7").with_details(ReplyDetails {
-            tool_calls: vec![
-                ToolCall {
-                    signature: Some("s".to_owned()),
-                    ..ToolCall::new("c", "add", json!({"a": 0.1, "z": [1e300], "b": -0.0}))
-                },
-                ToolCall::new("", "run", json!("ls")),
-            ],
-            reasoning: Some(Reasoning {
-                text: "Hm.".to_owned(),
-                details: vec![json!({"type": "thinking", "signature": "s"})],
-            }),
-            citations: vec![json!("https://a"), json!({"url": "https://b"})],
-            logprobs: Some(RawJson::new("{\"content\": [{\"logprob\": -0.10}]}")),
-            service_tier: Some("flex".to_owned()),
-            degraded: Some("groq: no key".to_owned()),
-            left_out: vec!["logit_bias".to_owned()],
-            reply: Some(RawJson::new("{\"a\":12345678901234567890123,\"a\":1.50}")),
-            reply_bytes: Some(b"{\"a\": \"\xe4\"}".to_vec()),
+        let lines = include_str!("outcome_cases.jsonl").lines();
+        let read = lines.map(|line| {
+            let outcome: Outcome = serde_json::from_str(line).unwrap();
+            assert_eq!(serde_json::to_string(&outcome).unwrap(), line);
+            let mut written = Vec::new();
+            outcome.write_line(&mut written).unwrap();
+            assert_eq!(written, [line.as_bytes(), b"\n"].concat());
+            outcome
         });
-        with_all.usage = Some(Usage {
-            cache_write_tokens: 5,
-            server_tool_calls: 1,
-            ..usage
-        });
-        let mut silent = with_all.clone();
-        silent.text.clear();
-        let refused = failed.clone().with_refusal(Some("no".to_owned()));
-        let results = [
-            Ok(answer),
-            Ok(vector),
-            Ok(other),
-            Ok(with_all),
-            Ok(silent),
-            Err(failed.clone()),
-            Err(refused),
-        ];
-        for result in results {
-            let earlier = EarlierProvider {
-                provider: "groq".to_owned(),
-                model: None,
-                error: failed.clone(),
-            };
-            let (provider, model) = (Some("openai".to_owned()), Some("m".to_owned()));
-            let outcome = Outcome {
-                answered_by: Some("b".to_owned()),
-                request_hash: Some("h".to_owned()),
-                input: Some(RawJson::new("{\"n\":1.0}")),
-                attempts: 2,
-                latency: Duration::from_millis(17),
-                provider,
-                model,
-                earlier: vec![earlier],
-                ..Outcome::new(Some("a".to_owned()), result)
-            };
-            let mut line = Vec::new();
-            outcome.write_line(&mut line).unwrap();
-            let line = String::from_utf8(line).unwrap();
-            assert_eq!(serde_json::to_string(&outcome).unwrap() + "\n", line);
-            let read: Outcome = serde_json::from_str(&line).unwrap();
-            assert_eq!(serde_json::to_string(&read).unwrap(), line.trim_end());
-            let held = |outcome: &Outcome| {
-                let answer = outcome.result.as_ref().ok();
-                answer.map(|answer| (answer.text.clone(), answer.details().clone()))
-            };
-            assert_eq!(held(&read), held(&outcome));
-            let refusal = |outcome: &Outcome| {
-                let error = outcome.result.as_ref().err();
-                error.and_then(Error::refusal).map(str::to_owned)
-            };
-            assert_eq!(refusal(&read), refusal(&outcome));
-        }
-    }
-
-    #[test]
-    fn the_fields_of_a_result_line_have_a_fixed_order() {
-        let mut answer = Response::new("p", "").with_details(ReplyDetails {
-            tool_calls: vec![ToolCall::new("c", "add", json!({"a": 1}))],
-            reasoning: Some(Reasoning::new("Hm.")),
-            citations: vec![json!("https://a")],
-            logprobs: Some(RawJson::new("[]")),
-            service_tier: Some("flex".to_owned()),
-            degraded: Some("groq: no key".to_owned()),
-            reply: Some(RawJson::new("no JSON")),
-            ..ReplyDetails::default()
-        });
-        answer.warning = Some("w".to_owned());
-        let line = serde_json::to_string(&Outcome::new(Some("a".to_owned()), Ok(answer))).unwrap();
-        let expected = concat!(
-            r#"{"id":"a","success":true,"text":null,"#,
-            r#""tool_calls":[{"id":"c","name":"add","arguments":{"a":1}}],"#,
-            r#""reasoning":{"text":"Hm."},"citations":["https://a"],"logprobs":[],"#,
-            r#""provider":"p","model":null,"finish_reason":"tool_calls","usage":null,"#,
-            r#""attempts":0,"latency_ms":0,"cost_usd":null,"warning":"w","service_tier":"flex","degraded":"groq: no key","#,
-            r#""request_hash":null,"error":null,"reply":"no JSON"}"#,
+        let read: Vec<Outcome> = read.collect();
+        let answer = read[3].result.as_ref().unwrap();
+        let details = answer.details();
+        assert_eq!((&*answer.text, &*details.tool_calls[1].name), ("7", "run"));
+        assert_eq!(details.reasoning.as_ref().unwrap().text, "Hm.");
+        assert_eq!(details.citations.len(), 2);
+        assert_eq!(details.service_tier.as_deref(), Some("flex"));
+        assert_eq!(details.degraded.as_deref(), Some("groq: no key"));
+        assert_eq!(
+            details.reply_bytes.as_deref(),
+            Some(&b"{\"a\": \"\xe4\"}"[..])
         );
-        assert_eq!(line, expected);
+        let failed = read[5].result.as_ref().unwrap_err();
+        assert_eq!(failed.refusal(), Some("no"));
     }
 }

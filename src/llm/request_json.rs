@@ -153,36 +153,21 @@ mod tests {
 
     use super::*;
 
-    fn full() -> Request {
-        let mut tool = Message::new(Role::Tool, "4");
-        tool.extra.insert("tool_call_id".to_owned(), "c-1".into());
-        let mut parts = Message::new(Role::User, "");
-        parts.content = json!([{"type": "text", "text": "hi"}]);
-        let mut request = Request::chat(vec![parts, Message::new(Role::Assistant, "ha"), tool])
-            .with_model("m")
-            .with_system("be brief")
-            .with_temperature(0.1)
-            .with_max_tokens(7)
-            .with_extra("user", json!({"b": 1, "a": [2]}))
-            .with_keep_reply(true)
-            .with_unchecked(true)
-            .with_response_format(ResponseFormat::JsonSchema {
-                name: "answer".to_owned(),
-                schema: json!({"type": "object", "properties": {"z": {}, "a": {}}}),
-                strict: true,
-            });
-        request.params.top_p = Some(0.3);
-        request.params.stop = vec!["end".to_owned()];
-        request.params.seed = Some(-3);
-        request.params.dimensions = Some(12);
-        request.input = Some(RawJson::new("{\"n\":1.0,\"big\":12345678901234567890.5}"));
-        request
-    }
+    /// A request with each field.
+    const FULL: &str = r#"{"input":{"n":1.0,"big":12345678901234567890.5},"model":"m","system":"be brief","messages":[
+        {"role":"user","content":[{"type":"text","text":"hi"}]},{"role":"assistant","content":"ha"},
+        {"role":"tool","content":"4","tool_call_id":"c-1"}],"temperature":0.1,"max_tokens":7,"top_p":0.3,
+        "stop":["end"],"seed":-3,"response_format":{"type":"json_schema","json_schema":{"name":"answer",
+        "schema":{"type":"object","properties":{"z":{},"a":{}}},"strict":true}},"dimensions":12,
+        "extra":{"user":{"b":1,"a":[2]}},"keep_reply":true,"unchecked":true}"#;
 
     #[test]
     fn a_stored_request_is_read_back_unchanged() {
+        let full: Request = serde_json::from_str(FULL).unwrap();
+        let fields: Value = serde_json::from_str(FULL).unwrap();
+        assert_eq!(json!(full), fields);
         let object = Request::new("x").with_response_format(ResponseFormat::JsonObject);
-        for request in [Request::new("Name a prime."), full(), object] {
+        for request in [Request::new("Name a prime."), full, object] {
             let written = serde_json::to_string(&request).unwrap();
             let read: Request = serde_json::from_str(&written).unwrap();
             assert_eq!(read, request, "{written}");

@@ -83,28 +83,26 @@ fn json_bytes(value: &Value) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
-    use crate::llm::request::{Message, Role};
 
     #[test]
     fn the_estimate_grows_with_messages_schema_and_tools() {
-        let plain = Request::new("Name a prime, und größer als 10: 素数");
-        let mut asked = plain.clone();
-        asked.system = Some("Be brief.".repeat(20));
-        asked.messages.push(Message::new(Role::User, "More."));
-        let mut with_schema = plain.clone();
-        with_schema.params.response_format = Some(ResponseFormat::JsonSchema {
-            name: "prime".to_owned(),
-            schema: json!({"type": "object", "properties": {"prime": {"type": "integer"}}}),
-            strict: true,
-        });
-        let mut with_tools = plain.clone();
-        let tools = json!([{"type": "function", "function": {"name": "primes"}}]);
-        with_tools.extra.insert("tools".to_owned(), tools);
-        for larger in [&asked, &with_schema, &with_tools] {
-            assert!(larger.estimated_tokens() > plain.estimated_tokens());
+        let tokens = |more: &str| {
+            let text = "Name a prime, und größer als 10: 素数";
+            let message = format!(r#"{{"role": "user", "content": "{text}"}}"#);
+            let more = more.replace("MESSAGE", &message);
+            let request = format!(r#"{{"messages": [{message}{more}}}"#);
+            let request: Request = serde_json::from_str(&request).unwrap();
+            request.estimated_tokens()
+        };
+        let plain = tokens("]");
+        for more in [
+            r#"], "system": "Be brief. Be brief.""#,
+            ", MESSAGE]",
+            r#"], "response_format": {"type": "json_schema", "json_schema": {"name": "p", "schema": {"type": "object"}}}"#,
+            r#"], "extra": {"tools": [{"type": "function", "function": {"name": "primes"}}]}"#,
+        ] {
+            assert!(tokens(more) > plain, "{more}");
         }
     }
 }

@@ -9,54 +9,26 @@ fn fault(schema: Value) -> String {
 }
 
 #[test]
-fn a_bad_schema_is_refused_with_the_place_of_the_fault() {
-    let found = fault(json!({"properties": {"a": {"type": "strin"}}}));
-    assert!(
-        found.starts_with("at /properties/a/type: \"strin\" is not valid"),
-        "{found}"
-    );
-    let found = fault(json!({"properties": {"a": {"pattern": "("}}}));
-    assert_eq!(found, "at /properties/a/pattern: \"(\" is not a \"regex\"");
-    assert_eq!(
-        fault(json!({"$ref": "#/$defs/x"})),
-        "Pointer '/$defs/x' does not exist"
-    );
-}
-
-#[test]
-fn nothing_outside_of_a_schema_is_fetched() {
-    for uri in [
-        "http://127.0.0.1:9/s.json",
-        "file:///etc/passwd",
-        "other.json",
-    ] {
-        let found = fault(json!({"properties": {"a": {"$ref": uri}}}));
-        let expected = format!(
-            "\"{uri}\" is outside of the schema and is not fetched: put it under \"$defs\""
-        );
-        assert_eq!(found, expected);
+fn a_bad_schema_is_refused_with_the_place_of_the_fault_and_nothing_outside_is_fetched() {
+    let cases = include_str!("schema_faults.json");
+    for (schema, expected) in serde_json::from_str::<Vec<(Value, String)>>(cases).unwrap() {
+        let found = fault(schema);
+        assert!(found.starts_with(&expected), "{found}");
     }
 }
 
 #[test]
 fn a_mismatch_names_places_and_no_values() {
-    let schema = json!({"type": "object", "required": ["b"], "properties": {
-        "a": {"type": "array", "items": {"type": "integer"}}, "c": {"enum": ["x", "y"]}}});
-    let schema = Schema::compile(&schema).unwrap();
-    assert_eq!(schema.misfit(&json!({"a": [1], "b": 0})), None);
-    let found = schema
-        .misfit(&json!({"a": [1, "secret"], "c": "secret"}))
-        .unwrap();
-    assert!(!found.contains("secret"), "{found}");
-    assert!(found.contains("\"b\" is a required property"), "{found}");
-    assert!(
-        found.contains("at /a/1: value is not of type \"integer\""),
-        "{found}"
-    );
-    assert!(
-        found.contains("at /c: value is not one of \"x\" or \"y\""),
-        "{found}"
-    );
+    let cases = include_str!("schema_misfits.json");
+    let cases: Vec<(Value, Value, Option<String>)> = serde_json::from_str(cases).unwrap();
+    for (schema, value, expected) in cases {
+        let found = Schema::compile(&schema).unwrap().misfit(&value);
+        let same = match (&found, &expected) {
+            (Some(found), Some(part)) => found.contains(part) && !found.contains("secret"),
+            (found, expected) => found == expected,
+        };
+        assert!(same, "{value}: {found:?}");
+    }
 }
 
 #[test]
@@ -134,36 +106,6 @@ fn alternatives_within_alternatives_do_not_multiply_the_work() {
         );
     });
     checked.join().unwrap();
-}
-
-#[test]
-fn mismatches_of_every_keyword_are_named() {
-    let schema = json!({"type": "object", "required": ["b"], "minProperties": 1,
-        "properties": {"a": {"uniqueItems": true, "contains": {"const": 1}}},
-        "propertyNames": {"maxLength": 3}, "additionalProperties": {"type": ["null", "integer"]}});
-    let schema = Schema::compile(&schema).unwrap();
-    assert_eq!(schema.misfit(&json!({"a": [1, 2], "b": null})), None);
-    for (value, expected) in [
-        (
-            json!({"b": 1, "a": [1, 1]}),
-            "at /a: value has non-unique elements",
-        ),
-        (
-            json!({"b": 1, "long": 1}),
-            "\"long\" is longer than 3 characters",
-        ),
-        (
-            json!({"b": "x"}),
-            "at /b: value is not of types \"null\", \"integer\"",
-        ),
-        (json!({}), "\"b\" is a required property"),
-    ] {
-        let found = schema.misfit(&value).unwrap();
-        assert!(
-            found.contains(expected) || found.contains("b\" is a"),
-            "{found}"
-        );
-    }
 }
 
 #[test]

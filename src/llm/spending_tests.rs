@@ -1,7 +1,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::base::{Paid, Timestamp, Usage};
+use crate::base::{Optional, Paid, Timestamp, Usage};
 use crate::llm::params::ResponseFormat;
 use crate::llm::prices::Prices;
 
@@ -41,21 +41,22 @@ fn every_part_of_a_text_request_is_in_its_bound() {
 
 #[test]
 fn what_has_no_bound_says_why() {
-    let with = |name: &str, value: serde_json::Value| {
-        let mut request = Request::new("a").with_max_tokens(7);
-        request.extra.insert(name.to_owned(), value);
-        bound(&request).unwrap_err()
-    };
-    let search = with("tools", json!([{"type": "web_search"}]));
-    assert_eq!(
-        search,
-        "the tool \"web_search\" of the provider has no upper bound"
-    );
-    let options = with("web_search_options", json!({}));
-    assert_eq!(
-        options,
-        "what \"web_search_options\" causes has no upper bound"
-    );
+    for (name, value, why) in [
+        (
+            "tools",
+            json!([{"type": "web_search"}]),
+            "the tool \"web_search\" of the provider",
+        ),
+        (
+            "web_search_options",
+            json!({}),
+            "what \"web_search_options\" causes",
+        ),
+    ] {
+        let request = Request::new("a").with_max_tokens(7).with_extra(name, value);
+        let found = bound(&request).unwrap_err();
+        assert_eq!(found, format!("{why} has no upper bound"));
+    }
 }
 
 #[test]
@@ -75,17 +76,11 @@ fn the_dearest_prices_count() {
         output: 10,
     };
     let at = |request: &Request| tokens.at(request, &model, &pricing).map(Usd::picos);
+    let tier = |tier: &str| Request::new("a").with_extra("service_tier", json!(tier));
     // In millionths of a dollar per million tokens.
     assert_eq!(at(&Request::new("a")), Some(450_000_000));
-    let mut priority = Request::new("a");
-    priority
-        .extra
-        .insert("service_tier".to_owned(), json!("priority"));
-    assert_eq!(at(&priority), Some(1_200_000_000));
-    priority
-        .extra
-        .insert("service_tier".to_owned(), json!("unheard-of"));
-    assert_eq!(at(&priority), None);
+    assert_eq!(at(&tier("priority")), Some(1_200_000_000));
+    assert_eq!(at(&tier("unheard-of")), None);
 }
 
 #[test]
@@ -100,45 +95,29 @@ fn a_call_counts_as_what_its_reply_reports_or_as_the_most_that_it_can_cost() {
         cost_usd: None,
         ..paid
     };
-    let failed = |error: Error| (error.paid(), Some(error));
-    let error = |sent, status: Option<u16>| {
+    assert_eq!(spent(paid, None), Some(11));
+    assert_eq!(spent(unpriced, None), None);
+    assert_eq!(spent(Paid::default(), None), None);
+    for (sent, status, paid, expected) in [
+        (Sent::Answered, Some(200), paid, Some(11)),
+        (Sent::Answered, Some(200), Paid::default(), None),
+        (Sent::Answered, Some(429), Paid::default(), Some(0)),
+        (Sent::No, None, Paid::default(), Some(0)),
+        (Sent::Maybe, None, Paid::default(), None),
+        (Sent::Maybe, Some(504), Paid::default(), None),
+    ] {
         let error = Error::new(ErrorKind::Transient, "no").with_sent(sent);
-        match status {
-            Some(status) => error.with_status(status),
-            None => error,
-        }
-    };
-    let answered = |paid| (paid, None);
-    let spent = |(paid, error): (Paid, Option<Error>)| spent(paid, error.as_ref());
-    assert_eq!(spent(answered(paid)), Some(11));
-    assert_eq!(spent(answered(unpriced)), None);
-    assert_eq!(spent(answered(Paid::default())), None);
-    let billed = error(Sent::Answered, Some(200)).with_paid(paid);
-    assert_eq!(spent(failed(billed)), Some(11));
-    assert_eq!(spent(failed(error(Sent::No, None))), Some(0));
-    assert_eq!(spent(failed(error(Sent::Answered, Some(429)))), Some(0));
-    assert_eq!(spent(failed(error(Sent::Maybe, None))), None);
-    assert_eq!(spent(failed(error(Sent::Maybe, Some(504)))), None);
-    assert_eq!(spent(failed(error(Sent::Answered, Some(200)))), None);
+        let error = error.with_paid(paid).set(status, Error::with_status);
+        assert_eq!(spent(error.paid(), Some(&error)), expected, "{error:?}");
+    }
 }
 
 #[test]
 fn a_word_of_a_model_says_that_its_calls_search_and_no_part_of_a_word() {
-    for model in [
-        "gpt-4o-search-preview",
-        "openai/gpt-4o-mini-search-preview",
-        "sonar-pro",
-    ] {
-        assert!(searches(model), "{model}");
-    }
-    for model in [
-        "gpt-4o-mini",
-        "my-research-model",
-        "o5-research",
-        "searcher-1",
-    ] {
-        assert!(!searches(model), "{model}");
-    }
+    let searching = "gpt-4o-search-preview openai/gpt-4o-mini-search-preview sonar-pro";
+    assert!(searching.split(' ').all(searches));
+    let others = "gpt-4o-mini my-research-model o5-research searcher-1";
+    assert!(!others.split(' ').any(searches));
 }
 
 #[test]

@@ -19,6 +19,8 @@ mod memory;
 mod pool;
 mod proxy;
 mod public;
+#[cfg(test)]
+pub(crate) mod raw_server;
 mod resolver;
 mod target;
 mod timeouts;

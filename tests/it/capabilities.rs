@@ -84,26 +84,39 @@ fn structured(provider: &Provider) {
     assert!(answer.text.starts_with('{'), "{}", answer.text);
 }
 
-/// Sends three texts in one call and gets one embedding each; a provider without embeddings reports that before any
-/// call.
+/// Embeds 600 texts, also with fewer dimensions; a provider without embeddings reports that before any call.
 fn embeddings(provider: &Provider) -> String {
-    let texts = ["one", "two", "three"].map(Request::embedding);
-    let sim = provider.simulator(SimConfig::default());
-    let client = provider.client(&sim, "sk-right");
-    let answers = client.embed(&texts.each_ref(), &Context::new());
-    let answers = match answers {
-        Ok(answers) => answers,
-        Err(error) => {
+    for dimensions in [None, Some(16)] {
+        let text = |i: usize| {
+            let mut text = Request::embedding(format!("text {i}"));
+            text.params.dimensions = dimensions;
+            text
+        };
+        let texts: Vec<_> = (0..600).map(text).collect();
+        let sim = provider.simulator(SimConfig::default());
+        let client = provider.client(&sim, "sk-right");
+        if let Err(error) = client.embed(&[&texts[0]], &Context::new()) {
             assert_eq!(error.kind(), ErrorKind::Invalid);
             assert_eq!(sim.stats().calls, 0);
             return "none".to_owned();
         }
-    };
-    for (text, answer) in ["one", "two", "three"].into_iter().zip(answers) {
-        assert_eq!(answer.unwrap().embedding, Some(embedding(text, 8)));
+        for (i, outcome) in provider.run(&sim, &texts).into_iter().enumerate() {
+            let answer = outcome
+                .result
+                .unwrap_or_else(|e| panic!("{}: {e}", provider.name));
+            let own = embedding(&format!("text {i}"), dimensions.unwrap_or(8) as usize);
+            assert_eq!(answer.embedding, Some(own), "{}, {i}", provider.name);
+        }
+        let calls = 1 + 600_u64.div_ceil(client.pack_limits().inputs.into());
+        let stats = sim.stats();
+        assert_eq!(
+            (stats.embedded, stats.embedding_calls),
+            (601, calls),
+            "{}",
+            provider.name
+        );
+        never_malformed(provider.name, &stats);
     }
-    assert_eq!(sim.stats().calls, 1);
-    never_malformed(provider.name, &sim.stats());
     "yes".to_owned()
 }
 

@@ -13,7 +13,6 @@ mod capabilities;
 mod common;
 mod conformance;
 mod decoders;
-mod embed_dialects;
 mod embed_replies;
 mod every_provider;
 #[cfg(feature = "queue")]
@@ -22,6 +21,7 @@ mod example_durable;
 mod example_overnight;
 mod fallback;
 mod hang;
+mod judge;
 mod library;
 mod manager;
 #[cfg(feature = "files")]

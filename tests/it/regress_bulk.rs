@@ -1,8 +1,9 @@
 //! Former bugs of the library's bulk calls.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::mpsc::channel;
 
 use batchwright::client::QuotaKey;
 use batchwright::{
@@ -26,22 +27,6 @@ fn go_on(_: Outcome) -> ControlFlow<()> {
     ControlFlow::Continue(())
 }
 
-/// An event to wait for, with the time limit of a hanging test.
-#[derive(Default)]
-struct Event(Mutex<usize>, Condvar);
-
-impl Event {
-    fn happen(&self) {
-        *self.0.lock().unwrap() += 1;
-        self.1.notify_all();
-    }
-
-    fn wait_for(&self, times: usize) {
-        let reached = self.1.wait_while(self.0.lock().unwrap(), |n| *n < times);
-        drop(reached.unwrap());
-    }
-}
-
 #[test]
 fn a_panicking_sink_ends_a_run_with_calls_in_flight() {
     let panic = caught(|| {
@@ -61,10 +46,11 @@ fn a_panicking_sink_ends_a_run_with_calls_in_flight() {
 
 /// Blocks until the call is ended from outside.
 fn until_ended(ctx: &Context) -> Result<Response, Error> {
-    let ended = Arc::new(Event::default());
-    let event = ended.clone();
-    let _on_cancel = ctx.on_cancel(move || event.happen());
-    ended.wait_for(1);
+    let (ended, end) = channel();
+    let _on_cancel = ctx.on_cancel(move || {
+        let _ = ended.send(());
+    });
+    let _ = end.recv();
     ctx.check()?;
     Ok(Response::new("own", "late"))
 }
@@ -102,57 +88,39 @@ impl LlmClient for Fragile {
 #[test]
 fn a_client_that_panics_outside_of_calls_loses_no_outcome() {
     for what in ["quota", "provider", "model_for"] {
-        let outcomes = ends(move || {
-            Bulk::new(Fragile(what))
-                .concurrency(2)
-                .collect(&requests(10))
-                .unwrap()
-        });
-        let good: Vec<bool> = outcomes.iter().map(Outcome::is_success).collect();
-        assert_eq!(good.len(), 10, "{what}");
-        assert!((0..10).all(|i| good[i] == (i != 5)), "{what}: {good:?}");
-        let summary = ends(move || {
-            let run = Bulk::new(Fragile(what)).concurrency(2);
-            run.for_each(requests(10), go_on).unwrap()
-        });
-        assert_eq!((summary.completed, summary.failed), (9, 1), "{what}");
-        let summary = ends(move || {
-            let mut outcomes = Bulk::new(Fragile(what)).spawn(requests(10).into_iter());
+        ends(move || {
+            let run = || Bulk::new(Fragile(what)).concurrency(2);
+            let outcomes = run().collect(&requests(10)).unwrap();
+            let good = outcomes.iter().map(Outcome::is_success);
+            assert!(good.eq((0..10).map(|i| i != 5)), "{what}: {outcomes:?}");
+            let summary = run().for_each(requests(10), go_on).unwrap();
+            assert_eq!((summary.completed, summary.failed), (9, 1), "{what}");
+            let mut outcomes = run().spawn(requests(10).into_iter());
             assert_eq!(outcomes.by_ref().count(), 10);
-            outcomes.finish().unwrap()
-        });
-        assert_eq!(summary.completed, 9, "{what}");
-        let answer = ends(move || {
+            assert_eq!(outcomes.finish().unwrap().completed, 9, "{what}");
             let route = Route::new(Fragile(what));
-            route.complete(&Request::new("p"), &Context::new())
+            let answer = route.complete(&Request::new("p"), &Context::new());
+            assert_eq!(answer.unwrap().text, "p", "{what}");
         });
-        assert_eq!(answer.unwrap().text, "p", "{what}");
     }
 }
 
 #[test]
 fn an_absurd_concurrency_is_misuse_wherever_it_is_given() {
     for calls in [0, 10_001, usize::MAX] {
-        let misused = |reason: &StopReason| {
+        let endless = || (0..).map(|i: usize| Request::new(i.to_string()));
+        let run = move || Bulk::new(Extract).concurrency(calls);
+        let reasons = ends(move || {
+            let list = execute_bulk_sync(&Context::new(), &Extract, &requests(3), calls);
+            let list = list.unwrap_err();
+            assert_eq!(list.outcomes.len(), 3);
+            let each = run().for_each(endless(), go_on).unwrap_err();
+            let stream = run().spawn(endless()).finish().unwrap_err();
+            [list.reason, each.reason, stream.reason]
+        });
+        for reason in reasons {
             assert!(matches!(reason, StopReason::Misuse(_)), "{calls}: {reason}");
-        };
-        let error = ends(move || {
-            execute_bulk_sync(&Context::new(), &Extract, &requests(3), calls).unwrap_err()
-        });
-        misused(&error.reason);
-        assert_eq!(error.outcomes.len(), 3);
-        let error = ends(move || {
-            let run = Bulk::new(Extract).concurrency(calls);
-            run.for_each((0..).map(|i| Request::new(i.to_string())), go_on)
-                .unwrap_err()
-        });
-        misused(&error.reason);
-        let error = ends(move || {
-            let items = (0..).map(|i| Request::new(i.to_string()));
-            let run = Bulk::new(Extract).concurrency(calls).spawn(items);
-            run.finish().unwrap_err()
-        });
-        misused(&error.reason);
+        }
     }
 }
 
@@ -161,13 +129,11 @@ fn after_a_break_every_item_that_was_read_is_returned() {
     for round in 0..60 {
         let (breaks_at, concurrency) = (1 + round % 30, 1 + round % 7);
         ends(move || {
-            let pulled = Arc::new(AtomicUsize::new(0));
+            let (pulled, mut seen) = (Arc::new(AtomicUsize::new(0)), 0);
             let count = pulled.clone();
-            let items = (0..30).map(move |i| {
+            let items = requests(30).into_iter().inspect(move |_| {
                 count.fetch_add(1, Ordering::SeqCst);
-                Request::new(format!("p{i}"))
             });
-            let mut seen = 0;
             let run = Bulk::new(echo()).concurrency(concurrency);
             let end = run.for_each(items, |_| {
                 seen += 1;
@@ -177,8 +143,7 @@ fn after_a_break_every_item_that_was_read_is_returned() {
                     ControlFlow::Continue(())
                 }
             });
-            assert!(end.is_ok());
-            assert!(seen >= breaks_at);
+            assert!(end.is_ok() && seen >= breaks_at);
             assert_eq!(seen, pulled.load(Ordering::SeqCst));
         });
     }

@@ -95,34 +95,19 @@ mod tests {
             let out = file.base64().unwrap();
             assert_eq!(out.len() as u64, file.encoded());
             assert_eq!(STANDARD.decode(&out).unwrap(), bytes, "{size}");
-            {
-                let mut embedded = part.value().clone();
-                embed(&mut embedded).unwrap();
-                std::fs::remove_file(&path).unwrap();
-                let file = Attached::read(&embedded).unwrap();
-                assert_eq!(file.base64().unwrap(), out);
-                embedded["data"] = STANDARD.encode(&bytes[..size - 1]).into();
-                let file = Attached::read(&embedded).unwrap();
-                assert!(file.base64().is_err());
-            }
+            let mut embedded = part.value().clone();
+            embed(&mut embedded).unwrap();
+            std::fs::remove_file(&path).unwrap();
+            let kept = Attached::read(&embedded).unwrap();
+            assert_eq!(kept.base64().unwrap(), out);
+            embedded["data"] = STANDARD.encode(&bytes[..size - 1]).into();
+            assert!(Attached::read(&embedded).unwrap().base64().is_err());
             for other in [&bytes[..size - 1], &[bytes.clone(), vec![0]].concat()] {
                 std::fs::write(&path, other).unwrap();
                 let error = file.base64().unwrap_err();
-                assert_eq!(error.kind(), ErrorKind::Invalid);
-                assert!(
-                    error
-                        .message()
-                        .contains("changed after its prompt was read"),
-                    "{error}"
-                );
+                let words = "changed after its prompt was read";
+                assert!(error.message().contains(words), "{error}");
             }
         }
-        let part = {
-            std::fs::write(&path, b"gone").unwrap();
-            Part::file(&path).unwrap()
-        };
-        std::fs::remove_file(&path).unwrap();
-        let error = Attached::read(part.value()).unwrap().text().unwrap_err();
-        assert!(error.message().contains("cannot be read"), "{error}");
     }
 }

@@ -334,6 +334,8 @@ mod tests {
             b"{\"choices\":[{\"finish_reason\":\"stop\",\"message\":{\"content\":\"gr\xfcn\"}}]}";
         let answer = read(choice).unwrap();
         assert_eq!(answer.text, "gr\u{fffd}n");
+        let warning = answer.warning.as_deref().unwrap();
+        assert!(warning.contains("not valid UTF-8"), "{warning}");
         let bytes = answer.details().reply_bytes.as_deref();
         assert_eq!(bytes, Some(&choice[..]));
         let page = b"<html>gr\xfcn";

@@ -100,61 +100,49 @@ mod tests {
 
     #[test]
     fn explicit_breakpoints_are_for_newer_models_only() {
-        for (model, expected) in [
-            ("gpt-5.6", true),
-            ("gpt-5.6-mini-2026-08-01", true),
-            ("gpt-6", true),
-            ("gpt-5.10", true),
-            ("gpt-5.5", false),
-            ("gpt-5", false),
-            ("gpt-5-mini", false),
-            ("gpt-4o", false),
-            ("gpt-4.1", false),
-            ("o3", false),
-            ("gpt-oss-120b", false),
-        ] {
-            assert_eq!(has_breakpoints(model), expected, "{model}");
+        for model in "gpt-5.6 gpt-5.6-mini-2026-08-01 gpt-6 gpt-5.10".split(' ') {
+            assert!(has_breakpoints(model), "{model}");
+        }
+        let older = "gpt-5.5 gpt-5 gpt-5-mini gpt-4o gpt-4.1 o3 gpt-oss-120b";
+        for model in older.split(' ') {
+            assert!(!has_breakpoints(model), "{model}");
         }
     }
 
     #[test]
     fn a_vendor_that_needs_marks_has_an_address_of_its_own() {
         for vendor in VENDORS.iter() {
-            let marks = vendor
-                .prompt_cache
-                .is_some_and(|cache| cache != PromptCache::Automatic);
+            let cache = vendor.prompt_cache;
+            let marks = cache.is_some_and(|cache| cache != PromptCache::Automatic);
             let local = accepts_marks(vendor.name, "http://127.0.0.1:8090/v1");
             assert_eq!(local, !marks, "{}", vendor.name);
-            assert!(
-                accepts_marks(vendor.name, vendor.base_url),
-                "{}",
-                vendor.name
-            );
+            let own = accepts_marks(vendor.name, vendor.base_url);
+            assert!(own, "{}", vendor.name);
         }
     }
 
     #[test]
     fn nothing_is_marked_below_the_minimum_of_a_model() {
-        let anthropic = Vendor::named("anthropic").unwrap();
-        assert!(caches(anthropic, Some("claude-sonnet-5"), 1024));
-        assert!(!caches(anthropic, Some("claude-sonnet-5"), 1023));
-        assert!(!caches(anthropic, Some("claude-haiku-4-5-20251001"), 4095));
-        assert!(!caches(Vendor::named("local").unwrap(), None, 1 << 20));
+        for (vendor, model, tokens, expected) in [
+            ("anthropic", Some("claude-sonnet-5"), 1024, true),
+            ("anthropic", Some("claude-sonnet-5"), 1023, false),
+            ("anthropic", Some("claude-haiku-4-5-20251001"), 4095, false),
+            ("local", None, 1 << 20, false),
+        ] {
+            let vendor = Vendor::named(vendor).unwrap();
+            assert_eq!(caches(vendor, model, tokens), expected, "{model:?}");
+        }
         let short = long().with_system("x".repeat(4 * 4095));
         assert!(body_for("anthropic", "claude-haiku-4-5", &short)["system"].is_string());
         assert!(body_for("anthropic", "claude-sonnet-5", &short)["system"].is_array());
     }
 
     #[test]
-    fn marks_of_the_user_stay_alone() {
+    fn marks_of_the_user_stay_alone_and_a_provider_that_knows_none_gets_none() {
         let own = long().with_extra("prompt_cache_key", "mine".into());
         assert_eq!(encoded("openai", &own).1["prompt_cache_key"], "mine");
         let own = long().with_extra("cache_control", json!({"type": "ephemeral"}));
         assert!(encoded("anthropic", &own).1["system"].is_string());
-    }
-
-    #[test]
-    fn a_provider_that_knows_no_marks_gets_none() {
         for vendor in ["local", "groq", "deepseek", "xai", "together", "gemini"] {
             let plain = encoded(vendor, &long().with_cache_prefix(None));
             assert_eq!(encoded(vendor, &long()), plain, "{vendor}");
@@ -164,9 +152,10 @@ mod tests {
     #[test]
     fn only_the_beginning_of_a_prompt_is_written_by_models_that_bill_it() {
         let body = body_for("openai", "gpt-5.6", &long());
-        assert_eq!(body["prompt_cache_options"], json!({"mode": "explicit"}));
+        let explicit = json!({"mode": "explicit"});
+        assert_eq!(body["prompt_cache_options"], explicit);
         let part = &body["messages"][0]["content"][0];
-        assert_eq!(part["prompt_cache_breakpoint"], json!({"mode": "explicit"}));
+        assert_eq!(part["prompt_cache_breakpoint"], explicit);
         assert_eq!(body["messages"][1]["content"], "U");
         let body = body_for("openai", "gpt-5", &long());
         assert!(body["messages"][0]["content"].is_string());
@@ -175,14 +164,15 @@ mod tests {
 
     #[test]
     fn the_lifetime_is_an_hour_in_batches() {
-        let hour = long().with_cache_prefix(Some(CacheLifetime::Hour));
-        let body = encoded("anthropic", &hour).1;
-        let expected = json!({"type": "ephemeral", "ttl": "1h"});
-        assert_eq!(body["system"][0]["cache_control"], expected);
-        let body = encoded("anthropic", &long()).1;
-        assert_eq!(
-            body["system"][0]["cache_control"],
-            json!({"type": "ephemeral"})
-        );
+        for (lifetime, mark) in [
+            (
+                CacheLifetime::Hour,
+                json!({"type": "ephemeral", "ttl": "1h"}),
+            ),
+            (CacheLifetime::Minutes, json!({"type": "ephemeral"})),
+        ] {
+            let body = encoded("anthropic", &long().with_cache_prefix(Some(lifetime))).1;
+            assert_eq!(body["system"][0]["cache_control"], mark);
+        }
     }
 }

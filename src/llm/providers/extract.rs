@@ -86,37 +86,19 @@ mod tests {
     use crate::llm::params::ResponseFormat;
 
     #[test]
-    fn the_extract_is_cut_at_a_character_boundary() {
-        let long = "é😀".repeat(400);
-        let answer = Extract
-            .complete(&Request::new(long), &Context::new())
-            .unwrap();
-        assert_eq!(answer.text.chars().count(), EXTRACT_CHARS);
-        assert_eq!(answer.finish_reason, FinishReason::Length);
-    }
-
-    #[test]
-    fn a_short_text_is_kept_whole() {
-        let answer = Extract
-            .complete(&Request::new(" short "), &Context::new())
-            .unwrap();
-        assert_eq!(answer.text, "short");
-        assert_eq!(answer.finish_reason, FinishReason::Stop);
-    }
-
-    #[test]
-    fn an_extract_does_not_pass_for_json() {
-        let mut request = Request::new("{}");
-        request.params.response_format = Some(ResponseFormat::JsonObject);
-        let error = Extract.complete(&request, &Context::new()).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Invalid);
-    }
-
-    #[test]
-    fn no_user_text_is_an_error() {
-        let error = Extract
-            .complete(&Request::new(""), &Context::new())
-            .unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Invalid);
+    fn the_extract_is_the_beginning_of_a_text_and_never_json() {
+        let ask = |request: &Request| Extract.complete(request, &Context::new());
+        let long = ask(&Request::new("é😀".repeat(400))).unwrap();
+        assert_eq!(long.text.chars().count(), EXTRACT_CHARS);
+        assert_eq!(long.finish_reason, FinishReason::Length);
+        let short = ask(&Request::new(" short ")).unwrap();
+        assert_eq!(
+            (&*short.text, short.finish_reason),
+            ("short", FinishReason::Stop)
+        );
+        let json = Request::new("{}").with_response_format(ResponseFormat::JsonObject);
+        for refused in [json, Request::new("")] {
+            assert_eq!(ask(&refused).unwrap_err().kind(), ErrorKind::Invalid);
+        }
     }
 }

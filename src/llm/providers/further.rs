@@ -109,7 +109,6 @@ mod tests {
 
     use super::*;
     use crate::llm::providers::dialect::testing::encoded;
-    use crate::llm::request::{Message, Role};
 
     #[test]
     fn further_fields_are_sent_unchanged_and_cannot_set_what_parameters_set() {
@@ -157,25 +156,5 @@ mod tests {
         let (sent, out) = for_provider(&request, "anthropic", "anthropic");
         assert!(sent.extra.contains_key("logit_bias"));
         assert_eq!(out, ["n", "seed"]);
-    }
-
-    #[test]
-    fn empty_fields_of_recorded_messages_are_not_sent() {
-        let mut turn = Message::new(Role::Assistant, "A");
-        for (field, value) in [
-            ("refusal", Value::Null),
-            ("annotations", json!([])),
-            ("tool_calls", json!([])),
-            ("name", json!("ann")),
-        ] {
-            turn.extra.insert(field.into(), value);
-        }
-        let request = Request::chat(vec![turn]);
-        let (_, body) = encoded("openai", &request);
-        let sent = json!({"role": "assistant", "content": "A", "name": "ann"});
-        assert_eq!(body["messages"], json!([sent]));
-        let (_, body) = encoded("anthropic", &request);
-        let sent = json!({"role": "assistant", "content": "A"});
-        assert_eq!(body["messages"], json!([sent]));
     }
 }

@@ -159,38 +159,15 @@ impl CallHeader {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::cases::{cases, unescaped};
 
     #[test]
     fn headers_of_the_protocol_are_rejected_and_no_value_is_shown() {
-        for line in [
-            "Content-Length: 5-secret",
-            "HOST: secret.example",
-            "transfer-encoding: secret",
-            "Connection: secret",
-            "content-type: text/secret",
-            "X-Goog-Upload-Command: secret",
-            "X-A: secret\r\nX-B: y",
-            "X-A: secr\u{e9}t",
-            "X-A:",
-            "secret",
-            "se cret: x",
-            ": secret",
-            "",
-        ] {
-            let error = CallHeader::parse(line).unwrap_err();
+        for (line, words) in cases(include_str!("header_cases.txt")) {
+            let error = CallHeader::parse(&unescaped(line)).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Invalid, "{line}");
+            assert!(error.message().contains(words), "{error}");
             assert!(!error.to_string().contains("secr"), "{error}");
-        }
-        for hidden in [
-            "Authorization: ***",
-            "Authorization: Bearer ***",
-            "x-api-key:***",
-        ] {
-            let error = CallHeader::parse(hidden).unwrap_err();
-            assert!(
-                error.message().contains("put the value in again"),
-                "{error}"
-            );
         }
         assert!(CallHeader::parse("X-Rating: a***").is_ok());
         let header = CallHeader::parse(" X-Team :  maps and more ").unwrap();

@@ -23,32 +23,3 @@ pub(super) fn read<T>(
         Cow::Borrowed(_) => Err(error),
     })
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::{Value, json};
-
-    fn value(body: &[u8]) -> serde_json::Result<(Value, Option<String>)> {
-        read(body, |body| serde_json::from_slice(body))
-    }
-
-    #[test]
-    fn wrong_bytes_are_replaced_with_a_warning_and_nothing_else_is_mended() {
-        let plain = value(b"\xef\xbb\xbf{\"a\": 1}").unwrap();
-        assert_eq!(plain, (json!({"a": 1}), None));
-        let (found, warning) = value(b"{\"a\": \"x\xffy\"}").unwrap();
-        assert_eq!(found, json!({"a": "x\u{fffd}y"}));
-        assert_eq!(warning.as_deref(), Some(WARNING));
-        for other in [
-            &b""[..],
-            b"<html>",
-            b"\xff\xfe",
-            b"{\"a\": NaN}",
-            b"[\"\\ud800\"]",
-            b"{\"a\": \"x\xc3",
-        ] {
-            assert!(value(other).is_err());
-        }
-    }
-}

@@ -27,10 +27,13 @@ fn a_description_names_the_first_models() {
         slots: None,
         address: Address("http://127.0.0.1:8080/v1".to_owned()),
     };
-    assert_eq!(server(&["a", "b"]).description(), "serves a, b");
-    let many = server(&["a", "b", "c", "d", "e"]);
-    assert_eq!(many.description(), "serves a, b, c and 2 more");
-    assert_eq!(server(&[]).description(), "answers, but lists no model");
+    for (models, expected) in [
+        (&["a", "b"][..], "serves a, b"),
+        (&["a", "b", "c", "d", "e"], "serves a, b, c and 2 more"),
+        (&[], "answers, but lists no model"),
+    ] {
+        assert_eq!(server(models).description(), expected);
+    }
 }
 
 #[test]

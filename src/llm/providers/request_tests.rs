@@ -7,7 +7,7 @@ use super::attached::filled;
 use super::dialect::encode;
 use super::dialect::testing::encoded;
 use super::vendor::Vendor;
-use crate::base::ErrorKind;
+use crate::base::{ErrorKind, Sent};
 use crate::llm::request::Request;
 
 #[derive(Deserialize)]
@@ -33,7 +33,8 @@ fn requests_are_encoded_in_the_format_of_each_vendor() {
         if let Some(expected) = &case.error {
             let refused = encode(Vendor::named(vendor).unwrap(), &request, Some("m"));
             let error = refused.err().unwrap_or_else(|| panic!("{vendor} {shown}"));
-            assert_eq!(error.kind(), ErrorKind::Invalid, "{vendor} {shown}");
+            let found = (error.kind(), error.sent());
+            assert_eq!(found, (ErrorKind::Invalid, Sent::No), "{vendor} {shown}");
             assert!(error.message().contains(expected), "{shown}: {error}");
             continue;
         }

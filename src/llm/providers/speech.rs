@@ -151,55 +151,31 @@ mod tests {
         let long = Request::speech("é".repeat(MOST_CHARS + 1), "nova");
         let mut dumb = asked();
         dumb.extra.clear();
-        for (request, why) in [
-            (long, "4096 characters"),
-            (Request::speech(" ", "nova"), "4096 characters"),
-            (dumb, "no voice"),
-            (asked().with_system("Whisper."), "not a system text"),
+        let mute = asked().with_system("Whisper.");
+        for (name, request, why) in [
+            ("openai", long, "4096 characters"),
+            ("openai", Request::speech(" ", "nova"), "4096 characters"),
+            ("openai", dumb, "no voice"),
+            ("openai", mute, "not a system text"),
+            ("anthropic", asked(), "these do: groq, openai"),
+            ("gemini", asked(), "these do: groq, openai"),
+            ("deepseek", asked(), "these do: groq, openai"),
         ] {
-            let error = encode(vendor("openai"), &request, Some("m")).err().unwrap();
+            let error = encode(vendor(name), &request, Some("m")).err().unwrap();
             assert!(error.message().contains(why), "{error}");
-        }
-        for name in ["anthropic", "gemini", "deepseek"] {
-            let error = encode(vendor(name), &asked(), Some("m")).err().unwrap();
-            assert!(
-                error.message().contains("these do: groq, openai"),
-                "{error}"
-            );
         }
         assert!(encode(vendor("openai"), &asked(), None).is_err());
     }
 
     #[test]
     fn a_reply_that_is_not_sound_is_classified() {
-        let read = |status, body: &str| {
-            decode(vendor("openai"), reply(status, &[], body), &asked())
-                .map(|answer| answer.audio.unwrap())
-        };
-        assert_eq!(read(200, "RIFF and so on").unwrap(), b"RIFF and so on");
-        let kind = |status, body: &str| {
-            let error = read(status, body).unwrap_err();
-            (error.kind(), error.is_unusable_reply())
-        };
-        assert_eq!(kind(200, ""), (ErrorKind::Malformed, false));
-        assert_eq!(
-            kind(200, r#"{"status": "que"#),
-            (ErrorKind::Malformed, false)
-        );
-        assert_eq!(
-            kind(200, r#"{"status": "queued"}"#),
-            (ErrorKind::Malformed, true)
-        );
-        assert_eq!(kind(200, "<html>"), (ErrorKind::Malformed, true));
-        assert_eq!(kind(200, "ID3 mp3"), (ErrorKind::Malformed, true));
-        let limited = r#"{"error": {"message": "slow down", "type": "rate_limit_error"}}"#;
-        assert_eq!(kind(429, limited).0, ErrorKind::RateLimited);
-        let quota = r#"{"error": {"message": "no", "code": "insufficient_quota"}}"#;
-        assert_eq!(kind(429, quota).0, ErrorKind::Quota);
-        assert_eq!(kind(200, quota).0, ErrorKind::Quota);
-        let refused = r#"{"error": {"message": "bad voice", "type": "invalid_request_error"}}"#;
-        assert_eq!(kind(400, refused).0, ErrorKind::Invalid);
-        assert_eq!(kind(500, "").0, ErrorKind::Transient);
+        let cases = include_str!("speech_replies.json");
+        let cases: Vec<(u16, String, String, bool)> = serde_json::from_str(cases).unwrap();
+        for (status, body, kind, unusable) in cases {
+            let error = decode(vendor("openai"), reply(status, &[], &body), &asked()).unwrap_err();
+            let found = (error.kind().as_str(), error.is_unusable_reply());
+            assert_eq!(found, (&*kind, unusable), "{body}");
+        }
     }
 
     #[test]
@@ -207,11 +183,10 @@ mod tests {
         let told = |headers: &[(&str, &str)]| {
             decode(vendor("custom"), reply(200, headers, "RIFF"), &asked()).unwrap()
         };
-        assert_eq!(told(&[]).cost_usd, None);
-        assert_eq!(told(&[]).usage, None);
-        assert_eq!(
-            told(&[("x-litellm-response-cost", "0.5")]).cost_usd,
-            crate::Usd::from_dollars(0.5)
-        );
+        let silent = told(&[]);
+        assert_eq!((silent.cost_usd, silent.usage), (None, None));
+        assert_eq!(silent.audio.as_deref(), Some(&b"RIFF"[..]));
+        let priced = told(&[("x-litellm-response-cost", "0.5")]);
+        assert_eq!(priced.cost_usd, crate::Usd::from_dollars(0.5));
     }
 }

@@ -1,9 +1,7 @@
 //! What is found, and who is told what on the way.
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::TcpListener;
+use std::io::Write;
 use std::sync::Arc;
-use std::thread;
 
 use parking_lot::Mutex;
 
@@ -11,14 +9,16 @@ use super::*;
 use crate::base::Context;
 use crate::llm::client::LlmClient;
 use crate::llm::request::Request;
+use crate::llm::transport::raw_server::{listen, request};
 
 fn found(vars: &[(&str, &str)], model: Option<&str>) -> Vec<ProviderStatus> {
-    let vars: std::collections::HashMap<_, _> = vars.iter().copied().collect();
     // Port 9 (discard) answers nobody: the probe stays off whatever runs on this machine.
-    let mut vars = vars;
-    vars.entry("LOCAL_LLM_BASE_URL")
-        .or_insert("http://127.0.0.1:9");
-    let env = |name: &str| vars.get(name).map(|v| (*v).to_owned());
+    let nobody = [("LOCAL_LLM_BASE_URL", "http://127.0.0.1:9")];
+    let env = |name: &str| {
+        let mut all = vars.iter().chain(&nobody);
+        let (_, value) = all.find(|(own, _)| *own == name)?;
+        Some((*value).to_owned())
+    };
     let given = Given {
         model,
         ..Given::default()
@@ -34,34 +34,38 @@ fn look<'a>(given: &'a Given<'a>, env: &'a dyn Fn(&str) -> Option<String>) -> Lo
     }
 }
 
-fn first_usable(list: &[ProviderStatus]) -> &str {
-    list.iter().find(|s| s.usable).unwrap().provider
-}
-
 #[test]
-fn without_any_key_only_extract_is_usable() {
-    let list = found(&[], None);
-    assert_eq!(first_usable(&list), "extract");
-    assert!(
-        list.iter()
-            .filter(|s| !s.usable)
-            .all(|s| !s.reason.is_empty())
-    );
-}
-
-#[test]
-fn a_key_without_a_model_is_not_usable() {
-    let list = found(&[("OPENAI_API_KEY", "sk-x")], None);
-    assert_eq!(first_usable(&list), "extract");
-    let openai = list.iter().find(|s| s.provider == "openai").unwrap();
-    assert!(openai.reason.contains("no model"), "{}", openai.reason);
-}
-
-#[test]
-fn the_first_provider_with_a_key_is_selected() {
+fn the_first_provider_with_a_key_and_a_model_is_selected_and_the_reason_says_what_others_lack() {
     let keys = [("OPENAI_API_KEY", "sk-x"), ("XAI_API_KEY", "sk-y")];
-    assert_eq!(first_usable(&found(&keys, Some("m"))), "openai");
-    assert_eq!(first_usable(&found(&keys[1..], Some("m"))), "xai");
+    for (vars, model, expected) in [
+        (&keys[..], Some("m"), "openai"),
+        (&keys[1..], Some("m"), "xai"),
+        (&keys[..1], None, "extract"),
+        (&[], None, "extract"),
+    ] {
+        let list = found(vars, model);
+        let first = list.iter().find(|status| status.usable).unwrap();
+        assert_eq!(first.provider, expected);
+        assert!(list.iter().all(|status| !status.reason.is_empty()));
+    }
+    let address = ("CUSTOM_LLM_BASE_URL", "http://127.0.0.1:9");
+    let list = found(&[keys[0], address], None);
+    for (name, reason, lacks_model) in [
+        ("openai", "a key is set, but no model is named", true),
+        ("custom", "an address is set, but no model is named", true),
+        (
+            "anthropic",
+            "no key: set ANTHROPIC_API_KEY or ANTHROPIC_AUTH_TOKEN",
+            false,
+        ),
+    ] {
+        let status = list.iter().find(|status| status.provider == name).unwrap();
+        assert!(status.reason.starts_with(reason), "{}", status.reason);
+        assert_eq!(
+            (status.lacks_model(), status.half_configured()),
+            (lacks_model, lacks_model)
+        );
+    }
 }
 
 /// A server that keeps the heads of what it is sent, and answers with `status` and `body`.
@@ -69,23 +73,18 @@ pub(in crate::llm::providers) fn bystander(
     status: u16,
     body: &'static str,
 ) -> (String, Arc<Mutex<String>>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}/v1", listener.local_addr().unwrap());
     let heads = Arc::new(Mutex::new(String::new()));
     let kept = heads.clone();
-    thread::spawn(move || {
+    let (base, _) = listen(move |listener| {
         for mut stream in listener.incoming().flatten() {
-            let lines = BufReader::new(stream.try_clone().unwrap()).lines();
-            let lines = lines.map_while(Result::ok);
-            for line in lines.take_while(|line| !line.is_empty()) {
-                *kept.lock() += &format!("{}\n", line.to_lowercase());
-            }
+            let (head, _) = request(&stream).unwrap();
+            *kept.lock() += &head;
             let length = body.len();
             let head = format!("HTTP/1.1 {status} X\r\ncontent-length: {length}\r\n\r\n");
             let _ = stream.write_all((head + body).as_bytes());
         }
     });
-    (url, heads)
+    (format!("{base}/v1"), heads)
 }
 
 const MODELS: &str = r#"{"data":[{"id":"tiny"}]}"#;
@@ -138,18 +137,4 @@ fn the_reason_says_how_to_send_a_key_to_a_server_that_requires_one() {
     assert!(status.reason.contains(&words), "{}", status.reason);
     let named = looked("http://127.0.0.1:9/v1", Some(&url)).reason;
     assert!(named.contains("check LOCAL_LLM_API_KEY"), "{named}");
-}
-
-#[test]
-fn the_reason_names_what_is_missing() {
-    let list = found(&[("CUSTOM_LLM_BASE_URL", "http://127.0.0.1:9")], None);
-    let of = |name: &str| list.iter().find(|s| s.provider == name).unwrap();
-    let custom = of("custom");
-    assert!(custom.lacks_model() && custom.half_configured());
-    let words = "an address is set, but no model is named";
-    assert!(custom.reason.starts_with(words), "{}", custom.reason);
-    let anthropic = of("anthropic");
-    assert!(!anthropic.lacks_model());
-    let words = "no key: set ANTHROPIC_API_KEY or ANTHROPIC_AUTH_TOKEN";
-    assert_eq!(anthropic.reason, words);
 }

@@ -1,52 +1,15 @@
 //! Streaming against a raw listener.
 
-use std::io::{BufRead, BufReader};
-use std::net::{TcpListener, TcpStream};
+use std::io::Write;
 use std::sync::mpsc;
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::Duration;
 
 use super::*;
 use crate::llm::transport::Transport;
+use crate::llm::transport::raw_server::{LONG, answering, one, request};
 
-const LONG: Duration = Duration::from_secs(600);
 const SHORT: Duration = Duration::from_millis(100);
-
-/// Serves one connection.
-fn server(serve: impl FnOnce(TcpStream) + Send + 'static) -> (String, JoinHandle<()>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let base = format!("http://{}", listener.local_addr().unwrap());
-    let thread = thread::spawn(move || serve(listener.accept().unwrap().0));
-    (base, thread)
-}
-
-/// Reads a request: its first line, and its body.
-fn request(stream: &TcpStream) -> (String, Vec<u8>) {
-    let mut reader = BufReader::new(stream);
-    let mut lines = Vec::new();
-    loop {
-        let mut line = String::new();
-        reader.read_line(&mut line).unwrap();
-        if line.trim().is_empty() {
-            break;
-        }
-        lines.push(line.trim().to_ascii_lowercase());
-    }
-    let length = lines
-        .iter()
-        .find_map(|line| line.strip_prefix("content-length: "));
-    let mut body = vec![0; length.map_or(0, |length| length.parse().unwrap())];
-    reader.read_exact(&mut body).unwrap();
-    (lines.remove(0), body)
-}
-
-/// Answers one request with these bytes.
-fn answering(reply: impl AsRef<[u8]> + Send + 'static) -> (String, JoinHandle<()>) {
-    server(move |mut stream| {
-        request(&stream);
-        stream.write_all(reply.as_ref()).unwrap();
-    })
-}
 
 /// A transport whose ordinary requests have almost no time.
 fn http(base: &str) -> HttpTransport {
@@ -65,22 +28,23 @@ fn transfer(method: HttpMethod, url: &str) -> HttpTransfer<'_> {
     }
 }
 
-fn download(base: &str, idle: Duration, into: &mut dyn Write) -> Result<HttpReply, Error> {
+fn download(base: &str, limits: [Duration; 2], into: &mut dyn Write) -> Result<HttpReply, Error> {
     let transfer = HttpTransfer {
         into: Some(into),
-        idle,
+        idle: limits[0],
+        reply: limits[1],
         ..transfer(HttpMethod::Get, base)
     };
     http(base).transfer(transfer, &Context::new())
 }
 
-fn upload(base: &str, body: &mut dyn Read, length: u64) -> Result<HttpReply, Error> {
+fn upload(base: &str, body: &mut dyn Read, length: u64) -> Error {
     let transfer = HttpTransfer {
         body: Some((body, length)),
         idle: SHORT,
         ..transfer(HttpMethod::Post, base)
     };
-    http(base).transfer(transfer, &Context::new())
+    http(base).transfer(transfer, &Context::new()).unwrap_err()
 }
 
 /// Returns one byte at a time, with a pause before each.
@@ -96,9 +60,10 @@ impl Read for Trickle<'_> {
 
 #[test]
 fn a_slow_but_steady_transfer_has_all_the_time_it_takes() {
-    let (base, served) = server(|mut stream| {
-        let (line, body) = request(&stream);
-        assert_eq!((&*line, &*body), ("post / http/1.1", &b"steadily up"[..]));
+    let (base, served) = one(|mut stream| {
+        let (head, body) = request(&stream).unwrap();
+        assert!(head.starts_with("post / http/1.1\n"), "{head}");
+        assert_eq!(body, b"steadily up");
         stream
             .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\n")
             .unwrap();
@@ -124,88 +89,71 @@ fn a_slow_but_steady_transfer_has_all_the_time_it_takes() {
 #[test]
 fn a_stalled_upload_fails_and_cannot_have_arrived() {
     let (done, until) = mpsc::channel::<()>();
-    let (base, served) = server(move |stream| {
+    let (base, served) = one(move |stream| {
         // The server reads nothing, so only as much is sent as all buffers hold.
         let _ = until.recv();
         drop(stream);
     });
     let length = 256 << 20;
-    let error = upload(&base, &mut io::repeat(b'x').take(length), length).unwrap_err();
+    let error = upload(&base, &mut io::repeat(b'x').take(length), length);
     assert_eq!(
         (error.kind(), error.sent()),
         (ErrorKind::Transient, Sent::No)
     );
-    assert!(error.timed_out(), "{error}");
-    assert!(error.message().contains("no byte moved"), "{error}");
-    drop(done);
-    served.join().unwrap();
-}
-
-#[test]
-fn a_stalled_download_fails() {
-    let (done, until) = mpsc::channel::<()>();
-    let (base, served) = server(move |mut stream| {
-        request(&stream);
-        stream
-            .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf")
-            .unwrap();
-        let _ = until.recv();
-    });
-    let mut sink = Vec::new();
-    let error = download(&base, SHORT, &mut sink).unwrap_err();
-    assert_eq!(
-        (error.kind(), error.sent()),
-        (ErrorKind::Transient, Sent::Maybe)
-    );
-    assert!(error.timed_out(), "{error}");
-    assert_eq!(sink, b"half");
-    drop(done);
-    served.join().unwrap();
-}
-
-#[test]
-fn the_wait_for_a_reply_has_a_separate_limit() {
-    let (base, served) = server(|mut stream| {
-        request(&stream);
-        thread::sleep(SHORT * 3);
-        stream
-            .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
-            .unwrap();
-    });
-    let mut sink = Vec::new();
-    download(&base, SHORT, &mut sink).unwrap();
-    assert_eq!(sink, b"ok");
-    served.join().unwrap();
-
-    let (done, until) = mpsc::channel::<()>();
-    let (base, served) = server(move |stream| {
-        request(&stream);
-        let _ = until.recv();
-    });
-    let silent = HttpTransfer {
-        reply: SHORT,
-        ..transfer(HttpMethod::Get, &base)
-    };
-    let error = http(&base).transfer(silent, &Context::new()).unwrap_err();
     assert!(
-        error.timed_out() && error.message().contains("no reply"),
+        error.timed_out() && error.message().contains("no byte moved"),
         "{error}"
     );
-    assert_eq!(error.sent(), Sent::Maybe);
     drop(done);
     served.join().unwrap();
 }
 
 #[test]
-fn a_truncated_body_is_an_error_with_every_framing() {
-    for head in [
-        "content-length: 10\r\n\r\nhalf",
-        "transfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n",
+fn a_download_that_ends_badly_says_how() {
+    const HALF: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf";
+    const CHUNK: &[u8] = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n";
+    const ZIPPED: &[u8] =
+        b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 2\r\n\r\n\x1f\x8b";
+    for (reply, limits, why, sink) in [
+        (HALF, [SHORT, LONG], "no byte moved", "half"),
+        // The wait for a reply has a limit of its own.
+        (b"", [LONG, SHORT], "no reply", ""),
+        (HALF, [LONG, LONG], "", "half"),
+        (CHUNK, [LONG, LONG], "", "half"),
+        // It may be asked for again.
+        (ZIPPED, [LONG, LONG], "it is compressed", ""),
     ] {
-        let (base, served) = answering(format!("HTTP/1.1 200 OK\r\n{head}"));
-        let error = download(&base, LONG, &mut Vec::new()).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Transient, "{head:?}: {error}");
-        assert!(!error.timed_out());
+        let late = limits.contains(&SHORT);
+        let (base, served) = answering(reply, late);
+        let mut found = Vec::new();
+        let error = download(&base, limits, &mut found).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Transient, "{error}");
+        assert!(error.message().contains(why), "{error}");
+        assert_eq!(error.timed_out(), late, "{error}");
+        assert!(!late || error.sent() == Sent::Maybe, "{error}");
+        assert_eq!(found, sink.as_bytes(), "{error}");
+        served.join().unwrap();
+    }
+}
+
+#[test]
+fn what_is_no_failure_of_a_download_is_none() {
+    for (head, body, sink) in [
+        ("200 OK", "", "{}"),
+        ("200 OK\r\ncontent-encoding: gzip", "", "{}"),
+        // What says why there is nothing is kept, and not written to the destination.
+        ("404 Gone", "{}", ""),
+    ] {
+        let (base, served) = one(move |mut stream| {
+            request(&stream);
+            // The time without a byte begins with the reply.
+            thread::sleep(SHORT * 3);
+            let reply = format!("HTTP/1.1 {head}\r\ncontent-length: 2\r\n\r\n{{}}");
+            stream.write_all(reply.as_bytes()).unwrap();
+        });
+        let mut found = Vec::new();
+        let reply = download(&base, [SHORT, LONG], &mut found).unwrap();
+        assert_eq!((&*reply.body, &*found), (body.as_bytes(), sink.as_bytes()));
         served.join().unwrap();
     }
 }
@@ -218,29 +166,20 @@ fn a_cancelled_transfer_returns_from_the_middle_of_a_wait() {
         "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf",
         "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nhalf",
     ] {
-        let (asked, was_asked) = mpsc::channel();
-        let (base, served) = server(move |mut stream| {
+        let ctx = Context::new();
+        let ends = ctx.clone();
+        let (base, served) = one(move |mut stream| {
             request(&stream);
             stream.write_all(reply.as_bytes()).unwrap();
-            asked.send(()).unwrap();
+            ends.abort();
             // Until the client closes the connection.
             let _ = stream.read(&mut [0]);
         });
-        let ctx = Context::new();
-        let caller = thread::spawn({
-            let ctx = ctx.clone();
-            move || {
-                let mut sink = Vec::new();
-                let transfer = HttpTransfer {
-                    into: Some(&mut sink),
-                    ..transfer(HttpMethod::Get, &base)
-                };
-                http(&base).transfer(transfer, &ctx)
-            }
-        });
-        was_asked.recv().unwrap();
-        ctx.abort();
-        let error = caller.join().unwrap().unwrap_err();
+        let transfer = HttpTransfer {
+            into: Some(&mut Vec::new()),
+            ..transfer(HttpMethod::Get, &base)
+        };
+        let error = http(&base).transfer(transfer, &ctx).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Cancelled, "{reply:?}");
         served.join().unwrap();
     }
@@ -248,12 +187,12 @@ fn a_cancelled_transfer_returns_from_the_middle_of_a_wait() {
 
 #[test]
 fn delete_has_no_body() {
-    let (base, served) = server(|mut stream| {
-        let (line, body) = request(&stream);
-        assert_eq!((&*line, body.len()), ("delete /files/f http/1.1", 0));
-        stream
-            .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
-            .unwrap();
+    let (base, served) = one(|mut stream| {
+        let (head, body) = request(&stream).unwrap();
+        assert!(head.starts_with("delete /files/f http/1.1\n"), "{head}");
+        assert!(body.is_empty());
+        let reply = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}";
+        stream.write_all(reply).unwrap();
     });
     let url = format!("{base}/files/f");
     let reply = http(&base).transfer(transfer(HttpMethod::Delete, &url), &Context::new());
@@ -262,31 +201,10 @@ fn delete_has_no_body() {
 }
 
 #[test]
-fn an_error_reply_is_kept_and_not_written_to_the_destination() {
-    let (base, served) = answering("HTTP/1.1 404 Gone\r\ncontent-length: 2\r\n\r\n{}");
-    let mut sink = Vec::new();
-    let reply = download(&base, LONG, &mut sink).unwrap();
-    assert_eq!((reply.status, &*reply.body), (404, &b"{}"[..]));
-    assert!(sink.is_empty());
-    served.join().unwrap();
-}
-
-struct Full;
-
-impl Write for Full {
-    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-        Err(io::ErrorKind::StorageFull.into())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-#[test]
 fn a_full_disk_is_not_taken_for_a_lost_connection() {
-    let (base, served) = answering("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
-    let error = download(&base, LONG, &mut Full).unwrap_err();
+    let reply = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+    let (base, served) = answering(reply, false);
+    let error = download(&base, [LONG, LONG], &mut &mut [][..]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
     assert!(error.message().contains("cannot write"), "{error}");
     served.join().unwrap();
@@ -295,14 +213,14 @@ fn a_full_disk_is_not_taken_for_a_lost_connection() {
 #[test]
 fn a_body_of_another_length_than_announced_does_not_arrive() {
     for (length, what) in [(3, "longer"), (5, "shorter")] {
-        let (base, served) = server(move |mut stream| {
+        let (base, served) = one(move |mut stream| {
             let mut got = String::new();
             stream.read_to_string(&mut got).unwrap();
             // The head is sent with the first part of the body, if there is one.
             let body = got.split_once("\r\n\r\n").map_or("", |(_, body)| body);
             assert!((body.len() as u64) < length, "{got}");
         });
-        let error = upload(&base, &mut &b"four"[..], length).unwrap_err();
+        let error = upload(&base, &mut &b"four"[..], length);
         assert_eq!((error.kind(), error.sent()), (ErrorKind::Invalid, Sent::No));
         assert!(error.message().contains(what), "{error}");
         served.join().unwrap();
@@ -310,23 +228,9 @@ fn a_body_of_another_length_than_announced_does_not_arrive() {
 }
 
 #[test]
-fn a_transport_may_refuse_to_stream() {
-    struct Small;
-    impl Transport for Small {
-        fn send(&self, _: &super::super::HttpRequest<'_>, _: &Context) -> Result<HttpReply, Error> {
-            unreachable!()
-        }
-    }
-    let asked = transfer(HttpMethod::Get, "http://h?key=sk-1");
-    let error = Small.transfer(asked, &Context::new()).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Invalid);
-    assert!(error.message().contains("does not stream") && !error.message().contains("sk-1"));
-}
-
-#[test]
 fn a_reply_kept_in_memory_has_a_total_time_limit() {
     for status in ["200 OK", "500 No"] {
-        let (base, served) = server(move |mut stream| {
+        let (base, served) = one(move |mut stream| {
             request(&stream);
             let head = format!("HTTP/1.1 {status}\r\ncontent-length: 5000\r\n\r\n");
             stream.write_all(head.as_bytes()).unwrap();
@@ -345,30 +249,6 @@ fn a_reply_kept_in_memory_has_a_total_time_limit() {
         let error = http(&base).transfer(asked, &Context::new()).unwrap_err();
         assert!(error.message().starts_with("no reply from"), "{error}");
         assert_eq!(error.sent(), Sent::Maybe);
-        served.join().unwrap();
-    }
-}
-
-#[test]
-fn a_compressed_download_is_no_result_and_may_be_repeated() {
-    for (body, is_plain) in [
-        (&b"{\"custom_id\": \"1\"}\n"[..], true),
-        (b"\x1f\x8b\x08", false),
-    ] {
-        let head = "HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length";
-        let head = format!("{head}: {}\r\n\r\n", body.len());
-        let (base, served) = answering([head.as_bytes(), body].concat());
-        let mut sink = Vec::new();
-        let reply = download(&base, LONG, &mut sink);
-        if is_plain {
-            reply.unwrap();
-            assert_eq!(sink, body);
-        } else {
-            let error = reply.unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::Transient);
-            assert!(error.message().contains("it is compressed"), "{error}");
-            assert!(sink.is_empty());
-        }
         served.join().unwrap();
     }
 }
