@@ -47,9 +47,6 @@ pub struct ProviderOptions {
     max_retries: Option<u8>,
     /// Whether a blocked answer fails over to the next provider. Default: no.
     fall_back_when_blocked: bool,
-    /// Whether no message says that a local server is slow, because a worker looks for it again.
-    #[setters(skip)]
-    pub(super) quiet: bool,
 }
 
 impl ProviderOptions {

@@ -78,7 +78,6 @@ impl ProviderPlan {
         if names(settings)? != names(&self.settings)? {
             // A given provider keeps its last status.
             options.provider = options.provider.map(|_| Box::new(self.first.clone()));
-            options.quiet = true;
             self.check_followed(&settings.provider()?)?;
             return Self::new(settings.clone(), options);
         }
@@ -331,7 +330,6 @@ fn first(settings: &Settings, options: &ProviderOptions) -> Result<First, Provid
             model,
             models_named: options.models_named,
             headers: own,
-            quiet: options.quiet,
             asks_models: alone,
         };
         inspect_with(name, &given)

@@ -2,9 +2,8 @@
 
 use std::borrow::Cow;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crossbeam_channel::{RecvTimeoutError, unbounded};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -67,45 +66,23 @@ impl LocalServer {
 /// The headers of the requests.
 pub(super) type Headers = Vec<(Cow<'static, str>, String)>;
 
-/// The servers at these addresses, in their order, or why an address has none. All are asked at once, each on a thread;
-/// one that hangs, for example while it resolves a host, is not waited for. Until one of them replies, each has this
-/// time. `quiet`: a longer wait is not reported.
+/// The servers at these addresses, in their order, or why an address has none. All are asked at once, and each has this time.
 pub(super) fn find(
     addresses: &[String],
     headers: &Headers,
     patience: Duration,
-    quiet: bool,
 ) -> Vec<Result<LocalServer, Error>> {
-    let (tx, rx) = unbounded();
-    for (i, address) in addresses.iter().enumerate() {
-        let (tx, address, headers) = (tx.clone(), address.clone(), headers.clone());
-        let ask = move || {
-            let _ = tx.send((i, server(&address, &headers, patience)));
-        };
-        // Without a thread it counts as not answered.
-        let _ = thread::Builder::new().spawn(ask);
-    }
-    drop(tx);
-    let late = Error::new(ErrorKind::Transient, "no reply in time").with_timed_out();
-    let mut found: Vec<_> = addresses.iter().map(|_| Err(late.clone())).collect();
-    // The threads report a late reply in more words.
-    let mut deadline = Instant::now() + patience + Duration::from_millis(100);
-    let mut notice = (patience > BRIEF && !quiet).then(|| Instant::now() + BRIEF);
-    loop {
-        match rx.recv_deadline(notice.unwrap_or(deadline)) {
-            Ok((i, server)) => {
-                if server.is_ok() {
-                    (deadline, notice) = (deadline.min(Instant::now() + BRIEF), None);
-                }
-                found[i] = server;
-            }
-            Err(RecvTimeoutError::Timeout) if notice.take().is_some() => {
-                let seconds = patience.as_secs();
-                log::warn!("the local server does not reply yet; waiting up to {seconds} s");
-            }
-            Err(_) => return found,
-        }
-    }
+    thread::scope(|scope| {
+        let asked = addresses.iter().map(|address| {
+            let ask = move || server(address, headers, patience);
+            // Without a thread it counts as not answered.
+            thread::Builder::new().spawn_scoped(scope, ask).ok()
+        });
+        let asked: Vec<_> = asked.collect();
+        let answers = asked.into_iter().map(|asked| asked?.join().ok());
+        let late = || Err(Error::new(ErrorKind::Transient, "no reply in time").with_timed_out());
+        answers.map(|answer| answer.unwrap_or_else(late)).collect()
+    })
 }
 
 /// The server at this address, with the models that it lists.

@@ -48,7 +48,7 @@ fn all_servers_are_found_at_once() {
         format!("http://{}/v1", silent.local_addr().unwrap()),
         last,
     ];
-    let found = find(&addresses, &Vec::new(), PATIENT, true);
+    let found = find(&addresses, &Vec::new(), BRIEF);
     assert_eq!(found.len(), 4);
     assert!(heads.lock().starts_with("get /v1/models http/1.1\n"));
     assert_eq!(found[0].as_ref().unwrap().models, ["a"]);

@@ -124,7 +124,6 @@ pub fn survey(model: Option<&str>, every_request_names_one: bool) -> Vec<Provide
     let given = Given {
         model,
         models_named: every_request_names_one,
-        quiet: true,
         ..Given::default()
     };
     let look = Look {
@@ -165,8 +164,6 @@ pub(crate) struct Given<'a> {
     pub models_named: bool,
     /// Headers for every call.
     pub headers: &'a [CallHeader],
-    /// Whether no message says that a local server is slow, because this is asked again and again.
-    pub quiet: bool,
     /// Whether a server is asked for its model if only its address is given.
     pub asks_models: bool,
 }
@@ -301,7 +298,7 @@ impl Look<'_> {
     fn only_model(&self, vendor: &Vendor, address: &str) -> Option<String> {
         let address = [address.to_owned()];
         let headers = self.sent_with(vendor).ok()?;
-        let found = local::find(&address, &headers, self.patience, self.given.quiet);
+        let found = local::find(&address, &headers, self.patience);
         let mut models = found.into_iter().next()?.ok()?.models;
         models.pop().filter(|_| models.is_empty())
     }
@@ -366,7 +363,7 @@ impl Look<'_> {
         let mut trouble = String::new();
         let mut wants_key = None;
         let mut servers = Vec::new();
-        let answers = local::find(&addresses, &asked_with, self.patience, self.given.quiet);
+        let answers = local::find(&addresses, &asked_with, self.patience);
         for (address, answer) in addresses.iter().zip(answers) {
             match answer {
                 Ok(server) => servers.push(server),
