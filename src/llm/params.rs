@@ -78,7 +78,7 @@ impl ResponseFormat {
     pub fn json_schema(schema: Value) -> Result<Self, Error> {
         let invalid = |why| Error::new(ErrorKind::Invalid, why);
         let given = schema_given::read(schema).map_err(invalid)?;
-        let schema = given.schema;
+        let schema = Value::from(given.schema);
         Schema::compile(&schema).map_err(invalid)?;
         Ok(Self::JsonSchema {
             name: given.name.unwrap_or_else(|| schema::name(&schema)),

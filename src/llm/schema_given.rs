@@ -1,6 +1,7 @@
 //! What people give as a JSON Schema: a schema, one in the wrapping that APIs want around it, or by
 //! mistake an example of an answer, which as a schema lets everything pass.
 
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::schema::KEYWORDS;
@@ -9,7 +10,7 @@ use super::schema::KEYWORDS;
 pub(crate) struct Given {
     pub name: Option<String>,
     pub strict: Option<bool>,
-    pub schema: Value,
+    pub schema: Map<String, Value>,
 }
 
 const UNRESTRICTED: &str = "it does not restrict an answer";
@@ -28,16 +29,13 @@ pub(crate) fn read(given: Value) -> Result<Given, String> {
         Given {
             name: None,
             strict: None,
-            schema: Value::Object(fields),
+            schema: fields,
         }
     };
-    let Some(schema) = given.schema.as_object() else {
-        return Err("a JSON Schema is an object".to_owned());
-    };
-    if is_example(schema) {
+    if is_example(&given.schema) {
         return Err(format!("{UNRESTRICTED}; is it an example of one?"));
     }
-    if is_demanding(schema) {
+    if is_demanding(&given.schema) {
         Ok(given)
     } else {
         Err(UNRESTRICTED.to_owned())
@@ -66,43 +64,38 @@ fn is_wrapping(fields: &Map<String, Value>) -> bool {
     fields.get("type").is_some_and(|kind| kind == "json_schema") || named()
 }
 
+/// A schema in the wrapping of an API.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "an object")]
+struct Wrapping {
+    name: Option<String>,
+    strict: Option<bool>,
+    description: Option<String>,
+    schema: Map<String, Value>,
+}
+
 fn unwrapped(mut fields: Map<String, Value>) -> Result<Given, String> {
     fields.remove("type");
-    if let Some(inner) = fields.remove("json_schema") {
-        let Value::Object(inner) = inner else {
-            return Err("its \"json_schema\" is no object".to_owned());
-        };
-        fields = inner;
+    let inner = fields.remove("json_schema").unwrap_or(fields.into());
+    let wrapping: Result<Wrapping, _> = serde_json::from_value(inner);
+    let Wrapping {
+        name,
+        strict,
+        description,
+        mut schema,
+    } = wrapping.map_err(|error| format!("in its wrapping: {error}"))?;
+    if name.as_ref().is_some_and(|name| !is_name(name)) {
+        return Err("its \"name\" is not of at most 64 letters, digits, _ and -".to_owned());
     }
-    let name = match fields.remove("name") {
-        None => None,
-        Some(Value::String(name)) if is_name(&name) => Some(name),
-        Some(_) => {
-            return Err("its \"name\" is not of at most 64 letters, digits, _ and -".to_owned());
-        }
-    };
-    let strict = match fields.remove("strict") {
-        None | Some(Value::Null) => None,
-        Some(Value::Bool(strict)) => Some(strict),
-        Some(_) => return Err("its \"strict\" is neither true nor false".to_owned()),
-    };
-    let Some(Value::Object(mut schema)) = fields.remove("schema") else {
-        return Err("it has no object as \"schema\"".to_owned());
-    };
     // Not every dialect has a place beside the schema for what it describes; inside it all have.
-    if let Some(Value::String(text)) = fields.remove("description") {
-        schema.entry("description").or_insert(Value::String(text));
+    if let Some(text) = description {
+        schema.entry("description").or_insert(text.into());
     }
-    match fields.keys().next() {
-        Some(other) => Err(format!(
-            "\"{other}\" next to its \"schema\" is unknown; give only the schema"
-        )),
-        None => Ok(Given {
-            name,
-            strict,
-            schema: Value::Object(schema),
-        }),
-    }
+    Ok(Given {
+        name,
+        strict,
+        schema,
+    })
 }
 
 #[cfg(test)]
@@ -120,7 +113,7 @@ mod tests {
         let whole = json!({"type": "json_schema", "json_schema": inner});
         for given in [inner, flat, whole] {
             let read = read(given).ok().unwrap();
-            assert_eq!(read.schema, schema);
+            assert_eq!(Value::from(read.schema), schema);
             assert_eq!(
                 (read.name.as_deref(), read.strict),
                 (Some("row"), Some(true))
@@ -131,7 +124,7 @@ mod tests {
             json!({"type": "json_schema", "schema": schema}),
         ] {
             let read = read(given).ok().unwrap();
-            assert_eq!(read.schema, schema);
+            assert_eq!(Value::from(read.schema), schema);
             assert_eq!((read.name, read.strict), (None, None));
         }
         let described = json!({"name": "row", "description": "a row", "schema": schema});
