@@ -1,12 +1,9 @@
 //! A table of prices as JSON, and the model in it that a name means.
 
 use std::collections::BTreeMap;
-use std::ops::Deref;
-use std::sync::OnceLock;
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use serde_json::value::RawValue;
 
 use crate::base::{Day, Error, ErrorKind};
 
@@ -26,40 +23,10 @@ pub(super) struct Table {
     _license: Option<String>,
     #[serde(default, rename = "unit")]
     _unit: Option<String>,
-    providers: BTreeMap<String, Provider>,
+    providers: BTreeMap<String, ProviderModels>,
 }
 
-/// The models of a provider, which may be read only when they are needed: a run asks for one of many providers.
-#[derive(Debug)]
-struct Provider {
-    json: &'static str,
-    read: OnceLock<ProviderModels>,
-}
-
-impl Deref for Provider {
-    type Target = ProviderModels;
-
-    fn deref(&self) -> &ProviderModels {
-        self.read
-            .get_or_init(|| serde_json::from_str(self.json).expect("a test reads all"))
-    }
-}
-
-impl PartialEq for Provider {
-    fn eq(&self, other: &Self) -> bool {
-        **self == **other
-    }
-}
-
-impl<'de> Deserialize<'de> for Provider {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(Self {
-            json: "",
-            read: ProviderModels::deserialize(deserializer)?.into(),
-        })
-    }
-}
-
+/// The models of a provider.
 #[derive(Debug, PartialEq, Deserialize)]
 #[serde(from = "GivenModels")]
 struct ProviderModels {
@@ -219,28 +186,7 @@ impl Table {
 
     /// The table in the program.
     pub(super) fn built_in() -> Self {
-        #[derive(Deserialize)]
-        struct Unread {
-            date: Option<String>,
-            source: Option<String>,
-            #[serde(borrow)]
-            providers: BTreeMap<String, &'static RawValue>,
-        }
-        let table: Unread = serde_json::from_str(BUILT_IN).expect("a test reads it");
-        let providers = table.providers.into_iter().map(|(name, models)| {
-            let provider = Provider {
-                json: models.get(),
-                read: OnceLock::new(),
-            };
-            (name, provider)
-        });
-        Self {
-            date: table.date,
-            source: table.source,
-            _license: None,
-            _unit: None,
-            providers: providers.collect(),
-        }
+        Self::parse(BUILT_IN).expect("a test reads it")
     }
 
     /// The model of this name. A name that ends in a date also means the model of its base name, if the table says so or
@@ -323,14 +269,6 @@ fn without_date(name: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_table_in_the_program_is_complete() {
-        let (read, later) = (Table::parse(BUILT_IN).unwrap(), Table::built_in());
-        assert!(read.providers.len() > 10);
-        assert_eq!(read.providers, later.providers);
-        assert_eq!((read.date, read.source), (later.date, later.source));
-    }
 
     #[test]
     fn a_date_is_told_from_a_version() {

@@ -317,19 +317,11 @@ impl Request {
     }
 
     fn only_content(&self) -> Result<&Value, &'static str> {
-        let Params {
-            dimensions: _,
-            temperature: None,
-            max_tokens: None,
-            top_p: None,
-            seed: None,
-            response_format: None,
-            stop,
-        } = &self.params
-        else {
-            return Err("sampling parameters");
+        let plain = Params {
+            dimensions: self.params.dimensions,
+            ..Params::default()
         };
-        if !stop.is_empty() {
+        if self.params != plain {
             return Err("sampling parameters");
         }
         if self.system.is_some() {
