@@ -41,7 +41,7 @@ pub(crate) mod children;
 mod claim_plan;
 mod consume;
 pub(crate) mod controls;
-#[cfg(all(test, feature = "mysql"))]
+#[cfg(test)]
 mod fleet_simulation;
 pub(crate) mod handler;
 mod history;

@@ -49,7 +49,7 @@ impl Kinds {
 }
 
 /// Never called: answers come from the schedule.
-struct NamedClient(u8);
+pub(crate) struct NamedClient(pub(crate) u8);
 
 impl LlmClient for NamedClient {
     fn complete(&self, _: &Request, _: &Context) -> Result<Response, Error> {

@@ -2,7 +2,7 @@
 //! that they were skipped.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::unbounded;
 
@@ -31,24 +31,13 @@ fn a_worker_elsewhere_hears_of_what_was_enqueued() {
     let here = JobQueue::on(machine(&tables, &redis));
     let there = machine(&tables, &redis);
     let (tell, told) = unbounded();
-    let signal: Arc<WorkSignal> = Arc::new(move || {
-        let _ = tell.send(Instant::now());
-    });
+    let signal: Arc<WorkSignal> = Arc::new(move || tell.send(()).unwrap_or_default());
     there.on_work(Arc::downgrade(&signal));
     // It is told once when it begins to listen: there may be work.
     told.recv_timeout(PATIENCE).unwrap();
-    let mut took = Vec::new();
     for _ in 0..40 {
-        let began = Instant::now();
-        here.enqueue(ProcessId::new(), [Job::new("test", &1).unwrap()])
-            .unwrap();
-        let heard: Instant = told.recv_timeout(PATIENCE).unwrap();
-        took.push(heard.saturating_duration_since(began));
+        let jobs = [Job::new("test", &1).unwrap()];
+        here.enqueue(ProcessId::new(), jobs).unwrap();
+        told.recv_timeout(PATIENCE).unwrap();
     }
-    took.sort();
-    println!(
-        "from the start of enqueue here to the signal there: {:?} in the middle, {:?} at most",
-        took[took.len() / 2],
-        took[took.len() - 1]
-    );
 }

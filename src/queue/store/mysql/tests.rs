@@ -1,7 +1,6 @@
 //! The store on a server against the rules of stores, and what only a server can get wrong. `scripts/with-servers` brings
 //! one; without it these tests say that they were skipped.
 
-use std::sync::Weak;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -70,24 +69,9 @@ impl Drop for Tables {
 
 fn database(address: String) -> TestDatabase {
     let tables = Tables::new(address);
-    let latest = Arc::new(Mutex::new(Weak::<Store>::new()));
-    let opened = latest.clone();
-    let open = move || {
-        let store = Store::on_server(
-            tables
-                .options()
-                .chunk(2)
-                .connections(8)
-                .lease(Duration::from_secs(1)),
-        );
-        let store = Arc::new(store.unwrap());
-        *opened.lock() = Arc::downgrade(&store);
-        store
-    };
-    TestDatabase::new(open).abandons(move |pieces| {
-        let left = pieces.map_or(i64::MAX, |pieces| i64::try_from(pieces).unwrap());
-        let store = latest.lock().upgrade().unwrap();
-        store.chunks_left.store(left, Ordering::Relaxed);
+    TestDatabase::new(move || {
+        let options = tables.options().chunk(2).connections(8);
+        Store::on_server(options.lease(Duration::from_secs(1))).unwrap()
     })
 }
 
@@ -112,11 +96,6 @@ fn it_keeps_the_rules_of_stores() {
         }
     });
     let wrong = wrong.into_inner();
-    println!(
-        "{} of {} rules are kept",
-        names.len() - wrong.len(),
-        names.len()
-    );
     assert!(wrong.is_empty(), "{wrong:?}");
 }
 
@@ -159,16 +138,11 @@ fn claim(
 
 fn completed(job: &crate::queue::store::ClaimedJob) -> Settlement {
     let result = serde_json::value::RawValue::from_string("1".to_owned()).unwrap();
-    Settlement {
-        receipt: job.receipt,
-        calls: 1,
-        outcome: ClaimOutcome::Completed {
-            result,
-            spent: None,
-        },
-        charge: None,
-        lost: 0,
-    }
+    let outcome = ClaimOutcome::Completed {
+        result,
+        spent: None,
+    };
+    Settlement::new(job.receipt, 1, outcome)
 }
 
 fn snoozed(job: &crate::queue::store::ClaimedJob) -> Settlement {
@@ -187,58 +161,6 @@ fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// Eight workers with a handle each claim and settle at once; each job comes to one of them, and every counter is right.
-#[test]
-fn many_workers_share_one_queue() {
-    let Some(address) = address() else { return };
-    let tables = Tables::new(address);
-    let store = tables.open();
-    let processes = [ProcessId::new(), ProcessId::new(), ProcessId::new()];
-    for process in processes {
-        store.insert(process, jobs(400), true, T).unwrap();
-    }
-    let given = Mutex::new(Vec::new());
-    std::thread::scope(|scope| {
-        for n in 0..8 {
-            let (tables, given) = (&tables, &given);
-            scope.spawn(move || {
-                let store = tables.open();
-                let worker = store.register_worker().unwrap();
-                let mut empty = 0;
-                while empty < 3 {
-                    let jobs = claim(&store, worker, 7 + n);
-                    empty = if jobs.is_empty() { empty + 1 } else { 0 };
-                    let ends: Vec<_> = jobs.iter().map(completed).collect();
-                    store.settle(&ends, T).unwrap();
-                    given.lock().extend(jobs.iter().map(|job| job.receipt.job));
-                }
-                store.unregister_worker(worker, T).unwrap();
-            });
-        }
-    });
-    let mut given = given.into_inner();
-    let all = given.len();
-    given.sort_unstable();
-    given.dedup();
-    assert_eq!(
-        (all, given.len()),
-        (1_200, 1_200),
-        "each job was given once"
-    );
-    for finding in store.check().unwrap() {
-        assert!(
-            finding.verdict < crate::queue::store::Severity::Bad,
-            "{finding:?}"
-        );
-    }
-    for process in processes {
-        let taken = store.peek(process, None, 1_000, usize::MAX).unwrap();
-        let receipts: Vec<_> = taken.iter().map(|one| one.receipt).collect();
-        assert_eq!(store.ack(&receipts, T).unwrap(), 400);
-    }
-    assert!(store.processes().unwrap().is_empty());
-}
-
 #[test]
 fn tables_are_made_once_by_whoever_comes_first_and_newer_ones_are_refused() {
     let Some(address) = address() else { return };
@@ -246,10 +168,8 @@ fn tables_are_made_once_by_whoever_comes_first_and_newer_ones_are_refused() {
     let ids: Vec<String> = std::thread::scope(|scope| {
         let open = || tables.open().id().to_owned();
         let threads: Vec<_> = (0..6).map(|_| scope.spawn(open)).collect();
-        threads
-            .into_iter()
-            .map(|thread| thread.join().unwrap())
-            .collect()
+        let ids = threads.into_iter().map(|thread| thread.join().unwrap());
+        ids.collect()
     });
     assert!(ids.windows(2).all(|pair| pair[0] == pair[1]));
     let store = tables.open();
@@ -267,13 +187,8 @@ fn tables_are_made_once_by_whoever_comes_first_and_newer_ones_are_refused() {
 #[test]
 fn a_wrong_password_is_refused_without_being_shown() {
     let Some(address) = address() else { return };
-    let (user, place) = address
-        .split_once("://")
-        .unwrap()
-        .1
-        .split_once('@')
-        .unwrap();
-    let user = user.split(':').next().unwrap();
+    let (login, place) = address.split_once('@').unwrap();
+    let user = login.split(['/', ':']).nth(3).unwrap();
     let wrong = MysqlOptions::new(format!("mysql://{user}:wr0ng@{place}"));
     let error = Store::on_server(wrong).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
@@ -326,11 +241,7 @@ fn jobs_come_due_by_the_clock_of_the_server() {
     offset.fetch_add(86_400_000, Ordering::Relaxed);
     assert!(apart() > 80_000_000);
     let worker = store.register_worker().unwrap();
-    let began = Instant::now();
-    while apart() > 5_000 {
-        assert!(began.elapsed() < Duration::from_secs(60));
-        std::thread::yield_now();
-    }
+    wait_for("the clock is read again", || apart() <= 5_000);
     store.unregister_worker(worker, clock.wall()).unwrap();
 }
 

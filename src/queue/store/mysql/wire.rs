@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use mysql::Conn;
 use mysql::prelude::Queryable;
-use parking_lot::Mutex;
 
 use crate::base::{Error, ErrorKind, Timestamp};
 
@@ -33,14 +32,6 @@ pub(crate) struct Wire {
     now: AtomicI64,
     lost_at: AtomicI64,
     gets: AtomicU8,
-    counts: Mutex<Counts>,
-}
-
-/// Counts of sent statements.
-#[derive(Debug, Default, Clone, Copy)]
-pub(crate) struct Counts {
-    pub(crate) round_trips: u32,
-    pub(crate) failures: u32,
 }
 
 impl Wire {
@@ -50,15 +41,6 @@ impl Wire {
 
     pub(crate) fn set(&self, gets: Gets) {
         self.gets.store(gets as u8, Ordering::SeqCst);
-    }
-
-    /// Takes the counts since the last call of this method.
-    pub(crate) fn take_counts(&self) -> Counts {
-        std::mem::take(&mut self.counts.lock())
-    }
-
-    pub(super) fn count(&self) {
-        self.counts.lock().round_trips += 1;
     }
 
     pub(super) fn begin(&self, conn: &mut Conn) -> Result<(), Fault> {
@@ -78,7 +60,6 @@ impl Wire {
     }
 
     fn lose(&self) -> Fault {
-        self.counts.lock().failures += 1;
         self.unsteady();
         let error = Error::new(ErrorKind::Transient, "the connection was lost");
         Fault::Refused(error.with_storage())

@@ -35,19 +35,9 @@ impl Fault {
             Self::Mysql(mysql::Error::MySqlError(error)) => match error.code {
                 // Deadlock, lock wait timeout, a row that has changed since it was read.
                 1213 | 1205 | 1020 => Remedy::Retry,
-                // Too many connections, shutdown, killed, read-only after a failover, idle for too long.
-                1040
-                | 1053
-                | 1077..=1079
-                | 1152
-                | 1158..=1161
-                | 1184
-                | 1290
-                | 1792
-                | 1836
-                | 1927
-                | 3169
-                | 4031 => Remedy::Reconnect,
+                // Too many connections, read-only after a failover.
+                1040 | 1290 | 1792 | 1836 => Remedy::Reconnect,
+                code if is_closing(code) => Remedy::Reconnect,
                 _ => Remedy::Tell,
             },
             Self::Mysql(
@@ -61,31 +51,30 @@ impl Fault {
 
     /// The error for callers. Messages of a server may quote values, so only a part of them is repeated.
     pub(super) fn at_server(self, location: &str) -> Error {
-        let error = match self {
+        let (kind, why) = match self {
             Self::Refused(error) => return error,
+            Self::Mysql(error) => return explain(location, &error).with_storage(),
             // Errors of SQLite concern only the files next to the database.
-            Self::Sqlite(error) => {
-                return Error::new(ErrorKind::Invalid, error.to_string()).with_storage();
-            }
-            Self::Odd(what) => {
-                let why = format!(
+            Self::Sqlite(error) => (ErrorKind::Invalid, error.to_string()),
+            Self::Odd(what) => (
+                ErrorKind::Invalid,
+                format!(
                     "{location} has invalid data ({what}). Restore it from a backup, or name another database"
-                );
-                return Error::new(ErrorKind::Invalid, why).with_storage();
-            }
-            Self::Overtaken => {
-                let why =
-                    format!("{location}: others changed the same rows again and again; retrying");
-                return Error::new(ErrorKind::Transient, why).with_storage();
-            }
-            Self::ReadOnly => {
-                let why = format!("{location}: {NO_WRITES}");
-                return Error::new(ErrorKind::Transient, why).with_storage();
-            }
-            Self::Mysql(error) => error,
+                ),
+            ),
+            Self::Overtaken => (
+                ErrorKind::Transient,
+                format!("{location}: others changed the same rows again and again; retrying"),
+            ),
+            Self::ReadOnly => (ErrorKind::Transient, format!("{location}: {NO_WRITES}")),
         };
-        explain(location, &error).with_storage()
+        Error::new(kind, why).with_storage()
     }
+}
+
+/// Whether the server closes the connection: a shutdown, killed, idle for too long.
+fn is_closing(code: u16) -> bool {
+    matches!(code, 1053 | 1077..=1079 | 1152 | 1158..=1161 | 1184 | 1927 | 3169 | 4031)
 }
 
 const NO_WRITES: &str =
@@ -110,7 +99,7 @@ fn explain(location: &str, error: &mysql::Error) -> Error {
                     "the server's disk is full (error {code}). Nothing that was saved is lost; free some room, \
                      workers go on by themselves"
                 )),
-                1053 | 1077..=1079 | 1152 | 1158..=1161 | 1184 | 1927 | 3169 | 4031 => {
+                code if is_closing(code) => {
                     transient(format!("the server closed the connection (error {code}); retrying"))
                 }
                 1044 | 1045 | 1698 => invalid(format!(
@@ -347,12 +336,8 @@ impl Database {
         self.pool.most_bytes().saturating_sub(AROUND)
     }
 
-    /// Fails if the server would close the connection because a statement is too large. A simulation counts it.
+    /// Fails if the server would close the connection because a statement is too large.
     fn before_sending(&self, bytes: usize) -> Result<(), Fault> {
-        #[cfg(test)]
-        if let Some(wire) = &self.wire {
-            wire.count();
-        }
         let most = self.pool.most_bytes();
         if bytes < most {
             return Ok(());

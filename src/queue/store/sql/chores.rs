@@ -16,20 +16,17 @@ use crate::queue::store::rows::{
 
 use super::Again;
 use super::lineage::{self, Standing, lock};
-use super::statements::{Dialect, Fault, Queries as _, Statements, by, stored};
+use super::statements::{Fault, Queries as _, Statements, by, stored};
 
 /// Continues the first interrupted chore for a while. False if none is left.
 pub(crate) fn resume(store: &Store, now: Timestamp) -> Result<bool, Error> {
     const CHUNKS: u32 = 20;
     let halfway: Option<i64> = store.read(|tx| {
-        // The condition that each database finds in its index.
-        let condition = match tx.dialect() {
-            Dialect::Sqlite => "WHERE chore <>",
-            #[cfg(feature = "mysql")]
-            Dialect::Mysql => "FORCE INDEX (by_chore) WHERE chore >",
-        };
-        let find = format!("SELECT no FROM #processes {condition} {NO_CHORE} LIMIT 1");
-        tx.one(&find, Vec::new())
+        let find = formatcp!(
+            "SELECT no FROM #processes FORCE INDEX (by_chore)
+             WHERE chore <> {NO_CHORE} AND chore > {NO_CHORE} LIMIT 1"
+        );
+        tx.one(find, Vec::new())
     })?;
     let Some(no) = halfway else {
         return Ok(false);
@@ -133,7 +130,8 @@ impl Store {
             if chore != NO_CHORE {
                 return Ok(Decided::After);
             }
-            tx.run("UPDATE #processes SET cancelled = 0 WHERE no = ?", by![no])?;
+            let open = "UPDATE #processes SET cancelled = 0, changed_at = GREATEST(changed_at, ?) WHERE no = ?";
+            tx.run(open, by![now.0, no])?;
             Ok(Decided::NothingToDo(Some(no)))
         })?;
         let Some(no) = begun else {

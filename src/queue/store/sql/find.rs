@@ -45,7 +45,11 @@ impl Store {
     ) -> Result<JobPage, Error> {
         self.read(|tx| {
         let states = states(filter);
-        let Some(search) = search(tx, filter, &states, after)? else {
+        let found = match &states[..] {
+            [] => None,
+            states => search(tx, filter, states, after)?,
+        };
+        let Some(search) = found else {
             return Ok(JobPage::default());
         };
         let Search {

@@ -16,25 +16,21 @@ fn process(db: &Opened, names: &[&str], limit: u64) -> ProcessId {
 }
 
 fn budget(db: &Opened, process: ProcessId) -> ProcessBudget {
-    let state = db.two.process(process).unwrap().unwrap();
-    state.budget.unwrap()
+    db.state(process).budget.unwrap()
 }
 
 fn used(db: &Opened, process: ProcessId) -> u64 {
     budget(db, process).used.picos()
 }
 
-fn spent(cost: u64) -> Option<Spent> {
-    Some(Spent {
+fn answered(cost: u64) -> ClaimOutcome {
+    let spent = Spent {
         cost_usd: Some(picos(cost)),
         ..Spent::default()
-    })
-}
-
-fn answered(cost: u64) -> ClaimOutcome {
+    };
     ClaimOutcome::Completed {
         result: json("1"),
-        spent: spent(cost),
+        spent: Some(spent),
     }
 }
 
@@ -49,10 +45,8 @@ pub(super) fn a_closed_process_opens_by_itself_or_with_a_higher_limit(open: Open
     let (worker, store) = (db.worker(), db.store());
     let first = worker.one();
     let of = first.budget.unwrap();
-    assert_eq!(
-        (of.process, of.limit, of.used, of.held),
-        (process, 100, 0, 0)
-    );
+    let amounts = (of.process, of.limit, of.used, of.held);
+    assert_eq!(amounts, (process, 100, 0, 0));
     worker.settle(first.receipt, answered(60));
     // A call that does not fit closes it, and the least of several counts.
     refuse(&db, process, 50);
@@ -61,10 +55,8 @@ pub(super) fn a_closed_process_opens_by_itself_or_with_a_higher_limit(open: Open
     assert_eq!((known.used, known.needed), (picos(60), Some(picos(41))));
     assert_eq!(db.two.closed_processes().unwrap(), [(process, known)]);
     let rest = db.two.waiting_jobs("test", &[], T).unwrap();
-    let rest: Vec<ProcessId> = rest.iter().map(|one| one.process_id).collect();
-    assert_eq!(rest, [other]);
-    let reply = worker.ask(9, true, T, |_| usize::MAX);
-    assert_eq!(named(&reply.jobs), ["x"]);
+    assert_eq!((rest.len(), rest[0].process_id), (1, other));
+    assert_eq!(named(&worker.claim(9, T)), ["x"]);
     // Its limit is one update.
     store.set_budget(process, picos(101)).unwrap();
     assert!(db.two.closed_processes().unwrap().is_empty());
@@ -73,9 +65,7 @@ pub(super) fn a_closed_process_opens_by_itself_or_with_a_higher_limit(open: Open
     assert_eq!(two[0].budget.unwrap().used, 60);
 
     // Calls of other workers may exceed the limit. A lower limit closes it too.
-    for job in two {
-        worker.settle(job.receipt, answered(25));
-    }
+    worker.settle_all(&two, [answered(25), answered(25)]);
     assert_eq!(budget(&db, process).needed, Some(picos(0)));
     assert!(worker.claim(9, T).is_empty());
     store.set_budget(process, picos(111)).unwrap();
@@ -149,8 +139,7 @@ pub(super) fn jobs_of_a_dead_worker_count_as_the_mean_or_the_worst_case(open: Op
     let worker = db.worker();
     let jobs = worker.claim(4, T);
     assert_eq!(jobs[0].budget.unwrap().most, 64);
-    worker.settle(jobs[0].receipt, answered(10));
-    worker.settle(jobs[1].receipt, answered(20));
+    worker.settle_all(&jobs, [answered(10), answered(20)]);
     die(&mut db);
     assert_eq!(used(&db, process), 128 + 30 + 2 * 15);
     // A worker that ends has started none of its jobs.
@@ -178,9 +167,7 @@ pub(super) fn what_batches_can_cost_is_checked_together_and_released(open: Open<
         assert_eq!(budget(&db, process).held, picos(72));
     }
     // The next one is smaller, because both count; and an empty one closes the process.
-    let second = store
-        .open_batch(worker.id, process, &lane(), "{}", T)
-        .unwrap();
+    let second = worker.begin(process);
     assert_eq!(hold(second, (0, 0), &[18, 18]), 1);
     assert_eq!(hold(second, (0, 0), &[29, 1]), 0);
     assert_eq!(budget(&db, process).needed, Some(picos(29)));
@@ -203,9 +190,8 @@ pub(super) fn jobs_without_a_result_keep_their_part_of_a_batch(open: Open<'_>) {
     let jobs = inside(store, batch);
     let amounts = vec![30; jobs.len()];
     let all = 30 * jobs.len() as u64;
-    store
-        .hold_batch(worker.id, batch, (0, 0), &amounts)
-        .unwrap();
+    let held = store.hold_batch(worker.id, batch, (0, 0), &amounts);
+    assert_eq!(held.unwrap(), jobs.len());
     worker.settle(jobs[0].receipt, answered(4));
     assert_eq!(used(&db, process), 4 + all);
     store.close_batch(worker.id, batch, T).unwrap();

@@ -14,32 +14,30 @@ mod batches;
 mod budgets;
 mod claims;
 mod ends;
-mod find;
-mod items;
 mod model;
 mod parents;
 mod processes;
 mod spent;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde_json::value::RawValue;
 
 use batches::*;
 use budgets::*;
 use claims::*;
 use ends::*;
-use find::*;
-use items::*;
 use parents::*;
 use processes::*;
 use spent::*;
 
 use crate::base::{Error, ErrorKind, JobId, ProcessId, Timestamp};
 use crate::queue::info::{ParentJob, ProcessInfo};
-use crate::queue::job::{Job, JobCounts, JobFilter, JobStatus, ProcessState, Spent};
+use crate::queue::job::JobStatus::{Cancelled, Completed, Failed, InProgress, Pending};
+use crate::queue::job::{Job, JobCounts, JobFilter, JobState, JobStatus, ProcessState, Spent};
 use crate::queue::store::*;
 
 impl Store {
@@ -87,28 +85,25 @@ impl SqliteOptions {
 /// A new and empty database of a store under test.
 pub(super) struct TestDatabase {
     open: Box<dyn Fn() -> Arc<Store>>,
-    abandon: Option<Box<dyn Fn(Option<u64>)>>,
+    /// The handle that was opened last.
+    latest: Mutex<Weak<Store>>,
 }
 
 impl TestDatabase {
     /// A database on which the closure opens a handle, as a process of its own would: what the handles have
     /// in common is in the database alone. A handle that is dropped stands for a process that died, and its
-    /// workers with it.
-    pub(super) fn new(open: impl Fn() -> Arc<Store> + 'static) -> Self {
+    /// workers with it. Chores take two jobs at a time.
+    pub(super) fn new(open: impl Fn() -> Store + 'static) -> Self {
         Self {
-            open: Box::new(open),
-            abandon: None,
+            open: Box::new(move || Arc::new(open())),
+            latest: Mutex::default(),
         }
     }
 
-    /// For stores that carry out in several transactions what concerns all jobs of a process or batch.
-    /// After the closure was called with a number, the handle that was opened last carries out so many
-    /// more of them, each of two jobs at most, and then fails its call; with `None` it goes on as ever.
-    /// Another handle is expected to finish what was left. Default: each call is one transaction, and no
-    /// check wants it abandoned.
-    pub(super) fn abandons(mut self, after: impl Fn(Option<u64>) + 'static) -> Self {
-        self.abandon = Some(Box::new(after));
-        self
+    fn open(&self) -> Arc<Store> {
+        let store = (self.open)();
+        *self.latest.lock() = Arc::downgrade(&store);
+        store
     }
 }
 
@@ -149,9 +144,9 @@ type Run = fn(Open<'_>);
 
 impl Opened {
     fn new(database: TestDatabase) -> Self {
-        let two = (database.open)();
+        let two = database.open();
         Self {
-            one: Some((database.open)()),
+            one: Some(database.open()),
             two,
             database,
         }
@@ -159,28 +154,29 @@ impl Opened {
 
     /// Another process takes the place of the first, which died.
     fn reopen(&mut self) {
-        self.one = Some((self.database.open)());
+        self.one = Some(self.database.open());
     }
 
-    /// True when calls can be abandoned halfway.
-    fn abandons(&self) -> bool {
-        self.database.abandon.is_some()
+    /// The handle that was opened last carries out so many more pieces of chores, and then fails its call; with `None`
+    /// it goes on as ever. The other handle finishes what was left.
+    fn abandon_after(&self, pieces: impl Into<Option<i64>>) {
+        let latest = self.database.latest.lock().upgrade().unwrap();
+        let left = pieces.into().unwrap_or(i64::MAX);
+        latest.chunks_left.store(left, Ordering::Relaxed);
     }
 
-    /// After this many pieces of two jobs the first handle abandons what it carries out, if it can.
-    fn abandon_after(&self, pieces: impl Into<Option<u64>>) {
-        if let Some(abandon) = &self.database.abandon {
-            abandon(pieces.into());
-        }
-    }
-
-    /// It was abandoned, unless nothing can be.
-    fn is_abandoned<T: std::fmt::Debug>(&self, done: Result<T, Error>) {
-        assert_eq!(done.is_err(), self.abandons(), "{done:?}");
+    /// Carries out what was decided.
+    fn carry_out(&self) {
+        while self.two.maintain(T).unwrap() {}
     }
 
     fn store(&self) -> &Store {
         self.one.as_deref().unwrap()
+    }
+
+    /// A new process of jobs with these names.
+    fn enqueue(&self, names: &[&str]) -> ProcessId {
+        enqueue(self.store(), jobs(names))
     }
 
     /// A worker of the first handle.
@@ -188,13 +184,24 @@ impl Opened {
         Hand::new(self.store())
     }
 
+    fn state(&self, process: ProcessId) -> ProcessState {
+        self.two.process(process).unwrap().unwrap()
+    }
+
     fn counts(&self, process: ProcessId) -> JobCounts {
-        self.two.process(process).unwrap().unwrap().counts
+        self.state(process).counts
+    }
+
+    fn job(&self, job: JobId) -> JobState {
+        self.two.job(job).unwrap().unwrap()
     }
 
     /// Every counter is that of the jobs, as a recount sees them.
     fn sound(&self) {
-        for finding in self.two.check().unwrap() {
+        let found = self.two.check().unwrap();
+        let agree = "those of all processes agree with their jobs";
+        assert!(found.iter().any(|finding| finding.seen == agree));
+        for finding in found {
             assert!(finding.verdict < Severity::Bad, "{finding:?}");
         }
     }
@@ -273,6 +280,13 @@ fn json(text: &str) -> Box<RawValue> {
 
 fn job(name: &str) -> Job {
     Job::raw("test", json("{\"a\": 1}")).item_id(name)
+}
+
+/// The id of a job of another queue in the same place.
+fn foreign(id: JobId) -> JobId {
+    let mut bytes = id.bytes();
+    bytes[7] ^= 1;
+    JobId::from_bytes(bytes)
 }
 
 fn jobs(names: &[&str]) -> Vec<Job> {
@@ -404,45 +418,26 @@ macro_rules! suite {
     (@each $rule:ident $arguments:tt) => {
         $crate::queue::store::tests::suite! { @$rule $arguments
             calls_that_take_several_jobs_are_filled
-            a_job_comes_with_all_that_was_enqueued
-            a_claim_whose_reply_was_lost_is_given_with_the_next
-            living_workers_are_counted
-            processes_are_shown_a_page_at_a_time
-            what_has_changed_is_told
-            a_retry_brings_back_what_it_left
-            a_job_that_kills_its_workers_fails_at_the_fifth
-            a_suspect_runs_alone
-            a_cancellation_holds_from_its_decision_on
-            what_is_behind_many_cancelled_jobs_waits_for_the_chore
-            failed_and_cancelled_jobs_can_be_put_back
-            a_deleted_process_leaves_nothing
-            a_request_is_inserted_once
-            outcomes_are_read_in_order_and_deleted_when_acknowledged
-            what_was_spent_adds_up
-            who_waits_for_work_is_woken
-            the_version_tells_of_others_writes
-            a_hundred_threads_enqueue_and_each_gets_its_own
-            a_check_agrees_with_jobs_in_all_states
-            what_waits_too_long_is_made_due
-            what_waits_is_told_in_the_order_of_claims
-            a_batch_takes_what_is_due_up_to_its_size
-            jobs_of_a_batch_come_with_all_that_was_enqueued
-            a_batch_outlives_its_owner
-            a_batch_outlives_its_process
-            what_is_given_back_keeps_its_place
-            two_never_get_one_job
-            what_a_process_holds_is_told_job_by_job
+            what_was_enqueued_comes_with_claims_and_batches
+            a_job_that_kills_its_workers_runs_alone_and_fails_at_the_fifth
             single_jobs_are_requeued_after_they_failed
-            jobs_are_found_by_process_state_and_kind
-            a_search_stops_after_some_jobs_and_continues
+            outcomes_are_read_in_order_and_deleted_when_acknowledged
+            processes_are_shown_a_page_at_a_time
+            a_decision_holds_before_it_is_carried_out
+            who_waits_for_work_is_woken
+            a_hundred_threads_enqueue_and_each_gets_its_own
+            what_waits_too_long_is_made_due
+            a_request_is_inserted_once
             a_paused_queue_starts_nothing
+            a_batch_takes_jobs_up_to_its_bytes
+            a_batch_has_one_owner
+            two_never_get_one_job
+            an_open_job_tells_where_its_children_stand
             a_process_stands_for_those_below_it
             children_are_enqueued_for_open_jobs_alone
-            an_open_job_tells_where_its_children_stand
             children_go_with_their_parent
             what_children_used_counts_for_their_root_too
             children_are_cancelled_and_put_back_with_their_parent
-            what_children_came_to_is_collected_by_their_parent
             what_was_spent_is_counted_by_day_and_model_and_outlives_its_jobs
             large_sums_saturate
             a_closed_process_opens_by_itself_or_with_a_higher_limit

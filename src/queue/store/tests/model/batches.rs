@@ -19,16 +19,17 @@ pub(super) struct ModelBatch {
 
 impl Model {
     pub(super) fn batch_step(&mut self) {
-        match self.below(20) {
+        match self.below(21) {
             0..3 => self.open_batch(),
-            3..9 => self.fill(),
-            9..11 => self.save(),
+            3..9 => self.with_batch(Self::fill),
+            9..11 => self.with_batch(Self::save),
             11..14 => self.adopt(),
-            14..16 => self.put_back(),
-            16..17 => self.close(),
+            14..16 => self.with_batch(Self::put_back),
+            16..17 => self.with_batch(Self::close),
             17..18 => self.cancel_some(),
             18..19 => self.look_at_waiting(),
-            _ => self.look_at_items(),
+            19..20 => self.look_at_items(),
+            _ => self.look_for_jobs(),
         }
     }
 
@@ -37,19 +38,13 @@ impl Model {
         (!all.is_empty()).then(|| all[self.below(all.len())])
     }
 
-    /// A batch, and mostly its owner.
-    fn any_batch(&mut self) -> Option<(usize, WorkerId)> {
-        if self.batches.is_empty() {
-            return None;
+    /// Does something with a batch, mostly as its owner.
+    fn with_batch(&mut self, act: fn(&mut Self, usize, WorkerId)) {
+        if let Some(stranger) = self.any_worker().filter(|_| !self.batches.is_empty()) {
+            let at = self.below(self.batches.len());
+            let owner = self.batches[at].worker.filter(|_| self.below(5) > 0);
+            act(self, at, owner.unwrap_or(stranger));
         }
-        let at = self.below(self.batches.len());
-        let stranger = self.any_worker()?;
-        let owner = self.batches[at].worker;
-        let worker = match owner {
-            Some(owner) if self.below(5) > 0 => owner,
-            _ => stranger,
-        };
-        Some((at, worker))
     }
 
     fn any_store(&mut self) -> Arc<Store> {
@@ -117,10 +112,7 @@ impl Model {
         });
     }
 
-    fn fill(&mut self) {
-        let Some((at, worker)) = self.any_batch() else {
-            return;
-        };
+    fn fill(&mut self, at: usize, worker: WorkerId) {
         let sizes = [0, 1, 3, u64::MAX];
         let (most, bytes, store) = (self.below(5), sizes[self.below(4)], self.any_store());
         let ModelBatch { no, next, .. } = self.batches[at];
@@ -144,10 +136,7 @@ impl Model {
             .collect();
         // Each has a payload of one byte, and an empty batch takes one in any case.
         let room = bytes.max(u64::from(self.inside(no).is_empty()));
-        let taken = due
-            .len()
-            .min(most)
-            .min(usize::try_from(room).unwrap_or(usize::MAX));
+        let taken = (due.len().min(most) as u64).min(room) as usize;
         assert_eq!(filled.jobs, taken as u64);
         assert_eq!(filled.next.is_some(), due.len() > taken);
         self.batches[at].next = filled.next;
@@ -188,10 +177,7 @@ impl Model {
         }
     }
 
-    fn save(&mut self) {
-        let Some((at, worker)) = self.any_batch() else {
-            return;
-        };
+    fn save(&mut self, at: usize, worker: WorkerId) {
         let (no, record) = (self.batches[at].no, self.below(1_000).to_string());
         let saved = self.any_store().save_batch(worker, no, &record);
         if self.may(at, worker, saved).is_some() {
@@ -225,17 +211,14 @@ impl Model {
 
     /// Does it with the first handle, which may give up halfway, and once more.
     fn twice<T>(&mut self, mut work: impl FnMut(&Store, Timestamp) -> T) -> (T, T) {
-        let chunks = self.below(4) as u64;
+        let chunks = self.below(4) as i64;
         self.db.abandon_after(chunks);
         let once = work(&self.store(0), self.wall());
         self.db.abandon_after(None);
         (once, work(&self.store(0), self.wall()))
     }
 
-    fn put_back(&mut self) {
-        let Some((at, worker)) = self.any_batch() else {
-            return;
-        };
+    fn put_back(&mut self, at: usize, worker: WorkerId) {
         let no = self.batches[at].no;
         let mut back = self.inside(no);
         let after = (self.below(2) == 0 && !back.is_empty()).then(|| back.remove(0));
@@ -252,18 +235,11 @@ impl Model {
         let stopped = known.is_none_or(|known| known.cancelled);
         for at in back {
             let job = &mut self.jobs[*at];
-            job.state = if stopped {
-                State::Cancelled
-            } else {
-                State::Pending
-            };
+            job.state = [State::Pending, State::Cancelled][usize::from(stopped)];
         }
     }
 
-    fn close(&mut self) {
-        let Some((at, worker)) = self.any_batch() else {
-            return;
-        };
+    fn close(&mut self, at: usize, worker: WorkerId) {
         let no = self.batches[at].no;
         let (once, again) = self.twice(|store, now| store.close_batch(worker, no, now));
         // What is closed is nobody's.
@@ -296,23 +272,18 @@ impl Model {
             }
         }
         let (store, now) = (self.any_store(), self.wall());
-        // One of another queue that has the same place.
-        let mut foreign = self.jobs[self.jobs.len() - 1].id.bytes();
-        foreign[7] ^= 1;
-        let foreign = store.cancel_jobs(&[JobId::from_bytes(foreign)], now);
-        assert_eq!(foreign.unwrap(), 0);
+        let other = foreign(self.jobs[self.jobs.len() - 1].id);
+        assert_eq!(store.cancel_jobs(&[other], now).unwrap(), 0);
         assert_eq!(store.cancel_jobs(&ids, now).unwrap(), expected);
     }
 
     fn look_at_waiting(&mut self) {
         let only = (self.below(3) == 0).then(|| self.any_process());
-        let now = self.wall();
-        let seen = self
-            .any_store()
-            .waiting_jobs("k", only.as_slice(), now)
-            .unwrap();
+        let (store, now) = (self.any_store(), self.wall());
+        assert!(store.waiting_jobs("other", &[], now).unwrap().is_empty());
+        let seen = store.waiting_jobs("k", only.as_slice(), now).unwrap();
+        let seen = seen.into_iter();
         let seen: Vec<_> = seen
-            .iter()
             .map(|of| {
                 (
                     of.process_id,
@@ -322,9 +293,11 @@ impl Model {
                 )
             })
             .collect();
+        let mut lengths: BTreeMap<Reverse<u8>, u64> = BTreeMap::new();
         let mut groups: BTreeMap<(ProcessId, &str), Vec<&ModelJob>> = BTreeMap::new();
         for job in self.jobs.iter().filter(|job| job.state == State::Pending) {
-            let cancelled = self.processes[&job.process].cancelled;
+            *lengths.entry(Reverse(job.priority)).or_default() += 1;
+            let cancelled = self.is_cancelled(job.process);
             let wanted = only.is_none_or(|only| only == job.process);
             if job.step == 0 && wanted && !cancelled {
                 groups.entry((job.process, job.name)).or_default().push(job);
@@ -344,20 +317,56 @@ impl Model {
             expected.push(((first.is_none(), first, soonest), reported));
         }
         expected.sort();
-        let expected: Vec<_> = expected.into_iter().map(|(_, reported)| reported).collect();
-        assert_eq!(seen, expected);
+        let expected = expected.into_iter().map(|(_, reported)| reported);
+        assert!(seen.into_iter().eq(expected));
+        let lengths = lengths.into_iter().map(|(of, jobs)| (of.0, jobs));
+        assert!(store.waiting_by_priority().unwrap().into_iter().eq(lengths));
+    }
+
+    /// Pages of jobs: those of a process in order, those of all the newest first.
+    fn look_for_jobs(&mut self) {
+        let states = [Pending, InProgress, Completed, Failed, Cancelled];
+        let filter = JobFilter {
+            process: (self.below(2) == 0).then(|| self.any_process()),
+            status: states.get(self.below(10)).copied(),
+            at_provider: [None, None, Some(true), Some(false)][self.below(4)],
+            kind: [None, Some("k"), Some("other")][self.below(3)].map(str::to_owned),
+        };
+        let fits = |job: &&ModelJob| {
+            job.state
+                .shown()
+                .is_some_and(|shown| filter.status.is_none_or(|wanted| wanted == shown))
+                && filter.process.is_none_or(|process| process == job.process)
+                && filter
+                    .at_provider
+                    .is_none_or(|wanted| wanted == job.at_provider())
+                && filter.kind.as_deref() != Some("other")
+        };
+        let mut expected: Vec<&ModelJob> = self.jobs.iter().filter(fits).collect();
+        expected.sort_by_key(|job| job.order);
+        if filter.process.is_none() {
+            expected.reverse();
+        }
+        let expected: Vec<JobId> = expected.iter().map(|job| job.id).collect();
+        let (mut seen, mut after) = (Vec::new(), None);
+        let most = 1 + self.below(9);
+        loop {
+            let page = self.db.two.find(&filter, after, most).unwrap();
+            assert!(page.jobs.len() <= most);
+            seen.extend(page.jobs.iter().map(|job| job.job_id));
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        assert_eq!(seen, expected, "{filter:?}");
     }
 
     fn look_at_items(&mut self) {
         let process = self.any_process();
-        let stored: Vec<&ModelJob> = self
-            .jobs
-            .iter()
-            .filter(|job| job.process == process && job.state != State::Gone)
-            .collect();
+        let stored = self.jobs.iter().filter(|job| job.process == process);
         let expected: Vec<_> = stored
-            .iter()
-            .map(|job| (job.id, job.state.shown().unwrap(), job.at_provider()))
+            .filter_map(|job| Some((job.id, job.state.shown()?, job.at_provider())))
             .collect();
         let mut seen: Vec<(JobId, JobStatus, bool)> = Vec::new();
         loop {
@@ -366,10 +375,8 @@ impl Model {
             if page.is_empty() {
                 break;
             }
-            seen.extend(
-                page.iter()
-                    .map(|item| (item.job_id, item.status, item.at_provider)),
-            );
+            let page = page.iter();
+            seen.extend(page.map(|item| (item.job_id, item.status, item.at_provider)));
         }
         assert_eq!(seen, expected);
     }

@@ -7,19 +7,12 @@ impl Model {
         let process = self.any_process();
         let most = 1 + self.below(5);
         let handle = self.below(2);
-        let read = self
-            .store(handle)
-            .peek(process, None, most, usize::MAX)
-            .unwrap();
-        let expected: Vec<JobId> = self
-            .jobs
-            .iter()
-            .filter(|job| job.process == process && job.state.is_final())
-            .map(|job| job.id)
-            .take(most)
-            .collect();
-        let ids: Vec<JobId> = read.iter().map(|delivery| delivery.result.job_id).collect();
-        assert_eq!(ids, expected);
+        let read = self.store(handle).peek(process, None, most, usize::MAX);
+        let read = read.unwrap();
+        let ended = self.jobs.iter();
+        let ended = ended.filter(|job| job.process == process && job.state.is_final());
+        let ids = read.iter().map(|delivery| delivery.result.job_id);
+        assert!(ids.eq(ended.map(|job| job.id).take(most)));
         for delivery in &read {
             let at = self.index[&delivery.result.job_id];
             self.deliveries
@@ -51,10 +44,8 @@ impl Model {
                 self.processes.remove(&process);
             }
         }
-        assert_eq!(
-            self.store(handle).ack(&receipts, self.wall()).unwrap(),
-            gone
-        );
+        let deleted = self.store(handle).ack(&receipts, self.wall());
+        assert_eq!(deleted.unwrap(), gone);
     }
 
     /// Counters, flags, and the status of some jobs.
@@ -63,6 +54,15 @@ impl Model {
         let mut known: Vec<(&ProcessId, &ModelProcess)> = self.processes.iter().collect();
         known.sort_by_key(|(_, process)| process.serial);
         assert_eq!(seen.len(), known.len());
+        let ids: HashSet<ProcessId> = self.processes.keys().copied().collect();
+        assert_eq!(self.db.two.process_ids().unwrap(), ids);
+        let (mut told, mut sum) = (HashSet::new(), [0; 8]);
+        let mut tell = |process: ProcessState| {
+            told.insert(process.process_id);
+        };
+        let changed = self.db.two.changed_processes(self.wall(), &mut tell);
+        changed.unwrap();
+        let mut all_seen = HashMap::new();
         for (seen, (id, known)) in seen.iter().zip(known) {
             let mut counts = known.counts;
             for job in self.jobs.iter().filter(|job| job.process == *id) {
@@ -79,11 +79,17 @@ impl Model {
             assert_eq!(seen.process_id, *id);
             assert_eq!(seen.counts, counts);
             assert_eq!(seen.info, known.info);
-            assert_eq!(
-                (seen.sealed, seen.cancelled),
-                (known.sealed, known.cancelled)
-            );
+            let flags = (known.sealed, known.cancelled);
+            assert_eq!((seen.sealed, seen.cancelled), flags);
+            let now = (counts, flags.0, flags.1);
+            assert!(self.seen.get(id) == Some(&now) || told.contains(id));
+            all_seen.insert(*id, now);
+            sum = std::array::from_fn(|at| sum[at] + numbers(&counts)[at]);
         }
+        self.seen = all_seen;
+        assert_eq!(numbers(&self.db.two.totals().unwrap().jobs), sum);
+        let live = self.workers.iter().flatten().count();
+        assert_eq!(self.db.two.workers().unwrap().live.len(), live);
         self.compare_batches();
         let looks = if all {
             self.jobs.len()
@@ -97,17 +103,10 @@ impl Model {
                 self.below(self.jobs.len())
             };
             let job = &self.jobs[at];
-            let seen = self
-                .db
-                .two
-                .job(job.id)
-                .unwrap()
-                .map(|seen| (seen.status, seen.crashes));
-            let Some(status) = job.state.shown() else {
-                assert_eq!(seen, None);
-                continue;
-            };
-            assert_eq!(seen, Some((status, job.crashes)), "{job:?}");
+            let seen = self.db.two.job(job.id).unwrap();
+            let seen = seen.map(|seen| (seen.status, seen.crashes));
+            let expected = job.state.shown().map(|status| (status, job.crashes));
+            assert_eq!(seen, expected, "{job:?}");
         }
         if all {
             for finding in self.db.two.check().unwrap() {
@@ -122,4 +121,17 @@ impl Model {
         let keep = self.receipts.len().saturating_sub(200);
         self.receipts.drain(..keep);
     }
+}
+
+fn numbers(jobs: &JobCounts) -> [u64; 8] {
+    [
+        jobs.total,
+        jobs.pending,
+        jobs.in_progress,
+        jobs.at_provider,
+        jobs.completed,
+        jobs.failed,
+        jobs.cancelled,
+        jobs.consumed,
+    ]
 }

@@ -3,7 +3,7 @@
 mod batches;
 mod compare;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::*;
@@ -50,6 +50,8 @@ struct ModelJob {
     priority: u8,
     name: &'static str,
     step: u8,
+    /// It was tried, and has a history.
+    tried: bool,
     crashes: u8,
     /// A worker that had it died, and it has not ended or been tried again since.
     lost: bool,
@@ -82,6 +84,8 @@ struct Model {
     deliveries: Vec<(usize, u32, JobReceipt)>,
     batches: Vec<ModelBatch>,
     newest_batch: i64,
+    /// What was last seen of each process.
+    seen: HashMap<ProcessId, (JobCounts, bool, bool)>,
 }
 
 const LANES: [&str; 3] = ["x", "y", "z"];
@@ -110,6 +114,7 @@ impl Model {
             deliveries: Vec::new(),
             batches: Vec::new(),
             newest_batch: 0,
+            seen: HashMap::new(),
         }
     }
 
@@ -175,24 +180,17 @@ impl Model {
             assert!(ids.unwrap().is_empty());
             return;
         }
-        if self
-            .processes
-            .get(&process)
-            .is_some_and(|known| known.cancelled)
-        {
+        if self.is_cancelled(process) {
             assert_eq!(ids.unwrap_err().kind(), ErrorKind::Invalid);
             return;
         }
         self.serial += 1;
-        let serial = self.serial;
-        let known = self
-            .processes
-            .entry(process)
-            .or_insert_with(|| ModelProcess {
-                serial,
-                sealed: true,
-                ..ModelProcess::default()
-            });
+        let new = ModelProcess {
+            serial: self.serial,
+            sealed: true,
+            ..ModelProcess::default()
+        };
+        let known = self.processes.entry(process).or_insert(new);
         known.sealed &= sealed;
         if let Some(info) = info {
             known.info = info;
@@ -203,15 +201,12 @@ impl Model {
                 id,
                 process,
                 order: (known.serial, known.counts.total),
-                state: if known.sealed {
-                    State::Pending
-                } else {
-                    State::Held
-                },
+                state: [State::Held, State::Pending][usize::from(known.sealed)],
                 due: self.now,
                 priority,
                 name,
                 step: 0,
+                tried: false,
                 crashes: 0,
                 lost: false,
                 last: None,
@@ -219,6 +214,11 @@ impl Model {
             });
             known.counts.total += 1;
         }
+    }
+
+    fn is_cancelled(&self, process: ProcessId) -> bool {
+        let known = self.processes.get(&process);
+        known.is_some_and(|known| known.cancelled)
     }
 
     fn any_info(&mut self) -> ProcessInfo {
@@ -249,11 +249,7 @@ impl Model {
         &mut self,
         work: impl FnOnce(&Store, Timestamp) -> Result<T, Error>,
     ) -> Option<T> {
-        let chunks = if self.below(2) == 0 {
-            1_000
-        } else {
-            self.below(3) as u64
-        };
+        let chunks = [0, 1, 2, 1_000, 1_000, 1_000][self.below(6)];
         self.db.abandon_after(chunks);
         let done = work(&self.store(0), self.wall()).ok();
         self.db.abandon_after(None);
@@ -307,6 +303,7 @@ impl Model {
         self.each(process, |job| {
             if matches!(job.state, State::Failed | State::Cancelled) {
                 (job.state, job.due, job.step, job.crashes) = (State::Pending, now, 0, 0);
+                job.tried = false;
                 job.epoch += 1;
                 back += 1;
             }
@@ -364,12 +361,9 @@ impl Model {
         let owned = |batch: &&mut ModelBatch| batch.worker == Some(worker);
         let owned = self.batches.iter_mut().filter(owned);
         owned.for_each(|batch| batch.worker = None);
-        let held = self
-            .jobs
-            .iter_mut()
-            .filter(|job| job.state == State::Running(worker));
+        let held = self.jobs.iter_mut();
         let mut jobs = 0;
-        for job in held {
+        for job in held.filter(|job| job.state == State::Running(worker)) {
             job.crashes += u8::from(lost);
             job.lost |= lost;
             job.state = if self.processes[&job.process].cancelled {
@@ -413,10 +407,8 @@ impl Model {
             processes: only.as_slice(),
             open: &mut open,
         };
-        let claims = self
-            .store(handle)
-            .claim(worker, wanted, self.wall())
-            .unwrap();
+        let claims = self.store(handle).claim(worker, wanted, self.wall());
+        let claims = claims.unwrap();
 
         let mut expected = Vec::new();
         let mut ended = false;
@@ -447,21 +439,19 @@ impl Model {
         let given_out = claims.jobs.iter();
         let ids: Vec<usize> = given_out.map(|job| self.index[&job.job_id]).collect();
         assert_eq!(ids, expected);
-        let later = self
-            .jobs
-            .iter()
-            .filter(|job| wanted(job) && left[&(job.name, job.step)] > 0);
+        let later = self.jobs.iter();
+        let later = later.filter(|job| wanted(job) && left[&(job.name, job.step)] > 0);
         let later = later.map(|job| Timestamp(job.due)).min();
-        let reported = if ended || expected.len() == most {
-            None
-        } else {
-            later
-        };
-        assert_eq!(claims.next, reported);
+        let later = later.filter(|_| !ended && expected.len() < most);
+        assert_eq!(claims.next, later);
         for (at, job) in expected.into_iter().zip(&claims.jobs) {
             let known = &self.jobs[at];
             let expected = (known.crashes, known.lost, known.step);
             assert_eq!((job.crashes, job.lost, job.lane.step), expected);
+            assert_eq!(
+                (job.history.is_some(), job.attempt > 0),
+                (known.tried, known.tried)
+            );
             self.note_claim(at, job.receipt);
         }
         self.workers[handle][at].1 = given;
@@ -476,22 +466,19 @@ impl Model {
 
     fn settle(&mut self) {
         let mut ends = Vec::new();
-        let mut changed: Vec<ProcessId> = Vec::new();
+        let mut changed: HashSet<ProcessId> = HashSet::new();
         for _ in 0..self.below(4) {
             if self.receipts.is_empty() {
                 return;
             }
             // Mostly one of the last, and now and then one of long ago.
-            let recent = if self.below(4) == 0 {
-                self.receipts.len()
-            } else {
-                self.receipts.len().min(8)
-            };
+            let all = self.receipts.len();
+            let recent = [all, 8, 8, 8][self.below(4)].min(all);
             let back = self.below(recent) + 1;
-            let (at, receipt) = self.receipts[self.receipts.len() - back];
+            let (at, receipt) = self.receipts[all - back];
             let outcome = self.outcome();
             if self.apply(at, receipt, &outcome) {
-                changed.push(self.jobs[at].process);
+                changed.insert(self.jobs[at].process);
             }
             ends.push(Settlement::new(receipt, 1, outcome));
         }
@@ -500,51 +487,31 @@ impl Model {
         for state in &reported {
             assert_eq!(state.info, self.processes[&state.process_id].info);
         }
-        let mut reported: Vec<ProcessId> =
-            reported.iter().map(|process| process.process_id).collect();
-        reported.sort();
-        changed.sort();
-        changed.dedup();
-        assert_eq!(reported, changed);
+        assert_eq!(reported.len(), changed.len());
+        let mut reported = reported.iter().map(|process| process.process_id);
+        assert!(reported.all(|process| changed.contains(&process)));
     }
 
     fn outcome(&mut self) -> ClaimOutcome {
         let later = Timestamp(self.now + self.below(20) as i64);
         match self.below(6) {
-            0 | 1 => ClaimOutcome::Completed {
-                result: json("[]"),
-                spent: None,
-            },
-            2 => ClaimOutcome::Failed {
-                error: Error::new(ErrorKind::Invalid, "no"),
-                result: None,
-                spent: None,
-            },
-            3 => ClaimOutcome::Snooze { due_at: None },
+            0 | 1 => completed(),
+            2 => failed(),
+            3 => PLACE,
             4 => ClaimOutcome::Snooze {
                 due_at: Some(later),
             },
-            _ => ClaimOutcome::Retry {
-                due_at: later,
-                step: self.below(2) as u8,
-                attempt: 1,
-                in_doubt: false,
-                spent: None,
-                history: "{}".to_owned(),
-            },
+            _ => retry(later, self.below(2) as u8),
         }
     }
 
     /// Whether an end counts, and what it does then.
     fn apply(&mut self, at: usize, receipt: JobReceipt, outcome: &ClaimOutcome) -> bool {
+        let cancelled = self.is_cancelled(self.jobs[at].process);
         let job = &mut self.jobs[at];
         let held = matches!(job.state, State::Running(_) | State::AtProvider(_))
             && job.last == Some(receipt);
         let open = job.state != State::Gone && !job.state.is_final();
-        let cancelled = self
-            .processes
-            .get(&job.process)
-            .is_some_and(|known| known.cancelled);
         match outcome {
             ClaimOutcome::Completed { .. } if open => job.state = State::Completed,
             ClaimOutcome::Failed { .. } if held => (job.state, job.lost) = (State::Failed, false),
@@ -553,7 +520,7 @@ impl Model {
             }
             ClaimOutcome::Retry { due_at, step, .. } if held => {
                 (job.state, job.due, job.step) = (State::Pending, due_at.0, *step);
-                job.lost = false;
+                (job.tried, job.lost) = (true, false);
             }
             ClaimOutcome::Snooze { due_at } if held => {
                 job.state = State::Pending;
