@@ -30,7 +30,6 @@ mod provider;
 #[cfg(feature = "queue")]
 mod queue;
 #[cfg(feature = "queue")]
-mod queue_children;
 #[cfg(feature = "queue")]
 mod queue_crowd;
 #[cfg(feature = "queue")]

@@ -6,7 +6,9 @@ use std::time::Duration;
 use super::bulk::{HOUR, manual_deadline};
 use super::common::eventually;
 use batchwright::progress::Phase;
-use batchwright::queue::{JobResult, JobStatus, ProcessInfo, WorkerScale, WorkerSettings};
+use batchwright::queue::{
+    Children, JobResult, JobStatus, ProcessInfo, WorkerScale, WorkerSettings,
+};
 use batchwright::testing::{ManualClock, ScriptedClient};
 use batchwright::unstable::Clock;
 use batchwright::{
@@ -42,7 +44,7 @@ fn settings(slots: usize) -> WorkerSettings {
 }
 
 /// A worker with one slot that ends when no work is left.
-fn worker(queue: &JobQueue) -> Worker {
+pub fn worker(queue: &JobQueue) -> Worker {
     Worker::new(queue).settings(settings(1)).until_empty(true)
 }
 
@@ -77,40 +79,14 @@ fn a_direct_job_is_answered_like_others_and_its_end_is_reported_with_its_ids() {
 }
 
 #[test]
-fn a_failed_attempt_is_stored_while_its_job_waits() {
-    let (_folder, queue) = queue();
-    let client = Arc::new(ScriptedClient::new());
-    for _ in 0..2 {
-        client.fail(
-            "a",
-            Error::new(ErrorKind::Transient, "busy").with_status(503),
-        );
-    }
-    let process = ProcessId::new();
-    let ids = queue.enqueue(process, prompts(&["a"])).unwrap();
-    let report = worker(&queue).completions(route(&client)).run().unwrap();
-    assert_eq!((report.completed, report.retries, report.calls), (1, 2, 3));
-    let job = queue.job(ids[0]).unwrap().unwrap();
-    assert_eq!((job.status, job.attempts), (JobStatus::Completed, 3));
-    assert_eq!(job.errors.len(), 2);
-    assert_eq!(job.errors[0].error.message(), "busy");
-    assert_eq!(job.errors[0].error.status(), Some(503));
-}
-
-#[test]
-fn retries_are_counted_across_restarts() {
+fn attempts_are_stored_and_counted_across_restarts() {
     let (folder, queue) = queue();
     let client = Arc::new(ScriptedClient::new());
-    client.refuse(
-        "a",
-        Error::new(ErrorKind::Transient, "busy").with_status(503),
-    );
-    let process = ProcessId::new();
-    let jobs: Vec<Job> = prompts(&["a"])
-        .into_iter()
-        .map(|job| job.max_retries(2))
-        .collect();
-    let ids = queue.enqueue(process, jobs).unwrap();
+    let busy = Error::new(ErrorKind::Transient, "busy").with_status(503);
+    client.refuse("a", busy);
+    let jobs = prompts(&["a"]).into_iter().map(|job| job.max_retries(2));
+    let ids = queue.enqueue(ProcessId::new(), jobs.collect::<Vec<_>>());
+    let ids = ids.unwrap();
     // Each instance of the worker makes one call: the second call waits for an hour.
     for life in 1..=3_u32 {
         let slow = RetryPolicy::default().base_delay(Duration::from_millis(30));
@@ -129,6 +105,9 @@ fn retries_are_counted_across_restarts() {
     let job = queue.job(ids[0]).unwrap().unwrap();
     assert_eq!((job.status, job.attempts), (JobStatus::Failed, 3));
     assert_eq!(client.calls().len(), 3);
+    let errors = job.errors.iter().map(|one| &one.error);
+    let errors = errors.map(|error| (error.message(), error.status()));
+    assert!(errors.eq([("busy", Some(503)); 2]));
 }
 
 #[test]
@@ -256,11 +235,8 @@ fn a_worker_claims_nothing_after_its_deadline_and_calls_in_flight_end() {
     let ctx = Context::new().with_grace(GRACE);
     let running = worker(&queue).completions(Route::new(slow).retry(quick()));
     let report = running.deadline(deadline).context(&ctx).run().unwrap();
-    let stop = report.stop;
-    assert!(
-        matches!(stop, Some(StopReason::DeadlineExceeded)),
-        "{stop:?}"
-    );
+    let is_over = |stop| assert!(matches!(stop, Some(StopReason::DeadlineExceeded)));
+    is_over(report.stop);
     assert_eq!(ended_and_waiting(&queue, process), (1, 2));
 
     let client = Arc::new(ScriptedClient::new());
@@ -268,11 +244,7 @@ fn a_worker_claims_nothing_after_its_deadline_and_calls_in_flight_end() {
     let late = worker(&queue)
         .completions(route(&client))
         .deadline(deadline);
-    let stop = late.run().unwrap().stop;
-    assert!(
-        matches!(stop, Some(StopReason::DeadlineExceeded)),
-        "{stop:?}"
-    );
+    is_over(late.run().unwrap().stop);
     assert_eq!(ended_and_waiting(&queue, process), (1, 2));
     let in_time = Deadline::at(deadline.time() + 1_000 * HOUR);
     let next = worker(&queue).completions(route(&client)).deadline(in_time);
@@ -332,7 +304,7 @@ fn results_of_a_collector_are_left_to_it() {
 }
 
 #[test]
-fn a_process_finished_by_others_is_reported() {
+fn what_others_do_with_a_process_is_reported() {
     let queue = JobQueue::in_memory().unwrap();
     let seen: Arc<Mutex<Vec<(Phase, u64)>>> = Arc::default();
     let told = seen.clone();
@@ -342,34 +314,51 @@ fn a_process_finished_by_others_is_reported() {
         .notifier(Arc::new(notifier))
         .start()
         .unwrap();
+    let sees = |phase| {
+        let last = || seen.lock().last().is_some_and(|last| last.0 == phase);
+        assert!(eventually(last), "{:?}", seen.lock());
+        seen.lock().last().unwrap().1
+    };
     let process = ProcessId::new();
     queue.enqueue(process, prompts(&["x"])).unwrap();
-    let other = Worker::new(&queue)
-        .completions(Route::new(Extract))
-        .until_empty(true);
-    other.run().unwrap();
-    let finished = || seen.lock().last() == Some(&(Phase::Finished, 1));
-    assert!(eventually(finished), "{:?}", seen.lock());
+    let other = Worker::new(&queue).completions(Route::new(Extract));
+    other.until_empty(true).run().unwrap();
+    assert_eq!(sees(Phase::Finished), 1);
+    let unknown = [Job::new("unknown", &1).unwrap()];
+    queue.enqueue(process, unknown).unwrap();
+    sees(Phase::Running);
+    queue.delete(process).unwrap();
+    sees(Phase::Deleted);
     watching.stop().unwrap();
 }
 
 #[test]
-fn a_deleted_process_is_reported() {
+fn results_that_a_parent_collects_are_not_returned_to_hosts() {
     let queue = JobQueue::in_memory().unwrap();
     let process = ProcessId::new();
-    queue
-        .enqueue(process, [Job::new("unknown", &1).unwrap()])
-        .unwrap();
-    let seen: Arc<Mutex<Vec<Phase>>> = Arc::default();
-    let told = seen.clone();
-    let notifier = move |progress: &Progress| told.lock().push(progress.phase);
-    let watching = Worker::new(&queue)
-        .notifier(Arc::new(notifier))
-        .start()
-        .unwrap();
-    assert!(eventually(|| seen.lock().last() == Some(&Phase::Running)));
-    queue.delete(process).unwrap();
-    let deleted = || seen.lock().last() == Some(&Phase::Deleted);
-    assert!(eventually(deleted), "{:?}", seen.lock());
-    watching.stop().unwrap();
+    let parent = [Job::new("gather", &1).unwrap()];
+    queue.enqueue(process, parent).unwrap();
+    let gathering = || {
+        Handler::with_children(|_: &RunningJob, children: &Children, _: &Context| {
+            let results = children.gather("prompts", || Ok(prompts(&["a", "b"])))?;
+            Ok(results.map(|results| results.len()))
+        })
+    };
+    worker(&queue).handle("gather", gathering()).run().unwrap();
+    let client = Arc::new(ScriptedClient::new());
+    worker(&queue).completions(route(&client)).run().unwrap();
+    let mut below = queue.open_processes().unwrap();
+    below.retain(|process| process.info.parent.is_some());
+    let id = below[0].process_id;
+    let taken = queue.consume(id, |_| panic!("nothing is handed out") as Result<(), Error>);
+    let refused = taken.unwrap_err().to_string();
+    assert!(refused.contains(&process.to_string()), "{refused}");
+    let receipts = queue.peek(id, 9).unwrap();
+    let receipts: Vec<_> = receipts.iter().map(|one| one.receipt).collect();
+    let refused = queue.ack(&receipts).unwrap_err();
+    assert_eq!((receipts.len(), refused.kind()), (2, ErrorKind::Invalid));
+    let last = worker(&queue).handle("gather", gathering());
+    last.completions(route(&client)).run().unwrap();
+    let counts = queue.process(process).unwrap().unwrap().counts;
+    assert_eq!((counts.completed, client.calls().len()), (1, 2));
 }

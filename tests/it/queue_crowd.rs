@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use batchwright::progress::Timestamp;
-use batchwright::queue::{JobStatus, WorkerScale, WorkerSettings};
-use batchwright::unstable::{Clock, Time};
-use batchwright::{Context, Error, ErrorKind, Handler, Job, ProcessId, RunningJob, Worker};
+use batchwright::queue::JobStatus;
+use batchwright::unstable::{Clock, SystemClock, Time};
+use batchwright::{Context, Error, ErrorKind, Handler, Job, ProcessId, RunningJob};
 use serde_json::json;
 
-use super::queue::queue;
+use super::queue::{queue, worker};
 
 fn job(n: usize) -> Job {
     Job::new("count", &n).unwrap().item_id(format!("i-{n}"))
@@ -29,27 +29,20 @@ impl Drop for Bomb {
 fn a_panic_with_a_panicking_payload_fails_one_job() {
     for limit in [None, Some(Duration::from_secs(20))] {
         let (_folder, queue) = queue();
-        let handler = Handler::new(|job: &RunningJob, _: &Context| {
-            let n: usize = job.parse()?;
-            if n == 1 {
-                std::panic::panic_any(Bomb);
-            }
-            Ok(n)
-        });
+        let handler = Handler::new(
+            |job: &RunningJob, _: &Context| match job.parse::<usize>()? {
+                1 => std::panic::panic_any(Bomb),
+                n => Ok(n),
+            },
+        );
         let handler = match limit {
             Some(limit) => handler.within(limit),
             None => handler,
         };
         let process = ProcessId::new();
-        queue
-            .enqueue(process, [job(0), job(1).max_retries(0), job(2)])
-            .unwrap();
-        let report = Worker::new(&queue)
-            .settings(WorkerSettings::default().scale(WorkerScale::fixed(1)))
-            .until_empty(true)
-            .handle("count", handler)
-            .run()
-            .unwrap();
+        let jobs = [job(0), job(1).max_retries(0), job(2)];
+        queue.enqueue(process, jobs).unwrap();
+        let report = worker(&queue).handle("count", handler).run().unwrap();
         assert_eq!((report.completed, report.failed), (2, 1));
         let all: Vec<_> = queue.get_results(process).map(Result::unwrap).collect();
         let error = all[1].error.as_ref().unwrap();
@@ -76,71 +69,50 @@ fn names_and_texts_of_any_kind_are_returned_unchanged() {
         "../../etc/passwd",
     ];
     let process = ProcessId::new();
-    let jobs: Vec<Job> = odd
-        .iter()
-        .map(|name| {
-            let job = Job::new("echo", *name).unwrap();
-            job.item_id(*name).request_hash(*name).lane(*name)
-        })
-        .collect();
+    let jobs = odd.map(|name| {
+        let job = Job::new("echo", name).unwrap();
+        job.item_id(name).request_hash(name).lane(name)
+    });
     let ids = queue.enqueue(process, jobs).unwrap();
     let echo = Handler::new(|job: &RunningJob, _: &Context| {
         let text: String = job.parse()?;
         assert_eq!(job.item_id.as_ref(), Some(&text));
         Ok(text)
     });
-    Worker::new(&queue)
-        .until_empty(true)
-        .handle("echo", echo)
-        .run()
-        .unwrap();
+    worker(&queue).handle("echo", echo).run().unwrap();
     let all: Vec<_> = queue.get_results(process).map(Result::unwrap).collect();
     assert_eq!(all.len(), odd.len());
     for ((result, name), id) in all.iter().zip(odd).zip(ids) {
         assert_eq!(result.status, JobStatus::Completed, "{name:?}");
         assert_eq!(result.item_id.as_deref(), Some(name));
         assert_eq!(result.request_hash.as_deref(), Some(name));
-        assert_eq!(
-            result.result.as_ref().unwrap().get(),
-            json!(name).to_string()
-        );
-        assert_eq!(
-            queue.job(id).unwrap().unwrap().item_id.as_deref(),
-            Some(name)
-        );
+        let answer = result.result.as_ref().unwrap().get();
+        assert_eq!(answer, json!(name).to_string());
+        let job = queue.job(id).unwrap().unwrap();
+        assert_eq!(job.item_id.as_deref(), Some(name));
     }
-    assert_eq!(
-        queue.consume(process, |_| Ok::<_, Error>(())).unwrap(),
-        odd.len() as u64
-    );
+    let consumed = queue.consume(process, |_| Ok::<_, Error>(()));
+    assert_eq!(consumed.unwrap(), odd.len() as u64);
 }
 
-/// The system's clock, with a settable time of day.
+/// The system's clock, whose time of day is set back by this many milliseconds.
 #[derive(Default)]
 struct SetClock(AtomicI64);
 
-impl SetClock {
-    fn set(&self, by: Duration, back: bool) {
-        let millis = by.as_millis() as i64;
-        self.0
-            .fetch_add(if back { -millis } else { millis }, Ordering::SeqCst);
-    }
-}
-
 impl Clock for SetClock {
     fn now(&self) -> Time {
-        batchwright::unstable::SystemClock.now()
+        SystemClock.now()
     }
 
     fn wall(&self) -> Timestamp {
-        let Timestamp(millis) = batchwright::unstable::SystemClock.wall();
-        Timestamp(millis + self.0.load(Ordering::SeqCst))
+        let Timestamp(millis) = SystemClock.wall();
+        Timestamp(millis - self.0.load(Ordering::SeqCst))
     }
 }
 
 #[test]
 fn a_clock_that_is_set_back_keeps_no_worker_waiting() {
-    const THREE_HOURS: Duration = Duration::from_secs(3 * 3600);
+    const THREE_HOURS: i64 = 3 * 3_600_000;
     let (_folder, queue) = queue();
     let clock = Arc::new(SetClock::default());
     let queue = queue.clock(clock.clone());
@@ -149,23 +121,17 @@ fn a_clock_that_is_set_back_keeps_no_worker_waiting() {
     // The first one waits for a retry when the second one sees the corrected clock.
     let calls = AtomicUsize::new(0);
     let handler = Handler::new(move |_: &RunningJob, _: &Context| {
+        let later = Error::new(ErrorKind::Transient, "later");
         match calls.fetch_add(1, Ordering::SeqCst) {
-            0 => {
-                return Err(Error::new(ErrorKind::Transient, "later")
-                    .with_retry_after(Some(Duration::from_secs(2))));
-            }
-            1 => clock.set(THREE_HOURS, true),
+            0 => return Err(later.with_retry_after(Some(Duration::from_secs(2)))),
+            1 => clock.0.store(THREE_HOURS, Ordering::SeqCst),
             _ => {}
         }
         Ok(1)
     });
-    let report = Worker::new(&queue)
-        .handle("count", handler)
-        .settings(WorkerSettings::default().scale(WorkerScale::fixed(1)))
-        // A run that would wait for hours stops here with a clear failure.
-        .context(&Context::new().with_timeout(Duration::from_secs(60)))
-        .until_empty(true)
-        .run()
-        .unwrap();
+    // A run that would wait for hours stops here with a clear failure.
+    let ctx = Context::new().with_timeout(Duration::from_secs(60));
+    let running = worker(&queue).handle("count", handler).context(&ctx);
+    let report = running.run().unwrap();
     assert_eq!(report.completed, 3, "{report:?}");
 }
