@@ -38,8 +38,6 @@ struct Registered {
     given: u64,
     /// Since when its claims have found no job.
     idle_since: Option<Instant>,
-    /// It has ended, but its row could not be deleted.
-    left: bool,
     /// A claim that may have been committed, although the reply was lost.
     attempt: Option<ClaimReply>,
     /// Its locked file, with which it shows other OS processes that it is alive.
@@ -63,19 +61,6 @@ impl Registry {
         let workers = self.workers.lock();
         let since = workers.values().filter_map(|worker| worker.idle_since);
         since.map(|since| since.elapsed()).max()
-    }
-
-    /// Workers that have ended while their rows could not be deleted.
-    pub(super) fn left(&self) -> Vec<i64> {
-        let workers = self.workers.lock();
-        let left = workers.iter().filter(|(_, worker)| worker.left);
-        left.map(|(no, _)| *no).collect()
-    }
-
-    /// Whether a worker of this store has ended.
-    #[cfg(feature = "mysql")]
-    pub(super) fn has_left(&self, worker: i64) -> bool {
-        self.look(worker, |known| known.left) != Some(false)
     }
 
     /// Reads or changes a worker if it belongs to this store.
@@ -151,7 +136,7 @@ impl Store {
                 Err(Error::new(ErrorKind::Invalid, why).into())
             }
             #[cfg(feature = "mysql")]
-            Db::Mysql(_) if self.workers.has_left(_worker.0) => {
+            Db::Mysql(_) if !self.workers.has(_worker.0) => {
                 let why =
                     "the worker is not registered: it has ended, or belongs to another OS process";
                 Err(Error::new(ErrorKind::Invalid, why).into())
@@ -168,27 +153,18 @@ impl Store {
     }
 
     /// Unregisters a worker. Its unfinished jobs return to the queue as if they had never been claimed; its batches
-    /// keep their jobs and have no owner.
+    /// keep their jobs and have no owner. If that cannot be written, it counts as one that has died.
     pub fn unregister_worker(&self, worker: WorkerId, now: Timestamp) -> Result<(), Error> {
-        let given_back = self.write(Again::Harmless, |tx| {
-            give_back(tx, worker.0, Departure::Retired, now).map(|back| back.unwrap_or(0))
-        });
-        if given_back.is_err() {
-            self.workers.look(worker.0, |worker| worker.left = true);
-        }
+        let given_back = self.write(Again::Harmless, |tx| give_back(tx, worker.0, false, now));
+        let known = self.workers.workers.lock().remove(&worker.0);
         let given_back = given_back?;
-        self.forget(worker.0);
-        if given_back > 0 {
-            self.wake_workers();
-        }
-        Ok(())
-    }
-
-    fn forget(&self, worker: i64) {
-        let known = self.workers.workers.lock().remove(&worker);
         if let Some((_locked, path)) = known.and_then(|worker| worker.sign) {
             let _ = fs::remove_file(path);
         }
+        if given_back > Some(0) {
+            self.wake_workers();
+        }
+        Ok(())
     }
 
     /// Claims due jobs for a worker: highest priority first, then oldest first, then by key if they came due together.
@@ -233,8 +209,7 @@ impl Store {
     /// The registered workers.
     pub(crate) fn workers(&self) -> Result<Workers, Error> {
         let (listed, mut found) = self.look()?;
-        found.any_dead =
-            listed.iter().any(|worker| worker.is_dead) || !self.workers.left().is_empty();
+        found.any_dead = listed.iter().any(|worker| worker.is_dead);
         let live = listed.into_iter().filter(|worker| !worker.is_dead);
         found.live = live
             .map(|worker| (WorkerId(worker.no), worker.quotas))
@@ -298,21 +273,11 @@ impl Store {
     /// [`ErrorKind::Crashed`](crate::ErrorKind::Crashed) instead. Returns the number of affected jobs.
     pub fn reclaim(&self, now: Timestamp) -> Result<u64, Error> {
         let mut affected = 0;
-        // Those of this OS process that have ended while that could not be written.
-        for no in self.workers.left() {
-            let back = self.write(Again::Harmless, |tx| {
-                give_back(tx, no, Departure::Unsaved, now)
-            })?;
-            affected += back.unwrap_or(0);
-            self.forget(no);
-        }
         for worker in self.look()?.0 {
             if !worker.is_dead {
                 continue;
             }
-            let back = self.write(Again::Harmless, |tx| {
-                give_back(tx, worker.no, Departure::Died, now)
-            })?;
+            let back = self.write(Again::Harmless, |tx| give_back(tx, worker.no, true, now))?;
             if let Some((_locked, path)) = &worker.sign {
                 let _ = fs::remove_file(path);
             }
@@ -332,28 +297,14 @@ impl Store {
     }
 }
 
-/// Why a worker is unregistered, which decides about its remaining jobs.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Departure {
-    /// It ended: its jobs were not started.
-    Retired,
-    /// The ends of its jobs could not be recorded.
-    Unsaved,
-    /// It crashed: its jobs may be the cause.
-    Died,
-}
-
-/// Returns a worker's jobs to the queue and unregisters it. Returns `None` if it was not registered.
-pub(super) fn give_back(
+/// Returns a worker's jobs to the queue and unregisters it. If it `died`, its jobs may be the cause; otherwise they were
+/// not started. Returns `None` if it was not registered.
+fn give_back(
     tx: &mut dyn Statements,
     worker: i64,
-    departure: Departure,
+    died: bool,
     now: Timestamp,
 ) -> Result<Option<u64>, Fault> {
-    let (died, lost) = (
-        departure == Departure::Died,
-        departure != Departure::Retired,
-    );
     let gone = match tx.dialect() {
         // It may have renewed its lease since it was found dead.
         #[cfg(feature = "mysql")]
@@ -403,16 +354,15 @@ pub(super) fn give_back(
     for (status, jobs) in [CANCELLED, FAILED, PENDING].into_iter().zip(by_status) {
         if !jobs.is_empty() {
             let update = format!(
-                "UPDATE #jobs SET status = {status}, worker = NULL, crashes = crashes + {}, lost = GREATEST(lost, {})
+                "UPDATE #jobs SET status = {status}, worker = NULL, crashes = crashes + {died}, lost = GREATEST(lost, {died})
                  WHERE id IN :list",
-                i64::from(died),
-                i64::from(lost),
+                died = i64::from(died),
             );
             tx.run_in(&update, &jobs)?;
         }
     }
     tx.upsert_rows(&RESULTS, &mut errors.into_iter())?;
-    if lost {
+    if died {
         let mut jobs = BTreeMap::new();
         for (id, _) in &held {
             *jobs.entry(process_of(*id)).or_insert(0) += 1;

@@ -7,7 +7,9 @@ use const_format::formatcp;
 use crate::base::{Error, ErrorKind, ProcessId, Usd};
 use crate::queue::budget::ProcessBudget;
 use crate::queue::store::counters::CounterChanges;
-use crate::queue::store::rows::{DELETING, bounded, count, key, process_budget};
+use crate::queue::store::rows::{
+    CANCELLING, DELETING, NO_CHORE, bounded, count, key, process_budget,
+};
 use crate::queue::store::{BatchNo, JobBudget, Store, WorkerId};
 
 use super::Again;
@@ -35,8 +37,11 @@ pub(crate) fn job_budget(row: &mut Row, first: usize) -> Result<Option<JobBudget
     }))
 }
 
-/// The processes whose budgets are used up.
-pub(crate) const CLOSED: &str = "SELECT no FROM #processes WHERE closed = 1";
+/// The processes of which nothing starts: their budgets are used up, or they are being cancelled or deleted.
+pub(crate) const CLOSED: &str = formatcp!(
+    "SELECT no FROM #processes WHERE closed = 1 UNION ALL
+     SELECT no FROM #processes FORCE INDEX (by_chore) WHERE chore <> {NO_CHORE} AND chore >= {CANCELLING}"
+);
 
 /// The condition that a job does not belong to closed processes, given the rows of [`CLOSED`], nor to their descendants.
 pub(crate) fn not_closed(tx: &mut dyn Statements, closed: Vec<Row>) -> Result<String, Fault> {

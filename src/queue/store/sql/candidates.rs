@@ -12,14 +12,10 @@ use crate::queue::store::rows::{PENDING, process_of};
 use crate::queue::store::{JobBudget, JobLane};
 
 use super::budgets::{BUDGET, job_budget};
-use super::lineage::stops_starting;
 use super::statements::{Dialect, Fault, Row, Statements, by, id_of, limit};
 
 /// One of this many jobs is the oldest one, whatever its priority.
 const OLDEST_OF: u64 = 8;
-
-/// Maximum number of jobs of processes that are being cancelled or deleted that one claim passes over.
-pub(crate) const MOST_STOPPED: usize = 1_000;
 
 /// Groups whose jobs are read at once.
 const AT_ONCE: usize = 32;
@@ -56,8 +52,8 @@ pub(crate) struct OpenLane {
     picked: usize,
 }
 
-/// A process of candidates: its id, the budget that limits it, and whether its jobs must not start any more.
-pub(crate) type Known = (ProcessId, Option<JobBudget>, bool);
+/// A process of candidates: its id, and the budget that limits it.
+pub(crate) type Known = (ProcessId, Option<JobBudget>);
 
 impl OpenLane {
     /// Whether a call of its picked jobs takes more.
@@ -118,10 +114,10 @@ pub(crate) fn groups(dialect: Dialect, which: &str) -> String {
     }
 }
 
-/// Jobs with the states of their processes.
+/// Jobs with their processes.
 fn with_processes(heads: &str) -> String {
     format!(
-        "SELECT h.place, h.visible_at, h.id, h.crashes, p.id, p.chore, {BUDGET} FROM ({heads}) h
+        "SELECT h.place, h.visible_at, h.id, h.crashes, p.id, {BUDGET} FROM ({heads}) h
          LEFT JOIN #processes p ON p.no = h.id DIV 4294967296
          LEFT JOIN #processes b ON b.no = IFNULL(p.root, p.no)"
     )
@@ -259,9 +255,8 @@ impl Candidates {
             id: row.at(2)?,
             crashes: row.at(3)?,
         };
-        if let (Some(id), Some(chore)) = (row.at::<Option<Vec<u8>>>(4)?, row.at(5)?) {
-            let budget = job_budget(&mut row, 6)?;
-            let known = (id_of(&id)?, budget, stops_starting(chore));
+        if let Some(id) = row.at::<Option<Vec<u8>>>(4)? {
+            let known = (id_of(&id)?, job_budget(&mut row, 5)?);
             self.processes.insert(process_of(head.id), known);
         }
         self.groups[row.at::<usize>(0)?].heads.push_back(head);

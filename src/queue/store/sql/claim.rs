@@ -21,7 +21,7 @@ use crate::queue::store::{
 
 use super::Again;
 use super::budgets::{CLOSED, not_closed};
-use super::candidates::{Candidates, MOST_STOPPED, groups};
+use super::candidates::{Candidates, groups};
 use super::lineage::{self, in_scope};
 use super::statements::{Dialect, Fault, Queries as _, Query, Row, Statements};
 use super::waiting::IS_PAUSED;
@@ -44,8 +44,6 @@ struct Picking<'a> {
     candidates: Candidates,
     /// The jobs that are locked.
     jobs: Vec<ClaimedJob>,
-    /// Number of jobs that were passed over, because their processes are being cancelled or deleted.
-    stopped: usize,
     /// Nothing may be claimed with or after the last one.
     alone: bool,
     /// Another transaction had locked some of the picked jobs.
@@ -104,7 +102,6 @@ pub(crate) fn claim(
             which,
             candidates: Candidates::default(),
             jobs: Vec::new(),
-            stopped: 0,
             alone: false,
             is_disturbed: false,
         };
@@ -203,12 +200,10 @@ impl Picking<'_> {
             let Some(head) = group.heads.pop_front() else {
                 break;
             };
-            let process = self.candidates.processes.get(&process_of(head.id));
-            // Without it, the process was removed between the two reads.
-            if process.ok_or(Fault::Overtaken)?.2 {
-                self.stopped += 1;
-                self.alone = self.stopped >= MOST_STOPPED;
-                continue;
+            let processes = &self.candidates.processes;
+            if !processes.contains_key(&process_of(head.id)) {
+                // It was removed between the two reads.
+                return Err(Fault::Overtaken);
             }
             if small(head.crashes) >= SUSPECT_CRASHES {
                 self.alone = true;
@@ -242,7 +237,7 @@ impl Picking<'_> {
         let lanes: HashMap<i64, usize> = picks.iter().copied().collect();
         let of = |id: i64| {
             let lane = lanes.get(&id).filter(|_| got.contains(&id))?;
-            let (process, budget, _) = *self.candidates.processes.get(&process_of(id))?;
+            let (process, budget) = *self.candidates.processes.get(&process_of(id))?;
             Some((process, budget, self.candidates.lanes[*lane].lane.clone()))
         };
         let mut jobs = read_claimed(self.store, tx, jobs, of)?;
@@ -289,9 +284,6 @@ impl Picking<'_> {
         if self.candidates.calls < most && !self.alone {
             let due = self.candidates.open_heads().map(|(_, head)| head.due);
             next = due.min().map(Timestamp);
-        } else if jobs.is_empty() && self.stopped >= MOST_STOPPED {
-            // What is behind them is found when the chore of their process has put some of them away.
-            next = Some(self.now.after(DISTURBED));
         }
         Ok(ClaimReply { jobs, next })
     }

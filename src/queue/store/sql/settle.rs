@@ -19,17 +19,13 @@ use super::Again;
 use super::lineage::{self, Standing, lock};
 use super::statements::{Fault, RESULTS, Row, Statements, Table, by, error_text};
 
-/// A job, with everything that an end of its claim can change.
+/// A job, with everything that an end of its claim can change; the end takes it from its worker or batch.
 struct Job {
     id: i64,
     lane: i64,
-    priority: i64,
     status: i64,
     visible_at: i64,
-    created_at: i64,
     claim: i64,
-    worker: Option<i64>,
-    batch: Option<i64>,
     attempt: i64,
     calls: i64,
     lost: i64,
@@ -38,70 +34,40 @@ struct Job {
     is_changed: bool,
 }
 
-/// The columns of [`Job`].
-const JOBS: Table = Table {
-    name: "#jobs",
-    columns: &[
-        "id",
-        "lane",
-        "priority",
-        "status",
-        "visible_at",
-        "created_at",
-        "claim",
-        "worker",
-        "batch",
-        "attempt",
-        "calls",
-        "lost",
-        "in_doubt",
-        "has_history",
-    ],
-};
-
 const HISTORIES: Table = Table {
     name: "#histories",
     columns: &["job", "body"],
 };
 
 impl Job {
+    /// The columns that it has, and how they are written.
+    const READ: &str =
+        "SELECT id, lane, status, visible_at, claim, attempt, calls, lost, in_doubt, has_history
+         FROM #jobs FORCE INDEX (PRIMARY) WHERE id IN :list ORDER BY id FOR UPDATE";
+    const WRITE: &str = "UPDATE #jobs SET lane = ?, status = ?, visible_at = ?, claim = ?, attempt = ?, calls = ?, lost = ?,
+         in_doubt = ?, has_history = ?, worker = NULL, batch = NULL WHERE id = ?";
+
     fn read(mut row: Row) -> Result<Self, Fault> {
         Ok(Self {
             id: row.at(0)?,
             lane: row.at(1)?,
-            priority: row.at(2)?,
-            status: row.at(3)?,
-            visible_at: row.at(4)?,
-            created_at: row.at(5)?,
-            claim: row.at(6)?,
-            worker: row.at(7)?,
-            batch: row.at(8)?,
-            attempt: row.at(9)?,
-            calls: row.at(10)?,
-            lost: row.at(11)?,
-            in_doubt: row.at(12)?,
-            has_history: row.at(13)?,
+            status: row.at(2)?,
+            visible_at: row.at(3)?,
+            claim: row.at(4)?,
+            attempt: row.at(5)?,
+            calls: row.at(6)?,
+            lost: row.at(7)?,
+            in_doubt: row.at(8)?,
+            has_history: row.at(9)?,
             is_changed: false,
         })
     }
 
-    fn written(&self) -> Vec<Value> {
-        by![
-            self.id,
-            self.lane,
-            self.priority,
-            self.status,
-            self.visible_at,
-            self.created_at,
-            self.claim,
-            self.worker,
-            self.batch,
-            self.attempt,
-            self.calls,
-            self.lost,
-            self.in_doubt,
-            self.has_history
-        ]
+    fn write(&self, tx: &mut dyn Statements) -> Result<(), Fault> {
+        let mut values = by![self.lane, self.status, self.visible_at, self.claim];
+        values.extend(by![self.attempt, self.calls, self.lost]);
+        values.extend(by![self.in_doubt, self.has_history, self.id]);
+        tx.defer(Self::WRITE, values)
     }
 }
 
@@ -140,12 +106,8 @@ impl Settling {
     fn begin(tx: &mut dyn Statements, ends: &[Settlement], now: Timestamp) -> Result<Self, Fault> {
         let ids: BTreeSet<i64> = ends.iter().map(|end| end.receipt.job).collect();
         let ids: Vec<i64> = ids.into_iter().collect();
-        let columns = JOBS.columns.join(", ");
-        let find = format!(
-            "SELECT {columns} FROM #jobs FORCE INDEX (PRIMARY) WHERE id IN :list ORDER BY id FOR UPDATE"
-        );
         let mut jobs = BTreeMap::new();
-        for row in tx.rows_in(&find, &ids)? {
+        for row in tx.rows_in(Job::READ, &ids)? {
             let job = Job::read(row)?;
             jobs.insert(job.id, job);
         }
@@ -171,8 +133,9 @@ impl Settling {
         tx.upsert_rows(&RESULTS, &mut self.outcomes.into_values())?;
         let histories = self.histories.into_iter();
         tx.upsert_rows(&HISTORIES, &mut histories.map(|(job, body)| by![job, body]))?;
-        let changed = self.jobs.into_values().filter(|job| job.is_changed);
-        tx.update_rows(&JOBS, &mut changed.map(|job| job.written()))?;
+        for job in self.jobs.values().filter(|job| job.is_changed) {
+            job.write(tx)?;
+        }
         lineage::delete_below(tx, &self.completed)?;
         Ok(self.changes.write(tx, self.now)?.states)
     }
@@ -248,7 +211,7 @@ impl Settling {
             return None;
         }
         let from = job.status;
-        (job.status, job.worker, job.batch) = (COMPLETED, None, None);
+        job.status = COMPLETED;
         job.calls = job.calls.max(i64::from(end.calls));
         job.claim += 1;
         job.is_changed = true;
@@ -306,7 +269,7 @@ impl Settling {
     ) -> Option<i64> {
         let job = self.held(end)?;
         let from = job.status;
-        (job.status, job.worker, job.batch) = (status, None, None);
+        job.status = status;
         job.calls = i64::from(end.calls);
         change(job);
         job.is_changed = true;

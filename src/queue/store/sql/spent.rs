@@ -9,24 +9,16 @@ use crate::base::{Day, Timestamp, Usd};
 use crate::queue::job::DaySpent;
 use crate::queue::store::counters::SpentMore;
 
-use super::statements::{Dialect, Fault, Row, Statements, by};
+use super::statements::{Fault, Row, Statements, by};
 
 /// The limit of a sum, as of the counters of processes.
 const MOST: i64 = i64::MAX / 2;
 
-macro_rules! upsert {
-    ($conflict:literal, $calls:literal, $tokens:literal, $cost:literal) => {
-        formatcp!(
-            "INSERT INTO #spent (day, model, calls, tokens, cost_picos) VALUES (?, ?, ?, ?, ?) {}
-               calls = LEAST(#spent.calls + {}, {MOST}), tokens = LEAST(#spent.tokens + {}, {MOST}),
-               cost_picos = LEAST(#spent.cost_picos + {}, {MOST})",
-            $conflict,
-            $calls,
-            $tokens,
-            $cost
-        )
-    };
-}
+const ADD: &str = formatcp!(
+    "INSERT INTO #spent (day, model, calls, tokens, cost_picos) VALUES (?, ?, ?, ?, ?) ON DUPLICATE KEY UPDATE
+       calls = LEAST(#spent.calls + VALUES(calls), {MOST}), tokens = LEAST(#spent.tokens + VALUES(tokens), {MOST}),
+       cost_picos = LEAST(#spent.cost_picos + VALUES(cost_picos), {MOST})"
+);
 
 /// Adds what calls were billed on this day.
 pub(super) fn add(
@@ -34,25 +26,10 @@ pub(super) fn add(
     spent: &BTreeMap<String, SpentMore>,
     now: Timestamp,
 ) -> Result<(), Fault> {
-    let sql = match tx.dialect() {
-        Dialect::Sqlite => upsert!(
-            "ON CONFLICT (day, model) DO UPDATE SET",
-            "excluded.calls",
-            "excluded.tokens",
-            "excluded.cost_picos"
-        ),
-        #[cfg(feature = "mysql")]
-        Dialect::Mysql => upsert!(
-            "ON DUPLICATE KEY UPDATE",
-            "VALUES(calls)",
-            "VALUES(tokens)",
-            "VALUES(cost_picos)"
-        ),
-    };
     let day = i64::from(Day::of(now).number());
     for (model, more) in spent {
         let values = by![day, model.clone(), more.calls, more.tokens, more.cost];
-        tx.defer(sql, values)?;
+        tx.defer(ADD, values)?;
     }
     Ok(())
 }

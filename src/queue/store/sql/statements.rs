@@ -120,15 +120,6 @@ pub(crate) trait Statements {
         rows: &mut dyn Iterator<Item = Vec<Value>>,
     ) -> Result<(), Fault>;
 
-    /// Changes existing rows to these.
-    fn update_rows(
-        &mut self,
-        table: &Table,
-        rows: &mut dyn Iterator<Item = Vec<Value>>,
-    ) -> Result<(), Fault> {
-        self.upsert_rows(table, rows)
-    }
-
     /// The number that was assigned to the last inserted row.
     fn last_id(&self) -> i64;
 }

@@ -60,10 +60,11 @@ impl Sqlite {
             Ok(all.collect::<Result<_, _>>()?)
         })?;
         let all = rows.into_iter().map(|(no, name, pid, host)| {
-            let (is_dead, sign) = if own.has(no) {
-                (false, None)
-            } else {
-                self.pulse(&name, pid, &host)
+            let (is_dead, sign) = match own.has(no) {
+                true => (false, None),
+                // In memory there are no others.
+                false if self.file.is_none() => (true, None),
+                false => self.pulse(&name, pid, &host),
             };
             let quotas = Vec::new();
             ListedWorker {

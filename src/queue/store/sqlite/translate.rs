@@ -10,7 +10,7 @@ use rusqlite::{Connection, params_from_iter};
 use crate::queue::store::sql::statements::{Dialect, Fault, LIST, Query, Row, Statements, Table};
 
 /// MySQL's words, and SQLite's. A transaction locks the whole database, so row locks are dropped.
-const WORDS: [(&str, &str); 13] = [
+const WORDS: [(&str, &str); 16] = [
     ("#", ""),
     (" FOR UPDATE SKIP LOCKED", ""),
     (" FOR UPDATE", ""),
@@ -20,8 +20,11 @@ const WORDS: [(&str, &str); 13] = [
     (" FORCE INDEX (in_batch)", " INDEXED BY jobs_in_batch"),
     (" FORCE INDEX (by_status)", ""),
     (" FORCE INDEX (by_parent)", ""),
+    (" FORCE INDEX (by_chore)", ""),
     (" STRAIGHT_JOIN ", " CROSS JOIN "),
     (" DIV 4294967296", " >> 32"),
+    (" ON DUPLICATE KEY UPDATE", " ON CONFLICT DO UPDATE SET"),
+    (" VALUES(", " (excluded."),
     ("GREATEST(", "max("),
     ("LEAST(", "min("),
 ];
@@ -146,22 +149,6 @@ impl Statements for &Connection {
         let columns = table.columns.join(", ");
         let head = format!("INSERT OR REPLACE INTO {} ({columns}) VALUES", table.name);
         self.insert_rows(&head, rows)
-    }
-
-    fn update_rows(
-        &mut self,
-        table: &Table,
-        rows: &mut dyn Iterator<Item = Vec<Value>>,
-    ) -> Result<(), Fault> {
-        let set = table.columns[1..].iter().zip(2..);
-        let set: Vec<String> = set.map(|(name, at)| format!("{name} = ?{at}")).collect();
-        let (name, key) = (table.name, table.columns[0]);
-        let sql = format!("UPDATE {name} SET {} WHERE {key} = ?1", set.join(", "));
-        let mut update = self.prepare_cached(&kept(&sql))?;
-        for row in rows {
-            update.execute(params_from_iter(row))?;
-        }
-        Ok(())
     }
 
     fn last_id(&self) -> i64 {
