@@ -9,7 +9,6 @@ use crate::config::watch::SettingsWatch;
 use crate::llm::batch::BatchClient;
 use crate::llm::providers::config::LlmConfig;
 use crate::queue::controls::{Controls, Follower};
-use crate::queue::worker::Worker;
 
 use super::LlmManager;
 use super::follow::{Listener, SettingsEvent, log};
@@ -18,8 +17,8 @@ use super::worker::WorkerPlan;
 
 type Values = Vec<(&'static str, Option<String>)>;
 
-/// Looks whether settings have changed, and has them applied.
-pub(super) struct SettingsFollower {
+/// A worker that follows settings, and what it applies now.
+struct FollowingWorker {
     watch: SettingsWatch,
     listener: Listener,
     known: Values,
@@ -27,25 +26,14 @@ pub(super) struct SettingsFollower {
     /// settings.
     pending: bool,
     refused: Option<String>,
+    manager: LlmManager,
+    plan: WorkerPlan,
+    caller: Caller,
 }
 
-impl SettingsFollower {
-    pub(super) fn new(watch: SettingsWatch, listener: Option<Listener>) -> Self {
-        Self {
-            known: values(watch.settings()),
-            watch,
-            listener: listener.unwrap_or_else(|| Arc::new(log)),
-            pending: false,
-            refused: None,
-        }
-    }
-
-    /// Calls `apply` with the present settings if they have changed since `apply` last succeeded. If `apply` returns a
-    /// manager, the new settings are in effect and the listener is notified.
-    pub(super) fn look(
-        &mut self,
-        apply: &mut dyn FnMut(&Settings) -> Result<Option<LlmManager>, Error>,
-    ) {
+impl FollowingWorker {
+    /// Applies the present settings if they have changed since that last succeeded, and notifies the listener.
+    fn look(&mut self, controls: &Controls) {
         let applied = match self.watch.refresh() {
             Ok(changed) => {
                 self.pending |= changed;
@@ -53,15 +41,15 @@ impl SettingsFollower {
                     return;
                 }
                 self.tell_changes();
-                apply(self.watch.settings())
+                self.apply(controls)
             }
             Err(error) => Err(error),
         };
         match applied {
-            Ok(manager) => {
+            Ok(has_changed) => {
                 (self.pending, self.refused) = (false, None);
-                if let Some(manager) = manager {
-                    (self.listener)(&SettingsEvent::Applied(&manager));
+                if has_changed {
+                    (self.listener)(&SettingsEvent::Applied(&self.manager));
                 }
             }
             Err(error) => {
@@ -71,6 +59,28 @@ impl SettingsFollower {
                 }
             }
         }
+    }
+
+    /// Applies the present settings. Returns whether that changed anything.
+    fn apply(&mut self, controls: &Controls) -> Result<bool, Error> {
+        let settings = self.watch.settings();
+        // Settings that need no provider apply even if the provider cannot be used.
+        let providers = &self.manager.plan;
+        let alone = providers.settings_of_worker(settings, self.caller)?;
+        let mut has_changed = alone != self.plan.settings;
+        if has_changed {
+            self.plan.settings = alone;
+            controls.change(|setup| setup.settings = alone);
+        }
+        let mut next = self.manager.clone();
+        next.plan = next.plan.with_settings(settings)?;
+        let plan = next.plan_of_worker(self.caller)?;
+        if plan != self.plan {
+            next.set_up(controls, &plan)?;
+            has_changed = true;
+        }
+        (self.manager, self.plan) = (next, plan);
+        Ok(has_changed)
     }
 
     fn tell_changes(&mut self) {
@@ -95,52 +105,21 @@ fn values(settings: &Settings) -> Values {
     keys.map(|name| (name, value(name))).collect()
 }
 
-/// A worker and what it applies now.
-struct FollowingWorker {
-    manager: LlmManager,
-    plan: WorkerPlan,
-    caller: Caller,
-}
-
-impl FollowingWorker {
-    /// Applies these settings. Returns the manager if that changed anything.
-    fn apply(
-        &mut self,
-        settings: &Settings,
-        controls: &Controls,
-    ) -> Result<Option<LlmManager>, Error> {
-        // Settings that need no provider apply even if the provider cannot be used.
-        let providers = &self.manager.plan;
-        let alone = providers.settings_of_worker(settings, self.caller)?;
-        let mut has_changed = alone != self.plan.settings;
-        if has_changed {
-            self.plan.settings = alone;
-            controls.change(|setup| setup.settings = alone);
-        }
-        let mut next = self.manager.clone();
-        next.plan = next.plan.with_settings(settings)?;
-        let plan = next.plan_of_worker(self.caller)?;
-        if plan != self.plan {
-            next.set_up(controls, &plan)?;
-            has_changed = true;
-        }
-        (self.manager, self.plan) = (next, plan);
-        Ok(has_changed.then(|| self.manager.clone()))
-    }
-}
-
 impl LlmManager {
     /// The follower that keeps a worker of this plan up to date with the settings, if they are followed.
     pub(super) fn follower(&self, plan: WorkerPlan, caller: Caller) -> Option<Follower> {
-        let mut follower = SettingsFollower::new(self.watch.clone()?, self.listener.clone());
+        let watch = self.watch.clone()?;
         let mut worker = FollowingWorker {
+            known: values(watch.settings()),
+            watch,
+            listener: self.listener.clone().unwrap_or_else(|| Arc::new(log)),
+            pending: false,
+            refused: None,
             manager: self.clone(),
             plan,
             caller,
         };
-        Some(Box::new(move |controls: &Controls| {
-            follower.look(&mut |settings| worker.apply(settings, controls));
-        }))
+        Some(Box::new(move |controls: &Controls| worker.look(controls)))
     }
 
     /// Has a worker work by this plan.
@@ -165,30 +144,5 @@ impl LlmManager {
             }
         });
         Ok(())
-    }
-}
-
-/// The settings that need no provider: the number of jobs that run at once, and waiting times.
-impl Worker {
-    /// Applies the watched settings `queue.…` and `batch.…`, and follows their changes within a second while it runs.
-    /// Settings that cannot be used are logged once, and the old ones apply until they can. To also follow providers
-    /// and their limits, see [`LlmManager::follow`].
-    ///
-    /// # Errors
-    /// If one of the settings cannot be used now.
-    pub fn follow(self, watch: SettingsWatch) -> Result<Self, Error> {
-        let mut now = watch.settings().worker_settings()?;
-        let mut follower = SettingsFollower::new(watch, None);
-        let look = move |controls: &Controls| {
-            follower.look(&mut |settings| {
-                let next = settings.worker_settings()?;
-                if next != now {
-                    now = next;
-                    controls.change(|setup| setup.settings = next);
-                }
-                Ok(None)
-            });
-        };
-        Ok(self.settings(now).followed_by(Box::new(look)))
     }
 }

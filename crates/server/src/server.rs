@@ -149,7 +149,7 @@ impl Server {
         Ok(self)
     }
 
-    /// Settings that clients may read, and change in this store. A worker that [follows](Worker::follow) the store
+    /// Settings that clients may read, and change in this store. A worker that [follows](batchwright::LlmManager::follow) the store
     /// applies them within 1 second. Default: none.
     ///
     /// # Errors
