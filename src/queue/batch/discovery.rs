@@ -104,16 +104,7 @@ impl Poller<'_> {
             return;
         };
         let no = batch.no;
-        let open = OwnedBatch {
-            uploads: false,
-            most: None,
-            due: self.clock.now(),
-            busy: false,
-            asked_in_vain: false,
-            unsaved: None,
-            batch,
-            record,
-        };
+        let open = OwnedBatch::new(batch, record, self.clock.now());
         self.batches.insert(no, open);
         self.feed(no, Event::TakenOver);
     }

@@ -132,25 +132,20 @@ impl Poller<'_> {
         let place = (Some(group.process_id), group.lane.clone());
         let most = self.halves.get_mut(&place).and_then(Vec::pop);
         let (process_id, lane) = place;
+        let batch = StoredBatch {
+            no,
+            is_stopped: false,
+            stopped_at: None,
+            process_id,
+            lane,
+            worker: Some(worker),
+            jobs: 0,
+            record: String::new(),
+            created_at: wall,
+        };
         Ok(OwnedBatch {
-            batch: StoredBatch {
-                no,
-                is_stopped: false,
-                stopped_at: None,
-                process_id,
-                lane,
-                worker: Some(worker),
-                jobs: 0,
-                record: String::new(),
-                created_at: wall,
-            },
-            record,
-            due: self.clock.now(),
-            busy: false,
-            uploads: false,
             most,
-            asked_in_vain: false,
-            unsaved: None,
+            ..OwnedBatch::new(batch, record, self.clock.now())
         })
     }
 }

@@ -83,8 +83,20 @@ impl BatchInfo {
     }
 
     pub(crate) fn new(batch: &StoredBatch, now: Timestamp) -> Self {
-        let Some(record) = Record::read(batch) else {
-            return Self::unreadable(batch, now);
+        let read = Record::read(batch);
+        let is_readable = read.is_some();
+        let nobody = || BatchAccount {
+            provider: String::new(),
+            base_url: String::new(),
+            credential: String::new(),
+        };
+        let record =
+            read.unwrap_or_else(|| Record::new(nobody(), String::new(), None, batch.created_at));
+        let (state, problem) = if is_readable {
+            (record.word(), record.trouble())
+        } else {
+            let why = "another version of batchwright has written it down";
+            ("unreadable", Some(why))
         };
         let counts = record.state.remote().and_then(|remote| remote.counts);
         let uncollected = record.uncollected().map(|what| UncollectedResults {
@@ -97,45 +109,22 @@ impl BatchInfo {
         Self {
             process_id: batch.process_id,
             remote_id: record.id().map(str::to_owned),
-            state: record.word().to_owned(),
+            state: state.to_owned(),
             // While it is being filled, its jobs are not counted yet.
             total: record.intent.items.max(batch.jobs),
             completed: counts.map(|counts| counts.completed),
             failed: counts.map(|counts| counts.failed),
             age_seconds: now.since(record.created()).as_secs(),
-            problem: record.trouble().map(str::to_owned),
+            problem: problem.map(str::to_owned),
             uncollected,
             attended: batch.worker.is_some(),
-            unsent: record.is_unsent(),
+            unsent: is_readable && record.is_unsent(),
             cancel_asked: record.is_cancel_asked(),
             provider: record.account.provider,
             base_url: record.account.base_url,
             credential: record.account.credential,
             model: record.intent.model,
             label: record.intent.label,
-        }
-    }
-
-    /// A batch that another version of the program recorded.
-    fn unreadable(batch: &StoredBatch, now: Timestamp) -> Self {
-        Self {
-            process_id: batch.process_id,
-            provider: String::new(),
-            base_url: String::new(),
-            credential: String::new(),
-            model: None,
-            remote_id: None,
-            label: String::new(),
-            state: "unreadable".to_owned(),
-            total: batch.jobs,
-            completed: None,
-            failed: None,
-            age_seconds: now.since(batch.created_at).as_secs(),
-            problem: Some("another version of batchwright has written it down".to_owned()),
-            attended: batch.worker.is_some(),
-            unsent: false,
-            cancel_asked: false,
-            uncollected: None,
         }
     }
 }

@@ -45,6 +45,20 @@ pub(super) struct OwnedBatch {
 }
 
 impl OwnedBatch {
+    /// A batch whose next step is due at this time.
+    pub(super) fn new(batch: StoredBatch, record: Record, due: Time) -> Self {
+        Self {
+            batch,
+            record,
+            due,
+            uploads: false,
+            busy: false,
+            most: None,
+            asked_in_vain: false,
+            unsaved: None,
+        }
+    }
+
     pub(super) fn label(&self) -> &str {
         &self.record.intent.label
     }

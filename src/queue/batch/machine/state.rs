@@ -169,7 +169,7 @@ pub(crate) struct Collecting {
 }
 
 /// A batch at its provider.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Remote {
     pub id: String,
     /// Its input file there.

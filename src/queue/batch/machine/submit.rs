@@ -124,12 +124,7 @@ impl Change<'_> {
             id,
             file,
             created: self.facts.now,
-            status: None,
-            counts: None,
-            cancel_asked: false,
-            presumed: None,
-            uncollected: None,
-            fetches: 0,
+            ..Remote::default()
         }
     }
 
