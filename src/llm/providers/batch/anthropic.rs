@@ -402,7 +402,3 @@ fn since(intent: &BatchIntent, ahead: i64) -> Timestamp {
 
 /// The difference, in milliseconds, that correct clocks may have.
 const SKEW: i64 = 10 * 60 * 1000;
-
-#[cfg(test)]
-#[path = "anthropic_tests.rs"]
-mod tests;

@@ -29,28 +29,3 @@ pub(super) fn check(request: &Request) -> Result<(), Error> {
     }
     Ok(())
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_request_that_would_fail_the_whole_batch_is_rejected() {
-        let good = Request::new("U").with_temperature(2.0).with_max_tokens(1);
-        check(&good).unwrap();
-        let mut silent = good.clone();
-        silent.messages.clear();
-        let mut wide = good.clone();
-        wide.params.top_p = Some(1.1);
-        for (bad, what) in [
-            (silent, "messages"),
-            (wide, "top_p"),
-            (good.clone().with_temperature(-0.1), "temperature"),
-            (good.clone().with_temperature(2.5), "temperature"),
-            (good.with_max_tokens(0), "max_tokens"),
-        ] {
-            let error = check(&bad).unwrap_err();
-            assert!(error.message().contains(what), "{error}");
-        }
-    }
-}

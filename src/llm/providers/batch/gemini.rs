@@ -399,7 +399,3 @@ struct Line<'b> {
     response: Option<&'b RawValue>,
     error: Option<Value>,
 }
-
-#[cfg(test)]
-#[path = "gemini_tests.rs"]
-mod tests;

@@ -162,10 +162,3 @@ impl Wire for OpenAi {
         })
     }
 }
-
-#[cfg(test)]
-#[path = "azure_tests.rs"]
-mod azure_tests;
-#[cfg(test)]
-#[path = "openai_tests.rs"]
-mod tests;

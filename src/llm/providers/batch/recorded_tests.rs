@@ -5,18 +5,15 @@ use std::collections::HashMap;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::scripted::{DATE, Lines, NoInput, Script, intent, says, scripted, uploaded};
+use super::scripted::{DATE, Lines, NoInput, Played, Script, intent, says, scripted, uploaded};
 use super::*;
 use crate::llm::batch::{RequestName, is_unknown};
-use crate::llm::transport::HttpReply;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Cases {
-    created: Vec<CreatedCase>,
     written: Vec<WrittenCase>,
-    advanced: Vec<AdvancedCase>,
-    found: Vec<FoundCase>,
+    steps: Vec<StepCase>,
     statuses: Vec<StatusCase>,
     lines: Vec<LineCase>,
     unreadable: Vec<UnreadableCase>,
@@ -27,16 +24,6 @@ struct Cases {
 #[derive(Deserialize)]
 struct RefusalCase(String, u16, String, String);
 
-/// The call that creates a batch from the file `file-1`, and the id in its reply.
-#[derive(Deserialize)]
-struct CreatedCase {
-    providers: Vec<String>,
-    reply: Value,
-    id: String,
-    call: String,
-    body: Value,
-}
-
 /// The line of a request.
 #[derive(Deserialize)]
 struct WrittenCase {
@@ -44,21 +31,20 @@ struct WrittenCase {
     line: Value,
 }
 
-/// A step towards a batch: its calls with their replies, and what it leads to.
+/// A step of a client: its calls with their replies, and what it leads to.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct AdvancedCase {
-    provider: String,
-    /// The file that was uploaded before.
-    file: Option<String>,
+struct StepCase {
+    providers: Vec<String>,
+    step: String,
     script: Vec<Played>,
-    uploaded: Option<String>,
-    created: Option<String>,
-    /// The body of the last call, and headers of it.
+    got: Option<String>,
+    /// The body of the last call, and headers that it has or has not.
     sent: Option<Value>,
     #[serde(default)]
-    headers: HashMap<String, String>,
+    headers: HashMap<String, Option<String>>,
     kind: Option<String>,
+    /// Zero if it has none.
     status: Option<u16>,
     #[serde(default)]
     says: String,
@@ -67,34 +53,6 @@ struct AdvancedCase {
     wait: Option<u64>,
     #[serde(default)]
     unreachable: bool,
-}
-
-/// A call, and its reply: JSON or a text, with the address of an upload.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Played {
-    call: String,
-    status: u16,
-    body: Value,
-    session: Option<String>,
-}
-
-/// The pages of a list, and the batches in it that may have been created from `file-1`.
-#[derive(Deserialize)]
-struct FoundCase {
-    providers: Vec<String>,
-    /// A page is its JSON, or a text with a status.
-    pages: Vec<Value>,
-    #[serde(default)]
-    known: HashSet<String>,
-    #[serde(default)]
-    found: Vec<String>,
-    /// Batches that it may be one of.
-    #[serde(default)]
-    undecidable: Vec<String>,
-    calls: Option<Vec<String>>,
-    /// The kind of the error.
-    kind: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -151,23 +109,6 @@ fn check_error(error: &Error, kind: Option<&str>, says: &str, case: &Value) {
 }
 
 #[test]
-fn batches_are_created_by_the_documented_call() {
-    for case in cases().created {
-        for provider in &case.providers {
-            let (api, script) = scripted(provider, [says(200, &case.reply)]);
-            let stage = api.advance(&intent(), &uploaded(), &mut NoInput, &Context::new());
-            let created = BatchStage::Created {
-                id: case.id.clone(),
-                file: Some("file-1".to_owned()),
-            };
-            assert_eq!(stage.unwrap(), created, "{provider}");
-            let asked = script.asked().remove(0);
-            assert_eq!((&asked.what, asked.json()), (&case.call, case.body.clone()));
-        }
-    }
-}
-
-#[test]
 fn lines_have_the_format_of_each_provider() {
     let request = Request::new("a\nb").with_system("S").with_max_tokens(9);
     for case in cases().written {
@@ -182,112 +123,102 @@ fn lines_have_the_format_of_each_provider() {
     }
 }
 
-#[test]
-fn each_step_towards_a_batch_makes_its_calls() {
-    for case in cases().advanced {
-        let script = Arc::<Script>::default();
-        for Played {
-            call,
-            status,
-            body,
-            session,
-        } in &case.script
-        {
-            let text = body.as_str().map(str::to_owned);
-            let session = session.iter().map(|url| ("x-goog-upload-url", &**url));
-            let headers: Vec<_> = session.collect();
-            script.on_with(
-                call,
-                *status,
-                &headers,
-                text.unwrap_or_else(|| body.to_string()),
-            );
+/// Takes a step, which is its name, the id or file that it is about, and what else it needs.
+fn take(api: &BatchApi, step: &str) -> Result<String, Error> {
+    let ctx = Context::new();
+    let mut words = step.split(' ');
+    let (what, id) = (words.next().unwrap(), words.next().unwrap_or_default());
+    let more = words.next().unwrap_or_default();
+    let mut intent = intent();
+    intent.begun.0 += 1_000 * more.parse::<i64>().unwrap_or_default();
+    let mut sink = Vec::new();
+    let stage = match what {
+        "submit" => api.advance(&intent, &BatchStage::Ready, &mut Lines, &ctx)?,
+        "create" => {
+            let time = Some(DATE);
+            let file = id.to_owned();
+            let uploaded = BatchStage::Uploaded { file, time };
+            api.advance(&intent, &uploaded, &mut NoInput, &ctx)?
         }
-        let uploaded = |file: String, time| BatchStage::Uploaded { file, time };
-        let before = case.file.clone().map(|file| uploaded(file, Some(DATE)));
-        let before = before.unwrap_or(BatchStage::Ready);
-        let api = script.api(&case.provider);
-        let after = api.advance(&intent(), &before, &mut Lines, &Context::new());
-        let last = script.played().pop().unwrap();
-        let shown = format!("{} {}", case.provider, last.what);
-        if let Some(sent) = case.sent {
-            assert_eq!(last.json(), sent, "{shown}");
+        "status" => {
+            let status = api.status(id, &ctx)?;
+            let wait = status.poll_after.unwrap_or_default().as_secs();
+            return Ok(format!("{} {wait}", status.state.as_str()));
         }
-        for (name, value) in &case.headers {
-            assert_eq!(last.header(name), Some(&**value), "{shown}");
+        "find" => {
+            let known = step.strip_prefix("find ").unwrap_or_default();
+            let known = known.split(',').map(str::to_owned).collect();
+            return Ok(shown(api.find(&intent, &uploaded(), &known, &ctx)?));
         }
-        // When Gemini says that it has made the file.
-        let made = Some(Timestamp(DATE.0 + 2_500));
-        let created = |id| BatchStage::Created {
-            id,
-            file: case.file.clone(),
-        };
-        let expected = case.created.map(created);
-        let expected = expected.or(case.uploaded.map(|file| uploaded(file, made)));
-        if let Some(expected) = expected {
-            assert_eq!(after.unwrap(), expected, "{shown}");
-            continue;
+        "discard" => return api.discard(id, &ctx).map(|()| "done".to_owned()),
+        "cancel" => return api.cancel(id, &ctx).map(|()| "done".to_owned()),
+        _ => {
+            api.download(id, more, &mut sink, &ctx)?;
+            let text = String::from_utf8(sink).unwrap();
+            let key = |line: &str| api.read(line.as_bytes()).unwrap().key + " ";
+            let is_text = what == "download";
+            return Ok(if is_text {
+                text
+            } else {
+                text.lines().map(key).collect()
+            });
         }
-        let error = after.unwrap_err();
-        check_error(&error, case.kind.as_deref(), &case.says, &last.what.into());
-        let wait = error.retry_after().map(|wait| wait.as_secs());
-        assert!(
-            case.status.is_none() || error.status() == case.status,
-            "{shown}: {error:?}"
-        );
-        assert!(
-            case.wait.is_none() || wait == case.wait,
-            "{shown}: {error:?}"
-        );
-        let unknown = case.unknown.unwrap_or(is_unknown(&error));
-        assert_eq!(is_unknown(&error), unknown, "{shown}: {error:?}");
-        assert!(
-            !case.unreachable || error.is_unreachable(),
-            "{shown}: {error:?}"
-        );
+    };
+    Ok(match stage {
+        BatchStage::Created { id, .. } => format!("created {id}"),
+        BatchStage::Uploaded { file, time } => format!("uploaded {file} {}", time.unwrap().0),
+        BatchStage::Ready => unreachable!("it was ready before"),
+    })
+}
+
+/// What a list shows, with the ids of those that the reason names at its end.
+fn shown(found: ListedBatches) -> String {
+    let (what, mut ids) = match found {
+        ListedBatches::None => ("none", Vec::new()),
+        ListedBatches::One(one) => ("one", vec![one]),
+        ListedBatches::Many(many) => ("many", many),
+        ListedBatches::Undecidable(why) => {
+            let (_, ids) = why.rsplit_once(": ").unwrap();
+            let ids = ids.split(", ").map(str::to_owned);
+            ("undecidable", ids.collect())
+        }
+    };
+    if what == "undecidable" {
+        ids.sort();
     }
-}
-
-/// A reply without a date: the clock of the provider is that of this machine.
-fn page(page: &Value) -> Result<HttpReply, Error> {
-    let status = page["status"].as_u64().unwrap_or(200) as u16;
-    let text = page["text"].as_str().map(str::to_owned);
-    let mut reply = says(status, text.unwrap_or_else(|| page.to_string()))?;
-    reply.headers = Default::default();
-    Ok(reply)
+    [vec![what.to_owned()], ids].concat().join(" ")
 }
 
 #[test]
-fn batches_are_found_in_lists() {
-    for case in cases().found {
+fn each_step_makes_its_calls() {
+    for case in cases().steps {
         for provider in &case.providers {
-            let pages = case.pages.iter().map(page);
-            let (api, script) = scripted(provider, pages);
-            let found = api.find(&intent(), &uploaded(), &case.known, &Context::new());
-            let shown = Value::from(case.pages.clone());
-            if let Some(kind) = &case.kind {
-                check_error(&found.unwrap_err(), Some(kind), "", &shown);
-                continue;
+            let script = Arc::new(Script::default());
+            script.replies.lock().extend(case.script.clone());
+            let done = take(&script.api(provider), &case.step);
+            let asked = script.played();
+            let (last, got) = (asked.last().unwrap(), case.got.as_deref());
+            let shown = Value::from(format!("{provider} {} {}", case.step, last.what));
+            if let Some(sent) = &case.sent {
+                assert_eq!(last.json(), *sent, "{shown}");
             }
-            let found = found.unwrap();
-            if let ListedBatches::Undecidable(why) = &found {
-                let names = |id: &String| why.contains(&**id);
-                assert!(case.undecidable.iter().all(names), "{shown}: {why}");
-                assert!(!case.undecidable.is_empty(), "{shown}: {why}");
-                continue;
+            for (name, value) in &case.headers {
+                assert_eq!(last.header(name), value.as_deref(), "{shown}");
             }
-            let expected = match &case.found[..] {
-                [] => ListedBatches::None,
-                [one] => ListedBatches::One(one.clone()),
-                many => ListedBatches::Many(many.to_vec()),
+            let Err(error) = done else {
+                assert_eq!(done.ok().as_deref(), got, "{shown}");
+                continue;
             };
-            assert_eq!(found, expected, "{provider} {shown}");
-            assert!(case.undecidable.is_empty(), "{shown}");
-            assert!(
-                case.calls
-                    .as_ref()
-                    .is_none_or(|calls| *calls == script.calls())
-            );
+            check_error(&error, case.kind.as_deref(), &case.says, &shown);
+            let wait = error.retry_after().map(|wait| wait.as_secs());
+            let is = (error.status(), wait, is_unknown(&error));
+            let status = case
+                .status
+                .map_or(is.0, |status| Some(status).filter(|s| *s > 0));
+            let expected = (status, case.wait.or(is.1), case.unknown.unwrap_or(is.2));
+            assert_eq!(is, expected, "{shown}: {error:?}");
+            assert!(got.is_none(), "{shown}: {error:?}");
+            assert!(!case.unreachable || error.is_unreachable(), "{shown}");
         }
     }
 }

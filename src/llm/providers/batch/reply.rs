@@ -154,22 +154,3 @@ fn offset(zone: &str) -> Option<i64> {
     let sign = if zone.starts_with('-') { -1 } else { 1 };
     Some(sign * minutes * 60_000)
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_with_invalid_zones_are_rejected() {
-        let text = "2026-11-20T05:00:00+999999999999999999:00";
-        assert_eq!(time(&Value::from(text)), None);
-    }
-
-    #[test]
-    fn an_end_without_a_time_of_day_is_after_that_day() {
-        let at = |text: &str| end(&Value::from(text)).unwrap();
-        assert_eq!(at("2026-11-20"), at("2026-11-22T00:00:00Z"));
-        assert_eq!(at("2026-11-20T05:00:00Z"), at("1795150800"));
-        assert_eq!(end(&Value::from("for ever!!")), None);
-    }
-}

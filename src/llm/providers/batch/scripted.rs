@@ -1,13 +1,14 @@
 //! A provider that answers from a script, for the tests of the wires.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io::Read;
 
 use parking_lot::Mutex;
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::*;
-use crate::base::{Secret, Timestamp};
+use crate::base::{Secret, Sent};
 use crate::llm::providers::config::LlmConfig;
 use crate::llm::transport::{HttpReply, HttpRequest, HttpTransfer};
 
@@ -19,7 +20,7 @@ pub const KEY: &str = "sk-a-key-long-enough-to-be-real";
 pub struct RecordedCall {
     /// Method and URL after `http://h/v1` or what its base is, such as `GET /batches`.
     pub what: String,
-    pub headers: Vec<(std::borrow::Cow<'static, str>, String)>,
+    pub headers: Vec<(Cow<'static, str>, String)>,
     pub body: String,
 }
 
@@ -35,13 +36,46 @@ impl RecordedCall {
     }
 }
 
-/// A reply, and the call that it is for, if only that one may get it.
-type Reply = (Option<String>, Result<HttpReply, Error>);
+/// A reply, and the call that it is for, if only that one may get it: with its whole URL, or what is after the base.
+#[derive(Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Played {
+    pub call: Option<String>,
+    /// Zero if the reply is lost.
+    #[serde(default = "ok")]
+    pub status: u16,
+    /// JSON, or a text.
+    #[serde(default)]
+    pub body: Value,
+    #[serde(default)]
+    pub headers: HashMap<String, String>,
+}
+
+fn ok() -> u16 {
+    200
+}
+
+/// A reply of that status and body, with a date.
+pub fn says(status: u16, body: impl ToString) -> Played {
+    let date = (
+        "date".to_owned(),
+        "Fri, 20 Nov 2026 05:00:00 GMT".to_owned(),
+    );
+    Played {
+        call: None,
+        status,
+        body: body.to_string().into(),
+        headers: [date].into(),
+    }
+}
+
+/// What [`says`] has as its date.
+pub const DATE: Timestamp = Timestamp(1_795_150_800_000);
 
 /// Answers each call with the next reply, and keeps what was asked.
 #[derive(Default)]
 pub struct Script {
-    replies: Mutex<VecDeque<Reply>>,
+    pub replies: Mutex<VecDeque<Played>>,
     asked: Mutex<Vec<RecordedCall>>,
 }
 
@@ -54,44 +88,11 @@ impl Script {
         api.unwrap()
     }
 
-    /// Answers this call next: method and whole URL.
-    pub fn on(&self, call: &str, status: u16, body: impl ToString) -> &Self {
-        self.on_with(call, status, &[], body)
-    }
-
-    /// The same with these headers in the reply.
-    pub fn on_with(
-        &self,
-        call: &str,
-        status: u16,
-        headers: &[(&str, &str)],
-        body: impl ToString,
-    ) -> &Self {
-        let reply = HttpReply {
-            status,
-            headers: headers.iter().copied().collect(),
-            body: body.to_string().into_bytes(),
-        };
-        let mut replies = self.replies.lock();
-        replies.push_back((Some(call.to_owned()), Ok(reply)));
-        self
-    }
-
-    /// What was asked since the last look. All that is in the script must have been.
+    /// What was asked. All that is in the script must have been.
     pub fn played(&self) -> Vec<RecordedCall> {
-        let replies = self.replies.lock();
-        let left: Vec<_> = replies.iter().map(|(call, _)| call).collect();
-        assert!(left.is_empty(), "these calls were not made: {left:?}");
-        std::mem::take(&mut self.asked.lock())
-    }
-
-    pub fn asked(&self) -> Vec<RecordedCall> {
+        let left = self.replies.lock().len();
+        assert_eq!(left, 0, "calls were not made");
         self.asked.lock().clone()
-    }
-
-    /// Method and URL of all calls.
-    pub fn calls(&self) -> Vec<String> {
-        self.asked().into_iter().map(|asked| asked.what).collect()
     }
 }
 
@@ -106,58 +107,56 @@ impl Transport for Script {
             reader.read_to_string(&mut body).unwrap();
             assert_eq!(body.len() as u64, length, "the length announced");
         }
-        let path = transfer
-            .url
-            .strip_prefix("http://h")
-            .unwrap_or(transfer.url);
-        let path = ["/openai/v1", "/v1beta", "/v1"]
-            .iter()
-            .find_map(|base| path.strip_prefix(base))
-            .unwrap_or(path);
+        let url = transfer.url;
+        let path = url.strip_prefix("http://h").unwrap_or(url);
+        let bases = ["/openai/v1", "/v1beta", "/v1"];
+        let below = bases.iter().find_map(|base| path.strip_prefix(base));
         let method = format!("{:?}", transfer.method).to_uppercase();
+        let what = format!("{method} {}", below.unwrap_or(path));
+        let next = self.replies.lock().pop_front();
+        let reply = next.expect("a call that the script does not have");
+        if let Some(call) = reply.call {
+            assert!(
+                call == what || call == format!("{method} {url}"),
+                "{what} for {call}"
+            );
+        }
         self.asked.lock().push(RecordedCall {
-            what: format!("{method} {path}"),
+            what,
             headers: transfer.headers.to_vec(),
             body,
         });
-        let next = self.replies.lock().pop_front();
-        let (call, reply) = next.expect("a call that the script does not have");
-        if let Some(call) = call {
-            assert_eq!(format!("{method} {}", transfer.url), call);
+        if reply.status == 0 {
+            return Err(Error::new(ErrorKind::Transient, "gone").with_sent(Sent::Maybe));
         }
-        let mut reply = reply?;
+        let text = reply.body.as_str().map(str::to_owned);
+        let mut body = text.unwrap_or_else(|| reply.body.to_string()).into_bytes();
         if let Some(sink) = transfer.into
             && (200..300).contains(&reply.status)
         {
-            for piece in std::mem::take(&mut reply.body).chunks(5) {
-                sink.write_all(piece)
-                    .map_err(|error| Error::new(ErrorKind::Invalid, error.to_string()))?;
+            for piece in std::mem::take(&mut body).chunks(5) {
+                let written = sink.write_all(piece);
+                written.map_err(|error| Error::new(ErrorKind::Invalid, error.to_string()))?;
             }
         }
-        Ok(reply)
+        let headers = reply
+            .headers
+            .iter()
+            .map(|(name, value)| (&**name, &**value));
+        Ok(HttpReply {
+            status: reply.status,
+            headers: headers.collect(),
+            body,
+        })
     }
 }
-
-/// A reply of that status and body, with a date.
-pub fn says(status: u16, body: impl ToString) -> Result<HttpReply, Error> {
-    let date = [("date", "Fri, 20 Nov 2026 05:00:00 GMT")];
-    Ok(HttpReply {
-        status,
-        headers: date.into_iter().collect(),
-        body: body.to_string().into_bytes(),
-    })
-}
-
-/// What [`says`] has as its date.
-pub const DATE: Timestamp = Timestamp(1_795_150_800_000);
 
 /// A provider at `http://h` that answers with these, one after the other.
 pub fn scripted(
     provider: &str,
-    replies: impl IntoIterator<Item = Result<HttpReply, Error>>,
+    replies: impl IntoIterator<Item = Played>,
 ) -> (BatchApi, Arc<Script>) {
     let script = Arc::new(Script::default());
-    let replies = replies.into_iter().map(|reply| (None, reply));
     script.replies.lock().extend(replies);
     (script.api(provider), script)
 }
@@ -199,10 +198,4 @@ impl BatchInput for NoInput {
     fn open(&mut self) -> Result<Box<dyn Read + Send + '_>, Error> {
         unreachable!("this step sends no input")
     }
-}
-
-/// What a provider's line of results says.
-pub fn line(provider: &str, line: impl ToString) -> BatchLine {
-    let (api, _) = scripted(provider, []);
-    api.read(line.to_string().as_bytes()).unwrap()
 }

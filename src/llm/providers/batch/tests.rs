@@ -1,18 +1,16 @@
-//! What holds for every wire.
+//! What holds for every wire, and what is not of the form of `recorded.json`.
 
+use std::time::SystemTime;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
-use super::http::json as body_of;
-use super::reply::time;
-use super::scripted::{DATE, KEY, NoInput, intent, says, scripted, uploaded};
+use super::reply::{end, time};
+use super::scripted::{DATE, KEY, Played, Script, intent, says, scripted, uploaded};
 use super::*;
-use crate::base::Timestamp;
-use crate::llm::batch::is_unknown;
 use crate::llm::providers::config::LlmConfig;
 use crate::llm::providers::vendor::VENDORS;
-use crate::llm::transport::HttpReply;
-
-const FILED: [&str; 3] = ["openai", "groq", "xai"];
 
 fn with_batches() -> impl Iterator<Item = &'static str> {
     let vendors = VENDORS.iter().filter(|vendor| vendor.batches.is_some());
@@ -30,281 +28,279 @@ fn providers_without_batches_are_refused_with_the_names_of_those_that_have_them(
     }
 }
 
+/// The account at this base URL, with these variables.
+fn account(provider: &str, base: &str, variables: &[(&str, &str)]) -> BatchAccount {
+    let env = |name: &str| {
+        let mut all = variables.iter();
+        all.find(|(own, _)| *own == name)
+            .map(|(_, value)| (*value).to_owned())
+    };
+    let config = LlmConfig::new(provider).base_url(base);
+    config.batch_client_with(&env, None).unwrap().account()
+}
+
 #[test]
 fn accounts_differ_and_contain_no_secret() {
-    let account = |key: &str, base: &str, project: Option<&str>| {
-        let env = |name: &str| {
-            project
-                .filter(|_| name == "OPENAI_PROJECT_ID")
-                .map(str::to_owned)
-        };
-        let config = LlmConfig::new("openai").base_url(base);
-        let config = config.api_key(crate::base::secret::Secret::new(key));
-        config.batch_client_with(&env, None).unwrap().account()
-    };
-    let own = account(KEY, "http://me:pass-word@h/v1", None);
+    let (key, base) = (("OPENAI_API_KEY", KEY), "http://me:pass-word@h/v1");
+    let own = account("openai", base, &[key]);
     assert_eq!(own.base_url, "http://***@h/v1");
     assert!(!own.credential.is_empty() && !own.credential.contains("sk-"));
-    assert_eq!(own, account(KEY, "http://me:pass-word@h/v1/", None));
-    assert_ne!(own, account("sk-another", "http://me:pass-word@h/v1", None));
-    assert_ne!(
-        own,
-        account(KEY, "http://me:pass-word@h/v1", Some("proj-1"))
-    );
-    assert_ne!(own, account(KEY, "http://other/v1", None));
+    let same = account("openai", "http://me:pass-word@h/v1/", &[key]);
+    assert_eq!(own, same);
+    let project = [key, ("OPENAI_PROJECT_ID", "proj-1")];
+    for other in [
+        account("openai", base, &[("OPENAI_API_KEY", "sk-another")]),
+        account("openai", base, &project),
+        account("openai", "http://other/v1", &[key]),
+    ] {
+        assert_ne!(own, other);
+    }
 }
 
 #[test]
 fn a_line_that_would_fail_the_batch_is_rejected() {
-    for provider in FILED {
-        let (api, _) = scripted(provider, []);
+    let rejects = |api: &BatchApi, key: &str, request: &Request, says: &str| {
+        let error = api.line(key, request).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{key}");
+        assert!(error.message().contains(says), "{error}");
+    };
+    let plain = Request::new("U");
+    let (silent, mut wide) = (Request::chat(Vec::new()), plain.clone());
+    wide.params.top_p = Some(1.1);
+    for provider in ["openai", "groq", "xai"] {
+        let (mut api, _) = scripted(provider, []);
         for key in ["", "a b", "ü", "a\"b", &"x".repeat(65)] {
-            let error = api.line(key, &Request::new("U")).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::Invalid, "{key}");
+            rejects(&api, key, &plain, "a key has");
         }
-        api.line(&"x".repeat(64), &Request::new("U")).unwrap();
-        let embedding = api.line("k", &Request::embedding("U")).unwrap_err();
-        assert!(embedding.message().contains("embeddings"), "{embedding}");
-        let mut api = api;
+        api.line(&"x".repeat(64), &plain).unwrap();
+        let good = plain.clone().with_temperature(2.0).with_max_tokens(1);
+        api.line("k", &good).unwrap();
+        for (bad, what) in [
+            (&silent, "messages"),
+            (&wide, "top_p"),
+            (&plain.clone().with_temperature(-0.1), "temperature"),
+            (&plain.clone().with_temperature(2.5), "temperature"),
+            (&plain.clone().with_max_tokens(0), "max_tokens"),
+            (&Request::embedding("U"), "embeddings"),
+        ] {
+            rejects(&api, "k", bad, what);
+        }
         api.limits.bytes = 40;
-        let long = api.line("k", &Request::new("U")).unwrap_err();
-        assert!(long.message().contains("at most 40"), "{long}");
+        rejects(&api, "k", &plain, "at most 40");
     }
     let config = LlmConfig::new("openai").api_key(crate::base::secret::Secret::new(KEY));
     let api = config.batch_client_with(&|_| None, None).unwrap();
-    let error = api.line("k", &Request::new("U")).unwrap_err();
-    assert!(error.message().contains("no model"), "{error}");
-}
-
-#[test]
-fn a_creation_without_a_rejection_has_an_unknown_outcome() {
-    let none = Error::new(ErrorKind::Transient, "gone").with_sent(crate::base::error::Sent::Maybe);
-    let replies: [(_, bool); 10] = [
-        (Err(none), true),
-        (says(200, "<html>"), true),
-        (says(200, "{}"), true),
-        (says(200, json!({"id": ""})), true),
-        (says(409, "{}"), true),
-        (says(408, "{}"), true),
-        (says(502, "<html>"), true),
-        (says(400, json!({"error": {"message": "no"}})), false),
-        (says(401, "{}"), false),
-        (says(429, "{}"), false),
-    ];
-    for (reply, unknown) in replies {
-        for provider in FILED {
-            let (api, _) = scripted(provider, [reply.clone()]);
-            let error = api
-                .advance(&intent(), &uploaded(), &mut NoInput, &Context::new())
-                .unwrap_err();
-            assert_eq!(is_unknown(&error), unknown, "{provider} {error}");
-        }
+    rejects(&api, "k", &plain, "no model");
+    let (api, _) = scripted("anthropic", []);
+    for field in ["speed", "previous_thread_event_id", "cache_hint"] {
+        rejects(
+            &api,
+            "k",
+            &plain.clone().with_extra(field, "x".into()),
+            field,
+        );
     }
+    let streamed = api.line("k", &plain.with_extra("stream", true.into()));
+    assert!(
+        !String::from_utf8(streamed.unwrap())
+            .unwrap()
+            .contains("stream")
+    );
 }
 
 #[test]
 fn a_refused_key_is_named_by_its_variable_and_not_shown() {
     let echo = json!({"error": {"message": format!("no such key: {KEY}")}});
-    let (api, _) = scripted("openai", [says(401, echo)]);
+    let errors = json!({"data": [{"message": format!("see {KEY}"), "line": 1}]});
+    let failed = json!({"status": "failed", "errors": errors});
+    let (api, _) = scripted("openai", [says(401, echo), says(200, failed)]);
     let error = api.status("b-1", &Context::new()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Auth);
-    assert!(
-        error.message().ends_with("***; check OPENAI_API_KEY"),
-        "{error}"
-    );
-
-    let errors = json!({"data": [{"message": format!("see {KEY}"), "line": 1}]});
-    let (api, _) = scripted(
-        "openai",
-        [says(200, json!({"status": "failed", "errors": errors}))],
-    );
+    let end = "***; check OPENAI_API_KEY";
+    assert!(error.message().ends_with(end), "{error}");
     let status = api.status("b-1", &Context::new()).unwrap();
     assert!(!format!("{status:?}").contains(KEY));
-}
-
-#[test]
-fn a_file_that_is_gone_is_deleted_and_a_wrong_address_deletes_nothing() {
-    for provider in FILED {
-        let gone = json!({"error": {"message": "No such File object: file-1"}});
-        let replies = [
-            says(200, "{}"),
-            says(404, gone),
-            says(404, "<html>"),
-            says(500, "{}"),
-        ];
-        let (api, script) = scripted(provider, replies);
-        let ctx = Context::new();
-        api.discard("file-1", &ctx).unwrap();
-        api.discard("file-1", &ctx).unwrap();
-        assert_eq!(api.discard("file-1", &ctx).unwrap_err().status(), Some(404));
-        assert_eq!(api.discard("a/b", &ctx).unwrap_err().status(), Some(500));
-        assert_eq!(script.calls()[0], "DELETE /files/file-1");
-        assert_eq!(script.calls()[3], "DELETE /files/a%2Fb");
-    }
-}
-
-#[test]
-fn cancelling_an_ended_batch_is_not_an_error() {
-    let ended = json!({"error": {"message": "Cannot cancel a completed batch."}});
-    let status = |word: &str| says(200, json!({"id": "b-1", "status": word}));
-    let cancel = |replies: Vec<Result<HttpReply, Error>>| {
-        let (api, script) = scripted("openai", replies);
-        (api.cancel("b-1", &Context::new()), script.calls())
-    };
-    let (done, calls) = cancel(vec![says(200, "{}")]);
-    done.unwrap();
-    assert_eq!(calls, ["POST /batches/b-1/cancel"]);
-    for word in ["completed", "cancelling", "failed"] {
-        cancel(vec![says(409, &ended), status(word)]).0.unwrap();
-        cancel(vec![says(400, &ended), status(word)]).0.unwrap();
-    }
-    let running = cancel(vec![says(409, &ended), status("in_progress")]).0;
-    assert_eq!(running.unwrap_err().status(), Some(409));
-    assert_eq!(
-        cancel(vec![says(404, "{}")]).0.unwrap_err().status(),
-        Some(404)
-    );
-}
-
-#[test]
-fn a_download_follows_redirects_and_keeps_the_key_to_its_host() {
-    let moved = |to: &str| {
-        Ok(HttpReply {
-            status: 302,
-            headers: [("location", to)].into_iter().collect(),
-            body: Vec::new(),
-        })
-    };
-    let replies = [
-        moved("/v1/there"),
-        moved("https://store.test/f"),
-        says(200, "line\n"),
-    ];
-    let (api, script) = scripted("openai", replies);
-    let mut sink = Vec::new();
-    api.download("b-1", "file-9", &mut sink, &Context::new())
-        .unwrap();
-    assert_eq!(sink, b"line\n");
-    let asked = script.asked();
-    let calls: Vec<_> = asked.iter().map(|asked| &*asked.what).collect();
-    assert_eq!(
-        calls,
-        [
-            "GET /files/file-9/content",
-            "GET /there",
-            "GET https://store.test/f"
-        ]
-    );
-    let with_key = asked
-        .iter()
-        .map(|asked| asked.headers.iter().any(|(_, v)| v.contains(KEY)));
-    assert_eq!(with_key.collect::<Vec<_>>(), [true, true, false]);
-
-    let (api, _) = scripted(
-        "openai",
-        std::iter::repeat_with(|| moved("/v1/there")).take(9),
-    );
-    let round = api.download("b-1", "file-9", &mut sink, &Context::new());
-    assert!(round.unwrap_err().message().contains("redirects"));
-}
-
-#[test]
-fn only_the_api_itself_can_report_that_something_is_gone() {
-    let ctx = Context::new();
-    let html = "<html>Not Found</html>";
-    for (status, body, known) in [(404, "{}", true), (410, "{}", true), (404, html, false)] {
-        let known = known.then_some(status);
-        let api = || scripted("openai", [says(status, body)]).0;
-        let error = api().download("b-1", "file-9", &mut Vec::new(), &ctx);
-        let error = error.unwrap_err();
-        assert_eq!(error.status(), known, "{error}");
-        if known.is_none() {
-            assert_eq!(error.kind(), ErrorKind::Transient);
-            assert!(error.message().contains("not from the API"), "{error}");
-        }
-        let of_batch = api().status("b-1", &ctx).unwrap_err();
-        assert_eq!(of_batch.status(), known);
-        let of_end = api().cancel("b-1", &ctx).unwrap_err();
-        assert_eq!(of_end.status(), known);
-    }
-    // Where a file is kept may have lost it for now; the API knows whether it is gone.
-    let moved = HttpReply {
-        status: 302,
-        headers: [("location", "https://store.test/f")].into_iter().collect(),
-        body: Vec::new(),
-    };
-    let (api, _) = scripted("openai", [Ok(moved), says(404, "{}")]);
-    let error = api.download("b-1", "file-9", &mut Vec::new(), &ctx);
-    let error = error.unwrap_err();
-    assert_eq!((error.kind(), error.status()), (ErrorKind::Transient, None));
 }
 
 #[test]
 fn a_circular_or_malformed_list_proves_nothing_about_a_batch() {
     let entry = json!({"id": "b-9", "created_at": 1_795_150_800});
     let page = json!({"data": [entry], "has_more": true, "last_id": "b-9"});
-    let endless = std::iter::repeat_with(|| says(200, &page));
-    let ctx = Context::new();
-    let find = |replies: Vec<Result<HttpReply, Error>>| {
+    let find = |replies: Vec<Played>| {
         let (api, _) = scripted("openai", replies);
-        api.find(&intent(), &uploaded(), &HashSet::new(), &ctx)
+        let found = api.find(&intent(), &uploaded(), &HashSet::new(), &Context::new());
+        found.unwrap_err()
     };
-    let error = find(endless.take(9).collect()).unwrap_err();
+    let error = find(vec![says(200, &page); 9]);
     assert!(error.message().contains("follows itself"), "{error}");
     let ever_new = (0..9_999).map(|n| {
         let entry = json!({"id": format!("b-{n}"), "created_at": 1_795_150_800});
         says(200, json!({"data": [entry], "has_more": true}))
     });
-    let error = find(ever_new.collect()).unwrap_err();
+    let error = find(ever_new.collect());
     assert!(error.message().contains("more than 2000 pages"), "{error}");
-    for none in [json!({}), json!([]), json!({"data": {}})] {
-        let error = find(vec![says(200, none)]).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Malformed);
+    for none in ["{}", "[]", r#"{"data": {}}"#] {
+        assert_eq!(find(vec![says(200, none)]).kind(), ErrorKind::Malformed);
     }
-    assert!(find(vec![says(500, "{}")]).is_err());
+    assert_eq!(find(vec![says(500, "{}")]).status(), Some(500));
+}
+
+/// At Anthropic, by the clock of the provider; a clock that is wrong by hours may have been set since. Results whose first
+/// line is too long to hold say nothing.
+#[test]
+fn a_batch_without_a_label_is_found_by_its_time_and_its_first_result() {
+    let list = |id: &str, created: &str, status: &str| {
+        let url = format!("http://h/v1/messages/batches/{id}/results");
+        let counts = json!({"processing": 2});
+        let batch = json!({"id": id, "processing_status": status, "request_counts": counts,
+            "created_at": created, "results_url": url});
+        says(200, json!({"data": [batch], "has_more": false}))
+    };
+    let find = |date: Option<i64>, replies: Vec<Played>| {
+        let mut clock = says(200, r#"{"data": [], "has_more": false}"#);
+        clock.headers.clear();
+        clock.headers.extend(date.map(|hours| {
+            let now = Timestamp::from(SystemTime::now()).0 + hours * 3_600_000;
+            let there = SystemTime::UNIX_EPOCH + Duration::from_millis(now as u64);
+            ("date".to_owned(), httpdate::fmt_http_date(there))
+        }));
+        let (api, script) = scripted("anthropic", [vec![clock], replies].concat());
+        let none = HashSet::new();
+        let found = api.find(&intent(), &BatchStage::Ready, &none, &Context::new());
+        script.played();
+        found.unwrap()
+    };
+    let one = |id: &str| ListedBatches::One(id.to_owned());
+    for (date, found) in [
+        (Some(-3), one("ours")),
+        (None, ListedBatches::None),
+        (Some(3), one("ours")),
+    ] {
+        let early = list("ours", "2026-11-20T02:00:30Z", "in_progress");
+        assert_eq!(find(date, vec![early]), found, "{date:?}");
+    }
+    let ended = list("a", "2026-11-20T05:00:30Z", "ended");
+    let long = says(200, "x".repeat(2 << 20) + "\n");
+    assert_eq!(find(None, vec![ended, long]), one("a"));
+}
+
+#[test]
+fn without_a_server_time_a_list_is_read_back_to_a_day_before_the_intent() {
+    let day = 24 * 3600 * 1000;
+    let file = "file-1".to_owned();
+    let untimed = BatchStage::Uploaded { file, time: None };
+    for (stage, begun) in [(uploaded(), DATE), (untimed, intent().begun)] {
+        assert_eq!(files::since(&intent(), &stage), Timestamp(begun.0 - day));
+    }
+}
+
+#[test]
+fn azure_is_called_at_the_address_of_the_configured_version() {
+    let page = json!({"data": [{"id": "b-1", "input_file_id": "file-1",
+        "created_at": DATE.0 / 1_000}], "has_more": false});
+    for (version, wanted) in [
+        (None, "GET http://h/openai/v1/batches?limit=100"),
+        (
+            Some("2024-10-21"),
+            "GET http://h/openai/batches?limit=100&api-version=2024-10-21",
+        ),
+    ] {
+        let script = Arc::new(Script::default());
+        script.replies.lock().push_back(Played {
+            call: Some(wanted.to_owned()),
+            ..says(200, &page)
+        });
+        let config = LlmConfig::new("azure").model("m").base_url("http://h");
+        let env = |name: &str| match name {
+            "AZURE_OPENAI_API_KEY" => Some(KEY.to_owned()),
+            "OPENAI_API_VERSION" => version.map(str::to_owned),
+            _ => None,
+        };
+        let api = config.batch_client_with(&env, Some(script.clone()));
+        let found = api
+            .unwrap()
+            .find(&intent(), &uploaded(), &HashSet::new(), &Context::new());
+        assert_eq!(found.unwrap(), ListedBatches::One("b-1".to_owned()));
+        script.played();
+    }
+}
+
+/// A token of Microsoft Entra.
+fn token(claims: Value) -> String {
+    let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    format!("{}.{}.c2ln", part(&json!({"alg": "RS256"})), part(&claims))
+}
+
+#[test]
+fn the_account_of_a_token_depends_only_on_its_owner() {
+    let by_token = |token: &str| account("azure", "http://h", &[("AZURE_OPENAI_AD_TOKEN", token)]);
+    let claims = |changed: Value| {
+        let mut claims = json!({"aud": "https://cognitiveservices.azure.com", "exp": 1, "tid": "t-1",
+            "oid": "o-1", "sub": "s-1", "appid": "a-1"});
+        let changed = changed.as_object().unwrap().clone();
+        claims.as_object_mut().unwrap().extend(changed);
+        token(claims)
+    };
+    let own = by_token(&claims(json!({})));
+    assert_eq!(own, by_token(&claims(json!({"exp": 3_601, "uti": "x"}))));
+    for claim in ["tid", "oid", "appid"] {
+        assert_ne!(own, by_token(&claims(json!({claim: "2"}))), "{claim}");
+    }
+    // As a header it is the same credential.
+    let bearer = format!("Bearer {}", claims(json!({"exp": 7_201})));
+    let config = LlmConfig::new("azure").base_url("http://h");
+    let config = config.header("Authorization", &bearer).unwrap();
+    let by_header = config.batch_client_with(&|_| None, None).unwrap();
+    assert_eq!(own, by_header.account());
+    // What says not whose it is, is told from others by itself.
+    let [one, two] = ["one", "two"].map(|claim| token(json!({"claim": claim})));
+    for (one, two) in [(&*one, &*two), ("opaque-1", "opaque-2"), ("a.b.c", "a.b.d")] {
+        assert_ne!(by_token(one), by_token(two));
+    }
+    // Elsewhere one address serves many accounts.
+    let [now, later] = [json!({}), json!({"exp": 3_601})].map(claims);
+    for (provider, variable) in [
+        ("azure", "AZURE_OPENAI_API_KEY"),
+        ("anthropic", "ANTHROPIC_AUTH_TOKEN"),
+    ] {
+        let [now, later] =
+            [&now, &later].map(|token| account(provider, "http://h", &[(variable, token)]));
+        assert_ne!(now, later, "{provider}");
+    }
 }
 
 #[test]
 fn times_are_read_in_every_format() {
-    let at = |value: Value| time(&value);
+    let at = |text: &str| time(&Value::from(text));
+    for same in [json!(1_795_150_800), json!(1_795_150_800.0)] {
+        assert_eq!(time(&same), Some(DATE));
+    }
     for same in [
-        json!(1_795_150_800),
-        json!(1_795_150_800.0),
-        json!("1795150800"),
-        json!("2026-11-20T05:00:00Z"),
-        json!("2026-11-20T05:00:00.000000Z"),
-        json!("2026-11-20T05:00:00"),
-        json!("2026-11-20 05:00:00"),
-        json!("2026-11-20T07:30:00+02:30"),
-        json!("2026-11-20T04:00:00.5-01:00"),
+        "1795150800",
+        "2026-11-20T05:00:00Z",
+        "2026-11-20T05:00:00.000000Z",
+        "2026-11-20T05:00:00",
+        "2026-11-20 05:00:00",
+        "2026-11-20T07:30:00+02:30",
+        "2026-11-20T04:00:00.0-01:00",
     ] {
-        let read = at(same.clone()).unwrap();
-        assert!(read.0 - DATE.0 <= 500 && read >= DATE, "{same}: {read:?}");
+        assert_eq!(at(same), Some(DATE), "{same}");
+        assert_eq!(end(&same.into()), Some(DATE), "{same}");
     }
-    assert_eq!(
-        at(json!("2026-11-20")),
-        Some(Timestamp(DATE.0 - 5 * 3_600_000))
-    );
+    assert_eq!(at("2026-11-20"), at("2026-11-20T00:00:00Z"));
+    assert_eq!(end(&"2026-11-20".into()), at("2026-11-22T00:00:00Z"));
+    for none in ["null", "0", "-5", "{}"] {
+        assert_eq!(time(&none.parse().unwrap()), None, "{none}");
+    }
     for none in [
-        json!(null),
-        json!(""),
-        json!(0),
-        json!(-5),
-        json!("soon"),
-        json!({}),
-        json!("é-11-20abc"),
+        "",
+        "soon",
+        "é-11-20abc",
+        "for ever!!",
+        "2026-11-20T05:00:00+999999999999999999:00",
     ] {
-        assert_eq!(at(none.clone()), None, "{none}");
+        assert_eq!((at(none), end(&none.into())), (None, None), "{none}");
     }
-}
-
-#[test]
-fn a_success_reply_that_is_not_json_keeps_its_status() {
-    let error = body_of(&says(202, "<html>").unwrap()).unwrap_err();
-    assert_eq!(
-        (error.kind(), error.status()),
-        (ErrorKind::Malformed, Some(202))
-    );
 }
 
 /// The line in which a provider gives this body of a reply as a result, with a detail that is none.
@@ -342,20 +338,23 @@ fn doubtful(provider: &str, text: &str) -> String {
     }
 }
 
+/// What a line of results says of its answer.
+fn answer_in(provider: &str, line: &[u8]) -> Result<Response, Error> {
+    let line = scripted(provider, []).0.read(line);
+    let line = line.unwrap_or_else(|e| panic!("{provider}: {e}"));
+    match line.result {
+        BatchLineResult::Answered(answer) => *answer,
+        BatchLineResult::NotProcessed(error) => panic!("{provider}: {error}"),
+    }
+}
+
 #[test]
 fn a_line_with_wrong_bytes_keeps_its_answer() {
     for provider in with_batches() {
-        let (api, _) = scripted(provider, []);
         let line = result_line(provider, &doubtful(provider, "Os?lo"));
         let broken = |byte| if byte == b'?' { 0xff } else { byte };
         let came: Vec<u8> = line.into_iter().map(broken).collect();
-        let line = api
-            .read(&came)
-            .unwrap_or_else(|e| panic!("{provider}: {e}"));
-        let BatchLineResult::Answered(answer) = line.result else {
-            panic!("{provider}: not processed");
-        };
-        let answer = answer.unwrap_or_else(|e| panic!("{provider}: {e}"));
+        let answer = answer_in(provider, &came).unwrap_or_else(|e| panic!("{provider}: {e}"));
         assert_eq!(answer.text, "Os\u{fffd}lo", "{provider}");
         assert_eq!(answer.details().reply_bytes, Some(came), "{provider}");
         assert_eq!(answer.usage.unwrap().input_tokens, 2, "{provider}");
@@ -367,28 +366,16 @@ fn a_line_with_wrong_bytes_keeps_its_answer() {
 #[test]
 fn an_unusable_result_is_kept_completely_and_not_retried() {
     for provider in with_batches() {
-        let (api, _) = scripted(provider, []);
-        let line = api
-            .read(&result_line(provider, &doubtful(provider, "")))
-            .unwrap();
-        let BatchLineResult::Answered(answer) = line.result else {
-            panic!("{provider}: not processed");
-        };
-        let error = answer.unwrap_err();
+        let line = result_line(provider, &doubtful(provider, ""));
+        let error = answer_in(provider, &line).unwrap_err();
         assert!(error.is_unusable_reply(), "{provider}: {error}");
-        assert!(
-            error.raw().unwrap().contains('2'),
-            "{provider}: {:?}",
-            error.raw()
-        );
+        let raw = error.raw().unwrap();
+        assert!(raw.contains('2'), "{provider}: {raw:?}");
         assert_eq!(error.usage().unwrap().input_tokens, 2, "{provider}");
     }
-    let (api, _) = scripted("openai", []);
     let line = b"{\"custom_id\":\"k\",\"response\":{\"status_code\":200,\"body\":[\"\xe4\"]}}";
-    let BatchLineResult::Answered(answer) = api.read(line).unwrap().result else {
-        panic!("not processed");
-    };
-    assert_eq!(answer.unwrap_err().raw_bytes(), Some(&line[..]));
+    let error = answer_in("openai", line).unwrap_err();
+    assert_eq!(error.raw_bytes(), Some(&line[..]));
 }
 
 #[test]

@@ -209,7 +209,3 @@ fn http_status(code: &Value) -> Option<u16> {
     let status = known.map(|(.., status)| *status);
     status.or_else(|| u16::try_from(number?).ok())
 }
-
-#[cfg(test)]
-#[path = "xai_tests.rs"]
-mod tests;
