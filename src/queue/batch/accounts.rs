@@ -116,32 +116,16 @@ impl Accounts {
 
 #[cfg(test)]
 mod tests {
-    use super::super::machine::Refusals;
-    use super::super::settings::BatchSettings;
+    use super::super::machine::tests::examples::{facts, record, states};
     use super::*;
-    use crate::base::Timestamp;
 
     #[test]
     fn each_further_pause_of_an_account_is_longer_and_failures_within_one_count_once() {
         let facts = Facts {
-            now: Timestamp(0),
-            is_stopped: false,
-            stopped_at: None,
-            is_elsewhere: false,
-            has_input: false,
-            uploads: true,
-            settings: BatchSettings::default(),
             jitter: 0.0,
-            is_ending: false,
-            others_there: false,
-            is_reached: true,
-            refusals: Refusals::default(),
+            ..facts(true, None, false)
         };
-        let account = BatchAccount {
-            provider: "p".to_owned(),
-            base_url: "u".to_owned(),
-            credential: String::new(),
-        };
+        let account = record(states().remove(0)).account;
         let (mut accounts, mut now) = (Accounts::default(), Time::ZERO);
         let mut waits = Vec::new();
         for _ in 0..3 {

@@ -169,57 +169,47 @@ mod tests {
     #[test]
     fn the_older_a_batch_the_rarer_the_looks() {
         let adaptive = BatchSettings::default();
-        for (age, wait) in [(0, 10), (60, 10), (300, 30), (3000, 300), (86_000, 300)] {
-            assert_eq!(adaptive.poll(seconds(age), None, 0.0), seconds(wait));
-        }
-        let longest = adaptive.poll(seconds(3000), None, 1.0);
-        assert_eq!(longest, seconds(330));
-        assert_eq!(
-            adaptive.poll(seconds(0), Some(seconds(45)), 0.0),
-            seconds(45)
-        );
         let exact = adaptive.poll_interval(Some(seconds(2)));
-        assert_eq!(
-            exact.poll(seconds(9000), Some(seconds(45)), 1.0),
-            seconds(2)
-        );
-    }
-
-    #[test]
-    fn failures_are_waited_out_ever_longer_but_not_for_ever() {
-        let adaptive = BatchSettings::default();
-        for (failures, wait) in [(1, 5), (2, 10), (5, 80), (9, 300), (4_000_000, 300)] {
-            assert_eq!(adaptive.after_failures(failures, None, 0.0), seconds(wait));
-        }
-        let asked = adaptive.after_failures(1, Some(seconds(900)), 0.0);
-        assert_eq!(asked, seconds(900));
-    }
-
-    #[test]
-    fn results_are_asked_for_ever_more_rarely_whatever_the_interval() {
-        let default = BatchSettings::default();
-        for (settings, first) in [
-            (default, 5),
-            (default.poll_interval(Some(seconds(1))), 1),
-            (default.poll_interval(Some(seconds(900))), 5),
+        for (settings, age, asked, jitter, wait) in [
+            (adaptive, 0, None, 0.0, 10),
+            (adaptive, 60, None, 0.0, 10),
+            (adaptive, 300, None, 0.0, 30),
+            (adaptive, 3000, None, 0.0, 300),
+            (adaptive, 86_000, None, 0.0, 300),
+            (adaptive, 3000, None, 1.0, 330),
+            (adaptive, 0, Some(45), 0.0, 45),
+            (exact, 9000, Some(45), 1.0, 2),
         ] {
+            let found = settings.poll(seconds(age), asked.map(seconds), jitter);
+            assert_eq!(found, seconds(wait), "{age}");
+        }
+    }
+
+    #[test]
+    fn failures_and_missing_results_are_waited_out_ever_longer_but_not_for_ever() {
+        let default = BatchSettings::default();
+        for (failures, asked, wait) in [
+            (1, None, 5),
+            (2, None, 10),
+            (5, None, 80),
+            (9, None, 300),
+            (4_000_000, None, 300),
+            (1, Some(900), 900),
+        ] {
+            let found = default.after_failures(failures, asked.map(seconds), 0.0);
+            assert_eq!(found, seconds(wait), "{failures}");
+        }
+        for (interval, first) in [(None, 5), (Some(1), 1), (Some(900), 5)] {
+            let settings = default.poll_interval(interval.map(seconds));
             let wait = |fetches| settings.fetch_again(fetches, true, None, 0.0);
             assert_eq!((wait(1), wait(4)), (seconds(first), seconds(8 * first)));
-            assert_eq!(
-                (wait(13), wait(4_000_000)),
-                (RESULTS_LATEST, RESULTS_LATEST)
-            );
+            assert_eq!([wait(13), wait(4_000_000)], [RESULTS_LATEST; 2]);
             assert_eq!(settings.fetch_again(1, false, None, 0.0), RESULTS_EXPIRED);
             let asked = Some(seconds(600));
             assert_eq!(settings.fetch_again(1, true, asked, 0.0), seconds(600));
         }
-    }
-
-    #[test]
-    fn the_listings_fill_the_time_to_reconcile() {
-        let settings = BatchSettings::default();
-        let all = settings.between_listings(false) * (LISTINGS - 1);
-        assert_eq!(all, seconds(300));
+        let all = default.between_listings(false) * (LISTINGS - 1);
+        assert_eq!(all, default.reconcile_wait);
         const { assert!(LISTINGS >= 3) };
     }
 }

@@ -13,7 +13,7 @@ mod state;
 mod status;
 mod submit;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 pub(super) use apply::apply;
 pub(crate) use apply::is_cut_off;

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -10,84 +9,56 @@ use crate::client::Part;
 use crate::llm::batch::BatchLimits;
 use crate::llm::request::{Message, Request, Role};
 
-use super::harness::{Harness, ScriptedClient};
+use super::harness::Harness;
 
-/// A provider that takes so many bytes at once.
-fn taking(harness: &Harness, bytes: u64) -> Arc<ScriptedClient> {
-    harness.fake.lock().limits = BatchLimits {
-        requests: 1_000,
-        bytes,
-    };
-    harness.client()
-}
-
-fn about(harness: &Harness, prompt: &str, file: &str, bytes: usize) -> Request {
-    let path = harness.folder.path().join(file);
-    if !path.exists() {
-        let text = "line\n".repeat(bytes.div_ceil(5));
-        std::fs::write(&path, text).unwrap();
+/// What does not fit with its file is the next batch's, and its file is read then. No more jobs are moved into a batch
+/// than their files have room.
+#[test]
+fn files_of_prompts_are_read_once_and_no_more_go_into_a_batch_than_have_room() {
+    for (jobs, file_bytes, batch_bytes, batches, most_moved) in [
+        (3, 1_500_000, 5_000_000, 2..=2, 3),
+        (250, 9_000, 1_000_000, 4..=6, 100),
+    ] {
+        let harness = Harness::new();
+        harness.fake.lock().limits = BatchLimits {
+            requests: 1_000,
+            bytes: batch_bytes,
+        };
+        // How often each was read, and the most jobs in a batch.
+        let seen: Arc<Mutex<(BTreeMap<String, u32>, u64)>> = Arc::default();
+        let (store, counted) = (harness.store.clone(), seen.clone());
+        let client = harness.client();
+        client.line.set(move |(key, request)| {
+            let prompt = request.messages[0].text();
+            let batches = store.batches(None).unwrap();
+            let mut counted = counted.lock();
+            *counted.0.entry(prompt.clone()).or_default() += 1;
+            counted.1 = batches
+                .iter()
+                .map(|batch| batch.jobs)
+                .fold(counted.1, u64::max);
+            // A line as long as one with the file.
+            let mut line = format!("{key} {prompt}").into_bytes();
+            line.resize(line.len() + request.encoded_files() as usize, b' ');
+            line.push(b'\n');
+            Some(Ok(line))
+        });
+        let path = harness.folder.path().join("file.txt");
+        std::fs::write(&path, "line\n".repeat(file_bytes / 5)).unwrap();
+        let about = |n: u32| {
+            let parts = [Part::text(format!("p{n}")), Part::file(&path).unwrap()];
+            Request::chat(vec![Message::of_parts(Role::User, parts)])
+        };
+        let process = harness.enqueue_requests((0..jobs).map(about));
+        harness.run(process);
+        harness.ended(process, [u64::from(jobs), 0, 0, 0]);
+        let fake = harness.fake.lock();
+        assert!(batches.contains(&fake.batches.len()), "{jobs}");
+        let each_once: BTreeMap<_, _> = (0..jobs).map(|n| (format!("p{n}"), 1)).collect();
+        let bought: BTreeMap<_, _> = fake.bought.clone().into_iter().collect();
+        assert_eq!(bought, each_once);
+        let (read, moved) = &*seen.lock();
+        assert!(jobs > 3 || *read == each_once, "{read:?}");
+        assert_eq!(*moved, most_moved);
     }
-    let parts = [Part::text(prompt), Part::file(path).unwrap()];
-    Request::chat(vec![Message::of_parts(Role::User, parts)]).with_id(prompt)
-}
-
-/// A line as long as one with the file.
-fn line(key: &str, request: &Request) -> Vec<u8> {
-    let prompt = request.messages[0].text();
-    let mut line = format!("{key} {prompt}").into_bytes();
-    line.resize(line.len() + request.encoded_files() as usize, b' ');
-    line.push(b'\n');
-    line
-}
-
-#[test]
-fn what_does_not_fit_with_its_file_is_the_next_batchs_and_its_file_is_read_then() {
-    let harness = Harness::new();
-    let client = taking(&harness, 5_000_000);
-    let read: Arc<Mutex<BTreeMap<String, u32>>> = Arc::default();
-    let counted = read.clone();
-    *client.line.lock() = Box::new(move |(key, request)| {
-        let prompt = request.messages[0].text();
-        *counted.lock().entry(prompt).or_default() += 1;
-        Some(Ok(line(key, request)))
-    });
-    let names = ["a", "b", "c"];
-    let requests = names.map(|name| about(&harness, name, &format!("{name}.txt"), 1_500_000));
-    let process = harness.enqueue_requests(requests);
-    harness.run(process);
-    assert_eq!(harness.counts(process).completed, 3);
-    let fake = harness.fake.lock();
-    let sizes: Vec<usize> = fake.batches.iter().map(|batch| batch.items.len()).collect();
-    assert_eq!(sizes, [2, 1]);
-    let each_once = BTreeMap::from(names.map(|name| (name.to_owned(), 1)));
-    assert_eq!(*read.lock(), each_once);
-    let bought: BTreeMap<String, u32> = fake.bought.clone().into_iter().collect();
-    assert_eq!(bought, each_once);
-}
-
-#[test]
-fn no_more_jobs_are_moved_into_a_batch_than_their_files_have_room() {
-    let harness = Harness::new();
-    let client = taking(&harness, 1_000_000);
-    let most = Arc::new(AtomicU64::new(0));
-    let (store, seen) = (harness.store.clone(), most.clone());
-    *client.line.lock() = Box::new(move |(key, request)| {
-        let batches = store.batches(None).unwrap();
-        let jobs = batches.iter().map(|batch| batch.jobs).max();
-        seen.fetch_max(jobs.unwrap_or(0), Ordering::SeqCst);
-        Some(Ok(line(key, request)))
-    });
-    let requests = (0..250).map(|i| about(&harness, &format!("p{i}"), "same.txt", 9_000));
-    let process = harness.enqueue_requests(requests);
-    harness.run(process);
-    assert_eq!(harness.counts(process).completed, 250);
-    let fake = harness.fake.lock();
-    assert_eq!(fake.bought.len(), 250);
-    assert!(fake.bought.values().all(|times| *times == 1));
-    assert!(
-        (4..=6).contains(&fake.batches.len()),
-        "{}",
-        fake.batches.len()
-    );
-    assert_eq!(most.load(Ordering::SeqCst), 100);
 }

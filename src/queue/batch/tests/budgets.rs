@@ -8,7 +8,7 @@ use crate::llm::request::Request;
 use crate::llm::route::Route;
 use crate::queue::budget::ProcessBudget;
 
-use super::harness::{Harness, refused};
+use super::harness::{Harness, in_state, refused};
 
 /// A token costs a microdollar.
 const PRICES: &str = r#"{"providers": {"fake": {"models": [{"models": ["m"], "prices": [{"input": 1, "output": 1}]}]}}}"#;
@@ -41,63 +41,46 @@ fn used(harness: &Harness, process: ProcessId) -> u64 {
 }
 
 #[test]
-fn a_cancelled_batch_that_the_provider_does_not_find_counts_as_spent() {
-    let harness = Harness::new();
-    let client = harness.client();
-    let process = limited(&harness, &["a", "b"], 10_000);
-    let mut poller = harness.poller(harness.worker(), &[]);
-    let there = || !harness.fake.lock().batches.is_empty();
-    assert!(harness.until(&mut poller, there));
-    let reserved = used(&harness, process);
-    assert!(reserved >= 200);
-    let gone = || Some(Err(refused("no such batch", 404)));
-    *client.status.lock() = Box::new(move |_| gone());
-    *client.cancel.lock() = Box::new(|_| Some(Err(refused("no such batch", 404))));
-    harness.cancel(process);
-    let over = || harness.store.batches(None).unwrap().is_empty();
-    if !harness.until(&mut poller, over) {
-        panic!("{:?}", harness.store.batches(None).unwrap());
+fn a_cancelled_batch_counts_as_spent_if_it_is_not_found_and_costs_nothing_if_it_was_not_sent() {
+    for is_sent in [true, false] {
+        let harness = Harness::new();
+        let client = harness.client();
+        if !is_sent {
+            let error = Error::new(ErrorKind::Transient, "no route").with_sent(Sent::No);
+            client.advance.fail(error.with_unreachable());
+        }
+        let process = limited(&harness, &["a", "b"], 10_000);
+        let mut poller = harness.new_poller();
+        let begun = |h: &Harness| {
+            used(h, process) > 0 && h.fake.lock().batches.len() == usize::from(is_sent)
+        };
+        harness.until(&mut poller, || begun(&harness));
+        let reserved = used(&harness, process);
+        assert!(reserved >= 200);
+        let gone = || refused("no such batch", 404);
+        client.status.fail(gone());
+        client.cancel.fail(gone());
+        harness.cancel(process);
+        harness.until_over(&mut poller, process);
+        harness.ended(process, [0, 0, 2, 0]);
+        assert_eq!(used(&harness, process), if is_sent { reserved } else { 0 });
     }
-    assert_eq!(harness.counts(process).cancelled, 2);
-    assert_eq!(used(&harness, process), reserved);
-}
-
-#[test]
-fn a_batch_that_was_not_sent_costs_nothing() {
-    let harness = Harness::new();
-    let client = harness.client();
-    *client.advance.lock() = Box::new(|_| {
-        let error = Error::new(ErrorKind::Transient, "no route").with_sent(Sent::No);
-        Some(Err(error.with_unreachable()))
-    });
-    let process = limited(&harness, &["a", "b"], 10_000);
-    let mut poller = harness.poller(harness.worker(), &[]);
-    assert!(harness.until(&mut poller, || used(&harness, process) > 0));
-    harness.cancel(process);
-    harness.until_over(&mut poller, process);
-    assert_eq!(harness.counts(process).cancelled, 2);
-    assert_eq!(used(&harness, process), 0);
 }
 
 #[test]
 fn requests_that_an_expired_batch_never_reached_release_what_was_reserved() {
     let harness = Harness::new();
-    let client = harness.client();
-    *client.status.lock() = Box::new(|_| {
+    harness.client().status.set(|_| {
         Some(Ok(BatchStatus {
-            state: BatchState::Expired,
-            counts: None,
-            results: Vec::new(),
             expected: Some(0),
-            poll_after: None,
+            ..in_state(BatchState::Expired)
         }))
     });
     let process = limited(&harness, &["a", "b"], 10_000);
-    let mut poller = harness.poller(harness.worker(), &[]);
-    let creates = || harness.fake.lock().creates;
-    assert!(harness.until(&mut poller, || creates() == 1));
+    let mut poller = harness.new_poller();
+    harness.until_created(&mut poller, 1);
     let reserved = used(&harness, process);
-    assert!(harness.until(&mut poller, || creates() == 2));
+    harness.until_created(&mut poller, 2);
     assert_eq!(used(&harness, process), reserved);
 }
 
@@ -106,8 +89,8 @@ fn a_batch_takes_what_is_affordable_and_waits_for_the_rest() {
     let harness = Harness::new();
     harness.client();
     let process = limited(&harness, &["a", "b"], 10_000);
-    let mut poller = harness.poller(harness.worker(), &[]);
-    assert!(harness.until(&mut poller, || used(&harness, process) > 0));
+    let mut poller = harness.new_poller();
+    harness.until(&mut poller, || used(&harness, process) > 0);
     let one = used(&harness, process) / 2;
     drop(poller);
 
@@ -115,20 +98,13 @@ fn a_batch_takes_what_is_affordable_and_waits_for_the_rest() {
     harness.client();
     // More than two, and less than three.
     let process = limited(&harness, &["a", "b", "c"], 2 * one + one / 2);
-    let mut poller = harness.poller(harness.worker(), &[]);
-    let paused = || {
-        budget(&harness, process).needed.is_some() && {
-            harness.store.batches(None).unwrap().is_empty()
-        }
-    };
-    if !harness.until(&mut poller, || harness.is_over(process) || paused()) {
-        panic!("{:?}", harness.counts(process));
-    }
-    let [a, b, c] = ["a", "b", "c"].map(|prompt| harness.bought(prompt));
-    assert_eq!((a, b), (1, 1));
+    let mut poller = harness.new_poller();
+    let is_paused = || budget(&harness, process).needed.is_some() && harness.infos().is_empty();
+    harness.until(&mut poller, || harness.is_over(process) || is_paused());
+    assert_eq!((harness.bought("a"), harness.bought("b")), (1, 1));
     let known = budget(&harness, process);
     assert!(known.used <= known.limit, "{known:?}");
-    if c == 0 {
+    if harness.bought("c") == 0 {
         assert_eq!(known.needed, Some(micros(one)));
         let more = micros(10 * one);
         harness.store.set_budget(process, more).unwrap();

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::base::random::Random;
 use crate::base::{Clock, Context, Error, ErrorKind, Sent, Time};
@@ -19,11 +19,12 @@ use crate::llm::response::Response;
 use crate::testing::ManualClock;
 
 use super::super::context::BatchOverview;
+use super::harness::{in_state, lost, refused};
 
 /// What a caller that dies panics with.
 pub(crate) struct Died;
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Remote {
     pub id: String,
     label: String,
@@ -138,14 +139,10 @@ impl FakeProvider {
             }
         }
         let queued = self.queued();
-        let poisoned = remote
-            .items
-            .iter()
-            .any(|(_, prompt)| prompt.contains("poison"));
-        if self
-            .most_queued
-            .is_some_and(|most| queued + remote.items.len() > most)
-        {
+        let mut prompts = remote.items.iter().map(|(_, prompt)| prompt);
+        let poisoned = prompts.any(|prompt| prompt.contains("poison"));
+        let room = self.most_queued.unwrap_or(usize::MAX);
+        if queued + remote.items.len() > room {
             remote.refused = Some("queue");
         } else if poisoned && self.uploads {
             remote.refused = Some("poison");
@@ -185,24 +182,12 @@ impl FakeProvider {
 
     /// The batches that hold a prompt, without the rest of what they hold.
     pub fn with(&self, prompt: &str) -> Vec<Remote> {
-        let holds = |item: &&(String, String)| item.1 == prompt;
-        let holding = self
-            .batches
-            .iter()
-            .filter(|batch| batch.items.iter().any(|i| holds(&i)));
-        let mut holding: Vec<Remote> = holding.cloned().collect();
-        holding
-            .iter_mut()
-            .for_each(|batch| batch.items.retain(|i| holds(&i)));
-        holding
-    }
-
-    /// Whatever exists is listed from now on.
-    pub fn list_all(&mut self) {
-        let now = self.clock.now();
-        for batch in &mut self.batches {
-            batch.listed_from = batch.listed_from.min(now);
+        let mut holding = self.batches.clone();
+        for batch in &mut holding {
+            batch.items.retain(|item| item.1 == prompt);
         }
+        holding.retain(|batch| !batch.items.is_empty());
+        holding
     }
 
     /// Batches that are still being worked on, or will be.
@@ -215,60 +200,123 @@ impl FakeProvider {
     }
 }
 
-/// The client of a fake provider.
-pub(crate) struct FakeClient(pub Arc<Mutex<FakeProvider>>);
+/// Answers a call in place of the fake provider, if it has an answer.
+pub(crate) struct Script<A: ?Sized, T>(Mutex<Option<Answer<A, T>>>);
+
+type Answer<A, T> = Box<dyn FnMut(&A) -> Option<Result<T, Error>> + Send>;
+
+impl<A: ?Sized, T> Default for Script<A, T> {
+    fn default() -> Self {
+        Self(Mutex::new(None))
+    }
+}
+
+impl<A: ?Sized, T> Script<A, T> {
+    pub fn set(&self, answer: impl FnMut(&A) -> Option<Result<T, Error>> + Send + 'static) {
+        *self.0.lock() = Some(Box::new(answer));
+    }
+
+    /// Answers the first call only.
+    pub fn once(&self, answer: impl FnOnce(&A) -> Result<T, Error> + Send + 'static) {
+        let mut answer = Some(answer);
+        self.set(move |call| answer.take().map(|answer| answer(call)));
+    }
+
+    /// Fails each call.
+    pub fn fail(&self, error: Error) {
+        self.set(move |_| Some(Err(error.clone())));
+    }
+
+    pub fn clear(&self) {
+        *self.0.lock() = None;
+    }
+
+    fn or(&self, call: &A, plain: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+        let answer = self.0.lock().as_mut().and_then(|answer| answer(call));
+        answer.unwrap_or_else(plain)
+    }
+}
+
+/// The client of a fake provider, whose calls can be answered otherwise.
+pub(crate) struct FakeClient {
+    pub fake: Arc<Mutex<FakeProvider>>,
+    pub provider: &'static str,
+    pub credential: &'static str,
+    pub line: Script<(String, Request), Vec<u8>>,
+    pub advance: Script<BatchStage, BatchStage>,
+    pub status: Script<str, BatchStatus>,
+    pub discard: Script<str, ()>,
+    pub download: Script<str, String>,
+    pub read: Script<str, BatchLine>,
+    pub cancel: Script<str, ()>,
+}
 
 impl FakeClient {
+    pub fn of(fake: &Arc<Mutex<FakeProvider>>) -> Self {
+        Self {
+            fake: fake.clone(),
+            provider: "fake",
+            credential: "k",
+            line: Script::default(),
+            advance: Script::default(),
+            status: Script::default(),
+            discard: Script::default(),
+            download: Script::default(),
+            read: Script::default(),
+            cancel: Script::default(),
+        }
+    }
+
     /// Lets a call fail without effect, take effect without a reply, or end its caller's life.
     fn call<T>(
         &self,
         effect: impl FnOnce(&mut FakeProvider) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let mut fake = self.0.lock();
+        let mut fake = self.fake.lock();
         fake.catch_up();
         let dies = fake.dies();
         if dies && fake.random.chance(50) {
-            drop(fake);
-            std::panic::panic_any(Died);
+            die(fake);
         }
         let trouble = fake.trouble;
         if !dies && fake.random.chance(trouble) {
+            let transient = |why| Error::new(ErrorKind::Transient, why);
             return Err(match fake.random.below(4) {
-                0 => Error::new(ErrorKind::Transient, "no connection").with_sent(Sent::No),
+                0 => transient("no connection").with_sent(Sent::No),
                 1 => Error::new(ErrorKind::RateLimited, "slow down").with_status(429),
-                2 => Error::new(ErrorKind::Transient, "trouble").with_status(503),
-                _ => Error::new(ErrorKind::Transient, "cut off").with_sent(Sent::Maybe),
+                2 => transient("trouble").with_status(503),
+                _ => lost(),
             });
         }
         let result = effect(&mut fake);
         if dies {
-            drop(fake);
-            std::panic::panic_any(Died);
+            die(fake);
         }
         if fake.random.chance(trouble) {
-            return Err(Error::new(ErrorKind::Transient, "reply lost").with_sent(Sent::Maybe));
+            return Err(lost());
         }
         result
     }
 
     /// A moment in which whoever is at work may die.
     fn moment(&self) {
-        let mut fake = self.0.lock();
+        let mut fake = self.fake.lock();
         if fake.dies() {
-            drop(fake);
-            std::panic::panic_any(Died);
+            die(fake);
         }
     }
 }
 
+fn die(fake: MutexGuard<'_, FakeProvider>) -> ! {
+    drop(fake);
+    std::panic::panic_any(Died)
+}
+
 impl FakeProvider {
     fn dies(&mut self) -> bool {
-        let dies = self.dies_in == Some(0);
-        self.dies_in = match self.dies_in {
-            Some(0) | None => None,
-            Some(n) => Some(n - 1),
-        };
-        dies
+        let before = self.dies_in;
+        self.dies_in = before.and_then(|left| left.checked_sub(1));
+        before == Some(0)
     }
 
     fn named(&mut self, what: &str) -> String {
@@ -286,12 +334,8 @@ impl FakeProvider {
         let now = self.clock.now();
         let id = self.named("batch");
         let late = !self.late.is_zero() && self.random.chance(self.trouble.max(5));
-        let wait = if late {
-            self.late.mul_f64(self.random.share())
-        } else {
-            Duration::ZERO
-        };
-        let exists_from = now.after(wait);
+        let wait = late.then(|| self.late.mul_f64(self.random.share()));
+        let exists_from = now.after(wait.unwrap_or_default());
         let lag = self.lag.mul_f64(self.random.share());
         let remote = Remote {
             id: id.clone(),
@@ -301,12 +345,7 @@ impl FakeProvider {
             exists_from,
             listed_from: exists_from.after(lag),
             ends: exists_from.after(seconds(60 + self.random.below(600))),
-            expires: None,
-            cancelled: None,
-            over: false,
-            refused: None,
-            failed: HashSet::new(),
-            shorts: 0,
+            ..Remote::default()
         };
         if late {
             self.coming.push(remote)
@@ -317,27 +356,27 @@ impl FakeProvider {
     }
 }
 
-fn parse(input: &mut dyn BatchInput) -> Vec<(String, String)> {
+fn parse(input: &mut dyn BatchInput) -> Result<Vec<(String, String)>, Error> {
     let mut text = String::new();
-    input.open().unwrap().read_to_string(&mut text).unwrap();
+    input.open()?.read_to_string(&mut text).unwrap();
     let pair = |line: &str| {
         let (key, prompt) = line.split_once(' ').unwrap();
         (key.to_owned(), prompt.trim_end().to_owned())
     };
-    text.lines().map(pair).collect()
+    Ok(text.lines().map(pair).collect())
 }
 
 impl BatchClient for FakeClient {
     fn account(&self) -> BatchAccount {
         BatchAccount {
-            provider: "fake".to_owned(),
+            provider: self.provider.to_owned(),
             base_url: "memory".to_owned(),
-            credential: "k".to_owned(),
+            credential: self.credential.to_owned(),
         }
     }
 
     fn limits(&self) -> BatchLimits {
-        self.0.lock().limits
+        self.fake.lock().limits
     }
 
     fn model_for(&self, request: &Request) -> Option<String> {
@@ -346,21 +385,19 @@ impl BatchClient for FakeClient {
 
     fn line(&self, key: &str, request: &Request) -> Result<Vec<u8>, Error> {
         self.moment();
-        let known = self.0.lock().overview.open(true);
-        assert!(
-            known,
-            "jobs left the queue before anybody knew of their batch"
-        );
+        let known = self.fake.lock().overview.open(true);
+        assert!(known, "jobs left the queue before their batch was known");
         let prompt = request.messages[0].text();
-        if prompt.contains("unspeakable") {
-            Err(Error::new(ErrorKind::Invalid, "cannot be said"))
-        } else {
+        self.line.or(&(key.to_owned(), request.clone()), || {
+            if prompt.contains("unspeakable") {
+                return Err(Error::new(ErrorKind::Invalid, "cannot be said"));
+            }
             Ok(format!("{key} {prompt}\n").into_bytes())
-        }
+        })
     }
 
     fn uploads(&self) -> bool {
-        self.0.lock().uploads
+        self.fake.lock().uploads
     }
 
     fn advance(
@@ -370,10 +407,12 @@ impl BatchClient for FakeClient {
         input: &mut dyn BatchInput,
         _: &Context,
     ) -> Result<BatchStage, Error> {
-        let uploads = self.uploads();
-        match stage {
-            BatchStage::Ready if uploads => {
-                let items = parse(input);
+        let items = match stage {
+            BatchStage::Ready => parse(input)?,
+            _ => Vec::new(),
+        };
+        self.advance.or(stage, || match stage {
+            BatchStage::Ready if self.uploads() => {
                 assert_eq!(items.len() as u64, intent.items);
                 self.call(|fake| {
                     let file = fake.named("file");
@@ -381,15 +420,10 @@ impl BatchClient for FakeClient {
                     Ok(BatchStage::Uploaded { file, time: None })
                 })
             }
-            BatchStage::Ready => {
-                let items = parse(input);
-                self.created(intent, None, items)
-            }
-            BatchStage::Uploaded { file, .. } => {
-                self.created(intent, Some(file.clone()), Vec::new())
-            }
+            BatchStage::Ready => self.created(intent, None, items),
+            BatchStage::Uploaded { file, .. } => self.created(intent, Some(file.clone()), items),
             BatchStage::Created { .. } => unreachable!("it exists"),
-        }
+        })
     }
 
     fn find(
@@ -399,6 +433,10 @@ impl BatchClient for FakeClient {
         known: &HashSet<String>,
         _: &Context,
     ) -> Result<ListedBatches, Error> {
+        // What was never uploaded is in no list of a provider that takes files.
+        if self.uploads() && *stage == BatchStage::Ready {
+            return Ok(ListedBatches::None);
+        }
         self.call(|fake| {
             let now = fake.clock.now();
             let listed =
@@ -410,51 +448,42 @@ impl BatchClient for FakeClient {
             };
             // Those that have ended show whose they are.
             let others = |remote: &&Remote| remote.over && remote.label != intent.label;
-            let found = listed
-                .filter(ours)
-                .filter(|remote| fake.uploads || !others(remote));
-            let found: Vec<&Remote> = found.collect();
-            if !fake.uploads && found.len() > 1 {
-                return Ok(ListedBatches::Undecidable("several".to_owned()));
-            }
-            let ids: Vec<String> = found.iter().map(|remote| remote.id.clone()).collect();
+            let found = listed.filter(ours);
+            let found = found.filter(|remote| fake.uploads || !others(remote));
+            let mut ids: Vec<String> = found.map(|remote| remote.id.clone()).collect();
             Ok(match ids.len() {
                 0 => ListedBatches::None,
-                1 => ListedBatches::One(ids[0].clone()),
-                _ => ListedBatches::Many(ids),
+                1 => ListedBatches::One(ids.remove(0)),
+                _ if fake.uploads => ListedBatches::Many(ids),
+                _ => ListedBatches::Undecidable("several".to_owned()),
             })
         })
     }
 
     fn discard(&self, file: &str, _: &Context) -> Result<(), Error> {
-        self.call(|fake| {
+        let gone = |fake: &mut FakeProvider| {
             fake.files.remove(file);
             Ok(())
-        })
+        };
+        self.discard.or(file, || self.call(gone))
     }
 
     fn status(&self, id: &str, _: &Context) -> Result<BatchStatus, Error> {
-        self.call(|fake| {
-            let names_lines = fake.names_lines;
-            let remote = fake.batches.iter().find(|remote| remote.id == id);
-            let Some(remote) = remote else {
-                return Err(Error::new(ErrorKind::Invalid, "no such batch").with_status(404));
-            };
-            let refusal = |prompt: &str| Error::new(ErrorKind::Invalid, prompt).with_status(400);
-            let poisoned = |remote: &Remote| {
-                let lines = remote.items.iter().enumerate();
-                let bad = lines.filter(|(_, (_, prompt))| prompt.contains("poison"));
-                bad.map(|(at, _)| (RequestName::Line(at as u64 + 1), refusal("poison")))
-                    .take(1)
-                    .collect()
-            };
+        let status = |fake: &mut FakeProvider| {
+            let mut batches = fake.batches.iter();
+            let remote = batches.find(|remote| remote.id == id);
+            let remote = remote.ok_or_else(|| refused("no such batch", 404))?;
             let total = remote.items.len() as u64;
+            let poisoned = |(_, prompt): &(String, String)| prompt.contains("poison");
+            let why = refused(remote.refused.unwrap_or_default(), 400);
             let state = match remote.refused {
-                Some("queue") => BatchState::Refused(BatchRefusal::TooMuchQueued(refusal("queue"))),
-                Some(_) if names_lines => {
-                    BatchState::Refused(BatchRefusal::Named(poisoned(remote)))
+                Some("queue") => BatchState::Refused(BatchRefusal::TooMuchQueued(why)),
+                Some(_) if fake.names_lines => {
+                    let line = remote.items.iter().position(poisoned);
+                    let line = line.map(|at| (RequestName::Line(at as u64 + 1), why));
+                    BatchState::Refused(BatchRefusal::Named(line.into_iter().collect()))
                 }
-                Some(_) => BatchState::Refused(BatchRefusal::Unnamed(refusal("poison"))),
+                Some(_) => BatchState::Refused(BatchRefusal::Unnamed(why)),
                 None if !remote.over && remote.cancelled.is_some() => BatchState::Cancelling,
                 None if !remote.over => BatchState::Running,
                 None if remote.cancelled.is_some() => BatchState::Cancelled,
@@ -462,92 +491,88 @@ impl BatchClient for FakeClient {
                 None => BatchState::Completed,
             };
             let done = remote.expires.map_or(total, |done| done as u64);
+            let results = remote.over.then(|| "results".to_owned());
             Ok(BatchStatus {
-                results: if remote.over {
-                    vec!["results".to_owned()]
-                } else {
-                    Vec::new()
-                },
+                results: results.into_iter().collect(),
                 expected: remote.over.then_some(done),
                 counts: Some(BatchCounts {
                     total,
                     completed: 0,
                     failed: 0,
                 }),
-                state,
-                poll_after: None,
+                ..in_state(state)
             })
-        })
+        };
+        self.status.or(id, || self.call(status))
     }
 
     fn download(&self, id: &str, _: &str, sink: &mut dyn Write, _: &Context) -> Result<(), Error> {
-        self.call(|fake| {
-            let remote = fake
-                .batches
-                .iter()
-                .find(|remote| remote.id == id)
-                .unwrap()
-                .clone();
-            let done = remote.expires.unwrap_or(remote.items.len());
-            let mut lines = Vec::new();
-            for (key, prompt) in &remote.items[..done] {
-                let mark = if remote.failed.contains(prompt) {
-                    '-'
-                } else {
-                    '+'
+        let text = self.download.or(id, || {
+            self.call(|fake| {
+                let mut batches = fake.batches.iter_mut();
+                let remote = batches.find(|remote| remote.id == id).unwrap();
+                let done = remote.expires.unwrap_or(remote.items.len());
+                let line = |(key, prompt): &(String, String)| {
+                    let has_failed = remote.failed.contains(prompt);
+                    let mark = if has_failed { '-' } else { '+' };
+                    format!("{key} {mark}{prompt}\n")
                 };
-                lines.push(format!("{key} {mark}{prompt}\n"));
-            }
-            if fake.random.chance(20) && !lines.is_empty() {
-                lines.push(lines[0].clone());
-            }
-            if fake.random.chance(20) && !lines.is_empty() {
-                lines.push("stranger-7 +who\n".to_owned());
-            }
-            for at in (1..lines.len()).rev() {
-                let other = fake.random.below(at as u64 + 1) as usize;
-                lines.swap(at, other);
-            }
-            let trouble = fake.trouble;
-            // What stays missing is missing, and bought again.
-            let short = remote.shorts < 2 && fake.random.chance(trouble);
-            if short {
-                let same = |other: &&mut Remote| other.id == remote.id;
-                let known = fake.batches.iter_mut().find(same);
-                known.unwrap().shorts += 1;
-                lines.truncate(lines.len() / 2);
-            }
-            for line in lines {
-                sink.write_all(line.as_bytes()).unwrap();
-            }
-            Ok(())
+                let mut lines: Vec<String> = remote.items[..done].iter().map(line).collect();
+                if fake.random.chance(20) && done > 0 {
+                    lines.push(lines[0].clone());
+                }
+                if fake.random.chance(20) && done > 0 {
+                    lines.push("stranger-7 +who\n".to_owned());
+                }
+                for at in (1..lines.len()).rev() {
+                    let other = fake.random.below(at as u64 + 1) as usize;
+                    lines.swap(at, other);
+                }
+                // What stays missing is missing, and bought again.
+                if remote.shorts < 2 && fake.random.chance(fake.trouble) {
+                    remote.shorts += 1;
+                    lines.truncate(lines.len() / 2);
+                }
+                Ok(lines.concat())
+            })
+        })?;
+        // As the transport has it.
+        let written = sink.write_all(text.as_bytes());
+        written.map_err(|error| {
+            Error::new(ErrorKind::Invalid, error.to_string()).with_sent(Sent::Maybe)
         })
     }
 
     fn read(&self, line: &[u8]) -> Result<BatchLine, Error> {
         self.moment();
         let line = String::from_utf8(line.to_vec()).unwrap();
-        let (key, prompt) = line.trim_end().split_once(' ').unwrap();
-        let error = |kind, status| Error::new(kind, "failed").with_status(status);
-        let result = match prompt.strip_prefix('+') {
-            Some(prompt) => Ok(Response::new("fake", format!("echo: {prompt}"))),
-            None if prompt.contains("flaky") => Err(error(ErrorKind::Transient, 500)),
-            None => Err(error(ErrorKind::Invalid, 400)),
-        };
-        Ok(BatchLine {
-            key: key.to_owned(),
-            result: BatchLineResult::Answered(Box::new(result)),
-        })
+        self.read.or(&line, || Ok(result(&line)))
     }
 
     fn cancel(&self, id: &str, _: &Context) -> Result<(), Error> {
-        self.call(|fake| {
+        let cancelled = |fake: &mut FakeProvider| {
             let now = fake.clock.now();
-            if let Some(remote) = fake.batches.iter_mut().find(|remote| remote.id == id) {
+            let mut batches = fake.batches.iter_mut();
+            if let Some(remote) = batches.find(|remote| remote.id == id) {
                 remote.cancelled.get_or_insert(now);
             }
             Ok(())
-        })
+        };
+        self.cancel.or(id, || self.call(cancelled))
+    }
+}
+
+fn result(line: &str) -> BatchLine {
+    let (key, prompt) = line.trim_end().split_once(' ').unwrap();
+    let error = |kind, status| Error::new(kind, "failed").with_status(status);
+    let result = match prompt.strip_prefix('+') {
+        Some(prompt) => Ok(Response::new("fake", format!("echo: {prompt}"))),
+        None if prompt.contains("flaky") => Err(error(ErrorKind::Transient, 500)),
+        None => Err(error(ErrorKind::Invalid, 400)),
+    };
+    BatchLine {
+        key: key.to_owned(),
+        result: BatchLineResult::Answered(Box::new(result)),
     }
 }
 
@@ -563,7 +588,7 @@ impl FakeClient {
             if let Some(file) = &file
                 && !fake.files.contains_key(file)
             {
-                return Err(Error::new(ErrorKind::Invalid, "no such file").with_status(404));
+                return Err(refused("no such file", 404));
             }
             let room = fake.most_queued.unwrap_or(usize::MAX);
             if file.is_none() && fake.queued() + items.len() > room {
@@ -573,10 +598,6 @@ impl FakeClient {
             late = is_late;
             Ok(BatchStage::Created { id, file })
         });
-        if late {
-            Err(Error::new(ErrorKind::Transient, "cut off").with_sent(Sent::Maybe))
-        } else {
-            result
-        }
+        if late { Err(lost()) } else { result }
     }
 }

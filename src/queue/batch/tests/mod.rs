@@ -7,7 +7,4 @@ pub(super) mod fake_provider;
 pub(super) mod harness;
 mod late_results;
 mod refusals;
-mod rotated_key;
 mod simulation;
-mod unknown_outcome;
-mod unwritable_store;

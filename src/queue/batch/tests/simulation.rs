@@ -6,43 +6,28 @@
 //! `SIMULATION_SEED=n cargo test --lib batch::tests::simulation` replays one schedule.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
-
 use crate::base::random::Random;
 use crate::base::seeds::{each_seed, seeds};
-use crate::base::{Clock, Context, Error, ErrorKind, ProcessId, Time};
+use crate::base::{Clock, Error, ErrorKind, ProcessId, Time};
 use crate::config::choices::OnUnknown;
 use crate::llm::batch::BatchLimits;
-use crate::llm::request::Request;
-use crate::queue::job::{Job, JobStatus, ProcessState};
-use crate::queue::kinds::Kinds;
-use crate::queue::store::Store;
-use crate::queue::store::sqlite::SqliteOptions;
-use crate::testing::ManualClock;
+use crate::queue::job::{JobStatus, ProcessState};
 
-use super::super::context::BatchControl;
 use super::super::info::BatchInfo;
-use super::super::poller::Poller;
 use super::super::settings::BatchSettings;
-use super::fake_provider::{Died, FakeClient, FakeProvider, seconds};
-use super::harness::{answer_calls, context, options, prompt_kinds};
+use super::fake_provider::{Died, seconds};
+use super::harness::Harness;
 
 const RECONCILE: Duration = Duration::from_secs(300);
 
 struct Scene {
     random: Random,
-    path: PathBuf,
-    clock: Arc<ManualClock>,
-    fake: Arc<Mutex<FakeProvider>>,
+    world: Harness,
     settings: BatchSettings,
-    control: BatchControl,
-    kinds: Arc<Kinds>,
-    ctx: Context,
     deaths: u64,
     /// Percent of the store's transactions that fail, for any reason.
     unwritable: u64,
@@ -51,45 +36,27 @@ struct Scene {
 }
 
 impl Scene {
-    fn new(seed: u64, folder: &Path) -> Self {
-        let clock = Arc::new(ManualClock::new());
-        let kinds = prompt_kinds(&clock, 10);
-        let fake = FakeProvider::new(seed ^ 0x5eed, clock.clone());
-        let scene = Self {
+    fn new(seed: u64) -> Self {
+        let world = Harness::seeded(seed ^ 0x5eed, 10);
+        world.client();
+        Self {
             random: Random(seed),
-            path: folder.join("jobs.db"),
-            fake: Arc::new(Mutex::new(fake)),
-            clock,
+            world,
             settings: BatchSettings::default().reconcile_wait(RECONCILE),
-            control: BatchControl::new(kinds.setup.clone()),
-            kinds: Arc::new(kinds),
-            ctx: Context::new(),
             deaths: 0,
             unwritable: 0,
             cancelled: false,
             twice: 0,
-        };
-        scene
-            .control
-            .set_client(Some(Arc::new(FakeClient(scene.fake.clone()))));
-        scene
-    }
-
-    fn store(&self) -> Arc<Store> {
-        Arc::new(Store::open(&self.path, SqliteOptions::default()).unwrap())
+        }
     }
 
     /// One life of a worker's poller, until all is done or it dies.
     fn live(&mut self, process: ProcessId, cancel_at: Option<Time>) -> bool {
-        let store = self.store();
-        let wall = self.clock.wall();
-        store.reclaim(wall).unwrap();
+        self.world.restart();
+        let Harness { store, clock, .. } = &self.world;
+        store.reclaim(clock.wall()).unwrap();
         let worker = store.register_worker().unwrap();
-        let (overview, seed) = (Arc::default(), self.random.below(1 << 40));
-        let context = context(&store, worker, &self.kinds, &self.clock, &overview, seed);
-        self.fake.lock().overview = context.overview.clone();
-        self.control.set(self.settings);
-        self.control.wake();
+        self.world.control.set(self.settings);
         let works = Arc::new(AtomicBool::new(true));
         let (percent, well) = (self.unwritable, works.clone());
         let mut fate = Random(self.random.below(1 << 40));
@@ -100,66 +67,46 @@ impl Scene {
         }));
         let seed = self.random.below(1 << 40);
         let ended = catch_unwind(AssertUnwindSafe(|| {
-            let (kinds, control) = (&self.kinds, &self.control);
-            let options = options(context.clone(), kinds, control, &self.ctx, seed);
-            let mut poller = Poller::new(options);
+            let mut poller = self.world.seeded_poller(worker, &[], seed);
             for round in 0.. {
                 let state = store.process(process).unwrap();
                 assert!(
                     round < 50_000,
                     "it does not end: {state:?} {:?} {:?}",
                     store.batches(None).unwrap(),
-                    self.fake.lock().batches
+                    self.world.fake.lock().batches
                 );
                 works.store(false, Ordering::SeqCst);
-                poller.receive_answers();
-                poller.turn();
-                poller.receive_answers();
+                self.world.step(&mut poller);
                 works.store(true, Ordering::SeqCst);
-                answer_calls(&context, &self.fake);
+                self.world.answer_calls(&poller);
                 // Whoever cancels what has ended does without its results, and is not simulated.
                 let undecided = ["preparing", "submitting", "creating", "looking_for"];
-                let again = || {
-                    let open = store.batches(None).unwrap();
-                    let info = |batch| BatchInfo::new(batch, self.clock.wall());
-                    open.iter()
-                        .all(|batch| undecided.contains(&&*info(batch).state))
-                };
-                let due = cancel_at.is_some_and(|at| at <= self.clock.now());
+                let is_undecided = |batch: &BatchInfo| undecided.contains(&&*batch.state);
+                let again = || self.world.infos().iter().all(is_undecided);
+                let due = cancel_at.is_some_and(|at| at <= clock.now());
                 if due && (!self.cancelled || again()) {
                     self.cancelled = true;
-                    store.cancel(process, self.clock.wall()).unwrap();
-                    while store.maintain(self.clock.wall()).unwrap() {}
-                    self.control.wake();
+                    self.world.cancel(process);
+                    while store.maintain(clock.wall()).unwrap() {}
                 }
-                if is_done(&state) && store.batches(None).unwrap().is_empty() {
+                let open = self.world.infos();
+                if is_done(&state) && open.is_empty() {
                     return;
                 }
-                let held = |open: &BatchInfo| open.state == "held";
-                let wall = self.clock.wall();
-                let open = store.batches(None).unwrap();
-                let open: Vec<BatchInfo> = open
-                    .iter()
-                    .map(|batch| BatchInfo::new(batch, wall))
-                    .collect();
-                let long = open.iter().all(|open| open.age_seconds > 5_000);
-                if open.iter().any(held) && long {
+                let is_long = open.iter().all(|open| open.age_seconds > 5_000);
+                if open.iter().any(|open| open.state == "held") && is_long {
                     // All that was late has happened by now: somebody looks there, and decides.
-                    assert!(!self.fake.lock().uploads);
+                    assert!(!self.world.fake.lock().uploads);
                     let decided = self.settings.on_unknown(Some(OnUnknown::Resubmit));
-                    self.control.set(decided);
+                    self.world.control.set(decided);
                 } else {
-                    self.control.set(self.settings);
+                    self.world.control.set(self.settings);
                 }
-                let now = self.clock.now();
-                let due = poller.next_due().unwrap_or(now.after(seconds(1)));
-                let wait = due
-                    .since(now)
-                    .clamp(Duration::from_millis(10), seconds(100));
-                self.clock.advance(wait);
+                self.world.wait(&poller, seconds(1), seconds(100));
             }
         }));
-        let twice = &context.overview.possibly_paid_twice;
+        let twice = &self.world.overview.possibly_paid_twice;
         self.twice += twice.load(Ordering::SeqCst);
         match ended {
             Ok(()) => true,
@@ -168,46 +115,36 @@ impl Scene {
         }
     }
 
-    fn run(&mut self, prompts: Vec<String>, cancel_at: Option<Time>) -> Vec<(String, JobStatus)> {
-        let process = ProcessId::new();
-        let store = self.store();
-        let jobs = prompts
-            .iter()
-            .map(|prompt| Job::from(Request::new(prompt.as_str()).with_id(prompt)));
-        let jobs: Vec<Job> = jobs.collect();
-        store
-            .insert(process, jobs, true, self.clock.wall())
-            .unwrap();
+    fn run(&mut self, prompts: &[String], cancel_at: Option<Time>) -> Vec<(String, JobStatus)> {
+        let process = self.world.enqueue(prompts);
         let mut lives = 0;
         loop {
             lives += 1;
-            self.fake.lock().dies_in = if self.deaths > 0 {
-                Some(self.random.below(120))
-            } else {
-                None
-            };
+            let dies_in = (self.deaths > 0).then(|| self.random.below(120));
+            self.world.fake.lock().dies_in = dies_in;
             self.deaths = self.deaths.saturating_sub(1);
             if self.live(process, cancel_at) {
                 break;
             }
             let nap = self.random.below(400);
-            self.clock.advance(seconds(nap));
+            self.world.clock.advance(seconds(nap));
             assert!(lives < 100);
         }
-        let results = store.peek(process, None, 10_000, usize::MAX).unwrap();
+        let results = self.world.store.peek(process, None, 10_000, usize::MAX);
+        let results = results.unwrap();
         assert_eq!(results.len(), prompts.len());
+        let outcome = |result: crate::queue::job::JobResult| {
+            let id = result.item_id.clone().unwrap();
+            if result.status == JobStatus::Completed {
+                let line: serde_json::Value = serde_json::from_str(&result.line()).unwrap();
+                assert_eq!(line["text"], format!("echo: {id}"), "{line}");
+                assert_eq!(line["provider"], "fake");
+            }
+            (id, result.status)
+        };
         results
             .into_iter()
-            .map(|delivery| {
-                let result = delivery.result;
-                let id = result.item_id.clone().unwrap();
-                if result.status == JobStatus::Completed {
-                    let line: serde_json::Value = serde_json::from_str(&result.line()).unwrap();
-                    assert_eq!(line["text"], format!("echo: {id}"), "{line}");
-                    assert_eq!(line["provider"], "fake");
-                }
-                (id, result.status)
-            })
+            .map(|done| outcome(done.result))
             .collect()
     }
 }
@@ -222,8 +159,7 @@ fn is_done(state: &Option<ProcessState>) -> bool {
 }
 
 fn schedule(seed: u64) {
-    let folder = tempfile::tempdir().unwrap();
-    let mut scene = Scene::new(seed, folder.path());
+    let mut scene = Scene::new(seed);
     let random = &mut scene.random;
     let n = 1 + random.below(120);
     let cancelled = random.chance(15);
@@ -240,7 +176,7 @@ fn schedule(seed: u64) {
     scene.deaths = random.below(6);
     scene.unwritable = [0, 0, 15][(seed % 3) as usize];
     {
-        let mut fake = scene.fake.lock();
+        let mut fake = scene.world.fake.lock();
         fake.uploads = seed % 4 != 3;
         fake.names_lines = random.chance(50);
         fake.trouble = [0, 3, 10][random.below(3) as usize];
@@ -253,39 +189,33 @@ fn schedule(seed: u64) {
         };
         fake.most_queued = random.chance(20).then(|| 20 + random.below(50) as usize);
     }
-    let cancel_at = cancelled.then(|| scene.clock.now().after(seconds(random.below(500))));
-    let outcomes = scene.run(prompts, cancel_at);
-    let fake = scene.fake.clone();
-    let mut fake = fake.lock();
+    let wait = seconds(random.below(500));
+    let cancel_at = cancelled.then(|| scene.world.clock.now().after(wait));
+    let outcomes = scene.run(&prompts, cancel_at);
+    let mut fake = scene.world.fake.lock();
     for (prompt, status) in &outcomes {
         let bought = fake.bought.get(prompt).copied().unwrap_or(0);
-        let fails = ["bad", "poison", "unspeakable"]
-            .iter()
-            .any(|word| prompt.contains(word));
-        let poisoned = prompt.contains("poison");
-        assert!(
-            bought <= 1,
-            "{prompt} was bought {bought} times: {:#?}",
-            fake.with(prompt)
-        );
+        let all = ["bad", "poison", "unspeakable"];
+        let fails = all.iter().any(|word| prompt.contains(word));
+        let where_to = || fake.with(prompt);
+        assert!(bought <= 1, "{prompt} bought {bought}: {:#?}", where_to());
         match status {
             JobStatus::Completed => {
                 assert_eq!(bought, 1, "{prompt}");
-                assert!(!fails || poisoned && !fake.uploads, "{prompt}");
+                let is_poisoned = prompt.contains("poison") && !fake.uploads;
+                assert!(!fails || is_poisoned, "{prompt}");
             }
             JobStatus::Failed => assert!(fails || bought == 0, "{prompt} was paid for and failed"),
             JobStatus::Cancelled => {
                 assert!(cancelled, "{prompt}");
-                assert_eq!(bought, 0, "{prompt} thrown away: {:#?}", fake.with(prompt));
+                assert_eq!(bought, 0, "{prompt} thrown away: {:#?}", where_to());
             }
             other => panic!("{prompt} is {other:?}"),
         }
         if !cancelled && !fails {
             // Ten retries: nothing fails for trouble that passes, but for expiry again and again.
-            assert!(
-                *status == JobStatus::Completed || fake.expiring > 0,
-                "{prompt} {status:?}"
-            );
+            let is_done = *status == JobStatus::Completed;
+            assert!(is_done || fake.expiring > 0, "{prompt} {status:?}");
         }
     }
     assert_eq!(fake.alive(), 0, "a batch runs that nobody waits for");

@@ -1,107 +1,12 @@
-//! What is next for a batch.
+//! What the search of all orders does not look at.
 
 use crate::base::{Error, ErrorKind};
-use crate::config::choices::OnUnknown::{Hold, Resubmit};
-use crate::llm::batch::{BatchRefusal, BatchState, ListedBatches};
-use crate::queue::batch::settings::LISTINGS;
+use crate::llm::batch::{BatchRefusal, BatchState};
 
 use super::super::apply::apply;
-use super::super::event::{Effect, Event, Facts, ItemEnds, ItemsSettled, Refusals, Step, next};
-use super::super::state::{Fence, Forming, Input, Remote, State, Unknown};
-use super::examples::{
-    self, error, facts, presumed, record, refusal, remote, sending, status, uploaded,
-};
-
-fn unknown(input: Input, listings: u32, fence: Fence, held: bool) -> State {
-    State::Unknown(Unknown {
-        input,
-        listings,
-        fence,
-        held,
-        not_ours: Vec::new(),
-    })
-}
-
-#[test]
-fn nothing_is_sent_again_before_the_file_is_gone_and_the_list_was_read_once_more() {
-    let facts = facts(true, Some(Resubmit), false);
-    let mut record = record(sending(uploaded(), true));
-    let mut steps = Vec::new();
-    for _ in 0..20 {
-        let step = next(&record.state, &facts);
-        steps.push(step.clone());
-        let event = match step {
-            Step::ReadList(_) => Event::Listed(Ok(ListedBatches::None)),
-            Step::DeleteFile(_) => Event::FileDeleted(Ok(())),
-            _ => break,
-        };
-        apply(&mut record, event, &facts);
-    }
-    let reads = vec![Step::ReadList(uploaded()); LISTINGS as usize];
-    assert_eq!(steps[..reads.len()], reads);
-    let delete = Step::DeleteFile("file-1".to_owned());
-    let then = [delete, Step::ReadList(uploaded()), Step::GiveUp];
-    assert_eq!(steps[reads.len()..], then);
-}
-
-#[test]
-fn what_cannot_be_fenced_is_held_unless_told_otherwise() {
-    for listings in 0..100 {
-        let state = unknown(Input::Local, listings, Fence::default(), false);
-        let step = next(&state, &facts(false, Some(Hold), false));
-        assert_eq!(step, Step::ReadList(Input::Local));
-    }
-    let state = unknown(Input::Local, LISTINGS, Fence::default(), false);
-    let step = next(&state, &facts(false, Some(Resubmit), false));
-    assert_eq!(step, Step::GiveUp);
-}
-
-#[test]
-fn a_cancelled_process_takes_its_batches_along() {
-    let next = |state: State| next(&state, &facts(true, Some(Resubmit), true));
-    for (state, step) in [
-        (State::Forming(Forming::default()), Step::GiveUp),
-        (sending(Input::Local, false), Step::GiveUp),
-        (sending(uploaded(), false), Step::GiveUp),
-        (State::Running(remote()), Step::Cancel("batch_1".to_owned())),
-    ] {
-        assert_eq!(next(state), step);
-    }
-    // What may exist is found first, and cancelled then.
-    let sent = sending(uploaded(), true);
-    assert_eq!(next(sent), Step::ReadList(uploaded()));
-    let asked = Remote {
-        cancel_asked: true,
-        ..remote()
-    };
-    assert_eq!(
-        next(State::Running(asked)),
-        Step::AskStatus("batch_1".to_owned())
-    );
-    assert_eq!(
-        next(State::Running(presumed())),
-        Step::AskStatus("batch_1".to_owned())
-    );
-}
-
-#[test]
-fn who_hurries_a_list_that_is_to_confirm_the_fence_does_not_shorten_its_time() {
-    let facts = facts(true, Some(Resubmit), false);
-    let confirms_at = facts.now.after(facts.settings.reconcile_wait);
-    let mut record = record(unknown(uploaded(), LISTINGS, Fence::default(), true));
-    apply(&mut record, Event::FileDeleted(Ok(())), &facts);
-    assert_eq!(record.due, confirms_at);
-    // A second cancellation, another setting, another worker.
-    for event in [Event::Recheck, Event::TakenOver, Event::Recheck] {
-        apply(&mut record, event, &facts);
-        assert_eq!(record.due, confirms_at);
-    }
-    // As earlier versions wrote it down.
-    let fence = Fence::Closed { confirmed: false };
-    record.state = unknown(uploaded(), LISTINGS, fence, true);
-    apply(&mut record, Event::TakenOver, &facts);
-    assert_eq!(record.due, confirms_at);
-}
+use super::super::event::{Effect, Event, Facts, ItemsSettled, Refusals};
+use super::super::state::{Input, Remote, State};
+use super::examples::{self, error, facts, record, refusal, remote, sending, status, uploaded};
 
 #[test]
 fn a_client_that_says_cancelled_although_nothing_was_is_asked_again_after_a_wait() {
@@ -143,53 +48,15 @@ fn a_batch_that_is_refused_and_halved_leaves_no_input_at_the_provider() {
     }
 }
 
-fn refused_for(why: &str) -> Error {
-    Error::new(ErrorKind::Invalid, why).with_status(400)
-}
-
 #[test]
-fn requests_fail_only_when_all_are_refused_in_the_same_way() {
-    let unnamed = BatchState::Refused(BatchRefusal::Unnamed(refusal(400)));
-    let refused = Event::Status(Ok(status(unnamed)));
-    let facts = facts(true, None, false);
-    let mut several = record(State::Running(remote()));
-    several.intent.items = 201;
-    let effects = apply(&mut several, refused.clone(), &facts).list;
-    assert!(
-        matches!(
-            effects[..],
-            [.., Effect::GiveBack, Effect::Close, Effect::Divide]
-        ),
-        "{effects:?}"
-    );
-    for items in [99, 1] {
-        let mut few = record(State::Running(remote()));
-        few.intent.items = items;
-        let effects = apply(&mut few, refused.clone(), &facts).list;
-        assert!(
-            matches!(effects[..], [.., Effect::SettleItems(ItemEnds::Called(_))]),
-            "{effects:?}"
-        );
-    }
-    // Whatever is sent is refused: the requests are not the cause.
-    let facts = Facts {
-        refusals: (0..15).fold(Refusals::default(), |all, _| all.and(&refusal(400))),
-        ..facts
-    };
-    let effects = apply(&mut record(State::Running(remote())), refused, &facts).list;
-    assert!(
-        matches!(effects[..], [.., Effect::SettleItems(ItemEnds::All(_))]),
-        "{effects:?}"
-    );
+fn refusals_are_alike_if_their_words_are_whatever_their_numbers() {
+    let refused = |why: &str| Error::new(ErrorKind::Invalid, why);
+    let one = Refusals::default().and(&refused("line 4 is bad"));
+    assert_eq!(one.alike(&refused("line 17 is bad")), 1);
+    let two = one.and(&refused("line 5 is bad"));
+    assert_eq!(two.alike(&refused("line 6 is bad")), 2);
     // Another reason begins anew.
-    let other = BatchState::Refused(BatchRefusal::Unnamed(refused_for("something else")));
-    let other = Event::Status(Ok(status(other)));
-    let effects = apply(&mut several.clone(), other, &facts).list;
-    assert!(
-        matches!(
-            effects[..],
-            [.., Effect::GiveBack, Effect::Close, Effect::Divide]
-        ),
-        "{effects:?}"
-    );
+    let other = refused("something else");
+    assert_eq!(two.alike(&other), 0);
+    assert_eq!(two.and(&other).alike(&other), 1);
 }

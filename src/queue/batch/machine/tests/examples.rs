@@ -17,7 +17,7 @@ use super::super::state::{
 
 pub(super) const NOW: Timestamp = Timestamp(1_000_000_000);
 
-pub(super) fn record(state: State) -> Record {
+pub(in crate::queue::batch) fn record(state: State) -> Record {
     let account = BatchAccount {
         provider: "openai".to_owned(),
         base_url: String::new(),
@@ -29,7 +29,11 @@ pub(super) fn record(state: State) -> Record {
     record
 }
 
-pub(super) fn facts(uploads: bool, policy: Option<OnUnknown>, is_stopped: bool) -> Facts {
+pub(in crate::queue::batch) fn facts(
+    uploads: bool,
+    policy: Option<OnUnknown>,
+    is_stopped: bool,
+) -> Facts {
     Facts {
         now: NOW,
         is_stopped,
@@ -64,14 +68,7 @@ pub(super) fn sending(input: Input, sent: bool) -> State {
 pub(super) fn remote() -> Remote {
     Remote {
         id: "batch_1".to_owned(),
-        file: None,
-        created: Timestamp(0),
-        status: None,
-        counts: None,
-        cancel_asked: false,
-        presumed: None,
-        uncollected: None,
-        fetches: 0,
+        ..Remote::default()
     }
 }
 
@@ -105,7 +102,7 @@ fn ended(remote: Remote) -> State {
 }
 
 /// Each state, in all the ways that make a difference.
-pub(super) fn states() -> Vec<State> {
+pub(in crate::queue::batch) fn states() -> Vec<State> {
     let fences = [
         Fence::default(),
         Fence::Open { refusals: 2 },
@@ -121,19 +118,22 @@ pub(super) fn states() -> Vec<State> {
     ];
     for input in [Input::Local, uploaded()] {
         states.extend([false, true].map(|sent| sending(input.clone(), sent)));
-        for (listings, fence) in [0, LISTINGS - 1, LISTINGS]
-            .into_iter()
-            .flat_map(|listings| fences.map(|fence| (listings, fence)))
-        {
-            states.extend([false, true].map(|held| {
-                State::Unknown(Unknown {
+        for listings in [0, LISTINGS - 1, LISTINGS] {
+            let unknown = |held| {
+                fences.map(|fence| Unknown {
                     input: input.clone(),
                     listings,
                     fence,
                     held,
-                    not_ours: Vec::new(),
+                    ..Unknown::default()
                 })
-            }));
+            };
+            states.extend(
+                [false, true]
+                    .into_iter()
+                    .flat_map(unknown)
+                    .map(State::Unknown),
+            );
         }
     }
     let asked = Remote {

@@ -21,33 +21,34 @@ use super::situation::Node;
 struct Search {
     seen: HashSet<String>,
     queue: VecDeque<(Node, u32)>,
-    deepest: u32,
+    /// Of the node that is expanded; the deepest comes last.
+    depth: u32,
     ends: u64,
 }
 
 impl Search {
-    fn reach(&mut self, node: Node, depth: u32) {
+    fn reach(&mut self, node: Node) {
         if self.seen.insert(node.key()) {
-            self.queue.push_back((node, depth));
+            self.queue.push_back((node, self.depth + 1));
         }
     }
 
     fn run(&mut self) {
         while let Some((node, depth)) = self.queue.pop_front() {
-            self.deepest = self.deepest.max(depth);
+            self.depth = depth;
             self.is_not_stuck(&node);
-            self.expand(&node, depth + 1);
+            self.expand(&node);
         }
     }
 
-    fn expand(&mut self, node: &Node, depth: u32) {
+    fn expand(&mut self, node: &Node) {
         // Somebody decides otherwise, or cancels, or kills it.
         for policy in [OnUnknown::Hold, OnUnknown::Resubmit] {
             let other = Node {
                 policy,
                 ..node.clone()
             };
-            self.hurried(other, depth);
+            self.feed(other, Event::Recheck);
         }
         if !node.is_stopped || node.stopped_early && node.record.uncollected().is_some() {
             let cancelled = Node {
@@ -55,69 +56,61 @@ impl Search {
                 stopped_early: node.record.uncollected().is_none(),
                 ..node.clone()
             };
-            self.hurried(cancelled, depth);
+            self.feed(cancelled, Event::Recheck);
         }
-        self.reach(node.clone().dies(), depth);
+        self.reach(node.clone().dies());
         // Or its next step is taken.
         let mut due = node.clone();
         due.pass();
         for due in due.with_late_creation() {
             // Or cannot be: for the store, the client, or the key.
-            self.feed(
-                due.clone(),
-                Event::Delayed(Duration::from_secs(1), None),
-                depth,
-            );
+            self.feed(due.clone(), Event::Delayed(Duration::from_secs(1), None));
             if due.record.is_unsent() {
                 let mut elsewhere = due.clone();
                 elsewhere.is_elsewhere = true;
-                self.feed(elsewhere, Event::GivenUp, depth);
+                self.feed(elsewhere, Event::GivenUp);
             }
             let step = next(&due.record.state, &due.facts());
-            self.step(due, step, depth);
+            self.step(due, step);
         }
     }
 
-    fn hurried(&mut self, node: Node, depth: u32) {
-        self.feed(node, Event::Recheck, depth);
-    }
-
     /// Takes a step, in all the ways that it may go.
-    fn step(&mut self, node: Node, step: Step, depth: u32) {
+    fn step(&mut self, node: Node, step: Step) {
         match step {
             Step::WriteInput => {
                 for items in [200, 0] {
                     let written = Written { items, bytes: 9 };
-                    self.feed(node.clone(), Event::Written(Ok(written)), depth);
+                    self.feed(node.clone(), Event::Written(Ok(written)));
                 }
-                self.feed(node, Event::Written(Err(busy())), depth);
+                self.feed(node, Event::Written(Err(busy())));
             }
-            Step::Upload | Step::Create => self.submit(node, step, depth),
-            Step::ReadList(_) => self.read_list(node, depth),
+            Step::Upload | Step::Create => self.submit(node, step),
+            Step::ReadList(_) => self.read_list(node),
             Step::DeleteFile(_) => {
                 for (error, is_gone) in [(refusal(403), false), (lost(), false), (lost(), true)] {
                     let mut node = node.clone();
                     node.provider.file &= !is_gone;
-                    self.feed(node, Event::FileDeleted(Err(error)), depth);
+                    self.feed(node, Event::FileDeleted(Err(error)));
                 }
                 let mut node = node;
                 node.provider.file = false;
-                self.feed(node, Event::FileDeleted(Ok(())), depth);
+                self.feed(node, Event::FileDeleted(Ok(())));
             }
-            Step::GiveUp => self.feed(node, Event::GivenUp, depth),
+            Step::GiveUp => self.feed(node, Event::GivenUp),
             Step::Cancel(_) => {
                 let unreachable = error(ErrorKind::Transient, None).with_unreachable();
                 for answer in [Ok(()), Err(busy()), Err(unreachable)] {
-                    self.feed(node.clone(), Event::Cancelled(answer), depth);
+                    self.feed(node.clone(), Event::Cancelled(answer));
                 }
             }
-            Step::AskStatus(_) => self.ask_status(node, depth),
-            Step::Collect(..) => self.collect(node, depth),
+            Step::AskStatus(_) => self.ask_status(node),
+            Step::Collect(..) => self.collect(node),
         }
     }
 
     /// An upload or a creation: written down first, and not sent when that fails.
-    fn submit(&mut self, node: Node, step: Step, depth: u32) {
+    fn submit(&mut self, node: Node, step: Step) {
         let creates = step == Step::Create;
         assert!(matches!(node.record.state, State::Sending(_)));
         assert!(!creates || !node.may_exist(), "created twice: {node:?}");
@@ -127,7 +120,7 @@ impl Search {
                 items: 200,
                 bytes: 9,
             };
-            self.feed(node.clone(), Event::Written(Ok(written)), depth);
+            self.feed(node.clone(), Event::Written(Ok(written)));
         }
         let mut sent = node.clone();
         let effects = sent.apply(Event::Sending);
@@ -138,55 +131,55 @@ impl Search {
             if is_written {
                 unsaved.saved = unsaved.record.clone();
             }
-            self.feed(unsaved, Event::NotSent(None), depth);
+            self.feed(unsaved, Event::NotSent(None));
         }
         sent.saved = sent.record.clone();
         if creates {
-            self.create(&sent, depth)
+            self.create(&sent)
         } else {
             let mut there = sent.clone();
             there.provider.file = true;
             // One whose id nobody knows is another one than that of a later try.
-            self.reach(sent.clone().dies(), depth);
-            self.feed(there, Event::Submitted(Ok(uploaded().stage())), depth);
+            self.reach(sent.clone().dies());
+            self.feed(there, Event::Submitted(Ok(uploaded().stage())));
             for error in refusals().into_iter().chain([lost()]) {
-                self.feed(sent.clone(), Event::Submitted(Err(error)), depth);
+                self.feed(sent.clone(), Event::Submitted(Err(error)));
             }
         }
     }
 
-    fn create(&mut self, sent: &Node, depth: u32) {
+    fn create(&mut self, sent: &Node) {
         let mut created = sent.clone();
         created.provider.exists = true;
         let mut coming = sent.clone();
         coming.provider.coming = true;
         for node in [sent, &created, &coming] {
             // Nobody hears what came of it.
-            self.reach(node.clone().dies(), depth);
+            self.reach(node.clone().dies());
             let panicked = Event::Delayed(Duration::from_secs(10), Some("it panicked"));
-            self.feed(node.clone(), panicked, depth);
+            self.feed(node.clone(), panicked);
             for status in [None, Some(503), Some(409)] {
                 let error =
                     status.map_or_else(lost, |status| error(ErrorKind::Transient, Some(status)));
-                self.feed(node.clone(), Event::Submitted(Err(error)), depth);
+                self.feed(node.clone(), Event::Submitted(Err(error)));
             }
         }
         let stage = BatchStage::Created {
             id: "ours".to_owned(),
             file: None,
         };
-        self.feed(created, Event::Submitted(Ok(stage)), depth);
+        self.feed(created, Event::Submitted(Ok(stage)));
         for error in refusals() {
-            self.feed(sent.clone(), Event::Submitted(Err(error)), depth);
+            self.feed(sent.clone(), Event::Submitted(Err(error)));
         }
         let mut gone = sent.clone();
         gone.provider.file = false;
-        self.feed(gone, Event::Submitted(Err(refusal(404))), depth);
+        self.feed(gone, Event::Submitted(Err(refusal(404))));
     }
 
     /// A list shows what exists, or not yet. Where nothing but size and time tells batches apart it may
     /// show another program's.
-    fn read_list(&mut self, node: Node, depth: u32) {
+    fn read_list(&mut self, node: Node) {
         let mut shown: Vec<Result<ListedBatches, Error>> = vec![Err(busy())];
         let named = |id: &str| id.to_owned();
         if node.provider.exists {
@@ -204,13 +197,13 @@ impl Search {
             }
         }
         for found in shown {
-            self.feed(node.clone(), Event::Listed(found), depth);
+            self.feed(node.clone(), Event::Listed(found));
         }
     }
 
-    fn ask_status(&mut self, node: Node, depth: u32) {
+    fn ask_status(&mut self, node: Node) {
         for error in [busy(), refusal(404), error(ErrorKind::Auth, Some(401))] {
-            self.feed(node.clone(), Event::Status(Err(error)), depth);
+            self.feed(node.clone(), Event::Status(Err(error)));
         }
         let bad = || refusal(400);
         let going_on = [BatchState::Validating, BatchState::Running];
@@ -236,11 +229,11 @@ impl Search {
             }
             let is_ours = node.record.id() == Some("ours");
             node.provider.paid |= state.is_final() && is_ours && node.provider.exists;
-            self.feed(node, Event::Status(Ok(status(state))), depth);
+            self.feed(node, Event::Status(Ok(status(state))));
         }
     }
 
-    fn collect(&mut self, node: Node, depth: u32) {
+    fn collect(&mut self, node: Node) {
         let withheld = Collected {
             withheld: Some("no such file".to_owned()),
             ..Collected::default()
@@ -253,19 +246,19 @@ impl Search {
             foreign: true,
             ..Collected::default()
         };
-        self.feed(node.clone(), Event::Collected(Err(busy())), depth);
-        self.feed(node.clone(), Event::Collected(Ok(withheld)), depth);
+        self.feed(node.clone(), Event::Collected(Err(busy())));
+        self.feed(node.clone(), Event::Collected(Ok(withheld)));
         if node.record.id() == Some("theirs") {
-            self.feed(node, Event::Collected(Ok(foreign)), depth)
+            self.feed(node, Event::Collected(Ok(foreign)))
         } else {
             let mut node = node;
             node.provider.paid = false;
-            self.feed(node, Event::Collected(Ok(whole)), depth);
+            self.feed(node, Event::Collected(Ok(whole)));
         }
     }
 
     /// Applies an event, and does what follows, in all the ways that it may go.
-    fn feed(&mut self, mut node: Node, event: Event, depth: u32) {
+    fn feed(&mut self, mut node: Node, event: Event) {
         let before = node.clone();
         let what = event.name();
         let is_given_up = matches!(event, Event::GivenUp);
@@ -278,7 +271,7 @@ impl Search {
             match effect {
                 Effect::Save => {
                     // It may die before that.
-                    self.reach(node.clone().dies(), depth);
+                    self.reach(node.clone().dies());
                     node.saved = node.record.clone();
                 }
                 Effect::Close => {
@@ -290,19 +283,19 @@ impl Search {
                     assert!(!node.may_exist(), "{what}: {before:?}");
                     node.provider.paid = false;
                     let settled = Ok(ItemsSettled::Jobs(1));
-                    self.feed(node.clone(), Event::Settled(settled), depth);
-                    self.feed(node.clone(), Event::Settled(Err(busy())), depth);
+                    self.feed(node.clone(), Event::Settled(settled));
+                    self.feed(node.clone(), Event::Settled(Err(busy())));
                     if let ItemEnds::Named(_) = ends {
                         let none = Ok(ItemsSettled::NoSuchRequest(refusal(400)));
-                        self.feed(node, Event::Settled(none), depth);
+                        self.feed(node, Event::Settled(none));
                     }
                     return;
                 }
-                Effect::Take(step) => return self.step(node, step, depth),
+                Effect::Take(step) => return self.step(node, step),
                 _ => {}
             }
         }
-        self.reach(node, depth);
+        self.reach(node);
     }
 
     /// Whether the jobs that are left in a batch may go back, to be sent again.
@@ -398,12 +391,12 @@ fn refusals() -> Vec<Error> {
 fn no_order_of_events_buys_twice_drops_what_was_paid_for_or_ends_nowhere() {
     let search = |uploads| {
         let mut search = Search::default();
-        search.reach(Node::new(uploads), 0);
+        search.reach(Node::new(uploads));
         search.run();
         // All that can happen has: what is left out makes no difference.
-        let (seen, deepest, ends) = (search.seen.len(), search.deepest, search.ends);
-        println!("{seen} nodes, {deepest} steps deep, {ends} ends");
-        assert!(seen > 3000 && deepest > 12 && ends > 3000);
+        let (seen, depth, ends) = (search.seen.len(), search.depth, search.ends);
+        println!("{seen} nodes, {depth} steps deep, {ends} ends");
+        assert!(seen > 3000 && depth > 12 && ends > 3000);
     };
     std::thread::scope(|scope| {
         scope.spawn(|| search(true));

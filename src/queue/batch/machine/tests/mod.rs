@@ -2,7 +2,7 @@
 
 mod decisions;
 mod diagram;
-mod examples;
+pub(in crate::queue::batch) mod examples;
 mod exhaustive;
 mod records;
 mod situation;
