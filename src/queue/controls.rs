@@ -272,18 +272,16 @@ mod tests {
             has_begun.recv_timeout(Duration::from_secs(30)).unwrap();
         }
         assert_eq!(told.calls_in_flight(), 3);
-        let seen: Vec<_> = told.all();
-        let of_models: Vec<_> = seen
-            .iter()
-            .map(|limits| {
-                let quota = limits.quota;
-                let requests = quota.requests.unwrap();
-                assert_eq!((limits.provider.as_str(), quota.tokens), ("held", None));
-                assert_eq!((requests.limit, quota.most_in_flight), (60, Some(7)));
-                let model = limits.model.as_deref().unwrap();
-                (model, requests.remaining, quota.in_flight)
-            })
-            .collect();
+        let all = told.all();
+        let of_models = all.iter().map(|limits| {
+            let quota = limits.quota;
+            let requests = quota.requests.unwrap();
+            assert_eq!((limits.provider.as_str(), quota.tokens), ("held", None));
+            assert_eq!((requests.limit, quota.most_in_flight), (60, Some(7)));
+            let model = limits.model.as_deref().unwrap();
+            (model, requests.remaining, quota.in_flight)
+        });
+        let of_models: Vec<_> = of_models.collect();
         assert_eq!(of_models, [("a", 58, 2), ("b", 59, 1)]);
 
         (0..3).for_each(|_| go.send(()).unwrap());

@@ -231,19 +231,23 @@ mod tests {
     use crate::queue::store::Store;
     use crate::queue::store::sqlite::SqliteOptions;
 
-    fn job() -> RunningJob {
-        RunningJob::of(&Job::new("test", &7).unwrap())
-    }
-
-    fn children() -> Children {
+    /// Calls a handler on its own thread within this time.
+    fn call(
+        handler: Handler,
+        millis: u64,
+        ctx: &Context,
+        late: impl FnOnce(Box<RawValue>) + Send + 'static,
+    ) -> Error {
+        let job = RunningJob::of(&Job::new("test", &7).unwrap());
         let store: Arc<Store> = Arc::new(Store::in_memory(SqliteOptions::default()).unwrap());
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let job = job();
         let parent = ParentJob {
             process_id: job.process_id,
             job_id: job.job_id,
         };
-        Children::new(&store, &clock, parent, "a".into(), 5)
+        let children = Children::new(&store, &clock, parent, "a".into(), 5);
+        let handler = handler.within(Duration::from_millis(millis));
+        handler.call(&job, &children, ctx, late).unwrap_err()
     }
 
     #[test]
@@ -253,12 +257,9 @@ mod tests {
             let _ = wait.recv();
             job.parse::<u32>()
         });
-        let handler = handler.within(Duration::from_millis(5));
         let (tell, told) = bounded(1);
         let late = move |result: Box<RawValue>| tell.send(result.get().to_owned()).unwrap();
-        let error = handler
-            .call(&job(), &children(), &Context::new(), late)
-            .unwrap_err();
+        let error = call(handler, 5, &Context::new(), late);
         assert_eq!(error.kind(), ErrorKind::Transient);
         assert!(error.timed_out());
         go.send(()).unwrap();
@@ -267,12 +268,10 @@ mod tests {
 
     #[test]
     fn a_handler_on_its_own_thread_is_told_to_stop_and_may_panic() {
+        let ctx = Context::new();
         let panics =
             Handler::new(|_: &RunningJob, _: &Context| -> Result<(), Error> { panic!("oh no") });
-        let panics = panics.within(Duration::from_secs(10));
-        let error = panics
-            .call(&job(), &children(), &Context::new(), |_| {})
-            .unwrap_err();
+        let error = call(panics, 10_000, &ctx, |_| {});
         assert_eq!(error.kind(), ErrorKind::Panic);
         assert!(error.message().contains("oh no"));
 
@@ -280,10 +279,8 @@ mod tests {
             let _ = ctx.cancel_signal().receiver.recv();
             Err(Error::cancelled())
         });
-        let waits = waits.within(Duration::from_secs(10));
-        let ctx = Context::new();
         ctx.cancel();
-        let error = waits.call(&job(), &children(), &ctx, |_| {}).unwrap_err();
+        let error = call(waits, 10_000, &ctx, |_| {});
         assert_eq!(error.kind(), ErrorKind::Cancelled);
     }
 }

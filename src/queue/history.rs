@@ -211,74 +211,62 @@ mod tests {
     use super::*;
     use crate::base::error::ErrorKind;
 
+    fn names(step: u8) -> (String, Option<String>) {
+        (format!("p{step}"), None)
+    }
+
+    fn at(millis: u64, wall: i64) -> Moment {
+        Moment {
+            now: Time::ZERO.after(Duration::from_millis(millis)),
+            wall: Timestamp(wall),
+        }
+    }
+
     #[test]
     fn each_error_is_told_of_the_step_whose_call_failed() {
         let refused = Error::new(ErrorKind::Invalid, "not here").with_status(400);
         let slow = Error::new(ErrorKind::RateLimited, "slow down").with_status(429);
-        let names = |step: u8| (format!("p{step}"), None);
-        let times = Moment {
-            now: Time::ZERO,
-            wall: Timestamp(1000),
-        };
         let mut history = History::default();
         let moved_on = Tries {
             step: 1,
             fallbacks: FallbackHistory::default().and(0, &refused),
             ..Tries::default()
         };
-        history.failed(&refused, &moved_on, names, times);
-        // Rate-limited, which uses up no attempt.
-        history.failed(&slow, &moved_on, names, times);
+        // The second uses up no attempt.
+        for error in [&refused, &slow] {
+            history.failed(error, &moved_on, names, at(0, 1000));
+        }
         let steps: Vec<u8> = history.errors.iter().map(|error| error.step).collect();
         assert_eq!(steps, [0, 1]);
         assert_eq!(history.earlier(Vec::new())[0].provider, "p0");
         let left = history.tries(1).fallbacks.steps();
-        assert_eq!(
-            (left.len(), left[0].0, left[0].1.status()),
-            (1, 0, Some(400))
-        );
+        let left: Vec<_> = left
+            .iter()
+            .map(|(step, error)| (*step, error.status()))
+            .collect();
+        assert_eq!(left, [(0, Some(400))]);
     }
 
+    /// An answer in a wrong format is corrected by any worker, and the latency counts from the first call of any.
     #[test]
-    fn an_answer_in_a_wrong_format_is_corrected_by_any_worker() {
+    fn the_next_worker_corrects_an_answer_and_counts_from_the_first_call() {
         let misfit = "the answer does not fit the schema: \"a\" is a required property";
         let misfit = Error::new(ErrorKind::Invalid, misfit).with_raw("secret");
-        let times = Moment {
-            now: Time::ZERO,
-            wall: Timestamp(0),
-        };
+        let busy = Error::new(ErrorKind::Transient, "busy");
         let mut history = History::default();
-        for error in [
-            misfit.with_schema_mismatch(),
-            Error::new(ErrorKind::Transient, "busy"),
-        ] {
-            let names = |_| Default::default();
-            history.failed(&error, &Tries::default(), names, times);
+        let tries = Tries {
+            first: at(3, 0).now.into(),
+            ..Tries::default()
+        };
+        let (millis, now) = (Duration::from_millis, at(203, 10_200));
+        assert_eq!(history.latency(&tries, now.now, now.wall), millis(200));
+        for error in [misfit.with_schema_mismatch(), busy] {
+            history.failed(&error, &tries, names, now);
         }
         let read = History::parse(&history.text());
         assert!(read.correction.is_some());
         assert!(!format!("{read:?}").contains("secret"), "{read:?}");
-    }
-
-    #[test]
-    fn its_latency_counts_from_the_first_call_of_any_worker() {
-        let failed = Error::new(ErrorKind::Transient, "busy");
-        let names = |step: u8| (format!("p{step}"), None);
-        let millis = Duration::from_millis;
-        let mut history = History::default();
-        let first = Time::ZERO.after(millis(3));
-        let tries = Tries {
-            first: first.into(),
-            ..Tries::default()
-        };
-        let at = Moment {
-            now: first.after(millis(200)),
-            wall: Timestamp(10_200),
-        };
-        assert_eq!(history.latency(&tries, at.now, at.wall), millis(200));
-        history.failed(&failed, &tries, names, at);
-        let read = History::parse(&history.text());
-        let latency = read.latency(&Tries::default(), Time::ZERO, Timestamp(16_340));
-        assert_eq!(latency, millis(6_340));
+        let later = read.latency(&Tries::default(), Time::ZERO, Timestamp(16_340));
+        assert_eq!(later, millis(6_340));
     }
 }

@@ -77,30 +77,29 @@ mod tests {
     ];
 
     #[test]
-    fn processes_make_no_series_of_their_own() {
+    fn processes_make_no_series_of_their_own_and_the_length_is_told_by_priority() {
         let (queue, metrics) = (JobQueue::in_memory().unwrap(), Metrics::new());
-        let text = |metrics: &Metrics| {
+        let text = || {
             metrics.observe_queue(&queue).unwrap();
             metrics.text().unwrap()
         };
         let enqueue = || {
             let process = ProcessId::new();
-            let jobs = [1, 2, 3].map(|n| Job::new("k", &n).unwrap());
+            let jobs = [3, 9, 3].map(|priority| Job::new("k", &1).unwrap().priority(priority));
             queue.enqueue(process, &jobs).unwrap();
             process
         };
         let first = enqueue();
-        let series = text(&metrics).lines().count();
-        let other = enqueue();
-        for _ in 0..48 {
-            enqueue();
-        }
-        let told = text(&metrics);
+        let series = text().lines().count();
+        let others: Vec<ProcessId> = (0..49).map(|_| enqueue()).collect();
+        let told = text();
         assert_eq!(told.lines().count(), series, "{told}");
         let has = |text: &str, line: &str| {
             assert!(text.contains(&format!("\n{line}\n")), "{line} {text}")
         };
         has(&told, "batchwright_items{state=\"pending\"} 150");
+        has(&told, "batchwright_queue_length{priority=\"3\"} 100");
+        has(&told, "batchwright_queue_length{priority=\"9\"} 50");
         let samples = told.lines().filter(|line| !line.starts_with('#'));
         let labels = samples.filter_map(|line| line.split_once('{')?.1.split_once('}'));
         for label in labels.flat_map(|(labels, _)| labels.split(',')) {
@@ -108,30 +107,14 @@ mod tests {
             assert!(LABELS.contains(&name), "{name}");
         }
         queue.cancel(first).unwrap();
-        queue.delete(other).unwrap();
-        let told = text(&metrics);
+        queue.delete(others[0]).unwrap();
+        let told = text();
         has(&told, "batchwright_items{state=\"pending\"} 144");
         has(&told, "batchwright_items{state=\"cancelled\"} 3");
         assert!(!told.contains("\nbatchwright_success_ratio "), "{told}");
-    }
-
-    #[test]
-    fn the_length_of_the_queue_is_told_by_priority_and_gone_when_it_is_empty() {
-        let (queue, metrics) = (JobQueue::in_memory().unwrap(), Metrics::new());
-        let process = ProcessId::new();
-        let jobs = [3, 9, 3].map(|priority| Job::new("k", &"x").unwrap().priority(priority));
-        queue.enqueue(process, &jobs).unwrap();
-        let text = |metrics: &Metrics| {
-            metrics.observe_queue(&queue).unwrap();
-            metrics.text().unwrap()
-        };
-        let told = text(&metrics);
-        for (priority, jobs) in [(3, 2), (9, 1)] {
-            let line = format!("batchwright_queue_length{{priority=\"{priority}\"}} {jobs}\n");
-            assert!(told.contains(&line), "{told}");
+        for other in &others[1..] {
+            queue.cancel(*other).unwrap();
         }
-        queue.cancel(process).unwrap();
-        let told = text(&metrics);
-        assert!(!told.contains("batchwright_queue_length{"), "{told}");
+        assert!(!text().contains("batchwright_queue_length{"));
     }
 }

@@ -375,46 +375,25 @@ mod tests {
     /// Progress when as many jobs as given have ended at each second.
     fn progress(done: impl IntoIterator<Item = u64>) -> Progress {
         let mut tracker = ProcessTracker::new();
-        let mut last = None;
-        for (second, done) in (0..).zip(done) {
-            let at = Time::ZERO.after(Duration::from_secs(second));
-            last = Some(tracker.progress(&process(1000, done), at, Timestamp(31_000)));
-        }
-        last.unwrap()
+        let seconds = (0..).map(Duration::from_secs).zip(done);
+        let states = seconds.map(|(second, done)| {
+            let at = Time::ZERO.after(second);
+            tracker.progress(&process(1000, done), at, Timestamp(31_000))
+        });
+        states.last().unwrap()
     }
 
     #[test]
     fn rate_and_expected_end_come_from_what_was_seen() {
         let waits = std::iter::repeat_n(0, 1000);
         let even = |from: u64| (0..30).map(move |second| from + second * 10);
-        let cases = [
-            (
-                "a single state: the average since the start",
-                progress([600]),
-                20.0,
-                20.0,
-            ),
+        for (what, last, rate, left) in [
+            ("the average since the start", progress([600]), 20.0, 20.0),
             ("an even pace", progress(even(0)), 10.0, 71.0),
-            (
-                "a pace after many were done",
-                progress(even(600)),
-                10.0,
-                11.0,
-            ),
-            (
-                "a process that waited",
-                progress(waits.chain(even(0))),
-                10.0,
-                71.0,
-            ),
-            (
-                "failed jobs were put back",
-                progress(even(500).chain(even(100))),
-                10.0,
-                61.0,
-            ),
-        ];
-        for (what, last, rate, left) in cases {
+            ("many were done before", progress(even(600)), 10.0, 11.0),
+            ("it waited", progress(waits.chain(even(0))), 10.0, 71.0),
+            ("put back", progress(even(500).chain(even(100))), 10.0, 61.0),
+        ] {
             assert!((last.rate - rate).abs() < 1e-9, "{what}: {}", last.rate);
             let eta = last.eta.unwrap().as_secs_f64();
             assert!((eta - left).abs() < 1e-6, "{what}: {eta}");
@@ -423,10 +402,7 @@ mod tests {
         }
         let few = progress([0, 1]);
         assert_eq!((few.rate, few.eta), (1.0, None));
-    }
-
-    #[test]
-    fn a_process_with_all_its_outcomes_is_finished() {
+        // With all its outcomes it is finished.
         let mut tracker = ProcessTracker::new();
         let end = tracker.progress(&process(5, 5), Time::ZERO, Timestamp(99_000));
         assert_eq!((end.phase, end.percent), (Phase::Finished, Some(100.0)));

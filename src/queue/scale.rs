@@ -273,45 +273,48 @@ fn memory_used(all: &str, own: &str) -> Option<Used> {
 mod tests {
     use super::*;
 
-    const CALM: Used = Used {
-        by_all: 10.0,
-        by_us: 10.0,
-    };
-    const FULL: Used = Used {
-        by_all: 95.0,
-        by_us: 60.0,
-    };
+    const fn used(by_all: f64, by_us: f64) -> Used {
+        Used { by_all, by_us }
+    }
+
+    const CALM: Used = used(10.0, 10.0);
+    const FULL: Used = used(95.0, 60.0);
+    const OTHERS: Used = used(95.0, 2.0);
 
     #[test]
     fn slots_grow_while_all_are_busy_and_shrink_only_while_the_load_is_their_own() {
         let scale = WorkerScale::default().slots(2, 4, 6);
-        let load = |cpu, memory| Load { cpu, memory };
-        assert_eq!(scale.next(4, true, load(CALM, CALM)), 5);
-        assert_eq!(scale.next(6, true, load(CALM, CALM)), 6);
-        assert_eq!(scale.next(4, false, load(CALM, CALM)), 4);
-        assert_eq!(scale.next(4, true, load(FULL, CALM)), 3);
-        assert_eq!(scale.next(2, true, load(FULL, CALM)), 2);
-        assert_eq!(scale.next(4, true, load(CALM, FULL)), 3);
-        assert_eq!(scale.next(4, true, Load::default()), 5);
-        let others = Used { by_us: 2.0, ..FULL };
-        assert_eq!(scale.next(4, true, load(others, CALM)), 4);
-        assert_eq!(scale.next(4, false, load(CALM, others)), 4);
-        assert_eq!(scale.next(4, true, load(others, FULL)), 3);
-        assert_eq!(
-            WorkerScale::default()
-                .slots(1, 4, 20)
-                .doubling()
-                .next(4, true, load(CALM, CALM)),
-            8
-        );
-        let held = |now, all_busy, cpu, memory| scale.held_by(now, all_busy, load(cpu, memory));
-        assert_eq!(held(4, true, others, CALM), Some("load"));
-        assert_eq!(held(4, true, CALM, FULL), Some("memory"));
-        assert_eq!(held(4, true, CALM, CALM), None);
-        assert_eq!(held(4, false, FULL, FULL), None, "nothing waits for a slot");
-        assert_eq!(held(6, true, FULL, FULL), None, "it would not grow anyway");
-        let set = WorkerScale::fixed(4);
-        assert_eq!(set.next(4, true, load(FULL, FULL)), 4);
+        for (now, all_busy, cpu, memory, next, held) in [
+            (4, true, CALM, CALM, 5, None),
+            (6, true, CALM, CALM, 6, None),
+            (4, false, CALM, CALM, 4, None),
+            (4, true, FULL, CALM, 3, Some("load")),
+            (2, true, FULL, CALM, 2, Some("load")),
+            (4, true, CALM, FULL, 3, Some("memory")),
+            (4, true, Used::default(), Used::default(), 5, None),
+            (4, true, OTHERS, CALM, 4, Some("load")),
+            // Nothing waits for a slot.
+            (4, false, CALM, OTHERS, 4, None),
+            (4, true, OTHERS, FULL, 3, Some("load")),
+            // It would not grow anyway.
+            (6, true, FULL, FULL, 5, None),
+        ] {
+            let load = Load { cpu, memory };
+            let found = (
+                scale.next(now, all_busy, load),
+                scale.held_by(now, all_busy, load),
+            );
+            assert_eq!(found, (next, held), "{now} {all_busy} {load:?}");
+        }
+        let full = Load {
+            cpu: FULL,
+            memory: FULL,
+        };
+        assert_eq!(WorkerScale::fixed(4).next(4, true, full), 4);
+        let doubling = WorkerScale::default().slots(1, 4, 20).doubling();
+        assert_eq!(doubling.next(4, true, Load::default()), 8);
+        let scale = WorkerScale::default().slots(1, 40, 10);
+        assert_eq!((scale.start(), scale.most), (40, 40));
     }
 
     #[test]
@@ -335,34 +338,18 @@ mod tests {
     }
 
     #[test]
-    fn a_larger_start_raises_the_most() {
-        let scale = WorkerScale::default().slots(1, 40, 10);
-        assert_eq!((scale.start(), scale.most), (40, 40));
-    }
-
-    #[test]
     fn the_systems_words_are_understood() {
+        let counted = |busy, own, all| Ticks { busy, own, all };
         let stat = "cpu  100 0 50 800 50 0 0 0 0 0\ncpu0 1 2 3\n";
         let own = "42 (a (b) c) S 1 2 3 4 5 6 7 8 9 10 30 12 0 0 20";
         let now = ticks(stat, own).unwrap();
-        let expected = Ticks {
-            busy: 150,
-            own: 42,
-            all: 1000,
-        };
-        assert_eq!(now, expected);
+        assert_eq!(now, counted(150, 42, 1000));
         assert_eq!(ticks("intr 5", own), None);
         assert_eq!(ticks(stat, "42 (x) S"), None);
-        let before = Ticks {
-            busy: 50,
-            own: 22,
-            all: 800,
-        };
-        let used = cpu(before, now).unwrap();
-        assert_eq!((used.by_all, used.by_us), (50.0, 10.0));
+        assert_eq!(cpu(counted(50, 22, 800), now), Some(used(50.0, 10.0)));
         let meminfo = "MemTotal:       1000 kB\nMemFree: 1 kB\nMemAvailable:    250 kB\n";
-        let used = memory_used(meminfo, "Name: x\nVmRSS:\t  120 kB\n").unwrap();
-        assert_eq!((used.by_all, used.by_us), (75.0, 12.0));
+        let own = memory_used(meminfo, "Name: x\nVmRSS:\t  120 kB\n");
+        assert_eq!(own, Some(used(75.0, 12.0)));
         assert_eq!(memory_used("", ""), None);
     }
 }

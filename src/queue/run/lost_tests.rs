@@ -35,18 +35,14 @@ impl LlmClient for Last {
 #[test]
 fn what_could_not_be_recorded_is_in_the_report_though_the_queue_cannot_be_read() {
     let place = tempfile::tempdir().unwrap();
-    let (input, output, database) = (
-        place.path().join("in.jsonl"),
-        place.path().join("out.jsonl"),
-        place.path().join("out.jsonl.batchwright"),
-    );
+    let names = ["in.jsonl", "out.jsonl", "out.jsonl.batchwright"];
+    let [input, output, database] = names.map(|name| place.path().join(name));
     fs::write(&input, "{\"id\":\"a\",\"prompt\":\"p\"}\n").unwrap();
-    let prompts =
-        Prompts::open(&input, &PromptSettings::new(), &Context::new(), &|_, _| ()).unwrap();
+    let ctx = Context::new().with_grace(Duration::from_millis(500));
+    let prompts = Prompts::open(&input, &PromptSettings::new(), &ctx, &|_, _| ()).unwrap();
     let options = FileRunOptions::new();
     let store = RunStore::Beside(SqliteOptions::default());
     let run = QueueRun::prepare(prompts, RunOutput::file(&output), options, store);
-    let ctx = Context::new().with_grace(Duration::from_millis(500));
     let run = run.ok().unwrap().context(&ctx);
     let report = run.run(|queue| {
         let client = Last(database.clone(), ctx.clone());
@@ -54,10 +50,8 @@ fn what_could_not_be_recorded_is_in_the_report_though_the_queue_cannot_be_read()
     });
     let report = report.unwrap().report;
     assert!(report.stop.is_some());
-    let [line] = &report.unsaved[..] else {
-        panic!("{report:?}")
-    };
-    let line: Value = serde_json::from_slice(line).unwrap();
+    assert_eq!(report.unsaved.len(), 1, "{report:?}");
+    let line: Value = serde_json::from_slice(&report.unsaved[0]).unwrap();
     assert_eq!(
         (&line["id"], &line["text"]),
         (&"a".into(), &"an answer".into())

@@ -229,40 +229,30 @@ mod tests {
         assert_eq!(left.len(), 1, "{left:?}");
     }
 
-    /// A run of two prompts to this output, by calls.
-    fn direct(folder: &Path, output: &Path) -> Result<FileRun<'static>, FileRunError> {
-        let input = folder.join("in.jsonl");
-        fs::write(&input, "{\"id\":\"a\",\"prompt\":\"p\"}\n").unwrap();
-        let prompts = Prompts::open(&input, &PromptSettings::new(), &Context::new(), &|_, _| ());
-        FileRun::prepare(
-            prompts.unwrap(),
-            RunOutput::file(output),
-            FileRunOptions::new(),
-        )
-    }
-
+    /// No run by calls takes an output whose items wait in a store, and a store that is a link is refused and stays.
     #[test]
-    fn no_run_by_calls_takes_an_output_whose_items_wait_in_a_store() {
+    fn a_store_is_no_link_and_its_output_is_not_for_runs_by_calls() {
         let folder = tempfile::tempdir().unwrap();
-        let output = folder.path().join("out.jsonl");
+        let [input, output] = ["in.jsonl", "out.jsonl"].map(|name| folder.path().join(name));
+        fs::write(&input, "{\"id\":\"a\",\"prompt\":\"p\"}\n").unwrap();
+        let direct = || {
+            let settings = PromptSettings::new();
+            let prompts = Prompts::open(&input, &settings, &Context::new(), &|_, _| ());
+            let (output, options) = (RunOutput::file(&output), FileRunOptions::new());
+            FileRun::prepare(prompts.unwrap(), output, options).err()
+        };
         let store = store_path(&output).unwrap();
         drop(JobQueue::open(&store).unwrap());
-        let refused = direct(folder.path(), &output).err();
-        assert!(matches!(refused, Some(FileRunError::Usage(_))));
+        assert!(matches!(direct(), Some(FileRunError::Usage(_))));
         fs::remove_file(&store).unwrap();
-        assert!(direct(folder.path(), &output).is_ok());
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn a_store_that_is_a_link_is_refused_and_stays() {
-        let folder = tempfile::tempdir().unwrap();
-        let output = folder.path().join("out.jsonl");
-        let store = store_path(&output).unwrap();
-        std::os::unix::fs::symlink("elsewhere", &store).unwrap();
-        let beside = RunStore::Beside(SqliteOptions::default());
-        let refused = OpenStore::open(&beside, Some(&output), &FileRunOptions::new());
-        assert!(refused.err().unwrap().message().contains("not a file"));
-        assert!(store.is_symlink() && !folder.path().join("elsewhere").exists());
+        assert!(direct().is_none());
+        #[cfg(unix)]
+        {
+            std::os::unix::fs::symlink("elsewhere", &store).unwrap();
+            let beside = RunStore::Beside(SqliteOptions::default());
+            let refused = OpenStore::open(&beside, Some(&output), &FileRunOptions::new());
+            assert!(refused.err().unwrap().message().contains("not a file"));
+            assert!(store.is_symlink() && !folder.path().join("elsewhere").exists());
+        }
     }
 }
