@@ -198,52 +198,41 @@ const EMBEDDINGS: [(&str, &str); 2] = [
     ("mistral", "mistral/EmbeddingRequest"),
 ];
 
-fn texts(n: usize, set: impl Fn(Request) -> Request) -> Vec<Request> {
-    let text = |i| {
-        set(Request::embedding(format!(
-            "Text {i}, „Größe“ 🌍 \u{0} \u{2028}"
-        )))
-    };
-    (0..n).map(text).collect()
-}
-
-fn shortened(mut request: Request) -> Request {
-    request.params.dimensions = Some(256);
-    request
-}
-
 #[test]
 fn embedding_requests_match_the_documentation_of_the_providers() {
+    let text = |i| Request::embedding(format!("Text {i}, „Größe“ 🌍 \u{0} \u{2028}"));
+    let two = |set: &dyn Fn(Request) -> Request| vec![set(text(0)), set(text(1))];
+    let shortened = |mut text: Request| {
+        text.params.dimensions = Some(256);
+        text
+    };
     for (provider, schema) in EMBEDDINGS {
         let client = client(provider, Recorder::silent()).unwrap();
         let most = client.pack_limits().inputs;
-        let mut requests = vec![
-            ("one", texts(1, |text| text)),
-            ("a full call", texts(most.into(), |text| text)),
-            ("dimensions", texts(2, shortened)),
-            ("own model", texts(2, |text| text.with_model("model-y"))),
-            (
-                "encoding",
-                texts(2, |text| text.with_extra("encoding_format", json!("float"))),
-            ),
-            (
-                "overruled extra",
-                texts(2, |text| text.with_extra("input", json!([[7]]))),
-            ),
-        ];
         // Mistral does not support the field `user`.
         let (field, value) = match provider {
             "mistral" => ("output_dtype", "float"),
             _ => ("user", "u"),
         };
-        let further = |text: Request| text.with_extra(field, json!(value));
-        requests.push(("further", texts(2, further)));
-        let schemas = Schema::all(schema);
-        for (name, requests) in requests {
+        for (name, requests) in [
+            ("one", vec![text(0)]),
+            ("a full call", (0..most.into()).map(text).collect()),
+            ("dimensions", two(&shortened)),
+            ("own model", two(&|text| text.with_model("model-y"))),
+            (
+                "encoding",
+                two(&|text| text.with_extra("encoding_format", json!("float"))),
+            ),
+            (
+                "overruled extra",
+                two(&|text| text.with_extra("input", json!([[7]]))),
+            ),
+            ("further", two(&|text| text.with_extra(field, json!(value)))),
+        ] {
             let what = format!("{provider}, {name}");
             let body = sent_to_embed(provider, &requests);
             assert_eq!(body["input"].as_array().unwrap().len(), requests.len());
-            for schema in &schemas {
+            for schema in &Schema::all(schema) {
                 schema.check(&body, &what);
                 schema.check_names(&body, &what);
             }

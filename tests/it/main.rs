@@ -16,9 +16,7 @@ mod decoders;
 mod embed_replies;
 mod every_provider;
 #[cfg(feature = "queue")]
-mod example_durable;
-#[cfg(feature = "queue")]
-mod example_overnight;
+mod examples;
 mod fallback;
 mod hang;
 mod judge;

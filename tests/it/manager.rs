@@ -26,16 +26,6 @@ fn plan(settings: &Settings, first: ProviderStatus) -> ProviderPlan {
     ProviderPlan::new(settings.clone(), options).unwrap()
 }
 
-fn with_fallback(
-    settings: &Settings,
-    first: ProviderStatus,
-    fallback: ProviderStatus,
-) -> ProviderPlan {
-    let mut plan = plan(settings, first);
-    plan.fallbacks.push(fallback);
-    plan
-}
-
 fn prompts(n: usize) -> Vec<Request> {
     (0..n)
         .map(|n| Request::new(format!("prompt {n}")))
@@ -107,16 +97,14 @@ fn limits_are_shared_if_any_provider_of_the_route_has_an_allowance() {
 fn a_worker_has_separate_limits_for_each_provider() {
     let sim = good();
     let settings = settings(&[("queue.worker_count", "50")]);
-    let plan = with_fallback(&settings, at("local", &sim), at("mistral", &sim));
+    let mut plan = plan(&settings, at("local", &sim));
+    plan.fallbacks.push(at("mistral", &sim));
     let slots = u32::try_from(plan.first.default_concurrency).unwrap();
     let plan = LlmManager::of(plan).worker_plan().unwrap();
-    assert_eq!(
-        plan.completions.first.limits,
-        Limits::default().in_flight(slots)
-    );
     // No rate is assumed: it is learned from replies.
-    let limits = Limits::default().in_flight(50);
-    assert_eq!(plan.completions.fallbacks[0].limits, limits);
+    let calls = |n| Limits::default().in_flight(n);
+    assert_eq!(plan.completions.first.limits, calls(slots));
+    assert_eq!(plan.completions.fallbacks[0].limits, calls(50));
     let embeddings = plan.embeddings.unwrap();
     assert_eq!(embeddings.first, plan.completions.first);
     assert!(embeddings.fallbacks.is_empty(), "vectors of two models");
@@ -128,35 +116,33 @@ fn one_number_is_the_calls_and_the_jobs_at_once() {
     use batchwright::queue::WorkerScale;
 
     let sim = good();
-    let of = |set: &[(&str, &str)], provider: &str| {
-        let settings = settings(set);
-        let plan = LlmManager::of(plan(&settings, at(provider, &sim)))
-            .worker_plan()
-            .unwrap();
-        (plan.settings, plan.completions.first.limits)
-    };
-    let calls = |n| Limits::default().in_flight(n);
-    let expect = |set: &[(&str, &str)], scale: WorkerScale, most| {
-        let (found, limits) = of(set, "custom");
-        assert_eq!(found, found.scale(scale), "{set:?}");
-        assert_eq!(limits, calls(most), "{set:?}");
-    };
     let by_load = |start, most| WorkerScale::default().slots(1, start, most);
     let (set, start, most) = (
         "llm.sync_concurrency",
         "queue.worker_count",
         "llm.max_concurrent_requests",
     );
-    expect(&[], by_load(5, 10), 10);
-    expect(&[(start, "20")], by_load(20, 20), 20);
-    expect(&[(start, "20"), (most, "8")], by_load(8, 8), 8);
-    expect(&[(most, "40")], by_load(5, 40), 40);
-    expect(&[(set, "40")], WorkerScale::fixed(40), 40);
-    // The number is exact whatever the others say.
-    let all = [(set, "40"), (start, "3"), (most, "8")];
-    expect(&all, WorkerScale::fixed(40), 40);
-    let (_, limits) = of(&[(set, "3")], "local");
-    assert_eq!(limits, calls(3), "also at a local server");
+    for (given, provider, scale, calls) in [
+        (&[][..], "custom", by_load(5, 10), 10),
+        (&[(start, "20")], "custom", by_load(20, 20), 20),
+        (&[(start, "20"), (most, "8")], "custom", by_load(8, 8), 8),
+        (&[(most, "40")], "custom", by_load(5, 40), 40),
+        (&[(set, "40")], "custom", WorkerScale::fixed(40), 40),
+        // The number is exact whatever the others say, also at a local server.
+        (
+            &[(set, "40"), (start, "3"), (most, "8")],
+            "custom",
+            WorkerScale::fixed(40),
+            40,
+        ),
+        (&[(set, "3")], "local", WorkerScale::fixed(3), 3),
+    ] {
+        let plan = LlmManager::of(plan(&settings(given), at(provider, &sim)));
+        let plan = plan.worker_plan().unwrap();
+        assert_eq!(plan.settings, plan.settings.scale(scale), "{given:?}");
+        let limits = Limits::default().in_flight(calls);
+        assert_eq!(plan.completions.first.limits, limits, "{given:?}");
+    }
 }
 
 #[test]
@@ -174,31 +160,35 @@ mod following {
 
     use batchwright::config::{ConfigStore, SettingsWatch, SqliteConfig};
     use batchwright::plan::SettingsEvent;
-
-    use batchwright::{Job, JobQueue, Progress, RunningWorker, Worker};
+    use batchwright::{Job, JobQueue, Progress, RunningWorker};
 
     use super::*;
+    use crate::common::{PATIENCE, eventually};
 
     /// The settings file of a folder, opened again like another process does.
     fn file(desk: &Desk) -> SqliteConfig {
         SqliteConfig::new(desk.path("config.db"))
     }
 
-    fn watch(desk: &Desk, settings: Settings) -> SettingsWatch {
-        SettingsWatch::new(settings, Arc::new(file(desk))).unwrap()
-    }
+    /// A manager that follows the settings file with the simulator at the given address, and the result of each change:
+    /// the present provider and model, or the rejection.
+    type Told = Receiver<Result<(&'static str, Option<String>), String>>;
 
-    /// The result of each change: the present model, or the rejection.
-    type Told = Receiver<Result<Option<String>, String>>;
-
-    /// A manager of a custom server that follows the settings file, and the changes that it reports.
-    fn following(desk: &Desk, sim: &Simulator, settings: Settings) -> (LlmManager, Told) {
-        let watch = watch(desk, settings);
+    fn following(desk: &Desk, sim: &Simulator, provider: &str) -> (LlmManager, Told) {
+        let store = Arc::new(file(desk));
+        store.set("llm.provider", provider).unwrap();
+        store.set("llm.model", "sim-1").unwrap();
+        let watch = SettingsWatch::new(Settings::new(), store).unwrap();
         let (give, told) = unbounded();
-        let manager = LlmManager::of(plan(watch.settings(), at("custom", sim)));
-        let manager = manager.follow(watch).on_settings(move |event| {
+        let options = ProviderOptions::new().base_url(Some(sim.base_url()));
+        let plan = ProviderPlan::new(watch.settings().clone(), options).unwrap();
+        let manager = LlmManager::of(plan).follow(watch);
+        let manager = manager.on_settings(move |event| {
             let _ = match event {
-                SettingsEvent::Applied(now) => give.send(Ok(now.plan().first.model.clone())),
+                SettingsEvent::Applied(now) => {
+                    let first = &now.plan().first;
+                    give.send(Ok((first.provider, first.model.clone())))
+                }
                 SettingsEvent::Refused(error) => give.send(Err(error.message().to_owned())),
                 _ => Ok(()),
             };
@@ -210,74 +200,59 @@ mod following {
         JobQueue::open(&desk.path("llm_jobs.db")).unwrap()
     }
 
-    fn applied(told: &Told) -> Option<String> {
-        told.recv_timeout(crate::common::PATIENCE).unwrap().unwrap()
+    fn enqueued(queue: &JobQueue) -> ProcessId {
+        let process = ProcessId::new();
+        let job = Job::from(Request::new("x"));
+        queue.enqueue(process, [job]).unwrap();
+        process
     }
 
-    /// Lets the running worker complete a job, and returns who answered.
-    fn carried_out(queue: &JobQueue, done: &Receiver<ProcessId>) -> (String, String) {
-        let process = ProcessId::new();
-        queue
-            .enqueue(process, [Job::from(Request::new("x"))])
-            .unwrap();
-        while done.recv_timeout(crate::common::PATIENCE).unwrap() != process {}
+    /// Lets the running worker complete a job, and returns who answered after how many attempts.
+    fn carried_out(queue: &JobQueue, process: ProcessId, done: &Receiver<ProcessId>) -> String {
+        while done.recv_timeout(PATIENCE).unwrap() != process {}
         let result = queue.get_results(process).next().unwrap().unwrap();
         let line: serde_json::Value = serde_json::from_str(&result.line()).unwrap();
-        let word = |name: &str| line[name].as_str().unwrap().to_owned();
-        (word("provider"), word("model"))
+        let word = |name: &str| line[name].as_str().unwrap();
+        format!("{} {} {}", word("provider"), word("model"), result.attempts)
     }
 
-    /// A worker that reports finished processes.
-    fn telling(worker: Worker) -> (RunningWorker, Receiver<ProcessId>) {
+    /// A worker of the manager that reports finished processes.
+    fn telling(manager: &LlmManager, queue: &JobQueue) -> (RunningWorker, Receiver<ProcessId>) {
         let (give, done) = unbounded();
         let notifier = Arc::new(move |progress: &Progress| {
             if progress.completed + progress.failed > 0 {
                 let _ = give.send(progress.process_id.unwrap());
             }
         });
-        (worker.notifier(notifier).start().unwrap(), done)
+        let worker = manager.worker(queue).unwrap().notifier(notifier);
+        (worker.start().unwrap(), done)
     }
 
     #[test]
-    fn a_worker_follows_the_provider_and_the_strategy() {
-        let (desk, sim) = (Desk::new(), good());
-        let store = file(&desk);
-        store.set("llm.provider", "extract").unwrap();
-        let watch = watch(&desk, Settings::new());
-        let (give, told) = unbounded();
-        let options = ProviderOptions::new().base_url(Some(sim.base_url()));
-        let plan = ProviderPlan::new(watch.settings().clone(), options).unwrap();
-        let manager = LlmManager::of(plan);
-        let manager = manager.follow(watch).on_settings(move |event| {
-            if let SettingsEvent::Applied(now) = event {
-                let plan = now.plan();
-                let _ = give.send((plan.first.provider, plan.strategy().asked));
-            }
-        });
-        let queue = queue(&desk);
-        let (worker, done) = telling(manager.worker(&queue).unwrap());
-        assert_eq!(carried_out(&queue, &done).0, "extract");
+    fn a_worker_follows_the_provider_and_calls_in_flight_end_under_the_old_settings() {
+        let desk = Desk::new();
+        let sim = simulator(SimConfig::default().latency(Duration::from_secs(2)));
+        let (manager, told) = following(&desk, &sim, "extract");
+        let (store, queue) = (file(&desk), queue(&desk));
+        let (worker, done) = telling(&manager, &queue);
+        let first = carried_out(&queue, enqueued(&queue), &done);
+        assert!(first.starts_with("extract "), "{first}");
         store.set("llm.model", "sim-2").unwrap();
         store.set("llm.provider", "custom").unwrap();
-        while told.recv_timeout(crate::common::PATIENCE).unwrap().0 != "custom" {}
-        assert_eq!(
-            carried_out(&queue, &done),
-            ("custom".into(), "sim-2".into())
-        );
+        while told.recv_timeout(PATIENCE).unwrap().unwrap().0 != "custom" {}
+        let process = enqueued(&queue);
+        assert!(sim.wait_until(|stats| stats.in_flight == 1, PATIENCE));
+        store.set("llm.request_timeout", "1ms").unwrap();
+        told.recv_timeout(PATIENCE).unwrap().unwrap();
+        assert_eq!(carried_out(&queue, process, &done), "custom sim-2 1");
         worker.stop().unwrap();
     }
 
     #[test]
     fn the_key_of_another_provider_does_not_follow_to_a_given_address() {
         let (desk, sim) = (Desk::new(), good());
-        let store = file(&desk);
-        store.set("llm.provider", "custom").unwrap();
-        store.set("llm.model", "sim-1").unwrap();
-        let watch = watch(&desk, Settings::new());
-        let options = ProviderOptions::new().base_url(Some(sim.base_url()));
-        let plan = ProviderPlan::new(watch.settings().clone(), options).unwrap();
-        let mut manager = LlmManager::of(plan).follow(watch);
-        store.set("llm.provider", "openai").unwrap();
+        let (mut manager, _told) = following(&desk, &sim, "custom");
+        file(&desk).set("llm.provider", "openai").unwrap();
         let why = manager.refresh().unwrap_err().to_string();
         assert!(why.contains("--base-url was given for custom"), "{why}");
         assert_eq!(manager.plan().first.provider, "custom");
@@ -286,56 +261,36 @@ mod following {
     #[test]
     fn unusable_settings_are_reported_once_and_the_old_ones_stay() {
         let (desk, sim) = (Desk::new(), good());
-        let (manager, told) = following(&desk, &sim, Settings::new());
-        let (worker, done) = telling(manager.worker(&queue(&desk)).unwrap());
+        let (manager, told) = following(&desk, &sim, "custom");
+        let (store, queue) = (file(&desk), queue(&desk));
+        let (worker, done) = telling(&manager, &queue);
         let before = worker.settings();
-        let store = file(&desk);
+        let works = || {
+            let by = carried_out(&queue, enqueued(&queue), &done);
+            assert!(by.starts_with("custom "), "{by}");
+        };
+        let next = || told.recv_timeout(PATIENCE).unwrap();
         // Bypasses the checks of `set`, like another version of the program might.
         store.write("queue.worker_count", Some("many")).unwrap();
-        let why = told
-            .recv_timeout(crate::common::PATIENCE)
-            .unwrap()
-            .unwrap_err();
+        let why = next().unwrap_err();
         assert!(why.contains("queue.worker_count=many"), "{why}");
         assert_eq!(worker.settings(), before);
-        assert_eq!(carried_out(&queue(&desk), &done).0, "custom");
+        works();
         store.write("queue.worker_count", Some("6")).unwrap();
-        applied(&told);
+        next().unwrap();
         let six = settings(&[("queue.worker_count", "6")]);
         assert_eq!(worker.settings(), six.worker_settings().unwrap());
         // An unusable provider must not prevent other settings from being applied.
         store.write("llm.fallback", Some("openai")).unwrap();
         store.set("queue.worker_count", "5").unwrap();
-        told.recv_timeout(crate::common::PATIENCE)
-            .unwrap()
-            .unwrap_err();
-        assert!(crate::common::eventually(|| worker.settings() == before));
-        assert_eq!(carried_out(&queue(&desk), &done).0, "custom");
+        next().unwrap_err();
+        assert!(eventually(|| worker.settings() == before));
+        works();
         store.unset("llm.fallback").unwrap();
         // Now nothing is left to apply, and another change is applied.
         store.set("queue.worker_count", "8").unwrap();
-        applied(&told);
+        next().unwrap();
         assert!(told.is_empty(), "it was tried several times, and told once");
-        worker.stop().unwrap();
-    }
-
-    #[test]
-    fn a_call_in_flight_ends_under_the_old_settings() {
-        let desk = Desk::new();
-        let sim = simulator(SimConfig::default().latency(Duration::from_secs(2)));
-        let (manager, told) = following(&desk, &sim, Settings::new());
-        let queue = queue(&desk);
-        let process = ProcessId::new();
-        queue
-            .enqueue(process, [Job::from(Request::new("x"))])
-            .unwrap();
-        let (worker, done) = telling(manager.worker(&queue).unwrap());
-        assert!(sim.wait_until(|stats| stats.in_flight == 1, crate::common::PATIENCE));
-        file(&desk).set("llm.request_timeout", "1ms").unwrap();
-        applied(&told);
-        while done.recv_timeout(crate::common::PATIENCE).unwrap() != process {}
-        let result = queue.get_results(process).next().unwrap().unwrap();
-        assert_eq!(result.attempts, 1, "{}", result.line());
         worker.stop().unwrap();
     }
 }
