@@ -189,43 +189,33 @@ mod tests {
     use super::*;
     use crate::llm::request::{Message, Role};
 
-    fn system(text: String) -> Message {
-        Message::new(Role::System, text)
-    }
-
     fn long() -> Request {
         Request::new("U").with_system("All rules. ".repeat(2_000))
     }
 
     #[test]
     fn by_default_no_gateway_gets_fields_that_it_may_reject() {
-        for (address, expected) in [
-            ("https://api.openai.com/v1", true),
-            ("https://eu.api.openai.com/v1", true),
-            ("https://notapi.openai.com.example.org/v1", false),
-            ("https://myapi.openai.com/v1", false),
-            ("http://127.0.0.1:8090/v1", false),
-            ("", false),
-        ] {
-            assert_eq!(accepts_marks("openai", address), expected, "{address}");
+        for own in ["https://api.openai.com/v1", "https://eu.api.openai.com/v1"] {
+            assert!(accepts_marks("openai", own), "{own}");
         }
-        assert!(
-            accepts_marks("deepseek", "http://127.0.0.1:8090/v1"),
-            "it needs no mark"
-        );
+        let others = "https://notapi.openai.com.example.org/v1,https://myapi.openai.com/v1,http://127.0.0.1:8090/v1,";
+        for other in others.split(',') {
+            assert!(!accepts_marks("openai", other), "{other}");
+        }
+        let local = accepts_marks("deepseek", "http://127.0.0.1:8090/v1");
+        assert!(local, "it needs no mark");
     }
 
     #[test]
     fn a_system_text_after_a_message_leaves_nothing_to_cache() {
         assert!(PromptPrefix::of(&long()).is_some());
         let mut request = Request::new("U");
+        let system = |text| Message::new(Role::System, text);
         request
             .messages
             .insert(0, system("All rules. ".repeat(2_000)));
         assert!(PromptPrefix::of(&request).is_some());
-        request
-            .messages
-            .push(system("a note for this item".to_owned()));
+        request.messages.push(system("a note".to_owned()));
         assert!(PromptPrefix::of(&request).is_none());
     }
 

@@ -122,11 +122,7 @@ fn a_word_of_a_model_says_that_its_calls_search_and_no_part_of_a_word() {
 
 #[test]
 fn embeddings_have_a_bound() {
-    let text = Request {
-        task: RequestTask::Embed,
-        ..Request::new("a text")
-    };
-    let prices = Prices::default();
+    let (text, prices) = (Request::embedding("a text"), Prices::default());
     let model = prices.of_model("openai", "text-embedding-3-small").unwrap();
     let tokens = Tokens::of(&text, Some(&model), &Tries::default()).unwrap();
     assert_eq!(tokens.output, 0);

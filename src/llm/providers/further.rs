@@ -112,14 +112,14 @@ mod tests {
 
     #[test]
     fn further_fields_are_sent_unchanged_and_cannot_set_what_parameters_set() {
+        let field = json!({"deep": [1, null, "x"]});
+        let mut request = Request::new("U").with_extra("new_field", field.clone());
+        // Five answers would be paid for, and one be read.
+        for own in OWN {
+            request = request.with_extra(own, 5.into());
+        }
+        let request = request.with_extra("none", Value::Null);
         for name in ["openai", "groq", "mistral", "anthropic", "gemini", "custom"] {
-            let field = json!({"deep": [1, null, "x"]});
-            let request = Request::new("U").with_extra("new_field", field.clone());
-            // Five answers would be paid for, and one be read.
-            let request = OWN
-                .iter()
-                .fold(request, |r, own| r.with_extra(*own, 5.into()));
-            let request = request.with_extra("none", Value::Null);
             let (_, body) = encoded(name, &request);
             assert_eq!(body["new_field"], field, "{name}");
             assert!(body.get("none").is_none(), "{name}");

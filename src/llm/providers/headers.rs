@@ -177,21 +177,17 @@ mod tests {
 
     #[test]
     fn keys_are_distinguished_from_other_values_of_headers() {
-        let keys = |line: &str| {
-            let keys = CallHeader::parse(line).unwrap().keys();
-            keys.iter()
-                .map(|key| key.expose().to_owned())
-                .collect::<Vec<_>>()
-        };
-        assert_eq!(keys("Authorization: Bearer abcdefgh"), ["abcdefgh"]);
-        assert_eq!(keys("X-Portkey-Api-Key: any-word"), ["any-word"]);
-        assert_eq!(keys("X-Thing: sk-ant-0123456789"), ["sk-ant-0123456789"]);
-        for plain in [
-            "X-Title: Summaries of the speeches of a year",
-            "HTTP-Referer: https://example.org/app",
-            "anthropic-beta: context-1m-2025-08-07",
+        for (line, expected) in [
+            ("Authorization: Bearer abcdefgh", Some("abcdefgh")),
+            ("X-Portkey-Api-Key: any-word", Some("any-word")),
+            ("X-Thing: sk-ant-0123456789", Some("sk-ant-0123456789")),
+            ("X-Title: Summaries of the speeches of a year", None),
+            ("HTTP-Referer: https://example.org/app", None),
+            ("anthropic-beta: context-1m-2025-08-07", None),
         ] {
-            assert!(keys(plain).is_empty(), "{plain}");
+            let keys = CallHeader::parse(line).unwrap().keys();
+            let keys = keys.iter().map(|key| key.expose());
+            assert!(keys.eq(expected), "{line}");
         }
     }
 }

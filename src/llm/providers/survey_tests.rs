@@ -104,28 +104,24 @@ fn with_key(named: Option<&str>) -> impl Fn(&str) -> Option<String> {
 }
 
 #[test]
-fn a_server_on_a_usual_port_does_not_get_the_key() {
-    let (url, heads) = bystander(200, MODELS);
-    let status = looked(&url, None);
-    assert!(status.usable, "{}", status.reason);
-    assert_eq!(status.model.as_deref(), Some("tiny"));
-    let client = status.config().client_with(&with_key(None), None).unwrap();
-    let _ = client.complete(&Request::new("x"), &Context::new());
-    let heads = heads.lock();
-    assert!(heads.contains("get /v1/models") && heads.contains("post /v1/chat"));
-    assert!(!heads.contains("sk-mine") && !heads.contains("authorization"));
-}
-
-#[test]
-fn a_named_address_gets_the_key() {
-    let (url, heads) = bystander(200, MODELS);
-    let status = looked("http://127.0.0.1:9/v1", Some(&url));
-    assert!(heads.lock().contains("authorization: bearer sk-mine"));
-    heads.lock().clear();
-    let env = with_key(None);
-    let client = status.config().client_with(&env, None).unwrap();
-    let _ = client.complete(&Request::new("x"), &Context::new());
-    assert!(heads.lock().contains("authorization: bearer sk-mine"));
+fn only_a_server_at_a_named_address_gets_the_key() {
+    for named in [false, true] {
+        let (url, heads) = bystander(200, MODELS);
+        let status = if named {
+            looked("http://127.0.0.1:9/v1", Some(&url))
+        } else {
+            looked(&url, None)
+        };
+        assert!(status.usable, "{}", status.reason);
+        assert_eq!(status.model.as_deref(), Some("tiny"));
+        let client = status.config().client_with(&with_key(None), None).unwrap();
+        let _ = client.complete(&Request::new("x"), &Context::new());
+        let heads = heads.lock();
+        assert!(heads.contains("get /v1/models") && heads.contains("post /v1/chat"));
+        let keys = heads.matches("authorization: bearer sk-mine").count();
+        assert_eq!(keys, if named { 2 } else { 0 });
+        assert!(named || !heads.contains("sk-mine") && !heads.contains("authorization"));
+    }
 }
 
 #[test]

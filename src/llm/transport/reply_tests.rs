@@ -76,35 +76,28 @@ enum Sent {
 }
 
 fn written(interim: usize, fields: &[(String, String)], body: &[u8], sent: &Sent) -> Vec<u8> {
-    let mut reply = b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n".repeat(interim);
-    reply.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
-    for (name, value) in fields {
-        reply.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
-    }
+    let early = "HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n".repeat(interim);
+    let fields = fields
+        .iter()
+        .map(|(name, value)| format!("{name}: {value}\r\n"));
+    let fields: String = fields.collect();
+    let head = |last: &str| format!("{early}HTTP/1.1 200 OK\r\n{fields}{last}\r\n").into_bytes();
     match sent {
-        Sent::Known => {
-            reply.extend_from_slice(format!("Content-Length: {}\r\n\r\n", body.len()).as_bytes());
-            reply.extend_from_slice(body);
-        }
-        Sent::UntilClose => {
-            reply.extend_from_slice(b"\r\n");
-            reply.extend_from_slice(body);
-        }
+        Sent::Known => [&head(&format!("Content-Length: {}\r\n", body.len())), body].concat(),
+        Sent::UntilClose => [&head(""), body].concat(),
         Sent::Chunked(sizes) => {
-            reply.extend_from_slice(b"Transfer-Encoding: gzip, Chunked\r\n\r\n");
+            let mut reply = head("Transfer-Encoding: gzip, Chunked\r\n");
             let (mut left, mut turn) = (body, 0);
             while !left.is_empty() {
                 let (chunk, rest) = left.split_at(sizes[turn % sizes.len()].min(left.len()));
                 let extension = ["", ";name=value", " ; a"][turn % 3];
-                reply.extend_from_slice(format!("{:X}{extension}\r\n", chunk.len()).as_bytes());
-                reply.extend_from_slice(chunk);
-                reply.extend_from_slice(b"\r\n");
+                let size = format!("{:X}{extension}\r\n", chunk.len());
+                reply = [&reply, size.as_bytes(), chunk, b"\r\n"].concat();
                 (left, turn) = (rest, turn + 1);
             }
-            reply.extend_from_slice(b"0\r\nX-Trailer: t\r\n\r\n");
+            [&reply[..], b"0\r\nX-Trailer: t\r\n\r\n"].concat()
         }
     }
-    reply
 }
 
 fn any_sent() -> impl Strategy<Value = Sent> {
