@@ -71,25 +71,6 @@ mod tests {
     use super::*;
     use crate::base::cancel::Context;
 
-    fn ids(requests: PromptRequests) -> Vec<String> {
-        requests.map(|r| r.unwrap().id.unwrap()).collect()
-    }
-
-    #[test]
-    fn a_file_and_a_stream_of_it_give_the_same_requests() {
-        let text = "one\n\ntwo\none\n";
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("in.txt");
-        std::fs::write(&path, text).unwrap();
-        let settings = PromptSettings::new().model("m");
-        let file = Prompts::open(&path, &settings, &Context::new(), &|_, _| {}).unwrap();
-        let stream = Prompts::from_reader(text.as_bytes(), &settings, &Context::new()).unwrap();
-        let file = ids(file.into_requests());
-        assert_eq!(file, ids(stream.into_requests()));
-        assert_eq!(file.len(), 3);
-        assert_eq!(file[2], format!("{}-2", file[0]));
-    }
-
     #[test]
     fn a_single_line_requests_one_answer_and_reads_no_file() {
         let settings = PromptSettings::new();

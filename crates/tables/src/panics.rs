@@ -25,19 +25,3 @@ pub(super) fn unless_it_panics<T>(read: impl FnOnce() -> T) -> Option<T> {
     IS_QUIET.set(was_quiet);
     read.ok()
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_panics_of_readers_are_quiet() {
-        let panicked = unless_it_panics(|| {
-            assert!(IS_QUIET.get());
-            panic!("printed, if the hook is not quiet");
-        });
-        assert_eq!(panicked, None::<()>);
-        assert_eq!(unless_it_panics(|| 1), Some(1));
-        assert!(!IS_QUIET.get());
-    }
-}

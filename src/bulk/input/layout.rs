@@ -158,18 +158,4 @@ mod tests {
         let all = Layout::of(&settings, |_| Some(true));
         assert_eq!(all, Layout::Short);
     }
-
-    #[test]
-    fn every_id_of_a_line_is_the_same() {
-        let id = |layout: Layout, line: Value| layout.id(line.as_object().unwrap());
-        let line = json!({"key": "k", "request": {}, "id": "k"});
-        assert_eq!(id(Layout::Gemini, line).unwrap().as_deref(), Some("k"));
-        let line = json!({"key": "JIRA-7", "request": "please", "id": "a"});
-        let same = id(Layout::Short, line.clone()).unwrap();
-        assert_eq!(same.as_deref(), Some("a"));
-        assert_eq!(
-            id(Layout::Gemini, line).unwrap_err().to_string(),
-            "found \"key\" \"JIRA-7\" beside \"id\" \"a\"; expected one of them"
-        );
-    }
 }

@@ -71,29 +71,18 @@ fn random_tables_are_read_like_the_csv_crate_reads_them() {
 }
 
 #[test]
-fn lines_are_counted_over_blank_ones() {
-    let bytes = b"\n  \r\na\r\n\nb\n \nc";
-    for piece in 1..=bytes.len() {
-        let found: Vec<(&[u8], u64)> = split(Form::Text, bytes, piece)
-            .unwrap()
-            .into_iter()
-            .map(|(from, r)| (&bytes[from + r.start..from + r.end], r.line))
-            .collect();
-        let expected: [(&[u8], u64); 3] = [(b"a", 3), (b"b", 5), (b"c", 7)];
-        assert_eq!(found, expected, "in pieces of {piece}");
-    }
-}
-
-#[test]
-fn lone_carriage_returns_end_lines_of_text() {
-    for bytes in [&b"a\rb\r \r\rc"[..], b"\ra\rb\rc\r", b"a\r\nb\rc\n"] {
+fn lines_are_counted_over_blank_ones_and_lone_carriage_returns_end_them() {
+    for (bytes, lines) in [
+        (&b"\n  \r\na\r\n\nb\n \nc"[..], [3, 5, 7]),
+        (b"a\rb\r \r\rc", [1, 1, 1]),
+        (b"\ra\rb\rc\r", [1, 1, 1]),
+        (b"a\r\nb\rc\n", [1, 2, 2]),
+    ] {
         for piece in 1..=bytes.len() {
-            let found = split(Form::Text, bytes, piece).unwrap();
-            let found = found
-                .iter()
-                .map(|(from, r)| &bytes[from + r.start..from + r.end]);
-            let found: Vec<&[u8]> = found.collect();
-            assert_eq!(found, [b"a", b"b", b"c"], "in pieces of {piece}");
+            let found = split(Form::Text, bytes, piece).unwrap().into_iter();
+            let found = found.map(|(from, r)| (&bytes[from + r.start..from + r.end], r.line));
+            let expected = [&b"a"[..], b"b", b"c"].into_iter().zip(lines);
+            assert!(found.eq(expected), "in pieces of {piece}");
         }
     }
 }
