@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use crate::base::{Context, Error};
 use crate::llm::outcome::Outcome;
-use crate::observe::tally::Tally;
+use crate::observe::tally::{Measure, Tally};
 
 use super::equals::Equals;
 use super::input::{EarlierResult, FileIndex, InputFile, State};
 use super::known::{KnownAnswers, best_lines, outcome_at};
-use super::lines::{Equal, Lines, Named};
+use super::lines::{Named, shared_outcome};
 use super::options::FileRunOptions;
 use super::results::ResultsFile;
 
@@ -103,39 +103,42 @@ impl Copies {
         tally: &mut Tally,
     ) -> Result<u64, Error> {
         let step = tally.step_of(outcome.provider.as_deref().unwrap_or_default());
-        let (mut lines, mut replacing) = (Lines::default(), 0);
-        let mut write = |lines: Lines| {
-            file.append(&lines.bytes)?;
-            replacing += lines.superseded;
-            lines.tell(step, tally);
+        let shared = shared_outcome(outcome);
+        let mut write = |lines: &mut Vec<u8>, copied: &mut u64| {
+            file.append(lines)?;
+            lines.clear();
+            match (&shared.result, std::mem::take(copied)) {
+                (Ok(answer), items) => tally.answered(step, &Measure::of_equals(answer, items)),
+                (Err(error), items) => tally.failed_as_equals(error, items),
+            }
             Ok::<_, Error>(())
         };
+        let (mut lines, mut copied, mut replacing) = (Vec::new(), 0, 0);
         for item in items {
             if self.ctx.is_cancelled() {
                 break;
             }
-            if let Some(equal) = self.equal(item, outcome) {
-                lines.add_equal(outcome, &equal);
+            if let Some(named) = self.equal(item, outcome)
+                && named.item(shared.clone()).write_line(&mut lines).is_ok()
+            {
+                copied += 1;
+                replacing += u64::from(self.index.state(item) != State::New);
             }
-            if lines.bytes.len() >= PIECE_BYTES {
-                write(std::mem::take(&mut lines))?;
+            if lines.len() >= PIECE_BYTES {
+                write(&mut lines, &mut copied)?;
             }
         }
-        if !lines.bytes.is_empty() {
-            write(lines)?;
+        if copied > 0 {
+            write(&mut lines, &mut copied)?;
         }
         Ok(replacing)
     }
 
     /// The item with its id, if its request equals that of the outcome.
-    fn equal(&self, item: usize, outcome: &Outcome) -> Option<Equal> {
+    fn equal(&self, item: usize, outcome: &Outcome) -> Option<Named> {
         let read = self.input.read(item, &self.index).ok();
         let same = |hash: &str| outcome.request_hash.as_deref() == Some(hash);
-        let read = read.filter(|item| same(&item.request_hash))?;
-        Some(Equal {
-            named: Named::of(read),
-            supersedes: self.index.state(item) != State::New,
-        })
+        read.filter(|item| same(&item.request_hash)).map(Named::of)
     }
 }
 

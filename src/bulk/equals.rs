@@ -3,7 +3,6 @@
 use std::ops::Range;
 
 use super::input::FileIndex;
-use super::options::FileRunOptions;
 
 /// Groups of items whose request hashes have the same first 64 bits, and which may share an answer. Takes 4 bytes per
 /// item of a group, and 1 bit for each other item.
@@ -77,18 +76,6 @@ impl Equals {
         }
         self.order.truncate(kept);
         self.order.shrink_to_fit();
-    }
-
-    /// Number of items that are sent, and number of items that share their answers.
-    pub(super) fn to_ask(&self, index: &FileIndex, options: &FileRunOptions) -> (u64, u64) {
-        let wanted = (0..index.len()).filter(|item| options.wants(index, *item));
-        let asked = wanted.filter(|item| !self.is_spared(*item));
-        let (mut items, mut equal) = (0, 0);
-        for item in asked.take(options.max_items.unwrap_or(usize::MAX)) {
-            items += 1;
-            equal += self.asked_for(index, item).len() as u64;
-        }
-        (items, equal)
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -300,8 +300,7 @@ impl<'a> FileRun<'a> {
             replaced |= copies.of_earlier_runs(&known, file, tally)? > 0;
             copies.begins = file.len();
         }
-        let (asked, equal) = copies.equals.to_ask(index, options);
-        tally.will_send(asked + equal);
+        tally.will_send(self.plan.to_send + self.plan.equal);
         Ok((copies, replaced))
     }
 

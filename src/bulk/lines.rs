@@ -6,7 +6,7 @@ use crate::base::memory::UnwrittenResult;
 use crate::base::{Error, Paid, Usd};
 use crate::llm::outcome::Outcome;
 use crate::llm::reply_details::RawJson;
-use crate::observe::tally::{Measure, Tally};
+use crate::observe::tally::Measure;
 
 use super::input::{BadRow, Item};
 
@@ -54,53 +54,15 @@ impl Named {
     }
 }
 
-/// An item that gets the answer of another one with an equal request.
-pub(crate) struct Equal {
-    pub named: Named,
-    /// True if an earlier run wrote a line for it.
-    pub supersedes: bool,
-}
-
 /// The finished lines of a pack.
 #[derive(Default)]
 pub(crate) struct Lines {
     pub bytes: Vec<u8>,
     pub measure: Measure,
-    /// Number of lines of items that share an answer or a failure and had a line already.
-    pub superseded: u64,
-    /// A shared failure, and the number of items that share it.
-    pub failed: Option<(Error, u64)>,
     /// Failures of single texts of a pack.
     pub failures: Vec<Error>,
     /// Counts the lines in the memory of the process until they are written.
     pub unwritten: Option<UnwrittenResult>,
-}
-
-impl Lines {
-    fn add_failed(&mut self, error: &Error) {
-        let (_, items) = self.failed.get_or_insert_with(|| (error.clone(), 0));
-        *items += 1;
-    }
-
-    /// Adds the results of items without a call to the tally.
-    pub(crate) fn tell(&self, step: u8, tally: &mut Tally) {
-        tally.answered(step, &self.measure);
-        if let Some((error, items)) = &self.failed {
-            tally.failed_as_equals(error, *items);
-        }
-    }
-
-    /// Adds the line of an item that shares the answer, or the failure, of another one.
-    pub(crate) fn add_equal(&mut self, outcome: &Outcome, equal: &Equal) {
-        let shared = shared_outcome(outcome, &equal.named);
-        if shared.write_line(&mut self.bytes).is_ok() {
-            self.superseded += u64::from(equal.supersedes);
-            match &shared.result {
-                Ok(answer) => self.measure.add_equal(answer),
-                Err(error) => self.add_failed(error),
-            }
-        }
-    }
 }
 
 /// The cost of an item whose answer was billed for another one.
@@ -111,11 +73,9 @@ const FREE: Paid = Paid {
 };
 
 /// The outcome of an item that shares another item's outcome and has no cost of its own.
-fn shared_outcome(outcome: &Outcome, named: &Named) -> Outcome {
+pub(super) fn shared_outcome(outcome: &Outcome) -> Outcome {
     let mut shared = outcome.clone();
-    let sent = shared.id.replace(named.id.clone());
-    shared.answered_by = shared.answered_by.or(sent);
-    shared.input.clone_from(&named.input);
+    shared.answered_by = shared.answered_by.or(shared.id.take());
     (shared.attempts, shared.latency) = (0, Duration::ZERO);
     shared.result = match shared.result {
         Ok(mut answer) => {

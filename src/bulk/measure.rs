@@ -38,15 +38,18 @@ impl Measure {
         all
     }
 
-    /// Adds an item with the answer of another one, for which it was billed.
-    pub(crate) fn add_equal(&mut self, answer: &Response) {
-        self.shared += 1;
+    /// The measurements of items with the answer of another one, for which it was billed.
+    pub(crate) fn of_equals(answer: &Response, items: u64) -> Self {
         let one = Self::of([answer]);
-        self.items += 1;
-        self.vectors += one.vectors;
-        self.dimensions = range(self.dimensions, one.dimensions);
-        self.truncated += one.truncated;
-        self.warned += one.warned;
-        self.extracted |= one.extracted;
+        Self {
+            items,
+            shared: items,
+            vectors: items * one.vectors,
+            dimensions: one.dimensions,
+            truncated: items * one.truncated,
+            warned: items * one.warned,
+            extracted: one.extracted,
+            ..Self::default()
+        }
     }
 }

@@ -73,11 +73,6 @@ impl Classes {
         Some(class)
     }
 
-    /// The classes from this number on.
-    pub(super) fn from(&self, first: usize) -> Vec<RequestKind> {
-        self.0.lock().1.get(first..).unwrap_or_default().to_vec()
-    }
-
     pub(super) fn too_many(input: &str) -> Error {
         let why = format!("{input}: more than {MOST_PACKED} different models");
         Error::new(ErrorKind::Invalid, why)
@@ -204,7 +199,7 @@ impl Prompts {
             cancelled: &|| ctx.is_cancelled(),
             progress: &|done| on_progress(done, total),
         })?;
-        let kinds = classes.from(0);
+        let (_, kinds) = classes.0.into_inner();
         if kinds.len() >= MOST_CLASSES {
             return Err(Classes::too_many(&names.join(", ")));
         }

@@ -110,14 +110,6 @@ impl<'r> Field<'r> {
         }
     }
 
-    pub(super) fn borrowed(&self) -> Field<'_> {
-        match self {
-            Self::Null => Field::Null,
-            Self::Text(text) => Field::Text(Cow::Borrowed(text)),
-            Self::Json(json) => Field::Json(Cow::Borrowed(json)),
-        }
-    }
-
     pub(super) fn as_text(&self) -> &str {
         match self {
             Self::Null => "",

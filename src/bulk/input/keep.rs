@@ -76,9 +76,9 @@ impl Object {
         self.string(text);
     }
 
-    pub(super) fn value(&mut self, name: &str, value: &RawValue) {
+    pub(super) fn json(&mut self, name: &str, json: &str) {
         self.name(name);
-        self.harmless(value.get());
+        self.harmless(json);
     }
 
     /// Appends JSON on one line, and escapes characters that control a terminal. (JSON itself allows no other control
@@ -136,7 +136,7 @@ pub(super) fn of_line(text: &str, settings: &PromptSettings) -> Option<RawJson> 
     for (name, value) in fields.fields() {
         let named = keep.names.iter().any(|kept| kept == name);
         if named || all && !reads(name) {
-            object.value(name, value);
+            object.json(name, value.get());
         }
     }
     object.end()

@@ -3,8 +3,6 @@
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
-use serde_json::value::RawValue;
-
 use super::cells::{Field, quoted_fields, values};
 use super::fault::{Fault, check_nul, utf8};
 use super::id;
@@ -200,7 +198,7 @@ impl CsvHeader {
         let mut request = match (&settings.template, self.prompt) {
             (Some(template), _) => from_template(template, |name| {
                 let column = self.names.iter().position(|other| other == name)?;
-                Some(row[column].borrowed())
+                Some(row[column].clone())
             })?,
             (None, Some(column)) => {
                 let (cell, name) = (row.swap_remove(column), &self.names[column]);
@@ -247,51 +245,22 @@ fn kept(names: &[String], keep: &Keep) -> Result<Vec<usize>, Fault> {
     Ok(kept.map(|(i, _)| i).collect())
 }
 
-/// The text of a cell.
-enum Cell<'r> {
-    Text(&'r str),
-    Value(&'r RawValue),
-}
-
-impl Cell<'_> {
-    fn put(&self, object: &mut Object, name: &str) {
-        match self {
-            Self::Text(text) => object.text(name, text),
-            Self::Value(value) => object.value(name, value),
-        }
-    }
-}
-
 impl CsvHeader {
     /// The kept fields of a row, or all; `None` if the number of cells differs from the number of columns.
     pub(super) fn kept(&self, row: &str, all: bool) -> Option<RawJson> {
+        let cells = typed_cells(self.form, row).ok()?;
         let mut object = Object::new();
         let mut kept = self.kept.iter().peekable();
-        let cells = self.each_cell(row, &mut |i, cell| {
+        for (i, (cell, label)) in cells.iter().zip(&self.labels).enumerate() {
             if all || kept.next_if(|column| **column == i).is_some() {
-                cell.put(&mut object, &self.labels[i]);
+                match cell {
+                    Field::Null => object.json(label, "null"),
+                    Field::Text(text) => object.text(label, text),
+                    Field::Json(json) => object.json(label, json),
+                }
             }
-        });
-        (cells.ok()? == self.names.len()).then(|| object.end())?
-    }
-
-    /// Passes each cell with its column to `visit`, up to the number of columns, and counts the cells.
-    fn each_cell(&self, row: &str, visit: &mut dyn FnMut(usize, Cell<'_>)) -> Result<usize, Fault> {
-        let columns = 0..self.names.len();
-        Ok(match self.form.delimiter() {
-            Some(delimiter) => {
-                let cells = text_cells(self.form, row, delimiter)?;
-                let texts = columns.zip(&cells);
-                texts.for_each(|(i, cell)| visit(i, Cell::Text(cell)));
-                cells.len()
-            }
-            None => {
-                let cells = values(row)?;
-                let values = columns.zip(&cells);
-                values.for_each(|(i, cell)| visit(i, Cell::Value(cell)));
-                cells.len()
-            }
-        })
+        }
+        (cells.len() == self.names.len()).then(|| object.end())?
     }
 
     /// The id of a row that makes no prompt.
