@@ -1,7 +1,8 @@
 //! Commands created from a list of arguments, with the placeholders of GNU parallel.
 
-use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
 
 use batchwright::Error;
 
@@ -230,18 +231,10 @@ fn without_extension(path: &[u8]) -> &[u8] {
 
 /// The folder as `dirname` returns it.
 fn folder(path: &[u8]) -> &[u8] {
-    let trimmed =
-        |path: &'_ [u8]| path.len() - path.iter().rev().take_while(|b| **b == b'/').count();
-    let path = match trimmed(path) {
-        0 if !path.is_empty() => return b"/",
-        end => &path[..end],
-    };
-    match path.iter().rposition(|byte| *byte == b'/') {
-        None => b".",
-        Some(at) => match trimmed(&path[..at]) {
-            0 => b"/",
-            end => &path[..end],
-        },
+    match Path::new(OsStr::from_bytes(path)).parent() {
+        None if path.starts_with(b"/") => b"/",
+        Some(folder) if !folder.as_os_str().is_empty() => folder.as_os_str().as_bytes(),
+        _ => b".",
     }
 }
 
@@ -336,6 +329,8 @@ mod tests {
             ("a.b/c", "a.b/c|a.b/c|c|a.b|c|7|aa.b/cb7c"),
             ("a.", "a.|a|a.|.|a|7|aab7c"),
             ("", "|||.||7|ab7c"),
+            ("/", "/|/||/||7|a/b7c"),
+            ("d//e", "d//e|d//e|e|d|e|7|ad//eb7c"),
         ] {
             let job = all.job(argument.as_bytes(), 7);
             assert_eq!(job.command().join("|".as_ref()), filled);

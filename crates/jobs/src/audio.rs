@@ -5,9 +5,6 @@ use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-
 use batchwright::unstable::{AtomicFile, disk_space, make_private_folder};
 use batchwright::{Error, ErrorKind, JobId};
 
@@ -15,7 +12,6 @@ use super::wav::{Format, HEADER_BYTES, Wav, header, seconds};
 
 /// No audio is requested if less than this number of bytes is free on the disk.
 const LEAST_ROOM: u64 = 128 << 20;
-const SCRIPT: &str = "script.json";
 
 /// The folder.
 #[derive(Debug, Clone)]
@@ -74,19 +70,6 @@ impl AudioFolder {
             }
             _ => Ok(()),
         }
-    }
-
-    /// The stored script, if there is one.
-    pub(crate) fn script<T: DeserializeOwned>(&self, job: JobId) -> Option<T> {
-        let text = fs::read(self.parts(job).join(SCRIPT)).ok()?;
-        serde_json::from_slice(&text).ok()
-    }
-
-    pub(crate) fn keep_script(&self, job: JobId, script: &impl Serialize) -> Result<(), Error> {
-        let text = serde_json::to_vec(script).unwrap_or_default();
-        let path = self.parts(job).join(SCRIPT);
-        write(&path, |file| file.write_all(&text))
-            .map_err(|error| unwritten(ErrorKind::Transient, &path, &error))
     }
 
     /// Stores a part; it is on the disk when this returns.
@@ -239,9 +222,6 @@ mod tests {
         assert!(error.message().contains("two formats"), "{error}");
         assert_eq!(audio.finished(target).unwrap().bytes, 96_044);
 
-        assert_eq!(audio.script::<String>(job), None);
-        audio.keep_script(job, &"Hello.").unwrap();
-        assert_eq!(audio.script(job), Some("Hello.".to_owned()));
         audio.forget(job);
         audio.forget(job);
         assert_eq!(fs::read_dir(folder.path().join("new")).unwrap().count(), 1);

@@ -306,7 +306,7 @@ fn podcast(
     // Every podcast would fail for this reason, so the jobs wait until the folder can be written.
     let ready = folder.prepare(job.job_id);
     ready.map_err(Error::with_unreachable)?;
-    let Some(script) = script_of(folder, job, children)? else {
+    let Some(script) = script_of(job, children)? else {
         return Ok(None);
     };
     let pieces = payload.pieces(job.job_id, &script);
@@ -361,28 +361,19 @@ fn podcast(
     })))
 }
 
-/// The script: stored earlier, or written by a model.
-fn script_of(
-    folder: &AudioFolder,
-    job: &RunningJob,
-    children: &Children,
-) -> Result<Option<Script>, Error> {
-    if let Some(script) = folder.script(job.job_id) {
-        return Ok(Some(script));
-    }
+/// The script that a model has written. Its job stays as long as that of the podcast: if the speech fails, it is retried
+/// with the same words, because most of them may be billed already.
+fn script_of(job: &RunningJob, children: &Children) -> Result<Option<Script>, Error> {
     let ask = || Ok(vec![Job::raw(SCRIPT, job.payload.clone())]);
     let Some(written) = children.gather("script", ask)? else {
         return Ok(None);
     };
     let script = written.first().map(|written| written.parse::<Script>());
     let script = script.unwrap_or_else(|| Err(Error::cancelled()));
-    let script = script.map_err(|error| {
+    script.map(Some).map_err(|error| {
         let why = format!("no model wrote the script: {}", error.message());
         Error::new(ErrorKind::Invalid, why)
-    })?;
-    // If the speech fails, it is retried with the same words, because most of them may be billed already.
-    folder.keep_script(job.job_id, &script)?;
-    Ok(Some(script))
+    })
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use http_net::{HttpError, ServerConn, ServerEvent};
 
 use super::call::{is_gone, new_request_id};
-use super::permits::{PACE, Permit, Permits};
+use super::permits::{Permit, Permits};
 use super::shared::{Answer, Limits, Open, Shared};
 use super::{Body, Call, Head, Incoming, Response};
 use crate::problem::Problem;
@@ -35,7 +35,7 @@ pub(super) fn serve(open: &Open, shared: &Shared) {
         http: ServerConn::with_limits(limits),
         out: Vec::new(),
         limits: &shared.limits,
-        pace: Pace::default(),
+        until: None,
         body_ended: true,
         is_head: false,
         waits_for_us: false,
@@ -57,7 +57,8 @@ struct Wire<'s> {
     http: ServerConn,
     out: Vec<u8>,
     limits: &'s Limits,
-    pace: Pace,
+    /// When the body of the present request must be here, if it has a permit.
+    until: Option<Instant>,
     body_ended: bool,
     /// True where the request is answered without a body.
     is_head: bool,
@@ -89,7 +90,6 @@ impl Wire<'_> {
                 Err(Refused::Io(error)) => return Err(error),
             };
             *self.open.idle.lock() = false;
-            self.pace = Pace::default();
             let path = head.path.clone();
             self.is_head = head.method == "HEAD";
             self.request = format!("{} {path}", head.method);
@@ -203,7 +203,6 @@ impl Wire<'_> {
 
     /// Encodes the head of a response.
     fn respond(&mut self, response: &Response) -> io::Result<()> {
-        self.pace = Pace::default();
         log::info!(
             "{}: {}, request {}",
             self.request,
@@ -272,19 +271,14 @@ impl Wire<'_> {
 
     fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
-            let before = Instant::now();
             self.stream.set_write_timeout(Some(self.limits.stall))?;
             let part = &bytes[..bytes.len().min(CHUNK)];
             match (&mut &*self.stream).write(part) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(n) => {
-                    bytes = &bytes[n..];
-                    self.pace.moved(n, before.elapsed());
-                }
+                Ok(n) => bytes = &bytes[n..],
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
-            self.pace.check(self.limits.stall, self.limits.slowest)?;
         }
         Ok(())
     }
@@ -318,15 +312,10 @@ impl Wire<'_> {
                     return Ok(true);
                 }
                 Ok(ServerEvent::NeedInput) => {
-                    let least = match self.permit {
-                        Some(_) => self.limits.slowest.max(PACE),
-                        None => self.limits.slowest,
-                    };
-                    self.pace.check(self.limits.stall, least)?;
-                    let before = Instant::now();
-                    let buffered = self.http.remaining_input().len();
                     self.invite()?;
-                    let filled = self.fill(self.limits.stall);
+                    let left = |until: Instant| until.saturating_duration_since(Instant::now());
+                    let stall = self.limits.stall;
+                    let filled = self.fill(self.until.map_or(stall, left).min(stall));
                     filled.map_err(|error| {
                         if is_timeout(&error) {
                             too_slow().into()
@@ -334,8 +323,6 @@ impl Wire<'_> {
                             error
                         }
                     })?;
-                    let came = self.http.remaining_input().len().saturating_sub(buffered);
-                    self.pace.moved(came, before.elapsed());
                 }
                 Ok(_) => return Ok(false),
                 Err(error) => {
@@ -376,12 +363,13 @@ impl Incoming for Wire<'_> {
         if self.permit.is_none() {
             let client = self.stream;
             self.permit = Some(self.permits.take(|| is_gone(client))?);
+            self.until = Some(Instant::now() + self.limits.whole);
         }
         Ok(())
     }
 
     fn release(&mut self) {
-        self.permit = None;
+        (self.permit, self.until) = (None, None);
     }
 }
 
@@ -427,37 +415,6 @@ impl Write for Outgoing<'_, '_> {
     fn flush(&mut self) -> io::Result<()> {
         self.encode()?;
         self.wire.send_out()
-    }
-}
-
-/// The speed at which a client sends or receives bytes: the time that the server waited for it, and the transferred
-/// bytes.
-#[derive(Default)]
-struct Pace {
-    moved: u64,
-    waited: Duration,
-}
-
-impl Pace {
-    fn moved(&mut self, bytes: usize, waited: Duration) {
-        self.moved += bytes as u64;
-        self.waited += waited;
-    }
-
-    /// Checks the speed each time the server has waited for `stall`, for the bytes in that period, so that a fast
-    /// beginning does not count later.
-    ///
-    /// # Errors
-    /// If it is less than this number of bytes per second.
-    fn check(&mut self, stall: Duration, least: u64) -> io::Result<()> {
-        if self.waited < stall {
-            return Ok(());
-        }
-        let period = std::mem::take(self);
-        if (period.moved as f64) < least as f64 * period.waited.as_secs_f64() {
-            return Err(too_slow().into());
-        }
-        Ok(())
     }
 }
 

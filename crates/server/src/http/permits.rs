@@ -8,8 +8,6 @@ use crate::problem::Problem;
 
 /// Bodies up to this length need no permit.
 pub(super) const SMALL: u64 = 1 << 20;
-/// Bytes per second that a client must send while it has a permit: the largest body takes at most 5 minutes.
-pub(super) const PACE: u64 = (32 << 20) / 300;
 /// Permits.
 const MOST: usize = 4;
 /// How long a request waits for one.

@@ -31,8 +31,8 @@ pub(crate) struct Limits {
     pub idle: Duration,
     /// How long the server waits for a client to send bytes of a body, or to receive some.
     pub stall: Duration,
-    /// Minimum number of bytes per second, once the server has waited longer than `stall` in total.
-    pub slowest: u64,
+    /// How long a client that has a permit may take for its body.
+    pub whole: Duration,
 }
 
 impl Default for Limits {
@@ -42,7 +42,7 @@ impl Default for Limits {
             head: Duration::from_secs(10),
             idle: Duration::from_secs(75),
             stall: Duration::from_secs(20),
-            slowest: 1 << 10,
+            whole: Duration::from_secs(300),
         }
     }
 }

@@ -104,6 +104,7 @@ fn strict() -> Limits {
     Limits {
         head: Duration::from_millis(300),
         stall: Duration::from_millis(300),
+        whole: Duration::from_millis(300),
         ..Limits::default()
     }
 }
@@ -280,13 +281,9 @@ fn slow_writers_are_told_so_and_cut_off() {
 /// A byte now and then resets a time-out for each read, but not the time for the whole.
 #[test]
 fn a_trickle_does_not_hold_a_connection() {
-    let slowest = 1 << 20;
-    let server = serve(Limits {
-        slowest,
-        ..strict()
-    });
+    let server = serve(strict());
     for start in [
-        "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 100000\r\n\r\n",
+        "POST /whole HTTP/1.1\r\nhost: a\r\ncontent-length: 2000000\r\n\r\n",
         "GET / HTTP/1.1\r\nhost: a\r\nx: ",
     ] {
         let mut stream = server.sends(start);

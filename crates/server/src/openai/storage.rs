@@ -309,6 +309,7 @@ mod tests {
         cut.write_all(b"123").unwrap();
         let refused = Problem::from(cut.write_all(b"456").unwrap_err());
         assert_eq!(refused.status, 507);
+        assert!(refused.response("/v1/files").has("x-should-retry"));
         drop(cut);
         let names = || fs::read_dir(folder.path()).unwrap().count();
         assert_eq!(names(), 1);

@@ -15,4 +15,3 @@ mod openai_parts;
 mod processes;
 mod readiness;
 mod settings;
-mod thousand;

@@ -300,8 +300,10 @@ fn files_and_batches_are_listed_in_pages() {
     );
     list("/v1/files?purpose=batch&order=asc&limit=1", &[a], true);
     // Of files that were deleted meanwhile, a list goes on behind the place of the last one.
-    desk.delete(&format!("/v1/files/{d}")).is(200);
+    let deleted = desk.delete(&format!("/v1/files/{d}")).is(200).json();
+    assert_eq!(deleted, json!({"id": d, "object": "file", "deleted": true}));
     desk.delete(&format!("/v1/files/{d}")).is(404);
+    desk.get(&format!("/v1/files/{d}/content")).is(404);
     list(
         &format!("/v1/files?purpose=batch&after={d}"),
         &[c, b, a],
@@ -329,24 +331,6 @@ fn files_and_batches_are_listed_in_pages() {
         let error = desk.get(&format!("/v1/{path}")).is(404).json();
         assert!(error["error"]["message"].is_string());
     }
-}
-
-#[test]
-fn a_deleted_file_is_gone_and_its_room_is_free() {
-    let desk = Desk::with(SimConfig::default(), |server| server.max_upload_bytes(1000));
-    let id = uploaded(&desk, &"x".repeat(600));
-    let (file, content) = (format!("/v1/files/{id}"), format!("/v1/files/{id}/content"));
-    assert_eq!(desk.get(&content).is(200).text.len(), 600);
-    let refused = upload(&desk, &[], "in.jsonl", std::io::repeat(b'x').take(600)).is(507);
-    assert_eq!(refused.header("x-should-retry"), Some("false"));
-    assert_eq!(refused.json()["error"]["code"], "insufficient_storage");
-    let deleted = desk.delete(&file).is(200).json();
-    assert_eq!(
-        deleted,
-        json!({"id": id, "object": "file", "deleted": true})
-    );
-    desk.get(&content).is(404);
-    uploaded(&desk, &"x".repeat(600));
 }
 
 /// Results that find no room wait in the queue until there is some.

@@ -21,6 +21,7 @@ pub fn ask(desk: &Desk, more: &Value) -> Answer {
 fn a_completion_is_answered_also_while_batches_are_the_strategy() {
     let slow = BatchConfig::default().duration(Duration::from_secs(3600));
     let desk = unlimited(SimConfig::default().batches(slow));
+    desk.store.set("llm.bulk_strategy", "batch").unwrap();
     let answer = ask(&desk, &json!({})).is(200).json();
     answer.has(json!({"object": "chat.completion", "model": "sim-1"}));
     let content = answer["choices"][0]["message"]["content"].as_str();
@@ -69,7 +70,7 @@ fn asked_aside(desk: &Desk, body: Value) -> std::thread::JoinHandle<Answer> {
 }
 
 /// Waits until this number of requests is in the queue.
-pub fn wait_for_jobs(desk: &Desk, count: usize) {
+fn wait_for_jobs(desk: &Desk, count: usize) {
     let queue = desk.queue();
     until(|| queue.open_processes().unwrap().len() >= count);
 }
@@ -173,4 +174,31 @@ fn models_are_those_that_are_configured() {
     let models = desk.read("/v1/models");
     assert_eq!(models["data"][0]["id"], "sim-1");
     assert_eq!(desk.read("/v1/models/sim-1")["object"], "model");
+}
+
+#[test]
+fn calls_that_wait_hold_no_memory_of_their_bodies() {
+    const CALLS: usize = 12;
+    let desk = unlimited(SimConfig::default());
+    desk.sim.hold();
+    // Four bodies of this length are received at a time.
+    let text = "x".repeat(1500 << 10);
+    std::thread::scope(|scope| {
+        let calls = [(); CALLS].map(|()| {
+            scope.spawn(|| {
+                let mut body = question(&text);
+                body["stream"] = json!(true);
+                desk.post(CHAT, &body).is(200)
+            })
+        });
+        // All of them wait for the provider, which answers none.
+        wait_for_jobs(&desk, CALLS);
+        assert_eq!(desk.sim.stats().answered, 0);
+        desk.sim.release();
+        for call in calls {
+            let answer = call.join().unwrap();
+            assert_eq!(answer.header("content-type"), Some("text/event-stream"));
+            assert!(answer.text.ends_with("data: [DONE]\n\n"), "{}", answer.text);
+        }
+    });
 }
