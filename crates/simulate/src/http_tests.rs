@@ -1,4 +1,5 @@
 use super::*;
+use crate::test_client::cases;
 
 #[test]
 fn broken_heads_are_refused() {
@@ -22,31 +23,19 @@ fn broken_heads_are_refused() {
 
 #[test]
 fn addresses_are_found_wherever_vendors_have_them() {
-    const CHAT: &str = "/v1/chat/completions";
-    for (target, path, query) in [
-        ("/openai/v1/chat/completions", CHAT, ""),
-        ("/api/v1/chat/completions", CHAT, ""),
-        ("/inference/v1/chat/completions", CHAT, ""),
-        ("/v1/openai/chat/completions", CHAT, ""),
-        (
-            "/v1beta/models/m:sing?alt=json",
-            "/v1beta/models/m:sing",
-            "alt=json",
-        ),
-        ("/openai", "/openai", ""),
-        (
-            "/openai/deployments/d/chat/completions?api-version=1",
-            CHAT,
-            "",
-        ),
-        (
-            "/openai/batches?limit=3&api-version=1",
-            "/v1/batches",
-            "limit=3",
-        ),
-    ] {
+    for (target, expected) in cases(
+        "/openai/v1/chat/completions => /v1/chat/completions
+        /api/v1/chat/completions => /v1/chat/completions
+        /inference/v1/chat/completions => /v1/chat/completions
+        /v1/openai/chat/completions => /v1/chat/completions
+        /v1beta/models/m:sing?alt=json => /v1beta/models/m:sing?alt=json
+        /openai => /openai
+        /openai/deployments/d/chat/completions?api-version=1 => /v1/chat/completions
+        /openai/batches?limit=3&api-version=1 => /v1/batches?limit=3",
+    ) {
         let head = format!("GET {target} HTTP/1.1\r\nHost: sim\r\n\r\n");
         let request = Reader::new(head.as_bytes()).next().unwrap();
+        let (path, query) = expected.split_once('?').unwrap_or((expected, ""));
         assert_eq!((&*request.path, &*request.query), (path, query), "{target}");
     }
 }

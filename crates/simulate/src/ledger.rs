@@ -226,12 +226,7 @@ impl Ledger {
 
 impl Inner {
     fn arrive(&mut self, now: Duration, ask: Ask<'_>, config: &SimConfig) -> Call {
-        let millis = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
         let stats = &mut self.stats;
-        if stats.calls == 0 {
-            stats.first_call_ms = millis;
-        }
-        stats.last_call_ms = stats.last_call_ms.max(millis);
         stats.calls += 1;
         stats.in_flight += 1;
         stats.max_in_flight = stats.max_in_flight.max(stats.in_flight);
@@ -257,7 +252,7 @@ impl Inner {
                 if let Verdict::Trouble(kind) = call.verdict {
                     self.meet_trouble(&work.keys, kind, config);
                 }
-                self.count(now, call.verdict, &work.keys);
+                self.count(call.verdict, &work.keys);
                 call.admitted = !call.verdict.is_refusal();
                 self.admitted += u64::from(call.admitted);
             }
@@ -344,7 +339,7 @@ impl Inner {
         }
     }
 
-    fn count(&mut self, now: Duration, verdict: Verdict, keys: &[u64]) {
+    fn count(&mut self, verdict: Verdict, keys: &[u64]) {
         let (accepted, paid, refused) = match verdict {
             Verdict::Plain => (true, true, false),
             Verdict::Limited(_) | Verdict::Busy => (false, false, true),
@@ -353,15 +348,6 @@ impl Inner {
         let stats = &mut self.stats;
         stats.accepted += u64::from(accepted);
         stats.refused += u64::from(refused);
-        if accepted || refused {
-            let second = usize::try_from(now.as_secs()).unwrap_or(0);
-            if stats.accepted_per_second.len() <= second {
-                stats.accepted_per_second.resize(second + 1, 0);
-                stats.refused_per_second.resize(second + 1, 0);
-            }
-            stats.accepted_per_second[second] += u64::from(accepted);
-            stats.refused_per_second[second] += u64::from(refused);
-        }
         if paid {
             self.pay(keys);
         }

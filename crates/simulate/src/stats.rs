@@ -50,14 +50,6 @@ pub struct SimStats {
     pub in_flight: u64,
     /// The most calls that were in flight at once.
     pub max_in_flight: u64,
-    /// When the first call arrived, in milliseconds since the start; 0 before it.
-    pub first_call_ms: u64,
-    /// When the latest call arrived, in milliseconds since the start.
-    pub last_call_ms: u64,
     /// Calls that met each kind of trouble, by its name; kinds that did not occur are absent.
     pub by_trouble: BTreeMap<String, u64>,
-    /// Accepted calls in each second since the start, up to the last counted one; as long as `refused_per_second`.
-    pub accepted_per_second: Vec<u64>,
-    /// Calls answered 429 in each second since the start.
-    pub refused_per_second: Vec<u64>,
 }

@@ -50,8 +50,9 @@ fn a_bad_request_fails_alone_and_late() {
     let lines = results(&mut kit, batch["id"].as_str().unwrap());
     assert_eq!(types(&lines), ["errored", "errored", "succeeded"]);
     let errored = lines.iter().find(|line| line["custom_id"] == "i-1");
-    let errored = errored.unwrap();
-    errored.has(json!({"/result/error/error/type": "invalid_request_error"}));
+    errored
+        .unwrap()
+        .has(json!({"/result/error/error/type": "invalid_request_error"}));
     let stats = kit.sim.stats();
     assert_eq!((stats.paid, stats.malformed), (1, 1));
 }
@@ -100,13 +101,14 @@ fn cancelled_and_expired_requests_are_told() {
     let cancelled = kinds.iter().filter(|kind| *kind == "canceled").count() as u64;
     assert_eq!((lines.len(), cancelled), (20, count("canceled")));
 
-    let mut kit = anthropic(quick().expire_first(1, 0.5));
-    let id = create(&mut kit, &["a", "b"]);
-    kit.wait_for_end();
-    assert_eq!(types(&results(&mut kit, &id)), ["expired", "succeeded"]);
-
-    let mut kit = anthropic(quick().expire_first(1, 0.5).item_failures(1.0));
-    let id = create(&mut kit, &["a", "b"]);
-    kit.wait_for_end();
-    assert_eq!(types(&results(&mut kit, &id)), ["errored", "expired"]);
+    let expired = quick().expire_first(1, 0.5);
+    for (config, kinds) in [
+        (expired.clone(), ["expired", "succeeded"]),
+        (expired.item_failures(1.0), ["errored", "expired"]),
+    ] {
+        let mut kit = anthropic(config);
+        let id = create(&mut kit, &["a", "b"]);
+        kit.wait_for_end();
+        assert_eq!(types(&results(&mut kit, &id)), kinds);
+    }
 }
