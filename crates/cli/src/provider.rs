@@ -352,42 +352,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_run_and_a_host_with_the_same_settings_have_the_same_route() {
-        let args = ProviderArgs {
-            provider: Some("custom".to_owned()),
-            model: Some("m".to_owned()),
-            header: Vec::new(),
-            api_key_file: None,
-            base_url: Some("http://127.0.0.1:9/v1".to_owned()),
-            fallback: Some(vec!["extract".to_owned()]),
-            prices: None,
-        };
-        let set = |key, value: &str| {
-            with_flags(Settings::new(), &args)
-                .ok()
-                .unwrap()
-                .flag(key, "x", Some(value.to_owned()))
-        };
-        for (key, value) in [
-            ("llm.requests_per_minute", "60"),
-            ("llm.sync_concurrency", "9"),
-            ("llm.request_timeout", "5s"),
-        ] {
-            let settings = set(key, value).unwrap();
-            let folder = Path::new("data");
-            let options = options(&args).data_dir(folder);
-            let run = plan(&args, &settings, options, false, 1);
-            let host = ProviderOptions::new()
-                .base_url(args.base_url.clone())
-                .data_dir(folder);
-            let host = ProviderPlan::new(settings, host).unwrap();
-            let plan = run.ok().unwrap().route_plan();
-            assert_eq!(plan, host.route_plan());
-            assert_eq!(plan.shared_in, Some(folder.join("quotas")));
-        }
-    }
-
-    #[test]
     fn a_dated_version_is_the_same_model_and_another_model_is_not() {
         assert!(answers_to("gpt-x", "gpt-x"));
         assert!(answers_to("gpt-x-2026-01-01", "gpt-x"));

@@ -105,7 +105,7 @@ const IMPATIENT: (&str, &str) = ("BATCHWRIGHT_BATCH_RECONCILE_WAIT", "75ms");
 #[test]
 fn missing_results_stay_uncollected_until_the_user_abandons_them() {
     each(&KINDS, |at| {
-        let gone = quick().retention(Duration::from_millis(1));
+        let gone = quick().retention(Duration::ZERO);
         let site = Site::new(at, gone, MISSING);
         let retry = format!("retry {}", site.process);
         let work = |strategy: &str, code, says: &str| {

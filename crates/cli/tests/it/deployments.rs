@@ -57,20 +57,18 @@ fn the_program_accepts_all_flags_of_the_deployments() {
 fn the_program_knows_all_variables_of_the_deployments() {
     for name in ["compose.yaml", "kubernetes.yaml"] {
         let text = example(name);
-        let pairs = text.lines().filter_map(|line| {
-            let (variable, value) = line.trim().split_once(": ")?;
-            variable
-                .starts_with("BATCHWRIGHT_")
-                .then_some((variable, value))
-        });
-        let pairs: Vec<_> = pairs.filter(|(_, value)| !value.contains("${")).collect();
+        let pairs = text.lines().filter_map(|line| line.trim().split_once(": "));
+        let is_ours = |(variable, value): &(&str, &str)| {
+            variable.starts_with("BATCHWRIGHT_") && !value.contains("${")
+        };
+        let pairs: Vec<_> = pairs.filter(is_ours).collect();
         assert!(pairs.len() >= 5, "{name}: {pairs:?}");
         let desk = Desk::new();
-        let home = desk.path("home");
         let mut command = desk.command(["status"]);
-        command.envs(pairs).env("BATCHWRIGHT_HOME", home);
-        let ended = command.env("BATCHWRIGHT_STORE", "none").ended();
-        let ended = ended.expect(0);
-        ended.hides("no meaning");
+        command
+            .envs(pairs)
+            .env("BATCHWRIGHT_HOME", desk.path("home"))
+            .env("BATCHWRIGHT_STORE", "none");
+        command.ended().expect(0).hides("no meaning");
     }
 }

@@ -178,38 +178,31 @@ fn a_server_that_only_its_address_names_is_asked_what_it_is() {
         "/v1/chat/completions" => Some(answer()),
         _ => None,
     });
-    let desk = Desk::new();
-    // Any other server on this machine starts with one call. Elsewhere is another service, which must name its model or have
-    // only one.
-    let sim = simulator(SimConfig::default().models(["tiny"]));
-    let elsewhere = "provider custom at http://192.0.2.1:9/v1, model m, 5 in flight";
-    for (items, url, words, says) in [
-        (6, &url, "", "model tiny, 3 in flight\n"),
-        (9, &url, "--model tiny", "model tiny, 3 in flight\n"),
-        (12, &url, "-j 2", "model tiny, 2 in flight"),
-        (
-            15,
-            &sim.base_url(),
-            "",
-            "model tiny, 1 in flight, up to 256 while that helps",
-        ),
-        (
-            18,
-            &"http://192.0.2.1:9/v1".into(),
-            "--model m --dry-run",
-            elsewhere,
-        ),
-    ] {
-        desk.prompts("in.jsonl", items);
-        let ended = run(&desk, url, words).ends(0, says);
-        let custom = ended
-            .stderr
-            .contains("taking an OpenAI-compatible server (custom)");
-        assert_eq!(custom, items == 18);
+    for (words, says) in cases(
+        "
+         => model tiny, 3 in flight
+        --model tiny => model tiny, 3 in flight
+        -j 2 => model tiny, 2 in flight
+    ",
+    ) {
+        run(&Desk::with(6), &url, words).ends(0, says);
     }
+    let desk = Desk::with(15);
     let mut command = desk.command(["providers"]);
     let table = command.env("LOCAL_LLM_BASE_URL", &url).ended();
     table.shows("serves tiny, 3 slots");
+    // Any other server on this machine starts with one call.
+    let sim = simulator(SimConfig::default().models(["tiny"]));
+    let one = "model tiny, 1 in flight, up to 256 while that helps";
+    run(&desk, &sim.base_url(), "").ends(0, one);
+    // Elsewhere is another service, which must name its model or have only one.
+    run(
+        &Desk::with(1),
+        "http://192.0.2.1:9/v1",
+        "--model m --dry-run",
+    )
+    .ends(0, "taking an OpenAI-compatible server (custom)")
+    .tells("provider custom at http://192.0.2.1:9/v1, model m, 5 in flight");
 }
 
 #[test]

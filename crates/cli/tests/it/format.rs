@@ -1,9 +1,15 @@
-//! Inputs: formats, ids, bad rows, and several inputs.
+//! Inputs: formats, standard input, ids, bad rows, several inputs, and fields of the rows that are copied to their results.
+
+use std::process::Stdio;
 
 use batchwright_simulate::Simulator;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::common::{Desk, Ended, Has, cases, good, id, prompt_lines, results};
+use super::batch_runs::{SHORT, batch, taking};
+use super::common::{
+    Desk, Ended, Has, RunToEnd, Running, all_ids, cases, good, id, prompt_line, prompt_lines,
+    results,
+};
 use super::program;
 
 const TABLE: &str = "id,text\nr1,\"two\nlines\"\nr2,b\n";
@@ -13,7 +19,7 @@ fn fed(desk: &Desk, sim: &Simulator, words: &str, text: &str) -> Ended {
     program::fed(desk.against(sim, "").args(words.split('|')), text)
 }
 
-fn texts(lines: &[serde_json::Value]) -> Vec<&str> {
+fn texts(lines: &[Value]) -> Vec<&str> {
     lines
         .iter()
         .map(|line| line["text"].as_str().unwrap())
@@ -29,25 +35,19 @@ fn a_table_on_standard_input_or_a_named_pipe_is_not_read_as_text() {
     fed(&desk, &sim, "/dev/stdin", TABLE).ends(2, "/dev/stdin: found what looks like");
     assert_eq!(sim.stats().calls, 0);
 
-    let words = "-|--format|csv|-j|1|--template|{{text}}";
-    let ended = fed(&desk, &sim, words, &TABLE.replace('\n', "\r\n")).expect(0);
+    let csv = "--format|csv|-j|1|--template|{{text}}";
+    let windows = TABLE.replace('\n', "\r\n");
+    let ended = fed(&desk, &sim, &format!("-|{csv}"), &windows).expect(0);
     let lines = results(&ended.stdout);
     assert_eq!(texts(&lines), ["echo: two\r\nlines", "echo: b"]);
-    let words = "/dev/stdin|--format|csv|-j|1|--template|{{text}}|-o|out.jsonl";
-    fed(&desk, &sim, words, TABLE).expect(0);
+    let words = format!("/dev/stdin|{csv}|-o|out.jsonl");
+    fed(&desk, &sim, &words, TABLE).expect(0);
     assert_eq!(desk.ids("out.jsonl"), ["r1", "r2"]);
-    fed(&desk, &sim, words, TABLE).ends(0, "2 finished before");
-    for (words, text, says) in [
-        (
-            "/dev/stdin",
-            "{\"prompt\":\"a\"}\n{\n",
-            "/dev/stdin:2: found invalid JSON",
-        ),
-        ("/dev/stdin|more.jsonl", "", "must be the only input"),
-        ("/dev/stdin", "", "/dev/stdin: found no prompts"),
-    ] {
-        fed(&desk, &sim, words, text).ends(2, says);
-    }
+    fed(&desk, &sim, &words, TABLE).ends(0, "2 finished before");
+    let broken = "{\"prompt\":\"a\"}\n{\n";
+    fed(&desk, &sim, "/dev/stdin", broken).ends(2, "/dev/stdin:2: found invalid JSON");
+    fed(&desk, &sim, "/dev/stdin|more.jsonl", "").ends(2, "must be the only input");
+    fed(&desk, &sim, "/dev/stdin", "").ends(2, "/dev/stdin: found no prompts");
 }
 
 #[test]
@@ -166,4 +166,122 @@ fn submit_reads_inputs_like_run() {
     let fed = |words: &str| program::fed(&mut desk.command(words.split(' ')), "id,prompt\n1,a\n");
     fed("submit - --format csv").ends(0, "1 jobs are queued");
     fed("submit -").ends(2, "--format csv");
+}
+
+#[test]
+fn standard_input_is_json_lines_or_text() {
+    let (desk, sim) = (Desk::new(), good());
+    let lines = "{\"id\":\"a\",\"prompt\":\"one\"}\n\n{\"id\":\"b\",\"prompt\":\"two\"}";
+    let found = results(&fed(&desk, &sim, "-|-j|1", lines).expect(0).stdout);
+    assert_eq!((id(&found[0]), id(&found[1])), ("a".into(), "b".into()));
+    let ended = fed(&desk, &sim, "-|-j|1", "one\ntwo\none\n").expect(0);
+    let found = results(&ended.stdout);
+    assert_eq!(found[1]["text"], "echo: two");
+    assert_eq!(id(&found[2]), format!("{}-2", id(&found[0])));
+    fed(&desk, &sim, "-|-o|none.jsonl", "").ends(2, "found no prompts");
+
+    let calls = sim.stats().calls;
+    for text in ["one\ntwo\nthree\n", "two\nthree\nfour\none\n"] {
+        fed(&desk, &sim, "-|-o|out.jsonl", text).expect(0);
+    }
+    assert_eq!(sim.stats().calls, calls + 4, "an output is resumed from");
+    assert_eq!(desk.results("out.jsonl").len(), 4);
+}
+
+/// A run that has got one prompt and waits for more.
+fn waiting(desk: &Desk, sim: &Simulator) -> Running {
+    let mut command = desk.against(sim, "- -o out.jsonl");
+    let mut running = Running::start(command.stdin(Stdio::piped()));
+    running.feed(&prompt_line(0));
+    running.hears("waiting for the end of the input");
+    running
+}
+
+#[test]
+fn nothing_is_sent_before_the_end_of_the_input() {
+    let (desk, sim) = (Desk::new(), good());
+    // A signal ends the program although the read blocks.
+    for (name, code) in [("INT", 130), ("TERM", 143)] {
+        let mut running = waiting(&desk, &sim);
+        let pipe = running.child.stdin.take();
+        running.signal(name);
+        running.wait().expect(code);
+        drop(pipe);
+    }
+    let mut running = waiting(&desk, &sim);
+    assert!(sim.stats().calls == 0 && !desk.exists("out.jsonl"));
+    running.feed(&prompt_line(1));
+    drop(running.child.stdin.take());
+    running.wait().expect(0);
+    assert_eq!(desk.ids("out.jsonl"), all_ids(2));
+}
+
+const ROWS: &str =
+    "id,stars,text\na,5,\"Good, \"\"so\"\" good\"\nb,1,\"two\nlines\"\nc,,\u{1F600} \u{5d0}\n";
+const TEMPLATE: &str = "--template {{text}}";
+
+#[test]
+fn columns_are_kept_in_order_unless_rows_are_large_or_none_are_wanted() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.write("in.csv", ROWS);
+    desk.write("large.csv", format!("id,text\na,{}\n", "x".repeat(4096)));
+    desk.write("in.txt", "a\n");
+    let all = r#""error":null,"input":{"id":"b","stars":"1","text":"two\nlines"}}"#;
+    let some = r#""error":null,"input":{"id":"b","text":"two\nlines"}}"#;
+    for (words, end) in [
+        ("in.csv --keep all", all),
+        ("in.csv", all),
+        ("in.csv --keep text,id", some),
+        ("in.csv --keep none", "\"error\":null}"),
+        ("large.csv", "\"error\":null}"),
+    ] {
+        let ended = desk
+            .run(&sim, &format!("{words} {TEMPLATE} -j 1"))
+            .expect(0);
+        ended.shows(&format!("{end}\n"));
+    }
+    desk.run(&sim, "in.txt --keep all")
+        .ends(2, "in.txt: found --keep; expected a table or JSON");
+    desk.run(&sim, &format!("in.csv {TEMPLATE} --keep id,txet"))
+        .ends(2, "one named \"txet\" for --keep (did you mean \"text\"?)");
+}
+
+#[test]
+fn changing_keep_sends_nothing_and_changes_no_line() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.write("in.csv", ROWS);
+    let run = |words: &str| {
+        let words = format!("in.csv {TEMPLATE} -o out.jsonl {words}");
+        desk.run(&sim, &words).expect(0)
+    };
+    run("--keep stars");
+    let before = desk.read("out.jsonl");
+    run("--keep all").says("3 finished before, nothing to send");
+    assert_eq!(desk.read("out.jsonl"), before);
+
+    // A changed cell that is not part of a prompt, a removed row and a new row.
+    desk.write(
+        "in.csv",
+        "id,stars,text\na,4,\"Good, \"\"so\"\" good\"\nd,2,new\nc,,\u{1F600} \u{5d0}\n",
+    );
+    run("--keep all --ordered")
+        .says("2 finished before, 1 to send; the output also has 1 result of another item");
+    let lines = desk.results("out.jsonl");
+    let order: Vec<String> = lines.iter().map(id).collect();
+    assert_eq!(order, ["a", "d", "c", "b"]);
+    let stars: Vec<&Value> = lines.iter().map(|line| &line["input"]["stars"]).collect();
+    assert_eq!(stars, ["5", "2", "", "1"]);
+    assert_eq!(sim.stats().calls, 4);
+}
+
+#[test]
+fn results_of_batches_have_the_fields_that_rows_had_when_they_were_sent() {
+    let (desk, sim) = (Desk::new(), taking(SHORT));
+    desk.write("in.csv", ROWS);
+    for words in ["--keep stars --no-wait", "--keep all"] {
+        let words = format!("in.csv -o out.jsonl --ordered {TEMPLATE} {words}");
+        batch(&desk, &sim, &words).ended().expect(0);
+    }
+    desk.results("out.jsonl")[1].has(json!({"id": "b", "input": {"stars": "1"}}));
+    assert_eq!(sim.batch_stats().items_accepted, 3);
 }

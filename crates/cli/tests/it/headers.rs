@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::common::{Desk, Has, RunToEnd};
+use super::common::{Desk, Has, RunToEnd, cases};
 use super::fake::{Asked, Fake};
 
 /// Whether a call has the header of the run.
@@ -33,40 +33,26 @@ fn fields_of_a_line_override_extra_and_both_are_part_of_the_request() {
         "{\"id\": \"a\", \"prompt\": \"one\"}\n\
          {\"id\": \"b\", \"prompt\": \"two\", \"extra\": {\"top_k\": 1}}\n",
     );
-    let run = |extra: &str, words: &str| {
-        let mut command = server.run(&desk, &format!("-j 1 {words}"));
-        command.args(["--extra", extra]).ended()
-    };
-    run("{\"top_k\": 40, \"user\": \"u\"}", "--service-tier flex").expect(0);
+    let run = |words: &str| server.run(&desk, &format!("-j 1 {words}")).ended();
+    run("--extra {\"top_k\":40,\"user\":\"u\"} --service-tier flex").expect(0);
     for (body, top_k) in server.bodies().iter().zip([40, 1]) {
         body.has(json!({"top_k": top_k, "user": "u", "service_tier": "flex"}));
     }
     // The same fields in another format are the same request, and other fields are another request.
     let same = "{\"user\": \"u\", \"service_tier\": \"flex\", \"top_k\": 40}\n";
     desk.write("extra.json", same);
-    run("@extra.json", "").ends(0, "nothing to send");
-    run("{\"user\": \"v\"}", "").ends(0, "2 changed");
-    let twice = "`service_tier` is set by --service-tier";
-    for (extra, words, said) in [
-        (
-            "{\"temperature\": 1}",
-            "",
-            "--extra: `temperature` is set by --temperature",
-        ),
-        (
-            "{\"stream\": true}",
-            "",
-            "--extra: `stream` has its own flag or field",
-        ),
-        ("{", "", "--extra: no JSON"),
-        ("{\"service_tier\": \"a\"}", "--service-tier b", twice),
-        (
-            "{}",
-            "--task embed --service-tier flex",
-            "--service-tier is for answers",
-        ),
-    ] {
-        run(extra, words).expect(2).errs(said);
+    run("--extra @extra.json").ends(0, "nothing to send");
+    run("--extra {\"user\":\"v\"}").ends(0, "2 changed");
+    for (words, said) in cases(
+        r#"
+        --extra {"temperature":1} => --extra: `temperature` is set by --temperature
+        --extra {"stream":true} => --extra: `stream` has its own flag or field
+        --extra { => --extra: no JSON
+        --extra {"service_tier":"a"} --service-tier b => `service_tier` is set by --service-tier
+        --task embed --service-tier flex => --service-tier is for answers
+    "#,
+    ) {
+        run(words).expect(2).errs(said);
     }
 }
 

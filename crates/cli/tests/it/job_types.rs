@@ -1,14 +1,15 @@
 //! Jobs of the built-in types, from `submit --type` to `results`.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use batchwright::ProcessId;
-use batchwright_simulate::{SimConfig, Simulator, Trouble};
+use batchwright_simulate::{SimConfig, Simulator, Trouble, speech};
 use serde_json::{Value, json};
 
 use super::common::{Desk, Has, PATIENCE, RunToEnd, Running, cases, good, simulator};
-use super::queue::{on_queue, plain, queue, submit};
+use super::queue::{database, on_queue, plain, queue, submit};
 
 /// A worker whose models are simulated.
 pub fn working(desk: &Desk, sim: &Simulator, words: &str) -> Running {
@@ -98,23 +99,22 @@ fn a_batch_has_all_results_and_enqueues_its_jobs_once_after_kills() {
 
 #[test]
 fn summaries_go_to_groq_then_anthropic_then_the_extract_by_default() {
-    let both = "groq=llama,anthropic=claude";
-    for (fails, models, words, by) in [
-        ([false, false], both, "", "groq llama"),
-        ([true, false], both, "", "anthropic claude"),
-        ([true, true], both, "", "extract extract"),
-        // A key without a model, with which no call is made.
-        ([true, false], "anthropic=claude", "", "anthropic claude"),
-        // The named provider comes first, and its model before the default one.
-        (
-            [false, false],
-            both,
-            "--provider anthropic --model own",
-            "anthropic own",
-        ),
-        ([false, true], both, "--provider anthropic", "groq llama"),
-    ] {
-        let [groq, anthropic] = fails.map(|fails| {
+    // Which of the two fail, the models of both if they have one, flags, and what answers. A key without a model makes no
+    // call. The named provider comes first, and its model before the default one.
+    for (given, by) in cases(
+        "
+         groq=llama,anthropic=claude => groq llama
+        groq fails; groq=llama,anthropic=claude => anthropic claude
+        both fail; groq=llama,anthropic=claude => extract extract
+        anthropic=claude => anthropic claude
+        groq=llama,anthropic=claude --provider anthropic --model own => anthropic own
+        anthropic fails; groq=llama,anthropic=claude --provider anthropic => groq llama
+    ",
+    ) {
+        let (failing, given) = given.split_once("; ").unwrap_or(("", given));
+        let (models, words) = given.split_once(' ').unwrap_or((given, ""));
+        let [groq, anthropic] = ["groq", "anthropic"].map(|name| {
+            let fails = failing.starts_with(name) || failing == "both fail";
             let share = f64::from(u8::from(fails));
             simulator(SimConfig::default().trouble(Trouble::BadRequest, share))
         });
@@ -135,9 +135,64 @@ fn summaries_go_to_groq_then_anthropic_then_the_extract_by_default() {
         result.has(json!({"provider": provider, "model": model}));
         // What the models failed with is kept with an extract.
         assert_eq!(result["degraded"].is_string(), provider == "extract");
-        assert!(
-            models == both || groq.stats().calls == 0,
-            "it has no model to be asked for"
-        );
+        assert!(models.contains("groq") || groq.stats().calls == 0);
     }
+}
+
+const TURNS: usize = 60;
+
+/// Speaker, voice and text of each turn.
+fn turns() -> Vec<(&'static str, &'static str, String)> {
+    let turn = |i: usize| {
+        let (speaker, voice) = [("Host", "sage"), ("Guest", "echo")][i % 2];
+        (speaker, voice, format!("This is number {i}, said in Bern."))
+    };
+    (0..TURNS).map(turn).collect()
+}
+
+#[test]
+fn billed_audio_is_not_requested_again_after_kills() {
+    let desk = Desk::new();
+    let payload = json!({"id": "p", "content": "It rained all day in Bern.",
+        "voices": ["sage", "echo"], "speech_model": "tts-1"});
+    desk.input(payload.to_string());
+    let id = submit(&desk, "--type generate_podcast in.jsonl");
+    // The script that the model writes.
+    let spoken = turns();
+    let script = spoken.iter();
+    let script = script.map(|(speaker, _, text)| json!({"speaker": speaker, "text": text}));
+    let script = json!({"title": "Numbers", "turns": script.collect::<Vec<_>>()});
+    let config = SimConfig::default().answer(script.to_string());
+    let sim = simulator(config.latency(Duration::from_millis(30)));
+    for calls in [0, 20, 40] {
+        let killed = working(&desk, &sim, "-j 4");
+        assert!(sim.wait_until(|s| s.speech_calls > calls, PATIENCE));
+        drop(killed);
+    }
+    working(&desk, &sim, "-j 4 --until-empty").wait().expect(0);
+    // Each piece is requested once, except the four that were in flight at each kill.
+    let stats = sim.stats();
+    assert!(stats.speech_calls <= (TURNS + 3 * 4) as u64, "{stats:?}");
+    assert_eq!(stats.malformed, 0);
+
+    // If no folder is set, the only file is next to the queue. It contains the complete text in order, and nothing else.
+    let result = taken(&desk, id).remove("p").unwrap()["result"].take();
+    let folder = database(&desk).with_file_name("audio");
+    let files = std::fs::read_dir(&folder).unwrap();
+    let files: Vec<PathBuf> = files.map(|entry| entry.unwrap().path()).collect();
+    let path = folder.join(result["audio"].as_str().unwrap());
+    assert_eq!(files, std::slice::from_ref(&path));
+    let sound: Vec<i16> = spoken
+        .iter()
+        .flat_map(|(_, voice, text)| speech(text, voice))
+        .collect();
+    let file = std::fs::read(&path).unwrap();
+    let (pairs, _) = file[44..].as_chunks();
+    let samples: Vec<i16> = pairs.iter().map(|pair| i16::from_le_bytes(*pair)).collect();
+    assert!(samples == sound, "{path:?}");
+    let seconds = result["seconds"].as_f64().unwrap();
+    assert!(
+        (seconds - sound.len() as f64 / 24_000.0).abs() < 0.001,
+        "{result}"
+    );
 }

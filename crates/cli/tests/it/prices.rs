@@ -17,17 +17,11 @@ fn own_prices_override_the_table_and_unknown_ones_are_counted_separately() {
         "{\"id\":\"a\",\"prompt\":\"p\",\"model\":\"gpt-4o-mini\"}\n\
          {\"id\":\"b\",\"prompt\":\"p\",\"model\":\"new\"}\n",
     );
-    let run = |words: &str| {
-        let words = format!("in.jsonl -o out.jsonl --ordered {words}");
-        let ended = command(&desk, &sim, &words).ended().expect(0);
-        let lines = desk.results("out.jsonl");
-        std::fs::remove_file(desk.path("out.jsonl")).unwrap();
-        (ended, lines)
-    };
-    let (ended, lines) = run("");
+    let run = |words: &str| command(&desk, &sim, &format!("in.jsonl --ordered {words}")).ended();
+    run("-o one.jsonl").ends(0, ", and 1 item without a known price");
+    let lines = desk.results("one.jsonl");
     assert!(usd(&lines[0]["cost_usd"]) > Usd::ZERO);
     assert_eq!(lines[1]["cost_usd"], Value::Null);
-    ended.tells(", and 1 item without a known price");
 
     let prices = |price: f64| {
         let prices = json!([{"input": price, "output": 0}]);
@@ -36,18 +30,14 @@ fn own_prices_override_the_table_and_unknown_ones_are_counted_separately() {
         desk.write("prices.json", prices.to_string());
     };
     prices(2.0);
-    for line in run("--prices prices.json").1 {
+    run("-o own.jsonl --prices prices.json").expect(0);
+    for line in desk.results("own.jsonl") {
         let input = line["usage"]["input_tokens"].as_u64().unwrap();
         assert_eq!(usd(&line["cost_usd"]).picos(), input * 2_000_000);
     }
     prices(-1.0);
-    for (file, why) in [
-        ("prices.json", "these are not prices"),
-        ("none.json", "cannot read none.json"),
-    ] {
-        let words = format!("in.jsonl -o out.jsonl --prices {file}");
-        command(&desk, &sim, &words).ended().ends(2, why);
-    }
+    run("-o bad.jsonl --prices prices.json").ends(2, "these are not prices");
+    run("-o bad.jsonl --prices none.json").ends(2, "cannot read none.json");
 }
 
 /// Tokens of the system text, at 4 bytes per token. The simulator reports all as read from the cache.
@@ -175,37 +165,34 @@ fn a_dry_run_needs_no_key_and_prints_none() {
 #[test]
 fn a_dry_run_reports_tokens_and_cost_by_call_and_by_batch_of_what_is_to_be_sent() {
     let (desk, sim) = (Desk::with(40), good());
-    let sent = |words: &str| {
+    let run = |words: &str| {
         let words = format!("in.jsonl -o out.jsonl {words}");
-        command(&desk, &sim, &words).ended()
+        command(&desk, &sim, &words).ended().expect(0)
     };
     let priced = "--model gpt-4o-mini --max-tokens 20";
-    sent(&format!("{priced} --max-items 30")).expect(0);
-    let plan = sent(&format!("{priced} --dry-run --json")).expect(0).json();
+    run(&format!("{priced} --max-items 30"));
+    let plan = run(&format!("{priced} --dry-run --json")).json();
     plan.has(json!({"total": 40, "finished_before": 30, "to_send": 10}));
     let model = &plan["models"][0];
     model.has(json!({"model": "openai/gpt-4o-mini", "requests": 10, "max_output_tokens": 200}));
     let input = model["input_tokens"].as_f64().unwrap() * 0.15e-6;
     let most = input + 200.0 * 0.6e-6;
-    for (path, expected) in [
-        ("sync/input", input),
-        ("sync/most", most),
-        ("batch/most", most / 2.0),
-    ] {
+    let is = |path: &str, expected: f64| {
         let found = model.pointer(&format!("/cost_usd/{path}")).unwrap();
-        assert!(
-            (found.as_f64().unwrap() - expected).abs() < 1e-9,
-            "{path}: {model}"
-        );
-    }
-    sent(&format!("{priced} --dry-run"))
-        .ends(0, "dry run: would send 10 items, about ")
+        let found = found.as_f64().unwrap();
+        assert!((found - expected).abs() < 1e-9, "{path}: {model}");
+    };
+    is("sync/input", input);
+    is("sync/most", most);
+    is("batch/most", most / 2.0);
+    run(&format!("{priced} --dry-run"))
+        .says("dry run: would send 10 items, about ")
         .says("openai/gpt-4o-mini, sync: $")
         .says("openai/gpt-4o-mini, batch: $")
         .tells("for the input of 10 requests; at most $");
-    sent("--model gpt-4o-mini --dry-run").ends(0, "--max-tokens limits it");
-    let unknown = sent("--model house --dry-run --json").expect(0);
-    unknown.json().has(json!({"/models/0/cost_usd/sync": null}));
-    sent("--model house --dry-run").ends(0, "openai/house, sync: the price is unknown");
+    run("--model gpt-4o-mini --dry-run").tells("--max-tokens limits it");
+    let unknown = run("--model house --dry-run --json").json();
+    unknown.has(json!({"/models/0/cost_usd/sync": null}));
+    run("--model house --dry-run").tells("openai/house, sync: the price is unknown");
     assert_eq!(sim.stats().calls, 30, "nothing was sent");
 }

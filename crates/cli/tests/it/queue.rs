@@ -162,35 +162,29 @@ fn a_killed_submission_is_shown_and_can_be_cancelled() {
 #[test]
 fn results_leave_the_queue_once_they_are_written() {
     let (desk, id) = submitted(4);
-    let results_of =
-        |flags: &str, code| plain(&desk, &format!("results {id} {flags}")).expect(code);
-    let early = results_of("", 0);
+    let take = |flags: &str, code| plain(&desk, &format!("results {id} {flags}")).expect(code);
+    let early = take("", 0);
     assert_eq!(early.stdout, "");
     early.says("no results yet").tells("4 jobs are still open");
     work(&desk);
-    let lines = stored(&desk, id);
+    let lines = stored(&desk, id).join("\n") + "\n";
+    let kept = take("--keep", 3).says("the queue keeps them");
+    kept.tells("4 results written, 1 of them without success");
+    assert_eq!(kept.stdout, lines);
     // It is unknown whether output to a pipe was read.
-    for (flags, says) in [
-        (
-            "--keep",
-            "4 results written, 1 of them without success".to_owned(),
-        ),
-        ("", format!("to fetch them: batchwright results {id}")),
-    ] {
-        let kept = results_of(flags, 3).says("the queue keeps them");
-        assert_eq!(kept.stdout.lines().collect::<Vec<_>>(), lines);
-        kept.tells(&says);
-    }
-    results_of("--json", 2).tells("--json needs -o FILE");
-    let facts = results_of("--keep --json -o kept.jsonl", 3).json();
+    let shown = take("", 3).says("the queue keeps them");
+    shown.tells(&format!("to fetch them: batchwright results {id}"));
+    assert_eq!(shown.stdout, lines);
+    take("--json", 2).tells("--json needs -o FILE");
+    let facts = take("--keep --json -o kept.jsonl", 3).json();
     facts.has(json!({"written": 4, "failed": 1, "open": 0}));
-    let ended = results_of("--take", 3);
-    assert_eq!(ended.stdout.lines().collect::<Vec<_>>(), lines);
-    let found = results(&ended.stdout);
-    assert_eq!(found[0]["text"], "echo: prompt 0");
-    assert_eq!(found[1]["error"]["kind"], "invalid");
+    let taken = take("--take", 3);
+    assert_eq!(taken.stdout, lines);
+    let found = results(&taken.stdout);
+    found[0].has(json!({"text": "echo: prompt 0"}));
+    found[1].has(json!({"/error/kind": "invalid"}));
     assert!(queue(&desk).process(id).unwrap().is_none());
-    results_of("", 2).tells(&id.to_string());
+    take("", 2).tells(&id.to_string());
 }
 
 #[test]

@@ -6,33 +6,20 @@ use batchwright_exec::{
     CommandJob, CommandRunner, JobCounts, JobRecord, JobStatus, Monitor, SubmittedJobs,
 };
 use batchwright_jobs::JobTypes;
-use batchwright_simulate::SimConfig;
 use serde_json::{Value, json};
 
-use super::common::{Desk, Has, PATIENCE, RunToEnd, Running, eventually, good, simulator};
+use super::common::{Desk, Has, PATIENCE, Running, cases, eventually, good};
 use super::serve::{ask, serve};
-
-/// Sends a request and reads the reply: its status, and its body as JSON.
-fn call(address: &str, method: &str, path: &str, body: &Value) -> (u16, Value) {
-    let body = if body.is_null() {
-        String::new()
-    } else {
-        body.to_string()
-    };
-    let (status, body) = ask(address, method, path, "", &body).unwrap();
-    (status, serde_json::from_str(&body).unwrap_or_default())
-}
 
 /// 1.1 to 1.3: a runner of commands, its records and its monitor.
 #[test]
 fn every_record_of_a_command_names_its_end() {
     let runner = CommandRunner::new();
     let monitor: Monitor = runner.monitor();
-    let jobs = vec![
-        CommandJob::new("true").with_id("good"),
-        CommandJob::new("false").with_id("bad"),
-    ];
-    let ended: SubmittedJobs = runner.submit_jobs(jobs).unwrap();
+    let job = |command, id| CommandJob::new(command).with_id(id);
+    let ended: SubmittedJobs = runner
+        .submit_jobs(vec![job("true", "good"), job("false", "bad")])
+        .unwrap();
     let mut records: Vec<JobRecord> = ended.collect();
     records.sort_by_key(|record| record.status == JobStatus::Completed);
     let fields: Value = serde_json::to_value(&records[0]).unwrap();
@@ -69,33 +56,26 @@ fn exec_has_a_limit_of_10_a_rate_and_policies() {
 #[test]
 fn the_job_types_and_their_priorities() {
     let types = JobTypes::new();
-    let text = json!({"article_id": "a", "content": "It rained."});
-    for (name, payload, priority) in [
-        ("summarize", text.clone(), 7),
-        ("extract_content", json!({"html": "<p>It rained.</p>"}), 5),
-        (
-            "validate_summary",
-            json!({"summary": "Rain.", "source": "It rained."}),
-            5,
-        ),
-        ("generate_podcast", json!({"content": "It rained."}), 5),
-        (
-            "calculate_similarity",
-            json!({"items": [{"text": "rain"}, {"text": "water"}]}),
-            3,
-        ),
-        (
-            "batch_process",
-            json!({"jobs": [{"type": "summarize", "payload": text}]}),
-            5,
-        ),
-    ] {
-        let job = types
-            .job(name, payload)
-            .unwrap_or_else(|error| panic!("{name}: {error}"));
+    for (named, payload) in cases(
+        r#"
+        summarize 7 => {"article_id": "a", "content": "It rained."}
+        extract_content 5 => {"html": "<p>It rained.</p>"}
+        validate_summary 5 => {"summary": "Rain.", "source": "It rained."}
+        generate_podcast 5 => {"content": "It rained."}
+        calculate_similarity 3 => {"items": [{"text": "rain"}, {"text": "water"}]}
+        batch_process 5 => {"jobs": [{"type": "extract_content", "payload": {"html": "<p>It rained.</p>"}}]}
+    "#,
+    ) {
+        let (name, priority) = named.split_once(' ').unwrap();
+        let payload: Value = serde_json::from_str(payload).unwrap();
+        let job = types.job(name, payload);
+        let job = format!(
+            "{:?}",
+            job.unwrap_or_else(|error| panic!("{name}: {error}"))
+        );
         assert!(
-            format!("{job:?}").contains(&format!("priority: {priority}")),
-            "{name}: {job:?}"
+            job.contains(&format!("priority: {priority}")),
+            "{name}: {job}"
         );
     }
 }
@@ -105,60 +85,49 @@ fn the_job_types_and_their_priorities() {
 fn a_summary_is_created_read_and_falls_back_to_300_characters() {
     let (desk, sim) = (Desk::new(), good());
     let (running, address) = serve(&desk, &sim, "");
+    let call = |method: &str, path: &str, body: &str| -> (u16, Value) {
+        let (status, body) = ask(&address, method, path, "", body).unwrap();
+        (status, serde_json::from_str(&body).unwrap_or_default())
+    };
     let long = "It rained. ".repeat(60);
-    let payload = json!({"article_id": "a-1", "content": long,
-        "user_preferences": {"length": "short", "language": "en"}});
-    let job = json!({"type": "summarize", "payload": payload, "priority": 7});
-    let (status, made) = call(&address, "POST", "/api/v1/jobs", &job);
+    let job = json!({"type": "summarize", "priority": 7, "payload": {"article_id": "a-1",
+        "content": long, "user_preferences": {"length": "short", "language": "en"}}});
+    let (status, made) = call("POST", "/api/v1/jobs", &job.to_string());
     assert_eq!(status, 201, "{made}");
     let path = format!("/api/v1/jobs/{}", made["job_id"].as_str().unwrap());
-    assert!(eventually(|| call(&address, "GET", &path, &Value::Null).1
-        ["status"]
-        == "completed"));
-    let (_, state) = call(&address, "GET", &path, &Value::Null);
-    assert_eq!(state["error"], Value::Null);
-    assert!(
-        state["job_id"].is_string() && state.get("progress").is_some(),
-        "{state}"
-    );
-    let result = &state["result"];
-    assert!(
-        result["summary"].is_string() && result["generated_at"].is_string(),
-        "{state}"
-    );
+    let state = || call("GET", &path, "").1;
+    assert!(eventually(|| state()["status"] == "completed"));
+    let state = state();
+    state.has(json!({"error": null, "job_id": made["job_id"]}));
+    assert!(state.get("progress").is_some(), "{state}");
+    let of_result = |name: &str| state["result"][name].is_string();
+    assert!(of_result("summary") && of_result("generated_at"), "{state}");
 
     // 3.5: duration, success, queue length and use of the worker. The worker counts a job after its end is stored.
-    let has_all = |metrics: &str| {
-        [
-            "batchwright_job_duration_seconds_count",
-            "batchwright_worker_slots ",
-            "batchwright_worker_slots_used ",
-        ]
-        .iter()
-        .all(|name| metrics.contains(name))
-    };
-    assert!(eventually(|| has_all(
-        &ask(&address, "GET", "/metrics", "", "").unwrap().1
-    )));
+    for name in [
+        "batchwright_job_duration_seconds_count",
+        "batchwright_worker_slots ",
+        "batchwright_worker_slots_used ",
+    ] {
+        let metrics = || ask(&address, "GET", "/metrics", "", "").unwrap().1;
+        assert!(eventually(|| metrics().contains(name)), "{name}");
+    }
 
     // 0.3, 0.4: the strategy in the interface; local stays sync, and the reply says so.
     let key = "/api/v1/config/llm.bulk_strategy";
-    let (status, shown) = call(&address, "PUT", key, &json!({"value": "batch"}));
+    let (status, shown) = call("PUT", key, r#"{"value": "batch"}"#);
     assert!(status < 300, "{shown}");
-    let (_, shown) = call(&address, "GET", key, &Value::Null);
-    assert_eq!(shown["value"], "batch", "{shown}");
+    call("GET", key, "").1.has(json!({"value": "batch"}));
     running.signal("TERM");
     running.wait().expect(0);
-    let set = desk.plain("config get llm.bulk_strategy").expect(0).stdout;
-    assert_eq!(set.trim(), "batch");
+    let set = desk.plain("config get llm.bulk_strategy").expect(0);
+    assert_eq!(set.stdout, "batch\n");
 
     let types = JobTypes::new();
     let queue = batchwright::JobQueue::in_memory().unwrap();
     let process = batchwright::ProcessId::new();
-    let job = types
-        .job("summarize", json!({"article_id": "a", "content": long}))
-        .unwrap();
-    queue.enqueue(process, [job]).unwrap();
+    let job = types.job("summarize", json!({"article_id": "a", "content": long}));
+    queue.enqueue(process, [job.unwrap()]).unwrap();
     let route = batchwright::Route::new(batchwright::Extract);
     let worker = batchwright::Worker::new(&queue).job_types(&types, route);
     worker.until_empty(true).run().unwrap();
@@ -192,27 +161,15 @@ fn a_worker_runs_with_the_nine_lines_of_the_example() {
     let expected = ["5", "3", "10", "5s", "30s", "10", "true", "100", "10"];
     assert_eq!(values, expected, "{nine:?}");
     // Each call is held, so that the number in flight is the number of jobs at once.
-    let sim = simulator(SimConfig::default());
+    let (desk, sim) = (Desk::with(12), good());
     sim.hold();
-    let desk = Desk::with(12);
-    let submit = ["submit", "in.jsonl", "--model", "sim-1"];
-    desk.command(submit).ended().expect(0);
-    let work = [
-        "work",
-        "--until-empty",
-        "--provider",
-        "openai",
-        "--model",
-        "sim-1",
-    ];
-    let mut command = desk.command(work);
-    command
-        .args(["--base-url", &sim.base_url()])
-        .env("OPENAI_API_KEY", "sk-test")
-        .envs(nine);
+    desk.plain("submit in.jsonl --model sim-1").expect(0);
+    let work = "work --until-empty --provider openai --model sim-1 --base-url";
+    let mut command = desk.command(work.split(' ').chain([&*sim.base_url()]));
+    command.env("OPENAI_API_KEY", "sk-test").envs(nine);
     let running = Running::start(&mut command);
-    let at_once = |n| sim.wait_until(|stats| stats.in_flight == n, PATIENCE);
-    assert!(at_once(5), "{:?} {}", sim.stats(), running.said());
+    let at_five = sim.wait_until(|stats| stats.in_flight == 5, PATIENCE);
+    assert!(at_five, "{:?} {}", sim.stats(), running.said());
     sim.release();
     let said = running.wait().expect(0).stderr;
     assert_eq!(sim.stats().answered, 12, "{said}");

@@ -1,6 +1,7 @@
 //! `run --strategy batch`: the lines of `sync`.
 
 use std::process::Stdio;
+use std::time::Duration;
 
 use batchwright::ProcessId;
 use batchwright_simulate::BatchConfig;
@@ -218,7 +219,7 @@ fn a_process_says_which_run_it_belongs_to() {
 
 #[test]
 fn two_runs_on_one_output_are_kept_apart_and_a_worker_may_help() {
-    let (desk, sim) = (Desk::with(3), taking(LONG));
+    let (desk, sim) = (Desk::with(3), taking(Duration::from_secs(6)));
     run(&desk, &sim, &format!("{WORDS} --no-wait")).expect(0);
     let worker = desk.command(["work", "--until-empty", "--queue", STORE]);
     let worker = Running::start(&mut with_provider(worker, &sim));

@@ -77,12 +77,3 @@ fn the_table_of_contents_names_every_page() {
         }
     }
 }
-
-#[test]
-fn headings_are_linked_as_they_are_shown() {
-    assert_eq!(
-        anchor("## A queue, and its workers"),
-        "a-queue-and-its-workers"
-    );
-    assert_eq!(anchor("### `run`: exit codes"), "run-exit-codes");
-}
