@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::base::Error;
+use crate::base::{Error, ErrorKind};
 use crate::config::key::SettingKey;
 use crate::config::settings::Settings;
 use crate::config::watch::SettingsWatch;
@@ -43,6 +43,8 @@ impl FollowingWorker {
                 self.tell_changes();
                 self.apply(controls)
             }
+            // Another program is writing them, and the next look is soon.
+            Err(error) if error.kind() == ErrorKind::Transient => return,
             Err(error) => Err(error),
         };
         match applied {
