@@ -30,6 +30,7 @@ mod info;
 mod language;
 mod left_out;
 mod lines;
+mod python;
 mod scan;
 mod split;
 mod text;
