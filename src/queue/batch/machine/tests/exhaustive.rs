@@ -387,7 +387,6 @@ fn refusals() -> Vec<Error> {
 }
 
 #[test]
-#[ignore = "half a minute of processor time"]
 fn no_order_of_events_buys_twice_drops_what_was_paid_for_or_ends_nowhere() {
     let search = |uploads| {
         let mut search = Search::default();
