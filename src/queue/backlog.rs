@@ -304,33 +304,23 @@ impl StoreBacklog {
             if batches || self.batch_overview.open(until_submitted) {
                 return self.idle(Some(found), availability, now);
             }
-            match self.left_to_do(found) {
-                None => return Take::Done,
-                Some(Remaining::Jobs) => {}
-                Some(Remaining::Chores) => {
-                    let is_shared = self.store.is_shared();
-                    let wait = if is_shared {
-                        OTHERS_AGAIN
-                    } else {
-                        CHORES_AGAIN
-                    };
-                    return idle_until(Some(now.after(wait)));
-                }
+            let chores = found
+                .has_chores
+                .filter(|_| self.running == 0 && !found.known_wait);
+            if chores == Some(false) {
+                return Take::Done;
+            }
+            if chores == Some(true) {
+                let is_shared = self.store.is_shared();
+                let wait = if is_shared {
+                    OTHERS_AGAIN
+                } else {
+                    CHORES_AGAIN
+                };
+                return idle_until(Some(now.after(wait)));
             }
         }
         self.idle(Some(found), availability, now)
-    }
-
-    /// What a worker waits for that ends when no job is left.
-    fn left_to_do(&self, found: &Claimed) -> Option<Remaining> {
-        if self.running > 0 || found.known_wait {
-            return Some(Remaining::Jobs);
-        }
-        match found.has_chores {
-            None => Some(Remaining::Jobs),
-            Some(true) => Some(Remaining::Chores),
-            Some(false) => None,
-        }
     }
 
     /// Handles a failed access to the store: a full disk or a foreign lock passes, and nothing is lost until then.
@@ -372,11 +362,6 @@ fn items_or(
     } else {
         Take::Items(items)
     }
-}
-
-enum Remaining {
-    Jobs,
-    Chores,
 }
 
 impl StoreBacklog {

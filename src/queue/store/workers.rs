@@ -228,7 +228,7 @@ impl Store {
                 Ok((db.listed(&self.workers)?, workers))
             }
             #[cfg(feature = "mysql")]
-            Db::Mysql(db) => db.look(),
+            Db::Mysql(db) => db.look(&self.workers),
         }
     }
 
@@ -361,7 +361,7 @@ fn give_back(
             tx.run_in(&update, &jobs)?;
         }
     }
-    tx.upsert_rows(&RESULTS, &mut errors.into_iter())?;
+    tx.insert_rows(RESULTS, &mut errors.into_iter())?;
     if died {
         let mut jobs = BTreeMap::new();
         for (id, _) in &held {

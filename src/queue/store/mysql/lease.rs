@@ -31,7 +31,7 @@ struct State {
 pub(super) struct Shared {
     database: Arc<Database>,
     workers: Arc<Registry>,
-    lease: Duration,
+    pub(super) lease: Duration,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -50,15 +50,6 @@ impl Heartbeat {
         }))
     }
 
-    /// The end of a lease that begins now, as an SQL expression.
-    pub(super) fn until(&self) -> String {
-        self.0.until()
-    }
-
-    pub(super) fn lease(&self) -> Duration {
-        self.0.lease
-    }
-
     /// Whether an expired lease means that its owner is dead. After a lost connection, or a renewal that was hindered,
     /// leases may have expired because nobody could renew them, so living owners first get time to do so.
     pub(super) fn can_tell(&self) -> bool {
@@ -66,17 +57,6 @@ impl Heartbeat {
         let since = shared.state.lock().renews_since;
         !since.is_some_and(|since| shared.is_slow(since))
             && shared.database.steady_for() >= shared.lease / 3 * 2
-    }
-
-    /// A lease of this store has expired although its owner lives, so that of another living owner can have expired too:
-    /// the machines were suspended, or the clock of the database was set forward.
-    pub(super) fn note_late(&self) {
-        self.0.database.unsteady();
-    }
-
-    /// Whether it renews the lease of this worker.
-    pub(super) fn is_own(&self, worker: i64) -> bool {
-        self.0.workers.has(worker)
     }
 
     /// Ends the thread.
@@ -128,7 +108,8 @@ impl Drop for Heartbeat {
 }
 
 impl Shared {
-    fn until(&self) -> String {
+    /// The end of a lease that begins now, as an SQL expression.
+    pub(super) fn until(&self) -> String {
         format!("{CLOCK} + {}", self.lease.as_millis())
     }
 

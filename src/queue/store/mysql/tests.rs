@@ -244,17 +244,3 @@ fn jobs_come_due_by_the_clock_of_the_server() {
     wait_for("the clock is read again", || apart() <= 5_000);
     store.unregister_worker(worker, clock.wall()).unwrap();
 }
-
-#[test]
-fn machines_know_which_limits_others_use() {
-    let Some(address) = address() else { return };
-    let tables = Tables::new(address);
-    let (here, there) = (tables.open(), tables.open());
-    let worker = here.register_worker().unwrap();
-    let live = || there.workers().unwrap().live;
-    assert_eq!(live(), [(worker, Vec::<u64>::new())]);
-    here.list_quotas(worker, &[7, u64::MAX]).unwrap();
-    assert_eq!(live(), [(worker, vec![7, u64::MAX])]);
-    here.unregister_worker(worker, T).unwrap();
-    assert!(live().is_empty());
-}

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use crate::base::Error;
 use crate::base::host::host;
 use crate::queue::store::rows::{NO_CHORE, count};
-use crate::queue::store::workers::ListedWorker;
+use crate::queue::store::workers::{ListedWorker, Registry};
 use crate::queue::store::{ClaimOutcome, Settlement, Store, WorkerId, Workers};
 
 use super::Mysql;
@@ -24,7 +24,7 @@ impl Store {
             return Ok(false);
         };
         // In half of its lease, a living worker has renewed it.
-        let half = db.heartbeat.lease() / 2;
+        let half = db.heartbeat.0.lease / 2;
         let is_silent = if idle < half {
             String::new()
         } else {
@@ -48,7 +48,7 @@ impl Mysql {
     ) -> Result<u64, Fault> {
         let enlist = format!(
             "INSERT INTO #workers (no, pid, host, lease_until) VALUES (?, ?, ?, {})",
-            self.heartbeat.until()
+            self.heartbeat.0.until()
         );
         // Cut to the size of the column.
         let host: String = host().chars().take(255).collect();
@@ -82,7 +82,10 @@ impl Mysql {
 
     /// All workers, and what a worker looks at every second, with one statement. A worker of this store never counts as
     /// dead: its lease is renewed as soon as the database can be reached.
-    pub(in crate::queue::store) fn look(&self) -> Result<(Vec<ListedWorker>, Workers), Error> {
+    pub(in crate::queue::store) fn look(
+        &self,
+        workers: &Registry,
+    ) -> Result<(Vec<ListedWorker>, Workers), Error> {
         let look = format!(
             "SELECT no, pid, host, lease_until, lease_until <= {CLOCK}, quotas, ({VERSION}),
                EXISTS(SELECT 1 FROM #processes WHERE chore > {NO_CHORE})
@@ -95,7 +98,7 @@ impl Mysql {
             for mut row in tx.rows(&look, Vec::new())? {
                 let no = row.at(0)?;
                 let (has_ended, is_over) = (row.at::<i64>(3)? == 0, row.at(4)?);
-                let is_own = self.heartbeat.is_own(no);
+                let is_own = workers.has(no);
                 is_late |= is_own && is_over && !has_ended;
                 (found.version, found.has_chores) = (count(row.at(6)?), row.at(7)?);
                 let quotas: Option<String> = row.at(5)?;
@@ -112,7 +115,9 @@ impl Mysql {
             Ok(())
         })?;
         if is_late {
-            self.heartbeat.note_late();
+            // The lease of another living owner can have expired too: the machines were suspended, or the clock of the
+            // database was set forward.
+            self.database.unsteady();
         }
         let can_tell = self.heartbeat.can_tell();
         let all = all.into_iter().map(|(mut worker, has_ended)| {

@@ -108,7 +108,9 @@ pub(super) fn release(
         return Ok(());
     }
     let left = i64::try_from(left).unwrap_or(i64::MAX).min(jobs);
-    let lost = part(held, left, jobs);
+    // Rounded up.
+    let part = count(held).div_ceil(count(jobs).max(1));
+    let lost = bounded(part.saturating_mul(count(left))).min(held);
     changes.lost(key(process, 0), count(lost));
     let gone = "UPDATE #batches SET held = held - ?, held_jobs = held_jobs - ? WHERE no = ?";
     tx.run(gone, by![lost, left, batch.0])?;
@@ -126,15 +128,6 @@ pub(super) fn release_rest(
         Some(held) if held > 0 => hold(tx, process, -held),
         _ => Ok(()),
     }
-}
-
-/// The part of some of the jobs, rounded up.
-fn part(held: i64, some: i64, all: i64) -> i64 {
-    let part = (i128::from(held) * i128::from(some)).div_euclid(i128::from(all.max(1)));
-    let is_odd = all > 0 && (i128::from(held) * i128::from(some)) % i128::from(all) != 0;
-    i64::try_from(part + i128::from(is_odd))
-        .unwrap_or(held)
-        .min(held)
 }
 
 fn refuse(why: String) -> Fault {

@@ -15,8 +15,8 @@ use crate::queue::store::rows::{
 };
 
 use super::Again;
-use super::lineage::{self, Standing, lock};
-use super::statements::{Fault, Queries as _, Statements, by, stored};
+use super::lineage::{self, Standing, lock, lock_one};
+use super::statements::{Fault, Queries as _, Statements, by};
 
 /// Continues the first interrupted chore for a while. False if none is left.
 pub(crate) fn resume(store: &Store, now: Timestamp) -> Result<bool, Error> {
@@ -137,8 +137,30 @@ impl Store {
         let Some(no) = begun else {
             return Ok(0);
         };
-        let (first, last) = (key(no, 0), key(no, MOST_JOBS - 1));
-        retry_children(self, first, last, now)?;
+        self.retry_range(no, (key(no, 0), key(no, MOST_JOBS - 1)), now)
+    }
+
+    /// Requeues a failed or cancelled job like [`retry_failed`](Self::retry_failed), unless its process was cancelled.
+    /// Its child jobs are requeued too. Returns whether it was requeued.
+    pub(crate) fn retry_job(&self, job: JobId, now: Timestamp) -> Result<bool, Error> {
+        let id = key_of(job);
+        let find = "SELECT created_at FROM #jobs WHERE id = ?";
+        let created_at: Option<i64> = self.read(|tx| tx.one(find, by![id]))?;
+        // The rest of the id must match too, because it may belong to another database.
+        let found = created_at.map(|at| self.job_id(id, Timestamp(at)));
+        Ok(found == Some(job) && self.retry_range(process_of(id), (id, id), now)? > 0)
+    }
+
+    /// Requeues the failed and cancelled jobs of a process with these keys.
+    fn retry_range(
+        &self,
+        no: i64,
+        (first, last): (i64, i64),
+        now: Timestamp,
+    ) -> Result<u64, Error> {
+        for child in self.read(|tx| lineage::to_retry(tx, first, last))? {
+            self.retry_failed(child, now)?;
+        }
         let find = formatcp!(
             "SELECT id, claim FROM #jobs WHERE id BETWEEN ? AND ? AND status >= {FAILED} ORDER BY id"
         );
@@ -161,54 +183,9 @@ impl Store {
     }
 }
 
-fn retry_children(store: &Store, first: i64, last: i64, now: Timestamp) -> Result<(), Error> {
-    for child in store.read(|tx| lineage::to_retry(tx, first, last))? {
-        store.retry_failed(child, now)?;
-    }
-    Ok(())
-}
-
-/// Requeues a failed or cancelled job, and its children before it.
-impl Store {
-    /// Requeues a failed or cancelled job like [`retry_failed`](Self::retry_failed), unless its process was cancelled.
-    /// Its child jobs are requeued too. Returns whether it was requeued.
-    pub(crate) fn retry_job(&self, job: JobId, now: Timestamp) -> Result<bool, Error> {
-        let id = key_of(job);
-        retry_children(self, id, id, now)?;
-        loop {
-            let done = self.write(Again::Harmless, |tx| {
-                let find = formatcp!(
-                    "SELECT claim, created_at FROM #jobs WHERE id = ? AND status >= {FAILED}"
-                );
-                let Some(mut row) = tx.first(find, by![id])? else {
-                    return Ok(Some(false));
-                };
-                // The rest of the id must match too, because it may belong to another database.
-                if self.job_id(id, Timestamp(row.at(1)?)) != job {
-                    return Ok(Some(false));
-                }
-                let busy = "SELECT chore FROM #processes WHERE no = ?";
-                if tx.one(busy, by![process_of(id)])? != Some(NO_CHORE) {
-                    return Ok(None);
-                }
-                let ended = [(id, row.at(0)?)];
-                let requeued = requeue(self, tx, process_of(id), &ended, now)?;
-                Ok(Some(requeued > 0))
-            })?;
-            match done {
-                Some(retried) => {
-                    self.wake_workers();
-                    return Ok(retried);
-                }
-                None => carry_out(self, process_of(id), now)?,
-            }
-        }
-    }
-}
-
 /// Requeues those of these jobs of a process that are still in the states in which they were found, unless the process was
 /// cancelled. Returns their number.
-fn requeue(
+pub(in crate::queue::store) fn requeue(
     store: &Store,
     tx: &mut dyn Statements,
     no: i64,
@@ -261,13 +238,9 @@ fn decide<T>(
 ) -> Result<T, Error> {
     loop {
         let (no, decided) = store.write(Again::Harmless, |tx| {
-            let no: Option<i64> =
-                tx.one("SELECT no FROM #processes WHERE id = ?", by![stored(id)])?;
-            let standing = match no {
-                None => None,
-                Some(no) => lock(tx, [no])?.pop_first(),
-            };
-            Ok((no.unwrap_or(0), decision(tx, standing)?))
+            let standing = lock_one(tx, id)?;
+            let no = standing.map_or(0, |(no, _)| no);
+            Ok((no, decision(tx, standing)?))
         })?;
         match decided {
             Decided::NothingToDo(reply) => return Ok(reply),
@@ -408,49 +381,4 @@ fn cancel_below(
         now.0.max(1)
     );
     tx.run(&cancel, by).map(drop)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::queue::job::Job;
-    use crate::queue::store::sqlite::SqliteOptions;
-    use crate::queue::store::{ClaimOutcome, Settlement};
-
-    /// A job that runs again and fails again during the retry of a large process stays failed.
-    #[test]
-    fn a_retry_takes_each_job_once_and_only_if_it_had_failed_before_it_began() {
-        const T: Timestamp = Timestamp(1_763_000_000_000);
-        let store = Store::in_memory(SqliteOptions::default()).unwrap();
-        let jobs = ["a", "b"].map(|name| Job::new("test", &name).unwrap());
-        let process = ProcessId::new();
-        store.insert(process, jobs.to_vec(), true, T).unwrap();
-        let worker = store.register_worker().unwrap();
-        let fail = |most| {
-            let claimed = store.claim_any(worker, most, T).unwrap().jobs;
-            let failed = claimed.iter().map(|job| {
-                let outcome = ClaimOutcome::Failed {
-                    error: Error::new(ErrorKind::Invalid, "no"),
-                    result: None,
-                    spent: None,
-                };
-                Settlement::new(job.receipt, 1, outcome)
-            });
-            store.settle(&failed.collect::<Vec<_>>(), T).unwrap();
-            let ended = claimed.iter();
-            let ended = ended.map(|job| (job.receipt.job, job.receipt.claim));
-            ended.collect::<Vec<_>>()
-        };
-        let before = fail(2);
-        let no = process_of(before[0].0);
-        let again = |jobs: &[(i64, i64)]| {
-            store
-                .write(Again::Harmless, |tx| requeue(&store, tx, no, jobs, T))
-                .unwrap()
-        };
-        assert_eq!(again(&before[..1]), 1);
-        assert_eq!(fail(1).len(), 1);
-        assert_eq!(again(&before), 1);
-        assert_eq!(again(&before), 0);
-    }
 }

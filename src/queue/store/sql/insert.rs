@@ -6,22 +6,16 @@ use crate::queue::job::Job;
 use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::group_commit::{Insert, Inserted, Part};
 use crate::queue::store::rows::{
-    DELETING, HELD, MOST_JOBS, MOST_PROCESSES, NO_CHORE, PENDING, RELEASING, bounded, key,
-    process_of,
+    DELETING, HELD, MOST_JOBS, MOST_PROCESSES, PENDING, RELEASING, bounded, key, process_of,
 };
 use crate::queue::store::{JobLane, Store};
 
 use super::budgets::MOST;
-use super::lineage;
+use super::lineage::{self, Standing, lock_one};
 use super::statements::{Fault, Queries as _, Statements, by, stored};
 
-/// The state of a process that decides how jobs are added to it.
-struct Target {
-    no: i64,
-    sealed: i64,
-    total: i64,
-    chore: i64,
-}
+/// A process to which jobs are added, by its number.
+type Target = (i64, Standing);
 
 impl Store {
     /// The same as `insert_part` without a description, for jobs that are inserted whenever this is called.
@@ -97,7 +91,7 @@ fn add(store: &Store, tx: &mut dyn Statements, insert: &Insert) -> Result<Insert
         let parent = parent.map(|parent| lineage::parent(store, tx, parent));
         Ok((there, Some(target(tx, insert, parent.transpose()?)?)))
     };
-    let (there, target) = match found() {
+    let (there, (no, target)) = match found() {
         Ok((there, Some(target))) => (there, target),
         Ok((_, None)) => return Ok(Ok(Vec::new())),
         Err(Fault::Refused(error)) => return Ok(Err(error)),
@@ -110,21 +104,18 @@ fn add(store: &Store, tx: &mut dyn Statements, insert: &Insert) -> Result<Insert
     } else {
         HELD
     };
-    let ids = add_rows(store, tx, &target, jobs, insert.now, status)?;
+    let ids = add_rows(store, tx, &(no, target), jobs, insert.now, status)?;
     let count = i64::try_from(jobs.len()).unwrap_or(i64::MAX);
     let mut changes = CounterChanges::default();
-    changes.added(target.no, count);
+    changes.added(no, count);
     changes.write(tx, insert.now)?;
     if all_sealed {
-        tx.run(
-            "UPDATE #processes SET sealed = total WHERE no = ?",
-            by![target.no],
-        )?;
+        tx.run("UPDATE #processes SET sealed = total WHERE no = ?", by![no])?;
     }
     if let Some(info) = &insert.info {
         tx.run(
             "UPDATE #processes SET info = ? WHERE no = ?",
-            by![info.clone(), target.no],
+            by![info.clone(), no],
         )?;
     }
     Ok(Ok(ids))
@@ -133,7 +124,7 @@ fn add(store: &Store, tx: &mut dyn Statements, insert: &Insert) -> Result<Insert
 fn add_rows(
     store: &Store,
     tx: &mut dyn Statements,
-    target: &Target,
+    (no, target): &Target,
     added: &[Job],
     now: Timestamp,
     status: i64,
@@ -148,14 +139,14 @@ fn add_rows(
         last = Some((job, lane));
         lanes.push(lane);
     }
-    let keys = (target.total..).map(|seq| key(target.no, seq));
+    let keys = (target.total..).map(|seq| key(*no, seq));
     let keyed = keys.clone().zip(added);
     let mut jobs = keyed.clone().zip(lanes).map(|((id, job), lane)| {
         let (priority, retries) = (job.priority, job.max_retries);
         by![id, lane, priority, status, now.0, now.0, retries]
     });
     tx.insert_rows(
-        "INSERT INTO #jobs (id, lane, priority, status, visible_at, created_at, max_retries) VALUES",
+        ("INSERT INTO #jobs (id, lane, priority, status, visible_at, created_at, max_retries) VALUES", ""),
         &mut jobs,
     )?;
     let mut payloads = keyed.map(|(id, job)| {
@@ -163,7 +154,10 @@ fn add_rows(
         by![id, job.item_id.clone(), job.request_hash.clone(), body]
     });
     tx.insert_rows(
-        "INSERT INTO #payloads (job, item_id, request_hash, body) VALUES",
+        (
+            "INSERT INTO #payloads (job, item_id, request_hash, body) VALUES",
+            "",
+        ),
         &mut payloads,
     )?;
     let ids = keys.take(added.len());
@@ -234,35 +228,20 @@ fn target(tx: &mut dyn Statements, insert: &Insert, parent: Option<i64>) -> Resu
             format!("process {id} {why}"),
         ))
     };
-    let found = tx.first(
-        "SELECT no, sealed, total, chore, cancelled FROM #processes WHERE id = ? FOR UPDATE",
-        by![stored(id)],
-    )?;
-    let found = match found {
-        None => None,
-        Some(mut row) => {
-            let target = Target {
-                no: row.at(0)?,
-                sealed: row.at(1)?,
-                total: row.at(2)?,
-                chore: row.at(3)?,
-            };
-            Some((target, row.at::<i64>(4)? != 0))
-        }
-    };
+    let found = lock_one(tx, id)?;
     let count = i64::try_from(insert.jobs.len()).unwrap_or(i64::MAX);
-    let room = MOST_JOBS - found.as_ref().map_or(0, |(target, _)| target.total);
+    let room = MOST_JOBS - found.map_or(0, |(_, target)| target.total);
     if count > room {
         return Err(refuse(
             "would have more than 4,294,967,296 jobs; create another process",
         ));
     }
     match found {
-        Some((target, _)) if target.chore == DELETING => Err(refuse("is being deleted")),
-        Some((_, true)) => Err(refuse(
+        Some((_, target)) if target.chore == DELETING => Err(refuse("is being deleted")),
+        Some((_, target)) if target.is_cancelled => Err(refuse(
             "was cancelled and accepts no more jobs; create another process",
         )),
-        Some((target, false)) => Ok(target),
+        Some(found) => Ok(found),
         None => {
             // Its cost counts in the budget of its oldest ancestor, so that a child has none of its own.
             let root: Option<i64> = match parent {
@@ -291,12 +270,7 @@ fn target(tx: &mut dyn Statements, insert: &Insert, parent: Option<i64>) -> Resu
             if no >= MOST_PROCESSES {
                 return Err(Fault::Odd("it has had more than a billion processes"));
             }
-            Ok(Target {
-                no,
-                sealed: 0,
-                total: 0,
-                chore: NO_CHORE,
-            })
+            Ok((no, Standing::default()))
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::base::{Error, ErrorKind, JobId, ProcessId, Timestamp};
 use crate::queue::store::Store;
 use crate::queue::store::rows::{CANCELLED, COMPLETED, DELETING, FAILED, key_of, process_of};
 
-use super::statements::{Fault, Queries as _, Statements, by, id_of, list};
+use super::statements::{Fault, Queries as _, Row, Statements, by, id_of, list, stored};
 
 /// The numbers of these processes and their descendants; `None` for all processes.
 pub(crate) fn scope(tx: &mut dyn Statements, of: &[ProcessId]) -> Result<Option<Vec<i64>>, Fault> {
@@ -106,7 +106,7 @@ pub(crate) fn delete_below(tx: &mut dyn Statements, jobs: &[i64]) -> Result<(), 
 // The state of processes; their rows are locked in the order of their numbers.
 
 /// The state of a process that limits changes to its jobs.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Standing {
     pub chore: i64,
     pub is_cancelled: bool,
@@ -138,19 +138,35 @@ pub(crate) fn lock(
         return Ok(BTreeMap::new());
     }
     let numbers: Vec<i64> = numbers.into_iter().collect();
-    let locking = "SELECT no, chore, cancelled, sealed, total, pending, consumed
-         FROM #processes FORCE INDEX (PRIMARY) WHERE no IN :list ORDER BY no FOR UPDATE";
-    let mut found = BTreeMap::new();
-    for mut row in tx.rows_in(locking, &numbers)? {
-        let standing = Standing {
-            chore: row.at(1)?,
-            is_cancelled: row.at::<i64>(2)? != 0,
-            sealed: row.at(3)?,
-            total: row.at(4)?,
-            pending: row.at(5)?,
-            consumed: row.at(6)?,
-        };
-        found.insert(row.at(0)?, standing);
-    }
-    Ok(found)
+    let locking =
+        formatcp!("{STANDING} FORCE INDEX (PRIMARY) WHERE no IN :list ORDER BY no FOR UPDATE");
+    let rows = tx.rows_in(locking, &numbers)?;
+    rows.into_iter().map(standing).collect()
+}
+
+/// Locks a process, and reads its number and its current state.
+pub(crate) fn lock_one(
+    tx: &mut dyn Statements,
+    id: ProcessId,
+) -> Result<Option<(i64, Standing)>, Fault> {
+    let found = tx.first(
+        formatcp!("{STANDING} WHERE id = ? FOR UPDATE"),
+        by![stored(id)],
+    )?;
+    found.map(standing).transpose()
+}
+
+const STANDING: &str =
+    "SELECT no, chore, cancelled, sealed, total, pending, consumed FROM #processes";
+
+fn standing(mut row: Row) -> Result<(i64, Standing), Fault> {
+    let standing = Standing {
+        chore: row.at(1)?,
+        is_cancelled: row.at::<i64>(2)? != 0,
+        sealed: row.at(3)?,
+        total: row.at(4)?,
+        pending: row.at(5)?,
+        consumed: row.at(6)?,
+    };
+    Ok((row.at(0)?, standing))
 }

@@ -17,7 +17,7 @@ use crate::queue::store::{ClaimOutcome, Settlement, Store};
 
 use super::Again;
 use super::lineage::{self, Standing, lock};
-use super::statements::{Fault, RESULTS, Row, Statements, Table, by, error_text};
+use super::statements::{Fault, InsertOf, RESULTS, Row, Statements, by, error_text};
 
 /// A job, with everything that an end of its claim can change; the end takes it from its worker or batch.
 struct Job {
@@ -34,10 +34,10 @@ struct Job {
     is_changed: bool,
 }
 
-const HISTORIES: Table = Table {
-    name: "#histories",
-    columns: &["job", "body"],
-};
+const HISTORIES: InsertOf = (
+    "INSERT INTO #histories (job, body) VALUES",
+    "ON DUPLICATE KEY UPDATE body = VALUES(body)",
+);
 
 impl Job {
     /// The columns that it has, and how they are written.
@@ -130,9 +130,9 @@ impl Settling {
 
     /// Writes all changes. Returns the changed processes.
     fn finish(self, tx: &mut dyn Statements) -> Result<Vec<ProcessState>, Fault> {
-        tx.upsert_rows(&RESULTS, &mut self.outcomes.into_values())?;
+        tx.insert_rows(RESULTS, &mut self.outcomes.into_values())?;
         let histories = self.histories.into_iter();
-        tx.upsert_rows(&HISTORIES, &mut histories.map(|(job, body)| by![job, body]))?;
+        tx.insert_rows(HISTORIES, &mut histories.map(|(job, body)| by![job, body]))?;
         for job in self.jobs.values().filter(|job| job.is_changed) {
             job.write(tx)?;
         }

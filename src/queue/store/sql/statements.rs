@@ -43,16 +43,13 @@ pub(crate) fn with_list(sql: &str, numbers: impl IntoIterator<Item = i64>) -> St
     sql.replace(LIST, &list(numbers))
 }
 
-/// A table with its columns, the key first.
-pub(crate) struct Table {
-    pub name: &'static str,
-    pub columns: &'static [&'static str],
-}
+/// An insert of rows, and what follows them.
+pub(crate) type InsertOf = (&'static str, &'static str);
 
-pub(crate) const RESULTS: Table = Table {
-    name: "#results",
-    columns: &["job", "error", "body"],
-};
+pub(crate) const RESULTS: InsertOf = (
+    "INSERT INTO #results (job, error, body) VALUES",
+    "ON DUPLICATE KEY UPDATE error = VALUES(error), body = VALUES(body)",
+);
 
 /// An error as it is stored.
 pub(crate) fn error_text(error: &Error) -> Result<String, Fault> {
@@ -106,17 +103,10 @@ pub(crate) trait Statements {
     /// The rows of several queries. A server receives them together.
     fn rows_of_all(&mut self, queries: &[Query<'_>]) -> Result<Vec<Vec<Row>>, Fault>;
 
-    /// Inserts rows. `head` ends with VALUES.
+    /// Inserts rows between a head, which ends with VALUES, and a tail.
     fn insert_rows(
         &mut self,
-        head: &str,
-        rows: &mut dyn Iterator<Item = Vec<Value>>,
-    ) -> Result<(), Fault>;
-
-    /// Inserts rows, and replaces rows with the same keys.
-    fn upsert_rows(
-        &mut self,
-        table: &Table,
+        insert: InsertOf,
         rows: &mut dyn Iterator<Item = Vec<Value>>,
     ) -> Result<(), Fault>;
 

@@ -7,7 +7,9 @@ use std::rc::Rc;
 use rusqlite::types::Value;
 use rusqlite::{Connection, params_from_iter};
 
-use crate::queue::store::sql::statements::{Dialect, Fault, LIST, Query, Row, Statements, Table};
+use crate::queue::store::sql::statements::{
+    Dialect, Fault, InsertOf, LIST, Query, Row, Statements,
+};
 
 /// MySQL's words, and SQLite's. A transaction locks the whole database, so row locks are dropped.
 const WORDS: [(&str, &str); 16] = [
@@ -126,7 +128,7 @@ impl Statements for &Connection {
 
     fn insert_rows(
         &mut self,
-        head: &str,
+        (head, tail): InsertOf,
         rows: &mut dyn Iterator<Item = Vec<Value>>,
     ) -> Result<(), Fault> {
         let mut rows = rows.peekable();
@@ -134,21 +136,11 @@ impl Statements for &Connection {
             return Ok(());
         };
         let marks = vec!["?"; first.len()].join(", ");
-        let mut insert = self.prepare_cached(&kept(&format!("{head} ({marks})")))?;
+        let mut insert = self.prepare_cached(&kept(&format!("{head} ({marks}) {tail}")))?;
         for row in rows {
             insert.execute(params_from_iter(row))?;
         }
         Ok(())
-    }
-
-    fn upsert_rows(
-        &mut self,
-        table: &Table,
-        rows: &mut dyn Iterator<Item = Vec<Value>>,
-    ) -> Result<(), Fault> {
-        let columns = table.columns.join(", ");
-        let head = format!("INSERT OR REPLACE INTO {} ({columns}) VALUES", table.name);
-        self.insert_rows(&head, rows)
     }
 
     fn last_id(&self) -> i64 {

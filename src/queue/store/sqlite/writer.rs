@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use parking_lot::FairMutexGuard;
-use rusqlite::{Connection, ErrorCode};
+use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 
 use crate::base::{Error, ErrorKind};
 use crate::queue::store::sql::statements::Fault;
@@ -138,34 +138,6 @@ fn wait_briefly(tries: i32) -> bool {
     patient
 }
 
-/// Rolls back a transaction that was not committed, also when a callback panics.
-struct OpenTransaction<'a>(Option<&'a Connection>);
-
-impl<'a> OpenTransaction<'a> {
-    fn begin(conn: &'a Connection) -> Result<Self, rusqlite::Error> {
-        conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
-        Ok(Self(Some(conn)))
-    }
-
-    fn commit(mut self) -> Result<(), rusqlite::Error> {
-        if let Some(conn) = self.0 {
-            conn.prepare_cached("COMMIT")?.execute([])?;
-            self.0 = None;
-        }
-        Ok(())
-    }
-}
-
-impl Drop for OpenTransaction<'_> {
-    fn drop(&mut self) {
-        if let Some(conn) = self.0
-            && !conn.is_autocommit()
-        {
-            let _ = conn.execute_batch("ROLLBACK");
-        }
-    }
-}
-
 impl Sqlite {
     /// Runs one transaction.
     pub(in crate::queue::store) fn write<T>(
@@ -187,8 +159,9 @@ impl Sqlite {
         let full = saved == Saved::AsSet && self.durability == Durability::Full;
         let run = |writer: &mut Writer| {
             writer.set_full(full)?;
-            let open = OpenTransaction::begin(&writer.conn)?;
-            let done = work(&writer.conn)?;
+            // Rolled back unless it is committed, also when the callback panics.
+            let open = Transaction::new_unchecked(&writer.conn, TransactionBehavior::Immediate)?;
+            let done = work(&open)?;
             open.commit()?;
             Ok(done)
         };

@@ -72,3 +72,30 @@ pub(super) fn outcomes_are_read_in_order_and_deleted_when_acknowledged(open: Ope
     assert!(db.two.process(process).unwrap().is_none());
     db.sound();
 }
+
+/// A job that runs again and fails again during the retry of a large process stays failed.
+pub(super) fn a_retry_takes_each_job_once_and_only_if_it_had_failed_before_it_began(
+    open: Open<'_>,
+) {
+    let db = open();
+    db.enqueue(&["a", "b"]);
+    let (worker, store) = (db.worker(), db.store());
+    let fail = |most| -> Vec<(i64, i64)> {
+        let given = worker.claim(most, T);
+        worker.settle_all(&given, [failed(), failed()]);
+        let receipts = given.iter().map(|job| job.receipt);
+        receipts.map(|one| (one.job, one.claim)).collect()
+    };
+    let before = fail(2);
+    let again = |jobs: &[(i64, i64)]| {
+        let no = rows::process_of(before[0].0);
+        let done = store.write(Again::Harmless, |tx| {
+            sql::chores::requeue(store, tx, no, jobs, T)
+        });
+        done.unwrap()
+    };
+    assert_eq!(again(&before[..1]), 1);
+    assert_eq!(fail(1).len(), 1);
+    assert_eq!(again(&before), 1);
+    assert_eq!(again(&before), 0);
+}

@@ -219,31 +219,14 @@ impl<'a> Hand<'a> {
         Self { store, id }
     }
 
-    fn ask(
-        &self,
-        most: usize,
-        idle: bool,
-        now: Timestamp,
-        open: impl FnMut(&Arc<JobLane>) -> usize,
-    ) -> ClaimReply {
-        self.ask_for(&[], most, idle, now, open)
-    }
-
-    fn ask_for(
-        &self,
-        processes: &[ProcessId],
-        most: usize,
-        idle: bool,
-        now: Timestamp,
-        mut open: impl FnMut(&Arc<JobLane>) -> usize,
-    ) -> ClaimReply {
+    fn ask(&self, processes: &[ProcessId], most: usize, idle: bool) -> Vec<ClaimedJob> {
         let wanted = ClaimRequest {
             most,
             idle,
             processes,
-            open: &mut |lane| (open(lane), 1),
+            open: &mut |_| (usize::MAX, 1),
         };
-        self.store.claim(self.id, wanted, now).unwrap()
+        self.store.claim(self.id, wanted, T).unwrap().jobs
     }
 
     fn claim(&self, most: usize, now: Timestamp) -> Vec<ClaimedJob> {
@@ -422,6 +405,7 @@ macro_rules! suite {
             a_job_that_kills_its_workers_runs_alone_and_fails_at_the_fifth
             single_jobs_are_requeued_after_they_failed
             outcomes_are_read_in_order_and_deleted_when_acknowledged
+            a_retry_takes_each_job_once_and_only_if_it_had_failed_before_it_began
             processes_are_shown_a_page_at_a_time
             a_decision_holds_before_it_is_carried_out
             who_waits_for_work_is_woken

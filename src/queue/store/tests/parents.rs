@@ -70,10 +70,7 @@ pub(super) fn a_process_stands_for_those_below_it(open: Open<'_>) {
     let db = open();
     let (process, other) = (db.enqueue(&["parent"]), db.enqueue(&["other"]));
     let worker = db.worker();
-    let claim = |of: &[ProcessId], most| {
-        let reply = worker.ask_for(of, most, true, T, |_| usize::MAX);
-        reply.jobs
-    };
+    let claim = |of: &[ProcessId], most| worker.ask(of, most, true);
     let parent = claim(&[process], 9).remove(0);
     let below = children(db.store(), &parent, &["child"]);
     let child = claim(&[process], 9).remove(0);

@@ -7,7 +7,7 @@ use rusqlite::types::Value;
 
 use crate::llm::hash::hex;
 use crate::queue::store::sql::statements::{
-    Dialect, Queries as _, Query, Row, Statements, Table, with_list,
+    Dialect, InsertOf, Queries as _, Query, Row, Statements, with_list,
 };
 
 use super::{Database, Fault};
@@ -146,37 +146,6 @@ impl Tx<'_> {
         let by: Vec<mysql::Value> = by.into_iter().map(bound).collect();
         Ok(self.conn.exec(self.database.named(sql), by)?)
     }
-
-    /// Inserts rows, several with each statement, whose text contains their values. `head` ends with VALUES, `tail` follows
-    /// the rows. A row with a long value, which would be twice as long in a text, is sent by itself.
-    fn insert(
-        &mut self,
-        head: &str,
-        tail: &str,
-        rows: &mut dyn Iterator<Item = Vec<Value>>,
-    ) -> Result<(), Fault> {
-        let mut group: Vec<String> = Vec::new();
-        let mut bytes = 0;
-        for row in rows {
-            if size(&row) > LONGEST_LITERAL {
-                let cells = vec!["?"; row.len()].join(",");
-                self.run(&format!("{head} ({cells}) {tail}"), row)?;
-                continue;
-            }
-            let cells: Vec<String> = row.into_iter().map(literal).collect();
-            let cells = format!("({})", cells.join(","));
-            if bytes + cells.len() > self.most_deferred() && !group.is_empty() {
-                self.defer_text(&format!("{head} {} {tail}", group.join(",")))?;
-                (group, bytes) = (Vec::new(), 0);
-            }
-            bytes += cells.len() + 1;
-            group.push(cells);
-        }
-        if !group.is_empty() {
-            self.defer_text(&format!("{head} {} {tail}", group.join(",")))?;
-        }
-        Ok(())
-    }
 }
 
 impl Statements for Tx<'_> {
@@ -255,29 +224,34 @@ impl Statements for Tx<'_> {
         Ok(self.send(&texts)?.0)
     }
 
+    /// Several rows with each statement, whose text contains their values. A row with a long value, which would be twice as
+    /// long in a text, is sent by itself.
     fn insert_rows(
         &mut self,
-        head: &str,
+        (head, tail): InsertOf,
         rows: &mut dyn Iterator<Item = Vec<Value>>,
     ) -> Result<(), Fault> {
-        self.insert(head, "", rows)
-    }
-
-    fn upsert_rows(
-        &mut self,
-        table: &Table,
-        rows: &mut dyn Iterator<Item = Vec<Value>>,
-    ) -> Result<(), Fault> {
-        let head = format!(
-            "INSERT INTO {} ({}) VALUES",
-            table.name,
-            table.columns.join(", ")
-        );
-        let set = table.columns[1..]
-            .iter()
-            .map(|name| format!("{name} = VALUES({name})"));
-        let set = set.collect::<Vec<_>>().join(", ");
-        self.insert(&head, &format!("ON DUPLICATE KEY UPDATE {set}"), rows)
+        let mut group: Vec<String> = Vec::new();
+        let mut bytes = 0;
+        for row in rows {
+            if size(&row) > LONGEST_LITERAL {
+                let cells = vec!["?"; row.len()].join(",");
+                self.run(&format!("{head} ({cells}) {tail}"), row)?;
+                continue;
+            }
+            let cells: Vec<String> = row.into_iter().map(literal).collect();
+            let cells = format!("({})", cells.join(","));
+            if bytes + cells.len() > self.most_deferred() && !group.is_empty() {
+                self.defer_text(&format!("{head} {} {tail}", group.join(",")))?;
+                (group, bytes) = (Vec::new(), 0);
+            }
+            bytes += cells.len() + 1;
+            group.push(cells);
+        }
+        if !group.is_empty() {
+            self.defer_text(&format!("{head} {} {tail}", group.join(",")))?;
+        }
+        Ok(())
     }
 
     fn last_id(&self) -> i64 {

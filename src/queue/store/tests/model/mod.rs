@@ -223,15 +223,8 @@ impl Model {
 
     fn any_info(&mut self) -> ProcessInfo {
         let info = ProcessInfo::new().name(format!("the {}th", self.below(1_000)));
-        match self.below(2) {
-            0 => info
-                .input("/i")
-                .output("/o")
-                .note("1:2")
-                .provider("p")
-                .command("run 'a b' -o \"c\"\n--more"),
-            _ => info,
-        }
+        let info = info.input("/i").output("/o").note("1:2").provider("p");
+        info.command("run 'a b' -o \"c\"\n--more")
     }
 
     fn describe(&mut self) {
@@ -287,8 +280,7 @@ impl Model {
         });
         agrees(reported, waited);
         if let Some(known) = self.processes.get_mut(&process) {
-            known.cancelled = true;
-            known.sealed = true;
+            (known.cancelled, known.sealed) = (true, true);
         }
     }
 
