@@ -442,7 +442,7 @@ pub(crate) fn panicked(who: &str, panic: Box<dyn Any + Send>) -> Error {
     error
 }
 
-fn ended<T, D>(call: Call<T>, reply: Reply<D>) -> EndedCall<T, D> {
+pub(crate) fn ended<T, D>(call: Call<T>, reply: Reply<D>) -> EndedCall<T, D> {
     EndedCall {
         call,
         result: reply.result,

@@ -47,8 +47,7 @@ fn batches(provider: &Provider) -> String {
         }
     };
     let requests = client.limits().requests;
-    let folder = tempfile::tempdir().unwrap();
-    let queue = JobQueue::open(&folder.path().join("llm_jobs.db")).unwrap();
+    let queue = JobQueue::in_memory().unwrap();
     let prompts = ["one", "two"].map(|text| Job::from(Request::new(text)));
     queue.enqueue(ProcessId::new(), prompts).unwrap();
     let often = BatchSettings::default().poll_interval(Some(Duration::from_millis(20)));
@@ -129,20 +128,22 @@ fn usage(provider: &Provider) -> String {
     let request = Request::new("x".repeat(40));
     let usage = answered(provider, config, &request).usage.unwrap();
     assert_eq!(usage.input_tokens, 10, "{}", provider.name);
-    let mut told = Vec::new();
-    if usage.cached_input_tokens > 0 {
-        assert_eq!(usage.cached_input_tokens, 4);
-        told.push("cached");
-    }
-    if usage.reasoning_tokens > 0 {
-        assert_eq!(usage.reasoning_tokens, 3);
-        told.push("reasoning");
-    }
+    let told = [
+        (usage.cached_input_tokens, 4, "cached"),
+        (usage.reasoning_tokens, 3, "reasoning"),
+    ];
+    let told = told.into_iter().filter(|(tokens, ..)| *tokens > 0);
+    let told: Vec<&str> = told
+        .map(|(tokens, expected, name)| {
+            assert_eq!(tokens, expected, "{name}");
+            name
+        })
+        .collect();
     assert_eq!(usage.output_tokens, 19, "{}: {usage:?}", provider.name);
-    if told.is_empty() {
-        told.push("none");
+    match &told[..] {
+        [] => "none".to_owned(),
+        told => told.join(", "),
     }
-    told.join(", ")
 }
 
 fn limits(provider: &Provider) -> String {
@@ -153,11 +154,7 @@ fn limits(provider: &Provider) -> String {
         (Some(requests), Some(tokens)) => {
             let minutes = requests.period.as_secs() / 60;
             assert_eq!((requests.limit, tokens.limit), (600 * minutes, 90_000));
-            let each = if requests.period == day {
-                "day"
-            } else {
-                "minute"
-            };
+            let each = ["minute", "day"][usize::from(requests.period == day)];
             format!("requests per {each}, tokens per minute")
         }
         (None, None) => "from refusals".to_owned(),

@@ -119,10 +119,8 @@ fn a_wait_requested_by_a_handler_is_kept_exactly() {
     ] {
         let clock = Arc::new(ManualClock::new());
         let queue = JobQueue::in_memory().unwrap().clock(clock.clone());
-        let process = ProcessId::new();
-        let ids = queue
-            .enqueue(process, [Job::new("sync", &1).unwrap()])
-            .unwrap();
+        let jobs = [Job::new("sync", &1).unwrap()];
+        let ids = queue.enqueue(ProcessId::new(), jobs).unwrap();
         let (began, begins) = crossbeam_channel::unbounded();
         let handler = Handler::new(move |job: &RunningJob, _: &Context| {
             began.send(job.attempts).unwrap();

@@ -5,15 +5,13 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::base::{Clock, Error, Time};
-use crate::engine::dispatch::{Call, Dispatcher, EndedCall, Event, Turn};
-use crate::engine::limiter::{Limiter, Limits};
+use crate::engine::dispatch::{Call, Dispatcher, Event, Turn};
+use crate::engine::limiter::Limits;
 use crate::llm::pack::Pack;
 use crate::llm::route::Route;
-use crate::queue::backlog::{Scope, StoreBacklog};
 use crate::queue::kind::JobTask;
-use crate::queue::kinds::Kinds;
 use crate::queue::live::WorkerSettings;
-use crate::queue::simulation::scene::{NamedClient, answer, dispatcher};
+use crate::queue::simulation::scene::{NamedClient, dispatcher, ended};
 use crate::queue::store::Store;
 use crate::queue::work::StoreWork;
 use crate::testing::ManualClock;
@@ -40,7 +38,6 @@ pub(super) struct Machine {
     pub clock: Arc<ManualClock>,
     /// Time of the next event.
     pub next: Time,
-    limiter: Arc<Limiter>,
     dispatcher: Dispatcher<StoreWork>,
     flights: Vec<Flight>,
     /// Replies of the database.
@@ -60,22 +57,16 @@ impl Machine {
             limits = limits.requests_per_minute((60 * RATE).into());
         }
         let route = Route::limited(NamedClient(0), limits).clock(clock.clone());
-        let kinds = Kinds::new(Some(&route));
-        let limiter = kinds.limiter.clone();
-        limiter.divide(&[], &[&[][..]; MACHINES], now);
-        kinds.set_prompts(route);
         let settings = WorkerSettings::default().poll_interval(MAINTENANCE);
-        kinds.setup.change(|setup| setup.settings = settings);
-        let worker = store.register_worker().unwrap();
-        let (kinds, scope) = (Arc::new(kinds), Scope::default());
-        let backlog = StoreBacklog::new(store.clone(), worker, kinds, clock.clone(), scope);
+        let dispatcher = dispatcher(&store, route, &clock, (settings, SLOTS, number));
+        let limiter = &dispatcher.work.backlog.kinds.limiter;
+        limiter.divide(&[], &[&[][..]; MACHINES], now);
         let spread = world.random.below(MAINTENANCE.as_millis() as u64);
         Self {
             store,
             clock,
             next: now,
-            limiter,
-            dispatcher: dispatcher(backlog, SLOTS, number),
+            dispatcher,
             flights: Vec::new(),
             replies: Vec::new(),
             wake: now,
@@ -97,10 +88,11 @@ impl Machine {
             }
         }
         let is_over = |flight: &mut Flight| flight.result.is_some() && flight.at <= now;
-        let ended = self.flights.extract_if(.., is_over);
-        let ended: Vec<_> = ended.map(Flight::end).collect();
+        let over = self.flights.extract_if(.., is_over);
+        let end = |flight: Flight| ended(flight.call, flight.result.unwrap(), hints());
+        let over: Vec<_> = over.map(end).collect();
         let mut is_awake = self.wake <= now;
-        for event in ended.into_iter().chain(self.replies.drain(..)) {
+        for event in over.into_iter().chain(self.replies.drain(..)) {
             self.dispatcher.handle(event, now);
             is_awake = true;
         }
@@ -124,14 +116,14 @@ impl Machine {
         let wall = self.clock.wall();
         let _ = self.store.maintain(wall);
         // All machines use the same limits.
-        let keys = self.limiter.keys();
-        let workers = self.store.workers().unwrap().live;
-        self.limiter
-            .divide(&keys, &vec![&keys[..]; workers.len()], now);
+        let backlog = &self.dispatcher.work.backlog;
+        let (limiter, workers) = (&backlog.kinds.limiter, self.store.workers());
+        let (keys, workers) = (limiter.keys(), workers.unwrap().live);
+        let all = vec![&keys[..]; workers.len()];
+        limiter.divide(&keys, &all, now);
         let _ = self.store.reclaim(wall);
         // Others have written.
-        let heard = &self.dispatcher.work.backlog.heard;
-        heard.writes.store(true, Ordering::SeqCst);
+        backlog.heard.writes.store(true, Ordering::SeqCst);
     }
 
     /// Claims and settles jobs, and starts calls.
@@ -151,17 +143,5 @@ impl Machine {
                 result: None,
             });
         }
-    }
-}
-
-impl Flight {
-    fn end(self) -> Event<StoreWork> {
-        Event::CallEnded(EndedCall {
-            call: self.call,
-            result: self.result.unwrap().map(|()| vec![answer()]),
-            used: None,
-            hints: hints(),
-            fatal: false,
-        })
     }
 }

@@ -117,11 +117,8 @@ mod tests {
         let (client, location) = options.client().unwrap();
         assert_eq!(location, "rediss://cache.example:6380");
         let login = client.get_connection_info().redis_settings();
-        assert_eq!(
-            (login.username(), login.password()),
-            (Some("me"), Some("s3cret"))
-        );
-        assert_eq!(login.db(), 2);
+        let known = (login.username(), login.password(), login.db());
+        assert_eq!(known, (Some("me"), Some("s3cret"), 2));
     }
 
     #[test]
@@ -130,10 +127,8 @@ mod tests {
         let file = folder.path().join("password");
         fs::write(&file, "from a file\n").unwrap();
         let found = |address: &str| {
-            let (client, _) = RedisOptions::new(address)
-                .password_file(&file)
-                .client()
-                .unwrap();
+            let options = RedisOptions::new(address).password_file(&file);
+            let (client, _) = options.client().unwrap();
             let login = client.get_connection_info().redis_settings();
             login.password().map(str::to_owned)
         };

@@ -11,7 +11,7 @@ use crate::base::{Clock, Context, Error, ErrorKind, JobId, ProcessId, RateHints,
 use crate::engine::dispatch::{Call, Dispatcher, EndedCall, ErrorPolicy, Event, Io, Options, Turn};
 use crate::engine::limiter::{Limits, QuotaKey};
 use crate::engine::route::RetryPolicy;
-use crate::engine::run::Reply;
+use crate::engine::run::{self, Reply};
 use crate::llm::client::LlmClient;
 use crate::llm::pack::Pack;
 use crate::llm::params::RequestTask;
@@ -168,29 +168,18 @@ impl Scene {
         let store = (self.open)();
         let (now, wall) = (self.clock.now(), self.clock.wall());
         store.reclaim(wall).unwrap();
-        let worker = store.register_worker().unwrap();
         let limits = Limits::default().burst(3);
         let mut route = Route::limited(NamedClient(0), limits).clock(self.clock.clone());
         for step in 1..self.steps {
             route = route.then(NamedClient(step), limits);
         }
-        let kinds = Kinds::new(Some(&route));
-        kinds.set_prompts(route);
-        kinds.set(GATHER, Kind::Host(Handler::with_children(gather)));
         let settings = WorkerSettings::default()
             .max_retries(self.max_retries)
             .batch_size(4)
             .poll_interval(Duration::from_secs(1));
-        kinds.setup.change(|setup| setup.settings = settings);
-        let backlog = StoreBacklog::new(
-            store.clone(),
-            worker,
-            Arc::new(kinds),
-            self.clock.clone(),
-            Scope::default(),
-        );
+        let options = (settings, self.slots, now.as_nanos());
         SimulatedWorker {
-            dispatcher: dispatcher(backlog, self.slots, now.as_nanos()),
+            dispatcher: dispatcher(&store, route, &self.clock, options),
             store,
             in_flight: Vec::new(),
             io: Vec::new(),
@@ -268,28 +257,12 @@ impl Scene {
         self.workers[at].in_flight = in_flight;
         for (_, call, reply) in next_end {
             let ended = if is_gather(&call) {
-                let Reply {
-                    result,
-                    paid,
-                    hints,
-                    fatal,
-                } = match reply {
-                    Some(reply) => reply,
-                    None => self.call_handler(at, &call),
-                };
-                EndedCall {
-                    call,
-                    result,
-                    used: paid.tokens(),
-                    hints,
-                    fatal,
-                }
+                let reply = reply.unwrap_or_else(|| self.call_handler(at, &call));
+                Event::CallEnded(run::ended(call, reply))
             } else {
                 self.end_call(call, now)
             };
-            self.workers[at]
-                .dispatcher
-                .handle(Event::CallEnded(ended), now);
+            self.workers[at].dispatcher.handle(ended, now);
         }
         let worker = &mut self.workers[at];
         let replies = worker.io.extract_if(.., |(at, _)| *at <= now);
@@ -349,7 +322,7 @@ impl Scene {
         work::call(&store, &call.ticket, &Context::new(), &clock, &budgets)
     }
 
-    fn end_call(&mut self, call: Call<Pack<JobTask>>, now: Time) -> EndedCall<Pack<JobTask>, Done> {
+    fn end_call(&mut self, call: Call<Pack<JobTask>>, now: Time) -> Event<StoreWork> {
         let task = &call.ticket.task[0];
         let item = task.claimed.item_id.clone().unwrap();
         let (mut until, mut kind) = self.out[usize::from(call.ticket.tries.step)];
@@ -376,13 +349,7 @@ impl Scene {
         } else if until <= now {
             *self.errors.entry(item).or_default() += 1;
         }
-        EndedCall {
-            call,
-            result: result.map(|()| vec![answer()]),
-            used: None,
-            hints: RateHints::default(),
-            fatal: false,
-        }
+        ended(call, result, RateHints::default())
     }
 
     /// Moves the clock to the next event.
@@ -402,10 +369,20 @@ impl Scene {
     }
 }
 
-/// A dispatcher over these jobs that continues after every error, as that of a worker.
-pub(crate) fn dispatcher(backlog: StoreBacklog, slots: usize, seed: u64) -> Dispatcher<StoreWork> {
-    let kinds = backlog.kinds.clone();
-    let budgets = Arc::new(Budgets::new(backlog.store.clone()));
+/// The dispatcher of a new worker, which continues after every error, with its settings, slots and seed.
+pub(crate) fn dispatcher(
+    store: &Arc<Store>,
+    route: Route<'static>,
+    clock: &Arc<ManualClock>,
+    (settings, slots, seed): (WorkerSettings, usize, u64),
+) -> Dispatcher<StoreWork> {
+    let kinds = Arc::new(Kinds::new(Some(&route)));
+    kinds.set_prompts(route);
+    kinds.set(GATHER, Kind::Host(Handler::with_children(gather)));
+    kinds.setup.change(|setup| setup.settings = settings);
+    let (worker, scope) = (store.register_worker().unwrap(), Scope::default());
+    let backlog = StoreBacklog::new(store.clone(), worker, kinds.clone(), clock.clone(), scope);
+    let budgets = Arc::new(Budgets::new(store.clone()));
     let options = Options {
         concurrency: slots,
         retry: RetryPolicy::default(),
@@ -420,15 +397,25 @@ pub(crate) fn dispatcher(backlog: StoreBacklog, slots: usize, seed: u64) -> Disp
     Dispatcher::new(work, kinds.limiter.clone(), options)
 }
 
-/// An answer that cost one token and one picodollar.
-pub(crate) fn answer() -> JobEnd {
+/// The end of a call, whose answer cost one token and one picodollar.
+pub(crate) fn ended(
+    call: Call<Pack<JobTask>>,
+    result: Result<(), Error>,
+    hints: RateHints,
+) -> Event<StoreWork> {
     let spent = Spent {
         input_tokens: 1,
-        output_tokens: 0,
         cost_usd: Some(Usd::from_picos(1)),
-        unpriced: 0,
+        ..Spent::default()
     };
-    JobEnd::Result(RawValue::NULL.to_owned(), Some(spent), None)
+    let answer = JobEnd::Result(RawValue::NULL.to_owned(), Some(spent), None);
+    Event::CallEnded(EndedCall {
+        call,
+        result: result.map(|()| vec![answer]),
+        used: None,
+        hints,
+        fatal: false,
+    })
 }
 
 fn is_gather(call: &Call<Pack<JobTask>>) -> bool {
