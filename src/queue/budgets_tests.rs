@@ -76,10 +76,8 @@ fn own_calls_count_until_the_store_counts_them() {
     // The refusal closes the process once the cost is recorded.
     let needed = Some(Usd::from_picos(71));
     assert_eq!(fixture.state().budget.unwrap().needed, None);
-    fixture
-        .store
-        .note_refused(fixture.budget.process, 101)
-        .unwrap();
+    let process = fixture.budget.process;
+    fixture.store.note_refused(process, 101).unwrap();
     let state = fixture.state();
     assert_ne!(state.budget.clone().unwrap().needed, needed);
     drop(first);

@@ -152,11 +152,8 @@ fn an_aborted_call_uses_no_attempt_and_is_possibly_billed() {
     let process = ProcessId::new();
     let ids = queue.enqueue(process, prompts(&["a"])).unwrap();
     let ctx = Context::new().with_grace(Duration::ZERO);
-    let running = Worker::new(&queue)
-        .context(&ctx)
-        .completions(route(&client))
-        .start()
-        .unwrap();
+    let running = Worker::new(&queue).context(&ctx);
+    let running = running.completions(route(&client)).start().unwrap();
     assert!(client.wait_for_calls(1));
     let report = running.stop().unwrap();
     assert_eq!(report.given_back, 1);
@@ -173,21 +170,14 @@ fn a_late_listener_gets_the_state_first_and_then_each_change() {
     let client = Arc::new(ScriptedClient::new());
     let process = ProcessId::new();
     queue.enqueue(process, prompts(&["a", "b"])).unwrap();
-    worker(&queue)
-        .processes([process])
-        .completions(route(&client))
-        .run()
-        .unwrap();
+    let first = worker(&queue).processes([process]);
+    first.completions(route(&client)).run().unwrap();
     queue.enqueue(process, prompts(&["c"])).unwrap();
     let seen: Arc<Mutex<Vec<Progress>>> = Arc::default();
     let told = seen.clone();
-    worker(&queue)
-        .completions(route(&client))
-        .notifier(Arc::new(move |progress: &Progress| {
-            told.lock().push(progress.clone())
-        }))
-        .run()
-        .unwrap();
+    let notifier = move |progress: &Progress| told.lock().push(progress.clone());
+    let watching = worker(&queue).notifier(Arc::new(notifier));
+    watching.completions(route(&client)).run().unwrap();
     let seen = seen.lock();
     let first = &seen[0];
     assert_eq!(first.process_id, Some(process));
@@ -308,10 +298,8 @@ fn what_others_do_with_a_process_is_reported() {
     let told = seen.clone();
     let notifier =
         move |progress: &Progress| told.lock().push((progress.phase, progress.completed));
-    let watching = Worker::new(&queue)
-        .notifier(Arc::new(notifier))
-        .start()
-        .unwrap();
+    let watching = Worker::new(&queue).notifier(Arc::new(notifier));
+    let watching = watching.start().unwrap();
     let sees = |phase| {
         let last = || seen.lock().last().is_some_and(|last| last.0 == phase);
         assert!(eventually(last), "{:?}", seen.lock());

@@ -12,7 +12,7 @@ use scene::{GATHER, LOCKED, Open, Scene, prompt};
 use crate::base::seeds::{each_seed, seeds};
 use crate::base::{Clock, ErrorKind, JobId, ProcessId, Time, Usd};
 
-use super::job::JobStatus;
+use super::job::{JobStatus, ProcessState};
 use super::store::sqlite::SqliteOptions;
 use super::store::{MAX_CRASHES, Severity, Store};
 
@@ -101,16 +101,12 @@ impl Scene {
             }
         }
         let twice: u64 = self.paid.values().map(|paid| u64::from(paid - 1)).sum();
-        assert!(
-            twice <= self.at_risk,
-            "{twice} bought twice, {} at risk",
-            self.at_risk
-        );
+        let at_risk = self.at_risk;
+        assert!(twice <= at_risk, "{twice} twice, {at_risk} at risk");
         // What children used counts for the process of their parent, too, from their end on.
         let all = self.processes();
-        let (children, roots): (Vec<_>, Vec<_>) = all
-            .iter()
-            .partition(|process| process.info.parent.is_some());
+        let is_child = |process: &&ProcessState| process.info.parent.is_some();
+        let (children, roots): (Vec<_>, Vec<_>) = all.iter().partition(is_child);
         for child in children {
             let completed = child.counts.completed;
             assert_eq!(child.spent.input_tokens, completed, "{child:?}");
@@ -171,22 +167,16 @@ fn one_job_at_a_time_probes_a_model_for_which_the_key_is_rejected() {
         }
         scene.advance();
     }
-    assert!(
-        others_ended.is_some_and(|end| end < unlocked),
-        "{others_ended:?}"
-    );
+    let in_time = others_ended.is_some_and(|end| end < unlocked);
+    assert!(in_time, "{others_ended:?}");
     // After the calls that were in flight at the first rejection, there is one call every 10 seconds.
     let rejections = &scene.locked.1;
     let first = rejections[0].after(Duration::from_secs(9));
     let probes = rejections.iter().copied().filter(|at| *at > first);
     let probes: Vec<Time> = probes.collect();
     assert!((3..=6).contains(&probes.len()), "{probes:?}");
-    for pair in probes.windows(2) {
-        assert!(
-            pair[1].since(pair[0]) >= Duration::from_secs(10),
-            "{probes:?}"
-        );
-    }
+    let apart = |pair: &[Time]| pair[1].since(pair[0]) >= Duration::from_secs(10);
+    assert!(probes.windows(2).all(apart), "{probes:?}");
     let counts = scene.state(rejected).counts;
     assert_eq!(counts.completed + counts.failed, 30);
 }

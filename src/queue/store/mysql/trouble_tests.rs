@@ -6,7 +6,6 @@ use super::*;
 use crate::base::{Charge, Sent};
 use crate::queue::job::{JobCounts, Spent};
 use crate::queue::store::mysql::wire::{Gets, Wire};
-use crate::queue::store::{ClaimedJob, WorkerId};
 
 const LEASE: Duration = Duration::from_secs(1);
 const LONG: Duration = Duration::from_secs(15);

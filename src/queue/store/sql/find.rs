@@ -21,19 +21,6 @@ const CHUNKS: i64 = 20;
 const FOUND: &str = "j.created_at, p.id, j.lane, j.status, j.priority, j.calls, j.crashes, j.visible_at, \
      b.item_id, r.error, NULL, NULL, j.claim, j.id";
 
-/// The jobs to look at, and the conditions on them.
-struct Search {
-    /// The index that finds the jobs, and the condition that it serves.
-    index: &'static str,
-    indexed: String,
-    /// `>` and ascending keys for the jobs of a process, `<` and descending keys for those of all processes.
-    beyond: &'static str,
-    within: &'static str,
-    order: &'static str,
-    /// The keys to look at: after the first, up to the second.
-    keys: (i64, i64),
-}
-
 impl Store {
     /// Up to `most` jobs that a filter selects, after `after`; see [`JobQueue::find`](crate::JobQueue::find). A call
     /// looks at a bounded number of jobs, and does not delay writes.
@@ -45,22 +32,16 @@ impl Store {
     ) -> Result<JobPage, Error> {
         self.read(|tx| {
         let states = states(filter);
-        let found = match &states[..] {
-            [] => None,
-            states => search(tx, filter, states, after)?,
-        };
-        let Some(search) = found else {
+        let Some((start, end)) = keys(tx, filter, &states, after)? else {
             return Ok(JobPage::default());
         };
-        let Search {
-            index,
-            indexed,
-            beyond,
-            within,
-            order,
-            keys: (start, end),
-        } = search;
-        let range = format!("{indexed} j.id {beyond} ? AND j.id {within} ?");
+        let (index, indexed) = index(tx.dialect(), &states);
+        // The jobs of a process in order, those of all processes the newest first.
+        let (range, order) = match filter.process {
+            Some(_) => ("j.id > ? AND j.id <= ?", "ASC"),
+            None => ("j.id < ? AND j.id >= ?", "DESC"),
+        };
+        let range = format!("{indexed} {range}");
         let last = format!(
             "SELECT j.id, j.created_at FROM #jobs j {index} WHERE {range} ORDER BY j.id {order} LIMIT 1 OFFSET ?"
         );
@@ -122,14 +103,9 @@ impl Store {
     }
 }
 
-/// Which jobs are to be looked at; `None` if none can fit.
-fn search(
-    tx: &mut dyn Statements,
-    filter: &JobFilter,
-    states: &[i64],
-    after: Option<JobId>,
-) -> Result<Option<Search>, Fault> {
-    let (index, indexed) = match (tx.dialect(), states) {
+/// The index that finds jobs in these states, and the condition that it serves.
+fn index(dialect: Dialect, states: &[i64]) -> (&'static str, String) {
+    match (dialect, states) {
         // The condition of the partial index is repeated, because SQLite does not derive it.
         (Dialect::Sqlite, [status @ (FAILED | CANCELLED)]) => (
             "INDEXED BY jobs_not_completed",
@@ -141,35 +117,29 @@ fn search(
             format!("j.status = {status} AND"),
         ),
         _ => ("FORCE INDEX (PRIMARY)", String::new()),
-    };
-    if let Some(process) = filter.process {
-        let no = tx.process_no(process)?;
-        return Ok(no.map(|no| {
-            let before = key(no, 0) - 1;
-            Search {
-                index,
-                indexed,
-                beyond: ">",
-                within: "<=",
-                order: "ASC",
-                keys: (
-                    after.map_or(before, |job| key_of(job).max(before)),
-                    key(no, MOST_JOBS - 1),
-                ),
-            }
-        }));
     }
-    let start = after.map_or(i64::MAX, key_of);
-    Ok(
-        newest_process(tx, states, process_of(start))?.map(|no| Search {
-            index,
-            indexed,
-            beyond: "<",
-            within: ">=",
-            order: "DESC",
-            keys: (start.min(key(no + 1, 0)), 0),
-        }),
-    )
+}
+
+/// The keys to look at: after the first, up to the second. `None` if no job can fit.
+fn keys(
+    tx: &mut dyn Statements,
+    filter: &JobFilter,
+    states: &[i64],
+    after: Option<JobId>,
+) -> Result<Option<(i64, i64)>, Fault> {
+    if states.is_empty() {
+        return Ok(None);
+    }
+    let Some(process) = filter.process else {
+        let start = after.map_or(i64::MAX, key_of);
+        let newest = newest_process(tx, states, process_of(start))?;
+        return Ok(newest.map(|no| (start.min(key(no + 1, 0)), 0)));
+    };
+    Ok(tx.process_no(process)?.map(|no| {
+        let before = key(no, 0) - 1;
+        let start = after.map_or(before, |job| key_of(job).max(before));
+        (start, key(no, MOST_JOBS - 1))
+    }))
 }
 
 /// The newest process up to this number that can have a job in one of these states, according to its counters.

@@ -123,13 +123,19 @@ pub(super) fn names() -> impl Iterator<Item = &'static str> {
     CHECKS.iter().map(|(name, _)| *name)
 }
 
-/// Carries out random operations on a store and on a model of it, and compares the two after each. The
-/// same seed makes the same operations, as far as the store answers the same.
+/// Carries out random operations on a store and on a model of it, and compares the two after each, for the seeds from 1 to
+/// this one, or for that of `BATCHWRIGHT_SEED`. The same seed makes the same operations, as far as the store answers the
+/// same.
 ///
 /// # Panics
 /// When the store differs from the model.
-pub(super) fn random_operations(seed: u64, operations: u32, new: impl Fn() -> TestDatabase) {
-    model::run(Opened::new(new()), seed, operations);
+pub(super) fn random_operations(last: u64, operations: u32, new: impl Fn() -> TestDatabase) {
+    let given = std::env::var("BATCHWRIGHT_SEED").ok();
+    let given = given.and_then(|seed| seed.parse().ok());
+    for seed in given.map_or(1..=last, |seed| seed..=seed) {
+        println!("BATCHWRIGHT_SEED={seed}");
+        model::run(Opened::new(new()), seed, operations);
+    }
 }
 
 /// One database, opened twice.
