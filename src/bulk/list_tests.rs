@@ -1,7 +1,5 @@
 //! The items that a list returns, and how far it reads ahead, while quotas are closed or providers are unavailable.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
@@ -148,22 +146,4 @@ fn items_read_before_a_fault_are_returned_before_it() {
     assert!(backlog.take(4, &availability, NOW).is_err());
     assert_eq!(backlog.rest().len(), 1);
     assert!(tail.drain().1.is_empty());
-}
-
-#[test]
-fn an_abandoned_source_is_returned_completely() {
-    let (waker, _) = Waker::new();
-    let (feeder, source, tail) = feed(2, PackLimits::ONE, waker);
-    let pulled = Arc::new(AtomicUsize::new(0));
-    let count = pulled.clone();
-    let items = (0..).map(move |i| {
-        count.fetch_add(1, Ordering::SeqCst);
-        Ok(Request::new(i.to_string()))
-    });
-    drop(source);
-    let left = std::thread::scope(|scope| {
-        scope.spawn(move || feeder.feed(items));
-        tail.drain().1.len()
-    });
-    assert_eq!(left, pulled.load(Ordering::SeqCst));
 }

@@ -175,28 +175,3 @@ fn a_parse_error_does_not_quote_the_answer() {
     let said = "it was cut at the token limit (max_tokens)";
     assert!(error.message().ends_with(said), "{error}");
 }
-
-#[cfg(feature = "queue")]
-mod in_memory {
-    use batchwright::{Job, JobQueue, ProcessId};
-
-    use super::*;
-
-    fn job(n: usize) -> Job {
-        Job::from(&Request::new(format!("p{n}")).with_id(format!("p{n}")))
-    }
-
-    #[test]
-    fn queues_in_memory_are_apart_and_their_clones_share_one() {
-        let (one, two) = (
-            JobQueue::in_memory().unwrap(),
-            JobQueue::in_memory().unwrap(),
-        );
-        let process = ProcessId::new();
-        one.enqueue(process, [job(0)]).unwrap();
-        assert!(two.process(process).unwrap().is_none());
-        let clone = one.clone();
-        drop(one);
-        assert_eq!(clone.process(process).unwrap().unwrap().counts.pending, 1);
-    }
-}

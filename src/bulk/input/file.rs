@@ -360,8 +360,15 @@ fn identified(i: usize, index: &FileIndex, parsed: &ReadRecord) -> Option<String
 }
 
 impl Part {
-    fn new(file: NamedFile, base: u64, settings: &PromptSettings) -> Self {
-        Self {
+    fn open(file: NamedFile, base: u64, settings: &PromptSettings) -> Result<Self, InputError> {
+        if base.saturating_add(file.source.len()) >= LARGEST_FILE {
+            let text = "the input is too large; expected less than 1 TiB";
+            return Err(InputError::of_file(file.name, text));
+        }
+        if let Err(fault) = settings.check(file.form) {
+            return Err(InputError::of_file(file.name, fault.to_string()));
+        }
+        let mut part = Self {
             root: settings.files.root(&file.folder),
             name: file.name,
             form: file.form,
@@ -371,20 +378,8 @@ impl Part {
             header: None,
             body: (0, 1),
             base,
-        }
-    }
-
-    fn open(file: NamedFile, base: u64, settings: &PromptSettings) -> Result<Self, InputError> {
-        if base.saturating_add(file.source.len()) >= LARGEST_FILE {
-            let text = "the input is too large; expected less than 1 TiB";
-            return Err(InputError::of_file(file.name, text));
-        }
-        if let Err(fault) = settings.check(file.form) {
-            return Err(InputError::of_file(file.name, fault.to_string()));
-        }
-        let prompt_column = file.prompt_column;
-        let mut part = Self::new(file, base, settings);
-        part.find_body(settings, prompt_column)?;
+        };
+        part.find_body(settings, file.prompt_column)?;
         Ok(part)
     }
 

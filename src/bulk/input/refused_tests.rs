@@ -142,27 +142,6 @@ fn a_file_that_changed_is_not_read_on() {
 }
 
 #[test]
-fn a_template_is_checked_against_the_columns_before_any_row() {
-    let file = Scratch::new("csv", "name,city\nA,B\nC,D\n");
-    let settings = |template: &str| PromptSettings {
-        template: Some(Template::parse(template).unwrap()),
-        ..PromptSettings::default()
-    };
-    let error = file.open(settings("{{nam}}")).unwrap_err();
-    assert_eq!(
-        file.shown(&error),
-        "p:1: found {{nam}} (did you mean \"name\"?) in the template; \
-         expected one of the columns: \"name\", \"city\""
-    );
-    let input = file.open(settings("{{city}}/{{name}}")).unwrap();
-    let index = input.check(hooks()).unwrap().finish();
-    assert_eq!(
-        input.read(1, &index).unwrap().request.messages[0].text(),
-        "D/C"
-    );
-}
-
-#[test]
 fn rows_that_quoting_would_merge_are_told_by_the_flag() {
     let table = |extension: &str, text: &str| Scratch::new(extension, text).check();
     // What a spreadsheet writes, and what cannot be two rows.
