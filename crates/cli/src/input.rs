@@ -14,8 +14,8 @@ use super::background::{Background, Event, interrupted};
 use super::display::{self, Display};
 use super::exit::{About, Early, Refusal};
 use super::folder;
-use super::session::Session;
 use super::settings::refused;
+use super::signals::Session;
 use batchwright::unstable::Optional;
 
 /// This column name means that items have no own ids.

@@ -6,7 +6,6 @@ mod batches;
 mod budget;
 mod command_line;
 mod commands;
-mod data_dir;
 mod display;
 mod exit;
 mod folder;
@@ -23,7 +22,6 @@ mod queue;
 mod reference;
 mod run_process;
 mod sanitize;
-mod session;
 mod settings;
 mod signals;
 mod stderr;
@@ -61,7 +59,7 @@ fn main() -> ExitCode {
 
 fn execute(cli: Cli) -> Exit {
     cli.say.start_log();
-    cli.say.data_dir.into_iter().for_each(data_dir::use_folder);
+    cli.say.data_dir.into_iter().for_each(settings::use_folder);
     signals::outlive_size_limits();
     // Commands that `exec` starts keep the limit that the caller has set.
     if !matches!(cli.command, Command::Exec(_)) {

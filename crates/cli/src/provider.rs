@@ -10,10 +10,9 @@ use batchwright::{ErrorKind, LlmConfig, Secret, Settings};
 
 use super::args::shared::{BatchProviderArgs, ProviderArgs};
 use super::args::text_file;
-use super::data_dir::data_dir;
 use super::display;
 use super::exit::{About, Refusal};
-use super::settings::{self, refused};
+use super::settings::{self, data_dir, refused};
 use batchwright::unstable::Optional;
 
 const NO_MODEL: &str =

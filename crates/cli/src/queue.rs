@@ -11,13 +11,13 @@ use serde_json::Value;
 
 use super::args::shared::{DataArgs, QueueFileArg, StoreArgs};
 use super::command_line::quoted_path;
-use super::data_dir::{data_dir, named_folder};
 use super::display;
 use super::exit::{About, Exit, Refusal};
 use super::format::{age, count};
 use super::logging::is_json;
 #[cfg(feature = "mysql")]
 use super::settings;
+use super::settings::{data_dir, named_folder};
 use super::stdout;
 
 impl DataArgs {

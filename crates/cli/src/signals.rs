@@ -9,8 +9,9 @@ use std::time::Duration;
 use batchwright::Context;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 
-use super::display;
-use super::exit::{Exit, Refusal};
+use super::args::shared::ShowArgs;
+use super::display::{self, Display};
+use super::exit::{Early, Exit, Refusal};
 use super::stdout;
 
 /// After a second signal, threads that cannot be woken (for example during a connect) get this time. It begins again
@@ -133,4 +134,30 @@ fn is_ignored(signal: i32) -> bool {
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
         .is_some_and(|mask| mask & (1 << (signal - 1)) != 0)
+}
+
+/// Time that calls in flight have to finish after the first signal.
+pub const GRACE: Duration = Duration::from_secs(30);
+
+/// Parts of a command that takes time: a context that signals cancel, and a display for people.
+pub struct Session {
+    pub ctx: Context,
+    pub signals: Signals,
+    pub display: Arc<Display>,
+}
+
+impl Session {
+    /// From now on signals cancel the context; `stopping` is the message after the first one.
+    pub fn start(show: &ShowArgs, ctx: Context, stopping: String) -> Result<Self, Refusal> {
+        Ok(Self {
+            signals: Signals::watch(&ctx, stopping)?,
+            ctx,
+            display: Arc::new(Display::new(show)),
+        })
+    }
+
+    /// The end of a command that was cancelled by a signal.
+    pub fn interrupted(&self) -> Early {
+        Early::Ended(self.signals.exit().unwrap_or(Exit::CouldNotRun))
+    }
 }

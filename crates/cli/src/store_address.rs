@@ -8,10 +8,9 @@ use batchwright::Settings;
 use super::args::Command;
 use super::args::shared::StoreArgs;
 use super::command_line::quoted;
-use super::data_dir::data_dir;
 use super::exit::{Refusal, could_not_run};
 use super::queue::shown;
-use super::settings::in_folder;
+use super::settings::{data_dir, in_folder};
 
 /// Selects the file in the data folder.
 const NONE: &str = "none";

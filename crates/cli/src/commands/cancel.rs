@@ -12,14 +12,13 @@ use crate::args::queue::CancelArgs;
 use crate::args::shared::DataArgs;
 use crate::batches;
 use crate::command_line::quoted;
-use crate::data_dir::data_dir;
 use crate::display;
 use crate::exit::{Early, Exit, Refusal};
 use crate::format::{count, span};
 use crate::provider::own_of_batches;
 use crate::queue::{failed, report};
 use crate::run_process;
-use crate::settings::{self, refused};
+use crate::settings::{self, data_dir, refused};
 
 pub fn execute(args: &CancelArgs) -> Result<Exit, Early> {
     let (queue, process) = args.data.process(args.process.as_deref())?;

@@ -5,11 +5,10 @@ use batchwright::{Settings, Strategy};
 use serde_json::{Value, json};
 
 use crate::args::config::{ConfigAction, ConfigArgs};
-use crate::data_dir::data_dir;
 use crate::display;
 use crate::exit::{Early, Exit, Refusal, could_not_run};
 use crate::logging::is_json;
-use crate::settings::{in_folder, refused, settings};
+use crate::settings::{data_dir, in_folder, refused, settings};
 use crate::stdout;
 use crate::table::Table;
 

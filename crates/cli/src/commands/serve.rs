@@ -15,9 +15,8 @@ use crate::display;
 use crate::exit::{Early, Exit, Refusal, could_not_run};
 use crate::job_types;
 use crate::queue::{durability, folder};
-use crate::session::GRACE;
 use crate::settings::in_folder;
-use crate::signals::Signals;
+use crate::signals::{GRACE, Signals};
 use crate::worker;
 use batchwright::unstable::Optional;
 

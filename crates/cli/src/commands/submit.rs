@@ -6,7 +6,6 @@ use batchwright::queue::{EnqueueError, ProcessBudget, ProcessInfo};
 use batchwright::{Context, Error, ErrorKind, Job, JobQueue, ProcessId};
 
 use crate::args::submit::SubmitArgs;
-use crate::data_dir::data_dir;
 use crate::display;
 use crate::exit::{About, Early, Exit, Refusal, could_not_run};
 use crate::format::count;
@@ -16,8 +15,8 @@ use crate::logging::is_json;
 use crate::payloads;
 use crate::prompts;
 use crate::queue::failed;
-use crate::session::Session;
-use crate::settings;
+use crate::settings::{self, data_dir};
+use crate::signals::Session;
 use crate::stdout;
 use batchwright::unstable::Optional;
 

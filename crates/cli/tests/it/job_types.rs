@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 use batchwright::ProcessId;
@@ -190,6 +191,17 @@ fn billed_audio_is_not_requested_again_after_kills() {
     let (pairs, _) = file[44..].as_chunks();
     let samples: Vec<i16> = pairs.iter().map(|pair| i16::from_le_bytes(*pair)).collect();
     assert!(samples == sound, "{path:?}");
+    // As Python reads it: channels, bytes per sample, samples per second, samples.
+    let code = "import sys, wave; print(*wave.open(sys.argv[1]).getparams()[:4])";
+    let python = Command::new("python3")
+        .args(["-c", code])
+        .arg(&path)
+        .output();
+    if let Ok(read) = python {
+        let count = sound.len();
+        let told = String::from_utf8_lossy(&read.stdout);
+        assert_eq!(told.trim(), format!("1 2 24000 {count}"), "{read:?}");
+    }
     let seconds = result["seconds"].as_f64().unwrap();
     assert!(
         (seconds - sound.len() as f64 / 24_000.0).abs() < 0.001,

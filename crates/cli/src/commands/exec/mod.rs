@@ -15,7 +15,7 @@ use crate::args::exec::ExecArgs;
 use crate::display;
 use crate::exit::{About, Early, Exit, Refusal};
 use crate::logging::is_json;
-use crate::session::{GRACE, Session};
+use crate::signals::{GRACE, Session};
 use emit::Emitter;
 use report::Ended;
 

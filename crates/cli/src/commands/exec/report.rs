@@ -16,7 +16,7 @@ use crate::command_line::command_line;
 use crate::exit::{Exit, Refusal};
 use crate::format::{count, span};
 use crate::logging::{is_json, is_quiet};
-use crate::session::Session;
+use crate::signals::Session;
 use crate::{display, stdout};
 
 /// A run that has ended.

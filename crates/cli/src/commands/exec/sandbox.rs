@@ -8,8 +8,8 @@ use batchwright::unstable::Optional;
 use batchwright_exec::{Sandbox, SandboxMode};
 
 use crate::args::exec::ExecArgs;
-use crate::data_dir::data_dir;
 use crate::exit::Refusal;
+use crate::settings::data_dir;
 
 /// The sandbox of the commands.
 pub fn sandbox(exec: &ExecArgs) -> Result<Sandbox, Refusal> {

@@ -9,7 +9,7 @@ use crate::args::run::RunArgs;
 use crate::background::{Background, Event};
 use crate::exit::{Early, Refusal};
 use crate::format::count;
-use crate::session::Session;
+use crate::signals::Session;
 
 /// Up to this number of answered items are sent again without confirmation.
 const FEW: u64 = 20;

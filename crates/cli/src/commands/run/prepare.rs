@@ -19,8 +19,8 @@ use crate::budget::{self, starts_from_zero};
 use crate::display;
 use crate::exit::{About, Early, Refusal, could_not_run};
 use crate::provider;
-use crate::session::Session;
 use crate::settings::refused;
+use crate::signals::Session;
 use crate::stdout::ResultsOut;
 use crate::strategy;
 

@@ -12,8 +12,7 @@ use crate::display;
 use crate::exit::Exit;
 use crate::format::number_of;
 use crate::logging::{is_json, is_quiet};
-use crate::session::Session;
-use crate::signals::Signals;
+use crate::signals::{Session, Signals};
 use crate::{stderr, stdout};
 
 pub fn report(args: &RunArgs, ended: &Ended, session: &Session) -> Exit {

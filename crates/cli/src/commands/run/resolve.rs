@@ -13,15 +13,13 @@ use super::via_queue::RunQueue;
 use crate::args::run::RunArgs;
 use crate::args::shared::TaskArg;
 use crate::command_line::quoted_path;
-use crate::data_dir::data_dir;
 use crate::exit::{About, Early, Refusal};
 use crate::input::SMALL_ROW_BYTES;
 use crate::logging::is_json;
 use crate::prompts;
 use crate::provider;
-use crate::session::{GRACE, Session};
-use crate::settings;
-use crate::signals::stopping_line;
+use crate::settings::{self, data_dir};
+use crate::signals::{GRACE, Session, stopping_line};
 use crate::stdout;
 
 /// The settings of this data folder and environment beneath the flags.

@@ -26,7 +26,7 @@ use crate::display;
 use crate::exit::{About, Refusal};
 use crate::format::{count, counts};
 use crate::queue::{durability, failed, folder, folder_flag};
-use crate::session::Session;
+use crate::signals::Session;
 use crate::strategy::check_error_policy;
 
 /// Where the items of a run wait.

@@ -17,9 +17,8 @@ use crate::exit::{Early, Exit, could_not_run};
 use crate::format::count;
 use crate::job_types;
 use crate::queue::{all_of, folder};
-use crate::session::GRACE;
 use crate::settings::in_folder;
-use crate::signals::{Signals, stopping_line};
+use crate::signals::{GRACE, Signals, stopping_line};
 use crate::worker;
 
 pub fn execute(args: &WorkArgs) -> Result<Exit, Early> {
