@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::BatchConfig;
-use super::test_kit::{Kit, endless, kit, quick, sorted};
+use super::test_kit::{Kit, endless, kit, quick};
 use crate::test_client::Has;
 
 const PATH: &str = "/v1/messages/batches";
@@ -37,7 +37,9 @@ fn results(kit: &mut Kit, id: &str) -> Vec<Value> {
 
 fn types(lines: &[Value]) -> Vec<String> {
     let kind = |line: &Value| line["result"]["type"].as_str().unwrap().to_owned();
-    sorted(lines.iter().map(kind).collect())
+    let mut kinds: Vec<String> = lines.iter().map(kind).collect();
+    kinds.sort();
+    kinds
 }
 
 #[test]

@@ -35,26 +35,21 @@ pub(super) fn file(prompts: &[&str], line: impl Fn(usize, &str) -> Value) -> Str
 }
 
 pub(super) fn kit(vendor: Option<Vendor>, batches: BatchConfig) -> Kit {
-    let mut config = SimConfig::default().batches(batches);
-    if let Some(vendor) = vendor {
-        config = config.vendor(vendor);
+    let config = SimConfig::default().batches(batches);
+    let (sim, client) = start(match vendor {
+        Some(vendor) => config.vendor(vendor),
+        None => config,
+    });
+    Kit {
+        sim,
+        client,
+        headers: "",
     }
-    Kit::new(config)
 }
 
 impl Kit {
-    pub(super) fn new(config: SimConfig) -> Kit {
-        let (sim, client) = start(config);
-        Kit {
-            sim,
-            client,
-            headers: "",
-        }
-    }
-
-    pub(super) fn with(mut self, headers: &'static str) -> Kit {
-        self.headers = headers;
-        self
+    pub(super) fn with(self, headers: &'static str) -> Kit {
+        Kit { headers, ..self }
     }
 
     /// A new connection, after the old one was closed.
@@ -96,7 +91,11 @@ impl Kit {
     }
 
     pub(super) fn try_upload(&mut self, base: &str, name: &str, content: &str) -> Reply {
-        let body = form(name, content);
+        let body = format!(
+            "--xyz\r\nContent-Disposition: form-data; name=\"purpose\"\r\n\r\nbatch\r\n--xyz\r\n\
+             Content-Disposition: form-data; name=\"file\"; filename=\"{name}\"\r\n\
+             Content-Type: application/jsonl\r\n\r\n{content}\r\n--xyz--\r\n"
+        );
         let kind = "Content-Type: multipart/form-data; boundary=xyz\r\n";
         let headers = format!("{}{kind}", self.headers);
         let line = format!("POST {base}/files");
@@ -126,14 +125,6 @@ impl Kit {
     }
 }
 
-pub(super) fn form(name: &str, content: &str) -> String {
-    format!(
-        "--xyz\r\nContent-Disposition: form-data; name=\"purpose\"\r\n\r\nbatch\r\n--xyz\r\n\
-         Content-Disposition: form-data; name=\"file\"; filename=\"{name}\"\r\n\
-         Content-Type: application/jsonl\r\n\r\n{content}\r\n--xyz--\r\n"
-    )
-}
-
 /// A file of OpenAI's form with these prompts; their ids are `i-0` and so on.
 pub(super) fn openai_file(prompts: &[&str]) -> String {
     file(prompts, |nth, prompt| {
@@ -141,15 +132,4 @@ pub(super) fn openai_file(prompts: &[&str]) -> String {
         json!({"custom_id": format!("i-{nth}"), "method": "POST", "url": "/v1/chat/completions",
             "body": body})
     })
-}
-
-/// A value's fields of a name, in their order.
-pub(super) fn column(lines: &[Value], name: &str) -> Vec<String> {
-    let field = |line: &Value| line[name].as_str().expect("a string").to_owned();
-    lines.iter().map(field).collect()
-}
-
-pub(super) fn sorted(mut list: Vec<String>) -> Vec<String> {
-    list.sort();
-    list
 }
