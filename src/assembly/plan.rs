@@ -255,15 +255,6 @@ impl ProviderPlan {
         (self.strategy().strategy == Strategy::Batch).then(|| self.batch_config())
     }
 
-    /// The Batch API of the first provider, if the [strategy](Self::strategy) uses it.
-    ///
-    /// # Errors
-    /// See [`batch_client`](Self::batch_client).
-    pub fn batches(&self) -> Result<Option<BatchApi>, Error> {
-        let config = self.batches_config();
-        config.map(|config| config.batch_client()).transpose()
-    }
-
     /// Finds the clients of batches, see [`clients_by_account`](super::clients_by_account): of the first provider, and
     /// of all others with the keys of the environment.
     pub fn clients_by_account(

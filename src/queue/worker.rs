@@ -387,12 +387,6 @@ impl RunningWorker {
         self.controls.change(|setup| setup.settings = settings);
     }
 
-    /// Changes the route of prompts. Running jobs finish on the old one.
-    pub fn set_completions(&self, route: impl Into<Route<'static>>) {
-        let controls = &self.controls;
-        controls.change(|setup| controls.set_completions(setup, route.into()));
-    }
-
     fn join_thread(
         thread: &mut Option<thread::JoinHandle<Result<WorkerReport, Error>>>,
     ) -> Result<WorkerReport, Error> {

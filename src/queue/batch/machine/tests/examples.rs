@@ -185,7 +185,32 @@ pub(super) fn errors() -> Vec<Error> {
     ]
 }
 
-fn statuses() -> Vec<BatchState> {
+pub(super) fn created(id: &str) -> BatchStage {
+    BatchStage::Created {
+        id: id.to_owned(),
+        file: None,
+    }
+}
+
+/// Results that are whole, withheld, and another program's.
+pub(super) fn collected() -> [Collected; 3] {
+    let whole = Collected {
+        requests: 8,
+        answered: 8,
+        ..Collected::default()
+    };
+    let withheld = Collected {
+        withheld: Some("no such file".to_owned()),
+        ..Collected::default()
+    };
+    let foreign = Collected {
+        foreign: true,
+        ..Collected::default()
+    };
+    [whole, withheld, foreign]
+}
+
+pub(super) fn statuses() -> Vec<BatchState> {
     let bad = || refusal(400);
     vec![
         BatchState::Validating,
@@ -256,11 +281,8 @@ pub(super) fn events() -> Vec<Event> {
 
 fn answers() -> impl Iterator<Item = Event> {
     let written = [0, 8].map(|items| Event::Written(Ok(Written { items, bytes: 9 })));
-    let created = BatchStage::Created {
-        id: "batch_1".to_owned(),
-        file: None,
-    };
-    let submitted = [uploaded().stage(), created].map(|stage| Event::Submitted(Ok(stage)));
+    let submitted =
+        [uploaded().stage(), created("batch_1")].map(|stage| Event::Submitted(Ok(stage)));
     let ids = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect();
     let listed = [
         ListedBatches::None,
@@ -269,20 +291,7 @@ fn answers() -> impl Iterator<Item = Event> {
         ListedBatches::Undecidable("several".to_owned()),
     ];
     let listed = listed.map(|found| Event::Listed(Ok(found)));
-    let whole = Collected {
-        requests: 8,
-        answered: 8,
-        ..Collected::default()
-    };
-    let withheld = Collected {
-        withheld: Some("no such file".to_owned()),
-        ..Collected::default()
-    };
-    let foreign = Collected {
-        foreign: true,
-        ..Collected::default()
-    };
-    let collected = [whole, withheld, foreign].map(|found| Event::Collected(Ok(found)));
+    let collected = collected().map(|found| Event::Collected(Ok(found)));
     let statuses = statuses().into_iter().map(status);
     let statuses = statuses.map(|status| Event::Status(Ok(status)));
     let answers = written.into_iter().chain(submitted).chain(listed);

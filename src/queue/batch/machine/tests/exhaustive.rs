@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use crate::base::{Error, ErrorKind};
 use crate::config::choices::OnUnknown;
-use crate::llm::batch::{BatchRefusal, BatchStage, BatchState, ListedBatches, RequestName};
+use crate::llm::batch::{BatchRefusal, BatchState, ListedBatches};
 
 use super::super::event::{
     Collected, Effect, Effects, Event, ItemEnds, ItemsSettled, Step, Written, next,
 };
 use super::super::state::{Input, State};
-use super::examples::{error, lost, refusal, status, uploaded};
+use super::examples::{self, error, lost, refusal, status, statuses, uploaded};
 use super::situation::Node;
 
 /// Tries everything.
@@ -164,11 +164,7 @@ impl Search {
                 self.feed(node.clone(), Event::Submitted(Err(error)));
             }
         }
-        let stage = BatchStage::Created {
-            id: "ours".to_owned(),
-            file: None,
-        };
-        self.feed(created, Event::Submitted(Ok(stage)));
+        self.feed(created, Event::Submitted(Ok(examples::created("ours"))));
         for error in refusals() {
             self.feed(sent.clone(), Event::Submitted(Err(error)));
         }
@@ -205,20 +201,14 @@ impl Search {
         for error in [busy(), refusal(404), error(ErrorKind::Auth, Some(401))] {
             self.feed(node.clone(), Event::Status(Err(error)));
         }
-        let bad = || refusal(400);
-        let going_on = [BatchState::Validating, BatchState::Running];
-        let over = [BatchState::Completed, BatchState::Expired];
-        let refused = [
-            BatchRefusal::Named(vec![(RequestName::Line(1), bad())]),
-            BatchRefusal::Unnamed(bad()),
-            BatchRefusal::TooMuchQueued(bad()),
-            BatchRefusal::Whole(bad()),
-            BatchRefusal::Account(bad()),
-            BatchRefusal::TooLarge(bad()),
-        ];
-        let refused = refused.map(BatchState::Refused);
+        let is_tried = |state: &BatchState| match state {
+            BatchState::Refused(BatchRefusal::Named(names)) => !names.is_empty(),
+            BatchState::Cancelling | BatchState::Cancelled => false,
+            BatchState::Unknown(_) | BatchState::Failed(_) => false,
+            _ => true,
+        };
         let is_paid = node.provider.paid;
-        for state in going_on.into_iter().chain(over).chain(refused) {
+        for state in statuses().into_iter().filter(is_tried) {
             let mut node = node.clone();
             if let BatchState::Refused(_) = state {
                 // What was paid for was not refused; nor is another program's batch refused for a line.
@@ -234,18 +224,7 @@ impl Search {
     }
 
     fn collect(&mut self, node: Node) {
-        let withheld = Collected {
-            withheld: Some("no such file".to_owned()),
-            ..Collected::default()
-        };
-        let whole = Collected {
-            requests: 8,
-            ..Collected::default()
-        };
-        let foreign = Collected {
-            foreign: true,
-            ..Collected::default()
-        };
+        let [whole, withheld, foreign] = examples::collected();
         self.feed(node.clone(), Event::Collected(Err(busy())));
         self.feed(node.clone(), Event::Collected(Ok(withheld)));
         if node.record.id() == Some("theirs") {
@@ -343,10 +322,6 @@ fn count(effects: &Effects, which: impl Fn(&Effect) -> bool) -> usize {
 }
 
 fn usual(node: &Node, step: &Step) -> Vec<Event> {
-    let created = BatchStage::Created {
-        id: "ours".to_owned(),
-        file: None,
-    };
     let written = Written { items: 1, bytes: 1 };
     vec![match step {
         Step::WriteInput => Event::Written(Ok(written)),
@@ -354,7 +329,12 @@ fn usual(node: &Node, step: &Step) -> Vec<Event> {
             let stage = uploaded().stage();
             return vec![Event::Sending, Event::Submitted(Ok(stage))];
         }
-        Step::Create => return vec![Event::Sending, Event::Submitted(Ok(created))],
+        Step::Create => {
+            return vec![
+                Event::Sending,
+                Event::Submitted(Ok(examples::created("ours"))),
+            ];
+        }
         Step::ReadList(Input::Local | Input::Uploaded { .. }) => {
             Event::Listed(Ok(if node.provider.exists {
                 ListedBatches::One("ours".to_owned())
