@@ -149,8 +149,8 @@ impl Server {
         Ok(self)
     }
 
-    /// Settings that clients may read, and change in this store. A worker that [follows](batchwright::LlmManager::follow) the store
-    /// applies them within 1 second. Default: none.
+    /// Settings that clients may read, and change in this store. The worker of a manager that
+    /// [follows](batchwright::LlmManager::follow) the store applies them within 1 second. Default: none.
     ///
     /// # Errors
     /// When the store cannot be read.
