@@ -1,5 +1,4 @@
-//! What the queue's store costs: adding jobs, a claim with its settling, the whole life of a job, and
-//! one job more beside very many, some of which are backed off.
+//! What the queue's store costs: adding jobs, a claim with its settling, and the whole life of a job.
 
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -16,10 +15,6 @@ use serde_json::value::{RawValue, to_raw_value};
 use tempfile::TempDir;
 
 const GROUP: usize = 100;
-const MANY: usize = 100_000;
-const BACKED_OFF: usize = MANY / 5;
-/// Jobs per transaction while a table is filled.
-const AT_ONCE: usize = 10_000;
 
 /// A store in a folder of its own, and a worker on its list.
 struct Bench {
@@ -94,35 +89,6 @@ impl Bench {
         let deleted = self.store.ack(&receipts, now()).expect("there is room");
         assert_eq!(deleted, GROUP as u64);
     }
-
-    /// Many jobs, a part of which wait for an hour.
-    fn fill(&self) {
-        let process = ProcessId::new();
-        let mut filled = 0;
-        while filled < BACKED_OFF {
-            self.insert(process, jobs(AT_ONCE));
-            filled += AT_ONCE;
-        }
-        let later = ClaimOutcome::Retry {
-            due_at: Timestamp::from(SystemTime::now() + Duration::from_secs(3_600)),
-            step: 0,
-            attempt: 1,
-            in_doubt: false,
-            spent: None,
-            history: r#"{"errors":[]}"#.to_owned(),
-        };
-        loop {
-            let claimed = self.claim(AT_ONCE);
-            if claimed.is_empty() {
-                break;
-            }
-            self.settle(&claimed, &later);
-        }
-        while filled < MANY {
-            self.insert(process, jobs(AT_ONCE));
-            filled += AT_ONCE;
-        }
-    }
 }
 
 fn enqueue(group: &mut BenchmarkGroup<'_, WallTime>) {
@@ -167,27 +133,6 @@ fn full_cycle(group: &mut BenchmarkGroup<'_, WallTime>) {
     });
 }
 
-fn one_more(c: &mut Criterion) {
-    let mut group = c.benchmark_group("store, 100,000 jobs in it");
-    let bench = Bench::new();
-    bench.fill();
-    let process = ProcessId::new();
-    group.bench_function("enqueue one", |b| {
-        let one = || jobs(1);
-        let add = |jobs| bench.insert(process, jobs);
-        b.iter_batched(one, add, BatchSize::SmallInput);
-    });
-    let back = ClaimOutcome::Snooze { due_at: None };
-    group.bench_function("claim ten and give them back", |b| {
-        b.iter(|| {
-            let claimed = bench.claim(10);
-            assert_eq!(claimed.len(), 10);
-            bench.settle(&claimed, &back);
-        });
-    });
-    group.finish();
-}
-
 fn groups(c: &mut Criterion) {
     let mut group = c.benchmark_group("store, groups of 100");
     group
@@ -202,5 +147,5 @@ fn groups(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, groups, one_more);
+criterion_group!(benches, groups);
 criterion_main!(benches);

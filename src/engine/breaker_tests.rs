@@ -111,17 +111,6 @@ fn rate_limits_and_invalid_requests_trip_no_breaker() {
 }
 
 #[test]
-fn errors_that_overtake_slow_answers_trip_no_breaker() {
-    let mut breakers = Breakers::default();
-    let slow = Ended {
-        out: 12,
-        ..call(at(0))
-    };
-    (0..11).for_each(|_| assert!(!breakers.note(slow, &busy(), at(1))));
-    assert!(!breakers.note(call(at(0)), &Ok(()), at(60)));
-}
-
-#[test]
 fn a_provider_that_has_answered_trips_later() {
     let mut breakers = Breakers::default();
     breakers.note(call(at(0)), &Ok(()), at(1));

@@ -321,16 +321,12 @@ mod tests {
 
     #[test]
     fn the_first_critical_failure_affects_all_without_other_calls() {
-        for (kind, status) in [
-            (ErrorKind::Auth, 401),
-            (ErrorKind::Auth, 403),
-            (ErrorKind::Quota, 402),
-            (ErrorKind::RateLimited, 429),
-        ] {
+        use ErrorKind::*;
+        for (kind, status) in [(Auth, 401), (Auth, 403), (Quota, 402), (RateLimited, 429)] {
             let error = rejected(kind, status);
             assert_eq!(enough(&mut Health::default(), &error, 0), Some(1));
         }
-        let busy = rejected(ErrorKind::Transient, 503);
+        let busy = rejected(Transient, 503);
         assert_eq!(enough(&mut Health::default(), &busy, 0), None);
     }
 
@@ -422,12 +418,9 @@ mod tests {
     #[test]
     fn a_pause_is_reported_once() {
         let mut refusals = Health::default();
-        let mut is_new = |quota, until| refusals.is_new_pause(QuotaId(quota), at(until));
         let asked = [(1, 100), (1, 100), (2, 100), (1, 99), (1, 200)];
-        assert_eq!(
-            asked.map(|(quota, until)| is_new(quota, until)),
-            [true, false, true, false, true]
-        );
+        let new = asked.map(|(quota, until)| refusals.is_new_pause(QuotaId(quota), at(until)));
+        assert_eq!(new, [true, false, true, false, true]);
     }
 
     #[test]

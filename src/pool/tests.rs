@@ -1,4 +1,3 @@
-use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -51,20 +50,14 @@ fn a_failure_a_panic_and_a_critical_error_fail_one_item_each() {
     });
     assert!(end.stop.is_none(), "{:?}", end.stop);
     assert_eq!((end.summary.completed, end.summary.failed), (97, 3));
-    let failed: BTreeSet<u64> = ends
-        .iter()
-        .filter(|end| end.result.is_err())
-        .map(|end| end.index)
-        .collect();
-    assert_eq!(failed, BTreeSet::from([7, 8, 9]));
+    let failed = ends.iter().filter(|end| end.result.is_err());
+    assert!(failed.map(|end| end.index).eq(7..10));
 }
 
 #[test]
 fn temporary_failures_are_retried() {
-    let retry = RetryPolicy::default()
-        .max_retries(2)
-        .base_delay(Duration::ZERO);
-    let pool = Pool::new(&Context::new()).retry(retry);
+    let retry = RetryPolicy::default().max_retries(2);
+    let pool = Pool::new(&Context::new()).retry(retry.base_delay(Duration::ZERO));
     let (ends, _) = run_all(&pool, numbers(3), |n, attempt, _| match (n, attempt) {
         (1, 1 | 2) => Err(Error::new(ErrorKind::Transient, "again")),
         (2, _) => Err(Error::new(ErrorKind::Transient, "for ever")),
@@ -82,22 +75,15 @@ fn policies_stop_the_run_and_read_items_are_cancelled() {
         3 => Err(Error::new(ErrorKind::Invalid, "its own fault")),
         n => Ok(*n),
     };
-    for (policy, failed) in [
-        (ErrorPolicy::StopOnError, 3),
-        (ErrorPolicy::StopOnCriticalError, 5),
-    ] {
+    use StopReason::{Critical, ItemFailed};
+    let (first, fatal) = (ErrorPolicy::StopOnError, ErrorPolicy::StopOnCriticalError);
+    for (policy, failed) in [(first, 3), (fatal, 5)] {
         let pool = Pool::new(&Context::new()).concurrency(1).on_error(policy);
         let (ends, end) = run_all(&pool, numbers(1_000_000), |n, _, _| critical(n));
-        assert!(
-            matches!(
-                end.stop,
-                Some(StopReason::ItemFailed(_) | StopReason::Critical(_))
-            ),
-            "{:?}",
-            end.stop
-        );
-        let indexes: Vec<u64> = ends.iter().map(|end| end.index).collect();
-        assert!(indexes.iter().copied().eq(0..indexes.len() as u64));
+        let stopped = matches!(end.stop, Some(ItemFailed(_) | Critical(_)));
+        assert!(stopped, "{:?}", end.stop);
+        let indexes = ends.iter().map(|end| end.index);
+        assert!(indexes.eq(0..ends.len() as u64));
         assert!(ends[failed].attempts == 1 && ends[failed].result.is_err());
         for end in &ends[failed + 1..] {
             let error = end.result.as_ref().unwrap_err();
@@ -112,17 +98,14 @@ fn an_endless_source_is_read_only_as_far_as_it_is_used() {
     let read = AtomicUsize::new(0);
     let items = std::iter::from_fn(|| Some(Ok(read.fetch_add(1, Ordering::SeqCst))));
     let mut seen = 0;
-    let end = Pool::new(&Context::new()).run(
-        items,
-        |n, _, _| Ok(*n),
-        |_| {
-            seen += 1;
-            match seen {
-                50 => ControlFlow::Break(()),
-                _ => ControlFlow::Continue(()),
-            }
-        },
-    );
+    let sink = |_| {
+        seen += 1;
+        match seen {
+            50 => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        }
+    };
+    let end = Pool::new(&Context::new()).run(items, |n, _, _| Ok(*n), sink);
     assert!(matches!(end.stop, Some(StopReason::SinkClosed)));
     assert!(read.load(Ordering::SeqCst) < 200);
 }
@@ -179,10 +162,8 @@ fn starts_keep_their_rate_whatever_the_duration_of_tasks() {
 #[test]
 fn impossible_exports_are_rejected_before_reading() {
     let ctx = Context::new();
-    for pool in [
-        Pool::new(&ctx).concurrency(0),
-        Pool::new(&ctx).rate(Some(0.0)),
-    ] {
+    let pool = || Pool::new(&ctx);
+    for pool in [pool().concurrency(0), pool().rate(Some(0.0))] {
         let (ends, end) = run_all(&pool, numbers(3), |n, _, _| Ok(*n));
         assert!(ends.is_empty());
         assert!(matches!(end.stop, Some(StopReason::Misuse(_))));
@@ -195,14 +176,11 @@ fn a_blocked_detached_source_does_not_delay_the_end() {
     let (give, items) = bounded(1);
     give.send(Ok(1)).unwrap();
     let pool = Pool::new(&ctx);
-    let end = pool.run_detached(
-        items.into_iter(),
-        |n: &usize, _, _| Ok::<_, Error>(*n),
-        |_| {
-            ctx.cancel();
-            ControlFlow::Continue(())
-        },
-    );
+    let call = |n: &usize, _: u32, _: &Context| Ok(*n);
+    let end = pool.run_detached(items.into_iter(), call, |_| {
+        ctx.cancel();
+        ControlFlow::Continue(())
+    });
     assert_eq!(end.summary.completed, 1);
     // The source still waits, because `give` was not dropped before.
     drop(give);
@@ -211,9 +189,7 @@ fn a_blocked_detached_source_does_not_delay_the_end() {
 #[test]
 fn at_any_end_of_a_run_a_waiting_source_is_notified() {
     let over = std::sync::Barrier::new(2);
-    let told = || {
-        over.wait();
-    };
+    let told = || drop(over.wait());
     let waits = std::iter::from_fn(|| {
         over.wait();
         None
@@ -233,12 +209,12 @@ fn at_any_end_of_a_run_a_waiting_source_is_notified() {
 fn rate_and_address_errors_of_a_task_affect_only_it() {
     let ctx = Context::new();
     let retry = RetryPolicy::default().base_delay(Duration::ZERO);
-    let pool = Pool::new(&ctx)
-        .retry(retry)
-        .on_error(ErrorPolicy::StopOnCriticalError);
+    let pool = Pool::new(&ctx).retry(retry);
+    let pool = pool.on_error(ErrorPolicy::StopOnCriticalError);
+    let slower = Error::new(ErrorKind::RateLimited, "slower");
+    let slower = slower.with_retry_after(Some(Duration::from_secs(100_000)));
     let (ends, end) = run_all(&pool, numbers(30), |n, _, _| match n % 3 {
-        0 => Err(Error::new(ErrorKind::RateLimited, "slower")
-            .with_retry_after(Some(Duration::from_secs(100_000)))),
+        0 => Err(slower.clone()),
         1 => Err(Error::new(ErrorKind::Malformed, "odd").with_unreachable()),
         _ => Ok(()),
     });
