@@ -188,33 +188,28 @@ mod tests {
                     let echo = format!("got {} from you", engine.encode(&text));
                     let cleaned = secret.redact(&echo).unwrap_or_else(|| panic!("{echo}"));
                     // The rest of it are the neighbouring words, and at most a character or two of the secret.
-                    let left = cleaned.len() - "got *** from you".len();
+                    let most = 4 + (before.len() + after.len()) * 4 / 3 + 4;
                     assert!(
-                        left <= 4 + (before.len() + after.len()) * 4 / 3 + 4,
+                        cleaned.len() <= "got *** from you".len() + most,
                         "{cleaned}"
                     );
                 }
             }
         }
-        assert_eq!(
-            secret.redact("100 % of a \\u00e4 and %41 are \"fine\""),
-            None
-        );
+        let harmless = "100 % of a \\u00e4 and %41 are \"fine\"";
+        assert_eq!(secret.redact(harmless), None);
         assert_eq!(Secret::new("abc").redact("abc"), None);
-        assert_eq!(
-            Secret::new("abcd").redact("YWJjZA== abcd").as_deref(),
-            Some("YWJjZA== ***")
-        );
+        let short = Secret::new("abcd").redact("YWJjZA== abcd");
+        assert_eq!(short.as_deref(), Some("YWJjZA== ***"));
     }
 
     #[test]
     fn a_truncated_key_is_recognised() {
         let secret = Secret::new(KEY);
-        let cut = secret.redact_cut(&format!("x {}", &KEY[..6])).unwrap();
-        assert_eq!(cut, "x ***");
-        let base64 = STANDARD.encode(KEY);
-        let cut = secret.redact_cut(&format!("x {}", &base64[..20])).unwrap();
-        assert_eq!(cut, "x ***");
+        for end in [&KEY[..6], &STANDARD.encode(KEY)[..20]] {
+            let cut = secret.redact_cut(&format!("x {end}"));
+            assert_eq!(cut.as_deref(), Some("x ***"));
+        }
     }
 
     #[test]

@@ -187,33 +187,16 @@ mod tests {
             r#"{"input_tokens":1,"cached_input_tokens":0,"output_tokens":0,"reasoning_tokens":0}"#;
         let usage: Usage = serde_json::from_str(plain).unwrap();
         assert_eq!(serde_json::to_string(&usage).unwrap(), plain);
-        let names = [
-            "input_tokens",
-            "cached_input_tokens",
-            "output_tokens",
-            "reasoning_tokens",
-            "cache_write_tokens",
-            "cache_write_5m_tokens",
-            "cache_write_1h_tokens",
-            "input_audio_tokens",
-            "input_image_tokens",
-            "output_audio_tokens",
-            "output_image_tokens",
-            "server_tool_calls",
-            "web_search_calls",
-            "sources_used",
-        ];
-        let all = |factor: usize| -> serde_json::Map<String, serde_json::Value> {
-            let counts = names.iter().zip(1..);
-            counts
-                .map(|(name, count): (_, usize)| ((*name).to_owned(), (count * factor).into()))
-                .collect()
+        let names = "input_tokens cached_input_tokens output_tokens reasoning_tokens cache_write_tokens \
+                     cache_write_5m_tokens cache_write_1h_tokens input_audio_tokens input_image_tokens \
+                     output_audio_tokens output_image_tokens server_tool_calls web_search_calls sources_used";
+        let all = |factor: usize| -> serde_json::Value {
+            let counts = names.split(' ').zip(1..);
+            let fields = counts.map(|(name, count)| (name.to_owned(), (count * factor).into()));
+            serde_json::Map::from_iter(fields).into()
         };
-        let mut usage: Usage = serde_json::from_value(all(1).into()).unwrap();
+        let mut usage: Usage = serde_json::from_value(all(1)).unwrap();
         usage += usage;
-        assert_eq!(
-            serde_json::to_value(usage).unwrap(),
-            serde_json::Value::from(all(2))
-        );
+        assert_eq!(serde_json::to_value(usage).unwrap(), all(2));
     }
 }

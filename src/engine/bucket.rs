@@ -215,7 +215,3 @@ pub(super) fn learn_window(
         bucket.elsewhere = (used - (bucket.most() - bucket.level)).max(0.0);
     }
 }
-
-#[cfg(test)]
-#[path = "learned_tests.rs"]
-mod tests;

@@ -6,6 +6,8 @@ use super::*;
 use crate::base::RateWindow;
 use crate::engine::simulation::Random;
 
+#[path = "learned_tests.rs"]
+mod learned;
 #[path = "limiter_status_tests.rs"]
 mod status;
 
