@@ -79,10 +79,8 @@ fn a_refresh_does_not_wait_for_a_suspended_process() {
     sleeper.execute_batch("BEGIN EXCLUSIVE").unwrap();
     let error = store.version().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Transient);
-    assert!(
-        error.message().contains("is locked by another program"),
-        "{error}"
-    );
+    let said = "is locked by another program";
+    assert!(error.message().contains(said), "{error}");
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| store.get("llm.model"));
         sleeper.execute_batch("COMMIT").unwrap();
@@ -93,49 +91,32 @@ fn a_refresh_does_not_wait_for_a_suspended_process() {
 
 #[test]
 fn a_file_of_another_program_is_rejected_and_unchanged() {
-    type Make = fn(&Path);
-    let cases: [(&str, Make, &str); 5] = [
-        (
-            "nonsense",
-            |path| std::fs::write(path, "x".repeat(5000)).unwrap(),
-            "is damaged",
-        ),
-        (
-            "foreign",
-            |path| {
-                let db = Connection::open(path).unwrap();
-                db.execute_batch("CREATE TABLE t (x)").unwrap();
-            },
-            "is a database of another program",
-        ),
-        (
-            "newer",
-            |path| {
-                SqliteConfig::new(path).set("llm.model", "m").unwrap();
-                let db = Connection::open(path).unwrap();
-                db.pragma_update(None, "user_version", 2).unwrap();
-            },
-            "was made by a newer batchwright (its schema is 2, this one knows 1)",
-        ),
-        (
-            "torn",
-            |path| {
-                SqliteConfig::new(path).set("llm.model", "m").unwrap();
-                let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
-                file.set_len(5000).unwrap();
-            },
-            "is damaged",
-        ),
-        (
-            "folder",
-            |path| std::fs::create_dir(path).unwrap(),
-            "cannot be ",
-        ),
-    ];
+    let newer = "was made by a newer batchwright (its schema is 2, this one knows 1)";
     let folder = tempfile::tempdir().unwrap();
-    for (name, make, expected) in cases {
+    for (name, expected) in [
+        ("nonsense", "is damaged"),
+        ("foreign", "is a database of another program"),
+        ("newer", newer),
+        ("torn", "is damaged"),
+        ("folder", "cannot be "),
+    ] {
         let path = folder.path().join(name);
-        make(&path);
+        let ours = || SqliteConfig::new(&path).set("llm.model", "m").unwrap();
+        let db = || Connection::open(&path).unwrap();
+        match name {
+            "nonsense" => std::fs::write(&path, "x".repeat(5000)).unwrap(),
+            "foreign" => db().execute_batch("CREATE TABLE t (x)").unwrap(),
+            "newer" => {
+                ours();
+                db().pragma_update(None, "user_version", 2).unwrap();
+            }
+            "torn" => {
+                ours();
+                let file = std::fs::File::options().write(true).open(&path);
+                file.unwrap().set_len(5000).unwrap();
+            }
+            _ => std::fs::create_dir(&path).unwrap(),
+        }
         let before = std::fs::read(&path).ok();
         let store = SqliteConfig::new(&path);
         for result in [
@@ -171,18 +152,16 @@ fn the_schema_is_what_readers_of_other_versions_expect() {
     let store = store(&folder);
     store.set("llm.model", "m").unwrap();
     let db = Connection::open(store.path()).unwrap();
-    let text = |sql: &str| {
-        db.query_row(sql, [], |row| row.get::<_, String>(0))
-            .unwrap()
-    };
-    assert_eq!(
-        text("SELECT value FROM settings WHERE key = 'llm.model'"),
-        "m"
-    );
-    assert_eq!(text("PRAGMA journal_mode"), "delete");
-    assert_eq!(text("PRAGMA integrity_check"), "ok");
-    assert_eq!(
-        text("SELECT CAST(application_id AS TEXT) FROM pragma_application_id"),
-        APPLICATION_ID.to_string()
-    );
+    for (sql, expected) in [
+        ("SELECT value FROM settings WHERE key = 'llm.model'", "m"),
+        ("PRAGMA journal_mode", "delete"),
+        ("PRAGMA integrity_check", "ok"),
+        (
+            "SELECT CAST(application_id AS TEXT) FROM pragma_application_id",
+            "1651991398",
+        ),
+    ] {
+        let text = db.query_row(sql, [], |row| row.get::<_, String>(0));
+        assert_eq!(text.unwrap(), expected, "{sql}");
+    }
 }
