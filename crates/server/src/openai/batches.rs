@@ -43,11 +43,10 @@ struct Kept {
 pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     let key = once::named(app, call)?;
     let asked: Map<String, Value> = call.json()?;
-    let strict = app.is_strict(&call.head)?;
     let body = Value::Object(asked.clone()).to_string();
-    let request = once::hash(&[body.as_bytes(), &[strict.into()]]);
+    let request = once::hash(&[body.as_bytes()]);
     let id = id_of("batch_", key.unwrap_or_else(ProcessId::new));
-    let mut record = record(id, asked, strict)?;
+    let mut record = record(id, asked)?;
     record.request = Some(request);
     let known = app.records.transaction(|database| -> Result<_, Problem> {
         if let Some(known) = BatchRecord::get(database, &record.id)? {
@@ -75,7 +74,7 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
 }
 
 /// The batch that a client asks for.
-fn record(id: String, mut asked: Map<String, Value>, strict: bool) -> Result<BatchRecord, Problem> {
+fn record(id: String, mut asked: Map<String, Value>) -> Result<BatchRecord, Problem> {
     let input_file = required(&mut asked, "input_file_id")?;
     let named = required(&mut asked, "endpoint")?;
     let Some(endpoint) = of_batches(&named) else {
@@ -103,7 +102,6 @@ fn record(id: String, mut asked: Map<String, Value>, strict: bool) -> Result<Bat
         output_kept: kept,
         metadata,
         request: None,
-        strict,
         model: None,
         faults: Vec::new(),
         total: 0,

@@ -17,8 +17,7 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     let is_streamed = takes_stream(&mut body)?;
     let options = body.remove("stream_options").unwrap_or_default();
     let with_usage = options["include_usage"] == true;
-    let strict = app.is_strict(&call.head)?;
-    let parts = Parts::of(CHAT, body, strict)?;
+    let parts = Parts::of(CHAT, body)?;
     direct::answered(app, call, CHAT, parts, |reply| match reply {
         Reply::Json(completion) if is_streamed => {
             let events = events(completion, with_usage);
@@ -31,7 +30,7 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
 /// `POST /v1/embeddings`.
 pub(super) fn embeddings(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     let body = call.object(MOST_BYTES)?;
-    let parts = Parts::of(EMBEDDINGS, body, false)?;
+    let parts = Parts::of(EMBEDDINGS, body)?;
     direct::answered(app, call, EMBEDDINGS, parts, |vectors| {
         Response::json(200, vectors)
     })

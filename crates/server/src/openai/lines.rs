@@ -50,10 +50,10 @@ impl Asked {
         }
     }
 
-    pub fn into_job(self, endpoint: &str, strict: bool) -> Job {
+    pub fn into_job(self, endpoint: &str) -> Job {
         match self {
-            Self::One(request) => Job::from(request.with_unchecked(!strict)),
-            Self::Several { id, body, .. } => parts::job(&id, endpoint, body, strict),
+            Self::One(request) => Job::from(request.with_unchecked(true)),
+            Self::Several { id, body, .. } => parts::job(&id, endpoint, body),
         }
     }
 }
@@ -184,7 +184,7 @@ impl<'e, R: Read> Lines<'e, R> {
         let body: Map<String, Value> = serde_json::from_str(body).ok()?;
         let is_list = body.get("input").is_some_and(Value::is_array);
         (is_list || body.contains_key("encoding_format")).then(|| {
-            let parts = Parts::of(self.endpoint, body.clone(), false)?;
+            let parts = Parts::of(self.endpoint, body.clone())?;
             let model = parts.model;
             Ok(Asked::Several { id, model, body })
         })

@@ -25,7 +25,6 @@ pub(crate) use parts::{KIND as LINE_KIND, handler as line_handler};
 pub(crate) use progress::start as start_progress;
 
 use crate::app::App;
-use crate::http::Head;
 use crate::problem::Problem;
 use crate::records::batches::{BatchRecord, BatchState};
 use crate::router::Route;
@@ -69,18 +68,6 @@ pub(crate) const ROUTES: &[Route] = &[
 ];
 
 impl App {
-    /// Whether answers to this request are checked, as its header says.
-    fn is_strict(&self, head: &Head) -> Result<bool, Problem> {
-        match head.header("x-batchwright-strict") {
-            Some("true" | "1") => Ok(true),
-            Some("false" | "0") | None => Ok(false),
-            Some(_) => {
-                let why = "x-batchwright-strict is true or false";
-                Err(Problem::invalid(why).param("x-batchwright-strict"))
-            }
-        }
-    }
-
     /// True while a batch reads this file.
     fn reads(&self, file: &str) -> Result<bool, Error> {
         let open = BatchRecord::open(&self.records.single())?;

@@ -37,11 +37,11 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    /// The requests in a body that a client sends to an endpoint: usually one. With `strict`, their answers are checked.
+    /// The requests in a body that a client sends to an endpoint: usually one.
     ///
     /// # Errors
     /// When it is no request, or stands for more than a body may hold.
-    pub fn of(endpoint: &str, body: Map<String, Value>, strict: bool) -> Result<Self, Problem> {
+    pub fn of(endpoint: &str, body: Map<String, Value>) -> Result<Self, Problem> {
         let model = body.get("model").and_then(Value::as_str).map(str::to_owned);
         if model
             .as_deref()
@@ -52,7 +52,7 @@ impl Parts {
         }
         let (requests, as_base64) = match endpoint {
             EMBEDDINGS => vectors(body)?,
-            _ => (vec![chat(body, strict)?], false),
+            _ => (vec![chat(body)?], false),
         };
         Ok(Self {
             requests,
@@ -62,8 +62,8 @@ impl Parts {
     }
 }
 
-/// The request for a completion.
-fn chat(mut body: Map<String, Value>, strict: bool) -> Result<Request, Problem> {
+/// The request for a completion. Its answer is not checked: whatever was billed is the answer.
+fn chat(mut body: Map<String, Value>) -> Result<Request, Problem> {
     let n = body.remove("n").filter(|n| !n.is_null());
     if n.is_some_and(|n| n != 1) {
         let why = "n above 1 is not supported: send the request once for each answer";
@@ -71,7 +71,7 @@ fn chat(mut body: Map<String, Value>, strict: bool) -> Result<Request, Problem> 
     }
     let request = request(CHAT, body)?;
     refuse_functions(&request)?;
-    Ok(request.with_unchecked(!strict))
+    Ok(request.with_unchecked(true))
 }
 
 /// # Errors
@@ -165,8 +165,6 @@ fn request(endpoint: &str, body: Map<String, Value>) -> Result<Request, Problem>
 struct Payload {
     endpoint: String,
     body: Map<String, Value>,
-    #[serde(default)]
-    strict: bool,
 }
 
 /// The result of one, with the result line of each part.
@@ -227,11 +225,10 @@ fn done(results: Vec<JobResult>, as_base64: bool) -> Result<Box<RawValue>, Error
 }
 
 /// The job of a line that stands for several requests.
-pub(super) fn job(id: &str, endpoint: &str, body: Map<String, Value>, strict: bool) -> Job {
+pub(super) fn job(id: &str, endpoint: &str, body: Map<String, Value>) -> Job {
     let payload = Payload {
         endpoint: endpoint.to_owned(),
         body,
-        strict,
     };
     Job::raw(KIND, to_raw_value(&payload).expect("it was JSON")).item_id(id)
 }
@@ -252,7 +249,7 @@ pub(crate) fn handler() -> Handler {
         let is_long = texts > MANY_TEXTS || job.payload.get().len() > LONG;
         let _turn = is_long.then(|| turn.lock());
         let parts = || {
-            let parts = Parts::of(&payload.endpoint, payload.body, payload.strict);
+            let parts = Parts::of(&payload.endpoint, payload.body);
             let parts =
                 parts.map_err(|problem| Error::new(ErrorKind::Invalid, problem.to_string()))?;
             // A batch of the provider for each line would be the slowest way.
@@ -308,7 +305,7 @@ mod tests {
     #[test]
     fn a_few_bytes_stand_for_no_more_than_memory_holds() {
         let ask = |count, other: &Value| {
-            let parts = Parts::of(EMBEDDINGS, texts(count, other), false);
+            let parts = Parts::of(EMBEDDINGS, texts(count, other));
             parts
                 .map(|parts| parts.requests.len())
                 .map_err(|problem| problem.to_string())

@@ -21,7 +21,6 @@ fn batch() -> BatchRecord {
         output_kept: None,
         metadata: None,
         request: None,
-        strict: false,
         model: None,
         faults: Vec::new(),
         total: 6,

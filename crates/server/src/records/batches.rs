@@ -86,9 +86,6 @@ pub(crate) struct BatchRecord {
     /// The hash of what its client asked for, with an idempotency key.
     #[serde(default)]
     pub request: Option<String>,
-    /// Whether answers are checked.
-    #[serde(default)]
-    pub strict: bool,
     pub model: Option<String>,
     pub faults: Vec<BatchFault>,
     pub total: u64,
