@@ -237,4 +237,23 @@ mod tests {
         output.restore(&places).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), whole);
     }
+
+    #[test]
+    fn replaced_lines_are_archived_once_and_in_their_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out.jsonl");
+        let texts = ["a", "b", "c"].map(|id| line(&id.repeat(CHUNK_BYTES * 2 / 3), true));
+        fs::write(&path, texts.concat()).unwrap();
+        let output = ResultsFile::open(&path, false, &mut |_, _| {}).unwrap();
+        let replaced = [1, 0].map(|n| Replaced {
+            at: n * texts[0].len() as u64,
+            is_superseded: true,
+        });
+        for _ in 0..2 {
+            output.archive(replaced.to_vec()).unwrap();
+            let kept = fs::read_to_string(output.archive_path()).unwrap();
+            let ids: Vec<_> = kept.lines().map(|line| &line[7..8]).collect();
+            assert_eq!(ids, ["a", "b"]);
+        }
+    }
 }
