@@ -189,7 +189,7 @@ fn a_blocked_detached_source_does_not_delay_the_end() {
 #[test]
 fn at_any_end_of_a_run_a_waiting_source_is_notified() {
     let over = std::sync::Barrier::new(2);
-    let told = || drop(over.wait());
+    let told = || _ = over.wait();
     let waits = std::iter::from_fn(|| {
         over.wait();
         None
