@@ -77,3 +77,25 @@ impl ResultsFile {
         message
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+
+    use super::*;
+
+    #[test]
+    fn later_results_are_not_joined_to_a_line_that_another_program_cut() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out.jsonl");
+        let line = |id| format!("{{\"id\":\"{id}\",\"success\":true,\"request_hash\":\"00\"}}\n");
+        let whole = line("a") + &line("b");
+        fs::write(&path, &whole).unwrap();
+        let mut output = ResultsFile::open(&path, false, &mut |_, _| {}).unwrap();
+        let other = File::options().write(true).open(&path).unwrap();
+        other.set_len(whole.len() as u64 - 9).unwrap();
+        output.append(line("c").as_bytes()).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), line("a") + &line("c"));
+        assert!(output.undisturbed().is_err());
+    }
+}
