@@ -15,7 +15,7 @@ fn text(length: usize) -> Vec<u8> {
     (0..length).map(|at| (at / 7) as u8).collect()
 }
 
-/// Reads a body of which no more than `most` bytes are read.
+/// Reads at most `most` bytes of a body.
 fn reading<'a>(most: u64, share: &'a ReplyShare, ctx: &'a Context) -> BodyReader<'a> {
     BodyReader {
         announced: None,

@@ -19,7 +19,7 @@ pub fn one(serve: impl FnOnce(TcpStream) + Send + 'static) -> (String, JoinHandl
     listen(|listener| serve(listener.accept().unwrap().0))
 }
 
-/// Reads a request: the lines of its head, in small letters, and its body. There is none if the client has closed the
+/// Reads a request: the lines of its head, in small letters, and its body. `None` if the client has closed the
 /// connection.
 pub fn request(stream: &TcpStream) -> Option<(String, Vec<u8>)> {
     let mut reader = BufReader::new(stream);

@@ -13,7 +13,7 @@ const MODEL: &str = "--model gpt-4o-mini --max-tokens 20";
 /// Enough for all.
 const MORE: &str = "--budget 0.01";
 
-/// So many prompts of the same length.
+/// This number of prompts of the same length.
 fn prompts(desk: &Desk, items: usize) {
     let line = |i| format!("{{\"id\": \"{i}\", \"prompt\": \"prompt {i:04}\"}}\n");
     desk.input((0..items).map(line).collect::<String>());

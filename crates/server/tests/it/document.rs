@@ -38,7 +38,7 @@ fn has_shape(value: &Value, place: String) {
     assert_eq!(fault, Ok(()), "{place}: {value}");
 }
 
-/// Asserts that what is told of a process has the shape of one.
+/// Asserts that this description of a process has its shape.
 #[track_caller]
 pub fn is_process(told: &Value) {
     has_shape(told, "/components/schemas/Process".to_owned());

@@ -15,7 +15,7 @@ use super::openai_parts::{EMBEDDINGS, several};
 
 pub const CHAT: &str = "/v1/chat/completions";
 
-/// A server that makes so many calls per minute, and so many at once.
+/// A server with this rate of calls per minute, and this burst.
 fn limited(sim: SimConfig, rate: &str, burst: &str) -> Desk {
     Desk::prepared(sim, |store| {
         store.set("llm.requests_per_minute", rate).unwrap();

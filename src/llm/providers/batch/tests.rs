@@ -252,7 +252,7 @@ fn the_account_of_a_token_depends_only_on_its_owner() {
     let config = config.header("Authorization", &bearer).unwrap();
     let by_header = config.batch_client_with(&|_| None, None).unwrap();
     assert_eq!(own, by_header.account());
-    // What says not whose it is, is told from others by itself.
+    // A key that does not say whose it is differs from others by its own text.
     let [one, two] = ["one", "two"].map(|claim| token(json!({"claim": claim})));
     for (one, two) in [(&*one, &*two), ("opaque-1", "opaque-2"), ("a.b.c", "a.b.d")] {
         assert_ne!(by_token(one), by_token(two));

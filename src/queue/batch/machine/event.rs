@@ -249,8 +249,6 @@ impl Effects {
     }
 }
 
-// The next step of a batch.
-
 /// The next step of a batch.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Step {

@@ -71,7 +71,6 @@ impl Change<'_> {
         let has_changed = remote.status.as_ref() != Some(&word) || remote.counts != status.counts;
         remote.status = Some(word);
         remote.counts = status.counts.or(remote.counts);
-        self.record.state = State::Running(remote.clone());
         self.record.clear_failures();
         self.add(Effect::ResumeAccount);
         if !matches!(

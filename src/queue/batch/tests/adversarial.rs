@@ -14,7 +14,8 @@ use crate::llm::batch::{
 };
 use crate::queue::store::WorkerId;
 
-use super::fake_provider::{FakeClient, seconds};
+use super::fake_client::FakeClient;
+use super::fake_provider::seconds;
 use super::harness::{HOUR, Harness, answered, in_state, lost, refused, transient};
 
 /// A request that had no turn in its batch.

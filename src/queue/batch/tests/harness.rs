@@ -30,7 +30,8 @@ use super::super::settings::BatchSettings;
 use super::super::settle_items::{AskedProvider, ItemSettler, request};
 use super::super::spool::Spool;
 use super::super::transfer::Transfers;
-use super::fake_provider::{FakeClient, FakeProvider, seconds};
+use super::fake_client::FakeClient;
+use super::fake_provider::{FakeProvider, seconds};
 
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 
@@ -259,7 +260,7 @@ impl Harness {
         }
     }
 
-    /// Until so many batches were created.
+    /// Until this number of batches was created.
     #[track_caller]
     pub(crate) fn until_created(&self, poller: &mut Poller<'_>, batches: u64) {
         self.until(poller, || self.fake.lock().creates == batches);

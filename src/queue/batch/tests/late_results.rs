@@ -9,7 +9,8 @@ use crate::base::{Clock, Error, ErrorKind, ProcessId, Sent, Time};
 use crate::llm::batch::BatchState;
 
 use super::super::settings::BatchSettings;
-use super::fake_provider::{FakeClient, seconds};
+use super::fake_client::FakeClient;
+use super::fake_provider::seconds;
 use super::harness::{HOUR, Harness, answered, in_state, refused, transient};
 
 const DAY: Duration = Duration::from_secs(86_400);

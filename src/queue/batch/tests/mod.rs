@@ -3,6 +3,7 @@
 mod adversarial;
 mod attached_files;
 mod budgets;
+mod fake_client;
 pub(super) mod fake_provider;
 pub(super) mod harness;
 mod late_results;

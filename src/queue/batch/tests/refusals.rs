@@ -7,10 +7,10 @@ use crate::base::{Clock, Error, ErrorKind, ProcessId};
 use crate::engine::dispatch::ErrorPolicy;
 use crate::llm::batch::BatchStage;
 
-use super::fake_provider::FakeClient;
+use super::fake_client::FakeClient;
 use super::harness::{HOUR, Harness, refused};
 
-/// A process of so many prompts.
+/// A process with this number of prompts.
 fn prompts(count: usize) -> (Harness, Arc<FakeClient>, ProcessId) {
     let harness = Harness::new();
     harness.fake.lock().limits.requests = 5_000;
@@ -93,7 +93,7 @@ fn an_unnamed_request_costs_some_batches_and_a_few_calls() {
     harness.run(process);
     assert_eq!(failed(&harness, process), ["p700 poison"]);
     let fake = harness.fake.lock();
-    let taken = fake.batches.iter().filter(|batch| !batch.is_refused());
+    let taken = fake.batches.iter().filter(|batch| batch.refused.is_none());
     let in_batches: usize = taken.map(|batch| batch.items.len()).sum();
     assert!(
         (901..1_000).contains(&in_batches),

@@ -37,7 +37,7 @@ pub(crate) fn job_budget(row: &mut Row, first: usize) -> Result<Option<JobBudget
     }))
 }
 
-/// The processes of which nothing starts: their budgets are used up, or they are being cancelled or deleted.
+/// The processes whose jobs must not start: their budgets are used up, or they are being cancelled or deleted.
 pub(crate) const CLOSED: &str = formatcp!(
     "SELECT no FROM #processes WHERE closed = 1 UNION ALL
      SELECT no FROM #processes FORCE INDEX (by_chore) WHERE chore <> {NO_CHORE} AND chore >= {CANCELLING}"

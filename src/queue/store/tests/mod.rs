@@ -124,7 +124,7 @@ pub(super) fn names() -> impl Iterator<Item = &'static str> {
 }
 
 /// Carries out random operations on a store and on a model of it, and compares the two after each, for the seeds from 1 to
-/// this one, or for that of `BATCHWRIGHT_SEED`. The same seed makes the same operations, as far as the store answers the
+/// this one, or for that of `BATCHWRIGHT_SEED`. The same seed makes the same operations, if the store answers the
 /// same.
 ///
 /// # Panics
@@ -163,8 +163,8 @@ impl Opened {
         self.one = Some(self.database.open());
     }
 
-    /// The handle that was opened last carries out so many more pieces of chores, and then fails its call; with `None`
-    /// it goes on as ever. The other handle finishes what was left.
+    /// The handle that was opened last carries out this number of further pieces of chores, and then fails its call; with
+    /// `None` it goes on as ever. The other handle finishes what was left.
     fn abandon_after(&self, pieces: impl Into<Option<i64>>) {
         let latest = self.database.latest.lock().upgrade().unwrap();
         let left = pieces.into().unwrap_or(i64::MAX);

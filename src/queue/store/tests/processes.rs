@@ -1,4 +1,4 @@
-//! What is done to all jobs of a process, also when its caller dies halfway, and who is told of it.
+//! What is done to all jobs of a process, also when its caller dies halfway, and who hears of it.
 
 use super::batches::{batch, inside};
 use super::*;
@@ -30,7 +30,7 @@ pub(super) fn processes_are_shown_a_page_at_a_time(open: Open<'_>) {
     assert_eq!((totals.processes, totals.open), (4, 3));
 }
 
-/// Whoever decided dies after this many pieces of two jobs, and another one carries out the rest.
+/// The one that decided dies after this many pieces of two jobs, and another one carries out the rest.
 pub(super) fn a_decision_holds_before_it_is_carried_out(open: Open<'_>) {
     for (pieces, deletes) in [(0, false), (1, false), (2, false), (0, true), (3, true)] {
         let db = open();
