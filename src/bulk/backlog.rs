@@ -15,7 +15,7 @@ use crate::llm::pack::{Pack, PackLimits, next_calls};
 
 use super::copies::Copies;
 use super::file_runner::FileTask;
-use super::input::{FileIndex, State};
+use super::input::FileIndex;
 use super::options::FileRunOptions;
 use super::work::Backlog;
 
@@ -161,7 +161,6 @@ impl<'r> FileBacklog<'r> {
         let cost = pack.iter().map(cost).sum();
         let task = |(index, carried)| FileTask {
             index,
-            supersedes: self.index().state(index as usize) != State::New,
             named: OnceLock::new(),
             carried,
         };

@@ -15,7 +15,6 @@ use super::file::FileRun;
 use super::input::{FileIndex, Fit, InputFile, Matching, State, hash_prefix};
 use super::open_output::OpenOutput;
 use super::options::{FileRunOptions, RunPlan, RunReport};
-use super::results::superseded::turn;
 use super::results::{PreviousLine, ResultsFile};
 use super::tidy::tidy;
 
@@ -78,18 +77,18 @@ impl Checkpoint {
         if let OpenOutput::File(file) = &mut output {
             file.mend()?;
         }
-        output.write_flags(&prompts.flags, &prompts.restored)?;
+        output.restore(&prompts.restored)?;
         let started = SystemClock.now();
         let mut tally = Tally::new(Some(plan.total), started);
         plan.count_before(&options, &index, &mut tally);
-        let replaced = output.tell_bad_rows(&input, &index, &mut tally)?;
+        output.tell_bad_rows(&input, &index, &mut tally)?;
         Ok(Self {
             input,
             items: Items::InOrder(index),
             output,
             plan,
             options,
-            repeated: replaced || prompts.repeated,
+            repeated: prompts.repeated,
             tally,
             started,
             foreign: 0,
@@ -141,31 +140,26 @@ impl Checkpoint {
     }
 
     /// Saves received lines and syncs them to the disk if they answer the current request of an item, or belong to an
-    /// item that the input no longer has. A billed answer to an outdated request is marked as superseded, so it never
-    /// replaces a newer one. Returns the ids of items whose answers are now permanent, however the output is tidied.
+    /// item that the input no longer has. A billed answer to an outdated request is saved too, and leaves the output when
+    /// it is tidied. Returns the ids of items whose answers are now permanent, however the output is tidied.
     pub(crate) fn save(&mut self, lines: Vec<Line>) -> Result<Vec<String>, Unsaved> {
-        let marks = matches!(self.output, OpenOutput::File(_));
+        let is_file = matches!(self.output, OpenOutput::File(_));
         let index = self.by_id();
         let lines: Vec<Line> = lines
             .into_iter()
-            .filter(|line| is_news(index, line) || (marks && is_superseded(index, line)))
-            .collect();
-        let marked: Vec<bool> = lines
-            .iter()
-            .map(|line| index.fit(&line.id, prefix(line)) == Fit::Other)
+            .filter(|line| is_news(index, line) || (is_file && is_superseded(index, line)))
             .collect();
         let mut bytes = Vec::new();
-        for (line, is_marked) in lines.iter().zip(marked) {
+        for line in &lines {
             match &self.output {
                 OpenOutput::File(file) => {
-                    let text = file.replies().put_line(&line.text);
-                    bytes.extend(complete(&text, is_marked));
+                    bytes.extend_from_slice(file.replies().put_line(&line.text).as_bytes());
                 }
                 OpenOutput::Writer(_) | OpenOutput::Closed => {
                     bytes.extend_from_slice(line.text.as_bytes());
-                    bytes.push(b'\n');
                 }
             }
+            bytes.push(b'\n');
         }
         if !bytes.is_empty() {
             write(&mut self.output, &bytes)?;
@@ -328,15 +322,6 @@ fn is_superseded(index: &Matching, line: &Line) -> bool {
         known.is_ok_and(|known| known.is_paid_reply())
     };
     index.fit(&line.id, prefix(line)) == Fit::Other && is_paid()
-}
-
-/// A line with its mark and its line end.
-fn complete(text: &str, is_marked: bool) -> Vec<u8> {
-    let mut line = format!("{text}\n").into_bytes();
-    if is_marked {
-        turn(&mut line);
-    }
-    line
 }
 
 fn write(output: &mut OpenOutput, bytes: &[u8]) -> Result<(), Unsaved> {

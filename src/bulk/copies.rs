@@ -8,7 +8,7 @@ use crate::llm::outcome::Outcome;
 use crate::observe::tally::{Measure, Tally};
 
 use super::equals::Equals;
-use super::input::{EarlierResult, FileIndex, InputFile, State};
+use super::input::{EarlierResult, FileIndex, InputFile};
 use super::known::{KnownAnswers, best_lines, outcome_at};
 use super::lines::{Named, shared_outcome};
 use super::options::FileRunOptions;
@@ -30,14 +30,13 @@ pub(super) struct Copies {
 }
 
 impl Copies {
-    /// Copies answers of earlier runs. Returns the number of lines that replace another one.
+    /// Copies answers of earlier runs.
     pub(super) fn of_earlier_runs(
         &mut self,
         known: &KnownAnswers<'_>,
         file: &mut ResultsFile,
         tally: &mut Tally,
-    ) -> Result<u64, Error> {
-        let mut replacing = 0;
+    ) -> Result<(), Error> {
         for item in 0..self.index.len() {
             if !self.options.wants(&self.index, item) || self.equals.is_spared(item) {
                 continue;
@@ -51,29 +50,27 @@ impl Copies {
             // Only the first bytes of the request hashes were compared.
             if self.equal(item, &outcome).is_some() {
                 let items = [item].into_iter().chain(self.followers(item));
-                replacing += self.copy(&outcome, items, file, tally)?;
+                self.copy(&outcome, items, file, tally)?;
                 self.equals.spare_item(item, &self.index);
             }
         }
-        Ok(replacing)
+        Ok(())
     }
 
     /// Copies the lines of the items that were sent for their groups. A failure is copied only if it is of this run.
-    /// Returns the number of lines that replace another one.
     pub(super) fn of_this_run(
         &self,
         file: &mut ResultsFile,
         tally: &mut Tally,
-    ) -> Result<u64, Error> {
+    ) -> Result<(), Error> {
         if self.equals.is_empty() {
-            return Ok(0);
+            return Ok(());
         }
         let redo_extracts = self.options.redo_extracts;
         let groups = (&*self.index, &self.equals);
         let found = best_lines(file, redo_extracts, groups, &mut |line, at| {
             line.ended() == EarlierResult::Success || at >= self.begins
         })?;
-        let mut replacing = 0;
         for item in 0..self.index.len() {
             let mut items = self.followers(item).peekable();
             if items.peek().is_none() {
@@ -82,10 +79,10 @@ impl Copies {
             if let Some((_, at)) = found.get(&self.index.request_prefix(item))
                 && let Some(outcome) = outcome_at(file, *at)?
             {
-                replacing += self.copy(&outcome, items, file, tally)?;
+                self.copy(&outcome, items, file, tally)?;
             }
         }
-        Ok(replacing)
+        Ok(())
     }
 
     /// The items that get a copy of the line of this one.
@@ -101,7 +98,7 @@ impl Copies {
         items: impl Iterator<Item = usize>,
         file: &mut ResultsFile,
         tally: &mut Tally,
-    ) -> Result<u64, Error> {
+    ) -> Result<(), Error> {
         let step = tally.step_of(outcome.provider.as_deref().unwrap_or_default());
         let shared = shared_outcome(outcome);
         let mut write = |lines: &mut Vec<u8>, copied: &mut u64| {
@@ -113,7 +110,7 @@ impl Copies {
             }
             Ok::<_, Error>(())
         };
-        let (mut lines, mut copied, mut replacing) = (Vec::new(), 0, 0);
+        let (mut lines, mut copied) = (Vec::new(), 0);
         for item in items {
             if self.ctx.is_cancelled() {
                 break;
@@ -122,7 +119,6 @@ impl Copies {
                 && named.item(shared.clone()).write_line(&mut lines).is_ok()
             {
                 copied += 1;
-                replacing += u64::from(self.index.state(item) != State::New);
             }
             if lines.len() >= PIECE_BYTES {
                 write(&mut lines, &mut copied)?;
@@ -131,7 +127,7 @@ impl Copies {
         if copied > 0 {
             write(&mut lines, &mut copied)?;
         }
-        Ok(replacing)
+        Ok(())
     }
 
     /// The item with its id, if its request equals that of the outcome.
@@ -173,7 +169,7 @@ mod tests {
         };
         let mut tally = Tally::new(Some(3), crate::base::Time::ZERO);
         let copied = copies.copy(&outcome, 0..3, &mut file, &mut tally);
-        assert_eq!(copied.unwrap(), 0);
+        copied.unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(text.lines().count(), 2);
         assert_eq!(text.matches("\"answered_by\":\"x\"").count(), 2);

@@ -26,7 +26,6 @@ use super::open_output::OpenOutput;
 use super::options::{FileRunError, FileRunOptions, RunOutput, RunPlan, RunReport};
 use super::prompts::{Prompts, RequestKind};
 use super::results::archive::Archived;
-use super::results::superseded::SupersededFlags;
 use super::tidy::tidy;
 
 mod estimate;
@@ -55,9 +54,8 @@ pub(super) struct Prepared {
     of_output: OutputAnswers,
     output_cap: Option<u32>,
     task: RequestTask,
-    /// Whether the output has several lines of one item.
+    /// Whether the output has several lines of one item, or gets some.
     pub repeated: bool,
-    pub flags: SupersededFlags,
     /// Answers in the archive that are restored.
     pub restored: Vec<Archived>,
     native: NativeLines,
@@ -153,11 +151,9 @@ impl<'a> FileRun<'a> {
         self.plan.to_collect = items;
     }
 
-    /// Sets how many answers in progress elsewhere are for outdated requests, and how many items are sent again although
-    /// they have one.
-    pub(crate) fn set_under_way_superseded(&mut self, answers: u64, items: u64) {
+    /// Adds the items that are sent again although a queue has an answer to an outdated request of theirs.
+    pub(crate) fn add_differing(&mut self, items: u64) {
         let plan = &mut self.plan;
-        plan.under_way_superseded = answers;
         let most = plan.to_send.max(plan.differing);
         plan.differing = (plan.differing + items).min(most);
     }
@@ -217,11 +213,11 @@ impl<'a> FileRun<'a> {
         };
         let route = route.into();
         self.check_providers(&route.providers())?;
-        self.mark_superseded()?;
+        self.restore()?;
         let mut tally = Tally::new(Some(self.plan.total), route.clock_ref().now())
             .by(route.providers())
             .embedding(self.prompts.task == RequestTask::Embed);
-        let (copies, replaced) = self.settle_known(&mut tally)?;
+        let copies = self.settle_known(&mut tally)?;
         let copies = Arc::new(copies);
         let (waker, woken) = Waker::new();
         let backlog = self.backlog(&route, copies.clone());
@@ -240,7 +236,7 @@ impl<'a> FileRun<'a> {
         let call = |ticket: &Ticket<Pack<FileTask>>, ctx: &Context| runner.call(ticket, ctx);
         let mut ended = turn.run(backlog, self.output, tally, &call, waker, woken)?;
         let (ordered, prompts) = (self.options.ordered, self.prompts);
-        let untidy = prompts.repeated || replaced || ordered || ended.superseded > 0;
+        let untidy = prompts.repeated || ordered;
         ended.tidy(|file, clean| {
             if !clean || !untidy {
                 return Ok(());
@@ -263,12 +259,11 @@ impl<'a> FileRun<'a> {
         }
     }
 
-    /// Marks lines whose requests the input has changed, and restores answers from the archive.
-    fn mark_superseded(&mut self) -> Result<(), Error> {
+    /// Restores answers from the archive.
+    fn restore(&mut self) -> Result<(), Error> {
         let prompts = &mut self.prompts;
-        self.output.write_flags(&prompts.flags, &prompts.restored)?;
-        if !prompts.flags.all_right() || !prompts.restored.is_empty() {
-            // The lines have moved, and now include answers from the archive.
+        self.output.restore(&prompts.restored)?;
+        if !prompts.restored.is_empty() {
             let embeds = prompts.task == RequestTask::Embed;
             let (index, output) = (&prompts.index, &self.output);
             (prompts.equals, prompts.of_output) =
@@ -277,12 +272,12 @@ impl<'a> FileRun<'a> {
         Ok(())
     }
 
-    /// Writes the lines of items that need no call. Returns true if one of them replaces another result.
-    fn settle_known(&mut self, tally: &mut Tally) -> Result<(Copies, bool), Error> {
+    /// Writes the lines of items that need no call.
+    fn settle_known(&mut self, tally: &mut Tally) -> Result<Copies, Error> {
         let (prompts, options, output) = (&mut self.prompts, &self.options, &mut self.output);
         let (input, index) = (&prompts.input, &prompts.index);
         self.plan.count_before(options, index, tally);
-        let mut replaced = output.tell_bad_rows(input, index, tally)?;
+        output.tell_bad_rows(input, index, tally)?;
         let equals = std::mem::take(&mut prompts.equals);
         let mut copies = Copies {
             input: input.clone(),
@@ -297,11 +292,11 @@ impl<'a> FileRun<'a> {
                 of_output: &prompts.of_output,
                 options,
             };
-            replaced |= copies.of_earlier_runs(&known, file, tally)? > 0;
+            copies.of_earlier_runs(&known, file, tally)?;
             copies.begins = file.len();
         }
         tally.will_send(self.plan.to_send + self.plan.equal);
-        Ok((copies, replaced))
+        Ok(copies)
     }
 
     /// The items to send.

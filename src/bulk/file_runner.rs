@@ -19,8 +19,6 @@ use super::replies::Replies;
 /// A task of a file: its position, and its id once a worker has read it.
 pub(crate) struct FileTask {
     pub index: u32,
-    /// True if an earlier run wrote a line for it.
-    pub supersedes: bool,
     pub named: OnceLock<Named>,
     pub carried: Carried,
 }

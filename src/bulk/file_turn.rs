@@ -33,7 +33,6 @@ pub(super) struct FileTurn<'t, 'r> {
 pub(super) struct FileRunEnd {
     pub report: RunReport,
     pub file: Option<ResultsFile>,
-    pub superseded: u64,
 }
 
 impl FileRunEnd {
@@ -119,7 +118,6 @@ impl<'r> FileTurn<'_, 'r> {
             sink: LineSink {
                 route,
                 target,
-                superseded: 0,
                 buffer: Vec::new(),
                 copies: self.copies.clone(),
                 is_cancelled: false,
@@ -152,7 +150,6 @@ impl<'r> FileTurn<'_, 'r> {
                 unsaved: writer.unsaved,
                 compaction: Ok(()),
             },
-            superseded: end.work.sink.superseded,
             file: match end.work.sink.target {
                 Target::File(file) => Some(file),
                 Target::Caller(_) => None,

@@ -38,8 +38,6 @@ pub(super) struct SentLines {
 pub(super) struct LineSink<'r> {
     pub route: &'r Route<'r>,
     pub target: Target,
-    /// Number of lines written for items that had one already.
-    pub superseded: u64,
     pub buffer: Vec<u8>,
     /// Items that get copies of these lines at the end.
     pub copies: Option<Arc<Copies>>,
@@ -99,15 +97,12 @@ impl LineSink<'_> {
         ends.flat_map(|lines| each_line(&lines)).collect()
     }
 
-    fn note(&mut self, end: &Settled<Pack<FileTask>, Lines>, tally: &mut Tally) {
+    fn note(&self, end: &Settled<Pack<FileTask>, Lines>, tally: &mut Tally) {
         count(tally, end, |lines| lines.measure);
-        let Settled::Final(ticket, result) = end else {
-            return;
-        };
-        let superseding = ticket.task.iter().filter(|task| task.supersedes);
-        self.superseded += superseding.count() as u64;
-        let failures = result.iter().flat_map(|lines| &lines.failures);
-        failures.for_each(|error| tally.failed(error, 1));
+        if let Settled::Final(_, Ok(lines)) = end {
+            let failures = lines.failures.iter();
+            failures.for_each(|error| tally.failed(error, 1));
+        }
     }
 }
 
@@ -170,10 +165,9 @@ impl Sink<FileTask> for LineSink<'_> {
         if file.undisturbed().is_err() {
             return;
         }
-        match copies.of_this_run(file, tally) {
-            Ok(replacing) => self.superseded += replacing,
-            // The next run copies them.
-            Err(error) => log::warn!("{error}"),
+        // The next run copies what is missing.
+        if let Err(error) = copies.of_this_run(file, tally) {
+            log::warn!("{error}");
         }
         self.is_cancelled = copies.ctx.is_cancelled() && tally.pending() > 0;
     }

@@ -12,7 +12,6 @@ use super::lines::{Named, REUSED_BUFFER_BYTES, unsent_line};
 use super::options::{FileRunError, FileRunOptions, OutputTarget, RunOutput};
 use super::results::ResultsFile;
 use super::results::archive::Archived;
-use super::results::superseded::SupersededFlags;
 
 /// Rows whose lines are found in one pass over the input.
 const ROWS: usize = 4096;
@@ -26,29 +25,21 @@ pub(super) enum OpenOutput {
 }
 
 impl OpenOutput {
-    /// Marks lines whose requests the input has changed, and restores answers from the archive.
-    pub(super) fn write_flags(
-        &mut self,
-        flags: &SupersededFlags,
-        restored: &[Archived],
-    ) -> Result<(), Error> {
+    /// Restores answers from the archive.
+    pub(super) fn restore(&mut self, answers: &[Archived]) -> Result<(), Error> {
         match self {
-            Self::File(file) => file
-                .write_flags(flags)
-                .and_then(|()| file.restore(restored)),
+            Self::File(file) => file.restore(answers),
             Self::Writer(_) | Self::Closed => Ok(()),
         }
     }
 
-    /// Writes the failures of rows that make no prompt and have no line yet. Returns true if one of them replaces
-    /// another result.
+    /// Writes the failures of rows that make no prompt and have no line yet.
     pub(super) fn tell_bad_rows(
         &mut self,
         input: &InputFile,
         index: &FileIndex,
         tally: &mut Tally,
-    ) -> Result<bool, Error> {
-        let mut replaced = false;
+    ) -> Result<(), Error> {
         let mut lines = Vec::new();
         let untold = (0..index.len()).filter(|i| index.is_bad(*i));
         let untold: Vec<usize> = untold
@@ -56,7 +47,6 @@ impl OpenOutput {
             .collect();
         for rows in untold.chunks(ROWS) {
             for (&i, line) in rows.iter().zip(input.lines(rows, index)?) {
-                replaced |= index.state(i) != State::New;
                 let row = input.read_bad(i, index)?;
                 let not_sent =
                     |why: &str| Error::new(ErrorKind::Invalid, format!("not sent: {why}"));
@@ -70,7 +60,7 @@ impl OpenOutput {
                 }
             }
         }
-        self.write(&lines).map(|()| replaced)
+        self.write(&lines)
     }
 
     /// Writes lines before the run begins.

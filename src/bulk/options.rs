@@ -103,13 +103,6 @@ pub struct RunPlan {
     pub unusable_before: u64,
     /// Items whose request differs from the one that was answered.
     pub changed: u64,
-    /// Answers to outdated requests of such items, or to requests that this input had before it was changed back.
-    /// Before the first call they are marked in the output (`"superseded":true` at the end of the line); a run that
-    /// ends normally removes them.
-    pub superseded: u64,
-    /// Answers to outdated requests of such items that a queue has or will have. They are marked in the output when
-    /// they arrive, like those of [`superseded`](Self::superseded).
-    pub under_way_superseded: u64,
     /// Items with a billed answer to another request, existing or in progress, which are sent again. For items without an
     /// own id it is an upper bound, because their ids change with their requests.
     pub differing: u64,

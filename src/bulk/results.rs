@@ -21,7 +21,6 @@ use super::replies::Replies;
 
 pub(crate) mod archive;
 mod rescue;
-pub(crate) mod superseded;
 
 /// The parsed fields of a line of an earlier run.
 #[derive(Debug, Deserialize)]
@@ -35,9 +34,6 @@ pub(crate) struct PreviousLine {
     pub provider: Option<String>,
     error: Option<Value>,
     pub attempts: Option<u32>,
-    /// Whether it answers an outdated request: see [`superseded::SupersededFlags`].
-    #[serde(default)]
-    pub superseded: bool,
 }
 
 impl PreviousLine {
@@ -297,53 +293,28 @@ impl ResultsFile {
         synced.map_err(|e| trouble(&self.path, "cannot sync", &e))
     }
 
-    /// Rewrites the file with the lines at these positions, in this order, or with all lines, each changed by `edit`:
-    /// writes a temporary file, locks it, syncs it, and renames it. The message of an error begins with `what`.
-    pub(crate) fn rewrite(
-        &mut self,
-        what: &str,
-        places: Option<Vec<u64>>,
-        edit: &mut Edit<'_>,
-    ) -> Result<(), Error> {
-        let mut places = places.map(Vec::into_iter);
-        let written = self.replace_io(|source, out| {
-            let mut line = Vec::new();
-            let mut at = to_text(source)?;
-            loop {
-                if let Some(places) = &mut places {
-                    let Some(place) = places.next() else {
-                        return Ok(());
-                    };
-                    // Neighbours are frequent, so the buffer is kept if the next line is within it.
-                    source.seek_relative(place as i64 - at as i64)?;
-                    at = place;
-                }
-                line.clear();
-                let read = source.take(LONGEST_LINE).read_until(b'\n', &mut line)?;
-                if read == 0 {
-                    return Ok(());
-                }
-                let zeros = line.len() - without_zeros(&line).len();
-                line.drain(..zeros);
-                edit(at, &mut line).map_err(io::Error::other)?;
-                out.write_all(&line)?;
-                at += read as u64;
-            }
-        });
+    /// Rewrites the file with the lines at these positions, in this order: writes a temporary file, locks it, syncs it,
+    /// and renames it. The message of an error begins with `what`.
+    pub(crate) fn rewrite(&mut self, what: &str, places: &[u64]) -> Result<(), Error> {
+        let written = self.rewrite_io(places);
         written.map_err(|e| trouble(&self.path, what, &e))
     }
 
-    fn replace_io(
-        &mut self,
-        write: impl FnOnce(&mut Reading<'_>, &mut dyn Write) -> io::Result<()>,
-    ) -> io::Result<()> {
+    fn rewrite_io(&mut self, places: &[u64]) -> io::Result<()> {
         // Locked before it gets the name, so that the file is locked at every moment.
         let new = AtomicFile::create(&self.path, OpenOptions::new().append(true).read(true))?;
         let mut out = BufWriter::with_capacity(1 << 20, new.file());
-        write(
-            &mut BufReader::with_capacity(1 << 16, &*self.file),
-            &mut out,
-        )?;
+        let mut source = BufReader::with_capacity(1 << 16, &*self.file);
+        source.rewind()?;
+        let (mut line, mut at) = (Vec::new(), 0);
+        for place in places {
+            line.clear();
+            // Neighbours are frequent, so the buffer is kept if the next line is within it.
+            source.seek_relative(*place as i64 - at as i64)?;
+            let mut bounded = (&mut source).take(LONGEST_LINE);
+            at = place + bounded.read_until(b'\n', &mut line)? as u64;
+            out.write_all(without_zeros(&line))?;
+        }
         out.flush()?;
         drop(out);
         if !self.is_in_place() {
@@ -354,12 +325,6 @@ impl ResultsFile {
         Ok(())
     }
 }
-
-/// Changes a line with its line end, which was at that position.
-pub(crate) type Edit<'e> = dyn FnMut(u64, &mut Vec<u8>) -> Result<(), Error> + 'e;
-
-/// A results file that is read while its replacement is written.
-type Reading<'f> = BufReader<&'f File>;
 
 enum Torn {
     Nothing,
@@ -495,7 +460,7 @@ mod tests {
         first
             .append(b"{\"id\":\"a\",\"success\":true,\"request_hash\":null,\"error\":null}\n")
             .unwrap();
-        first.rewrite("sort", None, &mut |_, _| Ok(())).unwrap();
+        first.rewrite("sort", &[0]).unwrap();
         // Between fork and exec, a child has such a copy.
         let copy = first.file.try_clone().unwrap();
         drop(first);

@@ -6,31 +6,31 @@ use crate::base::Error;
 
 use super::id_key::{Key, key};
 use super::input::Matching;
-use super::results::archive::Replaced;
 use super::results::{PreviousLine, ResultsFile};
 
 /// The beginning of the message about a failure.
 const FAILED: &str = "all results are saved, but cannot tidy up";
 
-/// Tidies the output of a file's items: keeps one line per item, the last one that is not marked as superseded; if
-/// there is none, the last one. `ordered` sorts them in the order of the input.
+/// Tidies the output of a file's items: keeps one line per item, the last one of its current request; if there is none,
+/// the last one. Billed replies on the other lines go to the archive. `ordered` sorts them in the order of the input.
 pub(super) fn tidy(file: &mut ResultsFile, index: &Matching, ordered: bool) -> Result<(), Error> {
     let mut best = BestLines::new(index.len());
     file.scan(&mut |line, at| {
         let item = index.find(&line.id);
         // The file no longer has such a row, or the row makes a prompt now.
         if item.is_some() || !line.is_unnamed_bad_row() {
-            best.add(item, &line, at);
+            let is_outdated = item.is_some_and(|item| !index.is_current(item, line.prefix(false)));
+            best.add(item, &line, at, is_outdated);
         }
     })?;
     file.archive(std::mem::take(&mut best.replaced))?;
     let places = best.into_places(ordered.then(|| index.in_input_order()));
-    file.rewrite(FAILED, Some(places), &mut |_, _| Ok(()))
+    file.rewrite(FAILED, &places)
 }
 
-/// The unused bits of a position show whether its line is marked as superseded, and whether it is a billed reply.
+/// The unused bits of a position show whether its line is of an outdated request, and whether it is a billed reply.
 const NOWHERE: u64 = u64::MAX;
-const MARKED: u64 = 1;
+const OUTDATED: u64 = 1;
 const PAID: u64 = 2;
 
 /// The position of the best line of each item, found in one pass over the lines.
@@ -39,7 +39,8 @@ struct BestLines {
     /// By the number of the item in the index.
     of_items: Vec<u64>,
     of_others: HashMap<Key, u64>,
-    replaced: Vec<Replaced>,
+    /// The positions of billed replies that other lines replace.
+    replaced: Vec<u64>,
 }
 
 impl BestLines {
@@ -51,21 +52,18 @@ impl BestLines {
     }
 
     /// Adds the next line, of an item of the index or of another one.
-    fn add(&mut self, item: Option<usize>, line: &PreviousLine, at: u64) {
+    fn add(&mut self, item: Option<usize>, line: &PreviousLine, at: u64, is_outdated: bool) {
         let best = match item {
             Some(item) => &mut self.of_items[item],
             None => self.of_others.entry(key(&line.id)).or_insert(NOWHERE),
         };
-        let is_marked = u64::from(line.superseded) * MARKED;
-        let mut worse = (at << 2) | (u64::from(line.is_paid_reply()) * PAID) | is_marked;
-        if is_marked <= *best & MARKED {
+        let is_outdated = u64::from(is_outdated) * OUTDATED;
+        let mut worse = (at << 2) | (u64::from(line.is_paid_reply()) * PAID) | is_outdated;
+        if is_outdated <= *best & OUTDATED {
             std::mem::swap(best, &mut worse);
         }
         if worse != NOWHERE && worse & PAID != 0 {
-            self.replaced.push(Replaced {
-                at: worse >> 2,
-                is_superseded: worse & MARKED != 0,
-            });
+            self.replaced.push(worse >> 2);
         }
     }
 

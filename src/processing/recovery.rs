@@ -128,7 +128,7 @@ impl ErrorRecovery {
         if lines > 2 * last.len() {
             let mut order: Vec<u64> = last.into_values().collect();
             order.sort_unstable();
-            file.rewrite("cannot compact", Some(order), &mut |_, _| Ok(()))?;
+            file.rewrite("cannot compact", &order)?;
         }
         state.checkpoint = Some(Checkpoint {
             file,

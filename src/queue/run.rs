@@ -130,7 +130,7 @@ impl QueueRun {
             refuse_another_output(path, &run, known.as_ref()).map_err(FileRunError::Usage)?;
         }
         run.set_to_collect(attached.ended);
-        run.set_under_way_superseded(attached.superseded, attached.differing);
+        run.add_differing(attached.differing);
         Ok(Self {
             store,
             run,

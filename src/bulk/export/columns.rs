@@ -75,13 +75,12 @@ const FACTS: [(&str, ColumnType); 6] = [
 ];
 /// Columns that always exist, because the columns of a table must not depend on the outcomes of its items. Other
 /// fields come between these columns and `reply`.
-const MORE_FACTS: [(&str, ColumnType); 6] = [
+const MORE_FACTS: [(&str, ColumnType); 5] = [
     ("service_tier", ColumnType::Text),
     ("warning", ColumnType::Text),
     ("degraded", ColumnType::Text),
     ("earlier", ColumnType::Json),
     ("answered_by", ColumnType::Text),
-    ("superseded", ColumnType::Bool),
 ];
 const REPLY: &str = "reply";
 

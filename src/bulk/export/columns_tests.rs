@@ -43,7 +43,7 @@ fn kinds(columns: &[Column], expected: &[(&str, ColumnType)]) {
 
 const ALWAYS: &str = "success|error_kind|error_status|error_message|refusal|input_tokens|cached_input_tokens|output_tokens|\
     reasoning_tokens|cost_usd|model|provider|finish_reason|attempts|latency_ms|service_tier|warning|degraded|earlier|\
-    answered_by|superseded";
+    answered_by";
 
 #[test]
 fn rows_come_first_and_every_field_of_a_line_is_a_column() {
@@ -93,7 +93,7 @@ fn a_column_of_the_rows_keeps_its_name_and_ours_gets_a_prefix() {
 #[test]
 fn outcomes_of_items_change_no_column() {
     let good = r#"{"id":"a","success":true,"text":"{\"n\":1}","provider":"p","model":"m","attempts":1,"cost_usd":null,"input":{"id":"a","n":1}}"#;
-    let bad = r#"{"id":"b","success":false,"text":null,"refusal":"no","error":{"kind":"k","status":400,"message":"m"},"warning":"w","earlier":[{}],"cost_usd":0.5,"superseded":true,"answered_by":"a","service_tier":"flex","input":{"id":"b","n":2}}"#;
+    let bad = r#"{"id":"b","success":false,"text":null,"refusal":"no","error":{"kind":"k","status":400,"message":"m"},"warning":"w","earlier":[{}],"cost_usd":0.5,"answered_by":"a","service_tier":"flex","input":{"id":"b","n":2}}"#;
     let other = r#"{"id":"c","success":true,"text":"no JSON","input":{"id":"c","n":3}}"#;
     let properties = [("n".to_owned(), ColumnType::Int)];
     for (by_property, declared) in [(false, &[][..]), (true, &properties)] {

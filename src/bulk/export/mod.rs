@@ -107,8 +107,6 @@ pub struct ExportReport {
     pub cut_cells: u64,
     /// Items whose line keeps nothing of its row.
     pub without_row: u64,
-    /// Rows with an outdated result: the prompt was changed and not sent again. Their column `superseded` is true.
-    pub superseded: u64,
     /// Columns of the rows and the answers that the table omits because there are too many.
     pub left_out: u64,
     /// All answers are JSON objects, and they were not split into columns.
@@ -239,7 +237,7 @@ impl Export {
             by_property: self.by_property,
             report,
         };
-        // Fields that only outdated lines have get no column.
+        // Fields that only replaced lines have get no column.
         let mut seen = ColumnsSeen::with_properties(&self.declared);
         read.each(ctx, &mut |row| seen.add(row))?;
         read.report.could_be_columns = !read.by_property && seen.are_objects();
@@ -329,8 +327,7 @@ impl Read {
         let mut report = self.report.clone();
         self.each(ctx, &mut |row| {
             report.failed += u64::from(!row.is_success());
-            report.superseded += u64::from(row.is_superseded());
-            report.without_row += u64::from(row.input.is_empty() && !row.is_superseded());
+            report.without_row += u64::from(row.input.is_empty());
             let columns = self.columns.iter();
             let cells: Vec<_> = columns
                 .map(|column| row.cell(&column.source, column.likely))

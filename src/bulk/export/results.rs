@@ -37,8 +37,6 @@ struct Identity {
     id: String,
     #[serde(rename = "success")]
     _success: bool,
-    #[serde(default)]
-    superseded: bool,
     /// The words of a command. Its id is its position in a list, and another command has that id if the list has
     /// changed.
     command: Option<Value>,
@@ -92,15 +90,15 @@ impl ResultFiles {
     /// An error with the line number if a line is not a result.
     pub(super) fn scan(&self, ctx: &Context) -> Result<Found, Error> {
         let mut found = Found::default();
-        // The hash of an id, the place of a line of it, and whether its request is the current one.
-        let mut keys: Vec<([u32; 3], Place, bool)> = Vec::new();
+        // The hash of an id, and the place of a line of it.
+        let mut keys: Vec<([u32; 3], Place)> = Vec::new();
         for (which, (path, file)) in (0..).zip(&self.0) {
             each_line(path, file, &mut |line, at, number, whole| {
                 if number.is_multiple_of(LINES_BETWEEN_LOOKS as u64) {
                     ctx.check()?;
                 }
                 match Identity::read(line) {
-                    Ok(line) => keys.push((line.hash(), (which, at), !line.superseded)),
+                    Ok(line) => keys.push((line.hash(), (which, at))),
                     Err(_) if !whole && could_be_torn(line, at) => found.torn.push(path.clone()),
                     Err(why) => {
                         let why = format!(
@@ -116,10 +114,9 @@ impl ResultFiles {
         }
         keys.sort_unstable();
         for lines in keys.chunk_by(|a, b| a.0 == b.0) {
-            let counts = lines.iter().max_by_key(|line| (line.2, line.1));
-            found.lines.extend(counts.map(|line| line.1));
-            found.replaced += lines.len() as u64 - 1;
             let (first, last) = (lines[0].1, lines[lines.len() - 1].1);
+            found.lines.push(last);
+            found.replaced += lines.len() as u64 - 1;
             found.in_several_files += u64::from(first.0 != last.0);
         }
         found.lines.sort_unstable();
@@ -197,16 +194,14 @@ mod tests {
     }
 
     #[test]
-    fn the_last_line_of_an_id_counts_in_all_files_unless_it_is_superseded() {
+    fn the_last_line_of_an_id_counts_in_all_files() {
         let (a, b) = (line("a", ""), line("b", ",\"n\":1"));
         let newer = line("a", ",\"n\":2");
-        let aside = line("b", ",\"n\":3,\"superseded\":true");
-        let only = line("c", ",\"superseded\":true");
-        let text = [&a, &b, &newer, "", &aside, &only].map(|l| format!("{l}\r\n"));
+        let text = [&a, &b, &newer, ""].map(|l| format!("{l}\r\n"));
         let (lines, found) = scanned(&[text.concat()]);
-        assert_eq!(lines, [b, newer, only]);
+        assert_eq!(lines, [b, newer]);
         let found = found.unwrap();
-        assert_eq!(found.replaced, 2);
+        assert_eq!(found.replaced, 1);
         assert_eq!(found.in_several_files, 0);
         let (lines, found) = scanned(&[format!("{a}\n{}", line("b", "")), line("a", ",\"n\":2")]);
         assert_eq!(lines, [line("b", ""), line("a", ",\"n\":2")]);

@@ -77,12 +77,6 @@ impl Row<'_> {
         success.is_some_and(|value| value.get() == "true")
     }
 
-    /// Whether it answers an outdated request.
-    pub(super) fn is_superseded(&self) -> bool {
-        let mut fields = self.line.fields();
-        fields.any(|(name, value)| name == "superseded" && value.get() == "true")
-    }
-
     /// The cell of a column; `likely` is the expected index of its field.
     pub(super) fn cell(&self, source: &CellSource, likely: usize) -> Cell<'_> {
         let value = match source {

@@ -4,13 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::base::{Error, ErrorKind};
-use crate::bulk::input::{FileIndex, InputFile, Match, Matching, Totals, is_automatic};
+use crate::bulk::input::{FileIndex, InputFile, Match, Matching, State, Totals, is_automatic};
 use crate::bulk::known::{self, KnownAnswers, remember};
 use crate::bulk::open_output::{OpenOutput, Opened, open, refuse_same_file};
 use crate::bulk::options::{FileRunError, FileRunOptions, RunOutput, RunPlan};
 use crate::bulk::prompts::Prompts;
 use crate::bulk::results::archive::Archived;
-use crate::bulk::results::superseded::SupersededFlags;
 use crate::bulk::results::{PreviousLine, ResultsFile};
 use crate::llm::params::RequestTask;
 use crate::observe::causes::{Causes, FailureCause};
@@ -30,7 +29,6 @@ pub(super) fn prepare_file(
         redo_extracts: options.redo_extracts,
         items: &mut checked.items,
         plan,
-        flags: SupersededFlags::default(),
         restored: Vec::new(),
         matched: 0,
         has_old_bad_rows: false,
@@ -45,7 +43,6 @@ pub(super) fn prepare_file(
     };
     let EarlierLines {
         embeds,
-        flags,
         restored,
         matched,
         has_old_bad_rows,
@@ -73,6 +70,11 @@ pub(super) fn prepare_file(
         plan.bad_row_causes = causes.map_err(FileRunError::Output)?;
     }
     let known_items = tally.done + tally.failed + tally.unusable + tally.changed;
+    // Each of these gets a second line.
+    let replaces = (0..index.len()).any(|item| {
+        let untold = index.is_bad(item) && index.state(item) != State::Failed;
+        index.state(item) != State::New && (untold || options.wants(&index, item))
+    });
     let prepared = Prepared {
         input: checked.input,
         index: Arc::new(index),
@@ -81,8 +83,7 @@ pub(super) fn prepare_file(
         of_output,
         output_cap: prompts.settings.output_cap(),
         task: prompts.settings.task,
-        repeated: has_old_bad_rows || !restored.is_empty() || matched > known_items,
-        flags,
+        repeated: replaces || has_old_bad_rows || !restored.is_empty() || matched > known_items,
         restored,
         native,
     };
@@ -111,7 +112,6 @@ struct EarlierLines<'e> {
     redo_extracts: bool,
     items: &'e mut Matching,
     plan: &'e mut RunPlan,
-    flags: SupersededFlags,
     /// Answers of the archive that are restored.
     restored: Vec<Archived>,
     /// Number of lines of items that the input has.
@@ -135,12 +135,9 @@ impl EarlierLines<'_> {
         let (unknown, outdated) = (found == Match::Unknown, found == Match::Changed);
         self.matched += u64::from(!unknown);
         self.has_old_bad_rows |= unknown && line.is_unnamed_bad_row();
-        self.plan.superseded += u64::from(outdated && line.success);
         let unnamed = unknown && is_automatic(&line.id);
         let differs = (outdated || unnamed) && line.is_paid_reply();
         self.plan.differing += u64::from(differs);
-        self.flags
-            .next(line.superseded, outdated || (unknown && line.superseded));
         self.remember_makers(line, found == Match::Done, !unknown);
     }
 

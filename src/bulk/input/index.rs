@@ -166,6 +166,11 @@ impl Matching {
         self.entries.len()
     }
 
+    /// Whether the item at this position in this order has this request now.
+    pub(crate) fn is_current(&self, at: usize, request_hash_prefix: u64) -> bool {
+        self.entries[at].request == request_hash_prefix
+    }
+
     #[cfg(test)]
     /// The position of the item with that id in the input, from 0.
     pub(super) fn position(&self, id: &str) -> Option<usize> {

@@ -3,54 +3,35 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use serde_json::json;
-use sha2::{Digest, Sha256};
 
 use super::{LONGEST_LINE, PreviousLine, ResultsFile, each_line, trouble};
 use crate::base::disk::sync_folder;
 use crate::base::json_object::JsonObject;
 use crate::base::private;
 use crate::base::{Error, ErrorKind};
+use crate::bulk::id_key::{Key, key, key_of};
 
-/// Members that record that a line is superseded, and since when.
+/// Members with which earlier versions marked a line.
 const SUPERSEDED: [&str; 3] = ["superseded", "superseded_at", "superseded_reason"];
+
 /// Number of bytes that are written at once.
 const CHUNK_BYTES: usize = 1 << 20;
 
-/// A billed reply that another line of its item replaces.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Replaced {
-    /// The position of its line.
-    pub at: u64,
-    /// Whether it answers an outdated request of the item.
-    pub is_superseded: bool,
-}
-
-/// An answer in the archive: its position, and a hash of its item's id.
+/// An answer in the archive: its position, and its item.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Archived {
     at: u64,
-    id: u64,
-}
-
-impl Archived {
-    fn of(line: &PreviousLine, at: u64) -> Self {
-        let mut hasher = DefaultHasher::new();
-        line.id.hash(&mut hasher);
-        let id = hasher.finish();
-        Self { at, id }
-    }
+    id: Key,
 }
 
 impl ResultsFile {
     /// Appends the lines at these positions to the archive and syncs it to the disk. If a run was killed between this
     /// and the compaction, lines that are in the archive already are not appended again.
-    pub(crate) fn archive(&self, replaced: Vec<Replaced>) -> Result<(), Error> {
+    pub(crate) fn archive(&self, replaced: Vec<u64>) -> Result<(), Error> {
         if replaced.is_empty() {
             return Ok(());
         }
@@ -61,30 +42,24 @@ impl ResultsFile {
             .map_err(|error| self.not_archived(&error.to_string()))?;
         archive.mend()?;
         let mut new = HashMap::new();
-        for replaced in replaced {
-            let result = result_of(self.line_at(replaced.at)?.trim());
-            new.entry(Sha256::digest(result)).or_insert(replaced);
+        for at in replaced {
+            let line = result_of(self.line_at(at)?.trim());
+            new.entry(key_of(line.as_bytes())).or_insert(at);
         }
         archive.lines(&mut |line| {
-            let line = String::from_utf8_lossy(line);
-            new.remove(&Sha256::digest(result_of(&line)));
+            let line = result_of(&String::from_utf8_lossy(line));
+            new.remove(&key_of(line.as_bytes()));
         })?;
-        let mut new: Vec<Replaced> = new.into_values().collect();
-        new.sort_unstable_by_key(|replaced| replaced.at);
-        let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+        let mut new: Vec<u64> = new.into_values().collect();
+        new.sort_unstable();
         let mut write = |lines: &str| {
             let written = archive.append_io(lines.as_bytes());
             written.map_err(|error| self.not_archived(&error.to_string()))
         };
         let mut lines = String::new();
-        for replaced in new {
-            let line = self.line_at(replaced.at)?;
-            lines.push_str(&result_of(line.trim()));
-            lines.push_str(&format!(
-                ",\"superseded_at\":{},\"superseded_reason\":{}}}\n",
-                json!(now),
-                json!(reason(replaced.is_superseded)),
-            ));
+        for at in new {
+            lines.push_str(&result_of(self.line_at(at)?.trim()));
+            lines.push('\n');
             if lines.len() >= CHUNK_BYTES {
                 write(&lines)?;
                 lines.clear();
@@ -107,14 +82,14 @@ impl ResultsFile {
 
     /// Passes every line of the archive to `visit`. An unreadable archive counts as empty.
     pub(crate) fn archived(&self, visit: &mut dyn FnMut(PreviousLine, Archived)) {
-        let Some(archive) = self.open_archive() else {
+        let path = self.archive_path();
+        let Ok(archive) = File::open(&path) else {
             return;
         };
-        let path = self.archive_path();
         let read = each_line(&path, &archive, &mut |line, at, _, _| {
             if let Ok(line) = serde_json::from_slice::<PreviousLine>(line) {
-                let place = Archived::of(&line, at);
-                visit(line, place);
+                let id = key(&line.id);
+                visit(line, Archived { at, id });
             }
             Ok(())
         });
@@ -145,22 +120,18 @@ impl ResultsFile {
             read.map_err(failed)?;
             let parsed = serde_json::from_str::<PreviousLine>(&line).ok();
             let parsed = parsed.filter(|found| found.success);
-            if parsed.is_none_or(|found| Archived::of(&found, place.at).id != place.id) {
+            if parsed.is_none_or(|found| key(&found.id) != place.id) {
                 let why = "it changed after it was read; run the same command again";
                 return Err(failed(io::Error::other(why)));
             }
             lines.push_str(&result_of(line.trim()));
-            lines.push_str("}\n");
+            lines.push('\n');
             if lines.len() >= CHUNK_BYTES || i + 1 == places.len() {
                 self.append_io(lines.as_bytes()).map_err(failed)?;
                 lines.clear();
             }
         }
         Ok(())
-    }
-
-    fn open_archive(&self) -> Option<File> {
-        File::open(self.archive_path()).ok()
     }
 
     fn archive_path(&self) -> PathBuf {
@@ -181,24 +152,17 @@ impl ResultsFile {
     }
 }
 
-/// A result line without its closing brace and without the members about being superseded.
+/// A result line without the marks of earlier versions.
 fn result_of(line: &str) -> String {
-    let Some(fields) = JsonObject::parse(line) else {
-        return line.strip_suffix('}').unwrap_or(line).to_owned();
+    let fields = JsonObject::parse(line).filter(|_| line.contains("\"superseded"));
+    let Some(fields) = fields else {
+        return line.to_owned();
     };
     let fields = fields
         .fields()
         .filter(|(name, _)| !SUPERSEDED.contains(name))
         .map(|(name, value)| format!("{}:{}", json!(name), value.get()));
-    format!("{{{}", fields.collect::<Vec<_>>().join(","))
-}
-
-fn reason(is_superseded: bool) -> &'static str {
-    if is_superseded {
-        "request changed"
-    } else {
-        "answered again"
-    }
+    format!("{{{}}}", fields.collect::<Vec<_>>().join(","))
 }
 
 #[cfg(test)]
@@ -245,10 +209,7 @@ mod tests {
         let texts = ["a", "b", "c"].map(|id| line(&id.repeat(CHUNK_BYTES * 2 / 3), true));
         fs::write(&path, texts.concat()).unwrap();
         let output = ResultsFile::open(&path, false, &mut |_, _| {}).unwrap();
-        let replaced = [1, 0].map(|n| Replaced {
-            at: n * texts[0].len() as u64,
-            is_superseded: true,
-        });
+        let replaced = [1, 0].map(|n| n * texts[0].len() as u64);
         for _ in 0..2 {
             output.archive(replaced.to_vec()).unwrap();
             let kept = fs::read_to_string(output.archive_path()).unwrap();

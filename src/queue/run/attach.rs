@@ -23,8 +23,6 @@ pub(super) struct Attached {
     pub unwanted: Vec<JobId>,
     /// The latest job that it has.
     pub last: Option<JobId>,
-    /// Paid answers, there or under way, to what items of the input asked before.
-    pub superseded: u64,
     /// Items that have an answer to another request and no other, and answers to items without an id of their own, which
     /// are others when their requests change.
     pub differing: u64,
@@ -58,7 +56,6 @@ pub(super) fn compare(
             if brings_answer(item.status) && !(item.at_provider && all_unsent) {
                 match outdated(index, &item) {
                     Some(Outdated::Request(at)) => {
-                        attached.superseded += 1;
                         replaced.insert(at);
                     }
                     Some(Outdated::Item) => attached.differing += 1,

@@ -23,7 +23,7 @@ fn results_of_a_run_become_a_table() {
     assert_eq!(desk.read("usual.csv"), usual);
     let all = "export out.jsonl --columns all";
     desk.plain(&format!("{all} -o out.csv"))
-        .ends(0, "2 rows of 24 columns written to out.csv");
+        .ends(0, "2 rows of 23 columns written to out.csv");
     let table = desk.read("out.csv");
     assert!(table.starts_with(
         "id,text,result_text,success,error_kind,error_status,error_message,refusal,input_tokens,"

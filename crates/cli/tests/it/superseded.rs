@@ -14,32 +14,23 @@ fn by_templates() -> [String; 2] {
     ["A", "B"].map(|by| format!("in.jsonl -o out.jsonl -j 1 --template {by}:{{{{prompt}}}}"))
 }
 
-fn is_marked(line: &Value) -> bool {
-    line["superseded"] == true
-}
-
 #[test]
-fn outdated_answers_are_marked_before_the_first_call_and_restored_if_requested_again() {
+fn outdated_answers_stay_until_the_run_ends_and_count_again_if_requested_again() {
     let (desk, sim) = (Desk::with(6), good());
     let [old, new] = by_templates();
     desk.run(&sim, &old).expect(0);
     let before = desk.read("out.jsonl");
 
     let running = desk.held(&sim, &new, 1);
-    running.hears("6 changed, 6 to send; 6 earlier answers are superseded");
-    let lines = desk.results("out.jsonl");
-    assert!(lines.len() == 6 && lines.iter().all(is_marked));
-    let plain = desk.read("out.jsonl").replace(",\"superseded\":true}", "}");
-    assert_eq!(plain, before);
+    running.hears("6 changed, 6 to send");
+    assert_eq!(desk.read("out.jsonl"), before);
     running.signal("INT");
     running.hears("stopping:");
     sim.release();
     running.wait().expect(130);
-    // What a reader of the lines takes for current answers.
-    let mut current = desk.results("out.jsonl");
-    current.retain(|line| !is_marked(line));
-    assert_eq!(current.len(), 1);
-    assert_eq!(current[0]["text"], "echo: B:prompt 0");
+    let lines = desk.results("out.jsonl");
+    assert_eq!(lines.len(), 7);
+    assert_eq!(lines[6]["text"], "echo: B:prompt 0");
 
     // A dry run changes nothing.
     let stopped = desk.read("out.jsonl");
@@ -47,32 +38,26 @@ fn outdated_answers_are_marked_before_the_first_call_and_restored_if_requested_a
         .ends(0, "5 changed, 5 to send");
     assert_eq!(desk.read("out.jsonl"), stopped);
     // With the old requests again, nothing is billed twice.
-    desk.run(&sim, &old).ends(
-        0,
-        "6 finished before, nothing to send; 1 earlier answer is superseded",
-    );
+    desk.run(&sim, &old)
+        .ends(0, "6 finished before, nothing to send");
     assert_eq!((desk.read("out.jsonl"), sim.stats().calls), (before, 7));
     // And now until a clean end.
     desk.write("out.jsonl", &stopped);
     desk.run(&sim, &new)
         .ends(0, "1 finished before, 5 changed, 5 to send");
-    let lines = desk.results("out.jsonl");
-    assert!(lines.len() == 6 && !lines.iter().any(is_marked));
+    assert_eq!(desk.results("out.jsonl").len(), 6);
     assert_eq!(sim.stats().calls, 12);
 }
 
-/// The archived lines: id, text and reason of each.
-fn archived(desk: &Desk, archive: &str) -> Vec<[String; 3]> {
+/// The archived lines: id and text of each.
+fn archived(desk: &Desk, archive: &str) -> Vec<[String; 2]> {
     let field = |line: &Value, name: &str| line[name].as_str().unwrap().to_owned();
-    let fields = |line: &Value| {
-        assert!(!is_marked(line) && field(line, "superseded_at").ends_with('Z'));
-        ["id", "text", "superseded_reason"].map(|name| field(line, name))
-    };
+    let fields = |line: &Value| ["id", "text"].map(|name| field(line, name));
     desk.results(archive).iter().map(fields).collect()
 }
 
 #[test]
-fn replaced_answers_are_archived_with_time_and_reason_and_can_be_restored() {
+fn replaced_answers_are_archived_and_can_be_restored() {
     let (desk, sim) = (Desk::new(), good());
     // The output is private, and a link leads to it.
     std::fs::create_dir(desk.path("real")).unwrap();
@@ -92,21 +77,14 @@ fn replaced_answers_are_archived_with_time_and_reason_and_can_be_restored() {
     assert_eq!(mode & 0o777, 0o600);
     let mut kept = archived(&desk, archive);
     kept.sort();
-    let reason = "request changed";
-    let of_a = |i| {
-        [
-            format!("i-{i}"),
-            format!("echo: A:prompt {i}"),
-            reason.into(),
-        ]
-    };
+    let of_a = |i| [format!("i-{i}"), format!("echo: A:prompt {i}")];
     assert_eq!(kept, [0, 1, 2].map(of_a));
 
     // A changed row is reported too.
     desk.input(prompt_lines(3).replace("prompt 1", "another"));
     desk.run(&sim, &new)
         .ends(0, "1 of 3 requests differ from those answered before;");
-    assert_eq!(archived(&desk, archive)[3][2], reason);
+    assert_eq!(archived(&desk, archive)[3][0], "i-1");
 
     // With the first requests again, the answers come from the archive: nothing is billed, however often the requests
     // alternate.
@@ -145,7 +123,8 @@ fn an_archive_that_cannot_be_written_deletes_nothing() {
     let mut lines = text.lines();
     let line = lines.find(|line| line.contains("echo: A:prompt 0"));
     let time = ",\"superseded_at\":\"2026-01-01T00:00:00Z\",\"superseded_reason\":\"template\"}\n";
-    let whole = line.unwrap().replace(",\"superseded\":true}", time);
+    let line = line.unwrap().strip_suffix('}').unwrap();
+    let whole = format!("{line}{time}");
     desk.write(ARCHIVE, format!("{whole}{}", &whole[..60]));
     desk.run(&sim, &new).expect(0);
     let archived = archived(&desk, ARCHIVE).into_iter();
@@ -165,7 +144,7 @@ fn the_answer_of_a_batch_to_an_edited_row_is_kept_also_if_the_run_continues_with
     desk.input(prompt_lines(3).replace("prompt 1", "another"));
     command(&desk, &sim, WORDS).ended().expect(0);
     assert_eq!(desk.ids("out.jsonl"), all_ids(3));
-    let kept = ["i-1", "echo: prompt 1", "request changed"].map(str::to_owned);
+    let kept = ["i-1", "echo: prompt 1"].map(str::to_owned);
     assert_eq!(archived(&desk, ARCHIVE), [kept]);
     let accepted = sim.batch_stats().items_accepted;
     assert_eq!((sim.stats().calls, accepted), (1, 3));

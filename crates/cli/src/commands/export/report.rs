@@ -12,8 +12,6 @@ const REPLACED: &str = "lines skipped, because later lines have the same id";
 const IN_SEVERAL_FILES: &str = "ids are in several files: the last file is used";
 const CUT_CELLS: &str = "cells exceed the 32,767 characters of .xlsx: they are truncated, and end with the name of the \
                          file that has the complete text";
-const SUPERSEDED: &str =
-    "answers are outdated (`--columns all` marks them): run again to update them";
 
 /// Lines for people; the first one reports what was written.
 pub fn lines(args: &ExportArgs, report: &ExportReport) -> Vec<String> {
@@ -34,7 +32,6 @@ pub fn lines(args: &ExportArgs, report: &ExportReport) -> Vec<String> {
         (report.replaced, REPLACED),
         (report.in_several_files, IN_SEVERAL_FILES),
         (report.cut_cells, CUT_CELLS),
-        (report.superseded, SUPERSEDED),
     ];
     lines.extend(counts(counted).iter().map(|line| format!("  {line}")));
     if report.left_out > 0 {
@@ -79,6 +76,5 @@ pub fn json(report: &ExportReport) -> Value {
         "torn_files": torn,
         "cut_cells": report.cut_cells,
         "items_without_row": report.without_row,
-        "superseded_rows": report.superseded,
     })
 }

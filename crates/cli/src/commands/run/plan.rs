@@ -17,7 +17,7 @@ pub fn lines(args: &RunArgs, plan: &RunPlan) -> Vec<String> {
     let mut lines = vec![plan_line(plan)];
     lines.extend(bad_rows(plan));
     if let Some(output) = args.output.as_ref().filter(|_| plan.differing > 0) {
-        let answers = match plan.changed + plan.under_way_superseded {
+        let answers = match plan.total.saturating_sub(plan.without_id) {
             0 => "their earlier answers stay in the output".to_owned(),
             _ => format!(
                 "their earlier answers move to {}.superseded.jsonl when the run ends",
@@ -95,22 +95,9 @@ fn plan_line(plan: &RunPlan) -> String {
             line.push_str(CHANGED_WITHOUT_IDS);
         }
     }
-    let earlier = plan.superseded + plan.under_way_superseded;
-    for (n, one, many) in [
-        (
-            plan.restored,
-            "answer is taken back",
-            "answers are taken back",
-        ),
-        (
-            earlier,
-            "earlier answer is superseded",
-            "earlier answers are superseded",
-        ),
-    ] {
-        if n > 0 {
-            line.push_str(&format!("; {}", number_of(n, one, many)));
-        }
+    if plan.restored > 0 {
+        let (one, many) = ("answer is taken back", "answers are taken back");
+        line.push_str(&format!("; {}", number_of(plan.restored, one, many)));
     }
     line
 }
