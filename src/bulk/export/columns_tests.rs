@@ -1,7 +1,7 @@
 use super::*;
-use crate::bulk::export::row::with_row;
+use crate::bulk::export::cell::with_row;
 
-fn seen(properties: &[(String, ColumnType)], by_property: bool, lines: &[&str]) -> ColumnsSeen {
+fn seen(properties: &[String], by_property: bool, lines: &[&str]) -> ColumnsSeen {
     let mut seen = ColumnsSeen::with_properties(properties);
     for line in lines {
         with_row(line, by_property, |row| seen.add(row)).unwrap();
@@ -9,11 +9,7 @@ fn seen(properties: &[(String, ColumnType)], by_property: bool, lines: &[&str]) 
     seen
 }
 
-fn columns_of(
-    properties: &[(String, ColumnType)],
-    by_property: bool,
-    lines: &[&str],
-) -> Vec<Column> {
+fn columns_of(properties: &[String], by_property: bool, lines: &[&str]) -> Vec<Column> {
     let seen = seen(properties, by_property, lines);
     seen.columns(&Selection::All).unwrap().0
 }
@@ -76,7 +72,6 @@ fn a_column_of_the_rows_keeps_its_name_and_ours_gets_a_prefix() {
     assert!(names(&columns).contains("|result_model_2|"));
     // If a column of the rows contains the id, it replaces the column `id`.
     let same = r#"{"id":"7","success":true,"text":"x","input":{"Id":7}}"#;
-    kinds(&begin(&[same], "Id|text"), &[("Id", ColumnType::Int)]);
     let without = r#"{"id":"8","success":true,"text":"x"}"#;
     let columns = begin(&[same, without], "Id|text");
     assert_eq!(columns[0].source, CellSource::Id);
@@ -95,7 +90,7 @@ fn outcomes_of_items_change_no_column() {
     let good = r#"{"id":"a","success":true,"text":"{\"n\":1}","provider":"p","model":"m","attempts":1,"cost_usd":null,"input":{"id":"a","n":1}}"#;
     let bad = r#"{"id":"b","success":false,"text":null,"refusal":"no","error":{"kind":"k","status":400,"message":"m"},"warning":"w","earlier":[{}],"cost_usd":0.5,"answered_by":"a","service_tier":"flex","input":{"id":"b","n":2}}"#;
     let other = r#"{"id":"c","success":true,"text":"no JSON","input":{"id":"c","n":3}}"#;
-    let properties = [("n".to_owned(), ColumnType::Int)];
+    let properties = ["n".to_owned()];
     for (by_property, declared) in [(false, &[][..]), (true, &properties)] {
         let columns = |lines: &[&str]| names(&columns_of(declared, by_property, lines));
         let all = columns(&[good, bad, other]);
@@ -169,8 +164,8 @@ fn properties_of_answers_are_columns() {
     let own = "label|id|answer_label|score|answer_success|reasoning|tags|extra|text";
     assert_eq!(names(&columns), format!("{own}|result_reasoning|{ALWAYS}"));
     let expected = [
-        ("score", ColumnType::Float),
-        ("tags", ColumnType::Json),
+        ("score", ColumnType::Int),
+        ("tags", ColumnType::Empty),
         ("extra", ColumnType::Int),
     ];
     kinds(&columns, &expected);

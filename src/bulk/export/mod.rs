@@ -4,10 +4,8 @@
 
 mod cell;
 mod columns;
-mod format;
 mod output;
 mod results;
-mod row;
 mod sink;
 #[cfg(feature = "tables")]
 mod tables;
@@ -26,14 +24,12 @@ use crate::base::{Context, Error, ErrorKind};
 use crate::bulk::open_output::is_same_file;
 use crate::llm::params::ResponseFormat;
 
-use cell::ColumnType;
+use cell::{Row, with_row};
 use columns::{Column, ColumnsSeen, Selection, properties};
+pub use output::ExportFormat;
 use output::NewFile;
 use results::{Place, ResultFiles, refused};
-use row::{Row, with_row};
 use sink::{Form, Sink, TextTable};
-
-pub use format::ExportFormat;
 
 /// Converts result files to a table: one row per item. If an item has several lines, the last one counts.
 ///
@@ -68,10 +64,10 @@ pub struct Export {
     /// Whether answers that are JSON objects get one column per property, in the order of their first occurrence. Lists
     /// and objects in them are written as JSON; an answer that is not an object stays in `text`. Default: no.
     by_property: bool,
-    /// The properties of the schema, and the types of their cells.
+    /// The properties of the schema.
     #[setters(skip)]
     #[debug(skip)]
-    declared: Vec<(String, ColumnType)>,
+    declared: Vec<String>,
     /// The format of the table. Default: the format for the extension of its file.
     format: Option<ExportFormat>,
     /// The separator between CSV fields: one ASCII character that is not a quote or a line end. Default: a comma, and a
@@ -99,18 +95,12 @@ pub struct ExportReport {
     pub columns: Vec<String>,
     /// Lines that were omitted because a later line has the same id.
     pub replaced: u64,
-    /// Ids that occur in several result files; the line of the last file counts.
-    pub in_several_files: u64,
     /// Result files whose last line is truncated; that line was omitted.
     pub torn: Vec<PathBuf>,
     /// Cells of an `.xlsx` file that were cut; each ends with a note.
     pub cut_cells: u64,
-    /// Items whose line keeps nothing of its row.
-    pub without_row: u64,
     /// Columns of the rows and the answers that the table omits because there are too many.
     pub left_out: u64,
-    /// All answers are JSON objects, and they were not split into columns.
-    pub could_be_columns: bool,
 }
 
 impl Export {
@@ -150,8 +140,8 @@ impl Export {
         self
     }
 
-    /// As [`by_property`](Self::by_property) with true, but the properties of this schema come first and have its
-    /// types. Default: no schema.
+    /// As [`by_property`](Self::by_property) with true, but the properties of this schema come first, also those that no
+    /// answer has. Default: no schema.
     ///
     /// # Errors
     /// As [`ResponseFormat::json_schema`], and if the schema names no properties.
@@ -226,7 +216,6 @@ impl Export {
         let report = ExportReport {
             rows: found.lines.len() as u64,
             replaced: found.replaced,
-            in_several_files: found.in_several_files,
             torn: found.torn,
             ..ExportReport::default()
         };
@@ -240,7 +229,6 @@ impl Export {
         // Fields that only replaced lines have get no column.
         let mut seen = ColumnsSeen::with_properties(&self.declared);
         read.each(ctx, &mut |row| seen.add(row))?;
-        read.report.could_be_columns = !read.by_property && seen.are_objects();
         (read.columns, read.report.left_out) = seen.columns(&self.selection)?;
         let names = read.columns.iter().map(|column| column.name.clone());
         read.report.columns = names.collect();
@@ -327,11 +315,8 @@ impl Read {
         let mut report = self.report.clone();
         self.each(ctx, &mut |row| {
             report.failed += u64::from(!row.is_success());
-            report.without_row += u64::from(row.input.is_empty());
             let columns = self.columns.iter();
-            let cells: Vec<_> = columns
-                .map(|column| row.cell(&column.source, column.likely))
-                .collect();
+            let cells: Vec<_> = columns.map(|column| row.cell(&column.source)).collect();
             sink.row(&cells)
         })?;
         report.cut_cells = sink.finish()?;

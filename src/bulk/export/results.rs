@@ -25,8 +25,6 @@ pub(super) struct Found {
     pub lines: Vec<Place>,
     /// Lines that a later line with the same id replaces.
     pub replaced: u64,
-    /// Ids that are in more than one file.
-    pub in_several_files: u64,
     /// Files whose last line is truncated.
     pub torn: Vec<PathBuf>,
 }
@@ -114,10 +112,8 @@ impl ResultFiles {
         }
         keys.sort_unstable();
         for lines in keys.chunk_by(|a, b| a.0 == b.0) {
-            let (first, last) = (lines[0].1, lines[lines.len() - 1].1);
-            found.lines.push(last);
+            found.lines.extend(lines.last().map(|line| line.1));
             found.replaced += lines.len() as u64 - 1;
-            found.in_several_files += u64::from(first.0 != last.0);
         }
         found.lines.sort_unstable();
         Ok(found)
@@ -200,12 +196,10 @@ mod tests {
         let text = [&a, &b, &newer, ""].map(|l| format!("{l}\r\n"));
         let (lines, found) = scanned(&[text.concat()]);
         assert_eq!(lines, [b, newer]);
-        let found = found.unwrap();
-        assert_eq!(found.replaced, 1);
-        assert_eq!(found.in_several_files, 0);
+        assert_eq!(found.unwrap().replaced, 1);
         let (lines, found) = scanned(&[format!("{a}\n{}", line("b", "")), line("a", ",\"n\":2")]);
         assert_eq!(lines, [line("b", ""), line("a", ",\"n\":2")]);
-        assert_eq!(found.unwrap().in_several_files, 1);
+        assert_eq!(found.unwrap().replaced, 1);
     }
 
     #[test]

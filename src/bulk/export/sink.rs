@@ -221,8 +221,7 @@ mod tests {
         let column = |name: &str| Column {
             name: name.to_owned(),
             kind: super::super::cell::ColumnType::Text,
-            source: super::super::row::CellSource::Id,
-            likely: 0,
+            source: super::super::cell::CellSource::Id,
         };
         let columns = [column("=cmd()"), column("a,b")];
         let form = Form::Delimited {
