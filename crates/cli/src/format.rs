@@ -45,16 +45,6 @@ pub fn size(bytes: u64) -> String {
     }
 }
 
-/// An age in one unit.
-pub fn age(time: Duration) -> String {
-    match time.as_secs() {
-        s @ 0..60 => format!("{s}s"),
-        s @ 60..3600 => format!("{}m", s / 60),
-        s @ 3600..172_800 => format!("{}h", s / 3600),
-        s => format!("{}d", s / 86_400),
-    }
-}
-
 /// The time of day after this duration.
 pub fn time_of_day(from_now: Duration) -> String {
     let at = humantime::format_rfc3339_seconds(SystemTime::now() + from_now).to_string();

@@ -20,13 +20,11 @@ mod provider;
 mod queue;
 #[cfg(test)]
 mod reference;
-mod run_process;
 mod sanitize;
 mod settings;
 mod signals;
 mod stderr;
 mod stdout;
-mod store_address;
 mod strategy;
 mod table;
 mod worker;
@@ -70,7 +68,7 @@ fn execute(cli: Cli) -> Exit {
 
 fn carry_out(mut command: Command) -> Result<Exit, Early> {
     parse::check_words()?;
-    store_address::find(&mut command)?;
+    queue::find_store(&mut command)?;
     match command {
         Command::Run(args) => run::execute(&args),
         Command::Submit(args) => submit::execute(&args),

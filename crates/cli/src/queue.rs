@@ -1,24 +1,85 @@
-//! Functions that the queue commands share: opening the queue, and finding the process that an argument names.
+//! What the queue commands share: where the queue is, opening it, the process that an argument names, and who collects
+//! its results.
 
+use std::env;
 use std::path::{Path, PathBuf};
 
-#[cfg(feature = "mysql")]
-use batchwright::Settings;
-use batchwright::queue::{Durability, ProcessState, SqliteOptions};
-use batchwright::unstable::{Clock, SystemClock};
-use batchwright::{Error, JobQueue, ProcessId};
+use batchwright::queue::{Durability, ProcessInfo, ProcessState, SqliteOptions};
+use batchwright::{Error, JobQueue, ProcessId, Settings};
 use serde_json::Value;
 
+use super::args::Command;
 use super::args::shared::{DataArgs, QueueFileArg, StoreArgs};
-use super::command_line::quoted_path;
+use super::command_line::{quoted, quoted_path};
 use super::display;
-use super::exit::{About, Exit, Refusal};
-use super::format::{age, count};
+use super::exit::{About, Exit, Refusal, could_not_run};
 use super::logging::is_json;
-#[cfg(feature = "mysql")]
-use super::settings;
-use super::settings::{data_dir, named_folder};
+use super::settings::{data_dir, in_folder, named_folder};
 use super::stdout;
+
+/// Selects the file in the data folder.
+const NONE: &str = "none";
+
+/// Completes the arguments of a command that uses the queue: a flag, the environment or the settings of the data folder
+/// name a server. If none of them does, the queue is the file in the data folder.
+pub fn find_store(command: &mut Command) -> Result<(), Refusal> {
+    // It reports what is wrong, so it also works if the settings cannot be read.
+    let tolerant = matches!(command, Command::Doctor(_));
+    match command.store().map_or(Ok(()), choose) {
+        Err(_) if tolerant => Ok(()),
+        chosen => chosen,
+    }
+}
+
+fn choose(store: &mut StoreArgs) -> Result<(), Refusal> {
+    let by_flag = |given: &Option<String>, name: &str| {
+        let given = given.clone();
+        given.filter(|given| {
+            env::var(name).is_ok_and(|value| value != *given) || env::var(name).is_err()
+        })
+    };
+    let flag = by_flag(&store.store, "BATCHWRIGHT_STORE");
+    let redis = by_flag(&store.redis, "BATCHWRIGHT_REDIS");
+    if store.store.is_none() {
+        store.store = stored()?;
+    }
+    match store.store.as_deref().map(str::trim) {
+        Some("") => {
+            return Err(Refusal::usage(
+                "--store has no address; for the queue in the data folder: --store none",
+            ));
+        }
+        Some(NONE) => store.store = None,
+        _ => {}
+    }
+    if store.store.is_none() {
+        if redis.is_some() {
+            return Err(Refusal::usage(
+                "--redis is for a queue on a database server only; name that server with --store ADDRESS",
+            ));
+        }
+        store.redis = None;
+    }
+    for (name, given) in [("--store", flag), ("--redis", redis)] {
+        let given = given.map(|given| if given == NONE { given } else { shown(&given) });
+        let words = given.map(|given| format!(" {name} {}", quoted(&given)));
+        store.flags.extend(words);
+    }
+    Ok(())
+}
+
+/// The address in the settings of the data folder.
+fn stored() -> Result<Option<String>, Refusal> {
+    let Some(folder) = data_dir() else {
+        return Ok(None);
+    };
+    let config = in_folder(&folder);
+    let settings = Settings::new().store(&config).map_err(could_not_run)?;
+    settings.queue_store().map_err(|error| {
+        let message = format!("{} in {}", error.message(), config.path().display());
+        Refusal::usage(message).hint("to delete it: batchwright config unset queue.store")
+    })
+}
 
 impl DataArgs {
     /// Opens the queue, which is created if it does not exist.
@@ -143,17 +204,6 @@ pub fn report((line, facts): (String, Value)) -> Exit {
     }
 }
 
-/// A part of an id in the format of ids.
-fn part_named(text: &str) -> String {
-    let text = text.trim().trim_start_matches('…');
-    text.to_ascii_lowercase()
-}
-
-fn is_named(process: &ProcessState, part: &str) -> bool {
-    let id = process.process_id.to_string();
-    id.starts_with(part) || id.ends_with(part)
-}
-
 /// The file of a queue, which must exist.
 pub fn existing_file(file: &Path) -> Result<&Path, Refusal> {
     if file.is_file() {
@@ -214,9 +264,7 @@ fn on_server(args: &StoreArgs, address: &str, folder: &Path) -> Result<JobQueue,
     let store = Store::on_server(MysqlOptions::new(address).folder(folder))?;
     let redis = match &args.redis {
         Some(address) => Some(address.clone()),
-        None => Settings::new()
-            .store(&settings::in_folder(folder))?
-            .queue_redis()?,
+        None => Settings::new().store(&in_folder(folder))?.queue_redis()?,
     };
     let store = match redis {
         Some(address) => with_redis(store, &address)?,
@@ -285,38 +333,72 @@ pub fn all_of(queue: &JobQueue, named: &[String]) -> Result<Vec<ProcessId>, Refu
 
 /// Minimum number of characters of an id that identify it.
 const LEAST: usize = 4;
-/// Maximum number of candidates that are listed if a part of an id matches several.
-const LISTED: usize = 8;
-
 /// The process whose id begins or ends with this text.
 fn part_of(queue: &JobQueue, text: &str, bad: &Error) -> Result<Option<ProcessState>, Refusal> {
-    let text = &part_named(text);
-    let digits = text.chars().all(|c| c.is_ascii_hexdigit() || c == '-');
-    if text.len() < LEAST && digits {
-        return Err(Refusal::usage(format!(
-            "{text:?} is too short for a process id: give at least its first or last {LEAST} characters"
-        )));
-    }
-    if !digits {
+    let part = text.trim().trim_start_matches('…').to_ascii_lowercase();
+    if !part.chars().all(|c| c.is_ascii_hexdigit() || c == '-') {
         return Err(Refusal::usage(bad.message()));
     }
+    if part.len() < LEAST {
+        return Err(Refusal::usage(format!(
+            "{part:?} is too short for a process id: give at least its first or last {LEAST} characters"
+        )));
+    }
     let mut fitting = queue.open_processes().map_err(failed)?;
-    fitting.retain(|process| is_named(process, text));
+    fitting.retain(|process| {
+        let id = process.process_id.to_string();
+        id.starts_with(&part) || id.ends_with(&part)
+    });
     if fitting.len() < 2 {
         return Ok(fitting.pop());
     }
-    let mut why = format!(
-        "{} processes have an id that begins or ends with {text}; give more characters of one of them:",
-        fitting.len()
-    );
-    for process in fitting.iter().take(LISTED) {
-        let old = SystemClock.wall().since(process.created_at);
-        let name = process.info.name.as_deref().unwrap_or("-");
-        let (id, total) = (process.process_id, count(process.counts.total));
-        why.push_str(&format!("\n  {id}  {name}, {total} jobs, {} old", age(old)));
-    }
-    if fitting.len() > LISTED {
-        why.push_str(&format!("\n  and {} more", fitting.len() - LISTED));
-    }
-    Err(Refusal::usage(why))
+    let ids = fitting
+        .iter()
+        .map(|process| format!("\n  {}", process.process_id));
+    Err(Refusal::usage(format!(
+        "{} processes have an id that begins or ends with {part}; give more characters of one of them:{}",
+        fitting.len(),
+        ids.collect::<String>()
+    )))
+}
+
+/// The command that collects the results of such a process, or a description of it; `None` for a process that belongs
+/// to no run.
+pub fn run_command(info: &ProcessInfo) -> Option<String> {
+    let output = info.output.as_ref()?;
+    let unknown = || format!("the program that made it, with the output {output}");
+    Some(info.command.clone().unwrap_or_else(unknown))
+}
+
+/// A line saying that it belongs to a run, and the command that collects its results.
+pub fn run_line(process: &ProcessState) -> Option<String> {
+    let info = &process.info;
+    let (id, output) = (process.process_id, info.output.as_ref()?);
+    let input = info.name.as_ref().or(info.input.as_ref());
+    let input = input.map_or_else(String::new, |input| format!(" of {input}"));
+    let command = run_command(info)?;
+    Some(format!(
+        "process {id} belongs to a run{input}: its results go to {output}, by:\n  {command}"
+    ))
+}
+
+/// A line saying that a batch of the server collects the results of the process.
+pub fn collected_by_server(process: &ProcessState) -> Option<String> {
+    let (id, collector) = (process.process_id, process.info.collector.as_ref()?);
+    Some(format!(
+        "process {id} belongs to {collector} of batchwright serve, which collects its results; nothing was deleted"
+    ))
+}
+
+/// A line saying who collects the results of the process, if users do not.
+pub fn collected_elsewhere(process: &ProcessState) -> Option<String> {
+    let of_job = process.info.parent.map(|parent| {
+        format!(
+            "job {} of process {} waits for these results and collects them",
+            parent.job_id, parent.process_id
+        )
+    });
+    of_job
+        .or_else(|| collected_by_server(process))
+        .or_else(|| run_line(process))
 }

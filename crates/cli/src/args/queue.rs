@@ -18,7 +18,7 @@ pub struct StatusArgs {
 
     /// Continue until everything is finished
     ///
-    /// On a terminal the view is redrawn; otherwise each change is one line, with --json of JSON.
+    /// On a terminal the view is redrawn; otherwise it is printed again after each change.
     #[arg(short, long)]
     pub watch: bool,
 

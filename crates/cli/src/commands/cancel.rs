@@ -16,14 +16,13 @@ use crate::display;
 use crate::exit::{Early, Exit, Refusal};
 use crate::format::{count, span};
 use crate::provider::own_of_batches;
-use crate::queue::{failed, report};
-use crate::run_process;
+use crate::queue::{collected_by_server, failed, report, run_command};
 use crate::settings::{self, data_dir, refused};
 
 pub fn execute(args: &CancelArgs) -> Result<Exit, Early> {
     let (queue, process) = args.data.process(args.process.as_deref())?;
     let id = process.process_id;
-    if let Some(line) = run_process::collected_by_server(&process).filter(|_| args.delete) {
+    if let Some(line) = collected_by_server(&process).filter(|_| args.delete) {
         let cancel = args.data.command(&format!("cancel {id}"));
         return Err(Refusal::usage(format!("{line}. To cancel it: {cancel}")).into());
     }
@@ -126,7 +125,7 @@ fn delete(
 
 /// The command that takes the results of a process.
 fn to_take(data: &DataArgs, now: &ProcessState) -> String {
-    let take = match run_process::collect_command(&now.info) {
+    let take = match run_command(&now.info) {
         Some(back) if now.counts.cancelled > 0 => {
             format!("{back}   (which sends cancelled items again)")
         }

@@ -14,8 +14,7 @@ use crate::display;
 use crate::exit::{Early, Exit, Refusal};
 use crate::format::{count, counts};
 use crate::logging::is_json;
-use crate::queue::failed;
-use crate::run_process;
+use crate::queue::{collected_elsewhere, failed, run_command};
 use crate::signals::Signals;
 use crate::stdout;
 
@@ -34,7 +33,7 @@ fn results(args: &ResultsArgs) -> Result<Exit, Refusal> {
         return Err(Refusal::usage(why));
     }
     let keeps = args.keep || !(args.take || saves(args));
-    if let Some(line) = run_process::collected_elsewhere(&process).filter(|_| !keeps) {
+    if let Some(line) = collected_elsewhere(&process).filter(|_| !keeps) {
         let look = args.data.command(&format!("results {id} --keep"));
         return Err(Refusal::usage(format!(
             "{line}\nnothing was deleted. To show them: {look}"
@@ -151,7 +150,7 @@ fn summary(
             "; {open} jobs are still open; to fetch their results later, run the same command"
         ));
     }
-    match run_process::collect_command(&process.info) {
+    match run_command(&process.info) {
         Some(back) if keeps => line.push_str(&format!(
             "\n  they belong to {}; to save them there: {back}",
             process.info.output.as_deref().unwrap_or_default()

@@ -6,8 +6,7 @@ use crate::args::queue::RetryArgs;
 use crate::batches;
 use crate::exit::{About, Early, Exit, Refusal};
 use crate::format::count;
-use crate::queue::{failed, report};
-use crate::run_process;
+use crate::queue::{failed, report, run_command};
 
 pub fn execute(args: &RetryArgs) -> Result<Exit, Early> {
     let data = &args.data;
@@ -24,7 +23,7 @@ pub fn execute(args: &RetryArgs) -> Result<Exit, Early> {
         _ => format!(
             "{} jobs requeued: each is sent and billed again\n  to run them: {}",
             count(retried),
-            run_process::collect_command(&process.info).unwrap_or_else(|| data.command("work"))
+            run_command(&process.info).unwrap_or_else(|| data.command("work"))
         ),
     };
     for batch in queue.batches(Some(id)).map_err(failed)? {

@@ -1,16 +1,16 @@
 //! `batchwright status`: the state of the processes in the queue, once or until they are finished.
 
-use std::collections::HashMap;
 use std::io::{self, IsTerminal};
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
 use batchwright::batch::BatchInfo;
-use batchwright::plan::{EffectiveStrategy, ProviderPlan};
+use batchwright::plan::EffectiveStrategy;
 use batchwright::provider::Day;
 use batchwright::queue::{DaySpent, JobCounts, ProcessState, ProcessTracker};
 use batchwright::unstable::{Clock, SystemClock};
-use batchwright::{JobQueue, ProcessId, Progress, Settings, Strategy, Usd};
+use batchwright::{Error, JobQueue, ProcessId, Settings, Strategy, Usd};
 use console::Term;
 use serde_json::{Value, json};
 
@@ -21,48 +21,128 @@ use crate::display;
 use crate::exit::{Early, Exit, Refusal};
 use crate::format::{count, number_of, span};
 use crate::logging::is_json;
-use crate::queue::{PAUSED, failed};
-use crate::run_process;
+use crate::queue::{PAUSED, failed, run_line};
 use crate::sanitize::{self, shortened};
 use crate::settings;
 use crate::stdout;
 use crate::table::Table;
-use crate::worker;
 
+/// Interval at which a watched queue is read.
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Shows the processes; a watched queue again after each change, on a terminal in the same place.
 pub fn execute(args: &StatusArgs) -> Result<Exit, Early> {
-    let mut reader = Reader::new(args)?;
-    if args.watch {
-        watch(args, &mut reader)?;
-    } else {
-        once(args, &mut reader)?;
+    let settings = settings::settings()?;
+    let (mut queue, only) = match &args.process {
+        Some(named) => {
+            let (queue, process) = args.data.process(Some(named))?;
+            (Some(queue), vec![process.process_id])
+        }
+        None => (args.data.existing()?, Vec::new()),
+    };
+    let mut tracker = ProcessTracker::new();
+    let mut drawn = None;
+    loop {
+        // A run that has ended meanwhile has removed its store.
+        let file = args.data.file.queue.as_deref();
+        queue = queue.filter(|_| file.is_none_or(Path::exists));
+        let rows = queue.as_ref().map_or(Ok(Vec::new()), |queue| {
+            rows(queue, &only, &mut tracker).map_err(failed)
+        })?;
+        let now: Vec<_> = rows.iter().map(Row::changes).collect();
+        let ends = !args.watch || rows.iter().all(|row| row.process.is_finished());
+        if drawn.as_ref().is_none_or(|(before, _)| *before != now) || redraws() {
+            let lines = drawn.map_or(0, |(_, lines)| lines);
+            let shown = if is_json() {
+                json(args, queue.as_ref(), only.is_empty(), &rows, &settings)?
+            } else {
+                table(&rows)
+            };
+            let written = draw(&shown, lines, args.watch);
+            drawn = Some((now, written.map_err(|_| Early::Ended(Exit::StoppedEarly))?));
+        }
+        if ends {
+            if !is_json() {
+                note_end(args, queue.as_ref(), only.is_empty(), &rows, &settings)?;
+            }
+            return Ok(Exit::Success);
+        }
+        thread::sleep(POLL_INTERVAL);
     }
-    Ok(Exit::Success)
 }
 
-/// A process and its progress.
-struct Row {
-    process: ProcessState,
-    progress: Progress,
-    batches: Vec<BatchInfo>,
-    effective: EffectiveStrategy,
+fn redraws() -> bool {
+    io::stdout().is_terminal() && !is_json()
+}
+
+/// Writes the text; on a terminal that is watched, in place of the lines that were drawn before. Returns how many lines
+/// to replace next.
+fn draw(text: &str, before: usize, watched: bool) -> io::Result<usize> {
+    if !watched || !redraws() {
+        return stdout::write(text).map(|()| 0);
+    }
+    let term = Term::stdout();
+    let (height, width) = term.size();
+    // A line that wraps or scrolls away could not be replaced.
+    let most = usize::from(height).saturating_sub(2).max(2);
+    let width = usize::from(width).saturating_sub(2);
+    let lines: Vec<String> = text
+        .lines()
+        .take(most)
+        .map(|line| shortened(line, width))
+        .collect();
+    term.clear_last_lines(before)?;
+    lines.iter().try_for_each(|line| term.write_line(line))?;
+    Ok(lines.len())
+}
+
+/// A process, its batches, and the time that is left.
+pub struct Row {
+    pub process: ProcessState,
+    pub batches: Vec<BatchInfo>,
+    eta: Option<Duration>,
+}
+
+/// All open processes, or those of `only`.
+pub fn rows(
+    queue: &JobQueue,
+    only: &[ProcessId],
+    tracker: &mut ProcessTracker,
+) -> Result<Vec<Row>, Error> {
+    let mut processes = match only {
+        [id] => queue.process(*id)?.into_iter().collect(),
+        _ => queue.open_processes()?,
+    };
+    processes.retain(|process| only.is_empty() || only.contains(&process.process_id));
+    let batches = queue.batches(None)?;
+    let (now, wall) = (SystemClock.now(), SystemClock.wall());
+    let row = |process: ProcessState| {
+        let is_own = |batch: &&BatchInfo| batch.process_id == Some(process.process_id);
+        Row {
+            batches: batches.iter().filter(is_own).cloned().collect(),
+            eta: tracker.progress(&process, now, wall).eta,
+            process,
+        }
+    };
+    Ok(processes.into_iter().map(row).collect())
 }
 
 impl Row {
-    fn id(&self) -> ProcessId {
-        self.process.process_id
+    /// What a watched queue is shown again for.
+    fn changes(&self) -> (JobCounts, String, Vec<String>) {
+        let batches = self.batches.iter().map(batches::state);
+        (self.process.counts, self.state(), batches.collect())
     }
 
     fn state(&self) -> String {
         let process = &self.process;
-        let budget = process.budget.as_ref();
-        let is_paused = budget.is_some_and(|budget| budget.needed.is_some());
         let counts = &process.counts;
         let runs = counts.in_progress + counts.at_provider > 0;
         let taken = format!("{} results taken", count(counts.consumed));
         let states = [
             (!process.sealed, "unsealed"),
             (process.cancelled, "cancelled"),
-            (is_paused, "paused by its budget"),
+            (self.is_out_of_budget(), "paused by its budget"),
             (counts.consumed > 0, &taken),
             (process.is_finished(), "finished"),
             (runs && !process.is_finished(), "running"),
@@ -75,6 +155,11 @@ impl Row {
         }
     }
 
+    fn is_out_of_budget(&self) -> bool {
+        let budget = self.process.budget.as_ref();
+        budget.is_some_and(|budget| budget.needed.is_some())
+    }
+
     /// The known cost of its jobs; with a `+` if there are jobs of unknown cost.
     fn cost(&self) -> String {
         let spent = &self.process.spent;
@@ -83,233 +168,143 @@ impl Row {
         known.unwrap_or_else(|| "-".to_owned())
     }
 
-    /// The processes of a run go on with its own command.
-    fn waits_for_a_worker(&self) -> bool {
-        !self.process.is_finished() && run_process::line(&self.process).is_none()
-    }
-
-    /// What limits it at the moment; `workers` is what limits the workers.
-    fn limited_by<'w>(&self, workers: &'w [(String, u64)]) -> Option<&'w str> {
-        let budget = self.process.budget.as_ref();
-        if self.process.is_finished() {
-            None
-        } else if budget.is_some_and(|budget| budget.needed.is_some()) {
-            Some("budget")
+    /// How its prompts are sent.
+    fn strategy(&self, settings: &Settings) -> EffectiveStrategy {
+        if self.batches.is_empty() && self.process.counts.at_provider == 0 {
+            EffectiveStrategy::expected(settings)
         } else {
-            workers.first().map(|(limit, _)| limit.as_str())
+            EffectiveStrategy::possible(Strategy::Batch)
         }
     }
+}
 
-    fn json(&self, args: &StatusArgs, workers: &[(String, u64)]) -> Value {
-        let eta = self.progress.eta.map(|eta| eta.as_secs_f64().ceil() as u64);
-        let age = SystemClock.wall().since(self.process.created_at);
-        let mut line = json!(self.process);
+/// The number of living workers, and what limits them.
+fn workers(queue: Option<&JobQueue>) -> Result<(u64, Vec<(String, u64)>), Refusal> {
+    let Some(queue) = queue else {
+        return Ok((0, Vec::new()));
+    };
+    let mut limits = queue.limited_by().map_err(failed)?;
+    // It only waits for jobs.
+    limits.retain(|(limit, _)| limit != "source");
+    Ok((queue.workers().map_err(failed)?, limits))
+}
+
+fn is_paused(queue: Option<&JobQueue>) -> Result<bool, Refusal> {
+    queue.map_or(Ok(false), |queue| queue.is_paused().map_err(failed))
+}
+
+/// What the calls for jobs of the queue have cost since the first day of this month (UTC), by day and model.
+fn spent(queue: Option<&JobQueue>) -> Result<Vec<DaySpent>, Refusal> {
+    let first = Day::of(SystemClock.wall()).first_of_month();
+    queue.map_or(Ok(Vec::new()), |queue| {
+        queue.spent_since(Some(first)).map_err(failed)
+    })
+}
+
+/// All of it for programs, on one line.
+fn json(
+    args: &StatusArgs,
+    queue: Option<&JobQueue>,
+    all: bool,
+    rows: &[Row],
+    settings: &Settings,
+) -> Result<String, Refusal> {
+    let (workers, limits) = workers(queue)?;
+    let limit = limits.first().map(|(limit, _)| limit.as_str());
+    let row = |row: &Row| {
+        let strategy = row.strategy(settings);
+        let age = SystemClock.wall().since(row.process.created_at);
+        let mut line = json!(row.process);
         line["queue"] = json!(args.data.file.queue);
-        line["strategy"] = json!(self.effective.strategy);
-        line["fallback_reason"] = json!(self.effective.fallback_reason);
-        line["eta_seconds"] = json!(eta);
-        line["limited_by"] = json!(self.limited_by(workers));
-        line["age_seconds"] = json!(age.as_secs());
-        line["batches"] = json!(self.batches);
-        line
-    }
-}
-
-/// Reads the states of the same processes repeatedly.
-struct Reader {
-    /// `None` if there is no queue yet, or its run has removed it.
-    queue: Option<JobQueue>,
-    only: Option<ProcessId>,
-    tracker: ProcessTracker,
-    settings: Settings,
-}
-
-impl Reader {
-    fn new(args: &StatusArgs) -> Result<Self, Refusal> {
-        let (queue, only) = match &args.process {
-            Some(named) => {
-                let (queue, process) = args.data.process(Some(named))?;
-                (Some(queue), Some(process.process_id))
-            }
-            None => (args.data.existing()?, None),
-        };
-        Ok(Self {
-            queue,
-            only,
-            tracker: ProcessTracker::new(),
-            settings: settings::settings()?,
-        })
-    }
-
-    /// The number of living workers, and what limits them.
-    fn workers(&self) -> Result<(u64, Vec<(String, u64)>), Refusal> {
-        let Some(queue) = &self.queue else {
-            return Ok((0, Vec::new()));
-        };
-        let mut limits = queue.limited_by().map_err(failed)?;
-        // It only waits for jobs.
-        limits.retain(|(limit, _)| limit != "source");
-        Ok((queue.workers().map_err(failed)?, limits))
-    }
-
-    fn is_paused(&self) -> Result<bool, Refusal> {
-        let paused = self.queue.as_ref().map(JobQueue::is_paused);
-        Ok(paused.transpose().map_err(failed)?.unwrap_or_default())
-    }
-
-    /// What the calls for jobs of the queue have cost since the first day of this month (UTC), by day and model, if all
-    /// processes are shown; and today.
-    fn spent(&self) -> Result<Option<(Vec<DaySpent>, Day)>, Refusal> {
-        let Some(queue) = self.queue.as_ref().filter(|_| self.only.is_none()) else {
-            return Ok(None);
-        };
-        let today = Day::of(SystemClock.wall());
-        let days = queue.spent_since(Some(today.first_of_month()));
-        Ok(Some((days.map_err(failed)?, today)))
-    }
-
-    /// For programs; `whole` with what does not change while the queue is watched.
-    fn json(&self, args: &StatusArgs, rows: &[Row], whole: bool) -> Result<String, Refusal> {
-        let (workers, limits) = self.workers()?;
-        let rows: Vec<Value> = rows.iter().map(|row| row.json(args, &limits)).collect();
-        let mut line = json!({"processes": rows, "workers": workers, "paused": self.is_paused()?});
-        if whole {
-            let skipped = ProviderPlan::skipped_by_job_types(&self.settings);
-            if !skipped.is_empty() {
-                line["skipped_providers"] = json!(skipped);
-            }
-            if let Some((days, _)) = self.spent()? {
-                line["spent"] = json!(days);
-            }
-        }
-        Ok(sanitize::json(&line) + "\n")
-    }
-
-    fn read(&mut self, args: &StatusArgs) -> Result<Vec<Row>, Refusal> {
-        // A run that has ended meanwhile has removed its store.
-        if args
-            .data
-            .file
-            .queue
-            .as_ref()
-            .is_some_and(|file| !file.exists())
-        {
-            self.queue = None;
-        }
-        let Some(queue) = &self.queue else {
-            return Ok(Vec::new());
-        };
-        let processes = match self.only {
-            Some(id) => queue.process(id).map(|found| found.into_iter().collect()),
-            None => queue.open_processes(),
-        };
-        let processes: Vec<ProcessState> = processes.map_err(failed)?;
-        let batches = queue.batches(self.only).map_err(failed)?;
-        let (now, wall) = (SystemClock.now(), SystemClock.wall());
-        let row = |process: ProcessState| {
-            let is_own = |batch: &&BatchInfo| batch.process_id == Some(process.process_id);
-            let own: Vec<BatchInfo> = batches.iter().filter(is_own).cloned().collect();
-            let progress = self.tracker.progress(&process, now, wall);
-            let effective = if own.is_empty() && process.counts.at_provider == 0 {
-                EffectiveStrategy::expected(&self.settings)
-            } else {
-                EffectiveStrategy::possible(Strategy::Batch)
-            };
-            Row {
-                progress: progress.with_batches(&own),
-                process,
-                batches: own,
-                effective,
-            }
-        };
-        Ok(processes.into_iter().map(row).collect())
-    }
-}
-
-/// Ends the command once standard output is closed.
-fn closed(_: io::Error) -> Early {
-    Early::Ended(Exit::StoppedEarly)
-}
-
-fn print(text: &str) -> Result<(), Early> {
-    stdout::write(text).map_err(closed)
-}
-
-fn once(args: &StatusArgs, reader: &mut Reader) -> Result<(), Early> {
-    let rows = reader.read(args)?;
-    if is_json() {
-        return print(&reader.json(args, &rows, true)?);
-    }
-    if !rows.is_empty() {
-        print(&table(&rows))?;
-    }
-    let (workers, limits) = reader.workers()?;
-    if workers > 0 {
-        let number = number_of(workers, "worker is", "workers are");
-        let limits = limits.iter().map(|(limit, of)| {
-            let some = (*of < workers).then(|| format!(" {of}"));
-            let some = some.unwrap_or_default();
-            format!(",{some} limited by {limit}{}", display::lever(limit))
+        line["strategy"] = json!(strategy.strategy);
+        line["fallback_reason"] = json!(strategy.fallback_reason);
+        line["eta_seconds"] = json!(row.eta.map(|eta| eta.as_secs_f64().ceil() as u64));
+        line["limited_by"] = json!(match row.process.is_finished() {
+            true => None,
+            false if row.is_out_of_budget() => Some("budget"),
+            false => limit,
         });
-        display::note(format!("{number} running{}", limits.collect::<String>()));
-    } else if rows.iter().any(Row::waits_for_a_worker) {
-        let work = args.data.command("work");
-        display::note(format!("no worker is running; to go on: {work}"));
+        line["age_seconds"] = json!(age.as_secs());
+        line["batches"] = json!(row.batches);
+        line
+    };
+    let processes: Vec<Value> = rows.iter().map(row).collect();
+    let mut line = json!({"processes": processes, "workers": workers, "paused": is_paused(queue)?});
+    if all {
+        line["spent"] = json!(spent(queue)?);
     }
-    if reader.is_paused()? {
+    Ok(sanitize::json(&line) + "\n")
+}
+
+/// What the table does not say: who works, what was spent, and how each process goes on.
+fn note_end(
+    args: &StatusArgs,
+    queue: Option<&JobQueue>,
+    all: bool,
+    rows: &[Row],
+    settings: &Settings,
+) -> Result<(), Refusal> {
+    let (workers, limits) = workers(queue)?;
+    let command = |words: &str| args.data.command(words);
+    // The processes of a run go on with its own command.
+    let waits = |row: &Row| !row.process.is_finished() && run_line(&row.process).is_none();
+    if rows.is_empty() {
+        display::note(match all {
+            false => "all its results have been fetched",
+            true => "nothing is queued; to begin: batchwright submit INPUT",
+        });
+    }
+    if workers > 0 {
+        let limits = limits.iter();
+        let limits =
+            limits.map(|(limit, _)| format!(", limited by {limit}{}", display::lever(limit)));
+        let running = number_of(workers, "worker is", "workers are");
+        display::note(format!("{running} running{}", limits.collect::<String>()));
+    } else if rows.iter().any(waits) {
+        display::note(format!(
+            "no worker is running; to go on: {}",
+            command("work")
+        ));
+    }
+    if is_paused(queue)? {
         display::note(PAUSED);
     }
-    note_end(args, reader, &rows);
-    if let Some((days, today)) = reader.spent()?
-        && !days.is_empty()
-    {
-        display::note(spent_line(&days, today));
+    ways_on(rows, &command).iter().for_each(display::note);
+    let mut reasons = rows
+        .iter()
+        .filter_map(|row| row.strategy(settings).fallback_reason);
+    if let Some(reason) = reasons.next() {
+        display::note(format!("strategy: {reason}"));
     }
-    for step in ProviderPlan::skipped_by_job_types(&reader.settings) {
-        display::note(worker::skipped(&step));
+    let days = if all { spent(queue)? } else { Vec::new() };
+    if !days.is_empty() {
+        let cost: Usd = days.iter().map(|row| row.cost_usd).sum();
+        let calls = count(days.iter().map(|row| row.calls).sum());
+        display::note(format!(
+            "known cost in this month (UTC): {cost} for {calls} calls"
+        ));
     }
     Ok(())
 }
 
-fn spent_line(days: &[DaySpent], today: Day) -> String {
-    let cost: Usd = days.iter().map(|row| row.cost_usd).sum();
-    let calls = count(days.iter().map(|row| row.calls).sum());
-    let of_today = days.iter().filter(|row| row.day == today);
-    let today: Usd = of_today.map(|row| row.cost_usd).sum();
-    format!("known cost in this month (UTC): {cost} for {calls} calls, {today} of it today")
-}
-
-/// What the table does not say: why it has no rows, how a process goes on, and why its strategy is not possible.
-fn note_end(args: &StatusArgs, reader: &Reader, rows: &[Row]) {
-    if rows.is_empty() {
-        display::note(match reader.only {
-            Some(_) => "all its results have been fetched",
-            None => "nothing is queued; to begin: batchwright submit INPUT",
-        });
-    }
-    for row in rows {
-        let (id, budget) = (row.id(), row.process.budget.as_ref());
-        let command = |words: &str| args.data.command(words);
-        if let Some(text) = budget.and_then(|budget| advice(&command, id, budget)) {
-            display::note(format!("process {id} is {text}"));
-        }
-        if let Some(line) = run_process::line(&row.process) {
-            display::note(line);
-        }
-    }
-    let mut reasons = rows
-        .iter()
-        .filter_map(|row| row.effective.fallback_reason.as_ref());
-    if let Some(reason) = reasons.next() {
-        display::note(format!("strategy: {reason}"));
-    }
+/// How processes go on that their budget has paused, or that belong to a run.
+pub fn ways_on(rows: &[Row], command: &dyn Fn(&str) -> String) -> Vec<String> {
+    let lines = rows.iter().flat_map(|row| {
+        let (id, budget) = (row.process.process_id, row.process.budget.as_ref());
+        let paused = budget.and_then(|budget| advice(command, id, budget));
+        let paused = paused.map(|text| format!("process {id} is {text}"));
+        paused.into_iter().chain(run_line(&row.process))
+    });
+    lines.collect()
 }
 
 /// The processes, and below them their batches, each on one line.
-fn table(rows: &[Row]) -> String {
+pub fn table(rows: &[Row]) -> String {
+    if rows.is_empty() {
+        return String::new();
+    }
     const NUMBERS: [&str; 6] = ["total", "pending", "running", "done", "failed", "cancelled"];
-    let is_terminal = io::stdout().is_terminal();
-    let has_eta = rows.iter().any(|row| row.progress.eta.is_some());
+    let has_eta = rows.iter().any(|row| row.eta.is_some());
     let mut head = vec!["process", "name"];
     head.extend(NUMBERS);
     head.extend(has_eta.then_some("left"));
@@ -317,12 +312,12 @@ fn table(rows: &[Row]) -> String {
     let mut table = Table::new(head);
     for row in rows {
         let counts = &row.process.counts;
-        let name = row.process.info.name.clone();
-        let mut id = row.id().to_string();
-        if is_terminal {
+        let mut id = row.process.process_id.to_string();
+        if io::stdout().is_terminal() {
             // People can type the end of an id instead of the id.
             id = format!("…{}", &id[id.len() - 8..]);
         }
+        let name = row.process.info.name.clone();
         let mut cells = vec![id, name.unwrap_or_else(|| "-".to_owned())];
         let numbers = [
             counts.total,
@@ -334,98 +329,12 @@ fn table(rows: &[Row]) -> String {
         ];
         cells.extend(numbers.map(count));
         if has_eta {
-            cells.push(row.progress.eta.map_or_else(|| "-".to_owned(), span));
+            cells.push(row.eta.map_or_else(|| "-".to_owned(), span));
         }
         cells.extend([row.cost(), row.state()]);
         table.row(cells.iter().map(String::as_str));
     }
-    table.lines() + &rows.iter().map(batch_lines).collect::<String>()
-}
-
-fn batch_lines(row: &Row) -> String {
-    let line = |batch| format!("  {}\n", batches::line(batch));
-    row.batches.iter().map(line).collect()
-}
-
-/// Interval at which a watched queue is read.
-const POLL_INTERVAL: Duration = Duration::from_millis(250);
-
-/// The values whose change prints a new line.
-type Seen = (JobCounts, bool, bool, Vec<String>);
-
-fn watch(args: &StatusArgs, reader: &mut Reader) -> Result<(), Early> {
-    let terminal = io::stdout().is_terminal() && !is_json();
-    let mut screen = Screen::default();
-    let mut before: Option<HashMap<ProcessId, Seen>> = None;
-    loop {
-        let rows = reader.read(args)?;
-        if terminal {
-            screen.draw(&rows).map_err(closed)?;
-        } else {
-            let now: HashMap<ProcessId, Seen> = rows.iter().map(seen).collect();
-            if is_json() && before.as_ref() != Some(&now) {
-                print(&reader.json(args, &rows, false)?)?;
-            } else if !is_json() {
-                let known = before.unwrap_or_default();
-                let changed = |row: &&Row| known.get(&row.id()) != now.get(&row.id());
-                for row in rows.iter().filter(changed) {
-                    print(&event(row))?;
-                }
-            }
-            before = Some(now);
-        }
-        if rows.iter().all(|row| row.process.is_finished()) {
-            if !is_json() {
-                note_end(args, reader, &rows);
-            }
-            return Ok(());
-        }
-        thread::sleep(POLL_INTERVAL);
-    }
-}
-
-fn seen(row: &Row) -> (ProcessId, Seen) {
-    let process = &row.process;
-    let batches = row.batches.iter().map(batches::state).collect();
-    let seen = (process.counts, process.sealed, process.cancelled, batches);
-    (row.id(), seen)
-}
-
-fn event(row: &Row) -> String {
-    let line = display::line(&row.progress, usize::MAX);
-    format!(
-        "{} {line} · {}\n{}",
-        row.id(),
-        row.state(),
-        batch_lines(row)
-    )
-}
-
-/// A table that is redrawn in place.
-#[derive(Default)]
-struct Screen {
-    drawn: Vec<String>,
-}
-
-impl Screen {
-    fn draw(&mut self, rows: &[Row]) -> io::Result<()> {
-        let term = Term::stdout();
-        let (height, width) = term.size();
-        // A line that wraps or scrolls away could not be overwritten.
-        let most = usize::from(height).saturating_sub(2).max(2);
-        let width = usize::from(width).saturating_sub(2);
-        let table = table(rows);
-        let mut lines: Vec<String> = table.lines().map(|line| shortened(line, width)).collect();
-        if lines.len() > most {
-            let hidden = lines.len() - (most - 1);
-            lines.truncate(most - 1);
-            lines.push(format!("and {} more", count(hidden as u64)));
-        }
-        if lines != self.drawn {
-            term.clear_last_lines(self.drawn.len())?;
-            lines.iter().try_for_each(|line| term.write_line(line))?;
-            self.drawn = lines;
-        }
-        Ok(())
-    }
+    let batches = rows.iter().flat_map(|row| &row.batches);
+    let batches = batches.map(|batch| format!("  {}\n", batches::line(batch)));
+    table.lines() + &batches.collect::<String>()
 }

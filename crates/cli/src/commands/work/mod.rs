@@ -1,24 +1,27 @@
 //! `batchwright work`: a worker of the queue in the foreground.
 
 mod queue_progress;
-mod report;
 
 use std::sync::Arc;
 
 use batchwright::plan::SettingsEvent;
-use batchwright::queue::EMBEDDING_KIND;
-use batchwright::{Context, ErrorPolicy, JobQueue, LlmManager, Strategy};
+use batchwright::queue::{EMBEDDING_KIND, ProcessTracker, WorkerReport};
+use batchwright::{
+    Context, Error, ErrorPolicy, JobQueue, LlmManager, ProcessId, StopReason, Strategy,
+};
 
 use self::queue_progress::QueueProgress;
-use self::report::Remaining;
+use super::status::{self, Row};
 use crate::args::work::WorkArgs;
 use crate::display;
 use crate::exit::{Early, Exit, could_not_run};
-use crate::format::count;
+use crate::format::{count, counts};
 use crate::job_types;
-use crate::queue::{all_of, folder};
+use crate::logging::{is_json, is_quiet};
+use crate::queue::{PAUSED, all_of, command, folder};
 use crate::settings::in_folder;
 use crate::signals::{GRACE, Signals, stopping_line};
+use crate::stdout;
 use crate::worker;
 
 pub fn execute(args: &WorkArgs) -> Result<Exit, Early> {
@@ -62,8 +65,119 @@ pub fn execute(args: &WorkArgs) -> Result<Exit, Early> {
         .run()
         .map_err(could_not_run)?;
     progress.clear();
-    let remaining = Remaining::of(args, &processes, &queue).map_err(could_not_run)?;
-    Ok(report::report(args, &report, &remaining, &queue, &signals))
+    let left = Left::of(args, &processes, &queue).map_err(could_not_run)?;
+    Ok(ended(args, &report, &left, &signals))
+}
+
+/// What is left after a worker has ended.
+struct Left {
+    /// The processes that are not finished, or whose results another command collects.
+    rows: Vec<Row>,
+    /// There are batches without a worker, those of child jobs included.
+    has_batches: bool,
+    is_paused: bool,
+}
+
+impl Left {
+    fn of(args: &WorkArgs, only: &[ProcessId], queue: &JobQueue) -> Result<Self, Error> {
+        if is_gone(args) {
+            return Ok(Self {
+                rows: Vec::new(),
+                has_batches: false,
+                is_paused: false,
+            });
+        }
+        let mut rows = status::rows(queue, only, &mut ProcessTracker::new())?;
+        rows.retain(|row| !row.process.is_finished() || row.process.info.output.is_some());
+        let mut batches = Vec::new();
+        match only {
+            [] => batches = queue.batches(None)?,
+            only => {
+                for id in only {
+                    batches.extend(queue.batches(Some(*id))?);
+                }
+            }
+        }
+        Ok(Self {
+            rows,
+            has_batches: batches.iter().any(|batch| !batch.attended),
+            is_paused: queue.is_paused()?,
+        })
+    }
+}
+
+/// Says how the worker went and what is left: the table of `status`, and how to go on.
+fn ended(args: &WorkArgs, report: &WorkerReport, left: &Left, signals: &Signals) -> Exit {
+    display::unsaved(report);
+    let mut exit = exit(args, report, left, signals);
+    if is_json() {
+        exit = stdout::json(&serde_json::json!(report), exit);
+    }
+    let stop = report.stop.as_ref();
+    let stop = stop.filter(|stop| !matches!(stop, StopReason::Cancelled));
+    if let Some(stop) = stop.filter(|_| is_quiet()) {
+        display::error(&format!("stopped: {stop}"));
+    }
+    display::note(summary(report, stop));
+    if !left.rows.is_empty() {
+        display::note(format!(
+            "left in the queue:\n{}",
+            status::table(&left.rows).trim_end()
+        ));
+    }
+    if left.is_paused {
+        display::note(PAUSED);
+    }
+    let command = |words: &str| command(words, &args.file, &args.worker.store);
+    status::ways_on(&left.rows, &command)
+        .iter()
+        .for_each(display::note);
+    if left.has_batches {
+        let collect = command("work --strategy batch");
+        display::note(format!("to collect the batches of no run: {collect}"));
+    }
+    exit
+}
+
+fn summary(report: &WorkerReport, stop: Option<&StopReason>) -> String {
+    let batches = match report.batches {
+        1 => "batch created",
+        _ => "batches created",
+    };
+    let others = counts([
+        (report.batches, batches),
+        (report.failed, "failed"),
+        (report.given_back, "given back"),
+        (report.retries, "retries"),
+        (report.rate_limited, "rate limited"),
+        (report.possibly_paid_twice, "possibly paid twice"),
+    ]);
+    let done = format!("{} done", count(report.completed));
+    let line = [vec![done], others].concat().join(", ");
+    stop.map_or(line.clone(), |stop| format!("{line}; stopped: {stop}"))
+}
+
+/// Whether the run that owned the queue has ended and removed it.
+fn is_gone(args: &WorkArgs) -> bool {
+    let file = args.file.queue.as_ref();
+    file.is_some_and(|file| !file.exists())
+}
+
+fn exit(args: &WorkArgs, report: &WorkerReport, left: &Left, signals: &Signals) -> Exit {
+    match &report.stop {
+        _ if !report.unsaved.is_empty() => Exit::CouldNotRun,
+        // A worker that runs until it is stopped has ended as intended.
+        Some(StopReason::Cancelled) if !args.ends() => Exit::Success,
+        Some(StopReason::Cancelled) => signals.exit().unwrap_or(Exit::StoppedEarly),
+        Some(StopReason::Fatal(error)) if error.is_storage() && is_gone(args) => Exit::Success,
+        Some(StopReason::Fatal(_)) => Exit::CouldNotRun,
+        Some(_) => Exit::StoppedEarly,
+        // Batches remain that would not have ended by waiting longer.
+        None if args.until_empty && left.has_batches => Exit::StoppedEarly,
+        None if args.until_submitted && report.batches_held > 0 => Exit::StoppedEarly,
+        None if report.failed > 0 => Exit::SomeFailed,
+        None => Exit::Success,
+    }
 }
 
 /// Reports what is called at the full price although batches were asked for or are there.

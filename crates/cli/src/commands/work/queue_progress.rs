@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use crate::args::shared::ShowArgs;
 use crate::display::{self, Display};
 use crate::format::{count, counts};
-use crate::run_process;
+use crate::queue::run_command;
 
 /// Shows the sum of all open processes, and reports when one is finished.
 pub struct QueueProgress {
@@ -26,9 +26,7 @@ struct Known {
     next_sum: Instant,
 }
 
-/// With more processes than this, the sum is not computed at each event.
-const MANY_PROCESSES: usize = 100;
-/// Minimum time between two sums of that many processes.
+/// Minimum time between two sums.
 const SUM_INTERVAL: Duration = Duration::from_millis(200);
 
 impl QueueProgress {
@@ -50,15 +48,13 @@ impl QueueProgress {
     pub fn clear(&self) {
         self.display.clear();
     }
-}
 
-impl QueueProgress {
     /// How users fetch the results; `None` for those of child jobs, which their parent collects.
     fn collect_command(&self, id: ProcessId) -> Option<String> {
         let own = || format!("batchwright results {id} -o FILE");
         match self.queue.process(id) {
             Ok(Some(process)) if process.info.parent.is_none() => {
-                Some(run_process::collect_command(&process.info).unwrap_or_else(own))
+                Some(run_command(&process.info).unwrap_or_else(own))
             }
             Ok(_) => None,
             Err(_) => Some(own()),
@@ -91,7 +87,7 @@ impl ProgressNotifier for QueueProgress {
         }
         // Summing up thousands of processes at each of thousands of events would take too long.
         let now = Instant::now();
-        if known.open.len() > MANY_PROCESSES && now < known.next_sum {
+        if !known.open.is_empty() && now < known.next_sum {
             return;
         }
         known.next_sum = now + SUM_INTERVAL;
