@@ -23,7 +23,6 @@ mod line_file;
 mod monitor;
 mod output;
 mod process;
-mod quotes;
 mod record;
 mod record_file;
 mod runner;
