@@ -10,7 +10,7 @@ use std::time::SystemTime;
 
 use batchwright::Error;
 
-use super::job::CommandJob;
+use super::record::CommandJob;
 use super::template::Template;
 use super::words::{ends_escaped, open_quote, split};
 use crate::invalid;

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use batchwright::Error;
 
-use super::job::CommandJob;
+use super::record::CommandJob;
 use super::words::{check_program, ends_escaped, open_quote, quote, split};
 use crate::invalid;
 
