@@ -8,9 +8,8 @@ use batchwright::progress::Timestamp;
 use batchwright::unstable::{Clock, SystemClock};
 use sha2::{Digest, Sha256};
 
-use super::job::CommandJob;
 use super::line_file::{LineFile, Tail};
-use super::record::{FailureKind, JobRecord, JobStatus};
+use super::record::{CommandJob, FailureKind, JobRecord, JobStatus};
 use crate::invalid;
 
 const HEADER: &[u8] = b"Seq\tHost\tStarttime\tJobRuntime\tSend\tReceive\tExitval\tSignal\tCommand";
@@ -168,12 +167,11 @@ impl JobLog {
         Ok(())
     }
 
-    /// Checks that the log still exists and has the length that this run has written.
+    /// Checks that the log still exists.
     ///
     /// # Errors
-    /// If another program removed, replaced, truncated or wrote to it; then its former contents are copied to a file
-    /// next to it.
-    pub fn check(&mut self) -> Result<(), Error> {
+    /// If another program removed or replaced it.
+    pub fn check(&self) -> Result<(), Error> {
         self.file.check()
     }
 }

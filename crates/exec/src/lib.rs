@@ -17,30 +17,24 @@
 //! | find out what of it this system enforces | [`SandboxStatus`] |
 //! | let a program be its own helper | [`confine_main`] |
 
-mod job;
 mod joblog;
 mod line_file;
 mod monitor;
 mod output;
 mod process;
-mod quotes;
 mod record;
-mod record_file;
 mod runner;
 mod sandbox;
 mod script;
-mod signal;
-mod start;
 mod submit;
 mod template;
 mod words;
 
-pub use job::CommandJob;
 pub use joblog::{Finished, JobLog, Resume};
+pub use line_file::RecordFile;
 pub use monitor::{JobCounts, Monitor};
 pub use output::Output;
-pub use record::{CommandResult, FailureKind, JobError, JobRecord, JobStatus};
-pub use record_file::RecordFile;
+pub use record::{CommandJob, CommandResult, FailureKind, JobError, JobRecord, JobStatus};
 pub use runner::{CommandReport, CommandRunner};
 pub use sandbox::{Sandbox, SandboxMode, SandboxStatus, confine_main};
 pub use script::{Commands, Jobs};

@@ -1,15 +1,18 @@
-//! A file to which one run at a time appends complete lines; it is repaired when it is continued.
+//! Files to which one run at a time appends complete lines, and which are repaired when they are continued; and the file
+//! of records, a line of JSON each.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use batchwright::unstable::{copy_beside, same_file};
+use batchwright::Error;
+use batchwright::unstable::same_file;
 use rustix::fs::OFlags;
+use serde::de::IgnoredAny;
 
 use crate::invalid;
-use batchwright::Error;
+use crate::record::JobRecord;
 
 /// A longer line was not written by this program.
 const LONGEST: u64 = 256 * 1024 * 1024;
@@ -26,15 +29,9 @@ pub(super) enum Tail {
 pub(super) struct LineFile {
     path: PathBuf,
     file: File,
-    /// The state of the file after the last write; `None` for a pipe or a device, which are not checked.
-    written: Option<Written>,
-    /// The change that another program made meanwhile.
-    lost: Option<Error>,
-}
-
-#[derive(Clone, Copy)]
-struct Written {
-    /// Length of the part with complete lines.
+    /// Whether it is no pipe or device, which are neither locked nor repaired.
+    regular: bool,
+    /// Length of the part with complete lines, when it was opened.
     whole: u64,
     /// The part after it, which is repaired before something is appended.
     tail: Option<Tail>,
@@ -70,8 +67,9 @@ impl LineFile {
         let mut opened = Self {
             path: path.to_owned(),
             file: file.try_clone().map_err(trouble)?,
-            written: None,
-            lost: None,
+            regular,
+            whole: 0,
+            tail: None,
         };
         if !regular {
             return Ok(opened);
@@ -81,7 +79,6 @@ impl LineFile {
             invalid(why)
         })?;
         file.seek(SeekFrom::Start(0)).map_err(trouble)?;
-        let (mut whole, mut tail) = (0, None);
         let mut reader = BufReader::with_capacity(64 * 1024, &file);
         let mut text = Vec::new();
         loop {
@@ -98,25 +95,24 @@ impl LineFile {
             if text.last() == Some(&b'\n') {
                 text.pop();
                 line(&text, true)?;
-                whole += read;
+                opened.whole += read;
                 continue;
             }
             if read > 0 {
                 // After a power failure, the file may contain zeros in place of a line.
-                let lost = whole > 0 && text.iter().all(|byte| *byte == 0);
+                let lost = opened.whole > 0 && text.iter().all(|byte| *byte == 0);
                 let kind = if lost {
                     Tail::Torn
                 } else {
                     line(&text, false)?
                 };
                 if kind == Tail::Line {
-                    whole += read;
+                    opened.whole += read;
                 }
-                tail = Some(kind);
+                opened.tail = Some(kind);
             }
             break;
         }
-        opened.written = Some(Written { whole, tail });
         Ok(opened)
     }
 
@@ -125,80 +121,40 @@ impl LineFile {
     /// # Errors
     /// If it cannot be written, or as [`check`](Self::check).
     pub fn append(&mut self, line: &[u8]) -> Result<(), Error> {
-        self.mend()
-            .map_err(|why| trouble(&self.path, "cannot mend", &why))?;
-        self.check()?;
-        if let Err(why) = self.file.write_all(line) {
-            if let Some(written) = self.written {
-                let _ = self.file.set_len(written.whole);
-            }
-            return Err(trouble(&self.path, "cannot write", &why));
-        }
-        if let Some(written) = &mut self.written {
-            written.whole += line.len() as u64;
-        }
-        Ok(())
-    }
-
-    fn mend(&mut self) -> io::Result<()> {
-        let Some(written) = &mut self.written else {
-            return Ok(());
-        };
-        match written.tail {
-            None => return Ok(()),
-            Some(Tail::Line) => {
-                self.file.write_all(b"\n")?;
-                written.whole += 1;
-            }
+        let mended = match self.tail.take() {
+            None => Ok(()),
+            Some(Tail::Line) => self.file.write_all(b"\n"),
             Some(Tail::Torn) => {
                 log::info!(
                     "{}: cut off a line that was not finished",
                     self.path.display()
                 );
-                self.file.set_len(written.whole)?;
+                self.file.set_len(self.whole)
             }
-        }
-        written.tail = None;
-        Ok(())
+        };
+        mended.map_err(|why| trouble(&self.path, "cannot mend", &why))?;
+        self.check()?;
+        let before = self.file.metadata().map(|found| found.len());
+        self.file.write_all(line).map_err(|why| {
+            if let (true, Ok(before)) = (self.regular, before) {
+                let _ = self.file.set_len(before);
+            }
+            trouble(&self.path, "cannot write", &why)
+        })
     }
 
-    /// Checks that the file still exists and has the length that this run has written.
+    /// Checks that the file still exists.
     ///
     /// # Errors
-    /// If another program removed, replaced, truncated or wrote to it. If the file has no name any more, its contents
-    /// are copied to a file next to its path, and the error names the copy.
-    pub fn check(&mut self) -> Result<(), Error> {
-        if let Some(lost) = &self.lost {
-            return Err(lost.clone());
-        }
-        let Some(Written { whole, tail: None }) = self.written else {
+    /// If another program removed or replaced it.
+    pub fn check(&self) -> Result<(), Error> {
+        if !self.regular || same_file(&self.file, &self.path) {
             return Ok(());
-        };
-        let path = self.path.display();
-        let why = if !same_file(&self.file, &self.path) {
-            let lost = format!(
-                "{path}: it was removed or replaced while the run was going on; nothing more is run"
-            );
-            match copy_beside(&self.path, &self.file, whole) {
-                Ok((copy, _)) => format!(
-                    "{lost}. What it held is saved in {}: to go on, move that file back",
-                    copy.display()
-                ),
-                Err(why) => format!("{lost}, and what it held cannot be saved beside it: {why}"),
-            }
-        } else {
-            let length = self.file.metadata().map_or(whole, |found| found.len());
-            if length == whole {
-                return Ok(());
-            }
-            format!(
-                "{path}: somebody else cut it short or wrote to it while the run was going on: it has \
-                 {length} bytes where the run had written {whole}; nothing more is run"
-            )
-        };
-        let lost = invalid(why);
-        self.lost = Some(lost.clone());
-        Err(lost)
+        }
+        Err(invalid(format!(
+            "{}: it was removed or replaced while the run was going on; nothing more is run",
+            self.path.display()
+        )))
     }
 }
 
@@ -217,4 +173,158 @@ fn is_of_the_system(path: &Path) -> bool {
 
 fn trouble(path: &Path, what: &str, why: &io::Error) -> Error {
     invalid(format!("{what} {}: {why}", path.display()))
+}
+
+/// A file of [`JobRecord`]s, one line of JSON each, written as commands end.
+pub struct RecordFile {
+    file: LineFile,
+    before: u64,
+}
+
+impl RecordFile {
+    /// Opens a file, or creates it. If it has lines already, more are added only with `resume`; then a truncated record
+    /// of a killed run is removed. A link is not followed.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`](batchwright::ErrorKind::Invalid) if it has lines and `resume` is not set, if they are not records, if another run writes
+    /// to it, or if it cannot be opened.
+    pub fn open(path: &Path, resume: bool) -> Result<Self, Error> {
+        let mut lines = 0_u64;
+        let file = LineFile::open(path, |line, ended| {
+            lines += 1;
+            let whole = serde_json::from_slice::<IgnoredAny>(line).is_ok();
+            match begins_as_record(line) {
+                true if whole => Ok(Tail::Line),
+                true if !ended => Ok(Tail::Torn),
+                _ => Err(invalid(format!(
+                    "line {lines} of {} is no record of a command; the file was left as it is",
+                    path.display()
+                ))),
+            }
+        })?;
+        if lines > 0 && !resume {
+            return Err(invalid(format!(
+                "{} has {lines} records of an earlier run: --resume with its --joblog adds to them, \
+                     and a run from the beginning needs another file",
+                path.display()
+            )));
+        }
+        Ok(Self {
+            file,
+            before: lines,
+        })
+    }
+
+    /// Number of records that it had when it was opened.
+    pub fn before(&self) -> u64 {
+        self.before
+    }
+
+    /// Adds a record.
+    ///
+    /// # Errors
+    /// If it cannot be written; then the file is unchanged.
+    pub fn append(&mut self, record: &JobRecord) -> Result<(), Error> {
+        let mut line = serde_json::to_vec(record).map_err(|why| invalid(why.to_string()))?;
+        line.push(b'\n');
+        self.file.append(&line)
+    }
+
+    /// Checks that the file still exists.
+    ///
+    /// # Errors
+    /// If another program removed or replaced it.
+    pub fn check(&self) -> Result<(), Error> {
+        self.file.check()
+    }
+}
+
+/// Whether this is the beginning of a record: its id, followed by its number.
+fn begins_as_record(line: &[u8]) -> bool {
+    let (first, next) = (b"{\"id\":\"", b"\",\"seq\":");
+    let Some(rest) = line.strip_prefix(first) else {
+        return first.starts_with(line);
+    };
+    let mut escaped = false;
+    let end = rest.iter().position(|byte| {
+        let quote = *byte == b'"' && !escaped;
+        escaped = *byte == b'\\' && !escaped;
+        quote
+    });
+    let rest = end.map_or(&[][..], |end| &rest[end..]);
+    next.starts_with(&rest[..rest.len().min(next.len())])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::record::CommandJob;
+
+    fn record(id: &str) -> JobRecord {
+        JobRecord::pending(Arc::new(CommandJob::new("x").with_id(id)))
+    }
+
+    fn error(result: Result<RecordFile, Error>) -> String {
+        result.err().unwrap().message().to_owned()
+    }
+
+    #[test]
+    fn other_files_are_unchanged_and_a_truncated_record_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out.jsonl");
+        for theirs in [
+            "dear diary",
+            "{\"id\":1}",
+            "{\"id\":\"a\",\"success\":true",
+            "{\"key\": 3",
+            "{\"id\":\"a\",\"success\":true}\n",
+        ] {
+            fs::write(&path, theirs).unwrap();
+            for resume in [false, true] {
+                let why = error(RecordFile::open(&path, resume));
+                assert!(why.contains("line 1 of"), "{theirs}: {why}");
+                assert_eq!(fs::read_to_string(&path).unwrap(), theirs);
+            }
+        }
+        fs::remove_file(&path).unwrap();
+        let append = |resume| {
+            let mut file = RecordFile::open(&path, resume).unwrap();
+            file.append(&record("a\"b")).unwrap();
+            fs::read(&path).unwrap()
+        };
+        let whole = append(false);
+        for cut in 1..whole.len() - 1 {
+            fs::write(&path, [&whole[..], &whole[..cut]].concat()).unwrap();
+            assert_eq!(append(true), whole.repeat(2));
+        }
+        // An editor removed the last line end.
+        fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+        assert!(error(RecordFile::open(&path, false)).contains("1 records of an earlier run"));
+        assert_eq!(append(true), whole.repeat(2));
+    }
+
+    #[test]
+    fn a_removed_or_replaced_file_is_reported() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out.jsonl");
+        let mut removed = RecordFile::open(&path, false).unwrap();
+        removed.append(&record("a")).unwrap();
+        removed.check().unwrap();
+        fs::remove_file(&path).unwrap();
+        for again in [false, true] {
+            let why = removed.append(&record("b")).unwrap_err();
+            assert!(why.message().contains("removed or replaced"), "{why}");
+            if !again {
+                fs::write(&path, "x").unwrap();
+            }
+        }
+        let victim = folder.path().join("victim");
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink(&victim, &path).unwrap();
+        assert!(error(RecordFile::open(&path, true)).contains("is a link"));
+        assert!(!victim.exists());
+    }
 }

@@ -6,8 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use serde::Serialize;
 
-use super::job::CommandJob;
-use super::record::{JobRecord, JobStatus};
+use super::record::{CommandJob, JobRecord, JobStatus};
 
 /// Maximum number of ended commands that are still shown.
 const MOST_RECENT: usize = 100;

@@ -10,10 +10,9 @@ use std::time::SystemTime;
 
 use batchwright::Error;
 
-use super::job::CommandJob;
-use super::quotes::Quotes;
+use super::record::CommandJob;
 use super::template::Template;
-use super::words::split;
+use super::words::{ends_escaped, open_quote, split};
 use crate::invalid;
 
 /// Maximum length of a line, including continuation lines: no system accepts longer commands.
@@ -285,19 +284,19 @@ impl Reader {
         if text.contains(&0) {
             return Err("the line has a NUL byte".to_owned());
         }
-        let read = Quotes::of(text);
-        let more = match read.unclosed() {
-            Some(open) => format!("the quote {open} is not closed on its line"),
-            None if read.has_here_document() && !text.contains(&b'\n') => {
+        let has = |part: &[u8]| text.windows(part.len()).any(|found| found == part);
+        let more = match open_quote(text) {
+            Some(open) if open != b'#' => {
+                format!("the quote {} is not closed on its line", char::from(open))
+            }
+            _ if !self.nul && has(b"<<") && !has(b"<<<") && !has(b"((") => {
                 "the lines of a here-document would be commands of their own".to_owned()
             }
-            None => return Ok(()),
+            _ => return Ok(()),
         };
-        Err(if self.nul {
-            more
-        } else {
-            format!("{more}: put it into a script, or separate commands by NUL bytes (-0)")
-        })
+        Err(format!(
+            "{more}: put it into a script, or separate commands by NUL bytes (-0)"
+        ))
     }
 
     fn job(&self, line: Vec<u8>) -> Result<Option<CommandJob>, String> {
@@ -339,12 +338,7 @@ impl Reader {
 fn trimmed(line: &[u8]) -> &[u8] {
     let line = line.trim_ascii_start();
     let end = line.trim_ascii_end().len();
-    let escapes = line[..end]
-        .iter()
-        .rev()
-        .take_while(|b| **b == b'\\')
-        .count()
-        % 2;
+    let escapes = usize::from(ends_escaped(&line[..end]));
     &line[..line.len().min(end + escapes)]
 }
 
@@ -364,7 +358,7 @@ impl Lines {
         let end = if self.nul { 0 } else { b'\n' };
         let first = self.number + 1;
         let mut line = Vec::new();
-        let mut text = Quotes::default();
+        let mut joined = false;
         loop {
             let from = line.len();
             let room = LONGEST_LINE.saturating_sub(from as u64) + 1;
@@ -374,7 +368,7 @@ impl Lines {
                 None => invalid(why.to_string()),
             })?;
             if read == 0 {
-                if text.continues() {
+                if joined {
                     line.push(b'\\');
                 }
                 return Ok((!line.is_empty()).then_some((first, line)));
@@ -402,12 +396,10 @@ impl Lines {
             if line.len() > from && line.last() == Some(&b'\r') {
                 line.pop();
             }
-            if !continued {
-                return Ok(Some((first, line)));
-            }
-            text.join();
-            text.pass(&line[from..]);
-            if !text.continues() {
+            joined = continued
+                && ends_escaped(&line)
+                && !matches!(open_quote(&line), Some(b'\'' | b'#'));
+            if !joined {
                 return Ok(Some((first, line)));
             }
             line.pop();

@@ -6,9 +6,8 @@ use std::thread::{Builder, JoinHandle};
 use batchwright::{Context, Error, ErrorKind};
 use crossbeam_channel::{Receiver, bounded};
 
-use super::job::CommandJob;
 use super::monitor::Monitor;
-use super::record::JobRecord;
+use super::record::{CommandJob, JobRecord};
 use super::runner::{CommandReport, CommandRunner};
 use crate::invalid;
 

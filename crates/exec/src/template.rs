@@ -6,9 +6,8 @@ use std::path::Path;
 
 use batchwright::Error;
 
-use super::job::CommandJob;
-use super::quotes::Quotes;
-use super::words::{check_program, quote, split};
+use super::record::CommandJob;
+use super::words::{check_program, ends_escaped, open_quote, quote, split};
 use crate::invalid;
 
 /// A command with placeholders for an argument.
@@ -34,48 +33,21 @@ use crate::invalid;
 /// ```
 #[derive(Debug, Clone)]
 pub struct Template {
-    form: Form,
-}
-
-#[derive(Debug, Clone)]
-enum Form {
-    Words(Vec<Vec<Piece>>),
-    Shell(Script),
+    words: Vec<Vec<Piece>>,
+    /// The text for a shell, whose placeholders are parameters in the words.
+    shell: Option<Vec<Piece>>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
 enum Piece {
     Text(Vec<u8>),
-    Place(Place),
+    Place(&'static [u8]),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
-    Whole,
-    NoExtension,
-    Name,
-    Folder,
-    Stem,
-    Number,
-}
+const PLACES: [&[u8]; 6] = [b"{}", b"{.}", b"{/}", b"{//}", b"{/.}", b"{#}"];
 
-/// A shell text that gets the arguments as parameters, so that the shell never reads them as code.
-#[derive(Debug, Clone)]
-struct Script {
-    text: Vec<u8>,
-    parameters: Vec<Place>,
-    /// The original text.
-    written: Vec<Piece>,
-}
-
-const PLACES: [(&[u8], Place); 6] = [
-    (b"{}", Place::Whole),
-    (b"{.}", Place::NoExtension),
-    (b"{/}", Place::Name),
-    (b"{//}", Place::Folder),
-    (b"{/.}", Place::Stem),
-    (b"{#}", Place::Number),
-];
+/// Placeholders that only GNU parallel has; a program would receive them unchanged.
+const FOREIGN: [&[u8]; 6] = [b"{1}", b"{2}", b"{%}", b"{..}", b"{+/}", b"{= "];
 
 impl Template {
     /// A program and its arguments. A single word that contains blanks is split like a line of a script.
@@ -96,11 +68,9 @@ impl Template {
         let words = words.iter().map(|word| pieces(word));
         let mut words = words.collect::<Result<Vec<_>, _>>()?;
         if !words.iter().any(|word| has_place(word)) {
-            words.push(vec![Piece::Place(Place::Whole)]);
+            words.push(vec![Piece::Place(PLACES[0])]);
         }
-        Ok(Self {
-            form: Form::Words(words),
-        })
+        Ok(Self { words, shell: None })
     }
 
     /// A text that a shell runs: the words, joined by blanks.
@@ -116,108 +86,84 @@ impl Template {
         }
         let mut whole = pieces(&text)?;
         if !has_place(&whole) {
-            if let Some(open) = Quotes::of(&text).unclosed() {
-                return Err(invalid(format!(
-                    "the command: the quote {open} is not closed"
-                )));
-            }
-            whole.extend([Piece::Text(b" ".to_vec()), Piece::Place(Place::Whole)]);
+            whole.extend([Piece::Text(b" ".to_vec()), Piece::Place(PLACES[0])]);
         }
+        let (mut text, mut parameters) = (Vec::new(), Vec::new());
+        let mut before = Vec::new();
+        for piece in &whole {
+            match piece {
+                Piece::Text(piece) => {
+                    before.extend_from_slice(piece);
+                    text.extend_from_slice(piece);
+                }
+                Piece::Place(place) => {
+                    check_place(&before)?;
+                    before.push(b'x');
+                    let known = parameters.iter().position(|known| known == place);
+                    let number = known.unwrap_or(parameters.len()) + 1;
+                    if known.is_none() {
+                        parameters.push(*place);
+                    }
+                    text.extend(format!("\"${{{number}}}\"").into_bytes());
+                }
+            }
+        }
+        let fixed = [b"sh".to_vec(), b"-c".to_vec(), text, b"sh".to_vec()];
+        let fixed = fixed.map(|word| vec![Piece::Text(word)]);
+        let parameters = parameters.iter().map(|place| vec![Piece::Place(place)]);
         Ok(Self {
-            form: Form::Shell(Script::of(whole)?),
+            words: fixed.into_iter().chain(parameters).collect(),
+            shell: Some(whole),
         })
     }
 
     /// The command for the argument with this number.
     pub fn job(&self, argument: &[u8], number: u64) -> CommandJob {
-        let script = match &self.form {
-            Form::Words(words) => {
-                let word = |pieces: &Vec<Piece>| OsString::from_vec(fill(pieces, argument, number));
-                return CommandJob::of_words(words.iter().map(word).collect());
-            }
-            Form::Shell(script) => script,
-        };
-        let mut words: Vec<OsString> = ["sh", "-c"].map(Into::into).into();
-        words.push(OsString::from_vec(script.text.clone()));
-        words.push("sh".into());
-        let parameters = script.parameters.iter();
-        words.extend(parameters.map(|place| OsString::from_vec(place.of(argument, number))));
-        let mut job = CommandJob::of_words(words);
-        job.text = Some(script.filled(argument, number));
+        let value = |place: &[u8]| value(place, argument, number);
+        let words = self.words.iter();
+        let words = words.map(|word| OsString::from_vec(fill(word, value)));
+        let mut job = CommandJob::of_words(words.collect());
+        let quoted = |place: &[u8]| quote(&value(place));
+        job.text = self.shell.as_ref().map(|shell| fill(shell, quoted));
         job
     }
 }
 
-impl Script {
-    /// Each placeholder becomes a quoted parameter.
-    fn of(written: Vec<Piece>) -> Result<Self, Error> {
-        let (mut text, mut parameters) = (Vec::new(), Vec::new());
-        let mut read = Quotes::default();
-        for piece in &written {
-            let place = match piece {
-                Piece::Text(piece) => {
-                    read.pass(piece);
-                    text.extend_from_slice(piece);
-                    continue;
-                }
-                Piece::Place(place) => place,
-            };
-            match read.refusal() {
-                None => {}
-                Some("quotes") => {
-                    return Err(invalid(
-                        "the command: an argument cannot be put into quotes: write {} without them, it stays one argument",
-                    ));
-                }
-                Some(place) => {
-                    return Err(invalid(format!(
-                        "the command: an argument cannot be put safely into {place}: give it to a variable before, as in \
-                         `x={{}}; …`, and write \"$x\" there"
-                    )));
-                }
-            }
-            let known = parameters.iter().position(|known| known == place);
-            let number = known.unwrap_or_else(|| {
-                parameters.push(*place);
-                parameters.len() - 1
-            }) + 1;
-            let parameter = format!("\"${{{number}}}\"");
-            read.pass(parameter.as_bytes());
-            text.extend_from_slice(parameter.as_bytes());
+/// Rejects a placeholder after this part of a shell text, if an argument might not stay one there.
+fn check_place(before: &[u8]) -> Result<(), Error> {
+    let last = |part: &[u8]| before.windows(part.len()).rposition(|found| found == part);
+    let place = match open_quote(before) {
+        Some(b'\'' | b'"') => {
+            return Err(invalid(
+                "the command: an argument cannot be put into quotes: write {} without them, it stays one argument",
+            ));
         }
-        Ok(Self {
-            text,
-            parameters,
-            written,
-        })
-    }
-
-    /// An equivalent text for a shell.
-    fn filled(&self, argument: &[u8], number: u64) -> Vec<u8> {
-        let piece = |piece: &Piece| match piece {
-            Piece::Text(text) => text.clone(),
-            Piece::Place(place) => quote(&place.of(argument, number)),
-        };
-        self.written.iter().flat_map(piece).collect()
-    }
+        Some(b'`') => "backticks",
+        Some(_) => "a comment",
+        None if ends_escaped(before) => "what a backslash escapes",
+        None if before.ends_with(b"$") => "what a `$` begins",
+        None if last(b"<<").is_some() => "a text after `<<`, which may be a here-document",
+        None if last(b"((") > last(b"))") => "arithmetic",
+        None if last(b"${") > last(b"}") => "`${…}`",
+        None => return Ok(()),
+    };
+    Err(invalid(format!(
+        "the command: an argument cannot be put safely into {place}: give it to a variable before, as in `x={{}}; …`, and \
+         write \"$x\" there"
+    )))
 }
 
-impl Place {
-    fn of(self, argument: &[u8], number: u64) -> Vec<u8> {
-        let name = || {
-            argument
-                .rsplit(|byte| *byte == b'/')
-                .next()
-                .unwrap_or(argument)
-        };
-        match self {
-            Self::Whole => argument.to_vec(),
-            Self::NoExtension => without_extension(argument).to_vec(),
-            Self::Name => name().to_vec(),
-            Self::Stem => without_extension(name()).to_vec(),
-            Self::Folder => folder(argument).to_vec(),
-            Self::Number => number.to_string().into_bytes(),
-        }
+/// What a placeholder stands for.
+fn value(place: &[u8], argument: &[u8], number: u64) -> Vec<u8> {
+    let name = argument.rsplit(|byte| *byte == b'/').next();
+    let name = name.unwrap_or(argument);
+    match place {
+        b"{.}" => without_extension(argument).to_vec(),
+        b"{/}" => name.to_vec(),
+        b"{/.}" => without_extension(name).to_vec(),
+        b"{//}" => folder(argument).to_vec(),
+        b"{#}" => number.to_string().into_bytes(),
+        _ => argument.to_vec(),
     }
 }
 
@@ -250,19 +196,24 @@ fn pieces(word: &[u8]) -> Result<Vec<Piece>, Error> {
     let mut pieces = Vec::new();
     let (mut from, mut at) = (0, 0);
     while at < word.len() {
-        let found = PLACES.iter().find(|(name, _)| word[at..].starts_with(name));
-        let Some((name, place)) = found else {
-            if let Some(foreign) = foreign(word, at) {
-                return Err(foreign);
-            }
+        let is_here = |place: &&&[u8]| word[at..].starts_with(place);
+        let begins = at == 0 || b" \t\n\"'/=".contains(&word[at - 1]);
+        if begins && let Some(foreign) = FOREIGN.iter().find(is_here) {
+            return Err(invalid(format!(
+                "the command: {} … is GNU parallel's; there is one list, and known are {{}} {{.}} {{/}} {{//}} {{/.}} {{#}}: with \
+                 --shell, a shell takes names apart",
+                String::from_utf8_lossy(foreign)
+            )));
+        }
+        let Some(place) = PLACES.iter().find(is_here) else {
             at += 1;
             continue;
         };
         if from < at {
             pieces.push(Piece::Text(word[from..at].to_vec()));
         }
-        pieces.push(Piece::Place(*place));
-        at += name.len();
+        pieces.push(Piece::Place(place));
+        at += place.len();
         from = at;
     }
     if from < word.len() || word.is_empty() {
@@ -271,40 +222,12 @@ fn pieces(word: &[u8]) -> Result<Vec<Piece>, Error> {
     Ok(pieces)
 }
 
-/// Rejects a placeholder that GNU parallel supports and this does not, because a program would receive it
-/// unchanged.
-fn foreign(word: &[u8], at: usize) -> Option<Error> {
-    let inner = word[at..].strip_prefix(b"{")?;
-    let before = word[..at].last();
-    let name = &inner[..inner.iter().position(|byte| *byte == b'}')?];
-    let digits = name.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    let is_foreign = match name.split_at(digits) {
-        (b"", b"%" | b".." | b"..." | b"+/" | b"+." | b"+.." | b"+...") => true,
-        (b"", [b'=', .., b'=']) => true,
-        // `${1}` belongs to the shell, and `x{3}` is a repetition in a pattern.
-        ([_, ..], b"" | b"." | b"/" | b"//" | b"/.") => {
-            before.is_none_or(|byte| b" \t\n\"'/=".contains(byte))
-        }
-        _ => false,
+fn fill(pieces: &[Piece], value: impl Fn(&[u8]) -> Vec<u8>) -> Vec<u8> {
+    let piece = |piece: &Piece| match piece {
+        Piece::Text(text) => text.clone(),
+        Piece::Place(place) => value(place),
     };
-    is_foreign.then(|| {
-        invalid(format!(
-            "the command: {{{}}} is GNU parallel's; there is one list, and known are {{}} {{.}} {{/}} {{//}} {{/.}} {{#}}: \
-             with --shell, a shell takes names apart",
-            String::from_utf8_lossy(name)
-        ))
-    })
-}
-
-fn fill(pieces: &[Piece], argument: &[u8], number: u64) -> Vec<u8> {
-    let mut filled = Vec::new();
-    for piece in pieces {
-        match piece {
-            Piece::Text(text) => filled.extend_from_slice(text),
-            Piece::Place(place) => filled.extend(place.of(argument, number)),
-        }
-    }
-    filled
+    pieces.iter().flat_map(piece).collect()
 }
 
 #[cfg(test)]
@@ -361,15 +284,7 @@ mod tests {
 
     #[test]
     fn what_might_split_an_argument_and_other_placeholders_are_rejected_with_advice() {
-        for text in [
-            "{1}",
-            "x/{1.}",
-            "{2}",
-            "{%}",
-            "{..}",
-            "{+/}",
-            "{= s/a/b/ =}",
-        ] {
+        for text in ["{1}", "x/{2}", "{%}", "{..}", "{+/}", "{= s/a/b/ =}"] {
             for template in [
                 Template::new(["echo", text]),
                 Template::shell(["echo", text]),
@@ -387,7 +302,7 @@ mod tests {
             Template::shell([text]).unwrap();
         }
         for (text, why) in [
-            ("cat <<END\n{}\nEND", "x={}"),
+            ("cat <<END\n{}\nEND", "a here-document"),
             ("echo `cat {}`", "backticks"),
             ("echo $(({} + 1))", "arithmetic"),
             ("echo ${x:-{}}", "`${…}`"),
@@ -396,7 +311,7 @@ mod tests {
             ("echo \\{}", "what a backslash escapes"),
             ("echo \"{}\"", "into quotes"),
             ("echo '{}'", "into quotes"),
-            ("echo 'x", "is not closed"),
+            ("echo 'x", "into quotes"),
         ] {
             let error = Template::shell([text]).unwrap_err();
             assert!(error.message().contains(why), "{text}: {error}");
@@ -428,7 +343,7 @@ mod tests {
                     0 => format!("( {text})"),
                     1 => format!("true # it's\n{text}"),
                     2 => format!("{text} | cat"),
-                    3 => format!("true 'it\"s' \"it's\" \\' `true`$((1<<2))${{x-}}; {text}"),
+                    3 => format!("true 'it\"s' \"it's\" \\' `true`$((1+2))${{x-}}; {text}"),
                     _ => format!("case {{}} in {{}}) {text};; esac"),
                 };
             }

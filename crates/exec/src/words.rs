@@ -9,13 +9,10 @@ use std::slice::Iter;
 
 /// Words that a shell executes itself in place of a program and for which no program exists. Words for which
 /// systems also have programs, such as `echo`, `test`, `kill` and `pwd`, are not in the list.
-const BUILTINS: [&str; 56] = [
-    "!", ".", ":", "[[", "{", "}", "alias", "bg", "break", "builtin", "case", "cd", "command",
-    "continue", "declare", "disown", "do", "done", "elif", "else", "esac", "eval", "exec", "exit",
-    "export", "fg", "fi", "for", "function", "getopts", "hash", "if", "jobs", "let", "local",
-    "popd", "pushd", "read", "readonly", "return", "set", "shift", "shopt", "source", "then",
-    "times", "trap", "type", "typeset", "ulimit", "umask", "unalias", "unset", "until", "wait",
-    "while",
+const BUILTINS: [&str; 32] = [
+    "!", ".", ":", "[[", "{", "alias", "case", "cd", "declare", "eval", "exec", "exit", "export",
+    "for", "function", "if", "let", "local", "popd", "pushd", "read", "return", "set", "shift",
+    "shopt", "source", "trap", "ulimit", "unset", "until", "wait", "while",
 ];
 
 /// Rejects a program name that only a shell understands.
@@ -91,15 +88,10 @@ fn word(bytes: &mut Peekable<Copied<Iter<'_, u8>>>, first: bool) -> Result<Vec<u
             },
             (_, b'`') => return Err(shell("`` ` `` is shell syntax")),
             (_, b'$') => {
-                // One that begins no expansion is an ordinary character.
-                let next = bytes.peek().copied().unwrap_or(b' ');
-                let joined = next == b'\\' && bytes.clone().nth(1) == Some(b'\n');
-                let begins = next.is_ascii_alphanumeric() || b"_{([@*#?$!-'".contains(&next);
-                if joined || begins || (quote.is_none() && next == b'"') {
-                    return Err(shell(&format!(
-                        "`${}` is replaced by a shell",
-                        char::from(next)
-                    )));
+                // At the end of a word or before the closing quote, it is an ordinary character.
+                let ends = |next: &u8| b" \t\n".contains(next) || quote == Some(*next);
+                if !bytes.peek().is_none_or(ends) {
+                    return Err(shell("`$` begins what a shell replaces"));
                 }
                 word.push(byte);
             }
@@ -146,6 +138,32 @@ fn shell(what: &str) -> String {
 fn is_name(word: &[u8]) -> bool {
     let named = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
     word.first().is_some_and(|byte| !byte.is_ascii_digit()) && word.iter().all(named)
+}
+
+/// What is open at the end of a shell text: a quote, a backtick, or a comment (`#`).
+pub(super) fn open_quote(text: &[u8]) -> Option<u8> {
+    let (mut open, mut before) = (None, b' ');
+    let mut bytes = text.iter().copied();
+    while let Some(byte) = bytes.next() {
+        match (open, byte) {
+            (Some(b'#'), b'\n') => open = None,
+            (Some(b'#'), _) => {}
+            (Some(quote), _) if quote == byte => open = None,
+            (Some(b'\''), _) => {}
+            (_, b'\\') => drop(bytes.next()),
+            (None, b'\'' | b'"' | b'`') => open = Some(byte),
+            (None, b'#') if b" \t\n;&|()<>".contains(&before) => open = Some(byte),
+            _ => {}
+        }
+        before = byte;
+    }
+    open
+}
+
+/// Whether a backslash at the end escapes what follows.
+pub(super) fn ends_escaped(text: &[u8]) -> bool {
+    let backslashes = text.iter().rev().take_while(|byte| **byte == b'\\');
+    backslashes.count() % 2 == 1
 }
 
 /// A word quoted for a shell: one argument, whatever it contains.

@@ -18,6 +18,28 @@ type MakePrompt = dyn Fn(&Value) -> Result<Request, PayloadError> + Send + Sync;
 type Priority = dyn Fn(&Value) -> u8 + Send + Sync;
 
 /// A type of jobs.
+///
+/// ```
+/// use batchwright::{Context, Handler, RunningJob};
+/// use batchwright_jobs::{JobType, JobTypes, PayloadError};
+/// use serde_json::{Value, json};
+/// let count = Handler::new(|job: &RunningJob, _: &Context| {
+///     let payload: Value = job.parse()?;
+///     let text = payload["text"].as_str().unwrap_or_default();
+///     Ok(json!({"words": text.split_whitespace().count()}))
+/// });
+/// let count_words = JobType::handled("count_words", count)
+///     .about("How many words a text has")
+///     .check(|payload| match payload["text"].is_string() {
+///         true => Ok(()),
+///         false => Err(PayloadError::new("text", "write a text")),
+///     })
+///     .priority_of(|payload| if payload["text"].as_str().map_or(0, str::len) < 1000 { 8 } else { 4 });
+/// let types = JobTypes::new().with(count_words);
+/// assert!(types.job("count_words", json!({"text": 7})).is_err());
+/// // A type that is one model call is made by `JobType::model_call`.
+/// # Ok::<(), batchwright::Error>(())
+/// ```
 #[derive(Clone, derive_more::Debug)]
 #[debug("JobType({name})")]
 pub struct JobType {

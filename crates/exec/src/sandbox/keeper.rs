@@ -9,6 +9,7 @@ use std::env;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,6 @@ use rustix::process::{
 };
 use rustix::thread::{CapabilitySet, UnshareFlags, capabilities};
 
-use super::below::descendants;
 use super::launch;
 use super::wire::{self, Greeting, Policy};
 
@@ -181,4 +181,27 @@ fn signal(pid: i32, signal: Signal) {
     if let Some(pid) = Pid::from_raw(pid) {
         let _ = kill_process(pid, signal);
     }
+}
+
+/// The processes below this one, also those that have ended and were not waited for.
+fn descendants(pid: i32) -> Vec<i32> {
+    let mut found = children(pid);
+    let mut at = 0;
+    while let Some(next) = found.get(at) {
+        let below = children(*next);
+        found.extend(below);
+        at += 1;
+    }
+    found
+}
+
+/// The children of all threads of a process.
+pub fn children(pid: i32) -> Vec<i32> {
+    let tasks = fs::read_dir(Path::new("/proc").join(pid.to_string()).join("task"));
+    let read = |task: io::Result<fs::DirEntry>| {
+        fs::read_to_string(task.ok()?.path().join("children")).ok()
+    };
+    let texts: Vec<String> = tasks.into_iter().flatten().filter_map(read).collect();
+    let numbers = texts.iter().flat_map(|text| text.split_whitespace());
+    numbers.filter_map(|number| number.parse().ok()).collect()
 }

@@ -22,11 +22,11 @@ use rustix::process::{
 };
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
-use super::below::children;
 use super::confine::{Site, limit_memory};
+use super::keeper::children;
 use super::wire::{self, Greeting, Order, Policy, Reply};
 use crate::output::STRAGGLERS;
-use crate::signal::signal_group;
+use crate::process::signal_group;
 
 /// The exit code of a process that did not become its command.
 pub const FAILED: i32 = 125;

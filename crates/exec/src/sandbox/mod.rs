@@ -3,19 +3,14 @@
 //! On Linux, a helper keeps the processes of a run together, confines and starts them: see `keeper`.
 
 #[cfg(target_os = "linux")]
-mod below;
-#[cfg(target_os = "linux")]
 mod client;
 #[cfg(target_os = "linux")]
 mod confine;
-mod environment;
 #[cfg(target_os = "linux")]
 mod keeper;
 #[cfg(target_os = "linux")]
 mod launch;
 pub(super) mod programs;
-#[cfg(target_os = "linux")]
-mod system_calls;
 #[cfg(target_os = "linux")]
 mod wire;
 
@@ -28,8 +23,7 @@ use derive_setters::Setters;
 
 #[cfg(target_os = "linux")]
 pub(super) use client::{Keeper, Launched};
-use environment::{Variable, environment};
-use programs::{Programs, refused};
+use programs::{Programs, Variable, environment, refused};
 #[cfg(target_os = "linux")]
 pub(super) use wire::Reply;
 

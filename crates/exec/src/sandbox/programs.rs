@@ -1,12 +1,10 @@
-//! Which file a program's name refers to, and whether it may be run.
+//! Which file a program's name refers to, whether it may be run, and which variables it gets.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
 use batchwright::{Error, ErrorKind};
-
-use super::environment::DEFAULT_PATH;
 
 /// Why a program is not run.
 #[derive(Debug)]
@@ -158,6 +156,49 @@ fn place_of(file: &Path) -> PathBuf {
 /// The error of a command that is not started because of its program.
 pub fn refused(message: String) -> Error {
     Error::new(ErrorKind::Invalid, message).with_critical()
+}
+
+/// Variables that commands always get: where programs are, the user's files, and the language.
+const PASSED: [&str; 6] = ["PATH", "HOME", "LANG", "TZ", "TERM", "TMPDIR"];
+
+/// The folders in which programs are searched if `PATH` is not set.
+const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+
+/// A requested variable.
+#[derive(Debug, Clone)]
+pub enum Variable {
+    /// With the value that it has in this process; `*` means all variables.
+    Passed(OsString),
+    /// With this value.
+    Set(OsString, OsString),
+}
+
+/// The variables of a command: those of `ours` that are passed on, and those that are set. Later requests override
+/// earlier ones.
+pub fn environment(
+    ours: impl Iterator<Item = (OsString, OsString)>,
+    wishes: &[Variable],
+) -> Vec<(OsString, OsString)> {
+    let passed = |name: &OsStr| {
+        let by_default = PASSED.iter().any(|known| name == *known)
+            || name.as_encoded_bytes().starts_with(b"LC_");
+        by_default
+            || wishes.iter().any(|wish| match wish {
+                Variable::Passed(wished) => wished == "*" || wished == name,
+                Variable::Set(..) => false,
+            })
+    };
+    let mut variables: Vec<_> = ours.filter(|(name, _)| passed(name)).collect();
+    for wish in wishes {
+        if let Variable::Set(name, value) = wish {
+            variables.retain(|(other, _)| other != name);
+            variables.push((name.clone(), value.clone()));
+        }
+    }
+    if !variables.iter().any(|(name, _)| name == "PATH") {
+        variables.push(("PATH".into(), DEFAULT_PATH.into()));
+    }
+    variables
 }
 
 #[cfg(test)]

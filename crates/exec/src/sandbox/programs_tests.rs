@@ -1,4 +1,4 @@
-//! Which programs are found and allowed.
+//! Which programs are found and allowed, and which variables they get.
 
 use std::os::unix::fs::{PermissionsExt, symlink};
 
@@ -76,4 +76,33 @@ fn a_name_allows_the_program_in_path_and_no_other() {
             assert!(error.is_critical());
         }
     }
+}
+
+fn of(ours: &[(&str, &str)], wishes: &[Variable]) -> Vec<String> {
+    let ours = ours.iter().map(|(name, value)| (name.into(), value.into()));
+    let mut variables: Vec<String> = environment(ours, wishes)
+        .into_iter()
+        .map(|(name, value)| format!("{}={}", name.display(), value.display()))
+        .collect();
+    variables.sort();
+    variables
+}
+
+const OURS: [(&str, &str); 4] = [
+    ("PATH", "/bin"),
+    ("LC_ALL", "C"),
+    ("OPENAI_API_KEY", "sk-1"),
+    ("EDITOR", "ed"),
+];
+
+#[test]
+fn no_key_reaches_a_command_unless_it_is_named() {
+    assert_eq!(of(&OURS, &[]), ["LC_ALL=C", "PATH=/bin"]);
+    let named = Variable::Passed("OPENAI_API_KEY".into());
+    assert_eq!(of(&OURS, &[named])[1], "OPENAI_API_KEY=sk-1");
+    assert_eq!(of(&OURS, &[Variable::Passed("*".into())]).len(), 4);
+    // Those that are set override those that are passed, and there is always a path.
+    let set = ["/sbin", "/opt"].map(|value| Variable::Set("PATH".into(), value.into()));
+    assert_eq!(of(&OURS, &set), ["LC_ALL=C", "PATH=/opt"]);
+    assert_eq!(of(&[], &[]), [format!("PATH={DEFAULT_PATH}")]);
 }

@@ -121,11 +121,11 @@ impl Emitter {
 
     /// Checks a last time whether everything that was written still exists.
     pub fn finish(&mut self) {
-        let records = match &mut self.records {
+        let records = match &self.records {
             Records::File(file) => file.check(),
             Records::Outputs | Records::OutputsAside | Records::Stdout => Ok(()),
         };
-        let log = self.log.as_mut().map_or(Ok(()), JobLog::check);
+        let log = self.log.as_ref().map_or(Ok(()), JobLog::check);
         if let Err(error) = records.and(log) {
             let trouble = unwritten(error.message());
             self.trouble.get_or_insert(trouble);
