@@ -63,7 +63,6 @@ fn response() -> Response {
         degraded: Some(text()),
         left_out: Vec::new(),
         reply: Some(RawJson::new(&text())),
-        reply_bytes: Some(text().into_bytes()),
     };
     let mut response = Response::new("openai", text()).with_details(details);
     response.embedding = Some(vec![0.123; 4_096]);

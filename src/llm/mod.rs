@@ -5,7 +5,6 @@ pub mod batch;
 pub mod carried;
 pub mod client;
 pub mod estimate;
-pub mod from_native;
 pub mod hash;
 pub mod json_answer;
 pub mod native;

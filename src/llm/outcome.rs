@@ -3,8 +3,6 @@
 use std::any::Any;
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -218,12 +216,6 @@ impl Outcome {
         add(line, "answered_by", self.answered_by.as_ref())?;
         add(line, "input", self.input.as_ref())?;
         add(line, "reply", details.reply.as_ref())?;
-        let bytes = details.reply_bytes.as_ref();
-        add(
-            line,
-            "reply_base64",
-            bytes.map(|bytes| STANDARD.encode(bytes)),
-        )?;
         line.push(b'}');
         Ok(())
     }
@@ -276,7 +268,6 @@ struct Line {
     answered_by: Option<String>,
     input: Option<RawJson>,
     reply: Option<RawJson>,
-    reply_base64: Option<String>,
 }
 
 impl<'de> Deserialize<'de> for Outcome {
@@ -300,11 +291,6 @@ impl<'de> Deserialize<'de> for Outcome {
                     degraded: line.degraded,
                     left_out: line.left_out,
                     reply: line.reply,
-                    reply_bytes: line
-                        .reply_base64
-                        .map(|coded| STANDARD.decode(coded))
-                        .transpose()
-                        .map_err(serde::de::Error::custom)?,
                 };
                 let mut answer = Response::new(
                     line.provider.unwrap_or_default(),
@@ -357,10 +343,6 @@ mod tests {
         assert_eq!(details.citations.len(), 2);
         assert_eq!(details.service_tier.as_deref(), Some("flex"));
         assert_eq!(details.degraded.as_deref(), Some("groq: no key"));
-        assert_eq!(
-            details.reply_bytes.as_deref(),
-            Some(&b"{\"a\": \"\xe4\"}"[..])
-        );
         let failed = read[5].result.as_ref().unwrap_err();
         assert_eq!(failed.refusal(), Some("no"));
     }

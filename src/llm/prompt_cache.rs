@@ -137,51 +137,6 @@ pub(crate) fn accepts_marks(provider: &str, address: &str) -> bool {
     })
 }
 
-/// The shortest beginning that a model caches, in tokens. A shorter one is read without a cache, and without an error.
-///
-/// Sources: platform.claude.com, "Prompt caching", section "Cache limitations", as of November 2026, where Sonnet 4.6 is
-/// listed with 1,024 tokens but was seen to cache from 2,048 on (anthropic-sdk-python, issue 1194);
-/// developers.openai.com, "Prompt caching"; ai.google.dev, "Context caching".
-pub(crate) fn least_tokens(provider: &str, model: &str) -> u32 {
-    let anthropic: [(&str, u32); 9] = [
-        ("claude-haiku-4-5", 4096),
-        ("claude-opus-4-5", 4096),
-        ("claude-opus-4-6", 4096),
-        ("claude-opus-4-7", 2048),
-        ("claude-sonnet-4-6", 2048),
-        ("claude-3-5-haiku", 2048),
-        ("claude-3-haiku", 2048),
-        ("claude-haiku-3", 2048),
-        ("claude-haiku-5", 4096),
-    ];
-    let named = |names: &[(&str, u32)]| {
-        let found = names.iter().find(|(name, _)| model.starts_with(name));
-        found.map_or(LEAST_TOKENS, |(_, tokens)| *tokens)
-    };
-    match provider {
-        "anthropic" => named(&anthropic),
-        "gemini" if model.contains("pro") => 4096,
-        _ => LEAST_TOKENS,
-    }
-}
-
-/// Whether a model of OpenAI accepts explicit breakpoints, and bills what is written: GPT-5.6 and later ones.
-pub(crate) fn has_breakpoints(model: &str) -> bool {
-    let Some(version) = model.strip_prefix("gpt-") else {
-        return false;
-    };
-    let end = version.find(|c: char| !c.is_ascii_digit() && c != '.');
-    let (number, rest) = version.split_at(end.unwrap_or(version.len()));
-    // `gpt-4o` is no version 4.
-    if !rest.is_empty() && !rest.starts_with('-') {
-        return false;
-    }
-    let mut parts = number.split('.').map(|part| part.parse::<u32>().ok());
-    let major = parts.next().flatten();
-    let minor = parts.next().map_or(Some(0), |minor| minor);
-    major.zip(minor).is_some_and(|version| version >= (5, 6))
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;

@@ -47,10 +47,6 @@ pub struct ReplyDetails {
     /// The whole body of the reply, if the request [asks for it](crate::Request::with_keep_reply) or if the reply has
     /// images, sound or files in addition to its text.
     pub reply: Option<RawJson>,
-    /// The whole body of a reply that is not valid UTF-8, unchanged. The text has U+FFFD instead of invalid bytes. In a
-    /// result line it is `reply_base64`.
-    #[debug("{:?}", reply_bytes.as_ref().map(|b| Bytes(b.len())))]
-    pub reply_bytes: Option<Vec<u8>>,
 }
 
 impl ReplyDetails {
@@ -64,7 +60,6 @@ impl ReplyDetails {
         degraded: None,
         left_out: Vec::new(),
         reply: None,
-        reply_bytes: None,
     };
 
     /// Changes each text in it that is another without something.

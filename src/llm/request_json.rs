@@ -5,9 +5,9 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
-use super::from_native;
 use super::native::NativeFormat;
 use super::params::{CacheLifetime, Params, ResponseFormat};
+use super::providers::native;
 use super::reply_details::RawJson;
 use super::request::{Message, Request, Role};
 
@@ -107,7 +107,7 @@ impl<'de> Deserialize<'de> for Request {
 
         let mut written = Written::deserialize(deserializer)?;
         if let Some(WrittenNative { format, body }) = written.native.take() {
-            let request = from_native::read(format, body).map_err(D::Error::custom)?;
+            let request = native::read(format, body).map_err(D::Error::custom)?;
             return Ok(Request {
                 model: written.model,
                 keep_reply: written.keep_reply,

@@ -194,9 +194,6 @@ impl Response {
         }
         if let Some(details) = &mut self.details {
             details.without(&|text| secret.redact(text));
-            if let Some(bytes) = &mut details.reply_bytes {
-                secret.redact_bytes(bytes);
-            }
         }
     }
 

@@ -18,9 +18,9 @@ use super::said::Parsed;
 use super::template::Template;
 use crate::base::json_object::JsonObject;
 use crate::base::json_value::UniqueJson;
-use crate::llm::from_native;
 use crate::llm::native::NativeFormat;
 use crate::llm::params::{RequestTask, ResponseFormat};
+use crate::llm::providers::native;
 use crate::llm::request::{Request, Role, are_tokens};
 
 /// A list would need a result line for each of its texts, under one id.
@@ -53,7 +53,7 @@ fn native(
         return Err(Fault::new(what, "a text to embed"));
     }
     let body = line.remove(layout.body()).unwrap_or_default();
-    let request = from_native::read(format, body).map_err(Fault::told)?;
+    let request = native::read(format, body).map_err(Fault::told)?;
     let (params, provider) = (&request.params, format.provider());
     // It is sent unchanged, so the settings of the run would be lost.
     let shape = match &settings.format {

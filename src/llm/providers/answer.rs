@@ -15,7 +15,6 @@ use crate::llm::response::{FinishReason, Response};
 
 use super::bounded;
 use super::ends::{End, end};
-use super::reply_contents::Holds;
 
 /// A reply's parts, not judged yet.
 #[derive(Debug, Default)]
@@ -32,6 +31,47 @@ pub(super) struct Answer {
     pub cost_usd: Option<Usd>,
     pub details: ReplyDetails,
     pub holds: Holds,
+}
+
+/// The most names of parts in a description.
+const MOST_NAMES: usize = 20;
+
+/// What a reply has beside its text, for messages.
+#[derive(Debug, Default)]
+pub(super) struct Holds {
+    parts: Vec<String>,
+    /// Whether images, sounds or files are among them.
+    has_media: bool,
+}
+
+impl Holds {
+    pub(super) fn part(&mut self, what: &str) {
+        // At most one line, without control characters.
+        let what: String = what.chars().filter(|c| !c.is_control()).take(90).collect();
+        if self.parts.len() < MOST_NAMES && !self.parts.contains(&what) {
+            self.parts.push(what);
+        }
+    }
+
+    /// A part with a media type, such as `image/png`, or the beginning of one.
+    pub(super) fn media(&mut self, kind: &str) {
+        self.part(&format!("{kind} data"));
+        self.has_media = true;
+    }
+
+    /// A list entry in OpenAI's or Anthropic's format, described by its type.
+    pub(super) fn block(&mut self, block: &Value) {
+        match block["type"].as_str().unwrap_or_default() {
+            "" => {}
+            "thinking" | "redacted_thinking" | "reasoning" => self.part("thoughts"),
+            kind @ ("image" | "image_url" | "audio") => self.media(kind),
+            other => self.part(&format!("a part of the type {other}")),
+        }
+    }
+
+    fn description(&self) -> String {
+        self.parts.join(" and ")
+    }
 }
 
 impl Answer {
@@ -64,11 +104,12 @@ impl Answer {
                  with the whole reply, which is in `reply`";
             response.warn(warning);
         }
-        if let Some(media) = self.holds.media_description() {
+        if self.holds.has_media {
+            let held = self.holds.description();
             response.details_mut().reply = Some(RawJson::new(&String::from_utf8_lossy(body)));
             response.warn(&format!(
-                "the reply also holds {media}, which a text cannot say; `reply` keeps the provider's \
-                 whole reply"
+                "the reply also holds {held}, which a text cannot say; `reply` keeps the provider's \
+                whole reply"
             ));
         }
         response.finish_reason = finish_reason;
@@ -146,7 +187,7 @@ impl Answer {
         finish_reason: &FinishReason,
         body: &[u8],
     ) -> Result<(), Error> {
-        let holds_its_work = known == Some(End::Paused) && !self.holds.is_empty();
+        let holds_its_work = known == Some(End::Paused) && !self.holds.parts.is_empty();
         if !self.text.trim().is_empty() || self.has_calls() || holds_its_work {
             return Ok(());
         }
@@ -336,8 +377,6 @@ mod tests {
         assert_eq!(answer.text, "gr\u{fffd}n");
         let warning = answer.warning.as_deref().unwrap();
         assert!(warning.contains("not valid UTF-8"), "{warning}");
-        let bytes = answer.details().reply_bytes.as_deref();
-        assert_eq!(bytes, Some(&choice[..]));
         let page = b"<html>gr\xfcn";
         let error = read(page).unwrap_err();
         assert_eq!(error.raw_bytes(), Some(&page[..]));

@@ -66,7 +66,7 @@ pub(super) fn message(vendor: &Vendor, request: &Request, model: &str) -> Result
             fields.insert(name.to_owned(), value);
         }
     };
-    let mark = cache_marks::cache_control(vendor, request, model);
+    let mark = cache_marks::cache_control(vendor, request);
     set("system", system.value(mark));
     set("temperature", params.temperature.map(Value::from));
     set("top_p", params.top_p.map(Value::from));

@@ -12,16 +12,12 @@ use crate::llm::schema::KEYWORDS;
 const MOST_OPTIONAL: usize = 24;
 const MOST_UNIONS: usize = 16;
 
-/// The keywords that contain definitions.
-const GROUPS: [&str; 2] = ["$defs", "definitions"];
-/// Keywords that no closed copy can express.
-const INEXPRESSIBLE: [&str; 3] = ["allOf", "patternProperties", "prefixItems"];
-/// A schema with more parts or levels, if each reference counts as its definition, counts as recursive.
+/// A schema with more parts or levels, if each reference is replaced by its definition, counts as recursive.
 const MOST_PARTS: usize = 2_000;
 const MOST_LEVELS: usize = 60;
 
-/// The copy of a schema. `None` if no copy would allow the answers that the schema allows, for example for objects with
-/// arbitrary keys, lists of any items or recursion, or if the copy is too large.
+/// The copy of a schema, without references. `None` if no copy would allow the answers that the schema allows, for example
+/// for objects with arbitrary keys, lists of any items or recursion, or if the copy is too large.
 pub(super) fn anthropic(schema: &Value) -> Option<Value> {
     let mut copier = Copier {
         root: schema,
@@ -40,26 +36,28 @@ struct Copier<'s> {
     unions: usize,
 }
 
-impl<'s> Copier<'s> {
+impl Copier<'_> {
     fn copy(&mut self, schema: &Value, level: usize) -> Option<Value> {
         self.parts += 1;
         if self.parts > MOST_PARTS || level > MOST_LEVELS {
             return None;
         }
         let fields = schema.as_object()?;
-        let is_reference = fields.contains_key("$ref");
-        let is = |kind: &str| fields.get("type").is_some_and(|own| own == kind);
+        if let Some(target) = fields.get("$ref") {
+            let place = target.as_str()?.strip_prefix('#')?;
+            return self.copy(self.root.pointer(place)?, level + 1);
+        }
         let mut out = Map::new();
         for (keyword, value) in fields {
             let (keyword, value) = match (keyword.as_str(), value) {
-                (key, _) if INEXPRESSIBLE.contains(&key) => return None,
-                (key, _) if is_reference && key != "$ref" && !GROUPS.contains(&key) => continue,
+                // No closed copy can express them.
+                ("allOf" | "patternProperties" | "prefixItems", _) => return None,
                 ("additionalProperties", Value::Object(map)) if !map.is_empty() => return None,
-                ("properties" | "$defs" | "definitions", Value::Object(map)) => {
+                ("properties", Value::Object(map)) => {
                     let copies = map
                         .iter()
                         .map(|(name, one)| Some((name.clone(), self.copy(one, level + 1)?)));
-                    (keyword.as_str(), copies.collect::<Option<Value>>()?)
+                    ("properties", copies.collect::<Option<Value>>()?)
                 }
                 ("anyOf" | "oneOf", Value::Array(choices)) => {
                     self.unions += 1;
@@ -67,24 +65,12 @@ impl<'s> Copier<'s> {
                     ("anyOf", copies.collect::<Option<Value>>()?)
                 }
                 ("items", one) => ("items", self.copy(one, level + 1)?),
-                ("$ref", target) => {
-                    let definition = self.definition(target.as_str()?)?;
-                    let (optional, unions) = (self.optional, self.unions);
-                    self.copy(definition, level + 1)?;
-                    // It is counted where it stands.
-                    (self.optional, self.unions) = (optional, unions);
-                    ("$ref", target.clone())
-                }
                 ("enum", Value::Array(values))
                     if values.iter().any(|v| v.is_object() || v.is_array()) =>
                 {
                     return None;
                 }
-                ("format", name)
-                    if !name
-                        .as_str()
-                        .is_some_and(|name| KEYWORDS.anthropic_formats.contains(name)) =>
-                {
+                ("format", Value::String(name)) if !KEYWORDS.anthropic_formats.contains(name) => {
                     continue;
                 }
                 ("minItems", least) if !matches!(least.as_u64(), Some(0 | 1)) => continue,
@@ -94,33 +80,22 @@ impl<'s> Copier<'s> {
             out.insert(keyword.to_owned(), value);
         }
         self.unions += usize::from(fields.get("type").is_some_and(Value::is_array));
+        let is = |kind: &str| fields.get("type").is_some_and(|own| own == kind);
         if out.is_empty() || is("array") && !out.contains_key("items") {
             return None;
         }
         if is("object") || out.contains_key("properties") {
-            let properties = out
-                .get("properties")?
-                .as_object()
-                .filter(|all| !all.is_empty())?;
+            let properties = out.get("properties")?.as_object()?.len();
             let required = fields.get("required").and_then(Value::as_array);
-            self.optional += properties
-                .len()
-                .saturating_sub(required.map_or(0, Vec::len));
-            if out.contains_key("anyOf") {
-                // Closed objects that each name a part of the properties exclude each other.
+            self.optional += properties.saturating_sub(required.map_or(0, Vec::len));
+            // Closed objects that each name a part of the properties exclude each other.
+            if properties == 0 || out.contains_key("anyOf") {
                 return None;
             }
             out.entry("type").or_insert_with(|| "object".into());
             out.insert("additionalProperties".to_owned(), false.into());
         }
         Some(out.into())
-    }
-
-    fn definition(&self, target: &str) -> Option<&'s Value> {
-        let place = target.strip_prefix('#')?;
-        let (group, name) = place.strip_prefix('/')?.split_once('/')?;
-        let is_definition = GROUPS.contains(&group) && !name.contains('/');
-        self.root.pointer(place).filter(|_| is_definition)
     }
 }
 

@@ -1,11 +1,6 @@
 //! Credentials, and the environment variables and files that contain them.
 
-use std::borrow::Cow;
 use std::path::{Path, PathBuf};
-
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde_json::Value;
 
 use crate::base::{Error, Secret};
 
@@ -107,32 +102,14 @@ fn given_file(folder: &str, variable: &str) -> Option<PathBuf> {
     files.find(|file| file.exists())
 }
 
-/// The text that identifies the account of a credential: the credential itself, or the owner of a token of Microsoft
-/// Entra at Azure. Such a token changes every hour, but batches last for days. They belong to the Azure resource, which
-/// is the address.
-pub(super) fn account_of<'k>(vendor: &Vendor, header: &str, key: &'k str) -> Cow<'k, str> {
+/// The text that identifies the account of a credential: the credential itself. A token of Microsoft Entra at Azure changes
+/// every hour, but batches last for days; they belong to the Azure resource, which is the address.
+pub(super) fn account_of<'k>(vendor: &Vendor, header: &str, key: &'k str) -> &'k str {
     if vendor.azure && header == "authorization" {
-        principal(key).map_or(Cow::Borrowed(key), Cow::Owned)
+        "token"
     } else {
-        Cow::Borrowed(key)
+        key
     }
-}
-
-/// The directory, the user or service, and the application of a token.
-fn principal(token: &str) -> Option<String> {
-    let mut parts = token.split('.').skip(1);
-    let (claims, _signature) = (parts.next()?, parts.next()?);
-    let claims = URL_SAFE_NO_PAD.decode(claims).ok()?;
-    let claims: Value = serde_json::from_slice(&claims).ok()?;
-    let of = |names: [&str; 2]| {
-        let mut claims = names
-            .into_iter()
-            .filter_map(|name| claims.get(name)?.as_str());
-        claims.find(|claim| !claim.is_empty())
-    };
-    let (tenant, whose) = (of(["tid", "iss"])?, of(["oid", "sub"])?);
-    let application = of(["appid", "azp"]).unwrap_or_default();
-    Some(format!("{tenant}\n{whose}\n{application}"))
 }
 
 /// The reason why headers are not sent to a server that was found on a usual port.

@@ -8,7 +8,6 @@ use std::borrow::Cow;
 use serde::{Deserialize, de::Error as _};
 
 use crate::base::{Error, ErrorKind, Optional, Paid, Sent, Usd};
-use crate::llm::reply_details::RawJson;
 use crate::llm::request::Request;
 use crate::llm::response::Response;
 use crate::llm::transport::HttpReply;
@@ -139,7 +138,6 @@ pub(super) fn read(vendor: &Vendor, body: &[u8], unchecked: bool) -> Result<Resp
     match lenient::read(body, strictly) {
         Ok((Ok(mut response), warning)) => {
             if let Some(warning) = warning {
-                keep_reply_as_it_came(&mut response, body);
                 response.warn(&warning);
             }
             Ok(response)
@@ -162,18 +160,6 @@ fn with_model(error: Error, body: &[u8]) -> Error {
     }
     let named = serde_json::from_slice::<Named>(body).ok();
     error.with_answered_model(named.and_then(|named| named.model))
-}
-
-/// An answer that keeps its reply keeps the one that came, not what was made of it to read it. If the reply
-/// is not UTF-8, the answer keeps it in any case: some of its letters could not be read.
-fn keep_reply_as_it_came(response: &mut Response, body: &[u8]) {
-    if std::str::from_utf8(body).is_err() {
-        response.details_mut().reply_bytes = Some(body.to_vec());
-    }
-    if response.details().reply.is_some() {
-        let body = String::from_utf8_lossy(body);
-        response.details_mut().reply = Some(RawJson::new(&body));
-    }
 }
 
 /// What a reply says of an answer outside of its body: LiteLLM the price, Gemini the tier.

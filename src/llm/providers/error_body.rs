@@ -35,13 +35,7 @@ impl ErrorBody {
         }
         let mut error_body = Self::from_error(value);
         if let Some(detail) = value.get("detail") {
-            error_body.message = match detail {
-                Value::Array(faults) => {
-                    let faults: Vec<_> = faults.iter().map(fault).collect();
-                    cut(faults.join("; "))
-                }
-                other => word(Some(other)),
-            };
+            error_body.message = word(Some(detail));
         }
         (!error_body.message.is_empty()).then_some(error_body)
     }
@@ -173,16 +167,4 @@ pub(super) fn word(value: Option<&Value>) -> String {
         Some(Value::Null) | None => String::new(),
         Some(other) => other.to_string(),
     })
-}
-
-/// One entry of a validation error: its place, and its message.
-fn fault(entry: &Value) -> String {
-    let place: Vec<String> = entry
-        .get("loc")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .map(|part| word(Some(part)))
-        .collect();
-    format!("{}: {}", place.join("."), word(entry.get("msg")))
 }

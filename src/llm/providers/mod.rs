@@ -33,7 +33,6 @@ pub(crate) mod native;
 mod openai;
 mod openai_request;
 pub mod remote;
-mod reply_contents;
 #[cfg(test)]
 mod request_tests;
 mod retention;

@@ -5,7 +5,7 @@
 //! cost a paid answer) and strict about what does (no text is no answer).
 
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::base::{Error, ErrorKind, Paid, Usage, Usd};
 use crate::llm::nested_json::shallow;
@@ -13,14 +13,13 @@ use crate::llm::reply_details::{RawJson, ReplyDetails, ToolCall};
 use crate::llm::response::Response;
 
 use super::answer::{
-    Answer, beginning, interrupted, list, name_calls, reasoning, tool_call, unlike,
+    Answer, Holds, beginning, interrupted, list, name_calls, reasoning, tool_call, unlike,
 };
 use super::bounded::{self, Raw, field, word};
 use super::counts::Counts;
 use super::ends::{self, End};
 use super::error_body::word as value_word;
 use super::errors::failure_inside;
-use super::reply_contents::Holds;
 use super::vendor::Vendor;
 
 #[derive(Deserialize)]
@@ -83,9 +82,6 @@ struct Message<'b> {
     refusal: Raw<'b>,
     #[serde(borrow)]
     tool_calls: Raw<'b>,
-    /// The older form of one call.
-    #[serde(borrow)]
-    function_call: Raw<'b>,
     #[serde(borrow)]
     audio: Raw<'b>,
     #[serde(borrow)]
@@ -121,14 +117,14 @@ struct Said {
 impl Message<'_> {
     fn said(self) -> serde_json::Result<Said> {
         let (content, audio) = (field(self.content)?, field(self.audio)?);
-        let (calls, older) = (field(self.tool_calls)?, field(self.function_call)?);
+        let calls = field(self.tool_calls)?;
         let images = list(self.images);
         let is_empty = |value: &Value| match value {
             Value::String(text) => text.trim().is_empty(),
             Value::Array(parts) => parts.is_empty(),
             value => value.is_null(),
         };
-        let says_nothing = [&content, &audio, &calls, &older]
+        let says_nothing = [&content, &audio, &calls]
             .into_iter()
             .flatten()
             .all(is_empty);
@@ -144,9 +140,7 @@ impl Message<'_> {
             Some(Value::Array(calls)) => calls,
             _ => Vec::new(),
         };
-        let older = older.filter(Value::is_object);
-        let older = older.map(|call| json!({ "function": call }));
-        let calls = calls.into_iter().chain(older).filter(Value::is_object);
+        let calls = calls.into_iter().filter(Value::is_object);
         said.details.tool_calls = calls.map(call).collect();
         let mut thoughts = said.content(content);
         if let Some(Value::Object(mut audio)) = audio {

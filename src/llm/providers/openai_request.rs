@@ -7,10 +7,9 @@ use serde_json::{Map, Value, json};
 use crate::base::Error;
 use crate::base::json_text::{write_field as field, write_name, write_string};
 use crate::llm::params::ResponseFormat;
-use crate::llm::prompt_cache::leading;
 use crate::llm::request::{Request, Text};
 
-use super::cache_marks::{Keyed, with_breakpoint};
+use super::cache_marks::cache_key;
 use super::calls;
 use super::content::{self, JSON_MODE, Part};
 use super::further::{call_id, further, of_turn};
@@ -45,15 +44,10 @@ fn fields(
     field(out, "model", &model)?;
     write_name("messages", out);
     out.push(b'[');
-    let cached = Keyed::of(vendor, request, model);
-    let is_marked = cached.as_ref().is_some_and(|cached| cached.has_breakpoint);
-    messages(vendor, request, is_marked, out)?;
+    messages(vendor, request, out)?;
     out.push(b']');
-    if let Some(cached) = &cached {
-        field(out, "prompt_cache_key", &cached.key)?;
-    }
-    if is_marked {
-        field(out, "prompt_cache_options", &json!({"mode": "explicit"}))?;
+    if let Some(key) = cache_key(vendor, request) {
+        field(out, "prompt_cache_key", &key)?;
     }
     let cap = match vendor.cap {
         CapField::MaxTokens => "max_tokens",
@@ -98,12 +92,7 @@ fn fields(
     Ok(())
 }
 
-fn messages(
-    vendor: &Vendor,
-    request: &Request,
-    has_breakpoint: bool,
-    out: &mut Vec<u8>,
-) -> serde_json::Result<()> {
+fn messages(vendor: &Vendor, request: &Request, out: &mut Vec<u8>) -> serde_json::Result<()> {
     let lead = request.rendered().next();
     let lead = lead.filter(|(role, ..)| matches!(*role, "system" | "developer"));
     let instructed = instruction(vendor, request)
@@ -114,15 +103,7 @@ fn messages(
         .map(|instructed| (role, Text::Value(instructed), extra));
     let replaced = usize::from(instructed.is_some() && lead.is_some());
     let all = first.into_iter().chain(request.rendered().skip(replaced));
-    let last_leading = if has_breakpoint {
-        leading(request).count().checked_sub(1)
-    } else {
-        None
-    };
     for (number, (role, content, fields)) in all.enumerate() {
-        let breakpoint = last_leading.filter(|last| *last == number);
-        let breakpoint = breakpoint.and_then(|_| with_breakpoint(content));
-        let content = breakpoint.as_ref().map_or(content, Text::Value);
         if number > 0 {
             out.push(b',');
         }

@@ -1,6 +1,7 @@
 //! What does not fit into the recorded replies of `tests/data/replies`.
 
-use super::*;
+use serde_json::json;
+
 use crate::llm::providers::dialect::testing::{decoded, line};
 
 #[test]

@@ -10,6 +10,7 @@ use crate::engine::limiter::QuotaKey;
 use crate::llm::client::LlmClient;
 use crate::llm::pack::PackLimits;
 use crate::llm::params::RequestTask;
+use crate::llm::prompt_cache::LEAST_TOKENS;
 use crate::llm::reply_details::RawJson;
 use crate::llm::request::Request;
 use crate::llm::response::Response;
@@ -17,7 +18,6 @@ use crate::llm::transport::{HttpReply, HttpRequest, ReplyShare, Transport};
 
 use super::access::{Access, ModelChoice};
 use super::attached;
-use super::cache_marks;
 use super::dialect::{CHAT, Call, decode, encode};
 use super::embed;
 use super::local_reply::mark_loading;
@@ -133,8 +133,8 @@ impl LlmClient for Remote {
         }
     }
 
-    fn caches_prompts(&self, request: &Request, tokens: u32) -> bool {
-        cache_marks::caches(self.vendor, self.model.of_request(request), tokens)
+    fn caches_prompts(&self, _: &Request, tokens: u32) -> bool {
+        self.vendor.prompt_cache.is_some() && tokens >= LEAST_TOKENS
     }
 
     fn concurrency(&self) -> Option<usize> {

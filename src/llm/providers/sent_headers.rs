@@ -35,7 +35,7 @@ impl SentHeaders {
         };
         for header in own {
             if let Some(key) = header.credential() {
-                sent.account += &account_of(vendor, header.name(), key);
+                sent.account += account_of(vendor, header.name(), key);
             }
         }
         if let Some(Credential { header, key, .. }) = credential {
@@ -44,7 +44,7 @@ impl SentHeaders {
                 _ => key.expose().to_owned(),
             };
             sent.headers.push(((*header).into(), value));
-            sent.account += &account_of(vendor, header, key.expose());
+            sent.account += account_of(vendor, header, key.expose());
         }
         let own_value = |name: &str| own.iter().find(|header| header.name() == name);
         if let Some((header, version)) = vendor.version

@@ -28,7 +28,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::base::secret::redacted_url;
-use crate::base::{Context, Error, ErrorKind, Timestamp};
+use crate::base::{Context, Error, ErrorKind, Optional, Timestamp};
 use crate::llm::batch::{
     BatchAccount, BatchClient, BatchCounts, BatchInput, BatchIntent, BatchLimits, BatchLine,
     BatchLineResult, BatchRefusal, BatchStage, BatchState, BatchStatus, ListedBatches,
@@ -367,7 +367,11 @@ impl BatchClient for BatchApi {
         let BatchLine { key, result } = read.map_err(redacted)?;
         let result = match result {
             BatchLineResult::Answered(answer) => {
-                let mut answer = with_bytes(*answer, line).map_err(redacted);
+                let is_text = std::str::from_utf8(line).is_ok();
+                let mut answer = answer.map_err(|error| {
+                    let is_mended = !is_text && error.is_unusable_reply();
+                    redacted(error.when(is_mended, |error| error.with_unusable_reply(line)))
+                });
                 if let Ok(response) = &mut answer {
                     self.access.remove_keys(response);
                 }
@@ -408,24 +412,6 @@ impl BatchClient for BatchApi {
         } else {
             Err(self.redacted(refused))
         }
-    }
-}
-
-/// With the line as it came, if that is not UTF-8.
-fn with_bytes(answer: Result<Response, Error>, line: &[u8]) -> Result<Response, Error> {
-    if std::str::from_utf8(line).is_ok() {
-        return answer;
-    }
-    let is_mended = |raw: &str| raw.contains('\u{fffd}');
-    match answer {
-        Ok(mut response) => {
-            response.details_mut().reply_bytes = Some(line.to_vec());
-            Ok(response)
-        }
-        Err(error) if error.is_unusable_reply() && error.raw().is_some_and(is_mended) => {
-            Err(error.with_unusable_reply(line))
-        }
-        Err(error) => Err(error),
     }
 }
 

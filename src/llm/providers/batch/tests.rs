@@ -2,8 +2,6 @@
 
 use std::time::SystemTime;
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 use super::reply::{end, time};
@@ -225,48 +223,19 @@ fn azure_is_called_at_the_address_of_the_configured_version() {
     }
 }
 
-/// A token of Microsoft Entra.
-fn token(claims: Value) -> String {
-    let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
-    format!("{}.{}.c2ln", part(&json!({"alg": "RS256"})), part(&claims))
-}
-
 #[test]
-fn the_account_of_a_token_depends_only_on_its_owner() {
+fn at_azure_the_account_is_the_address_whatever_the_token() {
     let by_token = |token: &str| account("azure", "http://h", &[("AZURE_OPENAI_AD_TOKEN", token)]);
-    let claims = |changed: Value| {
-        let mut claims = json!({"aud": "https://cognitiveservices.azure.com", "exp": 1, "tid": "t-1",
-            "oid": "o-1", "sub": "s-1", "appid": "a-1"});
-        let changed = changed.as_object().unwrap().clone();
-        claims.as_object_mut().unwrap().extend(changed);
-        token(claims)
-    };
-    let own = by_token(&claims(json!({})));
-    assert_eq!(own, by_token(&claims(json!({"exp": 3_601, "uti": "x"}))));
-    for claim in ["tid", "oid", "appid"] {
-        assert_ne!(own, by_token(&claims(json!({claim: "2"}))), "{claim}");
-    }
+    let own = by_token("token-1");
+    assert_eq!(own, by_token("token-2"));
     // As a header it is the same credential.
-    let bearer = format!("Bearer {}", claims(json!({"exp": 7_201})));
     let config = LlmConfig::new("azure").base_url("http://h");
-    let config = config.header("Authorization", &bearer).unwrap();
+    let config = config.header("Authorization", "Bearer token-3").unwrap();
     let by_header = config.batch_client_with(&|_| None, None).unwrap();
     assert_eq!(own, by_header.account());
-    // A key that does not say whose it is differs from others by its own text.
-    let [one, two] = ["one", "two"].map(|claim| token(json!({"claim": claim})));
-    for (one, two) in [(&*one, &*two), ("opaque-1", "opaque-2"), ("a.b.c", "a.b.d")] {
-        assert_ne!(by_token(one), by_token(two));
-    }
     // Elsewhere one address serves many accounts.
-    let [now, later] = [json!({}), json!({"exp": 3_601})].map(claims);
-    for (provider, variable) in [
-        ("azure", "AZURE_OPENAI_API_KEY"),
-        ("anthropic", "ANTHROPIC_AUTH_TOKEN"),
-    ] {
-        let [now, later] =
-            [&now, &later].map(|token| account(provider, "http://h", &[(variable, token)]));
-        assert_ne!(now, later, "{provider}");
-    }
+    let elsewhere = |key: &str| account("openai", "http://h", &[("OPENAI_API_KEY", key)]);
+    assert_ne!(elsewhere("key-1"), elsewhere("key-2"));
 }
 
 #[test]
@@ -356,7 +325,6 @@ fn a_line_with_wrong_bytes_keeps_its_answer() {
         let came: Vec<u8> = line.into_iter().map(broken).collect();
         let answer = answer_in(provider, &came).unwrap_or_else(|e| panic!("{provider}: {e}"));
         assert_eq!(answer.text, "Os\u{fffd}lo", "{provider}");
-        assert_eq!(answer.details().reply_bytes, Some(came), "{provider}");
         assert_eq!(answer.usage.unwrap().input_tokens, 2, "{provider}");
         let warning = answer.warning.unwrap();
         assert!(warning.contains("not valid UTF-8"), "{provider}: {warning}");
