@@ -2,7 +2,7 @@
 //! ambiguous lines are rejected with a question.
 
 use super::cells::fields;
-use super::fault::{Fault, InputError, excerpt, utf8};
+use super::fault::{Fault, InputError, excerpt};
 use super::rows::is_blank;
 use super::{Form, delimiter};
 use crate::base::bom::without_bom;
@@ -72,53 +72,40 @@ pub(crate) fn check_list(name: &str, start: &[u8]) -> Result<(), InputError> {
     Err(of_file(Fault::new(found, expected)))
 }
 
-/// The format of a stream according to its first line that is not blank.
+/// The format of a stream according to its first lines that are not blank.
 pub(super) fn of_stream(start: &[u8]) -> Result<Form, Fault> {
-    let Some(line) = first_line(start) else {
-        return Ok(Form::Text);
-    };
-    if line.starts_with(b"{") {
+    let [first, _] = first_lines(start);
+    if first.starts_with(b"{") {
         return Ok(Form::Jsonl);
     }
-    let Ok(line) = utf8(line) else {
-        return Ok(Form::Text);
-    };
-    let named = delimiter::named(&[line.as_bytes(), b"\n"].concat()).map(|_| Form::Csv);
-    let table = named.or_else(|| TABLES.into_iter().find(|form| columns(line, *form) > 1));
-    let form = if is_list(line) {
-        Some(Form::Json)
-    } else {
-        table
-    };
-    form.map_or(Ok(Form::Text), |form| Err(asked(line, form)))
+    let line = std::str::from_utf8(first).unwrap_or_default();
+    if is_list(line) {
+        return Err(asked(line, Form::Json));
+    }
+    check_text(start).map(|()| Form::Text)
 }
 
-/// Rejects a file with the name of a text file and the beginning of another format.
+/// Rejects a text with the beginning of another format.
 pub(super) fn check_text(start: &[u8]) -> Result<(), Fault> {
-    let mut lines = without_bom(start)
-        .split(|byte| *byte == b'\n')
-        .filter(|line| !is_blank(line));
-    let text = |line: &[u8]| {
-        std::str::from_utf8(line.trim_ascii())
-            .unwrap_or("")
-            .to_owned()
+    let [first, second] = first_lines(start);
+    let (Ok(line), Ok(second)) = (std::str::from_utf8(first), std::str::from_utf8(second)) else {
+        return Ok(());
     };
-    let (first, second) = (
-        text(lines.next().unwrap_or_default()),
-        lines.next().map(text),
-    );
-    let is_object = first.starts_with('{') && serde_json::from_str::<Object>(&first).is_ok();
+    let named = delimiter::named(&[first, b"\n"].concat()).map(|_| Form::Csv);
+    let is_object = line.starts_with('{') && serde_json::from_str::<Object>(line).is_ok();
     // A line with commas is normal in a text; a second one with the same number is not.
-    let second = second.unwrap_or_default();
-    let table = TABLES.into_iter().find(|form| {
-        let n = columns(&first, *form);
-        n > 1
-            && form
-                .delimiter()
-                .is_some_and(|by| fields(&second, by).len() == n)
-    });
-    let form = if is_object { Some(Form::Jsonl) } else { table };
-    form.map_or(Ok(()), |form| Err(asked(&first, form)))
+    let table = || {
+        TABLES.into_iter().find(|form| {
+            let (n, by) = (columns(line, *form), form.delimiter());
+            n > 1 && by.is_some_and(|by| fields(second, by).len() == n)
+        })
+    };
+    let form = if is_object {
+        Some(Form::Jsonl)
+    } else {
+        named.or_else(table)
+    };
+    form.map_or(Ok(()), |form| Err(asked(line, form)))
 }
 
 type Object = serde_json::Map<String, serde_json::Value>;
@@ -136,9 +123,10 @@ fn asked(line: &str, form: Form) -> Fault {
     )
 }
 
-fn first_line(start: &[u8]) -> Option<&[u8]> {
-    let mut lines = without_bom(start).split(|byte| *byte == b'\n');
-    lines.find(|line| !is_blank(line)).map(<[u8]>::trim_ascii)
+fn first_lines(start: &[u8]) -> [&[u8]; 2] {
+    let lines = without_bom(start).split(|byte| *byte == b'\n');
+    let mut lines = lines.filter(|line| !is_blank(line)).map(<[u8]>::trim_ascii);
+    [lines.next(), lines.next()].map(Option::unwrap_or_default)
 }
 
 /// The beginning of a list of objects, texts, numbers or nulls; `[INST]` is not.
@@ -149,22 +137,6 @@ fn is_list(line: &str) -> bool {
         Some(first) => matches!(first, '{' | '[' | '"' | ']') || first.is_ascii_digit(),
     })
 }
-
-/// Names that make `id, text` a header, which could otherwise be two words of a text.
-const USUAL: [&str; 12] = [
-    "id",
-    "custom_id",
-    "key",
-    "prompt",
-    "text",
-    "question",
-    "message",
-    "content",
-    "label",
-    "name",
-    "title",
-    "category",
-];
 
 /// Number of columns if the line looks like a row of a table: of names, or of quoted fields; otherwise 0.
 fn columns(line: &str, form: Form) -> usize {
@@ -177,18 +149,9 @@ fn columns(line: &str, form: Form) -> usize {
     let is_name = |name: &str| name.chars().count() <= LONGEST_NAME && name.chars().all(letter);
     let names = row.iter().all(|name| is_name(name.trim()))
         && row.iter().any(|name| name.chars().any(char::is_alphabetic));
-    let tight = form == Form::Tsv || row.iter().all(|name| name.trim() == name);
-    let usual = || {
-        let name = |name: &str| USUAL.contains(&name.trim().to_lowercase().as_str());
-        row.iter().any(|field| name(field))
-    };
     let quoted = line.contains(&format!("{by}\""))
         || line.starts_with('"') && line.contains(&format!("\"{by}"));
-    if (names && (tight || usual())) || quoted {
-        row.len()
-    } else {
-        0
-    }
+    if names || quoted { row.len() } else { 0 }
 }
 
 #[cfg(test)]
@@ -226,9 +189,9 @@ mod tests {
                 prop::sample::select(b"a,\t\"[{\r\n \0\xef\xbb\xbf".to_vec()),
             ], 0..60),
         ) {
-            let first = first_line(&bytes);
+            let [first, _] = first_lines(&bytes);
             let form = of_stream(&bytes);
-            prop_assert_eq!(form == Ok(Form::Jsonl), first.is_some_and(|l| l[0] == b'{'));
+            prop_assert_eq!(form == Ok(Form::Jsonl), first.starts_with(b"{"));
             let _ = check_text(&bytes);
             // A line feed before it changes nothing.
             let later = [b"\r\n", without_bom(&bytes)].concat();

@@ -5,7 +5,6 @@ use minijinja::{Environment, ErrorKind, UndefinedBehavior};
 
 use super::cells::Field;
 use super::rows::Bounded;
-use super::template_tokens::named_columns;
 
 /// The name of the only template of an environment. Without an extension nothing is escaped.
 const NAME: &str = "template";
@@ -36,12 +35,12 @@ impl PartialEq for Expression {
 impl Eq for Expression {}
 
 impl Expression {
-    /// Whether a text is one: it has a block `{%`, a comment `{#`, or a filter within `{{ }}`.
+    /// Whether a text is one: it has a block `{%`, a comment `{#`, or a filter or `row[` within `{{ }}`.
     pub(super) fn is_one(text: &str) -> bool {
         let within = |rest: &str| {
             rest.split("}}")
                 .next()
-                .is_some_and(|inner| inner.contains('|'))
+                .is_some_and(|inner| inner.contains('|') || inner.trim_start().starts_with("row["))
         };
         text.contains("{%") || text.contains("{#") || text.split("{{").skip(1).any(within)
     }
@@ -133,6 +132,29 @@ fn typed(field: &Field<'_>) -> Value {
         (_, Ok(x)) => Value::from(x),
         _ => Value::from(text),
     }
+}
+
+/// The text between the quotes with which `rest` begins, and the number of bytes with the quotes.
+fn quoted(rest: &str) -> Option<(String, usize)> {
+    let quote = rest.chars().next().filter(|c| matches!(c, '"' | '\''))?;
+    let mut text = String::new();
+    let mut chars = rest.char_indices().skip(1);
+    while let Some((at, c)) = chars.next() {
+        match c {
+            '\\' => text.push(chars.next()?.1),
+            c if c == quote => return Some((text, at + 1)),
+            c => text.push(c),
+        }
+    }
+    None
+}
+
+/// All columns that `row["…"]` names within a text.
+fn named_columns(text: &str) -> impl Iterator<Item = String> {
+    text.match_indices("row").filter_map(|(at, word)| {
+        let rest = text[at + word.len()..].trim_start().strip_prefix('[')?;
+        quoted(rest.trim_start()).map(|(name, _)| name)
+    })
 }
 
 fn shown(error: &minijinja::Error) -> String {

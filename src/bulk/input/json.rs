@@ -19,7 +19,7 @@ use super::template::Template;
 use crate::base::json_object::JsonObject;
 use crate::base::json_value::UniqueJson;
 use crate::llm::native::NativeFormat;
-use crate::llm::params::{RequestTask, ResponseFormat};
+use crate::llm::params::RequestTask;
 use crate::llm::providers::native;
 use crate::llm::request::{Request, Role, are_tokens};
 
@@ -54,40 +54,21 @@ fn native(
     }
     let body = line.remove(layout.body()).unwrap_or_default();
     let request = native::read(format, body).map_err(Fault::told)?;
-    let (params, provider) = (&request.params, format.provider());
     // It is sent unchanged, so the settings of the run would be lost.
-    let shape = match &settings.format {
-        Some(ResponseFormat::JsonObject) => "--json-schema object",
-        _ => "--json-schema",
-    };
-    let flags = [
-        (
-            "--system",
-            settings.system.is_some() && request.system.is_none(),
-        ),
-        (
-            "--max-tokens",
-            settings.max_tokens.is_some() && params.max_tokens.is_none(),
-        ),
-        (
-            "--temperature",
-            settings.temperature.is_some() && params.temperature.is_none(),
-        ),
-        (shape, settings.format.is_some()),
-    ];
-    let lost = flags.into_iter().find(|(_, lost)| *lost);
-    let lost = lost.map(|(flag, _)| flag.to_owned()).or_else(|| {
-        let mut names = settings.extra.keys();
-        let name = names.next()?;
-        Some(match name.as_str() {
-            "service_tier" => "service_tier of --service-tier or --extra".to_owned(),
-            _ => format!("{name} of --extra"),
-        })
-    });
-    if let Some(lost) = lost {
+    let params = &request.params;
+    if settings.system.is_some() && request.system.is_none()
+        || settings.max_tokens.is_some() && params.max_tokens.is_none()
+        || settings.temperature.is_some() && params.temperature.is_none()
+        || settings.format.is_some()
+        || !settings.extra.is_empty()
+    {
+        let provider = format.provider();
         return Err(Fault::new(
-            format!("a line in the format of {provider}, which is sent unchanged, and {lost}"),
-            "the value of the flag in the line itself",
+            format!(
+                "a line in the format of {provider}, which is sent unchanged, and flags that are part of requests"
+            ),
+            "these values in the line itself, and no --system, --max-tokens, --temperature, --json-schema, \
+             --service-tier and --extra",
         ));
     }
     Ok(Parsed {

@@ -31,7 +31,6 @@ mod said;
 mod source;
 mod table;
 mod template;
-mod template_tokens;
 
 #[cfg(test)]
 mod refused_tests;

@@ -1,7 +1,7 @@
 //! Tables: the header row, and the requests of rows.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use super::cells::{Field, quoted_fields, values};
 use super::fault::{Fault, check_nul, utf8};
@@ -49,10 +49,10 @@ pub(crate) struct CsvHeader {
     /// Whether a row without an id is rejected.
     id_wanted: bool,
     prompt: Option<usize>,
+    /// The columns that have a name, of those with equal names the first one.
+    named: Vec<usize>,
     /// The columns that are kept.
     kept: Vec<usize>,
-    /// Labels of the columns in JSON objects.
-    labels: Vec<String>,
 }
 
 impl CsvHeader {
@@ -94,8 +94,8 @@ impl CsvHeader {
         };
         let kept = kept(&names, &settings.keep)?;
         let header = Self {
+            named: named(&names),
             kept,
-            labels: labels(&names),
             form,
             id,
             id_wanted: settings.id_column.is_some(),
@@ -215,24 +215,12 @@ impl CsvHeader {
     }
 }
 
-/// Unique labels of the columns: those without a name get their number, and repeated names are numbered.
-fn labels(names: &[String]) -> Vec<String> {
-    let mut taken = HashSet::new();
-    let mut next: HashMap<String, u32> = HashMap::new();
-    let label = |(i, name): (usize, &String)| {
-        let name = match name.as_str() {
-            "" => format!("column {}", i + 1),
-            name => name.to_owned(),
-        };
-        let mut label = name.clone();
-        while !taken.insert(label.clone()) {
-            let number = next.entry(name.clone()).or_insert(1);
-            *number += 1;
-            label = format!("{name}_{number}");
-        }
-        label
-    };
-    names.iter().enumerate().map(label).collect()
+/// The columns that have a name, of those with equal names the first one.
+fn named(names: &[String]) -> Vec<usize> {
+    let mut taken = HashSet::from([""]);
+    let columns = names.iter().enumerate();
+    let named = columns.filter(|(_, name)| taken.insert(name));
+    named.map(|(i, _)| i).collect()
 }
 
 /// The columns that are kept, in their order.
@@ -241,8 +229,8 @@ fn kept(names: &[String], keep: &Keep) -> Result<Vec<usize>, Fault> {
     if let Some(name) = keep.names.iter().find(|name| !names.contains(name)) {
         return Err(Keep::missing(name, "column", columns));
     }
-    let kept = columns.enumerate().filter(|(_, name)| keep.takes(name));
-    Ok(kept.map(|(i, _)| i).collect())
+    let kept = named(names).into_iter();
+    Ok(kept.filter(|i| keep.takes(&names[*i])).collect())
 }
 
 impl CsvHeader {
@@ -250,14 +238,12 @@ impl CsvHeader {
     pub(super) fn kept(&self, row: &str, all: bool) -> Option<RawJson> {
         let cells = typed_cells(self.form, row).ok()?;
         let mut object = Object::new();
-        let mut kept = self.kept.iter().peekable();
-        for (i, (cell, label)) in cells.iter().zip(&self.labels).enumerate() {
-            if all || kept.next_if(|column| **column == i).is_some() {
-                match cell {
-                    Field::Null => object.json(label, "null"),
-                    Field::Text(text) => object.text(label, text),
-                    Field::Json(json) => object.json(label, json),
-                }
+        for column in if all { &self.named } else { &self.kept } {
+            let name = &self.names[*column];
+            match cells.get(*column)? {
+                Field::Null => object.json(name, "null"),
+                Field::Text(text) => object.text(name, text),
+                Field::Json(json) => object.json(name, json),
             }
         }
         (cells.len() == self.names.len()).then(|| object.end())?
@@ -268,28 +254,5 @@ impl CsvHeader {
         let row = cells(self.form, row).ok()?;
         let (name, id) = (&self.names[self.id?], row.get(self.id?)?);
         id::checked(name, id).ok()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn columns_with_equal_names_are_distinguished() {
-        let named = |names: &[&str]| {
-            labels(
-                &names
-                    .iter()
-                    .map(|name| (*name).to_owned())
-                    .collect::<Vec<_>>(),
-            )
-        };
-        assert_eq!(
-            named(&["x", "x_2", "x", "", "x", "column 4"]),
-            ["x", "x_2", "x_3", "column 4", "x_4", "column 4_2"]
-        );
-        let many = named(&vec!["x"; 20_000]);
-        assert_eq!(many[19_999], "x_20000");
     }
 }

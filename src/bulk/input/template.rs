@@ -8,7 +8,6 @@ use super::cells::Field;
 use super::expression::Expression;
 use super::fault::Fault;
 use super::names::{hint, listed};
-use super::template_tokens::named_column;
 
 /// A parsed template.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,16 +61,15 @@ impl Template {
                     column(open)
                 ));
             }
-            let field = |name: &str| named_column(name).unwrap_or_else(|| name.to_owned());
             parts.push(match name.strip_prefix(FILE).map(str::trim) {
-                None => Part::Variable(field(name)),
+                None => Part::Variable(name.to_owned()),
                 Some("") => {
                     return Err(format!(
                         "the template's \"{{{{file:\" at column {} names no field",
                         column(open)
                     ));
                 }
-                Some(name) => Part::File(field(name)),
+                Some(name) => Part::File(name.to_owned()),
             });
             at = open + 2 + end + 2;
         }

@@ -153,10 +153,9 @@ fn flags_that_a_native_line_cannot_use_are_reported() {
         r#"
         --system x => --system
         --temperature 0.1 => --temperature
-        --json-schema object => and --json-schema object
-        --json-schema {"properties":{"a":{"type":"string"}}} => and --json-schema
-        --service-tier flex => and service_tier of --service-tier or --extra
-        --extra {"top_k":4} => and top_k of --extra
+        --json-schema object => --json-schema
+        --service-tier flex => --service-tier
+        --extra {"top_k":4} => --extra
     "#,
     ) {
         let words = format!("run in.jsonl -o out.jsonl {flag}");
