@@ -10,7 +10,6 @@ mod plan;
 mod prepare;
 mod report;
 mod resolve;
-mod summary;
 mod via_queue;
 
 use crate::args::run::RunArgs;

@@ -4,18 +4,10 @@ use batchwright::files::RunPlan;
 
 use crate::args::run::{Resend, RunArgs};
 use crate::format::{count, counts, number_of};
-use crate::sanitize::shortened;
 
-/// Causes of bad rows that have a line each.
-const MOST_CAUSES: usize = 3;
-
-const CHANGED_WITHOUT_IDS: &str = " (rows without ids become new items if a setting changes: add ids to replace \
-    their results, or name a new output)";
-
-/// The plan, why rows are not sent, and what happens to earlier answers.
+/// The plan, and what happens to earlier answers.
 pub fn lines(args: &RunArgs, plan: &RunPlan) -> Vec<String> {
     let mut lines = vec![plan_line(plan)];
-    lines.extend(bad_rows(plan));
     if let Some(output) = args.output.as_ref().filter(|_| plan.differing > 0) {
         let answers = match plan.changed + plan.under_way_superseded {
             0 => "their earlier answers stay in the output".to_owned(),
@@ -91,9 +83,6 @@ fn plan_line(plan: &RunPlan) -> String {
             "results of other items, which stay",
         );
         line.push_str(&format!("; the output also has {results}"));
-        if plan.without_id > 0 {
-            line.push_str(CHANGED_WITHOUT_IDS);
-        }
     }
     let earlier = plan.superseded + plan.under_way_superseded;
     for (n, one, many) in [
@@ -113,26 +102,4 @@ fn plan_line(plan: &RunPlan) -> String {
         }
     }
     line
-}
-
-/// Why rows are not sent, each cause with its number of rows.
-fn bad_rows(plan: &RunPlan) -> Vec<String> {
-    let rows = |n| number_of(n, "bad row", "bad rows");
-    let causes = plan.bad_row_causes.iter();
-    let mut lines: Vec<String> = causes
-        .clone()
-        .take(MOST_CAUSES)
-        .map(|cause| {
-            format!(
-                "  {}: {}",
-                rows(cause.items),
-                shortened(&cause.message, 200)
-            )
-        })
-        .collect();
-    let others = causes.skip(MOST_CAUSES).map(|cause| cause.items).sum();
-    if others > 0 {
-        lines.push(format!("  {} for other causes", rows(others)));
-    }
-    lines
 }

@@ -3,17 +3,16 @@
 
 use std::path::Path;
 
-use batchwright::files::{FileRunError, RunOutput, RunPlan, RunReport};
-use batchwright::plan::{Concurrency, ProviderPlan};
+use batchwright::files::{FileRunError, RunOutput, RunReport};
+use batchwright::plan::{Concurrency, EffectiveStrategy, ProviderPlan};
 use batchwright::{
-    Context, Error, ErrorKind, FileRun, FileRunOptions, LlmClient, LlmManager, Prompts, Request,
-    Response, Route, Settings,
+    Budget, Context, Error, ErrorKind, FileRun, FileRunOptions, LlmClient, LlmManager, Prompts,
+    Request, Response, Route, Settings,
 };
 
 use super::plan;
 use super::resolve::{self, may_lack};
-use super::summary::{QueueFacts, Setup};
-use super::via_queue::{RunQueue, ViaQueue};
+use super::via_queue::{QueueFacts, RunQueue, ViaQueue};
 use crate::args::run::{Resend, RunArgs};
 use crate::budget::{self, starts_from_zero};
 use crate::display;
@@ -35,6 +34,17 @@ pub struct Prepared {
 pub enum Plan {
     Direct(Box<FileRun<'static>>),
     ViaQueue(Box<ViaQueue>),
+}
+
+/// The options of the calls of a run.
+pub struct Setup {
+    pub concurrency: Concurrency,
+    /// The provider of each step.
+    pub steps: Vec<&'static str>,
+    pub strategy: EffectiveStrategy,
+    /// Rows of the input that make no prompt, each of them a failure.
+    pub bad_rows: u64,
+    pub budget: Option<Budget>,
 }
 
 /// How a run ended.
@@ -68,13 +78,10 @@ pub fn prepare(args: &RunArgs, settings: &Settings, session: &Session) -> Result
         Plan::Direct(_) => None,
         Plan::ViaQueue(run) => run.process()?,
     };
-    let is_unlimited = queued
-        .as_ref()
-        .is_some_and(|queued| queued.budget.is_none());
-    let budget = if args.dry_run {
-        None
-    } else {
-        budget::open(args, is_unlimited, from_zero)?
+    let is_unlimited = queued.as_ref().is_some_and(|run| run.budget.is_none());
+    let budget = match args.dry_run {
+        true => None,
+        false => budget::open(args, is_unlimited, from_zero)?,
     };
     let mut setup = Setup {
         strategy,
@@ -84,13 +91,7 @@ pub fn prepare(args: &RunArgs, settings: &Settings, session: &Session) -> Result
         steps: Vec::new(),
     };
     let manager = match providers {
-        _ if plan.to_send == 0 && queued.is_none() => {
-            if unnamed != 0 {
-                let model = settings.model().map_err(refused)?;
-                note_changed_default(plan, model.as_deref());
-            }
-            None
-        }
+        _ if plan.to_send == 0 && queued.is_none() => None,
         Err(refusal) if may_lack(args, &refusal) => {
             display::note(format!("nothing could be sent: {}", refusal.text()));
             None
@@ -188,25 +189,7 @@ impl Plan {
             lines.iter().for_each(display::note);
         }
         provider::warn(providers);
-        if unnamed != 0 && args.provider.model.is_none() {
-            note_changed_default(plan, providers.first.model.as_deref());
-        }
         Ok(())
-    }
-}
-
-/// Explains that a changed default model does not send items again.
-fn note_changed_default(plan: &RunPlan, default: Option<&str>) {
-    let Some(default) = default else { return };
-    let mut before = plan.models_before.iter();
-    let same = before.any(|model| provider::answers_to(model, default));
-    if plan.done > 0 && !plan.models_before.is_empty() && !same {
-        display::note(format!(
-            "{} finished results came from {} and are kept; the default model is {default} now. \
-             Name it with --model to run them again",
-            plan.done,
-            plan.models_before.join(", ")
-        ));
     }
 }
 

@@ -3,7 +3,6 @@
 
 use std::path::{Path, PathBuf};
 
-use batchwright::batch::BatchInfo;
 use batchwright::files::{
     FileRunError, QueueRun, QueueRunReport, RunOutput, RunReport, RunStore, store_path,
 };
@@ -17,7 +16,6 @@ use batchwright::{
 };
 use serde_json::json;
 
-use super::summary::QueueFacts;
 use crate::args::run::RunArgs;
 use crate::args::shared::{ProviderArgs, TaskArg};
 use crate::batches;
@@ -28,6 +26,21 @@ use crate::format::{count, counts};
 use crate::queue::{durability, failed, folder, folder_flag};
 use crate::signals::Session;
 use crate::strategy::check_error_policy;
+
+/// Facts about a run through the queue.
+pub struct QueueFacts {
+    /// What became of the items that went through it.
+    pub batches: String,
+    /// What remains, and how to continue.
+    pub remaining: Vec<String>,
+    pub json: Vec<(&'static str, serde_json::Value)>,
+    /// The queue still has something of this run.
+    pub has_remaining: bool,
+    /// Items in batches that have not ended.
+    pub in_batches: u64,
+    /// Whether a batch on hold needs a decision.
+    pub has_held: bool,
+}
 
 /// Where the items of a run wait.
 pub struct RunQueue {
@@ -182,25 +195,7 @@ impl ViaQueue {
         let known = self.process()?;
         let batches = self.run.queue().batches(Some(id)).map_err(failed)?;
         let mut lines: Vec<String> = batches.iter().map(batches::line).collect();
-        // Results that are to be collected may belong to the input or not; they are not counted as stale.
         let plan = self.compared().plan();
-        let at_provider = known.as_ref().map_or(0, |known| known.counts.at_provider);
-        let unsent: u64 = batches
-            .iter()
-            .filter(|batch| batch.unsent)
-            .map(|batch| batch.total)
-            .sum();
-        let asked = plan.under_way + plan.to_collect;
-        let stale = at_provider.saturating_sub(asked);
-        let stale = stale.min(at_provider.saturating_sub(unsent));
-        if stale > 0 {
-            lines.push(format!(
-                "{} items in batches will be paid for, and this input does not ask for their answers: to stop all \
-                 batches: batchwright cancel {id}{}",
-                count(stale),
-                self.queue.flag
-            ));
-        }
         let is_ending = |known: &ProcessState| known.cancelled && known.counts.at_provider > 0;
         lines.push(match strategy {
             _ if known.as_ref().is_some_and(is_ending) => format!(
@@ -326,21 +321,13 @@ fn provider_flags(args: &ProviderArgs) -> String {
 
 /// What became of the items that went through the queue.
 fn batches_line(ended: &QueueRunReport) -> String {
-    let queued = ended.submitted;
-    let unsent = ended
-        .batches
-        .iter()
-        .filter(|batch: &&BatchInfo| batch.unsent);
-    let unsent: u64 = unsent.map(|batch| batch.total).sum();
-    let waiting = ended.left.as_ref().map_or(0, |left| left.counts.pending);
-    // No provider has accepted these.
-    let waiting = match ended.created {
-        0 => queued,
-        _ => queued.min(waiting + unsent),
+    let submitted = match ended.created {
+        // No provider has accepted them.
+        0 => "items put on the queue",
+        _ => "items submitted",
     };
     let others = counts([
-        (queued - waiting, "items submitted"),
-        (waiting, "items put on the queue"),
+        (ended.submitted, submitted),
         (ended.attached, "items attached to"),
         (
             ended.foreign,
