@@ -75,7 +75,7 @@ fn carry_out(mut command: Command) -> Result<Exit, Early> {
         Command::Work(args) => work::execute(&args),
         Command::Serve(args) => serve::execute(&args),
         Command::Status(args) => status::execute(&args),
-        Command::Results(args) => results::execute(&args),
+        Command::Results(args) => Ok(results::execute(&args)?),
         Command::Export(args) => export::execute(&args),
         Command::Scan(args) => scan::execute(&args),
         Command::Exec(args) => exec::execute(&args),

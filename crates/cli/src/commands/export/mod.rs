@@ -1,6 +1,5 @@
 //! `batchwright export`: a table of results.
 
-mod report;
 mod table_stdout;
 
 use std::io::{self, IsTerminal};
@@ -8,10 +7,12 @@ use std::path::Path;
 
 use batchwright::files::{Export, ExportReport};
 use batchwright::{Context, Error, ErrorKind};
+use serde_json::json;
 
 use crate::args::export::ExportArgs;
 use crate::display;
 use crate::exit::{About, Early, Exit, Refusal};
+use crate::format::{count, counts};
 use crate::logging::is_json;
 use crate::prompts::{asks_any_object, schema};
 use crate::signals::Signals;
@@ -88,12 +89,75 @@ fn to_stdout_unless_gone(table: Export, ctx: &Context) -> Option<Result<ExportRe
 }
 
 fn show(args: &ExportArgs, report: &ExportReport) -> Exit {
-    report::lines(args, report).iter().for_each(display::note);
-    if is_json() {
-        stdout::json(&report::json(report), Exit::Success)
-    } else {
-        Exit::Success
+    lines(args, report).iter().for_each(display::note);
+    if !is_json() {
+        return Exit::Success;
     }
+    let facts = json!({
+        "rows": report.rows,
+        "failed": report.failed,
+        "columns": report.columns,
+        "columns_left_out": report.left_out,
+        "replaced_lines": report.replaced,
+        "ids_in_several_files": report.in_several_files,
+        "torn_files": report.torn,
+        "cut_cells": report.cut_cells,
+        "items_without_row": report.without_row,
+        "superseded_rows": report.superseded,
+    });
+    stdout::json(&facts, Exit::Success)
+}
+
+/// Lines for people; the first one reports what was written.
+fn lines(args: &ExportArgs, report: &ExportReport) -> Vec<String> {
+    let place = match stdout::is_named(Some(&args.output)) {
+        true => String::new(),
+        false => format!(" to {}", args.output.display()),
+    };
+    let failed = match report.failed {
+        0 => String::new(),
+        failed => format!(", {} of them without success", count(failed)),
+    };
+    let (rows, columns) = (count(report.rows), report.columns.len());
+    let first = format!("{rows} rows of {columns} columns written{place}{failed}");
+    let details = counts([
+        (
+            report.replaced,
+            "lines skipped, because later lines have the same id",
+        ),
+        (
+            report.in_several_files,
+            "ids are in several files: the last file is used",
+        ),
+        (
+            report.cut_cells,
+            "cells exceed the 32,767 characters of .xlsx: they are truncated",
+        ),
+        (
+            report.superseded,
+            "answers are outdated (`--columns all` marks them): run again to update them",
+        ),
+        (
+            report.left_out,
+            "more columns of the input or the answers: --columns all",
+        ),
+        (
+            report.without_row,
+            "items have no input columns (`run --keep all` keeps them)",
+        ),
+        (
+            report.torn.len() as u64,
+            "files end with an incomplete line, which was skipped",
+        ),
+    ]);
+    let by_property =
+        "the answers are JSON objects: --json-schema object makes a column of each property";
+    let by_property = report.could_be_columns.then(|| by_property.to_owned());
+    let details = details.into_iter().chain(by_property);
+    [first]
+        .into_iter()
+        .chain(details.map(|line| format!("  {line}")))
+        .collect()
 }
 
 fn refused(error: &Error, signals: &Signals) -> Early {
@@ -103,9 +167,4 @@ fn refused(error: &Error, signals: &Signals) -> Early {
         ErrorKind::Invalid => Refusal::usage(message).about(About::Output).into(),
         _ => Refusal::could_not_run(message).about(About::Output).into(),
     }
-}
-
-/// The name of a path for people.
-fn name(path: &Path) -> String {
-    path.display().to_string()
 }
