@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::args::run::RunArgs;
-use crate::args::text_file::without_bom;
+use crate::args::values::without_bom;
 use crate::exit::{About, Refusal, could_not_run};
 
 /// Whether the output does not exist yet, before the run creates it: then nothing was spent on it.

@@ -8,10 +8,8 @@ mod command_line;
 mod commands;
 mod display;
 mod exit;
-mod folder;
 mod format;
 mod input;
-mod job_types;
 mod logging;
 mod parse;
 mod payloads;
@@ -25,7 +23,6 @@ mod settings;
 mod signals;
 mod stderr;
 mod stdout;
-mod strategy;
 mod table;
 mod worker;
 

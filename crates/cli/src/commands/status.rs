@@ -219,11 +219,12 @@ fn json(
         line["strategy"] = json!(strategy.strategy);
         line["fallback_reason"] = json!(strategy.fallback_reason);
         line["eta_seconds"] = json!(row.eta.map(|eta| eta.as_secs_f64().ceil() as u64));
-        line["limited_by"] = json!(match row.process.is_finished() {
-            true => None,
-            false if row.is_out_of_budget() => Some("budget"),
-            false => limit,
-        });
+        let limit = if row.is_out_of_budget() {
+            Some("budget")
+        } else {
+            limit
+        };
+        line["limited_by"] = json!(limit.filter(|_| !row.process.is_finished()));
         line["age_seconds"] = json!(age.as_secs());
         line["batches"] = json!(row.batches);
         line
@@ -249,9 +250,10 @@ fn note_end(
     // The processes of a run go on with its own command.
     let waits = |row: &Row| !row.process.is_finished() && run_line(&row.process).is_none();
     if rows.is_empty() {
-        display::note(match all {
-            false => "all its results have been fetched",
-            true => "nothing is queued; to begin: batchwright submit INPUT",
+        display::note(if all {
+            "nothing is queued; to begin: batchwright submit INPUT"
+        } else {
+            "all its results have been fetched"
         });
     }
     if workers > 0 {

@@ -8,9 +8,8 @@ use batchwright_exec::{CommandReport, Commands, Finished, SandboxMode};
 use parking_lot::Mutex;
 
 use super::emit::Trouble;
-use super::sandbox::REMINDER;
 use super::source::{Plan, skip};
-use super::unreadable;
+use super::{REMINDER, unreadable};
 use crate::args::exec::ExecArgs;
 use crate::command_line::command_line;
 use crate::exit::{Exit, Refusal};

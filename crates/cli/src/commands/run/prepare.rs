@@ -21,7 +21,6 @@ use crate::provider;
 use crate::settings::refused;
 use crate::signals::Session;
 use crate::stdout::ResultsOut;
-use crate::strategy;
 
 pub struct Prepared {
     pub run: Plan,
@@ -59,7 +58,7 @@ pub fn prepare(args: &RunArgs, settings: &Settings, session: &Session) -> Result
     let prompts = resolve::prompts(args, session)?;
     let unnamed = prompts.without_model();
     let providers = resolve::providers(args, settings, unnamed, session)?;
-    let strategy = strategy::find(args, settings, providers.as_ref().ok())?;
+    let strategy = provider::strategy(args, settings, providers.as_ref().ok())?;
     let queue = resolve::queue(args, strategy.strategy)?;
     let from_zero = starts_from_zero(args);
     let models = providers.as_ref().is_ok_and(provider::asks_a_model);
@@ -79,9 +78,10 @@ pub fn prepare(args: &RunArgs, settings: &Settings, session: &Session) -> Result
         Plan::ViaQueue(run) => run.process()?,
     };
     let is_unlimited = queued.as_ref().is_some_and(|run| run.budget.is_none());
-    let budget = match args.dry_run {
-        true => None,
-        false => budget::open(args, is_unlimited, from_zero)?,
+    let budget = if args.dry_run {
+        None
+    } else {
+        budget::open(args, is_unlimited, from_zero)?
     };
     let mut setup = Setup {
         strategy,
@@ -188,7 +188,9 @@ impl Plan {
             let lines = run.lines(providers, setup.strategy.strategy)?;
             lines.iter().for_each(display::note);
         }
-        provider::warn(providers);
+        if !provider::asks_a_model(providers) {
+            display::note(provider::NO_MODEL);
+        }
         Ok(())
     }
 }

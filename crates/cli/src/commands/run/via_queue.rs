@@ -7,7 +7,6 @@ use batchwright::files::{
     FileRunError, QueueRun, QueueRunReport, RunOutput, RunReport, RunStore, store_path,
 };
 use batchwright::plan::ProviderPlan;
-use batchwright::provider::redacted_url;
 use batchwright::queue::{ProcessInfo, ProcessState, SqliteOptions};
 use batchwright::unstable::Optional;
 use batchwright::{
@@ -17,15 +16,15 @@ use batchwright::{
 use serde_json::json;
 
 use crate::args::run::RunArgs;
-use crate::args::shared::{ProviderArgs, TaskArg};
+use crate::args::shared::TaskArg;
 use crate::batches;
-use crate::command_line::{command_line_from_anywhere, quoted, quoted_path};
+use crate::command_line::{command_line_from_anywhere, quoted_path};
 use crate::display;
 use crate::exit::{About, Refusal};
 use crate::format::{count, counts};
+use crate::provider::check_error_policy;
 use crate::queue::{durability, failed, folder, folder_flag};
 use crate::signals::Session;
-use crate::strategy::check_error_policy;
 
 /// Facts about a run through the queue.
 pub struct QueueFacts {
@@ -249,7 +248,7 @@ impl ViaQueue {
         let in_batches = |left: &ProcessState| left.counts.at_provider;
         let facts = QueueFacts {
             batches: batches_line(&ended),
-            remaining: remaining(args, &queue, &ended, process),
+            remaining: remaining(&queue, &ended, process),
             json: vec![
                 ("process_id", json!(process)),
                 ("submitted", ended.submitted.into()),
@@ -282,12 +281,7 @@ fn info(args: &RunArgs, manager: Option<&LlmManager>, attaches: bool) -> Process
 }
 
 /// Lines about remaining items, and how to resume or cancel them.
-fn remaining(
-    args: &RunArgs,
-    queue: &RunQueue,
-    ended: &QueueRunReport,
-    id: ProcessId,
-) -> Vec<String> {
+fn remaining(queue: &RunQueue, ended: &QueueRunReport, id: ProcessId) -> Vec<String> {
     let Some(process) = &ended.left else {
         return Vec::new();
     };
@@ -296,7 +290,7 @@ fn remaining(
     if waiting > 0 {
         lines.push(format!("{} items wait in the queue", count(waiting)));
     }
-    let (at, flag) = (provider_flags(&args.provider), &queue.flag);
+    let flag = &queue.flag;
     lines.push(if queue.attaches {
         "to collect the results, run the same command in this folder".to_owned()
     } else {
@@ -305,18 +299,8 @@ fn remaining(
              && batchwright results {id}{flag} -o FILE"
         )
     });
-    lines.push(format!("to give it up:  batchwright cancel {id}{at}{flag}"));
+    lines.push(format!("to give it up:  batchwright cancel {id}{flag}"));
     lines
-}
-
-/// The flags by which a command reaches the provider where this one names its address, with a space before each.
-fn provider_flags(args: &ProviderArgs) -> String {
-    let Some(url) = &args.base_url else {
-        return String::new();
-    };
-    let name = args.provider.as_ref();
-    let name = name.map_or_else(String::new, |name| format!(" --provider {}", quoted(name)));
-    format!("{name} --base-url {}", quoted(&redacted_url(url)))
 }
 
 /// What became of the items that went through the queue.
