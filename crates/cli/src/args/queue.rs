@@ -34,7 +34,8 @@ pub struct SubmitArgs {
     /// Type of the jobs, if they are not prompts
     #[arg(help_heading = "Queue", long = "type", value_name = "TYPE", long_help = types(), value_parser = name,
         conflicts_with_all = ["model", "template", "system", "json_schema", "max_tokens", "temperature", "extra",
-            "service_tier", "task", "bad_rows", "keep", "root", "split", "pattern", "delimiter", "quotes", "sheet"])]
+            "service_tier", "task", "bad_rows", "keep", "root", "split", "pattern", "format", "encoding", "delimiter", "quotes",
+            "sheet"])]
     pub job_type: Option<String>,
 
     /// Priority of the jobs, 1 to 10

@@ -3,7 +3,6 @@
 use std::fs;
 use std::path::Path;
 
-use batchwright::config::SettingKey;
 use batchwright::provider::api_keys_set;
 use batchwright::queue::Severity::{self, Bad, Good, Note, Warning};
 use batchwright::queue::{HealthFinding, SqliteOptions};
@@ -15,7 +14,6 @@ use crate::exit::{Early, Exit, Refusal};
 use crate::logging::is_json;
 use crate::queue::{folder, open};
 use crate::sanitize::{self, one_line};
-use crate::settings::settings;
 use crate::stdout;
 
 pub fn execute(args: &DoctorArgs) -> Result<Exit, Early> {
@@ -56,7 +54,6 @@ fn check(args: &DoctorArgs) -> Result<Vec<HealthFinding>, Refusal> {
         let advice = Some("batchwright submit makes it");
         findings.push(finding("database", Note, seen, advice));
     }
-    findings.extend(of_settings());
     let set = api_keys_set().into_iter();
     let set: Vec<&str> = set.filter_map(|(_, variable)| variable).collect();
     findings.push(match set.as_slice() {
@@ -159,21 +156,5 @@ fn sandbox() -> HealthFinding {
             format!("lacks: {}", lacks.join("; ")),
             advice,
         ),
-    }
-}
-
-/// Unusable settings, which stop `run` and `work`.
-fn of_settings() -> Vec<HealthFinding> {
-    let bad = |problem: String| finding("settings", Bad, problem, None);
-    let settings = match settings() {
-        Ok(settings) => settings,
-        Err(refusal) => return vec![bad(refusal.message)],
-    };
-    let keys = SettingKey::all().iter();
-    let keys = keys.filter_map(|key| settings.explain(key.name()).ok()?.problem);
-    let found: Vec<HealthFinding> = keys.map(bad).collect();
-    match found.as_slice() {
-        [] => vec![finding("settings", Good, "all can be used", None)],
-        _ => found,
     }
 }

@@ -1,6 +1,5 @@
 //! `batchwright submit`: from prompts to jobs in the queue, all of them or none.
 
-use batchwright::files::InputFormat;
 use batchwright::plan::EffectiveStrategy;
 use batchwright::queue::{EnqueueError, ProcessBudget, ProcessInfo};
 use batchwright::{Context, Error, ErrorKind, Job, JobQueue, ProcessId};
@@ -35,14 +34,6 @@ fn submit_payloads(args: &SubmitArgs, name: &str, session: &Session) -> Result<E
     let types = worker::job_types(&settings).map_err(could_not_run)?;
     let one = types.get(name);
     let one = one.map_err(|error| Refusal::usage(format!("--type {name}: {}", error.message)))?;
-    let reading = &args.input.reading;
-    let is_utf8 = |name: &String| ["utf-8", "utf8"].contains(&&*name.to_ascii_lowercase());
-    if reading.format.is_some_and(|it| it != InputFormat::Jsonl)
-        || reading.encoding.as_ref().is_some_and(|name| !is_utf8(name))
-    {
-        let why = "--format and --encoding: payloads of a --type are lines of JSON, in UTF-8";
-        return Err(Refusal::usage(why).into());
-    }
     queued(
         args,
         payloads::open(&args.input, one, &session.ctx)?,

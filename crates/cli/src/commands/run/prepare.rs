@@ -133,9 +133,6 @@ fn compare(
     let run = match queue {
         Some(queue) => {
             let run = ViaQueue::prepare(queue, prompts, output, options);
-            if let Ok(run) = &run {
-                run.refuse_another_input(args)?;
-            }
             run.map(|run| Plan::ViaQueue(Box::new(run)))
         }
         None => FileRun::prepare(prompts, output, options).map(|run| Plan::Direct(Box::new(run))),

@@ -64,16 +64,13 @@ pub fn prompts(args: &RunArgs, session: &Session) -> Result<Prompts, Early> {
 /// The queue that the items go through, if they do. A dry run opens no queue that is not there yet.
 pub fn queue(args: &RunArgs, strategy: Strategy) -> Result<Option<RunQueue>, Refusal> {
     let queue = RunQueue::find(args, strategy)?;
-    let advice = match strategy {
-        _ if !args.dedupe => return Ok(queue),
-        Strategy::Batch => "remove it, or use --strategy sync",
-        Strategy::Sync if queue.is_none() => return Ok(None),
-        Strategy::Sync => "remove it until the earlier run of this output is finished",
-    };
-    Err(Refusal::usage(format!(
-        "--dedupe is for calls that the run makes itself, and this one goes through the queue, where each prompt is a \
-         separate request: {advice}"
-    )))
+    if args.dedupe && (queue.is_some() || strategy == Strategy::Batch) {
+        return Err(Refusal::usage(
+            "--dedupe is for calls that the run makes itself, and this one goes through the queue, where each prompt is a \
+             separate request: remove it, or use --strategy sync",
+        ));
+    }
+    Ok(queue)
 }
 
 /// The providers. Stored as a `Result`: if all items are finished, none is needed, and the error does not matter.
