@@ -23,7 +23,6 @@ mod settings;
 mod signals;
 mod stderr;
 mod stdout;
-mod table;
 mod worker;
 
 use std::process::ExitCode;

@@ -62,19 +62,13 @@ pub fn line(plan: &ProviderPlan) -> Result<String, Refusal> {
     let strategy = plan.strategy();
     if let Some(reason) = &strategy.fallback_reason {
         line += &format!("\n  strategy: {reason}");
-    } else {
+    } else if strategy.strategy == Strategy::Batch {
         let name = plan.first.provider;
-        line += &match strategy.strategy {
-            Strategy::Sync => String::new(),
-            Strategy::Batch => format!("\n  strategy batch: prompts go to {name} in batches"),
-        };
+        line += &format!("\n  strategy batch: prompts go to {name} in batches");
     }
     let job_types = plan.for_job_types().map_err(refused)?;
     for step in &job_types.skipped {
         line += &format!("\n  {}", skipped(step));
-    }
-    if !job_types.skipped.is_empty() && job_types.first.provider == "extract" {
-        line += "\n  summaries are the first 300 characters of their text (extract), marked as degraded";
     }
     Ok(line)
 }

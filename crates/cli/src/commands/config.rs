@@ -7,11 +7,11 @@ use serde_json::{Value, json};
 use crate::args::config::{ConfigAction, ConfigArgs};
 use crate::display;
 use crate::exit::{Early, Exit, Refusal, could_not_run};
+use crate::format::Table;
 use crate::logging::is_json;
 use crate::queue::folder;
 use crate::settings::{in_folder, refused, settings};
 use crate::stdout;
-use crate::table::Table;
 
 pub fn execute(args: &ConfigArgs) -> Result<Exit, Early> {
     let text = carry_out(args)?;

@@ -9,12 +9,11 @@ use serde_json::json;
 use crate::args::input::ScanArgs;
 use crate::display;
 use crate::exit::{About, Early, Exit, Refusal};
-use crate::format::{number_of, size};
+use crate::format::{Table, number_of, size};
 use crate::input::{left_out_lines, scanner};
 use crate::logging::is_json;
 use crate::sanitize;
 use crate::stdout;
-use crate::table::Table;
 
 pub fn execute(args: &ScanArgs) -> Result<Exit, Early> {
     let scanner = scanner(&args.pattern, &args.files).check_contents(true);

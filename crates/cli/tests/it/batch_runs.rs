@@ -8,9 +8,7 @@ use std::time::Duration;
 use batchwright::{JobQueue, ProcessId};
 use batchwright_simulate::{BatchConfig, SimConfig, Simulator};
 
-use super::common::{
-    Desk, Ended, HOME, RunToEnd, Running, all_ids, eventually, simulator,
-};
+use super::common::{Desk, Ended, HOME, RunToEnd, Running, all_ids, eventually, simulator};
 
 pub fn taking(duration: Duration) -> Simulator {
     with(BatchConfig::default().duration(duration))

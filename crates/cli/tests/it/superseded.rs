@@ -49,7 +49,7 @@ fn outdated_answers_are_marked_before_the_first_call_and_restored_if_requested_a
     // With the old requests again, nothing is billed twice.
     desk.run(&sim, &old).ends(
         0,
-        "6 finished before, nothing to send; 1 earlier answer is superseded",
+        "6 finished before, nothing to send; 1 earlier answers are superseded",
     );
     assert_eq!((desk.read("out.jsonl"), sim.stats().calls), (before, 7));
     // And now until a clean end.

@@ -76,30 +76,16 @@ fn plan_line(plan: &RunPlan) -> String {
             "; {rows} made from its request. To match results with rows, add a column id or --id-column NAME"
         ));
     }
-    if plan.foreign > 0 {
-        let results = number_of(
-            plan.foreign,
-            "result of another item, which stays",
-            "results of other items, which stay",
-        );
-        line.push_str(&format!("; the output also has {results}"));
-    }
-    let earlier = plan.superseded + plan.under_way_superseded;
-    for (n, one, many) in [
+    let earlier = counts([
+        (plan.foreign, "results of other items stay in the output"),
+        (plan.restored, "answers are taken back"),
         (
-            plan.restored,
-            "answer is taken back",
-            "answers are taken back",
-        ),
-        (
-            earlier,
-            "earlier answer is superseded",
+            plan.superseded + plan.under_way_superseded,
             "earlier answers are superseded",
         ),
-    ] {
-        if n > 0 {
-            line.push_str(&format!("; {}", number_of(n, one, many)));
-        }
-    }
+    ]);
+    earlier
+        .iter()
+        .for_each(|text| line.push_str(&format!("; {text}")));
     line
 }

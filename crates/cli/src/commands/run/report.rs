@@ -166,14 +166,8 @@ fn row(name: &str, text: &str) -> String {
     format!("  {name:<10} {text}")
 }
 
-/// A row of the counts that are not zero, if there are any.
-fn counted(name: &str, all: &[(u64, &str)]) -> Option<String> {
-    let counts = counts(all.iter().copied());
-    (!counts.is_empty()).then(|| row(name, &counts.join(", ")))
-}
-
-/// Calls, and items that equal ones have answered.
-fn calls(summary: &Summary) -> Vec<String> {
+/// Calls, and why there were more or fewer than items.
+fn calls(summary: &Summary) -> Option<String> {
     let notes = counts([
         (summary.retries, "retries"),
         (summary.moved_on, "failed over"),
@@ -182,19 +176,14 @@ fn calls(summary: &Summary) -> Vec<String> {
         (summary.rate_limited, "rate limited"),
         (summary.possibly_paid_twice, "possibly paid twice"),
         (summary.cut_off, "cut off in flight"),
+        (summary.answered_by_equals, "saved by equal prompts"),
     ]);
     let notes = match notes.as_slice() {
         [] => String::new(),
         notes => format!(" ({})", notes.join(", ")),
     };
-    let calls = (summary.calls > 0).then(|| row("calls", &(count(summary.calls) + &notes)));
-    let equal = summary.answered_by_equals;
-    let failed = summary.calls_saved.saturating_sub(equal);
-    let equal = [
-        (equal, "answered by equal prompts"),
-        (failed, "failed with equal prompts"),
-    ];
-    calls.into_iter().chain(counted("equal", &equal)).collect()
+    let calls = count(summary.calls) + &notes;
+    (summary.calls + summary.answered_by_equals > 0).then(|| row("calls", &calls))
 }
 
 /// Tokens, cost, latency and rate.
@@ -224,16 +213,6 @@ fn usage(summary: &Summary) -> Vec<String> {
             &format!("p50 {}, p95 {}", span(p50), span(p95)),
         ));
     }
-    if summary.vectors > 0 {
-        let numbers = match (summary.min_dimensions, summary.dimensions) {
-            (least, most) if least < most => format!("{least} to {most}"),
-            (_, all) => all.to_string(),
-        };
-        lines.push(row(
-            "vectors",
-            &format!("{} of {numbers} numbers", count(summary.vectors)),
-        ));
-    }
     if summary.completed > summary.completed_before {
         let limited = match (summary.latency_p50, summary.limited_by()) {
             // Providers do not report what limits their batches.
@@ -252,11 +231,11 @@ fn usage(summary: &Summary) -> Vec<String> {
             &format!("{rate:.1} items/s over {busy}{limited}"),
         ));
     }
-    let answers = [
+    let answers = counts([
         (summary.truncated, "were cut at the token limit"),
         (summary.warnings, "have a warning"),
-    ];
-    lines.extend(counted("answers", &answers));
+    ]);
+    lines.extend((!answers.is_empty()).then(|| row("answers", &answers.join(", "))));
     lines
 }
 
