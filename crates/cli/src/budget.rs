@@ -5,12 +5,12 @@ use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use batchwright::queue::ProcessBudget;
-use batchwright::{Budget, Error, ProcessId, Request, Route, Summary, Usd};
+use batchwright::{Budget, Error, ProcessId, Request, Route, Usd};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::args::run::RunArgs;
-use crate::args::text_file::without_bom;
+use crate::args::values::without_bom;
 use crate::exit::{About, Refusal, could_not_run};
 
 /// Whether the output does not exist yet, before the run creates it: then nothing was spent on it.
@@ -58,40 +58,6 @@ pub fn line(budget: &Budget, has_batches: bool) -> String {
 pub fn json(budget: &Budget) -> Value {
     json!({"limit": budget.limit(), "spent": budget.spent(), "lost": budget.lost()})
 }
-
-/// The cost of `waiting` items, at the [mean](mean_cost) of this run; and the budget that is enough for them, or
-/// if their cost is unknown, for the next call, as a value of the flag. `None` if the next call has no upper bound.
-pub fn remaining(
-    budget: &Budget,
-    summary: &Summary,
-    bad_rows: u64,
-    waiting: u64,
-) -> Option<(Option<String>, String)> {
-    let spent = budget.spent().dollars() + budget.lost().dollars();
-    let next = budget.refused()?.dollars();
-    let rest = mean_cost(summary, bad_rows);
-    let rest = rest.map(|mean| mean * waiting as f64);
-    let rest = rest.filter(|rest| *rest > 0.0);
-    let enough = (spent + MORE * rest.unwrap_or_default() + next).max(budget.limit().dollars());
-    let cost = rest.and_then(Usd::from_dollars);
-    let cents = (enough * 100.0).ceil() / 100.0;
-    Some((cost.map(|cost| cost.to_string()), format!("{cents:.2}")))
-}
-
-/// The mean cost of the items that this run has ended, in US dollars. What the budget counts is no measure
-/// of it: that includes reservations of batches, also of earlier runs.
-fn mean_cost(summary: &Summary, bad_rows: u64) -> Option<f64> {
-    let failed: u64 = summary.errors.values().sum();
-    let completed = summary.completed.saturating_sub(summary.completed_before);
-    // Bad rows are not sent.
-    let ended = completed + failed.saturating_sub(bad_rows);
-    let cost = summary.cost_usd?.dollars();
-    let items = ended.saturating_sub(summary.unpriced);
-    (items > 0).then(|| cost / items as f64)
-}
-
-/// The recommended budget is larger than the estimate by this factor, because items differ.
-const MORE: f64 = 1.2;
 
 /// The budget with its record beside the output.
 fn recorded(budget: &Budget, output: &Path, from_zero: bool) -> Result<Budget, Refusal> {

@@ -11,22 +11,6 @@ pub fn command_line() -> String {
     again(words.map(|word| word.to_string_lossy().into_owned()))
 }
 
-/// The same with another budget.
-pub fn command_line_with_budget(value: &str) -> String {
-    const NAMES: [&str; 2] = ["--budget", "--max-cost"];
-    let mut words: Vec<String> = Vec::new();
-    let mut given = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
-    while let Some(word) = given.next() {
-        match word.split_once('=') {
-            _ if NAMES.contains(&&*word) => drop(given.next()),
-            Some((name, _)) if NAMES.contains(&name) => {}
-            _ => words.push(word),
-        }
-    }
-    words.extend(["--budget".to_owned(), value.to_owned()]);
-    again(words.into_iter())
-}
-
 /// The same for a shell in any folder.
 pub fn command_line_from_anywhere() -> String {
     let command = command_line();

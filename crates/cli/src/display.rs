@@ -3,7 +3,7 @@
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-use batchwright::progress::{LearnedLimit, LimitSource, Phase};
+use batchwright::progress::Phase;
 use batchwright::queue::WorkerReport;
 use batchwright::{Progress, ProgressNotifier, Usd};
 use parking_lot::Mutex;
@@ -173,21 +173,6 @@ pub fn lever(limit: &str) -> &'static str {
     }
 }
 
-/// A learned limit, its source, and its age once it is no longer fresh.
-fn source(limit: &LearnedLimit) -> String {
-    let source = match limit.source {
-        LimitSource::Header(name) => format!("by {name}"),
-        LimitSource::Refusals => "inferred from refused calls".to_owned(),
-        _ => "from a reply".to_owned(),
-    };
-    let age = match limit.age.as_secs() {
-        0..10 => String::new(),
-        age => format!(" {age} s ago"),
-    };
-    let (rate, unit) = (count(limit.per_minute), limit.unit);
-    format!("{rate} {unit}/min {source}{age}")
-}
-
 /// One line of progress.
 pub fn line(progress: &Progress, room: usize) -> String {
     let settled = progress.completed + progress.failed;
@@ -240,19 +225,18 @@ pub fn line(progress: &Progress, room: usize) -> String {
     fitted(parts, room)
 }
 
-/// What limits a run, until when, and where the limit comes from if no one configured it.
+/// What limits a run, and until when.
 fn limit(progress: &Progress) -> Option<String> {
     let limit = progress.limited_by?;
-    let learned = progress.learned_limit.as_ref();
-    let mut text = match learned {
+    let mut text = match &progress.learned_limit {
         None => format!("limited by {limit}{}", lever(limit)),
-        Some(_) => "limited by the provider's limit".to_owned(),
+        Some(learned) => {
+            let (rate, unit) = (count(learned.per_minute), learned.unit);
+            format!("limited by the provider's limit of {rate} {unit}/min")
+        }
     };
     if let Some(wait) = progress.resumes_in {
         text.push_str(&format!(" until {}", time_of_day(wait)));
-    }
-    if let Some(limit) = learned {
-        text.push_str(&format!(" · {}", source(limit)));
     }
     Some(text)
 }

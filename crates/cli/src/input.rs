@@ -1,4 +1,4 @@
-//! The sources of prompts: files, standard input, or a named pipe.
+//! The sources of prompts: files, folders of source files, standard input, or a named pipe.
 
 use std::fs::File;
 use std::io;
@@ -7,13 +7,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use batchwright::files::{PromptRequests, PromptSettings};
+use batchwright::sources::{FileScanner, LeftOut, SymlinkPolicy};
 use batchwright::{Context, Error, ErrorKind, Prompts, Request};
 
-use super::args::input::{BadRows, InputArgs, ReadingArgs};
+use super::args::input::{BadRows, FolderArgs, InputArgs, ReadingArgs};
 use super::background::{Background, Event, interrupted};
 use super::display::{self, Display};
 use super::exit::{About, Early, Refusal};
-use super::folder;
+use super::format::number_of;
+use super::sanitize::one_line;
 use super::settings::refused;
 use super::signals::Session;
 use batchwright::unstable::Optional;
@@ -50,7 +52,7 @@ impl InputArgs {
         let settings = settings
             .keep_fields(self.keep.iter().filter(|name| *name != NOTHING).cloned())
             .skip_bad_rows(self.bad_rows == BadRows::Skip);
-        let settings = folder::settings(settings, &self.reading, &self.files)?;
+        let settings = with_folder(settings, &self.reading, &self.files)?;
         self.reading.settings(settings, folder)
     }
 
@@ -64,7 +66,7 @@ impl InputArgs {
                 read(prompts, session)?
             }
         };
-        folder::left_out_lines(&prompts)
+        left_out_lines(prompts.left_out(), "--log-level debug names all")
             .iter()
             .for_each(display::note);
         Ok(prompts)
@@ -105,14 +107,6 @@ impl InputArgs {
     pub fn whole(&self) -> String {
         let paths: Vec<String> = self.files.iter().map(|path| whole(path)).collect();
         paths.join(", ")
-    }
-
-    /// The message for an input without prompts.
-    pub fn nothing(&self) -> String {
-        match self.stream().filter(|path| *path != Path::new("-")) {
-            Some(path) => format!("{} held no prompts", path.display()),
-            None => "standard input held no prompts".to_owned(),
-        }
     }
 }
 
@@ -224,4 +218,55 @@ pub fn until_cancelled(
             request
         }
     })
+}
+
+/// Finds the selected files.
+pub fn scanner(patterns: &[String], args: &FolderArgs) -> FileScanner {
+    let links = args.follow.then_some(SymlinkPolicy::Follow);
+    let scanner = FileScanner::new()
+        .hidden(args.hidden)
+        .ignore_files(!args.no_ignore)
+        .set(links, FileScanner::symlinks)
+        .set(args.max_size, FileScanner::max_file_size);
+    patterns.iter().fold(scanner, FileScanner::pattern)
+}
+
+/// Adds the selection and splitting of files in folders; rejects flags for that if no input is a folder.
+fn with_folder(
+    settings: PromptSettings,
+    reading: &ReadingArgs,
+    inputs: &[PathBuf],
+) -> Result<PromptSettings, Refusal> {
+    let told = reading.split.is_some()
+        || !reading.pattern.is_empty()
+        || reading.folder != FolderArgs::default();
+    match (inputs.iter().any(|path| path.is_dir()), reading.split) {
+        (false, _) if told => Err(Refusal::usage(
+            "--split, --pattern and their like choose among the files of a folder, and no input is one",
+        )),
+        (false, _) => Ok(settings),
+        (true, split) => Ok(settings
+            .scanner(scanner(&reading.pattern, &reading.folder))
+            .split(split.unwrap_or_default())),
+    }
+}
+
+/// Messages about skipped files; `all` is the command that lists them.
+pub fn left_out_lines(left_out: &LeftOut, all: &str) -> Vec<String> {
+    if left_out.count() == 0 {
+        return Vec::new();
+    }
+    let files = number_of(left_out.count(), "file is", "files are");
+    let mut lines = vec![format!("{files} left out: {left_out}")];
+    for file in &left_out.first {
+        let why = file
+            .skip_reason
+            .as_ref()
+            .map_or_else(String::new, ToString::to_string);
+        lines.push(format!("  {}: {}", one_line(&file.name()), one_line(&why)));
+    }
+    if left_out.count() > left_out.first.len() as u64 {
+        lines.push(format!("  and others; {all}"));
+    }
+    lines
 }

@@ -8,10 +8,8 @@ mod command_line;
 mod commands;
 mod display;
 mod exit;
-mod folder;
 mod format;
 mod input;
-mod job_types;
 mod logging;
 mod parse;
 mod payloads;
@@ -25,8 +23,6 @@ mod settings;
 mod signals;
 mod stderr;
 mod stdout;
-mod strategy;
-mod table;
 mod worker;
 
 use std::process::ExitCode;
@@ -75,7 +71,7 @@ fn carry_out(mut command: Command) -> Result<Exit, Early> {
         Command::Work(args) => work::execute(&args),
         Command::Serve(args) => serve::execute(&args),
         Command::Status(args) => status::execute(&args),
-        Command::Results(args) => results::execute(&args),
+        Command::Results(args) => Ok(results::execute(&args)?),
         Command::Export(args) => export::execute(&args),
         Command::Scan(args) => scan::execute(&args),
         Command::Exec(args) => exec::execute(&args),

@@ -4,7 +4,6 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
-use batchwright::files::InputFormat;
 use batchwright::{Context, Error, ErrorKind, Job};
 use batchwright_jobs::{JobNames, JobType, PayloadError};
 use serde_json::Value;
@@ -24,8 +23,7 @@ pub fn open(
     job_type: JobType,
     ctx: &Context,
 ) -> Result<impl Iterator<Item = Result<Job, Error>> + use<>, Refusal> {
-    let is_lines = input.reading.format == Some(InputFormat::Jsonl);
-    let sources = input.files.iter().map(|path| source(path, is_lines));
+    let sources = input.files.iter().map(|path| source(path));
     let sources = sources.collect::<Result<Vec<_>, _>>()?;
     let (mut names, column) = (JobNames::default(), input.reading.id_column.clone());
     let mut made = move |line: &[u8]| job(line, &job_type, column.as_deref(), &mut names);
@@ -51,7 +49,7 @@ struct Source {
     line: u64,
 }
 
-fn source(path: &Path, is_lines: bool) -> Result<Source, Refusal> {
+fn source(path: &Path) -> Result<Source, Refusal> {
     let name = path.display().to_string();
     let reader: Box<dyn BufRead + Send> = if path == Path::new("-") {
         Box::new(BufReader::new(io::stdin()))
@@ -59,14 +57,6 @@ fn source(path: &Path, is_lines: bool) -> Result<Source, Refusal> {
         let refused = |why: &dyn std::fmt::Display| {
             Refusal::usage(format!("{name}: {why}")).about(About::Input)
         };
-        let is_called_so = path
-            .extension()
-            .is_some_and(|e| e == "jsonl" || e == "ndjson");
-        if path.is_file() && !is_called_so && !is_lines {
-            let why = "payloads of a --type are lines of JSON, in a .jsonl file or on standard input (or in \
-                       a file of another name: --format jsonl)";
-            return Err(refused(&why));
-        }
         Box::new(BufReader::new(File::open(path).map_err(|e| refused(&e))?))
     };
     Ok(Source {

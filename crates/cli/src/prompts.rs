@@ -7,7 +7,7 @@ use batchwright::files::PromptSettings;
 use serde_json::{Map, Value};
 
 use super::args::shared::{PromptArgs, TaskArg};
-use super::args::text_file;
+use super::args::values::read_text;
 use super::exit::Refusal;
 use super::settings::refused;
 use batchwright::unstable::Optional;
@@ -105,7 +105,7 @@ pub fn schema(given: &Path) -> Result<(String, Value), Refusal> {
         ("--json-schema".into(), Ok(words.to_owned()))
     } else {
         let path = words.strip_prefix('@').map_or(given, Path::new);
-        (path.display().to_string(), text_file::read(path))
+        (path.display().to_string(), read_text(path))
     };
     let bad = |why: String| Refusal::usage(format!("{name}: {why}"));
     let text = text.map_err(|e| bad(format!("cannot be read: {e}")))?;

@@ -1,21 +1,24 @@
-//! The plan of a command's providers, and lines about it.
+//! The plan of a command's providers and its strategy, and lines about them.
 
 use std::path::Path;
 
 use batchwright::config::SettingSource;
 use batchwright::files::RunPlan;
-use batchwright::plan::{Concurrency, ProviderOptions, ProviderPlan, ProviderPlanError};
+use batchwright::plan::{
+    Concurrency, EffectiveStrategy, ProviderOptions, ProviderPlan, ProviderPlanError,
+};
 use batchwright::provider::{CallHeader, ProviderStatus};
-use batchwright::{ErrorKind, LlmConfig, Secret, Settings};
+use batchwright::{ErrorKind, LlmConfig, Secret, Settings, Strategy};
 
-use super::args::shared::{BatchProviderArgs, ProviderArgs};
-use super::args::text_file;
+use super::args::run::{OnError, RunArgs};
+use super::args::shared::{BatchProviderArgs, ProviderArgs, TaskArg};
+use super::args::values::read_text;
 use super::display;
 use super::exit::{About, Refusal};
 use super::settings::{self, data_dir, refused};
 use batchwright::unstable::Optional;
 
-const NO_MODEL: &str =
+pub const NO_MODEL: &str =
     "extract is a placeholder without a model: each answer is the first 300 characters of its text";
 /// What to do if no provider can be used.
 const A_MODEL: &str = "use one of these:\n  a key and a model: set OPENAI_API_KEY or another provider's key, and add --model NAME\
@@ -41,17 +44,6 @@ pub fn for_json(plan: &mut ProviderPlan) -> Result<(), Refusal> {
 /// False if `extract` comes first.
 pub fn asks_a_model(plan: &ProviderPlan) -> bool {
     plan.first.provider != "extract"
-}
-
-/// Warns if no model answers, and about fallbacks that have no effect.
-pub fn warn(plan: &ProviderPlan) {
-    if !asks_a_model(plan) {
-        display::note(NO_MODEL);
-    }
-    let steps = steps(plan);
-    if steps.iter().rev().skip(1).any(|step| *step == "extract") {
-        display::note("extract answers everything: providers after it are never called");
-    }
 }
 
 /// Rejects a plan that cannot work. The model of a server that is still loading is unknown, and is not rejected.
@@ -228,7 +220,7 @@ fn read_headers(given: &[String]) -> Result<Vec<CallHeader>, Refusal> {
     for given in given {
         let lines = match given.strip_prefix('@') {
             None => given.clone(),
-            Some(path) => text_file::read(path)
+            Some(path) => read_text(path)
                 .map_err(|error| bad_header(&format!("cannot read {path}: {error}")))?,
         };
         for line in lines.lines().filter(|line| !line.trim().is_empty()) {
@@ -344,6 +336,67 @@ pub fn answers_to(model: &str, name: &str) -> bool {
             Some(_) => false,
         }
     })
+}
+
+/// Rejects a flag that requests half the price if only the full price is possible. A setting that was stored for other
+/// providers falls back instead.
+pub fn refuse_full_price(
+    effective: &EffectiveStrategy,
+    settings: &Settings,
+) -> Result<(), Refusal> {
+    let setting = settings.explain("llm.bulk_strategy").map_err(refused)?;
+    match (setting.source, effective.check_price()) {
+        (SettingSource::Flag(flag), Err(error)) => Err(Refusal::usage(format!(
+            "{flag} {}: {}",
+            effective.asked,
+            error.message()
+        ))
+        .about(About::Provider)
+        .hint(format!(
+            "use {flag} sync to pay the full price, or --provider NAME for one that has it"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// The strategy of a run with this plan, if there is one.
+pub fn strategy(
+    args: &RunArgs,
+    settings: &Settings,
+    plan: Option<&ProviderPlan>,
+) -> Result<EffectiveStrategy, Refusal> {
+    let asked = settings.bulk_strategy().map_err(refused)?;
+    let mut effective = match plan {
+        _ if args.prompt.task == TaskArg::Embed => EffectiveStrategy::possible(Strategy::Sync),
+        Some(plan) => plan.strategy(),
+        // The key may be available where the real run will take place.
+        None if args.dry_run => EffectiveStrategy::expected(settings),
+        // There is no provider.
+        None => EffectiveStrategy::possible(Strategy::Sync),
+    };
+    if asked == Strategy::Batch && args.prompt.task == TaskArg::Embed {
+        let why = "embeddings are not made in batches: uses strategy sync";
+        effective.fallback_reason = Some(why.to_owned());
+    }
+    refuse_full_price(&effective, settings)?;
+    if args.no_wait && asked != Strategy::Batch {
+        return Err(Refusal::usage("--no-wait applies only to --strategy batch"));
+    }
+    if effective.strategy == Strategy::Batch {
+        check_error_policy(args)?;
+    }
+    Ok(effective)
+}
+
+/// Rejects a policy that has no meaning for items that are submitted together.
+pub fn check_error_policy(args: &RunArgs) -> Result<(), Refusal> {
+    match args.on_error {
+        OnError::Stop => Err(Refusal::usage(
+            "--on-error stop cannot be used with batches, because their items are submitted together: use \
+             stop-critical, or --strategy sync",
+        )),
+        OnError::Continue | OnError::StopCritical => Ok(()),
+    }
 }
 
 #[cfg(test)]

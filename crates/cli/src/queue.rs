@@ -142,17 +142,12 @@ impl DataArgs {
     }
 
     fn unknown(&self, named: &str, has_queue: bool) -> Refusal {
+        let place = self.place();
         let why = if has_queue {
-            format!(
-                "no process {named} in {}; it may have been deleted, or all its results fetched. To list the \
-                 processes: {}",
-                self.place(),
-                self.command("status")
-            )
+            let list = self.command("status");
+            format!("no process {named} in {place}; to list the processes: {list}")
         } else {
-            let path = self.database().unwrap_or_default();
-            let path = path.display();
-            format!("process {named} not found: the queue {path} does not exist")
+            format!("process {named} not found: the queue {place} does not exist")
         };
         Refusal::usage(why).about(About::Queue)
     }

@@ -1,4 +1,4 @@
-//! The worker of `work` and `serve`: its settings, its providers, and lines about them.
+//! The worker of `work` and `serve`: its settings, its providers, lines about them, and its types of jobs.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -6,7 +6,8 @@ use std::sync::Arc;
 use batchwright::config::{SettingsWatch, SqliteConfig};
 use batchwright::plan::{ProviderPlan, SettingsEvent, SkippedStep};
 use batchwright::queue::SqliteOptions;
-use batchwright::{JobQueue, LlmManager, Settings, Strategy};
+use batchwright::{Error, JobQueue, LlmManager, Settings, Strategy};
+use batchwright_jobs::JobTypes;
 
 use super::args::worker::WorkerArgs;
 use super::display;
@@ -15,7 +16,6 @@ use super::logging::is_quiet;
 use super::provider;
 use super::queue::{durability, existing_file, failed, open};
 use super::settings::{of_environment, refused, with_flags};
-use super::strategy;
 
 /// The queue in this file, otherwise on a server or in the data folder.
 pub fn queue(args: &WorkerArgs, file: Option<&Path>, folder: &Path) -> Result<JobQueue, Refusal> {
@@ -48,7 +48,7 @@ pub fn manager(args: &WorkerArgs, settings: &Settings) -> Result<LlmManager, Ref
     provider::choice(&plan, &args.provider)
         .iter()
         .for_each(display::note);
-    strategy::refuse_full_price(&plan.strategy(), settings)?;
+    provider::refuse_full_price(&plan.strategy(), settings)?;
     if let Some(why) = plan.strategy().fallback_reason.filter(|_| is_quiet()) {
         // Also with --quiet, because it may cost twice as much as the setting requests.
         display::say(&format!("strategy: {why}"));
@@ -62,19 +62,13 @@ pub fn line(plan: &ProviderPlan) -> Result<String, Refusal> {
     let strategy = plan.strategy();
     if let Some(reason) = &strategy.fallback_reason {
         line += &format!("\n  strategy: {reason}");
-    } else {
+    } else if strategy.strategy == Strategy::Batch {
         let name = plan.first.provider;
-        line += &match strategy.strategy {
-            Strategy::Sync => String::new(),
-            Strategy::Batch => format!("\n  strategy batch: prompts go to {name} in batches"),
-        };
+        line += &format!("\n  strategy batch: prompts go to {name} in batches");
     }
     let job_types = plan.for_job_types().map_err(refused)?;
     for step in &job_types.skipped {
         line += &format!("\n  {}", skipped(step));
-    }
-    if !job_types.skipped.is_empty() && job_types.first.provider == "extract" {
-        line += "\n  summaries are the first 300 characters of their text (extract), marked as degraded";
     }
     Ok(line)
 }
@@ -121,4 +115,28 @@ pub fn skipped(step: &SkippedStep) -> String {
         "job types such as summarize skip {}: {}",
         step.provider, step.reason
     )
+}
+
+/// The built-in types, with the source of articles from the settings. A user of the command line may read the files
+/// that payloads name.
+pub fn job_types(settings: &Settings) -> Result<JobTypes, Error> {
+    Ok(job_types_of_clients(settings)?.local_files(true))
+}
+
+/// The same for payloads that arrive over HTTP.
+pub fn job_types_of_clients(settings: &Settings) -> Result<JobTypes, Error> {
+    Ok(match settings.articles()? {
+        Some(source) => JobTypes::new().article_source(source, settings.private_articles()?),
+        None => JobTypes::new(),
+    })
+}
+
+/// The same for a worker, with its folder for audio.
+pub fn job_types_of_worker(
+    settings: &Settings,
+    named: Option<&Path>,
+    data: &Path,
+) -> Result<JobTypes, Error> {
+    let folder = named.map_or_else(|| data.join("audio"), Path::to_owned);
+    Ok(job_types(settings)?.audio_folder(folder))
 }

@@ -1,4 +1,4 @@
-//! The arguments that describe the input and its format.
+//! The arguments that describe the input and its format, and those of `batchwright scan`, which lists it.
 
 use std::path::PathBuf;
 
@@ -6,8 +6,7 @@ use batchwright::files::InputFormat;
 use batchwright::sources::Split;
 use clap::{Args, ValueEnum};
 
-use super::folder::FolderArgs;
-use super::values::{delimiter, name, one_of, split};
+use super::values::{bytes, delimiter, name, one_of, split};
 
 /// What is read, and how.
 #[derive(Debug, Args)]
@@ -114,4 +113,55 @@ const FORMATS: [(&str, InputFormat); 5] = [
 pub enum BadRows {
     Fail,
     Skip,
+}
+
+const FOLDER: &str = "Files of a folder";
+
+/// Which files of a folder are meant.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+pub struct FolderArgs {
+    /// Include hidden files and folders
+    #[arg(help_heading = FOLDER, long, hide_short_help = true)]
+    pub hidden: bool,
+
+    /// Include files that .gitignore, .ignore or git's other lists exclude
+    #[arg(help_heading = FOLDER, long, hide_short_help = true)]
+    pub no_ignore: bool,
+
+    /// Follow symbolic links below the folder; without this flag they are skipped
+    #[arg(help_heading = FOLDER, long, hide_short_help = true)]
+    pub follow: bool,
+
+    /// Maximum size of a file, for example 500K, 10M or 1G; larger ones are skipped [default: 10M]
+    #[arg(help_heading = FOLDER, long, value_name = "SIZE", value_parser = bytes, hide_short_help = true)]
+    pub max_size: Option<u64>,
+}
+
+/// List the files that run would read, and why it skips others
+///
+/// Files that are hidden, ignored by git or excluded by a pattern are not listed. Reasons to skip a file: too
+/// large, binary, not UTF-8, unreadable, a symbolic link.
+#[derive(Debug, Args)]
+#[command(after_help = include_str!("../../data/help/scan.txt"))]
+pub struct ScanArgs {
+    /// The folder
+    #[arg(value_name = "DIR", default_value = ".")]
+    pub folder: PathBuf,
+
+    /// Files to read: '**/*.py'; '!vendor' excludes
+    ///
+    /// Syntax of .gitignore, for the path below the folder: *.py matches in any folder, /*.py only in the folder
+    /// itself. Repeatable. Hidden and ignored files are skipped first.
+    #[arg(long, value_name = "GLOB", value_parser = name)]
+    pub pattern: Vec<String>,
+
+    #[command(flatten)]
+    pub files: FolderArgs,
+
+    /// Print the prompts of `run`: function, lines:N …
+    ///
+    /// file, function, class, lines:N or tokens:N. Each part is a line of JSON with its content. Files that cannot be split
+    /// are skipped, with the reason.
+    #[arg(long, value_name = "PART", value_parser = split)]
+    pub split: Option<Split>,
 }

@@ -1,23 +1,15 @@
-//! The arguments and help of each command, one file per command; arguments of several commands are in [`shared`],
+//! The arguments and help of each command, one file per group of commands; arguments of several commands are in [`shared`],
 //! [`input`] and [`values`]. This module does not depend on the commands.
 
 pub mod config;
 pub mod exec;
 pub mod export;
-pub mod folder;
 pub mod input;
 pub mod queue;
 pub mod run;
-pub mod sandbox;
-pub mod scan;
-pub mod serve;
 pub mod shared;
 pub mod simulate;
-pub mod submit;
-pub mod text_file;
-pub mod token;
 pub mod values;
-pub mod work;
 pub mod worker;
 
 use clap::{Args, Parser, Subcommand};
@@ -26,16 +18,13 @@ use clap_complete::Shell;
 use config::ConfigArgs;
 use exec::ExecArgs;
 use export::ExportArgs;
-use queue::{CancelArgs, DoctorArgs, ResultsArgs, RetryArgs, StatusArgs};
+use input::ScanArgs;
+use queue::{CancelArgs, DoctorArgs, ResultsArgs, RetryArgs, StatusArgs, SubmitArgs};
 use run::RunArgs;
-use scan::ScanArgs;
-use serve::ServeArgs;
 use shared::{SayArgs, StoreArgs};
 use simulate::SimulateArgs;
-use submit::SubmitArgs;
-use token::TokenArgs;
 use values::name;
-use work::WorkArgs;
+use worker::{ServeArgs, TokenArgs, WorkArgs};
 
 /// Runs thousands of LLM prompts, resumes after a crash, and pays for each answer once
 #[derive(Debug, Parser)]

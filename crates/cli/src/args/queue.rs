@@ -1,13 +1,107 @@
-//! The arguments of commands about processes and their queue: `status`, `results`, `cancel`, `retry` and `doctor`.
+//! The arguments of commands about processes and their queue: `submit`, `status`, `results`, `cancel`, `retry` and `doctor`.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use batchwright::Usd;
+use batchwright::queue::PRIORITIES;
+use batchwright::{ProcessId, Usd};
+use batchwright_jobs::JobTypes;
 use clap::Args;
 
-use super::shared::{BatchProviderArgs, DataArgs, MORE};
-use super::values::{dollars, seconds};
+use super::input::InputArgs;
+use super::shared::{BatchProviderArgs, DataArgs, MORE, PromptArgs, ShowArgs};
+use super::values::{dollars, name, seconds};
+
+/// Put prompts on the queue; print the id of their process
+///
+/// INPUT is checked completely before anything is queued, as with `run`. Nothing is sent: `batchwright work` does
+/// that, now or later, here or in another terminal. Either all prompts are queued or none.
+#[derive(Debug, Args)]
+#[command(after_help = MORE, after_long_help = include_str!("../../data/help/submit.txt"))]
+pub struct SubmitArgs {
+    #[command(flatten)]
+    pub input: InputArgs,
+
+    /// Model for prompts that name none
+    ///
+    /// [default: the worker's]
+    #[arg(long, value_name = "NAME", value_parser = name)]
+    pub model: Option<String>,
+
+    #[command(flatten)]
+    pub prompt: PromptArgs,
+
+    /// Type of the jobs, if they are not prompts
+    #[arg(help_heading = "Queue", long = "type", value_name = "TYPE", long_help = types(), value_parser = name,
+        conflicts_with_all = ["model", "template", "system", "json_schema", "max_tokens", "temperature", "extra",
+            "service_tier", "task", "bad_rows", "keep", "root", "split", "pattern", "format", "encoding", "delimiter", "quotes",
+            "sheet"])]
+    pub job_type: Option<String>,
+
+    /// Priority of the jobs, 1 to 10
+    ///
+    /// Higher ones start first. Also by name: critical (10), high (7 to 9), normal (4 to 6), low (1 to 3) [default:
+    /// 5, or that of the --type]
+    #[arg(help_heading = "Queue", long, value_name = "N", value_parser = priority)]
+    pub priority: Option<u8>,
+
+    /// Retries of an item at each provider [default: the worker's]
+    #[arg(help_heading = "Queue", long, value_name = "N", hide_short_help = true)]
+    pub max_retries: Option<u8>,
+
+    /// Maximum cost of the process in US dollars
+    ///
+    /// No job of the process starts when the most that the next call can cost does not fit. Calls in flight of several
+    /// workers may exceed it. A request without a known price fails. To change it: batchwright retry --budget
+    #[arg(help_heading = "Queue", long, alias = "max-cost", value_name = "USD", value_parser = dollars)]
+    pub budget: Option<Usd>,
+
+    /// Display name of the process [default: the input's]
+    ///
+    /// Shown for example in `batchwright status`.
+    #[arg(help_heading = "Queue", long, value_name = "NAME", value_parser = name)]
+    pub name: Option<String>,
+
+    /// Id of the process, to submit at most once: a UUID that you generate and that is not in the queue yet
+    /// [default: a new one]
+    #[arg(
+        help_heading = "Queue",
+        long,
+        value_name = "ID",
+        hide_short_help = true
+    )]
+    pub process: Option<ProcessId>,
+
+    #[command(flatten, next_help_heading = "Queue")]
+    pub data: DataArgs,
+
+    #[command(flatten)]
+    pub show: ShowArgs,
+}
+
+fn types() -> String {
+    let lines = JobTypes::new().all().into_iter();
+    let lines = lines.map(|one| format!("\n  {}: {}", one.name(), one.description()));
+    format!(
+        "Type of the jobs, if they are not prompts\n\nEach line of INPUT is then a JSON object, the payload of a job; an `id` in \
+         it names the job. docs/jobs.md describes the payloads of these types:{}",
+        lines.collect::<String>()
+    )
+}
+
+/// A number, or a word for one.
+fn priority(text: &str) -> Result<u8, String> {
+    let number = match text.trim() {
+        "critical" => Some(10),
+        "high" => Some(8),
+        "normal" => Some(5),
+        "low" => Some(2),
+        other => other.parse().ok(),
+    };
+    number
+        .filter(|number| PRIORITIES.contains(number))
+        .ok_or_else(|| "write 1 to 10, or critical, high, normal or low".to_owned())
+}
 
 /// Show what is queued, running, done and failed
 #[derive(Debug, Args)]

@@ -1,13 +1,13 @@
-//! Parses values of command-line arguments.
+//! Parses values of command-line arguments, and the files of text that they name.
 
+use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use batchwright::Usd;
 use batchwright::config::SettingKey;
 use batchwright::sources::Split;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-
-use super::text_file;
 
 /// One of these words; the value is what it stands for.
 pub fn one_of<T: Copy + Send + Sync + 'static>(
@@ -147,7 +147,7 @@ pub fn temperature(text: &str) -> Result<f64, String> {
 /// A text, or the content of a file when it is written as `@path`.
 pub fn text_or_file(text: &str) -> Result<String, String> {
     match text.strip_prefix('@') {
-        Some(path) => text_file::read(path)
+        Some(path) => read_text(path)
             .map(|content| content.trim_end_matches(['\r', '\n']).to_owned())
             .map_err(|error| format!("cannot read {path}: {error}")),
         None => Ok(text.to_owned()),
@@ -170,6 +170,20 @@ pub fn words_for(key: &'static str) -> impl Fn(&str) -> Result<String, String> +
             .and_then(|key| key.check(words))
             .map_err(|error| error.message().to_owned())
     }
+}
+
+/// The text of a file, without the byte order mark that some editors write.
+pub fn read_text(path: impl AsRef<Path>) -> io::Result<String> {
+    let text = std::fs::read_to_string(path)?;
+    Ok(match without_bom(&text) {
+        rest if rest.len() < text.len() => rest.to_owned(),
+        _ => text,
+    })
+}
+
+/// The text without a leading byte order mark.
+pub fn without_bom(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use crate::batches;
 use crate::command_line::quoted;
 use crate::display;
 use crate::exit::{Early, Exit, Refusal};
-use crate::format::{count, span};
+use crate::format::{self, count, span};
 use crate::provider::own_of_batches;
 use crate::queue::{collected_by_server, failed, report, run_command};
 use crate::settings::{self, data_dir, refused};
@@ -67,20 +67,20 @@ fn cancelled_line(
     } else {
         cancelled
     };
-    let mut line = format!("{} jobs cancelled", count(cancelled));
-    if came > 0 {
-        let came = count(came);
-        line.push_str(&format!(
-            "; meanwhile {came} results arrived from its batches and are billed"
-        ));
-    }
-    if counts.in_progress > 0 {
-        let running = count(counts.in_progress);
-        line.push_str(&format!(
-            "; {running} are running: they finish and are not retried"
-        ));
-    }
-    line.push_str(&batches.lines(&args.data));
+    let parts = [
+        vec![format!("{} jobs cancelled", count(cancelled))],
+        format::counts([
+            (
+                came,
+                "results arrived from its batches meanwhile and are billed",
+            ),
+            (
+                counts.in_progress,
+                "are running: they finish and are not retried",
+            ),
+        ]),
+    ];
+    let mut line = parts.concat().join("; ") + &batches.lines(&args.data);
     if counts.finished() > counts.consumed && now.info.collector.is_none() {
         line.push_str(&to_take(&args.data, now));
     }
@@ -143,8 +143,6 @@ fn answered(counts: &JobCounts) -> u64 {
 struct CancelledBatches {
     /// The process had batches.
     any: bool,
-    /// Ended batches whose billed results were abandoned.
-    given_up: Vec<BatchInfo>,
     /// Batches that still exist.
     left: Vec<BatchInfo>,
 }
@@ -175,30 +173,16 @@ fn cancel_batches(
         let report = worker.run().map_err(failed)?;
         display::unsaved(&report);
     }
-    let (any, left) = (!before.is_empty(), read()?);
-    let is_over = |batch: &BatchInfo| left.iter().all(|other| other.label != batch.label);
-    let mut given_up = before;
-    given_up.retain(|batch| batch.uncollected.is_some() && is_over(batch));
     Ok(CancelledBatches {
-        any,
-        given_up,
-        left,
+        any: !before.is_empty(),
+        left: read()?,
     })
 }
 
 impl CancelledBatches {
-    /// Lines about abandoned results, and about the remaining batches.
+    /// Lines about the remaining batches.
     fn lines(&self, data: &DataArgs) -> String {
         let mut out = String::new();
-        for batch in &self.given_up {
-            let name = batch.remote_id.as_deref().unwrap_or(&batch.label);
-            let problem = batch.problem.as_deref();
-            let why = problem.unwrap_or("the provider did not have them");
-            out.push_str(&format!(
-                "\n  batch {name} at {}: its missing results are abandoned, although they were billed: {why}",
-                batch.provider
-            ));
-        }
         for batch in &self.left {
             out.push_str(&format!("\n  not over yet: {}", batches::line(batch)));
             if batch.attended {

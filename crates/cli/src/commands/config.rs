@@ -7,10 +7,11 @@ use serde_json::{Value, json};
 use crate::args::config::{ConfigAction, ConfigArgs};
 use crate::display;
 use crate::exit::{Early, Exit, Refusal, could_not_run};
+use crate::format::Table;
 use crate::logging::is_json;
-use crate::settings::{data_dir, in_folder, refused, settings};
+use crate::queue::folder;
+use crate::settings::{in_folder, refused, settings};
 use crate::stdout;
-use crate::table::Table;
 
 pub fn execute(args: &ConfigArgs) -> Result<Exit, Early> {
     let text = carry_out(args)?;
@@ -20,23 +21,10 @@ pub fn execute(args: &ConfigArgs) -> Result<Exit, Early> {
 /// The text for standard output.
 fn carry_out(args: &ConfigArgs) -> Result<String, Refusal> {
     match &args.action {
-        ConfigAction::List => list(&settings()?, is_json()),
-        ConfigAction::Get { key } => {
-            known(key)?;
-            get(&settings()?, key, is_json())
-        }
-        ConfigAction::Set { key, value } => {
-            let store = stored_at()?;
-            refuse_unusable(key, value)?;
-            change(&store, key, Some(value))?;
-            changed(&store, key, false)
-        }
-        ConfigAction::Unset { key } => {
-            let store = stored_at()?;
-            let before = store.get(key).map_err(could_not_run)?;
-            change(&store, key, None)?;
-            changed(&store, key, before.is_some())
-        }
+        ConfigAction::List => list(&settings()?),
+        ConfigAction::Get { key } => get(&settings()?, key),
+        ConfigAction::Set { key, value } => set(&stored_at()?, key, value),
+        ConfigAction::Unset { key } => unset(&stored_at()?, key),
     }
 }
 
@@ -45,54 +33,41 @@ fn known(key: &str) -> Result<&'static SettingKey, Refusal> {
 }
 
 fn stored_at() -> Result<SqliteConfig, Refusal> {
-    data_dir().map(|folder| in_folder(&folder)).ok_or_else(|| {
-        Refusal::could_not_run(
-            "there is no folder for settings: use --data-dir or BATCHWRIGHT_HOME",
-        )
-    })
+    folder().map(|folder| in_folder(&folder))
 }
 
-/// Refuses what a command would refuse later, for example a file of prices that does not exist.
-fn refuse_unusable(key: &str, value: &str) -> Result<(), Refusal> {
-    known(key)?.check_stored(value).map_err(refused)?;
-    let given = Some(value.trim().to_owned());
-    let settings = settings()?.flag(key, "config set", given);
-    let prices = settings.and_then(|settings| settings.model_prices());
-    match (key, prices) {
-        ("llm.prices", Err(error)) => Err(refused(error.context("llm.prices"))),
-        _ => Ok(()),
+/// Stores a value, unless a command would refuse it later, for example a file of prices that does not exist.
+fn set(store: &SqliteConfig, key: &str, value: &str) -> Result<String, Refusal> {
+    let value = known(key)?.check_stored(value).map_err(refused)?;
+    let with_it = settings()?.flag(key, "config set", Some(value.clone()));
+    if key == "llm.prices" {
+        let prices = with_it.and_then(|settings| settings.model_prices());
+        prices.map_err(|error| refused(error.context("llm.prices")))?;
     }
+    store.write(key, Some(&value)).map_err(could_not_run)?;
+    let place = store.path().display();
+    changed(key, &format!("{key}={value} is stored in {place}"))
 }
 
-fn change(store: &SqliteConfig, key: &str, value: Option<&str>) -> Result<(), Refusal> {
-    let value = match value {
-        Some(value) => Some(known(key)?.check_stored(value).map_err(refused)?),
-        // A key of another version can be removed.
-        None if store.get(key).map_err(could_not_run)?.is_some() => None,
-        None => known(key).map(|_| None)?,
+/// Deletes a stored value, also of a key that this version does not know.
+fn unset(store: &SqliteConfig, key: &str) -> Result<String, Refusal> {
+    let was = match store.get(key).map_err(could_not_run)? {
+        Some(_) => "is deleted",
+        None => known(key).map(|_| "was not stored")?,
     };
-    store.write(key, value.as_deref()).map_err(could_not_run)
-}
-
-/// Which value applies after a change, and what overrides it. `before`: whether a deleted key was stored.
-fn changed(store: &SqliteConfig, key: &str, before: bool) -> Result<String, Refusal> {
-    let settings = settings()?;
-    let Ok(setting) = settings.explain(key) else {
-        display::say(&format!("{key} is deleted"));
+    store.write(key, None).map_err(could_not_run)?;
+    let Ok(known) = known(key) else {
+        display::say(&format!("{key} {was}"));
         return Ok(String::new());
     };
-    display::say(&match store.get(key).map_err(could_not_run)? {
-        Some(value) => format!("{key}={value} is stored in {}", store.path().display()),
-        None => {
-            let was = if before {
-                "is deleted"
-            } else {
-                "was not stored"
-            };
-            let default = setting.key.default_text();
-            format!("{key} {was}; the default is used: {default}")
-        }
-    });
+    let default = known.default_text();
+    changed(key, &format!("{key} {was}; the default is used: {default}"))
+}
+
+/// Says what was changed, and what overrides it.
+fn changed(key: &str, what: &str) -> Result<String, Refusal> {
+    let setting = settings()?.explain(key).map_err(refused)?;
+    display::say(what);
     if let SettingSource::Environment(variable) = setting.source {
         let value = setting.value.as_deref().unwrap_or_default();
         display::say(&format!(
@@ -106,9 +81,9 @@ fn changed(store: &SqliteConfig, key: &str, before: bool) -> Result<String, Refu
     })
 }
 
-fn get(settings: &Settings, key: &str, json: bool) -> Result<String, Refusal> {
+fn get(settings: &Settings, key: &str) -> Result<String, Refusal> {
     let setting = settings.explain(key).map_err(refused)?;
-    if json {
+    if is_json() {
         return Ok(line(&as_json(&setting)));
     }
     if let Some(problem) = &setting.problem {
@@ -124,12 +99,12 @@ fn get(settings: &Settings, key: &str, json: bool) -> Result<String, Refusal> {
     })
 }
 
-fn list(settings: &Settings, json: bool) -> Result<String, Refusal> {
+fn list(settings: &Settings) -> Result<String, Refusal> {
     let all = SettingKey::all().iter();
     let all = all.map(|key| settings.explain(key.name()));
     let all: Vec<Setting> = all.collect::<Result<_, _>>().map_err(refused)?;
     let unknown: Vec<&str> = settings.unknown().collect();
-    if json {
+    if is_json() {
         let all: Vec<Value> = all.iter().map(as_json).collect();
         return Ok(line(&json!({ "settings": all, "unknown": unknown })));
     }

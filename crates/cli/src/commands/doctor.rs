@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use batchwright::config::SettingKey;
 use batchwright::provider::api_keys_set;
-use batchwright::queue::{HealthFinding, Severity, SqliteOptions};
+use batchwright::queue::Severity::{self, Bad, Good, Note, Warning};
+use batchwright::queue::{HealthFinding, SqliteOptions};
 use batchwright_exec::{Sandbox, SandboxMode};
 use serde_json::json;
 
@@ -14,7 +14,6 @@ use crate::exit::{Early, Exit, Refusal};
 use crate::logging::is_json;
 use crate::queue::{folder, open};
 use crate::sanitize::{self, one_line};
-use crate::settings::settings;
 use crate::stdout;
 
 pub fn execute(args: &DoctorArgs) -> Result<Exit, Early> {
@@ -37,12 +36,7 @@ pub fn execute(args: &DoctorArgs) -> Result<Exit, Early> {
 fn check(args: &DoctorArgs) -> Result<Vec<HealthFinding>, Refusal> {
     let folder = folder()?;
     let database = args.data.database()?;
-    let data = writable(&folder);
-    let usable = data.verdict != Severity::Bad;
-    let mut findings = vec![data];
-    if usable {
-        findings.extend(room(&folder));
-    }
+    let mut findings = of_folder(&folder);
     findings.push(sandbox());
     let store = &args.data.store;
     if store.store.is_some() || database.exists() {
@@ -50,50 +44,57 @@ fn check(args: &DoctorArgs) -> Result<Vec<HealthFinding>, Refusal> {
         let queue = open(store, file, &folder, SqliteOptions::default());
         match queue.and_then(|queue| queue.check()) {
             Ok(found) => {
-                findings.push(good("database", args.data.place()));
+                findings.push(finding("database", Good, args.data.place(), None));
                 findings.extend(found);
             }
-            Err(error) => findings.push(bad("database", error.message(), None)),
+            Err(error) => findings.push(finding("database", Bad, error.message(), None)),
         }
-    } else if usable {
+    } else {
         let seen = format!("{} is not there yet", database.display());
-        findings.push(note("database", seen, "batchwright submit makes it"));
+        let advice = Some("batchwright submit makes it");
+        findings.push(finding("database", Note, seen, advice));
     }
-    findings.extend(unusable_settings());
-    findings.push(keys());
+    let set = api_keys_set().into_iter();
+    let set: Vec<&str> = set.filter_map(|(_, variable)| variable).collect();
+    findings.push(match set.as_slice() {
+        [] => finding(
+            "keys",
+            Note,
+            "none is set",
+            Some("see batchwright providers"),
+        ),
+        set => finding("keys", Good, format!("set: {}", set.join(", ")), None),
+    });
     Ok(findings)
+}
+
+fn finding(
+    what: &str,
+    verdict: Severity,
+    seen: impl Into<String>,
+    advice: Option<&str>,
+) -> HealthFinding {
+    HealthFinding::new(what, verdict, seen.into(), advice)
 }
 
 fn shown(finding: &HealthFinding) -> String {
     let mark = match finding.verdict {
-        Severity::Good => "ok",
-        Severity::Note => "note",
-        Severity::Warning => "warning",
-        Severity::Bad => "bad",
+        Good => "ok",
+        Note => "note",
+        Warning => "warning",
+        Bad => "bad",
     };
     let (what, seen) = (one_line(&finding.what), one_line(&finding.seen));
-    let mut text = format!("{mark:<8} {what:<12} {seen}\n");
-    if let Some(advice) = &finding.advice {
-        text.push_str(&format!("{:22}-> {}\n", "", one_line(advice)));
-    }
-    text
+    let advice = finding.advice.as_deref().map(one_line);
+    let advice = advice.map_or_else(String::new, |advice| format!("{:22}-> {advice}\n", ""));
+    format!("{mark:<8} {what:<12} {seen}\n{advice}")
 }
 
-fn good(what: &str, seen: impl Into<String>) -> HealthFinding {
-    HealthFinding::new(what, Severity::Good, seen.into(), None)
-}
+/// Less free space than this is a warning.
+const LITTLE_ROOM: u64 = 1_000_000_000;
 
-fn note(what: &str, seen: impl Into<String>, advice: &str) -> HealthFinding {
-    HealthFinding::new(what, Severity::Note, seen.into(), Some(advice))
-}
-
-fn bad(what: &str, seen: impl Into<String>, advice: Option<&str>) -> HealthFinding {
-    HealthFinding::new(what, Severity::Bad, seen.into(), advice)
-}
-
-/// Tries to write, in the nearest folder that is there, which is more reliable than checking permissions.
-fn writable(folder: &Path) -> HealthFinding {
-    const WHAT: &str = "data folder";
+/// Whether the folder can be written to, tried in the nearest one that is there, and how much space its disk has.
+fn of_folder(folder: &Path) -> Vec<HealthFinding> {
     let shown = folder.display();
     let whole = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
     let there = whole.ancestors().find(|path| path.exists());
@@ -101,109 +102,59 @@ fn writable(folder: &Path) -> HealthFinding {
     let probe = there.join(format!(".batchwright-doctor-{}", std::process::id()));
     let tried = fs::write(&probe, b"?");
     let _ = fs::remove_file(&probe);
-    match tried {
-        Ok(()) if there == whole => good(WHAT, format!("{shown}, writable")),
-        Ok(()) => {
-            let seen = format!("{shown} is not there yet");
-            note(WHAT, seen, "it is created when it is first needed")
-        }
+    let writable = match tried {
+        Ok(()) => finding("data folder", Good, format!("{shown}, writable"), None),
         Err(error) => {
-            let there = there.display();
-            let seen = format!("{shown} cannot be used: no job can be queued: {there}: {error}");
+            let seen = format!("{shown} cannot be used: {}: {error}", there.display());
             let advice = "let this user write there, or set another folder with --data-dir or BATCHWRIGHT_HOME";
-            bad(WHAT, seen, Some(advice))
+            finding("data folder", Bad, seen, Some(advice))
         }
-    }
-}
-
-/// Less free space than this is a warning.
-const LITTLE_ROOM: u64 = 1_000_000_000;
-/// With less than this, even the results of an hour may not fit.
-const NO_ROOM: u64 = 50_000_000;
-
-fn room(folder: &Path) -> Option<HealthFinding> {
-    let folder = std::path::absolute(folder).ok()?;
-    let there = folder.ancestors().find(|folder| folder.exists())?;
-    let free = free_bytes(there)?;
-    let seen = format!("{:.2} GB free", free as f64 / 1e9);
-    let verdict = match free {
-        LITTLE_ROOM.. => return Some(good("disk", seen)),
-        NO_ROOM.. => Severity::Warning,
-        _ => Severity::Bad,
     };
-    let advice = "free disk space: results that cannot be stored wait, and new jobs are rejected; to move results out of \
-                  the queue: batchwright results PROCESS -o FILE";
-    Some(HealthFinding::new("disk", verdict, seen, Some(advice)))
-}
-
-fn free_bytes(folder: &Path) -> Option<u64> {
-    let room = rustix::fs::statvfs(folder).ok()?;
     // File systems without a disk, such as /proc, report nothing.
-    (room.f_blocks > 0).then_some(())?;
-    Some(room.f_bavail.saturating_mul(room.f_frsize))
+    let disk = rustix::fs::statvfs(there).ok();
+    let disk = disk.filter(|disk| disk.f_blocks > 0).map(|disk| {
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        let seen = format!("{:.2} GB free", free as f64 / 1e9);
+        let advice =
+            "free disk space: results that cannot be stored wait, and new jobs are rejected";
+        match free {
+            LITTLE_ROOM.. => finding("disk", Good, seen, None),
+            _ => finding("disk", Warning, seen, Some(advice)),
+        }
+    });
+    [writable].into_iter().chain(disk).collect()
 }
 
 /// How commands of `exec` are confined and kept together, found out without running one.
 fn sandbox() -> HealthFinding {
-    const WHAT: &str = "sandbox";
     let status = match Sandbox::new(SandboxMode::BestEffort).check() {
         Ok(status) => status,
-        Err(error) => return note(WHAT, error.message(), "exec needs --sandbox off here"),
+        Err(error) => {
+            let advice = Some("exec needs --sandbox off here");
+            return finding("sandbox", Note, error.message(), advice);
+        }
     };
-    let held = match &status.no_namespace {
-        None => "processes of a run are kept together by a process namespace".to_owned(),
-        Some(why) => format!("processes of a run are not kept together by the kernel ({why})"),
-    };
-    if !status.missing.is_empty() {
-        let seen = format!("{held}; not in force: {}", status.missing.join("; "));
-        let advice = "exec needs --sandbox best-effort or --sandbox off here";
-        return note(WHAT, seen, advice);
+    let advice = "exec needs --sandbox best-effort or --sandbox off here";
+    let advice = (!status.missing.is_empty()).then_some(advice);
+    let mut lacks = status.missing;
+    if let Some(why) = status.no_namespace {
+        lacks.push(format!("a process namespace ({why})"));
     }
     if status.helper.is_none() {
-        let seen = format!("{held}; batchwright-sandbox of this version was not found");
-        let advice = "commands start faster if batchwright-sandbox is in the folder of batchwright";
-        return note(WHAT, seen, advice);
+        lacks.push("batchwright-sandbox of this version was not found".to_owned());
     }
-    match status.no_namespace {
-        Some(_) => note(
-            WHAT,
-            held,
-            "allow user namespaces: a process that leaves its command may outlive a killed batchwright",
+    match lacks.as_slice() {
+        [] => finding(
+            "sandbox",
+            Good,
+            "commands are confined and kept together",
+            None,
         ),
-        None => good(WHAT, held),
+        lacks => finding(
+            "sandbox",
+            Note,
+            format!("lacks: {}", lacks.join("; ")),
+            advice,
+        ),
     }
-}
-
-/// Unusable settings, which stop `run` and `work`.
-fn unusable_settings() -> Vec<HealthFinding> {
-    const WHAT: &str = "settings";
-    let settings = match settings() {
-        Ok(settings) => settings,
-        Err(refusal) => return vec![bad(WHAT, refusal.message, None)],
-    };
-    let keys = SettingKey::all()
-        .iter()
-        .filter_map(|key| settings.explain(key.name()).ok());
-    let problems = keys.filter_map(|setting| setting.problem);
-    let problems = problems.map(|problem| bad(WHAT, problem, None));
-    let unknown = settings.unknown().map(|name| {
-        let seen = format!("{name} is stored, but this version has no such setting");
-        HealthFinding::new(WHAT, Severity::Note, seen, None)
-    });
-    let found: Vec<HealthFinding> = problems.chain(unknown).collect();
-    match found.as_slice() {
-        [] => vec![good(WHAT, "all can be used")],
-        _ => found,
-    }
-}
-
-fn keys() -> HealthFinding {
-    let set = api_keys_set().into_iter();
-    let set: Vec<String> = set
-        .filter_map(|(provider, variable)| Some(format!("{} ({provider})", variable?)))
-        .collect();
-    if set.is_empty() {
-        return note("keys", "none is set", "see batchwright providers");
-    }
-    good("keys", format!("set: {}", set.join(", ")))
 }

@@ -6,11 +6,11 @@ use batchwright::provider::{ProviderStatus, survey};
 use crate::args::ProvidersArgs;
 use crate::display;
 use crate::exit::{Early, Exit};
+use crate::format::Table;
 use crate::logging::is_json;
 use crate::sanitize;
 use crate::settings::{refused, settings};
 use crate::stdout;
-use crate::table::Table;
 
 pub fn execute(args: &ProvidersArgs) -> Result<Exit, Early> {
     let settings = settings()?

@@ -11,18 +11,15 @@ use serde_json::json;
 
 use crate::args::queue::ResultsArgs;
 use crate::display;
-use crate::exit::{Early, Exit, Refusal};
+use crate::exit::{Exit, Refusal};
 use crate::format::{count, counts};
+use crate::input::whole;
 use crate::logging::is_json;
 use crate::queue::{collected_elsewhere, failed, run_command};
 use crate::signals::Signals;
 use crate::stdout;
 
-pub fn execute(args: &ResultsArgs) -> Result<Exit, Early> {
-    Ok(results(args)?)
-}
-
-fn results(args: &ResultsArgs) -> Result<Exit, Refusal> {
+pub fn execute(args: &ResultsArgs) -> Result<Exit, Refusal> {
     let ctx = Context::new();
     let stopping = "stopping after the current write; press Ctrl-C again to stop now";
     let signals = Signals::watch(&ctx, stopping.to_owned())?;
@@ -103,10 +100,8 @@ fn named(args: &ResultsArgs) -> Option<&Path> {
 
 /// The name of this consumer, for other programs that request the same results at the same time.
 fn taker(args: &ResultsArgs) -> String {
-    let named = named(args).map(|path| (path, std::path::absolute(path)));
-    match &named {
-        Some((_, Ok(whole))) => format!("to {}", whole.display()),
-        Some((path, Err(_))) => format!("to {}", path.display()),
+    match named(args).map(whole) {
+        Some(path) => format!("to {path}"),
         None => "to standard output".to_owned(),
     }
 }
@@ -138,36 +133,21 @@ fn summary(
     ]) {
         line.push_str(&format!(", {part}"));
     }
-    let command = |words: &str| args.data.command(&format!("{words} {id}"));
-    if keeps && saved.safe > 0 {
-        line.push_str("; the queue keeps them");
-    } else if saved.written < saved.safe {
-        line.push_str("; the queue has deleted them");
-    }
     if open > 0 {
         let open = count(open);
         line.push_str(&format!(
             "; {open} jobs are still open; to fetch their results later, run the same command"
         ));
     }
-    match run_command(&process.info) {
-        Some(back) if keeps => line.push_str(&format!(
-            "\n  they belong to {}; to save them there: {back}",
-            process.info.output.as_deref().unwrap_or_default()
-        )),
-        None if keeps && !args.keep && saved.safe > 0 => {
-            line.push_str(&format!(
-                "\n  to fetch them: {} -o FILE",
-                command("results")
-            ));
-        }
-        _ => {}
-    }
-    if keeps && saved.failed > 0 && process.info.output.is_none() {
-        line.push_str(&format!(
-            "\n  to requeue the failed jobs before that: {}",
-            command("retry")
-        ));
+    if keeps && saved.safe > 0 {
+        line.push_str("; the queue keeps them\n  to ");
+        line.push_str(&match run_command(&process.info) {
+            Some(back) => format!("save them there: {back}"),
+            None => {
+                let fetch = args.data.command(&format!("results {id}"));
+                format!("fetch them: {fetch} -o FILE")
+            }
+        });
     }
     line
 }

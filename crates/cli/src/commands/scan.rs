@@ -6,18 +6,17 @@ use batchwright::sources::{FileInfo, FileScanner, LeftOut, Split, Unit};
 use batchwright::{Context, Error, ErrorKind};
 use serde_json::json;
 
-use crate::args::scan::ScanArgs;
+use crate::args::input::ScanArgs;
 use crate::display;
 use crate::exit::{About, Early, Exit, Refusal};
-use crate::folder;
-use crate::format::{number_of, size};
+use crate::format::{Table, number_of, size};
+use crate::input::{left_out_lines, scanner};
 use crate::logging::is_json;
 use crate::sanitize;
 use crate::stdout;
-use crate::table::Table;
 
 pub fn execute(args: &ScanArgs) -> Result<Exit, Early> {
-    let scanner = folder::scanner(&args.pattern, &args.files).check_contents(true);
+    let scanner = scanner(&args.pattern, &args.files).check_contents(true);
     if let Some(split) = args.split {
         return Ok(parts(args, &scanner, split)?);
     }
@@ -64,7 +63,7 @@ fn parts(args: &ScanArgs, scanner: &FileScanner, split: Split) -> Result<Exit, R
             if found == 0 {
                 display::say(NOTHING);
             }
-            let told = folder::told(&left_out, "scan without --split shows all");
+            let told = left_out_lines(&left_out, "scan without --split shows all");
             told.iter().for_each(|line| display::say(line));
             Ok(Exit::Success)
         }
@@ -72,15 +71,9 @@ fn parts(args: &ScanArgs, scanner: &FileScanner, split: Split) -> Result<Exit, R
 }
 
 fn line(unit: &Unit<'_>, out: &mut Vec<u8>) {
-    let start = out.len();
     // Writing texts and numbers to memory cannot fail.
-    let _ = serde_json::to_writer(&mut *out, unit);
-    // JSON itself escapes the ASCII characters that control a terminal, except the last one.
-    if out[start..].iter().any(|byte| *byte >= 0x7f) {
-        let safe = sanitize::json(&String::from_utf8_lossy(&out[start..]));
-        out.truncate(start);
-        out.extend_from_slice(safe.as_bytes());
-    }
+    let line = serde_json::to_string(unit).unwrap_or_default();
+    out.extend_from_slice(sanitize::json(&line).as_bytes());
     out.push(b'\n');
 }
 

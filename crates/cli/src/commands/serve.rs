@@ -9,11 +9,10 @@ use batchwright::progress::Metrics;
 use batchwright::{Context, ErrorPolicy, Secret};
 use batchwright_server::{RunningServer, Server};
 
-use crate::args::serve::ServeArgs;
+use crate::args::worker::ServeArgs;
 use crate::background::Cancelled;
 use crate::display;
 use crate::exit::{Early, Exit, Refusal, could_not_run};
-use crate::job_types;
 use crate::queue::{durability, folder};
 use crate::settings::in_folder;
 use crate::signals::{GRACE, Signals};
@@ -44,8 +43,8 @@ pub fn execute(args: &ServeArgs) -> Result<Exit, Early> {
     display::note(worker::line(manager.plan())?);
     let metrics = Metrics::new();
     let audio = args.worker.audio_dir.as_deref();
-    let types = job_types::of_worker(&settings, audio, &folder).map_err(could_not_run)?;
-    let accepted = job_types::of_clients(&settings).map_err(could_not_run)?;
+    let types = worker::job_types_of_worker(&settings, audio, &folder).map_err(could_not_run)?;
+    let accepted = worker::job_types_of_clients(&settings).map_err(could_not_run)?;
     let manager = manager
         .context(&ctx)
         .observer(Arc::new(metrics.clone()))

@@ -19,16 +19,18 @@ use crate::batches;
 use crate::budget::advice;
 use crate::display;
 use crate::exit::{Early, Exit, Refusal};
-use crate::format::{count, number_of, span};
+use crate::format::{Table, count, number_of, span};
 use crate::logging::is_json;
 use crate::queue::{PAUSED, failed, run_line};
 use crate::sanitize::{self, shortened};
 use crate::settings;
 use crate::stdout;
-use crate::table::Table;
 
 /// Interval at which a watched queue is read.
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
+
+const NOTHING: &str = "nothing is queued; to begin: batchwright submit INPUT";
+const FETCHED: &str = "all its results have been fetched";
 
 /// Shows the processes; a watched queue again after each change, on a terminal in the same place.
 pub fn execute(args: &StatusArgs) -> Result<Exit, Early> {
@@ -46,15 +48,16 @@ pub fn execute(args: &StatusArgs) -> Result<Exit, Early> {
         // A run that has ended meanwhile has removed its store.
         let file = args.data.file.queue.as_deref();
         queue = queue.filter(|_| file.is_none_or(Path::exists));
-        let rows = queue.as_ref().map_or(Ok(Vec::new()), |queue| {
-            rows(queue, &only, &mut tracker).map_err(failed)
-        })?;
+        let Some(queue) = &queue else {
+            return nothing(only.is_empty());
+        };
+        let rows = rows(queue, &only, &mut tracker).map_err(failed)?;
         let now: Vec<_> = rows.iter().map(Row::changes).collect();
         let ends = !args.watch || rows.iter().all(|row| row.process.is_finished());
         if drawn.as_ref().is_none_or(|(before, _)| *before != now) || redraws() {
             let lines = drawn.map_or(0, |(_, lines)| lines);
             let shown = if is_json() {
-                json(args, queue.as_ref(), only.is_empty(), &rows, &settings)?
+                json(args, queue, only.is_empty(), &rows, &settings)?
             } else {
                 table(&rows)
             };
@@ -63,12 +66,22 @@ pub fn execute(args: &StatusArgs) -> Result<Exit, Early> {
         }
         if ends {
             if !is_json() {
-                note_end(args, queue.as_ref(), only.is_empty(), &rows, &settings)?;
+                note_end(args, queue, only.is_empty(), &rows, &settings)?;
             }
             return Ok(Exit::Success);
         }
         thread::sleep(POLL_INTERVAL);
     }
+}
+
+/// What is said if there is no queue.
+fn nothing(all: bool) -> Result<Exit, Early> {
+    if is_json() {
+        let none = json!({"processes": [], "workers": 0, "paused": false, "spent": []});
+        return Ok(stdout::json(&none, Exit::Success));
+    }
+    display::note(if all { NOTHING } else { FETCHED });
+    Ok(Exit::Success)
 }
 
 fn redraws() -> bool {
@@ -179,37 +192,27 @@ impl Row {
 }
 
 /// The number of living workers, and what limits them.
-fn workers(queue: Option<&JobQueue>) -> Result<(u64, Vec<(String, u64)>), Refusal> {
-    let Some(queue) = queue else {
-        return Ok((0, Vec::new()));
-    };
-    let mut limits = queue.limited_by().map_err(failed)?;
+fn workers(queue: &JobQueue) -> Result<(u64, Vec<(String, u64)>), Error> {
+    let mut limits = queue.limited_by()?;
     // It only waits for jobs.
     limits.retain(|(limit, _)| limit != "source");
-    Ok((queue.workers().map_err(failed)?, limits))
-}
-
-fn is_paused(queue: Option<&JobQueue>) -> Result<bool, Refusal> {
-    queue.map_or(Ok(false), |queue| queue.is_paused().map_err(failed))
+    Ok((queue.workers()?, limits))
 }
 
 /// What the calls for jobs of the queue have cost since the first day of this month (UTC), by day and model.
-fn spent(queue: Option<&JobQueue>) -> Result<Vec<DaySpent>, Refusal> {
-    let first = Day::of(SystemClock.wall()).first_of_month();
-    queue.map_or(Ok(Vec::new()), |queue| {
-        queue.spent_since(Some(first)).map_err(failed)
-    })
+fn spent(queue: &JobQueue) -> Result<Vec<DaySpent>, Error> {
+    queue.spent_since(Some(Day::of(SystemClock.wall()).first_of_month()))
 }
 
 /// All of it for programs, on one line.
 fn json(
     args: &StatusArgs,
-    queue: Option<&JobQueue>,
+    queue: &JobQueue,
     all: bool,
     rows: &[Row],
     settings: &Settings,
 ) -> Result<String, Refusal> {
-    let (workers, limits) = workers(queue)?;
+    let (workers, limits) = workers(queue).map_err(failed)?;
     let limit = limits.first().map(|(limit, _)| limit.as_str());
     let row = |row: &Row| {
         let strategy = row.strategy(settings);
@@ -219,19 +222,20 @@ fn json(
         line["strategy"] = json!(strategy.strategy);
         line["fallback_reason"] = json!(strategy.fallback_reason);
         line["eta_seconds"] = json!(row.eta.map(|eta| eta.as_secs_f64().ceil() as u64));
-        line["limited_by"] = json!(match row.process.is_finished() {
-            true => None,
-            false if row.is_out_of_budget() => Some("budget"),
-            false => limit,
-        });
+        let limit = if row.is_out_of_budget() {
+            Some("budget")
+        } else {
+            limit
+        };
+        line["limited_by"] = json!(limit.filter(|_| !row.process.is_finished()));
         line["age_seconds"] = json!(age.as_secs());
         line["batches"] = json!(row.batches);
         line
     };
     let processes: Vec<Value> = rows.iter().map(row).collect();
-    let mut line = json!({"processes": processes, "workers": workers, "paused": is_paused(queue)?});
+    let mut line = json!({"processes": processes, "workers": workers, "paused": queue.is_paused().map_err(failed)?});
     if all {
-        line["spent"] = json!(spent(queue)?);
+        line["spent"] = json!(spent(queue).map_err(failed)?);
     }
     Ok(sanitize::json(&line) + "\n")
 }
@@ -239,20 +243,17 @@ fn json(
 /// What the table does not say: who works, what was spent, and how each process goes on.
 fn note_end(
     args: &StatusArgs,
-    queue: Option<&JobQueue>,
+    queue: &JobQueue,
     all: bool,
     rows: &[Row],
     settings: &Settings,
 ) -> Result<(), Refusal> {
-    let (workers, limits) = workers(queue)?;
+    let (workers, limits) = workers(queue).map_err(failed)?;
     let command = |words: &str| args.data.command(words);
     // The processes of a run go on with its own command.
     let waits = |row: &Row| !row.process.is_finished() && run_line(&row.process).is_none();
     if rows.is_empty() {
-        display::note(match all {
-            false => "all its results have been fetched",
-            true => "nothing is queued; to begin: batchwright submit INPUT",
-        });
+        display::note(if all { NOTHING } else { FETCHED });
     }
     if workers > 0 {
         let limits = limits.iter();
@@ -266,7 +267,7 @@ fn note_end(
             command("work")
         ));
     }
-    if is_paused(queue)? {
+    if queue.is_paused().map_err(failed)? {
         display::note(PAUSED);
     }
     ways_on(rows, &command).iter().for_each(display::note);
@@ -276,7 +277,11 @@ fn note_end(
     if let Some(reason) = reasons.next() {
         display::note(format!("strategy: {reason}"));
     }
-    let days = if all { spent(queue)? } else { Vec::new() };
+    let days = if all {
+        spent(queue).map_err(failed)?
+    } else {
+        Vec::new()
+    };
     if !days.is_empty() {
         let cost: Usd = days.iter().map(|row| row.cost_usd).sum();
         let calls = count(days.iter().map(|row| row.calls).sum());

@@ -1,16 +1,14 @@
 //! `batchwright submit`: from prompts to jobs in the queue, all of them or none.
 
-use batchwright::files::InputFormat;
 use batchwright::plan::EffectiveStrategy;
 use batchwright::queue::{EnqueueError, ProcessBudget, ProcessInfo};
 use batchwright::{Context, Error, ErrorKind, Job, JobQueue, ProcessId};
 
-use crate::args::submit::SubmitArgs;
+use crate::args::queue::SubmitArgs;
 use crate::display;
 use crate::exit::{About, Early, Exit, Refusal, could_not_run};
 use crate::format::count;
 use crate::input::until_cancelled;
-use crate::job_types;
 use crate::logging::is_json;
 use crate::payloads;
 use crate::prompts;
@@ -18,6 +16,7 @@ use crate::queue::failed;
 use crate::settings::{self, data_dir};
 use crate::signals::Session;
 use crate::stdout;
+use crate::worker;
 use batchwright::unstable::Optional;
 
 pub fn execute(args: &SubmitArgs) -> Result<Exit, Early> {
@@ -32,17 +31,9 @@ pub fn execute(args: &SubmitArgs) -> Result<Exit, Early> {
 /// Payloads of a type, one a line.
 fn submit_payloads(args: &SubmitArgs, name: &str, session: &Session) -> Result<Exit, Early> {
     let settings = settings::settings()?;
-    let types = job_types::built_in(&settings).map_err(could_not_run)?;
+    let types = worker::job_types(&settings).map_err(could_not_run)?;
     let one = types.get(name);
     let one = one.map_err(|error| Refusal::usage(format!("--type {name}: {}", error.message)))?;
-    let reading = &args.input.reading;
-    let is_utf8 = |name: &String| ["utf-8", "utf8"].contains(&&*name.to_ascii_lowercase());
-    if reading.format.is_some_and(|it| it != InputFormat::Jsonl)
-        || reading.encoding.as_ref().is_some_and(|name| !is_utf8(name))
-    {
-        let why = "--format and --encoding: payloads of a --type are lines of JSON, in UTF-8";
-        return Err(Refusal::usage(why).into());
-    }
     queued(
         args,
         payloads::open(&args.input, one, &session.ctx)?,
@@ -76,7 +67,7 @@ fn queued(
     refuse_known(args, &queue, process)?;
     let jobs = jobs.map(|job| job.map(|job| with_options(args, job)));
     match queue.described(info(args)).try_enqueue_iter(process, jobs) {
-        Ok(0) => Err(Refusal::usage(args.input.nothing())
+        Ok(0) => Err(Refusal::usage("the input held no prompts")
             .about(About::Input)
             .into()),
         Ok(total) => Ok(report(args, process, total)),
@@ -89,17 +80,13 @@ fn refuse_known(args: &SubmitArgs, queue: &JobQueue, id: ProcessId) -> Result<()
     let Some(known) = queue.process(id).map_err(failed)? else {
         return Ok(());
     };
-    let total = count(known.counts.total);
-    let what = if known.sealed {
-        format!("the queue has process {id} already, with {total} jobs")
-    } else {
-        format!(
-            "process {id} is incomplete ({total} jobs so far): its submission is still running or was \
-         interrupted. To start over: {}",
-            args.data.command(&format!("cancel {id} --delete"))
-        )
-    };
-    Err(Refusal::usage(format!("{what}; nothing was added")).about(About::Queue))
+    let what = if known.sealed { "" } else { ", incomplete" };
+    Err(Refusal::usage(format!(
+        "the queue has process {id} already, with {} jobs{what}; nothing was added. To start over: {}",
+        count(known.counts.total),
+        args.data.command(&format!("cancel {id} --delete"))
+    ))
+    .about(About::Queue))
 }
 
 /// The description of the process in the queue, for people.
@@ -173,10 +160,10 @@ fn report(args: &SubmitArgs, process: ProcessId, total: u64) -> Exit {
     }
     let command = |words: String| args.data.command(&words);
     let by = settings::settings().ok();
-    let by = by.map(|settings| EffectiveStrategy::expected(&settings));
-    let by = by.map_or_else(String::new, |by| match by.fallback_reason {
-        Some(reason) => format!("; {reason}"),
-        None => format!("; strategy: {}", by.strategy),
+    let by = by.map_or_else(String::new, |settings| {
+        let by = EffectiveStrategy::expected(&settings);
+        let strategy = format!("strategy: {}", by.strategy);
+        format!("; {}", by.fallback_reason.unwrap_or(strategy))
     });
     display::note(format!(
         "{} jobs are queued{by}\n  to run them:          {}\n  to see the progress:  {}\n  to fetch the results: {}",

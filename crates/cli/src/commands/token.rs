@@ -3,7 +3,7 @@
 use batchwright::ErrorKind;
 use batchwright_server::new_token;
 
-use crate::args::token::{TokenAction, TokenArgs};
+use crate::args::worker::{TokenAction, TokenArgs};
 use crate::display;
 use crate::exit::{Early, Exit, Refusal, could_not_run};
 use crate::stdout;

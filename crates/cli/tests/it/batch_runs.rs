@@ -6,11 +6,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use batchwright::{JobQueue, ProcessId};
-use batchwright_simulate::{BatchConfig, BatchStats, SimConfig, Simulator};
+use batchwright_simulate::{BatchConfig, SimConfig, Simulator};
 
-use super::common::{
-    Desk, Ended, HOME, PATIENCE, RunToEnd, Running, all_ids, eventually, simulator,
-};
+use super::common::{Desk, Ended, HOME, RunToEnd, Running, all_ids, eventually, simulator};
 
 pub fn taking(duration: Duration) -> Simulator {
     with(BatchConfig::default().duration(duration))
@@ -77,17 +75,6 @@ pub fn clean(desk: &Desk) {
         assert!(home_queue(desk).open_processes().unwrap().is_empty());
         assert!(home_queue(desk).batches(None).unwrap().is_empty());
     }
-}
-
-/// Waits until the provider has accepted this number of requests.
-#[track_caller]
-pub fn accepted(sim: &Simulator, items: u64) {
-    let there = |stats: &BatchStats| stats.items_accepted == items;
-    assert!(
-        sim.wait_for_batches(there, PATIENCE),
-        "{:?}",
-        sim.batch_stats()
-    );
 }
 
 /// Waits until the queue has recorded that this number of items is at the provider.

@@ -55,8 +55,7 @@ fn the_line_of_a_duplicate_names_the_item_that_was_sent() {
     let rows = "id,prompt,who\na,Name a prime.,x\nb,Name a prime.,y\nc,Name another.,z\n";
     desk.write("in.csv", rows);
     let words = "in.csv -o out.jsonl --keep who --dedupe --ordered";
-    desk.run(&sim, words)
-        .ends(0, "1 answered by equal prompts (1 call saved)");
+    desk.run(&sim, words).ends(0, "1 saved by equal prompts");
     let lines = desk.results("out.jsonl");
     lines[0].has(json!({"id": "a", "text": "echo: Name a prime.", "answered_by": null}));
     assert!(lines[0]["usage"].is_object());
@@ -127,7 +126,7 @@ fn embeddings_of_another_model_are_not_reused() {
     let before = desk.read("out.jsonl");
     run("b").expect(2).errs("has embeddings of local/a");
     assert_eq!((sim.stats().embedded, desk.read("out.jsonl")), (4, before));
-    run("a").ends(0, "4 answered by equal prompts");
+    run("a").ends(0, "4 saved by equal prompts");
     assert_eq!(sim.stats().embedded, 5);
     // If both models are present, only the embeddings of one are reused.
     let mixed = desk.read("out.jsonl");

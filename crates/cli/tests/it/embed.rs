@@ -29,7 +29,6 @@ fn a_thousand_texts_take_few_calls_and_each_id_has_its_own_vector() {
         json!({"calls": calls, "vectors": 1000, "dimensions": dimensions,
         "/usage/input_tokens": used}),
     );
-    ended.tells(&format!("1,000 of {dimensions} numbers"));
     desk.run(&sim, words).ends(0, "nothing to send");
     assert_eq!(sim.stats().calls, calls);
 }
@@ -71,10 +70,7 @@ fn embeddings_of_different_lengths_are_reported() {
     });
     let desk = Desk::with(100);
     let ended = server.run(&desk, "--task embed -j 1 --json").ended();
-    let ended = ended
-        .expect(0)
-        .says("100 of 4 to 5 numbers: they differ in length, so they cannot be compared");
-    ended.json()["summary"].has(json!({"min_dimensions": 4, "dimensions": 5}));
+    ended.expect(0).json()["summary"].has(json!({"min_dimensions": 4, "dimensions": 5}));
 }
 
 #[test]

@@ -265,7 +265,7 @@ fn changing_keep_sends_nothing_and_changes_no_line() {
         "id,stars,text\na,4,\"Good, \"\"so\"\" good\"\nd,2,new\nc,,\u{1F600} \u{5d0}\n",
     );
     run("--keep all --ordered")
-        .says("2 finished before, 1 to send; the output also has 1 result of another item");
+        .says("2 finished before, 1 to send; 1 results of other items stay in the output");
     let lines = desk.results("out.jsonl");
     let order: Vec<String> = lines.iter().map(id).collect();
     assert_eq!(order, ["a", "d", "c", "b"]);

@@ -37,7 +37,7 @@ fn invalid_payloads_are_rejected_with_line_and_field() {
         "
         summarize in.jsonl => in.jsonl line 2: field `content`: it is missing
         sumarize in.jsonl => unknown type; known types: batch_process, calculate_similarity, completion, embedding, extract_content,
-        summarize in.csv => .jsonl
+        summarize in.csv => in.csv line 1: no JSON
         summarize in.jsonl --system brief => --system
     ",
     ) {

@@ -69,14 +69,10 @@ fn progress_names_the_learned_limit_that_slows_a_run() {
     std::thread::scope(|scope| {
         let told = scope.spawn(|| run(slow.clone(), 5, ""));
         let set = scope.spawn(|| run(slow.clone(), 5, "--rpm 60"));
-        run(silent, 60, "")
-            .says("limited by the provider's limit")
-            .says(" requests/min inferred from refused calls");
+        run(silent, 60, "").says("limited by the provider's limit of ");
         let told = told.join().unwrap();
         told.hides("--rpm");
-        told.tells(
-            "limited by the provider's limit · 60 requests/min by x-ratelimit-limit-requests",
-        );
+        told.tells("limited by the provider's limit of 60 requests/min");
         let set = set.join().unwrap();
         set.tells("limited by quota (--rpm, --tpm)");
         set.hides("limited by the provider's limit");
@@ -103,10 +99,10 @@ fn a_run_finds_the_useful_concurrency_and_never_exceeds_a_given_one() {
     let told = &ended.json()["summary"]["most_in_flight"];
     assert!(told.as_u64().unwrap() >= most);
     let ended = ended.says("5 in flight, up to 256 while that helps");
-    ended.tells("limited by concurrency (found: 5 to ");
+    ended.tells(&format!("limited by concurrency ({} in flight)", told));
     // So few items that no more calls are started than at first.
     let (ended, _) = run(10, "-j auto --rpm 60000");
-    ended.says("5 in flight, up to 256").hides("found: 5 to 5");
+    ended.says("5 in flight, up to 256");
     assert!(run(40, "-j 5").1 <= 5);
 }
 

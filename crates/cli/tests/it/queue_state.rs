@@ -170,7 +170,7 @@ fn doctor_tells_a_healthy_queue_from_a_file_that_is_none() {
     let mut command = on_queue(&desk, "doctor");
     let ended = command.env("GROQ_API_KEY", "gsk-very-secret").ended();
     let ended = ended.expect(0);
-    for seen in ["ok       integrity", "writable", "GROQ_API_KEY (groq)"] {
+    for seen in ["ok       integrity", "writable", "set: GROQ_API_KEY"] {
         ended.shows(seen);
     }
     assert!(!ended.stdout.contains("very-secret"));

@@ -3,16 +3,15 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use batchwright::ProcessId;
 use batchwright_simulate::BatchConfig;
 use serde_json::{Value, json};
 
 use super::batch_runs::{
-    LONG, SHORT, STORE, WORDS, accepted, batch, bought, clean, command, home_queue, only_process,
-    queue, run, start, submitted, taking, whole, with, with_provider,
+    LONG, SHORT, STORE, WORDS, batch, bought, clean, command, only_process, queue, run, start,
+    submitted, taking, whole, with, with_provider,
 };
 use super::common::{
-    Desk, HOME, Has, NOBODY, RunToEnd, Running, all_ids, cases, eventually, id, ids_in_order,
+    Desk, HOME, Has, NOBODY, RunToEnd, Running, all_ids, cases, eventually, ids_in_order,
     prompt_lines,
 };
 
@@ -66,31 +65,12 @@ fn items_that_fail_in_a_batch_fail_over() {
 }
 
 #[test]
-fn standard_output_gets_the_lines_and_the_process_is_named() {
+fn batches_need_an_output_that_later_runs_can_go_on_with() {
     let (desk, sim) = (Desk::with(4), taking(SHORT));
-    let ended = run(&desk, &sim, "in.jsonl").expect(0);
-    let lines = super::common::results(&ended.stdout);
-    let mut ids: Vec<String> = lines.iter().map(id).collect();
-    ids.sort();
-    assert_eq!(ids, all_ids(4));
-    clean(&desk);
-
-    let sim = taking(LONG);
-    let running = start(&desk, &sim, "in.jsonl --quiet");
-    accepted(&sim, 4);
-    assert!(eventually(|| {
-        let batches = home_queue(&desk).batches(None).unwrap();
-        batches.iter().any(|batch| batch.remote_id.is_some())
-    }));
-    running.signal("INT");
-    let ended = running.wait().expect(130);
-    assert_eq!(ended.stdout, "");
-    let id: ProcessId = home_queue(&desk).open_processes().unwrap()[0].process_id;
-    ended
-        .says("the output cannot be attached to again")
-        .says("interrupted; what finished is saved")
-        .says(&format!("batchwright results {id} -o FILE"))
-        .hides("error:");
+    for words in ["in.jsonl", "in.jsonl -o /dev/stdout"] {
+        run(&desk, &sim, words).ends(2, "add -o FILE, or use --strategy sync");
+    }
+    bought(&sim, 0);
 }
 
 #[test]

@@ -8,9 +8,8 @@ use batchwright_exec::{CommandReport, Commands, Finished, SandboxMode};
 use parking_lot::Mutex;
 
 use super::emit::Trouble;
-use super::sandbox::REMINDER;
 use super::source::{Plan, skip};
-use super::unreadable;
+use super::{REMINDER, unreadable};
 use crate::args::exec::ExecArgs;
 use crate::command_line::command_line;
 use crate::exit::{Exit, Refusal};
@@ -55,47 +54,20 @@ impl Ended {
     }
 }
 
-/// What the run will do if an earlier run has finished a part of the commands, and how to start afresh.
-pub fn plan_line(args: &ExecArgs, plan: &Plan) -> Option<String> {
+/// What the run will do if an earlier run has finished a part of the commands.
+pub fn plan_line(plan: &Plan) -> Option<String> {
     let total = plan.total.filter(|_| plan.finished + plan.foreign > 0)?;
-    let to_run = count(total - plan.finished);
-    let mut line = format!(
-        "{} of {} are done{}, {to_run} to run",
+    let foreign = match plan.foreign {
+        0 => String::new(),
+        n => format!("; {} commands of the log are not in the input", count(n)),
+    };
+    Some(format!(
+        "{} of {} are done{}, {} to run{foreign}",
         count(plan.finished),
         count(total),
-        of_them_failed(plan.failed)
-    );
-    if plan.foreign > 0 {
-        let foreign = count(plan.foreign);
-        line.push_str(&format!(
-            "; {foreign} commands of the log are not in the input"
-        ));
-    }
-    if let Some(log) = &args.results.joblog {
-        let log = log.display();
-        line.push_str(&format!(
-            "; to start afresh, delete {log} or name another --joblog"
-        ));
-    }
-    Some(line)
-}
-
-/// Says that results of commands that are done are not in the output, where an earlier run wrote none, or it was changed.
-pub fn missing_line(args: &ExecArgs, plan: &Plan, records: Option<u64>) -> Option<String> {
-    let (output, log) = (args.results.output.as_ref()?, args.results.joblog.as_ref()?);
-    let missing = plan.finished.saturating_sub(records?);
-    (missing > 0).then(|| {
-        format!(
-            "{} has no results of {missing} commands that are done; to run them again, delete {} or name another --joblog",
-            output.display(),
-            log.display()
-        )
-    })
-}
-
-fn finished_before(finished: u64, failed: u64) -> String {
-    let failed = of_them_failed(failed);
-    format!("{} finished before{failed}", count(finished))
+        of_them_failed(plan.failed),
+        count(total - plan.finished),
+    ))
 }
 
 fn of_them_failed(failed: u64) -> String {
@@ -173,7 +145,10 @@ fn print(args: &ExecArgs, ended: &Ended) {
     }
     let before = match ended.skipped {
         0 => String::new(),
-        n => format!("{}, ", finished_before(n, ended.failed_before)),
+        n => {
+            let failed = of_them_failed(ended.failed_before);
+            format!("{} finished before{failed}, ", count(n))
+        }
     };
     let pending = match ended.pending() {
         Some(0) => String::new(),

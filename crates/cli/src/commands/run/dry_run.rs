@@ -6,7 +6,7 @@ use batchwright::plan::{EffectiveStrategy, EstimatedCost};
 use batchwright::{Estimate, FileRun, LlmManager, Prices, Settings, Strategy};
 use serde_json::{Value, json};
 
-use super::summary::Setup;
+use super::prepare::Setup;
 use crate::args::run::RunArgs;
 use crate::args::shared::TaskArg;
 use crate::display;

@@ -4,18 +4,10 @@ use batchwright::files::RunPlan;
 
 use crate::args::run::{Resend, RunArgs};
 use crate::format::{count, counts, number_of};
-use crate::sanitize::shortened;
 
-/// Causes of bad rows that have a line each.
-const MOST_CAUSES: usize = 3;
-
-const CHANGED_WITHOUT_IDS: &str = " (rows without ids become new items if a setting changes: add ids to replace \
-    their results, or name a new output)";
-
-/// The plan, why rows are not sent, and what happens to earlier answers.
+/// The plan, and what happens to earlier answers.
 pub fn lines(args: &RunArgs, plan: &RunPlan) -> Vec<String> {
     let mut lines = vec![plan_line(plan)];
-    lines.extend(bad_rows(plan));
     if let Some(output) = args.output.as_ref().filter(|_| plan.differing > 0) {
         let answers = match plan.total.saturating_sub(plan.without_id) {
             0 => "their earlier answers stay in the output".to_owned(),
@@ -84,6 +76,7 @@ fn plan_line(plan: &RunPlan) -> String {
             "; {rows} made from its request. To match results with rows, add a column id or --id-column NAME"
         ));
     }
+<<<<<<< HEAD
     if plan.foreign > 0 {
         let results = number_of(
             plan.foreign,
@@ -99,27 +92,18 @@ fn plan_line(plan: &RunPlan) -> String {
         let (one, many) = ("answer is taken back", "answers are taken back");
         line.push_str(&format!("; {}", number_of(plan.restored, one, many)));
     }
+=======
+    let earlier = counts([
+        (plan.foreign, "results of other items stay in the output"),
+        (plan.restored, "answers are taken back"),
+        (
+            plan.superseded + plan.under_way_superseded,
+            "earlier answers are superseded",
+        ),
+    ]);
+    earlier
+        .iter()
+        .for_each(|text| line.push_str(&format!("; {text}")));
+>>>>>>> origin/r67-h6
     line
-}
-
-/// Why rows are not sent, each cause with its number of rows.
-fn bad_rows(plan: &RunPlan) -> Vec<String> {
-    let rows = |n| number_of(n, "bad row", "bad rows");
-    let causes = plan.bad_row_causes.iter();
-    let mut lines: Vec<String> = causes
-        .clone()
-        .take(MOST_CAUSES)
-        .map(|cause| {
-            format!(
-                "  {}: {}",
-                rows(cause.items),
-                shortened(&cause.message, 200)
-            )
-        })
-        .collect();
-    let others = causes.skip(MOST_CAUSES).map(|cause| cause.items).sum();
-    if others > 0 {
-        lines.push(format!("  {} for other causes", rows(others)));
-    }
-    lines
 }

@@ -3,17 +3,16 @@
 
 use std::path::Path;
 
-use batchwright::files::{FileRunError, RunOutput, RunPlan, RunReport};
-use batchwright::plan::{Concurrency, ProviderPlan};
+use batchwright::files::{FileRunError, RunOutput, RunReport};
+use batchwright::plan::{Concurrency, EffectiveStrategy, ProviderPlan};
 use batchwright::{
-    Context, Error, ErrorKind, FileRun, FileRunOptions, LlmClient, LlmManager, Prompts, Request,
-    Response, Route, Settings,
+    Budget, Context, Error, ErrorKind, FileRun, FileRunOptions, LlmClient, LlmManager, Prompts,
+    Request, Response, Route, Settings,
 };
 
 use super::plan;
 use super::resolve::{self, may_lack};
-use super::summary::{QueueFacts, Setup};
-use super::via_queue::{RunQueue, ViaQueue};
+use super::via_queue::{QueueFacts, RunQueue, ViaQueue};
 use crate::args::run::{Resend, RunArgs};
 use crate::budget::{self, starts_from_zero};
 use crate::display;
@@ -22,7 +21,6 @@ use crate::provider;
 use crate::settings::refused;
 use crate::signals::Session;
 use crate::stdout::ResultsOut;
-use crate::strategy;
 
 pub struct Prepared {
     pub run: Plan,
@@ -37,6 +35,17 @@ pub enum Plan {
     ViaQueue(Box<ViaQueue>),
 }
 
+/// The options of the calls of a run.
+pub struct Setup {
+    pub concurrency: Concurrency,
+    /// The provider of each step.
+    pub steps: Vec<&'static str>,
+    pub strategy: EffectiveStrategy,
+    /// Rows of the input that make no prompt, each of them a failure.
+    pub bad_rows: u64,
+    pub budget: Option<Budget>,
+}
+
 /// How a run ended.
 pub struct Ended {
     pub report: RunReport,
@@ -49,7 +58,7 @@ pub fn prepare(args: &RunArgs, settings: &Settings, session: &Session) -> Result
     let prompts = resolve::prompts(args, session)?;
     let unnamed = prompts.without_model();
     let providers = resolve::providers(args, settings, unnamed, session)?;
-    let strategy = strategy::find(args, settings, providers.as_ref().ok())?;
+    let strategy = provider::strategy(args, settings, providers.as_ref().ok())?;
     let queue = resolve::queue(args, strategy.strategy)?;
     let from_zero = starts_from_zero(args);
     let models = providers.as_ref().is_ok_and(provider::asks_a_model);
@@ -68,9 +77,7 @@ pub fn prepare(args: &RunArgs, settings: &Settings, session: &Session) -> Result
         Plan::Direct(_) => None,
         Plan::ViaQueue(run) => run.process()?,
     };
-    let is_unlimited = queued
-        .as_ref()
-        .is_some_and(|queued| queued.budget.is_none());
+    let is_unlimited = queued.as_ref().is_some_and(|run| run.budget.is_none());
     let budget = if args.dry_run {
         None
     } else {
@@ -84,13 +91,7 @@ pub fn prepare(args: &RunArgs, settings: &Settings, session: &Session) -> Result
         steps: Vec::new(),
     };
     let manager = match providers {
-        _ if plan.to_send == 0 && queued.is_none() => {
-            if unnamed != 0 {
-                let model = settings.model().map_err(refused)?;
-                note_changed_default(plan, model.as_deref());
-            }
-            None
-        }
+        _ if plan.to_send == 0 && queued.is_none() => None,
         Err(refusal) if may_lack(args, &refusal) => {
             display::note(format!("nothing could be sent: {}", refusal.text()));
             None
@@ -132,9 +133,6 @@ fn compare(
     let run = match queue {
         Some(queue) => {
             let run = ViaQueue::prepare(queue, prompts, output, options);
-            if let Ok(run) = &run {
-                run.refuse_another_input(args)?;
-            }
             run.map(|run| Plan::ViaQueue(Box::new(run)))
         }
         None => FileRun::prepare(prompts, output, options).map(|run| Plan::Direct(Box::new(run))),
@@ -187,26 +185,10 @@ impl Plan {
             let lines = run.lines(providers, setup.strategy.strategy)?;
             lines.iter().for_each(display::note);
         }
-        provider::warn(providers);
-        if unnamed != 0 && args.provider.model.is_none() {
-            note_changed_default(plan, providers.first.model.as_deref());
+        if !provider::asks_a_model(providers) {
+            display::note(provider::NO_MODEL);
         }
         Ok(())
-    }
-}
-
-/// Explains that a changed default model does not send items again.
-fn note_changed_default(plan: &RunPlan, default: Option<&str>) {
-    let Some(default) = default else { return };
-    let mut before = plan.models_before.iter();
-    let same = before.any(|model| provider::answers_to(model, default));
-    if plan.done > 0 && !plan.models_before.is_empty() && !same {
-        display::note(format!(
-            "{} finished results came from {} and are kept; the default model is {default} now. \
-             Name it with --model to run them again",
-            plan.done,
-            plan.models_before.join(", ")
-        ));
     }
 }
 

@@ -2,35 +2,45 @@
 
 use std::io::Write;
 
-use batchwright::StopReason;
 use batchwright::files::RunReport;
+use batchwright::{StopReason, Summary};
 
 use super::prepare::Ended;
-use super::summary::{self, QueueFacts};
-use crate::args::run::RunArgs;
+use super::via_queue::QueueFacts;
+use crate::args::run::{Resend, RunArgs};
+use crate::budget;
+use crate::command_line::command_line;
 use crate::display;
 use crate::exit::Exit;
-use crate::format::number_of;
+use crate::format::{count, counts, number_of, span};
 use crate::logging::{is_json, is_quiet};
+use crate::sanitize::shortened;
 use crate::signals::{Session, Signals};
 use crate::{stderr, stdout};
 
+/// Causes of failures that have a line each.
+const MOST_CAUSES: usize = 10;
+
+const INTERRUPTED: &str = "interrupted; what finished is saved";
+
 pub fn report(args: &RunArgs, ended: &Ended, session: &Session) -> Exit {
-    let Ended { report, setup, .. } = ended;
-    let queue = ended.queue.as_ref();
-    let mut exit = exit_of(args, report, queue, &session.signals);
-    print_unsaved(report);
+    let Ended { report, queue, .. } = ended;
+    let mut exit = exit_of(args, report, queue.as_ref(), &session.signals);
+    show_unsaved(report);
     if let Err(error) = &report.compaction {
         display::error(error.message());
     }
     if is_json() {
-        exit = summary::print_json(args, report, setup, exit, queue);
+        exit = print_json(args, ended, exit);
     }
-    summary::print(args, report, setup, queue);
-    match report.stop.as_ref().filter(|_| is_quiet()) {
+    if !is_quiet() {
+        print(args, ended);
+        return exit;
+    }
+    match &report.stop {
         // It was asked for, and batches go on at the provider.
         Some(StopReason::Cancelled) => {
-            display::say(summary::INTERRUPTED);
+            display::say(INTERRUPTED);
             let remaining = queue.iter().flat_map(|queue| &queue.remaining);
             remaining.for_each(|line| display::say(line));
         }
@@ -74,27 +84,250 @@ fn has_unsaved(report: &RunReport) -> bool {
 }
 
 /// Shows such results rather than to drop them.
-fn print_unsaved(report: &RunReport) {
-    if !has_unsaved(report) {
-        if !report.unsaved.is_empty() {
-            let unread = number_of(
-                report.unsaved.len() as u64,
-                "finished result",
-                "finished results",
-            );
-            display::say(&format!(
-                "the reader closed the output before it took {unread}"
+fn show_unsaved(report: &RunReport) {
+    let unsaved = report.unsaved.len() as u64;
+    if has_unsaved(report) {
+        display::error(&format!(
+            "{unsaved} results could not be saved; here they are:"
+        ));
+        stderr::flush();
+        for line in &report.unsaved {
+            let _ = std::io::stderr().write_all(line);
+            stdout::note_written();
+        }
+    } else if unsaved > 0 {
+        let unread = number_of(unsaved, "finished result", "finished results");
+        display::say(&format!(
+            "the reader closed the output before it took {unread}"
+        ));
+    }
+}
+
+/// The summary for people.
+fn print(args: &RunArgs, ended: &Ended) {
+    let Ended {
+        report,
+        setup,
+        queue,
+    } = ended;
+    let summary = &report.summary;
+    let before = match summary.completed_before {
+        0 => String::new(),
+        n => format!(" ({} before)", count(n)),
+    };
+    let mut lines = vec![format!(
+        "{} items: {} completed{before}, {} failed, {} pending",
+        count(summary.total),
+        count(summary.completed),
+        count(summary.failed),
+        count(summary.pending),
+    )];
+    if let Some(reason) = &setup.strategy.fallback_reason {
+        lines.push(row("strategy", reason));
+    }
+    if let Some(queue) = queue {
+        lines.push(row("strategy", setup.strategy.strategy.as_str()));
+        lines.push(row("batches", &queue.batches));
+    }
+    lines.extend(calls(summary));
+    if summary.calls > 0 || summary.completed > summary.completed_before {
+        lines.extend(usage(summary));
+    }
+    if let Some(budget) = &setup.budget {
+        let has_batches = queue.as_ref().is_some_and(|queue| queue.in_batches > 0);
+        lines.push(row("budget", &budget::line(budget, has_batches)));
+    }
+    lines.extend(failures(summary));
+    let answered_by = &summary.answered_by;
+    let is_first = |name: &String| setup.steps.first().is_some_and(|first| first == name);
+    if !answered_by.keys().all(is_first) {
+        let by = answered_by.iter();
+        let by = by.map(|(name, n)| format!("{name} {}", count(*n)));
+        lines.push(row("answers by", &by.collect::<Vec<_>>().join(", ")));
+    }
+    if let Some(path) = &args.output {
+        lines.push(row("results", &path.display().to_string()));
+    }
+    lines.extend(
+        how_to_go_on(args, ended)
+            .iter()
+            .map(|line| format!("  {line}")),
+    );
+    match &report.stop {
+        None => {}
+        Some(StopReason::Cancelled) => display::note(INTERRUPTED),
+        Some(StopReason::SinkClosed) => display::note("the reader of the results went away"),
+        Some(stop) => display::note(format!("stopped: {stop}")),
+    }
+    display::note(lines.join("\n"));
+}
+
+fn row(name: &str, text: &str) -> String {
+    format!("  {name:<10} {text}")
+}
+
+/// Calls, and why there were more or fewer than items.
+fn calls(summary: &Summary) -> Option<String> {
+    let notes = counts([
+        (summary.retries, "retries"),
+        (summary.moved_on, "failed over"),
+        (summary.divided, "to single out refused texts"),
+        (summary.extracted, "to extract"),
+        (summary.rate_limited, "rate limited"),
+        (summary.possibly_paid_twice, "possibly paid twice"),
+        (summary.cut_off, "cut off in flight"),
+        (summary.answered_by_equals, "saved by equal prompts"),
+    ]);
+    let notes = match notes.as_slice() {
+        [] => String::new(),
+        notes => format!(" ({})", notes.join(", ")),
+    };
+    let calls = count(summary.calls) + &notes;
+    (summary.calls + summary.answered_by_equals > 0).then(|| row("calls", &calls))
+}
+
+/// Tokens, cost, latency and rate.
+fn usage(summary: &Summary) -> Vec<String> {
+    let usage = &summary.usage;
+    let cached = match usage.cached_input_tokens {
+        0 => String::new(),
+        n => format!(" ({} cached)", count(n)),
+    };
+    let tokens = match (usage.input_tokens, usage.output_tokens) {
+        // No call uses zero tokens: the provider did not report them.
+        (0, 0) if summary.completed > 0 => "unknown".to_owned(),
+        (read, written) => format!("{} in{cached}, {} out", count(read), count(written)),
+    };
+    let cost = match (summary.cost_usd, summary.unpriced) {
+        (Some(usd), 0) => usd.to_string(),
+        (Some(usd), unknown) => {
+            let items = number_of(unknown, "item", "items");
+            format!("{usd}, and {items} without a known price")
+        }
+        (None, _) => "unknown".to_owned(),
+    };
+    let mut lines = vec![row("tokens", &tokens), row("cost", &cost)];
+    if let (Some(p50), Some(p95)) = (summary.latency_p50, summary.latency_p95) {
+        lines.push(row(
+            "latency",
+            &format!("p50 {}, p95 {}", span(p50), span(p95)),
+        ));
+    }
+    if summary.completed > summary.completed_before {
+        let limited = match (summary.latency_p50, summary.limited_by()) {
+            // Providers do not report what limits their batches.
+            (None, _) => String::new(),
+            (_, "concurrency") => {
+                format!(
+                    ", limited by concurrency ({} in flight)",
+                    summary.most_in_flight
+                )
+            }
+            (_, limit) => format!(", limited by {limit}"),
+        };
+        let (rate, busy) = (summary.rate, span(summary.busy));
+        lines.push(row(
+            "rate",
+            &format!("{rate:.1} items/s over {busy}{limited}"),
+        ));
+    }
+    let answers = counts([
+        (summary.truncated, "were cut at the token limit"),
+        (summary.warnings, "have a warning"),
+    ]);
+    lines.extend((!answers.is_empty()).then(|| row("answers", &answers.join(", "))));
+    lines
+}
+
+/// Each cause of failures with its number of items.
+fn failures(summary: &Summary) -> Vec<String> {
+    let causes = summary.causes.iter();
+    let now: u64 = causes.clone().map(|cause| cause.items).sum();
+    let others: u64 = causes
+        .clone()
+        .skip(MOST_CAUSES)
+        .map(|cause| cause.items)
+        .sum();
+    let shown = causes.take(MOST_CAUSES).map(|cause| {
+        let message = shortened(&cause.message, 160);
+        format!("{} {}: {message}", count(cause.items), cause.kind)
+    });
+    let rest = counts([
+        (others, "for other causes (all in \"error\" of the results)"),
+        (
+            summary.failed.saturating_sub(now),
+            "in earlier runs, not sent again",
+        ),
+        (
+            summary.unusable_replies,
+            "replies were paid for and cannot be read; only --resend all sends their items again",
+        ),
+    ]);
+    shown
+        .chain(rest)
+        .map(|text| row("failures", &text))
+        .collect()
+}
+
+/// What to do about the rest.
+fn how_to_go_on(args: &RunArgs, ended: &Ended) -> Vec<String> {
+    let Ended {
+        report,
+        setup,
+        queue,
+    } = ended;
+    let (summary, stop) = (&report.summary, report.stop.as_ref());
+    let once = stdout::is_named(args.output.as_deref());
+    let mut lines = Vec::new();
+    let fails_again =
+        summary.failed <= setup.bad_rows + summary.unusable_replies || args.resend == Resend::None;
+    match stop {
+        _ if once || args.input.is_stream() => {}
+        Some(StopReason::BudgetExceeded(_)) => {
+            lines.push("to go on, give the same command with a higher --budget".to_owned());
+        }
+        _ if summary.pending > 0 => lines.push(format!("to go on:\n    {}", command_line())),
+        _ if !fails_again => {
+            lines.push(format!(
+                "to try the failed ones again:\n    {}",
+                command_line()
             ));
         }
-        return;
+        _ => {}
     }
-    display::error(&format!(
-        "{} results could not be saved; here they are:",
-        report.unsaved.len()
-    ));
-    stderr::flush();
-    for line in &report.unsaved {
-        let _ = std::io::stderr().write_all(line);
-        stdout::note_written();
+    lines.extend(queue.iter().flat_map(|queue| queue.remaining.clone()));
+    // A reader that closes the pipe wants no more results.
+    if queue.is_none() && !matches!(stop, None | Some(StopReason::SinkClosed)) {
+        if once {
+            let why = "this run cannot be resumed: the same command sends all items again. With -o FILE, a run can be resumed";
+            lines.push(why.to_owned());
+        } else if args.input.is_stream() {
+            let why = "standard input was not read to its end: pipe it again to go on";
+            lines.push(why.to_owned());
+        }
     }
+    lines
+}
+
+/// Prints the summary for programs. Returns `exit`, or an error where it could not be printed.
+fn print_json(args: &RunArgs, ended: &Ended, exit: Exit) -> Exit {
+    let Ended {
+        report,
+        setup,
+        queue,
+    } = ended;
+    let mut value = serde_json::json!({
+        "summary": report.summary,
+        "limited_by": report.summary.limited_by(),
+        "stopped": report.stop.as_ref().map(ToString::to_string),
+        "output": args.output.as_ref().map(|path| path.to_string_lossy()),
+        "exit_code": exit.code(),
+        "budget": setup.budget.as_ref().map(budget::json),
+        "strategy": setup.strategy.strategy.as_str(),
+        "fallback_reason": setup.strategy.fallback_reason,
+    });
+    for (name, fact) in queue.iter().flat_map(|queue| &queue.json) {
+        value[name] = fact.clone();
+    }
+    stdout::json(&value, exit)
 }

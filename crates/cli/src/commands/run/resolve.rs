@@ -1,9 +1,5 @@
 //! Determines what a run uses: flags and settings, prompts, providers, and the queue if necessary.
 
-use std::fs::File;
-use std::io::Read;
-use std::path::Path;
-
 use batchwright::files::{ExportFormat, PromptSettings};
 use batchwright::plan::ProviderPlan;
 use batchwright::unstable::Optional;
@@ -68,16 +64,13 @@ pub fn prompts(args: &RunArgs, session: &Session) -> Result<Prompts, Early> {
 /// The queue that the items go through, if they do. A dry run opens no queue that is not there yet.
 pub fn queue(args: &RunArgs, strategy: Strategy) -> Result<Option<RunQueue>, Refusal> {
     let queue = RunQueue::find(args, strategy)?;
-    let advice = match strategy {
-        _ if !args.dedupe => return Ok(queue),
-        Strategy::Batch => "remove it, or use --strategy sync",
-        Strategy::Sync if queue.is_none() => return Ok(None),
-        Strategy::Sync => "remove it until the earlier run of this output is finished",
-    };
-    Err(Refusal::usage(format!(
-        "--dedupe is for calls that the run makes itself, and this one goes through the queue, where each prompt is a \
-         separate request: {advice}"
-    )))
+    if args.dedupe && (queue.is_some() || strategy == Strategy::Batch) {
+        return Err(Refusal::usage(
+            "--dedupe is for calls that the run makes itself, and this one goes through the queue, where each prompt is a \
+             separate request: remove it, or use --strategy sync",
+        ));
+    }
+    Ok(queue)
 }
 
 /// The providers. Stored as a `Result`: if all items are finished, none is needed, and the error does not matter.
@@ -121,35 +114,21 @@ fn prompt_settings(args: &RunArgs) -> Result<PromptSettings, Refusal> {
     }
 }
 
-/// Rejects an output with the extension of a table: results are lines, from which tables are exported. An existing file
-/// of such lines is resumed.
+/// Rejects a new output with the extension of a table: results are lines, from which tables are exported.
 fn refuse_table(args: &RunArgs) -> Result<(), Refusal> {
-    let Some(path) = &args.output else {
+    let Some(path) = args.output.as_ref().filter(|path| !path.exists()) else {
         return Ok(());
     };
-    let is_table = ExportFormat::of(path).is_ok_and(|format| format != ExportFormat::Jsonl);
-    if !is_table || args.input.files.contains(path) || begins_with_result(path) {
+    if !ExportFormat::of(path).is_ok_and(|format| format != ExportFormat::Jsonl) {
         return Ok(());
     }
-    let (results, table) = (path.with_extension("jsonl"), path.display());
+    let results = path.with_extension("jsonl");
     Err(Refusal::usage(format!(
-        "{table}: results are JSON lines, from which a run can go on; a table is made of them: run with -o {}, then\n  \
-         batchwright export {} -o {}",
-        results.display(),
+        "{}: results are JSON lines, of which a table is made: run with -o {}, then batchwright export {} -o {}",
+        path.display(),
+        quoted_path(&results),
         quoted_path(&results),
         quoted_path(path),
     ))
     .about(About::Output))
-}
-
-/// True for a file of results, whatever it is called.
-fn begins_with_result(path: &Path) -> bool {
-    const START: &[u8] = b"{\"id\":";
-    let mut start = [0; START.len()];
-    // A pipe would be waited for.
-    if !path.metadata().is_ok_and(|found| found.is_file()) {
-        return false;
-    }
-    let read = File::open(path).and_then(|mut file| file.read_exact(&mut start));
-    read.is_ok() && start == START
 }

@@ -3,12 +3,10 @@
 
 use std::path::{Path, PathBuf};
 
-use batchwright::batch::BatchInfo;
 use batchwright::files::{
     FileRunError, QueueRun, QueueRunReport, RunOutput, RunReport, RunStore, store_path,
 };
 use batchwright::plan::ProviderPlan;
-use batchwright::provider::redacted_url;
 use batchwright::queue::{ProcessInfo, ProcessState, SqliteOptions};
 use batchwright::unstable::Optional;
 use batchwright::{
@@ -17,71 +15,74 @@ use batchwright::{
 };
 use serde_json::json;
 
-use super::summary::QueueFacts;
 use crate::args::run::RunArgs;
-use crate::args::shared::{ProviderArgs, TaskArg};
+use crate::args::shared::TaskArg;
 use crate::batches;
-use crate::command_line::{command_line_from_anywhere, quoted, quoted_path};
-use crate::display;
+use crate::command_line::{command_line_from_anywhere, quoted_path};
 use crate::exit::{About, Refusal};
 use crate::format::{count, counts};
-use crate::queue::{durability, failed, folder, folder_flag};
+use crate::provider::check_error_policy;
+use crate::queue::{durability, failed};
 use crate::signals::Session;
-use crate::strategy::check_error_policy;
 
-/// Where the items of a run wait.
+/// Facts about a run through the queue.
+pub struct QueueFacts {
+    /// What became of the items that went through it.
+    pub batches: String,
+    /// What remains, and how to continue.
+    pub remaining: Vec<String>,
+    pub json: Vec<(&'static str, serde_json::Value)>,
+    /// The queue still has something of this run.
+    pub has_remaining: bool,
+    /// Items in batches that have not ended.
+    pub in_batches: u64,
+    /// Whether a batch on hold needs a decision.
+    pub has_held: bool,
+}
+
+/// The store beside the output, where the items of a run wait.
 pub struct RunQueue {
-    store: RunStore,
-    /// The flag by which a command finds the queue, with a space before it; empty for the default queue.
-    flag: String,
-    /// Whether a later run can attach to the output.
-    attaches: bool,
+    options: SqliteOptions,
+    file: PathBuf,
 }
 
 impl RunQueue {
-    /// The queue of a run that uses one: because of its strategy, or because an earlier run of the same output has left
-    /// its store.
+    /// The store of a run that uses one: because of its strategy, or because an earlier run of the same output has left
+    /// it.
     pub fn find(args: &RunArgs, strategy: Strategy) -> Result<Option<Self>, Refusal> {
         let batch = strategy == Strategy::Batch;
         if args.prompt.task == TaskArg::Embed {
             return Ok(None);
         }
-        let output = args.output.as_deref().filter(|path| is_regular(path));
-        let store = output.and_then(|path| store_path(path).ok());
-        if let Some(output) = output.filter(|_| !args.dry_run) {
+        let Some(output) = args.output.as_deref().filter(|path| is_regular(path)) else {
+            if batch && !args.dry_run {
+                return Err(Refusal::usage(
+                    "batches take up to a day, so their results need a file to be collected in later: add -o FILE, or \
+                     use --strategy sync",
+                ));
+            }
+            return Ok(None);
+        };
+        if !args.dry_run {
             RunStore::tidy(output);
         }
-        let is_there = store.as_ref().is_some_and(|store| store.exists());
-        if let Some(output) = output.filter(|_| !is_there) {
+        let file = store_path(output).map_err(|_| {
+            let output = output.display();
+            let why = format!("{output}: cannot open the output: its folder is not there");
+            Refusal::could_not_run(why).about(About::Output)
+        });
+        let is_there = file.as_ref().is_ok_and(|file| file.exists());
+        if !is_there {
             refuse_orphans(args, output)?;
-        }
-        if !is_there && (!batch || args.dry_run) {
-            return Ok(None);
+            if !batch || args.dry_run {
+                return Ok(None);
+            }
         }
         check_error_policy(args)?;
         let options = SqliteOptions::default().durability(durability(args.fsync));
-        let (store, flag) = match (output, store) {
-            (Some(_), Some(store)) => (
-                RunStore::Beside(options),
-                format!(" --queue {}", quoted_path(store)),
-            ),
-            (Some(output), None) => {
-                let why = format!(
-                    "{}: cannot open the output: its folder is not there",
-                    output.display()
-                );
-                return Err(Refusal::could_not_run(why).about(About::Output));
-            }
-            (None, _) => {
-                let queue = JobQueue::open_with(folder()?.join("llm_jobs.db"), options);
-                let store = RunStore::On(queue.map_err(failed)?, ProcessId::new());
-                (store, folder_flag())
-            }
-        };
         Ok(Some(Self {
-            store,
-            flag,
-            attaches: output.is_some(),
+            options,
+            file: file?,
         }))
     }
 }
@@ -126,7 +127,7 @@ fn is_regular(path: &Path) -> bool {
 
 /// A run that was compared with the queue.
 pub struct ViaQueue {
-    queue: RunQueue,
+    file: PathBuf,
     run: QueueRun,
 }
 
@@ -138,8 +139,12 @@ impl ViaQueue {
         output: RunOutput,
         options: FileRunOptions,
     ) -> Result<Self, FileRunError> {
-        let run = QueueRun::prepare(prompts, output, options, queue.store.clone())?;
-        Ok(Self { queue, run })
+        let RunQueue {
+            options: store,
+            file,
+        } = queue;
+        let run = QueueRun::prepare(prompts, output, options, RunStore::Beside(store))?;
+        Ok(Self { file, run })
     }
 
     /// The input compared with the output.
@@ -153,54 +158,13 @@ impl ViaQueue {
         found.map_err(failed)
     }
 
-    /// Rejects an empty output whose store has items of another input: their results would be written to it.
-    pub fn refuse_another_input(&self, args: &RunArgs) -> Result<(), Refusal> {
-        let Some(known) = self.process()? else {
-            return Ok(());
-        };
-        let is_empty = |path: &PathBuf| path.metadata().map_or(true, |found| found.len() == 0);
-        let (Some(input), Some(output)) = (known.info.input, args.output.as_ref()) else {
-            return Ok(());
-        };
-        let plan = self.compared().plan();
-        let has_own = plan.under_way + plan.to_collect > 0;
-        let is_new = known.counts.consumed == 0 && is_empty(output) && !has_own;
-        if args.input.is_stream() || input == args.input.whole() || !is_new {
-            return Ok(());
-        }
-        let (id, flag) = (known.process_id, &self.queue.flag);
-        Err(Refusal::usage(format!(
-            "items of another input, {input}, are under way for {}, which is empty; nothing was sent. If their output was \
-             renamed, move its store with it; to give them up: batchwright cancel {id} --delete{flag}",
-            output.display()
-        )))
-    }
-
     /// Lines about batches of earlier runs and the strategy, shown before the run begins.
     pub fn lines(&self, plan: &ProviderPlan, strategy: Strategy) -> Result<Vec<String>, Refusal> {
         let (id, name) = (self.run.process(), plan.first.provider);
         let known = self.process()?;
         let batches = self.run.queue().batches(Some(id)).map_err(failed)?;
         let mut lines: Vec<String> = batches.iter().map(batches::line).collect();
-        // Results that are to be collected may belong to the input or not; they are not counted as stale.
         let plan = self.compared().plan();
-        let at_provider = known.as_ref().map_or(0, |known| known.counts.at_provider);
-        let unsent: u64 = batches
-            .iter()
-            .filter(|batch| batch.unsent)
-            .map(|batch| batch.total)
-            .sum();
-        let asked = plan.under_way + plan.to_collect;
-        let stale = at_provider.saturating_sub(asked);
-        let stale = stale.min(at_provider.saturating_sub(unsent));
-        if stale > 0 {
-            lines.push(format!(
-                "{} items in batches will be paid for, and this input does not ask for their answers: to stop all \
-                 batches: batchwright cancel {id}{}",
-                count(stale),
-                self.queue.flag
-            ));
-        }
         let is_ending = |known: &ProcessState| known.cancelled && known.counts.at_provider > 0;
         lines.push(match strategy {
             _ if known.as_ref().is_some_and(is_ending) => format!(
@@ -227,22 +191,14 @@ impl ViaQueue {
         budget: Option<&Budget>,
         session: &Session,
     ) -> Result<(RunReport, QueueFacts), Refusal> {
-        let Self { queue, run } = self;
+        let Self { file, run } = self;
         let process = run.process();
-        if !queue.attaches {
-            // Also with --quiet: the same command would buy everything again.
-            display::say(&format!(
-                "the output cannot be attached to again: if this ends early, process {process} has the \
-                 rest; batchwright results {process}{} -o FILE",
-                queue.flag
-            ));
-        }
         let run = run
             .context(&session.ctx)
             .notifier(session.display.clone())
             .until_submitted(args.no_wait)
             .on_error(args.on_error.policy())
-            .described(info(args, manager, queue.attaches))
+            .described(info(args, manager))
             .set(budget, QueueRun::budget);
         let make_worker = |queue: &JobQueue| {
             let manager = manager.ok_or_else(|| Error::new(ErrorKind::Invalid, NO_MANAGER))?;
@@ -254,7 +210,7 @@ impl ViaQueue {
         let in_batches = |left: &ProcessState| left.counts.at_provider;
         let facts = QueueFacts {
             batches: batches_line(&ended),
-            remaining: remaining(args, &queue, &ended, process),
+            remaining: remaining(&file, &ended, process),
             json: vec![
                 ("process_id", json!(process)),
                 ("submitted", ended.submitted.into()),
@@ -275,24 +231,18 @@ const NO_MANAGER: &str =
     "something is to be done now that was not when the run began: give the same command again";
 
 /// The description of the process in the queue, for people.
-fn info(args: &RunArgs, manager: Option<&LlmManager>, attaches: bool) -> ProcessInfo {
+fn info(args: &RunArgs, manager: Option<&LlmManager>) -> ProcessInfo {
     let provider = manager.map(|manager| manager.plan().first.provider);
     let input = (!args.input.is_stream()).then(|| args.input.whole());
-    let command = attaches.then(command_line_from_anywhere);
     ProcessInfo::new()
         .name(args.input.short())
+        .command(command_line_from_anywhere())
         .set(provider, ProcessInfo::provider)
         .set(input, ProcessInfo::input)
-        .set(command, ProcessInfo::command)
 }
 
-/// Lines about remaining items, and how to resume or cancel them.
-fn remaining(
-    args: &RunArgs,
-    queue: &RunQueue,
-    ended: &QueueRunReport,
-    id: ProcessId,
-) -> Vec<String> {
+/// Lines about remaining items, and how to collect or cancel them.
+fn remaining(file: &Path, ended: &QueueRunReport, id: ProcessId) -> Vec<String> {
     let Some(process) = &ended.left else {
         return Vec::new();
     };
@@ -301,46 +251,23 @@ fn remaining(
     if waiting > 0 {
         lines.push(format!("{} items wait in the queue", count(waiting)));
     }
-    let (at, flag) = (provider_flags(&args.provider), &queue.flag);
-    lines.push(if queue.attaches {
-        "to collect the results, run the same command in this folder".to_owned()
-    } else {
-        format!(
-            "to collect:  batchwright work --strategy batch --processes {id} --until-empty{flag} \
-             && batchwright results {id}{flag} -o FILE"
-        )
-    });
-    lines.push(format!("to give it up:  batchwright cancel {id}{at}{flag}"));
+    lines.push("to collect the results, run the same command in this folder".to_owned());
+    let file = quoted_path(file);
+    lines.push(format!(
+        "to give it up:  batchwright cancel {id} --queue {file}"
+    ));
     lines
-}
-
-/// The flags by which a command reaches the provider where this one names its address, with a space before each.
-fn provider_flags(args: &ProviderArgs) -> String {
-    let Some(url) = &args.base_url else {
-        return String::new();
-    };
-    let name = args.provider.as_ref();
-    let name = name.map_or_else(String::new, |name| format!(" --provider {}", quoted(name)));
-    format!("{name} --base-url {}", quoted(&redacted_url(url)))
 }
 
 /// What became of the items that went through the queue.
 fn batches_line(ended: &QueueRunReport) -> String {
-    let queued = ended.submitted;
-    let unsent = ended
-        .batches
-        .iter()
-        .filter(|batch: &&BatchInfo| batch.unsent);
-    let unsent: u64 = unsent.map(|batch| batch.total).sum();
-    let waiting = ended.left.as_ref().map_or(0, |left| left.counts.pending);
-    // No provider has accepted these.
-    let waiting = match ended.created {
-        0 => queued,
-        _ => queued.min(waiting + unsent),
+    let submitted = match ended.created {
+        // No provider has accepted them.
+        0 => "items put on the queue",
+        _ => "items submitted",
     };
     let others = counts([
-        (queued - waiting, "items submitted"),
-        (waiting, "items put on the queue"),
+        (ended.submitted, submitted),
         (ended.attached, "items attached to"),
         (
             ended.foreign,

@@ -12,11 +12,10 @@ use batchwright::{
 
 use self::queue_progress::QueueProgress;
 use super::status::{self, Row};
-use crate::args::work::WorkArgs;
+use crate::args::worker::WorkArgs;
 use crate::display;
 use crate::exit::{Early, Exit, could_not_run};
 use crate::format::{count, counts};
-use crate::job_types;
 use crate::logging::{is_json, is_quiet};
 use crate::queue::{PAUSED, all_of, command, folder};
 use crate::settings::in_folder;
@@ -37,7 +36,8 @@ pub fn execute(args: &WorkArgs) -> Result<Exit, Early> {
     note_full_price(&manager, &queue);
     let progress = Arc::new(QueueProgress::new(&args.show, &queue).map_err(could_not_run)?);
     let audio = args.worker.audio_dir.as_deref();
-    let types = job_types::of_worker(watch.settings(), audio, &folder).map_err(could_not_run)?;
+    let types =
+        worker::job_types_of_worker(watch.settings(), audio, &folder).map_err(could_not_run)?;
     let of_events = queue.clone();
     let tell = move |event: &SettingsEvent<'_>| {
         worker::tell_change(event);

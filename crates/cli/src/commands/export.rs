@@ -1,0 +1,244 @@
+//! `batchwright export`: a table of results.
+
+use std::io::{self, IsTerminal, Write};
+use std::path::Path;
+
+use batchwright::files::{Export, ExportReport};
+use batchwright::{Context, Error, ErrorKind};
+use serde_json::json;
+
+use crate::args::export::ExportArgs;
+use crate::display;
+use crate::exit::{About, Early, Exit, Refusal};
+use crate::format::{count, counts};
+use crate::logging::is_json;
+use crate::prompts::{asks_any_object, schema};
+use crate::sanitize::harmless;
+use crate::signals::Signals;
+use crate::stdout;
+use batchwright::unstable::Optional;
+
+/// This name means all columns.
+const ALL: &str = "all";
+
+pub fn execute(args: &ExportArgs) -> Result<Exit, Early> {
+    let to_stdout = stdout::is_named(Some(&args.output));
+    if is_json() && to_stdout {
+        let why = "--json needs -o FILE, because the table is on standard output";
+        return Err(Refusal::usage(why).into());
+    }
+    if args.results.iter().any(|path| path == Path::new("-")) {
+        let why = "results are read more than once, which standard input does not allow: save them to a file first";
+        return Err(Refusal::usage(why).into());
+    }
+    let ctx = Context::new();
+    let stopping = if to_stdout {
+        "stopping: the table ends here; press Ctrl-C again to stop now"
+    } else {
+        "stopping: no file is written; press Ctrl-C again to stop now"
+    };
+    let signals = Signals::watch(&ctx, stopping.to_owned())?;
+    let table = table(args)?;
+    let written = if to_stdout {
+        match to_stdout_unless_gone(table, &ctx) {
+            Some(written) => written,
+            None => return Ok(Exit::Success),
+        }
+    } else {
+        table.to_file(&args.output, &ctx)
+    };
+    match written {
+        Ok(report) => Ok(show(args, &report)),
+        Err(error) => Err(refused(&error, &signals)),
+    }
+}
+
+fn table(args: &ExportArgs) -> Result<Export, Refusal> {
+    let mut table = Export::new(&args.results)
+        .overwrite(args.overwrite)
+        .raw(args.raw)
+        .bom(args.bom);
+    if let Some(given) = &args.json_schema {
+        table = if asks_any_object(given) {
+            table.by_property(true)
+        } else {
+            let (name, schema) = schema(given)?;
+            let bad = |error: Error| Refusal::usage(format!("{name}: {}", error.message()));
+            table.json_schema(schema).map_err(bad)?
+        };
+    }
+    let all = args.columns == [ALL];
+    let columns = (!args.columns.is_empty() && !all).then(|| args.columns.iter().cloned());
+    let table = table
+        .set(columns, Export::columns)
+        .when(all, |table| table.all_columns(true))
+        .when(args.only_answers, |table| table.only_answers(true))
+        .set(args.output_delimiter, Export::delimiter)
+        .set(args.output_format, Export::format);
+    Ok(table)
+}
+
+/// Writes to standard output; `None` if its reader closed the pipe, which is not an error.
+fn to_stdout_unless_gone(table: Export, ctx: &Context) -> Option<Result<ExportReport, Error>> {
+    let stdout = io::stdout();
+    let mut out = TableStdout::new(stdout.lock(), stdout.is_terminal());
+    let written = table.to_writer(&mut out, ctx);
+    (!out.reader_is_gone()).then_some(written)
+}
+
+fn show(args: &ExportArgs, report: &ExportReport) -> Exit {
+    lines(args, report).iter().for_each(display::note);
+    if !is_json() {
+        return Exit::Success;
+    }
+    let facts = json!({
+        "rows": report.rows,
+        "failed": report.failed,
+        "columns": report.columns,
+        "columns_left_out": report.left_out,
+        "replaced_lines": report.replaced,
+        "ids_in_several_files": report.in_several_files,
+        "torn_files": report.torn,
+        "cut_cells": report.cut_cells,
+        "items_without_row": report.without_row,
+        "superseded_rows": report.superseded,
+    });
+    stdout::json(&facts, Exit::Success)
+}
+
+/// Lines for people; the first one reports what was written.
+fn lines(args: &ExportArgs, report: &ExportReport) -> Vec<String> {
+    let place = if stdout::is_named(Some(&args.output)) {
+        String::new()
+    } else {
+        format!(" to {}", args.output.display())
+    };
+    let failed = match report.failed {
+        0 => String::new(),
+        failed => format!(", {} of them without success", count(failed)),
+    };
+    let (rows, columns) = (count(report.rows), report.columns.len());
+    let first = format!("{rows} rows of {columns} columns written{place}{failed}");
+    let details = counts([
+        (
+            report.replaced,
+            "lines skipped, because later lines have the same id",
+        ),
+        (
+            report.in_several_files,
+            "ids are in several files: the last file is used",
+        ),
+        (
+            report.cut_cells,
+            "cells exceed the 32,767 characters of .xlsx: they are truncated",
+        ),
+        (
+            report.superseded,
+            "answers are outdated (`--columns all` marks them): run again to update them",
+        ),
+        (
+            report.left_out,
+            "more columns of the input or the answers: --columns all",
+        ),
+        (
+            report.without_row,
+            "items have no input columns (`run --keep all` keeps them)",
+        ),
+        (
+            report.torn.len() as u64,
+            "files end with an incomplete line, which was skipped",
+        ),
+    ]);
+    let by_property =
+        "the answers are JSON objects: --json-schema object makes a column of each property";
+    let by_property = report.could_be_columns.then(|| by_property.to_owned());
+    let details = details.into_iter().chain(by_property);
+    [first]
+        .into_iter()
+        .chain(details.map(|line| format!("  {line}")))
+        .collect()
+}
+
+fn refused(error: &Error, signals: &Signals) -> Early {
+    let message = error.message();
+    match error.kind() {
+        ErrorKind::Cancelled => Early::Ended(signals.exit().unwrap_or(Exit::CouldNotRun)),
+        ErrorKind::Invalid => Refusal::usage(message).about(About::Output).into(),
+        _ => Refusal::could_not_run(message).about(About::Output).into(),
+    }
+}
+
+/// Standard output for a table: makes texts harmless for a terminal, and allows the reader to close the pipe.
+struct TableStdout<W> {
+    out: W,
+    /// The incomplete line, if lines are made harmless before they are shown.
+    line: Option<Vec<u8>>,
+    is_gone: bool,
+}
+
+impl<W: Write> TableStdout<W> {
+    fn new(out: W, is_terminal: bool) -> Self {
+        Self {
+            out,
+            line: is_terminal.then(Vec::new),
+            is_gone: false,
+        }
+    }
+
+    /// True after the reader has closed it.
+    fn reader_is_gone(&self) -> bool {
+        self.is_gone
+    }
+
+    fn noted<T>(&mut self, result: io::Result<T>) -> io::Result<T> {
+        let is_gone = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
+        self.is_gone |= result.as_ref().err().is_some_and(is_gone);
+        result
+    }
+}
+
+impl<W: Write> Write for TableStdout<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let Some(line) = &mut self.line else {
+            let written = self.out.write(bytes);
+            return self.noted(written);
+        };
+        line.extend_from_slice(bytes);
+        let Some(end) = line.iter().rposition(|byte| *byte == b'\n') else {
+            return Ok(bytes.len());
+        };
+        let whole: Vec<u8> = line.drain(..=end).collect();
+        let shown = harmless(&String::from_utf8_lossy(&whole));
+        let written = self.out.write_all(shown.as_bytes());
+        self.noted(written).map(|()| bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let flushed = self.out.flush();
+        self.noted(flushed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn table_cells_cannot_control_the_terminal() {
+        let table = "a,\u{1b}[2Jé\u{202e}\n\"x\r\ny\",z\n".as_bytes();
+        let mut plain = Vec::new();
+        TableStdout::new(&mut plain, false)
+            .write_all(table)
+            .unwrap();
+        assert_eq!(plain, table);
+        let mut shown = Vec::new();
+        let mut out = TableStdout::new(&mut shown, true);
+        for piece in table.chunks(3) {
+            out.write_all(piece).unwrap();
+        }
+        assert_eq!(
+            String::from_utf8(shown).unwrap(),
+            "a, [2Jé\u{fffd}\n\"x \ny\",z\n"
+        );
+    }
+}
