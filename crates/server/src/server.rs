@@ -21,7 +21,7 @@ use derive_setters::Setters;
 use parking_lot::Mutex;
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-use crate::app::{App, Waiters};
+use crate::app::App;
 use crate::background::{Background, Wake};
 use crate::dashboard::page::Page;
 use crate::events::Events;
@@ -186,7 +186,7 @@ impl Server {
         let address = listener.local_addr();
         let address = address.map_err(|error| failed("the address", &error))?;
         let events = Arc::new(Events::new());
-        let waiting: Arc<Waiting> = Arc::default();
+        let waiting = Waiting::new(self.limits.connections);
         let observer = Arc::new(Observer::new(
             Arc::clone(&events),
             self.metrics.clone(),
@@ -225,7 +225,6 @@ impl Server {
             storage,
             waiting,
             batches: Wake::new(),
-            waiters: Waiters::new(self.limits.connections),
             cancelled_jobs: Mutex::default(),
             counted_until: Mutex::default(),
             page: Page::new(),

@@ -142,21 +142,17 @@ pub(super) fn get(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
             return Err(Problem::invalid(why).param("wait"));
         }
     };
-    if wait.is_zero() {
-        return Ok(shown(&find(app, id)?));
-    }
-    let place = app.waiters.enter();
-    let deadline = match place {
-        Some(_) => Instant::now() + wait,
-        None => Instant::now(),
-    };
-    let waiter = app.waiting.begin(find(app, id)?.process_id);
+    let process = find(app, id)?.process_id;
+    let waiter = (!wait.is_zero()).then(|| app.waiting.begin(process));
+    let waiter = waiter.and_then(Result::ok);
+    let until = Instant::now() + wait;
     loop {
         let job = find(app, id)?;
-        let left = deadline.saturating_duration_since(Instant::now());
-        if job.status.is_final() || left.is_zero() || app.events.is_closed() {
+        let left = until.saturating_duration_since(Instant::now());
+        let ends = job.status.is_final() || left.is_zero() || app.events.is_closed();
+        let Some(waiter) = waiter.as_ref().filter(|_| !ends) else {
             return Ok(shown(&job));
-        }
+        };
         waiter.wait(left.min(LOOK));
     }
 }

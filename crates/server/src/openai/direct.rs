@@ -1,11 +1,9 @@
 //! Requests whose client waits at the connection: jobs of a high priority that are never part of a batch.
 //!
 //! If the client disconnects, the jobs of a request with an idempotency key go on, and the next request with the key gets
-//! their answer. So does the automatic retry of OpenAI's clients. Otherwise calls that have not started are cancelled; calls in flight finish, and their answers are
+//! their answer. Otherwise calls that have not started are cancelled; calls in flight finish, and their answers are
 //! discarded.
 
-use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use batchwright::queue::{JobResult, ProcessInfo};
@@ -13,7 +11,7 @@ use batchwright::unstable::Optional;
 use batchwright::{Error, ErrorKind, Job, JobQueue, ProcessId, Request};
 
 use super::EMBEDDINGS;
-use super::answer::{self, Answers, Reply};
+use super::answer::{self, Reply};
 use super::parts::Parts;
 use super::waiting::{Waiter, Waiting};
 use crate::api::once;
@@ -50,9 +48,6 @@ pub(super) fn answered(
     if app.events.is_closed() {
         return Err(stopping());
     }
-    let Some(_place) = app.waiters.enter() else {
-        return Err(app.waiters.full());
-    };
     let key = once::named(app, call)?;
     let mut like = match endpoint {
         EMBEDDINGS => Request::embedding(""),
@@ -62,30 +57,20 @@ pub(super) fn answered(
     let jobs = parts.requests.into_iter().map(Job::from);
     let jobs: Vec<Job> = jobs.map(|job| job.direct().priority(PRIORITY)).collect();
     let count = jobs.len();
-    let request = hash_of(&jobs, parts.as_base64);
-    let retry = Retry::of(call, &request);
-    let joined = retry.as_ref().filter(|_| key.is_none());
-    let joined = joined.and_then(|retry| retry.join(&app.waiting));
-    let is_joined = joined.is_some();
-    let begin = || app.waiting.begin(key.unwrap_or_else(ProcessId::new));
-    let mut waiter = joined.unwrap_or_else(begin);
-    let process = waiter.process;
+    let process = key.unwrap_or_else(ProcessId::new);
+    let waiter = app.waiting.begin(process)?;
+    // Before the jobs: what is left of them after a crash is found by it.
+    let kept_until = key.map_or(0, |_| now() + KEPT);
+    DirectCalls::insert(&app.records, process, kept_until)?;
     let is_replayed = match key {
-        Some(_) => begin_once(app, call, process, &request, jobs)?,
-        None if is_joined => false,
+        Some(_) => begin_once(app, call, process, parts.as_base64, jobs)?,
         None => {
-            // Before the jobs: what is left of them after a crash is found by it.
-            DirectCalls::insert(&app.records, process, 0)?;
             queue(app, call).enqueue(process, jobs)?;
             false
         }
     };
     call.body.release();
-    let may_be_answered = key.is_some() || is_joined;
-    if let Err(problem) = wait(app, call, &waiter, &like, (key.is_some(), may_be_answered)) {
-        if key.is_none() && problem.status == 499 {
-            waiter.left = retry.map(|retry| retry.request);
-        }
+    if let Err(problem) = wait(app, call, &waiter, &like, key.is_some()) {
         drop(waiter);
         app.batches.wake();
         return Err(problem);
@@ -96,17 +81,11 @@ pub(super) fn answered(
     if results.len() != count {
         return Err(deleted());
     }
-    let mut answers = Answers {
-        as_base64: parts.as_base64,
-        ..Answers::default()
-    };
-    for result in &results {
-        answers.add(answer::outcome(result));
-    }
+    let answers = results.iter().map(answer::outcome).collect();
     let id = id_of(answer::COMPLETION, process);
     let created = u64::try_from(created.0 / 1000).unwrap_or_default();
     let model = parts.model.unwrap_or_default();
-    let reply = answer::reply(endpoint, id, created, &model, answers);
+    let reply = answer::reply(endpoint, id, created, &model, answers, parts.as_base64);
     if key.is_none() {
         // The answer is delivered in any case; the tidying thread tries again.
         let discarded = app.queue.delete(process);
@@ -128,59 +107,25 @@ fn queue(app: &App, call: &Call<'_>) -> JobQueue {
     app.queue.described(ProcessInfo::new().name(name))
 }
 
-/// What tells a request from others: its jobs, and how vectors are written.
-fn hash_of(jobs: &[Job], as_base64: bool) -> String {
-    let hashes = jobs.iter().map(|job| job.clone().into_parts().request_hash);
-    let hashes: Vec<String> = hashes.map(Option::unwrap_or_default).collect();
-    once::hash(&[&[as_base64.into()], hashes.concat().as_bytes()])
-}
-
-/// A request of one of OpenAI's clients, which may send it again by itself.
-struct Retry {
-    /// What tells it from others, also of those with another token.
-    request: String,
-    /// How many attempts there were.
-    count: u64,
-}
-
-impl Retry {
-    fn of(call: &Call<'_>, request: &str) -> Option<Self> {
-        let count = call.head.header("x-stainless-retry-count")?.parse().ok()?;
-        let token = call.head.header("authorization").unwrap_or_default();
-        let path = call.head.path.as_bytes();
-        let request = once::hash(&[path, request.as_bytes(), token.as_bytes()]);
-        Some(Self { request, count })
-    }
-
-    /// Goes on with the attempt that the client has left. It may not have been noticed yet that the client did.
-    fn join(&self, waiting: &Arc<Waiting>) -> Option<Waiter> {
-        if self.count == 0 {
-            return None;
-        }
-        waiting.join(&self.request).or_else(|| {
-            thread::sleep(2 * LOOK);
-            waiting.join(&self.request)
-        })
-    }
-}
-
 /// Enqueues the jobs of a request with a key, unless an earlier one did. Then those that failed are tried again. Returns
 /// whether there was one.
 fn begin_once(
     app: &App,
     call: &Call<'_>,
     process: ProcessId,
-    request: &str,
+    as_base64: bool,
     jobs: Vec<Job>,
 ) -> Result<bool, Problem> {
-    DirectCalls::insert(&app.records, process, now() + KEPT)?;
+    let hashes = jobs.iter().map(|job| job.clone().into_parts().request_hash);
+    let hashes: String = hashes.map(Option::unwrap_or_default).collect();
+    let request = once::hash(&[&[as_base64.into()], hashes.as_bytes()]);
     let known = app.queue.process(process)?;
     let jobs = jobs.into_iter().map(Ok);
-    once::enqueue(&queue(app, call), process, request, jobs)?;
-    let has_failed = |known: &batchwright::queue::ProcessState| {
-        known.is_finished() && known.counts.completed < known.counts.total
-    };
-    if known.as_ref().is_some_and(has_failed) {
+    once::enqueue(&queue(app, call), process, &request, jobs)?;
+    if known
+        .as_ref()
+        .is_some_and(|known| known.is_finished() && known.counts.completed < known.counts.total)
+    {
         app.queue.retry_failed(process)?;
     }
     Ok(known.is_some())
@@ -190,15 +135,16 @@ fn begin_once(
 ///
 /// # Errors
 /// When the client is gone, the server stops before they have, or they were cancelled because they would not be answered
-/// soon. `told`: an earlier request may have been answered.
+/// soon.
 fn wait(
     app: &App,
     call: &Call<'_>,
     waiter: &Waiter,
     like: &Request,
-    (has_key, mut told): (bool, bool),
+    has_key: bool,
 ) -> Result<(), Problem> {
-    let mut asked = Instant::now();
+    // An earlier request with the key may have been answered.
+    let (mut asked, mut told) = (Instant::now(), has_key);
     let (mut stuck, mut given_up) = (None, None);
     loop {
         if call.is_gone() {
@@ -206,7 +152,7 @@ fn wait(
             return Err(Problem::new(499, "client_closed_request", why));
         }
         let stops = app.events.is_closed();
-        if told || stops || asked.elapsed() >= app.waiters.pause(ASK) {
+        if told || stops || asked.elapsed() >= app.waiting.pause(ASK) {
             asked = Instant::now();
             let state = app.queue.process(waiter.process)?.ok_or_else(deleted)?;
             if state.is_finished() {
@@ -231,7 +177,7 @@ fn wait(
                 app.queue.cancel(waiter.process)?;
             }
         }
-        told = waiter.wait(app.waiters.pause(LOOK));
+        told = waiter.wait(app.waiting.pause(LOOK));
     }
 }
 
@@ -327,9 +273,9 @@ mod tests {
         let cancelled = |process| queue.process(process).unwrap().unwrap().cancelled;
         let first = asked(&open());
         let starts = open();
-        let waiting = Arc::new(Waiting::default());
+        let waiting = Waiting::new(9);
         let second = asked(&starts);
-        let waits = waiting.begin(second);
+        let waits = waiting.begin(second).unwrap();
         assert!(settle_abandoned(&queue, &starts, &waiting).unwrap());
         assert_eq!((cancelled(first), cancelled(second)), (true, false));
         assert!(!settle_abandoned(&queue, &starts, &waiting).unwrap());

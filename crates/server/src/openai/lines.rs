@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 use std::io::{self, BufRead, BufReader, Read};
 
+use batchwright::Job;
 use batchwright::files::PromptSettings;
-use batchwright::{Job, Request};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
@@ -12,7 +12,6 @@ use sha2::{Digest, Sha256};
 
 use super::parts::{self, Parts};
 use super::{EMBEDDINGS, of_batches, settings};
-use crate::problem::Problem;
 use crate::records::batches::BatchFault;
 
 /// Most bytes of a line.
@@ -25,37 +24,10 @@ const MOST_REQUESTS: u64 = 10_000_000;
 
 /// What a line asks for.
 #[derive(Debug)]
-pub(super) enum Asked {
-    One(Box<Request>),
-    /// Vectors of several texts.
-    Several {
-        id: String,
-        model: Option<String>,
-        body: Map<String, Value>,
-    },
-}
-
-impl Asked {
-    pub fn id(&self) -> &str {
-        match self {
-            Self::One(request) => request.id.as_deref().unwrap_or_default(),
-            Self::Several { id, .. } => id,
-        }
-    }
-
-    pub fn model(&self) -> Option<&str> {
-        match self {
-            Self::One(request) => request.model.as_deref(),
-            Self::Several { model, .. } => model.as_deref(),
-        }
-    }
-
-    pub fn into_job(self, endpoint: &str) -> Job {
-        match self {
-            Self::One(request) => Job::from(request.with_unchecked(true)),
-            Self::Several { id, body, .. } => parts::job(&id, endpoint, body),
-        }
-    }
+pub(super) struct Asked {
+    pub id: String,
+    pub model: Option<String>,
+    pub job: Job,
 }
 
 /// Why a line is no request.
@@ -154,40 +126,33 @@ impl<'e, R: Read> Lines<'e, R> {
             Some(body) => body.get(),
         };
         let invalid = |why: String| self.fault("invalid_request", why, Some("body"));
-        let read = self.settings.request(text);
-        let several = match &read {
-            Ok(request) if !self.is_packed(request) => None,
-            _ => self.several(id, body),
-        };
-        match several {
-            Some(several) => several.map_err(|problem| invalid(problem.to_string())),
-            None => {
-                let request = read.map_err(|error| invalid(error.message().to_owned()))?;
-                parts::refuse_functions(&request)
-                    .map_err(|problem| invalid(problem.to_string()))?;
-                Ok(Asked::One(Box::new(request)))
-            }
+        if let Some(body) = self.texts(body) {
+            let parts = Parts::of(self.endpoint, body.clone());
+            let model = parts.map_err(|problem| invalid(problem.to_string()))?.model;
+            let job = parts::job(&id, &body);
+            return Ok(Asked { id, model, job });
         }
+        let request = self.settings.request(text);
+        let request = request.map_err(|error| invalid(error.message().to_owned()))?;
+        parts::refuse_functions(&request).map_err(|problem| invalid(problem.to_string()))?;
+        let model = request.model.clone();
+        let job = Job::from(request.with_unchecked(true));
+        Ok(Asked { id, model, job })
     }
 
-    /// Whether packed vectors are wanted: providers are asked for plain ones, whatever is made of them.
-    fn is_packed(&self, request: &Request) -> bool {
-        let format = request.extra.get("encoding_format");
-        self.endpoint == EMBEDDINGS && format.is_some_and(|format| format == "base64")
-    }
-
-    /// The texts of a body whose vectors are several, or are to be packed; `None` if it is neither.
-    fn several(&self, id: String, body: &str) -> Option<Result<Asked, Problem>> {
+    /// The body of a line whose vectors are several, or are to be packed: providers are asked for plain ones.
+    fn texts(&self, body: &str) -> Option<Map<String, Value>> {
         if self.endpoint != EMBEDDINGS {
             return None;
         }
         let body: Map<String, Value> = serde_json::from_str(body).ok()?;
-        let is_list = body.get("input").is_some_and(Value::is_array);
-        (is_list || body.contains_key("encoding_format")).then(|| {
-            let parts = Parts::of(self.endpoint, body.clone())?;
-            let model = parts.model;
-            Ok(Asked::Several { id, model, body })
-        })
+        let is_list = match body.get("input") {
+            Some(Value::Array(list)) => !list.first().is_some_and(Value::is_number),
+            _ => false,
+        };
+        let format = body.get("encoding_format");
+        let is_packed = format.is_some_and(|format| format == "base64");
+        (is_list || is_packed).then_some(body)
     }
 
     fn fault(&self, code: &str, message: String, param: Option<&str>) -> BadLine {
@@ -272,9 +237,9 @@ pub(super) fn check(
             Ok(asked) => {
                 checked.requests += 1;
                 if checked.requests == 1 {
-                    checked.model = asked.model().map(str::to_owned);
+                    checked.model.clone_from(&asked.model);
                 }
-                let id = asked.id();
+                let id = &asked.id;
                 let digest = Sha256::digest(id);
                 let key = std::array::from_fn(|n| digest[n]);
                 if seen.insert(key) {

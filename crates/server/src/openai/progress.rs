@@ -209,7 +209,7 @@ impl Rounds<'_> {
         let lines = Lines::new(file, &batch.endpoint);
         let jobs = lines.map(|line| match line {
             _ if stopped() => Err(Problem::new(503, "stopping", "the server stops")),
-            Ok(asked) => Ok(asked.into_job(&batch.endpoint)),
+            Ok(asked) => Ok(asked.job),
             Err(BadLine::Unreadable(error)) => Err(error.into()),
             Err(BadLine::Fault(fault)) => Err(Problem::conflict(fault.message)),
         });
