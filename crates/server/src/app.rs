@@ -1,6 +1,7 @@
 //! State that all handlers share.
 
 use std::collections::HashSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,6 +11,7 @@ use batchwright::{JobId, JobQueue, ProcessId};
 use batchwright_jobs::JobTypes;
 use parking_lot::Mutex;
 
+use crate::api::health::FolderCheck;
 use crate::background::Wake;
 use crate::dashboard::page::Page;
 use crate::events::Events;
@@ -18,7 +20,6 @@ use crate::observe::Observer;
 use crate::openai::storage::Storage;
 use crate::openai::waiting::Waiting;
 use crate::overview::Overview;
-use crate::readiness::DiskCheck;
 use crate::records::Records;
 use crate::settings::LiveSettings;
 
@@ -51,7 +52,9 @@ pub(crate) struct App {
     pub counted_until: Mutex<Option<Instant>>,
     pub guard: Guard,
     pub page: Page,
-    pub disk_check: DiskCheck,
+    pub folder: FolderCheck,
+    /// The file of the queue, if it is in one.
+    pub queue_file: Option<PathBuf>,
 }
 
 impl App {

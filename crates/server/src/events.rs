@@ -3,11 +3,10 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use batchwright::ProcessId;
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex};
 use serde::Serialize;
 
 /// Something that happened.
@@ -31,8 +30,6 @@ pub(crate) struct Events {
     kept: Mutex<Kept>,
     came: Condvar,
     listeners: AtomicUsize,
-    /// Increases when listeners must connect again, because their tokens may have changed.
-    round: AtomicUsize,
 }
 
 /// A registered listener; dropping it unregisters the client.
@@ -55,10 +52,6 @@ struct Kept {
 const MOST: usize = 1_000;
 /// Maximum number of events that are passed on at once.
 const MOST_AT_ONCE: usize = 256;
-/// Each event wakes all listeners. After that, each sleeps this long per listener and takes all further events at once,
-/// so that a thousand of them do not keep a processor busy.
-const SLEEP: Duration = Duration::from_micros(250);
-
 /// The result of reading events.
 #[derive(Debug)]
 pub(crate) enum Next {
@@ -80,28 +73,8 @@ impl Events {
         }
     }
 
-    /// Lets all listeners connect again, so that their tokens are checked. Each notices it with its next event or comment.
-    pub fn reconnect(&self) {
-        self.round.fetch_add(1, Ordering::SeqCst);
-    }
-
-    /// Differs after [`reconnect`](Self::reconnect).
-    pub fn round(&self) -> usize {
-        self.round.load(Ordering::SeqCst)
-    }
-
-    /// Sends an event to all listeners.
-    pub fn publish(&self, name: &'static str, data: &impl Serialize) {
-        self.publish_about(None, name, data);
-    }
-
-    /// Sends an event about a process.
-    pub fn publish_about(
-        &self,
-        about: Option<ProcessId>,
-        name: &'static str,
-        data: &impl Serialize,
-    ) {
+    /// Sends an event to all listeners; it may be about a process.
+    pub fn publish(&self, name: &'static str, about: Option<ProcessId>, data: &impl Serialize) {
         let data = serde_json::to_string(data).expect("an event has a form in JSON");
         let mut kept = self.kept.lock();
         kept.last += 1;
@@ -169,11 +142,6 @@ impl Events {
             if self.came.wait_until(&mut kept, deadline).timed_out() {
                 return Next::Nothing;
             }
-            let listeners = u32::try_from(self.listeners()).unwrap_or(u32::MAX);
-            let sleep = SLEEP.saturating_mul(listeners.saturating_sub(1));
-            if !sleep.is_zero() && !kept.closed {
-                MutexGuard::unlocked(&mut kept, || thread::sleep(sleep));
-            }
         }
     }
 
@@ -197,7 +165,7 @@ mod tests {
     fn each_event_comes_once_and_a_gap_is_told() {
         let events = Events::new();
         for n in 0..MOST as u64 + 10 {
-            events.publish("n", &n);
+            events.publish("n", None, &n);
         }
         let last = events.last();
         let after = |at: &mut u64| events.after(at, None, Duration::ZERO);

@@ -28,7 +28,6 @@ mod observe;
 mod openai;
 mod overview;
 mod problem;
-mod readiness;
 mod records;
 mod router;
 mod server;

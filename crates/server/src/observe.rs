@@ -135,7 +135,7 @@ impl JobObserver for Observer {
             "provider": job.provider,
             "took_seconds": job.took.as_secs_f64(),
         });
-        self.events.publish_about(process_id, "job", &event);
+        self.events.publish("job", process_id, &event);
         if let Some(process) = process_id {
             self.waiting.ended(process);
         }

@@ -21,6 +21,7 @@ use derive_setters::Setters;
 use parking_lot::Mutex;
 use rustix::process::{Resource, getrlimit, setrlimit};
 
+use crate::api::health::FolderCheck;
 use crate::app::App;
 use crate::background::{Background, Wake};
 use crate::dashboard::page::Page;
@@ -32,12 +33,11 @@ use crate::openai;
 use crate::openai::storage::Storage;
 use crate::openai::waiting::Waiting;
 use crate::overview::Overview;
-use crate::readiness::DiskCheck;
 use crate::records::Records;
 use crate::settings::LiveSettings;
 use crate::tokens::Tokens;
 use crate::watcher;
-use crate::webhooks::{Deliveries, Receiver};
+use crate::webhooks::{self, Receiver};
 
 /// A queue and its worker over HTTP: the API, the Batch endpoint and the dashboard on one port.
 ///
@@ -59,8 +59,7 @@ pub struct Server {
     token: Option<Secret>,
     /// A file with tokens, which clients send like [the single one](Self::token). It has one line for each token, which
     /// [`new_token`](crate::new_token) makes, with its name, [role](crate::Role) and hash; or it has one token with the
-    /// role `operate`. Only the server's user may have access to the file. Changes apply within 1 second. If the file
-    /// cannot be used then, the tokens stay as they were. Default: none.
+    /// role `operate`. Only the server's user may have access to the file, which is read at the start. Default: none.
     #[setters(generate, into)]
     token_file: Option<PathBuf>,
     hosts: Vec<String>,
@@ -179,7 +178,7 @@ impl Server {
     /// folder cannot be used; when the worker cannot be started.
     pub fn start(mut self) -> Result<RunningServer, Error> {
         self.check_token()?;
-        let tokens = Tokens::new(self.token.as_ref(), self.token_file.take())?;
+        let tokens = Tokens::new(self.token.as_ref(), self.token_file.as_deref())?;
         let (lock, folder, records, storage) = self.open_records()?;
         raise_file_limit();
         let listener = listen(self.address)?;
@@ -210,7 +209,11 @@ impl Server {
             self.manager,
         );
         let app = Arc::new(App {
-            disk_check: DiskCheck::new(folder, self.queue.location()),
+            folder: FolderCheck {
+                folder,
+                last: Mutex::default(),
+            },
+            queue_file: Some(PathBuf::from(self.queue.location())).filter(|file| file.is_file()),
             queue: self.queue,
             settings,
             types: self.types,
@@ -236,7 +239,7 @@ impl Server {
                 webhook: self
                     .webhook
                     .zip(app.records.webhook.clone())
-                    .map(|(receiver, wake)| Deliveries::start(Arc::clone(&app), receiver, wake))
+                    .map(|(receiver, wake)| webhooks::start(Arc::clone(&app), receiver, wake))
                     .transpose()?,
                 listener: Listener::start(listener, app.clone(), self.limits)?,
                 _watcher: watcher::start(Arc::clone(&app))?,
@@ -376,7 +379,7 @@ pub struct RunningServer {
     _watcher: Background,
     listener: Listener,
     batches: Background,
-    webhook: Option<Deliveries>,
+    webhook: Option<Background>,
     worker: RunningWorker,
     app: Arc<App>,
     grace: Duration,

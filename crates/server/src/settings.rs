@@ -63,7 +63,7 @@ impl LiveSettings {
         let mut watch = self.watch.lock();
         // Somebody else may have changed them.
         if watch.refresh()? {
-            events.publish("config", &json!({}));
+            events.publish("config", None, &json!({}));
         }
         Ok(watch.settings().clone())
     }

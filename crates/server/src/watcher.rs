@@ -51,9 +51,6 @@ impl Looks {
             if wake.wait(INTERVAL) {
                 continue;
             }
-            if self.app.guard.tokens.refresh() {
-                self.app.events.reconnect();
-            }
             let looks = [
                 self.settings(),
                 self.cancelled_jobs(),
@@ -110,12 +107,12 @@ impl Looks {
                 Some(process) if process.changed_at < self.began => {}
                 Some(process) => {
                     let shown = shapes::process(&process, app.observer.pace(id));
-                    app.events.publish_about(Some(id), "process", &shown);
+                    app.events.publish("process", Some(id), &shown);
                     self.told.insert(id, Instant::now());
                 }
                 None => {
                     let gone = json!({"process_id": id, "state": "deleted"});
-                    app.events.publish_about(Some(id), "process", &gone);
+                    app.events.publish("process", Some(id), &gone);
                 }
             }
         }
@@ -138,7 +135,7 @@ impl Looks {
         }
         self.overview = Some((Instant::now(), shown.clone()));
         shown["now"] = time;
-        self.app.events.publish("overview", &shown);
+        self.app.events.publish("overview", None, &shown);
         Ok(())
     }
 }

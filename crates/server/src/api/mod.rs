@@ -1,7 +1,7 @@
 //! The API of jobs, processes and settings under `/api/v1`, and the endpoints for monitoring: health and metrics.
 
 mod config;
-mod health;
+pub(crate) mod health;
 mod jobs;
 mod lines;
 pub(crate) mod once;

@@ -40,16 +40,13 @@ pub(super) fn events(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     };
     let write = move |out: &mut dyn Write| {
         let _listening = listening;
-        let (mut at, mut written, round) = (from, Instant::now(), events.round());
+        let (mut at, mut written) = (from, Instant::now());
         out.write_all(b"retry: 1000\n\n")?;
         if is_lost {
             reset(out, &events, at)?;
         }
         loop {
             out.flush()?;
-            if events.round() != round {
-                return Ok(());
-            }
             match events.after(&mut at, process, HEARTBEAT) {
                 Next::Events(some) => {
                     for event in some {

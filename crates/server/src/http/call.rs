@@ -3,19 +3,25 @@
 use std::io::{ErrorKind, Read};
 use std::net::TcpStream;
 use std::str::FromStr;
+use std::time::Duration;
 
 use batchwright::ProcessId;
 use batchwright::unstable::UniqueJson;
 use http_net::RequestHead;
+use parking_lot::{Condvar, Mutex};
 use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::permits::SMALL;
 use crate::problem::Problem;
 
 /// Maximum size of a JSON body in bytes: far above any job.
 const JSON_BYTES: u64 = 8 << 20;
+/// Bodies up to this length need no permit.
+const SMALL: u64 = 1 << 20;
+/// Permits, and how long a request waits for one.
+const PERMITS: usize = 4;
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Longest `x-request-id` of a client that is used, in bytes.
 const LONGEST_REQUEST_ID: usize = 128;
 
@@ -94,15 +100,14 @@ impl Head {
     /// # Errors
     /// 417 when it expects something else, which nobody here knows of.
     pub(super) fn waits_to_be_asked(&self) -> Result<bool, Problem> {
-        let mut waits = false;
-        for expected in self.all("expect") {
-            if !expected.eq_ignore_ascii_case("100-continue") {
-                let why = format!("only 100-continue is supported, not {expected:?}");
-                return Err(Problem::new(417, "expectation_failed", why));
+        let known = |expected: &str| expected.eq_ignore_ascii_case("100-continue");
+        match self.all("expect").find(|expected| !known(expected)) {
+            None => Ok(self.header("expect").is_some()),
+            Some(other) => {
+                let why = format!("only 100-continue is supported, not {other:?}");
+                Err(Problem::new(417, "expectation_failed", why))
             }
-            waits = true;
         }
-        Ok(waits)
     }
 }
 
@@ -111,11 +116,48 @@ pub(crate) trait Incoming: Read {
     /// Takes the permit that a large body needs, unless it has it; waits for a while.
     ///
     /// # Errors
-    /// 503 when there is none in time, 499 when the client is gone before there is.
+    /// 503 when there is none in time.
     fn take_permit(&mut self) -> Result<(), Problem>;
 
     /// Nothing of the body is in memory any more.
     fn release(&mut self);
+}
+
+/// Permits for large JSON bodies, which are in memory as a whole with what is parsed from them: only a few at once.
+#[derive(Default)]
+pub(super) struct Permits {
+    taken: Mutex<usize>,
+    freed: Condvar,
+}
+
+impl Permits {
+    /// Takes a permit; waits for one.
+    ///
+    /// # Errors
+    /// 503 when none is free in time.
+    pub fn take(&self) -> Result<Permit<'_>, Problem> {
+        let mut taken = self.taken.lock();
+        let full = |taken: &mut usize| *taken == PERMITS;
+        let waited = self.freed.wait_while_for(&mut taken, full, PATIENCE);
+        if waited.timed_out() {
+            let why = format!(
+                "{PERMITS} other requests with large bodies are being received: send this one again later"
+            );
+            return Err(Problem::new(503, "busy", why).header("retry-after", "2"));
+        }
+        *taken += 1;
+        Ok(Permit(self))
+    }
+}
+
+/// A permit, returned when it is dropped.
+pub(super) struct Permit<'p>(&'p Permits);
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        *self.0.taken.lock() -= 1;
+        self.0.freed.notify_one();
+    }
 }
 
 /// A request that a handler processes.

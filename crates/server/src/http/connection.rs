@@ -9,9 +9,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use http_net::{HttpError, ServerConn, ServerEvent};
 
-use super::call::{is_gone, new_request_id};
-use super::permits::{Permit, Permits};
-use super::shared::{Answer, Limits, Open, Shared};
+use super::call::{Permit, Permits, new_request_id};
+use super::listener::{Answer, Limits, Open, Shared};
 use super::{Body, Call, Head, Incoming, Response};
 use crate::problem::Problem;
 
@@ -86,7 +85,6 @@ impl Wire<'_> {
                 Ok(Some(head)) => head,
                 Ok(None) => return Ok(()),
                 Err(Refused::Http(error)) => return self.refuse(&error),
-                Err(Refused::Late) => return self.late(),
                 Err(Refused::Io(error)) => return Err(error),
             };
             *self.open.idle.lock() = false;
@@ -121,7 +119,7 @@ impl Wire<'_> {
         }
     }
 
-    /// The next request; `None` if the client has finished.
+    /// The next request; `None` if the client has finished, or its head does not arrive in time.
     fn head(&mut self) -> Result<Option<Head>, Refused> {
         let mut deadline = Instant::now() + self.limits.idle;
         let mut begun = false;
@@ -150,7 +148,6 @@ impl Wire<'_> {
                     let left = deadline.saturating_duration_since(Instant::now());
                     match self.fill(left) {
                         Ok(()) => {}
-                        Err(error) if is_timeout(&error) && begun => return Err(Refused::Late),
                         Err(error) if is_timeout(&error) => return Ok(None),
                         Err(error) => return Err(Refused::Io(error)),
                     }
@@ -224,8 +221,7 @@ impl Wire<'_> {
         head = match &response.body {
             Body::Empty => head,
             Body::Full(bytes) => head.body(bytes.clone()),
-            Body::Stream(Some(length), _) => head.content_length(*length),
-            Body::Stream(None, _) => head.chunked(),
+            Body::Stream(_) => head.chunked(),
         };
         self.out.clear();
         self.http.respond(&head, &mut self.out).map_err(|error| {
@@ -239,7 +235,7 @@ impl Wire<'_> {
         match response.body {
             Body::Empty | Body::Full(_) => {}
             _ if self.is_head => self.end_body()?,
-            Body::Stream(_, write) => {
+            Body::Stream(write) => {
                 self.send_out()?;
                 let mut outgoing = Outgoing {
                     wire: self,
@@ -347,22 +343,12 @@ impl Wire<'_> {
         self.request_id = new_request_id();
         self.send(problem.response("/"))
     }
-
-    /// Answers a head that takes too long. An incomplete head is not a request, so this response is written by hand.
-    fn late(&mut self) -> io::Result<()> {
-        let late = format!(
-            "HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\nx-request-id: {}\r\n\r\n",
-            new_request_id()
-        );
-        self.write_all(late.as_bytes())
-    }
 }
 
 impl Incoming for Wire<'_> {
     fn take_permit(&mut self) -> Result<(), Problem> {
         if self.permit.is_none() {
-            let client = self.stream;
-            self.permit = Some(self.permits.take(|| is_gone(client))?);
+            self.permit = Some(self.permits.take()?);
             self.until = Some(Instant::now() + self.limits.whole);
         }
         Ok(())
@@ -433,8 +419,6 @@ fn is_timeout(error: &io::Error) -> bool {
 enum Refused {
     /// The input is not HTTP.
     Http(HttpError),
-    /// The rest of a head did not arrive in time.
-    Late,
     Io(io::Error),
 }
 

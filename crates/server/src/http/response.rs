@@ -1,7 +1,7 @@
 //! The response to a request.
 
 use std::borrow::Cow;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 
 use serde::Serialize;
 
@@ -23,9 +23,8 @@ pub(crate) enum Body {
     Full(Cow<'static, [u8]>),
     /// Written while it is generated; each flush sends the written part. An error ends the connection, so that a client
     /// does not take a part for the complete response.
-    /// Its length, where that is known.
-    #[debug("Stream({_0:?})")]
-    Stream(Option<u64>, Box<Writes>),
+    #[debug("Stream")]
+    Stream(Box<Writes>),
 }
 
 impl Response {
@@ -55,16 +54,6 @@ impl Response {
         }
     }
 
-    /// An answer of this length that is read while it is sent.
-    pub fn reader(kind: &'static str, reader: impl Read + Send + 'static, length: u64) -> Self {
-        let mut reader = reader;
-        let mut response = Self::stream(kind, move |out| io::copy(&mut reader, out).map(drop));
-        if let Body::Stream(known, _) = &mut response.body {
-            *known = Some(length);
-        }
-        response
-    }
-
     /// A response that is written while it is generated.
     pub fn stream(
         kind: &'static str,
@@ -73,7 +62,7 @@ impl Response {
         Self {
             status: 200,
             headers: vec![("content-type", kind.to_owned())],
-            body: Body::Stream(None, Box::new(write)),
+            body: Body::Stream(Box::new(write)),
         }
     }
 

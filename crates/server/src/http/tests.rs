@@ -272,8 +272,9 @@ fn slow_writers_are_told_so_and_cut_off() {
     let slow = [(); 10].map(|()| starts.map(|start| server.sends(start)));
     let mut silent = server.sends("");
     server.is_up();
-    for mut stream in slow.into_iter().flatten() {
-        is(&rest(&mut stream), "408");
+    for [mut head, mut body] in slow {
+        assert_eq!(rest(&mut head), "");
+        is(&rest(&mut body), "408");
     }
     assert_eq!(rest(&mut silent), "");
 }

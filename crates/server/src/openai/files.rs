@@ -163,7 +163,7 @@ pub(super) fn list(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> 
     let ascending = call.is_ascending()?;
     let database = app.records.single();
     if let Some(after) = &after
-        && !FileRecord::is_known(&database, after)?
+        && FileRecord::get(&database, after)?.is_none()
     {
         return Err(no_such(after).param("after"));
     }
@@ -219,10 +219,11 @@ pub(super) fn delete(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
 /// `GET /v1/files/{id}/content`.
 pub(super) fn content(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     let record = found(app, call)?;
-    let (file, length) = app.storage.read(&record.id)?;
+    let mut file = app.storage.read(&record.id)?;
     let name = format!("attachment; filename=\"{}\"", record.id);
-    Ok(Response::reader("application/octet-stream", file, length)
-        .header("content-disposition", name))
+    let write = move |out: &mut dyn io::Write| io::copy(&mut file, out).map(drop);
+    let response = Response::stream("application/octet-stream", write);
+    Ok(response.header("content-disposition", name))
 }
 
 fn found(app: &App, call: &Call<'_>) -> Result<FileRecord, Problem> {

@@ -200,12 +200,12 @@ impl Rounds<'_> {
             let why = format!("The file {} no longer exists.", batch.input_file);
             return self.fail(batch, vec![fault("file_not_found", why)]);
         };
-        let (file, _) = app.storage.read(&input.id)?;
+        let file = app.storage.read(&input.id)?;
         let checked = check(file, &batch.endpoint, &stopped)?;
         if !checked.faults.is_empty() {
             return self.fail(batch, checked.faults);
         }
-        let (file, _) = app.storage.read(&input.id)?;
+        let file = app.storage.read(&input.id)?;
         let lines = Lines::new(file, &batch.endpoint);
         let jobs = lines.map(|line| match line {
             _ if stopped() => Err(Problem::new(503, "stopping", "the server stops")),

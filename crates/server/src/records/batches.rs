@@ -8,9 +8,8 @@ use rusqlite::{Connection, Row, ToSql};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::Records;
-use super::database::{by, rows, run};
 use super::files::{now, signed};
+use super::{Records, by, rows, run};
 
 pub(super) const TABLE: &str = "
     CREATE TABLE IF NOT EXISTS batches (

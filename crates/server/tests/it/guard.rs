@@ -8,7 +8,7 @@ use batchwright::Secret;
 use batchwright_server::{Role, Server, new_token};
 use batchwright_simulate::SimConfig;
 
-use super::common::{Desk, until};
+use super::common::Desk;
 
 #[test]
 fn pages_of_other_sites_may_not_ask() {
@@ -126,34 +126,6 @@ fn write(path: &Path, text: &str, mode: u32) {
 fn made(name: &str, role: Role) -> (String, String) {
     let (token, line) = new_token(name, role).unwrap();
     (token.expose().to_owned(), line + "\n")
-}
-
-#[test]
-fn a_changed_file_applies_and_one_that_cannot_be_used_changes_nothing() {
-    let [(a, first), (b, second)] = ["a", "b"].map(|name| made(name, Role::Read));
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("tokens");
-    write(&path, &first, 0o600);
-    let desk = Desk::with(SimConfig::default(), |server| server.token_file(&path));
-    let status = |token: &str| {
-        let bearer = format!("Bearer {token}");
-        desk.send("GET", "/metrics", &[("authorization", &bearer)], ())
-            .status
-    };
-    assert_eq!((status(&a), status(&b)), (200, 401));
-    let both = first.clone() + &second;
-    write(&path, &both, 0o600);
-    until(|| status(&b) == 200);
-    for (text, mode) in [(&*second.replace("sha256:", ""), 0o600), (&*first, 0o644)] {
-        write(&path, text, mode);
-        // It was read, and is not used.
-        std::thread::sleep(std::time::Duration::from_millis(1_200));
-        assert_eq!((status(&a), status(&b)), (200, 200));
-        write(&path, &both, 0o600);
-    }
-    write(&path, &second, 0o600);
-    until(|| status(&a) == 401);
-    assert_eq!(status(&b), 200);
 }
 
 #[test]
