@@ -8,8 +8,8 @@ use batchwright::{Job, JobId, ProcessId};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::types::{LONGEST_NAME, refuse_unknown};
-use super::{lines, once, processes};
+use super::lines::{self, LONGEST_NAME, refuse_unknown};
+use super::{once, processes};
 use crate::app::App;
 use crate::http::{Call, Response};
 use crate::problem::Problem;

@@ -10,7 +10,6 @@ mod processes;
 mod results;
 mod search;
 mod stream;
-mod types;
 
 use crate::router::Route;
 use crate::tokens::Access::{Open, Operate, Read};

@@ -7,9 +7,8 @@ use batchwright::queue::{EnqueueError, ProcessBudget, ProcessInfo, ProcessState}
 use batchwright::{Error, ErrorKind, JobQueue, ProcessId, Usd};
 use serde_json::{Value, json};
 
-use super::lines::Lines;
+use super::lines::{LONGEST_NAME, Lines, refuse_unknown};
 use super::once;
-use super::types::{LONGEST_NAME, refuse_unknown};
 use crate::app::App;
 use crate::http::{Call, Response};
 use crate::problem::Problem;

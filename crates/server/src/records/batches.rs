@@ -58,6 +58,18 @@ pub(crate) struct BatchFault {
     pub param: Option<String>,
 }
 
+impl BatchFault {
+    /// A fault of no line.
+    pub fn new(code: &str, message: impl Into<String>, param: Option<&str>) -> Self {
+        Self {
+            code: code.to_owned(),
+            line: None,
+            message: message.into(),
+            param: param.map(str::to_owned),
+        }
+    }
+}
+
 /// The numbers of requests by outcome, once the results are in files.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct BatchTotals {
