@@ -1,13 +1,12 @@
 //! State that all handlers share.
 
-use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
 use batchwright::progress::Metrics;
 use batchwright::queue::WorkerLimits;
-use batchwright::{JobId, JobQueue, ProcessId};
+use batchwright::{JobQueue, ProcessId};
 use batchwright_jobs::JobTypes;
 use parking_lot::Mutex;
 
@@ -46,8 +45,6 @@ pub(crate) struct App {
     pub waiting: Arc<Waiting>,
     /// Wakes the thread that advances batches.
     pub batches: Arc<Wake>,
-    /// Running jobs that are cancelled if they return to the queue.
-    pub cancelled_jobs: Mutex<HashSet<JobId>>,
     /// Until when the numbers of the queue among the metrics are fresh.
     pub counted_until: Mutex<Option<Instant>>,
     pub guard: Guard,

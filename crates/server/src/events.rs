@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use batchwright::ProcessId;
 use parking_lot::{Condvar, Mutex};
@@ -12,7 +12,7 @@ use serde::Serialize;
 /// Something that happened.
 #[derive(Debug)]
 pub(crate) struct Event {
-    /// Counted from 1 for each start of the server.
+    /// Counted from the microsecond of the server's start, so that numbers of an earlier start are older.
     pub number: u64,
     /// The event's name.
     pub name: &'static str,
@@ -25,8 +25,6 @@ pub(crate) struct Event {
 /// The events of this server since it began.
 #[derive(Default)]
 pub(crate) struct Events {
-    /// Distinguishes the events of this start of the server from those of earlier starts.
-    boot: String,
     kept: Mutex<Kept>,
     came: Condvar,
     listeners: AtomicUsize,
@@ -67,10 +65,10 @@ pub(crate) enum Next {
 
 impl Events {
     pub fn new() -> Self {
-        Self {
-            boot: ProcessId::new().to_string().replace('-', ""),
-            ..Self::default()
-        }
+        let events = Self::default();
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        events.kept.lock().last = since.map_or(0, |since| since.as_micros() as u64);
+        events
     }
 
     /// Sends an event to all listeners; it may be about a process.
@@ -89,11 +87,6 @@ impl Events {
             kept.events.pop_front();
         }
         self.came.notify_all();
-    }
-
-    /// The id of this start of the server.
-    pub fn boot(&self) -> &str {
-        &self.boot
     }
 
     /// Registers a listener.

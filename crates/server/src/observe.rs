@@ -3,7 +3,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use batchwright::progress::{EndedJob, JobObserver, Metrics, Phase};
 use batchwright::{ProcessId, Progress, ProgressNotifier};
@@ -19,10 +18,6 @@ pub(crate) struct Observer {
     events: Arc<Events>,
     metrics: Metrics,
     waiting: Arc<Waiting>,
-    /// Jobs that have ended.
-    ended: AtomicU64,
-    slots: AtomicUsize,
-    used: AtomicUsize,
     seen: Mutex<Seen>,
 }
 
@@ -31,6 +26,10 @@ struct Seen {
     /// Changed processes that were not reported since.
     changed: HashSet<ProcessId>,
     paces: HashMap<ProcessId, Pace>,
+    /// Jobs that have ended.
+    ended: u64,
+    /// Slots in use, and how many there are.
+    slots: (usize, usize),
     limited_by: Option<&'static str>,
     trouble: Option<String>,
 }
@@ -41,9 +40,6 @@ impl Observer {
             events,
             metrics,
             waiting,
-            ended: AtomicU64::new(0),
-            slots: AtomicUsize::new(0),
-            used: AtomicUsize::new(0),
             seen: Mutex::default(),
         }
     }
@@ -65,8 +61,7 @@ impl Observer {
 
     /// Slots in use, and how many there are.
     pub fn slots(&self) -> (usize, usize) {
-        let read = |slots: &AtomicUsize| slots.load(Ordering::Relaxed);
-        (read(&self.used), read(&self.slots))
+        self.seen.lock().slots
     }
 
     /// What limits the worker, while it is busy.
@@ -83,7 +78,7 @@ impl Observer {
 
     /// Jobs that have ended since the start.
     pub fn ended(&self) -> u64 {
-        self.ended.load(Ordering::Relaxed)
+        self.seen.lock().ended
     }
 }
 
@@ -116,7 +111,7 @@ impl ProgressNotifier for Observer {
 impl JobObserver for Observer {
     fn on_job_end(&self, job: &EndedJob<'_>) {
         self.metrics.on_job_end(job);
-        self.ended.fetch_add(1, Ordering::Relaxed);
+        self.seen.lock().ended += 1;
         let (process_id, job_id) = job.ids.unzip();
         let status = if job.error.is_some() {
             "failed"
@@ -143,8 +138,7 @@ impl JobObserver for Observer {
 
     fn on_slots(&self, used: usize, slots: usize) {
         self.metrics.on_slots(used, slots);
-        self.used.store(used, Ordering::Relaxed);
-        self.slots.store(slots, Ordering::Relaxed);
+        self.seen.lock().slots = (used, slots);
     }
 
     fn on_limit(&self, limited_by: &'static str) {

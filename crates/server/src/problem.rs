@@ -215,29 +215,9 @@ impl From<io::Error> for Problem {
                 let why = "the server's disk is full: delete files that are no longer needed";
                 Self::new(507, "insufficient_storage", why).header("x-should-retry", "false")
             }
-            None if is_of_the_disk(error.kind()) => Self::storage().because(&error),
-            None => {
-                let why = format!("the server could not do it: {error}");
-                Self::new(500, "internal_error", why).because(&error)
-            }
+            None => Self::storage().because(&error),
         }
     }
-}
-
-/// Whether a file could not be used, and not a connection.
-fn is_of_the_disk(kind: io::ErrorKind) -> bool {
-    use io::ErrorKind::{
-        FileTooLarge, IsADirectory, NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem,
-    };
-    matches!(
-        kind,
-        FileTooLarge
-            | ReadOnlyFilesystem
-            | PermissionDenied
-            | NotFound
-            | NotADirectory
-            | IsADirectory
-    )
 }
 
 /// A problem of a body, for its reader.

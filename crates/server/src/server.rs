@@ -194,7 +194,9 @@ impl Server {
         let settings = self.settings;
         let settings = settings.map(|(watch, store)| LiveSettings::new(watch, store));
         // Before the worker starts: it would buy answers that no client waits for.
-        settle_earlier(&self.queue, &records, &waiting)?;
+        if let Err(error) = openai::settle_abandoned(&self.queue, &records, &waiting) {
+            log::error!("requests of servers that have ended are settled later: {error}");
+        }
         let kinds = kinds(&self.worker, self.manager.is_some());
         let worker = self
             .worker
@@ -228,7 +230,6 @@ impl Server {
             storage,
             waiting,
             batches: Wake::new(),
-            cancelled_jobs: Mutex::default(),
             counted_until: Mutex::default(),
             page: Page::new(),
             guard: Guard::new(address, tokens, &self.hosts),
@@ -306,18 +307,6 @@ pub fn raise_file_limit() {
     limit.current = limit.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         log::debug!("the limit of open files stays as it is: {error}");
-    }
-}
-
-/// Settles what clients of earlier servers no longer wait for.
-fn settle_earlier(queue: &JobQueue, records: &Records, waiting: &Waiting) -> Result<(), Error> {
-    match openai::settle_abandoned(queue, records, waiting) {
-        // On a full disk, the server starts, so that its results can be read. It tries this again while it runs.
-        Err(error) if error.is_storage() && error.kind() == ErrorKind::Transient => {
-            log::error!("requests of servers that have ended are settled later: {error}");
-            Ok(())
-        }
-        settled => settled.map(drop),
     }
 }
 

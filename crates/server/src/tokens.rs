@@ -15,8 +15,7 @@ use subtle::ConstantTimeEq;
 use crate::problem::Problem;
 
 /// What a token may do at a server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr)]
-#[strum(serialize_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// Reads everything.
     Read,
@@ -30,7 +29,10 @@ impl Role {
 
     /// The name in a token file.
     pub fn as_str(self) -> &'static str {
-        self.into()
+        match self {
+            Self::Read => "read",
+            Self::Operate => "operate",
+        }
     }
 
     /// Whether it may use routes of this kind.
@@ -57,11 +59,10 @@ impl FromStr for Role {
 
     fn from_str(text: &str) -> Result<Self, Error> {
         let found = Self::ALL.into_iter().find(|role| role.as_str() == text);
-        found.ok_or_else(|| Error::new(ErrorKind::Invalid, format!("unknown role; {ROLES}")))
+        let why = "unknown role; the roles are read and operate";
+        found.ok_or_else(|| Error::new(ErrorKind::Invalid, why))
     }
 }
-
-const ROLES: &str = "the roles are read and operate";
 
 /// What a route gives access to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

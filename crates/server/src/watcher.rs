@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use batchwright::progress::Timestamp;
-use batchwright::{Error, JobId, ProcessId};
+use batchwright::{Error, ProcessId};
 use serde_json::{Value, json};
 
 use crate::app::App;
@@ -51,12 +51,7 @@ impl Looks {
             if wake.wait(INTERVAL) {
                 continue;
             }
-            let looks = [
-                self.settings(),
-                self.cancelled_jobs(),
-                self.processes(),
-                self.overview(),
-            ];
+            let looks = [self.settings(), self.processes(), self.overview()];
             self.app.overview.count();
             for error in looks.into_iter().filter_map(Result::err) {
                 log::debug!("changes could not be published: {error}");
@@ -69,23 +64,6 @@ impl Looks {
             Some(settings) => settings.settings(&self.app.events).map(drop),
             None => Ok(()),
         }
-    }
-
-    /// Cancels jobs that have returned to the queue since their cancellation was requested.
-    fn cancelled_jobs(&self) -> Result<(), Error> {
-        let app = &self.app;
-        let jobs: Vec<JobId> = app.cancelled_jobs.lock().iter().copied().collect();
-        if jobs.is_empty() {
-            return Ok(());
-        }
-        app.queue.cancel_jobs(&jobs)?;
-        for id in jobs {
-            let job = app.queue.job(id)?;
-            if job.is_none_or(|job| job.status.is_final()) {
-                app.cancelled_jobs.lock().remove(&id);
-            }
-        }
-        Ok(())
     }
 
     fn processes(&mut self) -> Result<(), Error> {

@@ -157,8 +157,8 @@ pub(super) fn get(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     }
 }
 
-/// `POST /api/v1/jobs/{job_id}/cancel`: 200 if the job has ended, also by this request. 202 if it is running: its call
-/// is billed, so the job keeps the result of it, but is not retried.
+/// `POST /api/v1/jobs/{job_id}/cancel`: 200 if the job has ended, also by this request. 202 if it is running, alone in
+/// its process: its call is billed, so the job keeps the result of it, but is not retried.
 pub(super) fn cancel(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     call.takes(&[])?;
     let id: JobId = call.param("job_id")?;
@@ -172,7 +172,9 @@ pub(super) fn cancel(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         // Also the processes for which the job waits.
         app.queue.cancel(job.process_id)?;
     } else if app.queue.cancel_jobs(&[id])? == 0 {
-        app.cancelled_jobs.lock().insert(id);
+        let why = "the job is running, and other jobs are in its process: its result is kept; cancel the process, or \
+                   this job again when it waits";
+        return Err(Problem::conflict(why));
     }
     app.observer.touch(job.process_id);
     let job = find(app, id)?;

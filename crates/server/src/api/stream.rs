@@ -1,12 +1,12 @@
 //! Events as they happen (server-sent events).
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::processes;
 use crate::app::App;
-use crate::events::{Events, Next};
+use crate::events::{Event, Next};
 use crate::http::{Call, Response};
 use crate::problem::Problem;
 
@@ -31,32 +31,23 @@ pub(super) fn events(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     let listening = events.listen();
     // Later events are not missed, however late the stream begins.
     let now = events.last();
-    let (from, is_lost) = match named.filter(|id| !id.is_empty()) {
-        None => (now, false),
-        Some(id) => match number(&events, &id) {
-            Some(number) => (number, false),
-            None => (now, true),
-        },
-    };
+    // What is no number lies behind all.
+    let from = named.filter(|id| !id.is_empty());
+    let from = from.map_or(now, |id| id.parse().unwrap_or(u64::MAX));
     let write = move |out: &mut dyn Write| {
         let _listening = listening;
         let (mut at, mut written) = (from, Instant::now());
         out.write_all(b"retry: 1000\n\n")?;
-        if is_lost {
-            reset(out, &events, at)?;
-        }
         loop {
             out.flush()?;
             match events.after(&mut at, process, HEARTBEAT) {
                 Next::Events(some) => {
                     for event in some {
-                        let (boot, number) = (events.boot(), event.number);
+                        let Event {
+                            number, name, data, ..
+                        } = &*event;
                         written = Instant::now();
-                        write!(
-                            out,
-                            "id: {boot}-{number}\nevent: {}\ndata: {}\n\n",
-                            event.name, event.data
-                        )?;
+                        write!(out, "id: {number}\nevent: {name}\ndata: {data}\n\n")?;
                     }
                     // Events of others are no sign of life for this client.
                     if written.elapsed() >= HEARTBEAT {
@@ -68,26 +59,11 @@ pub(super) fn events(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
                     out.write_all(ALIVE)?;
                     written = Instant::now();
                 }
-                Next::Lost => reset(out, &events, at)?,
+                // Events were missed: the client reads the present state again.
+                Next::Lost => write!(out, "id: {at}\nevent: reset\ndata: {{}}\n\n")?,
                 Next::Closed => return Ok(()),
             }
         }
     };
     Ok(Response::stream("text/event-stream", write))
-}
-
-/// Reports that events were missed, so that the client reads the current state again.
-fn reset(out: &mut dyn Write, events: &Events, at: u64) -> io::Result<()> {
-    write!(
-        out,
-        "id: {}-{at}\nevent: reset\ndata: {{}}\n\n",
-        events.boot()
-    )
-}
-
-/// The number within an id, if it is one of this start of the server.
-fn number(events: &Events, id: &str) -> Option<u64> {
-    let (boot, number) = id.rsplit_once('-')?;
-    let number = number.parse().ok()?;
-    (boot == events.boot() && number <= events.last()).then_some(number)
 }

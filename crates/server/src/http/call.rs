@@ -40,7 +40,7 @@ pub(crate) struct Head {
     pub has_body: bool,
     /// Its length, if reported.
     pub(super) length: Option<u64>,
-    /// True if the target is a path, or a URL with a path.
+    /// True if the target is a path.
     pub has_path: bool,
     /// The `x-request-id` of the response: the client's, or a new one.
     pub request_id: String,
@@ -48,25 +48,18 @@ pub(crate) struct Head {
 
 impl Head {
     pub(super) fn of(head: &RequestHead<'_>) -> Self {
-        let (host, target) = in_origin_form(head.target());
+        let target = head.target();
         let (path, parameters) = target.split_once('?').unwrap_or((target, ""));
         let headers = head.headers();
-        let mut headers: Vec<(String, String)> = headers
-            .map(|(name, value)| {
-                let value = String::from_utf8_lossy(value).into_owned();
-                (name.to_ascii_lowercase(), value)
-            })
-            .collect();
-        // The host of the target is the one that counts (RFC 9112, section 3.2.2).
-        if let Some(host) = host {
-            headers.retain(|(name, _)| name != "host");
-            headers.push(("host".to_owned(), host.to_owned()));
-        }
+        let headers = headers.map(|(name, value)| {
+            let value = String::from_utf8_lossy(value).into_owned();
+            (name.to_ascii_lowercase(), value)
+        });
         let this = Self {
             method: head.method_str().to_owned(),
             path: path.to_owned(),
             query: query(parameters),
-            headers,
+            headers: headers.collect(),
             length: head.content_length(),
             has_path: path.starts_with('/'),
             has_body: head.content_length() != Some(0)
@@ -346,24 +339,6 @@ fn query(text: &str) -> Vec<(String, String)> {
             )
         })
         .collect()
-}
-
-/// The host in a request's target, if it has one, and its path with the query. Clients of a proxy send whole URLs, and
-/// some proxies pass them on.
-fn in_origin_form(target: &str) -> (Option<&str>, &str) {
-    let lower = target.get(..8).unwrap_or(target).to_ascii_lowercase();
-    let scheme = ["http://", "https://"]
-        .into_iter()
-        .find(|scheme| lower.starts_with(scheme));
-    let Some(scheme) = scheme else {
-        return (None, target);
-    };
-    let rest = &target[scheme.len()..];
-    match rest.find(['/', '?']) {
-        Some(at) if rest[at..].starts_with('/') => (Some(&rest[..at]), &rest[at..]),
-        Some(at) => (Some(&rest[..at]), "/"),
-        None => (Some(rest), "/"),
-    }
 }
 
 /// Decodes `%` followed by two hex digits as a byte.

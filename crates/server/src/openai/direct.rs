@@ -145,7 +145,7 @@ fn wait(
 ) -> Result<(), Problem> {
     // An earlier request with the key may have been answered.
     let (mut asked, mut told) = (Instant::now(), has_key);
-    let (mut stuck, mut given_up) = (None, None);
+    let mut stuck = None;
     loop {
         if call.is_gone() {
             let why = "the client has disconnected";
@@ -156,8 +156,7 @@ fn wait(
             asked = Instant::now();
             let state = app.queue.process(waiter.process)?.ok_or_else(deleted)?;
             if state.is_finished() {
-                let given_up = given_up.filter(|_| state.counts.cancelled > 0);
-                return given_up.map_or(Ok(()), Err);
+                return Ok(());
             }
             let idle = state.counts.in_progress == 0;
             // While one of its jobs probes the provider, the time goes on.
@@ -172,9 +171,11 @@ fn wait(
                 Some((since, why)) if idle && since.elapsed() >= PATIENCE => Some(why.clone()),
                 _ => None,
             };
-            if why.is_some() {
-                given_up = why;
-                app.queue.cancel(waiter.process)?;
+            // One that was begun meanwhile is answered.
+            if let Some(why) = why
+                && app.queue.cancel(waiter.process)? > 0
+            {
+                return Err(why);
             }
         }
         told = waiter.wait(app.waiting.pause(LOOK));

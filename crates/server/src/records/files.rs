@@ -33,16 +33,6 @@ pub(crate) struct FileRecord {
     pub request: Option<String>,
 }
 
-/// Which files are listed.
-#[derive(Debug, Default)]
-pub(crate) struct FileQuery<'q> {
-    pub purpose: Option<&'q str>,
-    /// Those after this one.
-    pub after: Option<&'q str>,
-    /// Oldest first.
-    pub ascending: bool,
-}
-
 /// A new id: a prefix for its type, and 128 random bits.
 pub(crate) fn new_id(what: &str) -> String {
     id_of(what, ProcessId::new())
@@ -105,13 +95,15 @@ impl FileRecord {
         run(database, "DELETE FROM files WHERE id = ?", by![id]).map(drop)
     }
 
-    /// Up to `most` files.
+    /// Up to `most` files of a purpose, after a file, oldest or newest first.
     pub fn list(
         database: &Connection,
-        query: &FileQuery<'_>,
+        purpose: Option<&str>,
+        after: Option<&str>,
+        ascending: bool,
         most: usize,
     ) -> Result<Vec<Self>, Error> {
-        let (than, order) = if query.ascending {
+        let (than, order) = if ascending {
             (">", "ASC")
         } else {
             ("<", "DESC")
@@ -122,7 +114,6 @@ impl FileRecord {
                AND (? IS NULL OR number {than} (SELECT number FROM files WHERE id = ?))
              ORDER BY number {order} LIMIT ?"
         );
-        let (purpose, after) = (query.purpose, query.after);
         let most = signed(most as u64);
         let by = by![purpose, purpose, after, after, most];
         rows(database, &sql, by, Self::of)
