@@ -10,17 +10,17 @@ use batchwright::{JobQueue, ProcessId};
 use batchwright_jobs::JobTypes;
 use parking_lot::Mutex;
 
+use crate::access::Guard;
+use crate::api::config::LiveSettings;
+use crate::api::events::Events;
 use crate::api::health::FolderCheck;
 use crate::background::Wake;
-use crate::dashboard::page::Page;
-use crate::events::Events;
-use crate::guard::Guard;
+use crate::dashboard::Page;
 use crate::observe::Observer;
+use crate::observe::Overview;
 use crate::openai::storage::Storage;
 use crate::openai::waiting::Waiting;
-use crate::overview::Overview;
 use crate::records::Records;
-use crate::settings::LiveSettings;
 
 /// State that all handlers share. More than 15 fields: one for each part of the server that handlers share.
 pub(crate) struct App {

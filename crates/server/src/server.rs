@@ -21,21 +21,21 @@ use derive_setters::Setters;
 use parking_lot::Mutex;
 use rustix::process::{Resource, getrlimit, setrlimit};
 
+use crate::access::Guard;
+use crate::access::Tokens;
+use crate::api::config::LiveSettings;
+use crate::api::events::Events;
 use crate::api::health::FolderCheck;
 use crate::app::App;
 use crate::background::{Background, Wake};
-use crate::dashboard::page::Page;
-use crate::events::Events;
-use crate::guard::Guard;
+use crate::dashboard::Page;
 use crate::http::{Limits, Listener};
 use crate::observe::Observer;
+use crate::observe::Overview;
 use crate::openai;
 use crate::openai::storage::Storage;
 use crate::openai::waiting::Waiting;
-use crate::overview::Overview;
 use crate::records::Records;
-use crate::settings::LiveSettings;
-use crate::tokens::Tokens;
 use crate::watcher;
 use crate::webhooks::{self, Receiver};
 

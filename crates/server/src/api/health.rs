@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::app::App;
 use crate::http::{Call, Response};
-use crate::overview::fresh_until;
+use crate::observe::fresh_until;
 use crate::problem::Problem;
 use crate::shapes::now;
 

@@ -5,10 +5,8 @@
 mod call;
 mod connection;
 mod listener;
-mod response;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use call::{Call, Head, Incoming, decoded, is_visible};
+pub(crate) use call::{Body, Call, Head, Incoming, Response, decoded, is_visible};
 pub(crate) use listener::{Answer, Limits, Listener, Service};
-pub(crate) use response::{Body, Response};

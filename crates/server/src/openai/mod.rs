@@ -4,7 +4,6 @@
 
 mod answer;
 mod batches;
-mod chat;
 mod direct;
 mod files;
 mod lines;
@@ -24,11 +23,11 @@ pub(crate) use direct::settle_abandoned;
 pub(crate) use parts::{KIND as LINE_KIND, handler as line_handler};
 pub(crate) use progress::start as start_progress;
 
+use crate::access::Access::{Operate, Read};
 use crate::app::App;
 use crate::problem::Problem;
 use crate::records::batches::{BatchRecord, BatchState};
 use crate::router::Route;
-use crate::tokens::Access::{Operate, Read};
 
 const CHAT: &str = "/v1/chat/completions";
 const EMBEDDINGS: &str = "/v1/embeddings";
@@ -61,8 +60,8 @@ pub(crate) const ROUTES: &[Route] = &[
     Route::get("/v1/batches", Read, batches::list),
     Route::get("/v1/batches/{batch_id}", Read, batches::get),
     Route::post("/v1/batches/{batch_id}/cancel", Operate, batches::cancel),
-    Route::post("/v1/chat/completions", Operate, chat::create),
-    Route::post("/v1/embeddings", Operate, chat::embeddings),
+    Route::post("/v1/chat/completions", Operate, direct::create),
+    Route::post("/v1/embeddings", Operate, direct::embeddings),
     Route::get("/v1/models", Read, models::list),
     Route::get("/v1/models/{model}", Read, models::get),
 ];
