@@ -15,21 +15,10 @@ pub(crate) const ROUTES: &[Route] = &[Route::get("/", Open, page)];
 
 /// `GET /`: the dashboard. It holds no data, so it is sent without a token; its script asks for one where the
 /// server wants it.
-fn page(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+fn page(app: &App, _: &mut Call<'_>) -> Result<Response, Problem> {
     let page = &app.page;
-    let known = call.head.header("if-none-match").unwrap_or_default();
-    let same = known
-        .split(',')
-        .map(|tag| tag.trim().trim_start_matches("W/"))
-        .any(|tag| tag == page.etag || tag == "*");
-    let response = if same {
-        Response::empty(304)
-    } else {
-        Response::full(200, "text/html; charset=utf-8", page.html)
-    };
-    Ok(response
+    Ok(Response::full(200, "text/html; charset=utf-8", page.html)
         .header("cache-control", "no-cache")
-        .header("etag", page.etag.clone())
         .header("content-security-policy", page.policy.clone()))
 }
 
@@ -40,7 +29,6 @@ const PAGE: &str = include_str!("dashboard/index.html");
 pub(crate) struct Page {
     pub html: &'static [u8],
     pub policy: String,
-    pub etag: String,
 }
 
 impl Page {
@@ -48,7 +36,6 @@ impl Page {
         Self {
             html: PAGE.as_bytes(),
             policy: policy(PAGE),
-            etag: format!("\"{}\"", hash(PAGE)),
         }
     }
 }

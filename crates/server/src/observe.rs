@@ -1,7 +1,7 @@
 //! What the worker does: its notifications, passed on as events, metrics and waits, on its own threads; and the overview,
 //! which is read from the queue and from them.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -29,8 +29,6 @@ struct Seen {
     /// Changed processes that were not reported since.
     changed: HashSet<ProcessId>,
     paces: HashMap<ProcessId, Pace>,
-    /// Jobs that have ended.
-    ended: u64,
     /// Slots in use, and how many there are.
     slots: (usize, usize),
     limited_by: Option<&'static str>,
@@ -62,26 +60,10 @@ impl Observer {
         self.seen.lock().paces.get(&process).copied()
     }
 
-    /// Slots in use, and how many there are.
-    pub fn slots(&self) -> (usize, usize) {
-        self.seen.lock().slots
-    }
-
-    /// What limits the worker, while it is busy.
-    pub fn limited_by(&self) -> Option<&'static str> {
-        let seen = self.seen.lock();
-        seen.limited_by.filter(|_| !seen.paces.is_empty())
-    }
-
     /// Why no job makes progress while the worker has jobs: its provider rejects all calls, or is unreachable.
     pub fn trouble(&self) -> Option<String> {
         let seen = self.seen.lock();
         seen.trouble.clone().filter(|_| !seen.paces.is_empty())
-    }
-
-    /// Jobs that have ended since the start.
-    pub fn ended(&self) -> u64 {
-        self.seen.lock().ended
     }
 }
 
@@ -114,7 +96,6 @@ impl ProgressNotifier for Observer {
 impl JobObserver for Observer {
     fn on_job_end(&self, job: &EndedJob<'_>) {
         self.metrics.on_job_end(job);
-        self.seen.lock().ended += 1;
         let (process_id, job_id) = job.ids.unzip();
         let status = if job.error.is_some() {
             "failed"
@@ -153,8 +134,6 @@ impl JobObserver for Observer {
 const FRESH: Duration = Duration::from_secs(1);
 /// and for this multiple of the time that reading it took, because a long queue is counted job by job.
 const FRESH_TIMES: u32 = 20;
-/// The rate, also for the time left, is measured over this time.
-const WINDOW: Duration = Duration::from_secs(60);
 
 /// Reads the queue and the worker, at most once per second.
 pub(crate) struct Overview {
@@ -162,14 +141,8 @@ pub(crate) struct Overview {
     observer: Arc<Observer>,
     limits: WorkerLimits,
     manager: Option<Mutex<LlmManager>>,
-    last: Mutex<Last>,
-}
-
-struct Last {
     /// The stored overview, and when it expires.
-    shown: Option<(Instant, Arc<Value>)>,
-    /// Ends as they were in the last minute.
-    ended: VecDeque<(Instant, u64)>,
+    last: Mutex<Option<(Instant, Arc<Value>)>>,
 }
 
 impl Overview {
@@ -179,13 +152,12 @@ impl Overview {
         limits: WorkerLimits,
         manager: Option<LlmManager>,
     ) -> Self {
-        let ended = VecDeque::from([(Instant::now(), observer.ended())]);
         Self {
             queue,
             observer,
             limits,
             manager: manager.map(Mutex::new),
-            last: Mutex::new(Last { shown: None, ended }),
+            last: Mutex::default(),
         }
     }
 
@@ -204,26 +176,20 @@ impl Overview {
     /// When the queue cannot be read.
     pub fn now(&self) -> Result<Arc<Value>, Error> {
         let mut last = self.last.lock();
-        if let Some((until, shown)) = &last.shown
+        if let Some((until, shown)) = &*last
             && Instant::now() < *until
         {
             return Ok(Arc::clone(shown));
         }
-        let rate = last.rate(self.observer.ended());
         let began = Instant::now();
-        let shown = Arc::new(self.look(rate)?);
-        last.shown = Some((fresh_until(began, Instant::now()), Arc::clone(&shown)));
+        let shown = Arc::new(self.look()?);
+        *last = Some((fresh_until(began, Instant::now()), Arc::clone(&shown)));
         Ok(shown)
     }
 
     /// Reads everything again for the next client, because a client has changed it.
     pub fn forget(&self) {
-        self.last.lock().shown = None;
-    }
-
-    /// Counts the ends also without a client: the rate must cover the last minute, not the time since the last request.
-    pub fn count(&self) {
-        self.last.lock().rate(self.observer.ended());
+        *self.last.lock() = None;
     }
 
     /// Passes on the providers that the present settings select; `None` if they are unknown.
@@ -235,10 +201,8 @@ impl Overview {
         Some(look(manager.plan()))
     }
 
-    /// With the ends per second.
-    fn look(&self, rate: f64) -> Result<Value, Error> {
+    fn look(&self) -> Result<Value, Error> {
         let totals = self.queue.totals()?;
-        let (used, slots) = self.observer.slots();
         let manager = self.look_at_providers(|plan| {
             let first = &plan.first;
             let provider = json!({
@@ -254,6 +218,12 @@ impl Overview {
             Some((provider, strategy, skipped)) => (Some(provider), Some(strategy), skipped),
             None => (None, None, Vec::new()),
         };
+        let trouble = self.observer.trouble();
+        let seen = self.observer.seen.lock();
+        let (used, slots) = seen.slots;
+        let rate: f64 = seen.paces.values().map(|pace| pace.rate).sum();
+        let limited_by = seen.limited_by.filter(|_| !seen.paces.is_empty());
+        drop(seen);
         let jobs = &totals.jobs;
         let left = (jobs.pending + jobs.in_progress + jobs.at_provider) as f64;
         let eta = (left > 0.0 && rate > 0.0).then(|| (left / rate).ceil());
@@ -276,8 +246,8 @@ impl Overview {
             "worker": {
                 "slots": slots,
                 "used": used,
-                "limited_by": self.observer.limited_by(),
-                "trouble": self.observer.trouble(),
+                "limited_by": limited_by,
+                "trouble": trouble,
                 "calls_in_flight": self.limits.calls_in_flight(),
                 "rate": rate,
             },
@@ -291,24 +261,6 @@ impl Overview {
 /// When an overview expires whose reading started at `began` and ended at `read`.
 pub(crate) fn fresh_until(began: Instant, read: Instant) -> Instant {
     read + FRESH.max((read - began) * FRESH_TIMES)
-}
-
-impl Last {
-    /// Ends per second in the last minute.
-    fn rate(&mut self, ended: u64) -> f64 {
-        let now = Instant::now();
-        while self.ended.len() > 1 && now - self.ended[1].0 >= WINDOW {
-            self.ended.pop_front();
-        }
-        self.ended.push_back((now, ended));
-        let (since, before) = self.ended[0];
-        let seconds = (now - since).as_secs_f64();
-        if seconds > 0.0 {
-            (ended - before) as f64 / seconds
-        } else {
-            0.0
-        }
-    }
 }
 
 fn strategy(effective: &EffectiveStrategy) -> Value {

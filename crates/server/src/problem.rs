@@ -95,19 +95,14 @@ impl Problem {
         }
     }
 
-    /// The cause for the log, if the response does not show it.
-    pub fn cause(&self) -> Option<&str> {
-        self.cause.as_deref()
-    }
-
     /// The text for the log: the cause if there is one, because the description only points to it.
     pub fn for_log(&self) -> &str {
-        self.cause().unwrap_or(&self.detail)
+        self.cause.as_deref().unwrap_or(&self.detail)
     }
 
     /// Writes the cause into the log.
     pub fn log(&self, request_id: &str) {
-        if let Some(cause) = self.cause() {
+        if let Some(cause) = &self.cause {
             log::error!("request {request_id} failed: {cause}");
         }
     }

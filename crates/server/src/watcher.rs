@@ -52,7 +52,6 @@ impl Looks {
                 continue;
             }
             let looks = [self.settings(), self.processes(), self.overview()];
-            self.app.overview.count();
             for error in looks.into_iter().filter_map(Result::err) {
                 log::debug!("changes could not be published: {error}");
             }

@@ -55,8 +55,6 @@ struct Kept {
 
 /// Maximum number of stored events.
 const MOST: usize = 1_000;
-/// Maximum number of events that are passed on at once.
-const MOST_AT_ONCE: usize = 256;
 /// The result of reading events.
 #[derive(Debug)]
 pub(crate) enum Next {
@@ -126,13 +124,9 @@ impl Events {
             let new = kept.events.iter().skip(skipped);
             let some: Vec<_> = new
                 .filter(|event| process.is_none() || event.about == process)
-                .take(MOST_AT_ONCE)
                 .cloned()
                 .collect();
-            *at = match some.last() {
-                Some(last) if some.len() == MOST_AT_ONCE => last.number,
-                _ => kept.last,
-            };
+            *at = kept.last;
             if !some.is_empty() {
                 return Next::Events(some);
             }
@@ -183,29 +177,18 @@ pub(super) fn events(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     let from = from.map_or(now, |id| id.parse().unwrap_or(u64::MAX));
     let write = move |out: &mut dyn Write| {
         let _listening = listening;
-        let (mut at, mut written) = (from, Instant::now());
+        let mut at = from;
         out.write_all(b"retry: 1000\n\n")?;
         loop {
             out.flush()?;
             match events.after(&mut at, process, HEARTBEAT) {
                 Next::Events(some) => {
                     for event in some {
-                        let Event {
-                            number, name, data, ..
-                        } = &*event;
-                        written = Instant::now();
+                        let (number, name, data) = (event.number, event.name, &event.data);
                         write!(out, "id: {number}\nevent: {name}\ndata: {data}\n\n")?;
                     }
-                    // Events of others are no sign of life for this client.
-                    if written.elapsed() >= HEARTBEAT {
-                        out.write_all(ALIVE)?;
-                        written = Instant::now();
-                    }
                 }
-                Next::Nothing => {
-                    out.write_all(ALIVE)?;
-                    written = Instant::now();
-                }
+                Next::Nothing => out.write_all(ALIVE)?,
                 // Events were missed: the client reads the present state again.
                 Next::Lost => write!(out, "id: {at}\nevent: reset\ndata: {{}}\n\n")?,
                 Next::Closed => return Ok(()),

@@ -185,9 +185,6 @@ pub(super) fn cancel(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     Ok(response)
 }
 
-/// A request looks at jobs for about this time. After that it returns what it has found, and where to continue.
-const LONGEST_SEARCH: Duration = Duration::from_millis(500);
-
 /// `GET /api/v1/jobs`: the jobs of a process, a state and a type, a page at a time.
 pub(super) fn list(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     call.takes(&["process_id", "status", "type", "after", "limit"])?;
@@ -202,16 +199,14 @@ pub(super) fn list(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> 
             .filter(|kind| !kind.is_empty()),
     };
     let most = call.limit(100, 1_000)?;
-    let mut after = call.query::<JobId>("after")?;
-    let (mut found, until) = (Vec::new(), Instant::now() + LONGEST_SEARCH);
-    loop {
-        let page = app.queue.find(&filter, after, most - found.len())?;
-        found.extend(page.jobs.iter().map(brief));
-        after = page.next;
-        if after.is_none() || found.len() == most || Instant::now() >= until {
-            return Ok(Response::json(200, &json!({"data": found, "next": after})));
-        }
-    }
+    let page = app
+        .queue
+        .find(&filter, call.query::<JobId>("after")?, most)?;
+    let found: Vec<Value> = page.jobs.iter().map(brief).collect();
+    Ok(Response::json(
+        200,
+        &json!({"data": found, "next": page.next}),
+    ))
 }
 
 /// A job without its payload and its result.
@@ -267,17 +262,12 @@ pub(super) fn retry(app: &App, call: &mut Call<'_>) -> Result<Response, Problem>
     let is_retried = app.queue.retry_job(id)?;
     let job = find(app, id)?;
     if !is_retried && job.status.is_final() {
-        let cancelled = app
-            .queue
-            .process(process)?
-            .is_some_and(|process| process.cancelled);
         let why = match job.status {
             JobStatus::Completed => "the job is completed: its answer was billed".to_owned(),
-            _ if cancelled => format!(
-                "process {process} was cancelled; to requeue all its failed and cancelled jobs: POST \
-                 /api/v1/processes/{process}/retry"
+            _ => format!(
+                "the job changed meanwhile, or its process was cancelled; to requeue all failed and cancelled jobs of \
+                 that: POST /api/v1/processes/{process}/retry"
             ),
-            _ => "the job changed meanwhile; send the request again".to_owned(),
         };
         return Err(Problem::conflict(why));
     }

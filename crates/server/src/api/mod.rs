@@ -49,11 +49,6 @@ pub(crate) const ROUTES: &[Route] = &[
         Operate,
         results::ack,
     ),
-    Route::get(
-        "/api/v1/processes/{process_id}/failures",
-        Read,
-        results::failures,
-    ),
     Route::post("/api/v1/pause", Operate, jobs::pause),
     Route::post("/api/v1/resume", Operate, jobs::resume),
     Route::get("/api/v1/batches", Read, processes::batches),

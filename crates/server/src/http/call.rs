@@ -361,7 +361,6 @@ type Writes = dyn FnOnce(&mut dyn Write) -> io::Result<()> + Send;
 /// The body of a response.
 #[derive(derive_more::Debug)]
 pub(crate) enum Body {
-    Empty,
     #[debug("Full({} bytes)", _0.len())]
     Full(Cow<'static, [u8]>),
     /// Written while it is generated; each flush sends the written part. An error ends the connection, so that a client
@@ -371,15 +370,6 @@ pub(crate) enum Body {
 }
 
 impl Response {
-    /// An answer without a body.
-    pub fn empty(status: u16) -> Self {
-        Self {
-            status,
-            headers: Vec::new(),
-            body: Body::Empty,
-        }
-    }
-
     /// An answer in JSON.
     pub fn json(status: u16, value: &(impl Serialize + ?Sized)) -> Self {
         let mut body = serde_json::to_vec(value).expect("what is answered has a form in JSON");

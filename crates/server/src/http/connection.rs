@@ -1,6 +1,6 @@
 //! One connection: receives requests one after another, checks and answers each, and closes slow connections.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, Cursor, ErrorKind, Read, Write};
 use std::mem;
 use std::net::{SocketAddr, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -38,7 +38,7 @@ pub(super) fn serve(open: &Open, shared: &Shared) {
         body_ended: true,
         is_head: false,
         waits_for_us: false,
-        body: (Vec::new(), 0),
+        body: Cursor::default(),
         permits: &shared.permits,
         permit: None,
         request: String::new(),
@@ -63,8 +63,8 @@ struct Wire<'s> {
     is_head: bool,
     /// True if the client waits for `100 Continue` before it sends its body.
     waits_for_us: bool,
-    /// Received bytes of the body, and how many of them were read.
-    body: (Vec<u8>, usize),
+    /// Received bytes of the body.
+    body: Cursor<Vec<u8>>,
     permits: &'s Permits,
     /// The permit for the body of the present request, if it is large.
     permit: Option<Permit<'s>>,
@@ -132,7 +132,7 @@ impl Wire<'_> {
                 ServerEvent::Request(head) => {
                     let head = Head::of(&head);
                     self.body_ended = !head.has_body;
-                    self.body = (Vec::new(), 0);
+                    self.body = Cursor::default();
                     return Ok(Some(head));
                 }
                 ServerEvent::Closed => return Ok(None),
@@ -219,7 +219,6 @@ impl Wire<'_> {
             .header("date", httpdate::fmt_http_date(SystemTime::now()))
             .header("x-request-id", &self.request_id);
         head = match &response.body {
-            Body::Empty => head,
             Body::Full(bytes) => head.body(bytes.clone()),
             Body::Stream(_) => head.chunked(),
         };
@@ -233,7 +232,7 @@ impl Wire<'_> {
     fn send(&mut self, response: Response) -> io::Result<()> {
         self.respond(&response)?;
         match response.body {
-            Body::Empty | Body::Full(_) => {}
+            Body::Full(_) => {}
             _ if self.is_head => self.end_body()?,
             Body::Stream(write) => {
                 self.send_out()?;
@@ -301,10 +300,7 @@ impl Wire<'_> {
         loop {
             match self.http.poll() {
                 Ok(ServerEvent::Body(part)) => {
-                    let (bytes, taken) = &mut self.body;
-                    bytes.clear();
-                    bytes.extend_from_slice(part);
-                    *taken = 0;
+                    self.body = Cursor::new(part.to_vec());
                     return Ok(true);
                 }
                 Ok(ServerEvent::NeedInput) => {
@@ -362,15 +358,15 @@ impl Incoming for Wire<'_> {
 /// The body of the present request.
 impl Read for Wire<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.body.1 == self.body.0.len() && !self.body_ended {
+        loop {
+            let read = self.body.read(buffer)?;
+            if read > 0 || self.body_ended {
+                return Ok(read);
+            }
             let received = self.receive();
             self.body_ended = !matches!(received, Ok(true));
             received?;
         }
-        let (bytes, taken) = &mut self.body;
-        let read = (&bytes[*taken..]).read(buffer)?;
-        *taken += read;
-        Ok(read)
     }
 }
 

@@ -7,7 +7,7 @@
 
 use std::time::{Duration, Instant};
 
-use batchwright::queue::{JobResult, ProcessInfo};
+use batchwright::queue::JobResult;
 use batchwright::unstable::Optional;
 use batchwright::{Error, ErrorKind, Job, JobQueue, ProcessId, Request};
 use serde_json::{Map, Value, json};
@@ -65,9 +65,9 @@ fn answered(
     let kept_until = key.map_or(0, |_| now() + KEPT);
     DirectCalls::insert(&app.records, process, kept_until)?;
     let is_replayed = match key {
-        Some(_) => begin_once(app, call, process, parts.as_base64, jobs)?,
+        Some(_) => begin_once(app, process, parts.as_base64, jobs)?,
         None => {
-            queue(app, call).enqueue(process, jobs)?;
+            app.queue.enqueue(process, jobs)?;
             false
         }
     };
@@ -102,18 +102,10 @@ fn answered(
     Ok(once::replayed(response, is_replayed))
 }
 
-/// The queue for a request, whose process is named after it.
-fn queue(app: &App, call: &Call<'_>) -> JobQueue {
-    let head = &call.head;
-    let name = format!("{} {} {}", head.method, head.path, head.request_id);
-    app.queue.described(ProcessInfo::new().name(name))
-}
-
 /// Enqueues the jobs of a request with a key, unless an earlier one did. Then those that failed are tried again. Returns
 /// whether there was one.
 fn begin_once(
     app: &App,
-    call: &Call<'_>,
     process: ProcessId,
     as_base64: bool,
     jobs: Vec<Job>,
@@ -123,7 +115,7 @@ fn begin_once(
     let request = once::hash(&[&[as_base64.into()], hashes.as_bytes()]);
     let known = app.queue.process(process)?;
     let jobs = jobs.into_iter().map(Ok);
-    once::enqueue(&queue(app, call), process, &request, jobs)?;
+    once::enqueue(&app.queue, process, &request, jobs)?;
     if known
         .as_ref()
         .is_some_and(|known| known.is_finished() && known.counts.completed < known.counts.total)

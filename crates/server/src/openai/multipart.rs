@@ -232,19 +232,11 @@ fn disposition(value: &str) -> Option<Part> {
 
 /// A quoted text and what follows it. Browsers write `%22` for a quote, others `\"`.
 fn quoted_text(text: &str) -> Option<(String, &str)> {
-    let mut value = String::new();
-    let mut chars = text.char_indices();
-    while let Some((at, c)) = chars.next() {
-        match c {
-            '"' => return Some((value.replace("%22", "\""), &text[at + 1..])),
-            '\\' => match chars.next()?.1 {
-                escaped @ ('"' | '\\') => value.push(escaped),
-                other => value.extend(['\\', other]),
-            },
-            c => value.push(c),
-        }
-    }
-    None
+    let quotes = text.match_indices('"').map(|(at, _)| at);
+    let mut quotes = quotes.filter(|at| !text[..*at].ends_with('\\'));
+    let end = quotes.next()?;
+    let value = text[..end].replace("\\\"", "\"").replace("%22", "\"");
+    Some((value, &text[end + 1..]))
 }
 
 fn broken(why: &str) -> Problem {

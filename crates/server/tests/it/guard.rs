@@ -86,7 +86,7 @@ fn what_is_not_there_is_told_in_the_words_of_its_clients() {
 
 /// The page holds nothing but itself, so it asks for no token; what it fetches does.
 #[test]
-fn the_page_is_one_answer_that_browsers_may_trust_and_is_not_sent_again() {
+fn the_page_is_one_answer_that_browsers_may_trust() {
     let desk = Desk::with(SimConfig::default(), |server| {
         server.token(Secret::new("a token"))
     });
@@ -104,14 +104,6 @@ fn the_page_is_one_answer_that_browsers_may_trust_and_is_not_sent_again() {
         !policy.contains("unsafe") && !policy.contains('*'),
         "{policy}"
     );
-    let etag = page.header("etag").unwrap();
-    let ask = |known: &str| desk.send("GET", "/", &[("if-none-match", known)], ());
-    for known in [etag, &format!("\"another\", W/{etag}")] {
-        let answer = ask(known).is(304);
-        assert!(answer.text.is_empty());
-        assert_eq!(answer.header("etag"), Some(etag));
-    }
-    ask("\"another\"").is(200);
 }
 
 /// Replaces the file in one step, as only the server's user may read it.
