@@ -18,14 +18,14 @@ use crate::shapes::{Pace, now, time};
 
 /// Receives notifications of a worker and passes them on.
 pub(crate) struct Observer {
-    events: Arc<Events>,
-    metrics: Metrics,
-    waiting: Arc<Waiting>,
-    seen: Mutex<Seen>,
+    pub events: Arc<Events>,
+    pub metrics: Metrics,
+    pub waiting: Arc<Waiting>,
+    pub seen: Mutex<Seen>,
 }
 
 #[derive(Default)]
-struct Seen {
+pub(crate) struct Seen {
     /// Changed processes that were not reported since.
     changed: HashSet<ProcessId>,
     paces: HashMap<ProcessId, Pace>,
@@ -36,15 +36,6 @@ struct Seen {
 }
 
 impl Observer {
-    pub fn new(events: Arc<Events>, metrics: Metrics, waiting: Arc<Waiting>) -> Self {
-        Self {
-            events,
-            metrics,
-            waiting,
-            seen: Mutex::default(),
-        }
-    }
-
     /// Records that a process has changed that the worker does not report in time.
     pub fn touch(&self, process: ProcessId) {
         self.seen.lock().changed.insert(process);
@@ -137,30 +128,15 @@ const FRESH_TIMES: u32 = 20;
 
 /// Reads the queue and the worker, at most once per second.
 pub(crate) struct Overview {
-    queue: JobQueue,
-    observer: Arc<Observer>,
-    limits: WorkerLimits,
-    manager: Option<Mutex<LlmManager>>,
+    pub queue: JobQueue,
+    pub observer: Arc<Observer>,
+    pub limits: WorkerLimits,
+    pub manager: Option<Mutex<LlmManager>>,
     /// The stored overview, and when it expires.
-    last: Mutex<Option<(Instant, Arc<Value>)>>,
+    pub last: Mutex<Option<(Instant, Arc<Value>)>>,
 }
 
 impl Overview {
-    pub fn new(
-        queue: JobQueue,
-        observer: Arc<Observer>,
-        limits: WorkerLimits,
-        manager: Option<LlmManager>,
-    ) -> Self {
-        Self {
-            queue,
-            observer,
-            limits,
-            manager: manager.map(Mutex::new),
-            last: Mutex::default(),
-        }
-    }
-
     /// Whether a worker can go by the settings as they are now.
     ///
     /// # Errors

@@ -63,6 +63,9 @@ pub struct Server {
     #[setters(generate, into)]
     token_file: Option<PathBuf>,
     hosts: Vec<String>,
+    /// A folder for `server.db` and uploaded files, which one server at a time uses. `/readyz` checks that it can be
+    /// written. Default: the folder of the queue's database.
+    #[setters(generate, into, rename = "data_dir")]
     folder: Option<PathBuf>,
     /// The manager that made the worker. It reports which providers exist and which strategy applies. Default: none, and
     /// the server does not report them.
@@ -129,14 +132,6 @@ impl Server {
         self
     }
 
-    /// A folder for `server.db` and uploaded files, which one server at a time uses. `/readyz` checks that it can be written. Default: the folder of the
-    /// queue's database.
-    pub fn data_dir(mut self, folder: impl AsRef<Path>) -> Self {
-        let folder = folder.as_ref();
-        self.folder = Some(folder.to_owned());
-        self
-    }
-
     /// An address that is told the end of each process and each batch of `/v1` that is created at this server, until it
     /// accepts the message, in up to 6 attempts within a day. The secret signs the messages according to Standard
     /// Webhooks: `whsec_` and the base64 of 24 to 64 random bytes. Default: none.
@@ -186,11 +181,12 @@ impl Server {
         let address = address.map_err(|error| failed("the address", &error))?;
         let events = Arc::new(Events::new());
         let waiting = Waiting::new(self.limits.connections);
-        let observer = Arc::new(Observer::new(
-            Arc::clone(&events),
-            self.metrics.clone(),
-            Arc::clone(&waiting),
-        ));
+        let observer = Arc::new(Observer {
+            events: Arc::clone(&events),
+            metrics: self.metrics.clone(),
+            waiting: Arc::clone(&waiting),
+            seen: Mutex::default(),
+        });
         let settings = self.settings;
         let settings = settings.map(|(watch, store)| LiveSettings::new(watch, store));
         // Before the worker starts: it would buy answers that no client waits for.
@@ -204,12 +200,13 @@ impl Server {
             .notifier(observer.clone())
             .observer(observer.clone())
             .start()?;
-        let overview = Overview::new(
-            self.queue.clone(),
-            Arc::clone(&observer),
-            worker.limits(),
-            self.manager,
-        );
+        let overview = Overview {
+            queue: self.queue.clone(),
+            observer: Arc::clone(&observer),
+            limits: worker.limits(),
+            manager: self.manager.map(Mutex::new),
+            last: Mutex::default(),
+        };
         let app = Arc::new(App {
             folder: FolderCheck {
                 folder,

@@ -51,7 +51,8 @@ impl Looks {
             if wake.wait(INTERVAL) {
                 continue;
             }
-            let looks = [self.settings(), self.processes(), self.overview()];
+            self.processes();
+            let looks = [self.settings(), self.overview()];
             for error in looks.into_iter().filter_map(Result::err) {
                 log::debug!("changes could not be published: {error}");
             }
@@ -65,20 +66,19 @@ impl Looks {
         }
     }
 
-    fn processes(&mut self) -> Result<(), Error> {
+    fn processes(&mut self) {
         let app = Arc::clone(&self.app);
         self.told.retain(|_, at| at.elapsed() < PROCESS_INTERVAL);
-        let mut changed = app.observer.take_changed().into_iter();
-        while let Some(id) = changed.next() {
+        for id in app.observer.take_changed() {
             if self.told.contains_key(&id) {
                 app.observer.touch(id);
                 continue;
             }
-            let known = app.queue.process(id).inspect_err(|_| {
-                // They are looked at again.
+            let Ok(known) = app.queue.process(id) else {
+                // It is looked at again.
                 app.observer.touch(id);
-                changed.by_ref().for_each(|id| app.observer.touch(id));
-            })?;
+                continue;
+            };
             match known {
                 Some(process) if process.info.parent.is_some() => {}
                 Some(process) if process.changed_at < self.began => {}
@@ -93,7 +93,6 @@ impl Looks {
                 }
             }
         }
-        Ok(())
     }
 
     fn overview(&mut self) -> Result<(), Error> {
@@ -103,11 +102,7 @@ impl Looks {
         }
         let mut shown = Value::clone(&*self.app.overview.now()?);
         let time = shown["now"].take();
-        if self
-            .overview
-            .as_ref()
-            .is_some_and(|(_, last)| *last == shown)
-        {
+        if matches!(&self.overview, Some((_, last)) if *last == shown) {
             return Ok(());
         }
         self.overview = Some((Instant::now(), shown.clone()));

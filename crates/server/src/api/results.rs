@@ -40,18 +40,7 @@ pub(super) fn get(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
         }
         Ok(())
     };
-    Ok(Response::stream(lines_type(call), write))
-}
-
-/// The type of a body of JSON lines: generated clients request bytes, because they do not know the other one.
-fn lines_type(call: &Call<'_>) -> &'static str {
-    let bytes = "application/octet-stream";
-    let accepted = call.head.header("accept").unwrap_or_default();
-    if accepted.trim().starts_with(bytes) {
-        bytes
-    } else {
-        "application/jsonl"
-    }
+    Ok(Response::stream("application/jsonl", write))
 }
 
 /// The next outcomes, up to the first open job.

@@ -81,11 +81,8 @@ impl Wire<'_> {
             if shared.stopping.load(Ordering::SeqCst) {
                 return Ok(());
             }
-            let head = match self.head() {
-                Ok(Some(head)) => head,
-                Ok(None) => return Ok(()),
-                Err(Refused::Http(error)) => return self.refuse(&error),
-                Err(Refused::Io(error)) => return Err(error),
+            let Some(head) = self.head()? else {
+                return Ok(());
             };
             *self.open.idle.lock() = false;
             let path = head.path.clone();
@@ -119,8 +116,9 @@ impl Wire<'_> {
         }
     }
 
-    /// The next request; `None` if the client has finished, or its head does not arrive in time.
-    fn head(&mut self) -> Result<Option<Head>, Refused> {
+    /// The next request; `None` if the client has finished, its head does not arrive in time, or is no HTTP, which is
+    /// answered.
+    fn head(&mut self) -> io::Result<Option<Head>> {
         let mut deadline = Instant::now() + self.limits.idle;
         let mut begun = false;
         if self.http.requests_served() == 0 {
@@ -128,7 +126,14 @@ impl Wire<'_> {
             deadline = Instant::now() + self.limits.head;
         }
         loop {
-            match self.http.poll().map_err(Refused::Http)? {
+            let event = match self.http.poll() {
+                Ok(event) => event,
+                Err(error) => {
+                    self.refuse(&error)?;
+                    return Ok(None);
+                }
+            };
+            match event {
                 ServerEvent::Request(head) => {
                     let head = Head::of(&head);
                     self.body_ended = !head.has_body;
@@ -149,7 +154,7 @@ impl Wire<'_> {
                     match self.fill(left) {
                         Ok(()) => {}
                         Err(error) if is_timeout(&error) => return Ok(None),
-                        Err(error) => return Err(Refused::Io(error)),
+                        Err(error) => return Err(error),
                     }
                 }
                 _ => return Ok(None),
@@ -410,12 +415,6 @@ fn misuse(error: HttpError) -> io::Error {
 
 fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
-}
-
-enum Refused {
-    /// The input is not HTTP.
-    Http(HttpError),
-    Io(io::Error),
 }
 
 /// Default headers of every response for browsers: it is not displayed as a page, not cached, and not readable by other

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex};
 
 use super::call::{Permits, new_request_id};
 use super::{Call, Head, Response, connection};
@@ -59,9 +59,6 @@ impl Default for Limits {
     }
 }
 
-/// Connections by their numbers.
-type Connections = HashMap<u64, Arc<Open>>;
-
 /// A connection as the listener sees it.
 pub(super) struct Open {
     pub stream: TcpStream,
@@ -79,26 +76,11 @@ pub(super) struct Shared {
     pub connections: Arc<Register>,
 }
 
-/// The open connections.
+/// The open connections, by their numbers.
 #[derive(Default)]
 pub(super) struct Register {
-    open: Mutex<Connections>,
-    pub gone: Condvar,
-}
-
-impl Register {
-    pub fn lock(&self) -> MutexGuard<'_, Connections> {
-        self.open.lock()
-    }
-
-    /// Waits until no connection is left, or until this time.
-    pub fn wait_for_all(&self, open: &mut MutexGuard<'_, Connections>, deadline: Instant) {
-        while !open.is_empty() {
-            if self.gone.wait_until(open, deadline).timed_out() {
-                break;
-            }
-        }
-    }
+    open: Mutex<HashMap<u64, Arc<Open>>>,
+    gone: Condvar,
 }
 
 /// Accepts connections until it is dropped.
@@ -139,7 +121,7 @@ impl Listener {
 
     /// Connections that are open.
     pub fn connections(&self) -> usize {
-        self.shared.connections.lock().len()
+        self.shared.connections.open.lock().len()
     }
 
     /// Accepts no more connections, closes idle ones, and waits this long for the others; the remaining ones are then
@@ -151,11 +133,12 @@ impl Listener {
             drop(accepting.join());
         }
         let deadline = Instant::now() + wait;
-        let mut connections = self.shared.connections.lock();
+        let mut connections = self.shared.connections.open.lock();
         for open in connections.values().filter(|open| *open.idle.lock()) {
             let _ = open.stream.shutdown(Shutdown::Both);
         }
-        (self.shared.connections).wait_for_all(&mut connections, deadline);
+        let gone = &self.shared.connections.gone;
+        gone.wait_while_until(&mut connections, |open| !open.is_empty(), deadline);
         for open in connections.values() {
             let _ = open.stream.shutdown(Shutdown::Both);
         }
@@ -214,7 +197,7 @@ fn admit(shared: &Arc<Shared>, stream: TcpStream, number: u64) {
         idle: Mutex::new(true),
     });
     {
-        let mut connections = shared.connections.lock();
+        let mut connections = shared.connections.open.lock();
         if connections.len() >= shared.limits.connections {
             drop(connections);
             return turn_away(shared, &open.stream);
@@ -233,7 +216,7 @@ fn admit(shared: &Arc<Shared>, stream: TcpStream, number: u64) {
     };
     if let Err(error) = thread("http", serve) {
         log::warn!("a connection could not be served: {error}");
-        shared.connections.lock().remove(&number);
+        shared.connections.open.lock().remove(&number);
         turn_away(shared, &open.stream);
     }
 }
@@ -280,7 +263,7 @@ struct Entry(Arc<Register>, u64);
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        self.0.lock().remove(&self.1);
+        self.0.open.lock().remove(&self.1);
         self.0.gone.notify_all();
     }
 }

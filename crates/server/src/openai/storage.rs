@@ -277,17 +277,12 @@ impl GrowingFile<'_> {
         if bytes.is_empty() {
             return Ok(());
         }
-        let before = self.bytes;
-        let written = self
-            .file
-            .write_all(bytes)
-            .and_then(|()| self.file.sync_data());
-        self.bytes = match &written {
-            Ok(()) => before + bytes.len() as u64,
-            Err(_) => self.file.metadata().map_or(before, |file| file.len()),
-        };
-        let missing = (before + bytes.len() as u64).saturating_sub(self.bytes);
+        let written = self.file.write_all(bytes);
+        let written = written.and_then(|()| self.file.sync_data());
+        let now = self.file.metadata().map_or(self.bytes, |file| file.len());
+        let missing = (self.bytes + bytes.len() as u64).saturating_sub(now);
         self.storage.give_back(missing);
+        self.bytes = now;
         written
     }
 }

@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use batchwright::{Error, ProcessId};
 use rusqlite::{Connection, Row};
 
-use super::{by, first, rows, run};
+use super::{by, rows, run};
 
 pub(super) const TABLE: &str = "
     CREATE TABLE IF NOT EXISTS files (
@@ -87,7 +87,7 @@ impl FileRecord {
 
     pub fn get(database: &Connection, id: &str) -> Result<Option<Self>, Error> {
         let sql = format!("SELECT {COLUMNS} FROM files WHERE id = ?");
-        first(database, &sql, by![id], Self::of)
+        Ok(rows(database, &sql, by![id], Self::of)?.pop())
     }
 
     /// Takes it off the lists.

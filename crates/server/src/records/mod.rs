@@ -42,15 +42,6 @@ pub(crate) fn rows<T>(
     all().map_err(|error| failed(connection, &error))
 }
 
-pub(crate) fn first<T>(
-    connection: &Connection,
-    sql: &str,
-    by: &[&dyn ToSql],
-    read: impl Fn(&Row<'_>) -> rusqlite::Result<T>,
-) -> Result<Option<T>, Error> {
-    Ok(rows(connection, sql, by, read)?.into_iter().next())
-}
-
 /// Returns how many rows were changed.
 pub(crate) fn run(connection: &Connection, sql: &str, by: &[&dyn ToSql]) -> Result<usize, Error> {
     let run = || connection.prepare_cached(sql)?.execute(by);
